@@ -1,0 +1,67 @@
+package v1alpha1
+
+// Condition types.
+const (
+	// ConditionReady is on both kinds: the spec is understood and in force. A policy that is not Ready denies its scope.
+	ConditionReady = "Ready"
+	// ConditionFresh is on TrustRoot: the last refresh of every tracked repository succeeded. While it is False,
+	// decisions go on from the metadata held, until that expires.
+	ConditionFresh = "Fresh"
+)
+
+// Reasons of the Ready condition of an ImagePolicy.
+const (
+	// ReasonInForce says that the policy is compiled and every trust root it names is Ready.
+	ReasonInForce = "InForce"
+	// ReasonInvalidSpec says that the spec of the object cannot be used; the message names the field.
+	ReasonInvalidSpec = "InvalidSpec"
+	// ReasonTrustRootNotFound says that the policy names a TrustRoot that does not exist.
+	ReasonTrustRootNotFound = "TrustRootNotFound"
+	// ReasonTrustRootNotReady says that the policy names a TrustRoot that exists and is not Ready.
+	ReasonTrustRootNotReady = "TrustRootNotReady"
+)
+
+// Reasons of the Ready condition of a TrustRoot, besides ReasonInvalidSpec.
+const (
+	// ReasonPinned says that the keys of the trust root are read and signatures are checked against them.
+	ReasonPinned = "Pinned"
+	// ReasonInvalidKey says that a key, a certificate or a key ID cannot be read; the message names the field.
+	ReasonInvalidKey = "InvalidKey"
+	// ReasonReferenceNotFound says that a Secret or ConfigMap the trust root refers to, or an entry in it, is missing.
+	ReasonReferenceNotFound = "ReferenceNotFound"
+)
+
+// Reasons of the Fresh condition of a TrustRoot. Those that stand for a fault are also the classes of faults that
+// the trust packages report.
+const (
+	// ReasonRefreshed says that every tracked repository was brought up to date by its last refresh.
+	ReasonRefreshed = "Refreshed"
+	// ReasonNothingTracked says that no image under this trust root has been asked for yet.
+	ReasonNothingTracked = "NothingTracked"
+	// ReasonUnreachable says that no connection to the server could be made, or it broke off.
+	ReasonUnreachable = "Unreachable"
+	// ReasonTimeout says that the server did not answer in time.
+	ReasonTimeout = "Timeout"
+	// ReasonTLSNotTrusted says that the server's certificate does not chain to caBundle, or is for another name.
+	ReasonTLSNotTrusted = "TLSNotTrusted"
+	// ReasonUnauthorized says that the server or its token service refused the credentials.
+	ReasonUnauthorized = "Unauthorized"
+	// ReasonServerError says that the server answered with a status that is neither success nor "not found".
+	ReasonServerError = "ServerError"
+	// ReasonUnexpectedAnswer says that what answered does not speak the protocol of the format: HTML, for example.
+	ReasonUnexpectedAnswer = "UnexpectedAnswer"
+	// ReasonAddressRefused says that the address is one the operator never connects to, such as a link-local one.
+	ReasonAddressRefused = "AddressRefused"
+	// ReasonRootNotPinned says that the repository's root metadata is not signed by anything the TrustRoot pins.
+	ReasonRootNotPinned = "RootNotPinned"
+	// ReasonMetadataInvalid says that signed metadata failed verification; the message names the file and the rule.
+	ReasonMetadataInvalid = "MetadataInvalid"
+	// ReasonMetadataMissing says that the server lacks a file that the signed metadata lists.
+	ReasonMetadataMissing = "MetadataMissing"
+	// ReasonMetadataExpired says that signed metadata is past its expiry.
+	ReasonMetadataExpired = "MetadataExpired"
+	// ReasonRollback says that the server offered an older version than the one last seen.
+	ReasonRollback = "Rollback"
+	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind.
+	ReasonTooLarge = "TooLarge"
+)

@@ -1,0 +1,192 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ImagePolicySpec says which images are covered, and which roles must have signed them.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.requiredRoles) != has(self.allowUnsigned)",message="exactly one of requiredRoles and allowUnsigned must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.requiredRoles) || has(self.trustRoots)",message="trustRoots must name at least one TrustRoot where requiredRoles is set"
+type ImagePolicySpec struct {
+	// Images are patterns over the normalised repository ("nginx" is "docker.io/library/nginx"), registry host and
+	// path, anchored at both ends. "*" stands for one path segment or a part of one, "**" as a whole segment for any number
+	// of segments. No pattern reaches across the first "/". Tags and digests cannot be named.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=256
+	Images []ImagePattern `json:"images,omitempty"`
+
+	// ExceptImages are patterns of repositories that this policy does not cover although Images matches them.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	ExceptImages []ImagePattern `json:"exceptImages,omitempty"`
+
+	// NamespaceSelector selects the namespaces in which the policy holds, by their labels. Absent: every namespace
+	// that is not exempt.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// TrustRoots names the TrustRoots that a role's signature may come from. For a tag, the first that yields one
+	// acceptable digest decides.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	TrustRoots []ObjectName `json:"trustRoots,omitempty"`
+
+	// RequiredRoles are the requirements; every entry must be met. Exactly one of RequiredRoles and AllowUnsigned
+	// must be set.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	RequiredRoles []RoleRequirement `json:"requiredRoles,omitempty"`
+
+	// AllowUnsigned, true, marks the images as covered with nothing required. Other policies that cover the same
+	// image still hold.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self",message="allowUnsigned can only be true; leave it out and set requiredRoles to require signatures"
+	AllowUnsigned *bool `json:"allowUnsigned,omitempty"`
+
+	// Mode says what a failed requirement does: Enforce denies, Warn admits with a warning to the client, Audit
+	// admits silently and logs.
+	// +optional
+	// +default="Enforce"
+	Mode PolicyMode `json:"mode,omitempty"`
+
+	// PinDigests says where a verified tag is rewritten to tag@digest: in Pods, in All workloads (templates too), or
+	// in None. Of several policies that cover an image the strongest applies, All before Pods before None.
+	// +optional
+	// +default="Pods"
+	PinDigests PinDigests `json:"pinDigests,omitempty"`
+}
+
+// ImagePattern is a pattern over registry host and repository path, such as "registry.example.com/acme/**".
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=512
+// +kubebuilder:validation:XValidation:rule="!self.contains('@')",message="a pattern matches repositories and cannot name a digest; remove what follows the '@'"
+// +kubebuilder:validation:XValidation:rule="!self.matches('/[^/]*:') && (self.contains('/') || !self.matches(':'))",message="a pattern matches repositories and cannot name a tag; remove what follows the last ':'"
+// +kubebuilder:validation:XValidation:rule="!self.matches('[*][*][^/]') && !self.matches('[^/][*][*]')",message="'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**"
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-zA-Z0-9*._:/-]+$')",message="a pattern consists of letters, digits, '.', '_', '-', '/', a port and the wildcards '*' and '**'"
+// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.endsWith('/') && !self.contains('//')",message="a pattern has no empty segment: remove the leading, trailing or doubled '/'"
+// +kubebuilder:validation:XValidation:rule="!self.startsWith('**')",message="'**' cannot stand for the registry host; write the host, or '*' for any host"
+type ImagePattern string
+
+// ObjectName is the name of a Kubernetes object.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=253
+// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="an object name consists of lower-case letters, digits, '-' and '.'"
+type ObjectName string
+
+// RoleName is the name of a signer role, such as "ci" or "qa". It means the same whatever format proves it.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=128
+// +kubebuilder:validation:XValidation:rule="self.matches('^[-a-z0-9_]+(/[-a-z0-9_]+)*$')",message="a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role"
+type RoleName string
+
+// RoleRequirement is met when one role, or a number of roles out of a list, have signed the image.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.role) != has(self.anyOf)",message="exactly one of role and anyOf must be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.threshold) || has(self.anyOf)",message="threshold goes with anyOf; a single role is always required"
+// +kubebuilder:validation:XValidation:rule="!has(self.threshold) || !has(self.anyOf) || self.threshold <= size(self.anyOf)",message="threshold cannot exceed the number of roles in anyOf"
+type RoleRequirement struct {
+	// Role must have signed.
+	// +optional
+	Role RoleName `json:"role,omitempty"`
+
+	// AnyOf lists roles of which Threshold must have signed.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	AnyOf []RoleName `json:"anyOf,omitempty"`
+
+	// Threshold is how many roles of AnyOf must have signed. Default 1.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=32
+	Threshold *int32 `json:"threshold,omitempty"`
+}
+
+// PolicyMode says what a failed requirement does.
+//
+// +kubebuilder:validation:Enum=Enforce;Warn;Audit
+type PolicyMode string
+
+// The modes of a policy.
+const (
+	ModeEnforce PolicyMode = "Enforce"
+	ModeWarn    PolicyMode = "Warn"
+	ModeAudit   PolicyMode = "Audit"
+)
+
+// PinDigests says in which objects a verified tag is rewritten to tag@digest.
+//
+// +kubebuilder:validation:Enum=Pods;All;None
+type PinDigests string
+
+// The values of PinDigests.
+const (
+	PinPods PinDigests = "Pods"
+	PinAll  PinDigests = "All"
+	PinNone PinDigests = "None"
+)
+
+// ImagePolicyStatus is what the operator observed of a policy.
+type ImagePolicyStatus struct {
+	// ObservedGeneration is the generation of the spec that the status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// Conditions are Ready, with the reason where the policy denies its scope.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Roles is the requirements in short, for the print column: "ci,qa,2 of 3".
+	// +optional
+	// +kubebuilder:validation:MaxLength=8192
+	Roles string `json:"roles,omitempty"`
+}
+
+// ImagePolicy lets an image run only when every role that it names has signed it.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=imgpol,categories=countersign
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.status.roles`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="TrustRoots",type=string,priority=1,JSONPath=`.spec.trustRoots`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type ImagePolicy struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec says which images are covered, and which roles must have signed them.
+	// +required
+	Spec ImagePolicySpec `json:"spec"`
+	// Status is what the operator observed.
+	// +optional
+	Status ImagePolicyStatus `json:"status,omitempty"`
+}
+
+// ImagePolicyList is a list of ImagePolicies.
+//
+// +kubebuilder:object:root=true
+type ImagePolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ImagePolicy `json:"items"`
+}

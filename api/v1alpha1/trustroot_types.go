@@ -1,0 +1,356 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TrustRootSpec says where signatures come from and which keys may speak for which role. It is a union over the
+// signature formats: exactly one variant is set.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.notary)",message="exactly one format must be set: notary"
+type TrustRootSpec struct {
+	// RefreshInterval is how often the metadata of each tracked repository is brought up to date, with jitter.
+	// Default 5m, from 30s to 24h.
+	// +optional
+	// +default="5m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=duration
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('30s') && duration(self) <= duration('24h')",message="refreshInterval must be from 30s to 24h"
+	RefreshInterval metav1.Duration `json:"refreshInterval,omitempty"`
+
+	// IdentityRemap gives the repository under which an image is signed where it is pulled under another name, from
+	// a mirror. Of several matching prefixes the longest applies; an image that none matches keeps its name.
+	// +optional
+	// +listType=map
+	// +listMapKey=prefix
+	// +kubebuilder:validation:MaxItems=64
+	IdentityRemap []IdentityRemap `json:"identityRemap,omitempty"`
+
+	// Notary is Docker Content Trust: a Notary v1 server.
+	// +optional
+	Notary *NotarySpec `json:"notary,omitempty"`
+
+	// RevokedKeys are canonical key IDs that no longer count for any role, whatever the signed metadata says.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	RevokedKeys []KeyID `json:"revokedKeys,omitempty"`
+}
+
+// IdentityRemap replaces Prefix by SignedPrefix at the start of a repository. Both end at a "/".
+type IdentityRemap struct {
+	// Prefix is what the pulled repository begins with: a registry host and perhaps path segments, with a final "/".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$')",message="prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/"
+	Prefix string `json:"prefix,omitempty"`
+
+	// SignedPrefix is what the signed repository begins with instead, with a final "/".
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$')",message="signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/"
+	SignedPrefix string `json:"signedPrefix,omitempty"`
+}
+
+// KeyID is a canonical key ID: the lower-case hexadecimal SHA-256 by which "docker trust inspect" prints a key.
+//
+// +kubebuilder:validation:MaxLength=64
+// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9a-f]{64}$')",message="a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it"
+type KeyID string
+
+// PEM is one PEM document: a public key or a certificate.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=16384
+// +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN ')",message="expected PEM, beginning with '-----BEGIN PUBLIC KEY-----' or '-----BEGIN CERTIFICATE-----'"
+// +kubebuilder:validation:XValidation:rule="!self.contains('PRIVATE KEY')",message="this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
+type PEM string
+
+// PEMBundle is a sequence of PEM certificates.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=262144
+// +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN CERTIFICATE-----')",message="expected PEM certificates, each beginning with '-----BEGIN CERTIFICATE-----'"
+// +kubebuilder:validation:XValidation:rule="!self.contains('PRIVATE KEY')",message="this holds a private key; give certificates only"
+type PEMBundle string
+
+// NotarySpec describes a Notary v1 server and the roots of trust of its repositories.
+//
+// +kubebuilder:validation:XValidation:rule="self.server.startsWith('https://') || (has(self.plainHTTP) && self.plainHTTP == 'Allow')",message="server must be an https:// URL; set plainHTTP: Allow to accept http"
+// +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
+// +kubebuilder:validation:XValidation:rule="!has(self.credentialsSecretRef) || self.server.startsWith('https://')",message="credentials are sent over https only; remove credentialsSecretRef or use an https:// server"
+type NotarySpec struct {
+	// Server is the base URL of the Notary server, without the /v2 path.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/@?#]+(/[^@?#]*)?$')",message="server must be an http(s) URL such as https://notary.example.com, without user, query or fragment"
+	Server string `json:"server,omitempty"`
+
+	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is signed, but an
+	// onlooker sees which images are asked for, and can hold answers back.
+	// +optional
+	// +default="Forbid"
+	// +kubebuilder:validation:Enum=Forbid;Allow
+	PlainHTTP PlainHTTP `json:"plainHTTP,omitempty"`
+
+	// CABundle is the PEM certificates that the server's TLS certificate must chain to. Absent: the system's.
+	// +optional
+	CABundle PEMBundle `json:"caBundle,omitempty"`
+
+	// CABundleFrom takes the bundle from an object in the operator's namespace instead.
+	// +optional
+	CABundleFrom *KeySource `json:"caBundleFrom,omitempty"`
+
+	// CredentialsSecretRef names a Secret in the operator's namespace with the keys "username" and "password"
+	// (type kubernetes.io/basic-auth). They are sent to the server and, with its token flow, to a token service on the
+	// same host or one that TokenServices lists.
+	// +optional
+	CredentialsSecretRef *SecretReference `json:"credentialsSecretRef,omitempty"`
+
+	// TokenServices are hosts (with their port, if any) other than the server's own that credentials may be sent to
+	// when the server names them as its token service.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=255
+	TokenServices []string `json:"tokenServices,omitempty"`
+
+	// Root pins the root of trust: at least one way must be given, there is no trust on first use. Where several are
+	// given, a root that any of them vouches for is accepted.
+	// +required
+	Root NotaryRoot `json:"root,omitzero"`
+
+	// Roles maps a role of a policy to the delegations that speak for it. A role r that is not listed is the
+	// delegation targets/r. Neither targets nor targets/releases ever stands in for a role by default.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Roles []NotaryRole `json:"roles,omitempty"`
+}
+
+// PlainHTTP says whether unencrypted connections are acceptable.
+type PlainHTTP string
+
+// The values of PlainHTTP.
+const (
+	PlainHTTPForbid PlainHTTP = "Forbid"
+	PlainHTTPAllow  PlainHTTP = "Allow"
+)
+
+// NotaryRoot pins the root of trust of the repositories of a Notary server.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.keys) || has(self.keyIDs) || has(self.keysFrom) || has(self.caBundle) || has(self.caBundleFrom)",message="pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there is no trust on first use"
+// +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
+type NotaryRoot struct {
+	// Keys are root public keys, or certificates that carry them.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Keys []PEM `json:"keys,omitempty"`
+
+	// KeysFrom takes root public keys or certificates from objects in the operator's namespace.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	KeysFrom []KeySource `json:"keysFrom,omitempty"`
+
+	// KeyIDs are canonical key IDs of root keys.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	KeyIDs []KeyID `json:"keyIDs,omitempty"`
+
+	// CABundle is certificates that a root key's certificate must chain to.
+	// +optional
+	CABundle PEMBundle `json:"caBundle,omitempty"`
+
+	// CABundleFrom takes the bundle from an object in the operator's namespace instead.
+	// +optional
+	CABundleFrom *KeySource `json:"caBundleFrom,omitempty"`
+}
+
+// NotaryRole says which delegations speak for a role, and how many keys it takes.
+type NotaryRole struct {
+	// Name is the role, as policies require it.
+	// +required
+	Name RoleName `json:"name,omitempty"`
+
+	// Delegations are the Notary roles whose signature speaks for this role: delegations such as targets/qa, or
+	// "targets" itself where a repository has no delegations. Absent: targets/<name>.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Delegations []DelegationName `json:"delegations,omitempty"`
+
+	// Threshold is how many distinct keys among the delegations must have signed. Default 1.
+	// +optional
+	// +default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=32
+	Threshold int32 `json:"threshold,omitempty"`
+
+	// Keys, where given, are the only keys that can speak for this role: public keys or certificates.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	Keys []PEM `json:"keys,omitempty"`
+
+	// KeysFrom takes such keys from objects in the operator's namespace.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	KeysFrom []KeySource `json:"keysFrom,omitempty"`
+}
+
+// DelegationName is the name of a Notary role that signs targets.
+//
+// +kubebuilder:validation:MaxLength=255
+// +kubebuilder:validation:XValidation:rule="self.matches('^targets(/[-a-z0-9_]+)*$')",message="a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself"
+// +kubebuilder:validation:XValidation:rule="self != 'targets/releases'",message="targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation"
+type DelegationName string
+
+// KeySource names an entry of a Secret or ConfigMap in the operator's namespace that holds PEM.
+type KeySource struct {
+	// Kind is Secret or ConfigMap.
+	// +required
+	// +kubebuilder:validation:Enum=Secret;ConfigMap
+	Kind string `json:"kind,omitempty"`
+	// Name is the name of the object.
+	// +required
+	Name ObjectName `json:"name,omitempty"`
+	// Key is the entry in its data.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Key string `json:"key,omitempty"`
+}
+
+// SecretReference names a Secret in the operator's namespace.
+type SecretReference struct {
+	// Name is the name of the Secret.
+	// +required
+	Name ObjectName `json:"name,omitempty"`
+}
+
+// TrustRootStatus is what the operator observed of a trust root.
+type TrustRootStatus struct {
+	// ObservedGeneration is the generation of the spec that the status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// Conditions are Ready and Fresh.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Format is the variant of the spec that is set: Notary.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Format string `json:"format,omitempty"`
+
+	// RootFingerprints are what the root of trust is pinned to: canonical key IDs, and the SHA-256 of the
+	// certificates of a CA bundle, in hexadecimal.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=128
+	RootFingerprints []string `json:"rootFingerprints,omitempty"`
+
+	// Repositories counts what is tracked under this trust root.
+	// +optional
+	Repositories *RepositoryStatus `json:"repositories,omitempty"`
+
+	// Expires is the earliest expiry of metadata in use, as RFC 3339.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Expires string `json:"expires,omitempty"`
+
+	// ExpiresFirst says which role of which repository expires at that time.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	ExpiresFirst string `json:"expiresFirst,omitempty"`
+
+	// LastRefreshTime is when a refresh last succeeded.
+	// +optional
+	LastRefreshTime *metav1.Time `json:"lastRefreshTime,omitempty"`
+}
+
+// RepositoryStatus counts the repositories of a trust root.
+type RepositoryStatus struct {
+	// Tracked is how many repositories have been asked for and are kept up to date.
+	// +required
+	Tracked int32 `json:"tracked"`
+	// Failing is how many of them could not be brought up to date by their last refresh.
+	// +required
+	Failing int32 `json:"failing"`
+	// Errors are the last errors of the first ten failing repositories, by name.
+	// +optional
+	// +listType=map
+	// +listMapKey=repository
+	// +kubebuilder:validation:MaxItems=10
+	Errors []RepositoryError `json:"errors,omitempty"`
+}
+
+// RepositoryError is the last error of one repository.
+type RepositoryError struct {
+	// Repository is the repository as it is signed.
+	// +required
+	// +kubebuilder:validation:MaxLength=512
+	Repository string `json:"repository,omitempty"`
+	// Reason is the class of the fault.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+	// Message says what went wrong and what to do.
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+}
+
+// TrustRoot says where the signatures of roles come from, and what anchors the trust in them.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=troot,categories=countersign
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Format",type=string,JSONPath=`.status.format`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Fresh",type=string,JSONPath=`.status.conditions[?(@.type=="Fresh")].status`
+// +kubebuilder:printcolumn:name="Repositories",type=integer,JSONPath=`.status.repositories.tracked`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.expires`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Fresh")].message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type TrustRoot struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Spec says where signatures come from and what anchors the trust in them.
+	// +required
+	Spec TrustRootSpec `json:"spec"`
+	// Status is what the operator observed.
+	// +optional
+	Status TrustRootStatus `json:"status,omitempty"`
+}
+
+// TrustRootList is a list of TrustRoots.
+//
+// +kubebuilder:object:root=true
+type TrustRootList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []TrustRoot `json:"items"`
+}

@@ -1,0 +1,10 @@
+//go:build servers
+
+// Package notary pins the Notary v1 server, signer and client that the tests and the demo run against.
+package notary
+
+import (
+	_ "github.com/theupdateframework/notary/cmd/notary"
+	_ "github.com/theupdateframework/notary/cmd/notary-server"
+	_ "github.com/theupdateframework/notary/cmd/notary-signer"
+)

@@ -1,0 +1,80 @@
+// Package trust says what a trust root proves: which role has signed which digest of a repository. The formats, one
+// sub-package each, verify signatures; this package holds the types that they and the policy share.
+//
+// Three outcomes are kept apart from here upwards. "Signed" is a Statement. "Not signed" is the absence of one in
+// evidence that was verified. "Could not check" is a Fault: it says nothing about the image, is never kept as a
+// verdict, and denies. An Evidence exists only where a repository was verified in full, or was found to carry no
+// signatures at all; a nil Evidence proves nothing.
+package trust
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Statement is one verified fact: Role has signed Digest.
+type Statement struct {
+	// Digest is the manifest or index digest that was signed, as "sha256:" and 64 lower-case hexadecimal digits.
+	Digest string
+	// Tag is the tag that the signature names, empty where the format signs digests alone.
+	Tag string
+	// Role is the role, as policies name it, whose threshold of distinct keys was met.
+	Role string
+	// Keys are the canonical IDs of the distinct keys that were counted, sorted.
+	Keys []string
+	// NotAfter is when the signatures expire; past it the statement is not true. Zero: never.
+	NotAfter time.Time
+}
+
+// Evidence is what a trust root has verified about one repository. It is immutable, answers from memory, and is safe
+// for concurrent use.
+type Evidence interface {
+	// Tag returns the statements about a tag, sorted by digest and role, for any role and digest. The result is
+	// shared and must not be changed. The caller drops what is past its NotAfter.
+	Tag(tag string) []Statement
+	// Digest returns the statements about a digest, under whatever tag, sorted by role and tag. The result is shared
+	// and must not be changed. The caller drops what is past its NotAfter.
+	Digest(digest string) []Statement
+	// Expiry says until when the evidence as a whole may be used, and which signed file ends it. Past it, the
+	// repository can no longer be checked. Zero: never.
+	Expiry() (notAfter time.Time, file string)
+}
+
+// Root verifies repositories under one TrustRoot. Its methods are safe for concurrent use.
+type Root interface {
+	// Fetch brings the evidence about a repository up to date. held is what an earlier Fetch or Recheck returned for
+	// the repository, or nil; where nothing has changed since, held itself is returned. A Root never returns
+	// evidence older than held. On an error, which is a *Fault, held stays true.
+	Fetch(ctx context.Context, repository string, held Evidence) (Evidence, error)
+	// Recheck verifies again, without a network, evidence that another Root of the same TrustRoot obtained: after an
+	// edit of the spec. The error is a *Fault, and held must then no longer be used.
+	Recheck(repository string, held Evidence) (Evidence, error)
+}
+
+// Fault is the error of everything that could not be checked. Reason is one of the fault reasons of the Fresh
+// condition in api/v1alpha1; Err says what was being done and what to do about it.
+type Fault struct {
+	Reason string
+	Err    error
+}
+
+// NewFault returns a Fault with a formatted error.
+func NewFault(reason, format string, args ...any) *Fault {
+	return &Fault{Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+func (f *Fault) Error() string { return f.Err.Error() }
+
+// Unwrap returns the error behind the fault.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// AsFault returns the Fault in the chain of err. An error that is none becomes one with the given reason, so that an
+// untyped error is never taken for a verdict.
+func AsFault(err error, reason string) *Fault {
+	if f, ok := errors.AsType[*Fault](err); ok {
+		return f
+	}
+	return &Fault{Reason: reason, Err: err}
+}
