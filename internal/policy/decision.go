@@ -1,0 +1,83 @@
+package policy
+
+import (
+	"errors"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// Verdict is what a decision comes to. The zero value denies.
+type Verdict uint8
+
+const (
+	// Denied is a verdict about the image: a requirement is not met, or the reference is unusable.
+	Denied Verdict = iota
+	// CouldNotCheck denies because of a fault: the image may be signed, and nobody could tell. It is never kept.
+	CouldNotCheck
+	// Admitted says that every requirement of every covering policy in mode Enforce is met, or that none covers.
+	Admitted
+)
+
+// Uncovered says what happens to an image that no policy covers. The zero value denies.
+type Uncovered uint8
+
+const (
+	// UncoveredDeny denies it.
+	UncoveredDeny Uncovered = iota
+	// UncoveredWarn admits it with a warning to the client.
+	UncoveredWarn
+	// UncoveredAllow admits it silently.
+	UncoveredAllow
+)
+
+// Request asks about one container image in one namespace.
+type Request struct {
+	// Image is the reference as the workload has it.
+	Image string
+	// Namespace labels decide which policies cover the image.
+	NamespaceLabels labels.Set
+	// Now is the time at which expiry is judged.
+	Now time.Time
+}
+
+// Roots answers for the trust roots, from memory.
+type Roots interface {
+	// Usable returns nil where the TrustRoot exists and is Ready, and a *trust.Fault where not: a policy that names
+	// it then denies its scope.
+	Usable(root string) error
+	// Evidence returns what the root has verified about the repository of an image; the root's identity remapping is
+	// applied inside. The error is ErrNotLoaded where nobody has asked for the repository yet, and otherwise
+	// a *trust.Fault.
+	Evidence(root string, image imageref.Ref) (trust.Evidence, error)
+}
+
+// ErrNotLoaded is what Roots returns for a repository that is yet to be fetched.
+var ErrNotLoaded = errors.New("repository not loaded yet")
+
+// Decision is the answer to a Request. Its zero value denies.
+type Decision struct {
+	Verdict Verdict
+	// Image is the parsed reference; zero where it could not be parsed.
+	Image imageref.Ref
+	// Digest is the one digest that was verified, where policies in mode Enforce required signatures and it was admitted.
+	Digest string
+	// Pin is the strongest pinDigests of the covering policies in mode Enforce that require signatures; empty where Digest is.
+	Pin v1alpha1.PinDigests
+	// Message is the denial, one line; empty where Admitted.
+	Message string
+	// Warnings are for the client: of policies in mode Warn, or of an uncovered image. Each is one line, sorted.
+	Warnings []string
+	// Audits are for the log: what policies in mode Audit would have denied. Each is one line, sorted.
+	Audits []string
+	// NotLoaded names the trust roots whose evidence for the image's repository must be fetched before a decision is
+	// possible; the verdict is then CouldNotCheck. Sorted, without repetition.
+	NotLoaded []string
+	// Consulted names the trust roots whose evidence a denial rests on, so that the caller can bring them up to date
+	// and ask once more. Sorted, without repetition; empty where Admitted.
+	Consulted []string
+}
