@@ -14,6 +14,10 @@ import (
 	"time"
 )
 
+// ErrNotFound is what a signing server or registry answers, in words of its own protocol, about something that is not
+// there. An answer that merely looks like it, such as a proxy's 404 page, is a Fault instead.
+var ErrNotFound = errors.New("not found")
+
 // Statement is one verified fact: Role has signed Digest.
 type Statement struct {
 	// Digest is the manifest or index digest that was signed, as "sha256:" and 64 lower-case hexadecimal digits.
