@@ -14,7 +14,7 @@ type TrustRootSpec struct {
 	// +optional
 	// +default="5m"
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Format=duration
+	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('30s') && duration(self) <= duration('24h')",message="refreshInterval must be from 30s to 24h"
 	RefreshInterval metav1.Duration `json:"refreshInterval,omitempty"`
@@ -61,10 +61,10 @@ type IdentityRemap struct {
 // +kubebuilder:validation:XValidation:rule="self.matches('^[0-9a-f]{64}$')",message="a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it"
 type KeyID string
 
-// PEM is one PEM document: a public key or a certificate.
+// PEM is one PEM document of at most 8 KiB: a public key or a certificate.
 //
 // +kubebuilder:validation:MinLength=1
-// +kubebuilder:validation:MaxLength=16384
+// +kubebuilder:validation:MaxLength=8192
 // +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN ')",message="expected PEM, beginning with '-----BEGIN PUBLIC KEY-----' or '-----BEGIN CERTIFICATE-----'"
 // +kubebuilder:validation:XValidation:rule="!self.contains('PRIVATE KEY')",message="this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
 type PEM string
@@ -87,7 +87,7 @@ type NotarySpec struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/@?#]+(/[^@?#]*)?$')",message="server must be an http(s) URL such as https://notary.example.com, without user, query or fragment"
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && self.matches('^https?://[^/@?#]+(/[^@?#]*)?$')",message="server must be an http(s) URL such as https://notary.example.com, without user, query or fragment"
 	Server string `json:"server,omitempty"`
 
 	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is signed, but an
@@ -118,6 +118,7 @@ type NotarySpec struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=255
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$')",message="a token service is a host name, with its port if it has one, as in auth.example.com:5001"
 	TokenServices []string `json:"tokenServices,omitempty"`
 
 	// Root pins the root of trust: at least one way must be given, there is no trust on first use. Where several are
@@ -203,14 +204,14 @@ type NotaryRole struct {
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=16
 	Keys []PEM `json:"keys,omitempty"`
 
 	// KeysFrom takes such keys from objects in the operator's namespace.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:MaxItems=16
 	KeysFrom []KeySource `json:"keysFrom,omitempty"`
 }
 
