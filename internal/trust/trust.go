@@ -46,6 +46,18 @@ type Evidence interface {
 	Expiry() (notAfter time.Time, file string)
 }
 
+// Unsigned is the Evidence of a repository that carries no signatures at all: everything about it is "not signed".
+type Unsigned struct{}
+
+// Tag implements Evidence: nothing was said.
+func (Unsigned) Tag(string) []Statement { return nil }
+
+// Digest implements Evidence: nothing was said.
+func (Unsigned) Digest(string) []Statement { return nil }
+
+// Expiry implements Evidence: an absence does not expire.
+func (Unsigned) Expiry() (notAfter time.Time, file string) { return time.Time{}, "" }
+
 // Root verifies repositories under one TrustRoot. Its methods are safe for concurrent use.
 type Root interface {
 	// Fetch brings the evidence about a repository up to date. held is what an earlier Fetch or Recheck returned for

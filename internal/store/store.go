@@ -1,0 +1,270 @@
+// Package store holds what admission decides from: the compiled policies, the trust roots and the verified evidence,
+// as one immutable snapshot behind an atomic pointer. Controllers publish the next snapshot, the webhook loads the
+// current one once a request; they meet nowhere else.
+//
+// Nothing is compiled, verified or fetched under a lock: a writer computes the next snapshot from the current one and
+// publishes it if it is still current, and else computes anew. The Tracker beside it fetches evidence, once for all
+// who ask, and keeps it up to date. The package never decides anything, and never drops evidence because a server
+// cannot be reached.
+package store
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// Store publishes snapshots. Make it with New; it is safe for concurrent use.
+type Store struct {
+	current atomic.Pointer[Snapshot]
+}
+
+// New returns a store with no policies and no trust roots; uncovered says what happens to an image no policy covers.
+func New(uncovered policy.Uncovered) *Store {
+	s := &Store{}
+	s.current.Store(&Snapshot{uncovered: uncovered, Policies: policy.NewSet(uncovered, nil)})
+	return s
+}
+
+// Load returns the current snapshot.
+func (s *Store) Load() *Snapshot { return s.current.Load() }
+
+// update publishes what next makes of the current snapshot; next may run more than once, and returns nil to leave
+// everything as it is.
+func (s *Store) update(next func(*Snapshot) *Snapshot) {
+	for {
+		old := s.current.Load()
+		n := next(old)
+		if n == nil || s.current.CompareAndSwap(old, n) {
+			return
+		}
+	}
+}
+
+// PutPolicy adds a policy, or replaces the one of its name.
+func (s *Store) PutPolicy(p *policy.Policy) {
+	s.update(func(old *Snapshot) *Snapshot {
+		policies := maps.Clone(old.policies)
+		if policies == nil {
+			policies = map[string]*policy.Policy{}
+		}
+		policies[p.Name()] = p
+		return old.withPolicies(policies)
+	})
+}
+
+// DropPolicy removes a policy.
+func (s *Store) DropPolicy(name string) {
+	s.update(func(old *Snapshot) *Snapshot {
+		if _, ok := old.policies[name]; !ok {
+			return nil
+		}
+		policies := maps.Clone(old.policies)
+		delete(policies, name)
+		return old.withPolicies(policies)
+	})
+}
+
+// PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained is verified again
+// by the new one; what fails is a fault from then on.
+func (s *Store) PutRoot(name string, r Root) {
+	rechecked := map[*held]*held{}
+	s.update(func(old *Snapshot) *Snapshot {
+		evidence := maps.Clone(old.evidence)
+		for k, h := range old.evidence {
+			if k.Root != name || r.Root == nil {
+				continue
+			}
+			if h.evidence == nil { // a fault of the earlier root says nothing of this one
+				delete(evidence, k)
+				continue
+			}
+			if rechecked[h] == nil {
+				rechecked[h] = recheck(r.Root, k.Repository, h)
+			}
+			evidence[k] = rechecked[h]
+		}
+		next := *old
+		next.evidence = evidence
+		next.roots = maps.Clone(old.roots)
+		if next.roots == nil {
+			next.roots = map[string]*Root{}
+		}
+		next.roots[name] = &r
+		return &next
+	})
+}
+
+func recheck(root trust.Root, repository string, h *held) *held {
+	evidence, err := root.Recheck(repository, h.evidence)
+	if err != nil {
+		return &held{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
+	}
+	return &held{evidence: evidence}
+}
+
+// DropRoot removes a trust root and everything that was verified under it.
+func (s *Store) DropRoot(name string) {
+	s.update(func(old *Snapshot) *Snapshot {
+		if _, ok := old.roots[name]; !ok {
+			return nil
+		}
+		next := *old
+		next.roots = maps.Clone(old.roots)
+		delete(next.roots, name)
+		next.evidence = maps.Clone(old.evidence)
+		maps.DeleteFunc(next.evidence, func(k Key, _ *held) bool { return k.Root == name })
+		return &next
+	})
+}
+
+// putEvidence publishes the outcome of a fetch by root, unless another root has taken its place meanwhile: then
+// nothing is changed and the answer is false.
+func (s *Store) putEvidence(k Key, root trust.Root, h *held) (published bool) {
+	s.update(func(old *Snapshot) *Snapshot {
+		r := old.roots[k.Root]
+		if published = r != nil && r.Root == root; !published || old.evidence[k] == h {
+			return nil
+		}
+		next := *old
+		next.evidence = maps.Clone(old.evidence)
+		if next.evidence == nil {
+			next.evidence = map[Key]*held{}
+		}
+		next.evidence[k] = h
+		return &next
+	})
+	return published
+}
+
+// dropEvidence forgets repositories.
+func (s *Store) dropEvidence(keys []Key) {
+	s.update(func(old *Snapshot) *Snapshot {
+		next := *old
+		next.evidence = maps.Clone(old.evidence)
+		for _, k := range keys {
+			delete(next.evidence, k)
+		}
+		return &next
+	})
+}
+
+// Key names a repository, as it is signed, under a trust root.
+type Key struct{ Root, Repository string }
+
+// Remap replaces Prefix by SignedPrefix at the start of a repository; both end in "/".
+type Remap struct{ Prefix, SignedPrefix string }
+
+// Root is one TrustRoot in a snapshot: usable, or the fault that keeps it from being so.
+type Root struct {
+	// Root verifies repositories; nil where Fault is set.
+	Root trust.Root
+	// Fault says why the trust root cannot be used.
+	Fault *trust.Fault
+	// Version tells one publication from another, so that a controller need not publish what is in force already.
+	Version string
+	// Remap gives the signed name of a pulled repository; the longest prefix applies.
+	Remap []Remap
+}
+
+func (r *Root) signedRepository(repository string) string {
+	var best *Remap
+	for i, m := range r.Remap {
+		if strings.HasPrefix(repository, m.Prefix) && (best == nil || len(m.Prefix) > len(best.Prefix)) {
+			best = &r.Remap[i]
+		}
+	}
+	if best == nil {
+		return repository
+	}
+	return best.SignedPrefix + repository[len(best.Prefix):]
+}
+
+// held is what is known of one repository. With a fault, decisions must not use the evidence.
+type held struct {
+	evidence trust.Evidence
+	fault    *trust.Fault
+}
+
+// Snapshot is everything an admission decision needs. It is immutable and implements policy.Roots.
+type Snapshot struct {
+	// Policies are the policies in force.
+	Policies *policy.Set
+	// Primed says that what existed at the start is in. Nothing may be admitted from a snapshot that is not primed:
+	// the policy that would deny may be among those still to come.
+	Primed bool
+
+	uncovered policy.Uncovered
+	policies  map[string]*policy.Policy
+	roots     map[string]*Root
+	evidence  map[Key]*held
+}
+
+func (s *Snapshot) withPolicies(policies map[string]*policy.Policy) *Snapshot {
+	next := *s
+	next.policies = policies
+	next.Policies = policy.NewSet(s.uncovered, slices.Collect(maps.Values(policies)))
+	return &next
+}
+
+// MarkPrimed says that every policy and trust root that existed at the start has been published. Before that a
+// snapshot knows too little to admit anything.
+func (s *Store) MarkPrimed() {
+	s.update(func(old *Snapshot) *Snapshot {
+		next := *old
+		next.Primed = true
+		return &next
+	})
+}
+
+// HasRoot says whether a trust root of the name was published, usable or not.
+func (s *Snapshot) HasRoot(name string) bool { return s.roots[name] != nil }
+
+// RootVersion returns the version of a published trust root, empty if there is none.
+func (s *Snapshot) RootVersion(name string) string {
+	if r := s.roots[name]; r != nil {
+		return r.Version
+	}
+	return ""
+}
+
+// HasPolicy says whether a policy of the name is in force.
+func (s *Snapshot) HasPolicy(name string) bool { return s.policies[name] != nil }
+
+// Usable implements policy.Roots.
+func (s *Snapshot) Usable(root string) error {
+	r := s.roots[root]
+	if r == nil {
+		return trust.NewFault(v1alpha1.ReasonTrustRootNotFound, "TrustRoot %q does not exist", root)
+	}
+	if r.Root == nil {
+		return trust.NewFault(v1alpha1.ReasonTrustRootNotReady, "TrustRoot %q is not ready: %w", root, r.Fault)
+	}
+	return nil
+}
+
+// Evidence implements policy.Roots.
+func (s *Snapshot) Evidence(root string, image imageref.Ref) (trust.Evidence, error) {
+	if err := s.Usable(root); err != nil {
+		return nil, err
+	}
+	h := s.evidence[s.key(root, image)]
+	switch {
+	case h == nil:
+		return nil, policy.ErrNotLoaded
+	case h.fault != nil:
+		return nil, h.fault
+	}
+	return h.evidence, nil
+}
+
+// key returns where the evidence of an image is held; the root must exist.
+func (s *Snapshot) key(root string, image imageref.Ref) Key {
+	return Key{Root: root, Repository: s.roots[root].signedRepository(image.Repository())}
+}

@@ -1,0 +1,359 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+	"k8s.io/utils/clock"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const (
+	// fetchTimeout bounds one fetch of one repository, the wait for a place included.
+	fetchTimeout = 30 * time.Second
+	// fetchesPerRoot is how many repositories of one trust root are fetched at once.
+	fetchesPerRoot = 8
+	// renewAge is the age below which evidence is not fetched again on demand.
+	renewAge = 2 * time.Second
+	// firstRetry doubles with each failure in a row, up to lastRetry on demand and to the refresh interval otherwise.
+	firstRetry = time.Second
+	lastRetry  = 30 * time.Second
+	// forgetAfter is when a repository without signatures is dropped that nobody asked for meanwhile, so that requests
+	// for made-up names do not fill the memory.
+	forgetAfter = 10 * time.Minute
+)
+
+// Tracker fetches evidence into a Store, once for all who ask at the same time, and keeps it up to date. Make it with
+// NewTracker; Run refreshes until its context ends.
+type Tracker struct {
+	store   *Store
+	clock   clock.WithTicker
+	changed func(root string)
+	flights singleflight.Group
+
+	mu      sync.Mutex
+	tracked map[Key]*tracked
+	roots   map[string]*pace
+}
+
+// tracked is what the tracker knows of one repository beside its evidence.
+type tracked struct {
+	due       time.Time // of the next refresh
+	retry     time.Time // before which no fetch on demand is made
+	asked     time.Time
+	succeeded time.Time
+	failures  int
+	fault     *trust.Fault // of the last fetch
+}
+
+type pace struct {
+	interval time.Duration
+	places   *semaphore.Weighted
+}
+
+// NewTracker returns a tracker that fills store. changed is called, without a lock held, when the state of a trust
+// root's repositories has changed; it must not block.
+func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tracker {
+	return &Tracker{store: store, clock: c, changed: changed, tracked: map[Key]*tracked{}, roots: map[string]*pace{}}
+}
+
+// Reset says that a trust root was published anew: how often its repositories are refreshed from now on, and that what
+// failed under the earlier root is to be tried at once.
+func (t *Tracker) Reset(root string, interval time.Duration) {
+	now := t.clock.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pace(root).interval = interval
+	for k, e := range t.tracked {
+		if k.Root == root {
+			e.due, e.retry, e.failures = now, now, 0
+		}
+	}
+}
+
+// pace returns the pace of a root; the lock is held.
+func (t *Tracker) pace(root string) *pace {
+	p := t.roots[root]
+	if p == nil {
+		p = &pace{interval: 5 * time.Minute, places: semaphore.NewWeighted(fetchesPerRoot)}
+		t.roots[root] = p
+	}
+	return p
+}
+
+// Forget drops what is known of a trust root's repositories.
+func (t *Tracker) Forget(root string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.roots, root)
+	for k := range t.tracked {
+		if k.Root == root {
+			delete(t.tracked, k)
+		}
+	}
+}
+
+// Ensure fetches the repository of an image unless its evidence is held, and waits until that is done or ctx is over;
+// the fetch then goes on for those who ask later. It is the caller that loads the snapshot anew. The error is ctx's, or the
+// *trust.Fault of the fetch, or that of a fetch that failed moments ago.
+func (t *Tracker) Ensure(ctx context.Context, root string, image imageref.Ref) error {
+	snapshot := t.store.Load()
+	if err := snapshot.Usable(root); err != nil {
+		return err
+	}
+	k := snapshot.key(root, image)
+	if h := snapshot.evidence[k]; h != nil && h.fault == nil {
+		return nil
+	}
+	return t.demand(ctx, k)
+}
+
+// Renew brings the evidence for an image up to date, unless that was done within the last seconds or failed moments
+// ago. It waits and fails as Ensure does.
+func (t *Tracker) Renew(ctx context.Context, root string, image imageref.Ref) error {
+	snapshot := t.store.Load()
+	if err := snapshot.Usable(root); err != nil {
+		return err
+	}
+	return t.demand(ctx, snapshot.key(root, image))
+}
+
+// demand joins or starts a fetch unless one was made a moment ago.
+func (t *Tracker) demand(ctx context.Context, k Key) error {
+	now := t.clock.Now()
+	t.mu.Lock()
+	e := t.entry(k, now)
+	e.asked = now
+	recent := now.Before(e.retry)
+	fault := e.fault
+	t.mu.Unlock()
+	if recent {
+		if fault != nil {
+			return fault
+		}
+		return nil
+	}
+	select {
+	case r := <-t.start(k):
+		return r.Err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Repository, k.Root, ctx.Err())
+	}
+}
+
+// entry returns the state of a repository; the lock is held.
+func (t *Tracker) entry(k Key, now time.Time) *tracked {
+	e := t.tracked[k]
+	if e == nil {
+		e = &tracked{due: now.Add(jitter(t.pace(k.Root).interval)), asked: now}
+		t.tracked[k] = e
+	}
+	return e
+}
+
+// start begins a fetch, or joins the one under way. The fetch has a deadline of its own: whoever waits for it may
+// leave without ending it.
+func (t *Tracker) start(k Key) <-chan singleflight.Result {
+	return t.flights.DoChan(k.Root+" "+k.Repository, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+		defer cancel()
+		return nil, t.fetch(ctx, k)
+	})
+}
+
+// fetch brings one repository up to date and publishes the outcome.
+func (t *Tracker) fetch(ctx context.Context, k Key) error {
+	t.mu.Lock()
+	places := t.pace(k.Root).places
+	t.mu.Unlock()
+	if err := places.Acquire(ctx, 1); err != nil {
+		return trust.NewFault(v1alpha1.ReasonTimeout, "%s: waiting for other repositories of TrustRoot %q: %w", k.Repository, k.Root, err)
+	}
+	defer places.Release(1)
+	for {
+		snapshot := t.store.Load()
+		if err := snapshot.Usable(k.Root); err != nil {
+			return err
+		}
+		root, old := snapshot.roots[k.Root].Root, snapshot.evidence[k]
+		next, err := fetchOne(ctx, root, k.Repository, old)
+		if t.store.putEvidence(k, root, next) {
+			t.record(k, old, next, err)
+			if err != nil {
+				return err
+			}
+			return nil
+		}
+	}
+}
+
+// fetchOne asks the root for evidence newer than old. A panic in the verification of hostile metadata is a fault like
+// any other.
+func fetchOne(ctx context.Context, root trust.Root, repository string, old *held) (next *held, fault *trust.Fault) {
+	next = old
+	defer func() {
+		if r := recover(); r != nil {
+			fault = trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification broke off: %v", repository, r)
+		}
+		if fault != nil && (next == nil || next.evidence == nil || next.fault != nil) {
+			next = &held{fault: fault}
+			if old != nil {
+				next.evidence = old.evidence // for a later root that accepts it again
+			}
+		}
+	}()
+	var have trust.Evidence
+	if old != nil && old.fault == nil {
+		have = old.evidence
+	}
+	evidence, err := root.Fetch(ctx, repository, have)
+	switch {
+	case err != nil:
+		return next, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
+	case evidence == nil:
+		return next, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification gave no evidence", repository)
+	case old != nil && old.fault == nil && evidence == old.evidence:
+		return old, nil
+	}
+	return &held{evidence: evidence}, nil
+}
+
+// record notes the outcome of a fetch, and when the next is due.
+func (t *Tracker) record(k Key, old, next *held, fault *trust.Fault) {
+	now := t.clock.Now()
+	t.mu.Lock()
+	e, p := t.entry(k, now), t.pace(k.Root)
+	changed := old != next || (fault == nil) != (e.fault == nil) || e.succeeded.IsZero()
+	if fault == nil {
+		e.failures, e.succeeded = 0, now
+		e.due, e.retry = now.Add(jitter(p.interval)), now.Add(renewAge)
+	} else {
+		changed = changed || fault.Reason != e.fault.Reason
+		wait := firstRetry << min(e.failures, 20)
+		e.failures++
+		e.due, e.retry = now.Add(jitter(min(wait, p.interval))), now.Add(jitter(min(wait, lastRetry)))
+	}
+	e.fault = fault
+	t.mu.Unlock()
+	if changed {
+		t.changed(k.Root)
+	}
+}
+
+// jitter returns a duration from 80 % to the whole of d.
+func jitter(d time.Duration) time.Duration {
+	return d - time.Duration(rand.Float64()*float64(d)/5) //nolint:gosec // spreads load, guards nothing
+}
+
+// Run refreshes what is due until ctx ends. It does not wait for fetches under way; they are bounded.
+func (t *Tracker) Run(ctx context.Context) error {
+	ticker := t.clock.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C():
+			for _, k := range t.dueNow() {
+				t.start(k)
+			}
+		}
+	}
+}
+
+// dueNow returns what is to be refreshed now, and forgets what has no signatures and nobody asks for.
+func (t *Tracker) dueNow() []Key {
+	now := t.clock.Now()
+	snapshot := t.store.Load()
+	var due, forgotten []Key
+	t.mu.Lock()
+	for k, e := range t.tracked {
+		switch {
+		case !snapshot.HasRoot(k.Root):
+			delete(t.tracked, k)
+		case now.Sub(e.asked) > forgetAfter && !signed(snapshot.evidence[k]):
+			delete(t.tracked, k)
+			forgotten = append(forgotten, k)
+		case !e.due.After(now):
+			e.due = now.Add(fetchTimeout) // moved on by the outcome
+			due = append(due, k)
+		}
+	}
+	t.mu.Unlock()
+	if len(forgotten) > 0 {
+		t.store.dropEvidence(forgotten)
+		for _, k := range forgotten {
+			t.changed(k.Root)
+		}
+	}
+	return due
+}
+
+func signed(h *held) bool {
+	if h == nil || h.evidence == nil {
+		return false
+	}
+	_, unsigned := h.evidence.(trust.Unsigned)
+	return !unsigned
+}
+
+// Status is the state of a trust root's repositories.
+type Status struct {
+	// Tracked counts the repositories that are kept up to date, Failing those whose last fetch failed.
+	Tracked, Failing int
+	// Faults are the last faults of the failing repositories, sorted by repository.
+	Faults []RepositoryFault
+	// Expires is the earliest expiry of evidence in use, and ExpiresFirst the repository and file that it is of.
+	Expires      time.Time
+	ExpiresFirst string
+	// Succeeded is when a fetch last succeeded.
+	Succeeded time.Time
+}
+
+// RepositoryFault is the last fault of one repository.
+type RepositoryFault struct {
+	Repository string
+	Fault      *trust.Fault
+}
+
+// Status returns the state of a trust root's repositories.
+func (t *Tracker) Status(root string) Status {
+	var s Status
+	t.mu.Lock()
+	for k, e := range t.tracked {
+		if k.Root != root {
+			continue
+		}
+		s.Tracked++
+		if e.succeeded.After(s.Succeeded) {
+			s.Succeeded = e.succeeded
+		}
+		if e.fault != nil {
+			s.Failing++
+			s.Faults = append(s.Faults, RepositoryFault{Repository: k.Repository, Fault: e.fault})
+		}
+	}
+	t.mu.Unlock()
+	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
+	for k, h := range t.store.Load().evidence {
+		if k.Root != root || h.evidence == nil || h.fault != nil {
+			continue
+		}
+		at, file := h.evidence.Expiry()
+		first := k.Repository + " " + file
+		if !at.IsZero() && (s.Expires.IsZero() || at.Before(s.Expires) || at.Equal(s.Expires) && first < s.ExpiresFirst) {
+			s.Expires, s.ExpiresFirst = at, first
+		}
+	}
+	return s
+}
