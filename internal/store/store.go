@@ -10,7 +10,6 @@ package store
 
 import (
 	"maps"
-	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -47,14 +46,15 @@ func (s *Store) update(next func(*Snapshot) *Snapshot) {
 	}
 }
 
-// PutPolicy adds a policy, or replaces the one of its name.
-func (s *Store) PutPolicy(p *policy.Policy) {
+// PutPolicy adds a policy, or replaces the one of its name. version tells one publication from another, so that a
+// controller need not publish what is in force already.
+func (s *Store) PutPolicy(p *policy.Policy, version string) {
 	s.update(func(old *Snapshot) *Snapshot {
 		policies := maps.Clone(old.policies)
 		if policies == nil {
-			policies = map[string]*policy.Policy{}
+			policies = map[string]versioned{}
 		}
-		policies[p.Name()] = p
+		policies[p.Name()] = versioned{p, version}
 		return old.withPolicies(policies)
 	})
 }
@@ -201,15 +201,23 @@ type Snapshot struct {
 	Primed bool
 
 	uncovered policy.Uncovered
-	policies  map[string]*policy.Policy
+	policies  map[string]versioned
 	roots     map[string]*Root
 	evidence  map[Key]*held
 }
 
-func (s *Snapshot) withPolicies(policies map[string]*policy.Policy) *Snapshot {
+type versioned struct {
+	policy  *policy.Policy
+	version string
+}
+
+func (s *Snapshot) withPolicies(policies map[string]versioned) *Snapshot {
+	all := make([]*policy.Policy, 0, len(policies))
+	for _, v := range policies {
+		all = append(all, v.policy)
+	}
 	next := *s
-	next.policies = policies
-	next.Policies = policy.NewSet(s.uncovered, slices.Collect(maps.Values(policies)))
+	next.policies, next.Policies = policies, policy.NewSet(s.uncovered, all)
 	return &next
 }
 
@@ -223,9 +231,6 @@ func (s *Store) MarkPrimed() {
 	})
 }
 
-// HasRoot says whether a trust root of the name was published, usable or not.
-func (s *Snapshot) HasRoot(name string) bool { return s.roots[name] != nil }
-
 // RootVersion returns the version of a published trust root, empty if there is none.
 func (s *Snapshot) RootVersion(name string) string {
 	if r := s.roots[name]; r != nil {
@@ -234,8 +239,8 @@ func (s *Snapshot) RootVersion(name string) string {
 	return ""
 }
 
-// HasPolicy says whether a policy of the name is in force.
-func (s *Snapshot) HasPolicy(name string) bool { return s.policies[name] != nil }
+// PolicyVersion returns the version of a published policy, empty if there is none.
+func (s *Snapshot) PolicyVersion(name string) string { return s.policies[name].version }
 
 // Usable implements policy.Roots.
 func (s *Snapshot) Usable(root string) error {

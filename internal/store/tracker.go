@@ -79,7 +79,11 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 			e.due, e.retry, e.failures = now, now, 0
 		}
 	}
+	t.entry(probe(root), now).due = now
 }
+
+// probe is the key under which the signing server itself is asked for a sign of life.
+func probe(root string) Key { return Key{Root: root} }
 
 // pace returns the pace of a root; the lock is held.
 func (t *Tracker) pace(root string) *pace {
@@ -185,6 +189,9 @@ func (t *Tracker) fetch(ctx context.Context, k Key) error {
 		if err := snapshot.Usable(k.Root); err != nil {
 			return err
 		}
+		if k == probe(k.Root) {
+			return t.probe(ctx, k, snapshot.roots[k.Root].Root)
+		}
 		root, old := snapshot.roots[k.Root].Root, snapshot.evidence[k]
 		next, err := fetchOne(ctx, root, k.Repository, old)
 		if t.store.putEvidence(k, root, next) {
@@ -195,6 +202,16 @@ func (t *Tracker) fetch(ctx context.Context, k Key) error {
 			return nil
 		}
 	}
+}
+
+func (t *Tracker) probe(ctx context.Context, k Key, root trust.Root) error {
+	err := root.Probe(ctx)
+	if err == nil {
+		t.record(k, nil, nil, nil)
+		return nil
+	}
+	t.record(k, nil, nil, trust.AsFault(err, v1alpha1.ReasonUnreachable))
+	return err
 }
 
 // fetchOne asks the root for evidence newer than old. A panic in the verification of hostile metadata is a fault like
@@ -279,9 +296,9 @@ func (t *Tracker) dueNow() []Key {
 	t.mu.Lock()
 	for k, e := range t.tracked {
 		switch {
-		case !snapshot.HasRoot(k.Root):
+		case snapshot.roots[k.Root] == nil:
 			delete(t.tracked, k)
-		case now.Sub(e.asked) > forgetAfter && !signed(snapshot.evidence[k]):
+		case k != probe(k.Root) && now.Sub(e.asked) > forgetAfter && !signed(snapshot.evidence[k]):
 			delete(t.tracked, k)
 			forgotten = append(forgotten, k)
 		case !e.due.After(now):
@@ -309,6 +326,8 @@ func signed(h *held) bool {
 
 // Status is the state of a trust root's repositories.
 type Status struct {
+	// Server is the fault of the last probe of the signing server; nil where it answered, or was not asked yet.
+	Server *trust.Fault
 	// Tracked counts the repositories that are kept up to date, Failing those whose last fetch failed.
 	Tracked, Failing int
 	// Faults are the last faults of the failing repositories, sorted by repository.
@@ -332,6 +351,10 @@ func (t *Tracker) Status(root string) Status {
 	t.mu.Lock()
 	for k, e := range t.tracked {
 		if k.Root != root {
+			continue
+		}
+		if k == probe(root) {
+			s.Server = e.fault
 			continue
 		}
 		s.Tracked++

@@ -60,6 +60,9 @@ func (Unsigned) Expiry() (notAfter time.Time, file string) { return time.Time{},
 
 // Root verifies repositories under one TrustRoot. Its methods are safe for concurrent use.
 type Root interface {
+	// Probe asks the signing server for a sign of life in its protocol, so that a wrong address or certificate shows
+	// before the first image does. The error is a *Fault.
+	Probe(ctx context.Context) error
 	// Fetch brings the evidence about a repository up to date. held is what an earlier Fetch or Recheck returned for
 	// the repository, or nil; where nothing has changed since, held itself is returned. A Root never returns
 	// evidence older than held. On an error, which is a *Fault, held stays true.
