@@ -1,0 +1,61 @@
+# Every target needs Go 1.26, git and a C compiler, and nothing else. Tools are pinned in hack/tools/go.mod, the real
+# servers that the tests and the demo run against in hack/kube/go.mod and hack/notary/go.mod.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TOOL := go tool -modfile=hack/tools/go.mod
+GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml
+say = @printf '\033[1m==>\033[0m %s\n'
+
+.PHONY: help
+help: ## Print what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Show the gate at work on real servers, started on this machine; KEEP=1 leaves them up
+	$(say) "building the servers where they are not there yet, then the demonstration"
+	@KEEP="$(KEEP)" go run ./hack/demo
+
+.PHONY: servers
+servers: ## Build the real servers that tests and demo run against (some minutes the first time, kept in your cache)
+	$(say) "servers: a few minutes the first time, then kept in your cache folder"
+	@go run ./hack/servers
+
+.PHONY: test
+test: servers ## Run the whole suite with the race detector, against the real servers
+	$(say) "go test: every package, with the race detector"
+	@go test -race -p 2 -timeout 20m ./...
+
+.PHONY: build
+build: ## Build the manager into bin/
+	$(say) "building bin/countersign"
+	@CGO_ENABLED=0 go build -trimpath -o bin/countersign .
+
+.PHONY: generate
+generate: ## Regenerate deep copies, CRDs and RBAC from the Go sources
+	$(say) "controller-gen (built first where it is not there yet)"
+	@$(TOOL) controller-gen object paths=./api/...
+	@$(TOOL) controller-gen crd:crdVersions=v1 paths=./api/... output:crd:dir=config/crd
+	@$(TOOL) controller-gen rbac:roleName=countersign-manager paths=./controllers/... paths=./webhooks/... output:rbac:dir=config/rbac
+
+.PHONY: lint
+lint: ## Lint, the layer rules included
+	$(say) "golangci-lint (the first time it is built, which takes a minute or two)"
+	@$(TOOL) golangci-lint run
+
+.PHONY: verify
+verify: generate ## Regenerate and want a clean tree; check go.mod, formatting, vet and lint
+	$(say) "generated files are committed"
+	@changed="$$(git status --porcelain -- $(GENERATED))"; if [ -n "$$changed" ]; then \
+		echo "generated files differ from what is committed; commit these:"; echo "$$changed"; \
+		git --no-pager diff -- $(GENERATED); exit 1; fi
+	$(say) "go.mod and go.sum are tidy"
+	@go mod tidy -diff
+	$(say) "gofmt"
+	@unformatted="$$(git ls-files '*.go' | xargs gofmt -l)"; if [ -n "$$unformatted" ]; then \
+		echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	$(say) "go vet"
+	@go vet ./...
+	@$(MAKE) --no-print-directory lint
