@@ -1,0 +1,339 @@
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// KubeBinaries are the paths of the control plane's executables.
+type KubeBinaries struct {
+	Etcd, APIServer, ControllerManager, Kubectl string
+}
+
+// NotaryBinaries are the paths of the Notary v1 executables.
+type NotaryBinaries struct {
+	Client, Server, Signer string
+}
+
+// A toolset is a module under hack/ whose commands are built together.
+type toolset struct {
+	name     string            // also the folder under hack/
+	module   string            // the module whose version names the cache folder
+	ldflags  string            // VERSION is replaced by that version
+	packages map[string]string // executable -> package
+	notice   string            // what the user is told before a build
+	fixes    []fix
+}
+
+// A fix replaces text in one source file of the toolset's module, in the copy that is compiled.
+type fix struct {
+	file, old, new string
+}
+
+func kubeTools() toolset {
+	return toolset{
+		name:    "kube",
+		module:  "k8s.io/kubernetes",
+		ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=VERSION",
+		packages: map[string]string{
+			"etcd":                    "go.etcd.io/etcd/server/v3",
+			"kube-apiserver":          "k8s.io/kubernetes/cmd/kube-apiserver",
+			"kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+			"kubectl":                 "k8s.io/kubernetes/cmd/kubectl",
+		},
+		notice: "The first build compiles Kubernetes from source: allow 5 to 10 minutes on two cores. Later runs reuse it.",
+	}
+}
+
+func notaryTools() toolset {
+	return toolset{
+		name:    "notary",
+		module:  "github.com/theupdateframework/notary",
+		ldflags: "-s -w",
+		packages: map[string]string{
+			"notary":        "github.com/theupdateframework/notary/cmd/notary",
+			"notary-server": "github.com/theupdateframework/notary/cmd/notary-server",
+			"notary-signer": "github.com/theupdateframework/notary/cmd/notary-signer",
+		},
+		notice: "The first build takes about half a minute.",
+		fixes: []fix{{
+			// The server takes a delegation's name, "targets/ci", from the file name of an upload. Since Go 1.17
+			// FileName drops all but the last element of a path, so the header has to be read instead.
+			file: "server/handlers/default.go",
+			old:  `part.FileName()`,
+			new:  `strings.Trim(strings.SplitN(part.Header.Get("Content-Disposition")+"; filename=", "; filename=", 3)[1], "\"")`,
+		}},
+	}
+}
+
+// BuildKube builds the named commands of the control plane (none named: all of them) where the cache does not hold
+// them, and says on progress what it is at. Where the user has set KUBEBUILDER_ASSETS, what that folder holds is used
+// instead of what would be built.
+func BuildKube(ctx context.Context, progress io.Writer, commands ...string) (KubeBinaries, error) {
+	tools := kubeTools()
+	if len(commands) > 0 {
+		maps.DeleteFunc(tools.packages, func(name, _ string) bool { return !slices.Contains(commands, name) })
+	}
+	assets := os.Getenv("KUBEBUILDER_ASSETS")
+	given := make(map[string]string)
+	for name := range tools.packages {
+		if path := filepath.Join(assets, name); assets != "" && isExecutable(path) {
+			given[name] = path
+			delete(tools.packages, name)
+		}
+	}
+	dir, err := build(ctx, progress, tools)
+	if err != nil {
+		return KubeBinaries{}, err
+	}
+	path := func(name string) string {
+		if p, ok := given[name]; ok {
+			return p
+		}
+		return filepath.Join(dir, name)
+	}
+	return KubeBinaries{
+		Etcd: path("etcd"), APIServer: path("kube-apiserver"),
+		ControllerManager: path("kube-controller-manager"), Kubectl: path("kubectl"),
+	}, nil
+}
+
+// BuildNotary builds the Notary server, signer and client where the cache does not hold them, and says on progress
+// what it is at.
+func BuildNotary(ctx context.Context, progress io.Writer) (NotaryBinaries, error) {
+	dir, err := build(ctx, progress, notaryTools())
+	if err != nil {
+		return NotaryBinaries{}, err
+	}
+	return NotaryBinaries{
+		Client: filepath.Join(dir, "notary"),
+		Server: filepath.Join(dir, "notary-server"),
+		Signer: filepath.Join(dir, "notary-signer"),
+	}, nil
+}
+
+// build returns the folder that holds the executables of a toolset. A lock on a file beside it keeps test packages
+// that run at the same time from building twice; each executable is renamed into place once it is whole.
+func build(ctx context.Context, progress io.Writer, tools toolset) (string, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	source := filepath.Join(root, "hack", tools.name)
+	version, digest, err := pinned(source, tools)
+	if err != nil {
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the cache folder: %w", err)
+	}
+	dir := filepath.Join(cache, "countersign", fmt.Sprintf("%s-%s-%s", tools.name, version, digest))
+	if len(missing(dir, tools.packages)) == 0 {
+		return dir, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("making the cache folder: %w", err)
+	}
+	unlock, err := lock(ctx, progress, dir+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+
+	names := missing(dir, tools.packages)
+	if len(names) > 0 {
+		fmt.Fprintf(progress, "Building the %s servers (%s) into %s.\n%s\n", tools.name, version, dir, tools.notice)
+	}
+	flags := []string{"-ldflags", strings.ReplaceAll(tools.ldflags, "VERSION", version)}
+	if len(tools.fixes) > 0 && len(names) > 0 {
+		modfile, err := fixSource(ctx, source, dir, tools)
+		if err != nil {
+			return "", err
+		}
+		defer os.RemoveAll(filepath.Dir(modfile))
+		flags = append(flags, "-modfile", modfile)
+	}
+	for i, name := range names {
+		start := time.Now()
+		fmt.Fprintf(progress, "  [%d/%d] %s ... ", i+1, len(names), name)
+		if err := buildOne(ctx, source, dir, name, tools.packages[name], flags); err != nil {
+			fmt.Fprintln(progress, "failed")
+			return "", err
+		}
+		fmt.Fprintf(progress, "%s\n", time.Since(start).Round(time.Second))
+	}
+	return dir, nil
+}
+
+func buildOne(ctx context.Context, source, dir, name, pkg string, flags []string) error {
+	tmp, err := os.MkdirTemp(dir, ".building-")
+	if err != nil {
+		return fmt.Errorf("making a folder to build in: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	out := filepath.Join(tmp, name)
+	args := append([]string{"build"}, flags...)
+	if _, err := goCommand(ctx, source, append(args, "-o", out, pkg)...); err != nil {
+		return fmt.Errorf("building %s: %w", name, err)
+	}
+	if err := os.Rename(out, filepath.Join(dir, name)); err != nil {
+		return fmt.Errorf("moving %s into place: %w", name, err)
+	}
+	return nil
+}
+
+// fixSource copies the toolset's module into a new folder in dir, applies the fixes to the copy, and returns the path
+// of a go.mod beside it that builds from there. A text that is to be replaced and does not occur exactly once is an
+// error: the module has changed.
+func fixSource(ctx context.Context, source, dir string, tools toolset) (modfile string, err error) {
+	original, err := goCommand(ctx, source, "list", "-m", "-f", "{{.Dir}}", tools.module)
+	if err != nil {
+		return "", fmt.Errorf("finding the source of %s: %w", tools.module, err)
+	}
+	tmp, err := os.MkdirTemp(dir, ".fixed-")
+	if err != nil {
+		return "", fmt.Errorf("making a folder for fixed source: %w", err)
+	}
+	src := filepath.Join(tmp, "src")
+	if err := os.CopyFS(src, os.DirFS(strings.TrimSpace(original))); err != nil {
+		return "", fmt.Errorf("copying the source of %s: %w", tools.module, err)
+	}
+	for _, f := range tools.fixes {
+		path := filepath.Join(src, f.file)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("reading a source file to fix: %w", err)
+		}
+		if n := bytes.Count(text, []byte(f.old)); n != 1 {
+			return "", fmt.Errorf("%s of %s holds %q %d times, expected once", f.file, tools.module, f.old, n)
+		}
+		if err := os.WriteFile(path, bytes.Replace(text, []byte(f.old), []byte(f.new), 1), 0o644); err != nil {
+			return "", fmt.Errorf("fixing %s: %w", f.file, err)
+		}
+	}
+	mod, err := os.ReadFile(filepath.Join(source, "go.mod"))
+	if err != nil {
+		return "", fmt.Errorf("reading the pinned versions: %w", err)
+	}
+	sum, err := os.ReadFile(filepath.Join(source, "go.sum"))
+	if err != nil {
+		return "", fmt.Errorf("reading the pinned versions: %w", err)
+	}
+	modfile = filepath.Join(tmp, "go.mod")
+	mod = fmt.Appendf(mod, "\nreplace %s => %s\n", tools.module, src)
+	if err := os.WriteFile(modfile, mod, 0o644); err != nil {
+		return "", err
+	}
+	return modfile, os.WriteFile(filepath.Join(tmp, "go.sum"), sum, 0o644)
+}
+
+func goCommand(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	tie(cmd)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("go %s in %s: %w\n%s", args[0], dir, err, stderr.Bytes())
+	}
+	return stdout.String(), nil
+}
+
+// ModuleRoot returns the folder of this module's go.mod, looked for upward from the working directory.
+func ModuleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the module root: %w", err)
+	}
+	start := dir
+	for {
+		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && bytes.Contains(text, []byte("module github.com/countersign-dev/countersign\n")) {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", fmt.Errorf("no go.mod of this module in %s or above; run from inside the repository", start)
+		}
+		dir = parent
+	}
+}
+
+// pinned returns the version that names a toolset, and a digest of all that its executables are made from.
+func pinned(dir string, tools toolset) (version, digest string, err error) {
+	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return "", "", fmt.Errorf("reading the pinned versions: %w", err)
+	}
+	sum, err := os.ReadFile(filepath.Join(dir, "go.sum"))
+	if err != nil {
+		return "", "", fmt.Errorf("reading the pinned versions: %w", err)
+	}
+	m := regexp.MustCompile(`(?m)^(?:require)?\s*` + regexp.QuoteMeta(tools.module) + `\s+(v\S+)`).FindSubmatch(mod)
+	if m == nil {
+		return "", "", fmt.Errorf("%s/go.mod requires no %s", dir, tools.module)
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%q", mod, sum, tools.ldflags, tools.fixes)
+	return string(m[1]), hex.EncodeToString(h.Sum(nil)[:6]), nil
+}
+
+func missing(dir string, packages map[string]string) []string {
+	var names []string
+	for _, name := range sortedKeys(packages) {
+		if !isExecutable(filepath.Join(dir, name)) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func isExecutable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// lock takes an exclusive lock on a file. The kernel lets go of it when the process ends, however that comes about.
+func lock(ctx context.Context, progress io.Writer, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("opening the build lock: %w", err)
+	}
+	told := false
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		if !told {
+			fmt.Fprintf(progress, "Waiting for another process that is building the same servers (%s).\n", path)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("waiting for %s: %w", path, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}

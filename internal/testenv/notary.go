@@ -1,0 +1,248 @@
+package testenv
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// NotaryOptions say how a Notary server is run. The zero value is a server that signs timestamps and snapshots
+// itself, with ed25519 keys, and lets everyone in.
+type NotaryOptions struct {
+	// Signer runs the real signer beside the server, over mutual TLS; the server's keys are then ecdsa.
+	Signer bool
+	// Auth makes the server ask for a token of a token service, which runs in this process.
+	Auth *NotaryAuth
+	// Dir holds configuration, logs and trust directories. Empty: a temporary folder that Stop removes.
+	Dir string
+	// Progress is told about builds. Nil: os.Stderr.
+	Progress io.Writer
+}
+
+// Notary is a running Notary v1 server with memory storage: what was published lasts as long as the process.
+type Notary struct {
+	// URL is the server's base URL, https on a loopback port.
+	URL string
+	// CA issued the server's certificate.
+	CA *CA
+	// TokenService is the host and port of the token service; empty without one.
+	TokenService string
+
+	options    NotaryOptions
+	dir        string
+	ownsDir    bool
+	binaries   NotaryBinaries
+	serverPort int
+	server     *Process
+	signer     *Process
+	tokens     *tokenService
+	front      *forwarder
+}
+
+// StartNotary builds the Notary binaries where needed, and runs a server on free loopback ports with certificates
+// made on the spot. It returns once the server reports itself healthy.
+func StartNotary(ctx context.Context, options NotaryOptions) (_ *Notary, err error) {
+	if options.Progress == nil {
+		options.Progress = os.Stderr
+	}
+	n := &Notary{options: options, dir: options.Dir}
+	defer func() {
+		if err != nil {
+			_ = n.Stop()
+		}
+	}()
+	if n.binaries, err = BuildNotary(ctx, options.Progress); err != nil {
+		return nil, err
+	}
+	if n.dir == "" {
+		if n.dir, err = os.MkdirTemp("", "countersign-notary-"); err != nil {
+			return nil, fmt.Errorf("making a folder for the Notary server: %w", err)
+		}
+		n.ownsDir = true
+	}
+	if n.CA, err = NewCA("Notary test CA"); err != nil {
+		return nil, err
+	}
+	if n.serverPort, err = FreePort(); err != nil {
+		return nil, err
+	}
+	if n.front, err = forward(net.JoinHostPort("127.0.0.1", strconv.Itoa(n.serverPort))); err != nil {
+		return nil, err
+	}
+	_, port, err := net.SplitHostPort(n.front.address)
+	if err != nil {
+		return nil, err
+	}
+	n.URL = "https://localhost:" + port
+	if err := n.configure(ctx); err != nil {
+		return nil, err
+	}
+	return n, n.startServer(ctx)
+}
+
+// configure writes the server's configuration, and starts what it needs beside it.
+func (n *Notary) configure(ctx context.Context) error {
+	if err := os.WriteFile(filepath.Join(n.dir, "ca.crt"), n.CA.PEM, 0o644); err != nil {
+		return err
+	}
+	cert, err := n.CA.Issue(pkix.Name{CommonName: "notary-server"})
+	if err != nil {
+		return err
+	}
+	certFile, keyFile, err := cert.write(n.dir, "notary-server")
+	if err != nil {
+		return err
+	}
+	config := map[string]any{
+		"server": map[string]any{
+			"http_addr":     net.JoinHostPort("127.0.0.1", strconv.Itoa(n.serverPort)),
+			"tls_cert_file": certFile,
+			"tls_key_file":  keyFile,
+		},
+		"trust_service": map[string]any{"type": "local"},
+		"logging":       map[string]any{"level": "info"},
+		"storage":       map[string]any{"backend": "memory"},
+		"caching":       map[string]any{"max_age": map[string]any{"current_metadata": "0"}},
+	}
+	if n.options.Signer {
+		if config["trust_service"], err = n.startSigner(ctx, certFile, keyFile); err != nil {
+			return err
+		}
+	}
+	if n.options.Auth != nil {
+		if n.tokens, err = startTokenService(n.CA, *n.options.Auth); err != nil {
+			return err
+		}
+		n.TokenService = n.tokens.host
+		config["auth"] = map[string]any{"type": "token", "options": map[string]any{
+			"realm": n.tokens.realm(), "issuer": tokenIssuer, "service": tokenAudience,
+			"rootcertbundle": filepath.Join(n.dir, "ca.crt"),
+		}}
+	}
+	return writeJSON(filepath.Join(n.dir, "server.json"), config)
+}
+
+func (n *Notary) startSigner(ctx context.Context, clientCert, clientKey string) (trustService map[string]any, err error) {
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	cert, err := n.CA.Issue(pkix.Name{CommonName: "notary-signer"})
+	if err != nil {
+		return nil, err
+	}
+	certFile, keyFile, err := cert.write(n.dir, "notary-signer")
+	if err != nil {
+		return nil, err
+	}
+	ca := filepath.Join(n.dir, "ca.crt")
+	err = writeJSON(filepath.Join(n.dir, "signer.json"), map[string]any{
+		"server": map[string]any{
+			"grpc_addr": address, "tls_cert_file": certFile, "tls_key_file": keyFile, "client_ca_file": ca,
+		},
+		"logging": map[string]any{"level": "info"},
+		"storage": map[string]any{"backend": "memory"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.signer, err = StartProcess("notary-signer", n.dir, nil, n.binaries.Signer, "-config", filepath.Join(n.dir, "signer.json"))
+	if err != nil {
+		return nil, err
+	}
+	err = n.signer.Await(ctx, func(ctx context.Context) error {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	})
+	return map[string]any{
+		"type": "remote", "hostname": "localhost", "port": strconv.Itoa(port), "key_algorithm": "ecdsa",
+		"tls_ca_file": ca, "tls_client_cert": clientCert, "tls_client_key": clientKey,
+	}, err
+}
+
+func (n *Notary) startServer(ctx context.Context) (err error) {
+	n.server, err = StartProcess("notary-server", n.dir, nil, n.binaries.Server, "-config", filepath.Join(n.dir, "server.json"))
+	if err != nil {
+		return err
+	}
+	client := &http.Client{
+		Timeout:   2 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.CA.Pool()}, DisableKeepAlives: true},
+	}
+	return n.server.Await(ctx, func(ctx context.Context) error { return healthy(ctx, client, n.URL+"/_notary_server/health") })
+}
+
+// Server is the server's process, to pause or to kill.
+func (n *Notary) Server() *Process { return n.server }
+
+// Disconnect makes the server's address refuse connections, without a loss of what was published.
+func (n *Notary) Disconnect() { n.front.disconnect() }
+
+// Reconnect ends a Disconnect. The address is the same as before.
+func (n *Notary) Reconnect() error { return n.front.connect() }
+
+// Restart ends the server and starts another on the same address with the same certificate. What was published is
+// lost; so are the server's own keys, unless a signer holds them.
+func (n *Notary) Restart(ctx context.Context) error {
+	if err := n.server.Stop(); err != nil {
+		return err
+	}
+	return n.startServer(ctx)
+}
+
+// Stop ends the server, its signer and its token service.
+func (n *Notary) Stop() error {
+	err := n.server.Stop()
+	if n.front != nil {
+		n.front.disconnect()
+	}
+	if e := n.signer.Stop(); err == nil {
+		err = e
+	}
+	n.tokens.stop()
+	if n.ownsDir {
+		if e := os.RemoveAll(n.dir); err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// healthy reports whether a GET is answered by 200.
+func healthy(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s: %s", url, resp.Status, body)
+	}
+	return nil
+}
+
+func writeJSON(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", path, err)
+	}
+	return os.WriteFile(path, text, 0o600)
+}

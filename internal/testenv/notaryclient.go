@@ -1,0 +1,224 @@
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const passphrase = "demo-passphrase" // of keys that are made on the spot and thrown away
+
+// NotaryClient is the real notary command with a trust directory of its own, as one publisher has it.
+type NotaryClient struct {
+	// Dir is the trust directory: private keys, and the metadata last seen.
+	Dir string
+	// Verbose, where set, is told each command line before it runs.
+	Verbose func(command string)
+
+	notary *Notary
+}
+
+// NewClient returns a client with a fresh trust directory.
+func (n *Notary) NewClient() (*NotaryClient, error) {
+	dir, err := os.MkdirTemp(n.dir, "trust-")
+	if err != nil {
+		return nil, fmt.Errorf("making a trust directory: %w", err)
+	}
+	return &NotaryClient{Dir: dir, notary: n}, nil
+}
+
+// Run runs the notary command with the given arguments and returns its output; a failure carries that too.
+func (c *NotaryClient) Run(ctx context.Context, args ...string) (string, error) {
+	if c.Verbose != nil {
+		c.Verbose("notary " + strings.Join(args, " "))
+	}
+	full := append([]string{
+		"-s", c.notary.URL, "-d", c.Dir, "--tlscacert", filepath.Join(c.notary.dir, "ca.crt"),
+	}, args...)
+	cmd := exec.CommandContext(ctx, c.notary.binaries.Client, full...)
+	cmd.Dir = c.Dir
+	cmd.Env = []string{
+		"HOME=" + c.Dir, "PATH=" + os.Getenv("PATH"),
+		"NOTARY_ROOT_PASSPHRASE=" + passphrase, "NOTARY_TARGETS_PASSPHRASE=" + passphrase,
+		"NOTARY_SNAPSHOT_PASSPHRASE=" + passphrase, "NOTARY_DELEGATION_PASSPHRASE=" + passphrase,
+	}
+	if auth := c.notary.options.Auth; auth != nil {
+		cmd.Env = append(cmd.Env, "NOTARY_AUTH="+base64.StdEncoding.EncodeToString([]byte(auth.Username+":"+auth.Password)))
+	}
+	tie(cmd)
+	var out bytes.Buffer
+	cmd.Stdin = strings.NewReader("yes\n") // a root rotation asks
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("notary %s: %w\n%s", strings.Join(args, " "), err, out.Bytes())
+	}
+	return out.String(), nil
+}
+
+func (c *NotaryClient) run(ctx context.Context, args ...string) error {
+	_, err := c.Run(ctx, args...)
+	return err
+}
+
+// Init creates and publishes a repository. The first call makes the root key, which later ones reuse.
+func (c *NotaryClient) Init(ctx context.Context, gun string) error {
+	return c.run(ctx, "init", "-p", gun)
+}
+
+// RotateSnapshotKey hands the snapshot key over to the server, as delegations need it.
+func (c *NotaryClient) RotateSnapshotKey(ctx context.Context, gun string) error {
+	return c.run(ctx, "key", "rotate", gun, "snapshot", "-r")
+}
+
+// RotateTimestampKey makes the server take a new timestamp key.
+func (c *NotaryClient) RotateTimestampKey(ctx context.Context, gun string) error {
+	return c.run(ctx, "key", "rotate", gun, "timestamp", "-r")
+}
+
+// RotateRoot replaces the root key by a new one, signed over by the old.
+func (c *NotaryClient) RotateRoot(ctx context.Context, gun string) error {
+	if err := c.run(ctx, "key", "rotate", gun, "root"); err != nil {
+		return err
+	}
+	return c.run(ctx, "list", gun) // the command keeps the new root only when it next reads
+}
+
+// AddDelegation lets keys sign for a delegation such as "targets/ci", for the tags that begin with one of paths; with
+// no paths given, for all of them. It does not import the private keys: see ImportKey.
+func (c *NotaryClient) AddDelegation(ctx context.Context, gun, role string, keys []*SigningKey, paths ...string) error {
+	args := []string{"delegation", "add", "-p", gun, role}
+	for i, key := range keys {
+		file := filepath.Join(c.Dir, fmt.Sprintf("%s-%d.crt", strings.ReplaceAll(role, "/", "_"), i))
+		if err := os.WriteFile(file, key.PublicPEM, 0o644); err != nil {
+			return fmt.Errorf("writing the key of %s: %w", role, err)
+		}
+		args = append(args, file)
+	}
+	if len(paths) == 0 {
+		args = append(args, "--all-paths")
+	}
+	for _, p := range paths {
+		args = append(args, "--paths", p)
+	}
+	return c.run(ctx, args...)
+}
+
+// ImportKey puts the private key of a delegation into the trust directory, so that this client can sign with it.
+func (c *NotaryClient) ImportKey(ctx context.Context, gun, role string, key *SigningKey) error {
+	file := filepath.Join(c.Dir, "import.key")
+	if err := os.WriteFile(file, key.PrivatePEM, 0o600); err != nil {
+		return fmt.Errorf("writing the key of %s: %w", role, err)
+	}
+	defer os.Remove(file)
+	return c.run(ctx, "key", "import", file, "--role", role, "-g", gun)
+}
+
+// RemoveDelegation takes a delegation, and all that it signed, out of a repository.
+func (c *NotaryClient) RemoveDelegation(ctx context.Context, gun, role string) error {
+	return c.run(ctx, "delegation", "remove", "-p", "-y", gun, role)
+}
+
+// AddHash signs a tag in the given roles, and publishes it. With no roles given it is signed in targets alone.
+func (c *NotaryClient) AddHash(ctx context.Context, gun, tag string, size int64, sha256hex string, roles ...string) error {
+	args := []string{"addhash", "-p", gun, tag, strconv.FormatInt(size, 10), "--sha256", sha256hex}
+	for _, role := range roles {
+		args = append(args, "-r", role)
+	}
+	return c.run(ctx, args...)
+}
+
+// Remove takes a tag out of the given roles, and publishes that.
+func (c *NotaryClient) Remove(ctx context.Context, gun, tag string, roles ...string) error {
+	args := []string{"remove", "-p", gun, tag}
+	for _, role := range roles {
+		args = append(args, "-r", role)
+	}
+	return c.run(ctx, args...)
+}
+
+// CreateRepository makes a repository whose snapshots the server signs, with one delegation "targets/<role>" for each
+// role and a fresh key for it, which this client holds.
+func (c *NotaryClient) CreateRepository(ctx context.Context, gun string, roles ...string) (map[string]*SigningKey, error) {
+	if err := c.Init(ctx, gun); err != nil {
+		return nil, err
+	}
+	if err := c.RotateSnapshotKey(ctx, gun); err != nil {
+		return nil, err
+	}
+	keys := make(map[string]*SigningKey, len(roles))
+	for _, role := range roles {
+		key, err := NewSigningKey(ECDSA256, gun)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.AddDelegation(ctx, gun, "targets/"+role, []*SigningKey{key}); err != nil {
+			return nil, err
+		}
+		if err := c.ImportKey(ctx, gun, role, key); err != nil {
+			return nil, err
+		}
+		keys[role] = key
+	}
+	return keys, nil
+}
+
+// RootPin is what a verifier can pin the root of a repository to.
+type RootPin struct {
+	// KeyID is the canonical key ID, that of the bare public key, as "docker trust inspect" prints it.
+	KeyID string
+	// PublicKeyPEM is the public key.
+	PublicKeyPEM []byte
+	// CertificatePEM is the certificate that the root metadata carries.
+	CertificatePEM []byte
+}
+
+// Root returns the root key of a repository, from the root metadata in the trust directory.
+func (c *NotaryClient) Root(gun string) (RootPin, error) {
+	path := filepath.Join(c.Dir, "tuf", filepath.FromSlash(gun), "metadata", "root.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return RootPin{}, fmt.Errorf("reading the root of %s: %w", gun, err)
+	}
+	var root struct {
+		Signed struct {
+			Keys map[string]struct {
+				KeyVal struct {
+					Public []byte `json:"public"`
+				} `json:"keyval"`
+			} `json:"keys"`
+			Roles map[string]struct {
+				KeyIDs []string `json:"keyids"`
+			} `json:"roles"`
+		} `json:"signed"`
+	}
+	if err := json.Unmarshal(text, &root); err != nil {
+		return RootPin{}, fmt.Errorf("reading the root of %s: %w", gun, err)
+	}
+	ids := root.Signed.Roles["root"].KeyIDs
+	if len(ids) != 1 {
+		return RootPin{}, fmt.Errorf("the root of %s has %d root keys, expected one", gun, len(ids))
+	}
+	certificate := root.Signed.Keys[ids[0]].KeyVal.Public
+	public, err := certifiedKey(certificate)
+	if err != nil {
+		return RootPin{}, fmt.Errorf("reading the root certificate of %s: %w", gun, err)
+	}
+	return RootPin{KeyID: canonicalKeyID(public), PublicKeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public.der}), CertificatePEM: certificate}, nil
+}
+
+// canonicalKeyID hashes the canonical JSON that Notary makes of a bare public key.
+func canonicalKeyID(key publicKey) string {
+	text := fmt.Sprintf(`{"keytype":%q,"keyval":{"private":null,"public":%q}}`, key.kind, base64.StdEncoding.EncodeToString(key.raw))
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}

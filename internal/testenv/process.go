@@ -1,0 +1,134 @@
+package testenv
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+const (
+	startTimeout = 90 * time.Second // a control plane on two busy cores
+	stopTimeout  = 20 * time.Second // then the process is killed
+	pollInterval = 50 * time.Millisecond
+	logTail      = 4 << 10
+)
+
+// Process is a server that runs beside the test or the demo, in a process group of its own so that a Ctrl-C in the
+// terminal reaches only the parent, which then stops its servers in order.
+type Process struct {
+	name string
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{} // closed when the process has ended
+	err  error         // how it ended; read after done
+}
+
+// StartProcess starts an executable whose output goes to <dir>/<name>.log. An env of nil is the parent's.
+func StartProcess(name, dir string, env []string, path string, args ...string) (*Process, error) {
+	p := &Process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("opening the log of %s: %w", name, err)
+	}
+	defer log.Close()
+	p.cmd = exec.Command(path, args...)
+	p.cmd.Dir, p.cmd.Env = dir, env
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	tie(p.cmd)
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Log is the file that the output of the process goes to.
+func (p *Process) Log() string { return p.log }
+
+// PID is the id of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Stop asks the process to end, and kills it where it does not within 20 seconds. It may be called more than once,
+// and on nil.
+func (p *Process) Stop() error {
+	if p == nil {
+		return nil
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGCONT) // a paused process would not see the next one
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(stopTimeout):
+		return p.Kill()
+	}
+}
+
+// Kill ends the process at once, as a crash would.
+func (p *Process) Kill() error {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("killing %s: %w", p.name, err)
+	}
+	<-p.done
+	return nil
+}
+
+// Pause suspends the process: its connections stay open and nothing answers, until Resume.
+func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// Tail returns the end of the log.
+func (p *Process) Tail() string {
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("--- end of %s ---\n%s", p.log, bytes.TrimSpace(text[max(0, len(text)-logTail):]))
+}
+
+// Await polls until ready returns nil. It gives up after 90 seconds, with the context, or when the process ends, and
+// then shows the end of its log.
+func (p *Process) Await(ctx context.Context, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		last := ready(ctx)
+		if last == nil {
+			return nil
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended before it was ready (%v)\n%s", p.name, cmp.Or(p.err, errors.New("status 0")), p.Tail())
+		case <-ctx.Done():
+			return fmt.Errorf("%s did not become ready: %w\n%s", p.name, last, p.Tail())
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+// FreePort returns a port of the loopback interface that nothing listens on.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, fmt.Errorf("finding a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

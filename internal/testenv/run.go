@@ -1,0 +1,31 @@
+package testenv
+
+import "testing"
+
+// RunNotary runs a Notary server until the test ends.
+func RunNotary(t testing.TB, options NotaryOptions) *Notary {
+	t.Helper()
+	n, err := StartNotary(t.Context(), options)
+	if err != nil {
+		t.Fatalf("starting the Notary server: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(n.server.Tail())
+		}
+		if err := n.Stop(); err != nil {
+			t.Errorf("stopping the Notary server: %v", err)
+		}
+	})
+	return n
+}
+
+// RunClient returns a client of a Notary server with a fresh trust directory.
+func RunClient(t testing.TB, n *Notary) *NotaryClient {
+	t.Helper()
+	c, err := n.NewClient()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
