@@ -1,0 +1,81 @@
+// Package workload finds the container images of every kind of workload, and says how to pin them.
+//
+// It promises that no image of a PodSpec is overlooked: init, regular and ephemeral containers and image volumes are
+// read by one walker for all kinds, and a test over the PodSpec type fails when Kubernetes adds another field that
+// carries an image. What it cannot read for certain it refuses, naming the field. It never parses a reference, never
+// decides, and believes nothing that an object says of itself.
+package workload
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Kind is a kind of workload: a Pod, or an object with a pod template.
+type Kind struct {
+	// Name is the kind as users write it, such as Deployment.
+	Name string
+	// Group is the API group, empty for the core group.
+	Group string
+	// Versions are the API versions in which the path to the pod template is the same.
+	Versions []string
+	// Resource is the plural name in URLs.
+	Resource string
+	// Subresources are those whose updates can bring images in.
+	Subresources []string
+
+	// podSpec is the path to the PodSpec within the object.
+	podSpec []string
+	// document is a struct type that decodes the path and what lies at its end, and nothing else.
+	document reflect.Type
+}
+
+// Kinds are the kinds of workload that are checked.
+type Kinds []Kind
+
+// Builtin returns the kinds of Kubernetes itself. Everything that is made from the list of kinds, the rules of the
+// webhooks too, follows from here.
+func Builtin() Kinds {
+	return Kinds{
+		newKind("Pod", "", "v1", "pods", "spec", "ephemeralcontainers"),
+		newKind("ReplicationController", "", "v1", "replicationcontrollers", "spec.template.spec"),
+		newKind("PodTemplate", "", "v1", "podtemplates", "template.spec"),
+		newKind("Deployment", "apps", "v1", "deployments", "spec.template.spec"),
+		newKind("ReplicaSet", "apps", "v1", "replicasets", "spec.template.spec"),
+		newKind("StatefulSet", "apps", "v1", "statefulsets", "spec.template.spec"),
+		newKind("DaemonSet", "apps", "v1", "daemonsets", "spec.template.spec"),
+		newKind("Job", "batch", "v1", "jobs", "spec.template.spec"),
+		newKind("CronJob", "batch", "v1", "cronjobs", "spec.jobTemplate.spec.template.spec"),
+	}
+}
+
+func newKind(name, group, version, resource, podSpec string, subresources ...string) Kind {
+	path := strings.Split(podSpec, ".")
+	return Kind{
+		Name: name, Group: group, Versions: []string{version}, Resource: resource, Subresources: subresources,
+		podSpec: path, document: documentType(path),
+	}
+}
+
+// Find returns the kind behind a resource, or behind one of its subresources that can bring images in.
+func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error) {
+	for _, k := range ks {
+		if k.Group == group && k.Resource == resource && slices.Contains(k.Versions, version) &&
+			(subresource == "" || slices.Contains(k.Subresources, subresource)) {
+			return k, nil
+		}
+	}
+	full := resource
+	if subresource != "" {
+		full += "/" + subresource
+	}
+	if group != "" {
+		full += "." + group
+	}
+	return Kind{}, fmt.Errorf("%s in version %q is no kind of workload that can be checked; remove it from the rules of the webhook", full, version)
+}
+
+// IsPod tells a Pod, which runs, from a template, of which Pods are made that are checked themselves.
+func (k Kind) IsPod() bool { return k.Group == "" && k.Resource == "pods" }

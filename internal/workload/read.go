@@ -1,0 +1,164 @@
+package workload
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"sigs.k8s.io/json"
+)
+
+// MaxImages bounds the images of one object. The size limit of the API server keeps real objects below it; it is here
+// so that one request cannot have thousands of repositories looked up.
+const MaxImages = 4096
+
+// Object is what is read of a workload.
+type Object struct {
+	// Images are all images in the order of the walk: init, regular and ephemeral containers, then image volumes.
+	Images []Image
+	// Name is the name, or what a name will be generated from. It is for logs alone.
+	Name string
+	// Controlled says that the object names a controller as its owner. Anybody can write that, so it excuses nothing.
+	Controlled bool
+}
+
+// The parts of an object that are read. Keys are matched as the API server matches them, upper and lower case
+// apart, and everything not listed here is skipped.
+type (
+	metadata struct {
+		Name            string  `json:"name"`
+		GenerateName    string  `json:"generateName"`
+		OwnerReferences []owner `json:"ownerReferences"`
+	}
+	owner struct {
+		Controller *bool `json:"controller"`
+	}
+	podSpec struct {
+		InitContainers      []*container `json:"initContainers"`
+		Containers          []*container `json:"containers"`
+		EphemeralContainers []*container `json:"ephemeralContainers"`
+		Volumes             []*volume    `json:"volumes"`
+	}
+	container struct {
+		Name  string `json:"name"`
+		Image string `json:"image"`
+	}
+	volume struct {
+		Name  string       `json:"name"`
+		Image *imageVolume `json:"image"`
+	}
+	imageVolume struct {
+		Reference string `json:"reference"`
+	}
+)
+
+// documentType returns struct{Metadata metadata "metadata"; Next *struct{... Next *podSpec ...}} with the path to the
+// PodSpec as the keys, so that one pass over the JSON reads what is needed whatever the depth.
+func documentType(path []string) reflect.Type {
+	t := reflect.TypeFor[podSpec]()
+	for i := len(path) - 1; i >= 0; i-- {
+		fields := []reflect.StructField{{Name: "Next", Type: reflect.PointerTo(t), Tag: reflect.StructTag(`json:"` + path[i] + `"`)}}
+		if i == 0 {
+			fields = append(fields, reflect.StructField{Name: "Metadata", Type: reflect.TypeFor[metadata](), Tag: `json:"metadata"`})
+		}
+		t = reflect.StructOf(fields)
+	}
+	return t
+}
+
+// Read returns the images of an object from its JSON. The error names the field: a wrong type or a repeated key on the
+// way to an image, an entry that is null, no containers at all, or more than MaxImages images. An object in which
+// nothing is found is an error too: the walk has then looked in the wrong place.
+func (k Kind) Read(raw []byte) (Object, error) {
+	if k.document == nil {
+		return Object{}, fmt.Errorf("the kind %q is unknown", k.Name)
+	}
+	document := reflect.New(k.document)
+	odd, err := json.UnmarshalStrict(raw, document.Interface(), json.DisallowDuplicateFields)
+	if err != nil {
+		return Object{}, fmt.Errorf("reading the %s: %w", k.Name, err)
+	}
+	if len(odd) > 0 {
+		return Object{}, fmt.Errorf("reading the %s: %w", k.Name, odd[0])
+	}
+	meta := document.Elem().Field(1).Interface().(metadata)
+	o := Object{Name: meta.Name}
+	if o.Name == "" {
+		o.Name = meta.GenerateName
+	}
+	for _, r := range meta.OwnerReferences {
+		o.Controlled = o.Controlled || r.Controller != nil && *r.Controller
+	}
+	spec, err := k.find(document.Elem())
+	if err != nil {
+		return Object{}, err
+	}
+	o.Images, err = k.walk(spec)
+	return o, err
+}
+
+// find follows the path to the PodSpec.
+func (k Kind) find(v reflect.Value) (*podSpec, error) {
+	for i := range k.podSpec {
+		next := v.Field(0)
+		if next.IsNil() {
+			return nil, fmt.Errorf("%s: missing, a %s needs it", strings.Join(k.podSpec[:i+1], "."), k.Name)
+		}
+		v = next.Elem()
+	}
+	return v.Addr().Interface().(*podSpec), nil
+}
+
+// walk collects the images of a PodSpec.
+func (k Kind) walk(spec *podSpec) ([]Image, error) {
+	field, path := strings.Join(k.podSpec, "."), "/"+strings.Join(k.podSpec, "/")
+	if len(spec.Containers) == 0 {
+		return nil, fmt.Errorf("%s.containers: empty, a %s needs at least one", field, k.Name)
+	}
+	n := len(spec.InitContainers) + len(spec.Containers) + len(spec.EphemeralContainers)
+	for _, v := range spec.Volumes {
+		if v != nil && v.Image != nil {
+			n++
+		}
+	}
+	if n > MaxImages {
+		return nil, fmt.Errorf("%s: %d images, at most %d can be checked in one object", field, n, MaxImages)
+	}
+	images := make([]Image, 0, n)
+	for _, l := range []struct {
+		list       string
+		containers []*container
+	}{
+		{"initContainers", spec.InitContainers}, {"containers", spec.Containers}, {"ephemeralContainers", spec.EphemeralContainers},
+	} {
+		for i, c := range l.containers {
+			index := strconv.Itoa(i)
+			at := field + "." + l.list + "[" + index + "]"
+			if c == nil {
+				return nil, fmt.Errorf("%s: null, expected a container", at)
+			}
+			images = append(images, Image{
+				Path: path + "/" + l.list + "/" + index + "/image", Field: at + ".image",
+				List: l.list, Name: c.Name, Image: c.Image,
+			})
+		}
+	}
+	for i, v := range spec.Volumes {
+		index := strconv.Itoa(i)
+		at := field + ".volumes[" + index + "]"
+		switch {
+		case v == nil:
+			return nil, fmt.Errorf("%s: null, expected a volume", at)
+		case v.Image == nil:
+		case v.Image.Reference == "" && !k.IsPod():
+			// A template may leave the reference to whoever fills it in; the Pods made of it are checked.
+		default:
+			images = append(images, Image{
+				Path: path + "/volumes/" + index + "/image/reference", Field: at + ".image.reference",
+				List: "volumes", Name: v.Name, Image: v.Image.Reference,
+			})
+		}
+	}
+	return images, nil
+}
