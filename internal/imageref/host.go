@@ -1,0 +1,70 @@
+package imageref
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// namesHost reports whether the first of several segments is a registry host and not part of a path on docker.io:
+// the rule that every runtime follows.
+func namesHost(first string) bool {
+	return first == "localhost" || strings.ContainsAny(first, ".:")
+}
+
+// normaliseFirst returns the canonical form of the first of several segments. What is no host is returned unchanged.
+func normaliseFirst(first string) (string, error) {
+	if namesHost(first) {
+		return normaliseHost(first)
+	}
+	if strings.ToLower(first) != first {
+		// A runtime takes it for a host because of its capitals; in lower case it would be a path on docker.io.
+		return "", fmt.Errorf("%.64q has capitals and neither '.' nor port: a registry host needs one of them, a repository is in lower case", first)
+	}
+	return first, nil
+}
+
+// normaliseHost returns the one spelling of a registry host: lower case, no default port, no leading zero in a
+// port, the canonical form of an IPv6 address, docker.io under its one name. "*" may occur in a pattern's host.
+func normaliseHost(s string) (string, error) {
+	host, port, err := splitPort(strings.ToLower(s))
+	if err != nil {
+		return "", err
+	}
+	if strings.HasPrefix(host, "[") {
+		addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+		switch {
+		case err != nil || !strings.HasSuffix(host, "]") || !addr.Is6() || addr.Zone() != "":
+			return "", fmt.Errorf("%.64q is not an IPv6 address in brackets", s)
+		case addr.Is4In6():
+			return "", fmt.Errorf("%.64q is an IPv4 address in IPv6 form; write the IPv4 address", s)
+		}
+		host = "[" + addr.String() + "]"
+	}
+	if port == "443" && namesHost(host) {
+		port = ""
+	}
+	if port != "" {
+		return host + ":" + port, nil
+	}
+	if host == dockerIndex {
+		host = dockerHost
+	}
+	return host, nil
+}
+
+// splitPort cuts the port off a host and writes it without leading zeros; it is empty where there is none.
+func splitPort(s string) (host, port string, err error) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 || i < strings.LastIndexByte(s, ']') {
+		return s, "", nil
+	}
+	digits := s[i+1:]
+	n, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil || n == 0 || len(digits) > 5 {
+		return "", "", errors.New("the port of the registry host is not a number from 1 to 65535")
+	}
+	return s[:i], strconv.FormatUint(n, 10), nil
+}

@@ -1,0 +1,255 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// explain says, for each policy that does not hold, which requirements are unmet, who did sign which digest and where
+// it was looked.
+func (e *evaluation) explain(policies []*Policy, c choice) []string {
+	if c.rival != "" {
+		return []string{fmt.Sprintf("%s: two digests have every signature they need, %s and %s (TrustRoot %q), and none is chosen; deploy one by its digest, or remove the signatures of the other%s",
+			policyNames(policies), short(c.digest), short(c.rival), c.root, e.faults(policies))}
+	}
+	var parts []string
+	for _, p := range policies {
+		if text := e.explainPolicy(p); text != "" {
+			parts = append(parts, fmt.Sprintf("ImagePolicy %q: %s", p.name, text))
+		}
+	}
+	if len(parts) > 0 {
+		return parts
+	}
+	// Each policy holds for some digest, and no digest is acceptable to all.
+	for _, p := range policies {
+		if len(p.requirements) > 0 {
+			parts = append(parts, fmt.Sprintf("ImagePolicy %q: holds for %s, which another policy does not accept%s",
+				p.name, list(shorten(e.holdsFor(p))), e.faults(policies)))
+		}
+	}
+	return parts
+}
+
+func policyNames(policies []*Policy) string {
+	var names []string
+	for _, p := range policies {
+		if len(p.requirements) > 0 {
+			names = append(names, fmt.Sprintf("ImagePolicy %q", p.name))
+		}
+	}
+	return list(names)
+}
+
+// explainPolicy returns nothing for a policy that holds for some digest of the image.
+func (e *evaluation) explainPolicy(p *Policy) string {
+	if e.blocked(p) {
+		return e.explainBlocked(p)
+	}
+	if len(p.requirements) == 0 || len(e.holdsFor(p)) > 0 {
+		return ""
+	}
+	var text string
+	switch candidates := e.candidates(p); {
+	case e.image.Digest != "":
+		text = e.explainDigest(p, e.image.Digest) + e.otherDigests(p, e.image.Digest)
+	case len(candidates) == 0:
+		text = list(e.unmet(p, "", "it")) + "; " + e.statements(p, "no signatures for this tag")
+	case len(candidates) == 1:
+		text = e.explainDigest(p, candidates[0])
+	default:
+		var unmet []string
+		for _, digest := range candidates {
+			unmet = append(unmet, e.unmet(p, digest, short(digest))...)
+		}
+		text = "the roles signed different digests: " + list(unmet) + "; " + e.statements(p, "")
+	}
+	return text + e.faults([]*Policy{p})
+}
+
+func (e *evaluation) explainBlocked(p *Policy) string {
+	if p.invalid != nil {
+		return "it cannot be used, and denies all that it may cover: " + clean(p.invalid.Error(), maxFaultText)
+	}
+	var texts []string
+	for _, root := range p.roots {
+		switch s := e.source(root); {
+		case s == nil:
+		case s.unusable != nil:
+			texts = append(texts, fmt.Sprintf("TrustRoot %q cannot be used: %s", root, clean(s.unusable.Error(), maxFaultText)))
+		case s.unloaded:
+			texts = append(texts, fmt.Sprintf("the signatures under TrustRoot %q are not loaded yet; try again", root))
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// faults says which of the policies' trust roots could not be checked. It begins with a separator.
+func (e *evaluation) faults(policies []*Policy) string {
+	var text strings.Builder
+	for _, root := range e.rootsWhere(policies, func(s *source) bool { return s.fault != nil }) {
+		fmt.Fprintf(&text, "; could not check TrustRoot %q: %s", root, clean(e.source(root).fault.Error(), maxFaultText))
+	}
+	return text.String()
+}
+
+// explainDigest says which requirements one digest does not meet, and who did sign it.
+func (e *evaluation) explainDigest(p *Policy, digest string) string {
+	name, none := short(digest), "no signatures for this tag"
+	if e.image.Digest != "" {
+		none = "no signatures for this digest"
+	}
+	if e.image.Tag == "" {
+		name += " under any tag"
+	}
+	return list(e.unmet(p, digest, name)) + "; " + e.signers(p, digest, none)
+}
+
+// unmet lists the requirements of the policy that a digest does not meet.
+func (e *evaluation) unmet(p *Policy, digest, name string) []string {
+	var texts []string
+	for _, r := range p.requirements {
+		n := e.count(p, r, digest)
+		switch {
+		case n >= r.need:
+		case r.anyOf:
+			roles := make([]string, 0, len(r.roles))
+			for _, role := range r.roles {
+				roles = append(roles, roleText(role))
+			}
+			texts = append(texts, fmt.Sprintf("%d of %d needed signed %s, of %s", n, r.need, name, list(roles)))
+		default:
+			texts = append(texts, fmt.Sprintf("role %s has not signed %s", quote(r.roles[0], maxName), name))
+		}
+	}
+	return texts
+}
+
+// signers lists, for each trust root of the policy, who signed the digest; none is what to say where nobody did.
+func (e *evaluation) signers(p *Policy, digest, none string) string {
+	return e.perRoot(p, none, "signed by ", "by ", func(s *source) []string {
+		var texts []string
+		tags := map[string][]string{}
+		for _, st := range e.live(s, digest) {
+			role := roleText(st.Role)
+			if !slices.Contains(texts, role) {
+				texts = append(texts, role)
+			}
+			if e.image.Tag == "" && st.Tag != "" {
+				tags[role] = append(tags[role], quote(st.Tag, maxName))
+			}
+		}
+		for i, role := range texts {
+			if len(tags[role]) > 0 {
+				texts[i] += " under " + list(tags[role])
+			}
+		}
+		return texts
+	})
+}
+
+// statements lists, for each trust root of the policy, who signed which digest for the tag.
+func (e *evaluation) statements(p *Policy, none string) string {
+	return e.perRoot(p, none, "", "", func(s *source) []string {
+		var texts []string
+		for _, st := range e.live(s, "") {
+			texts = append(texts, roleText(st.Role)+" signed "+short(st.Digest))
+		}
+		return slices.Compact(texts)
+	})
+}
+
+// otherDigests says as what else the tag is signed, where the reference has a digest as well.
+func (e *evaluation) otherDigests(p *Policy, digest string) string {
+	if e.image.Tag == "" {
+		return ""
+	}
+	return e.perRoot(p, "", "; the tag is signed otherwise: ", "", func(s *source) []string {
+		var texts []string
+		for _, st := range e.live(s, "") {
+			if st.Digest != digest {
+				texts = append(texts, roleText(st.Role)+" signed "+short(st.Digest))
+			}
+		}
+		return slices.Compact(texts)
+	})
+}
+
+// perRoot joins what each trust root of the policy has to say. Where one says something the silent ones are named too.
+func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*source) []string) string {
+	var texts, silent []string
+	for _, root := range p.roots {
+		s := e.source(root)
+		if s == nil || s.evidence == nil {
+			continue
+		}
+		if said := say(s); len(said) > 0 {
+			text := each
+			if len(texts) == 0 {
+				text = first
+			}
+			texts = append(texts, fmt.Sprintf("%s%s (TrustRoot %q)", text, list(said), root))
+			continue
+		}
+		silent = append(silent, fmt.Sprintf("TrustRoot %q", root))
+	}
+	switch {
+	case len(texts) == 0 && none != "" && len(silent) > 0:
+		return fmt.Sprintf("%s (%s)", none, list(silent))
+	case len(texts) > 0 && none != "" && len(silent) > 0:
+		return fmt.Sprintf("%s, by nobody (%s)", strings.Join(texts, ", "), list(silent))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// live returns the statements of a source that may speak for the image, those about one digest where it is given.
+func (e *evaluation) live(s *source, digest string) []trust.Statement {
+	var live []trust.Statement
+	for _, st := range e.about(s) {
+		if !e.past(st.NotAfter) && (digest == "" || st.Digest == digest) {
+			live = append(live, st)
+		}
+	}
+	if e.image.Tag != "" && digest != "" {
+		for _, st := range s.evidence.Digest(digest) {
+			if st.Tag == "" && !e.past(st.NotAfter) {
+				live = append(live, st)
+			}
+		}
+	}
+	return live
+}
+
+// candidates returns the digests of the image that roles of the policy signed, in order.
+func (e *evaluation) candidates(p *Policy) []string {
+	if e.image.Digest != "" {
+		return []string{e.image.Digest}
+	}
+	var digests []string
+	for _, root := range p.roots {
+		s := e.source(root)
+		for _, st := range e.about(s) {
+			if !e.past(st.NotAfter) && slices.Contains(p.roles, st.Role) && !slices.Contains(digests, st.Digest) {
+				digests = append(digests, st.Digest)
+			}
+		}
+	}
+	slices.Sort(digests)
+	return digests
+}
+
+// holdsFor returns the digests of the image for which the policy by itself holds.
+func (e *evaluation) holdsFor(p *Policy) []string {
+	return slices.DeleteFunc(e.candidates(p), func(digest string) bool { return !e.meets([]*Policy{p}, digest) })
+}
+
+func shorten(digests []string) []string {
+	texts := make([]string, 0, len(digests))
+	for _, digest := range digests {
+		texts = append(texts, short(digest))
+	}
+	return texts
+}

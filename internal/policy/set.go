@@ -1,0 +1,90 @@
+package policy
+
+import (
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+)
+
+// Set is all policies of a cluster, indexed by the images that they cover. It is immutable and safe for concurrent use.
+type Set struct {
+	uncovered Uncovered
+	policies  []*Policy // by name: the index holds positions
+	index     imageref.Index
+}
+
+// NewSet returns the set of the given policies. Their order does not matter. uncovered says what happens to an image
+// that none of them covers.
+func NewSet(uncovered Uncovered, policies []*Policy) *Set {
+	s := &Set{uncovered: uncovered, policies: slices.Clone(policies)}
+	slices.SortStableFunc(s.policies, func(a, b *Policy) int { return strings.Compare(a.name, b.name) })
+	for i, p := range s.policies {
+		for _, pattern := range p.images {
+			s.index.Add(pattern, i)
+		}
+	}
+	return s
+}
+
+// covering appends the policies that cover an image to into, by name.
+func (s *Set) covering(image imageref.Ref, namespace labels.Set, into []*Policy) []*Policy {
+	var found [32]int
+	for _, i := range s.index.Find(image, found[:0]) {
+		if p := s.policies[i]; p.selector.Matches(namespace) && !p.except.Matches(image) {
+			into = append(into, p)
+		}
+	}
+	return into
+}
+
+// Decide answers whether an image may run in a namespace. It asks roots, from memory, about the trust roots of the
+// policies that cover the image and about no others. Its time and its allocations do not depend on the number of policies
+// that do not cover the image; text is made only for what is not admitted, or is warned of.
+func (s *Set) Decide(req Request, roots Roots) Decision {
+	image, err := imageref.Parse(req.Image)
+	if err != nil {
+		return Decision{Message: line(req.Image, "cannot be read: "+clean(err.Error(), maxFaultText))}
+	}
+	var buffer [8]*Policy
+	covering := s.covering(image, req.NamespaceLabels, buffer[:0])
+	if len(covering) == 0 {
+		return s.decideUncovered(req, image)
+	}
+	e := evaluation{image: image, now: req.Now, sources: make([]source, 0, 4)}
+	var decide [8]*Policy
+	enforcing := decide[:0]
+	for _, p := range covering {
+		e.consult(p, roots)
+		if p.enforces() {
+			enforcing = append(enforcing, p)
+		}
+	}
+	d := e.enforce(req.Image, enforcing)
+	if len(enforcing) < len(covering) {
+		e.advise(req.Image, covering, &d)
+	}
+	d.NotLoaded = e.rootsWhere(covering, func(s *source) bool { return s.unloaded })
+	return d
+}
+
+func (s *Set) decideUncovered(req Request, image imageref.Ref) Decision {
+	d := Decision{Verdict: Admitted, Image: image}
+	switch s.uncovered {
+	case UncoveredAllow:
+	case UncoveredWarn:
+		d.Warnings = []string{line(req.Image, "no ImagePolicy covers it")}
+	default:
+		d.Verdict = Denied
+		d.Message = line(req.Image, "no ImagePolicy covers it, and what none covers is denied here (--uncovered-images)")
+	}
+	return d
+}
+
+// enforces reports whether the policy decides, and does not only advise. Anything but a clear Warn or Audit decides.
+func (p *Policy) enforces() bool {
+	return p.mode != v1alpha1.ModeWarn && p.mode != v1alpha1.ModeAudit
+}

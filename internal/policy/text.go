@@ -1,0 +1,94 @@
+package policy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/countersign-dev/countersign/internal/imageref"
+)
+
+// Bounds of the texts, in bytes. Names of roles and tags, and the errors of servers, come from outside.
+const (
+	maxLine      = 1500
+	maxImageText = 320
+	maxFaultText = 300
+	maxName      = 64
+	maxListed    = 8
+)
+
+// line is the one line about an image: the image as the workload has it and the parts, one for each policy, as many as
+// the bound allows.
+func line(image string, parts ...string) string {
+	text := "image " + quote(image, maxImageText) + ": "
+	for i, part := range parts {
+		if i > 0 {
+			part = "; " + part
+		}
+		more := ""
+		if rest := len(parts) - i - 1; rest > 0 {
+			more = fmt.Sprintf("; and %d more", rest)
+		}
+		if len(text)+len(part)+len(more) > maxLine {
+			left := len(parts) - i
+			if i == 0 {
+				return text + cut(part, maxLine-len(text)-len(more)) + more
+			}
+			return text + fmt.Sprintf("; and %d more", left)
+		}
+		text += part
+	}
+	return text
+}
+
+// list joins items with commas, the first few of them.
+func list(items []string) string {
+	if more := len(items) - maxListed; more > 0 {
+		return strings.Join(items[:maxListed], ", ") + fmt.Sprintf(" and %d more", more)
+	}
+	return strings.Join(items, ", ")
+}
+
+// cut shortens s to at most limit bytes, at the border of a character, and shows that it did.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	end := max(limit-len("..."), 0)
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end] + "..."
+}
+
+// quote returns s, shortened, between quotation marks, on one line whatever it holds.
+func quote(s string, limit int) string { return strconv.Quote(cut(s, limit)) }
+
+// roleText is the name of a role in a list: bare where it is such as policies name, else quoted.
+func roleText(role string) string {
+	if role == "" || len(role) > maxName || strings.Trim(role, "abcdefghijklmnopqrstuvwxyz0123456789-_/") != "" {
+		return quote(role, maxName)
+	}
+	return role
+}
+
+// clean returns text from elsewhere on one line, shortened.
+func clean(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, cut(s, limit))
+	return strings.Join(strings.Fields(s), " ")
+}
+
+// short is a digest as texts show it: enough to tell two apart.
+func short(digest string) string {
+	if !imageref.ValidDigest(digest) {
+		return quote(digest, 24)
+	}
+	return digest[:len("sha256:")+8] + "..."
+}
