@@ -1,0 +1,108 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// fieldTrustRoots indexes ImagePolicies by the TrustRoots that they name.
+const fieldTrustRoots = "spec.trustRoots"
+
+// ImagePolicyReconciler publishes ImagePolicies to the store and reports whether they are in force.
+type ImagePolicyReconciler struct {
+	Client client.Client
+	Store  *store.Store
+	Status Status
+}
+
+// +kubebuilder:rbac:groups=countersign.dev,resources=imagepolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=countersign.dev,resources=imagepolicies/status,verbs=patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// SetupWithManager registers the reconciler, on every replica.
+func (r *ImagePolicyReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	index := func(o client.Object) []string {
+		var names []string
+		for _, name := range o.(*v1alpha1.ImagePolicy).Spec.TrustRoots {
+			names = append(names, string(name))
+		}
+		return names
+	}
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.ImagePolicy{}, fieldTrustRoots, index); err != nil {
+		return fmt.Errorf("indexing ImagePolicies by TrustRoot: %w", err)
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.ImagePolicy{}).
+		Watches(&v1alpha1.TrustRoot{}, handler.EnqueueRequestsFromMapFunc(r.naming)).
+		WatchesRawSource(r.Status.onElection(&v1alpha1.ImagePolicyList{})).
+		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false)}).
+		Complete(r)
+}
+
+// naming returns the policies that name a TrustRoot.
+func (r *ImagePolicyReconciler) naming(ctx context.Context, root client.Object) []reconcile.Request {
+	policies := &v1alpha1.ImagePolicyList{}
+	if err := r.Client.List(ctx, policies, client.MatchingFields{fieldTrustRoots: root.GetName()}); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Failed to find the policies of a trust root", "trustRoot", root.GetName())
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range policies.Items {
+		requests = append(requests, requestFor(policies.Items[i].Name))
+	}
+	return requests
+}
+
+// Reconcile publishes one policy and writes its status.
+func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	p := &v1alpha1.ImagePolicy{}
+	if err := r.Client.Get(ctx, req.NamespacedName, p); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.Store.DropPolicy(req.Name)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	compiled, invalid := policy.Compile(p.Name, &p.Spec)
+	if v := version(p); r.Store.Load().PolicyVersion(p.Name) != v {
+		r.Store.PutPolicy(compiled, v)
+		ctrl.LoggerFrom(ctx).Info("Published a policy", "generation", p.Generation)
+	}
+	before := p.DeepCopy()
+	p.Status.ObservedGeneration = p.Generation
+	p.Status.Roles = compiled.Roles()
+	meta.SetStatusCondition(&p.Status.Conditions, r.ready(p, invalid))
+	return ctrl.Result{}, r.Status.write(ctx, before, p, before.Status.Conditions, p.Status.Conditions)
+}
+
+// ready says whether the policy is in force; one that is not denies its scope.
+func (r *ImagePolicyReconciler) ready(p *v1alpha1.ImagePolicy, invalid error) metav1.Condition {
+	if invalid != nil {
+		return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInvalidSpec, invalid.Error()+"; until this is mended every image that the policy covers is denied", false)
+	}
+	snapshot := r.Store.Load()
+	for _, name := range p.Spec.TrustRoots {
+		err := snapshot.Usable(string(name))
+		if err == nil {
+			continue
+		}
+		fault, _ := errors.AsType[*trust.Fault](err)
+		return condition(p, v1alpha1.ConditionReady, fault.Reason, err.Error()+"; until this is mended every image that the policy covers is denied", false)
+	}
+	return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInForce, "the policy is in force", true)
+}

@@ -1,0 +1,192 @@
+package controllers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/registry"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
+)
+
+// RootBuilder makes what the store holds of a TrustRoot.
+type RootBuilder struct {
+	// Reader reads Secrets and ConfigMaps of Namespace, the operator's own.
+	Reader    client.Reader
+	Namespace string
+	Clock     clock.PassiveClock
+}
+
+// keyMaterial is what a TrustRoot refers to, by source.
+type keyMaterial map[v1alpha1.KeySource]string
+
+// hash tells one state of the material, or one fault in gathering it, from another.
+func (m keyMaterial) hash(fault *trust.Fault) string {
+	h := sha256.New()
+	if fault != nil {
+		fmt.Fprintf(h, "%q", fault.Error())
+	}
+	for _, source := range slices.SortedFunc(maps.Keys(m), compareSources) {
+		fmt.Fprintf(h, "%q %q", source, m[source])
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func compareSources(a, b v1alpha1.KeySource) int {
+	return slices.Compare([]string{a.Kind, string(a.Name), a.Key}, []string{b.Kind, string(b.Name), b.Key})
+}
+
+// sources lists every entry of a Secret or ConfigMap that a TrustRoot refers to.
+func sources(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource {
+	n := spec.Notary
+	if n == nil {
+		return nil
+	}
+	all := slices.Clone(n.Root.KeysFrom)
+	for _, one := range []*v1alpha1.KeySource{n.CABundleFrom, n.Root.CABundleFrom} {
+		if one != nil {
+			all = append(all, *one)
+		}
+	}
+	for _, role := range n.Roles {
+		all = append(all, role.KeysFrom...)
+	}
+	if n.CredentialsSecretRef != nil {
+		username, password := credentials(n.CredentialsSecretRef)
+		all = append(all, username, password)
+	}
+	return all
+}
+
+func credentials(ref *v1alpha1.SecretReference) (username, password v1alpha1.KeySource) {
+	return v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.BasicAuthUsernameKey},
+		v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.BasicAuthPasswordKey}
+}
+
+// gather reads what the TrustRoot refers to. What is missing is a *trust.Fault, anything else an error of the API
+// server.
+func (b RootBuilder) gather(ctx context.Context, tr *v1alpha1.TrustRoot) (keyMaterial, error) {
+	m := keyMaterial{}
+	for _, source := range sources(&tr.Spec) {
+		value, err := b.read(ctx, source)
+		if err != nil {
+			return m, err
+		}
+		m[source] = value
+	}
+	return m, nil
+}
+
+func (b RootBuilder) read(ctx context.Context, source v1alpha1.KeySource) (string, error) {
+	key := client.ObjectKey{Namespace: b.Namespace, Name: string(source.Name)}
+	var value string
+	var found bool
+	var err error
+	switch source.Kind {
+	case "Secret":
+		var o corev1.Secret
+		err = b.Reader.Get(ctx, key, &o)
+		var data []byte
+		data, found = o.Data[source.Key]
+		value = string(data)
+	case "ConfigMap":
+		var o corev1.ConfigMap
+		err = b.Reader.Get(ctx, key, &o)
+		value, found = o.Data[source.Key]
+	}
+	switch {
+	case apierrors.IsNotFound(err):
+		return "", trust.NewFault(v1alpha1.ReasonReferenceNotFound, "%s %s does not exist; the trust root refers to its entry %q", source.Kind, key, source.Key)
+	case err != nil:
+		return "", fmt.Errorf("reading %s %s: %w", source.Kind, key, err)
+	case !found:
+		return "", trust.NewFault(v1alpha1.ReasonReferenceNotFound, "%s %s has no entry %q, to which the trust root refers", source.Kind, key, source.Key)
+	}
+	return value, nil
+}
+
+// build compiles a TrustRoot and what it refers to. What is wrong is in the result. This is where a further format
+// would be added.
+func (b RootBuilder) build(tr *v1alpha1.TrustRoot, material keyMaterial) store.Root {
+	var built store.Root
+	for _, m := range tr.Spec.IdentityRemap {
+		built.Remap = append(built.Remap, store.Remap{Prefix: m.Prefix, SignedPrefix: m.SignedPrefix})
+	}
+	if tr.Spec.Notary == nil {
+		built.Fault = trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec: exactly one format must be set: notary")
+		return built
+	}
+	root, err := b.notary(tr, material)
+	if err != nil {
+		built.Fault = trust.AsFault(err, v1alpha1.ReasonInvalidSpec)
+		return built
+	}
+	built.Root, built.Fingerprints = root, root.Fingerprints()
+	return built
+}
+
+func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*notary.Root, error) {
+	spec := tr.Spec.Notary
+	server := registry.Config{
+		Server:        spec.Server,
+		PlainHTTP:     spec.PlainHTTP == v1alpha1.PlainHTTPAllow,
+		CABundle:      string(spec.CABundle),
+		TokenServices: spec.TokenServices,
+	}
+	if spec.CABundleFrom != nil {
+		server.CABundle = material[*spec.CABundleFrom]
+	}
+	if spec.CredentialsSecretRef != nil {
+		username, password := credentials(spec.CredentialsSecretRef)
+		server.Username, server.Password = material[username], material[password]
+	}
+	get, err := registry.New(server)
+	if err != nil {
+		return nil, fmt.Errorf("spec.notary: %w", err)
+	}
+	cfg := notary.Config{Name: tr.Name, Clock: b.Clock.Now}
+	cfg.RootKeys = pems("spec.notary.root", spec.Root.Keys, spec.Root.KeysFrom, material)
+	for _, id := range spec.Root.KeyIDs {
+		cfg.RootKeyIDs = append(cfg.RootKeyIDs, string(id))
+	}
+	cfg.RootCA = notary.PEM{Field: "spec.notary.root.caBundle", Data: string(spec.Root.CABundle)}
+	if from := spec.Root.CABundleFrom; from != nil {
+		cfg.RootCA = notary.PEM{Field: "spec.notary.root.caBundleFrom", Data: material[*from]}
+	}
+	for i, r := range spec.Roles {
+		role := notary.Role{Name: string(r.Name), Threshold: max(1, int(r.Threshold))}
+		for _, d := range r.Delegations {
+			role.Delegations = append(role.Delegations, string(d))
+		}
+		role.Keys = pems(fmt.Sprintf("spec.notary.roles[%d]", i), r.Keys, r.KeysFrom, material)
+		cfg.Roles = append(cfg.Roles, role)
+	}
+	for _, id := range tr.Spec.RevokedKeys {
+		cfg.RevokedKeys = append(cfg.RevokedKeys, string(id))
+	}
+	return notary.New(cfg, get)
+}
+
+// pems joins inline keys with those from elsewhere, each with the place where it was written.
+func pems(field string, inline []v1alpha1.PEM, from []v1alpha1.KeySource, material keyMaterial) []notary.PEM {
+	var all []notary.PEM
+	for i, p := range inline {
+		all = append(all, notary.PEM{Field: fmt.Sprintf("%s.keys[%d]", field, i), Data: string(p)})
+	}
+	for i, s := range from {
+		place := fmt.Sprintf("%s.keysFrom[%d] (%s %s, entry %s)", field, i, s.Kind, s.Name, s.Key)
+		all = append(all, notary.PEM{Field: place, Data: material[s]})
+	}
+	return all
+}

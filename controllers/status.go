@@ -1,0 +1,111 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+)
+
+// messageBytes bounds the message of a condition, an event or a repository's error.
+const messageBytes = 1000
+
+// Status writes what reconcilers observed, on the leader only: every replica reconciles, and they would write over
+// each other.
+type Status struct {
+	Client client.Client
+	Events events.EventRecorder
+	// Elected is closed once this replica leads.
+	Elected <-chan struct{}
+}
+
+// write patches the status of object where it differs from before, and records an event for each condition that
+// turned.
+func (s Status) write(ctx context.Context, before, object client.Object, was, is []metav1.Condition) error {
+	select {
+	case <-s.Elected:
+	default:
+		return nil
+	}
+	if equality.Semantic.DeepEqual(before, object) {
+		return nil
+	}
+	if err := s.Client.Status().Patch(ctx, object, client.MergeFrom(before)); err != nil {
+		return fmt.Errorf("writing the status of %s: %w", object.GetName(), client.IgnoreNotFound(err))
+	}
+	for _, c := range is {
+		old := meta.FindStatusCondition(was, c.Type)
+		if old != nil && old.Status == c.Status && old.Reason == c.Reason {
+			continue
+		}
+		kind := corev1.EventTypeNormal
+		if c.Status == metav1.ConditionFalse {
+			kind = corev1.EventTypeWarning
+		}
+		s.Events.Eventf(object, nil, kind, c.Reason, "Reconcile", "%s", c.Message)
+	}
+	return nil
+}
+
+// onElection enqueues every object of a list when this replica becomes the leader, so that status which an earlier
+// leader left behind is brought up to date.
+func (s Status) onElection(list client.ObjectList) source.Source {
+	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		go func() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-s.Elected:
+			}
+			if err := s.Client.List(ctx, list); err != nil {
+				ctrl.LoggerFrom(ctx).Error(err, "Failed to list after the election; the next change of an object writes its status")
+				return
+			}
+			_ = meta.EachListItem(list, func(o runtime.Object) error {
+				if object, ok := o.(client.Object); ok {
+					queue.Add(requestFor(object.GetName()))
+				}
+				return nil
+			})
+		}()
+		return nil
+	})
+}
+
+func requestFor(name string) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Name: name}}
+}
+
+// condition returns a condition about the generation of object.
+func condition(object client.Object, kind, reason, message string, ok bool) metav1.Condition {
+	status := metav1.ConditionFalse
+	if ok {
+		status = metav1.ConditionTrue
+	}
+	return metav1.Condition{Type: kind, Status: status, ObservedGeneration: object.GetGeneration(), Reason: reason, Message: cut(message)}
+}
+
+// cut bounds text that may hold what a server said.
+func cut(s string) string {
+	if len(s) > messageBytes {
+		s = s[:messageBytes-3] + "..."
+	}
+	return strings.ToValidUTF8(s, "?")
+}
+
+// version tells one spec from another, also across a deletion and a new creation under the same name.
+func version(object client.Object) string {
+	return fmt.Sprintf("%s/%d", object.GetUID(), object.GetGeneration())
+}

@@ -1,0 +1,205 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// fieldMaterial indexes TrustRoots by the Secrets and ConfigMaps that they refer to, as "Kind/name".
+const fieldMaterial = "spec.material"
+
+// mostErrors is how many failing repositories the status lists.
+const mostErrors = 10
+
+// TrustRootReconciler publishes TrustRoots to the store and reports on the repositories under them.
+type TrustRootReconciler struct {
+	Client  client.Client
+	Store   *store.Store
+	Tracker *store.Tracker
+	Status  Status
+	Builder RootBuilder
+	// Changes is told by the tracker when the state of a trust root's repositories has changed.
+	Changes *Changes
+}
+
+// +kubebuilder:rbac:groups=countersign.dev,resources=trustroots,verbs=get;list;watch
+// +kubebuilder:rbac:groups=countersign.dev,resources=trustroots/status,verbs=patch
+// +kubebuilder:rbac:groups="",namespace=countersign-system,resources=secrets;configmaps,verbs=get;list;watch
+
+// SetupWithManager registers the reconciler, on every replica.
+func (r *TrustRootReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	index := func(o client.Object) []string {
+		var names []string
+		for _, m := range sources(&o.(*v1alpha1.TrustRoot).Spec) {
+			names = append(names, m.Kind+"/"+string(m.Name))
+		}
+		slices.Sort(names)
+		return slices.Compact(names)
+	}
+	if err := mgr.GetFieldIndexer().IndexField(ctx, &v1alpha1.TrustRoot{}, fieldMaterial, index); err != nil {
+		return fmt.Errorf("indexing TrustRoots by key material: %w", err)
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.TrustRoot{}).
+		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.referringTo("Secret"))).
+		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.referringTo("ConfigMap"))).
+		WatchesRawSource(r.Changes.source()).
+		WatchesRawSource(r.Status.onElection(&v1alpha1.TrustRootList{})).
+		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false)}).
+		Complete(r)
+}
+
+// Changes wakes the reconciler for a trust root. The zero value is ready for use.
+type Changes struct {
+	queue atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]
+}
+
+// Notify enqueues a trust root. It never blocks; before the controller has started, which reconciles everything
+// anyhow, it does nothing.
+func (c *Changes) Notify(root string) {
+	if queue := c.queue.Load(); queue != nil {
+		(*queue).Add(requestFor(root))
+	}
+}
+
+func (c *Changes) source() source.Source {
+	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		c.queue.Store(&queue)
+		return nil
+	})
+}
+
+// referringTo maps an object of a kind to the TrustRoots that refer to it.
+func (r *TrustRootReconciler) referringTo(kind string) handler.MapFunc {
+	return func(ctx context.Context, o client.Object) []reconcile.Request {
+		roots := &v1alpha1.TrustRootList{}
+		if err := r.Client.List(ctx, roots, client.MatchingFields{fieldMaterial: kind + "/" + o.GetName()}); err != nil {
+			ctrl.LoggerFrom(ctx).Error(err, "Failed to find the trust roots of an object", "kind", kind, "name", o.GetName())
+			return nil
+		}
+		var requests []reconcile.Request
+		for i := range roots.Items {
+			requests = append(requests, requestFor(roots.Items[i].Name))
+		}
+		return requests
+	}
+}
+
+// Reconcile publishes one trust root and writes its status.
+func (r *TrustRootReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	tr := &v1alpha1.TrustRoot{}
+	if err := r.Client.Get(ctx, req.NamespacedName, tr); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.Store.DropRoot(req.Name)
+			r.Tracker.Forget(req.Name)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	root, err := r.publish(ctx, tr)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	before := tr.DeepCopy()
+	tr.Status = r.status(tr, root)
+	// The time of the last refresh moves on without an event.
+	after := ctrl.Result{RequeueAfter: interval(tr)}
+	return after, r.Status.write(ctx, before, tr, before.Status.Conditions, tr.Status.Conditions)
+}
+
+// publish puts the trust root into the store unless the same is there already. The error is one of the API server's,
+// to be tried again; what is wrong with the trust root itself is in the result.
+func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoot) (*store.Root, error) {
+	material, err := r.Builder.gather(ctx, tr)
+	fault, wrong := errors.AsType[*trust.Fault](err)
+	if err != nil && !wrong {
+		return nil, err
+	}
+	v := version(tr) + "/" + material.hash(fault)
+	if published := r.Store.Load().Root(tr.Name); published != nil && published.Version == v {
+		return published, nil
+	}
+	root := store.Root{Fault: fault}
+	if !wrong {
+		root = r.Builder.build(tr, material)
+	}
+	root.Version = v
+	r.Store.PutRoot(tr.Name, root)
+	r.Tracker.Reset(tr.Name, interval(tr))
+	ctrl.LoggerFrom(ctx).Info("Published a trust root", "generation", tr.Generation, "ready", root.Fault == nil)
+	return &root, nil
+}
+
+func interval(tr *v1alpha1.TrustRoot) time.Duration {
+	return cmp.Or(tr.Spec.RefreshInterval.Duration, 5*time.Minute)
+}
+
+// status computes the whole status from what was built and what the tracker knows.
+func (r *TrustRootReconciler) status(tr *v1alpha1.TrustRoot, root *store.Root) v1alpha1.TrustRootStatus {
+	s := *tr.Status.DeepCopy()
+	s.ObservedGeneration, s.Format, s.RootFingerprints = tr.Generation, "Notary", root.Fingerprints
+	if fault := root.Fault; fault != nil {
+		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, fault.Reason, fault.Error(), false))
+	} else {
+		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, v1alpha1.ReasonPinned, "signatures are checked against the pinned root", true))
+	}
+	held := r.Tracker.Status(tr.Name)
+	meta.SetStatusCondition(&s.Conditions, fresh(tr, root, held))
+	s.Repositories = &v1alpha1.RepositoryStatus{Tracked: int32(held.Tracked), Failing: int32(held.Failing)} //nolint:gosec // far below the bound
+	for _, f := range held.Faults[:min(len(held.Faults), mostErrors)] {
+		s.Repositories.Errors = append(s.Repositories.Errors,
+			v1alpha1.RepositoryError{Repository: f.Repository, Reason: f.Fault.Reason, Message: cut(f.Fault.Error())})
+	}
+	s.Expires, s.ExpiresFirst = "", held.ExpiresFirst
+	if !held.Expires.IsZero() {
+		s.Expires = held.Expires.UTC().Format(time.RFC3339)
+	}
+	if !held.Succeeded.IsZero() {
+		s.LastRefreshTime = ptr.To(metav1.NewTime(held.Succeeded.Truncate(time.Second)))
+	}
+	return s
+}
+
+// fresh says whether the server answers and every repository was brought up to date.
+func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.Condition {
+	state := func(reason, message string, ok bool) metav1.Condition {
+		return condition(tr, v1alpha1.ConditionFresh, reason, message, ok)
+	}
+	until := ""
+	if !held.Expires.IsZero() {
+		until = "; decisions go on from what was verified, until " + held.Expires.UTC().Format(time.RFC3339)
+	}
+	switch {
+	case root.Fault != nil:
+		return state(v1alpha1.ReasonTrustRootNotReady, "nothing is refreshed while the trust root is not Ready", false)
+	case held.Server != nil:
+		return state(held.Server.Reason, held.Server.Error()+until, false)
+	case held.Failing > 0:
+		f := held.Faults[0]
+		return state(f.Fault.Reason, fmt.Sprintf("%d of %d repositories could not be refreshed; the first: %s%s", held.Failing, held.Tracked, f.Fault.Error(), until), false)
+	case held.Tracked == 0:
+		return state(v1alpha1.ReasonNothingTracked, "no image under this trust root has been asked for yet", true)
+	}
+	return state(v1alpha1.ReasonRefreshed, fmt.Sprintf("%d repositories are up to date", held.Tracked), true)
+}

@@ -1,0 +1,183 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/countersign-dev/countersign/internal/store"
+)
+
+const (
+	// WebhookConfigurationName is the name of both webhook configurations.
+	WebhookConfigurationName = "countersign"
+	// WebhookServiceName is the Service by which the API server reaches the webhook.
+	WebhookServiceName = "countersign-webhook"
+	// ownerCRD is the cluster-scoped object that owns the webhook configurations: when it is deleted they go too, so
+	// that none stays behind to block a cluster without an operator.
+	ownerCRD = "imagepolicies.countersign.dev"
+	// webhookTimeoutSeconds is longer than the deadline inside the handler.
+	webhookTimeoutSeconds = 10
+)
+
+// WebhookConfigurationReconciler applies the mutating and the validating webhook configuration once the store is
+// primed, and restores them when they are changed or deleted. It runs on the leader.
+type WebhookConfigurationReconciler struct {
+	Client client.Client
+	Store  *store.Store
+	// Namespace and URL say how the API server reaches the webhook: by the base URL where it is set, and otherwise
+	// through the Service in the namespace.
+	Namespace, URL string
+	// CABundle is PEM; empty where the serving certificate chains to the system's roots.
+	CABundle []byte
+	// Exempt are the namespaces that admission leaves alone.
+	Exempt []string
+	// Rules say what the handlers decide about, and the paths where they are.
+	Rules                    []admissionv1.RuleWithOperations
+	MutatePath, ValidatePath string
+}
+
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,verbs=create
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,resourceNames=countersign,verbs=get;list;watch;patch;update
+// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=imagepolicies.countersign.dev,verbs=get;list;watch
+
+// SetupWithManager registers the reconciler, on the leader.
+func (r *WebhookConfigurationReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	one := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		if o.GetName() != WebhookConfigurationName {
+			return nil
+		}
+		return []reconcile.Request{requestFor(WebhookConfigurationName)}
+	})
+	first := source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+		queue.Add(requestFor(WebhookConfigurationName))
+		return nil
+	})
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("webhookconfiguration").
+		Watches(&admissionv1.MutatingWebhookConfiguration{}, one).
+		Watches(&admissionv1.ValidatingWebhookConfiguration{}, one).
+		WatchesRawSource(first).
+		Complete(r)
+}
+
+// Reconcile brings both configurations to what they must be.
+func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
+	if !r.Store.Load().Primed {
+		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
+	}
+	owner, err := r.owner(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if err := r.applyMutating(ctx, owner); err != nil {
+		return ctrl.Result{}, fmt.Errorf("applying the mutating webhook configuration: %w", err)
+	}
+	if err := r.applyValidating(ctx, owner); err != nil {
+		return ctrl.Result{}, fmt.Errorf("applying the validating webhook configuration: %w", err)
+	}
+	return ctrl.Result{}, nil
+}
+
+// owner refers to the CRD that owns the configurations.
+func (r *WebhookConfigurationReconciler) owner(ctx context.Context) (metav1.OwnerReference, error) {
+	crd := &metav1.PartialObjectMetadata{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	if err := r.Client.Get(ctx, client.ObjectKey{Name: ownerCRD}, crd); err != nil {
+		return metav1.OwnerReference{}, fmt.Errorf("reading CustomResourceDefinition %s, which owns the webhook configurations: %w", ownerCRD, err)
+	}
+	return metav1.OwnerReference{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition", Name: crd.Name, UID: crd.UID}, nil
+}
+
+// applyMutating creates the configuration, or puts back whatever of it was changed. Every field is set, and compared as
+// a whole: fields that somebody merged in, a further match condition say, would narrow the gate as well.
+func (r *WebhookConfigurationReconciler) applyMutating(ctx context.Context, owner metav1.OwnerReference) error {
+	want := []admissionv1.MutatingWebhook{{
+		Name:                    "mutate.countersign.dev",
+		ClientConfig:            r.clientConfig(r.MutatePath),
+		Rules:                   r.Rules,
+		FailurePolicy:           ptr.To(admissionv1.Fail),
+		MatchPolicy:             ptr.To(admissionv1.Equivalent),
+		NamespaceSelector:       r.namespaces(),
+		ObjectSelector:          &metav1.LabelSelector{},
+		SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
+		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
+		AdmissionReviewVersions: []string{"v1"},
+		ReinvocationPolicy:      ptr.To(admissionv1.IfNeededReinvocationPolicy),
+	}}
+	o := &admissionv1.MutatingWebhookConfiguration{}
+	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })
+}
+
+// applyValidating does the same for the gate itself.
+func (r *WebhookConfigurationReconciler) applyValidating(ctx context.Context, owner metav1.OwnerReference) error {
+	want := []admissionv1.ValidatingWebhook{{
+		Name:                    "validate.countersign.dev",
+		ClientConfig:            r.clientConfig(r.ValidatePath),
+		Rules:                   r.Rules,
+		FailurePolicy:           ptr.To(admissionv1.Fail),
+		MatchPolicy:             ptr.To(admissionv1.Equivalent),
+		NamespaceSelector:       r.namespaces(),
+		ObjectSelector:          &metav1.LabelSelector{},
+		SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
+		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
+		AdmissionReviewVersions: []string{"v1"},
+	}}
+	o := &admissionv1.ValidatingWebhookConfiguration{}
+	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })
+}
+
+// apply reads o, and writes it where it is missing or not as it must be. A write on top of
+// somebody else's is refused by the API server and tried again by the queue.
+func (r *WebhookConfigurationReconciler) apply(ctx context.Context, o client.Object, owner metav1.OwnerReference, same func() bool, set func()) error {
+	err := r.Client.Get(ctx, client.ObjectKey{Name: WebhookConfigurationName}, o)
+	missing := apierrors.IsNotFound(err)
+	if err != nil && !missing {
+		return err
+	}
+	owners := o.GetOwnerReferences()
+	if !missing && same() && len(owners) == 1 && owners[0] == owner {
+		return nil
+	}
+	set()
+	o.SetName(WebhookConfigurationName)
+	o.SetOwnerReferences([]metav1.OwnerReference{owner})
+	o.SetLabels(map[string]string{"app.kubernetes.io/managed-by": "countersign"})
+	if missing {
+		ctrl.LoggerFrom(ctx).Info("Created a webhook configuration", "webhookConfiguration", WebhookConfigurationName)
+		return r.Client.Create(ctx, o)
+	}
+	ctrl.LoggerFrom(ctx).Info("Restored a webhook configuration that had been changed", "webhookConfiguration", WebhookConfigurationName)
+	return r.Client.Update(ctx, o)
+}
+
+func (r *WebhookConfigurationReconciler) clientConfig(path string) admissionv1.WebhookClientConfig {
+	c := admissionv1.WebhookClientConfig{CABundle: r.CABundle}
+	if r.URL != "" {
+		c.URL = ptr.To(strings.TrimSuffix(r.URL, "/") + path)
+		return c
+	}
+	c.Service = &admissionv1.ServiceReference{Namespace: r.Namespace, Name: WebhookServiceName, Path: &path, Port: ptr.To[int32](443)}
+	return c
+}
+
+// namespaces selects every namespace that is not exempt, by the label with its name that the API server itself keeps.
+func (r *WebhookConfigurationReconciler) namespaces() *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
+		Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: r.Exempt,
+	}}}
+}

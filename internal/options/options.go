@@ -1,0 +1,110 @@
+// Package options reads the manager's flags. It checks what can be checked without a cluster, and builds nothing.
+package options
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/countersign-dev/countersign/internal/policy"
+)
+
+// namespaceFile holds the namespace of a Pod's service account, inside the Pod.
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// Options are the manager's settings.
+type Options struct {
+	// Kubeconfig is a file; empty: in-cluster, or what $KUBECONFIG names.
+	Kubeconfig string
+	// WebhookPort is the port on which admission is served.
+	WebhookPort int
+	// WebhookURL, where set, is the base URL by which the API server reaches the webhook instead of its Service.
+	WebhookURL string
+	// CertDir is a folder that may hold tls.crt, tls.key and ca.crt to serve with.
+	CertDir string
+	// LeaderElect says whether replicas elect one that writes status and events.
+	LeaderElect bool
+	// MetricsBindAddress and HealthProbeBindAddress are listening addresses; "0" is off.
+	MetricsBindAddress, HealthProbeBindAddress string
+	// Namespace is the operator's own.
+	Namespace string
+	// Uncovered says what happens to an image that no policy covers.
+	Uncovered policy.Uncovered
+	// ExemptNamespaces are exempt from admission, besides the ones that always are.
+	ExemptNamespaces []string
+}
+
+var uncovered = map[string]policy.Uncovered{
+	"Allow": policy.UncoveredAllow, "Warn": policy.UncoveredWarn, "Deny": policy.UncoveredDeny,
+}
+
+// Parse reads the arguments that follow the program's name. The error of a request for help is pflag.ErrHelp.
+func Parse(args []string) (Options, error) {
+	var o Options
+	var uncoveredImages string
+	f := pflag.NewFlagSet("countersign", pflag.ContinueOnError)
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; default: the cluster that the manager runs in, or $KUBECONFIG")
+	f.IntVar(&o.WebhookPort, "webhook-port", 9443, "port on which admission is served")
+	f.StringVar(&o.WebhookURL, "webhook-url", "", "https:// URL by which the API server reaches the webhook, instead of its Service")
+	f.StringVar(&o.CertDir, "cert-dir", "", "folder with tls.crt, tls.key and ca.crt to serve with; default: a certificate made by the manager")
+	f.BoolVar(&o.LeaderElect, "leader-elect", true, "elect one of several replicas to write status and events")
+	f.StringVar(&o.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, such as :8080; 0: off")
+	f.StringVar(&o.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0: off")
+	f.StringVar(&o.Namespace, "namespace", "", "the operator's own namespace; default: where its Pod runs, else countersign-system")
+	f.StringVar(&uncoveredImages, "uncovered-images", "Allow", "what happens to an image that no policy covers: Allow, Warn or Deny")
+	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own")
+	if err := f.Parse(args); err != nil {
+		return Options{}, err
+	}
+	if f.NArg() > 0 {
+		return Options{}, fmt.Errorf("unexpected argument %q: the manager takes flags only", f.Arg(0))
+	}
+	if o.Namespace == "" {
+		o.Namespace = ownNamespace()
+	}
+	u, ok := uncovered[uncoveredImages]
+	if !ok {
+		return Options{}, fmt.Errorf("--uncovered-images=%s: must be Allow, Warn or Deny", uncoveredImages)
+	}
+	o.Uncovered = u
+	return o, o.validate()
+}
+
+func (o Options) validate() error {
+	var errs []error
+	if o.WebhookPort < 1 || o.WebhookPort > 65535 {
+		errs = append(errs, fmt.Errorf("--webhook-port=%d: must be from 1 to 65535", o.WebhookPort))
+	}
+	if o.WebhookURL != "" {
+		u, err := url.Parse(o.WebhookURL)
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			errs = append(errs, fmt.Errorf("--webhook-url=%s: must be an https:// URL without user, query or fragment", o.WebhookURL))
+		}
+	}
+	for _, ns := range append([]string{o.Namespace}, o.ExemptNamespaces...) {
+		if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
+			errs = append(errs, fmt.Errorf("--namespace or --exempt-namespaces: %q is not the name of a namespace: %s", ns, strings.Join(problems, "; ")))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Exempt returns every namespace that admission leaves alone, sorted.
+func (o Options) Exempt() []string {
+	all := append([]string{"kube-system", "kube-node-lease", "kube-public", o.Namespace}, o.ExemptNamespaces...)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func ownNamespace() string {
+	if b, err := os.ReadFile(namespaceFile); err == nil {
+		return strings.TrimSpace(string(b))
+	}
+	return "countersign-system"
+}

@@ -1,0 +1,194 @@
+// Command countersign is the manager: it reconciles ImagePolicies and TrustRoots, serves the admission webhook, and
+// keeps the webhook's configuration.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/controllers"
+	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/webhooks"
+)
+
+func main() {
+	o, err := options.Parse(os.Args[1:])
+	if errors.Is(err, pflag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		ctrl.SetLogger(zap.New())
+		err = run(ctrl.SetupSignalHandler(), o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "countersign:", err)
+		os.Exit(1)
+	}
+}
+
+// run builds everything and serves until ctx ends.
+func run(ctx context.Context, o options.Options) error {
+	config, err := restConfig(o.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	serving, err := servingCertificate(ctx, config, scheme, o)
+	if err != nil {
+		return err
+	}
+	mgr, err := newManager(config, scheme, serving, o)
+	if err != nil {
+		return err
+	}
+	decisions, changes := store.New(o.Uncovered), &controllers.Changes{}
+	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
+	if err := setupControllers(ctx, mgr, serving, decisions, tracker, changes, o); err != nil {
+		return err
+	}
+	gate := &webhooks.Gate{Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: clock.RealClock{}}
+	gate.Register(mgr.GetWebhookServer())
+	if err := addReadiness(mgr, decisions); err != nil {
+		return err
+	}
+	for _, r := range []manager.Runnable{replicated(tracker.Run), controllers.Primer{Client: mgr.GetClient(), Store: decisions}} {
+		if err := mgr.Add(r); err != nil {
+			return err
+		}
+	}
+	return mgr.Start(ctx)
+}
+
+func restConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		return ctrl.GetConfig()
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	return config, nil
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
+}
+
+// servingCertificate returns the mounted certificate where there is one, and else the operator's own.
+func servingCertificate(ctx context.Context, config *rest.Config, scheme *runtime.Scheme, o options.Options) (*certs.Serving, error) {
+	if o.CertDir != "" {
+		if serving, err := certs.Mounted(o.CertDir); serving != nil || err != nil {
+			return serving, err
+		}
+	}
+	host := fmt.Sprintf("%s.%s.svc", controllers.WebhookServiceName, o.Namespace)
+	if o.WebhookURL != "" {
+		u, err := url.Parse(o.WebhookURL)
+		if err != nil {
+			return nil, err
+		}
+		host = u.Hostname()
+	}
+	direct, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, err
+	}
+	return certs.Ensure(ctx, direct, o.Namespace, host, time.Now())
+}
+
+func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serving, o options.Options) (ctrl.Manager, error) {
+	own := map[string]cache.Config{o.Namespace: {}}
+	named := fields.OneTermEqualSelector("metadata.name", controllers.WebhookConfigurationName)
+	return ctrl.NewManager(config, ctrl.Options{
+		Scheme:                  scheme,
+		LeaderElection:          o.LeaderElect,
+		LeaderElectionID:        "countersign.countersign.dev",
+		LeaderElectionNamespace: o.Namespace,
+		HealthProbeBindAddress:  o.HealthProbeBindAddress,
+		Metrics:                 metricsserver.Options{BindAddress: o.MetricsBindAddress},
+		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace.
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Secret{}:                              {Namespaces: own},
+				&corev1.ConfigMap{}:                           {Namespaces: own},
+				&admissionv1.MutatingWebhookConfiguration{}:   {Field: named},
+				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
+			},
+		},
+		WebhookServer: webhook.NewServer(webhook.Options{
+			Port: o.WebhookPort,
+			TLSOpts: []func(*tls.Config){func(c *tls.Config) {
+				c.MinVersion = tls.VersionTLS12
+				c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.Certificate, nil }
+			}},
+		}),
+	})
+}
+
+func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serving, decisions *store.Store, tracker *store.Tracker, changes *controllers.Changes, o options.Options) error {
+	status := controllers.Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
+	builder := controllers.RootBuilder{Reader: mgr.GetClient(), Namespace: o.Namespace, Clock: clock.RealClock{}}
+	return errors.Join(
+		(&controllers.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status}).SetupWithManager(ctx, mgr),
+		(&controllers.TrustRootReconciler{Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Builder: builder, Changes: changes}).SetupWithManager(ctx, mgr),
+		(&controllers.WebhookConfigurationReconciler{
+			Client: mgr.GetClient(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
+			Exempt: o.Exempt(), Rules: webhooks.Rules(), MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath,
+		}).SetupWithManager(mgr),
+	)
+}
+
+// addReadiness makes the replica ready when it can decide, and serves.
+func addReadiness(mgr ctrl.Manager, decisions *store.Store) error {
+	primed := func(*http.Request) error {
+		if !decisions.Load().Primed {
+			return errors.New("the policies that exist are not published yet")
+		}
+		return nil
+	}
+	return errors.Join(
+		mgr.AddHealthzCheck("webhook", mgr.GetWebhookServer().StartedChecker()),
+		mgr.AddReadyzCheck("webhook", mgr.GetWebhookServer().StartedChecker()),
+		mgr.AddReadyzCheck("policies", primed),
+	)
+}
+
+// replicated is a Runnable that runs on every replica, the leader or not.
+type replicated func(context.Context) error
+
+// Start implements manager.Runnable.
+func (r replicated) Start(ctx context.Context) error { return r(ctx) }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (replicated) NeedLeaderElection() bool { return false }
