@@ -29,3 +29,36 @@ func RunClient(t testing.TB, n *Notary) *NotaryClient {
 	}
 	return c
 }
+
+// RunKube runs a control plane until the test ends.
+func RunKube(t testing.TB, options KubeOptions) *Kube {
+	t.Helper()
+	k, err := StartKube(t.Context(), options)
+	if err != nil {
+		t.Fatalf("starting the control plane: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(k.Tail())
+		}
+		if err := k.Stop(); err != nil {
+			t.Errorf("stopping the control plane: %v", err)
+		}
+	})
+	return k
+}
+
+// RunRegistry runs a registry until the test ends.
+func RunRegistry(t testing.TB) *Registry {
+	t.Helper()
+	r, err := StartRegistry()
+	if err != nil {
+		t.Fatalf("starting the registry: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := r.Stop(); err != nil {
+			t.Errorf("stopping the registry: %v", err)
+		}
+	})
+	return r
+}

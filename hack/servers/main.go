@@ -1,0 +1,37 @@
+// Command servers builds the real servers that the tests and the demo run against, where the user's cache folder does
+// not hold them yet, and prints where they are.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	notary, err := testenv.BuildNotary(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	kube, err := testenv.BuildKube(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("notary:  %s\nkube:    %s\nkubectl: %s\n", filepath.Dir(notary.Server), filepath.Dir(kube.APIServer), kube.Kubectl)
+	return nil
+}

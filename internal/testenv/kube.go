@@ -1,0 +1,280 @@
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+)
+
+// KubeOptions say how a control plane is run. The zero value is an API server with this project's CRDs and nothing
+// that acts on objects: a Deployment makes no Pods, and a Pod needs no service account.
+type KubeOptions struct {
+	// ControllerManager runs the real controllers too, and builds kubectl.
+	ControllerManager bool
+	// WithoutCRDs leaves the CRDs of config/crd out.
+	WithoutCRDs bool
+	// APIServerArgs are further arguments of the API server.
+	APIServerArgs []string
+	// Dir holds data, certificates and logs. Empty: a temporary folder that Stop removes.
+	Dir string
+	// Progress is told about builds. Nil: os.Stderr.
+	Progress io.Writer
+}
+
+// Kube is a running control plane on loopback ports. Its processes are this package's own rather than envtest's,
+// which leaves its servers running when a test binary panics or is interrupted.
+type Kube struct {
+	// Config is an administrator's (group system:masters).
+	Config *rest.Config
+	// Kubeconfig is the path of a file with the same.
+	Kubeconfig string
+	// Kubectl is the path of the command; empty without the controller manager.
+	Kubectl string
+
+	options   KubeOptions
+	dir       string
+	ownsDir   bool
+	binaries  KubeBinaries
+	ca        *CA
+	processes []*Process // in the order of their start
+}
+
+// StartKube builds the control plane where needed, and runs it. It returns once the API server is ready and serves
+// the CRDs of config/crd.
+func StartKube(ctx context.Context, options KubeOptions) (_ *Kube, err error) {
+	if options.Progress == nil {
+		options.Progress = os.Stderr
+	}
+	k := &Kube{options: options, dir: options.Dir}
+	defer func() {
+		if err != nil {
+			_ = k.Stop()
+		}
+	}()
+	commands := []string{"etcd", "kube-apiserver"}
+	if options.ControllerManager {
+		commands = nil // all
+	}
+	if k.binaries, err = BuildKube(ctx, options.Progress, commands...); err != nil {
+		return nil, err
+	}
+	if k.dir == "" {
+		if k.dir, err = os.MkdirTemp("", "countersign-kube-"); err != nil {
+			return nil, fmt.Errorf("making a folder for the control plane: %w", err)
+		}
+		k.ownsDir = true
+	}
+	if k.ca, err = NewCA("Kubernetes test CA"); err != nil {
+		return nil, err
+	}
+	etcd, err := k.startEtcd(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.startAPIServer(ctx, etcd); err != nil {
+		return nil, err
+	}
+	if options.ControllerManager {
+		k.Kubectl = k.binaries.Kubectl
+		if err := k.startControllerManager(); err != nil {
+			return nil, err
+		}
+	}
+	if options.WithoutCRDs {
+		return k, nil
+	}
+	return k, k.installCRDs()
+}
+
+func (k *Kube) path(name string) string { return filepath.Join(k.dir, name) }
+
+func (k *Kube) start(name, path string, args ...string) (*Process, error) {
+	p, err := StartProcess(name, k.dir, nil, path, args...)
+	if err == nil {
+		k.processes = append(k.processes, p)
+	}
+	return p, err
+}
+
+func (k *Kube) startEtcd(ctx context.Context) (url string, err error) {
+	port, err := FreePort()
+	if err != nil {
+		return "", err
+	}
+	url = fmt.Sprintf("http://127.0.0.1:%d", port)
+	p, err := k.start("etcd", k.binaries.Etcd,
+		"--data-dir", k.path("etcd"),
+		"--listen-client-urls", url, "--advertise-client-urls", url,
+		"--listen-peer-urls", "http://127.0.0.1:0",
+		"--unsafe-no-fsync", "--logger=zap", "--log-level=warn",
+	)
+	if err != nil {
+		return "", err
+	}
+	client := &http.Client{Timeout: 2 * time.Second}
+	return url, p.Await(ctx, func(ctx context.Context) error { return healthy(ctx, client, url+"/health") })
+}
+
+func (k *Kube) startAPIServer(ctx context.Context, etcd string) error {
+	if err := os.WriteFile(k.path("ca.crt"), k.ca.PEM, 0o644); err != nil {
+		return err
+	}
+	serving, err := k.ca.Issue(pkix.Name{CommonName: "kube-apiserver"},
+		"localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "10.0.0.1")
+	if err != nil {
+		return err
+	}
+	certFile, keyFile, err := serving.write(k.dir, "apiserver")
+	if err != nil {
+		return err
+	}
+	tokens, err := NewSigningKey(ECDSA256, "")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(k.path("service-account.key"), tokens.PrivatePEM, 0o600); err != nil {
+		return err
+	}
+	if err := os.WriteFile(k.path("service-account.pub"), tokens.PublicPEM, 0o644); err != nil {
+		return err
+	}
+	port, err := FreePort()
+	if err != nil {
+		return err
+	}
+	args := []string{
+		"--etcd-servers", etcd,
+		"--bind-address", "127.0.0.1", "--endpoint-reconciler-type", "none", "--secure-port", strconv.Itoa(port),
+		"--tls-cert-file", certFile, "--tls-private-key-file", keyFile, "--cert-dir", k.path("apiserver"),
+		"--client-ca-file", k.path("ca.crt"),
+		"--service-account-issuer", "https://kubernetes.default.svc",
+		"--service-account-key-file", k.path("service-account.pub"),
+		"--service-account-signing-key-file", k.path("service-account.key"),
+		"--service-cluster-ip-range", "10.0.0.0/24",
+		"--authorization-mode", "RBAC", "--allow-privileged",
+	}
+	if !k.options.ControllerManager {
+		args = append(args, "--disable-admission-plugins", "ServiceAccount") // nothing makes the default account
+	}
+	p, err := k.start("kube-apiserver", k.binaries.APIServer, append(args, k.options.APIServerArgs...)...)
+	if err != nil {
+		return err
+	}
+	if err := k.writeKubeconfig("https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair(k.Config.CertData, k.Config.KeyData)
+	if err != nil {
+		return fmt.Errorf("reading the administrator's certificate: %w", err)
+	}
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: k.ca.Pool(), Certificates: []tls.Certificate{pair}},
+		DisableKeepAlives: true,
+	}}
+	return p.Await(ctx, func(ctx context.Context) error { return healthy(ctx, client, k.Config.Host+"/readyz") })
+}
+
+// writeKubeconfig makes an administrator's certificate and the configuration that uses it.
+func (k *Kube) writeKubeconfig(host string) error {
+	admin, err := k.ca.Issue(pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}})
+	if err != nil {
+		return err
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["countersign"] = &clientcmdapi.Cluster{Server: host, CertificateAuthorityData: k.ca.PEM}
+	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: admin.CertPEM, ClientKeyData: admin.KeyPEM}
+	config.Contexts["countersign"] = &clientcmdapi.Context{Cluster: "countersign", AuthInfo: "admin"}
+	config.CurrentContext = "countersign"
+	k.Kubeconfig = k.path("kubeconfig")
+	if err := clientcmd.WriteToFile(*config, k.Kubeconfig); err != nil {
+		return fmt.Errorf("writing the kubeconfig: %w", err)
+	}
+	k.Config, err = clientcmd.NewDefaultClientConfig(*config, nil).ClientConfig()
+	if err != nil {
+		return fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	k.Config.QPS, k.Config.Burst = 1000, 2000
+	return nil
+}
+
+func (k *Kube) startControllerManager() error {
+	_, err := k.start("kube-controller-manager", k.binaries.ControllerManager,
+		"--kubeconfig", k.Kubeconfig, "--leader-elect=false", "--secure-port=0",
+		"--service-account-private-key-file", k.path("service-account.key"), "--root-ca-file", k.path("ca.crt"),
+		"--controllers", strings.Join([]string{
+			"deployment-controller", "replicaset-controller", "replicationcontroller-controller", "statefulset-controller",
+			"daemonset-controller", "job-controller", "cronjob-controller", "namespace-controller",
+			"serviceaccount-controller", "root-ca-certificate-publisher-controller", "garbage-collector-controller",
+		}, ","),
+	)
+	return err
+}
+
+func (k *Kube) installCRDs() error {
+	root, err := ModuleRoot()
+	if err != nil {
+		return err
+	}
+	_, err = envtest.InstallCRDs(k.Config, envtest.CRDInstallOptions{
+		Paths: []string{filepath.Join(root, "config", "crd")}, ErrorIfPathMissing: true, MaxTime: startTimeout,
+	})
+	if err != nil {
+		return fmt.Errorf("installing the CRDs of config/crd: %w", err)
+	}
+	return nil
+}
+
+// RunKubectl runs kubectl as administrator, with stdin where it is not empty, and returns what it printed on both
+// outputs. A status other than 0 is an error.
+func (k *Kube) RunKubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, k.Kubectl, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+k.Kubeconfig)
+	cmd.Stdin = strings.NewReader(stdin)
+	tie(cmd)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
+	}
+	return out.String(), nil
+}
+
+// Tail returns the ends of the logs of all servers.
+func (k *Kube) Tail() string {
+	var tails []string
+	for _, p := range k.processes {
+		tails = append(tails, p.Tail())
+	}
+	return strings.Join(tails, "\n")
+}
+
+// Stop ends the control plane, etcd last.
+func (k *Kube) Stop() (err error) {
+	for i := len(k.processes) - 1; i >= 0; i-- {
+		if e := k.processes[i].Stop(); err == nil {
+			err = e
+		}
+	}
+	if k.ownsDir {
+		if e := os.RemoveAll(k.dir); err == nil {
+			err = e
+		}
+	}
+	return err
+}
