@@ -1,0 +1,143 @@
+package webhooks
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"gomodules.xyz/jsonpatch/v2"
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/policy"
+)
+
+const (
+	// maxMessage bounds a denial, in bytes.
+	maxMessage = 8 << 10
+	// maxWarnings bounds all warnings together, in bytes. Past 4096 characters the API server cuts each to 256.
+	maxWarnings = 4 << 10
+	// maxLine bounds one line of either.
+	maxLine = 2 << 10
+)
+
+// AuditAnnotation is the key, below the name of the webhook, of the audit annotation that holds what policies in mode
+// Audit would have denied.
+const AuditAnnotation = "would-deny"
+
+// pins returns the patch for the images whose verified digest is to be written into the object.
+func pins(r review, decided decisions) []jsonpatch.Operation {
+	var ops []jsonpatch.Operation
+	for _, i := range r.images {
+		if d := decided[i.Image]; mustPin(r, d) || d.Pin == v1alpha1.PinAll && tagOnly(d) {
+			ops = append(ops, i.Pin(d.Image.Pinned(d.Digest)))
+		}
+	}
+	return ops
+}
+
+// mustPin reports whether the image may not run as it is written: a runtime would ask the registry what the tag means,
+// and could be given something else than what was verified. Templates do not run.
+func mustPin(r review, d policy.Decision) bool {
+	return r.kind.IsPod() && (d.Pin == v1alpha1.PinPods || d.Pin == v1alpha1.PinAll) && tagOnly(d)
+}
+
+// tagOnly reports whether the image was admitted for a digest that it does not name.
+func tagOnly(d policy.Decision) bool {
+	return d.Verdict == policy.Admitted && d.Digest != "" && d.Image.Digest == ""
+}
+
+// judge turns the decisions into the answer. Only an image that is Admitted, and in a Pod names the digest that was
+// verified where a policy wants that, passes; a decision that is missing is the zero one and denies.
+func judge(ctx context.Context, r review, decided decisions) admission.Response {
+	var denials, warnings, audits []string
+	fault := false
+	for _, i := range r.images {
+		d := decided[i.Image]
+		warnings, audits = append(warnings, d.Warnings...), append(audits, d.Audits...)
+		switch {
+		case d.Verdict != policy.Admitted:
+			fault = fault || d.Verdict == policy.CouldNotCheck
+			denials = append(denials, cmp.Or(d.Message, fmt.Sprintf("image %q: no decision was made", i.Image)))
+		case mustPin(r, d):
+			fault = true
+			denials = append(denials, fmt.Sprintf("image %q: signed as %s and not pinned to it; try again, or write %s", i.Image, d.Digest, d.Image.Pinned(d.Digest)))
+		}
+	}
+	log := logf.FromContext(ctx)
+	if len(denials) > 0 {
+		message := strings.Join(bounded(denials, maxMessage), "\n")
+		log.Info("Denied the workload", "couldNotCheck", fault, "denial", message)
+		if fault {
+			return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, message)
+		}
+		return refusal(http.StatusForbidden, metav1.StatusReasonForbidden, message)
+	}
+	resp := admission.Allowed("").WithWarnings(bounded(warnings, maxWarnings)...)
+	if len(audits) > 0 {
+		audits = bounded(audits, maxMessage)
+		resp.AuditAnnotations = map[string]string{AuditAnnotation: strings.Join(audits, "\n")}
+		for _, line := range audits {
+			log.Info("Admitted what a policy in mode Audit would deny", "denial", line)
+		}
+	}
+	return resp
+}
+
+// unchecked answers where no image could be decided on.
+func unchecked(ctx context.Context, err error) admission.Response {
+	logf.FromContext(ctx).Info("Denied the workload", "couldNotCheck", true, "denial", err.Error())
+	return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable,
+		bounded([]string{"the images could not be checked: " + err.Error() + "; try again"}, maxMessage)[0])
+}
+
+// unreadable answers an object or request that cannot be understood.
+func unreadable(ctx context.Context, err error) admission.Response {
+	logf.FromContext(ctx).Info("Denied what cannot be read", "denial", err.Error())
+	return refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest,
+		bounded([]string{"the images could not be read: " + err.Error()}, maxMessage)[0])
+}
+
+// broke answers after a panic.
+func broke() admission.Response {
+	return refusal(http.StatusInternalServerError, metav1.StatusReasonInternalError,
+		"the images could not be checked: the check broke off; look into the operator's log")
+}
+
+func refusal(code int32, reason metav1.StatusReason, message string) admission.Response {
+	return admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{
+		Result: &metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message},
+	}}
+}
+
+// bounded returns the lines sorted, without repetition, and as many as fit into limit bytes; the last then counts the
+// others.
+func bounded(lines []string, limit int) []string {
+	lines = slices.Clone(lines)
+	slices.Sort(lines)
+	lines = slices.Compact(lines)
+	const reserve = len("and 1000000 more")
+	size := 0
+	for n, line := range lines {
+		if len(line) > maxLine {
+			end := maxLine
+			for !utf8.RuneStart(line[end]) {
+				end--
+			}
+			lines[n] = line[:end] + "..."
+		}
+		size += len(lines[n]) + 1
+		left := len(lines) - n - 1
+		if size > limit || left > 0 && size > limit-reserve {
+			return append(lines[:n], fmt.Sprintf("and %d more", left+1))
+		}
+	}
+	return lines
+}

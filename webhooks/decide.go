@@ -1,0 +1,124 @@
+package webhooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/workload"
+)
+
+// fetchesAtOnce bounds how many repositories one request waits for at the same time.
+const fetchesAtOnce = 32
+
+// errNotPrimed says that the policies are not all known yet; the one that would deny may be among those missing.
+var errNotPrimed = errors.New("the policies are still being loaded")
+
+// decisions are by image, as the workload has it.
+type decisions map[string]policy.Decision
+
+// decide decides on each distinct image, all from one snapshot. Where evidence is not loaded it is fetched and all is
+// decided anew, and before a denial stands the evidence that it rests on is brought up to date, both within the deadline.
+// An error says that nothing could be decided.
+func (g *Gate) decide(ctx context.Context, namespace string, images []workload.Image) (decisions, error) {
+	if len(images) == 0 {
+		return nil, nil
+	}
+	deadline := g.Deadline
+	if deadline <= 0 {
+		deadline = DefaultDeadline
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	set, err := g.namespaceLabels(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	decided, err := g.ask(set, images)
+	if err != nil {
+		return nil, err
+	}
+	if need := decided.needs(func(d policy.Decision) []string { return d.NotLoaded }); len(need) > 0 {
+		fetch(ctx, need, g.Tracker.Ensure)
+		if decided, err = g.ask(set, images); err != nil {
+			return nil, err
+		}
+	}
+	if need := decided.needs(func(d policy.Decision) []string { return d.Consulted }); len(need) > 0 && ctx.Err() == nil {
+		fetch(ctx, need, g.Tracker.Renew)
+		return g.ask(set, images)
+	}
+	return decided, nil
+}
+
+// namespaceLabels returns the labels of a namespace, which decide what policies hold in it. Without them nothing can
+// be decided: no labels would mean fewer policies.
+func (g *Gate) namespaceLabels(ctx context.Context, name string) (labels.Set, error) {
+	var namespace corev1.Namespace
+	key := types.NamespacedName{Name: name}
+	err := g.Namespaces.Get(ctx, key, &namespace)
+	if apierrors.IsNotFound(err) {
+		err = g.LiveNamespaces.Get(ctx, key, &namespace)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the labels of namespace %q: %w", name, err)
+	}
+	return namespace.Labels, nil
+}
+
+// ask decides on each distinct image from the current snapshot, without a network.
+func (g *Gate) ask(namespace labels.Set, images []workload.Image) (decisions, error) {
+	snapshot := g.Store.Load()
+	if snapshot == nil || snapshot.Policies == nil || !snapshot.Primed {
+		return nil, errNotPrimed
+	}
+	now := g.Clock.Now()
+	decided := make(decisions, len(images))
+	for _, i := range images {
+		if _, done := decided[i.Image]; !done {
+			decided[i.Image] = snapshot.Policies.Decide(policy.Request{Image: i.Image, NamespaceLabels: namespace, Now: now}, snapshot)
+		}
+	}
+	return decided, nil
+}
+
+// source is a repository under a trust root.
+type source struct{ root, repository string }
+
+// needs returns the repositories under the trust roots that are named by a part of the decisions.
+func (ds decisions) needs(roots func(policy.Decision) []string) map[source]imageref.Ref {
+	need := map[source]imageref.Ref{}
+	for _, d := range ds {
+		for _, root := range roots(d) {
+			need[source{root, d.Image.Repository()}] = d.Image
+		}
+	}
+	return need
+}
+
+// fetch has the tracker see to each repository, at the same time, until all is done or ctx is over. An error is not
+// lost: the next decision says what is still amiss.
+func fetch(ctx context.Context, need map[source]imageref.Ref, see func(context.Context, string, imageref.Ref) error) {
+	var group errgroup.Group
+	group.SetLimit(fetchesAtOnce)
+	for s, image := range need {
+		group.Go(func() (err error) {
+			defer recovered(ctx, func(cause any) { err = fmt.Errorf("panic: %v", cause) })
+			if err = see(ctx, s.root, image); err != nil {
+				logf.FromContext(ctx).V(1).Info("Could not bring the repository up to date",
+					"trustRoot", s.root, "repository", s.repository, "cause", err.Error())
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+}

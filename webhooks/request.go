@@ -1,0 +1,58 @@
+package webhooks
+
+import (
+	"errors"
+	"fmt"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/countersign-dev/countersign/internal/workload"
+)
+
+// review is a request as far as it matters.
+type review struct {
+	kind   workload.Kind
+	object workload.Object
+	// images are those that the request brings in: all of a new object, what an update changes or adds.
+	images []workload.Image
+}
+
+// read returns the images to check. What is not understood is an error, never an empty review.
+func (g *Gate) read(req admission.Request) (review, error) {
+	if req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
+		return review{}, fmt.Errorf("operation %q is not one that images come in by; remove it from the rules of the webhook", req.Operation)
+	}
+	if req.Namespace == "" {
+		return review{}, errors.New("the request names no namespace, and every workload is in one")
+	}
+	kind, err := g.Kinds.Find(req.Resource.Group, req.Resource.Version, req.Resource.Resource, req.SubResource)
+	if err != nil {
+		return review{}, err
+	}
+	object, err := kind.Read(req.Object.Raw)
+	if err != nil {
+		return review{}, err
+	}
+	r := review{kind: kind, object: object, images: object.Images}
+	if req.Operation == admissionv1.Update {
+		// An old object that cannot be read vouches for nothing: all images count as new.
+		if old, err := kind.Read(req.OldObject.Raw); err == nil {
+			r.images = workload.Changed(old.Images, object.Images)
+		}
+	}
+	return r, nil
+}
+
+// ownedTemplate reports whether the object was made by a controller from a template of its own. Such a controller
+// compares the two, and would make another and yet another object if they differed, so a template in it is left alone;
+// the Pods made of it are pinned all the same.
+func (r *review) ownedTemplate() bool { return !r.kind.IsPod() && r.object.Controlled }
+
+// name returns the name for logs; what is still to be named has the prefix of its name.
+func (r *review) name(req admission.Request) string {
+	if req.Name != "" {
+		return req.Name
+	}
+	return r.object.Name
+}
