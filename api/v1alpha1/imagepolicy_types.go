@@ -66,26 +66,24 @@ type ImagePolicySpec struct {
 
 // ImagePattern is a pattern over registry host and repository path, such as "registry.example.com/acme/**".
 //
-// +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=512
 // +kubebuilder:validation:XValidation:rule="!self.contains('@')",message="a pattern matches repositories and cannot name a digest; remove what follows the '@'"
-// +kubebuilder:validation:XValidation:rule="!self.matches('/[^/]*:') && (self.contains('/') || !self.matches(':'))",message="a pattern matches repositories and cannot name a tag; remove what follows the last ':'"
+// +kubebuilder:validation:XValidation:rule="self.contains('@') || (!self.matches('/[^/]*:') && (self.contains('/') || !self.contains(':')))",message="a pattern matches repositories and cannot name a tag; remove what follows the last ':'"
 // +kubebuilder:validation:XValidation:rule="!self.matches('[*][*][^/]') && !self.matches('[^/][*][*]')",message="'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**"
-// +kubebuilder:validation:XValidation:rule="self.matches('^[a-zA-Z0-9*._:/-]+$')",message="a pattern consists of letters, digits, '.', '_', '-', '/', a port and the wildcards '*' and '**'"
+// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/]*[.:][^/]*/') || (self.replace('*', 'a').matches('^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[0-9]{1,5})?/') && !self.matches('^([*]|sha(256|384|512)):|^[^/]*:(0{1,5}|6553[6-9]|655[4-9][0-9]|65[6-9][0-9][0-9]|6[6-9][0-9][0-9][0-9]|[7-9][0-9][0-9][0-9][0-9])/') && (!self.startsWith('[') || isIP(self.split(']')[0].substring(1))))",message="the host of a pattern is a registry's name or address with an optional port up to 65535, as in registry.example.com:5000/acme/**"
+// +kubebuilder:validation:XValidation:rule="self.contains('@') || (self.matches('^[^/]*[.:][^/]*/') ? self.substring(self.indexOf('/') + 1) : self.startsWith('localhost/') ? self.substring(10) : self).replace('*', 'a').matches('^/*([a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/+[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*)?/*(:.*)?$')",message="the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'"
 // +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.endsWith('/') && !self.contains('//')",message="a pattern has no empty segment: remove the leading, trailing or doubled '/'"
-// +kubebuilder:validation:XValidation:rule="!self.startsWith('**')",message="'**' cannot stand for the registry host; write the host, or '*' for any host"
+// +kubebuilder:validation:XValidation:rule="!self.startsWith('**') && self != '*'",message="'**' cannot stand for the registry host; write the host, or '*/**' for every image"
 type ImagePattern string
 
 // ObjectName is the name of a Kubernetes object.
 //
-// +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=253
 // +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="an object name consists of lower-case letters, digits, '-' and '.'"
 type ObjectName string
 
 // RoleName is the name of a signer role, such as "ci" or "qa". It means the same whatever format proves it.
 //
-// +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=128
 // +kubebuilder:validation:XValidation:rule="self.matches('^[-a-z0-9_]+(/[-a-z0-9_]+)*$')",message="a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role"
 type RoleName string
@@ -107,10 +105,9 @@ type RoleRequirement struct {
 	// +kubebuilder:validation:MaxItems=32
 	AnyOf []RoleName `json:"anyOf,omitempty"`
 
-	// Threshold is how many roles of AnyOf must have signed. Default 1.
+	// Threshold is how many roles of AnyOf must have signed, at most all of them. Default 1.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=32
 	Threshold *int32 `json:"threshold,omitempty"`
 }
 

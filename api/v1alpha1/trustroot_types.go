@@ -14,9 +14,8 @@ type TrustRootSpec struct {
 	// +optional
 	// +default="5m"
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
 	// +kubebuilder:validation:MaxLength=16
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('30s') && duration(self) <= duration('24h')",message="refreshInterval must be from 30s to 24h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('30s') && duration(self) <= duration('24h')",message="refreshInterval must be a duration such as 90s, 5m or 1h30m, from 30s to 24h"
 	RefreshInterval metav1.Duration `json:"refreshInterval,omitempty"`
 
 	// IdentityRemap gives the repository under which an image is signed where it is pulled under another name, from
@@ -42,14 +41,12 @@ type TrustRootSpec struct {
 type IdentityRemap struct {
 	// Prefix is what the pulled repository begins with: a registry host and perhaps path segments, with a final "/".
 	// +required
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$')",message="prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/"
 	Prefix string `json:"prefix,omitempty"`
 
 	// SignedPrefix is what the signed repository begins with instead, with a final "/".
 	// +required
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$')",message="signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/"
 	SignedPrefix string `json:"signedPrefix,omitempty"`
@@ -63,7 +60,6 @@ type KeyID string
 
 // PEM is one PEM document of at most 8 KiB: a public key or a certificate.
 //
-// +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=8192
 // +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN ')",message="expected PEM, beginning with '-----BEGIN PUBLIC KEY-----' or '-----BEGIN CERTIFICATE-----'"
 // +kubebuilder:validation:XValidation:rule="!self.contains('PRIVATE KEY')",message="this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
@@ -71,7 +67,6 @@ type PEM string
 
 // PEMBundle is a sequence of PEM certificates.
 //
-// +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=262144
 // +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN CERTIFICATE-----')",message="expected PEM certificates, each beginning with '-----BEGIN CERTIFICATE-----'"
 // +kubebuilder:validation:XValidation:rule="!self.contains('PRIVATE KEY')",message="this holds a private key; give certificates only"
@@ -85,7 +80,6 @@ type PEMBundle string
 type NotarySpec struct {
 	// Server is the base URL of the Notary server, without the /v2 path.
 	// +required
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && self.matches('^https?://[^/@?#]+(/[^@?#]*)?$')",message="server must be an http(s) URL such as https://notary.example.com, without user, query or fragment"
 	Server string `json:"server,omitempty"`
@@ -116,7 +110,6 @@ type NotarySpec struct {
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
-	// +kubebuilder:validation:items:MinLength=1
 	// +kubebuilder:validation:items:MaxLength=255
 	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$')",message="a token service is a host name, with its port if it has one, as in auth.example.com:5001"
 	TokenServices []string `json:"tokenServices,omitempty"`
@@ -180,6 +173,8 @@ type NotaryRoot struct {
 }
 
 // NotaryRole says which delegations speak for a role, and how many keys it takes.
+//
+// +kubebuilder:validation:XValidation:rule="self.name != 'releases' || has(self.delegations)",message="role 'releases' needs delegations: targets/releases is signed by any one of all signers and proves no role"
 type NotaryRole struct {
 	// Name is the role, as policies require it.
 	// +required

@@ -1,0 +1,155 @@
+package v1alpha1_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/internal/imageref"
+)
+
+// What the API server accepts as a pattern, the operator must be able to compile, and the other way round: a pattern
+// that only one of them takes would be a policy that denies its scope, or one that cannot be written.
+func TestPatternRulesAgreeWithTheParser(t *testing.T) {
+	patterns := map[string]bool{ // whether it is a pattern
+		"nginx":                            true,
+		"nginx*":                           true,
+		"acme/app":                         true,
+		"acme/**":                          true,
+		"docker.io/**":                     true,
+		"index.docker.io/library/nginx":    true,
+		"Registry.Example.com/acme/**":     true,
+		"registry.example.com/**/app":      true,
+		"registry.example.com/*/app-*":     true,
+		"registry.example.com:443/acme/**": true,
+		"registry.example.com:05000/acme":  true,
+		"registry:5000/acme/app":           true,
+		"localhost/app":                    true,
+		"localhost:5000/app":               true,
+		"*/**":                             true,
+		"*/acme/*":                         true,
+		"*.example.com/app":                true,
+		"10.0.0.1:5000/app":                true,
+		"[::1]:5000/app":                   true,
+		"[2001:db8::1]/acme/**":            true,
+		"a__b/c--d/e_f.g":                  true,
+		"*":                                false,
+		"**":                               false,
+		"**/app":                           false,
+		"**.example.com/app":               false,
+		"*:5000/app":                       false,
+		"Acme/app":                         false,
+		"LOCALHOST/app":                    false,
+		"registry.example.com":             true, // a repository of docker.io by that name, as runtimes read it
+		"registry.example.com/":            false,
+		"/acme/app":                        false,
+		"acme//app":                        false,
+		"acme/app:v1":                      false,
+		"nginx:v1":                         false,
+		"nginx:*":                          false,
+		"acme/app@sha256:*":                false,
+		"acme/App":                         false,
+		"acme/app**":                       false,
+		"acme/***":                         false,
+		"acme/.app":                        false,
+		"acme/app.":                        false,
+		"acme/a..b":                        false,
+		"acme/a___b":                       false,
+		"acme/../app":                      false,
+		"acme/app name":                    false,
+		"acme/app\n":                       false,
+		"acme/äpp":                         false,
+		"https://registry.example.com/app": false,
+		"registry.example.com:0/app":       false,
+		"registry.example.com:65536/app":   false,
+		"registry.example.com:100000/app":  false,
+		"registry.example.com:*/app":       false,
+		"registry_1.example.com/app":       false,
+		"-registry.example.com/app":        false,
+		"registry..example.com/app":        false,
+		"[::ffff:10.0.0.1]/app":            false,
+		"[::1%eth0]/app":                   false,
+		"[::1/app":                         false,
+		"[example.com]/app":                false,
+		"sha256:5000/app":                  false,
+	}
+	for pattern, want := range patterns {
+		if _, err := imageref.ParsePattern(pattern); (err == nil) != want {
+			t.Errorf("the parser says of %q: %v, want accepted: %t", pattern, err, want)
+		}
+	}
+	texts := make([]string, 0, len(patterns)+2000)
+	for pattern := range patterns {
+		texts = append(texts, pattern)
+	}
+	texts = append(texts, randomPatterns(2000)...)
+	c := server(t)
+	for chunk := range slices.Chunk(texts, 256) {
+		refused := refusedPatterns(t, c, chunk)
+		for _, pattern := range chunk {
+			_, err := imageref.ParsePattern(pattern)
+			if complaint, byServer := refused[pattern]; byServer != (err != nil) {
+				t.Errorf("%q: the API server says %q and the parser %v", pattern, complaint, err)
+			}
+		}
+	}
+}
+
+// randomPatterns returns n different texts made of what patterns are made of, the same at each call.
+func randomPatterns(n int) []string {
+	pieces := []string{
+		"a", "app", "0", "A", "*", "**", "/", "/", "/", ".", "-", "_", "__", ":", ":5000", "@", "[", "]", "::1", "[::1]",
+		"localhost", "docker.io", "example.com", "library", " ",
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	seen := map[string]bool{"": true}
+	texts := make([]string, 0, n)
+	for len(texts) < n {
+		var b strings.Builder
+		for range 1 + random.IntN(7) {
+			b.WriteString(pieces[random.IntN(len(pieces))])
+		}
+		if !seen[b.String()] {
+			seen[b.String()] = true
+			texts = append(texts, b.String())
+		}
+	}
+	return texts
+}
+
+// refusedPatterns returns which of the patterns the API server refuses, and what it says of them.
+func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[string]string {
+	t.Helper()
+	s := policySpec()
+	s.set("images", list(len(patterns), func(i int) any { return patterns[i] }))
+	err := submit(t, c, "ImagePolicy", s)
+	if err == nil {
+		return nil
+	}
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil {
+		t.Fatal(err)
+	}
+	field := regexp.MustCompile(`^spec\.images\[([0-9]+)\]$`)
+	refused := map[string]string{}
+	for _, cause := range status.Status().Details.Causes {
+		match := field.FindStringSubmatch(cause.Field)
+		if match == nil {
+			t.Fatalf("unexpected complaint about %s: %s", cause.Field, cause.Message)
+		}
+		i, err := strconv.Atoi(match[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused[patterns[i]] = fmt.Sprintf("%s %s", refused[patterns[i]], cause.Message)
+	}
+	return refused
+}

@@ -1,0 +1,223 @@
+package v1alpha1_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+)
+
+// A rule is one restriction of a CRD, and two objects that meet at its border: the API server refuses one for
+// this rule alone, and accepts the other.
+type rule struct {
+	refused, accepted func(spec)
+}
+
+// A spec is the spec of an object, as YAML has it.
+type spec map[string]any
+
+// set replaces the value at a path of map keys, making the maps on the way; nil removes it.
+func (s spec) set(path string, value any) {
+	keys := strings.Split(path, ".")
+	m := map[string]any(s)
+	for _, key := range keys[:len(keys)-1] {
+		next, ok := m[key].(map[string]any)
+		if !ok {
+			next = map[string]any{}
+			m[key] = next
+		}
+		m = next
+	}
+	if value == nil {
+		delete(m, keys[len(keys)-1])
+		return
+	}
+	m[keys[len(keys)-1]] = value
+}
+
+// set returns an edit that sets path.
+func set(path string, value any) func(spec) { return func(s spec) { s.set(path, value) } }
+
+// all returns an edit that makes several.
+func all(edits ...func(spec)) func(spec) {
+	return func(s spec) {
+		for _, edit := range edits {
+			edit(s)
+		}
+	}
+}
+
+// as it is: the base object is the neighbour that passes.
+func unchanged(spec) {}
+
+// list returns n values made by make.
+func list(n int, make func(i int) any) []any {
+	values := []any{}
+	for i := range n {
+		values = append(values, make(i))
+	}
+	return values
+}
+
+func numbered(format string) func(int) any {
+	return func(i int) any { return fmt.Sprintf(format, i) }
+}
+
+// text returns a string of n times "a" between prefix and suffix, n long in all.
+func text(prefix string, n int, suffix string) string {
+	return prefix + strings.Repeat("a", n-len(prefix)-len(suffix)) + suffix
+}
+
+// message is what the API server says of a restriction other than CEL, which carries its own message.
+var message = map[string]string{
+	"required":  "Required value",
+	"minItems":  "should have at least",
+	"maxItems":  "must have at most",
+	"minLength": "should be at least",
+	"maxLength": "may not be more than",
+	"minimum":   "greater than or equal to",
+	"maximum":   "less than or equal to",
+	"enum":      "Unsupported value",
+	"pattern":   "should match",
+	"set":       "Duplicate value",
+	"map":       "Duplicate value",
+}
+
+// testRules submits both objects of every rule of a kind and compares the rules tested with those in the CRD.
+func testRules(t *testing.T, kind string, base func() spec, rules map[string]rule) {
+	t.Helper()
+	c := server(t)
+	for name, r := range rules {
+		t.Run(name, func(t *testing.T) {
+			accepted := base()
+			r.accepted(accepted)
+			if err := submit(t, c, kind, accepted); err != nil {
+				t.Errorf("the object that keeps the rule was refused: %v", err)
+			}
+			refused := base()
+			r.refused(refused)
+			field, restriction, _ := strings.Cut(name, " ")
+			want, ok := message[restriction]
+			if !ok {
+				want = restriction
+			}
+			checkRefusal(t, submit(t, c, kind, refused), field, want)
+		})
+	}
+	t.Run("every rule of the CRD has its test", func(t *testing.T) {
+		inCRD := map[string]bool{}
+		collectRules("spec", specSchema(t, kind), inCRD)
+		want := slices.Sorted(maps.Keys(inCRD))
+		if len(want) < 20 {
+			t.Fatalf("found only %d rules in the CRD: the walk over its schema misses some", len(want))
+		}
+		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(rules))); diff != "" {
+			t.Errorf("rules in the CRD (-) and rules tested (+) differ:\n%s", diff)
+		}
+	})
+}
+
+// checkRefusal wants err to be one complaint, about field, that holds want.
+func checkRefusal(t *testing.T, err error, field, want string) {
+	t.Helper()
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || !apierrors.IsInvalid(err) {
+		t.Fatalf("the object that breaks the rule got %v, want it to be refused as invalid", err)
+	}
+	path := regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(field), `\[\]`, `\[[0-9]+\]`) + "$")
+	var causes []metav1.StatusCause
+	for _, cause := range status.Status().Details.Causes {
+		// The API server leaves CEL out, and says so, where the schema alone refuses the object.
+		if !strings.Contains(cause.Message, "some validation rules were not checked") {
+			causes = append(causes, cause)
+		}
+	}
+	if len(causes) != 1 || !path.MatchString(causes[0].Field) || !strings.Contains(causes[0].Message, want) {
+		t.Errorf("refused for %+v\nwant exactly one complaint, about %s, that holds %q", causes, field, want)
+	}
+}
+
+// submit has the API server judge an object, strictly, and keeps nothing.
+func submit(t *testing.T, c client.Client, kind string, s spec) error {
+	t.Helper()
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "countersign.dev/v1alpha1",
+		"kind":       kind,
+		"metadata":   map[string]any{"name": "rule"},
+		"spec":       map[string]any(s),
+	}}
+	return c.Create(t.Context(), object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
+}
+
+// collectRules puts every restriction in a schema into rules, as "field restriction".
+func collectRules(field string, schema *apiextensionsv1.JSONSchemaProps, rules map[string]bool) {
+	add := func(restriction string, present bool) {
+		if present {
+			rules[field+" "+restriction] = true
+		}
+	}
+	add("minItems", schema.MinItems != nil)
+	add("maxItems", schema.MaxItems != nil)
+	add("minLength", schema.MinLength != nil)
+	add("maxLength", schema.MaxLength != nil)
+	add("minimum", schema.Minimum != nil)
+	add("maximum", schema.Maximum != nil)
+	add("pattern", schema.Pattern != "")
+	add("enum", schema.Enum != nil)
+	for _, validation := range schema.XValidations {
+		add(validation.Message, true)
+	}
+	if schema.XListType != nil && *schema.XListType != "atomic" {
+		// The API server names the second of two equal entries.
+		rules[field+"[] "+*schema.XListType] = true
+	}
+	for _, name := range schema.Required {
+		rules[field+"."+name+" required"] = true
+	}
+	if schema.Items != nil {
+		collectRules(field+"[]", schema.Items.Schema, rules)
+	}
+	for name, property := range schema.Properties {
+		if name != "namespaceSelector" { // Kubernetes' own type
+			collectRules(field+"."+name, &property, rules)
+		}
+	}
+}
+
+// readCRD returns the CRD of a kind as it is installed.
+func readCRD(t *testing.T, kind string) *apiextensionsv1.CustomResourceDefinition {
+	t.Helper()
+	path := filepath.Join("..", "..", "config", "crd", "countersign.dev_"+plural(kind)+".yaml")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	crd := &apiextensionsv1.CustomResourceDefinition{}
+	if err := yaml.UnmarshalStrict(content, crd); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return crd
+}
+
+func specSchema(t *testing.T, kind string) *apiextensionsv1.JSONSchemaProps {
+	t.Helper()
+	schema := readCRD(t, kind).Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+	return &schema
+}
+
+func plural(kind string) string {
+	return map[string]string{"ImagePolicy": "imagepolicies", "TrustRoot": "trustroots"}[kind]
+}
