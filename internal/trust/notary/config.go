@@ -1,0 +1,202 @@
+package notary
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// maxCACertificates bounds a CA bundle.
+const maxCACertificates = 64
+
+var hexKeyID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// PEM is key material together with where an administrator wrote it, so that an error can name the place:
+// "spec.notary.root.keys[1]", or a Secret and its entry.
+type PEM struct {
+	Field string
+	Data  string
+}
+
+// Config is a TrustRoot of the format, with all that it refers to read. At least one of RootKeys, RootKeyIDs and RootCA
+// is needed.
+type Config struct {
+	// Name is the name of the TrustRoot.
+	Name string
+	// RootKeys are public keys or certificates, each one PEM block. A certificate stands for its key.
+	RootKeys []PEM
+	// RootKeyIDs are canonical key IDs of root keys.
+	RootKeyIDs []string
+	// RootCA is PEM certificates that the certificate of a root key must chain to. Empty Data: none.
+	RootCA PEM
+	// Roles are the roles that are not simply the delegation of their name.
+	Roles []Role
+	// RevokedKeys are canonical key IDs that count for nothing, whatever the metadata says.
+	RevokedKeys []string
+	// Clock tells the time at which expiry is judged. Nil: time.Now.
+	Clock func() time.Time
+}
+
+// Role says who speaks for a role of a policy.
+type Role struct {
+	Name string
+	// Delegations are Notary roles: delegations, or "targets" itself. Empty: targets/<Name>.
+	Delegations []string
+	// Threshold is how many distinct keys among them must have signed, at least 1.
+	Threshold int
+	// Keys, where given, are the only keys that can speak for the role.
+	Keys []PEM
+}
+
+// Root verifies the repositories of one Notary server under one TrustRoot. It holds no state of its own: what it has
+// verified is in the evidence it returns. It implements trust.Root.
+type Root struct {
+	name     string
+	get      Getter
+	now      func() time.Time
+	pins     map[string]bool // canonical key IDs
+	ca       *x509.CertPool  // nil without one
+	caPrints []string
+	roles    []speaker
+	named    map[string]bool // the names of roles
+	revoked  map[string]bool // key IDs
+}
+
+// speaker is a compiled Role.
+type speaker struct {
+	role        string
+	delegations []string
+	threshold   int
+	keys        map[string]bool // canonical key IDs; nil: any
+}
+
+// New compiles a TrustRoot. It makes no request. The error is a *trust.Fault with one of the reasons of the Ready
+// condition, InvalidKey or InvalidSpec, and names the field.
+func New(cfg Config, get Getter) (*Root, error) {
+	r := &Root{name: cfg.Name, get: get, now: cfg.Clock, pins: map[string]bool{}, named: map[string]bool{}, revoked: map[string]bool{}}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	if err := r.pin(cfg); err != nil {
+		return nil, err
+	}
+	for i, role := range cfg.Roles {
+		if err := r.addRole(fmt.Sprintf("spec.notary.roles[%d]", i), role); err != nil {
+			return nil, err
+		}
+	}
+	for i, id := range cfg.RevokedKeys {
+		if !hexKeyID.MatchString(id) {
+			return nil, invalidKeyID(fmt.Sprintf("spec.revokedKeys[%d]", i), id)
+		}
+		r.revoked[id] = true
+	}
+	return r, nil
+}
+
+func (r *Root) pin(cfg Config) error {
+	for _, p := range cfg.RootKeys {
+		k, err := parsePEMKey(p.Data)
+		if err != nil {
+			return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: %w", p.Field, err)
+		}
+		r.pins[k.canonical] = true
+	}
+	for i, id := range cfg.RootKeyIDs {
+		if !hexKeyID.MatchString(id) {
+			return invalidKeyID(fmt.Sprintf("spec.notary.root.keyIDs[%d]", i), id)
+		}
+		r.pins[id] = true
+	}
+	if cfg.RootCA.Data != "" {
+		certs, err := parseCertificates([]byte(cfg.RootCA.Data), maxCACertificates)
+		if err != nil {
+			return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: %w", cfg.RootCA.Field, err)
+		}
+		r.ca = x509.NewCertPool()
+		for i, c := range certs {
+			if !c.IsCA {
+				return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: certificate %d (%s) is not of a certificate authority", cfg.RootCA.Field, i+1, c.Subject)
+			}
+			r.ca.AddCert(c)
+			sum := sha256.Sum256(c.Raw)
+			r.caPrints = append(r.caPrints, hex.EncodeToString(sum[:]))
+		}
+	}
+	if len(r.pins) == 0 && r.ca == nil {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.notary.root: pin at least one key, key ID or CA; there is no trust on first use")
+	}
+	return nil
+}
+
+func (r *Root) addRole(at string, role Role) error {
+	s := speaker{role: role.Name, threshold: role.Threshold, delegations: slices.Clone(role.Delegations)}
+	if len(s.delegations) == 0 {
+		s.delegations = []string{targetsRole + "/" + role.Name}
+	}
+	invalid := func(format string, args ...any) error {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s.%w", at, fmt.Errorf(format, args...))
+	}
+	switch {
+	case role.Name == "" || r.named[role.Name]:
+		return invalid("name: %q is empty or used twice", role.Name)
+	case s.threshold < 1:
+		return invalid("threshold: %d; it must be at least 1", s.threshold)
+	}
+	for i, d := range s.delegations {
+		if err := checkSpeaker(d); err != nil {
+			return invalid("delegations[%d]: %w", i, err)
+		}
+	}
+	slices.Sort(s.delegations)
+	s.delegations = slices.Compact(s.delegations)
+	for _, p := range role.Keys {
+		k, err := parsePEMKey(p.Data)
+		if err != nil {
+			return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: %w", p.Field, err)
+		}
+		if s.keys == nil {
+			s.keys = map[string]bool{}
+		}
+		s.keys[k.canonical] = true
+	}
+	r.named[role.Name] = true
+	r.roles = append(r.roles, s)
+	return nil
+}
+
+// checkSpeaker says which Notary roles may be mapped to a role of a policy.
+func checkSpeaker(name string) error {
+	if name == releasesRole || strings.HasPrefix(name, releasesRole+"/") {
+		return errors.New("targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation")
+	}
+	if name == targetsRole {
+		return nil
+	}
+	return checkDelegation(name)
+}
+
+func invalidKeyID(field, id string) error {
+	return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: %q is not a key ID: 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it", field, id)
+}
+
+// Fingerprints returns what the root of trust is pinned to, sorted: canonical key IDs, and the SHA-256 of the
+// certificates of the CA bundle, in hexadecimal.
+func (r *Root) Fingerprints() []string {
+	out := slices.Concat(slices.Collect(maps.Keys(r.pins)), r.caPrints)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// counts reports whether a key may count for anything.
+func (r *Root) counts(k *publicKey) bool { return !r.revoked[k.canonical] && !r.revoked[k.id] }

@@ -1,0 +1,17 @@
+// Package notary reads the signed metadata of a Notary v1 server (Docker Content Trust) and says which role has signed
+// which digest of a repository.
+//
+// What it promises: every file is verified from the pinned root down, by thresholds of distinct public keys, before
+// anything in it is believed or any further file is asked for; files below the timestamp are asked for by their signed
+// hash and read to their signed length; no file replaces one of a higher version; what was verified answers from
+// memory, carries its own expiry, and can be verified again from its raw bytes under other pins. A repository without
+// signatures is a verdict, a repository that could not be verified is a *trust.Fault.
+//
+// What it never does: trust a key on first use, take one role for another (neither targets nor targets/releases stands
+// in for a named role), make a URL of a name that breaks the naming rule, or read a clock or a network other than
+// those it was given.
+//
+// A root key with an X.509 certificate binds the repository: the common name must be the repository or a prefix of it
+// followed by "*". A bare root key binds nothing but itself, so pin one only where it signs a single repository, or
+// where any repository that it signs may stand in for any other.
+package notary

@@ -1,0 +1,204 @@
+package notary
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+)
+
+const (
+	minRSABits = 2048
+	// maxRSABits keeps a signature check from costing seconds.
+	maxRSABits = 8192
+	// maxChain is how many certificates a key may bring along.
+	maxChain = 10
+)
+
+// The key types of the format.
+const (
+	typeECDSA     = "ecdsa"
+	typeECDSAX509 = "ecdsa-x509"
+	typeRSA       = "rsa"
+	typeRSAX509   = "rsa-x509"
+	typeEd25519   = "ed25519"
+)
+
+// publicKey is a key of signed metadata, or of the configuration.
+type publicKey struct {
+	// id is what signatures and roles call the key: for an x509 key it includes the certificate.
+	id string
+	// canonical is the ID of the bare public key. Keys are told apart by it alone, so that one key in two certificates
+	// is one signer.
+	canonical string
+	key       crypto.PublicKey
+	// chain is the leaf certificate and what came with it; nil for a bare key.
+	chain []*x509.Certificate
+}
+
+// parseKey reads a key of signed metadata: its type, and the bytes that "public" holds in base64.
+func parseKey(keyType string, public []byte) (*publicKey, error) {
+	k := &publicKey{id: keyID(keyType, public)}
+	var err error
+	switch keyType {
+	case typeEd25519:
+		if len(public) != ed25519.PublicKeySize {
+			return nil, fmt.Errorf("an ed25519 key has %d bytes, not %d", ed25519.PublicKeySize, len(public))
+		}
+		k.key = ed25519.PublicKey(public)
+	case typeECDSA, typeRSA:
+		// Python clients wrote RSA keys as PEM.
+		if block, _ := pem.Decode(public); block != nil && keyType == typeRSA {
+			public = block.Bytes
+		}
+		if k.key, err = x509.ParsePKIXPublicKey(public); err != nil {
+			return nil, fmt.Errorf("reading the public key: %w", err)
+		}
+	case typeECDSAX509, typeRSAX509:
+		if k.chain, err = parseCertificates(public, maxChain); err != nil {
+			return nil, err
+		}
+		k.key = k.chain[0].PublicKey
+	default:
+		return nil, fmt.Errorf("unknown key type %q", keyType)
+	}
+	bareType, canonical, err := canonicalID(k.key)
+	if err != nil {
+		return nil, err
+	}
+	if bareType != strings.TrimSuffix(keyType, "-x509") {
+		return nil, fmt.Errorf("key type %q holds a key of type %q", keyType, bareType)
+	}
+	k.canonical = canonical
+	return k, nil
+}
+
+// parsePEMKey reads a public key or a certificate that an administrator gave. A certificate stands for its key alone.
+func parsePEMKey(text string) (*publicKey, error) {
+	block, rest := pem.Decode([]byte(text))
+	if block == nil {
+		return nil, errors.New("not PEM; expected '-----BEGIN PUBLIC KEY-----' or '-----BEGIN CERTIFICATE-----'")
+	}
+	if next, _ := pem.Decode(rest); next != nil {
+		return nil, errors.New("more than one PEM block; give each key as an entry of its own")
+	}
+	k := &publicKey{}
+	var err error
+	switch block.Type {
+	case "PUBLIC KEY":
+		k.key, err = x509.ParsePKIXPublicKey(block.Bytes)
+	case "CERTIFICATE":
+		var cert *x509.Certificate
+		if cert, err = x509.ParseCertificate(block.Bytes); err == nil {
+			k.key = cert.PublicKey
+		}
+	default:
+		return nil, fmt.Errorf("PEM block %q is neither a public key nor a certificate", block.Type)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the %s: %w", strings.ToLower(block.Type), err)
+	}
+	if _, k.canonical, err = canonicalID(k.key); err != nil {
+		return nil, err
+	}
+	k.id = k.canonical
+	return k, nil
+}
+
+// parseCertificates reads a PEM bundle of at least one and at most limit certificates.
+func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %q is not a certificate", block.Type)
+		}
+		if len(certs) == limit {
+			return nil, fmt.Errorf("more than %d certificates", limit)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading certificate %d: %w", len(certs)+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("no PEM certificate found")
+	}
+	return certs, nil
+}
+
+// canonicalID returns the bare key type and the canonical ID of a key that is strong enough to count. The key is
+// encoded anew, so that another encoding of the same key is not another signer.
+func canonicalID(key crypto.PublicKey) (keyType, id string, err error) {
+	switch k := key.(type) {
+	case ed25519.PublicKey:
+		return typeEd25519, keyID(typeEd25519, k), nil
+	case *ecdsa.PublicKey:
+		switch k.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+			keyType = typeECDSA
+		default:
+			return "", "", fmt.Errorf("elliptic curve %s is not one of P-256, P-384 and P-521", k.Curve.Params().Name)
+		}
+	case *rsa.PublicKey:
+		if bits := k.N.BitLen(); bits < minRSABits || bits > maxRSABits {
+			return "", "", fmt.Errorf("an RSA key of %d bits; it must have from %d to %d", bits, minRSABits, maxRSABits)
+		}
+		keyType = typeRSA
+	default:
+		return "", "", fmt.Errorf("keys of type %T cannot sign this format", key)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "", "", fmt.Errorf("encoding the public key: %w", err)
+	}
+	return keyType, keyID(keyType, der), nil
+}
+
+// keyID is the hexadecimal SHA-256 of the canonical JSON of a key without its private part.
+func keyID(keyType string, public []byte) string {
+	sum := sha256.Sum256(appendCanonical(nil, object{
+		"keytype": keyType,
+		"keyval":  object{"private": nil, "public": base64.StdEncoding.EncodeToString(public)},
+	}))
+	return hex.EncodeToString(sum[:])
+}
+
+// verify reports whether sig is the key's signature over message. Every method hashes with SHA-256, whatever the size
+// of the key.
+func (k *publicKey) verify(method string, message, sig []byte) bool {
+	sum := sha256.Sum256(message)
+	switch pub := k.key.(type) {
+	case ed25519.PublicKey:
+		return method == "eddsa" && ed25519.Verify(pub, message, sig)
+	case *ecdsa.PublicKey:
+		size := (pub.Curve.Params().BitSize + 7) / 8
+		if method != "ecdsa" || len(sig) != 2*size {
+			return false
+		}
+		return ecdsa.Verify(pub, sum[:], new(big.Int).SetBytes(sig[:size]), new(big.Int).SetBytes(sig[size:]))
+	case *rsa.PublicKey:
+		switch method {
+		case "rsapss", "pycrypto-pkcs#1 pss":
+			opts := &rsa.PSSOptions{SaltLength: sha256.Size, Hash: crypto.SHA256}
+			return rsa.VerifyPSS(pub, crypto.SHA256, sum[:], sig, opts) == nil
+		case "rsapkcs1v15":
+			return rsa.VerifyPKCS1v15(pub, crypto.SHA256, sum[:], sig) == nil
+		}
+	}
+	return false
+}

@@ -1,0 +1,271 @@
+package notary
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const (
+	maxTimestampSize = 1 << 20
+	maxRootSize      = 1 << 20
+	maxFileSize      = 8 << 20
+	// maxTotalSize bounds the targets and delegations of one repository together.
+	maxTotalSize = 32 << 20
+	// maxFloors bounds what is remembered about roles that the server no longer lists.
+	maxFloors = 256
+)
+
+// files are the raw bytes of a verified set: enough to verify it again without a network.
+type files struct {
+	// roots is the chain of root files from the pinned one to the newest.
+	roots [][]byte
+	// others are timestamp, snapshot, targets and the delegations, by role.
+	others map[string][]byte
+}
+
+// floor is what was last seen of a role, below which its file must not fall.
+type floor struct {
+	version int64
+	// digest is that of the signed part: one version is published once. A further signature on it changes nothing.
+	digest [sha256.Size]byte
+	// keys are the canonical IDs that could sign the file.
+	keys []string
+	// listed says that the snapshot listed the role.
+	listed bool
+}
+
+// metadata verifies the files of one repository in the order of trust, from the root down: each method takes the raw
+// bytes of the next, and says what may be asked for after it. It is pure. A failed method ends it.
+type metadata struct {
+	rootRules
+	floors    map[string]floor // of the evidence held; nil without
+	seen      map[string]floor // what finish will hold
+	chain     []*rootFile
+	raw       files
+	timestamp *envelope
+	snapshot  *envelope
+	listed    map[string]fileMeta
+	verified  map[string]*signedTargets
+}
+
+func newMetadata(rules rootRules, floors map[string]floor) *metadata {
+	return &metadata{
+		rootRules: rules, floors: floors, seen: map[string]floor{},
+		raw: files{others: map[string][]byte{}}, verified: map[string]*signedTargets{},
+	}
+}
+
+// fault says which file of which repository breaks which rule.
+func fault(repository, file string, err error) *trust.Fault {
+	f := trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
+	return trust.NewFault(f.Reason, "%s: %s.json %w", repository, file, err)
+}
+
+// loadRoots takes the chain of roots. trusted is as in verifyChain.
+func (m *metadata) loadRoots(roots [][]byte, trusted int) error {
+	chain := make([]*rootFile, len(roots))
+	for i, raw := range roots {
+		var err error
+		if chain[i], err = decodeRoot(raw); err != nil {
+			return fault(m.repository, rootRole, fmt.Errorf("is unusable: %w", err))
+		}
+	}
+	chain, err := m.verifyChain(chain, trusted)
+	if err != nil {
+		return fault(m.repository, rootRole, err)
+	}
+	m.chain = chain
+	for _, f := range chain {
+		m.raw.roots = append(m.raw.roots, f.raw)
+	}
+	newest := m.newest()
+	if err := m.admit(rootRole, newest.envelope, newest.roles[rootRole]); err != nil {
+		return fault(m.repository, rootRole, err)
+	}
+	return nil
+}
+
+func (m *metadata) newest() *rootFile { return m.chain[len(m.chain)-1] }
+
+// admit refuses a verified file that is older than the one last seen, or another of the same version. A role whose keys
+// have all been replaced since starts anew: no older file can be signed by the new keys, and so a version that a stolen
+// key set too high can be left behind.
+func (m *metadata) admit(name string, e *envelope, r role) error {
+	now := floor{version: e.version, digest: e.digest, keys: r.canonical(), listed: true}
+	m.seen[name] = now
+	held, ok := m.floors[name]
+	if !ok || name != rootRole && !overlap(held.keys, now.keys) {
+		return nil
+	}
+	if now.version < held.version {
+		return trust.NewFault(v1alpha1.ReasonRollback, "is version %d, and version %d was seen before; the server offers old metadata", now.version, held.version)
+	}
+	if now.version == held.version && now.digest != held.digest {
+		return trust.NewFault(v1alpha1.ReasonRollback, "is version %d with other content than was seen under that version before", now.version)
+	}
+	return nil
+}
+
+func (r role) canonical() []string {
+	var ids []string
+	for _, k := range r.keys {
+		ids = append(ids, k.canonical)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
+
+// loadTop decodes and verifies timestamp.json, snapshot.json or targets.json: signed by the keys that root gives its
+// role, current, and not older than what is held.
+func (m *metadata) loadTop(name, typ string, raw []byte) (*envelope, []*publicKey, error) {
+	e, err := decodeEnvelope(raw, typ)
+	if err != nil {
+		return nil, nil, fault(m.repository, name, fmt.Errorf("is unusable: %w", err))
+	}
+	r := m.newest().roles[name]
+	signers, err := e.verify(r, m.counts)
+	if err == nil {
+		err = e.current(m.at)
+	}
+	if err == nil {
+		err = m.admit(name, e, r)
+	}
+	if err != nil {
+		return nil, nil, fault(m.repository, name, err)
+	}
+	m.raw.others[name] = raw
+	return e, signers, nil
+}
+
+// loadTimestamp takes timestamp.json and returns what it says of the snapshot.
+func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
+	e, _, err := m.loadTop(timestampRole, "Timestamp", raw)
+	if err != nil {
+		return fileMeta{}, err
+	}
+	m.timestamp = e
+	metas, err := field[object](e.signed, "meta")
+	if err != nil {
+		return fileMeta{}, fault(m.repository, timestampRole, err)
+	}
+	meta, err := decodeMeta(metas[snapshotRole])
+	if err == nil {
+		err = bounded(snapshotRole, meta)
+	}
+	if err != nil {
+		return fileMeta{}, fault(m.repository, timestampRole, fmt.Errorf("entry %s: %w", snapshotRole, err))
+	}
+	return meta, nil
+}
+
+func bounded(name string, meta fileMeta) error {
+	if meta.length > maxFileSize {
+		return trust.NewFault(v1alpha1.ReasonTooLarge, "lists %s with %d bytes, more than the %d that are read", name, meta.length, maxFileSize)
+	}
+	return nil
+}
+
+// loadSnapshot takes snapshot.json and returns what it says of targets and the delegations, whose names have then
+// passed the name rule. The root in use must be the one it lists.
+func (m *metadata) loadSnapshot(raw []byte, meta fileMeta) (map[string]fileMeta, error) {
+	if err := meta.check(raw); err != nil {
+		return nil, fault(m.repository, snapshotRole, err)
+	}
+	e, _, err := m.loadTop(snapshotRole, "Snapshot", raw)
+	if err != nil {
+		return nil, err
+	}
+	m.snapshot = e
+	if m.listed, err = decodeSnapshot(e.signed); err != nil {
+		return nil, fault(m.repository, snapshotRole, err)
+	}
+	root, ok := m.listed[rootRole]
+	if !ok {
+		return nil, fault(m.repository, snapshotRole, errors.New("does not list root"))
+	}
+	if err := root.check(m.newest().raw); err != nil {
+		return nil, fault(m.repository, rootRole, fmt.Errorf("is not the one that snapshot.json lists: %w", err))
+	}
+	delete(m.listed, rootRole)
+	if _, ok := m.listed[targetsRole]; !ok {
+		return nil, fault(m.repository, snapshotRole, trust.NewFault(v1alpha1.ReasonMetadataMissing, "does not list targets"))
+	}
+	return m.listed, nil
+}
+
+func decodeSnapshot(signed object) (map[string]fileMeta, error) {
+	metas, err := field[object](signed, "meta")
+	if err != nil {
+		return nil, err
+	}
+	if len(metas) > maxRoles+2 {
+		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists %d roles, more than the %d that are read", len(metas), maxRoles+2)
+	}
+	listed := make(map[string]fileMeta, len(metas))
+	var total int64
+	for name, v := range metas {
+		if name != rootRole && name != targetsRole {
+			if err := checkDelegation(name); err != nil {
+				return nil, fmt.Errorf("lists a role it must not: %w", err)
+			}
+		}
+		meta, err := decodeMeta(v)
+		if err != nil {
+			return nil, fmt.Errorf("entry %s: %w", name, err)
+		}
+		if err := bounded(name, meta); err != nil {
+			return nil, err
+		}
+		listed[name] = meta
+		total += meta.length
+	}
+	if total > maxTotalSize {
+		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists files of %d bytes together, more than the %d that are read", total, maxTotalSize)
+	}
+	return listed, nil
+}
+
+// expiry is when the first of the top-level files, or the certificates of the root, expires.
+func (m *metadata) expiry() (time.Time, string) {
+	end, file := m.newest().expires, rootRole
+	for _, next := range []struct {
+		at   time.Time
+		file string
+	}{
+		{m.certificateExpiry(m.chain), rootRole},
+		{m.timestamp.expires, timestampRole},
+		{m.snapshot.expires, snapshotRole},
+		{m.verified[targetsRole].expires, targetsRole},
+	} {
+		if next.at.Before(end) {
+			end, file = next.at, next.file
+		}
+	}
+	return end, file + ".json"
+}
+
+// finish returns the evidence of a set that has been loaded to its end.
+func (m *metadata) finish() *evidence {
+	for name, f := range m.floors {
+		if _, ok := m.seen[name]; !ok && len(m.seen) < maxFloors {
+			f.listed = false
+			m.seen[name] = f
+		}
+	}
+	ev := &evidence{root: m.Root, repository: m.repository, floors: m.seen}
+	ev.notAfter, ev.file = m.expiry()
+	ev.index(m.statements())
+	ev.raw = pack(m.raw)
+	ev.timestamp = sha256.Sum256(m.raw.others[timestampRole])
+	return ev
+}

@@ -1,0 +1,213 @@
+package notary
+
+import (
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// rootFile is a decoded root.json.
+type rootFile struct {
+	*envelope
+	raw   []byte
+	roles map[string]role
+}
+
+func decodeRoot(raw []byte) (*rootFile, error) {
+	e, err := decodeEnvelope(raw, "Root")
+	if err != nil {
+		return nil, err
+	}
+	keys, err := decodeKeys(e.signed, "keys")
+	if err != nil {
+		return nil, err
+	}
+	roles, err := field[object](e.signed, "roles")
+	if err != nil {
+		return nil, err
+	}
+	f := &rootFile{envelope: e, raw: raw, roles: map[string]role{}}
+	for _, name := range []string{rootRole, timestampRole, snapshotRole, targetsRole} {
+		o, err := field[object](roles, name)
+		if err != nil {
+			return nil, fmt.Errorf("role %s: %w", name, err)
+		}
+		if f.roles[name], err = decodeRole(o, keys); err != nil {
+			return nil, fmt.Errorf("role %s: %w", name, err)
+		}
+	}
+	return f, nil
+}
+
+// rootRules judge the root files of one repository at one time.
+type rootRules struct {
+	*Root
+	repository string
+	at         time.Time
+}
+
+// vouches reports whether a root key may count. For a key with a certificate, its leaf must come first and alone, be
+// for this repository and not be signed with SHA-1. An expired certificate is tolerated in an earlier root only.
+func (c rootRules) vouches(k *publicKey, earlier bool) bool {
+	if !c.counts(k) {
+		return false
+	}
+	if k.chain == nil {
+		return true
+	}
+	leaf := k.chain[0]
+	if leaf.IsCA || !commonNameIs(leaf.Subject.CommonName, c.repository) {
+		return false
+	}
+	for _, issuer := range k.chain[1:] {
+		if !issuer.IsCA {
+			return false
+		}
+	}
+	switch leaf.SignatureAlgorithm {
+	case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.MD5WithRSA, x509.MD2WithRSA:
+		return false
+	}
+	return earlier || !c.at.Before(leaf.NotBefore.Add(-clockLeeway)) && c.at.Before(leaf.NotAfter)
+}
+
+// clockLeeway is how much earlier than its start a certificate is accepted: clients give a day, for signers whose
+// clock is ahead.
+const clockLeeway = 24 * time.Hour
+
+// commonNameIs reports whether a certificate's common name is the repository, or a prefix of it followed by "*".
+func commonNameIs(commonName, repository string) bool {
+	if prefix, ok := strings.CutSuffix(commonName, "*"); ok {
+		return strings.HasPrefix(repository, prefix)
+	}
+	return commonName == repository
+}
+
+// pinned reports whether the TrustRoot pins a key that vouches, by its ID or by the CA of its certificate.
+func (c rootRules) pinned(k *publicKey, earlier bool) bool {
+	if c.pins[k.canonical] {
+		return true
+	}
+	if c.ca == nil || k.chain == nil {
+		return false
+	}
+	at := c.at
+	pool := x509.NewCertPool()
+	for i, cert := range k.chain {
+		if i > 0 {
+			pool.AddCert(cert)
+		}
+		if earlier && cert.NotAfter.Before(at) {
+			at = cert.NotAfter
+		}
+	}
+	if start := k.chain[0].NotBefore; at.Before(start) && start.Sub(at) <= clockLeeway {
+		at = start
+	}
+	_, err := k.chain[0].Verify(x509.VerifyOptions{
+		Roots: c.ca, Intermediates: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	return err == nil
+}
+
+// selfSigned returns the keys of a root's own root role that signed it and vouch for it, where they reach its threshold.
+func (c rootRules) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
+	signers, err := f.verify(f.roles[rootRole], func(k *publicKey) bool { return c.vouches(k, earlier) })
+	if err == nil {
+		return signers, nil
+	}
+	if late, lateErr := f.verify(f.roles[rootRole], func(k *publicKey) bool { return c.vouches(k, true) }); lateErr == nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataExpired, "the certificate of root key %s is not valid at %s; the root must be rotated to a new certificate",
+			late[0].canonical, c.at.Format(time.RFC3339))
+	}
+	if other := f.signers(f.roles[rootRole], c.counts); len(other) >= f.roles[rootRole].threshold {
+		return nil, fmt.Errorf("the certificate of root key %s does not vouch for this repository: its common name must be the repository, it must not be a CA, nor be signed with SHA-1",
+			other[0].canonical)
+	}
+	return nil, err
+}
+
+// isPinned reports whether a root may begin the chain of trust: signed to its own threshold, and by a key that is pinned.
+func (c rootRules) isPinned(f *rootFile, earlier bool) bool {
+	signers, err := c.selfSigned(f, earlier)
+	return err == nil && slices.ContainsFunc(signers, func(k *publicKey) bool { return c.pinned(k, earlier) })
+}
+
+// follows verifies that next is the version after prev, signed to prev's threshold.
+func (c rootRules) follows(prev, next *rootFile) error {
+	if next.version != prev.version+1 {
+		return fmt.Errorf("is version %d where version %d was due", next.version, prev.version+1)
+	}
+	if _, err := next.verify(prev.roles[rootRole], func(k *publicKey) bool { return c.vouches(k, true) }); err != nil {
+		return fmt.Errorf("version %d does not follow from version %d: %w", next.version, prev.version, err)
+	}
+	return nil
+}
+
+// verifyChain verifies consecutive roots, oldest first, and returns those from the newest pinned one, or from trusted
+// where that is earlier. trusted is the index of a root that was in use before, from where every step must hold even if
+// a later root is pinned; len(chain) where there is none.
+func (c rootRules) verifyChain(chain []*rootFile, trusted int) ([]*rootFile, error) {
+	last := len(chain) - 1
+	if _, err := c.selfSigned(chain[last], false); err != nil {
+		return nil, err
+	}
+	from := last
+	for from >= 0 && !c.isPinned(chain[from], from != last) {
+		from--
+	}
+	if from < 0 {
+		return nil, c.notPinned(chain[last])
+	}
+	from = min(from, trusted)
+	for i := from; i < last; i++ {
+		if _, err := c.selfSigned(chain[i], true); err != nil {
+			return nil, fmt.Errorf("version %d: %w", chain[i].version, err)
+		}
+		if err := c.follows(chain[i], chain[i+1]); err != nil {
+			return nil, err
+		}
+	}
+	return chain[from:], chain[last].current(c.at)
+}
+
+func (c rootRules) notPinned(f *rootFile) error {
+	var ids []string
+	for _, k := range f.signers(f.roles[rootRole], c.counts) {
+		ids = append(ids, k.canonical)
+	}
+	return trust.NewFault(v1alpha1.ReasonRootNotPinned,
+		"is signed by root key %s, which spec.notary.root of TrustRoot %q does not pin, and no earlier root that it pins leads there; compare with 'docker trust inspect' before pinning it",
+		strings.Join(ids, ", "), c.name)
+}
+
+// certificateExpiry is when so many of a root's certificates will have expired that it no longer reaches its threshold,
+// or that no pinned key is left to vouch for it. Zero: never.
+func (c rootRules) certificateExpiry(chain []*rootFile) time.Time {
+	f := chain[len(chain)-1]
+	signers, err := c.selfSigned(f, false)
+	if err != nil {
+		return c.at
+	}
+	var all, pinned []time.Time
+	for _, k := range signers {
+		end := forever
+		if k.chain != nil {
+			end = k.chain[0].NotAfter.UTC()
+		}
+		all = append(all, end)
+		if c.pinned(k, false) {
+			pinned = append(pinned, end)
+		}
+	}
+	end := latest(all, f.roles[rootRole].threshold)
+	if len(chain) == 1 {
+		end = earliest(end, latest(pinned, 1))
+	}
+	return end
+}
