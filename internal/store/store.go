@@ -169,6 +169,8 @@ type Root struct {
 	Fault *trust.Fault
 	// Version tells one publication from another, so that a controller need not publish what is in force already.
 	Version string
+	// Fingerprints are what the root of trust is pinned to, for the status.
+	Fingerprints []string
 	// Remap gives the signed name of a pulled repository; the longest prefix applies.
 	Remap []Remap
 }
@@ -231,13 +233,8 @@ func (s *Store) MarkPrimed() {
 	})
 }
 
-// RootVersion returns the version of a published trust root, empty if there is none.
-func (s *Snapshot) RootVersion(name string) string {
-	if r := s.roots[name]; r != nil {
-		return r.Version
-	}
-	return ""
-}
+// Root returns a published trust root, nil if there is none. It must not be changed.
+func (s *Snapshot) Root(name string) *Root { return s.roots[name] }
 
 // PolicyVersion returns the version of a published policy, empty if there is none.
 func (s *Snapshot) PolicyVersion(name string) string { return s.policies[name].version }

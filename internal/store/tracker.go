@@ -136,16 +136,10 @@ func (t *Tracker) Renew(ctx context.Context, root string, image imageref.Ref) er
 func (t *Tracker) demand(ctx context.Context, k Key) error {
 	now := t.clock.Now()
 	t.mu.Lock()
-	e := t.entry(k, now)
-	e.asked = now
-	recent := now.Before(e.retry)
-	fault := e.fault
+	t.entry(k, now).asked = now
 	t.mu.Unlock()
-	if recent {
-		if fault != nil {
-			return fault
-		}
-		return nil
+	if recent, err := t.recent(k); recent {
+		return err
 	}
 	select {
 	case r := <-t.start(k):
@@ -153,6 +147,18 @@ func (t *Tracker) demand(ctx context.Context, k Key) error {
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Repository, k.Root, ctx.Err())
 	}
+}
+
+// recent says whether a fetch was made a moment ago, and how it ended.
+func (t *Tracker) recent(k Key) (bool, error) {
+	now := t.clock.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entry(k, now)
+	if e.fault != nil {
+		return now.Before(e.retry), e.fault
+	}
+	return now.Before(e.retry), nil
 }
 
 // entry returns the state of a repository; the lock is held.
@@ -169,6 +175,10 @@ func (t *Tracker) entry(k Key, now time.Time) *tracked {
 // leave without ending it.
 func (t *Tracker) start(k Key) <-chan singleflight.Result {
 	return t.flights.DoChan(k.Root+" "+k.Repository, func() (any, error) {
+		// Another may have ended since the caller last looked.
+		if recent, err := t.recent(k); recent {
+			return nil, err
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 		defer cancel()
 		return nil, t.fetch(ctx, k)
@@ -256,9 +266,9 @@ func (t *Tracker) record(k Key, old, next *held, fault *trust.Fault) {
 		e.due, e.retry = now.Add(jitter(p.interval)), now.Add(renewAge)
 	} else {
 		changed = changed || fault.Reason != e.fault.Reason
-		wait := firstRetry << min(e.failures, 20)
+		wait := jitter(firstRetry << min(e.failures, 20))
 		e.failures++
-		e.due, e.retry = now.Add(jitter(min(wait, p.interval))), now.Add(jitter(min(wait, lastRetry)))
+		e.due, e.retry = now.Add(min(wait, p.interval)), now.Add(min(wait, lastRetry))
 	}
 	e.fault = fault
 	t.mu.Unlock()

@@ -1,0 +1,67 @@
+package options
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"github.com/countersign-dev/countersign/internal/policy"
+)
+
+func TestParse(t *testing.T) {
+	cases := map[string]struct {
+		args []string
+		want func(*Options)
+		err  string
+	}{
+		"defaults":         {want: func(*Options) {}},
+		"uncovered":        {args: []string{"--uncovered-images=Deny"}, want: func(o *Options) { o.Uncovered = policy.UncoveredDeny }},
+		"url":              {args: []string{"--webhook-url=https://127.0.0.1:9443"}, want: func(o *Options) { o.WebhookURL = "https://127.0.0.1:9443" }},
+		"exempt":           {args: []string{"--exempt-namespaces=a,b"}, want: func(o *Options) { o.ExemptNamespaces = []string{"a", "b"} }},
+		"uncovered typo":   {args: []string{"--uncovered-images=allow"}, err: "--uncovered-images=allow: must be Allow, Warn or Deny"},
+		"plain url":        {args: []string{"--webhook-url=http://127.0.0.1:9443"}, err: "--webhook-url"},
+		"port":             {args: []string{"--webhook-port=70000"}, err: "--webhook-port=70000"},
+		"namespace":        {args: []string{"--namespace=Not_One"}, err: `"Not_One" is not the name of a namespace`},
+		"exempt pattern":   {args: []string{"--exempt-namespaces=team-*"}, err: `"team-*" is not the name of a namespace`},
+		"argument":         {args: []string{"serve"}, err: `unexpected argument "serve"`},
+		"unknown flag":     {args: []string{"--webhok-port=1"}, err: "unknown flag"},
+		"several problems": {args: []string{"--webhook-port=0", "--webhook-url=x"}, err: "--webhook-url=x"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := Parse(c.args)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Fatalf("error = %v, want it to say %q", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", HealthProbeBindAddress: ":8081",
+				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0]}
+			c.want(&want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestHelp(t *testing.T) {
+	if _, err := Parse([]string{"--help"}); !errors.Is(err, pflag.ErrHelp) {
+		t.Errorf("error = %v, want pflag.ErrHelp", err)
+	}
+}
+
+func TestExempt(t *testing.T) {
+	o := Options{Namespace: "countersign-system", ExemptNamespaces: []string{"legacy", "kube-system"}}
+	want := []string{"countersign-system", "kube-node-lease", "kube-public", "kube-system", "legacy"}
+	if diff := cmp.Diff(want, o.Exempt()); diff != "" {
+		t.Error(diff)
+	}
+}

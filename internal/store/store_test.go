@@ -1,0 +1,399 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// fact is evidence that is told apart by its pointer.
+type fact struct{ expires time.Time }
+
+func (*fact) Tag(string) []trust.Statement    { return nil }
+func (*fact) Digest(string) []trust.Statement { return nil }
+func (f *fact) Expiry() (time.Time, string)   { return f.expires, "timestamp" }
+
+// scripted is a trust root whose answers a test sets: what no real server can be made to show on demand.
+type scripted struct {
+	fetches atomic.Int32
+	fetch   func(ctx context.Context, held trust.Evidence) (trust.Evidence, error)
+	recheck func(held trust.Evidence) (trust.Evidence, error)
+	probe   error
+}
+
+func (s *scripted) Probe(context.Context) error { return s.probe }
+
+func (s *scripted) Fetch(ctx context.Context, _ string, held trust.Evidence) (trust.Evidence, error) {
+	s.fetches.Add(1)
+	return s.fetch(ctx, held)
+}
+
+func (s *scripted) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) {
+	if s.recheck == nil {
+		return held, nil
+	}
+	return s.recheck(held)
+}
+
+func returning(e trust.Evidence, err error) func(context.Context, trust.Evidence) (trust.Evidence, error) {
+	return func(context.Context, trust.Evidence) (trust.Evidence, error) { return e, err }
+}
+
+var app = imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}
+
+type bench struct {
+	*Store
+	*Tracker
+	clock   *clocktesting.FakeClock
+	changes atomic.Int32
+}
+
+func newBench(root trust.Root) *bench {
+	b := &bench{Store: New(policy.UncoveredAllow), clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))}
+	b.Tracker = NewTracker(b.Store, b.clock, func(string) { b.changes.Add(1) })
+	b.PutRoot("acme", Root{Root: root})
+	return b
+}
+
+func (b *bench) holds(t *testing.T, want trust.Evidence) {
+	t.Helper()
+	got, err := b.Load().Evidence("acme", app)
+	if err != nil || got != want {
+		t.Fatalf("Evidence = %v, %v; want %v", got, err, want)
+	}
+}
+
+func (b *bench) faults(t *testing.T, reason string) {
+	t.Helper()
+	got, err := b.Load().Evidence("acme", app)
+	var f *trust.Fault
+	if got != nil || !errors.As(err, &f) || f.Reason != reason {
+		t.Fatalf("Evidence = %v, %v; want a fault %s", got, err, reason)
+	}
+}
+
+func TestHerdCostsOneFetch(t *testing.T) {
+	release := make(chan struct{})
+	signed := &fact{}
+	root := &scripted{fetch: func(context.Context, trust.Evidence) (trust.Evidence, error) {
+		<-release
+		return signed, nil
+	}}
+	b := newBench(root)
+	var wg sync.WaitGroup
+	errs := make(chan error, 500)
+	for range 500 {
+		wg.Go(func() { errs <- b.Ensure(t.Context(), "acme", app) })
+	}
+	eventually(t, "the first fetch", func() bool { return root.fetches.Load() > 0 })
+	close(release)
+	wg.Wait()
+	for range 500 {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := root.fetches.Load(); n != 1 {
+		t.Errorf("500 callers cost %d fetches, want 1", n)
+	}
+	b.holds(t, signed)
+}
+
+func TestFetchGoesOnBehindACallerThatLeaves(t *testing.T) {
+	release, signed := make(chan struct{}), &fact{}
+	b := newBench(&scripted{fetch: func(ctx context.Context, _ trust.Evidence) (trust.Evidence, error) {
+		select {
+		case <-release:
+			return signed, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.Ensure(ctx, "acme", app); !errors.Is(err, context.Canceled) {
+		t.Fatalf("Ensure = %v, want the context's error", err)
+	}
+	close(release)
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	b.holds(t, signed)
+}
+
+func TestFaultKeepsWhatWasVerified(t *testing.T) {
+	signed := &fact{expires: time.Unix(1_900_000_000, 0)}
+	root := &scripted{fetch: returning(signed, nil)}
+	b := newBench(root)
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	root.fetch = returning(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "down"))
+	b.clock.Step(time.Minute)
+	changes := b.changes.Load()
+	if err := b.Renew(t.Context(), "acme", app); err == nil {
+		t.Fatal("Renew hid the fault")
+	}
+	b.holds(t, signed)
+	if b.changes.Load() == changes {
+		t.Error("nobody was told of the fault")
+	}
+	got := b.Status("acme")
+	if got.Tracked != 1 || got.Failing != 1 || got.Faults[0].Fault.Reason != v1alpha1.ReasonUnreachable {
+		t.Errorf("Status = %+v, want one failing repository", got)
+	}
+	if !got.Expires.Equal(signed.expires) || got.ExpiresFirst != "registry.example.com/acme/app timestamp" {
+		t.Errorf("expiry = %s, %q", got.Expires, got.ExpiresFirst)
+	}
+}
+
+func TestFaultIsNoVerdictAndIsTriedAgain(t *testing.T) {
+	cases := map[string]struct {
+		fetch  func(context.Context, trust.Evidence) (trust.Evidence, error)
+		reason string
+	}{
+		"typed fault":   {returning(nil, trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "who are you")), v1alpha1.ReasonTLSNotTrusted},
+		"untyped error": {returning(nil, errors.New("odd")), v1alpha1.ReasonMetadataInvalid},
+		"nil evidence":  {returning(nil, nil), v1alpha1.ReasonMetadataInvalid},
+		"panic":         {func(context.Context, trust.Evidence) (trust.Evidence, error) { panic("hostile") }, v1alpha1.ReasonMetadataInvalid},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			root := &scripted{fetch: c.fetch}
+			b := newBench(root)
+			if err := b.Ensure(t.Context(), "acme", app); err == nil {
+				t.Fatal("Ensure hid the fault")
+			}
+			b.faults(t, c.reason)
+			if err := b.Ensure(t.Context(), "acme", app); err == nil || root.fetches.Load() != 1 {
+				t.Fatalf("a fault of a moment ago: Ensure = %v after %d fetches, want the fault and no second one", err, root.fetches.Load())
+			}
+			signed := &fact{}
+			root.fetch = returning(signed, nil)
+			b.clock.Step(2 * firstRetry)
+			if err := b.Ensure(t.Context(), "acme", app); err != nil {
+				t.Fatal(err)
+			}
+			b.holds(t, signed)
+		})
+	}
+}
+
+func TestRenewAsksAtMostEveryFewSeconds(t *testing.T) {
+	root := &scripted{fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
+		if held != nil {
+			return held, nil
+		}
+		return &fact{}, nil
+	}}
+	b := newBench(root)
+	for range 10 {
+		if err := b.Renew(t.Context(), "acme", app); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := root.fetches.Load(); n != 1 {
+		t.Errorf("ten renewals at once cost %d fetches, want 1", n)
+	}
+	b.clock.Step(renewAge)
+	if err := b.Renew(t.Context(), "acme", app); err != nil || root.fetches.Load() != 2 {
+		t.Errorf("a renewal after %s: %v, %d fetches, want a second one", renewAge, err, root.fetches.Load())
+	}
+}
+
+func TestRootReplacedDuringAFetch(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	older := &scripted{fetch: func(context.Context, trust.Evidence) (trust.Evidence, error) {
+		close(entered)
+		<-release
+		return &fact{}, nil
+	}}
+	b := newBench(older)
+	done := make(chan error, 1)
+	go func() { done <- b.Ensure(t.Context(), "acme", app) }()
+	<-entered
+	signed := &fact{}
+	newer := &scripted{fetch: returning(signed, nil)}
+	b.PutRoot("acme", Root{Root: newer})
+	close(release)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	b.holds(t, signed)
+}
+
+func TestEditedRootVerifiesAgain(t *testing.T) {
+	signed := &fact{}
+	b := newBench(&scripted{fetch: returning(signed, nil)})
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	revoked := trust.NewFault(v1alpha1.ReasonRootNotPinned, "another pin")
+	b.PutRoot("acme", Root{Root: &scripted{recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, revoked }}})
+	b.faults(t, v1alpha1.ReasonRootNotPinned)
+	b.PutRoot("acme", Root{Root: &scripted{}})
+	b.holds(t, signed)
+}
+
+func TestUsable(t *testing.T) {
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	b.PutRoot("broken", Root{Fault: trust.NewFault(v1alpha1.ReasonInvalidKey, "spec.notary.root.keys[0]: not PEM")})
+	cases := map[string]struct {
+		root, reason string
+	}{
+		"missing": {"other", v1alpha1.ReasonTrustRootNotFound},
+		"broken":  {"broken", v1alpha1.ReasonTrustRootNotReady},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var f *trust.Fault
+			if err := b.Load().Usable(c.root); !errors.As(err, &f) || f.Reason != c.reason {
+				t.Errorf("Usable = %v, want %s", err, c.reason)
+			}
+			if e, err := b.Load().Evidence(c.root, app); e != nil || err == nil {
+				t.Errorf("Evidence = %v, %v; want an error", e, err)
+			}
+			if err := b.Ensure(t.Context(), c.root, app); err == nil {
+				t.Error("Ensure of a root that is not usable succeeded")
+			}
+		})
+	}
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	b.DropRoot("acme")
+	if _, err := b.Load().Evidence("acme", app); err == nil {
+		t.Error("evidence outlived its trust root")
+	}
+}
+
+func TestRefreshInTheBackground(t *testing.T) {
+	signed := &fact{}
+	root := &scripted{fetch: returning(signed, nil)}
+	b := newBench(root)
+	b.Reset("acme", time.Minute)
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	eventually(t, "the ticker", b.clock.HasWaiters)
+	b.clock.Step(time.Minute)
+	eventually(t, "a refresh once the interval is over", func() bool { return root.fetches.Load() == 2 })
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDueWithJitter(t *testing.T) {
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	b.Reset("acme", time.Minute)
+	for _, k := range b.dueNow() { // the probe
+		<-b.start(k)
+	}
+	for i := range 200 {
+		image := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)}
+		if err := b.Ensure(t.Context(), "acme", image); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.clock.Step(48*time.Second - time.Millisecond)
+	if due := b.dueNow(); len(due) > 0 {
+		t.Errorf("%d repositories due before 80 %% of the interval", len(due))
+	}
+	b.clock.Step(6 * time.Second)
+	early := len(b.dueNow())
+	b.clock.Step(6*time.Second + time.Millisecond)
+	late := len(b.dueNow())
+	if early < 20 || late < 20 || early+late < 200 {
+		t.Errorf("%d due in the first half of the jitter and %d in the second, want all 200 spread over both", early, late)
+	}
+}
+
+func TestUnsignedIsForgotten(t *testing.T) {
+	root := &scripted{fetch: returning(trust.Unsigned{}, nil)}
+	b := newBench(root)
+	other := imageref.Ref{Host: "registry.example.com", Path: "acme/signed"}
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	root.fetch = returning(&fact{}, nil)
+	if err := b.Ensure(t.Context(), "acme", other); err != nil {
+		t.Fatal(err)
+	}
+	b.clock.Step(forgetAfter + time.Second)
+	b.dueNow()
+	if _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
+		t.Errorf("unsigned repository: %v, want it forgotten", err)
+	}
+	if _, err := b.Load().Evidence("acme", other); err != nil {
+		t.Errorf("signed repository: %v, want it kept", err)
+	}
+	if got := b.Status("acme").Tracked; got != 1 {
+		t.Errorf("tracked = %d, want 1", got)
+	}
+}
+
+func TestProbe(t *testing.T) {
+	root := &scripted{probe: trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "HTML")}
+	b := newBench(root)
+	b.Reset("acme", time.Minute)
+	probe := func() {
+		for _, k := range b.dueNow() {
+			<-b.start(k)
+		}
+	}
+	probe()
+	if got := b.Status("acme"); got.Server == nil || got.Server.Reason != v1alpha1.ReasonUnexpectedAnswer || got.Tracked != 0 {
+		t.Errorf("Status = %+v, want the probe's fault and no repository", got)
+	}
+	root.probe = nil
+	b.clock.Step(time.Minute)
+	probe()
+	if got := b.Status("acme"); got.Server != nil {
+		t.Errorf("Status = %+v, want no fault after the server has answered", got)
+	}
+}
+
+func TestSignedRepository(t *testing.T) {
+	r := Root{Remap: []Remap{
+		{Prefix: "mirror.example.com/", SignedPrefix: "docker.io/"},
+		{Prefix: "mirror.example.com/acme/", SignedPrefix: "registry.example.com/acme/"},
+	}}
+	got := map[string]string{}
+	want := map[string]string{
+		"mirror.example.com/library/nginx": "docker.io/library/nginx",
+		"mirror.example.com/acme/app":      "registry.example.com/acme/app",
+		"mirror.example.com.evil/app":      "mirror.example.com.evil/app",
+		"registry.example.com/app":         "registry.example.com/app",
+	}
+	for repository := range want {
+		got[repository] = r.signedRepository(repository)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out waiting for %s", what)
+		}
+	}
+}
