@@ -75,7 +75,8 @@ type Decision struct {
 	// Audits are for the log: what policies in mode Audit would have denied. Each is one line, sorted.
 	Audits []string
 	// NotLoaded names the trust roots whose evidence for the image's repository must be fetched before a decision is
-	// possible; the verdict is then CouldNotCheck. Sorted, without repetition.
+	// possible; the verdict is then CouldNotCheck, or Admitted where only policies in mode Warn or Audit wait for them.
+	// Sorted, without repetition.
 	NotLoaded []string
 	// Consulted names the trust roots whose evidence a denial rests on, so that the caller can bring them up to date
 	// and ask once more. Sorted, without repetition; empty where Admitted.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -12,8 +13,9 @@ import (
 // it was looked.
 func (e *evaluation) explain(policies []*Policy, c choice) []string {
 	if c.rival != "" {
-		return []string{fmt.Sprintf("%s: two digests have every signature they need, %s and %s (TrustRoot %q), and none is chosen; deploy one by its digest, or remove the signatures of the other%s",
-			policyNames(policies), short(c.digest), short(c.rival), c.root, e.faults(policies))}
+		return []string{join(fmt.Sprintf("%s: two digests have every signature they need, %s and %s (TrustRoot %q), and neither is chosen",
+			policyNames(policies), short(c.digest), short(c.rival), c.root),
+			"deploy one by its digest, or remove the signatures of the other", e.faults(policies))}
 	}
 	var parts []string
 	for _, p := range policies {
@@ -27,8 +29,8 @@ func (e *evaluation) explain(policies []*Policy, c choice) []string {
 	// Each policy holds for some digest, and no digest is acceptable to all.
 	for _, p := range policies {
 		if len(p.requirements) > 0 {
-			parts = append(parts, fmt.Sprintf("ImagePolicy %q: holds for %s, which another policy does not accept%s",
-				p.name, list(shorten(e.holdsFor(p))), e.faults(policies)))
+			parts = append(parts, join(fmt.Sprintf("ImagePolicy %q: holds for %s, which another policy does not accept",
+				p.name, list(shorten(e.holdsFor(p)))), e.faults([]*Policy{p})))
 		}
 	}
 	return parts
@@ -52,22 +54,21 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	if len(p.requirements) == 0 || len(e.holdsFor(p)) > 0 {
 		return ""
 	}
-	var text string
-	switch candidates := e.candidates(p); {
+	faults := e.faults([]*Policy{p})
+	candidates := e.candidates(p)
+	switch {
 	case e.image.Digest != "":
-		text = e.explainDigest(p, e.image.Digest) + e.otherDigests(p, e.image.Digest)
+		return join(e.explainDigest(p, e.image.Digest), e.otherDigests(p, e.image.Digest), faults)
 	case len(candidates) == 0:
-		text = list(e.unmet(p, "", "it")) + "; " + e.statements(p, "no signatures for this tag")
+		return join(list(e.unmet(p, "", "it")), e.statements(p, "no signatures for this tag"), faults)
 	case len(candidates) == 1:
-		text = e.explainDigest(p, candidates[0])
-	default:
-		var unmet []string
-		for _, digest := range candidates {
-			unmet = append(unmet, e.unmet(p, digest, short(digest))...)
-		}
-		text = "the roles signed different digests: " + list(unmet) + "; " + e.statements(p, "")
+		return join(e.explainDigest(p, candidates[0]), faults)
 	}
-	return text + e.faults([]*Policy{p})
+	var unmet []string
+	for _, digest := range candidates {
+		unmet = append(unmet, e.unmet(p, digest, short(digest))...)
+	}
+	return join("the roles signed different digests: "+list(unmet), e.statements(p, ""), faults)
 }
 
 func (e *evaluation) explainBlocked(p *Policy) string {
@@ -87,29 +88,34 @@ func (e *evaluation) explainBlocked(p *Policy) string {
 	return strings.Join(texts, "; ")
 }
 
-// faults says which of the policies' trust roots could not be checked. It begins with a separator.
+// faults says which of the policies' trust roots could not be checked, and why.
 func (e *evaluation) faults(policies []*Policy) string {
-	var text strings.Builder
+	var texts []string
 	for _, root := range e.rootsWhere(policies, func(s *source) bool { return s.fault != nil }) {
-		fmt.Fprintf(&text, "; could not check TrustRoot %q: %s", root, clean(e.source(root).fault.Error(), maxFaultText))
+		texts = append(texts, fmt.Sprintf("could not check TrustRoot %q: %s", root, clean(e.source(root).fault.Error(), maxFaultText)))
 	}
-	return text.String()
+	return join(texts...)
 }
 
 // explainDigest says which requirements one digest does not meet, and who did sign it.
 func (e *evaluation) explainDigest(p *Policy, digest string) string {
 	name, none := short(digest), "no signatures for this tag"
-	if e.image.Digest != "" {
-		none = "no signatures for this digest"
+	switch {
+	case e.image.Tag == "":
+		name, none = name+" under any tag", "no signatures for this digest"
+	case e.image.Digest != "":
+		none = "no signatures for this tag and digest"
 	}
-	if e.image.Tag == "" {
-		name += " under any tag"
-	}
-	return list(e.unmet(p, digest, name)) + "; " + e.signers(p, digest, none)
+	return join(list(e.unmet(p, digest, name)), e.signers(p, digest, none))
 }
 
-// unmet lists the requirements of the policy that a digest does not meet.
+// unmet lists the requirements of the policy that a digest does not meet. Where a trust root could not be checked it
+// does not claim that nobody signed.
 func (e *evaluation) unmet(p *Policy, digest, name string) []string {
+	signed, hasNot := "signed", "has not signed"
+	if e.faulty([]*Policy{p}) {
+		signed, hasNot = "are known to have signed", "is not known to have signed"
+	}
 	var texts []string
 	for _, r := range p.requirements {
 		n := e.count(p, r, digest)
@@ -120,9 +126,9 @@ func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 			for _, role := range r.roles {
 				roles = append(roles, roleText(role))
 			}
-			texts = append(texts, fmt.Sprintf("%d of %d needed signed %s, of %s", n, r.need, name, list(roles)))
+			texts = append(texts, fmt.Sprintf("%d of %d needed %s %s, of %s", n, r.need, signed, name, list(roles)))
 		default:
-			texts = append(texts, fmt.Sprintf("role %s has not signed %s", quote(r.roles[0], maxName), name))
+			texts = append(texts, fmt.Sprintf("role %s %s %s", quote(r.roles[0], maxName), hasNot, name))
 		}
 	}
 	return texts
@@ -167,7 +173,7 @@ func (e *evaluation) otherDigests(p *Policy, digest string) string {
 	if e.image.Tag == "" {
 		return ""
 	}
-	return e.perRoot(p, "", "; the tag is signed otherwise: ", "", func(s *source) []string {
+	return e.perRoot(p, "", "the tag is signed otherwise: ", "", func(s *source) []string {
 		var texts []string
 		for _, st := range e.live(s, "") {
 			if st.Digest != digest {
@@ -232,7 +238,8 @@ func (e *evaluation) candidates(p *Policy) []string {
 	for _, root := range p.roots {
 		s := e.source(root)
 		for _, st := range e.about(s) {
-			if !e.past(st.NotAfter) && slices.Contains(p.roles, st.Role) && !slices.Contains(digests, st.Digest) {
+			if !e.past(st.NotAfter) && imageref.ValidDigest(st.Digest) &&
+				slices.Contains(p.roles, st.Role) && !slices.Contains(digests, st.Digest) {
 				digests = append(digests, st.Digest)
 			}
 		}

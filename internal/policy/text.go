@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -22,25 +23,23 @@ const (
 // line is the one line about an image: the image as the workload has it and the parts, one for each policy, as many as
 // the bound allows.
 func line(image string, parts ...string) string {
+	const reserve = len("; and 1000000 more policies")
 	text := "image " + quote(image, maxImageText) + ": "
 	for i, part := range parts {
 		if i > 0 {
-			part = "; " + part
-		}
-		more := ""
-		if rest := len(parts) - i - 1; rest > 0 {
-			more = fmt.Sprintf("; and %d more", rest)
-		}
-		if len(text)+len(part)+len(more) > maxLine {
-			left := len(parts) - i
-			if i == 0 {
-				return text + cut(part, maxLine-len(text)-len(more)) + more
+			if len(text)+len("; ")+len(part) > maxLine-reserve {
+				return text + fmt.Sprintf("; and %d more policies", len(parts)-i)
 			}
-			return text + fmt.Sprintf("; and %d more", left)
+			text += "; "
 		}
-		text += part
+		text += cut(part, maxLine-reserve-len(text))
 	}
 	return text
+}
+
+// join puts clauses one after another, and leaves out the empty ones.
+func join(clauses ...string) string {
+	return strings.Join(slices.DeleteFunc(clauses, func(s string) bool { return s == "" }), "; ")
 }
 
 // list joins items with commas, the first few of them.

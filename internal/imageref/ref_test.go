@@ -1,0 +1,174 @@
+package imageref_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/internal/imageref"
+)
+
+var (
+	hexA    = strings.Repeat("a", 64)
+	digestA = "sha256:" + hexA
+	digestB = "sha256:" + strings.Repeat("b", 64)
+)
+
+func TestParse(t *testing.T) {
+	tests := map[string]struct {
+		in   string
+		want imageref.Ref
+	}{
+		"short name":                  {"nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
+		"short name with tag":         {"nginx:1.27", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "1.27"}},
+		"short name with digest":      {"nginx@" + digestA, imageref.Ref{Host: "docker.io", Path: "library/nginx", Digest: digestA}},
+		"user on docker.io":           {"acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest"}},
+		"docker.io without library":   {"docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
+		"docker.io in capitals":       {"Docker.IO/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
+		"docker.io with port":         {"docker.io:443/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
+		"docker.io on another port":   {"docker.io:5000/nginx", imageref.Ref{Host: "docker.io:5000", Path: "nginx", Tag: "latest"}},
+		"old name of docker.io":       {"INDEX.docker.io:443/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest"}},
+		"old name, short":             {"index.docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
+		"registry":                    {"registry.example.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
+		"upper-case host":             {"Registry.EXAMPLE.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
+		"upper-case tag stays":        {"registry.example.com/acme/app:V1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "V1"}},
+		"default port":                {"registry.example.com:443/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
+		"default port, zeros":         {"registry.example.com:00443/acme/app", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "latest"}},
+		"other port, zeros":           {"registry.example.com:05000/acme/app", imageref.Ref{Host: "registry.example.com:5000", Path: "acme/app", Tag: "latest"}},
+		"port 80 is not the default":  {"registry.example.com:80/app", imageref.Ref{Host: "registry.example.com:80", Path: "app", Tag: "latest"}},
+		"localhost":                   {"localhost/app", imageref.Ref{Host: "localhost", Path: "app", Tag: "latest"}},
+		"localhost, default port":     {"LOCALHOST:443/app", imageref.Ref{Host: "localhost", Path: "app", Tag: "latest"}},
+		"localhost, port":             {"localhost:5000/app", imageref.Ref{Host: "localhost:5000", Path: "app", Tag: "latest"}},
+		"single label keeps its port": {"REGISTRY:443/app", imageref.Ref{Host: "registry:443", Path: "app", Tag: "latest"}},
+		"IPv4":                        {"10.0.0.1:5000/app", imageref.Ref{Host: "10.0.0.1:5000", Path: "app", Tag: "latest"}},
+		"IPv6":                        {"[::1]:5000/app:v1", imageref.Ref{Host: "[::1]:5000", Path: "app", Tag: "v1"}},
+		"IPv6, default port":          {"[::1]:443/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1"}},
+		"IPv6, long form":             {"[0:0:0:0:0:0:0:1]/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1"}},
+		"IPv6, capitals and zeros":    {"[2001:DB8::000A]/app:v1", imageref.Ref{Host: "[2001:db8::a]", Path: "app", Tag: "v1"}},
+		"tag and digest":              {"registry.example.com/app:v1@" + digestA, imageref.Ref{Host: "registry.example.com", Path: "app", Tag: "v1", Digest: digestA}},
+		"longest tag":                 {"registry.example.com/app:" + strings.Repeat("t", 128), imageref.Ref{Host: "registry.example.com", Path: "app", Tag: strings.Repeat("t", 128)}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := imageref.Parse(tc.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("Parse(%q) (-want +got):\n%s", tc.in, diff)
+			}
+			again, err := imageref.Parse(got.String())
+			if err != nil || again != got {
+				t.Errorf("Parse(%q) = %+v, %v; want %+v", got.String(), again, err, got)
+			}
+		})
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	tests := map[string]struct{ in, want string }{
+		"empty":                      {"", "empty"},
+		"too long":                   {strings.Repeat("a/", 600) + "a", "longer than 1024 bytes"},
+		"path too long":              {"registry.example.com/" + strings.Repeat("a", 256), "255"},
+		"white space":                {" nginx", "invalid reference format"},
+		"line break":                 {"nginx\nx", "invalid reference format"},
+		"upper-case path":            {"registry.example.com/Acme/app", "lowercase"},
+		"upper-case short name":      {"Nginx", "lowercase"},
+		"upper-case first segment":   {"Acme/app", "has capitals"},
+		"tag too long":               {"nginx:" + strings.Repeat("t", 129), "invalid reference format"},
+		"empty tag":                  {"nginx:", "invalid reference format"},
+		"scheme":                     {"https://registry.example.com/app", "port"},
+		"port not a number":          {"registry.example.com:http/app", "port"},
+		"port zero":                  {"registry.example.com:0/app", "port"},
+		"port too great":             {"registry.example.com:65536/app", "port"},
+		"port with sign":             {"registry.example.com:+443/app", "port"},
+		"final dot in the host":      {"registry.example.com./app", "invalid reference format"},
+		"host alone":                 {"registry.example.com/", "invalid reference format"},
+		"dots for a path":            {"registry.example.com/../app", "invalid reference format"},
+		"IPv6 broken":                {"[::zz]/app", "IPv6"},
+		"IPv6 with zone":             {"[fe80::1%eth0]/app", "IPv6"},
+		"IPv6 without bracket":       {"::1]/app", "invalid reference format"},
+		"IPv4 as IPv6":               {"[::ffff:102:304]/app", "write the IPv4 address"},
+		"sha512":                     {"nginx@sha512:" + strings.Repeat("a", 128), "use the sha256 digest"},
+		"sha384":                     {"nginx@sha384:" + strings.Repeat("a", 96), "use the sha256 digest"},
+		"digest too short":           {"nginx@sha256:" + hexA[1:], "64 lower-case"},
+		"digest too long":            {"nginx@sha256:" + hexA + "a", "64 lower-case"},
+		"digest in capitals":         {"nginx@sha256:" + strings.ToUpper(hexA), "64 lower-case"},
+		"digest not hexadecimal":     {"nginx@sha256:" + hexA[1:] + "g", "64 lower-case"},
+		"two digests":                {"nginx@" + digestA + "@" + digestB, "64 lower-case"},
+		"empty digest":               {"nginx@", "not supported"},
+		"bare hexadecimal image ID":  {hexA, "hexadecimal"},
+		"image ID":                   {digestA, "image ID"},
+		"image ID, shortened":        {"sha256:aaaa", "image ID"},
+		"image ID, other algorithm":  {"sha512:aaaa", "image ID"},
+		"image ID with a digest too": {"sha256:aaaa@" + digestA, "image ID"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := imageref.Parse(tc.in)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Parse(%q) = %+v, %v; want an error with %q", tc.in, got, err, tc.want)
+			}
+			if got != (imageref.Ref{}) {
+				t.Errorf("Parse(%q) returned %+v beside an error", tc.in, got)
+			}
+		})
+	}
+}
+
+func TestPinned(t *testing.T) {
+	tests := map[string]struct{ in, want string }{
+		"tag":            {"registry.example.com/acme/app:v1", "registry.example.com/acme/app:v1@" + digestB},
+		"no tag":         {"nginx", "docker.io/library/nginx:latest@" + digestB},
+		"digest only":    {"registry.example.com/acme/app@" + digestA, "registry.example.com/acme/app@" + digestB},
+		"tag and digest": {"registry.example.com/acme/app:v1@" + digestA, "registry.example.com/acme/app:v1@" + digestB},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			ref, err := imageref.Parse(tc.in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pinned := ref.Pinned(digestB)
+			if pinned != tc.want {
+				t.Errorf("Pinned = %q, want %q", pinned, tc.want)
+			}
+			again, err := imageref.Parse(pinned)
+			if err != nil || again.Repository() != ref.Repository() || again.Digest != digestB || again.Tag != ref.Tag {
+				t.Errorf("Parse(%q) = %+v, %v", pinned, again, err)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{
+		"", "nginx", "Docker.IO:443/nginx", "registry:443/app", "[::1]:5000/app:v1", "[::FFFF:1:2]/a", "localhost:00443/a",
+		"registry.example.com/acme/app:v1@" + digestA, "sha256:aaaa", "A/b", "a:1/b", "a//b", "a@sha256:", "index.docker.io/a",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := imageref.Parse(s)
+		if err != nil {
+			if r != (imageref.Ref{}) {
+				t.Fatalf("Parse(%q) returned %+v beside an error", s, r)
+			}
+			return
+		}
+		again, err := imageref.Parse(r.String())
+		if err != nil || again != r {
+			t.Fatalf("Parse(%q) = %+v, and %q parses to %+v, %v", s, r, r.String(), again, err)
+		}
+		if r.Host != strings.ToLower(r.Host) || r.Path == "" || strings.ContainsAny(r.Host, "/@") || strings.ContainsAny(r.Path, ":@") {
+			t.Fatalf("Parse(%q) = %+v", s, r)
+		}
+		if r.Tag == "" && r.Digest == "" || r.Digest != "" && !imageref.ValidDigest(r.Digest) {
+			t.Fatalf("Parse(%q) = %+v: neither tag nor digest, or not a digest", s, r)
+		}
+		if r.Host != "registry:443" && strings.HasSuffix(r.Host, ".com:443") {
+			t.Fatalf("Parse(%q) kept the default port: %+v", s, r)
+		}
+	})
+}
