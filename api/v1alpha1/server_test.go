@@ -1,22 +1,22 @@
 package v1alpha1_test
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"testing"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
-// config reaches the API server that the tests of this package share; TestMain sets it.
-var config *rest.Config
+// kube is the API server that the tests of this package share; TestMain starts it.
+var kube *testenv.Kube
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -28,15 +28,11 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
-	environment := &envtest.Environment{
-		CRDDirectoryPaths:     []string{filepath.Join("..", "..", "config", "crd")},
-		ErrorIfCRDPathMissing: true,
-	}
-	if config, err = environment.Start(); err != nil {
-		return 0, err
+	if kube, err = testenv.StartKube(context.Background(), testenv.KubeOptions{}); err != nil {
+		return 0, fmt.Errorf("starting the API server: %w", err)
 	}
 	code = m.Run()
-	return code, environment.Stop()
+	return code, kube.Stop()
 }
 
 // server returns a client of the API server.
@@ -48,9 +44,21 @@ func server(t *testing.T) client.Client {
 			t.Fatal(err)
 		}
 	}
-	c, err := client.New(config, client.Options{Scheme: scheme})
+	c, err := client.New(kube.Config, client.Options{Scheme: scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// kubectl runs the real kubectl and returns what it printed.
+func kubectl(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	binaries, err := testenv.BuildKube(t.Context(), os.Stderr, "kubectl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.CommandContext(t.Context(), binaries.Kubectl, append([]string{"--kubeconfig", kube.Kubeconfig}, args...)...)
+	output, err := command.CombinedOutput()
+	return string(output), err
 }
