@@ -1,0 +1,96 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// fault says in an administrator's words why a request got no answer.
+func fault(target *url.URL, err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // the rest of it repeats method and URL
+	}
+	where := place(target)
+	if f := refusalFault(where, err); f != nil {
+		return f
+	}
+	if f := tlsFault(where, target.Hostname(), err); f != nil {
+		return f
+	}
+	return networkFault(where, target.Hostname(), err)
+}
+
+// refusalFault is for what this package itself would not do.
+func refusalFault(where string, err error) *trust.Fault {
+	if refused, ok := errors.AsType[*refusedAddress](err); ok {
+		return trust.NewFault(v1alpha1.ReasonAddressRefused, "%s: %w; use the server's own address", where, refused)
+	}
+	if redirect, ok := errors.AsType[*refusedRedirect](err); ok {
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: %w", where, redirect)
+	}
+	return nil
+}
+
+// tlsFault is for a certificate that is not to be trusted, and for a peer that speaks no TLS.
+func tlsFault(where, host string, err error) *trust.Fault {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate is signed by an unknown authority; put the certificate of the CA that issued it into caBundle", where)
+	}
+	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
+		names := strings.Join(wrong.Certificate.DNSNames, ", ")
+		for _, ip := range wrong.Certificate.IPAddresses {
+			names = strings.TrimPrefix(names+", "+ip.String(), ", ")
+		}
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate is for another name: it is for %q, not for %q; correct the server's URL or its certificate", where, names, host)
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
+		if invalid.Reason == x509.Expired {
+			return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate has expired or is not valid yet (valid from %s to %s); renew it, or check the clock", where,
+				invalid.Cert.NotBefore.UTC().Format("2006-01-02"), invalid.Cert.NotAfter.UTC().Format("2006-01-02"))
+		}
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be accepted: %w", where, invalid)
+	}
+	if verification, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be verified: %w; check caBundle", where, verification)
+	}
+	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server broke off the TLS handshake: %w", where, alert)
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: what answers does not speak TLS; check the port and the scheme of the server's URL", where)
+	}
+	return nil
+}
+
+// networkFault is for everything else: the answer did not come.
+func networkFault(where, host string, err error) *trust.Fault {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && !dns.IsTimeout {
+		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the name %q cannot be resolved; check the server's URL and the cluster's DNS", where, host)
+	}
+	timeout, ok := errors.AsType[net.Error](err)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return trust.NewFault(v1alpha1.ReasonTimeout, "%s: given up before an answer came: %w", where, context.Canceled)
+	case errors.Is(err, context.DeadlineExceeded), ok && timeout.Timeout():
+		return trust.NewFault(v1alpha1.ReasonTimeout, "%s: no full answer in time: %w; is the server overloaded, or a firewall in between?", where, context.DeadlineExceeded)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the connection was refused; is the server running, and the port right?", where)
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: there is no route to the server; check network policies and firewalls", where)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the server closed the connection before its answer was complete", where)
+	}
+	return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: %w", where, err)
+}

@@ -1,0 +1,291 @@
+// Package registry reads from one signing server or registry over HTTP, with the registry token flow.
+//
+// It promises that an answer is bounded in size and time, that credentials go to the server's own host or to a token
+// service that the configuration names and to nobody else, and that an address which belongs to the inside of a
+// machine or a cloud is never connected to. Its errors say "could not check" as a *trust.Fault, and trust.ErrNotFound
+// only where the server said so in the words of its protocol. It never verifies a signature, never trusts what it
+// read, and never puts a password or a token into an error.
+package registry
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/cache"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const (
+	defaultTimeout = 30 * time.Second // of one request, its body included
+	connectTimeout = 5 * time.Second  // and as much again for TLS
+	headerTimeout  = 15 * time.Second
+	maxHeader      = 64 << 10
+	maxErrorBody   = 64 << 10
+	maxRedirects   = 5
+	maxConnections = 32   // to one host
+	maxIdle        = 16   // connections
+	maxTokens      = 2048 // kept, one a repository
+)
+
+// Config describes a server. Server is required.
+type Config struct {
+	// Server is the base URL, without the /v2 path.
+	Server string
+	// PlainHTTP accepts an http:// server. Credentials are refused together with it.
+	PlainHTTP bool
+	// CABundle is PEM certificates that TLS certificates must chain to: the server's, and its token service's. Empty:
+	// the system's.
+	CABundle string
+	// Username and Password are the credentials; both empty: none.
+	Username, Password string
+	// TokenServices are hosts, with their port unless it is 443, that credentials may be sent to besides the server.
+	TokenServices []string
+	// Timeout bounds one request, body included; the context of Get bounds all that it takes. Zero: 30 seconds.
+	Timeout time.Duration
+}
+
+// Client reads from one server. It is safe for concurrent use, and holds nothing open for longer than 90 seconds after
+// its last use.
+//
+// HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured. The addresses that are refused are refused for a proxy too, and
+// for a server that is given by its address; what a server's name resolves to behind a proxy is the proxy's to judge.
+type Client struct {
+	base          *url.URL
+	username      string
+	password      string
+	tokenServices map[string]bool // host and port
+	http          *http.Client
+	timeout       time.Duration
+	authorization *cache.LRUExpireCache // repository -> value of the header
+}
+
+// New returns a client. It connects to nothing. The error names the setting that cannot be used.
+func New(cfg Config) (*Client, error) {
+	base, err := url.Parse(cfg.Server)
+	switch {
+	case err != nil || base.Hostname() == "" || base.User != nil || base.RawQuery != "" || base.Fragment != "":
+		return nil, fmt.Errorf("server: %q is not a URL such as https://notary.example.com", redact(cfg.Server))
+	case base.Scheme != "https" && base.Scheme != "http":
+		return nil, fmt.Errorf("server: %q is neither an https nor an http URL", base)
+	case base.Scheme == "http" && !cfg.PlainHTTP:
+		return nil, fmt.Errorf("server: %q is not encrypted; use https, or allow plain http explicitly", base)
+	case base.Scheme == "http" && (cfg.Username != "" || cfg.Password != ""):
+		return nil, fmt.Errorf("server: credentials are sent over https only, and %q is not encrypted", base)
+	}
+	roots, err := pool(cfg.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		base: base, username: cfg.Username, password: cfg.Password,
+		tokenServices: map[string]bool{hostPort(base): true},
+		timeout:       cmp.Or(cfg.Timeout, defaultTimeout),
+		authorization: cache.NewLRUExpireCache(maxTokens),
+	}
+	for _, host := range cfg.TokenServices {
+		u, err := url.Parse("https://" + host)
+		if err != nil || u.Host != host || u.Hostname() == "" {
+			return nil, fmt.Errorf("tokenServices: %q is not a host such as auth.example.com or auth.example.com:8443", host)
+		}
+		c.tokenServices[hostPort(u)] = true
+	}
+	c.http = &http.Client{Transport: transport(roots), CheckRedirect: checkRedirect}
+	return c, nil
+}
+
+// transport has a bound on everything that a server could draw out.
+func transport(roots *x509.CertPool) *http.Transport {
+	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, Control: checkAddress}
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout:    connectTimeout,
+		ResponseHeaderTimeout:  headerTimeout,
+		MaxResponseHeaderBytes: maxHeader,
+		MaxConnsPerHost:        maxConnections,
+		MaxIdleConns:           maxIdle,
+		MaxIdleConnsPerHost:    maxIdle,
+		IdleConnTimeout:        90 * time.Second,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // so that a bound on what is sent is a bound on what is read
+	}
+}
+
+// pool reads a bundle; nil stands for the system's.
+func pool(bundle string) (*x509.CertPool, error) {
+	if bundle == "" {
+		return nil, nil //nolint:nilnil // crypto/tls takes nil for the system's certificates
+	}
+	roots, n := x509.NewCertPool(), 0
+	for rest := []byte(bundle); ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			return nil, fmt.Errorf("caBundle: PEM block %d (%s) is not a certificate that can be read", n+1, block.Type)
+		}
+		roots.AddCert(cert)
+	}
+	if n == 0 {
+		return nil, errors.New("caBundle: holds no PEM certificate")
+	}
+	return roots, nil
+}
+
+// Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json, with a token scoped to
+// pull from repository; an empty repository asks for a token without a scope. A body of more than limit bytes is a
+// fault. The error satisfies errors.Is(err, trust.ErrNotFound) where the server says, in the words of its protocol,
+// that there is no such thing, and is otherwise a *trust.Fault.
+func (c *Client) Get(ctx context.Context, repository, file string, limit int64) ([]byte, error) {
+	target, err := c.target(file)
+	if err != nil {
+		return nil, err
+	}
+	sent := c.held(repository)
+	resp, body, err := c.fetch(ctx, target, sent, limit)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusUnauthorized {
+		header, err := c.authorize(ctx, repository, sent, resp)
+		if err != nil {
+			return nil, err
+		}
+		if resp, body, err = c.fetch(ctx, target, header, limit); err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusUnauthorized {
+			c.authorization.Remove(repository)
+		}
+	}
+	return body, c.judge(resp, body)
+}
+
+// target joins the server's URL and a path, which must be clean: it may hold names from elsewhere.
+func (c *Client) target(file string) (*url.URL, error) {
+	if !strings.HasPrefix(file, "/") || path.Clean(file) != strings.TrimRight(file, "/") {
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%q is not a path that can be asked for", file)
+	}
+	target := *c.base
+	target.Path = strings.TrimRight(c.base.Path, "/") + file
+	target.RawPath = ""
+	return &target, nil
+}
+
+// fetch sends one GET and reads the body: up to limit where the status is 200, and of an error enough to tell it by.
+func (c *Client) fetch(ctx context.Context, target *url.URL, authorization string, limit int64) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	if err := checkHost(target); err != nil {
+		return nil, nil, fault(target, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return nil, nil, fault(target, err)
+	}
+	req.Header.Set("User-Agent", "countersign")
+	req.Header.Set("Accept", "application/json, */*;q=0.5")
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, nil, fault(target, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		if err != nil {
+			return nil, nil, fault(target, err)
+		}
+		return resp, body, nil
+	}
+	if resp.ContentLength > limit {
+		return nil, nil, tooLarge(target, limit)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err != nil {
+		return nil, nil, fault(target, err)
+	}
+	if int64(len(body)) > limit {
+		return nil, nil, tooLarge(target, limit)
+	}
+	return resp, body, nil
+}
+
+// judge turns the status of a final answer into an error, or nil.
+func (c *Client) judge(resp *http.Response, body []byte) error {
+	where := place(resp.Request.URL)
+	switch code := resp.StatusCode; {
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: access was refused (status %d) %s; check the credentials and what they may read", where, code, c.identity())
+	case code == http.StatusTooManyRequests:
+		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server turns requests away because there are too many (status 429); raise refreshInterval, or the server's limit", where)
+	case code >= http.StatusInternalServerError:
+		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server failed with status %d; look at its log", where, code)
+	case isHTML(resp, body):
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"%s: answered with a web page (status %d), so this is no signing server but perhaps a login page or a proxy; check the server's URL", where, code)
+	case code == http.StatusOK:
+		return nil
+	case code == http.StatusNotFound && hasProtocolErrors(body):
+		return fmt.Errorf("%s: %w", where, trust.ErrNotFound)
+	case code == http.StatusNotFound:
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"%s: answered 404, but not in the words of a signing server, so something else listens there; check the server's URL", where)
+	case code >= http.StatusBadRequest:
+		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server refused the request with status %d", where, code)
+	default:
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: answered with status %d, which a signing server does not do; check the server's URL", where, code)
+	}
+}
+
+// identity says as whom requests are made, without the password.
+func (c *Client) identity() string {
+	if !c.hasCredentials() {
+		return "without credentials"
+	}
+	return fmt.Sprintf("to user %q", c.username)
+}
+
+func (c *Client) hasCredentials() bool { return c.username != "" || c.password != "" }
+
+// isHTML reports a web page, by its type or its first character.
+func isHTML(resp *http.Response, body []byte) bool {
+	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return err == nil && (kind == "text/html" || kind == "application/xhtml+xml") || bytes.HasPrefix(bytes.TrimSpace(body), []byte("<"))
+}
+
+// hasProtocolErrors reports the error format of the distribution protocol: {"errors": [{...}]}.
+func hasProtocolErrors(body []byte) bool {
+	var answer struct {
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
+	}
+	return json.Unmarshal(body, &answer) == nil && len(answer.Errors) > 0 && answer.Errors[0].Code != ""
+}
+
+func tooLarge(target *url.URL, limit int64) error {
+	return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: the answer has more than the %d bytes that it may have", place(target), limit)
+}
