@@ -34,6 +34,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/workload"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -75,8 +76,11 @@ func run(ctx context.Context, o options.Options) error {
 	if err := setupControllers(ctx, mgr, serving, decisions, tracker, changes, o); err != nil {
 		return err
 	}
-	gate := &webhooks.Gate{Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: clock.RealClock{}}
-	gate.Register(mgr.GetWebhookServer())
+	gate := &webhooks.Gate{
+		Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient(), LiveNamespaces: mgr.GetAPIReader(),
+		Kinds: workload.Builtin(), Clock: clock.RealClock{},
+	}
+	gate.Register(mgr.GetWebhookServer().Register)
 	if err := addReadiness(mgr, decisions); err != nil {
 		return err
 	}
@@ -164,7 +168,8 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serv
 		(&controllers.TrustRootReconciler{Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Builder: builder, Changes: changes}).SetupWithManager(ctx, mgr),
 		(&controllers.WebhookConfigurationReconciler{
 			Client: mgr.GetClient(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
-			Exempt: o.Exempt(), Rules: webhooks.Rules(), MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath,
+			Exempt: o.Exempt(), Rules: webhooks.Rules(workload.Builtin()), MatchConditions: webhooks.MatchConditions(),
+			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath,
 		}).SetupWithManager(mgr),
 	)
 }

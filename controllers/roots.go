@@ -165,7 +165,7 @@ func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*nota
 		cfg.RootCA = notary.PEM{Field: "spec.notary.root.caBundleFrom", Data: material[*from]}
 	}
 	for i, r := range spec.Roles {
-		role := notary.Role{Name: string(r.Name), Threshold: max(1, int(r.Threshold))}
+		role := notary.Role{Name: string(r.Name), Threshold: int(r.Threshold)}
 		for _, d := range r.Delegations {
 			role.Delegations = append(role.Delegations, string(d))
 		}

@@ -46,8 +46,9 @@ type WebhookConfigurationReconciler struct {
 	CABundle []byte
 	// Exempt are the namespaces that admission leaves alone.
 	Exempt []string
-	// Rules say what the handlers decide about, and the paths where they are.
+	// Rules and MatchConditions say what the handlers decide about, and the paths where they are.
 	Rules                    []admissionv1.RuleWithOperations
+	MatchConditions          []admissionv1.MatchCondition
 	MutatePath, ValidatePath string
 }
 
@@ -117,6 +118,7 @@ func (r *WebhookConfigurationReconciler) applyMutating(ctx context.Context, owne
 		SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
+		MatchConditions:         r.MatchConditions,
 		ReinvocationPolicy:      ptr.To(admissionv1.IfNeededReinvocationPolicy),
 	}}
 	o := &admissionv1.MutatingWebhookConfiguration{}
@@ -136,6 +138,7 @@ func (r *WebhookConfigurationReconciler) applyValidating(ctx context.Context, ow
 		SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
+		MatchConditions:         r.MatchConditions,
 	}}
 	o := &admissionv1.ValidatingWebhookConfiguration{}
 	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })

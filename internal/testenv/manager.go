@@ -1,0 +1,135 @@
+package testenv
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// OwnNamespace is the operator's namespace in tests and in the demo.
+const OwnNamespace = "countersign-system"
+
+// ManagerOptions say how the manager is run.
+type ManagerOptions struct {
+	// Binary is what BuildManager returned.
+	Binary string
+	// Dir is where its log goes.
+	Dir string
+	// Args are further flags.
+	Args []string
+}
+
+// Manager is the operator, running outside of the cluster; the API server reaches its webhook on loopback.
+type Manager struct {
+	*Process
+	// WebhookURL is where it serves admission.
+	WebhookURL string
+	health     string
+}
+
+// BuildManager builds the manager of this repository into dir, with the race detector if asked to, and returns its
+// path.
+func BuildManager(ctx context.Context, dir string, race bool) (string, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "countersign")
+	args := []string{"build", "-o", path}
+	if race {
+		args = append(args, "-race")
+	}
+	if _, err := goCommand(ctx, root, append(args, ".")...); err != nil {
+		return "", fmt.Errorf("building the manager: %w", err)
+	}
+	return path, nil
+}
+
+// StartManager makes the operator's namespace where it is missing, starts the manager, and returns once it is ready.
+func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manager, error) {
+	if err := makeNamespace(ctx, k); err != nil {
+		return nil, err
+	}
+	webhook, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	health, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{WebhookURL: fmt.Sprintf("https://127.0.0.1:%d", webhook), health: fmt.Sprintf("127.0.0.1:%d", health)}
+	m.Process, err = StartProcess("countersign", options.Dir, os.Environ(), options.Binary, append([]string{
+		"--kubeconfig", k.Kubeconfig, "--namespace", OwnNamespace, "--leader-elect=false",
+		"--webhook-port", fmt.Sprint(webhook), "--webhook-url", m.WebhookURL,
+		"--health-probe-bind-address", m.health, "--metrics-bind-address", "0",
+	}, options.Args...)...)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.Await(ctx, m.Ready); err != nil {
+		_ = m.Stop()
+		return nil, err
+	}
+	return m, nil
+}
+
+// Ready asks the manager whether it can decide.
+func (m *Manager) Ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.health+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the manager is not ready: %s", resp.Status)
+	}
+	return nil
+}
+
+func makeNamespace(ctx context.Context, k *Kube) error {
+	c, err := client.New(k.Config, client.Options{})
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	err = c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: OwnNamespace}})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("making namespace %s: %w", OwnNamespace, err)
+	}
+	return nil
+}
+
+// RunManager builds the manager with the race detector, and runs it until the test ends.
+func RunManager(t testing.TB, k *Kube, args ...string) *Manager {
+	t.Helper()
+	dir := t.TempDir()
+	binary, err := BuildManager(t.Context(), dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := StartManager(t.Context(), k, ManagerOptions{Binary: binary, Dir: dir, Args: args})
+	if err != nil {
+		t.Fatalf("starting the manager: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(m.Tail())
+		}
+		if err := m.Stop(); err != nil {
+			t.Errorf("stopping the manager: %v", err)
+		}
+	})
+	return m
+}
