@@ -38,7 +38,7 @@ generate: ## Regenerate deep copies, CRDs and RBAC from the Go sources
 	$(say) "controller-gen (built first where it is not there yet)"
 	@$(TOOL) controller-gen object paths=./api/...
 	@$(TOOL) controller-gen crd:crdVersions=v1 paths=./api/... output:crd:dir=config/crd
-	@$(TOOL) controller-gen rbac:roleName=countersign-manager paths=./controllers/... paths=./webhooks/... output:rbac:dir=config/rbac
+	@$(TOOL) controller-gen rbac:roleName=countersign-manager paths=./... output:rbac:dir=config/rbac
 
 .PHONY: lint
 lint: ## Lint, the layer rules included
