@@ -123,21 +123,28 @@ func bounded(lines []string, limit int) []string {
 	lines = slices.Clone(lines)
 	slices.Sort(lines)
 	lines = slices.Compact(lines)
-	const reserve = len("and 1000000 more")
-	size := 0
+	fit, size, whole := 0, 0, true
 	for n, line := range lines {
 		if len(line) > maxLine {
-			end := maxLine
-			for !utf8.RuneStart(line[end]) {
-				end--
-			}
-			lines[n] = line[:end] + "..."
+			lines[n] = cut(line)
 		}
-		size += len(lines[n]) + 1
-		left := len(lines) - n - 1
-		if size > limit || left > 0 && size > limit-reserve {
-			return append(lines[:n], fmt.Sprintf("and %d more", left+1))
+		size += len(lines[n]) + len("\n")
+		if size <= limit-len("and 1000000 more") {
+			fit = n + 1
 		}
+		whole = size <= limit
 	}
-	return lines
+	if whole {
+		return lines
+	}
+	return append(lines[:fit], fmt.Sprintf("and %d more", len(lines)-fit))
+}
+
+// cut shortens a line to maxLine bytes, at the border of a character.
+func cut(line string) string {
+	end := maxLine - len("...")
+	for !utf8.RuneStart(line[end]) {
+		end--
+	}
+	return line[:end] + "..."
 }

@@ -1,0 +1,146 @@
+package webhooks
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/go-logr/logr/funcr"
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/workload"
+)
+
+func admissionRequest(review *admissionv1.AdmissionReview) admission.Request {
+	return admission.Request{AdmissionRequest: *review.Request}
+}
+
+// observing shows the context of each read.
+type observing struct {
+	namespaces
+	see func(context.Context)
+}
+
+func (o observing) Get(ctx context.Context, key types.NamespacedName, obj client.Object, opts ...client.GetOption) error {
+	o.see(ctx)
+	return o.namespaces.Get(ctx, key, obj, opts...)
+}
+
+// Policies that only warn or audit admit: with warnings to the client, or with an audit annotation and a log line.
+func TestWarnAndAudit(t *testing.T) {
+	b := newBench(t,
+		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }),
+		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeAudit }),
+	)
+	var logged []string
+	ctx := logf.IntoContext(t.Context(), funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
+	review := request{kind: "Deployment", object: object("Deployment", unsigned, signed, unsigned)}.review(t)
+	got := b.Validate(ctx, admissionRequest(review)).AdmissionResponse
+	wantAdmitted(t, &got)
+	if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], `ImagePolicy "policy-0"`) {
+		t.Errorf("warnings %q", got.Warnings)
+	}
+	if annotation := got.AuditAnnotations[AuditAnnotation]; !strings.Contains(annotation, `ImagePolicy "policy-1"`) || strings.Contains(annotation, "\n") {
+		t.Errorf("audit annotation %q", annotation)
+	}
+	if len(logged) != 1 {
+		t.Fatalf("logged %q", logged)
+	}
+	for _, want := range []string{`"namespace"="shop"`, `"kind"="Deployment"`, `"name"="acme"`, `policy-1`} {
+		if !strings.Contains(logged[0], want) {
+			t.Errorf("the log lacks %s: %s", want, logged[0])
+		}
+	}
+}
+
+// A denial is logged once, with what is needed to find the workload.
+func TestDenialIsLogged(t *testing.T) {
+	b := newBench(t)
+	var logged []string
+	ctx := logf.IntoContext(t.Context(), funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
+	pod := object("Pod", unsigned)
+	pod.SetName("")
+	pod.SetGenerateName("acme-7f9-")
+	review := request{kind: "Pod", object: pod}.review(t)
+	review.Request.Name = ""
+	b.Validate(ctx, admissionRequest(review))
+	if len(logged) != 1 {
+		t.Fatalf("logged %q", logged)
+	}
+	for _, want := range []string{`"level"=0 "msg"="Denied the workload"`, `"namespace"="shop"`, `"kind"="Pod"`, `"name"="acme-7f9-"`, "app:unsigned"} {
+		if !strings.Contains(logged[0], want) {
+			t.Errorf("the log lacks %s: %s", want, logged[0])
+		}
+	}
+}
+
+// Warnings stay below what the API server passes on whole.
+func TestWarningsAreBounded(t *testing.T) {
+	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }))
+	var images []string
+	for i := range 500 {
+		images = append(images, fmt.Sprintf("%s:v%d", repository, i))
+	}
+	got := b.validate(t, request{kind: "Pod", object: object("Pod", images...)})
+	wantAdmitted(t, got)
+	total := 0
+	for _, w := range got.Warnings {
+		total += utf8.RuneCountInString(w)
+	}
+	if len(got.Warnings) < 5 || total > 4096 {
+		t.Errorf("%d warnings of %d characters", len(got.Warnings), total)
+	}
+	if last := got.Warnings[len(got.Warnings)-1]; !strings.HasPrefix(last, "and ") {
+		t.Errorf("the last is %q", last)
+	}
+}
+
+// A decision that is missing, or that is of no kind, is a denial.
+func TestThreatZeroDecisionDenies(t *testing.T) {
+	r := review{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
+	for name, decided := range map[string]decisions{"none": nil, "zero": {signed: {}}, "unknown": {signed: {Verdict: 99}}} {
+		got := judge(t.Context(), r, decided).AdmissionResponse
+		if got.Allowed {
+			t.Errorf("%s: admitted", name)
+		} else if !strings.Contains(got.Result.Message, signed) {
+			t.Errorf("%s: message %q", name, got.Result.Message)
+		}
+	}
+	if ops := pins(r, nil); len(ops) > 0 {
+		t.Errorf("pinned %v", ops)
+	}
+}
+
+func TestBounded(t *testing.T) {
+	cases := map[string]struct {
+		lines []string
+		limit int
+		want  []string
+	}{
+		"none":         {nil, 10, nil},
+		"sorted, once": {[]string{"b", "a", "b"}, 10, []string{"a", "b"}},
+		"just fits":    {[]string{"aaaa", "bbbb"}, 10, []string{"aaaa", "bbbb"}},
+		"one too many": {[]string{"aaaa", "bbbb", "cccc"}, 14, []string{"and 3 more"}},
+		"some fit":     {[]string{"aaaa", "bbbb", "cccc", "dddd", "eeee"}, 24, []string{"aaaa", "and 4 more"}},
+		"long line":    {[]string{strings.Repeat("é", 2000)}, 9000, []string{strings.Repeat("é", 1022) + "..."}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			given := strings.Join(c.lines, "\n")
+			if diff := cmp.Diff(c.want, bounded(c.lines, c.limit)); diff != "" {
+				t.Error(diff)
+			}
+			if strings.Join(c.lines, "\n") != given {
+				t.Error("the lines given were changed")
+			}
+		})
+	}
+}

@@ -1,0 +1,186 @@
+package webhooks
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// A fetch that outlasts the deadline is answered in time as "could not check". It goes on, and the retry finds it.
+func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
+	b := newBench(t)
+	b.Deadline = 50 * time.Millisecond
+	release, ended := make(chan struct{}), make(chan struct{})
+	b.root.answer = func(ctx context.Context, _ string) (trust.Evidence, error) {
+		defer close(ended)
+		select {
+		case <-release:
+			return usual(), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	pod := request{kind: "Pod", object: object("Pod", signed)}
+	start := time.Now()
+	_, got := b.admit(t, pod)
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("answered after %s", took)
+	}
+	wantDenied(t, got, 503, "not loaded yet")
+
+	close(release)
+	<-ended
+	b.Deadline = time.Minute
+	stored, got := b.admit(t, pod)
+	wantAdmitted(t, got)
+	wantImage(t, stored, pinned)
+	if n := b.root.count(); n != 1 {
+		t.Errorf("%d fetches, want the one", n)
+	}
+}
+
+// The request's own end is a bound as well.
+func TestDeadlineOfTheRequest(t *testing.T) {
+	b := newBench(t)
+	stop := make(chan struct{})
+	defer close(stop)
+	b.root.answer = func(context.Context, string) (trust.Evidence, error) {
+		<-stop
+		return usual(), nil
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	answers := make(chan admissionv1.AdmissionResponse, 1)
+	go func() {
+		review := request{kind: "Pod", object: object("Pod", pinned)}.review(t)
+		answers <- b.Validate(ctx, admissionRequest(review)).AdmissionResponse
+	}()
+	cancel()
+	select {
+	case got := <-answers:
+		wantDenied(t, &got, 503)
+	case <-time.After(30 * time.Second):
+		t.Fatal("no answer after the request had ended")
+	}
+}
+
+// The deadline inside must leave time for the answer before the webhook's own timeout of 10 s.
+func TestThreatInnerDeadlineIsShorter(t *testing.T) {
+	b := newBench(t)
+	b.Deadline = 0
+	var left time.Duration
+	b.Namespaces = observing{namespaces: b.Namespaces.(namespaces), see: func(ctx context.Context) {
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			t.Error("no deadline")
+		}
+		left = time.Until(deadline)
+	}}
+	b.validate(t, request{kind: "Pod", object: object("Pod", pinned)})
+	if left <= 0 || left > 8*time.Second {
+		t.Errorf("the deadline inside is %s", left)
+	}
+}
+
+// A signature made a moment ago is found before a denial stands, by mutation already.
+func TestRenewedBeforeADenialStands(t *testing.T) {
+	b := newBench(t)
+	pod := request{kind: "Pod", object: object("Pod", ciOnly)}
+	_, got := b.admit(t, pod)
+	wantDenied(t, got, 403, `role "qa"`)
+
+	b.root.answers(usual(trust.Statement{Digest: digestB, Tag: "ci-only", Role: "qa"}), nil)
+	b.clock.Step(5 * time.Second)
+	stored, got := b.admit(t, pod)
+	wantAdmitted(t, got)
+	wantImage(t, stored, ciOnly+"@"+digestB)
+	if n := b.root.count(); n != 2 {
+		t.Errorf("%d fetches, want the first and the renewal", n)
+	}
+}
+
+// Validation renews by itself: what mutation learned is not needed.
+func TestValidationRenews(t *testing.T) {
+	b := newBench(t)
+	digest := request{kind: "Pod", object: object("Pod", repository+"@"+digestB)}
+	wantDenied(t, b.validate(t, digest), 403)
+	b.root.answers(usual(trust.Statement{Digest: digestB, Tag: "ci-only", Role: "qa"}), nil)
+	b.clock.Step(5 * time.Second)
+	wantAdmitted(t, b.validate(t, digest))
+}
+
+// A known image that is admitted is decided without the network, and goes on being so when the server is gone.
+func TestKnownImagesNeedNoNetwork(t *testing.T) {
+	b := newBench(t)
+	pod := request{kind: "Pod", object: object("Pod", signed)}
+	_, got := b.admit(t, pod)
+	wantAdmitted(t, got)
+	b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection"))
+	for range 20 {
+		b.clock.Step(time.Minute)
+		_, got = b.admit(t, pod)
+		wantAdmitted(t, got)
+	}
+	if n := b.root.count(); n != 1 {
+		t.Errorf("%d fetches, want the first alone", n)
+	}
+}
+
+// A fault is neither a verdict nor kept: 503, and admitted once the server is back.
+func TestThreatFaultIsNoVerdict(t *testing.T) {
+	b := newBench(t)
+	b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
+	pod := request{kind: "Pod", object: object("Pod", signed)}
+	_, got := b.admit(t, pod)
+	wantDenied(t, got, 503, "could not check", "no connection to notary.example.com")
+
+	b.root.answers(usual(), nil)
+	b.clock.Step(time.Minute)
+	_, got = b.admit(t, pod)
+	wantAdmitted(t, got)
+}
+
+// One image that could not be checked among denied ones makes the whole a fault: trying again is worth it.
+func TestMixedDenialIsAFault(t *testing.T) {
+	b := newBench(t)
+	b.root.answer = func(_ context.Context, repository string) (trust.Evidence, error) {
+		if repository == "registry.example.com/acme/broken" {
+			return nil, trust.NewFault(v1alpha1.ReasonTimeout, "no answer in time")
+		}
+		return usual(), nil
+	}
+	got := b.validate(t, request{kind: "Pod", object: object("Pod", unsigned, "registry.example.com/acme/broken:v1", pinned)})
+	wantDenied(t, got, 503, `app:unsigned"`, `broken:v1"`, "no answer in time")
+}
+
+// However many ask for a new repository at once, it is fetched once.
+func TestThunderingHerd(t *testing.T) {
+	b := newBench(t)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	b.root.answer = func(context.Context, string) (trust.Evidence, error) {
+		once.Do(func() { close(arrived) })
+		<-release
+		return usual(), nil
+	}
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			got := b.validate(t, request{kind: "Pod", object: object("Pod", pinned)})
+			if !got.Allowed {
+				t.Errorf("denied: %s", got.Result.Message)
+			}
+		})
+	}
+	<-arrived
+	close(release)
+	wg.Wait()
+	if n := b.root.count(); n != 1 {
+		t.Errorf("%d fetches, want one", n)
+	}
+}

@@ -1,0 +1,335 @@
+package webhooks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/workload"
+)
+
+const (
+	digestA = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	digestB = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+
+	repository = "registry.example.com/acme/app"
+	signed     = repository + ":signed"
+	ciOnly     = repository + ":ci-only"
+	unsigned   = repository + ":unsigned"
+	pinned     = signed + "@" + digestA
+	// elsewhere is covered by no policy.
+	elsewhere = "registry.example.com/other/app:v1"
+)
+
+// evidence is what was signed in one repository.
+type evidence struct{ statements []trust.Statement }
+
+func (e *evidence) Tag(tag string) []trust.Statement {
+	return e.those(func(s trust.Statement) bool { return s.Tag == tag })
+}
+
+func (e *evidence) Digest(digest string) []trust.Statement {
+	return e.those(func(s trust.Statement) bool { return s.Digest == digest })
+}
+
+func (e *evidence) those(match func(trust.Statement) bool) []trust.Statement {
+	var found []trust.Statement
+	for _, s := range e.statements {
+		if match(s) {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+func (*evidence) Expiry() (notAfter time.Time, file string) { return time.Time{}, "" }
+
+// usual is signed by both roles under one tag, and by CI alone under another.
+func usual(further ...trust.Statement) *evidence {
+	return &evidence{append([]trust.Statement{
+		{Digest: digestA, Tag: "signed", Role: "ci"}, {Digest: digestA, Tag: "signed", Role: "qa"},
+		{Digest: digestB, Tag: "ci-only", Role: "ci"},
+	}, further...)}
+}
+
+// root is a trust root whose answers the test writes.
+type root struct {
+	mu      sync.Mutex
+	fetches int
+	answer  func(ctx context.Context, repository string) (trust.Evidence, error)
+}
+
+func (r *root) Probe(context.Context) error { return nil }
+
+func (r *root) Fetch(ctx context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+	r.mu.Lock()
+	r.fetches++
+	answer := r.answer
+	r.mu.Unlock()
+	return answer(ctx, repository)
+}
+
+func (r *root) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) { return held, nil }
+
+func (r *root) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fetches
+}
+
+// answers sets what is signed from now on, in every repository.
+func (r *root) answers(e trust.Evidence, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = func(context.Context, string) (trust.Evidence, error) { return e, err }
+}
+
+// namespaces reads Namespaces from a map of their labels.
+type namespaces struct {
+	client.Reader
+	labels map[string]map[string]string
+	err    error
+}
+
+func (n namespaces) Get(_ context.Context, key types.NamespacedName, o client.Object, _ ...client.GetOption) error {
+	if n.err != nil {
+		return n.err
+	}
+	labels, ok := n.labels[key.Name]
+	if !ok {
+		return apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, key.Name)
+	}
+	o.SetName(key.Name)
+	o.SetLabels(labels)
+	return nil
+}
+
+// bench is a gate behind HTTP, over a real store and tracker, with one trust root and the policies of the test.
+type bench struct {
+	*Gate
+	root    *root
+	clock   *clocktesting.FakeClock
+	handler http.Handler
+}
+
+// requireBoth is a policy that wants ci and qa.
+func requireBoth(change func(*v1alpha1.ImagePolicySpec)) v1alpha1.ImagePolicySpec {
+	spec := v1alpha1.ImagePolicySpec{
+		Images:        []v1alpha1.ImagePattern{"registry.example.com/acme/**"},
+		TrustRoots:    []v1alpha1.ObjectName{"acme"},
+		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
+	}
+	if change != nil {
+		change(&spec)
+	}
+	return spec
+}
+
+func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
+	t.Helper()
+	b := &bench{root: &root{}, clock: clocktesting.NewFakeClock(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))}
+	b.root.answers(usual(), nil)
+	s := store.New(policy.UncoveredAllow)
+	s.PutRoot("acme", store.Root{Root: b.root})
+	if len(policies) == 0 {
+		policies = []v1alpha1.ImagePolicySpec{requireBoth(nil)}
+	}
+	for i, spec := range policies {
+		compiled, err := policy.Compile(fmt.Sprintf("policy-%d", i), &spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.PutPolicy(compiled, "1")
+	}
+	s.MarkPrimed()
+	known := namespaces{labels: map[string]map[string]string{"shop": {"env": "production"}, "lab": {"env": "lab"}}}
+	b.Gate = &Gate{
+		Store: s, Tracker: store.NewTracker(s, b.clock, func(string) {}),
+		Namespaces: known, LiveNamespaces: namespaces{}, Kinds: workload.Builtin(), Clock: b.clock, Deadline: time.Minute,
+	}
+	mux := http.NewServeMux()
+	b.Register(mux.Handle)
+	b.handler = mux
+	return b
+}
+
+// request says what the API server is asked to do.
+type request struct {
+	kind, namespace, subresource string
+	object, old                  any
+}
+
+// resources are by kind, apart from the table under test.
+func resource(kind string) metav1.GroupVersionResource {
+	group := map[string]string{"Deployment": "apps", "ReplicaSet": "apps", "StatefulSet": "apps", "DaemonSet": "apps", "Job": "batch", "CronJob": "batch"}[kind]
+	return metav1.GroupVersionResource{Group: group, Version: "v1", Resource: strings.ToLower(kind) + "s"}
+}
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	switch v := v.(type) {
+	case nil:
+		return nil
+	case []byte:
+		return v
+	case string:
+		return []byte(v)
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func (r request) review(t testing.TB) *admissionv1.AdmissionReview {
+	t.Helper()
+	ar := &admissionv1.AdmissionReview{Request: &admissionv1.AdmissionRequest{
+		UID: "7", Name: "acme", Namespace: r.namespace, Operation: admissionv1.Create,
+		Resource: resource(r.kind), SubResource: r.subresource, Kind: metav1.GroupVersionKind{Kind: r.kind},
+	}}
+	if r.namespace == "" {
+		ar.Request.Namespace = "shop"
+	}
+	ar.Request.Object.Raw = encode(t, r.object)
+	if r.old != nil {
+		ar.Request.Operation = admissionv1.Update
+		ar.Request.OldObject.Raw = encode(t, r.old)
+	}
+	ar.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"))
+	return ar
+}
+
+// send posts a review and returns the answer.
+func (b *bench) send(t testing.TB, path string, review *admissionv1.AdmissionReview) *admissionv1.AdmissionResponse {
+	t.Helper()
+	raw, err := json.Marshal(review)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(raw))
+	req.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	b.handler.ServeHTTP(w, req)
+	var answer admissionv1.AdmissionReview
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
+		t.Fatalf("status %d, answer %q: %v", w.Code, w.Body, err)
+	}
+	return answer.Response
+}
+
+// validate asks the gate alone.
+func (b *bench) validate(t testing.TB, r request) *admissionv1.AdmissionResponse {
+	t.Helper()
+	return b.send(t, ValidatePath, r.review(t))
+}
+
+// admit does as the API server does: it mutates, applies the patch and validates. It returns the object then stored.
+func (b *bench) admit(t testing.TB, r request) (stored []byte, answer *admissionv1.AdmissionResponse) {
+	t.Helper()
+	stored = encode(t, r.object)
+	mutated := b.send(t, MutatePath, r.review(t))
+	if !mutated.Allowed {
+		t.Errorf("the mutating handler denied: %+v", mutated.Result)
+	}
+	if len(mutated.Patch) > 0 {
+		patch, err := jsonpatch.DecodePatch(mutated.Patch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if stored, err = patch.Apply(stored); err != nil {
+			t.Fatalf("applying %s: %v", mutated.Patch, err)
+		}
+	}
+	r.object = stored
+	return stored, b.validate(t, r)
+}
+
+// object returns an object of a kind whose containers run the images.
+func object(kind string, images ...string) client.Object {
+	var spec corev1.PodSpec
+	for i, image := range images {
+		spec.Containers = append(spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: image})
+	}
+	template := corev1.PodTemplateSpec{Spec: spec}
+	meta := metav1.ObjectMeta{Name: "acme", Namespace: "shop"}
+	switch kind {
+	case "Pod":
+		return &corev1.Pod{ObjectMeta: meta, Spec: spec}
+	case "ReplicationController":
+		return &corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template}}
+	case "PodTemplate":
+		return &corev1.PodTemplate{ObjectMeta: meta, Template: template}
+	case "Deployment":
+		return &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Template: template}}
+	case "ReplicaSet":
+		return &appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Template: template}}
+	case "StatefulSet":
+		return &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Template: template}}
+	case "DaemonSet":
+		return &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Template: template}}
+	case "Job":
+		return &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{Template: template}}
+	case "CronJob":
+		return &batchv1.CronJob{ObjectMeta: meta, Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template}}}}
+	}
+	panic("no kind " + kind)
+}
+
+// wantDenied checks the class of a denial, and what its message contains.
+func wantDenied(t testing.TB, got *admissionv1.AdmissionResponse, code int32, contains ...string) {
+	t.Helper()
+	reason := map[int32]metav1.StatusReason{
+		400: metav1.StatusReasonBadRequest, 403: metav1.StatusReasonForbidden,
+		500: metav1.StatusReasonInternalError, 503: metav1.StatusReasonServiceUnavailable,
+	}[code]
+	switch {
+	case got.Allowed:
+		t.Fatalf("admitted, want %d", code)
+	case got.Result.Code != code || got.Result.Reason != reason:
+		t.Errorf("denied with %d %s, want %d %s: %s", got.Result.Code, got.Result.Reason, code, reason, got.Result.Message)
+	}
+	for _, s := range contains {
+		if !strings.Contains(got.Result.Message, s) {
+			t.Errorf("the message lacks %q:\n%s", s, got.Result.Message)
+		}
+	}
+}
+
+// wantImage checks that an object has an image in some container.
+func wantImage(t testing.TB, stored []byte, image string) {
+	t.Helper()
+	if !strings.Contains(string(stored), `"image":"`+image+`"`) {
+		t.Errorf("want image %q in %s", image, stored)
+	}
+}
+
+func wantAdmitted(t testing.TB, got *admissionv1.AdmissionResponse) {
+	t.Helper()
+	if !got.Allowed {
+		t.Fatalf("denied with %d: %s", got.Result.Code, got.Result.Message)
+	}
+}
