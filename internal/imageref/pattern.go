@@ -43,12 +43,14 @@ func ParsePattern(s string) (Pattern, error) {
 	case len(segments) == 1:
 	case first == anyOne:
 		host, segments = anyOne, segments[1:]
-	case namesHost(first):
-		var err error
-		if host, err = normaliseHost(first); err != nil {
+	default:
+		normalised, err := normaliseFirst(first)
+		if err != nil {
 			return Pattern{}, err
 		}
-		segments = segments[1:]
+		if namesHost(first) {
+			host, segments = normalised, segments[1:]
+		}
 	}
 	if host == dockerHost && len(segments) == 1 && segments[0] != anyMany {
 		segments = []string{dockerOfficial, segments[0]}
@@ -60,7 +62,10 @@ func ParsePattern(s string) (Pattern, error) {
 		}
 		p.segments = append(p.segments, segment)
 	}
-	return p, p.checkParses()
+	if err := p.checkParses(); err != nil {
+		return Pattern{}, err
+	}
+	return p, nil
 }
 
 // checkPattern says in words what is wrong with the form of a pattern; checkParses finds the rest.

@@ -161,7 +161,7 @@ func TestParsePatternRefuses(t *testing.T) {
 		"wildcard port":            {"registry.example.com:*/app", "port"},
 		"port too great":           {"registry.example.com:70000/app", "port"},
 		"upper-case path":          {"registry.example.com/Acme/*", "matches no repository"},
-		"upper-case first segment": {"Acme/*", "matches no repository"},
+		"upper-case first segment": {"Acme/*", "has capitals"},
 		"dots in a path":           {"registry.example.com/a..b", "matches no repository"},
 		"dash at the end":          {"registry.example.com/app-", "matches no repository"},
 		"parent folder":            {"registry.example.com/../app", "matches no repository"},

@@ -1,0 +1,190 @@
+package policy_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/utils/ptr"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+const app = "registry.example.com/acme/app:v1"
+
+// digest returns a digest of the same letter throughout.
+func digest(letter string) string { return "sha256:" + strings.Repeat(letter, 64) }
+
+// held is the evidence of one repository, from memory.
+type held struct {
+	statements []trust.Statement
+	notAfter   time.Time
+}
+
+// signed reads statements such as "ci v1 a": ci signed digest a as v1. A tag "-" is none, as in formats that sign digests alone.
+func signed(statements ...string) *held {
+	h := &held{}
+	for _, s := range statements {
+		f := strings.Fields(s)
+		h.statements = append(h.statements, trust.Statement{Role: f[0], Tag: strings.Trim(f[1], "-"), Digest: digest(f[2])})
+	}
+	h.sort()
+	return h
+}
+
+func (h *held) sort() {
+	slices.SortFunc(h.statements, func(a, b trust.Statement) int {
+		return strings.Compare(a.Digest+" "+a.Role+" "+a.Tag, b.Digest+" "+b.Role+" "+b.Tag)
+	})
+}
+
+func (h *held) until(t time.Time) *held {
+	h.notAfter = t
+	return h
+}
+
+// lasting sets when every statement of a role expires.
+func (h *held) lasting(role string, t time.Time) *held {
+	for i := range h.statements {
+		if h.statements[i].Role == role {
+			h.statements[i].NotAfter = t
+		}
+	}
+	return h
+}
+
+func (h *held) Tag(tag string) []trust.Statement {
+	return h.where(func(s trust.Statement) bool { return s.Tag == tag })
+}
+
+func (h *held) Digest(digest string) []trust.Statement {
+	return h.where(func(s trust.Statement) bool { return s.Digest == digest })
+}
+
+func (h *held) where(holds func(trust.Statement) bool) []trust.Statement {
+	return slices.DeleteFunc(slices.Clone(h.statements), func(s trust.Statement) bool { return !holds(s) })
+}
+
+func (h *held) Expiry() (time.Time, string) { return h.notAfter, "timestamp.json of registry.example.com/acme/app" }
+
+// roots are trust roots by name: evidence, an error of Evidence, or unusable. A root that is not named does not exist.
+type roots map[string]any
+
+type unusable string
+
+func (r roots) Usable(root string) error {
+	switch v := r[root].(type) {
+	case nil:
+		return trust.NewFault(v1alpha1.ReasonTrustRootNotFound, "it does not exist")
+	case unusable:
+		return trust.NewFault(v1alpha1.ReasonTrustRootNotReady, "%s", string(v))
+	}
+	return nil
+}
+
+func (r roots) Evidence(root string, _ imageref.Ref) (trust.Evidence, error) {
+	switch v := r[root].(type) {
+	case *held:
+		return v, nil
+	case trust.Unsigned:
+		return v, nil
+	case error:
+		return nil, v
+	case nothing:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("asked for the evidence of %s, which is not usable", root)
+}
+
+// nothing makes a root answer with neither evidence nor error.
+type nothing struct{}
+
+var unreachable = trust.NewFault(v1alpha1.ReasonUnreachable, "get https://notary.example.com: connection refused")
+
+// edit changes a spec.
+type edit func(*v1alpha1.ImagePolicySpec)
+
+func images(patterns ...v1alpha1.ImagePattern) edit {
+	return func(s *v1alpha1.ImagePolicySpec) { s.Images = patterns }
+}
+
+func from(roots ...v1alpha1.ObjectName) edit {
+	return func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = roots }
+}
+
+// requires reads requirements: "qa", or "2 of a b c".
+func requires(requirements ...string) edit {
+	return func(s *v1alpha1.ImagePolicySpec) {
+		s.RequiredRoles = nil
+		for _, text := range requirements {
+			r := v1alpha1.RoleRequirement{Role: v1alpha1.RoleName(text)}
+			if f := strings.Fields(text); len(f) > 2 {
+				var need int32
+				if _, err := fmt.Sscan(f[0], &need); err != nil {
+					panic(err)
+				}
+				r = v1alpha1.RoleRequirement{Threshold: ptr.To(need)}
+				for _, role := range f[2:] {
+					r.AnyOf = append(r.AnyOf, v1alpha1.RoleName(role))
+				}
+			}
+			s.RequiredRoles = append(s.RequiredRoles, r)
+		}
+	}
+}
+
+func mode(m v1alpha1.PolicyMode) edit { return func(s *v1alpha1.ImagePolicySpec) { s.Mode = m } }
+
+func pin(p v1alpha1.PinDigests) edit { return func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = p } }
+
+func unsignedAllowed(s *v1alpha1.ImagePolicySpec) {
+	s.RequiredRoles, s.TrustRoots, s.AllowUnsigned = nil, nil, ptr.To(true)
+}
+
+// spec returns the spec of a policy that needs ci and qa from the root acme-notary, edited.
+func spec(edits ...edit) *v1alpha1.ImagePolicySpec {
+	s := &v1alpha1.ImagePolicySpec{
+		Images:     []v1alpha1.ImagePattern{"registry.example.com/acme/**"},
+		TrustRoots: []v1alpha1.ObjectName{"acme-notary"},
+		Mode:       v1alpha1.ModeEnforce,
+		PinDigests: v1alpha1.PinPods,
+	}
+	requires("ci", "qa")(s)
+	for _, e := range edits {
+		e(s)
+	}
+	return s
+}
+
+func compiled(t testing.TB, name string, edits ...edit) *policy.Policy {
+	t.Helper()
+	p, err := policy.Compile(name, spec(edits...))
+	if err != nil {
+		t.Fatalf("compile %s: %v", name, err)
+	}
+	return p
+}
+
+// broken compiles a spec that cannot be used.
+func broken(t testing.TB, name string, edits ...edit) *policy.Policy {
+	t.Helper()
+	p, err := policy.Compile(name, spec(edits...))
+	if err == nil {
+		t.Fatalf("compile %s: no error", name)
+	}
+	return p
+}
+
+func decide(image string, r roots, policies ...*policy.Policy) policy.Decision {
+	return policy.NewSet(policy.UncoveredAllow, policies).Decide(policy.Request{Image: image, Now: now}, r)
+}
+
+var errUntyped = errors.New("something else")

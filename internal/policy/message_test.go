@@ -1,0 +1,183 @@
+package policy_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// TestDenials holds the denials word for word: they are what a user sees of the product.
+func TestDenials(t *testing.T) {
+	notary := []string{"acme-notary"}
+	both := []string{"acme-notary", "acme-tuf"}
+	production := compiled(t, "production")
+	anyTwo := compiled(t, "production", requires("ci", "2 of security-emea security-apac security-amer"))
+	twoRoots := compiled(t, "production", from("acme-notary", "acme-tuf"))
+	tests := map[string]struct {
+		image    string
+		roots    roots
+		policies []*policy.Policy
+		want     policy.Decision
+	}{
+		"one role missing": {
+			app, roots{"acme-notary": signed("ci v1 5")}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:55555555...; signed by ci (TrustRoot "acme-notary")`},
+		},
+		"nothing signed": {
+			app, roots{"acme-notary": trust.Unsigned{}}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no signatures for this tag (TrustRoot "acme-notary")`},
+		},
+		"another role signed": {
+			app, roots{"acme-notary": signed("releases v1 a")}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; releases signed sha256:aaaaaaaa... (TrustRoot "acme-notary")`},
+		},
+		"different digests": {
+			app, roots{"acme-notary": signed("ci v1 b", "qa v1 a")}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": the roles signed different digests: role "ci" has not signed sha256:aaaaaaaa..., role "qa" has not signed sha256:bbbbbbbb...; qa signed sha256:aaaaaaaa..., ci signed sha256:bbbbbbbb... (TrustRoot "acme-notary")`},
+		},
+		"any of several": {
+			app, roots{"acme-notary": signed("ci v1 a", "security-emea v1 a")}, []*policy.Policy{anyTwo},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": 1 of 2 needed signed sha256:aaaaaaaa..., of security-emea, security-apac, security-amer; signed by ci, security-emea (TrustRoot "acme-notary")`},
+		},
+		"two trust roots": {
+			app, roots{"acme-notary": signed("ci v1 a"), "acme-tuf": trust.Unsigned{}}, []*policy.Policy{twoRoots},
+			policy.Decision{Consulted: both, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"), by nobody (TrustRoot "acme-tuf")`},
+		},
+		"digest only": {
+			"registry.example.com/acme/app@" + digest("a"), roots{"acme-notary": signed("ci v1 a", "ci v2 a", "qa v2 b")}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa... under any tag; signed by ci under "v1", "v2" (TrustRoot "acme-notary")`},
+		},
+		"digest only, unsigned": {
+			"registry.example.com/acme/app@" + digest("a"), roots{"acme-notary": signed("ci v1 b")}, []*policy.Policy{compiled(t, "production", requires("ci"))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa": ImagePolicy "production": role "ci" has not signed sha256:aaaaaaaa... under any tag; no signatures for this digest (TrustRoot "acme-notary")`},
+		},
+		"tag and digest disagree": {
+			app + "@" + digest("b"), roots{"acme-notary": signed("ci v1 a", "qa v1 a", "ci v2 b", "qa v2 b")}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1@sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb": ImagePolicy "production": role "ci" has not signed sha256:bbbbbbbb..., role "qa" has not signed sha256:bbbbbbbb...; no signatures for this tag and digest (TrustRoot "acme-notary"); the tag is signed otherwise: ci signed sha256:aaaaaaaa..., qa signed sha256:aaaaaaaa... (TrustRoot "acme-notary")`},
+		},
+		"two digests hold": {
+			app, roots{"acme-notary": signed("ci v1 a", "qa v1 a", "ci v1 b", "qa v1 b")}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": two digests have every signature they need, sha256:aaaaaaaa... and sha256:bbbbbbbb... (TrustRoot "acme-notary"), and neither is chosen; deploy one by its digest, or remove the signatures of the other`},
+		},
+		"two policies": {
+			app, roots{"acme-notary": signed("ci v1 a")}, []*policy.Policy{compiled(t, "z", requires("ci", "audit")), production, compiled(t, "m", requires("ci"))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); ImagePolicy "z": role "audit" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary")`},
+		},
+		"two policies, two digests": {
+			app, roots{"acme-notary": signed("ci v1 a", "qa v1 b")}, []*policy.Policy{compiled(t, "a", requires("ci")), compiled(t, "b", requires("qa"))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "a": holds for sha256:aaaaaaaa..., which another policy does not accept; ImagePolicy "b": holds for sha256:bbbbbbbb..., which another policy does not accept`},
+		},
+		"fault": {
+			app, roots{"acme-notary": signed("ci v1 a"), "acme-tuf": unreachable}, []*policy.Policy{twoRoots},
+			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: both, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" is not known to have signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); could not check TrustRoot "acme-tuf": get https://notary.example.com: connection refused`},
+		},
+		"fault of the only root": {
+			app, roots{"acme-notary": unreachable}, []*policy.Policy{production},
+			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" is not known to have signed it, role "qa" is not known to have signed it; could not check TrustRoot "acme-notary": get https://notary.example.com: connection refused`},
+		},
+		"expired": {
+			app, roots{"acme-notary": signed("ci v1 a", "qa v1 a").until(now.Add(-time.Hour))}, []*policy.Policy{production},
+			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" is not known to have signed it, role "qa" is not known to have signed it; could not check TrustRoot "acme-notary": timestamp.json of registry.example.com/acme/app expired at 2026-03-01T11:00:00Z; it must be signed anew`},
+		},
+		"not loaded": {
+			app, roots{"acme-notary": policy.ErrNotLoaded}, []*policy.Policy{production},
+			policy.Decision{Verdict: policy.CouldNotCheck, NotLoaded: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": the signatures under TrustRoot "acme-notary" are not loaded yet; try again`},
+		},
+		"trust root missing": {
+			app, roots{"acme-notary": signed("ci v1 a", "qa v1 a")}, []*policy.Policy{twoRoots},
+			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": TrustRoot "acme-tuf" cannot be used: it does not exist`},
+		},
+		"policy broken": {
+			"nginx", nil, []*policy.Policy{broken(t, "typo", images("Acme/**"))},
+			policy.Decision{Verdict: policy.CouldNotCheck, Message: `image "nginx": ImagePolicy "typo": it cannot be used, and denies all that it may cover: spec.images[0]: "Acme" has capitals and neither '.' nor port: a registry host needs one of them, a repository is in lower case`},
+		},
+		"unparsable": {
+			"registry.example.com/acme/App:v1\n", nil, []*policy.Policy{production},
+			policy.Decision{Message: `image "registry.example.com/acme/App:v1\n": cannot be read: invalid reference format: repository name (acme/App) must be lowercase; expected registry/repository:tag, in lower case`},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := decide(tc.image, tc.roots, tc.policies...)
+			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(policy.Decision{}, "Image")); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMessagesAreOneBoundedLine(t *testing.T) {
+	evil := strings.Repeat("\u2028x\"\n\x1b[31m", 200)
+	statements := func(n int) *held {
+		h := &held{}
+		for i := range n {
+			h.statements = append(h.statements, trust.Statement{Role: fmt.Sprint(i, evil), Tag: "v1", Digest: digest(string("0123456789abcdef"[i%16]))})
+		}
+		h.statements = append(h.statements, trust.Statement{Role: "ci", Tag: evil, Digest: digest("a")}, trust.Statement{Role: "ci", Tag: "v1", Digest: evil})
+		return h
+	}
+	var many []*policy.Policy
+	for i := range 100 {
+		var roles []string
+		for j := range 32 {
+			roles = append(roles, fmt.Sprintf("2 of %[1]s-%[2]d %[1]s-a %[1]s-b", strings.Repeat("r", 100), j))
+		}
+		many = append(many, compiled(t, fmt.Sprintf("%s-%d", strings.Repeat("p", 240), i), requires(roles...)))
+	}
+	tests := map[string]struct {
+		image    string
+		roots    roots
+		policies []*policy.Policy
+		want     string
+	}{
+		"roles from outside":       {app, roots{"acme-notary": statements(300)}, []*policy.Policy{compiled(t, "production")}, `role "qa" has not signed`},
+		"tags from outside":        {"registry.example.com/acme/app@" + digest("a"), roots{"acme-notary": statements(3)}, []*policy.Policy{compiled(t, "production")}, `role "qa" has not signed`},
+		"errors from outside":      {app, roots{"acme-notary": trust.NewFault(v1alpha1.ReasonServerError, "%s", evil)}, []*policy.Policy{compiled(t, "production")}, `could not check`},
+		"unusable, from outside":   {app, roots{"acme-notary": unusable(evil)}, []*policy.Policy{compiled(t, "production")}, `cannot be used`},
+		"a hundred policies":       {app, roots{"acme-notary": trust.Unsigned{}}, many, " more policies"},
+		"one policy of many roles": {app, roots{"acme-notary": trust.Unsigned{}}, many[:1], "0 of 2 needed signed it"},
+		"unparsable":               {evil, nil, nil, "cannot be read"},
+		"unparsable, long":         {strings.Repeat("a", 2000), nil, nil, "longer than 1024 bytes"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := decide(tc.image, tc.roots, tc.policies...)
+			if got.Verdict == policy.Admitted || !strings.Contains(got.Message, tc.want) {
+				t.Errorf("verdict %d, message %q; want a denial with %q", got.Verdict, got.Message, tc.want)
+			}
+			if n := len(got.Message); n > 1500 {
+				t.Errorf("the message has %d bytes", n)
+			}
+			if i := strings.IndexFunc(got.Message, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
+				t.Errorf("the message holds %q", got.Message[i:i+1])
+			}
+		})
+	}
+}
+
+func TestWarningsReadLikeDenials(t *testing.T) {
+	r := roots{"acme-notary": signed("ci v1 a")}
+	denied := decide(app, r, compiled(t, "production"))
+	warned := decide(app, r, compiled(t, "production", mode(v1alpha1.ModeWarn)))
+	audited := decide(app, r, compiled(t, "production", mode(v1alpha1.ModeAudit)))
+	ref, err := imageref.Parse(app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(policy.Decision{Verdict: policy.Admitted, Image: ref, Warnings: []string{denied.Message}}, warned); diff != "" {
+		t.Errorf("Warn (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(policy.Decision{Verdict: policy.Admitted, Image: ref, Audits: []string{denied.Message}}, audited); diff != "" {
+		t.Errorf("Audit (-want +got):\n%s", diff)
+	}
+}
