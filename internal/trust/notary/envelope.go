@@ -134,7 +134,7 @@ func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 func (e *envelope) verify(r role, counts func(*publicKey) bool) ([]*publicKey, error) {
 	signers := e.signers(r, counts)
 	if len(signers) < r.threshold {
-		return nil, fmt.Errorf("signed by %d of the keys that may sign it, and %d must have", len(signers), r.threshold)
+		return nil, fmt.Errorf("is signed by %d of the keys that may sign it, and %d must have", len(signers), r.threshold)
 	}
 	return signers, nil
 }

@@ -196,7 +196,7 @@ func (c rootRules) certificateExpiry(chain []*rootFile) time.Time {
 	}
 	var all, pinned []time.Time
 	for _, k := range signers {
-		end := forever
+		end := forever()
 		if k.chain != nil {
 			end = k.chain[0].NotAfter.UTC()
 		}

@@ -12,9 +12,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// forever stands for the expiry of what never expires.
-var forever = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
-
 // signedTargets is a verified targets file: of targets itself, or of a delegation.
 type signedTargets struct {
 	name string

@@ -1,0 +1,234 @@
+package notary
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// What a cell of the matrix expects, besides the reason of a fault.
+const (
+	signed    = "signed by ci and qa"
+	notSigned = "signed by ci only"
+)
+
+// mutation damages one role's file. It says what is expected of the top-level roles and of the delegation, on first
+// sight and with metadata held; exceptions override both, by role and state.
+type mutation struct {
+	apply      func(v *virtual, role string)
+	top        string
+	delegation string
+	exceptions map[string]string
+}
+
+func mutations() map[string]mutation {
+	invalid := v1alpha1.ReasonMetadataInvalid
+	return map[string]mutation{
+		"not JSON": {top: invalid, delegation: notSigned, apply: func(v *virtual, role string) {
+			v.role(role).rewrite = func([]byte) []byte { return []byte("<html>not JSON</html>") }
+		}},
+		"wrong _type": {top: invalid, delegation: notSigned, apply: func(v *virtual, role string) {
+			v.role(role).mutate = func(signed m) { signed["_type"] = "Mirrors" }
+		}},
+		"broken signature": {top: invalid, delegation: notSigned, apply: func(v *virtual, role string) {
+			v.role(role).rewrite = breakSignature
+		}},
+		"signed by an unlisted key": {top: invalid, delegation: notSigned, apply: func(v *virtual, role string) {
+			v.role(role).signers = []*testKey{newKey(v.t, "ecdsa", "")}
+		}},
+		"threshold not met": {top: invalid, delegation: notSigned, apply: func(v *virtual, role string) {
+			r := v.role(role)
+			r.signers, r.keys, r.threshold = r.keys, append(r.keys, newKey(v.t, "ecdsa", "")), 2
+			if role == "root" {
+				return // bumped already
+			}
+			v.bump("root", "targets") // who list it
+		}},
+		"expired": {top: v1alpha1.ReasonMetadataExpired, delegation: notSigned, apply: func(v *virtual, role string) {
+			v.role(role).expires = testNow().Add(-time.Second)
+		}},
+		"lower version": {top: v1alpha1.ReasonRollback, delegation: v1alpha1.ReasonRollback,
+			apply: func(v *virtual, role string) { v.role(role).version = 4 },
+			exceptions: map[string]string{ // nothing to compare with
+				"root cold": signed, "timestamp cold": signed, "snapshot cold": signed, "targets cold": signed, "targets/qa cold": signed,
+			}},
+		"wrong hash": {top: invalid, delegation: invalid,
+			apply: func(v *virtual, role string) { v.serve[role] = v.serveResigned(role) },
+			exceptions: map[string]string{ // nothing lists its hash
+				"timestamp cold": signed, "timestamp held": signed,
+			}},
+		"too short": {top: invalid, delegation: invalid,
+			apply: func(v *virtual, role string) {
+				v.serve[role] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bytes.TrimSpace(v.current[role])) }
+			},
+			exceptions: map[string]string{"timestamp cold": signed, "timestamp held": signed}},
+		"too long": {top: v1alpha1.ReasonTooLarge, delegation: v1alpha1.ReasonTooLarge,
+			apply: func(v *virtual, role string) {
+				v.serve[role] = func(w http.ResponseWriter, _ *http.Request) {
+					_, _ = w.Write(append(bytes.Clone(v.current[role]), '\n'))
+				}
+			},
+			exceptions: map[string]string{ // the length of root.json is known only once the snapshot is
+				"root cold": invalid, "root held": invalid, "timestamp cold": signed, "timestamp held": signed,
+			}},
+		"404": {top: v1alpha1.ReasonMetadataMissing, delegation: v1alpha1.ReasonMetadataMissing,
+			apply: func(v *virtual, role string) { v.serve[role] = notFound }},
+		"404 in HTML": {top: v1alpha1.ReasonUnexpectedAnswer, delegation: v1alpha1.ReasonUnexpectedAnswer,
+			apply: func(v *virtual, role string) { v.serve[role] = http.NotFound }},
+		"500": {top: v1alpha1.ReasonServerError, delegation: v1alpha1.ReasonServerError,
+			apply: func(v *virtual, role string) {
+				v.serve[role] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
+			}},
+		"endless body": {top: v1alpha1.ReasonTooLarge, delegation: v1alpha1.ReasonTooLarge,
+			apply: func(v *virtual, role string) { v.serve[role] = endless }},
+		"slow body": {top: v1alpha1.ReasonTimeout, delegation: v1alpha1.ReasonTimeout,
+			apply: func(v *virtual, role string) { v.serve[role] = slow }},
+	}
+}
+
+// serveResigned serves another valid file of the same length: the same content under another signature.
+func (v *virtual) serveResigned(role string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		var doc struct {
+			Signed json.RawMessage `json:"signed"`
+		}
+		if err := json.Unmarshal(v.current[role], &doc); err != nil {
+			v.t.Error(err)
+		}
+		signed := m{}
+		if err := json.Unmarshal(doc.Signed, &signed); err != nil {
+			v.t.Error(err)
+		}
+		_, _ = w.Write(sealed(v.t, signed, v.role(role).keys...))
+	}
+}
+
+// breakSignature flips a bit in the middle of the first signature.
+func breakSignature(raw []byte) []byte {
+	out := bytes.Clone(raw)
+	at := bytes.Index(out, []byte(`"sig":"`)) + 40
+	if out[at] == 'A' {
+		out[at] = 'B'
+	} else {
+		out[at] = 'A'
+	}
+	return out
+}
+
+func endless(w http.ResponseWriter, r *http.Request) {
+	chunk := bytes.Repeat([]byte(" "), 32<<10)
+	for r.Context().Err() == nil {
+		if _, err := w.Write(chunk); err != nil {
+			return
+		}
+	}
+}
+
+func slow(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.WriteString(w, `{"signed":`)
+	_ = http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
+// TestMutationMatrix damages each file in each way, on first sight and with metadata held. Each cell is a verdict or a
+// fault of the right class; what is held answers as before, and is replaced once the server is mended.
+func TestMutationMatrix(t *testing.T) {
+	for name, mut := range mutations() {
+		for _, role := range []string{"root", "timestamp", "snapshot", "targets", "targets/qa"} {
+			for _, state := range []string{"cold", "held"} {
+				want := mut.top
+				if role == "targets/qa" {
+					want = mut.delegation
+				}
+				if other, ok := mut.exceptions[role+" "+state]; ok {
+					want = other
+				}
+				t.Run(name+"/"+role+"/"+state, func(t *testing.T) {
+					t.Parallel()
+					checkMutation(t, mut, role, state == "held", want)
+				})
+			}
+		}
+	}
+}
+
+func checkMutation(t *testing.T, mut mutation, role string, warm bool, want string) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	var held trust.Evidence
+	if warm {
+		held = mustFetch(t, r, nil)
+	}
+	clean := *v.role(role)
+	for _, r := range v.roles {
+		r.version = 7
+	}
+	if role == "root" || !warm {
+		v.roles["root"].version = 6 // the next: roots are followed one by one
+	} else {
+		v.roles["root"].version = 5
+	}
+	mut.apply(v, role)
+	v.publish()
+
+	ctx := t.Context()
+	if want == v1alpha1.ReasonTimeout {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 300*time.Millisecond)
+		defer cancel()
+	}
+	ev, err := r.Fetch(ctx, testGUN, held)
+	switch want {
+	case signed, notSigned:
+		if err != nil {
+			t.Fatalf("got fault %v, want %q", err, want)
+		}
+		wantRoles := []string{"ci one", "qa one"}
+		if want == notSigned {
+			wantRoles = wantRoles[:1]
+		}
+		if diff := cmp.Diff(wantRoles, signedBy(ev, "v1")); diff != "" {
+			t.Errorf("signed (-want +got):\n%s", diff)
+		}
+	default:
+		wantFault(t, err, want, testGUN, role)
+		if ev != nil {
+			t.Errorf("an evidence beside a fault: %v", ev)
+		}
+	}
+	if !warm {
+		return
+	}
+	if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(held, "v1")); diff != "" {
+		t.Errorf("what is held has changed (-want +got):\n%s", diff)
+	}
+	v.mend(role, clean)
+	if got := mustFetch(t, r, held); got == held {
+		t.Error("the mended repository was not read")
+	} else if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(got, "v1")); diff != "" {
+		t.Errorf("signed after mending (-want +got):\n%s", diff)
+	}
+}
+
+// mend undoes a mutation and publishes the next versions.
+func (v *virtual) mend(role string, clean vrole) {
+	v.mu.Lock()
+	clear(v.serve)
+	delete(v.files, "6.root.json") // where there is one, it never became the root in use
+	v.mu.Unlock()
+	*v.roles[role] = clean
+	for _, r := range v.roles {
+		r.version = 9
+	}
+	v.roles["root"].version = 6
+	v.publish()
+}

@@ -1,0 +1,301 @@
+package notary
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// session is one Fetch.
+type session struct {
+	rootRules
+	base *evidence // raw is nil on first sight
+	held files     // of base
+	mu   sync.Mutex
+	got  map[string][]byte // fetched files that are named by hash
+}
+
+// cold brings the first evidence about a repository, nil where it carries no signatures.
+func (s *session) cold(ctx context.Context) (*evidence, error) {
+	root, timestamp, err := s.first(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if root == nil && timestamp == nil {
+		if len(s.base.floors) > 0 {
+			return nil, s.missing(rootRole + ".json")
+		}
+		return nil, nil
+	}
+	ev, err := s.coldFrom(ctx, root, timestamp)
+	if !retry(err) {
+		return ev, err
+	}
+	// Someone may have published between the requests.
+	again, timestamp, errAgain := s.first(ctx)
+	if errAgain != nil || bytes.Equal(again, root) {
+		return nil, err
+	}
+	return s.coldFrom(ctx, again, timestamp)
+}
+
+// first asks for root.json and timestamp.json at once. A file that the server does not have is nil.
+func (s *session) first(ctx context.Context) (root, timestamp []byte, err error) {
+	g, ctx := errgroup.WithContext(ctx)
+	ask := func(into *[]byte, name string, limit int64) {
+		g.Go(func() error {
+			raw, err := s.get(ctx, name, limit)
+			if errors.Is(err, trust.ErrNotFound) {
+				return nil
+			}
+			*into = raw
+			return err
+		})
+	}
+	ask(&root, rootRole+".json", maxRootSize)
+	ask(&timestamp, timestampRole+".json", maxTimestampSize)
+	err = g.Wait()
+	return root, timestamp, err
+}
+
+func (s *session) coldFrom(ctx context.Context, root, timestamp []byte) (*evidence, error) {
+	if root == nil {
+		return nil, s.missing(rootRole + ".json")
+	}
+	if timestamp == nil {
+		return nil, s.missing(timestampRole + ".json")
+	}
+	roots, err := s.backToPin(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	return s.load(ctx, roots, len(roots), timestamp)
+}
+
+// backToPin walks from the newest root to the older one that is pinned, and returns the chain between them, oldest
+// first. It stops where a step does not hold or the server has no older root; the chain then verifies as not pinned.
+func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error) {
+	roots := [][]byte{newest}
+	f, err := decodeRoot(newest)
+	if err != nil {
+		return nil, fault(s.repository, rootRole, fmt.Errorf("is unusable: %w", err))
+	}
+	if _, err := s.selfSigned(f, false); err != nil {
+		return roots, nil // loadRoots says why
+	}
+	for earlier := false; f.version > 1 && len(roots) <= maxRootSteps && !s.isPinned(f, earlier); earlier = true {
+		raw, err := s.get(ctx, rootVersion(f.version-1), maxRootSize)
+		if errors.Is(err, trust.ErrNotFound) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		older, err := decodeRoot(raw)
+		if err != nil || s.follows(older, f) != nil {
+			break
+		}
+		roots = append([][]byte{raw}, roots...)
+		f = older
+	}
+	return roots, nil
+}
+
+// refresh brings the evidence about a known repository up to date.
+func (s *session) refresh(ctx context.Context) (*evidence, error) {
+	timestamp, err := s.need(ctx, timestampRole+".json", maxTimestampSize)
+	if err != nil {
+		return nil, err
+	}
+	if sha256.Sum256(timestamp) == s.base.timestamp && s.at.Before(s.base.notAfter) {
+		return s.base, nil
+	}
+	if s.held, err = s.base.raw.unpack(); err != nil {
+		return nil, err
+	}
+	trusted := len(s.held.roots) - 1
+	ev, err := s.load(ctx, s.held.roots, trusted, timestamp)
+	if !retry(err) {
+		return ev, err
+	}
+	roots, errRoots := s.newerRoots(ctx)
+	if errRoots != nil {
+		return nil, errRoots
+	}
+	if roots == nil {
+		return nil, err
+	}
+	if timestamp, err = s.need(ctx, timestampRole+".json", maxTimestampSize); err != nil {
+		return nil, err
+	}
+	return s.load(ctx, roots, trusted, timestamp)
+}
+
+// newerRoots returns the chain held, extended to the server's newest root; nil where the server has none newer.
+func (s *session) newerRoots(ctx context.Context) ([][]byte, error) {
+	newest, err := s.need(ctx, rootRole+".json", maxRootSize)
+	if err != nil {
+		return nil, err
+	}
+	last := s.held.roots[len(s.held.roots)-1]
+	if bytes.Equal(newest, last) {
+		return nil, nil
+	}
+	from, err := decodeRoot(last)
+	if err != nil {
+		return nil, fault(s.repository, rootRole, err)
+	}
+	to, err := decodeRoot(newest)
+	if err != nil {
+		return nil, fault(s.repository, rootRole, fmt.Errorf("is unusable: %w", err))
+	}
+	if to.version <= from.version {
+		return nil, fault(s.repository, rootRole, trust.NewFault(v1alpha1.ReasonRollback,
+			"is version %d and differs from version %d that was seen before; the server offers old or forged metadata", to.version, from.version))
+	}
+	if to.version-from.version > maxRootSteps {
+		return nil, fault(s.repository, rootRole, fmt.Errorf("is version %d, more than %d steps from version %d that was seen before", to.version, maxRootSteps, from.version))
+	}
+	roots := append([][]byte{}, s.held.roots...)
+	for v := from.version + 1; v < to.version; v++ {
+		raw, err := s.need(ctx, rootVersion(v), maxRootSize)
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, raw)
+	}
+	return append(roots, newest), nil
+}
+
+// load verifies a repository from its roots and timestamp down, asking for what it does not hold.
+func (s *session) load(ctx context.Context, roots [][]byte, trusted int, timestamp []byte) (*evidence, error) {
+	m := newMetadata(s.rootRules, s.base.floors)
+	if err := m.loadRoots(roots, trusted); err != nil {
+		return nil, err
+	}
+	meta, err := m.loadTimestamp(timestamp)
+	if err != nil {
+		return nil, err
+	}
+	snapshot, err := s.signed(ctx, snapshotRole, meta)
+	if err != nil {
+		return nil, err
+	}
+	listed, err := m.loadSnapshot(snapshot, meta)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := s.all(ctx, listed)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.loadTargets(raw); err != nil {
+		return nil, err
+	}
+	return m.finish(), nil
+}
+
+// all returns targets and every delegation that the snapshot lists. The first fault ends the others.
+func (s *session) all(ctx context.Context, listed map[string]fileMeta) (map[string][]byte, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(maxParallel)
+	var mu sync.Mutex
+	raw := make(map[string][]byte, len(listed))
+	for name, meta := range listed {
+		g.Go(func() error {
+			data, err := s.signed(ctx, name, meta)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			raw[name] = data
+			return nil
+		})
+	}
+	return raw, g.Wait()
+}
+
+// signed returns a file that signed metadata lists: the one held where it is the same, and otherwise the server's, read
+// to its signed length.
+func (s *session) signed(ctx context.Context, role string, meta fileMeta) ([]byte, error) {
+	if raw, ok := s.held.others[role]; ok && meta.check(raw) == nil {
+		return raw, nil
+	}
+	name := meta.name(role)
+	s.mu.Lock()
+	raw, ok := s.got[name]
+	s.mu.Unlock()
+	if ok {
+		return raw, nil
+	}
+	raw, err := s.need(ctx, name, meta.length)
+	if err != nil {
+		return nil, err
+	}
+	if err := meta.check(raw); err != nil {
+		return nil, fault(s.repository, role, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.got[name] = raw
+	return raw, nil
+}
+
+// need is get for a file that must be there.
+func (s *session) need(ctx context.Context, name string, limit int64) ([]byte, error) {
+	raw, err := s.get(ctx, name, limit)
+	if errors.Is(err, trust.ErrNotFound) {
+		return nil, s.missing(name)
+	}
+	return raw, err
+}
+
+// get returns a file of the server. The error satisfies errors.Is(err, trust.ErrNotFound), or is a *trust.Fault.
+func (s *session) get(ctx context.Context, name string, limit int64) ([]byte, error) {
+	raw, err := s.Root.get.Get(ctx, s.repository, filePath(s.repository, name), limit)
+	switch {
+	case errors.Is(err, trust.ErrNotFound):
+		return nil, err
+	case errors.Is(err, context.DeadlineExceeded):
+		err = trust.AsFault(err, v1alpha1.ReasonTimeout)
+	case err != nil:
+		err = trust.AsFault(err, v1alpha1.ReasonUnreachable)
+	case int64(len(raw)) > limit:
+		err = trust.NewFault(v1alpha1.ReasonTooLarge, "has more than the %d bytes that it may have", limit)
+	default:
+		return raw, nil
+	}
+	f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
+	return nil, trust.NewFault(f.Reason, "%s: fetching %s: %w", s.repository, name, err)
+}
+
+func (s *session) missing(name string) error {
+	return trust.NewFault(v1alpha1.ReasonMetadataMissing, "%s: the server has no %s, and the repository is known to be signed", s.repository, name)
+}
+
+// retry reports whether a newer root may mend an error: where verification failed, and not where an answer is wanting.
+func retry(err error) bool {
+	var f *trust.Fault
+	if !errors.As(err, &f) {
+		return false
+	}
+	switch f.Reason {
+	case v1alpha1.ReasonMetadataInvalid, v1alpha1.ReasonMetadataExpired, v1alpha1.ReasonRollback:
+		return true
+	}
+	return false
+}
+
+func rootVersion(version int64) string {
+	return strconv.FormatInt(version, 10) + "." + rootRole + ".json"
+}
