@@ -1,0 +1,256 @@
+// Package e2e runs the built manager against a real control plane and a real Notary server, and looks at it as its
+// users do: through the API server.
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+const (
+	production = "shop"
+	registry   = "registry.example.com"
+)
+
+// bed is a cluster with the manager beside it, one Notary server, and a policy that requires ci and qa in namespaces
+// labelled env=production.
+type bed struct {
+	client.Client
+	kube    *testenv.Kube
+	notary  *testenv.Notary
+	signer  *testenv.NotaryClient
+	manager *testenv.Manager
+	pin     testenv.RootPin
+	images  int
+}
+
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	b := &bed{
+		kube:   testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true}),
+		notary: testenv.RunNotary(t, testenv.NotaryOptions{Signer: true}),
+	}
+	scheme := runtime.NewScheme()
+	must(t, clientgoscheme.AddToScheme(scheme))
+	must(t, v1alpha1.AddToScheme(scheme))
+	c, err := client.New(b.kube.Config, client.Options{Scheme: scheme})
+	must(t, err)
+	b.Client = c
+	b.manager = testenv.RunManager(t, b.kube)
+	b.signer = testenv.RunClient(t, b.notary)
+	for name, env := range map[string]string{production: "production", "sandbox": "test"} {
+		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"env": env}}})
+	}
+	first := b.repository(t, "ci", "qa")
+	b.pin, err = b.signer.Root(first)
+	must(t, err)
+	b.create(t, b.trustRoot("acme-notary"))
+	b.create(t, b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"))
+	b.ready(t, &v1alpha1.TrustRoot{}, "acme-notary", metav1.ConditionTrue, v1alpha1.ReasonPinned)
+	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
+	for _, ns := range []string{production, "sandbox"} {
+		eventually(t, "service account of "+ns, func() error {
+			return b.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "default"}, &corev1.ServiceAccount{})
+		})
+	}
+	return b
+}
+
+func (b *bed) trustRoot(name string) *v1alpha1.TrustRoot {
+	return &v1alpha1.TrustRoot{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: v1alpha1.TrustRootSpec{
+			RefreshInterval: metav1.Duration{Duration: 30 * time.Second},
+			Notary: &v1alpha1.NotarySpec{
+				Server:   b.notary.URL,
+				CABundle: v1alpha1.PEMBundle(b.notary.CA.PEM),
+				Root:     v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{v1alpha1.KeyID(b.pin.KeyID)}},
+			},
+		},
+	}
+}
+
+func (b *bed) policy(name, images, root string, roles ...v1alpha1.RoleName) *v1alpha1.ImagePolicy {
+	p := &v1alpha1.ImagePolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: v1alpha1.ImagePolicySpec{
+			Images:            []v1alpha1.ImagePattern{v1alpha1.ImagePattern(images)},
+			TrustRoots:        []v1alpha1.ObjectName{v1alpha1.ObjectName(root)},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}},
+		},
+	}
+	for _, role := range roles {
+		p.Spec.RequiredRoles = append(p.Spec.RequiredRoles, v1alpha1.RoleRequirement{Role: role})
+	}
+	return p
+}
+
+// repository makes a repository of trust with a delegation for each role and returns its name.
+func (b *bed) repository(t *testing.T, roles ...string) string {
+	t.Helper()
+	b.images++
+	gun := fmt.Sprintf("%s/acme/app-%d", registry, b.images)
+	_, err := b.signer.CreateRepository(t.Context(), gun, roles...)
+	must(t, err)
+	return gun
+}
+
+// sign signs a made-up manifest digest, which n tells from others, under a tag as the roles, and returns the digest.
+func (b *bed) sign(t *testing.T, gun, tag string, n int, roles ...string) string {
+	t.Helper()
+	hex := fmt.Sprintf("%064x", 0xabc0000+n)
+	var delegations []string
+	for _, r := range roles {
+		delegations = append(delegations, "targets/"+r)
+	}
+	must(t, b.signer.AddHash(t.Context(), gun, tag, 512, hex, delegations...))
+	return "sha256:" + hex
+}
+
+func pod(namespace, image string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "p-"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}},
+	}
+}
+
+// workloads returns one object of each kind that carries a pod template, with the image in it.
+func workloads(image string) map[string]client.Object {
+	labels := map[string]string{"app": "x"}
+	selector := &metav1.LabelSelector{MatchLabels: labels}
+	object := func(kind string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: production, GenerateName: strings.ToLower(kind) + "-"}
+	}
+	template := corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: labels},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}},
+	}
+	once := *template.DeepCopy()
+	once.Spec.RestartPolicy = corev1.RestartPolicyNever
+	zero := int32(0)
+	return map[string]client.Object{
+		"Deployment":            &appsv1.Deployment{ObjectMeta: object("Deployment"), Spec: appsv1.DeploymentSpec{Replicas: &zero, Selector: selector, Template: template}},
+		"ReplicaSet":            &appsv1.ReplicaSet{ObjectMeta: object("ReplicaSet"), Spec: appsv1.ReplicaSetSpec{Replicas: &zero, Selector: selector, Template: template}},
+		"StatefulSet":           &appsv1.StatefulSet{ObjectMeta: object("StatefulSet"), Spec: appsv1.StatefulSetSpec{Replicas: &zero, Selector: selector, Template: template}},
+		"DaemonSet":             &appsv1.DaemonSet{ObjectMeta: object("DaemonSet"), Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template}},
+		"Job":                   &batchv1.Job{ObjectMeta: object("Job"), Spec: batchv1.JobSpec{Suspend: new(true), Template: once}},
+		"CronJob":               &batchv1.CronJob{ObjectMeta: object("CronJob"), Spec: batchv1.CronJobSpec{Schedule: "@yearly", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: once}}}},
+		"ReplicationController": &corev1.ReplicationController{ObjectMeta: object("ReplicationController"), Spec: corev1.ReplicationControllerSpec{Replicas: &zero, Selector: labels, Template: &template}},
+		"PodTemplate":           &corev1.PodTemplate{ObjectMeta: object("PodTemplate"), Template: template},
+	}
+}
+
+func (b *bed) create(t *testing.T, o client.Object) {
+	t.Helper()
+	must(t, b.Create(t.Context(), o))
+}
+
+// admitted creates an object and returns it as it was stored.
+func (b *bed) admitted(t *testing.T, o client.Object) {
+	t.Helper()
+	if err := b.Create(t.Context(), o); err != nil {
+		t.Fatalf("denied: %v", err)
+	}
+}
+
+// denied creates an object and wants it refused with a status code and a message that holds every one of the texts.
+func (b *bed) denied(t *testing.T, o client.Object, code int32, texts ...string) {
+	t.Helper()
+	refused(t, b.Create(t.Context(), o), code, texts...)
+}
+
+func refused(t *testing.T, err error, code int32, texts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatal("admitted, want a denial")
+	}
+	status, ok := err.(apierrors.APIStatus)
+	if !ok || status.Status().Code != code {
+		t.Errorf("denied with %v, want status %d", err, code)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("denial %q does not say %q", err, text)
+		}
+	}
+}
+
+// ready waits until the Ready condition of an object is as wanted, and returns its message.
+func (b *bed) ready(t *testing.T, o client.Object, name string, status metav1.ConditionStatus, reason string) string {
+	t.Helper()
+	return b.condition(t, o, name, v1alpha1.ConditionReady, status, reason)
+}
+
+func (b *bed) condition(t *testing.T, o client.Object, name, kind string, status metav1.ConditionStatus, reason string) string {
+	t.Helper()
+	var message string
+	eventually(t, fmt.Sprintf("%s=%s of %s", kind, status, name), func() error {
+		if err := b.Get(t.Context(), client.ObjectKey{Name: name}, o); err != nil {
+			return err
+		}
+		var conditions []metav1.Condition
+		switch o := o.(type) {
+		case *v1alpha1.ImagePolicy:
+			conditions = o.Status.Conditions
+		case *v1alpha1.TrustRoot:
+			conditions = o.Status.Conditions
+		}
+		c := meta.FindStatusCondition(conditions, kind)
+		if c == nil || c.Status != status || c.Reason != reason || c.ObservedGeneration != o.GetGeneration() {
+			text, _ := json.Marshal(conditions)
+			return fmt.Errorf("want reason %s, conditions are %s", reason, text)
+		}
+		message = c.Message
+		return nil
+	})
+	return message
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually polls until ok returns nil, for a minute at most.
+func eventually(t *testing.T, what string, ok func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("timed out waiting for %s: %v", what, err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// bundleOf returns the certificate of a test server.
+func bundleOf(s *httptest.Server) v1alpha1.PEMBundle {
+	return v1alpha1.PEMBundle(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+}

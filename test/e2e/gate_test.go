@@ -1,0 +1,427 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+)
+
+// TestGate holds everything that can share one cluster; its parts run in order, and the later ones stop servers.
+func TestGate(t *testing.T) {
+	b := newBed(t)
+	t.Run("roles", b.testRoles)
+	t.Run("kinds", b.testKinds)
+	t.Run("updates", b.testUpdates)
+	t.Run("deployment", b.testDeployment)
+	t.Run("tag moved", b.testTagMoved)
+	t.Run("policy edited", b.testPolicyEdited)
+	t.Run("key revoked", b.testKeyRevoked)
+	t.Run("trust root missing", b.testTrustRootMissing)
+	t.Run("trust root broken", b.testTrustRootBroken)
+	t.Run("server faults", b.testServerFaults)
+	t.Run("key material elsewhere", b.testKeyMaterialElsewhere)
+	t.Run("webhook configurations", b.testWebhookConfigurations)
+	t.Run("signature withdrawn", b.testSignatureWithdrawn)
+	t.Run("server down", b.testServerDown)
+	t.Run("manager down", b.testManagerDown)
+}
+
+func (b *bed) testRoles(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	t.Run("a repository that nobody made", func(t *testing.T) {
+		b.denied(t, pod(production, registry+"/acme/unknown:v1"), http.StatusForbidden, `ImagePolicy "production"`, `role "ci"`, `role "qa"`)
+	})
+	t.Run("nothing signed", func(t *testing.T) {
+		b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "ci" has not signed`, `role "qa" has not signed`)
+	})
+	digest := b.sign(t, gun, "v1", 1, "ci")
+	t.Run("signed by ci alone", func(t *testing.T) {
+		b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed `+digest[:15]+"...", `signed by ci (TrustRoot "acme-notary")`)
+	})
+	t.Run("signed in targets/releases and targets too", func(t *testing.T) {
+		must(t, b.signer.AddHash(t.Context(), gun, "v1", 512, strings.TrimPrefix(digest, "sha256:")))
+		b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
+	})
+	t.Run("another namespace", func(t *testing.T) {
+		b.admitted(t, pod("sandbox", gun+":v1"))
+	})
+	b.sign(t, gun, "v1", 1, "qa")
+	t.Run("signed by both a moment ago", func(t *testing.T) {
+		p := pod(production, gun+":v1")
+		b.admitted(t, p)
+		if got, want := p.Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
+			t.Errorf("stored image is %q, want %q", got, want)
+		}
+	})
+	t.Run("by digest alone", func(t *testing.T) {
+		p := pod(production, gun+"@"+digest)
+		b.admitted(t, p)
+		if got, want := p.Spec.Containers[0].Image, gun+"@"+digest; got != want {
+			t.Errorf("stored image is %q, want %q", got, want)
+		}
+	})
+	t.Run("another digest", func(t *testing.T) {
+		other := "@sha256:" + strings.Repeat("7", 64)
+		b.denied(t, pod(production, gun+other), http.StatusForbidden, `role "ci" has not signed`, `role "qa" has not signed`)
+		b.denied(t, pod(production, gun+":v1"+other), http.StatusForbidden, "sha256:77777777...", digest[:15]+"...")
+	})
+	t.Run("every kind of container", func(t *testing.T) {
+		for name, add := range map[string]func(*corev1.PodSpec){
+			"init": func(s *corev1.PodSpec) { s.InitContainers = []corev1.Container{{Name: "x", Image: gun + ":v2"}} },
+			"second": func(s *corev1.PodSpec) {
+				s.Containers = append(s.Containers, corev1.Container{Name: "x", Image: gun + ":v2"})
+			},
+			"volume": func(s *corev1.PodSpec) {
+				s.Volumes = []corev1.Volume{{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: gun + ":v2", PullPolicy: corev1.PullIfNotPresent}}}}
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				p := pod(production, gun+":v1")
+				add(&p.Spec)
+				b.denied(t, p, http.StatusForbidden, gun+":v2", `role "ci" has not signed`)
+			})
+		}
+	})
+	t.Run("an image that cannot be parsed", func(t *testing.T) {
+		b.denied(t, pod("sandbox", "registry.example.com/UPPER/app:v1"), http.StatusForbidden, "registry.example.com/UPPER/app:v1")
+	})
+}
+
+// testKinds prints what became of each kind with each state of signing.
+func (b *bed) testKinds(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "both", 1, "ci", "qa")
+	b.sign(t, gun, "ci-only", 2, "ci")
+	table := &strings.Builder{}
+	for tag, admit := range map[string]bool{"both": true, "ci-only": false, "unsigned": false} {
+		for kind, o := range workloads(gun + ":" + tag) {
+			err := b.Create(t.Context(), o)
+			fmt.Fprintf(table, "%-22s %-9s admitted=%v\n", kind, tag, err == nil)
+			if (err == nil) != admit {
+				t.Errorf("%s with an image signed by %s: %v, want admitted %v", kind, tag, err, admit)
+			}
+			if err != nil && !apierrors.IsForbidden(err) {
+				t.Errorf("%s: %v, want 403", kind, err)
+			}
+		}
+	}
+	t.Log("\n" + table.String())
+}
+
+func (b *bed) testUpdates(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
+	p := pod(production, gun+":v1")
+	b.admitted(t, p)
+	t.Run("label", func(t *testing.T) {
+		p.Labels = map[string]string{"a": "b"}
+		must(t, b.Update(t.Context(), p))
+	})
+	t.Run("image", func(t *testing.T) {
+		swapped := p.DeepCopy()
+		swapped.Spec.Containers[0].Image = gun + ":v2"
+		refused(t, b.Update(t.Context(), swapped), http.StatusForbidden, gun+":v2")
+	})
+	debug := func(image string) error {
+		with := p.DeepCopy()
+		with.Spec.EphemeralContainers = append(with.Spec.EphemeralContainers, corev1.EphemeralContainer{
+			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: image, TerminationMessagePolicy: corev1.TerminationMessageReadFile}})
+		return b.SubResource("ephemeralcontainers").Update(t.Context(), with)
+	}
+	t.Run("unsigned ephemeral container", func(t *testing.T) {
+		refused(t, debug(gun+":v2"), http.StatusForbidden, gun+":v2")
+	})
+	t.Run("signed ephemeral container", func(t *testing.T) {
+		must(t, debug(gun+":v1"))
+		must(t, b.Get(t.Context(), client.ObjectKeyFromObject(p), p))
+		if got, want := p.Spec.EphemeralContainers[0].Image, gun+":v1@"+digest; got != want {
+			t.Errorf("stored image is %q, want %q", got, want)
+		}
+	})
+	t.Run("deletion", func(t *testing.T) { must(t, b.Delete(t.Context(), p)) })
+}
+
+// testDeployment has the real controllers make the Pod.
+func (b *bed) testDeployment(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
+	d := workloads(gun + ":v1")["Deployment"].(*appsv1.Deployment)
+	one := int32(1)
+	d.Spec.Replicas = &one
+	d.Spec.Selector.MatchLabels = map[string]string{"app": "deployed"}
+	d.Spec.Template.Labels = d.Spec.Selector.MatchLabels
+	b.admitted(t, d)
+	if got, want := d.Spec.Template.Spec.Containers[0].Image, gun+":v1"; got != want {
+		t.Errorf("the template's image became %q, want it left as %q", got, want)
+	}
+	eventually(t, "the Deployment's Pod", func() error {
+		pods := &corev1.PodList{}
+		if err := b.List(t.Context(), pods, client.InNamespace(production), client.MatchingLabels{"app": "deployed"}); err != nil {
+			return err
+		}
+		if len(pods.Items) != 1 {
+			return fmt.Errorf("%d pods", len(pods.Items))
+		}
+		if got, want := pods.Items[0].Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
+			return fmt.Errorf("the Pod's image is %q, want %q", got, want)
+		}
+		return nil
+	})
+}
+
+func (b *bed) testTagMoved(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	first := b.sign(t, gun, "v1", 1, "ci", "qa")
+	b.admitted(t, pod(production, gun+":v1"))
+	second := b.sign(t, gun, "v1", 0xdead0000, "ci")
+	eventually(t, "the refresh", func() error {
+		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
+			return errors.New("still admitted")
+		}
+		return nil
+	})
+	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, first[:15]+"...", second[:15]+"...")
+}
+
+func (b *bed) testPolicyEdited(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	b.admitted(t, pod(production, gun+":v1"))
+	p := &v1alpha1.ImagePolicy{}
+	must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
+	original := p.Spec.DeepCopy()
+	p.Spec.RequiredRoles = append(p.Spec.RequiredRoles, v1alpha1.RoleRequirement{Role: "security"})
+	must(t, b.Update(t.Context(), p))
+	edited := time.Now()
+	eventually(t, "the edit to be in force", func() error {
+		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
+			return errors.New("still admitted")
+		}
+		return nil
+	})
+	t.Logf("in force %s after the edit", time.Since(edited).Round(time.Millisecond))
+	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "security" has not signed`)
+	must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
+	p.Spec = *original
+	must(t, b.Update(t.Context(), p))
+	eventually(t, "the policy as it was", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+}
+
+// testKeyRevoked takes the qa key out of a trust root that keeps on serving what the key has signed.
+func (b *bed) testKeyRevoked(t *testing.T) {
+	b.images++
+	gun := fmt.Sprintf("%s/acme/revoked-%d", registry, b.images)
+	keys, err := b.signer.CreateRepository(t.Context(), gun, "ci", "qa")
+	must(t, err)
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	b.admitted(t, pod(production, gun+":v1"))
+	root := &v1alpha1.TrustRoot{}
+	must(t, b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root))
+	root.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(keys["qa"].KeyID)}
+	must(t, b.Update(t.Context(), root))
+	eventually(t, "the revocation", func() error {
+		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
+			return errors.New("still admitted")
+		}
+		return nil
+	})
+	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
+}
+
+func (b *bed) testTrustRootMissing(t *testing.T) {
+	b.create(t, b.policy("orphan", registry+"/orphan/**", "not-there", "ci"))
+	message := b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionFalse, v1alpha1.ReasonTrustRootNotFound)
+	if !strings.Contains(message, `"not-there"`) {
+		t.Errorf("message %q does not name the trust root", message)
+	}
+	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`, `TrustRoot "not-there" does not exist`)
+	eventually(t, "an event", func() error {
+		events := &eventsv1.EventList{}
+		if err := b.List(t.Context(), events); err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Regarding.Name == "orphan" && e.Reason == v1alpha1.ReasonTrustRootNotFound && e.Type == corev1.EventTypeWarning {
+				return nil
+			}
+		}
+		return fmt.Errorf("none of %d events is about it", len(events.Items))
+	})
+	b.create(t, b.trustRoot("not-there"))
+	b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionTrue, v1alpha1.ReasonInForce)
+	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusForbidden, `role "ci" has not signed`)
+}
+
+func (b *bed) testTrustRootBroken(t *testing.T) {
+	root := b.trustRoot("broken")
+	root.Spec.Notary.Root.Keys = []v1alpha1.PEM{"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}
+	b.create(t, root)
+	message := b.ready(t, &v1alpha1.TrustRoot{}, "broken", metav1.ConditionFalse, v1alpha1.ReasonInvalidKey)
+	if !strings.Contains(message, "spec.notary.root.keys[0]") {
+		t.Errorf("message %q does not name the field", message)
+	}
+	b.create(t, b.policy("on-broken", registry+"/broken/**", "broken", "ci"))
+	b.ready(t, &v1alpha1.ImagePolicy{}, "on-broken", metav1.ConditionFalse, v1alpha1.ReasonTrustRootNotReady)
+	b.denied(t, pod(production, registry+"/broken/app:v1"), http.StatusServiceUnavailable, `TrustRoot "broken"`)
+}
+
+// testServerFaults wants the trust root to say what is wrong with its server before any image is asked for.
+func (b *bed) testServerFaults(t *testing.T) {
+	html := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(w, "<html><body>It works!</body></html>")
+	}))
+	defer html.Close()
+	cases := map[string]struct {
+		spoil  func(*v1alpha1.NotarySpec)
+		reason string
+	}{
+		"wrong-ca":    {func(n *v1alpha1.NotarySpec) { n.CABundle = v1alpha1.PEMBundle(b.pin.CertificatePEM) }, v1alpha1.ReasonTLSNotTrusted},
+		"html":        {func(n *v1alpha1.NotarySpec) { n.Server, n.CABundle = html.URL, bundleOf(html) }, v1alpha1.ReasonUnexpectedAnswer},
+		"unreachable": {func(n *v1alpha1.NotarySpec) { n.Server = "https://127.0.0.1:1" }, v1alpha1.ReasonUnreachable},
+		"link-local":  {func(n *v1alpha1.NotarySpec) { n.Server = "https://169.254.169.254" }, v1alpha1.ReasonAddressRefused},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			root := b.trustRoot(name)
+			c.spoil(root.Spec.Notary)
+			b.create(t, root)
+			t.Log(b.condition(t, root, name, v1alpha1.ConditionFresh, metav1.ConditionFalse, c.reason))
+			b.create(t, b.policy(name, registry+"/"+name+"/**", name, "ci"))
+			b.ready(t, &v1alpha1.ImagePolicy{}, name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
+			b.denied(t, pod(production, registry+"/"+name+"/app:v1"), http.StatusServiceUnavailable, `TrustRoot "`+name+`"`)
+		})
+	}
+}
+
+func (b *bed) testKeyMaterialElsewhere(t *testing.T) {
+	root := b.trustRoot("elsewhere")
+	root.Spec.Notary.Root = v1alpha1.NotaryRoot{KeysFrom: []v1alpha1.KeySource{{Kind: "ConfigMap", Name: "root-keys", Key: "acme.pem"}}}
+	b.create(t, root)
+	message := b.ready(t, root, "elsewhere", metav1.ConditionFalse, v1alpha1.ReasonReferenceNotFound)
+	if !strings.Contains(message, "ConfigMap countersign-system/root-keys does not exist") {
+		t.Errorf("message is %q", message)
+	}
+	b.create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "countersign-system", Name: "root-keys"}, Data: map[string]string{"acme.pem": string(b.pin.PublicKeyPEM)}})
+	b.ready(t, root, "elsewhere", metav1.ConditionTrue, v1alpha1.ReasonPinned)
+	if got := root.Status.RootFingerprints; len(got) != 1 || got[0] != b.pin.KeyID {
+		t.Errorf("fingerprints are %q, want the canonical key ID %q", got, b.pin.KeyID)
+	}
+}
+
+// testWebhookConfigurations deletes and narrows what makes the API server ask.
+func (b *bed) testWebhookConfigurations(t *testing.T) {
+	key := client.ObjectKey{Name: "countersign"}
+	before := &admissionv1.ValidatingWebhookConfiguration{}
+	must(t, b.Get(t.Context(), key, before))
+	if len(before.OwnerReferences) != 1 || before.OwnerReferences[0].Name != "imagepolicies.countersign.dev" {
+		t.Errorf("owners are %v, want the CRD", before.OwnerReferences)
+	}
+	tampering := map[string]func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error{
+		"deleted": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {
+			return b.Delete(ctx, c)
+		},
+		"ignored": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {
+			ignore := admissionv1.Ignore
+			c.Webhooks[0].FailurePolicy = &ignore
+			return b.Update(ctx, c)
+		},
+		"narrowed by labels": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {
+			c.Webhooks[0].NamespaceSelector.MatchLabels = map[string]string{"checked": "yes"}
+			return b.Update(ctx, c)
+		},
+		"narrowed by a condition": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {
+			c.Webhooks[0].MatchConditions = append(c.Webhooks[0].MatchConditions, admissionv1.MatchCondition{Name: "never", Expression: "false"})
+			return b.Update(ctx, c)
+		},
+		"emptied": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {
+			c.Webhooks = nil
+			return b.Update(ctx, c)
+		},
+	}
+	for name, tamper := range tampering {
+		t.Run(name, func(t *testing.T) {
+			c := &admissionv1.ValidatingWebhookConfiguration{}
+			must(t, b.Get(t.Context(), key, c))
+			must(t, tamper(t.Context(), c))
+			eventually(t, "the restored configuration", func() error {
+				if err := b.Get(t.Context(), key, c); err != nil {
+					return err
+				}
+				if len(c.Webhooks) != 1 || c.Webhooks[0].String() != before.Webhooks[0].String() {
+					return fmt.Errorf("it is %v", c.Webhooks)
+				}
+				return nil
+			})
+		})
+	}
+	t.Run("mutating, deleted", func(t *testing.T) {
+		c := &admissionv1.MutatingWebhookConfiguration{}
+		must(t, b.Get(t.Context(), key, c))
+		uid := c.UID
+		must(t, b.Delete(t.Context(), c))
+		eventually(t, "the restored configuration", func() error {
+			if err := b.Get(t.Context(), key, c); err != nil {
+				return err
+			}
+			if c.UID == uid {
+				return errors.New("it is still the old one")
+			}
+			return nil
+		})
+	})
+}
+
+// testSignatureWithdrawn removes qa's signature on the server; the next refresh brings it in.
+func (b *bed) testSignatureWithdrawn(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	b.admitted(t, pod(production, gun+":v1"))
+	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
+	eventually(t, "the refresh", func() error {
+		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
+			return errors.New("still admitted")
+		}
+		return nil
+	})
+	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
+}
+
+func (b *bed) testServerDown(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	b.admitted(t, pod(production, gun+":v1"))
+	b.notary.Disconnect()
+	b.admitted(t, pod(production, gun+":v1"))
+	b.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable, `TrustRoot "acme-notary"`)
+	t.Log(b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonUnreachable))
+	b.admitted(t, pod(production, gun+":v1"))
+	must(t, b.notary.Reconnect())
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+}
+
+// testManagerDown wants everything shut but what is exempt.
+func (b *bed) testManagerDown(t *testing.T) {
+	must(t, b.manager.Stop())
+	if err := b.Create(t.Context(), pod("sandbox", "docker.io/library/nginx:1")); err == nil {
+		t.Error("admitted while no manager answers")
+	}
+	system := pod("kube-system", registry+"/acme/unsigned:v1")
+	eventually(t, "a Pod in kube-system", func() error { return b.Create(t.Context(), system) })
+	must(t, b.Delete(t.Context(), system))
+}
