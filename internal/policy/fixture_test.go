@@ -73,7 +73,9 @@ func (h *held) where(holds func(trust.Statement) bool) []trust.Statement {
 	return slices.DeleteFunc(slices.Clone(h.statements), func(s trust.Statement) bool { return !holds(s) })
 }
 
-func (h *held) Expiry() (time.Time, string) { return h.notAfter, "timestamp.json of registry.example.com/acme/app" }
+func (h *held) Expiry() (time.Time, string) {
+	return h.notAfter, "timestamp.json of registry.example.com/acme/app"
+}
 
 // roots are trust roots by name: evidence, an error of Evidence, or unusable. A root that is not named does not exist.
 type roots map[string]any
