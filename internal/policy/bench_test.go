@@ -1,0 +1,73 @@
+package policy_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// indexed is evidence that answers as a real one does, without allocating.
+type indexed struct {
+	*held
+	tag []trust.Statement
+}
+
+func (i indexed) Tag(string) []trust.Statement { return i.tag }
+
+// loaded is trust roots that all hold the same evidence.
+type loaded struct{ evidence trust.Evidence }
+
+func (loaded) Usable(string) error { return nil }
+
+func (l loaded) Evidence(string, imageref.Ref) (trust.Evidence, error) { return l.evidence, nil }
+
+// teams returns a set of n policies, of which one covers an image of team 7.
+func teams(t testing.TB, n int) *policy.Set {
+	var policies []*policy.Policy
+	for i := range n {
+		pattern := v1alpha1.ImagePattern(fmt.Sprintf("registry.example.com/team-%d/**", i))
+		policies = append(policies, compiled(t, fmt.Sprintf("team-%d", i), images(pattern)))
+	}
+	return policy.NewSet(policy.UncoveredDeny, policies)
+}
+
+func teamRequest() (policy.Request, policy.Roots) {
+	h := signed("ci v1 a", "qa v1 a")
+	evidence := indexed{held: &held{}, tag: h.statements}
+	return policy.Request{Image: "registry.example.com/team-7/app:v1", NamespaceLabels: map[string]string{"env": "production"}, Now: now}, loaded{evidence}
+}
+
+func BenchmarkDecide(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprintf("policies=%d", n), func(b *testing.B) {
+			set := teams(b, n)
+			request, roots := teamRequest()
+			b.ReportAllocs()
+			for b.Loop() {
+				if d := set.Decide(request, roots); d.Verdict != policy.Admitted {
+					b.Fatal(d.Message)
+				}
+			}
+		})
+	}
+}
+
+// TestAllocationsDoNotGrowWithPolicies counts, for a count is the same on every machine.
+func TestAllocationsDoNotGrowWithPolicies(t *testing.T) {
+	allocations := func(n int) float64 {
+		set := teams(t, n)
+		request, roots := teamRequest()
+		return testing.AllocsPerRun(100, func() {
+			if d := set.Decide(request, roots); d.Verdict != policy.Admitted {
+				t.Fatal(d.Message)
+			}
+		})
+	}
+	if few, many := allocations(10), allocations(1000); many > few {
+		t.Errorf("%v allocations with 10 policies, %v with 1000", few, many)
+	}
+}
