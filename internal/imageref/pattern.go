@@ -158,9 +158,10 @@ func matchHost(pattern, host string) bool {
 	if pattern == anyOne || pattern == host {
 		return true
 	}
-	if !strings.Contains(pattern, anyOne) || strings.HasPrefix(host, "[") {
+	if !strings.Contains(pattern, anyOne) {
 		return false
 	}
+	// What follows the first colon of an address in brackets is never a number, and so never the port of a pattern.
 	pattern, patternPort, _ := strings.Cut(pattern, ":")
 	host, hostPort, _ := strings.Cut(host, ":")
 	if patternPort != hostPort || strings.Count(pattern, ".") != strings.Count(host, ".") {

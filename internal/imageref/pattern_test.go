@@ -12,20 +12,20 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
-func mustPattern(t testing.TB, s string) imageref.Pattern {
-	t.Helper()
+func mustPattern(tb testing.TB, s string) imageref.Pattern {
+	tb.Helper()
 	p, err := imageref.ParsePattern(s)
 	if err != nil {
-		t.Fatalf("ParsePattern(%q): %v", s, err)
+		tb.Fatalf("ParsePattern(%q): %v", s, err)
 	}
 	return p
 }
 
-func mustRef(t testing.TB, s string) imageref.Ref {
-	t.Helper()
+func mustRef(tb testing.TB, s string) imageref.Ref {
+	tb.Helper()
 	r, err := imageref.Parse(s)
 	if err != nil {
-		t.Fatalf("Parse(%q): %v", s, err)
+		tb.Fatalf("Parse(%q): %v", s, err)
 	}
 	return r
 }

@@ -30,7 +30,7 @@ const (
 // refers to nothing.
 type Ref struct {
 	// Host is the registry, in lower case, with its port unless that is the default 443: "docker.io", "localhost:5000",
-	// "[::1]:5000". A host of a single label keeps its ":443", for without it it would read as a path segment.
+	// "[::1]:5000". A host of a single label keeps its ":443", without which it would read as a path segment.
 	Host string
 	// Path is the repository within the registry: "library/nginx".
 	Path string
@@ -68,7 +68,7 @@ func Parse(s string) (Ref, error) {
 	case len(s) > MaxLength:
 		return Ref{}, fmt.Errorf("the image reference is longer than %d bytes", MaxLength)
 	case isImageID(s):
-		return Ref{}, errors.New("this is an image ID, which names no repository; write the repository before the digest, as in registry.example.com/app@sha256:...")
+		return Ref{}, errors.New("this is an image ID, which names no repository; write registry.example.com/app@ before the digest, with your registry and repository")
 	}
 	name, sum, hasDigest := strings.Cut(s, "@")
 	if hasDigest {

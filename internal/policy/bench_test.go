@@ -26,11 +26,12 @@ func (loaded) Usable(string) error { return nil }
 func (l loaded) Evidence(string, imageref.Ref) (trust.Evidence, error) { return l.evidence, nil }
 
 // teams returns a set of n policies, of which one covers an image of team 7.
-func teams(t testing.TB, n int) *policy.Set {
+func teams(tb testing.TB, n int) *policy.Set {
+	tb.Helper()
 	var policies []*policy.Policy
 	for i := range n {
 		pattern := v1alpha1.ImagePattern(fmt.Sprintf("registry.example.com/team-%d/**", i))
-		policies = append(policies, compiled(t, fmt.Sprintf("team-%d", i), images(pattern)))
+		policies = append(policies, compiled(tb, fmt.Sprintf("team-%d", i), images(pattern)))
 	}
 	return policy.NewSet(policy.UncoveredDeny, policies)
 }

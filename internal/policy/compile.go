@@ -186,9 +186,10 @@ func (p *Policy) Name() string { return p.name }
 // TrustRoots returns the names of the trust roots, in the order of the spec. The caller must not change them.
 func (p *Policy) TrustRoots() []string { return p.roots }
 
-// Roles returns the requirements in short, for a column: "ci,qa,2 of 3". It is "none" where nothing is required.
+// Roles returns the requirements in short, for a column: "ci,qa,2 of 3". It is "none" where nothing is required, and
+// empty where the requirements cannot be read.
 func (p *Policy) Roles() string {
-	if len(p.requirements) == 0 {
+	if len(p.requirements) == 0 && p.invalid == nil {
 		return "none"
 	}
 	short := make([]string, 0, len(p.requirements))

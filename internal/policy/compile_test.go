@@ -51,7 +51,7 @@ func TestThreatEmptyOrUnreadablePolicyDenies(t *testing.T) {
 		"threshold 0":              {[]edit{requires("0 of ci qa")}, "spec.requiredRoles[0].threshold: "},
 		"threshold below 0":        {[]edit{requires("-1 of ci qa")}, "spec.requiredRoles[0].threshold: "},
 		"threshold above the list": {[]edit{requires("3 of ci qa")}, "spec.requiredRoles[0].threshold: "},
-		"threshold by repetition":  {[]edit{requires("2 of ci ci")}, "spec.requiredRoles[0].threshold: "},
+		"threshold by repetition":  {[]edit{requires("3 of ci qa ci")}, "spec.requiredRoles[0].threshold: "},
 		"threshold of a role":      {[]edit{require(v1alpha1.RoleRequirement{Role: "ci", Threshold: ptr.To[int32](1)})}, "spec.requiredRoles[0].threshold: "},
 	}
 	everySignature := roots{"acme-notary": signed("ci v1 a", "qa v1 a")}
@@ -141,6 +141,9 @@ func TestPolicyAccessors(t *testing.T) {
 				t.Errorf("trust roots (-want +got):\n%s", diff)
 			}
 		})
+	}
+	if p := broken(t, "production", requires("0 of ci qa")); p.Roles() != "" {
+		t.Errorf("roles that cannot be read: %q", p.Roles())
 	}
 }
 

@@ -28,6 +28,7 @@ type decisions map[string]struct {
 }
 
 func (tests decisions) run(t *testing.T) {
+	t.Helper()
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			if tc.image == "" {

@@ -1,3 +1,10 @@
+// Package policy compiles ImagePolicies and decides, for one container image in one namespace, whether it may run.
+//
+// It promises that an image is admitted only where every requirement of every covering policy in mode Enforce is met
+// by signatures that a trust root of that same policy verified, for one digest; that a role is proven by that role's
+// statements and by nothing else; and that what could not be checked is kept apart from what is not signed. Zero values,
+// specs that cannot be read and answers that make no sense deny. The package is pure: it asks for evidence through an
+// interface that answers from memory, takes the time as an argument, and never touches a network, a clock or the cluster.
 package policy
 
 import (

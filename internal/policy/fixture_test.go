@@ -166,21 +166,21 @@ func spec(edits ...edit) *v1alpha1.ImagePolicySpec {
 	return s
 }
 
-func compiled(t testing.TB, name string, edits ...edit) *policy.Policy {
-	t.Helper()
+func compiled(tb testing.TB, name string, edits ...edit) *policy.Policy {
+	tb.Helper()
 	p, err := policy.Compile(name, spec(edits...))
 	if err != nil {
-		t.Fatalf("compile %s: %v", name, err)
+		tb.Fatalf("compile %s: %v", name, err)
 	}
 	return p
 }
 
 // broken compiles a spec that cannot be used.
-func broken(t testing.TB, name string, edits ...edit) *policy.Policy {
-	t.Helper()
+func broken(tb testing.TB, name string, edits ...edit) *policy.Policy {
+	tb.Helper()
 	p, err := policy.Compile(name, spec(edits...))
 	if err == nil {
-		t.Fatalf("compile %s: no error", name)
+		tb.Fatalf("compile %s: no error", name)
 	}
 	return p
 }

@@ -68,19 +68,19 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	for _, digest := range candidates {
 		unmet = append(unmet, e.unmet(p, digest, short(digest))...)
 	}
-	return join("the roles signed different digests: "+list(unmet), e.statements(p, ""), faults)
+	return join("different digests were signed: "+list(unmet), e.statements(p, ""), faults)
 }
 
 func (e *evaluation) explainBlocked(p *Policy) string {
 	if p.invalid != nil {
-		return "it cannot be used, and denies all that it may cover: " + clean(p.invalid.Error(), maxFaultText)
+		return "it cannot be used, and denies all that it may cover: " + clean(p.invalid.Error())
 	}
 	var texts []string
 	for _, root := range p.roots {
 		switch s := e.source(root); {
 		case s == nil:
 		case s.unusable != nil:
-			texts = append(texts, fmt.Sprintf("TrustRoot %q cannot be used: %s", root, clean(s.unusable.Error(), maxFaultText)))
+			texts = append(texts, fmt.Sprintf("TrustRoot %q cannot be used: %s", root, clean(s.unusable.Error())))
 		case s.unloaded:
 			texts = append(texts, fmt.Sprintf("the signatures under TrustRoot %q are not loaded yet; try again", root))
 		}
@@ -90,9 +90,10 @@ func (e *evaluation) explainBlocked(p *Policy) string {
 
 // faults says which of the policies' trust roots could not be checked, and why.
 func (e *evaluation) faults(policies []*Policy) string {
-	var texts []string
-	for _, root := range e.rootsWhere(policies, func(s *source) bool { return s.fault != nil }) {
-		texts = append(texts, fmt.Sprintf("could not check TrustRoot %q: %s", root, clean(e.source(root).fault.Error(), maxFaultText)))
+	faulty := e.rootsWhere(policies, func(s *source) bool { return s.fault != nil })
+	texts := make([]string, 0, len(faulty))
+	for _, root := range faulty {
+		texts = append(texts, fmt.Sprintf("could not check TrustRoot %q: %s", root, clean(e.source(root).fault.Error())))
 	}
 	return join(texts...)
 }
@@ -160,8 +161,9 @@ func (e *evaluation) signers(p *Policy, digest, none string) string {
 // statements lists, for each trust root of the policy, who signed which digest for the tag.
 func (e *evaluation) statements(p *Policy, none string) string {
 	return e.perRoot(p, none, "", "", func(s *source) []string {
-		var texts []string
-		for _, st := range e.live(s, "") {
+		live := e.live(s, "")
+		texts := make([]string, 0, len(live))
+		for _, st := range live {
 			texts = append(texts, roleText(st.Role)+" signed "+short(st.Digest))
 		}
 		return slices.Compact(texts)

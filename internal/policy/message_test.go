@@ -43,7 +43,7 @@ func TestDenials(t *testing.T) {
 		},
 		"different digests": {
 			app, roots{"acme-notary": signed("ci v1 b", "qa v1 a")}, []*policy.Policy{production},
-			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": the roles signed different digests: role "ci" has not signed sha256:aaaaaaaa..., role "qa" has not signed sha256:bbbbbbbb...; qa signed sha256:aaaaaaaa..., ci signed sha256:bbbbbbbb... (TrustRoot "acme-notary")`},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": different digests were signed: role "ci" has not signed sha256:aaaaaaaa..., role "qa" has not signed sha256:bbbbbbbb...; qa signed sha256:aaaaaaaa..., ci signed sha256:bbbbbbbb... (TrustRoot "acme-notary")`},
 		},
 		"any of several": {
 			app, roots{"acme-notary": signed("ci v1 a", "security-emea v1 a")}, []*policy.Policy{anyTwo},

@@ -47,7 +47,7 @@ func (s *Set) covering(image imageref.Ref, namespace labels.Set, into []*Policy)
 func (s *Set) Decide(req Request, roots Roots) Decision {
 	image, err := imageref.Parse(req.Image)
 	if err != nil {
-		return Decision{Message: line(req.Image, "cannot be read: "+clean(err.Error(), maxFaultText))}
+		return Decision{Message: line(req.Image, "cannot be read: "+clean(err.Error()))}
 	}
 	var buffer [8]*Policy
 	covering := s.covering(image, req.NamespaceLabels, buffer[:0])

@@ -73,14 +73,14 @@ func roleText(role string) string {
 	return role
 }
 
-// clean returns text from elsewhere on one line, shortened.
-func clean(s string, limit int) string {
+// clean returns text from elsewhere, an error of a server say, on one line and shortened.
+func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
-	}, cut(s, limit))
+	}, cut(s, maxFaultText))
 	return strings.Join(strings.Fields(s), " ")
 }
 
