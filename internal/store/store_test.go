@@ -191,7 +191,7 @@ func TestFaultIsNoVerdictAndIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestRenewAsksAtMostEveryFewSeconds(t *testing.T) {
+func TestRenewalsInARowShareAFetch(t *testing.T) {
 	root := &scripted{fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
 		if held != nil {
 			return held, nil

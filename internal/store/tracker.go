@@ -23,8 +23,10 @@ const (
 	fetchTimeout = 30 * time.Second
 	// fetchesPerRoot is how many repositories of one trust root are fetched at once.
 	fetchesPerRoot = 8
-	// renewAge is the age below which evidence is not fetched again on demand.
-	renewAge = 2 * time.Second
+	// renewAge is the age below which evidence is not fetched again on demand. It spares the validating pass the
+	// request that the mutating one has just made, and bounds what a flood of denials costs the signing server; it is short,
+	// for a signature made within it is not seen.
+	renewAge = 250 * time.Millisecond
 	// firstRetry doubles with each failure in a row, up to lastRetry on demand and to the refresh interval otherwise.
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
@@ -122,8 +124,7 @@ func (t *Tracker) Ensure(ctx context.Context, root string, image imageref.Ref) e
 	return t.demand(ctx, k)
 }
 
-// Renew brings the evidence for an image up to date, unless that was done within the last seconds or failed moments
-// ago. It waits and fails as Ensure does.
+// Renew brings the evidence for an image up to date, unless that was done just now or failed moments ago. It waits and fails as Ensure does.
 func (t *Tracker) Renew(ctx context.Context, root string, image imageref.Ref) error {
 	snapshot := t.store.Load()
 	if err := snapshot.Usable(root); err != nil {

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -124,11 +125,14 @@ func RunManager(t testing.TB, k *Kube, args ...string) *Manager {
 		t.Fatalf("starting the manager: %v", err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(m.Tail())
-		}
 		if err := m.Stop(); err != nil {
 			t.Errorf("stopping the manager: %v", err)
+		}
+		if log, err := os.ReadFile(m.Log()); err != nil || bytes.Contains(log, []byte("DATA RACE")) {
+			t.Errorf("a data race in the manager, or no log to tell (%v):\n%s", err, log)
+		}
+		if t.Failed() {
+			t.Log(m.Tail())
 		}
 	})
 	return m

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -45,6 +47,7 @@ type bed struct {
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
+	ctrl.SetLogger(logr.Discard())
 	b := &bed{
 		kube:   testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true}),
 		notary: testenv.RunNotary(t, testenv.NotaryOptions{Signer: true}),
