@@ -94,7 +94,7 @@ func TestImagePolicyRules(t *testing.T) {
 			anyOf(list(33, numbered("r%d"))...),
 			anyOf(list(32, numbered("r%d"))...),
 		},
-		"spec.requiredRoles[].anyOf[] set":       {anyOf("ci", "ci"), anyOf("ci", "qa")},
+		"spec.requiredRoles[].anyOf[] set": {anyOf("ci", "ci"), anyOf("ci", "qa")},
 		"spec.requiredRoles[].anyOf[] maxLength": {
 			anyOf(text("", 129, "")),
 			anyOf(text("", 128, "")),

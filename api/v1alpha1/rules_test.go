@@ -63,11 +63,11 @@ func all(edits ...func(spec)) func(spec) {
 // as it is: the base object is the neighbour that passes.
 func unchanged(spec) {}
 
-// list returns n values made by make.
-func list(n int, make func(i int) any) []any {
+// list returns n values, each made of its index.
+func list(n int, value func(i int) any) []any {
 	values := []any{}
 	for i := range n {
-		values = append(values, make(i))
+		values = append(values, value(i))
 	}
 	return values
 }
