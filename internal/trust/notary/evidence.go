@@ -17,11 +17,14 @@ import (
 
 // evidence is what was verified about one repository. It implements trust.Evidence. Only inside a Fetch does it occur
 // without raw: nothing was verified yet, or only what was seen is left of it.
+//
+// Thousands of repositories are held, so its indexes are sorted slices, searched by halves: maps would take as much
+// room as the statements.
 type evidence struct {
 	root       *Root // whose pins and roles it was verified under
 	repository string
-	byTag      map[string][]trust.Statement
-	byDigest   map[string][]trust.Statement
+	statements []trust.Statement   // sorted by tag, digest and role
+	byDigest   [][]trust.Statement // one run a digest, sorted by digest; each sorted by role and tag
 	notAfter   time.Time
 	file       string
 	raw        *packed
@@ -30,51 +33,57 @@ type evidence struct {
 }
 
 // Tag returns the statements about a tag, sorted by digest and role.
-func (e *evidence) Tag(tag string) []trust.Statement { return e.byTag[tag] }
+func (e *evidence) Tag(tag string) []trust.Statement {
+	at, found := slices.BinarySearchFunc(e.statements, tag, func(s trust.Statement, tag string) int { return strings.Compare(s.Tag, tag) })
+	if !found {
+		return nil
+	}
+	end := at + 1
+	for end < len(e.statements) && e.statements[end].Tag == tag {
+		end++
+	}
+	return e.statements[at:end:end]
+}
 
 // Digest returns the statements about a digest under any tag, sorted by role and tag.
-func (e *evidence) Digest(digest string) []trust.Statement { return e.byDigest[digest] }
+func (e *evidence) Digest(digest string) []trust.Statement {
+	at, found := slices.BinarySearchFunc(e.byDigest, digest, func(run []trust.Statement, digest string) int { return strings.Compare(run[0].Digest, digest) })
+	if !found {
+		return nil
+	}
+	return e.byDigest[at]
+}
 
 // Expiry returns when the first of the top-level files expires, and which.
 func (e *evidence) Expiry() (time.Time, string) { return e.notAfter, e.file }
 
-// index takes statements sorted by tag, digest and role. Thousands of repositories are held, so what repeats is kept
-// once: strings, lists of keys and, for a digest under a single tag, the statements themselves.
+// index takes statements sorted by tag, digest and role. What repeats is kept once: strings, lists of keys and, for a
+// digest under a single tag, the statements themselves, since sorted by role they are in the order of both indexes.
 func (e *evidence) index(all []trust.Statement) {
-	all = slices.Clip(all)
-	intern(all)
-	e.byTag = make(map[string][]trust.Statement)
-	e.byDigest = make(map[string][]trust.Statement)
-	for i := 0; i < len(all); {
-		end := i + 1
-		for end < len(all) && all[end].Tag == all[i].Tag {
-			end++
+	e.statements = append(make([]trust.Statement, 0, len(all)), all...) // without the room it grew by
+	intern(e.statements)
+	runs := map[string][]trust.Statement{}
+	for i, s := range e.statements {
+		run := runs[s.Digest]
+		switch {
+		case run == nil:
+			runs[s.Digest] = e.statements[i : i+1 : i+1]
+		case run[0].Tag == s.Tag:
+			runs[s.Digest] = e.statements[i-len(run) : i+1 : i+1]
+		default:
+			runs[s.Digest] = append(run, s)
 		}
-		e.byTag[all[i].Tag] = all[i:end:end]
-		i = end
 	}
-	spread := map[string][]trust.Statement{}
-	for i := 0; i < len(all); {
-		end := i + 1
-		for end < len(all) && all[end].Tag == all[i].Tag && all[end].Digest == all[i].Digest {
-			end++
+	e.byDigest = make([][]trust.Statement, 0, len(runs))
+	for _, digest := range slices.Sorted(maps.Keys(runs)) {
+		run := runs[digest]
+		if run[0].Tag != run[len(run)-1].Tag {
+			slices.SortFunc(run, func(a, b trust.Statement) int {
+				return cmp.Or(strings.Compare(a.Role, b.Role), strings.Compare(a.Tag, b.Tag))
+			})
+			run = slices.Clip(run)
 		}
-		digest, run := all[i].Digest, all[i:end:end]
-		if first, twice := e.byDigest[digest]; !twice {
-			e.byDigest[digest] = run
-		} else {
-			if spread[digest] == nil {
-				spread[digest] = slices.Clone(first)
-			}
-			spread[digest] = append(spread[digest], run...)
-		}
-		i = end
-	}
-	for digest, list := range spread {
-		slices.SortFunc(list, func(a, b trust.Statement) int {
-			return cmp.Or(strings.Compare(a.Role, b.Role), strings.Compare(a.Tag, b.Tag))
-		})
-		e.byDigest[digest] = slices.Clip(list)
+		e.byDigest = append(e.byDigest, run)
 	}
 }
 

@@ -1,0 +1,284 @@
+package notary
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// A role with a threshold holds for as long as that many of its distinct keys do.
+func TestRoleThresholdAndExpiry(t *testing.T) {
+	month := func(n int) time.Time { return testNow().AddDate(0, n, 0) }
+	v := newVirtual(t)
+	cfg := v.config()
+	v.bump("root")
+	v.roles["targets"].expires = month(9)
+	shared := v.delegate("targets/a", entry("one")).keys[0]
+	v.roles["targets/a"].expires = month(1)
+	v.delegate("targets/b", entry("one")).expires = month(2)
+	v.delegate("targets/c", entry("one")).expires = month(3)
+	v.delegate("targets/d", entry("one")).expires = month(12) // not beyond targets, which vouches for it
+	v.roles["targets/d"].keys = []*testKey{shared}            // a's key again
+	v.delegate("targets/e", entry("one")).expires = testNow() // expired
+	v.delegate("targets/f", entry("two"))
+	v.roles["targets/a"].targets["v2"] = entry("two")
+	v.publish()
+	team := []string{"targets/a", "targets/b", "targets/c", "targets/d", "targets/e", "targets/f"}
+	role := func(threshold int) Role {
+		return Role{Name: fmt.Sprintf("team-%d", threshold), Delegations: team, Threshold: threshold}
+	}
+	cfg.Roles = []Role{role(1), role(2), role(3), role(4)}
+	ev := mustFetch(t, v.root(cfg), nil)
+	got := map[string]time.Time{}
+	for _, s := range ev.Tag("v1") {
+		if strings.HasPrefix(s.Role, "team") {
+			got[s.Role+" "+s.Digest] = s.NotAfter
+		}
+	}
+	want := map[string]time.Time{
+		"team-1 " + digestOf("one"): month(9), "team-1 " + digestOf("two"): month(9),
+		"team-2 " + digestOf("one"): month(3), "team-3 " + digestOf("one"): month(2),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("team's statements (-want +got):\n%s", diff)
+	}
+}
+
+// Only what the configuration maps to targets is spoken by it.
+func TestTargetsSpeaksOnlyWhereMapped(t *testing.T) {
+	admin := func(_ *virtual, c *Config) {
+		c.Roles = []Role{{Name: "admin", Delegations: []string{"targets"}, Threshold: 1}, {Name: "qa", Delegations: []string{"targets/ci"}, Threshold: 1}}
+	}
+	change := func(v *virtual) {
+		v.roles["targets"].targets = m{"v1": entry("two")}
+		v.roles["targets/qa"].targets = m{"v1": entry("three")} // not qa's voice here
+	}
+	wantRoles(t, signedWith(t, change, admin), "admin two", "ci one", "qa one")
+}
+
+// The same digest under two lengths is not one signature for a threshold, and not two statements.
+func TestLengthIsPartOfWhatIsSigned(t *testing.T) {
+	longer := entry("one")
+	longer["length"] = 4
+	change := func(v *virtual) { v.roles["targets/qa"].targets = m{"v1": longer} }
+	config := func(threshold int) func(_ *virtual, c *Config) {
+		return func(_ *virtual, c *Config) {
+			c.Roles = []Role{{Name: "team", Delegations: []string{"targets/ci", "targets/qa"}, Threshold: threshold}}
+		}
+	}
+	wantRoles(t, signedWith(t, change, config(2)), "ci one", "qa one")
+	wantRoles(t, signedWith(t, change, config(1)), "ci one", "qa one", "team one")
+}
+
+func TestDigestIndex(t *testing.T) {
+	v := newVirtual(t)
+	v.roles["targets/ci"].targets = m{"v1": entry("one"), "v2": entry("two"), "latest": entry("one")}
+	v.roles["targets/qa"].targets = m{"v1": entry("one"), "latest": entry("two")}
+	v.publish()
+	ev := mustFetch(t, v.root(v.config()), nil)
+	for content, want := range map[string][]string{
+		"one": {"ci latest", "ci v1", "qa v1"}, "two": {"ci v2", "qa latest"}, "three": nil,
+	} {
+		var got []string
+		for _, s := range ev.Digest(digestOf(content)) {
+			if s.Digest != digestOf(content) {
+				t.Errorf("Digest(%s) returns a statement about %s", content, s.Digest)
+			}
+			got = append(got, s.Role+" "+s.Tag)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("Digest(%s) (-want +got):\n%s", content, diff)
+		}
+	}
+	for _, tag := range []string{"v1", "v2", "latest"} {
+		got := ev.Tag(tag)
+		if !slices.IsSortedFunc(got, func(a, b trust.Statement) int { return strings.Compare(a.Digest+a.Role, b.Digest+b.Role) }) {
+			t.Errorf("Tag(%s) is not sorted: %v", tag, got)
+		}
+	}
+}
+
+func TestRecheck(t *testing.T) {
+	v := newVirtual(t)
+	held := mustFetch(t, v.root(v.config()), nil)
+	v.server.Close() // no network is needed
+	tests := map[string]struct {
+		mod    func(c *Config)
+		want   []string
+		reason string
+	}{
+		"unchanged":    {func(*Config) {}, []string{"ci one", "qa one"}, ""},
+		"another role": {func(c *Config) { c.Roles = []Role{{Name: "rel", Delegations: []string{"targets/ci"}, Threshold: 1}} }, []string{"ci one", "qa one", "rel one"}, ""},
+		"role's key pinned": {func(c *Config) {
+			c.Roles = []Role{{Name: "qa", Threshold: 1, Keys: []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}}}}
+		}, []string{"ci one"}, ""},
+		"key revoked":      {func(c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, []string{"ci one"}, ""},
+		"root key revoked": {func(c *Config) { c.RevokedKeys = []string{v.roles["root"].keys[0].canonical} }, nil, v1alpha1.ReasonMetadataInvalid},
+		"another pin":      {func(c *Config) { c.RootKeys = []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}} }, nil, v1alpha1.ReasonRootNotPinned},
+		"expired":          {func(c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 1, 0) } }, nil, v1alpha1.ReasonMetadataExpired},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			cfg := v.config()
+			tt.mod(&cfg)
+			ev, err := v.root(cfg).Recheck(testGUN, held)
+			if tt.reason != "" {
+				wantFault(t, err, tt.reason, testGUN)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantRoles(t, signedBy(ev, "v1"), tt.want...)
+		})
+	}
+	r := v.root(v.config())
+	if ev, err := r.Recheck(testGUN, trust.Unsigned{}); err != nil || ev != trust.Evidence(trust.Unsigned{}) {
+		t.Errorf("Recheck of an unsigned repository = %v, %v", ev, err)
+	}
+	_, err := r.Recheck("registry.example.com/acme/other", held)
+	wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
+	_, err = r.Fetch(t.Context(), "registry.example.com/acme/other", held)
+	wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
+}
+
+// A Root that did not verify what is held believes none of it unseen.
+func TestFetchWithEvidenceOfAnotherRoot(t *testing.T) {
+	v := newVirtual(t)
+	held := mustFetch(t, v.root(v.config()), nil)
+	cfg := v.config()
+	cfg.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical}
+	wantRoles(t, signedBy(mustFetch(t, v.root(cfg), held), "v1"), "ci one")
+	cfg = pinKeys(newKey(t, "ecdsa", ""))
+	_, err := v.root(cfg).Fetch(t.Context(), testGUN, held)
+	wantFault(t, err, v1alpha1.ReasonRootNotPinned)
+}
+
+// What is published between two requests of a first sight is read the second time.
+func TestFetchDuringPublication(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	old := v.current["root"]
+	v.bump("root", "targets", "snapshot", "timestamp")
+	v.publish()
+	var once sync.Once
+	v.serve["root"] = func(w http.ResponseWriter, _ *http.Request) {
+		raw := v.current["root"]
+		once.Do(func() { raw = old })
+		_, _ = w.Write(raw)
+	}
+	wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
+}
+
+// One Root serves many repositories and callers at a time.
+func TestFetchConcurrently(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	held := mustFetch(t, r, nil)
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			base := held
+			if i%2 == 0 {
+				base = nil
+			}
+			ev, err := r.Fetch(t.Context(), testGUN, base)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(ev, "v1")); diff != "" {
+				t.Errorf("signed (-want +got):\n%s", diff)
+			}
+			if _, err := r.Recheck(testGUN, ev); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestFetchCanceled(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	held := mustFetch(t, r, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, base := range []trust.Evidence{nil, held} {
+		ev, err := r.Fetch(ctx, testGUN, base)
+		wantFault(t, err, v1alpha1.ReasonUnreachable)
+		if ev != nil {
+			t.Errorf("an evidence without a request: %v", ev)
+		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	if err := r.Probe(t.Context()); err != nil { // a 404 in the words of the protocol
+		t.Errorf("Probe: %v", err)
+	}
+	v.serve["/v2/"] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
+	wantFault(t, r.Probe(t.Context()), v1alpha1.ReasonUnexpectedAnswer, "spec.notary.server")
+	v.server.Close()
+	wantFault(t, r.Probe(t.Context()), v1alpha1.ReasonUnreachable)
+}
+
+// A thousand repositories of a hundred tags and three delegations must fit in 200 MiB, garbage included.
+func TestMemory(t *testing.T) {
+	v := newVirtual(t)
+	v.delegate("targets/security", nil)
+	for i := range 100 {
+		for _, role := range []string{"ci", "qa", "security"} {
+			v.roles["targets/"+role].targets[fmt.Sprintf("v1.2.%d", i)] = entry(fmt.Sprint("manifest", i))
+		}
+	}
+	v.bump("root")
+	v.publish()
+	r := v.root(v.config())
+	const n = 40
+	held := make([]trust.Evidence, n)
+	before := heap()
+	for i := range held {
+		held[i] = mustFetch(t, r, nil)
+	}
+	each := (heap() - before) / n
+	t.Logf("%d bytes for each repository", each)
+	if limit := uint64(80 << 10); each > limit {
+		t.Errorf("a repository takes %d bytes, more than %d", each, limit)
+	}
+	if got := len(held[0].Tag("v1.2.7")); got != 3 {
+		t.Errorf("%d statements", got)
+	}
+	runtime.KeepAlive(held)
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return s.HeapAlloc
+}
+
+// A lookup allocates nothing.
+func TestLookupAllocations(t *testing.T) {
+	v := newVirtual(t)
+	ev := mustFetch(t, v.root(v.config()), nil)
+	digest := digestOf("one")
+	if n := testing.AllocsPerRun(100, func() { _, _ = ev.Tag("v1"), ev.Digest(digest) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
