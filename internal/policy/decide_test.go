@@ -160,6 +160,10 @@ func TestCandidatesInTheOrderOfTheRoots(t *testing.T) {
 		"a root that only a Warn policy names does not choose": {"", roots{"a": signed("ci v1 a"), "b": signed("ci v1 b")}, []*policy.Policy{
 			compiled(t, "y", ci, from("b")), compiled(t, "x", ci, from("a"), mode(v1alpha1.ModeWarn)),
 		}, admitted("b")},
+		"a root whose word for the role no policy takes does not choose": {"", roots{"a": signed("qa v1 b"), "c": signed("ci v1 a", "qa v1 a", "ci v1 b", "qa v1 b")}, []*policy.Policy{
+			compiled(t, "x", ci, from("a", "c")), compiled(t, "y", requires("qa"), from("c")),
+		}, policy.Decision{}},
+		"an expired statement does not choose":        {"", roots{"a": signed("ci v1 b").lasting("ci", now), "b": twice}, []*policy.Policy{ab}, policy.Decision{}},
 		"a role that no policy names does not choose": {"", roots{"a": signed("dev v1 b"), "b": twice}, []*policy.Policy{ab}, policy.Decision{}},
 	}.run(t)
 }
