@@ -37,6 +37,7 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if deadline <= 0 {
 		deadline = DefaultDeadline
 	}
+	arrived := g.Clock.Now()
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	set, err := g.namespaceLabels(ctx, namespace)
@@ -54,7 +55,9 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 		}
 	}
 	if need := decided.needs(func(d policy.Decision) []string { return d.Consulted }); len(need) > 0 && ctx.Err() == nil {
-		fetch(ctx, need, g.Tracker.Renew)
+		fetch(ctx, need, func(ctx context.Context, root string, image imageref.Ref) error {
+			return g.Tracker.Renew(ctx, root, image, arrived)
+		})
 		return g.ask(set, images)
 	}
 	return decided, nil

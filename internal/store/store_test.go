@@ -143,7 +143,7 @@ func TestFaultKeepsWhatWasVerified(t *testing.T) {
 	root.fetch = returning(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "down"))
 	b.clock.Step(time.Minute)
 	changes := b.changes.Load()
-	if err := b.Renew(t.Context(), "acme", app); err == nil {
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err == nil {
 		t.Fatal("Renew hid the fault")
 	}
 	b.holds(t, signed)
@@ -191,25 +191,43 @@ func TestFaultIsNoVerdictAndIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestRenewalsInARowShareAFetch(t *testing.T) {
-	root := &scripted{fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
-		if held != nil {
-			return held, nil
-		}
-		return &fact{}, nil
+// A signature made before a request must be seen by it, whatever fetch was under way when it was made.
+func TestRenewSeesWhatWasThereBefore(t *testing.T) {
+	entered, release := make(chan struct{}, 10), make(chan struct{})
+	var published atomic.Pointer[fact]
+	published.Store(&fact{})
+	root := &scripted{fetch: func(context.Context, trust.Evidence) (trust.Evidence, error) {
+		was := published.Load()
+		entered <- struct{}{}
+		<-release
+		return was, nil
 	}}
 	b := newBench(root)
-	for range 10 {
-		if err := b.Renew(t.Context(), "acme", app); err != nil {
+	early := make(chan error, 1)
+	go func() { early <- b.Ensure(t.Context(), "acme", app) }()
+	<-entered
+	b.clock.Step(time.Millisecond)
+	signed := &fact{}
+	published.Store(signed)
+	late := make(chan error, 50)
+	for range cap(late) {
+		go func() { late <- b.Renew(t.Context(), "acme", app, b.clock.Now()) }()
+	}
+	close(release)
+	for range cap(late) {
+		if err := <-late; err != nil {
 			t.Fatal(err)
 		}
 	}
-	if n := root.fetches.Load(); n != 1 {
-		t.Errorf("ten renewals at once cost %d fetches, want 1", n)
+	if err := <-early; err != nil {
+		t.Fatal(err)
 	}
-	b.clock.Step(renewAge)
-	if err := b.Renew(t.Context(), "acme", app); err != nil || root.fetches.Load() != 2 {
-		t.Errorf("a renewal after %s: %v, %d fetches, want a second one", renewAge, err, root.fetches.Load())
+	b.holds(t, signed)
+	if n := root.fetches.Load(); n != 2 {
+		t.Errorf("%d fetches, want the one under way and one for all who came later", n)
+	}
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil || root.fetches.Load() != 2 {
+		t.Errorf("evidence that is new enough: %v after %d fetches, want no further one", err, root.fetches.Load())
 	}
 }
 
@@ -303,7 +321,7 @@ func TestDueWithJitter(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	b.Reset("acme", time.Minute)
 	for _, k := range b.dueNow() { // the probe
-		<-b.start(k)
+		<-b.refresh(k).done
 	}
 	for i := range 200 {
 		image := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)}
@@ -354,7 +372,7 @@ func TestProbe(t *testing.T) {
 	b.Reset("acme", time.Minute)
 	probe := func() {
 		for _, k := range b.dueNow() {
-			<-b.start(k)
+			<-b.refresh(k).done
 		}
 	}
 	probe()

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sync/singleflight"
 	"k8s.io/utils/clock"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -23,10 +22,6 @@ const (
 	fetchTimeout = 30 * time.Second
 	// fetchesPerRoot is how many repositories of one trust root are fetched at once.
 	fetchesPerRoot = 8
-	// renewAge is the age below which evidence is not fetched again on demand. It spares the validating pass the
-	// request that the mutating one has just made, and bounds what a flood of denials costs the signing server; it is short,
-	// for a signature made within it is not seen.
-	renewAge = 250 * time.Millisecond
 	// firstRetry doubles with each failure in a row, up to lastRetry on demand and to the refresh interval otherwise.
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
@@ -41,7 +36,6 @@ type Tracker struct {
 	store   *Store
 	clock   clock.WithTicker
 	changed func(root string)
-	flights singleflight.Group
 
 	mu      sync.Mutex
 	tracked map[Key]*tracked
@@ -50,12 +44,21 @@ type Tracker struct {
 
 // tracked is what the tracker knows of one repository beside its evidence.
 type tracked struct {
+	flight    *flight   // the fetch under way; nil: none
+	fetched   time.Time // when the last fetch that has ended began
 	due       time.Time // of the next refresh
-	retry     time.Time // before which no fetch on demand is made
+	retry     time.Time // before which no fetch on demand is made after a fault
 	asked     time.Time
 	succeeded time.Time
 	failures  int
 	fault     *trust.Fault // of the last fetch
+}
+
+// flight is one fetch, which any number of callers wait for.
+type flight struct {
+	began time.Time
+	done  chan struct{} // closed when the fetch has ended
+	err   error         // read after done
 }
 
 type pace struct {
@@ -113,53 +116,87 @@ func (t *Tracker) Forget(root string) {
 // the fetch then goes on for those who ask later. It is the caller that loads the snapshot anew. The error is ctx's, or the
 // *trust.Fault of the fetch, or that of a fetch that failed moments ago.
 func (t *Tracker) Ensure(ctx context.Context, root string, image imageref.Ref) error {
+	return t.demand(ctx, root, image, func(k Key, _ time.Time) bool {
+		h := t.store.Load().evidence[k]
+		return h != nil && h.fault == nil
+	})
+}
+
+// Renew sees to it that the evidence for an image is of a fetch that began no earlier than since, so that a signature
+// made before then is seen. However many ask, one fetch of a repository is under way at a time. It waits and fails as
+// Ensure does.
+func (t *Tracker) Renew(ctx context.Context, root string, image imageref.Ref, since time.Time) error {
+	return t.demand(ctx, root, image, func(_ Key, began time.Time) bool { return !began.Before(since) })
+}
+
+// demand starts or joins fetches until enough says that what began at a time and has ended will do; the lock is held
+// when it is asked.
+func (t *Tracker) demand(ctx context.Context, root string, image imageref.Ref, enough func(k Key, began time.Time) bool) error {
 	snapshot := t.store.Load()
 	if err := snapshot.Usable(root); err != nil {
 		return err
 	}
 	k := snapshot.key(root, image)
-	if h := snapshot.evidence[k]; h != nil && h.fault == nil {
-		return nil
-	}
-	return t.demand(ctx, k)
-}
-
-// Renew brings the evidence for an image up to date, unless that was done just now or failed moments ago. It waits and fails as Ensure does.
-func (t *Tracker) Renew(ctx context.Context, root string, image imageref.Ref) error {
-	snapshot := t.store.Load()
-	if err := snapshot.Usable(root); err != nil {
-		return err
-	}
-	return t.demand(ctx, snapshot.key(root, image))
-}
-
-// demand joins or starts a fetch unless one was made a moment ago.
-func (t *Tracker) demand(ctx context.Context, k Key) error {
-	now := t.clock.Now()
-	t.mu.Lock()
-	t.entry(k, now).asked = now
-	t.mu.Unlock()
-	if recent, err := t.recent(k); recent {
-		return err
-	}
-	select {
-	case r := <-t.start(k):
-		return r.Err
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Repository, k.Root, ctx.Err())
+	for {
+		f, err := t.join(k, enough)
+		if f == nil {
+			return err
+		}
+		select {
+		case <-f.done:
+			if f.err != nil {
+				return f.err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Repository, k.Root, ctx.Err())
+		}
 	}
 }
 
-// recent says whether a fetch was made a moment ago, and how it ended.
-func (t *Tracker) recent(k Key) (bool, error) {
+// join returns the fetch to wait for, or nil if there is enough already, or if the last one failed moments ago.
+func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight, error) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(k, now)
-	if e.fault != nil {
-		return now.Before(e.retry), e.fault
+	e.asked = now
+	switch {
+	case e.flight != nil:
+		return e.flight, nil
+	case e.fault != nil && now.Before(e.retry):
+		return nil, e.fault
+	case !e.fetched.IsZero() && e.fault == nil && enough(k, e.fetched):
+		return nil, nil
 	}
-	return now.Before(e.retry), nil
+	return t.begin(k, e, now), nil
+}
+
+// refresh starts a fetch, or joins the one under way.
+func (t *Tracker) refresh(k Key) *flight {
+	now := t.clock.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entry(k, now); e.flight != nil {
+		return e.flight
+	}
+	return t.begin(k, t.entry(k, now), now)
+}
+
+// begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it may leave without
+// ending it.
+func (t *Tracker) begin(k Key, e *tracked, now time.Time) *flight {
+	f := &flight{began: now, done: make(chan struct{})}
+	e.flight = f
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
+		defer cancel()
+		f.err = t.fetch(ctx, k)
+		t.mu.Lock()
+		e.flight, e.fetched = nil, f.began
+		t.mu.Unlock()
+		close(f.done)
+	}()
+	return f
 }
 
 // entry returns the state of a repository; the lock is held.
@@ -170,20 +207,6 @@ func (t *Tracker) entry(k Key, now time.Time) *tracked {
 		t.tracked[k] = e
 	}
 	return e
-}
-
-// start begins a fetch, or joins the one under way. The fetch has a deadline of its own: whoever waits for it may
-// leave without ending it.
-func (t *Tracker) start(k Key) <-chan singleflight.Result {
-	return t.flights.DoChan(k.Root+" "+k.Repository, func() (any, error) {
-		// Another may have ended since the caller last looked.
-		if recent, err := t.recent(k); recent {
-			return nil, err
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
-		defer cancel()
-		return nil, t.fetch(ctx, k)
-	})
 }
 
 // fetch brings one repository up to date and publishes the outcome.
@@ -215,14 +238,24 @@ func (t *Tracker) fetch(ctx context.Context, k Key) error {
 	}
 }
 
+// probe asks the signing server for a sign of life, and records the outcome.
 func (t *Tracker) probe(ctx context.Context, k Key, root trust.Root) error {
-	err := root.Probe(ctx)
+	err := probeOne(ctx, root)
 	if err == nil {
 		t.record(k, nil, nil, nil)
 		return nil
 	}
 	t.record(k, nil, nil, trust.AsFault(err, v1alpha1.ReasonUnreachable))
 	return err
+}
+
+func probeOne(ctx context.Context, root trust.Root) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "the probe broke off: %v", r)
+		}
+	}()
+	return root.Probe(ctx)
 }
 
 // fetchOne asks the root for evidence newer than old. A panic in the verification of hostile metadata is a fault like
@@ -264,7 +297,7 @@ func (t *Tracker) record(k Key, old, next *held, fault *trust.Fault) {
 	changed := old != next || (fault == nil) != (e.fault == nil) || e.succeeded.IsZero()
 	if fault == nil {
 		e.failures, e.succeeded = 0, now
-		e.due, e.retry = now.Add(jitter(p.interval)), now.Add(renewAge)
+		e.due = now.Add(jitter(p.interval))
 	} else {
 		changed = changed || fault.Reason != e.fault.Reason
 		wait := jitter(firstRetry << min(e.failures, 20))
@@ -293,7 +326,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 			return nil
 		case <-ticker.C():
 			for _, k := range t.dueNow() {
-				t.start(k)
+				t.refresh(k)
 			}
 		}
 	}
