@@ -1,11 +1,9 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -366,61 +364,4 @@ func signed(h *held) bool {
 	}
 	_, unsigned := h.evidence.(trust.Unsigned)
 	return !unsigned
-}
-
-// Status is the state of a trust root's repositories.
-type Status struct {
-	// Server is the fault of the last probe of the signing server; nil where it answered, or was not asked yet.
-	Server *trust.Fault
-	// Tracked counts the repositories that are kept up to date, Failing those whose last fetch failed.
-	Tracked, Failing int
-	// Faults are the last faults of the failing repositories, sorted by repository.
-	Faults []RepositoryFault
-	// Expires is the earliest expiry of evidence in use, and ExpiresFirst the repository and file that it is of.
-	Expires      time.Time
-	ExpiresFirst string
-	// Succeeded is when a fetch last succeeded.
-	Succeeded time.Time
-}
-
-// RepositoryFault is the last fault of one repository.
-type RepositoryFault struct {
-	Repository string
-	Fault      *trust.Fault
-}
-
-// Status returns the state of a trust root's repositories.
-func (t *Tracker) Status(root string) Status {
-	var s Status
-	t.mu.Lock()
-	for k, e := range t.tracked {
-		if k.Root != root {
-			continue
-		}
-		if k == probe(root) {
-			s.Server = e.fault
-			continue
-		}
-		s.Tracked++
-		if e.succeeded.After(s.Succeeded) {
-			s.Succeeded = e.succeeded
-		}
-		if e.fault != nil {
-			s.Failing++
-			s.Faults = append(s.Faults, RepositoryFault{Repository: k.Repository, Fault: e.fault})
-		}
-	}
-	t.mu.Unlock()
-	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
-	for k, h := range t.store.Load().evidence {
-		if k.Root != root || h.evidence == nil || h.fault != nil {
-			continue
-		}
-		at, file := h.evidence.Expiry()
-		first := k.Repository + " " + file
-		if !at.IsZero() && (s.Expires.IsZero() || at.Before(s.Expires) || at.Equal(s.Expires) && first < s.ExpiresFirst) {
-			s.Expires, s.ExpiresFirst = at, first
-		}
-	}
-	return s
 }
