@@ -65,7 +65,7 @@ func tlsFault(where, host string, err error) *trust.Fault {
 	if verification, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be verified: %w; check caBundle", where, verification)
 	}
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // how crypto/tls reports an alert
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server broke off the TLS handshake: %w", where, alert)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {

@@ -153,8 +153,9 @@ func pool(bundle string) (*x509.CertPool, error) {
 }
 
 // Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json, with a token scoped to
-// pull from repository; an empty repository asks for a token without a scope. A body of more than limit bytes is a
-// fault. The error satisfies errors.Is(err, trust.ErrNotFound) where the server says, in the words of its protocol,
+// pull from repository. An empty repository asks whether the server is there and takes the credentials: the token then
+// has no scope, and an answer that it opens nothing, in the words of the protocol, is the body and no error. A body of
+// more than limit bytes is a fault. The error satisfies errors.Is(err, trust.ErrNotFound) where the server says, in the words of its protocol,
 // that there is no such thing, and is otherwise a *trust.Fault.
 func (c *Client) Get(ctx context.Context, repository, file string, limit int64) ([]byte, error) {
 	target, err := c.target(file)
@@ -175,6 +176,9 @@ func (c *Client) Get(ctx context.Context, repository, file string, limit int64) 
 			return nil, err
 		}
 		if resp.StatusCode == http.StatusUnauthorized {
+			if repository == "" && strings.HasPrefix(header, "Bearer ") && hasProtocolErrors(body) {
+				return body, nil
+			}
 			c.authorization.Remove(repository)
 		}
 	}
@@ -224,6 +228,9 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 		return nil, nil, tooLarge(target, limit)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	if err == nil {
+		err = ctx.Err() // a server that sees us hang up may end its answer as if it were whole
+	}
 	if err != nil {
 		return nil, nil, fault(target, err)
 	}
