@@ -272,8 +272,8 @@ func fetchOne(ctx context.Context, root trust.Root, repository string, old *held
 		}
 	}()
 	var have trust.Evidence
-	if old != nil && old.fault == nil {
-		have = old.evidence
+	if old != nil {
+		have = old.evidence // with a fault too: what was seen before must not be undercut
 	}
 	evidence, err := root.Fetch(ctx, repository, have)
 	switch {
