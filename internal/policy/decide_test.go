@@ -185,7 +185,13 @@ func TestAllPoliciesMustHold(t *testing.T) {
 		"another policy's root does not help":    {"", roots{"acme-notary": signed("ci v1 a"), "other": signed("qa v1 a", "ci v1 a")}, []*policy.Policy{compiled(t, "a"), compiled(t, "b", requires("ci"), from("other"))}, policy.Decision{}},
 		"each from its own root":                 {"", roots{"acme-notary": signed("ci v1 a"), "other": signed("qa v1 a")}, []*policy.Policy{ci, compiled(t, "b", requires("qa"), from("other"))}, admitted("a")},
 		"unsigned allowed, but its root is gone": {"", roots{}, []*policy.Policy{compiled(t, "c", unsignedAllowed, from("gone"))}, policy.Decision{Verdict: policy.CouldNotCheck}},
-		"unsigned allowed, its root not loaded":  {"", roots{"r": policy.ErrNotLoaded}, []*policy.Policy{compiled(t, "c", unsignedAllowed, from("r"))}, policy.Decision{Verdict: policy.Admitted}},
+		"unsigned allowed, its root not loaded for a Warn policy": {"", roots{"r": policy.ErrNotLoaded}, []*policy.Policy{
+			compiled(t, "c", unsignedAllowed, from("r")), compiled(t, "d", from("r"), mode(v1alpha1.ModeWarn)),
+		}, with(policy.Decision{Verdict: policy.Admitted}, "r")},
+		"unsigned allowed, the fault of its root excuses no other": {"", roots{"r": unreachable, "acme-notary": signed("ci v1 a")}, []*policy.Policy{
+			compiled(t, "a"), compiled(t, "c", unsignedAllowed, from("r")), compiled(t, "d", from("r"), mode(v1alpha1.ModeWarn)),
+		}, policy.Decision{}},
+		"unsigned allowed, its root not loaded": {"", roots{"r": policy.ErrNotLoaded}, []*policy.Policy{compiled(t, "c", unsignedAllowed, from("r"))}, policy.Decision{Verdict: policy.Admitted}},
 	}.run(t)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -54,21 +55,25 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	if len(p.requirements) == 0 || len(e.holdsFor(p)) > 0 {
 		return ""
 	}
-	faults := e.faults([]*Policy{p})
+	return join(e.explainUnmet(p), e.expired(p), e.faults([]*Policy{p}))
+}
+
+// explainUnmet says what the policy misses: on the image's own digest, or on each that its roles signed for the tag.
+func (e *evaluation) explainUnmet(p *Policy) string {
 	candidates := e.candidates(p)
 	switch {
 	case e.image.Digest != "":
-		return join(e.explainDigest(p, e.image.Digest), e.otherDigests(p, e.image.Digest), faults)
+		return join(e.explainDigest(p, e.image.Digest), e.otherDigests(p, e.image.Digest))
 	case len(candidates) == 0:
-		return join(list(e.unmet(p, "", "it")), e.statements(p, "no signatures for this tag"), faults)
+		return join(list(e.unmet(p, "", "it")), e.statements(p, "no signatures for this tag"))
 	case len(candidates) == 1:
-		return join(e.explainDigest(p, candidates[0]), faults)
+		return e.explainDigest(p, candidates[0])
 	}
 	var unmet []string
 	for _, digest := range candidates {
 		unmet = append(unmet, e.unmet(p, digest, short(digest))...)
 	}
-	return join("different digests were signed: "+list(unmet), e.statements(p, ""), faults)
+	return join("different digests were signed: "+list(unmet), e.statements(p, ""))
 }
 
 func (e *evaluation) explainBlocked(p *Policy) string {
@@ -182,6 +187,20 @@ func (e *evaluation) otherDigests(p *Policy, digest string) string {
 				texts = append(texts, roleText(st.Role)+" signed "+short(st.Digest))
 			}
 		}
+		return slices.Compact(texts)
+	})
+}
+
+// expired says which roles of the policy did sign, and whose signatures have expired since.
+func (e *evaluation) expired(p *Policy) string {
+	return e.perRoot(p, "", "expired: ", "", func(s *source) []string {
+		var texts []string
+		for _, st := range e.about(s) {
+			if e.past(st.NotAfter) && slices.Contains(p.roles, st.Role) {
+				texts = append(texts, roleText(st.Role)+" at "+st.NotAfter.UTC().Format(time.RFC3339))
+			}
+		}
+		slices.Sort(texts)
 		return slices.Compact(texts)
 	})
 }

@@ -85,6 +85,14 @@ func TestDenials(t *testing.T) {
 			app, roots{"acme-notary": unreachable}, []*policy.Policy{production},
 			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" is not known to have signed it, role "qa" is not known to have signed it; could not check TrustRoot "acme-notary": get https://notary.example.com: connection refused`},
 		},
+		"signature expired": {
+			app, roots{"acme-notary": signed("ci v1 a", "qa v1 a").lasting("qa", now)}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); expired: qa at 2026-03-01T12:00:00Z (TrustRoot "acme-notary")`},
+		},
+		"signature of another digest expired": {
+			app, roots{"acme-notary": signed("ci v1 a", "qa v1 b").lasting("qa", now)}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); expired: qa at 2026-03-01T12:00:00Z (TrustRoot "acme-notary")`},
+		},
 		"expired": {
 			app, roots{"acme-notary": signed("ci v1 a", "qa v1 a").until(now.Add(-time.Hour))}, []*policy.Policy{production},
 			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" is not known to have signed it, role "qa" is not known to have signed it; could not check TrustRoot "acme-notary": timestamp.json of registry.example.com/acme/app expired at 2026-03-01T11:00:00Z; it must be signed anew`},

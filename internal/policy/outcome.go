@@ -77,11 +77,11 @@ func (e *evaluation) blocked(p *Policy) bool {
 	return false
 }
 
-// faulty reports whether any of the policies' trust roots could not be checked. What is missing may then be there.
+// faulty reports whether any trust root that the policies need could not be checked. What is missing may then be there.
 func (e *evaluation) faulty(policies []*Policy) bool {
 	for _, p := range policies {
 		for _, root := range p.roots {
-			if s := e.source(root); s != nil && s.fault != nil {
+			if s := e.source(root); s != nil && s.fault != nil && len(p.requirements) > 0 {
 				return true
 			}
 		}
