@@ -222,3 +222,12 @@ func canonicalKeyID(key publicKey) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
+
+// Shell returns the lines, each begun with indent, that make a shell's "notary" this client.
+func (c *NotaryClient) Shell(indent string) string {
+	lines := []string{
+		fmt.Sprintf("alias notary='%s -s %s -d %s --tlscacert %s'", c.notary.binaries.Client, c.notary.URL, c.Dir, filepath.Join(c.notary.dir, "ca.crt")),
+		fmt.Sprintf("export NOTARY_ROOT_PASSPHRASE=%s NOTARY_TARGETS_PASSPHRASE=%[1]s NOTARY_SNAPSHOT_PASSPHRASE=%[1]s NOTARY_DELEGATION_PASSPHRASE=%[1]s", passphrase),
+	}
+	return indent + strings.Join(lines, "\n"+indent)
+}

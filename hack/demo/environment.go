@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+const (
+	operatorNamespace = "countersign-system"
+	namespace         = "shop" // where workloads run
+)
+
+// An environment is everything that the demo starts.
+type environment struct {
+	out      io.Writer
+	dir      string
+	kube     *testenv.Kube
+	notary   *testenv.Notary
+	signer   *testenv.NotaryClient
+	registry *testenv.Registry
+	manager  *testenv.Process
+	images   map[string]testenv.Image // by tag
+	pin      testenv.RootPin
+}
+
+// start brings everything up, in the order in which it depends on each other. What runs when it fails is for stop.
+func (e *environment) start(ctx context.Context) (err error) {
+	if e.dir, err = os.MkdirTemp("", "countersign-demo-"); err != nil {
+		return fmt.Errorf("making a folder for the demo: %w", err)
+	}
+	fmt.Fprintf(e.out, "Countersign demo: real servers on this machine's loopback interface. Logs are in %s.\n\n", e.dir)
+	for _, part := range []struct {
+		what  string
+		start func(context.Context) error
+	}{
+		{"a TLS registry, and images that are made on the spot", e.startRegistry},
+		{"notary-server with notary-signer: Docker Content Trust, with a fresh CA and fresh keys", e.startNotary},
+		{"a signed repository with the delegations targets/ci and targets/qa, by the notary client", e.initialise},
+		{"etcd, kube-apiserver and kube-controller-manager", e.startKube},
+		{"the manager, out of cluster, built from this checkout", e.startManager},
+	} {
+		begin := time.Now()
+		fmt.Fprintf(e.out, "- Starting %s\n", part.what)
+		if err := part.start(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintf(e.out, "  ready after %s\n", time.Since(begin).Round(100*time.Millisecond))
+	}
+	return nil
+}
+
+func (e *environment) subdir(name string) (string, error) {
+	dir := filepath.Join(e.dir, name)
+	return dir, os.MkdirAll(dir, 0o755)
+}
+
+func (e *environment) startRegistry(ctx context.Context) (err error) {
+	if e.registry, err = testenv.StartRegistry(); err != nil {
+		return err
+	}
+	e.images = make(map[string]testenv.Image)
+	for _, tag := range []string{"v1", "v2", "v3"} {
+		if _, err := e.push(ctx, tag); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// push makes a new image and pushes it under a tag, which may have named another before.
+func (e *environment) push(ctx context.Context, tag string) (testenv.Image, error) {
+	image, err := e.registry.Push(ctx, "acme/app:"+tag)
+	if err == nil {
+		e.images[tag] = image
+	}
+	return image, err
+}
+
+func (e *environment) startNotary(ctx context.Context) error {
+	dir, err := e.subdir("notary")
+	if err != nil {
+		return err
+	}
+	e.notary, err = testenv.StartNotary(ctx, testenv.NotaryOptions{Signer: true, Dir: dir, Progress: e.out})
+	return err
+}
+
+// initialise does what an administrator of the repository does once.
+func (e *environment) initialise(ctx context.Context) (err error) {
+	if e.signer, err = e.notary.NewClient(); err != nil {
+		return err
+	}
+	if _, err := e.signer.CreateRepository(ctx, e.repository(), "ci", "qa"); err != nil {
+		return err
+	}
+	e.pin, err = e.signer.Root(e.repository())
+	return err
+}
+
+func (e *environment) startKube(ctx context.Context) error {
+	dir, err := e.subdir("kube")
+	if err != nil {
+		return err
+	}
+	e.kube, err = testenv.StartKube(ctx, testenv.KubeOptions{ControllerManager: true, Dir: dir, Progress: e.out})
+	return err
+}
+
+func (e *environment) startManager(ctx context.Context) error {
+	root, err := testenv.ModuleRoot()
+	if err != nil {
+		return err
+	}
+	binary := filepath.Join(e.dir, "countersign")
+	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
+	build.Dir = root
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the manager: %w\n%s", err, output)
+	}
+	if output, err := e.kube.RunKubectl(ctx, "", "create", "namespace", operatorNamespace); err != nil {
+		return fmt.Errorf("%w\n%s", err, output)
+	}
+	webhook, err := testenv.FreePort()
+	if err != nil {
+		return err
+	}
+	health, err := testenv.FreePort()
+	if err != nil {
+		return err
+	}
+	probes := net.JoinHostPort("127.0.0.1", strconv.Itoa(health))
+	e.manager, err = testenv.StartProcess("manager", e.dir, nil, binary,
+		"--kubeconfig="+e.kube.Kubeconfig, "--namespace="+operatorNamespace, "--leader-elect=false",
+		"--webhook-port="+strconv.Itoa(webhook), fmt.Sprintf("--webhook-url=https://127.0.0.1:%d", webhook),
+		"--health-probe-bind-address="+probes, "--metrics-bind-address=0",
+	)
+	if err != nil {
+		return err
+	}
+	err = e.manager.Await(ctx, func(ctx context.Context) error { return ready(ctx, "http://"+probes+"/readyz") })
+	if err != nil {
+		return err
+	}
+	return e.manager.Await(ctx, func(ctx context.Context) error {
+		output, err := e.kube.RunKubectl(ctx, "", "get", "validatingwebhookconfiguration,mutatingwebhookconfiguration", "countersign")
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, output)
+		}
+		return nil
+	})
+}
+
+func ready(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %s", url, resp.Status)
+	}
+	return nil
+}
+
+// repository is the name of the signed repository, in the registry and on the Notary server alike.
+func (e *environment) repository() string { return e.registry.Host + "/acme/app" }
+
+const (
+	up   = true
+	down = false
+)
+
+// server stops the Notary server in a way that can be undone, since it keeps what was published in memory: its
+// process is suspended, and its address refuses connections.
+func (e *environment) server(up bool) error {
+	if up {
+		return errors.Join(e.notary.Server().Resume(), e.notary.Reconnect())
+	}
+	e.notary.Disconnect()
+	return e.notary.Server().Pause()
+}
+
+// stop ends everything, in reverse order.
+func (e *environment) stop() error {
+	err := e.manager.Stop()
+	if e.kube != nil {
+		err = errors.Join(err, e.kube.Stop())
+	}
+	if e.notary != nil {
+		err = errors.Join(err, e.notary.Stop())
+	}
+	if e.registry != nil {
+		err = errors.Join(err, e.registry.Stop())
+	}
+	if e.dir != "" {
+		err = errors.Join(err, os.RemoveAll(e.dir))
+	}
+	return err
+}
+
+// explain says how to go on by hand.
+func (e *environment) explain() {
+	fmt.Fprintf(e.out, `
+Everything is still running, the Notary server too. In another terminal:
+
+  export KUBECONFIG=%s
+  alias kubectl=%s
+  kubectl get imagepolicies,trustroots -o wide
+  kubectl run again --namespace %s --image %s:v3
+
+The notary client signs as CI and QA with:
+
+%s
+
+  notary addhash -p %[4]s v3 %[6]d --sha256 %[7]s -r targets/ci -r targets/qa
+  notary remove  -p %[4]s v3 -r targets/qa
+
+The manager's log is %[8]s. Press Ctrl-C here to stop everything.
+`, e.kube.Kubeconfig, e.kube.Kubectl, namespace, e.repository(), e.signer.Shell("  "),
+		e.images["v3"].Size, e.images["v3"].Hex, e.manager.Log())
+}
