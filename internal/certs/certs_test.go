@@ -10,12 +10,38 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
 const host = "countersign-webhook.countersign-system.svc"
+
+// TestEnsure keeps the certificate in a Secret of a real API server.
+func TestEnsure(t *testing.T) {
+	ctrl.SetLogger(logr.Discard())
+	c, err := client.New(testenv.RunKube(t, testenv.KubeOptions{WithoutCRDs: true}).Config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "countersign-system"}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("serves", func(t *testing.T) { testServes(t, c) })
+	t.Run("keeps and replaces", func(t *testing.T) { testKeepsAndReplaces(t, c) })
+	t.Run("replicas agree", func(t *testing.T) { testReplicasAgree(t, c) })
+}
+
+func forget(t *testing.T, c client.Client) {
+	t.Helper()
+	if err := c.DeleteAllOf(t.Context(), &corev1.Secret{}, client.InNamespace("countersign-system")); err != nil {
+		t.Fatal(err)
+	}
+}
 
 func secretOf(t *testing.T, c client.Client) *corev1.Secret {
 	t.Helper()
@@ -35,11 +61,11 @@ func ensure(t *testing.T, c client.Client, host string, now time.Time) *Serving 
 	return s
 }
 
-func TestEnsureServes(t *testing.T) {
+func testServes(t *testing.T, c client.Client) {
 	now := time.Now()
 	for _, name := range []string{host, "127.0.0.1", "::1"} {
 		t.Run(name, func(t *testing.T) {
-			s := ensure(t, fake.NewClientBuilder().Build(), name, now)
+			s := ensure(t, c, name, now)
 			roots := x509.NewCertPool()
 			if !roots.AppendCertsFromPEM(s.CABundle) {
 				t.Fatal("the bundle holds no certificate")
@@ -58,7 +84,7 @@ func TestEnsureServes(t *testing.T) {
 	}
 }
 
-func TestEnsureKeepsAndReplaces(t *testing.T) {
+func testKeepsAndReplaces(t *testing.T, api client.Client) {
 	now := time.Now()
 	cases := map[string]struct {
 		host   string
@@ -74,7 +100,7 @@ func TestEnsureKeepsAndReplaces(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			api := fake.NewClientBuilder().Build()
+			forget(t, api)
 			first := ensure(t, api, host, now)
 			if c.spoil != nil {
 				s := secretOf(t, api)
@@ -94,8 +120,8 @@ func TestEnsureKeepsAndReplaces(t *testing.T) {
 	}
 }
 
-func TestReplicasAgree(t *testing.T) {
-	api := fake.NewClientBuilder().Build()
+func testReplicasAgree(t *testing.T, api client.Client) {
+	forget(t, api)
 	got := make([]*Serving, 8)
 	var wg sync.WaitGroup
 	for i := range got {
