@@ -241,7 +241,7 @@ func TestPatternsAgreeWithRegularExpressions(t *testing.T) {
 	hosts := append(slices.Clone(refHosts), "*", "*.b", "a*.b", "*.*", "*.b:5000", "*:443", "a*:5000")
 	pieces := append(slices.Clone(refPieces), "*", "**", "a*", "*b", "a*b", "*a*", "**")
 	matched := 0
-	for range 50000 {
+	for range 15000 {
 		s := random(rnd, pieces, hosts)
 		p, err := imageref.ParsePattern(s)
 		if err != nil {
@@ -256,7 +256,7 @@ func TestPatternsAgreeWithRegularExpressions(t *testing.T) {
 			matched++
 		}
 	}
-	if matched < 1000 {
+	if matched < 300 {
 		t.Errorf("only %d pairs matched: the generator is too thin", matched)
 	}
 }
@@ -266,7 +266,7 @@ func TestLiteralPatternMatchesOnlyItself(t *testing.T) {
 	hosts := []string{"a.b", "b.b", "a.b:5000", "localhost", "docker.io", "A.B:443", "[::1]", "x"}
 	pieces := []string{"a", "b", "ab", "library"}
 	same := 0
-	for range 20000 {
+	for range 8000 {
 		a, b := mustRef(t, random(rnd, pieces, hosts)), mustRef(t, random(rnd, pieces, hosts))
 		equal := a.Repository() == b.Repository()
 		if got := mustPattern(t, a.Repository()).Match(b); got != equal {
@@ -276,7 +276,7 @@ func TestLiteralPatternMatchesOnlyItself(t *testing.T) {
 			same++
 		}
 	}
-	if same < 50 {
+	if same < 20 {
 		t.Errorf("only %d pairs were equal: the generator is too thin", same)
 	}
 }
@@ -286,7 +286,7 @@ func TestIndexFindsWhatMatches(t *testing.T) {
 	hosts := []string{"a.b", "b.b", "*.b", "*", "a.b:5000", "*.b:5000", "docker.io"}
 	pieces := []string{"a", "b", "ab", "*", "**", "a*", "*b", "**"}
 	found := 0
-	for range 300 {
+	for range 100 {
 		var x imageref.Index
 		var patterns []imageref.Pattern
 		for len(patterns) < 60 {
@@ -312,7 +312,7 @@ func TestIndexFindsWhatMatches(t *testing.T) {
 			found += len(got)
 		}
 	}
-	if found < 10000 {
+	if found < 3000 {
 		t.Errorf("only %d found: the generator is too thin", found)
 	}
 }

@@ -133,7 +133,7 @@ const ambiguous = "neither is chosen"
 func inWorlds(t *testing.T, enough int, property func(rnd *rand.Rand, w world) bool) {
 	t.Helper()
 	relevant := 0
-	for seed := range uint64(5000) {
+	for seed := range uint64(2500) {
 		rnd := rand.New(rand.NewPCG(seed, 7))
 		if property(rnd, randomWorld(rnd)) {
 			relevant++
@@ -148,7 +148,7 @@ func inWorlds(t *testing.T, enough int, property func(rnd *rand.Rand, w world) b
 }
 
 func TestThreatNoRoleIsSatisfiedByAnother(t *testing.T) {
-	inWorlds(t, 500, func(_ *rand.Rand, w world) bool {
+	inWorlds(t, 250, func(_ *rand.Rand, w world) bool {
 		d := w.decide(t)
 		if d.Verdict != policy.Admitted || !w.requires() {
 			return false
@@ -161,7 +161,7 @@ func TestThreatNoRoleIsSatisfiedByAnother(t *testing.T) {
 }
 
 func TestNoDenialWithoutReason(t *testing.T) {
-	inWorlds(t, 500, func(_ *rand.Rand, w world) bool {
+	inWorlds(t, 250, func(_ *rand.Rand, w world) bool {
 		d := w.tagged().decide(t)
 		if d.Verdict == policy.Admitted {
 			return false
@@ -191,7 +191,7 @@ func (w world) tagged() world {
 }
 
 func TestAddingAPolicyNeverAdmits(t *testing.T) {
-	inWorlds(t, 500, func(rnd *rand.Rand, w world) bool {
+	inWorlds(t, 250, func(rnd *rand.Rand, w world) bool {
 		before := w.tagged().decide(t)
 		if before.Verdict == policy.Admitted {
 			return false
@@ -207,7 +207,7 @@ func TestAddingAPolicyNeverAdmits(t *testing.T) {
 }
 
 func TestRemovingAStatementNeverAdmits(t *testing.T) {
-	inWorlds(t, 300, func(rnd *rand.Rand, w world) bool {
+	inWorlds(t, 150, func(rnd *rand.Rand, w world) bool {
 		before := w.decide(t)
 		h, ok := w.roots[pick(rnd, "a", "b", "c")].(*held)
 		if !ok || before.Verdict == policy.Admitted || len(h.statements) == 0 {
@@ -225,7 +225,7 @@ func TestRemovingAStatementNeverAdmits(t *testing.T) {
 }
 
 func TestDecisionDoesNotDependOnTheOrderOfPolicies(t *testing.T) {
-	inWorlds(t, 500, func(_ *rand.Rand, w world) bool {
+	inWorlds(t, 250, func(_ *rand.Rand, w world) bool {
 		first := w.decide(t)
 		for range 3 {
 			if diff := cmp.Diff(first, w.decide(t)); diff != "" {
