@@ -35,7 +35,7 @@ func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 	wantDenied(t, got, 503, "not loaded yet")
 
 	close(release)
-	<-ended
+	wait(t, ended)
 	b.Deadline = time.Minute
 	stored, got := b.admit(t, pod)
 	wantAdmitted(t, got)
@@ -177,10 +177,20 @@ func TestThunderingHerd(t *testing.T) {
 			}
 		})
 	}
-	<-arrived
+	wait(t, arrived)
 	close(release)
 	wg.Wait()
 	if n := b.root.count(); n != 1 {
 		t.Errorf("%d fetches, want one", n)
+	}
+}
+
+// wait ends the test where what it waits for does not come.
+func wait(t *testing.T, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("it did not come to pass within 30 s")
 	}
 }

@@ -51,6 +51,7 @@ func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 		"scale":                   {scaled, object("Deployment", unsigned), true},
 		"ephemeral container":     {debugged, object("Pod", pinned), true},
 		"image of a pod template": {object("PodTemplate", unsigned), object("PodTemplate", pinned), true},
+		"the spec is gone":        {object("PodTemplate", unsigned), object("Pod", unsigned), true},
 		"large, the same":         {large(pinned), large(pinned), false},
 		"large, the last differs": {large(unsigned), large(pinned), true},
 	}

@@ -82,7 +82,10 @@ func (k Kind) Read(raw []byte) (Object, error) {
 	if len(odd) > 0 {
 		return Object{}, fmt.Errorf("reading the %s: %w", k.Name, odd[0])
 	}
-	meta := document.Elem().Field(1).Interface().(metadata)
+	spec, meta, err := k.find(document.Elem())
+	if err != nil {
+		return Object{}, err
+	}
 	o := Object{Name: meta.Name}
 	if o.Name == "" {
 		o.Name = meta.GenerateName
@@ -90,24 +93,26 @@ func (k Kind) Read(raw []byte) (Object, error) {
 	for _, r := range meta.OwnerReferences {
 		o.Controlled = o.Controlled || r.Controller != nil && *r.Controller
 	}
-	spec, err := k.find(document.Elem())
-	if err != nil {
-		return Object{}, err
-	}
 	o.Images, err = k.walk(spec)
 	return o, err
 }
 
-// find follows the path to the PodSpec.
-func (k Kind) find(v reflect.Value) (*podSpec, error) {
+// find follows the path to the PodSpec in a decoded document.
+func (k Kind) find(document reflect.Value) (*podSpec, metadata, error) {
+	v := document
 	for i := range k.podSpec {
-		next := v.Field(0)
+		next := v.FieldByName("Next")
 		if next.IsNil() {
-			return nil, fmt.Errorf("%s: missing, a %s needs it", strings.Join(k.podSpec[:i+1], "."), k.Name)
+			return nil, metadata{}, fmt.Errorf("%s: missing, a %s needs it", strings.Join(k.podSpec[:i+1], "."), k.Name)
 		}
 		v = next.Elem()
 	}
-	return v.Addr().Interface().(*podSpec), nil
+	spec, isSpec := v.Addr().Interface().(*podSpec)
+	meta, isMeta := document.FieldByName("Metadata").Interface().(metadata)
+	if !isSpec || !isMeta {
+		return nil, metadata{}, fmt.Errorf("the kind %q is not well made", k.Name)
+	}
+	return spec, meta, nil
 }
 
 // walk collects the images of a PodSpec.
