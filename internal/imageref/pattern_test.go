@@ -169,6 +169,7 @@ func TestParsePatternRefuses(t *testing.T) {
 		"regular expression":       {"registry.example.com/(a|b)", "matches no repository"},
 		"empty label":              {"registry..com/app", "matches no repository"},
 		"final dot in the host":    {"*./app", "matches no repository"},
+		"underscore in the host":   {"registry_1.example.com/app", "not the name of a registry host"},
 		"wildcard in IPv6":         {"[::*]/app", "IPv6"},
 		"other wildcards":          {"registry.example.com/ap?", "matches no repository"},
 	}

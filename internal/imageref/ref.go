@@ -76,18 +76,26 @@ func Parse(s string) (Ref, error) {
 			return Ref{}, err
 		}
 	}
+	host := dockerHost
 	if first, rest, ok := strings.Cut(name, "/"); ok {
-		host, err := normaliseFirst(first)
+		normalised, err := normaliseFirst(first)
 		if err != nil {
 			return Ref{}, err
 		}
-		name = host + "/" + rest
+		if namesHost(first) {
+			host = normalised
+		}
+		name = normalised + "/" + rest
 	}
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
 		return Ref{}, fmt.Errorf("%w; expected registry/repository:tag, in lower case", err)
 	}
-	r := Ref{Host: reference.Domain(named), Path: reference.Path(named), Digest: sum}
+	if reference.Domain(named) != host {
+		// The grammar takes what cannot be a host for a path, where a runtime still takes it for the host.
+		return Ref{}, fmt.Errorf("%.64q is not the name of a registry host", host)
+	}
+	r := Ref{Host: host, Path: reference.Path(named), Digest: sum}
 	if tagged, ok := named.(reference.Tagged); ok {
 		r.Tag = tagged.Tag()
 	} else if !hasDigest {

@@ -84,6 +84,8 @@ func TestParseRefuses(t *testing.T) {
 		"port too great":             {"registry.example.com:65536/app", "port"},
 		"port with sign":             {"registry.example.com:+443/app", "port"},
 		"final dot in the host":      {"registry.example.com./app", "invalid reference format"},
+		"underscore in the host":     {"registry_1.example.com/app", "not the name of a registry host"},
+		"dashes in the host":         {"a.b--c__d/app", "not the name of a registry host"},
 		"host alone":                 {"registry.example.com/", "invalid reference format"},
 		"dots for a path":            {"registry.example.com/../app", "invalid reference format"},
 		"IPv6 broken":                {"[::zz]/app", "IPv6"},
@@ -161,7 +163,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil || again != r {
 			t.Fatalf("Parse(%q) = %+v, and %q parses to %+v, %v", s, r, r.String(), again, err)
 		}
-		if r.Host != strings.ToLower(r.Host) || r.Path == "" || strings.ContainsAny(r.Host, "/@") || strings.ContainsAny(r.Path, ":@") {
+		if r.Host != strings.ToLower(r.Host) || r.Host == "" || r.Path == "" || strings.ContainsAny(r.Host, "/@") || strings.ContainsAny(r.Path, ":@") {
 			t.Fatalf("Parse(%q) = %+v", s, r)
 		}
 		if r.Tag == "" && r.Digest == "" || r.Digest != "" && !imageref.ValidDigest(r.Digest) {
