@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"time"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
@@ -29,6 +31,7 @@ type environment struct {
 	notary   *testenv.Notary
 	signer   *testenv.NotaryClient
 	registry *testenv.Registry
+	client   client.Client
 	manager  *testenv.Process
 	images   map[string]testenv.Image // by tag
 	pin      testenv.RootPin
@@ -44,18 +47,18 @@ func (e *environment) start(ctx context.Context) (err error) {
 		what  string
 		start func(context.Context) error
 	}{
-		{"a TLS registry, and images that are made on the spot", e.startRegistry},
-		{"notary-server with notary-signer: Docker Content Trust, with a fresh CA and fresh keys", e.startNotary},
-		{"a signed repository with the delegations targets/ci and targets/qa, by the notary client", e.initialise},
-		{"etcd, kube-apiserver and kube-controller-manager", e.startKube},
-		{"the manager, out of cluster, built from this checkout", e.startManager},
+		{"Starting a TLS registry, and pushing images made on the spot", e.startRegistry},
+		{"Starting notary-server with notary-signer: Docker Content Trust, with a fresh CA and fresh keys", e.startNotary},
+		{"Creating the repository of trust with the delegations targets/ci and targets/qa, with the notary client", e.initialise},
+		{"Starting etcd, kube-apiserver and kube-controller-manager", e.startKube},
+		{"Building the manager from this checkout, and starting it out of cluster", e.startManager},
 	} {
 		begin := time.Now()
-		fmt.Fprintf(e.out, "- Starting %s\n", part.what)
+		fmt.Fprintf(e.out, "- %s\n", part.what)
 		if err := part.start(ctx); err != nil {
 			return err
 		}
-		fmt.Fprintf(e.out, "  ready after %s\n", time.Since(begin).Round(100*time.Millisecond))
+		fmt.Fprintf(e.out, "  done after %s\n", time.Since(begin).Round(100*time.Millisecond))
 	}
 	return nil
 }
@@ -114,6 +117,10 @@ func (e *environment) startKube(ctx context.Context) error {
 		return err
 	}
 	e.kube, err = testenv.StartKube(ctx, testenv.KubeOptions{ControllerManager: true, Dir: dir, Progress: e.out})
+	if err != nil {
+		return err
+	}
+	e.client, err = client.New(e.kube.Config, client.Options{})
 	return err
 }
 

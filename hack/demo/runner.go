@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -133,9 +132,4 @@ func (d *demo) until(ctx context.Context, limit, every time.Duration, what strin
 		case <-time.After(every):
 		}
 	}
-}
-
-// all returns the first error.
-func all(errs ...error) error {
-	return errors.Join(errs...)
 }

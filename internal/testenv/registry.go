@@ -39,6 +39,7 @@ func StartRegistry() (*Registry, error) {
 		return nil, err
 	}
 	server := httptest.NewUnstartedServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
 	server.StartTLS()
 	_, port, err := net.SplitHostPort(server.Listener.Addr().String())

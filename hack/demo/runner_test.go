@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAnswersAreChecked(t *testing.T) {
+	const denial = `Error from server (Forbidden): admission webhook "validate.countersign.dev" denied the request: role "qa" has not signed`
+	admitted := answer{command: "kubectl run", output: "pod/app created\n"}
+	denied := answer{command: "kubectl run", output: denial, failed: true}
+	broken := answer{command: "kubectl run", output: "connection refused", failed: true}
+	tests := map[string]struct {
+		got  error
+		want string // of the error; empty: as expected
+	}{
+		"admitted as expected":      {admitted.succeeds("created"), ""},
+		"denied as expected":        {denied.denied(`role "qa"`), ""},
+		"denied, not expected":      {denied.succeeds(), "expected: success"},
+		"admitted, not expected":    {admitted.denied(), "expected: a denial"},
+		"failed in another way":     {broken.denied(), "expected: a denial"},
+		"denied for another reason": {denied.denied(`role "ci"`), `contains "role \"ci\""`},
+		"another answer":            {admitted.succeeds("unchanged"), `contains "unchanged"`},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if tt.want == "" {
+				if tt.got != nil {
+					t.Error(tt.got)
+				}
+				return
+			}
+			if tt.got == nil || !strings.Contains(tt.got.Error(), tt.want) || !strings.Contains(tt.got.Error(), "kubectl run") {
+				t.Errorf("got %v, want an error that says %q and the command", tt.got, tt.want)
+			}
+		})
+	}
+}
+
+func TestUntil(t *testing.T) {
+	d := &demo{&environment{out: &bytes.Buffer{}}}
+	calls := 0
+	_, err := d.until(t.Context(), time.Minute, time.Millisecond, "three calls", func() error {
+		if calls++; calls < 3 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err != nil || calls != 3 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+	never := errors.New("never")
+	if _, err := d.until(t.Context(), time.Millisecond, time.Millisecond, "nothing", func() error { return never }); !errors.Is(err, never) {
+		t.Errorf("past the limit: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.until(ctx, time.Minute, time.Minute, "nothing", func() error { return never }); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+}
+
+func TestQuoted(t *testing.T) {
+	got := quoted([]string{"get", "-o", "jsonpath={.x}", "it's"})
+	if want := []string{"get", "-o", "'jsonpath={.x}'", `'it'\''s'`}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
