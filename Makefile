@@ -7,7 +7,7 @@ SHELL := bash
 
 TOOL := go tool -modfile=hack/tools/go.mod
 GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml
-say = @printf '\033[1m==>\033[0m %s\n'
+say = @echo '==>'
 
 .PHONY: help
 help: ## Print what each target does
@@ -27,6 +27,11 @@ servers: ## Build the real servers that tests and demo run against (some minutes
 test: servers ## Run the whole suite with the race detector, against the real servers
 	$(say) "go test: every package, with the race detector"
 	@go test -race -p 2 -timeout 20m ./...
+
+.PHONY: bench
+bench: ## Measure a decision among few and among many policies
+	$(say) "benchmarks"
+	@go test -run '^$$' -bench . -benchmem ./internal/...
 
 .PHONY: build
 build: ## Build the manager into bin/
