@@ -125,9 +125,8 @@ func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
 	if err != nil || ev.root == r {
 		return ev, err
 	}
-	checked, err := r.recheck(ev)
-	if err != nil {
-		return &evidence{root: r, repository: repository, floors: ev.floors}, nil
+	if checked, err := r.recheck(ev); err == nil {
+		return checked, nil
 	}
-	return checked, nil
+	return &evidence{root: r, repository: repository, floors: ev.floors}, nil
 }

@@ -82,6 +82,9 @@ func TestSignatureRefused(t *testing.T) {
 			parsed.verify(k.method, message, append(sig, 0)) || parsed.verify(k.method, message, nil) {
 			t.Errorf("%s: a bad signature verifies", keyType)
 		}
+		if half := len(sig) / 2; parsed.verify(k.method, message, slices.Concat(sig[:half], []byte{0}, sig[half:])) {
+			t.Errorf("%s: a padded signature verifies", keyType)
+		}
 	}
 }
 

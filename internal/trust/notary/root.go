@@ -132,6 +132,11 @@ func (c rootRules) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
 	return nil, err
 }
 
+func (c rootRules) isSelfSigned(f *rootFile) bool {
+	_, err := c.selfSigned(f, false)
+	return err == nil
+}
+
 // isPinned reports whether a root may begin the chain of trust: signed to its own threshold, and by a key that is pinned.
 func (c rootRules) isPinned(f *rootFile, earlier bool) bool {
 	signers, err := c.selfSigned(f, earlier)

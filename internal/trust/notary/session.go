@@ -89,7 +89,7 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 	if err != nil {
 		return nil, fault(s.repository, rootRole, fmt.Errorf("is unusable: %w", err))
 	}
-	if _, err := s.selfSigned(f, false); err != nil {
+	if !s.isSelfSigned(f) {
 		return roots, nil // loadRoots says why
 	}
 	for earlier := false; f.version > 1 && len(roots) <= maxRootSteps && !s.isPinned(f, earlier); earlier = true {

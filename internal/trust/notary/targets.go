@@ -107,23 +107,28 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 	if _, ok := m.listed[d.name]; !ok {
 		return nil, m.dropped(parent, d)
 	}
-	e, err := decodeEnvelope(raw[d.name], "Targets")
-	if err != nil {
-		return nil, nil
-	}
-	signers, err := e.verify(d.role, m.counts)
-	if err != nil {
+	e, signers, ok := m.signedDelegation(d, raw[d.name])
+	if !ok {
 		return nil, nil
 	}
 	if err := m.admit(d.name, e, d.role); err != nil {
 		return nil, err
 	}
-	t, err := decodeTargets(d.name, e)
-	if err != nil || e.current(m.at) != nil {
-		return nil, nil
+	if t, err := decodeTargets(d.name, e); err == nil && e.current(m.at) == nil {
+		t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths, d.paths)
+		return t, nil
 	}
-	t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths, d.paths)
-	return t, nil
+	return nil, nil
+}
+
+// signedDelegation decodes the file of a delegation, and reports whether its keys have signed it.
+func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, signers []*publicKey, ok bool) {
+	e, err := decodeEnvelope(raw, "Targets")
+	if err != nil {
+		return nil, nil, false
+	}
+	signers, err = e.verify(d.role, m.counts)
+	return e, signers, err == nil
 }
 
 // dropped refuses a snapshot that no longer lists a delegation it listed before, unless the parent has changed since:

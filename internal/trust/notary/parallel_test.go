@@ -1,0 +1,67 @@
+package notary
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+)
+
+// meet makes the requests for some roles wait for each other: they are answered only if they are under way together.
+func (v *virtual) meet(roles ...string) {
+	var wg sync.WaitGroup
+	wg.Add(len(roles))
+	for _, role := range roles {
+		v.serve[role] = func(w http.ResponseWriter, r *http.Request) {
+			wg.Done()
+			met := make(chan struct{})
+			go func() { wg.Wait(); close(met) }()
+			select {
+			case <-met:
+				_, _ = w.Write(v.current[role])
+			case <-r.Context().Done():
+			}
+		}
+	}
+}
+
+// First sight takes three round trips: root with timestamp, the snapshot, targets with every delegation.
+func TestFetchColdRoundTrips(t *testing.T) {
+	v := newVirtual(t)
+	v.meet("root", "timestamp")
+	v.meet("targets", "targets/ci", "targets/qa")
+	wantRoles(t, signedBy(mustFetch(t, v.root(v.config()), nil), "v1"), "ci one", "qa one")
+}
+
+// A fault ends the requests beside it: this test would not end otherwise.
+func TestFetchStopsAtTheFirstFault(t *testing.T) {
+	broken := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
+	for _, pair := range [][2]string{{"root", "timestamp"}, {"timestamp", "root"}, {"targets/qa", "targets/ci"}, {"targets", "targets/qa"}} {
+		v := newVirtual(t)
+		v.serve[pair[0]], v.serve[pair[1]] = broken, slow
+		_, err := v.root(v.config()).Fetch(t.Context(), testGUN, nil)
+		wantFault(t, err, v1alpha1.ReasonServerError, pair[0])
+	}
+}
+
+// Where only a sha512 is signed the file is asked for by its plain name, and held against that hash.
+func TestFetchWithoutSHA256(t *testing.T) {
+	v := newVirtual(t)
+	v.bump("root")
+	for name := range v.roles {
+		v.mutate[name] = func(meta m) { delete(meta["hashes"].(m), "sha256") }
+	}
+	v.publish()
+	r := v.root(v.config())
+	wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
+	for _, name := range v.requests() {
+		if strings.Count(name, ".") != 1 {
+			t.Errorf("asked for %s", name)
+		}
+	}
+	v.serve["targets/qa"] = v.serveResigned("targets/qa")
+	_, err := r.Fetch(t.Context(), testGUN, nil)
+	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "targets/qa", "sha512")
+}
