@@ -238,15 +238,7 @@ func TestProbe(t *testing.T) {
 
 // A thousand repositories of a hundred tags and three delegations must fit in 200 MiB, garbage included.
 func TestMemory(t *testing.T) {
-	v := newVirtual(t)
-	v.delegate("targets/security", nil)
-	for i := range 100 {
-		for _, role := range []string{"ci", "qa", "security"} {
-			v.roles["targets/"+role].targets[fmt.Sprintf("v1.2.%d", i)] = entry(fmt.Sprint("manifest", i))
-		}
-	}
-	v.bump("root")
-	v.publish()
+	v := large(t)
 	r := v.root(v.config())
 	const n = 40
 	held := make([]trust.Evidence, n)

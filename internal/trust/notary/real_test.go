@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// real is a repository on a real Notary server, published to by the real client.
-type real struct {
+// realRepository is a repository on a real Notary server, published to by the real client.
+type realRepository struct {
 	*testenv.NotaryClient
 	t      *testing.T
 	server *testenv.Notary
@@ -24,10 +24,10 @@ type real struct {
 	keys   map[string]*testenv.SigningKey
 }
 
-func newReal(t *testing.T, options testenv.NotaryOptions) *real {
+func newReal(t *testing.T, options testenv.NotaryOptions) *realRepository {
 	t.Helper()
 	n := testenv.RunNotary(t, options)
-	r := &real{NotaryClient: testenv.RunClient(t, n), t: t, server: n, gun: testGUN}
+	r := &realRepository{NotaryClient: testenv.RunClient(t, n), t: t, server: n, gun: testGUN}
 	var err error
 	if r.keys, err = r.CreateRepository(t.Context(), r.gun, "ci", "qa"); err != nil {
 		t.Fatal(err)
@@ -35,19 +35,19 @@ func newReal(t *testing.T, options testenv.NotaryOptions) *real {
 	return r
 }
 
-func (r *real) do(err error) {
+func (r *realRepository) do(err error) {
 	r.t.Helper()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *real) sign(tag, content string, roles ...string) {
+func (r *realRepository) sign(tag, content string, roles ...string) {
 	r.t.Helper()
 	r.do(r.AddHash(r.t.Context(), r.gun, tag, int64(len(content)), strings.TrimPrefix(digestOf(content), "sha256:"), roles...))
 }
 
-func (r *real) pin() testenv.RootPin {
+func (r *realRepository) pin() testenv.RootPin {
 	r.t.Helper()
 	pin, err := r.Root(r.gun)
 	r.do(err)
@@ -55,7 +55,7 @@ func (r *real) pin() testenv.RootPin {
 }
 
 // reader is a Root over the server, by the machine's clock, with other settings from mod.
-func (r *real) reader(mod func(*Config)) *Root {
+func (r *realRepository) reader(mod func(*Config)) *Root {
 	r.t.Helper()
 	cfg := Config{Name: "real"}
 	mod(&cfg)

@@ -154,6 +154,15 @@ func (c rootRules) follows(prev, next *rootFile) error {
 	return nil
 }
 
+// before decodes the root that f follows; nil where raw is none.
+func (c rootRules) before(f *rootFile, raw []byte) *rootFile {
+	older, err := decodeRoot(raw)
+	if err != nil || c.follows(older, f) != nil {
+		return nil
+	}
+	return older
+}
+
 // verifyChain verifies consecutive roots, oldest first, and returns those from the newest pinned one, or from trusted
 // where that is earlier. trusted is the index of a root that was in use before, from where every step must hold even if
 // a later root is pinned; len(chain) where there is none.

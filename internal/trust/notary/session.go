@@ -100,8 +100,8 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 		if err != nil {
 			return nil, err
 		}
-		older, err := decodeRoot(raw)
-		if err != nil || s.follows(older, f) != nil {
+		older := s.before(f, raw)
+		if older == nil {
 			break
 		}
 		roots = append([][]byte{raw}, roots...)

@@ -301,11 +301,11 @@ func TestThreatSignaturesInTheHundreds(t *testing.T) {
 }
 
 func TestThreatMegabytesListed(t *testing.T) {
-	large := func(n int) func(v *virtual) {
+	listed := func(n int) func(v *virtual) {
 		return func(v *virtual) { v.mutate["targets/qa"] = func(meta m) { meta["length"] = n } }
 	}
-	faultWith(t, large(8<<20+1), v1alpha1.ReasonTooLarge, "targets/qa")
-	faultWith(t, large(-1), v1alpha1.ReasonMetadataInvalid, "targets/qa")
+	faultWith(t, listed(8<<20+1), v1alpha1.ReasonTooLarge, "targets/qa")
+	faultWith(t, listed(-1), v1alpha1.ReasonMetadataInvalid, "targets/qa")
 	faultWith(t, func(v *virtual) {
 		for i := range 5 {
 			v.delegate(fmt.Sprintf("targets/r%d", i), nil)

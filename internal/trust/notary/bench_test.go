@@ -1,0 +1,55 @@
+package notary
+
+import (
+	"fmt"
+	"testing"
+)
+
+// large is a repository of a hundred tags that three delegations have signed.
+func large(b testing.TB) *virtual {
+	b.Helper()
+	v := newVirtual(b)
+	v.delegate("targets/security", nil)
+	for i := range 100 {
+		for _, role := range []string{"ci", "qa", "security"} {
+			v.roles["targets/"+role].targets[fmt.Sprintf("v1.2.%d", i)] = entry(fmt.Sprint("manifest", i))
+		}
+	}
+	v.bump("root")
+	v.publish()
+	return v
+}
+
+func BenchmarkLookup(b *testing.B) {
+	v := large(b)
+	ev := mustFetch(b, v.root(v.config()), nil)
+	digest := digestOf("manifest7")
+	for b.Loop() {
+		if len(ev.Tag("v1.2.7")) != 3 || len(ev.Digest(digest)) != 3 {
+			b.Fatal("not found")
+		}
+	}
+}
+
+// BenchmarkRecheck is the cost of verifying a repository in full.
+func BenchmarkRecheck(b *testing.B) {
+	v := large(b)
+	r := v.root(v.config())
+	ev := mustFetch(b, r, nil)
+	for b.Loop() {
+		if _, err := r.Recheck(testGUN, ev); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkRefreshUnchanged(b *testing.B) {
+	v := large(b)
+	r := v.root(v.config())
+	ev := mustFetch(b, r, nil)
+	for b.Loop() {
+		if next := mustFetch(b, r, ev); next != ev {
+			b.Fatal("changed")
+		}
+	}
+}
