@@ -247,6 +247,20 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 	}
 }
 
+// The pinned key is listed in a root that another listed key signed.
+func TestThreatListedRootKeyDidNotSign(t *testing.T) {
+	v := newVirtual(t)
+	cfg := v.config()
+	thief := newKey(t, "ecdsa", "")
+	v.bump("root")
+	root := v.roles["root"]
+	root.keys, root.signers = append(root.keys, thief), []*testKey{thief}
+	delete(v.files, "5.root.json") // as if it had never been
+	v.publish()
+	_, err := v.root(cfg).Fetch(t.Context(), testGUN, nil)
+	wantFault(t, err, v1alpha1.ReasonRootNotPinned, thief.canonical)
+}
+
 // A pinned key that signs a newest root does not excuse it from following what is held.
 func TestRootHeldIsFollowedDespiteAPin(t *testing.T) {
 	v := newVirtual(t)
