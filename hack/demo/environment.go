@@ -202,8 +202,16 @@ func (e *environment) server(up bool) error {
 	return e.notary.Server().Pause()
 }
 
-// stop ends everything, in reverse order.
-func (e *environment) stop() error {
+// tail is the end of the manager's log, where it runs.
+func (e *environment) tail() string {
+	if e.manager == nil {
+		return "The manager did not run."
+	}
+	return e.manager.Tail()
+}
+
+// stop ends everything, in reverse order, and removes what was written unless the logs are wanted.
+func (e *environment) stop(keepLogs bool) error {
 	err := e.manager.Stop()
 	if e.kube != nil {
 		err = errors.Join(err, e.kube.Stop())
@@ -214,7 +222,7 @@ func (e *environment) stop() error {
 	if e.registry != nil {
 		err = errors.Join(err, e.registry.Stop())
 	}
-	if e.dir != "" {
+	if e.dir != "" && !keepLogs {
 		err = errors.Join(err, os.RemoveAll(e.dir))
 	}
 	return err

@@ -32,8 +32,12 @@ func run(ctx context.Context, out io.Writer, keep bool) (err error) {
 	start := time.Now()
 	env := &environment{out: out}
 	defer func() {
+		failed := err != nil && ctx.Err() == nil
+		if failed {
+			fmt.Fprintf(out, "\n%s\nAll logs stay in %s.\n", env.tail(), env.dir)
+		}
 		fmt.Fprintln(out, "\nStopping everything that was started.")
-		err = errors.Join(err, env.stop())
+		err = errors.Join(err, env.stop(failed))
 	}()
 	if err := env.start(ctx); err != nil {
 		return interrupted(ctx, err)

@@ -254,8 +254,8 @@ func (d *demo) untilDenied(ctx context.Context, image string, meanwhile func(ans
 		if a.failed {
 			return nil // the step itself looks at the denial
 		}
-		if wrong = meanwhile(a); wrong != nil {
-			return nil
+		if wrong == nil {
+			wrong = meanwhile(a)
 		}
 		return a.unexpected("a denial by the admission webhook")
 	})

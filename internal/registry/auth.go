@@ -27,7 +27,7 @@ func (c *Client) held(repository string) string {
 	if !ok {
 		return ""
 	}
-	header, _ := v.(string) //nolint:errcheck // only strings are kept
+	header, _ := v.(string)
 	return header
 }
 

@@ -298,11 +298,11 @@ func TestTokenLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, Config{Server: "https://notary.example.com"})
 		c.authorization.Add(repository, "Bearer t", 50*time.Second)
-		time.Sleep(49 * time.Second) // of the bubble's clock
+		<-time.After(49 * time.Second) // of the bubble's clock
 		if c.held(repository) == "" {
 			t.Error("token is gone before its time")
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if c.held(repository) != "" {
 			t.Error("token is kept past its time")
 		}
