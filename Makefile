@@ -29,7 +29,7 @@ test: servers ## Run the whole suite with the race detector, against the real se
 	@go test -race -p 2 -timeout 20m ./...
 
 .PHONY: bench
-bench: ## Measure a decision among few and among many policies
+bench: ## Run the benchmarks
 	$(say) "benchmarks"
 	@go test -run '^$$' -bench . -benchmem ./internal/...
 
