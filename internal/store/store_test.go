@@ -265,6 +265,30 @@ func TestEditedRootVerifiesAgain(t *testing.T) {
 	b.holds(t, signed)
 }
 
+// What was seen of a repository must not be undercut because the trust root was edited to one that refuses it.
+func TestThreatRollbackAcrossAnEditOfTheTrustRoot(t *testing.T) {
+	signed := &fact{}
+	b := newBench(&scripted{fetch: returning(signed, nil)})
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	var given trust.Evidence
+	b.PutRoot("acme", Root{Root: &scripted{
+		recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, errors.New("another pin") },
+		fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
+			given = held
+			return nil, trust.NewFault(v1alpha1.ReasonRollback, "older")
+		},
+	}})
+	for range 2 { // the fault of the first does not make the second forget
+		b.clock.Step(time.Minute)
+		if err := b.Ensure(t.Context(), "acme", app); err == nil || given != signed {
+			t.Errorf("Ensure = %v and the root was given %v, want a fault and what was held", err, given)
+		}
+	}
+	b.faults(t, v1alpha1.ReasonRollback)
+}
+
 func TestUsable(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	b.PutRoot("broken", Root{Fault: trust.NewFault(v1alpha1.ReasonInvalidKey, "spec.notary.root.keys[0]: not PEM")})
@@ -294,6 +318,10 @@ func TestUsable(t *testing.T) {
 	b.DropRoot("acme")
 	if _, err := b.Load().Evidence("acme", app); err == nil {
 		t.Error("evidence outlived its trust root")
+	}
+	b.PutRoot("acme", Root{Root: &scripted{}})
+	if _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
+		t.Errorf("a new trust root of the same name: %v, want nothing held", err)
 	}
 }
 

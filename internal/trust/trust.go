@@ -32,8 +32,8 @@ type Statement struct {
 	NotAfter time.Time
 }
 
-// Evidence is what a trust root has verified about one repository. It is immutable, answers from memory, and is safe
-// for concurrent use.
+// Evidence is what a trust root has verified about one repository. It is immutable, answers from memory, is safe for
+// concurrent use, and of a type that can be compared, a pointer: that is how unchanged evidence is known.
 type Evidence interface {
 	// Tag returns the statements about a tag, sorted by digest and role, for any role and digest. The result is
 	// shared and must not be changed. The caller drops what is past its NotAfter.
