@@ -38,6 +38,10 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=countersign-system,resources=leases,verbs=create
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=countersign-system,resources=leases,resourceNames=countersign.countersign.dev,verbs=get;update
+// +kubebuilder:rbac:groups="",namespace=countersign-system,resources=events,verbs=create;patch
+
 func main() {
 	o, err := options.Parse(os.Args[1:])
 	if errors.Is(err, pflag.ErrHelp) {
@@ -138,8 +142,10 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 		LeaderElection:          o.LeaderElect,
 		LeaderElectionID:        "countersign.countersign.dev",
 		LeaderElectionNamespace: o.Namespace,
-		HealthProbeBindAddress:  o.HealthProbeBindAddress,
-		Metrics:                 metricsserver.Options{BindAddress: o.MetricsBindAddress},
+		// The process ends right after, so that the next leader need not wait for the lease to run out.
+		LeaderElectionReleaseOnCancel: true,
+		HealthProbeBindAddress:        o.HealthProbeBindAddress,
+		Metrics:                       metricsserver.Options{BindAddress: o.MetricsBindAddress},
 		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace.
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
@@ -167,7 +173,7 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serv
 		(&controllers.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status}).SetupWithManager(ctx, mgr),
 		(&controllers.TrustRootReconciler{Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Builder: builder, Changes: changes}).SetupWithManager(ctx, mgr),
 		(&controllers.WebhookConfigurationReconciler{
-			Client: mgr.GetClient(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
 			Exempt: o.Exempt(), Rules: webhooks.Rules(workload.Builtin()), MatchConditions: webhooks.MatchConditions(),
 			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath,
 		}).SetupWithManager(mgr),

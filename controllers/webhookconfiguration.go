@@ -38,7 +38,9 @@ const (
 // primed, and restores them when they are changed or deleted. It runs on the leader.
 type WebhookConfigurationReconciler struct {
 	Client client.Client
-	Store  *store.Store
+	// Live reads past the cache: one CRD is all that is read, and the right to list them is not needed.
+	Live  client.Reader
+	Store *store.Store
 	// Namespace and URL say how the API server reaches the webhook: by the base URL where it is set, and otherwise
 	// through the Service in the namespace.
 	Namespace, URL string
@@ -53,8 +55,8 @@ type WebhookConfigurationReconciler struct {
 }
 
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,verbs=create
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,resourceNames=countersign,verbs=get;list;watch;patch;update
-// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=imagepolicies.countersign.dev,verbs=get;list;watch
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,resourceNames=countersign,verbs=get;list;watch;update
+// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=imagepolicies.countersign.dev,verbs=get
 
 // SetupWithManager registers the reconciler, on the leader.
 func (r *WebhookConfigurationReconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -98,7 +100,7 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 func (r *WebhookConfigurationReconciler) owner(ctx context.Context) (metav1.OwnerReference, error) {
 	crd := &metav1.PartialObjectMetadata{}
 	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
-	if err := r.Client.Get(ctx, client.ObjectKey{Name: ownerCRD}, crd); err != nil {
+	if err := r.Live.Get(ctx, client.ObjectKey{Name: ownerCRD}, crd); err != nil {
 		return metav1.OwnerReference{}, fmt.Errorf("reading CustomResourceDefinition %s, which owns the webhook configurations: %w", ownerCRD, err)
 	}
 	return metav1.OwnerReference{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition", Name: crd.Name, UID: crd.UID}, nil

@@ -27,6 +27,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
+// +kubebuilder:rbac:groups="",namespace=countersign-system,resources=secrets,verbs=create
+// +kubebuilder:rbac:groups="",namespace=countersign-system,resources=secrets,resourceNames=countersign-webhook-certificate,verbs=update
+
 const (
 	// SecretName is the Secret, in the operator's namespace, that holds the certificate made here.
 	SecretName = "countersign-webhook-certificate"

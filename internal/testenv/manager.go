@@ -8,11 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // OwnNamespace is the operator's namespace in tests and in the demo.
@@ -54,9 +49,10 @@ func BuildManager(ctx context.Context, dir string, race bool) (string, error) {
 	return path, nil
 }
 
-// StartManager makes the operator's namespace where it is missing, starts the manager, and returns once it is ready.
+// StartManager starts the manager as the operator's ServiceAccount, and returns once it is ready.
 func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manager, error) {
-	if err := makeNamespace(ctx, k); err != nil {
+	kubeconfig, err := k.managerKubeconfig(ctx)
+	if err != nil {
 		return nil, err
 	}
 	webhook, err := FreePort()
@@ -69,7 +65,7 @@ func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manage
 	}
 	m := &Manager{WebhookURL: fmt.Sprintf("https://127.0.0.1:%d", webhook), health: fmt.Sprintf("127.0.0.1:%d", health)}
 	m.Process, err = StartProcess("countersign", options.Dir, os.Environ(), options.Binary, append([]string{
-		"--kubeconfig", k.Kubeconfig, "--namespace", OwnNamespace, "--leader-elect=false",
+		"--kubeconfig", kubeconfig, "--namespace", OwnNamespace,
 		"--webhook-port", fmt.Sprint(webhook), "--webhook-url", m.WebhookURL,
 		"--health-probe-bind-address", m.health, "--metrics-bind-address", "0",
 	}, options.Args...)...)
@@ -96,18 +92,6 @@ func (m *Manager) Ready(ctx context.Context) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("the manager is not ready: %s", resp.Status)
-	}
-	return nil
-}
-
-func makeNamespace(ctx context.Context, k *Kube) error {
-	c, err := client.New(k.Config, client.Options{})
-	if err != nil {
-		return fmt.Errorf("making a client: %w", err)
-	}
-	err = c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: OwnNamespace}})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("making namespace %s: %w", OwnNamespace, err)
 	}
 	return nil
 }
