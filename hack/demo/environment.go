@@ -5,12 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,10 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
-const (
-	operatorNamespace = "countersign-system"
-	namespace         = "shop" // where workloads run
-)
+const namespace = "shop" // where workloads run
 
 // An environment is everything that the demo starts.
 type environment struct {
@@ -32,7 +25,7 @@ type environment struct {
 	signer   *testenv.NotaryClient
 	registry *testenv.Registry
 	client   client.Client
-	manager  *testenv.Process
+	manager  *testenv.Manager
 	images   map[string]testenv.Image // by tag
 	pin      testenv.RootPin
 }
@@ -51,7 +44,7 @@ func (e *environment) start(ctx context.Context) (err error) {
 		{"Starting notary-server with notary-signer: Docker Content Trust, with a fresh CA and fresh keys", e.startNotary},
 		{"Creating the repository of trust with the delegations targets/ci and targets/qa, with the notary client", e.initialise},
 		{"Starting etcd, kube-apiserver and kube-controller-manager", e.startKube},
-		{"Building the manager from this checkout, and starting it out of cluster", e.startManager},
+		{"Building the manager from this checkout, and starting it out of cluster with the rights of its ServiceAccount", e.startManager},
 	} {
 		begin := time.Now()
 		fmt.Fprintf(e.out, "- %s\n", part.what)
@@ -125,63 +118,12 @@ func (e *environment) startKube(ctx context.Context) error {
 }
 
 func (e *environment) startManager(ctx context.Context) error {
-	root, err := testenv.ModuleRoot()
+	binary, err := testenv.BuildManager(ctx, e.dir, false)
 	if err != nil {
 		return err
 	}
-	binary := filepath.Join(e.dir, "countersign")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, ".")
-	build.Dir = root
-	if output, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the manager: %w\n%s", err, output)
-	}
-	if output, err := e.kube.RunKubectl(ctx, "", "create", "namespace", operatorNamespace); err != nil {
-		return fmt.Errorf("%w\n%s", err, output)
-	}
-	webhook, err := testenv.FreePort()
-	if err != nil {
-		return err
-	}
-	health, err := testenv.FreePort()
-	if err != nil {
-		return err
-	}
-	probes := net.JoinHostPort("127.0.0.1", strconv.Itoa(health))
-	e.manager, err = testenv.StartProcess("manager", e.dir, nil, binary,
-		"--kubeconfig="+e.kube.Kubeconfig, "--namespace="+operatorNamespace, "--leader-elect=false",
-		"--webhook-port="+strconv.Itoa(webhook), fmt.Sprintf("--webhook-url=https://127.0.0.1:%d", webhook),
-		"--health-probe-bind-address="+probes, "--metrics-bind-address=0",
-	)
-	if err != nil {
-		return err
-	}
-	err = e.manager.Await(ctx, func(ctx context.Context) error { return ready(ctx, "http://"+probes+"/readyz") })
-	if err != nil {
-		return err
-	}
-	return e.manager.Await(ctx, func(ctx context.Context) error {
-		output, err := e.kube.RunKubectl(ctx, "", "get", "validatingwebhookconfiguration,mutatingwebhookconfiguration", "countersign")
-		if err != nil {
-			return fmt.Errorf("%w\n%s", err, output)
-		}
-		return nil
-	})
-}
-
-func ready(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s", url, resp.Status)
-	}
-	return nil
+	e.manager, err = testenv.StartManager(ctx, e.kube, testenv.ManagerOptions{Binary: binary, Dir: e.dir})
+	return err
 }
 
 // repository is the name of the signed repository, in the registry and on the Notary server alike.
@@ -212,7 +154,10 @@ func (e *environment) tail() string {
 
 // stop ends everything, in reverse order, and removes what was written unless the logs are wanted.
 func (e *environment) stop(keepLogs bool) error {
-	err := e.manager.Stop()
+	var err error
+	if e.manager != nil {
+		err = e.manager.Stop()
+	}
 	if e.kube != nil {
 		err = errors.Join(err, e.kube.Stop())
 	}

@@ -3,11 +3,15 @@ package testenv
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // OwnNamespace is the operator's namespace in tests and in the demo.
@@ -49,7 +53,8 @@ func BuildManager(ctx context.Context, dir string, race bool) (string, error) {
 	return path, nil
 }
 
-// StartManager starts the manager as the operator's ServiceAccount, and returns once it is ready.
+// StartManager starts the manager as the operator's ServiceAccount, and returns once it is ready and the API server
+// asks it.
 func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manager, error) {
 	kubeconfig, err := k.managerKubeconfig(ctx)
 	if err != nil {
@@ -72,11 +77,25 @@ func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manage
 	if err != nil {
 		return nil, err
 	}
-	if err := m.Await(ctx, m.Ready); err != nil {
+	err = m.Await(ctx, func(ctx context.Context) error { return errors.Join(m.Ready(ctx), asked(ctx, k)) })
+	if err != nil {
 		_ = m.Stop()
 		return nil, err
 	}
 	return m, nil
+}
+
+// asked returns nil once both webhook configurations are there.
+func asked(ctx context.Context, k *Kube) error {
+	c, err := client.New(k.Config, client.Options{})
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	key := client.ObjectKey{Name: "countersign"}
+	return errors.Join(
+		c.Get(ctx, key, &admissionv1.ValidatingWebhookConfiguration{}),
+		c.Get(ctx, key, &admissionv1.MutatingWebhookConfiguration{}),
+	)
 }
 
 // Ready asks the manager whether it can decide.
