@@ -39,8 +39,10 @@ type ImagePolicyReconciler struct {
 func (r *ImagePolicyReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 	index := func(o client.Object) []string {
 		var names []string
-		for _, name := range o.(*v1alpha1.ImagePolicy).Spec.TrustRoots {
-			names = append(names, string(name))
+		if p, ok := o.(*v1alpha1.ImagePolicy); ok {
+			for _, name := range p.Spec.TrustRoots {
+				names = append(names, string(name))
+			}
 		}
 		return names
 	}

@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,11 +26,9 @@ func (Primer) NeedLeaderElection() bool { return false }
 
 // Start implements manager.Runnable.
 func (p Primer) Start(ctx context.Context) error {
-	err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		return p.complete(ctx)
-	})
-	if ctx.Err() != nil {
-		return nil
+	err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, p.complete)
+	if errors.Is(err, context.Canceled) {
+		return nil // the manager stops
 	}
 	if err != nil {
 		return fmt.Errorf("waiting for the policies that exist: %w", err)

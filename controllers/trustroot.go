@@ -52,8 +52,10 @@ type TrustRootReconciler struct {
 func (r *TrustRootReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 	index := func(o client.Object) []string {
 		var names []string
-		for _, m := range sources(&o.(*v1alpha1.TrustRoot).Spec) {
-			names = append(names, m.Kind+"/"+string(m.Name))
+		if tr, ok := o.(*v1alpha1.TrustRoot); ok {
+			for _, m := range sources(&tr.Spec) {
+				names = append(names, m.Kind+"/"+string(m.Name))
+			}
 		}
 		slices.Sort(names)
 		return slices.Compact(names)

@@ -147,6 +147,9 @@ var patternRules = map[string]struct{ refused, accepted string }{
 	"the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'": {
 		"example.com/App", "example.com/app-*_1.0",
 	},
+	"a pattern without a '/' is a repository of docker.io, and this looks like a registry host; write registry.example.com/** for everything there": {
+		"registry.example.com", "registry.example.com/**",
+	},
 	"a pattern has no empty segment: remove the leading, trailing or doubled '/'": {
 		"example.com//app", "example.com/app",
 	},

@@ -74,6 +74,7 @@ type ImagePolicySpec struct {
 // +kubebuilder:validation:XValidation:rule="self.contains('@') || (self.matches('^[^/]*[.:][^/]*/') ? self.substring(self.indexOf('/') + 1) : self.startsWith('localhost/') ? self.substring(10) : self).replace('*', 'a').matches('^/*([a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/+[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*)?/*(:.*)?$')",message="the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'"
 // +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.endsWith('/') && !self.contains('//')",message="a pattern has no empty segment: remove the leading, trailing or doubled '/'"
 // +kubebuilder:validation:XValidation:rule="!self.startsWith('**') && self != '*'",message="'**' cannot stand for the registry host; write the host, or '*/**' for every image"
+// +kubebuilder:validation:XValidation:rule="self.contains('/') || !self.contains('.') || self.contains('@') || self.contains(':')",message="a pattern without a '/' is a repository of docker.io, and this looks like a registry host; write registry.example.com/** for everything there"
 type ImagePattern string
 
 // ObjectName is the name of a Kubernetes object.

@@ -48,7 +48,7 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 		"*:5000/app":                       false,
 		"Acme/app":                         false,
 		"LOCALHOST/app":                    false,
-		"registry.example.com":             true, // a repository of docker.io by that name, as runtimes read it
+		"registry.example.com":             false, // a repository of docker.io to runtimes, and a registry to whoever writes it
 		"registry.example.com/":            false,
 		"/acme/app":                        false,
 		"acme//app":                        false,

@@ -85,6 +85,8 @@ func checkPattern(s string) error {
 		return errors.New("'**' cannot stand for the registry host; write the host, or '*' for any host")
 	case s == anyOne:
 		return errors.New("'*' alone would be docker.io/library/*; write that, or '*/**' for every image")
+	case !several && strings.Contains(s, "."):
+		return errors.New("a pattern without a '/' is a repository of docker.io, and this looks like a registry host; write registry.example.com/** for everything there")
 	case several && strings.HasPrefix(first, "*:"):
 		return errors.New("'*' as the whole host is every host on every port; remove the port, or write the host")
 	}

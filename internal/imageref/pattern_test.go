@@ -149,6 +149,7 @@ func TestParsePatternRefuses(t *testing.T) {
 		"wildcard tag":             {"registry.example.com/app:*", "cannot name a tag"},
 		"leading slash":            {"/app", "empty segment"},
 		"trailing slash":           {"registry.example.com/", "empty segment"},
+		"host alone":               {"registry.example.com", "looks like a registry host"},
 		"doubled slash":            {"registry.example.com//app", "empty segment"},
 		"any number as the host":   {"**/app", "cannot stand for the registry host"},
 		"any number alone":         {"**", "cannot stand for the registry host"},

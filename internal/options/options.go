@@ -40,10 +40,6 @@ type Options struct {
 	ExemptNamespaces []string
 }
 
-var uncovered = map[string]policy.Uncovered{
-	"Allow": policy.UncoveredAllow, "Warn": policy.UncoveredWarn, "Deny": policy.UncoveredDeny,
-}
-
 // Parse reads the arguments that follow the program's name. The error of a request for help is pflag.ErrHelp.
 func Parse(args []string) (Options, error) {
 	var o Options
@@ -68,11 +64,16 @@ func Parse(args []string) (Options, error) {
 	if o.Namespace == "" {
 		o.Namespace = ownNamespace()
 	}
-	u, ok := uncovered[uncoveredImages]
-	if !ok {
+	switch uncoveredImages {
+	case "Allow":
+		o.Uncovered = policy.UncoveredAllow
+	case "Warn":
+		o.Uncovered = policy.UncoveredWarn
+	case "Deny":
+		o.Uncovered = policy.UncoveredDeny
+	default:
 		return Options{}, fmt.Errorf("--uncovered-images=%s: must be Allow, Warn or Deny", uncoveredImages)
 	}
-	o.Uncovered = u
 	return o, o.validate()
 }
 
