@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +12,6 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,6 +33,7 @@ func TestGate(t *testing.T) {
 	t.Run("trust root broken", b.testTrustRootBroken)
 	t.Run("server faults", b.testServerFaults)
 	t.Run("key material elsewhere", b.testKeyMaterialElsewhere)
+	t.Run("credentials", b.testCredentials)
 	t.Run("webhook configurations", b.testWebhookConfigurations)
 	t.Run("signature withdrawn", b.testSignatureWithdrawn)
 	t.Run("server down", b.testServerDown)
@@ -241,87 +240,6 @@ func (b *bed) testKeyRevoked(t *testing.T) {
 		return nil
 	})
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
-}
-
-func (b *bed) testTrustRootMissing(t *testing.T) {
-	b.create(t, b.policy("orphan", registry+"/orphan/**", "not-there", "ci"))
-	message := b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionFalse, v1alpha1.ReasonTrustRootNotFound)
-	if !strings.Contains(message, `"not-there"`) {
-		t.Errorf("message %q does not name the trust root", message)
-	}
-	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`, `TrustRoot "not-there" does not exist`)
-	eventually(t, "an event", func() error {
-		events := &eventsv1.EventList{}
-		if err := b.List(t.Context(), events); err != nil {
-			return err
-		}
-		for _, e := range events.Items {
-			if e.Regarding.Name == "orphan" && e.Reason == v1alpha1.ReasonTrustRootNotFound && e.Type == corev1.EventTypeWarning {
-				return nil
-			}
-		}
-		return fmt.Errorf("none of %d events is about it", len(events.Items))
-	})
-	b.create(t, b.trustRoot("not-there"))
-	b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionTrue, v1alpha1.ReasonInForce)
-	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusForbidden, `role "ci" has not signed`)
-}
-
-func (b *bed) testTrustRootBroken(t *testing.T) {
-	root := b.trustRoot("broken")
-	root.Spec.Notary.Root.Keys = []v1alpha1.PEM{"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"}
-	b.create(t, root)
-	message := b.ready(t, &v1alpha1.TrustRoot{}, "broken", metav1.ConditionFalse, v1alpha1.ReasonInvalidKey)
-	if !strings.Contains(message, "spec.notary.root.keys[0]") {
-		t.Errorf("message %q does not name the field", message)
-	}
-	b.create(t, b.policy("on-broken", registry+"/broken/**", "broken", "ci"))
-	b.ready(t, &v1alpha1.ImagePolicy{}, "on-broken", metav1.ConditionFalse, v1alpha1.ReasonTrustRootNotReady)
-	b.denied(t, pod(production, registry+"/broken/app:v1"), http.StatusServiceUnavailable, `TrustRoot "broken"`)
-}
-
-// testServerFaults wants the trust root to say what is wrong with its server before any image is asked for.
-func (b *bed) testServerFaults(t *testing.T) {
-	html := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html")
-		fmt.Fprint(w, "<html><body>It works!</body></html>")
-	}))
-	defer html.Close()
-	cases := map[string]struct {
-		spoil  func(*v1alpha1.NotarySpec)
-		reason string
-	}{
-		"wrong-ca":    {func(n *v1alpha1.NotarySpec) { n.CABundle = v1alpha1.PEMBundle(b.pin.CertificatePEM) }, v1alpha1.ReasonTLSNotTrusted},
-		"html":        {func(n *v1alpha1.NotarySpec) { n.Server, n.CABundle = html.URL, bundleOf(html) }, v1alpha1.ReasonUnexpectedAnswer},
-		"unreachable": {func(n *v1alpha1.NotarySpec) { n.Server = "https://127.0.0.1:1" }, v1alpha1.ReasonUnreachable},
-		"link-local":  {func(n *v1alpha1.NotarySpec) { n.Server = "https://169.254.169.254" }, v1alpha1.ReasonAddressRefused},
-	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			root := b.trustRoot(name)
-			c.spoil(root.Spec.Notary)
-			b.create(t, root)
-			t.Log(b.condition(t, root, name, v1alpha1.ConditionFresh, metav1.ConditionFalse, c.reason))
-			b.create(t, b.policy(name, registry+"/"+name+"/**", name, "ci"))
-			b.ready(t, &v1alpha1.ImagePolicy{}, name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
-			b.denied(t, pod(production, registry+"/"+name+"/app:v1"), http.StatusServiceUnavailable, `TrustRoot "`+name+`"`)
-		})
-	}
-}
-
-func (b *bed) testKeyMaterialElsewhere(t *testing.T) {
-	root := b.trustRoot("elsewhere")
-	root.Spec.Notary.Root = v1alpha1.NotaryRoot{KeysFrom: []v1alpha1.KeySource{{Kind: "ConfigMap", Name: "root-keys", Key: "acme.pem"}}}
-	b.create(t, root)
-	message := b.ready(t, root, "elsewhere", metav1.ConditionFalse, v1alpha1.ReasonReferenceNotFound)
-	if !strings.Contains(message, "ConfigMap countersign-system/root-keys does not exist") {
-		t.Errorf("message is %q", message)
-	}
-	b.create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "countersign-system", Name: "root-keys"}, Data: map[string]string{"acme.pem": string(b.pin.PublicKeyPEM)}})
-	b.ready(t, root, "elsewhere", metav1.ConditionTrue, v1alpha1.ReasonPinned)
-	if got := root.Status.RootFingerprints; len(got) != 1 || got[0] != b.pin.KeyID {
-		t.Errorf("fingerprints are %q, want the canonical key ID %q", got, b.pin.KeyID)
-	}
 }
 
 // testWebhookConfigurations deletes and narrows what makes the API server ask.
