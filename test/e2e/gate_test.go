@@ -96,6 +96,21 @@ func (b *bed) testRoles(t *testing.T) {
 			})
 		}
 	})
+	t.Run("a thousand containers", func(t *testing.T) {
+		p := pod(production, gun+":v1")
+		for i := range 999 {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: fmt.Sprintf("c-%d", i), Image: gun + ":v1"})
+		}
+		hidden := p.DeepCopy()
+		b.admitted(t, p)
+		for _, c := range p.Spec.Containers {
+			if want := gun + ":v1@" + digest; c.Image != want {
+				t.Fatalf("container %s has image %q, want %q", c.Name, c.Image, want)
+			}
+		}
+		hidden.Spec.Containers[998].Image = gun + ":v2"
+		b.denied(t, hidden, http.StatusForbidden, gun+":v2")
+	})
 	t.Run("an image that cannot be parsed", func(t *testing.T) {
 		b.denied(t, pod("sandbox", "registry.example.com/UPPER/app:v1"), http.StatusForbidden, "registry.example.com/UPPER/app:v1")
 	})
