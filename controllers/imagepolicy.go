@@ -21,9 +21,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// fieldTrustRoots indexes ImagePolicies by the TrustRoots that they name.
-const fieldTrustRoots = "spec.trustRoots"
-
 // ImagePolicyReconciler publishes ImagePolicies to the store and reports whether they are in force.
 type ImagePolicyReconciler struct {
 	Client client.Client
@@ -59,16 +56,7 @@ func (r *ImagePolicyReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 
 // naming returns the policies that name a TrustRoot.
 func (r *ImagePolicyReconciler) naming(ctx context.Context, root client.Object) []reconcile.Request {
-	policies := &v1alpha1.ImagePolicyList{}
-	if err := r.Client.List(ctx, policies, client.MatchingFields{fieldTrustRoots: root.GetName()}); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Failed to find the policies of a trust root", "trustRoot", root.GetName())
-		return nil
-	}
-	var requests []reconcile.Request
-	for i := range policies.Items {
-		requests = append(requests, requestFor(policies.Items[i].Name))
-	}
-	return requests
+	return listed(ctx, r.Client, &v1alpha1.ImagePolicyList{}, client.MatchingFields{fieldTrustRoots: root.GetName()})
 }
 
 // Reconcile publishes one policy and writes its status.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,7 +68,7 @@ func TestReplicas(t *testing.T) {
 		}
 	})
 
-	eventually(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
+	await(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
 	snapshot := decisions.Load()
 	if snapshot.PolicyVersion("production") == "" || snapshot.Usable("acme") != nil {
 		t.Errorf("primed without the policy (%q) or its trust root (%v)", snapshot.PolicyVersion("production"), snapshot.Usable("acme"))
@@ -83,7 +82,7 @@ func TestReplicas(t *testing.T) {
 	}
 
 	close(leads)
-	eventually(t, "the status, once it leads", func() bool {
+	await(t, "the status, once it leads", func() bool {
 		return c.Get(t.Context(), client.ObjectKey{Name: "production"}, p) == nil && len(p.Status.Conditions) == 1
 	})
 	if got := p.Status.Roles; got != "ci,2 of 3" {
@@ -93,7 +92,7 @@ func TestReplicas(t *testing.T) {
 	if err := c.Delete(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the deleted policy to be out of force", func() bool { return decisions.Load().PolicyVersion("production") == "" })
+	await(t, "the deleted policy to be out of force", func() bool { return decisions.Load().PolicyVersion("production") == "" })
 }
 
 func objects() []client.Object {
@@ -116,13 +115,12 @@ func objects() []client.Object {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting for %s", what)
+	testenv.Await(t, what, func() error {
+		if !ok() {
+			return errors.New("not yet")
 		}
-	}
+		return nil
+	})
 }

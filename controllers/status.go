@@ -9,11 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -69,23 +66,12 @@ func (s Status) onElection(list client.ObjectList) source.Source {
 				return
 			case <-s.Elected:
 			}
-			if err := s.Client.List(ctx, list); err != nil {
-				ctrl.LoggerFrom(ctx).Error(err, "Failed to list after the election; the next change of an object writes its status")
-				return
+			for _, request := range listed(ctx, s.Client, list) {
+				queue.Add(request)
 			}
-			_ = meta.EachListItem(list, func(o runtime.Object) error {
-				if object, ok := o.(client.Object); ok {
-					queue.Add(requestFor(object.GetName()))
-				}
-				return nil
-			})
 		}()
 		return nil
 	})
-}
-
-func requestFor(name string) reconcile.Request {
-	return reconcile.Request{NamespacedName: types.NamespacedName{Name: name}}
 }
 
 // condition returns a condition about the generation of object.

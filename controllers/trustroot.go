@@ -27,9 +27,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// fieldMaterial indexes TrustRoots by the Secrets and ConfigMaps that they refer to, as "Kind/name".
-const fieldMaterial = "spec.material"
-
 // mostErrors is how many failing repositories the status lists.
 const mostErrors = 10
 
@@ -96,16 +93,7 @@ func (c *Changes) source() source.Source {
 // referringTo maps an object of a kind to the TrustRoots that refer to it.
 func (r *TrustRootReconciler) referringTo(kind string) handler.MapFunc {
 	return func(ctx context.Context, o client.Object) []reconcile.Request {
-		roots := &v1alpha1.TrustRootList{}
-		if err := r.Client.List(ctx, roots, client.MatchingFields{fieldMaterial: kind + "/" + o.GetName()}); err != nil {
-			ctrl.LoggerFrom(ctx).Error(err, "Failed to find the trust roots of an object", "kind", kind, "name", o.GetName())
-			return nil
-		}
-		var requests []reconcile.Request
-		for i := range roots.Items {
-			requests = append(requests, requestFor(roots.Items[i].Name))
-		}
-		return requests
+		return listed(ctx, r.Client, &v1alpha1.TrustRootList{}, client.MatchingFields{fieldMaterial: kind + "/" + o.GetName()})
 	}
 }
 

@@ -1,6 +1,9 @@
 package testenv
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // RunNotary runs a Notary server until the test ends.
 func RunNotary(t testing.TB, options NotaryOptions) *Notary {
@@ -61,4 +64,20 @@ func RunRegistry(t testing.TB) *Registry {
 		}
 	})
 	return r
+}
+
+// Await polls until ok returns nil, and fails the test with its last error after a minute.
+func Await(t testing.TB, what string, ok func() error) {
+	t.Helper()
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out waiting for %s: %v", what, err)
+		}
+	}
 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -71,7 +70,7 @@ func newBed(t *testing.T) *bed {
 	b.ready(t, &v1alpha1.TrustRoot{}, "acme-notary", metav1.ConditionTrue, v1alpha1.ReasonPinned)
 	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	for _, ns := range []string{production, "sandbox"} {
-		eventually(t, "service account of "+ns, func() error {
+		testenv.Await(t, "service account of "+ns, func() error {
 			return b.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "default"}, &corev1.ServiceAccount{})
 		})
 	}
@@ -206,7 +205,7 @@ func (b *bed) ready(t *testing.T, o client.Object, name string, status metav1.Co
 func (b *bed) condition(t *testing.T, o client.Object, name, kind string, status metav1.ConditionStatus, reason string) string {
 	t.Helper()
 	var message string
-	eventually(t, fmt.Sprintf("%s=%s of %s", kind, status, name), func() error {
+	testenv.Await(t, fmt.Sprintf("%s=%s of %s", kind, status, name), func() error {
 		if err := b.Get(t.Context(), client.ObjectKey{Name: name}, o); err != nil {
 			return err
 		}
@@ -232,24 +231,6 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually polls until ok returns nil, for a minute at most.
-func eventually(t *testing.T, what string, ok func() error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for {
-		err := ok()
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("timed out waiting for %s: %v", what, err)
-		case <-time.After(50 * time.Millisecond):
-		}
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
 // TestGate holds everything that can share one cluster; its parts run in order, and the later ones stop servers.
@@ -183,7 +184,7 @@ func (b *bed) testDeployment(t *testing.T) {
 	if got, want := d.Spec.Template.Spec.Containers[0].Image, gun+":v1"; got != want {
 		t.Errorf("the template's image became %q, want it left as %q", got, want)
 	}
-	eventually(t, "the Deployment's Pod", func() error {
+	testenv.Await(t, "the Deployment's Pod", func() error {
 		pods := &corev1.PodList{}
 		if err := b.List(t.Context(), pods, client.InNamespace(production), client.MatchingLabels{"app": "deployed"}); err != nil {
 			return err
@@ -203,7 +204,7 @@ func (b *bed) testTagMoved(t *testing.T) {
 	first := b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
 	second := b.sign(t, gun, "v1", 0xdead0000, "ci")
-	eventually(t, "the refresh", func() error {
+	testenv.Await(t, "the refresh", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")
 		}
@@ -222,7 +223,7 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 	p.Spec.RequiredRoles = append(p.Spec.RequiredRoles, v1alpha1.RoleRequirement{Role: "security"})
 	must(t, b.Update(t.Context(), p))
 	edited := time.Now()
-	eventually(t, "the edit to be in force", func() error {
+	testenv.Await(t, "the edit to be in force", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")
 		}
@@ -233,7 +234,7 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 	must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
 	p.Spec = *original
 	must(t, b.Update(t.Context(), p))
-	eventually(t, "the policy as it was", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	testenv.Await(t, "the policy as it was", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 }
 
 // testKeyRevoked takes the qa key out of a trust root that keeps on serving what the key has signed.
@@ -248,7 +249,7 @@ func (b *bed) testKeyRevoked(t *testing.T) {
 	must(t, b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root))
 	root.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(keys["qa"].KeyID)}
 	must(t, b.Update(t.Context(), root))
-	eventually(t, "the revocation", func() error {
+	testenv.Await(t, "the revocation", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")
 		}
@@ -292,7 +293,7 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 			c := &admissionv1.ValidatingWebhookConfiguration{}
 			must(t, b.Get(t.Context(), key, c))
 			must(t, tamper(t.Context(), c))
-			eventually(t, "the restored configuration", func() error {
+			testenv.Await(t, "the restored configuration", func() error {
 				if err := b.Get(t.Context(), key, c); err != nil {
 					return err
 				}
@@ -308,7 +309,7 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 		must(t, b.Get(t.Context(), key, c))
 		uid := c.UID
 		must(t, b.Delete(t.Context(), c))
-		eventually(t, "the restored configuration", func() error {
+		testenv.Await(t, "the restored configuration", func() error {
 			if err := b.Get(t.Context(), key, c); err != nil {
 				return err
 			}
@@ -326,7 +327,7 @@ func (b *bed) testSignatureWithdrawn(t *testing.T) {
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
 	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
-	eventually(t, "the refresh", func() error {
+	testenv.Await(t, "the refresh", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")
 		}
@@ -355,6 +356,6 @@ func (b *bed) testManagerDown(t *testing.T) {
 		t.Error("admitted while no manager answers")
 	}
 	system := pod("kube-system", registry+"/acme/unsigned:v1")
-	eventually(t, "a Pod in kube-system", func() error { return b.Create(t.Context(), system) })
+	testenv.Await(t, "a Pod in kube-system", func() error { return b.Create(t.Context(), system) })
 	must(t, b.Delete(t.Context(), system))
 }

@@ -22,7 +22,7 @@ func (b *bed) testTrustRootMissing(t *testing.T) {
 		t.Errorf("message %q does not name the trust root", message)
 	}
 	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`, `TrustRoot "not-there" does not exist`)
-	eventually(t, "an event", func() error {
+	testenv.Await(t, "an event", func() error {
 		events := &eventsv1.EventList{}
 		if err := b.List(t.Context(), events); err != nil {
 			return err
@@ -130,5 +130,5 @@ func (b *bed) testCredentials(t *testing.T) {
 
 	secret.StringData = map[string]string{"password": auth.Password}
 	must(t, b.Update(t.Context(), secret))
-	eventually(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	testenv.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 }
