@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -39,6 +40,7 @@ func TestGate(t *testing.T) {
 	t.Run("signature withdrawn", b.testSignatureWithdrawn)
 	t.Run("server down", b.testServerDown)
 	t.Run("manager down", b.testManagerDown)
+	t.Run("uninstalled", b.testUninstalled)
 }
 
 func (b *bed) testRoles(t *testing.T) {
@@ -358,4 +360,14 @@ func (b *bed) testManagerDown(t *testing.T) {
 	system := pod("kube-system", registry+"/acme/unsigned:v1")
 	testenv.Await(t, "a Pod in kube-system", func() error { return b.Create(t.Context(), system) })
 	must(t, b.Delete(t.Context(), system))
+}
+
+// testUninstalled removes the CRDs while no manager answers, and wants nothing left that keeps workloads out.
+func (b *bed) testUninstalled(t *testing.T) {
+	for _, name := range []string{"imagepolicies.countersign.dev", "trustroots.countersign.dev"} {
+		crd := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+		must(t, b.Delete(t.Context(), crd))
+	}
+	testenv.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1")) })
 }
