@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -365,7 +366,8 @@ func (b *bed) testManagerDown(t *testing.T) {
 // testUninstalled removes the CRDs while no manager answers, and wants nothing left that keeps workloads out.
 func (b *bed) testUninstalled(t *testing.T) {
 	for _, name := range []string{"imagepolicies.countersign.dev", "trustroots.countersign.dev"} {
-		crd := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		crd := &unstructured.Unstructured{}
+		crd.SetName(name)
 		crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
 		must(t, b.Delete(t.Context(), crd))
 	}
