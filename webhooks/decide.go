@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -27,7 +28,8 @@ var errNotPrimed = errors.New("the policies are still being loaded")
 type decisions map[string]policy.Decision
 
 // decide decides on each distinct image, all from one snapshot. Where evidence is not loaded it is fetched and all is
-// decided anew, and before a denial stands the evidence that it rests on is brought up to date, both within the deadline.
+// decided anew, and before a denial stands the evidence that it rests on is brought up to date, both within the deadline;
+// where that fails the denial is no verdict.
 // An error says that nothing could be decided.
 func (g *Gate) decide(ctx context.Context, namespace string, images []workload.Image) (decisions, error) {
 	if len(images) == 0 {
@@ -54,13 +56,35 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 			return nil, err
 		}
 	}
-	if need := decided.needs(func(d policy.Decision) []string { return d.Consulted }); len(need) > 0 && ctx.Err() == nil {
-		fetch(ctx, need, func(ctx context.Context, root string, image imageref.Ref) error {
-			return g.Tracker.Renew(ctx, root, image, arrived)
-		})
-		return g.ask(set, images)
+	need := decided.needs(func(d policy.Decision) []string { return d.Consulted })
+	if len(need) == 0 {
+		return decided, nil
 	}
+	failed := fetch(ctx, need, func(ctx context.Context, root string, image imageref.Ref) error {
+		return g.Tracker.Renew(ctx, root, image, arrived)
+	})
+	if decided, err = g.ask(set, images); err != nil {
+		return nil, err
+	}
+	decided.doubt(failed)
 	return decided, nil
+}
+
+// doubt turns a verdict that rests on evidence which could not be brought up to date into "could not check": the image
+// may have been signed since.
+func (ds decisions) doubt(failed map[source]error) {
+	for image, d := range ds {
+		if d.Verdict != policy.Denied {
+			continue
+		}
+		for _, root := range d.Consulted {
+			if err := failed[source{root, d.Image.Repository()}]; err != nil {
+				d.Verdict = policy.CouldNotCheck
+				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %s", root, bounded([]string{err.Error()}, maxLine)[0])
+			}
+		}
+		ds[image] = d
+	}
 }
 
 // namespaceLabels returns the labels of a namespace, which decide what policies hold in it. Without them nothing can
@@ -108,20 +132,32 @@ func (ds decisions) needs(roots func(policy.Decision) []string) map[source]image
 	return need
 }
 
-// fetch has the tracker see to each repository, at the same time, until all is done or ctx is over. An error is not
-// lost: the next decision says what is still amiss.
-func fetch(ctx context.Context, need map[source]imageref.Ref, see func(context.Context, string, imageref.Ref) error) {
+// fetch has the tracker see to each repository, at the same time, until all is done or ctx is over, and returns what
+// went wrong.
+func fetch(ctx context.Context, need map[source]imageref.Ref, see func(context.Context, string, imageref.Ref) error) map[source]error {
 	var group errgroup.Group
 	group.SetLimit(fetchesAtOnce)
+	var mu sync.Mutex
+	failed := map[source]error{}
 	for s, image := range need {
-		group.Go(func() (err error) {
-			defer recovered(ctx, func(cause any) { err = fmt.Errorf("panic: %v", cause) })
-			if err = see(ctx, s.root, image); err != nil {
-				logf.FromContext(ctx).V(1).Info("Could not bring the repository up to date",
-					"trustRoot", s.root, "repository", s.repository, "cause", err.Error())
+		group.Go(func() error {
+			if err := seeTo(ctx, s, image, see); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[s] = err
 			}
 			return nil
 		})
 	}
-	_ = group.Wait()
+	_ = group.Wait() // what went wrong is in failed
+	return failed
+}
+
+func seeTo(ctx context.Context, s source, image imageref.Ref, see func(context.Context, string, imageref.Ref) error) (err error) {
+	defer recovered(ctx, func(cause any) { err = fmt.Errorf("panic: %v", cause) })
+	if err = see(ctx, s.root, image); err != nil {
+		logf.FromContext(ctx).V(1).Info("Could not bring the repository up to date",
+			"trustRoot", s.root, "repository", s.repository, "cause", err.Error())
+	}
+	return err
 }

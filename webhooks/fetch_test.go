@@ -104,6 +104,18 @@ func TestRenewedBeforeADenialStands(t *testing.T) {
 	}
 }
 
+// A denial from evidence that cannot be brought up to date is no verdict: the image may have been signed since.
+func TestThreatDenialFromOldEvidenceIsNoVerdict(t *testing.T) {
+	b := newBench(t)
+	pod := request{kind: "Pod", object: object("Pod", ciOnly)}
+	_, got := b.admit(t, pod)
+	wantDenied(t, got, 403, `role "qa"`)
+	b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
+	b.clock.Step(5 * time.Second)
+	_, got = b.admit(t, pod)
+	wantDenied(t, got, 503, `role "qa" has not signed`, `TrustRoot "acme" could not be asked for newer signatures: no connection to notary.example.com`)
+}
+
 // Validation renews by itself: what mutation learned is not needed.
 func TestValidationRenews(t *testing.T) {
 	b := newBench(t)

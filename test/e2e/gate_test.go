@@ -41,6 +41,7 @@ func TestGate(t *testing.T) {
 	t.Run("signature withdrawn", b.testSignatureWithdrawn)
 	t.Run("server down", b.testServerDown)
 	t.Run("manager down", b.testManagerDown)
+	t.Run("manager back", b.testManagerBack)
 	t.Run("uninstalled", b.testUninstalled)
 }
 
@@ -346,6 +347,7 @@ func (b *bed) testServerDown(t *testing.T) {
 	b.notary.Disconnect()
 	b.admitted(t, pod(production, gun+":v1"))
 	b.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable, `TrustRoot "acme-notary"`)
+	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable, `role "qa" has not signed`, "could not be asked for newer signatures")
 	t.Log(b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonUnreachable))
 	b.admitted(t, pod(production, gun+":v1"))
 	must(t, b.notary.Reconnect())
@@ -361,6 +363,15 @@ func (b *bed) testManagerDown(t *testing.T) {
 	system := pod("kube-system", registry+"/acme/unsigned:v1")
 	testenv.Await(t, "a Pod in kube-system", func() error { return b.Create(t.Context(), system) })
 	must(t, b.Delete(t.Context(), system))
+}
+
+// testManagerBack starts another manager, on other ports, where one has been before.
+func (b *bed) testManagerBack(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	testenv.RunManager(t, b.kube)
+	testenv.Await(t, "a signed Pod", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "ci" has not signed`)
 }
 
 // testUninstalled removes the CRDs while no manager answers, and wants nothing left that keeps workloads out.
