@@ -15,7 +15,7 @@ help: ## Print what each target does
 
 .PHONY: demo
 demo: ## Show the gate at work on real servers, started on this machine; KEEP=1 leaves them up
-	$(say) "building the servers where they are not there yet, then the demonstration"
+	$(say) "compiling the demonstration; then it builds the servers where they are not there yet (some minutes the first time)"
 	@KEEP="$(KEEP)" go run ./hack/demo
 
 .PHONY: servers

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,11 +127,11 @@ func (b *bed) testKinds(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "both", 1, "ci", "qa")
 	b.sign(t, gun, "ci-only", 2, "ci")
-	table := &strings.Builder{}
+	var table []string
 	for tag, admit := range map[string]bool{"both": true, "ci-only": false, "unsigned": false} {
 		for kind, o := range workloads(gun + ":" + tag) {
 			err := b.Create(t.Context(), o)
-			fmt.Fprintf(table, "%-22s %-9s admitted=%v\n", kind, tag, err == nil)
+			table = append(table, fmt.Sprintf("%-22s %-9s admitted=%v", kind, tag, err == nil))
 			if (err == nil) != admit {
 				t.Errorf("%s with an image signed by %s: %v, want admitted %v", kind, tag, err, admit)
 			}
@@ -139,7 +140,8 @@ func (b *bed) testKinds(t *testing.T) {
 			}
 		}
 	}
-	t.Log("\n" + table.String())
+	slices.Sort(table)
+	t.Log("\n" + strings.Join(table, "\n"))
 }
 
 func (b *bed) testUpdates(t *testing.T) {
