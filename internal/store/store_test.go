@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -322,96 +321,6 @@ func TestUsable(t *testing.T) {
 	b.PutRoot("acme", Root{Root: &scripted{}})
 	if _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("a new trust root of the same name: %v, want nothing held", err)
-	}
-}
-
-func TestRefreshInTheBackground(t *testing.T) {
-	signed := &fact{}
-	root := &scripted{fetch: returning(signed, nil)}
-	b := newBench(root)
-	b.Reset("acme", time.Minute)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- b.Run(ctx) }()
-	eventually(t, "the ticker", b.clock.HasWaiters)
-	b.clock.Step(time.Minute)
-	eventually(t, "a refresh once the interval is over", func() bool { return root.fetches.Load() == 2 })
-	stop()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestDueWithJitter(t *testing.T) {
-	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
-	b.Reset("acme", time.Minute)
-	for _, k := range b.dueNow() { // the probe
-		<-b.refresh(k).done
-	}
-	for i := range 200 {
-		image := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)}
-		if err := b.Ensure(t.Context(), "acme", image); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b.clock.Step(48*time.Second - time.Millisecond)
-	if due := b.dueNow(); len(due) > 0 {
-		t.Errorf("%d repositories due before 80 %% of the interval", len(due))
-	}
-	b.clock.Step(6 * time.Second)
-	early := len(b.dueNow())
-	b.clock.Step(6*time.Second + time.Millisecond)
-	late := len(b.dueNow())
-	if early < 20 || late < 20 || early+late < 200 {
-		t.Errorf("%d due in the first half of the jitter and %d in the second, want all 200 spread over both", early, late)
-	}
-}
-
-func TestUnsignedIsForgotten(t *testing.T) {
-	root := &scripted{fetch: returning(trust.Unsigned{}, nil)}
-	b := newBench(root)
-	other := imageref.Ref{Host: "registry.example.com", Path: "acme/signed"}
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
-		t.Fatal(err)
-	}
-	root.fetch = returning(&fact{}, nil)
-	if err := b.Ensure(t.Context(), "acme", other); err != nil {
-		t.Fatal(err)
-	}
-	b.clock.Step(forgetAfter + time.Second)
-	b.dueNow()
-	if _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
-		t.Errorf("unsigned repository: %v, want it forgotten", err)
-	}
-	if _, err := b.Load().Evidence("acme", other); err != nil {
-		t.Errorf("signed repository: %v, want it kept", err)
-	}
-	if got := b.Status("acme").Tracked; got != 1 {
-		t.Errorf("tracked = %d, want 1", got)
-	}
-}
-
-func TestProbe(t *testing.T) {
-	root := &scripted{probe: trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "HTML")}
-	b := newBench(root)
-	b.Reset("acme", time.Minute)
-	probe := func() {
-		for _, k := range b.dueNow() {
-			<-b.refresh(k).done
-		}
-	}
-	probe()
-	if got := b.Status("acme"); got.Server == nil || got.Server.Reason != v1alpha1.ReasonUnexpectedAnswer || got.Tracked != 0 {
-		t.Errorf("Status = %+v, want the probe's fault and no repository", got)
-	}
-	root.probe = nil
-	b.clock.Step(time.Minute)
-	probe()
-	if got := b.Status("acme"); got.Server != nil {
-		t.Errorf("Status = %+v, want no fault after the server has answered", got)
 	}
 }
 

@@ -23,9 +23,6 @@ const (
 	// firstRetry doubles with each failure in a row, up to lastRetry on demand and to the refresh interval otherwise.
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
-	// forgetAfter is when a repository without signatures is dropped that nobody asked for meanwhile, so that requests
-	// for made-up names do not fill the memory.
-	forgetAfter = 10 * time.Minute
 )
 
 // Tracker fetches evidence into a Store, once for all who ask at the same time, and keeps it up to date. Make it with
@@ -323,6 +320,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C():
+			t.prune()
 			for _, k := range t.dueNow() {
 				t.refresh(k)
 			}
@@ -330,38 +328,17 @@ func (t *Tracker) Run(ctx context.Context) error {
 	}
 }
 
-// dueNow returns what is to be refreshed now, and forgets what has no signatures and nobody asks for.
+// dueNow returns what is to be refreshed now.
 func (t *Tracker) dueNow() []Key {
 	now := t.clock.Now()
-	snapshot := t.store.Load()
-	var due, forgotten []Key
+	var due []Key
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	for k, e := range t.tracked {
-		switch {
-		case snapshot.roots[k.Root] == nil:
-			delete(t.tracked, k)
-		case k != probe(k.Root) && now.Sub(e.asked) > forgetAfter && !signed(snapshot.evidence[k]):
-			delete(t.tracked, k)
-			forgotten = append(forgotten, k)
-		case !e.due.After(now):
+		if !e.due.After(now) {
 			e.due = now.Add(fetchTimeout) // moved on by the outcome
 			due = append(due, k)
 		}
 	}
-	t.mu.Unlock()
-	if len(forgotten) > 0 {
-		t.store.dropEvidence(forgotten)
-		for _, k := range forgotten {
-			t.changed(k.Root)
-		}
-	}
 	return due
-}
-
-func signed(h *held) bool {
-	if h == nil || h.evidence == nil {
-		return false
-	}
-	_, unsigned := h.evidence.(trust.Unsigned)
-	return !unsigned
 }
