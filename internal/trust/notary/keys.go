@@ -61,8 +61,8 @@ func parseKey(keyType string, public []byte) (*publicKey, error) {
 		if block, _ := pem.Decode(public); block != nil && keyType == typeRSA {
 			public = block.Bytes
 		}
-		if k.key, err = x509.ParsePKIXPublicKey(public); err != nil {
-			return nil, fmt.Errorf("reading the public key: %w", err)
+		if k.key, err = parsePKIX(public); err != nil {
+			return nil, err
 		}
 	case typeECDSAX509, typeRSAX509:
 		if k.chain, err = parseCertificates(public, maxChain); err != nil {
@@ -96,23 +96,32 @@ func parsePEMKey(text string) (*publicKey, error) {
 	var err error
 	switch block.Type {
 	case "PUBLIC KEY":
-		k.key, err = x509.ParsePKIXPublicKey(block.Bytes)
-	case "CERTIFICATE":
-		var cert *x509.Certificate
-		if cert, err = x509.ParseCertificate(block.Bytes); err == nil {
-			k.key = cert.PublicKey
+		if k.key, err = parsePKIX(block.Bytes); err != nil {
+			return nil, err
 		}
+	case "CERTIFICATE":
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, errors.New("is not a certificate that can be read")
+		}
+		k.key = cert.PublicKey
 	default:
 		return nil, fmt.Errorf("PEM block %q is neither a public key nor a certificate", block.Type)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the %s: %w", strings.ToLower(block.Type), err)
 	}
 	if _, k.canonical, err = canonicalID(k.key); err != nil {
 		return nil, err
 	}
 	k.id = k.canonical
 	return k, nil
+}
+
+// parsePKIX reads a public key. Its error leaves the cause out: the ASN.1 parser's words help nobody to mend a key.
+func parsePKIX(der []byte) (crypto.PublicKey, error) {
+	key, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, errors.New("is not a public key in PKIX form; export it anew, as with 'openssl pkey -pubout'")
+	}
+	return key, nil
 }
 
 // parseCertificates reads a PEM bundle of at least one and at most limit certificates.
@@ -131,7 +140,7 @@ func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("reading certificate %d: %w", len(certs)+1, err)
+			return nil, fmt.Errorf("certificate %d is not a certificate that can be read", len(certs)+1)
 		}
 		certs = append(certs, cert)
 	}

@@ -136,6 +136,7 @@ func TestConfig(t *testing.T) {
 	good := newKey(t, "ecdsa", "")
 	certified := newKey(t, "ecdsa-x509", "any")
 	private := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")})
+	damaged := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})
 	pins := Config{RootKeys: []PEM{{"f", string(good.bare)}}}
 	with := func(mod func(*Config)) Config { c := pins; mod(&c); return c }
 	role := func(r Role) Config { return with(func(c *Config) { c.Roles = []Role{r} }) }
@@ -148,7 +149,9 @@ func TestConfig(t *testing.T) {
 		"a private key":     {Config{RootKeys: []PEM{{"spec.notary.root.keys[1]", string(private)}}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.keys[1]", "PRIVATE KEY"}},
 		"not PEM":           {Config{RootKeys: []PEM{{"Secret x, entry y", "abc"}}}, v1alpha1.ReasonInvalidKey, []string{"Secret x, entry y", "not PEM"}},
 		"two keys in one":   {Config{RootKeys: []PEM{{"f", string(good.bare) + string(good.bare)}}}, v1alpha1.ReasonInvalidKey, []string{"f:", "more than one"}},
-		"damaged key":       {Config{RootKeys: []PEM{{"f", strings.Replace(string(good.bare), "MFkw", "MFkA", 1)}}}, v1alpha1.ReasonInvalidKey, []string{"f:", "public key"}},
+		"damaged key":       {Config{RootKeys: []PEM{{"f", strings.Replace(string(good.bare), "MFkw", "MFkA", 1)}}}, v1alpha1.ReasonInvalidKey, []string{"f: is not a public key in PKIX form; export it anew, as with 'openssl pkey -pubout'"}},
+		"damaged cert":      {Config{RootKeys: []PEM{{"f", string(damaged)}}}, v1alpha1.ReasonInvalidKey, []string{"f: is not a certificate that can be read"}},
+		"damaged CA":        {Config{RootCA: PEM{"f", string(damaged)}}, v1alpha1.ReasonInvalidKey, []string{"f: certificate 1 is not a certificate that can be read"}},
 		"key ID":            {Config{RootKeyIDs: []string{strings.Repeat("a", 64), "ABC"}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.keyIDs[1]"}},
 		"CA is a leaf":      {Config{RootCA: PEM{"spec.notary.root.caBundle", string(certified.public)}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.caBundle", "authority"}},
 		"CA is nothing":     {Config{RootCA: PEM{"spec.notary.root.caBundle", "x"}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.caBundle"}},
