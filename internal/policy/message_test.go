@@ -173,6 +173,19 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 	}
 }
 
+// The advice stands at the end of a fault, so the end of one as long as they get is kept.
+func TestAdviceIsKept(t *testing.T) {
+	advice := "; then do as is said here"
+	long := strings.Repeat("x", 600-len(advice)) + advice
+	for name, root := range map[string]any{"fault": trust.NewFault(v1alpha1.ReasonServerError, "%s", long), "unusable": unusable(long)} {
+		t.Run(name, func(t *testing.T) {
+			if got := decide(app, roots{"acme-notary": root}, compiled(t, "production")); !strings.HasSuffix(got.Message, advice) {
+				t.Errorf("message %q", got.Message)
+			}
+		})
+	}
+}
+
 func TestWarningsReadLikeDenials(t *testing.T) {
 	r := roots{"acme-notary": signed("ci v1 a")}
 	denied := decide(app, r, compiled(t, "production"))

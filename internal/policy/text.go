@@ -15,7 +15,7 @@ import (
 const (
 	maxLine      = 1500
 	maxImageText = 320
-	maxFaultText = 300
+	maxFaultText = 600
 	maxName      = 64
 	maxListed    = 8
 )
