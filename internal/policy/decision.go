@@ -54,8 +54,8 @@ type Request struct {
 
 // Roots answers for the trust roots, from memory.
 type Roots interface {
-	// Usable returns nil where the TrustRoot exists and is Ready, and a *trust.Fault where not: a policy that names
-	// it then denies its scope.
+	// Usable returns nil where the TrustRoot exists and is Ready, and a *trust.Fault that names it where not: a policy
+	// that names it then denies its scope.
 	Usable(root string) error
 	// Evidence returns what the root has verified about the repository of an image; the root's identity remapping is
 	// applied inside. The error is ErrNotLoaded where nobody has asked for the repository yet, and otherwise

@@ -85,9 +85,9 @@ type unusable string
 func (r roots) Usable(root string) error {
 	switch v := r[root].(type) {
 	case nil:
-		return trust.NewFault(v1alpha1.ReasonTrustRootNotFound, "it does not exist")
+		return trust.NewFault(v1alpha1.ReasonTrustRootNotFound, "TrustRoot %q does not exist", root)
 	case unusable:
-		return trust.NewFault(v1alpha1.ReasonTrustRootNotReady, "%s", string(v))
+		return trust.NewFault(v1alpha1.ReasonTrustRootNotReady, "TrustRoot %q is not ready: %s", root, string(v))
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func (e *evaluation) explainBlocked(p *Policy) string {
 		switch s := e.source(root); {
 		case s == nil:
 		case s.unusable != nil:
-			texts = append(texts, fmt.Sprintf("TrustRoot %q cannot be used: %s", root, clean(s.unusable.Error())))
+			texts = append(texts, clean(s.unusable.Error()))
 		case s.unloaded:
 			texts = append(texts, fmt.Sprintf("the signatures under TrustRoot %q are not loaded yet; try again", root))
 		}

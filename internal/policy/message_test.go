@@ -103,7 +103,7 @@ func TestDenials(t *testing.T) {
 		},
 		"trust root missing": {
 			app, roots{"acme-notary": signed("ci v1 a", "qa v1 a")}, []*policy.Policy{twoRoots},
-			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": TrustRoot "acme-tuf" cannot be used: it does not exist`},
+			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": TrustRoot "acme-tuf" does not exist`},
 		},
 		"policy broken": {
 			"nginx", nil, []*policy.Policy{broken(t, "typo", images("Acme/**"))},
@@ -151,7 +151,7 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 		"roles from outside":       {app, roots{"acme-notary": statements(300)}, []*policy.Policy{compiled(t, "production")}, `role "qa" has not signed`},
 		"tags from outside":        {"registry.example.com/acme/app@" + digest("a"), roots{"acme-notary": statements(3)}, []*policy.Policy{compiled(t, "production")}, `role "qa" has not signed`},
 		"errors from outside":      {app, roots{"acme-notary": trust.NewFault(v1alpha1.ReasonServerError, "%s", evil)}, []*policy.Policy{compiled(t, "production")}, `could not check`},
-		"unusable, from outside":   {app, roots{"acme-notary": unusable(evil)}, []*policy.Policy{compiled(t, "production")}, `cannot be used`},
+		"unusable, from outside":   {app, roots{"acme-notary": unusable(evil)}, []*policy.Policy{compiled(t, "production")}, `is not ready`},
 		"a hundred policies":       {app, roots{"acme-notary": trust.Unsigned{}}, many, " more policies"},
 		"one policy of many roles": {app, roots{"acme-notary": trust.Unsigned{}}, many[:1], "0 of 2 needed signed it"},
 		"unparsable":               {evil, nil, nil, "cannot be read"},
@@ -173,10 +173,10 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 	}
 }
 
-// The advice stands at the end of a fault, so the end of one as long as they get is kept.
+// The advice stands at the end of a fault, so the end of a long one is kept.
 func TestAdviceIsKept(t *testing.T) {
 	advice := "; then do as is said here"
-	long := strings.Repeat("x", 600-len(advice)) + advice
+	long := strings.Repeat("x", 500) + advice
 	for name, root := range map[string]any{"fault": trust.NewFault(v1alpha1.ReasonServerError, "%s", long), "unusable": unusable(long)} {
 		t.Run(name, func(t *testing.T) {
 			if got := decide(app, roots{"acme-notary": root}, compiled(t, "production")); !strings.HasSuffix(got.Message, advice) {
