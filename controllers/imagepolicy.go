@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -80,19 +79,21 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	return ctrl.Result{}, r.Status.write(ctx, before, p, before.Status.Conditions, p.Status.Conditions)
 }
 
-// ready says whether the policy is in force; one that is not denies its scope.
+// ready says whether the policy is in force, and if not what follows from that.
 func (r *ImagePolicyReconciler) ready(p *v1alpha1.ImagePolicy, invalid error) metav1.Condition {
+	follows := "; until this is mended every image that the policy covers is denied"
+	if p.Spec.Mode == v1alpha1.ModeWarn || p.Spec.Mode == v1alpha1.ModeAudit {
+		follows = fmt.Sprintf("; until this is mended every image that the policy covers fails it, which in mode %s denies nothing", p.Spec.Mode)
+	}
 	if invalid != nil {
-		return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInvalidSpec, invalid.Error()+"; until this is mended every image that the policy covers is denied", false)
+		return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInvalidSpec, invalid.Error()+follows, false)
 	}
 	snapshot := r.Store.Load()
 	for _, name := range p.Spec.TrustRoots {
-		err := snapshot.Usable(string(name))
-		if err == nil {
-			continue
+		if err := snapshot.Usable(string(name)); err != nil {
+			fault := trust.AsFault(err, v1alpha1.ReasonTrustRootNotReady)
+			return condition(p, v1alpha1.ConditionReady, fault.Reason, fault.Error()+follows, false)
 		}
-		fault, _ := errors.AsType[*trust.Fault](err)
-		return condition(p, v1alpha1.ConditionReady, fault.Reason, err.Error()+"; until this is mended every image that the policy covers is denied", false)
 	}
 	return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInForce, "the policy is in force", true)
 }

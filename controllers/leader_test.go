@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -88,6 +89,28 @@ func TestReplicas(t *testing.T) {
 	if got := p.Status.Roles; got != "ci,2 of 3" {
 		t.Errorf("roles are %q", got)
 	}
+
+	t.Run("status of what was deleted meanwhile", func(t *testing.T) {
+		gone := p.DeepCopy()
+		gone.Name, gone.UID, gone.ResourceVersion = "gone", "", ""
+		changed := gone.DeepCopy()
+		changed.Status.Roles = "qa"
+		if err := status.write(t.Context(), gone, changed, nil, nil); err != nil {
+			t.Errorf("writing it: %v, want nothing", err)
+		}
+	})
+	t.Run("not ready, by mode", func(t *testing.T) {
+		r := &ImagePolicyReconciler{Store: store.New(policy.UncoveredAllow)}
+		for mode, want := range map[v1alpha1.PolicyMode]string{
+			v1alpha1.ModeEnforce: "is denied", "": "is denied", v1alpha1.ModeWarn: "in mode Warn denies nothing", v1alpha1.ModeAudit: "in mode Audit denies nothing",
+		} {
+			other := p.DeepCopy()
+			other.Spec.Mode = mode
+			if got := r.ready(other, nil); got.Reason != v1alpha1.ReasonTrustRootNotFound || !strings.Contains(got.Message, want) {
+				t.Errorf("mode %q: %s, %q; want it to say %q", mode, got.Reason, got.Message, want)
+			}
+		}
+	})
 
 	if err := c.Delete(t.Context(), p); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
@@ -39,12 +40,16 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 	if equality.Semantic.DeepEqual(before, object) {
 		return nil
 	}
-	if err := s.Client.Status().Patch(ctx, object, client.MergeFrom(before)); err != nil {
-		return fmt.Errorf("writing the status of %s: %w", object.GetName(), client.IgnoreNotFound(err))
+	err := s.Client.Status().Patch(ctx, object, client.MergeFrom(before))
+	if apierrors.IsNotFound(err) {
+		return nil // deleted meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("writing the status of %s: %w", object.GetName(), err)
 	}
 	for _, c := range is {
 		old := meta.FindStatusCondition(was, c.Type)
-		if old != nil && old.Status == c.Status && old.Reason == c.Reason {
+		if c.Status == metav1.ConditionUnknown || old != nil && old.Status == c.Status && old.Reason == c.Reason {
 			continue
 		}
 		kind := corev1.EventTypeNormal

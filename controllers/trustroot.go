@@ -182,7 +182,11 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 	}
 	switch {
 	case root.Fault != nil:
-		return state(v1alpha1.ReasonTrustRootNotReady, "nothing is refreshed while the trust root is not Ready", false)
+		return state(v1alpha1.ReasonTrustRootNotReady, "nothing is refreshed while the trust root is not Ready: "+root.Fault.Error(), false)
+	case !held.Probed && held.Tracked == 0:
+		c := state(v1alpha1.ReasonNotAskedYet, "the server has not answered yet", false)
+		c.Status = metav1.ConditionUnknown
+		return c
 	case held.Server != nil:
 		return state(held.Server.Reason, held.Server.Error()+until, false)
 	case held.Failing > 0:
@@ -191,5 +195,5 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 	case held.Tracked == 0:
 		return state(v1alpha1.ReasonNothingTracked, "no image under this trust root has been asked for yet", true)
 	}
-	return state(v1alpha1.ReasonRefreshed, fmt.Sprintf("%d repositories are up to date", held.Tracked), true)
+	return state(v1alpha1.ReasonRefreshed, fmt.Sprintf("repositories up to date: %d", held.Tracked), true)
 }

@@ -30,6 +30,8 @@ const (
 	// ownerCRD is the cluster-scoped object that owns the webhook configurations: when it is deleted they go too, so
 	// that none stays behind to block a cluster without an operator.
 	ownerCRD = "imagepolicies.countersign.dev"
+	// ownerInterval is how often it is looked for while it is missing.
+	ownerInterval = 2 * time.Second
 	// webhookTimeoutSeconds is longer than the deadline inside the handler.
 	webhookTimeoutSeconds = 10
 )
@@ -84,6 +86,10 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
 	}
 	owner, err := r.owner(ctx)
+	if apierrors.IsNotFound(err) {
+		ctrl.LoggerFrom(ctx).Info("Waiting for the CRD that owns the webhook configurations", "customResourceDefinition", ownerCRD)
+		return ctrl.Result{RequeueAfter: ownerInterval}, nil
+	}
 	if err != nil {
 		return ctrl.Result{}, err
 	}

@@ -36,6 +36,8 @@ const (
 const (
 	// ReasonRefreshed says that every tracked repository was brought up to date by its last refresh.
 	ReasonRefreshed = "Refreshed"
+	// ReasonNotAskedYet says that the server was not heard of since the trust root was made; the condition is Unknown.
+	ReasonNotAskedYet = "NotAskedYet"
 	// ReasonNothingTracked says that no image under this trust root has been asked for yet.
 	ReasonNothingTracked = "NothingTracked"
 	// ReasonUnreachable says that no connection to the server could be made, or it broke off.

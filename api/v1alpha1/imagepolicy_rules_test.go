@@ -89,6 +89,10 @@ func TestImagePolicyRules(t *testing.T) {
 			requirement(map[string]any{"role": "security//emea"}),
 			requirement(map[string]any{"role": "security/emea"}),
 		},
+		"spec.requiredRoles[].role " + delegationMessage: {
+			requirement(map[string]any{"role": "targets/ci"}),
+			requirement(map[string]any{"role": "targets"}),
+		},
 		"spec.requiredRoles[].anyOf minItems": {anyOf([]any{}...), anyOf("a")},
 		"spec.requiredRoles[].anyOf maxItems": {
 			anyOf(list(33, numbered("r%d"))...),
@@ -99,7 +103,8 @@ func TestImagePolicyRules(t *testing.T) {
 			anyOf(text("", 129, "")),
 			anyOf(text("", 128, "")),
 		},
-		"spec.requiredRoles[].anyOf[] " + roleNameMessage: {anyOf("CI"), anyOf("ci")},
+		"spec.requiredRoles[].anyOf[] " + roleNameMessage:   {anyOf("CI"), anyOf("ci")},
+		"spec.requiredRoles[].anyOf[] " + delegationMessage: {anyOf("targets/ci"), anyOf("ci")},
 		"spec exactly one of requiredRoles and allowUnsigned must be set": {
 			set("allowUnsigned", true),
 			all(set("allowUnsigned", true), set("requiredRoles", nil)),
@@ -128,6 +133,8 @@ func TestImagePolicyRules(t *testing.T) {
 
 const roleNameMessage = "a role name consists of lower-case letters, digits, '-' and '_', " +
 	"with '/' between the parts of a nested role"
+
+const delegationMessage = "name the role and not its delegation: ci, not targets/ci"
 
 // patternRules are the restrictions of a pattern, and patterns on either side of each.
 var patternRules = map[string]struct{ refused, accepted string }{

@@ -58,7 +58,8 @@ type ImagePolicySpec struct {
 	Mode PolicyMode `json:"mode,omitempty"`
 
 	// PinDigests says where a verified tag is rewritten to tag@digest: in Pods, in All workloads (templates too), or
-	// in None. Of several policies that cover an image the strongest applies, All before Pods before None.
+	// in None. Of several policies in mode Enforce that cover an image the strongest applies, All before Pods before
+	// None; in the other modes nothing is rewritten.
 	// +optional
 	// +default="Pods"
 	PinDigests PinDigests `json:"pinDigests,omitempty"`
@@ -87,6 +88,7 @@ type ObjectName string
 //
 // +kubebuilder:validation:MaxLength=128
 // +kubebuilder:validation:XValidation:rule="self.matches('^[-a-z0-9_]+(/[-a-z0-9_]+)*$')",message="a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role"
+// +kubebuilder:validation:XValidation:rule="!self.startsWith('targets/')",message="name the role and not its delegation: ci, not targets/ci"
 type RoleName string
 
 // RoleRequirement is met when one role, or a number of roles out of a list, have signed the image.

@@ -258,7 +258,7 @@ func TestColumnsOfTrustRoot(t *testing.T) {
 	delete(cells, "AGE")
 	want := map[string]any{
 		"NAME": "acme-notary", "FORMAT": "Notary", "READY": "True", "FRESH": "False", "REPOSITORIES": float64(12),
-		"EXPIRES": "2030-01-02T03:04:05Z", "REASON": "Pinned", "MESSAGE": "no answer in 5s",
+		"EXPIRES": "2030-01-02T03:04:05Z", "REASON": "Timeout", "MESSAGE": "no answer in 5s",
 	}
 	if diff := cmp.Diff(want, cells); diff != "" {
 		t.Errorf("columns (-want +got):\n%s", diff)

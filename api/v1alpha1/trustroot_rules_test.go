@@ -90,6 +90,9 @@ func TestTrustRootRules(t *testing.T) {
 		},
 		"spec.notary.roles[].name required":           {notaryRole(map[string]any{"name": nil}), notaryRole(nil)},
 		"spec.notary.roles[].name " + roleNameMessage: {notaryRole(map[string]any{"name": "QA"}), notaryRole(nil)},
+		"spec.notary.roles[].name " + delegationMessage: {
+			notaryRole(map[string]any{"name": "targets/qa"}), notaryRole(nil),
+		},
 		"spec.notary.roles[].name maxLength": {
 			notaryRole(map[string]any{"name": text("", 129, "")}),
 			notaryRole(map[string]any{"name": text("", 128, "")}),

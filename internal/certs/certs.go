@@ -52,6 +52,9 @@ type Serving struct {
 // Mounted returns the certificate in tls.crt and tls.key of a folder, with ca.crt as the bundle where it is there, or
 // nil if the folder holds no tls.crt.
 func Mounted(dir string) (*Serving, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("--cert-dir: %w", err)
+	}
 	certFile, keyFile := filepath.Join(dir, corev1.TLSCertKey), filepath.Join(dir, corev1.TLSPrivateKeyKey)
 	if _, err := os.Stat(certFile); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -103,6 +106,9 @@ func ensureOnce(ctx context.Context, c client.Client, namespace, host string, no
 		err = c.Create(ctx, secret)
 	} else {
 		err = c.Update(ctx, secret)
+	}
+	if apierrors.IsNotFound(err) {
+		return nil, fmt.Errorf("writing Secret %s/%s: %w; create the namespace, or name the operator's own with --namespace", namespace, SecretName, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("writing Secret %s/%s: %w", namespace, SecretName, err)

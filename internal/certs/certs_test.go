@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,6 +32,11 @@ func TestEnsure(t *testing.T) {
 	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "countersign-system"}}); err != nil {
 		t.Fatal(err)
 	}
+	t.Run("no namespace", func(t *testing.T) {
+		if _, err := Ensure(t.Context(), c, "not-there", host, time.Now()); err == nil || !strings.Contains(err.Error(), "--namespace") {
+			t.Errorf("error = %v, want it to say what to do", err)
+		}
+	})
 	t.Run("serves", func(t *testing.T) { testServes(t, c) })
 	t.Run("keeps and replaces", func(t *testing.T) { testKeepsAndReplaces(t, c) })
 	t.Run("replicas agree", func(t *testing.T) { testReplicasAgree(t, c) })
@@ -146,6 +152,9 @@ func TestMounted(t *testing.T) {
 	dir := t.TempDir()
 	if s, err := Mounted(dir); s != nil || err != nil {
 		t.Fatalf("an empty folder: %v, %v; want neither", s, err)
+	}
+	if s, err := Mounted(filepath.Join(dir, "not-there")); s != nil || err == nil {
+		t.Errorf("a folder that is not there: %v, %v; want an error", s, err)
 	}
 	data, err := issue(host, time.Now())
 	if err != nil {

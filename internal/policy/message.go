@@ -132,7 +132,7 @@ func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 			for _, role := range r.roles {
 				roles = append(roles, roleText(role))
 			}
-			texts = append(texts, fmt.Sprintf("%d of %d needed %s %s, of %s", n, r.need, signed, name, list(roles)))
+			texts = append(texts, fmt.Sprintf("only %d of the %d needed of %s %s %s", n, r.need, list(roles), signed, name))
 		default:
 			texts = append(texts, fmt.Sprintf("role %s %s %s", quote(r.roles[0], maxName), hasNot, name))
 		}

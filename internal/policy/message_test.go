@@ -47,7 +47,11 @@ func TestDenials(t *testing.T) {
 		},
 		"any of several": {
 			app, roots{"acme-notary": signed("ci v1 a", "security-emea v1 a")}, []*policy.Policy{anyTwo},
-			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": 1 of 2 needed signed sha256:aaaaaaaa..., of security-emea, security-apac, security-amer; signed by ci, security-emea (TrustRoot "acme-notary")`},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": only 1 of the 2 needed of security-emea, security-apac, security-amer signed sha256:aaaaaaaa...; signed by ci, security-emea (TrustRoot "acme-notary")`},
+		},
+		"any of several, fault": {
+			app, roots{"acme-notary": unreachable}, []*policy.Policy{compiled(t, "production", requires("2 of security-emea security-apac"))},
+			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": only 0 of the 2 needed of security-emea, security-apac are known to have signed it; could not check TrustRoot "acme-notary": get https://notary.example.com: connection refused`},
 		},
 		"two trust roots": {
 			app, roots{"acme-notary": signed("ci v1 a"), "acme-tuf": trust.Unsigned{}}, []*policy.Policy{twoRoots},
@@ -153,7 +157,7 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 		"errors from outside":      {app, roots{"acme-notary": trust.NewFault(v1alpha1.ReasonServerError, "%s", evil)}, []*policy.Policy{compiled(t, "production")}, `could not check`},
 		"unusable, from outside":   {app, roots{"acme-notary": unusable(evil)}, []*policy.Policy{compiled(t, "production")}, `is not ready`},
 		"a hundred policies":       {app, roots{"acme-notary": trust.Unsigned{}}, many, " more policies"},
-		"one policy of many roles": {app, roots{"acme-notary": trust.Unsigned{}}, many[:1], "0 of 2 needed signed it"},
+		"one policy of many roles": {app, roots{"acme-notary": trust.Unsigned{}}, many[:1], "only 0 of the 2 needed of "},
 		"unparsable":               {evil, nil, nil, "cannot be read"},
 		"unparsable, long":         {strings.Repeat("a", 2000), nil, nil, "longer than 1024 bytes"},
 	}

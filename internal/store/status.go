@@ -10,6 +10,8 @@ import (
 
 // Status is the state of a trust root's repositories.
 type Status struct {
+	// Probed says that the signing server was asked for a sign of life.
+	Probed bool
 	// Server is the fault of the last probe of the signing server; nil where it answered, or was not asked yet.
 	Server *trust.Fault
 	// Tracked counts the repositories that are kept up to date, Failing those whose last fetch failed.
@@ -38,7 +40,7 @@ func (t *Tracker) Status(root string) Status {
 			continue
 		}
 		if k == probe(root) {
-			s.Server = e.fault
+			s.Probed, s.Server = e.fault != nil || !e.succeeded.IsZero(), e.fault
 			continue
 		}
 		s.Tracked++

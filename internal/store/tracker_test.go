@@ -127,14 +127,17 @@ func TestProbe(t *testing.T) {
 			<-b.refresh(k).done
 		}
 	}
+	if b.Status("acme").Probed {
+		t.Error("probed before anything was asked")
+	}
 	probe()
-	if got := b.Status("acme"); got.Server == nil || got.Server.Reason != v1alpha1.ReasonUnexpectedAnswer || got.Tracked != 0 {
+	if got := b.Status("acme"); !got.Probed || got.Server == nil || got.Server.Reason != v1alpha1.ReasonUnexpectedAnswer || got.Tracked != 0 {
 		t.Errorf("Status = %+v, want the probe's fault and no repository", got)
 	}
 	root.probe = nil
 	b.clock.Step(time.Minute)
 	probe()
-	if got := b.Status("acme"); got.Server != nil {
+	if got := b.Status("acme"); !got.Probed || got.Server != nil {
 		t.Errorf("Status = %+v, want no fault after the server has answered", got)
 	}
 }

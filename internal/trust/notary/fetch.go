@@ -59,8 +59,8 @@ func (r *Root) Fetch(ctx context.Context, repository string, held trust.Evidence
 func (r *Root) Probe(ctx context.Context) error {
 	body, err := r.get.Get(ctx, "", "/v2/", maxProbeSize)
 	switch {
-	case errors.Is(err, trust.ErrNotFound): // said in the protocol, which is all that is asked
-		return nil
+	case errors.Is(err, trust.ErrNotFound):
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "the server has nothing at /v2/ under spec.notary.server, so no Notary server has its base URL there; give the URL without /v2 and what follows it")
 	case err != nil:
 		return trust.AsFault(err, v1alpha1.ReasonUnreachable)
 	case !json.Valid(body):
