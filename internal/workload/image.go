@@ -6,8 +6,6 @@ import "gomodules.xyz/jsonpatch/v2"
 type Image struct {
 	// Path is the JSON pointer to the reference, such as /spec/template/spec/containers/0/image.
 	Path string
-	// Field is the same for people, such as spec.template.spec.containers[0].image.
-	Field string
 	// List is the list that the entry is in: initContainers, containers, ephemeralContainers or volumes.
 	List string
 	// Name is the name of the container or volume.

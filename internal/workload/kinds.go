@@ -13,14 +13,15 @@ import (
 	"strings"
 )
 
+// Version is the API version of every kind.
+const Version = "v1"
+
 // Kind is a kind of workload: a Pod, or an object with a pod template.
 type Kind struct {
 	// Name is the kind as users write it, such as Deployment.
 	Name string
 	// Group is the API group, empty for the core group.
 	Group string
-	// Versions are the API versions in which the path to the pod template is the same.
-	Versions []string
 	// Resource is the plural name in URLs.
 	Resource string
 	// Subresources are those whose updates can bring images in.
@@ -39,22 +40,22 @@ type Kinds []Kind
 // webhooks too, follows from here.
 func Builtin() Kinds {
 	return Kinds{
-		newKind("Pod", "", "v1", "pods", "spec", "ephemeralcontainers"),
-		newKind("ReplicationController", "", "v1", "replicationcontrollers", "spec.template.spec"),
-		newKind("PodTemplate", "", "v1", "podtemplates", "template.spec"),
-		newKind("Deployment", "apps", "v1", "deployments", "spec.template.spec"),
-		newKind("ReplicaSet", "apps", "v1", "replicasets", "spec.template.spec"),
-		newKind("StatefulSet", "apps", "v1", "statefulsets", "spec.template.spec"),
-		newKind("DaemonSet", "apps", "v1", "daemonsets", "spec.template.spec"),
-		newKind("Job", "batch", "v1", "jobs", "spec.template.spec"),
-		newKind("CronJob", "batch", "v1", "cronjobs", "spec.jobTemplate.spec.template.spec"),
+		newKind("Pod", "", "pods", "spec", "ephemeralcontainers"),
+		newKind("ReplicationController", "", "replicationcontrollers", "spec.template.spec"),
+		newKind("PodTemplate", "", "podtemplates", "template.spec"),
+		newKind("Deployment", "apps", "deployments", "spec.template.spec"),
+		newKind("ReplicaSet", "apps", "replicasets", "spec.template.spec"),
+		newKind("StatefulSet", "apps", "statefulsets", "spec.template.spec"),
+		newKind("DaemonSet", "apps", "daemonsets", "spec.template.spec"),
+		newKind("Job", "batch", "jobs", "spec.template.spec"),
+		newKind("CronJob", "batch", "cronjobs", "spec.jobTemplate.spec.template.spec"),
 	}
 }
 
-func newKind(name, group, version, resource, podSpec string, subresources ...string) Kind {
+func newKind(name, group, resource, podSpec string, subresources ...string) Kind {
 	path := strings.Split(podSpec, ".")
 	return Kind{
-		Name: name, Group: group, Versions: []string{version}, Resource: resource, Subresources: subresources,
+		Name: name, Group: group, Resource: resource, Subresources: subresources,
 		podSpec: path, document: documentType(path),
 	}
 }
@@ -62,7 +63,7 @@ func newKind(name, group, version, resource, podSpec string, subresources ...str
 // Find returns the kind behind a resource, or behind one of its subresources that can bring images in.
 func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error) {
 	for _, k := range ks {
-		if k.Group == group && k.Resource == resource && slices.Contains(k.Versions, version) &&
+		if k.Group == group && version == Version && k.Resource == resource &&
 			(subresource == "" || slices.Contains(k.Subresources, subresource)) {
 			return k, nil
 		}

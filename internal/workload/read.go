@@ -9,9 +9,9 @@ import (
 	"sigs.k8s.io/json"
 )
 
-// MaxImages bounds the images of one object. The size limit of the API server keeps real objects below it; it is here
+// maxImages bounds the images of one object. The size limit of the API server keeps real objects below it; it is here
 // so that one request cannot have thousands of repositories looked up.
-const MaxImages = 4096
+const maxImages = 4096
 
 // Object is what is read of a workload.
 type Object struct {
@@ -68,7 +68,7 @@ func documentType(path []string) reflect.Type {
 }
 
 // Read returns the images of an object from its JSON. The error names the field: a wrong type or a repeated key on the
-// way to an image, an entry that is null, no containers at all, or more than MaxImages images. An object in which
+// way to an image, an entry that is null, no containers at all, or more than maxImages images. An object in which
 // nothing is found is an error too: the walk has then looked in the wrong place.
 func (k Kind) Read(raw []byte) (Object, error) {
 	if k.document == nil {
@@ -127,8 +127,8 @@ func (k Kind) walk(spec *podSpec) ([]Image, error) {
 			n++
 		}
 	}
-	if n > MaxImages {
-		return nil, fmt.Errorf("%s: %d images, at most %d can be checked in one object", field, n, MaxImages)
+	if n > maxImages {
+		return nil, fmt.Errorf("%s: %d images, at most %d can be checked in one object", field, n, maxImages)
 	}
 	images := make([]Image, 0, n)
 	for _, l := range []struct {
@@ -144,7 +144,7 @@ func (k Kind) walk(spec *podSpec) ([]Image, error) {
 				return nil, fmt.Errorf("%s: null, expected a container", at)
 			}
 			images = append(images, Image{
-				Path: path + "/" + l.list + "/" + index + "/image", Field: at + ".image",
+				Path: path + "/" + l.list + "/" + index + "/image",
 				List: l.list, Name: c.Name, Image: c.Image,
 			})
 		}
@@ -160,7 +160,7 @@ func (k Kind) walk(spec *podSpec) ([]Image, error) {
 			// A template may leave the reference to whoever fills it in; the Pods made of it are checked.
 		default:
 			images = append(images, Image{
-				Path: path + "/volumes/" + index + "/image/reference", Field: at + ".image.reference",
+				Path: path + "/volumes/" + index + "/image/reference",
 				List: "volumes", Name: v.Name, Image: v.Image.Reference,
 			})
 		}

@@ -90,12 +90,12 @@ func TestThreatEveryContainerListOfEveryKindIsRead(t *testing.T) {
 			}
 			pointer := "/" + strings.ReplaceAll(at, ".", "/")
 			want := []Image{
-				{pointer + "/initContainers/0/image", at + ".initContainers[0].image", "initContainers", "init", "example.com/init:v1"},
-				{pointer + "/initContainers/1/image", at + ".initContainers[1].image", "initContainers", "sidecar", "example.com/sidecar:v1"},
-				{pointer + "/containers/0/image", at + ".containers[0].image", "containers", "app", "example.com/app:v1"},
-				{pointer + "/containers/1/image", at + ".containers[1].image", "containers", "proxy", "example.com/proxy:v1"},
-				{pointer + "/ephemeralContainers/0/image", at + ".ephemeralContainers[0].image", "ephemeralContainers", "debug", "example.com/debug:v1"},
-				{pointer + "/volumes/1/image/reference", at + ".volumes[1].image.reference", "volumes", "model", "example.com/model:v1"},
+				{pointer + "/initContainers/0/image", "initContainers", "init", "example.com/init:v1"},
+				{pointer + "/initContainers/1/image", "initContainers", "sidecar", "example.com/sidecar:v1"},
+				{pointer + "/containers/0/image", "containers", "app", "example.com/app:v1"},
+				{pointer + "/containers/1/image", "containers", "proxy", "example.com/proxy:v1"},
+				{pointer + "/ephemeralContainers/0/image", "ephemeralContainers", "debug", "example.com/debug:v1"},
+				{pointer + "/volumes/1/image/reference", "volumes", "model", "example.com/model:v1"},
 			}
 			if diff := cmp.Diff(want, got.Images); diff != "" {
 				t.Error(diff)
@@ -142,7 +142,7 @@ func TestThreatOddObjectsAreRefused(t *testing.T) {
 		"volumes twice":            {"Deployment", `{"spec":{"template":{"spec":{"containers":[{"image":"a"}],"volumes":[],"volumes":[]}}}}`, `duplicate field "spec.template.spec.volumes"`},
 		"reference twice":          {"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[{"image":{"reference":"a","reference":"b"}}]}}`, `reference"`},
 		"too many": {
-			"Pod", `{"spec":{"containers":[` + strings.Repeat(`{"image":"a"},`, MaxImages) + `{"image":"a"}]}}`, "spec: 4097 images",
+			"Pod", `{"spec":{"containers":[` + strings.Repeat(`{"image":"a"},`, maxImages) + `{"image":"a"}]}}`, "spec: 4097 images",
 		},
 	}
 	for name, c := range cases {
@@ -243,7 +243,7 @@ func TestThousandContainers(t *testing.T) {
 
 func TestFind(t *testing.T) {
 	for _, k := range Builtin() {
-		got, err := Builtin().Find(k.Group, k.Versions[0], k.Resource, "")
+		got, err := Builtin().Find(k.Group, Version, k.Resource, "")
 		if err != nil || got.Name != k.Name {
 			t.Errorf("%s: found %q, %v", k.Name, got.Name, err)
 		}
