@@ -28,9 +28,9 @@ const (
 	maxLine = 2 << 10
 )
 
-// AuditAnnotation is the key, below the name of the webhook, of the audit annotation that holds what policies in mode
+// auditAnnotation is the key, below the name of the webhook, of the audit annotation that holds what policies in mode
 // Audit would have denied.
-const AuditAnnotation = "would-deny"
+const auditAnnotation = "would-deny"
 
 // pins returns the patch for the images whose verified digest is to be written into the object.
 func pins(r review, decided decisions) []jsonpatch.Operation {
@@ -83,7 +83,7 @@ func judge(ctx context.Context, r review, decided decisions) admission.Response 
 	resp := admission.Allowed("").WithWarnings(bounded(warnings, maxWarnings)...)
 	if len(audits) > 0 {
 		audits = bounded(audits, maxMessage)
-		resp.AuditAnnotations = map[string]string{AuditAnnotation: strings.Join(audits, "\n")}
+		resp.AuditAnnotations = map[string]string{auditAnnotation: strings.Join(audits, "\n")}
 		for _, line := range audits {
 			log.Info("Admitted what a policy in mode Audit would deny", "denial", line)
 		}

@@ -48,7 +48,7 @@ func TestWarnAndAudit(t *testing.T) {
 	if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], `ImagePolicy "policy-0"`) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
-	if annotation := got.AuditAnnotations[AuditAnnotation]; !strings.Contains(annotation, `ImagePolicy "policy-1"`) || strings.Contains(annotation, "\n") {
+	if annotation := got.AuditAnnotations[auditAnnotation]; !strings.Contains(annotation, `ImagePolicy "policy-1"`) || strings.Contains(annotation, "\n") {
 		t.Errorf("audit annotation %q", annotation)
 	}
 	if len(logged) != 1 {

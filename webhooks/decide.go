@@ -37,7 +37,7 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	}
 	deadline := g.Deadline
 	if deadline <= 0 {
-		deadline = DefaultDeadline
+		deadline = defaultDeadline
 	}
 	arrived := g.Clock.Now()
 	ctx, cancel := context.WithTimeout(ctx, deadline)

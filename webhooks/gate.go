@@ -32,9 +32,9 @@ const (
 	ValidatePath = "/validate-workloads"
 )
 
-// DefaultDeadline bounds a request where Gate has no Deadline. The webhooks' own timeout must be longer, or a request would end
+// defaultDeadline bounds a request where Gate has no Deadline. The webhooks' own timeout must be longer, or a request would end
 // without our answer: 10 s leaves the connection, the queue and the answer three.
-const DefaultDeadline = 7 * time.Second
+const defaultDeadline = 7 * time.Second
 
 // Gate is the admission handler for workloads. All fields but Deadline must be set before Register.
 type Gate struct {
@@ -50,7 +50,7 @@ type Gate struct {
 	Kinds workload.Kinds
 	// Clock says when a signature has expired.
 	Clock clock.PassiveClock
-	// Deadline bounds the decision of one request; DefaultDeadline where it is not positive.
+	// Deadline bounds the decision of one request; 7 s where it is not positive.
 	Deadline time.Duration
 }
 

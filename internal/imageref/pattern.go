@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// MaxPatternLength bounds a pattern, in bytes, as the API does.
-const MaxPatternLength = 512
+// maxPatternLength bounds a pattern, in bytes, as the API does.
+const maxPatternLength = 512
 
 const (
 	anyOne  = "*"
@@ -73,8 +73,8 @@ func checkPattern(s string) error {
 	switch first, _, several := strings.Cut(s, "/"); {
 	case s == "":
 		return errors.New("the pattern is empty")
-	case len(s) > MaxPatternLength:
-		return fmt.Errorf("the pattern is longer than %d bytes", MaxPatternLength)
+	case len(s) > maxPatternLength:
+		return fmt.Errorf("the pattern is longer than %d bytes", maxPatternLength)
 	case strings.Contains(s, "@"):
 		return errors.New("a pattern matches repositories and cannot name a digest; remove what follows the '@'")
 	case strings.Contains(s[strings.IndexByte(s, '/')+1:], ":"):

@@ -183,9 +183,6 @@ func compileRequirement(r v1alpha1.RoleRequirement) (requirement, error) {
 // Name returns the name of the ImagePolicy.
 func (p *Policy) Name() string { return p.name }
 
-// TrustRoots returns the names of the trust roots, in the order of the spec. The caller must not change them.
-func (p *Policy) TrustRoots() []string { return p.roots }
-
 // Roles returns the requirements in short, for a column: "ci,qa,2 of 3". It is "none" where nothing is required, and
 // empty where the requirements cannot be read.
 func (p *Policy) Roles() string {

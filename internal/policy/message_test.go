@@ -33,6 +33,10 @@ func TestDenials(t *testing.T) {
 			app, roots{"acme-notary": signed("ci v1 5")}, []*policy.Policy{production},
 			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:55555555...; signed by ci (TrustRoot "acme-notary")`},
 		},
+		"a trust root named twice": {
+			app, roots{"acme-notary": signed("ci v1 5")}, []*policy.Policy{compiled(t, "production", from("acme-notary", "acme-notary"))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:55555555...; signed by ci (TrustRoot "acme-notary")`},
+		},
 		"nothing signed": {
 			app, roots{"acme-notary": trust.Unsigned{}}, []*policy.Policy{production},
 			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no signatures for this tag (TrustRoot "acme-notary")`},
