@@ -42,9 +42,10 @@ func (r *realRepository) do(err error) {
 	}
 }
 
-func (r *realRepository) sign(tag, content string, roles ...string) {
+// sign publishes content under the tag v1.
+func (r *realRepository) sign(content string, roles ...string) {
 	r.t.Helper()
-	r.do(r.AddHash(r.t.Context(), r.gun, tag, int64(len(content)), strings.TrimPrefix(digestOf(content), "sha256:"), roles...))
+	r.do(r.AddHash(r.t.Context(), r.gun, "v1", int64(len(content)), strings.TrimPrefix(digestOf(content), "sha256:"), roles...))
 }
 
 func (r *realRepository) pin() testenv.RootPin {
@@ -90,26 +91,26 @@ func TestRealRepository(t *testing.T) {
 			ev := mustFetch(t, reader, nil)
 			wantSigned(t, ev, "v1")
 
-			r.sign("v1", "one", "targets/ci")
+			r.sign("one", "targets/ci")
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci one")
 			if got := ev.Tag("v1")[0].Keys; !slices.Equal(got, []string{r.keys["ci"].KeyID}) {
 				t.Errorf("signed by key %v, want %s", got, r.keys["ci"].KeyID)
 			}
-			r.sign("v1", "one", "targets/qa")
+			r.sign("one", "targets/qa")
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci one", "qa one")
 			if again := mustFetch(t, reader, ev); again != ev {
 				t.Error("another evidence for an unchanged repository")
 			}
 
-			r.sign("v1", "two", "targets/ci")
+			r.sign("two", "targets/ci")
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci two", "qa one")
 			r.do(r.Remove(ctx, r.gun, "v1", "targets/qa"))
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci two")
-			r.sign("v1", "three") // in targets alone: no role's word
+			r.sign("three") // in targets alone: no role's word
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci two")
 
@@ -126,7 +127,7 @@ func TestRealRootRotation(t *testing.T) {
 	r := newReal(t, testenv.NotaryOptions{})
 	ctx := t.Context()
 	first := r.pin()
-	r.sign("v1", "one", "targets/ci", "targets/qa")
+	r.sign("one", "targets/ci", "targets/qa")
 	byFirst := r.reader(pinID(first.KeyID))
 	held := mustFetch(t, byFirst, nil)
 
@@ -137,7 +138,7 @@ func TestRealRootRotation(t *testing.T) {
 	if newest.KeyID == first.KeyID {
 		t.Fatal("the root did not rotate")
 	}
-	r.sign("v1", "two", "targets/ci", "targets/qa")
+	r.sign("two", "targets/ci", "targets/qa")
 	wantSigned(t, mustFetch(t, byFirst, held), "v1", "ci two", "qa two")
 	cold := mustFetch(t, byFirst, nil)
 	wantSigned(t, cold, "v1", "ci two", "qa two")
@@ -156,7 +157,7 @@ func TestRealRootRotation(t *testing.T) {
 // Each way to pin a root, and pins of something else.
 func TestRealPins(t *testing.T) {
 	r := newReal(t, testenv.NotaryOptions{})
-	r.sign("v1", "one", "targets/ci")
+	r.sign("one", "targets/ci")
 	pin := r.pin()
 	stranger := newKey(t, "ecdsa", "")
 	tests := map[string]struct {
@@ -194,7 +195,7 @@ func TestRealDelegations(t *testing.T) {
 	if _, ok := ev.(trust.Unsigned); err != nil || !ok {
 		t.Errorf("a repository that is not there: %v, %v", ev, err)
 	}
-	r.sign("v1", "one", "targets/ci", "targets/qa")
+	r.sign("one", "targets/ci", "targets/qa")
 	ev = mustFetch(t, reader, nil)
 	wantSigned(t, ev, "v1", "ci one", "qa one")
 	r.do(r.RemoveDelegation(ctx, r.gun, "targets/qa"))
@@ -209,7 +210,7 @@ func TestRealDelegations(t *testing.T) {
 
 	r.do(r.AddDelegation(ctx, r.gun, "targets/dev", []*testenv.SigningKey{other}, "v"))
 	r.do(r.ImportKey(ctx, r.gun, "dev", other))
-	r.sign("v1", "one", "targets/dev")
+	r.sign("one", "targets/dev")
 	ev = mustFetch(t, reader, ev)
 	wantSigned(t, ev, "v1", "ci one", "dev one")
 	_ = r.AddHash(ctx, r.gun, "latest", 3, strings.TrimPrefix(digestOf("one"), "sha256:"), "targets/dev") // outside its paths
