@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -120,7 +122,12 @@ func (b RootBuilder) read(ctx context.Context, source v1alpha1.KeySource) (strin
 // would be added.
 func (b RootBuilder) build(tr *v1alpha1.TrustRoot, material keyMaterial) store.Root {
 	var built store.Root
-	for _, m := range tr.Spec.IdentityRemap {
+	for i, m := range tr.Spec.IdentityRemap {
+		for field, prefix := range map[string]string{"prefix": m.Prefix, "signedPrefix": m.SignedPrefix} {
+			if built.Fault = checkPrefix(fmt.Sprintf("spec.identityRemap[%d].%s", i, field), prefix); built.Fault != nil {
+				return built
+			}
+		}
 		built.Remap = append(built.Remap, store.Remap{Prefix: m.Prefix, SignedPrefix: m.SignedPrefix})
 	}
 	if tr.Spec.Notary == nil {
@@ -134,6 +141,19 @@ func (b RootBuilder) build(tr *v1alpha1.TrustRoot, material keyMaterial) store.R
 	}
 	built.Root, built.Fingerprints = root, root.Fingerprints()
 	return built
+}
+
+// checkPrefix refuses what no normalised repository begins with: it would silently never apply.
+func checkPrefix(field, prefix string) *trust.Fault {
+	const rest = "a/b"
+	ref, err := imageref.Parse(prefix + rest)
+	if err != nil {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s: %w", field, err)
+	}
+	if read := strings.TrimSuffix(ref.Repository(), rest); read != prefix {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s: %q is the same as %q in another spelling; write that", field, prefix, read)
+	}
+	return nil
 }
 
 func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*notary.Root, error) {

@@ -112,7 +112,7 @@ func (r *TrustRootReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		return ctrl.Result{}, err
 	}
 	before := tr.DeepCopy()
-	tr.Status = r.status(tr, root)
+	tr.Status = statusOf(tr, root, r.Tracker.Status(tr.Name))
 	// The time of the last refresh moves on without an event.
 	after := ctrl.Result{RequeueAfter: interval(tr)}
 	return after, r.Status.write(ctx, before, tr, before.Status.Conditions, tr.Status.Conditions)
@@ -145,8 +145,8 @@ func interval(tr *v1alpha1.TrustRoot) time.Duration {
 	return cmp.Or(tr.Spec.RefreshInterval.Duration, 5*time.Minute)
 }
 
-// status computes the whole status from what was built and what the tracker knows.
-func (r *TrustRootReconciler) status(tr *v1alpha1.TrustRoot, root *store.Root) v1alpha1.TrustRootStatus {
+// statusOf computes the whole status from what was built and what the tracker knows.
+func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alpha1.TrustRootStatus {
 	s := *tr.Status.DeepCopy()
 	s.ObservedGeneration, s.Format, s.RootFingerprints = tr.Generation, "Notary", root.Fingerprints
 	if fault := root.Fault; fault != nil {
@@ -154,14 +154,13 @@ func (r *TrustRootReconciler) status(tr *v1alpha1.TrustRoot, root *store.Root) v
 	} else {
 		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, v1alpha1.ReasonPinned, "signatures are checked against the pinned root", true))
 	}
-	held := r.Tracker.Status(tr.Name)
 	meta.SetStatusCondition(&s.Conditions, fresh(tr, root, held))
 	s.Repositories = &v1alpha1.RepositoryStatus{Tracked: int32(held.Tracked), Failing: int32(held.Failing)} //nolint:gosec // far below the bound
 	for _, f := range held.Faults[:min(len(held.Faults), mostErrors)] {
 		s.Repositories.Errors = append(s.Repositories.Errors,
-			v1alpha1.RepositoryError{Repository: f.Repository, Reason: f.Fault.Reason, Message: cut(f.Fault.Error())})
+			v1alpha1.RepositoryError{Repository: cut(f.Repository), Reason: f.Fault.Reason, Message: cut(f.Fault.Error())})
 	}
-	s.Expires, s.ExpiresFirst = "", held.ExpiresFirst
+	s.Expires, s.ExpiresFirst = "", cut(held.ExpiresFirst)
 	if !held.Expires.IsZero() {
 		s.Expires = held.Expires.UTC().Format(time.RFC3339)
 	}

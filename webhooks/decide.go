@@ -155,6 +155,9 @@ func fetch(ctx context.Context, need map[source]imageref.Ref, see func(context.C
 
 func seeTo(ctx context.Context, s source, image imageref.Ref, see func(context.Context, string, imageref.Ref) error) (err error) {
 	defer recovered(ctx, func(cause any) { err = fmt.Errorf("panic: %v", cause) })
+	if ctx.Err() != nil {
+		return ctx.Err() // nobody waits any more: a fetch begun now would only be in the way of others
+	}
 	if err = see(ctx, s.root, image); err != nil {
 		logf.FromContext(ctx).V(1).Info("Could not bring the repository up to date",
 			"trustRoot", s.root, "repository", s.repository, "cause", err.Error())

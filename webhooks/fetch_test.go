@@ -2,6 +2,7 @@ package webhooks
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -42,6 +43,26 @@ func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 	wantImage(t, stored, pinned)
 	if n := b.root.count(); n != 1 {
 		t.Errorf("%d fetches, want the one", n)
+	}
+}
+
+// A request that names hundreds of repositories begins no fetch that it would not wait for.
+func TestThreatFloodOfNamesEndsWithItsRequest(t *testing.T) {
+	b := newBench(t)
+	b.Deadline = 50 * time.Millisecond
+	release := make(chan struct{})
+	defer close(release)
+	b.root.answer = func(context.Context, string) (trust.Evidence, error) {
+		<-release
+		return trust.Unsigned{}, nil
+	}
+	images := make([]string, 500)
+	for i := range images {
+		images[i] = fmt.Sprintf("registry.example.com/acme/made-up-%d:v1", i)
+	}
+	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", images...)}), 503)
+	if n := b.Tracker.Status("acme").Tracked; n > fetchesAtOnce {
+		t.Errorf("%d repositories are being fetched, want %d at most", n, fetchesAtOnce)
 	}
 }
 

@@ -262,7 +262,7 @@ type TrustRootStatus struct {
 	// certificates of a CA bundle, in hexadecimal.
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:MaxItems=128
+	// +kubebuilder:validation:MaxItems=256
 	RootFingerprints []string `json:"rootFingerprints,omitempty"`
 
 	// Repositories counts what is tracked under this trust root.
@@ -304,7 +304,7 @@ type RepositoryStatus struct {
 type RepositoryError struct {
 	// Repository is the repository as it is signed.
 	// +required
-	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:MaxLength=1024
 	Repository string `json:"repository,omitempty"`
 	// Reason is the class of the fault.
 	// +required

@@ -49,7 +49,8 @@ func normaliseHost(s string) (string, error) {
 	if port != "" {
 		return host + ":" + port, nil
 	}
-	if host == dockerIndex {
+	switch host {
+	case "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com": // the same registry by its other names
 		host = dockerHost
 	}
 	return host, nil

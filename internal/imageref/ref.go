@@ -21,7 +21,6 @@ const MaxLength = 1024
 
 const (
 	dockerHost     = "docker.io"
-	dockerIndex    = "index.docker.io"
 	dockerOfficial = "library"
 	defaultTag     = "latest"
 )

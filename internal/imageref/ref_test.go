@@ -30,6 +30,8 @@ func TestParse(t *testing.T) {
 		"docker.io on another port":   {"docker.io:5000/nginx", imageref.Ref{Host: "docker.io:5000", Path: "nginx", Tag: "latest"}},
 		"old name of docker.io":       {"INDEX.docker.io:443/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest"}},
 		"old name, short":             {"index.docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
+		"docker.io's own registry":    {"registry-1.docker.io/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest"}},
+		"docker.io's hub":             {"registry.hub.docker.com/library/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
 		"registry":                    {"registry.example.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
 		"upper-case host":             {"Registry.EXAMPLE.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
 		"upper-case tag stays":        {"registry.example.com/acme/app:V1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "V1"}},

@@ -2,8 +2,8 @@
 // as one immutable snapshot behind an atomic pointer. Controllers publish the next snapshot, the webhook loads the
 // current one once a request; they meet nowhere else.
 //
-// Nothing is compiled, verified or fetched under a lock: a writer computes the next snapshot from the current one and
-// publishes it if it is still current, and else computes anew. The Tracker beside it fetches evidence, once for all
+// Nothing is fetched under a lock, and nothing that takes long is done under one: writers take turns at making the next
+// snapshot from the current one, and readers never wait. The Tracker beside it fetches evidence, once for all
 // who ask, and keeps it up to date. The package never decides anything, and never drops evidence because a server
 // cannot be reached.
 package store
@@ -11,6 +11,7 @@ package store
 import (
 	"maps"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -22,6 +23,7 @@ import (
 // Store publishes snapshots. Make it with New; it is safe for concurrent use.
 type Store struct {
 	current atomic.Pointer[Snapshot]
+	writing sync.Mutex // held by whoever computes the next snapshot; readers never wait
 }
 
 // New returns a store with no policies and no trust roots; uncovered says what happens to an image no policy covers.
@@ -34,15 +36,12 @@ func New(uncovered policy.Uncovered) *Store {
 // Load returns the current snapshot.
 func (s *Store) Load() *Snapshot { return s.current.Load() }
 
-// update publishes what next makes of the current snapshot; next may run more than once, and returns nil to leave
-// everything as it is.
+// update publishes what next makes of the current snapshot; next returns nil to leave everything as it is.
 func (s *Store) update(next func(*Snapshot) *Snapshot) {
-	for {
-		old := s.current.Load()
-		n := next(old)
-		if n == nil || s.current.CompareAndSwap(old, n) {
-			return
-		}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if n := next(s.current.Load()); n != nil {
+		s.current.Store(n)
 	}
 }
 
@@ -75,6 +74,14 @@ func (s *Store) DropPolicy(name string) {
 // by the new one; what fails is a fault from then on.
 func (s *Store) PutRoot(name string, r Root) {
 	rechecked := map[*held]*held{}
+	// The work is done before the lock is taken; what was published meanwhile is left for it, and is little.
+	if r.Root != nil {
+		for k, h := range s.Load().evidence {
+			if k.Root == name && h.evidence != nil {
+				rechecked[h] = recheck(r.Root, k.Repository, h)
+			}
+		}
+	}
 	s.update(func(old *Snapshot) *Snapshot {
 		evidence := maps.Clone(old.evidence)
 		for k, h := range old.evidence {
@@ -149,7 +156,9 @@ func (s *Store) dropEvidence(keys []Key) {
 		next := *old
 		next.evidence = maps.Clone(old.evidence)
 		for _, k := range keys {
-			delete(next.evidence, k)
+			if !signed(next.evidence[k]) { // a fetch may have ended since
+				delete(next.evidence, k)
+			}
 		}
 		return &next
 	})

@@ -18,7 +18,8 @@ import (
 const (
 	// fetchTimeout bounds one fetch of one repository, the wait for a place included.
 	fetchTimeout = 30 * time.Second
-	// fetchesPerRoot is how many repositories of one trust root are fetched at once.
+	// fetchesPerRoot is how many repositories of one trust root are fetched at once: of those that are known to be signed,
+	// and of the others, each.
 	fetchesPerRoot = 8
 	// firstRetry doubles with each failure in a row, up to lastRetry on demand and to the refresh interval otherwise.
 	firstRetry = time.Second
@@ -57,8 +58,8 @@ type flight struct {
 }
 
 type pace struct {
-	interval time.Duration
-	places   *semaphore.Weighted
+	interval      time.Duration
+	known, others *semaphore.Weighted
 }
 
 // NewTracker returns a tracker that fills store. changed is called, without a lock held, when the state of a trust
@@ -89,7 +90,7 @@ func probe(root string) Key { return Key{Root: root} }
 func (t *Tracker) pace(root string) *pace {
 	p := t.roots[root]
 	if p == nil {
-		p = &pace{interval: 5 * time.Minute, places: semaphore.NewWeighted(fetchesPerRoot)}
+		p = &pace{interval: 5 * time.Minute, known: semaphore.NewWeighted(fetchesPerRoot), others: semaphore.NewWeighted(fetchesPerRoot)}
 		t.roots[root] = p
 	}
 	return p
@@ -206,20 +207,20 @@ func (t *Tracker) entry(k Key, now time.Time) *tracked {
 
 // fetch brings one repository up to date and publishes the outcome.
 func (t *Tracker) fetch(ctx context.Context, k Key) error {
-	t.mu.Lock()
-	places := t.pace(k.Root).places
-	t.mu.Unlock()
+	if k == probe(k.Root) {
+		return t.probe(ctx, k)
+	}
+	places := t.places(k)
 	if err := places.Acquire(ctx, 1); err != nil {
-		return trust.NewFault(v1alpha1.ReasonTimeout, "%s: waiting for other repositories of TrustRoot %q: %w", k.Repository, k.Root, err)
+		fault := trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are being fetched: %w", k.Repository, k.Root, err)
+		t.record(k, nil, nil, fault)
+		return fault
 	}
 	defer places.Release(1)
 	for {
 		snapshot := t.store.Load()
 		if err := snapshot.Usable(k.Root); err != nil {
 			return err
-		}
-		if k == probe(k.Root) {
-			return t.probe(ctx, k, snapshot.roots[k.Root].Root)
 		}
 		root, old := snapshot.roots[k.Root].Root, snapshot.evidence[k]
 		next, err := fetchOne(ctx, root, k.Repository, old)
@@ -233,9 +234,25 @@ func (t *Tracker) fetch(ctx context.Context, k Key) error {
 	}
 }
 
+// places returns the places that a repository is fetched in. Those that are known to be signed have some of their own,
+// so that a flood of made-up names holds up neither a refresh nor a revocation.
+func (t *Tracker) places(k Key) *semaphore.Weighted {
+	known := signed(t.store.Load().evidence[k])
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known {
+		return t.pace(k.Root).known
+	}
+	return t.pace(k.Root).others
+}
+
 // probe asks the signing server for a sign of life, and records the outcome.
-func (t *Tracker) probe(ctx context.Context, k Key, root trust.Root) error {
-	err := probeOne(ctx, root)
+func (t *Tracker) probe(ctx context.Context, k Key) error {
+	snapshot := t.store.Load()
+	if err := snapshot.Usable(k.Root); err != nil {
+		return err
+	}
+	err := probeOne(ctx, snapshot.roots[k.Root].Root)
 	if err == nil {
 		t.record(k, nil, nil, nil)
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -115,6 +116,41 @@ func TestThreatMadeUpRepositories(t *testing.T) {
 		if _, err := b.Load().Evidence("acme", madeUp(i)); !errors.Is(err, want) {
 			t.Errorf("made-up repository %d: %v, want %v", i, err, want)
 		}
+	}
+}
+
+// However many names somebody makes up, and however slow the server is, what is signed is refreshed.
+func TestThreatMadeUpRepositoriesHoldNothingUp(t *testing.T) {
+	hang := make(chan struct{})
+	var slow atomic.Bool
+	first, second := &fact{}, &fact{}
+	root := &scripted{fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
+		if held == nil && slow.Load() {
+			<-hang
+			return trust.Unsigned{}, nil
+		}
+		if held == nil {
+			return first, nil
+		}
+		return second, nil
+	}}
+	b := newBench(root)
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	slow.Store(true)
+	var flights []*flight
+	for i := range 10 * fetchesPerRoot {
+		flights = append(flights, b.refresh(Key{Root: "acme", Repository: fmt.Sprintf("registry.example.com/acme/made-up-%d", i)}))
+	}
+	b.clock.Step(time.Second)
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	b.holds(t, second)
+	close(hang)
+	for _, f := range flights {
+		<-f.done
 	}
 }
 

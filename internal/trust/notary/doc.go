@@ -11,14 +11,13 @@
 // in for a named role), make a URL of a name that breaks the naming rule, or read a clock or a network other than
 // those it was given.
 //
-// A root key with an X.509 certificate binds the repository: the common name must be the repository or a prefix of it
-// followed by "*". A bare root key binds nothing but itself, so pin one only where it signs a single repository, or
-// where any repository that it signs may stand in for any other. Nor does the file of a delegation say which delegation,
-// or which repository, it is of: the snapshot does. Where the server holds the snapshot key, as it commonly does, a key
+// The certificate of a root key binds the repository: its common name must be the repository or a prefix of it followed
+// by "*". A bare root key binds none, so it counts for nothing even where it is pinned. Nor does the file of a delegation
+// say which delegation, or which repository, it is of: the snapshot does. Where the server holds the snapshot key, as it commonly does, a key
 // that signs for two delegations or repositories could therefore have the one's file served as the other's by a server
 // that is broken into; a key for each keeps them apart.
 //
 // Versions only rise. Where a stolen key has raised one out of reach, replace the keys of that role: no file of the past
 // bears the new ones, so its versions start anew. A repository that was deleted and initialised again starts anew only
-// where what is held of it is forgotten.
+// where the root that it had is pinned no more, or what is held of it is forgotten.
 package notary

@@ -30,6 +30,7 @@ type evidence struct {
 	raw        *packed
 	timestamp  [sha256.Size]byte
 	floors     map[string]floor
+	known      bool // without raw: that the repository was signed before
 }
 
 // Tag returns the statements about a tag, sorted by digest and role.

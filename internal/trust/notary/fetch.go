@@ -116,7 +116,8 @@ func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
 }
 
 // own returns what is held as this Root sees it, and an empty evidence where there is none. What another Root verified
-// is verified again under the pins of this one; where that fails only the versions seen are kept.
+// is verified again under the pins of this one; where that fails only the versions seen are kept. Not even those are where
+// its root is pinned no more: whoever edits the TrustRoot has replaced the root of trust, and versions start anew with it.
 func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
 	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
 		return &evidence{root: r, repository: repository}, nil
@@ -125,8 +126,13 @@ func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
 	if err != nil || ev.root == r {
 		return ev, err
 	}
-	if checked, err := r.recheck(ev); err == nil {
+	checked, err := r.recheck(ev)
+	if err == nil {
 		return checked, nil
 	}
-	return &evidence{root: r, repository: repository, floors: ev.floors}, nil
+	left := &evidence{root: r, repository: repository, known: true}
+	if trust.AsFault(err, v1alpha1.ReasonMetadataInvalid).Reason != v1alpha1.ReasonRootNotPinned {
+		left.floors = ev.floors
+	}
+	return left, nil
 }

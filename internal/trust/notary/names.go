@@ -30,6 +30,8 @@ const (
 )
 
 var (
+	// tagName is what a registry takes as a tag.
+	tagName        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 	delegationName = regexp.MustCompile(`^targets(/[-a-z0-9_]+)+$`)
 	// repositoryName is a normalised repository: a host with perhaps a port, and path segments. No segment can be
 	// "..", nor hold anything that a URL would need escaped.

@@ -51,14 +51,12 @@ type rootRules struct {
 	at         time.Time
 }
 
-// vouches reports whether a root key may count. For a key with a certificate, its leaf must come first and alone, be
-// for this repository and not be signed with SHA-1. An expired certificate is tolerated in an earlier root only.
+// vouches reports whether a root key may count. It must have a certificate, since nothing else in the metadata says which
+// repository it is of. The leaf must come first and alone, be for this repository and not be signed with SHA-1. An
+// expired certificate is tolerated in an earlier root only.
 func (c rootRules) vouches(k *publicKey, earlier bool) bool {
-	if !c.counts(k) {
+	if !c.counts(k) || k.chain == nil {
 		return false
-	}
-	if k.chain == nil {
-		return true
 	}
 	leaf := k.chain[0]
 	if leaf.IsCA || !commonNameIs(leaf.Subject.CommonName, c.repository) {
@@ -93,7 +91,7 @@ func (c rootRules) pinned(k *publicKey, earlier bool) bool {
 	if c.pins[k.canonical] {
 		return true
 	}
-	if c.ca == nil || k.chain == nil {
+	if c.ca == nil {
 		return false
 	}
 	at := c.at
@@ -126,10 +124,18 @@ func (c rootRules) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
 			late[0].canonical, c.at.Format(time.RFC3339))
 	}
 	if other := f.signers(f.roles[rootRole], c.counts); len(other) >= f.roles[rootRole].threshold {
-		return nil, fmt.Errorf("the certificate of root key %s does not vouch for this repository: its common name must be the repository, it must not be a CA, nor be signed with SHA-1",
-			other[0].canonical)
+		return nil, c.unvouched(other)
 	}
 	return nil, err
+}
+
+// unvouched says why the signatures on a root do not count, though enough of its keys made them.
+func (c rootRules) unvouched(signers []*publicKey) error {
+	k := signers[max(0, slices.IndexFunc(signers, func(k *publicKey) bool { return !c.vouches(k, true) }))]
+	if k.chain == nil {
+		return fmt.Errorf("root key %s has no certificate, so nothing says that it is for this repository; rotate the root to a key with a certificate", k.canonical)
+	}
+	return fmt.Errorf("the certificate of root key %s does not vouch for this repository: its common name must be the repository, it must not be a CA, nor be signed with SHA-1", k.canonical)
 }
 
 func (c rootRules) isSelfSigned(f *rootFile) bool {
@@ -201,7 +207,7 @@ func (c rootRules) notPinned(f *rootFile) error {
 }
 
 // certificateExpiry is when so many of a root's certificates will have expired that it no longer reaches its threshold,
-// or that no pinned key is left to vouch for it. Zero: never.
+// or that no pinned key is left to vouch for it.
 func (c rootRules) certificateExpiry(chain []*rootFile) time.Time {
 	f := chain[len(chain)-1]
 	signers, err := c.selfSigned(f, false)
@@ -210,10 +216,7 @@ func (c rootRules) certificateExpiry(chain []*rootFile) time.Time {
 	}
 	var all, pinned []time.Time
 	for _, k := range signers {
-		end := forever()
-		if k.chain != nil {
-			end = k.chain[0].NotAfter.UTC()
-		}
+		end := k.chain[0].NotAfter.UTC()
 		all = append(all, end)
 		if c.pinned(k, false) {
 			pinned = append(pinned, end)

@@ -31,7 +31,7 @@ func (s *session) cold(ctx context.Context) (*evidence, error) {
 		return nil, err
 	}
 	if root == nil && timestamp == nil {
-		if len(s.base.floors) > 0 {
+		if s.base.known {
 			return nil, s.missing(rootRole + ".json")
 		}
 		return nil, nil

@@ -153,8 +153,9 @@ func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 		if err != nil {
 			return nil, fmt.Errorf("target %.80q: %w", tag, err)
 		}
-		// A digest is a sha256 one, so a target with none but a sha512 hash speaks for no image.
-		if meta.sha256 != nil {
+		// A digest is a sha256 one, so a target with none but a sha512 hash speaks for no image. Nor does one whose name
+		// no tag can have, and a statement with an empty tag would say that the digest is signed under any.
+		if meta.sha256 != nil && tagName.MatchString(tag) {
 			t.targets[tag] = target{digest: "sha256:" + hex.EncodeToString(meta.sha256), length: meta.length}
 		}
 	}

@@ -49,6 +49,12 @@ func newKey(t testing.TB, keyType, commonName string, mods ...func(*x509.Certifi
 	return keyOf(t, signer, keyType, commonName, nil, nil, mods...)
 }
 
+// newRootKey makes a root key that is certified for the test repository.
+func newRootKey(t testing.TB) *testKey {
+	t.Helper()
+	return newKey(t, "ecdsa-x509", testGUN)
+}
+
 // keyOf wraps a key pair. The certificate is issued by issuer, or by itself where that is nil.
 func keyOf(t testing.TB, signer crypto.Signer, keyType, commonName string, issuer *x509.Certificate, issuerKey crypto.Signer, mods ...func(*x509.Certificate)) *testKey {
 	t.Helper()

@@ -113,7 +113,7 @@ func entry(content string) m {
 	return m{"length": len(content), "hashes": m{"sha256": base64.StdEncoding.EncodeToString(sum[:])}}
 }
 
-// newVirtual makes a repository that ci and qa have signed v1 in, with ECDSA keys throughout and a bare root key.
+// newVirtual makes a repository that ci and qa have signed v1 in, with ECDSA keys throughout.
 func newVirtual(t testing.TB) *virtual {
 	t.Helper()
 	v := &virtual{
@@ -123,6 +123,7 @@ func newVirtual(t testing.TB) *virtual {
 	for _, name := range []string{"root", "timestamp", "snapshot", "targets"} {
 		v.roles[name] = &vrole{name: name, keys: []*testKey{newKey(t, "ecdsa", "")}, threshold: 1, version: 5, expires: testNow().AddDate(1, 0, 0)}
 	}
+	v.roles["root"].keys = []*testKey{newRootKey(t)}
 	v.roles["timestamp"].expires = testNow().AddDate(0, 0, 14)
 	v.delegate("targets/ci", entry("one"))
 	v.delegate("targets/qa", entry("one"))
