@@ -143,9 +143,12 @@ func TestThreatMadeUpRepositoriesHoldNothingUp(t *testing.T) {
 	for i := range 10 * fetchesPerRoot {
 		flights = append(flights, b.refresh(Key{Root: "acme", Repository: fmt.Sprintf("registry.example.com/acme/made-up-%d", i)}))
 	}
+	eventually(t, "every place to be taken", func() bool { return root.fetches.Load() == 1+fetchesPerRoot })
 	b.clock.Step(time.Second)
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := b.Renew(ctx, "acme", app, b.clock.Now()); err != nil {
+		t.Errorf("Renew = %v, want the refresh not to wait for the flood", err)
 	}
 	b.holds(t, second)
 	close(hang)

@@ -43,11 +43,11 @@ func mutations() map[string]mutation {
 			v.role(role).rewrite = breakSignature
 		}},
 		"signed by an unlisted key": {top: invalid, delegation: notSigned, apply: func(v *virtual, role string) {
-			v.role(role).signers = []*testKey{newKey(v.t, "ecdsa", "")}
+			v.role(role).signers = []*testKey{newRootKey(v.t)}
 		}},
 		"threshold not met": {top: invalid, delegation: notSigned, apply: func(v *virtual, role string) {
 			r := v.role(role)
-			r.signers, r.keys, r.threshold = r.keys, append(r.keys, newKey(v.t, "ecdsa", "")), 2
+			r.signers, r.keys, r.threshold = r.keys, append(r.keys, newRootKey(v.t)), 2
 			if role == "root" {
 				return // bumped already
 			}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
@@ -116,6 +117,69 @@ func TestThreatRollbackAfterRecheck(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 	_, err = r.Fetch(t.Context(), testGUN, held) // verified by another Root
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
+}
+
+// A repository that was deleted and made anew is read once its new root is pinned in place of the old one. No other edit
+// of the configuration lets go of the versions seen.
+func TestRepositoryMadeAnew(t *testing.T) {
+	old := newVirtual(t)
+	held := mustFetch(t, old.root(old.config()), nil)
+	anew := newVirtual(t)
+	clear(anew.files)
+	for _, role := range anew.roles {
+		role.version = 1
+	}
+	anew.publish()
+
+	_, err := anew.root(old.config()).Fetch(t.Context(), testGUN, held)
+	if err == nil {
+		t.Error("a repository made anew is read under the old pin")
+	}
+	both := pinKeys(old.roles["root"].keys[0], anew.roles["root"].keys[0])
+	_, err = anew.root(both).Fetch(t.Context(), testGUN, held)
+	wantFault(t, err, v1alpha1.ReasonRollback)
+
+	r := anew.root(anew.config())
+	next := mustFetch(t, r, held)
+	wantRoles(t, signedBy(next, "v1"), "ci one", "qa one")
+	anew.bump("targets/qa", "targets", "snapshot", "timestamp")
+	anew.publish()
+	next = mustFetch(t, r, next)
+	anew.roles["targets/qa"].version--
+	anew.bump("targets", "snapshot", "timestamp")
+	anew.publish()
+	_, err = r.Fetch(t.Context(), testGUN, next) // what it has shown since binds it
+	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
+}
+
+// What is held and fails for another reason than its pin leaves the versions seen behind.
+func TestThreatRollbackAfterAFailedRecheck(t *testing.T) {
+	tests := map[string]func(v *virtual, c *Config){
+		"expired": func(_ *virtual, c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } },
+		"a key revoked": func(v *virtual, c *Config) {
+			c.RevokedKeys = []string{v.roles["snapshot"].keys[0].canonical}
+		},
+	}
+	for name, edit := range tests {
+		t.Run(name, func(t *testing.T) {
+			v := newVirtual(t)
+			held := mustFetch(t, v.root(v.config()), nil)
+			cfg := v.config()
+			edit(v, &cfg)
+			r := v.root(cfg)
+			if _, err := r.Recheck(testGUN, held); err == nil {
+				t.Fatal("what is held passes, so nothing is tested")
+			}
+			v.roles["targets/qa"].version--
+			v.roles["snapshot"].keys = []*testKey{newKey(t, "ecdsa", "")}
+			v.roles["timestamp"].expires = testNow().AddDate(0, 1, 0)
+			v.bump("root", "timestamp", "snapshot", "targets")
+			v.publish()
+			wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
+			_, err := r.Fetch(t.Context(), testGUN, held)
+			wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
+		})
+	}
 }
 
 // The server serves a repository from before what is held, root included.

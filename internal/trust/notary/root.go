@@ -133,9 +133,9 @@ func (c rootRules) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
 func (c rootRules) unvouched(signers []*publicKey) error {
 	k := signers[max(0, slices.IndexFunc(signers, func(k *publicKey) bool { return !c.vouches(k, true) }))]
 	if k.chain == nil {
-		return fmt.Errorf("root key %s has no certificate, so nothing says that it is for this repository; rotate the root to a key with a certificate", k.canonical)
+		return fmt.Errorf("is signed by root key %s, which has no certificate, so nothing says that it is for this repository; rotate the root to a key with a certificate", k.canonical)
 	}
-	return fmt.Errorf("the certificate of root key %s does not vouch for this repository: its common name must be the repository, it must not be a CA, nor be signed with SHA-1", k.canonical)
+	return fmt.Errorf("is signed by root key %s, whose certificate does not vouch for this repository: its common name must be the repository, it must not be a CA, nor be signed with SHA-1", k.canonical)
 }
 
 func (c rootRules) isSelfSigned(f *rootFile) bool {

@@ -109,14 +109,14 @@ func TestRootPinnedByCA(t *testing.T) {
 		"through an issuing CA":   {key: between.issue(t, testGUN, [][]byte{between.pem})},
 		"issuing CA is missing":   {key: between.issue(t, testGUN, nil), reason: v1alpha1.ReasonRootNotPinned},
 		"another CA":              {key: stranger.issue(t, testGUN, [][]byte{stranger.pem}), reason: v1alpha1.ReasonRootNotPinned},
-		"self-signed":             {key: newKey(t, "ecdsa-x509", testGUN), reason: v1alpha1.ReasonRootNotPinned},
-		"bare":                    {key: newKey(t, "ecdsa", ""), reason: v1alpha1.ReasonRootNotPinned},
+		"self-signed":             {key: newRootKey(t), reason: v1alpha1.ReasonRootNotPinned},
+		"bare":                    {key: newKey(t, "ecdsa", ""), reason: v1alpha1.ReasonMetadataInvalid},
 		"for another repository":  {key: ca.issue(t, "registry.example.com/acme/other", nil), reason: v1alpha1.ReasonMetadataInvalid},
 		"expired":                 {key: ca.issue(t, testGUN, nil, expiredSince(time.Second)), reason: v1alpha1.ReasonMetadataExpired},
 		"not valid for two days":  {key: ca.issue(t, testGUN, nil, func(c *x509.Certificate) { c.NotBefore = testNow().Add(48 * time.Hour) }), reason: v1alpha1.ReasonMetadataExpired},
 		"valid within the leeway": {key: ca.issue(t, testGUN, nil, func(c *x509.Certificate) { c.NotBefore = testNow().Add(time.Hour) })},
 		"a CA itself":             {key: ca.issue(t, testGUN, nil, func(c *x509.Certificate) { c.IsCA = true }), reason: v1alpha1.ReasonMetadataInvalid},
-		"two leaves":              {key: ca.issue(t, testGUN, [][]byte{newKey(t, "ecdsa-x509", testGUN).public}), reason: v1alpha1.ReasonMetadataInvalid},
+		"two leaves":              {key: ca.issue(t, testGUN, [][]byte{newRootKey(t).public}), reason: v1alpha1.ReasonMetadataInvalid},
 		"a chain of eleven":       {key: between.issue(t, testGUN, tooMany), reason: v1alpha1.ReasonMetadataInvalid},
 		"a chain of ten":          {key: between.issue(t, testGUN, tooMany[1:])},
 		"issuing CA expired":      {key: expiredIssuer(t, ca), reason: v1alpha1.ReasonRootNotPinned},
@@ -147,13 +147,42 @@ func expiredIssuer(t *testing.T, ca *authority) *testKey {
 	return old.issue(t, testGUN, [][]byte{old.pem})
 }
 
-// chain publishes roots 6 to 6+n-1, each with a key of its own, signed by that and the one before. It returns the keys,
+// A bare root key names no repository, so what it signs for one could be served as another's. It counts for nothing:
+// pinned, beside a key with a certificate, or by a CA.
+func TestThreatBareRootKeyBindsNoRepository(t *testing.T) {
+	for _, keyType := range []string{"ecdsa", "rsa", "ed25519"} {
+		t.Run(keyType, func(t *testing.T) {
+			v := newVirtual(t)
+			bare := newKey(t, keyType, "")
+			v.bump("root")
+			v.roles["root"].keys = []*testKey{bare}
+			v.publish()
+			_, err := v.root(v.config()).Fetch(t.Context(), testGUN, nil)
+			wantFault(t, err, v1alpha1.ReasonMetadataInvalid, testGUN, "root.json", "root key "+bare.canonical+", which has no certificate", "rotate the root")
+		})
+	}
+	bare, certified := newKey(t, "ecdsa", ""), newRootKey(t)
+	both := func(threshold int) *virtual {
+		v := newVirtual(t)
+		v.bump("root")
+		v.roles["root"].keys, v.roles["root"].threshold = []*testKey{bare, certified}, threshold
+		v.publish()
+		return v
+	}
+	_, err := both(2).root(pinKeys(bare, certified)).Fetch(t.Context(), testGUN, nil)
+	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "root key "+bare.canonical+", which has no certificate")
+	_, err = both(1).root(pinKeys(bare)).Fetch(t.Context(), testGUN, nil)
+	wantFault(t, err, v1alpha1.ReasonRootNotPinned, certified.canonical)
+	wantRoles(t, signedBy(mustFetch(t, both(1).root(pinKeys(certified)), nil), "v1"), "ci one", "qa one")
+}
+
+// rotateRoot publishes roots 6 to 6+n-1, each with a key of its own, signed by that and the one before. It returns the keys,
 // the one of version 5 first.
 func (v *virtual) rotateRoot(n int) []*testKey {
 	v.t.Helper()
 	keys := []*testKey{v.roles["root"].keys[0]}
 	for range n {
-		next := newKey(v.t, "ecdsa", "")
+		next := newRootKey(v.t)
 		v.roles["root"].keys = []*testKey{next}
 		v.roles["root"].signers = []*testKey{keys[len(keys)-1], next}
 		keys = append(keys, next)
@@ -184,7 +213,7 @@ func TestRootChain(t *testing.T) {
 	if diff := cmp.Diff([]string{"6.root.json", "7.root.json"}, only(v.requests(), ".root.json")); diff != "" {
 		t.Errorf("older roots asked for (-want +got):\n%s", diff)
 	}
-	_, err := v.root(pinKeys(newKey(t, "ecdsa", ""))).Fetch(t.Context(), testGUN, nil)
+	_, err := v.root(pinKeys(newRootKey(t))).Fetch(t.Context(), testGUN, nil)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned, keys[3].canonical)
 }
 
@@ -217,7 +246,7 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 			old := v.roles["root"].keys[0]
 			if strings.HasPrefix(name, "under half") {
 				v.bump("root")
-				v.roles["root"].keys, v.roles["root"].threshold = append(v.roles["root"].keys, newKey(t, "ecdsa", "")), 2
+				v.roles["root"].keys, v.roles["root"].threshold = append(v.roles["root"].keys, newRootKey(t)), 2
 				v.publish()
 			}
 			r := v.root(v.config())
@@ -225,7 +254,7 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 			for _, role := range v.roles {
 				role.version++
 			}
-			v.roles["root"].keys, v.roles["root"].threshold = []*testKey{newKey(t, "ecdsa", "")}, 1
+			v.roles["root"].keys, v.roles["root"].threshold = []*testKey{newRootKey(t)}, 1
 			change(v, old)
 			v.publish()
 			if name == "a version left out" {
@@ -251,7 +280,7 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 func TestThreatListedRootKeyDidNotSign(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
-	thief := newKey(t, "ecdsa", "")
+	thief := newRootKey(t)
 	v.bump("root")
 	root := v.roles["root"]
 	root.keys, root.signers = append(root.keys, thief), []*testKey{thief}
@@ -296,7 +325,7 @@ func TestRootCertificateExpired(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "root.json", "certificate")
 
 	old := v.roles["root"].keys[0]
-	v.roles["root"].keys = []*testKey{newKey(t, "ecdsa-x509", testGUN)}
+	v.roles["root"].keys = []*testKey{newRootKey(t)}
 	v.roles["root"].signers = []*testKey{old, v.roles["root"].keys[0]}
 	v.bump("root", "snapshot", "timestamp")
 	v.publish()
@@ -306,7 +335,7 @@ func TestRootCertificateExpired(t *testing.T) {
 
 // A certificate signed with SHA-1 vouches for nothing. Nothing makes one any more, so the rule is asked directly.
 func TestRootCertificateWithSHA1(t *testing.T) {
-	k := newKey(t, "ecdsa-x509", testGUN)
+	k := newRootKey(t)
 	parsed, err := parseKey(k.keyType, k.public)
 	if err != nil {
 		t.Fatal(err)

@@ -291,6 +291,24 @@ func TestThreatPathTraversal(t *testing.T) {
 	}
 }
 
+// A target whose name no tag can have is no statement: one with an empty tag would be about the digest under any tag.
+func TestThreatTargetWithoutAName(t *testing.T) {
+	for _, name := range []string{"", " ", "v1 ", "v1\\n", ".v1", "-v1", "a/b", "v1@sha256", "v:1", "é", strings.Repeat("a", 129)} {
+		t.Run(name, func(t *testing.T) {
+			v := newVirtual(t)
+			v.roles["targets/qa"].targets = m{name: entry("two"), strings.Repeat("a", 128): entry("three"), "_V.1-x": entry("three")}
+			v.publish()
+			ev := mustFetch(t, v.root(v.config()), nil)
+			if got := ev.Digest(digestOf("two")); len(got) != 0 || len(ev.Tag(name)) != 0 {
+				t.Errorf("statements by a target without a name: %v", got)
+			}
+			if got := len(ev.Digest(digestOf("three"))); got != 2 {
+				t.Errorf("%d statements by the targets beside it, want 2", got)
+			}
+		})
+	}
+}
+
 func TestThreatSignaturesInTheHundreds(t *testing.T) {
 	faultWith(t, func(v *virtual) {
 		r := v.roles["targets"]
