@@ -10,8 +10,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// forever stands for the expiry of what never expires.
-func forever() time.Time { return time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC) }
 
 // earliest returns the earlier of two times.
 func earliest(a, b time.Time) time.Time {
