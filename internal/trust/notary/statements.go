@@ -10,7 +10,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-
 // earliest returns the earlier of two times.
 func earliest(a, b time.Time) time.Time {
 	if b.Before(a) {
