@@ -75,25 +75,48 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	before := p.DeepCopy()
 	p.Status.ObservedGeneration = p.Generation
 	p.Status.Roles = compiled.Roles()
-	meta.SetStatusCondition(&p.Status.Conditions, r.ready(p, invalid))
+	ready, err := r.ready(ctx, p, invalid)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	meta.SetStatusCondition(&p.Status.Conditions, ready)
 	return ctrl.Result{}, r.Status.write(ctx, before, p, before.Status.Conditions, p.Status.Conditions)
 }
 
 // ready says whether the policy is in force, and if not what follows from that.
-func (r *ImagePolicyReconciler) ready(p *v1alpha1.ImagePolicy, invalid error) metav1.Condition {
+func (r *ImagePolicyReconciler) ready(ctx context.Context, p *v1alpha1.ImagePolicy, invalid error) (metav1.Condition, error) {
 	follows := "; until this is mended every image that the policy covers is denied"
 	if p.Spec.Mode == v1alpha1.ModeWarn || p.Spec.Mode == v1alpha1.ModeAudit {
 		follows = fmt.Sprintf("; until this is mended every image that the policy covers fails it, which in mode %s denies nothing", p.Spec.Mode)
 	}
 	if invalid != nil {
-		return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInvalidSpec, invalid.Error()+follows, false)
+		return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInvalidSpec, fmt.Sprint(invalid, follows), false), nil
 	}
-	snapshot := r.Store.Load()
 	for _, name := range p.Spec.TrustRoots {
-		if err := snapshot.Usable(string(name)); err != nil {
-			fault := trust.AsFault(err, v1alpha1.ReasonTrustRootNotReady)
-			return condition(p, v1alpha1.ConditionReady, fault.Reason, fault.Error()+follows, false)
+		fault, err := r.unusable(ctx, string(name))
+		if err != nil {
+			return metav1.Condition{}, err
+		}
+		if fault != nil {
+			return condition(p, v1alpha1.ConditionReady, fault.Reason, fault.Error()+follows, false), nil
 		}
 	}
-	return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInForce, "the policy is in force", true)
+	return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInForce, "the policy is in force", true), nil
+}
+
+// unusable says why a trust root cannot be used, nil where it can. A deletion may be heard of here before the store has
+// it, and nothing wakes the policy once more when the store has: so what is gone from the API server counts as gone. In all
+// other cases the trust root's status is written after the store, and wakes the policy.
+func (r *ImagePolicyReconciler) unusable(ctx context.Context, name string) (*trust.Fault, error) {
+	err := r.Client.Get(ctx, client.ObjectKey{Name: name}, &v1alpha1.TrustRoot{})
+	if apierrors.IsNotFound(err) {
+		return trust.NewFault(v1alpha1.ReasonTrustRootNotFound, "TrustRoot %q does not exist", name), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading TrustRoot %s: %w", name, err)
+	}
+	if err := r.Store.Load().Usable(name); err != nil {
+		return trust.AsFault(err, v1alpha1.ReasonTrustRootNotReady), nil
+	}
+	return nil, nil
 }

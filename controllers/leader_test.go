@@ -100,15 +100,26 @@ func TestReplicas(t *testing.T) {
 		}
 	})
 	t.Run("not ready, by mode", func(t *testing.T) {
-		r := &ImagePolicyReconciler{Store: store.New(policy.UncoveredAllow)}
+		r := &ImagePolicyReconciler{Client: c, Store: store.New(policy.UncoveredAllow)}
 		for mode, want := range map[v1alpha1.PolicyMode]string{
 			v1alpha1.ModeEnforce: "is denied", "": "is denied", v1alpha1.ModeWarn: "in mode Warn denies nothing", v1alpha1.ModeAudit: "in mode Audit denies nothing",
 		} {
 			other := p.DeepCopy()
 			other.Spec.Mode = mode
-			if got := r.ready(other, nil); got.Reason != v1alpha1.ReasonTrustRootNotFound || !strings.Contains(got.Message, want) {
-				t.Errorf("mode %q: %s, %q; want it to say %q", mode, got.Reason, got.Message, want)
+			got, err := r.ready(t.Context(), other, nil)
+			if err != nil || got.Reason != v1alpha1.ReasonTrustRootNotFound || !strings.Contains(got.Message, want) {
+				t.Errorf("mode %q: %s, %q, %v; want it to say %q", mode, got.Reason, got.Message, err, want)
 			}
+		}
+	})
+	t.Run("trust root deleted and the store not told yet", func(t *testing.T) {
+		late := store.New(policy.UncoveredAllow)
+		late.PutRoot("ghost", *decisions.Load().Root("acme"))
+		other := p.DeepCopy()
+		other.Spec.TrustRoots = []v1alpha1.ObjectName{"ghost"}
+		got, err := (&ImagePolicyReconciler{Client: c, Store: late}).ready(t.Context(), other, nil)
+		if err != nil || got.Status != metav1.ConditionFalse || got.Reason != v1alpha1.ReasonTrustRootNotFound {
+			t.Errorf("condition %s, %s, %v; want the trust root not found", got.Status, got.Reason, err)
 		}
 	})
 

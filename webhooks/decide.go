@@ -29,8 +29,7 @@ type decisions map[string]policy.Decision
 
 // decide decides on each distinct image, all from one snapshot. Where evidence is not loaded it is fetched and all is
 // decided anew, and before a denial stands the evidence that it rests on is brought up to date, both within the deadline;
-// where that fails the denial is no verdict.
-// An error says that nothing could be decided.
+// where that fails the denial is no verdict. An error says that nothing could be decided.
 func (g *Gate) decide(ctx context.Context, namespace string, images []workload.Image) (decisions, error) {
 	if len(images) == 0 {
 		return nil, nil
@@ -80,7 +79,7 @@ func (ds decisions) doubt(failed map[source]error) {
 		for _, root := range d.Consulted {
 			if err := failed[source{root, d.Image.Repository()}]; err != nil {
 				d.Verdict = policy.CouldNotCheck
-				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %s", root, bounded([]string{err.Error()}, maxLine)[0])
+				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %v", root, err)
 			}
 		}
 		ds[image] = d

@@ -34,9 +34,12 @@ func (b *bed) testTrustRootMissing(t *testing.T) {
 		}
 		return fmt.Errorf("none of %d events is about it", len(events.Items))
 	})
-	b.create(t, b.trustRoot("not-there"))
+	root := b.trustRoot("not-there")
+	b.create(t, root)
 	b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusForbidden, `role "ci" has not signed`)
+	must(t, b.Delete(t.Context(), root))
+	b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionFalse, v1alpha1.ReasonTrustRootNotFound)
 }
 
 func (b *bed) testTrustRootBroken(t *testing.T) {
