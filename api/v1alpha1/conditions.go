@@ -7,6 +7,9 @@ const (
 	// ConditionFresh is on TrustRoot: the last refresh of every tracked repository succeeded. While it is False,
 	// decisions go on from the metadata held, until that expires.
 	ConditionFresh = "Fresh"
+	// ConditionCompliant is on ImagePolicy: every running workload that the policy covers meets it. It says nothing about what
+	// may start; the gate sees to that.
+	ConditionCompliant = "Compliant"
 )
 
 // Reasons of the Ready condition of an ImagePolicy.
@@ -67,3 +70,41 @@ const (
 	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind.
 	ReasonTooLarge = "TooLarge"
 )
+
+// Reasons of the Compliant condition of an ImagePolicy.
+const (
+	// ReasonAllSigned says that every running workload that the policy covers meets it.
+	ReasonAllSigned = "AllSigned"
+	// ReasonNothingRuns says that no running workload is covered.
+	ReasonNothingRuns = "NothingRuns"
+	// ReasonViolations says that running workloads violate the policy; status.violations lists the first of them.
+	ReasonViolations = "Violations"
+	// ReasonNotAllChecked says that no violation is known, and some of what runs could not be checked; the condition is Unknown.
+	ReasonNotAllChecked = "NotAllChecked"
+)
+
+// Reasons of a decision about one image under one policy: in metrics, events and reports. A decision that could not be made has
+// the reason of the fault instead.
+const (
+	// ReasonSigned says that every role which the policy requires has signed.
+	ReasonSigned = "Signed"
+	// ReasonAllowedUnsigned says that the policy requires nothing.
+	ReasonAllowedUnsigned = "AllowedUnsigned"
+	// ReasonNotSigned says that a role which the policy requires has not signed.
+	ReasonNotSigned = "NotSigned"
+	// ReasonAmbiguous says that two digests of the tag have every signature they need.
+	ReasonAmbiguous = "Ambiguous"
+	// ReasonDigestsDiffer says that each covering policy holds for some digest of the tag, and no digest does for all.
+	ReasonDigestsDiffer = "DigestsDiffer"
+	// ReasonNotLoaded says that the signatures of the repository are still to be fetched.
+	ReasonNotLoaded = "NotLoaded"
+	// ReasonNotCovered says that no policy covers the image.
+	ReasonNotCovered = "NotCovered"
+	// ReasonInvalidImage says that the image reference cannot be parsed.
+	ReasonInvalidImage = "InvalidImage"
+	// ReasonBreakGlass says that the image was admitted only because its namespace is labelled for break-glass.
+	ReasonBreakGlass = "BreakGlass"
+)
+
+// LabelBreakGlass on a Namespace, with a reason as its value, admits whatever policies would deny there, with a warning.
+const LabelBreakGlass = "countersign.dev/break-glass"

@@ -144,7 +144,8 @@ type ImagePolicyStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Conditions are Ready, with the reason where the policy denies its scope.
+	// Conditions are Ready, with the reason where the policy denies its scope, and Compliant, which says whether what
+	// already runs meets the policy.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -155,6 +156,94 @@ type ImagePolicyStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=8192
 	Roles string `json:"roles,omitempty"`
+
+	// Workloads counts the running workloads that the policy covers.
+	// +optional
+	Workloads *WorkloadCounts `json:"workloads,omitempty"`
+
+	// Violations are the first 20 of what runs in breach of the policy, by namespace, kind, name and image.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=20
+	Violations []Violation `json:"violations,omitempty"`
+
+	// BreakGlass are the first 20 namespaces in the policy's scope in which the gate stands open.
+	// +optional
+	// +listType=map
+	// +listMapKey=namespace
+	// +kubebuilder:validation:MaxItems=20
+	BreakGlass []BreakGlass `json:"breakGlass,omitempty"`
+}
+
+// WorkloadCounts counts running workloads. A workload is what the running Pods of one controller belong to, such as a
+// Deployment, or a Pod without a controller.
+type WorkloadCounts struct {
+	// Covered is how many run an image that the policy covers.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Covered int32 `json:"covered"`
+
+	// Violating is how many of them run an image that the policy does not allow.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Violating int32 `json:"violating"`
+
+	// Unchecked is how many of them could not be checked, and are not known to violate the policy.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Unchecked int32 `json:"unchecked,omitempty"`
+}
+
+// Violation is one image of one workload that runs in breach of the policy.
+type Violation struct {
+	// Namespace of the workload.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+
+	// Kind of the workload, such as Deployment.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind"`
+
+	// Name of the workload.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Image is the repository with the digest that runs, or the reference of the Pod where the kubelet reports none.
+	// +required
+	// +kubebuilder:validation:MaxLength=1024
+	Image string `json:"image"`
+
+	// Reason is the kind of violation, such as NotSigned.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason,omitempty"`
+
+	// MissingRoles are the roles that have not signed, "2 of 3" for a requirement with anyOf.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=128
+	MissingRoles []string `json:"missingRoles,omitempty"`
+
+	// Since is when the violation was first seen.
+	// +required
+	Since metav1.Time `json:"since"`
+}
+
+// BreakGlass is a namespace that is labelled so that the gate stands open in it.
+type BreakGlass struct {
+	// Namespace is its name.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace"`
+
+	// Reason is the value of the label.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Reason string `json:"reason"`
 }
 
 // ImagePolicy lets an image run only when every role that it names has signed it.
@@ -165,6 +254,8 @@ type ImagePolicyStatus struct {
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="Roles",type=string,JSONPath=`.status.roles`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Covered",type=integer,JSONPath=`.status.workloads.covered`
+// +kubebuilder:printcolumn:name="Violations",type=integer,JSONPath=`.status.workloads.violating`
 // +kubebuilder:printcolumn:name="TrustRoots",type=string,priority=1,JSONPath=`.spec.trustRoots`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`

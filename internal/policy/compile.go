@@ -191,13 +191,16 @@ func (p *Policy) Roles() string {
 	}
 	short := make([]string, 0, len(p.requirements))
 	for _, r := range p.requirements {
-		if r.anyOf {
-			short = append(short, fmt.Sprintf("%d of %d", r.need, len(r.roles)))
-			continue
-		}
-		short = append(short, r.roles[0])
+		short = append(short, r.short())
 	}
 	return strings.Join(short, ",")
+}
+
+func (r requirement) short() string {
+	if r.anyOf {
+		return fmt.Sprintf("%d of %d", r.need, len(r.roles))
+	}
+	return r.roles[0]
 }
 
 // fieldErrors is several errors about fields of one spec, on one line, for it goes into a condition and into denials.

@@ -88,4 +88,22 @@ type Decision struct {
 	// Consulted names the trust roots whose evidence a denial rests on, so that the caller can bring them up to date
 	// and ask once more. Sorted, without repetition; empty where Admitted.
 	Consulted []string
+	// Outcomes says how each covering policy was met, by name, whatever its mode. It is empty where none covers the image,
+	// and where the reference cannot be parsed.
+	Outcomes []Outcome
+}
+
+// Outcome is how one policy was met. Its zero value denies.
+type Outcome struct {
+	// Policy is the name of the ImagePolicy, and Mode its mode.
+	Policy string
+	Mode   v1alpha1.PolicyMode
+	// Verdict is Admitted where the policy is met: in mode Enforce for the digest that was decided, in the other modes for
+	// that or by itself. What a Denied or CouldNotCheck comes to, the mode says.
+	Verdict Verdict
+	// Reason is one of the reasons of decisions in api/v1alpha1.
+	Reason string
+	// Missing are the roles that have not signed, or in CouldNotCheck are not known to have, as columns write them: "qa", or
+	// "2 of 3" for a requirement with anyOf. Empty where Admitted, and where it is not a role that is missing.
+	Missing []string
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // enforce decides for the policies in mode Enforce, all of which must hold.
@@ -44,23 +45,125 @@ func (e *evaluation) advise(image string, covering []*Policy, d *Decision) {
 		if p.enforces() {
 			continue
 		}
-		alone := covering[i : i+1]
 		var c choice
-		if !on.blocked(p) {
-			if len(p.requirements) == 0 {
-				continue
-			}
-			if c = on.choose(alone); c.unique() {
-				continue
-			}
+		if d.Outcomes[i], c = on.alone(p); d.Outcomes[i].Verdict == Admitted {
+			continue
 		}
-		text := line(image, on.explain(alone, c)...)
+		text := line(image, on.explain(covering[i:i+1], c)...)
 		if p.mode == v1alpha1.ModeWarn {
 			d.Warnings = append(d.Warnings, text)
 		} else {
 			d.Audits = append(d.Audits, text)
 		}
 	}
+}
+
+// settle fills in how each policy in mode Enforce was met. A policy that holds by itself is met although another denies, unless
+// each holds for a digest of its own.
+func (e *evaluation) settle(covering []*Policy, d *Decision) {
+	denies, required := false, false
+	for i, p := range covering {
+		if !p.enforces() {
+			continue
+		}
+		o := &d.Outcomes[i]
+		if d.Verdict == Admitted {
+			*o = p.met()
+			continue
+		}
+		*o, _ = e.alone(p)
+		required = required || len(p.requirements) > 0
+		denies = denies || o.Verdict != Admitted
+	}
+	if d.Verdict == Admitted || denies || !required {
+		return
+	}
+	for i, p := range covering {
+		if p.enforces() && len(p.requirements) > 0 {
+			d.Outcomes[i].Verdict, d.Outcomes[i].Reason = d.Verdict, v1alpha1.ReasonDigestsDiffer
+		}
+	}
+}
+
+// alone judges one policy by itself, and says which digest it was met for.
+func (e *evaluation) alone(p *Policy) (Outcome, choice) {
+	o := Outcome{Policy: p.name, Mode: p.mode}
+	if e.blocked(p) {
+		o.Verdict, o.Reason = CouldNotCheck, e.whyBlocked(p)
+		return o, choice{}
+	}
+	if len(p.requirements) == 0 {
+		return p.met(), choice{}
+	}
+	policies := []*Policy{p}
+	c := e.choose(policies)
+	switch {
+	case c.unique():
+		return p.met(), c
+	case e.faulty(policies):
+		o.Verdict, o.Reason = CouldNotCheck, e.whyFaulty(p)
+	case c.rival != "":
+		o.Reason = v1alpha1.ReasonAmbiguous
+	default:
+		o.Reason = v1alpha1.ReasonNotSigned
+	}
+	if c.rival == "" {
+		o.Missing = e.missing(p)
+	}
+	return o, c
+}
+
+// met is the outcome of a policy that holds.
+func (p *Policy) met() Outcome {
+	o := Outcome{Policy: p.name, Mode: p.mode, Verdict: Admitted, Reason: v1alpha1.ReasonSigned}
+	if len(p.requirements) == 0 {
+		o.Reason = v1alpha1.ReasonAllowedUnsigned
+	}
+	return o
+}
+
+// missing lists the requirements that are not met, of the image's digest, or of that digest of its tag which lacks the fewest.
+func (e *evaluation) missing(p *Policy) []string {
+	var fewest []string
+	for i, digest := range append(e.candidates(p), "") {
+		var missing []string
+		for _, r := range p.requirements {
+			if e.count(p, r, digest) < r.need {
+				missing = append(missing, r.short())
+			}
+		}
+		if i == 0 || len(missing) < len(fewest) {
+			fewest = missing
+		}
+	}
+	return fewest
+}
+
+// whyBlocked is the reason for which the policy cannot be evaluated.
+func (e *evaluation) whyBlocked(p *Policy) string {
+	if p.invalid != nil {
+		return v1alpha1.ReasonInvalidSpec
+	}
+	for _, root := range p.roots {
+		switch s := e.source(root); {
+		case s == nil:
+		case s.unusable != nil:
+			return trust.AsFault(s.unusable, v1alpha1.ReasonTrustRootNotReady).Reason
+		case s.unloaded:
+			return v1alpha1.ReasonNotLoaded
+		}
+	}
+	return v1alpha1.ReasonTrustRootNotReady
+}
+
+// whyFaulty is the reason of the first trust root that could not be checked.
+func (e *evaluation) whyFaulty(p *Policy) string {
+	for _, root := range p.roots {
+		if s := e.source(root); s != nil && s.fault != nil {
+			return trust.AsFault(s.fault, v1alpha1.ReasonUnexpectedAnswer).Reason
+		}
+	}
+	return v1alpha1.ReasonUnexpectedAnswer
 }
 
 // blocked reports whether the policy cannot be evaluated: it cannot be read, or one of its trust roots is not there

@@ -41,6 +41,28 @@ func (s *Set) covering(image imageref.Ref, namespace labels.Set, into []*Policy)
 	return into
 }
 
+// Consults returns the trust roots that an image is checked against in a namespace, sorted and without repetition.
+func (s *Set) Consults(image imageref.Ref, namespace labels.Set) []string {
+	var roots []string
+	for _, p := range s.covering(image, namespace, nil) {
+		if p.invalid == nil && len(p.requirements) > 0 {
+			roots = append(roots, p.roots...)
+		}
+	}
+	slices.Sort(roots)
+	return slices.Compact(roots)
+}
+
+// Selects reports whether the policy of a name holds in a namespace of the given labels.
+func (s *Set) Selects(policy string, namespace labels.Set) bool {
+	for _, p := range s.policies {
+		if p.name == policy {
+			return p.selector.Matches(namespace)
+		}
+	}
+	return false
+}
+
 // Decide answers whether an image may run in a namespace. It asks roots, from memory, about the trust roots of the
 // policies that cover the image and about no others. Its time and its allocations do not depend on the number of policies
 // that do not cover the image; text is made only for what is not admitted, or is warned of.
@@ -64,6 +86,8 @@ func (s *Set) Decide(req Request, roots Roots) Decision {
 		}
 	}
 	d := e.enforce(req.Image, enforcing)
+	d.Outcomes = make([]Outcome, len(covering))
+	e.settle(covering, &d)
 	if len(enforcing) < len(covering) {
 		e.advise(req.Image, covering, &d)
 	}

@@ -44,7 +44,8 @@ type bed struct {
 	images  int
 }
 
-func newBed(t *testing.T) *bed {
+// newBed starts the servers, and the manager with further flags.
+func newBed(t *testing.T, args ...string) *bed {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
 	b := &bed{
@@ -57,7 +58,7 @@ func newBed(t *testing.T) *bed {
 	c, err := client.New(b.kube.Config, client.Options{Scheme: scheme})
 	must(t, err)
 	b.Client = c
-	b.manager = testenv.RunManager(t, b.kube)
+	b.manager = testenv.RunManager(t, b.kube, args...)
 	b.signer = testenv.RunClient(t, b.notary)
 	for name, env := range map[string]string{production: "production", "sandbox": "test"} {
 		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"env": env}}})
