@@ -105,6 +105,3 @@ const (
 	// ReasonBreakGlass says that the image was admitted only because its namespace is labelled for break-glass.
 	ReasonBreakGlass = "BreakGlass"
 )
-
-// LabelBreakGlass on a Namespace, with a reason as its value, admits whatever policies would deny there, with a warning.
-const LabelBreakGlass = "countersign.dev/break-glass"

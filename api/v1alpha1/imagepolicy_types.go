@@ -233,6 +233,9 @@ type Violation struct {
 	Since metav1.Time `json:"since"`
 }
 
+// LabelBreakGlass on a Namespace, with a reason as its value, admits whatever policies would deny there, with a warning.
+const LabelBreakGlass = "countersign.dev/break-glass"
+
 // BreakGlass is a namespace that is labelled so that the gate stands open in it.
 type BreakGlass struct {
 	// Namespace is its name.
