@@ -34,7 +34,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/workload"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -82,7 +81,7 @@ func run(ctx context.Context, o options.Options) error {
 	}
 	gate := &webhooks.Gate{
 		Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient(), LiveNamespaces: mgr.GetAPIReader(),
-		Kinds: workload.Builtin(), Clock: clock.RealClock{},
+		Kinds: o.Kinds, Clock: clock.RealClock{},
 	}
 	gate.Register(mgr.GetWebhookServer().Register)
 	if err := addReadiness(mgr, decisions); err != nil {
@@ -174,7 +173,7 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serv
 		(&controllers.TrustRootReconciler{Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Builder: builder, Changes: changes}).SetupWithManager(ctx, mgr),
 		(&controllers.WebhookConfigurationReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
-			Exempt: o.Exempt(), Rules: webhooks.Rules(workload.Builtin()), MatchConditions: webhooks.MatchConditions(),
+			Exempt: o.Exempt(), Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
 			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath,
 		}).SetupWithManager(mgr),
 	)

@@ -37,7 +37,7 @@ func TestThreatEveryKindIsGated(t *testing.T) {
 	}
 	for _, pin := range []v1alpha1.PinDigests{v1alpha1.PinPods, v1alpha1.PinAll, v1alpha1.PinNone} {
 		b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = pin }))
-		for _, k := range workload.Builtin() {
+		for _, k := range kinds(t) {
 			for name, c := range cases {
 				for _, old := range []any{nil, object(k.Name, elsewhere)} {
 					t.Run(fmt.Sprintf("%s/%s/%s/update=%t", pin, k.Name, name, old != nil), func(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -148,6 +149,16 @@ func requireBoth(change func(*v1alpha1.ImagePolicySpec)) v1alpha1.ImagePolicySpe
 	return spec
 }
 
+// kinds are the builtin ones and one of those that an administrator names.
+func kinds(t testing.TB) workload.Kinds {
+	t.Helper()
+	all, err := workload.Builtin().With([]string{"rollouts.v1alpha1.argoproj.io=spec.template"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	t.Helper()
 	b := &bench{root: &root{}, clock: clocktesting.NewFakeClock(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))}
@@ -168,7 +179,7 @@ func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	known := namespaces{labels: map[string]map[string]string{"shop": {"env": "production"}, "lab": {"env": "lab"}}}
 	b.Gate = &Gate{
 		Store: s, Tracker: store.NewTracker(s, b.clock, func(string) {}),
-		Namespaces: known, LiveNamespaces: namespaces{}, Kinds: workload.Builtin(), Clock: b.clock, Deadline: time.Minute,
+		Namespaces: known, LiveNamespaces: namespaces{}, Kinds: kinds(t), Clock: b.clock, Deadline: time.Minute,
 	}
 	mux := http.NewServeMux()
 	b.Register(mux.Handle)
@@ -184,7 +195,10 @@ type request struct {
 
 // resources are by kind, apart from the table under test.
 func resource(kind string) metav1.GroupVersionResource {
-	group := map[string]string{"Deployment": "apps", "ReplicaSet": "apps", "StatefulSet": "apps", "DaemonSet": "apps", "Job": "batch", "CronJob": "batch"}[kind]
+	if name, group, ok := strings.Cut(kind, "."); ok {
+		return metav1.GroupVersionResource{Group: group, Version: "v1alpha1", Resource: name}
+	}
+	group := map[string]string{"DeploymentConfig": "apps.openshift.io", "Deployment": "apps", "ReplicaSet": "apps", "StatefulSet": "apps", "DaemonSet": "apps", "Job": "batch", "CronJob": "batch"}[kind]
 	return metav1.GroupVersionResource{Group: group, Version: "v1", Resource: strings.ToLower(kind) + "s"}
 }
 
@@ -283,6 +297,8 @@ func object(kind string, images ...string) client.Object {
 		return &corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template}}
 	case "PodTemplate":
 		return &corev1.PodTemplate{ObjectMeta: meta, Template: template}
+	case "DeploymentConfig", "rollouts.argoproj.io": // kinds without a Go type here
+		return custom(map[string]any{"template": encodable(template)})
 	case "Deployment":
 		return &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Template: template}}
 	case "ReplicaSet":
@@ -297,6 +313,25 @@ func object(kind string, images ...string) client.Object {
 		return &batchv1.CronJob{ObjectMeta: meta, Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template}}}}
 	}
 	panic("no kind " + kind)
+}
+
+// custom returns an object with a spec, of a kind without a Go type.
+func custom(spec any) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "example.com/v1", "kind": "Custom", "metadata": map[string]any{"name": "acme", "namespace": "shop"}, "spec": spec,
+	}}
+}
+
+// encodable returns a value as its JSON decodes.
+func encodable(v any) (decoded any) {
+	raw, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(raw, &decoded)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return decoded
 }
 
 // wantDenied checks the class of a denial, and what its message contains.

@@ -32,6 +32,9 @@ func (g *Gate) read(req admission.Request) (review, error) {
 	}
 	object, err := kind.Read(req.Object.Raw)
 	if err != nil {
+		if kind.Template != "" {
+			err = fmt.Errorf("%w; the pod template is looked for at %s, where the manager's --workload-kinds has it", err, kind.Template)
+		}
 		return review{}, err
 	}
 	r := review{kind: kind, object: object, images: object.Images}

@@ -15,7 +15,7 @@ func Rules(kinds workload.Kinds) []admissionregistrationv1.RuleWithOperations {
 	add := func(k workload.Kind, resource string, operations ...admissionregistrationv1.OperationType) {
 		for i := range rules {
 			r := &rules[i]
-			if r.APIGroups[0] == k.Group && slices.Equal(r.Operations, operations) {
+			if r.APIGroups[0] == k.Group && r.APIVersions[0] == k.Version && slices.Equal(r.Operations, operations) {
 				r.Resources = append(r.Resources, resource)
 				return
 			}
@@ -24,7 +24,7 @@ func Rules(kinds workload.Kinds) []admissionregistrationv1.RuleWithOperations {
 		rules = append(rules, admissionregistrationv1.RuleWithOperations{
 			Operations: operations,
 			Rule: admissionregistrationv1.Rule{
-				APIGroups: []string{k.Group}, APIVersions: []string{workload.Version}, Resources: []string{resource}, Scope: &scope,
+				APIGroups: []string{k.Group}, APIVersions: []string{k.Version}, Resources: []string{resource}, Scope: &scope,
 			},
 		})
 	}

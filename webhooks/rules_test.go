@@ -12,19 +12,31 @@ import (
 )
 
 func TestThreatRulesCoverEveryKind(t *testing.T) {
-	rule := func(group string, operations []ar.OperationType, resources ...string) ar.RuleWithOperations {
+	rule := func(group, version string, operations []ar.OperationType, resources ...string) ar.RuleWithOperations {
 		return ar.RuleWithOperations{Operations: operations, Rule: ar.Rule{
-			APIGroups: []string{group}, APIVersions: []string{"v1"}, Resources: resources, Scope: ptr.To(ar.NamespacedScope),
+			APIGroups: []string{group}, APIVersions: []string{version}, Resources: resources, Scope: ptr.To(ar.NamespacedScope),
 		}}
 	}
 	both := []ar.OperationType{ar.Create, ar.Update}
-	want := []ar.RuleWithOperations{
-		rule("", both, "pods", "replicationcontrollers", "podtemplates"),
-		rule("", []ar.OperationType{ar.Update}, "pods/ephemeralcontainers"),
-		rule("apps", both, "deployments", "replicasets", "statefulsets", "daemonsets"),
-		rule("batch", both, "jobs", "cronjobs"),
+	builtin := []ar.RuleWithOperations{
+		rule("", "v1", both, "pods", "replicationcontrollers", "podtemplates"),
+		rule("", "v1", []ar.OperationType{ar.Update}, "pods/ephemeralcontainers"),
+		rule("apps", "v1", both, "deployments", "replicasets", "statefulsets", "daemonsets"),
+		rule("batch", "v1", both, "jobs", "cronjobs"),
+		rule("apps.openshift.io", "v1", both, "deploymentconfigs"),
 	}
-	if diff := cmp.Diff(want, Rules(workload.Builtin())); diff != "" {
+	if diff := cmp.Diff(builtin, Rules(workload.Builtin())); diff != "" {
+		t.Error(diff)
+	}
+	// Two versions of one group are two rules: together they would say that each kind is served in both.
+	further, err := workload.Builtin().With([]string{
+		"rollouts.v1alpha1.argoproj.io=spec.template", "canaries.v1.argoproj.io=spec.template", "widgets.v1alpha1.argoproj.io=spec.pod",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := append(builtin, rule("argoproj.io", "v1alpha1", both, "rollouts", "widgets"), rule("argoproj.io", "v1", both, "canaries"))
+	if diff := cmp.Diff(want, Rules(further)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -32,7 +44,7 @@ func TestThreatRulesCoverEveryKind(t *testing.T) {
 // Whatever the rules let in, the handlers understand.
 func TestRulesAndHandlersAgree(t *testing.T) {
 	b := newBench(t)
-	for _, k := range workload.Builtin() {
+	for _, k := range kinds(t) {
 		_, got := b.admit(t, request{kind: k.Name, object: object(k.Name, signed), old: object(k.Name, elsewhere)})
 		wantAdmitted(t, got)
 		for _, s := range k.Subresources {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/workload"
 )
 
 // namespaceFile holds the namespace of a Pod's service account, inside the Pod.
@@ -38,12 +39,15 @@ type Options struct {
 	Uncovered policy.Uncovered
 	// ExemptNamespaces are exempt from admission, besides the ones that always are.
 	ExemptNamespaces []string
+	// Kinds are the kinds of workload that are checked: the builtin ones, and those that --workload-kinds names.
+	Kinds workload.Kinds
 }
 
 // Parse reads the arguments that follow the program's name. The error of a request for help is pflag.ErrHelp.
 func Parse(args []string) (Options, error) {
 	var o Options
 	var uncoveredImages string
+	var furtherKinds []string
 	f := pflag.NewFlagSet("countersign", pflag.ContinueOnError)
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; default: the cluster that the manager runs in, or $KUBECONFIG")
 	f.IntVar(&o.WebhookPort, "webhook-port", 9443, "port on which admission is served")
@@ -55,6 +59,7 @@ func Parse(args []string) (Options, error) {
 	f.StringVar(&o.Namespace, "namespace", "", "the operator's own namespace; default: where its Pod runs, else countersign-system")
 	f.StringVar(&uncoveredImages, "uncovered-images", "Allow", "what happens to an image that no policy covers: Allow, Warn or Deny")
 	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own")
+	f.StringSliceVar(&furtherKinds, "workload-kinds", nil, "further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, such as rollouts.v1alpha1.argoproj.io=spec.template")
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
 	}
@@ -74,7 +79,12 @@ func Parse(args []string) (Options, error) {
 	default:
 		return Options{}, fmt.Errorf("--uncovered-images=%s: must be Allow, Warn or Deny", uncoveredImages)
 	}
-	return o, o.validate()
+	kinds, err := workload.Builtin().With(furtherKinds)
+	if err != nil {
+		err = fmt.Errorf("--workload-kinds: %w", err)
+	}
+	o.Kinds = kinds
+	return o, errors.Join(o.validate(), err)
 }
 
 func (o Options) validate() error {

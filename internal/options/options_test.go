@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/workload"
 )
 
 func TestParse(t *testing.T) {
@@ -43,12 +44,39 @@ func TestParse(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", HealthProbeBindAddress: ":8081",
-				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0]}
+				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0], Kinds: workload.Builtin()}
 			c.want(&want)
-			if diff := cmp.Diff(want, got); diff != "" {
+			byName := cmp.Transformer("name", func(k workload.Kind) string { return k.Name })
+			if diff := cmp.Diff(want, got, byName); diff != "" {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// Each value is told what is wrong with it; all that are right are checked beside the builtin kinds.
+func TestWorkloadKinds(t *testing.T) {
+	const rollouts, services = "rollouts.v1alpha1.argoproj.io=spec.template", "services.v1.serving.knative.dev=spec.template"
+	for _, args := range [][]string{
+		{"--workload-kinds=" + rollouts + "," + services},
+		{"--workload-kinds", rollouts, "--workload-kinds=" + services},
+	} {
+		o, err := Parse(args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		further := o.Kinds[len(workload.Builtin()):]
+		if len(further) != 2 || further[0].Template != "spec.template" || further[0].Resource != "rollouts" || further[1].Resource != "services" {
+			t.Errorf("%q: got %+v", args, further)
+		}
+	}
+	_, err := Parse([]string{"--webhook-port=0", "--workload-kinds=" + rollouts + ",deployments.v1.apps=spec.template,widgets.v1.example.com=template"})
+	for _, want := range []string{
+		"--webhook-port=0", "--workload-kinds: ", `"deployments.v1.apps=spec.template": Deployment is checked in any case`, `"widgets.v1.example.com=template": the path "template" must begin with spec`,
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want it to say %s", err, want)
+		}
 	}
 }
 

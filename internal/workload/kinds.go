@@ -13,19 +13,20 @@ import (
 	"strings"
 )
 
-// Version is the API version of every kind.
-const Version = "v1"
-
 // Kind is a kind of workload: a Pod, or an object with a pod template.
 type Kind struct {
 	// Name is the kind as users write it, such as Deployment.
 	Name string
 	// Group is the API group, empty for the core group.
 	Group string
+	// Version is the API version that the object is read in. Requests in other versions are converted to it by the API server.
+	Version string
 	// Resource is the plural name in URLs.
 	Resource string
 	// Subresources are those whose updates can bring images in.
 	Subresources []string
+	// Template is the path of the pod template as an administrator gave it; empty for a builtin kind.
+	Template string
 
 	// podSpec is the path to the PodSpec within the object.
 	podSpec []string
@@ -36,8 +37,8 @@ type Kind struct {
 // Kinds are the kinds of workload that are checked.
 type Kinds []Kind
 
-// Builtin returns the kinds of Kubernetes itself. Everything that is made from the list of kinds, the rules of the
-// webhooks too, follows from here.
+// Builtin returns the kinds of Kubernetes itself, and OpenShift's one: a rule for a group that a cluster does not serve
+// harms nothing. Everything that is made from the list of kinds, the rules of the webhooks too, follows from here.
 func Builtin() Kinds {
 	return Kinds{
 		newKind("Pod", "", "pods", "spec", "ephemeralcontainers"),
@@ -49,13 +50,14 @@ func Builtin() Kinds {
 		newKind("DaemonSet", "apps", "daemonsets", "spec.template.spec"),
 		newKind("Job", "batch", "jobs", "spec.template.spec"),
 		newKind("CronJob", "batch", "cronjobs", "spec.jobTemplate.spec.template.spec"),
+		newKind("DeploymentConfig", "apps.openshift.io", "deploymentconfigs", "spec.template.spec"),
 	}
 }
 
 func newKind(name, group, resource, podSpec string, subresources ...string) Kind {
 	path := strings.Split(podSpec, ".")
 	return Kind{
-		Name: name, Group: group, Resource: resource, Subresources: subresources,
+		Name: name, Group: group, Version: "v1", Resource: resource, Subresources: subresources,
 		podSpec: path, document: documentType(path),
 	}
 }
@@ -63,7 +65,7 @@ func newKind(name, group, resource, podSpec string, subresources ...string) Kind
 // Find returns the kind behind a resource, or behind one of its subresources that can bring images in.
 func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error) {
 	for _, k := range ks {
-		if k.Group == group && version == Version && k.Resource == resource &&
+		if k.Group == group && k.Version == version && k.Resource == resource &&
 			(subresource == "" || slices.Contains(k.Subresources, subresource)) {
 			return k, nil
 		}

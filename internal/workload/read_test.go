@@ -45,6 +45,7 @@ func objects(spec corev1.PodSpec) map[string]any {
 		"CronJob": &batchv1.CronJob{ObjectMeta: meta, Spec: batchv1.CronJobSpec{
 			JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template}},
 		}},
+		"DeploymentConfig": map[string]any{"metadata": meta, "spec": map[string]any{"template": template}},
 	}
 }
 
@@ -243,7 +244,7 @@ func TestThousandContainers(t *testing.T) {
 
 func TestFind(t *testing.T) {
 	for _, k := range Builtin() {
-		got, err := Builtin().Find(k.Group, Version, k.Resource, "")
+		got, err := Builtin().Find(k.Group, "v1", k.Resource, "")
 		if err != nil || got.Name != k.Name {
 			t.Errorf("%s: found %q, %v", k.Name, got.Name, err)
 		}

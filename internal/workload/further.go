@@ -1,0 +1,105 @@
+package workload
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+const (
+	// maxFurther bounds the further kinds of a manager.
+	maxFurther = 64
+	// maxSegments bounds the path of a pod template. Each is one more level of every object that is decoded.
+	maxSegments = 16
+	// maxSegment bounds one segment, in bytes.
+	maxSegment = 63
+)
+
+const furtherExample = "such as rollouts.v1alpha1.argoproj.io=spec.template"
+
+// ParseKind reads a further kind, RESOURCE.VERSION.GROUP=PATH: the resource as kubectl takes it in full, and the dotted path of the pod
+// template, whose field spec is then the PodSpec. The path begins with spec, because an update that leaves the spec as it
+// is asks nobody. The error says what is wrong, and gives an example.
+func ParseKind(s string) (Kind, error) {
+	name, path, ok := strings.Cut(s, "=")
+	parts := strings.SplitN(name, ".", 3)
+	if !ok || len(parts) != 3 {
+		return Kind{}, fmt.Errorf("must be RESOURCE.VERSION.GROUP=PATH, %s", furtherExample)
+	}
+	resource, version, group := parts[0], parts[1], parts[2]
+	if problems := validation.IsDNS1035Label(resource); len(problems) > 0 {
+		return Kind{}, fmt.Errorf("%.64q is not the name of a resource, its lower-case plural without a subresource, %s", resource, furtherExample)
+	}
+	if !regexp.MustCompile(`^v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?$`).MatchString(version) {
+		return Kind{}, fmt.Errorf("%.64q between resource and group is not a version like v1 or v1alpha1, %s", version, furtherExample)
+	}
+	if problems := validation.IsDNS1123Subdomain(group); len(problems) > 0 {
+		return Kind{}, fmt.Errorf("%.64q is not the name of an API group, %s", group, furtherExample)
+	}
+	if err := checkPath(path); err != nil {
+		return Kind{}, err
+	}
+	k := newKind(resource+"."+group, group, resource, path+".spec")
+	k.Version, k.Template = version, path
+	return k, nil
+}
+
+// checkPath refuses a path that can lead nowhere, or past what is looked at.
+func checkPath(path string) error {
+	segments := strings.Split(path, ".")
+	if segments[0] != "spec" {
+		return fmt.Errorf("the path %.64q must begin with spec: an update that leaves the spec as it is asks nobody, so that a template elsewhere would not be checked", path)
+	}
+	if len(segments) > maxSegments {
+		return fmt.Errorf("the path has %d segments, at most %d can be read", len(segments), maxSegments)
+	}
+	field := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
+	for _, segment := range segments {
+		if len(segment) > maxSegment || !field.MatchString(segment) {
+			return fmt.Errorf("%.64q in the path is not the name of a field: at most %d letters, digits, - and _, the first a letter, and no lists, %s", segment, maxSegment, furtherExample)
+		}
+	}
+	return nil
+}
+
+// With returns the kinds and further ones, each in the form of ParseKind. It refuses a resource that is listed already, in
+// whatever version: the API server converts from one to the other, and the object would be read in two ways. The error
+// quotes the value that it is about.
+func (ks Kinds) With(values []string) (Kinds, error) {
+	if len(values) > maxFurther {
+		return nil, fmt.Errorf("%d further kinds, at most %d can be checked", len(values), maxFurther)
+	}
+	all, errs := append(Kinds{}, ks...), []error(nil)
+	for _, value := range values {
+		k, err := ParseKind(value)
+		if err == nil {
+			err = all.refuse(k)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%.256q: %w", value, err))
+			continue
+		}
+		all = append(all, k)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// refuse returns why a kind cannot be added.
+func (ks Kinds) refuse(added Kind) error {
+	for _, k := range ks {
+		switch {
+		case k.Group != added.Group || k.Resource != added.Resource:
+		case k.Template == "":
+			return fmt.Errorf("%s is checked in any case; leave it out", k.Name)
+		default:
+			return fmt.Errorf("%s is given twice; requests in its other versions are converted, give one", k.Name)
+		}
+	}
+	return nil
+}
