@@ -1,0 +1,74 @@
+package webhooks
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+)
+
+// breakGlassAnnotation is the key, below the name of the webhook, of the audit annotation on what only break-glass admitted.
+const breakGlassAnnotation = "break-glass"
+
+// maxNote bounds the note of an event, in bytes. The API server takes 1024.
+const maxNote = 1000
+
+// unlessBreakGlass answers with the denial, unless the namespace is labelled for break-glass. What is then let in is
+// warned of, logged, counted and recorded in an event. A dry run lets nothing in, so it leaves no count and no event.
+func (g *Gate) unlessBreakGlass(ctx context.Context, req admission.Request, r review, ruled ruling) admission.Response {
+	reason, hint := g.breakGlass(ctx, req.Namespace)
+	if reason == "" {
+		return ruled.deny(ctx, hint)
+	}
+	dryRun := ptr.Deref(req.DryRun, false)
+	logf.FromContext(ctx).Info("Admitted by break-glass what would be denied",
+		"reason", reason, "dryRun", dryRun, "denial", ruled.denial(maxMessage))
+	if !dryRun {
+		g.Metrics.BreakGlass(req.Namespace)
+		g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, "Admit", "%s",
+			cut(fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)), maxNote))
+	}
+	first := fmt.Sprintf("break-glass is on in namespace %q (%s): admitted what would be denied", req.Namespace, reason)
+	ruled.warnings = append(ruled.denials, ruled.warnings...)
+	resp := ruled.admit(ctx, maxWarnings-len(first)-len("\n"))
+	resp.Warnings = append([]string{first}, resp.Warnings...)
+	resp.AuditAnnotations[breakGlassAnnotation] = "reason " + reason + "\n" + ruled.denial(maxMessage)
+	return resp
+}
+
+// breakGlass returns the reason for which break-glass is on in a namespace, empty where it is not, and then a hint where the
+// user needs one. The label is looked for in the cache first, so that denials cost the API server nothing, and then read
+// live: a cache that lags behind must not keep open what was shut.
+func (g *Gate) breakGlass(ctx context.Context, namespace string) (reason, hint string) {
+	ctx, cancel := context.WithTimeout(ctx, confirmDeadline)
+	defer cancel()
+	cached, err := g.namespaceLabels(ctx, namespace)
+	if err != nil {
+		return "", "" // and the denial says why
+	}
+	if _, labelled := cached[v1alpha1.LabelBreakGlass]; !labelled {
+		return "", ""
+	}
+	var live corev1.Namespace
+	if err := g.LiveNamespaces.Get(ctx, types.NamespacedName{Name: namespace}, &live); err != nil {
+		return "", cut(fmt.Sprintf("break-glass could not be confirmed: reading namespace %q: %v; try again", namespace, err), maxLine)
+	}
+	reason, labelled := live.Labels[v1alpha1.LabelBreakGlass]
+	if labelled && reason == "" {
+		hint = fmt.Sprintf("break-glass is not on: label %s of namespace %q needs a reason as its value", v1alpha1.LabelBreakGlass, namespace)
+	}
+	return reason, hint
+}
+
+// regarding refers to the workload of a request. It may have no UID yet.
+func regarding(req admission.Request, r review) *corev1.ObjectReference {
+	version := schema.GroupVersion{Group: req.Kind.Group, Version: req.Kind.Version}
+	return &corev1.ObjectReference{APIVersion: version.String(), Kind: req.Kind.Kind, Namespace: req.Namespace, Name: r.name(req)}
+}
