@@ -17,7 +17,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
-	"github.com/countersign-dev/countersign/internal/workload"
 )
 
 // Every kind, created and updated, with an image that is signed, signed by one role alone, or not at all; pinned where
