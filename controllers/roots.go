@@ -76,6 +76,14 @@ func credentials(ref *v1alpha1.SecretReference) (username, password v1alpha1.Key
 		v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.BasicAuthPasswordKey}
 }
 
+// format names what a TrustRoot verifies.
+func format(spec *v1alpha1.TrustRootSpec) string {
+	if spec.Notary != nil {
+		return "Notary"
+	}
+	return ""
+}
+
 // gather reads what the TrustRoot refers to. What is missing is a *trust.Fault, anything else an error of the API
 // server.
 func (b RootBuilder) gather(ctx context.Context, tr *v1alpha1.TrustRoot) (keyMaterial, error) {

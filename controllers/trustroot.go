@@ -134,7 +134,7 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 	if !wrong {
 		root = r.Builder.build(tr, material)
 	}
-	root.Version = v
+	root.Version, root.Format = v, format(&tr.Spec)
 	r.Store.PutRoot(tr.Name, root)
 	r.Tracker.Reset(tr.Name, interval(tr))
 	ctrl.LoggerFrom(ctx).Info("Published a trust root", "generation", tr.Generation, "ready", root.Fault == nil)
@@ -148,7 +148,7 @@ func interval(tr *v1alpha1.TrustRoot) time.Duration {
 // statusOf computes the whole status from what was built and what the tracker knows.
 func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alpha1.TrustRootStatus {
 	s := *tr.Status.DeepCopy()
-	s.ObservedGeneration, s.Format, s.RootFingerprints = tr.Generation, "Notary", root.Fingerprints
+	s.ObservedGeneration, s.Format, s.RootFingerprints = tr.Generation, root.Format, root.Fingerprints
 	if fault := root.Fault; fault != nil {
 		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, fault.Reason, fault.Error(), false))
 	} else {

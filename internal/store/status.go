@@ -21,8 +21,14 @@ type Status struct {
 	// Expires is the earliest expiry of evidence in use, and ExpiresFirst the repository and file that it is of.
 	Expires      time.Time
 	ExpiresFirst string
+	// Expiries are the earliest expiries of evidence in use, by the file that ends it.
+	Expiries map[string]time.Time
 	// Succeeded is when a fetch last succeeded.
 	Succeeded time.Time
+	// Oldest is when the evidence in use that is the longest without a fetch that succeeded had its last.
+	Oldest time.Time
+	// Interval is how often a repository is refreshed.
+	Interval time.Duration
 }
 
 // RepositoryFault is the last fault of one repository.
@@ -33,8 +39,12 @@ type RepositoryFault struct {
 
 // Status returns the state of a trust root's repositories.
 func (t *Tracker) Status(root string) Status {
-	var s Status
+	s := Status{Expiries: map[string]time.Time{}}
+	evidence := t.store.Load().evidence
 	t.mu.Lock()
+	if p := t.roots[root]; p != nil {
+		s.Interval = p.interval
+	}
 	for k, e := range t.tracked {
 		if k.Root != root {
 			continue
@@ -47,6 +57,9 @@ func (t *Tracker) Status(root string) Status {
 		if e.succeeded.After(s.Succeeded) {
 			s.Succeeded = e.succeeded
 		}
+		if signed(evidence[k]) && !e.succeeded.IsZero() && (s.Oldest.IsZero() || e.succeeded.Before(s.Oldest)) {
+			s.Oldest = e.succeeded
+		}
 		if e.fault != nil {
 			s.Failing++
 			s.Faults = append(s.Faults, RepositoryFault{Repository: k.Repository, Fault: e.fault})
@@ -54,7 +67,7 @@ func (t *Tracker) Status(root string) Status {
 	}
 	t.mu.Unlock()
 	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
-	for k, h := range t.store.Load().evidence {
+	for k, h := range evidence {
 		if k.Root != root || h.evidence == nil || h.fault != nil {
 			continue
 		}
@@ -62,6 +75,9 @@ func (t *Tracker) Status(root string) Status {
 		first := k.Repository + " " + file
 		if !at.IsZero() && (s.Expires.IsZero() || at.Before(s.Expires) || at.Equal(s.Expires) && first < s.ExpiresFirst) {
 			s.Expires, s.ExpiresFirst = at, first
+		}
+		if have := s.Expiries[file]; !at.IsZero() && (have.IsZero() || at.Before(have)) {
+			s.Expiries[file] = at
 		}
 	}
 	return s

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -22,6 +23,9 @@ import (
 
 // Store publishes snapshots. Make it with New; it is safe for concurrent use.
 type Store struct {
+	// Observer, where set before the first use, is told of every verification.
+	Observer Observer
+
 	current atomic.Pointer[Snapshot]
 	writing sync.Mutex // held by whoever computes the next snapshot; readers never wait
 }
@@ -78,7 +82,7 @@ func (s *Store) PutRoot(name string, r Root) {
 	if r.Root != nil {
 		for k, h := range s.Load().evidence {
 			if k.Root == name && h.evidence != nil {
-				rechecked[h] = recheck(r.Root, k.Repository, h)
+				rechecked[h] = s.recheck(k, &r, h)
 			}
 		}
 	}
@@ -93,7 +97,7 @@ func (s *Store) PutRoot(name string, r Root) {
 				continue
 			}
 			if rechecked[h] == nil {
-				rechecked[h] = recheck(r.Root, k.Repository, h)
+				rechecked[h] = s.recheck(k, &r, h)
 			}
 			evidence[k] = rechecked[h]
 		}
@@ -108,12 +112,15 @@ func (s *Store) PutRoot(name string, r Root) {
 	})
 }
 
-func recheck(root trust.Root, repository string, h *held) *held {
-	evidence, err := root.Recheck(repository, h.evidence)
+func (s *Store) recheck(k Key, r *Root, h *held) *held {
+	began := time.Now()
+	evidence, err := r.Root.Recheck(k.Repository, h.evidence)
+	next := &held{evidence: evidence}
 	if err != nil {
-		return &held{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
+		next = &held{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
 	}
-	return &held{evidence: evidence}
+	s.observe(k.Root, r.Format, StageRecheck, began, next, next.fault)
+	return next
 }
 
 // DropRoot removes a trust root and everything that was verified under it.
@@ -178,6 +185,8 @@ type Root struct {
 	Fault *trust.Fault
 	// Version tells one publication from another, so that a controller need not publish what is in force already.
 	Version string
+	// Format is what the trust root verifies, as its status names it: "Notary".
+	Format string
 	// Fingerprints are what the root of trust is pinned to, for the status.
 	Fingerprints []string
 	// Remap gives the signed name of a pulled repository; the longest prefix applies.

@@ -223,7 +223,12 @@ func (t *Tracker) fetch(ctx context.Context, k Key) error {
 			return err
 		}
 		root, old := snapshot.roots[k.Root].Root, snapshot.evidence[k]
+		began, stage := time.Now(), StageFirst
+		if old != nil && old.evidence != nil {
+			stage = StageRefresh
+		}
 		next, err := fetchOne(ctx, root, k.Repository, old)
+		t.store.observe(k.Root, snapshot.roots[k.Root].Format, stage, began, next, err)
 		if t.store.putEvidence(k, root, next) {
 			t.record(k, old, next, err)
 			if err != nil {
@@ -252,12 +257,14 @@ func (t *Tracker) probe(ctx context.Context, k Key) error {
 	if err := snapshot.Usable(k.Root); err != nil {
 		return err
 	}
+	began := time.Now()
 	err := probeOne(ctx, snapshot.roots[k.Root].Root)
-	if err == nil {
-		t.record(k, nil, nil, nil)
-		return nil
+	var fault *trust.Fault
+	if err != nil {
+		fault = trust.AsFault(err, v1alpha1.ReasonUnreachable)
 	}
-	t.record(k, nil, nil, trust.AsFault(err, v1alpha1.ReasonUnreachable))
+	t.store.observe(k.Root, snapshot.roots[k.Root].Format, StageProbe, began, nil, fault)
+	t.record(k, nil, nil, fault)
 	return err
 }
 
