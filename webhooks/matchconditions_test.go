@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
@@ -38,22 +39,34 @@ func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 		}
 		return object("Pod", append(images, last)...).(*corev1.Pod)
 	}
+	rollout := func(image string) runtime.Object {
+		return object("rollouts.argoproj.io", image).(*unstructured.Unstructured)
+	}
 	cases := map[string]struct {
 		object, old runtime.Object
 		calls       bool
 	}{
-		"create":                  {object("Pod", unsigned), nil, true},
-		"create without a spec":   {object("PodTemplate", unsigned), nil, true},
-		"label":                   {with(object("Pod", unsigned), label), object("Pod", unsigned), false},
-		"finalizer removed":       {object("Deployment", unsigned), with(object("Deployment", unsigned), finalizer), false},
-		"label and image":         {with(object("Pod", unsigned), label), object("Pod", pinned), true},
-		"image":                   {object("CronJob", unsigned), object("CronJob", pinned), true},
-		"scale":                   {scaled, object("Deployment", unsigned), true},
-		"ephemeral container":     {debugged, object("Pod", pinned), true},
-		"image of a pod template": {object("PodTemplate", unsigned), object("PodTemplate", pinned), true},
-		"the spec is gone":        {object("PodTemplate", unsigned), object("Pod", unsigned), true},
-		"large, the same":         {large(pinned), large(pinned), false},
-		"large, the last differs": {large(unsigned), large(pinned), true},
+		"create":                   {object("Pod", unsigned), nil, true},
+		"create without a spec":    {object("PodTemplate", unsigned), nil, true},
+		"label":                    {with(object("Pod", unsigned), label), object("Pod", unsigned), false},
+		"finalizer removed":        {object("Deployment", unsigned), with(object("Deployment", unsigned), finalizer), false},
+		"label and image":          {with(object("Pod", unsigned), label), object("Pod", pinned), true},
+		"image":                    {object("CronJob", unsigned), object("CronJob", pinned), true},
+		"scale":                    {scaled, object("Deployment", unsigned), true},
+		"ephemeral container":      {debugged, object("Pod", pinned), true},
+		"image of a pod template":  {object("PodTemplate", unsigned), object("PodTemplate", pinned), true},
+		"create of a further kind": {rollout(unsigned), nil, true},
+		"image of a further kind":  {rollout(unsigned), rollout(pinned), true},
+		"further kind, the same":   {rollout(unsigned), rollout(unsigned), false},
+		"a spec is added":          {rollout(unsigned), &unstructured.Unstructured{Object: map[string]any{"kind": "Rollout"}}, true},
+		"a spec of another type":   {rollout(unsigned), custom("spec"), true},
+		"a spec that was null":     {rollout(unsigned), custom(nil), true},
+		"a spec that was a list":   {rollout(unsigned), custom([]any{"spec"}), true},
+		"no spec, as before":       {custom(nil), custom(nil), false},
+		"a list as before":         {custom([]any{"spec"}), custom([]any{"spec"}), false},
+		"the spec is gone":         {object("PodTemplate", unsigned), object("Pod", unsigned), true},
+		"large, the same":          {large(pinned), large(pinned), false},
+		"large, the last differs":  {large(unsigned), large(pinned), true},
 	}
 	matcher := apiServerMatcher(t)
 	for name, c := range cases {

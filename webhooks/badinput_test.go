@@ -1,0 +1,167 @@
+package webhooks
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/countersign-dev/countersign/internal/workload"
+)
+
+// Images that no registry could serve are denied in every kind, in words that say what is wrong with them; mutation leaves
+// them alone.
+func TestThreatBadImagesAreDenied(t *testing.T) {
+	hex := strings.TrimPrefix(digestA, "sha256:")
+	cases := map[string]struct{ image, want string }{
+		"empty":                        {"", "the image reference is empty"},
+		"a blank":                      {" ", "cannot be read"},
+		"a blank at the end":           {signed + " ", "cannot be read"},
+		"a line break":                 {signed + "\n", "cannot be read"},
+		"a null byte":                  {repository + "\x00:signed", "cannot be read"},
+		"4 KiB":                        {repository + "/" + strings.Repeat("x", 4<<10), "longer than 1024 bytes"},
+		"4 KiB of path":                {"registry.example.com" + strings.Repeat("/acme", 800) + ":signed", "longer than 1024 bytes"},
+		"4 KiB of tag":                 {repository + ":" + strings.Repeat("1", 4<<10), "longer than 1024 bytes"},
+		"Unicode host":                 {"régistry.example.com/acme/app:signed", "cannot be read"},
+		"host with a look-alike":       {"registry.еxample.com/acme/app:signed", "cannot be read"},
+		"host with a full-width stop":  {"registry．example.com/acme/app:signed", "cannot be read"},
+		"Unicode path":                 {"registry.example.com/acmé/app:signed", "cannot be read"},
+		"Unicode tag":                  {repository + ":sıgned", "cannot be read"},
+		"no Unicode at all":            {repository + ":\xff", "cannot be read"},
+		"upper-case path":              {"registry.example.com/Acme/app:signed", "in lower case"},
+		"sha512":                       {repository + "@sha512:" + hex + hex, `"sha512" is not supported; use the sha256 digest`},
+		"sha512 with a tag":            {signed + "@sha512:" + hex + hex, `"sha512" is not supported; use the sha256 digest`},
+		"sha256 one short":             {repository + "@" + digestA[:len(digestA)-1], "64 lower-case hexadecimal digits"},
+		"sha256 one long":              {repository + "@" + digestA + "a", "64 lower-case hexadecimal digits"},
+		"sha256 of nothing":            {repository + "@sha256:", "64 lower-case hexadecimal digits"},
+		"sha256 in capitals":           {repository + "@sha256:" + strings.ToUpper(hex), "64 lower-case hexadecimal digits"},
+		"sha256 of what is no digit":   {repository + "@sha256:" + strings.Repeat("g", 64), "64 lower-case hexadecimal digits"},
+		"two digests":                  {repository + "@" + digestA + "@" + digestA, "64 lower-case hexadecimal digits"},
+		"the ID of an image on a node": {digestA, "this is an image ID"},
+		"a URL":                        {"https://registry.example.com/acme/app:signed", "cannot be read"},
+	}
+	b := newBench(t)
+	for name, c := range cases {
+		for _, k := range kinds(t) {
+			t.Run(name+"/"+k.Name, func(t *testing.T) {
+				r := request{kind: k.Name, object: object(k.Name, signed, c.image)}
+				if got := b.send(t, MutatePath, r.review(t)); !got.Allowed || strings.Contains(string(got.Patch), "containers/1") {
+					t.Errorf("mutation answered %+v", got)
+				}
+				_, got := b.admit(t, r)
+				wantDenied(t, got, 403, c.want)
+				if n := len(got.Result.Message); n > maxMessage {
+					t.Errorf("the message has %d bytes", n)
+				}
+			})
+		}
+	}
+}
+
+// A registry's host has no case, so capitals in it neither dodge the policy nor keep a signed image out.
+func TestThreatUpperCaseHostIsTheSameHost(t *testing.T) {
+	b := newBench(t)
+	for _, k := range kinds(t) {
+		upper := func(image string) string { return strings.Replace(image, "registry.example.com", "Registry.EXAMPLE.com", 1) }
+		_, got := b.admit(t, request{kind: k.Name, object: object(k.Name, upper(ciOnly))})
+		wantDenied(t, got, 403, `role "qa" has not signed`)
+		stored, got := b.admit(t, request{kind: k.Name, object: object(k.Name, upper(signed))})
+		wantAdmitted(t, got)
+		if k.IsPod() {
+			wantImage(t, stored, pinned)
+		} else {
+			wantImage(t, stored, upper(signed))
+		}
+	}
+}
+
+// Where a template is not what it should be, the denial names the field; for a kind that an administrator named, also the
+// flag that says where the template is.
+func TestThreatBadTemplatesAreDenied(t *testing.T) {
+	good := `{"containers":[{"name":"a","image":"` + pinned + `"}]}`
+	const flag = "looked for at spec.template, where the manager's --workload-kinds has it"
+	cases := map[string]struct {
+		spec string // what the object has as its spec; empty: no spec at all
+		want string
+	}{
+		"no spec":                {``, "spec: missing"},
+		"spec null":              {`null`, "spec: missing"},
+		"spec a string":          {`"spec"`, "spec"},
+		"spec a list":            {`[{"template":{"spec":` + good + `}}]`, "spec"},
+		"no template":            {`{"tmpl":{"spec":` + good + `}}`, "spec.template: missing"},
+		"template in other case": {`{"Template":{"spec":` + good + `}}`, "spec.template: missing"},
+		"template null":          {`{"template":null}`, "spec.template: missing"},
+		"template a string":      {`{"template":"` + pinned + `"}`, "spec.template"},
+		"template a number":      {`{"template":1e400}`, "spec.template"},
+		"template a boolean":     {`{"template":false}`, "spec.template"},
+		"template a list":        {`{"template":[{"spec":` + good + `}]}`, "spec.template"},
+		"template twice":         {`{"template":{"spec":` + good + `},"template":{"spec":` + good + `}}`, `duplicate field "spec.template"`},
+		"no Pod spec":            {`{"template":` + good + `}`, "spec.template.spec: missing"},
+		"Pod spec null":          {`{"template":{"spec":null}}`, "spec.template.spec: missing"},
+		"Pod spec a string":      {`{"template":{"spec":"x"}}`, "spec.template.spec"},
+		"Pod spec a list":        {`{"template":{"spec":[` + good + `]}}`, "spec.template.spec"},
+		"no containers":          {`{"template":{"spec":{}}}`, "spec.template.spec.containers: empty"},
+		"containers null":        {`{"template":{"spec":{"containers":null}}}`, "spec.template.spec.containers: empty"},
+		"containers empty":       {`{"template":{"spec":{"containers":[]}}}`, "spec.template.spec.containers: empty"},
+		"containers an object":   {`{"template":{"spec":{"containers":{"image":"` + pinned + `"}}}}`, "spec.template.spec.containers"},
+		"container null":         {`{"template":{"spec":{"containers":[null]}}}`, "spec.template.spec.containers[0]: null"},
+		"container a string":     {`{"template":{"spec":{"containers":["` + pinned + `"]}}}`, "spec.template.spec.containers"},
+		"image a number":         {`{"template":{"spec":{"containers":[{"image":7}]}}}`, "spec.template.spec.containers.image"},
+		"image a list":           {`{"template":{"spec":{"containers":[{"image":["` + pinned + `"]}]}}}`, "spec.template.spec.containers.image"},
+		"init containers":        {`{"template":{"spec":{"initContainers":"x","containers":[{"image":"` + pinned + `"}]}}}`, "spec.template.spec.initContainers"},
+		"volumes":                {`{"template":{"spec":{"volumes":[null],"containers":[{"image":"` + pinned + `"}]}}}`, "spec.template.spec.volumes[0]: null"},
+		"image volume":           {`{"template":{"spec":{"volumes":[{"image":"x"}],"containers":[{"image":"` + pinned + `"}]}}}`, "spec.template.spec.volumes.image"},
+	}
+	b := newBench(t)
+	for name, c := range cases {
+		for _, kind := range []string{"Deployment", "DeploymentConfig", "rollouts.argoproj.io"} {
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				raw := `{"metadata":{"name":"acme"}}`
+				if c.spec != "" {
+					raw = fmt.Sprintf(`{"metadata":{"name":"acme"},"spec":%s}`, c.spec)
+				}
+				for _, old := range []any{nil, object(kind, signed), raw} {
+					_, got := b.admit(t, request{kind: kind, object: raw, old: old})
+					wantDenied(t, got, 400, c.want)
+					if named := strings.Contains(got.Result.Message, flag); named != strings.Contains(kind, ".") {
+						t.Errorf("the message names the flag: %t\n%s", named, got.Result.Message)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A kind is read in the version that its path is for, and in no other.
+func TestThreatAnotherVersionOfAFurtherKindIsDenied(t *testing.T) {
+	b := newBench(t)
+	review := request{kind: "rollouts.argoproj.io", object: object("rollouts.argoproj.io", signed)}.review(t)
+	wantAdmitted(t, b.send(t, ValidatePath, review))
+	review.Request.Resource.Version = "v1"
+	wantDenied(t, b.send(t, ValidatePath, review), 400, `rollouts.argoproj.io in version "v1" is no kind of workload that can be checked`)
+	review.Request.Resource.Version, b.Kinds = "v1alpha1", workload.Builtin()
+	wantDenied(t, b.send(t, ValidatePath, review), 400, `rollouts.argoproj.io in version "v1alpha1" is no kind of workload that can be checked`)
+}
+
+// A bad image is found wherever it is.
+func TestThreatBadImagesInEveryList(t *testing.T) {
+	const bad = "régistry.example.com/acme/app"
+	b := newBench(t)
+	for name, change := range map[string]func(*corev1.PodSpec){
+		"init": func(s *corev1.PodSpec) { s.InitContainers = []corev1.Container{{Name: "x", Image: bad}} },
+		"ephemeral": func(s *corev1.PodSpec) {
+			s.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: bad}}}
+		},
+		"volume": func(s *corev1.PodSpec) {
+			s.Volumes = []corev1.Volume{{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: bad}}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := object("Pod", pinned).(*corev1.Pod)
+			change(&pod.Spec)
+			_, got := b.admit(t, request{kind: "Pod", object: pod})
+			wantDenied(t, got, 403, "cannot be read")
+		})
+	}
+}
