@@ -24,6 +24,8 @@ type Finding struct {
 	Mode   v1alpha1.PolicyMode
 	// Workload is what runs.
 	Workload Workload
+	// Controller is the direct controller of one of its Pods, or that Pod where it has none: for events, which need the UID.
+	Controller Reference
 	// Verdict is that of the worst of its images: Denied is a violation, CouldNotCheck is not known to be one.
 	Verdict policy.Verdict
 	// Images are those that are not Admitted, sorted by image, without repetition.

@@ -63,6 +63,26 @@ func (s *Set) Selects(policy string, namespace labels.Set) bool {
 	return false
 }
 
+// Names returns the names of all policies, sorted.
+func (s *Set) Names() []string {
+	names := make([]string, len(s.policies))
+	for i, p := range s.policies {
+		names[i] = p.name
+	}
+	return names
+}
+
+// HoldingIn returns the policies that hold in a namespace of the given labels, by name, whatever images they cover.
+func (s *Set) HoldingIn(namespace labels.Set) []*Policy {
+	var all []*Policy
+	for _, p := range s.policies {
+		if p.selector.Matches(namespace) {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
 // Decide answers whether an image may run in a namespace. It asks roots, from memory, about the trust roots of the
 // policies that cover the image and about no others. Its time and its allocations do not depend on the number of policies
 // that do not cover the image; text is made only for what is not admitted, or is warned of.
