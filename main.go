@@ -26,12 +26,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers"
 	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/webhooks"
@@ -74,6 +76,7 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
+	counted := metrics.New(ctrlmetrics.Registry)
 	decisions, changes := store.New(o.Uncovered), &controllers.Changes{}
 	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
 	if err := setupControllers(ctx, mgr, serving, decisions, tracker, changes, o); err != nil {
@@ -81,7 +84,7 @@ func run(ctx context.Context, o options.Options) error {
 	}
 	gate := &webhooks.Gate{
 		Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient(), LiveNamespaces: mgr.GetAPIReader(),
-		Kinds: o.Kinds, Clock: clock.RealClock{},
+		Kinds: o.Kinds, Clock: clock.RealClock{}, Events: mgr.GetEventRecorder("countersign"), Metrics: counted,
 	}
 	gate.Register(mgr.GetWebhookServer().Register)
 	if err := addReadiness(mgr, decisions); err != nil {
@@ -103,6 +106,7 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--kubeconfig: %w", err)
 	}
+	config.QPS = -1 // as in a cluster: the API server shares itself out, and a queue here would hold up admission
 	return config, nil
 }
 

@@ -143,7 +143,7 @@ func (r *WebhookConfigurationReconciler) applyValidating(ctx context.Context, ow
 		MatchPolicy:             ptr.To(admissionv1.Equivalent),
 		NamespaceSelector:       r.namespaces(),
 		ObjectSelector:          &metav1.LabelSelector{},
-		SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
+		SideEffects:             ptr.To(admissionv1.SideEffectClassNoneOnDryRun), // events
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
 		MatchConditions:         r.MatchConditions,

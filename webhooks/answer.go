@@ -54,48 +54,74 @@ func tagOnly(d policy.Decision) bool {
 	return d.Verdict == policy.Admitted && d.Digest != "" && d.Image.Digest == ""
 }
 
-// judge turns the decisions into the answer. Only an image that is Admitted, and in a Pod names the digest that was
+// ruling is what the decisions on a request come to. Its zero value denies.
+type ruling struct {
+	admitted bool
+	// fault says of a denial that trying again may help: something could not be checked, or is not pinned.
+	fault bool
+	// denials, warnings and audits are lines, yet to be bounded.
+	denials, warnings, audits []string
+}
+
+// judge turns the decisions into a ruling. Only an image that is Admitted, and in a Pod names the digest that was
 // verified where a policy wants that, passes; a decision that is missing is the zero one and denies.
-func judge(ctx context.Context, r review, decided decisions) admission.Response {
-	var denials, warnings, audits []string
-	fault := false
+func judge(r review, decided decisions) ruling {
+	var ruled ruling
 	for _, i := range r.images {
 		d := decided[i.Image]
-		warnings, audits = append(warnings, d.Warnings...), append(audits, d.Audits...)
+		ruled.warnings, ruled.audits = append(ruled.warnings, d.Warnings...), append(ruled.audits, d.Audits...)
 		switch {
 		case d.Verdict != policy.Admitted:
-			fault = fault || d.Verdict == policy.CouldNotCheck
-			denials = append(denials, cmp.Or(d.Message, fmt.Sprintf("image %q: no decision was made", i.Image)))
+			ruled.fault = ruled.fault || d.Verdict == policy.CouldNotCheck
+			ruled.denials = append(ruled.denials, cmp.Or(d.Message, fmt.Sprintf("image %q: no decision was made", i.Image)))
 		case mustPin(r, d):
-			fault = true
-			denials = append(denials, fmt.Sprintf("image %q: signed as %s and not pinned to it; try again, or write %s", i.Image, d.Digest, d.Image.Pinned(d.Digest)))
+			ruled.fault = true
+			ruled.denials = append(ruled.denials,
+				fmt.Sprintf("image %q: signed as %s and not pinned to it; try again, or write %s", i.Image, d.Digest, d.Image.Pinned(d.Digest)))
+		case d.Pin == v1alpha1.PinNone && tagOnly(d):
+			ruled.warnings = append(ruled.warnings,
+				fmt.Sprintf("image %q: verified as %s and not pinned to it (pinDigests: None): the node asks the registry again what the tag means", i.Image, short(d.Digest)))
 		}
 	}
-	log := logf.FromContext(ctx)
-	if len(denials) > 0 {
-		message := strings.Join(bounded(denials, maxMessage), "\n")
-		log.Info("Denied the workload", "couldNotCheck", fault, "denial", message)
-		if fault {
-			return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, message)
-		}
-		return refusal(http.StatusForbidden, metav1.StatusReasonForbidden, message)
-	}
-	resp := admission.Allowed("").WithWarnings(bounded(warnings, maxWarnings)...)
-	if len(audits) > 0 {
-		audits = bounded(audits, maxMessage)
-		resp.AuditAnnotations = map[string]string{auditAnnotation: strings.Join(audits, "\n")}
+	ruled.admitted = len(ruled.denials) == 0
+	return ruled
+}
+
+// undecided is the ruling where no image could be decided on.
+func undecided(err error) ruling {
+	return ruling{fault: true, denials: []string{"the images could not be checked: " + err.Error() + "; try again"}}
+}
+
+// admit answers that the workload may run, with room bytes for warnings.
+func (ruled ruling) admit(ctx context.Context, room int) admission.Response {
+	resp := admission.Allowed("").WithWarnings(bounded(ruled.warnings, room)...)
+	resp.AuditAnnotations = map[string]string{}
+	if len(ruled.audits) > 0 {
+		audits := bounded(ruled.audits, maxMessage)
+		resp.AuditAnnotations[auditAnnotation] = strings.Join(audits, "\n")
 		for _, line := range audits {
-			log.Info("Admitted what a policy in mode Audit would deny", "denial", line)
+			logf.FromContext(ctx).Info("Admitted what a policy in mode Audit would deny", "denial", line)
 		}
 	}
 	return resp
 }
 
-// unchecked answers where no image could be decided on.
-func unchecked(ctx context.Context, err error) admission.Response {
-	logf.FromContext(ctx).Info("Denied the workload", "couldNotCheck", true, "denial", err.Error())
-	return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable,
-		bounded([]string{"the images could not be checked: " + err.Error() + "; try again"}, maxMessage)[0])
+// deny answers that it may not. A hint, where there is one, comes last.
+func (ruled ruling) deny(ctx context.Context, hint string) admission.Response {
+	message := ruled.denial(maxMessage - len(hint) - len("\n"))
+	if hint != "" {
+		message += "\n" + hint
+	}
+	logf.FromContext(ctx).Info("Denied the workload", "couldNotCheck", ruled.fault, "denial", message)
+	if ruled.fault {
+		return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, message)
+	}
+	return refusal(http.StatusForbidden, metav1.StatusReasonForbidden, message)
+}
+
+// denial is the text of a denial within limit bytes.
+func (ruled ruling) denial(limit int) string {
+	return strings.Join(bounded(ruled.denials, limit), "\n")
 }
 
 // unreadable answers an object or request that cannot be understood.
@@ -125,9 +151,7 @@ func bounded(lines []string, limit int) []string {
 	lines = slices.Compact(lines)
 	fit, size, whole := 0, 0, true
 	for n, line := range lines {
-		if len(line) > maxLine {
-			lines[n] = cut(line)
-		}
+		lines[n] = cut(line, maxLine)
 		size += len(lines[n]) + len("\n")
 		if size <= limit-len("and 1000000 more") {
 			fit = n + 1
@@ -140,11 +164,17 @@ func bounded(lines []string, limit int) []string {
 	return append(lines[:fit], fmt.Sprintf("and %d more", len(lines)-fit))
 }
 
-// cut shortens a line to maxLine bytes, at the border of a character.
-func cut(line string) string {
-	end := maxLine - len("...")
-	for !utf8.RuneStart(line[end]) {
+// cut shortens text to limit bytes, at the border of a character.
+func cut(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	end := limit - len("...")
+	for !utf8.RuneStart(text[end]) {
 		end--
 	}
-	return line[:end] + "..."
+	return text[:end] + "..."
 }
+
+// short is a digest as texts show it.
+func short(digest string) string { return cut(digest, len("sha256:")+8+len("...")) }

@@ -107,12 +107,15 @@ func TestWarningsAreBounded(t *testing.T) {
 func TestThreatZeroDecisionDenies(t *testing.T) {
 	r := review{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
 	for name, decided := range map[string]decisions{"none": nil, "zero": {signed: {}}, "unknown": {signed: {Verdict: 99}}} {
-		got := judge(t.Context(), r, decided).AdmissionResponse
-		if got.Allowed {
+		got := judge(r, decided)
+		if got.admitted {
 			t.Errorf("%s: admitted", name)
-		} else if !strings.Contains(got.Result.Message, signed) {
-			t.Errorf("%s: message %q", name, got.Result.Message)
+		} else if !strings.Contains(got.denial(maxMessage), signed) {
+			t.Errorf("%s: message %q", name, got.denials)
 		}
+	}
+	if (ruling{}).admitted {
+		t.Error("the zero ruling admits")
 	}
 	if ops := pins(r, nil); len(ops) > 0 {
 		t.Errorf("pinned %v", ops)

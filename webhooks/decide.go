@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -13,8 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
@@ -80,10 +83,22 @@ func (ds decisions) doubt(failed map[source]error) {
 			if err := failed[source{root, d.Image.Repository()}]; err != nil {
 				d.Verdict = policy.CouldNotCheck
 				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %v", root, err)
+				d.Outcomes = doubted(d.Outcomes, err)
 			}
 		}
 		ds[image] = d
 	}
+}
+
+// doubted returns the outcomes with those turned into "could not check" on which a denial rests.
+func doubted(outcomes []policy.Outcome, err error) []policy.Outcome {
+	outcomes = slices.Clone(outcomes)
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Mode == v1alpha1.ModeEnforce && o.Verdict == policy.Denied {
+			o.Verdict, o.Reason = policy.CouldNotCheck, trust.AsFault(err, v1alpha1.ReasonTimeout).Reason
+		}
+	}
+	return outcomes
 }
 
 // namespaceLabels returns the labels of a namespace, which decide what policies hold in it. Without them nothing can

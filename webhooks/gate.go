@@ -5,6 +5,7 @@
 // denies whatever is not clearly admitted: a missing signature, a fault, an object that cannot be read, a panic. A known
 // repository is decided from memory; the network is asked, within the deadline, only where a repository is seen for the
 // first time or before a denial. Nothing that the object says about itself, its owner or its deletion is believed.
+// A denial of images gives way to one thing alone, the break-glass label of the Namespace as the API server has it now.
 package webhooks
 
 import (
@@ -15,11 +16,13 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
@@ -32,11 +35,16 @@ const (
 	ValidatePath = "/validate-workloads"
 )
 
-// defaultDeadline bounds a request where Gate has no Deadline. The webhooks' own timeout must be longer, or a request would end
-// without our answer: 10 s leaves the connection, the queue and the answer three.
-const defaultDeadline = 7 * time.Second
+// The webhooks' own timeout must be longer than these two together, or a request would end without our answer: 10 s leaves the
+// connection, the queue and the answer one and a half.
+const (
+	// defaultDeadline bounds a decision where Gate has no Deadline.
+	defaultDeadline = 7 * time.Second
+	// confirmDeadline bounds the reading of a break-glass label.
+	confirmDeadline = 1500 * time.Millisecond
+)
 
-// Gate is the admission handler for workloads. All fields but Deadline must be set before Register.
+// Gate is the admission handler for workloads. All fields but Metrics and Deadline must be set before Register.
 type Gate struct {
 	// Store holds the snapshot that decisions are made from.
 	Store *store.Store
@@ -44,12 +52,16 @@ type Gate struct {
 	Tracker *store.Tracker
 	// Namespaces reads Namespaces, normally from a cache.
 	Namespaces client.Reader
-	// LiveNamespaces reads those that Namespaces does not find: a cache may not know yet what was made just now.
+	// LiveNamespaces reads past the cache: Namespaces that it does not know yet, and break-glass before it is believed.
 	LiveNamespaces client.Reader
 	// Kinds are the kinds of workload that are checked. A request about any other is denied.
 	Kinds workload.Kinds
 	// Clock says when a signature has expired.
 	Clock clock.PassiveClock
+	// Events takes what was admitted by break-glass.
+	Events events.EventRecorder
+	// Metrics counts decisions and requests; nil counts nothing.
+	Metrics *metrics.Metrics
 	// Deadline bounds the decision of one request; 7 s where it is not positive.
 	Deadline time.Duration
 }
@@ -57,7 +69,10 @@ type Gate struct {
 // Register adds both handlers under their paths, with the function that adds a handler to a server. Requests are
 // bounded to 7 MiB, an object and its predecessor of the greatest size that the API server takes.
 func (g *Gate) Register(handle func(path string, handler http.Handler)) {
-	for path, handler := range map[string]admission.HandlerFunc{MutatePath: g.Mutate, ValidatePath: g.Validate} {
+	for path, handler := range map[string]admission.HandlerFunc{
+		MutatePath:   g.measured("mutate", g.Mutate),
+		ValidatePath: g.measured("validate", g.Validate),
+	} {
 		handle(path, &admission.Webhook{
 			Handler: handler,
 			LogConstructor: func(base logr.Logger, req *admission.Request) logr.Logger {
@@ -94,11 +109,49 @@ func (g *Gate) Validate(ctx context.Context, req admission.Request) (resp admiss
 		return unreadable(logf.IntoContext(ctx, log.WithValues("name", req.Name)), err)
 	}
 	ctx = logf.IntoContext(ctx, log.WithValues("name", r.name(req)))
-	decided, err := g.decide(ctx, req.Namespace, r.images)
-	if err != nil {
-		return unchecked(ctx, err)
+	ruled := g.rule(ctx, req.Namespace, r)
+	if !ruled.admitted {
+		return g.unlessBreakGlass(ctx, req, r, ruled)
 	}
-	return judge(ctx, r, decided)
+	return ruled.admit(ctx, maxWarnings)
+}
+
+// rule decides on the images of a request, and counts each decision.
+func (g *Gate) rule(ctx context.Context, namespace string, r review) ruling {
+	decided, err := g.decide(ctx, namespace, r.images)
+	if err != nil {
+		return undecided(err)
+	}
+	for _, d := range decided {
+		g.Metrics.Decided(d)
+	}
+	return judge(r, decided)
+}
+
+// measured notes how long each request to a handler took, and what came of it.
+func (g *Gate) measured(name string, handle admission.HandlerFunc) admission.HandlerFunc {
+	return func(ctx context.Context, req admission.Request) admission.Response {
+		arrived := g.Clock.Now()
+		resp := handle(ctx, req)
+		g.Metrics.Admission(name, outcome(resp), g.Clock.Since(arrived))
+		return resp
+	}
+}
+
+// outcome names what an answer says, as metrics do.
+func outcome(resp admission.Response) string {
+	_, broken := resp.AuditAnnotations[breakGlassAnnotation]
+	switch {
+	case resp.Allowed && broken:
+		return "break_glass"
+	case resp.Allowed:
+		return "admitted"
+	case resp.Result != nil && resp.Result.Code == http.StatusForbidden:
+		return "denied"
+	case resp.Result != nil && resp.Result.Code == http.StatusBadRequest:
+		return "unreadable"
+	}
+	return "could_not_check"
 }
 
 // recovered, deferred, keeps a panic from ending the process, and hands the answer to otherwise.

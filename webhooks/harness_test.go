@@ -20,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -128,11 +129,37 @@ func (n namespaces) Get(_ context.Context, key types.NamespacedName, o client.Ob
 	return nil
 }
 
+// recorded is an event, as "<type> <reason> <action> <apiVersion> <kind> <namespace>/<name>: <note>".
+type recorded struct {
+	mu     sync.Mutex
+	events []string
+}
+
+func (r *recorded) Eventf(regarding, _ runtime.Object, kind, reason, action, note string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o, ok := regarding.(*corev1.ObjectReference)
+	if !ok {
+		panic("the event is not about a reference")
+	}
+	r.events = append(r.events, fmt.Sprintf("%s %s %s %s %s %s/%s: ", kind, reason, action, o.APIVersion, o.Kind, o.Namespace, o.Name)+fmt.Sprintf(note, args...))
+}
+
+// all returns what was recorded since the last call.
+func (r *recorded) all() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	events := r.events
+	r.events = nil
+	return events
+}
+
 // bench is a gate behind HTTP, over a real store and tracker, with one trust root and the policies of the test.
 type bench struct {
 	*Gate
 	root    *root
 	clock   *clocktesting.FakeClock
+	events  *recorded
 	handler http.Handler
 }
 
@@ -161,7 +188,7 @@ func kinds(t testing.TB) workload.Kinds {
 
 func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	t.Helper()
-	b := &bench{root: &root{}, clock: clocktesting.NewFakeClock(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))}
+	b := &bench{root: &root{}, events: &recorded{}, clock: clocktesting.NewFakeClock(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))}
 	b.root.answers(usual(), nil)
 	s := store.New(policy.UncoveredAllow)
 	s.PutRoot("acme", store.Root{Root: b.root})
@@ -179,7 +206,7 @@ func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	known := namespaces{labels: map[string]map[string]string{"shop": {"env": "production"}, "lab": {"env": "lab"}}}
 	b.Gate = &Gate{
 		Store: s, Tracker: store.NewTracker(s, b.clock, func(string) {}),
-		Namespaces: known, LiveNamespaces: namespaces{}, Kinds: kinds(t), Clock: b.clock, Deadline: time.Minute,
+		Namespaces: known, LiveNamespaces: namespaces{}, Kinds: kinds(t), Clock: b.clock, Deadline: time.Minute, Events: b.events,
 	}
 	mux := http.NewServeMux()
 	b.Register(mux.Handle)
