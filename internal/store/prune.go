@@ -16,7 +16,8 @@ const (
 )
 
 // prune drops what is known of repositories without signatures, or that could never be verified, so that requests for
-// made-up names do not fill the memory. Nothing is lost: who asks for one again has it fetched again. What was signed stays.
+// made-up names do not fill the memory. Nothing is lost: who asks for one again has it fetched again. What was signed stays, and
+// so does what runs.
 func (t *Tracker) prune() {
 	forgotten := t.forgettable()
 	if len(forgotten) == 0 {
@@ -43,7 +44,7 @@ func (t *Tracker) forgettable() []Key {
 		switch {
 		case snapshot.roots[k.Root] == nil:
 			delete(t.tracked, k)
-		case k != probe(k.Root) && e.flight == nil && !signed(snapshot.evidence[k]):
+		case k != probe(k.Root) && e.flight == nil && !t.retained[k] && !signed(snapshot.evidence[k]):
 			unsigned = append(unsigned, k)
 		}
 	}

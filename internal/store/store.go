@@ -25,6 +25,8 @@ import (
 type Store struct {
 	// Observer, where set before the first use, is told of every verification.
 	Observer Observer
+	// Changed, where set before the first use, is called after each new snapshot, without a lock held. It must not block.
+	Changed func()
 
 	current atomic.Pointer[Snapshot]
 	writing sync.Mutex // held by whoever computes the next snapshot; readers never wait
@@ -42,11 +44,19 @@ func (s *Store) Load() *Snapshot { return s.current.Load() }
 
 // update publishes what next makes of the current snapshot; next returns nil to leave everything as it is.
 func (s *Store) update(next func(*Snapshot) *Snapshot) {
+	if s.publish(next) && s.Changed != nil {
+		s.Changed()
+	}
+}
+
+func (s *Store) publish(next func(*Snapshot) *Snapshot) bool {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if n := next(s.current.Load()); n != nil {
+	n := next(s.current.Load())
+	if n != nil {
 		s.current.Store(n)
 	}
+	return n != nil
 }
 
 // PutPolicy adds a policy, or replaces the one of its name. version tells one publication from another, so that a

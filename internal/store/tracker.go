@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -36,6 +35,11 @@ type Tracker struct {
 	mu      sync.Mutex
 	tracked map[Key]*tracked
 	roots   map[string]*pace
+	// retained are the repositories that what runs is checked against.
+	retained map[Key]bool
+
+	// woken is signalled when something is due sooner than the next tick.
+	woken chan struct{}
 }
 
 // tracked is what the tracker knows of one repository beside its evidence.
@@ -53,6 +57,7 @@ type tracked struct {
 // flight is one fetch, which any number of callers wait for.
 type flight struct {
 	began time.Time
+	turn  *turn         // that it takes; nil: none, somebody waits for it
 	done  chan struct{} // closed when the fetch has ended
 	err   error         // read after done
 }
@@ -65,7 +70,7 @@ type pace struct {
 // NewTracker returns a tracker that fills store. changed is called, without a lock held, when the state of a trust
 // root's repositories has changed; it must not block.
 func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tracker {
-	return &Tracker{store: store, clock: c, changed: changed, tracked: map[Key]*tracked{}, roots: map[string]*pace{}}
+	return &Tracker{store: store, clock: c, changed: changed, tracked: map[Key]*tracked{}, roots: map[string]*pace{}, woken: make(chan struct{}, 1)}
 }
 
 // Reset says that a trust root was published anew: how often its repositories are refreshed from now on, and that what
@@ -164,24 +169,13 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 	case !e.fetched.IsZero() && e.fault == nil && enough(k, e.fetched):
 		return nil, nil
 	}
-	return t.begin(k, e, now), nil
-}
-
-// refresh starts a fetch, or joins the one under way.
-func (t *Tracker) refresh(k Key) *flight {
-	now := t.clock.Now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if e := t.entry(k, now); e.flight != nil {
-		return e.flight
-	}
-	return t.begin(k, t.entry(k, now), now)
+	return t.begin(k, e, now, nil), nil
 }
 
 // begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it may leave without
 // ending it.
-func (t *Tracker) begin(k Key, e *tracked, now time.Time) *flight {
-	f := &flight{began: now, done: make(chan struct{})}
+func (t *Tracker) begin(k Key, e *tracked, now time.Time, turn *turn) *flight {
+	f := &flight{began: now, turn: turn, done: make(chan struct{})}
 	e.flight = f
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
@@ -191,6 +185,9 @@ func (t *Tracker) begin(k Key, e *tracked, now time.Time) *flight {
 		e.flight, e.fetched = nil, f.began
 		t.mu.Unlock()
 		close(f.done)
+		if turn != nil {
+			t.wake() // it is another's turn
+		}
 	}()
 	return f
 }
@@ -328,41 +325,4 @@ func (t *Tracker) record(k Key, old, next *held, fault *trust.Fault) {
 	if changed {
 		t.changed(k.Root)
 	}
-}
-
-// jitter returns a duration from 80 % to the whole of d.
-func jitter(d time.Duration) time.Duration {
-	return d - time.Duration(rand.Float64()*float64(d)/5) //nolint:gosec // spreads load, guards nothing
-}
-
-// Run refreshes what is due until ctx ends. It does not wait for fetches under way; they are bounded.
-func (t *Tracker) Run(ctx context.Context) error {
-	ticker := t.clock.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C():
-			t.prune()
-			for _, k := range t.dueNow() {
-				t.refresh(k)
-			}
-		}
-	}
-}
-
-// dueNow returns what is to be refreshed now.
-func (t *Tracker) dueNow() []Key {
-	now := t.clock.Now()
-	var due []Key
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for k, e := range t.tracked {
-		if !e.due.After(now) {
-			e.due = now.Add(fetchTimeout) // moved on by the outcome
-			due = append(due, k)
-		}
-	}
-	return due
 }
