@@ -23,6 +23,10 @@ func admissionRequest(review *admissionv1.AdmissionReview) admission.Request {
 	return admission.Request{AdmissionRequest: *review.Request}
 }
 
+func admissionResponse(answer *admissionv1.AdmissionResponse) admission.Response {
+	return admission.Response{AdmissionResponse: *answer}
+}
+
 // observing shows the context of each read.
 type observing struct {
 	namespaces

@@ -250,7 +250,7 @@ func (r request) review(t testing.TB) *admissionv1.AdmissionReview {
 	t.Helper()
 	ar := &admissionv1.AdmissionReview{Request: &admissionv1.AdmissionRequest{
 		UID: "7", Name: "acme", Namespace: r.namespace, Operation: admissionv1.Create,
-		Resource: resource(r.kind), SubResource: r.subresource, Kind: metav1.GroupVersionKind{Kind: r.kind},
+		Resource: resource(r.kind), SubResource: r.subresource, Kind: metav1.GroupVersionKind{Group: resource(r.kind).Group, Version: resource(r.kind).Version, Kind: r.kind},
 	}}
 	if r.namespace == "" {
 		ar.Request.Namespace = "shop"

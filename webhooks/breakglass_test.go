@@ -1,0 +1,355 @@
+package webhooks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr/funcr"
+	"github.com/google/go-cmp/cmp"
+	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// glass returns the namespace shop with the break-glass label at a value, and others as they are.
+func glass(reason string) namespaces {
+	return namespaces{labels: map[string]map[string]string{
+		"shop": {"env": "production", v1alpha1.LabelBreakGlass: reason}, "lab": {"env": "lab"},
+	}}
+}
+
+// broken is a bench in whose namespace shop break-glass is on.
+func broken(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
+	t.Helper()
+	b := newBench(t, policies...)
+	b.Namespaces, b.LiveNamespaces = glass("INC-1"), glass("INC-1")
+	return b
+}
+
+const glassIsOn = `break-glass is on in namespace "shop" (INC-1): admitted what would be denied`
+
+// Whatever would be denied for its images is admitted, with the denial as warnings, an audit annotation, a log line and an event.
+func TestBreakGlassAdmits(t *testing.T) {
+	cases := map[string]struct {
+		prepare func(*bench)
+		image   string
+		denial  string // part of it
+	}{
+		"not signed":   {func(*bench) {}, ciOnly, `role "qa" has not signed`},
+		"not readable": {func(*bench) {}, "registry.example.com/acme/App:v1", "cannot be read"},
+		"not pinned":   {func(*bench) {}, signed, "not pinned"},
+		"not primed":   {func(b *bench) { b.Store = store.New(policy.UncoveredAllow) }, pinned, "policies are still being loaded"},
+		"no signing server": {func(b *bench) {
+			b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
+		}, pinned, "no connection to notary.example.com"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := broken(t)
+			c.prepare(b)
+			var logged []string
+			ctx := logf.IntoContext(t.Context(), funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
+			review := request{kind: "Pod", object: object("Pod", c.image)}.review(t)
+			got := b.Validate(ctx, admissionRequest(review)).AdmissionResponse
+			wantAdmitted(t, &got)
+			if len(got.Warnings) != 2 || got.Warnings[0] != glassIsOn || !strings.Contains(got.Warnings[1], c.denial) {
+				t.Errorf("warnings %q", got.Warnings)
+			}
+			if note := got.AuditAnnotations[breakGlassAnnotation]; !strings.HasPrefix(note, "reason INC-1\n") || !strings.Contains(note, c.denial) {
+				t.Errorf("audit annotation %q", note)
+			}
+			if len(logged) != 1 || !strings.Contains(logged[0], `"level"=0 "msg"="Admitted by break-glass what would be denied"`) ||
+				!strings.Contains(logged[0], `"reason"="INC-1"`) || !strings.Contains(logged[0], `"namespace"="shop"`) {
+				t.Errorf("logged %q", logged)
+			}
+			events := b.events.all()
+			if len(events) != 1 || !strings.HasPrefix(events[0], "Warning BreakGlass Admit v1 Pod shop/acme: break-glass (INC-1) let in what would be denied: ") ||
+				!strings.Contains(events[0], c.denial) {
+				t.Errorf("events %q", events)
+			}
+		})
+	}
+}
+
+// The whole of what a client sees, with several images and a policy that only warns.
+func TestBreakGlassText(t *testing.T) {
+	b := broken(t, requireBoth(nil), requireBoth(func(s *v1alpha1.ImagePolicySpec) {
+		s.Mode, s.RequiredRoles = v1alpha1.ModeWarn, []v1alpha1.RoleRequirement{{Role: "security"}}
+	}), requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeAudit }))
+	got := b.validate(t, request{kind: "Deployment", object: object("Deployment", ciOnly, signed, ciOnly)})
+	wantAdmitted(t, got)
+	want := []string{
+		glassIsOn,
+		`image "registry.example.com/acme/app:ci-only": ImagePolicy "policy-0": role "qa" has not signed sha256:bbbbbbbb...; signed by ci (TrustRoot "acme")`,
+		`image "registry.example.com/acme/app:ci-only": ImagePolicy "policy-1": role "security" has not signed it; ci signed sha256:bbbbbbbb... (TrustRoot "acme")`,
+		`image "registry.example.com/acme/app:signed": ImagePolicy "policy-1": role "security" has not signed sha256:aaaaaaaa...; signed by ci, qa (TrustRoot "acme")`,
+	}
+	if diff := cmp.Diff(want, got.Warnings); diff != "" {
+		t.Errorf("warnings (-want +got):\n%s", diff)
+	}
+	if !strings.Contains(got.AuditAnnotations[auditAnnotation], `ImagePolicy "policy-2"`) {
+		t.Errorf("the audit annotation of the policy in mode Audit is lost: %q", got.AuditAnnotations)
+	}
+}
+
+// What is admitted anyhow is admitted without a word, and a denial stands where there is no label.
+func TestBreakGlassIsSilentWhereItIsNotNeeded(t *testing.T) {
+	b := broken(t)
+	stored, got := b.admit(t, request{kind: "Pod", object: object("Pod", signed)})
+	wantAdmitted(t, got)
+	wantImage(t, stored, pinned)
+	if len(got.Warnings) > 0 || len(got.AuditAnnotations) > 0 || len(b.events.all()) > 0 {
+		t.Errorf("a signed Pod: %+v", got)
+	}
+	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly), namespace: "lab"}), 403)
+	if events := b.events.all(); len(events) > 0 {
+		t.Errorf("events on a denial: %q", events)
+	}
+}
+
+// Mutation pins what it can, also beside what only break-glass admits.
+func TestBreakGlassPinsStill(t *testing.T) {
+	b := broken(t)
+	stored, got := b.admit(t, request{kind: "Pod", object: object("Pod", signed, unsigned)})
+	wantAdmitted(t, got)
+	wantImage(t, stored, pinned)
+	wantImage(t, stored, unsigned)
+}
+
+// A dry run is answered the same and leaves no trace in the cluster.
+func TestBreakGlassDryRun(t *testing.T) {
+	b := broken(t)
+	review := request{kind: "Pod", object: object("Pod", ciOnly)}.review(t)
+	review.Request.DryRun = ptr.To(true)
+	got := b.send(t, ValidatePath, review)
+	wantAdmitted(t, got)
+	if len(got.Warnings) != 2 || got.Warnings[0] != glassIsOn {
+		t.Errorf("warnings %q", got.Warnings)
+	}
+	if events := b.events.all(); len(events) > 0 {
+		t.Errorf("events %q", events)
+	}
+}
+
+// Only the label of the Namespace counts, with a reason, and as the API server has it now.
+func TestThreatBreakGlassIsConfirmed(t *testing.T) {
+	none := namespaces{labels: map[string]map[string]string{"shop": {"env": "production"}}}
+	cases := map[string]struct {
+		cached, live namespaces
+		hint         string // empty: none
+	}{
+		"no label":                 {none, none, ""},
+		"removed, the cache lags":  {glass("INC-1"), none, ""},
+		"emptied, the cache lags":  {glass("INC-1"), glass(""), "needs a reason"},
+		"no reason":                {glass(""), glass(""), "break-glass is not on: label countersign.dev/break-glass of namespace \"shop\" needs a reason as its value"},
+		"deleted, the cache lags":  {glass("INC-1"), namespaces{}, "could not be confirmed"},
+		"cannot be confirmed":      {glass("INC-1"), namespaces{err: errors.New("the server is busy")}, `break-glass could not be confirmed: reading namespace "shop": the server is busy; try again`},
+		"with a value and fault":   {glass("INC-1"), namespaces{labels: glass("INC-1").labels, err: errors.New("the server is busy")}, "could not be confirmed"},
+		"a word of another cache":  {none, glass("INC-1"), ""},
+		"another label's prefix":   {labelled("countersign.dev/break-glass.x"), labelled("countersign.dev/break-glass.x"), ""},
+		"a label of the same name": {labelled("break-glass"), labelled("break-glass"), ""},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.Namespaces, b.LiveNamespaces = c.cached, c.live
+			got := b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)})
+			wantDenied(t, got, 403, `role "qa" has not signed`, c.hint)
+			if c.hint == "" && strings.Contains(got.Result.Message, "break-glass") {
+				t.Errorf("message %q", got.Result.Message)
+			}
+			if len(got.Warnings) > 0 || len(got.AuditAnnotations) > 0 || len(b.events.all()) > 0 {
+				t.Errorf("a denial that says it admitted: %+v", got)
+			}
+		})
+	}
+	t.Run("nothing could be read at all", func(t *testing.T) {
+		b := newBench(t)
+		b.Namespaces, b.LiveNamespaces = namespaces{err: errors.New("the cache is not there")}, glass("INC-1")
+		wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 503, "the cache is not there")
+	})
+}
+
+func labelled(key string) namespaces {
+	return namespaces{labels: map[string]map[string]string{"shop": {key: "INC-1"}}}
+}
+
+// The label is believed on the Namespace alone: not on the object, its template, in annotations, nor on a namespace that the object
+// says it is in.
+func TestThreatBreakGlassOnlyOnTheNamespace(t *testing.T) {
+	on := map[string]string{v1alpha1.LabelBreakGlass: "INC-1"}
+	cases := map[string]func(*appsv1.Deployment){
+		"label":                      func(d *appsv1.Deployment) { d.Labels = on },
+		"annotation":                 func(d *appsv1.Deployment) { d.Annotations = on },
+		"label of the template":      func(d *appsv1.Deployment) { d.Spec.Template.Labels = on },
+		"annotation of the template": func(d *appsv1.Deployment) { d.Spec.Template.Annotations = on },
+		"selector":                   func(d *appsv1.Deployment) { d.Spec.Selector = &metav1.LabelSelector{MatchLabels: on} },
+		"node selector":              func(d *appsv1.Deployment) { d.Spec.Template.Spec.NodeSelector = on },
+		"a namespace that has it":    func(d *appsv1.Deployment) { d.Namespace = "open" },
+		"that of the template":       func(d *appsv1.Deployment) { d.Spec.Template.Namespace = "open" },
+	}
+	for name, change := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			all := namespaces{labels: map[string]map[string]string{"shop": {"env": "production"}, "open": on}}
+			b.Namespaces, b.LiveNamespaces = all, all
+			d := object("Deployment", ciOnly).(*appsv1.Deployment)
+			change(d)
+			_, got := b.admit(t, request{kind: "Deployment", object: d, namespace: "shop"})
+			wantDenied(t, got, 403, `role "qa"`)
+			pod := object("Pod", ciOnly)
+			pod.SetLabels(d.Labels)
+			pod.SetAnnotations(d.Annotations)
+			pod.SetNamespace(d.Namespace)
+			_, got = b.admit(t, request{kind: "Pod", object: pod, namespace: "shop"})
+			wantDenied(t, got, 403, `role "qa"`)
+		})
+	}
+}
+
+// What cannot be read stays out, and so does what makes the check break off: nobody could say what was let in.
+func TestThreatBreakGlassExcusesNothingUnreadable(t *testing.T) {
+	for name, raw := range map[string]string{
+		"null containers": `{"spec":{"containers":null}}`,
+		"null container":  `{"spec":{"containers":[null]}}`,
+		"image twice":     `{"spec":{"containers":[{"image":"` + pinned + `","image":"` + unsigned + `"}]}}`,
+		"not an object":   `[]`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := broken(t)
+			wantDenied(t, b.validate(t, request{kind: "Pod", object: raw}), 400)
+		})
+	}
+	b := broken(t)
+	review := request{kind: "Pod", object: object("Pod", ciOnly)}.review(t)
+	review.Request.Resource.Resource = "services"
+	wantDenied(t, b.send(t, ValidatePath, review), 400)
+	b.root.answers(panicking{}, nil)
+	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", pinned)}), 500)
+	if events := b.events.all(); len(events) > 0 {
+		t.Errorf("events %q", events)
+	}
+}
+
+// However many images: the event, the warnings and the annotation stay within what the API server takes.
+func TestBreakGlassIsBounded(t *testing.T) {
+	b := broken(t)
+	var images []string
+	for i := range 500 {
+		images = append(images, fmt.Sprintf("%s:é%d", repository, i), fmt.Sprintf("%s:v%d", repository, i))
+	}
+	got := b.validate(t, request{kind: "Pod", object: object("Pod", images...)})
+	wantAdmitted(t, got)
+	total := 0
+	for _, w := range got.Warnings {
+		total += len(w)
+	}
+	if len(got.Warnings) < 5 || total > 4096 || got.Warnings[0] != glassIsOn {
+		t.Errorf("%d warnings of %d bytes, the first %q", len(got.Warnings), total, got.Warnings[0])
+	}
+	if n := len(got.AuditAnnotations[breakGlassAnnotation]); n < 1000 || n > maxMessage+100 {
+		t.Errorf("an audit annotation of %d bytes", n)
+	}
+	events := b.events.all()
+	if len(events) != 1 {
+		t.Fatalf("events %q", events)
+	}
+	_, note, _ := strings.Cut(events[0], "shop/acme: ")
+	if len(note) < 500 || len(note) > 1024 || strings.ToValidUTF8(note, "?") != note {
+		t.Errorf("a note of %d bytes: %q", len(note), note)
+	}
+}
+
+// The hint stands at the end of a denial, however long that is.
+func TestBreakGlassHintIsNotCutOff(t *testing.T) {
+	b := newBench(t)
+	b.Namespaces, b.LiveNamespaces = glass(""), glass("")
+	var images []string
+	for i := range 500 {
+		images = append(images, fmt.Sprintf("%s:v%d", repository, i))
+	}
+	got := b.validate(t, request{kind: "Pod", object: object("Pod", images...)})
+	wantDenied(t, got, 403, "needs a reason")
+	if n := len(got.Result.Message); n > maxMessage {
+		t.Errorf("a message of %d bytes", n)
+	}
+}
+
+// Decision and confirmation together end before the webhook's own timeout of 10 s.
+func TestThreatConfirmationIsWithinTheTimeout(t *testing.T) {
+	b := broken(t)
+	var left time.Duration
+	b.LiveNamespaces = observing{namespaces: glass("INC-1"), see: func(ctx context.Context) {
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			t.Error("no deadline")
+		}
+		left = time.Until(deadline)
+	}}
+	wantAdmitted(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}))
+	if left <= 0 || defaultDeadline+left > 9*time.Second {
+		t.Errorf("the confirmation has %s", left)
+	}
+}
+
+// Denials where nobody asked for break-glass cost the API server nothing.
+func TestDenialsAreNotConfirmed(t *testing.T) {
+	b := newBench(t)
+	b.LiveNamespaces = observing{see: func(context.Context) { t.Error("read live") }}
+	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 403)
+}
+
+// Events are about the workload of the request, whatever the object says, and also where it has no name yet.
+func TestBreakGlassEventIsAboutTheWorkload(t *testing.T) {
+	b := broken(t)
+	d := object("Deployment", ciOnly)
+	d.SetNamespace("kube-system")
+	review := request{kind: "Deployment", object: d, old: object("Deployment", pinned)}.review(t)
+	wantAdmitted(t, b.send(t, ValidatePath, review))
+	unnamed := object("Pod", ciOnly)
+	unnamed.SetName("")
+	unnamed.SetGenerateName("acme-7f9-")
+	review = request{kind: "Pod", object: unnamed}.review(t)
+	review.Request.Name = ""
+	wantAdmitted(t, b.send(t, ValidatePath, review))
+	events := b.events.all()
+	if len(events) != 2 || !strings.Contains(events[0], " apps/v1 Deployment shop/acme: ") || !strings.Contains(events[1], " Pod shop/acme-7f9-: ") {
+		t.Errorf("events %q", events)
+	}
+}
+
+// Each answer has the name that metrics give it.
+func TestOutcomes(t *testing.T) {
+	pod := func(image string) request { return request{kind: "Pod", object: object("Pod", image)} }
+	fault := newBench(t)
+	fault.root.answers(nil, trust.NewFault(v1alpha1.ReasonTimeout, "no answer"))
+	panics := newBench(t)
+	panics.root.answers(panicking{}, nil)
+	for want, answer := range map[string]*admissionv1.AdmissionResponse{
+		"admitted":                newBench(t).validate(t, pod(pinned)),
+		"denied":                  newBench(t).validate(t, pod(ciOnly)),
+		"could_not_check":         fault.validate(t, pod(pinned)),
+		"could_not_check, panics": panics.validate(t, pod(pinned)),
+		"unreadable":              newBench(t).validate(t, request{kind: "Pod", object: `{}`}),
+		"break_glass":             broken(t).validate(t, pod(ciOnly)),
+	} {
+		want, _, _ = strings.Cut(want, ",")
+		if got := outcome(admissionResponse(answer)); got != want {
+			t.Errorf("%q, want %q: %+v", got, want, answer)
+		}
+	}
+	if got := outcome(admissionResponse(&admissionv1.AdmissionResponse{})); got != "could_not_check" {
+		t.Errorf("the zero answer is %q", got)
+	}
+}
