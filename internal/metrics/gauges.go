@@ -1,0 +1,144 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/countersign-dev/countersign/internal/store"
+)
+
+// gauges are read from the state at each scrape, so that none is ever left behind.
+type gauges struct {
+	gateReady                                      *prometheus.Desc
+	rootInfo, rootReady, rootFresh, rootRepos      *prometheus.Desc
+	rootExpiry, rootLast, rootOldest, rootInterval *prometheus.Desc
+	policyInfo, policyReady, policyWorkloads       *prometheus.Desc
+	breakGlass                                     *prometheus.Desc
+}
+
+func newGauges() gauges {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(Namespace+"_"+name, help, labels, nil)
+	}
+	return gauges{
+		gateReady: desc("gate_ready", "Whether this replica knows every policy and trust root and decides."),
+		rootInfo:  desc("trust_root_info", "What a trust root verifies.", labelTrustRoot, "format"),
+		rootReady: desc("trust_root_ready", "Whether the keys of a trust root are read and it can be used.", labelTrustRoot),
+		rootFresh: desc("trust_root_fresh",
+			"Whether the signing server answers and the last fetch of every repository succeeded; absent before it was asked.", labelTrustRoot),
+		rootRepos: desc("trust_root_repositories", "Repositories that are kept up to date, by how their last fetch went.", labelTrustRoot, labelState),
+		rootExpiry: desc("trust_root_expiry_timestamp_seconds",
+			"Earliest expiry of the metadata in use, by the file that expires first in its repository.", labelTrustRoot, "file"),
+		rootLast: desc("trust_root_last_refresh_timestamp_seconds", "When a fetch of any repository last succeeded.", labelTrustRoot),
+		rootOldest: desc("trust_root_oldest_refresh_timestamp_seconds",
+			"When the signed repository that waits the longest for a fetch to succeed had its last.", labelTrustRoot),
+		rootInterval:    desc("trust_root_refresh_interval_seconds", "How often each repository is refreshed.", labelTrustRoot),
+		policyInfo:      desc("policy_info", "The mode of a policy.", labelPolicy, "mode"),
+		policyReady:     desc("policy_ready", "Whether a policy was understood and all its trust roots can be used.", labelPolicy),
+		policyWorkloads: desc("policy_workloads", "Running workloads that a policy covers; only the leader has them.", labelPolicy, labelState),
+		breakGlass:      desc("break_glass_namespaces", "Namespaces that are labelled for break-glass."),
+	}
+}
+
+func (g *gauges) describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		g.gateReady, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry, g.rootLast, g.rootOldest, g.rootInterval,
+		g.policyInfo, g.policyReady, g.policyWorkloads, g.breakGlass,
+	} {
+		ch <- d
+	}
+}
+
+// emitter writes gauges.
+type emitter chan<- prometheus.Metric
+
+func (e emitter) number(d *prometheus.Desc, value float64, labels ...string) {
+	e <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+}
+
+func (e emitter) truth(d *prometheus.Desc, value bool, labels ...string) {
+	number := 0.
+	if value {
+		number = 1
+	}
+	e.number(d, number, labels...)
+}
+
+// moment leaves out a time that is not known.
+func (e emitter) moment(d *prometheus.Desc, value time.Time, labels ...string) {
+	if !value.IsZero() {
+		e.number(d, float64(value.UnixNano())/1e9, labels...)
+	}
+}
+
+func (g *gauges) collect(e emitter, s *State, namespaces map[string]bool) {
+	snapshot := s.Store.Load()
+	e.truth(g.gateReady, snapshot.Primed)
+	for _, name := range snapshot.RootNames() {
+		g.root(e, name, snapshot.Root(name), s.Tracker.Status(name))
+	}
+	for _, name := range snapshot.PolicyNames() {
+		p := snapshot.Policy(name)
+		e.truth(g.policyInfo, true, name, string(p.Mode()))
+		e.truth(g.policyReady, p.Ready(snapshot) == nil, name)
+	}
+	g.workloads(e, s, snapshot)
+	if namespaces == nil {
+		return
+	}
+	labelled := 0
+	for _, breakGlass := range namespaces {
+		if breakGlass {
+			labelled++
+		}
+	}
+	e.number(g.breakGlass, float64(labelled))
+}
+
+func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) {
+	e.truth(g.rootInfo, true, name, r.Format)
+	e.truth(g.rootReady, r.Root != nil, name)
+	if r.Root == nil || held.Probed || held.Tracked > 0 {
+		e.truth(g.rootFresh, r.Root != nil && held.Server == nil && held.Failing == 0, name)
+	}
+	e.number(g.rootRepos, float64(held.Tracked-held.Failing), name, "fresh")
+	e.number(g.rootRepos, float64(held.Failing), name, "failing")
+	earliest := map[string]time.Time{}
+	for file, at := range held.Expiries {
+		file = bounded(file)
+		if have, ok := earliest[file]; !ok || at.Before(have) {
+			earliest[file] = at
+		}
+	}
+	for file, at := range earliest {
+		e.moment(g.rootExpiry, at, name, file)
+	}
+	e.moment(g.rootLast, held.Succeeded, name)
+	e.moment(g.rootOldest, held.Oldest, name)
+	e.number(g.rootInterval, held.Interval.Seconds(), name)
+}
+
+// bounded is a file of signed metadata as a label: the names of others come from a server.
+func bounded(file string) string {
+	switch file {
+	case "root", "targets", "snapshot", "timestamp":
+		return file
+	}
+	return "other"
+}
+
+// workloads leaves out policies that are no more: what is judged may lag behind.
+func (g *gauges) workloads(e emitter, s *State, snapshot *store.Snapshot) {
+	if s.Workloads == nil {
+		return
+	}
+	for name, w := range s.Workloads() {
+		if snapshot.Policy(name) == nil {
+			continue
+		}
+		e.number(g.policyWorkloads, float64(w.Compliant), name, "compliant")
+		e.number(g.policyWorkloads, float64(w.Violating), name, "violating")
+		e.number(g.policyWorkloads, float64(w.Unchecked), name, "unchecked")
+	}
+}

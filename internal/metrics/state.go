@@ -1,0 +1,98 @@
+package metrics
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/store"
+)
+
+// listTimeout bounds how long a scrape waits for the Namespaces, which come from a cache.
+const listTimeout = time.Second
+
+// State is what the gauges are read from, at each scrape.
+type State struct {
+	Store   *store.Store
+	Tracker *store.Tracker
+	// Namespaces lists them from a cache.
+	Namespaces client.Reader
+	// Workloads returns what runs under each policy, by its name; nil on a replica that does not judge what runs. A nil
+	// function is the same.
+	Workloads func() map[string]Workloads
+}
+
+// Workloads are the running workloads that one policy covers, each counted once.
+type Workloads struct {
+	Compliant, Violating, Unchecked int
+}
+
+// Show says what the gauges are read from; before it there are none.
+func (m *Metrics) Show(s State) { m.state.Store(&s) }
+
+// namespaces returns every Namespace and whether it is labelled for break-glass; nil where they are not known.
+func (s *State) namespaces() map[string]bool {
+	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
+	defer cancel()
+	var list corev1.NamespaceList
+	if err := s.Namespaces.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil // the cache is not filled yet; the next scrape asks again
+	}
+	all := make(map[string]bool, len(list.Items))
+	for i := range list.Items {
+		_, labelled := list.Items[i].Labels[v1alpha1.LabelBreakGlass]
+		all[list.Items[i].Name] = labelled
+	}
+	return all
+}
+
+// prune drops the counters of what is no more. The names are read before the snapshot is: whatever was counted by then was in
+// a snapshot before, and is missing from this one only if it was deleted.
+func (m *Metrics) prune(s *State, namespaces map[string]bool) {
+	policies, roots := values(m.decisions, labelPolicy), values(m.refreshes, labelTrustRoot)
+	snapshot := s.Store.Load()
+	drop(m.decisions, labelPolicy, policies, func(name string) bool { return name != "" && snapshot.Policy(name) == nil })
+	drop(m.refreshes, labelTrustRoot, roots, func(name string) bool { return snapshot.Root(name) == nil })
+	if namespaces == nil {
+		return
+	}
+	drop(m.breakGlass, labelNamespace, values(m.breakGlass, labelNamespace), func(name string) bool {
+		_, exists := namespaces[name]
+		return !exists
+	})
+}
+
+func drop(vector *prometheus.CounterVec, label string, values map[string]bool, gone func(string) bool) {
+	for value := range values {
+		if gone(value) {
+			vector.DeletePartialMatch(prometheus.Labels{label: value})
+		}
+	}
+}
+
+// values returns the values that a label has in the series of a vector.
+func values(vector *prometheus.CounterVec, label string) map[string]bool {
+	found := map[string]bool{}
+	ch := make(chan prometheus.Metric)
+	go func() {
+		defer close(ch)
+		vector.Collect(ch)
+	}()
+	for metric := range ch {
+		var series dto.Metric
+		if metric.Write(&series) != nil {
+			continue
+		}
+		for _, pair := range series.GetLabel() {
+			if pair.GetName() == label {
+				found[pair.GetValue()] = true
+			}
+		}
+	}
+	return found
+}
