@@ -288,23 +288,31 @@ func (b *bench) validate(t testing.TB, r request) *admissionv1.AdmissionResponse
 	return b.send(t, ValidatePath, r.review(t))
 }
 
+// mutate applies the patch that the mutating handler gives, and returns what comes of it.
+func (b *bench) mutate(t testing.TB, r request) []byte {
+	t.Helper()
+	stored := encode(t, r.object)
+	answer := b.send(t, MutatePath, r.review(t))
+	if !answer.Allowed {
+		t.Errorf("the mutating handler denied: %+v", answer.Result)
+	}
+	if len(answer.Patch) == 0 {
+		return stored
+	}
+	patch, err := jsonpatch.DecodePatch(answer.Patch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored, err = patch.Apply(stored); err != nil {
+		t.Fatalf("applying %s: %v", answer.Patch, err)
+	}
+	return stored
+}
+
 // admit does as the API server does: it mutates, applies the patch and validates. It returns the object then stored.
 func (b *bench) admit(t testing.TB, r request) (stored []byte, answer *admissionv1.AdmissionResponse) {
 	t.Helper()
-	stored = encode(t, r.object)
-	mutated := b.send(t, MutatePath, r.review(t))
-	if !mutated.Allowed {
-		t.Errorf("the mutating handler denied: %+v", mutated.Result)
-	}
-	if len(mutated.Patch) > 0 {
-		patch, err := jsonpatch.DecodePatch(mutated.Patch)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if stored, err = patch.Apply(stored); err != nil {
-			t.Fatalf("applying %s: %v", mutated.Patch, err)
-		}
-	}
+	stored = b.mutate(t, r)
 	r.object = stored
 	return stored, b.validate(t, r)
 }

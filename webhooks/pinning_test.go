@@ -1,0 +1,226 @@
+package webhooks
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/randfill"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+)
+
+// Under pinDigests None the client hears, once an image and from validation alone, that what runs may be something else.
+func TestUnpinnedIsWarnedOf(t *testing.T) {
+	const warning = `image "` + signed + `": verified as sha256:aaaaaaaa... and not pinned to it (pinDigests: None): the node asks the registry again what the tag means`
+	pinning := func(pin v1alpha1.PinDigests) v1alpha1.ImagePolicySpec {
+		return requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = pin })
+	}
+	warned := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode, s.PinDigests = v1alpha1.ModeWarn, v1alpha1.PinNone })
+	cases := map[string]struct {
+		policies    []v1alpha1.ImagePolicySpec
+		object, old any
+		want        []string
+	}{
+		"Pod":                    {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", signed), nil, []string{warning}},
+		"template":               {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed), nil, []string{warning}},
+		"three containers":       {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", signed, signed, signed), nil, []string{warning}},
+		"by digest":              {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", pinned, repository+"@"+digestA), nil, nil},
+		"not covered":            {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", elsewhere), nil, nil},
+		"not changed":            {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed), object("Deployment", signed), nil},
+		"changed":                {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed), object("Deployment", elsewhere), []string{warning}},
+		"another policy pins":    {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone), pinning(v1alpha1.PinPods)}, object("Deployment", signed), nil, nil},
+		"template, Pods pinned":  {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinPods)}, object("Deployment", signed), nil, nil},
+		"template, all pinned":   {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinAll)}, object("Deployment", signed), nil, nil},
+		"only in mode Warn":      {[]v1alpha1.ImagePolicySpec{warned}, object("Pod", signed), nil, nil},
+		"beside what only warns": {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone), warned}, object("Pod", signed, elsewhere), nil, []string{warning}},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, c.policies...)
+			kind := "Deployment"
+			if _, isPod := c.object.(*corev1.Pod); isPod {
+				kind = "Pod"
+			}
+			r := request{kind: kind, object: c.object, old: c.old}
+			if mutated := b.send(t, MutatePath, r.review(t)); len(mutated.Warnings) > 0 {
+				t.Errorf("mutation warns: %q", mutated.Warnings)
+			}
+			_, got := b.admit(t, r)
+			wantAdmitted(t, got)
+			if diff := cmp.Diff(c.want, got.Warnings); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A second call, as the API server makes it when another webhook has changed the object, changes nothing, and pins again what was
+// put back.
+func TestPinningIsIdempotent(t *testing.T) {
+	for _, pin := range []v1alpha1.PinDigests{v1alpha1.PinPods, v1alpha1.PinAll} {
+		b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = pin }))
+		for _, k := range kinds(t) {
+			if pin == v1alpha1.PinPods && !k.IsPod() {
+				continue
+			}
+			r := request{kind: k.Name, object: object(k.Name, signed, elsewhere, pinned, repository+"@"+digestA)}
+			first := b.mutate(t, r)
+			wantImage(t, first, pinned)
+			r.object = first
+			if again := b.send(t, MutatePath, r.review(t)); len(again.Patch) > 0 {
+				t.Errorf("%s, %s: the second call patches %s", pin, k.Name, again.Patch)
+			}
+			r.object = bytes.ReplaceAll(first, []byte("@"+digestA), nil)
+			wantImage(t, b.mutate(t, r), pinned)
+		}
+	}
+}
+
+// Random Pods with every field that Kubernetes knows and some that it does not: pinning changes the references that it must, to
+// what they must be, and nothing else.
+func TestPinningChangesNothingElse(t *testing.T) {
+	b := newBench(t)
+	changed := 0
+	for seed := range uint64(200) {
+		before := randomPod(t, seed)
+		after := decoded(t, b.mutate(t, request{kind: "Pod", object: encode(t, before)}))
+		want := decoded(t, encode(t, before))
+		for _, path := range imagePaths(want) {
+			if place, key := path.place, path.key; place[key] == signed {
+				place[key] = pinned
+				changed++
+			}
+		}
+		if diff := cmp.Diff(want, after); diff != "" {
+			t.Fatalf("seed %d (-want +got):\n%s", seed, diff)
+		}
+	}
+	if changed < 200 {
+		t.Errorf("%d images were pinned in all: the test says too little", changed)
+	}
+}
+
+func decoded(t *testing.T, raw []byte) map[string]any {
+	t.Helper()
+	var v map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if err := decoder.Decode(&v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// imagePath is where a reference is.
+type imagePath struct {
+	place map[string]any
+	key   string
+}
+
+// imagePaths finds the references by another way than the code under test.
+func imagePaths(pod map[string]any) []imagePath {
+	var paths []imagePath
+	spec, _ := pod["spec"].(map[string]any)
+	for _, list := range []string{"initContainers", "containers", "ephemeralContainers", "volumes"} {
+		entries, _ := spec[list].([]any)
+		for _, e := range entries {
+			entry, _ := e.(map[string]any)
+			if list != "volumes" {
+				paths = append(paths, imagePath{entry, "image"})
+			} else if volume, ok := entry["image"].(map[string]any); ok {
+				paths = append(paths, imagePath{volume, "reference"})
+			}
+		}
+	}
+	return paths
+}
+
+// randomPod returns a Pod with random values in the fields of the type, images of the test in the places for images,
+// and images, fields and values that no type has anywhere.
+func randomPod(t *testing.T, seed uint64) map[string]any {
+	t.Helper()
+	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // the same Pods each time
+	image := func() string {
+		return []string{signed, signed, pinned, elsewhere, unsigned, "registry.example.com/acme/App", ""}[random.IntN(7)]
+	}
+	var pod corev1.Pod
+	randfill.NewWithSeed(int64(seed)).NilChance(0.4).NumElements(1, 4).MaxDepth(12).Funcs(
+		func(c *corev1.Container, f randfill.Continue) { f.FillNoCustom(c); c.Image = image() },
+		func(c *corev1.EphemeralContainer, f randfill.Continue) { f.FillNoCustom(c); c.Image = image() },
+		func(v *corev1.ImageVolumeSource, f randfill.Continue) { f.FillNoCustom(v); v.Reference = image() },
+		func(v *metav1.FieldsV1, _ randfill.Continue) { v.Raw = []byte(`{"f:spec":{}}`) },
+		func(v *metav1.Time, _ randfill.Continue) { *v = metav1.Time{} },
+		func(s *string, _ randfill.Continue) { *s = oddText(random) },
+	).Fill(&pod)
+	if len(pod.Spec.Containers) == 0 {
+		pod.Spec.Containers = []corev1.Container{{Name: "a", Image: signed}}
+	}
+	document := decoded(t, encode(t, &pod))
+	for _, place := range places(document) {
+		if random.IntN(4) == 0 {
+			place["x-"+oddText(random)] = unknown(random, image, 3)
+		}
+	}
+	return document
+}
+
+// places returns every JSON object within v.
+func places(v any) []map[string]any {
+	switch v := v.(type) {
+	case map[string]any:
+		found := []map[string]any{v}
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			found = append(found, places(v[key])...)
+		}
+		return found
+	case []any:
+		var found []map[string]any
+		for _, e := range v {
+			found = append(found, places(e)...)
+		}
+		return found
+	}
+	return nil
+}
+
+// unknown is a value of a field that no type has; it may look like a container.
+func unknown(random *rand.Rand, image func() string, depth int) any {
+	kind := random.IntN(8)
+	if depth == 0 {
+		kind = random.IntN(5)
+	}
+	switch kind {
+	case 0:
+		return nil
+	case 1:
+		return image()
+	case 2:
+		return json.Number(fmt.Sprintf("%d.5e%d", random.IntN(1000), random.IntN(300)))
+	case 3:
+		return json.Number(fmt.Sprint(random.Uint64()))
+	case 4:
+		return oddText(random)
+	case 5:
+		return []any{unknown(random, image, depth-1), unknown(random, image, depth-1)}
+	}
+	return map[string]any{"image": image(), "containers": unknown(random, image, depth-1), oddText(random): unknown(random, image, depth-1)}
+}
+
+// oddText has what JSON, its pointers and HTML escape.
+func oddText(random *rand.Rand) string {
+	pieces := []string{"a", "/", "~", "~1", "~0", `"`, `\`, "<", ">", "&", "é", "\u2028", "\x7f", "image", signed, " ", "\n", "%"}
+	var text strings.Builder
+	for range random.IntN(4) {
+		text.WriteString(pieces[random.IntN(len(pieces))])
+	}
+	return text.String()
+}
