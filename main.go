@@ -78,8 +78,10 @@ func run(ctx context.Context, o options.Options) error {
 	}
 	counted := metrics.New(ctrlmetrics.Registry)
 	decisions, changes := store.New(o.Uncovered), &controllers.Changes{}
+	decisions.Observer = counted
 	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
-	if err := setupControllers(ctx, mgr, serving, decisions, tracker, changes, o); err != nil {
+	counted.Show(metrics.State{Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient()})
+	if err := setupControllers(ctx, mgr, serving, decisions, tracker, changes, counted, o); err != nil {
 		return err
 	}
 	gate := &webhooks.Gate{
@@ -169,7 +171,7 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 	})
 }
 
-func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serving, decisions *store.Store, tracker *store.Tracker, changes *controllers.Changes, o options.Options) error {
+func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serving, decisions *store.Store, tracker *store.Tracker, changes *controllers.Changes, counted *metrics.Metrics, o options.Options) error {
 	status := controllers.Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
 	builder := controllers.RootBuilder{Reader: mgr.GetClient(), Namespace: o.Namespace, Clock: clock.RealClock{}}
 	return errors.Join(
@@ -178,7 +180,7 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serv
 		(&controllers.WebhookConfigurationReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
 			Exempt: o.Exempt(), Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
-			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath,
+			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: counted,
 		}).SetupWithManager(mgr),
 	)
 }

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
@@ -54,6 +55,8 @@ type WebhookConfigurationReconciler struct {
 	Rules                    []admissionv1.RuleWithOperations
 	MatchConditions          []admissionv1.MatchCondition
 	MutatePath, ValidatePath string
+	// Metrics counts what is written; nil counts nothing.
+	Metrics *metrics.Metrics
 }
 
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,verbs=create
@@ -168,12 +171,20 @@ func (r *WebhookConfigurationReconciler) apply(ctx context.Context, o client.Obj
 	o.SetName(WebhookConfigurationName)
 	o.SetOwnerReferences([]metav1.OwnerReference{owner})
 	o.SetLabels(map[string]string{"app.kubernetes.io/managed-by": "countersign"})
+	write, cause, message := func() error { return r.Client.Update(ctx, o) }, metrics.CauseRestored, "Restored a webhook configuration that had been changed"
 	if missing {
-		ctrl.LoggerFrom(ctx).Info("Created a webhook configuration", "webhookConfiguration", WebhookConfigurationName)
-		return r.Client.Create(ctx, o)
+		write, cause, message = func() error { return r.Client.Create(ctx, o) }, metrics.CauseCreated, "Created a webhook configuration"
 	}
-	ctrl.LoggerFrom(ctx).Info("Restored a webhook configuration that had been changed", "webhookConfiguration", WebhookConfigurationName)
-	return r.Client.Update(ctx, o)
+	if err := write(); err != nil {
+		return err
+	}
+	ctrl.LoggerFrom(ctx).Info(message, "webhookConfiguration", WebhookConfigurationName)
+	configuration := "validating"
+	if _, mutating := o.(*admissionv1.MutatingWebhookConfiguration); mutating {
+		configuration = "mutating"
+	}
+	r.Metrics.ConfigurationWritten(configuration, cause)
+	return nil
 }
 
 func (r *WebhookConfigurationReconciler) clientConfig(path string) admissionv1.WebhookClientConfig {
