@@ -32,6 +32,8 @@ type Manager struct {
 	*Process
 	// WebhookURL is where it serves admission.
 	WebhookURL string
+	// MetricsURL is where it serves metrics.
+	MetricsURL string
 	health     string
 }
 
@@ -68,11 +70,19 @@ func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manage
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{WebhookURL: fmt.Sprintf("https://127.0.0.1:%d", webhook), health: fmt.Sprintf("127.0.0.1:%d", health)}
+	metrics, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		WebhookURL: fmt.Sprintf("https://127.0.0.1:%d", webhook),
+		MetricsURL: fmt.Sprintf("http://127.0.0.1:%d/metrics", metrics),
+		health:     fmt.Sprintf("127.0.0.1:%d", health),
+	}
 	m.Process, err = StartProcess("countersign", options.Dir, os.Environ(), options.Binary, append([]string{
 		"--kubeconfig", kubeconfig, "--namespace", OwnNamespace,
 		"--webhook-port", fmt.Sprint(webhook), "--webhook-url", m.WebhookURL,
-		"--health-probe-bind-address", m.health, "--metrics-bind-address", "0",
+		"--health-probe-bind-address", m.health, "--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics),
 	}, options.Args...)...)
 	if err != nil {
 		return nil, err
