@@ -1,0 +1,181 @@
+package controllers
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/report"
+)
+
+// formatWriter keeps the reports in one format. It is used by one goroutine.
+type formatWriter struct {
+	*ReportWriter
+	format report.Format
+
+	// present says whether the CRD was there when it was last looked for, at probed.
+	present bool
+	probed  time.Time
+	// written is the hash of the report that each namespace was last given, zero where only its name is known.
+	written map[string][sha256.Size]byte
+	renewed time.Time
+	// done is what was written in full last.
+	done *compliance.Result
+
+	failure string
+	wait    time.Duration
+	retryAt time.Time
+}
+
+// write brings the reports of all namespaces to what was found. A namespace that refuses its report does not keep the others
+// from theirs; the error is the first, and says how many there are besides.
+func (f *formatWriter) write(ctx context.Context, found *compliance.Result) error {
+	if err := f.probe(ctx); err != nil || !f.present {
+		return err
+	}
+	if err := f.renew(ctx); err != nil || !f.present || f.done == found {
+		return err
+	}
+	f.done = found
+	var first error
+	failed, namespaces := 0, report.ByNamespace(found.Findings)
+	for _, namespace := range f.concerned(namespaces) {
+		err := f.sync(ctx, namespace, namespaces[namespace])
+		if err == nil {
+			continue
+		}
+		f.done, failed = nil, failed+1
+		if first == nil {
+			first = err
+		}
+		if !answered(err) {
+			return err // nor will it answer about the others
+		}
+	}
+	if failed > 1 {
+		return fmt.Errorf("%w (and %d reports more)", first, failed-1)
+	}
+	return first
+}
+
+// concerned returns the namespaces that have findings or a report, sorted.
+func (f *formatWriter) concerned(namespaces map[string][]compliance.Finding) []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(namespaces)), maps.Keys(f.written))
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// sync brings the report of one namespace to what was found. That the namespace or the CRD goes away meanwhile is no error: there is
+// nothing to write to any more, and which of the two it is the next probe tells.
+func (f *formatWriter) sync(ctx context.Context, namespace string, findings []compliance.Finding) error {
+	if len(findings) == 0 {
+		return f.remove(ctx, namespace)
+	}
+	err := f.apply(ctx, namespace, findings)
+	switch {
+	case apierrors.IsNotFound(err):
+		f.done, f.probed = nil, time.Time{}
+		return nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return nil
+	}
+	return err
+}
+
+// probe looks from time to time whether the CRD is there. It asks for one small document of the API server, and
+// nothing is held about a CRD that is deleted or replaced.
+func (f *formatWriter) probe(ctx context.Context) error {
+	now := f.clock.Now()
+	if now.Sub(f.probed) < reportsProbe {
+		return nil
+	}
+	version := f.format.GroupVersion().String()
+	list, err := f.discovery.ServerResourcesForGroupVersionWithContext(ctx, version)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("looking for %s of %s: %w", f.format.Resource, version, err)
+	}
+	present := err == nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == f.format.Resource })
+	if present != f.present {
+		ctrl.LoggerFrom(ctx).Info("Found that the CRD of a report format came or went", "installed", present)
+		f.renewed = time.Time{}
+	}
+	f.present, f.probed = present, now
+	return nil
+}
+
+// renew forgets from time to time what was written, and takes note of all reports of ours that are there: those of an earlier
+// leader, too, for the namespaces that have no findings any more.
+func (f *formatWriter) renew(ctx context.Context) error {
+	now := f.clock.Now()
+	if now.Sub(f.renewed) < reportsRenewal {
+		return nil
+	}
+	written := make(map[string][sha256.Size]byte)
+	options := metav1.ListOptions{LabelSelector: report.ManagedBy + "=" + report.Manager, Limit: 500}
+	for {
+		list, err := f.reports(metav1.NamespaceAll).List(ctx, options)
+		if apierrors.IsNotFound(err) {
+			f.present = false
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("listing the %s of ours: %w", f.format.Resource, err)
+		}
+		for i := range list.Items {
+			if o := &list.Items[i]; o.Name == report.Name {
+				written[o.Namespace] = [sha256.Size]byte{}
+			}
+		}
+		if options.Continue = list.Continue; options.Continue == "" {
+			break
+		}
+	}
+	f.written, f.renewed, f.done = written, now, nil
+	return nil
+}
+
+// apply writes the report of a namespace unless it was given the same before.
+func (f *formatWriter) apply(ctx context.Context, namespace string, findings []compliance.Finding) error {
+	text, err := report.Build(namespace, findings).JSON(f.format)
+	if err != nil {
+		return err
+	}
+	hash := sha256.Sum256(text)
+	if f.written[namespace] == hash {
+		return nil
+	}
+	_, err = f.reports(namespace).Patch(ctx, report.Name, types.ApplyPatchType, text, metav1.PatchOptions{FieldManager: report.Manager, Force: ptr.To(true)})
+	if err != nil {
+		return fmt.Errorf("applying the report of namespace %s: %w", namespace, err)
+	}
+	f.written[namespace] = hash
+	return nil
+}
+
+// remove deletes the report of a namespace in which no policy covers anything any more.
+func (f *formatWriter) remove(ctx context.Context, namespace string) error {
+	if err := f.reports(namespace).Delete(ctx, report.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting the report of namespace %s: %w", namespace, err)
+	}
+	delete(f.written, namespace)
+	return nil
+}
+
+// answered reports whether an error is an answer of the API server, rather than that there was none.
+func answered(err error) bool { return apierrors.ReasonForError(err) != metav1.StatusReasonUnknown }
+
+func (f *formatWriter) reports(namespace string) metadata.ResourceInterface {
+	return f.metadata.Resource(f.format.GroupVersion().WithResource(f.format.Resource)).Namespace(namespace)
+}
