@@ -155,8 +155,9 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Secret{}:                              {Namespaces: own},
-				&corev1.ConfigMap{}:                           {Namespaces: own},
+				&corev1.Secret{}:    {Namespaces: own},
+				&corev1.ConfigMap{}: {Namespaces: own},
+				&corev1.Pod{}:       controllers.PodCache(o.Exempt()),
 				&admissionv1.MutatingWebhookConfiguration{}:   {Field: named},
 				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
 			},
@@ -173,10 +174,17 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 
 func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serving, decisions *store.Store, tracker *store.Tracker, changes *controllers.Changes, counted *metrics.Metrics, o options.Options) error {
 	status := controllers.Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
+	ran := &controllers.Compliance{}
+	evaluation := &controllers.ComplianceReconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: status, Clock: clock.RealClock{},
+		Exempt: o.Exempt(), Compliance: ran,
+	}
+	decisions.Changed = evaluation.Notify
 	builder := controllers.RootBuilder{Reader: mgr.GetClient(), Namespace: o.Namespace, Clock: clock.RealClock{}}
 	return errors.Join(
-		(&controllers.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status}).SetupWithManager(ctx, mgr),
+		(&controllers.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: ran}).SetupWithManager(ctx, mgr),
 		(&controllers.TrustRootReconciler{Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Builder: builder, Changes: changes}).SetupWithManager(ctx, mgr),
+		evaluation.SetupWithManager(mgr),
 		(&controllers.WebhookConfigurationReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
 			Exempt: o.Exempt(), Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),

@@ -25,6 +25,8 @@ type ImagePolicyReconciler struct {
 	Client client.Client
 	Store  *store.Store
 	Status Status
+	// Compliance is how what runs meets the policies.
+	Compliance *Compliance
 }
 
 // +kubebuilder:rbac:groups=countersign.dev,resources=imagepolicies,verbs=get;list;watch
@@ -48,6 +50,7 @@ func (r *ImagePolicyReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.ImagePolicy{}).
 		Watches(&v1alpha1.TrustRoot{}, handler.EnqueueRequestsFromMapFunc(r.naming)).
+		WatchesRawSource(r.Compliance.policies.source()).
 		WatchesRawSource(r.Status.onElection(&v1alpha1.ImagePolicyList{})).
 		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false)}).
 		Complete(r)
@@ -80,7 +83,21 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 		return ctrl.Result{}, err
 	}
 	meta.SetStatusCondition(&p.Status.Conditions, ready)
-	return ctrl.Result{}, r.Status.write(ctx, before, p, before.Status.Conditions, p.Status.Conditions)
+	r.report(p)
+	return settle(ctrl.Result{}, r.Status.write(ctx, before, p, before.Status.Conditions, p.Status.Conditions))
+}
+
+// report fills in how what runs meets the policy. Until this version of it was evaluated, the status stays as an earlier version
+// or an earlier leader left it.
+func (r *ImagePolicyReconciler) report(p *v1alpha1.ImagePolicy) {
+	found := r.Compliance.state(p.Name, version(p))
+	if found == nil {
+		return
+	}
+	p.Status.Workloads, p.Status.Violations, p.Status.BreakGlass = &found.Workloads, found.Violations, found.BreakGlass
+	c := condition(p, v1alpha1.ConditionCompliant, found.Reason, found.Message, false)
+	c.Status = found.Compliant
+	meta.SetStatusCondition(&p.Status.Conditions, c)
 }
 
 // ready says whether the policy is in force, and if not what follows from that.

@@ -37,7 +37,7 @@ func TestReplicas(t *testing.T) {
 	decisions, changes := store.New(policy.UncoveredAllow), &Changes{}
 	status := Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: leads}
 	err = errors.Join(
-		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status}).SetupWithManager(t.Context(), mgr),
+		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: &Compliance{}}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{
 			Client: mgr.GetClient(), Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, changes.Notify), Status: status,
 			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}}, Changes: changes,

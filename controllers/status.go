@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -12,10 +13,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 )
+
+// conflictRetry is how long after a conflict a status is written again: the cache is mostly up to date by then.
+const conflictRetry = 100 * time.Millisecond
 
 // messageBytes bounds the message of a condition, an event or a repository's error.
 const messageBytes = 1000
@@ -30,7 +35,7 @@ type Status struct {
 }
 
 // write patches the status of object where it differs from before, and records an event for each condition that
-// turned.
+// turned. It is a conflict where the object has changed since before was read.
 func (s Status) write(ctx context.Context, before, object client.Object, was, is []metav1.Condition) error {
 	select {
 	case <-s.Elected:
@@ -40,7 +45,8 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 	if equality.Semantic.DeepEqual(before, object) {
 		return nil
 	}
-	err := s.Client.Status().Patch(ctx, object, client.MergeFrom(before))
+	// The list of conditions is written as a whole, so what somebody else has added since must not be undone.
+	err := s.Client.Status().Patch(ctx, object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsNotFound(err) {
 		return nil // deleted meanwhile
 	}
@@ -59,6 +65,14 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 		s.Events.Eventf(object, nil, kind, c.Reason, "Reconcile", "%s", c.Message)
 	}
 	return nil
+}
+
+// settle has a write that conflicted done again soon, from what the cache holds by then. That is no failure to speak of.
+func settle(result ctrl.Result, err error) (ctrl.Result, error) {
+	if apierrors.IsConflict(err) {
+		return ctrl.Result{RequeueAfter: conflictRetry}, nil
+	}
+	return result, err
 }
 
 // onElection enqueues every object of a list when this replica becomes the leader, so that status which an earlier

@@ -70,16 +70,16 @@ func (r *TrustRootReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Man
 		Complete(r)
 }
 
-// Changes wakes the reconciler for a trust root. The zero value is ready for use.
+// Changes wakes a reconciler for an object, from outside of the API server. The zero value is ready for use.
 type Changes struct {
 	queue atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]
 }
 
-// Notify enqueues a trust root. It never blocks; before the controller has started, which reconciles everything
+// Notify enqueues the object of a name. It never blocks; before the controller has started, which reconciles everything
 // anyhow, it does nothing.
-func (c *Changes) Notify(root string) {
+func (c *Changes) Notify(name string) {
 	if queue := c.queue.Load(); queue != nil {
-		(*queue).Add(requestFor(root))
+		(*queue).Add(requestFor(name))
 	}
 }
 
@@ -115,7 +115,7 @@ func (r *TrustRootReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	tr.Status = statusOf(tr, root, r.Tracker.Status(tr.Name))
 	// The time of the last refresh moves on without an event.
 	after := ctrl.Result{RequeueAfter: interval(tr)}
-	return after, r.Status.write(ctx, before, tr, before.Status.Conditions, tr.Status.Conditions)
+	return settle(after, r.Status.write(ctx, before, tr, before.Status.Conditions, tr.Status.Conditions))
 }
 
 // publish puts the trust root into the store unless the same is there already. The error is one of the API server's,

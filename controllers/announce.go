@@ -1,0 +1,116 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/policy"
+)
+
+// mostAnnounced bounds the events of one evaluation about workloads. What is beyond is in the status and the reports alone.
+const mostAnnounced = 50
+
+// compliant says what the Compliant condition says of a policy.
+func compliant(s *compliance.Summary) (status metav1.ConditionStatus, reason, message string) {
+	switch {
+	case s.Violating > 0:
+		message = fmt.Sprintf("%d of %d running workloads violate the policy", s.Violating, s.Covered)
+		if s.Unchecked > 0 {
+			message += fmt.Sprintf(", and %d could not be checked", s.Unchecked)
+		}
+		return metav1.ConditionFalse, v1alpha1.ReasonViolations, message + examples(s.Findings, policy.Denied)
+	case s.Unchecked > 0:
+		message = fmt.Sprintf("%d of %d running workloads could not be checked", s.Unchecked, s.Covered)
+		return metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked, message + examples(s.Findings, policy.CouldNotCheck)
+	case s.Covered == 0:
+		return metav1.ConditionTrue, v1alpha1.ReasonNothingRuns, "no running workload is covered"
+	}
+	return metav1.ConditionTrue, v1alpha1.ReasonAllSigned, fmt.Sprintf("running workloads that meet the policy: %d, all that it covers", s.Covered)
+}
+
+// examples lists the first workloads of a verdict.
+func examples(findings []compliance.Finding, verdict policy.Verdict) string {
+	const most = 3
+	var b strings.Builder
+	n := 0
+	for i := range findings {
+		f := &findings[i]
+		if f.Verdict != verdict {
+			continue
+		}
+		if n++; n > most {
+			b.WriteString("; ...")
+			break
+		}
+		b.WriteString(map[bool]string{true: ": ", false: "; "}[n == 1])
+		fmt.Fprintf(&b, "%s %s/%s", f.Workload.Kind, f.Workload.Namespace, f.Workload.Name)
+		for _, image := range f.Images {
+			if image.Verdict == verdict {
+				b.WriteString(" (" + short(image) + ")")
+				break
+			}
+		}
+	}
+	return b.String()
+}
+
+// short says in a few words what is wrong with an image.
+func short(i compliance.ImageFinding) string {
+	if i.Verdict != policy.CouldNotCheck && len(i.Missing) > 0 {
+		return fmt.Sprintf("%.300s: %s has not signed", i.Image, strings.Join(i.Missing, ", "))
+	}
+	return fmt.Sprintf("%.300s: %s", i.Image, i.Reason)
+}
+
+// announce records an event on the owner of each workload that there is news of.
+func (r *ComplianceReconciler) announce(ctx context.Context, all []news) {
+	if len(all) > mostAnnounced {
+		ctrl.LoggerFrom(ctx).Info("Recorded events for the first workloads only", "changed", len(all), "recorded", mostAnnounced)
+		all = all[:mostAnnounced]
+	}
+	for _, n := range all {
+		f := n.finding
+		related := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ImagePolicy", Name: f.Policy}
+		if len(n.images) == 0 {
+			note := fmt.Sprintf("every image meets ImagePolicy %q now", f.Policy)
+			r.Status.Events.Eventf(r.owner(ctx, f), related, corev1.EventTypeNormal, v1alpha1.ReasonAllSigned, "Evaluate", "%s", cut(note))
+			continue
+		}
+		var texts []string
+		for _, image := range n.images {
+			texts = append(texts, short(image))
+		}
+		note := fmt.Sprintf("running in breach of ImagePolicy %q: %s", f.Policy, strings.Join(texts, "; "))
+		r.Status.Events.Eventf(r.owner(ctx, f), related, corev1.EventTypeWarning, v1alpha1.ReasonViolations, "Evaluate", "%s", cut(note))
+	}
+}
+
+// owner returns whom the event is for: the controller of the Pod's controller where it has one and can be read, and else that
+// controller itself.
+func (r *ComplianceReconciler) owner(ctx context.Context, f *compliance.Finding) *corev1.ObjectReference {
+	c := f.Controller
+	direct := &corev1.ObjectReference{APIVersion: c.APIVersion, Kind: c.Kind, Namespace: f.Workload.Namespace, Name: c.Name, UID: c.UID}
+	gk := schema.FromAPIVersionAndKind(c.APIVersion, c.Kind).GroupKind().String()
+	if gk != "ReplicaSet.apps" && gk != "Job.batch" && gk != "ReplicationController" {
+		return direct
+	}
+	o := &metav1.PartialObjectMetadata{}
+	o.SetGroupVersionKind(schema.FromAPIVersionAndKind(c.APIVersion, c.Kind))
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: f.Workload.Namespace, Name: c.Name}, o)
+	if err != nil || o.UID != c.UID {
+		return direct
+	}
+	if top := metav1.GetControllerOfNoCopy(o); top != nil {
+		return &corev1.ObjectReference{APIVersion: top.APIVersion, Kind: top.Kind, Namespace: f.Workload.Namespace, Name: top.Name, UID: top.UID}
+	}
+	return direct
+}

@@ -1,0 +1,205 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/store"
+)
+
+const (
+	// evaluationPause is between two evaluations at the least, however much changes; the first change after a pause is
+	// evaluated at once.
+	evaluationPause = time.Second
+	// evaluationInterval is between two at the most: what has expired shows without an event.
+	evaluationInterval = time.Minute
+	// patience is for how long nothing is reported while repositories are being fetched for the first time, so that the start
+	// of the operator, or of a new application, does not look like a loss of what was known.
+	patience = 10 * time.Second
+)
+
+// everything is the one request of the compliance controller.
+const everything = "everything-that-runs"
+
+// ComplianceReconciler evaluates what runs whenever Pods, namespaces, policies, trust roots or the evidence under them change. It
+// runs on the leader only, and Pods are cached only there.
+type ComplianceReconciler struct {
+	// Client reads Pods, which the cache must hold as PodCache says, namespaces and ImagePolicies.
+	Client client.Reader
+	// Live reads the owners of Pods, of which none is cached.
+	Live    client.Reader
+	Store   *store.Store
+	Tracker *store.Tracker
+	Status  Status
+	Clock   clock.PassiveClock
+	// Exempt namespaces are not looked at.
+	Exempt []string
+	// Compliance is where the result goes.
+	Compliance *Compliance
+
+	changes Changes
+
+	// The rest belongs to the one worker.
+
+	earliest time.Time // of the next evaluation
+	waiting  time.Time // since when repositories are waited for; zero: for none
+	ledger   *ledger
+}
+
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=replicationcontrollers,verbs=get
+// +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=get
+// +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get
+
+// PodCache returns how Pods are to be cached: those that run, in namespaces that are not exempt, and of each what it is judged by.
+func PodCache(exempt []string) cache.ByObject {
+	selectors := []fields.Selector{
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+	}
+	for _, namespace := range exempt {
+		selectors = append(selectors, fields.OneTermNotEqualSelector("metadata.namespace", namespace))
+	}
+	return cache.ByObject{
+		Field: fields.AndSelectors(selectors...),
+		Transform: func(o any) (any, error) {
+			if p, ok := o.(*corev1.Pod); ok {
+				return compliance.Strip(p), nil
+			}
+			return o, nil
+		},
+	}
+}
+
+// SetupWithManager registers the reconciler, on the leader.
+func (r *ComplianceReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	wake := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{requestFor(everything)}
+	})
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("compliance").
+		Watches(&corev1.Pod{}, wake, builder.WithPredicates(predicate.Funcs{UpdateFunc: podChanged})).
+		Watches(&corev1.Namespace{}, wake, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		WatchesRawSource(r.changes.source()).
+		Complete(r)
+}
+
+// Notify has everything evaluated again soon. It is for the store to call when it has a new snapshot, and never blocks. On a replica
+// that does not lead it does nothing.
+func (r *ComplianceReconciler) Notify() { r.changes.Notify(everything) }
+
+// podChanged tells an update that brings in another image from all others.
+func podChanged(e event.UpdateEvent) bool {
+	was, wasPod := e.ObjectOld.(*corev1.Pod)
+	is, isPod := e.ObjectNew.(*corev1.Pod)
+	if !wasPod || !isPod || was.Status.Phase != is.Status.Phase {
+		return true
+	}
+	return !equality.Semantic.DeepEqual(compliance.NewPod(was), compliance.NewPod(is))
+}
+
+// Reconcile evaluates everything that runs.
+func (r *ComplianceReconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
+	snapshot := r.Store.Load()
+	if !snapshot.Primed {
+		return ctrl.Result{}, nil // the store tells when it is
+	}
+	if wait := r.earliest.Sub(r.Clock.Now()); wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	in, err := r.input(ctx, snapshot)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	if r.ledger == nil {
+		if r.ledger, err = readLedger(ctx, r.Client); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	result := compliance.Evaluate(in)
+	r.Tracker.Retain(result.Needs)
+	r.earliest = r.Clock.Now().Add(evaluationPause)
+	if r.early(result, in.Now) {
+		return ctrl.Result{RequeueAfter: evaluationPause}, nil
+	}
+	news := r.ledger.enter(result, in.Now)
+	r.Compliance.publish(&evaluated{result: result, states: r.states(snapshot, result)})
+	r.announce(ctx, news)
+	return ctrl.Result{RequeueAfter: evaluationInterval}, nil
+}
+
+// early reports whether repositories are still being fetched that were not asked for before.
+func (r *ComplianceReconciler) early(result *compliance.Result, now time.Time) bool {
+	switch {
+	case result.NotLoaded == 0:
+		r.waiting = time.Time{}
+	case r.waiting.IsZero():
+		r.waiting = now
+	}
+	return result.NotLoaded > 0 && now.Sub(r.waiting) < patience
+}
+
+// input reads the caches without copying what they hold; nothing of it is changed here.
+func (r *ComplianceReconciler) input(ctx context.Context, snapshot *store.Snapshot) (compliance.Input, error) {
+	pods, namespaces := &corev1.PodList{}, &corev1.NamespaceList{}
+	err := errors.Join(r.Client.List(ctx, pods, client.UnsafeDisableDeepCopy), r.Client.List(ctx, namespaces, client.UnsafeDisableDeepCopy))
+	if err != nil {
+		return compliance.Input{}, fmt.Errorf("listing what runs: %w", err)
+	}
+	in := compliance.Input{
+		Pods: make([]compliance.Pod, 0, len(pods.Items)), Namespaces: make(map[string]labels.Set, len(namespaces.Items)),
+		Policies: snapshot.Policies, Roots: snapshot, Now: r.Clock.Now(),
+	}
+	for i := range pods.Items {
+		if phase := pods.Items[i].Status.Phase; phase != corev1.PodSucceeded && phase != corev1.PodFailed {
+			in.Pods = append(in.Pods, compliance.NewPod(&pods.Items[i]))
+		}
+	}
+	for i := range namespaces.Items {
+		if name := namespaces.Items[i].Name; !slices.Contains(r.Exempt, name) {
+			in.Namespaces[name] = namespaces.Items[i].Labels
+		}
+	}
+	return in, nil
+}
+
+// states makes what each policy's status says of a result.
+func (r *ComplianceReconciler) states(snapshot *store.Snapshot, result *compliance.Result) map[string]state {
+	states := make(map[string]state, len(result.Policies))
+	for name, summary := range result.Policies {
+		s := state{
+			Version: snapshot.PolicyVersion(name),
+			Workloads: v1alpha1.WorkloadCounts{
+				Covered: count(summary.Covered), Violating: count(summary.Violating), Unchecked: count(summary.Unchecked),
+			},
+			Violations: r.ledger.first(summary.Findings),
+		}
+		for _, b := range summary.BreakGlass[:min(len(summary.BreakGlass), mostListed)] {
+			s.BreakGlass = append(s.BreakGlass, v1alpha1.BreakGlass{Namespace: b.Namespace, Reason: b.Reason})
+		}
+		s.Compliant, s.Reason, s.Message = compliant(&summary)
+		states[name] = s
+	}
+	return states
+}
+
+func count(n int) int32 { return int32(min(n, 1<<31-1)) } //nolint:gosec // bounded
