@@ -180,11 +180,16 @@ func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serv
 		Exempt: o.Exempt(), Compliance: ran,
 	}
 	decisions.Changed = evaluation.Notify
+	reports, err := controllers.NewReportWriter(mgr.GetConfig(), clock.RealClock{})
+	if err != nil {
+		return err
+	}
 	builder := controllers.RootBuilder{Reader: mgr.GetClient(), Namespace: o.Namespace, Clock: clock.RealClock{}}
 	return errors.Join(
 		(&controllers.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: ran}).SetupWithManager(ctx, mgr),
 		(&controllers.TrustRootReconciler{Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Builder: builder, Changes: changes}).SetupWithManager(ctx, mgr),
 		evaluation.SetupWithManager(mgr),
+		reports.SetupWithManager(mgr, ran),
 		(&controllers.WebhookConfigurationReconciler{
 			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
 			Exempt: o.Exempt(), Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),

@@ -43,7 +43,7 @@ type ReportWriter struct {
 // +kubebuilder:rbac:groups=wgpolicyk8s.io,resources=policyreports,verbs=list;create;patch;delete
 // +kubebuilder:rbac:groups=openreports.io,resources=reports,verbs=list;create;patch;delete
 
-// NewReportWriter returns a writer that asks the API server of config. Add it to the manager to run it.
+// NewReportWriter returns a writer that asks the API server of config.
 func NewReportWriter(config *rest.Config, c clock.Clock) (*ReportWriter, error) {
 	own := rest.CopyConfig(config)
 	own.QPS, own.Burst, own.Timeout = reportsQPS, reportsBurst, reportsTimeout
@@ -56,6 +56,12 @@ func NewReportWriter(config *rest.Config, c clock.Clock) (*ReportWriter, error) 
 		return nil, fmt.Errorf("making a client for the discovery of report formats: %w", err)
 	}
 	return &ReportWriter{metadata: objects, discovery: resources, clock: c, changed: make(chan struct{}, 1)}, nil
+}
+
+// SetupWithManager has the manager run the writer, on the leader, and writes down each new result.
+func (w *ReportWriter) SetupWithManager(mgr ctrl.Manager, results *Compliance) error {
+	results.OnResult(func(_, is *compliance.Result) { w.Publish(is) })
+	return mgr.Add(w)
 }
 
 // Publish hands over the last evaluation. It never blocks.
