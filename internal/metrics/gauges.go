@@ -116,7 +116,9 @@ func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) 
 	}
 	e.moment(g.rootLast, held.Succeeded, name)
 	e.moment(g.rootOldest, held.Oldest, name)
-	e.number(g.rootInterval, held.Interval.Seconds(), name)
+	if held.Interval > 0 {
+		e.number(g.rootInterval, held.Interval.Seconds(), name)
+	}
 }
 
 // bounded is a file of signed metadata as a label: the names of others come from a server.

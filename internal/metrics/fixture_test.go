@@ -1,0 +1,196 @@
+package metrics_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/metrics"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+var expiry = time.Unix(1_900_000_000, 0)
+
+// signed is evidence that nobody has signed anything, until expiry.
+type signed struct{ file string }
+
+func (*signed) Tag(string) []trust.Statement       { return nil }
+func (*signed) Digest(string) []trust.Statement    { return nil }
+func (s *signed) Expiry() (at time.Time, f string) { return expiry, s.file }
+
+// answers is a trust root that answers as a test wants it to, by repository.
+type answers struct{ faults map[string]error }
+
+func (*answers) Probe(context.Context) error { return nil }
+
+func (a *answers) Fetch(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+	if err := a.faults[repository]; err != nil {
+		return nil, err
+	}
+	if strings.Contains(repository, "unsigned") {
+		return trust.Unsigned{}, nil
+	}
+	return &signed{"targets/" + repository}, nil
+}
+
+func (*answers) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) { return held, nil }
+
+// namespaces is a cache of Namespaces, each with its break-glass reason; nil is one that is not filled yet.
+type namespaces map[string]string
+
+func (namespaces) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
+	return fmt.Errorf("only lists")
+}
+
+func (n namespaces) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	if n == nil {
+		return fmt.Errorf("not filled yet")
+	}
+	into, ok := list.(*corev1.NamespaceList)
+	if !ok {
+		return fmt.Errorf("no list of Namespaces: %T", list)
+	}
+	for name, reason := range n {
+		namespace := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "x"}}}
+		if reason != "" {
+			namespace.Labels[v1alpha1.LabelBreakGlass] = reason
+		}
+		into.Items = append(into.Items, namespace)
+	}
+	return nil
+}
+
+// bench is metrics with all that they are read from.
+type bench struct {
+	*metrics.Metrics
+	registry   *prometheus.Registry
+	store      *store.Store
+	tracker    *store.Tracker
+	namespaces namespaces
+	workloads  map[string]metrics.Workloads
+}
+
+func newBench(tb testing.TB) *bench {
+	tb.Helper()
+	b := &bench{registry: prometheus.NewPedanticRegistry(), store: store.New(policy.UncoveredAllow), namespaces: namespaces{"shop": "", "fire": "incident-7"}}
+	b.Metrics = metrics.New(b.registry)
+	b.store.Observer = b.Metrics
+	b.tracker = store.NewTracker(b.store, clock.RealClock{}, func(string) {})
+	b.Show(metrics.State{
+		Store: b.store, Tracker: b.tracker, Namespaces: b.namespaces, Workloads: func() map[string]metrics.Workloads { return b.workloads },
+	})
+	return b
+}
+
+func (b *bench) putPolicy(name string, mode v1alpha1.PolicyMode, roots ...v1alpha1.ObjectName) {
+	p, _ := policy.Compile(name, &v1alpha1.ImagePolicySpec{ // without a trust root the policy is one that cannot be used
+		Images: []v1alpha1.ImagePattern{v1alpha1.ImagePattern("registry.example.com/" + name + "/**")}, TrustRoots: roots,
+		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}}, Mode: mode, PinDigests: v1alpha1.PinPods,
+	})
+	b.store.PutPolicy(p, "1")
+}
+
+func (b *bench) putRoot(name string, root trust.Root) {
+	b.store.PutRoot(name, store.Root{Root: root, Format: "Notary"})
+	b.tracker.Reset(name, time.Minute)
+}
+
+// decide decides on an image as the gate does, and counts it.
+func (b *bench) decide(tb testing.TB, image string) {
+	tb.Helper()
+	request := policy.Request{Image: image, Now: time.Unix(1_800_000_000, 0)}
+	d := b.store.Load().Policies.Decide(request, b.store.Load())
+	for _, root := range d.NotLoaded {
+		_ = b.tracker.Ensure(tb.Context(), root, d.Image) // what went wrong is in the decision
+		d = b.store.Load().Policies.Decide(request, b.store.Load())
+	}
+	b.Decided(d)
+}
+
+// populate makes at least one series of every metric.
+func (b *bench) populate(t *testing.T) {
+	t.Helper()
+	b.putRoot("acme-notary", &answers{map[string]error{"registry.example.com/team-a/down": trust.NewFault(v1alpha1.ReasonTimeout, "no answer")}})
+	b.store.PutRoot("broken", store.Root{Fault: trust.NewFault(v1alpha1.ReasonInvalidKey, "no key"), Format: "Notary"})
+	b.putPolicy("team-a", v1alpha1.ModeEnforce, "acme-notary")
+	b.putPolicy("team-b", v1alpha1.ModeWarn, "broken")
+	b.putPolicy("team-c", v1alpha1.ModeEnforce)
+	b.store.MarkPrimed()
+	for _, image := range []string{
+		"registry.example.com/team-a/app:v1", "registry.example.com/team-a/unsigned:v1", "registry.example.com/team-a/down:v1",
+		"registry.example.com/team-b/app:v1", "nginx:1", "NOT AN IMAGE",
+	} {
+		b.decide(t, image)
+	}
+	b.Verified(store.Verification{Root: "acme-notary", Format: "Notary", Stage: store.StageProbe, Took: 20 * time.Millisecond})
+	b.Admission("validate", "admitted", 200*time.Microsecond)
+	b.BreakGlass("fire")
+	b.ConfigurationWritten("validating", metrics.CauseRestored)
+	b.workloads = map[string]metrics.Workloads{"team-a": {Compliant: 5, Violating: 2, Unchecked: 1}, "deleted": {Violating: 1}}
+}
+
+// series returns the value of every series but the buckets of histograms, by its name and labels as Prometheus writes them.
+func (b *bench) series(t *testing.T) map[string]float64 {
+	t.Helper()
+	all := map[string]float64{}
+	for _, family := range b.gather(t) {
+		for _, m := range family.GetMetric() {
+			var labels []string
+			for _, pair := range m.GetLabel() {
+				labels = append(labels, fmt.Sprintf("%s=%q", pair.GetName(), pair.GetValue()))
+			}
+			name := family.GetName()
+			if len(labels) > 0 {
+				name += "{" + strings.Join(labels, ",") + "}"
+			}
+			switch family.GetType() {
+			case dto.MetricType_COUNTER:
+				all[name] = m.GetCounter().GetValue()
+			case dto.MetricType_GAUGE:
+				all[name] = m.GetGauge().GetValue()
+			default:
+				all[name] = float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return all
+}
+
+func (b *bench) gather(t *testing.T) []*dto.MetricFamily {
+	t.Helper()
+	families, err := b.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+// about returns the series that begin with a name, sorted.
+func about(series map[string]float64, name string) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(series)), func(s string) bool { return !strings.HasPrefix(s, name) })
+}
+
+// image returns a parsed image, as a decision has it.
+func image(tb testing.TB, name string) imageref.Ref {
+	tb.Helper()
+	ref, err := imageref.Parse(name)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ref
+}
