@@ -47,6 +47,12 @@ type bed struct {
 // newBed starts the servers, and the manager with further flags.
 func newBed(t *testing.T, args ...string) *bed {
 	t.Helper()
+	return newBedAfter(t, func(*bed) {}, args...)
+}
+
+// newBedAfter is newBed with something done to the cluster before the manager is there, and before any policy is.
+func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
+	t.Helper()
 	ctrl.SetLogger(logr.Discard())
 	b := &bed{
 		kube:   testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true}),
@@ -58,23 +64,23 @@ func newBed(t *testing.T, args ...string) *bed {
 	c, err := client.New(b.kube.Config, client.Options{Scheme: scheme})
 	must(t, err)
 	b.Client = c
-	b.manager = testenv.RunManager(t, b.kube, args...)
 	b.signer = testenv.RunClient(t, b.notary)
 	for name, env := range map[string]string{production: "production", "sandbox": "test"} {
 		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"env": env}}})
 	}
-	first := b.repository(t, "ci", "qa")
-	b.pin, err = b.signer.Root(first)
-	must(t, err)
-	b.create(t, b.trustRoot("acme-notary"))
-	b.create(t, b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"))
-	b.ready(t, &v1alpha1.TrustRoot{}, "acme-notary", metav1.ConditionTrue, v1alpha1.ReasonPinned)
-	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	for _, ns := range []string{production, "sandbox"} {
 		testenv.Await(t, "service account of "+ns, func() error {
 			return b.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "default"}, &corev1.ServiceAccount{})
 		})
 	}
+	first(b)
+	b.manager = testenv.RunManager(t, b.kube, args...)
+	b.pin, err = b.signer.Root(b.repository(t, "ci", "qa"))
+	must(t, err)
+	b.create(t, b.trustRoot("acme-notary"))
+	b.create(t, b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"))
+	b.ready(t, &v1alpha1.TrustRoot{}, "acme-notary", metav1.ConditionTrue, v1alpha1.ReasonPinned)
+	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	return b
 }
 

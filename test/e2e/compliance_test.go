@@ -1,0 +1,366 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+const (
+	// audited is a namespace whose policy, in mode Audit, neither denies nor pins.
+	audited = "audited"
+	beforehand  = registry + "/acme/beforehand:v1"
+)
+
+// TestCompliance holds what runs to the policies. Its parts run in order, and the later ones stop servers.
+func TestCompliance(t *testing.T) {
+	var rollout *appsv1.Deployment
+	b := newBedAfter(t, func(b *bed) { rollout = b.beforeTheOperator(t) })
+	b.namespaceFor(t, audited, map[string]string{"env": audited})
+	p := b.policy("audited", registry+"/acme/**", "acme-notary", "ci", "qa")
+	p.Spec.NamespaceSelector.MatchLabels = map[string]string{"env": audited}
+	p.Spec.Mode = v1alpha1.ModeAudit
+	b.create(t, p)
+	t.Run("there before the operator", func(t *testing.T) { b.testThereBefore(t, rollout) })
+	t.Run("digest that runs", b.testDigestThatRuns)
+	t.Run("signature withdrawn", b.testRunningWithdrawn)
+	t.Run("key revoked", b.testRunningRevoked)
+	t.Run("policies and namespaces", b.testPoliciesAndNamespaces)
+	t.Run("break-glass listed", b.testBreakGlassListed)
+	t.Run("operator restarted", b.testRestartKeepsSince)
+	t.Run("operator restarted without its server", b.testRestartWithoutServer)
+}
+
+// beforeTheOperator makes workloads while there is neither an operator nor a policy.
+func (b *bed) beforeTheOperator(t *testing.T) *appsv1.Deployment {
+	t.Helper()
+	b.create(t, running(production, "alone", beforehand))
+	done := running(production, "done", beforehand)
+	b.create(t, done)
+	done.Status.Phase = corev1.PodSucceeded
+	must(t, b.Status().Update(t.Context(), done))
+	b.serviceAccount(t, "kube-system")
+	b.create(t, running("kube-system", "system", beforehand))
+	d := workloads(beforehand)["Deployment"].(*appsv1.Deployment)
+	two := int32(2)
+	d.GenerateName, d.Name, d.Spec.Replicas = "", "rollout", &two
+	b.create(t, d)
+	testenv.Await(t, "the Deployment's Pods", func() error {
+		pods := &corev1.PodList{}
+		if err := b.List(t.Context(), pods, client.InNamespace(production), client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
+			return err
+		}
+		if len(pods.Items) != 2 {
+			return fmt.Errorf("%d Pods", len(pods.Items))
+		}
+		return nil
+	})
+	return d
+}
+
+func running(namespace, name, image string) *corev1.Pod {
+	p := pod(namespace, image)
+	p.GenerateName, p.Name = "", name
+	return p
+}
+
+// found waits until the status of a policy counts as wanted, and returns it.
+func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, status metav1.ConditionStatus, reason string) *v1alpha1.ImagePolicy {
+	t.Helper()
+	p := &v1alpha1.ImagePolicy{}
+	testenv.Await(t, fmt.Sprintf("the counts of %s", policy), func() error {
+		if err := b.Get(t.Context(), client.ObjectKey{Name: policy}, p); err != nil {
+			return err
+		}
+		if p.Status.Workloads == nil || *p.Status.Workloads != want {
+			return fmt.Errorf("they are %+v, want %+v; violations %+v", p.Status.Workloads, want, p.Status.Violations)
+		}
+		return nil
+	})
+	t.Log(b.condition(t, p, policy, v1alpha1.ConditionCompliant, status, reason))
+	return p
+}
+
+// violations are those in the status of a policy as "kind name image missing".
+func violations(p *v1alpha1.ImagePolicy) []string {
+	var all []string
+	for _, v := range p.Status.Violations {
+		all = append(all, strings.Join([]string{v.Kind, v.Name, v.Image, strings.Join(v.MissingRoles, ",")}, " "))
+	}
+	return all
+}
+
+// told returns the notes of the events about an object of a kind of event.
+func (b *bed) told(t *testing.T, uid types.UID, kind string) []string {
+	t.Helper()
+	events := &eventsv1.EventList{}
+	must(t, b.List(t.Context(), events))
+	var notes []string
+	for _, e := range events.Items {
+		if e.Regarding.UID != uid || e.Type != kind || e.Action != "Evaluate" {
+			continue
+		}
+		if e.Series != nil {
+			notes = append(notes, fmt.Sprintf("a series of %d", e.Series.Count))
+		}
+		notes = append(notes, e.Note)
+	}
+	return notes
+}
+
+// toldOnce waits for the one event about an object, whose note holds all of the texts.
+func (b *bed) toldOnce(t *testing.T, uid types.UID, kind string, texts ...string) {
+	t.Helper()
+	var notes []string
+	testenv.Await(t, "the event", func() error {
+		if notes = b.told(t, uid, kind); len(notes) == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	if len(notes) != 1 {
+		t.Errorf("events %q, want one", notes)
+	}
+	for _, text := range texts {
+		if !strings.Contains(notes[0], text) {
+			t.Errorf("note %q does not say %q", notes[0], text)
+		}
+	}
+}
+
+func (b *bed) testThereBefore(t *testing.T, rollout *appsv1.Deployment) {
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	want := []string{"Deployment rollout " + beforehand + " ci,qa", "Pod alone " + beforehand + " ci,qa"}
+	if diff := cmp.Diff(want, violations(p)); diff != "" {
+		t.Errorf("violations (-want +got):\n%s", diff)
+	}
+	for _, v := range p.Status.Violations {
+		if v.Namespace != production || v.Reason != v1alpha1.ReasonNotSigned || time.Since(v.Since.Time) > time.Minute {
+			t.Errorf("violation is %+v", v)
+		}
+	}
+	b.toldOnce(t, rollout.UID, corev1.EventTypeWarning, `ImagePolicy "production"`, beforehand, "ci, qa")
+	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, `ImagePolicy "production"`, beforehand)
+	out, err := b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "production")
+	must(t, err)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	header, row := strings.Fields(lines[0]), strings.Fields(lines[len(lines)-1])
+	if want := []string{"NAME", "MODE", "ROLES", "READY", "COVERED", "VIOLATIONS", "AGE"}; !slices.Equal(header, want) {
+		t.Errorf("columns are %q, want %q", header, want)
+	}
+	if len(row) < 6 || row[4] != "2" || row[5] != "2" {
+		t.Errorf("kubectl prints\n%s", out)
+	}
+	out, err = b.kube.RunKubectl(t.Context(), "", "describe", "deployment", "-n", production, "rollout")
+	must(t, err)
+	if !strings.Contains(out, `in breach of ImagePolicy "production"`) {
+		t.Errorf("kubectl describe does not show the event:\n%s", out)
+	}
+}
+
+func (b *bed) podUID(t *testing.T, namespace, name string) types.UID {
+	t.Helper()
+	p := &corev1.Pod{}
+	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, p))
+	return p.UID
+}
+
+// pulled does what a kubelet does: it says which image runs in the one container of a Pod.
+func (b *bed) pulled(t *testing.T, p *corev1.Pod, imageID string) {
+	t.Helper()
+	was := p.DeepCopy()
+	p.Status.Phase = corev1.PodRunning
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", Image: p.Spec.Containers[0].Image, ImageID: imageID}}
+	must(t, b.Status().Patch(t.Context(), p, client.MergeFrom(was)))
+}
+
+// testDigestThatRuns has the kubelet report other digests than the tag has.
+func (b *bed) testDigestThatRuns(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	v1, unsigned := b.sign(t, gun, "v1", 1, "ci", "qa"), "sha256:"+strings.Repeat("7", 64)
+	tagged, odd := running(audited, "tagged", gun+":v1"), running(audited, "odd", gun+":v2")
+	b.create(t, tagged)
+	b.create(t, odd)
+	check := func(what string, violating int32, want ...string) {
+		t.Helper()
+		status, reason := metav1.ConditionFalse, v1alpha1.ReasonViolations
+		if violating == 0 {
+			status, reason = metav1.ConditionTrue, v1alpha1.ReasonAllSigned
+		}
+		p := b.found(t, "audited", v1alpha1.WorkloadCounts{Covered: 2, Violating: violating}, status, reason)
+		if diff := cmp.Diff(want, violations(p)); diff != "" {
+			t.Errorf("%s: violations (-want +got):\n%s", what, diff)
+		}
+	}
+	check("before the kubelet reports", 1, "Pod odd "+gun+":v2 ci,qa")
+	b.pulled(t, odd, "docker-pullable://mirror.example.com/other@"+v1)
+	check("an unsigned tag that was pulled as a signed digest", 0)
+	b.toldOnce(t, odd.UID, corev1.EventTypeWarning, gun+":v2", "ci, qa")
+	b.toldOnce(t, odd.UID, corev1.EventTypeNormal, `ImagePolicy "audited"`)
+	b.pulled(t, tagged, gun+"@"+unsigned)
+	check("a signed tag that was pulled as an unsigned digest", 1, "Pod tagged "+gun+"@"+unsigned+" ci,qa")
+	b.pulled(t, tagged, "docker://"+unsigned)
+	check("the hash of a configuration", 0)
+	b.sign(t, gun, "v1", 2, "ci", "qa")
+	b.pulled(t, tagged, gun+"@"+v1)
+	check("a tag that moved on", 0)
+	must(t, b.Delete(t.Context(), odd))
+	must(t, b.Delete(t.Context(), tagged))
+	b.found(t, "audited", v1alpha1.WorkloadCounts{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns)
+}
+
+// testRunningWithdrawn has qa's signature removed from the server, of an image that runs.
+func (b *bed) testRunningWithdrawn(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
+	p := running(production, "withdrawn", gun+":v1")
+	b.admitted(t, p)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
+	withdrawn := time.Now()
+	found := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	if took := time.Since(withdrawn); took > 32*time.Second {
+		t.Errorf("seen after %s, want it within one refresh", took)
+	}
+	if want := "Pod withdrawn " + gun + ":v1@" + digest + " qa"; !slices.Contains(violations(found), want) {
+		t.Errorf("violations are %q, want %q among them", violations(found), want)
+	}
+	b.toldOnce(t, p.UID, corev1.EventTypeWarning, gun, "qa has not signed")
+	must(t, b.Delete(t.Context(), p))
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+}
+
+// testRunningRevoked revokes the key of qa, and takes that back.
+func (b *bed) testRunningRevoked(t *testing.T) {
+	b.images++
+	gun := fmt.Sprintf("%s/acme/app-%d", registry, b.images)
+	keys, err := b.signer.CreateRepository(t.Context(), gun, "ci", "qa")
+	must(t, err)
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	p := running(production, "revoked", gun+":v1")
+	b.admitted(t, p)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	revoke := func(ids ...v1alpha1.KeyID) {
+		root := &v1alpha1.TrustRoot{}
+		must(t, b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root))
+		root.Spec.RevokedKeys = ids
+		must(t, b.Update(t.Context(), root))
+	}
+	revoke(v1alpha1.KeyID(keys["qa"].KeyID))
+	revoked := time.Now()
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	if took := time.Since(revoked); took > 5*time.Second {
+		t.Errorf("seen after %s, want it at once", took)
+	}
+	revoke()
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	must(t, b.Delete(t.Context(), p))
+}
+
+// testPoliciesAndNamespaces edits what decides which policies hold where.
+func (b *bed) testPoliciesAndNamespaces(t *testing.T) {
+	b.namespaceFor(t, "unlabelled", nil)
+	b.create(t, running("unlabelled", "p", beforehand))
+	two := v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}
+	b.found(t, "production", two, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	label := func(value string) {
+		ns := &corev1.Namespace{}
+		must(t, b.Get(t.Context(), client.ObjectKey{Name: "unlabelled"}, ns))
+		ns.Labels["env"] = value
+		must(t, b.Update(t.Context(), ns))
+	}
+	label("production")
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	label("")
+	b.found(t, "production", two, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+
+	warn := b.policy("warning", registry+"/acme/**", "acme-notary", "ci")
+	warn.Spec.Mode = v1alpha1.ModeWarn
+	b.create(t, warn)
+	p := b.found(t, "warning", two, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	if got := p.Status.Violations[0].MissingRoles; !slices.Equal(got, []string{"ci"}) {
+		t.Errorf("missing roles are %q, want those of this policy", got)
+	}
+	p.Spec.RequiredRoles, p.Spec.AllowUnsigned = nil, new(true)
+	must(t, b.Update(t.Context(), p))
+	b.found(t, "warning", v1alpha1.WorkloadCounts{Covered: 2}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned)
+	p.Spec.Images = []v1alpha1.ImagePattern{"docker.io/**"}
+	must(t, b.Update(t.Context(), p))
+	b.found(t, "warning", v1alpha1.WorkloadCounts{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns)
+	must(t, b.Delete(t.Context(), p))
+	b.create(t, b.policy("warning", registry+"/acme/**", "nowhere", "ci"))
+	b.found(t, "warning", v1alpha1.WorkloadCounts{Covered: 2, Unchecked: 2}, metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked)
+	must(t, b.Delete(t.Context(), p))
+}
+
+// testBreakGlassListed opens the gate in a namespace.
+func (b *bed) testBreakGlassListed(t *testing.T) {
+	b.namespaceFor(t, "open", map[string]string{"env": "production", v1alpha1.LabelBreakGlass: "incident-4711"})
+	b.admitted(t, running("open", "let-in", beforehand))
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	want := []v1alpha1.BreakGlass{{Namespace: "open", Reason: "incident-4711"}}
+	if diff := cmp.Diff(want, p.Status.BreakGlass); diff != "" {
+		t.Errorf("break-glass (-want +got):\n%s", diff)
+	}
+	b.denied(t, running(production, "not-here", beforehand), http.StatusForbidden, "qa")
+	ns := &corev1.Namespace{}
+	must(t, b.Get(t.Context(), client.ObjectKey{Name: "open"}, ns))
+	delete(ns.Labels, v1alpha1.LabelBreakGlass)
+	must(t, b.Update(t.Context(), ns))
+	testenv.Await(t, "the closed gate in the status", func() error {
+		must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
+		if len(p.Status.BreakGlass) > 0 {
+			return fmt.Errorf("it lists %v", p.Status.BreakGlass)
+		}
+		return nil
+	})
+}
+
+// testRestartKeepsSince starts another operator, which must know what the first reported.
+func (b *bed) testRestartKeepsSince(t *testing.T) {
+	before := &v1alpha1.ImagePolicy{}
+	must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, before))
+	must(t, b.manager.Stop())
+	must(t, b.Delete(t.Context(), running("open", "let-in", beforehand)))
+	b.manager = testenv.RunManager(t, b.kube)
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	var kept []v1alpha1.Violation
+	for _, v := range before.Status.Violations {
+		if v.Namespace == production {
+			kept = append(kept, v)
+		}
+	}
+	if diff := cmp.Diff(kept, p.Status.Violations); diff != "" {
+		t.Errorf("violations (-before +after):\n%s", diff)
+	}
+	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, beforehand)
+}
+
+// testRestartWithoutServer starts an operator that cannot ask anybody: nothing it does not know may be called a violation.
+func (b *bed) testRestartWithoutServer(t *testing.T) {
+	must(t, b.manager.Stop())
+	b.notary.Disconnect()
+	b.manager = testenv.RunManager(t, b.kube)
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Unchecked: 2}, metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked)
+	if len(p.Status.Violations) > 0 {
+		t.Errorf("violations are %v", p.Status.Violations)
+	}
+	must(t, b.notary.Reconnect())
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, beforehand)
+}
