@@ -26,11 +26,13 @@ import (
 
 // TestGate holds everything that can share one cluster; its parts run in order, and the later ones stop servers.
 func TestGate(t *testing.T) {
-	b := newBed(t)
+	b := newBed(t, "--exempt-namespaces="+exempted)
 	t.Run("roles", b.testRoles)
 	t.Run("kinds", b.testKinds)
 	t.Run("updates", b.testUpdates)
 	t.Run("deployment", b.testDeployment)
+	t.Run("pinning", b.testPinning)
+	t.Run("break-glass", b.testBreakGlass)
 	t.Run("tag moved", b.testTagMoved)
 	t.Run("policy edited", b.testPolicyEdited)
 	t.Run("key revoked", b.testKeyRevoked)
@@ -355,17 +357,6 @@ func (b *bed) testServerDown(t *testing.T) {
 	b.admitted(t, pod(production, gun+":v1"))
 	must(t, b.notary.Reconnect())
 	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
-}
-
-// testManagerDown wants everything shut but what is exempt.
-func (b *bed) testManagerDown(t *testing.T) {
-	must(t, b.manager.Stop())
-	if err := b.Create(t.Context(), pod("sandbox", "docker.io/library/nginx:1")); err == nil {
-		t.Error("admitted while no manager answers")
-	}
-	system := pod("kube-system", registry+"/acme/unsigned:v1")
-	testenv.Await(t, "a Pod in kube-system", func() error { return b.Create(t.Context(), system) })
-	must(t, b.Delete(t.Context(), system))
 }
 
 // testManagerBack starts another manager, on other ports, where one has been before.
