@@ -23,8 +23,8 @@ import (
 
 const (
 	// audited is a namespace whose policy, in mode Audit, neither denies nor pins.
-	audited = "audited"
-	beforehand  = registry + "/acme/beforehand:v1"
+	audited    = "audited"
+	beforehand = registry + "/acme/beforehand:v1"
 )
 
 // TestCompliance holds what runs to the policies. Its parts run in order, and the later ones stop servers.
