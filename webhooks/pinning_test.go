@@ -90,7 +90,7 @@ func TestPinningIsIdempotent(t *testing.T) {
 func TestPinningChangesNothingElse(t *testing.T) {
 	b := newBench(t)
 	changed := 0
-	for seed := range uint64(200) {
+	for seed := range uint64(60) {
 		before := randomPod(t, seed)
 		after := decoded(t, b.mutate(t, request{kind: "Pod", object: encode(t, before)}))
 		want := decoded(t, encode(t, before))
@@ -104,7 +104,7 @@ func TestPinningChangesNothingElse(t *testing.T) {
 			t.Fatalf("seed %d (-want +got):\n%s", seed, diff)
 		}
 	}
-	if changed < 200 {
+	if changed < 100 {
 		t.Errorf("%d images were pinned in all: the test says too little", changed)
 	}
 }

@@ -1,0 +1,93 @@
+package webhooks
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/ptr"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/metrics"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// counted has the gate count into a registry of its own, and returns what tells the counts since then: of a counter its value, of
+// a histogram how many it has seen.
+func (b *bench) counted(t *testing.T) func() map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	b.Metrics = metrics.New(registry)
+	return func() map[string]float64 {
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				var labels []string
+				for _, l := range m.GetLabel() {
+					labels = append(labels, l.GetValue())
+				}
+				counts[strings.TrimPrefix(f.GetName(), "countersign_")+" "+strings.Join(labels, " ")] =
+					m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+		return counts
+	}
+}
+
+// Each distinct image is counted once, by validation alone, with the decision that stood; each request to either handler once.
+func TestEachDecisionIsCountedOnce(t *testing.T) {
+	b := newBench(t)
+	counts := b.counted(t)
+	_, got := b.admit(t, request{kind: "Pod", object: object("Pod", signed, signed, ciOnly, elsewhere)})
+	wantDenied(t, got, 403)
+	want := map[string]float64{
+		"decisions_total policy-0 Signed Admitted":   1,
+		"decisions_total policy-0 NotSigned Denied":  1,
+		"decisions_total  NotCovered Admitted":       1,
+		"admission_duration_seconds mutate admitted": 1,
+		"admission_duration_seconds validate denied": 1,
+	}
+	if diff := cmp.Diff(want, counts()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A denial that could not be confirmed with the signing server is counted as the fault that it is.
+func TestDoubtIsCountedAsAFault(t *testing.T) {
+	b := newBench(t)
+	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 403)
+	counts := b.counted(t)
+	b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
+	b.clock.Step(5e9)
+	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 503)
+	want := map[string]float64{
+		"decisions_total policy-0 Unreachable CouldNotCheck":  1,
+		"admission_duration_seconds validate could_not_check": 1,
+	}
+	if diff := cmp.Diff(want, counts()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// What break-glass let in is counted by namespace; what it would have let in, on a dry run, is not.
+func TestBreakGlassIsCounted(t *testing.T) {
+	b := broken(t)
+	counts := b.counted(t)
+	review := request{kind: "Pod", object: object("Pod", ciOnly)}.review(t)
+	wantAdmitted(t, b.send(t, ValidatePath, review))
+	review.Request.DryRun = ptr.To(true)
+	wantAdmitted(t, b.send(t, ValidatePath, review))
+	want := map[string]float64{
+		"break_glass_admissions_total shop":               1,
+		"decisions_total policy-0 NotSigned Denied":       2,
+		"admission_duration_seconds validate break_glass": 2,
+	}
+	if diff := cmp.Diff(want, counts()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
