@@ -111,6 +111,17 @@ func (b *bed) testBreakGlass(t *testing.T) {
 			return errors.New("not there yet")
 		})
 	})
+	t.Run("as the page on it says", func(t *testing.T) {
+		for command, want := range map[string]string{
+			"get events -A --field-selector reason=BreakGlass":              "let-in",
+			"get namespaces -l countersign.dev/break-glass":                  emergency,
+			"auth can-i patch namespace/shop --as=system:serviceaccount:a:b": "no",
+		} {
+			if out, _ := b.kube.RunKubectl(t.Context(), "", strings.Fields(command)...); !strings.Contains(out, want) {
+				t.Errorf("kubectl %s: want %q in\n%s", command, want, out)
+			}
+		}
+	})
 	t.Run("signed", func(t *testing.T) {
 		p := pod(emergency, gun+":v1")
 		must(t, c.Create(t.Context(), p))
