@@ -51,7 +51,11 @@ func examples(findings []compliance.Finding, verdict policy.Verdict) string {
 			b.WriteString("; ...")
 			break
 		}
-		b.WriteString(map[bool]string{true: ": ", false: "; "}[n == 1])
+		if n == 1 {
+			b.WriteString(": ")
+		} else {
+			b.WriteString("; ")
+		}
 		fmt.Fprintf(&b, "%s %s/%s", f.Workload.Kind, f.Workload.Namespace, f.Workload.Name)
 		for _, image := range f.Images {
 			if image.Verdict == verdict {
@@ -66,7 +70,7 @@ func examples(findings []compliance.Finding, verdict policy.Verdict) string {
 // short says in a few words what is wrong with an image.
 func short(i compliance.ImageFinding) string {
 	if i.Verdict != policy.CouldNotCheck && len(i.Missing) > 0 {
-		return fmt.Sprintf("%.300s: %s has not signed", i.Image, strings.Join(i.Missing, ", "))
+		return fmt.Sprintf("%.300s: not signed by %s", i.Image, strings.Join(i.Missing, ", "))
 	}
 	return fmt.Sprintf("%.300s: %s", i.Image, i.Reason)
 }

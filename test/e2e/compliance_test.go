@@ -105,14 +105,14 @@ func violations(p *v1alpha1.ImagePolicy) []string {
 	return all
 }
 
-// told returns the notes of the events about an object of a kind of event.
-func (b *bed) told(t *testing.T, uid types.UID, kind string) []string {
+// told returns the notes of the events of a type about an object and a policy.
+func (b *bed) told(t *testing.T, uid types.UID, kind, policy string) []string {
 	t.Helper()
 	events := &eventsv1.EventList{}
 	must(t, b.List(t.Context(), events))
 	var notes []string
 	for _, e := range events.Items {
-		if e.Regarding.UID != uid || e.Type != kind || e.Action != "Evaluate" {
+		if e.Regarding.UID != uid || e.Type != kind || e.Related == nil || e.Related.Name != policy {
 			continue
 		}
 		if e.Series != nil {
@@ -123,12 +123,12 @@ func (b *bed) told(t *testing.T, uid types.UID, kind string) []string {
 	return notes
 }
 
-// toldOnce waits for the one event about an object, whose note holds all of the texts.
-func (b *bed) toldOnce(t *testing.T, uid types.UID, kind string, texts ...string) {
+// toldOnce waits for the one event about an object and a policy, whose note holds all of the texts.
+func (b *bed) toldOnce(t *testing.T, uid types.UID, kind, policy string, texts ...string) {
 	t.Helper()
 	var notes []string
 	testenv.Await(t, "the event", func() error {
-		if notes = b.told(t, uid, kind); len(notes) == 0 {
+		if notes = b.told(t, uid, kind, policy); len(notes) == 0 {
 			return errors.New("there is none")
 		}
 		return nil
@@ -154,8 +154,8 @@ func (b *bed) testThereBefore(t *testing.T, rollout *appsv1.Deployment) {
 			t.Errorf("violation is %+v", v)
 		}
 	}
-	b.toldOnce(t, rollout.UID, corev1.EventTypeWarning, `ImagePolicy "production"`, beforehand, "ci, qa")
-	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, `ImagePolicy "production"`, beforehand)
+	b.toldOnce(t, rollout.UID, corev1.EventTypeWarning, "production", beforehand, "not signed by ci, qa")
+	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
 	out, err := b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "production")
 	must(t, err)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -171,6 +171,14 @@ func (b *bed) testThereBefore(t *testing.T, rollout *appsv1.Deployment) {
 	if !strings.Contains(out, `in breach of ImagePolicy "production"`) {
 		t.Errorf("kubectl describe does not show the event:\n%s", out)
 	}
+}
+
+// edit changes an object as kubectl patch does, whatever becomes of its status meanwhile.
+func (b *bed) edit(t *testing.T, o client.Object, change func()) {
+	t.Helper()
+	was, _ := o.DeepCopyObject().(client.Object)
+	change()
+	must(t, b.Patch(t.Context(), o, client.MergeFrom(was)))
 }
 
 func (b *bed) podUID(t *testing.T, namespace, name string) types.UID {
@@ -210,8 +218,8 @@ func (b *bed) testDigestThatRuns(t *testing.T) {
 	check("before the kubelet reports", 1, "Pod odd "+gun+":v2 ci,qa")
 	b.pulled(t, odd, "docker-pullable://mirror.example.com/other@"+v1)
 	check("an unsigned tag that was pulled as a signed digest", 0)
-	b.toldOnce(t, odd.UID, corev1.EventTypeWarning, gun+":v2", "ci, qa")
-	b.toldOnce(t, odd.UID, corev1.EventTypeNormal, `ImagePolicy "audited"`)
+	b.toldOnce(t, odd.UID, corev1.EventTypeWarning, "audited", gun+":v2", "ci, qa")
+	b.toldOnce(t, odd.UID, corev1.EventTypeNormal, "audited", `ImagePolicy "audited"`)
 	b.pulled(t, tagged, gun+"@"+unsigned)
 	check("a signed tag that was pulled as an unsigned digest", 1, "Pod tagged "+gun+"@"+unsigned+" ci,qa")
 	b.pulled(t, tagged, "docker://"+unsigned)
@@ -240,7 +248,7 @@ func (b *bed) testRunningWithdrawn(t *testing.T) {
 	if want := "Pod withdrawn " + gun + ":v1@" + digest + " qa"; !slices.Contains(violations(found), want) {
 		t.Errorf("violations are %q, want %q among them", violations(found), want)
 	}
-	b.toldOnce(t, p.UID, corev1.EventTypeWarning, gun, "qa has not signed")
+	b.toldOnce(t, p.UID, corev1.EventTypeWarning, "production", gun, "not signed by qa")
 	must(t, b.Delete(t.Context(), p))
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
 }
@@ -296,11 +304,9 @@ func (b *bed) testPoliciesAndNamespaces(t *testing.T) {
 	if got := p.Status.Violations[0].MissingRoles; !slices.Equal(got, []string{"ci"}) {
 		t.Errorf("missing roles are %q, want those of this policy", got)
 	}
-	p.Spec.RequiredRoles, p.Spec.AllowUnsigned = nil, new(true)
-	must(t, b.Update(t.Context(), p))
+	b.edit(t, p, func() { p.Spec.RequiredRoles, p.Spec.AllowUnsigned = nil, new(true) })
 	b.found(t, "warning", v1alpha1.WorkloadCounts{Covered: 2}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned)
-	p.Spec.Images = []v1alpha1.ImagePattern{"docker.io/**"}
-	must(t, b.Update(t.Context(), p))
+	b.edit(t, p, func() { p.Spec.Images = []v1alpha1.ImagePattern{"docker.io/**"} })
 	b.found(t, "warning", v1alpha1.WorkloadCounts{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns)
 	must(t, b.Delete(t.Context(), p))
 	b.create(t, b.policy("warning", registry+"/acme/**", "nowhere", "ci"))
@@ -348,7 +354,7 @@ func (b *bed) testRestartKeepsSince(t *testing.T) {
 	if diff := cmp.Diff(kept, p.Status.Violations); diff != "" {
 		t.Errorf("violations (-before +after):\n%s", diff)
 	}
-	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, beforehand)
+	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
 }
 
 // testRestartWithoutServer starts an operator that cannot ask anybody: nothing it does not know may be called a violation.
@@ -362,5 +368,5 @@ func (b *bed) testRestartWithoutServer(t *testing.T) {
 	}
 	must(t, b.notary.Reconnect())
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
-	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, beforehand)
+	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
 }
