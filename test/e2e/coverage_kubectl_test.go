@@ -15,10 +15,10 @@ type command struct {
 	name string
 	// brings says that the image comes in by it.
 	brings bool
-	// args are those of kubectl for the image in question; new is a name that is not taken.
-	args func(image, new string) []string
+	// args are those of kubectl for the image in question; name is one that is not taken.
+	args func(image, name string) []string
 	// stdin is an object to hand in, where there is one.
-	stdin func(image, new string) any
+	stdin func(image, name string) any
 }
 
 // testKubectl does with the real kubectl what users do with it, with images that are signed, half signed and not signed. A
@@ -32,21 +32,42 @@ func (c *cover) testKubectl(t *testing.T) {
 	running.GenerateName, running.Name = "", "running"
 	c.admitted(t, running)
 	c.admitted(t, deployment.object(t, production, "deployed", c.image(signed)))
-	for _, state := range states() {
-		// Break-glass aside, this is the one way to have such an object: it was there first.
-		c.uncovered(t, func() {
+	// Break-glass aside, this is the one way to have such objects: they were there first.
+	c.uncovered(t, func() {
+		for _, state := range states() {
 			c.create(t, deployment.object(t, legacy, "deployed-"+state, c.image(state)))
-			p := pod(legacy, c.image(state))
-			p.GenerateName, p.Name = "", "running-"+state
-			c.create(t, p)
-		})
+		}
+	})
+	var table []string
+	for _, command := range commands(t, deployment) {
+		for _, state := range states() {
+			name, stdin := c.name(), ""
+			if command.stdin != nil {
+				raw, err := json.Marshal(command.stdin(c.image(state), name))
+				must(t, err)
+				stdin = string(raw)
+			}
+			out, err := c.kube.RunKubectl(t.Context(), stdin, command.args(c.image(state), name)...)
+			table = append(table, fmt.Sprintf("kubectl %-30s %-9s %s", command.name, state, judgeCommand(t, command, state, out, err)))
+		}
 	}
+	slices.Sort(table)
+	t.Logf("%d commands\n%s", len(table), strings.Join(table, "\n"))
+	live := running.DeepCopy()
+	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(live), live))
+	if n := len(live.Spec.EphemeralContainers); n != 1 || !strings.Contains(live.Spec.EphemeralContainers[0].Image, ":"+signed+"@sha256:") {
+		t.Errorf("%d ephemeral containers run, want the signed one, pinned: %+v", n, live.Spec.EphemeralContainers)
+	}
+}
+
+// commands are those that users have.
+func commands(t *testing.T, deployment subject) []command {
+	t.Helper()
 	manifest := func(image, name string) any { return deployment.object(t, production, name, image).Object }
 	in := func(namespace string, args ...string) []string {
 		return append([]string{"--namespace", namespace}, args...)
 	}
-	var table []string
-	for _, command := range []command{
+	return []command{
 		{"run", true, func(image, name string) []string { return in(production, "run", name, "--image="+image) }, nil},
 		{"create deployment", true, func(image, name string) []string {
 			return in(production, "create", "deployment", name, "--image="+image, "--replicas=0")
@@ -74,24 +95,6 @@ func (c *cover) testKubectl(t *testing.T) {
 			return in(legacy, "annotate", deployedWith(image), "example.com/note=x")
 		}, nil},
 		{"delete", false, func(image, _ string) []string { return in(legacy, "delete", deployedWith(image)) }, nil},
-	} {
-		for _, state := range states() {
-			name, stdin := c.name(), ""
-			if command.stdin != nil {
-				raw, err := json.Marshal(command.stdin(c.image(state), name))
-				must(t, err)
-				stdin = string(raw)
-			}
-			out, err := c.kube.RunKubectl(t.Context(), stdin, command.args(c.image(state), name)...)
-			table = append(table, fmt.Sprintf("kubectl %-30s %-9s %s", command.name, state, judgeCommand(t, command, state, out, err)))
-		}
-	}
-	slices.Sort(table)
-	t.Logf("%d commands\n%s", len(table), strings.Join(table, "\n"))
-	live := running.DeepCopy()
-	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(live), live))
-	if n := len(live.Spec.EphemeralContainers); n != 1 || !strings.Contains(live.Spec.EphemeralContainers[0].Image, ":"+signed+"@sha256:") {
-		t.Errorf("%d ephemeral containers run, want the signed one, pinned: %+v", n, live.Spec.EphemeralContainers)
 	}
 }
 

@@ -131,7 +131,8 @@ func changes() []operation {
 		{"image of what is being deleted", true, allowed, true, changeable, func(c *cell) error {
 			must(c.t, c.Delete(c.t.Context(), c.object.DeepCopy()))
 			err := c.patchImage()
-			return errors.Join(err, c.patch(types.MergePatchType, nested(nil, "metadata", "finalizers")))
+			must(c.t, c.patch(types.MergePatchType, nested(nil, "metadata", "finalizers")))
+			return err
 		}},
 		{"second container", true, allowed, false, extensible, func(c *cell) error { return c.extend("containers", container("second", c.image(c.state))) }},
 		{"init container", true, allowed, false, extensible, func(c *cell) error { return c.extend("initContainers", container("init", c.image(c.state))) }},
