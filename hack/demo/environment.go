@@ -66,7 +66,7 @@ func (e *environment) startRegistry(ctx context.Context) (err error) {
 		return err
 	}
 	e.images = make(map[string]testenv.Image)
-	for _, tag := range []string{"v1", "v2", "v3"} {
+	for _, tag := range []string{"v0", "v1", "v2", "v3"} {
 		if _, err := e.push(ctx, tag); err != nil {
 			return err
 		}

@@ -21,14 +21,17 @@ const (
 // steps are the demo, in order. Each relies on those before it.
 func steps() []step {
 	return []step{
+		{"Before there is a policy", `Image v0 is in the registry, nobody has signed it, and no policy covers it: it may run.`, legacy},
 		{"A trust root and a policy", `The TrustRoot says where signatures come from and pins the root of trust by the key ID that
 "docker trust inspect" prints. The ImagePolicy says that in namespaces labelled env=production, images of
 this registry under acme/ run only when the roles "ci" and "qa" have signed them.`, applyPolicy},
+		{"What already runs in breach", `The policy does not stop what runs. It tells: the Pod of before is a violation, and the roles that it misses are named.`, violation},
 		{"Unsigned: denied", `Image v1 is in the registry, and nobody has signed it.`, unsigned},
 		{"Signed by CI only: denied", `CI signs what it built. The policy wants QA's signature as well, and the denial names the role that is
 missing.`, signedByCI},
 		{"Signed by both: admitted, and pinned to the digest", `QA signs the same digest. The Pod is admitted, and its image is rewritten to the digest that was verified, so
 that what was verified is what runs.`, signedByBoth},
+		{"Debugging with an unsigned image: denied", `An ephemeral container needs no new Pod, and passes the same gate.`, debugged},
 		{"The same through a Deployment", `A Deployment is checked when it is created, and so is the Pod that the controller manager makes for it. The
 template stays as it was written, so that GitOps tools see no drift; the Pod is pinned.`, deployment},
 		{"By digest only", `A reference without a tag is admitted when every role has signed that digest.`, digestOnly},
@@ -37,6 +40,8 @@ no image has both, whatever the registry serves. The message names both digests.
 		{"QA revoked: denied after the refresh", `Image v2 is signed by both and admitted. Then QA takes its signature back. Decisions come from memory, which is
 brought up to date every 30 seconds here (refreshInterval; 5 minutes by default).`, revoked},
 		{"What is enforced", `Policies and trust roots say what they do.`, visible},
+		{"Break-glass: admitted with a warning, and on record", `A cluster administrator labels the namespace with a reason. What would be denied is then admitted with a
+warning, an event and a metric, and the policy's status tells where the gate stands open.`, breakGlass},
 		{"Policy edited: in force within a second", `Image v3 is signed by both. The policy is edited to want the role "security" too, and then edited back.`, edited},
 		{"Notary server stopped: a known image is still admitted", `The signing server's outage does not stop production from scaling: the signed metadata in memory is good until
 it expires (EXPIRES above). The TrustRoot is no longer Fresh, and says why.`, serverStopped},
@@ -44,23 +49,14 @@ it expires (EXPIRES above). The TrustRoot is no longer Fresh, and says why.`, se
 }
 
 func applyPolicy(ctx context.Context, d *demo) error {
-	if err := d.kubectlWith(ctx, namespaces, "apply", "-f", "-").succeeds(); err != nil {
-		return err
-	}
 	if err := d.kubectlWith(ctx, d.trustRoot(), "apply", "-f", "-").succeeds("created"); err != nil {
 		return err
 	}
 	if err := d.kubectlWith(ctx, d.imagePolicy("ci", "qa"), "apply", "-f", "-").succeeds("created"); err != nil {
 		return err
 	}
-	if err := d.kubectl(ctx, "wait", "--for=condition=Ready", "trustroot/acme-notary", "imagepolicy/production", "--timeout=60s").
-		succeeds("trustroot.countersign.dev/acme-notary condition met", "imagepolicy.countersign.dev/production condition met"); err != nil {
-		return err
-	}
-	_, err := d.until(ctx, patience, 100*time.Millisecond, "the namespace's service account", func() error {
-		return d.quiet(ctx, "", "get", "serviceaccount", "default", "-n", namespace).succeeds()
-	})
-	return err
+	return d.kubectl(ctx, "wait", "--for=condition=Ready", "trustroot/acme-notary", "imagepolicy/production", "--timeout=60s").
+		succeeds("trustroot.countersign.dev/acme-notary condition met", "imagepolicy.countersign.dev/production condition met")
 }
 
 func unsigned(ctx context.Context, d *demo) error {

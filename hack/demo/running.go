@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// legacy starts what no policy covers yet.
+func legacy(ctx context.Context, d *demo) error {
+	if err := d.kubectlWith(ctx, namespaces, "apply", "-f", "-").succeeds(); err != nil {
+		return err
+	}
+	_, err := d.until(ctx, patience, 100*time.Millisecond, "the namespace's service account", func() error {
+		return d.quiet(ctx, "", "get", "serviceaccount", "default", "-n", namespace).succeeds()
+	})
+	if err != nil {
+		return err
+	}
+	return d.runPod(ctx, "legacy", d.tag("v0")).succeeds("pod/legacy created")
+}
+
+// violation waits for the policy to tell of what ran before it.
+func violation(ctx context.Context, d *demo) error {
+	took, err := d.until(ctx, patience, 100*time.Millisecond, "the policy to count what runs", func() error {
+		return d.quiet(ctx, "", "get", "imagepolicy", "production", "-o", "jsonpath={.status.workloads.covered} {.status.workloads.violating}").succeeds("1 1")
+	})
+	if err != nil {
+		return err
+	}
+	d.say("Seen %s after the policy was Ready.", took.Round(10*time.Millisecond))
+	if err := d.kubectl(ctx, "get", "imagepolicies").succeeds("COVERED", "VIOLATIONS", "production"); err != nil {
+		return err
+	}
+	if err := d.kubectl(ctx, "get", "imagepolicy", "production", "-o", `jsonpath={range .status.violations[*]}{.namespace}/{.kind}/{.name} {.image} misses {.missingRoles}{"\n"}{end}`).
+		succeeds(namespace+"/Pod/legacy", d.tag("v0"), `["ci","qa"]`); err != nil {
+		return err
+	}
+	return d.kubectl(ctx, "wait", "--for=condition=Compliant=false", "imagepolicy/production", "--timeout=10s").succeeds("condition met")
+}
+
+// debugged tries the way in that needs no new Pod.
+func debugged(ctx context.Context, d *demo) error {
+	return d.kubectl(ctx, "debug", "signed", "-n", namespace, "--image="+d.tag("v0"), "--container=debugger").
+		denied(d.tag("v0"), `role "ci" has not signed`, `role "qa" has not signed`)
+}
+
+// breakGlass opens the gate of a namespace, and shuts it again.
+func breakGlass(ctx context.Context, d *demo) error {
+	const label, incident = "countersign.dev/break-glass", "INC-4711"
+	if err := d.kubectl(ctx, "label", "namespace", namespace, label+"="+incident).succeeds("labeled"); err != nil {
+		return err
+	}
+	if err := d.runPod(ctx, "emergency", d.tag("v0")).succeeds("Warning:", incident, `role "qa" has not signed`, "pod/emergency created"); err != nil {
+		return err
+	}
+	_, err := d.until(ctx, patience, 100*time.Millisecond, "the policy to tell of it", func() error {
+		return d.quiet(ctx, "", "get", "imagepolicy", "production", "-o", "jsonpath={.status.breakGlass} {.status.violations[*].name}").
+			succeeds(namespace, incident, "emergency")
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.kubectl(ctx, "get", "imagepolicy", "production", "-o", `jsonpath={.status.breakGlass}{"\n"}`).succeeds(incident); err != nil {
+		return err
+	}
+	if _, err := d.until(ctx, patience, 100*time.Millisecond, "the event", func() error {
+		return d.quiet(ctx, "", "get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}").succeeds("BreakGlass")
+	}); err != nil {
+		return err
+	}
+	if err := d.kubectl(ctx, "get", "events", "-n", namespace, "--field-selector=reason=BreakGlass", "-o", "custom-columns=TYPE:.type,REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message").
+		succeeds("Warning", "emergency", incident); err != nil {
+		return err
+	}
+	if err := d.kubectl(ctx, "label", "namespace", namespace, label+"-").succeeds("unlabeled"); err != nil {
+		return err
+	}
+	if _, err := d.until(ctx, patience, 100*time.Millisecond, "the gate to shut", func() error {
+		return d.ask(ctx, d.tag("v0")).denied()
+	}); err != nil {
+		return err
+	}
+	return d.runPod(ctx, "too-late", d.tag("v0")).denied(`role "qa" has not signed`)
+}
