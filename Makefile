@@ -1,5 +1,6 @@
 # Every target needs Go 1.26, git and a C compiler, and nothing else. Tools are pinned in hack/tools/go.mod, the real
-# servers that the tests and the demo run against in hack/kube/go.mod and hack/notary/go.mod.
+# servers that the tests and the demo run against in hack/kube/go.mod and hack/notary/go.mod, the query engine that the alerts are
+# tested with in hack/prometheus/go.mod.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -27,6 +28,8 @@ servers: ## Build the real servers that tests and demo run against (some minutes
 test: servers ## Run the whole suite with the race detector, against the real servers
 	$(say) "go test: every package, with the race detector"
 	@go test -race -p 2 -timeout 20m ./...
+	$(say) "alerts and dashboard, with the query engine of Prometheus (a module of its own; a minute the first time)"
+	@go -C hack/prometheus test .
 
 .PHONY: bench
 bench: ## Run the benchmarks
