@@ -1,0 +1,447 @@
+package compliance
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// facts are the evidence of one repository: "role tag digest".
+type facts struct {
+	all     []trust.Statement
+	expires time.Time
+}
+
+func signed(all ...string) *facts {
+	f := &facts{}
+	for _, s := range all {
+		p := strings.Fields(s)
+		f.all = append(f.all, trust.Statement{Role: p[0], Tag: p[1], Digest: digest(p[2])})
+	}
+	return f
+}
+
+func (f *facts) where(holds func(trust.Statement) bool) []trust.Statement {
+	return slices.DeleteFunc(slices.Clone(f.all), func(s trust.Statement) bool { return !holds(s) })
+}
+
+func (f *facts) Tag(tag string) []trust.Statement {
+	return f.where(func(s trust.Statement) bool { return s.Tag == tag })
+}
+
+func (f *facts) Digest(digest string) []trust.Statement {
+	return f.where(func(s trust.Statement) bool { return s.Digest == digest })
+}
+
+func (f *facts) Expiry() (time.Time, string) { return f.expires, "timestamp" }
+
+// roots are evidence by trust root and repository. A repository that is not there is not loaded, and nil could not be fetched.
+type roots map[string]map[string]*facts
+
+func (r roots) Usable(root string) error {
+	if r[root] == nil {
+		return trust.NewFault(v1alpha1.ReasonTrustRootNotFound, "TrustRoot %q does not exist", root)
+	}
+	return nil
+}
+
+func (r roots) Evidence(root string, image imageref.Ref) (trust.Evidence, error) {
+	f, ok := r[root][image.Repository()]
+	switch {
+	case !ok:
+		return nil, policy.ErrNotLoaded
+	case f == nil:
+		return nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no answer")
+	}
+	return f, nil
+}
+
+type rule struct {
+	name, images, env, root string
+	mode                    v1alpha1.PolicyMode
+	roles                   []v1alpha1.RoleName
+}
+
+func compile(t testing.TB, rules ...rule) *policy.Set {
+	t.Helper()
+	var all []*policy.Policy
+	for _, r := range rules {
+		spec := &v1alpha1.ImagePolicySpec{Images: []v1alpha1.ImagePattern{v1alpha1.ImagePattern(r.images)}, TrustRoots: []v1alpha1.ObjectName{v1alpha1.ObjectName(r.root)}, Mode: r.mode}
+		for _, role := range r.roles {
+			spec.RequiredRoles = append(spec.RequiredRoles, v1alpha1.RoleRequirement{Role: role})
+		}
+		if r.env != "" {
+			spec.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": r.env}}
+		}
+		p, err := policy.Compile(r.name, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return policy.NewSet(policy.UncoveredAllow, all)
+}
+
+func pod(name string, images ...Image) Pod {
+	return Pod{Workload: Workload{"v1", "Pod", "shop", name}, Controller: Reference{"v1", "Pod", name, "uid"}, Images: images}
+}
+
+const app = "registry.example.com/acme/app"
+
+// evaluate judges Pods by one policy that requires ci and qa.
+func evaluate(t testing.TB, held *facts, pods ...Pod) *Result {
+	t.Helper()
+	return Evaluate(Input{
+		Pods: pods, Namespaces: map[string]labels.Set{"shop": {"env": "production"}}, Now: now, Roots: roots{"acme": {app: held}},
+		Policies: compile(t, rule{name: "production", images: "registry.example.com/acme/**", root: "acme", roles: []v1alpha1.RoleName{"ci", "qa"}}),
+	})
+}
+
+func TestOneImage(t *testing.T) {
+	both := []string{"ci v1 a", "qa v1 a", "ci v2 b", "qa other c", "ci another c"}
+	violates := func(image string, missing ...string) []ImageFinding {
+		return []ImageFinding{{Image: image, Verdict: policy.Denied, Reason: v1alpha1.ReasonNotSigned, Missing: missing}}
+	}
+	unchecked := func(image, reason string, missing ...string) []ImageFinding {
+		return []ImageFinding{{Image: image, Verdict: policy.CouldNotCheck, Reason: reason, Missing: missing}}
+	}
+	cases := map[string]struct {
+		held  *facts
+		image Image
+		want  []ImageFinding
+	}{
+		"signed":                                {signed(both...), Image{app + ":v1", digest("a")}, nil},
+		"unsigned tag, signed digest runs":      {signed(both...), Image{app + ":v9", digest("a")}, nil},
+		"signed tag, unsigned digest runs":      {signed(both...), Image{app + ":v1", digest("d")}, violates(app+"@"+digest("d"), "ci", "qa")},
+		"pinned in the spec, another runs":      {signed(both...), Image{app + ":v1@" + digest("a"), digest("d")}, violates(app+"@"+digest("d"), "ci", "qa")},
+		"signed by ci only":                     {signed(both...), Image{app + ":v1", digest("b")}, violates(app+"@"+digest("b"), "qa")},
+		"signed by each under a tag of its own": {signed(both...), Image{app + ":v1", digest("c")}, nil},
+		"nothing reported":                      {signed(both...), Image{app + ":v1", ""}, nil},
+		"nothing reported, unsigned tag":        {signed(both...), Image{app + ":v9", ""}, violates(app+":v9", "ci", "qa")},
+		"nothing reported, pinned":              {signed(both...), Image{app + ":v1@" + digest("a"), ""}, nil},
+		"nobody signed anything":                {signed(), Image{app + ":v1", digest("a")}, violates(app+"@"+digest("a"), "ci", "qa")},
+		"another spelling":                      {signed(both...), Image{"Registry.example.com:443/acme/app:v1", digest("d")}, violates(app+"@"+digest("d"), "ci", "qa")},
+		"could not be fetched":                  {nil, Image{app + ":v1", digest("a")}, unchecked(app+"@"+digest("a"), v1alpha1.ReasonUnreachable, "ci", "qa")},
+		"expired":                               {&facts{all: signed(both...).all, expires: now}, Image{app + ":v1", digest("a")}, unchecked(app+"@"+digest("a"), v1alpha1.ReasonMetadataExpired, "ci", "qa")},
+		"not loaded":                            {signed(both...), Image{app + "-new:v1", digest("a")}, unchecked(app+"-new@"+digest("a"), v1alpha1.ReasonNotLoaded)},
+		"cannot be parsed":                      {signed(both...), Image{digest("a"), digest("a")}, unchecked(digest("a"), v1alpha1.ReasonInvalidImage)},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			r := evaluate(t, c.held, pod("web", c.image))
+			if len(r.Findings) != 1 {
+				t.Fatalf("findings %+v, want one", r.Findings)
+			}
+			if diff := cmp.Diff(c.want, r.Findings[0].Images); diff != "" {
+				t.Errorf("images (-want +got):\n%s", diff)
+			}
+			want := Summary{Covered: 1, Findings: r.Findings}
+			switch {
+			case c.want == nil:
+			case c.want[0].Verdict == policy.Denied:
+				want.Violating = 1
+			default:
+				want.Unchecked = 1
+			}
+			if diff := cmp.Diff(want, r.Policies["production"]); diff != "" {
+				t.Errorf("summary (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What could not be checked is never a violation, and never compliant.
+func TestThreatUncheckedIsKeptApart(t *testing.T) {
+	for name, held := range map[string]*facts{"fault": nil, "expired": {expires: now}} {
+		r := evaluate(t, held, pod("web", Image{app + ":v1", digest("a")}))
+		if got := r.Policies["production"]; got.Unchecked != 1 || got.Violating != 0 || got.Covered != 1 {
+			t.Errorf("%s: %+v, want it unchecked", name, got)
+		}
+	}
+}
+
+func TestWorstImageDecides(t *testing.T) {
+	good, bad, unknown := Image{app + ":v1", digest("a")}, Image{app + ":v2", digest("b")}, Image{app + "-new:v1", digest("a")}
+	cases := map[string]struct {
+		images []Image
+		want   policy.Verdict
+		n      int
+	}{
+		"all good":               {[]Image{good}, policy.Admitted, 0},
+		"unknown":                {[]Image{good, unknown}, policy.CouldNotCheck, 1},
+		"bad":                    {[]Image{good, bad}, policy.Denied, 1},
+		"bad and unknown":        {[]Image{bad, unknown, good}, policy.Denied, 2},
+		"unknown before bad":     {[]Image{unknown, bad}, policy.Denied, 2},
+		"one image in two words": {[]Image{bad, {"Registry.example.com/acme/app", digest("b")}}, policy.Denied, 1},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			var pods []Pod
+			for _, image := range c.images { // of several Pods of one workload
+				pods = append(pods, pod("web", image))
+			}
+			r := evaluate(t, signed("ci v1 a", "qa v1 a"), pods...)
+			if len(r.Findings) != 1 || r.Findings[0].Verdict != c.want || len(r.Findings[0].Images) != c.n {
+				t.Errorf("findings are %+v, want one of verdict %d with %d images", r.Findings, c.want, c.n)
+			}
+		})
+	}
+}
+
+func TestNamespaces(t *testing.T) {
+	in := Input{
+		Pods: []Pod{pod("web", Image{app + ":v1", ""})}, Now: now, Roots: roots{"acme": {app: signed()}},
+		Namespaces: map[string]labels.Set{
+			"other": {"env": "production", v1alpha1.LabelBreakGlass: "incident-1"}, "another": {"env": "production", v1alpha1.LabelBreakGlass: "incident-2"},
+			"test": {v1alpha1.LabelBreakGlass: "no-matter"}, "closed": {"env": "production", v1alpha1.LabelBreakGlass: ""},
+		},
+		Policies: compile(t, rule{name: "production", images: "registry.example.com/acme/**", env: "production", root: "acme", roles: []v1alpha1.RoleName{"ci"}}),
+	}
+	r := Evaluate(in)
+	want := Summary{BreakGlass: []BreakGlass{{"another", "incident-2"}, {"other", "incident-1"}}}
+	if diff := cmp.Diff(want, r.Policies["production"]); diff != "" {
+		t.Errorf("a Pod in a namespace that is exempt, or not known yet: summary (-want +got):\n%s", diff)
+	}
+	in.Namespaces["shop"] = labels.Set{"env": "test"}
+	if got := Evaluate(in).Policies["production"].Covered; got != 0 {
+		t.Errorf("%d covered where the policy does not hold", got)
+	}
+	in.Namespaces["shop"] = labels.Set{"env": "production"}
+	if got := Evaluate(in).Policies["production"]; got.Covered != 1 || got.Violating != 1 {
+		t.Errorf("%+v where the policy holds", got)
+	}
+}
+
+func TestNeeds(t *testing.T) {
+	r := evaluate(t, signed(), pod("a", Image{app + ":v1", ""}, Image{app + ":v2", digest("a")}), pod("b", Image{app + "-new:v1", ""}), pod("c", Image{"docker.io/library/nginx:1", ""}))
+	var got []string
+	for root, images := range r.Needs {
+		for _, i := range images {
+			got = append(got, root+" "+i.Repository())
+		}
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{"acme " + app, "acme " + app + "-new"}, got); diff != "" {
+		t.Errorf("needs (-want +got):\n%s", diff)
+	}
+	if r.NotLoaded != 1 {
+		t.Errorf("%d images wait for evidence, want one", r.NotLoaded)
+	}
+}
+
+// world is what TestEvaluateAgreesWithTheRule makes up.
+type world struct {
+	rules      []rule
+	roots      roots
+	namespaces map[string]labels.Set
+	pods       []Pod
+}
+
+func newWorld(r *rand.Rand) world {
+	w := world{roots: roots{}, namespaces: map[string]labels.Set{"n0": {"env": "e0"}, "n1": {"env": "e1"}, "n2": {}}}
+	pick := func(all ...string) string { return all[r.IntN(len(all))] }
+	for _, root := range []string{"r0", "r1"} {
+		w.roots[root] = map[string]*facts{}
+		for i := range 4 {
+			repository := fmt.Sprintf("registry.example.com/p%d/app", i)
+			switch r.IntN(6) {
+			case 0: // not loaded
+			case 1:
+				w.roots[root][repository] = nil
+			default:
+				f := &facts{}
+				for range r.IntN(8) {
+					f.all = append(f.all, trust.Statement{Role: pick("ci", "qa", "sec"), Tag: pick("v1", "v2"), Digest: digest(pick("a", "b"))})
+				}
+				w.roots[root][repository] = f
+			}
+		}
+	}
+	for i := range r.IntN(4) {
+		one := rule{
+			name: fmt.Sprintf("policy-%d", i), images: pick("registry.example.com/**", "registry.example.com/p0/*", "registry.example.com/p1/app"),
+			env: pick("", "e0", "e1"), root: pick("r0", "r1", "missing"), mode: v1alpha1.PolicyMode(pick("Enforce", "Warn", "Audit")),
+		}
+		for _, role := range []v1alpha1.RoleName{"ci", "qa", "sec"} {
+			if r.IntN(2) == 0 {
+				one.roles = append(one.roles, role)
+			}
+		}
+		if len(one.roles) > 0 {
+			w.rules = append(w.rules, one)
+		}
+	}
+	for range r.IntN(12) {
+		p := Pod{Workload: Workload{"apps/v1", "Deployment", pick("n0", "n1", "n2", "exempt"), pick("x", "y")}, Controller: Reference{"apps/v1", "ReplicaSet", "z", "1"}}
+		for range 1 + r.IntN(2) {
+			i := Image{Spec: fmt.Sprintf("registry.example.com/p%d/app", r.IntN(4))}
+			if r.IntN(3) > 0 {
+				i.Spec, i.Digest = i.Spec+pick(":v1", ":v2", "", "@"+digest("c")), digest(pick("a", "b"))
+			} else {
+				i.Spec += "@" + digest(pick("a", "b"))
+			}
+			p.Images = append(p.Images, i)
+		}
+		w.pods = append(w.pods, p)
+	}
+	return w
+}
+
+// judge says the rule once more, image by image: which verdict a policy comes to on a digest; "" where it does not cover it.
+func (w world) judge(p rule, namespace string, i Image) string {
+	repository, pinned, _ := strings.Cut(i.Spec, "@")
+	repository = strings.TrimSuffix(strings.TrimSuffix(repository, ":v1"), ":v2")
+	runs := i.Digest
+	if runs == "" {
+		runs = pinned
+	}
+	set, known := w.namespaces[namespace]
+	if !known || p.env != "" && set["env"] != p.env || !strings.HasPrefix(repository, strings.TrimRight(p.images, "*")) {
+		return ""
+	}
+	held, loaded := w.roots[p.root][repository]
+	if !loaded || held == nil {
+		return "unchecked"
+	}
+	for _, role := range p.roles {
+		if !slices.ContainsFunc(held.all, func(s trust.Statement) bool { return s.Role == string(role) && s.Digest == runs }) {
+			return "violates"
+		}
+	}
+	return "met"
+}
+
+func TestEvaluateAgreesWithTheRule(t *testing.T) {
+	seen := map[string]int{}
+	for seed := range uint64(3000) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		w := newWorld(r)
+		got := Evaluate(Input{Pods: w.pods, Namespaces: w.namespaces, Policies: compile(t, w.rules...), Roots: w.roots, Now: now})
+		want := map[string]string{}
+		for _, p := range w.rules {
+			for _, pod := range w.pods {
+				key := fmt.Sprint(p.name, pod.Workload)
+				for _, i := range pod.Images {
+					switch verdict := w.judge(p, pod.Workload.Namespace, i); {
+					case verdict == "":
+					case want[key] == "" || want[key] == "met" || verdict == "violates":
+						want[key] = verdict
+					}
+				}
+			}
+		}
+		found := map[string]string{}
+		for _, f := range got.Findings {
+			found[fmt.Sprint(f.Policy, f.Workload)] = map[policy.Verdict]string{policy.Denied: "violates", policy.CouldNotCheck: "unchecked", policy.Admitted: "met"}[f.Verdict]
+		}
+		if diff := cmp.Diff(want, found); diff != "" {
+			t.Fatalf("seed %d, %+v: findings (-want +got):\n%s", seed, w, diff)
+		}
+		for _, v := range want {
+			seen[v]++
+		}
+		if !slices.IsSortedFunc(got.Findings, compareFindings) {
+			t.Fatalf("seed %d: findings are not sorted", seed)
+		}
+		r.Shuffle(len(w.pods), func(i, j int) { w.pods[i], w.pods[j] = w.pods[j], w.pods[i] })
+		again := Evaluate(Input{Pods: w.pods, Namespaces: w.namespaces, Policies: compile(t, w.rules...), Roots: w.roots, Now: now})
+		if diff := cmp.Diff(got.Policies, again.Policies); diff != "" {
+			t.Fatalf("seed %d: the order of the Pods matters:\n%s", seed, diff)
+		}
+	}
+	if seen["violates"] < 100 || seen["unchecked"] < 100 || seen["met"] < 100 {
+		t.Errorf("the worlds are too much alike: %v", seen)
+	}
+}
+
+// cluster is 10,000 Pods of 2,000 Deployments with as many images in 50 namespaces, as a cache holds them.
+func cluster() []*corev1.Pod {
+	yes := true
+	var pods []*corev1.Pod
+	for i := range 10_000 {
+		d := i / 5
+		image := fmt.Sprintf("registry.example.com/acme/team-%d/app-%d:v1", d%100, d)
+		p := full()
+		p.Namespace, p.Name = fmt.Sprintf("namespace-%d", d%50), fmt.Sprintf("app-%d-abcdef-%d", d, i)
+		p.OwnerReferences[0] = metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: fmt.Sprintf("app-%d-abcdef", d), UID: "2", Controller: &yes}
+		p.Spec = corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", ImageID: strings.TrimSuffix(image, ":v1") + "@" + digest("a")}}
+		p.Status.InitContainerStatuses, p.Status.EphemeralContainerStatuses = nil, nil
+		pods = append(pods, Strip(p))
+	}
+	return pods
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func largeInput(t testing.TB, pods []*corev1.Pod) Input {
+	in := Input{Namespaces: map[string]labels.Set{}, Now: now, Roots: roots{"acme": {}}}
+	for i := range 50 {
+		in.Namespaces[fmt.Sprintf("namespace-%d", i)] = labels.Set{"env": "production"}
+	}
+	var rules []rule
+	for i := range 20 {
+		rules = append(rules, rule{name: fmt.Sprintf("team-%d", i), images: fmt.Sprintf("registry.example.com/acme/team-%d/**", i), root: "acme", roles: []v1alpha1.RoleName{"ci"}})
+	}
+	rules = append(rules, rule{name: "all", images: "registry.example.com/**", root: "acme", roles: []v1alpha1.RoleName{"ci", "qa"}})
+	in.Policies = compile(t, rules...)
+	for _, p := range pods {
+		in.Pods = append(in.Pods, NewPod(p))
+	}
+	return in
+}
+
+// 10,000 Pods and what is found of them are to stay within 100 MiB; half of it is left for the garbage collector.
+func TestMemoryOfTenThousandPods(t *testing.T) {
+	before := heap()
+	pods := cluster()
+	held := heap() - before
+	in := largeInput(t, pods)
+	r := Evaluate(in)
+	all := heap() - before
+	t.Logf("Pods %d KiB, with the evaluation %d KiB", held>>10, all>>10)
+	if len(r.Findings) != 2000+20*20 || r.NotLoaded != 2000 {
+		t.Errorf("%d findings and %d images not loaded", len(r.Findings), r.NotLoaded)
+	}
+	if all > 50<<20 {
+		t.Errorf("they take %d MiB, want at most 50", all>>20)
+	}
+	runtime.KeepAlive(pods)
+	runtime.KeepAlive(in)
+}
+
+func BenchmarkEvaluate(b *testing.B) {
+	pods := cluster()
+	in := largeInput(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		in.Pods = in.Pods[:0]
+		for _, p := range pods {
+			in.Pods = append(in.Pods, NewPod(p))
+		}
+		if len(Evaluate(in).Findings) == 0 {
+			b.Fatal("nothing found")
+		}
+	}
+}
