@@ -16,7 +16,7 @@ func TestThreatBadImagesAreDenied(t *testing.T) {
 	hex := strings.TrimPrefix(digestA, "sha256:")
 	cases := map[string]struct{ image, want string }{
 		"empty":                        {"", "the image reference is empty"},
-		"a blank":                      {" ", "cannot be read"},
+		"two blanks":                   {"  ", "cannot be read"},
 		"a blank at the end":           {signed + " ", "cannot be read"},
 		"a line break":                 {signed + "\n", "cannot be read"},
 		"a null byte":                  {repository + "\x00:signed", "cannot be read"},
@@ -63,7 +63,9 @@ func TestThreatBadImagesAreDenied(t *testing.T) {
 func TestThreatUpperCaseHostIsTheSameHost(t *testing.T) {
 	b := newBench(t)
 	for _, k := range kinds(t) {
-		upper := func(image string) string { return strings.Replace(image, "registry.example.com", "Registry.EXAMPLE.com", 1) }
+		upper := func(image string) string {
+			return strings.Replace(image, "registry.example.com", "Registry.EXAMPLE.com", 1)
+		}
 		_, got := b.admit(t, request{kind: k.Name, object: object(k.Name, upper(ciOnly))})
 		wantDenied(t, got, 403, `role "qa" has not signed`)
 		stored, got := b.admit(t, request{kind: k.Name, object: object(k.Name, upper(signed))})
@@ -142,6 +144,24 @@ func TestThreatAnotherVersionOfAFurtherKindIsDenied(t *testing.T) {
 	wantDenied(t, b.send(t, ValidatePath, review), 400, `rollouts.argoproj.io in version "v1" is no kind of workload that can be checked`)
 	review.Request.Resource.Version, b.Kinds = "v1alpha1", workload.Builtin()
 	wantDenied(t, b.send(t, ValidatePath, review), 400, `rollouts.argoproj.io in version "v1alpha1" is no kind of workload that can be checked`)
+}
+
+// The blank that OpenShift's templates have until a trigger fills in the image is for templates: not for a Pod, and not for
+// what is filled in.
+func TestThreatPlaceholderIsFilledInUnderTheGate(t *testing.T) {
+	b := newBench(t)
+	for _, k := range kinds(t) {
+		_, got := b.admit(t, request{kind: k.Name, object: object(k.Name, " ")})
+		if k.IsPod() {
+			wantDenied(t, got, 403, "cannot be read")
+			continue
+		}
+		wantAdmitted(t, got)
+		_, got = b.admit(t, request{kind: k.Name, object: object(k.Name, ciOnly), old: object(k.Name, " ")})
+		wantDenied(t, got, 403, `role "qa" has not signed`)
+		_, got = b.admit(t, request{kind: k.Name, object: object(k.Name, signed), old: object(k.Name, " ")})
+		wantAdmitted(t, got)
+	}
 }
 
 // A bad image is found wherever it is.

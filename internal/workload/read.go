@@ -13,6 +13,10 @@ import (
 // so that one request cannot have thousands of repositories looked up.
 const maxImages = 4096
 
+// placeholder is what OpenShift's templates have as an image until an image trigger fills it in, by an update that is checked. No
+// Pod can have it.
+const placeholder = " "
+
 // Object is what is read of a workload.
 type Object struct {
 	// Images are all images in the order of the walk: init, regular and ephemeral containers, then image volumes.
@@ -142,6 +146,9 @@ func (k Kind) walk(spec *podSpec) ([]Image, error) {
 			at := field + "." + l.list + "[" + index + "]"
 			if c == nil {
 				return nil, fmt.Errorf("%s: null, expected a container", at)
+			}
+			if c.Image == placeholder && !k.IsPod() {
+				continue
 			}
 			images = append(images, Image{
 				Path: path + "/" + l.list + "/" + index + "/image",

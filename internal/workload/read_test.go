@@ -209,6 +209,37 @@ func TestEmptyImages(t *testing.T) {
 	}
 }
 
+// One blank stands for an image that is filled in later, in a template. A Pod cannot have it, and no more than one blank is meant.
+func TestThreatPlaceholderIsForTemplatesAlone(t *testing.T) {
+	for image, want := range map[string]map[string]int{
+		" ":  {"Pod": 2, "Deployment": 1, "DeploymentConfig": 1},
+		"":   {"Pod": 2, "Deployment": 2, "DeploymentConfig": 2},
+		"  ": {"Pod": 2, "Deployment": 2, "DeploymentConfig": 2},
+		"\t": {"Pod": 2, "Deployment": 2, "DeploymentConfig": 2},
+	} {
+		made := objects(corev1.PodSpec{Containers: []corev1.Container{{Name: "later", Image: image}, {Name: "app", Image: "example.com/app:v1"}}})
+		for name, n := range want {
+			got, err := kind(t, name).Read(marshal(t, made[name]))
+			if err != nil || len(got.Images) != n {
+				t.Errorf("%s with %q: %+v, %v; want %d images", name, image, got.Images, err, n)
+			}
+			if last := len(got.Images) - 1; got.Images[last].Image != "example.com/app:v1" || !strings.HasSuffix(got.Images[last].Path, "/containers/1/image") {
+				t.Errorf("%s with %q: the last is %+v", name, image, got.Images[last])
+			}
+		}
+	}
+	made := objects(corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "example.com/app:v1"}}})
+	old := objects(corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: " "}}})
+	before, err := kind(t, "DeploymentConfig").Read(marshal(t, old["DeploymentConfig"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := kind(t, "DeploymentConfig").Read(marshal(t, made["DeploymentConfig"]))
+	if err != nil || len(Changed(before.Images, after.Images)) != 1 {
+		t.Errorf("filled in: %+v, %v", after.Images, err)
+	}
+}
+
 func TestReadMetadata(t *testing.T) {
 	yes, no := true, false
 	pod := &corev1.Pod{Spec: everything()}
