@@ -80,7 +80,6 @@ func run(ctx context.Context, o options.Options) error {
 	decisions, changes := store.New(o.Uncovered), &controllers.Changes{}
 	decisions.Observer = counted
 	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
-	counted.Show(metrics.State{Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient()})
 	if err := setupControllers(ctx, mgr, serving, decisions, tracker, changes, counted, o); err != nil {
 		return err
 	}
@@ -175,6 +174,7 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serving, decisions *store.Store, tracker *store.Tracker, changes *controllers.Changes, counted *metrics.Metrics, o options.Options) error {
 	status := controllers.Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
 	ran := &controllers.Compliance{}
+	counted.Show(metrics.State{Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient(), Ran: ran.Load})
 	evaluation := &controllers.ComplianceReconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: status, Clock: clock.RealClock{},
 		Exempt: o.Exempt(), Compliance: ran,

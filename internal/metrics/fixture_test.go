@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/compliance"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/policy"
@@ -82,7 +83,7 @@ type bench struct {
 	store      *store.Store
 	tracker    *store.Tracker
 	namespaces namespaces
-	workloads  map[string]metrics.Workloads
+	ran        *compliance.Result
 }
 
 func newBench(tb testing.TB) *bench {
@@ -92,7 +93,7 @@ func newBench(tb testing.TB) *bench {
 	b.store.Observer = b.Metrics
 	b.tracker = store.NewTracker(b.store, clock.RealClock{}, func(string) {})
 	b.Show(metrics.State{
-		Store: b.store, Tracker: b.tracker, Namespaces: b.namespaces, Workloads: func() map[string]metrics.Workloads { return b.workloads },
+		Store: b.store, Tracker: b.tracker, Namespaces: b.namespaces, Ran: func() *compliance.Result { return b.ran },
 	})
 	return b
 }
@@ -141,7 +142,7 @@ func (b *bench) populate(t *testing.T) {
 	b.Admission("validate", "admitted", 200*time.Microsecond)
 	b.BreakGlass("fire")
 	b.ConfigurationWritten("validating", metrics.CauseRestored)
-	b.workloads = map[string]metrics.Workloads{"team-a": {Compliant: 5, Violating: 2, Unchecked: 1}, "deleted": {Violating: 1}}
+	b.ran = &compliance.Result{Policies: map[string]compliance.Summary{"team-a": {Covered: 8, Violating: 2, Unchecked: 1}, "deleted": {Covered: 1}}}
 }
 
 // series returns the value of every series but the buckets of histograms, by its name and labels as Prometheus writes them.

@@ -130,17 +130,21 @@ func bounded(file string) string {
 	return "other"
 }
 
-// workloads leaves out policies that are no more: what is judged may lag behind.
+// workloads leaves out policies that are no more: what runs is evaluated later than a policy is deleted.
 func (g *gauges) workloads(e emitter, s *State, snapshot *store.Snapshot) {
-	if s.Workloads == nil {
+	if s.Ran == nil {
 		return
 	}
-	for name, w := range s.Workloads() {
+	result := s.Ran()
+	if result == nil {
+		return
+	}
+	for name, of := range result.Policies {
 		if snapshot.Policy(name) == nil {
 			continue
 		}
-		e.number(g.policyWorkloads, float64(w.Compliant), name, "compliant")
-		e.number(g.policyWorkloads, float64(w.Violating), name, "violating")
-		e.number(g.policyWorkloads, float64(w.Unchecked), name, "unchecked")
+		e.number(g.policyWorkloads, float64(of.Covered-of.Violating-of.Unchecked), name, "compliant")
+		e.number(g.policyWorkloads, float64(of.Violating), name, "violating")
+		e.number(g.policyWorkloads, float64(of.Unchecked), name, "unchecked")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/compliance"
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
@@ -22,14 +23,8 @@ type State struct {
 	Tracker *store.Tracker
 	// Namespaces lists them from a cache.
 	Namespaces client.Reader
-	// Workloads returns what runs under each policy, by its name; nil on a replica that does not judge what runs. A nil
-	// function is the same.
-	Workloads func() map[string]Workloads
-}
-
-// Workloads are the running workloads that one policy covers, each counted once.
-type Workloads struct {
-	Compliant, Violating, Unchecked int
+	// Ran returns how what runs meets the policies, nil on a replica that does not evaluate it. A nil function is the same.
+	Ran func() *compliance.Result
 }
 
 // Show says what the gauges are read from; before it there are none.

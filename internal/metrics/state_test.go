@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/countersign-dev/countersign/internal/compliance"
 	"github.com/countersign-dev/countersign/internal/metrics"
 )
 
@@ -103,7 +104,9 @@ func TestSeriesOfTheDeletedAreGone(t *testing.T) {
 func TestNamespacesNotKnownYet(t *testing.T) {
 	b := newBench(t)
 	b.populate(t)
-	b.Show(metrics.State{Store: b.store, Tracker: b.tracker, Namespaces: namespaces(nil)})
+	b.Show(metrics.State{
+		Store: b.store, Tracker: b.tracker, Namespaces: namespaces(nil), Ran: func() *compliance.Result { return nil },
+	})
 	got := b.series(t)
 	if got[`countersign_break_glass_admissions_total{namespace="fire"}`] != 1 {
 		t.Error("a counter was dropped")
