@@ -33,6 +33,7 @@ func TestGate(t *testing.T) {
 	t.Run("deployment", b.testDeployment)
 	t.Run("pinning", b.testPinning)
 	t.Run("break-glass", b.testBreakGlass)
+	t.Run("metrics", b.testMetrics)
 	t.Run("tag moved", b.testTagMoved)
 	t.Run("policy edited", b.testPolicyEdited)
 	t.Run("key revoked", b.testKeyRevoked)
