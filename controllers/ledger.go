@@ -39,9 +39,13 @@ func readLedger(ctx context.Context, c client.Reader) (*ledger, error) {
 	if err := c.List(ctx, policies); err != nil {
 		return nil, fmt.Errorf("listing what was reported before: %w", err)
 	}
+	return ledgerOf(policies.Items), nil
+}
+
+func ledgerOf(policies []v1alpha1.ImagePolicy) *ledger {
 	l := &ledger{since: map[violation]metav1.Time{}, listed: map[string]violation{}}
-	for i := range policies.Items {
-		p := &policies.Items[i]
+	for i := range policies {
+		p := &policies[i]
 		for _, v := range p.Status.Violations {
 			key := violation{p.Name, v.Namespace, v.Kind, v.Name, v.Image}
 			l.since[key] = v.Since
@@ -50,7 +54,7 @@ func readLedger(ctx context.Context, c client.Reader) (*ledger, error) {
 			}
 		}
 	}
-	return l, nil
+	return l
 }
 
 // news is what to tell the owner of a workload: which of its images are in breach of a policy since this evaluation; none: that
