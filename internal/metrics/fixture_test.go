@@ -46,7 +46,10 @@ func (a *answers) Fetch(_ context.Context, repository string, _ trust.Evidence) 
 	if strings.Contains(repository, "unsigned") {
 		return trust.Unsigned{}, nil
 	}
-	return &signed{"targets/" + repository}, nil
+	if strings.HasSuffix(repository, "/app") {
+		return &signed{"timestamp.json"}, nil
+	}
+	return &signed{"targets/" + repository + ".json"}, nil
 }
 
 func (*answers) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) { return held, nil }
@@ -133,7 +136,7 @@ func (b *bench) populate(t *testing.T) {
 	b.putPolicy("team-c", v1alpha1.ModeEnforce)
 	b.store.MarkPrimed()
 	for _, image := range []string{
-		"registry.example.com/team-a/app:v1", "registry.example.com/team-a/unsigned:v1", "registry.example.com/team-a/down:v1",
+		"registry.example.com/team-a/app:v1", "registry.example.com/team-a/unsigned:v1", "registry.example.com/team-a/down:v1", "registry.example.com/team-a/other:v1",
 		"registry.example.com/team-b/app:v1", "nginx:1", "NOT AN IMAGE",
 	} {
 		b.decide(t, image)

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -123,7 +124,7 @@ func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) 
 
 // bounded is a file of signed metadata as a label: the names of others come from a server.
 func bounded(file string) string {
-	switch file {
+	switch file = strings.TrimSuffix(file, ".json"); file {
 	case "root", "targets", "snapshot", "timestamp":
 		return file
 	}
