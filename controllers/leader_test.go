@@ -92,7 +92,7 @@ func TestReplicas(t *testing.T) {
 
 	t.Run("status of what was deleted meanwhile", func(t *testing.T) {
 		gone := p.DeepCopy()
-		gone.Name, gone.UID, gone.ResourceVersion = "gone", "", ""
+		gone.Name, gone.UID = "gone", ""
 		changed := gone.DeepCopy()
 		changed.Status.Roles = "qa"
 		if err := status.write(t.Context(), gone, changed, nil, nil); err != nil {

@@ -1,0 +1,359 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// TestWhatRuns shares one API server.
+func TestWhatRuns(t *testing.T) {
+	ctrl.SetLogger(logr.Discard())
+	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.NewWithWatch(kube.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range objects() {
+		if err := c.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, namespace := range []string{"shop", "acme-exempt"} {
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "default"}}
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web"},
+			Spec:       corev1.PodSpec{AutomountServiceAccountToken: ptr.To(false), Containers: []corev1.Container{{Name: "app", Image: "registry.example.com/acme/app:v1"}}},
+		}
+		for _, o := range []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, account, pod} {
+			if err := c.Create(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Run("conflicting status writes", func(t *testing.T) { testConflicts(t, c) })
+	t.Run("pace", func(t *testing.T) { testPace(t, c) })
+	t.Run("leader", func(t *testing.T) { testLeaderOnly(t, kube, c, scheme) })
+}
+
+// testConflicts has somebody else write the status each time between read and write.
+func testConflicts(t *testing.T, c client.WithWatch) {
+	elected := make(chan struct{})
+	close(elected)
+	// meddler adds a condition of its own to whatever is about to be patched for the first time.
+	meddled := map[string]bool{}
+	meddle := func(ctx context.Context, name string, o client.Object, conditions func() *[]metav1.Condition) error {
+		if meddled[name] {
+			return nil
+		}
+		meddled[name] = true
+		if err := c.Get(ctx, client.ObjectKey{Name: name}, o); err != nil {
+			return err
+		}
+		meta.SetStatusCondition(conditions(), metav1.Condition{Type: "Other", Status: metav1.ConditionTrue, Reason: "Theirs"})
+		return c.Status().Update(ctx, o)
+	}
+	meddling := interceptor.NewClient(c, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, _ client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+		var err error
+		switch o.(type) {
+		case *v1alpha1.ImagePolicy:
+			p := &v1alpha1.ImagePolicy{}
+			err = meddle(ctx, o.GetName(), p, func() *[]metav1.Condition { return &p.Status.Conditions })
+		case *v1alpha1.TrustRoot:
+			tr := &v1alpha1.TrustRoot{}
+			err = meddle(ctx, o.GetName(), tr, func() *[]metav1.Condition { return &tr.Status.Conditions })
+		}
+		return errors.Join(err, c.SubResource(sub).Patch(ctx, o, patch, opts...))
+	}})
+	decisions := store.New(policy.UncoveredAllow)
+	status := Status{Client: meddling, Events: events.NewFakeRecorder(100), Elected: elected}
+	found := &Compliance{}
+	reconcilers := map[string]struct {
+		reconcile func(context.Context, ctrl.Request) (ctrl.Result, error)
+		object    client.Object
+		is        func(client.Object) []metav1.Condition
+		ours      []string
+	}{
+		"acme": {
+			(&TrustRootReconciler{
+				Client: meddling, Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: status,
+				Builder: RootBuilder{Reader: c, Namespace: "default", Clock: clock.RealClock{}},
+			}).Reconcile,
+			&v1alpha1.TrustRoot{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.TrustRoot).Status.Conditions },
+			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionFresh},
+		},
+		"production": {
+			(&ImagePolicyReconciler{Client: meddling, Store: decisions, Status: status, Compliance: found}).Reconcile,
+			&v1alpha1.ImagePolicy{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.ImagePolicy).Status.Conditions },
+			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionCompliant},
+		},
+	}
+	for name, r := range reconcilers {
+		t.Run(name, func(t *testing.T) {
+			if err := c.Get(t.Context(), client.ObjectKey{Name: name}, r.object); err != nil {
+				t.Fatal(err)
+			}
+			found.current.Store(&evaluated{states: map[string]state{name: {Version: version(r.object), Compliant: metav1.ConditionTrue, Reason: v1alpha1.ReasonNothingRuns}}})
+			again, err := r.reconcile(t.Context(), requestFor(name))
+			if err != nil || again.RequeueAfter <= 0 || again.RequeueAfter > time.Second {
+				t.Errorf("after a conflict: %v, %v; want it done again soon and no error", again, err)
+			}
+			if _, err := r.reconcile(t.Context(), requestFor(name)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Get(t.Context(), client.ObjectKey{Name: name}, r.object); err != nil {
+				t.Fatal(err)
+			}
+			for _, kind := range append([]string{"Other"}, r.ours...) {
+				if meta.FindStatusCondition(r.is(r.object), kind) == nil {
+					t.Errorf("condition %s was lost; there are %v", kind, r.is(r.object))
+				}
+			}
+		})
+	}
+}
+
+// testPace drives the reconciler by hand, on a clock that stands still.
+func testPace(t *testing.T, c client.Client) {
+	decisions, found := store.New(policy.UncoveredAllow), &Compliance{}
+	now := clocktesting.NewFakeClock(time.Now())
+	r := &ComplianceReconciler{
+		Client: c, Live: c, Store: decisions, Tracker: store.NewTracker(decisions, now, func(string) {}), Clock: now,
+		Status: Status{Events: events.NewFakeRecorder(100)}, Exempt: []string{"acme-exempt"}, Compliance: found,
+	}
+	results := 0
+	found.OnResult(func(_, _ *compliance.Result) { results++ })
+	reconciled := func(what string, want int, after time.Duration) {
+		t.Helper()
+		result, err := r.Reconcile(t.Context(), requestFor(everything))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if results != want || result.RequeueAfter != after {
+			t.Errorf("%s: %d results and again after %s, want %d and %s", what, results, result.RequeueAfter, want, after)
+		}
+	}
+	reconciled("before the store is primed", 0, 0)
+	decisions.MarkPrimed()
+	reconciled("at first", 1, evaluationInterval)
+	now.Step(evaluationPause / 4)
+	reconciled("right after", 1, evaluationPause*3/4)
+	now.Step(evaluationPause)
+	reconciled("after a pause", 2, evaluationInterval)
+
+	var root v1alpha1.TrustRoot
+	var p v1alpha1.ImagePolicy
+	for name, o := range map[string]client.Object{"acme": &root, "production": &p} {
+		if err := c.Get(t.Context(), client.ObjectKey{Name: name}, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	built := RootBuilder{Reader: c, Clock: now}.build(&root, nil)
+	decisions.PutRoot("acme", built)
+	compiled, err := policy.Compile(p.Name, &p.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions.PutPolicy(compiled, version(&p))
+	now.Step(evaluationPause)
+	reconciled("with a repository that is not loaded", 2, evaluationPause) // nobody runs the tracker, so it never is
+	if found.state(p.Name, version(&p)) != nil {
+		t.Error("a policy that was not evaluated has a state")
+	}
+	now.Step(patience - time.Millisecond)
+	reconciled("just before patience ends", 2, evaluationPause)
+	now.Step(evaluationPause)
+	reconciled("when patience is over", 3, evaluationInterval)
+	got := found.state(p.Name, version(&p))
+	if got == nil || got.Workloads != (v1alpha1.WorkloadCounts{Covered: 1, Unchecked: 1}) || got.Compliant != metav1.ConditionUnknown {
+		t.Errorf("state is %+v, want the one Pod of the namespace that is not exempt, unchecked", got)
+	}
+	if found.state(p.Name, "another/version") != nil {
+		t.Error("the state of an earlier version is given out for a later one")
+	}
+}
+
+// recorded notes the paths that are asked for.
+type recorded struct {
+	next http.RoundTripper
+	mu   *sync.Mutex
+	urls *[]string
+}
+
+func (r recorded) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.mu.Lock()
+	*r.urls = append(*r.urls, req.URL.Path+"?"+req.URL.RawQuery)
+	r.mu.Unlock()
+	return r.next.RoundTrip(req)
+}
+
+// testLeaderOnly runs a replica while somebody else leads, who then goes.
+func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *runtime.Scheme) {
+	hour := int32(3600)
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "leader"},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity: ptr.To("somebody-else"), LeaseDurationSeconds: &hour,
+			AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
+		},
+	}
+	if err := c.Create(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var urls []string
+	config := rest.CopyConfig(kube.Config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return recorded{next, &mu, &urls} })
+	exempt := []string{"acme-exempt"}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
+		Controller:     ctrlconfig.Controller{SkipNameValidation: ptr.To(true)}, // another test of this binary has controllers of the same names
+		LeaderElection: true, LeaderElectionID: "leader", LeaderElectionNamespace: "default", RetryPeriod: ptr.To(100 * time.Millisecond),
+		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{&corev1.Pod{}: PodCache(exempt)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions, found := store.New(policy.UncoveredAllow), &Compliance{}
+	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
+	status := Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
+	r := &ComplianceReconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: status, Clock: clock.RealClock{},
+		Exempt: exempt, Compliance: found,
+	}
+	decisions.Changed = r.Notify
+	err = errors.Join(
+		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: found}).SetupWithManager(t.Context(), mgr),
+		(&TrustRootReconciler{Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Changes: &Changes{},
+			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}}}).SetupWithManager(t.Context(), mgr),
+		r.SetupWithManager(mgr),
+		mgr.Add(Primer{Client: mgr.GetClient(), Store: decisions}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		<-done // that the lease is lost is an error
+	})
+	await(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
+	pods := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.DeleteFunc(slices.Clone(urls), func(u string) bool { return !strings.HasPrefix(u, "/api/v1/pods?") })
+	}
+	if asked := pods(); len(asked) > 0 || found.Load() != nil {
+		t.Errorf("a replica that does not lead asks for %q, and has a result: %v", asked, found.Load() != nil)
+	}
+	if err := c.Delete(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "a first result", func() bool { return found.Load() != nil })
+	if got := found.Load().Policies["production"].Covered; got != 1 {
+		t.Errorf("%d workloads are covered, want 1", got)
+	}
+	for _, u := range pods() {
+		for _, part := range []string{"status.phase%21%3DSucceeded", "status.phase%21%3DFailed", "metadata.namespace%21%3Dacme-exempt"} {
+			if !strings.Contains(u, part) {
+				t.Errorf("asks for %q, without %s", u, part)
+			}
+		}
+	}
+	held := &corev1.Pod{}
+	if err := mgr.GetClient().Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: "web"}, held); err != nil || len(held.ManagedFields) > 0 || held.Spec.SchedulerName != "" {
+		t.Errorf("the cache holds %+v, %v; want only what is judged", held, err)
+	}
+}
+
+func TestPodChanged(t *testing.T) {
+	base := func() *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "1", ResourceVersion: "1"},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "registry.example.com/acme/app:v1"}}},
+			Status:     corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "app", Image: "x", ImageID: "x@sha256:" + strings.Repeat("a", 64)}}},
+		}
+	}
+	cases := map[string]struct {
+		change func(*corev1.Pod)
+		want   bool
+	}{
+		"nothing":         {func(p *corev1.Pod) { p.ResourceVersion = "2" }, false},
+		"readiness":       {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].Ready = true }, false},
+		"a label":         {func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }, false},
+		"image":           {func(p *corev1.Pod) { p.Spec.Containers[0].Image += "2" }, true},
+		"digest":          {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ImageID = "x@sha256:" + strings.Repeat("b", 64) }, true},
+		"debug container": {func(p *corev1.Pod) { p.Spec.EphemeralContainers = make([]corev1.EphemeralContainer, 1) }, true},
+		"end":             {func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, true},
+		"controller": {func(p *corev1.Pod) {
+			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "2", Controller: ptr.To(true)}}
+		}, true},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			is := base()
+			c.change(is)
+			if got := podChanged(event.UpdateEvent{ObjectOld: base(), ObjectNew: is}); got != c.want {
+				t.Errorf("podChanged = %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+// Events are bounded, whatever is found at once.
+func TestAnnouncementsAreBounded(t *testing.T) {
+	recorder := events.NewFakeRecorder(10 * mostAnnounced)
+	r := &ComplianceReconciler{Status: Status{Events: recorder}}
+	var all []news
+	for i := range 5 * mostAnnounced {
+		f := podFound(fmt.Sprintf("pod-%d", i), strings.Repeat("x", 4096)+" bad")
+		all = append(all, news{&f, f.Images})
+	}
+	r.announce(t.Context(), all)
+	if n := len(recorder.Events); n != mostAnnounced {
+		t.Errorf("%d events, want %d", n, mostAnnounced)
+	}
+	for range mostAnnounced {
+		if e := <-recorder.Events; len(e) > 1100 {
+			t.Fatalf("an event of %d bytes", len(e))
+		}
+	}
+}
