@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -35,6 +36,9 @@ const (
 	// patience is for how long nothing is reported while repositories are being fetched for the first time, so that the start
 	// of the operator, or of a new application, does not look like a loss of what was known.
 	patience = 10 * time.Second
+	// neverGivesUp is for how long Pods may be waited for at the start. The replica serves admission too, and must not end because
+	// it may not list Pods; the cache logs why it cannot.
+	neverGivesUp = 10 * 365 * 24 * time.Hour
 )
 
 // everything is the one request of the compliance controller.
@@ -100,6 +104,7 @@ func (r *ComplianceReconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.Pod{}, wake, builder.WithPredicates(predicate.Funcs{UpdateFunc: podChanged})).
 		Watches(&corev1.Namespace{}, wake, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		WatchesRawSource(r.changes.source()).
+		WithOptions(controller.Options{CacheSyncTimeout: neverGivesUp}).
 		Complete(r)
 }
 

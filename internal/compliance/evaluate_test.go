@@ -396,6 +396,7 @@ func heap() uint64 {
 }
 
 func largeInput(t testing.TB, pods []*corev1.Pod) Input {
+	t.Helper()
 	in := Input{Namespaces: map[string]labels.Set{}, Now: now, Roots: roots{"acme": {}}}
 	for i := range 50 {
 		in.Namespaces[fmt.Sprintf("namespace-%d", i)] = labels.Set{"env": "production"}

@@ -122,8 +122,12 @@ func owner(p *corev1.Pod) (Workload, Reference) {
 }
 
 // Strip returns a Pod with only what NewPod and a cache need of it, so that thousands can be held. It shares nothing but
-// strings with the one given, and has no effect on what is stripped already.
+// strings with the one given. What is stripped already is returned as it is, for a cache asks twice as it fills, and would hold
+// two of each: such a Pod has no time of creation, which one from the API server always has.
 func Strip(p *corev1.Pod) *corev1.Pod {
+	if p.CreationTimestamp.IsZero() {
+		return p
+	}
 	s := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: p.Name, Namespace: p.Namespace, UID: p.UID, ResourceVersion: p.ResourceVersion}}
 	for _, label := range []string{labelTemplateHash, labelDeploymentConfig} {
 		if value, ok := p.Labels[label]; ok {

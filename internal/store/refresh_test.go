@@ -57,8 +57,8 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 	images := repositories(10 * inBackground)
 	b.Retain(map[string][]imageref.Ref{"acme": images, "gone": images})
 	flights := func() (n int) {
-		b.Tracker.mu.Lock()
-		defer b.Tracker.mu.Unlock()
+		b.mu.Lock()
+		defer b.mu.Unlock()
 		for _, e := range b.tracked {
 			if e.flight != nil {
 				n++
@@ -158,7 +158,7 @@ func TestThreatFloodDoesNotPushOutWhatRuns(t *testing.T) {
 func TestChangedIsCalledForEachSnapshot(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	calls := 0
-	b.Store.Changed = func() {
+	b.Changed = func() {
 		calls++
 		b.Load() // no lock is held
 		b.publish(func(*Snapshot) *Snapshot { return nil })

@@ -86,6 +86,7 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 		}
 	}
 	t.entry(probe(root), now).due = now
+	t.wake()
 }
 
 // probe is the key under which the signing server itself is asked for a sign of life.
