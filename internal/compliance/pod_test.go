@@ -90,6 +90,7 @@ func TestWorkload(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
+			c.pod.CreationTimestamp = metav1.Unix(1, 0)
 			for what, p := range map[string]*corev1.Pod{"whole": c.pod, "stripped": Strip(c.pod)} {
 				got := NewPod(p)
 				if diff := cmp.Diff(c.want, got.Workload); diff != "" {
