@@ -113,7 +113,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	})
 	t.Run("as the page on it says", func(t *testing.T) {
 		for command, want := range map[string]string{
-			"get events -A --field-selector reason=BreakGlass":              "let-in",
+			"get events -A --field-selector reason=BreakGlass":               "let-in",
 			"get namespaces -l countersign.dev/break-glass":                  emergency,
 			"auth can-i patch namespace/shop --as=system:serviceaccount:a:b": "no",
 		} {
@@ -235,6 +235,9 @@ func (b *bed) testWayOut(t *testing.T) {
 		must(t, b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o))
 		o.SetResourceVersion("")
 		o.SetUID("")
+	}
+	if got := *validating.Webhooks[0].SideEffects; got != admissionv1.SideEffectClassNoneOnDryRun {
+		t.Errorf("side effects are declared as %s, and break-glass writes events", got)
 	}
 	out, err := b.kube.RunKubectl(t.Context(), "", "delete", "mutatingwebhookconfigurations,validatingwebhookconfigurations", "countersign")
 	if err != nil {
