@@ -143,6 +143,29 @@ func (b *bed) toldOnce(t *testing.T, uid types.UID, kind, policy string, texts .
 	}
 }
 
+// toldOfPolicy waits for the one event that says that a policy is violated.
+func (b *bed) toldOfPolicy(t *testing.T, policy string) {
+	t.Helper()
+	var told []string
+	testenv.Await(t, "the event on the policy", func() error {
+		events := &eventsv1.EventList{}
+		must(t, b.List(t.Context(), events))
+		told = nil
+		for _, e := range events.Items {
+			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy && e.Reason == v1alpha1.ReasonViolations {
+				told = append(told, fmt.Sprint(e.Type, " ", e.Series == nil, " ", e.Note))
+			}
+		}
+		if len(told) == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	if len(told) != 1 || !strings.HasPrefix(told[0], "Warning true 2 of 2 running workloads violate the policy") {
+		t.Errorf("events %q, want one warning", told)
+	}
+}
+
 func (b *bed) testThereBefore(t *testing.T, rollout *appsv1.Deployment) {
 	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
 	want := []string{"Deployment rollout " + beforehand + " ci,qa", "Pod alone " + beforehand + " ci,qa"}
@@ -156,6 +179,7 @@ func (b *bed) testThereBefore(t *testing.T, rollout *appsv1.Deployment) {
 	}
 	b.toldOnce(t, rollout.UID, corev1.EventTypeWarning, "production", beforehand, "not signed by ci, qa")
 	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
+	b.toldOfPolicy(t, "production")
 	out, err := b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "production")
 	must(t, err)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -355,6 +379,7 @@ func (b *bed) testRestartKeepsSince(t *testing.T) {
 		t.Errorf("violations (-before +after):\n%s", diff)
 	}
 	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
+	b.toldOfPolicy(t, "production")
 }
 
 // testRestartWithoutServer starts an operator that cannot ask anybody: nothing it does not know may be called a violation.
