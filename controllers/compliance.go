@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -163,25 +162,31 @@ func (r *ComplianceReconciler) early(result *compliance.Result, now time.Time) b
 	return result.NotLoaded > 0 && now.Sub(r.waiting) < patience
 }
 
-// input reads the caches without copying what they hold; nothing of it is changed here.
+// input reads the caches without copying what they hold; nothing of it is changed here. Pods are read namespace by namespace, so
+// that no list of all of them comes on top of the cache.
 func (r *ComplianceReconciler) input(ctx context.Context, snapshot *store.Snapshot) (compliance.Input, error) {
-	pods, namespaces := &corev1.PodList{}, &corev1.NamespaceList{}
-	err := errors.Join(r.Client.List(ctx, pods, client.UnsafeDisableDeepCopy), r.Client.List(ctx, namespaces, client.UnsafeDisableDeepCopy))
-	if err != nil {
-		return compliance.Input{}, fmt.Errorf("listing what runs: %w", err)
+	namespaces := &corev1.NamespaceList{}
+	if err := r.Client.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {
+		return compliance.Input{}, fmt.Errorf("listing namespaces: %w", err)
 	}
 	in := compliance.Input{
-		Pods: make([]compliance.Pod, 0, len(pods.Items)), Namespaces: make(map[string]labels.Set, len(namespaces.Items)),
-		Policies: snapshot.Policies, Roots: snapshot, Now: r.Clock.Now(),
-	}
-	for i := range pods.Items {
-		if phase := pods.Items[i].Status.Phase; phase != corev1.PodSucceeded && phase != corev1.PodFailed {
-			in.Pods = append(in.Pods, compliance.NewPod(&pods.Items[i]))
-		}
+		Namespaces: make(map[string]labels.Set, len(namespaces.Items)),
+		Policies:   snapshot.Policies, Roots: snapshot, Now: r.Clock.Now(),
 	}
 	for i := range namespaces.Items {
-		if name := namespaces.Items[i].Name; !slices.Contains(r.Exempt, name) {
-			in.Namespaces[name] = namespaces.Items[i].Labels
+		name := namespaces.Items[i].Name
+		if slices.Contains(r.Exempt, name) {
+			continue
+		}
+		in.Namespaces[name] = namespaces.Items[i].Labels
+		pods := &corev1.PodList{}
+		if err := r.Client.List(ctx, pods, client.InNamespace(name), client.UnsafeDisableDeepCopy); err != nil {
+			return compliance.Input{}, fmt.Errorf("listing what runs in namespace %s: %w", name, err)
+		}
+		for j := range pods.Items {
+			if phase := pods.Items[j].Status.Phase; phase != corev1.PodSucceeded && phase != corev1.PodFailed {
+				in.Pods = append(in.Pods, compliance.NewPod(&pods.Items[j]))
+			}
 		}
 	}
 	return in, nil
