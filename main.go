@@ -154,9 +154,8 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Secret{}:    {Namespaces: own},
-				&corev1.ConfigMap{}: {Namespaces: own},
-				&corev1.Pod{}:       controllers.PodCache(o.Exempt()),
+				&corev1.Secret{}:                              {Namespaces: own},
+				&corev1.ConfigMap{}:                           {Namespaces: own},
 				&admissionv1.MutatingWebhookConfiguration{}:   {Field: named},
 				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
 			},

@@ -7,16 +7,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -35,18 +30,15 @@ const (
 	// patience is for how long nothing is reported while repositories are being fetched for the first time, so that the start
 	// of the operator, or of a new application, does not look like a loss of what was known.
 	patience = 10 * time.Second
-	// neverGivesUp is for how long Pods may be waited for at the start. The replica serves admission too, and must not end because
-	// it may not list Pods; the cache logs why it cannot.
-	neverGivesUp = 10 * 365 * 24 * time.Hour
 )
 
 // everything is the one request of the compliance controller.
 const everything = "everything-that-runs"
 
 // ComplianceReconciler evaluates what runs whenever Pods, namespaces, policies, trust roots or the evidence under them change. It
-// runs on the leader only, and Pods are cached only there.
+// runs on the leader only, and Pods are watched only there.
 type ComplianceReconciler struct {
-	// Client reads Pods, which the cache must hold as PodCache says, namespaces and ImagePolicies.
+	// Client reads namespaces and ImagePolicies.
 	Client client.Reader
 	// Live reads the owners of Pods, of which none is cached.
 	Live    client.Reader
@@ -60,6 +52,7 @@ type ComplianceReconciler struct {
 	Compliance *Compliance
 
 	changes Changes
+	pods    runningPods
 
 	// The rest belongs to the one worker.
 
@@ -73,53 +66,29 @@ type ComplianceReconciler struct {
 // +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=get
 // +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get
 
-// PodCache returns how Pods are to be cached: those that run, in namespaces that are not exempt, and of each what it is judged by.
-func PodCache(exempt []string) cache.ByObject {
-	selectors := []fields.Selector{
-		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
-		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
-	}
-	for _, namespace := range exempt {
-		selectors = append(selectors, fields.OneTermNotEqualSelector("metadata.namespace", namespace))
-	}
-	return cache.ByObject{
-		Field: fields.AndSelectors(selectors...),
-		Transform: func(o any) (any, error) {
-			if p, ok := o.(*corev1.Pod); ok {
-				return compliance.Strip(p), nil
-			}
-			return o, nil
-		},
-	}
-}
-
 // SetupWithManager registers the reconciler, on the leader.
 func (r *ComplianceReconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.pods.changed = r.Notify
+	watch, err := watchPods(mgr, &r.pods, r.Exempt)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(watch); err != nil {
+		return fmt.Errorf("watching Pods: %w", err)
+	}
 	wake := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{requestFor(everything)}
 	})
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("compliance").
-		Watches(&corev1.Pod{}, wake, builder.WithPredicates(predicate.Funcs{UpdateFunc: podChanged})).
 		Watches(&corev1.Namespace{}, wake, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		WatchesRawSource(r.changes.source()).
-		WithOptions(controller.Options{CacheSyncTimeout: neverGivesUp}).
 		Complete(r)
 }
 
 // Notify has everything evaluated again soon. It is for the store to call when it has a new snapshot, and never blocks. On a replica
 // that does not lead it does nothing.
 func (r *ComplianceReconciler) Notify() { r.changes.Notify(everything) }
-
-// podChanged tells an update that brings in another image from all others.
-func podChanged(e event.UpdateEvent) bool {
-	was, wasPod := e.ObjectOld.(*corev1.Pod)
-	is, isPod := e.ObjectNew.(*corev1.Pod)
-	if !wasPod || !isPod || was.Status.Phase != is.Status.Phase {
-		return true
-	}
-	return !equality.Semantic.DeepEqual(compliance.NewPod(was), compliance.NewPod(is))
-}
 
 // Reconcile evaluates everything that runs.
 func (r *ComplianceReconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
@@ -130,7 +99,11 @@ func (r *ComplianceReconciler) Reconcile(ctx context.Context, _ ctrl.Request) (c
 	if wait := r.earliest.Sub(r.Clock.Now()); wait > 0 {
 		return ctrl.Result{RequeueAfter: wait}, nil
 	}
-	in, err := r.input(ctx, snapshot)
+	pods, complete := r.pods.list()
+	if !complete {
+		return ctrl.Result{}, nil // it tells when it is
+	}
+	in, err := r.input(ctx, snapshot, pods)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -162,31 +135,18 @@ func (r *ComplianceReconciler) early(result *compliance.Result, now time.Time) b
 	return result.NotLoaded > 0 && now.Sub(r.waiting) < patience
 }
 
-// input reads the caches without copying what they hold; nothing of it is changed here. Pods are read namespace by namespace, so
-// that no list of all of them comes on top of the cache.
-func (r *ComplianceReconciler) input(ctx context.Context, snapshot *store.Snapshot) (compliance.Input, error) {
+// input reads the cache without copying what it holds; nothing of it is changed here.
+func (r *ComplianceReconciler) input(ctx context.Context, snapshot *store.Snapshot, pods []compliance.Pod) (compliance.Input, error) {
 	namespaces := &corev1.NamespaceList{}
 	if err := r.Client.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {
 		return compliance.Input{}, fmt.Errorf("listing namespaces: %w", err)
 	}
 	in := compliance.Input{
-		Namespaces: make(map[string]labels.Set, len(namespaces.Items)),
-		Policies:   snapshot.Policies, Roots: snapshot, Now: r.Clock.Now(),
+		Pods: pods, Namespaces: make(map[string]labels.Set, len(namespaces.Items)), Policies: snapshot.Policies, Roots: snapshot, Now: r.Clock.Now(),
 	}
 	for i := range namespaces.Items {
-		name := namespaces.Items[i].Name
-		if slices.Contains(r.Exempt, name) {
-			continue
-		}
-		in.Namespaces[name] = namespaces.Items[i].Labels
-		pods := &corev1.PodList{}
-		if err := r.Client.List(ctx, pods, client.InNamespace(name), client.UnsafeDisableDeepCopy); err != nil {
-			return compliance.Input{}, fmt.Errorf("listing what runs in namespace %s: %w", name, err)
-		}
-		for j := range pods.Items {
-			if phase := pods.Items[j].Status.Phase; phase != corev1.PodSucceeded && phase != corev1.PodFailed {
-				in.Pods = append(in.Pods, compliance.NewPod(&pods.Items[j]))
-			}
+		if name := namespaces.Items[i].Name; !slices.Contains(r.Exempt, name) {
+			in.Namespaces[name] = namespaces.Items[i].Labels
 		}
 	}
 	return in, nil
