@@ -216,6 +216,7 @@ func TestColumnsOfImagePolicy(t *testing.T) {
 	}
 	create(t, server(t), policy, func() {
 		policy.Status.Roles = "ci,qa"
+		policy.Status.Workloads = &v1alpha1.WorkloadCounts{Covered: 12, Violating: 3}
 		meta.SetStatusCondition(&policy.Status.Conditions, metav1.Condition{
 			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse,
 			Reason: v1alpha1.ReasonTrustRootNotFound, Message: `TrustRoot "acme-old" does not exist`,
@@ -224,7 +225,7 @@ func TestColumnsOfImagePolicy(t *testing.T) {
 	cells, wide := columns(t, "imagepolicies")
 	delete(cells, "AGE")
 	want := map[string]any{
-		"NAME": "production", "MODE": "Enforce", "ROLES": "ci,qa", "READY": "False",
+		"NAME": "production", "MODE": "Enforce", "ROLES": "ci,qa", "READY": "False", "COVERED": 12.0, "VIOLATIONS": 3.0,
 		"TRUSTROOTS": `["acme-notary","acme-old"]`, "REASON": "TrustRootNotFound",
 		"MESSAGE": `TrustRoot "acme-old" does not exist`,
 	}

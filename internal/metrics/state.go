@@ -30,7 +30,7 @@ type State struct {
 // Show says what the gauges are read from; before it there are none.
 func (m *Metrics) Show(s State) { m.state.Store(&s) }
 
-// namespaces returns every Namespace and whether it is labelled for break-glass; nil where they are not known.
+// namespaces returns every Namespace and whether break-glass is on in it; nil where they are not known.
 func (s *State) namespaces() map[string]bool {
 	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
 	defer cancel()
@@ -40,8 +40,7 @@ func (s *State) namespaces() map[string]bool {
 	}
 	all := make(map[string]bool, len(list.Items))
 	for i := range list.Items {
-		_, labelled := list.Items[i].Labels[v1alpha1.LabelBreakGlass]
-		all[list.Items[i].Name] = labelled
+		all[list.Items[i].Name] = list.Items[i].Labels[v1alpha1.LabelBreakGlass] != ""
 	}
 	return all
 }
