@@ -147,7 +147,7 @@ func (s *runningPods) Delete(o any) error {
 		return fmt.Errorf("watching Pods: %w", err)
 	}
 	s.mu.Lock()
-	name := types.NamespacedName(key.AsNamespacedName())
+	name := key.AsNamespacedName()
 	_, known := s.all[name]
 	delete(s.all, name)
 	s.mu.Unlock()
