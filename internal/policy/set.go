@@ -53,16 +53,6 @@ func (s *Set) Consults(image imageref.Ref, namespace labels.Set) []string {
 	return slices.Compact(roots)
 }
 
-// Selects reports whether the policy of a name holds in a namespace of the given labels.
-func (s *Set) Selects(policy string, namespace labels.Set) bool {
-	for _, p := range s.policies {
-		if p.name == policy {
-			return p.selector.Matches(namespace)
-		}
-	}
-	return false
-}
-
 // Names returns the names of all policies, sorted.
 func (s *Set) Names() []string {
 	names := make([]string, len(s.policies))
