@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/compliance"
 	"github.com/countersign-dev/countersign/internal/report"
 )
+
+// crdTerminating is what the API server says while it deletes a CRD, as a refusal like any other.
+const crdTerminating = "custom resource definition is terminating"
 
 // formatWriter keeps the reports in one format. It is used by one goroutine.
 type formatWriter struct {
@@ -85,7 +89,7 @@ func (f *formatWriter) sync(ctx context.Context, namespace string, findings []co
 	}
 	err := f.apply(ctx, namespace, findings)
 	switch {
-	case apierrors.IsNotFound(err):
+	case apierrors.IsNotFound(err), err != nil && strings.Contains(err.Error(), crdTerminating):
 		f.done, f.probed = nil, time.Time{}
 		return nil
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):

@@ -52,8 +52,9 @@ func TestReportWriter(t *testing.T) {
 	uninstall := testenv.RunReportCRDs(t, r.kube)
 	r.create(reportOf("old", "countersign", map[string]string{report.ManagedBy: report.Manager}))
 	r.create(reportOf("old", "theirs", map[string]string{report.ManagedBy: "another"}))
+	r.create(reportOf("default", "countersign", nil))
 	r.step(reportsProbe)
-	r.awaitReports(t, map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none"})
+	r.awaitReports(t, map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none", "default/countersign": "none"})
 
 	t.Run("nothing new", func(t *testing.T) {
 		before := r.requests("PATCH")
@@ -67,7 +68,7 @@ func TestReportWriter(t *testing.T) {
 		before := r.requests("PATCH")
 		shop.Verdict = policy.Admitted
 		r.publish(&compliance.Result{Findings: []compliance.Finding{shop}})
-		r.awaitReports(t, map[string]string{"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none"})
+		r.awaitReports(t, map[string]string{"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none"})
 		if n := r.requests("PATCH") - before; n != 2 {
 			t.Errorf("%d writes, want one in each format", n)
 		}
@@ -78,7 +79,7 @@ func TestReportWriter(t *testing.T) {
 		}
 		r.step(reportsRenewal - reportsProbe)
 		r.step(reportsProbe)
-		r.awaitReports(t, map[string]string{"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none"})
+		r.awaitReports(t, map[string]string{"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none"})
 	})
 	t.Run("a namespace without the right to write", func(t *testing.T) { r.testForbidden(t, both) })
 	t.Run("CRDs deleted, and installed again", func(t *testing.T) {
@@ -107,7 +108,7 @@ func TestReportWriter(t *testing.T) {
 
 // testForbidden takes away the right to write in one namespace.
 func (r *reports) testForbidden(t *testing.T, found *compliance.Result) {
-	want := map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none"}
+	want := map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none", "default/countersign": "none"}
 	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "cart", Name: "writer"}}
 	if err := r.client.Delete(t.Context(), binding); err != nil {
 		t.Fatal(err)
@@ -236,14 +237,15 @@ func (r *reports) remove(f report.Format, namespace string) {
 	}
 }
 
-// awaitReports waits until the reports in both formats are those wanted, by namespace and name. The report of somebody else is
-// there in the older format alone.
+// awaitReports waits until the reports in both formats are those wanted, by namespace and name. The reports of others are there
+// in the older format alone.
 func (r *reports) awaitReports(t *testing.T, want map[string]string) {
 	t.Helper()
 	for _, f := range formats() {
 		want := maps.Clone(want)
 		if f == report.OpenReport() {
 			delete(want, "old/theirs")
+			delete(want, "default/countersign")
 		}
 		testenv.Await(t, f.Resource, func() error {
 			list := &unstructured.UnstructuredList{}

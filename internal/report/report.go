@@ -23,8 +23,10 @@ import (
 const (
 	// Name is the name of every report, one in a namespace.
 	Name = "countersign"
-	// ManagedBy and Manager are the label that tells our reports from those of others.
-	ManagedBy, Manager = "app.kubernetes.io/managed-by", "countersign"
+	// ManagedBy is the label that tells our reports from those of others.
+	ManagedBy = "app.kubernetes.io/managed-by"
+	// Manager is its value, and the owner of the fields that are applied.
+	Manager = "countersign"
 	// maxResults bounds the results of one report. Those that matter most are kept.
 	maxResults = 1000
 	// maxBytes bounds the results of one report as JSON. The API server stores objects of up to 1.5 MiB; with everything
