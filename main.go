@@ -25,7 +25,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
@@ -76,25 +75,9 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	counted := metrics.New(ctrlmetrics.Registry)
-	decisions, changes := store.New(o.Uncovered), &controllers.Changes{}
-	decisions.Observer = counted
-	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
-	if err := setupControllers(ctx, mgr, serving, decisions, tracker, changes, counted, o); err != nil {
+	p := newParts(mgr, serving, o)
+	if err := errors.Join(p.addControllers(ctx), p.addGate(), p.addRunnables()); err != nil {
 		return err
-	}
-	gate := &webhooks.Gate{
-		Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient(), LiveNamespaces: mgr.GetAPIReader(),
-		Kinds: o.Kinds, Clock: clock.RealClock{}, Events: mgr.GetEventRecorder("countersign"), Metrics: counted,
-	}
-	gate.Register(mgr.GetWebhookServer().Register)
-	if err := addReadiness(mgr, decisions); err != nil {
-		return err
-	}
-	for _, r := range []manager.Runnable{replicated(tracker.Run), controllers.Primer{Client: mgr.GetClient(), Store: decisions}} {
-		if err := mgr.Add(r); err != nil {
-			return err
-		}
 	}
 	return mgr.Start(ctx)
 }
@@ -170,45 +153,81 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 	})
 }
 
-func setupControllers(ctx context.Context, mgr ctrl.Manager, serving *certs.Serving, decisions *store.Store, tracker *store.Tracker, changes *controllers.Changes, counted *metrics.Metrics, o options.Options) error {
-	status := controllers.Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
-	ran := &controllers.Compliance{}
-	counted.Show(metrics.State{Store: decisions, Tracker: tracker, Namespaces: mgr.GetClient(), Ran: ran.Load})
-	evaluation := &controllers.ComplianceReconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: status, Clock: clock.RealClock{},
-		Exempt: o.Exempt(), Compliance: ran,
+// parts are what the controllers and the gate share.
+type parts struct {
+	mgr     ctrl.Manager
+	serving *certs.Serving
+	options options.Options
+
+	store   *store.Store
+	tracker *store.Tracker
+	// changes wakes the controller of trust roots, and ran holds what the one of compliance found.
+	changes *controllers.Changes
+	ran     *controllers.Compliance
+	metrics *metrics.Metrics
+}
+
+func newParts(mgr ctrl.Manager, serving *certs.Serving, o options.Options) *parts {
+	p := &parts{
+		mgr: mgr, serving: serving, options: o,
+		store: store.New(o.Uncovered), changes: &controllers.Changes{}, ran: &controllers.Compliance{}, metrics: metrics.New(ctrlmetrics.Registry),
 	}
-	decisions.Changed = evaluation.Notify
-	reports, err := controllers.NewReportWriter(mgr.GetConfig(), clock.RealClock{})
+	p.store.Observer = p.metrics
+	p.tracker = store.NewTracker(p.store, clock.RealClock{}, p.changes.Notify)
+	p.metrics.Show(metrics.State{Store: p.store, Tracker: p.tracker, Namespaces: mgr.GetClient(), Ran: p.ran.Load})
+	return p
+}
+
+func (p *parts) addControllers(ctx context.Context) error {
+	c, live, o := p.mgr.GetClient(), p.mgr.GetAPIReader(), p.options
+	status := controllers.Status{Client: c, Events: p.mgr.GetEventRecorder("countersign"), Elected: p.mgr.Elected()}
+	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Clock: clock.RealClock{}}
+	compliance := &controllers.ComplianceReconciler{
+		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: o.Exempt(), Compliance: p.ran,
+	}
+	p.store.Changed = compliance.Notify
+	reports, err := controllers.NewReportWriter(p.mgr.GetConfig(), clock.RealClock{})
 	if err != nil {
 		return err
 	}
-	builder := controllers.RootBuilder{Reader: mgr.GetClient(), Namespace: o.Namespace, Clock: clock.RealClock{}}
 	return errors.Join(
-		(&controllers.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: ran}).SetupWithManager(ctx, mgr),
-		(&controllers.TrustRootReconciler{Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Builder: builder, Changes: changes}).SetupWithManager(ctx, mgr),
-		evaluation.SetupWithManager(mgr),
-		reports.SetupWithManager(mgr, ran),
+		(&controllers.ImagePolicyReconciler{Client: c, Store: p.store, Status: status, Compliance: p.ran}).SetupWithManager(ctx, p.mgr),
+		(&controllers.TrustRootReconciler{Client: c, Store: p.store, Tracker: p.tracker, Status: status, Builder: builder, Changes: p.changes}).SetupWithManager(ctx, p.mgr),
+		compliance.SetupWithManager(p.mgr),
+		reports.SetupWithManager(p.mgr, p.ran),
 		(&controllers.WebhookConfigurationReconciler{
-			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: serving.CABundle,
+			Client: c, Live: live, Store: p.store, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: p.serving.CABundle,
 			Exempt: o.Exempt(), Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
-			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: counted,
-		}).SetupWithManager(mgr),
+			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: p.metrics,
+		}).SetupWithManager(p.mgr),
 	)
 }
 
-// addReadiness makes the replica ready when it can decide, and serves.
-func addReadiness(mgr ctrl.Manager, decisions *store.Store) error {
+// addGate serves admission. The replica is ready when it can decide.
+func (p *parts) addGate() error {
+	gate := &webhooks.Gate{
+		Store: p.store, Tracker: p.tracker, Namespaces: p.mgr.GetClient(), LiveNamespaces: p.mgr.GetAPIReader(),
+		Kinds: p.options.Kinds, Clock: clock.RealClock{}, Events: p.mgr.GetEventRecorder("countersign"), Metrics: p.metrics,
+	}
+	server := p.mgr.GetWebhookServer()
+	gate.Register(server.Register)
 	primed := func(*http.Request) error {
-		if !decisions.Load().Primed {
+		if !p.store.Load().Primed {
 			return errors.New("the policies that exist are not published yet")
 		}
 		return nil
 	}
 	return errors.Join(
-		mgr.AddHealthzCheck("webhook", mgr.GetWebhookServer().StartedChecker()),
-		mgr.AddReadyzCheck("webhook", mgr.GetWebhookServer().StartedChecker()),
-		mgr.AddReadyzCheck("policies", primed),
+		p.mgr.AddHealthzCheck("webhook", server.StartedChecker()),
+		p.mgr.AddReadyzCheck("webhook", server.StartedChecker()),
+		p.mgr.AddReadyzCheck("policies", primed),
+	)
+}
+
+func (p *parts) addRunnables() error {
+	return errors.Join(
+		p.mgr.Add(replicated(p.tracker.Run)),
+		p.mgr.Add(controllers.Primer{Client: p.mgr.GetClient(), Store: p.store}),
 	)
 }
 

@@ -259,6 +259,7 @@ type BreakGlass struct {
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Covered",type=integer,JSONPath=`.status.workloads.covered`
 // +kubebuilder:printcolumn:name="Violations",type=integer,JSONPath=`.status.workloads.violating`
+// +kubebuilder:printcolumn:name="Compliant",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Compliant")].status`
 // +kubebuilder:printcolumn:name="TrustRoots",type=string,priority=1,JSONPath=`.spec.trustRoots`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
