@@ -39,7 +39,8 @@ template stays as it was written, so that GitOps tools see no drift; the Pod is 
 no image has both, whatever the registry serves. The message names both digests.`, tagMoved},
 		{"QA revoked: denied after the refresh", `Image v2 is signed by both and admitted. Then QA takes its signature back. Decisions come from memory, which is
 brought up to date every 30 seconds here (refreshInterval; 5 minutes by default).`, revoked},
-		{"What is enforced", `Policies and trust roots say what they do.`, visible},
+		{"What is enforced", `Policies and trust roots say what they do. Since v1 was signed anew as another digest, nothing that runs as the old one
+has both signatures any more: that shows as violations, and stops nothing.`, visible},
 		{"Break-glass: admitted with a warning, and on record", `A cluster administrator labels the namespace with a reason. What would be denied is then admitted with a
 warning, an event and a metric, and the policy's status tells where the gate stands open.`, breakGlass},
 		{"Policy edited: in force within a second", `Image v3 is signed by both. The policy is edited to want the role "security" too, and then edited back.`, edited},
