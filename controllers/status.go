@@ -17,6 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // conflictRetry is how long after a conflict a status is written again: the cache is mostly up to date by then.
@@ -103,12 +105,7 @@ func condition(object client.Object, kind, reason, message string, ok bool) meta
 }
 
 // cut bounds text that may hold what a server said.
-func cut(s string) string {
-	if len(s) > messageBytes {
-		s = s[:messageBytes-3] + "..."
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+func cut(s string) string { return strings.ToValidUTF8(text.Cut(s, messageBytes), "?") }
 
 // version tells one spec from another, also across a deletion and a new creation under the same name.
 func version(object client.Object) string {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"gomodules.xyz/jsonpatch/v2"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 const (
@@ -151,7 +151,7 @@ func bounded(lines []string, limit int) []string {
 	lines = slices.Compact(lines)
 	fit, size, whole := 0, 0, true
 	for n, line := range lines {
-		lines[n] = cut(line, maxLine)
+		lines[n] = text.Cut(line, maxLine)
 		size += len(lines[n]) + len("\n")
 		if size <= limit-len("and 1000000 more") {
 			fit = n + 1
@@ -164,17 +164,5 @@ func bounded(lines []string, limit int) []string {
 	return append(lines[:fit], fmt.Sprintf("and %d more", len(lines)-fit))
 }
 
-// cut shortens text to limit bytes, at the border of a character.
-func cut(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	end := limit - len("...")
-	for !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + "..."
-}
-
 // short is a digest as texts show it.
-func short(digest string) string { return cut(digest, len("sha256:")+8+len("...")) }
+func short(digest string) string { return text.Cut(digest, len("sha256:")+8+len("...")) }

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // breakGlassAnnotation is the key, below the name of the webhook, of the audit annotation on what only break-glass admitted.
@@ -33,7 +34,7 @@ func (g *Gate) unlessBreakGlass(ctx context.Context, req admission.Request, r re
 	if !dryRun {
 		g.Metrics.BreakGlass(req.Namespace)
 		g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, "Admit", "%s",
-			cut(fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)), maxNote))
+			text.Cut(fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)), maxNote))
 	}
 	first := fmt.Sprintf("break-glass is on in namespace %q (%s): admitted what would be denied", req.Namespace, reason)
 	ruled.warnings = append(ruled.denials, ruled.warnings...)
@@ -58,7 +59,7 @@ func (g *Gate) breakGlass(ctx context.Context, namespace string) (reason, hint s
 	}
 	var live corev1.Namespace
 	if err := g.LiveNamespaces.Get(ctx, types.NamespacedName{Name: namespace}, &live); err != nil {
-		return "", cut(fmt.Sprintf("break-glass could not be confirmed: reading namespace %q: %v; try again", namespace, err), maxLine)
+		return "", text.Cut(fmt.Sprintf("break-glass could not be confirmed: reading namespace %q: %v; try again", namespace, err), maxLine)
 	}
 	reason, labelled := live.Labels[v1alpha1.LabelBreakGlass]
 	if labelled && reason == "" {

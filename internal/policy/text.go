@@ -6,9 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // Bounds of the texts, in bytes. Names of roles and tags, and the errors of servers, come from outside.
@@ -24,17 +24,17 @@ const (
 // the bound allows.
 func line(image string, parts ...string) string {
 	const reserve = len("; and 1000000 more policies")
-	text := "image " + quote(image, maxImageText) + ": "
+	said := "image " + quote(image, maxImageText) + ": "
 	for i, part := range parts {
 		if i > 0 {
-			if len(text)+len("; ")+len(part) > maxLine-reserve {
-				return text + fmt.Sprintf("; and %d more policies", len(parts)-i)
+			if len(said)+len("; ")+len(part) > maxLine-reserve {
+				return said + fmt.Sprintf("; and %d more policies", len(parts)-i)
 			}
-			text += "; "
+			said += "; "
 		}
-		text += cut(part, maxLine-reserve-len(text))
+		said += text.Cut(part, maxLine-reserve-len(said))
 	}
-	return text
+	return said
 }
 
 // join puts clauses one after another, and leaves out the empty ones.
@@ -50,20 +50,8 @@ func list(items []string) string {
 	return strings.Join(items, ", ")
 }
 
-// cut shortens s to at most limit bytes, at the border of a character, and shows that it did.
-func cut(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	end := max(limit-len("..."), 0)
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + "..."
-}
-
 // quote returns s, shortened, between quotation marks, on one line whatever it holds.
-func quote(s string, limit int) string { return strconv.Quote(cut(s, limit)) }
+func quote(s string, limit int) string { return strconv.Quote(text.Cut(s, limit)) }
 
 // roleText is the name of a role in a list: bare where it is such as policies name, else quoted.
 func roleText(role string) string {
@@ -80,7 +68,7 @@ func clean(s string) string {
 			return r
 		}
 		return ' '
-	}, cut(s, maxFaultText))
+	}, text.Cut(s, maxFaultText))
 	return strings.Join(strings.Fields(s), " ")
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/compliance"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 const (
@@ -151,10 +152,10 @@ func (r Report) JSON(f Format) ([]byte, error) {
 func result(f *compliance.Finding) Result {
 	noncommittal := f.Mode == v1alpha1.ModeWarn || f.Mode == v1alpha1.ModeAudit
 	r := Result{
-		Source: source, Policy: cut(f.Policy, maxName), Rule: rule, Category: category, Scored: !noncommittal,
+		Source: source, Policy: text.Cut(f.Policy, maxName), Rule: rule, Category: category, Scored: !noncommittal,
 		Resources: []Resource{{
-			APIVersion: cut(f.Workload.APIVersion, maxName), Kind: cut(f.Workload.Kind, maxName),
-			Namespace: cut(f.Workload.Namespace, maxName), Name: cut(f.Workload.Name, maxName),
+			APIVersion: text.Cut(f.Workload.APIVersion, maxName), Kind: text.Cut(f.Workload.Kind, maxName),
+			Namespace: text.Cut(f.Workload.Namespace, maxName), Name: text.Cut(f.Workload.Name, maxName),
 		}},
 		Message: message(f), Properties: properties(f),
 	}

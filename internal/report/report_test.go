@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -214,14 +213,6 @@ func TestBounds(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestCut(t *testing.T) {
-	for in, want := range map[string]string{"": "", "abcdef": "abcdef", "abcdefg": "abc...", "abééé": "ab..."} {
-		if got := cut(in, 6); got != want || !utf8.ValidString(got) {
-			t.Errorf("cut(%q) = %q, want %q", in, got, want)
-		}
 	}
 }
 

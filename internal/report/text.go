@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/compliance"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // Bounds of the texts, in bytes. Names of owners come from Pods, and references of images too.
@@ -25,30 +25,30 @@ func message(f *compliance.Finding) string {
 		return "every image that the policy covers meets it"
 	}
 	const reserve = len("; and 1000000 more images")
-	var text string
+	var said string
 	for i := range f.Images {
-		part := cut(imageText(&f.Images[i]), maxMessage-reserve)
+		part := text.Cut(imageText(&f.Images[i]), maxMessage-reserve)
 		if i > 0 {
 			part = "; " + part
 		}
-		if len(text)+len(part) > maxMessage-reserve {
-			return text + fmt.Sprintf("; and %d more images", len(f.Images)-i)
+		if len(said)+len(part) > maxMessage-reserve {
+			return said + fmt.Sprintf("; and %d more images", len(f.Images)-i)
 		}
-		text += part
+		said += part
 	}
-	return cmp.Or(text, "the policy is not met")
+	return cmp.Or(said, "the policy is not met")
 }
 
 func imageText(i *compliance.ImageFinding) string {
-	text := fmt.Sprintf("image %q: ", cut(i.Image, maxImage))
-	missing := cut(strings.Join(i.Missing, ", "), maxName)
+	said := fmt.Sprintf("image %q: ", text.Cut(i.Image, maxImage))
+	missing := text.Cut(strings.Join(i.Missing, ", "), maxName)
 	switch {
 	case i.Verdict == policy.CouldNotCheck:
-		return text + "could not be checked: " + cut(i.Reason, maxName)
+		return said + "could not be checked: " + text.Cut(i.Reason, maxName)
 	case missing != "":
-		return text + "no signature by " + missing
+		return said + "no signature by " + missing
 	default:
-		return text + cut(i.Reason, maxName)
+		return said + text.Cut(i.Reason, maxName)
 	}
 }
 
@@ -61,10 +61,10 @@ func properties(f *compliance.Finding) map[string]string {
 	}
 	d := map[string]string{"mode": string(cmp.Or(f.Mode, v1alpha1.ModeEnforce))}
 	if len(reasons) > 0 {
-		d["reasons"] = cut(strings.Join(distinct(reasons), ","), maxName)
+		d["reasons"] = text.Cut(strings.Join(distinct(reasons), ","), maxName)
 	}
 	if len(missing) > 0 {
-		d["missingRoles"] = cut(strings.Join(distinct(missing), ","), maxName)
+		d["missingRoles"] = text.Cut(strings.Join(distinct(missing), ","), maxName)
 	}
 	return d
 }
@@ -72,16 +72,4 @@ func properties(f *compliance.Finding) map[string]string {
 func distinct(items []string) []string {
 	slices.Sort(items)
 	return slices.Compact(items)
-}
-
-// cut shortens s to at most limit bytes, at the border of a character, and shows that it did.
-func cut(s string, limit int) string {
-	if len(s) <= limit {
-		return s
-	}
-	end := limit - len("...")
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end] + "..."
 }
