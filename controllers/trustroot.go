@@ -6,21 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/store"
@@ -68,26 +65,6 @@ func (r *TrustRootReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Man
 		WatchesRawSource(r.Status.onElection(&v1alpha1.TrustRootList{})).
 		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false)}).
 		Complete(r)
-}
-
-// Changes wakes a reconciler for an object, from outside of the API server. The zero value is ready for use.
-type Changes struct {
-	queue atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]
-}
-
-// Notify enqueues the object of a name. It never blocks; before the controller has started, which reconciles everything
-// anyhow, it does nothing.
-func (c *Changes) Notify(name string) {
-	if queue := c.queue.Load(); queue != nil {
-		(*queue).Add(requestFor(name))
-	}
-}
-
-func (c *Changes) source() source.Source {
-	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
-		c.queue.Store(&queue)
-		return nil
-	})
 }
 
 // referringTo maps an object of a kind to the TrustRoots that refer to it.

@@ -83,18 +83,20 @@ func (ds decisions) doubt(failed map[source]error) {
 			if err := failed[source{root, d.Image.Repository()}]; err != nil {
 				d.Verdict = policy.CouldNotCheck
 				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %v", root, err)
-				d.Outcomes = doubted(d.Outcomes, err)
+				d.Outcomes = doubted(d.Outcomes, root, err)
 			}
 		}
 		ds[image] = d
 	}
 }
 
-// doubted returns the outcomes with those turned into "could not check" on which a denial rests.
-func doubted(outcomes []policy.Outcome, err error) []policy.Outcome {
+// doubted returns the outcomes with those turned into "could not check" on which a denial rests, and which rest on the trust root.
+func doubted(outcomes []policy.Outcome, root string, err error) []policy.Outcome {
 	outcomes = slices.Clone(outcomes)
 	for i := range outcomes {
-		if o := &outcomes[i]; o.Mode == v1alpha1.ModeEnforce && o.Verdict == policy.Denied {
+		o := &outcomes[i]
+		advises := o.Mode == v1alpha1.ModeWarn || o.Mode == v1alpha1.ModeAudit
+		if !advises && o.Verdict == policy.Denied && slices.Contains(o.Roots, root) {
 			o.Verdict, o.Reason = policy.CouldNotCheck, trust.AsFault(err, v1alpha1.ReasonTimeout).Reason
 		}
 	}

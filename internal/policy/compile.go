@@ -183,6 +183,23 @@ func compileRequirement(r v1alpha1.RoleRequirement) (requirement, error) {
 // Name returns the name of the ImagePolicy.
 func (p *Policy) Name() string { return p.name }
 
+// Mode returns the mode of the policy.
+func (p *Policy) Mode() v1alpha1.PolicyMode { return p.mode }
+
+// Ready returns nil where the policy can be held to: its spec was understood, and every trust root that it names is usable.
+// Otherwise it denies its scope, for the reason of the error.
+func (p *Policy) Ready(roots Roots) error {
+	if p.invalid != nil {
+		return p.invalid
+	}
+	for _, root := range p.roots {
+		if err := roots.Usable(root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Roles returns the requirements in short, for a column: "ci,qa,2 of 3". It is "none" where nothing is required, and
 // empty where the requirements cannot be read.
 func (p *Policy) Roles() string {

@@ -98,6 +98,8 @@ type Outcome struct {
 	// Policy is the name of the ImagePolicy, and Mode its mode.
 	Policy string
 	Mode   v1alpha1.PolicyMode
+	// Roots are the trust roots that the policy names. They are the policy's own and must not be changed.
+	Roots []string
 	// Verdict is Admitted where the policy is met: in mode Enforce for the digest that was decided, in the other modes for
 	// that or by itself. What a Denied or CouldNotCheck comes to, the mode says.
 	Verdict Verdict

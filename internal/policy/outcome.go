@@ -87,7 +87,7 @@ func (e *evaluation) settle(covering []*Policy, d *Decision) {
 
 // alone judges one policy by itself, and says which digest it was met for.
 func (e *evaluation) alone(p *Policy) (Outcome, choice) {
-	o := Outcome{Policy: p.name, Mode: p.mode}
+	o := Outcome{Policy: p.name, Mode: p.mode, Roots: p.roots}
 	if e.blocked(p) {
 		o.Verdict, o.Reason = CouldNotCheck, e.whyBlocked(p)
 		return o, choice{}
@@ -115,7 +115,7 @@ func (e *evaluation) alone(p *Policy) (Outcome, choice) {
 
 // met is the outcome of a policy that holds.
 func (p *Policy) met() Outcome {
-	o := Outcome{Policy: p.name, Mode: p.mode, Verdict: Admitted, Reason: v1alpha1.ReasonSigned}
+	o := Outcome{Policy: p.name, Mode: p.mode, Roots: p.roots, Verdict: Admitted, Reason: v1alpha1.ReasonSigned}
 	if len(p.requirements) == 0 {
 		o.Reason = v1alpha1.ReasonAllowedUnsigned
 	}

@@ -10,6 +10,7 @@ package store
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -266,6 +267,15 @@ func (s *Snapshot) Root(name string) *Root { return s.roots[name] }
 
 // PolicyVersion returns the version of a published policy, empty if there is none.
 func (s *Snapshot) PolicyVersion(name string) string { return s.policies[name].version }
+
+// RootNames returns the names of the published trust roots, sorted.
+func (s *Snapshot) RootNames() []string { return slices.Sorted(maps.Keys(s.roots)) }
+
+// Policy returns a published policy, nil if there is none.
+func (s *Snapshot) Policy(name string) *policy.Policy { return s.policies[name].policy }
+
+// PolicyNames returns the names of the published policies, sorted.
+func (s *Snapshot) PolicyNames() []string { return slices.Sorted(maps.Keys(s.policies)) }
 
 // Usable implements policy.Roots.
 func (s *Snapshot) Usable(root string) error {
