@@ -125,6 +125,10 @@ func TestThreatBadTemplatesAreDenied(t *testing.T) {
 				}
 				for _, old := range []any{nil, object(kind, signed), raw} {
 					_, got := b.admit(t, request{kind: kind, object: raw, old: old})
+					if old == raw && strings.Contains(c.want, ": missing") {
+						wantAdmitted(t, got) // nothing came in; see TestThreatOnlyWhatLackedItsTemplateIsPassed
+						continue
+					}
 					wantDenied(t, got, 400, c.want)
 					if named := strings.Contains(got.Result.Message, flag); named != strings.Contains(kind, ".") {
 						t.Errorf("the message names the flag: %t\n%s", named, got.Result.Message)
@@ -184,4 +188,48 @@ func TestThreatBadImagesInEveryList(t *testing.T) {
 			wantDenied(t, got, 403, "cannot be read")
 		})
 	}
+}
+
+// What has no pod template and had none brings no image in, so that a finalizer can come off it. Everything else that cannot be read
+// stays denied.
+func TestThreatOnlyWhatLackedItsTemplateIsPassed(t *testing.T) {
+	const rollout, image = "rollouts.argoproj.io", `{"template":{"spec":{"containers":[{"name":"c","image":"` + ciOnly + `"}]}}}`
+	with := func(spec, meta string) string { return `{"metadata":{"name":"acme"` + meta + `}` + spec + `}` }
+	cases := map[string]struct {
+		kind, old, is string // the specs; empty old: created
+		code          int32  // 0: admitted
+	}{
+		"no spec":                   {rollout, ``, ``, 0},
+		"null spec":                 {rollout, `,"spec":null`, `,"spec":null`, 0},
+		"no template":               {rollout, `,"spec":{}`, `,"spec":{"paused":true}`, 0},
+		"template of nothing":       {rollout, `,"spec":{"template":{}}`, `,"spec":{"template":{"metadata":{}}}`, 0},
+		"null and absent":           {rollout, `,"spec":null`, ``, 0},
+		"lacked elsewhere":          {rollout, ``, `,"spec":{}`, 400},
+		"lost":                      {rollout, `,"spec":` + image, `,"spec":{}`, 400},
+		"lost, was odd":             {rollout, `,"spec":{"template":[]}`, `,"spec":{}`, 400},
+		"wrong type before and now": {rollout, `,"spec":{"template":[]}`, `,"spec":{"template":[]}`, 400},
+		"wrong type now":            {rollout, `,"spec":{}`, `,"spec":{"template":"x"}`, 400},
+		"twice":                     {rollout, `,"spec":{}`, `,"spec":{},"spec":{}`, 400},
+		"no containers":             {rollout, `,"spec":{"template":{"spec":{}}}`, `,"spec":{"template":{"spec":{"initContainers":[{"image":"` + ciOnly + `"}]}}}`, 400},
+		"a template came":           {rollout, `,"spec":{}`, `,"spec":` + image, 403},
+		"a Pod":                     {"Pod", ``, ``, 0},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			old, is := with(c.old, `,"finalizers":["example.com/hold"],"deletionTimestamp":"2026-01-01T00:00:00Z"`), with(c.is, `,"deletionTimestamp":"2026-01-01T00:00:00Z"`)
+			_, got := b.admit(t, request{kind: c.kind, object: is, old: old})
+			if c.code == 0 {
+				wantAdmitted(t, got)
+				wantDenied(t, b.validate(t, request{kind: c.kind, object: is}), 400, "missing") // as a new object
+				return
+			}
+			wantDenied(t, got, c.code)
+		})
+	}
+	t.Run("nothing came before", func(t *testing.T) {
+		review := request{kind: rollout, object: with(``, ``), old: with(``, ``)}.review(t)
+		review.Request.OldObject.Raw = nil
+		wantDenied(t, newBench(t).send(t, ValidatePath, review), 400, "missing")
+	})
 }

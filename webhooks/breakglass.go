@@ -2,7 +2,11 @@ package webhooks
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -13,6 +17,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/text"
+	"github.com/countersign-dev/countersign/internal/workload"
 )
 
 // breakGlassAnnotation is the key, below the name of the webhook, of the audit annotation on what only break-glass admitted.
@@ -20,6 +25,9 @@ const breakGlassAnnotation = "break-glass"
 
 // maxNote bounds the note of an event, in bytes. The API server takes 1024.
 const maxNote = 1000
+
+// maxReason is how long the value of a label can be, in bytes.
+const maxReason = 63
 
 // unlessBreakGlass answers with the denial, unless the namespace is labelled for break-glass. What is then let in is
 // warned of, logged, counted and recorded in an event. A dry run lets nothing in, so it leaves no count and no event.
@@ -33,7 +41,7 @@ func (g *Gate) unlessBreakGlass(ctx context.Context, req admission.Request, r re
 		"reason", reason, "dryRun", dryRun, "denial", ruled.denial(maxMessage))
 	if !dryRun {
 		g.Metrics.BreakGlass(req.Namespace)
-		g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, "Admit", "%s",
+		g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, action(reason, r.images), "%s",
 			text.Cut(fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)), maxNote))
 	}
 	first := fmt.Sprintf("break-glass is on in namespace %q (%s): admitted what would be denied", req.Namespace, reason)
@@ -68,8 +76,21 @@ func (g *Gate) breakGlass(ctx context.Context, namespace string) (reason, hint s
 	return reason, hint
 }
 
-// regarding refers to the workload of a request. It may have no UID yet.
+// action names what break-glass did, for an event: why it was on and a hash of the images that came in. Events that are alike but for
+// their note are merged, and only the first note is kept; this keeps two uses on one object apart. The API server takes 128 bytes.
+func action(reason string, images []workload.Image) string {
+	refs := make([]string, 0, len(images))
+	for _, i := range images {
+		refs = append(refs, strconv.Quote(i.Image))
+	}
+	slices.Sort(refs)
+	sum := sha256.Sum256([]byte(strings.Join(slices.Compact(refs), " ")))
+	return fmt.Sprintf("Admit/%s/%x", text.Cut(reason, maxReason), sum[:8])
+}
+
+// regarding refers to the workload of a request, by the UID that the API server has given it before it asks: kubectl describe
+// shows no event without.
 func regarding(req admission.Request, r review) *corev1.ObjectReference {
 	version := schema.GroupVersion{Group: req.Kind.Group, Version: req.Kind.Version}
-	return &corev1.ObjectReference{APIVersion: version.String(), Kind: req.Kind.Kind, Namespace: req.Namespace, Name: r.name(req)}
+	return &corev1.ObjectReference{APIVersion: version.String(), Kind: req.Kind.Kind, Namespace: req.Namespace, Name: r.name(req), UID: types.UID(r.object.UID)}
 }

@@ -74,8 +74,8 @@ func TestBreakGlassAdmits(t *testing.T) {
 				t.Errorf("logged %q", logged)
 			}
 			events := b.events.all()
-			if len(events) != 1 || !strings.HasPrefix(events[0], "Warning BreakGlass Admit v1 Pod shop/acme: break-glass (INC-1) let in what would be denied: ") ||
-				!strings.Contains(events[0], c.denial) {
+			if len(events) != 1 || !strings.HasPrefix(events[0], "Warning BreakGlass Admit/INC-1/") ||
+				!strings.Contains(events[0], " v1 Pod shop/acme: break-glass (INC-1) let in what would be denied: ") || !strings.Contains(events[0], c.denial) {
 				t.Errorf("events %q", events)
 			}
 		})
@@ -312,11 +312,50 @@ func TestDenialsAreNotConfirmed(t *testing.T) {
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 403)
 }
 
+// What is merged into one event by those who record it, by all but the note, is one use: the same images for the same reason.
+func TestThreatEachUseOfBreakGlassIsAnEventOfItsOwn(t *testing.T) {
+	long := strings.Repeat("x", maxReason)
+	seen := map[string]string{}
+	for use, c := range map[string]struct {
+		reason string
+		images []string
+	}{
+		"one":                  {"INC-1", []string{ciOnly}},
+		"another image":        {"INC-1", []string{unsigned}},
+		"another reason":       {"INC-2", []string{ciOnly}},
+		"an image more":        {"INC-1", []string{ciOnly, unsigned}},
+		"two written as one":   {"INC-1", []string{ciOnly + " " + unsigned}},
+		"the longest reason":   {long, []string{ciOnly}},
+		"images as they began": {long, []string{ciOnly + "x"}},
+	} {
+		b := newBench(t)
+		b.Namespaces, b.LiveNamespaces = glass(c.reason), glass(c.reason)
+		for range 2 {
+			wantAdmitted(t, b.validate(t, request{kind: "Deployment", object: object("Deployment", c.images...)}))
+		}
+		events := b.events.all()
+		if len(events) != 2 {
+			t.Fatalf("%s: events %q", use, events)
+		}
+		action := strings.Fields(events[0])[2]
+		if again := strings.Fields(events[1])[2]; again != action {
+			t.Errorf("%s: the same use is recorded as %s and %s", use, action, again)
+		}
+		if other, taken := seen[action]; taken {
+			t.Errorf("%s and %s are both recorded as %s", use, other, action)
+		}
+		if seen[action] = use; len(action) > 128 || !strings.HasPrefix(action, "Admit/"+c.reason+"/") {
+			t.Errorf("%s: action %q", use, action)
+		}
+	}
+}
+
 // Events are about the workload of the request, whatever the object says, and also where it has no name yet.
 func TestBreakGlassEventIsAboutTheWorkload(t *testing.T) {
 	b := broken(t)
 	d := object("Deployment", ciOnly)
 	d.SetNamespace("kube-system")
+	d.SetUID("1-2-3")
 	review := request{kind: "Deployment", object: d, old: object("Deployment", pinned)}.review(t)
 	wantAdmitted(t, b.send(t, ValidatePath, review))
 	unnamed := object("Pod", ciOnly)
@@ -326,7 +365,7 @@ func TestBreakGlassEventIsAboutTheWorkload(t *testing.T) {
 	review.Request.Name = ""
 	wantAdmitted(t, b.send(t, ValidatePath, review))
 	events := b.events.all()
-	if len(events) != 2 || !strings.Contains(events[0], " apps/v1 Deployment shop/acme: ") || !strings.Contains(events[1], " Pod shop/acme-7f9-: ") {
+	if len(events) != 2 || !strings.Contains(events[0], " apps/v1 Deployment shop/acme(1-2-3): ") || !strings.Contains(events[1], " Pod shop/acme-7f9-: ") {
 		t.Errorf("events %q", events)
 	}
 }

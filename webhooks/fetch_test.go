@@ -2,6 +2,7 @@ package webhooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -10,7 +11,10 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/workload"
 )
 
 // A fetch that outlasts the deadline is answered in time as "could not check". It goes on, and the retry finds it.
@@ -135,6 +139,38 @@ func TestThreatDenialFromOldEvidenceIsNoVerdict(t *testing.T) {
 	b.clock.Step(5 * time.Second)
 	_, got = b.admit(t, pod)
 	wantDenied(t, got, 503, `role "qa" has not signed`, `TrustRoot "acme" could not be asked for newer signatures: no connection to notary.example.com`)
+}
+
+// Only the outcomes that rest on the trust root which could not be asked are in doubt.
+func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
+	b := newBench(t, requireBoth(nil), requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = []v1alpha1.ObjectName{"other"} }),
+		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }))
+	other := &root{}
+	other.answers(usual(), nil)
+	b.Store.PutRoot("other", store.Root{Root: other})
+	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 403)
+	b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
+	b.clock.Step(5 * time.Second)
+	decided, err := b.decide(t.Context(), "shop", []workload.Image{{Image: ciOnly}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := decided[ciOnly]
+	if len(d.Outcomes) != 3 || d.Verdict != policy.CouldNotCheck {
+		t.Fatalf("decided %+v", d)
+	}
+	for i, want := range []struct {
+		verdict policy.Verdict
+		reason  string
+	}{{policy.CouldNotCheck, v1alpha1.ReasonUnreachable}, {policy.Denied, v1alpha1.ReasonNotSigned}, {policy.Denied, v1alpha1.ReasonNotSigned}} {
+		if o := d.Outcomes[i]; o.Verdict != want.verdict || o.Reason != want.reason {
+			t.Errorf("%s: verdict %d and reason %s, want %d and %s", o.Policy, o.Verdict, o.Reason, want.verdict, want.reason)
+		}
+	}
+	unclear := doubted([]policy.Outcome{{Policy: "unclear", Roots: []string{"acme"}}}, "acme", errors.New("no answer"))
+	if unclear[0].Verdict != policy.CouldNotCheck || unclear[0].Reason != v1alpha1.ReasonTimeout {
+		t.Errorf("a policy without a mode, which decides: %+v", unclear[0])
+	}
 }
 
 // Validation renews by itself: what mutation learned is not needed.

@@ -14,12 +14,9 @@ import (
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionv1 "k8s.io/api/admission/v1"
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -129,7 +126,8 @@ func (n namespaces) Get(_ context.Context, key types.NamespacedName, o client.Ob
 	return nil
 }
 
-// recorded is an event, as "<type> <reason> <action> <apiVersion> <kind> <namespace>/<name>: <note>".
+// recorded are events, each as "<type> <reason> <action> <apiVersion> <kind> <namespace>/<name>: <note>", with "(<uid>)" after
+// the name where there is one.
 type recorded struct {
 	mu     sync.Mutex
 	events []string
@@ -142,7 +140,11 @@ func (r *recorded) Eventf(regarding, _ runtime.Object, kind, reason, action, not
 	if !ok {
 		panic("the event is not about a reference")
 	}
-	r.events = append(r.events, fmt.Sprintf("%s %s %s %s %s %s/%s: ", kind, reason, action, o.APIVersion, o.Kind, o.Namespace, o.Name)+fmt.Sprintf(note, args...))
+	name := o.Name
+	if o.UID != "" {
+		name += "(" + string(o.UID) + ")"
+	}
+	r.events = append(r.events, fmt.Sprintf("%s %s %s %s %s %s/%s: ", kind, reason, action, o.APIVersion, o.Kind, o.Namespace, name)+fmt.Sprintf(note, args...))
 }
 
 // all returns what was recorded since the last call.
@@ -315,58 +317,6 @@ func (b *bench) admit(t testing.TB, r request) (stored []byte, answer *admission
 	stored = b.mutate(t, r)
 	r.object = stored
 	return stored, b.validate(t, r)
-}
-
-// object returns an object of a kind whose containers run the images.
-func object(kind string, images ...string) client.Object {
-	var spec corev1.PodSpec
-	for i, image := range images {
-		spec.Containers = append(spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: image})
-	}
-	template := corev1.PodTemplateSpec{Spec: spec}
-	meta := metav1.ObjectMeta{Name: "acme", Namespace: "shop"}
-	switch kind {
-	case "Pod":
-		return &corev1.Pod{ObjectMeta: meta, Spec: spec}
-	case "ReplicationController":
-		return &corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template}}
-	case "PodTemplate":
-		return &corev1.PodTemplate{ObjectMeta: meta, Template: template}
-	case "DeploymentConfig", "rollouts.argoproj.io": // kinds without a Go type here
-		return custom(map[string]any{"template": encodable(template)})
-	case "Deployment":
-		return &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Template: template}}
-	case "ReplicaSet":
-		return &appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Template: template}}
-	case "StatefulSet":
-		return &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Template: template}}
-	case "DaemonSet":
-		return &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Template: template}}
-	case "Job":
-		return &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{Template: template}}
-	case "CronJob":
-		return &batchv1.CronJob{ObjectMeta: meta, Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template}}}}
-	}
-	panic("no kind " + kind)
-}
-
-// custom returns an object with a spec, of a kind without a Go type.
-func custom(spec any) *unstructured.Unstructured {
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "example.com/v1", "kind": "Custom", "metadata": map[string]any{"name": "acme", "namespace": "shop"}, "spec": spec,
-	}}
-}
-
-// encodable returns a value as its JSON decodes.
-func encodable(v any) (decoded any) {
-	raw, err := json.Marshal(v)
-	if err == nil {
-		err = json.Unmarshal(raw, &decoded)
-	}
-	if err != nil {
-		panic(err)
-	}
-	return decoded
 }
 
 // wantDenied checks the class of a denial, and what its message contains.

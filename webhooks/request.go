@@ -31,6 +31,9 @@ func (g *Gate) read(req admission.Request) (review, error) {
 		return review{}, err
 	}
 	object, err := kind.Read(req.Object.Raw)
+	if err != nil && lackedBefore(kind, req, err) {
+		return review{kind: kind}, nil
+	}
 	if err != nil {
 		if kind.Template != "" {
 			err = fmt.Errorf("%w; the pod template is looked for at %s, where the manager's --workload-kinds has it", err, kind.Template)
@@ -45,6 +48,18 @@ func (g *Gate) read(req admission.Request) (review, error) {
 		}
 	}
 	return r, nil
+}
+
+// lackedBefore reports whether an update leaves an object without a pod template as it was, which brings nothing in. Such objects
+// of further kinds were there before the operator, and a finalizer must come off them for their namespace to end.
+func lackedBefore(kind workload.Kind, req admission.Request, err error) bool {
+	is, lacks := errors.AsType[*workload.MissingError](err)
+	if !lacks || req.Operation != admissionv1.Update {
+		return false
+	}
+	_, err = kind.Read(req.OldObject.Raw)
+	was, lacked := errors.AsType[*workload.MissingError](err)
+	return lacked && was.Path == is.Path
 }
 
 // ownedTemplate reports whether the object was made by a controller from a template of its own. Such a controller

@@ -20,10 +20,10 @@ const (
 
 const furtherExample = "such as rollouts.v1alpha1.argoproj.io=spec.template"
 
-// ParseKind reads a further kind, RESOURCE.VERSION.GROUP=PATH: the resource as kubectl takes it in full, and the dotted path of the pod
+// parseKind reads a further kind, RESOURCE.VERSION.GROUP=PATH: the resource as kubectl takes it in full, and the dotted path of the pod
 // template, whose field spec is then the PodSpec. The path begins with spec, because an update that leaves the spec as it
 // is asks nobody. The error says what is wrong, and gives an example.
-func ParseKind(s string) (Kind, error) {
+func parseKind(s string) (Kind, error) {
 	name, path, ok := strings.Cut(s, "=")
 	parts := strings.SplitN(name, ".", 3)
 	if !ok || len(parts) != 3 {
@@ -65,7 +65,7 @@ func checkPath(path string) error {
 	return nil
 }
 
-// With returns the kinds and further ones, each in the form of ParseKind. It refuses a resource that is listed already, in
+// With returns the kinds and further ones, each in the form of parseKind. It refuses a resource that is listed already, in
 // whatever version: the API server converts from one to the other, and the object would be read in two ways. The error
 // quotes the value that it is about.
 func (ks Kinds) With(values []string) (Kinds, error) {
@@ -74,7 +74,7 @@ func (ks Kinds) With(values []string) (Kinds, error) {
 	}
 	all, errs := append(Kinds{}, ks...), []error(nil)
 	for _, value := range values {
-		k, err := ParseKind(value)
+		k, err := parseKind(value)
 		if err == nil {
 			err = all.refuse(k)
 		}

@@ -20,7 +20,7 @@ func TestParseKind(t *testing.T) {
 		"jobs.v1.example=spec.replica-specs.Main_1.template": {"jobs.example", "example", "v1", "jobs", "spec.replica-specs.Main_1.template"},
 	} {
 		t.Run(value, func(t *testing.T) {
-			k, err := ParseKind(value)
+			k, err := parseKind(value)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -76,7 +76,7 @@ func TestThreatFurtherKindsAreRefused(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			k, err := ParseKind(c.value)
+			k, err := parseKind(c.value)
 			if err == nil {
 				t.Fatalf("read as %q", k.Name)
 			}
@@ -139,7 +139,7 @@ func TestWith(t *testing.T) {
 // The template of a further kind is read by the same walker, at its path and nowhere else; what is not there or not what
 // it should be is an error that names the field.
 func TestThreatFurtherKindsAreRead(t *testing.T) {
-	k, err := ParseKind(rollouts)
+	k, err := parseKind(rollouts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func FuzzParseKind(f *testing.F) {
 		f.Add(value)
 	}
 	f.Fuzz(func(t *testing.T, value string) {
-		k, err := ParseKind(value)
+		k, err := parseKind(value)
 		if err != nil {
 			return
 		}

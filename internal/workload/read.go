@@ -23,6 +23,8 @@ type Object struct {
 	Images []Image
 	// Name is the name, or what a name will be generated from. It is for logs alone.
 	Name string
+	// UID is what the API server tells this object by from others of its name. It is for events alone.
+	UID string
 	// Controlled says that the object names a controller as its owner. Anybody can write that, so it excuses nothing.
 	Controlled bool
 }
@@ -33,6 +35,7 @@ type (
 	metadata struct {
 		Name            string  `json:"name"`
 		GenerateName    string  `json:"generateName"`
+		UID             string  `json:"uid"`
 		OwnerReferences []owner `json:"ownerReferences"`
 	}
 	owner struct {
@@ -57,6 +60,17 @@ type (
 	}
 )
 
+// MissingError says that an object has nothing where the PodSpec is to be, or on the way to it. It then names no image.
+type MissingError struct {
+	// Path is the first field on the way that is absent or null, as "spec.template".
+	Path string
+	// Kind is the name of the kind.
+	Kind string
+}
+
+// Error implements error.
+func (e *MissingError) Error() string { return e.Path + ": missing, a " + e.Kind + " needs it" }
+
 // documentType returns struct{Metadata metadata "metadata"; Next *struct{... Next *podSpec ...}} with the path to the
 // PodSpec as the keys, so that one pass over the JSON reads what is needed whatever the depth.
 func documentType(path []string) reflect.Type {
@@ -73,7 +87,8 @@ func documentType(path []string) reflect.Type {
 
 // Read returns the images of an object from its JSON. The error names the field: a wrong type or a repeated key on the
 // way to an image, an entry that is null, no containers at all, or more than maxImages images. An object in which
-// nothing is found is an error too: the walk has then looked in the wrong place.
+// nothing is found is an error too: the walk has then looked in the wrong place. Where that is because the object has no
+// PodSpec, it is a *MissingError.
 func (k Kind) Read(raw []byte) (Object, error) {
 	if k.document == nil {
 		return Object{}, fmt.Errorf("the kind %q is unknown", k.Name)
@@ -90,7 +105,7 @@ func (k Kind) Read(raw []byte) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	o := Object{Name: meta.Name}
+	o := Object{Name: meta.Name, UID: meta.UID}
 	if o.Name == "" {
 		o.Name = meta.GenerateName
 	}
@@ -107,7 +122,7 @@ func (k Kind) find(document reflect.Value) (*podSpec, metadata, error) {
 	for i := range k.podSpec {
 		next := v.FieldByName("Next")
 		if next.IsNil() {
-			return nil, metadata{}, fmt.Errorf("%s: missing, a %s needs it", strings.Join(k.podSpec[:i+1], "."), k.Name)
+			return nil, metadata{}, &MissingError{Path: strings.Join(k.podSpec[:i+1], "."), Kind: k.Name}
 		}
 		v = next.Elem()
 	}

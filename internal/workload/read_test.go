@@ -2,6 +2,7 @@ package workload
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -162,6 +163,27 @@ func TestThreatOddObjectsAreRefused(t *testing.T) {
 	}
 }
 
+// That there is no PodSpec is told from everything else that is odd.
+func TestMissing(t *testing.T) {
+	for raw, want := range map[string]string{
+		`{}`:                                "spec",
+		`null`:                              "spec",
+		`{"spec":null}`:                     "spec",
+		`{"spec":{}}`:                       "spec.template",
+		`{"spec":{"template":{}}}`:          "spec.template.spec",
+		`{"spec":[]}`:                       "",
+		`{"spec":{"template":""}}`:          "",
+		`{"spec":{},"spec":{}}`:             "",
+		`{"spec":{"template":{"spec":{}}}}`: "",
+	} {
+		_, err := kind(t, "Deployment").Read([]byte(raw))
+		missing, ok := errors.AsType[*MissingError](err)
+		if err == nil || ok != (want != "") || ok && (missing.Path != want || missing.Kind != "Deployment") {
+			t.Errorf("%s: %v, want %q missing", raw, err, want)
+		}
+	}
+}
+
 // Upper and lower case apart, as the API server reads: a key that only looks like image neither hides nor adds one.
 func TestThreatKeysAreMatchedInTheirCase(t *testing.T) {
 	cases := map[string]struct {
@@ -243,11 +265,11 @@ func TestThreatPlaceholderIsForTemplatesAlone(t *testing.T) {
 func TestReadMetadata(t *testing.T) {
 	yes, no := true, false
 	pod := &corev1.Pod{Spec: everything()}
-	pod.GenerateName = "acme-"
+	pod.GenerateName, pod.UID = "acme-", "1-2-3"
 	pod.OwnerReferences = []metav1.OwnerReference{{Name: "a", Controller: &no}, {Name: "b"}}
 	got, err := kind(t, "Pod").Read(marshal(t, pod))
-	if err != nil || got.Name != "acme-" || got.Controlled {
-		t.Errorf("got %q, controlled %t, %v", got.Name, got.Controlled, err)
+	if err != nil || got.Name != "acme-" || got.UID != "1-2-3" || got.Controlled {
+		t.Errorf("got %q with UID %q, controlled %t, %v", got.Name, got.UID, got.Controlled, err)
 	}
 	pod.OwnerReferences[1].Controller = &yes
 	if got, err = kind(t, "Pod").Read(marshal(t, pod)); err != nil || !got.Controlled {
