@@ -59,33 +59,13 @@ type BreakGlass struct {
 // further Pod.
 func Evaluate(in Input) *Result {
 	e := evaluation{Input: in, judged: map[question]*judgement{}, needs: map[need]imageref.Ref{}}
-	workloads := map[Workload]*running{}
-	for i := range in.Pods {
-		p := &in.Pods[i]
-		namespace, ok := in.Namespaces[p.Workload.Namespace]
-		if !ok {
-			continue
-		}
-		w := workloads[p.Workload]
-		if w == nil {
-			w = &running{controller: p.Controller}
-			workloads[p.Workload] = w
-		}
-		if compareReferences(p.Controller, w.controller) < 0 {
-			w.controller = p.Controller
-		}
-		for _, image := range p.Images {
-			if j := e.judge(question{p.Workload.Namespace, image}, namespace); !slices.Contains(w.images, j) {
-				w.images = append(w.images, j)
-			}
-		}
-	}
+	workloads := e.workloads()
 	r := &Result{Needs: map[string][]imageref.Ref{}, NotLoaded: e.notLoaded}
 	for n, image := range e.needs {
 		r.Needs[n.root] = append(r.Needs[n.root], image)
 	}
-	for workload, w := range workloads {
-		r.Findings = w.find(workload, r.Findings)
+	for workload, images := range workloads {
+		r.Findings = append(r.Findings, find(workload, images)...)
 	}
 	slices.SortFunc(r.Findings, compareFindings)
 	r.Policies = summarise(in, r.Findings)
@@ -109,17 +89,43 @@ type need struct{ root, repository string }
 
 // judgement is what became of one image in one namespace.
 type judgement struct {
-	image    string
-	outcomes []policy.Outcome
+	image, tag string
+	outcomes   []policy.Outcome
 }
 
-// running is one workload with the distinct images of its Pods.
-type running struct {
-	controller Reference
-	images     []*judgement
+// running are the distinct images of a workload that policies cover, each with the first controller of the Pods that have it.
+type running map[*judgement]*Reference
+
+// workloads judges the images of all Pods, by what the Pods belong to.
+func (e *evaluation) workloads() map[Workload]running {
+	workloads := map[Workload]running{}
+	for i := range e.Pods {
+		p := &e.Pods[i]
+		namespace, ok := e.Namespaces[p.Workload.Namespace]
+		if !ok {
+			continue
+		}
+		for _, image := range p.Images {
+			j := e.judge(question{p.Workload.Namespace, image}, namespace)
+			if len(j.outcomes) == 0 {
+				continue
+			}
+			images := workloads[p.Workload]
+			if images == nil {
+				images = running{}
+				workloads[p.Workload] = images
+			}
+			if c := images[j]; c == nil || compareReferences(p.Controller, *c) < 0 {
+				images[j] = &p.Controller
+			}
+		}
+	}
+	return workloads
 }
 
-// judge decides on one image, once. What runs is judged by its digest and without the tag, which may have moved on since.
+// judge decides on one image, once. What runs is judged by its digest and without the tag, which may have moved on since. Where the Pod
+// names one digest and the kubelet reports another, as some do of an index, a policy is met if either meets it: what is asked for
+// by digest is that content, or a part of it.
 func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	if j := e.judged[q]; j != nil {
 		return j
@@ -131,14 +137,30 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 		j.outcomes = e.unreadable(namespace)
 		return j
 	}
-	if q.image.Digest != "" {
-		ref.Tag, ref.Digest = "", q.image.Digest
-		j.image = ref.String()
+	if ref.Digest == "" && q.image.Digest != "" {
+		j.tag, ref.Digest = ref.Tag, q.image.Digest
 	}
-	d := e.Policies.Decide(policy.Request{Image: j.image, NamespaceLabels: namespace, Now: e.Now}, e.Roots)
+	if ref.Digest != "" {
+		ref.Tag = ""
+	}
+	j.image = bounded(ref.String(), imageref.MaxLength)
+	if j.image != ref.String() { // in full it is longer than what can be parsed
+		j.outcomes = e.unreadable(namespace)
+		return j
+	}
+	d := e.decide(ref, namespace)
 	j.outcomes = d.Outcomes
 	if len(d.NotLoaded) > 0 {
 		e.notLoaded++
+	}
+	if q.image.Digest != "" && q.image.Digest != ref.Digest {
+		part := ref
+		part.Digest = q.image.Digest
+		for i, o := range e.decide(part, namespace).Outcomes { // of the same policies: they cover repositories
+			if o.Verdict == policy.Admitted {
+				j.outcomes[i] = o
+			}
+		}
 	}
 	if len(j.outcomes) > 0 {
 		for _, root := range e.Policies.Consults(ref, namespace) {
@@ -146,6 +168,10 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 		}
 	}
 	return j
+}
+
+func (e *evaluation) decide(image imageref.Ref, namespace labels.Set) policy.Decision {
+	return e.Policies.Decide(policy.Request{Image: image.String(), NamespaceLabels: namespace, Now: e.Now}, e.Roots)
 }
 
 // unreadable is what a reference that cannot be parsed comes to: nobody can tell which of the policies that hold in the
@@ -158,30 +184,42 @@ func (e *evaluation) unreadable(namespace labels.Set) []policy.Outcome {
 	return all
 }
 
-// find appends a finding for each policy that covers an image of the workload.
-func (w *running) find(workload Workload, into []Finding) []Finding {
-	first := len(into)
-	for _, j := range w.images {
+// find returns a finding for each policy that covers an image of the workload.
+func find(workload Workload, images running) []Finding {
+	var found []Finding
+	at := map[string]int{} // by policy
+	for j, controller := range images {
 		for _, o := range j.outcomes {
-			i := slices.IndexFunc(into[first:], func(f Finding) bool { return f.Policy == o.Policy })
-			if i < 0 {
-				i = len(into) - first
-				into = append(into, Finding{Policy: o.Policy, Mode: o.Mode, Workload: workload, Controller: w.controller, Verdict: policy.Admitted})
+			i, known := at[o.Policy]
+			if !known {
+				i = len(found)
+				at[o.Policy] = i
+				found = append(found, Finding{Policy: o.Policy, Mode: o.Mode, Workload: workload, Controller: *controller, Verdict: o.Verdict})
 			}
-			f := &into[first+i]
-			f.Verdict = worse(f.Verdict, o.Verdict)
-			if o.Verdict != policy.Admitted {
-				f.Images = append(f.Images, ImageFinding{Image: j.image, Verdict: o.Verdict, Reason: o.Reason, Missing: o.Missing})
-			}
+			found[i].add(j, o, *controller)
 		}
 	}
-	for i := range into[first:] {
-		images := into[first+i].Images
-		slices.SortFunc(images, func(a, b ImageFinding) int { return strings.Compare(a.Image, b.Image) })
-		// Several spellings of one image were judged alike.
-		into[first+i].Images = slices.CompactFunc(images, func(a, b ImageFinding) bool { return a.Image == b.Image })
+	for i := range found {
+		// Several spellings of one image were judged alike; where the kubelet reports different digests for one, the worst counts.
+		slices.SortFunc(found[i].Images, func(a, b ImageFinding) int {
+			return cmp.Or(strings.Compare(a.Image, b.Image), cmp.Compare(a.Verdict, b.Verdict), strings.Compare(a.Tag, b.Tag))
+		})
+		found[i].Images = slices.CompactFunc(found[i].Images, func(a, b ImageFinding) bool { return a.Image == b.Image })
 	}
-	return into
+	return found
+}
+
+// add takes one image into the finding.
+func (f *Finding) add(j *judgement, o policy.Outcome, controller Reference) {
+	switch worst := worse(f.Verdict, o.Verdict); {
+	case worst != f.Verdict:
+		f.Verdict, f.Controller = worst, controller
+	case o.Verdict == worst && compareReferences(controller, f.Controller) < 0:
+		f.Controller = controller
+	}
+	if o.Verdict != policy.Admitted {
+		f.Images = append(f.Images, ImageFinding{Image: j.image, Tag: j.tag, Verdict: o.Verdict, Reason: o.Reason, Missing: o.Missing})
+	}
 }
 
 // worse puts a violation before what could not be checked, and that before what is met. Anything else is a violation.
@@ -241,5 +279,6 @@ func compareWorkloads(a, b Workload) int {
 }
 
 func compareReferences(a, b Reference) int {
-	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name), strings.Compare(string(a.UID), string(b.UID)))
+	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name), strings.Compare(string(a.UID), string(b.UID)),
+		strings.Compare(a.APIVersion, b.APIVersion))
 }

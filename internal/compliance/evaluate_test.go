@@ -129,7 +129,11 @@ func TestOneImage(t *testing.T) {
 		"signed":                                {signed(both...), Image{app + ":v1", digest("a")}, nil},
 		"unsigned tag, signed digest runs":      {signed(both...), Image{app + ":v9", digest("a")}, nil},
 		"signed tag, unsigned digest runs":      {signed(both...), Image{app + ":v1", digest("d")}, violates(app+"@"+digest("d"), "ci", "qa")},
-		"pinned in the spec, another runs":      {signed(both...), Image{app + ":v1@" + digest("a"), digest("d")}, violates(app+"@"+digest("d"), "ci", "qa")},
+		"pinned, neither is signed":             {signed(both...), Image{app + ":v1@" + digest("e"), digest("d")}, violates(app+"@"+digest("e"), "ci", "qa")},
+		"pinned, reported as a part of it":      {signed(both...), Image{app + ":v1@" + digest("a"), digest("d")}, nil},
+		"pinned, the part is signed":            {signed(both...), Image{app + "@" + digest("d"), digest("a")}, nil},
+		"pinned, each by one":                   {signed("ci v1 a", "qa v1 b"), Image{app + "@" + digest("a"), digest("b")}, violates(app+"@"+digest("a"), "qa")},
+		"pinned with another tag":               {signed(both...), Image{app + ":v9@" + digest("a"), ""}, nil},
 		"signed by ci only":                     {signed(both...), Image{app + ":v1", digest("b")}, violates(app+"@"+digest("b"), "qa")},
 		"signed by each under a tag of its own": {signed(both...), Image{app + ":v1", digest("c")}, nil},
 		"nothing reported":                      {signed(both...), Image{app + ":v1", ""}, nil},
@@ -147,6 +151,11 @@ func TestOneImage(t *testing.T) {
 			r := evaluate(t, c.held, pod("web", c.image))
 			if len(r.Findings) != 1 {
 				t.Fatalf("findings %+v, want one", r.Findings)
+			}
+			for i := range c.want {
+				if _, tag, _ := strings.Cut(c.image.Spec, ":v"); c.image.Digest != "" && !strings.Contains(c.image.Spec, "@") && tag != "" && c.want[i].Reason != v1alpha1.ReasonInvalidImage {
+					c.want[i].Tag = "v" + tag
+				}
 			}
 			if diff := cmp.Diff(c.want, r.Findings[0].Images); diff != "" {
 				t.Errorf("images (-want +got):\n%s", diff)
@@ -307,10 +316,6 @@ func newWorld(r *rand.Rand) world {
 func (w world) judge(p rule, namespace string, i Image) string {
 	repository, pinned, _ := strings.Cut(i.Spec, "@")
 	repository = strings.TrimSuffix(strings.TrimSuffix(repository, ":v1"), ":v2")
-	runs := i.Digest
-	if runs == "" {
-		runs = pinned
-	}
 	set, known := w.namespaces[namespace]
 	if !known || p.env != "" && set["env"] != p.env || !strings.HasPrefix(repository, strings.TrimRight(p.images, "*")) {
 		return ""
@@ -319,12 +324,15 @@ func (w world) judge(p rule, namespace string, i Image) string {
 	if !loaded || held == nil {
 		return "unchecked"
 	}
-	for _, role := range p.roles {
-		if !slices.ContainsFunc(held.all, func(s trust.Statement) bool { return s.Role == string(role) && s.Digest == runs }) {
-			return "violates"
+	for _, digest := range []string{i.Digest, pinned} {
+		unsigned := func(role v1alpha1.RoleName) bool {
+			return !slices.ContainsFunc(held.all, func(s trust.Statement) bool { return s.Role == string(role) && s.Digest == digest })
+		}
+		if digest != "" && !slices.ContainsFunc(p.roles, unsigned) {
+			return "met"
 		}
 	}
-	return "met"
+	return "violates"
 }
 
 func TestEvaluateAgreesWithTheRule(t *testing.T) {

@@ -24,7 +24,8 @@ type Finding struct {
 	Mode   v1alpha1.PolicyMode
 	// Workload is what runs.
 	Workload Workload
-	// Controller is the direct controller of one of its Pods, or that Pod where it has none: for events, which need the UID.
+	// Controller is the direct controller of one of its Pods, or that Pod where it has none: for events, which need the UID. The Pod
+	// is one that has an image of this verdict.
 	Controller Reference
 	// Verdict is that of the worst of its images: Denied is a violation, CouldNotCheck is not known to be one.
 	Verdict policy.Verdict
@@ -34,8 +35,11 @@ type Finding struct {
 
 // ImageFinding is one image that does not meet a policy, or could not be checked against it.
 type ImageFinding struct {
-	// Image is the repository with the digest that runs, or the reference of the Pod where the kubelet reports none.
+	// Image is the repository with the digest that the Pod names, or else with that which the kubelet reports, or else with the tag.
+	// What cannot be parsed is the reference of the Pod. It is bounded as a reference is.
 	Image string
+	// Tag is the Pod's, where Image has the digest that the kubelet reports for it.
+	Tag string
 	// Verdict is Denied or CouldNotCheck.
 	Verdict policy.Verdict
 	// Reason is one of the reasons of decisions in api/v1alpha1.

@@ -16,23 +16,30 @@ import (
 
 func digest(letter string) string { return "sha256:" + strings.Repeat(letter, 64) }
 
-func TestDigest(t *testing.T) {
-	cases := map[string]struct{ imageID, want string }{
-		"none":                  {"", ""},
-		"containerd":            {"registry.example.com/acme/app@" + digest("a"), digest("a")},
-		"under another name":    {"mirror.example.com:5000/x@" + digest("a"), digest("a")},
-		"docker-pullable":       {"docker-pullable://registry.example.com/acme/app@" + digest("a"), digest("a")},
-		"docker, configuration": {"docker://" + digest("a"), ""},
-		"bare configuration":    {digest("a"), ""},
-		"too short":             {"registry.example.com/acme/app@sha256:abc", ""},
-		"upper case":            {"registry.example.com/acme/app@" + strings.ToUpper(digest("a")), ""},
-		"another algorithm":     {"registry.example.com/acme/app@sha512:" + strings.Repeat("a", 128), ""},
-		"something behind":      {"registry.example.com/acme/app@" + digest("a") + "@x", ""},
+func TestReportedDigest(t *testing.T) {
+	const app = "registry.example.com/acme/app"
+	cases := map[string]struct{ reference, imageID, want string }{
+		"none":                    {app, "", ""},
+		"containerd":              {app + ":v1", app + "@" + digest("a"), digest("a")},
+		"docker-pullable":         {app, "docker-pullable://" + app + "@" + digest("a"), digest("a")},
+		"another spelling":        {"nginx:1", "docker.io/library/nginx@" + digest("a"), digest("a")},
+		"with a tag":              {app, app + ":v1@" + digest("a"), digest("a")},
+		"another digest":          {app + "@" + digest("b"), app + "@" + digest("a"), digest("a")},
+		"under another name":      {app, "mirror.example.com:5000/x@" + digest("a"), ""},
+		"of a part of the name":   {app, app + "-2@" + digest("a"), ""},
+		"docker, configuration":   {app, "docker://" + digest("a"), ""},
+		"bare configuration":      {app, digest("a"), ""},
+		"too short":               {app, app + "@sha256:abc", ""},
+		"upper case":              {app, app + "@" + strings.ToUpper(digest("a")), ""},
+		"another algorithm":       {app, app + "@sha512:" + strings.Repeat("a", 128), ""},
+		"something behind":        {app, app + "@" + digest("a") + "@x", ""},
+		"of an unparsable image":  {"%", app + "@" + digest("a"), ""},
+		"of a name without bound": {app, strings.Repeat("a", 1<<20) + "@" + digest("a"), ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			if got := Digest(c.imageID); got != c.want {
-				t.Errorf("Digest(%q) = %q, want %q", c.imageID, got, c.want)
+			if got := digestOf(c.reference, c.imageID); got != c.want {
+				t.Errorf("digestOf(%q, %.100q) = %q, want %q", c.reference, c.imageID, got, c.want)
 			}
 		})
 	}
@@ -83,6 +90,17 @@ func TestWorkload(t *testing.T) {
 			owned("v1", "ReplicationController", "web-3", map[string]string{"deploymentconfig": "we"}),
 			Workload{"v1", "ReplicationController", "shop", "web-3"}, Reference{"v1", "ReplicationController", "web-3", "owner"},
 		},
+		"static Pod of another kind of node": {
+			owned("evil/v1", "Node", "node-1", nil), Workload{"evil/v1", "Node", "shop", "node-1"}, Reference{"evil/v1", "Node", "node-1", "owner"},
+		},
+		"ReplicaSet of another group": {
+			owned("evil/v1", "ReplicaSet", "web-abc", map[string]string{"pod-template-hash": "abc"}),
+			Workload{"evil/v1", "ReplicaSet", "shop", "web-abc"}, Reference{"evil/v1", "ReplicaSet", "web-abc", "owner"},
+		},
+		"ReplicationController of another group": {
+			owned("apps/v1", "ReplicationController", "web-3", map[string]string{"deploymentconfig": "web"}),
+			Workload{"apps/v1", "ReplicationController", "shop", "web-3"}, Reference{"apps/v1", "ReplicationController", "web-3", "owner"},
+		},
 		"any other kind": {
 			owned("argoproj.io/v1alpha1", "Rollout", "web", map[string]string{"pod-template-hash": "abc"}),
 			Workload{"argoproj.io/v1alpha1", "Rollout", "shop", "web"}, Reference{"argoproj.io/v1alpha1", "Rollout", "web", "owner"},
@@ -127,14 +145,14 @@ func full() *corev1.Pod {
 		Status: corev1.PodStatus{
 			Phase:                      corev1.PodRunning,
 			Conditions:                 []corev1.PodCondition{{Type: corev1.PodReady}},
-			InitContainerStatuses:      []corev1.ContainerStatus{status("i", "x@"+digest("1"))},
-			ContainerStatuses:          []corev1.ContainerStatus{status("d", "x@"+digest("3")), status("c", "x@"+digest("2"))},
-			EphemeralContainerStatuses: []corev1.ContainerStatus{status("e", "x@"+digest("4"))},
+			InitContainerStatuses:      []corev1.ContainerStatus{status("i", "example.com/init@"+digest("1"))},
+			ContainerStatuses:          []corev1.ContainerStatus{status("d", "example.com/second@"+digest("3")), status("c", "example.com/app@"+digest("2"))},
+			EphemeralContainerStatuses: []corev1.ContainerStatus{status("e", "example.com/debug@"+digest("4"))},
 		},
 	}
 	p.Status.ContainerStatuses[0].VolumeMounts = []corev1.VolumeMountStatus{
 		{Name: "data", MountPath: "/data"},
-		{Name: "v", MountPath: "/v", VolumeStatus: &corev1.VolumeStatus{Image: &corev1.ImageVolumeStatus{ImageRef: "x@" + digest("5")}}},
+		{Name: "v", MountPath: "/v", VolumeStatus: &corev1.VolumeStatus{Image: &corev1.ImageVolumeStatus{ImageRef: "example.com/volume@" + digest("5")}}},
 	}
 	return p
 }
