@@ -9,9 +9,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
-// inBackground bounds the fetches of one kind of turn that Run has under way at once. What is due beyond waits its turn where
-// it costs nothing, so that none runs out of time in the queue, and whoever asks on demand has only these before it.
-const inBackground = 4 * fetchesPerRoot
+const (
+	// inBackground bounds the fetches of one kind of turn that Run has under way at once. What is due beyond waits its turn where it
+	// costs nothing, and the other half of the places is free for whoever asks on demand.
+	inBackground = fetchesPerRoot / 2
+	// maxRetainedUnsigned bounds the repositories of one trust root that are retained and are not known to be signed: Pods may name any.
+	maxRetainedUnsigned = 2000
+)
 
 // turn is what fetches in the background take turns at: those of repositories known to be signed, and of the others, each.
 type turn struct {
@@ -19,28 +23,28 @@ type turn struct {
 	known bool
 }
 
-func (t *Tracker) turn(k Key) turn {
-	return turn{root: k.Root, known: signed(t.store.Load().evidence[k])}
-}
+func (s *Snapshot) turn(k Key) turn { return turn{root: k.Root, known: signed(s.evidence[k])} }
 
 // Retain says which images run, by the trust root that they are checked against, in place of what it was told before. Their
 // repositories are fetched in the background, kept up to date, and not forgotten. Trust roots that cannot be used are passed over.
-func (t *Tracker) Retain(images map[string][]imageref.Ref) {
+// Of a root's repositories that are not known to be signed at most 2,000 are retained, those first that were before; it
+// returns how many are not.
+func (t *Tracker) Retain(images map[string][]imageref.Ref) (beyond int) {
 	snapshot := t.store.Load()
-	retained := map[Key]bool{}
+	wanted := map[Key]bool{}
 	for root, refs := range images {
 		if snapshot.Usable(root) != nil {
 			continue
 		}
 		for _, ref := range refs {
-			retained[snapshot.key(root, ref)] = true
+			wanted[snapshot.key(root, ref)] = true
 		}
 	}
 	now := t.clock.Now()
 	missing := false
 	t.mu.Lock()
-	t.retained = retained
-	for k := range retained {
+	t.retained, beyond = t.choose(snapshot, wanted)
+	for k := range t.retained {
 		if t.tracked[k] == nil {
 			t.entry(k, now).due = now
 			missing = true
@@ -50,6 +54,34 @@ func (t *Tracker) Retain(images map[string][]imageref.Ref) {
 	if missing {
 		t.wake()
 	}
+	return beyond
+}
+
+// choose returns which of the wanted repositories are retained, and how many are not; the lock is held.
+func (t *Tracker) choose(snapshot *Snapshot, wanted map[Key]bool) (retained map[Key]bool, beyond int) {
+	retained = map[Key]bool{}
+	unsigned := map[string]int{} // by root
+	var further []Key
+	for k := range wanted {
+		switch known := signed(snapshot.evidence[k]); {
+		case known:
+			retained[k] = true
+		case t.retained[k] && unsigned[k.Root] < maxRetainedUnsigned: // some may have been signed once, and are no more
+			retained[k] = true
+			unsigned[k.Root]++
+		default:
+			further = append(further, k)
+		}
+	}
+	for _, k := range further {
+		if unsigned[k.Root] == maxRetainedUnsigned {
+			beyond++
+			continue
+		}
+		retained[k] = true
+		unsigned[k.Root]++
+	}
+	return retained, beyond
 }
 
 // wake has Run look for what is due now.
@@ -78,35 +110,57 @@ func (t *Tracker) Run(ctx context.Context) error {
 	}
 }
 
-// dueNow returns what is to be refreshed now and whose turn it is: what is due the longest comes first.
+// dueNow returns what is to be refreshed now and whose turn it is: what is due the longest comes first. Where every turn is taken it
+// looks at nothing, and otherwise once at each repository.
 func (t *Tracker) dueNow() []Key {
-	now := t.clock.Now()
+	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var due []Key
-	taken := map[turn]int{}
-	for k, e := range t.tracked {
-		switch {
-		case e.flight != nil && e.flight.turn != nil:
-			taken[*e.flight.turn]++
-		case e.flight == nil && !e.due.After(now):
-			due = append(due, k)
+	room := false
+	for root := range t.roots {
+		if e := t.tracked[probe(root)]; e != nil && e.flight == nil && !e.due.After(now) {
+			due = append(due, probe(root))
 		}
+		room = room || t.taken[turn{root, true}] < inBackground || t.taken[turn{root, false}] < inBackground
 	}
-	slices.SortFunc(due, func(a, b Key) int { return t.tracked[a].due.Compare(t.tracked[b].due) })
-	return slices.DeleteFunc(due, func(k Key) bool {
-		if k == probe(k.Root) {
-			return false
+	if !room {
+		return due
+	}
+	oldest := map[turn][]Key{}
+	for k, e := range t.tracked {
+		if e.flight != nil || e.due.After(now) || k == probe(k.Root) {
+			continue
 		}
-		its := t.turn(k)
-		taken[its]++
-		return taken[its] > inBackground
-	})
+		its := snapshot.turn(k)
+		oldest[its] = t.insert(oldest[its], k, inBackground-t.taken[its])
+	}
+	for _, keys := range oldest {
+		due = append(due, keys...)
+	}
+	return due
+}
+
+// insert puts k among the keys that are due the longest, of which it keeps as many as there is room for; the lock is held.
+func (t *Tracker) insert(keys []Key, k Key, room int) []Key {
+	at := len(keys)
+	for at > 0 && t.tracked[k].due.Before(t.tracked[keys[at-1]].due) {
+		at--
+	}
+	if at >= room {
+		return keys
+	}
+	keys = slices.Insert(keys, at, k)
+	return keys[:min(len(keys), room)]
 }
 
 // refresh starts a fetch in the background, or joins the one under way.
 func (t *Tracker) refresh(k Key) *flight {
-	now, turn := t.clock.Now(), t.turn(k)
+	now := t.clock.Now()
+	var its *turn
+	if k != probe(k.Root) {
+		its = new(t.store.Load().turn(k))
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(k, now)
@@ -114,7 +168,24 @@ func (t *Tracker) refresh(k Key) *flight {
 		return e.flight
 	}
 	e.due = now.Add(fetchTimeout) // moved on by the outcome
-	return t.begin(k, e, now, &turn)
+	return t.begin(k, e, now, its)
+}
+
+// land notes the end of a fetch. Run is woken when so many turns are free that a look at everything is worth it.
+func (t *Tracker) land(e *tracked, f *flight) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.flight, e.fetched = nil, f.began
+	if f.turn == nil {
+		return
+	}
+	t.taken[*f.turn]--
+	if left := t.taken[*f.turn]; left < inBackground/2 {
+		t.wake()
+	}
+	if t.taken[*f.turn] == 0 {
+		delete(t.taken, *f.turn)
+	}
 }
 
 // jitter returns a duration from 80 % to the whole of d.

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
@@ -66,7 +69,7 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "the first turns", func() bool { return flights() == inBackground && root.fetches.Load() == fetchesPerRoot })
+	eventually(t, "the first turns", func() bool { return flights() == inBackground && root.fetches.Load() == inBackground })
 	b.wake()
 	eventually(t, "another look at what is due", func() bool { return len(b.woken) == 0 })
 	if n := flights(); n != inBackground {
@@ -79,34 +82,128 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 	}
 }
 
-// Whoever asks on demand has no more than the fetches under way before him, however much is due in the background.
+// Whoever asks on demand finds a place, however much is due in the background and however long that takes.
 func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
-	turns, signed := make(chan struct{}), &fact{}
-	root := &scripted{fetch: func(context.Context, trust.Evidence) (trust.Evidence, error) {
-		<-turns
-		return signed, nil
-	}}
-	b := newBench(root)
-	b.running(t)
-	images := repositories(100 * inBackground)
-	b.Retain(map[string][]imageref.Ref{"acme": images})
-	eventually(t, "every place to be taken", func() bool { return root.fetches.Load() == fetchesPerRoot })
-	done := make(chan error, 1)
-	go func() { done <- b.Ensure(t.Context(), "acme", app) }()
-	for n := 0; ; n++ {
-		select {
-		case turns <- struct{}{}:
-		case err := <-done:
-			if err != nil {
+	for name, known := range map[string]bool{"first fetch": false, "renewal": true} {
+		t.Run(name, func(t *testing.T) {
+			signed, hang := &fact{}, make(chan struct{})
+			var slow atomic.Bool
+			root := &scripted{fetchOf: func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+				if slow.Load() && repository != app.Repository() {
+					<-hang
+				}
+				return signed, nil
+			}}
+			b := newBench(root)
+			defer close(hang)
+			images := repositories(100 * inBackground)
+			demand := func() error { return b.Ensure(t.Context(), "acme", app) }
+			if known {
+				for _, i := range append(images, app) {
+					if err := b.Ensure(t.Context(), "acme", i); err != nil {
+						t.Fatal(err)
+					}
+				}
+				b.clock.Step(time.Hour)
+				b.tracked[b.Load().key("acme", app)].due = b.clock.Now().Add(time.Hour)
+				demand = func() error { return b.Renew(t.Context(), "acme", app, b.clock.Now()) }
+			}
+			before := root.fetches.Load()
+			slow.Store(true)
+			b.running(t)
+			b.Retain(map[string][]imageref.Ref{"acme": images})
+			b.wake()
+			eventually(t, "the background to take its turns", func() bool { return root.fetches.Load()-before == inBackground })
+			if err := demand(); err != nil { // nothing of the backlog has ended, nor can it
 				t.Error(err)
 			}
-			if n > 4*inBackground {
-				t.Errorf("admission waited for %d fetches, want about the %d under way", n, inBackground)
+			if n := root.fetches.Load() - before; n != inBackground+1 {
+				t.Errorf("%d fetches have begun, want the %d in the background and the one asked for", n, inBackground)
 			}
-			close(turns)
-			return
+		})
+	}
+}
+
+// A backlog of any size is worked off without a look at all of it for each fetch, and a look keeps no more of it than there are turns.
+func TestThreatBacklogIsNotLookedThroughEachTime(t *testing.T) {
+	allocations := map[int]float64{}
+	for _, n := range []int{100, 20_000} {
+		b := newBench(&scripted{})
+		for i := range n {
+			b.entry(Key{Root: "acme", Repository: fmt.Sprint(i)}, b.clock.Now()).due = b.clock.Now().Add(-time.Duration(i))
+		}
+		due := b.dueNow()
+		if len(due) != inBackground {
+			t.Fatalf("%d are due, want the %d whose turn it is", len(due), inBackground)
+		}
+		for i, k := range due {
+			if want := fmt.Sprint(n - 1 - i); k.Repository != want {
+				t.Errorf("turn %d is that of %s, want %s, which is due the longest", i, k.Repository, want)
+			}
+		}
+		allocations[n] = testing.AllocsPerRun(10, func() { b.dueNow() })
+	}
+	if allocations[20_000] > allocations[100]+1 {
+		t.Errorf("a look allocates %v times for 100 and for 20,000", allocations)
+	}
+}
+
+func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
+	turns := make(chan struct{})
+	b := newBench(&scripted{fetch: func(context.Context, trust.Evidence) (trust.Evidence, error) {
+		<-turns
+		return trust.Unsigned{}, nil
+	}})
+	b.Retain(map[string][]imageref.Ref{"acme": repositories(10 * inBackground)})
+	<-b.woken
+	for _, k := range b.dueNow() {
+		b.refresh(k)
+	}
+	if due := b.dueNow(); len(due) > 0 {
+		t.Errorf("%d are due although every turn is taken", len(due))
+	}
+	free := func() int {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return inBackground - b.taken[turn{root: "acme"}]
+	}
+	for ended := 1; ended <= inBackground; ended++ {
+		turns <- struct{}{}
+		eventually(t, "the end of a fetch", func() bool { return free() == ended })
+		if woken, want := len(b.woken) == 1, ended > inBackground/2; woken != want {
+			t.Errorf("after %d of %d: woken %v, want %v", ended, inBackground, woken, want)
 		}
 	}
+	if len(b.taken) > 0 {
+		t.Errorf("turns are taken when nothing is under way: %v", b.taken)
+	}
+}
+
+// Pods may name any number of repositories: those that are not known to be signed are bounded, and stay the same ones.
+func TestThreatRetainedIsBounded(t *testing.T) {
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	images := append(repositories(maxRetainedUnsigned+50), app)
+	retain := func(images []imageref.Ref, want, beyond int) map[Key]bool {
+		t.Helper()
+		if n := b.Retain(map[string][]imageref.Ref{"acme": images, "gone": images}); n != beyond || len(b.retained) != want {
+			t.Errorf("%d retained and %d beyond, want %d and %d", len(b.retained), n, want, beyond)
+		}
+		if !b.retained[b.Load().key("acme", app)] {
+			t.Error("what is signed is not retained")
+		}
+		return b.retained
+	}
+	first := retain(images, maxRetainedUnsigned+1, 50)
+	if n := len(b.tracked); n != maxRetainedUnsigned+1 {
+		t.Errorf("%d are tracked, want %d", n, maxRetainedUnsigned+1)
+	}
+	if diff := cmp.Diff(first, retain(images, maxRetainedUnsigned+1, 50)); diff != "" {
+		t.Errorf("others are retained the second time:\n%s", diff)
+	}
+	retain(images[50:], maxRetainedUnsigned+1, 0)
 }
 
 func TestRetainedIsNotForgotten(t *testing.T) {

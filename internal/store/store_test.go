@@ -28,14 +28,18 @@ func (f *fact) Expiry() (time.Time, string)   { return f.expires, "timestamp" }
 type scripted struct {
 	fetches atomic.Int32
 	fetch   func(ctx context.Context, held trust.Evidence) (trust.Evidence, error)
+	fetchOf func(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error) // in place of fetch
 	recheck func(held trust.Evidence) (trust.Evidence, error)
 	probe   error
 }
 
 func (s *scripted) Probe(context.Context) error { return s.probe }
 
-func (s *scripted) Fetch(ctx context.Context, _ string, held trust.Evidence) (trust.Evidence, error) {
+func (s *scripted) Fetch(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error) {
 	s.fetches.Add(1)
+	if s.fetchOf != nil {
+		return s.fetchOf(ctx, repository, held)
+	}
 	return s.fetch(ctx, held)
 }
 

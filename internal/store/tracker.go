@@ -35,6 +35,8 @@ type Tracker struct {
 	mu      sync.Mutex
 	tracked map[Key]*tracked
 	roots   map[string]*pace
+	// taken counts the fetches under way in the background.
+	taken map[turn]int
 	// retained are the repositories that what runs is checked against.
 	retained map[Key]bool
 
@@ -70,7 +72,7 @@ type pace struct {
 // NewTracker returns a tracker that fills store. changed is called, without a lock held, when the state of a trust
 // root's repositories has changed; it must not block.
 func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tracker {
-	return &Tracker{store: store, clock: c, changed: changed, tracked: map[Key]*tracked{}, roots: map[string]*pace{}, woken: make(chan struct{}, 1)}
+	return &Tracker{store: store, clock: c, changed: changed, tracked: map[Key]*tracked{}, roots: map[string]*pace{}, taken: map[turn]int{}, woken: make(chan struct{}, 1)}
 }
 
 // Reset says that a trust root was published anew: how often its repositories are refreshed from now on, and that what
@@ -178,17 +180,15 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 func (t *Tracker) begin(k Key, e *tracked, now time.Time, turn *turn) *flight {
 	f := &flight{began: now, turn: turn, done: make(chan struct{})}
 	e.flight = f
+	if turn != nil {
+		t.taken[*turn]++
+	}
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
 		defer cancel()
 		f.err = t.fetch(ctx, k)
-		t.mu.Lock()
-		e.flight, e.fetched = nil, f.began
-		t.mu.Unlock()
+		t.land(e, f)
 		close(f.done)
-		if turn != nil {
-			t.wake() // it is another's turn
-		}
 	}()
 	return f
 }
