@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,7 +22,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/report"
 )
 
-// crdTerminating is what the API server says while it deletes a CRD, as a refusal like any other.
+// crdTerminating is what the API server says while it deletes a CRD. It gives it no reason and no cause of its own, Forbidden alone, as for
+// a missing right; only the text tells the two apart. Were it to change, one failure more would be logged.
 const crdTerminating = "custom resource definition is terminating"
 
 // formatWriter keeps the reports in one format. It is used by one goroutine.
@@ -35,43 +37,107 @@ type formatWriter struct {
 	// written is the hash of the report that each namespace was last given, zero where only its name is known.
 	written map[string][sha256.Size]byte
 	renewed time.Time
-	// done is what was written in full last.
+	// done is what was last written, apart from the namespaces in refused.
 	done *compliance.Result
+	// refused are the namespaces whose report is not taken, to be tried again one by one.
+	refused map[string]*refusal
 
+	// These are of a failure that is about all namespaces.
 	failure string
 	wait    time.Duration
 	retryAt time.Time
 }
 
+// refusal is an answer of the API server about the report of one namespace.
+type refusal struct {
+	text    string
+	wait    time.Duration
+	retryAt time.Time
+}
+
 // write brings the reports of all namespaces to what was found. A namespace that refuses its report does not keep the others
-// from theirs; the error is the first, and says how many there are besides.
+// from theirs, whatever the refusal; it is tried again by itself, later and later. The error is about all of them.
 func (f *formatWriter) write(ctx context.Context, found *compliance.Result) error {
 	if err := f.probe(ctx); err != nil || !f.present {
 		return err
 	}
-	if err := f.renew(ctx); err != nil || !f.present || f.done == found {
+	if err := f.renew(ctx); err != nil || !f.present {
 		return err
 	}
+	now := f.clock.Now()
+	if f.done == found && !f.due(now) {
+		return nil
+	}
 	f.done = found
-	var first error
-	failed, namespaces := 0, report.ByNamespace(found.Findings)
-	for _, namespace := range f.concerned(namespaces) {
-		err := f.sync(ctx, namespace, namespaces[namespace])
-		if err == nil {
+	namespaces := report.ByNamespace(found.Findings)
+	concerned := f.concerned(namespaces)
+	maps.DeleteFunc(f.refused, func(name string, _ *refusal) bool {
+		_, known := slices.BinarySearch(concerned, name)
+		return !known
+	})
+	before, news, first := len(f.refused), 0, error(nil)
+	for _, namespace := range concerned {
+		if r := f.refused[namespace]; r != nil && now.Before(r.retryAt) {
 			continue
 		}
-		f.done, failed = nil, failed+1
-		if first == nil {
-			first = err
-		}
-		if !answered(err) {
+		err := f.sync(ctx, namespace, namespaces[namespace])
+		if err != nil && !answered(err) {
+			f.done = nil
 			return err // nor will it answer about the others
 		}
+		if f.note(namespace, err) {
+			if news++; first == nil {
+				first = err
+			}
+		}
 	}
-	if failed > 1 {
-		return fmt.Errorf("%w (and %d reports more)", first, failed-1)
+	switch log := ctrl.LoggerFrom(ctx); {
+	case news > 0:
+		log.Error(first, "Failed to write reports of namespaces, and tries again", "namespaces", news)
+	case before > 0 && len(f.refused) == 0:
+		log.Info("Wrote reports again after a refusal")
 	}
-	return first
+	return nil
+}
+
+// note takes down how a namespace took its report, and reports whether that is a refusal other than the one before.
+func (f *formatWriter) note(namespace string, err error) (news bool) {
+	if err == nil {
+		delete(f.refused, namespace)
+		return false
+	}
+	r := f.refused[namespace]
+	if r == nil {
+		r = &refusal{}
+		f.refused[namespace] = r
+	}
+	text := err.Error()
+	news, r.text = r.text != text, text
+	r.wait = min(max(2*r.wait, reportsRetry), reportsRetryMost)
+	r.retryAt = f.clock.Now().Add(r.wait)
+	return news
+}
+
+// due reports whether a namespace is to be tried again.
+func (f *formatWriter) due(now time.Time) bool {
+	for _, r := range f.refused {
+		if !now.Before(r.retryAt) {
+			return true
+		}
+	}
+	return false
+}
+
+// next returns how long there is nothing to do: until the next look for the CRD, or the next try of a namespace.
+func (f *formatWriter) next() time.Duration {
+	now, wait := f.clock.Now(), reportsProbe
+	if left := f.probed.Add(reportsProbe).Sub(now); left > 0 {
+		wait = left
+	}
+	for _, r := range f.refused {
+		wait = min(wait, max(r.retryAt.Sub(now), 0))
+	}
+	return wait
 }
 
 // concerned returns the namespaces that have findings or a report, sorted.
@@ -161,6 +227,13 @@ func (f *formatWriter) apply(ctx context.Context, namespace string, findings []c
 		return nil
 	}
 	_, err = f.reports(namespace).Patch(ctx, report.Name, types.ApplyPatchType, text, metav1.PatchOptions{FieldManager: report.Manager, Force: ptr.To(true)})
+	if spoilt(err) {
+		// Somebody has filled what bears our name with what leaves no room for ours. The name is ours, so it is made anew: with the next
+		// try, because the API server applies to what its cache holds, and that has yet to hear of the deletion.
+		if err := f.remove(ctx, namespace); err != nil {
+			return err
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("applying the report of namespace %s: %w", namespace, err)
 	}
@@ -177,8 +250,21 @@ func (f *formatWriter) remove(ctx context.Context, namespace string) error {
 	return nil
 }
 
-// answered reports whether an error is an answer of the API server, rather than that there was none.
-func answered(err error) bool { return apierrors.ReasonForError(err) != metav1.StatusReasonUnknown }
+// answered reports whether an error is an answer of the API server, rather than that there was none. It need not have a reason: what
+// etcd refuses has none.
+func answered(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status)
+}
+
+// spoilt reports whether a refusal is about what the stored report holds: with ours it is invalid, or too large. etcd and the client
+// that the API server has for it say the latter in words alone.
+func spoilt(err error) bool {
+	if apierrors.IsInvalid(err) || apierrors.IsRequestEntityTooLargeError(err) {
+		return true
+	}
+	return answered(err) && (strings.Contains(err.Error(), "request is too large") || strings.Contains(err.Error(), "larger than max"))
+}
 
 func (f *formatWriter) reports(namespace string) metadata.ResourceInterface {
 	return f.metadata.Resource(f.format.GroupVersion().WithResource(f.format.Resource)).Namespace(namespace)

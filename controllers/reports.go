@@ -60,12 +60,12 @@ func NewReportWriter(config *rest.Config, c clock.Clock) (*ReportWriter, error) 
 
 // SetupWithManager has the manager run the writer, on the leader, and writes down each new result.
 func (w *ReportWriter) SetupWithManager(mgr ctrl.Manager, results *Compliance) error {
-	results.OnResult(func(_, is *compliance.Result) { w.Publish(is) })
+	results.OnResult(w.publish)
 	return mgr.Add(w)
 }
 
-// Publish hands over the last evaluation. It never blocks.
-func (w *ReportWriter) Publish(found *compliance.Result) {
+// publish hands over the last evaluation. It never blocks.
+func (w *ReportWriter) publish(found *compliance.Result) {
 	w.found.Store(found)
 	select {
 	case w.changed <- struct{}{}:
@@ -75,7 +75,10 @@ func (w *ReportWriter) Publish(found *compliance.Result) {
 
 // Start implements manager.Runnable. Before the first evaluation nothing is known, and no report is touched.
 func (w *ReportWriter) Start(ctx context.Context) error {
-	formats := []*formatWriter{{ReportWriter: w, format: report.PolicyReport()}, {ReportWriter: w, format: report.OpenReport()}}
+	formats := []*formatWriter{
+		{ReportWriter: w, format: report.PolicyReport(), refused: map[string]*refusal{}},
+		{ReportWriter: w, format: report.OpenReport(), refused: map[string]*refusal{}},
+	}
 	for wait := reportsProbe; ; {
 		timer := w.clock.NewTimer(wait)
 		select {
@@ -114,7 +117,7 @@ func (f *formatWriter) attempt(ctx context.Context, found *compliance.Result) ti
 			log.Info("Wrote reports again after a failure")
 		}
 		f.failure, f.wait = "", 0
-		return reportsProbe
+		return f.next()
 	}
 	if text := err.Error(); text != f.failure {
 		f.failure = text

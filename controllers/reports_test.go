@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -41,7 +42,7 @@ func TestReportWriter(t *testing.T) {
 	shop := finding("shop", "app", policy.Denied)
 	both := &compliance.Result{Findings: []compliance.Finding{shop, finding("cart", "app", policy.Admitted), finding("cart", "db", policy.CouldNotCheck)}}
 
-	r.publish(both)
+	r.hand(both)
 	for range 5 {
 		r.step(reportsProbe)
 	}
@@ -58,7 +59,7 @@ func TestReportWriter(t *testing.T) {
 
 	t.Run("nothing new", func(t *testing.T) {
 		before := r.requests("PATCH")
-		r.publish(&compliance.Result{Findings: slices.Clone(both.Findings)})
+		r.hand(&compliance.Result{Findings: slices.Clone(both.Findings)})
 		r.step(reportsProbe)
 		if n := r.requests("PATCH") - before; n != 0 {
 			t.Errorf("%d reports were written again", n)
@@ -67,7 +68,7 @@ func TestReportWriter(t *testing.T) {
 	t.Run("one namespace changed, one went out of scope", func(t *testing.T) {
 		before := r.requests("PATCH")
 		shop.Verdict = policy.Admitted
-		r.publish(&compliance.Result{Findings: []compliance.Finding{shop}})
+		r.hand(&compliance.Result{Findings: []compliance.Finding{shop}})
 		r.awaitReports(t, map[string]string{"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none"})
 		if n := r.requests("PATCH") - before; n != 2 {
 			t.Errorf("%d writes, want one in each format", n)
@@ -82,11 +83,12 @@ func TestReportWriter(t *testing.T) {
 		r.awaitReports(t, map[string]string{"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none"})
 	})
 	t.Run("a namespace without the right to write", func(t *testing.T) { r.testForbidden(t, both) })
+	t.Run("a report of our name that leaves no room", func(t *testing.T) { r.testSpoilt(t, both) })
 	t.Run("CRDs deleted, and installed again", func(t *testing.T) {
 		r.forget()
 		uninstall()
 		shop.Verdict = policy.CouldNotCheck
-		r.publish(&compliance.Result{Findings: []compliance.Finding{shop}})
+		r.hand(&compliance.Result{Findings: []compliance.Finding{shop}})
 		for range 5 {
 			r.step(reportsProbe)
 		}
@@ -96,12 +98,13 @@ func TestReportWriter(t *testing.T) {
 			}
 		}
 		testenv.RunReportCRDs(t, r.kube)
-		r.step(reportsProbe)
-		r.step(reportsProbe)
+		r.time.Step(reportsProbe - 6*time.Second)
+		r.hand(&compliance.Result{Findings: []compliance.Finding{shop}}) // puts nothing off
+		r.step(6 * time.Second)
 		r.awaitReports(t, map[string]string{"shop/countersign": "0 pass 0 fail 1 error"})
 	})
 	t.Run("nothing is covered any more", func(t *testing.T) {
-		r.publish(&compliance.Result{})
+		r.hand(&compliance.Result{})
 		r.awaitReports(t, map[string]string{})
 	})
 }
@@ -114,7 +117,7 @@ func (r *reports) testForbidden(t *testing.T, found *compliance.Result) {
 		t.Fatal(err)
 	}
 	r.forget()
-	r.publish(found)
+	r.hand(found)
 	delete(want, "cart/countersign")
 	r.awaitReports(t, want) // the refusal of one namespace does not hold up the other
 	for range 10 {
@@ -127,6 +130,43 @@ func (r *reports) testForbidden(t *testing.T, found *compliance.Result) {
 	r.step(reportsRetryMost)
 	want["cart/countersign"] = "1 pass 0 fail 1 error"
 	r.awaitReports(t, want)
+}
+
+// testSpoilt has somebody fill the reports of a namespace until nothing can be added. What can be deleted is made anew; what
+// cannot keeps no other namespace from its report, now nor later.
+func (r *reports) testSpoilt(t *testing.T, found *compliance.Result) {
+	want := map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none", "default/countersign": "none"}
+	for name, finalizers := range map[string][]string{"to be deleted": nil, "that stays": {"example.com/hold"}} {
+		t.Run(name, func(t *testing.T) {
+			for _, f := range formats() {
+				r.remove(f, "cart")
+				r.fill(f, "cart", finalizers)
+			}
+			r.forget()
+			r.step(reportsRenewal)
+			r.step(reportsRetryMost)
+			if len(finalizers) > 0 {
+				for _, verdict := range []policy.Verdict{policy.Admitted, policy.CouldNotCheck} {
+					changed := slices.Clone(found.Findings)
+					changed[0].Verdict = verdict
+					r.hand(&compliance.Result{Findings: changed})
+					r.awaitReports(t, map[string]string{
+						"shop/countersign": map[policy.Verdict]string{policy.Admitted: "1 pass 0 fail 0 error", policy.CouldNotCheck: "0 pass 0 fail 1 error"}[verdict],
+						"cart/countersign": "none", "old/theirs": "none", "default/countersign": "none",
+					})
+				}
+				if got := r.logged(); len(got) < 2 || !strings.Contains(strings.Join(got, "\n"), "too large") {
+					t.Errorf("logged %.300q, want the failure in each format", got)
+				}
+				for _, f := range formats() {
+					r.empty(f, "cart")
+				}
+				r.hand(found)
+				r.step(reportsRetryMost)
+			}
+			r.awaitReports(t, want)
+		})
+	}
 }
 
 // reports is a running writer, and what it did.
@@ -188,9 +228,9 @@ func (r *reports) grant(namespace string) {
 	})
 }
 
-// publish hands a result over and waits until the writer has worked on it.
-func (r *reports) publish(found *compliance.Result) {
-	r.round(func() { r.Publish(found) })
+// hand hands a result over and waits until the writer has worked on it.
+func (r *reports) hand(found *compliance.Result) {
+	r.round(func() { r.publish(found) })
 }
 
 // step moves the clock and waits until the writer has done what is due.
@@ -233,6 +273,38 @@ func (r *reports) remove(f report.Format, namespace string) {
 	o.SetNamespace(namespace)
 	o.SetName(report.Name)
 	if err := r.client.Delete(r.t.Context(), o); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// fill makes a report of our name that is nearly as large as the API server stores.
+func (r *reports) fill(f report.Format, namespace string, finalizers []string) {
+	r.t.Helper()
+	for size := 1572 << 10; ; size -= 1 << 10 {
+		o := &unstructured.Unstructured{Object: map[string]any{"scope": map[string]any{"kind": "Pod", "name": strings.Repeat("x", size)}}}
+		o.SetGroupVersionKind(f.GroupVersionKind)
+		o.SetNamespace(namespace)
+		o.SetName(report.Name)
+		o.SetFinalizers(finalizers)
+		err := r.client.Create(r.t.Context(), o)
+		if err == nil {
+			return
+		}
+		if size < 1<<20 || !strings.Contains(err.Error(), "too large") {
+			r.t.Fatalf("%.300s", err.Error())
+		}
+	}
+}
+
+// empty takes from a report what fill put in.
+func (r *reports) empty(f report.Format, namespace string) {
+	r.t.Helper()
+	o := &unstructured.Unstructured{}
+	o.SetGroupVersionKind(f.GroupVersionKind)
+	o.SetNamespace(namespace)
+	o.SetName(report.Name)
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null},"scope":null}`))
+	if err := r.client.Patch(r.t.Context(), o, patch); err != nil {
 		r.t.Fatal(err)
 	}
 }

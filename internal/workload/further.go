@@ -65,7 +65,7 @@ func checkPath(path string) error {
 	return nil
 }
 
-// With returns the kinds and further ones, each in the form of parseKind. It refuses a resource that is listed already, in
+// With returns the kinds and further ones, each as RESOURCE.VERSION.GROUP=PATH, such as rollouts.v1alpha1.argoproj.io=spec.template. It refuses a resource that is listed already, in
 // whatever version: the API server converts from one to the other, and the object would be read in two ways. The error
 // quotes the value that it is about.
 func (ks Kinds) With(values []string) (Kinds, error) {
