@@ -2,22 +2,20 @@ package controllers
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/compliance"
 	"github.com/countersign-dev/countersign/internal/policy"
 )
-
-// mostAnnounced bounds the events of one evaluation about workloads. What is beyond is in the status and the reports alone.
-const mostAnnounced = 50
 
 // compliant says what the Compliant condition says of a policy.
 func compliant(s *compliance.Summary) (status metav1.ConditionStatus, reason, message string) {
@@ -34,7 +32,14 @@ func compliant(s *compliance.Summary) (status metav1.ConditionStatus, reason, me
 	case s.Covered == 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNothingRuns, "no running workload is covered"
 	}
-	return metav1.ConditionTrue, v1alpha1.ReasonAllSigned, fmt.Sprintf("running workloads that meet the policy: %d, all that it covers", s.Covered)
+	return metav1.ConditionTrue, v1alpha1.ReasonAllSigned, allMeet(s.Covered)
+}
+
+func allMeet(covered int) string {
+	if covered == 1 {
+		return "the one running workload that it covers meets the policy"
+	}
+	return fmt.Sprintf("all %d running workloads that it covers meet the policy", covered)
 }
 
 // examples lists the first workloads of a verdict.
@@ -56,7 +61,7 @@ func examples(findings []compliance.Finding, verdict policy.Verdict) string {
 		} else {
 			b.WriteString("; ")
 		}
-		fmt.Fprintf(&b, "%s %s/%s", f.Workload.Kind, f.Workload.Namespace, f.Workload.Name)
+		fmt.Fprintf(&b, "%.63s %.63s/%.100s", f.Workload.Kind, f.Workload.Namespace, f.Workload.Name)
 		for _, image := range f.Images {
 			if image.Verdict == verdict {
 				b.WriteString(" (" + short(image) + ")")
@@ -67,20 +72,21 @@ func examples(findings []compliance.Finding, verdict policy.Verdict) string {
 	return b.String()
 }
 
-// short says in a few words what is wrong with an image.
+// short says in a few words what is wrong with an image. A digest is cut as denials cut it, and the rest to what leaves room for others.
 func short(i compliance.ImageFinding) string {
-	if i.Verdict != policy.CouldNotCheck && len(i.Missing) > 0 {
-		return fmt.Sprintf("%.300s: not signed by %s", i.Image, strings.Join(i.Missing, ", "))
+	image, digest, found := strings.Cut(i.Image, "@")
+	image = fmt.Sprintf("%.160s", image)
+	if found {
+		image += fmt.Sprintf("@%.15s...", digest) // the algorithm, and eight digits
 	}
-	return fmt.Sprintf("%.300s: %s", i.Image, i.Reason)
+	if i.Verdict != policy.CouldNotCheck && len(i.Missing) > 0 {
+		return fmt.Sprintf("%s: not signed by %.160s", image, strings.Join(i.Missing, ", "))
+	}
+	return fmt.Sprintf("%s: %s", image, i.Reason)
 }
 
 // announce records an event on the owner of each workload that there is news of.
 func (r *ComplianceReconciler) announce(ctx context.Context, all []news) {
-	if len(all) > mostAnnounced {
-		ctrl.LoggerFrom(ctx).Info("Recorded events for the first workloads only", "changed", len(all), "recorded", mostAnnounced)
-		all = all[:mostAnnounced]
-	}
 	for _, n := range all {
 		f := n.finding
 		related := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ImagePolicy", Name: f.Policy}
@@ -94,9 +100,22 @@ func (r *ComplianceReconciler) announce(ctx context.Context, all []news) {
 			texts = append(texts, short(image))
 		}
 		note := fmt.Sprintf("running in breach of ImagePolicy %q: %s", f.Policy, strings.Join(texts, "; "))
-		r.Status.Events.Eventf(r.owner(ctx, f), related, corev1.EventTypeWarning, v1alpha1.ReasonViolations, "Evaluate", "%s", cut(note))
+		r.Status.Events.Eventf(r.owner(ctx, f), related, corev1.EventTypeWarning, v1alpha1.ReasonViolations, evaluationOf(n.images), "%s", cut(note))
 	}
 }
+
+// evaluationOf is the action of an event about images. It differs where they do: of events that differ in nothing but the note, the
+// recorder counts all but the first, whose note it keeps.
+func evaluationOf(images []compliance.ImageFinding) string {
+	h := sha256.New()
+	for _, i := range images {
+		fmt.Fprintf(h, "%q", i.Image)
+	}
+	return "Evaluate-" + hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// maxOwner bounds what is taken over of an owner reference, which may be of any size.
+const maxOwner = 1024
 
 // owner returns whom the event is for: the controller of the Pod's controller where it has one and can be read, and else that
 // controller itself.
@@ -113,7 +132,7 @@ func (r *ComplianceReconciler) owner(ctx context.Context, f *compliance.Finding)
 	if err != nil || o.UID != c.UID {
 		return direct
 	}
-	if top := metav1.GetControllerOfNoCopy(o); top != nil {
+	if top := metav1.GetControllerOfNoCopy(o); top != nil && len(top.APIVersion)+len(top.Kind)+len(top.Name)+len(top.UID) <= maxOwner {
 		return &corev1.ObjectReference{APIVersion: top.APIVersion, Kind: top.Kind, Namespace: f.Workload.Namespace, Name: top.Name, UID: top.UID}
 	}
 	return direct

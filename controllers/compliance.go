@@ -58,6 +58,7 @@ type ComplianceReconciler struct {
 
 	earliest time.Time // of the next evaluation
 	waiting  time.Time // since when repositories are waited for; zero: for none
+	crowded  bool      // more repositories run than are retained
 	ledger   *ledger
 }
 
@@ -113,15 +114,27 @@ func (r *ComplianceReconciler) Reconcile(ctx context.Context, _ ctrl.Request) (c
 		}
 	}
 	result := compliance.Evaluate(in)
-	r.Tracker.Retain(result.Needs)
+	r.retain(ctx, result)
 	r.earliest = r.Clock.Now().Add(evaluationPause)
 	if r.early(result, in.Now) {
 		return ctrl.Result{RequeueAfter: evaluationPause}, nil
 	}
-	news := r.ledger.enter(result, in.Now)
+	news, later := r.ledger.enter(result, in.Now)
+	if later > 0 {
+		ctrl.LoggerFrom(ctx).Info("Recorded events for some workloads, and will for the others", "recorded", len(news), "waiting", later)
+	}
 	r.Compliance.publish(&evaluated{result: result, states: r.states(snapshot, result)})
 	r.announce(ctx, news)
 	return ctrl.Result{RequeueAfter: evaluationInterval}, nil
+}
+
+// retain has the evidence for what runs kept up to date, and says so where that is too much.
+func (r *ComplianceReconciler) retain(ctx context.Context, result *compliance.Result) {
+	beyond := r.Tracker.Retain(result.Needs)
+	if beyond > 0 && !r.crowded {
+		ctrl.LoggerFrom(ctx).Info("Passed over repositories that run and are not known to be signed, of which there are too many", "passedOver", beyond)
+	}
+	r.crowded = beyond > 0
 }
 
 // early reports whether repositories are still being fetched that were not asked for before.

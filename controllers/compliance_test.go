@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -67,6 +66,8 @@ func TestWhatRuns(t *testing.T) {
 	}
 	t.Run("conflicting status writes", func(t *testing.T) { testConflicts(t, c) })
 	t.Run("pace", func(t *testing.T) { testPace(t, c) })
+	t.Run("owner", func(t *testing.T) { testOwner(t, c) })
+	t.Run("events", func(t *testing.T) { testEvents(t, kube, c) })
 	t.Run("leader", func(t *testing.T) { testLeaderOnly(t, kube, c, scheme) })
 }
 
@@ -156,7 +157,7 @@ func testPace(t *testing.T, c client.Client) {
 		Status: Status{Events: events.NewFakeRecorder(100)}, Exempt: []string{"acme-exempt"}, Compliance: found,
 	}
 	results := 0
-	found.OnResult(func(_, _ *compliance.Result) { results++ })
+	found.OnResult(func(*compliance.Result) { results++ })
 	reconciled := func(what string, want int, after time.Duration) {
 		t.Helper()
 		result, err := r.Reconcile(t.Context(), requestFor(everything))
@@ -313,24 +314,4 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 		t.Fatal(err)
 	}
 	await(t, "the end of the Pod", func() bool { return found.Load().Policies["production"].Covered == 0 })
-}
-
-// Events are bounded, whatever is found at once.
-func TestAnnouncementsAreBounded(t *testing.T) {
-	recorder := events.NewFakeRecorder(10 * mostAnnounced)
-	r := &ComplianceReconciler{Status: Status{Events: recorder}}
-	var all []news
-	for i := range 5 * mostAnnounced {
-		f := podFound(fmt.Sprintf("pod-%d", i), strings.Repeat("x", 4096)+" bad")
-		all = append(all, news{&f, f.Images})
-	}
-	r.announce(t.Context(), all)
-	if n := len(recorder.Events); n != mostAnnounced {
-		t.Errorf("%d events, want %d", n, mostAnnounced)
-	}
-	for range mostAnnounced {
-		if e := <-recorder.Events; len(e) > 1100 {
-			t.Fatalf("an event of %d bytes", len(e))
-		}
-	}
 }

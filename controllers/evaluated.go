@@ -15,7 +15,7 @@ import (
 // writer and any number of readers.
 type Compliance struct {
 	current  atomic.Pointer[evaluated]
-	readers  []func(was, is *compliance.Result)
+	readers  []func(*compliance.Result)
 	policies Changes // wakes the reconciler of ImagePolicies
 }
 
@@ -28,21 +28,20 @@ func (c *Compliance) Load() *compliance.Result {
 	return nil
 }
 
-// OnResult has notify called with each new result and the one before, which is nil at first. It must not block. All calls of
-// OnResult come before the manager starts.
-func (c *Compliance) OnResult(notify func(was, is *compliance.Result)) {
+// OnResult has notify called with each new result. It must not block. All calls of OnResult come before the manager starts.
+func (c *Compliance) OnResult(notify func(*compliance.Result)) {
 	c.readers = append(slices.Clip(c.readers), notify)
 }
 
 // publish makes an evaluation the current one, and wakes the policies that it has news of.
 func (c *Compliance) publish(e *evaluated) {
 	was := c.current.Swap(e)
-	before, known := (*compliance.Result)(nil), map[string]state(nil)
+	known := map[string]state(nil)
 	if was != nil {
-		before, known = was.result, was.states
+		known = was.states
 	}
 	for _, notify := range c.readers {
-		notify(before, e.result)
+		notify(e.result)
 	}
 	for name, is := range e.states {
 		if old, ok := known[name]; !ok || !equality.Semantic.DeepEqual(old, is) {

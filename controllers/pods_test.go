@@ -16,7 +16,7 @@ func aPod(name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: "1", ResourceVersion: "1"},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "registry.example.com/acme/app:v1"}}},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "app", Image: "x", ImageID: "x@sha256:" + strings.Repeat("a", 64)}}},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "app", Image: "x", ImageID: "registry.example.com/acme/app@sha256:" + strings.Repeat("a", 64)}}},
 	}
 }
 
@@ -30,7 +30,7 @@ func TestPodChanges(t *testing.T) {
 		"readiness":       {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].Ready = true }, false},
 		"a label":         {func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }, false},
 		"image":           {func(p *corev1.Pod) { p.Spec.Containers[0].Image += "2" }, true},
-		"digest":          {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ImageID = "x@sha256:" + strings.Repeat("b", 64) }, true},
+		"digest":          {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ImageID = "registry.example.com/acme/app@sha256:" + strings.Repeat("b", 64) }, true},
 		"debug container": {func(p *corev1.Pod) { p.Spec.EphemeralContainers = make([]corev1.EphemeralContainer, 1) }, true},
 		"end":             {func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, true},
 		"failure":         {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, true},

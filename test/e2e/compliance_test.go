@@ -241,6 +241,8 @@ func (b *bed) testDigestThatRuns(t *testing.T) {
 	}
 	check("before the kubelet reports", 1, "Pod odd "+gun+":v2 ci,qa")
 	b.pulled(t, odd, "docker-pullable://mirror.example.com/other@"+v1)
+	check("content that goes by another repository's name", 1, "Pod odd "+gun+":v2 ci,qa")
+	b.pulled(t, odd, "docker-pullable://"+gun+"@"+v1)
 	check("an unsigned tag that was pulled as a signed digest", 0)
 	b.toldOnce(t, odd.UID, corev1.EventTypeWarning, "audited", gun+":v2", "ci, qa")
 	b.toldOnce(t, odd.UID, corev1.EventTypeNormal, "audited", `ImagePolicy "audited"`)
@@ -269,7 +271,7 @@ func (b *bed) testRunningWithdrawn(t *testing.T) {
 	if took := time.Since(withdrawn); took > 32*time.Second {
 		t.Errorf("seen after %s, want it within one refresh", took)
 	}
-	if want := "Pod withdrawn " + gun + ":v1@" + digest + " qa"; !slices.Contains(violations(found), want) {
+	if want := "Pod withdrawn " + gun + "@" + digest + " qa"; !slices.Contains(violations(found), want) {
 		t.Errorf("violations are %q, want %q among them", violations(found), want)
 	}
 	b.toldOnce(t, p.UID, corev1.EventTypeWarning, "production", gun, "not signed by qa")
