@@ -100,8 +100,9 @@ const (
 	ReasonNotLoaded = "NotLoaded"
 	// ReasonNotCovered says that no policy covers the image.
 	ReasonNotCovered = "NotCovered"
-	// ReasonInvalidImage says that the image reference cannot be parsed.
+	// ReasonInvalidImage says that the image reference cannot be parsed. At admission that is Denied, of what runs CouldNotCheck.
 	ReasonInvalidImage = "InvalidImage"
-	// ReasonBreakGlass says that the image was admitted only because its namespace is labelled for break-glass.
+	// ReasonBreakGlass is the reason of an event alone: the workload would be denied, and was admitted because break-glass is on in
+	// its namespace. Metrics of decisions have the reason of the denial.
 	ReasonBreakGlass = "BreakGlass"
 )

@@ -20,7 +20,7 @@ type gauges struct {
 
 func newGauges() gauges {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc(Namespace+"_"+name, help, labels, nil)
+		return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
 	}
 	return gauges{
 		gateReady: desc("gate_ready", "Whether this replica knows every policy and trust root and decides."),
@@ -38,7 +38,7 @@ func newGauges() gauges {
 		policyInfo:      desc("policy_info", "The mode of a policy.", labelPolicy, "mode"),
 		policyReady:     desc("policy_ready", "Whether a policy was understood and all its trust roots can be used.", labelPolicy),
 		policyWorkloads: desc("policy_workloads", "Running workloads that a policy covers; only the leader has them.", labelPolicy, labelState),
-		breakGlass:      desc("break_glass_namespaces", "Namespaces that are labelled for break-glass."),
+		breakGlass:      desc("break_glass_namespaces", "Namespaces in which break-glass is on: labelled for it, with a reason."),
 	}
 }
 
@@ -88,13 +88,13 @@ func (g *gauges) collect(e emitter, s *State, namespaces map[string]bool) {
 	if namespaces == nil {
 		return
 	}
-	labelled := 0
+	open := 0
 	for _, breakGlass := range namespaces {
 		if breakGlass {
-			labelled++
+			open++
 		}
 	}
-	e.number(g.breakGlass, float64(labelled))
+	e.number(g.breakGlass, float64(open))
 }
 
 func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) {

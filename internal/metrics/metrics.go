@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
-// Namespace begins the name of every metric.
-const Namespace = "countersign"
+// namespace begins the name of every metric.
+const namespace = "countersign"
 
 // Label names, and the values of "result" and "cause" that are no reasons of the api package.
 const (
@@ -49,16 +49,16 @@ type Metrics struct {
 // New registers the metrics. It panics where a registry holds them already.
 func New(r prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: Namespace, Name: name, Help: help}, labels)
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: Namespace, Name: name, Help: help, Buckets: buckets()}, labels)
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets()}, labels)
 	}
 	m := &Metrics{
 		decisions: counter("decisions_total",
 			"Decisions on distinct images of admission requests, by each policy that covers the image.", labelPolicy, "verdict", "reason"),
 		breakGlass: counter("break_glass_admissions_total",
-			"Requests admitted only because their namespace is labelled for break-glass.", labelNamespace),
+			"Requests admitted only because break-glass is on in their namespace.", labelNamespace),
 		refreshes: counter("refreshes_total",
 			"Repositories fetched and verified under a trust root, the first time or anew.", labelTrustRoot, "result"),
 		writes: counter("webhook_configuration_writes_total",

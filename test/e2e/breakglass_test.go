@@ -1,18 +1,18 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -86,39 +86,44 @@ func (b *bed) testBreakGlass(t *testing.T) {
 		p := named(pod(emergency, unsigned), "let-in")
 		must(t, c.Create(t.Context(), p))
 		wantGlassWarnings(t, heard, unsigned)
-		b.glassEvent(t, "v1", "Pod", p.GetName(), unsigned)
+		b.glassEvent(t, p, "v1", "Pod", unsigned)
 	})
 	t.Run("Pod of a generated name", func(t *testing.T) {
 		p := pod(emergency, unsigned)
 		must(t, c.Create(t.Context(), p))
 		wantGlassWarnings(t, heard, unsigned)
-		b.glassEvent(t, "v1", "Pod", p.Name, unsigned)
+		b.glassEvent(t, p, "v1", "Pod", unsigned)
 	})
 	t.Run("Deployment", func(t *testing.T) {
 		d := named(deployment("", unsigned), "let-in")
 		must(t, c.Create(t.Context(), d))
 		wantGlassWarnings(t, heard, unsigned)
-		b.glassEvent(t, "apps/v1", "Deployment", d.GetName(), unsigned)
+		b.glassEvent(t, d, "apps/v1", "Deployment", unsigned)
 		testenv.Await(t, "its Pod", func() error {
 			pods := &corev1.PodList{}
 			must(t, b.List(t.Context(), pods, client.InNamespace(emergency)))
 			for _, p := range pods.Items {
 				if len(p.OwnerReferences) == 1 && p.Spec.Containers[0].Image == unsigned {
-					b.glassEvent(t, "v1", "Pod", p.Name, unsigned)
+					b.glassEvent(t, &p, "v1", "Pod", unsigned)
 					return nil
 				}
 			}
 			return errors.New("not there yet")
 		})
+		out, err := b.kube.RunKubectl(t.Context(), "", "describe", "deployment", "-n", emergency, d.GetName())
+		if err != nil || !strings.Contains(out, v1alpha1.ReasonBreakGlass) || !strings.Contains(out, "break-glass (INC-1) let in") {
+			t.Errorf("kubectl describe shows no event: %v\n%s", err, out)
+		}
+		b.testSecondUses(t, d, unsigned)
 	})
 	t.Run("as the page on it says", func(t *testing.T) {
 		for command, want := range map[string]string{
 			"get events -A --field-selector reason=BreakGlass":               "let-in",
-			"get namespaces -l countersign.dev/break-glass":                  emergency,
-			"auth can-i patch namespace/shop --as=system:serviceaccount:a:b": "no",
+			"get namespaces -l countersign.dev/break-glass,countersign.dev/break-glass!=": emergency,
+			"auth can-i patch namespaces/shop -A --as=system:serviceaccount:a:b":          "no",
 		} {
-			if out, _ := b.kube.RunKubectl(t.Context(), "", strings.Fields(command)...); !strings.Contains(out, want) {
-				t.Errorf("kubectl %s: want %q in\n%s", command, want, out)
+			if out, _ := b.kube.RunKubectl(t.Context(), "", strings.Fields(command)...); !strings.Contains(out, want) || strings.Contains(out, "Warning:") {
+				t.Errorf("kubectl %s: want %q, and no warning, in\n%s", command, want, out)
 			}
 		}
 	})
@@ -163,6 +168,36 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	b.denied(t, pod(emergency, unsigned), http.StatusForbidden, `role "qa" has not signed`)
 }
 
+// testSecondUses uses break-glass on the same Deployment again, for another image and for another reason. Each use is an event.
+func (b *bed) testSecondUses(t *testing.T, d client.Object, image string) {
+	use := func(image string) {
+		t.Helper()
+		patch := fmt.Sprintf(`[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":%q}]`, image)
+		must(t, b.Patch(t.Context(), d, client.RawPatch(types.JSONPatchType, []byte(patch))))
+	}
+	use(image + "-2")
+	b.breakGlass(t, "=INC-2")
+	use(image)
+	b.breakGlass(t, "=INC-1")
+	testenv.Await(t, "an event for each use", func() error {
+		var got []string
+		for _, e := range b.glassEvents(t, "Deployment", d.GetName()) {
+			for _, reason := range []string{"INC-1", "INC-2"} {
+				for _, i := range []string{image, image + "-2"} {
+					if strings.Contains(e.Note, "("+reason+")") && strings.Contains(e.Note, fmt.Sprintf("image %q", i)) && e.Regarding.UID == d.GetUID() {
+						got = append(got, reason+" "+i)
+					}
+				}
+			}
+		}
+		slices.Sort(got)
+		if want := []string{"INC-1 " + image, "INC-1 " + image + "-2", "INC-2 " + image}; !slices.Equal(got, want) {
+			return fmt.Errorf("there are %q, want %q", got, want)
+		}
+		return nil
+	})
+}
+
 // wantGlassWarnings wants one line that says that break-glass is on, and one for the image.
 func wantGlassWarnings(t *testing.T, heard *warnings, image string) {
 	t.Helper()
@@ -187,71 +222,19 @@ func (b *bed) glassEvents(t *testing.T, kind, name string) []eventsv1.Event {
 	return found
 }
 
-func (b *bed) glassEvent(t *testing.T, apiVersion, kind, name, image string) {
+// glassEvent wants the one event about a stored object.
+func (b *bed) glassEvent(t *testing.T, o client.Object, apiVersion, kind, image string) {
 	t.Helper()
-	testenv.Await(t, "the event about "+kind+" "+name, func() error {
-		found := b.glassEvents(t, kind, name)
+	testenv.Await(t, "the event about "+kind+" "+o.GetName(), func() error {
+		found := b.glassEvents(t, kind, o.GetName())
 		if len(found) != 1 {
 			return fmt.Errorf("%d events", len(found))
 		}
 		e := found[0]
 		if e.Type != corev1.EventTypeWarning || e.Regarding.APIVersion != apiVersion || e.Regarding.Namespace != emergency ||
+			o.GetUID() == "" || e.Regarding.UID != o.GetUID() ||
 			!strings.Contains(e.Note, "INC-1") || !strings.Contains(e.Note, image) || !strings.Contains(e.Note, `role "qa" has not signed`) {
 			return fmt.Errorf("it is %+v", e)
-		}
-		return nil
-	})
-}
-
-// testManagerDown wants everything shut but what is exempt, break-glass or not: nobody would warn of it, count or record it.
-func (b *bed) testManagerDown(t *testing.T) {
-	b.namespaceFor(t, exempted, nil)
-	b.breakGlass(t, "=INC-2")
-	testenv.Await(t, "break-glass", func() error {
-		return b.Create(t.Context(), pod(emergency, registry+"/acme/unsigned:v1"), client.DryRunAll)
-	})
-	must(t, b.manager.Stop())
-	for _, namespace := range []string{"kube-system", "kube-public", "kube-node-lease", testenv.OwnNamespace, exempted} {
-		t.Run("exempt "+namespace, func(t *testing.T) {
-			b.serviceAccount(t, namespace)
-			p := pod(namespace, registry+"/acme/unsigned:v1")
-			b.admitted(t, p)
-			must(t, b.Delete(t.Context(), p))
-		})
-	}
-	for _, namespace := range []string{"default", "sandbox", production, emergency} {
-		t.Run("shut "+namespace, func(t *testing.T) {
-			b.serviceAccount(t, namespace)
-			refused(t, b.Create(t.Context(), pod(namespace, "docker.io/library/nginx:1")), http.StatusInternalServerError, "failed calling webhook")
-		})
-	}
-	t.Run("the way out", b.testWayOut)
-}
-
-// testWayOut deletes both webhook configurations as docs/break-glass.md says, and then puts them back for the tests to come.
-func (b *bed) testWayOut(t *testing.T) {
-	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
-	for _, o := range []client.Object{mutating, validating} {
-		must(t, b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o))
-		o.SetResourceVersion("")
-		o.SetUID("")
-	}
-	if got := *validating.Webhooks[0].SideEffects; got != admissionv1.SideEffectClassNoneOnDryRun {
-		t.Errorf("side effects are declared as %s, and break-glass writes events", got)
-	}
-	out, err := b.kube.RunKubectl(t.Context(), "", "delete", "mutatingwebhookconfigurations,validatingwebhookconfigurations", "countersign")
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	create := func(ctx context.Context) error {
-		return b.Create(ctx, pod(production, registry+"/acme/unsigned:v1"), client.DryRunAll)
-	}
-	testenv.Await(t, "an unsigned Pod", func() error { return create(t.Context()) })
-	b.create(t, mutating)
-	b.create(t, validating)
-	testenv.Await(t, "the gate to be shut again", func() error {
-		if create(t.Context()) == nil {
-			return errors.New("still admitted")
 		}
 		return nil
 	})

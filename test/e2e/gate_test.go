@@ -15,8 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
@@ -358,50 +356,4 @@ func (b *bed) testServerDown(t *testing.T) {
 	b.admitted(t, pod(production, gun+":v1"))
 	must(t, b.notary.Reconnect())
 	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
-}
-
-// testManagerBack starts another manager, on other ports, where one has been before.
-func (b *bed) testManagerBack(t *testing.T) {
-	gun := b.repository(t, "ci", "qa")
-	b.sign(t, gun, "v1", 1, "ci", "qa")
-	testenv.RunManager(t, b.kube)
-	testenv.Await(t, "a signed Pod", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
-	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "ci" has not signed`)
-
-	// Without its CRDs it lets everything through, and shuts the gate again soon after they are back.
-	b.deleteCRDs(t)
-	testenv.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
-	_, err := envtest.InstallCRDs(b.kube.Config, envtest.CRDInstallOptions{Paths: []string{"../../config/crd"}, ErrorIfPathMissing: true})
-	must(t, err)
-	b.create(t, b.trustRoot("acme-notary"))
-	b.create(t, b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"))
-	testenv.Await(t, "the gate to be shut again", func() error {
-		if b.Create(t.Context(), pod(production, gun+":unsigned")) == nil {
-			return errors.New("still admitted")
-		}
-		return nil
-	})
-	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
-}
-
-// testUninstalled removes the CRDs while no manager answers, and wants nothing left that keeps workloads out.
-func (b *bed) testUninstalled(t *testing.T) {
-	b.deleteCRDs(t)
-	testenv.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1")) })
-}
-
-func (b *bed) deleteCRDs(t *testing.T) {
-	t.Helper()
-	for _, name := range []string{"imagepolicies.countersign.dev", "trustroots.countersign.dev"} {
-		crd := &unstructured.Unstructured{}
-		crd.SetName(name)
-		crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
-		must(t, b.Delete(t.Context(), crd))
-		testenv.Await(t, "the end of "+name, func() error {
-			if err := b.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("still there (%w)", err)
-			}
-			return nil
-		})
-	}
 }

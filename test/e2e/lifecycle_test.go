@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// testManagerDown wants everything shut but what is exempt, break-glass or not: nobody would warn of it, count or record it.
+func (b *bed) testManagerDown(t *testing.T) {
+	b.namespaceFor(t, exempted, nil)
+	b.breakGlass(t, "=INC-2")
+	testenv.Await(t, "break-glass", func() error {
+		return b.Create(t.Context(), pod(emergency, registry+"/acme/unsigned:v1"), client.DryRunAll)
+	})
+	must(t, b.manager.Stop())
+	for _, namespace := range []string{"kube-system", "kube-public", "kube-node-lease", testenv.OwnNamespace, exempted} {
+		t.Run("exempt "+namespace, func(t *testing.T) {
+			b.serviceAccount(t, namespace)
+			p := pod(namespace, registry+"/acme/unsigned:v1")
+			b.admitted(t, p)
+			must(t, b.Delete(t.Context(), p))
+		})
+	}
+	for _, namespace := range []string{"default", "sandbox", production, emergency} {
+		t.Run("shut "+namespace, func(t *testing.T) {
+			b.serviceAccount(t, namespace)
+			refused(t, b.Create(t.Context(), pod(namespace, "docker.io/library/nginx:1")), http.StatusInternalServerError, "failed calling webhook")
+		})
+	}
+	t.Run("the way out", b.testWayOut)
+}
+
+// testWayOut deletes both webhook configurations as docs/break-glass.md says, and then puts them back for the tests to come.
+func (b *bed) testWayOut(t *testing.T) {
+	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
+	for _, o := range []client.Object{mutating, validating} {
+		must(t, b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o))
+		o.SetResourceVersion("")
+		o.SetUID("")
+	}
+	if got := *validating.Webhooks[0].SideEffects; got != admissionv1.SideEffectClassNoneOnDryRun {
+		t.Errorf("side effects are declared as %s, and break-glass writes events", got)
+	}
+	out, err := b.kube.RunKubectl(t.Context(), "", "delete", "mutatingwebhookconfigurations,validatingwebhookconfigurations", "countersign")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	create := func(ctx context.Context) error {
+		return b.Create(ctx, pod(production, registry+"/acme/unsigned:v1"), client.DryRunAll)
+	}
+	testenv.Await(t, "an unsigned Pod", func() error { return create(t.Context()) })
+	b.create(t, mutating)
+	b.create(t, validating)
+	testenv.Await(t, "the gate to be shut again", func() error {
+		if create(t.Context()) == nil {
+			return errors.New("still admitted")
+		}
+		return nil
+	})
+}
+
+// testManagerBack starts another manager, on other ports, where one has been before.
+func (b *bed) testManagerBack(t *testing.T) {
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	testenv.RunManager(t, b.kube)
+	testenv.Await(t, "a signed Pod", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "ci" has not signed`)
+
+	// Without its CRDs it lets everything through, and shuts the gate again soon after they are back.
+	b.deleteCRDs(t)
+	testenv.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
+	_, err := envtest.InstallCRDs(b.kube.Config, envtest.CRDInstallOptions{Paths: []string{"../../config/crd"}, ErrorIfPathMissing: true})
+	must(t, err)
+	b.create(t, b.trustRoot("acme-notary"))
+	b.create(t, b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"))
+	testenv.Await(t, "the gate to be shut again", func() error {
+		if b.Create(t.Context(), pod(production, gun+":unsigned")) == nil {
+			return errors.New("still admitted")
+		}
+		return nil
+	})
+	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
+}
+
+// testUninstalled removes the CRDs while no manager answers, and wants nothing left that keeps workloads out.
+func (b *bed) testUninstalled(t *testing.T) {
+	b.deleteCRDs(t)
+	testenv.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1")) })
+}
+
+func (b *bed) deleteCRDs(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"imagepolicies.countersign.dev", "trustroots.countersign.dev"} {
+		crd := &unstructured.Unstructured{}
+		crd.SetName(name)
+		crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+		must(t, b.Delete(t.Context(), crd))
+		testenv.Await(t, "the end of "+name, func() error {
+			if err := b.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("still there (%w)", err)
+			}
+			return nil
+		})
+	}
+}
