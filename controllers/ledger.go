@@ -218,8 +218,8 @@ func keyOf(f *compliance.Finding, image string) violation {
 func (l *ledger) first(findings []compliance.Finding) []v1alpha1.Violation {
 	var all []v1alpha1.Violation
 	for i := range findings {
-		w := &findings[i].Workload
-		for _, image := range findings[i].Images {
+		f := &findings[i]
+		for _, image := range f.Images {
 			if image.Verdict == policy.CouldNotCheck {
 				continue
 			}
@@ -227,8 +227,8 @@ func (l *ledger) first(findings []compliance.Finding) []v1alpha1.Violation {
 				return all
 			}
 			all = append(all, v1alpha1.Violation{
-				Namespace: w.Namespace, Kind: w.Kind, Name: w.Name, Image: image.Image,
-				Reason: image.Reason, MissingRoles: image.Missing, Since: l.known[keyOf(&findings[i], image.Image)].since,
+				Namespace: f.Workload.Namespace, Kind: f.Workload.Kind, Name: f.Workload.Name, Image: image.Image,
+				Reason: image.Reason, MissingRoles: image.Missing, Since: l.known[keyOf(f, image.Image)].since,
 			})
 		}
 	}

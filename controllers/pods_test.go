@@ -26,11 +26,13 @@ func TestPodChanges(t *testing.T) {
 		change func(*corev1.Pod)
 		want   bool
 	}{
-		"nothing":         {func(p *corev1.Pod) { p.ResourceVersion = "2" }, false},
-		"readiness":       {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].Ready = true }, false},
-		"a label":         {func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }, false},
-		"image":           {func(p *corev1.Pod) { p.Spec.Containers[0].Image += "2" }, true},
-		"digest":          {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].ImageID = "registry.example.com/acme/app@sha256:" + strings.Repeat("b", 64) }, true},
+		"nothing":   {func(p *corev1.Pod) { p.ResourceVersion = "2" }, false},
+		"readiness": {func(p *corev1.Pod) { p.Status.ContainerStatuses[0].Ready = true }, false},
+		"a label":   {func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} }, false},
+		"image":     {func(p *corev1.Pod) { p.Spec.Containers[0].Image += "2" }, true},
+		"digest": {func(p *corev1.Pod) {
+			p.Status.ContainerStatuses[0].ImageID = "registry.example.com/acme/app@sha256:" + strings.Repeat("b", 64)
+		}, true},
 		"debug container": {func(p *corev1.Pod) { p.Spec.EphemeralContainers = make([]corev1.EphemeralContainer, 1) }, true},
 		"end":             {func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, true},
 		"failure":         {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, true},

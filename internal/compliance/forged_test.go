@@ -110,7 +110,7 @@ func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 // himself.
 func TestThreatForgedOwnerDivertsNothing(t *testing.T) {
 	good, bad := app+"@"+digest("a"), app+"@"+digest("b")
-	real := forged("real", "apps/v1", "ReplicaSet", "app-7f6d", "7f6d", bad)
+	genuine := forged("real", "apps/v1", "ReplicaSet", "app-7f6d", "7f6d", bad)
 	cases := map[string]struct {
 		forged    *corev1.Pod
 		workloads int
@@ -120,7 +120,7 @@ func TestThreatForgedOwnerDivertsNothing(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			for _, pods := range [][]Pod{{NewPod(real), NewPod(c.forged)}, {NewPod(c.forged), NewPod(real)}} {
+			for _, pods := range [][]Pod{{NewPod(genuine), NewPod(c.forged)}, {NewPod(c.forged), NewPod(genuine)}} {
 				r := evaluate(t, signed("ci v1 a", "qa v1 a"), pods...)
 				if len(r.Findings) != c.workloads {
 					t.Fatalf("findings %+v, want %d", r.Findings, c.workloads)
