@@ -118,7 +118,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	})
 	t.Run("as the page on it says", func(t *testing.T) {
 		for command, want := range map[string]string{
-			"get events -A --field-selector reason=BreakGlass":               "let-in",
+			"get events -A --field-selector reason=BreakGlass":                            "let-in",
 			"get namespaces -l countersign.dev/break-glass,countersign.dev/break-glass!=": emergency,
 			"auth can-i patch namespaces/shop -A --as=system:serviceaccount:a:b":          "no",
 		} {
