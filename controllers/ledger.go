@@ -100,7 +100,7 @@ func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, w
 	var all []news
 	for i := range result.Findings {
 		f := &result.Findings[i]
-		n := news{finding: f}
+		n, starting := news{finding: f}, reported(f)
 		for j := range f.Images {
 			image := &f.Images[j]
 			key := keyOf(f, image.Image)
@@ -115,7 +115,7 @@ func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, w
 			if e.told {
 				next.broken[keyOf(f, "")] = true
 			}
-			if !e.told && image.Verdict != policy.CouldNotCheck && !starting(f, image) {
+			if !e.told && image.Verdict != policy.CouldNotCheck && !starting[image.Image] {
 				n.images = append(n.images, *image)
 				if len(n.images) == 1 || e.since.Before(&n.since) {
 					n.since = e.since
@@ -162,15 +162,16 @@ func (l *ledger) begin(key violation, now time.Time) entry {
 	return entry{since: metav1.NewTime(now.Truncate(time.Second)), told: full && compareViolations(key, last) >= 0}
 }
 
-// starting reports whether an image is a tag of which the workload has a digest in breach too: nothing is told until the kubelet
-// reports whether it is the same.
-func starting(f *compliance.Finding, image *compliance.ImageFinding) bool {
-	if strings.Contains(image.Image, "@") {
-		return false
+// reported are the tags of which the workload has a digest in breach. Nothing is told of such a tag until the kubelet reports whether
+// it is the same.
+func reported(f *compliance.Finding) map[string]bool {
+	tags := map[string]bool{}
+	for i := range f.Images {
+		if image := &f.Images[i]; image.Tag != "" && image.Verdict != policy.CouldNotCheck {
+			tags[tagged(image)] = true
+		}
 	}
-	return slices.ContainsFunc(f.Images, func(other compliance.ImageFinding) bool {
-		return other.Tag != "" && other.Verdict != policy.CouldNotCheck && tagged(&other) == image.Image
-	})
+	return tags
 }
 
 // tagged is the image by the Pod's tag, as it was named before the kubelet reported a digest.
