@@ -1,6 +1,6 @@
 # Every target needs Go 1.26, git and a C compiler, and nothing else. Tools are pinned in hack/tools/go.mod, the real
-# servers that the tests and the demo run against in hack/kube/go.mod and hack/notary/go.mod, the query engine that the alerts are
-# tested with in hack/prometheus/go.mod.
+# servers that the tests and the demo run against in hack/kube/go.mod and hack/notary/go.mod, the CRDs of policy reports that they install in
+# hack/reports/go.mod, the query engine that the alerts are tested with in hack/prometheus/go.mod.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -68,4 +68,5 @@ verify: generate ## Regenerate and want a clean tree; check go.mod, formatting, 
 		echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(say) "go vet"
 	@go vet ./...
+	@go -C hack/prometheus vet ./...
 	@$(MAKE) --no-print-directory lint
