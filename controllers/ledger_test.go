@@ -149,6 +149,19 @@ func TestLedgerAfterAnotherLeader(t *testing.T) {
 	tell(1_800_000_901, "pod-00 cured", "pod-29 cured")
 }
 
+// What ended while nobody led is told by the next leader.
+func TestLedgerEndsAfterAnotherLeader(t *testing.T) {
+	l := ledgerOf([]v1alpha1.ImagePolicy{{ObjectMeta: metav1.ObjectMeta{Name: "production"}, Status: v1alpha1.ImagePolicyStatus{
+		Violations: []v1alpha1.Violation{{Namespace: "shop", Kind: "Pod", Name: "a", Image: "x", Since: metav1.Unix(7, 0)}},
+	}}})
+	for i, want := range [][]string{{"a cured"}, nil} {
+		n, _ := l.enter(&compliance.Result{Findings: []compliance.Finding{podFound("a")}}, time.Unix(9, 0))
+		if diff := cmp.Diff(want, told(n)); diff != "" {
+			t.Errorf("evaluation %d: news (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
 func TestCompliant(t *testing.T) {
 	many := compliance.Summary{Covered: 900, Violating: 800}
 	for i := range 800 {

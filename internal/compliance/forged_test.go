@@ -82,15 +82,15 @@ func TestLongNamesThatAreLegalStay(t *testing.T) {
 // What no policy covers is not kept, however many images Pods of one forged owner have; what is covered is kept once.
 func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 	var pods []Pod
-	for i := range 40 {
+	for i := range 10 {
 		p := forged(fmt.Sprint(i), "x/v1", "X", "one", "")
-		for j := range 4000 {
+		for j := range 400 {
 			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: fmt.Sprint(j), Image: fmt.Sprintf("other.example.com/a/%d-%d", i, j)})
 		}
 		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "c", Image: app + ":v1"}, corev1.Container{Name: "d", Image: app + ":v1"})
 		pods = append(pods, NewPod(p))
-		if n := len(pods[i].Images); n != 4001 {
-			t.Fatalf("%d images of a Pod, want 4001", n)
+		if n := len(pods[i].Images); n != 401 {
+			t.Fatalf("%d images of a Pod, want 401", n)
 		}
 	}
 	e := evaluation{
