@@ -63,6 +63,7 @@ verify: generate ## Regenerate and want a clean tree; check go.mod, formatting, 
 		git --no-pager diff -- $(GENERATED); exit 1; fi
 	$(say) "go.mod and go.sum are tidy"
 	@go mod tidy -diff
+	@go -C hack/prometheus mod tidy -diff
 	$(say) "gofmt"
 	@unformatted="$$(git ls-files '*.go' | xargs gofmt -l)"; if [ -n "$$unformatted" ]; then \
 		echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
