@@ -69,9 +69,10 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 	return nil
 }
 
-// settle has a write that conflicted done again soon, from what the cache holds by then. That is no failure to speak of.
+// settle has a write that conflicted, or that made what the cache has not heard of yet, done again soon, from what the cache holds
+// by then. That is no failure to speak of.
 func settle(result ctrl.Result, err error) (ctrl.Result, error) {
-	if apierrors.IsConflict(err) {
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
 		return ctrl.Result{RequeueAfter: conflictRetry}, nil
 	}
 	return result, err

@@ -97,10 +97,10 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 		return ctrl.Result{}, err
 	}
 	if err := r.applyMutating(ctx, owner); err != nil {
-		return ctrl.Result{}, fmt.Errorf("applying the mutating webhook configuration: %w", err)
+		return settle(ctrl.Result{}, fmt.Errorf("applying the mutating webhook configuration: %w", err))
 	}
 	if err := r.applyValidating(ctx, owner); err != nil {
-		return ctrl.Result{}, fmt.Errorf("applying the validating webhook configuration: %w", err)
+		return settle(ctrl.Result{}, fmt.Errorf("applying the validating webhook configuration: %w", err))
 	}
 	return ctrl.Result{}, nil
 }
