@@ -184,5 +184,3 @@ func (r *ComplianceReconciler) states(snapshot *store.Snapshot, result *complian
 	}
 	return states
 }
-
-func count(n int) int32 { return int32(min(n, 1<<31-1)) } //nolint:gosec // bounded

@@ -99,7 +99,7 @@ func reduce(o any) (*running, error) {
 		return o, nil
 	case *corev1.Pod:
 		if o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
-			return nil, nil //nolint:nilnil // documented
+			return nil, nil
 		}
 		return &running{types.NamespacedName{Namespace: o.Namespace, Name: o.Name}, compliance.NewPod(o)}, nil
 	}

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -112,3 +113,6 @@ func cut(s string) string { return strings.ToValidUTF8(text.Cut(s, messageBytes)
 func version(object client.Object) string {
 	return fmt.Sprintf("%s/%d", object.GetUID(), object.GetGeneration())
 }
+
+// count is a number as a status has it.
+func count(n int) int32 { return int32(min(n, math.MaxInt32)) } //nolint:gosec // bounded

@@ -132,7 +132,7 @@ func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alp
 		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, v1alpha1.ReasonPinned, "signatures are checked against the pinned root", true))
 	}
 	meta.SetStatusCondition(&s.Conditions, fresh(tr, root, held))
-	s.Repositories = &v1alpha1.RepositoryStatus{Tracked: int32(held.Tracked), Failing: int32(held.Failing)} //nolint:gosec // far below the bound
+	s.Repositories = &v1alpha1.RepositoryStatus{Tracked: count(held.Tracked), Failing: count(held.Failing)}
 	for _, f := range held.Faults[:min(len(held.Faults), mostErrors)] {
 		s.Repositories.Errors = append(s.Repositories.Errors,
 			v1alpha1.RepositoryError{Repository: cut(f.Repository), Reason: f.Fault.Reason, Message: cut(f.Fault.Error())})
