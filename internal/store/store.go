@@ -14,7 +14,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -28,6 +29,9 @@ type Store struct {
 	Observer Observer
 	// Changed, where set before the first use, is called after each new snapshot, without a lock held. It must not block.
 	Changed func()
+	// Moved, where set before the first use, is called for each repository of which other evidence is held than before, or under
+	// another root, without a lock held. It must not block.
+	Moved func(Key)
 
 	current atomic.Pointer[Snapshot]
 	writing sync.Mutex // held by whoever computes the next snapshot; readers never wait
@@ -85,55 +89,6 @@ func (s *Store) DropPolicy(name string) {
 	})
 }
 
-// PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained is verified again
-// by the new one; what fails is a fault from then on.
-func (s *Store) PutRoot(name string, r Root) {
-	rechecked := map[*held]*held{}
-	// The work is done before the lock is taken; what was published meanwhile is left for it, and is little.
-	if r.Root != nil {
-		for k, h := range s.Load().evidence {
-			if k.Root == name && h.evidence != nil {
-				rechecked[h] = s.recheck(k, &r, h)
-			}
-		}
-	}
-	s.update(func(old *Snapshot) *Snapshot {
-		evidence := maps.Clone(old.evidence)
-		for k, h := range old.evidence {
-			if k.Root != name || r.Root == nil {
-				continue
-			}
-			if h.evidence == nil { // a fault of the earlier root says nothing of this one
-				delete(evidence, k)
-				continue
-			}
-			if rechecked[h] == nil {
-				rechecked[h] = s.recheck(k, &r, h)
-			}
-			evidence[k] = rechecked[h]
-		}
-		next := *old
-		next.evidence = evidence
-		next.roots = maps.Clone(old.roots)
-		if next.roots == nil {
-			next.roots = map[string]*Root{}
-		}
-		next.roots[name] = &r
-		return &next
-	})
-}
-
-func (s *Store) recheck(k Key, r *Root, h *held) *held {
-	began := time.Now()
-	evidence, err := r.Root.Recheck(k.Repository, h.evidence)
-	next := &held{evidence: evidence}
-	if err != nil {
-		next = &held{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
-	}
-	s.observe(k.Root, r.Format, StageRecheck, began, next, next.fault)
-	return next
-}
-
 // DropRoot removes a trust root and everything that was verified under it.
 func (s *Store) DropRoot(name string) {
 	s.update(func(old *Snapshot) *Snapshot {
@@ -149,13 +104,18 @@ func (s *Store) DropRoot(name string) {
 	})
 }
 
-// putEvidence publishes the outcome of a fetch by root, unless another root has taken its place meanwhile: then
-// nothing is changed and the answer is false.
-func (s *Store) putEvidence(k Key, root trust.Root, h *held) (published bool) {
+// putEvidence publishes what root made of what was held, unless another root or other evidence has taken its place
+// meanwhile: then nothing is changed and the answer is false.
+func (s *Store) putEvidence(k Key, root trust.Root, from, h *held) (published bool) {
+	changed := false
 	s.update(func(old *Snapshot) *Snapshot {
 		r := old.roots[k.Root]
-		if published = r != nil && r.Root == root; !published || old.evidence[k] == h {
+		if published = r != nil && r.Root == root && old.evidence[k] == from; !published || from == h {
 			return nil
+		}
+		changed = true
+		if from != nil && from.used.Load() {
+			h.used.Store(true)
 		}
 		next := *old
 		next.evidence = maps.Clone(old.evidence)
@@ -165,10 +125,26 @@ func (s *Store) putEvidence(k Key, root trust.Root, h *held) (published bool) {
 		next.evidence[k] = h
 		return &next
 	})
+	if changed {
+		s.moved(k)
+	}
 	return published
 }
 
-// dropEvidence forgets repositories.
+// release forgets a repository.
+func (s *Store) release(k Key) {
+	s.update(func(old *Snapshot) *Snapshot {
+		if old.evidence[k] == nil {
+			return nil
+		}
+		next := *old
+		next.evidence = maps.Clone(old.evidence)
+		delete(next.evidence, k)
+		return &next
+	})
+}
+
+// dropEvidence forgets repositories that carry no signatures.
 func (s *Store) dropEvidence(keys []Key) {
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
@@ -196,6 +172,10 @@ type Root struct {
 	Fault *trust.Fault
 	// Version tells one publication from another, so that a controller need not publish what is in force already.
 	Version string
+	// UID is that of the TrustRoot.
+	UID types.UID
+	// Epoch is that of the versions seen. Under another one they all start anew, as at first sight.
+	Epoch string
 	// Format is what the trust root verifies, as its status names it: "Notary".
 	Format string
 	// Fingerprints are what the root of trust is pinned to, for the status.
@@ -221,6 +201,18 @@ func (r *Root) signedRepository(repository string) string {
 type held struct {
 	evidence trust.Evidence
 	fault    *trust.Fault
+	// anew says that the versions seen count no more: the next fetch is one at first sight.
+	anew bool
+	// used says that it was asked for since the tracker last looked.
+	used atomic.Bool
+}
+
+// seen is what a root is to go on from.
+func (h *held) seen() trust.Evidence {
+	if h == nil || h.anew {
+		return nil
+	}
+	return h.evidence // with a fault too: what was seen before must not be undercut
 }
 
 // Snapshot is everything an admission decision needs. It is immutable and implements policy.Roots.
@@ -295,10 +287,13 @@ func (s *Snapshot) Evidence(root string, image imageref.Ref) (trust.Evidence, er
 		return nil, err
 	}
 	h := s.evidence[s.key(root, image)]
-	switch {
-	case h == nil:
+	if h == nil {
 		return nil, policy.ErrNotLoaded
-	case h.fault != nil:
+	}
+	if !h.used.Load() { // a write for each would have the processors wait for one another
+		h.used.Store(true)
+	}
+	if h.fault != nil {
 		return nil, h.fault
 	}
 	return h.evidence, nil

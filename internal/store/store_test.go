@@ -30,6 +30,7 @@ type scripted struct {
 	fetch   func(ctx context.Context, held trust.Evidence) (trust.Evidence, error)
 	fetchOf func(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error) // in place of fetch
 	recheck func(held trust.Evidence) (trust.Evidence, error)
+	unpack  func(packed []byte, held trust.Evidence) (trust.Evidence, error)
 	probe   error
 }
 
@@ -48,6 +49,12 @@ func (s *scripted) Recheck(_ string, held trust.Evidence) (trust.Evidence, error
 		return held, nil
 	}
 	return s.recheck(held)
+}
+
+func (*scripted) Pack(trust.Evidence) ([]byte, error) { return nil, nil }
+
+func (s *scripted) Unpack(_ string, packed []byte, held trust.Evidence) (trust.Evidence, error) {
+	return s.unpack(packed, held)
 }
 
 func returning(e trust.Evidence, err error) func(context.Context, trust.Evidence) (trust.Evidence, error) {

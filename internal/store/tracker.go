@@ -51,6 +51,7 @@ type tracked struct {
 	due       time.Time // of the next refresh
 	retry     time.Time // before which no fetch on demand is made after a fault
 	asked     time.Time
+	used      time.Time // when it was last asked for, by admission or for what runs; zero: not since the start
 	succeeded time.Time
 	failures  int
 	fault     *trust.Fault // of the last fetch
@@ -76,12 +77,18 @@ func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tr
 }
 
 // Reset says that a trust root was published anew: how often its repositories are refreshed from now on, and that what
-// failed under the earlier root is to be tried at once.
+// is held of them, and what failed under the earlier root, is to be fetched at once.
 func (t *Tracker) Reset(root string, interval time.Duration) {
 	now := t.clock.Now()
+	held := t.store.Load().evidence
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.pace(root).interval = interval
+	for k := range held {
+		if k.Root == root {
+			t.entry(k, now)
+		}
+	}
 	for k, e := range t.tracked {
 		if k.Root == root {
 			e.due, e.retry, e.failures = now, now, 0
@@ -163,7 +170,7 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(k, now)
-	e.asked = now
+	e.asked, e.used = now, now
 	switch {
 	case e.flight != nil:
 		return e.flight, nil
@@ -227,7 +234,7 @@ func (t *Tracker) fetch(ctx context.Context, k Key) error {
 		}
 		next, err := fetchOne(ctx, root, k.Repository, old)
 		t.store.observe(k.Root, snapshot.roots[k.Root].Format, stage, began, next, err)
-		if t.store.putEvidence(k, root, next) {
+		if t.store.putEvidence(k, root, old, next) {
 			t.record(k, old, next, err)
 			if err != nil {
 				return err
@@ -286,21 +293,17 @@ func fetchOne(ctx context.Context, root trust.Root, repository string, old *held
 		if fault != nil && (next == nil || next.evidence == nil || next.fault != nil) {
 			next = &held{fault: fault}
 			if old != nil {
-				next.evidence = old.evidence // for a later root that accepts it again
+				next.evidence, next.anew = old.evidence, old.anew // for a later root that accepts it again
 			}
 		}
 	}()
-	var have trust.Evidence
-	if old != nil {
-		have = old.evidence // with a fault too: what was seen before must not be undercut
-	}
-	evidence, err := root.Fetch(ctx, repository, have)
+	evidence, err := root.Fetch(ctx, repository, old.seen())
 	switch {
 	case err != nil:
 		return next, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
 	case evidence == nil:
 		return next, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification gave no evidence", repository)
-	case old != nil && old.fault == nil && evidence == old.evidence:
+	case old != nil && old.fault == nil && !old.anew && evidence == old.evidence:
 		return old, nil
 	}
 	return &held{evidence: evidence}, nil

@@ -70,6 +70,15 @@ type Root interface {
 	// Recheck verifies again, without a network, evidence that another Root of the same TrustRoot obtained: after an
 	// edit of the spec. The error is a *Fault, and held must then no longer be used.
 	Recheck(repository string, held Evidence) (Evidence, error)
+	// Pack writes evidence down, so that Unpack can take it in after a restart or on another replica. It is nil where
+	// there is nothing to keep: an absence of signatures is not written down. The error is a *Fault.
+	Pack(held Evidence) ([]byte, error)
+	// Unpack takes in what Pack wrote. It verifies it again, without a network, and believes nothing of it but what is
+	// signed, and which versions were seen. held is what is held already, or nil: the newer of the two is returned, held
+	// itself where packed adds nothing, and neither is undercut from then on. The error is a *Fault. An Evidence that comes with
+	// it proves nothing, and must take the place of held: it remembers the versions seen, for Fetch. Without one,
+	// packed is of no use and held stays.
+	Unpack(repository string, packed []byte, held Evidence) (Evidence, error)
 }
 
 // Fault is the error of everything that could not be checked. Reason is one of the fault reasons of the Fresh

@@ -1,0 +1,179 @@
+package store
+
+import (
+	"maps"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained is verified again
+// by the new one; what fails is a fault from then on.
+func (s *Store) PutRoot(name string, r Root) { s.PutRootWith(name, r, nil) }
+
+// PutRootWith is PutRoot with what was written down, by repository: it is taken in before the root can be used, so that nothing
+// older is ever accepted under it. The result is what could not be taken in, by repository.
+func (s *Store) PutRootWith(name string, r Root, saved map[string][]byte) map[string]*trust.Fault {
+	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[string]*trust.Fault{}}
+	// The work is done before the lock is taken; what was published meanwhile is left for it, and is little.
+	p.carry(s.Load())
+	var keys []Key
+	s.update(func(old *Snapshot) *Snapshot {
+		next := *old
+		next.roots = maps.Clone(old.roots)
+		if next.roots == nil {
+			next.roots = map[string]*Root{}
+		}
+		next.roots[name] = &r
+		next.evidence, keys = p.evidence(old)
+		return &next
+	})
+	for _, k := range keys {
+		s.moved(k)
+	}
+	return p.faults
+}
+
+func (s *Store) moved(k Key) {
+	if s.Moved != nil {
+		s.Moved(k)
+	}
+}
+
+// publication is a trust root on its way into the next snapshot.
+type publication struct {
+	store *Store
+	name  string
+	root  *Root
+	saved map[string][]byte
+
+	mu      sync.Mutex
+	carried map[Key]carried
+	faults  map[string]*trust.Fault
+}
+
+// carried is what the new root makes of what was held; nil: of nothing.
+type carried struct{ from, to *held }
+
+// carry verifies all that is known of the root's repositories, as many at once as there are processors.
+func (p *publication) carry(old *Snapshot) {
+	p.carried = map[Key]carried{}
+	if p.root.Root == nil {
+		return
+	}
+	todo := map[Key]*held{}
+	for k, h := range old.evidence {
+		if k.Root == p.name {
+			todo[k] = h
+		}
+	}
+	for repository := range p.saved {
+		k := Key{Root: p.name, Repository: repository}
+		todo[k] = old.evidence[k]
+	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for k, h := range todo {
+		g.Go(func() error {
+			to := p.one(k, old.roots[p.name], h)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.carried[k] = carried{h, to}
+			return nil
+		})
+	}
+	_ = g.Wait() // faults are in the evidence
+}
+
+// one returns what the new root holds of a repository; nil: nothing.
+func (p *publication) one(k Key, earlier *Root, h *held) *held {
+	var next *held
+	if h != nil && h.evidence != nil { // a fault of the earlier root says nothing of this one
+		next = p.store.recheck(k, p.root, h)
+		next.anew = h.anew || earlier != nil && earlier.Epoch != p.root.Epoch
+		next.used.Store(h.used.Load())
+	}
+	packed := p.saved[k.Repository]
+	if packed == nil {
+		return next
+	}
+	taken, fault := p.store.unpack(k, p.root, next, packed)
+	if fault != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.faults[k.Repository] = fault
+	}
+	return taken
+}
+
+// evidence returns that of the next snapshot, and which repositories of the root are in it; the store's lock is held.
+func (p *publication) evidence(old *Snapshot) (map[Key]*held, []Key) {
+	next := maps.Clone(old.evidence)
+	if next == nil {
+		next = map[Key]*held{}
+	}
+	if p.root.Root == nil {
+		for k, h := range old.evidence {
+			if earlier := old.roots[p.name]; k.Root == p.name && earlier != nil && earlier.Epoch != p.root.Epoch {
+				next[k] = &held{evidence: h.evidence, fault: h.fault, anew: true}
+			}
+		}
+		return next, nil
+	}
+	for k, h := range old.evidence {
+		if c, ok := p.carried[k]; k.Root == p.name && (!ok || c.from != h) {
+			p.carried[k] = carried{h, p.one(k, old.roots[p.name], h)}
+		}
+	}
+	var keys []Key
+	for k, c := range p.carried {
+		if c.to == nil {
+			delete(next, k)
+			continue
+		}
+		next[k] = c.to
+		keys = append(keys, k)
+	}
+	return next, keys
+}
+
+func (s *Store) recheck(k Key, r *Root, h *held) *held {
+	began := time.Now()
+	evidence, err := r.Root.Recheck(k.Repository, h.evidence)
+	next := &held{evidence: evidence}
+	if err != nil {
+		next = &held{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
+	}
+	s.observe(k.Root, r.Format, StageRecheck, began, next, next.fault)
+	return next
+}
+
+// unpack returns what is held once what was written down is taken in: h itself where that adds nothing or is of no use.
+func (s *Store) unpack(k Key, r *Root, h *held, packed []byte) (next *held, fault *trust.Fault) {
+	began := time.Now()
+	next = h
+	defer func() {
+		if cause := recover(); cause != nil {
+			next, fault = h, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: reading what was written down broke off: %v", k.Repository, cause)
+		}
+		s.observe(k.Root, r.Format, StageRestore, began, next, fault)
+	}()
+	evidence, err := r.Root.Unpack(k.Repository, packed, h.seen())
+	if err != nil {
+		fault = trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
+	}
+	switch {
+	case evidence == nil, fault == nil && h != nil && h.fault == nil && !h.anew && h.evidence == evidence:
+		return h, fault
+	case h != nil && h.used.Load():
+		next = &held{evidence: evidence, fault: fault}
+		next.used.Store(true)
+		return next, fault
+	}
+	return &held{evidence: evidence, fault: fault}, fault
+}

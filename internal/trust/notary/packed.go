@@ -1,0 +1,210 @@
+package notary
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const (
+	// packedFormat tells what Pack writes from anything else, and its versions from each other.
+	packedFormat = "countersign notary 1"
+	// maxPackedHeader bounds the header: names, sizes, and the versions seen.
+	maxPackedHeader = 4 << 20
+	// maxPackedRoots bounds the chain of roots, which grows with each rotation that was followed.
+	maxPackedRoots = 1024
+	// maxUnpackedSize bounds all files of a repository together.
+	maxUnpackedSize = maxTotalSize + maxFileSize + maxTimestampSize + 16*maxRootSize
+)
+
+// packedHeader is the first line of what Pack writes; the files follow it, compressed, in the order of their sizes.
+type packedHeader struct {
+	Format     string                 `json:"format"`
+	Repository string                 `json:"repository"`
+	Names      []string               `json:"names"`
+	Sizes      []int                  `json:"sizes"`
+	Seen       map[string]packedFloor `json:"seen"`
+}
+
+// packedFloor is a floor, written down. It is not signed: whoever may write it can hold a repository up, and no more than that.
+type packedFloor struct {
+	Version int64    `json:"version"`
+	Digest  string   `json:"digest"`
+	Keys    []string `json:"keys"`
+	Listed  bool     `json:"listed,omitempty"`
+}
+
+// Pack implements trust.Root: the files as they were signed, and the versions seen.
+func (r *Root) Pack(held trust.Evidence) ([]byte, error) {
+	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
+		return nil, nil
+	}
+	ev, ok := held.(*evidence)
+	if !ok || ev == nil || ev.raw == nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "what is held is not of this format, so it is not written down")
+	}
+	h := packedHeader{Format: packedFormat, Repository: ev.repository, Names: ev.raw.names, Sizes: ev.raw.sizes, Seen: map[string]packedFloor{}}
+	for name, f := range ev.floors {
+		h.Seen[name] = packedFloor{Version: f.version, Digest: hex.EncodeToString(f.digest[:]), Keys: f.keys, Listed: f.listed}
+	}
+	line, err := json.Marshal(h)
+	if err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: writing down what was verified: %w", ev.repository, err)
+	}
+	return slices.Concat(line, []byte("\n"), ev.raw.data), nil
+}
+
+// Unpack implements trust.Root.
+func (r *Root) Unpack(repository string, data []byte, held trust.Evidence) (trust.Evidence, error) {
+	if err := checkRepository(repository); err != nil {
+		return nil, err
+	}
+	saved, err := readPacked(repository, data)
+	if err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: what was written down is unusable: %w", repository, err)
+	}
+	base, err := r.own(repository, held)
+	if err != nil {
+		return nil, err
+	}
+	floors, raised := raise(base.floors, saved.floors)
+	if base.raw != nil && !raised {
+		return base, nil
+	}
+	saved.floors = floors
+	checked, err := r.recheck(saved)
+	if err == nil {
+		return checked, nil
+	}
+	if trust.AsFault(err, v1alpha1.ReasonMetadataInvalid).Reason == v1alpha1.ReasonRootNotPinned {
+		return nil, err // another root of trust: nothing of it counts
+	}
+	if base.raw != nil {
+		kept := &evidence{repository: repository, raw: base.raw, floors: floors}
+		if kept, errKept := r.recheck(kept); errKept == nil {
+			return kept, nil
+		}
+	}
+	return saved, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
+}
+
+// readPacked reads what Pack wrote, within bounds. The result is verified by no Root: it makes no statements.
+func readPacked(repository string, data []byte) (*evidence, error) {
+	end := bytes.IndexByte(data[:min(len(data), maxPackedHeader)], '\n')
+	if end < 0 {
+		return nil, fmt.Errorf("no header of at most %d bytes", maxPackedHeader)
+	}
+	var h packedHeader
+	if err := json.Unmarshal(data[:end], &h); err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	switch {
+	case h.Format != packedFormat:
+		return nil, fmt.Errorf("format %.80q is not %q; it was written by another version, or by something else", h.Format, packedFormat)
+	case h.Repository != repository:
+		return nil, fmt.Errorf("it is of %.80q", h.Repository)
+	}
+	if err := checkSizes(h.Names, h.Sizes); err != nil {
+		return nil, err
+	}
+	floors, err := readFloors(h.Seen)
+	if err != nil {
+		return nil, err
+	}
+	return &evidence{
+		repository: repository, floors: floors, known: true,
+		raw: &packed{names: h.Names, sizes: h.Sizes, data: bytes.Clone(data[end+1:])},
+	}, nil
+}
+
+func checkSizes(names []string, sizes []int) error {
+	roots := len(sizes) - len(names)
+	if roots < 1 || roots > maxPackedRoots || len(names) > maxRoles+3 {
+		return fmt.Errorf("%d files with %d names", len(sizes), len(names))
+	}
+	total := 0
+	for _, size := range sizes {
+		if size < 0 || size > maxFileSize {
+			return fmt.Errorf("a file of %d bytes", size)
+		}
+		total += size
+	}
+	if total > maxUnpackedSize {
+		return fmt.Errorf("files of %d bytes together, more than the %d that are read", total, maxUnpackedSize)
+	}
+	return nil
+}
+
+func readFloors(seen map[string]packedFloor) (map[string]floor, error) {
+	if len(seen) > maxFloors {
+		return nil, fmt.Errorf("versions of %d roles, more than the %d that are remembered", len(seen), maxFloors)
+	}
+	floors := make(map[string]floor, len(seen))
+	for name, s := range seen {
+		f := floor{version: s.Version, keys: s.Keys, listed: s.Listed}
+		digest, err := hex.DecodeString(s.Digest)
+		if err != nil || len(digest) != len(f.digest) {
+			return nil, fmt.Errorf("version seen of %.80q: the digest is not one", name)
+		}
+		copy(f.digest[:], digest)
+		floors[name] = f
+	}
+	return floors, nil
+}
+
+// raise joins the versions seen here with those seen elsewhere, and reports whether that adds to ours. The higher version
+// of each role counts; where the keys of a role were all replaced between the two, the one of the later keys.
+func raise(ours, theirs map[string]floor) (joined map[string]floor, raised bool) {
+	joined = maps.Clone(ours)
+	if joined == nil {
+		joined = map[string]floor{}
+	}
+	later := laterOf(ours, theirs)
+	taken := map[string]bool{}
+	for name, f := range theirs {
+		have, ok := ours[name]
+		switch {
+		case !ok:
+			taken[name] = len(joined) < maxFloors
+		case name == rootRole || overlap(have.keys, f.keys):
+			taken[name] = f.version > have.version
+		default:
+			taken[name] = later
+		}
+		if taken[name] {
+			joined[name] = f
+		}
+	}
+	// That a delegation is listed was said under the file of its parent that was seen with it, and counts under that alone.
+	for name, f := range joined {
+		from := ours
+		if taken[name] {
+			from = theirs
+		}
+		if parent := path.Dir(name); f.listed && strings.HasPrefix(name, targetsRole+"/") && joined[parent].digest != from[parent].digest {
+			f.listed = false
+			joined[name] = f
+		}
+	}
+	return joined, !maps.EqualFunc(ours, joined, equalFloors)
+}
+
+// laterOf reports whether the second of two sets of versions was seen under a later root, or else under a later targets file.
+func laterOf(ours, theirs map[string]floor) bool {
+	if a, b := ours[rootRole].version, theirs[rootRole].version; a != b {
+		return b > a
+	}
+	return theirs[targetsRole].version > ours[targetsRole].version
+}
+
+func equalFloors(a, b floor) bool {
+	return a.version == b.version && a.digest == b.digest && a.listed == b.listed && slices.Equal(a.keys, b.keys)
+}
