@@ -1,0 +1,167 @@
+// Package persist says how what was verified of a repository is written down in ConfigMaps, so that a restart, a new leader and
+// every replica know what was seen before.
+//
+// It promises that a record is read as a whole or not at all: the first ConfigMap of a record, its head, names the digest of all of
+// it, and takes the place of the one before in a single write, once the further parts are there. It is pure: it touches no API
+// server, and it does not judge what a record holds; the trust root that takes it in verifies that again.
+package persist
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+)
+
+const (
+	// LabelKind is on every ConfigMap of a record: KindHead on the first, KindPart on what does not fit into it.
+	LabelKind = "countersign.dev/metadata"
+	KindHead  = "head"
+	KindPart  = "part"
+	// LabelTrustRoot is the UID of the TrustRoot, to find its records by.
+	LabelTrustRoot = "countersign.dev/trust-root-uid"
+
+	annotationRoot       = "countersign.dev/trust-root"
+	annotationRepository = "countersign.dev/repository"
+	annotationEpoch      = "countersign.dev/versions-since"
+	annotationUsed       = "countersign.dev/last-used"
+	annotationDigest     = "countersign.dev/digest"
+	annotationParts      = "countersign.dev/parts"
+
+	labelManagedBy = "app.kubernetes.io/managed-by"
+	dataKey        = "metadata.gz"
+)
+
+const (
+	// maxPart bounds the data of one ConfigMap; the API server takes 1 MiB of it, and etcd 1.5 MiB of all.
+	maxPart = 900 << 10
+	// maxParts bounds a record, and so what one repository can take up in the API server.
+	maxParts = 32
+)
+
+// Head is what a record says of itself: all but its data.
+type Head struct {
+	// Root and UID are of the TrustRoot, and Repository is the repository as it is signed.
+	Root       string
+	UID        types.UID
+	Repository string
+	// Epoch is that of the versions seen. A record of another one counts for nothing.
+	Epoch string
+	// Used is the day on which the repository was last asked for.
+	Used time.Time
+	// Digest is that of the data, in hexadecimal.
+	Digest string
+
+	parts int
+}
+
+// Name returns the name of the head of a record. It is of the UID, so that a TrustRoot that is made anew has nothing of the one
+// before.
+func Name(uid types.UID, repository string) string {
+	sum := sha256.Sum256([]byte(string(uid) + " " + repository))
+	return "countersign-metadata-" + hex.EncodeToString(sum[:16])
+}
+
+// Digest returns the digest of the data of a record.
+func Digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// Encode returns the ConfigMaps of a record: its head, and the parts that must be there before it. The digest of h is of no
+// matter.
+func Encode(namespace string, h Head, data []byte) (head *corev1.ConfigMap, parts []*corev1.ConfigMap, err error) {
+	if len(data) == 0 || len(data) > maxPart*maxParts {
+		return nil, nil, fmt.Errorf("%s: %d bytes of metadata are not from 1 to the %d that are written down", h.Repository, len(data), maxPart*maxParts)
+	}
+	h.Digest = Digest(data)
+	var chunks [][]byte
+	for len(data) > maxPart {
+		chunks, data = append(chunks, data[:maxPart]), data[maxPart:]
+	}
+	chunks = append(chunks, data)
+	h.parts = len(chunks)
+	for i, name := range h.PartNames() {
+		parts = append(parts, h.configMap(namespace, name, KindPart, chunks[i+1]))
+	}
+	return h.configMap(namespace, Name(h.UID, h.Repository), KindHead, chunks[0]), parts, nil
+}
+
+// PartNames returns the names of the further parts of a record. They are of its digest, so that no record has those of another.
+func (h Head) PartNames() []string {
+	var names []string
+	for i := 1; i < h.parts; i++ {
+		names = append(names, fmt.Sprintf("%s-%.12s-%d", Name(h.UID, h.Repository), h.Digest, i))
+	}
+	return names
+}
+
+func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace,
+			Name:      name,
+			Labels:    map[string]string{labelManagedBy: "countersign", LabelKind: kind, LabelTrustRoot: string(h.UID)},
+			Annotations: map[string]string{
+				annotationRoot: h.Root, annotationRepository: h.Repository, annotationEpoch: h.Epoch,
+				annotationUsed: h.Used.UTC().Format(time.DateOnly), annotationDigest: h.Digest, annotationParts: strconv.Itoa(h.parts),
+			},
+			// With the TrustRoot the record goes too, whether the operator runs or not.
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: v1alpha1.GroupVersion.String(), Kind: "TrustRoot", Name: h.Root, UID: h.UID}},
+		},
+		BinaryData: map[string][]byte{dataKey: chunk},
+	}
+}
+
+// ReadHead reads what a record says of itself. It needs no data.
+func ReadHead(m metav1.Object) (Head, error) {
+	if m.GetLabels()[LabelKind] != KindHead {
+		return Head{}, errors.New("it is not the head of a record")
+	}
+	a := m.GetAnnotations()
+	h := Head{
+		Root: a[annotationRoot], UID: types.UID(m.GetLabels()[LabelTrustRoot]), Repository: a[annotationRepository],
+		Epoch: a[annotationEpoch], Digest: a[annotationDigest],
+	}
+	if h.Root == "" || h.Repository == "" || m.GetName() != Name(h.UID, h.Repository) {
+		return Head{}, fmt.Errorf("it says that it is of repository %.80q under TrustRoot %.80q, and has not the name for that", h.Repository, h.Root)
+	}
+	var err error
+	if h.parts, err = strconv.Atoi(a[annotationParts]); err != nil || h.parts < 1 || h.parts > maxParts {
+		return Head{}, fmt.Errorf("%s: %.80q is no number of parts", annotationParts, a[annotationParts])
+	}
+	if h.Used, err = time.Parse(time.DateOnly, a[annotationUsed]); err != nil {
+		h.Used = m.GetCreationTimestamp().Time // a stamp is bookkeeping; the data counts without it
+	}
+	return h, nil
+}
+
+// Join returns the data of a record from its head and parts, in their order. What is not whole is an error.
+func (h Head) Join(head *corev1.ConfigMap, parts []*corev1.ConfigMap) ([]byte, error) {
+	if len(parts) != h.parts-1 {
+		return nil, fmt.Errorf("%s: %d of %d parts are there", h.Repository, len(parts)+1, h.parts)
+	}
+	data := head.BinaryData[dataKey]
+	for _, p := range parts {
+		data = append(data[:len(data):len(data)], p.BinaryData[dataKey]...)
+	}
+	if Digest(data) != h.Digest {
+		return nil, fmt.Errorf("%s: the data is damaged: it has not the digest that its head names", h.Repository)
+	}
+	return data, nil
+}
+
+// Trim drops the data of a ConfigMap that belongs to a record, for a cache that is only to tell when one has changed.
+func Trim(m *corev1.ConfigMap) {
+	if m.Labels[LabelKind] != "" {
+		m.BinaryData = nil
+	}
+}
