@@ -34,6 +34,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/persist"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/webhooks"
 )
@@ -133,12 +134,13 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 		LeaderElectionReleaseOnCancel: true,
 		HealthProbeBindAddress:        o.HealthProbeBindAddress,
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsBindAddress},
-		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace.
+		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace, and of what was written
+		// down of repositories no more than that it has changed.
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
 				&corev1.Secret{}:                              {Namespaces: own},
-				&corev1.ConfigMap{}:                           {Namespaces: own},
+				&corev1.ConfigMap{}:                           {Namespaces: own, Transform: withoutRecords},
 				&admissionv1.MutatingWebhookConfiguration{}:   {Field: named},
 				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
 			},
@@ -151,6 +153,14 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 			}},
 		}),
 	})
+}
+
+// withoutRecords is for the cache of ConfigMaps.
+func withoutRecords(o any) (any, error) {
+	if m, ok := o.(*corev1.ConfigMap); ok {
+		persist.Trim(m)
+	}
+	return cache.TransformStripManagedFields()(o)
 }
 
 // parts are what the controllers and the gate share.
@@ -186,13 +196,21 @@ func (p *parts) addControllers(ctx context.Context) error {
 		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: o.Exempt(), Compliance: p.ran,
 	}
 	p.store.Changed = compliance.Notify
+	records := &controllers.RecordReconciler{
+		Client: c, Live: live, Namespace: o.Namespace, Store: p.store, Tracker: p.tracker, Clock: clock.RealClock{}, Elected: p.mgr.Elected(),
+		KeepUnused: o.ForgetUnusedAfter,
+	}
+	p.store.Moved = records.Notify
 	reports, err := controllers.NewReportWriter(p.mgr.GetConfig(), clock.RealClock{})
 	if err != nil {
 		return err
 	}
 	return errors.Join(
 		(&controllers.ImagePolicyReconciler{Client: c, Store: p.store, Status: status, Compliance: p.ran}).SetupWithManager(ctx, p.mgr),
-		(&controllers.TrustRootReconciler{Client: c, Store: p.store, Tracker: p.tracker, Status: status, Builder: builder, Changes: p.changes}).SetupWithManager(ctx, p.mgr),
+		(&controllers.TrustRootReconciler{
+			Client: c, Store: p.store, Tracker: p.tracker, Status: status, Builder: builder, Changes: p.changes, Records: records,
+		}).SetupWithManager(ctx, p.mgr),
+		records.SetupWithManager(p.mgr),
 		compliance.SetupWithManager(p.mgr),
 		reports.SetupWithManager(p.mgr, p.ran),
 		(&controllers.WebhookConfigurationReconciler{
@@ -203,7 +221,7 @@ func (p *parts) addControllers(ctx context.Context) error {
 	)
 }
 
-// addGate serves admission. The replica is ready when it can decide.
+// addGate serves admission.
 func (p *parts) addGate() error {
 	gate := &webhooks.Gate{
 		Store: p.store, Tracker: p.tracker, Namespaces: p.mgr.GetClient(), LiveNamespaces: p.mgr.GetAPIReader(),
@@ -211,23 +229,21 @@ func (p *parts) addGate() error {
 	}
 	server := p.mgr.GetWebhookServer()
 	gate.Register(server.Register)
-	primed := func(*http.Request) error {
-		if !p.store.Load().Primed {
-			return errors.New("the policies that exist are not published yet")
-		}
-		return nil
-	}
 	return errors.Join(
 		p.mgr.AddHealthzCheck("webhook", server.StartedChecker()),
 		p.mgr.AddReadyzCheck("webhook", server.StartedChecker()),
-		p.mgr.AddReadyzCheck("policies", primed),
 	)
 }
 
+// addRunnables fills the store and keeps it up to date. The replica is ready when it can decide.
 func (p *parts) addRunnables() error {
+	primer := &controllers.Primer{
+		Client: p.mgr.GetClient(), Live: p.mgr.GetAPIReader(), Store: p.store, Tracker: p.tracker, Clock: clock.RealClock{}, Exempt: p.options.Exempt(),
+	}
 	return errors.Join(
 		p.mgr.Add(replicated(p.tracker.Run)),
-		p.mgr.Add(controllers.Primer{Client: p.mgr.GetClient(), Store: p.store}),
+		p.mgr.Add(primer),
+		p.mgr.AddReadyzCheck("policies", func(*http.Request) error { return primer.Ready() }),
 	)
 }
 

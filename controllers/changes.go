@@ -16,9 +16,11 @@ type Changes struct {
 
 // Notify enqueues the object of a name. It never blocks; before the controller has started, which reconciles everything
 // anyhow, it does nothing.
-func (c *Changes) Notify(name string) {
+func (c *Changes) Notify(name string) { c.add(requestFor(name)) }
+
+func (c *Changes) add(request reconcile.Request) {
 	if queue := c.queue.Load(); queue != nil {
-		(*queue).Add(requestFor(name))
+		(*queue).Add(request)
 	}
 }
 

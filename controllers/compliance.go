@@ -104,10 +104,11 @@ func (r *ComplianceReconciler) Reconcile(ctx context.Context, _ ctrl.Request) (c
 	if !complete {
 		return ctrl.Result{}, nil // it tells when it is
 	}
-	in, err := r.input(ctx, snapshot, pods)
+	in, err := evaluationInput(ctx, r.Client, snapshot, r.Exempt, r.Clock.Now())
 	if err != nil {
 		return ctrl.Result{}, err
 	}
+	in.Pods = pods
 	if r.ledger == nil {
 		if r.ledger, err = readLedger(ctx, r.Client); err != nil {
 			return ctrl.Result{}, err
@@ -148,17 +149,17 @@ func (r *ComplianceReconciler) early(result *compliance.Result, now time.Time) b
 	return result.NotLoaded > 0 && now.Sub(r.waiting) < patience
 }
 
-// input reads the cache without copying what it holds; nothing of it is changed here.
-func (r *ComplianceReconciler) input(ctx context.Context, snapshot *store.Snapshot, pods []compliance.Pod) (compliance.Input, error) {
+// evaluationInput returns what Pods are judged by. It reads the cache without copying what it holds; nothing of it is changed here.
+func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt []string, now time.Time) (compliance.Input, error) {
 	namespaces := &corev1.NamespaceList{}
-	if err := r.Client.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {
+	if err := c.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {
 		return compliance.Input{}, fmt.Errorf("listing namespaces: %w", err)
 	}
 	in := compliance.Input{
-		Pods: pods, Namespaces: make(map[string]labels.Set, len(namespaces.Items)), Policies: snapshot.Policies, Roots: snapshot, Now: r.Clock.Now(),
+		Namespaces: make(map[string]labels.Set, len(namespaces.Items)), Policies: snapshot.Policies, Roots: snapshot, Now: now,
 	}
 	for i := range namespaces.Items {
-		if name := namespaces.Items[i].Name; !slices.Contains(r.Exempt, name) {
+		if name := namespaces.Items[i].Name; !slices.Contains(exempt, name) {
 			in.Namespaces[name] = namespaces.Items[i].Labels
 		}
 	}

@@ -35,14 +35,16 @@ func TestReplicas(t *testing.T) {
 	}
 	leads := make(chan struct{})
 	decisions, changes := store.New(policy.UncoveredAllow), &Changes{}
+	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
 	status := Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: leads}
 	err = errors.Join(
 		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: &Compliance{}}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{
-			Client: mgr.GetClient(), Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, changes.Notify), Status: status,
+			Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status,
 			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}}, Changes: changes,
+			Records: &RecordReconciler{Live: mgr.GetAPIReader(), Namespace: "default"},
 		}).SetupWithManager(t.Context(), mgr),
-		mgr.Add(Primer{Client: mgr.GetClient(), Store: decisions}),
+		mgr.Add(&Primer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Clock: clock.RealClock{}}),
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -70,6 +70,15 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 	return nil
 }
 
+// record records an event about an object, on the leader only.
+func (s Status) record(object client.Object, kind, reason, message string) {
+	select {
+	case <-s.Elected:
+		s.Events.Eventf(object, nil, kind, reason, "Reconcile", "%s", cut(message))
+	default:
+	}
+}
+
 // settle has a write that conflicted, or that made what the cache has not heard of yet, done again soon, from what the cache holds
 // by then. That is no failure to speak of.
 func settle(result ctrl.Result, err error) (ctrl.Result, error) {

@@ -3,10 +3,13 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,6 +30,9 @@ import (
 // mostErrors is how many failing repositories the status lists.
 const mostErrors = 10
 
+// mostEpoch is how long a value of the annotation can be that the status shows as it is.
+const mostEpoch = 128
+
 // TrustRootReconciler publishes TrustRoots to the store and reports on the repositories under them.
 type TrustRootReconciler struct {
 	Client  client.Client
@@ -36,6 +42,8 @@ type TrustRootReconciler struct {
 	Builder RootBuilder
 	// Changes is told by the tracker when the state of a trust root's repositories has changed.
 	Changes *Changes
+	// Records reads what was written down of a trust root's repositories.
+	Records *RecordReconciler
 }
 
 // +kubebuilder:rbac:groups=countersign.dev,resources=trustroots,verbs=get;list;watch
@@ -92,7 +100,12 @@ func (r *TrustRootReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	tr.Status = statusOf(tr, root, r.Tracker.Status(tr.Name))
 	// The time of the last refresh moves on without an event.
 	after := ctrl.Result{RequeueAfter: interval(tr)}
-	return settle(after, r.Status.write(ctx, before, tr, before.Status.Conditions, tr.Status.Conditions))
+	err = r.Status.write(ctx, before, tr, before.Status.Conditions, tr.Status.Conditions)
+	if err == nil && before.Status.LastHandledForgetVersions != tr.Status.LastHandledForgetVersions {
+		r.Status.record(tr, corev1.EventTypeWarning, v1alpha1.ReasonVersionsForgotten,
+			"the versions seen of every repository start anew, as the annotation "+v1alpha1.AnnotationForgetVersions+" asks; what the server offers next is accepted if it is signed")
+	}
+	return settle(after, err)
 }
 
 // publish puts the trust root into the store unless the same is there already. The error is one of the API server's,
@@ -103,19 +116,48 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 	if err != nil && !wrong {
 		return nil, err
 	}
-	v := version(tr) + "/" + material.hash(fault)
-	if published := r.Store.Load().Root(tr.Name); published != nil && published.Version == v {
+	epoch := epochOf(tr)
+	v := fmt.Sprintf("%s/%s/%q", version(tr), material.hash(fault), epoch)
+	published := r.Store.Load().Root(tr.Name)
+	if published != nil && published.Version == v {
 		return published, nil
 	}
 	root := store.Root{Fault: fault}
 	if !wrong {
 		root = r.Builder.build(tr, material)
 	}
-	root.Version, root.Format = v, format(&tr.Spec)
-	r.Store.PutRoot(tr.Name, root)
+	root.Version, root.Format, root.UID, root.Epoch = v, format(&tr.Spec), tr.UID, epoch
+	if published != nil && published.UID != root.UID {
+		r.Store.DropRoot(tr.Name) // made anew under its name: it has nothing of the one before
+		r.Tracker.Forget(tr.Name)
+		published = nil
+	}
+	// Before it can be used it knows what was seen before. While it is in use, the records are taken in as they change.
+	var saved map[string][]byte
+	if root.Root != nil && (published == nil || published.Root == nil || published.Epoch != epoch) {
+		if saved, err = r.Records.Load(ctx, tr, epoch); err != nil {
+			return nil, err
+		}
+	}
+	for repository, fault := range r.Store.PutRootWith(tr.Name, root, saved) {
+		ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", repository, "reason", fault.Reason, "cause", fault.Error())
+	}
 	r.Tracker.Reset(tr.Name, interval(tr))
 	ctrl.LoggerFrom(ctx).Info("Published a trust root", "generation", tr.Generation, "ready", root.Fault == nil)
 	return &root, nil
+}
+
+// epochOf tells when the versions seen last started anew: by the value of the annotation, also once it was taken away again.
+func epochOf(tr *v1alpha1.TrustRoot) string {
+	asked := tr.Annotations[v1alpha1.AnnotationForgetVersions]
+	switch {
+	case asked == "":
+		return tr.Status.LastHandledForgetVersions
+	case len(asked) > mostEpoch || !utf8.ValidString(asked):
+		sum := sha256.Sum256([]byte(asked))
+		return hex.EncodeToString(sum[:])
+	}
+	return asked
 }
 
 func interval(tr *v1alpha1.TrustRoot) time.Duration {
@@ -126,6 +168,7 @@ func interval(tr *v1alpha1.TrustRoot) time.Duration {
 func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alpha1.TrustRootStatus {
 	s := *tr.Status.DeepCopy()
 	s.ObservedGeneration, s.Format, s.RootFingerprints = tr.Generation, root.Format, root.Fingerprints
+	s.LastHandledForgetVersions = root.Epoch
 	if fault := root.Fault; fault != nil {
 		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, fault.Reason, fault.Error(), false))
 	} else {

@@ -95,7 +95,9 @@ func (r *root) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) { 
 
 func (*root) Pack(trust.Evidence) ([]byte, error) { return nil, nil }
 
-func (*root) Unpack(_ string, _ []byte, held trust.Evidence) (trust.Evidence, error) { return held, nil }
+func (*root) Unpack(_ string, _ []byte, held trust.Evidence) (trust.Evidence, error) {
+	return held, nil
+}
 
 func (r *root) count() int {
 	r.mu.Lock()

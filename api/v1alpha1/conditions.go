@@ -71,6 +71,10 @@ const (
 	ReasonTooLarge = "TooLarge"
 )
 
+// ReasonVersionsForgotten is the reason of the event on a TrustRoot when the versions seen start anew because
+// AnnotationForgetVersions asked for it.
+const ReasonVersionsForgotten = "VersionsForgotten"
+
 // Reasons of the Compliant condition of an ImagePolicy.
 const (
 	// ReasonAllSigned says that every running workload that the policy covers meets it.

@@ -240,6 +240,10 @@ type SecretReference struct {
 	Name ObjectName `json:"name,omitempty"`
 }
 
+// AnnotationForgetVersions on a TrustRoot, with a value that it did not have before, lets go of the versions seen of its
+// repositories, once: the way back where a stolen key has raised a version out of reach, or a server was restored from a backup.
+const AnnotationForgetVersions = "countersign.dev/forget-versions"
+
 // TrustRootStatus is what the operator observed of a trust root.
 type TrustRootStatus struct {
 	// ObservedGeneration is the generation of the spec that the status speaks of.
@@ -282,6 +286,12 @@ type TrustRootStatus struct {
 	// LastRefreshTime is when a refresh last succeeded.
 	// +optional
 	LastRefreshTime *metav1.Time `json:"lastRefreshTime,omitempty"`
+
+	// LastHandledForgetVersions is the value of the annotation countersign.dev/forget-versions by which the versions seen last
+	// started anew.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	LastHandledForgetVersions string `json:"lastHandledForgetVersions,omitempty"`
 }
 
 // RepositoryStatus counts the repositories of a trust root.

@@ -56,7 +56,9 @@ func (*answers) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) {
 
 func (*answers) Pack(trust.Evidence) ([]byte, error) { return nil, nil }
 
-func (*answers) Unpack(_ string, _ []byte, held trust.Evidence) (trust.Evidence, error) { return held, nil }
+func (*answers) Unpack(_ string, _ []byte, held trust.Evidence) (trust.Evidence, error) {
+	return held, nil
+}
 
 // namespaces is a cache of Namespaces, each with the value of its break-glass label, "-" where it has none; nil is one that is not filled yet.
 type namespaces map[string]string

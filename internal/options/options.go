@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -39,6 +40,8 @@ type Options struct {
 	Uncovered policy.Uncovered
 	// ExemptNamespaces are exempt from admission, besides the ones that always are.
 	ExemptNamespaces []string
+	// ForgetUnusedAfter is for how long what was verified of a repository is kept that nothing asks for; 0: for ever.
+	ForgetUnusedAfter time.Duration
 	// Kinds are the kinds of workload that are checked: the builtin ones, and those that --workload-kinds names.
 	Kinds workload.Kinds
 }
@@ -59,6 +62,7 @@ func Parse(args []string) (Options, error) {
 	f.StringVar(&o.Namespace, "namespace", "", "the operator's own namespace; default: where its Pod runs, else countersign-system")
 	f.StringVar(&uncoveredImages, "uncovered-images", "Allow", "what happens to an image that no policy covers: Allow, Warn or Deny")
 	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own")
+	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour, "for how long what was verified of a repository is kept that no image that runs or is asked for belongs to; at least 24h; 0: for ever")
 	f.StringSliceVar(&furtherKinds, "workload-kinds", nil, "further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, such as rollouts.v1alpha1.argoproj.io=spec.template")
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
@@ -91,6 +95,9 @@ func (o Options) validate() error {
 	var errs []error
 	if o.WebhookPort < 1 || o.WebhookPort > 65535 {
 		errs = append(errs, fmt.Errorf("--webhook-port=%d: must be from 1 to 65535", o.WebhookPort))
+	}
+	if o.ForgetUnusedAfter != 0 && o.ForgetUnusedAfter < 24*time.Hour {
+		errs = append(errs, fmt.Errorf("--forget-unused-after=%s: must be at least 24h, or 0 for never", o.ForgetUnusedAfter))
 	}
 	if o.WebhookURL != "" {
 		u, err := url.Parse(o.WebhookURL)

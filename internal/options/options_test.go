@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
@@ -27,6 +28,8 @@ func TestParse(t *testing.T) {
 		"port":             {args: []string{"--webhook-port=70000"}, err: "--webhook-port=70000"},
 		"namespace":        {args: []string{"--namespace=Not_One"}, err: `"Not_One" is not the name of a namespace`},
 		"exempt pattern":   {args: []string{"--exempt-namespaces=team-*"}, err: `"team-*" is not the name of a namespace`},
+		"forget never":     {args: []string{"--forget-unused-after=0"}, want: func(o *Options) { o.ForgetUnusedAfter = 0 }},
+		"forget too soon":  {args: []string{"--forget-unused-after=1h"}, err: "--forget-unused-after=1h0m0s: must be at least 24h"},
 		"argument":         {args: []string{"serve"}, err: `unexpected argument "serve"`},
 		"unknown flag":     {args: []string{"--webhok-port=1"}, err: "unknown flag"},
 		"several problems": {args: []string{"--webhook-port=0", "--webhook-url=x"}, err: "--webhook-url=x"},
@@ -44,7 +47,7 @@ func TestParse(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", HealthProbeBindAddress: ":8081",
-				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0], Kinds: workload.Builtin()}
+				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0], ForgetUnusedAfter: 720 * time.Hour, Kinds: workload.Builtin()}
 			c.want(&want)
 			byName := cmp.Transformer("name", func(k workload.Kind) string { return k.Name })
 			if diff := cmp.Diff(want, got, byName); diff != "" {

@@ -1,22 +1,26 @@
 package store
 
 import (
+	"errors"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Restore takes in what another replica has written down of a repository. What is held is never undercut by it. The error is a
-// *trust.Fault, where nothing, or only the versions seen, could be taken in.
-func (t *Tracker) Restore(k Key, packed []byte) error {
+// ErrReplaced says that another trust root of the name has been published meanwhile.
+var ErrReplaced = errors.New("the trust root has been published anew meanwhile")
+
+// Restore takes in what another replica has written down of a repository, under the root that it is for. What is held is never
+// undercut by it. The error is ErrReplaced, or a *trust.Fault where nothing, or only the versions seen, could be taken in.
+func (t *Tracker) Restore(k Key, root *Root, packed []byte) error {
 	for {
 		snapshot := t.store.Load()
-		if err := snapshot.Usable(k.Root); err != nil {
-			return err
+		if snapshot.roots[k.Root] != root || root.Root == nil {
+			return ErrReplaced
 		}
-		r, old := snapshot.roots[k.Root], snapshot.evidence[k]
-		next, fault := t.store.unpack(k, r, old, packed)
-		if !t.store.putEvidence(k, r.Root, old, next) {
+		old := snapshot.evidence[k]
+		next, fault := t.store.unpack(k, root, old, packed)
+		if !t.store.putEvidence(k, root.Root, old, next) {
 			continue
 		}
 		if next != old {

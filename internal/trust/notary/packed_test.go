@@ -1,0 +1,309 @@
+package notary
+
+import (
+	"bytes"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+func mustPack(t testing.TB, r *Root, ev trust.Evidence) []byte {
+	t.Helper()
+	data, err := r.Pack(ev)
+	if err != nil || len(data) == 0 {
+		t.Fatalf("Pack gives %d bytes, %v", len(data), err)
+	}
+	return data
+}
+
+func mustUnpack(t testing.TB, r *Root, data []byte, held trust.Evidence) trust.Evidence {
+	t.Helper()
+	ev, err := r.Unpack(testGUN, data, held)
+	if err != nil {
+		t.Fatalf("Unpack: %v", err)
+	}
+	return ev
+}
+
+// What was written down says the same after a restart, without a request, and goes on being refreshed by one.
+func TestPackedIsReadBack(t *testing.T) {
+	v := newVirtual(t)
+	first := v.root(v.config())
+	fetched := mustFetch(t, first, nil)
+	data := mustPack(t, first, fetched)
+
+	r := v.root(v.config())
+	v.requests() // those so far
+	ev := mustUnpack(t, r, data, nil)
+	if got := v.requests(); len(got) > 0 {
+		t.Errorf("Unpack asks for %q", got)
+	}
+	if diff := cmp.Diff(fetched.Tag("v1"), ev.Tag("v1")); diff != "" {
+		t.Errorf("statements (-fetched +read back):\n%s", diff)
+	}
+	at, file := fetched.Expiry()
+	if again, fileAgain := ev.Expiry(); !again.Equal(at) || fileAgain != file {
+		t.Errorf("expires %v by %s, want %v by %s", again, fileAgain, at, file)
+	}
+	if again := mustPack(t, r, ev); !bytes.Equal(again, data) {
+		t.Error("what was read back is written down otherwise, so it would be written for ever")
+	}
+	if next := mustFetch(t, r, ev); next != ev {
+		t.Error("a refresh that finds nothing new gives other evidence")
+	}
+	if got := v.requests(); len(got) != 1 {
+		t.Errorf("that refresh asks for %q, want the timestamp alone", got)
+	}
+	if same := mustUnpack(t, r, data, ev); same != ev {
+		t.Error("what is held already gives other evidence")
+	}
+	for name, held := range map[string]trust.Evidence{"nothing": nil, "no signatures": trust.Unsigned{}} {
+		if data, err := r.Pack(held); data != nil || err != nil {
+			t.Errorf("%s is written down: %q, %v", name, data, err)
+		}
+	}
+}
+
+// Nothing that was written down counts unless it verifies from the pinned root, as it stands now.
+func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
+	tests := map[string]struct {
+		edit   func(v *virtual, c *Config)
+		reason string
+	}{
+		"expired": {func(_ *virtual, c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } }, v1alpha1.ReasonMetadataExpired},
+		"a key revoked": {func(v *virtual, c *Config) {
+			c.RevokedKeys = []string{v.roles["snapshot"].keys[0].canonical}
+		}, v1alpha1.ReasonMetadataInvalid},
+		"another root pinned": {func(_ *virtual, c *Config) { c.RootKeys, c.RootKeyIDs = nil, []string{strings.Repeat("ab", 32)} }, v1alpha1.ReasonRootNotPinned},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			v := newVirtual(t)
+			r := v.root(v.config())
+			data := mustPack(t, r, mustFetch(t, r, nil))
+			cfg := v.config()
+			test.edit(v, &cfg)
+			ev, err := v.root(cfg).Unpack(testGUN, data, nil)
+			wantFault(t, err, test.reason)
+			proves(t, ev)
+		})
+	}
+	t.Run("a key revoked that signs for a role", func(t *testing.T) {
+		v := newVirtual(t)
+		r := v.root(v.config())
+		data := mustPack(t, r, mustFetch(t, r, nil))
+		cfg := v.config()
+		cfg.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical}
+		wantRoles(t, signedBy(mustUnpack(t, v.root(cfg), data, nil), "v1"), "ci one")
+	})
+	t.Run("files forged", func(t *testing.T) {
+		v, forged := newVirtual(t), newVirtual(t)
+		r := forged.root(forged.config())
+		data := mustPack(t, r, mustFetch(t, r, nil))
+		ev, err := v.root(v.config()).Unpack(testGUN, data, nil)
+		wantFault(t, err, v1alpha1.ReasonRootNotPinned)
+		proves(t, ev)
+	})
+	t.Run("of another repository", func(t *testing.T) {
+		v := newVirtual(t)
+		r := v.root(v.config())
+		data := mustPack(t, r, mustFetch(t, r, nil))
+		ev, err := r.Unpack(testGUN+"-other", data, nil)
+		wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "it is of")
+		proves(t, ev)
+		renamed := bytes.Replace(data, []byte(testGUN), []byte(testGUN+"-other"), 1)
+		ev, err = r.Unpack(testGUN+"-other", renamed, nil)
+		wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
+		proves(t, ev)
+	})
+}
+
+// proves wants evidence that came with a fault to say nothing.
+func proves(t *testing.T, ev trust.Evidence) {
+	t.Helper()
+	if ev != nil && (len(ev.Tag("v1")) > 0 || len(ev.Digest(digestOf("one"))) > 0) {
+		t.Errorf("what failed says %v", ev.Tag("v1"))
+	}
+}
+
+// What was seen before a restart binds the server after it, whether what was written down can still be used or not.
+func TestThreatRollbackAcrossARestart(t *testing.T) {
+	later := func(c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } }
+	for name, edit := range map[string]func(*Config){"current": func(*Config) {}, "expired": later} {
+		for _, role := range []string{"timestamp", "snapshot", "targets", "targets/qa"} {
+			t.Run(name+" "+role, func(t *testing.T) {
+				v := newVirtual(t)
+				r := v.root(v.config())
+				data := mustPack(t, r, mustFetch(t, r, nil))
+
+				cfg := v.config()
+				edit(&cfg)
+				r = v.root(cfg)
+				held, _ := r.Unpack(testGUN, data, nil)
+				if held == nil {
+					t.Fatal("the versions seen are lost")
+				}
+				v.roles["timestamp"].expires = testNow().AddDate(0, 1, 0)
+				v.bump("timestamp", "snapshot", "targets", "targets/qa")
+				v.roles[role].version -= 2
+				v.publish()
+				wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one") // it would be accepted at first sight
+				_, err := r.Fetch(t.Context(), testGUN, held)
+				wantFault(t, err, v1alpha1.ReasonRollback, role+".json")
+			})
+		}
+	}
+}
+
+// A replica that has seen less is raised by what another has written down, and never lowered.
+func TestThreatRollbackOnAnotherReplica(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	old := mustFetch(t, r, nil)
+	oldData := mustPack(t, r, old)
+	v.roles["targets/qa"].targets = m{"v1": entry("two")}
+	v.bump("timestamp", "snapshot", "targets/qa")
+	v.publish()
+	newer := mustFetch(t, r, old)
+	newerData := mustPack(t, r, newer)
+
+	other := v.root(v.config())
+	wantRoles(t, signedBy(mustUnpack(t, other, newerData, mustUnpack(t, other, oldData, nil)), "v1"), "ci one", "qa two")
+	held := mustUnpack(t, other, newerData, nil)
+	if got := mustUnpack(t, other, oldData, held); got != held {
+		t.Error("older data changes what is held")
+	}
+
+	// The two have seen different halves: neither half may fall.
+	v.bump("timestamp", "snapshot")
+	v.roles["targets/qa"].version--
+	v.roles["targets/qa"].targets = m{"v1": entry("one")}
+	v.publish()
+	forked := mustFetch(t, other, mustUnpack(t, other, oldData, nil)) // a later snapshot, and qa's older file
+	wantRoles(t, signedBy(forked, "v1"), "ci one", "qa one")
+	both, err := other.Unpack(testGUN, newerData, forked)
+	wantFault(t, err, v1alpha1.ReasonRollback)
+	if both == nil {
+		t.Fatal("what was seen elsewhere is lost")
+	}
+	proves(t, both)
+	_, err = other.Fetch(t.Context(), testGUN, both)
+	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
+	v.bump("timestamp", "snapshot")
+	v.roles["targets/qa"].version += 2
+	v.publish()
+	wantRoles(t, signedBy(mustFetch(t, other, both), "v1"), "ci one", "qa one")
+}
+
+// Keys that were all replaced start a role's versions anew, on replicas that have not seen that as well.
+func TestReplacedKeysReachAnotherReplica(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	v.roles["timestamp"].version = math.MaxInt64
+	v.publish()
+	stolen := mustFetch(t, r, nil)
+	data := mustPack(t, r, stolen)
+	v.roles["timestamp"].keys = []*testKey{newKey(t, "ecdsa", "")}
+	v.roles["timestamp"].version = 1
+	v.bump("root", "snapshot")
+	v.publish()
+	mended := mustPack(t, r, mustFetch(t, r, stolen))
+	other := v.root(v.config())
+	got := mustUnpack(t, other, mended, mustUnpack(t, other, data, nil))
+	wantRoles(t, signedBy(got, "v1"), "ci one", "qa one")
+	if same := mustUnpack(t, other, data, got); same != got {
+		t.Error("what was seen under the keys before comes back")
+	}
+	v.bump("timestamp", "snapshot")
+	v.publish()
+	mustFetch(t, other, got)
+}
+
+// A delegation that was withdrawn on the leader is no rollback on a replica that still has it.
+func TestWithdrawnDelegationReachesAnotherReplica(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	before := mustFetch(t, r, nil)
+	data := mustPack(t, r, before)
+	v.unlist["targets/qa"] = true
+	v.bump("targets", "timestamp", "snapshot")
+	v.publish()
+	withdrawn := mustFetch(t, r, before)
+	other := v.root(v.config())
+	got := mustUnpack(t, other, mustPack(t, r, withdrawn), mustUnpack(t, other, data, nil))
+	wantRoles(t, signedBy(got, "v1"), "ci one")
+	if same := mustUnpack(t, other, data, got); same != got {
+		t.Error("the older of the two changes what is held")
+	}
+	v.bump("timestamp", "snapshot")
+	v.publish()
+	wantRoles(t, signedBy(mustFetch(t, other, got), "v1"), "ci one")
+}
+
+// Damaged data is a fault, and takes nothing from what is held.
+func TestThreatDamagedPackIsAFault(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	older := mustPack(t, r, mustFetch(t, r, nil))
+	v.bump("timestamp", "snapshot")
+	v.publish()
+	held := mustFetch(t, r, mustUnpack(t, r, older, nil))
+	data := mustPack(t, r, held)
+	line := bytes.IndexByte(data, '\n')
+	replaced := func(from, to string) []byte {
+		if !bytes.Contains(data, []byte(from)) {
+			t.Fatalf("there is no %q in what is written down", from)
+		}
+		return bytes.Replace(data, []byte(from), []byte(to), 1)
+	}
+	damaged := map[string][]byte{
+		"empty": nil, "no header": data[line+1:], "cut in the header": data[:line/2], "cut in the files": data[:line+20], "no files": data[:line+1],
+		"another version": replaced("notary 1", "notary 2"), "negative size": replaced(`"sizes":[`, `"sizes":[-1,`), "no roots": []byte(`{"format":"countersign notary 1","repository":"` + testGUN + "\"}\n"),
+		"huge": replaced(`"sizes":[`, `"sizes":[99999999999,`), "half a digest": replaced(`"digest":"`, `"digest":"00`), "text": []byte("x\n"), "null": []byte("null\n"),
+	}
+	for name, spoilt := range damaged {
+		t.Run(name, func(t *testing.T) {
+			ev, err := r.Unpack(testGUN, spoilt, nil)
+			wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
+			proves(t, ev)
+			if ev, err := r.Unpack(testGUN, spoilt, held); ev != nil && ev != held {
+				t.Errorf("it takes the place of what is held: %v, %v", ev, err)
+			}
+		})
+	}
+}
+
+func FuzzUnpack(f *testing.F) {
+	v := newVirtual(f)
+	r := v.root(v.config())
+	first := mustFetch(f, r, nil)
+	data := mustPack(f, r, first)
+	f.Add(data)
+	f.Add([]byte("{}\n"))
+	v.bump("timestamp", "snapshot")
+	v.publish()
+	held := mustFetch(f, r, first)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ev, err := r.Unpack(testGUN, data, nil)
+		if err != nil {
+			proves(t, ev)
+		} else if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(ev, "v1")); diff != "" {
+			t.Errorf("it is accepted and says (-want +got):\n%s", diff)
+		}
+		joined, err := r.Unpack(testGUN, data, held)
+		if joined == nil {
+			return
+		}
+		for name, f := range held.(*evidence).floors {
+			if got := joined.(*evidence).floors[name]; err == nil && got.version < f.version {
+				t.Errorf("%s is lowered from %d to %d", name, f.version, got.version)
+			}
+		}
+	})
+}
