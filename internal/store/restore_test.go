@@ -1,0 +1,214 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const appRepository = "registry.example.com/acme/app"
+
+// What was written down is in the snapshot that first has the root: no request ever finds the root without it.
+func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
+	kept := &fact{}
+	root := &scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }}
+	b := newBench(&scripted{})
+	b.DropRoot("acme")
+	bare := false
+	b.Changed = func() {
+		if e, err := b.Load().Evidence("acme", app); b.Load().Root("acme") != nil && (e != kept || err != nil) {
+			bare = true
+		}
+	}
+	if faults := b.PutRootWith("acme", Root{Root: root}, map[string][]byte{appRepository: {1}}); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	b.holds(t, kept)
+	if bare {
+		t.Error("a snapshot has the root, and not what was written down")
+	}
+	b.Reset("acme", time.Hour)
+	if n := b.Status("acme").Tracked; n != 1 {
+		t.Errorf("%d repositories are tracked, want the one that was restored", n)
+	}
+}
+
+// What was written down and does not verify is a fault; the versions seen in it bind the next fetch.
+func TestThreatRestoredFaultKeepsTheVersionsSeen(t *testing.T) {
+	seen, next := &fact{}, &fact{}
+	var given trust.Evidence
+	root := &scripted{
+		unpack: func([]byte, trust.Evidence) (trust.Evidence, error) {
+			return seen, trust.NewFault(v1alpha1.ReasonMetadataExpired, "expired")
+		},
+		fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
+			given = held
+			return next, nil
+		},
+	}
+	b := newBench(&scripted{})
+	faults := b.PutRootWith("acme", Root{Root: root}, map[string][]byte{appRepository: {1}})
+	if len(faults) != 1 {
+		t.Errorf("faults are %v", faults)
+	}
+	b.faults(t, v1alpha1.ReasonMetadataExpired)
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	if given != seen {
+		t.Errorf("the fetch goes on from %v, want the versions seen", given)
+	}
+	b.holds(t, next)
+}
+
+// Data that is of no use, or breaks its reader, leaves what is held as it is.
+func TestThreatUnusableDataLeavesWhatIsHeld(t *testing.T) {
+	for name, unpack := range map[string]func([]byte, trust.Evidence) (trust.Evidence, error){
+		"fault": func([]byte, trust.Evidence) (trust.Evidence, error) { return nil, errors.New("no such format") },
+		"panic": func([]byte, trust.Evidence) (trust.Evidence, error) { panic("index out of range") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept := &fact{}
+			b := newBench(&scripted{fetch: returning(kept, nil), unpack: unpack})
+			k := Key{Root: "acme", Repository: appRepository}
+			if err := b.Restore(k, b.Load().Root("acme"), []byte{1}); err == nil {
+				t.Error("Restore succeeds")
+			}
+			if _, err := b.Load().Evidence("acme", app); err == nil {
+				t.Error("unusable data is evidence")
+			}
+			if err := b.Ensure(t.Context(), "acme", app); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Restore(k, b.Load().Root("acme"), []byte{1}); err == nil {
+				t.Error("Restore succeeds")
+			}
+			b.holds(t, kept)
+		})
+	}
+}
+
+// A fetch that began before something newer was taken in starts over from that.
+func TestThreatFetchDoesNotUndoARestore(t *testing.T) {
+	older, newer, latest := &fact{}, &fact{}, &fact{}
+	asked, release := make(chan struct{}, 2), make(chan struct{})
+	root := &scripted{
+		fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
+			if held == trust.Evidence(newer) {
+				return latest, nil
+			}
+			asked <- struct{}{}
+			<-release
+			return older, nil
+		},
+		unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return newer, nil },
+	}
+	b := newBench(root)
+	done := make(chan error, 1)
+	go func() { done <- b.Ensure(t.Context(), "acme", app) }()
+	<-asked
+	if err := b.Restore(Key{Root: "acme", Repository: appRepository}, b.Load().Root("acme"), []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	b.holds(t, newer)
+	close(release)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	b.holds(t, latest)
+}
+
+// In a new epoch the next fetch is one at first sight; what is held is decided from until then, and comes back by no other way.
+func TestEpochStartsVersionsAnew(t *testing.T) {
+	kept, next := &fact{}, &fact{}
+	root := &scripted{fetch: returning(kept, nil), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }}
+	b := newBench(root)
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	k := Key{Root: "acme", Repository: appRepository}
+	before := b.Load().Root("acme")
+	given := []trust.Evidence{}
+	outage := errors.New("no answer")
+	edited := &scripted{fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
+		given = append(given, held)
+		if outage != nil {
+			return nil, outage
+		}
+		return next, nil
+	}}
+	b.PutRoot("acme", Root{Fault: trust.NewFault(v1alpha1.ReasonInvalidKey, "gone for a moment"), Epoch: "1"})
+	b.PutRoot("acme", Root{Root: edited, Epoch: "1"})
+	b.PutRoot("acme", Root{Root: edited, Epoch: "1", Version: "edited again"})
+	if err := b.Restore(k, before, []byte{1}); !errors.Is(err, ErrReplaced) {
+		t.Errorf("what was written down under the epoch before is taken in: %v", err)
+	}
+	b.holds(t, kept)
+	if b.Load().Verified(k) != nil {
+		t.Error("what is to start anew is worth writing down")
+	}
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now().Add(time.Second)); err == nil {
+		t.Error("Renew succeeds without a server")
+	}
+	b.holds(t, kept)
+	outage = nil
+	b.clock.Step(time.Minute)
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	b.holds(t, next)
+	for _, held := range given {
+		if held != nil {
+			t.Errorf("a fetch goes on from %v, want first sight", held)
+		}
+	}
+	if b.Load().Verified(k) != next {
+		t.Error("what was fetched anew is not worth writing down")
+	}
+}
+
+func TestMovedTellsOfOtherEvidence(t *testing.T) {
+	kept := &fact{}
+	b := newBench(&scripted{fetch: returning(kept, nil)})
+	var moved []Key
+	b.Moved = func(k Key) { moved = append(moved, k) }
+	for range 3 {
+		if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+			t.Fatal(err)
+		}
+		b.clock.Step(time.Minute)
+	}
+	if len(moved) != 1 || moved[0] != (Key{Root: "acme", Repository: appRepository}) {
+		t.Errorf("moved are %v, want one repository once", moved)
+	}
+}
+
+func TestLastUsed(t *testing.T) {
+	kept := &fact{}
+	b := newBench(&scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }})
+	k := Key{Root: "acme", Repository: appRepository}
+	if err := b.Restore(k, b.Load().Root("acme"), []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	if at := b.LastUsed(k); !at.IsZero() {
+		t.Errorf("used at %v, though nobody asked", at)
+	}
+	b.clock.Step(time.Hour)
+	b.holds(t, kept)
+	asked := b.clock.Now()
+	if at := b.LastUsed(k); !at.Equal(asked) {
+		t.Errorf("used at %v, want %v", at, asked)
+	}
+	b.clock.Step(time.Hour)
+	if at := b.LastUsed(k); !at.Equal(asked) {
+		t.Errorf("used at %v, want it to stay %v", at, asked)
+	}
+	b.Release(k)
+	if _, err := b.Load().Evidence("acme", app); err == nil || b.Status("acme").Tracked != 0 {
+		t.Error("it is held after its release")
+	}
+}

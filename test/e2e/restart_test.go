@@ -1,0 +1,280 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// archive stands before a Notary server, and can serve what the server said at an earlier time, as one does that was restored from a
+// backup, or that an attacker holds.
+type archive struct {
+	*httptest.Server
+	mu           sync.Mutex
+	said, backup map[string][]byte
+	restored     bool
+}
+
+func newArchive(t *testing.T, n *testenv.Notary) *archive {
+	t.Helper()
+	behind, err := url.Parse(n.URL)
+	must(t, err)
+	a := &archive{said: map[string][]byte{}}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(behind) },
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.CA.Pool(), MinVersion: tls.VersionTLS12}},
+		ModifyResponse: func(r *http.Response) error {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return err
+			}
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			if r.StatusCode == http.StatusOK {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				a.said[r.Request.URL.Path] = body
+			}
+			return nil
+		},
+	}
+	a.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		body, ok := a.backup[r.URL.Path]
+		ok = ok && a.restored
+		a.mu.Unlock()
+		if ok {
+			_, _ = w.Write(body)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(a.Close)
+	return a
+}
+
+func (a *archive) backUp() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.backup = maps.Clone(a.said)
+}
+
+func (a *archive) restore(yes bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.restored = yes
+}
+
+// TestRestart stops everything of the operator and starts it again, in a cluster and beside a signing server that are less kind each
+// time.
+func TestRestart(t *testing.T) {
+	b := restarts{newBed(t), t}
+	t.Run("signing server down", b.testStartWithoutServer)
+	t.Run("older metadata", b.testRestartBeforeOlderMetadata)
+	t.Run("trust root deleted", b.testRecordsGoWithTheTrustRoot)
+}
+
+// restarts is a bed whose manager is started again by parts of a test; it lasts as long as all of the test.
+type restarts struct {
+	*bed
+	all *testing.T
+}
+
+// restart ends the manager, has something done, and starts another.
+func (b restarts) restart(t *testing.T, meanwhile func()) {
+	t.Helper()
+	must(t, b.manager.Stop())
+	meanwhile()
+	b.manager = testenv.RunManager(b.all, b.kube)
+	testenv.Await(t, "the API server to ask the new manager", func() error {
+		err := b.Create(t.Context(), pod(production, registry+"/acme/nobody-asked:v1"))
+		if err == nil {
+			return errors.New("it is admitted")
+		}
+		if strings.Contains(err.Error(), "failed calling webhook") {
+			return err
+		}
+		return nil
+	})
+}
+
+// record returns the head of the record of a repository, an error where there is none.
+func (b restarts) record(ctx context.Context, gun string) (*corev1.ConfigMap, error) {
+	all := &corev1.ConfigMapList{}
+	if err := b.List(ctx, all, client.InNamespace(testenv.OwnNamespace), client.MatchingLabels{"countersign.dev/metadata": "head"}); err != nil {
+		return nil, err
+	}
+	for i := range all.Items {
+		if all.Items[i].Annotations["countersign.dev/repository"] == gun {
+			return &all.Items[i], nil
+		}
+	}
+	return nil, fmt.Errorf("none of %d records is of %s", len(all.Items), gun)
+}
+
+// written waits for a record other than one before, and returns it.
+func (b restarts) written(t *testing.T, gun string, before *corev1.ConfigMap) *corev1.ConfigMap {
+	t.Helper()
+	var m *corev1.ConfigMap
+	testenv.Await(t, "the record of "+gun, func() error {
+		var err error
+		if m, err = b.record(t.Context(), gun); err != nil {
+			return err
+		}
+		if digest := "countersign.dev/digest"; before != nil && m.Annotations[digest] == before.Annotations[digest] {
+			return errors.New("it is the one before")
+		}
+		return nil
+	})
+	return m
+}
+
+func (b restarts) testStartWithoutServer(t *testing.T) {
+	signed, half := b.repository(t, "ci", "qa"), b.repository(t, "ci", "qa")
+	b.sign(t, signed, "v1", 1, "ci", "qa")
+	b.sign(t, half, "v1", 1, "ci")
+	b.admitted(t, pod(production, signed+":v1"))
+	b.denied(t, pod(production, half+":v1"), http.StatusForbidden, `role "qa" has not signed`)
+	b.written(t, signed, nil)
+	b.written(t, half, nil)
+
+	b.restart(t, b.notary.Disconnect)
+	b.admitted(t, pod(production, signed+":v1"))
+	b.denied(t, pod(production, half+":v1"), http.StatusServiceUnavailable, `role "qa" has not signed`, "could not be asked for newer signatures")
+	b.denied(t, pod(production, signed+":unsigned"), http.StatusServiceUnavailable, `role "qa" has not signed`)
+	b.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable, `TrustRoot "acme-notary"`)
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonUnreachable)
+	b.admitted(t, pod(production, signed+":v1"))
+
+	must(t, b.notary.Reconnect())
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	b.denied(t, pod(production, half+":v1"), http.StatusForbidden, `role "qa" has not signed`)
+}
+
+func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
+	front := newArchive(t, b.notary)
+	b.editRoot(t, func(root *v1alpha1.TrustRoot) {
+		root.Spec.Notary.Server, root.Spec.Notary.CABundle = front.URL, bundleOf(front.Server)
+	})
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	b.admitted(t, pod(production, gun+":v1"))
+	before := b.written(t, gun, nil)
+	front.backUp()
+
+	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
+	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden) // which has the server asked
+	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
+	withdrawn := b.written(t, gun, before)
+
+	var accepted *corev1.ConfigMap
+	refused := func(t *testing.T) {
+		t.Helper()
+		b.denied(t, pod(production, gun+":v1"), http.StatusServiceUnavailable, "was seen before; the server offers old metadata")
+		b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonRollback)
+	}
+	t.Run("refused after a restart", func(t *testing.T) {
+		b.restart(t, func() { front.restore(true) })
+		refused(t)
+	})
+	t.Run("accepted once, on request", func(t *testing.T) {
+		b.editRoot(t, func(root *v1alpha1.TrustRoot) {
+			root.Annotations = map[string]string{v1alpha1.AnnotationForgetVersions: "restored from Friday's backup"}
+		})
+		testenv.Await(t, "the older signature to count", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		b.forgotten(t)
+		accepted = b.written(t, gun, withdrawn)
+	})
+	t.Run("refused again", func(t *testing.T) {
+		front.restore(false)
+		testenv.Await(t, "the withdrawal", func() error {
+			_ = b.Create(t.Context(), pod(production, gun+":unsigned"))
+			if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
+				return errors.New("still admitted")
+			}
+			return nil
+		})
+		b.written(t, gun, accepted)
+		front.restore(true)
+		refused(t)
+		b.editRoot(t, func(root *v1alpha1.TrustRoot) { root.Annotations = nil }) // which is no request
+		refused(t)
+		b.restart(t, func() {})
+		refused(t)
+	})
+	front.restore(false)
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
+}
+
+// editRoot changes the trust root.
+func (b restarts) editRoot(t *testing.T, change func(*v1alpha1.TrustRoot)) {
+	t.Helper()
+	testenv.Await(t, "an edit of the trust root", func() error {
+		root := &v1alpha1.TrustRoot{}
+		if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
+			return err
+		}
+		change(root)
+		return b.Update(t.Context(), root)
+	})
+}
+
+// forgotten waits until the status and an event say that the versions seen started anew.
+func (b restarts) forgotten(t *testing.T) {
+	t.Helper()
+	testenv.Await(t, "the status and the event", func() error {
+		root := &v1alpha1.TrustRoot{}
+		if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
+			return err
+		}
+		if got, want := root.Status.LastHandledForgetVersions, root.Annotations[v1alpha1.AnnotationForgetVersions]; got != want {
+			return fmt.Errorf("the status says %q, want %q", got, want)
+		}
+		events := &eventsv1.EventList{}
+		if err := b.List(t.Context(), events); err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Regarding.Name == "acme-notary" && e.Reason == v1alpha1.ReasonVersionsForgotten && strings.Contains(e.Note, v1alpha1.AnnotationForgetVersions) {
+				return nil
+			}
+		}
+		return fmt.Errorf("none of %d events is about it", len(events.Items))
+	})
+}
+
+// testRecordsGoWithTheTrustRoot deletes it while no operator runs.
+func (b restarts) testRecordsGoWithTheTrustRoot(t *testing.T) {
+	must(t, b.manager.Stop())
+	root := b.trustRoot("acme-notary")
+	must(t, b.Delete(t.Context(), root))
+	testenv.Await(t, "the records to be gone", func() error {
+		all := &corev1.ConfigMapList{}
+		if err := b.List(t.Context(), all, client.InNamespace(testenv.OwnNamespace), client.HasLabels{"countersign.dev/metadata"}); err != nil {
+			return err
+		}
+		if len(all.Items) > 0 {
+			return fmt.Errorf("%d are left", len(all.Items))
+		}
+		return nil
+	})
+}
