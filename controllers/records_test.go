@@ -1,0 +1,458 @@
+package controllers
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// edition is evidence that is told by a number, and written down in so many bytes.
+type edition struct{ number, size int }
+
+func (*edition) Tag(string) []trust.Statement    { return nil }
+func (*edition) Digest(string) []trust.Statement { return nil }
+func (*edition) Expiry() (time.Time, string)     { return time.Time{}, "" }
+
+// press is a trust root whose server has the edition that a test sets, none being no signatures.
+type press struct{ current atomic.Pointer[edition] }
+
+func (*press) Probe(context.Context) error { return nil }
+
+func (p *press) Fetch(_ context.Context, _ string, held trust.Evidence) (trust.Evidence, error) {
+	e := p.current.Load()
+	if e == nil {
+		return trust.Unsigned{}, nil
+	}
+	if have, ok := held.(*edition); ok && have.number > e.number {
+		return nil, trust.NewFault(v1alpha1.ReasonRollback, "edition %d was seen before", have.number)
+	}
+	return e, nil
+}
+
+func (*press) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) { return held, nil }
+
+func (*press) Pack(held trust.Evidence) ([]byte, error) {
+	e, ok := held.(*edition)
+	if !ok {
+		return nil, nil
+	}
+	data := make([]byte, e.size)
+	binary.BigEndian.PutUint64(data, uint64(e.number))
+	return data, nil
+}
+
+func (*press) Unpack(_ string, data []byte, held trust.Evidence) (trust.Evidence, error) {
+	e := &edition{int(binary.BigEndian.Uint64(data)), len(data)}
+	if have, ok := held.(*edition); ok && have.number >= e.number {
+		return held, nil
+	}
+	return e, nil
+}
+
+// replica is one manager's part in keeping records.
+type replica struct {
+	*RecordReconciler
+	press press
+}
+
+var (
+	shop    = imageref.Ref{Host: "registry.example.com", Path: "shop/app", Tag: "v1"}
+	shopKey = store.Key{Root: "acme", Repository: "registry.example.com/shop/app"}
+)
+
+// newReplica publishes the trust root as a replica does that starts.
+func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr *v1alpha1.TrustRoot, epoch string, leads bool) *replica {
+	t.Helper()
+	r := &replica{RecordReconciler: &RecordReconciler{
+		Client: c, Live: c, Namespace: "default", Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
+	}}
+	elected := make(chan struct{})
+	if leads {
+		close(elected)
+	}
+	r.Elected = elected
+	r.Tracker = store.NewTracker(r.Store, clock, func(string) {})
+	r.publish(t, tr, epoch)
+	return r
+}
+
+func (r *replica) publish(t *testing.T, tr *v1alpha1.TrustRoot, epoch string) {
+	t.Helper()
+	saved, err := r.Load(t.Context(), tr, epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if faults := r.Store.PutRootWith("acme", store.Root{Root: &r.press, UID: tr.UID, Epoch: epoch}, saved); len(faults) > 0 {
+		t.Errorf("publishing: %v", faults)
+	}
+	r.Tracker.Reset("acme", time.Hour)
+}
+
+// fetch has the server offer an edition.
+func (r *replica) fetch(t *testing.T, e *edition) error {
+	t.Helper()
+	r.press.current.Store(e)
+	return r.Tracker.Renew(t.Context(), "acme", shop, r.Clock.Now())
+}
+
+func (r *replica) reconcile(t *testing.T) {
+	t.Helper()
+	if _, err := r.Reconcile(t.Context(), requestForKey(shopKey)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holds wants an edition to be what is decided from; 0: none is held.
+func (r *replica) holds(t *testing.T, number int) {
+	t.Helper()
+	got := 0
+	if e, ok := r.Store.Load().Verified(shopKey).(*edition); ok {
+		got = e.number
+	}
+	if got != number {
+		t.Errorf("edition %d is held, want %d", got, number)
+	}
+}
+
+// TestRecords keeps the records of one repository on a real API server, as several replicas do one after the other.
+func TestRecords(t *testing.T) {
+	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	scheme := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(kube.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr, ok := objects()[0].(*v1alpha1.TrustRoot)
+	if !ok {
+		t.Fatal("there is no trust root")
+	}
+	if err := c.Create(t.Context(), tr); err != nil {
+		t.Fatal(err)
+	}
+	s := &recordScene{Client: c, tr: tr, clock: clocktesting.NewFakeClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))}
+	t.Run("written by the leader alone", s.testWritten)
+	t.Run("read at the start, and when it changes", s.testRead)
+	t.Run("larger than one ConfigMap", s.testParts)
+	t.Run("written by another meanwhile", s.testConflict)
+	t.Run("deleted by accident", s.testDeleted)
+	t.Run("damaged", s.testDamaged)
+	t.Run("versions forgotten", s.testForgotten)
+	t.Run("used and unused", s.testUnused)
+	t.Run("no signatures any more", s.testUnsigned)
+}
+
+type recordScene struct {
+	client.Client
+	tr    *v1alpha1.TrustRoot
+	clock *clocktesting.FakeClock
+	// last is the edition that was written last.
+	last int
+}
+
+func (s *recordScene) replica(t *testing.T, leads bool) *replica {
+	t.Helper()
+	return newReplica(t, s.Client, s.clock, s.tr, "", leads)
+}
+
+// all returns the ConfigMaps of records.
+func (s *recordScene) all(t *testing.T) []corev1.ConfigMap {
+	t.Helper()
+	list := &corev1.ConfigMapList{}
+	if err := s.List(t.Context(), list, client.InNamespace("default"), client.HasLabels{persist.LabelKind}); err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+func (s *recordScene) head(t *testing.T) *corev1.ConfigMap {
+	t.Helper()
+	m := &corev1.ConfigMap{}
+	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: persist.Name(s.tr.UID, shopKey.Repository)}, m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// next has a leader write another edition.
+func (s *recordScene) next(t *testing.T, leader *replica, size int) {
+	t.Helper()
+	s.last++
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, &edition{s.last, size}); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+}
+
+func (s *recordScene) testWritten(t *testing.T) {
+	follower, leader := s.replica(t, false), s.replica(t, true)
+	if err := follower.fetch(t, &edition{1, 100}); err != nil {
+		t.Fatal(err)
+	}
+	follower.reconcile(t)
+	if all := s.all(t); len(all) > 0 {
+		t.Fatalf("a replica that does not lead writes %d records", len(all))
+	}
+	s.next(t, leader, 100)
+	first := s.head(t)
+	leader.reconcile(t)
+	s.clock.Step(time.Hour)
+	leader.reconcile(t)
+	if again := s.head(t); again.ResourceVersion != first.ResourceVersion {
+		t.Error("what has not changed is written again")
+	}
+	s.next(t, leader, 100)
+	second := s.head(t)
+	for range 5 { // within the pause
+		s.last++
+		if err := leader.fetch(t, &edition{s.last, 100}); err != nil {
+			t.Fatal(err)
+		}
+		leader.reconcile(t)
+		s.clock.Step(time.Millisecond)
+	}
+	if now := s.head(t); now.ResourceVersion != second.ResourceVersion {
+		t.Error("one record is written several times within the pause")
+	}
+	s.clock.Step(recordPause)
+	leader.reconcile(t)
+	s.replica(t, false).holds(t, s.last)
+	s.clock.Step(time.Hour)
+	follower.reconcile(t)
+	if err := follower.fetch(t, &edition{s.last + 1, 100}); err != nil {
+		t.Fatal(err)
+	}
+	third := s.head(t)
+	follower.reconcile(t)
+	if now := s.head(t); now.ResourceVersion != third.ResourceVersion {
+		t.Error("a replica that does not lead writes over a record")
+	}
+}
+
+func (s *recordScene) testRead(t *testing.T) {
+	leader, follower := s.replica(t, true), s.replica(t, false)
+	s.next(t, leader, 100)
+	follower.holds(t, s.last-1)
+	follower.reconcile(t)
+	follower.holds(t, s.last)
+	restarted := s.replica(t, false)
+	restarted.holds(t, s.last)
+	if err := restarted.fetch(t, &edition{s.last - 1, 100}); err == nil {
+		t.Error("an older edition is accepted after a restart")
+	}
+	restarted.holds(t, s.last)
+}
+
+func (s *recordScene) testParts(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 2500<<10)
+	if n := len(s.all(t)); n != 3 {
+		t.Errorf("2.5 MB are in %d ConfigMaps, want 3", n)
+	}
+	s.replica(t, false).holds(t, s.last)
+	s.next(t, leader, 1500<<10)
+	if n := len(s.all(t)); n != 2 {
+		t.Errorf("1.5 MB are in %d ConfigMaps, want 2: the others go", n)
+	}
+	s.replica(t, false).holds(t, s.last)
+	s.next(t, leader, 100)
+	if n := len(s.all(t)); n != 1 {
+		t.Errorf("100 bytes are in %d ConfigMaps", n)
+	}
+}
+
+// stale has a replica see a record as it was.
+type stale struct {
+	client.Client
+	then *corev1.ConfigMap
+}
+
+func (s stale) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	m, ok := into.(*corev1.ConfigMap)
+	if !ok || s.then == nil {
+		return apierrors.NewNotFound(corev1.Resource("configmaps"), "")
+	}
+	s.then.DeepCopyInto(m)
+	return nil
+}
+
+// testConflict has two replicas that both think that they lead; the one that is behind must not lower what the other has written.
+func (s *recordScene) testConflict(t *testing.T) {
+	behind := s.replica(t, true)
+	behind.Client = stale{s.Client, s.head(t)}
+	s.next(t, s.replica(t, true), 100)
+	written := s.head(t)
+	s.clock.Step(time.Minute)
+	if err := behind.fetch(t, &edition{s.last - 1, 200}); err != nil {
+		t.Fatal(err)
+	}
+	behind.reconcile(t)
+	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
+		t.Error("a replica that is behind writes over what it has not taken in")
+	}
+	behind.Client = s.Client
+	s.clock.Step(time.Minute)
+	behind.reconcile(t)
+	behind.holds(t, s.last)
+}
+
+func (s *recordScene) testDeleted(t *testing.T) {
+	leader := s.replica(t, true)
+	if err := s.Delete(t.Context(), s.head(t)); err != nil {
+		t.Fatal(err)
+	}
+	s.clock.Step(time.Minute)
+	leader.reconcile(t)
+	leader.holds(t, s.last)
+	s.replica(t, false).holds(t, s.last)
+}
+
+func (s *recordScene) testDamaged(t *testing.T) {
+	leader := s.replica(t, true)
+	for name, spoil := range map[string]func(*corev1.ConfigMap){
+		"data": func(m *corev1.ConfigMap) {
+			m.BinaryData = map[string][]byte{"metadata.gz": bytes.Repeat([]byte{9}, 100)}
+		},
+		"digest":      func(m *corev1.ConfigMap) { m.Annotations["countersign.dev/digest"] = "00" },
+		"annotations": func(m *corev1.ConfigMap) { m.Annotations = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := s.head(t)
+			spoil(m)
+			if err := s.Update(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			restarted := s.replica(t, true)
+			restarted.holds(t, 0)
+			leader.holds(t, s.last)
+			if name == "data" { // whose digest the leader knows already; one that starts finds it
+				if err := restarted.fetch(t, &edition{s.last, 100}); err != nil {
+					t.Fatal(err)
+				}
+				restarted.reconcile(t)
+			} else {
+				s.clock.Step(time.Minute)
+				leader.reconcile(t)
+			}
+			s.replica(t, false).holds(t, s.last)
+		})
+	}
+}
+
+func (s *recordScene) testForgotten(t *testing.T) {
+	leader, follower := s.replica(t, true), s.replica(t, false)
+	for _, r := range []*replica{leader, follower} {
+		r.publish(t, s.tr, "restored")
+	}
+	follower.reconcile(t)
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, &edition{s.last - 1, 100}); err != nil {
+		t.Fatalf("an older edition is refused after the versions were forgotten: %v", err)
+	}
+	leader.reconcile(t)
+	follower.reconcile(t)
+	leader.holds(t, s.last-1)
+	follower.holds(t, s.last-1)
+	if err := follower.fetch(t, &edition{s.last - 2, 100}); err == nil {
+		t.Error("versions do not count after they started anew")
+	}
+	newReplica(t, s.Client, s.clock, s.tr, "restored", false).holds(t, s.last-1)
+	newReplica(t, s.Client, s.clock, s.tr, "restored again", false).holds(t, 0)
+	leader.publish(t, s.tr, "")
+	s.next(t, leader, 100)
+}
+
+func (s *recordScene) testUnused(t *testing.T) {
+	day := 24 * time.Hour
+	leader := s.replica(t, true)
+	leader.reconcile(t)
+	written := s.head(t)
+	s.clock.Step(29 * day)
+	leader.reconcile(t)
+	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
+		t.Error("a record that nothing uses is written")
+	}
+	if _, err := leader.Store.Load().Evidence("acme", shop); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	used := s.head(t)
+	if used.ResourceVersion == written.ResourceVersion {
+		t.Error("that it was used is not written down")
+	}
+	s.clock.Step(time.Minute)
+	if _, err := leader.Store.Load().Evidence("acme", shop); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	if now := s.head(t); now.ResourceVersion != used.ResourceVersion {
+		t.Error("that it was used is written down more than once a day")
+	}
+	s.clock.Step(32 * day)
+	started := s.replica(t, true)
+	started.reconcile(t)
+	s.head(t) // it is there still: whoever has just begun may not know yet of what runs
+	s.clock.Step(recordMercy)
+	started.reconcile(t)
+	started.holds(t, 0)
+	if all := s.all(t); len(all) > 0 {
+		t.Errorf("%d ConfigMaps are left of what nothing has used for 32 days", len(all))
+	}
+}
+
+func (s *recordScene) testUnsigned(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 100)
+	leader.publish(t, s.tr, "deleted on the server")
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, nil); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	if all := s.all(t); len(all) > 0 {
+		t.Errorf("%d ConfigMaps are left of a repository that carries no signatures", len(all))
+	}
+}
+
+func TestEpochOf(t *testing.T) {
+	long := string(bytes.Repeat([]byte("a"), 300))
+	for name, test := range map[string]struct{ asked, handled, want string }{
+		"never asked": {"", "", ""}, "asked": {"1", "", "1"}, "handled": {"1", "1", "1"}, "asked again": {"2", "1", "2"},
+		"taken away": {"", "2", "2"},
+	} {
+		tr := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{v1alpha1.AnnotationForgetVersions: test.asked}}}
+		tr.Status.LastHandledForgetVersions = test.handled
+		if got := epochOf(tr); got != test.want {
+			t.Errorf("%s: epoch %q, want %q", name, got, test.want)
+		}
+	}
+	tr := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{v1alpha1.AnnotationForgetVersions: long}}}
+	if got := epochOf(tr); len(got) > mostEpoch || got == "" {
+		t.Errorf("the epoch of a long value has %d bytes", len(got))
+	}
+}
