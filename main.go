@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"time"
 
 	"github.com/spf13/pflag"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -68,7 +67,7 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	serving, err := servingCertificate(ctx, config, scheme, o)
+	serving, err := servingCertificate(config, scheme, o)
 	if err != nil {
 		return err
 	}
@@ -77,7 +76,7 @@ func run(ctx context.Context, o options.Options) error {
 		return err
 	}
 	p := newParts(mgr, serving, o)
-	if err := errors.Join(p.addControllers(ctx), p.addGate(), p.addRunnables()); err != nil {
+	if err := errors.Join(p.addControllers(ctx), p.addCertificate(), p.addGate(), p.addRunnables()); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -100,11 +99,18 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
 }
 
+// certificate is what the webhook serves with: the operator's own, or a mounted one.
+type certificate interface {
+	controllers.CertificateAuthority
+	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	Ready() error
+}
+
 // servingCertificate returns the mounted certificate where there is one, and else the operator's own.
-func servingCertificate(ctx context.Context, config *rest.Config, scheme *runtime.Scheme, o options.Options) (*certs.Serving, error) {
+func servingCertificate(config *rest.Config, scheme *runtime.Scheme, o options.Options) (certificate, error) {
 	if o.CertDir != "" {
-		if serving, err := certs.Mounted(o.CertDir); serving != nil || err != nil {
-			return serving, err
+		if mounted, err := certs.NewMounted(o.CertDir); mounted != nil || err != nil {
+			return mounted, err
 		}
 	}
 	host := fmt.Sprintf("%s.%s.svc", controllers.WebhookServiceName, o.Namespace)
@@ -119,10 +125,10 @@ func servingCertificate(ctx context.Context, config *rest.Config, scheme *runtim
 	if err != nil {
 		return nil, err
 	}
-	return certs.Ensure(ctx, direct, o.Namespace, host, time.Now())
+	return &certs.Own{Client: direct, Namespace: o.Namespace, Host: host, Clock: clock.RealClock{}}, nil
 }
 
-func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serving, o options.Options) (ctrl.Manager, error) {
+func newManager(config *rest.Config, scheme *runtime.Scheme, serving certificate, o options.Options) (ctrl.Manager, error) {
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := fields.OneTermEqualSelector("metadata.name", controllers.WebhookConfigurationName)
 	return ctrl.NewManager(config, ctrl.Options{
@@ -149,7 +155,7 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving *certs.Serv
 			Port: o.WebhookPort,
 			TLSOpts: []func(*tls.Config){func(c *tls.Config) {
 				c.MinVersion = tls.VersionTLS12
-				c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.Certificate, nil }
+				c.GetCertificate = serving.GetCertificate
 			}},
 		}),
 	})
@@ -166,7 +172,7 @@ func withoutRecords(o any) (any, error) {
 // parts are what the controllers and the gate share.
 type parts struct {
 	mgr     ctrl.Manager
-	serving *certs.Serving
+	serving certificate
 	options options.Options
 
 	store   *store.Store
@@ -177,14 +183,14 @@ type parts struct {
 	metrics *metrics.Metrics
 }
 
-func newParts(mgr ctrl.Manager, serving *certs.Serving, o options.Options) *parts {
+func newParts(mgr ctrl.Manager, serving certificate, o options.Options) *parts {
 	p := &parts{
 		mgr: mgr, serving: serving, options: o,
 		store: store.New(o.Uncovered), changes: &controllers.Changes{}, ran: &controllers.Compliance{}, metrics: metrics.New(ctrlmetrics.Registry),
 	}
 	p.store.Observer = p.metrics
 	p.tracker = store.NewTracker(p.store, clock.RealClock{}, p.changes.Notify)
-	p.metrics.Show(metrics.State{Store: p.store, Tracker: p.tracker, Namespaces: mgr.GetClient(), Ran: p.ran.Load})
+	p.metrics.Show(metrics.State{Store: p.store, Tracker: p.tracker, Namespaces: mgr.GetClient(), Ran: p.ran.Load, Certificate: serving.GetCertificate})
 	return p
 }
 
@@ -214,7 +220,7 @@ func (p *parts) addControllers(ctx context.Context) error {
 		compliance.SetupWithManager(p.mgr),
 		reports.SetupWithManager(p.mgr, p.ran),
 		(&controllers.WebhookConfigurationReconciler{
-			Client: c, Live: live, Store: p.store, Namespace: o.Namespace, URL: o.WebhookURL, CABundle: p.serving.CABundle,
+			Client: c, Live: live, Store: p.store, Namespace: o.Namespace, URL: o.WebhookURL, Certificate: p.serving,
 			Exempt: o.Exempt(), Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
 			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: p.metrics,
 		}).SetupWithManager(p.mgr),
@@ -232,7 +238,19 @@ func (p *parts) addGate() error {
 	return errors.Join(
 		p.mgr.AddHealthzCheck("webhook", server.StartedChecker()),
 		p.mgr.AddReadyzCheck("webhook", server.StartedChecker()),
+		p.mgr.AddReadyzCheck("certificate", func(*http.Request) error { return p.serving.Ready() }),
 	)
+}
+
+// addCertificate has the replica follow its certificate.
+func (p *parts) addCertificate() error {
+	switch serving := p.serving.(type) {
+	case *certs.Own:
+		return (&controllers.ServingCertificateReconciler{Client: p.mgr.GetClient(), Certificate: serving}).SetupWithManager(p.mgr)
+	case *certs.Mounted:
+		return p.mgr.Add(serving)
+	}
+	return nil
 }
 
 // addRunnables fills the store and keeps it up to date. The replica is ready when it can decide.

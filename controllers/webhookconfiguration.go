@@ -7,6 +7,7 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/store"
 )
@@ -33,9 +35,18 @@ const (
 	ownerCRD = "imagepolicies.countersign.dev"
 	// ownerInterval is how often it is looked for while it is missing.
 	ownerInterval = 2 * time.Second
+	// contestedInterval is how soon the certificate is looked at again when another replica has changed it meanwhile.
+	contestedInterval = time.Second
 	// webhookTimeoutSeconds is longer than the deadline inside the handler.
 	webhookTimeoutSeconds = 10
 )
+
+// CertificateAuthority is where the serving certificate comes from.
+type CertificateAuthority interface {
+	// CABundle returns the bundle, PEM, that the webhook configurations must hold, and when to ask again at the latest. It is
+	// empty where the serving certificate chains to the system's roots. configured are the bundles that they hold now.
+	CABundle(ctx context.Context, configured ...[]byte) ([]byte, time.Duration, error)
+}
 
 // WebhookConfigurationReconciler applies the mutating and the validating webhook configuration once the store is
 // primed, and restores them when they are changed or deleted. It runs on the leader.
@@ -47,8 +58,8 @@ type WebhookConfigurationReconciler struct {
 	// Namespace and URL say how the API server reaches the webhook: by the base URL where it is set, and otherwise
 	// through the Service in the namespace.
 	Namespace, URL string
-	// CABundle is PEM; empty where the serving certificate chains to the system's roots.
-	CABundle []byte
+	// Certificate says which CAs the API server must trust.
+	Certificate CertificateAuthority
 	// Exempt are the namespaces that admission leaves alone.
 	Exempt []string
 	// Rules and MatchConditions say what the handlers decide about, and the paths where they are.
@@ -66,7 +77,7 @@ type WebhookConfigurationReconciler struct {
 // SetupWithManager registers the reconciler, on the leader.
 func (r *WebhookConfigurationReconciler) SetupWithManager(mgr ctrl.Manager) error {
 	one := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		if o.GetName() != WebhookConfigurationName {
+		if name := o.GetName(); name != WebhookConfigurationName && name != certs.SecretName {
 			return nil
 		}
 		return []reconcile.Request{requestFor(WebhookConfigurationName)}
@@ -79,12 +90,27 @@ func (r *WebhookConfigurationReconciler) SetupWithManager(mgr ctrl.Manager) erro
 		Named("webhookconfiguration").
 		Watches(&admissionv1.MutatingWebhookConfiguration{}, one).
 		Watches(&admissionv1.ValidatingWebhookConfiguration{}, one).
+		Watches(&corev1.Secret{}, one).
 		WatchesRawSource(first).
 		Complete(r)
 }
 
-// Reconcile brings both configurations to what they must be.
+// Reconcile brings both configurations to what they must be. They are read before the CA bundle is: what is written is then
+// either made from a Secret that is at least as new as they are, or refused by the API server as too old.
 func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
+	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
+	for _, o := range []client.Object{mutating, validating} {
+		if err := r.Client.Get(ctx, client.ObjectKey{Name: WebhookConfigurationName}, o); client.IgnoreNotFound(err) != nil {
+			return ctrl.Result{}, fmt.Errorf("reading the webhook configurations: %w", err)
+		}
+	}
+	bundle, wait, err := r.Certificate.CABundle(ctx, configuredBundles(mutating, validating)...)
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		return ctrl.Result{RequeueAfter: contestedInterval}, nil // another replica has led, or leads by now
+	}
+	if err != nil {
+		return ctrl.Result{}, err
+	}
 	if !r.Store.Load().Primed {
 		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
 	}
@@ -96,13 +122,13 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	if err := r.applyMutating(ctx, owner); err != nil {
+	if err := r.applyMutating(ctx, mutating, owner, bundle); err != nil {
 		return settle(ctrl.Result{}, fmt.Errorf("applying the mutating webhook configuration: %w", err))
 	}
-	if err := r.applyValidating(ctx, owner); err != nil {
+	if err := r.applyValidating(ctx, validating, owner, bundle); err != nil {
 		return settle(ctrl.Result{}, fmt.Errorf("applying the validating webhook configuration: %w", err))
 	}
-	return ctrl.Result{}, nil
+	return ctrl.Result{RequeueAfter: wait}, nil
 }
 
 // owner refers to the CRD that owns the configurations.
@@ -117,10 +143,10 @@ func (r *WebhookConfigurationReconciler) owner(ctx context.Context) (metav1.Owne
 
 // applyMutating creates the configuration, or puts back whatever of it was changed. Every field is set, and compared as
 // a whole: fields that somebody merged in, a further match condition say, would narrow the gate as well.
-func (r *WebhookConfigurationReconciler) applyMutating(ctx context.Context, owner metav1.OwnerReference) error {
+func (r *WebhookConfigurationReconciler) applyMutating(ctx context.Context, o *admissionv1.MutatingWebhookConfiguration, owner metav1.OwnerReference, bundle []byte) error {
 	want := []admissionv1.MutatingWebhook{{
 		Name:                    "mutate.countersign.dev",
-		ClientConfig:            r.clientConfig(r.MutatePath),
+		ClientConfig:            r.clientConfig(r.MutatePath, bundle),
 		Rules:                   r.Rules,
 		FailurePolicy:           ptr.To(admissionv1.Fail),
 		MatchPolicy:             ptr.To(admissionv1.Equivalent),
@@ -132,15 +158,14 @@ func (r *WebhookConfigurationReconciler) applyMutating(ctx context.Context, owne
 		MatchConditions:         r.MatchConditions,
 		ReinvocationPolicy:      ptr.To(admissionv1.IfNeededReinvocationPolicy),
 	}}
-	o := &admissionv1.MutatingWebhookConfiguration{}
 	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })
 }
 
 // applyValidating does the same for the gate itself.
-func (r *WebhookConfigurationReconciler) applyValidating(ctx context.Context, owner metav1.OwnerReference) error {
+func (r *WebhookConfigurationReconciler) applyValidating(ctx context.Context, o *admissionv1.ValidatingWebhookConfiguration, owner metav1.OwnerReference, bundle []byte) error {
 	want := []admissionv1.ValidatingWebhook{{
 		Name:                    "validate.countersign.dev",
-		ClientConfig:            r.clientConfig(r.ValidatePath),
+		ClientConfig:            r.clientConfig(r.ValidatePath, bundle),
 		Rules:                   r.Rules,
 		FailurePolicy:           ptr.To(admissionv1.Fail),
 		MatchPolicy:             ptr.To(admissionv1.Equivalent),
@@ -151,18 +176,13 @@ func (r *WebhookConfigurationReconciler) applyValidating(ctx context.Context, ow
 		AdmissionReviewVersions: []string{"v1"},
 		MatchConditions:         r.MatchConditions,
 	}}
-	o := &admissionv1.ValidatingWebhookConfiguration{}
 	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })
 }
 
-// apply reads o, and writes it where it is missing or not as it must be. A write on top of
+// apply writes o, as it was read, where it is missing or not as it must be. A write on top of
 // somebody else's is refused by the API server and tried again by the queue.
 func (r *WebhookConfigurationReconciler) apply(ctx context.Context, o client.Object, owner metav1.OwnerReference, same func() bool, set func()) error {
-	err := r.Client.Get(ctx, client.ObjectKey{Name: WebhookConfigurationName}, o)
-	missing := apierrors.IsNotFound(err)
-	if err != nil && !missing {
-		return err
-	}
+	missing := o.GetResourceVersion() == ""
 	owners := o.GetOwnerReferences()
 	if !missing && same() && len(owners) == 1 && owners[0] == owner {
 		return nil
@@ -187,8 +207,8 @@ func (r *WebhookConfigurationReconciler) apply(ctx context.Context, o client.Obj
 	return nil
 }
 
-func (r *WebhookConfigurationReconciler) clientConfig(path string) admissionv1.WebhookClientConfig {
-	c := admissionv1.WebhookClientConfig{CABundle: r.CABundle}
+func (r *WebhookConfigurationReconciler) clientConfig(path string, bundle []byte) admissionv1.WebhookClientConfig {
+	c := admissionv1.WebhookClientConfig{CABundle: bundle}
 	if r.URL != "" {
 		c.URL = ptr.To(strings.TrimSuffix(r.URL, "/") + path)
 		return c
@@ -202,4 +222,16 @@ func (r *WebhookConfigurationReconciler) namespaces() *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
 		Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: r.Exempt,
 	}}}
+}
+
+// configuredBundles returns the CA bundle of the mutating configuration and that of the validating one, nothing for what is missing.
+func configuredBundles(mutating *admissionv1.MutatingWebhookConfiguration, validating *admissionv1.ValidatingWebhookConfiguration) [][]byte {
+	bundles := make([][]byte, 2)
+	if len(mutating.Webhooks) > 0 {
+		bundles[0] = mutating.Webhooks[0].ClientConfig.CABundle
+	}
+	if len(validating.Webhooks) > 0 {
+		bundles[1] = validating.Webhooks[0].ClientConfig.CABundle
+	}
+	return bundles
 }

@@ -1,29 +1,28 @@
 // Package certs provides the certificate with which the webhook serves, and the CA bundle by which the API server
 // knows it. By default both are made here and kept in a Secret of the operator's namespace, so that every replica
 // serves with the same; a mounted certificate takes their place where there is one. A private key never leaves the
-// process but for that Secret, and is never logged.
+// process but for that Secret, and is never logged; the key of a CA is thrown away once it has signed its one
+// certificate.
+//
+// A certificate is replaced together with its CA, and the two overlap: the new CA is added to the bundle first; when
+// both webhook configurations hold it and API servers have had the time to take it up, the new certificate is served;
+// the old CA leaves the bundle a day later. Each step is derived from the Secret and the time, so that it does not
+// matter which replica leads, or when one ends. Only the leader writes. A certificate that no API server may know yet is
+// never served while there is another.
 package certs
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
-	"net"
-	"os"
-	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -33,160 +32,194 @@ import (
 const (
 	// SecretName is the Secret, in the operator's namespace, that holds the certificate made here.
 	SecretName = "countersign-webhook-certificate"
-	caKey      = "ca.crt"
 
-	// lifetime is that of the CA and of the certificate; at a start with less than renewBefore left both are made anew.
-	lifetime    = 10 * 365 * 24 * time.Hour
-	renewBefore = 365 * 24 * time.Hour
-	// backdate allows for clocks that are behind.
-	backdate = time.Hour
+	// Uptake is how long API servers are given to take up a CA bundle, and replicas' clocks to differ.
+	Uptake = 10 * time.Minute
+	// Retention is how long an old CA stays in the bundle when its certificate need no longer be served: a replica that
+	// hears of nothing for so long is the only one that can be refused.
+	Retention = 24 * time.Hour
+
+	// attention bounds the time between two looks at the Secret, for clocks may be set and machines suspended.
+	attention = time.Hour
 )
 
-// Serving is a certificate to serve with, and what a client trusts it by.
-type Serving struct {
-	Certificate tls.Certificate
-	// CABundle is PEM; empty where the certificate chains to the system's roots.
-	CABundle []byte
+// Own is the certificate that the operator makes for itself. Every replica serves with it; CABundle is for the leader.
+type Own struct {
+	// Client reads past the cache: what is written rests on what the Secret holds, and not on what it held.
+	Client client.Client
+	// Namespace is the operator's own.
+	Namespace string
+	// Host is the name or address by which the API server reaches the webhook.
+	Host  string
+	Clock clock.PassiveClock
+
+	held atomic.Pointer[held]
 }
 
-// Mounted returns the certificate in tls.crt and tls.key of a folder, with ca.crt as the bundle where it is there, or
-// nil if the folder holds no tls.crt.
-func Mounted(dir string) (*Serving, error) {
-	if _, err := os.Stat(dir); err != nil {
-		return nil, fmt.Errorf("--cert-dir: %w", err)
-	}
-	certFile, keyFile := filepath.Join(dir, corev1.TLSCertKey), filepath.Join(dir, corev1.TLSPrivateKeyKey)
-	if _, err := os.Stat(certFile); errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return nil, fmt.Errorf("reading the serving certificate in %s: %w", dir, err)
-	}
-	bundle, err := os.ReadFile(filepath.Join(dir, caKey)) //nolint:gosec // the folder is the administrator's word
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("reading the CA bundle of the serving certificate: %w", err)
-	}
-	return &Serving{Certificate: pair, CABundle: bundle}, nil
+// held is what a replica knows.
+type held struct {
+	state
+	// kept is what was served before the Secret changed: it may say nothing of a certificate that was in use, when it was
+	// deleted for example.
+	kept *pair
+	// known says that what is served is in the webhook configurations, or has been served before.
+	known bool
 }
 
-// Ensure returns the certificate in the Secret of the namespace, and makes it first where it is missing, unreadable,
-// about to expire or not for host. Of several replicas that make one at the same time, one prevails and all serve
-// with it.
-func Ensure(ctx context.Context, c client.Client, namespace, host string, now time.Time) (*Serving, error) {
-	for {
-		s, err := ensureOnce(ctx, c, namespace, host, now)
-		if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
-			return s, err
+// serving returns the newest certificate where the API servers know it, and else what was served before as long as it is
+// good. It is never nil.
+func (h *held) serving(host string, now time.Time) *pair {
+	if h.inForce(now) {
+		return h.newest
+	}
+	for _, p := range []*pair{h.previous, h.kept} {
+		if p != nil && p.good(host, now) {
+			return p
 		}
 	}
+	return h.newest
 }
 
-func ensureOnce(ctx context.Context, c client.Client, namespace, host string, now time.Time) (*Serving, error) {
+// GetCertificate is for tls.Config. It fails until the Secret was read.
+func (o *Own) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	h := o.held.Load()
+	if h == nil {
+		return nil, fmt.Errorf("no serving certificate yet: Secret %s/%s was not read, or the leader has not made it", o.Namespace, SecretName)
+	}
+	return &h.serving(o.Host, o.Clock.Now()).tls, nil
+}
+
+// Ready returns an error while there is nothing to serve with that API servers may know. Where a replica starts without a
+// Secret, that is so for the moment between the making of a new one and its CA's place in the webhook configurations.
+func (o *Own) Ready() error {
+	h := o.held.Load()
+	if h == nil {
+		return errors.New("no serving certificate yet")
+	}
+	if !h.known {
+		return errors.New("the CA of the serving certificate is not in the webhook configurations yet")
+	}
+	return nil
+}
+
+// Use takes up what the Secret holds. Where that cannot be used, everything stays as it is, and the error says why. It is
+// called by one goroutine at a time.
+func (o *Own) Use(secret *corev1.Secret) error {
+	s, err := parse(secret)
+	if err != nil {
+		return fmt.Errorf("reading the certificate in Secret %s/%s: %w", o.Namespace, SecretName, err)
+	}
+	o.held.Store(o.seen(s))
+	return nil
+}
+
+// seen is what this replica holds once it knows of s.
+func (o *Own) seen(s *state) *held {
+	now := o.Clock.Now()
+	h := &held{state: *s, known: !s.trusted.IsZero() || !s.overlaps() || s.previous != nil && s.previous.good(o.Host, now)}
+	if before := o.held.Load(); before != nil {
+		h.kept = before.serving(o.Host, now)
+		h.known = h.known || before.known
+	}
+	return h
+}
+
+// CABundle brings the Secret one step further where a step is due, and returns the bundle that the webhook configurations
+// must hold from now on, and when to ask again at the latest. configured are the bundles that they hold now, read before this
+// is called: a bundle that rests on an older Secret is then older than they are, and the API server refuses it. Only the leader
+// may call it. Of several that do, one prevails, and the others get a conflict.
+func (o *Own) CABundle(ctx context.Context, configured ...[]byte) ([]byte, time.Duration, error) {
 	secret := &corev1.Secret{}
-	err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: SecretName}, secret)
-	missing := apierrors.IsNotFound(err)
-	if err != nil && !missing {
-		return nil, fmt.Errorf("reading Secret %s/%s: %w", namespace, SecretName, err)
+	err := o.Client.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: SecretName}, secret)
+	if client.IgnoreNotFound(err) != nil {
+		return nil, 0, fmt.Errorf("reading Secret %s/%s: %w", o.Namespace, SecretName, err)
 	}
-	if !missing {
-		if s, err := parse(secret.Data, host, now); err == nil {
-			return s, nil
+	var s *state // nil: deleted, or spoilt
+	if err == nil {
+		if read, err := parse(secret); err == nil {
+			s = read
 		}
 	}
-	data, err := issue(host, now)
+	now := o.Clock.Now()
+	next, err := o.step(s, configured, now)
 	if err != nil {
-		return nil, fmt.Errorf("making a serving certificate for %s: %w", host, err)
+		return nil, 0, fmt.Errorf("making a serving certificate for %s: %w", o.Host, err)
 	}
-	secret.Data = data
-	if missing {
-		secret.ObjectMeta = metav1.ObjectMeta{Namespace: namespace, Name: SecretName,
+	if next != s {
+		if err := o.write(ctx, secret, next); err != nil {
+			return nil, 0, err
+		}
+	}
+	return next.bundlePEM(), next.wait(now), nil
+}
+
+func (o *Own) write(ctx context.Context, secret *corev1.Secret, s *state) error {
+	write := o.Client.Update
+	if secret.ResourceVersion == "" {
+		secret.ObjectMeta = metav1.ObjectMeta{Namespace: o.Namespace, Name: SecretName,
 			Labels: map[string]string{"app.kubernetes.io/managed-by": "countersign"}}
 		secret.Type = corev1.SecretTypeTLS
-		err = c.Create(ctx, secret)
-	} else {
-		err = c.Update(ctx, secret)
-	}
-	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("writing Secret %s/%s: %w; create the namespace, or name the operator's own with --namespace", namespace, SecretName, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("writing Secret %s/%s: %w", namespace, SecretName, err)
-	}
-	return parse(data, host, now)
-}
-
-// parse reads what issue made, and refuses what is not good for host for renewBefore from now.
-func parse(data map[string][]byte, host string, now time.Time) (*Serving, error) {
-	pair, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey])
-	if err != nil {
-		return nil, err
-	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(data[caKey]) {
-		return nil, errors.New("no CA certificate")
-	}
-	for _, at := range []time.Time{now, now.Add(renewBefore)} {
-		if _, err := leaf.Verify(x509.VerifyOptions{DNSName: host, Roots: roots, CurrentTime: at}); err != nil {
-			return nil, err
+		write = func(ctx context.Context, s client.Object, _ ...client.UpdateOption) error {
+			return o.Client.Create(ctx, s)
 		}
 	}
-	pair.Leaf = leaf
-	return &Serving{Certificate: pair, CABundle: data[caKey]}, nil
+	s.put(secret)
+	err := write(ctx, secret)
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("writing Secret %s/%s: %w; create the namespace, or name the operator's own with --namespace", o.Namespace, SecretName, err)
+	}
+	if err != nil {
+		return fmt.Errorf("writing Secret %s/%s: %w", o.Namespace, SecretName, err)
+	}
+	return nil
 }
 
-// issue makes a CA and a certificate for host that it signs; the CA's key is not kept.
-func issue(host string, now time.Time) (map[string][]byte, error) {
-	caSigner, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
+// step returns what the Secret must hold next: s itself where nothing is due.
+func (o *Own) step(s *state, configured [][]byte, now time.Time) (*state, error) {
+	if s == nil {
+		return o.remake(configured, now)
 	}
-	ca := template("countersign webhook CA", now)
-	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caSigner.Public(), caSigner)
-	if err != nil {
-		return nil, err
+	serving := o.seen(s).serving(o.Host, now)
+	switch {
+	case s.newest.due(o.Host, now):
+		fresh, err := issue(o.Host, now)
+		if err != nil {
+			return nil, err
+		}
+		return s.replaced(fresh, serving), nil
+	case !s.bundle.has(serving.ca): // somebody replaced a Secret that was in use
+		return &state{newest: s.newest, previous: serving, trusted: s.trusted, bundle: s.bundle.with(serving.ca)}, nil
+	case s.trusted.IsZero() || s.trusted.After(now): // the latter when a clock was wrong
+		if !allHold(configured, s.newest.ca) {
+			return s, nil
+		}
+		stamped := *s
+		stamped.trusted = now
+		return &stamped, nil
+	case s.overlaps() && !now.Before(s.trusted.Add(Uptake+Retention)):
+		return &state{newest: s.newest, trusted: s.trusted, bundle: bundle{s.newest.ca}}, nil
 	}
-	signer, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	leaf := template("countersign webhook", now)
-	leaf.KeyUsage, leaf.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	if ip := net.ParseIP(host); ip != nil {
-		leaf.IPAddresses = []net.IP{ip}
-	} else {
-		leaf.DNSNames = []string{host}
-	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, signer.Public(), caSigner)
-	if err != nil {
-		return nil, err
-	}
-	key, err := x509.MarshalPKCS8PrivateKey(signer)
-	if err != nil {
-		return nil, err
-	}
-	return map[string][]byte{
-		caKey:                   pemOf("CERTIFICATE", caDER),
-		corev1.TLSCertKey:       pemOf("CERTIFICATE", leafDER),
-		corev1.TLSPrivateKeyKey: pemOf("PRIVATE KEY", key),
-	}, nil
+	return s, nil
 }
 
-func template(name string, now time.Time) *x509.Certificate {
-	serial, _ := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)) // rand.Reader does not fail
-	return &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: name},
-		NotBefore:    now.Add(-backdate),
-		NotAfter:     now.Add(lifetime),
+// remake is the step where there is no Secret, or none that can be read. Replicas go on with what they hold in memory, so
+// that every CA that is trusted now stays so, and what this one holds is put back.
+func (o *Own) remake(configured [][]byte, now time.Time) (*state, error) {
+	next := &state{}
+	var served *pair
+	if h := o.held.Load(); h != nil {
+		served = h.serving(o.Host, now)
+		next = h.replaced(h.newest, served)
 	}
-}
-
-func pemOf(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	if next.newest == nil || next.newest.due(o.Host, now) {
+		fresh, err := issue(o.Host, now)
+		if err != nil {
+			return nil, err
+		}
+		next = next.replaced(fresh, served)
+	}
+	for _, text := range configured {
+		next.bundle = next.bundle.with(certificates(text)...)
+	}
+	return next, nil
 }

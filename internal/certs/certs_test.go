@@ -2,180 +2,444 @@ package certs
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"os"
-	"path/filepath"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
-const host = "countersign-webhook.countersign-system.svc"
+const (
+	namespace = "countersign-system"
+	host      = "127.0.0.1"
+	day       = 24 * time.Hour
+)
 
-// TestEnsure keeps the certificate in a Secret of a real API server.
-func TestEnsure(t *testing.T) {
+// TestOwn keeps the certificate in a Secret of a real API server.
+func TestOwn(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	c, err := client.New(testenv.RunKube(t, testenv.KubeOptions{WithoutCRDs: true}).Config, client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "countersign-system"}}); err != nil {
+	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("no namespace", func(t *testing.T) {
-		if _, err := Ensure(t.Context(), c, "not-there", host, time.Now()); err == nil || !strings.Contains(err.Error(), "--namespace") {
+		own := &Own{Client: c, Namespace: "not-there", Host: host, Clock: clocktesting.NewFakePassiveClock(time.Now())}
+		if _, _, err := own.CABundle(t.Context(), nil, nil); err == nil || !strings.Contains(err.Error(), "--namespace") {
 			t.Errorf("error = %v, want it to say what to do", err)
 		}
 	})
-	t.Run("serves", func(t *testing.T) { testServes(t, c) })
-	t.Run("keeps and replaces", func(t *testing.T) { testKeepsAndReplaces(t, c) })
-	t.Run("replicas agree", func(t *testing.T) { testReplicasAgree(t, c) })
+	t.Run("hosts", func(t *testing.T) { testHosts(t, c) })
+	t.Run("first start", func(t *testing.T) { testFirstStart(t, c) })
+	t.Run("walk", func(t *testing.T) { testWalk(t, c) })
+	t.Run("adopted", func(t *testing.T) { testAdopted(t, c) })
+	t.Run("lost", func(t *testing.T) { testLost(t, c) })
+	t.Run("replaced", func(t *testing.T) { testReplaced(t, c) })
+	t.Run("one configuration lags", func(t *testing.T) { testOneConfigurationLags(t, c) })
+	t.Run("long stop", func(t *testing.T) { testLongStop(t, c) })
+	t.Run("random", func(t *testing.T) { testRandom(t, c) })
 }
 
-func forget(t *testing.T, c client.Client) {
+// fleet is some replicas, the bundles that both webhook configurations hold, and API servers that may not know the latest.
+type fleet struct {
+	client.Client
+	clock    *clocktesting.FakePassiveClock
+	replicas []*replica
+	// configured are the bundles of the mutating and the validating configuration, replaced those that they held before.
+	configured [2][]byte
+	replaced   []earlier
+}
+
+type earlier struct {
+	bundle []byte
+	until  time.Time
+}
+
+// replica serves TLS with what its Own says.
+type replica struct {
+	own     atomic.Pointer[Own]
+	address string
+	// unaware is set when it has started and the Secret did not say what API servers know.
+	unaware bool
+}
+
+func newFleet(t *testing.T, c client.Client, replicas int) *fleet {
 	t.Helper()
-	if err := c.DeleteAllOf(t.Context(), &corev1.Secret{}, client.InNamespace("countersign-system")); err != nil {
+	if err := c.DeleteAllOf(t.Context(), &corev1.Secret{}, client.InNamespace(namespace)); err != nil {
 		t.Fatal(err)
+	}
+	f := &fleet{Client: c, clock: clocktesting.NewFakePassiveClock(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))}
+	for range replicas {
+		r := &replica{}
+		f.replicas = append(f.replicas, r)
+		f.restart(t, r)
+		l, err := tls.Listen("tcp", host+":0", &tls.Config{
+			MinVersion: tls.VersionTLS12, Time: f.clock.Now,
+			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return r.own.Load().GetCertificate(hello) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.address = l.Addr().String()
+		var serving sync.WaitGroup
+		serving.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_ = conn.(*tls.Conn).HandshakeContext(t.Context()) // the client tells
+				conn.Close()
+			}
+		})
+		t.Cleanup(func() {
+			l.Close()
+			serving.Wait()
+		})
+	}
+	return f
+}
+
+// restart has a replica forget everything, and read the Secret.
+func (f *fleet) restart(t *testing.T, r *replica) {
+	t.Helper()
+	r.own.Store(&Own{Client: f.Client, Namespace: namespace, Host: host, Clock: f.clock})
+	f.follow(t, r)
+	h := r.own.Load().held.Load()
+	r.unaware = h == nil || h.trusted.IsZero() && h.overlaps() && h.previous == nil
+}
+
+// follow has a replica take up the Secret, or keep what it holds where that cannot be used.
+func (f *fleet) follow(t *testing.T, replicas ...*replica) {
+	t.Helper()
+	secret := &corev1.Secret{}
+	err := f.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: SecretName}, secret)
+	if apierrors.IsNotFound(err) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range replicas {
+		_ = r.own.Load().Use(secret)
 	}
 }
 
-func secretOf(t *testing.T, c client.Client) *corev1.Secret {
+// lead takes one turn of the leader, which reaches so many of its three writes: Secret, mutating and validating configuration.
+func (f *fleet) lead(t *testing.T, r *replica, writes int) {
 	t.Helper()
-	s := &corev1.Secret{}
-	if err := c.Get(t.Context(), client.ObjectKey{Namespace: "countersign-system", Name: SecretName}, s); err != nil {
+	bundle, wait, err := r.own.Load().CABundle(t.Context(), f.configured[:]...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	if wait <= 0 || wait > time.Hour {
+		t.Errorf("the leader looks again in %s", wait)
+	}
+	for i := range writes - 1 {
+		if string(f.configured[i]) == string(bundle) {
+			continue
+		}
+		if f.configured[i] != nil {
+			f.replaced = append(f.replaced, earlier{f.configured[i], f.clock.Now()})
+		}
+		f.configured[i] = bundle
+	}
 }
 
-func ensure(t *testing.T, c client.Client, host string, now time.Time) *Serving {
+// turn has the leader do all that it can, and every replica follow.
+func (f *fleet) turn(t *testing.T) {
 	t.Helper()
-	s, err := Ensure(t.Context(), c, "countersign-system", host, now)
+	for range 3 {
+		f.lead(t, f.replicas[0], 3)
+		f.follow(t, f.replicas...)
+		f.check(t)
+	}
+}
+
+func (f *fleet) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
+
+// check wants a handshake with every replica that is ready to succeed, with every bundle that an API server may hold. A replica
+// that remembers nothing, in a rotation of which the Secret says nothing either, can do no better than to serve what the
+// configurations hold the CA of, whether API servers have taken it up or not.
+func (f *fleet) check(t *testing.T) {
+	t.Helper()
+	var late [][]byte
+	for _, e := range f.replaced {
+		if f.clock.Now().Before(e.until.Add(Uptake)) {
+			late = append(late, e.bundle)
+		}
+	}
+	for i, r := range f.replicas {
+		own := r.own.Load()
+		if own.Ready() != nil {
+			continue
+		}
+		known := f.configured[:]
+		r.unaware = r.unaware && !own.held.Load().inForce(f.clock.Now())
+		if !r.unaware {
+			known = append(known, late...)
+		}
+		asked := map[string]bool{"": true}
+		for _, bundle := range known {
+			if asked[string(bundle)] {
+				continue
+			}
+			asked[string(bundle)] = true
+			if err := f.handshake(t.Context(), r, bundle); err != nil {
+				t.Fatalf("%s: an API server that trusts %s refuses replica %d, which serves %s: %v",
+					f.clock.Now(), names(bundle), i, f.served(t, r).Issuer, err)
+			}
+		}
+	}
+}
+
+func (f *fleet) handshake(ctx context.Context, r *replica, bundle []byte) error {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: 10 * time.Second}, Config: &tls.Config{
+		MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: host, Time: f.clock.Now,
+	}}
+	conn, err := d.DialContext(ctx, "tcp", r.address)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func names(bundle []byte) (all []string) {
+	for _, ca := range certificates(bundle) {
+		all = append(all, ca.Subject.String())
+	}
+	return all
+}
+
+// served returns the certificate that a replica serves.
+func (f *fleet) served(t *testing.T, r *replica) *x509.Certificate {
+	t.Helper()
+	c, err := r.own.Load().GetCertificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Leaf
+}
+
+// held returns what the Secret holds.
+func (f *fleet) held(t *testing.T) *state {
+	t.Helper()
+	s, err := parse(f.secret(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func testServes(t *testing.T, c client.Client) {
-	now := time.Now()
-	for _, name := range []string{host, "127.0.0.1", "::1"} {
+func (f *fleet) secret(t *testing.T) *corev1.Secret {
+	t.Helper()
+	s := &corev1.Secret{}
+	if err := f.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: SecretName}, s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func testHosts(t *testing.T, c client.Client) {
+	for _, name := range []string{"countersign-webhook.countersign-system.svc", "127.0.0.1", "::1"} {
 		t.Run(name, func(t *testing.T) {
-			s := ensure(t, c, name, now)
-			roots := x509.NewCertPool()
-			if !roots.AppendCertsFromPEM(s.CABundle) {
-				t.Fatal("the bundle holds no certificate")
-			}
-			leaf, err := x509.ParseCertificate(s.Certificate.Certificate[0])
+			f := newFleet(t, c, 1) // made for another host
+			f.lead(t, f.replicas[0], 3)
+			own := &Own{Client: c, Namespace: namespace, Host: name, Clock: f.clock}
+			bundle, _, err := own.CABundle(t.Context(), f.configured[:]...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := leaf.Verify(x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: now}); err != nil {
+			if err := own.Use(f.secret(t)); err != nil {
+				t.Fatal(err)
+			}
+			roots := x509.NewCertPool()
+			roots.AppendCertsFromPEM(bundle)
+			got, err := own.GetCertificate(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			options := x509.VerifyOptions{DNSName: name, Roots: roots, CurrentTime: f.clock.Now()}
+			if _, err := got.Leaf.Verify(options); err != nil {
 				t.Error(err)
 			}
-			if _, err := leaf.Verify(x509.VerifyOptions{DNSName: "other.example.com", Roots: roots, CurrentTime: now}); err == nil {
+			options.DNSName = "other.example.com"
+			if _, err := got.Leaf.Verify(options); err == nil {
 				t.Error("the certificate is good for another host")
 			}
 		})
 	}
 }
 
-func testKeepsAndReplaces(t *testing.T, api client.Client) {
-	now := time.Now()
-	cases := map[string]struct {
-		host   string
-		now    time.Time
-		spoil  func(*corev1.Secret)
-		remade bool
-	}{
-		"as it was":       {host: host, now: now},
-		"about to expire": {host: host, now: now.Add(lifetime - renewBefore + time.Hour), remade: true},
-		"another host":    {host: "127.0.0.1", now: now, remade: true},
-		"not a key":       {host: host, now: now, spoil: func(s *corev1.Secret) { s.Data[corev1.TLSPrivateKeyKey] = []byte("x") }, remade: true},
-		"no bundle":       {host: host, now: now, spoil: func(s *corev1.Secret) { delete(s.Data, caKey) }, remade: true},
+// testFirstStart has many replicas that take themselves for the leader make the first certificate at the same time.
+func testFirstStart(t *testing.T, c client.Client) {
+	f := newFleet(t, c, 8)
+	if _, err := f.replicas[0].own.Load().GetCertificate(nil); err == nil || f.replicas[0].own.Load().Ready() == nil {
+		t.Error("a replica serves before there is a certificate")
 	}
-	for name, c := range cases {
-		t.Run(name, func(t *testing.T) {
-			forget(t, api)
-			first := ensure(t, api, host, now)
-			if c.spoil != nil {
-				s := secretOf(t, api)
-				c.spoil(s)
-				if err := api.Update(t.Context(), s); err != nil {
-					t.Fatal(err)
-				}
-			}
-			second := ensure(t, api, c.host, c.now)
-			if remade := string(first.CABundle) != string(second.CABundle); remade != c.remade {
-				t.Errorf("made anew: %v, want %v", remade, c.remade)
-			}
-			if string(secretOf(t, api).Data[caKey]) != string(second.CABundle) {
-				t.Error("what is served is not what the Secret holds")
-			}
-		})
-	}
-}
-
-func testReplicasAgree(t *testing.T, api client.Client) {
-	forget(t, api)
-	got := make([]*Serving, 8)
 	var wg sync.WaitGroup
-	for i := range got {
+	for i, r := range f.replicas {
 		wg.Go(func() {
-			s, err := Ensure(context.WithoutCancel(t.Context()), api, "countersign-system", host, time.Now())
-			if err != nil {
-				t.Error(err)
+			for {
+				_, _, err := r.own.Load().CABundle(context.WithoutCancel(t.Context()), nil, nil)
+				if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) {
+					continue
+				}
+				if err != nil {
+					t.Errorf("replica %d: %v", i, err)
+				}
 				return
 			}
-			got[i] = s
 		})
 	}
 	wg.Wait()
-	for i, s := range got {
-		if s == nil || string(s.CABundle) != string(got[0].CABundle) {
+	f.turn(t)
+	for i, r := range f.replicas {
+		if !f.served(t, r).Equal(f.served(t, f.replicas[0])) {
 			t.Errorf("replica %d serves another certificate than replica 0", i)
 		}
+		if err := r.own.Load().Ready(); err != nil {
+			t.Errorf("replica %d: %v", i, err)
+		}
+	}
+	if n := len(f.held(t).bundle); n != 1 {
+		t.Errorf("the first bundle holds %d CAs", n)
 	}
 }
 
-func TestMounted(t *testing.T) {
-	dir := t.TempDir()
-	if s, err := Mounted(dir); s != nil || err != nil {
-		t.Fatalf("an empty folder: %v, %v; want neither", s, err)
+// testWalk goes through the life of a certificate, step by step.
+func testWalk(t *testing.T, c client.Client) {
+	f := newFleet(t, c, 3)
+	f.turn(t)
+	first := f.served(t, f.replicas[1])
+	expect := func(what string, served *x509.Certificate, cas int) {
+		t.Helper()
+		f.turn(t)
+		for i, r := range f.replicas {
+			if got := f.served(t, r); !got.Equal(served) {
+				t.Errorf("%s: replica %d serves %s", what, i, got.Issuer)
+			}
+		}
+		for i, b := range f.configured {
+			if got := len(certificates(b)); got != cas {
+				t.Errorf("%s: configuration %d holds %d CAs, want %d", what, i, got, cas)
+			}
+		}
 	}
-	if s, err := Mounted(filepath.Join(dir, "not-there")); s != nil || err == nil {
-		t.Errorf("a folder that is not there: %v, %v; want an error", s, err)
+	f.pass(59 * day)
+	expect("not due", first, 1)
+	f.pass(day)
+	expect("due", first, 2)
+	second := f.held(t).newest.tls.Leaf
+	if second.Equal(first) || f.held(t).newest.ca.Equal(f.held(t).previous.ca) {
+		t.Fatal("the new certificate, or its CA, is the old one")
 	}
-	data, err := issue(host, time.Now())
+	f.pass(Uptake - time.Minute)
+	expect("not taken up", first, 2)
+	f.pass(time.Minute)
+	expect("taken up", second, 2)
+	f.pass(Retention - time.Minute)
+	expect("retained", second, 2)
+	f.pass(time.Minute)
+	expect("over", second, 1)
+	f.pass(59 * day)
+	expect("due again", second, 2)
+	f.pass(Uptake)
+	f.turn(t)
+	if f.served(t, f.replicas[2]).Equal(second) {
+		t.Error("the third certificate is not served")
+	}
+}
+
+// tenYears returns what an earlier release has made: a CA and a certificate of ten years, and nothing else.
+func tenYears(t *testing.T, made time.Time) map[string][]byte {
+	t.Helper()
+	key := func() *ecdsa.PrivateKey {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	sign := func(c, parent *x509.Certificate, k, by *ecdsa.PrivateKey) []byte {
+		der, err := x509.CreateCertificate(rand.Reader, c, parent, k.Public(), by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pemOf("CERTIFICATE", der)
+	}
+	caKeyPair, leafKey := key(), key()
+	ca, leaf := template("countersign webhook CA", made), template("countersign webhook", made)
+	for _, c := range []*x509.Certificate{ca, leaf} {
+		c.NotAfter, c.Subject.SerialNumber = made.Add(3650*day), ""
+	}
+	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
+	leaf.IPAddresses = []net.IP{net.ParseIP(host)}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(leafKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range data {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	return map[string][]byte{
+		caKey: sign(ca, ca, caKeyPair, caKeyPair), corev1.TLSCertKey: sign(leaf, ca, leafKey, caKeyPair),
+		corev1.TLSPrivateKeyKey: pemOf("PRIVATE KEY", keyDER),
 	}
-	s, err := Mounted(dir)
-	if err != nil || string(s.CABundle) != string(data[caKey]) {
-		t.Fatalf("Mounted = %v, %v", s, err)
+}
+
+// testAdopted starts with the Secret of an earlier release and the configurations that hold its CA.
+func testAdopted(t *testing.T, c client.Client) {
+	for name, made := range map[string]time.Duration{"a day old": day, "a year old": 365 * day} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t, c, 2)
+			data := tenYears(t, f.clock.Now().Add(-made))
+			f.put(t, data)
+			f.configured = [2][]byte{data[caKey], data[caKey]}
+			for _, r := range f.replicas {
+				f.restart(t, r)
+			}
+			before := f.served(t, f.replicas[0])
+			f.turn(t)
+			if !f.served(t, f.replicas[1]).Equal(before) {
+				t.Error("the certificate of the earlier release is no longer served")
+			}
+			f.pass(60 * day)
+			f.turn(t)
+			f.pass(Uptake)
+			f.turn(t)
+			if got := f.served(t, f.replicas[1]); got.Equal(before) || got.NotAfter.Sub(f.clock.Now()) > 90*day {
+				t.Errorf("what is served after two months is good until %s", got.NotAfter)
+			}
+		})
 	}
-	if _, err := tls.X509KeyPair(data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey]); err != nil {
-		t.Error(err)
+}
+
+func (f *fleet) put(t *testing.T, data map[string][]byte) {
+	t.Helper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: SecretName}, Type: corev1.SecretTypeTLS, Data: data}
+	err := f.Update(t.Context(), secret)
+	if apierrors.IsNotFound(err) {
+		err = f.Create(t.Context(), secret)
 	}
-	if err := os.WriteFile(filepath.Join(dir, corev1.TLSPrivateKeyKey), []byte("x"), 0o600); err != nil {
+	if err != nil {
 		t.Fatal(err)
-	}
-	if _, err := Mounted(dir); err == nil {
-		t.Error("a broken key was accepted")
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 // gauges are read from the state at each scrape, so that none is ever left behind.
 type gauges struct {
-	gateReady                                      *prometheus.Desc
+	gateReady, certificateExpiry                   *prometheus.Desc
 	rootInfo, rootReady, rootFresh, rootRepos      *prometheus.Desc
 	rootExpiry, rootLast, rootOldest, rootInterval *prometheus.Desc
 	policyInfo, policyReady, policyWorkloads       *prometheus.Desc
@@ -24,6 +24,8 @@ func newGauges() gauges {
 	}
 	return gauges{
 		gateReady: desc("gate_ready", "Whether this replica knows every policy and trust root and decides."),
+		certificateExpiry: desc("serving_certificate_expiry_timestamp_seconds",
+			"When the certificate expires with which this replica serves admission."),
 		rootInfo:  desc("trust_root_info", "What a trust root verifies.", labelTrustRoot, "format"),
 		rootReady: desc("trust_root_ready", "Whether the keys of a trust root are read and it can be used.", labelTrustRoot),
 		rootFresh: desc("trust_root_fresh",
@@ -44,7 +46,7 @@ func newGauges() gauges {
 
 func (g *gauges) describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		g.gateReady, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry, g.rootLast, g.rootOldest, g.rootInterval,
+		g.gateReady, g.certificateExpiry, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry, g.rootLast, g.rootOldest, g.rootInterval,
 		g.policyInfo, g.policyReady, g.policyWorkloads, g.breakGlass,
 	} {
 		ch <- d
@@ -76,6 +78,7 @@ func (e emitter) moment(d *prometheus.Desc, value time.Time, labels ...string) {
 func (g *gauges) collect(e emitter, s *State, namespaces map[string]bool) {
 	snapshot := s.Store.Load()
 	e.truth(g.gateReady, snapshot.Primed)
+	g.certificate(e, s)
 	for _, name := range snapshot.RootNames() {
 		g.root(e, name, snapshot.Root(name), s.Tracker.Status(name))
 	}
@@ -95,6 +98,15 @@ func (g *gauges) collect(e emitter, s *State, namespaces map[string]bool) {
 		}
 	}
 	e.number(g.breakGlass, float64(open))
+}
+
+func (g *gauges) certificate(e emitter, s *State) {
+	if s.Certificate == nil {
+		return
+	}
+	if c, err := s.Certificate(nil); err == nil && c != nil && c.Leaf != nil {
+		e.moment(g.certificateExpiry, c.Leaf.NotAfter)
+	}
 }
 
 func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) {

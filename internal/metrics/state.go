@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"crypto/tls"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,8 @@ type State struct {
 	Namespaces client.Reader
 	// Ran returns how what runs meets the policies, nil on a replica that does not evaluate it. A nil function is the same.
 	Ran func() *compliance.Result
+	// Certificate returns what the webhook serves with. A nil function is none.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
 
 // Show says what the gauges are read from; before it there are none.

@@ -29,7 +29,8 @@ func TestGauges(t *testing.T) {
 		}
 	}
 	want := map[string]float64{
-		`countersign_gate_ready`: 1,
+		`countersign_gate_ready`:                                                                     1,
+		`countersign_serving_certificate_expiry_timestamp_seconds`:                                   1_900_000_000,
 		`countersign_trust_root_info{format="Notary",trust_root="acme-notary"}`:                      1,
 		`countersign_trust_root_info{format="Notary",trust_root="broken"}`:                           1,
 		`countersign_trust_root_ready{trust_root="acme-notary"}`:                                     1,

@@ -4,23 +4,25 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 )
 
 // A forwarder passes connections on to a server, so that the server can be cut off and come back with what it holds
-// in memory.
+// in memory. Of several servers it takes one after the other, and passes over those that do not listen.
 type forwarder struct {
-	address, target string
+	address string
 
 	mu       sync.Mutex
+	targets  []string
 	listener net.Listener // nil while cut off
 	conns    map[net.Conn]struct{}
 	wg       sync.WaitGroup
 }
 
 // forward listens on a free loopback port.
-func forward(target string) (*forwarder, error) {
-	f := &forwarder{address: "127.0.0.1:0", target: target, conns: make(map[net.Conn]struct{})}
+func forward(targets ...string) (*forwarder, error) {
+	f := &forwarder{address: "127.0.0.1:0", targets: targets, conns: make(map[net.Conn]struct{})}
 	return f, f.connect()
 }
 
@@ -61,8 +63,8 @@ func (f *forwarder) disconnect() {
 
 func (f *forwarder) pass(in net.Conn) {
 	defer in.Close()
-	out, err := net.Dial("tcp", f.target)
-	if err != nil {
+	out := f.dial()
+	if out == nil {
 		return
 	}
 	defer out.Close()
@@ -79,6 +81,22 @@ func (f *forwarder) pass(in net.Conn) {
 	_, _ = io.Copy(in, out)
 	in.Close()
 	<-done
+}
+
+// dial returns a connection to the server whose turn it is, or to the next that listens; nil: none does.
+func (f *forwarder) dial() net.Conn {
+	f.mu.Lock()
+	targets := slices.Clone(f.targets)
+	if len(targets) > 1 {
+		f.targets = append(targets[1:len(targets):len(targets)], targets[0])
+	}
+	f.mu.Unlock()
+	for _, target := range targets {
+		if out, err := net.Dial("tcp", target); err == nil {
+			return out
+		}
+	}
+	return nil
 }
 
 // track remembers connections so that disconnect can drop them; it reports false where that has happened already.

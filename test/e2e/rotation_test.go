@@ -1,0 +1,277 @@
+package e2e
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// dueIn is how long after the start of the first manager its certificate is due: the load has begun by then.
+const dueIn = time.Minute
+
+// TestRotation replaces the serving certificate and its CA on three managers behind one URL, while Pods are created all the
+// time. The Secret is first that of an earlier release, and is due by itself; what then takes ten minutes and a day is brought
+// about by dating the step before it back in the Secret.
+func TestRotation(t *testing.T) {
+	front := testenv.RunBalancer(t)
+	args := []string{"--webhook-url=" + front.URL}
+	var first *x509.Certificate
+	b := newBedAfter(t, func(b *bed) {
+		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: testenv.OwnNamespace}})
+		first = b.putCertificate(t, time.Now().Add(dueIn-60*24*time.Hour))
+	}, args...)
+	r := &rotation{bed: b, managers: []*testenv.Manager{b.manager, testenv.RunManager(t, b.kube, args...), testenv.RunManager(t, b.kube, args...)}}
+	for _, m := range r.managers {
+		must(t, front.Add(m))
+	}
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	r.serve(t, "the certificate of the earlier release", func(c *x509.Certificate) bool { return c.Equal(first) })
+	b.admitted(t, pod(production, gun+":v1"))
+	if at := certificates(r.secret(t).Data["ca.crt"]); len(at) != 1 {
+		t.Log("the certificate was due before the load has begun")
+	}
+
+	stop := r.load(t, gun)
+	t.Run("new CA in the bundle", func(t *testing.T) {
+		r.bundles(t, 2)
+		r.serve(t, "what API servers know", func(c *x509.Certificate) bool { return c.Equal(first) })
+		r.date(t, 0) // waits for the note that both configurations hold it
+		r.serve(t, "what API servers know", func(c *x509.Certificate) bool { return c.Equal(first) })
+	})
+	t.Run("new certificate served", func(t *testing.T) {
+		r.date(t, certs.Uptake)
+		r.serve(t, "the new certificate", func(c *x509.Certificate) bool { return !c.Equal(first) })
+		r.bundles(t, 2)
+	})
+	second := r.served(t, r.managers[0])
+	t.Run("old CA gone", func(t *testing.T) {
+		r.date(t, certs.Uptake+certs.Retention)
+		r.bundles(t, 1)
+	})
+	t.Run("Secret deleted", func(t *testing.T) {
+		before := r.secret(t)
+		must(t, b.Delete(t.Context(), before))
+		testenv.Await(t, "another Secret", func() error {
+			s := &corev1.Secret{}
+			err := b.Get(t.Context(), client.ObjectKeyFromObject(before), s)
+			if err == nil && s.UID == before.UID {
+				err = errors.New("still the old one")
+			}
+			return err
+		})
+		r.date(t, 0)
+		r.serve(t, "what they have served before", func(c *x509.Certificate) bool { return c.Equal(second) })
+	})
+	stop()
+}
+
+type rotation struct {
+	*bed
+	managers []*testenv.Manager
+}
+
+// putCertificate puts a CA and a certificate of 90 days, made at a time, into the Secret as an earlier release has done.
+func (b *bed) putCertificate(t *testing.T, made time.Time) *x509.Certificate {
+	t.Helper()
+	template := func(name string) *x509.Certificate {
+		return &x509.Certificate{
+			SerialNumber: big.NewInt(made.UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: made, NotAfter: made.Add(90 * 24 * time.Hour),
+		}
+	}
+	sign := func(c, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
+		der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by)
+		must(t, err)
+		signed, err := x509.ParseCertificate(der)
+		must(t, err)
+		return signed
+	}
+	text := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
+	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	ca, leaf := template("countersign webhook CA"), template("countersign webhook")
+	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
+	ca = sign(ca, ca, caKey, caKey)
+	leaf.IPAddresses, leaf.ExtKeyUsage = []net.IP{net.ParseIP("127.0.0.1")}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	leaf = sign(leaf, ca, key, caKey)
+	b.create(t, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: certs.SecretName}, Type: corev1.SecretTypeTLS,
+		Data: map[string][]byte{"ca.crt": text("CERTIFICATE", ca.Raw), "tls.crt": text("CERTIFICATE", leaf.Raw), "tls.key": text("PRIVATE KEY", keyDER)},
+	})
+	return leaf
+}
+
+func (r *rotation) secret(t *testing.T) *corev1.Secret {
+	t.Helper()
+	s := &corev1.Secret{}
+	must(t, r.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: certs.SecretName}, s))
+	return s
+}
+
+// date waits until the leader has noted since when both configurations hold the newest CA, and dates that back.
+func (r *rotation) date(t *testing.T, back time.Duration) {
+	t.Helper()
+	const annotation = "countersign.dev/trusted-since"
+	testenv.Await(t, "the note that both configurations hold the CA", func() error {
+		s := r.secret(t)
+		if s.Annotations[annotation] == "" {
+			return errors.New("not noted")
+		}
+		if back == 0 {
+			return nil
+		}
+		s.Annotations[annotation] = time.Now().Add(-back - time.Second).UTC().Format(time.RFC3339)
+		return r.Update(t.Context(), s)
+	})
+}
+
+// bundles waits until both configurations hold so many CAs.
+func (r *rotation) bundles(t *testing.T, want int) {
+	t.Helper()
+	testenv.Await(t, fmt.Sprintf("%d CAs in both configurations", want), func() error {
+		bundles, err := r.configured(t.Context())
+		for _, bundle := range bundles {
+			if got := len(certificates(bundle)); got != want {
+				err = errors.Join(err, fmt.Errorf("one holds %d", got))
+			}
+		}
+		return err
+	})
+}
+
+func (r *rotation) configured(ctx context.Context) ([][]byte, error) {
+	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
+	key := client.ObjectKey{Name: "countersign"}
+	if err := errors.Join(r.Get(ctx, key, mutating), r.Get(ctx, key, validating)); err != nil {
+		return nil, err
+	}
+	return [][]byte{mutating.Webhooks[0].ClientConfig.CABundle, validating.Webhooks[0].ClientConfig.CABundle}, nil
+}
+
+func certificates(text []byte) (found []*x509.Certificate) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
+			found = append(found, c)
+		}
+	}
+	return found
+}
+
+// serve waits until every manager serves a certificate.
+func (r *rotation) serve(t *testing.T, what string, want func(*x509.Certificate) bool) {
+	t.Helper()
+	for i, m := range r.managers {
+		testenv.Await(t, what, func() error {
+			if c := r.served(t, m); !want(c) {
+				return fmt.Errorf("manager %d serves %s of %s", i, c.SerialNumber, c.Issuer)
+			}
+			return nil
+		})
+	}
+}
+
+func (r *rotation) served(t *testing.T, m *testenv.Manager) *x509.Certificate {
+	t.Helper()
+	state, err := handshake(t.Context(), m, &tls.Config{InsecureSkipVerify: true})
+	must(t, err)
+	return state.PeerCertificates[0]
+}
+
+func handshake(ctx context.Context, m *testenv.Manager, config *tls.Config) (tls.ConnectionState, error) {
+	u, err := url.Parse(m.WebhookURL)
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	config.MinVersion = tls.VersionTLS12
+	conn, err := (&tls.Dialer{NetDialer: &net.Dialer{Timeout: 20 * time.Second}, Config: config}).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	defer conn.Close()
+	return conn.(*tls.Conn).ConnectionState(), nil
+}
+
+// load creates signed Pods and unsigned ones, and shakes hands with every manager as an API server does that trusts what one of
+// the configurations holds, until the function that is returned is called. Nothing may be refused but the unsigned Pods.
+func (r *rotation) load(t *testing.T, gun string) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	var signed, unsigned, handshakes atomic.Int64
+	repeat := func(do func() error, done *atomic.Int64) {
+		running.Go(func() {
+			tick := time.NewTicker(25 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				if err := do(); err != nil && ctx.Err() == nil {
+					t.Errorf("%s, after %d: %v", time.Now().Format(time.TimeOnly), done.Load(), err)
+				}
+				done.Add(1)
+			}
+		})
+	}
+	for range 2 {
+		repeat(func() error { return r.Create(ctx, pod(production, gun+":v1")) }, &signed)
+	}
+	repeat(func() error {
+		err := r.Create(ctx, pod(production, gun+":unsigned"))
+		if apierrors.IsForbidden(err) {
+			return nil
+		}
+		return fmt.Errorf("an unsigned Pod, not %d: %w", http.StatusForbidden, err)
+	}, &unsigned)
+	for _, m := range r.managers {
+		repeat(func() error {
+			bundles, err := r.configured(ctx)
+			for _, bundle := range bundles {
+				roots := x509.NewCertPool()
+				roots.AppendCertsFromPEM(bundle)
+				if _, refused := handshake(ctx, m, &tls.Config{RootCAs: roots}); refused != nil {
+					err = errors.Join(err, refused)
+				}
+			}
+			return err
+		}, &handshakes)
+	}
+	return func() {
+		cancel()
+		running.Wait()
+		t.Logf("%d signed Pods, %d unsigned ones, %d rounds of handshakes", signed.Load(), unsigned.Load(), handshakes.Load())
+		if signed.Load() < 100 || unsigned.Load() < 50 || handshakes.Load() < 100 {
+			t.Error("that is no load")
+		}
+	}
+}
