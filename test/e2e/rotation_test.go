@@ -2,16 +2,11 @@ package e2e
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -24,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/certs"
@@ -34,7 +30,7 @@ import (
 const dueIn = time.Minute
 
 // TestRotation replaces the serving certificate and its CA on three managers behind one URL, while Pods are created all the
-// time. The Secret is first that of an earlier release, and is due by itself; what then takes ten minutes and a day is brought
+// time. The Secret is there from the start, and comes due by itself; what then takes ten minutes and a day is brought
 // about by dating the step before it back in the Secret.
 func TestRotation(t *testing.T) {
 	front := testenv.RunBalancer(t)
@@ -42,7 +38,7 @@ func TestRotation(t *testing.T) {
 	var first *x509.Certificate
 	b := newBedAfter(t, func(b *bed) {
 		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: testenv.OwnNamespace}})
-		first = b.putCertificate(t, time.Now().Add(dueIn-60*24*time.Hour))
+		first = b.putCertificate(t, time.Now().Add(dueIn+time.Hour-60*24*time.Hour)) // dated back an hour
 	}, args...)
 	r := &rotation{bed: b, managers: []*testenv.Manager{b.manager, testenv.RunManager(t, b.kube, args...), testenv.RunManager(t, b.kube, args...)}}
 	for _, m := range r.managers {
@@ -50,7 +46,7 @@ func TestRotation(t *testing.T) {
 	}
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
-	r.serve(t, "the certificate of the earlier release", func(c *x509.Certificate) bool { return c.Equal(first) })
+	r.serve(t, "the certificate of the start", func(c *x509.Certificate) bool { return c.Equal(first) })
 	b.admitted(t, pod(production, gun+":v1"))
 	if at := certificates(r.secret(t).Data["ca.crt"]); len(at) != 1 {
 		t.Log("the certificate was due before the load has begun")
@@ -95,38 +91,15 @@ type rotation struct {
 	managers []*testenv.Manager
 }
 
-// putCertificate puts a CA and a certificate of 90 days, made at a time, into the Secret as an earlier release has done.
+// putCertificate puts what an operator has made at a time into the Secret.
 func (b *bed) putCertificate(t *testing.T, made time.Time) *x509.Certificate {
 	t.Helper()
-	template := func(name string) *x509.Certificate {
-		return &x509.Certificate{
-			SerialNumber: big.NewInt(made.UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: made, NotAfter: made.Add(90 * 24 * time.Hour),
-		}
-	}
-	sign := func(c, parent *x509.Certificate, key, by *ecdsa.PrivateKey) *x509.Certificate {
-		der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by)
-		must(t, err)
-		signed, err := x509.ParseCertificate(der)
-		must(t, err)
-		return signed
-	}
-	text := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	past := &certs.Own{Client: b.Client, Namespace: testenv.OwnNamespace, Host: "127.0.0.1", Clock: clocktesting.NewFakePassiveClock(made)}
+	_, _, err := past.CABundle(t.Context())
 	must(t, err)
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	must(t, err)
-	ca, leaf := template("countersign webhook CA"), template("countersign webhook")
-	ca.IsCA, ca.BasicConstraintsValid, ca.KeyUsage = true, true, x509.KeyUsageCertSign
-	ca = sign(ca, ca, caKey, caKey)
-	leaf.IPAddresses, leaf.ExtKeyUsage = []net.IP{net.ParseIP("127.0.0.1")}, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	leaf = sign(leaf, ca, key, caKey)
-	b.create(t, &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: certs.SecretName}, Type: corev1.SecretTypeTLS,
-		Data: map[string][]byte{"ca.crt": text("CERTIFICATE", ca.Raw), "tls.crt": text("CERTIFICATE", leaf.Raw), "tls.key": text("PRIVATE KEY", keyDER)},
-	})
-	return leaf
+	s := &corev1.Secret{}
+	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: certs.SecretName}, s))
+	return certificates(s.Data[corev1.TLSCertKey])[0]
 }
 
 func (r *rotation) secret(t *testing.T) *corev1.Secret {
