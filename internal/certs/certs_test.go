@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"net"
 	"strings"
 	"sync"
@@ -441,5 +442,41 @@ func (f *fleet) put(t *testing.T, data map[string][]byte) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestNoCAKeyIsKept wants no key in the Secret but those of the serving certificates.
+func TestNoCAKeyIsKept(t *testing.T) {
+	now := time.Now()
+	old, err := issue(host, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := issue(host, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &corev1.Secret{}
+	(&state{newest: old, bundle: bundle{old.ca}}).replaced(fresh, old).put(secret)
+	keys := 0
+	for name, value := range secret.Data {
+		for block, rest := pem.Decode(value); block != nil; block, rest = pem.Decode(rest) {
+			if block.Type == "CERTIFICATE" {
+				continue
+			}
+			keys++
+			key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			for _, ca := range []*x509.Certificate{old.ca, fresh.ca} {
+				if ca.PublicKey.(*ecdsa.PublicKey).Equal(key.(*ecdsa.PrivateKey).Public()) {
+					t.Errorf("%s is the key of a CA", name)
+				}
+			}
+		}
+	}
+	if keys != 2 {
+		t.Errorf("found %d keys, want those of two certificates", keys)
 	}
 }
