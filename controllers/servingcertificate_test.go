@@ -52,6 +52,7 @@ func TestServingCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("mounted", b.testMounted)
+	t.Run("certificate fails", b.testCertificateFails)
 	t.Run("another leader meanwhile", b.testAnotherLeader)
 	t.Run("only the leader writes", b.testOnlyTheLeaderWrites)
 }
@@ -121,6 +122,34 @@ func (b *certificateBed) testMounted(t *testing.T) {
 			}
 		}
 		bundle = mount(2 * time.Hour)
+	}
+}
+
+// faulty is a certificate that cannot be read.
+type faulty struct{}
+
+func (faulty) CABundle(context.Context, ...[]byte) ([]byte, time.Duration, error) {
+	return nil, 0, errors.New("no Secret today")
+}
+
+// testCertificateFails wants a configuration that somebody has opened to be shut again all the same.
+func (b *certificateBed) testCertificateFails(t *testing.T) {
+	before := b.configured(t)
+	c := &admissionv1.ValidatingWebhookConfiguration{}
+	if err := b.Get(t.Context(), client.ObjectKey{Name: WebhookConfigurationName}, c); err != nil {
+		t.Fatal(err)
+	}
+	c.Webhooks = nil
+	if err := b.Update(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.reconciler(b.Client, faulty{}).Reconcile(t.Context(), ctrl.Request{}); err == nil {
+		t.Error("the fault was passed over")
+	}
+	for i, got := range b.configured(t) {
+		if len(got) == 0 || !bytes.Equal(got, before[0]) {
+			t.Errorf("configuration %d holds %q", i, got)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,12 +105,16 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 			return ctrl.Result{}, fmt.Errorf("reading the webhook configurations: %w", err)
 		}
 	}
-	bundle, wait, err := r.Certificate.CABundle(ctx, configuredBundles(mutating, validating)...)
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+	configured := configuredBundles(mutating, validating)
+	bundle, wait, failed := r.Certificate.CABundle(ctx, configured...)
+	if apierrors.IsConflict(failed) || apierrors.IsAlreadyExists(failed) {
 		return ctrl.Result{RequeueAfter: contestedInterval}, nil // another replica has led, or leads by now
 	}
-	if err != nil {
-		return ctrl.Result{}, err
+	if failed != nil { // which is no reason to leave a configuration open that somebody has opened
+		bundle = slices.MaxFunc(configured, func(a, b []byte) int { return len(a) - len(b) })
+		if len(bundle) == 0 {
+			return ctrl.Result{}, failed
+		}
 	}
 	if !r.Store.Load().Primed {
 		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
@@ -128,7 +133,7 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 	if err := r.applyValidating(ctx, validating, owner, bundle); err != nil {
 		return settle(ctrl.Result{}, fmt.Errorf("applying the validating webhook configuration: %w", err))
 	}
-	return ctrl.Result{RequeueAfter: wait}, nil
+	return ctrl.Result{RequeueAfter: wait}, failed
 }
 
 // owner refers to the CRD that owns the configurations.

@@ -57,17 +57,20 @@ func TestRotation(t *testing.T) {
 		r.bundles(t, 2)
 		r.serve(t, "what API servers know", func(c *x509.Certificate) bool { return c.Equal(first) })
 		r.date(t, 0) // waits for the note that both configurations hold it
+		r.more(t)
 		r.serve(t, "what API servers know", func(c *x509.Certificate) bool { return c.Equal(first) })
 	})
 	t.Run("new certificate served", func(t *testing.T) {
 		r.date(t, certs.Uptake)
 		r.serve(t, "the new certificate", func(c *x509.Certificate) bool { return !c.Equal(first) })
 		r.bundles(t, 2)
+		r.more(t)
 	})
 	second := r.served(t, r.managers[0])
 	t.Run("old CA gone", func(t *testing.T) {
 		r.date(t, certs.Uptake+certs.Retention)
 		r.bundles(t, 1)
+		r.more(t)
 	})
 	t.Run("Secret deleted", func(t *testing.T) {
 		before := r.secret(t)
@@ -82,6 +85,7 @@ func TestRotation(t *testing.T) {
 		})
 		r.date(t, 0)
 		r.serve(t, "what they have served before", func(c *x509.Certificate) bool { return c.Equal(second) })
+		r.more(t)
 	})
 	stop()
 }
@@ -89,6 +93,8 @@ func TestRotation(t *testing.T) {
 type rotation struct {
 	*bed
 	managers []*testenv.Manager
+	// signed counts the Pods that the load has created.
+	signed atomic.Int64
 }
 
 // putCertificate puts what an operator has made at a time into the Secret.
@@ -192,13 +198,25 @@ func handshake(ctx context.Context, m *testenv.Manager, config *tls.Config) (tls
 	return conn.(*tls.Conn).ConnectionState(), nil
 }
 
+// more waits until the load has gone on for a while.
+func (r *rotation) more(t *testing.T) {
+	t.Helper()
+	from := r.signed.Load()
+	testenv.Await(t, "more signed Pods", func() error {
+		if now := r.signed.Load(); now < from+50 {
+			return fmt.Errorf("%d so far", now-from)
+		}
+		return nil
+	})
+}
+
 // load creates signed Pods and unsigned ones, and shakes hands with every manager as an API server does that trusts what one of
 // the configurations holds, until the function that is returned is called. Nothing may be refused but the unsigned Pods.
 func (r *rotation) load(t *testing.T, gun string) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	var signed, unsigned, handshakes atomic.Int64
+	var unsigned, handshakes atomic.Int64
 	repeat := func(do func() error, done *atomic.Int64) {
 		running.Go(func() {
 			tick := time.NewTicker(25 * time.Millisecond)
@@ -217,7 +235,7 @@ func (r *rotation) load(t *testing.T, gun string) (stop func()) {
 		})
 	}
 	for range 2 {
-		repeat(func() error { return r.Create(ctx, pod(production, gun+":v1")) }, &signed)
+		repeat(func() error { return r.Create(ctx, pod(production, gun+":v1")) }, &r.signed)
 	}
 	repeat(func() error {
 		err := r.Create(ctx, pod(production, gun+":unsigned"))
@@ -242,8 +260,8 @@ func (r *rotation) load(t *testing.T, gun string) (stop func()) {
 	return func() {
 		cancel()
 		running.Wait()
-		t.Logf("%d signed Pods, %d unsigned ones, %d rounds of handshakes", signed.Load(), unsigned.Load(), handshakes.Load())
-		if signed.Load() < 100 || unsigned.Load() < 50 || handshakes.Load() < 100 {
+		t.Logf("%d signed Pods, %d unsigned ones, %d rounds of handshakes", r.signed.Load(), unsigned.Load(), handshakes.Load())
+		if r.signed.Load() < 100 || unsigned.Load() < 50 || handshakes.Load() < 100 {
 			t.Error("that is no load")
 		}
 	}
