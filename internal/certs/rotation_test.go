@@ -164,6 +164,26 @@ func testLongStop(t *testing.T, c client.Client) {
 	}
 }
 
+// testWrongClock takes over from a leader whose clock was a year ahead when it noted the time.
+func testWrongClock(t *testing.T, c client.Client) {
+	f := newFleet(t, c, 2)
+	f.turn(t)
+	f.pass(60 * day)
+	f.turn(t)
+	before := f.served(t, f.replicas[0])
+	secret := f.secret(t)
+	secret.Annotations[trustedAnnotation] = f.clock.Now().Add(365 * day).Format(time.RFC3339)
+	if err := f.Update(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	f.turn(t)
+	f.pass(Uptake)
+	f.turn(t)
+	if f.served(t, f.replicas[1]).Equal(before) {
+		t.Error("the rotation waits for a time to come")
+	}
+}
+
 // testRandom lets months pass with crashes, changes of the leader, restarts, replicas that lag and a Secret that is lost,
 // and wants what each replica serves to be trusted by whatever an API server may hold, all the time.
 func testRandom(t *testing.T, c client.Client) {
