@@ -217,8 +217,9 @@ func (r *RecordReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 
 // current returns a record, which is then taken in.
 func (r *RecordReconciler) current(ctx context.Context, k store.Key, root *store.Root, m *corev1.ConfigMap) (*record, error) {
-	head, err := persist.ReadHead(m)
-	if err != nil {
+	head, unreadable := persist.ReadHead(m)
+	if unreadable != nil {
+		ctrl.LoggerFrom(ctx).Info("Could not read what was written down of a repository", "configMap", m.Name, "cause", unreadable.Error())
 		return &record{Head: persist.Head{UID: root.UID, Repository: k.Repository}, object: m, damaged: true}, nil
 	}
 	if head.Epoch == root.Epoch && head.Digest != r.state(k).taken {

@@ -21,11 +21,14 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
+// What the ConfigMaps of records are labelled and annotated with.
 const (
 	// LabelKind is on every ConfigMap of a record: KindHead on the first, KindPart on what does not fit into it.
 	LabelKind = "countersign.dev/metadata"
-	KindHead  = "head"
-	KindPart  = "part"
+	// KindHead is the first ConfigMap of a record.
+	KindHead = "head"
+	// KindPart is the further ones.
+	KindPart = "part"
 	// LabelTrustRoot is the UID of the TrustRoot, to find its records by.
 	LabelTrustRoot = "countersign.dev/trust-root-uid"
 
