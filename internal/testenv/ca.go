@@ -66,6 +66,15 @@ func (ca *CA) Pool() *x509.CertPool {
 // Issue makes a certificate for a server or a client. Hosts are DNS names or IP addresses; with none given, it is
 // for localhost, 127.0.0.1 and ::1.
 func (ca *CA) Issue(subject pkix.Name, hosts ...string) (*Certificate, error) {
+	return ca.issue(subject, time.Now().Add(lifetime), hosts)
+}
+
+// IssueExpired makes one whose time was over a minute ago.
+func (ca *CA) IssueExpired(subject pkix.Name, hosts ...string) (*Certificate, error) {
+	return ca.issue(subject, time.Now().Add(-time.Minute), hosts)
+}
+
+func (ca *CA) issue(subject pkix.Name, until time.Time, hosts []string) (*Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("making a key for %s: %w", subject.CommonName, err)
@@ -74,7 +83,7 @@ func (ca *CA) Issue(subject pkix.Name, hosts ...string) (*Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	template.Subject = subject
+	template.Subject, template.NotAfter = subject, until
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	if len(hosts) == 0 {

@@ -6,12 +6,14 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // A forwarder passes connections on to a server, so that the server can be cut off and come back with what it holds
 // in memory. Of several servers it takes one after the other, and passes over those that do not listen.
 type forwarder struct {
-	address string
+	address  string
+	accepted atomic.Int64
 
 	mu       sync.Mutex
 	targets  []string
@@ -41,6 +43,7 @@ func (f *forwarder) connect() error {
 			if err != nil {
 				return
 			}
+			f.accepted.Add(1)
 			f.wg.Go(func() { f.pass(conn) })
 		}
 	})
@@ -59,6 +62,15 @@ func (f *forwarder) disconnect() {
 	}
 	f.mu.Unlock()
 	f.wg.Wait()
+}
+
+// drop closes the connections that are open.
+func (f *forwarder) drop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for conn := range f.conns {
+		conn.Close()
+	}
 }
 
 func (f *forwarder) pass(in net.Conn) {

@@ -39,6 +39,7 @@ type tokenService struct {
 	host   string
 	cert   *Certificate
 	server *httptest.Server
+	rules  *faultRules
 	issued atomic.Int64
 }
 
@@ -47,8 +48,8 @@ func startTokenService(ca *CA, auth NotaryAuth) (*tokenService, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &tokenService{auth: auth, cert: cert}
-	s.server = httptest.NewUnstartedServer(http.HandlerFunc(s.token))
+	s := &tokenService{auth: auth, cert: cert, rules: newFaultRules()}
+	s.server = httptest.NewUnstartedServer(s.rules.before(func(w http.ResponseWriter, r *http.Request, _ Fault) { s.token(w, r) }))
 	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
 	s.server.StartTLS()
 	_, port, err := net.SplitHostPort(s.server.Listener.Addr().String())
@@ -63,6 +64,7 @@ func (s *tokenService) realm() string { return "https://" + s.host + "/token" }
 
 func (s *tokenService) stop() {
 	if s != nil {
+		s.rules.stop()
 		s.server.Close()
 	}
 }
@@ -139,6 +141,9 @@ func (s *tokenService) sign(access []map[string]any) (string, error) {
 	v.FillBytes(sig[32:])
 	return signed + "." + encode(sig), nil
 }
+
+// SetTokenFaults replaces what goes wrong at the token service; of faults that spoil an answer it knows none.
+func (n *Notary) SetTokenFaults(faults ...Fault) { n.tokens.rules.set(faults) }
 
 // TokensIssued counts the tokens that the token service has issued.
 func (n *Notary) TokensIssued() int64 {

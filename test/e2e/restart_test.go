@@ -1,19 +1,11 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"strings"
-	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,64 +16,6 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
-
-// archive stands before a Notary server, and can serve what the server said at an earlier time, as one does that was restored from a
-// backup, or that an attacker holds.
-type archive struct {
-	*httptest.Server
-	mu           sync.Mutex
-	said, backup map[string][]byte
-	restored     bool
-}
-
-func newArchive(t *testing.T, n *testenv.Notary) *archive {
-	t.Helper()
-	behind, err := url.Parse(n.URL)
-	must(t, err)
-	a := &archive{said: map[string][]byte{}}
-	proxy := &httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(behind) },
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.CA.Pool(), MinVersion: tls.VersionTLS12}},
-		ModifyResponse: func(r *http.Response) error {
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				return err
-			}
-			r.Body = io.NopCloser(bytes.NewReader(body))
-			if r.StatusCode == http.StatusOK {
-				a.mu.Lock()
-				defer a.mu.Unlock()
-				a.said[r.Request.URL.Path] = body
-			}
-			return nil
-		},
-	}
-	a.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.mu.Lock()
-		body, ok := a.backup[r.URL.Path]
-		ok = ok && a.restored
-		a.mu.Unlock()
-		if ok {
-			_, _ = w.Write(body)
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(a.Close)
-	return a
-}
-
-func (a *archive) backUp() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.backup = maps.Clone(a.said)
-}
-
-func (a *archive) restore(yes bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.restored = yes
-}
 
 // TestRestart stops everything of the operator and starts it again, in a cluster and beside a signing server that are less kind each
 // time.
@@ -170,15 +104,15 @@ func (b restarts) testStartWithoutServer(t *testing.T) {
 }
 
 func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
-	front := newArchive(t, b.notary)
+	front := testenv.RunFaults(t, b.notary)
 	b.editRoot(t, func(root *v1alpha1.TrustRoot) {
-		root.Spec.Notary.Server, root.Spec.Notary.CABundle = front.URL, bundleOf(front.Server)
+		root.Spec.Notary.Server, root.Spec.Notary.CABundle = front.URL, v1alpha1.PEMBundle(front.CA.PEM)
 	})
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
 	before := b.written(t, gun, nil)
-	front.backUp()
+	front.BackUp()
 
 	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden) // which has the server asked
@@ -192,7 +126,7 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 		b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonRollback)
 	}
 	t.Run("refused after a restart", func(t *testing.T) {
-		b.restart(t, func() { front.restore(true) })
+		b.restart(t, func() { front.Set(testenv.Fault{Old: true}) })
 		refused(t)
 	})
 	t.Run("accepted once, on request", func(t *testing.T) {
@@ -204,7 +138,7 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 		accepted = b.written(t, gun, withdrawn)
 	})
 	t.Run("refused again", func(t *testing.T) {
-		front.restore(false)
+		front.Set()
 		testenv.Await(t, "the withdrawal", func() error {
 			_ = b.Create(t.Context(), pod(production, gun+":unsigned"))
 			if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
@@ -213,14 +147,14 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 			return nil
 		})
 		b.written(t, gun, accepted)
-		front.restore(true)
+		front.Set(testenv.Fault{Old: true})
 		refused(t)
 		b.editRoot(t, func(root *v1alpha1.TrustRoot) { root.Annotations = nil }) // which is no request
 		refused(t)
 		b.restart(t, func() {})
 		refused(t)
 	})
-	front.restore(false)
+	front.Set()
 	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 }
