@@ -14,7 +14,6 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -175,9 +174,10 @@ func (b *certificateBed) testAnotherLeader(t *testing.T) {
 		t.Fatal("nothing is configured")
 	}
 	newer := b.made(t, time.Hour).Data["ca.crt"]
-	_, err := b.reconciler(b.Client, &overtaken{certificateBed: b, bundle: b.made(t, 2*time.Hour).Data["ca.crt"], newer: newer}).Reconcile(t.Context(), ctrl.Request{})
-	if !apierrors.IsConflict(err) {
-		t.Errorf("error = %v, want a conflict", err)
+	late := &overtaken{certificateBed: b, bundle: b.made(t, 2*time.Hour).Data["ca.crt"], newer: newer}
+	result, err := b.reconciler(b.Client, late).Reconcile(t.Context(), ctrl.Request{})
+	if err != nil || result.RequeueAfter != conflictRetry {
+		t.Errorf("result = %v, error = %v, want another try after the conflict", result, err)
 	}
 	if !bytes.Equal(b.configured(t)[0], newer) {
 		t.Error("the bundle of the next leader was taken back")
