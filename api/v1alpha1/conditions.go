@@ -67,6 +67,8 @@ const (
 	ReasonMetadataExpired = "MetadataExpired"
 	// ReasonRollback says that the server offered an older version than the one last seen.
 	ReasonRollback = "Rollback"
+	// ReasonKeyRevoked says that signed metadata hangs on a key that spec.revokedKeys lists; the message names it.
+	ReasonKeyRevoked = "KeyRevoked"
 	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind.
 	ReasonTooLarge = "TooLarge"
 )

@@ -36,6 +36,23 @@ func BenchmarkRecheck(b *testing.B) {
 	v := large(b)
 	r := v.root(v.config())
 	ev := mustFetch(b, r, nil)
+	cfg := v.config()
+	cfg.Roles = []Role{{Name: "qa", Threshold: 1}} // says what is so anyhow, and has it verified again
+	other := v.root(cfg)
+	for b.Loop() {
+		if _, err := other.Recheck(testGUN, ev); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRevokeAnother is the cost of a revocation for a repository that knows nothing of the key.
+func BenchmarkRevokeAnother(b *testing.B) {
+	v := large(b)
+	ev := mustFetch(b, v.root(v.config()), nil)
+	cfg := v.config()
+	cfg.RevokedKeys = []string{newKey(b, "ecdsa", "").canonical}
+	r := v.root(cfg)
 	for b.Loop() {
 		if _, err := r.Recheck(testGUN, ev); err != nil {
 			b.Fatal(err)

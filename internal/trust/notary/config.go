@@ -197,6 +197,3 @@ func (r *Root) Fingerprints() []string {
 	slices.Sort(out)
 	return slices.Compact(out)
 }
-
-// counts reports whether a key may count for anything.
-func (r *Root) counts(k *publicKey) bool { return !r.revoked[k.canonical] && !r.revoked[k.id] }

@@ -30,7 +30,9 @@ type evidence struct {
 	raw        *packed
 	timestamp  [sha256.Size]byte
 	floors     map[string]floor
-	known      bool // without raw: that the repository was signed before
+	asked      []string     // the IDs of the keys that verifying it depended on, sorted
+	known      bool         // without raw: that the repository was signed before
+	unusable   *trust.Fault // without raw: why what was verified before does not count
 }
 
 // Tag returns the statements about a tag, sorted by digest and role.

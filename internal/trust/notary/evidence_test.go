@@ -124,7 +124,7 @@ func TestRecheck(t *testing.T) {
 			c.Roles = []Role{{Name: "qa", Threshold: 1, Keys: []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}}}}
 		}, []string{"ci one"}, ""},
 		"key revoked":      {func(c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, []string{"ci one"}, ""},
-		"root key revoked": {func(c *Config) { c.RevokedKeys = []string{v.roles["root"].keys[0].canonical} }, nil, v1alpha1.ReasonMetadataInvalid},
+		"root key revoked": {func(c *Config) { c.RevokedKeys = []string{v.roles["root"].keys[0].canonical} }, nil, v1alpha1.ReasonKeyRevoked},
 		"another pin":      {func(c *Config) { c.RootKeys = []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}} }, nil, v1alpha1.ReasonRootNotPinned},
 		"expired":          {func(c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 1, 0) } }, nil, v1alpha1.ReasonMetadataExpired},
 	}

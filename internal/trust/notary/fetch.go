@@ -47,7 +47,7 @@ func (r *Root) Fetch(ctx context.Context, repository string, held trust.Evidence
 	}
 	switch {
 	case err != nil:
-		return nil, trust.AsFault(err, v1alpha1.ReasonUnreachable)
+		return nil, base.explained(trust.AsFault(err, v1alpha1.ReasonUnreachable))
 	case ev == nil:
 		return trust.Unsigned{}, nil
 	default:
@@ -86,6 +86,9 @@ func (r *Root) Recheck(repository string, held trust.Evidence) (trust.Evidence, 
 }
 
 func (r *Root) recheck(ev *evidence) (*evidence, error) {
+	if same := r.restamped(ev, r.now()); same != nil {
+		return same, nil
+	}
 	f, err := ev.raw.unpack()
 	if err != nil {
 		return nil, err
@@ -104,7 +107,11 @@ func (r *Root) recheck(ev *evidence) (*evidence, error) {
 	if err := m.loadTargets(f.others); err != nil {
 		return nil, err
 	}
-	return m.finish(), nil
+	var same *packed
+	if ev.root != nil && len(m.raw.roots) == len(f.roots) && len(m.raw.others) == len(f.others) {
+		same = ev.raw // packed here, of these very files
+	}
+	return m.finish(same), nil
 }
 
 func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
@@ -130,9 +137,18 @@ func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
 	if err == nil {
 		return checked, nil
 	}
-	left := &evidence{root: r, repository: repository, known: true}
-	if trust.AsFault(err, v1alpha1.ReasonMetadataInvalid).Reason != v1alpha1.ReasonRootNotPinned {
+	left := &evidence{root: r, repository: repository, known: true, unusable: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
+	if left.unusable.Reason != v1alpha1.ReasonRootNotPinned {
 		left.floors = ev.floors
 	}
 	return left, nil
+}
+
+// explained adds to the fault of a fetch why what was verified before is of no use: with the server down, that a key is revoked
+// would go unsaid.
+func (e *evidence) explained(f *trust.Fault) *trust.Fault {
+	if e.unusable == nil || e.unusable.Reason != v1alpha1.ReasonKeyRevoked || f.Reason == v1alpha1.ReasonKeyRevoked {
+		return f
+	}
+	return trust.NewFault(f.Reason, "%w; and what was verified before does not count: %w", f, e.unusable)
 }

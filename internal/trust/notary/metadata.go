@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -55,6 +56,7 @@ type metadata struct {
 }
 
 func newMetadata(rules rootRules, floors map[string]floor) *metadata {
+	rules.asked = map[string]bool{}
 	return &metadata{
 		rootRules: rules, floors: floors, seen: map[string]floor{},
 		raw: files{others: map[string][]byte{}}, verified: map[string]*signedTargets{},
@@ -136,6 +138,8 @@ func (m *metadata) loadTop(name, typ string, raw []byte) (*envelope, []*publicKe
 	signers, err := e.verify(r, m.counts)
 	if err == nil {
 		err = e.current(m.at)
+	} else if revoked := m.revokedFile(name, e, r); revoked != nil {
+		err = revoked
 	}
 	if err == nil {
 		err = m.admit(name, e, r)
@@ -254,18 +258,20 @@ func (m *metadata) expiry() (time.Time, string) {
 	return end, file + ".json"
 }
 
-// finish returns the evidence of a set that has been loaded to its end.
-func (m *metadata) finish() *evidence {
+// finish returns the evidence of a set that has been loaded to its end. held is the same files, packed; nil: not there.
+func (m *metadata) finish(held *packed) *evidence {
 	for name, f := range m.floors {
 		if _, ok := m.seen[name]; !ok && len(m.seen) < maxFloors {
 			f.listed = false
 			m.seen[name] = f
 		}
 	}
-	ev := &evidence{root: m.Root, repository: m.repository, floors: m.seen}
+	ev := &evidence{root: m.Root, repository: m.repository, floors: m.seen, asked: slices.Sorted(maps.Keys(m.asked)), raw: held}
 	ev.notAfter, ev.file = m.expiry()
 	ev.index(m.statements())
-	ev.raw = pack(m.raw)
+	if ev.raw == nil {
+		ev.raw = pack(m.raw)
+	}
 	ev.timestamp = sha256.Sum256(m.raw.others[timestampRole])
 	return ev
 }

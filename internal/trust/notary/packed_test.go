@@ -79,7 +79,7 @@ func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 		"expired": {func(_ *virtual, c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } }, v1alpha1.ReasonMetadataExpired},
 		"a key revoked": {func(v *virtual, c *Config) {
 			c.RevokedKeys = []string{v.roles["snapshot"].keys[0].canonical}
-		}, v1alpha1.ReasonMetadataInvalid},
+		}, v1alpha1.ReasonKeyRevoked},
 		"another root pinned": {func(_ *virtual, c *Config) { c.RootKeys, c.RootKeyIDs = nil, []string{strings.Repeat("ab", 32)} }, v1alpha1.ReasonRootNotPinned},
 	}
 	for name, test := range tests {

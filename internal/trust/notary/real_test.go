@@ -148,7 +148,7 @@ func TestRealRootRotation(t *testing.T) {
 	// The first key is found out and revoked: it leads nowhere now, and the newest needs it no more.
 	revoked := func(c *Config) { c.RevokedKeys = []string{first.KeyID} }
 	_, err := r.reader(func(c *Config) { pinID(first.KeyID)(c); revoked(c) }).Fetch(ctx, r.gun, nil)
-	wantFault(t, err, v1alpha1.ReasonRootNotPinned)
+	wantFault(t, err, v1alpha1.ReasonKeyRevoked, first.KeyID, newest.KeyID)
 	if _, err := r.reader(func(c *Config) { pinID(newest.KeyID)(c); revoked(c) }).Recheck(r.gun, cold); err != nil {
 		t.Errorf("Recheck: %v", err)
 	}

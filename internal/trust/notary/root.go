@@ -49,6 +49,7 @@ type rootRules struct {
 	*Root
 	repository string
 	at         time.Time
+	asked      map[string]bool // the IDs of the keys that the outcome depends on; nil: not noted
 }
 
 // vouches reports whether a root key may count. It must have a certificate, since nothing else in the metadata says which
@@ -173,6 +174,17 @@ func (c rootRules) before(f *rootFile, raw []byte) *rootFile {
 // where that is earlier. trusted is the index of a root that was in use before, from where every step must hold even if
 // a later root is pinned; len(chain) where there is none.
 func (c rootRules) verifyChain(chain []*rootFile, trusted int) ([]*rootFile, error) {
+	found, err := c.chainFrom(chain, trusted)
+	if err == nil || len(c.revoked) == 0 {
+		return found, err
+	}
+	if _, err := c.regardless().chainFrom(chain, trusted); err != nil {
+		return nil, err // it is not the revocation
+	}
+	return nil, c.revokedRoot(chain)
+}
+
+func (c rootRules) chainFrom(chain []*rootFile, trusted int) ([]*rootFile, error) {
 	last := len(chain) - 1
 	if _, err := c.selfSigned(chain[last], false); err != nil {
 		return nil, err
@@ -197,13 +209,9 @@ func (c rootRules) verifyChain(chain []*rootFile, trusted int) ([]*rootFile, err
 }
 
 func (c rootRules) notPinned(f *rootFile) error {
-	var ids []string
-	for _, k := range f.signers(f.roles[rootRole], c.counts) {
-		ids = append(ids, k.canonical)
-	}
 	return trust.NewFault(v1alpha1.ReasonRootNotPinned,
 		"is signed by root key %s, which spec.notary.root of TrustRoot %q does not pin, and no earlier root that it pins leads there; compare with 'docker trust inspect' before pinning it",
-		strings.Join(ids, ", "), c.name)
+		c.rootKeys(f), c.name)
 }
 
 // certificateExpiry is when so many of a root's certificates will have expired that it no longer reaches its threshold,

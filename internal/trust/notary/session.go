@@ -82,14 +82,15 @@ func (s *session) coldFrom(ctx context.Context, root, timestamp []byte) (*eviden
 }
 
 // backToPin walks from the newest root to the older one that is pinned, and returns the chain between them, oldest
-// first. It stops where a step does not hold or the server has no older root; the chain then verifies as not pinned.
+// first. It stops where a step does not hold or the server has no older root; the chain then verifies as not pinned. Revoked keys
+// lead on here and nowhere else, so that it is known what they break.
 func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error) {
 	roots := [][]byte{newest}
 	f, err := decodeRoot(newest)
 	if err != nil {
 		return nil, fault(s.repository, rootRole, fmt.Errorf("is unusable: %w", err))
 	}
-	if !s.isSelfSigned(f) {
+	if !s.regardless().isSelfSigned(f) {
 		return roots, nil // loadRoots says why
 	}
 	for earlier := false; f.version > 1 && len(roots) <= maxRootSteps && !s.isPinned(f, earlier); earlier = true {
@@ -100,7 +101,7 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 		if err != nil {
 			return nil, err
 		}
-		older := s.before(f, raw)
+		older := s.regardless().before(f, raw)
 		if older == nil {
 			break
 		}
@@ -201,7 +202,7 @@ func (s *session) load(ctx context.Context, roots [][]byte, trusted int, timesta
 	if err := m.loadTargets(raw); err != nil {
 		return nil, err
 	}
-	return m.finish(), nil
+	return m.finish(nil), nil
 }
 
 // all returns targets and every delegation that the snapshot lists. The first fault ends the others.
@@ -290,7 +291,7 @@ func retry(err error) bool {
 		return false
 	}
 	switch f.Reason {
-	case v1alpha1.ReasonMetadataInvalid, v1alpha1.ReasonMetadataExpired, v1alpha1.ReasonRollback:
+	case v1alpha1.ReasonMetadataInvalid, v1alpha1.ReasonMetadataExpired, v1alpha1.ReasonRollback, v1alpha1.ReasonKeyRevoked:
 		return true
 	}
 	return false

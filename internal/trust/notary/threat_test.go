@@ -170,7 +170,7 @@ func TestThreatRevokedKey(t *testing.T) {
 		cfg := v.config()
 		revoke(role)(v, &cfg)
 		_, err := v.root(cfg).Fetch(t.Context(), testGUN, nil)
-		wantFault(t, err, v1alpha1.ReasonMetadataInvalid, role+".json")
+		wantFault(t, err, v1alpha1.ReasonKeyRevoked, role+".json", v.roles[role].keys[0].canonical, "acme")
 	}
 }
 

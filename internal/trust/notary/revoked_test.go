@@ -1,0 +1,191 @@
+package notary
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// branched is a repository with keys of every sort: a chain of roots, a role that two keys sign, a certified key, a delegation below
+// another. The keys are those that it hangs on, by what they are.
+func branched(t *testing.T) (*virtual, Config, map[string]string) {
+	t.Helper()
+	v := newVirtual(t)
+	cfg := v.config()
+	qa := v.roles["targets/qa"]
+	qa.keys = append(qa.keys, newKey(t, "ecdsa", ""))
+	ci := v.roles["targets/ci"]
+	ci.keys = []*testKey{keyOf(t, ci.keys[0].signer, "ecdsa-x509", "any", nil, nil)}
+	v.delegate("targets/ci/eu", entry("one"))
+	keys := map[string]string{}
+	for i, k := range v.rotateRoot(2) {
+		keys[fmt.Sprint("root ", i+1)] = k.canonical
+	}
+	for _, name := range []string{"timestamp", "snapshot", "targets", "targets/ci/eu"} {
+		keys[name] = v.roles[name].keys[0].canonical
+	}
+	keys["targets/ci"], keys["targets/ci by its certificate"] = ci.keys[0].canonical, ci.keys[0].id
+	keys["targets/qa, one of two"] = qa.keys[0].canonical
+	keys["nobody's"] = newKey(t, "ecdsa", "").canonical
+	return v, cfg, keys
+}
+
+func without(cfg Config, ids ...string) Config {
+	cfg.RevokedKeys = slices.Clone(ids)
+	return cfg
+}
+
+// Evidence that is held says after a revocation what a full verification says, whatever key it is of, and again when it is taken back.
+func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
+	v, cfg, keys := branched(t)
+	root := v.root(cfg)
+	held := mustFetch(t, root, nil)
+	all := []string{"ci one", "ci/eu one", "qa one"}
+	wantRoles(t, signedBy(held, "v1"), all...)
+	data := mustPack(t, root, held)
+	v.server.Close()
+	want := map[string][]string{
+		"targets/ci": {"qa one"}, "targets/ci by its certificate": {"qa one"}, "targets/ci/eu": {"ci one", "qa one"},
+		"targets/qa, one of two": all, "nobody's": all,
+	}
+	for name, id := range keys {
+		t.Run(name, func(t *testing.T) {
+			r := v.root(without(cfg, id))
+			ev, err := r.Recheck(testGUN, held)
+			full, errFull := r.Unpack(testGUN, data, nil)
+			if want[name] == nil {
+				wantFault(t, err, v1alpha1.ReasonKeyRevoked, id, testGUN)
+				wantFault(t, errFull, v1alpha1.ReasonKeyRevoked, id)
+				ev = held // as the store keeps it
+			} else if err != nil || errFull != nil {
+				t.Fatal(err, errFull)
+			} else {
+				wantRoles(t, signedBy(ev, "v1"), want[name]...)
+				if diff := cmp.Diff(full.Tag("v1"), ev.Tag("v1")); diff != "" {
+					t.Errorf("statements (-verified in full +rechecked):\n%s", diff)
+				}
+			}
+			back, err := v.root(cfg).Recheck(testGUN, ev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(held.Tag("v1"), back.Tag("v1")); diff != "" {
+				t.Errorf("statements after it is taken back (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A key that a repository knows nothing of costs it next to nothing: a thousand of them are held, and the revocation is to count at once.
+func TestRevocationOfAnotherKeyVerifiesNothing(t *testing.T) {
+	v, cfg, keys := branched(t)
+	held := mustFetch(t, v.root(cfg), nil)
+	cost := func(r *Root) float64 {
+		return testing.AllocsPerRun(5, func() {
+			if _, err := r.Recheck(testGUN, held); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if got := cost(v.root(without(cfg, keys["nobody's"]))); got > 5 {
+		t.Errorf("%g allocations", got)
+	}
+	if got := cost(v.root(without(cfg, keys["targets/ci"]))); got < 500 {
+		t.Errorf("%g allocations for a key that it hangs on: that is no verification", got)
+	}
+}
+
+// What is edited besides has everything verified again.
+func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
+	v, cfg, _ := branched(t)
+	held := mustFetch(t, v.root(cfg), nil)
+	stranger := newKey(t, "ecdsa", "")
+	authority := newAuthority(t, nil)
+	for name, edit := range map[string]func(*Config){
+		"pin":  func(c *Config) { c.RootKeys = []PEM{{"f", string(stranger.bare)}} },
+		"CA":   func(c *Config) { c.RootKeys, c.RootCA = nil, PEM{"f", string(authority.pem)} },
+		"role": func(c *Config) { c.Roles = []Role{{Name: "qa", Threshold: 3}} },
+		"role's key": func(c *Config) {
+			c.Roles = []Role{{Name: "qa", Threshold: 1, Keys: []PEM{{"f", string(stranger.bare)}}}}
+		},
+		"role's source": func(c *Config) { c.Roles = []Role{{Name: "qa", Threshold: 1, Delegations: []string{"targets/none"}}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			edited := cfg
+			edit(&edited)
+			ev, err := v.root(edited).Recheck(testGUN, held)
+			if err == nil && slices.Contains(signedBy(ev, "v1"), "qa one") {
+				t.Error("qa has still signed")
+			}
+		})
+	}
+}
+
+// With the server down, the fault says all the same that it is the revocation which leaves nothing to go on from.
+func TestRevokedKeyIsNamedWithTheServerDown(t *testing.T) {
+	v := newVirtual(t)
+	held := mustFetch(t, v.root(v.config()), nil)
+	v.server.Close()
+	key := v.roles["targets"].keys[0].canonical
+	_, err := v.root(without(v.config(), key)).Fetch(t.Context(), testGUN, held)
+	wantFault(t, err, v1alpha1.ReasonUnreachable, key, "spec.revokedKeys")
+}
+
+// A stolen root key has led to a root of the thief. Both keys are revoked, and the repository is made anew under another pin: it
+// starts at version 1.
+func TestRevokedRootStartsAnewUnderAnotherPin(t *testing.T) {
+	v := newVirtual(t)
+	cfg := v.config()
+	stolen := v.roles["root"].keys[0].canonical
+	thiefs := v.rotateRoot(1)[1].canonical
+	held := mustFetch(t, v.root(cfg), nil)
+
+	fresh := newVirtual(t)
+	for _, r := range fresh.roles {
+		r.version = 1
+	}
+	fresh.files = map[string][]byte{}
+	fresh.publish()
+	next := without(fresh.config(), stolen, thiefs)
+	ev, err := fresh.root(next).Fetch(t.Context(), testGUN, held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
+}
+
+// A targets key is replaced and revoked before the operator has seen the new one: what is held does not count, the server's does,
+// and what was seen before still bounds it.
+func TestThreatReplacedAndRevokedTargetsKey(t *testing.T) {
+	v := newVirtual(t)
+	cfg := v.config()
+	held := mustFetch(t, v.root(cfg), nil)
+	before := v.current
+	old := v.roles["targets"].keys[0]
+	v.roles["targets"].keys = []*testKey{newKey(t, "ecdsa", "")}
+	v.bump("root", "targets", "snapshot", "timestamp")
+	v.publish()
+	r := v.root(without(cfg, old.canonical))
+	_, err := r.Recheck(testGUN, held)
+	wantFault(t, err, v1alpha1.ReasonKeyRevoked, old.canonical, "targets.json", "key rotate")
+	ev, err := r.Fetch(t.Context(), testGUN, held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
+
+	for name, raw := range before { // the server goes back to what the stolen key has signed
+		v.serve[name] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(raw) }
+	}
+	for name, from := range map[string]trust.Evidence{"held": ev, "first sight": nil} {
+		if got, err := r.Fetch(t.Context(), testGUN, from); err == nil {
+			t.Errorf("%s: the old metadata gives %v", name, signedBy(got, "v1"))
+		}
+	}
+}
