@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"time"
 
 	"github.com/spf13/pflag"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -34,6 +35,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/webhooks"
 )
@@ -197,7 +199,7 @@ func newParts(mgr ctrl.Manager, serving certificate, o options.Options) *parts {
 func (p *parts) addControllers(ctx context.Context) error {
 	c, live, o := p.mgr.GetClient(), p.mgr.GetAPIReader(), p.options
 	status := controllers.Status{Client: c, Events: p.mgr.GetEventRecorder("countersign"), Elected: p.mgr.Elected()}
-	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Clock: clock.RealClock{}}
+	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Clock: clock.RealClock{}, Hosts: registry.NewHosts(time.Now)}
 	compliance := &controllers.ComplianceReconciler{
 		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: o.Exempt(), Compliance: p.ran,
 	}

@@ -28,6 +28,8 @@ type RootBuilder struct {
 	Reader    client.Reader
 	Namespace string
 	Clock     clock.PassiveClock
+	// Hosts bounds what is asked of a server under all trust roots.
+	Hosts *registry.Hosts
 }
 
 // keyMaterial is what a TrustRoot refers to, by source.
@@ -171,6 +173,7 @@ func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*nota
 		PlainHTTP:     spec.PlainHTTP == v1alpha1.PlainHTTPAllow,
 		CABundle:      string(spec.CABundle),
 		TokenServices: spec.TokenServices,
+		Hosts:         b.Hosts,
 	}
 	if spec.CABundleFrom != nil {
 		server.CABundle = material[*spec.CABundleFrom]

@@ -95,14 +95,16 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 	}
 	resp, body, err := c.fetch(ctx, realm, header, maxTokenAnswer)
 	if err != nil {
-		return "", 0, err
+		f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
+		return "", 0, f.Within("the token service that the server names gave no token: %w", f)
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
 		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: the token service refused a token (status %d) %s%s", place(realm), resp.StatusCode, c.identity(), hint)
 	default:
-		return "", 0, trust.NewFault(v1alpha1.ReasonServerError, "%s: the token service answered with status %d", place(realm), resp.StatusCode)
+		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the token service answered with status %d; look at its log", place(realm), resp.StatusCode)
+		return "", 0, c.turnedAway(resp, f)
 	}
 	token, life, ok := readToken(body)
 	if !ok {

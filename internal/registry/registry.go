@@ -33,15 +33,19 @@ import (
 )
 
 const (
-	defaultTimeout = 30 * time.Second // of one request, its body included
+	// A server that takes 30 seconds for each answer must still load, behind a request that was denied meanwhile. One that is not there
+	// shows when it is connected to, and a connection that has died when it is asked for a sign of life.
+	defaultTimeout = 45 * time.Second // of one request, its body included
+	headerTimeout  = 40 * time.Second
 	connectTimeout = 5 * time.Second  // and as much again for TLS
-	headerTimeout  = 15 * time.Second
+	silence        = 10 * time.Second // on a connection in use, until it is asked for a sign of life
+	lifeSign       = 5 * time.Second  // for which it is then waited
 	maxHeader      = 64 << 10
 	maxErrorBody   = 64 << 10
 	maxRedirects   = 5
-	maxConnections = 32   // to one host
-	maxIdle        = 16   // connections
-	maxTokens      = 2048 // kept, one a repository
+	maxConnections = maxRequests // to one host, where each takes one
+	maxIdle        = 16          // connections
+	maxTokens      = 2048        // kept, one a repository
 )
 
 // Config describes a server. Server is required.
@@ -57,8 +61,10 @@ type Config struct {
 	Username, Password string
 	// TokenServices are hosts, with their port unless it is 443, that credentials may be sent to besides the server.
 	TokenServices []string
-	// Timeout bounds one request, body included; the context of Get bounds all that it takes. Zero: 30 seconds.
+	// Timeout bounds one request, body included; the context of Get bounds all that it takes. Zero: 45 seconds.
 	Timeout time.Duration
+	// Hosts bounds what is asked of a host by all clients that have it. Nil: by this client alone.
+	Hosts *Hosts
 }
 
 // Client reads from one server. It is safe for concurrent use, and holds nothing open for longer than 90 seconds after
@@ -74,6 +80,7 @@ type Client struct {
 	http          *http.Client
 	timeout       time.Duration
 	authorization *cache.LRUExpireCache // repository -> value of the header
+	hosts         *Hosts
 }
 
 // New returns a client. It connects to nothing. The error names the setting that cannot be used.
@@ -98,6 +105,10 @@ func New(cfg Config) (*Client, error) {
 		tokenServices: map[string]bool{hostPort(base): true},
 		timeout:       cmp.Or(cfg.Timeout, defaultTimeout),
 		authorization: cache.NewLRUExpireCache(maxTokens),
+		hosts:         cfg.Hosts,
+	}
+	if c.hosts == nil {
+		c.hosts = NewHosts(time.Now)
 	}
 	for _, host := range cfg.TokenServices {
 		u, err := url.Parse("https://" + host)
@@ -112,7 +123,10 @@ func New(cfg Config) (*Client, error) {
 
 // transport has a bound on everything that a server could draw out.
 func transport(roots *x509.CertPool) *http.Transport {
-	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second, Control: checkAddress}
+	dialer := &net.Dialer{
+		Timeout: connectTimeout, Control: checkAddress,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence, Interval: lifeSign, Count: 2},
+	}
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dialer.DialContext,
@@ -125,6 +139,7 @@ func transport(roots *x509.CertPool) *http.Transport {
 		MaxIdleConnsPerHost:    maxIdle,
 		IdleConnTimeout:        90 * time.Second,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: lifeSign},
 		DisableCompression:     true, // so that a bound on what is sent is a bound on what is read
 	}
 }
@@ -196,13 +211,19 @@ func (c *Client) target(file string) (*url.URL, error) {
 	return &target, nil
 }
 
-// fetch sends one GET and reads the body: up to limit where the status is 200, and of an error enough to tell it by.
+// fetch sends one GET as soon as its host has a place for it, and reads the body: up to limit where the status is 200, and of an error
+// enough to tell it by.
 func (c *Client) fetch(ctx context.Context, target *url.URL, authorization string, limit int64) (*http.Response, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
 	if err := checkHost(target); err != nil {
 		return nil, nil, fault(target, err)
 	}
+	leave, err := c.hosts.enter(ctx, hostPort(target))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer leave()
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, nil, fault(target, err)
@@ -217,6 +238,7 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 		return nil, nil, fault(target, err)
 	}
 	defer resp.Body.Close()
+	c.hosts.heed(hostPort(target), resp)
 	if resp.StatusCode != http.StatusOK {
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		if err != nil {
@@ -247,9 +269,10 @@ func (c *Client) judge(resp *http.Response, body []byte) error {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: access was refused (status %d) %s; check the credentials and what they may read", where, code, c.identity())
 	case code == http.StatusTooManyRequests:
-		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server turns requests away because there are too many (status 429); raise refreshInterval, or the server's limit", where)
+		return c.turnedAway(resp, trust.NewFault(v1alpha1.ReasonServerError,
+			"%s: the server turns requests away because there are too many (status 429); raise refreshInterval, or the server's limit", where))
 	case code >= http.StatusInternalServerError:
-		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server failed with status %d; look at its log", where, code)
+		return c.turnedAway(resp, trust.NewFault(v1alpha1.ReasonServerError, "%s: the server failed with status %d; look at its log", where, code))
 	case isHTML(resp, body):
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"%s: answered with a web page (status %d), so this is no signing server but perhaps a login page or a proxy; check the server's URL", where, code)
@@ -265,6 +288,12 @@ func (c *Client) judge(resp *http.Response, body []byte) error {
 	default:
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: answered with status %d, which a signing server does not do; check the server's URL", where, code)
 	}
+}
+
+// turnedAway returns the fault of an answer with the time before which its host is not asked again.
+func (c *Client) turnedAway(resp *http.Response, f *trust.Fault) *trust.Fault {
+	f.RetryAt = c.hosts.until(hostPort(resp.Request.URL))
+	return f
 }
 
 // identity says as whom requests are made, without the password.

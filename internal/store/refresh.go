@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -111,25 +110,25 @@ func (t *Tracker) Run(ctx context.Context) error {
 }
 
 // dueNow returns what is to be refreshed now and whose turn it is: what is due the longest comes first. Where every turn is taken it
-// looks at nothing, and otherwise once at each repository.
+// looks at nothing, and otherwise once at each repository. Of a server that is down only the probe is due.
 func (t *Tracker) dueNow() []Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var due []Key
 	room := false
-	for root := range t.roots {
-		if e := t.tracked[probe(root)]; e != nil && e.flight == nil && !e.due.After(now) {
+	for root, p := range t.roots {
+		if e := t.tracked[probe(root)]; e != nil && e.probeable(now) && !e.due.After(now) {
 			due = append(due, probe(root))
 		}
-		room = room || t.taken[turn{root, true}] < inBackground || t.taken[turn{root, false}] < inBackground
+		room = room || p.down == nil && (t.taken[turn{root, true}] < inBackground || t.taken[turn{root, false}] < inBackground)
 	}
 	if !room {
 		return due
 	}
 	oldest := map[turn][]Key{}
 	for k, e := range t.tracked {
-		if e.flight != nil || e.due.After(now) || k == probe(k.Root) {
+		if e.flight != nil || e.due.After(now) || k == probe(k.Root) || t.pace(k.Root).down != nil {
 			continue
 		}
 		its := snapshot.turn(k)
@@ -186,9 +185,4 @@ func (t *Tracker) land(e *tracked, f *flight) {
 	if t.taken[*f.turn] == 0 {
 		delete(t.taken, *f.turn)
 	}
-}
-
-// jitter returns a duration from 80 % to the whole of d.
-func jitter(d time.Duration) time.Duration {
-	return d - time.Duration(rand.Float64()*float64(d)/5) //nolint:gosec // spreads load, guards nothing
 }

@@ -15,8 +15,11 @@ import (
 )
 
 const (
-	// fetchTimeout bounds one fetch of one repository, the wait for a place included.
-	fetchTimeout = 30 * time.Second
+	// fetchTimeout bounds one fetch of one repository: three round trips to a server that takes 30 seconds for each, and some more
+	// for a token. Nobody waits so long; it is there for the next who asks.
+	fetchTimeout = 150 * time.Second
+	// placeTimeout bounds the wait for a place before it. Whoever finds none is fetched in the background, in turn.
+	placeTimeout = 30 * time.Second
 	// fetchesPerRoot is how many repositories of one trust root are fetched at once: of those that are known to be signed,
 	// and of the others, each.
 	fetchesPerRoot = 8
@@ -66,6 +69,7 @@ type flight struct {
 }
 
 type pace struct {
+	server
 	interval      time.Duration
 	known, others *semaphore.Weighted
 }
@@ -77,21 +81,27 @@ func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tr
 }
 
 // Reset says that a trust root was published anew: how often its repositories are refreshed from now on, and that what
-// is held of them, and what failed under the earlier root, is to be fetched at once.
+// failed under the earlier root is to be fetched at once. What is held is refreshed over a while, not all at once: mostly it was read from
+// what was written down, or is as it was.
 func (t *Tracker) Reset(root string, interval time.Duration) {
 	now := t.clock.Now()
-	held := t.store.Load().evidence
+	evidence := t.store.Load().evidence
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pace(root).interval = interval
-	for k := range held {
+	p := t.pace(root)
+	p.interval, p.server = interval, server{}
+	for k := range evidence {
 		if k.Root == root {
 			t.entry(k, now)
 		}
 	}
 	for k, e := range t.tracked {
-		if k.Root == root {
-			e.due, e.retry, e.failures = now, now, 0
+		if k.Root != root {
+			continue
+		}
+		e.due, e.retry, e.failures = now, now, 0
+		if h := evidence[k]; h != nil && h.fault == nil && !h.anew && e.fault == nil {
+			e.due = now.Add(spread(min(interval/2, freshen)))
 		}
 	}
 	t.entry(probe(root), now).due = now
@@ -164,7 +174,8 @@ func (t *Tracker) demand(ctx context.Context, root string, image imageref.Ref, e
 	}
 }
 
-// join returns the fetch to wait for, or nil if there is enough already, or if the last one failed moments ago.
+// join returns the fetch to wait for, or nil if there is enough already, or if the last one failed moments ago. Where the server is down
+// it is the probe.
 func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight, error) {
 	now := t.clock.Now()
 	t.mu.Lock()
@@ -174,10 +185,15 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 	switch {
 	case e.flight != nil:
 		return e.flight, nil
-	case e.fault != nil && now.Before(e.retry):
-		return nil, e.fault
 	case !e.fetched.IsZero() && e.fault == nil && enough(k, e.fetched):
 		return nil, nil
+	}
+	if f, err := t.ask(k.Root, now); f != nil || err != nil {
+		e.due = now // when the server is back
+		return f, err
+	}
+	if e.fault != nil && now.Before(e.retry) {
+		return nil, e.fault
 	}
 	return t.begin(k, e, now, nil), nil
 }
@@ -191,9 +207,7 @@ func (t *Tracker) begin(k Key, e *tracked, now time.Time, turn *turn) *flight {
 		t.taken[*turn]++
 	}
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), fetchTimeout)
-		defer cancel()
-		f.err = t.fetch(ctx, k)
+		f.err = t.fetch(context.Background(), k, turn != nil)
 		t.land(e, f)
 		close(f.done)
 	}()
@@ -211,17 +225,25 @@ func (t *Tracker) entry(k Key, now time.Time) *tracked {
 }
 
 // fetch brings one repository up to date and publishes the outcome.
-func (t *Tracker) fetch(ctx context.Context, k Key) error {
+func (t *Tracker) fetch(ctx context.Context, k Key, background bool) error {
 	if k == probe(k.Root) {
 		return t.probe(ctx, k)
 	}
-	places := t.places(k)
-	if err := places.Acquire(ctx, 1); err != nil {
+	places, known := t.places(k)
+	waiting, cancel := context.WithTimeout(ctx, placeTimeout)
+	defer cancel()
+	if err := places.Acquire(waiting, 1); err != nil {
 		fault := trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are being fetched: %w", k.Repository, k.Root, err)
 		t.record(k, nil, nil, fault)
 		return fault
 	}
 	defer places.Release(1)
+	if fault := t.outage(k.Root); fault != nil { // since it waits for a place
+		t.record(k, nil, nil, fault)
+		return fault
+	}
+	ctx, cancel = context.WithTimeout(trust.WithPurpose(ctx, trust.Purpose{Known: known, Background: background}), fetchTimeout)
+	defer cancel()
 	for {
 		snapshot := t.store.Load()
 		if err := snapshot.Usable(k.Root); err != nil {
@@ -244,33 +266,43 @@ func (t *Tracker) fetch(ctx context.Context, k Key) error {
 	}
 }
 
-// places returns the places that a repository is fetched in. Those that are known to be signed have some of their own,
+// places returns the places that a repository is fetched in, and whether it is known to be signed. Those that are known to be signed have some of their own,
 // so that a flood of made-up names holds up neither a refresh nor a revocation.
-func (t *Tracker) places(k Key) *semaphore.Weighted {
-	known := signed(t.store.Load().evidence[k])
+func (t *Tracker) places(k Key) (places *semaphore.Weighted, known bool) {
+	known = signed(t.store.Load().evidence[k])
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known {
-		return t.pace(k.Root).known
+		return t.pace(k.Root).known, true
 	}
-	return t.pace(k.Root).others
+	return t.pace(k.Root).others, false
 }
 
 // probe asks the signing server for a sign of life, and records the outcome.
 func (t *Tracker) probe(ctx context.Context, k Key) error {
-	snapshot := t.store.Load()
-	if err := snapshot.Usable(k.Root); err != nil {
-		return err
+	ctx, cancel := context.WithTimeout(trust.WithPurpose(ctx, trust.Purpose{Known: true}), fetchTimeout)
+	defer cancel()
+	for {
+		snapshot := t.store.Load()
+		if err := snapshot.Usable(k.Root); err != nil {
+			return err
+		}
+		root := snapshot.roots[k.Root]
+		began := time.Now()
+		var fault *trust.Fault
+		if err := probeOne(ctx, root.Root); err != nil {
+			fault = trust.AsFault(err, v1alpha1.ReasonUnreachable)
+		}
+		t.store.observe(k.Root, root.Format, StageProbe, began, nil, fault)
+		if t.store.Load().roots[k.Root] != root {
+			continue // it says nothing of what was published meanwhile
+		}
+		t.record(k, nil, nil, fault)
+		if fault != nil {
+			return fault
+		}
+		return nil
 	}
-	began := time.Now()
-	err := probeOne(ctx, snapshot.roots[k.Root].Root)
-	var fault *trust.Fault
-	if err != nil {
-		fault = trust.AsFault(err, v1alpha1.ReasonUnreachable)
-	}
-	t.store.observe(k.Root, snapshot.roots[k.Root].Format, StageProbe, began, nil, fault)
-	t.record(k, nil, nil, fault)
-	return err
 }
 
 func probeOne(ctx context.Context, root trust.Root) (err error) {
@@ -313,18 +345,25 @@ func fetchOne(ctx context.Context, root trust.Root, repository string, old *held
 func (t *Tracker) record(k Key, old, next *held, fault *trust.Fault) {
 	now := t.clock.Now()
 	t.mu.Lock()
-	e, p := t.entry(k, now), t.pace(k.Root)
+	e := t.entry(k, now)
 	changed := old != next || (fault == nil) != (e.fault == nil) || e.succeeded.IsZero()
 	if fault == nil {
 		e.failures, e.succeeded = 0, now
-		e.due = now.Add(jitter(p.interval))
 	} else {
 		changed = changed || fault.Reason != e.fault.Reason
-		wait := jitter(firstRetry << min(e.failures, 20))
 		e.failures++
-		e.due, e.retry = now.Add(min(wait, p.interval)), now.Add(min(wait, lastRetry))
 	}
 	e.fault = fault
+	began := now
+	if e.flight != nil {
+		began = e.flight.began
+	}
+	t.schedule(k, e, now)
+	if k == probe(k.Root) {
+		t.probed(k.Root, began, now, fault)
+	} else {
+		t.heard(k.Root, began, now, fault)
+	}
 	t.mu.Unlock()
 	if changed {
 		t.changed(k.Root)

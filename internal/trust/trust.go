@@ -86,11 +86,18 @@ type Root interface {
 type Fault struct {
 	Reason string
 	Err    error
+	// RetryAt is when the server wants to be asked again, at the earliest; zero: it did not say.
+	RetryAt time.Time
 }
 
 // NewFault returns a Fault with a formatted error.
 func NewFault(reason, format string, args ...any) *Fault {
 	return &Fault{Reason: reason, Err: fmt.Errorf(format, args...)}
+}
+
+// Within returns the fault with a formatted error that says more of what was being done; the format must wrap f.
+func (f *Fault) Within(format string, args ...any) *Fault {
+	return &Fault{Reason: f.Reason, Err: fmt.Errorf(format, args...), RetryAt: f.RetryAt}
 }
 
 func (f *Fault) Error() string { return f.Err.Error() }

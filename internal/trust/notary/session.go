@@ -277,7 +277,7 @@ func (s *session) get(ctx context.Context, name string, limit int64) ([]byte, er
 		return raw, nil
 	}
 	f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
-	return nil, trust.NewFault(f.Reason, "%s: fetching %s: %w", s.repository, name, err)
+	return nil, f.Within("%s: fetching %s: %w", s.repository, name, f)
 }
 
 func (s *session) missing(name string) error {

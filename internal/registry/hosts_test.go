@@ -1,0 +1,231 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// A crowd is a handler that lets requests wait, and counts those that do.
+type crowd struct {
+	now, most atomic.Int64
+	release   chan struct{}
+}
+
+func (c *crowd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	n := c.now.Add(1)
+	defer c.now.Add(-1)
+	for most := c.most.Load(); n > most && !c.most.CompareAndSwap(most, n); most = c.most.Load() {
+	}
+	select {
+	case <-c.release:
+	case <-r.Context().Done():
+	}
+	_, _ = w.Write([]byte(`{}`))
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out waiting for %s", what)
+		}
+	}
+}
+
+// Of several clients at one host, so many requests are under way at once, and each purpose has its own places among them.
+func TestThreatRequestsToOneHostAreBounded(t *testing.T) {
+	ca := newCA(t)
+	all := &crowd{release: make(chan struct{})}
+	s := serve(t, ca, all.ServeHTTP)
+	hosts := NewHosts(time.Now)
+	var clients []*Client
+	for range 4 {
+		clients = append(clients, newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Hosts: hosts, Timeout: time.Minute}))
+	}
+	var wg sync.WaitGroup
+	flood := func(purpose trust.Purpose, atOnce int64) {
+		t.Helper()
+		before := all.now.Load()
+		for i := range 4 * maxRequests {
+			wg.Go(func() {
+				if _, err := clients[i%len(clients)].Get(trust.WithPurpose(t.Context(), purpose), fmt.Sprint(i), file, 100); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		eventually(t, "the places of a purpose to be taken", func() bool { return all.now.Load()-before == atOnce })
+	}
+	flood(trust.Purpose{Background: true}, maxRequests/4)
+	flood(trust.Purpose{}, maxRequests/4)
+	flood(trust.Purpose{Background: true, Known: true}, maxRequests/4)
+	flood(trust.Purpose{Known: true}, maxRequests/4)
+
+	other := serve(t, ca, answer(http.StatusOK, "application/json", `{}`))
+	c := newClient(t, Config{Server: other.URL, CABundle: string(ca.PEM), Hosts: hosts})
+	if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
+		t.Errorf("another host: %v, want it not to be held up", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := clients[0].Get(ctx, repository, file, 100)
+	wantFault(t, err, v1alpha1.ReasonTimeout, "no place", s.Host)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v is no exceeded deadline", err)
+	}
+	close(all.release)
+	wg.Wait()
+	if most := all.most.Load(); most != maxRequests {
+		t.Errorf("%d requests were under way at once, want %d", most, maxRequests)
+	}
+	for name, at := range hosts.hosts {
+		if at.users != 0 {
+			t.Errorf("%s has %d users when nothing is under way", name, at.users)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	tests := map[string]struct {
+		status int
+		header http.Header
+		least  time.Duration
+		most   time.Duration
+	}{
+		"seconds":                     {429, http.Header{"Retry-After": {"120"}}, 2 * time.Minute, 2 * time.Minute},
+		"unavailable":                 {503, http.Header{"Retry-After": {" 7 "}}, 7 * time.Second, 7 * time.Second},
+		"date":                        {503, http.Header{"Retry-After": {"Sun, 22 Nov 2026 12:01:30 GMT"}}, 90 * time.Second, 90 * time.Second},
+		"date of a clock that is off": {503, http.Header{"Retry-After": {"Sun, 22 Nov 2026 09:00:10 GMT"}, "Date": {"Sun, 22 Nov 2026 09:00:00 GMT"}}, 10 * time.Second, 10 * time.Second},
+		"date that is past":           {503, http.Header{"Retry-After": {"Sun, 22 Nov 2026 11:00:00 GMT"}}, 0, 0},
+		"an hour":                     {503, http.Header{"Retry-After": {"3600"}}, maxPause, maxPause},
+		"a year":                      {503, http.Header{"Retry-After": {"31536000"}}, 0, 0},
+		"beyond numbers":              {503, http.Header{"Retry-After": {"99999999999999999999"}}, 0, 0},
+		"a year that is far off":      {503, http.Header{"Retry-After": {"Fri, 31 Dec 9999 23:59:59 GMT"}}, 0, 0},
+		"negative":                    {503, http.Header{"Retry-After": {"-5"}}, 0, 0},
+		"malformed":                   {503, http.Header{"Retry-After": {"soon"}}, 0, 0},
+		"unavailable, not said":       {503, http.Header{}, 0, 0},
+		"too many, not said":          {429, http.Header{}, 8 * defaultPause / 10, defaultPause},
+		"too many, malformed":         {429, http.Header{"Retry-After": {"1.5"}}, 8 * defaultPause / 10, defaultPause},
+		"too many, at once":           {429, http.Header{"Retry-After": {"0"}}, 8 * defaultPause / 10, defaultPause},
+		"other failure":               {500, http.Header{"Retry-After": {"120"}}, 0, 0},
+		"success":                     {200, http.Header{"Retry-After": {"120"}}, 0, 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := pauseOf(&http.Response{StatusCode: tt.status, Header: tt.header}, now); got < tt.least || got > tt.most {
+				t.Errorf("pause is %s, want %s to %s", got, tt.least, tt.most)
+			}
+		})
+	}
+}
+
+// A host that asks for a pause has it, from every client, and no longer than it may ask for.
+func TestRetryAfterIsHeeded(t *testing.T) {
+	ca := newCA(t)
+	for name, status := range map[string]int{"too many requests": 429, "unavailable": 503} {
+		t.Run(name, func(t *testing.T) {
+			clock := clocktesting.NewFakeClock(time.Now())
+			var well atomic.Bool
+			s := serve(t, ca, func(w http.ResponseWriter, _ *http.Request) {
+				if !well.Load() {
+					w.Header().Set("Retry-After", "86399")
+					w.WriteHeader(status)
+				}
+			})
+			hosts := NewHosts(clock.Now)
+			cfg := Config{Server: s.URL, CABundle: string(ca.PEM), Hosts: hosts}
+			_, err := newClient(t, cfg).Get(t.Context(), repository, file, 100)
+			wantFault(t, err, v1alpha1.ReasonServerError, fmt.Sprint(status))
+			until := clock.Now().Add(maxPause)
+			if f := trust.AsFault(err, ""); !f.RetryAt.Equal(until) {
+				t.Errorf("to be tried again at %s, want %s", f.RetryAt, until)
+			}
+			well.Store(true)
+			clock.Step(maxPause - time.Second)
+			_, err = newClient(t, cfg).Get(t.Context(), repository+"/other", file, 100)
+			wantFault(t, err, v1alpha1.ReasonServerError, "Retry-After", until.UTC().Format(time.RFC3339), s.Host)
+			if f := trust.AsFault(err, ""); !f.RetryAt.Equal(until) || len(s.seen()) != 1 {
+				t.Errorf("to be tried again at %s after %d requests, want %s and 1", f.RetryAt, len(s.seen()), until)
+			}
+			clock.Step(time.Second)
+			if _, err := newClient(t, cfg).Get(t.Context(), repository, file, 100); err != nil {
+				t.Errorf("after the pause: %v", err)
+			}
+		})
+	}
+}
+
+// Who waits for a place while the host asks for a pause does not go out.
+func TestRetryAfterHoldsThoseWhoWait(t *testing.T) {
+	ca := newCA(t)
+	release := make(chan struct{})
+	s := serve(t, ca, func(w http.ResponseWriter, _ *http.Request) {
+		<-release
+		w.Header().Set("Retry-After", "60")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)})
+	var wg sync.WaitGroup
+	for range 2 * maxRequests {
+		wg.Go(func() {
+			if _, err := c.Get(t.Context(), repository, file, 100); err == nil {
+				t.Error("no fault")
+			}
+		})
+	}
+	eventually(t, "the places to be taken", func() bool { return len(s.seen()) == maxRequests/2 })
+	close(release)
+	wg.Wait()
+	if n := len(s.seen()); n != maxRequests/2 {
+		t.Errorf("%d requests reached the host, want those that were under way at its answer", n)
+	}
+}
+
+// The token service is a host of its own: what it asks for does not hold up the server, nor the other way round.
+func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
+	ca := newCA(t)
+	token := serve(t, ca, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "60")
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	s := serve(t, ca, guarded(bearer(token.URL+"/token")))
+	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)})
+	for n := 1; n <= 2; n++ {
+		_, err := c.Get(t.Context(), repository, file, 100)
+		wantFault(t, err, v1alpha1.ReasonServerError, "token service", token.Host)
+		if f := trust.AsFault(err, ""); f.RetryAt.IsZero() {
+			t.Error("the fault does not say when to try again")
+		}
+		if len(s.seen()) != n || len(token.seen()) != 1 {
+			t.Errorf("%d requests to the server and %d to the token service, want %d and 1", len(s.seen()), len(token.seen()), n)
+		}
+	}
+}
+
+// A server may name any host as its token service; those that nothing is known of are not kept.
+func TestThreatHostsAreForgotten(t *testing.T) {
+	hosts := NewHosts(time.Now)
+	for i := range 1000 {
+		leave, err := hosts.enter(t.Context(), fmt.Sprintf("%d.example.com:443", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave()
+	}
+	if n := len(hosts.hosts); n > 1 {
+		t.Errorf("%d hosts are kept", n)
+	}
+}

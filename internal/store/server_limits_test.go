@@ -1,0 +1,175 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// A server that says when it wants to be asked again is left alone until then.
+func TestRetryAtIsHonoured(t *testing.T) {
+	b, o, images := known(t, 50)
+	busy := trust.NewFault(v1alpha1.ReasonServerError, "status 429")
+	busy.RetryAt = b.clock.Now().Add(2 * time.Minute)
+	o.is(busy, busy)
+	b.clock.Step(time.Minute)
+	b.turn()
+	b.pass(2 * time.Second)
+	before, probes := o.fetches.Load(), o.probes.Load()
+	for range 57 {
+		b.pass(time.Second)
+		b.fails(t, busy)
+	}
+	if n, m := o.fetches.Load()-before, o.probes.Load()-probes; n > 0 || m > 0 {
+		t.Errorf("%d fetches and %d probes before the time", n, m)
+	}
+	o.is(nil, nil)
+	b.pass(3*time.Second + catchUp)
+	if n := int(o.fetches.Load() - before); n < len(images) {
+		t.Errorf("%d fetches after the time, want one of each of %d", n, len(images))
+	}
+
+	t.Run("of one repository", func(t *testing.T) {
+		busy := trust.NewFault(v1alpha1.ReasonServerError, "the token service has status 429")
+		busy.RetryAt = b.clock.Now().Add(3 * time.Minute)
+		o.is(busy, nil)
+		b.clock.Step(time.Second)
+		b.fails(t, busy)
+		before := o.fetches.Load()
+		b.clock.Step(3*time.Minute - 2*time.Second)
+		b.fails(t, busy)
+		if o.fetches.Load() != before {
+			t.Error("it is fetched before the time")
+		}
+		o.is(nil, nil)
+		b.clock.Step(time.Second)
+		if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who waits for a place while the server is found to be down does not go out to it.
+func TestQueueDoesNotGoOutToADeadServer(t *testing.T) {
+	b, o, _ := known(t, 0)
+	release := make(chan struct{})
+	o.fetchOf = func(context.Context, string, trust.Evidence) (trust.Evidence, error) {
+		<-release
+		return nil, refused
+	}
+	o.is(refused, refused)
+	before := o.fetches.Load()
+	var wg sync.WaitGroup
+	for _, i := range repositories(10 * fetchesPerRoot) {
+		wg.Go(func() {
+			if err := b.Ensure(t.Context(), "acme", i); !errors.Is(err, refused) {
+				t.Errorf("Ensure = %v", err)
+			}
+		})
+	}
+	eventually(t, "the places to be taken", func() bool { return o.fetches.Load()-before == fetchesPerRoot })
+	b.mu.Lock()
+	b.pace("acme").down = refused
+	b.mu.Unlock()
+	close(release)
+	wg.Wait()
+	if n := o.fetches.Load() - before; n != fetchesPerRoot {
+		t.Errorf("%d fetches went out, want the %d that were under way", n, fetchesPerRoot)
+	}
+}
+
+// An edit of the trust root may be what was wanting: what failed is tried at once, and the outage is over.
+func TestEditEndsAnOutage(t *testing.T) {
+	b, o, images := known(t, 20)
+	o.is(refused, refused)
+	b.clock.Step(time.Minute)
+	b.turn()
+	b.pass(10 * time.Second)
+	hang := make(chan struct{})
+	o.before.Store(&hang)
+	b.clock.Step(lastProbe)
+	stale := b.refresh(probe("acme"))
+	edited := newOutage()
+	b.PutRoot("acme", Root{Root: edited, Version: "2"})
+	b.Reset("acme", time.Minute)
+	edited.is(broken, nil)
+	b.fails(t, broken)
+	if b.outage("acme") != nil {
+		t.Error("a probe before the edit makes the server down after it")
+	}
+	edited.is(nil, nil)
+	b.clock.Step(time.Second)
+	close(hang)
+	<-stale.done
+	if b.outage("acme") != nil || b.Status("acme").Server != nil {
+		t.Error("a probe of the server before the edit counts after it")
+	}
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		t.Error(err)
+	}
+	b.turn()
+	if s := b.Status("acme"); s.Failing > 0 {
+		t.Errorf("%d are failing, want them tried at once", s.Failing)
+	}
+	b.pass(time.Minute)
+	if n := int(edited.fetches.Load()); n < len(images) {
+		t.Errorf("%d of %d repositories were fetched", n, len(images))
+	}
+}
+
+// What is held when a trust root is published, mostly from what was written down, is refreshed over a while.
+func TestRestoredIsRefreshedOverAWhile(t *testing.T) {
+	b, o, images := known(t, 200)
+	b.Reset("acme", 5*time.Minute)
+	b.clock.Step(time.Second)
+	before := o.fetches.Load()
+	b.turn()
+	if n := o.fetches.Load() - before; n > 20 {
+		t.Errorf("%d are refreshed at once", n)
+	}
+	b.pass(freshen / 2)
+	half := int(o.fetches.Load() - before)
+	b.pass(freshen / 2)
+	if all := int(o.fetches.Load() - before); half < 60 || half > 140 || all < len(images) {
+		t.Errorf("%d are refreshed in the first half of the time and %d in all, want %d spread over both", half, all, len(images))
+	}
+}
+
+// A server that hangs holds up nothing of another, and what is known of its own is decided throughout.
+func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
+	b, o, _ := known(t, 1)
+	evidence, err := b.Load().Evidence("acme", app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hang := make(chan struct{})
+	o.fetchOf = func(context.Context, string, trust.Evidence) (trust.Evidence, error) {
+		<-hang
+		return nil, slow
+	}
+	b.PutRoot("other", Root{Root: newOutage()})
+	b.clock.Step(2 * time.Minute)
+	b.running(t)
+	var wg sync.WaitGroup
+	for _, i := range repositories(10 * fetchesPerRoot) {
+		wg.Go(func() { _ = b.Ensure(t.Context(), "acme", i) })
+	}
+	eventually(t, "the places of the server to be taken", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return !b.pace("acme").others.TryAcquire(1)
+	})
+	for _, i := range repositories(50) {
+		if err := b.Ensure(t.Context(), "other", i); err != nil {
+			t.Fatalf("another server: %v", err)
+		}
+	}
+	b.holds(t, evidence)
+	close(hang)
+	wg.Wait()
+}

@@ -1,0 +1,288 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// outage is a trust root whose server goes down and comes back.
+type outage struct {
+	scripted
+	probes        atomic.Int32
+	down, probeIs atomic.Pointer[trust.Fault] // what fetches and probes answer; nil: all is well
+	before        atomic.Pointer[chan struct{}]
+}
+
+func newOutage() *outage {
+	o := &outage{}
+	o.fetchOf = func(context.Context, string, trust.Evidence) (trust.Evidence, error) {
+		if f := o.down.Load(); f != nil {
+			return nil, f
+		}
+		return &fact{}, nil
+	}
+	return o
+}
+
+func (o *outage) Probe(context.Context) error {
+	o.probes.Add(1)
+	if wait := o.before.Load(); wait != nil {
+		<-*wait
+	}
+	f := o.probeIs.Load()
+	if f == nil {
+		return nil
+	}
+	return f
+}
+
+func (o *outage) is(fetch, probe *trust.Fault) {
+	o.down.Store(fetch)
+	o.probeIs.Store(probe)
+}
+
+var (
+	refused = trust.NewFault(v1alpha1.ReasonUnreachable, "the connection was refused")
+	broken  = trust.NewFault(v1alpha1.ReasonServerError, "status 500")
+	slow    = trust.NewFault(v1alpha1.ReasonTimeout, "no answer in time")
+)
+
+// turn has everything that is due fetched, and waits for it.
+func (b *bench) turn() (n int) {
+	for {
+		due := b.dueNow()
+		if len(due) == 0 {
+			return n
+		}
+		n += len(due)
+		for _, k := range due {
+			<-b.refresh(k).done
+		}
+	}
+}
+
+// pass has time pass as Run sees it.
+func (b *bench) pass(d time.Duration) {
+	for ; d > 0; d -= time.Second {
+		b.clock.Step(time.Second)
+		b.turn()
+	}
+}
+
+func known(t *testing.T, n int) (*bench, *outage, []imageref.Ref) {
+	t.Helper()
+	o := newOutage()
+	b := newBench(o)
+	b.Reset("acme", time.Minute)
+	images := append(repositories(n), app)
+	for _, i := range images {
+		if err := b.Ensure(t.Context(), "acme", i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.turn()
+	return b, o, images
+}
+
+func (b *bench) fails(t *testing.T, want *trust.Fault) {
+	t.Helper()
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); !errors.Is(err, want) {
+		t.Errorf("Renew = %v, want %v", err, want)
+	}
+}
+
+// Of a server that is down nothing is asked but for signs of life, whatever was known, and then everything at once.
+func TestOutageCostsProbesAlone(t *testing.T) {
+	b, o, images := known(t, 100)
+	evidence, err := b.Load().Evidence("acme", app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.is(refused, refused)
+	b.clock.Step(time.Minute)
+	before := o.fetches.Load()
+	b.turn()
+	b.pass(2 * time.Second)
+	if n := o.fetches.Load() - before; n > 2*inBackground {
+		t.Errorf("%d fetches went out before the server was found to be down, want no more than one turn", n)
+	}
+	before, probes := o.fetches.Load(), o.probes.Load()
+	b.pass(10 * time.Minute)
+	if n := o.fetches.Load() - before; n > 0 {
+		t.Errorf("%d fetches went out while the server was down", n)
+	}
+	if n := o.probes.Load() - probes; n < 600/31 || n > 40 {
+		t.Errorf("%d probes went out in ten minutes, want one in about 30 s", n)
+	}
+	b.holds(t, evidence)
+	if s := b.Status("acme"); s.Server == nil || s.Server.Reason != v1alpha1.ReasonUnreachable {
+		t.Errorf("status has %v of the server", s.Server)
+	}
+
+	o.is(nil, nil)
+	before = o.fetches.Load()
+	b.pass(31*time.Second + catchUp)
+	if n := int(o.fetches.Load() - before); n < len(images) || n > len(images)+10 {
+		t.Errorf("%d fetches when the server was back, want one of each of %d repositories", n, len(images))
+	}
+	if s := b.Status("acme"); s.Failing > 0 || s.Server != nil {
+		t.Errorf("status = %+v, want nothing that fails", s)
+	}
+}
+
+// What is refreshed when a server is back is spread over a while.
+func TestRecoveryIsSpread(t *testing.T) {
+	b, o, images := known(t, 200)
+	o.is(refused, refused)
+	b.clock.Step(time.Minute)
+	b.turn()
+	b.pass(10 * time.Second)
+	o.is(nil, nil)
+	b.clock.Step(lastProbe)
+	before := o.fetches.Load()
+	if b.outage("acme") == nil {
+		t.Fatal("the server is not down")
+	}
+	<-b.refresh(probe("acme")).done
+	half := 0
+	for k, e := range b.tracked {
+		if k != probe("acme") && !e.due.After(b.clock.Now().Add(catchUp/2)) {
+			half++
+		}
+	}
+	if half < 60 || half > 140 {
+		t.Errorf("%d of %d are due in the first half, want them spread", half, len(images))
+	}
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil || o.fetches.Load() != before+1 {
+		t.Errorf("who asks has %v after %d fetches, want one at once", err, o.fetches.Load()-before)
+	}
+}
+
+// However many ask of a server that is down, it is asked for a sign of life once a second; and the first who asks when it is back has an answer.
+func TestDemandOfAServerThatIsDown(t *testing.T) {
+	b, o, _ := known(t, 1)
+	o.is(refused, refused)
+	b.clock.Step(time.Minute)
+	b.fails(t, refused)
+	b.turn()
+	before, probes := o.fetches.Load(), o.probes.Load()
+	for range 30 {
+		b.clock.Step(500 * time.Millisecond)
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				unknown := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/new-%d", i)}
+				if err := b.Ensure(t.Context(), "acme", unknown); !errors.Is(err, refused) {
+					t.Errorf("first sight: %v, want the server's fault", err)
+				}
+				b.fails(t, refused)
+			})
+		}
+		wg.Wait()
+		b.turn()
+	}
+	if n := o.fetches.Load() - before; n > 0 {
+		t.Errorf("%d fetches went out", n)
+	}
+	if n := o.probes.Load() - probes; n < 10 || n > 15 {
+		t.Errorf("%d probes went out in 15 s, want one a second", n)
+	}
+	o.is(nil, nil)
+	b.clock.Step(time.Second)
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		t.Errorf("Renew = %v, want the first who asks to be served", err)
+	}
+	unknown := imageref.Ref{Host: "registry.example.com", Path: "acme/new-1"}
+	if err := b.Ensure(t.Context(), "acme", unknown); err != nil {
+		t.Errorf("first sight: %v", err)
+	}
+	b.pass(catchUp + 2*time.Second)
+	if s := b.Status("acme"); s.Failing > 0 || o.fetches.Load()-before < 20 {
+		t.Errorf("%d fetches, %d failing; want what was asked for during the outage to be fetched", o.fetches.Load()-before, s.Failing)
+	}
+}
+
+// Somebody who names a repository at which the server fails, as often as they like, holds up no other.
+func TestThreatFailingRepositoryHoldsUpNoOther(t *testing.T) {
+	for name, fault := range map[string]*trust.Fault{"server error": broken, "broken off": refused, "refused": trust.NewFault(v1alpha1.ReasonUnauthorized, "403")} {
+		t.Run(name, func(t *testing.T) {
+			b, o, _ := known(t, 1)
+			o.fetchOf = func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+				if repository != appRepository {
+					return nil, fault
+				}
+				return &fact{}, nil
+			}
+			probes := o.probes.Load()
+			for i := range 60 {
+				b.clock.Step(500 * time.Millisecond)
+				bad := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("evil/%d", i)}
+				if err := b.Ensure(t.Context(), "acme", bad); err == nil {
+					t.Fatal("no fault")
+				}
+				b.turn()
+				if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+					t.Fatalf("Renew = %v, want it not to be held up", err)
+				}
+			}
+			if n := o.probes.Load() - probes; n > 31 {
+				t.Errorf("%d probes in 30 s, want no more than one a second", n)
+			}
+		})
+	}
+}
+
+// A server that does not answer its probe, and answers everything else, is not down.
+func TestProbeAloneIsNoOutage(t *testing.T) {
+	b, o, _ := known(t, 1)
+	o.is(nil, broken)
+	b.pass(5 * time.Minute)
+	if s := b.Status("acme"); s.Failing > 0 || s.Server == nil {
+		t.Errorf("status = %+v, want the probe to fail and nothing else", s)
+	}
+	o.fetchOf = func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+		if repository != appRepository {
+			return nil, broken
+		}
+		return &fact{}, nil
+	}
+	if err := b.Ensure(t.Context(), "acme", imageref.Ref{Host: "registry.example.com", Path: "evil/app"}); err == nil {
+		t.Fatal("no fault")
+	}
+	b.pass(2 * time.Second)
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		t.Errorf("Renew = %v, want it not to be held up", err)
+	}
+}
+
+// A server that is slow cannot be told from one that hangs, and must still be asked.
+func TestTimeoutIsNoOutage(t *testing.T) {
+	b, o, _ := known(t, 1)
+	probes := o.probes.Load()
+	o.is(slow, slow)
+	b.clock.Step(time.Second)
+	b.fails(t, slow)
+	b.turn()
+	if n := o.probes.Load() - probes; n > 0 {
+		t.Errorf("%d probes because of a timeout", n)
+	}
+	o.is(refused, refused)
+	b.pass(time.Minute)
+	if b.outage("acme") == nil {
+		t.Fatal("the server is not down")
+	}
+	o.is(nil, slow)
+	b.pass(lastProbe + time.Second)
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		t.Errorf("Renew = %v, want a server to be asked that may only be slow", err)
+	}
+}
