@@ -27,7 +27,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers"
@@ -73,15 +72,30 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	mgr, err := newManager(config, scheme, serving, o)
+	server := webhooks.NewServer(o.WebhookPort, serving.GetCertificate, o.ShutdownDelay)
+	mgr, err := newManager(config, scheme, server, o)
 	if err != nil {
 		return err
 	}
 	p := newParts(mgr, serving, o)
-	if err := errors.Join(p.addControllers(ctx), p.addCertificate(), p.addGate(), p.addRunnables()); err != nil {
+	if err := errors.Join(p.addControllers(ctx), p.addCertificate(), p.addGate(server), p.addRunnables()); err != nil {
 		return err
 	}
-	return mgr.Start(ctx)
+	return serve(ctx, mgr, server)
+}
+
+// serve runs the manager until ctx ends or it fails. Either way admission is answered until everybody asks another replica. After a signal
+// everything else goes on until then, and the lease is released last; a leader that lost its lease writes nothing more at once.
+func serve(ctx context.Context, mgr ctrl.Manager, server *webhooks.Server) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	context.AfterFunc(ctx, func() {
+		server.Leave()
+		stop()
+	})
+	err := mgr.Start(running)
+	server.Leave()
+	return err
 }
 
 func restConfig(kubeconfig string) (*rest.Config, error) {
@@ -130,7 +144,21 @@ func servingCertificate(config *rest.Config, scheme *runtime.Scheme, o options.O
 	return &certs.Own{Client: direct, Namespace: o.Namespace, Host: host, Clock: clock.RealClock{}}, nil
 }
 
-func newManager(config *rest.Config, scheme *runtime.Scheme, serving certificate, o options.Options) (ctrl.Manager, error) {
+// How leaders follow each other. One that was killed is followed within leaseDuration and retryPeriod. One that cannot reach the
+// API server stops before another may lead: retryPeriod after its last renewal it tries for renewDeadline, and then to release the lease for
+// up to half of that, which together is less than leaseDuration. An API server that is gone for renewDeadline ends the leader, so it is not
+// shorter: restarts of one take several seconds.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 8 * time.Second
+	retryPeriod   = 2 * time.Second
+)
+
+// stopTimeout bounds how long controllers may take to stop. With the shutdown delay and what is under way then, it stays below the 30 s
+// that Kubernetes grants a Pod by default.
+const stopTimeout = 10 * time.Second
+
+func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, o options.Options) (ctrl.Manager, error) {
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := fields.OneTermEqualSelector("metadata.name", controllers.WebhookConfigurationName)
 	return ctrl.NewManager(config, ctrl.Options{
@@ -140,6 +168,10 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving certificate
 		LeaderElectionNamespace: o.Namespace,
 		// The process ends right after, so that the next leader need not wait for the lease to run out.
 		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 new(leaseDuration),
+		RenewDeadline:                 new(renewDeadline),
+		RetryPeriod:                   new(retryPeriod),
+		GracefulShutdownTimeout:       new(stopTimeout),
 		HealthProbeBindAddress:        o.HealthProbeBindAddress,
 		Metrics:                       metricsserver.Options{BindAddress: o.MetricsBindAddress},
 		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace, and of what was written
@@ -153,13 +185,7 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, serving certificate
 				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
 			},
 		},
-		WebhookServer: webhook.NewServer(webhook.Options{
-			Port: o.WebhookPort,
-			TLSOpts: []func(*tls.Config){func(c *tls.Config) {
-				c.MinVersion = tls.VersionTLS12
-				c.GetCertificate = serving.GetCertificate
-			}},
-		}),
+		WebhookServer: server,
 	})
 }
 
@@ -230,16 +256,16 @@ func (p *parts) addControllers(ctx context.Context) error {
 }
 
 // addGate serves admission.
-func (p *parts) addGate() error {
+func (p *parts) addGate(server *webhooks.Server) error {
 	gate := &webhooks.Gate{
 		Store: p.store, Tracker: p.tracker, Namespaces: p.mgr.GetClient(), LiveNamespaces: p.mgr.GetAPIReader(),
 		Kinds: p.options.Kinds, Clock: clock.RealClock{}, Events: p.mgr.GetEventRecorder("countersign"), Metrics: p.metrics,
 	}
-	server := p.mgr.GetWebhookServer()
-	gate.Register(server.Register)
+	gate.Register(p.mgr.GetWebhookServer().Register) // which has the manager start it
 	return errors.Join(
 		p.mgr.AddHealthzCheck("webhook", server.StartedChecker()),
 		p.mgr.AddReadyzCheck("webhook", server.StartedChecker()),
+		p.mgr.AddReadyzCheck("stays", server.Ready),
 		p.mgr.AddReadyzCheck("certificate", func(*http.Request) error { return p.serving.Ready() }),
 	)
 }

@@ -42,6 +42,8 @@ type Options struct {
 	ExemptNamespaces []string
 	// ForgetUnusedAfter is for how long what was verified of a repository is kept that nothing asks for; 0: for ever.
 	ForgetUnusedAfter time.Duration
+	// ShutdownDelay is for how long a replica that is to end reports that it is not ready and goes on answering.
+	ShutdownDelay time.Duration
 	// Kinds are the kinds of workload that are checked: the builtin ones, and those that --workload-kinds names.
 	Kinds workload.Kinds
 }
@@ -63,6 +65,7 @@ func Parse(args []string) (Options, error) {
 	f.StringVar(&uncoveredImages, "uncovered-images", "Allow", "what happens to an image that no policy covers: Allow, Warn or Deny")
 	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own")
 	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour, "for how long what was verified of a repository is kept that no image that runs or is asked for belongs to; at least 24h; 0: for ever")
+	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "for how long a replica that is to end reports not ready and goes on answering, until nobody asks it; at most 1m. terminationGracePeriodSeconds should be 20 s longer")
 	f.StringSliceVar(&furtherKinds, "workload-kinds", nil, "further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, such as rollouts.v1alpha1.argoproj.io=spec.template")
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
@@ -98,6 +101,9 @@ func (o Options) validate() error {
 	}
 	if o.ForgetUnusedAfter != 0 && o.ForgetUnusedAfter < 24*time.Hour {
 		errs = append(errs, fmt.Errorf("--forget-unused-after=%s: must be at least 24h, or 0 for never", o.ForgetUnusedAfter))
+	}
+	if o.ShutdownDelay < 0 || o.ShutdownDelay > time.Minute {
+		errs = append(errs, fmt.Errorf("--shutdown-delay=%s: must be from 0s to 1m", o.ShutdownDelay))
 	}
 	if o.WebhookURL != "" {
 		u, err := url.Parse(o.WebhookURL)

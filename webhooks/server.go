@@ -1,0 +1,135 @@
+package webhooks
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+)
+
+// drainTimeout bounds the wait for the requests that are under way at the end: none is waited for longer by the API server.
+const drainTimeout = 10 * time.Second
+
+// Server serves admission, and leaves in such a way that no request is lost. The manager starts it and does not end it: whatever
+// ends the manager, a signal or a lost lease, Leave takes the replica out of service first. A Service picks a replica for each
+// connection, and an API server keeps its connection for as long as it is open. So a replica that is no longer to be asked has to say so on
+// the connections that are there already.
+type Server struct {
+	webhook.Server // holds the handlers
+
+	delay   time.Duration
+	address string
+	tls     *tls.Config
+	http    *http.Server
+
+	started, leaving atomic.Bool
+	turned           atomic.Pointer[time.Time]
+	leave            sync.Once
+	left             chan struct{} // closed when Leave is done
+}
+
+// NewServer returns a server for a port of every interface. It goes on answering for delay after it has begun to leave, which must be
+// long enough for the endpoints of the Service to change everywhere.
+func NewServer(port int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration) *Server {
+	s := &Server{
+		Server:  webhook.NewServer(webhook.Options{}),
+		delay:   delay,
+		address: net.JoinHostPort("", fmt.Sprint(port)),
+		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, GetCertificate: certificate},
+		left:    make(chan struct{}),
+	}
+	s.http = &http.Server{
+		Handler: s,
+		// No request's context ends with the manager's: what is under way is answered.
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, accepted{}, time.Now())
+		},
+		MaxHeaderBytes:    1 << 20,
+		IdleTimeout:       90 * time.Second,
+		ReadHeaderTimeout: 32 * time.Second,
+	}
+	return s
+}
+
+// accepted is the key of the time of a connection.
+type accepted struct{}
+
+// Start implements manager.Runnable. It returns when Leave is done, which the end of ctx brings about.
+func (s *Server) Start(ctx context.Context) error {
+	listener, err := tls.Listen("tcp", s.address, s.tls)
+	if err != nil {
+		return fmt.Errorf("listening for admission requests: %w", err)
+	}
+	ctrl.LoggerFrom(ctx).Info("Serving admission", "address", s.address)
+	defer context.AfterFunc(ctx, s.Leave)()
+	s.started.Store(true)
+	if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving admission: %w", err)
+	}
+	<-s.left
+	return nil
+}
+
+// ServeHTTP answers a request, and asks for another connection where this one is from before TurnAway.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	at, ok := r.Context().Value(accepted{}).(time.Time)
+	if turned := s.turned.Load(); ok && turned != nil && at.Before(*turned) {
+		w.Header().Set("Connection", "close") // over HTTP/2: GOAWAY, and what is under way is still answered
+	}
+	s.WebhookMux().ServeHTTP(w, r)
+}
+
+// TurnAway ends each connection that is open now with its next answer, so that whoever asks is given a replica that is ready. Who comes
+// back has no other, and is served.
+func (s *Server) TurnAway() { s.turned.Store(new(time.Now())) }
+
+// Ready returns an error once the replica is about to leave.
+func (s *Server) Ready(*http.Request) error {
+	if s.leaving.Load() {
+		return errors.New("the replica is about to end")
+	}
+	return nil
+}
+
+// Leave takes the replica out of service, and returns when that is done. From now on it reports that it is not ready. It goes on
+// answering for the delay, turns away who is still connected when half of that is over, and at last has what is under way answered, for at
+// most 10 seconds. It may be called more than once, and at any time.
+func (s *Server) Leave() {
+	s.leave.Do(func() {
+		defer close(s.left)
+		s.leaving.Store(true)
+		log := ctrl.Log.WithName("admission")
+		if s.started.Load() {
+			log.Info("Reported not ready, and went on answering", "delay", s.delay)
+			<-time.After(s.delay / 2)
+			s.TurnAway()
+			<-time.After(s.delay - s.delay/2)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		if err := s.http.Shutdown(ctx); err != nil {
+			log.Error(err, "Could not answer everything that was under way")
+			return
+		}
+		log.Info("Answered everything that was under way")
+	})
+}
+
+// StartedChecker returns a check that admission is served. It does not ask the port: a server that fails ends the manager.
+func (s *Server) StartedChecker() healthz.Checker {
+	return func(*http.Request) error {
+		if !s.started.Load() {
+			return errors.New("admission is not served yet")
+		}
+		return nil
+	}
+}

@@ -1,0 +1,208 @@
+package webhooks
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// running is a Server with a handler whose answers the test lets go.
+type running struct {
+	*Server
+	url     string
+	client  *http.Client
+	stop    context.CancelFunc
+	ended   chan error
+	held    chan context.Context // the context of each request to /held
+	release chan struct{}        // lets them end
+}
+
+func runServer(t *testing.T, delay time.Duration) *running {
+	t.Helper()
+	ca, err := testenv.NewCA("test CA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ca.Issue(pkix.Name{CommonName: "webhook"}, "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(leaf.CertPEM, leaf.KeyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := testenv.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &running{
+		Server: NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }, delay),
+		url:    fmt.Sprintf("https://127.0.0.1:%d", port),
+		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+			ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12},
+		}},
+		ended: make(chan error, 1), held: make(chan context.Context), release: make(chan struct{}),
+	}
+	s.Register("/now", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.Proto) }))
+	s.Register("/held", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.held <- r.Context()
+		<-s.release
+		_, _ = fmt.Fprint(w, r.Proto)
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	s.stop = cancel
+	go func() { s.ended <- s.Start(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		s.client.CloseIdleConnections()
+		s.Leave()
+	})
+	testenv.Await(t, "the server", func() error { return s.StartedChecker()(nil) })
+	return s
+}
+
+func newRequest(t *testing.T, url string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// ask sends a request as an API server does, and reports whether it went over a connection that was there.
+func (s *running) ask(t *testing.T, path string) (reused bool, err error) {
+	t.Helper()
+	r := newRequest(t, s.url+path)
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
+	resp, err := s.client.Do(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && string(body) != "HTTP/2.0" {
+		err = fmt.Errorf("answered %q", body)
+	}
+	return reused, err
+}
+
+func TestServerLeaves(t *testing.T) {
+	const delay = 2 * time.Second
+	s := runServer(t, delay)
+	if err := s.Ready(nil); err != nil {
+		t.Fatalf("not ready at the start: %v", err)
+	}
+	if _, err := s.ask(t, "/now"); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	go s.Leave()
+	testenv.Await(t, "the server to report that it is not ready", func() error {
+		if s.Ready(nil) == nil {
+			return errors.New("still ready")
+		}
+		return nil
+	})
+
+	// It answers all the time, on the connection that is there until half of the delay is over, and on others until the end.
+	var fresh int
+	answered := 0
+	var refused error
+	for refused == nil {
+		var reused bool
+		if reused, refused = s.ask(t, "/now"); refused == nil {
+			answered++
+			if !reused {
+				fresh++
+			}
+			if age := time.Since(began); !reused && age < delay/2 {
+				t.Errorf("turned away after %s", age)
+			}
+		}
+	}
+	if age := time.Since(began); age < delay {
+		t.Errorf("refused after %s: %v", age, refused)
+	}
+	if answered < 10 || fresh != 1 {
+		t.Errorf("%d answers, on %d further connections; want many, on one", answered, fresh)
+	}
+	if err := <-s.ended; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// TestServerAnswersWhatIsUnderWay also when the manager has ended, as it does when its lease is lost.
+func TestServerAnswersWhatIsUnderWay(t *testing.T) {
+	for name, leave := range map[string]func(*running){
+		"left":          func(s *running) { go s.Leave() },
+		"manager ended": func(s *running) { s.stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := runServer(t, 0)
+			answer := make(chan error, 1)
+			go func() {
+				_, err := s.ask(t, "/held")
+				answer <- err
+			}()
+			held := <-s.held
+			leave(s)
+			testenv.Await(t, "the port to be closed", func() error {
+				conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "https://"))
+				if err == nil {
+					conn.Close()
+					return errors.New("still open")
+				}
+				return nil
+			})
+			if err := held.Err(); err != nil {
+				t.Errorf("the request under way was given up: %v", err)
+			}
+			select {
+			case err := <-s.ended:
+				t.Errorf("ended before it was answered: %v", err)
+			default:
+			}
+			close(s.release)
+			if err := <-answer; err != nil {
+				t.Error(err)
+			}
+			if err := <-s.ended; err != nil {
+				t.Errorf("ended with %v", err)
+			}
+		})
+	}
+}
+
+func TestServerTurnsAwayOnce(t *testing.T) {
+	s := runServer(t, 0)
+	for _, want := range []bool{false, true} {
+		if reused, err := s.ask(t, "/now"); err != nil || reused != want {
+			t.Fatalf("connection reused: %t, %v; want %t", reused, err, want)
+		}
+	}
+	s.TurnAway()
+	testenv.Await(t, "another connection", func() error {
+		reused, err := s.ask(t, "/now")
+		if err == nil && reused {
+			err = errors.New("on the old one")
+		}
+		return err
+	})
+	for range 3 {
+		if reused, err := s.ask(t, "/now"); err != nil || !reused {
+			t.Fatalf("connection reused: %t, %v; want it to stay", reused, err)
+		}
+	}
+}
