@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
@@ -17,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -25,11 +28,10 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/persist"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 const (
-	// recordsPage is how many records are read from the API server at a time.
-	recordsPage = 50
 	// recordsAtOnce is how many records are taken in, or written, at a time.
 	recordsAtOnce = 4
 )
@@ -54,34 +56,34 @@ type RecordReconciler struct {
 	mu      sync.Mutex
 	known   map[store.Key]recordState
 	leading time.Time // when this replica first wrote, or would have
+	pace    *rate.Limiter
 }
 
 // recordState is what this replica knows of one record.
 type recordState struct {
-	taken   string // the digest of the record that was last taken in or written
+	taken   string // the version of the record that was last taken in or written
 	damaged bool   // that record is not what its digest says
+	refused bool   // that record could not be used under the trust root as it was then
+	size    int    // of its data, in bytes
 	wrote   time.Time
 }
 
 // +kubebuilder:rbac:groups="",namespace=countersign-system,resources=configmaps,verbs=get;list;watch;create;update;delete
 
-// SetupWithManager registers the reconciler, on every replica.
+// SetupWithManager registers the reconciler, on every replica, and on the leader the last writing before it ends.
 func (r *RecordReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	heads := predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetLabels()[persist.LabelKind] == persist.KindHead })
-	owner := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		head, err := persist.ReadHead(o)
-		if err != nil {
-			return nil // nobody looks for it by this name
-		}
-		return []reconcile.Request{requestForKey(store.Key{Root: head.Root, Repository: head.Repository})}
-	})
-	return ctrl.NewControllerManagedBy(mgr).
+	ours := func(o client.Object) bool { return o.GetLabels()[persist.LabelKind] != "" }
+	changed := predicate.NewPredicateFuncs(ours)
+	changed.UpdateFunc = func(e event.UpdateEvent) bool { return ours(e.ObjectOld) || ours(e.ObjectNew) } // a label is soon taken off
+	owner := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request { return requestsOf(o) })
+	err := ctrl.NewControllerManagedBy(mgr).
 		Named("records").
-		Watches(&corev1.ConfigMap{}, owner, builder.WithPredicates(heads)).
+		Watches(&corev1.ConfigMap{}, owner, builder.WithPredicates(changed)).
 		WatchesRawSource(r.changes.source()).
 		WatchesRawSource(r.everything()).
 		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false), MaxConcurrentReconciles: recordsAtOnce}).
 		Complete(r)
+	return errors.Join(err, mgr.Add(lastWriting{r}))
 }
 
 // Notify has a repository looked at whose evidence has changed. It is for the store to call, and never blocks.
@@ -91,7 +93,17 @@ func requestForKey(k store.Key) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: k.Root, Name: k.Repository}}
 }
 
-// everything enqueues all that is held when this replica becomes the leader: nothing of it may be written down yet.
+// requestsOf returns the request of the repository that a ConfigMap is a record of, nothing where it is of none.
+func requestsOf(m metav1.Object) []reconcile.Request {
+	root, repository, ok := persist.Of(m)
+	if !ok {
+		return nil
+	}
+	return []reconcile.Request{requestForKey(store.Key{Root: root, Repository: repository})}
+}
+
+// everything enqueues all that is held when this replica becomes the leader, for nothing of it may be written down yet, and
+// all that is written down, for nothing of it may be held or used any more.
 func (r *RecordReconciler) everything() source.Source {
 	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		go func() {
@@ -103,63 +115,27 @@ func (r *RecordReconciler) everything() source.Source {
 			for _, k := range r.Store.Load().Keys() {
 				queue.Add(requestForKey(k))
 			}
+			for _, request := range r.written(ctx) {
+				queue.Add(request)
+			}
 		}()
 		return nil
 	})
 }
 
-// Load returns what was written down of a trust root's repositories since the versions seen last started anew, by repository. It asks the
-// API server itself: a cache may lag behind. What is damaged is logged and left out.
-func (r *RecordReconciler) Load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string) (map[string][]byte, error) {
-	saved := map[string][]byte{}
+// written returns requests for the records that the cache knows of, by further labels.
+func (r *RecordReconciler) written(ctx context.Context, labels ...client.ListOption) []reconcile.Request {
 	heads := &corev1.ConfigMapList{}
-	for {
-		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(recordsPage), client.Continue(heads.Continue),
-			client.MatchingLabels{persist.LabelKind: persist.KindHead, persist.LabelTrustRoot: string(tr.UID)})
-		if err != nil {
-			return nil, fmt.Errorf("listing what was written down of TrustRoot %s: %w", tr.Name, err)
-		}
-		for i := range heads.Items {
-			head, data, err := r.read(ctx, &heads.Items[i])
-			if err != nil {
-				return nil, err
-			}
-			k := store.Key{Root: tr.Name, Repository: head.Repository}
-			if data == nil || head.Epoch != epoch || head.Root != tr.Name {
-				continue
-			}
-			saved[k.Repository] = data
-			r.note(k, func(s *recordState) { s.taken = head.Digest })
-		}
-		if heads.Continue == "" {
-			return saved, nil
-		}
+	options := append([]client.ListOption{client.InNamespace(r.Namespace), client.MatchingLabels{persist.LabelKind: persist.KindHead}}, labels...)
+	if err := r.Client.List(ctx, heads, options...); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list what was written down")
+		return nil
 	}
-}
-
-// read returns a record by its head, without data where it is damaged. The error is one of the API server's.
-func (r *RecordReconciler) read(ctx context.Context, m *corev1.ConfigMap) (persist.Head, []byte, error) {
-	head, err := persist.ReadHead(m)
-	var parts []*corev1.ConfigMap
-	for _, name := range head.PartNames() {
-		part := &corev1.ConfigMap{}
-		got := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, part)
-		if client.IgnoreNotFound(got) != nil {
-			return head, nil, fmt.Errorf("reading a part of record %s: %w", m.Name, got)
-		}
-		if got == nil {
-			parts = append(parts, part)
-		}
+	var requests []reconcile.Request
+	for i := range heads.Items {
+		requests = append(requests, requestsOf(&heads.Items[i])...)
 	}
-	var data []byte
-	if err == nil {
-		data, err = head.Join(m, parts)
-	}
-	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Could not read what was written down of a repository; it is fetched as at first sight", "configMap", m.Name)
-		return head, nil, nil
-	}
-	return head, data, nil
+	return requests
 }
 
 func (r *RecordReconciler) note(k store.Key, change func(*recordState)) {
@@ -179,6 +155,29 @@ func (r *RecordReconciler) state(k store.Key) recordState {
 	return r.known[k]
 }
 
+// Wants reports whether records of a trust root could not be used as it was: edited, it is to be given them once more.
+func (r *RecordReconciler) Wants(root string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, s := range r.known {
+		if k.Root == root && s.refused {
+			return true
+		}
+	}
+	return false
+}
+
+// Published tells that a trust root can be used from now on, and which of the records that Load returned could not be. Each record
+// that has come meanwhile is looked at.
+func (r *RecordReconciler) Published(ctx context.Context, tr *v1alpha1.TrustRoot, faults map[string]*trust.Fault) {
+	for repository := range faults {
+		r.note(store.Key{Root: tr.Name, Repository: repository}, func(s *recordState) { s.refused = true })
+	}
+	for _, request := range r.written(ctx, client.MatchingLabels{persist.LabelTrustRoot: string(tr.UID)}) {
+		r.changes.add(request)
+	}
+}
+
 func (r *RecordReconciler) drop(k store.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -187,7 +186,11 @@ func (r *RecordReconciler) drop(k store.Key) {
 
 // Reconcile takes in the record of a repository where it has changed, and on the leader writes it where the evidence has.
 func (r *RecordReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	k := store.Key{Root: req.Namespace, Repository: req.Name}
+	return r.bring(ctx, store.Key{Root: req.Namespace, Repository: req.Name}, recordPause)
+}
+
+// bring does so, with a pause between two writes.
+func (r *RecordReconciler) bring(ctx context.Context, k store.Key, pause time.Duration) (ctrl.Result, error) {
 	root := r.Store.Load().Root(k.Root)
 	if root == nil || root.Root == nil {
 		r.drop(k)
@@ -209,7 +212,7 @@ func (r *RecordReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctr
 	}
 	select {
 	case <-r.Elected:
-		return r.keep(ctx, k, held)
+		return r.keep(ctx, k, held, pause)
 	default:
 		return ctrl.Result{}, nil
 	}
@@ -222,7 +225,11 @@ func (r *RecordReconciler) current(ctx context.Context, k store.Key, root *store
 		ctrl.LoggerFrom(ctx).Info("Could not read what was written down of a repository", "configMap", m.Name, "cause", unreadable.Error())
 		return &record{Head: persist.Head{UID: root.UID, Repository: k.Repository}, object: m, damaged: true}, nil
 	}
-	if head.Epoch == root.Epoch && head.Digest != r.state(k).taken {
+	parts, err := r.parts(ctx, r.Client, head)
+	if err != nil {
+		return nil, err
+	}
+	if head.Epoch == root.Epoch && recordVersion(m, parts) != r.state(k).taken {
 		if err := r.takeIn(ctx, k, root); err != nil {
 			return nil, err
 		}
@@ -240,19 +247,22 @@ func (r *RecordReconciler) takeIn(ctx context.Context, k store.Key, root *store.
 	if err != nil {
 		return fmt.Errorf("reading the record of %s: %w", k.Repository, err)
 	}
-	head, data, err := r.read(ctx, m)
+	got, err := r.read(ctx, m)
 	if err != nil {
 		return err
 	}
-	if data != nil && head.Epoch == root.Epoch {
-		err := r.Tracker.Restore(k, root, data)
+	refused := false
+	if got.data != nil && got.Epoch == root.Epoch {
+		err := r.Tracker.Restore(k, root, got.data)
 		if errors.Is(err, store.ErrReplaced) {
 			return err
 		}
-		if err != nil {
+		if refused = err != nil; refused {
 			ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", k.Repository, "cause", err.Error())
 		}
 	}
-	r.note(k, func(s *recordState) { s.taken, s.damaged = head.Digest, data == nil })
+	r.note(k, func(s *recordState) {
+		s.taken, s.damaged, s.refused, s.size = got.version, got.data == nil, refused, len(got.data)
+	})
 	return nil
 }

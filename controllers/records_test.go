@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -13,8 +14,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/workqueue"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -33,7 +36,10 @@ func (*edition) Digest(string) []trust.Statement { return nil }
 func (*edition) Expiry() (time.Time, string)     { return time.Time{}, "" }
 
 // press is a trust root whose server has the edition that a test sets, none being no signatures.
-type press struct{ current atomic.Pointer[edition] }
+type press struct {
+	current atomic.Pointer[edition]
+	refuses bool // what was written down, as a root does that does not pin what signed it
+}
 
 func (*press) Probe(context.Context) error { return nil }
 
@@ -60,7 +66,10 @@ func (*press) Pack(held trust.Evidence) ([]byte, error) {
 	return data, nil
 }
 
-func (*press) Unpack(_ string, data []byte, held trust.Evidence) (trust.Evidence, error) {
+func (p *press) Unpack(_ string, data []byte, held trust.Evidence) (trust.Evidence, error) {
+	if p.refuses {
+		return nil, trust.NewFault(v1alpha1.ReasonRootNotPinned, "not pinned")
+	}
 	e := &edition{int(binary.BigEndian.Uint64(data)), len(data)}
 	if have, ok := held.(*edition); ok && have.number >= e.number {
 		return held, nil
@@ -101,9 +110,7 @@ func (r *replica) publish(t *testing.T, tr *v1alpha1.TrustRoot, epoch string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if faults := r.Store.PutRootWith("acme", store.Root{Root: &r.press, UID: tr.UID, Epoch: epoch}, saved); len(faults) > 0 {
-		t.Errorf("publishing: %v", faults)
-	}
+	r.Published(t.Context(), tr, r.Store.PutRootWith("acme", store.Root{Root: &r.press, UID: tr.UID, Epoch: epoch}, saved))
 	r.Tracker.Reset("acme", time.Hour)
 }
 
@@ -154,13 +161,20 @@ func TestRecords(t *testing.T) {
 	if err := c.Create(t.Context(), tr); err != nil {
 		t.Fatal(err)
 	}
-	s := &recordScene{Client: c, tr: tr, clock: clocktesting.NewFakeClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))}
+	s := &recordScene{Client: c, tr: tr, clock: clocktesting.NewFakeClock(time.Now().Truncate(24 * time.Hour).Add(12 * time.Hour))}
 	t.Run("written by the leader alone", s.testWritten)
 	t.Run("read at the start, and when it changes", s.testRead)
 	t.Run("larger than one ConfigMap", s.testParts)
 	t.Run("written by another meanwhile", s.testConflict)
 	t.Run("deleted by accident", s.testDeleted)
 	t.Run("damaged", s.testDamaged)
+	t.Run("parts damaged", s.testDamagedParts)
+	t.Run("parts left behind", s.testPartsLeftBehind)
+	t.Run("written while it is read", s.testWrittenWhileRead)
+	t.Run("written before the trust root is published", s.testWrittenBeforePublished)
+	t.Run("of no use until the trust root is edited", s.testRefused)
+	t.Run("paced and bounded", s.testBounds)
+	t.Run("the last before the end", s.testLastWriting)
 	t.Run("versions forgotten", s.testForgotten)
 	t.Run("used and unused", s.testUnused)
 	t.Run("no signatures any more", s.testUnsigned)
@@ -347,21 +361,205 @@ func (s *recordScene) testDamaged(t *testing.T) {
 			if err := s.Update(t.Context(), m); err != nil {
 				t.Fatal(err)
 			}
-			restarted := s.replica(t, true)
-			restarted.holds(t, 0)
+			s.replica(t, true).holds(t, 0)
 			leader.holds(t, s.last)
-			if name == "data" { // whose digest the leader knows already; one that starts finds it
-				if err := restarted.fetch(t, &edition{s.last, 100}); err != nil {
-					t.Fatal(err)
-				}
-				restarted.reconcile(t)
-			} else {
-				s.clock.Step(time.Minute)
-				leader.reconcile(t)
+			s.clock.Step(time.Minute)
+			leader.reconcile(t)
+			s.replica(t, false).holds(t, s.last)
+			written := s.head(t)
+			s.clock.Step(time.Minute)
+			leader.reconcile(t)
+			if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
+				t.Error("what was mended is written again")
 			}
+		})
+	}
+}
+
+// testDamagedParts has somebody delete, and replace, a part that a running leader has written, and its head stays as it was.
+func (s *recordScene) testDamagedParts(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 1500<<10)
+	for name, spoil := range map[string]func(*corev1.ConfigMap) error{
+		"deleted": func(m *corev1.ConfigMap) error { return s.Delete(t.Context(), m) },
+		"replaced": func(m *corev1.ConfigMap) error {
+			m.BinaryData = map[string][]byte{"metadata.gz": bytes.Repeat([]byte{9}, 100)}
+			return s.Update(t.Context(), m)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := spoil(&s.parts(t)[0]); err != nil {
+				t.Fatal(err)
+			}
+			s.replica(t, false).holds(t, 0)
+			s.clock.Step(time.Minute)
+			leader.reconcile(t)
 			s.replica(t, false).holds(t, s.last)
 		})
 	}
+}
+
+func (s *recordScene) parts(t *testing.T) []corev1.ConfigMap {
+	t.Helper()
+	return slices.DeleteFunc(s.all(t), func(m corev1.ConfigMap) bool { return m.Labels[persist.LabelKind] != persist.KindPart })
+}
+
+// testPartsLeftBehind has a leader end between the parts of a record and its head.
+func (s *recordScene) testPartsLeftBehind(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 1500<<10)
+	data, err := (*press)(nil).Pack(&edition{s.last + 1, 2500 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, parts, err := persist.Encode("default", persist.Head{Root: "acme", UID: s.tr.UID, Repository: shopKey.Repository}, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range parts {
+		if err := s.Create(t.Context(), part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.clock.SetTime(time.Now())
+	leader.reconcile(t)
+	if n := len(s.parts(t)); n != 3 {
+		t.Errorf("there are %d parts, want 3: some may be waiting for their head", n)
+	}
+	s.clock.SetTime(time.Now().Add(recordMercy + time.Minute))
+	leader.reconcile(t)
+	if n := len(s.parts(t)); n != 1 {
+		t.Errorf("there are %d parts, want 1: nobody will write the head of the others", n)
+	}
+	s.replica(t, false).holds(t, s.last)
+}
+
+// meanwhile has something done before a part of a record is read the first time.
+type meanwhile struct {
+	client.Client
+	do func()
+}
+
+func (m *meanwhile) Get(ctx context.Context, key client.ObjectKey, into client.Object, options ...client.GetOption) error {
+	if do := m.do; do != nil {
+		m.do = nil
+		do()
+	}
+	return m.Client.Get(ctx, key, into, options...)
+}
+
+func (s *recordScene) testWrittenWhileRead(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 1500<<10)
+	starting := &replica{RecordReconciler: &RecordReconciler{Client: s.Client, Live: &meanwhile{s.Client, func() { s.next(t, leader, 1500<<10) }}, Namespace: "default"}}
+	saved, err := starting.Load(t.Context(), s.tr, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(saved) != 1 {
+		t.Error("a record that is written while it is read is taken for damaged")
+	}
+}
+
+// testWrittenBeforePublished has a record come between the reading of all and the publishing of the trust root: the event of it has been
+// and gone by then.
+func (s *recordScene) testWrittenBeforePublished(t *testing.T) {
+	r := s.replica(t, false)
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+	defer queue.ShutDown()
+	r.changes.queue.Store(&queue)
+	r.Published(t.Context(), s.tr, nil)
+	if queue.Len() != 1 {
+		t.Fatalf("%d records are looked at, want the one that is there", queue.Len())
+	}
+	if got, _ := queue.Get(); got != requestForKey(shopKey) {
+		t.Errorf("what is looked at is %v", got)
+	}
+}
+
+// testRefused starts a leader while the trust root pins something else by mistake: what was seen counts when that is mended.
+func (s *recordScene) testRefused(t *testing.T) {
+	s.next(t, s.replica(t, true), 100)
+	leader := newReplica(t, s.Client, s.clock, &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "another"}}, "", true)
+	leader.press.refuses = true
+	leader.publish(t, s.tr, "")
+	leader.holds(t, 0)
+	if err := leader.fetch(t, nil); err != nil { // the server does as if it had never had any signatures
+		t.Fatal(err)
+	}
+	s.clock.Step(time.Minute)
+	leader.reconcile(t)
+	s.head(t)
+	if !leader.Wants("acme") || leader.Wants("other") {
+		t.Error("the records are not asked for once more when the trust root is edited")
+	}
+	leader.press.refuses = false
+	leader.publish(t, s.tr, "")
+	leader.holds(t, s.last)
+	if leader.Wants("acme") {
+		t.Error("the records are asked for though they could be used")
+	}
+	if err := leader.fetch(t, &edition{s.last - 1, 100}); err == nil {
+		t.Error("an older edition is accepted after the trust root was mended")
+	}
+}
+
+// testBounds has a signing server change what it says all the time.
+func (s *recordScene) testBounds(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 100)
+	written := s.head(t)
+	unchanged := func(why string) {
+		t.Helper()
+		if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
+			t.Error("it is written " + why)
+		}
+	}
+	other := store.Key{Root: "acme", Repository: "registry.example.com/shop/large"}
+	leader.note(other, func(r *recordState) { r.size = maxRecords })
+	s.next(t, leader, 100)
+	unchanged("beyond what all records may take up")
+	leader.drop(other)
+	leader.pace = nil
+	leader.limiter().AllowN(time.Now(), recordBurst)
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, &edition{s.last, 8 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leader.Reconcile(short, requestForKey(shopKey)); err == nil {
+		t.Error("Reconcile does not wait")
+	}
+	unchanged("faster than records may be")
+	leader.pace = nil
+	leader.reconcile(t)
+	s.replica(t, false).holds(t, s.last)
+	s.next(t, leader, 100)
+}
+
+// testLastWriting ends a leader right after it has written, and verified something newer.
+func (s *recordScene) testLastWriting(t *testing.T) {
+	leader, follower := s.replica(t, true), s.replica(t, false)
+	s.next(t, leader, 100)
+	s.last++
+	s.clock.Step(time.Millisecond)
+	if err := leader.fetch(t, &edition{s.last, 100}); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	s.replica(t, false).holds(t, s.last-1) // it is paused
+	if err := follower.fetch(t, &edition{s.last + 1, 100}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*replica{leader, follower} {
+		ctx, end := context.WithCancel(t.Context())
+		end()
+		if err := (lastWriting{r.RecordReconciler}).Start(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	s.replica(t, false).holds(t, s.last)
 }
 
 func (s *recordScene) testForgotten(t *testing.T) {
@@ -378,10 +576,20 @@ func (s *recordScene) testForgotten(t *testing.T) {
 	follower.reconcile(t)
 	leader.holds(t, s.last-1)
 	follower.holds(t, s.last-1)
+	// The very same is verified under the next value: the follower must take that in too, for nothing of it counts any more.
+	for _, r := range []*replica{leader, follower} {
+		r.publish(t, s.tr, "restored once more")
+	}
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, &edition{s.last - 1, 100}); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	follower.reconcile(t)
 	if err := follower.fetch(t, &edition{s.last - 2, 100}); err == nil {
 		t.Error("versions do not count after they started anew")
 	}
-	newReplica(t, s.Client, s.clock, s.tr, "restored", false).holds(t, s.last-1)
+	newReplica(t, s.Client, s.clock, s.tr, "restored once more", false).holds(t, s.last-1)
 	newReplica(t, s.Client, s.clock, s.tr, "restored again", false).holds(t, 0)
 	leader.publish(t, s.tr, "")
 	s.next(t, leader, 100)

@@ -6,9 +6,12 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -24,6 +27,16 @@ const (
 	recordCheck = time.Hour
 	// recordMercy is for how long after it began to lead a replica drops nothing as unused: it may not have heard yet of what runs.
 	recordMercy = time.Hour
+	// recordRate and recordBurst bound the bytes that are written in a second, and at once, and recordCost is what a write costs besides
+	// its data. The API server keeps what was overwritten for some minutes, so that a signing server that changes what it says all the
+	// time would fill it.
+	recordRate  = 1 << 20
+	recordBurst = 32 << 20
+	recordCost  = 16 << 10
+	// maxRecords bounds all records together, in bytes: a quarter of what etcd holds by default.
+	maxRecords = 512 << 20
+	// lastWritingTimeout bounds the writing before the end.
+	lastWritingTimeout = 5 * time.Second
 )
 
 // record is one that is there, as the cache has it: without its data.
@@ -36,7 +49,7 @@ type record struct {
 
 // keep writes down what is held of a repository where the record says something else, and drops what nothing uses. held is the
 // record, which was taken in; nil: there is none. Only the leader calls it.
-func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record) (ctrl.Result, error) {
+func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record, pause time.Duration) (ctrl.Result, error) {
 	now := r.Clock.Now()
 	snapshot := r.Store.Load()
 	root, evidence := snapshot.Root(k.Root), snapshot.Verified(k)
@@ -50,27 +63,34 @@ func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record) 
 	if used.IsZero() {
 		used = now
 	}
-	if r.forgets(now, used) || held != nil && snapshot.Unsigned(k) {
+	// That a repository carries no signatures undoes a record of before the versions seen started anew, and no other.
+	if r.forgets(now, used) || held != nil && held.Epoch != root.Epoch && snapshot.Unsigned(k) {
 		return ctrl.Result{}, r.forget(ctx, k, held, evidence)
 	}
+	later := ctrl.Result{RequeueAfter: recordCheck}
 	if evidence == nil {
-		return ctrl.Result{RequeueAfter: recordCheck}, nil
+		return later, nil
 	}
 	data, err := root.Root.Pack(evidence)
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("packing what was verified of %s: %w", k.Repository, err)
 	}
-	digest := persist.Digest(data)
-	if held != nil && !held.damaged && held.Digest == digest && held.Epoch == root.Epoch && !used.Truncate(24*time.Hour).After(held.Used) {
-		return ctrl.Result{RequeueAfter: recordCheck}, nil
+	if held != nil && !held.damaged && held.Digest == persist.Digest(data) && held.Epoch == root.Epoch && !used.Truncate(24*time.Hour).After(held.Used) {
+		return later, r.sweep(ctx, held.Head, nil)
 	}
-	if wait := r.state(k).wrote.Add(recordPause).Sub(now); wait > 0 {
-		return ctrl.Result{RequeueAfter: wait}, nil
+	if due := r.state(k).wrote.Add(pause).Sub(now); due > 0 {
+		return ctrl.Result{RequeueAfter: due}, nil
 	}
 	head, parts, err := persist.Encode(r.Namespace, persist.Head{Root: k.Root, UID: root.UID, Repository: k.Repository, Epoch: root.Epoch, Used: used}, data)
+	if err == nil {
+		err = r.fits(k, len(data))
+	}
 	if err != nil { // nothing that a retry would mend
 		ctrl.LoggerFrom(ctx).Error(err, "Could not write down what was verified of a repository; a restart will not know of it", "trustRoot", k.Root)
-		return ctrl.Result{RequeueAfter: recordCheck}, nil
+		return later, nil
+	}
+	if err := r.limiter().WaitN(ctx, recordCost+len(data)); err != nil {
+		return ctrl.Result{}, fmt.Errorf("waiting to write down what was verified of %s: %w", k.Repository, err)
 	}
 	err = r.write(ctx, head, parts, held)
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
@@ -79,8 +99,33 @@ func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record) 
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("writing down what was verified of %s: %w", k.Repository, err)
 	}
-	r.note(k, func(s *recordState) { *s = recordState{taken: digest, wrote: now} })
-	return ctrl.Result{RequeueAfter: recordCheck}, nil
+	r.note(k, func(s *recordState) { *s = recordState{taken: recordVersion(head, parts), size: len(data), wrote: now} })
+	return later, nil
+}
+
+// limiter paces the writes of the leader.
+func (r *RecordReconciler) limiter() *rate.Limiter {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pace == nil {
+		r.pace = rate.NewLimiter(recordRate, recordBurst)
+	}
+	return r.pace
+}
+
+// fits refuses a record with which all would take up more than they may.
+func (r *RecordReconciler) fits(k store.Key, size int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for other, s := range r.known {
+		if other != k {
+			size += s.size
+		}
+	}
+	if size > maxRecords {
+		return fmt.Errorf("%s: with it, %d bytes would be written down, more than the %d that are", k.Repository, size, maxRecords)
+	}
+	return nil
 }
 
 // forgets reports whether what was last used at a time is to be dropped.
@@ -100,7 +145,7 @@ func (r *RecordReconciler) forget(ctx context.Context, k store.Key, held *record
 		if err := r.Client.Delete(ctx, held.object, preconditions); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("deleting the record of %s: %w", k.Repository, err)
 		}
-		if err := r.deleteParts(ctx, held.PartNames()); err != nil {
+		if err := r.sweep(ctx, persist.Head{UID: held.UID, Repository: held.Repository}, held.PartNames()); err != nil {
 			return err
 		}
 		ctrl.LoggerFrom(ctx).Info("Deleted what was written down of a repository", "trustRoot", k.Root, "repository", k.Repository, "lastUsed", held.Used)
@@ -116,7 +161,11 @@ func (r *RecordReconciler) forget(ctx context.Context, k store.Key, held *record
 // where somebody else has written it meanwhile, and at last the parts of the one before go.
 func (r *RecordReconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []*corev1.ConfigMap, held *record) error {
 	for _, part := range parts {
-		if err := r.Client.Create(ctx, part); client.IgnoreAlreadyExists(err) != nil {
+		err := r.Client.Create(ctx, part)
+		if apierrors.IsAlreadyExists(err) {
+			err = r.Client.Update(ctx, part) // its name is of what it must hold, which somebody may have changed
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -127,19 +176,68 @@ func (r *RecordReconciler) write(ctx context.Context, head *corev1.ConfigMap, pa
 	if err := r.Client.Update(ctx, head); err != nil {
 		return err
 	}
-	now := map[string]bool{}
-	for _, part := range parts {
-		now[part.Name] = true
+	written, err := persist.ReadHead(head)
+	if err != nil {
+		return err
 	}
-	return r.deleteParts(ctx, slices.DeleteFunc(held.PartNames(), func(name string) bool { return now[name] }))
+	return r.sweep(ctx, written, held.PartNames())
 }
 
-func (r *RecordReconciler) deleteParts(ctx context.Context, names []string) error {
-	for _, name := range names {
+// sweep deletes the parts of a record that its head does not name: those that were named before, and those that were left behind by a
+// replica that ended, or was overtaken, before it wrote the head that they were for.
+func (r *RecordReconciler) sweep(ctx context.Context, head persist.Head, before []string) error {
+	parts := &corev1.ConfigMapList{}
+	err := r.Client.List(ctx, parts, client.InNamespace(r.Namespace),
+		client.MatchingLabels{persist.LabelKind: persist.KindPart, persist.LabelTrustRoot: string(head.UID)})
+	if err != nil {
+		return fmt.Errorf("listing the parts of records: %w", err)
+	}
+	old := r.Clock.Now().Add(-recordMercy)
+	gone := slices.Clone(before)
+	for i := range parts.Items {
+		part := &parts.Items[i]
+		if head.Owns(part.Name) && part.CreationTimestamp.Time.Before(old) { // a younger one may be waiting for its head
+			gone = append(gone, part.Name)
+		}
+	}
+	named := head.PartNames()
+	for _, name := range gone {
+		if slices.Contains(named, name) {
+			continue
+		}
 		part := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: r.Namespace, Name: name}}
 		if err := r.Client.Delete(ctx, part); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("deleting a part of a record: %w", err)
 		}
 	}
 	return nil
+}
+
+// lastWriting has the leader write down, before it gives way to the next, what it has verified since its last writes.
+type lastWriting struct{ *RecordReconciler }
+
+// Start implements manager.Runnable.
+func (l lastWriting) Start(ctx context.Context) error {
+	<-ctx.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWritingTimeout)
+	defer cancel()
+	l.flush(ctx)
+	return nil
+}
+
+// flush writes down whatever is held and is not written down yet, without the pause between two writes.
+func (r *RecordReconciler) flush(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(recordsAtOnce)
+	for _, k := range r.Store.Load().Keys() {
+		g.Go(func() error {
+			return wait.PollUntilContextCancel(ctx, conflictRetry, true, func(ctx context.Context) (bool, error) {
+				result, err := r.bring(ctx, k, 0)
+				return result.RequeueAfter != conflictRetry, err
+			})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not write down all that was verified before the end")
+	}
 }

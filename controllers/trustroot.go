@@ -132,16 +132,19 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 		r.Tracker.Forget(tr.Name)
 		published = nil
 	}
-	// Before it can be used it knows what was seen before. While it is in use, the records are taken in as they change.
+	// Before it can be used it knows what was seen before. While it is in use, the records are taken in as they change; those that
+	// it could not use it may, now that it was edited.
 	var saved map[string][]byte
-	if root.Root != nil && (published == nil || published.Root == nil || published.Epoch != epoch) {
+	if root.Root != nil && (published == nil || published.Root == nil || published.Epoch != epoch || r.Records.Wants(tr.Name)) {
 		if saved, err = r.Records.Load(ctx, tr, epoch); err != nil {
 			return nil, err
 		}
 	}
-	for repository, fault := range r.Store.PutRootWith(tr.Name, root, saved) {
+	faults := r.Store.PutRootWith(tr.Name, root, saved)
+	for repository, fault := range faults {
 		ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", repository, "reason", fault.Reason, "cause", fault.Error())
 	}
+	r.Records.Published(ctx, tr, faults)
 	r.Tracker.Reset(tr.Name, interval(tr))
 	ctrl.LoggerFrom(ctx).Info("Published a trust root", "generation", tr.Generation, "ready", root.Fault == nil)
 	return &root, nil

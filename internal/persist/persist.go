@@ -11,7 +11,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,6 +109,9 @@ func (h Head) PartNames() []string {
 	return names
 }
 
+// Owns reports whether a name is that of a part of this record, at whatever time it was written.
+func (h Head) Owns(part string) bool { return strings.HasPrefix(part, Name(h.UID, h.Repository)+"-") }
+
 func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
@@ -147,10 +152,18 @@ func ReadHead(m metav1.Object) (Head, error) {
 	return h, nil
 }
 
-// Join returns the data of a record from its head and parts, in their order. What is not whole is an error.
+// Of returns the trust root and the repository that a ConfigMap, a head or a part, says that it is written down for.
+func Of(m metav1.Object) (root, repository string, ok bool) {
+	a := m.GetAnnotations()
+	root, repository = a[annotationRoot], a[annotationRepository]
+	return root, repository, m.GetLabels()[LabelKind] != "" && root != "" && repository != ""
+}
+
+// Join returns the data of a record from its head and parts, in their order; a part that is missing is nil. What is not whole is an
+// error.
 func (h Head) Join(head *corev1.ConfigMap, parts []*corev1.ConfigMap) ([]byte, error) {
-	if len(parts) != h.parts-1 {
-		return nil, fmt.Errorf("%s: %d of %d parts are there", h.Repository, len(parts)+1, h.parts)
+	if len(parts) != h.parts-1 || slices.Contains(parts, nil) {
+		return nil, fmt.Errorf("%s: not all of its %d parts are there", h.Repository, h.parts)
 	}
 	data := head.BinaryData[dataKey]
 	for _, p := range parts {

@@ -34,7 +34,8 @@ type packedHeader struct {
 	Seen       map[string]packedFloor `json:"seen"`
 }
 
-// packedFloor is a floor, written down. It is not signed: whoever may write it can hold a repository up, and no more than that.
+// packedFloor is a floor, written down. It is not signed: whoever may write it can hold a repository up, and lowers nothing that was
+// seen here.
 type packedFloor struct {
 	Version int64    `json:"version"`
 	Digest  string   `json:"digest"`
@@ -75,7 +76,7 @@ func (r *Root) Unpack(repository string, data []byte, held trust.Evidence) (trus
 	if err != nil {
 		return nil, err
 	}
-	floors, raised := raise(base.floors, saved.floors)
+	floors, raised := raise(base.floors, saved.floors, r.proven(saved, base.floors))
 	if base.raw != nil && !raised {
 		return base, nil
 	}
@@ -94,6 +95,20 @@ func (r *Root) Unpack(repository string, data []byte, held trust.Evidence) (trus
 		}
 	}
 	return saved, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
+}
+
+// proven returns the versions that the files themselves prove, nothing where they do not verify. It is asked for where that makes a
+// difference: where the keys of a role are said to have been replaced since ours.
+func (r *Root) proven(saved *evidence, ours map[string]floor) map[string]floor {
+	for name, f := range saved.floors {
+		if have, ok := ours[name]; ok && name != rootRole && !overlap(have.keys, f.keys) {
+			if checked, err := r.recheck(&evidence{repository: saved.repository, raw: saved.raw}); err == nil {
+				return checked.floors
+			}
+			break
+		}
+	}
+	return nil
 }
 
 // readPacked reads what Pack wrote, within bounds. The result is verified by no Root: it makes no statements.
@@ -149,6 +164,11 @@ func readFloors(seen map[string]packedFloor) (map[string]floor, error) {
 	}
 	floors := make(map[string]floor, len(seen))
 	for name, s := range seen {
+		if !slices.Contains([]string{rootRole, timestampRole, snapshotRole, targetsRole}, name) {
+			if err := checkDelegation(name); err != nil {
+				return nil, fmt.Errorf("version seen: %w", err)
+			}
+		}
 		f := floor{version: s.Version, keys: s.Keys, listed: s.Listed}
 		digest, err := hex.DecodeString(s.Digest)
 		if err != nil || len(digest) != len(f.digest) {
@@ -160,14 +180,14 @@ func readFloors(seen map[string]packedFloor) (map[string]floor, error) {
 	return floors, nil
 }
 
-// raise joins the versions seen here with those seen elsewhere, and reports whether that adds to ours. The higher version
-// of each role counts; where the keys of a role were all replaced between the two, the one of the later keys.
-func raise(ours, theirs map[string]floor) (joined map[string]floor, raised bool) {
+// raise joins the versions seen here with those said to be seen elsewhere, and reports whether that adds to ours. The higher version
+// of each role counts; where the keys of a role were all replaced since ours, and signed files prove that, the one of the later keys.
+func raise(ours, theirs, proven map[string]floor) (joined map[string]floor, raised bool) {
 	joined = maps.Clone(ours)
 	if joined == nil {
 		joined = map[string]floor{}
 	}
-	later := laterOf(ours, theirs)
+	later := laterOf(ours, proven)
 	taken := map[string]bool{}
 	for name, f := range theirs {
 		have, ok := ours[name]
@@ -177,7 +197,8 @@ func raise(ours, theirs map[string]floor) (joined map[string]floor, raised bool)
 		case name == rootRole || overlap(have.keys, f.keys):
 			taken[name] = f.version > have.version
 		default:
-			taken[name] = later
+			signed, ok := proven[name]
+			taken[name] = later && ok && f.version >= signed.version && overlap(f.keys, signed.keys)
 		}
 		if taken[name] {
 			joined[name] = f

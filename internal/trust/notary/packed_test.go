@@ -2,7 +2,9 @@ package notary
 
 import (
 	"bytes"
+	"encoding/json"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +201,77 @@ func TestThreatRollbackOnAnotherReplica(t *testing.T) {
 	v.roles["targets/qa"].version += 2
 	v.publish()
 	wantRoles(t, signedBy(mustFetch(t, other, both), "v1"), "ci one", "qa one")
+}
+
+// Whoever can write records, and has the signing server too, has nothing accepted that is older than what a replica has seen.
+func TestThreatForgedRecordLowersNothing(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	old := mustFetch(t, r, nil)
+	v.bump("timestamp", "snapshot", "targets/qa")
+	v.publish()
+	held := mustFetch(t, r, old)
+	forge := func(edit func(seen map[string]packedFloor)) []byte {
+		line, files, _ := bytes.Cut(mustPack(t, r, old), []byte("\n"))
+		var h packedHeader
+		if err := json.Unmarshal(line, &h); err != nil {
+			t.Fatal(err)
+		}
+		edit(h.Seen)
+		line, err := json.Marshal(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Concat(line, []byte("\n"), files)
+	}
+	other := strings.Repeat("ab", 32)
+	v.roles["targets/qa"].version--
+	v.bump("timestamp", "snapshot")
+	v.publish()
+	for name, edit := range map[string]func(map[string]packedFloor){
+		"other keys under a later targets file": func(seen map[string]packedFloor) {
+			for name, f := range seen {
+				f.Version, f.Keys = 0, []string{other}
+				if name == targetsRole {
+					f.Version = math.MaxInt64
+				}
+				if name != rootRole {
+					seen[name] = f
+				}
+			}
+		},
+		"other keys under a later root": func(seen map[string]packedFloor) {
+			for name, f := range seen {
+				f.Keys = []string{other}
+				f.Version = 0
+				if name == rootRole {
+					f.Version = math.MaxInt64
+				}
+				seen[name] = f
+			}
+		},
+		"no keys":       func(seen map[string]packedFloor) { seen["targets/qa"] = packedFloor{Digest: other} },
+		"nothing seen":  func(seen map[string]packedFloor) { clear(seen) },
+		"another file ": func(seen map[string]packedFloor) { f := seen["targets/qa"]; f.Digest = other; seen["targets/qa"] = f },
+	} {
+		t.Run(name, func(t *testing.T) {
+			joined, err := r.Unpack(testGUN, forge(edit), held)
+			if joined == nil {
+				joined = held
+			} else if err != nil {
+				proves(t, joined)
+			}
+			_, err = r.Fetch(t.Context(), testGUN, joined)
+			wantFault(t, err, v1alpha1.ReasonRollback)
+		})
+	}
+	t.Run("names without bound", func(t *testing.T) {
+		ev, err := r.Unpack(testGUN, forge(func(seen map[string]packedFloor) {
+			seen["targets/"+strings.Repeat("a", 1<<20)] = packedFloor{Digest: other}
+		}), nil)
+		wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "is not the name of a delegation")
+		proves(t, ev)
+	})
 }
 
 // Keys that were all replaced start a role's versions anew, on replicas that have not seen that as well.

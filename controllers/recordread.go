@@ -1,0 +1,115 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/store"
+)
+
+const (
+	// recordsPage is how many records are read from the API server at a time.
+	recordsPage = 50
+	// readAttempts is how often one is read that is written meanwhile.
+	readAttempts = 5
+)
+
+// Load returns what was written down of a trust root's repositories since the versions seen last started anew, by repository. It asks the
+// API server itself: a cache may lag behind. What is damaged is logged and left out.
+func (r *RecordReconciler) Load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string) (map[string][]byte, error) {
+	saved := map[string][]byte{}
+	heads := &corev1.ConfigMapList{}
+	for {
+		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(recordsPage), client.Continue(heads.Continue),
+			client.MatchingLabels{persist.LabelKind: persist.KindHead, persist.LabelTrustRoot: string(tr.UID)})
+		if err != nil {
+			return nil, fmt.Errorf("listing what was written down of TrustRoot %s: %w", tr.Name, err)
+		}
+		for i := range heads.Items {
+			got, err := r.read(ctx, &heads.Items[i])
+			if err != nil {
+				return nil, err
+			}
+			if got.data == nil || got.Epoch != epoch || got.Root != tr.Name {
+				continue
+			}
+			saved[got.Repository] = got.data
+			r.note(store.Key{Root: tr.Name, Repository: got.Repository}, func(s *recordState) {
+				s.taken, s.damaged, s.refused, s.size = got.version, false, false, len(got.data)
+			})
+		}
+		if heads.Continue == "" {
+			return saved, nil
+		}
+	}
+}
+
+// reading is a record as the API server has it.
+type reading struct {
+	persist.Head
+	data    []byte // nil: it is damaged
+	version string
+}
+
+// read returns a record by its head. One that another replica writes meanwhile, and so takes the parts away of what is being read, is
+// read once more. The error is one of the API server's.
+func (r *RecordReconciler) read(ctx context.Context, m *corev1.ConfigMap) (*reading, error) {
+	for attempt := 1; ; attempt++ {
+		head, damage := persist.ReadHead(m)
+		parts, err := r.parts(ctx, r.Live, head)
+		if err != nil {
+			return nil, err
+		}
+		got := &reading{Head: head, version: recordVersion(m, parts)}
+		if damage == nil {
+			got.data, damage = head.Join(m, parts)
+		}
+		if damage == nil {
+			return got, nil
+		}
+		again := &corev1.ConfigMap{}
+		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(m), again); client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("reading record %s: %w", m.Name, err)
+		}
+		if again.UID == "" || again.ResourceVersion == m.ResourceVersion || attempt == readAttempts {
+			ctrl.LoggerFrom(ctx).Error(damage, "Could not read what was written down of a repository; it is fetched as at first sight", "configMap", m.Name)
+			return got, nil
+		}
+		m = again
+	}
+}
+
+// parts returns the further parts of a record, nil for each that is missing.
+func (r *RecordReconciler) parts(ctx context.Context, from client.Reader, head persist.Head) ([]*corev1.ConfigMap, error) {
+	var parts []*corev1.ConfigMap
+	for _, name := range head.PartNames() {
+		part := &corev1.ConfigMap{}
+		err := from.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, part)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("reading a part of a record: %w", err)
+		}
+		if err != nil {
+			part = nil
+		}
+		parts = append(parts, part)
+	}
+	return parts, nil
+}
+
+// recordVersion tells one state of a record in the API server from any other, whoever wrote it.
+func recordVersion(head *corev1.ConfigMap, parts []*corev1.ConfigMap) string {
+	version := string(head.UID) + " " + head.ResourceVersion
+	for _, part := range parts {
+		version += " "
+		if part != nil {
+			version += part.ResourceVersion
+		}
+	}
+	return version
+}
