@@ -15,7 +15,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/go-logr/logr"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -69,20 +68,8 @@ type Gate struct {
 // Register adds both handlers under their paths, with the function that adds a handler to a server. Requests are
 // bounded to 7 MiB, an object and its predecessor of the greatest size that the API server takes.
 func (g *Gate) Register(handle func(path string, handler http.Handler)) {
-	for path, handler := range map[string]admission.HandlerFunc{
-		MutatePath:   g.measured("mutate", g.Mutate),
-		ValidatePath: g.measured("validate", g.Validate),
-	} {
-		handle(path, &admission.Webhook{
-			Handler: handler,
-			LogConstructor: func(base logr.Logger, req *admission.Request) logr.Logger {
-				if req == nil {
-					return base
-				}
-				return base.WithValues("requestID", req.UID, "user", req.UserInfo.Username, "operation", req.Operation)
-			},
-		})
-	}
+	handle(MutatePath, endpoint(g.measured("mutate", g.Mutate)))
+	handle(ValidatePath, endpoint(g.measured("validate", g.Validate)))
 }
 
 // Mutate pins the images that policies want pinned: of Pods, and under pinDigests All of templates too. It always

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// figure is one that is measured. Those without a bound are there to be known.
+type figure struct {
+	name, benchmark, unit string
+	// most and least are the bounds, in the unit that is shown; nil: none.
+	most, least *float64
+	// shown is the unit of the table where it is another one, and factor what the value is multiplied by for it.
+	shown  string
+	factor float64
+}
+
+const (
+	decisions = "Decide"
+	handler   = "Handler"
+	thousand  = "ThousandRepositories"
+)
+
+// figures are all that the table shows, in its order.
+func figures() []figure {
+	all := []figure{
+		{name: "decision, 10 policies and repositories", benchmark: decisions + "/size=10", unit: "ns/op", most: new(20.0), shown: "µs", factor: 1e-3},
+		{name: "decision, 1,000 policies and repositories", benchmark: decisions + "/size=1000", unit: "ns/op", most: new(20.0), shown: "µs", factor: 1e-3},
+		{name: "  allocations of it", benchmark: decisions + "/size=1000", unit: "allocs/op", shown: "allocations"},
+		{name: "  the same decision, 1,000 against 10", benchmark: "DecideGrowth", unit: "x/growth", most: new(1.5)},
+		{name: "  on another repository each time", benchmark: "DecideGrowth", unit: "ns/scattered-decision", most: new(20.0), shown: "µs", factor: 1e-3},
+	}
+	for _, of := range []struct{ name, benchmark string }{
+		{"pinning, 1 client", "mutate/clients=1"}, {"pinning, 8 clients", "mutate/clients=8"}, {"pinning, 32 clients", "mutate/clients=32"},
+		{"pinning, 64 clients", "mutate/clients=64"}, {"gate, 32 clients", "validate/clients=32"}, {"pinning, 32 clients, HTTP/1.1", "mutate-http1/clients=32"},
+	} {
+		rate := figure{name: of.name + ": requests per second", benchmark: handler + "/" + of.benchmark, unit: "%/rate", shown: "% of the floor"}
+		cpu := figure{name: "  processor time per request", benchmark: rate.benchmark, unit: "x/cpu", shown: "x the floor"}
+		if strings.HasSuffix(of.benchmark, "clients=32") {
+			rate.least, cpu.most = new(80.0), new(1.25)
+		}
+		all = append(all, rate, figure{name: "  that is", benchmark: rate.benchmark, unit: "requests/s"}, cpu)
+	}
+	return append(all, repositories()...)
+}
+
+// repositories are the figures of what signing servers are asked, and of what is kept of the answers.
+func repositories() []figure {
+	return []figure{
+		{name: "first sight, 3 delegations: round trips", benchmark: "FirstSight", unit: "round-trips", most: new(3.0)},
+		{name: "  requests", benchmark: "FirstSight", unit: "requests", most: new(7.0)},
+		{name: "  at no added latency", benchmark: "FirstSight", unit: "ms/0ms-away", shown: "ms"},
+		{name: "  at 100 ms of added latency", benchmark: "FirstSight", unit: "ms/100ms-away", shown: "ms"},
+		{name: "500 Pods of one new repository: fetches", benchmark: "Herd", unit: "fetches", most: new(1.0)},
+		{name: "  requests", benchmark: "Herd", unit: "requests", most: new(7.0)},
+		{name: "  all admitted, 100 ms away, after", benchmark: "Herd", unit: "ms/herd", shown: "ms"},
+		{name: "1,000 repositories: loaded after", benchmark: thousand, unit: "s/load", shown: "s"},
+		{name: "  requests for each", benchmark: thousand, unit: "requests/repository", shown: "requests"},
+		{name: "  resident memory", benchmark: thousand, unit: "MiB-resident", most: new(200.0), shown: "MiB"},
+		{name: "  at its peak", benchmark: thousand, unit: "MiB-peak", shown: "MiB"},
+		{name: "  a round of refreshes: requests", benchmark: thousand, unit: "requests/refresh-round", shown: "requests"},
+		{name: "  processor time of it", benchmark: thousand, unit: "cpu-s/refresh-round", shown: "s"},
+		{name: "  ready from nothing, server up", benchmark: thousand, unit: "s/cold-start", shown: "s"},
+		{name: "  ready from records, server down", benchmark: thousand, unit: "s/start-from-records", shown: "s"},
+		{name: "  resident memory then", benchmark: thousand, unit: "MiB-resident-from-records", most: new(200.0), shown: "MiB"},
+		{name: "  at its peak", benchmark: thousand, unit: "MiB-peak-from-records", shown: "MiB"},
+		{name: "10,000 Pods: counted after a start", benchmark: "Compliance10000Pods", unit: "s/start", shown: "s"},
+		{name: "  after an edit of the policy", benchmark: "Compliance10000Pods", unit: "s/policy-edit", shown: "s"},
+		{name: "  memory that they cost, at its peak", benchmark: "Compliance10000Pods", unit: "MiB-more-at-peak", most: new(100.0), shown: "MiB"},
+	}
+}
+
+func (f figure) scale() float64 {
+	if f.factor == 0 {
+		return 1
+	}
+	return f.factor
+}
+
+func (f figure) text(value float64) string {
+	unit := f.shown
+	if unit == "" {
+		unit, _, _ = strings.Cut(f.unit, "-")
+		if unit == "x/growth" {
+			unit = "x"
+		}
+	}
+	return strconv.FormatFloat(value, 'g', 4, 64) + " " + unit
+}
+
+func (f figure) bound() string {
+	switch {
+	case f.most != nil:
+		return fmt.Sprintf("≤ %g", *f.most)
+	case f.least != nil:
+		return fmt.Sprintf("≥ %g", *f.least)
+	}
+	return "-"
+}
+
+func (f figure) verdict(value float64) string {
+	switch {
+	case f.most == nil && f.least == nil:
+		return ""
+	case f.most != nil && value > *f.most, f.least != nil && value < *f.least:
+		return "MISSED"
+	}
+	return "met"
+}
+
+// command measures the figure alone.
+func (f figure) command() string {
+	parts := strings.Split(f.benchmark, "/")
+	for i, part := range parts {
+		parts[i] = "^" + regexp.QuoteMeta(part) + "$"
+	}
+	parts[0] = "^Benchmark" + strings.TrimPrefix(parts[0], "^")
+	folder := "./test/bench"
+	if f.benchmark == "Compliance10000Pods" {
+		folder = "./test/e2e"
+	}
+	times := ""
+	if f.benchmark == thousand || folder == "./test/e2e" {
+		times = " -benchtime 1x -timeout 20m"
+	}
+	return fmt.Sprintf("go test -run '^$' -bench '%s'%s %s", strings.Join(parts, "/"), times, folder)
+}
