@@ -80,8 +80,8 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 	if service := ch.params["service"]; service != "" {
 		query.Set("service", service)
 	}
-	if repository != "" {
-		query.Set("scope", "repository:"+repository+":pull")
+	if scope := scope(repository); scope != "" {
+		query.Set("scope", scope)
 	}
 	realm.RawQuery = query.Encode()
 

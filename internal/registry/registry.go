@@ -177,6 +177,11 @@ func (c *Client) Get(ctx context.Context, repository, file string, limit int64) 
 	if err != nil {
 		return nil, err
 	}
+	return c.get(ctx, repository, target, limit)
+}
+
+// get is Get of a URL of the server.
+func (c *Client) get(ctx context.Context, repository string, target *url.URL, limit int64) ([]byte, error) {
 	sent := c.held(repository)
 	resp, body, err := c.fetch(ctx, target, sent, limit)
 	if err != nil {

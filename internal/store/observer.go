@@ -10,6 +10,8 @@ import (
 const (
 	// StageProbe is a sign of life of the signing server, without any repository.
 	StageProbe = "probe"
+	// StageFeed is the list of what was published, without any repository.
+	StageFeed = "feed"
 	// StageFirst is a repository of which nothing was held.
 	StageFirst = "first"
 	// StageRefresh is a repository of which evidence was held.

@@ -103,6 +103,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 			t.prune()
 		case <-t.woken:
 		}
+		t.readFeeds()
 		for _, k := range t.dueNow() {
 			t.refresh(k)
 		}
@@ -128,7 +129,7 @@ func (t *Tracker) dueNow() []Key {
 	}
 	oldest := map[turn][]Key{}
 	for k, e := range t.tracked {
-		if e.flight != nil || e.due.After(now) || k == probe(k.Root) || t.pace(k.Root).down != nil {
+		if e.flight != nil || k == probe(k.Root) || t.pace(k.Root).down != nil || t.dueAt(k, e).After(now) {
 			continue
 		}
 		its := snapshot.turn(k)
@@ -142,8 +143,8 @@ func (t *Tracker) dueNow() []Key {
 
 // insert puts k among the keys that are due the longest, of which it keeps as many as there is room for; the lock is held.
 func (t *Tracker) insert(keys []Key, k Key, room int) []Key {
-	at := len(keys)
-	for at > 0 && t.tracked[k].due.Before(t.tracked[keys[at-1]].due) {
+	at, due := len(keys), t.dueAt(k, t.tracked[k])
+	for at > 0 && due.Before(t.dueAt(keys[at-1], t.tracked[keys[at-1]])) {
 		at--
 	}
 	if at >= room {

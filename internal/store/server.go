@@ -89,7 +89,7 @@ func (t *Tracker) probed(root string, began, now time.Time, fault *trust.Fault) 
 // lock is held.
 func (t *Tracker) recovered(root string, now time.Time) {
 	for k, e := range t.tracked {
-		if k.Root == root && k != probe(root) && (e.fault != nil || !e.due.After(now)) {
+		if k.Root == root && k != probe(root) && (e.fault != nil || !t.dueAt(k, e).After(now)) {
 			e.due, e.retry = now.Add(spread(catchUp)), now
 		}
 	}

@@ -23,9 +23,9 @@ type Status struct {
 	ExpiresFirst string
 	// Expiries are the earliest expiries of evidence in use, by the file that ends it.
 	Expiries map[string]time.Time
-	// Succeeded is when a fetch last succeeded.
+	// Succeeded is when a refresh last succeeded: a fetch, or a reading of what was published that names nothing of the repository.
 	Succeeded time.Time
-	// Oldest is when the evidence in use that is the longest without a fetch that succeeded had its last.
+	// Oldest is when the evidence in use that is the longest without a refresh that succeeded had its last.
 	Oldest time.Time
 	// Interval is how often a repository is refreshed.
 	Interval time.Duration
@@ -54,11 +54,12 @@ func (t *Tracker) Status(root string) Status {
 			continue
 		}
 		s.Tracked++
-		if e.succeeded.After(s.Succeeded) {
-			s.Succeeded = e.succeeded
+		refreshed := t.refreshed(k, e)
+		if refreshed.After(s.Succeeded) {
+			s.Succeeded = refreshed
 		}
-		if signed(evidence[k]) && !e.succeeded.IsZero() && (s.Oldest.IsZero() || e.succeeded.Before(s.Oldest)) {
-			s.Oldest = e.succeeded
+		if signed(evidence[k]) && !refreshed.IsZero() && (s.Oldest.IsZero() || refreshed.Before(s.Oldest)) {
+			s.Oldest = refreshed
 		}
 		if e.fault != nil {
 			s.Failing++

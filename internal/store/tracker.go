@@ -58,6 +58,7 @@ type tracked struct {
 	succeeded time.Time
 	failures  int
 	fault     *trust.Fault // of the last fetch
+	hinted
 }
 
 // flight is one fetch, which any number of callers wait for.
@@ -72,6 +73,7 @@ type pace struct {
 	server
 	interval      time.Duration
 	known, others *semaphore.Weighted
+	feed          *feed
 }
 
 // NewTracker returns a tracker that fills store. changed is called, without a lock held, when the state of a trust
@@ -89,7 +91,7 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := t.pace(root)
-	p.interval, p.server = interval, server{}
+	p.interval, p.server, p.feed = interval, server{}, &feed{due: now}
 	for k := range evidence {
 		if k.Root == root {
 			t.entry(k, now)
@@ -359,6 +361,9 @@ func (t *Tracker) record(k Key, old, next *held, fault *trust.Fault) {
 		began = e.flight.began
 	}
 	t.schedule(k, e, now)
+	if fault == nil {
+		e.hint(now, t.pace(k.Root).interval, next)
+	}
 	if k == probe(k.Root) {
 		t.probed(k.Root, began, now, fault)
 	} else {

@@ -1,0 +1,76 @@
+package registry
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+func TestCatalogScope(t *testing.T) {
+	ca := newCA(t)
+	token := serve(t, ca, tokens())
+	s := serve(t, ca, guarded(bearer(token.URL+"/token")))
+	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{token.Host}})
+	if _, err := c.GetCatalog(t.Context(), "/v2/_trust/changefeed", url.Values{"change_id": {"a&b=c"}}, 100); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
+		t.Fatal(err)
+	}
+	asked := token.seen()
+	if len(asked) != 2 || asked[0].URL.Query().Get("scope") != "registry:catalog:*" || asked[1].URL.Query().Get("scope") != "repository:"+repository+":pull" {
+		t.Errorf("asked for tokens with %v, want one for the catalogue and one for the repository", asked)
+	}
+	if got := s.seen()[0].URL; got.Path != "/v2/_trust/changefeed" || got.Query().Get("change_id") != "a&b=c" || len(got.Query()) != 1 {
+		t.Errorf("asked for %s, want the query as it was given", got)
+	}
+	if _, err := c.GetCatalog(t.Context(), "/v2/../x", nil, 100); err == nil {
+		t.Error("a path that leaves its place was asked for")
+	}
+}
+
+// What a real Notary server lists, and to whom: who may only pull is refused.
+func TestCatalogOfRealNotaryServer(t *testing.T) {
+	tests := map[string]struct {
+		auth   *testenv.NotaryAuth
+		client func(n *testenv.Notary, c *Config)
+		reason string // empty: allowed in
+	}{
+		"open": {nil, func(*testenv.Notary, *Config) {}, ""},
+		"account that may all": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(n *testenv.Notary, c *Config) {
+			c.Username, c.Password, c.TokenServices = "reader", password, []string{n.TokenService}
+		}, ""},
+		"account that may pull": {
+			&testenv.NotaryAuth{Username: "reader", Password: password, AnonymousPull: true},
+			func(*testenv.Notary, *Config) {}, v1alpha1.ReasonUnauthorized,
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			n := testenv.RunNotary(t, testenv.NotaryOptions{Auth: tt.auth})
+			if err := testenv.RunClient(t, n).Init(t.Context(), repository); err != nil {
+				t.Fatal(err)
+			}
+			cfg := Config{Server: n.URL, CABundle: string(n.CA.PEM)}
+			tt.client(n, &cfg)
+			body, err := newClient(t, cfg).GetCatalog(t.Context(), "/v2/_trust/changefeed", url.Values{"change_id": {"-1"}, "records": {"1"}}, 1<<20)
+			if tt.reason != "" {
+				wantFault(t, err, tt.reason)
+				return
+			}
+			if err != nil || !strings.Contains(string(body), repository) {
+				t.Errorf("got %q, %v; want the repository among what was published", body, err)
+			}
+		})
+	}
+	t.Run("server without a list", func(t *testing.T) {
+		ca := newCA(t)
+		s := serve(t, ca, answer(http.StatusMethodNotAllowed, "text/plain", "no"))
+		_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).GetCatalog(t.Context(), "/v2/_trust/changefeed", nil, 100)
+		wantFault(t, err, v1alpha1.ReasonServerError)
+	})
+}

@@ -1,0 +1,469 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// listing is a scripted trust root whose server lists what was published, and when each repository was fetched. Its clock is the
+// bench's, so that days pass in a moment.
+type listing struct {
+	*scripted
+	b *bench
+
+	mu        sync.Mutex
+	published []string // the honest list
+	changes   func(after trust.Cursor) (trust.Changes, error)
+	asked     []time.Time
+	fetched   map[string][]time.Time
+}
+
+// newListing has the repositories held, and refreshed at an interval. changes nil: an honest list.
+func newListing(repositories int, interval time.Duration, changes func(after trust.Cursor) (trust.Changes, error)) *listing {
+	l := &listing{scripted: &scripted{}, fetched: map[string][]time.Time{}, changes: changes}
+	if changes == nil {
+		l.changes = l.honest
+	}
+	signed := &fact{}
+	l.fetchOf = func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.fetched[repository] = append(l.fetched[repository], l.b.clock.Now())
+		return signed, nil
+	}
+	l.b = newBench(l)
+	l.b.Reset("acme", interval)
+	for i := range repositories {
+		l.b.Tracker.mu.Lock()
+		l.b.entry(Key{Root: "acme", Repository: name(i)}, l.b.clock.Now()).due = l.b.clock.Now()
+		l.b.Tracker.mu.Unlock()
+	}
+	return l
+}
+
+func name(i int) string { return fmt.Sprintf("registry.example.com/acme/app-%d", i) }
+
+func (l *listing) Changes(_ context.Context, after trust.Cursor) (trust.Changes, error) {
+	l.mu.Lock()
+	l.asked = append(l.asked, l.b.clock.Now())
+	l.mu.Unlock()
+	return l.changes(after)
+}
+
+func (l *listing) honest(after trust.Cursor) (trust.Changes, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := trust.Changes{Cursor: trust.Cursor{strconv.Itoa(len(l.published))}}
+	if len(after) > 0 {
+		n, err := strconv.Atoi(after[0])
+		if err != nil {
+			return c, err
+		}
+		c.Repositories = l.published[n:]
+	}
+	return c, nil
+}
+
+// turn does what Run does at a tick, and waits for it.
+func (l *listing) turn(t testing.TB) {
+	t.Helper()
+	for root, f := range l.b.readings() {
+		l.b.readFeed(t.Context(), root, f)
+	}
+	for due := l.b.dueNow(); len(due) > 0; due = l.b.dueNow() {
+		for _, k := range due {
+			<-l.b.refresh(k).done
+		}
+	}
+}
+
+// pass lets time go by, in steps of a fraction of the interval.
+func (l *listing) pass(t testing.TB, d time.Duration) {
+	t.Helper()
+	l.b.Tracker.mu.Lock()
+	step := l.b.pace("acme").interval / 50
+	l.b.Tracker.mu.Unlock()
+	for end := l.b.clock.Now().Add(d); l.b.clock.Now().Before(end); {
+		l.turn(t)
+		l.b.clock.Step(step)
+	}
+}
+
+func (l *listing) requests() (fetches, asked int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, times := range l.fetched {
+		fetches += len(times)
+	}
+	return fetches, len(l.asked)
+}
+
+// spent returns what is asked of the server in the time.
+func (l *listing) spent(t testing.TB, d time.Duration) (fetches, asked int) {
+	t.Helper()
+	fetchesBefore, askedBefore := l.requests()
+	l.pass(t, d)
+	fetches, asked = l.requests()
+	return fetches - fetchesBefore, asked - askedBefore
+}
+
+func noFeed(trust.Cursor) (trust.Changes, error) {
+	return trust.Changes{}, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "404")
+}
+
+// silent is a list that goes on and never names anything.
+func silent(trust.Cursor) (trust.Changes, error) {
+	return trust.Changes{Cursor: trust.Cursor{"1"}}, nil
+}
+
+func everything(repositories int) func(trust.Cursor) (trust.Changes, error) {
+	all := make([]string, repositories)
+	for i := range all {
+		all[i] = name(i)
+	}
+	return func(trust.Cursor) (trust.Changes, error) {
+		return trust.Changes{Repositories: all, Cursor: trust.Cursor{"1"}}, nil
+	}
+}
+
+// perInterval is what a thousand repositories cost at one publication an interval, once the start is over.
+func perInterval(t testing.TB, changes func(trust.Cursor) (trust.Changes, error)) float64 {
+	t.Helper()
+	const intervals = 12
+	l := newListing(1000, 5*time.Minute, changes)
+	l.pass(t, time.Hour)
+	total := 0
+	for i := range intervals {
+		l.mu.Lock()
+		l.published = append(l.published, name(i))
+		l.mu.Unlock()
+		fetches, asked := l.spent(t, 5*time.Minute)
+		total += fetches + asked
+	}
+	return float64(total) / intervals
+}
+
+func TestFeedSavesRequests(t *testing.T) {
+	without, with := perInterval(t, noFeed), perInterval(t, nil)
+	t.Logf("requests an interval for 1,000 repositories and one publication: %.1f without the feed, %.1f with it", without, with)
+	if without < 1000 {
+		t.Errorf("%.1f requests an interval without the feed, want one for each repository at least", without)
+	}
+	if with > without/8 || with < 1000.0/12 {
+		t.Errorf("%.1f requests an interval with the feed, want at least a twelfth of the repositories and at most an eighth of %.1f", with, without)
+	}
+}
+
+func BenchmarkRefreshOf1000(b *testing.B) {
+	for name, changes := range map[string]func(trust.Cursor) (trust.Changes, error){"feed": nil, "polling": noFeed} {
+		b.Run(name, func(b *testing.B) {
+			sum, n := 0.0, 0
+			for b.Loop() {
+				sum += perInterval(b, changes)
+				n++
+			}
+			b.ReportMetric(sum/float64(n), "requests/op")
+		})
+	}
+}
+
+// What is published is fetched as soon as by polling, whether it is known to the list before or after the repository was fetched.
+func TestFeedNamesWhatWasPublished(t *testing.T) {
+	const interval = 5 * time.Minute
+	l := newListing(100, interval, nil)
+	l.pass(t, 30*time.Minute)
+	total, start := 0, l.b.clock.Now()
+	for i := range 20 {
+		l.pass(t, time.Duration(i)*7*time.Second)
+		at := l.b.clock.Now()
+		l.mu.Lock()
+		l.published = append(l.published, name(i), "registry.example.com/acme/of-others")
+		l.mu.Unlock()
+		fetches, _ := l.spent(t, interval+interval/20)
+		times := l.fetched[name(i)]
+		if last := times[len(times)-1]; last.Before(at) {
+			t.Errorf("%s was published to at %s and fetched last at %s", name(i), at, last)
+		}
+		total += fetches
+	}
+	if most := 20 + 100*int(l.b.clock.Since(start)/(8*interval)); total > most {
+		t.Errorf("%d fetches for 20 publications, want %d at most", total, most)
+	}
+	if _, ok := l.fetched["registry.example.com/acme/of-others"]; ok {
+		t.Error("a repository that nobody asked for was fetched")
+	}
+}
+
+// A list that leaves changes out delays them by a bound, however it goes on.
+func TestThreatFeedLeavesOutChanges(t *testing.T) {
+	tests := map[string]struct{ interval, bound, atLeast time.Duration }{
+		"shortest": {30 * time.Second, 6 * time.Minute, 4 * time.Minute},
+		"default":  {5 * time.Minute, time.Hour, 45 * time.Minute},
+		"long":     {30 * time.Minute, time.Hour, 45 * time.Minute},
+		"longer":   {2 * time.Hour, 2 * time.Hour, 90 * time.Minute},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			l := newListing(50, tt.interval, silent)
+			l.pass(t, 6*tt.bound)
+			end, longest := l.b.clock.Now(), time.Duration(0)
+			for _, times := range l.fetched {
+				for i, at := range append(times[1:], end) {
+					longest = max(longest, at.Sub(times[i]))
+				}
+			}
+			if longest > tt.bound+tt.interval/20 {
+				t.Errorf("a repository was not refreshed for %s, want %s at most", longest, tt.bound)
+			}
+			if longest < tt.atLeast {
+				t.Errorf("no repository waited for longer than %s: the list was not gone by", longest)
+			}
+		})
+	}
+}
+
+// Nothing that a list says or does has more asked of the server than polling, but for the question itself.
+func TestThreatFeedCostsNoMoreThanPolling(t *testing.T) {
+	const repositories, interval, span = 50, time.Minute, 5 * time.Hour
+	turns := 0
+	alternate := func(all ...func(trust.Cursor) (trust.Changes, error)) func(trust.Cursor) (trust.Changes, error) {
+		return func(after trust.Cursor) (trust.Changes, error) {
+			turns++
+			return all[turns%len(all)](after)
+		}
+	}
+	lost := func(trust.Cursor) (trust.Changes, error) { return trust.Changes{}, nil }
+	lists := map[string]func(trust.Cursor) (trust.Changes, error){
+		"names everything":        everything(repositories),
+		"is always lost":          lost,
+		"is lost now and then":    alternate(silent, silent, lost),
+		"is lost, then names all": alternate(everything(repositories), lost),
+		"names all, then is lost": alternate(everything(repositories), everything(repositories), lost),
+		"fails now and then":      alternate(everything(repositories), silent, noFeed),
+		"is not there":            noFeed,
+		"fails oddly":             func(trust.Cursor) (trust.Changes, error) { return trust.Changes{}, errors.New("odd") },
+		"panics":                  func(trust.Cursor) (trust.Changes, error) { panic("hostile") },
+	}
+	const most = repositories * int(span/(interval*8/10)) // what polling may take by its jitter
+	for name, list := range lists {
+		t.Run(name, func(t *testing.T) {
+			l := newListing(repositories, interval, list)
+			fetches, asked := l.spent(t, span)
+			if fetches > most {
+				t.Errorf("%d fetches where polling takes %d at most", fetches, most)
+			}
+			if asked > int(span/interval)*5/4+1 {
+				t.Errorf("asked for %d times in %d intervals", asked, span/interval)
+			}
+			if got := l.b.Status("acme"); got.Failing > 0 || got.Server != nil {
+				t.Errorf("Status = %+v, want a list that fails to be no fault of anything else", got)
+			}
+		})
+	}
+}
+
+// A list may name anything in any number: only what somebody has asked for is fetched.
+func TestThreatFeedNamesMadeUpRepositories(t *testing.T) {
+	names := make([]string, 1_000_000)
+	for i := range names {
+		names[i] = fmt.Sprintf("registry.example.com/made-up/%d", i)
+	}
+	l := newListing(10, 5*time.Minute, func(trust.Cursor) (trust.Changes, error) {
+		return trust.Changes{Repositories: names, Cursor: trust.Cursor{"1"}}, nil
+	})
+	l.pass(t, 20*time.Minute)
+	if _, asked := l.requests(); asked < 4 {
+		t.Errorf("asked for the list %d times", asked)
+	}
+	if len(l.fetched) != 10 || l.b.Status("acme").Tracked != 10 {
+		t.Errorf("%d repositories were fetched and %d are tracked, want the 10 that are asked for", len(l.fetched), l.b.Status("acme").Tracked)
+	}
+}
+
+// A list that is not there is asked for again now and then, and at once when the trust root is published anew.
+func TestFeedThatIsNotThere(t *testing.T) {
+	l := newListing(10, 30*time.Second, noFeed)
+	fetches, asked := l.spent(t, 24*time.Hour)
+	if asked < 24 || asked > 24*5/4+8 {
+		t.Errorf("asked for %d times in a day, want once an hour", asked)
+	}
+	if fetches < 10*24*120 {
+		t.Errorf("%d fetches, want all to be polled", fetches)
+	}
+	l.b.Reset("acme", time.Minute)
+	if _, asked := l.spent(t, time.Minute); asked == 0 {
+		t.Error("not asked for when the trust root was published anew")
+	}
+}
+
+// A list that was gone by and is no more leaves polling behind it, within an interval and a quarter.
+func TestFeedThatFails(t *testing.T) {
+	const interval = 5 * time.Minute
+	l := newListing(100, interval, silent)
+	l.pass(t, 20*time.Minute)
+	if fetches, _ := l.spent(t, interval); fetches > 50 {
+		t.Fatalf("%d fetches in an interval: the list is not gone by", fetches)
+	}
+	l.changes = noFeed
+	at := l.b.clock.Now()
+	l.pass(t, interval*5/4+interval/20)
+	for repository, times := range l.fetched {
+		if times[len(times)-1].Before(at) {
+			t.Errorf("%s was last fetched at %s, want after %s, when the list was gone", repository, times[len(times)-1], at)
+		}
+	}
+	if fetches, _ := l.spent(t, 10*interval); fetches < 1000 {
+		t.Errorf("%d fetches of 100 repositories in 10 intervals, want all polled", fetches)
+	}
+}
+
+// Everything is fetched once after the place in the list was taken, so that nothing falls into the gap before it; and once more when the
+// place was lost.
+func TestFeedGap(t *testing.T) {
+	const interval = 5 * time.Minute
+	l := newListing(100, interval, nil)
+	since := func(what string) {
+		t.Helper()
+		at := l.b.clock.Now()
+		l.pass(t, 2*interval)
+		for repository, times := range l.fetched {
+			if times[len(times)-1].Before(at) {
+				t.Errorf("%s was not fetched after %s", repository, what)
+			}
+		}
+		if fetches, _ := l.spent(t, 12*interval); fetches > 300 {
+			t.Errorf("%d fetches in 12 later intervals: the list is not gone by", fetches)
+		}
+	}
+	l.pass(t, interval/20) // all are fetched, and the place is taken
+	since("the start")
+	l.changes = func(after trust.Cursor) (trust.Changes, error) {
+		l.changes = l.honest
+		return trust.Changes{}, nil
+	}
+	since("the list had started anew")
+	l.b.Reset("acme", interval)
+	since("the trust root was published anew")
+}
+
+// What expires is polled for an interval before, whatever the list says.
+func TestFeedDoesNotHoldUpExpiry(t *testing.T) {
+	const interval = 5 * time.Minute
+	l := newListing(20, interval, silent)
+	expires := l.b.clock.Now().Add(40 * time.Minute)
+	signed := &fact{expires: expires}
+	fetch := l.fetchOf
+	l.fetchOf = func(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error) {
+		_, err := fetch(ctx, repository, held)
+		return signed, err
+	}
+	l.pass(t, 2*interval)
+	if fetches, _ := l.spent(t, 3*interval); fetches > 20 {
+		t.Fatalf("%d fetches: the list is not gone by", fetches)
+	}
+	l.pass(t, expires.Sub(l.b.clock.Now())+interval)
+	for repository, times := range l.fetched {
+		ahead, past := 0, 0
+		for _, at := range times {
+			switch before := expires.Sub(at); {
+			case before > 0 && before <= interval+interval/20:
+				ahead++
+			case before <= 0:
+				past++
+			}
+		}
+		if ahead == 0 || past == 0 {
+			t.Errorf("%s was refreshed %d times in the interval before its expiry and %d times in that after, want both", repository, ahead, past)
+		}
+	}
+}
+
+// What is named while it is being fetched is fetched again: the fetch may have come too early.
+func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
+	l := newListing(2, 5*time.Minute, nil)
+	l.pass(t, 20*time.Minute)
+	release, fetch := make(chan struct{}), l.fetchOf
+	before, _ := l.requests()
+	l.fetchOf = func(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error) {
+		held, err := fetch(ctx, repository, held)
+		<-release
+		return held, err
+	}
+	k := Key{Root: "acme", Repository: name(0)}
+	flight := l.b.refresh(k)
+	eventually(t, "the fetch", func() bool { fetches, _ := l.requests(); return fetches > before })
+	l.b.clock.Step(time.Second)
+	l.b.Tracker.mu.Lock()
+	f := l.b.pace("acme").feed
+	l.b.Tracker.mu.Unlock()
+	l.b.fed("acme", f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}}, nil)
+	close(release)
+	<-flight.done
+	l.b.clock.Step(time.Second)
+	if due := l.b.dueNow(); len(due) != 1 || due[0] != k {
+		t.Errorf("due are %v, want %v", due, k)
+	}
+}
+
+// Whoever wants a repository sooner than an interval from now gets it, whatever the list says.
+func TestFeedHoldsUpNobody(t *testing.T) {
+	l := newListing(10, 5*time.Minute, silent)
+	l.pass(t, 20*time.Minute)
+	k := Key{Root: "acme", Repository: name(0)}
+	l.b.Tracker.mu.Lock()
+	l.b.tracked[k].due = l.b.clock.Now()
+	l.b.Tracker.mu.Unlock()
+	if due := l.b.dueNow(); len(due) != 1 || due[0] != k {
+		t.Errorf("due are %v, want %v", due, k)
+	}
+	l.b.clock.Step(time.Second)
+	image := imageref.Ref{Host: "registry.example.com", Path: "acme/app-1"}
+	if err := l.b.Renew(t.Context(), "acme", image, l.b.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if times := l.fetched[name(1)]; !times[len(times)-1].Equal(l.b.clock.Now()) {
+		t.Errorf("renewed at %s, want now", times[len(times)-1])
+	}
+}
+
+// A server that is down is not asked for its list, nor one with a single repository.
+func TestFeedIsNotAskedFor(t *testing.T) {
+	l := newListing(10, 30*time.Second, nil)
+	l.probe = trust.NewFault(v1alpha1.ReasonUnreachable, "down")
+	if _, asked := l.spent(t, time.Hour); asked > 0 {
+		t.Errorf("a server that is down was asked %d times", asked)
+	}
+	l.probe = nil
+	if _, asked := l.spent(t, time.Minute); asked == 0 {
+		t.Error("a server that is up again was not asked")
+	}
+	if _, asked := newListing(1, 30*time.Second, nil).spent(t, time.Hour); asked > 0 {
+		t.Errorf("the list was asked for %d times for the sake of one repository", asked)
+	}
+}
+
+// A reading that names nothing of a repository is shown as its refresh: the alert on stale evidence goes by it.
+func TestFeedShowsInStatus(t *testing.T) {
+	const interval = 30 * time.Second
+	for name, list := range map[string]func(trust.Cursor) (trust.Changes, error){"feed": nil, "polling": noFeed} {
+		t.Run(name, func(t *testing.T) {
+			l := newListing(20, interval, list)
+			l.pass(t, 10*interval)
+			for range 20 {
+				l.pass(t, interval/10)
+				if age := l.b.clock.Since(l.b.Status("acme").Oldest); age > interval*5/4 {
+					t.Errorf("the oldest refresh is %s old", age)
+				}
+			}
+		})
+	}
+}

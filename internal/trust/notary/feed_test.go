@@ -1,0 +1,241 @@
+package notary
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// feedServer answers for the change feed as the server does that keeps its records in memory.
+type feedServer struct {
+	httpGetter
+	records []record
+	answer  func() ([]byte, error) // in place of the records
+	asked   int
+}
+
+func (s *feedServer) GetCatalog(_ context.Context, path string, query url.Values, _ int64) ([]byte, error) {
+	s.asked++
+	if path != "/v2/_trust/changefeed" {
+		return nil, fmt.Errorf("%s: %w", path, trust.ErrNotFound)
+	}
+	if s.answer != nil {
+		return s.answer()
+	}
+	most, err := strconv.Atoi(query.Get("records"))
+	if err != nil {
+		return nil, err
+	}
+	after := query.Get("change_id")
+	from := slices.IndexFunc(s.records, func(r record) bool { return r.ID == after }) + 1
+	switch {
+	case after == "-1":
+		from = max(0, len(s.records)-most)
+	case from == 0 && after != "0":
+		from = len(s.records)
+	}
+	return json.Marshal(map[string]any{"records": s.records[from:min(len(s.records), from+most)]})
+}
+
+// publish appends publications to repositories of a name each.
+func (s *feedServer) publish(paths ...string) {
+	for _, p := range paths {
+		n := len(s.records) + 1
+		s.records = append(s.records, record{
+			ID: strconv.Itoa(n), GUN: "registry.example.com/" + p, Version: int64(n), Category: "update", SHA256: strings.Repeat("0", 60) + fmt.Sprintf("%04d", n),
+		})
+	}
+}
+
+func newFeed(t testing.TB, s *feedServer) *Root {
+	t.Helper()
+	r, err := New(Config{Name: "acme", RootKeyIDs: []string{strings.Repeat("a", 64)}}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func mustRead(t testing.TB, r *Root, after trust.Cursor) trust.Changes {
+	t.Helper()
+	c, err := r.Changes(t.Context(), after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestFeed(t *testing.T) {
+	s := &feedServer{}
+	s.publish("acme/a")
+	r := newFeed(t, s)
+	place := mustRead(t, r, nil)
+	if len(place.Repositories) > 0 {
+		t.Errorf("the newest names %v", place.Repositories)
+	}
+	follow := func(what string, want ...string) {
+		t.Helper()
+		for i := range want {
+			want[i] = "registry.example.com/" + want[i]
+		}
+		next := mustRead(t, r, place.Cursor)
+		if diff := cmp.Diff(want, next.Repositories); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+		if next.Cursor == nil {
+			t.Fatalf("%s: the place was lost", what)
+		}
+		if len(next.Cursor) > feedWindow+1 {
+			t.Errorf("%s: a cursor of %d records", what, len(next.Cursor)-1)
+		}
+		place = next
+	}
+	follow("nothing")
+	s.publish("acme/b", "acme/a", "acme/b")
+	follow("three publications to two repositories", "acme/a", "acme/b")
+	follow("nothing again")
+	for i := range 5 * feedWindow {
+		s.publish(fmt.Sprintf("acme/c%d", i))
+		follow("one after the other", fmt.Sprintf("acme/c%d", i))
+	}
+	s.publish(slices.Repeat([]string{"acme/d"}, feedPage-feedWindow-1)...)
+	follow("as many as a page holds", "acme/d")
+	s.publish("Acme/Upper", "acme/../b", "acme//f", "acme/e")
+	follow("names that are none of ours", "acme/e")
+
+	// A record that was numbered early and committed late.
+	at := len(s.records) - 3
+	late := record{ID: "late-1", GUN: "registry.example.com/acme/late", Version: 1}
+	s.records = slices.Insert(s.records, at, late)
+	follow("a record that came late", "acme/late")
+	if s.asked != 5*feedWindow+7 {
+		t.Errorf("%d requests, want one a reading", s.asked)
+	}
+}
+
+// A cursor is a place in one list. Where that has started anew, or has run on too far, it is lost, never silently another place.
+func TestFeedPlaceIsLost(t *testing.T) {
+	tests := map[string]func(s *feedServer){
+		"emptied":                func(s *feedServer) { s.records = nil },
+		"started anew":           func(s *feedServer) { s.records = nil; s.publish("acme/a", "acme/b") },
+		"restored from a backup": func(s *feedServer) { s.records = s.records[:38] },
+		"restored, then used":    func(s *feedServer) { s.records = s.records[:38]; s.publish("acme/x", "acme/y", "acme/z") },
+		"started anew, as long":  func(s *feedServer) { changed(s.records) },
+		"the last is another":    func(s *feedServer) { changed(s.records[39:]) },
+		"turned round":           func(s *feedServer) { slices.Reverse(s.records) },
+		"more than a page":       func(s *feedServer) { s.publish(slices.Repeat([]string{"acme/a"}, feedPage-feedWindow)...) },
+	}
+	for name, change := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := &feedServer{}
+			s.publish(slices.Repeat([]string{"acme/a"}, 40)...)
+			r := newFeed(t, s)
+			place := mustRead(t, r, nil)
+			if mustRead(t, r, place.Cursor).Cursor == nil {
+				t.Fatal("the place is lost before anything has changed")
+			}
+			change(s)
+			if got := mustRead(t, r, place.Cursor); got.Cursor != nil {
+				t.Errorf("went on to %v", got)
+			}
+		})
+	}
+}
+
+func changed(records []record) {
+	for i := range records {
+		records[i].SHA256 = strings.Repeat("f", 64)
+	}
+}
+
+// Whatever a server says in its list is bounded, and what makes no sense is a fault.
+func TestThreatFeedMakesNoSense(t *testing.T) {
+	said := func(text string) func() ([]byte, error) {
+		return func() ([]byte, error) { return []byte(text), nil }
+	}
+	many := make([]record, feedPage+1)
+	for i := range many {
+		many[i] = record{ID: strconv.Itoa(i + 1), GUN: "registry.example.com/acme/a"}
+	}
+	tooMany, err := json.Marshal(map[string]any{"records": many})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]struct {
+		answer func() ([]byte, error)
+		reason string
+	}{
+		"no list":         {func() ([]byte, error) { return nil, fmt.Errorf("asking: %w", trust.ErrNotFound) }, v1alpha1.ReasonUnexpectedAnswer},
+		"refused":         {func() ([]byte, error) { return nil, trust.NewFault(v1alpha1.ReasonUnauthorized, "403") }, v1alpha1.ReasonUnauthorized},
+		"web page":        {said("<html>"), v1alpha1.ReasonUnexpectedAnswer},
+		"cut":             {said(`{"records":[{"ID":"1","GUN":"a`), v1alpha1.ReasonUnexpectedAnswer},
+		"number as text":  {said(`{"records":[{"ID":1}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"negative":        {said(`{"records":[{"ID":"-1"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"no ID":           {said(`{"records":[{"GUN":"registry.example.com/acme/a"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"path as ID":      {said(`{"records":[{"ID":"../../x"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"long ID":         {said(`{"records":[{"ID":"` + strings.Repeat("1", 65) + `"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"same ID twice":   {said(`{"records":[{"ID":"7"},{"ID":"7"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"more than asked": {said(string(tooMany)), v1alpha1.ReasonTooLarge},
+		"too large":       {said(`{"records":[]}` + strings.Repeat(" ", maxFeedSize)), v1alpha1.ReasonTooLarge},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := &feedServer{}
+			s.publish("acme/a")
+			r := newFeed(t, s)
+			place := mustRead(t, r, nil)
+			s.answer = tt.answer
+			got, err := r.Changes(t.Context(), place.Cursor)
+			wantFault(t, err, tt.reason)
+			if len(got.Repositories) > 0 {
+				t.Errorf("names %v all the same", got.Repositories)
+			}
+			_, err = r.Changes(t.Context(), nil)
+			wantFault(t, err, tt.reason)
+		})
+	}
+	t.Run("empty", func(t *testing.T) { // it would vouch for everything
+		for _, text := range []string{`{"count":0,"records":null}`, `{}`, `null`} {
+			_, err := newFeed(t, &feedServer{answer: said(text)}).Changes(t.Context(), nil)
+			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer)
+		}
+	})
+}
+
+func FuzzFeed(f *testing.F) {
+	f.Add([]byte(`{"count":1,"records":[{"ID":"1","CreatedAt":"2026-01-01T00:00:00Z","GUN":"registry.example.com/acme/a","Version":1,"SHA256":"00","Category":"update"}]}`))
+	f.Add([]byte(`{"records":[{"ID":"2","GUN":"../x"}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		s := &feedServer{answer: func() ([]byte, error) { return body, nil }}
+		r := newFeed(t, s)
+		for _, after := range []trust.Cursor{nil, {"0"}, {"1", "2 00"}} {
+			got, err := r.Changes(t.Context(), after)
+			var fault *trust.Fault
+			if err != nil && !errors.As(err, &fault) {
+				t.Errorf("%v is no fault", err)
+			}
+			if err != nil {
+				continue
+			}
+			for _, repository := range got.Repositories {
+				if err := checkRepository(repository); err != nil {
+					t.Error(err)
+				}
+			}
+			if got.Cursor != nil && len(got.Cursor) > feedWindow+1 {
+				t.Errorf("a cursor of %d", len(got.Cursor))
+			}
+		}
+	})
+}
