@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -43,9 +42,9 @@ func newListing(repositories int, interval time.Duration, changes func(after tru
 	l.b = newBench(l)
 	l.b.Reset("acme", interval)
 	for i := range repositories {
-		l.b.Tracker.mu.Lock()
+		l.b.mu.Lock()
 		l.b.entry(Key{Root: "acme", Repository: name(i)}, l.b.clock.Now()).due = l.b.clock.Now()
-		l.b.Tracker.mu.Unlock()
+		l.b.mu.Unlock()
 	}
 	return l
 }
@@ -89,9 +88,9 @@ func (l *listing) turn(t testing.TB) {
 // pass lets time go by, in steps of a fraction of the interval.
 func (l *listing) pass(t testing.TB, d time.Duration) {
 	t.Helper()
-	l.b.Tracker.mu.Lock()
+	l.b.mu.Lock()
 	step := l.b.pace("acme").interval / 50
-	l.b.Tracker.mu.Unlock()
+	l.b.mu.Unlock()
 	for end := l.b.clock.Now().Add(d); l.b.clock.Now().Before(end); {
 		l.turn(t)
 		l.b.clock.Step(step)
@@ -203,100 +202,6 @@ func TestFeedNamesWhatWasPublished(t *testing.T) {
 	}
 }
 
-// A list that leaves changes out delays them by a bound, however it goes on.
-func TestThreatFeedLeavesOutChanges(t *testing.T) {
-	tests := map[string]struct{ interval, bound, atLeast time.Duration }{
-		"shortest": {30 * time.Second, 6 * time.Minute, 4 * time.Minute},
-		"default":  {5 * time.Minute, time.Hour, 45 * time.Minute},
-		"long":     {30 * time.Minute, time.Hour, 45 * time.Minute},
-		"longer":   {2 * time.Hour, 2 * time.Hour, 90 * time.Minute},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			l := newListing(50, tt.interval, silent)
-			l.pass(t, 6*tt.bound)
-			end, longest := l.b.clock.Now(), time.Duration(0)
-			for _, times := range l.fetched {
-				for i, at := range append(times[1:], end) {
-					longest = max(longest, at.Sub(times[i]))
-				}
-			}
-			if longest > tt.bound+tt.interval/20 {
-				t.Errorf("a repository was not refreshed for %s, want %s at most", longest, tt.bound)
-			}
-			if longest < tt.atLeast {
-				t.Errorf("no repository waited for longer than %s: the list was not gone by", longest)
-			}
-		})
-	}
-}
-
-// Nothing that a list says or does has more asked of the server than polling, but for the question itself.
-func TestThreatFeedCostsNoMoreThanPolling(t *testing.T) {
-	const repositories, interval, span = 50, time.Minute, 5 * time.Hour
-	turns := 0
-	alternate := func(all ...func(trust.Cursor) (trust.Changes, error)) func(trust.Cursor) (trust.Changes, error) {
-		return func(after trust.Cursor) (trust.Changes, error) {
-			turns++
-			return all[turns%len(all)](after)
-		}
-	}
-	lost := func(trust.Cursor) (trust.Changes, error) { return trust.Changes{}, nil }
-	lists := map[string]func(trust.Cursor) (trust.Changes, error){
-		"names everything":        everything(repositories),
-		"is always lost":          lost,
-		"is lost now and then":    alternate(silent, silent, lost),
-		"is lost, then names all": alternate(everything(repositories), lost),
-		"names all, then is lost": alternate(everything(repositories), everything(repositories), lost),
-		"fails now and then":      alternate(everything(repositories), silent, noFeed),
-		"is not there":            noFeed,
-		"fails oddly":             func(trust.Cursor) (trust.Changes, error) { return trust.Changes{}, errors.New("odd") },
-		"panics":                  func(trust.Cursor) (trust.Changes, error) { panic("hostile") },
-	}
-	const most = repositories * int(span/(interval*8/10)) // what polling may take by its jitter
-	for name, list := range lists {
-		t.Run(name, func(t *testing.T) {
-			l := newListing(repositories, interval, list)
-			fetches, asked := l.spent(t, span)
-			if fetches > most {
-				t.Errorf("%d fetches where polling takes %d at most", fetches, most)
-			}
-			if asked > int(span/interval)*5/4+1 {
-				t.Errorf("asked for %d times in %d intervals", asked, span/interval)
-			}
-			if got := l.b.Status("acme"); got.Failing > 0 || got.Server != nil {
-				t.Errorf("Status = %+v, want a list that fails to be no fault of anything else", got)
-			}
-		})
-	}
-}
-
-// A list may name anything in any number: only what somebody has asked for is fetched.
-func TestThreatFeedNamesMadeUpRepositories(t *testing.T) {
-	names := make([]string, 1_000_000)
-	for i := range names {
-		names[i] = fmt.Sprintf("registry.example.com/made-up/%d", i)
-	}
-	l := newListing(10, 5*time.Minute, func(trust.Cursor) (trust.Changes, error) {
-		return trust.Changes{Repositories: names, Cursor: trust.Cursor{"1"}}, nil
-	})
-	for _, asked := l.requests(); asked < 4; _, asked = l.requests() {
-		if n := l.b.Status("acme").Tracked; n != 10 {
-			t.Fatalf("%d are tracked", n)
-		}
-		l.b.clock.Step(time.Minute)
-		for root, f := range l.b.readings() {
-			l.b.readFeed(t.Context(), root, f)
-		}
-		for _, k := range l.b.dueNow() {
-			<-l.b.refresh(k).done
-		}
-	}
-	if len(l.fetched) != 10 || l.b.Status("acme").Tracked != 10 {
-		t.Errorf("%d repositories were fetched and %d are tracked, want the 10 that are asked for", len(l.fetched), l.b.Status("acme").Tracked)
-	}
-}
-
 // A list that is not there is asked for again now and then, and at once when the trust root is published anew.
 func TestFeedThatIsNotThere(t *testing.T) {
 	l := newListing(10, 30*time.Second, noFeed)
@@ -354,7 +259,7 @@ func TestFeedGap(t *testing.T) {
 	}
 	l.pass(t, interval/20) // all are fetched, and the place is taken
 	since("the start")
-	l.changes = func(after trust.Cursor) (trust.Changes, error) {
+	l.changes = func(trust.Cursor) (trust.Changes, error) {
 		l.changes = l.honest
 		return trust.Changes{}, nil
 	}
@@ -410,9 +315,9 @@ func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 	flight := l.b.refresh(k)
 	eventually(t, "the fetch", func() bool { fetches, _ := l.requests(); return fetches > before })
 	l.b.clock.Step(time.Second)
-	l.b.Tracker.mu.Lock()
+	l.b.mu.Lock()
 	f := l.b.pace("acme").feed
-	l.b.Tracker.mu.Unlock()
+	l.b.mu.Unlock()
 	l.b.fed("acme", f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}}, nil)
 	close(release)
 	<-flight.done
@@ -427,9 +332,9 @@ func TestFeedHoldsUpNobody(t *testing.T) {
 	l := newListing(10, 5*time.Minute, silent)
 	l.pass(t, 20*time.Minute)
 	k := Key{Root: "acme", Repository: name(0)}
-	l.b.Tracker.mu.Lock()
+	l.b.mu.Lock()
 	l.b.tracked[k].due = l.b.clock.Now()
-	l.b.Tracker.mu.Unlock()
+	l.b.mu.Unlock()
 	if due := l.b.dueNow(); len(due) != 1 || due[0] != k {
 		t.Errorf("due are %v, want %v", due, k)
 	}
