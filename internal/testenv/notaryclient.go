@@ -3,11 +3,7 @@ package testenv
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -93,6 +89,16 @@ func (c *NotaryClient) RotateRoot(ctx context.Context, gun string) error {
 	return c.run(ctx, "list", gun) // the command keeps the new root only when it next reads
 }
 
+// RotateTargetsKey replaces the targets key, which this client holds, and has targets signed anew.
+func (c *NotaryClient) RotateTargetsKey(ctx context.Context, gun string) error {
+	return c.run(ctx, "key", "rotate", gun, "targets")
+}
+
+// RotateOwnSnapshotKey replaces the snapshot key by one that this client holds, which then signs all snapshots.
+func (c *NotaryClient) RotateOwnSnapshotKey(ctx context.Context, gun string) error {
+	return c.run(ctx, "key", "rotate", gun, "snapshot")
+}
+
 // AddDelegation lets keys sign for a delegation such as "targets/ci", for the tags that begin with one of paths; with
 // no paths given, for all of them. It does not import the private keys: see ImportKey.
 func (c *NotaryClient) AddDelegation(ctx context.Context, gun, role string, keys []*SigningKey, paths ...string) error {
@@ -121,6 +127,16 @@ func (c *NotaryClient) ImportKey(ctx context.Context, gun, role string, key *Sig
 	}
 	defer os.Remove(file)
 	return c.run(ctx, "key", "import", file, "--role", role, "-g", gun)
+}
+
+// RemoveDelegationKey takes one key out of a delegation, and publishes that. What it alone signed there is then void.
+func (c *NotaryClient) RemoveDelegationKey(ctx context.Context, gun, role string, key *SigningKey) error {
+	return c.run(ctx, "delegation", "remove", "-p", gun, role, key.KeyID)
+}
+
+// Witness signs anew, with a key that is in a delegation, what the delegation held before, and publishes it.
+func (c *NotaryClient) Witness(ctx context.Context, gun string, roles ...string) error {
+	return c.run(ctx, append([]string{"witness", "-p", gun}, roles...)...)
 }
 
 // RemoveDelegation takes a delegation, and all that it signed, out of a repository.
@@ -170,57 +186,6 @@ func (c *NotaryClient) CreateRepository(ctx context.Context, gun string, roles .
 		keys[role] = key
 	}
 	return keys, nil
-}
-
-// RootPin is what a verifier can pin the root of a repository to.
-type RootPin struct {
-	// KeyID is the canonical key ID, that of the bare public key, as "docker trust inspect" prints it.
-	KeyID string
-	// PublicKeyPEM is the public key.
-	PublicKeyPEM []byte
-	// CertificatePEM is the certificate that the root metadata carries.
-	CertificatePEM []byte
-}
-
-// Root returns the root key of a repository, from the root metadata in the trust directory.
-func (c *NotaryClient) Root(gun string) (RootPin, error) {
-	path := filepath.Join(c.Dir, "tuf", filepath.FromSlash(gun), "metadata", "root.json")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return RootPin{}, fmt.Errorf("reading the root of %s: %w", gun, err)
-	}
-	var root struct {
-		Signed struct {
-			Keys map[string]struct {
-				KeyVal struct {
-					Public []byte `json:"public"`
-				} `json:"keyval"`
-			} `json:"keys"`
-			Roles map[string]struct {
-				KeyIDs []string `json:"keyids"`
-			} `json:"roles"`
-		} `json:"signed"`
-	}
-	if err := json.Unmarshal(text, &root); err != nil {
-		return RootPin{}, fmt.Errorf("reading the root of %s: %w", gun, err)
-	}
-	ids := root.Signed.Roles["root"].KeyIDs
-	if len(ids) != 1 {
-		return RootPin{}, fmt.Errorf("the root of %s has %d root keys, expected one", gun, len(ids))
-	}
-	certificate := root.Signed.Keys[ids[0]].KeyVal.Public
-	public, err := certifiedKey(certificate)
-	if err != nil {
-		return RootPin{}, fmt.Errorf("reading the root certificate of %s: %w", gun, err)
-	}
-	return RootPin{KeyID: canonicalKeyID(public), PublicKeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public.der}), CertificatePEM: certificate}, nil
-}
-
-// canonicalKeyID hashes the canonical JSON that Notary makes of a bare public key.
-func canonicalKeyID(key publicKey) string {
-	text := fmt.Sprintf(`{"keytype":%q,"keyval":{"private":null,"public":%q}}`, key.kind, base64.StdEncoding.EncodeToString(key.raw))
-	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:])
 }
 
 // Shell returns the lines, each begun with indent, that make a shell's "notary" this client.

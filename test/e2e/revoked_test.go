@@ -1,0 +1,236 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// TestThreatRevokedKeys takes keys out of a trust root that three managers decide by, while the signing server goes on serving what
+// they have signed.
+func TestThreatRevokedKeys(t *testing.T) {
+	front := testenv.RunBalancer(t)
+	args := []string{"--webhook-url=" + front.URL}
+	b := &revoking{restarts: restarts{newBed(t, args...), t}, args: args}
+	b.managers = []*testenv.Manager{b.manager, testenv.RunManager(t, b.kube, args...), testenv.RunManager(t, b.kube, args...)}
+	for _, m := range b.managers {
+		must(t, front.Add(m))
+	}
+	testenv.RunReportCRDs(t, b.kube)
+	b.prepare(t)
+	t.Run("signer", b.testSigner)
+	t.Run("one of two signers", b.testOneOfTwo)
+	t.Run("targets, snapshot and timestamp", b.testTopKeys)
+	t.Run("as the page on it says", b.testPage)
+	t.Run("restart without the signing server", b.testRestartRevoked)
+	t.Run("taken back", b.testTakenBack)
+	t.Run("root", b.testRootKey)
+}
+
+type revoking struct {
+	restarts
+	args     []string
+	managers []*testenv.Manager
+	gun      string                         // which ci, and both keys of qa, have signed
+	keys     map[string]*testenv.SigningKey // of ci and qa, and the second of qa
+}
+
+// prepare signs an image with one key of ci and two of qa, and runs it.
+func (b *revoking) prepare(t *testing.T) {
+	b.gun = registry + "/acme/revoked"
+	var err error
+	b.keys, err = b.signer.CreateRepository(t.Context(), b.gun, "ci", "qa")
+	must(t, err)
+	second, err := testenv.NewSigningKey(testenv.ECDSA256, b.gun)
+	must(t, err)
+	must(t, b.signer.AddDelegation(t.Context(), b.gun, "targets/qa", []*testenv.SigningKey{second}))
+	must(t, b.signer.ImportKey(t.Context(), b.gun, "qa", second))
+	b.keys["qa, second"] = second
+	b.sign(t, b.gun, "v1", 1, "ci", "qa")
+	everyManager(t, b.managers, pinned(b.gun), "the signatures", admits)
+	b.admitted(t, running(production, "revoked", b.gun+":v1"))
+	b.counts(t, "production", 1, 0)
+}
+
+// pinned is v1 of a repository as it comes to validation.
+func pinned(gun string) string { return fmt.Sprintf("%s:v1@sha256:%064x", gun, 0xabc0001) }
+
+func admits(a answer) bool { return a.code == http.StatusOK }
+
+func saying(code int32, texts ...string) func(answer) bool {
+	return func(a answer) bool {
+		return a.code == code && !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(a.message, s) })
+	}
+}
+
+// revoke sets spec.revokedKeys, and returns when the API server had it.
+func (b *revoking) revoke(t *testing.T, ids ...string) time.Time {
+	t.Helper()
+	b.editRoot(t, func(root *v1alpha1.TrustRoot) {
+		root.Spec.RevokedKeys = nil
+		for _, id := range ids {
+			root.Spec.RevokedKeys = append(root.Spec.RevokedKeys, v1alpha1.KeyID(id))
+		}
+	})
+	return time.Now()
+}
+
+// within reports how long after an edit every manager knew of it.
+func within(t *testing.T, what string, edited time.Time) {
+	t.Helper()
+	took := time.Since(edited)
+	t.Logf("%s: on three managers %s after the edit", what, took.Round(time.Millisecond))
+	if took > 10*time.Second { // a second, on a machine that has nothing else to do
+		t.Errorf("%s: it took %s", what, took)
+	}
+}
+
+func (b *revoking) testSigner(t *testing.T) {
+	edited := b.revoke(t, b.keys["ci"].KeyID)
+	everyManager(t, b.managers, pinned(b.gun), "the revocation", saying(http.StatusForbidden, `role "ci" has not signed`))
+	within(t, "revoked", edited)
+	b.denied(t, pod(production, b.gun+":v1"), http.StatusForbidden, `role "ci" has not signed`, "signed by qa")
+
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 1, Violating: 1}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	t.Logf("in the status %s after the edit", time.Since(edited).Round(time.Millisecond))
+	if got := violations(p); len(got) != 1 || !strings.HasPrefix(got[0], "Pod revoked "+b.gun) || !strings.HasSuffix(got[0], " ci") {
+		t.Errorf("violations are %q", got)
+	}
+	b.reports(t, map[string][]string{production: {"fail production revoked"}})
+	out, err := b.kube.RunKubectl(t.Context(), "", "get", "imgpol", "production", "--no-headers")
+	if fields := strings.Fields(out); err != nil || len(fields) < 6 || fields[4] != "1" || fields[5] != "1" {
+		t.Errorf("want 1 covered and 1 violation in the columns %q (%v)", out, err)
+	}
+}
+
+// testOneOfTwo revokes a key of qa beside which another has signed. That the edit has arrived shows by ci, which is taken back with it.
+func (b *revoking) testOneOfTwo(t *testing.T) {
+	edited := b.revoke(t, b.keys["qa"].KeyID)
+	everyManager(t, b.managers, pinned(b.gun), "the word of the other key of qa", admits)
+	within(t, "taken back for ci", edited)
+	b.counts(t, "production", 1, 0)
+	b.revoke(t, b.keys["qa"].KeyID, b.keys["qa, second"].KeyID)
+	everyManager(t, b.managers, pinned(b.gun), "the revocation of both", saying(http.StatusForbidden, `role "qa" has not signed`))
+}
+
+// testTopKeys revokes a key of each of three repositories, and then has the keys replaced there.
+func (b *revoking) testTopKeys(t *testing.T) {
+	guns, ids := map[string]string{}, map[string]string{}
+	for _, role := range []string{"targets", "snapshot", "timestamp"} {
+		guns[role] = b.repository(t, "ci", "qa")
+		b.sign(t, guns[role], "v1", 1, "ci", "qa")
+		everyManager(t, b.managers, pinned(guns[role]), "the signatures", admits)
+		top, err := b.signer.TopKeys(guns[role])
+		must(t, err)
+		ids[role] = top[role]
+	}
+	edited := b.revoke(t, slices.Collect(maps.Values(ids))...)
+	for role, gun := range guns {
+		everyManager(t, b.managers, pinned(gun), "the revocation", saying(http.StatusServiceUnavailable, role+".json", ids[role], "spec.revokedKeys", "notary key rotate"))
+	}
+	within(t, "three keys revoked", edited)
+	everyManager(t, b.managers, pinned(b.gun), "other repositories", admits)
+	root := &v1alpha1.TrustRoot{}
+	message := b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked)
+	t.Log(message)
+	for role, gun := range guns {
+		if !slices.ContainsFunc(root.Status.Repositories.Errors, func(e v1alpha1.RepositoryError) bool {
+			return e.Repository == gun && e.Reason == v1alpha1.ReasonKeyRevoked && strings.Contains(e.Message, ids[role])
+		}) {
+			t.Errorf("the status does not name the key of %s: %+v", role, root.Status.Repositories.Errors)
+		}
+	}
+
+	must(t, b.signer.RotateTargetsKey(t.Context(), guns["targets"]))
+	must(t, b.signer.RotateSnapshotKey(t.Context(), guns["snapshot"]))
+	must(t, b.signer.RotateTimestampKey(t.Context(), guns["timestamp"]))
+	for role, gun := range guns {
+		everyManager(t, b.managers, pinned(gun), "the new key of "+role, admits)
+	}
+	b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+}
+
+// testRestartRevoked revokes the key of ci and a targets key, and starts one manager anew with nothing but the records.
+func (b *revoking) testRestartRevoked(t *testing.T) {
+	other, broken := b.repository(t, "ci", "qa"), b.repository(t, "ci", "qa")
+	for _, gun := range []string{other, broken} {
+		b.sign(t, gun, "v1", 1, "ci", "qa")
+		everyManager(t, b.managers, pinned(gun), "the signatures", admits)
+		b.written(t, gun, nil)
+	}
+	b.written(t, b.gun, nil)
+	top, err := b.signer.TopKeys(broken)
+	must(t, err)
+	b.revoke(t, b.keys["ci"].KeyID, top["targets"])
+	everyManager(t, b.managers, pinned(b.gun), "the revocation", saying(http.StatusForbidden, `role "ci" has not signed`))
+	for _, m := range b.managers {
+		must(t, m.Stop())
+	}
+	b.notary.Disconnect()
+	m := []*testenv.Manager{testenv.RunManager(b.all, b.kube, b.args...)}
+	if got, err := ask(t.Context(), m[0], pod(production, pinned(b.gun))); err != nil || !saying(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
+		t.Errorf("after a restart it says %+v, %v", got, err)
+	}
+	if got, err := ask(t.Context(), m[0], pod(production, pinned(broken))); err != nil || !saying(http.StatusServiceUnavailable, top["targets"])(got) {
+		t.Errorf("after a restart it says of what hangs on a revoked targets key %+v, %v", got, err)
+	}
+	everyManager(t, m, pinned(other), "what hangs on no revoked key", admits)
+	b.managers = m
+}
+
+// testTakenBack clears spec.revokedKeys, with the signing server still down.
+func (b *revoking) testTakenBack(t *testing.T) {
+	edited := b.revoke(t)
+	everyManager(t, b.managers, pinned(b.gun), "the key of ci", admits)
+	within(t, "taken back", edited)
+	must(t, b.notary.Reconnect())
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	b.counts(t, "production", 1, 0)
+}
+
+// testRootKey revokes the root key, and then has it replaced and the new one pinned.
+func (b *revoking) testRootKey(t *testing.T) {
+	old := b.pin.KeyID
+	edited := b.revoke(t, old)
+	everyManager(t, b.managers, pinned(b.gun), "the revocation", saying(http.StatusServiceUnavailable, "root.json", old, "spec.revokedKeys"))
+	within(t, "root key revoked", edited)
+	message := b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked)
+	if t.Log(message); !strings.Contains(message, old) {
+		t.Errorf("the message does not name the key %s", old)
+	}
+	p := b.page(t)
+	p.does("A root key", 0, []string{"REPOSITORY", b.gun})
+	must(t, func() error { _, err := b.signer.Run(t.Context(), "list", b.gun); return err }()) // it keeps the new root when it next reads
+	pin, err := b.signer.Root(b.gun)
+	must(t, err)
+	if pin.KeyID == old {
+		t.Fatal("the root did not rotate")
+	}
+	testenv.Await(t, "a message that names the new root key", func() error {
+		root := &v1alpha1.TrustRoot{}
+		if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
+			return err
+		}
+		for _, e := range root.Status.Repositories.Errors {
+			if e.Repository == b.gun && e.Reason == v1alpha1.ReasonKeyRevoked && strings.Contains(e.Message, pin.KeyID) {
+				t.Log(e.Message)
+				return nil
+			}
+		}
+		return fmt.Errorf("errors are %+v", root.Status.Repositories.Errors)
+	})
+	everyManager(t, b.managers, pinned(b.gun), "the revocation still", saying(http.StatusServiceUnavailable, "root.json", old, pin.KeyID))
+	p.does("A root key", 1, []string{"NEWKEYID", pin.KeyID})
+	everyManager(t, b.managers, pinned(b.gun), "the new root key", admits)
+	b.counts(t, "production", 1, 0)
+}

@@ -1,0 +1,160 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// page is docs/stolen-keys.md: its commands, by section.
+type page struct {
+	*revoking
+	t        *testing.T
+	commands map[string][]string
+}
+
+func (b *revoking) page(t *testing.T) page {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "stolen-keys.md"))
+	must(t, err)
+	p := page{b, t, map[string][]string{}}
+	section := ""
+	for line := range strings.Lines(string(text)) {
+		if title, ok := strings.CutPrefix(line, "## "); ok {
+			section = strings.TrimSpace(title)
+		}
+		if command, ok := strings.CutPrefix(line, "$ "); ok {
+			p.commands[section] = append(p.commands[section], strings.TrimSpace(command))
+		}
+	}
+	return p
+}
+
+// run runs a command of the page as it stands there, with what its placeholders stand for, and returns what it prints.
+func (p page) run(section string, n int, placeholders ...string) (string, error) {
+	p.t.Helper()
+	if n >= len(p.commands[section]) {
+		p.t.Fatalf("section %q of the page has no command %d", section, n)
+	}
+	command := strings.NewReplacer(placeholders...).Replace(p.commands[section][n])
+	if args, ok := strings.CutPrefix(command, "notary "); ok {
+		return p.signer.Run(p.t.Context(), strings.Fields(args)...)
+	}
+	cmd := exec.CommandContext(p.t.Context(), "sh", "-c", `kubectl() { "$KUBECTL" "$@"; }; `+command)
+	cmd.Env = append(os.Environ(), "KUBECTL="+p.kube.Kubectl, "KUBECONFIG="+p.kube.Kubeconfig)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// does wants a command to succeed, and to print the texts.
+func (p page) does(section string, n int, placeholders []string, texts ...string) {
+	p.t.Helper()
+	out, err := p.run(section, n, placeholders...)
+	if err != nil {
+		p.t.Fatalf("%s: %v\n%s", p.commands[section][n], err, out)
+	}
+	for _, text := range texts {
+		if !strings.Contains(out, text) {
+			p.t.Errorf("%s prints no %q:\n%s", p.commands[section][n], text, out)
+		}
+	}
+}
+
+// prints returns nil once a command prints a text.
+func (p page) prints(section string, n int, placeholders []string, text string) func() error {
+	return func() error {
+		out, err := p.run(section, n, placeholders...)
+		if err == nil && !strings.Contains(out, text) {
+			err = fmt.Errorf("it prints no %q:\n%s", text, out)
+		}
+		return err
+	}
+}
+
+// fails wants a command to change nothing.
+func (p page) fails(section string, n int, placeholders ...string) {
+	p.t.Helper()
+	if out, err := p.run(section, n, placeholders...); err == nil {
+		p.t.Errorf("%s succeeds:\n%s", p.commands[section][n], out)
+	}
+}
+
+const (
+	revokeIt = "First: revoke it"
+	breach   = "See what is in breach"
+	back     = "Taking it back"
+)
+
+// testPage goes by docs/stolen-keys.md when the key of ci is stolen, and then a targets key.
+func (b *revoking) testPage(t *testing.T) {
+	b.revoke(t)
+	p := b.page(t)
+	gun := registry + "/acme/stolen"
+	keys, err := b.signer.CreateRepository(t.Context(), gun, "ci", "qa")
+	must(t, err)
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	b.sign(t, gun, "bad", 2, "ci")
+	everyManager(t, b.managers, pinned(gun), "the signatures", admits)
+	b.admitted(t, running(production, "stolen", gun+":v1"))
+	values := []string{"NEWKEYID", "", "KEYID", keys["ci"].KeyID, "REPOSITORY", gun, "BADTAG", "bad", "TAG", "v1"}
+
+	p.fails(revokeIt, 3, values...) // there is no list yet
+	p.does(revokeIt, 0, values, "acme-notary")
+	p.does(revokeIt, 2, values)
+	p.does(revokeIt, 1, values, keys["ci"].KeyID)
+	everyManager(t, b.managers, pinned(gun), "the revocation", saying(http.StatusForbidden, `role "ci" has not signed`))
+	p.fails(revokeIt, 2, "KEYID", strings.Repeat("ab", 32)) // which would drop the first
+	p.does(revokeIt, 1, values, keys["ci"].KeyID)
+	b.counts(t, "production", 2, 1)
+	p.does(breach, 0, values, "production")
+	p.does(breach, 1, values, production+"/Pod/stolen\t"+gun, `["ci"]`)
+	testenv.Await(t, "the event", p.prints(breach, 2, values, "not signed by ci"))
+	p.does("Verify", 0, values, "True")
+	if out, err := p.run("Verify", 2, append(values, "run probe", "run probe --namespace="+production)...); err == nil || !strings.Contains(out, `role "ci" has not signed`) {
+		t.Errorf("the last command of the page's section to verify: %v\n%s", err, out)
+	}
+
+	const signer, targets = "A signer's key", "A targets key"
+	fresh, err := testenv.NewSigningKey(testenv.ECDSA256, gun)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(b.signer.Dir, "new-ci.crt"), fresh.PublicPEM, 0o600))
+	must(t, b.signer.ImportKey(t.Context(), gun, "ci", fresh))
+	p.does(signer, 0, values, "v1", "bad")
+	p.does(signer, 1, values)
+	p.does(signer, 2, values)
+	for n := range 3 {
+		p.does(signer, 3+n, values)
+	}
+	b.admitted(t, pod(production, gun+":v1")) // at the first try, with the old key revoked
+	if out, err := p.run(signer, 0, values...); err != nil || !strings.Contains(out, "v1") || strings.Contains(out, "bad") {
+		t.Errorf("the list that is left (%v):\n%s", err, out)
+	}
+	everyManager(t, b.managers, pinned(gun), "the new key", admits)
+
+	top, err := b.signer.TopKeys(gun)
+	must(t, err)
+	values[3] = top["targets"]
+	p.does(revokeIt, 3, values)
+	p.does(revokeIt, 1, values, keys["ci"].KeyID, top["targets"])
+	everyManager(t, b.managers, pinned(gun), "the revocation", saying(http.StatusServiceUnavailable, top["targets"]))
+	testenv.Await(t, "the fault in the status", p.prints(breach, 3, values, gun+"\tKeyRevoked\t"))
+	p.does(targets, 0, values, "targets/ci", fresh.KeyID)
+	p.does(targets, 1, values)
+	p.does("A snapshot or timestamp key", 0, values)
+	p.does("A snapshot or timestamp key", 1, values)
+	everyManager(t, b.managers, pinned(gun), "the new targets key", admits)
+	p.does(back, 0, values, top["targets"])
+	p.fails(back, 1, values...) // it is not at the first place
+	values[3] = keys["ci"].KeyID
+	p.does(back, 1, values)
+	p.does(revokeIt, 1, values, top["targets"])
+	p.fails(back, 1, values...)
+	b.revoke(t)
+	must(t, b.Delete(t.Context(), running(production, "stolen", "")))
+}
