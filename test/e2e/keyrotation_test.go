@@ -240,6 +240,15 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 		must(t, err)
 		front.Serve(cert)
 	}
+	// What was under way when the server dropped its connections has failed, and is tried again a moment later.
+	asked := func(gun string) {
+		testenv.Await(t, "the server to be asked", func() error {
+			if err := b.Create(t.Context(), pod(production, gun+":unsigned"), client.DryRunAll); !apierrors.IsForbidden(err) {
+				return fmt.Errorf("not denied as unsigned: %w", err)
+			}
+			return nil
+		})
+	}
 	edit(func(n *v1alpha1.NotarySpec) { n.Server = front.URL; bundle(front.CA.PEM)(n) })
 	gun := b.prepare(t)
 	second, err := testenv.NewCA("second CA")
@@ -247,13 +256,14 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 	third, err := testenv.NewCA("third CA")
 	must(t, err)
 	t.Run("another certificate of the CA", func(t *testing.T) {
-		b.during(t, gun, func() { serve(front.CA); b.signNew(t, gun) })
+		b.during(t, gun, func() { serve(front.CA); asked(gun); b.signNew(t, gun) })
 	})
 	t.Run("another CA by way of both", func(t *testing.T) {
 		b.during(t, gun, func() {
 			edit(bundle(append(append([]byte{}, front.CA.PEM...), second.PEM...)))
 			b.signNew(t, gun)
 			serve(second)
+			asked(gun)
 			b.signNew(t, gun)
 			edit(bundle(second.PEM))
 			b.signNew(t, gun)
@@ -274,6 +284,7 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 			held.Data["ca.crt"] += string(third.PEM)
 			must(t, b.Update(t.Context(), held))
 			b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+			asked(gun)
 			b.signNew(t, gun)
 			if root.Generation != generation {
 				t.Error("the trust root was edited")

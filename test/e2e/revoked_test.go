@@ -141,14 +141,9 @@ func (b *revoking) testTopKeys(t *testing.T) {
 	within(t, "three keys revoked", edited)
 	everyManager(t, b.managers, pinned(b.gun), "other repositories", admits)
 	root := &v1alpha1.TrustRoot{}
-	message := b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked)
-	t.Log(message)
+	t.Log(b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked))
 	for role, gun := range guns {
-		if !slices.ContainsFunc(root.Status.Repositories.Errors, func(e v1alpha1.RepositoryError) bool {
-			return e.Repository == gun && e.Reason == v1alpha1.ReasonKeyRevoked && strings.Contains(e.Message, ids[role])
-		}) {
-			t.Errorf("the status does not name the key of %s: %+v", role, root.Status.Repositories.Errors)
-		}
+		testenv.Await(t, "the key of "+role+" in the status", func() error { return b.names(t, gun, ids[role]) })
 	}
 
 	must(t, b.signer.RotateTargetsKey(t.Context(), guns["targets"]))
@@ -216,21 +211,23 @@ func (b *revoking) testRootKey(t *testing.T) {
 	if pin.KeyID == old {
 		t.Fatal("the root did not rotate")
 	}
-	testenv.Await(t, "a message that names the new root key", func() error {
-		root := &v1alpha1.TrustRoot{}
-		if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
-			return err
-		}
-		for _, e := range root.Status.Repositories.Errors {
-			if e.Repository == b.gun && e.Reason == v1alpha1.ReasonKeyRevoked && strings.Contains(e.Message, pin.KeyID) {
-				t.Log(e.Message)
-				return nil
-			}
-		}
-		return fmt.Errorf("errors are %+v", root.Status.Repositories.Errors)
-	})
+	testenv.Await(t, "a message that names the new root key", func() error { return b.names(t, b.gun, pin.KeyID) })
 	everyManager(t, b.managers, pinned(b.gun), "the revocation still", saying(http.StatusServiceUnavailable, "root.json", old, pin.KeyID))
 	p.does("A root key", 1, []string{"NEWKEYID", pin.KeyID})
 	everyManager(t, b.managers, pinned(b.gun), "the new root key", admits)
 	b.counts(t, "production", 1, 0)
+}
+
+// names returns nil where the status says of a repository that a key is revoked, and names a key.
+func (b *revoking) names(t *testing.T, gun, id string) error {
+	root := &v1alpha1.TrustRoot{}
+	if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
+		return err
+	}
+	for _, e := range root.Status.Repositories.Errors {
+		if e.Repository == gun && e.Reason == v1alpha1.ReasonKeyRevoked && strings.Contains(e.Message, id) {
+			return nil
+		}
+	}
+	return fmt.Errorf("errors are %+v", root.Status.Repositories.Errors)
 }

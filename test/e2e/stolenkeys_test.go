@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
@@ -131,7 +133,7 @@ func (b *revoking) testPage(t *testing.T) {
 	for n := range 3 {
 		p.does(signer, 3+n, values)
 	}
-	b.admitted(t, pod(production, gun+":v1")) // at the first try, with the old key revoked
+	must(t, b.Create(t.Context(), pod(production, gun+":v1"), client.DryRunAll)) // at the first try, with the old key revoked
 	if out, err := p.run(signer, 0, values...); err != nil || !strings.Contains(out, "v1") || strings.Contains(out, "bad") {
 		t.Errorf("the list that is left (%v):\n%s", err, out)
 	}
