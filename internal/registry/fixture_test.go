@@ -58,11 +58,23 @@ func newCA(t *testing.T) *testenv.CA {
 // serve runs a handler over TLS on localhost, with a certificate of ca for the given hosts.
 func serve(t *testing.T, ca *testenv.CA, handler http.HandlerFunc, hosts ...string) *recorder {
 	t.Helper()
+	return serveTLS(t, ca, record(handler), hosts...)
+}
+
+// serveHTTP2 is serve with HTTP/2.
+func serveHTTP2(t *testing.T, ca *testenv.CA, handler http.HandlerFunc) *recorder {
+	t.Helper()
+	r := record(handler)
+	r.EnableHTTP2 = true
+	return serveTLS(t, ca, r)
+}
+
+func serveTLS(t *testing.T, ca *testenv.CA, r *recorder, hosts ...string) *recorder {
+	t.Helper()
 	cert, err := ca.Issue(pkix.Name{CommonName: "server"}, hosts...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := record(handler)
 	r.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
 	r.StartTLS()
 	t.Cleanup(r.Close)

@@ -43,8 +43,8 @@ func TestRetryAtIsHonoured(t *testing.T) {
 		before := o.fetches.Load()
 		b.clock.Step(3*time.Minute - 2*time.Second)
 		b.fails(t, busy)
-		if o.fetches.Load() != before {
-			t.Error("it is fetched before the time")
+		if due := b.tracked[b.Load().key("acme", app)].due; o.fetches.Load() != before || due.Before(busy.RetryAt) {
+			t.Errorf("it is fetched before the time, or due at %s", due)
 		}
 		o.is(nil, nil)
 		b.clock.Step(time.Second)
@@ -52,6 +52,33 @@ func TestRetryAtIsHonoured(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// The places that a request finds at its host are by what it is for.
+func TestPurposeOfFetches(t *testing.T) {
+	var purpose trust.Purpose
+	b := newBench(&scripted{fetch: func(ctx context.Context, _ trust.Evidence) (trust.Evidence, error) {
+		purpose = trust.PurposeOf(ctx)
+		return &fact{}, nil
+	}})
+	wants := func(want trust.Purpose) {
+		t.Helper()
+		if purpose != want {
+			t.Errorf("purpose is %+v, want %+v", purpose, want)
+		}
+	}
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Fatal(err)
+	}
+	wants(trust.Purpose{})
+	b.clock.Step(time.Minute)
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	wants(trust.Purpose{Known: true})
+	b.clock.Step(time.Hour)
+	b.turn()
+	wants(trust.Purpose{Known: true, Background: true})
 }
 
 // Who waits for a place while the server is found to be down does not go out to it.

@@ -107,6 +107,8 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.PutRoot("other", Root{Root: newOutage()})
+	b.Reset("other", time.Minute) // whose turns are free
 	o.is(refused, refused)
 	b.clock.Step(time.Minute)
 	before := o.fetches.Load()
@@ -124,6 +126,9 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 		t.Errorf("%d probes went out in ten minutes, want one in about 30 s", n)
 	}
 	b.holds(t, evidence)
+	if n := b.Status("acme").Failing; n > 2*inBackground {
+		t.Errorf("%d repositories are failing, want those alone that the server was asked for", n)
+	}
 	if s := b.Status("acme"); s.Server == nil || s.Server.Reason != v1alpha1.ReasonUnreachable {
 		t.Errorf("status has %v of the server", s.Server)
 	}
@@ -136,6 +141,19 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 	}
 	if s := b.Status("acme"); s.Failing > 0 || s.Server != nil {
 		t.Errorf("status = %+v, want nothing that fails", s)
+	}
+}
+
+// A fetch that fails has the server asked for a sign of life at once, not when that is due, and the server is down from then on.
+func TestFailingFetchHasTheServerProbed(t *testing.T) {
+	b, o, _ := known(t, 1)
+	o.is(refused, refused)
+	b.clock.Step(2 * time.Second)
+	probes := o.probes.Load()
+	b.fails(t, refused)
+	b.turn()
+	if n := o.probes.Load() - probes; n != 1 || b.outage("acme") == nil {
+		t.Errorf("%d probes, and the outage is %v; want one, and the server to be down", n, b.outage("acme"))
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // meet makes the requests for some roles wait for each other: they are answered only if they are under way together.
@@ -64,4 +65,36 @@ func TestFetchWithoutSHA256(t *testing.T) {
 	v.serve["targets/qa"] = v.serveResigned("targets/qa")
 	_, err := r.Fetch(t.Context(), testGUN, nil)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "targets/qa", "sha512")
+}
+
+// A publication of which only the timestamp is there yet is a fault: of what is held nothing is lost, and the next fetch finds it.
+func TestHalfWrittenPublication(t *testing.T) {
+	for name, wanting := range map[string]struct {
+		role   string
+		status func(w http.ResponseWriter, r *http.Request)
+		reason string
+	}{
+		"no snapshot yet":     {"snapshot", notFound, v1alpha1.ReasonMetadataMissing},
+		"no delegation yet":   {"targets/qa", notFound, v1alpha1.ReasonMetadataMissing},
+		"half of a file":      {"snapshot", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"signed":{`)) }, v1alpha1.ReasonMetadataInvalid},
+		"half of a signature": {"targets/qa", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{}`)) }, v1alpha1.ReasonMetadataInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVirtual(t)
+			r := v.root(v.config())
+			held := mustFetch(t, r, nil)
+			v.bump("targets/qa", "snapshot", "timestamp")
+			v.publish()
+			v.serve[wanting.role] = wanting.status
+			for _, from := range []trust.Evidence{nil, held} {
+				_, err := r.Fetch(t.Context(), testGUN, from)
+				wantFault(t, err, wanting.reason, wanting.role)
+			}
+			wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")
+			delete(v.serve, wanting.role)
+			if next := mustFetch(t, r, held); next == held {
+				t.Error("the publication is not seen once it is whole")
+			}
+		})
+	}
 }
