@@ -8,6 +8,8 @@ import (
 
 	admissionv1 "k8s.io/api/admission/v1"
 	"sigs.k8s.io/json"
+
+	"github.com/countersign-dev/countersign/internal/jsonscan"
 )
 
 // decodeReview reads an AdmissionReview. The objects in it are most of it, and are decoded later, once their kind is known; they are
@@ -39,20 +41,20 @@ func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 // finds where a JSON object ends, and there is one such place in what is valid. Whoever decodes the three parts finds fault with
 // exactly what is faulty in the whole: a part that was cut in the wrong place is no JSON. What it cannot find stays in the rest.
 func cutObjects(body []byte) (rest, object, old []byte) {
-	s := scanner{text: body}
+	s := jsonscan.Scanner{Text: body}
 	type cut struct{ from, to int }
 	var first, second cut
-	s.members(func(key []byte) {
-		if !bytes.Equal(key, []byte(`"request"`)) || !s.at('{') {
-			s.skip()
+	s.Members(func(key []byte) {
+		if !bytes.Equal(key, []byte(`"request"`)) || !s.At('{') {
+			s.Skip()
 			return
 		}
-		s.members(func(key []byte) {
-			at := s.next
-			begins := s.at('{')
-			s.skip()
-			switch found := (cut{at, s.next}); {
-			case !begins || s.lost:
+		s.Members(func(key []byte) {
+			at := s.Next
+			begins := s.At('{')
+			s.Skip()
+			switch found := (cut{at, s.Next}); {
+			case !begins || s.Lost:
 			case bytes.Equal(key, []byte(`"object"`)):
 				first = found
 			case bytes.Equal(key, []byte(`"oldObject"`)):
@@ -60,7 +62,7 @@ func cutObjects(body []byte) (rest, object, old []byte) {
 			}
 		})
 	})
-	if s.lost {
+	if s.Lost {
 		return body, nil, nil
 	}
 	cuts := slices.DeleteFunc([]cut{first, second}, func(c cut) bool { return c.to == 0 })
@@ -77,104 +79,4 @@ func cutObjects(body []byte) (rest, object, old []byte) {
 		return body[c.from:c.to:c.to]
 	}
 	return append(rest, body[from:]...), part(first), part(second)
-}
-
-// scanner goes through JSON without a look at what it means. It is lost where it finds what it does not expect, and stays so.
-type scanner struct {
-	text []byte
-	next int
-	lost bool
-}
-
-// blank passes over white space.
-func (s *scanner) blank() {
-	for s.next < len(s.text) && bytes.IndexByte([]byte(" \t\r\n"), s.text[s.next]) >= 0 {
-		s.next++
-	}
-}
-
-// at reports whether a byte is next.
-func (s *scanner) at(c byte) bool { return s.next < len(s.text) && s.text[s.next] == c }
-
-// take passes over a byte that must be next, and the white space behind it.
-func (s *scanner) take(c byte) {
-	if !s.at(c) {
-		s.lost = true
-		return
-	}
-	s.next++
-	s.blank()
-}
-
-// members has each member of an object visited: with its key, quotes included, and at its value, which visit must pass over.
-func (s *scanner) members(visit func(key []byte)) {
-	s.blank()
-	s.take('{')
-	for !s.lost && !s.at('}') {
-		from := s.next
-		s.str()
-		key := s.text[from:s.next]
-		s.blank()
-		s.take(':')
-		if s.lost {
-			return
-		}
-		visit(key)
-		s.blank()
-		if s.at(',') {
-			s.take(',')
-		} else if !s.at('}') {
-			s.lost = true
-		}
-	}
-	s.take('}')
-}
-
-// str passes over a string.
-func (s *scanner) str() {
-	if !s.at('"') {
-		s.lost = true
-		return
-	}
-	for s.next++; s.next < len(s.text); s.next++ {
-		switch s.text[s.next] {
-		case '\\':
-			s.next++
-		case '"':
-			s.next++
-			return
-		}
-	}
-	s.lost = true
-}
-
-// skip passes over a value.
-func (s *scanner) skip() {
-	depth := 0
-	for s.next < len(s.text) && !s.lost {
-		switch s.text[s.next] {
-		case '"':
-			s.str()
-			if depth == 0 {
-				return
-			}
-			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-			if depth == 0 {
-				s.next++
-			}
-			if depth <= 0 {
-				return
-			}
-		case ',':
-			if depth == 0 {
-				return
-			}
-		}
-		s.next++
-	}
-	s.lost = true
 }

@@ -32,6 +32,8 @@ type Kind struct {
 	podSpec []string
 	// document is a struct type that decodes the path and what lies at its end, and nothing else.
 	document reflect.Type
+	// parts are what document decodes.
+	parts parts
 }
 
 // Kinds are the kinds of workload that are checked.
@@ -58,7 +60,7 @@ func newKind(name, group, resource, podSpec string, subresources ...string) Kind
 	path := strings.Split(podSpec, ".")
 	return Kind{
 		Name: name, Group: group, Version: "v1", Resource: resource, Subresources: subresources,
-		podSpec: path, document: documentType(path),
+		podSpec: path, document: documentType(path), parts: partsOf(path),
 	}
 }
 

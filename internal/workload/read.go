@@ -94,7 +94,7 @@ func (k Kind) Read(raw []byte) (Object, error) {
 		return Object{}, fmt.Errorf("the kind %q is unknown", k.Name)
 	}
 	document := reflect.New(k.document)
-	odd, err := json.UnmarshalStrict(raw, document.Interface(), json.DisallowDuplicateFields)
+	odd, err := json.UnmarshalStrict(k.parts.prune(raw), document.Interface(), json.DisallowDuplicateFields)
 	if err != nil {
 		return Object{}, fmt.Errorf("reading the %s: %w", k.Name, err)
 	}
