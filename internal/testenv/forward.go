@@ -20,6 +20,21 @@ type forwarder struct {
 	listener net.Listener // nil while cut off
 	conns    map[net.Conn]struct{}
 	wg       sync.WaitGroup
+
+	// passing is held by who holds back what is sent.
+	passing sync.RWMutex
+}
+
+// passed writes to a connection while nobody holds that back.
+type passed struct {
+	net.Conn
+	passing *sync.RWMutex
+}
+
+func (p passed) Write(b []byte) (int, error) {
+	p.passing.RLock()
+	defer p.passing.RUnlock()
+	return p.Conn.Write(b)
 }
 
 // forward listens on a free loopback port.
@@ -86,13 +101,23 @@ func (f *forwarder) pass(in net.Conn) {
 	defer f.forget(in, out)
 	done := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(out, in)
+		_, _ = io.Copy(passed{out, &f.passing}, in)
 		out.Close()
 		close(done)
 	}()
-	_, _ = io.Copy(in, out)
+	_, _ = io.Copy(passed{in, &f.passing}, out)
 	in.Close()
 	<-done
+}
+
+// serve has connections passed on to these servers.
+func (f *forwarder) serve(targets []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	same := len(targets) == len(f.targets) && !slices.ContainsFunc(targets, func(t string) bool { return !slices.Contains(f.targets, t) })
+	if !same { // or each would always have its turn as the first
+		f.targets = targets
+	}
 }
 
 // dial returns a connection to the server whose turn it is, or to the next that listens; nil: none does.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +54,13 @@ type Kube struct {
 	binaries  KubeBinaries
 	ca        *CA
 	processes []*Process // in the order of their start
+	apiServer apiServer
+}
+
+// apiServer is how the API server is run.
+type apiServer struct {
+	args   []string
+	client *http.Client // asks for its readiness
 }
 
 // StartKube builds the control plane where needed, and runs it. It returns once the API server is ready and serves
@@ -172,10 +180,6 @@ func (k *Kube) startAPIServer(ctx context.Context, etcd string) error {
 	if !k.options.ControllerManager {
 		args = append(args, "--disable-admission-plugins", "ServiceAccount") // nothing makes the default account
 	}
-	p, err := k.start("kube-apiserver", k.binaries.APIServer, append(args, k.options.APIServerArgs...)...)
-	if err != nil {
-		return err
-	}
 	if err := k.writeKubeconfig("https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
 		return err
 	}
@@ -183,11 +187,30 @@ func (k *Kube) startAPIServer(ctx context.Context, etcd string) error {
 	if err != nil {
 		return fmt.Errorf("reading the administrator's certificate: %w", err)
 	}
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+	k.apiServer.args = append(args, k.options.APIServerArgs...)
+	k.apiServer.client = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: k.ca.Pool(), Certificates: []tls.Certificate{pair}},
 		DisableKeepAlives: true,
 	}}
-	return p.Await(ctx, func(ctx context.Context) error { return healthy(ctx, client, k.Config.Host+"/readyz") })
+	return k.runAPIServer(ctx)
+}
+
+func (k *Kube) runAPIServer(ctx context.Context) error {
+	p, err := k.start("kube-apiserver", k.binaries.APIServer, k.apiServer.args...)
+	if err != nil {
+		return err
+	}
+	return p.Await(ctx, func(ctx context.Context) error { return healthy(ctx, k.apiServer.client, k.Config.Host+"/readyz") })
+}
+
+// RestartAPIServer kills the API server and starts it again, on the same port and before the same etcd. It returns once it is ready.
+func (k *Kube) RestartAPIServer(ctx context.Context) error {
+	i := slices.IndexFunc(k.processes, func(p *Process) bool { return p.name == "kube-apiserver" })
+	if err := k.processes[i].Kill(); err != nil {
+		return err
+	}
+	k.processes = slices.Delete(k.processes, i, i+1)
+	return k.runAPIServer(ctx)
 }
 
 // writeKubeconfig makes an administrator's certificate and the configuration that uses it.

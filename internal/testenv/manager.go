@@ -25,6 +25,8 @@ type ManagerOptions struct {
 	Dir string
 	// Args are further flags.
 	Args []string
+	// APIServer is the URL at which it reaches the API server; empty: the API server's own.
+	APIServer string
 }
 
 // Manager is the operator, running outside of the cluster; the API server reaches its webhook on loopback.
@@ -34,7 +36,9 @@ type Manager struct {
 	WebhookURL string
 	// MetricsURL is where it serves metrics.
 	MetricsURL string
-	health     string
+	// Binary is the path of its program.
+	Binary string
+	health string
 }
 
 // BuildManager builds the manager of this repository into dir, with the race detector if asked to, and returns its
@@ -58,7 +62,7 @@ func BuildManager(ctx context.Context, dir string, race bool) (string, error) {
 // StartManager starts the manager as the operator's ServiceAccount, and returns once it is ready and the API server
 // asks it.
 func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manager, error) {
-	kubeconfig, err := k.managerKubeconfig(ctx)
+	kubeconfig, err := k.managerKubeconfig(ctx, options.APIServer, options.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -77,6 +81,7 @@ func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manage
 	m := &Manager{
 		WebhookURL: fmt.Sprintf("https://127.0.0.1:%d", webhook),
 		MetricsURL: fmt.Sprintf("http://127.0.0.1:%d/metrics", metrics),
+		Binary:     options.Binary,
 		health:     fmt.Sprintf("127.0.0.1:%d", health),
 	}
 	m.Process, err = StartProcess("countersign", options.Dir, os.Environ(), options.Binary, append([]string{
@@ -129,12 +134,22 @@ func (m *Manager) Ready(ctx context.Context) error {
 // RunManager builds the manager with the race detector, and runs it until the test ends.
 func RunManager(t testing.TB, k *Kube, args ...string) *Manager {
 	t.Helper()
-	dir := t.TempDir()
-	binary, err := BuildManager(t.Context(), dir, true)
-	if err != nil {
-		t.Fatal(err)
+	return RunManagerWith(t, k, ManagerOptions{Args: args})
+}
+
+// RunManagerWith runs a manager until the test ends, and builds it with the race detector where the options do not say where it is. They
+// need not name a folder.
+func RunManagerWith(t testing.TB, k *Kube, options ManagerOptions) *Manager {
+	t.Helper()
+	options.Dir = t.TempDir()
+	if options.Binary == "" {
+		binary, err := BuildManager(t.Context(), options.Dir, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		options.Binary = binary
 	}
-	m, err := StartManager(t.Context(), k, ManagerOptions{Binary: binary, Dir: dir, Args: args})
+	m, err := StartManager(t.Context(), k, options)
 	if err != nil {
 		t.Fatalf("starting the manager: %v", err)
 	}

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,9 +25,9 @@ import (
 const managerAccount = "countersign-manager"
 
 // managerKubeconfig makes the operator's namespace and everything in config/rbac where it is missing, and writes a
-// kubeconfig with a token of the operator's ServiceAccount: the manager gets the rights that it is installed with, and
-// no others.
-func (k *Kube) managerKubeconfig(ctx context.Context) (string, error) {
+// kubeconfig into a folder with a token of the operator's ServiceAccount: the manager gets the rights that it is installed
+// with, and no others.
+func (k *Kube) managerKubeconfig(ctx context.Context, server, dir string) (string, error) {
 	c, err := client.New(k.Config, client.Options{})
 	if err != nil {
 		return "", fmt.Errorf("making a client: %w", err)
@@ -44,11 +45,11 @@ func (k *Kube) managerKubeconfig(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("requesting a token of the ServiceAccount: %w", err)
 	}
 	config := clientcmdapi.NewConfig()
-	config.Clusters["countersign"] = &clientcmdapi.Cluster{Server: k.Config.Host, CertificateAuthorityData: k.ca.PEM}
+	config.Clusters["countersign"] = &clientcmdapi.Cluster{Server: cmp.Or(server, k.Config.Host), CertificateAuthorityData: k.ca.PEM}
 	config.AuthInfos["manager"] = &clientcmdapi.AuthInfo{Token: request.Status.Token}
 	config.Contexts["countersign"] = &clientcmdapi.Context{Cluster: "countersign", AuthInfo: "manager"}
 	config.CurrentContext = "countersign"
-	path := k.path("manager.kubeconfig")
+	path := filepath.Join(dir, "manager.kubeconfig")
 	if err := clientcmd.WriteToFile(*config, path); err != nil {
 		return "", fmt.Errorf("writing the manager's kubeconfig: %w", err)
 	}

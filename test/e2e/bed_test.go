@@ -53,9 +53,19 @@ func newBed(t *testing.T, args ...string) *bed {
 // newBedAfter is newBed with something done to the cluster before the manager is there, and before any policy is.
 func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
 	t.Helper()
+	return newBedWith(t, testenv.KubeOptions{}, func(b *bed) *testenv.Manager {
+		first(b)
+		return testenv.RunManager(t, b.kube, args...)
+	})
+}
+
+// newBedWith is newBed with further options of the control plane, and a manager that the caller runs before any policy is there.
+func newBedWith(t *testing.T, options testenv.KubeOptions, run func(*bed) *testenv.Manager) *bed {
+	t.Helper()
 	ctrl.SetLogger(logr.Discard())
+	options.ControllerManager = true
 	b := &bed{
-		kube:   testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true}),
+		kube:   testenv.RunKube(t, options),
 		notary: testenv.RunNotary(t, testenv.NotaryOptions{Signer: true}),
 	}
 	scheme := runtime.NewScheme()
@@ -73,8 +83,7 @@ func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
 			return b.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "default"}, &corev1.ServiceAccount{})
 		})
 	}
-	first(b)
-	b.manager = testenv.RunManager(t, b.kube, args...)
+	b.manager = run(b)
 	b.pin, err = b.signer.Root(b.repository(t, "ci", "qa"))
 	must(t, err)
 	b.create(t, b.trustRoot("acme-notary"))

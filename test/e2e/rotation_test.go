@@ -8,16 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -42,7 +38,7 @@ func TestRotation(t *testing.T) {
 	}, args...)
 	r := &rotation{bed: b, managers: []*testenv.Manager{b.manager, testenv.RunManager(t, b.kube, args...), testenv.RunManager(t, b.kube, args...)}}
 	for _, m := range r.managers {
-		must(t, front.Add(m))
+		front.Add(m)
 	}
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -52,25 +48,25 @@ func TestRotation(t *testing.T) {
 		t.Log("the certificate was due before the load has begun")
 	}
 
-	stop := r.load(t, gun)
+	load := r.loaded(t, gun)
 	t.Run("new CA in the bundle", func(t *testing.T) {
 		r.bundles(t, 2)
 		r.serve(t, "what API servers know", func(c *x509.Certificate) bool { return c.Equal(first) })
 		r.date(t, 0) // waits for the note that both configurations hold it
-		r.more(t)
+		load.more(t)
 		r.serve(t, "what API servers know", func(c *x509.Certificate) bool { return c.Equal(first) })
 	})
 	t.Run("new certificate served", func(t *testing.T) {
 		r.date(t, certs.Uptake)
 		r.serve(t, "the new certificate", func(c *x509.Certificate) bool { return !c.Equal(first) })
 		r.bundles(t, 2)
-		r.more(t)
+		load.more(t)
 	})
 	second := r.served(t, r.managers[0])
 	t.Run("old CA gone", func(t *testing.T) {
 		r.date(t, certs.Uptake+certs.Retention)
 		r.bundles(t, 1)
-		r.more(t)
+		load.more(t)
 	})
 	t.Run("Secret deleted", func(t *testing.T) {
 		before := r.secret(t)
@@ -85,16 +81,17 @@ func TestRotation(t *testing.T) {
 		})
 		r.date(t, 0)
 		r.serve(t, "what they have served before", func(c *x509.Certificate) bool { return c.Equal(second) })
-		r.more(t)
+		load.more(t)
 	})
-	stop()
+	load.stop(t)
+	if load.others.Load() < 100 {
+		t.Error("there were few handshakes")
+	}
 }
 
 type rotation struct {
 	*bed
 	managers []*testenv.Manager
-	// signed counts the Pods that the load has created.
-	signed atomic.Int64
 }
 
 // putCertificate puts what an operator has made at a time into the Secret.
@@ -198,54 +195,13 @@ func handshake(ctx context.Context, m *testenv.Manager, config *tls.Config) (tls
 	return conn.(*tls.Conn).ConnectionState(), nil
 }
 
-// more waits until the load has gone on for a while.
-func (r *rotation) more(t *testing.T) {
+// loaded has Pods created, and shakes hands with every manager as an API server does that trusts what one of the configurations
+// holds.
+func (r *rotation) loaded(t *testing.T, gun string) *load {
 	t.Helper()
-	from := r.signed.Load()
-	testenv.Await(t, "more signed Pods", func() error {
-		if now := r.signed.Load(); now < from+50 {
-			return fmt.Errorf("%d so far", now-from)
-		}
-		return nil
-	})
-}
-
-// load creates signed Pods and unsigned ones, and shakes hands with every manager as an API server does that trusts what one of
-// the configurations holds, until the function that is returned is called. Nothing may be refused but the unsigned Pods.
-func (r *rotation) load(t *testing.T, gun string) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	var unsigned, handshakes atomic.Int64
-	repeat := func(do func() error, done *atomic.Int64) {
-		running.Go(func() {
-			tick := time.NewTicker(25 * time.Millisecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-				}
-				if err := do(); err != nil && ctx.Err() == nil {
-					t.Errorf("%s, after %d: %v", time.Now().Format(time.TimeOnly), done.Load(), err)
-				}
-				done.Add(1)
-			}
-		})
-	}
-	for range 2 {
-		repeat(func() error { return r.Create(ctx, pod(production, gun+":v1")) }, &r.signed)
-	}
-	repeat(func() error {
-		err := r.Create(ctx, pod(production, gun+":unsigned"))
-		if apierrors.IsForbidden(err) {
-			return nil
-		}
-		return fmt.Errorf("an unsigned Pod, not %d: %w", http.StatusForbidden, err)
-	}, &unsigned)
+	l := r.load(t, gun, nil)
 	for _, m := range r.managers {
-		repeat(func() error {
+		l.repeat(&l.others, func(ctx context.Context) error {
 			bundles, err := r.configured(ctx)
 			for _, bundle := range bundles {
 				roots := x509.NewCertPool()
@@ -255,14 +211,7 @@ func (r *rotation) load(t *testing.T, gun string) (stop func()) {
 				}
 			}
 			return err
-		}, &handshakes)
+		})
 	}
-	return func() {
-		cancel()
-		running.Wait()
-		t.Logf("%d signed Pods, %d unsigned ones, %d rounds of handshakes", r.signed.Load(), unsigned.Load(), handshakes.Load())
-		if r.signed.Load() < 100 || unsigned.Load() < 50 || handshakes.Load() < 100 {
-			t.Error("that is no load")
-		}
-	}
+	return l
 }
