@@ -69,7 +69,7 @@ type held struct {
 // serving returns the newest certificate where the API servers know it, and else what was served before as long as it is
 // good. It is never nil.
 func (h *held) serving(host string, now time.Time) *pair {
-	if h.inForce(now) {
+	if h.inForce(now) && h.newest.current(now) { // it is not where it was made by a clock that was wrong
 		return h.newest
 	}
 	for _, p := range []*pair{h.previous, h.kept} {

@@ -57,6 +57,7 @@ func TestOwn(t *testing.T) {
 	t.Run("one configuration lags", func(t *testing.T) { testOneConfigurationLags(t, c) })
 	t.Run("long stop", func(t *testing.T) { testLongStop(t, c) })
 	t.Run("wrong clock", func(t *testing.T) { testWrongClock(t, c) })
+	t.Run("a clock that is behind", func(t *testing.T) { testClockBehind(t, c) })
 	t.Run("random", func(t *testing.T) { testRandom(t, c) })
 }
 

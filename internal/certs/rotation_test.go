@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -181,6 +182,43 @@ func testWrongClock(t *testing.T, c client.Client) {
 	f.turn(t)
 	if f.served(t, f.replicas[1]).Equal(before) {
 		t.Error("the rotation waits for a time to come")
+	}
+}
+
+// testClockBehind has a leader write whose clock is a year behind, as after a machine was restored. What it makes has expired for
+// everybody else, who must not serve it.
+func testClockBehind(t *testing.T, c client.Client) {
+	f := newFleet(t, c, 2)
+	f.turn(t)
+	f.pass(Uptake)
+	f.turn(t)
+	before := f.served(t, f.replicas[1])
+	behind := &Own{Client: f.Client, Namespace: namespace, Host: host, Clock: clocktesting.NewFakePassiveClock(f.clock.Now().Add(-365 * day))}
+	for range 3 {
+		if err := behind.Use(f.secret(t)); err != nil {
+			t.Fatal(err)
+		}
+		bundle, _, err := behind.CABundle(t.Context(), f.configured[:]...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.configured = [2][]byte{bundle, bundle}
+	}
+	if s := f.held(t); s.newest.tls.Leaf.Equal(before) || s.trusted.IsZero() {
+		t.Fatal("the leader has made no certificate, or noted no time")
+	}
+	right := f.replicas[1]
+	f.follow(t, right)
+	if err := f.handshake(t.Context(), right, f.configured[0]); err != nil {
+		t.Errorf("a replica whose clock is right is refused: %v", err)
+	}
+	f.lead(t, right, 3)
+	f.replicas = []*replica{right}
+	f.turn(t)
+	f.pass(Uptake)
+	f.turn(t)
+	if s := f.served(t, right); s.Equal(before) || !s.NotAfter.After(f.clock.Now()) {
+		t.Errorf("what is served in the end expires %s", s.NotAfter)
 	}
 }
 

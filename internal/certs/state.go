@@ -175,6 +175,11 @@ func (p *pair) good(host string, now time.Time) bool {
 	return err == nil
 }
 
+// current says whether the certificate has begun, and not expired.
+func (p *pair) current(now time.Time) bool {
+	return !now.Before(p.tls.Leaf.NotBefore) && !now.After(p.tls.Leaf.NotAfter)
+}
+
 // renewal is when a certificate is replaced: renewAfter from its making, or at two thirds of its life if that is sooner.
 func (p *pair) renewal() time.Time {
 	from, to := p.tls.Leaf.NotBefore, p.tls.Leaf.NotAfter

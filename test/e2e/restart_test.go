@@ -89,6 +89,7 @@ func (b restarts) testStartWithoutServer(t *testing.T) {
 	b.denied(t, pod(production, half+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 	b.written(t, signed, nil)
 	b.written(t, half, nil)
+	b.mended(t, signed)
 
 	b.restart(t, b.notary.Disconnect)
 	b.admitted(t, pod(production, signed+":v1"))
@@ -117,9 +118,8 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden) // which has the server asked
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
-	withdrawn := b.written(t, gun, before)
 
-	var accepted *corev1.ConfigMap
+	var withdrawn, accepted *corev1.ConfigMap
 	refused := func(t *testing.T) {
 		t.Helper()
 		b.denied(t, pod(production, gun+":v1"), http.StatusServiceUnavailable, "was seen before; the server offers old metadata")
@@ -127,6 +127,7 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	}
 	t.Run("refused after a restart", func(t *testing.T) {
 		b.restart(t, func() { front.Set(testenv.Fault{Old: true}) })
+		withdrawn = b.written(t, gun, before) // at the end at the latest
 		refused(t)
 	})
 	t.Run("accepted once, on request", func(t *testing.T) {
@@ -157,6 +158,17 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	front.Set()
 	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
+	t.Run("a version out of reach", func(t *testing.T) { b.testFastForward(t, front) })
+}
+
+// mended takes off a record what it is found by at a start, and waits for the leader to put it back.
+func (b restarts) mended(t *testing.T, gun string) {
+	t.Helper()
+	m, err := b.record(t.Context(), gun)
+	must(t, err)
+	m.Labels = nil
+	must(t, b.Update(t.Context(), m))
+	b.written(t, gun, nil)
 }
 
 // editRoot changes the trust root.
