@@ -62,7 +62,7 @@ func (b restarts) publishAs(ctx context.Context, gun, role string, key *testenv.
 	https := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: b.notary.CA.Pool(), MinVersion: tls.VersionTLS12}}}
 	defer https.CloseIdleConnections()
 	base := b.notary.URL + "/v2/" + gun + "/_trust/tuf/"
-	raw, err := ask(ctx, https, http.MethodGet, base+role+".json", "", nil)
+	raw, err := exchange(ctx, https, http.MethodGet, base+role+".json", "", nil)
 	if err != nil {
 		return err
 	}
@@ -106,12 +106,12 @@ func (b restarts) publishAs(ctx context.Context, gun, role string, key *testenv.
 	if err := form.Close(); err != nil {
 		return err
 	}
-	_, err = ask(ctx, https, http.MethodPost, base, form.FormDataContentType(), &body)
+	_, err = exchange(ctx, https, http.MethodPost, base, form.FormDataContentType(), &body)
 	return err
 }
 
-// ask returns what a server answers with success.
-func ask(ctx context.Context, c *http.Client, method, url, contentType string, body io.Reader) ([]byte, error) {
+// exchange returns what a server answers with success.
+func exchange(ctx context.Context, c *http.Client, method, url, contentType string, body io.Reader) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return nil, err
