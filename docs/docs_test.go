@@ -100,8 +100,9 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 	}
 }
 
-// The threat model names the tests that stand for it; each must exist, and each TestThreat must be in it.
-func TestModelNamesTheThreats(t *testing.T) {
+// declaredTests returns the names of all tests and fuzz targets.
+func declaredTests(t *testing.T) map[string]bool {
+	t.Helper()
 	declared := map[string]bool{}
 	declaration := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]+)\(`)
 	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
@@ -117,20 +118,74 @@ func TestModelNamesTheThreats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return declared
+}
+
+// namedTests returns the names of tests in a page, and wants each to exist.
+func namedTests(t *testing.T, page string, declared map[string]bool) map[string]bool {
+	t.Helper()
 	named := map[string]bool{}
-	for _, name := range regexp.MustCompile(`\b(Test|Fuzz)[A-Z][A-Za-z0-9_]+\b`).FindAllString(read(t, "docs/threat-model.md"), -1) {
+	for _, name := range regexp.MustCompile(`\b(Test|Fuzz)[A-Z][A-Za-z0-9_]+\b`).FindAllString(read(t, page), -1) {
 		named[name] = true
 		if !declared[name] {
-			t.Errorf("docs/threat-model.md names %s, which does not exist", name)
+			t.Errorf("%s names %s, which does not exist", page, name)
 		}
+	}
+	return named
+}
+
+// The threat model names the tests that stand for it; each must exist, and each TestThreat must be in it.
+func TestModelNamesTheThreats(t *testing.T) {
+	declared := declaredTests(t)
+	named := namedTests(t, "docs/threat-model.md", declared)
+	if len(named) < 10 {
+		t.Fatalf("docs/threat-model.md names only %d tests", len(named))
 	}
 	for name := range declared {
 		if strings.HasPrefix(name, "TestThreat") && !named[name] {
 			t.Errorf("docs/threat-model.md does not name %s", name)
 		}
 	}
-	if len(named) < 10 {
-		t.Fatalf("docs/threat-model.md names only %d tests", len(named))
+}
+
+// Each row of the table of faults names the test that stands for it, and each fault of TestOutages is in it.
+func TestFaultsAreNamedWithTheirTests(t *testing.T) {
+	declared := declaredTests(t)
+	page := read(t, "docs/reliability.md")
+	namedTests(t, "docs/reliability.md", declared)
+	rows := regexp.MustCompile(`(?m)^\| [^|]+ \| [^|]+ \| [^|]+ \| ([^|]+) \|$`).FindAllStringSubmatch(page, -1)
+	if len(rows) < 10 {
+		t.Fatalf("found only %d rows", len(rows))
+	}
+	for _, row := range rows {
+		if !strings.HasPrefix(row[0], "| fault |") && !regexp.MustCompile("`Test[A-Z]").MatchString(row[1]) {
+			t.Errorf("no test is named in %s", row[0])
+		}
+	}
+	outages := regexp.MustCompile(`(?m)^\t\t"([-a-z0-9]+)": +\{`).FindAllStringSubmatch(read(t, "test/e2e/outage_test.go"), -1)
+	if len(outages) < 10 {
+		t.Fatalf("found only %d outages", len(outages))
+	}
+	for _, outage := range outages {
+		if !strings.Contains(page, "`TestOutages/"+outage[1]+"`") {
+			t.Errorf("docs/reliability.md does not name TestOutages/%s", outage[1])
+		}
+	}
+}
+
+// Whoever is woken by the alert finds what to do about each reason.
+func TestRunbookKnowsEveryFault(t *testing.T) {
+	_, section, _ := strings.Cut(read(t, "docs/spec/trustroot.md"), "### Condition Fresh")
+	section, _, _ = strings.Cut(section, "\n## ")
+	runbook := read(t, "docs/runbooks/CountersignTrustRootNotFresh.md")
+	reasons := regexp.MustCompile("(?m)^\\| False \\| `([A-Za-z]+)`").FindAllStringSubmatch(section, -1)
+	if len(reasons) < 10 {
+		t.Fatalf("found only %d reasons", len(reasons))
+	}
+	for _, reason := range reasons {
+		if reason[1] != "TrustRootNotReady" && !strings.Contains(runbook, "`"+reason[1]+"`") { // which has an alert of its own
+			t.Errorf("the runbook does not speak of %s", reason[1])
+		}
 	}
 }
 

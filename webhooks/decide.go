@@ -53,10 +53,11 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 		return nil, err
 	}
 	if need := decided.needs(func(d policy.Decision) []string { return d.NotLoaded }); len(need) > 0 {
-		fetch(ctx, need, g.Tracker.Ensure)
+		failed := fetch(ctx, need, g.Tracker.Ensure)
 		if decided, err = g.ask(set, images); err != nil {
 			return nil, err
 		}
+		decided.unloaded(failed)
 	}
 	need := decided.needs(func(d policy.Decision) []string { return d.Consulted })
 	if len(need) == 0 {
@@ -70,6 +71,29 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	}
 	decided.doubt(failed)
 	return decided, nil
+}
+
+// unloaded says of what is still not loaded why: the server is down, say, so that nothing was asked of it.
+func (ds decisions) unloaded(failed map[source]error) {
+	for image, d := range ds {
+		if d.Verdict != policy.CouldNotCheck {
+			continue
+		}
+		for _, root := range d.NotLoaded {
+			err := failed[source{root, d.Image.Repository()}]
+			if err == nil {
+				continue
+			}
+			d.Message += fmt.Sprintf("; TrustRoot %q: %v", root, err)
+			d.Outcomes = slices.Clone(d.Outcomes)
+			for i := range d.Outcomes {
+				if o := &d.Outcomes[i]; o.Reason == v1alpha1.ReasonNotLoaded && slices.Contains(o.Roots, root) {
+					o.Reason = trust.AsFault(err, v1alpha1.ReasonNotLoaded).Reason
+				}
+			}
+		}
+		ds[image] = d
+	}
 }
 
 // doubt turns a verdict that rests on evidence which could not be brought up to date into "could not check": the image

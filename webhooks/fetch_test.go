@@ -11,6 +11,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -170,6 +171,49 @@ func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
 	unclear := doubted([]policy.Outcome{{Policy: "unclear", Roots: []string{"acme"}}}, "acme", errors.New("no answer"))
 	if unclear[0].Verdict != policy.CouldNotCheck || unclear[0].Reason != v1alpha1.ReasonTimeout {
 		t.Errorf("a policy without a mode, which decides: %+v", unclear[0])
+	}
+}
+
+// What is not loaded because nothing was asked says why, and counts as that fault; what is on its way says so, and stays what it is.
+func TestNotLoadedSaysWhy(t *testing.T) {
+	image, err := imageref.Parse(signed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcome := func(name string, verdict policy.Verdict, reason, root string) policy.Outcome {
+		return policy.Outcome{Policy: name, Verdict: verdict, Reason: reason, Roots: []string{root}}
+	}
+	tests := map[string]struct {
+		err     error
+		message string
+		reason  string
+	}{
+		"server down": {trust.NewFault(v1alpha1.ReasonServerError, "the server failed with status 503"), `not loaded; TrustRoot "acme": the server failed with status 503`, v1alpha1.ReasonServerError},
+		"on its way":  {context.DeadlineExceeded, `not loaded; TrustRoot "acme": context deadline exceeded`, v1alpha1.ReasonNotLoaded},
+		"loaded":      {nil, "not loaded", v1alpha1.ReasonNotLoaded},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			before := []policy.Outcome{
+				outcome("waits", policy.CouldNotCheck, v1alpha1.ReasonNotLoaded, "acme"),
+				outcome("waits for another", policy.CouldNotCheck, v1alpha1.ReasonNotLoaded, "other"),
+				outcome("decided", policy.Denied, v1alpha1.ReasonNotSigned, "acme"),
+			}
+			decided := decisions{signed: {Verdict: policy.CouldNotCheck, Image: image, Message: "not loaded", NotLoaded: []string{"acme", "other"}, Outcomes: before}}
+			decided.unloaded(map[source]error{{"acme", repository}: tt.err})
+			d := decided[signed]
+			if d.Verdict != policy.CouldNotCheck || d.Message != tt.message {
+				t.Errorf("verdict %d, message %q, want %q", d.Verdict, d.Message, tt.message)
+			}
+			for i, want := range []string{tt.reason, v1alpha1.ReasonNotLoaded, v1alpha1.ReasonNotSigned} {
+				if d.Outcomes[i].Reason != want {
+					t.Errorf("%s: reason %s, want %s", d.Outcomes[i].Policy, d.Outcomes[i].Reason, want)
+				}
+			}
+			if before[0].Reason != v1alpha1.ReasonNotLoaded {
+				t.Error("the outcomes that were given are changed")
+			}
+		})
 	}
 }
 

@@ -47,11 +47,11 @@ const (
 	ReasonUnreachable = "Unreachable"
 	// ReasonTimeout says that the server did not answer in time.
 	ReasonTimeout = "Timeout"
-	// ReasonTLSNotTrusted says that the server's certificate does not chain to caBundle, or is for another name.
+	// ReasonTLSNotTrusted says that the server's certificate does not chain to caBundle, has expired, or is for another name.
 	ReasonTLSNotTrusted = "TLSNotTrusted"
 	// ReasonUnauthorized says that the server or its token service refused the credentials.
 	ReasonUnauthorized = "Unauthorized"
-	// ReasonServerError says that the server answered with a status that is neither success nor "not found".
+	// ReasonServerError says that the server or its token service answered with a status that is neither success nor "not found".
 	ReasonServerError = "ServerError"
 	// ReasonUnexpectedAnswer says that what answered does not speak the protocol of the format: HTML, for example.
 	ReasonUnexpectedAnswer = "UnexpectedAnswer"

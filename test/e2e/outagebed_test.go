@@ -1,0 +1,305 @@
+package e2e
+
+import (
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// madeUp is how many made-up repositories are asked for at once.
+const madeUp = 8
+
+// outageBed is a bed with a second Notary server, which asks for tokens, and with the same two repositories on both.
+type outageBed struct {
+	*bed
+	guarded *bed // the same cluster, and the second server
+	// old is known before anything goes wrong, and new is not; v1 and v2 are the digests signed under tags of these names.
+	old, new, v1, v2 string
+}
+
+func newOutageBed(t *testing.T) *outageBed {
+	b := newBed(t)
+	second := *b
+	second.notary = testenv.RunNotary(t, testenv.NotaryOptions{
+		Auth: &testenv.NotaryAuth{Username: "reader", Password: "secret", AnonymousPull: true, Lifetime: tokenLife},
+	})
+	second.signer = testenv.RunClient(t, second.notary)
+	o := &outageBed{bed: b, guarded: &second, old: registry + "/acme/known", new: registry + "/acme/unknown"}
+	for _, at := range []*bed{b, &second} {
+		for _, gun := range []string{o.old, o.new} {
+			_, err := at.signer.CreateRepository(t.Context(), gun, "ci", "qa")
+			must(t, err)
+			o.v1 = at.sign(t, gun, "v1", 1, "ci", "qa")
+			at.sign(t, gun, "half", 2, "ci")
+		}
+		var err error
+		at.pin, err = at.signer.Root(o.old)
+		must(t, err)
+	}
+	return o
+}
+
+// publish signs another tag of the repository that is known.
+func (o *outageBed) publish(t *testing.T) {
+	t.Helper()
+	for _, at := range []*bed{o.bed, o.guarded} {
+		o.v2 = at.sign(t, o.old, "v2", 3, "ci", "qa")
+	}
+}
+
+// site is a namespace whose signatures come from one server, through a proxy.
+type site struct {
+	*outageBed
+	at    *bed // whose server it is
+	name  string
+	proxy *testenv.Faults
+}
+
+func (o *outageBed) site(t *testing.T, name string, tokens bool) *site {
+	t.Helper()
+	s := &site{outageBed: o, at: o.bed, name: name}
+	if tokens {
+		s.at = o.guarded
+	}
+	s.proxy = testenv.RunFaults(t, s.at.notary)
+	labels := map[string]string{"outage": name}
+	s.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
+	root := s.at.trustRoot(name)
+	root.Spec.Notary.Server, root.Spec.Notary.CABundle = s.proxy.URL, v1alpha1.PEMBundle(s.proxy.CA.PEM)
+	if tokens {
+		root.Spec.Notary.CABundle += v1alpha1.PEMBundle(s.at.notary.CA.PEM)
+		root.Spec.Notary.TokenServices = []string{s.at.notary.TokenService}
+	}
+	s.create(t, root)
+	policy := s.policy(name, registry+"/acme/**", name, "ci", "qa")
+	policy.Spec.NamespaceSelector = &metav1.LabelSelector{MatchLabels: labels}
+	s.create(t, policy)
+	return s
+}
+
+// known has the one repository loaded.
+func (s *site) known(t *testing.T) {
+	t.Helper()
+	testenv.Await(t, "the service account of "+s.name, func() error {
+		return s.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "default"}, &corev1.ServiceAccount{})
+	})
+	s.ready(t, &v1alpha1.ImagePolicy{}, s.name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
+	s.decide(t, map[string]denial{s.old + ":v1": {}, s.old + ":half": notSigned})
+	s.condition(t, &v1alpha1.TrustRoot{}, s.name, v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	s.proxy.BackUp()
+}
+
+// serve has the proxy serve another certificate.
+func (s *site) serve(t *testing.T, issue func(subject pkix.Name, hosts ...string) (*testenv.Certificate, error)) {
+	t.Helper()
+	cert, err := issue(pkix.Name{CommonName: "fault-proxy"})
+	must(t, err)
+	s.proxy.Serve(cert)
+}
+
+// denial is how an image is answered: not denied at all where the code is 0, and otherwise with one of the texts.
+type denial struct {
+	code int32
+	says []string
+}
+
+var notSigned = denial{http.StatusForbidden, []string{`role "qa" has not signed`}}
+
+// decide asks for Pods of all the images at once, and returns how long each took. That an answer comes from the webhook at all, and
+// not from an API server which waits no longer, the code tells.
+func (s *site) decide(t *testing.T, want map[string]denial) map[string]time.Duration {
+	t.Helper()
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	got, took := map[string]error{}, map[string]time.Duration{}
+	for image := range want {
+		all.Go(func() {
+			begun := time.Now()
+			err := s.admits(t, image)
+			mu.Lock()
+			defer mu.Unlock()
+			got[image], took[image] = err, time.Since(begun)
+		})
+	}
+	all.Wait()
+	for image, w := range want {
+		if err := w.mismatch(got[image]); err != nil {
+			t.Errorf("%s: %v", image, err)
+		}
+	}
+	return took
+}
+
+// mismatch returns an error where an answer is another than wanted.
+func (d denial) mismatch(err error) error {
+	status, ok := err.(apierrors.APIStatus)
+	switch {
+	case d.code == 0 && err != nil:
+		return fmt.Errorf("denied: %w", err)
+	case d.code == 0:
+		return nil
+	case err == nil:
+		return errors.New("admitted, want a denial")
+	case !ok || status.Status().Code != d.code:
+		return fmt.Errorf("want status %d: %w", d.code, err)
+	case !slices.ContainsFunc(d.says, func(text string) bool { return strings.Contains(err.Error(), text) }):
+		return fmt.Errorf("want it to say one of %q: %w", d.says, err)
+	}
+	return nil
+}
+
+// admits asks for a Pod of an image. No fault whatsoever excuses the admission of an image that is not signed, or another digest than
+// the signed one.
+func (s *site) admits(t *testing.T, image string) error {
+	p := pod(s.name, image)
+	if err := s.Create(t.Context(), p); err != nil {
+		return err
+	}
+	digest, signed := map[string]string{s.old + ":v1": s.v1, s.new + ":v1": s.v1, s.old + ":v2": s.v2}[image]
+	switch got := p.Spec.Containers[0].Image; {
+	case !signed:
+		t.Errorf("%s was admitted, and is not signed", image)
+	case got != image+"@"+digest:
+		t.Errorf("%s was admitted as %s, and %s is signed", image, got, digest)
+	}
+	return nil
+}
+
+// judges returns nil where an image is denied by a verdict.
+func (s *site) judges(t *testing.T, image string) error {
+	return denial{http.StatusForbidden, []string{"has not signed"}}.mismatch(s.admits(t, image))
+}
+
+// demand asks for Pods of made-up repositories, about which nothing can be found out.
+func (s *site) demand(t *testing.T) {
+	t.Helper()
+	want := map[string]denial{}
+	for i := range madeUp {
+		want[fmt.Sprintf("%s/acme/made-up-%d:v1", registry, i)] = denial{http.StatusServiceUnavailable, []string{`TrustRoot "` + s.name + `"`}}
+	}
+	s.decide(t, want)
+}
+
+// loads waits until all that is signed is admitted.
+func (s *site) loads(t *testing.T) {
+	t.Helper()
+	s.patiently(t, "the signed images", func() error {
+		return both(func() error { return s.admits(t, s.new+":v1") }, func() error { return s.admits(t, s.old+":v2") })
+	})
+}
+
+// judgesAll waits until what is not signed is denied by a verdict.
+func (s *site) judgesAll(t *testing.T) {
+	t.Helper()
+	s.patiently(t, "verdicts on unsigned images", func() error {
+		return both(func() error { return s.judges(t, s.new+":half") }, func() error { return s.judges(t, s.old+":half") })
+	})
+}
+
+// both does two things at the same time.
+func both(one, other func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- one() }()
+	return errors.Join(other(), <-done)
+}
+
+// patiently is testenv.Await at a slower pace and with more patience: many sites share a machine.
+func (s *site) patiently(t *testing.T, what string, ok func() error) {
+	t.Helper()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for begun := time.Now(); ; <-tick.C {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Since(begun) > patience {
+			t.Fatalf("timed out waiting for %s: %v", what, err)
+		}
+	}
+}
+
+// turns waits until Fresh has one of the reasons, and an event says so.
+func (s *site) turns(t *testing.T, reasons ...string) {
+	t.Helper()
+	s.patiently(t, fmt.Sprintf("Fresh with one of the reasons %q, and an event", reasons), func() error {
+		c, err := s.fresh(t)
+		switch {
+		case err != nil:
+			return err
+		case !slices.Contains(reasons, c.Reason):
+			return fmt.Errorf("it is %s, %s: %s", c.Status, c.Reason, c.Message)
+		}
+		if events := s.events(t); !slices.Contains(events, c.Reason) {
+			return fmt.Errorf("there are events with the reasons %q", events)
+		}
+		return nil
+	})
+}
+
+// stays wants Fresh to be and to have been True.
+func (s *site) stays(t *testing.T) {
+	t.Helper()
+	if c, err := s.fresh(t); err != nil || c.Status != metav1.ConditionTrue {
+		t.Errorf("Fresh is %+v (%v)", c, err)
+	}
+	for _, reason := range s.events(t) {
+		if reason != v1alpha1.ReasonPinned && reason != v1alpha1.ReasonNothingTracked && reason != v1alpha1.ReasonRefreshed {
+			t.Errorf("there was an event with reason %s", reason)
+		}
+	}
+}
+
+func (s *site) fresh(t *testing.T) (*metav1.Condition, error) {
+	root := &v1alpha1.TrustRoot{}
+	if err := s.Get(t.Context(), client.ObjectKey{Name: s.name}, root); err != nil {
+		return nil, err
+	}
+	c := meta.FindStatusCondition(root.Status.Conditions, v1alpha1.ConditionFresh)
+	if c == nil {
+		return nil, errors.New("there is no condition Fresh")
+	}
+	return c, nil
+}
+
+// events returns the reasons of those on the trust root.
+func (s *site) events(t *testing.T) []string {
+	t.Helper()
+	all := &eventsv1.EventList{}
+	must(t, s.List(t.Context(), all))
+	var reasons []string
+	for _, e := range all.Items {
+		if e.Regarding.Kind == "TrustRoot" && e.Regarding.Name == s.name {
+			reasons = append(reasons, e.Reason)
+		}
+	}
+	return reasons
+}
+
+// after returns an error until a while has passed.
+func after(begun time.Time, while time.Duration) error {
+	if passed := time.Since(begun); passed < while {
+		return fmt.Errorf("only %s have passed", passed)
+	}
+	return nil
+}
+
+func since(begun time.Time) time.Duration { return round(time.Since(begun)) }
+
+func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }
