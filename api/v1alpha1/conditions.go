@@ -102,7 +102,7 @@ const (
 	ReasonAmbiguous = "Ambiguous"
 	// ReasonDigestsDiffer says that each covering policy holds for some digest of the tag, and no digest does for all.
 	ReasonDigestsDiffer = "DigestsDiffer"
-	// ReasonNotLoaded says that the signatures of the repository are still to be fetched.
+	// ReasonNotLoaded says that the signatures of the repository are still to be fetched, or to be verified anew after an edit.
 	ReasonNotLoaded = "NotLoaded"
 	// ReasonNotCovered says that no policy covers the image.
 	ReasonNotCovered = "NotCovered"

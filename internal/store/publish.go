@@ -16,6 +16,10 @@ import (
 // by the new one; what fails is a fault from then on.
 func (s *Store) PutRoot(name string, r Root) { s.PutRootWith(name, r, nil) }
 
+// atOnce is how long the publication of an edited trust root waits for repositories to be verified anew. Those that are left cannot be
+// checked until they are, so that a revoked key is out of every decision soon, however many repositories hang on it.
+const atOnce = 500 * time.Millisecond
+
 // PutRootWith is PutRoot with what was written down, by repository: it is taken in before the root can be used, so that nothing
 // older is ever accepted under it. The result is what could not be taken in, by repository.
 func (s *Store) PutRootWith(name string, r Root, saved map[string][]byte) map[string]*trust.Fault {
@@ -36,6 +40,7 @@ func (s *Store) PutRootWith(name string, r Root, saved map[string][]byte) map[st
 	for _, k := range keys {
 		s.moved(k)
 	}
+	p.finish()
 	return p.faults
 }
 
@@ -54,15 +59,17 @@ type publication struct {
 
 	mu      sync.Mutex
 	carried map[Key]carried
+	late    map[Key]carried // published as what cannot be checked yet, and to be verified after that
 	faults  map[string]*trust.Fault
 }
 
 // carried is what the new root makes of what was held; nil: of nothing.
 type carried struct{ from, to *held }
 
-// carry verifies all that is known of the root's repositories, as many at once as there are processors.
+// carry verifies what is known of the root's repositories, as many at once as there are processors: all of it where anything was
+// written down, and otherwise what can be done at once.
 func (p *publication) carry(old *Snapshot) {
-	p.carried = map[Key]carried{}
+	p.carried, p.late = map[Key]carried{}, map[Key]carried{}
 	if p.root.Root == nil {
 		return
 	}
@@ -76,18 +83,55 @@ func (p *publication) carry(old *Snapshot) {
 		k := Key{Root: p.name, Repository: repository}
 		todo[k] = old.evidence[k]
 	}
+	until := time.Now().Add(atOnce)
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for k, h := range todo {
 		g.Go(func() error {
-			to := p.one(k, old.roots[p.name], h)
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.carried[k] = carried{h, to}
+			if p.saved == nil && h.evidence != nil && time.Now().After(until) {
+				p.keep(p.late, k, carried{h, p.unverified(h, old.roots[p.name])})
+				return nil
+			}
+			p.keep(p.carried, k, carried{h, p.one(k, old.roots[p.name], h)})
 			return nil
 		})
 	}
 	_ = g.Wait() // faults are in the evidence
+	maps.Copy(p.carried, p.late)
+}
+
+func (p *publication) keep(in map[Key]carried, k Key, c carried) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	in[k] = c
+}
+
+// finish verifies what was late, and publishes each repository as it is done, unless a fetch was faster.
+func (p *publication) finish() {
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for k, c := range p.late {
+		g.Go(func() error {
+			next := p.store.recheck(k, p.root, c.from)
+			next.anew = c.to.anew
+			p.store.putEvidence(k, p.root.Root, c.to, next)
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// unverified is what is held until it has been verified under the new root.
+func (p *publication) unverified(h *held, earlier *Root) *held {
+	fault := trust.NewFault(v1alpha1.ReasonNotLoaded, "TrustRoot %q was changed, and what it holds of the repository is still being verified anew", p.name)
+	next := &held{evidence: h.evidence, anew: p.anew(h, earlier), fault: fault}
+	next.used.Store(h.used.Load())
+	return next
+}
+
+// anew reports whether the versions seen start anew with the new root.
+func (p *publication) anew(h *held, earlier *Root) bool {
+	return h.anew || earlier != nil && earlier.Epoch != p.root.Epoch
 }
 
 // one returns what the new root holds of a repository; nil: nothing.
@@ -95,7 +139,7 @@ func (p *publication) one(k Key, earlier *Root, h *held) *held {
 	var next *held
 	if h != nil && h.evidence != nil { // a fault of the earlier root says nothing of this one
 		next = p.store.recheck(k, p.root, h)
-		next.anew = h.anew || earlier != nil && earlier.Epoch != p.root.Epoch
+		next.anew = p.anew(h, earlier)
 		next.used.Store(h.used.Load())
 	}
 	packed := p.saved[k.Repository]
@@ -128,6 +172,7 @@ func (p *publication) evidence(old *Snapshot) (map[Key]*held, []Key) {
 	for k, h := range old.evidence {
 		if c, ok := p.carried[k]; k.Root == p.name && (!ok || c.from != h) {
 			p.carried[k] = carried{h, p.one(k, old.roots[p.name], h)}
+			delete(p.late, k)
 		}
 	}
 	var keys []Key

@@ -1,0 +1,106 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// An edit may take a key out. However long it takes to verify everything anew, nothing is decided by the root before any longer than it
+// takes to verify a few: the others cannot be checked until they are.
+func TestThreatEditDoesNotWaitForEveryRepository(t *testing.T) {
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	images := b.holdsMany(t)
+	var early atomic.Int32
+	edited := &scripted{}
+	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
+		if b.Load().Root("acme").Root == edited {
+			return held, nil
+		}
+		early.Add(1)
+		<-time.After(atOnce)
+		return held, nil
+	}
+	var waiting int
+	b.Store.Changed = func() {
+		if b.Load().Root("acme").Root == edited && waiting == 0 {
+			waiting = count(b.Load(), images, v1alpha1.ReasonNotLoaded)
+		}
+	}
+	b.PutRoot("acme", Root{Root: edited})
+	if most := int32(2 * runtime.GOMAXPROCS(0)); early.Load() > most {
+		t.Errorf("%d of %d repositories were verified before the edit took effect, want at most %d", early.Load(), len(images), most)
+	}
+	if want := len(images) - int(early.Load()); waiting != want {
+		t.Errorf("%d repositories could not be checked at first, want %d", waiting, want)
+	}
+	for _, image := range images {
+		if _, err := b.Load().Evidence("acme", image); err != nil {
+			t.Errorf("in the end: %v", err)
+		}
+	}
+}
+
+// A fetch may bring newer evidence than what is verified anew.
+func TestEditDoesNotUndoAFetch(t *testing.T) {
+	newer := &fact{}
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	images := b.holdsMany(t)
+	edited := &scripted{fetch: returning(newer, nil)}
+	var fetched atomic.Bool
+	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
+		switch {
+		case b.Load().Root("acme").Root != edited:
+			<-time.After(atOnce)
+		case fetched.CompareAndSwap(false, true):
+			for _, image := range images {
+				if err := b.Ensure(t.Context(), "acme", image); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		return held, nil
+	}
+	b.PutRoot("acme", Root{Root: edited})
+	var fresh int
+	for _, image := range images {
+		if e, err := b.Load().Evidence("acme", image); err == nil && e == newer {
+			fresh++
+		}
+	}
+	if fresh == 0 || !fetched.Load() {
+		t.Errorf("%d repositories have what was fetched (any fetch: %t), want some", fresh, fetched.Load())
+	}
+}
+
+// holdsMany has more repositories fetched than are verified at a time.
+func (b *bench) holdsMany(t *testing.T) []imageref.Ref {
+	t.Helper()
+	images := make([]imageref.Ref, 4*runtime.GOMAXPROCS(0)+1)
+	for i := range images {
+		images[i] = imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i), Tag: "v1"}
+		if err := b.Ensure(t.Context(), "acme", images[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return images
+}
+
+// count returns how many images have a fault of a reason.
+func count(s *Snapshot, images []imageref.Ref, reason string) (n int) {
+	for _, image := range images {
+		_, err := s.Evidence("acme", image)
+		var f *trust.Fault
+		if errors.As(err, &f) && f.Reason == reason {
+			n++
+		}
+	}
+	return n
+}
