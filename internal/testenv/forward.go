@@ -10,7 +10,7 @@ import (
 )
 
 // A forwarder passes connections on to a server, so that the server can be cut off and come back with what it holds
-// in memory. Of several servers it takes one after the other, and passes over those that do not listen.
+// in memory. Of several servers it takes one after the other, whether it listens or not, as a Service does.
 type forwarder struct {
 	address  string
 	accepted atomic.Int64
@@ -72,10 +72,8 @@ func (f *forwarder) disconnect() {
 		f.listener.Close()
 		f.listener = nil
 	}
-	for conn := range f.conns {
-		conn.Close()
-	}
 	f.mu.Unlock()
+	f.drop()
 	f.wg.Wait()
 }
 
@@ -120,7 +118,7 @@ func (f *forwarder) serve(targets []string) {
 	}
 }
 
-// dial returns a connection to the server whose turn it is, or to the next that listens; nil: none does.
+// dial returns a connection to the server whose turn it is; nil: it does not listen.
 func (f *forwarder) dial() net.Conn {
 	f.mu.Lock()
 	targets := slices.Clone(f.targets)
@@ -128,12 +126,14 @@ func (f *forwarder) dial() net.Conn {
 		f.targets = append(targets[1:len(targets):len(targets)], targets[0])
 	}
 	f.mu.Unlock()
-	for _, target := range targets {
-		if out, err := net.Dial("tcp", target); err == nil {
-			return out
-		}
+	if len(targets) == 0 {
+		return nil
 	}
-	return nil
+	out, err := net.Dial("tcp", targets[0])
+	if err != nil {
+		return nil
+	}
+	return out
 }
 
 // track remembers connections so that disconnect can drop them; it reports false where that has happened already.

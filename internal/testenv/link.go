@@ -36,10 +36,11 @@ func (l *Link) Cut() {
 	}
 }
 
-// Mend lets everything through again, and what was held back too, as what is sent once more.
+// Mend lets new connections through. Those from before are dropped with all that was held back.
 func (l *Link) Mend() {
 	if l.held {
 		l.held = false
+		l.to.drop()
 		l.to.passing.Unlock()
 	}
 }

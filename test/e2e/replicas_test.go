@@ -107,7 +107,10 @@ func (r *replicas) testRollingRestart(t *testing.T) {
 		r.load.more(t)
 		led := r.leader(t) == m
 		began := time.Now()
-		must(t, m.Stop())
+		stopped := make(chan error, 1)
+		go func() { stopped <- m.Stop() }()
+		r.leaves(t, m)
+		must(t, <-stopped)
 		t.Logf("%s (leader: %t) ended after %s", m.name, led, time.Since(began).Round(10*time.Millisecond))
 		if took := time.Since(began); took < 2*time.Second {
 			t.Errorf("it ended before the delay was over, after %s", took)
@@ -127,6 +130,20 @@ func (r *replicas) testRollingRestart(t *testing.T) {
 	}
 }
 
+// leaves waits until a replica is not ready any more, and wants it to answer still.
+func (r *replicas) leaves(t *testing.T, m *replica) {
+	t.Helper()
+	testenv.Await(t, m.name+" to report that it is not ready", func() error {
+		if m.Ready(t.Context()) == nil {
+			return errors.New("it is ready")
+		}
+		return nil
+	})
+	if v, err := m.ask(t.Context(), "/validate-workloads", r.signed+":v1@"+r.digest); err != nil || !v.Allowed {
+		t.Errorf("%s has left, and answers %+v, %v", m.name, v, err)
+	}
+}
+
 // released is how long the next leader may take where the lease was released; a lease that was not lasts 13 s more at the least.
 const released = 10 * time.Second
 
@@ -141,9 +158,9 @@ func (r *replicas) testLeaderKilled(t *testing.T) {
 	r.load.more(t)
 	r.excused.Store(false)
 	lost := r.load.unanswered.Load() - before
-	t.Logf("%d creations failed that were under way", lost)
-	if lost > 20 {
-		t.Errorf("%d creations failed, which are more than were under way", lost)
+	t.Logf("%d creations failed that were under way, or came before the endpoints had changed", lost)
+	if lost > 100 {
+		t.Errorf("%d creations failed, which are too many for that", lost)
 	}
 	for _, other := range r.alive {
 		r.decides(t, other, false)
@@ -171,6 +188,7 @@ func (r *replicas) testLeaderCutOff(t *testing.T) {
 	if v, err := m.ask(t.Context(), "/validate-workloads", r.pinned); err != nil || !v.Allowed {
 		t.Errorf("cut off, it answers %+v, %v; want what it knew", v, err)
 	}
+	r.leaves(t, m)
 	testenv.Await(t, "the one that is cut off to end", func() error {
 		if !m.Ended() {
 			return errors.New("it still runs")
