@@ -29,7 +29,7 @@ func TestThreatEditDoesNotWaitForEveryRepository(t *testing.T) {
 		return held, nil
 	}
 	var waiting int
-	b.Store.Changed = func() {
+	b.Changed = func() {
 		if b.Load().Root("acme").Root == edited && waiting == 0 {
 			waiting = count(b.Load(), images, v1alpha1.ReasonNotLoaded)
 		}
