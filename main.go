@@ -262,7 +262,9 @@ func (p *parts) addGate(server *webhooks.Server) error {
 		Kinds: p.options.Kinds, Clock: clock.RealClock{}, Events: p.mgr.GetEventRecorder("countersign"), Metrics: p.metrics,
 	}
 	gate.Register(p.mgr.GetWebhookServer().Register) // which has the manager start it
+	server.Contact = &webhooks.Contact{Live: p.mgr.GetAPIReader(), Clock: clock.RealClock{}}
 	return errors.Join(
+		p.mgr.Add(server.Contact),
 		p.mgr.AddHealthzCheck("webhook", server.StartedChecker()),
 		p.mgr.AddReadyzCheck("webhook", server.StartedChecker()),
 		p.mgr.AddReadyzCheck("stays", server.Ready),

@@ -26,6 +26,9 @@ const drainTimeout = 10 * time.Second
 type Server struct {
 	webhook.Server // holds the handlers
 
+	// Contact, where set, tells when the replica has lost touch with the API server.
+	Contact *Contact
+
 	delay   time.Duration
 	address string
 	tls     *tls.Config
@@ -33,6 +36,7 @@ type Server struct {
 
 	started, leaving atomic.Bool
 	turned           atomic.Pointer[time.Time]
+	stale            atomic.Bool // asked while out of touch
 	leave            sync.Once
 	left             chan struct{} // closed when Leave is done
 }
@@ -44,7 +48,7 @@ func NewServer(port int, certificate func(*tls.ClientHelloInfo) (*tls.Certificat
 		Server:  webhook.NewServer(webhook.Options{}),
 		delay:   delay,
 		address: net.JoinHostPort("", fmt.Sprint(port)),
-		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, GetCertificate: certificate},
+		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate},
 		left:    make(chan struct{}),
 	}
 	s.http = &http.Server{
@@ -79,11 +83,15 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// ServeHTTP answers a request, and asks for another connection where this one is from before TurnAway.
+// ServeHTTP answers a request, and asks for another connection where this one is from before TurnAway or the replica is out of touch.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	at, ok := r.Context().Value(accepted{}).(time.Time)
 	if turned := s.turned.Load(); ok && turned != nil && at.Before(*turned) {
 		w.Header().Set("Connection", "close") // over HTTP/2: GOAWAY, and what is under way is still answered
+	}
+	if s.outOfTouch() {
+		s.stale.Store(true)
+		w.Header().Set("Connection", "close")
 	}
 	s.WebhookMux().ServeHTTP(w, r)
 }
@@ -92,13 +100,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // back has no other, and is served.
 func (s *Server) TurnAway() { s.turned.Store(new(time.Now())) }
 
-// Ready returns an error once the replica is about to leave.
+// Ready returns an error once the replica is about to leave, and while it is asked though it has lost touch with the API server: then others,
+// which have not, are to be asked. Where nobody asks, the API server is down for all, and they are needed as soon as it is back.
 func (s *Server) Ready(*http.Request) error {
-	if s.leaving.Load() {
+	switch {
+	case s.leaving.Load():
 		return errors.New("the replica is about to end")
+	case !s.outOfTouch():
+		s.stale.Store(false)
+	case s.stale.Load():
+		return fmt.Errorf("nothing was heard of the API server for %s, so what the replica decides by may be old", outOfTouch)
 	}
 	return nil
 }
+
+func (s *Server) outOfTouch() bool { return s.Contact != nil && s.Contact.Lost() }
 
 // Leave takes the replica out of service, and returns when that is done. From now on it reports that it is not ready. It goes on
 // answering for the delay, turns away who is still connected when half of that is over, and at last has what is under way answered, for at
