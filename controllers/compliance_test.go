@@ -112,7 +112,7 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 		"acme": {
 			(&TrustRootReconciler{
 				Client: meddling, Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: status,
-				Builder: RootBuilder{Reader: c, Namespace: "default", Clock: clock.RealClock{}}, Records: &RecordReconciler{Live: c, Namespace: "default"},
+				Builder: RootBuilder{Reader: c, Namespace: "default", Clock: clock.RealClock{}}, Records: &RecordReconciler{Client: c, Live: c, Namespace: "default"},
 			}).Reconcile,
 			&v1alpha1.TrustRoot{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.TrustRoot).Status.Conditions },
 			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionFresh},
