@@ -32,22 +32,44 @@ func (r *RecordReconciler) Load(ctx context.Context, tr *v1alpha1.TrustRoot, epo
 			return nil, fmt.Errorf("listing what was written down of TrustRoot %s: %w", tr.Name, err)
 		}
 		for i := range heads.Items {
-			got, err := r.read(ctx, &heads.Items[i])
-			if err != nil {
+			if err := r.load(ctx, tr, epoch, &heads.Items[i], saved); err != nil {
 				return nil, err
 			}
-			if got.data == nil || got.Epoch != epoch || got.Root != tr.Name {
-				continue
-			}
-			saved[got.Repository] = got.data
-			r.note(store.Key{Root: tr.Name, Repository: got.Repository}, func(s *recordState) {
-				s.taken, s.damaged, s.refused, s.size = got.version, false, false, len(got.data)
-			})
 		}
 		if heads.Continue == "" {
 			return saved, nil
 		}
 	}
+}
+
+// LoadRefused is Load of the records alone that could not be used under the trust root as it was: edited, it is to be given them once
+// more. The edit may revoke a key, so it waits for nothing else.
+func (r *RecordReconciler) LoadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string) (map[string][]byte, error) {
+	saved := map[string][]byte{}
+	for _, k := range r.refused(tr.Name) {
+		head := &corev1.ConfigMap{}
+		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(tr.UID, k.Repository)}, head)
+		if err == nil {
+			err = r.load(ctx, tr, epoch, head, saved)
+		}
+		if client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("reading the record of %s: %w", k.Repository, err)
+		}
+	}
+	return saved, nil
+}
+
+// load puts a record into saved, by its head, unless it is damaged or is of other versions.
+func (r *RecordReconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap, saved map[string][]byte) error {
+	got, err := r.read(ctx, head)
+	if err != nil || got.data == nil || got.Epoch != epoch || got.Root != tr.Name {
+		return err
+	}
+	saved[got.Repository] = got.data
+	r.note(store.Key{Root: tr.Name, Repository: got.Repository}, func(s *recordState) {
+		s.taken, s.damaged, s.refused, s.size = got.version, false, false, len(got.data)
+	})
+	return nil
 }
 
 // reading is a record as the API server has it.

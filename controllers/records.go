@@ -155,16 +155,17 @@ func (r *RecordReconciler) state(k store.Key) recordState {
 	return r.known[k]
 }
 
-// Wants reports whether records of a trust root could not be used as it was: edited, it is to be given them once more.
-func (r *RecordReconciler) Wants(root string) bool {
+// refused returns the repositories of a trust root whose records could not be used under it as it was.
+func (r *RecordReconciler) refused(root string) []store.Key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var keys []store.Key
 	for k, s := range r.known {
 		if k.Root == root && s.refused {
-			return true
+			keys = append(keys, k)
 		}
 	}
-	return false
+	return keys
 }
 
 // Published tells that a trust root can be used from now on, and which of the records that Load returned could not be. Each record

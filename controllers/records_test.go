@@ -106,11 +106,16 @@ func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr
 
 func (r *replica) publish(t *testing.T, tr *v1alpha1.TrustRoot, epoch string) {
 	t.Helper()
-	saved, err := r.Load(t.Context(), tr, epoch)
+	next := store.Root{Root: &r.press, UID: tr.UID, Epoch: epoch}
+	published := r.Store.Load().Root("acme")
+	if published != nil && published.UID != tr.UID {
+		published = nil
+	}
+	saved, err := (&TrustRootReconciler{Records: r.RecordReconciler}).saved(t.Context(), tr, published, &next)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Published(t.Context(), tr, r.Store.PutRootWith("acme", store.Root{Root: &r.press, UID: tr.UID, Epoch: epoch}, saved))
+	r.Published(t.Context(), tr, r.Store.PutRootWith("acme", next, saved, func() bool { return false }))
 	r.Tracker.Reset("acme", time.Hour)
 }
 
@@ -490,14 +495,14 @@ func (s *recordScene) testRefused(t *testing.T) {
 	s.clock.Step(time.Minute)
 	leader.reconcile(t)
 	s.head(t)
-	if !leader.Wants("acme") || leader.Wants("other") {
-		t.Error("the records are not asked for once more when the trust root is edited")
+	if len(leader.refused("acme")) != 1 || len(leader.refused("other")) != 0 {
+		t.Error("the record is not asked for once more when the trust root is edited")
 	}
 	leader.press.refuses = false
 	leader.publish(t, s.tr, "")
 	leader.holds(t, s.last)
-	if leader.Wants("acme") {
-		t.Error("the records are asked for though they could be used")
+	if len(leader.refused("acme")) != 0 {
+		t.Error("the record is asked for though it could be used")
 	}
 	if err := leader.fetch(t, &edition{s.last - 1, 100}); err == nil {
 		t.Error("an older edition is accepted after the trust root was mended")

@@ -132,15 +132,11 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 		r.Tracker.Forget(tr.Name)
 		published = nil
 	}
-	// Before it can be used it knows what was seen before. While it is in use, the records are taken in as they change; those that
-	// it could not use it may, now that it was edited.
-	var saved map[string][]byte
-	if root.Root != nil && (published == nil || published.Root == nil || published.Epoch != epoch || r.Records.Wants(tr.Name)) {
-		if saved, err = r.Records.Load(ctx, tr, epoch); err != nil {
-			return nil, err
-		}
+	saved, err := r.saved(ctx, tr, published, &root)
+	if err != nil {
+		return nil, err
 	}
-	faults := r.Store.PutRootWith(tr.Name, root, saved)
+	faults := r.Store.PutRootWith(tr.Name, root, saved, func() bool { return r.outdated(ctx, tr) })
 	for repository, fault := range faults {
 		ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", repository, "reason", fault.Reason, "cause", fault.Error())
 	}
@@ -148,6 +144,26 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 	r.Tracker.Reset(tr.Name, interval(tr))
 	ctrl.LoggerFrom(ctx).Info("Published a trust root", "generation", tr.Generation, "ready", root.Fault == nil)
 	return &root, nil
+}
+
+// saved returns what was written down that a trust root is to know before it can be used. While one is in use, the records are taken in
+// as they change; those that it could not use it may, now that it was edited.
+func (r *TrustRootReconciler) saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) (map[string][]byte, error) {
+	switch {
+	case next.Root == nil:
+		return map[string][]byte{}, nil
+	case published == nil || published.Root == nil || published.Epoch != next.Epoch:
+		return r.Records.Load(ctx, tr, next.Epoch)
+	default:
+		return r.Records.LoadRefused(ctx, tr, next.Epoch)
+	}
+}
+
+// outdated reports whether a trust root has been edited or deleted since it was read, or this replica ends.
+func (r *TrustRootReconciler) outdated(ctx context.Context, tr *v1alpha1.TrustRoot) bool {
+	now := &v1alpha1.TrustRoot{}
+	err := r.Client.Get(ctx, client.ObjectKeyFromObject(tr), now)
+	return ctx.Err() != nil || apierrors.IsNotFound(err) || err == nil && version(now) != version(tr)
 }
 
 // epochOf tells when the versions seen last started anew: by the value of the annotation, also once it was taken away again.

@@ -89,8 +89,24 @@ func networkFault(where, host string, err error) *trust.Fault {
 		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the connection was refused; is the server running, and the port right?", where)
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: there is no route to the server; check network policies and firewalls", where)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), brokenOff(err):
 		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the server closed the connection before its answer was complete", where)
 	}
 	return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: %w", where, err)
+}
+
+// streamError is what net/http fills in from its own error for a stream of HTTP/2 that was broken off: the names of the fields are what it goes by.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (streamError) Error() string { return "the stream was broken off" }
+
+// brokenOff reports whether an answer over HTTP/2 ended before it was complete: by its stream alone, or because the server ended the whole
+// connection, of which net/http has no more than the text.
+func brokenOff(err error) bool {
+	_, stream := errors.AsType[streamError](err)
+	return stream || strings.Contains(err.Error(), "http2: server sent GOAWAY and closed the connection")
 }

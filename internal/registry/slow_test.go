@@ -125,6 +125,30 @@ func TestSilentConnectionIsFound(t *testing.T) {
 	}
 }
 
+// An answer that ends too early reads alike over HTTP/2, where a stream ends and not the connection.
+func TestStreamThatIsBrokenOff(t *testing.T) {
+	ca := newCA(t)
+	for name, before := range map[string]func(http.ResponseWriter){
+		"before the answer": func(http.ResponseWriter) {},
+		"in its middle": func(w http.ResponseWriter) {
+			_, _ = io.WriteString(w, "{")
+			_ = http.NewResponseController(w).Flush()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := serveHTTP2(t, ca, func(w http.ResponseWriter, r *http.Request) {
+				if r.ProtoMajor != 2 {
+					t.Errorf("asked over %s", r.Proto)
+				}
+				before(w)
+				panic(http.ErrAbortHandler)
+			})
+			_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository, file, 100)
+			wantFault(t, err, v1alpha1.ReasonUnreachable, "the server closed the connection before its answer was complete")
+		})
+	}
+}
+
 // Tokens of a real token service that live for seconds are renewed in time.
 func TestShortLivedTokens(t *testing.T) {
 	n := testenv.RunNotary(t, testenv.NotaryOptions{Auth: &testenv.NotaryAuth{Username: "reader", Password: password, Lifetime: 2 * time.Second}})

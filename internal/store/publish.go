@@ -14,15 +14,18 @@ import (
 
 // PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained is verified again
 // by the new one; what fails is a fault from then on.
-func (s *Store) PutRoot(name string, r Root) { s.PutRootWith(name, r, nil) }
+func (s *Store) PutRoot(name string, r Root) {
+	s.PutRootWith(name, r, nil, func() bool { return false })
+}
 
 // atOnce is how long the publication of an edited trust root waits for repositories to be verified anew. Those that are left cannot be
 // checked until they are, so that a revoked key is out of every decision soon, however many repositories hang on it.
 const atOnce = 500 * time.Millisecond
 
 // PutRootWith is PutRoot with what was written down, by repository: it is taken in before the root can be used, so that nothing
-// older is ever accepted under it. The result is what could not be taken in, by repository.
-func (s *Store) PutRootWith(name string, r Root, saved map[string][]byte) map[string]*trust.Fault {
+// older is ever accepted under it. The result is what could not be taken in, by repository. Once outdated says that another root is to take
+// the place of this one, what is left to be verified anew is left to that.
+func (s *Store) PutRootWith(name string, r Root, saved map[string][]byte, outdated func() bool) map[string]*trust.Fault {
 	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[string]*trust.Fault{}}
 	// The work is done before the lock is taken; what was published meanwhile is left for it, and is little.
 	p.carry(s.Load())
@@ -40,7 +43,7 @@ func (s *Store) PutRootWith(name string, r Root, saved map[string][]byte) map[st
 	for _, k := range keys {
 		s.moved(k)
 	}
-	p.finish()
+	p.finish(outdated)
 	return p.faults
 }
 
@@ -66,8 +69,8 @@ type publication struct {
 // carried is what the new root makes of what was held; nil: of nothing.
 type carried struct{ from, to *held }
 
-// carry verifies what is known of the root's repositories, as many at once as there are processors: all of it where anything was
-// written down, and otherwise what can be done at once.
+// carry verifies what is known of the root's repositories, as many at once as there are processors: all that was written down, and of
+// the others what can be done at once.
 func (p *publication) carry(old *Snapshot) {
 	p.carried, p.late = map[Key]carried{}, map[Key]carried{}
 	if p.root.Root == nil {
@@ -88,7 +91,7 @@ func (p *publication) carry(old *Snapshot) {
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for k, h := range todo {
 		g.Go(func() error {
-			if p.saved == nil && h.evidence != nil && time.Now().After(until) {
+			if p.saved[k.Repository] == nil && h.evidence != nil && time.Now().After(until) {
 				p.keep(p.late, k, carried{h, p.unverified(h, old.roots[p.name])})
 				return nil
 			}
@@ -106,19 +109,35 @@ func (p *publication) keep(in map[Key]carried, k Key, c carried) {
 	in[k] = c
 }
 
-// finish verifies what was late, and publishes each repository as it is done, unless a fetch was faster.
-func (p *publication) finish() {
+// finish verifies what was late, and publishes each repository as it is done.
+func (p *publication) finish(outdated func() bool) {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for k, c := range p.late {
 		g.Go(func() error {
-			next := p.store.recheck(k, p.root, c.from)
-			next.anew = c.to.anew
-			p.store.putEvidence(k, p.root.Root, c.to, next)
+			if !outdated() {
+				p.replace(k, c, p.store.recheck(k, p.root, c.from))
+			}
 			return nil
 		})
 	}
 	_ = g.Wait()
+}
+
+// replace publishes what was late in the place of what could not be checked, also where a fetch has failed meanwhile. Where one has
+// succeeded, or under another root, it changes nothing.
+func (p *publication) replace(k Key, c carried, verified *held) {
+	for {
+		snapshot := p.store.Load()
+		now := snapshot.evidence[k]
+		if snapshot.roots[p.name] != p.root || now == nil || now.fault == nil || now.evidence != c.from.evidence {
+			return
+		}
+		next := &held{evidence: verified.evidence, fault: verified.fault, anew: now.anew}
+		if p.store.putEvidence(k, p.root.Root, now, next) {
+			return
+		}
+	}
 }
 
 // unverified is what is held until it has been verified under the new root.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,10 +17,15 @@ import (
 // An edit may take a key out. However long it takes to verify everything anew, nothing is decided by the root before any longer than it
 // takes to verify a few: the others cannot be checked until they are.
 func TestThreatEditDoesNotWaitForEveryRepository(t *testing.T) {
+	t.Run("nothing refused", func(t *testing.T) { testEditDoesNotWait(t, nil) })
+	t.Run("a record refused before", func(t *testing.T) { testEditDoesNotWait(t, map[string][]byte{"refused": {1}}) })
+}
+
+func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	images := b.holdsMany(t)
 	var early atomic.Int32
-	edited := &scripted{}
+	edited := &scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return nil, refused }}
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
 		if b.Load().Root("acme").Root == edited {
 			return held, nil
@@ -34,7 +40,7 @@ func TestThreatEditDoesNotWaitForEveryRepository(t *testing.T) {
 			waiting = count(b.Load(), images, v1alpha1.ReasonNotLoaded)
 		}
 	}
-	b.PutRoot("acme", Root{Root: edited})
+	b.PutRootWith("acme", Root{Root: edited}, saved, never)
 	if most := int32(2 * runtime.GOMAXPROCS(0)); early.Load() > most {
 		t.Errorf("%d of %d repositories were verified before the edit took effect, want at most %d", early.Load(), len(images), most)
 	}
@@ -79,6 +85,67 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 		t.Errorf("%d repositories have what was fetched (any fetch: %t), want some", fresh, fetched.Load())
 	}
 }
+
+// While the signing server is down, what an edit has left to be verified is asked for, and the fetch fails: the edit is no reason for it not to be known
+// any more.
+func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	images := b.holdsMany(t)
+	edited := &scripted{fetch: returning(nil, refused)}
+	var asked sync.Once
+	failed := 0
+	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
+		if b.Load().Root("acme").Root != edited {
+			<-time.After(atOnce)
+			return held, nil
+		}
+		asked.Do(func() {
+			for _, image := range images {
+				if b.Ensure(t.Context(), "acme", image) != nil {
+					failed++
+				}
+			}
+		})
+		return held, nil
+	}
+	b.PutRoot("acme", Root{Root: edited})
+	if failed == 0 {
+		t.Fatal("no fetch failed in between")
+	}
+	for _, image := range images {
+		if _, err := b.Load().Evidence("acme", image); err != nil {
+			t.Errorf("in the end: %v", err)
+		}
+	}
+}
+
+// The next edit, which may revoke a key, does not wait until everything has been verified for the one before.
+func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	images := b.holdsMany(t)
+	var late atomic.Int32
+	edited := &scripted{}
+	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
+		if b.Load().Root("acme").Root == edited {
+			late.Add(1)
+		} else {
+			<-time.After(atOnce)
+		}
+		return held, nil
+	}
+	b.PutRootWith("acme", Root{Root: edited}, nil, func() bool { return late.Load() > 0 })
+	if most := int32(runtime.GOMAXPROCS(0)); late.Load() == 0 || late.Load() > most {
+		t.Errorf("%d repositories were verified for an edit that was outdated after the first, want at most %d", late.Load(), most)
+	}
+	b.PutRoot("acme", Root{Root: &scripted{}})
+	for _, image := range images {
+		if _, err := b.Load().Evidence("acme", image); err != nil {
+			t.Errorf("after the next edit: %v", err)
+		}
+	}
+}
+
+func never() bool { return false }
 
 // holdsMany has more repositories fetched than are verified at a time.
 func (b *bench) holdsMany(t *testing.T) []imageref.Ref {

@@ -111,7 +111,8 @@ func (t *Tracker) Run(ctx context.Context) error {
 }
 
 // dueNow returns what is to be refreshed now and whose turn it is: what is due the longest comes first. Where every turn is taken it
-// looks at nothing, and otherwise once at each repository. Of a server that is down only the probe is due.
+// looks at nothing, and otherwise once at each repository. Of a server that is down only the probe is due, and now and
+// then one repository: the one due the longest, of those known to be signed where there are any, since anybody can name others.
 func (t *Tracker) dueNow() []Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
@@ -122,18 +123,29 @@ func (t *Tracker) dueNow() []Key {
 		if e := t.tracked[probe(root)]; e != nil && e.probeable(now) && !e.due.After(now) {
 			due = append(due, probe(root))
 		}
-		room = room || p.down == nil && (t.taken[turn{root, true}] < inBackground || t.taken[turn{root, false}] < inBackground)
+		room = room || p.tryable(now) || p.down == nil && (t.taken[turn{root, true}] < inBackground || t.taken[turn{root, false}] < inBackground)
 	}
 	if !room {
 		return due
 	}
-	oldest := map[turn][]Key{}
+	oldest, trials := map[turn][]Key{}, map[turn][]Key{}
 	for k, e := range t.tracked {
-		if e.flight != nil || k == probe(k.Root) || t.pace(k.Root).down != nil || t.dueAt(k, e).After(now) {
+		p := t.pace(k.Root)
+		if e.flight != nil || k == probe(k.Root) || p.down == nil && t.dueAt(k, e).After(now) {
 			continue
 		}
 		its := snapshot.turn(k)
-		oldest[its] = t.insert(oldest[its], k, inBackground-t.taken[its])
+		if p.down == nil {
+			oldest[its] = t.insert(oldest[its], k, inBackground-t.taken[its])
+		} else if p.tryable(now) {
+			trials[its] = t.insert(trials[its], k, 1)
+		}
+	}
+	for its, keys := range trials {
+		if its.known || trials[turn{its.root, true}] == nil {
+			t.pace(its.root).tried = now
+			oldest[its] = keys
+		}
 	}
 	for _, keys := range oldest {
 		due = append(due, keys...)

@@ -24,7 +24,7 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 			bare = true
 		}
 	}
-	if faults := b.PutRootWith("acme", Root{Root: root}, map[string][]byte{appRepository: {1}}); len(faults) > 0 {
+	if faults := b.PutRootWith("acme", Root{Root: root}, map[string][]byte{appRepository: {1}}, never); len(faults) > 0 {
 		t.Fatal(faults)
 	}
 	b.holds(t, kept)
@@ -51,7 +51,7 @@ func TestThreatRestoredFaultKeepsTheVersionsSeen(t *testing.T) {
 		},
 	}
 	b := newBench(&scripted{})
-	faults := b.PutRootWith("acme", Root{Root: root}, map[string][]byte{appRepository: {1}})
+	faults := b.PutRootWith("acme", Root{Root: root}, map[string][]byte{appRepository: {1}}, never)
 	if len(faults) != 1 {
 		t.Errorf("faults are %v", faults)
 	}

@@ -11,7 +11,7 @@ import (
 const (
 	// probeGap is the shortest time between two probes of a signing server under one trust root, however many ask.
 	probeGap = time.Second
-	// lastProbe bounds the time between two probes of a signing server that is down.
+	// lastProbe bounds the time between two probes of a signing server that is down, and is the least between two trials.
 	lastProbe = 30 * time.Second
 	// catchUp is the time over which what is due, or has failed, is refreshed when a signing server is back.
 	catchUp = 5 * time.Second
@@ -21,12 +21,14 @@ const (
 
 // server is what is known of the signing server of one trust root. A fetch that fails in a way that may be the server's own makes it a
 // suspect, and the probe decides: what it answers about one repository, which anybody may have named, holds up no other. While the server is
-// down only the probe goes out.
+// down only the probe goes out, and now and then the fetch of one repository: what answers the probe need not be what answers the others.
 type server struct {
 	// down is the fault of the last probe; nil: the server is asked.
 	down *trust.Fault
 	// suspect says that the last fetch to end failed in a way that may be the server's own.
 	suspect bool
+	// tried is when a repository was last fetched though the server was down.
+	tried time.Time
 	// answered is when the last fetch began that succeeded, and failing when the first probe did of those in a row that failed.
 	answered, failing time.Time
 }
@@ -47,12 +49,18 @@ func (t *Tracker) heard(root string, began, now time.Time, fault *trust.Fault) {
 	p := t.pace(root)
 	switch {
 	case fault == nil:
-		p.suspect, p.answered = false, began
+		p.suspect, p.answered = false, later(p.answered, began)
+		if p.down != nil && p.answered.After(p.failing) {
+			p.down = nil
+			t.recovered(root, now)
+		}
 	case p.down == nil && ofServer(fault):
 		e := t.entry(probe(root), now)
 		p.suspect, e.due = true, now
 		p.judge(e.fault)
-		t.wake()
+		if e.probeable(now) { // otherwise a tick is soon enough
+			t.wake()
+		}
 	}
 }
 
@@ -61,6 +69,11 @@ func (s *server) judge(probe *trust.Fault) {
 	if probe != nil && ofServer(probe) && s.suspect && !s.failing.IsZero() && !s.answered.After(s.failing) {
 		s.down = probe
 	}
+}
+
+// tryable reports whether a repository may be fetched to find out whether the server is as down as its probe.
+func (s *server) tryable(now time.Time) bool {
+	return s.down != nil && !s.down.RetryAt.After(now) && (s.tried.IsZero() || now.Sub(s.tried) >= lastProbe)
 }
 
 // probed notes what the outcome of a probe that began at a time says of the server; the lock is held.
@@ -134,7 +147,7 @@ func (t *Tracker) schedule(k Key, e *tracked, now time.Time) {
 		return
 	}
 	wait := firstRetry << min(e.failures-1, 20)
-	e.retry = now.Add(jitter(min(wait, lastRetry)))
+	e.retry = now.Add(jitter(firstRetry))
 	late := catchUp
 	if k == probe(k.Root) {
 		wait, late = min(wait, lastProbe), probeGap

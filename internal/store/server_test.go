@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -95,12 +96,12 @@ func known(t *testing.T, n int) (*bench, *outage, []imageref.Ref) {
 
 func (b *bench) fails(t *testing.T, want *trust.Fault) {
 	t.Helper()
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); !errors.Is(err, want) {
+	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err == nil || want != nil && !errors.Is(err, want) {
 		t.Errorf("Renew = %v, want %v", err, want)
 	}
 }
 
-// Of a server that is down nothing is asked but for signs of life, whatever was known, and then everything at once.
+// Of a server that is down nothing is asked but for signs of life and one repository in 30 s, whatever was known, and then everything at once.
 func TestOutageCostsProbesAlone(t *testing.T) {
 	b, o, images := known(t, 100)
 	evidence, err := b.Load().Evidence("acme", app)
@@ -119,14 +120,15 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 	}
 	before, probes := o.fetches.Load(), o.probes.Load()
 	b.pass(10 * time.Minute)
-	if n := o.fetches.Load() - before; n > 0 {
-		t.Errorf("%d fetches went out while the server was down", n)
+	tried := int(o.fetches.Load() - before)
+	if tried < 600/31 || tried > 21 {
+		t.Errorf("%d fetches went out in ten minutes while the server was down, want one in about 30 s", tried)
 	}
 	if n := o.probes.Load() - probes; n < 600/31 || n > 40 {
 		t.Errorf("%d probes went out in ten minutes, want one in about 30 s", n)
 	}
 	b.holds(t, evidence)
-	if n := b.Status("acme").Failing; n > 2*inBackground {
+	if n := b.Status("acme").Failing; n > 2*inBackground+tried {
 		t.Errorf("%d repositories are failing, want those alone that the server was asked for", n)
 	}
 	if s := b.Status("acme"); s.Server == nil || s.Server.Reason != v1alpha1.ReasonUnreachable {
@@ -279,6 +281,50 @@ func TestProbeAloneIsNoOutage(t *testing.T) {
 	b.pass(2 * time.Second)
 	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
 		t.Errorf("Renew = %v, want it not to be held up", err)
+	}
+}
+
+// Where something that answers for the probe fails, and somebody names a repository at which the server fails, as often as they like, it is
+// found out soon that the server answers about others.
+func TestThreatFailingRepositoryAndProbeAreNoOutage(t *testing.T) {
+	for name, n := range map[string]int{"nothing known": 0, "much known": 20} {
+		t.Run(name, func(t *testing.T) {
+			o := newOutage()
+			b := newBench(o)
+			images := repositories(n)
+			for _, i := range images {
+				if err := b.Ensure(t.Context(), "acme", i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.clock.Step(time.Second)
+			o.probeIs.Store(broken)
+			o.fetchOf = func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+				if strings.Contains(repository, "evil") {
+					return nil, broken
+				}
+				return &fact{}, nil
+			}
+			b.Reset("acme", time.Minute)
+			down, asked := 0, append(images, app)[0]
+			for i := range 2 * lastProbe / time.Second {
+				b.turn()
+				bad := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("evil/%d", i%5)}
+				if err := b.Ensure(t.Context(), "acme", bad); err == nil {
+					t.Fatal("no fault")
+				}
+				if b.Renew(t.Context(), "acme", asked, b.clock.Now()) != nil {
+					down++
+				}
+				b.clock.Step(time.Second)
+			}
+			if err := b.Renew(t.Context(), "acme", asked, b.clock.Now()); err != nil || b.outage("acme") != nil {
+				t.Errorf("after %s: %v, want a server that answers not to be down", 2*lastProbe, err)
+			}
+			if n > 0 && down > 3 {
+				t.Errorf("others were held up for %d s, want a moment", down)
+			}
+		})
 	}
 }
 

@@ -365,3 +365,33 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// What is wrong with a repository is mended while somebody waits for it: who asks has it fetched a moment after the last time, however often it
+// has failed, and however many ask, no more often than that.
+func TestDemandAfterManyFaults(t *testing.T) {
+	root := &scripted{fetch: returning(nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "half published"))}
+	b := newBench(root)
+	b.Reset("acme", time.Hour)
+	for range 10 {
+		b.clock.Step(2 * firstRetry)
+		b.fails(t, nil)
+	}
+	before := root.fetches.Load()
+	for range 1000 {
+		b.clock.Step(10 * time.Millisecond)
+		b.fails(t, nil)
+	}
+	if n := root.fetches.Load() - before; n > 13 {
+		t.Errorf("%d fetches in 10 s, want one a second", n)
+	}
+	if due := b.tracked[b.Load().key("acme", app)].due.Sub(b.clock.Now()); due < 4*time.Minute {
+		t.Errorf("it is due in %s though nobody asks, want less and less", due)
+	}
+	signed := &fact{}
+	root.fetch = returning(signed, nil)
+	b.clock.Step(firstRetry)
+	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+		t.Errorf("Ensure = %v, want the repository to be fetched", err)
+	}
+	b.holds(t, signed)
+}

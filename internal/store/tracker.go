@@ -23,9 +23,9 @@ const (
 	// fetchesPerRoot is how many repositories of one trust root are fetched at once: of those that are known to be signed,
 	// and of the others, each.
 	fetchesPerRoot = 8
-	// firstRetry doubles with each failure in a row, up to lastRetry on demand and to the refresh interval otherwise.
+	// firstRetry doubles with each failure in a row, up to the refresh interval. Who asks need not wait longer than the first time: one
+	// fetch of a repository is under way at a time, and what is wrong with one is mended while somebody waits for it.
 	firstRetry = time.Second
-	lastRetry  = 30 * time.Second
 )
 
 // Tracker fetches evidence into a Store, once for all who ask at the same time, and keeps it up to date. Make it with
@@ -52,7 +52,7 @@ type tracked struct {
 	flight    *flight   // the fetch under way; nil: none
 	fetched   time.Time // when the last fetch that has ended began
 	due       time.Time // of the next refresh
-	retry     time.Time // before which no fetch on demand is made after a fault
+	retry     time.Time // before which no fetch on demand is made after a fault; moments, or until the server wants one
 	asked     time.Time
 	used      time.Time // when it was last asked for, by admission or for what runs; zero: not since the start
 	succeeded time.Time
@@ -65,6 +65,7 @@ type tracked struct {
 type flight struct {
 	began time.Time
 	turn  *turn         // that it takes; nil: none, somebody waits for it
+	trial bool          // of a server that is down
 	done  chan struct{} // closed when the fetch has ended
 	err   error         // read after done
 }
@@ -191,7 +192,9 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 		return nil, nil
 	}
 	if f, err := t.ask(k.Root, now); f != nil || err != nil {
-		e.due = now // when the server is back
+		if e.due.After(now) {
+			e.due = now // when the server is back
+		}
 		return f, err
 	}
 	if e.fault != nil && now.Before(e.retry) {
@@ -203,13 +206,13 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 // begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it may leave without
 // ending it.
 func (t *Tracker) begin(k Key, e *tracked, now time.Time, turn *turn) *flight {
-	f := &flight{began: now, turn: turn, done: make(chan struct{})}
+	f := &flight{began: now, turn: turn, trial: t.pace(k.Root).down != nil, done: make(chan struct{})}
 	e.flight = f
 	if turn != nil {
 		t.taken[*turn]++
 	}
 	go func() {
-		f.err = t.fetch(context.Background(), k, turn != nil)
+		f.err = t.fetch(context.Background(), k, f)
 		t.land(e, f)
 		close(f.done)
 	}()
@@ -227,7 +230,7 @@ func (t *Tracker) entry(k Key, now time.Time) *tracked {
 }
 
 // fetch brings one repository up to date and publishes the outcome.
-func (t *Tracker) fetch(ctx context.Context, k Key, background bool) error {
+func (t *Tracker) fetch(ctx context.Context, k Key, f *flight) error {
 	if k == probe(k.Root) {
 		return t.probe(ctx, k)
 	}
@@ -240,11 +243,11 @@ func (t *Tracker) fetch(ctx context.Context, k Key, background bool) error {
 		return fault
 	}
 	defer places.Release(1)
-	if fault := t.outage(k.Root); fault != nil { // since it waits for a place
+	if fault := t.outage(k.Root); fault != nil && !f.trial { // since it waits for a place
 		t.record(k, nil, nil, fault)
 		return fault
 	}
-	ctx, cancel = context.WithTimeout(trust.WithPurpose(ctx, trust.Purpose{Known: known, Background: background}), fetchTimeout)
+	ctx, cancel = context.WithTimeout(trust.WithPurpose(ctx, trust.Purpose{Known: known, Background: f.turn != nil}), fetchTimeout)
 	defer cancel()
 	for {
 		snapshot := t.store.Load()
