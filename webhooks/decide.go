@@ -52,24 +52,23 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if err != nil {
 		return nil, err
 	}
+	var missing map[source]error
 	if need := decided.needs(func(d policy.Decision) []string { return d.NotLoaded }); len(need) > 0 {
-		failed := fetch(ctx, need, g.Tracker.Ensure)
+		missing = fetch(ctx, need, g.Tracker.Ensure)
 		if decided, err = g.ask(set, images); err != nil {
 			return nil, err
 		}
-		decided.unloaded(failed)
 	}
-	need := decided.needs(func(d policy.Decision) []string { return d.Consulted })
-	if len(need) == 0 {
-		return decided, nil
+	if need := decided.needs(func(d policy.Decision) []string { return d.Consulted }); len(need) > 0 {
+		failed := fetch(ctx, need, func(ctx context.Context, root string, image imageref.Ref) error {
+			return g.Tracker.Renew(ctx, root, image, arrived)
+		})
+		if decided, err = g.ask(set, images); err != nil {
+			return nil, err
+		}
+		decided.doubt(failed)
 	}
-	failed := fetch(ctx, need, func(ctx context.Context, root string, image imageref.Ref) error {
-		return g.Tracker.Renew(ctx, root, image, arrived)
-	})
-	if decided, err = g.ask(set, images); err != nil {
-		return nil, err
-	}
-	decided.doubt(failed)
+	decided.unloaded(missing)
 	return decided, nil
 }
 
