@@ -1,10 +1,8 @@
 package webhooks
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	"sigs.k8s.io/json"
@@ -13,7 +11,7 @@ import (
 )
 
 // decodeReview reads an AdmissionReview. The objects in it are most of it, and are decoded later, once their kind is known; they are
-// cut out first, so that their JSON is not gone through in vain. They share memory with body.
+// cut out first, so that their JSON is not gone through twice more, and copied. They share memory with body.
 func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 	rest, object, old := cutObjects(body)
 	var in admissionv1.AdmissionReview
@@ -37,46 +35,39 @@ func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 	return in, nil
 }
 
-// cutObjects takes request.object and request.oldObject out of a review, and leaves null in their places. It judges nothing: it only
-// finds where a JSON object ends, and there is one such place in what is valid. Whoever decodes the three parts finds fault with
-// exactly what is faulty in the whole: a part that was cut in the wrong place is no JSON. What it cannot find stays in the rest.
+// cutObjects takes request.object and request.oldObject out of a review, and leaves null in their places. It judges nothing but form: a
+// review that is no JSON is left whole, for the decoder to find fault with, and a key that comes twice does so in the rest too. So
+// does one that is written with escapes, and what is no object is not cut out.
 func cutObjects(body []byte) (rest, object, old []byte) {
 	s := jsonscan.Scanner{Text: body}
-	type cut struct{ from, to int }
-	var first, second cut
-	s.Members(func(key []byte) {
-		if !bytes.Equal(key, []byte(`"request"`)) || !s.At('{') {
-			s.Skip()
+	from := 0
+	cut := func(key []byte) {
+		at, isObject := s.Next, s.At('{')
+		s.Skip()
+		part := &object
+		switch string(key) {
+		case `"object"`:
+		case `"oldObject"`:
+			part = &old
+		default:
 			return
 		}
-		s.Members(func(key []byte) {
-			at := s.Next
-			begins := s.At('{')
+		if isObject && !s.Lost {
+			rest = append(append(rest, body[from:at]...), "null"...)
+			*part, from = body[at:s.Next:s.Next], s.Next
+		}
+	}
+	s.Blank()
+	s.Members(func(key []byte) {
+		if string(key) == `"request"` && s.At('{') {
+			s.Members(cut)
+		} else {
 			s.Skip()
-			switch found := (cut{at, s.Next}); {
-			case !begins || s.Lost:
-			case bytes.Equal(key, []byte(`"object"`)):
-				first = found
-			case bytes.Equal(key, []byte(`"oldObject"`)):
-				second = found
-			}
-		})
+		}
 	})
+	s.End()
 	if s.Lost {
 		return body, nil, nil
 	}
-	cuts := slices.DeleteFunc([]cut{first, second}, func(c cut) bool { return c.to == 0 })
-	slices.SortFunc(cuts, func(a, b cut) int { return a.from - b.from })
-	from := 0
-	for _, c := range cuts {
-		rest = append(append(rest, body[from:c.from]...), "null"...)
-		from = c.to
-	}
-	part := func(c cut) []byte {
-		if c.to == 0 {
-			return nil
-		}
-		return body[c.from:c.to:c.to]
-	}
-	return append(rest, body[from:]...), part(first), part(second)
+	return append(rest, body[from:]...), object, old
 }

@@ -1,125 +1,186 @@
 // Package jsonscan goes through JSON without decoding it, to find where values begin and end.
 //
-// In valid JSON it finds exactly that. It is no judge of what is valid: whoever relies on a part must decode it, or know that the
-// whole is valid. It allocates nothing, and never goes deeper than it is asked to.
+// What it has gone through without getting lost is valid JSON, by the rules of encoding/json; it accepts nothing that a decoder would
+// refuse for its form, and refuses nothing that one would take. What the values mean, and whether a key comes twice, it does not judge.
+// It allocates nothing, and takes time in proportion to the text.
 package jsonscan
 
 import "bytes"
 
-// Scanner goes through JSON without a look at what it means. It is lost where it finds what it does not expect, and stays so.
+// maxDepth is how deep encoding/json goes into objects and lists.
+const maxDepth = 10000
+
+// Scanner goes through JSON value by value. It is lost where it finds what cannot be there, and stays so.
 type Scanner struct {
-	// Text is gone through, from Next on.
+	// Text is gone through, from Next on. Next is never beyond its end.
 	Text []byte
 	Next int
 	// Lost says that Text is no JSON, or not what was asked for.
 	Lost bool
-}
 
-// blank passes over white space.
-func (s *Scanner) blank() {
-	for s.Next < len(s.Text) && bytes.IndexByte([]byte(" \t\r\n"), s.Text[s.Next]) >= 0 {
-		s.Next++
-	}
+	depth int
 }
 
 // At reports whether a byte is next.
 func (s *Scanner) At(c byte) bool { return s.Next < len(s.Text) && s.Text[s.Next] == c }
 
-// Take passes over a byte that must be next, and the white space behind it.
-func (s *Scanner) Take(c byte) {
-	if !s.At(c) {
-		s.Lost = true
-		return
+// Blank passes over white space.
+func (s *Scanner) Blank() {
+	for s.Next < len(s.Text) && (s.At(' ') || s.At('\t') || s.At('\r') || s.At('\n')) {
+		s.Next++
 	}
-	s.Next++
-	s.blank()
+}
+
+// End passes over white space, behind which nothing may be left.
+func (s *Scanner) End() {
+	s.Blank()
+	s.Lost = s.Lost || s.Next < len(s.Text)
 }
 
 // Members has each member of an object visited: with its key, quotes included, and at its value, which visit must pass over.
 func (s *Scanner) Members(visit func(key []byte)) {
-	s.blank()
-	s.Take('{')
-	for !s.Lost && !s.At('}') {
+	s.entries('{', '}', func() {
 		from := s.Next
 		s.str()
 		key := s.Text[from:s.Next]
-		s.blank()
-		s.Take(':')
-		if s.Lost {
-			return
+		s.Blank()
+		s.take(':')
+		s.Blank()
+		if !s.Lost {
+			visit(key)
 		}
-		visit(key)
-		s.blank()
-		if s.At(',') {
-			s.Take(',')
-		} else if !s.At('}') {
-			s.Lost = true
-		}
-	}
-	s.Take('}')
-}
-
-// str passes over a string.
-func (s *Scanner) str() {
-	if !s.At('"') {
-		s.Lost = true
-		return
-	}
-	for s.Next++; s.Next < len(s.Text); s.Next++ {
-		switch s.Text[s.Next] {
-		case '\\':
-			s.Next++
-		case '"':
-			s.Next++
-			return
-		}
-	}
-	s.Lost = true
-}
-
-// Skip passes over a value.
-func (s *Scanner) Skip() {
-	depth := 0
-	for s.Next < len(s.Text) && !s.Lost {
-		switch s.Text[s.Next] {
-		case '"':
-			s.str()
-			if depth == 0 {
-				return
-			}
-			continue
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-			if depth == 0 {
-				s.Next++
-			}
-			if depth <= 0 {
-				return
-			}
-		case ',':
-			if depth == 0 {
-				return
-			}
-		}
-		s.Next++
-	}
-	s.Lost = true
+	})
 }
 
 // Elements has each element of a list visited, which visit must pass over.
-func (s *Scanner) Elements(visit func()) {
-	s.blank()
-	s.Take('[')
-	for !s.Lost && !s.At(']') {
+func (s *Scanner) Elements(visit func()) { s.entries('[', ']', visit) }
+
+// Skip passes over a value.
+func (s *Scanner) Skip() {
+	switch {
+	case s.At('{'):
+		s.Members(func([]byte) { s.Skip() })
+	case s.At('['):
+		s.Elements(func() { s.Skip() })
+	case s.At('"'):
+		s.str()
+	case s.At('t'):
+		s.word("true")
+	case s.At('f'):
+		s.word("false")
+	case s.At('n'):
+		s.word("null")
+	default:
+		s.number()
+	}
+}
+
+// entries passes over what open and end enclose, with a comma between one visit and the next.
+func (s *Scanner) entries(open, end byte, visit func()) {
+	s.take(open)
+	s.depth++
+	s.Lost = s.Lost || s.depth > maxDepth
+	s.Blank()
+	for more := !s.At(end); more && !s.Lost; {
 		visit()
-		s.blank()
-		if s.At(',') {
-			s.Take(',')
-		} else if !s.At(']') {
+		s.Blank()
+		if more = s.At(','); more {
+			s.Next++
+			s.Blank()
+		}
+	}
+	s.take(end)
+	s.depth--
+}
+
+// take passes over a byte that must be next.
+func (s *Scanner) take(c byte) {
+	if s.Lost || !s.At(c) {
+		s.Lost = true
+		return
+	}
+	s.Next++
+}
+
+// word passes over a word that must be next.
+func (s *Scanner) word(word string) {
+	if !bytes.HasPrefix(s.Text[s.Next:], []byte(word)) {
+		s.Lost = true
+		return
+	}
+	s.Next += len(word)
+}
+
+// str passes over a string. What is no UTF-8 is taken, as decoders take it.
+func (s *Scanner) str() {
+	s.take('"')
+	for i := s.Next; i < len(s.Text) && !s.Lost; i++ {
+		c := s.Text[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		s.Next = i + 1
+		switch c {
+		case '"':
+			return
+		case '\\':
+			s.escape()
+			i = s.Next - 1
+		default:
 			s.Lost = true
 		}
 	}
-	s.Take(']')
+	s.Lost = true
+}
+
+// escape passes over what is behind a backslash.
+func (s *Scanner) escape() {
+	digits := 0
+	switch {
+	case s.At('u'):
+		digits = 4
+	case s.Next == len(s.Text) || bytes.IndexByte([]byte(`"\/bfnrt`), s.Text[s.Next]) < 0:
+		s.Lost = true
+		return
+	}
+	s.Next++
+	for range digits {
+		if s.Next == len(s.Text) || bytes.IndexByte([]byte("0123456789abcdefABCDEF"), s.Text[s.Next]) < 0 {
+			s.Lost = true
+			return
+		}
+		s.Next++
+	}
+}
+
+// number passes over a number.
+func (s *Scanner) number() {
+	if s.At('-') {
+		s.Next++
+	}
+	if s.At('0') {
+		s.Next++
+	} else {
+		s.digits()
+	}
+	if s.At('.') {
+		s.Next++
+		s.digits()
+	}
+	if s.At('e') || s.At('E') {
+		s.Next++
+		if s.At('+') || s.At('-') {
+			s.Next++
+		}
+		s.digits()
+	}
+}
+
+// digits passes over at least one digit.
+func (s *Scanner) digits() {
+	from := s.Next
+	for s.Next < len(s.Text) && '0' <= s.Text[s.Next] && s.Text[s.Next] <= '9' {
+		s.Next++
+	}
+	s.Lost = s.Lost || s.Next == from
 }

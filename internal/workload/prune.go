@@ -2,7 +2,6 @@ package workload
 
 import (
 	"bytes"
-	"encoding/json"
 
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 )
@@ -24,12 +23,10 @@ func partsOf(path []string) parts {
 // prune returns an object without what nobody decodes, which is nearly all of it. What is not valid JSON as a whole, or has an escape in
 // a key on the way, is returned as it is, for the decoder to judge.
 func (p parts) prune(raw []byte) []byte {
-	if !json.Valid(raw) {
-		return raw
-	}
-	w := pruner{out: make([]byte, 0, 1024)}
-	w.Text = raw
+	w := pruner{Scanner: jsonscan.Scanner{Text: raw}, out: make([]byte, 0, 1024)}
+	w.Blank()
 	w.value(p)
+	w.End()
 	if w.Lost {
 		return raw
 	}

@@ -3,6 +3,7 @@ package workload
 import (
 	"bytes"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,7 +18,7 @@ func decodeBoth(k Kind, raw []byte) (whole, pruned any, wholeOK, prunedOK bool) 
 		return document.Elem().Interface(), err == nil && len(odd) == 0
 	}
 	whole, wholeOK = decode(raw)
-	pruned, prunedOK = decode(k.parts.prune(bytes.Clone(raw)))
+	pruned, prunedOK = decode(k.parts.prune(slices.Clip(bytes.Clone(raw))))
 	return whole, pruned, wholeOK, prunedOK
 }
 
@@ -29,11 +30,18 @@ func FuzzPrune(f *testing.F) {
 		`{"spec":{"containers":[{"im\u0061ge":"a"}]}}`, `{"Spec":{"containers":[{"image":"a"}]}}`, `{"spec":null}`, `{"spec":[]}`, `{"spec":{"containers":{"image":"a"}}}`,
 		`{"spec":{"volumes":[null,{"image":{"reference":"a","reference":"b"}},[{"image":"x"}]],"containers":[ { "image" : "a" } , null ]}}`, `{"x":tru,"spec":{"containers":[{"image":"a"}]}}`,
 		`{"x":[},"spec":{"containers":[{"image":"a"}]}}`, `{"x":"\"{","spec":{"containers":[{"image":"a\\"}]}} `, `{"spec":{"jobTemplate":{"spec":{"template":{"spec":{"containers":[{"image":"a"}]}}}}}}`,
+		`{"spec":{"metadata":{"spec":{"containers":{"spec":{"containers":[{"image":"a"}]}}}}}}`, `{"a":1,}`, `{"a":"\`, `{"a":01}`,
 		`{}`, ``, `{"metadata":{"name":7}}`, `{"metadata":[{"name":"a"}]}`, "{\"spec\":{\"containers\":[{\"image\":\"\xff\"}]}}", `{"spec":{"containers":[{"image":"a"}]}}{}`,
 	} {
 		f.Add([]byte(raw))
 	}
-	kinds := []Kind{kind(f, "Pod"), kind(f, "CronJob")}
+	for _, o := range objects(everything()) {
+		f.Add(marshal(f, o))
+	}
+	kinds, err := Builtin().With([]string{"rollouts.v1alpha1.argoproj.io=spec.template", "odd.v1.example.com=spec.metadata.spec.containers"})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, k := range kinds {
 			whole, pruned, wholeOK, prunedOK := decodeBoth(k, raw)

@@ -22,7 +22,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
-	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/testenv"
@@ -89,10 +88,7 @@ func serve(b *testing.B, e *estate, ca *testenv.CA) (url string) {
 	check(b, err)
 	port, err := testenv.FreePort()
 	check(b, err)
-	server := webhook.NewServer(webhook.Options{Port: port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
-		c.MinVersion = tls.VersionTLS12
-		c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil }
-	}}})
+	server := webhooks.NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil }, 0)
 	e.gate().Register(server.Register)
 	server.Register(floorPath, http.HandlerFunc(floor))
 	ctx, cancel := context.WithCancel(b.Context())

@@ -1,0 +1,83 @@
+package jsonscan
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// valid reports whether a text is one value, as the scanner sees it. It has no capacity beyond its end to read into.
+func valid(text []byte) bool {
+	s := Scanner{Text: slices.Clip(text)}
+	s.Blank()
+	s.Skip()
+	s.End()
+	return !s.Lost
+}
+
+// FuzzSkip says that the scanner passes over what encoding/json takes for JSON, and over nothing else.
+func FuzzSkip(f *testing.F) {
+	for _, text := range []string{
+		``, ` `, `{}`, ` { } `, `[]`, ` [ ] `, `[1]`, `[1,]`, `[,1]`, `[,]`, `[1 2]`, `[`, `]`, `[}`, `{]`, `{"a":1,}`, `{"a"}`, `{"a":}`, `{"a" : 1 , "b":[ ]}`, `{a:1}`, `{1:2}`, `{"a":1}{`,
+		`true`, `tru`, `truer`, `false`, `null`, `nul`, `nullnull`, `0`, `-0`, `00`, `-`, `+1`, `1.`, `.1`, `1.5e+10`, `1e`, `1E-`, `1e400`, `0x1`, `-a`, `1 `, `NaN`, "\ufeff{}",
+		`"`, `"\`, `"a`, `{"\`, `{"a":"\`, `"\"`, `"\\"`, `"\u12"`, `"\u12G4"`, `"\uD800"`, `"\x"`, `"\u`, `"\'"`, "\"\n\"", "\"\x7f\"", "\"\xff\"", "\"\x00\"", "{\v}", `"\b\f\n\r\t\/"`,
+		strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth), strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
+		strings.Repeat(`{"a":`, maxDepth) + "1" + strings.Repeat("}", maxDepth), strings.Repeat(`{"a":`, maxDepth+1) + "1" + strings.Repeat("}", maxDepth+1),
+		strings.Repeat("[{},", 3) + strings.Repeat("]", 3), strings.Repeat(`{"a":[`, 6000),
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if got, want := valid(text), json.Valid(text); got != want {
+			t.Errorf("%.200q: valid %t, want %t", text, got, want)
+		}
+	})
+}
+
+// Every beginning of a text is refused as it must be, wherever it breaks off, and every byte in the place of another judged alike.
+func TestEveryBeginningAndEveryByte(t *testing.T) {
+	const text = `{"a\u00e9\\":[true,false,null,-1.5e+2,0,{}, [] ,{"b" : "c"}],"d":""}`
+	for n := range len(text) {
+		if valid([]byte(text[:n])) {
+			t.Errorf("%q was taken for a value", text[:n])
+		}
+		for c := range 256 {
+			changed := []byte(text)
+			changed[n] = byte(c)
+			if got, want := valid(changed), json.Valid(changed); got != want {
+				t.Errorf("%q: valid %t, want %t", changed, got, want)
+			}
+		}
+	}
+	if !valid([]byte(text)) {
+		t.Errorf("%q was refused", text)
+	}
+}
+
+// A text of any form costs no memory, or the API server's largest could be made to cost much.
+func TestNothingIsAllocated(t *testing.T) {
+	text := []byte(`{"a":[true,{"b":"\u00e9"},[1,2]],"c":{"d":{}}}`)
+	if n := testing.AllocsPerRun(100, func() { valid(text) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkSkip(b *testing.B) {
+	text := []byte(`[` + strings.Repeat(`{"name":"ACME_SETTING","value":"https://service.shop.svc.cluster.local:8443/api/v1","f:ports":{".":{},"n":[1,true]}},`, 100) + `0]`)
+	b.SetBytes(int64(len(text)))
+	b.Run("scanner", func(b *testing.B) {
+		for b.Loop() {
+			if !valid(text) {
+				b.Fatal("refused")
+			}
+		}
+	})
+	b.Run("encoding", func(b *testing.B) {
+		for b.Loop() {
+			if !json.Valid(text) {
+				b.Fatal("refused")
+			}
+		}
+	})
+}
