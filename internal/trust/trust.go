@@ -77,7 +77,7 @@ type Root interface {
 	// signed, and which versions were seen. held is what is held already, or nil: the newer of the two is returned, held
 	// itself where packed adds nothing, and neither is undercut from then on. The error is a *Fault. An Evidence that comes with
 	// it proves nothing, and must take the place of held: it remembers the versions seen, for Fetch. Without one,
-	// packed is of no use and held stays.
+	// packed is of no use and held stays. What is returned may keep packed, which must not be changed any more.
 	Unpack(repository string, packed []byte, held Evidence) (Evidence, error)
 }
 

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,13 +19,13 @@ import (
 // evidence is what was verified about one repository. It implements trust.Evidence. Only inside a Fetch does it occur
 // without raw: nothing was verified yet, or only what was seen is left of it.
 //
-// Thousands of repositories are held, so its indexes are sorted slices, searched by halves: maps would take as much
-// room as the statements.
+// Thousands of repositories are held, so it holds what its statements share once, and finds them by halves in sorted slices: maps would
+// take as much room as the statements, and statements that are put together for whoever asks a third of what they would take.
 type evidence struct {
 	root       *Root // whose pins and roles it was verified under
 	repository string
-	statements []trust.Statement   // sorted by tag, digest and role
-	byDigest   [][]trust.Statement // one run a digest, sorted by digest; each sorted by role and tag
+	lines      []line  // sorted by tag, digest and role
+	byDigest   []int32 // the places of lines, sorted by digest, role and tag
 	notAfter   time.Time
 	file       string
 	raw        *packed
@@ -35,83 +36,79 @@ type evidence struct {
 	unusable   *trust.Fault // without raw: why what was verified before does not count
 }
 
+// line is one statement, beside what others say in the same voice.
+type line struct {
+	tag, digest string
+	by          *voice
+}
+
+// voice is a role that speaks by the same keys until the same time.
+type voice struct {
+	role     string
+	keys     []string
+	notAfter time.Time
+}
+
+func (l line) statement() trust.Statement {
+	return trust.Statement{Digest: l.digest, Tag: l.tag, Role: l.by.role, Keys: l.by.keys, NotAfter: l.by.notAfter}
+}
+
 // Tag returns the statements about a tag, sorted by digest and role.
 func (e *evidence) Tag(tag string) []trust.Statement {
-	at, found := slices.BinarySearchFunc(e.statements, tag, func(s trust.Statement, tag string) int { return strings.Compare(s.Tag, tag) })
-	if !found {
-		return nil
+	from, _ := slices.BinarySearchFunc(e.lines, tag, func(l line, tag string) int { return strings.Compare(l.tag, tag) })
+	to := from
+	for to < len(e.lines) && e.lines[to].tag == tag {
+		to++
 	}
-	end := at + 1
-	for end < len(e.statements) && e.statements[end].Tag == tag {
-		end++
+	all := make([]trust.Statement, to-from)
+	for i, l := range e.lines[from:to] {
+		all[i] = l.statement()
 	}
-	return e.statements[at:end:end]
+	return all
 }
 
 // Digest returns the statements about a digest under any tag, sorted by role and tag.
 func (e *evidence) Digest(digest string) []trust.Statement {
-	at, found := slices.BinarySearchFunc(e.byDigest, digest, func(run []trust.Statement, digest string) int { return strings.Compare(run[0].Digest, digest) })
-	if !found {
-		return nil
+	from, _ := slices.BinarySearchFunc(e.byDigest, digest, func(i int32, digest string) int { return strings.Compare(e.lines[i].digest, digest) })
+	to := from
+	for to < len(e.byDigest) && e.lines[e.byDigest[to]].digest == digest {
+		to++
 	}
-	return e.byDigest[at]
+	all := make([]trust.Statement, to-from)
+	for n, i := range e.byDigest[from:to] {
+		all[n] = e.lines[i].statement()
+	}
+	return all
 }
 
 // Expiry returns when the first of the top-level files expires, and which.
 func (e *evidence) Expiry() (time.Time, string) { return e.notAfter, e.file }
 
-// index takes statements sorted by tag, digest and role. What repeats is kept once: strings, lists of keys and, for a
-// digest under a single tag, the statements themselves, since sorted by role they are in the order of both indexes.
+// index takes statements sorted by tag, digest and role.
 func (e *evidence) index(all []trust.Statement) {
-	e.statements = append(make([]trust.Statement, 0, len(all)), all...) // without the room it grew by
-	intern(e.statements)
-	runs := map[string][]trust.Statement{}
-	for i, s := range e.statements {
-		run := runs[s.Digest]
-		switch {
-		case run == nil:
-			runs[s.Digest] = e.statements[i : i+1 : i+1]
-		case run[0].Tag == s.Tag:
-			runs[s.Digest] = e.statements[i-len(run) : i+1 : i+1]
-		default:
-			runs[s.Digest] = append(run, s)
-		}
+	type sound struct {
+		role, keys string
+		notAfter   time.Time
 	}
-	e.byDigest = make([][]trust.Statement, 0, len(runs))
-	for _, digest := range slices.Sorted(maps.Keys(runs)) {
-		run := runs[digest]
-		if run[0].Tag != run[len(run)-1].Tag {
-			slices.SortFunc(run, func(a, b trust.Statement) int {
-				return cmp.Or(strings.Compare(a.Role, b.Role), strings.Compare(a.Tag, b.Tag))
-			})
-			run = slices.Clip(run)
+	texts, voices := map[string]string{}, map[sound]*voice{}
+	once := func(s string) string {
+		if _, ok := texts[s]; !ok {
+			texts[s] = s
 		}
-		e.byDigest = append(e.byDigest, run)
+		return texts[s]
 	}
-}
-
-func intern(all []trust.Statement) {
-	texts := map[string]string{}
-	once := func(s *string) {
-		if held, ok := texts[*s]; ok {
-			*s = held
-		} else {
-			texts[*s] = *s
+	e.lines, e.byDigest = make([]line, len(all)), make([]int32, len(all))
+	for i, s := range all {
+		heard := sound{s.Role, strings.Join(s.Keys, " "), s.NotAfter}
+		if voices[heard] == nil {
+			voices[heard] = &voice{role: s.Role, keys: s.Keys, notAfter: s.NotAfter}
 		}
+		e.lines[i], e.byDigest[i] = line{tag: once(s.Tag), digest: once(s.Digest), by: voices[heard]}, int32(i)
 	}
-	lists := map[string][]string{}
-	for i := range all {
-		s := &all[i]
-		once(&s.Digest)
-		once(&s.Tag)
-		once(&s.Role)
-		key := strings.Join(s.Keys, ",")
-		if held, ok := lists[key]; ok {
-			s.Keys = held
-		} else {
-			lists[key] = s.Keys
-		}
-	}
+	slices.SortFunc(e.byDigest, func(i, j int32) int {
+		a, b := e.lines[i], e.lines[j]
+		return cmp.Or(strings.Compare(a.digest, b.digest), strings.Compare(a.by.role, b.by.role), strings.Compare(a.tag, b.tag))
+	})
 }
 
 // packed is files, compressed: digests of the same images recur from file to file.
@@ -140,6 +137,7 @@ func pack(f files) *packed {
 	return p
 }
 
+// unpack returns the files. Nothing may follow them: what was written down is kept as it is.
 func (p *packed) unpack() (files, error) {
 	f := files{others: make(map[string][]byte, len(p.names))}
 	r, err := gzip.NewReader(bytes.NewReader(p.data))
@@ -157,6 +155,9 @@ func (p *packed) unpack() (files, error) {
 		} else {
 			f.others[p.names[i-roots]] = raw
 		}
+	}
+	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		return f, errors.New("unpacking metadata: more follows than the files that it is of")
 	}
 	return f, nil
 }

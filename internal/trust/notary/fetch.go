@@ -107,9 +107,9 @@ func (r *Root) recheck(ev *evidence) (*evidence, error) {
 	if err := m.loadTargets(f.others); err != nil {
 		return nil, err
 	}
-	var same *packed
-	if ev.root != nil && len(m.raw.roots) == len(f.roots) && len(m.raw.others) == len(f.others) {
-		same = ev.raw // packed here, of these very files
+	same := ev.raw
+	if len(m.raw.roots) != len(f.roots) || len(m.raw.others) != len(f.others) {
+		same = nil // some of the files are of no use any more
 	}
 	return m.finish(same), nil
 }

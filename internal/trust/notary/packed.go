@@ -127,7 +127,8 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	case h.Repository != repository:
 		return nil, fmt.Errorf("it is of %.80q", h.Repository)
 	}
-	if err := checkSizes(h.Names, h.Sizes); err != nil {
+	files := data[end+1:]
+	if err := checkSizes(h.Names, h.Sizes, len(files)); err != nil {
 		return nil, err
 	}
 	floors, err := readFloors(h.Seen)
@@ -136,11 +137,13 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	}
 	return &evidence{
 		repository: repository, floors: floors, known: true,
-		raw: &packed{names: h.Names, sizes: h.Sizes, data: bytes.Clone(data[end+1:])},
+		raw: &packed{names: h.Names, sizes: h.Sizes, data: files},
 	}, nil
 }
 
-func checkSizes(names []string, sizes []int) error {
+// checkSizes holds what the header says of the files, and how many bytes they take up compressed, against the bounds. Compression adds
+// little to files that it cannot make smaller.
+func checkSizes(names []string, sizes []int, compressed int) error {
 	roots := len(sizes) - len(names)
 	if roots < 1 || roots > maxPackedRoots || len(names) > maxRoles+3 {
 		return fmt.Errorf("%d files with %d names", len(sizes), len(names))
@@ -154,6 +157,9 @@ func checkSizes(names []string, sizes []int) error {
 	}
 	if total > maxUnpackedSize {
 		return fmt.Errorf("files of %d bytes together, more than the %d that are read", total, maxUnpackedSize)
+	}
+	if compressed > total+total/64+1024 {
+		return fmt.Errorf("%d bytes of files that have %d bytes together", compressed, total)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package notary
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"math"
 	"slices"
@@ -339,6 +340,8 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 		"empty": nil, "no header": data[line+1:], "cut in the header": data[:line/2], "cut in the files": data[:line+20], "no files": data[:line+1],
 		"another version": replaced("notary 1", "notary 2"), "negative size": replaced(`"sizes":[`, `"sizes":[-1,`), "no roots": []byte(`{"format":"countersign notary 1","repository":"` + testGUN + "\"}\n"),
 		"huge": replaced(`"sizes":[`, `"sizes":[99999999999,`), "half a digest": replaced(`"digest":"`, `"digest":"00`), "text": []byte("x\n"), "null": []byte("null\n"),
+		"more files": slices.Concat(data, compressed(t, "x")), "padded": slices.Concat(data, bytes.Repeat(compressed(t, ""), 1000)),
+		"followed by something else": append(bytes.Clone(data), 0),
 	}
 	for name, spoilt := range damaged {
 		t.Run(name, func(t *testing.T) {
@@ -350,6 +353,19 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 			}
 		})
 	}
+}
+
+func compressed(t *testing.T, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 func FuzzUnpack(f *testing.F) {
