@@ -62,10 +62,15 @@ func repositories() []figure {
 		{name: "  at its peak", benchmark: thousand, unit: "MiB-peak", shown: "MiB"},
 		{name: "  a round of refreshes: requests", benchmark: thousand, unit: "requests/refresh-round", shown: "requests"},
 		{name: "  processor time of it", benchmark: thousand, unit: "cpu-s/refresh-round", shown: "s"},
+		{name: "  an interval by the change feed: requests", benchmark: thousand, unit: "requests/feed-interval", shown: "requests"},
+		{name: "  processor time of it", benchmark: thousand, unit: "cpu-s/feed-interval", shown: "s"},
+		{name: "  on average, each being polled now and then", benchmark: "RefreshOf1000/feed", unit: "requests/op", most: new(125.0), shown: "requests"},
 		{name: "  ready from nothing, server up", benchmark: thousand, unit: "s/cold-start", shown: "s"},
 		{name: "  ready from records, server down", benchmark: thousand, unit: "s/start-from-records", shown: "s"},
 		{name: "  resident memory then", benchmark: thousand, unit: "MiB-resident-from-records", most: new(200.0), shown: "MiB"},
 		{name: "  at its peak", benchmark: thousand, unit: "MiB-peak-from-records", shown: "MiB"},
+		{name: "1,000 repositories, a key of all revoked: counts no more after", benchmark: "Revocation", unit: "ms/revoked", most: new(1000.0), shown: "ms"},
+		{name: "  all verified anew after", benchmark: "Revocation", unit: "s/verified-anew", shown: "s"},
 		{name: "10,000 Pods: counted after a start", benchmark: "Compliance10000Pods", unit: "s/start", shown: "s"},
 		{name: "  after an edit of the policy", benchmark: "Compliance10000Pods", unit: "s/policy-edit", shown: "s"},
 		{name: "  memory that they cost, at its peak", benchmark: "Compliance10000Pods", unit: "MiB-more-at-peak", most: new(100.0), shown: "MiB"},
@@ -112,18 +117,18 @@ func (f figure) verdict(value float64) string {
 
 // command measures the figure alone.
 func (f figure) command() string {
-	parts := strings.Split(f.benchmark, "/")
+	parts := strings.Split("Benchmark"+f.benchmark, "/")
 	for i, part := range parts {
 		parts[i] = "^" + regexp.QuoteMeta(part) + "$"
 	}
-	parts[0] = "^Benchmark" + strings.TrimPrefix(parts[0], "^")
-	folder := "./test/bench"
-	if f.benchmark == "Compliance10000Pods" {
-		folder = "./test/e2e"
-	}
-	times := ""
-	if f.benchmark == thousand || folder == "./test/e2e" {
+	folder, times := "./test/bench", ""
+	switch parts[0] {
+	case "^BenchmarkCompliance10000Pods$":
+		folder, times = "./test/e2e", " -benchtime 1x -timeout 20m"
+	case "^BenchmarkThousandRepositories$":
 		times = " -benchtime 1x -timeout 20m"
+	case "^BenchmarkRefreshOf1000$":
+		folder = "./internal/store"
 	}
 	return fmt.Sprintf("go test -run '^$' -bench '%s'%s %s", strings.Join(parts, "/"), times, folder)
 }

@@ -2,215 +2,85 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/utils/clock"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/persist"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
-// patience bounds each wait of BenchmarkThousandRepositories, on a machine however busy.
-const patience = 5 * time.Minute
-
-// large is a control plane without controllers, on which one Pod of each of 1,000 repositories runs.
-type large struct {
-	client.Client
-	kube   *testenv.Kube
-	server *fileServer
-	binary string
-	begin  time.Time
+// estate is a store as a manager has it that knows n repositories, each covered by a policy of its own and by one for all.
+type estate struct {
+	store   *store.Store
+	tracker *store.Tracker
+	images  []string // one of each repository
+	signers *signers
 }
 
-// BenchmarkThousandRepositories runs the manager, built as it is released, over 1,000 repositories of 100 tags and 3 delegations: its
-// start when it knows nothing of them, its memory, a round of refreshes, and its start from what it has written down with the
-// signing server gone. Each time a Pod must be admitted and pinned.
-func BenchmarkThousandRepositories(b *testing.B) {
-	for b.Loop() {
-		l := newLarge(b)
-		say(l.begin, "starting the manager, which knows nothing yet")
-		m := l.start(b)
-		b.ReportMetric(l.ready(b, m, "cold").Seconds(), "s/cold-start")
-		l.await(b, "every repository", func() error { return l.tracked(b.Context(), many) })
-		loaded := age(b, m.PID())
-		requests, _ := l.server.asked()
-		say(l.begin, "all is loaded; it is written down")
-		l.await(b, "the records", func() error { return l.recorded(b.Context(), many) })
-		b.ReportMetric(loaded.Seconds(), "s/load")
-		b.ReportMetric(float64(requests)/many, "requests/repository")
-		l.refreshes(b, m)
-		resident, peak := memoryOf(b, m.PID())
-		b.ReportMetric(resident, "MiB-resident")
-		b.ReportMetric(peak, "MiB-peak")
-		check(b, m.Stop())
-
-		say(l.begin, "starting the manager from its records, without a signing server")
-		l.server.stop()
-		l.ungate(b)
-		m = l.start(b)
-		b.ReportMetric(l.ready(b, m, "records").Seconds(), "s/start-from-records")
-		resident, peak = memoryOf(b, m.PID())
-		b.ReportMetric(resident, "MiB-resident-from-records")
-		b.ReportMetric(peak, "MiB-peak-from-records")
-		check(b, m.Stop())
-		l.ungate(b)
-	}
-	b.ReportMetric(0, "ns/op")
-}
-
-func newLarge(b *testing.B) *large {
-	b.Helper()
-	l := &large{begin: time.Now()}
-	say(l.begin, "starting the servers, and signing %d repositories", many)
-	l.kube = testenv.RunKube(b, testenv.KubeOptions{})
-	scheme := runtime.NewScheme()
-	check(b, clientgoscheme.AddToScheme(scheme))
-	check(b, v1alpha1.AddToScheme(scheme))
-	config := rest.CopyConfig(l.kube.Config)
-	config.QPS = -1
-	var err error
-	l.Client, err = client.New(config, client.Options{Scheme: scheme})
-	check(b, err)
-	l.binary, err = testenv.BuildManager(b.Context(), b.TempDir(), false)
-	check(b, err)
-	signers, files := published(b, many)
-	l.server = newFileServer(b, files)
-	check(b, l.Create(b.Context(), &v1alpha1.TrustRoot{
-		ObjectMeta: metav1.ObjectMeta{Name: "acme-notary"},
-		Spec: v1alpha1.TrustRootSpec{
-			RefreshInterval: metav1.Duration{Duration: 30 * time.Second},
-			Notary: &v1alpha1.NotarySpec{
-				Server: l.server.url, CABundle: v1alpha1.PEMBundle(l.server.ca),
-				Root: v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{v1alpha1.KeyID(signers.root.bare)}},
-			},
-		},
-	}))
-	check(b, l.Create(b.Context(), &v1alpha1.ImagePolicy{
-		ObjectMeta: metav1.ObjectMeta{Name: "production"},
-		Spec: v1alpha1.ImagePolicySpec{
-			Images: []v1alpha1.ImagePattern{host + "/**"}, TrustRoots: []v1alpha1.ObjectName{"acme-notary"},
-			RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
-		},
-	}))
-	check(b, l.Create(b.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"env": "production"}}}))
-	say(l.begin, "creating a Pod of each")
-	each(b, many, 16, l.run)
-	return l
-}
-
-// run makes the Pod of a repository, as one that runs.
-func (l *large) run(ctx context.Context, i int) error {
-	name := repositoryName(i)
-	p := pod(name+":"+tag(0), i)
-	if err := l.Create(ctx, p); err != nil {
-		return err
-	}
-	p.Status = corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{
-		Name: "app", Image: name + ":" + tag(0), ImageID: name + "@sha256:" + digestHex(name, 0), ContainerID: "containerd://" + digestHex("container", i), Ready: true,
-		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
-	}}}
-	return l.Status().Update(ctx, p)
-}
-
-func (l *large) start(b *testing.B) *testenv.Manager {
-	b.Helper()
-	m, err := testenv.StartManager(b.Context(), l.kube, testenv.ManagerOptions{Binary: l.binary, Dir: b.TempDir()})
-	check(b, err)
-	b.Cleanup(func() {
-		if b.Failed() {
-			b.Log(m.Tail())
+// newEstate verifies n repositories by the real verifier, from memory.
+func newEstate(tb testing.TB, n int) *estate {
+	tb.Helper()
+	s, files := published(tb, n)
+	root, err := notary.New(s.pin(), memory(files))
+	check(tb, err)
+	e := emptyEstate(tb, root, n)
+	e.signers = s
+	each(tb, n, 2, func(ctx context.Context, i int) error {
+		image, err := imageref.Parse(e.images[i])
+		if err != nil {
+			return err
 		}
-		check(b, m.Stop())
+		return e.tracker.Ensure(ctx, "acme-notary", image)
 	})
-	return m
+	return e
 }
 
-// ready returns how long ago a manager that has just become ready was started, and has it decide on a Pod.
-func (l *large) ready(b *testing.B, m *testenv.Manager, name string) time.Duration {
-	b.Helper()
-	took := age(b, m.PID())
-	say(l.begin, "ready after %.2f s", took.Seconds())
-	image := repositoryName(7) + ":" + tag(7)
-	p := pod(image, 0)
-	p.Name = name
-	check(b, l.Create(b.Context(), p))
-	if want := image + "@sha256:" + digestHex(repositoryName(7), 7); p.Spec.Containers[0].Image != want {
-		b.Fatalf("the Pod was created with image %s, want %s", p.Spec.Containers[0].Image, want)
+// emptyEstate has n policies, and no repository verified yet.
+func emptyEstate(tb testing.TB, root *notary.Root, n int) *estate {
+	tb.Helper()
+	e := &estate{store: store.New(policy.UncoveredDeny)}
+	e.publish(root)
+	e.tracker = store.NewTracker(e.store, clock.RealClock{}, func(string) {})
+	for i := range n {
+		e.policy(tb, fmt.Sprintf("team-%d", i), v1alpha1.ImagePattern(fmt.Sprintf("%s/team-%d/**", host, i)))
+		e.images = append(e.images, repositoryName(i)+":"+tag(i%tags))
 	}
-	return took
+	e.store.MarkPrimed()
+	return e
 }
 
-// refreshes measures one round of refreshes: as many as there are repositories, from any moment on.
-func (l *large) refreshes(b *testing.B, m *testenv.Manager) {
-	b.Helper()
-	begin, before := time.Now(), usedTime(b, m.PID())
-	requests, timestamps := l.server.asked()
-	say(l.begin, "waiting for a round of refreshes")
-	l.await(b, "a round of refreshes", func() error {
-		if _, now := l.server.asked(); now < timestamps+many {
-			return fmt.Errorf("%d of %d were asked for", now-timestamps, many)
-		}
-		return nil
+// publish publishes the trust root that the policies name, or puts another in its place.
+func (e *estate) publish(root *notary.Root) {
+	e.store.PutRoot("acme-notary", store.Root{Root: root, Format: "Notary"})
+}
+
+func (e *estate) policy(tb testing.TB, name string, pattern v1alpha1.ImagePattern) {
+	tb.Helper()
+	p, err := policy.Compile(name, &v1alpha1.ImagePolicySpec{
+		Images: []v1alpha1.ImagePattern{pattern}, TrustRoots: []v1alpha1.ObjectName{"acme-notary"},
+		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}}, Mode: v1alpha1.ModeEnforce, PinDigests: v1alpha1.PinPods,
 	})
-	used := usedTime(b, m.PID()) - before
-	now, _ := l.server.asked()
-	b.ReportMetric(float64(now-requests), "requests/refresh-round")
-	b.ReportMetric(used.Seconds(), "cpu-s/refresh-round")
-	say(l.begin, "a round of refreshes took %d requests and %.2f s of processor time, in %.0f s", now-requests, used.Seconds(), time.Since(begin).Seconds())
+	check(tb, err)
+	e.store.PutPolicy(p, "1")
 }
 
-// tracked returns nil once the status of the trust root counts so many repositories, none of them failing.
-func (l *large) tracked(ctx context.Context, n int32) error {
-	var tr v1alpha1.TrustRoot
-	if err := l.Get(ctx, client.ObjectKey{Name: "acme-notary"}, &tr); err != nil {
-		return err
-	}
-	if r := tr.Status.Repositories; r == nil || r.Tracked != n || r.Failing != 0 {
-		return fmt.Errorf("the status counts %+v", r)
+// decide has an image admitted as the gate does, from the snapshot that holds now.
+func (e *estate) decide(image string, now time.Time) error {
+	d := e.decision(image, now)
+	if d.Verdict != policy.Admitted || d.Digest == "" {
+		return errors.New("denied: " + d.Message)
 	}
 	return nil
 }
 
-// recorded returns nil once so many repositories are written down.
-func (l *large) recorded(ctx context.Context, n int) error {
-	heads := &metav1.PartialObjectMetadataList{}
-	heads.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-	err := l.List(ctx, heads, client.InNamespace(testenv.OwnNamespace), client.MatchingLabels{persist.LabelKind: persist.KindHead})
-	if err == nil && len(heads.Items) != n {
-		err = fmt.Errorf("%d of %d repositories are written down", len(heads.Items), n)
-	}
-	return err
-}
-
-// ungate takes the webhooks away, so that the next start is waited for until it has put them back.
-func (l *large) ungate(b *testing.B) {
-	b.Helper()
-	name := metav1.ObjectMeta{Name: "countersign"}
-	check(b, l.Delete(b.Context(), &admissionv1.MutatingWebhookConfiguration{ObjectMeta: name}))
-	check(b, l.Delete(b.Context(), &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: name}))
-}
-
-// await polls until ok returns nil.
-func (l *large) await(b *testing.B, what string, ok func() error) {
-	b.Helper()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
-		err := ok()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.Fatalf("timed out waiting for %s: %v", what, err)
-		}
-	}
+func (e *estate) decision(image string, now time.Time) policy.Decision {
+	snapshot := e.store.Load()
+	return snapshot.Policies.Decide(policy.Request{Image: image, NamespaceLabels: map[string]string{"env": "production"}, Now: now}, snapshot)
 }

@@ -22,10 +22,19 @@ type fileServer struct {
 	files map[string][]byte
 	stop  func()
 
-	mu         sync.Mutex
-	requests   int
-	timestamps int
+	mu    sync.Mutex
+	count asked
+	feed  bool // whether there is a change feed
 }
+
+// asked is how many requests there were: in all, for timestamps, and for the change feed once there is one.
+type asked struct{ all, timestamps, feed int }
+
+const (
+	feedPath = "/v2/_trust/changefeed"
+	// publications is what the change feed lists: one, of a repository that nobody here uses.
+	publications = `{"count":1,"records":[{"ID":"1","GUN":"registry.example.com/other/app","SHA256":"00","Category":"update","Version":1}]}`
+)
 
 func newFileServer(b *testing.B, files map[string][]byte) *fileServer {
 	b.Helper()
@@ -50,17 +59,8 @@ func newFileServer(b *testing.B, files map[string][]byte) *fileServer {
 
 // ServeHTTP implements http.Handler.
 func (f *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f.mu.Lock()
-	f.requests++
-	if isTimestamp(r.URL.Path) {
-		f.timestamps++
-	}
-	f.mu.Unlock()
-	body, ok := f.files[r.URL.Path]
-	switch {
-	case r.URL.Path == "/v2/":
-		body = []byte("{}")
-	case !ok:
+	body := f.find(r.URL.Path)
+	if body == nil {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusNotFound)
 		body = []byte(`{"errors":[{"code":"METADATA_NOT_FOUND","message":"You have requested metadata that does not exist.","detail":null}]}`)
@@ -68,9 +68,33 @@ func (f *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// asked returns how many requests came so far, and how many of them were for a timestamp.
-func (f *fileServer) asked() (requests, timestamps int) {
+// find counts a request, and returns what there is at its path, nil where there is nothing.
+func (f *fileServer) find(path string) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.requests, f.timestamps
+	f.count.all++
+	switch {
+	case path == "/v2/":
+		return []byte("{}")
+	case path == feedPath && f.feed:
+		f.count.feed++
+		return []byte(publications)
+	case isTimestamp(path):
+		f.count.timestamps++
+	}
+	return f.files[path]
+}
+
+// asked returns how many requests came so far.
+func (f *fileServer) asked() asked {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
+}
+
+// offerFeed has it offer a change feed from now on.
+func (f *fileServer) offerFeed() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.feed = true
 }

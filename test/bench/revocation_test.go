@@ -1,0 +1,55 @@
+package bench
+
+import (
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
+)
+
+// BenchmarkRevocation revokes a key that has signed every tag of 1,000 repositories. Reported is how long it takes, from when the edited trust
+// root is there, until no decision counts the key any more; and until each repository has been verified anew, so that what is denied
+// is denied because of the signature that is missing, and what hangs on other keys is admitted again.
+func BenchmarkRevocation(b *testing.B) {
+	e := newEstate(b, many)
+	before, err := notary.New(e.signers.pin(), memory{})
+	check(b, err)
+	config := e.signers.pin()
+	config.RevokedKeys = []string{e.signers.roles["ci"].bare}
+	revoked, err := notary.New(config, memory{})
+	check(b, err)
+	var effective, verified []time.Duration
+	for b.Loop() {
+		e.publish(before)
+		for _, image := range e.images {
+			check(b, e.decide(image, time.Now()))
+		}
+		begin := time.Now()
+		done := make(chan time.Duration, 1)
+		go func() {
+			e.publish(revoked)
+			done <- time.Since(begin)
+		}()
+		tick := time.NewTicker(time.Millisecond)
+		for e.decide(e.images[0], time.Now()) == nil {
+			<-tick.C
+		}
+		tick.Stop()
+		effective = append(effective, time.Since(begin))
+		for _, image := range e.images {
+			if e.decide(image, time.Now()) == nil {
+				b.Fatalf("%s is admitted by a revoked key", image)
+			}
+		}
+		verified = append(verified, <-done)
+		for _, image := range e.images {
+			if d := e.decision(image, time.Now()); d.Verdict != policy.Denied {
+				b.Fatalf("%s was not verified anew: %s", image, d.Message)
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(milliseconds(median(effective)), "ms/revoked")
+	b.ReportMetric(median(verified).Seconds(), "s/verified-anew")
+}
