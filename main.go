@@ -243,6 +243,7 @@ func (p *parts) addControllers(ctx context.Context) error {
 		(&controllers.ImagePolicyReconciler{Client: c, Store: p.store, Status: status, Compliance: p.ran}).SetupWithManager(ctx, p.mgr),
 		(&controllers.TrustRootReconciler{
 			Client: c, Store: p.store, Tracker: p.tracker, Status: status, Builder: builder, Changes: p.changes, Records: records,
+			Clock: clock.RealClock{}, ExpiryWarning: o.ExpiryWarning,
 		}).SetupWithManager(ctx, p.mgr),
 		records.SetupWithManager(p.mgr),
 		compliance.SetupWithManager(p.mgr),

@@ -95,7 +95,7 @@ func (p *Primer) load(ctx context.Context) error {
 	g.SetLimit(loadsAtOnce)
 	for root, images := range compliance.Evaluate(in).Needs {
 		for _, image := range images {
-			if _, err := snapshot.Evidence(root, image); !errors.Is(err, policy.ErrNotLoaded) {
+			if _, _, err := snapshot.Evidence(root, image); !errors.Is(err, policy.ErrNotLoaded) {
 				continue
 			}
 			g.Go(func() error {

@@ -610,7 +610,7 @@ func (s *recordScene) testUnused(t *testing.T) {
 	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
 		t.Error("a record that nothing uses is written")
 	}
-	if _, err := leader.Store.Load().Evidence("acme", shop); err != nil {
+	if _, _, err := leader.Store.Load().Evidence("acme", shop); err != nil {
 		t.Fatal(err)
 	}
 	leader.reconcile(t)
@@ -619,7 +619,7 @@ func (s *recordScene) testUnused(t *testing.T) {
 		t.Error("that it was used is not written down")
 	}
 	s.clock.Step(time.Minute)
-	if _, err := leader.Store.Load().Evidence("acme", shop); err != nil {
+	if _, _, err := leader.Store.Load().Evidence("acme", shop); err != nil {
 		t.Fatal(err)
 	}
 	leader.reconcile(t)

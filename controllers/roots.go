@@ -149,7 +149,7 @@ func (b RootBuilder) build(tr *v1alpha1.TrustRoot, material keyMaterial) store.R
 		built.Fault = trust.AsFault(err, v1alpha1.ReasonInvalidSpec)
 		return built
 	}
-	built.Root, built.Fingerprints = root, root.Fingerprints()
+	built.Root, built.Fingerprints, built.ExpiredGrace = root, root.Fingerprints(), tr.Spec.ExpiredGrace.Duration
 	return built
 }
 
@@ -186,7 +186,7 @@ func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*nota
 	if err != nil {
 		return nil, fmt.Errorf("spec.notary: %w", err)
 	}
-	cfg := notary.Config{Name: tr.Name, Clock: b.Clock.Now}
+	cfg := notary.Config{Name: tr.Name, ExpiredGrace: tr.Spec.ExpiredGrace.Duration, Clock: b.Clock.Now}
 	cfg.RootKeys = pems("spec.notary.root", spec.Root.Keys, spec.Root.KeysFrom, material)
 	for _, id := range spec.Root.KeyIDs {
 		cfg.RootKeyIDs = append(cfg.RootKeyIDs, string(id))

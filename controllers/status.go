@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
@@ -62,12 +63,20 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 			continue
 		}
 		kind := corev1.EventTypeNormal
-		if c.Status == metav1.ConditionFalse {
+		if warns(c) {
 			kind = corev1.EventTypeWarning
 		}
 		s.Events.Eventf(object, nil, kind, c.Reason, "Reconcile", "%s", c.Message)
 	}
 	return nil
+}
+
+// warns reports whether a condition tells of something wrong: of most kinds where it is False.
+func warns(c metav1.Condition) bool {
+	if c.Type == v1alpha1.ConditionExpiring {
+		return c.Status == metav1.ConditionTrue
+	}
+	return c.Status == metav1.ConditionFalse
 }
 
 // record records an event about an object, on the leader only.

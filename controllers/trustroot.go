@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -44,6 +45,9 @@ type TrustRootReconciler struct {
 	Changes *Changes
 	// Records reads what was written down of a trust root's repositories.
 	Records *RecordReconciler
+	// Clock tells when metadata expires, and ExpiryWarning is how long before then condition Expiring says so.
+	Clock         clock.PassiveClock
+	ExpiryWarning time.Duration
 }
 
 // +kubebuilder:rbac:groups=countersign.dev,resources=trustroots,verbs=get;list;watch
@@ -97,9 +101,11 @@ func (r *TrustRootReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 		return ctrl.Result{}, err
 	}
 	before := tr.DeepCopy()
-	tr.Status = statusOf(tr, root, r.Tracker.Status(tr.Name))
-	// The time of the last refresh moves on without an event.
-	after := ctrl.Result{RequeueAfter: interval(tr)}
+	held, now := r.Tracker.Status(tr.Name), r.Clock.Now()
+	tr.Status = statusOf(tr, root, held)
+	meta.SetStatusCondition(&tr.Status.Conditions, expiring(tr, held, now, r.ExpiryWarning))
+	// The time of the last refresh moves on without an event, and so do expiry and its warning.
+	after := ctrl.Result{RequeueAfter: min(interval(tr), untilTurn(held, now, r.ExpiryWarning))}
 	err = r.Status.write(ctx, before, tr, before.Status.Conditions, tr.Status.Conditions)
 	if err == nil && before.Status.LastHandledForgetVersions != tr.Status.LastHandledForgetVersions {
 		r.Status.record(tr, corev1.EventTypeWarning, v1alpha1.ReasonVersionsForgotten,
@@ -215,7 +221,10 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 		return condition(tr, v1alpha1.ConditionFresh, reason, message, ok)
 	}
 	until := ""
-	if !held.Expires.IsZero() {
+	switch {
+	case held.InGrace > 0:
+		until = fmt.Sprintf("; %d repositories have expired and are in grace (spec.expiredGrace), the first of them until %s", held.InGrace, held.GraceEnds.UTC().Format(time.RFC3339))
+	case !held.Expires.IsZero():
 		until = "; decisions go on from what was verified, until " + held.Expires.UTC().Format(time.RFC3339)
 	}
 	switch {

@@ -7,6 +7,9 @@ const (
 	// ConditionFresh is on TrustRoot: the last refresh of every tracked repository succeeded. While it is False,
 	// decisions go on from the metadata held, until that expires.
 	ConditionFresh = "Fresh"
+	// ConditionExpiring is on TrustRoot: metadata in use has expired or is about to, and no refresh is going to mend that by itself. True is
+	// the warning.
+	ConditionExpiring = "Expiring"
 	// ConditionCompliant is on ImagePolicy: every running workload that the policy covers meets it. It says nothing about what
 	// may start; the gate sees to that.
 	ConditionCompliant = "Compliant"
@@ -71,6 +74,14 @@ const (
 	ReasonKeyRevoked = "KeyRevoked"
 	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind.
 	ReasonTooLarge = "TooLarge"
+)
+
+// Reasons of the Expiring condition of a TrustRoot, besides ReasonMetadataExpired.
+const (
+	// ReasonExpiresSoon says that a file expires within the warning time; the message names it.
+	ReasonExpiresSoon = "ExpiresSoon"
+	// ReasonNothingExpiresSoon says that no file does, or that the server will sign it anew by itself.
+	ReasonNothingExpiresSoon = "NothingExpiresSoon"
 )
 
 // ReasonVersionsForgotten is the reason of the event on a TrustRoot when the versions seen start anew because

@@ -73,6 +73,13 @@ func TestTrustRootRules(t *testing.T) {
 		"spec.refreshInterval refreshInterval must be a duration such as 90s, 5m or 1h30m, from 30s to 24h": {
 			set("refreshInterval", "29s"), set("refreshInterval", "30s"),
 		},
+		"spec.expiredGrace maxLength": {
+			set("expiredGrace", "0h0m0h0m0h0m0h30s"),
+			set("expiredGrace", "0h0m0h0m0h0m030s"),
+		},
+		"spec.expiredGrace expiredGrace must be a duration such as 12h or 72h, up to 720h": {
+			set("expiredGrace", "720h1s"), set("expiredGrace", "720h"),
+		},
 		"spec.revokedKeys maxItems": {
 			set("revokedKeys", list(257, keyID)), set("revokedKeys", list(256, keyID)),
 		},

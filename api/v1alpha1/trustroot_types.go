@@ -18,6 +18,14 @@ type TrustRootSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('30s') && duration(self) <= duration('24h')",message="refreshInterval must be a duration such as 90s, 5m or 1h30m, from 30s to 24h"
 	RefreshInterval metav1.Duration `json:"refreshInterval,omitzero"`
 
+	// ExpiredGrace is for how long past its expiry metadata goes on being used that was verified before it expired, while the signing
+	// server cannot be asked for newer. It bounds what an outage may cost; what is fetched has no grace. Default 0, up to 720h.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) <= duration('720h')",message="expiredGrace must be a duration such as 12h or 72h, up to 720h"
+	ExpiredGrace metav1.Duration `json:"expiredGrace,omitzero"`
+
 	// IdentityRemap gives the repository under which an image is signed where it is pulled under another name, from
 	// a mirror. Of several matching prefixes the longest applies; an image that none matches keeps its name.
 	// +optional
@@ -250,7 +258,7 @@ type TrustRootStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Conditions are Ready and Fresh.
+	// Conditions are Ready, Fresh and Expiring.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

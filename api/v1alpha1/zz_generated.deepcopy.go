@@ -440,6 +440,7 @@ func (in *TrustRootList) DeepCopyObject() runtime.Object {
 func (in *TrustRootSpec) DeepCopyInto(out *TrustRootSpec) {
 	*out = *in
 	out.RefreshInterval = in.RefreshInterval
+	out.ExpiredGrace = in.ExpiredGrace
 	if in.IdentityRemap != nil {
 		in, out := &in.IdentityRemap, &out.IdentityRemap
 		*out = make([]IdentityRemap, len(*in))

@@ -61,15 +61,15 @@ func (r roots) Usable(root string) error {
 	return nil
 }
 
-func (r roots) Evidence(root string, image imageref.Ref) (trust.Evidence, error) {
+func (r roots) Evidence(root string, image imageref.Ref) (trust.Evidence, time.Duration, error) {
 	f, ok := r[root][image.Repository()]
 	switch {
 	case !ok:
-		return nil, policy.ErrNotLoaded
+		return nil, 0, policy.ErrNotLoaded
 	case f == nil:
-		return nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no answer")
+		return nil, 0, trust.NewFault(v1alpha1.ReasonUnreachable, "no answer")
 	}
-	return f, nil
+	return f, 0, nil
 }
 
 type rule struct {

@@ -32,7 +32,7 @@ func newGauges() gauges {
 			"Whether the signing server answers and the last fetch of every repository succeeded; absent before it was asked.", labelTrustRoot),
 		rootRepos: desc("trust_root_repositories", "Repositories that are kept up to date, by how their last fetch went.", labelTrustRoot, labelState),
 		rootExpiry: desc("trust_root_expiry_timestamp_seconds",
-			"Earliest expiry of the metadata in use, by the file that expires first in its repository.", labelTrustRoot, "file"),
+			"Earliest expiry of the metadata in use, by file.", labelTrustRoot, "file"),
 		rootLast: desc("trust_root_last_refresh_timestamp_seconds", "When a refresh of any repository last succeeded.", labelTrustRoot),
 		rootOldest: desc("trust_root_oldest_refresh_timestamp_seconds",
 			"When the signed repository that waits the longest for a refresh to succeed had its last.", labelTrustRoot),
@@ -137,7 +137,7 @@ func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) 
 // bounded is a file of signed metadata as a label: the names of others come from a server.
 func bounded(file string) string {
 	switch file = strings.TrimSuffix(file, ".json"); file {
-	case "root", "targets", "snapshot", "timestamp":
+	case "root", "targets", "snapshot", "timestamp", "delegation":
 		return file
 	}
 	return "other"

@@ -44,6 +44,8 @@ type Options struct {
 	ForgetUnusedAfter time.Duration
 	// ShutdownDelay is for how long a replica that is to end reports that it is not ready and goes on answering.
 	ShutdownDelay time.Duration
+	// ExpiryWarning is how long before metadata expires the condition Expiring says so.
+	ExpiryWarning time.Duration
 	// Kinds are the kinds of workload that are checked: the builtin ones, and those that --workload-kinds names.
 	Kinds workload.Kinds
 }
@@ -66,6 +68,7 @@ func Parse(args []string) (Options, error) {
 	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own")
 	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour, "for how long what was verified of a repository is kept that no image that runs or is asked for belongs to; at least 24h; 0: for ever")
 	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "for how long a replica that is to end reports not ready and goes on answering, until nobody asks it; at most 1m. terminationGracePeriodSeconds should be 20 s longer")
+	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour, "how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
 	f.StringSliceVar(&furtherKinds, "workload-kinds", nil, "further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, such as rollouts.v1alpha1.argoproj.io=spec.template")
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
@@ -104,6 +107,9 @@ func (o Options) validate() error {
 	}
 	if o.ShutdownDelay < 0 || o.ShutdownDelay > time.Minute {
 		errs = append(errs, fmt.Errorf("--shutdown-delay=%s: must be from 0s to 1m", o.ShutdownDelay))
+	}
+	if o.ExpiryWarning < 0 || o.ExpiryWarning > 365*24*time.Hour {
+		errs = append(errs, fmt.Errorf("--expiry-warning=%s: must be from 0 to 8760h", o.ExpiryWarning))
 	}
 	if o.WebhookURL != "" {
 		u, err := url.Parse(o.WebhookURL)

@@ -33,6 +33,8 @@ func TestParse(t *testing.T) {
 		"no delay":         {args: []string{"--shutdown-delay=0"}, want: func(o *Options) { o.ShutdownDelay = 0 }},
 		"delay too long":   {args: []string{"--shutdown-delay=61s"}, err: "--shutdown-delay=1m1s: must be from 0s to 1m"},
 		"delay negative":   {args: []string{"--shutdown-delay=-1s"}, err: "--shutdown-delay=-1s: must be from 0s to 1m"},
+		"expiry warning":   {args: []string{"--expiry-warning=24h"}, want: func(o *Options) { o.ExpiryWarning = 24 * time.Hour }},
+		"no warning":       {args: []string{"--expiry-warning=-1h"}, err: "--expiry-warning=-1h0m0s: must be from 0 to 8760h"},
 		"argument":         {args: []string{"serve"}, err: `unexpected argument "serve"`},
 		"unknown flag":     {args: []string{"--webhok-port=1"}, err: "unknown flag"},
 		"several problems": {args: []string{"--webhook-port=0", "--webhook-url=x"}, err: "--webhook-url=x"},
@@ -50,7 +52,8 @@ func TestParse(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", HealthProbeBindAddress: ":8081",
-				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0], ForgetUnusedAfter: 720 * time.Hour, ShutdownDelay: 5 * time.Second, Kinds: workload.Builtin()}
+				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0], ForgetUnusedAfter: 720 * time.Hour, ShutdownDelay: 5 * time.Second,
+				ExpiryWarning: 72 * time.Hour, Kinds: workload.Builtin()}
 			c.want(&want)
 			byName := cmp.Transformer("name", func(k workload.Kind) string { return k.Name })
 			if diff := cmp.Diff(want, got, byName); diff != "" {

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -23,7 +24,9 @@ type loaded struct{ evidence trust.Evidence }
 
 func (loaded) Usable(string) error { return nil }
 
-func (l loaded) Evidence(string, imageref.Ref) (trust.Evidence, error) { return l.evidence, nil }
+func (l loaded) Evidence(string, imageref.Ref) (trust.Evidence, time.Duration, error) {
+	return l.evidence, 0, nil
+}
 
 // teams returns a set of n policies, of which one covers an image of team 7.
 func teams(tb testing.TB, n int) *policy.Set {

@@ -58,9 +58,10 @@ type Roots interface {
 	// that names it then denies its scope.
 	Usable(root string) error
 	// Evidence returns what the root has verified about the repository of an image; the root's identity remapping is
-	// applied inside. The error is ErrNotLoaded where nobody has asked for the repository yet, and otherwise
+	// applied inside, and for how long past its expiry that may be used: zero, unless the root has a grace and newer evidence could not be
+	// had. The error is ErrNotLoaded where nobody has asked for the repository yet, and otherwise
 	// a *trust.Fault.
-	Evidence(root string, image imageref.Ref) (trust.Evidence, error)
+	Evidence(root string, image imageref.Ref) (evidence trust.Evidence, grace time.Duration, err error)
 }
 
 // ErrNotLoaded is what Roots returns for a repository that is yet to be fetched.
@@ -77,7 +78,8 @@ type Decision struct {
 	Pin v1alpha1.PinDigests
 	// Message is the denial, one line; empty where Admitted.
 	Message string
-	// Warnings are for the client: of policies in mode Warn, or of an uncovered image. Each is one line, sorted.
+	// Warnings are for the client: of policies in mode Warn, of an uncovered image, or of signatures that have expired and are used on
+	// the grace of their trust root. Each is one line, sorted.
 	Warnings []string
 	// Audits are for the log: what policies in mode Audit would have denied. Each is one line, sorted.
 	Audits []string

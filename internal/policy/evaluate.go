@@ -24,7 +24,8 @@ type source struct {
 	asked    bool           // for evidence: exactly one of the following is then set
 	unloaded bool           // nobody has asked for the repository yet
 	fault    error          // could not be checked
-	evidence trust.Evidence // verified, and not expired
+	evidence trust.Evidence // verified, and not expired by more than the grace
+	grace    time.Duration
 }
 
 // consult asks each trust root of the policy that was not asked yet. Where nothing is required no evidence is needed,
@@ -47,7 +48,8 @@ func (e *evaluation) consult(p *Policy, roots Roots) {
 
 func (e *evaluation) ask(s *source, roots Roots) {
 	s.asked = true
-	evidence, err := roots.Evidence(s.root, e.image)
+	evidence, grace, err := roots.Evidence(s.root, e.image)
+	s.grace = max(grace, 0)
 	switch {
 	case errors.Is(err, ErrNotLoaded):
 		s.unloaded = true
@@ -59,9 +61,9 @@ func (e *evaluation) ask(s *source, roots Roots) {
 		s.fault = errors.New("it gave no answer about this repository; try again, and look into the operator's log")
 		return
 	}
-	if notAfter, file := evidence.Expiry(); e.past(notAfter) {
+	if notAfter, file := evidence.Expiry(); e.past(s, notAfter) {
 		s.fault = trust.NewFault(v1alpha1.ReasonMetadataExpired,
-			"%s expired at %s; it must be signed anew", file, notAfter.UTC().Format(time.RFC3339))
+			"%s expired at %s%s; it must be signed anew", file, notAfter.UTC().Format(time.RFC3339), graceOver(s))
 		return
 	}
 	s.evidence = evidence
@@ -76,9 +78,10 @@ func (e *evaluation) source(root string) *source {
 	return nil
 }
 
-// past reports whether a time of expiry has come. As in TUF, what expires now has expired. Zero never comes.
-func (e *evaluation) past(notAfter time.Time) bool {
-	return !notAfter.IsZero() && !e.now.Before(notAfter)
+// past reports whether a time of expiry has come, and the grace of the source after it. As in TUF, what expires now has
+// expired. Zero never comes.
+func (e *evaluation) past(s *source, notAfter time.Time) bool {
+	return !notAfter.IsZero() && !e.now.Before(notAfter.Add(s.grace))
 }
 
 // about returns the statements of one source that may speak for the image: those about its tag, or where it has none those
@@ -99,7 +102,7 @@ func (e *evaluation) signed(p *Policy, role, digest string) bool {
 	for _, root := range p.roots {
 		s := e.source(root)
 		for _, st := range e.about(s) {
-			if st.Role == role && st.Digest == digest && !e.past(st.NotAfter) {
+			if st.Role == role && st.Digest == digest && !e.past(s, st.NotAfter) {
 				return true
 			}
 		}
@@ -107,7 +110,7 @@ func (e *evaluation) signed(p *Policy, role, digest string) bool {
 			continue
 		}
 		for _, st := range s.evidence.Digest(digest) {
-			if st.Tag == "" && st.Role == role && st.Digest == digest && !e.past(st.NotAfter) {
+			if st.Tag == "" && st.Role == role && st.Digest == digest && !e.past(s, st.NotAfter) {
 				return true
 			}
 		}
@@ -168,7 +171,7 @@ func (e *evaluation) choose(policies []*Policy) choice {
 func (e *evaluation) chooseFrom(s *source, policies []*Policy) choice {
 	var c choice
 	for _, st := range e.about(s) {
-		if st.Digest == c.digest || e.past(st.NotAfter) || !imageref.ValidDigest(st.Digest) ||
+		if st.Digest == c.digest || e.past(s, st.NotAfter) || !imageref.ValidDigest(st.Digest) ||
 			!speaksFor(policies, s.root, st.Role) || !e.meets(policies, st.Digest) {
 			continue
 		}

@@ -27,6 +27,7 @@ func digest(letter string) string { return "sha256:" + strings.Repeat(letter, 64
 type held struct {
 	statements []trust.Statement
 	notAfter   time.Time
+	grace      time.Duration
 }
 
 // signed reads statements such as "ci v1 a": ci signed digest a as v1. A tag "-" is none, as in formats that sign digests alone.
@@ -92,18 +93,18 @@ func (r roots) Usable(root string) error {
 	return nil
 }
 
-func (r roots) Evidence(root string, _ imageref.Ref) (trust.Evidence, error) {
+func (r roots) Evidence(root string, _ imageref.Ref) (trust.Evidence, time.Duration, error) {
 	switch v := r[root].(type) {
 	case *held:
-		return v, nil
+		return v, v.grace, nil
 	case trust.Unsigned:
-		return v, nil
+		return v, 0, nil
 	case error:
-		return nil, v
+		return nil, 0, v
 	case nothing:
-		return nil, nil
+		return nil, 0, nil
 	}
-	return nil, fmt.Errorf("asked for the evidence of %s, which is not usable", root)
+	return nil, 0, fmt.Errorf("asked for the evidence of %s, which is not usable", root)
 }
 
 // nothing makes a root answer with neither evidence nor error.

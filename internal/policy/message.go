@@ -196,7 +196,7 @@ func (e *evaluation) expired(p *Policy) string {
 	return e.perRoot(p, "", "expired: ", "", func(s *source) []string {
 		var texts []string
 		for _, st := range e.about(s) {
-			if e.past(st.NotAfter) && slices.Contains(p.roles, st.Role) {
+			if e.past(s, st.NotAfter) && slices.Contains(p.roles, st.Role) {
 				texts = append(texts, roleText(st.Role)+" at "+st.NotAfter.UTC().Format(time.RFC3339))
 			}
 		}
@@ -236,13 +236,13 @@ func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*sour
 func (e *evaluation) live(s *source, digest string) []trust.Statement {
 	var live []trust.Statement
 	for _, st := range e.about(s) {
-		if !e.past(st.NotAfter) && (digest == "" || st.Digest == digest) {
+		if !e.past(s, st.NotAfter) && (digest == "" || st.Digest == digest) {
 			live = append(live, st)
 		}
 	}
 	if e.image.Tag != "" && digest != "" {
 		for _, st := range s.evidence.Digest(digest) {
-			if st.Tag == "" && !e.past(st.NotAfter) {
+			if st.Tag == "" && !e.past(s, st.NotAfter) {
 				live = append(live, st)
 			}
 		}
@@ -259,7 +259,7 @@ func (e *evaluation) candidates(p *Policy) []string {
 	for _, root := range p.roots {
 		s := e.source(root)
 		for _, st := range e.about(s) {
-			if !e.past(st.NotAfter) && imageref.ValidDigest(st.Digest) &&
+			if !e.past(s, st.NotAfter) && imageref.ValidDigest(st.Digest) &&
 				slices.Contains(p.roles, st.Role) && !slices.Contains(digests, st.Digest) {
 				digests = append(digests, st.Digest)
 			}

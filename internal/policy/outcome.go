@@ -23,6 +23,7 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 	if !blocked {
 		if c = e.choose(policies); c.unique() {
 			d.Verdict, d.Digest, d.Pin = Admitted, c.digest, strongestPin(policies)
+			d.Warnings = e.onGrace(image, policies, c.digest)
 			return d
 		}
 	}

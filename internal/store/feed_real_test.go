@@ -86,7 +86,7 @@ func (r *realFeed) timestamps(asked map[string]int) (n int) {
 
 func (r *realFeed) signs(image imageref.Ref, tag string) bool {
 	r.t.Helper()
-	ev, err := r.b.Load().Evidence("acme", image)
+	ev, _, err := r.b.Load().Evidence("acme", image)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func (p *publication) replace(k Key, c carried, verified *held) {
 		if snapshot.roots[p.name] != p.root || now == nil || now.fault == nil || now.evidence != c.from.evidence {
 			return
 		}
-		next := &held{evidence: verified.evidence, fault: verified.fault, anew: now.anew}
+		next := &held{evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended}
 		if p.store.putEvidence(k, p.root.Root, now, next) {
 			return
 		}
@@ -143,7 +143,7 @@ func (p *publication) replace(k Key, c carried, verified *held) {
 // unverified is what is held until it has been verified under the new root.
 func (p *publication) unverified(h *held, earlier *Root) *held {
 	fault := trust.NewFault(v1alpha1.ReasonNotLoaded, "TrustRoot %q was changed, and what it holds of the repository is still being verified anew", p.name)
-	next := &held{evidence: h.evidence, anew: p.anew(h, earlier), fault: fault}
+	next := &held{evidence: h.evidence, anew: p.anew(h, earlier), fault: fault, stale: p.stale(h, earlier), ended: h.ended}
 	next.used.Store(h.used.Load())
 	return next
 }
@@ -153,12 +153,22 @@ func (p *publication) anew(h *held, earlier *Root) bool {
 	return h.anew || earlier != nil && earlier.Epoch != p.root.Epoch
 }
 
+// stale reports whether newer evidence could not be had. Under a root without a grace nobody has noted that: it holds until the
+// fetch that follows at once.
+func (p *publication) stale(h *held, earlier *Root) bool {
+	if p.root.ExpiredGrace <= 0 || h.ended {
+		return false
+	}
+	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 || p.store.Load().down[p.name]
+}
+
 // one returns what the new root holds of a repository; nil: nothing.
 func (p *publication) one(k Key, earlier *Root, h *held) *held {
 	var next *held
 	if h != nil && h.evidence != nil { // a fault of the earlier root says nothing of this one
 		next = p.store.recheck(k, p.root, h)
 		next.anew = p.anew(h, earlier)
+		next.stale, next.ended = p.stale(h, earlier), h.ended
 		next.used.Store(h.used.Load())
 	}
 	packed := p.saved[k.Repository]
@@ -235,9 +245,9 @@ func (s *Store) unpack(k Key, r *Root, h *held, packed []byte) (next *held, faul
 	case evidence == nil, fault == nil && h != nil && h.fault == nil && !h.anew && h.evidence == evidence:
 		return h, fault
 	case h != nil && h.used.Load():
-		next = &held{evidence: evidence, fault: fault}
+		next = &held{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}
 		next.used.Store(true)
 		return next, fault
 	}
-	return &held{evidence: evidence, fault: fault}, fault
+	return &held{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}, fault
 }

@@ -48,7 +48,7 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 		t.Errorf("%d repositories could not be checked at first, want %d", waiting, want)
 	}
 	for _, image := range images {
-		if _, err := b.Load().Evidence("acme", image); err != nil {
+		if _, _, err := b.Load().Evidence("acme", image); err != nil {
 			t.Errorf("in the end: %v", err)
 		}
 	}
@@ -77,7 +77,7 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 	b.PutRoot("acme", Root{Root: edited})
 	var fresh int
 	for _, image := range images {
-		if e, err := b.Load().Evidence("acme", image); err == nil && e == newer {
+		if e, _, err := b.Load().Evidence("acme", image); err == nil && e == newer {
 			fresh++
 		}
 	}
@@ -113,7 +113,7 @@ func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 		t.Fatal("no fetch failed in between")
 	}
 	for _, image := range images {
-		if _, err := b.Load().Evidence("acme", image); err != nil {
+		if _, _, err := b.Load().Evidence("acme", image); err != nil {
 			t.Errorf("in the end: %v", err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 	}
 	b.PutRoot("acme", Root{Root: &scripted{}})
 	for _, image := range images {
-		if _, err := b.Load().Evidence("acme", image); err != nil {
+		if _, _, err := b.Load().Evidence("acme", image); err != nil {
 			t.Errorf("after the next edit: %v", err)
 		}
 	}
@@ -163,7 +163,7 @@ func (b *bench) holdsMany(t *testing.T) []imageref.Ref {
 // count returns how many images have a fault of a reason.
 func count(s *Snapshot, images []imageref.Ref, reason string) (n int) {
 	for _, image := range images {
-		_, err := s.Evidence("acme", image)
+		_, _, err := s.Evidence("acme", image)
 		var f *trust.Fault
 		if errors.As(err, &f) && f.Reason == reason {
 			n++

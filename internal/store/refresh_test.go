@@ -41,7 +41,7 @@ func (b *bench) running(t *testing.T) {
 func (b *bench) loaded(images []imageref.Ref) (n int) {
 	snapshot := b.Load()
 	for _, i := range images {
-		if _, err := snapshot.Evidence("acme", i); err == nil {
+		if _, _, err := snapshot.Evidence("acme", i); err == nil {
 			n++
 		}
 	}
@@ -217,15 +217,15 @@ func TestRetainedIsNotForgotten(t *testing.T) {
 	b.Retain(map[string][]imageref.Ref{"acme": {app}})
 	b.clock.Step(forgetAfter + time.Second)
 	b.prune()
-	if _, err := b.Load().Evidence("acme", app); err != nil {
+	if _, _, err := b.Load().Evidence("acme", app); err != nil {
 		t.Errorf("what runs: %v, want it kept", err)
 	}
-	if _, err := b.Load().Evidence("acme", other); !errors.Is(err, policy.ErrNotLoaded) {
+	if _, _, err := b.Load().Evidence("acme", other); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("what does not: %v, want it forgotten", err)
 	}
 	b.Retain(nil)
 	b.prune()
-	if _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
+	if _, _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("what runs no more: %v, want it forgotten", err)
 	}
 }

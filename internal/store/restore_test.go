@@ -20,7 +20,7 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 	b.DropRoot("acme")
 	bare := false
 	b.Changed = func() {
-		if e, err := b.Load().Evidence("acme", app); b.Load().Root("acme") != nil && (e != kept || err != nil) {
+		if e, _, err := b.Load().Evidence("acme", app); b.Load().Root("acme") != nil && (e != kept || err != nil) {
 			bare = true
 		}
 	}
@@ -78,7 +78,7 @@ func TestThreatUnusableDataLeavesWhatIsHeld(t *testing.T) {
 			if err := b.Restore(k, b.Load().Root("acme"), []byte{1}); err == nil {
 				t.Error("Restore succeeds")
 			}
-			if _, err := b.Load().Evidence("acme", app); err == nil {
+			if _, _, err := b.Load().Evidence("acme", app); err == nil {
 				t.Error("unusable data is evidence")
 			}
 			if err := b.Ensure(t.Context(), "acme", app); err != nil {
@@ -208,7 +208,7 @@ func TestLastUsed(t *testing.T) {
 		t.Errorf("used at %v, want it to stay %v", at, asked)
 	}
 	b.Release(k)
-	if _, err := b.Load().Evidence("acme", app); err == nil || b.Status("acme").Tracked != 0 {
+	if _, _, err := b.Load().Evidence("acme", app); err == nil || b.Status("acme").Tracked != 0 {
 		t.Error("it is held after its release")
 	}
 }

@@ -170,7 +170,7 @@ func TestRestoredIsRefreshedOverAWhile(t *testing.T) {
 // A server that hangs holds up nothing of another, and what is known of its own is decided throughout.
 func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	b, o, _ := known(t, 1)
-	evidence, err := b.Load().Evidence("acme", app)
+	evidence, _, err := b.Load().Evidence("acme", app)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,7 +104,7 @@ func (b *bench) fails(t *testing.T, want *trust.Fault) {
 // Of a server that is down nothing is asked but for signs of life and one repository in 30 s, whatever was known, and then everything at once.
 func TestOutageCostsProbesAlone(t *testing.T) {
 	b, o, images := known(t, 100)
-	evidence, err := b.Load().Evidence("acme", app)
+	evidence, _, err := b.Load().Evidence("acme", app)
 	if err != nil {
 		t.Fatal(err)
 	}

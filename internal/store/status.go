@@ -18,11 +18,18 @@ type Status struct {
 	Tracked, Failing int
 	// Faults are the last faults of the failing repositories, sorted by repository.
 	Faults []RepositoryFault
-	// Expires is the earliest expiry of evidence in use, and ExpiresFirst the repository and file that it is of.
+	// Expires is the earliest expiry of metadata in use, and ExpiresFirst the repository and file that it is of.
 	Expires      time.Time
 	ExpiresFirst string
-	// Expiries are the earliest expiries of evidence in use, by the file that ends it.
+	// Signed is the earliest expiry of a file that people sign, also of a delegation that has expired, and Unattended that of a file
+	// that the server signs anew by itself.
+	Signed, Unattended Expiry
+	// Expiries are the earliest expiries of metadata in use, by file; those of delegations together as "delegation".
 	Expiries map[string]time.Time
+	// InGrace counts the repositories that have expired and are used on the grace of the trust root, and GraceEnds is when the
+	// first of them no longer will be.
+	InGrace   int
+	GraceEnds time.Time
 	// Succeeded is when a refresh last succeeded: a fetch, or a reading of what was published that names nothing of the repository.
 	Succeeded time.Time
 	// Oldest is when the evidence in use that is the longest without a refresh that succeeded had its last.
@@ -37,10 +44,20 @@ type RepositoryFault struct {
 	Fault      *trust.Fault
 }
 
+// Expiry is when a file of a repository expires. Zero: none does.
+type Expiry struct {
+	NotAfter         time.Time
+	Repository, File string
+}
+
+// abandoned is how long ago a delegation has expired that nobody is told of any more.
+const abandoned = 30 * 24 * time.Hour
+
 // Status returns the state of a trust root's repositories.
 func (t *Tracker) Status(root string) Status {
 	s := Status{Expiries: map[string]time.Time{}}
-	evidence := t.store.Load().evidence
+	snapshot, now := t.store.Load(), t.clock.Now()
+	evidence := snapshot.evidence
 	t.mu.Lock()
 	if p := t.roots[root]; p != nil {
 		s.Interval = p.interval
@@ -68,18 +85,62 @@ func (t *Tracker) Status(root string) Status {
 	}
 	t.mu.Unlock()
 	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
-	for k, h := range evidence {
-		if k.Root != root || h.evidence == nil || h.fault != nil {
-			continue
-		}
-		at, file := h.evidence.Expiry()
-		first := k.Repository + " " + file
-		if !at.IsZero() && (s.Expires.IsZero() || at.Before(s.Expires) || at.Equal(s.Expires) && first < s.ExpiresFirst) {
-			s.Expires, s.ExpiresFirst = at, first
-		}
-		if have := s.Expiries[file]; !at.IsZero() && (have.IsZero() || at.Before(have)) {
-			s.Expiries[file] = at
+	for k, h := range snapshot.evidence {
+		if k.Root == root && h.evidence != nil && h.fault == nil {
+			s.expiries(k.Repository, h, now)
+			s.grace(snapshot.grace(root, h), h, now)
 		}
 	}
 	return s
+}
+
+// expiries takes in when the files of a repository expire.
+func (s *Status) expiries(repository string, h *held, now time.Time) {
+	at, file := h.evidence.Expiry()
+	files := []trust.File{{Name: file, NotAfter: at}}
+	if dated, ok := h.evidence.(trust.Dated); ok {
+		files = dated.Files()
+	}
+	for _, f := range files {
+		if f.NotAfter.IsZero() || f.Delegation && now.Sub(f.NotAfter) > abandoned {
+			continue
+		}
+		first := Expiry{NotAfter: f.NotAfter, Repository: repository, File: f.Name}
+		if in := (Expiry{NotAfter: s.Expires}); first.before(in) || f.NotAfter.Equal(s.Expires) && repository+" "+f.Name < s.ExpiresFirst {
+			if !f.Delegation || now.Before(f.NotAfter) { // else it is no longer in use
+				s.Expires, s.ExpiresFirst = f.NotAfter, repository+" "+f.Name
+			}
+		}
+		among, label := &s.Signed, f.Name
+		if f.Unattended {
+			among = &s.Unattended
+		}
+		if first.before(*among) || first.NotAfter.Equal(among.NotAfter) && repository+" "+f.Name < among.Repository+" "+among.File {
+			*among = first
+		}
+		if f.Delegation {
+			label = "delegation"
+		}
+		if have := s.Expiries[label]; have.IsZero() || f.NotAfter.Before(have) {
+			s.Expiries[label] = f.NotAfter
+		}
+	}
+}
+
+func (e Expiry) before(other Expiry) bool {
+	return other.NotAfter.IsZero() || e.NotAfter.Before(other.NotAfter)
+}
+
+// grace takes in whether a repository is used past its expiry.
+func (s *Status) grace(grace time.Duration, h *held, now time.Time) {
+	if grace <= 0 || !h.past(now) {
+		return
+	}
+	at, _ := h.evidence.Expiry()
+	if ends := at.Add(grace); now.Before(ends) {
+		s.InGrace++
+		if s.GraceEnds.IsZero() || ends.Before(s.GraceEnds) {
+			s.GraceEnds = ends
+		}
+	}
 }

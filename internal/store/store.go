@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -180,6 +181,8 @@ type Root struct {
 	Format string
 	// Fingerprints are what the root of trust is pinned to, for the status.
 	Fingerprints []string
+	// ExpiredGrace is for how long past its expiry evidence is used that no fetch could bring up to date. 0: not at all.
+	ExpiredGrace time.Duration
 	// Remap gives the signed name of a pulled repository; the longest prefix applies.
 	Remap []Remap
 }
@@ -203,6 +206,11 @@ type held struct {
 	fault    *trust.Fault
 	// anew says that the versions seen count no more: the next fetch is one at first sight.
 	anew bool
+	// stale says, under a root with a grace, that no newer evidence could be had: the last fetch failed for another reason than that
+	// all there is has expired, or there was none since it was read back.
+	stale bool
+	// ended says that the last fetch found nothing but what has expired: no grace extends that.
+	ended bool
 	// used says that it was asked for since the tracker last looked.
 	used atomic.Bool
 }
@@ -227,6 +235,7 @@ type Snapshot struct {
 	policies  map[string]versioned
 	roots     map[string]*Root
 	evidence  map[Key]*held
+	down      map[string]bool // roots with a grace whose signing server is down, so that nothing is fetched
 }
 
 type versioned struct {
@@ -282,21 +291,29 @@ func (s *Snapshot) Usable(root string) error {
 }
 
 // Evidence implements policy.Roots.
-func (s *Snapshot) Evidence(root string, image imageref.Ref) (trust.Evidence, error) {
+func (s *Snapshot) Evidence(root string, image imageref.Ref) (trust.Evidence, time.Duration, error) {
 	if err := s.Usable(root); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	h := s.evidence[s.key(root, image)]
 	if h == nil {
-		return nil, policy.ErrNotLoaded
+		return nil, 0, policy.ErrNotLoaded
 	}
 	if !h.used.Load() { // a write for each would have the processors wait for one another
 		h.used.Store(true)
 	}
 	if h.fault != nil {
-		return nil, h.fault
+		return nil, 0, h.fault
 	}
-	return h.evidence, nil
+	return h.evidence, s.grace(root, h), nil
+}
+
+// grace is for how long past its expiry evidence may be used; the root must exist.
+func (s *Snapshot) grace(root string, h *held) time.Duration {
+	if h.stale || !h.ended && s.down[root] {
+		return s.roots[root].ExpiredGrace
+	}
+	return 0
 }
 
 // key returns where the evidence of an image is held; the root must exist.

@@ -79,7 +79,7 @@ func newBench(root trust.Root) *bench {
 
 func (b *bench) holds(t *testing.T, want trust.Evidence) {
 	t.Helper()
-	got, err := b.Load().Evidence("acme", app)
+	got, _, err := b.Load().Evidence("acme", app)
 	if err != nil || got != want {
 		t.Fatalf("Evidence = %v, %v; want %v", got, err, want)
 	}
@@ -87,7 +87,7 @@ func (b *bench) holds(t *testing.T, want trust.Evidence) {
 
 func (b *bench) faults(t *testing.T, reason string) {
 	t.Helper()
-	got, err := b.Load().Evidence("acme", app)
+	got, _, err := b.Load().Evidence("acme", app)
 	var f *trust.Fault
 	if got != nil || !errors.As(err, &f) || f.Reason != reason {
 		t.Fatalf("Evidence = %v, %v; want a fault %s", got, err, reason)
@@ -314,7 +314,7 @@ func TestUsable(t *testing.T) {
 			if err := b.Load().Usable(c.root); !errors.As(err, &f) || f.Reason != c.reason {
 				t.Errorf("Usable = %v, want %s", err, c.reason)
 			}
-			if e, err := b.Load().Evidence(c.root, app); e != nil || err == nil {
+			if e, _, err := b.Load().Evidence(c.root, app); e != nil || err == nil {
 				t.Errorf("Evidence = %v, %v; want an error", e, err)
 			}
 			if err := b.Ensure(t.Context(), c.root, app); err == nil {
@@ -326,11 +326,11 @@ func TestUsable(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.DropRoot("acme")
-	if _, err := b.Load().Evidence("acme", app); err == nil {
+	if _, _, err := b.Load().Evidence("acme", app); err == nil {
 		t.Error("evidence outlived its trust root")
 	}
 	b.PutRoot("acme", Root{Root: &scripted{}})
-	if _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
+	if _, _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("a new trust root of the same name: %v, want nothing held", err)
 	}
 }

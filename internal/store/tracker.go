@@ -87,6 +87,7 @@ func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tr
 // failed under the earlier root is to be fetched at once. What is held is refreshed over a while, not all at once: mostly it was read from
 // what was written down, or is as it was.
 func (t *Tracker) Reset(root string, interval time.Duration) {
+	defer t.noteServer(root)
 	now := t.clock.Now()
 	evidence := t.store.Load().evidence
 	t.mu.Lock()
@@ -103,7 +104,7 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 			continue
 		}
 		e.due, e.retry, e.failures = now, now, 0
-		if h := evidence[k]; h != nil && h.fault == nil && !h.anew && e.fault == nil {
+		if h := evidence[k]; h != nil && h.fault == nil && !h.anew && e.fault == nil && !h.past(now) {
 			e.due = now.Add(spread(min(interval/2, freshen)))
 		}
 	}
@@ -260,6 +261,7 @@ func (t *Tracker) fetch(ctx context.Context, k Key, f *flight) error {
 			stage = StageRefresh
 		}
 		next, err := fetchOne(ctx, root, k.Repository, old)
+		next = snapshot.roots[k.Root].noteStale(old, next, err)
 		t.store.observe(k.Root, snapshot.roots[k.Root].Format, stage, began, next, err)
 		if t.store.putEvidence(k, root, old, next) {
 			t.record(k, old, next, err)
@@ -331,6 +333,7 @@ func fetchOne(ctx context.Context, root trust.Root, repository string, old *held
 			next = &held{fault: fault}
 			if old != nil {
 				next.evidence, next.anew = old.evidence, old.anew // for a later root that accepts it again
+				next.stale, next.ended = old.stale, old.ended
 			}
 		}
 	}()
@@ -340,7 +343,7 @@ func fetchOne(ctx context.Context, root trust.Root, repository string, old *held
 		return next, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
 	case evidence == nil:
 		return next, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification gave no evidence", repository)
-	case old != nil && old.fault == nil && !old.anew && evidence == old.evidence:
+	case old != nil && old.fault == nil && !old.anew && !old.stale && !old.ended && evidence == old.evidence:
 		return old, nil
 	}
 	return &held{evidence: evidence}, nil
@@ -373,6 +376,7 @@ func (t *Tracker) record(k Key, old, next *held, fault *trust.Fault) {
 		t.heard(k.Root, began, now, fault)
 	}
 	t.mu.Unlock()
+	t.noteServer(k.Root)
 	if changed {
 		t.changed(k.Root)
 	}

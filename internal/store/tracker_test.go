@@ -81,15 +81,15 @@ func TestUnsignedIsForgotten(t *testing.T) {
 	}
 	b.clock.Step(forgetAfter)
 	b.prune()
-	if _, err := b.Load().Evidence("acme", app); err != nil {
+	if _, _, err := b.Load().Evidence("acme", app); err != nil {
 		t.Errorf("unsigned repository that was asked for lately: %v, want it kept", err)
 	}
 	b.clock.Step(time.Second)
 	b.prune()
-	if _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
+	if _, _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("unsigned repository: %v, want it forgotten", err)
 	}
-	if _, err := b.Load().Evidence("acme", other); err != nil {
+	if _, _, err := b.Load().Evidence("acme", other); err != nil {
 		t.Errorf("signed repository: %v, want it kept", err)
 	}
 	if got := b.Status("acme").Tracked; got != 1 {
@@ -118,11 +118,11 @@ func TestThreatMadeUpRepositories(t *testing.T) {
 	if got := b.Status("acme").Tracked; got != maxUnsigned+1 {
 		t.Errorf("%d repositories are tracked, want %d", got, maxUnsigned+1)
 	}
-	if _, err := b.Load().Evidence("acme", app); err != nil {
+	if _, _, err := b.Load().Evidence("acme", app); err != nil {
 		t.Errorf("signed repository: %v, want it kept", err)
 	}
 	for i, want := range map[int]error{9: policy.ErrNotLoaded, 10: nil} {
-		if _, err := b.Load().Evidence("acme", madeUp(i)); !errors.Is(err, want) {
+		if _, _, err := b.Load().Evidence("acme", madeUp(i)); !errors.Is(err, want) {
 			t.Errorf("made-up repository %d: %v, want %v", i, err, want)
 		}
 	}

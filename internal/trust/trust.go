@@ -46,6 +46,25 @@ type Evidence interface {
 	Expiry() (notAfter time.Time, file string)
 }
 
+// Dated is an Evidence that knows when each of the files expires that it rests on.
+type Dated interface {
+	// Files returns them in the order of trust. The result is shared and must not be changed.
+	Files() []File
+}
+
+// File is one signed file of a repository.
+type File struct {
+	// Name is what an administrator knows it by, as "targets/qa.json".
+	Name string
+	// NotAfter is when it expires.
+	NotAfter time.Time
+	// Unattended says that the server signs it anew by itself, and only once it has expired: as long as the server can be asked,
+	// that it expires soon is no news.
+	Unattended bool
+	// Delegation says that only the statements of some roles end with it, and not the evidence as a whole.
+	Delegation bool
+}
+
 // Unsigned is the Evidence of a repository that carries no signatures at all: everything about it is "not signed".
 type Unsigned struct{}
 
@@ -65,10 +84,11 @@ type Root interface {
 	Probe(ctx context.Context) error
 	// Fetch brings the evidence about a repository up to date. held is what an earlier Fetch or Recheck returned for
 	// the repository, or nil; where nothing has changed since, held itself is returned. A Root never returns
-	// evidence older than held. On an error, which is a *Fault, held stays true.
+	// evidence older than held, nor any that has expired. On an error, which is a *Fault, held stays true.
 	Fetch(ctx context.Context, repository string, held Evidence) (Evidence, error)
 	// Recheck verifies again, without a network, evidence that another Root of the same TrustRoot obtained: after an
-	// edit of the spec. The error is a *Fault, and held must then no longer be used.
+	// edit of the spec. What has expired since it was fetched, by less than the grace of the TrustRoot, passes, with its expiry as it
+	// is. The error is a *Fault, and held must then no longer be used.
 	Recheck(repository string, held Evidence) (Evidence, error)
 	// Pack writes evidence down, so that Unpack can take it in after a restart or on another replica. It is nil where
 	// there is nothing to keep: an absence of signatures is not written down. The error is a *Fault.

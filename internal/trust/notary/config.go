@@ -43,6 +43,9 @@ type Config struct {
 	Roles []Role
 	// RevokedKeys are canonical key IDs that count for nothing, whatever the metadata says.
 	RevokedKeys []string
+	// ExpiredGrace is for how long past its expiry evidence that is verified again, without a network, remains evidence. What is
+	// fetched has no grace.
+	ExpiredGrace time.Duration
 	// Clock tells the time at which expiry is judged. Nil: time.Now.
 	Clock func() time.Time
 }
@@ -64,6 +67,7 @@ type Root struct {
 	name     string
 	get      Getter
 	now      func() time.Time
+	grace    time.Duration
 	pins     map[string]bool // canonical key IDs
 	ca       *x509.CertPool  // nil without one
 	caPrints []string
@@ -83,7 +87,7 @@ type speaker struct {
 // New compiles a TrustRoot. It makes no request. The error is a *trust.Fault with one of the reasons of the Ready
 // condition, InvalidKey or InvalidSpec, and names the field.
 func New(cfg Config, get Getter) (*Root, error) {
-	r := &Root{name: cfg.Name, get: get, now: cfg.Clock, pins: map[string]bool{}, named: map[string]bool{}, revoked: map[string]bool{}}
+	r := &Root{name: cfg.Name, get: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0), pins: map[string]bool{}, named: map[string]bool{}, revoked: map[string]bool{}}
 	if r.now == nil {
 		r.now = time.Now
 	}

@@ -28,6 +28,8 @@ type evidence struct {
 	byDigest   []int32 // the places of lines, sorted by digest, role and tag
 	notAfter   time.Time
 	file       string
+	files      []trust.File
+	lapsed     []string // delegations that had expired when they were first verified
 	raw        *packed
 	timestamp  [sha256.Size]byte
 	floors     map[string]floor
@@ -83,6 +85,9 @@ func (e *evidence) Digest(digest string) []trust.Statement {
 
 // Expiry returns when the first of the top-level files expires, and which.
 func (e *evidence) Expiry() (time.Time, string) { return e.notAfter, e.file }
+
+// Files implements trust.Dated.
+func (e *evidence) Files() []trust.File { return e.files }
 
 // index takes statements sorted by tag, digest and role.
 func (e *evidence) index(all []trust.Statement) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -93,7 +94,8 @@ func (r *Root) recheck(ev *evidence) (*evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := newMetadata(rootRules{Root: r, repository: ev.repository, at: r.now()}, ev.floors)
+	m := newMetadata(rootRules{Root: r, repository: ev.repository, at: r.now(), grace: r.grace}, ev.floors)
+	m.lapsed = slices.Clone(ev.lapsed)
 	if err := m.loadRoots(f.roots, len(f.roots)); err != nil {
 		return nil, err
 	}

@@ -53,6 +53,8 @@ type metadata struct {
 	snapshot  *envelope
 	listed    map[string]fileMeta
 	verified  map[string]*signedTargets
+	lapsed    []string     // delegations that had expired when they were first verified; they have no grace
+	files     []trust.File // the delegations that may speak for a role
 }
 
 func newMetadata(rules rootRules, floors map[string]floor) *metadata {
@@ -137,7 +139,7 @@ func (m *metadata) loadTop(name, typ string, raw []byte) (*envelope, []*publicKe
 	r := m.newest().roles[name]
 	signers, err := e.verify(r, m.counts)
 	if err == nil {
-		err = e.current(m.at)
+		err = e.current(m.late())
 	} else if revoked := m.revokedFile(name, e, r); revoked != nil {
 		err = revoked
 	}
@@ -268,6 +270,7 @@ func (m *metadata) finish(held *packed) *evidence {
 	}
 	ev := &evidence{root: m.Root, repository: m.repository, floors: m.seen, asked: slices.Sorted(maps.Keys(m.asked)), raw: held}
 	ev.notAfter, ev.file = m.expiry()
+	ev.files, ev.lapsed = m.dated(), m.lapsed
 	ev.index(m.statements())
 	if ev.raw == nil {
 		ev.raw = pack(m.raw)

@@ -32,6 +32,7 @@ type packedHeader struct {
 	Names      []string               `json:"names"`
 	Sizes      []int                  `json:"sizes"`
 	Seen       map[string]packedFloor `json:"seen"`
+	Lapsed     []string               `json:"lapsed,omitempty"`
 }
 
 // packedFloor is a floor, written down. It is not signed: whoever may write it can hold a repository up, and lowers nothing that was
@@ -52,7 +53,7 @@ func (r *Root) Pack(held trust.Evidence) ([]byte, error) {
 	if !ok || ev == nil || ev.raw == nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "what is held is not of this format, so it is not written down")
 	}
-	h := packedHeader{Format: packedFormat, Repository: ev.repository, Names: ev.raw.names, Sizes: ev.raw.sizes, Seen: map[string]packedFloor{}}
+	h := packedHeader{Format: packedFormat, Repository: ev.repository, Names: ev.raw.names, Sizes: ev.raw.sizes, Seen: map[string]packedFloor{}, Lapsed: ev.lapsed}
 	for name, f := range ev.floors {
 		h.Seen[name] = packedFloor{Version: f.version, Digest: hex.EncodeToString(f.digest[:]), Keys: f.keys, Listed: f.listed}
 	}
@@ -89,7 +90,7 @@ func (r *Root) Unpack(repository string, data []byte, held trust.Evidence) (trus
 		return nil, err // another root of trust: nothing of it counts
 	}
 	if base.raw != nil {
-		kept := &evidence{repository: repository, raw: base.raw, floors: floors}
+		kept := &evidence{repository: repository, raw: base.raw, floors: floors, lapsed: base.lapsed}
 		if kept, errKept := r.recheck(kept); errKept == nil {
 			return kept, nil
 		}
@@ -136,7 +137,7 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 		return nil, err
 	}
 	return &evidence{
-		repository: repository, floors: floors, known: true,
+		repository: repository, floors: floors, known: true, lapsed: h.Lapsed,
 		raw: &packed{names: h.Names, sizes: h.Sizes, data: files},
 	}, nil
 }

@@ -49,6 +49,7 @@ type rootRules struct {
 	*Root
 	repository string
 	at         time.Time
+	grace      time.Duration   // 0 for what was not verified before
 	asked      map[string]bool // the IDs of the keys that the outcome depends on; nil: not noted
 }
 
@@ -72,8 +73,11 @@ func (c rootRules) vouches(k *publicKey, earlier bool) bool {
 	case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.MD5WithRSA, x509.MD2WithRSA:
 		return false
 	}
-	return earlier || !c.at.Before(leaf.NotBefore.Add(-clockLeeway)) && c.at.Before(leaf.NotAfter)
+	return earlier || !c.at.Before(leaf.NotBefore.Add(-clockLeeway)) && c.late().Before(leaf.NotAfter)
 }
+
+// late is the time by which a file must not have expired.
+func (c rootRules) late() time.Time { return c.at.Add(-c.grace) }
 
 // clockLeeway is how much earlier than its start a certificate is accepted: clients give a day, for signers whose
 // clock is ahead.
@@ -101,7 +105,7 @@ func (c rootRules) pinned(k *publicKey, earlier bool) bool {
 		if i > 0 {
 			pool.AddCert(cert)
 		}
-		if earlier && cert.NotAfter.Before(at) {
+		if (earlier || c.late().Before(cert.NotAfter)) && cert.NotAfter.Before(at) {
 			at = cert.NotAfter
 		}
 	}
@@ -205,7 +209,7 @@ func (c rootRules) chainFrom(chain []*rootFile, trusted int) ([]*rootFile, error
 			return nil, err
 		}
 	}
-	return chain[from:], chain[last].current(c.at)
+	return chain[from:], chain[last].current(c.late())
 }
 
 func (c rootRules) notPinned(f *rootFile) error {

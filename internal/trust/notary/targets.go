@@ -114,7 +114,13 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 	if err := m.admit(d.name, e, d.role); err != nil {
 		return nil, err
 	}
-	if t, err := decodeTargets(d.name, e); err == nil && e.current(m.at) == nil {
+	if checkSpeaker(d.name) == nil {
+		m.files = append(m.files, trust.File{Name: d.name + ".json", NotAfter: e.expires, Delegation: true})
+	}
+	if !m.lasts(d.name, e) {
+		return nil, nil
+	}
+	if t, err := decodeTargets(d.name, e); err == nil {
 		t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths, d.paths)
 		return t, nil
 	}

@@ -1,0 +1,152 @@
+package notary
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// graceful returns a config with a grace of two days whose clock shows what now points to.
+func (v *virtual) graceful(now *time.Time) Config {
+	cfg := v.config()
+	cfg.ExpiredGrace, cfg.Clock = 48*time.Hour, func() time.Time { return *now }
+	return cfg
+}
+
+// A grace is for what was verified before it expired. The server gains nothing by it.
+func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
+	for _, role := range []string{"root", "timestamp", "snapshot", "targets"} {
+		t.Run(role+" expired at first sight", func(t *testing.T) {
+			v := newVirtual(t)
+			v.role(role).expires = testNow().Add(time.Hour)
+			if role == "root" {
+				v.bump("root")
+			}
+			v.publish()
+			now := testNow().Add(2 * time.Hour)
+			ev, err := v.root(v.graceful(&now)).Fetch(t.Context(), testGUN, nil)
+			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
+			proves(t, ev)
+		})
+		t.Run(role+" expired when newly served", func(t *testing.T) {
+			v := newVirtual(t)
+			now := testNow()
+			r := v.root(v.graceful(&now))
+			held := mustFetch(t, r, nil)
+			v.role(role).expires = testNow().Add(time.Hour)
+			v.bump("root", "timestamp", "snapshot", "targets")
+			v.publish()
+			now = testNow().Add(2 * time.Hour)
+			_, err := r.Fetch(t.Context(), testGUN, held)
+			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
+		})
+	}
+	t.Run("the same that is held, expired", func(t *testing.T) {
+		v := newVirtual(t)
+		now := testNow()
+		r := v.root(v.graceful(&now))
+		held := mustFetch(t, r, nil)
+		now = testNow().AddDate(0, 0, 15)
+		_, err := r.Fetch(t.Context(), testGUN, held)
+		wantFault(t, err, v1alpha1.ReasonMetadataExpired)
+	})
+}
+
+// Read back or verified anew, what has expired since passes within the grace, with its expiry as it is.
+func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
+	v := newVirtual(t)
+	now := testNow()
+	held := mustFetch(t, v.root(v.graceful(&now)), nil)
+	data := mustPack(t, v.root(v.graceful(&now)), held)
+	verify := map[string]func(cfg Config) (trust.Evidence, error){
+		"read back":      func(cfg Config) (trust.Evidence, error) { return v.root(cfg).Unpack(testGUN, data, nil) },
+		"verified again": func(cfg Config) (trust.Evidence, error) { return v.root(cfg).Recheck(testGUN, held) },
+	}
+	for name, check := range verify {
+		t.Run(name, func(t *testing.T) {
+			now = testNow().AddDate(0, 0, 15) // the timestamp expired a day ago
+			ev, err := check(v.graceful(&now))
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
+			if at, file := ev.Expiry(); !at.Equal(testNow().AddDate(0, 0, 14)) || file != "timestamp.json" {
+				t.Errorf("expires at %s by %s", at, file)
+			}
+			without := v.graceful(&now)
+			without.ExpiredGrace = 0
+			ev, err = check(without)
+			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
+			proves(t, ev)
+			for who, key := range map[string]*testKey{"timestamp": v.roles["timestamp"].keys[0], "root": v.roles["root"].keys[0]} {
+				revoked := v.graceful(&now)
+				revoked.RevokedKeys = []string{key.canonical}
+				if ev, err = check(revoked); err == nil {
+					t.Errorf("the revoked %s key counts in grace", who)
+				}
+				proves(t, ev)
+			}
+			revoked := v.graceful(&now)
+			revoked.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical}
+			if ev, err = check(revoked); err != nil {
+				t.Fatal(err)
+			}
+			wantRoles(t, signedBy(ev, "v1"), "ci one")
+			now = testNow().AddDate(0, 0, 16)
+			ev, err = check(v.graceful(&now))
+			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
+			proves(t, ev)
+		})
+	}
+}
+
+// A delegation that had expired when it was first seen is revived by no grace, not even after a restart.
+func TestThreatGraceRevivesNoDelegation(t *testing.T) {
+	v := newVirtual(t)
+	v.role("targets/qa").expires = testNow().Add(-time.Hour)
+	v.role("targets/ci").expires = testNow().Add(time.Hour)
+	v.publish()
+	now := testNow()
+	r := v.root(v.graceful(&now))
+	held := mustFetch(t, r, nil)
+	wantRoles(t, signedBy(held, "v1"), "ci one")
+	data := mustPack(t, r, held)
+	now = testNow().Add(2 * time.Hour)
+	back := mustUnpack(t, v.root(v.graceful(&now)), data, nil)
+	wantRoles(t, signedBy(back, "v1"), "ci one") // with its expiry, which the decision judges
+	again, err := v.root(v.graceful(&now)).Recheck(testGUN, back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRoles(t, signedBy(again, "v1"), "ci one")
+}
+
+func TestFilesAndTheirExpiry(t *testing.T) {
+	v := newVirtual(t)
+	v.delegate("targets/releases", entry("one"))
+	v.role("targets/qa").expires = testNow().AddDate(0, 0, 2)
+	v.publish()
+	dated, ok := mustFetch(t, v.root(v.config()), nil).(trust.Dated)
+	if !ok {
+		t.Fatal("the evidence does not know when its files expire")
+	}
+	year := testNow().AddDate(1, 0, 0)
+	got := dated.Files()
+	want := []trust.File{
+		got[0], // the root ends with its certificate
+		{Name: "timestamp.json", NotAfter: testNow().AddDate(0, 0, 14), Unattended: true},
+		{Name: "snapshot.json", NotAfter: year},
+		{Name: "targets.json", NotAfter: year},
+		{Name: "targets/ci.json", NotAfter: year, Delegation: true},
+		{Name: "targets/qa.json", NotAfter: testNow().AddDate(0, 0, 2), Delegation: true},
+	}
+	same := func(a, b trust.File) bool {
+		return a.Name == b.Name && a.NotAfter.Equal(b.NotAfter) && a.Unattended == b.Unattended && a.Delegation == b.Delegation
+	}
+	if got[0].Name != "root.json" || got[0].NotAfter.IsZero() || !slices.EqualFunc(got, want, same) {
+		t.Errorf("files %v, want %v", got, want)
+	}
+}
