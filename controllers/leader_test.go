@@ -40,6 +40,7 @@ func TestReplicas(t *testing.T) {
 	err = errors.Join(
 		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: &Compliance{}}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{
+			Clock:  clock.RealClock{},
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status,
 			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}}, Changes: changes,
 			Records: &RecordReconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: "default"},

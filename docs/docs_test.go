@@ -176,7 +176,7 @@ func TestFaultsAreNamedWithTheirTests(t *testing.T) {
 // Whoever is woken by the alert finds what to do about each reason.
 func TestRunbookKnowsEveryFault(t *testing.T) {
 	_, section, _ := strings.Cut(read(t, "docs/spec/trustroot.md"), "### Condition Fresh")
-	section, _, _ = strings.Cut(section, "\n## ")
+	section, _, _ = strings.Cut(section, "\n##")
 	runbook := read(t, "docs/runbooks/CountersignTrustRootNotFresh.md")
 	reasons := regexp.MustCompile("(?m)^\\| False \\| `([A-Za-z]+)`").FindAllStringSubmatch(section, -1)
 	if len(reasons) < 10 {

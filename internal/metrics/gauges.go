@@ -11,11 +11,12 @@ import (
 
 // gauges are read from the state at each scrape, so that none is ever left behind.
 type gauges struct {
-	gateReady, certificateExpiry                   *prometheus.Desc
-	rootInfo, rootReady, rootFresh, rootRepos      *prometheus.Desc
-	rootExpiry, rootLast, rootOldest, rootInterval *prometheus.Desc
-	policyInfo, policyReady, policyWorkloads       *prometheus.Desc
-	breakGlass                                     *prometheus.Desc
+	gateReady, certificateExpiry              *prometheus.Desc
+	rootInfo, rootReady, rootFresh, rootRepos *prometheus.Desc
+	rootExpiry, rootGrace                     *prometheus.Desc
+	rootLast, rootOldest, rootInterval        *prometheus.Desc
+	policyInfo, policyReady, policyWorkloads  *prometheus.Desc
+	breakGlass                                *prometheus.Desc
 }
 
 func newGauges() gauges {
@@ -33,6 +34,8 @@ func newGauges() gauges {
 		rootRepos: desc("trust_root_repositories", "Repositories that are kept up to date, by how their last fetch went.", labelTrustRoot, labelState),
 		rootExpiry: desc("trust_root_expiry_timestamp_seconds",
 			"Earliest expiry of the metadata in use, by file.", labelTrustRoot, "file"),
+		rootGrace: desc("trust_root_grace_repositories",
+			"Repositories whose metadata has expired and is used on the grace of the trust root.", labelTrustRoot),
 		rootLast: desc("trust_root_last_refresh_timestamp_seconds", "When a refresh of any repository last succeeded.", labelTrustRoot),
 		rootOldest: desc("trust_root_oldest_refresh_timestamp_seconds",
 			"When the signed repository that waits the longest for a refresh to succeed had its last.", labelTrustRoot),
@@ -46,7 +49,7 @@ func newGauges() gauges {
 
 func (g *gauges) describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		g.gateReady, g.certificateExpiry, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry, g.rootLast, g.rootOldest, g.rootInterval,
+		g.gateReady, g.certificateExpiry, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry, g.rootGrace, g.rootLast, g.rootOldest, g.rootInterval,
 		g.policyInfo, g.policyReady, g.policyWorkloads, g.breakGlass,
 	} {
 		ch <- d
@@ -127,6 +130,7 @@ func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) 
 	for file, at := range earliest {
 		e.moment(g.rootExpiry, at, name, file)
 	}
+	e.number(g.rootGrace, float64(held.InGrace), name)
 	e.moment(g.rootLast, held.Succeeded, name)
 	e.moment(g.rootOldest, held.Oldest, name)
 	if held.Interval > 0 {

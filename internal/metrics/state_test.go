@@ -43,6 +43,8 @@ func TestGauges(t *testing.T) {
 		`countersign_trust_root_repositories{state="failing",trust_root="broken"}`:                   0,
 		`countersign_trust_root_expiry_timestamp_seconds{file="timestamp",trust_root="acme-notary"}`: float64(expiry.Unix()),
 		`countersign_trust_root_expiry_timestamp_seconds{file="other",trust_root="acme-notary"}`:     float64(expiry.Unix()),
+		`countersign_trust_root_grace_repositories{trust_root="acme-notary"}`:                        0,
+		`countersign_trust_root_grace_repositories{trust_root="broken"}`:                             0,
 		`countersign_trust_root_last_refresh_timestamp_seconds{trust_root="acme-notary"}`:            -1,
 		`countersign_trust_root_oldest_refresh_timestamp_seconds{trust_root="acme-notary"}`:          -1,
 		`countersign_trust_root_refresh_interval_seconds{trust_root="acme-notary"}`:                  60,
