@@ -69,3 +69,11 @@ func root() *v1alpha1.TrustRoot {
 		}},
 	}
 }
+
+func TestGraceIsBuilt(t *testing.T) {
+	tr := root()
+	tr.Spec.ExpiredGrace = metav1.Duration{Duration: 48 * time.Hour}
+	if built := (RootBuilder{Clock: clock.RealClock{}}).build(tr, nil); built.Fault != nil || built.ExpiredGrace != 48*time.Hour {
+		t.Errorf("grace %s, fault %v", built.ExpiredGrace, built.Fault)
+	}
+}
