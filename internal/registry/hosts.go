@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -24,6 +25,9 @@ const (
 	maxPause = 5 * time.Minute
 	// absurdPause and what is longer is no pause that a server means, and counts as if nothing had been said.
 	absurdPause = 24 * time.Hour
+	// maxHosts is how many hosts are kept in mind that nothing is under way to: servers and token services that requests were made to, or
+	// that asked for a pause. Beyond it all of those are forgotten, with their pauses.
+	maxHosts = 256
 	// defaultPause is for a host that turns requests away (429) without saying for how long.
 	defaultPause = time.Second
 )
@@ -104,7 +108,9 @@ func (h *Hosts) use(name string) (*host, error) {
 	defer h.mu.Unlock()
 	at := h.hosts[name]
 	if at == nil {
-		h.sweep()
+		if len(h.hosts) >= maxHosts {
+			h.sweep()
+		}
 		at = newHost()
 		h.hosts[name] = at
 	}
@@ -121,13 +127,13 @@ func (h *Hosts) unuse(at *host) {
 	at.users--
 }
 
-// sweep drops hosts that nothing is known of: a server may name any as its token service. The lock is held.
+// sweep drops hosts that nothing is known of, or any that nothing is under way to where that leaves too many: a server may name any as its
+// token service, and that may ask for a pause. The lock is held.
 func (h *Hosts) sweep() {
 	now := h.now()
-	for name, at := range h.hosts {
-		if at.users == 0 && !at.until.After(now) {
-			delete(h.hosts, name)
-		}
+	maps.DeleteFunc(h.hosts, func(_ string, at *host) bool { return at.users == 0 && !at.until.After(now) })
+	if len(h.hosts) >= maxHosts {
+		maps.DeleteFunc(h.hosts, func(_ string, at *host) bool { return at.users == 0 })
 	}
 }
 

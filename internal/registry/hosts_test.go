@@ -215,17 +215,28 @@ func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 	}
 }
 
-// A server may name any host as its token service; those that nothing is known of are not kept.
+// A server may name any host as its token service, and those may ask to be left alone: no more than a bound are kept in mind, and those in use.
 func TestThreatHostsAreForgotten(t *testing.T) {
-	hosts := NewHosts(time.Now)
-	for i := range 1000 {
-		leave, err := hosts.enter(t.Context(), fmt.Sprintf("%d.example.com:443", i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		leave()
-	}
-	if n := len(hosts.hosts); n > 1 {
-		t.Errorf("%d hosts are kept", n)
+	for name, status := range map[string]int{"answers": http.StatusOK, "asks for a pause": http.StatusTooManyRequests} {
+		t.Run(name, func(t *testing.T) {
+			hosts := NewHosts(time.Now)
+			stay, err := hosts.enter(t.Context(), "used.example.com:443")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 4 * maxHosts {
+				name := fmt.Sprintf("%d.example.com:443", i)
+				leave, err := hosts.enter(t.Context(), name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				hosts.heed(name, &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"300"}}})
+				leave()
+				if n := len(hosts.hosts); n > maxHosts || hosts.hosts["used.example.com:443"] == nil {
+					t.Fatalf("%d hosts are kept, the one in use among them: %t", n, hosts.hosts["used.example.com:443"] != nil)
+				}
+			}
+			stay()
+		})
 	}
 }

@@ -188,6 +188,9 @@ func (t *Tracker) land(e *tracked, f *flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.flight, e.fetched = nil, f.began
+	if f.asked != nil {
+		f.asked.asked--
+	}
 	if f.turn == nil {
 		return
 	}

@@ -166,6 +166,13 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
 // jitter returns a duration from 80 % to the whole of d.
 func jitter(d time.Duration) time.Duration { return d - spread(d/5) }
 

@@ -3,11 +3,14 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -199,4 +202,46 @@ func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	b.holds(t, evidence)
 	close(hang)
 	wg.Wait()
+}
+
+// Pods may name any number of repositories while a server hangs: so many wait for it and no more, and nobody else's turn is taken.
+func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
+	b, o, images := known(t, 1)
+	hang := make(chan struct{})
+	o.fetchOf = func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+		if strings.Contains(repository, "evil") {
+			<-hang
+			return trust.Unsigned{}, nil
+		}
+		return &fact{}, nil
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	evil := func(i int) imageref.Ref {
+		return imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("evil/%d", i)}
+	}
+	refused := 0
+	for i := range maxAsked + 100 {
+		if err := b.Ensure(gone, "acme", evil(i)); !errors.Is(err, context.Canceled) {
+			refused++
+		}
+	}
+	if refused != 100 {
+		t.Errorf("%d were turned away at once, want those beyond %d", refused, maxAsked)
+	}
+	if err := b.Ensure(t.Context(), "acme", evil(maxAsked+200)); err == nil || trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
+		t.Errorf("beyond the bound: %v, want a Timeout", err)
+	}
+	if err := b.Renew(t.Context(), "acme", images[0], b.clock.Now()); err != nil {
+		t.Errorf("a repository known to be signed: %v", err)
+	}
+	close(hang)
+	eventually(t, "the fetches to end", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.pace("acme").asked == 0
+	})
+	if err := b.Ensure(t.Context(), "acme", evil(maxAsked+200)); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
 }

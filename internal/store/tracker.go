@@ -23,6 +23,9 @@ const (
 	// fetchesPerRoot is how many repositories of one trust root are fetched at once: of those that are known to be signed,
 	// and of the others, each.
 	fetchesPerRoot = 8
+	// maxAsked is how many repositories of one trust root that are not known to be signed may be fetched, or wait for that, because
+	// somebody asks: Pods may name any. Who asks beyond has one fetched in the background, in turn.
+	maxAsked = 1000
 	// firstRetry doubles with each failure in a row, up to the refresh interval. Who asks need not wait longer than the first time: one
 	// fetch of a repository is under way at a time, and what is wrong with one is mended while somebody waits for it.
 	firstRetry = time.Second
@@ -66,6 +69,7 @@ type flight struct {
 	began time.Time
 	turn  *turn         // that it takes; nil: none, somebody waits for it
 	trial bool          // of a server that is down
+	asked *pace         // among whose askers it counts; nil: none
 	done  chan struct{} // closed when the fetch has ended
 	err   error         // read after done
 }
@@ -74,6 +78,7 @@ type pace struct {
 	server
 	interval      time.Duration
 	known, others *semaphore.Weighted
+	asked         int // fetches on demand of repositories not known to be signed, those that wait for a place among them
 	feed          *feed
 }
 
@@ -193,15 +198,23 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 		return nil, nil
 	}
 	if f, err := t.ask(k.Root, now); f != nil || err != nil {
-		if e.due.After(now) {
-			e.due = now // when the server is back
-		}
+		e.due = earlier(e.due, now) // when the server is back
 		return f, err
 	}
 	if e.fault != nil && now.Before(e.retry) {
 		return nil, e.fault
 	}
-	return t.begin(k, e, now, nil), nil
+	p, known := t.pace(k.Root), signed(t.store.Load().evidence[k])
+	if !known && p.asked >= maxAsked {
+		e.due = earlier(e.due, now)
+		return nil, trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are asked for at once", k.Repository, k.Root)
+	}
+	f := t.begin(k, e, now, nil)
+	if !known {
+		f.asked = p
+		p.asked++
+	}
+	return f, nil
 }
 
 // begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it may leave without
