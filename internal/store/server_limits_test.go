@@ -229,7 +229,9 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	if refused != 100 {
 		t.Errorf("%d were turned away at once, want those beyond %d", refused, maxAsked)
 	}
-	if err := b.Ensure(t.Context(), "acme", evil(maxAsked+200)); err == nil || trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
+	short, end := context.WithTimeout(t.Context(), 10*time.Second)
+	defer end()
+	if err := b.Ensure(short, "acme", evil(maxAsked+200)); err == nil || trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
 		t.Errorf("beyond the bound: %v, want a Timeout", err)
 	}
 	if err := b.Renew(t.Context(), "acme", images[0], b.clock.Now()); err != nil {
