@@ -91,7 +91,9 @@ func TestHalfWrittenPublication(t *testing.T) {
 				wantFault(t, err, wanting.reason, wanting.role)
 			}
 			wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")
+			v.mu.Lock() // requests that were given up may still be under way
 			delete(v.serve, wanting.role)
+			v.mu.Unlock()
 			if next := mustFetch(t, r, held); next == held {
 				t.Error("the publication is not seen once it is whole")
 			}
