@@ -58,8 +58,7 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 		return fmt.Errorf("writing the status of %s: %w", object.GetName(), err)
 	}
 	for _, c := range is {
-		old := meta.FindStatusCondition(was, c.Type)
-		if c.Status == metav1.ConditionUnknown || old != nil && old.Status == c.Status && old.Reason == c.Reason {
+		if !turned(meta.FindStatusCondition(was, c.Type), c) {
 			continue
 		}
 		kind := corev1.EventTypeNormal
@@ -69,6 +68,17 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 		s.Events.Eventf(object, nil, kind, c.Reason, "Reconcile", "%s", c.Message)
 	}
 	return nil
+}
+
+// turned reports whether a condition has become what is worth an event. That nothing expires soon is no news where nothing else was known before.
+func turned(old *metav1.Condition, c metav1.Condition) bool {
+	switch {
+	case c.Status == metav1.ConditionUnknown:
+		return false
+	case old == nil:
+		return c.Type != v1alpha1.ConditionExpiring || warns(c)
+	}
+	return old.Status != c.Status || old.Reason != c.Reason
 }
 
 // warns reports whether a condition tells of something wrong: of most kinds where it is False.
