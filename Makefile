@@ -34,7 +34,7 @@ test: servers ## Run the whole suite with the race detector, against the real se
 	@go -C hack/prometheus test -count=1 . # the cache does not see what lies outside of the module
 
 .PHONY: bench
-bench: servers ## Measure the figures of docs/performance.md, and print them as one table (about ten minutes)
+bench: servers ## Measure the figures of docs/performance.md, and print them as one table (five to ten minutes)
 	@mkdir -p bin && rm -f $(BENCH)
 	$(say) "the parts: verifying, deciding, reading"
 	@go test -run '^$$' -bench . -benchtime 0.2s -benchmem ./internal/... | grep --line-buffered -v 'no test files' | tee -a $(BENCH)
