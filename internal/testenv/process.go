@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -60,6 +61,27 @@ func (p *Process) Log() string { return p.log }
 
 // PID is the id of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Memory returns what the process holds in memory, and the most that it held, in MiB. It needs Linux.
+func (p *Process) Memory() (resident, peak float64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib float64
+		if n, _ := fmt.Sscanf(line, "VmRSS: %f kB", &kib); n == 1 {
+			resident = kib / 1024
+		}
+		if n, _ := fmt.Sscanf(line, "VmHWM: %f kB", &kib); n == 1 {
+			peak = kib / 1024
+		}
+	}
+	if resident == 0 || peak == 0 {
+		return 0, 0, fmt.Errorf("no memory of %s in\n%s", p.name, text)
+	}
+	return resident, peak, nil
+}
 
 // Stop asks the process to end, and kills it where it does not within 20 seconds. It may be called more than once,
 // and on nil.

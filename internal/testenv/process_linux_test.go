@@ -49,3 +49,18 @@ func running(pid int) bool {
 	_, rest, _ := bytes.Cut(stat, []byte(") "))
 	return !bytes.HasPrefix(rest, []byte("Z"))
 }
+
+func TestMemory(t *testing.T) {
+	p, err := StartProcess("sleep", t.TempDir(), nil, "/bin/sleep", "60")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resident, peak, err := p.Memory()
+	if err != nil || resident <= 0 || peak < resident {
+		t.Errorf("memory is %v MiB, %v at its peak, %v; want some, and no less at the peak", resident, peak, err)
+	}
+	_ = p.Kill()
+	if _, _, err := p.Memory(); err == nil {
+		t.Error("a process that has ended holds memory")
+	}
+}

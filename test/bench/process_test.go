@@ -3,7 +3,6 @@ package bench
 import (
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -42,21 +41,4 @@ func age(b *testing.B, pid int) time.Duration {
 	uptime, err := strconv.ParseFloat(strings.Fields(string(text))[0], 64)
 	check(b, err)
 	return time.Duration(uptime*float64(time.Second)) - procStat(b, pid, 22)
-}
-
-// memoryOf returns what a process holds in memory, and the most that it held, in MiB.
-func memoryOf(b *testing.B, pid int) (resident, peak float64) {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	check(b, err)
-	field := func(name string) float64 {
-		match := regexp.MustCompile(`(?m)^` + name + `:\s+(\d+) kB$`).FindSubmatch(text)
-		if match == nil {
-			b.Fatalf("no %s in\n%s", name, text)
-		}
-		kib, err := strconv.ParseFloat(string(match[1]), 64)
-		check(b, err)
-		return kib / 1024
-	}
-	return field("VmRSS"), field("VmHWM")
 }

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	admissionreviewv1 "k8s.io/api/admission/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,19 +19,20 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// answer is what one manager says to one Pod.
-type answer struct {
-	code    int32 // 200 where it is admitted
-	message string
+// verdict is what a manager answers.
+type verdict struct {
+	Allowed        bool
+	Code           int32
+	Message, Patch string
 }
 
-// ask has one manager validate the creation of a Pod, as the API server would, without one between them.
-func ask(ctx context.Context, m *testenv.Manager, p *corev1.Pod) (answer, error) {
-	p = p.DeepCopy()
+// ask asks one manager about the creation of a Pod, as the API server would, without one between them.
+func ask(ctx context.Context, m *testenv.Manager, path, image string) (verdict, error) {
+	p := pod(production, image)
 	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 	raw, err := json.Marshal(p)
 	if err != nil {
-		return answer{}, err
+		return verdict{}, err
 	}
 	body, err := json.Marshal(admissionreviewv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
@@ -44,11 +44,11 @@ func ask(ctx context.Context, m *testenv.Manager, p *corev1.Pod) (answer, error)
 		},
 	})
 	if err != nil {
-		return answer{}, err
+		return verdict{}, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.WebhookURL+webhooks.ValidatePath, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.WebhookURL+path, bytes.NewReader(body))
 	if err != nil {
-		return answer{}, err
+		return verdict{}, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
@@ -56,24 +56,25 @@ func ask(ctx context.Context, m *testenv.Manager, p *corev1.Pod) (answer, error)
 	}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return answer{}, err
+		return verdict{}, err
 	}
 	defer resp.Body.Close()
 	var review admissionreviewv1.AdmissionReview
 	if err := json.NewDecoder(resp.Body).Decode(&review); err != nil {
-		return answer{}, fmt.Errorf("reading an answer of status %s: %w", resp.Status, err)
+		return verdict{}, fmt.Errorf("reading an answer of status %s: %w", resp.Status, err)
 	}
 	if review.Response == nil {
-		return answer{}, fmt.Errorf("no response in an answer of status %s", resp.Status)
+		return verdict{}, fmt.Errorf("no response in an answer of status %s", resp.Status)
 	}
-	if review.Response.Allowed {
-		return answer{code: http.StatusOK}, nil
+	v := verdict{Allowed: review.Response.Allowed, Patch: string(review.Response.Patch)}
+	if review.Response.Result != nil {
+		v.Code, v.Message = review.Response.Result.Code, review.Response.Result.Message
 	}
-	return answer{code: review.Response.Result.Code, message: review.Response.Result.Message}, nil
+	return v, nil
 }
 
 // everyManager polls each manager by itself until its answer about an image is as wanted, and returns how long the last took.
-func everyManager(t *testing.T, managers []*testenv.Manager, image, what string, good func(answer) bool) time.Duration {
+func everyManager(t *testing.T, managers []*testenv.Manager, image, what string, good func(verdict) bool) time.Duration {
 	t.Helper()
 	from := time.Now()
 	done := make(chan error, len(managers))
@@ -81,12 +82,12 @@ func everyManager(t *testing.T, managers []*testenv.Manager, image, what string,
 	defer cancel()
 	for _, m := range managers {
 		go func() {
-			var last answer
+			var last verdict
 			for {
-				got, err := ask(ctx, m, pod(production, image))
+				got, err := ask(ctx, m, webhooks.ValidatePath, image)
 				switch {
 				case ctx.Err() != nil:
-					done <- fmt.Errorf("%s says at last %d %s", m.WebhookURL, last.code, last.message)
+					done <- fmt.Errorf("%s says at last %d %s", m.WebhookURL, last.Code, last.Message)
 					return
 				case err != nil:
 					done <- err

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,13 +16,12 @@ import (
 	"testing"
 	"time"
 
-	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/webhooks"
 )
 
 // auditPolicy has the API server note what managers write, but for leases and events.
@@ -133,60 +131,11 @@ func get(ctx context.Context, url string) (string, error) {
 	return string(text), err
 }
 
-// verdict is what a replica answers.
-type verdict struct {
-	Allowed        bool
-	Code           int32
-	Message, Patch string
-}
-
-// ask asks a replica itself what it thinks of a Pod.
-func (m *replica) ask(ctx context.Context, path, image string) (verdict, error) {
-	p := pod(production, image)
-	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
-	object, err := json.Marshal(p)
-	if err != nil {
-		return verdict{}, err
-	}
-	review := admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
-		Request: &admissionv1.AdmissionRequest{
-			UID: "1", Operation: admissionv1.Create, Namespace: production, Object: runtime.RawExtension{Raw: object},
-			Kind: metav1.GroupVersionKind{Version: "v1", Kind: "Pod"}, Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
-		},
-	}
-	body, err := json.Marshal(review)
-	if err != nil {
-		return verdict{}, err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.WebhookURL+path, bytes.NewReader(body))
-	if err != nil {
-		return verdict{}, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12},
-	}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return verdict{}, err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&review); err != nil || review.Response == nil {
-		return verdict{}, fmt.Errorf("%s answers %s without a response (%w)", m.name, resp.Status, err)
-	}
-	v := verdict{Allowed: review.Response.Allowed, Patch: string(review.Response.Patch)}
-	if review.Response.Result != nil {
-		v.Code, v.Message = review.Response.Result.Code, review.Response.Result.Message
-	}
-	return v, nil
-}
-
 // decides waits until a replica admits, or denies, an image under the policy that is edited.
 func (r *replicas) decides(t *testing.T, m *replica, want bool) {
 	t.Helper()
 	testenv.Await(t, fmt.Sprintf("%s to answer %t", m.name, want), func() error {
-		v, err := m.ask(t.Context(), "/validate-workloads", r.pinned)
+		v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned)
 		if err == nil && v.Allowed != want {
 			err = fmt.Errorf("it answers %+v", v)
 		}

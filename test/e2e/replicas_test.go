@@ -12,6 +12,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/webhooks"
 )
 
 // TestReplicas has three managers behind one URL while Pods are created all the time, and takes one after the other away: with a signal,
@@ -65,7 +66,7 @@ func (r *replicas) testAlike(t *testing.T) {
 			for _, path := range []string{"/mutate-workloads", "/validate-workloads"} {
 				var first verdict
 				for i, m := range r.alive {
-					v, err := m.ask(t.Context(), path, c.image)
+					v, err := ask(t.Context(), m.Manager, path, c.image)
 					must(t, err)
 					if i == 0 {
 						first = v
@@ -139,7 +140,7 @@ func (r *replicas) leaves(t *testing.T, m *replica) {
 		}
 		return nil
 	})
-	if v, err := m.ask(t.Context(), "/validate-workloads", r.signed+":v1@"+r.digest); err != nil || !v.Allowed {
+	if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.signed+":v1@"+r.digest); err != nil || !v.Allowed {
 		t.Errorf("%s has left, and answers %+v, %v", m.name, v, err)
 	}
 }
@@ -185,7 +186,7 @@ func (r *replicas) testLeaderCutOff(t *testing.T) {
 	for _, other := range r.alive {
 		r.decides(t, other, false)
 	}
-	if v, err := m.ask(t.Context(), "/validate-workloads", r.pinned); err != nil || !v.Allowed {
+	if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); err != nil || !v.Allowed {
 		t.Errorf("cut off, it answers %+v, %v; want what it knew", v, err)
 	}
 	r.leaves(t, m)

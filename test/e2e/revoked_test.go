@@ -14,6 +14,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/webhooks"
 )
 
 // TestThreatRevokedKeys takes keys out of a trust root that three managers decide by, while the signing server goes on serving what
@@ -65,11 +66,11 @@ func (b *revoking) prepare(t *testing.T) {
 // pinned is v1 of a repository as it comes to validation.
 func pinned(gun string) string { return fmt.Sprintf("%s:v1@sha256:%064x", gun, 0xabc0001) }
 
-func admits(a answer) bool { return a.code == http.StatusOK }
+func admits(v verdict) bool { return v.Allowed }
 
-func saying(code int32, texts ...string) func(answer) bool {
-	return func(a answer) bool {
-		return a.code == code && !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(a.message, s) })
+func saying(code int32, texts ...string) func(verdict) bool {
+	return func(v verdict) bool {
+		return !v.Allowed && v.Code == code && !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(v.Message, s) })
 	}
 }
 
@@ -173,10 +174,10 @@ func (b *revoking) testRestartRevoked(t *testing.T) {
 	}
 	b.notary.Disconnect()
 	m := []*testenv.Manager{testenv.RunManager(b.all, b.kube, b.args...)}
-	if got, err := ask(t.Context(), m[0], pod(production, pinned(b.gun))); err != nil || !saying(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
+	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(b.gun)); err != nil || !saying(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
 		t.Errorf("after a restart it says %+v, %v", got, err)
 	}
-	if got, err := ask(t.Context(), m[0], pod(production, pinned(broken))); err != nil || !saying(http.StatusServiceUnavailable, top["targets"])(got) {
+	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(broken)); err != nil || !saying(http.StatusServiceUnavailable, top["targets"])(got) {
 		t.Errorf("after a restart it says of what hangs on a revoked targets key %+v, %v", got, err)
 	}
 	everyManager(t, m, pinned(other), "what hangs on no revoked key", admits)

@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -48,7 +46,8 @@ func BenchmarkCompliance10000Pods(b *testing.B) {
 	s := newScale(b)
 	before := s.start(b)
 	s.counts(b, 0, 0)
-	idle, idlePeak := s.memory(b, before)
+	idle, idlePeak, err := before.Memory()
+	check(b, err)
 	s.stop(b, before)
 	s.createPods(b)
 
@@ -72,7 +71,8 @@ func BenchmarkCompliance10000Pods(b *testing.B) {
 		s.say("%.2f s from an edit of the policy to the right counts", edits[i].Seconds())
 	}
 	slices.Sort(edits)
-	resident, peak := s.memory(b, manager)
+	resident, peak, err := manager.Memory()
+	check(b, err)
 	s.say("memory: %.0f MiB, at its peak %.0f; without Pods %.0f and %.0f", resident, peak, idle, idlePeak)
 	b.ReportMetric(started.Seconds(), "s/start")
 	b.ReportMetric(edits[len(edits)/2].Seconds(), "s/policy-edit")
@@ -253,23 +253,6 @@ func (s *scale) counts(b *testing.B, covered, violating int32) {
 		}
 		return nil
 	})
-}
-
-// memory returns what the manager holds in memory, and the most that it held, in MiB.
-func (s *scale) memory(b *testing.B, m *testenv.Manager) (resident, peak float64) {
-	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.PID()))
-	check(b, err)
-	field := func(name string) float64 {
-		match := regexp.MustCompile(`(?m)^` + name + `:\s+(\d+) kB$`).FindSubmatch(text)
-		if match == nil {
-			b.Fatalf("no %s in\n%s", name, text)
-		}
-		kib, err := strconv.ParseFloat(string(match[1]), 64)
-		check(b, err)
-		return kib / 1024
-	}
-	return field("VmRSS"), field("VmHWM")
 }
 
 // say prints what the benchmark is at: it takes more than a few seconds.
