@@ -201,6 +201,9 @@ func buildOne(ctx context.Context, source, dir, name, pkg string, flags []string
 // of a go.mod beside it that builds from there. A text that is to be replaced and does not occur exactly once is an
 // error: the module has changed.
 func fixSource(ctx context.Context, source, dir string, tools toolset) (modfile string, err error) {
+	if _, err := goCommand(ctx, source, "mod", "download", tools.module); err != nil { // list does not
+		return "", fmt.Errorf("downloading the source of %s: %w", tools.module, err)
+	}
 	original, err := goCommand(ctx, source, "list", "-m", "-f", "{{.Dir}}", tools.module)
 	if err != nil {
 		return "", fmt.Errorf("finding the source of %s: %w", tools.module, err)
