@@ -14,7 +14,7 @@ say = @echo '==>'
 
 .PHONY: help
 help: ## Print what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Show the gate at work on real servers, started on this machine; KEEP=1 leaves them up
@@ -51,6 +51,11 @@ bench: servers ## Measure the figures of docs/performance.md, and print them as 
 build: ## Build the manager into bin/
 	$(say) "building bin/countersign"
 	@CGO_ENABLED=0 go build -trimpath -o bin/countersign .
+
+.PHONY: install-yaml
+install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=prometheus,cert-manager,... where wanted
+	$(say) "rendering config/ (kubectl is built first where it is not there yet)"
+	@go run ./hack/manifests --image "$(IMAGE)" --components "$(COMPONENTS)"
 
 .PHONY: generate
 generate: ## Regenerate deep copies, CRDs and RBAC from the Go sources

@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -42,14 +43,21 @@ import (
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=countersign-system,resources=leases,verbs=create
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=countersign-system,resources=leases,resourceNames=countersign.countersign.dev,verbs=get;update
 // +kubebuilder:rbac:groups="",namespace=countersign-system,resources=events,verbs=create;patch
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 
 func main() {
 	o, err := options.Parse(os.Args[1:])
-	if errors.Is(err, pflag.ErrHelp) {
+	switch {
+	case errors.Is(err, pflag.ErrHelp):
+		return
+	case errors.Is(err, options.ErrVersion):
+		fmt.Println("countersign", options.Version())
 		return
 	}
 	if err == nil {
 		ctrl.SetLogger(zap.New())
+		ctrl.Log.Info("Started", "version", options.Version())
 		err = run(ctrl.SetupSignalHandler(), o)
 	}
 	if err != nil {
@@ -72,12 +80,16 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	server := webhooks.NewServer(o.WebhookPort, serving.GetCertificate, o.ShutdownDelay)
-	mgr, err := newManager(config, scheme, server, o)
+	openShift, err := onOpenShift(ctx, config)
 	if err != nil {
 		return err
 	}
-	p := newParts(mgr, serving, o)
+	server := webhooks.NewServer(o.WebhookPort, serving.GetCertificate, o.ShutdownDelay)
+	mgr, err := newManager(config, scheme, server, metricsOptions(o, serving), o)
+	if err != nil {
+		return err
+	}
+	p := newParts(mgr, serving, o, o.Exempt(openShift))
 	if err := errors.Join(p.addControllers(ctx), p.addCertificate(), p.addGate(server), p.addRunnables()); err != nil {
 		return err
 	}
@@ -158,7 +170,20 @@ const (
 // that Kubernetes grants a Pod by default.
 const stopTimeout = 10 * time.Second
 
-func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, o options.Options) (ctrl.Manager, error) {
+// metricsOptions say how metrics are served: where secure, with the certificate of the webhook, so that whoever scrapes them can tell it
+// from another, to those whom the API server authenticates and authorizes.
+func metricsOptions(o options.Options, serving certificate) metricsserver.Options {
+	served := metricsserver.Options{BindAddress: o.MetricsBindAddress}
+	if o.MetricsSecure {
+		served.SecureServing, served.FilterProvider = true, filters.WithAuthenticationAndAuthorization
+		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) {
+			c.MinVersion, c.NextProtos, c.GetCertificate = tls.VersionTLS12, []string{"h2", "http/1.1"}, serving.GetCertificate
+		}}
+	}
+	return served
+}
+
+func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, served metricsserver.Options, o options.Options) (ctrl.Manager, error) {
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := fields.OneTermEqualSelector("metadata.name", controllers.WebhookConfigurationName)
 	return ctrl.NewManager(config, ctrl.Options{
@@ -173,7 +198,7 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 		RetryPeriod:                   new(retryPeriod),
 		GracefulShutdownTimeout:       new(stopTimeout),
 		HealthProbeBindAddress:        o.HealthProbeBindAddress,
-		Metrics:                       metricsserver.Options{BindAddress: o.MetricsBindAddress},
+		Metrics:                       served,
 		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace, and of what was written
 		// down of repositories no more than that it has changed.
 		Cache: cache.Options{
@@ -202,6 +227,7 @@ type parts struct {
 	mgr     ctrl.Manager
 	serving certificate
 	options options.Options
+	exempt  options.Exempt
 
 	store   *store.Store
 	tracker *store.Tracker
@@ -211,9 +237,9 @@ type parts struct {
 	metrics *metrics.Metrics
 }
 
-func newParts(mgr ctrl.Manager, serving certificate, o options.Options) *parts {
+func newParts(mgr ctrl.Manager, serving certificate, o options.Options, exempt options.Exempt) *parts {
 	p := &parts{
-		mgr: mgr, serving: serving, options: o,
+		mgr: mgr, serving: serving, options: o, exempt: exempt,
 		store: store.New(o.Uncovered), changes: &controllers.Changes{}, ran: &controllers.Compliance{}, metrics: metrics.New(ctrlmetrics.Registry),
 	}
 	p.store.Observer = p.metrics
@@ -227,7 +253,7 @@ func (p *parts) addControllers(ctx context.Context) error {
 	status := controllers.Status{Client: c, Events: p.mgr.GetEventRecorder("countersign"), Elected: p.mgr.Elected()}
 	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Clock: clock.RealClock{}, Hosts: registry.NewHosts(time.Now)}
 	compliance := &controllers.ComplianceReconciler{
-		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: o.Exempt(), Compliance: p.ran,
+		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: p.exempt, Compliance: p.ran,
 	}
 	p.store.Changed = compliance.Notify
 	records := &controllers.RecordReconciler{
@@ -250,7 +276,7 @@ func (p *parts) addControllers(ctx context.Context) error {
 		reports.SetupWithManager(p.mgr, p.ran),
 		(&controllers.WebhookConfigurationReconciler{
 			Client: c, Live: live, Store: p.store, Namespace: o.Namespace, URL: o.WebhookURL, Certificate: p.serving,
-			Exempt: o.Exempt(), Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
+			Exempt: p.exempt, Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
 			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: p.metrics,
 		}).SetupWithManager(p.mgr),
 	)
@@ -287,7 +313,7 @@ func (p *parts) addCertificate() error {
 // addRunnables fills the store and keeps it up to date. The replica is ready when it can decide.
 func (p *parts) addRunnables() error {
 	primer := &controllers.Primer{
-		Client: p.mgr.GetClient(), Live: p.mgr.GetAPIReader(), Store: p.store, Tracker: p.tracker, Clock: clock.RealClock{}, Exempt: p.options.Exempt(),
+		Client: p.mgr.GetClient(), Live: p.mgr.GetAPIReader(), Store: p.store, Tracker: p.tracker, Clock: clock.RealClock{}, Exempt: p.exempt,
 	}
 	return errors.Join(
 		p.mgr.Add(replicated(p.tracker.Run)),

@@ -3,7 +3,6 @@ package controllers
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
@@ -47,7 +47,7 @@ type ComplianceReconciler struct {
 	Status  Status
 	Clock   clock.PassiveClock
 	// Exempt namespaces are not looked at.
-	Exempt []string
+	Exempt options.Exempt
 	// Compliance is where the result goes.
 	Compliance *Compliance
 
@@ -150,7 +150,7 @@ func (r *ComplianceReconciler) early(result *compliance.Result, now time.Time) b
 }
 
 // evaluationInput returns what Pods are judged by. It reads the cache without copying what it holds; nothing of it is changed here.
-func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt []string, now time.Time) (compliance.Input, error) {
+func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt options.Exempt, now time.Time) (compliance.Input, error) {
 	namespaces := &corev1.NamespaceList{}
 	if err := c.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {
 		return compliance.Input{}, fmt.Errorf("listing namespaces: %w", err)
@@ -159,7 +159,7 @@ func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snaps
 		Namespaces: make(map[string]labels.Set, len(namespaces.Items)), Policies: snapshot.Policies, Roots: snapshot, Now: now,
 	}
 	for i := range namespaces.Items {
-		if name := namespaces.Items[i].Name; !slices.Contains(exempt, name) {
+		if name := namespaces.Items[i].Name; !exempt.Has(name) {
 			in.Namespaces[name] = namespaces.Items[i].Labels
 		}
 	}

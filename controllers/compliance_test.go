@@ -30,6 +30,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv"
@@ -155,7 +156,7 @@ func testPace(t *testing.T, c client.Client) {
 	now := clocktesting.NewFakeClock(time.Now())
 	r := &ComplianceReconciler{
 		Client: c, Live: c, Store: decisions, Tracker: store.NewTracker(decisions, now, func(string) {}), Clock: now,
-		Status: Status{Events: events.NewFakeRecorder(100)}, Exempt: []string{"acme-exempt"}, Compliance: found,
+		Status: Status{Events: events.NewFakeRecorder(100)}, Exempt: options.Exempt{Prefixes: []string{"acme-ex"}}, Compliance: found,
 	}
 	results := 0
 	found.OnResult(func(*compliance.Result) { results++ })
@@ -253,7 +254,7 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 	var urls []string
 	config := rest.CopyConfig(kube.Config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return recorded{next, &mu, &urls} })
-	exempt := []string{"acme-exempt"}
+	exempt := options.Exempt{Names: []string{"acme-exempt"}}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller:     ctrlconfig.Controller{SkipNameValidation: ptr.To(true)}, // another test of this binary has controllers of the same names

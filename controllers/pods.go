@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/options"
 )
 
 // runningPods holds what is judged of every Pod that runs. It is filled by a watch of its own and not by the manager's cache,
@@ -46,8 +47,8 @@ type podWatch struct {
 	source *toolscache.ListWatch
 }
 
-// watchPods returns what fills the store with the Pods that have not ended, of namespaces that are not exempt.
-func watchPods(mgr ctrl.Manager, pods *runningPods, exempt []string) (podWatch, error) {
+// watchPods returns what fills the store with the Pods that podSelector selects.
+func watchPods(mgr ctrl.Manager, pods *runningPods, exempt options.Exempt) (podWatch, error) {
 	config := rest.CopyConfig(mgr.GetConfig())
 	config.ContentType = runtime.ContentTypeProtobuf
 	c, err := typedcorev1.NewForConfigAndClient(config, mgr.GetHTTPClient())
@@ -60,12 +61,13 @@ func watchPods(mgr ctrl.Manager, pods *runningPods, exempt []string) (podWatch, 
 	})}, nil
 }
 
-func podSelector(exempt []string) fields.Selector {
+// podSelector leaves out what has ended, and namespaces that are exempt by their full name. Pods of the others are left out when they are judged.
+func podSelector(exempt options.Exempt) fields.Selector {
 	selectors := []fields.Selector{
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
 	}
-	for _, namespace := range exempt {
+	for _, namespace := range exempt.Names {
 		selectors = append(selectors, fields.OneTermNotEqualSelector("metadata.namespace", namespace))
 	}
 	return fields.AndSelectors(selectors...)

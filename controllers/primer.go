@@ -16,6 +16,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 )
@@ -39,7 +40,7 @@ type Primer struct {
 	Tracker      *store.Tracker
 	Clock        clock.PassiveClock
 	// Exempt namespaces are not looked at.
-	Exempt []string
+	Exempt options.Exempt
 
 	loaded atomic.Bool
 }

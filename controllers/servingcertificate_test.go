@@ -23,6 +23,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv"
@@ -59,7 +60,7 @@ func TestServingCertificate(t *testing.T) {
 func (b *certificateBed) reconciler(c client.Client, authority CertificateAuthority) *WebhookConfigurationReconciler {
 	return &WebhookConfigurationReconciler{
 		Client: c, Live: b.Client, Store: b.store, Namespace: testenv.OwnNamespace, Certificate: authority,
-		Exempt: []string{"kube-system"}, MutatePath: "/mutate", ValidatePath: "/validate",
+		Exempt: options.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate",
 	}
 }
 

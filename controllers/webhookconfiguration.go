@@ -9,10 +9,10 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -23,6 +23,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/metrics"
+	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
@@ -31,9 +32,9 @@ const (
 	WebhookConfigurationName = "countersign"
 	// WebhookServiceName is the Service by which the API server reaches the webhook.
 	WebhookServiceName = "countersign-webhook"
-	// ownerCRD is the cluster-scoped object that owns the webhook configurations: when it is deleted they go too, so
-	// that none stays behind to block a cluster without an operator.
-	ownerCRD = "imagepolicies.countersign.dev"
+	// WebhookOwnerName is the ClusterRole that owns the webhook configurations: when it is deleted they go too, so that none stays
+	// behind to block a cluster without an operator. Every way to uninstall deletes it; some leave the CRDs.
+	WebhookOwnerName = "countersign-webhook-owner"
 	// ownerInterval is how often it is looked for while it is missing.
 	ownerInterval = 2 * time.Second
 	// contestedInterval is how soon the certificate is looked at again when another replica has changed it meanwhile.
@@ -53,7 +54,7 @@ type CertificateAuthority interface {
 // primed, and restores them when they are changed or deleted. It runs on the leader.
 type WebhookConfigurationReconciler struct {
 	Client client.Client
-	// Live reads past the cache: one CRD is all that is read, and the right to list them is not needed.
+	// Live reads past the cache: one ClusterRole is all that is read, and the right to list them is not needed.
 	Live  client.Reader
 	Store *store.Store
 	// Namespace and URL say how the API server reaches the webhook: by the base URL where it is set, and otherwise
@@ -62,7 +63,7 @@ type WebhookConfigurationReconciler struct {
 	// Certificate says which CAs the API server must trust.
 	Certificate CertificateAuthority
 	// Exempt are the namespaces that admission leaves alone.
-	Exempt []string
+	Exempt options.Exempt
 	// Rules and MatchConditions say what the handlers decide about, and the paths where they are.
 	Rules                    []admissionv1.RuleWithOperations
 	MatchConditions          []admissionv1.MatchCondition
@@ -73,7 +74,7 @@ type WebhookConfigurationReconciler struct {
 
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,verbs=create
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,resourceNames=countersign,verbs=get;list;watch;update
-// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=imagepolicies.countersign.dev,verbs=get
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,resourceNames=countersign-webhook-owner,verbs=get
 
 // SetupWithManager registers the reconciler, on the leader.
 func (r *WebhookConfigurationReconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -121,7 +122,7 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 	}
 	owner, err := r.owner(ctx)
 	if apierrors.IsNotFound(err) {
-		ctrl.LoggerFrom(ctx).Info("Waiting for the CRD that owns the webhook configurations", "customResourceDefinition", ownerCRD)
+		ctrl.LoggerFrom(ctx).Info("Waiting for the ClusterRole that owns the webhook configurations; it is part of the installation", "clusterRole", WebhookOwnerName)
 		return ctrl.Result{RequeueAfter: ownerInterval}, nil
 	}
 	if err != nil {
@@ -136,14 +137,13 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 	return ctrl.Result{RequeueAfter: wait}, failed
 }
 
-// owner refers to the CRD that owns the configurations.
+// owner refers to the ClusterRole that owns the configurations.
 func (r *WebhookConfigurationReconciler) owner(ctx context.Context) (metav1.OwnerReference, error) {
-	crd := &metav1.PartialObjectMetadata{}
-	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
-	if err := r.Live.Get(ctx, client.ObjectKey{Name: ownerCRD}, crd); err != nil {
-		return metav1.OwnerReference{}, fmt.Errorf("reading CustomResourceDefinition %s, which owns the webhook configurations: %w", ownerCRD, err)
+	role := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"}}
+	if err := r.Live.Get(ctx, client.ObjectKey{Name: WebhookOwnerName}, role); err != nil {
+		return metav1.OwnerReference{}, fmt.Errorf("reading ClusterRole %s, which owns the webhook configurations: %w", WebhookOwnerName, err)
 	}
-	return metav1.OwnerReference{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition", Name: crd.Name, UID: crd.UID}, nil
+	return metav1.OwnerReference{APIVersion: role.APIVersion, Kind: role.Kind, Name: role.Name, UID: role.UID}, nil
 }
 
 // applyMutating creates the configuration, or puts back whatever of it was changed. Every field is set, and compared as
@@ -160,7 +160,7 @@ func (r *WebhookConfigurationReconciler) applyMutating(ctx context.Context, o *a
 		SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
-		MatchConditions:         r.MatchConditions,
+		MatchConditions:         r.conditions(),
 		ReinvocationPolicy:      ptr.To(admissionv1.IfNeededReinvocationPolicy),
 	}}
 	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })
@@ -179,7 +179,7 @@ func (r *WebhookConfigurationReconciler) applyValidating(ctx context.Context, o 
 		SideEffects:             ptr.To(admissionv1.SideEffectClassNoneOnDryRun), // events
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
-		MatchConditions:         r.MatchConditions,
+		MatchConditions:         r.conditions(),
 	}}
 	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })
 }
@@ -222,11 +222,24 @@ func (r *WebhookConfigurationReconciler) clientConfig(path string, bundle []byte
 	return c
 }
 
-// namespaces selects every namespace that is not exempt, by the label with its name that the API server itself keeps.
+// namespaces selects every namespace that is not exempt by its full name, by the label with its name that the API server itself keeps.
 func (r *WebhookConfigurationReconciler) namespaces() *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
-		Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: r.Exempt,
+		Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: r.Exempt.Names,
 	}}}
+}
+
+// conditions are those under which the webhooks are called. A selector of labels knows no prefix, so exempt namespaces that are told by one are
+// told here.
+func (r *WebhookConfigurationReconciler) conditions() []admissionv1.MatchCondition {
+	all := slices.Clone(r.MatchConditions)
+	for _, prefix := range r.Exempt.Prefixes {
+		all = append(all, admissionv1.MatchCondition{
+			Name:       "not-exempt-" + strings.Trim(prefix, "-"),
+			Expression: fmt.Sprintf("!request.namespace.startsWith(%q)", prefix),
+		})
+	}
+	return all
 }
 
 // configuredBundles returns the CA bundle of the mutating configuration and that of the validating one, nothing for what is missing.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +33,9 @@ type Options struct {
 	LeaderElect bool
 	// MetricsBindAddress and HealthProbeBindAddress are listening addresses; "0" is off.
 	MetricsBindAddress, HealthProbeBindAddress string
+	// MetricsSecure has metrics served over TLS, with the certificate of the webhook, to those alone whom the API server authenticates and
+	// authorizes to get /metrics.
+	MetricsSecure bool
 	// Namespace is the operator's own.
 	Namespace string
 	// Uncovered says what happens to an image that no policy covers.
@@ -50,7 +52,11 @@ type Options struct {
 	Kinds workload.Kinds
 }
 
-// Parse reads the arguments that follow the program's name. The error of a request for help is pflag.ErrHelp.
+// ErrVersion is the error of Parse where the version is asked for.
+var ErrVersion = errors.New("the version is asked for")
+
+// Parse reads the arguments that follow the program's name. The error of a request for help is pflag.ErrHelp, and that of one for the version
+// ErrVersion.
 func Parse(args []string) (Options, error) {
 	var o Options
 	var uncoveredImages string
@@ -62,16 +68,21 @@ func Parse(args []string) (Options, error) {
 	f.StringVar(&o.CertDir, "cert-dir", "", "folder with tls.crt, tls.key and ca.crt to serve with; default: a certificate made by the manager")
 	f.BoolVar(&o.LeaderElect, "leader-elect", true, "elect one of several replicas to write status and events")
 	f.StringVar(&o.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, such as :8080; 0: off")
+	f.BoolVar(&o.MetricsSecure, "metrics-secure", true, "serve metrics over TLS, with the webhook's certificate, to those alone who may get /metrics by the RBAC of the cluster; false: plain http, to everybody")
 	f.StringVar(&o.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0: off")
 	f.StringVar(&o.Namespace, "namespace", "", "the operator's own namespace; default: where its Pod runs, else countersign-system")
 	f.StringVar(&uncoveredImages, "uncovered-images", "Allow", "what happens to an image that no policy covers: Allow, Warn or Deny")
-	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own")
+	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own; and, on OpenShift, openshift and openshift-*")
 	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour, "for how long what was verified of a repository is kept that no image that runs or is asked for belongs to; at least 24h; 0: for ever")
 	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "for how long a replica that is to end reports not ready and goes on answering, until nobody asks it; at most 1m. terminationGracePeriodSeconds should be 20 s longer")
 	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour, "how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
 	f.StringSliceVar(&furtherKinds, "workload-kinds", nil, "further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, such as rollouts.v1alpha1.argoproj.io=spec.template")
+	version := f.Bool("version", false, "print the version, and nothing else")
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
+	}
+	if *version {
+		return Options{}, ErrVersion
 	}
 	if f.NArg() > 0 {
 		return Options{}, fmt.Errorf("unexpected argument %q: the manager takes flags only", f.Arg(0))
@@ -123,13 +134,6 @@ func (o Options) validate() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// Exempt returns every namespace that admission leaves alone, sorted.
-func (o Options) Exempt() []string {
-	all := append([]string{"kube-system", "kube-node-lease", "kube-public", o.Namespace}, o.ExemptNamespaces...)
-	slices.Sort(all)
-	return slices.Compact(all)
 }
 
 func ownNamespace() string {

@@ -2,6 +2,7 @@ package options
 
 import (
 	"errors"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -35,6 +36,7 @@ func TestParse(t *testing.T) {
 		"delay negative":   {args: []string{"--shutdown-delay=-1s"}, err: "--shutdown-delay=-1s: must be from 0s to 1m"},
 		"expiry warning":   {args: []string{"--expiry-warning=24h"}, want: func(o *Options) { o.ExpiryWarning = 24 * time.Hour }},
 		"no warning":       {args: []string{"--expiry-warning=-1h"}, err: "--expiry-warning=-1h0m0s: must be from 0 to 8760h"},
+		"plain metrics":    {args: []string{"--metrics-secure=false"}, want: func(o *Options) { o.MetricsSecure = false }},
 		"argument":         {args: []string{"serve"}, err: `unexpected argument "serve"`},
 		"unknown flag":     {args: []string{"--webhok-port=1"}, err: "unknown flag"},
 		"several problems": {args: []string{"--webhook-port=0", "--webhook-url=x"}, err: "--webhook-url=x"},
@@ -51,7 +53,7 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", HealthProbeBindAddress: ":8081",
+			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", MetricsSecure: true, HealthProbeBindAddress: ":8081",
 				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0], ForgetUnusedAfter: 720 * time.Hour, ShutdownDelay: 5 * time.Second,
 				ExpiryWarning: 72 * time.Hour, Kinds: workload.Builtin()}
 			c.want(&want)
@@ -97,8 +99,43 @@ func TestHelp(t *testing.T) {
 
 func TestExempt(t *testing.T) {
 	o := Options{Namespace: "countersign-system", ExemptNamespaces: []string{"legacy", "kube-system"}}
-	want := []string{"countersign-system", "kube-node-lease", "kube-public", "kube-system", "legacy"}
-	if diff := cmp.Diff(want, o.Exempt()); diff != "" {
+	plain, openShift := o.Exempt(false), o.Exempt(true)
+	if diff := cmp.Diff(Exempt{Names: []string{"countersign-system", "kube-node-lease", "kube-public", "kube-system", "legacy"}}, plain); diff != "" {
 		t.Error(diff)
+	}
+	for namespace, want := range map[string]struct{ plain, openShift bool }{
+		"kube-system":       {true, true},
+		"legacy":            {true, true},
+		"legacy-2":          {false, false},
+		"openshift":         {false, true},
+		"openshift-ingress": {false, true},
+		"openshifty":        {false, false},
+		"my-openshift-app":  {false, false},
+		"shop":              {false, false},
+	} {
+		if got := plain.Has(namespace); got != want.plain {
+			t.Errorf("%s is exempt: %t, want %t", namespace, got, want.plain)
+		}
+		if got := openShift.Has(namespace); got != want.openShift {
+			t.Errorf("on OpenShift %s is exempt: %t, want %t", namespace, got, want.openShift)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if _, err := Parse([]string{"--version"}); !errors.Is(err, ErrVersion) {
+		t.Errorf("error = %v, want ErrVersion", err)
+	}
+	vcs := func(modified string) []debug.BuildSetting {
+		return []debug.BuildSetting{{Key: "vcs.revision", Value: "4f90c9c"}, {Key: "vcs.modified", Value: modified}}
+	}
+	for want, info := range map[string]*debug.BuildInfo{
+		"v0.1.0 (commit 4f90c9c, go1.26.8)":              {GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0"}, Settings: vcs("false")},
+		"v0.1.0 (commit 4f90c9c with changes, go1.26.8)": {GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0+dirty"}, Settings: vcs("true")},
+		"(devel) (go1.26.8)":                             {GoVersion: "go1.26.8"},
+	} {
+		if got := describe(info); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -87,7 +87,7 @@ func StartManager(ctx context.Context, k *Kube, options ManagerOptions) (*Manage
 	m.Process, err = StartProcess("countersign", options.Dir, os.Environ(), options.Binary, append([]string{
 		"--kubeconfig", kubeconfig, "--namespace", OwnNamespace,
 		"--webhook-port", fmt.Sprint(webhook), "--webhook-url", m.WebhookURL,
-		"--health-probe-bind-address", m.health, "--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics),
+		"--health-probe-bind-address", m.health, "--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics), "--metrics-secure=false",
 		"--shutdown-delay=0", // nobody asks another replica, unless further flags say so
 	}, options.Args...)...)
 	if err != nil {

@@ -66,6 +66,9 @@ func applyRBAC(ctx context.Context, c client.Client) error {
 		return fmt.Errorf("config/rbac holds no manifests (%w)", err)
 	}
 	for _, file := range files {
+		if filepath.Base(file) == "kustomization.yaml" {
+			continue
+		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return err

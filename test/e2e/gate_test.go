@@ -270,8 +270,8 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 	key := client.ObjectKey{Name: "countersign"}
 	before := &admissionv1.ValidatingWebhookConfiguration{}
 	must(t, b.Get(t.Context(), key, before))
-	if len(before.OwnerReferences) != 1 || before.OwnerReferences[0].Name != "imagepolicies.countersign.dev" {
-		t.Errorf("owners are %v, want the CRD", before.OwnerReferences)
+	if len(before.OwnerReferences) != 1 || before.OwnerReferences[0].Name != "countersign-webhook-owner" {
+		t.Errorf("owners are %v, want the ClusterRole", before.OwnerReferences)
 	}
 	tampering := map[string]func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error{
 		"deleted": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {

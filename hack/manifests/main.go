@@ -1,0 +1,52 @@
+// Command manifests writes what a user applies to install the operator: config/default with an image and, where they are named, components.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil && !errors.Is(err, pflag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "manifests:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	var m testenv.Manifests
+	f := pflag.NewFlagSet("manifests", pflag.ContinueOnError)
+	f.StringVar(&m.Image, "image", "", "reference of the operator's image, best by digest")
+	f.StringSliceVar(&m.Components, "components", nil, "folders of config/components to add, such as prometheus,cert-manager")
+	out := f.String("out", "dist/install.yaml", "file to write")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if m.Image == "" {
+		return errors.New("name the operator's image: make install-yaml IMAGE=registry.example.com/countersign@sha256:...; make image builds and pushes one")
+	}
+	text, err := testenv.RenderManifests(ctx, os.Stderr, m)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(*out), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(*out, text, 0o644); err != nil {
+		return err
+	}
+	fmt.Printf("wrote %s\n", *out)
+	return nil
+}

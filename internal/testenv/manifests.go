@@ -1,0 +1,97 @@
+package testenv
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// Manifests say how config/ is rendered.
+type Manifests struct {
+	// Base is the folder of config/ that is rendered; empty: default.
+	Base string
+	// Image is the reference of the operator's image; empty leaves the name that the manifests have.
+	Image string
+	// Components are folders of config/components.
+	Components []string
+}
+
+// RenderManifests returns the YAML documents of config/ as a user would apply them, with a kubectl that is built where it is not there yet.
+func RenderManifests(ctx context.Context, progress io.Writer, m Manifests) ([]byte, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return nil, err
+	}
+	kube, err := BuildKube(ctx, progress, "kubectl")
+	if err != nil {
+		return nil, err
+	}
+	// An overlay may only name what it reaches by a relative path, so it lies in the repository, where git ignores it.
+	if err := os.MkdirAll(filepath.Join(root, "dist"), 0o755); err != nil {
+		return nil, fmt.Errorf("making dist: %w", err)
+	}
+	dir, err := os.MkdirTemp(filepath.Join(root, "dist"), ".overlay-")
+	if err != nil {
+		return nil, fmt.Errorf("making an overlay of config: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	overlay, err := yaml.Marshal(m.overlay())
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), overlay, 0o644); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, kube.Kubectl, "kustomize", dir)
+	tie(cmd)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("rendering config with kubectl kustomize: %w\n%s", err, problems.Bytes())
+	}
+	return out.Bytes(), nil
+}
+
+func (m Manifests) overlay() map[string]any {
+	base := m.Base
+	if base == "" {
+		base = "default"
+	}
+	o := map[string]any{
+		"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+		"resources": []string{"../../config/" + base},
+	}
+	var components []string
+	for _, c := range m.Components {
+		components = append(components, "../../config/components/"+c)
+	}
+	if components != nil {
+		o["components"] = components
+	}
+	if m.Image != "" {
+		o["images"] = []map[string]string{imageOverlay(m.Image)}
+	}
+	return o
+}
+
+// imageOverlay replaces the image that the manifests name.
+func imageOverlay(ref string) map[string]string {
+	image := map[string]string{"name": "countersign"}
+	name, digest, pinned := strings.Cut(ref, "@")
+	if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") {
+		image["newTag"] = name[i+1:]
+		name = name[:i]
+	}
+	image["newName"] = name
+	if pinned {
+		image["digest"] = digest
+	}
+	return image
+}
