@@ -46,18 +46,21 @@ import (
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 
+// version is that of the image, where the linker sets it.
+var version string //nolint:gochecknoglobals // the linker sets no other
+
 func main() {
 	o, err := options.Parse(os.Args[1:])
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
 		return
 	case errors.Is(err, options.ErrVersion):
-		fmt.Println("countersign", options.Version())
+		fmt.Println("countersign", options.Version(version))
 		return
 	}
 	if err == nil {
 		ctrl.SetLogger(zap.New())
-		ctrl.Log.Info("Started", "version", options.Version())
+		ctrl.Log.Info("Started", "version", options.Version(version))
 		err = run(ctrl.SetupSignalHandler(), o)
 	}
 	if err != nil {

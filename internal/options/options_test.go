@@ -132,10 +132,14 @@ func TestVersion(t *testing.T) {
 	for want, info := range map[string]*debug.BuildInfo{
 		"v0.1.0 (commit 4f90c9c, go1.26.8)":              {GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0"}, Settings: vcs("false")},
 		"v0.1.0 (commit 4f90c9c with changes, go1.26.8)": {GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0+dirty"}, Settings: vcs("true")},
-		"(devel) (go1.26.8)":                             {GoVersion: "go1.26.8"},
+		"devel (go1.26.8)":                               {GoVersion: "go1.26.8", Main: debug.Module{Version: "(devel)"}},
+		"devel (go1.26)":                                 {GoVersion: "go1.26"},
 	} {
-		if got := describe(info); got != want {
+		if got := describe("", info); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+	if got, want := describe("v0.2.0", &debug.BuildInfo{GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0"}}), "v0.2.0 (go1.26.8)"; got != want {
+		t.Errorf("stamped: got %q, want %q", got, want)
 	}
 }

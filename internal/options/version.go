@@ -1,22 +1,23 @@
 package options
 
 import (
+	"cmp"
 	"fmt"
 	"runtime/debug"
 	"strings"
 )
 
-// Version describes the build of this program: its version, which is that of the tag it was built from, the commit and the version of Go. What
-// was built outside of a checkout has the version "(devel)".
-func Version() string {
+// Version describes the build of this program: its version, the commit and the version of Go. The version is the stamped one, else that of the tag
+// it was built from; what was built outside of a checkout is "devel".
+func Version(stamped string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "(unknown)"
+		info = &debug.BuildInfo{}
 	}
-	return describe(info)
+	return describe(stamped, info)
 }
 
-func describe(info *debug.BuildInfo) string {
+func describe(stamped string, info *debug.BuildInfo) string {
 	var commit, dirty string
 	for _, s := range info.Settings {
 		switch {
@@ -26,10 +27,7 @@ func describe(info *debug.BuildInfo) string {
 			dirty = " with changes"
 		}
 	}
-	version := strings.TrimSuffix(info.Main.Version, "+dirty")
-	if version == "" {
-		version = "(devel)"
-	}
+	version := cmp.Or(stamped, strings.Trim(strings.TrimSuffix(info.Main.Version, "+dirty"), "()"), "devel")
 	if commit == "" {
 		return fmt.Sprintf("%s (%s)", version, info.GoVersion)
 	}

@@ -244,6 +244,7 @@ func (k *Kube) startControllerManager() error {
 			"deployment-controller", "replicaset-controller", "replicationcontroller-controller", "statefulset-controller",
 			"daemonset-controller", "job-controller", "cronjob-controller", "namespace-controller",
 			"serviceaccount-controller", "root-ca-certificate-publisher-controller", "garbage-collector-controller",
+			"resourcequota-controller", "disruption-controller",
 		}, ","),
 	)
 	return err

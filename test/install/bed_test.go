@@ -1,0 +1,187 @@
+// Package install applies the rendered installation to a real API server, as a user would, and takes it away again. The manager runs outside of the
+// cluster with a token of the installed ServiceAccount: it has the rights that it is installed with, and no others.
+package install
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+const (
+	image     = "registry.example.com/countersign/countersign:v0.1.0"
+	covered   = "shop"
+	unsigned  = "registry.example.com/acme/app:v1"
+	forbidden = "is forbidden"
+)
+
+// bed is an empty cluster, and what would be installed in it.
+type bed struct {
+	client.Client
+	kube     *testenv.Kube
+	binary   string
+	manifest string
+}
+
+// newBed starts a cluster without our CRDs.
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	ctrl.SetLogger(logr.Discard())
+	b := &bed{kube: testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true, WithoutCRDs: true})}
+	scheme := runtime.NewScheme()
+	must(t, clientgoscheme.AddToScheme(scheme))
+	must(t, v1alpha1.AddToScheme(scheme))
+	c, err := client.New(b.kube.Config, client.Options{Scheme: scheme})
+	must(t, err)
+	b.Client = c
+	b.binary, err = testenv.BuildManager(t.Context(), t.TempDir(), true)
+	must(t, err)
+	b.manifest = render(t)
+	must(t, b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: covered}}))
+	testenv.Await(t, "the service account of "+covered, func() error {
+		return b.Get(t.Context(), client.ObjectKey{Namespace: covered, Name: "default"}, &corev1.ServiceAccount{})
+	})
+	return b
+}
+
+func render(t *testing.T, components ...string) string {
+	t.Helper()
+	text, err := testenv.RenderManifests(t.Context(), os.Stderr, testenv.Manifests{Image: image, Components: components})
+	must(t, err)
+	return string(text)
+}
+
+// objects returns the objects of a manifest in their order.
+func objects(t *testing.T, manifest string) []*unstructured.Unstructured {
+	t.Helper()
+	var all []*unstructured.Unstructured
+	for decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(manifest)), 4096); ; {
+		o := &unstructured.Unstructured{}
+		if err := decoder.Decode(o); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, o)
+	}
+}
+
+// install applies the manifest with kubectl.
+func (b *bed) install(t *testing.T) {
+	t.Helper()
+	out, err := b.kube.RunKubectl(t.Context(), b.manifest, "apply", "-f", "-")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// manager starts a manager, and stops it when the test ends. It wants no right to have been missed.
+func (b *bed) manager(t *testing.T, args ...string) *testenv.Manager {
+	t.Helper()
+	m := testenv.RunManagerWith(t, b.kube, testenv.ManagerOptions{Binary: b.binary, Args: args})
+	return m
+}
+
+// policy covers every image of a namespace, and no image can meet it: its trust root is missing.
+func (b *bed) policy(t *testing.T) {
+	t.Helper()
+	must(t, b.Create(t.Context(), &v1alpha1.ImagePolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "everything"},
+		Spec: v1alpha1.ImagePolicySpec{
+			Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, TrustRoots: []v1alpha1.ObjectName{"missing"},
+			RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}},
+		},
+	}))
+	testenv.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
+}
+
+// open returns nil where a Pod that meets no policy is admitted.
+func (b *bed) open(t *testing.T, namespace string) error {
+	t.Helper()
+	return b.Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "p-"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: unsigned}}},
+	}, client.DryRunAll)
+}
+
+// shut returns nil where such a Pod is denied by us.
+func (b *bed) shut(t *testing.T, namespace string) error {
+	t.Helper()
+	err := b.open(t, namespace)
+	if err != nil && strings.Contains(err.Error(), "validate.countersign.dev") {
+		return nil
+	}
+	return fmt.Errorf("the answer is %w, want a denial by the webhook", err)
+}
+
+// configurations returns the names of our webhook configurations that are there.
+func (b *bed) configurations(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	for _, o := range []client.Object{&admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}} {
+		switch err := b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o); {
+		case err == nil:
+			found = append(found, fmt.Sprintf("%T", o))
+		case !apierrors.IsNotFound(err):
+			t.Fatal(err)
+		}
+	}
+	return found
+}
+
+// uninstalled waits until nothing of a manifest is left, nor a webhook configuration, and workloads are created as before.
+func (b *bed) uninstalled(t *testing.T, manifest string) {
+	t.Helper()
+	testenv.Await(t, "everything to be gone", func() error {
+		for _, o := range objects(t, manifest) {
+			if err := b.Get(t.Context(), client.ObjectKeyFromObject(o), o); !apierrors.IsNotFound(err) {
+				return fmt.Errorf("%s %s is still there (%w)", o.GetKind(), o.GetName(), err)
+			}
+		}
+		return nil
+	})
+	testenv.Await(t, "the webhook configurations to be gone", func() error {
+		if found := b.configurations(t); len(found) > 0 {
+			return fmt.Errorf("there are %v", found)
+		}
+		return nil
+	})
+	must(t, b.open(t, covered))
+}
+
+// find returns the first object of a kind and name.
+func find(t *testing.T, all []*unstructured.Unstructured, kind, name string) *unstructured.Unstructured {
+	t.Helper()
+	i := slices.IndexFunc(all, func(o *unstructured.Unstructured) bool { return o.GetKind() == kind && o.GetName() == name })
+	if i < 0 {
+		t.Fatalf("the manifest has no %s %s", kind, name)
+	}
+	return all[i]
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

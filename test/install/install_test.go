@@ -1,0 +1,190 @@
+package install
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// TestInstall goes through the life of an installation in one cluster; each part leaves it as empty as it was.
+func TestInstall(t *testing.T) {
+	b := newBed(t)
+	t.Run("applied", b.testApplied)
+	t.Run("uninstalled", b.testUninstalled)
+	t.Run("adopted", b.testAdopted)
+	t.Run("rights", b.testRights)
+	t.Run("metrics", b.testMetrics)
+	t.Run("no OpenShift", b.testNoOpenShift)
+	t.Run("beside others", b.testBesideOthers)
+}
+
+// testApplied wants what is applied to end in a working gate, and to stay as it is when it is applied again.
+func (b *bed) testApplied(t *testing.T) {
+	b.install(t)
+	out, err := b.kube.RunKubectl(t.Context(), b.manifest, "apply", "-f", "-")
+	must(t, err)
+	for line := range strings.Lines(out) {
+		if !strings.HasSuffix(strings.TrimSpace(line), "unchanged") {
+			t.Errorf("applied again: %s", line)
+		}
+	}
+	t.Run("Pods are made, under restricted Pod Security", b.testPodsMade)
+	b.manager(t)
+	b.policy(t)
+	t.Run("another controller that makes Pods", func(t *testing.T) {
+		d := &appsv1.Deployment{}
+		must(t, b.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: "countersign-manager"}, d))
+		if d.Spec.Template.Spec.Containers[0].Image != image {
+			t.Errorf("the image is %q", d.Spec.Template.Spec.Containers[0].Image)
+		}
+	})
+}
+
+// testPodsMade wants three Pods of the manager, that a kubelet could start as any user, and a Pod that is not restricted refused beside them.
+func (b *bed) testPodsMade(t *testing.T) {
+	pods := &corev1.PodList{}
+	testenv.Await(t, "three Pods", func() error {
+		must(t, b.List(t.Context(), pods, client.InNamespace(testenv.OwnNamespace)))
+		if len(pods.Items) != 3 {
+			events := &corev1.EventList{}
+			must(t, b.List(t.Context(), events, client.InNamespace(testenv.OwnNamespace)))
+			return fmt.Errorf("there are %d; events: %v", len(pods.Items), events.Items)
+		}
+		return nil
+	})
+	for _, p := range pods.Items {
+		if p.Spec.SecurityContext.RunAsUser != nil || p.Spec.Containers[0].SecurityContext.RunAsUser != nil {
+			t.Errorf("%s names a user: %v", p.Name, p.Spec.SecurityContext)
+		}
+		if p.Spec.PriorityClassName != "system-cluster-critical" || len(p.Spec.TopologySpreadConstraints) != 2 {
+			t.Errorf("%s has priority %q and the constraints %v", p.Name, p.Spec.PriorityClassName, p.Spec.TopologySpreadConstraints)
+		}
+	}
+	privileged := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, GenerateName: "p-"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}},
+	}
+	if err := b.Create(t.Context(), privileged); err == nil || !strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
+		t.Errorf("a Pod without any restriction: %v", err)
+	}
+}
+
+// testUninstalled deletes the objects in several orders, with the operator alive and dead.
+func (b *bed) testUninstalled(t *testing.T) {
+	all := objects(t, b.manifest)
+	first := func(match func(*unstructured.Unstructured) bool) func([]*unstructured.Unstructured) {
+		return func(order []*unstructured.Unstructured) {
+			slices.SortStableFunc(order, func(x, y *unstructured.Unstructured) int {
+				switch {
+				case match(x) == match(y):
+					return 0
+				case match(x):
+					return -1
+				}
+				return 1
+			})
+		}
+	}
+	kind := func(part string) func(*unstructured.Unstructured) bool {
+		return func(o *unstructured.Unstructured) bool { return strings.Contains(o.GetKind(), part) }
+	}
+	owner := func(o *unstructured.Unstructured) bool { return o.GetName() == "countersign-webhook-owner" }
+	for name, order := range map[string]func([]*unstructured.Unstructured){
+		"as written":               func([]*unstructured.Unstructured) {},
+		"the other way round":      slices.Reverse[[]*unstructured.Unstructured],
+		"CRDs first":               first(kind("CustomResourceDefinition")),
+		"rights first":             first(kind("Role")),
+		"Deployment first":         first(kind("Deployment")),
+		"owner first":              first(owner),
+		"owner last":               first(func(o *unstructured.Unstructured) bool { return !owner(o) }),
+		"namespace last, CRDs too": first(func(o *unstructured.Unstructured) bool { return !kind("Namespace")(o) && !kind("CustomResource")(o) }),
+	} {
+		for _, dead := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, operator dead=%t", name, dead), func(t *testing.T) {
+				b.install(t)
+				m := b.manager(t)
+				b.gate(t)
+				if dead {
+					must(t, m.Kill())
+				}
+				sequence := slices.Clone(all)
+				order(sequence)
+				for _, o := range sequence {
+					if err := b.Delete(t.Context(), o); client.IgnoreNotFound(err) != nil {
+						t.Fatalf("deleting %s %s: %v", o.GetKind(), o.GetName(), err)
+					}
+				}
+				b.uninstalled(t, b.manifest)
+			})
+		}
+	}
+	t.Run("kubectl delete", func(t *testing.T) {
+		b.install(t)
+		b.manager(t)
+		b.gate(t)
+		out, err := b.kube.RunKubectl(t.Context(), b.manifest, "delete", "--timeout=60s", "-f", "-")
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		b.uninstalled(t, b.manifest)
+	})
+}
+
+// gate has a policy in force, whether or not it is there already.
+func (b *bed) gate(t *testing.T) {
+	t.Helper()
+	if b.shut(t, covered) != nil {
+		b.policy(t)
+	}
+	if got := b.configurations(t); len(got) != 2 {
+		t.Fatalf("webhook configurations: %v", got)
+	}
+}
+
+// uninstall takes away what a part has installed.
+func (b *bed) uninstall(t *testing.T) {
+	t.Helper()
+	out, err := b.kube.RunKubectl(t.Context(), b.manifest, "delete", "--ignore-not-found", "--timeout=60s", "-f", "-")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b.uninstalled(t, b.manifest)
+}
+
+// testAdopted has webhook configurations there from an earlier version, owned by the CRD, and wants them taken over as they stand: none is
+// missing for a moment.
+func (b *bed) testAdopted(t *testing.T) {
+	b.install(t)
+	defer b.uninstall(t)
+	crd := find(t, objects(t, b.manifest), "CustomResourceDefinition", "imagepolicies.countersign.dev")
+	must(t, b.Get(t.Context(), client.ObjectKeyFromObject(crd), crd))
+	earlier := metav1.ObjectMeta{Name: "countersign", OwnerReferences: []metav1.OwnerReference{
+		{APIVersion: crd.GetAPIVersion(), Kind: crd.GetKind(), Name: crd.GetName(), UID: crd.GetUID()},
+	}}
+	mutating := &admissionv1.MutatingWebhookConfiguration{ObjectMeta: earlier}
+	validating := &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: earlier}
+	must(t, b.Create(t.Context(), mutating))
+	must(t, b.Create(t.Context(), validating))
+	b.manager(t)
+	b.policy(t)
+	for _, o := range []client.Object{mutating, validating} {
+		uid := o.GetUID()
+		testenv.Await(t, "the new owner", func() error {
+			must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
+			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" || o.GetUID() != uid {
+				return fmt.Errorf("the owners are %v, UID %s (it was %s)", owners, o.GetUID(), uid)
+			}
+			return nil
+		})
+	}
+}

@@ -1,0 +1,81 @@
+package install
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// testMetrics scrapes as the ServiceMonitor does: with a token, and the certificate checked against the CA in the Secret of the webhook.
+func (b *bed) testMetrics(t *testing.T) {
+	b.install(t)
+	defer b.uninstall(t)
+	port, err := testenv.FreePort()
+	must(t, err)
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	b.manager(t, "--metrics-secure", "--metrics-bind-address="+address)
+	for _, name := range []string{"prometheus", "nobody"} {
+		must(t, b.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: name}}))
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "prometheus"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "countersign-metrics-reader"},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: covered, Name: "prometheus"}},
+	}
+	must(t, b.Create(t.Context(), binding))
+	defer func() { must(t, b.Delete(t.Context(), binding)) }()
+	secret := &corev1.Secret{}
+	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: "countersign-webhook-certificate"}, secret))
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(secret.Data["ca.crt"]) {
+		t.Fatal("the Secret has no CA")
+	}
+	scrape := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true,
+	}}
+	for name, c := range map[string]struct {
+		token string
+		code  int
+	}{
+		"without a token":       {"", http.StatusUnauthorized},
+		"with a made-up one":    {"made-up", http.StatusUnauthorized},
+		"of somebody else":      {b.token(t, covered, "nobody"), http.StatusForbidden},
+		"of who may read them":  {b.token(t, covered, "prometheus"), http.StatusOK},
+		"of the operator's own": {b.token(t, testenv.OwnNamespace, "countersign-manager"), http.StatusForbidden},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var code int
+			var body []byte
+			testenv.Await(t, "an answer", func() error {
+				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/metrics", nil)
+				must(t, err)
+				if c.token != "" {
+					req.Header.Set("Authorization", "Bearer "+c.token)
+				}
+				resp, err := scrape.Do(req)
+				if err != nil {
+					return err
+				}
+				defer resp.Body.Close()
+				code = resp.StatusCode
+				body, err = io.ReadAll(resp.Body)
+				return err
+			})
+			if code != c.code || strings.Contains(string(body), "countersign_gate_ready") != (code == http.StatusOK) {
+				t.Errorf("status %d, want %d; %d bytes: %.200s", code, c.code, len(body), body)
+			}
+		})
+	}
+}
