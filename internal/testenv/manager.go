@@ -25,6 +25,8 @@ type ManagerOptions struct {
 	Dir string
 	// Args are further flags.
 	Args []string
+	// RightsTaken says that the test takes rights away: then it is no failure that one was missed.
+	RightsTaken bool
 	// APIServer is the URL at which it reaches the API server; empty: the API server's own.
 	APIServer string
 }
@@ -159,10 +161,22 @@ func RunManagerWith(t testing.TB, k *Kube, options ManagerOptions) *Manager {
 		}
 		if log, err := os.ReadFile(m.Log()); err != nil || bytes.Contains(log, []byte("DATA RACE")) {
 			t.Errorf("a data race in the manager, or no log to tell (%v):\n%s", err, log)
+		} else if missed := rightMissed(log); missed != "" && !options.RightsTaken {
+			t.Errorf("the rights of config/rbac do not suffice: %s", missed)
 		}
 		if t.Failed() {
 			t.Log(m.Tail())
 		}
 	})
 	return m
+}
+
+// rightMissed returns the first line of a log that tells of a request that the API server has refused for lack of a right.
+func rightMissed(log []byte) string {
+	for line := range bytes.Lines(log) {
+		if bytes.Contains(line, []byte("is forbidden: User")) {
+			return string(line)
+		}
+	}
+	return ""
 }

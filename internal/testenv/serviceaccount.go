@@ -11,11 +11,14 @@ import (
 	"path/filepath"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -49,11 +52,36 @@ func (k *Kube) managerKubeconfig(ctx context.Context, server, dir string) (strin
 	config.AuthInfos["manager"] = &clientcmdapi.AuthInfo{Token: request.Status.Token}
 	config.Contexts["countersign"] = &clientcmdapi.Context{Cluster: "countersign", AuthInfo: "manager"}
 	config.CurrentContext = "countersign"
+	if err := k.awaitRights(ctx, request.Status.Token); err != nil {
+		return "", err
+	}
 	path := filepath.Join(dir, "manager.kubeconfig")
 	if err := clientcmd.WriteToFile(*config, path); err != nil {
 		return "", fmt.Errorf("writing the manager's kubeconfig: %w", err)
 	}
 	return path, nil
+}
+
+// awaitRights returns when the API server has taken up the rights of a token, cluster-wide and in the operator's namespace.
+func (k *Kube) awaitRights(ctx context.Context, token string) error {
+	config := rest.AnonymousClientConfig(k.Config)
+	config.BearerToken = token
+	c, err := client.New(config, client.Options{})
+	if err != nil {
+		return fmt.Errorf("making a client of the ServiceAccount: %w", err)
+	}
+	return wait.PollUntilContextTimeout(ctx, pollInterval, startTimeout, true, func(ctx context.Context) (bool, error) {
+		for _, a := range []authorizationv1.ResourceAttributes{
+			{Group: "countersign.dev", Resource: "imagepolicies", Verb: "watch"},
+			{Namespace: OwnNamespace, Resource: "configmaps", Verb: "watch"},
+		} {
+			review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}
+			if err := c.Create(ctx, review); err != nil || !review.Status.Allowed {
+				return false, nil //nolint:nilerr // asked again
+			}
+		}
+		return true, nil
+	})
 }
 
 func applyRBAC(ctx context.Context, c client.Client) error {
