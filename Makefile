@@ -1,6 +1,7 @@
 # Every target needs Go 1.26, git and a C compiler, and nothing else. Tools are pinned in hack/tools/go.mod, the real
 # servers that the tests and the demo run against in hack/kube/go.mod and hack/notary/go.mod, the CRDs of policy reports that they install in
-# hack/reports/go.mod, the query engine that the alerts are tested with in hack/prometheus/go.mod.
+# hack/reports/go.mod, the query engine that the alerts are tested with in hack/prometheus/go.mod, the image builder in
+# hack/release/go.mod.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -10,6 +11,7 @@ TOOL := go tool -modfile=hack/tools/go.mod
 GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml
 BENCH := bin/bench.txt
 COUNT := 1
+PLATFORMS := linux/amd64,linux/arm64
 say = @echo '==>'
 
 .PHONY: help
@@ -52,6 +54,16 @@ build: ## Build the manager into bin/
 	$(say) "building bin/countersign"
 	@CGO_ENABLED=0 go build -trimpath -o bin/countersign .
 
+.PHONY: image
+image: ## Build and push the image, with SBOMs; IMAGE=repository, and PLATFORMS=linux/amd64,... and VERSION=v1.2.3 where wanted
+	$(say) "the image builder (some minutes the first time)"
+	@go -C hack/release run . image -image "$(IMAGE)" -platforms "$(PLATFORMS)" -version "$(VERSION)"
+
+.PHONY: test-image
+test-image: ## Build the image and look at all that is in it; build it again and want the same (some minutes the first time)
+	$(say) "images for both platforms, then the same commit from two folders"
+	@go -C hack/release test -count=1 -timeout 30m . # the cache does not see what lies outside of the module
+
 .PHONY: install-yaml
 install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=prometheus,cert-manager,... where wanted
 	$(say) "rendering config/ (kubectl is built first where it is not there yet)"
@@ -78,10 +90,12 @@ verify: generate ## Regenerate and want a clean tree; check go.mod, formatting, 
 	$(say) "go.mod and go.sum are tidy"
 	@go mod tidy -diff
 	@go -C hack/prometheus mod tidy -diff
+	@go -C hack/release mod tidy -diff
 	$(say) "gofmt"
 	@unformatted="$$(git ls-files '*.go' | xargs gofmt -l)"; if [ -n "$$unformatted" ]; then \
 		echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(say) "go vet"
 	@go vet ./...
 	@go -C hack/prometheus vet ./...
+	@go -C hack/release vet ./...
 	@$(MAKE) --no-print-directory lint

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/ko/pkg/build"
+	"github.com/google/ko/pkg/publish"
+)
+
+// manager is the import path of what is built.
+const manager = build.StrictScheme + "github.com/countersign-dev/countersign"
+
+// baseName is what the annotation org.opencontainers.image.base.name says. The base is made here and served nowhere by itself. A name that
+// depended on the registry would make another image for each.
+const baseName = "localhost/base:latest"
+
+type imageOptions struct {
+	root       string   // of the manager's module
+	repository string   // that is pushed to
+	platforms  []string // os/arch
+	version    string   // empty: what git says, and the tag devel
+	dist       string   // folder for the SBOMs
+}
+
+// versions are semantic ones: they become a tag of the image as they are, so that they hold no "+".
+var versions = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$`)
+
+// buildImage builds the manager for every platform, puts it on the base, pushes that with its SBOMs, and returns the repository with the digest.
+func buildImage(ctx context.Context, o imageOptions) (string, error) {
+	root, err := filepath.Abs(o.root)
+	if err != nil {
+		return "", err
+	}
+	repository, err := name.NewRepository(o.repository, name.StrictValidation)
+	if err != nil {
+		return "", fmt.Errorf("give the repository to push to, without a tag, as registry.example.com/countersign/countersign: %w", err)
+	}
+	if o.version != "" && !versions.MatchString(o.version) {
+		return "", fmt.Errorf("version %q is not of the form v1.2.3 or v1.2.3-rc.1", o.version)
+	}
+	if err := errors.Join(settleEnvironment(root), os.MkdirAll(o.dist, 0o755)); err != nil {
+		return "", err
+	}
+	source, err := readCheckout(ctx, root)
+	if err != nil {
+		return "", err
+	}
+	options, err := buildOptions(o, source)
+	if err != nil {
+		return "", err
+	}
+	builder, err := build.NewGo(ctx, root, options...)
+	if err != nil {
+		return "", fmt.Errorf("setting up the build: %w", err)
+	}
+	log.SetOutput(io.Discard) // the builder's own remarks on tags that it does not use
+	fmt.Fprintf(os.Stderr, "Building the manager for %s: a few minutes the first time.\n", strings.Join(o.platforms, " and "))
+	result, err := builder.Build(ctx, manager)
+	if err != nil {
+		return "", fmt.Errorf("building the image: %w", err)
+	}
+	fmt.Fprintf(os.Stderr, "Pushing to %s, with the SBOMs, which are in %s too.\n", repository, o.dist)
+	return push(ctx, repository, o.version, result)
+}
+
+func buildOptions(o imageOptions, source checkout) ([]build.Option, error) {
+	base, err := base(o.platforms, source.created)
+	if err != nil {
+		return nil, err
+	}
+	ldflags := []string{"-s", "-w"}
+	if o.version != "" {
+		ldflags = append(ldflags, "-X", "main.version="+o.version)
+	}
+	options := []build.Option{
+		build.WithBaseImages(base),
+		build.WithPlatforms(o.platforms...),
+		build.WithJobs(1), // each compiles on every core
+		build.WithTrimpath(true),
+		build.WithDefaultFlags([]string{fmt.Sprintf("-buildvcs=%t", source.revision != "")}),
+		build.WithLdflags(ldflags),
+		build.WithUser(user),
+		build.WithCreationTime(v1.Time{Time: source.created}),
+		build.WithKoDataCreationTime(v1.Time{Time: source.created}),
+		build.WithSPDX(builderVersion()),
+		build.WithSBOMDir(o.dist),
+	}
+	for key, value := range described(o.version, source) {
+		options = append(options, build.WithLabel(key, value), build.WithAnnotation(key, value))
+	}
+	return options, nil
+}
+
+// builderVersion is what the SBOMs name as their maker.
+func builderVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, d := range info.Deps {
+		if d.Path == "github.com/google/ko" {
+			return d.Version
+		}
+	}
+	return ""
+}
+
+// base has the builder take the base that is made here, which reaches the registry as a layer of the image.
+func base(platforms []string, created time.Time) (build.GetBase, error) {
+	wanted := make([]v1.Platform, 0, len(platforms))
+	for _, spec := range platforms {
+		platform, err := v1.ParsePlatform(spec)
+		if err != nil || platform.OS == "" || platform.Architecture == "" {
+			return nil, fmt.Errorf("platform %q is not of the form linux/amd64", spec)
+		}
+		wanted = append(wanted, *platform)
+	}
+	index, err := baseIndex(created, wanted)
+	if err != nil {
+		return nil, err
+	}
+	reference, err := name.NewTag(baseName)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context, string) (name.Reference, build.Result, error) { return reference, index, nil }, nil
+}
+
+// described is what the image says of itself, as labels and as annotations.
+func described(version string, source checkout) map[string]string {
+	about := map[string]string{
+		"org.opencontainers.image.title":       "countersign",
+		"org.opencontainers.image.description": "Runs only images that every signer role of a policy signed",
+		"org.opencontainers.image.licenses":    "Apache-2.0",
+		"org.opencontainers.image.source":      "https://github.com/countersign-dev/countersign",
+		"org.opencontainers.image.created":     source.created.Format(time.RFC3339),
+		"org.opencontainers.image.version":     version,
+		"org.opencontainers.image.revision":    source.revision,
+	}
+	if version == "" {
+		about["org.opencontainers.image.version"] = "devel"
+	}
+	switch {
+	case source.revision == "":
+		delete(about, "org.opencontainers.image.revision")
+	case source.changed:
+		about["org.opencontainers.image.revision"] += "-dirty"
+	}
+	return about
+}
+
+// push pushes the image under the tag of its version, with its SBOMs beside it. Credentials are those of the user's Docker configuration;
+// registries on localhost are spoken to in plain HTTP.
+func push(ctx context.Context, repository name.Repository, version string, result build.Result) (string, error) {
+	tag := version
+	if tag == "" {
+		tag = "devel"
+	}
+	publisher, err := publish.NewDefault(repository.Name(),
+		publish.WithAuthFromKeychain(authn.DefaultKeychain),
+		publish.WithNamer(func(base, _ string) string { return base }),
+		publish.WithTags([]string{tag}))
+	if err != nil {
+		return "", fmt.Errorf("setting up the push to %s: %w", repository, err)
+	}
+	defer publisher.Close()
+	if _, err := publisher.Publish(ctx, result, manager); err != nil {
+		return "", fmt.Errorf("pushing to %s: %w", repository, err)
+	}
+	digest, err := result.Digest()
+	if err != nil {
+		return "", err
+	}
+	return repository.Digest(digest.String()).Name(), nil
+}
