@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -31,23 +30,16 @@ func TestInstall(t *testing.T) {
 // testApplied wants what is applied to end in a working gate, and to stay as it is when it is applied again.
 func (b *bed) testApplied(t *testing.T) {
 	b.install(t)
-	out, err := b.kube.RunKubectl(t.Context(), b.manifest, "apply", "-f", "-")
-	must(t, err)
-	for line := range strings.Lines(out) {
-		if !strings.HasSuffix(strings.TrimSpace(line), "unchanged") {
-			t.Errorf("applied again: %s", line)
-		}
+	defer b.uninstall(t)
+	if out, err := b.kube.RunKubectl(t.Context(), b.manifest, "diff", "-f", "-"); err != nil {
+		t.Errorf("applied again, it would change: %v\n%s", err, out)
+	}
+	if out, err := b.kube.RunKubectl(t.Context(), "", "apply", "--dry-run=server", "-f", "../../config/samples"); err != nil {
+		t.Errorf("the samples: %v\n%s", err, out)
 	}
 	t.Run("Pods are made, under restricted Pod Security", b.testPodsMade)
 	b.manager(t)
 	b.policy(t)
-	t.Run("another controller that makes Pods", func(t *testing.T) {
-		d := &appsv1.Deployment{}
-		must(t, b.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: "countersign-manager"}, d))
-		if d.Spec.Template.Spec.Containers[0].Image != image {
-			t.Errorf("the image is %q", d.Spec.Template.Spec.Containers[0].Image)
-		}
-	})
 }
 
 // testPodsMade wants three Pods of the manager, that a kubelet could start as any user, and a Pod that is not restricted refused beside them.
@@ -65,6 +57,9 @@ func (b *bed) testPodsMade(t *testing.T) {
 	for _, p := range pods.Items {
 		if p.Spec.SecurityContext.RunAsUser != nil || p.Spec.Containers[0].SecurityContext.RunAsUser != nil {
 			t.Errorf("%s names a user: %v", p.Name, p.Spec.SecurityContext)
+		}
+		if p.Spec.Containers[0].Image != image {
+			t.Errorf("the image is %q, want %q", p.Spec.Containers[0].Image, image)
 		}
 		if p.Spec.PriorityClassName != "system-cluster-critical" || len(p.Spec.TopologySpreadConstraints) != 2 {
 			t.Errorf("%s has priority %q and the constraints %v", p.Name, p.Spec.PriorityClassName, p.Spec.TopologySpreadConstraints)
@@ -132,7 +127,7 @@ func (b *bed) testUninstalled(t *testing.T) {
 		b.install(t)
 		b.manager(t)
 		b.gate(t)
-		out, err := b.kube.RunKubectl(t.Context(), b.manifest, "delete", "--timeout=60s", "-f", "-")
+		out, err := b.kube.RunKubectl(t.Context(), b.manifest, "delete", "--timeout=150s", "-f", "-")
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
@@ -154,7 +149,7 @@ func (b *bed) gate(t *testing.T) {
 // uninstall takes away what a part has installed.
 func (b *bed) uninstall(t *testing.T) {
 	t.Helper()
-	out, err := b.kube.RunKubectl(t.Context(), b.manifest, "delete", "--ignore-not-found", "--timeout=60s", "-f", "-")
+	out, err := b.kube.RunKubectl(t.Context(), b.manifest, "delete", "--ignore-not-found", "--timeout=150s", "-f", "-")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
