@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -97,9 +98,9 @@ func (b *bed) testManagerBack(t *testing.T) {
 	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 }
 
-// testUninstalled removes the CRDs while no manager answers, and wants nothing left that keeps workloads out.
+// testUninstalled removes what owns the webhook configurations while no manager answers, and wants nothing left that keeps workloads out.
 func (b *bed) testUninstalled(t *testing.T) {
-	b.deleteCRDs(t)
+	must(t, b.Delete(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}))
 	testenv.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1")) })
 }
 

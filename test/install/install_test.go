@@ -176,7 +176,7 @@ func (b *bed) testAdopted(t *testing.T) {
 		uid := o.GetUID()
 		testenv.Await(t, "the new owner", func() error {
 			must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
-			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" || o.GetUID() != uid {
+			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" || owners[0].Name != "countersign-webhook-owner" || o.GetUID() != uid {
 				return fmt.Errorf("the owners are %v, UID %s (it was %s)", owners, o.GetUID(), uid)
 			}
 			return nil
