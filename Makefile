@@ -64,6 +64,20 @@ test-image: ## Build the image and look at all that is in it; build it again and
 	$(say) "images for both platforms, then the same commit from two folders"
 	@go -C hack/release test -count=1 -timeout 30m . # the cache does not see what lies outside of the module
 
+.PHONY: release
+release: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+release: ## Build all of a release from a checkout of its tag, push the image; VERSION=v1.2.3 IMAGE=repository
+	$(say) "is this a clean checkout of $(VERSION)?"
+	@go -C hack/release run . check-tag -version "$(VERSION)"
+	@rm -rf dist
+	@$(MAKE) --no-print-directory image
+	@cp config/crd/countersign.dev_*.yaml dist/
+	@for part in install-yaml chart bundle; do \
+		$(MAKE) --no-print-directory $$part IMAGE="$$(cat dist/image.txt)" VERSION="$(VERSION:v%=%)"; done
+	@go -C hack/release run . finish -version "$(VERSION)"
+	$(say) "dist/ holds the release, and its checksums:"
+	@cd dist && sha256sum --check sha256sums.txt
+
 .PHONY: install-yaml
 install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=prometheus,cert-manager,... where wanted
 	$(say) "rendering config/ (kubectl is built first where it is not there yet)"

@@ -67,7 +67,7 @@ func git(ctx context.Context, root string, args ...string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("git %s: %w", args[0], err)
 	}
-	return strings.TrimSpace(string(out)), nil
+	return strings.TrimRight(string(out), "\n"), nil
 }
 
 // settleEnvironment has every go and git that is started see the same: no settings of the caller that change what is compiled, and a

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -25,33 +27,60 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) == 0 {
-		return errors.New("say what to do: image")
+	tasks := map[string]func(context.Context, []string) error{"image": runImage, "check-tag": runCheckTag, "finish": runFinish}
+	if len(args) == 0 || tasks[args[0]] == nil {
+		return fmt.Errorf("say what to do, one of: %s", strings.Join(slices.Sorted(maps.Keys(tasks)), ", "))
 	}
-	switch args[0] {
-	case "image":
-		return runImage(ctx, args[1:])
-	}
-	return fmt.Errorf("%q is nothing that can be done; say image", args[0])
+	return tasks[args[0]](ctx, args[1:])
+}
+
+// folders are where the program works: it is run in its own folder.
+type folders struct{ root, dist string }
+
+func newFlags(task string) (*flag.FlagSet, *folders) {
+	var in folders
+	f := flag.NewFlagSet("release "+task, flag.ContinueOnError)
+	f.StringVar(&in.root, "root", filepath.Join("..", ".."), "folder of the manager's go.mod")
+	f.StringVar(&in.dist, "dist", filepath.Join("..", "..", "dist"), "folder for what is built")
+	return f, &in
 }
 
 func runImage(ctx context.Context, args []string) error {
-	var o imageOptions
-	var platforms string
-	f := flag.NewFlagSet("release image", flag.ContinueOnError)
-	f.StringVar(&o.root, "root", filepath.Join("..", ".."), "folder of the manager's go.mod")
-	f.StringVar(&o.repository, "image", "", "repository to push to, as registry.example.com/countersign/countersign")
-	f.StringVar(&platforms, "platforms", "linux/amd64,linux/arm64", "what to build for")
-	f.StringVar(&o.version, "version", "", "version to stamp and to tag with; default: what git says, and the tag devel")
-	f.StringVar(&o.dist, "dist", filepath.Join("..", "..", "dist"), "folder for image.txt and the SBOMs")
+	f, in := newFlags("image")
+	repository := f.String("image", "", "repository to push to, as registry.example.com/countersign/countersign")
+	platforms := f.String("platforms", "linux/amd64,linux/arm64", "what to build for")
+	version := f.String("version", "", "version to stamp and to tag with; default: what git says, and the tag devel")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	o.platforms = strings.Split(platforms, ",")
-	reference, err := buildImage(ctx, o)
+	reference, err := buildImage(ctx, imageOptions{
+		root: in.root, dist: in.dist, repository: *repository, platforms: strings.Split(*platforms, ","), version: *version,
+	})
 	if err != nil {
 		return err
 	}
 	fmt.Println(reference)
-	return os.WriteFile(filepath.Join(o.dist, "image.txt"), []byte(reference+"\n"), 0o644)
+	return os.WriteFile(filepath.Join(in.dist, "image.txt"), []byte(reference+"\n"), 0o644)
+}
+
+func runCheckTag(ctx context.Context, args []string) error {
+	f, in := newFlags("check-tag")
+	version := f.String("version", "", "version that is to be released")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	return checkTag(ctx, in.root, *version)
+}
+
+func runFinish(ctx context.Context, args []string) error {
+	f, in := newFlags("finish")
+	version := f.String("version", "", "version that is released")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	source, err := readCheckout(ctx, in.root)
+	if err != nil {
+		return err
+	}
+	return finish(in.dist, *version, source.created)
 }
