@@ -78,6 +78,10 @@ release: ## Build all of a release from a checkout of its tag, push the image; V
 	$(say) "dist/ holds the release, and its checksums:"
 	@cd dist && sha256sum --check sha256sums.txt
 
+.PHONY: sign
+sign: ## Sign an image for a role; ROLE=ci IMAGE=repository@digest VERSION=v1.2.3, and NOTARY_... as docs/release.md says
+	@go run ./hack/sign --role "$(ROLE)" --image "$(IMAGE)" --tag "$(VERSION)"
+
 .PHONY: install-yaml
 install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=prometheus,cert-manager,... where wanted
 	$(say) "rendering config/ (kubectl is built first where it is not there yet)"

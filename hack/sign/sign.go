@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/registry"
+	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
+)
+
+// request says what is to be signed, and how.
+type request struct {
+	role, image, tag string
+	server, serverCA string
+	rootKeyID        string
+	key, passphrase  string
+	auth             string // user:password, base64, as the client has it
+	progress         io.Writer
+}
+
+// manifest is what a signature is about.
+type manifest struct {
+	repository string
+	digest     string
+	size       int64
+}
+
+// sign signs the image and returns, joined, the roles that have signed this digest under this tag.
+func sign(ctx context.Context, r request) (string, error) {
+	if err := r.complete(); err != nil {
+		return "", err
+	}
+	m, err := r.manifest(ctx)
+	if err != nil {
+		return "", err
+	}
+	reader, err := r.reader()
+	if err != nil {
+		return "", err
+	}
+	if _, err := reader.Fetch(ctx, m.repository, nil); err != nil {
+		return "", fmt.Errorf("nothing was signed, for what the server holds could not be verified: %w", err)
+	}
+	binaries, err := testenv.BuildNotary(ctx, r.progress)
+	if err != nil {
+		return "", err
+	}
+	if err := r.publish(ctx, binaries.Client, m); err != nil {
+		return "", err
+	}
+	evidence, err := reader.Fetch(ctx, m.repository, nil)
+	if err != nil {
+		return "", fmt.Errorf("reading back what was signed: %w", err)
+	}
+	roles := signedBy(evidence, r.tag, m.digest)
+	if !slices.Contains(roles, r.role) {
+		return "", fmt.Errorf("the client reported no error, and yet role %q has not signed %s of %s:%s: is the key one of its delegation?", r.role, m.digest, m.repository, r.tag)
+	}
+	return strings.Join(roles, ", "), nil
+}
+
+// complete tells all that is missing at once.
+func (r *request) complete() error {
+	var missing []error
+	for _, setting := range []struct{ value, what string }{
+		{r.role, "ROLE, the role to sign for"},
+		{r.image, "IMAGE, the repository with the digest"},
+		{r.tag, "VERSION, the tag of that digest"},
+		{r.server, "NOTARY_SERVER, the URL of the Notary server"},
+		{r.rootKeyID, "NOTARY_ROOT_KEY_ID, the ID of the repository's root key"},
+		{r.key, "NOTARY_KEY, the file of the role's private key"},
+	} {
+		if setting.value == "" {
+			missing = append(missing, fmt.Errorf("give %s", setting.what))
+		}
+	}
+	return errors.Join(missing...)
+}
+
+// manifest asks the registry for what is to be signed. The digest is computed from what came, and the tag has to be of it: otherwise another
+// image would be signed than the one that a user of the tag gets.
+func (r *request) manifest(ctx context.Context) (manifest, error) {
+	ref, err := imageref.Parse(r.image)
+	if err != nil {
+		return manifest{}, err
+	}
+	digest, err := name.NewDigest(r.image)
+	if err != nil {
+		return manifest{}, fmt.Errorf("an image is signed by its digest: %w", err)
+	}
+	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
+	d, err := remote.Get(digest, options...)
+	if err != nil {
+		return manifest{}, fmt.Errorf("reading the manifest: %w", err)
+	}
+	tagged, err := remote.Head(digest.Tag(r.tag), options...)
+	if err != nil {
+		return manifest{}, fmt.Errorf("reading the tag %s: %w", r.tag, err)
+	}
+	if tagged.Digest != d.Digest {
+		return manifest{}, fmt.Errorf("the tag %s is of %s in the registry, not of %s", r.tag, tagged.Digest, d.Digest)
+	}
+	return manifest{repository: ref.Repository(), digest: d.Digest.String(), size: int64(len(d.Manifest))}, nil
+}
+
+// reader is the manager's own reader of signatures.
+func (r *request) reader() (*notary.Root, error) {
+	cfg := registry.Config{Server: r.server}
+	if r.serverCA != "" {
+		bundle, err := os.ReadFile(r.serverCA)
+		if err != nil {
+			return nil, fmt.Errorf("reading the certificates for the Notary server: %w", err)
+		}
+		cfg.CABundle = string(bundle)
+	}
+	if r.auth != "" {
+		text, err := base64.StdEncoding.DecodeString(r.auth)
+		if err != nil {
+			return nil, errors.New("NOTARY_AUTH is not the base64 of user:password")
+		}
+		cfg.Username, cfg.Password, _ = strings.Cut(string(text), ":")
+	}
+	get, err := registry.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return notary.New(notary.Config{Name: "release", RootKeyIDs: []string{r.rootKeyID}}, get)
+}
+
+// publish has the client sign and publish. Its trust directory, with the role's key, is a temporary one.
+func (r *request) publish(ctx context.Context, client string, m manifest) error {
+	dir, err := os.MkdirTemp("", "countersign-sign-")
+	if err != nil {
+		return fmt.Errorf("making a trust directory: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	key, err := os.ReadFile(r.key)
+	if err != nil {
+		return fmt.Errorf("reading the key of role %q: %w", r.role, err)
+	}
+	passphrase := r.passphrase
+	if passphrase == "" {
+		if block, _ := pem.Decode(key); block == nil || strings.Contains(block.Type, "ENCRYPTED") {
+			return fmt.Errorf("the key of role %q is no plain private key in PEM; where it is encrypted, as \"notary key export\" writes it, set NOTARY_DELEGATION_PASSPHRASE", r.role)
+		}
+		passphrase = rand.Text() // of the client's own copy
+	}
+	file := filepath.Join(dir, "import.key")
+	if err := os.WriteFile(file, key, 0o600); err != nil {
+		return err
+	}
+	run := func(args ...string) error {
+		full := []string{"-s", r.server, "-d", dir}
+		if r.serverCA != "" {
+			full = append(full, "--tlscacert", r.serverCA)
+		}
+		cmd := exec.CommandContext(ctx, client, append(full, args...)...)
+		cmd.Env = append(os.Environ(), "HOME="+dir, "NOTARY_DELEGATION_PASSPHRASE="+passphrase)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("notary %s: %w\n%s", args[0], err, out.Bytes())
+		}
+		return nil
+	}
+	if err := run("key", "import", file, "--role", r.role, "-g", m.repository); err != nil {
+		return err
+	}
+	if err := os.Remove(file); err != nil {
+		return err
+	}
+	hash := strings.TrimPrefix(m.digest, "sha256:")
+	return run("addhash", "-p", m.repository, r.tag, strconv.FormatInt(m.size, 10), "--sha256", hash, "-r", "targets/"+r.role)
+}
+
+// signedBy returns the roles that have signed a digest under a tag.
+func signedBy(evidence trust.Evidence, tag, digest string) []string {
+	var roles []string
+	for _, s := range evidence.Tag(tag) {
+		if s.Digest == digest {
+			roles = append(roles, s.Role)
+		}
+	}
+	slices.SortFunc(roles, cmp.Compare)
+	return slices.Compact(roles)
+}

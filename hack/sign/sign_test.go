@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// release is an image in a registry, and its repository on a Notary server with the delegations of ci and qa.
+type release struct {
+	client     *testenv.NotaryClient // of who administers the repository
+	repository string
+	image      string // with its digest
+	digest     string
+	size       int
+	request    request           // of role ci
+	keys       map[string]string // role -> file
+	keyIDs     map[string]string // role -> canonical ID
+}
+
+func newRelease(t *testing.T) release {
+	t.Helper()
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	r := release{repository: strings.TrimPrefix(server.URL, "http://") + "/countersign/countersign", keys: map[string]string{}, keyIDs: map[string]string{}}
+	r.image = r.push(t)
+	n := testenv.RunNotary(t, testenv.NotaryOptions{})
+	r.client = testenv.RunClient(t, n)
+	keys, err := r.client.CreateRepository(t.Context(), r.repository, "ci", "qa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name string, text []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for role, key := range keys {
+		r.keys[role], r.keyIDs[role] = write(role+".key", key.PrivatePEM), key.KeyID
+	}
+	pin, err := r.client.Root(r.repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.request = request{
+		role: "ci", image: r.image, tag: "v1.2.3", server: n.URL, serverCA: write("ca.crt", n.CA.PEM), rootKeyID: pin.KeyID,
+		key: r.keys["ci"], progress: io.Discard,
+	}
+	return r
+}
+
+// push puts an image for two platforms into the registry, as v1.2.3, and returns its reference.
+func (r *release) push(t *testing.T) string {
+	t.Helper()
+	index, err := random.Index(1024, 1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag(r.repository + ":v1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(tag, index); err != nil {
+		t.Fatal(err)
+	}
+	served, err := remote.Get(tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.digest, r.size = served.Digest.String(), len(served.Manifest)
+	return r.repository + "@" + r.digest
+}
+
+// signed returns what the manager's reader finds.
+func (r *release) signed(t *testing.T) string {
+	t.Helper()
+	reader, err := r.request.reader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	evidence, err := reader.Fetch(t.Context(), r.repository, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(signedBy(evidence, "v1.2.3", r.digest), " ")
+}
+
+func TestSign(t *testing.T) {
+	r := newRelease(t)
+	if got := r.signed(t); got != "" {
+		t.Fatalf("signed by %q before anybody signed", got)
+	}
+	roles, err := sign(t.Context(), r.request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.signed(t); roles != "ci" || got != "ci" {
+		t.Errorf("after ci signed: told %q, signed by %q; qa is to be missing", roles, got)
+	}
+	qa := r.request
+	qa.role, qa.key = "qa", r.keys["qa"]
+	if roles, err = sign(t.Context(), qa); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.signed(t); roles != "ci, qa" || got != "ci qa" {
+		t.Errorf("after both signed: told %q, signed by %q", roles, got)
+	}
+	for _, role := range []string{"ci", "qa"} {
+		out, err := r.client.Run(t.Context(), "list", r.repository, "-r", "targets/"+role)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("v1.2.3 %s %d targets/%s", strings.TrimPrefix(r.digest, "sha256:"), r.size, role)
+		if !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
+			t.Errorf("the client lists %q, want %q", out, want)
+		}
+	}
+}
+
+// A key as the client exports it, encrypted, is what most signers have.
+func TestSignWithEncryptedKey(t *testing.T) {
+	r := newRelease(t)
+	r.request.key = filepath.Join(t.TempDir(), "exported.key")
+	if _, err := r.client.Run(t.Context(), "key", "export", "--key", r.keyIDs["ci"], "-o", r.request.key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sign(t.Context(), r.request); err == nil || !strings.Contains(err.Error(), "NOTARY_DELEGATION_PASSPHRASE") {
+		t.Errorf("without the passphrase: %v", err)
+	}
+	r.request.passphrase = "wrong-passphrase"
+	if _, err := sign(t.Context(), r.request); err == nil {
+		t.Error("signed with a wrong passphrase")
+	}
+	if got := r.signed(t); got != "" {
+		t.Errorf("signed by %q", got)
+	}
+	r.request.passphrase = "demo-passphrase"
+	if roles, err := sign(t.Context(), r.request); err != nil || roles != "ci" {
+		t.Errorf("signed by %q: %v", roles, err)
+	}
+}
+
+func TestSignRefuses(t *testing.T) {
+	r := newRelease(t)
+	moved := r
+	moved.push(t)
+	for name, c := range map[string]struct {
+		change func(*request)
+		want   string
+	}{
+		"the tag was moved":       {func(*request) {}, "the tag v1.2.3 is of " + moved.digest},
+		"another root":            {func(q *request) { q.image, q.rootKeyID = moved.repository+"@"+moved.digest, strings.Repeat("0", 64) }, "nothing was signed"},
+		"no digest":               {func(q *request) { q.image = r.repository + ":v1.2.3" }, "by its digest"},
+		"an image that is absent": {func(q *request) { q.image = r.repository + "@sha256:" + strings.Repeat("0", 64) }, "reading the manifest"},
+		"a key of another role":   {func(q *request) { q.image, q.key = moved.repository+"@"+moved.digest, r.keys["qa"] }, "notary addhash"},
+		"nothing given":           {func(q *request) { *q = request{} }, "give NOTARY_ROOT_KEY_ID"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := r.request
+			c.change(&q)
+			if roles, err := sign(t.Context(), q); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("signed by %q, error %v, want one with %q", roles, err, c.want)
+			}
+		})
+	}
+	if got := moved.signed(t); got != "" {
+		t.Errorf("signed by %q", got)
+	}
+}
