@@ -8,7 +8,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 TOOL := go tool -modfile=hack/tools/go.mod
-GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml
+GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml docs/api.md
 BENCH := bin/bench.txt
 COUNT := 1
 PLATFORMS := linux/amd64,linux/arm64
@@ -88,11 +88,13 @@ install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=promet
 	@go run ./hack/manifests --image "$(IMAGE)" --components "$(COMPONENTS)"
 
 .PHONY: generate
-generate: ## Regenerate deep copies, CRDs and RBAC from the Go sources
-	$(say) "controller-gen (built first where it is not there yet)"
+generate: ## Regenerate deep copies, CRDs, RBAC and docs/api.md from the Go sources
+	$(say) "controller-gen and crd-ref-docs (built first where they are not there yet)"
 	@$(TOOL) controller-gen object paths=./api/...
 	@$(TOOL) controller-gen crd:crdVersions=v1 paths=./api/... output:crd:dir=config/crd
 	@$(TOOL) controller-gen rbac:roleName=countersign-manager paths=./... output:rbac:dir=config/rbac
+	@go tool -modfile=hack/apidocs/go.mod crd-ref-docs --log-level=ERROR --renderer=markdown --source-path=api/v1alpha1 \
+		--config=hack/apidocs/config.yaml --templates-dir=hack/apidocs/templates --output-path=docs/api.md
 
 .PHONY: lint
 lint: ## Lint, the layer rules included

@@ -1,0 +1,80 @@
+{{- define "gvList" -}}
+<!-- Made from api/v1alpha1 by make generate. -->
+
+# API reference
+
+{{ range . -}}
+The group and version `{{ .GroupVersionString }}` has two kinds, both cluster-scoped: [ImagePolicy](#imagepolicy) and [TrustRoot](#trustroot). The pages on
+[ImagePolicy](spec/imagepolicy.md) and [TrustRoot](spec/trustroot.md) explain them, with examples, conditions and remedies. This page lists every
+field, and what the API server refuses.
+{{- $gv := . }}
+{{- range .SortedKinds }}
+{{- template "type" $gv.TypeForKind . }}
+{{- end }}
+{{- range .SortedTypes }}
+{{- if not .GVK }}{{ template "type" . }}{{ end }}
+{{- end }}
+{{ end }}
+{{- end -}}
+
+{{- define "words" -}}
+{{ . | replace "*" "\\*" | replace "<" "&lt;" | replace "|" "\\|" | replace "\n" " " }}
+{{- end -}}
+
+{{- define "fieldType" -}}
+{{ regexReplaceAll "\\[Duration\\]\\([^)]*\\)" (markdownRenderType .Type) "duration" }}
+{{- end -}}
+
+{{- /* That a field has to be given is a column of its own. The rules of a type, and of the items of an array, stand with that type. */ -}}
+{{- define "limits" -}}
+{{- $array := hasSuffix " array" (markdownRenderType .Type) -}}
+{{- $limits := list -}}
+{{- range .Validation -}}
+{{- $ofItems := and $array (or (hasPrefix "MaxLength" .) (hasPrefix "MinLength" .) (hasPrefix "Pattern" .)) -}}
+{{- if not (or $ofItems (hasPrefix "Required" .) (hasPrefix "Optional" .) (hasPrefix "Type:" .) (contains "XValidation" .)) -}}
+{{- $limits = append $limits (replace "items:" "of each " .) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (contains "](#" (markdownRenderType .Type)) -}}
+{{- range index .Markers "kubebuilder:validation:XValidation" }}{{ $limits = append $limits .Message }}{{ end -}}
+{{- end -}}
+{{- template "words" (join "; " $limits) -}}
+{{- end -}}
+
+{{- define "required" -}}
+{{- range .Validation }}{{ if hasPrefix "Required" . }}yes{{ end }}{{ end -}}
+{{- end -}}
+
+{{- define "type" -}}
+{{- $type := . -}}
+{{- if markdownShouldRenderType $type }}
+
+## {{ $type.Name }}
+
+{{ template "words" $type.Doc }}
+{{- if $type.EnumValues }} It is one of
+{{- range $i, $v := $type.EnumValues }}{{ if $i }},{{ end }} `{{ $v.Name }}`{{ end }}.
+{{- else if $type.IsAlias }} It is a {{ markdownRenderTypeLink $type.UnderlyingType }}{{ if $type.Validation }} ({{ join "; " $type.Validation }}){{ end }}.
+{{- end }}
+{{- with index $type.Markers "kubebuilder:validation:XValidation" }}
+
+Refused with:
+{{ range . }}
+- {{ template "words" .Message }}
+{{- end }}
+{{- end }}
+{{- if $type.References }}
+
+Appears in
+{{- range $i, $r := $type.SortedReferences }}{{ if $i }},{{ end }} {{ markdownRenderTypeLink $r }}{{ end }}.
+{{- end }}
+{{- if $type.Members }}
+
+| field | type | required | default | what it says | limits |
+|---|---|---|---|---|---|
+{{- range $type.Members }}
+| `{{ .Name }}` | {{ template "fieldType" . }} | {{ template "required" . }} | {{ with .Default }}`{{ . }}`{{ end }} | {{ if eq .Name "metadata" }}The name, labels and annotations.{{ else }}{{ template "words" .Doc }}{{ end }} | {{ template "limits" . }} |
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
