@@ -9,13 +9,19 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"sigs.k8s.io/yaml"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // release is an image in a registry, and its repository on a Notary server with the delegations of ci and qa.
@@ -86,8 +92,8 @@ func (r *release) push(t *testing.T) string {
 	return r.repository + "@" + r.digest
 }
 
-// signed returns what the manager's reader finds.
-func (r *release) signed(t *testing.T) string {
+// evidence is what the manager's reader finds.
+func (r *release) evidence(t *testing.T) trust.Evidence {
 	t.Helper()
 	reader, err := r.request.reader()
 	if err != nil {
@@ -97,7 +103,51 @@ func (r *release) signed(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Join(signedBy(evidence, "v1.2.3", r.digest), " ")
+	return evidence
+}
+
+func (r *release) signed(t *testing.T) string {
+	t.Helper()
+	return strings.Join(signedBy(r.evidence(t), "v1.2.3", r.digest), " ")
+}
+
+// decided is what a gate under the project's own sample policy says of the tag.
+func (r *release) decided(t *testing.T) policy.Decision {
+	t.Helper()
+	sample, err := os.ReadFile(filepath.Join("..", "..", "config", "samples", "imagepolicy_countersign.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, _, _ := strings.Cut(r.repository, "/")
+	var p v1alpha1.ImagePolicy
+	if err := yaml.UnmarshalStrict([]byte(strings.ReplaceAll(string(sample), "registry.example.com", host)), &p); err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := policy.Compile(p.Name, &p.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := policy.NewSet(policy.UncoveredAllow, []*policy.Policy{compiled})
+	return set.Decide(policy.Request{Image: r.repository + ":v1.2.3", Now: time.Now()}, verified{t, r})
+}
+
+// verified is the one trust root of the sample, over the server.
+type verified struct {
+	t *testing.T
+	r *release
+}
+
+// Usable implements policy.Roots.
+func (v verified) Usable(root string) error {
+	if root != "countersign" {
+		v.t.Errorf("the sample asks for the TrustRoot %q", root)
+	}
+	return nil
+}
+
+// Evidence implements policy.Roots.
+func (v verified) Evidence(string, imageref.Ref) (trust.Evidence, time.Duration, error) {
+	return v.r.evidence(v.t), 0, nil
 }
 
 func TestSign(t *testing.T) {
@@ -112,6 +162,9 @@ func TestSign(t *testing.T) {
 	if got := r.signed(t); roles != "ci" || got != "ci" {
 		t.Errorf("after ci signed: told %q, signed by %q; qa is to be missing", roles, got)
 	}
+	if d, want := r.decided(t), `role "qa" has not signed `+r.digest[:len("sha256:12345678")]; d.Verdict != policy.Denied || !strings.Contains(d.Message, want) {
+		t.Errorf("after ci signed: verdict %v, %q, want a denial with %q", d.Verdict, d.Message, want)
+	}
 	qa := r.request
 	qa.role, qa.key = "qa", r.keys["qa"]
 	if roles, err = sign(t.Context(), qa); err != nil {
@@ -119,6 +172,9 @@ func TestSign(t *testing.T) {
 	}
 	if got := r.signed(t); roles != "ci, qa" || got != "ci qa" {
 		t.Errorf("after both signed: told %q, signed by %q", roles, got)
+	}
+	if d := r.decided(t); d.Verdict != policy.Admitted || d.Digest != r.digest {
+		t.Errorf("after both signed: verdict %v, digest %q, %q, want %s to be admitted", d.Verdict, d.Digest, d.Message, r.digest)
 	}
 	for _, role := range []string{"ci", "qa"} {
 		out, err := r.client.Run(t.Context(), "list", r.repository, "-r", "targets/"+role)
