@@ -65,7 +65,7 @@ test-image: ## Build the image and look at all that is in it; build it again and
 	@go -C hack/release test -count=1 -timeout 30m . # the cache does not see what lies outside of the module
 
 .PHONY: release
-release: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+release: export SOURCE_DATE_EPOCH = $(shell git -c safe.directory="$(CURDIR)" log -1 --format=%ct)
 release: ## Build all of a release from a checkout of its tag, push the image; VERSION=v1.2.3 IMAGE=repository
 	$(say) "is this a clean checkout of $(VERSION)?"
 	@go -C hack/release run . check-tag -version "$(VERSION)"

@@ -72,7 +72,7 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("building the image: %w", err)
 	}
-	fmt.Fprintf(os.Stderr, "Pushing to %s, with the SBOMs, which are in %s too.\n", repository, filepath.Clean(o.dist))
+	fmt.Fprintf(os.Stderr, "Pushing it to %s, with the SBOMs.\n", repository)
 	return push(ctx, repository, o.version, result)
 }
 
