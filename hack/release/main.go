@@ -78,7 +78,14 @@ func runFinish(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	source, err := readCheckout(ctx, in.root)
+	root, err := filepath.Abs(in.root)
+	if err != nil {
+		return err
+	}
+	if err := settleEnvironment(root); err != nil {
+		return err
+	}
+	source, err := readCheckout(ctx, root)
 	if err != nil {
 		return err
 	}
