@@ -74,6 +74,7 @@ release: ## Build all of a release from a checkout of its tag, push the image; V
 	@cp config/crd/countersign.dev_*.yaml dist/
 	@for part in install-yaml chart bundle; do \
 		$(MAKE) --no-print-directory $$part IMAGE="$$(cat dist/image.txt)" VERSION="$(VERSION:v%=%)"; done
+	@rm -rf dist/chart # is in its archive
 	@go -C hack/release run . finish -version "$(VERSION)"
 	$(say) "dist/ holds the release, and its checksums:"
 	@cd dist && sha256sum --check sha256sums.txt
