@@ -112,6 +112,7 @@ verify: generate ## Regenerate and want a clean tree; check go.mod, formatting, 
 	@go mod tidy -diff
 	@go -C hack/prometheus mod tidy -diff
 	@go -C hack/release mod tidy -diff
+	@go -C hack/apidocs mod tidy -diff
 	$(say) "gofmt"
 	@unformatted="$$(git ls-files '*.go' | xargs gofmt -l)"; if [ -n "$$unformatted" ]; then \
 		echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
