@@ -80,6 +80,16 @@ func notaryTools() toolset {
 	}
 }
 
+func helmTools() toolset {
+	return toolset{
+		name:     "helm",
+		module:   "helm.sh/helm/v3",
+		ldflags:  "-s -w -X helm.sh/helm/v3/internal/version.version=VERSION",
+		packages: map[string]string{"helm": "helm.sh/helm/v3/cmd/helm"},
+		notice:   "The first build takes one to two minutes.",
+	}
+}
+
 // BuildKube builds the named commands of the control plane (none named: all of them) where the cache does not hold
 // them, and says on progress what it is at. Where the user has set KUBEBUILDER_ASSETS, what that folder holds is used
 // instead of what would be built.
@@ -124,6 +134,15 @@ func BuildNotary(ctx context.Context, progress io.Writer) (NotaryBinaries, error
 		Server: filepath.Join(dir, "notary-server"),
 		Signer: filepath.Join(dir, "notary-signer"),
 	}, nil
+}
+
+// BuildHelm builds the Helm client where the cache does not hold it, says on progress what it is at, and returns its path.
+func BuildHelm(ctx context.Context, progress io.Writer) (string, error) {
+	dir, err := build(ctx, progress, helmTools())
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "helm"), nil
 }
 
 // build returns the folder that holds the executables of a toolset. A lock on a file beside it keeps test packages
