@@ -14,26 +14,45 @@ import (
 // deletes them again.
 func RunReportCRDs(t testing.TB, k *Kube) (uninstall func()) {
 	t.Helper()
+	return runModuleCRDs(t, k, "reports", map[string][]string{
+		"github.com/kyverno/kyverno":         {"config/crds/policyreport/wgpolicyk8s.io_policyreports.yaml"},
+		"github.com/openreports/reports-api": {"config/crd/openreports.io_reports.yaml"},
+	})
+}
+
+// RunNeighbourCRDs installs the CRDs of cert-manager and of the Prometheus operator whose kinds config/components has objects of, as the modules
+// that hack/neighbours pins carry them, and returns what deletes them again.
+func RunNeighbourCRDs(t testing.TB, k *Kube) (uninstall func()) {
+	t.Helper()
+	const monitoring = "example/prometheus-operator-crd/monitoring.coreos.com_"
+	return runModuleCRDs(t, k, "neighbours", map[string][]string{
+		"github.com/cert-manager/cert-manager":               {"deploy/crds/cert-manager.io_certificates.yaml", "deploy/crds/cert-manager.io_issuers.yaml"},
+		"github.com/prometheus-operator/prometheus-operator": {monitoring + "servicemonitors.yaml", monitoring + "prometheusrules.yaml"},
+	})
+}
+
+// runModuleCRDs installs CRDs by the modules, pinned by a module under hack/, that have them at these paths.
+func runModuleCRDs(t testing.TB, k *Kube, pins string, files map[string][]string) (uninstall func()) {
+	t.Helper()
 	var paths []string
-	for module, path := range map[string]string{
-		"github.com/kyverno/kyverno":         "config/crds/policyreport/wgpolicyk8s.io_policyreports.yaml",
-		"github.com/openreports/reports-api": "config/crd/openreports.io_reports.yaml",
-	} {
-		dir, err := moduleSource(t.Context(), "reports", module)
+	for module, of := range files {
+		dir, err := moduleSource(t.Context(), pins, module)
 		if err != nil {
 			t.Fatal(err)
 		}
-		paths = append(paths, filepath.Join(dir, path))
+		for _, path := range of {
+			paths = append(paths, filepath.Join(dir, path))
+		}
 	}
 	options := envtest.CRDInstallOptions{Paths: paths, ErrorIfPathMissing: true, MaxTime: startTimeout}
 	crds, err := envtest.InstallCRDs(k.Config, options)
 	if err != nil || len(crds) != len(paths) {
-		t.Fatalf("installing the CRDs of reports: %d of %d installed (%v)", len(crds), len(paths), err)
+		t.Fatalf("installing the CRDs that hack/%s pins: %d of %d installed (%v)", pins, len(crds), len(paths), err)
 	}
 	return func() {
 		t.Helper()
 		if err := envtest.UninstallCRDs(k.Config, options); err != nil {
-			t.Fatalf("deleting the CRDs of reports: %v", err)
+			t.Fatalf("deleting the CRDs that hack/%s pins: %v", pins, err)
 		}
 	}
 }
