@@ -88,6 +88,11 @@ install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=promet
 	$(say) "rendering config/ (kubectl is built first where it is not there yet)"
 	@go run ./hack/manifests --image "$(IMAGE)" --components "$(COMPONENTS)"
 
+.PHONY: chart
+chart: ## Write the Helm chart of VERSION into dist/; IMAGE=reference, best by digest
+	$(say) "making the chart from config/ (kubectl is built first where it is not there yet)"
+	@go run ./hack/chart -version "$(VERSION)" -image "$(IMAGE)"
+
 .PHONY: generate
 generate: ## Regenerate deep copies, CRDs, RBAC and docs/api.md from the Go sources
 	$(say) "controller-gen and crd-ref-docs (built first where they are not there yet)"

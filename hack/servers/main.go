@@ -1,4 +1,4 @@
-// Command servers builds the real servers that the tests and the demo run against, where the user's cache folder does
+// Command servers builds the real servers that the tests and the demo run against, and the clients, where the user's cache folder does
 // not hold them yet, and prints where they are.
 package main
 
@@ -32,6 +32,10 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("notary:  %s\nkube:    %s\nkubectl: %s\n", filepath.Dir(notary.Server), filepath.Dir(kube.APIServer), kube.Kubectl)
+	helm, err := testenv.BuildHelm(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("helm:    %s\nnotary:  %s\nkube:    %s\nkubectl: %s\n", filepath.Dir(helm), filepath.Dir(notary.Server), filepath.Dir(kube.APIServer), kube.Kubectl)
 	return nil
 }

@@ -82,9 +82,12 @@ func notaryTools() toolset {
 
 func helmTools() toolset {
 	return toolset{
-		name:     "helm",
-		module:   "helm.sh/helm/v3",
-		ldflags:  "-s -w -X helm.sh/helm/v3/internal/version.version=VERSION",
+		name:   "helm",
+		module: "helm.sh/helm/v3",
+		// The version of Kubernetes that it takes a cluster to have which it does not ask is that of its libraries; without, it is 1.20.
+		ldflags: "-s -w -X helm.sh/helm/v3/internal/version.version=VERSION " +
+			"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37 " +
+			"-X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
 		packages: map[string]string{"helm": "helm.sh/helm/v3/cmd/helm"},
 		notice:   "The first build takes one to two minutes.",
 	}

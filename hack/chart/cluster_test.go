@@ -1,0 +1,267 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// A cluster is a control plane without anything of ours.
+type cluster struct {
+	client.Client
+	kube    *testenv.Kube
+	manager string // the program
+}
+
+// TestCluster has a real API server take the chart: every object of it by itself, and all of it from installation to uninstallation. Its
+// garbage collector is the real one.
+func TestCluster(t *testing.T) {
+	ctrl.SetLogger(logr.Discard())
+	c := &cluster{kube: testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true, WithoutCRDs: true})}
+	scheme := runtime.NewScheme()
+	must(t, errors.Join(clientgoscheme.AddToScheme(scheme), apiextensionsv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
+	var err error
+	c.Client, err = client.New(c.kube.Config, client.Options{Scheme: scheme})
+	must(t, err)
+	c.manager, err = testenv.BuildManager(t.Context(), t.TempDir(), false)
+	must(t, err)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T)
+	}{
+		{"every object is accepted", c.testAccepted},
+		{"install, upgrade, uninstall with the operator dead", c.testOperatorDead},
+		{"install once more, uninstall with the operator alive, without keeping the CRDs", c.testOperatorAlive},
+	} {
+		if !t.Run(part.name, part.run) {
+			break
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *cluster) testAccepted(t *testing.T) {
+	defer testenv.RunNeighbourCRDs(t, c.kube)()
+	const namespace = "dry-run"
+	must(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
+	for name, values := range map[string]string{
+		"defaults":     "{}",
+		"cert-manager": "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, certManager: {enabled: true}}",
+		"OpenShift":    "{prometheus: {enabled: true}, openshift: {enabled: true}}",
+		"all values": `{image: {pullPolicy: Always}, imagePullSecrets: [{name: p}], tolerations: [{operator: Exists}], podLabels: {a: b}, podAnnotations: {a: b},
+			affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {}}]}},
+			uncoveredImages: Deny, exemptNamespaces: [x], workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template], shutdownDelay: 60s,
+			expiryWarning: 1h, forgetUnusedAfter: 24h}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for key, object := range rendered(t, values, "--namespace", namespace) {
+				text, err := yaml.Marshal(object)
+				must(t, err)
+				out, err := c.kube.RunKubectl(t.Context(), string(text), "apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename=-")
+				if err != nil || !strings.Contains(out, "serverside-applied") || strings.Contains(out, "Warning") {
+					t.Errorf("%s: %v\n%s", key, err, out)
+				}
+			}
+		})
+	}
+}
+
+// helm runs Helm on the release in the cluster.
+func (c *cluster) helm(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := theBed(t).run(t.Context(), "", append(args, "--namespace", testNamespace, "--kubeconfig", c.kube.Kubeconfig)...)
+	must(t, err)
+	return out
+}
+
+// run runs the manager with the rights that the chart gives its ServiceAccount.
+func (c *cluster) run(t *testing.T) *testenv.Manager {
+	t.Helper()
+	m, err := testenv.StartManager(t.Context(), c.kube, testenv.ManagerOptions{Binary: c.manager, Dir: t.TempDir()})
+	must(t, err)
+	t.Cleanup(func() { _ = m.Stop() })
+	var roles rbacv1.ClusterRoleList
+	var bindings rbacv1.ClusterRoleBindingList
+	must(t, errors.Join(c.List(t.Context(), &roles), c.List(t.Context(), &bindings)))
+	ours := 0
+	for _, o := range append(objectsOf(roles.Items), objectsOf(bindings.Items)...) {
+		if strings.HasPrefix(o.GetName(), "countersign") {
+			ours++
+			if o.GetLabels()["app.kubernetes.io/managed-by"] != "Helm" {
+				t.Errorf("%s is not the chart's", o.GetName())
+			}
+		}
+	}
+	if ours < 4 {
+		t.Errorf("only %d cluster roles and bindings are there", ours)
+	}
+	return m
+}
+
+func objectsOf[T any, P interface {
+	*T
+	client.Object
+}](items []T) []client.Object {
+	var objects []client.Object
+	for i := range items {
+		objects = append(objects, P(&items[i]))
+	}
+	return objects
+}
+
+// configurations returns the webhook configurations that there are.
+func (c *cluster) configurations(t *testing.T) []client.Object {
+	t.Helper()
+	var validating admissionv1.ValidatingWebhookConfigurationList
+	var mutating admissionv1.MutatingWebhookConfigurationList
+	must(t, errors.Join(c.List(t.Context(), &validating), c.List(t.Context(), &mutating)))
+	return append(objectsOf(validating.Items), objectsOf(mutating.Items)...)
+}
+
+// gateIsGone waits until no webhook configuration is left.
+func (c *cluster) gateIsGone(t *testing.T) {
+	t.Helper()
+	testenv.Await(t, "the webhook configurations to go", func() error {
+		if left := c.configurations(t); len(left) > 0 {
+			return fmt.Errorf("%d are left", len(left))
+		}
+		return nil
+	})
+}
+
+const policyName = "production"
+
+// testOperatorDead uninstalls when nobody but the cluster itself can clean up.
+func (c *cluster) testOperatorDead(t *testing.T) {
+	notes := c.helm(t, "install", chartName, theBed(t).dir, "--create-namespace", "--set", "replicas=2")
+	if !strings.Contains(notes, "kubectl label namespace countersign-system pod-security.kubernetes.io/enforce=restricted") {
+		t.Errorf("the notes are:\n%s", notes)
+	}
+	m := c.run(t)
+	before := c.configurations(t)
+	if len(before) != 2 {
+		t.Fatalf("%d webhook configurations are there, want 2", len(before))
+	}
+	for _, o := range before {
+		owners := o.GetOwnerReferences()
+		if len(owners) != 1 || owners[0].Kind != "ClusterRole" || owners[0].Name != "countersign-webhook-owner" {
+			t.Errorf("the webhook configurations belong to %v", owners)
+		}
+	}
+	must(t, c.Create(t.Context(), &v1alpha1.ImagePolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: policyName},
+		Spec:       v1alpha1.ImagePolicySpec{Images: []v1alpha1.ImagePattern{"registry.example.com/acme/**"}, AllowUnsigned: new(true)},
+	}))
+
+	c.upgrade(t)
+	for i, o := range c.configurations(t) {
+		if o.GetUID() != before[i].GetUID() {
+			t.Error("an upgrade has replaced a webhook configuration")
+		}
+	}
+	must(t, m.Ready(t.Context()))
+
+	log, err := os.ReadFile(m.Log())
+	must(t, err)
+	if strings.Contains(string(log), "is forbidden: User") {
+		t.Errorf("the rights that the chart gives do not suffice:\n%s", log)
+	}
+	must(t, m.Kill())
+	// Nobody gave it up, and the next operator would wait for it to run out.
+	must(t, c.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "countersign.countersign.dev"}}))
+	c.helm(t, "uninstall", chartName)
+	c.gateIsGone(t)
+	for _, name := range []string{"imagepolicies", "trustroots"} {
+		var crd apiextensionsv1.CustomResourceDefinition
+		if err := c.Get(t.Context(), client.ObjectKey{Name: name + ".countersign.dev"}, &crd); err != nil || crd.DeletionTimestamp != nil {
+			t.Errorf("the CRD of %s was not kept: %v", name, err)
+		}
+	}
+	if err := c.Get(t.Context(), client.ObjectKey{Name: policyName}, &v1alpha1.ImagePolicy{}); err != nil {
+		t.Errorf("the policy was not kept: %v", err)
+	}
+}
+
+// upgrade upgrades to the chart of another version as docs/helm.md has it: what was set stays, what was not is new, and the CRDs are the new chart's.
+func (c *cluster) upgrade(t *testing.T) {
+	t.Helper()
+	root, err := testenv.ModuleRoot()
+	must(t, err)
+	next, err := generate(t.Context(), root, release{version: "0.2.0", repository: "registry.example.com/countersign/countersign", tag: "v0.2.0"})
+	must(t, err)
+	dir := filepath.Join(t.TempDir(), chartName)
+	must(t, next.write(dir))
+	c.helm(t, "upgrade", chartName, dir, "--reset-then-reuse-values")
+	var deployment appsv1.Deployment
+	must(t, c.Get(t.Context(), client.ObjectKey{Namespace: testNamespace, Name: "countersign-manager"}, &deployment))
+	if *deployment.Spec.Replicas != 2 {
+		t.Errorf("%d replicas after the upgrade, want 2 as before", *deployment.Spec.Replicas)
+	}
+	if image := deployment.Spec.Template.Spec.Containers[0].Image; image != "registry.example.com/countersign/countersign:v0.2.0" {
+		t.Errorf("the image after the upgrade is %s", image)
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	must(t, c.Get(t.Context(), client.ObjectKey{Name: "imagepolicies.countersign.dev"}, &crd))
+	if chart := crd.Labels["helm.sh/chart"]; chart != "countersign-0.2.0" {
+		t.Errorf("the CRD after the upgrade is that of %s", chart)
+	}
+}
+
+// testOperatorAlive installs under another name, which takes the CRDs of the release before over, and uninstalls beside an operator that runs on, and
+// has lost its rights.
+func (c *cluster) testOperatorAlive(t *testing.T) {
+	const another = "another"
+	_, err := theBed(t).run(t.Context(), "", "install", another, theBed(t).dir, "--namespace", testNamespace, "--kubeconfig", c.kube.Kubeconfig)
+	if err == nil || !strings.Contains(err.Error(), `must equal "another": current value is "countersign"`) {
+		t.Errorf("CRDs of another release were taken: %v", err)
+	}
+	c.helm(t, "install", another, theBed(t).dir, "--take-ownership", "--set", "crds.keep=false")
+	if err := c.Get(t.Context(), client.ObjectKey{Name: policyName}, &v1alpha1.ImagePolicy{}); err != nil {
+		t.Errorf("the policy of the installation before is gone: %v", err)
+	}
+	m := c.run(t)
+	c.helm(t, "uninstall", another)
+	c.gateIsGone(t)
+	must(t, m.Stop())
+	if left := c.configurations(t); len(left) > 0 {
+		t.Errorf("the operator has made %d webhook configurations again", len(left))
+	}
+	testenv.Await(t, "the CRDs to go", func() error {
+		var crd apiextensionsv1.CustomResourceDefinition
+		err := c.Get(t.Context(), client.ObjectKey{Name: "imagepolicies.countersign.dev"}, &crd)
+		if err == nil {
+			return errors.New("it is there")
+		}
+		return client.IgnoreNotFound(err)
+	})
+	log, err := os.ReadFile(m.Log())
+	if err != nil || strings.Contains(string(log), "panic") {
+		t.Errorf("the manager's log: %v\n%s", err, log)
+	}
+}

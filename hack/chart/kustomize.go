@@ -1,0 +1,108 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// A component is a folder of config/components with the condition under which the chart has what it brings.
+type component struct {
+	name, condition string
+	// adds says that it brings objects and changes none. The others may change the objects of those that do.
+	adds bool
+}
+
+func components() []component {
+	return []component{
+		{name: "prometheus", condition: ".Values.prometheus.enabled", adds: true},
+		{name: "pull-secrets", condition: ".Values.pullSecrets.enabled", adds: true},
+		{name: "cert-manager", condition: ".Values.certManager.enabled"},
+		{name: "openshift", condition: ".Values.openshift.enabled"},
+	}
+}
+
+// templates returns what config/default renders to by "Kind/name", with what the components make of it under their conditions.
+func templates(ctx context.Context) (map[string]any, error) {
+	base, err := render(ctx)
+	if err != nil {
+		return nil, err
+	}
+	brought := make(map[string]string) // key of an object -> condition
+	var adding []string
+	for _, c := range slices.DeleteFunc(components(), func(c component) bool { return !c.adds }) {
+		with, err := render(ctx, c.name)
+		if err != nil {
+			return nil, err
+		}
+		for key, object := range with {
+			if old, ok := base[key]; !ok {
+				brought[key] = c.condition
+			} else if !reflect.DeepEqual(old, object) {
+				return nil, fmt.Errorf("component %s is listed as one that changes nothing, and changes %s", c.name, key)
+			}
+		}
+		adding = append(adding, c.name)
+	}
+	if base, err = render(ctx, adding...); err != nil {
+		return nil, err
+	}
+	var variants []variant
+	for _, c := range slices.DeleteFunc(components(), func(c component) bool { return c.adds }) {
+		with, err := render(ctx, append(slices.Clone(adding), c.name)...)
+		if err != nil {
+			return nil, err
+		}
+		variants = append(variants, variant{c.condition, with})
+	}
+	merged, err := merge("", base, variants)
+	if err != nil {
+		return nil, err
+	}
+	objects := merged.(map[string]any)
+	for key, condition := range brought {
+		objects[key] = guarded{condition, objects[key]}
+	}
+	return objects, nil
+}
+
+// render returns the objects of config/default with components, by "Kind/name".
+func render(ctx context.Context, components ...string) (map[string]any, error) {
+	text, err := testenv.RenderManifests(ctx, os.Stderr, testenv.Manifests{Components: components})
+	if err != nil {
+		return nil, err
+	}
+	return readObjects(bytes.NewReader(text))
+}
+
+// readObjects reads YAML documents into a map by "Kind/name".
+func readObjects(r io.Reader) (map[string]any, error) {
+	objects := make(map[string]any)
+	decoder := utilyaml.NewYAMLOrJSONDecoder(r, 4096)
+	for {
+		var o map[string]any
+		if err := decoder.Decode(&o); errors.Is(err, io.EOF) {
+			return objects, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("reading what was rendered: %w", err)
+		}
+		if len(o) == 0 {
+			continue
+		}
+		metadata, _ := o["metadata"].(map[string]any)
+		key := fmt.Sprintf("%v/%v", o["kind"], metadata["name"])
+		if _, ok := objects[key]; ok {
+			return nil, fmt.Errorf("%s was rendered twice", key)
+		}
+		objects[key] = o
+	}
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// A release is what a chart is made for.
+type release struct {
+	version                 string // without a leading v
+	repository, tag, digest string // of the image
+}
+
+// newRelease reads a version, with or without a leading v, and the reference of an image.
+func newRelease(version, image string) (release, error) {
+	r := release{version: strings.TrimPrefix(version, "v")}
+	if !regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`).MatchString(r.version) {
+		return release{}, fmt.Errorf("version %q: give it as 0.1.0", version)
+	}
+	if image == "" {
+		r.repository, r.tag = chartName, r.appVersion()
+		return r, nil
+	}
+	m := regexp.MustCompile(`^([^@]+?)(?::([\w][\w.-]*))?(?:@(sha256:[0-9a-f]{64}))?$`).FindStringSubmatch(image)
+	if m == nil || m[2] == "" && m[3] == "" {
+		return release{}, fmt.Errorf("image %q: give it as REPOSITORY:TAG, REPOSITORY@sha256:DIGEST, or with both", image)
+	}
+	r.repository, r.tag, r.digest = m[1], m[2], m[3]
+	return r, nil
+}
+
+// appVersion is the version as the operator's tags and its --version have it.
+func (r release) appVersion() string { return "v" + r.version }

@@ -1,0 +1,400 @@
+package main
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+
+	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+func TestLint(t *testing.T) {
+	if out, err := theBed(t).run(t.Context(), "", "lint", "--strict", theBed(t).dir); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// manifests returns what the kustomization renders, as the chart has it: without the Namespace.
+func manifests(t *testing.T, components ...string) map[string]any {
+	t.Helper()
+	text, err := testenv.RenderManifests(t.Context(), io.Discard, testenv.Manifests{Image: testImage, Components: components})
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := readObjects(strings.NewReader(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := removeNamespace(objects); err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+// withoutHelm takes away what the chart adds to every object, and fails where it has not.
+func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
+	t.Helper()
+	added := map[string]any{"app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/version": "v0.1.0", "helm.sh/chart": "countersign-0.1.0"}
+	for key, object := range objects {
+		metadata := object.(map[string]any)["metadata"].(map[string]any)
+		labels := metadata["labels"].(map[string]any)
+		for label, value := range added {
+			if labels[label] != value {
+				t.Errorf("%s has label %s=%v, want %v", key, label, labels[label], value)
+			}
+			delete(labels, label)
+		}
+		if len(labels) == 0 {
+			delete(metadata, "labels")
+		}
+		if strings.HasPrefix(key, "CustomResourceDefinition/") {
+			annotations := metadata["annotations"].(map[string]any)
+			if annotations["helm.sh/resource-policy"] != "keep" {
+				t.Errorf("%s would not be kept", key)
+			}
+			delete(annotations, "helm.sh/resource-policy")
+		}
+	}
+	return objects
+}
+
+// TestChartIsTheKustomization proves that there is no second copy of the truth: whatever components are asked for, both say the same.
+func TestChartIsTheKustomization(t *testing.T) {
+	values := map[string]string{
+		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "cert-manager": "certManager", "openshift": "openshift",
+	}
+	if len(values) != len(components()) {
+		t.Fatalf("the test knows %d components of %d", len(values), len(components()))
+	}
+	for _, components := range [][]string{
+		{}, {"prometheus"}, {"pull-secrets"}, {"cert-manager"}, {"openshift"},
+		{"prometheus", "cert-manager"}, {"prometheus", "openshift"},
+		{"prometheus", "pull-secrets", "cert-manager"}, {"prometheus", "pull-secrets", "openshift"},
+	} {
+		t.Run("with "+strings.Join(components, " "), func(t *testing.T) {
+			set := make(map[string]any)
+			for _, c := range components {
+				set[values[c]] = map[string]any{"enabled": true}
+			}
+			text, err := json.Marshal(set)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, got := manifests(t, components...), withoutHelm(t, rendered(t, string(text)))
+			if len(want) < 15 {
+				t.Fatalf("only %d objects are rendered", len(want))
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestComponentsAreKnown has a folder of config/components that the chart does not know of fail.
+func TestComponentsAreKnown(t *testing.T) {
+	entries, err := os.ReadDir("../../config/components")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var folders, known []string
+	for _, e := range entries {
+		folders = append(folders, e.Name())
+	}
+	for _, c := range components() {
+		known = append(known, c.name)
+	}
+	slices.Sort(known)
+	if diff := cmp.Diff(folders, known); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNamespaceFollows(t *testing.T) {
+	objects := rendered(t, "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, certManager: {enabled: true}}", "--namespace", "elsewhere")
+	text, err := json.Marshal(objects)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), ownNamespace) {
+		t.Errorf("%s is still named", ownNamespace)
+	}
+	for path, want := range map[string]any{
+		"Deployment/countersign-manager metadata namespace":    "elsewhere",
+		"ClusterRoleBinding/countersign-manager subjects":      []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
+		"RoleBinding/countersign-manager subjects":             []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
+		"Certificate/countersign-webhook spec dnsNames":        []any{"countersign-webhook.elsewhere.svc"},
+		"ServiceMonitor/countersign metadata namespace":        "elsewhere",
+		"ClusterRoleBinding/countersign-pull-secrets subjects": []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
+		"ServiceMonitor/countersign spec endpoints":            nil,
+	} {
+		steps := strings.Fields(path)
+		parent, err := descend(objects, steps[:len(steps)-1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := parent[steps[len(steps)-1]]
+		if want == nil {
+			endpoint := got.([]any)[0].(map[string]any)
+			got, want = endpoint["tlsConfig"].(map[string]any)["serverName"], "countersign-webhook.elsewhere.svc"
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", path, diff)
+		}
+	}
+}
+
+// spec is the path of the Pod's spec, manager that of its container.
+const (
+	podPath = "Deployment/countersign-manager.spec.template."
+	manager = podPath + "spec.containers[0]."
+)
+
+// effects says of each value what changes with it, and by that what does not.
+func effects() map[string]struct {
+	set  string
+	want map[string]any
+} {
+	type effect = struct {
+		set  string
+		want map[string]any
+	}
+	one := func(set, path string, value any) effect { return effect{set, map[string]any{path: value}} }
+	const digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
+	repository, ref, _ := strings.Cut(testImage, ":")
+	return map[string]effect{
+		"image.repository":          one("{image: {repository: mirror.example.com/c}}", manager+"image", "mirror.example.com/c:"+ref),
+		"image.tag":                 one("{image: {tag: v9}}", manager+"image", repository+":"+strings.Replace(ref, "v0.1.0", "v9", 1)),
+		"image.digest":              one("{image: {digest: '"+digest+"'}}", manager+"image", repository+":v0.1.0@"+digest),
+		"image.pullPolicy":          one("{image: {pullPolicy: Always}}", manager+"imagePullPolicy", "Always"),
+		"imagePullSecrets":          one("{imagePullSecrets: [{name: p}]}", podPath+"spec.imagePullSecrets", []any{map[string]any{"name": "p"}}),
+		"replicas":                  one("{replicas: 5}", "Deployment/countersign-manager.spec.replicas", 5.0),
+		"resources":                 one("{resources: {limits: {memory: 2Gi}}}", manager+"resources.limits.memory", "2Gi"),
+		"nodeSelector":              one("{nodeSelector: {pool: infra}}", podPath+"spec.nodeSelector.pool", "infra"),
+		"tolerations":               one("{tolerations: [{operator: Exists}]}", podPath+"spec.tolerations", []any{map[string]any{"operator": "Exists"}}),
+		"affinity":                  one("{affinity: {nodeAffinity: {a: b}}}", podPath+"spec.affinity", map[string]any{"nodeAffinity": map[string]any{"a": "b"}}),
+		"topologySpreadConstraints": one("{topologySpreadConstraints: []}", podPath+"spec.topologySpreadConstraints", nil),
+		"priorityClassName":         one("{priorityClassName: ''}", podPath+"spec.priorityClassName", nil),
+		"podAnnotations":            one("{podAnnotations: {a: '1'}}", podPath+"metadata.annotations.a", "1"),
+		"podLabels":                 one("{podLabels: {a: 'yes'}}", podPath+"metadata.labels.a", "yes"),
+		"uncoveredImages":           one("{uncoveredImages: Deny}", manager+"args[2]", "--uncovered-images=Deny"),
+		"exemptNamespaces":          one("{exemptNamespaces: [a, b]}", manager+"args[2]", "--exempt-namespaces=a,b"),
+		"workloadKinds": one("{workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template]}", manager+"args[2]",
+			"--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template"),
+		"shutdownDelay": {"{shutdownDelay: 40s}", map[string]any{
+			manager + "args[2]": "--shutdown-delay=40s", podPath + "spec.terminationGracePeriodSeconds": 65.0,
+		}},
+		"expiryWarning":     one("{expiryWarning: 96h}", manager+"args[2]", "--expiry-warning=96h"),
+		"forgetUnusedAfter": one("{forgetUnusedAfter: '0'}", manager+"args[2]", "--forget-unused-after=0"),
+		"crds.install": {"{crds: {install: false}}", map[string]any{
+			"CustomResourceDefinition/imagepolicies.countersign.dev": nil, "CustomResourceDefinition/trustroots.countersign.dev": nil,
+		}},
+		"crds.keep": {"{crds: {keep: false}}", map[string]any{
+			"CustomResourceDefinition/imagepolicies.countersign.dev.metadata.annotations.helm.sh/resource-policy": nil,
+			"CustomResourceDefinition/trustroots.countersign.dev.metadata.annotations.helm.sh/resource-policy":    nil,
+		}},
+		"networkPolicy.enabled": one("{networkPolicy: {enabled: false}}", "NetworkPolicy/countersign-manager", nil),
+	}
+}
+
+func TestEachValueChangesWhatItShould(t *testing.T) {
+	standard := rendered(t, "{}")
+	for name, c := range effects() {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(c.want, differences(standard, rendered(t, c.set))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	var tested []string
+	for name := range effects() {
+		tested = append(tested, name)
+	}
+	for _, c := range components() { // TestChartIsTheKustomization sets these
+		tested = append(tested, strings.TrimPrefix(c.condition, ".Values."))
+	}
+	var all []string
+	for _, v := range documented(t) {
+		if !v.group {
+			all = append(all, v.name)
+		}
+	}
+	slices.Sort(tested)
+	slices.Sort(all)
+	if diff := cmp.Diff(all, tested); diff != "" {
+		t.Errorf("values and tested values differ: %s", diff)
+	}
+}
+
+// TestFlagsHaveTheManagersDefaults holds the defaults in values.yaml to those of the manager, and what is passed to what it takes.
+func TestFlagsHaveTheManagersDefaults(t *testing.T) {
+	var values map[string]any
+	if err := yaml.Unmarshal(theBed(t).files["values.yaml"], &values); err != nil {
+		t.Fatal(err)
+	}
+	standard, err := options.Parse(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range flags() {
+		value, ok := values[f.value].(string)
+		if f.list {
+			continue // empty is the default of a list
+		}
+		o, err := options.Parse([]string{"--" + f.name + "=" + value})
+		if err != nil || !ok {
+			t.Fatalf("%s: %v", f.value, err)
+		}
+		if diff := cmp.Diff(fmt.Sprintf("%+v", standard), fmt.Sprintf("%+v", o)); diff != "" {
+			t.Errorf("%s: %s in values.yaml is not the manager's default: %s", f.value, value, diff)
+		}
+	}
+	for name, c := range effects() {
+		for path, value := range c.want {
+			if argument, ok := value.(string); ok && strings.HasPrefix(argument, "--") {
+				if _, err := options.Parse([]string{argument}); err != nil {
+					t.Errorf("%s sets %s: the manager says %v", name, path, err)
+				}
+			}
+		}
+	}
+}
+
+func TestWhatIsNoValueIsRefused(t *testing.T) {
+	for values, want := range map[string]string{
+		"{replica: 3}":                                               "replica",
+		"{replicas: 0}":                                              "replicas",
+		"{replicas: three}":                                          "replicas",
+		"{image: {tags: v1}}":                                        "tags",
+		"{image: {digest: 'sha256:00'}}":                             "image/digest",
+		"{image: {repository: 'a b'}}":                               "image/repository",
+		"{image: {pullPolicy: never}}":                               "image/pullPolicy",
+		"{image: {tag: '', digest: ''}}":                             "image.tag or image.digest must be set",
+		"{imagePullSecrets: [p]}":                                    "imagePullSecrets/0",
+		"{resources: {limit: {}}}":                                   "limit",
+		"{nodeSelector: {a: 1}}":                                     "nodeSelector/a",
+		"{tolerations: [{operator: exists}]}":                        "tolerations/0/operator",
+		"{affinity: {nodeaffinity: {}}}":                             "nodeaffinity",
+		"{topologySpreadConstraints: [{maxSkew: 1}]}":                "topologyKey",
+		"{priorityClassName: 1}":                                     "priorityClassName",
+		"{podAnnotations: {a: true}}":                                "podAnnotations/a",
+		"{podLabels: {app.kubernetes.io/name: x}}":                   "app.kubernetes.io/name",
+		"{uncoveredImages: deny}":                                    "uncoveredImages",
+		"{exemptNamespaces: [A]}":                                    "exemptNamespaces/0",
+		"{exemptNamespaces: a}":                                      "exemptNamespaces",
+		"{workloadKinds: [rollouts]}":                                "workloadKinds/0",
+		"{shutdownDelay: 61s}":                                       "shutdownDelay",
+		"{shutdownDelay: 1m}":                                        "shutdownDelay",
+		"{shutdownDelay: 5}":                                         "shutdownDelay",
+		"{expiryWarning: 3d}":                                        "expiryWarning",
+		"{forgetUnusedAfter: never}":                                 "forgetUnusedAfter",
+		"{crds: {install: 'yes'}}":                                   "crds/install",
+		"{crds: {Keep: true}}":                                       "Keep",
+		"{certManager: {enable: true}}":                              "enable",
+		"{openshift: {enabled: 1}}":                                  "openshift/enabled",
+		"{prometheus: true}":                                         "prometheus",
+		"{networkPolicy: {enabled: null, extra: 1}}":                 "extra",
+		"{pullSecrets: {enabled: 'true'}}":                           "pullSecrets/enabled",
+		"{certManager: {enabled: true}, openshift: {enabled: true}}": "certManager.enabled and openshift.enabled each bring a serving certificate",
+	} {
+		t.Run(values, func(t *testing.T) {
+			_, err := theBed(t).template(t.Context(), values)
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want an error that names %q", err, want)
+			}
+			bySchema := !strings.Contains(want, ".") || strings.HasPrefix(want, "app.kubernetes.io/")
+			if err != nil && bySchema && !strings.Contains(err.Error(), "don't meet the specifications of the schema") {
+				t.Errorf("not the schema refuses it: %v", err)
+			}
+		})
+	}
+}
+
+// TestArchive has Helm read the archive, and wants it to be the same for the same files at any time.
+func TestArchive(t *testing.T) {
+	first, second := filepath.Join(t.TempDir(), "a.tgz"), filepath.Join(t.TempDir(), "b.tgz")
+	if err := errors.Join(theBed(t).files.archive(first), maps.Clone(theBed(t).files).archive(second)); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := os.ReadFile(first)
+	b, err := os.ReadFile(second)
+	if err != nil || string(a) != string(b) {
+		t.Errorf("the archive differs from one time to another (%v)", err)
+	}
+	for name, modified := range archived(t, first) {
+		if !modified.Equal(time.Unix(0, 0)) {
+			t.Errorf("%s carries the time %s", name, modified)
+		}
+	}
+	from := func(chart string) string {
+		out, err := theBed(t).run(t.Context(), "", "template", chartName, chart, "--namespace", testNamespace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if diff := cmp.Diff(from(theBed(t).dir), from(first)); diff != "" {
+		t.Error(diff)
+	}
+	out, err := theBed(t).run(t.Context(), "", "show", "chart", first)
+	if err != nil || !strings.Contains(out, "\nversion: 0.1.0\n") || !strings.Contains(out, "appVersion: v0.1.0\n") {
+		t.Errorf("helm shows %s, %v", out, err)
+	}
+}
+
+// archived returns the times of the files in an archive.
+func archived(t *testing.T, path string) map[string]time.Time {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	unzipped, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	times := make(map[string]time.Time)
+	for r := tar.NewReader(unzipped); ; {
+		header, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		times[header.Name] = header.ModTime
+	}
+	if len(times) != len(theBed(t).files) || !unzipped.ModTime.IsZero() {
+		t.Errorf("the archive holds %d files of %d, or a time (%s)", len(times), len(theBed(t).files), unzipped.ModTime)
+	}
+	return times
+}
+
+// TestCommand runs the command as make chart does.
+func TestCommand(t *testing.T) {
+	out := t.TempDir()
+	if err := run(context.Background(), []string{"-version", "v0.1.0", "-image", testImage, "-out", out}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"countersign-0.1.0.tgz", "chart/countersign/Chart.yaml", "chart/countersign/templates/NOTES.txt"} {
+		if _, err := os.Stat(filepath.Join(out, path)); err != nil {
+			t.Error(err)
+		}
+	}
+}

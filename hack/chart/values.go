@@ -1,0 +1,183 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A field is one that the chart's user sets. Everything that is not listed is passed through as config/ has it.
+type field struct {
+	object string   // Kind/name
+	path   []string // keys, and the names of elements of lists
+	// value names the value whose default config/ holds: ${value} in values.yaml becomes what is found. Empty: none.
+	value string
+	// tree takes the place of what is found.
+	tree any
+	// added says that config/ must hold nothing there, rather than something.
+	added bool
+}
+
+const deployment = "Deployment/countersign-manager"
+
+func podSpec(further ...string) []string {
+	return append([]string{"spec", "template", "spec"}, further...)
+}
+
+func container(further ...string) []string {
+	return append(podSpec("containers", "manager"), further...)
+}
+
+// fields are those of the manager's Deployment.
+func fields() []field {
+	replaced := func(path []string, value string, tree any) field {
+		return field{object: deployment, path: path, value: value, tree: tree}
+	}
+	added := func(path []string, tree any) field {
+		return field{object: deployment, path: path, tree: tree, added: true}
+	}
+	return []field{
+		replaced([]string{"spec", "replicas"}, "replicas", inline("{{ .Values.replicas }}")),
+		replaced(container("image"), "", inline(`{{ include "countersign.image" . | quote }}`)),
+		added(container("imagePullPolicy"), guarded{".Values.image.pullPolicy", inline("{{ .Values.image.pullPolicy }}")}),
+		replaced(container("resources"), "resources", block("toYaml .Values.resources")),
+		added(podSpec("imagePullSecrets"), guarded{".Values.imagePullSecrets", block("toYaml .Values.imagePullSecrets")}),
+		replaced(podSpec("nodeSelector"), "nodeSelector", guarded{".Values.nodeSelector", block("toYaml .Values.nodeSelector")}),
+		added(podSpec("tolerations"), guarded{".Values.tolerations", block("toYaml .Values.tolerations")}),
+		added(podSpec("affinity"), guarded{".Values.affinity", block("toYaml .Values.affinity")}),
+		replaced(podSpec("topologySpreadConstraints"), "topologySpreadConstraints",
+			guarded{".Values.topologySpreadConstraints", block("toYaml .Values.topologySpreadConstraints")}),
+		replaced(podSpec("priorityClassName"), "priorityClassName",
+			guarded{".Values.priorityClassName", inline("{{ .Values.priorityClassName | quote }}")}),
+		added([]string{"spec", "template", "metadata", "annotations", moreKey}, guarded{".Values.podAnnotations", block("toYaml .Values.podAnnotations")}),
+		added([]string{"spec", "template", "metadata", "labels", moreKey}, guarded{".Values.podLabels", block("toYaml .Values.podLabels")}),
+	}
+}
+
+// A managerFlag is one of the manager's that has a value of the chart. It is passed where the value is not the default, which is the manager's.
+type managerFlag struct {
+	name, value string
+	list        bool
+}
+
+func flags() []managerFlag {
+	return []managerFlag{
+		{name: "uncovered-images", value: "uncoveredImages"},
+		{name: "exempt-namespaces", value: "exemptNamespaces", list: true},
+		{name: "workload-kinds", value: "workloadKinds", list: true},
+		{name: "shutdown-delay", value: "shutdownDelay"},
+		{name: "expiry-warning", value: "expiryWarning"},
+		{name: "forget-unused-after", value: "forgetUnusedAfter"},
+	}
+}
+
+// argument returns the element of the container's arguments that a flag is.
+func (f managerFlag) argument(values map[string]any) (guarded, error) {
+	value := ".Values." + f.value
+	if f.list {
+		return guarded{value, inline(fmt.Sprintf(`{{ printf "--%s=%%s" (join "," %s) | quote }}`, f.name, value))}, nil
+	}
+	standard, ok := values[f.value].(string)
+	if !ok {
+		return guarded{}, fmt.Errorf("values.yaml has no default for %s", f.value)
+	}
+	return guarded{fmt.Sprintf("ne %s %q", value, standard), inline(fmt.Sprintf(`{{ printf "--%s=%%s" %s | quote }}`, f.name, value))}, nil
+}
+
+// setFlags appends the flags to the arguments of the container.
+func setFlags(objects, values map[string]any) error {
+	manager, err := descend(objects[deployment], container())
+	if err != nil {
+		return fmt.Errorf("%s: %w", deployment, err)
+	}
+	args, ok := manager["args"].([]any)
+	if !ok {
+		return fmt.Errorf("%s: the container has no arguments in config/", deployment)
+	}
+	for _, f := range flags() {
+		if slices.ContainsFunc(args, func(a any) bool { s, ok := a.(string); return ok && strings.HasPrefix(s, "--"+f.name) }) {
+			return fmt.Errorf("config/ passes --%s, which is a value of the chart", f.name)
+		}
+		argument, err := f.argument(values)
+		if err != nil {
+			return err
+		}
+		args = append(args, argument)
+	}
+	manager["args"] = args
+	return setGracePeriod(objects, values)
+}
+
+// afterDelay is what a replica needs beyond --shutdown-delay.
+const afterDelay = 20
+
+// setGracePeriod has the grace period of the Pod follow the shutdown delay, and be as much longer as it is in config/.
+func setGracePeriod(objects, values map[string]any) error {
+	spec, err := descend(objects[deployment], podSpec())
+	if err != nil {
+		return fmt.Errorf("%s: %w", deployment, err)
+	}
+	period, _ := spec["terminationGracePeriodSeconds"].(float64)
+	standard, _ := values["shutdownDelay"].(string)
+	delay, err := time.ParseDuration(standard)
+	if err != nil {
+		return fmt.Errorf("the default of shutdownDelay: %w", err)
+	}
+	longer := int(period - delay.Seconds())
+	if longer < afterDelay {
+		return fmt.Errorf("terminationGracePeriodSeconds is %v in config/, which is not %d s longer than the shutdown delay", period, afterDelay)
+	}
+	spec["terminationGracePeriodSeconds"] = inline(fmt.Sprintf(`{{ trimSuffix "s" .Values.shutdownDelay | int | add %d }}`, longer))
+	return nil
+}
+
+// setFields puts template text in the place of the fields, and returns what was there by the names of the values.
+func setFields(objects map[string]any, fields []field) (defaults map[string]any, err error) {
+	defaults = make(map[string]any)
+	for _, f := range fields {
+		where := f.object + " " + strings.Join(f.path, ".")
+		parent, err := descend(objects[f.object], f.path[:len(f.path)-1])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", where, err)
+		}
+		key := f.path[len(f.path)-1]
+		found, ok := parent[key]
+		if ok == f.added {
+			return nil, fmt.Errorf("%s: in config/ it is there: %t, expected: %t; bring the list of fields up to date", where, ok, !f.added)
+		}
+		if ok && !isPlain(found) {
+			return nil, fmt.Errorf("%s: a component changes it too", where)
+		}
+		parent[key] = f.tree
+		if f.value != "" {
+			defaults[f.value] = found
+		}
+	}
+	return defaults, nil
+}
+
+// descend follows a path into a tree, to a map. It does not go into what is there under a condition only.
+func descend(tree any, path []string) (map[string]any, error) {
+	for _, step := range path {
+		var next any
+		switch t := tree.(type) {
+		case map[string]any:
+			next = t[step]
+		case []any:
+			i := slices.IndexFunc(t, func(e any) bool { m, ok := e.(map[string]any); return ok && m["name"] == step })
+			if i >= 0 {
+				next = t[i]
+			}
+		}
+		if next == nil {
+			return nil, fmt.Errorf("config/ has no %s there", step)
+		}
+		tree = next
+	}
+	m, ok := tree.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("config/ has %T there, not a map", tree)
+	}
+	return m, nil
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// objects is the least that the chart can be made from.
+const objects = `
+Namespace/countersign-system: {}
+Deployment/countersign-manager:
+  metadata: {namespace: countersign-system, labels: {a: b}}
+  spec:
+    replicas: 3
+    template:
+      metadata: {labels: {a: b}, annotations: {a: b}}
+      spec:
+        nodeSelector: {a: b}
+        topologySpreadConstraints: []
+        priorityClassName: high
+        terminationGracePeriodSeconds: 30
+        containers:
+        - {name: manager, image: countersign, args: [--leader-elect], resources: {}}
+`
+
+const values = `{shutdownDelay: 5s, uncoveredImages: Allow, expiryWarning: 72h, forgetUnusedAfter: 720h}`
+
+func TestParametrizeFailsLoudly(t *testing.T) {
+	for name, c := range map[string]struct {
+		old, new string // in the objects
+		values   string
+		want     string
+	}{
+		"as it should be":          {},
+		"no Namespace":             {old: "Namespace/countersign-system: {}", want: "config/default has no Namespace/countersign-system"},
+		"no Deployment":            {old: "Deployment/countersign-manager", new: "Deployment/another", want: "Deployment/countersign-manager spec.replicas"},
+		"a field is gone":          {old: "    replicas: 3\n", want: "spec.replicas: in config/ it is there: false, expected: true"},
+		"a field is there already": {old: "nodeSelector:", new: "affinity: {}\n        nodeSelector:", want: "spec.affinity: in config/ it is there: true, expected: false"},
+		"another container":        {old: "name: manager", new: "name: another", want: "config/ has no manager there"},
+		"no arguments":             {old: "args: [--leader-elect], ", want: "no arguments"},
+		"a flag is passed already": {old: "--leader-elect", new: "--expiry-warning=1h", want: "config/ passes --expiry-warning"},
+		"too short a grace period": {old: "terminationGracePeriodSeconds: 30", new: "terminationGracePeriodSeconds: 24", want: "not 20 s longer"},
+		"no labels":                {old: "labels: {a: b}}\n  spec:", new: "x: {}}\n  spec:"},
+		"the namespace in an unlisted field": {
+			old: "high", new: "svc.countersign-system", want: "names countersign-system; list the field",
+		},
+		"no default for a flag": {values: "{shutdownDelay: 5s}", want: "no default for uncoveredImages"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(objects, c.old, c.new, 1)
+			if c.old != "" && text == objects {
+				t.Fatal("nothing was replaced")
+			}
+			if c.values == "" {
+				c.values = values
+			}
+			// A copy that is in no field which is set follows too.
+			text = strings.Replace(text, "args:", "env: [{name: X, value: high}], args:", 1)
+			if c.new == "svc.countersign-system" {
+				text = strings.Replace(text, "value: high", "value: "+c.new, 1)
+			}
+			_, err := parametrize(parse(t, text).(map[string]any), parse(t, c.values).(map[string]any))
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestFill(t *testing.T) {
+	for name, c := range map[string]struct {
+		text   string
+		values string
+		want   string
+		err    string
+	}{
+		"scalars":           {text: "a: ${x}\nb:\n  c: ${y.z}\n", values: "{x: 3, y.z: text}", want: "a: 3\nb:\n  c: text\n"},
+		"a map":             {text: "b:\n  c: ${x}\n", values: "{x: {k: v, l: [1]}}", want: "b:\n  c:\n    k: v\n    l:\n    - 1\n"},
+		"what is empty":     {text: "a: ${x}\nb: ${w}\n", values: `{x: "", w: []}`, want: "a: \"\"\nb: []\n"},
+		"a place too many":  {text: "a: ${x}\n", values: "{}", err: `no value for the places of ["x"], no place for the values of []`},
+		"a value too many":  {text: "a: 1\n", values: "{x: 1}", err: `no value for the places of [], no place for the values of ["x"]`},
+		"a place in a text": {text: "a: b ${x}\n", values: "{x: 1}", err: `no value for the places of [], no place for the values of ["x"]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := fill([]byte(c.text), parse(t, c.values).(map[string]any))
+			if c.err != "" {
+				if err == nil || err.Error() != c.err {
+					t.Errorf("got %v, want %s", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, string(got)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestRelease(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0a", 32)
+	for name, c := range map[string]struct {
+		version, image string
+		want           release
+		err            string
+	}{
+		"no image":       {version: "0.1.0", want: release{"0.1.0", "countersign", "v0.1.0", ""}},
+		"a tag":          {version: "v0.1.0", image: "localhost:5000/a/b:v1", want: release{"0.1.0", "localhost:5000/a/b", "v1", ""}},
+		"a digest":       {version: "0.1.0-rc.1", image: "localhost:5000/a/b@" + digest, want: release{"0.1.0-rc.1", "localhost:5000/a/b", "", digest}},
+		"both":           {version: "0.1.0", image: "a.example/b:v1@" + digest, want: release{"0.1.0", "a.example/b", "v1", digest}},
+		"neither":        {version: "0.1.0", image: "localhost:5000/a/b", err: "REPOSITORY:TAG"},
+		"half a digest":  {version: "0.1.0", image: "a.example/b@sha256:00", err: "REPOSITORY:TAG"},
+		"no version":     {err: `version ""`},
+		"half a version": {version: "0.1", err: `version "0.1"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := newRelease(c.version, c.image)
+			if c.err != "" {
+				if err == nil || !strings.Contains(err.Error(), c.err) {
+					t.Errorf("got %v, want %s", err, c.err)
+				}
+				return
+			}
+			if err != nil || got != c.want {
+				t.Errorf("got %+v, %v, want %+v", got, err, c.want)
+			}
+		})
+	}
+}
