@@ -1,0 +1,159 @@
+package check
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/countersign-dev/countersign/hack/bundle/olm"
+)
+
+// install checks how OLM installs.
+func (b *bundle) install() {
+	s := b.csv.Spec
+	modes := map[string]bool{}
+	for _, m := range s.InstallModes {
+		modes[m.Type] = m.Supported
+	}
+	want := map[string]bool{"OwnNamespace": false, "SingleNamespace": false, "MultiNamespace": false, "AllNamespaces": true}
+	if len(s.InstallModes) != len(want) || !maps.Equal(modes, want) {
+		b.add("install", "the install modes are %v, not %v", s.InstallModes, want)
+	}
+	if s.Webhooks != nil || s.APIServices != nil {
+		b.add("install", "it defines webhooks or API services: the operator makes its webhook configurations itself")
+	}
+	if s.Install.Strategy != "deployment" || len(s.Install.Spec.Deployments) != 1 {
+		b.add("install", "the strategy must be deployment, with one Deployment")
+	}
+	for _, d := range s.Install.Spec.Deployments {
+		granted := slices.ContainsFunc(s.Install.Spec.ClusterPermissions, func(p olm.Permission) bool {
+			return p.ServiceAccountName == d.Spec.Template.Spec.ServiceAccountName
+		})
+		if !granted {
+			b.add("install", "Deployment %q runs as %q, which OLM does not make: it has no permissions", d.Name, d.Spec.Template.Spec.ServiceAccountName)
+		}
+		b.platforms(d)
+		for key, value := range d.Spec.Selector.MatchLabels {
+			if d.Spec.Template.Labels[key] != value {
+				b.add("install", "the selector of Deployment %q does not select its Pods", d.Name)
+			}
+		}
+		for _, c := range d.Spec.Template.Spec.Containers {
+			b.container(c)
+		}
+	}
+}
+
+// platforms checks that Pods go only to nodes that the labels promise support for.
+func (b *bundle) platforms(d olm.Deployment) {
+	promised, chosen := map[string][]string{}, map[string][]string{}
+	for label := range b.csv.Metadata.Labels {
+		if kind, name, ok := strings.Cut(strings.TrimPrefix(label, "operatorframework.io/"), "."); ok && (kind == "os" || kind == "arch") {
+			promised["kubernetes.io/"+kind] = append(promised["kubernetes.io/"+kind], name)
+		}
+	}
+	if a := d.Spec.Template.Spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+			for _, e := range term.MatchExpressions {
+				chosen[e.Key] = append(chosen[e.Key], e.Values...)
+			}
+		}
+	}
+	for key, names := range promised {
+		if list(names) != list(chosen[key]) {
+			b.add("install", "the labels promise %s for %s, the Pods are confined to %s", key, list(names), list(chosen[key]))
+		}
+	}
+}
+
+func (b *bundle) container(c corev1.Container) {
+	if c.Resources.Requests.Cpu().IsZero() || c.Resources.Requests.Memory().IsZero() {
+		b.add("install", "the container %q requests no CPU or no memory", c.Name)
+	}
+	if c.LivenessProbe == nil || c.ReadinessProbe == nil {
+		b.add("install", "the container %q lacks a probe", c.Name)
+	}
+	for _, e := range c.Env {
+		if strings.HasSuffix(strings.ToUpper(e.Name), "_PROXY") {
+			b.add("install", "the container %q sets %s: then OLM passes none of the cluster's proxy settings on", c.Name, e.Name)
+		}
+	}
+	for _, arg := range c.Args {
+		if strings.HasPrefix(arg, "--namespace") {
+			b.add("install", "the container %q is told its namespace, which OLM chooses", c.Name)
+		}
+	}
+}
+
+// podSecurity checks that the Pods meet the restricted standard, and name no user: on OpenShift the security context constraint restricted-v2 chooses one.
+func (b *bundle) podSecurity() {
+	for _, d := range b.csv.Spec.Install.Spec.Deployments {
+		p := d.Spec.Template.Spec
+		if p.HostNetwork || p.HostPID || p.HostIPC {
+			b.add("pod security", "Deployment %q shares something with its node", d.Name)
+		}
+		for _, v := range p.Volumes {
+			if v.HostPath != nil {
+				b.add("pod security", "the volume %q is of the node", v.Name)
+			}
+		}
+		if s := p.SecurityContext; s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.SeccompProfile == nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+			b.add("pod security", "the Pods of %q may run as root, or without a seccomp profile", d.Name)
+		} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.FSGroup != nil {
+			b.add("pod security", "the Pods of %q name a user or a group", d.Name)
+		}
+		for _, c := range append(slices.Clone(p.InitContainers), p.Containers...) {
+			s := c.SecurityContext
+			if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Capabilities == nil ||
+				!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+				b.add("pod security", "the container %q may gain privileges, has capabilities, or may write to its root", c.Name)
+			} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.Privileged != nil {
+				b.add("pod security", "the container %q names a user or a group, or is privileged", c.Name)
+			}
+		}
+	}
+}
+
+// images checks that what is related is what is run, by digest: a mirror is filled from that list.
+func (b *bundle) images() {
+	run := map[string]bool{}
+	for _, d := range b.csv.Spec.Install.Spec.Deployments {
+		p := d.Spec.Template.Spec
+		for _, c := range append(slices.Clone(p.InitContainers), p.Containers...) {
+			run[c.Image] = true
+			for _, e := range c.Env {
+				if strings.HasPrefix(e.Name, "RELATED_IMAGE_") {
+					run[e.Value] = true
+				}
+			}
+		}
+	}
+	related := map[string]bool{}
+	for _, i := range b.csv.Spec.RelatedImages {
+		related[i.Image] = true
+		if i.Name == "" {
+			b.add("images", "the related image %q has no name", i.Image)
+		}
+	}
+	if !maps.Equal(run, related) {
+		b.add("images", "related are %s, run are %s", list(slices.Collect(maps.Keys(related))), list(slices.Collect(maps.Keys(run))))
+	}
+	container := b.csv.Metadata.Annotations[olm.AnnotationContainerImage]
+	if !run[container] {
+		b.add("images", "%s %q is not run", olm.AnnotationContainerImage, container)
+	}
+	run[container] = true
+	for image := range run {
+		ref, err := reference.ParseNormalizedNamed(image)
+		if err != nil {
+			b.add("images", "%q: %v", image, err)
+			continue
+		}
+		if _, pinned := ref.(reference.Digested); !pinned {
+			b.add("images", "%q is not named by digest", image)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/countersign-dev/countersign/hack/bundle/olm"
+)
+
+// kinds checks that the CRDs of the bundle are valid, and are the ones that the ClusterServiceVersion describes.
+func (b *bundle) kinds() {
+	owned := map[string]bool{}
+	for _, o := range b.csv.Spec.CRDs.Owned {
+		owned[o.Name] = true
+		crd, ok := b.crds[o.Name]
+		if !ok {
+			b.add("kinds", "%s is described but not brought along", o.Name)
+			continue
+		}
+		if o.Kind != crd.object.Spec.Names.Kind || crd.schema(o.Version) == nil {
+			b.add("kinds", "%s is described as %s of version %q, which the CRD does not serve with a schema", o.Name, o.Kind, o.Version)
+		}
+		if o.DisplayName == "" || o.Description == "" {
+			b.add("kinds", "%s has no display name or no description", o.Name)
+		}
+		if len(o.Resources) == 0 {
+			b.add("kinds", "%s names no resources", o.Name)
+		}
+		for _, r := range o.Resources {
+			if r.Kind == "" || r.Version == "" {
+				b.add("kinds", "%s names a resource without kind or version", o.Name)
+			}
+		}
+	}
+	for name, crd := range b.crds {
+		if !owned[name] {
+			b.add("kinds", "%s is brought along but not described", name)
+		}
+		for _, err := range crd.errs {
+			b.add("kinds", "%s: %v", name, err)
+		}
+	}
+}
+
+// descriptors checks that each describes a field that there is, and that every field of spec and status has one.
+func (b *bundle) descriptors() {
+	for _, o := range b.csv.Spec.CRDs.Owned {
+		crd, ok := b.crds[o.Name]
+		if !ok || crd.schema(o.Version) == nil {
+			continue
+		}
+		for part, described := range map[string][]olm.Descriptor{"spec": o.SpecDescriptors, "status": o.StatusDescriptors} {
+			b.described(o.Name, part, crd.schema(o.Version).Properties[part], described)
+		}
+	}
+}
+
+func (b *bundle) described(kind, part string, fields apiextensionsv1.JSONSchemaProps, described []olm.Descriptor) {
+	seen := map[string]bool{}
+	for _, d := range described {
+		if seen[d.Path] {
+			b.add("descriptors", "%s: %s.%s is described twice", kind, part, d.Path)
+		}
+		seen[d.Path] = true
+		if !exists(fields, strings.Split(d.Path, ".")) {
+			b.add("descriptors", "%s has no field %s.%s", kind, part, d.Path)
+		}
+		if d.DisplayName == "" || d.Description == "" {
+			b.add("descriptors", "%s: %s.%s has no display name or no description", kind, part, d.Path)
+		}
+		for _, x := range d.XDescriptors {
+			if !strings.HasPrefix(x, "urn:alm:descriptor:") {
+				b.add("descriptors", "%s: %s.%s has the hint %q", kind, part, d.Path, x)
+			}
+		}
+		b.choices(kind, part, d, fields)
+	}
+	for field := range fields.Properties {
+		if !seen[field] {
+			b.add("descriptors", "%s: %s.%s is not described", kind, part, field)
+		}
+	}
+}
+
+// choices checks that a field that is chosen from a list offers what the schema takes.
+func (b *bundle) choices(kind, part string, d olm.Descriptor, fields apiextensionsv1.JSONSchemaProps) {
+	var offered, taken []string
+	for _, x := range d.XDescriptors {
+		if choice, ok := strings.CutPrefix(x, "urn:alm:descriptor:com.tectonic.ui:select:"); ok {
+			offered = append(offered, choice)
+		}
+	}
+	for _, v := range fields.Properties[d.Path].Enum {
+		taken = append(taken, strings.Trim(string(v.Raw), `"`))
+	}
+	if list(offered) != list(taken) {
+		b.add("descriptors", "%s: %s.%s offers %q, where the schema takes %q", kind, part, d.Path, list(offered), list(taken))
+	}
+}
+
+// exists says whether a path such as roles[0].name leads to a field.
+func exists(s apiextensionsv1.JSONSchemaProps, path []string) bool {
+	for _, step := range path {
+		name, _, indexed := strings.Cut(step, "[")
+		next, ok := s.Properties[name]
+		if !ok {
+			return false
+		}
+		if indexed {
+			if next.Items == nil || next.Items.Schema == nil {
+				return false
+			}
+			next = *next.Items.Schema
+		}
+		s = next
+	}
+	return true
+}
+
+// checkExamples checks that each is of a kind that is owned and would be taken by an API server, and that every kind has one.
+func (b *bundle) checkExamples() {
+	if err := json.Unmarshal([]byte(b.csv.Metadata.Annotations[olm.AnnotationExamples]), &b.examples); err != nil {
+		b.add("examples", "%s: %v", olm.AnnotationExamples, err)
+		return
+	}
+	missing := map[string]bool{}
+	for _, o := range b.csv.Spec.CRDs.Owned {
+		missing[o.Kind] = true
+	}
+	names := map[string]bool{}
+	for _, e := range b.examples {
+		delete(missing, e.GetKind())
+		if names[key(e)] {
+			b.add("examples", "%s is there twice", key(e))
+		}
+		names[key(e)] = true
+		if _, ok := e.Object["spec"].(map[string]any); !ok {
+			b.add("examples", "%s has no spec", key(e))
+		}
+		if err := b.example(e); err != nil {
+			b.add("examples", "%s: %v", key(e), err)
+		}
+	}
+	for kind := range missing {
+		b.add("examples", "there is none of kind %s", kind)
+	}
+}
+
+func (b *bundle) example(e unstructured.Unstructured) error {
+	for _, crd := range b.crds {
+		gvk := e.GroupVersionKind()
+		if crd.schema(gvk.Version) != nil && crd.object.Spec.Group == gvk.Group && crd.object.Spec.Names.Kind == gvk.Kind {
+			return crd.valid(e)
+		}
+	}
+	return fmt.Errorf("%s is not a kind of this bundle", e.GroupVersionKind())
+}
+
+// ownedKinds are group, version and kind of what the bundle brings along.
+func ownedKinds(csv olm.ClusterServiceVersion) []string {
+	kinds := map[string]bool{}
+	for _, o := range csv.Spec.CRDs.Owned {
+		kinds[o.Group()+"/"+o.Version+"/"+o.Kind] = true
+	}
+	return slices.Sorted(maps.Keys(kinds))
+}
