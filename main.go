@@ -47,7 +47,7 @@ import (
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 
 // version is that of the image, where the linker sets it.
-var version string //nolint:gochecknoglobals // the linker sets no other
+var version string
 
 func main() {
 	o, err := options.Parse(os.Args[1:])

@@ -28,7 +28,7 @@ spec:
 `
 
 // platformNamespaces are those of OpenShift, and those that look like them and are not.
-var platformNamespaces = map[string]bool{"openshift": true, "openshift-ingress": true, "openshifty": false, "my-openshift-app": false} //nolint:gochecknoglobals // read only
+var platformNamespaces = map[string]bool{"openshift": true, "openshift-ingress": true, "openshifty": false, "my-openshift-app": false}
 
 func (b *bed) namespaces(t *testing.T) {
 	t.Helper()
