@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,9 @@ type Manifests struct {
 func RenderManifests(ctx context.Context, progress io.Writer, m Manifests) ([]byte, error) {
 	root, err := ModuleRoot()
 	if err != nil {
+		return nil, err
+	}
+	if err := touch(filepath.Join(root, "config")); err != nil {
 		return nil, err
 	}
 	kube, err := BuildKube(ctx, progress, "kubectl")
@@ -57,6 +61,20 @@ func RenderManifests(ctx context.Context, progress io.Writer, m Manifests) ([]by
 		return nil, fmt.Errorf("rendering config with kubectl kustomize: %w\n%s", err, problems.Bytes())
 	}
 	return out.Bytes(), nil
+}
+
+// touch opens every file below a folder: go test looks again at what a test itself has opened, and not at what kubectl has.
+func touch(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return fmt.Errorf("reading config: %w", err)
+		}
+		return f.Close()
+	})
 }
 
 func (m Manifests) overlay() map[string]any {
