@@ -96,7 +96,7 @@ chart: ## Write the Helm chart of VERSION into dist/; IMAGE=reference, best by d
 .PHONY: bundle
 bundle: ## Write dist/bundle and dist/catalog for OLM; VERSION=0.1.0 IMAGE=reference@digest, REPLACES=version for an upgrade
 	$(say) "rendering config/olm (kubectl is built first where it is not there yet), then checking what is made of it"
-	@go run ./hack/bundle --version "$(VERSION)" --image "$(IMAGE)" --replaces "$(REPLACES)" --bundle-image "$(BUNDLE_IMAGE)" --created "$${CREATED:-$$(git log -1 --format=%cI)}"
+	@go run ./hack/bundle --version "$(VERSION)" --image "$(IMAGE)" --replaces "$(REPLACES)" --bundle-image "$(BUNDLE_IMAGE)" --created "$${CREATED:-$$(git -c safe.directory="$(CURDIR)" log -1 --format=%cI)}"
 
 .PHONY: generate
 generate: ## Regenerate deep copies, CRDs, RBAC and docs/api.md from the Go sources

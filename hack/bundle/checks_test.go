@@ -223,6 +223,7 @@ func installFaults() map[string]fault {
 		"capabilities":               csv("pod security", "has capabilities", to(nil), container("securityContext", "capabilities")...),
 		"a root that is written to":  csv("pod security", "may write", to(false), container("securityContext", "readOnlyRootFilesystem")...),
 		"an image by tag":            csv("images", "not named by digest", to("registry.example.com/countersign:v1"), container("image")...),
+		"an image by tag and digest": csv("images", "has a tag", to(strings.Replace(operatorImage, "@", ":v1@", 1)), container("image")...),
 		"an image that is none":      csv("images", "invalid reference", to("A B"), container("image")...),
 		"an image not related":       csv("images", "related are", to(env("RELATED_IMAGE_X", operatorImage+"0")), container("env")...),
 		"an image related in vain":   csv("images", "related are", appended(map[string]any{"name": "x", "image": "registry.example.com/x"}), "spec", "relatedImages"),

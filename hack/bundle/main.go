@@ -76,18 +76,20 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 }
 
 func (s settings) input() (compose.Input, error) {
-	in := compose.Input{Version: strings.TrimPrefix(s.version, "v"), Replaces: strings.TrimPrefix(s.replaces, "v"), Image: s.image, BundleImage: s.bundleImage}
+	in := compose.Input{Version: strings.TrimPrefix(s.version, "v"), Replaces: strings.TrimPrefix(s.replaces, "v"), BundleImage: s.bundleImage}
 	if _, err := version.ParseSemantic(in.Version); err != nil {
 		return in, fmt.Errorf("name the version, such as VERSION=0.1.0: %w", err)
 	}
-	repository, _, pinned := strings.Cut(s.image, "@sha256:")
+	repository, digest, pinned := strings.Cut(s.image, "@")
 	if !pinned {
 		return in, errors.New("name the operator's image by digest, such as IMAGE=registry.example.com/countersign@sha256:2d71 as make image prints it")
 	}
+	// A tag says nothing beside a digest, and tools that mirror images refuse both.
+	if i := strings.LastIndex(repository, ":"); i > strings.LastIndex(repository, "/") {
+		repository = repository[:i]
+	}
+	in.Image = repository + "@" + digest
 	if in.BundleImage == "" {
-		if i := strings.LastIndex(repository, ":"); i > strings.LastIndex(repository, "/") {
-			repository = repository[:i]
-		}
 		in.BundleImage = repository + "-bundle:v" + in.Version
 	}
 	var err error

@@ -59,6 +59,15 @@ func TestBundleSaysWhatItIs(t *testing.T) {
 	}
 }
 
+// A tag beside a digest is left out, and does not become part of the bundle's name.
+func TestTagIsLeftOut(t *testing.T) {
+	in, err := settings{version: "0.1.0", image: "localhost:5000/countersign:v9@sha256:" + strings.Repeat("0", 64), created: commitTime}.input()
+	must(t, err)
+	if in.Image != "localhost:5000/countersign@sha256:"+strings.Repeat("0", 64) || in.BundleImage != "localhost:5000/countersign-bundle:v0.1.0" {
+		t.Errorf("got %q and %q", in.Image, in.BundleImage)
+	}
+}
+
 // An upgrade names what it replaces, moves the owner of the webhook configurations to the new version, and passes every check too.
 func TestUpgradeReplaces(t *testing.T) {
 	for name, tt := range map[string]struct {

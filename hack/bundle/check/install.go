@@ -152,8 +152,11 @@ func (b *bundle) images() {
 			b.add("images", "%q: %v", image, err)
 			continue
 		}
-		if _, pinned := ref.(reference.Digested); !pinned {
+		if _, pinned := ref.(reference.Canonical); !pinned {
 			b.add("images", "%q is not named by digest", image)
+		}
+		if _, tagged := ref.(reference.Tagged); tagged {
+			b.add("images", "%q has a tag: tools that mirror images refuse it", image)
 		}
 	}
 }
