@@ -55,7 +55,7 @@ type Options struct {
 // ErrVersion is the error of Parse where the version is asked for.
 var ErrVersion = errors.New("the version is asked for")
 
-// Parse reads the arguments that follow the program's name. The error of a request for help is pflag.ErrHelp, and that of one for the version
+// Parse reads the environment and the arguments that follow the program's name. The error of a request for help is pflag.ErrHelp, and that of one for the version
 // ErrVersion.
 func Parse(args []string) (Options, error) {
 	var o Options
@@ -84,6 +84,9 @@ func Parse(args []string) (Options, error) {
 	if *version {
 		return Options{}, ErrVersion
 	}
+	if err := fromEnvironment(f, os.LookupEnv); err != nil {
+		return Options{}, err
+	}
 	if f.NArg() > 0 {
 		return Options{}, fmt.Errorf("unexpected argument %q: the manager takes flags only", f.Arg(0))
 	}
@@ -106,6 +109,22 @@ func Parse(args []string) (Options, error) {
 	}
 	o.Kinds = kinds
 	return o, errors.Join(o.validate(), err)
+}
+
+// fromEnvironment sets flags that are not given as arguments, and that an administrator may want to set where no argument can be given, as through a Subscription of OLM:
+// COUNTERSIGN_EXEMPT_NAMESPACES is --exempt-namespaces.
+func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
+	for _, name := range []string{"uncovered-images", "exempt-namespaces", "workload-kinds", "forget-unused-after", "shutdown-delay", "expiry-warning"} {
+		variable := "COUNTERSIGN_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+		value, ok := lookup(variable)
+		if !ok || f.Changed(name) {
+			continue
+		}
+		if err := f.Set(name, value); err != nil {
+			return fmt.Errorf("environment variable %s: %w", variable, err)
+		}
+	}
+	return nil
 }
 
 func (o Options) validate() error {

@@ -3,6 +3,7 @@ package options
 import (
 	"errors"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,34 @@ func TestWorkloadKinds(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want it to say %s", err, want)
 		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("COUNTERSIGN_EXEMPT_NAMESPACES", "a,b")
+	t.Setenv("COUNTERSIGN_UNCOVERED_IMAGES", "Deny")
+	t.Setenv("COUNTERSIGN_EXPIRY_WARNING", "24h")
+	t.Setenv("COUNTERSIGN_WEBHOOK_PORT", "tcp://10.96.0.20:443") // as Kubernetes sets it for a Service of that name
+	got, err := Parse([]string{"--exempt-namespaces=c", "--expiry-warning=48h"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"c"}, got.ExemptNamespaces); diff != "" {
+		t.Errorf("an argument beside the environment: %s", diff)
+	}
+	if got.Uncovered != policy.UncoveredDeny || got.ExpiryWarning != 48*time.Hour || got.WebhookPort != 9443 {
+		t.Errorf("got %v, %s, %d", got.Uncovered, got.ExpiryWarning, got.WebhookPort)
+	}
+	if got, err = Parse(nil); err != nil || !slices.Equal(got.ExemptNamespaces, []string{"a", "b"}) {
+		t.Errorf("the environment alone: %v, %v", got.ExemptNamespaces, err)
+	}
+	for variable, value := range map[string]string{"COUNTERSIGN_EXPIRY_WARNING": "soon", "COUNTERSIGN_UNCOVERED_IMAGES": "deny"} {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv(variable, value)
+			if _, err := Parse(nil); err == nil || !strings.Contains(err.Error(), value) {
+				t.Errorf("error = %v, want it to say %s", err, value)
+			}
+		})
 	}
 }
 
