@@ -1,5 +1,5 @@
 // Command servers builds the real servers that the tests and the demo run against, and the clients, where the user's cache folder does
-// not hold them yet, and prints where they are.
+// not hold them yet, and prints where they are. Arguments name servers of Kubernetes that are built besides, such as kubelet.
 package main
 
 import (
@@ -31,6 +31,11 @@ func run(ctx context.Context) error {
 	kube, err := testenv.BuildKube(ctx, os.Stderr)
 	if err != nil {
 		return err
+	}
+	if further := os.Args[1:]; len(further) > 0 {
+		if _, err := testenv.BuildKube(ctx, os.Stderr, further...); err != nil {
+			return err
+		}
 	}
 	helm, err := testenv.BuildHelm(ctx, os.Stderr)
 	if err != nil {

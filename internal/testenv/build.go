@@ -19,9 +19,11 @@ import (
 	"time"
 )
 
-// KubeBinaries are the paths of the control plane's executables.
+// KubeBinaries are the paths of the control plane's executables, and of those that make a node beside it.
 type KubeBinaries struct {
 	Etcd, APIServer, ControllerManager, Kubectl string
+	// Scheduler, Proxy and Kubelet are built only when they are named.
+	Scheduler, Proxy, Kubelet string
 }
 
 // NotaryBinaries are the paths of the Notary v1 executables.
@@ -35,6 +37,7 @@ type toolset struct {
 	module   string            // the module whose version names the cache folder
 	ldflags  string            // VERSION is replaced by that version
 	packages map[string]string // executable -> package
+	named    map[string]string // further ones, which are built only when they are named
 	notice   string            // what the user is told before a build
 	fixes    []fix
 }
@@ -54,6 +57,11 @@ func kubeTools() toolset {
 			"kube-apiserver":          "k8s.io/kubernetes/cmd/kube-apiserver",
 			"kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
 			"kubectl":                 "k8s.io/kubernetes/cmd/kubectl",
+		},
+		named: map[string]string{
+			"kube-proxy":     "k8s.io/kubernetes/cmd/kube-proxy",
+			"kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+			"kubelet":        "k8s.io/kubernetes/cmd/kubelet",
 		},
 		notice: "The first build compiles Kubernetes from source: allow 5 to 10 minutes on two cores. Later runs reuse it.",
 	}
@@ -93,12 +101,13 @@ func helmTools() toolset {
 	}
 }
 
-// BuildKube builds the named commands of the control plane (none named: all of them) where the cache does not hold
-// them, and says on progress what it is at. Where the user has set KUBEBUILDER_ASSETS, what that folder holds is used
+// BuildKube builds the named commands (none named: all of the control plane, and nothing of a node) where the cache does not
+// hold them, and says on progress what it is at. Where the user has set KUBEBUILDER_ASSETS, what that folder holds is used
 // instead of what would be built.
 func BuildKube(ctx context.Context, progress io.Writer, commands ...string) (KubeBinaries, error) {
 	tools := kubeTools()
 	if len(commands) > 0 {
+		maps.Copy(tools.packages, tools.named)
 		maps.DeleteFunc(tools.packages, func(name, _ string) bool { return !slices.Contains(commands, name) })
 	}
 	assets := os.Getenv("KUBEBUILDER_ASSETS")
@@ -122,6 +131,7 @@ func BuildKube(ctx context.Context, progress io.Writer, commands ...string) (Kub
 	return KubeBinaries{
 		Etcd: path("etcd"), APIServer: path("kube-apiserver"),
 		ControllerManager: path("kube-controller-manager"), Kubectl: path("kubectl"),
+		Scheduler: path("kube-scheduler"), Proxy: path("kube-proxy"), Kubelet: path("kubelet"),
 	}, nil
 }
 

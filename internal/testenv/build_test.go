@@ -15,17 +15,18 @@ import (
 
 func TestKubebuilderAssetsAreHonoured(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"etcd", "kube-apiserver", "kubectl"} {
+	for _, name := range []string{"etcd", "kube-apiserver", "kubectl", "kubelet"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Setenv("KUBEBUILDER_ASSETS", dir)
-	got, err := BuildKube(t.Context(), io.Discard, "etcd", "kube-apiserver", "kubectl")
+	got, err := BuildKube(t.Context(), io.Discard, "etcd", "kube-apiserver", "kubectl", "kubelet")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := KubeBinaries{Etcd: dir + "/etcd", APIServer: dir + "/kube-apiserver", Kubectl: dir + "/kubectl", ControllerManager: got.ControllerManager}
+	want := got // the rest was not named, so where it would be says nothing
+	want.Etcd, want.APIServer, want.Kubectl, want.Kubelet = dir+"/etcd", dir+"/kube-apiserver", dir+"/kubectl", dir+"/kubelet"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
