@@ -114,8 +114,8 @@ func (ca *CA) issue(subject pkix.Name, until time.Time, hosts []string) (*Certif
 	return c, nil
 }
 
-// write puts the certificate and key into <dir>/<name>.crt and .key and returns the two paths.
-func (c *Certificate) write(dir, name string) (certFile, keyFile string, err error) {
+// Write puts the certificate and key into <dir>/<name>.crt and .key and returns the two paths.
+func (c *Certificate) Write(dir, name string) (certFile, keyFile string, err error) {
 	certFile, keyFile = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	if err := os.WriteFile(certFile, c.CertPEM, 0o644); err != nil {
 		return "", "", err

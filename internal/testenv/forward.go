@@ -38,8 +38,11 @@ func (p passed) Write(b []byte) (int, error) {
 }
 
 // forward listens on a free loopback port.
-func forward(targets ...string) (*forwarder, error) {
-	f := &forwarder{address: "127.0.0.1:0", targets: targets, conns: make(map[net.Conn]struct{})}
+func forward(targets ...string) (*forwarder, error) { return forwardAt("127.0.0.1", targets...) }
+
+// forwardAt listens on a free port of an address of this machine.
+func forwardAt(host string, targets ...string) (*forwarder, error) {
+	f := &forwarder{address: net.JoinHostPort(host, "0"), targets: targets, conns: make(map[net.Conn]struct{})}
 	return f, f.connect()
 }
 

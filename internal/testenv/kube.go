@@ -148,7 +148,7 @@ func (k *Kube) startAPIServer(ctx context.Context, etcd string) error {
 	if err != nil {
 		return err
 	}
-	certFile, keyFile, err := serving.write(k.dir, "apiserver")
+	certFile, keyFile, err := serving.Write(k.dir, "apiserver")
 	if err != nil {
 		return err
 	}

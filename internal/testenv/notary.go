@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509/pkix"
@@ -22,6 +23,8 @@ type NotaryOptions struct {
 	Signer bool
 	// Auth makes the server ask for a token of a token service, which runs in this process.
 	Auth *NotaryAuth
+	// Host is the IP address at which the server is reached, by Pods for example. Empty: loopback, as localhost.
+	Host string
 	// Dir holds configuration, logs and trust directories. Empty: a temporary folder that Stop removes.
 	Dir string
 	// Progress is told about builds. Nil: os.Stderr.
@@ -30,7 +33,7 @@ type NotaryOptions struct {
 
 // Notary is a running Notary v1 server with memory storage: what was published lasts as long as the process.
 type Notary struct {
-	// URL is the server's base URL, https on a loopback port.
+	// URL is the server's base URL, https, on a loopback port unless the options name a host.
 	URL string
 	// CA issued the server's certificate.
 	CA *CA
@@ -75,14 +78,14 @@ func StartNotary(ctx context.Context, options NotaryOptions) (_ *Notary, err err
 	if n.serverPort, err = FreePort(); err != nil {
 		return nil, err
 	}
-	if n.front, err = forward(net.JoinHostPort("127.0.0.1", strconv.Itoa(n.serverPort))); err != nil {
+	if n.front, err = forwardAt(cmp.Or(options.Host, "127.0.0.1"), net.JoinHostPort("127.0.0.1", strconv.Itoa(n.serverPort))); err != nil {
 		return nil, err
 	}
 	_, port, err := net.SplitHostPort(n.front.address)
 	if err != nil {
 		return nil, err
 	}
-	n.URL = "https://localhost:" + port
+	n.URL = "https://" + net.JoinHostPort(cmp.Or(options.Host, "localhost"), port)
 	if err := n.configure(ctx); err != nil {
 		return nil, err
 	}
@@ -94,11 +97,15 @@ func (n *Notary) configure(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(n.dir, "ca.crt"), n.CA.PEM, 0o644); err != nil {
 		return err
 	}
-	cert, err := n.CA.Issue(pkix.Name{CommonName: "notary-server"})
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	if n.options.Host != "" {
+		hosts = append(hosts, n.options.Host)
+	}
+	cert, err := n.CA.Issue(pkix.Name{CommonName: "notary-server"}, hosts...)
 	if err != nil {
 		return err
 	}
-	certFile, keyFile, err := cert.write(n.dir, "notary-server")
+	certFile, keyFile, err := cert.Write(n.dir, "notary-server")
 	if err != nil {
 		return err
 	}
@@ -141,7 +148,7 @@ func (n *Notary) startSigner(ctx context.Context, clientCert, clientKey string) 
 	if err != nil {
 		return nil, err
 	}
-	certFile, keyFile, err := cert.write(n.dir, "notary-signer")
+	certFile, keyFile, err := cert.Write(n.dir, "notary-signer")
 	if err != nil {
 		return nil, err
 	}
