@@ -1,0 +1,235 @@
+//go:build node && linux
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+const (
+	shop      = "shop" // where workloads run that the policy covers
+	own       = testenv.OwnNamespace
+	manager   = "countersign-manager"
+	configs   = "countersign" // the name of both webhook configurations
+	patience  = 3 * time.Minute
+	poll      = 200 * time.Millisecond
+	refreshed = 75 * time.Second // a refresh interval of 30 s, and some
+)
+
+// A bed is a cluster with a registry and a Notary server that its Pods reach.
+type bed struct {
+	client.Client
+	*cluster
+	clients  *kubernetes.Clientset
+	registry *localRegistry
+	notary   *testenv.Notary
+	signer   *testenv.NotaryClient
+	pin      testenv.RootPin
+	images   map[string]testenv.Image // by tag, of the workload
+	shipped  map[string]testenv.Image // by reference, of the operator
+}
+
+// newBed brings everything up until the test ends; the kernel ends whatever is left when this process has ended.
+func newBed(t *testing.T) *bed {
+	t.Helper()
+	ctrl.SetLogger(logr.Discard())
+	p, err := readPrepared()
+	must(t, err)
+	b := &bed{images: make(map[string]testenv.Image)}
+	b.registry, err = startRegistry(p.Port)
+	must(t, err)
+	t.Cleanup(b.registry.stop)
+	pause, err := b.registry.push(t.Context(), p.Dir+"/sleep", "pause:v1")
+	must(t, err)
+	b.cluster, err = newCluster(p, pause.Reference())
+	must(t, err)
+	t.Cleanup(b.stop)
+	p.say("Starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, containerd, kubelet and kube-proxy")
+	must(t, b.start(t.Context()))
+	b.connect(t)
+	b.shipped, err = b.registry.restore(t.Context(), b.path("images"), b.registry.host()+"/countersign/countersign")
+	must(t, err)
+	p.say("Starting notary-server with notary-signer, and signing as ci and qa")
+	b.notary = testenv.RunNotary(t, testenv.NotaryOptions{Signer: true, Host: nodeIP})
+	b.signer = testenv.RunClient(t, b.notary)
+	for _, tag := range []string{"v0", "v1", "v2", "v3"} {
+		b.push(t, tag)
+	}
+	b.repository(t, b.workload())
+	b.pin, err = b.signer.Root(b.workload())
+	must(t, err)
+	return b
+}
+
+func (b *bed) connect(t *testing.T) {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	must(t, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
+	var err error
+	b.Client, err = client.New(b.config, client.Options{Scheme: scheme})
+	must(t, err)
+	b.clients, err = kubernetes.NewForConfig(b.config)
+	must(t, err)
+}
+
+// workload is the repository of the images of workloads, in the registry and on the Notary server alike.
+func (b *bed) workload() string { return b.registry.host() + "/acme/app" }
+
+func (b *bed) tag(tag string) string { return b.workload() + ":" + tag }
+
+// push pushes a new image as a tag of the workload's repository.
+func (b *bed) push(t *testing.T, tag string) {
+	t.Helper()
+	image, err := b.registry.push(t.Context(), b.path("sleep"), "acme/app:"+tag)
+	must(t, err)
+	b.images[tag] = image
+}
+
+// repository makes a repository of trust with the roles ci and qa.
+func (b *bed) repository(t *testing.T, name string) {
+	t.Helper()
+	_, err := b.signer.CreateRepository(t.Context(), name, "ci", "qa")
+	must(t, err)
+}
+
+// sign signs the image that a tag names now.
+func (b *bed) sign(t *testing.T, tag string, roles ...string) {
+	t.Helper()
+	b.signAs(t, b.images[tag], tag, roles...)
+}
+
+func (b *bed) signAs(t *testing.T, image testenv.Image, tag string, roles ...string) {
+	t.Helper()
+	var delegations []string
+	for _, r := range roles {
+		delegations = append(delegations, "targets/"+r)
+	}
+	must(t, b.signer.AddHash(t.Context(), image.Repository, tag, image.Size, image.Hex, delegations...))
+}
+
+func (b *bed) trustRoot() *v1alpha1.TrustRoot {
+	return &v1alpha1.TrustRoot{
+		ObjectMeta: metav1.ObjectMeta{Name: "acme-notary"},
+		Spec: v1alpha1.TrustRootSpec{
+			RefreshInterval: metav1.Duration{Duration: 30 * time.Second},
+			Notary: &v1alpha1.NotarySpec{
+				Server:   b.notary.URL,
+				CABundle: v1alpha1.PEMBundle(b.notary.CA.PEM),
+				Root:     v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{v1alpha1.KeyID(b.pin.KeyID)}},
+			},
+		},
+	}
+}
+
+// policy requires ci and qa of the workload's images, and of the operator's own, in covered namespaces.
+func (b *bed) policy() *v1alpha1.ImagePolicy {
+	host := b.registry.host()
+	return &v1alpha1.ImagePolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "production"},
+		Spec: v1alpha1.ImagePolicySpec{
+			Images:            []v1alpha1.ImagePattern{v1alpha1.ImagePattern(host + "/acme/**"), v1alpha1.ImagePattern(host + "/countersign/**")},
+			TrustRoots:        []v1alpha1.ObjectName{"acme-notary"},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}},
+			RequiredRoles:     []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
+		},
+	}
+}
+
+// pod is a Pod that ends as soon as it is told to.
+func pod(image string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: shop, GenerateName: "p-"},
+		Spec: corev1.PodSpec{
+			TerminationGracePeriodSeconds: new(int64(1)),
+			Containers:                    []corev1.Container{{Name: "app", Image: image}},
+		},
+	}
+}
+
+// running waits until the kubelet runs a Pod, and returns it.
+func (b *bed) running(t *testing.T, p *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	b.await(t, "Pod "+p.Name+" to run", func(ctx context.Context) error {
+		if err := b.Get(ctx, client.ObjectKeyFromObject(p), p); err != nil {
+			return err
+		}
+		if p.Status.Phase != corev1.PodRunning || len(p.Status.ContainerStatuses) == 0 || !p.Status.ContainerStatuses[0].Ready {
+			return fmt.Errorf("phase %q, %+v", p.Status.Phase, p.Status.ContainerStatuses)
+		}
+		return nil
+	})
+	return p
+}
+
+// denied wants the verdict of the webhook that an image is not signed, with a message that holds every one of the texts.
+func denied(t *testing.T, err error, texts ...string) {
+	t.Helper()
+	refused(t, err, http.StatusForbidden, texts...)
+}
+
+// refused wants the webhook to have refused with a status.
+func refused(t *testing.T, err error, code int32, texts ...string) {
+	t.Helper()
+	status := apierrors.APIStatus(nil)
+	if !errors.As(err, &status) || status.Status().Code != code || !strings.Contains(err.Error(), "denied the request") {
+		t.Fatalf("got %v, want a denial by the admission webhook with status %d", err, code)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("denial %q does not say %q", err, text)
+		}
+	}
+}
+
+// await polls until ok returns nil.
+func (b *bed) await(t *testing.T, what string, ok func(context.Context) error) {
+	t.Helper()
+	b.awaitFor(t, patience, what, ok)
+}
+
+func (b *bed) awaitFor(t *testing.T, limit time.Duration, what string, ok func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	var last error
+	for {
+		if err := ok(ctx); err == nil {
+			return
+		} else if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waiting for %s: %v", what, last)
+		case <-tick.C:
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

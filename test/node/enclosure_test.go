@@ -1,0 +1,206 @@
+//go:build node && linux
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// hidden are folders that the parts of a node write to wherever they are told to keep their data. Inside, each is an empty
+// file system in memory.
+func hidden() []string {
+	return []string{"/run", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods"}
+}
+
+// tunables are settings of the kernel that a kubelet changes for the whole machine. Inside, it finds them as it wants
+// them, and so leaves those of the machine alone.
+func tunables() map[string]string {
+	return map[string]string{
+		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
+		"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
+	}
+}
+
+// enter starts this binary again, in namespaces of its own, and waits until everything in them has ended.
+func enter(ctx context.Context, dir string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
+	cmd.Env = append(os.Environ(), environment+"="+dir)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		Setpgid:    true, Pdeathsig: syscall.SIGKILL,
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("running the tests in namespaces: %w", err)
+	}
+	return nil
+}
+
+// enclose gives this process, the first in its namespaces, the mounts and the loopback interface that belong to them.
+func enclose() error {
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("keeping mounts apart: %w", err)
+	}
+	if err := syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mounting /proc: %w", err)
+	}
+	for _, dir := range hidden() {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=0755"); err != nil {
+			return fmt.Errorf("hiding %s: %w", dir, err)
+		}
+	}
+	settings := filepath.Join(os.Getenv(environment), "sysctl")
+	for name, value := range tunables() {
+		file := filepath.Join(settings, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
+			return err
+		}
+		if err := syscall.Mount(file, filepath.Join("/proc/sys", name), "", syscall.MS_BIND, ""); err != nil {
+			return fmt.Errorf("hiding the setting %s: %w", name, err)
+		}
+	}
+	return command("ip", "link", "set", "lo", "up")
+}
+
+// makeMountPoints makes those of the hidden folders that are not there, and returns what it made.
+func makeMountPoints() (made []string, err error) {
+	for _, dir := range hidden() {
+		if err := os.Mkdir(dir, 0o755); err == nil {
+			made = append(made, dir)
+		} else if !errors.Is(err, fs.ErrExist) {
+			return made, fmt.Errorf("making a mount point: %w", err)
+		}
+	}
+	return made, nil
+}
+
+func removeMountPoints(made []string) (err error) {
+	for _, dir := range made {
+		err = errors.Join(err, os.Remove(dir))
+	}
+	return err
+}
+
+// hierarchies are the roots of the control groups: of one hierarchy in version 2, of one each controller in version 1, and
+// often of one of version 2 beside those.
+func hierarchies() ([]string, error) {
+	const root = "/sys/fs/cgroup"
+	if unified() {
+		return []string{root}, nil
+	}
+	found, err := filepath.Glob(root + "/*/cgroup.procs")
+	for i, path := range found {
+		found[i] = filepath.Dir(path)
+	}
+	if err == nil && len(found) == 0 {
+		err = errors.New("no control groups in " + root)
+	}
+	return found, err
+}
+
+func unified() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
+}
+
+// makeCgroups makes the control group that the kubelet keeps its Pods in. In version 2, undo disables again the controllers that it had to
+// enable for the whole machine.
+func makeCgroups(name string) (undo func() error, err error) {
+	undo = func() error { return nil }
+	roots, err := hierarchies()
+	if err != nil {
+		return undo, err
+	}
+	for _, root := range roots {
+		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+			return undo, fmt.Errorf("making a control group: %w", err)
+		}
+	}
+	if !unified() {
+		return undo, nil
+	}
+	for _, dir := range []string{roots[0], filepath.Join(roots[0], name)} {
+		enabled, err := enableControllers(dir)
+		if err != nil {
+			return undo, err
+		}
+		if dir == roots[0] {
+			undo = func() error { return switchControllers(dir, "-", enabled) }
+		}
+	}
+	return undo, nil
+}
+
+// enableControllers lets the groups below a group have every controller that it has itself, and returns those that they had not.
+func enableControllers(dir string) (enabled []string, err error) {
+	has, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return nil, fmt.Errorf("reading which controllers there are: %w", err)
+	}
+	gives, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return nil, fmt.Errorf("reading which controllers are enabled: %w", err)
+	}
+	for controller := range strings.FieldsSeq(string(has)) {
+		if !slices.Contains(strings.Fields(string(gives)), controller) {
+			enabled = append(enabled, controller)
+		}
+	}
+	return enabled, switchControllers(dir, "+", enabled)
+}
+
+func switchControllers(dir, sign string, controllers []string) error {
+	if len(controllers) == 0 {
+		return nil
+	}
+	text := sign + strings.Join(controllers, " "+sign)
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(text), 0o644); err != nil {
+		return fmt.Errorf("switching controllers %s: %w", text, err)
+	}
+	return nil
+}
+
+// removeCgroups removes the control group with all below it. They are empty once the processes have ended.
+func removeCgroups(name string) error {
+	roots, err := hierarchies()
+	for _, root := range roots {
+		var dirs []string
+		walked := filepath.WalkDir(filepath.Join(root, name), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && entry.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return err
+		})
+		if walked != nil && !errors.Is(walked, fs.ErrNotExist) {
+			err = errors.Join(err, walked)
+		}
+		for i := len(dirs) - 1; i >= 0; i-- {
+			err = errors.Join(err, syscall.Rmdir(dirs[i]))
+		}
+	}
+	return err
+}
+
+// command runs a command whose output matters only where it fails.
+func command(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return nil
+}

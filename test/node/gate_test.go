@@ -1,0 +1,217 @@
+//go:build node && linux
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+)
+
+// gate goes through what the gate is for, and looks at what the kubelet runs.
+func (b *bed) gate(t *testing.T) {
+	must(t, b.Create(t.Context(), b.trustRoot()))
+	must(t, b.Create(t.Context(), b.policy()))
+	b.inForce(t)
+
+	denied(t, b.Create(t.Context(), pod(b.tag("v1"))), b.tag("v1"), `role "ci"`, `role "qa"`)
+	b.sign(t, "v1", "ci")
+	denied(t, b.Create(t.Context(), pod(b.tag("v1"))), `role "qa" has not signed`, "signed by ci")
+	b.sign(t, "v1", "qa")
+	signed := pod(b.tag("v1"))
+	must(t, b.Create(t.Context(), signed))
+	b.pinned(t, signed, "v1", b.images["v1"].Digest)
+
+	t.Run("EphemeralContainer", func(t *testing.T) {
+		debugged := signed.DeepCopy()
+		debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
+			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: b.tag("v2")},
+		}}
+		_, err := b.clients.CoreV1().Pods(shop).UpdateEphemeralContainers(t.Context(), debugged.Name, debugged, metav1.UpdateOptions{})
+		denied(t, err, b.tag("v2"))
+	})
+	t.Run("Deployment", b.deployment)
+	t.Run("Violation", b.violation)
+	t.Run("TagMoved", b.tagMoved)
+}
+
+// inForce waits until trust root and policy are ready.
+func (b *bed) inForce(t *testing.T) {
+	t.Helper()
+	b.await(t, "the policy to be in force", func(ctx context.Context) error {
+		root, policy := &v1alpha1.TrustRoot{}, &v1alpha1.ImagePolicy{}
+		if err := b.Get(ctx, client.ObjectKey{Name: "acme-notary"}, root); err != nil {
+			return err
+		}
+		if err := b.Get(ctx, client.ObjectKey{Name: "production"}, policy); err != nil {
+			return err
+		}
+		if !meta.IsStatusConditionTrue(root.Status.Conditions, v1alpha1.ConditionReady) || !meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionReady) {
+			return fmt.Errorf("not ready: %+v, %+v", root.Status.Conditions, policy.Status.Conditions)
+		}
+		return nil
+	})
+}
+
+// pinned wants a Pod to be pinned to a digest, and the kubelet to run that.
+func (b *bed) pinned(t *testing.T, p *corev1.Pod, tag, digest string) {
+	t.Helper()
+	b.running(t, p)
+	if got, want := p.Spec.Containers[0].Image, b.tag(tag)+"@"+digest; got != want {
+		t.Errorf("Pod %s names image %s, want %s", p.Name, got, want)
+	}
+	if got, want := p.Status.ContainerStatuses[0].ImageID, b.workload()+"@"+digest; got != want {
+		t.Errorf("the kubelet runs %s in Pod %s, want %s", got, p.Name, want)
+	}
+}
+
+// deployed is a Deployment of the shop.
+func deployed(name, image string, replicas int32) *appsv1.Deployment {
+	labels := map[string]string{"app": name}
+	template := pod(image)
+	return &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: template.Spec},
+		},
+	}
+}
+
+// available waits until a Deployment runs all its Pods, and returns them.
+func (b *bed) available(t *testing.T, d *appsv1.Deployment) []corev1.Pod {
+	t.Helper()
+	b.await(t, "Deployment "+d.Name, func(ctx context.Context) error {
+		if err := b.Get(ctx, client.ObjectKeyFromObject(d), d); err != nil {
+			return err
+		}
+		if s := d.Status; s.ObservedGeneration != d.Generation || s.AvailableReplicas != *d.Spec.Replicas || s.UpdatedReplicas != *d.Spec.Replicas {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	pods := &corev1.PodList{}
+	must(t, b.List(t.Context(), pods, client.InNamespace(shop), client.MatchingLabels(d.Spec.Selector.MatchLabels)))
+	return pods.Items
+}
+
+// A Deployment keeps its template, and its Pods run pinned.
+func (b *bed) deployment(t *testing.T) {
+	denied(t, b.Create(t.Context(), deployed("unsigned", b.tag("v2"), 1)), b.tag("v2"))
+	web := deployed("web", b.tag("v1"), 2)
+	must(t, b.Create(t.Context(), web))
+	pods := b.available(t, web)
+	if len(pods) != 2 {
+		t.Errorf("%d Pods, want 2", len(pods))
+	}
+	for i := range pods {
+		b.pinned(t, &pods[i], "v1", b.images["v1"].Digest)
+	}
+	if got := web.Spec.Template.Spec.Containers[0].Image; got != b.tag("v1") {
+		t.Errorf("the template names %s, want it as it was written", got)
+	}
+}
+
+// The tag that the Pod of before names is moved to an image that both have signed. What the kubelet runs is still unsigned: that
+// is what counts.
+func (b *bed) violation(t *testing.T) {
+	before := b.images["v0"]
+	b.push(t, "v0")
+	b.sign(t, "v0", "ci", "qa")
+	fresh := pod(b.tag("v0"))
+	b.awaitFor(t, refreshed, "the new v0 to be known", func(ctx context.Context) error { return b.Create(ctx, fresh) })
+	b.pinned(t, fresh, "v0", b.images["v0"].Digest)
+	b.await(t, "the Pod of before to be a violation", func(ctx context.Context) error {
+		p := &v1alpha1.ImagePolicy{}
+		if err := b.Get(ctx, client.ObjectKey{Name: "production"}, p); err != nil {
+			return err
+		}
+		if v := p.Status.Violations; len(v) != 1 || v[0].Name != "legacy" || !strings.Contains(v[0].Image, before.Digest) {
+			return fmt.Errorf("violations are %+v, want Pod legacy with %s", v, before.Digest)
+		}
+		return nil
+	})
+	out, err := b.kubectl("get", "imagepolicies", "--no-headers", "--output=custom-columns=:.status.workloads.violating")
+	if err != nil || strings.TrimSpace(out) != "1" {
+		t.Errorf("kubectl get imagepolicies tells of %q violations, %v; want 1", out, err)
+	}
+	table, err := b.kubectl("get", "imagepolicies")
+	if err != nil || !strings.Contains(table, "VIOLATIONS") {
+		t.Errorf("kubectl get imagepolicies prints\n%s\n%v", table, err)
+	}
+}
+
+// Whoever moves a tag and has ci sign it gets nothing to run.
+func (b *bed) tagMoved(t *testing.T) {
+	b.sign(t, "v3", "ci", "qa")
+	before := b.images["v3"]
+	p := pod(b.tag("v3"))
+	b.awaitFor(t, refreshed, "v3 to be known", func(ctx context.Context) error { return b.Create(ctx, p) })
+	b.pinned(t, p, "v3", before.Digest)
+	b.push(t, "v3")
+	b.sign(t, "v3", "ci")
+	var refusal error
+	b.awaitFor(t, refreshed, "every replica to know of the move", func(ctx context.Context) error {
+		for range 20 { // whichever replicas are asked
+			p := pod(b.tag("v3"))
+			if refusal = b.Create(ctx, p, client.DryRunAll); refusal == nil {
+				if got := p.Spec.Containers[0].Image; !strings.HasSuffix(got, before.Digest) {
+					t.Fatalf("%s was admitted as %s, which nobody but ci has signed", b.tag("v3"), got)
+				}
+				return errors.New("still admitted")
+			}
+			if strings.Contains(refusal.Error(), "try again") {
+				return refusal // one replica knows, and another does not yet
+			}
+		}
+		return nil
+	})
+	denied(t, refusal, before.Digest[:15], b.images["v3"].Digest[:15], "ci", "qa")
+}
+
+// ownImage runs what we ship as everybody's images run: signed by ci and qa.
+func (b *bed) ownImage(t *testing.T) {
+	o := b.Operators[0]
+	image, repository := b.shipped[o.Image], b.registry.host()+"/countersign/countersign"
+	if image.Digest == "" {
+		t.Fatalf("no image %s in the registry", o.Image)
+	}
+	version := func() *corev1.Pod {
+		p := pod(repository + ":" + o.Version)
+		p.Spec.RestartPolicy = corev1.RestartPolicyNever
+		p.Spec.Containers[0].Args = []string{"--version"}
+		return p
+	}
+	b.repository(t, repository)
+	b.signAs(t, image, o.Version, "ci")
+	denied(t, b.Create(t.Context(), version()), `role "qa" has not signed`)
+	b.signAs(t, image, o.Version, "qa")
+	p := version()
+	b.awaitFor(t, refreshed, "the signatures to be known", func(ctx context.Context) error { return b.Create(ctx, p) })
+	b.await(t, "the Pod to end", func(ctx context.Context) error {
+		if err := b.Get(ctx, client.ObjectKeyFromObject(p), p); err != nil {
+			return err
+		}
+		if p.Status.Phase != corev1.PodSucceeded {
+			return fmt.Errorf("phase %q, %+v", p.Status.Phase, p.Status.ContainerStatuses)
+		}
+		return nil
+	})
+	if got := p.Status.ContainerStatuses[0].ImageID; got != repository+"@"+image.Digest {
+		t.Errorf("the kubelet ran %s, want digest %s", got, image.Digest)
+	}
+	out, err := b.kubectl("logs", "--namespace="+shop, p.Name)
+	if err != nil || !strings.Contains(out, o.Version) {
+		t.Errorf("it printed %q, %v; want version %s", out, err, o.Version)
+	}
+}

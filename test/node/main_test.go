@@ -1,0 +1,119 @@
+//go:build node && linux
+
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// environment names the folder of the run to the process inside of the namespaces.
+const environment = "COUNTERSIGN_NODE"
+
+// prepared is what the outer process hands to the inner one, in a file of the folder.
+type prepared struct {
+	Began     time.Time
+	Dir       string
+	Cgroup    string // path below the root of every hierarchy
+	Kube      testenv.KubeBinaries
+	CNI       string // folder of the network plugins
+	Port      int    // of the registry
+	Operators []operator
+}
+
+// An operator is one version of what is installed.
+type operator struct {
+	Version   string
+	Image     string // reference by digest
+	Manifests string // path of its install.yaml
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv(environment) != "" {
+		os.Exit(inside(m))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := outside(ctx)
+	stop()
+	if status := (*exec.ExitError)(nil); errors.As(err, &status) && status.ExitCode() > 0 {
+		os.Exit(status.ExitCode()) // the tests have said why
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make test-node:", err)
+		os.Exit(1)
+	}
+}
+
+// outside prepares, runs the tests inside of namespaces, and removes what outlives those.
+func outside(ctx context.Context) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("needs root, for containers and a network of their own; run it with sudo, or on a machine where you are root")
+	}
+	p := &prepared{Began: time.Now()}
+	if err := p.packages(ctx); err != nil {
+		return err
+	}
+	if p.Dir, err = os.MkdirTemp("", "countersign-node-"); err != nil {
+		return fmt.Errorf("making a folder for the node: %w", err)
+	}
+	p.Cgroup = filepath.Base(p.Dir)
+	var made []string
+	undo := func() error { return nil }
+	defer func() {
+		p.say("Removing what the node left: its control groups and %s", p.Dir)
+		err = errors.Join(err, removeCgroups(p.Cgroup), undo(), removeMountPoints(made), os.RemoveAll(p.Dir))
+	}()
+	if err := p.build(ctx); err != nil {
+		return err
+	}
+	if undo, err = makeCgroups(p.Cgroup); err != nil {
+		return err
+	}
+	if made, err = makeMountPoints(); err != nil {
+		return err
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(p.Dir, "prepared.json"), text, 0o600); err != nil {
+		return err
+	}
+	return enter(ctx, p.Dir)
+}
+
+// inside runs the tests as the first process of the namespaces.
+func inside(m *testing.M) int {
+	if err := enclose(); err != nil {
+		fmt.Fprintln(os.Stderr, "make test-node: setting up namespaces:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// readPrepared reads what the outer process has prepared.
+func readPrepared() (*prepared, error) {
+	text, err := os.ReadFile(filepath.Join(os.Getenv(environment), "prepared.json"))
+	if err != nil {
+		return nil, fmt.Errorf("reading what was prepared: %w", err)
+	}
+	p := &prepared{}
+	return p, json.Unmarshal(text, p)
+}
+
+// say tells whoever waits what it is at, with the time since the start.
+func (p *prepared) say(format string, args ...any) {
+	since := time.Since(p.Began).Round(time.Second)
+	fmt.Fprintf(os.Stderr, "[%02d:%02d] %s\n", int(since.Minutes()), int(since.Seconds())%60, fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,163 @@
+//go:build node && linux
+
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// packages wants the commands that come from the distribution, and installs those that are missing where there is apt-get.
+func (p *prepared) packages(ctx context.Context) error {
+	for _, dir := range []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"} {
+		if _, err := exec.LookPath(filepath.Join(dir, "bridge")); err == nil {
+			p.CNI = dir
+		}
+	}
+	var missing []string
+	if p.CNI == "" {
+		missing = append(missing, "containernetworking-plugins")
+	}
+	for tool, pkg := range map[string]string{
+		"containerd": "containerd", "runc": "runc", "iptables": "iptables", "conntrack": "conntrack", "ip": "iproute2",
+	} {
+		if _, err := exec.LookPath(tool); err != nil {
+			missing = append(missing, pkg)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	slices.Sort(missing)
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("missing on this machine, by the names that Debian gives their packages: %s; install them", strings.Join(missing, ", "))
+	}
+	p.say("Installing packages with apt-get: %s", strings.Join(missing, " "))
+	for _, args := range [][]string{{"update"}, append([]string{"install", "--yes", "--no-install-recommends"}, missing...)} {
+		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-qq"}, args...)...)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("apt-get %s: %w; install %s yourself\n%s", args[0], err, strings.Join(missing, ", "), out)
+		}
+	}
+	if slices.Contains(missing, "containernetworking-plugins") {
+		return p.packages(ctx) // where the plugins are now
+	}
+	return nil
+}
+
+// build makes everything that may need a network: the servers, the workload's program, and two versions of the operator.
+func (p *prepared) build(ctx context.Context) (err error) {
+	p.say("Servers: built where your cache folder does not hold them, which takes some minutes the first time")
+	p.Kube, err = testenv.BuildKube(ctx, os.Stderr, "etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-proxy", "kube-scheduler", "kubelet")
+	if err != nil {
+		return err
+	}
+	if _, err := testenv.BuildNotary(ctx, os.Stderr); err != nil {
+		return err
+	}
+	root, err := testenv.ModuleRoot()
+	if err != nil {
+		return err
+	}
+	p.say("Building the workload's program, and two versions of the operator's image with its manifests")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(p.Dir, "sleep"), "./test/node/testdata/sleep")
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the workload's program: %w\n%s", err, out)
+	}
+	r, err := startRegistry(0)
+	if err != nil {
+		return err
+	}
+	defer r.stop()
+	p.Port = r.port
+	images, err := layout.Write(filepath.Join(p.Dir, "images"), empty.Index)
+	if err != nil {
+		return err
+	}
+	for _, version := range []string{"v0.0.1", "v0.0.2"} {
+		o, err := p.buildOperator(ctx, root, r.host()+"/countersign/countersign", version)
+		if err != nil {
+			return err
+		}
+		if err := keep(images, o.Image); err != nil {
+			return err
+		}
+		p.Operators = append(p.Operators, o)
+	}
+	if p.Operators[0].Image == p.Operators[1].Image {
+		return errors.New("both versions of the operator have the same digest: an upgrade would not replace a Pod")
+	}
+	return nil
+}
+
+// buildOperator builds and pushes an image, and renders the manifests that run it, both by the project's own targets.
+func (p *prepared) buildOperator(ctx context.Context, root, image, version string) (operator, error) {
+	o := operator{Version: version, Manifests: filepath.Join(p.Dir, version+".yaml")}
+	if err := p.make(ctx, root, "image", "IMAGE="+image, "VERSION="+version, "PLATFORMS=linux/"+arch()); err != nil {
+		return o, err
+	}
+	reference, err := os.ReadFile(filepath.Join(root, "dist", "image.txt"))
+	if err != nil {
+		return o, fmt.Errorf("reading what image was built: %w", err)
+	}
+	o.Image = strings.TrimSpace(string(reference))
+	if err := p.make(ctx, root, "install-yaml", "IMAGE="+o.Image); err != nil {
+		return o, err
+	}
+	manifests, err := os.ReadFile(filepath.Join(root, "dist", "install.yaml"))
+	if err != nil {
+		return o, fmt.Errorf("reading the manifests: %w", err)
+	}
+	if !bytes.Contains(manifests, []byte(o.Image)) {
+		return o, fmt.Errorf("dist/install.yaml does not name %s", o.Image)
+	}
+	return o, os.WriteFile(o.Manifests, manifests, 0o644)
+}
+
+func (p *prepared) make(ctx context.Context, root string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "make", append([]string{"--no-print-directory", "-C", root}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
+// keep copies an image out of a registry into a folder, with the digest that it has.
+func keep(images layout.Path, reference string) error {
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		return fmt.Errorf("reading what image was built: %w", err)
+	}
+	desc, err := remote.Get(ref)
+	if err != nil {
+		return fmt.Errorf("reading back %s: %w", ref, err)
+	}
+	if desc.MediaType.IsIndex() {
+		index, err := desc.ImageIndex()
+		if err != nil {
+			return err
+		}
+		return images.AppendIndex(index)
+	}
+	image, err := desc.Image()
+	if err != nil {
+		return err
+	}
+	return images.AppendImage(image)
+}

@@ -1,0 +1,132 @@
+//go:build node && linux
+
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// upgrade applies the manifests of another version, as an administrator does.
+func (b *bed) upgrade(t *testing.T) {
+	l := b.startLoad(t)
+	b.apply(t, b.Operators[1])
+	b.rolledOut(t, b.Operators[1])
+	l.finish(t)
+	b.nothingForbidden(t)
+}
+
+// certificate loses the Secret of the serving certificate, which changes nothing, and then has the certificate replaced.
+func (b *bed) certificate(t *testing.T) {
+	key := client.ObjectKey{Namespace: own, Name: certs.SecretName}
+	before := &corev1.Secret{}
+	must(t, b.Get(t.Context(), key, before))
+	l := b.startLoad(t)
+
+	must(t, b.Delete(t.Context(), before))
+	after := &corev1.Secret{}
+	b.await(t, "the Secret to be made anew", func(ctx context.Context) error { return b.Get(ctx, key, after) })
+	if !bytes.Equal(after.Data[corev1.TLSCertKey], before.Data[corev1.TLSCertKey]) {
+		t.Error("the Secret was made anew with another certificate than the one that is served")
+	}
+	b.serves(t, before.Data[corev1.TLSCertKey])
+
+	ca, err := testenv.NewCA("Another CA")
+	must(t, err)
+	fresh, err := ca.Issue(pkix.Name{CommonName: "another"}, "countersign-webhook."+own+".svc")
+	must(t, err)
+	b.change(t, key, func(s *corev1.Secret) {
+		s.Annotations = nil
+		s.Data = map[string][]byte{corev1.TLSCertKey: fresh.CertPEM, corev1.TLSPrivateKeyKey: fresh.KeyPEM, "ca.crt": ca.PEM}
+	})
+	const trusted = "countersign.dev/trusted-since"
+	b.await(t, "the webhook configurations to hold both CAs", func(ctx context.Context) error {
+		if err := b.Get(ctx, key, after); err != nil {
+			return err
+		}
+		if after.Annotations[trusted] == "" {
+			return errors.New("not noted yet")
+		}
+		return nil
+	})
+	b.serves(t, before.Data[corev1.TLSCertKey])
+	b.say("  both CAs are trusted; going on as if that were eleven minutes ago")
+	b.change(t, key, func(s *corev1.Secret) {
+		s.Annotations[trusted] = time.Now().Add(-certs.Uptake - time.Minute).UTC().Format(time.RFC3339)
+	})
+	b.serves(t, fresh.CertPEM)
+	// The connections of before are kept, whatever the certificate. New replicas are connected to anew.
+	_, err = b.kubectl("rollout", "restart", "--namespace="+own, "deployment/"+manager)
+	must(t, err)
+	b.rolledOut(t, b.Operators[1])
+	b.serves(t, fresh.CertPEM)
+	l.finish(t)
+	b.nothingForbidden(t)
+}
+
+// change updates a Secret, again where the leader was faster.
+func (b *bed) change(t *testing.T, key client.ObjectKey, edit func(*corev1.Secret)) {
+	t.Helper()
+	b.await(t, "an edit of "+key.Name, func(ctx context.Context) error {
+		s := &corev1.Secret{}
+		if err := b.Get(ctx, key, s); err != nil {
+			return err
+		}
+		edit(s)
+		return b.Update(ctx, s)
+	})
+}
+
+// serves waits until every replica serves with a certificate.
+func (b *bed) serves(t *testing.T, certPEM []byte) {
+	t.Helper()
+	want := certificate(t, certPEM)
+	b.await(t, "every replica to serve with the certificate", func(ctx context.Context) error {
+		pods, err := b.replicas(ctx)
+		if err != nil {
+			return err
+		}
+		if len(pods) != 3 {
+			return fmt.Errorf("%d replicas", len(pods))
+		}
+		for _, p := range pods {
+			dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // which certificate it is, is what is asked
+			conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(p.Status.PodIP, "9443"))
+			if err != nil {
+				return err
+			}
+			served := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
+			conn.Close()
+			if !served.Equal(want) {
+				return fmt.Errorf("%s serves %s, want %s", p.Name, served.SerialNumber, want.SerialNumber)
+			}
+		}
+		return nil
+	})
+}
+
+func certificate(t *testing.T, text []byte) *x509.Certificate {
+	t.Helper()
+	block, _ := pem.Decode(text)
+	if block == nil {
+		t.Fatal("no certificate")
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	must(t, err)
+	return c
+}
