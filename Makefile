@@ -1,4 +1,4 @@
-# Every target needs Go 1.26, git and a C compiler, and nothing else. Tools are pinned in hack/tools/go.mod, the real
+# Every target but test-node needs Go 1.26, git and a C compiler, and nothing else. Tools are pinned in hack/tools/go.mod, the real
 # servers that the tests and the demo run against in hack/kube/go.mod and hack/notary/go.mod, the CRDs of policy reports that they install in
 # hack/reports/go.mod, the query engine that the alerts are tested with in hack/prometheus/go.mod, the image builder in
 # hack/release/go.mod.
@@ -34,6 +34,13 @@ test: servers ## Run the whole suite with the race detector, against the real se
 	@go test -race -p 2 -timeout 30m ./...
 	$(say) "alerts and dashboard, with the query engine of Prometheus (a module of its own; a minute the first time)"
 	@go -C hack/prometheus test -count=1 . # the cache does not see what lies outside of the module
+
+.PHONY: test-node
+test-node: ## Prove the installation on a real one-node cluster, made on this machine: Linux and root (ten minutes)
+	$(say) "servers: a few minutes the first time, then kept in your cache folder"
+	@go run ./hack/servers kube-proxy kube-scheduler kubelet
+	$(say) "a node of its own, with what Debian calls containerd, runc, containernetworking-plugins, iptables and conntrack; it leaves nothing behind"
+	@go test -tags node -count=1 -v -timeout 40m ./test/node
 
 .PHONY: bench
 bench: servers ## Measure the figures of docs/performance.md, and print them as one table (five to ten minutes)
@@ -128,6 +135,7 @@ verify: generate ## Regenerate and want a clean tree; check go.mod, formatting, 
 		echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(say) "go vet"
 	@go vet ./...
+	@go vet -tags node ./test/node
 	@go -C hack/prometheus vet ./...
 	@go -C hack/release vet ./...
 	@$(MAKE) --no-print-directory lint
