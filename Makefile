@@ -36,7 +36,7 @@ test: servers ## Run the whole suite with the race detector, against the real se
 	@go -C hack/prometheus test -count=1 . # the cache does not see what lies outside of the module
 
 .PHONY: test-node
-test-node: ## Prove the installation on a real one-node cluster, made on this machine: Linux and root (ten minutes)
+test-node: ## Prove the installation on a real one-node cluster, made on this machine: Linux and root (three to five minutes)
 	$(say) "servers: a few minutes the first time, then kept in your cache folder"
 	@go run ./hack/servers kube-proxy kube-scheduler kubelet
 	$(say) "a node of its own, with what Debian calls containerd, runc, containernetworking-plugins, iptables and conntrack; it leaves nothing behind"
