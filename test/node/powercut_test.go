@@ -16,7 +16,10 @@ import (
 	"syscall"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
 // powerCut ends everything at once and starts it again while the Notary server is down: nothing that was known is lost.
@@ -47,6 +50,16 @@ func (b *bed) powerCut(t *testing.T) {
 	b.pinned(t, p, signedTag, b.images[signedTag].Digest)
 	must(t, b.Delete(t.Context(), p))
 	b.available(t, deployed("web", b.tag("v1"), 2))
+	b.awaitFor(t, refreshed, "a leader to tell that the Notary server is down", func(ctx context.Context) error {
+		root := &v1alpha1.TrustRoot{}
+		if err := b.Get(ctx, client.ObjectKey{Name: "acme-notary"}, root); err != nil {
+			return err
+		}
+		if !meta.IsStatusConditionFalse(root.Status.Conditions, v1alpha1.ConditionFresh) {
+			return fmt.Errorf("conditions are %+v", root.Status.Conditions)
+		}
+		return nil
+	})
 	b.nothingForbidden(t)
 }
 
