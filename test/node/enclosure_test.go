@@ -37,13 +37,19 @@ func enter(ctx context.Context, dir string) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
-	cmd.Env = append(os.Environ(), environment+"="+dir)
+	temporary := filepath.Join(dir, "tmp")
+	if err := os.Mkdir(temporary, 0o700); err != nil {
+		return err
+	}
+	cmd.Env = append(os.Environ(), environment+"="+dir, "TMPDIR="+temporary)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		Setpgid:    true, Pdeathsig: syscall.SIGKILL,
 	}
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); ctx.Err() != nil {
+		return fmt.Errorf("interrupted: %w", ctx.Err())
+	} else if err != nil {
 		return fmt.Errorf("running the tests in namespaces: %w", err)
 	}
 	return nil
