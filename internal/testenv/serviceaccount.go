@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -52,7 +51,7 @@ func (k *Kube) managerKubeconfig(ctx context.Context, server, dir string) (strin
 	config.AuthInfos["manager"] = &clientcmdapi.AuthInfo{Token: request.Status.Token}
 	config.Contexts["countersign"] = &clientcmdapi.Context{Cluster: "countersign", AuthInfo: "manager"}
 	config.CurrentContext = "countersign"
-	if err := k.awaitRights(ctx, request.Status.Token); err != nil {
+	if err := awaitRights(ctx, c); err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "manager.kubeconfig")
@@ -62,20 +61,16 @@ func (k *Kube) managerKubeconfig(ctx context.Context, server, dir string) (strin
 	return path, nil
 }
 
-// awaitRights returns when the API server has taken up the rights of a token, cluster-wide and in the operator's namespace.
-func (k *Kube) awaitRights(ctx context.Context, token string) error {
-	config := rest.AnonymousClientConfig(k.Config)
-	config.BearerToken = token
-	c, err := client.New(config, client.Options{})
-	if err != nil {
-		return fmt.Errorf("making a client of the ServiceAccount: %w", err)
-	}
+// awaitRights returns when the API server has taken up the operator's rights, cluster-wide and in its namespace.
+func awaitRights(ctx context.Context, c client.Client) error {
 	return wait.PollUntilContextTimeout(ctx, pollInterval, startTimeout, true, func(ctx context.Context) (bool, error) {
 		for _, a := range []authorizationv1.ResourceAttributes{
 			{Group: "countersign.dev", Resource: "imagepolicies", Verb: "watch"},
 			{Namespace: OwnNamespace, Resource: "configmaps", Verb: "watch"},
 		} {
-			review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &a}}
+			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+				User: "system:serviceaccount:" + OwnNamespace + ":" + managerAccount, ResourceAttributes: &a,
+			}}
 			if err := c.Create(ctx, review); err != nil || !review.Status.Allowed {
 				return false, nil //nolint:nilerr // asked again
 			}

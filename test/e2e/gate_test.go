@@ -252,10 +252,12 @@ func (b *bed) testKeyRevoked(t *testing.T) {
 	must(t, err)
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
-	root := &v1alpha1.TrustRoot{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root))
-	root.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(keys["qa"].KeyID)}
-	must(t, b.Update(t.Context(), root))
+	testenv.Await(t, "an edit, on top of what the manager writes of its status", func() error {
+		root := &v1alpha1.TrustRoot{}
+		must(t, b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root))
+		root.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(keys["qa"].KeyID)}
+		return b.Update(t.Context(), root)
+	})
 	testenv.Await(t, "the revocation", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")

@@ -98,7 +98,7 @@ func (b *bed) install(t *testing.T) {
 // manager starts a manager, and stops it when the test ends, by when its rights may have been deleted.
 func (b *bed) manager(t *testing.T, args ...string) *testenv.Manager {
 	t.Helper()
-	return testenv.RunManagerWith(t, b.kube, testenv.ManagerOptions{Binary: b.binary, Args: args, RightsTaken: true})
+	return testenv.RunManagerWith(t, b.kube, testenv.ManagerOptions{Binary: b.binary, Args: args, MayMissRights: true})
 }
 
 // policy covers every image of a namespace, and no image can meet it: its trust root is missing.
