@@ -89,7 +89,7 @@ func (r *replicas) start(t *testing.T) {
 	must(t, os.Symlink(r.binary, program))
 	m.Manager = testenv.RunManagerWith(r.all, r.kube, testenv.ManagerOptions{
 		MayMissRights: true, // the API server is restarted
-		Binary: program, APIServer: m.link.URL, Args: []string{"--webhook-url=" + r.front.URL, "--shutdown-delay=2s"},
+		Binary:        program, APIServer: m.link.URL, Args: []string{"--webhook-url=" + r.front.URL, "--shutdown-delay=2s"},
 	})
 	r.front.Add(m.Manager)
 	r.alive = append(r.alive, m)
