@@ -83,7 +83,7 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	openShift, err := onOpenShift(ctx, config)
+	openShift, err := discoverPlatform(ctx, config)
 	if err != nil {
 		return err
 	}

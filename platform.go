@@ -2,38 +2,58 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
 const (
 	// openShiftGroup is the API group that OpenShift configures itself with.
 	openShiftGroup = "config.openshift.io"
-	// platformInterval is how often the API server is asked for its groups while it does not answer.
+	// platformInterval is how often the API server is asked what it serves until it answers, and serves our kinds.
 	platformInterval = 2 * time.Second
 )
 
-// onOpenShift asks the API server whether it is that of an OpenShift cluster, until it answers or ctx ends.
-func onOpenShift(ctx context.Context, config *rest.Config) (bool, error) {
+// discoverPlatform asks the API server what it serves, until it answers and serves our kinds, or ctx ends: where a manifest is applied, the
+// manager may start before its CRDs are in force. It returns whether the API server is that of an OpenShift cluster.
+func discoverPlatform(ctx context.Context, config *rest.Config) (openShift bool, err error) {
 	d, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return false, err
 	}
-	var found bool
 	err = wait.PollUntilContextCancel(ctx, platformInterval, true, func(ctx context.Context) (bool, error) {
 		groups, err := d.ServerGroupsWithContext(ctx)
-		if err != nil {
-			ctrl.Log.Error(err, "Could not ask the API server for its groups")
-			return false, nil
+		if err == nil {
+			openShift = slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == openShiftGroup })
+			err = servesOurKinds(ctx, d)
 		}
-		found = slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == openShiftGroup })
-		return true, nil
+		if err != nil {
+			ctrl.Log.Error(err, "Could not start yet, and asks the API server again")
+		}
+		return err == nil, nil
 	})
-	return found, err
+	return openShift, err
+}
+
+// servesOurKinds returns an error that says what to do where one of our CRDs is not in force.
+func servesOurKinds(ctx context.Context, d discovery.ServerResourcesInterfaceWithContext) error {
+	served, err := d.ServerResourcesForGroupVersionWithContext(ctx, v1alpha1.GroupVersion.String())
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	for _, plural := range []string{"imagepolicies", "trustroots"} {
+		if served == nil || !slices.ContainsFunc(served.APIResources, func(r metav1.APIResource) bool { return r.Name == plural }) {
+			return fmt.Errorf("the CustomResourceDefinition %s.%s is not in force: apply it, or the whole of the installation again", plural, v1alpha1.GroupVersion.Group)
+		}
+	}
+	return nil
 }

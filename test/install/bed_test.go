@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -162,6 +163,14 @@ func (b *bed) uninstalled(t *testing.T, manifest string) {
 	testenv.Await(t, "the webhook configurations to be gone", func() error {
 		if found := b.configurations(t); len(found) > 0 {
 			return fmt.Errorf("there are %v", found)
+		}
+		return nil
+	})
+	served, err := discovery.NewDiscoveryClientForConfig(b.kube.Config)
+	must(t, err)
+	testenv.Await(t, "our kinds to be served no more", func() error {
+		if _, err := served.ServerResourcesForGroupVersionWithContext(t.Context(), v1alpha1.GroupVersion.String()); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the answer is %w", err)
 		}
 		return nil
 	})

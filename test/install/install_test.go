@@ -1,15 +1,22 @@
 package install
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/testenv"
@@ -19,6 +26,7 @@ import (
 func TestInstall(t *testing.T) {
 	b := newBed(t)
 	t.Run("applied", b.testApplied)
+	t.Run("before its CRDs", b.testBeforeCRDs)
 	t.Run("uninstalled", b.testUninstalled)
 	t.Run("adopted", b.testAdopted)
 	t.Run("rights", b.testRights)
@@ -39,6 +47,37 @@ func (b *bed) testApplied(t *testing.T) {
 	}
 	t.Run("Pods are made, under restricted Pod Security", b.testPodsMade)
 	b.manager(t)
+	b.policy(t)
+}
+
+// testBeforeCRDs has the manager start before its CRDs are in force, as may happen while a manifest is applied.
+func (b *bed) testBeforeCRDs(t *testing.T) {
+	defer b.uninstall(t)
+	var crds, others []*unstructured.Unstructured
+	for _, o := range objects(t, b.manifest) {
+		if o.GetKind() == "CustomResourceDefinition" {
+			crds = append(crds, o)
+		} else {
+			others = append(others, o)
+		}
+	}
+	for _, o := range others {
+		must(t, b.Create(t.Context(), o))
+	}
+	dir, applied := t.TempDir(), make(chan error, 1)
+	go func() {
+		applied <- wait.PollUntilContextCancel(t.Context(), 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+			log, err := os.ReadFile(filepath.Join(dir, "countersign.log"))
+			if err != nil || !bytes.Contains(log, []byte("CustomResourceDefinition imagepolicies.countersign.dev is not in force")) {
+				return false, nil
+			}
+			return true, errors.Join(b.Create(ctx, crds[0]), b.Create(ctx, crds[1]))
+		})
+	}()
+	m, err := testenv.StartManager(t.Context(), b.kube, testenv.ManagerOptions{Binary: b.binary, Dir: dir})
+	must(t, err)
+	defer func() { must(t, m.Stop()) }()
+	must(t, <-applied)
 	b.policy(t)
 }
 
