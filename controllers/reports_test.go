@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -112,10 +113,7 @@ func TestReportWriter(t *testing.T) {
 // testForbidden takes away the right to write in one namespace.
 func (r *reports) testForbidden(t *testing.T, found *compliance.Result) {
 	want := map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none", "default/countersign": "none"}
-	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "cart", Name: "writer"}}
-	if err := r.client.Delete(t.Context(), binding); err != nil {
-		t.Fatal(err)
-	}
+	r.revoke("cart")
 	r.forget()
 	r.hand(found)
 	delete(want, "cart/countersign")
@@ -223,6 +221,33 @@ func (r *reports) grant(namespace string) {
 	r.create(&rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writer"}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "write"},
 		Subjects: []rbacv1.Subject{{Kind: "User", Name: "writer"}},
+	})
+	r.awaitRight(namespace, true)
+}
+
+// revoke takes that right away.
+func (r *reports) revoke(namespace string) {
+	r.t.Helper()
+	if err := r.client.Delete(r.t.Context(), &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writer"}}); err != nil {
+		r.t.Fatal(err)
+	}
+	r.awaitRight(namespace, false)
+}
+
+// awaitRight waits until the API server grants the right to write or refuses it: it goes by what its cache holds, which may lag.
+func (r *reports) awaitRight(namespace string, want bool) {
+	r.t.Helper()
+	testenv.Await(r.t, "the right to write", func() error {
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "writer", ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Namespace: namespace, Group: report.OpenReport().Group, Resource: report.OpenReport().Resource, Verb: "create",
+		}}}
+		if err := r.client.Create(r.t.Context(), review); err != nil {
+			return err
+		}
+		if review.Status.Allowed != want {
+			return fmt.Errorf("it is %t in %s, want %t", review.Status.Allowed, namespace, want)
+		}
+		return nil
 	})
 }
 
