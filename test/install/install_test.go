@@ -67,8 +67,8 @@ func (b *bed) testBeforeCRDs(t *testing.T) {
 	dir, applied := t.TempDir(), make(chan error, 1)
 	go func() {
 		applied <- wait.PollUntilContextCancel(t.Context(), 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-			log, err := os.ReadFile(filepath.Join(dir, "countersign.log"))
-			if err != nil || !bytes.Contains(log, []byte("CustomResourceDefinition imagepolicies.countersign.dev is not in force")) {
+			log, _ := os.ReadFile(filepath.Join(dir, "countersign.log"))
+			if !bytes.Contains(log, []byte("CustomResourceDefinition imagepolicies.countersign.dev is not in force")) {
 				return false, nil
 			}
 			return true, errors.Join(b.Create(ctx, crds[0]), b.Create(ctx, crds[1]))
