@@ -118,6 +118,8 @@ generate: ## Regenerate deep copies, CRDs, RBAC and docs/api.md from the Go sour
 lint: ## Lint, the layer rules included
 	$(say) "golangci-lint (the first time it is built, which takes a minute or two)"
 	@$(TOOL) golangci-lint run
+	@$(TOOL) golangci-lint run --build-tags node ./test/node
+	@for module in hack/prometheus hack/release; do (cd $$module && go tool -modfile=../tools/go.mod golangci-lint run) || exit; done
 
 .PHONY: verify
 verify: generate ## Regenerate and want a clean tree; check go.mod, formatting, vet and lint

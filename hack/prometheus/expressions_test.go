@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -57,7 +57,7 @@ func check(t *testing.T, metrics map[string][]string, expr string) {
 				known[name] = true
 			}
 			for _, m := range n.LabelMatchers {
-				if m.Name != labels.MetricName && !slices.Contains(append(exported, "job", "namespace"), m.Name) {
+				if m.Name != model.MetricNameLabel && !slices.Contains(append(exported, "job", "namespace"), m.Name) {
 					t.Errorf("%q: %s has no label %q", expr, n.Name, m.Name)
 				}
 			}
