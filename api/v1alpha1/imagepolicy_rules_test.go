@@ -151,6 +151,9 @@ var patternRules = map[string]struct{ refused, accepted string }{
 	"the host of a pattern is a registry's name or address with an optional port up to 65535, as in registry.example.com:5000/acme/**": {
 		"example.com:65536/app", "example.com:65535/app",
 	},
+	"what is in brackets is not an IPv6 address; an IPv4 address is written as such": {
+		"[::ffff:a00:1]/app", "[fe80::1]/app",
+	},
 	"the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'": {
 		"example.com/App", "example.com/app-*_1.0",
 	},

@@ -3,11 +3,11 @@ package v1alpha1_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -75,7 +75,12 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 		"registry_1.example.com/app":       false,
 		"-registry.example.com/app":        false,
 		"registry..example.com/app":        false,
+		"[1:2:3:4:5:6:7::]/app":            true,
+		"[1:2:3:4:5:6:7::8]/app":           false,
 		"[::ffff:10.0.0.1]/app":            false,
+		"[::ffff:a00:1]/app":               false,
+		"[0:0:0:0:0:FFFF:a00:1]/app":       false,
+		"[0:0:0:0:0:ffff::]/app":           false,
 		"[::1%eth0]/app":                   false,
 		"[::1/app":                         false,
 		"[example.com]/app":                false,
@@ -86,11 +91,12 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 			t.Errorf("the parser says of %q: %v, want accepted: %t", pattern, err, want)
 		}
 	}
-	texts := make([]string, 0, len(patterns)+2000)
-	for pattern := range patterns {
-		texts = append(texts, pattern)
-	}
-	texts = append(texts, randomPatterns(2000)...)
+	texts := slices.Collect(maps.Keys(patterns))
+	texts = append(texts, randomTexts(2000, 7, "", "", []string{
+		"a", "app", "0", "A", "*", "**", "/", "/", "/", ".", "-", "_", "__", ":", ":5000", "@", "[", "]", "::1", "[::1]",
+		"localhost", "docker.io", "example.com", "library", " ",
+	})...)
+	texts = append(texts, randomTexts(2000, 12, "[", "]/app", []string{"0:", "0:", "0:", "0000:", "ffff:", "FFFF:", "a:", ":", ":0", ":1", "Fe80", "00001"})...)
 	c := server(t)
 	for chunk := range slices.Chunk(texts, 256) {
 		refused := refusedPatterns(t, c, chunk)
@@ -103,23 +109,19 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 	}
 }
 
-// randomPatterns returns n different texts made of what patterns are made of, the same at each call.
-func randomPatterns(n int) []string {
-	pieces := []string{
-		"a", "app", "0", "A", "*", "**", "/", "/", "/", ".", "-", "_", "__", ":", ":5000", "@", "[", "]", "::1", "[::1]",
-		"localhost", "docker.io", "example.com", "library", " ",
-	}
+// randomTexts returns n different texts made of at most so many pieces between two ends, the same at each call.
+func randomTexts(n, most int, before, after string, pieces []string) []string {
 	random := rand.New(rand.NewPCG(1, 2))
 	seen := map[string]bool{"": true}
 	texts := make([]string, 0, n)
 	for len(texts) < n {
-		var b strings.Builder
-		for range 1 + random.IntN(7) {
-			b.WriteString(pieces[random.IntN(len(pieces))])
+		text := before
+		for range 1 + random.IntN(most) {
+			text += pieces[random.IntN(len(pieces))]
 		}
-		if !seen[b.String()] {
-			seen[b.String()] = true
-			texts = append(texts, b.String())
+		if text += after; !seen[text] {
+			seen[text] = true
+			texts = append(texts, text)
 		}
 	}
 	return texts

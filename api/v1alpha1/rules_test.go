@@ -87,7 +87,7 @@ var message = map[string]string{
 	"minItems":  "should have at least",
 	"maxItems":  "must have at most",
 	"minLength": "should be at least",
-	"maxLength": "may not be more than",
+	"maxLength": "Too long: may not be",
 	"minimum":   "greater than or equal to",
 	"maximum":   "less than or equal to",
 	"enum":      "Unsupported value",
