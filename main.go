@@ -113,7 +113,17 @@ func serve(ctx context.Context, mgr ctrl.Manager, server *webhooks.Server) error
 	return err
 }
 
+// restConfig says how the API server is reached: directly, unless the kubeconfig names a proxy. The proxy of the environment is for signing
+// servers, and one that does not know the network of the cluster would keep the manager from it.
 func restConfig(kubeconfig string) (*rest.Config, error) {
+	config, err := clusterConfig(kubeconfig)
+	if err == nil && config.Proxy == nil {
+		config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil } //nolint:nilnil // net/http takes nil for no proxy
+	}
+	return config, err
+}
+
+func clusterConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		return ctrl.GetConfig()
 	}
