@@ -198,6 +198,17 @@ func shownFaults() map[string]fault {
 
 func installFaults() map[string]fault {
 	env := func(name, value string) any { return []any{map[string]any{"name": name, "value": value}} }
+	terms := podSpec("affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
+	splitTerms := func(old any) any {
+		all, _ := old.([]any)
+		term, _ := all[0].(map[string]any)
+		var split []any
+		expressions, _ := term["matchExpressions"].([]any)
+		for _, e := range expressions {
+			split = append(split, map[string]any{"matchExpressions": []any{e}})
+		}
+		return split
+	}
 	return map[string]fault{
 		"for its own namespace":      csv("install", "install modes", to(true), "spec", "installModes", 0, "supported"),
 		"not for all namespaces":     csv("install", "install modes", to(false), "spec", "installModes", 3, "supported"),
@@ -209,9 +220,11 @@ func installFaults() map[string]fault {
 		"a selector of other Pods":   csv("install", "does not select", to("other"), deployment("selector", "matchLabels", "app.kubernetes.io/name")...),
 		"no requests":                csv("install", "requests no CPU", to(nil), container("resources", "requests")...),
 		"no probe":                   csv("install", "lacks a probe", to(nil), container("readinessProbe")...),
-		"a proxy of its own":         csv("install", "sets HTTPS_PROXY", to(env("HTTPS_PROXY", "")), container("env")...),
+		"a proxy of its own":         csv("install", "sets HTTPS_PROXY, which is for the cluster", to(env("HTTPS_PROXY", "")), container("env")...),
 		"a namespace of its own":     csv("install", "told its namespace", appended("--namespace=a"), container("args")...),
 		"any architecture":           csv("install", "the labels promise", to(nil), podSpec("affinity")...),
+		"one of two terms":           csv("install", "the labels promise", splitTerms, append(terms, "nodeSelectorTerms")...),
+		"every other architecture":   csv("install", "the labels promise", to("NotIn"), append(terms, "nodeSelectorTerms", 0, "matchExpressions", 1, "operator")...),
 		"a promise too many":         csv("install", "the labels promise", with("operatorframework.io/arch.s390x", "supported"), "metadata", "labels"),
 		"the network of the node":    csv("pod security", "shares something", to(true), podSpec("hostNetwork")...),
 		"a folder of the node":       csv("pod security", "of the node", appended(map[string]any{"name": "v", "hostPath": map[string]any{"path": "/"}}), podSpec("volumes")...),
@@ -219,6 +232,8 @@ func installFaults() map[string]fault {
 		"no seccomp profile":         csv("pod security", "seccomp", to(nil), podSpec("securityContext", "seccompProfile")...),
 		"a user":                     csv("pod security", "name a user", to(65532), podSpec("securityContext", "runAsUser")...),
 		"a user of the container":    csv("pod security", "names a user", to(65532), container("securityContext", "runAsUser")...),
+		"a container as root":        csv("pod security", "otherwise than its Pod", to(false), container("securityContext", "runAsNonRoot")...),
+		"a container without filter": csv("pod security", "otherwise than its Pod", to(map[string]any{"type": "Unconfined"}), container("securityContext", "seccompProfile")...),
 		"privileges to be gained":    csv("pod security", "may gain privileges", to(true), container("securityContext", "allowPrivilegeEscalation")...),
 		"capabilities":               csv("pod security", "has capabilities", to(nil), container("securityContext", "capabilities")...),
 		"a root that is written to":  csv("pod security", "may write", to(false), container("securityContext", "readOnlyRootFilesystem")...),

@@ -55,10 +55,13 @@ func (b *bundle) platforms(d olm.Deployment) {
 			promised["kubernetes.io/"+kind] = append(promised["kubernetes.io/"+kind], name)
 		}
 	}
+	// One term, since a node need meet only one of several.
 	if a := d.Spec.Template.Spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
-		for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
-			for _, e := range term.MatchExpressions {
-				chosen[e.Key] = append(chosen[e.Key], e.Values...)
+		if terms := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms; len(terms) == 1 {
+			for _, e := range terms[0].MatchExpressions {
+				if e.Operator == corev1.NodeSelectorOpIn {
+					chosen[e.Key] = append(chosen[e.Key], e.Values...)
+				}
 			}
 		}
 	}
@@ -78,7 +81,7 @@ func (b *bundle) container(c corev1.Container) {
 	}
 	for _, e := range c.Env {
 		if strings.HasSuffix(strings.ToUpper(e.Name), "_PROXY") {
-			b.add("install", "the container %q sets %s: then OLM passes none of the cluster's proxy settings on", c.Name, e.Name)
+			b.add("install", "the container %q sets %s, which is for the cluster to say", c.Name, e.Name)
 		}
 	}
 	for _, arg := range c.Args {
@@ -110,8 +113,8 @@ func (b *bundle) podSecurity() {
 			if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Capabilities == nil ||
 				!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
 				b.add("pod security", "the container %q may gain privileges, has capabilities, or may write to its root", c.Name)
-			} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.Privileged != nil {
-				b.add("pod security", "the container %q names a user or a group, or is privileged", c.Name)
+			} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.Privileged != nil || s.RunAsNonRoot != nil || s.SeccompProfile != nil {
+				b.add("pod security", "the container %q names a user or a group, is privileged, or says otherwise than its Pod", c.Name)
 			}
 		}
 	}
