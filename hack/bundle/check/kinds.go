@@ -68,18 +68,20 @@ func (b *bundle) described(kind, part string, fields apiextensionsv1.JSONSchemaP
 			b.add("descriptors", "%s: %s.%s is described twice", kind, part, d.Path)
 		}
 		seen[d.Path] = true
-		if !exists(fields, strings.Split(d.Path, ".")) {
+		field, ok := at(fields, strings.Split(d.Path, "."))
+		if !ok {
 			b.add("descriptors", "%s has no field %s.%s", kind, part, d.Path)
+			continue
 		}
 		if d.DisplayName == "" || d.Description == "" {
 			b.add("descriptors", "%s: %s.%s has no display name or no description", kind, part, d.Path)
 		}
 		for _, x := range d.XDescriptors {
-			if !strings.HasPrefix(x, "urn:alm:descriptor:") {
-				b.add("descriptors", "%s: %s.%s has the hint %q", kind, part, d.Path, x)
+			if !slices.Contains(shows(part, x), field.Type) {
+				b.add("descriptors", "%s: %s.%s has the hint %q, which does not show what is of type %s", kind, part, d.Path, x, field.Type)
 			}
 		}
-		b.choices(kind, part, d, fields)
+		b.choices(kind, part, d, field)
 	}
 	for field := range fields.Properties {
 		if !seen[field] {
@@ -88,15 +90,37 @@ func (b *bundle) described(kind, part string, fields apiextensionsv1.JSONSchemaP
 	}
 }
 
+// Hints by which a console chooses how it shows a field, and those of them that are followed by what is chosen from.
+const (
+	hint       = "urn:alm:descriptor:"
+	formHint   = hint + "com.tectonic.ui:"
+	selectHint = formHint + "select:"
+)
+
+// shows returns the types of fields that a console shows by a hint; none where the hint is not known, or is one that this project does not use.
+func shows(part, x string) []string {
+	types := map[string][]string{
+		"spec " + formHint + "text": {"string"}, "spec " + formHint + "number": {"integer", "number"}, "spec " + formHint + "booleanSwitch": {"boolean"},
+		"status " + hint + "text": {"string"}, "status " + hint + "io.kubernetes.conditions": {"array"},
+	}
+	switch {
+	case part == "spec" && strings.HasPrefix(x, selectHint):
+		return []string{"string"}
+	case part == "spec" && strings.HasPrefix(x, formHint+"selector:"):
+		return []string{"object"}
+	}
+	return types[part+" "+x]
+}
+
 // choices checks that a field that is chosen from a list offers what the schema takes.
-func (b *bundle) choices(kind, part string, d olm.Descriptor, fields apiextensionsv1.JSONSchemaProps) {
+func (b *bundle) choices(kind, part string, d olm.Descriptor, field apiextensionsv1.JSONSchemaProps) {
 	var offered, taken []string
 	for _, x := range d.XDescriptors {
-		if choice, ok := strings.CutPrefix(x, "urn:alm:descriptor:com.tectonic.ui:select:"); ok {
+		if choice, ok := strings.CutPrefix(x, selectHint); ok {
 			offered = append(offered, choice)
 		}
 	}
-	for _, v := range fields.Properties[d.Path].Enum {
+	for _, v := range field.Enum {
 		taken = append(taken, strings.Trim(string(v.Raw), `"`))
 	}
 	if list(offered) != list(taken) {
@@ -104,23 +128,23 @@ func (b *bundle) choices(kind, part string, d olm.Descriptor, fields apiextensio
 	}
 }
 
-// exists says whether a path such as roles[0].name leads to a field.
-func exists(s apiextensionsv1.JSONSchemaProps, path []string) bool {
+// at returns the field to which a path such as roles[0].name leads.
+func at(s apiextensionsv1.JSONSchemaProps, path []string) (apiextensionsv1.JSONSchemaProps, bool) {
 	for _, step := range path {
 		name, _, indexed := strings.Cut(step, "[")
 		next, ok := s.Properties[name]
 		if !ok {
-			return false
+			return s, false
 		}
 		if indexed {
 			if next.Items == nil || next.Items.Schema == nil {
-				return false
+				return s, false
 			}
 			next = *next.Items.Schema
 		}
 		s = next
 	}
-	return true
+	return s, true
 }
 
 // checkExamples checks that each is of a kind that is owned and would be taken by an API server, and that every kind has one.
