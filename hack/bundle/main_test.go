@@ -130,7 +130,11 @@ func TestArgumentsAreRefused(t *testing.T) {
 
 // What is written by hand may not say what is made, so that there is one place for each.
 func TestHandWrittenPartIsKeptApart(t *testing.T) {
-	for _, line := range []string{"metadata: {name: countersign.v9.9.9}", "spec: {version: 9.9.9}", "spec: {replaces: countersign.v9.9.8}", "spec: {relatedImages: [{name: a, image: b}]}", "metadata: {annotations: {createdAt: today}}"} {
+	for _, line := range []string{
+		"metadata: {name: countersign.v9.9.9}", "spec: {version: 9.9.9}", "spec: {replaces: countersign.v9.9.8}", "spec: {relatedImages: [{name: a, image: b}]}", "spec: {install: {strategy: deployment}}",
+		"spec: {install: {spec: {clusterPermissions: [{serviceAccountName: a, rules: []}]}}}", "metadata: {namespace: a}",
+		"spec: {customresourcedefinitions: {owned: [{name: imagepolicies.countersign.dev, kind: ImagePolicy}]}}", "metadata: {annotations: {createdAt: today}}",
+	} {
 		t.Run(line, func(t *testing.T) {
 			in := input(t)
 			var base, more map[string]any

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -131,7 +132,9 @@ func clusterServiceVersion(in Input) (*olm.ClusterServiceVersion, error) {
 		return nil, fmt.Errorf("reading the hand-written part of the ClusterServiceVersion: %w", err)
 	}
 	s := &csv.Spec
-	if csv.Metadata.Name != "" || s.Version != "" || s.Replaces != "" || s.Icon != nil || s.RelatedImages != nil || s.Install.Spec.Deployments != nil {
+	described := func(o olm.OwnedCRD) bool { return o.Kind != "" || o.Version != "" }
+	if csv.Metadata.Name != "" || csv.Metadata.Namespace != "" || s.Version != "" || s.Replaces != "" || s.Icon != nil || s.RelatedImages != nil ||
+		!reflect.DeepEqual(s.Install, olm.Install{}) || slices.ContainsFunc(s.CRDs.Owned, described) {
 		return nil, errors.New("the hand-written part of the ClusterServiceVersion names what make bundle fills in: take it out")
 	}
 	csv.Metadata.Name = olm.CSVName(in.Version)
@@ -241,7 +244,7 @@ func skipRange(in Input) (string, error) {
 	return fmt.Sprintf(">=%d.%d.0 <%s", from.Major(), from.Minor(), in.Version), nil
 }
 
-// one decodes the only object of that kind and name.
+// one decodes the object of that kind and name.
 func one(objects []unstructured.Unstructured, kind, name string, into any) error {
 	i := slices.IndexFunc(objects, func(o unstructured.Unstructured) bool { return o.GetKind() == kind && o.GetName() == name })
 	if i < 0 {
