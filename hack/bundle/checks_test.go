@@ -155,6 +155,10 @@ func layoutFaults() map[string]fault {
 
 func shownFaults() map[string]fault {
 	feature := func(name string) []any { return annotation(olm.AnnotationFeature + name) }
+	relabelled := func(old any) any {
+		template, _ := old.(string)
+		return strings.Replace(template, `"labels":{`, `"labels":{"team":"a",`, 1)
+	}
 	return map[string]fault{
 		"another API version":       csv("csv", "apiVersion", to("operators.coreos.com/v1"), "apiVersion"),
 		"a field that is none":      csv("csv", "unknown field", with("displayname", "x"), "spec"),
@@ -192,6 +196,7 @@ func shownFaults() map[string]fault {
 		"an architecture less":      csv("answers", "arch.arm64 is not supported", to(nil), "metadata", "labels", "operatorframework.io/arch.arm64"),
 		"another namespace":         csv("answers", "suggested-namespace", to("elsewhere"), annotation(olm.AnnotationNamespace)...),
 		"a namespace with less":     csv("answers", "restricted Pod Security", to(`{"kind":"Namespace","metadata":{"name":"countersign-system"}}`), annotation(olm.AnnotationNamespaceTemplate)...),
+		"a namespace with more":     csv("config", "Namespace/countersign-system is not what config has", relabelled, annotation(olm.AnnotationNamespaceTemplate)...),
 		"a namespace that is none":  csv("answers", "suggested-namespace-template", to("{"), annotation(olm.AnnotationNamespaceTemplate)...),
 	}
 }

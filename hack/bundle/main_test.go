@@ -151,6 +151,20 @@ func TestHandWrittenPartIsKeptApart(t *testing.T) {
 	}
 }
 
+// Without annotations there is much to say, and it is said.
+func TestHandWrittenPartWithoutAnnotations(t *testing.T) {
+	in := input(t)
+	var part map[string]any
+	must(t, yaml.Unmarshal(in.CSV, &part))
+	part["metadata"] = map[string]any{}
+	var err error
+	in.CSV, err = json.Marshal(part)
+	must(t, err)
+	if _, _, err := makeFiles(in); err == nil || !strings.Contains(err.Error(), "answers: capabilities is") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func merge(into, from map[string]any) {
 	for k, v := range from {
 		a, isMap := into[k].(map[string]any)

@@ -1,6 +1,7 @@
 package check
 
 import (
+	"encoding/json"
 	"maps"
 	"reflect"
 	"slices"
@@ -25,8 +26,11 @@ func (b *bundle) sameAsConfig() {
 		if !inCSV && !slices.Contains(elsewhere(), o.GetKind()) {
 			want[key(o)] = plain(o)
 		}
-		if o.GetKind() == "Deployment" {
+		switch o.GetKind() {
+		case "Deployment":
 			b.sameDeployment(o)
+		case "Namespace":
+			b.sameNamespace(o)
 		}
 	}
 	got := map[string]unstructured.Unstructured{}
@@ -61,6 +65,15 @@ func plain(o unstructured.Unstructured) unstructured.Unstructured {
 	}
 	o.SetLabels(labels)
 	return o
+}
+
+// sameNamespace checks what a console makes; that it can be read is checked elsewhere.
+func (b *bundle) sameNamespace(want unstructured.Unstructured) {
+	var got map[string]any
+	_ = json.Unmarshal([]byte(b.csv.Metadata.Annotations[olm.AnnotationNamespaceTemplate]), &got)
+	if !reflect.DeepEqual(got, want.Object) {
+		b.add("config", "%s is not what config has", key(want))
+	}
 }
 
 func (b *bundle) sameDeployment(o unstructured.Unstructured) {

@@ -23,7 +23,7 @@ import (
 type compiledCRD struct {
 	object   apiextensionsv1.CustomResourceDefinition
 	errs     []error
-	versions map[string]*compiledSchema // those that are served and have a valid schema
+	versions map[string]*compiledSchema // those that have a valid schema
 }
 
 // compiledSchema is what objects of one version are checked with.

@@ -223,6 +223,9 @@ func fillAnnotations(csv *olm.ClusterServiceVersion, in Input) error {
 	if skip != "" {
 		filled[olm.AnnotationSkipRange] = skip
 	}
+	if csv.Metadata.Annotations == nil {
+		csv.Metadata.Annotations = map[string]string{}
+	}
 	for key, value := range filled {
 		if _, ok := csv.Metadata.Annotations[key]; ok {
 			return fmt.Errorf("the hand-written part of the ClusterServiceVersion has the annotation %s, which make bundle fills in: take it out", key)
