@@ -84,6 +84,7 @@ const (
 	ownerFile = olm.ManifestsDir + "/countersign-webhook-owner.clusterrole.yaml"
 	roleFile  = olm.ManifestsDir + "/countersign-manager.role.yaml"
 	boundFile = olm.ManifestsDir + "/countersign-manager.rolebinding.yaml"
+	caFile    = olm.ManifestsDir + "/countersign-trusted-ca.configmap.yaml"
 	quayImage = "quay.io/operator-framework/scorecard-test"
 )
 
@@ -242,6 +243,9 @@ func installFaults() map[string]fault {
 		"privileges to be gained":    csv("pod security", "may gain privileges", to(true), container("securityContext", "allowPrivilegeEscalation")...),
 		"capabilities":               csv("pod security", "has capabilities", to(nil), container("securityContext", "capabilities")...),
 		"a root that is written to":  csv("pod security", "may write", to(false), container("securityContext", "readOnlyRootFilesystem")...),
+		"no trusted CAs":             in(caFile, "trusted CA", "there is no ConfigMap", to(nil), "metadata", "labels", "config.openshift.io/inject-trusted-cabundle"),
+		"other trusted CAs":          csv("trusted CA", "does not have ConfigMap/countersign-trusted-ca", to("trusted-ca"), podSpec("volumes", 0, "configMap", "name")...),
+		"trusted CAs elsewhere":      csv("trusted CA", "in /etc/pki/tls/certs", to("/etc/pki/tls"), container("volumeMounts", 0, "mountPath")...),
 		"an image by tag":            csv("images", "not named by digest", to("registry.example.com/countersign:v1"), container("image")...),
 		"an image by tag and digest": csv("images", "has a tag", to(strings.Replace(operatorImage, "@", ":v1@", 1)), container("image")...),
 		"an image that is none":      csv("images", "invalid reference", to("A B"), container("image")...),

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,6 +57,19 @@ func TestBundleSaysWhatItIs(t *testing.T) {
 	}
 	if !strings.Contains(string(catalog[olm.CatalogFile]), "image: registry.example.com/countersign/countersign-bundle:v0.1.0") {
 		t.Errorf("the catalog does not offer the bundle under the default name:\n%s", catalog[olm.CatalogFile])
+	}
+}
+
+// Go reads the folder in which the operator is given CAs.
+func TestTrustedCAsAreRead(t *testing.T) {
+	out, err := exec.Command("go", "env", "GOROOT").Output()
+	must(t, err)
+	source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "src", "crypto", "x509", "root_linux.go"))
+	must(t, err)
+	_, folders, _ := strings.Cut(string(source), "var certDirectories = []string{")
+	folders, _, _ = strings.Cut(folders, "\n}")
+	if !strings.Contains(folders, `"`+check.TrustedCAFolder+`"`) {
+		t.Errorf("%s is not among the folders that Go reads:%s", check.TrustedCAFolder, folders)
 	}
 }
 

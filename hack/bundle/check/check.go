@@ -85,6 +85,7 @@ func (c *Checker) Bundle(files map[string][]byte) []Problem {
 	b.answers()
 	b.install()
 	b.podSecurity()
+	b.trustedCA()
 	b.images()
 	b.kinds()
 	b.descriptors()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
 )
@@ -115,6 +116,32 @@ func (b *bundle) podSecurity() {
 				b.add("pod security", "the container %q may gain privileges, has capabilities, or may write to its root", c.Name)
 			} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.Privileged != nil || s.RunAsNonRoot != nil || s.SeccompProfile != nil {
 				b.add("pod security", "the container %q names a user or a group, is privileged, or says otherwise than its Pod", c.Name)
+			}
+		}
+	}
+}
+
+// TrustedCAFolder is where the operator looks for CAs besides the system's: one of the folders that Go reads.
+const TrustedCAFolder = "/etc/pki/tls/certs"
+
+// trustedCA checks that the ConfigMap into which the cluster puts its CAs lies where the operator reads them. It may be absent where
+// nobody injects, so nothing else would tell that the Pods name another.
+func (b *bundle) trustedCA() {
+	i := slices.IndexFunc(b.extra, func(o unstructured.Unstructured) bool {
+		return o.GetKind() == "ConfigMap" && o.GetLabels()["config.openshift.io/inject-trusted-cabundle"] == "true"
+	})
+	if i < 0 {
+		b.add("trusted CA", "there is no ConfigMap that the cluster puts its CAs into")
+		return
+	}
+	for _, d := range b.csv.Spec.Install.Spec.Deployments {
+		volumes := map[string]bool{}
+		for _, v := range d.Spec.Template.Spec.Volumes {
+			volumes[v.Name] = v.ConfigMap != nil && v.ConfigMap.Name == b.extra[i].GetName()
+		}
+		for _, c := range d.Spec.Template.Spec.Containers {
+			if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return volumes[m.Name] && m.MountPath == TrustedCAFolder }) {
+				b.add("trusted CA", "the container %q does not have %s in %s", c.Name, key(b.extra[i]), TrustedCAFolder)
 			}
 		}
 	}
