@@ -8,12 +8,16 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/pflag"
 
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
+
+// monitoring is the component that comes first.
+const monitoring = "prometheus"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -29,13 +33,17 @@ func run(ctx context.Context, args []string) error {
 	var m testenv.Manifests
 	f := pflag.NewFlagSet("manifests", pflag.ContinueOnError)
 	f.StringVar(&m.Image, "image", "", "reference of the operator's image, best by digest")
-	f.StringSliceVar(&m.Components, "components", nil, "folders of config/components to add, such as prometheus,cert-manager")
+	f.StringSliceVar(&m.Components, "components", nil, "folders of config/components to add, in any order, such as prometheus,cert-manager")
 	out := f.String("out", "dist/install.yaml", "file to write")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if m.Image == "" {
 		return errors.New("name the operator's image: make install-yaml IMAGE=registry.example.com/countersign@sha256:...; make image builds and pushes one")
+	}
+	// The other components change which certificate this one expects, and change nothing where it comes after them.
+	if i := slices.Index(m.Components, monitoring); i > 0 {
+		m.Components = append([]string{monitoring}, slices.Delete(m.Components, i, i+1)...)
 	}
 	text, err := testenv.RenderManifests(ctx, os.Stderr, m)
 	if err != nil {

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const image = "registry.example.com/countersign@sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+
+// The order in which components are named changes nothing: the ServiceMonitor expects the certificate that is served.
+func TestComponentsInAnyOrder(t *testing.T) {
+	files := map[string][]byte{}
+	for _, components := range []string{"prometheus,openshift", "openshift,prometheus"} {
+		out := filepath.Join(t.TempDir(), "install.yaml")
+		if err := run(t.Context(), []string{"--image=" + image, "--components=" + components, "--out=" + out}); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(content, []byte("image: "+image+"\n")) {
+			t.Errorf("%s: the image is not in it", components)
+		}
+		files[components] = content
+	}
+	if !bytes.Equal(files["prometheus,openshift"], files["openshift,prometheus"]) {
+		t.Error("the two orders differ")
+	}
+}
+
+func TestManifestsAreRefused(t *testing.T) {
+	for name, tt := range map[string]struct{ args, want string }{
+		"no image":                 {"--components=prometheus", "name the operator's image"},
+		"a component that is none": {"--image=x --components=promtheus", "config/components/promtheus"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "install.yaml")
+			if err := run(t.Context(), append(strings.Fields(tt.args), "--out="+out)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+			if _, err := os.Stat(out); err == nil {
+				t.Error("it wrote a file")
+			}
+		})
+	}
+}
