@@ -54,6 +54,11 @@ func text(name, old, with, check, says string) fault {
 	}, check, says}
 }
 
+// both are two faults, of which the first is told of.
+func both(a, b fault) fault {
+	return fault{func(t *testing.T, f compose.Files) { a.put(t, f); b.put(t, f) }, a.check, a.says}
+}
+
 // Places in the ClusterServiceVersion.
 func deployment(path ...any) []any {
 	return append([]any{"spec", "install", "spec", "deployments", 0, "spec"}, path...)
@@ -166,6 +171,7 @@ func shownFaults() map[string]fault {
 		"another name":              csv("csv", "is not \"countersign.v0.1.0\"", to("countersign.v0.1.1"), "metadata", "name"),
 		"no version":                csv("csv", "is not a semantic version", to("1"), "spec", "version"),
 		"replaces without a range":  csv("csv", "both or none", to("countersign.v0.0.9"), "spec", "replaces"),
+		"replaces a bare version":   both(csv("csv", "not an earlier version", to("0.0.9"), "spec", "replaces"), csv("", "", to(">=0.0.0 <0.1.0"), annotation(olm.AnnotationSkipRange)...)),
 		"replaces itself":           csv("csv", "not an earlier version", to("countersign.v0.1.0"), "spec", "replaces"),
 		"a range without replaces":  csv("csv", "both or none", to(">=0.0.0 <0.1.0"), annotation(olm.AnnotationSkipRange)...),
 		"no Kubernetes version":     csv("csv", "minKubeVersion", to("1.30"), "spec", "minKubeVersion"),

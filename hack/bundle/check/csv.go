@@ -44,7 +44,7 @@ func (b *bundle) identity() {
 	}
 	if s.Replaces != "" {
 		from, err := version.ParseSemantic(strings.TrimPrefix(s.Replaces, olm.Package+".v"))
-		if err != nil || !from.LessThan(v) {
+		if err != nil || s.Replaces != olm.CSVName(from.String()) || !from.LessThan(v) {
 			b.add("csv", "replaces %q, which is not an earlier version of %s", s.Replaces, olm.Package)
 		} else {
 			b.skipRange(skip, from, v)
