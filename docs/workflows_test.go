@@ -2,6 +2,7 @@ package docs_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -22,6 +23,7 @@ type workflow struct {
 type job struct {
 	Needs       []string          `json:"needs"`
 	Uses        string            `json:"uses"`
+	Secrets     any               `json:"secrets"`
 	Permissions map[string]string `json:"permissions"`
 	Environment string            `json:"environment"`
 	Timeout     int               `json:"timeout-minutes"`
@@ -151,6 +153,42 @@ func TestWorkflowsRunCI(t *testing.T) {
 	} {
 		if got := release.Jobs[id].Needs; !slices.Equal(got, want) {
 			t.Errorf("release.yaml: job %s needs %v, want %v", id, got, want)
+		}
+	}
+}
+
+// A called workflow has no secrets, not even those of the environment that its job names, unless the caller passes its own on. The caller has none:
+// every secret belongs to an environment, so nothing more is passed than what the job that signs may have.
+func TestSignersGetTheirSecrets(t *testing.T) {
+	signers := 0
+	for id, j := range workflows(t)["release.yaml"].Jobs {
+		if !strings.HasSuffix(j.Uses, "/sign.yaml") {
+			continue
+		}
+		signers++
+		if j.Secrets != "inherit" {
+			t.Errorf("job %s passes the secrets %v on, want inherit", id, j.Secrets)
+		}
+	}
+	if signers != 2 {
+		t.Errorf("%d jobs sign, want 2", signers)
+	}
+}
+
+// A version such as v1.2.3-rc.1 is no release that users are pointed to as the latest. The script is run, with an echo in the place of gh.
+func TestCandidatesAreMarked(t *testing.T) {
+	var script string
+	for _, s := range workflows(t)["release.yaml"].Jobs["build"].Steps {
+		if strings.Contains(s.Run, "gh release create") {
+			script = s.Run
+		}
+	}
+	for version, want := range map[string]string{"v1.2.3": "--prerelease=false", "v1.2.3-rc.1": "--prerelease=true"} {
+		cmd := exec.CommandContext(t.Context(), "bash", "-e", "-c", "gh() { echo \"$@\"; }\n"+script)
+		cmd.Env = append(os.Environ(), "GITHUB_REF_NAME="+version)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "create "+version+" ") || !strings.Contains(string(out), want) {
+			t.Errorf("%s: got %s (%v), want %s", version, out, err, want)
 		}
 	}
 }
