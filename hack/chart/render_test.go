@@ -275,56 +275,6 @@ func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoValueIsRefused(t *testing.T) {
-	for values, want := range map[string]string{
-		"{replica: 3}":                                               "replica",
-		"{replicas: 0}":                                              "replicas",
-		"{replicas: three}":                                          "replicas",
-		"{image: {tags: v1}}":                                        "tags",
-		"{image: {digest: 'sha256:00'}}":                             "image/digest",
-		"{image: {repository: 'a b'}}":                               "image/repository",
-		"{image: {pullPolicy: never}}":                               "image/pullPolicy",
-		"{image: {tag: '', digest: ''}}":                             "image.tag or image.digest must be set",
-		"{imagePullSecrets: [p]}":                                    "imagePullSecrets/0",
-		"{resources: {limit: {}}}":                                   "limit",
-		"{nodeSelector: {a: 1}}":                                     "nodeSelector/a",
-		"{tolerations: [{operator: exists}]}":                        "tolerations/0/operator",
-		"{affinity: {nodeaffinity: {}}}":                             "nodeaffinity",
-		"{topologySpreadConstraints: [{maxSkew: 1}]}":                "topologyKey",
-		"{priorityClassName: 1}":                                     "priorityClassName",
-		"{podAnnotations: {a: true}}":                                "podAnnotations/a",
-		"{podLabels: {app.kubernetes.io/name: x}}":                   "app.kubernetes.io/name",
-		"{uncoveredImages: deny}":                                    "uncoveredImages",
-		"{exemptNamespaces: [A]}":                                    "exemptNamespaces/0",
-		"{exemptNamespaces: a}":                                      "exemptNamespaces",
-		"{workloadKinds: [rollouts]}":                                "workloadKinds/0",
-		"{shutdownDelay: 61s}":                                       "shutdownDelay",
-		"{shutdownDelay: 1m}":                                        "shutdownDelay",
-		"{shutdownDelay: 5}":                                         "shutdownDelay",
-		"{expiryWarning: 3d}":                                        "expiryWarning",
-		"{forgetUnusedAfter: never}":                                 "forgetUnusedAfter",
-		"{crds: {install: 'yes'}}":                                   "crds/install",
-		"{crds: {Keep: true}}":                                       "Keep",
-		"{certManager: {enable: true}}":                              "enable",
-		"{openshift: {enabled: 1}}":                                  "openshift/enabled",
-		"{prometheus: true}":                                         "prometheus",
-		"{networkPolicy: {enabled: null, extra: 1}}":                 "extra",
-		"{pullSecrets: {enabled: 'true'}}":                           "pullSecrets/enabled",
-		"{certManager: {enabled: true}, openshift: {enabled: true}}": "certManager.enabled and openshift.enabled each bring a serving certificate",
-	} {
-		t.Run(values, func(t *testing.T) {
-			_, err := theBed(t).template(t.Context(), values)
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("got %v, want an error that names %q", err, want)
-			}
-			bySchema := !strings.Contains(want, ".") || strings.HasPrefix(want, "app.kubernetes.io/")
-			if err != nil && bySchema && !strings.Contains(err.Error(), "don't meet the specifications of the schema") {
-				t.Errorf("not the schema refuses it: %v", err)
-			}
-		})
-	}
-}
-
 // TestArchive has Helm read the archive, and wants it to be the same for the same files at any time.
 func TestArchive(t *testing.T) {
 	first, second := filepath.Join(t.TempDir(), "a.tgz"), filepath.Join(t.TempDir(), "b.tgz")

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/countersign-dev/countersign/internal/options"
+)
+
+func TestWhatIsNoValueIsRefused(t *testing.T) {
+	for values, want := range map[string]string{
+		"{replica: 3}":                                               "replica",
+		"{replicas: 0}":                                              "replicas",
+		"{replicas: three}":                                          "replicas",
+		"{image: {tags: v1}}":                                        "tags",
+		"{image: {digest: 'sha256:00'}}":                             "image/digest",
+		"{image: {repository: 'a b'}}":                               "image/repository",
+		"{image: {pullPolicy: never}}":                               "image/pullPolicy",
+		"{image: {tag: '', digest: ''}}":                             "image.tag or image.digest must be set",
+		"{imagePullSecrets: [p]}":                                    "imagePullSecrets/0",
+		"{resources: {limit: {}}}":                                   "limit",
+		"{nodeSelector: {a: 1}}":                                     "nodeSelector/a",
+		"{tolerations: [{operator: exists}]}":                        "tolerations/0/operator",
+		"{affinity: {nodeaffinity: {}}}":                             "nodeaffinity",
+		"{topologySpreadConstraints: [{maxSkew: 1}]}":                "topologyKey",
+		"{priorityClassName: 1}":                                     "priorityClassName",
+		"{podAnnotations: {a: true}}":                                "podAnnotations/a",
+		"{podLabels: {app.kubernetes.io/name: x}}":                   "app.kubernetes.io/name",
+		"{uncoveredImages: deny}":                                    "uncoveredImages",
+		"{exemptNamespaces: [A]}":                                    "exemptNamespaces/0",
+		"{exemptNamespaces: a}":                                      "exemptNamespaces",
+		"{workloadKinds: [rollouts]}":                                "workloadKinds/0",
+		"{shutdownDelay: 61s}":                                       "shutdownDelay",
+		"{shutdownDelay: 1m}":                                        "shutdownDelay",
+		"{shutdownDelay: 5}":                                         "shutdownDelay",
+		"{expiryWarning: 3d}":                                        "expiryWarning",
+		"{forgetUnusedAfter: never}":                                 "forgetUnusedAfter",
+		"{crds: {install: 'yes'}}":                                   "crds/install",
+		"{crds: {Keep: true}}":                                       "Keep",
+		"{certManager: {enable: true}}":                              "enable",
+		"{openshift: {enabled: 1}}":                                  "openshift/enabled",
+		"{prometheus: true}":                                         "prometheus",
+		"{networkPolicy: {enabled: null, extra: 1}}":                 "extra",
+		"{pullSecrets: {enabled: 'true'}}":                           "pullSecrets/enabled",
+		"{replicas: 26}":                                             "replicas",
+		"{image: {repository: 'registry.example.com:5000'}}":         "image/repository",
+		"{expiryWarning: 8761h}":                                     "expiryWarning",
+		"{forgetUnusedAfter: 23h}":                                   "forgetUnusedAfter",
+		"{certManager: {enabled: true}, openshift: {enabled: true}}": "certManager.enabled and openshift.enabled each bring a serving certificate",
+	} {
+		t.Run(values, func(t *testing.T) {
+			_, err := theBed(t).template(t.Context(), values)
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want an error that names %q", err, want)
+			}
+			bySchema := !strings.Contains(want, ".") || strings.HasPrefix(want, "app.kubernetes.io/")
+			if err != nil && bySchema && !strings.Contains(err.Error(), "don't meet the specifications of the schema") {
+				t.Errorf("not the schema refuses it: %v", err)
+			}
+		})
+	}
+}
+
+// TestNoValueCanBeTakenAway has null refused, with which Helm removes a default, wherever the templates would make something else of it than
+// of what is empty.
+func TestNoValueCanBeTakenAway(t *testing.T) {
+	empty := map[string]string{ // what may be taken away, with its empty form
+		"image.tag": "''", "image.digest": "''", "image.pullPolicy": "''", "imagePullSecrets": "[]", "resources": "{limits: null, requests: null}",
+		"nodeSelector": "{kubernetes.io/os: null}", "tolerations": "[]", "affinity": "{}", "topologySpreadConstraints": "[]", "priorityClassName": "''",
+		"podAnnotations": "{}", "podLabels": "{}", "exemptNamespaces": "[]", "workloadKinds": "[]",
+	}
+	as := func(name, value string) string {
+		if group, inner, ok := strings.Cut(name, "."); ok {
+			return fmt.Sprintf("{%s: {%s: %s}}", group, inner, value)
+		}
+		return fmt.Sprintf("{%s: %s}", name, value)
+	}
+	for _, v := range documented(t) {
+		t.Run(v.name, func(t *testing.T) {
+			got, err := theBed(t).template(t.Context(), as(v.name, "null"))
+			same, ok := empty[v.name]
+			if !ok {
+				inner := v.name[strings.LastIndex(v.name, ".")+1:]
+				if err == nil || !strings.Contains(err.Error(), "missing property '"+inner+"'") {
+					t.Errorf("got %v, want an error that names %s", err, inner)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := differences(rendered(t, as(v.name, same)), got)
+			delete(found, manager+"resources") // null or {}
+			if len(found) > 0 {
+				t.Errorf("null is not as %s: %v", same, found)
+			}
+		})
+	}
+}
+
+// TestTheManagerTakesWhatTheSchemaLetsIn has the manager read the arguments at the limits of what the schema lets in.
+func TestTheManagerTakesWhatTheSchemaLetsIn(t *testing.T) {
+	for _, set := range []string{
+		"{expiryWarning: '0', forgetUnusedAfter: '0', shutdownDelay: 0s}",
+		"{expiryWarning: 1h, forgetUnusedAfter: 24h, shutdownDelay: 60s}",
+		"{expiryWarning: 8760h, forgetUnusedAfter: 999999h, shutdownDelay: 59s}",
+	} {
+		container, err := descend(rendered(t, set)[deployment], container())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var args []string
+		for _, a := range container["args"].([]any) {
+			args = append(args, a.(string))
+		}
+		if len(args) != 5 {
+			t.Errorf("%s: the manager gets %q, want three more arguments than two", set, args)
+		}
+		if _, err := options.Parse(args); err != nil {
+			t.Errorf("%s: the manager says %v", set, err)
+		}
+	}
+}
+
+// TestNotIntoDefault refuses the namespace that Helm takes where none is named: the gate would be open there.
+func TestNotIntoDefault(t *testing.T) {
+	_, err := theBed(t).template(t.Context(), "{}", "--namespace", "default")
+	if err == nil || !strings.Contains(err.Error(), "--namespace countersign-system") {
+		t.Errorf("got %v, want an error that says which namespace to name", err)
+	}
+}
