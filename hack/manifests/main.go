@@ -41,6 +41,9 @@ func run(ctx context.Context, args []string) error {
 	if m.Image == "" {
 		return errors.New("name the operator's image: make install-yaml IMAGE=registry.example.com/countersign@sha256:...; make image builds and pushes one")
 	}
+	if slices.Contains(m.Components, "cert-manager") && slices.Contains(m.Components, "openshift") {
+		return errors.New("the components cert-manager and openshift each bring a serving certificate: name one of them")
+	}
 	// The other components change which certificate this one expects, and change nothing where it comes after them.
 	if i := slices.Index(m.Components, monitoring); i > 0 {
 		m.Components = append([]string{monitoring}, slices.Delete(m.Components, i, i+1)...)

@@ -35,6 +35,7 @@ func TestComponentsInAnyOrder(t *testing.T) {
 func TestManifestsAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ args, want string }{
 		"no image":                 {"--components=prometheus", "name the operator's image"},
+		"two certificates":         {"--image=x --components=cert-manager,openshift", "each bring a serving certificate"},
 		"a component that is none": {"--image=x --components=promtheus", "config/components/promtheus"},
 	} {
 		t.Run(name, func(t *testing.T) {
