@@ -12,6 +12,7 @@ GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.y
 BENCH := bin/bench.txt
 COUNT := 1
 PLATFORMS := linux/amd64,linux/arm64
+DIST := dist
 say = @echo '==>'
 
 .PHONY: help
@@ -36,11 +37,11 @@ test: servers ## Run the whole suite with the race detector, against the real se
 	@go -C hack/prometheus test -count=1 . # the cache does not see what lies outside of the module
 
 .PHONY: test-node
-test-node: ## Prove the installation on a real one-node cluster, made on this machine: Linux and root (three to five minutes)
+test-node: ## Prove the installation on a real one-node cluster, made on this machine: Linux and root (three to five minutes); VERSION=v1.2.3 IMAGE=reference@digest for a release
 	$(say) "servers: a few minutes the first time, then kept in your cache folder"
 	@go run ./hack/servers kube-proxy kube-scheduler kubelet
 	$(say) "a node of its own, with what Debian calls containerd, runc, containernetworking-plugins, iptables and conntrack; it leaves nothing behind"
-	@go test -tags node -count=1 -v -timeout 40m ./test/node
+	@VERSION="$(VERSION)" IMAGE="$(IMAGE)" go test -tags node -count=1 -v -timeout 40m ./test/node
 
 .PHONY: bench
 bench: servers ## Measure the figures of docs/performance.md, and print them as one table (five to ten minutes)
@@ -64,7 +65,7 @@ build: ## Build the manager into bin/
 .PHONY: image
 image: ## Build and push the image, with SBOMs; IMAGE=repository, and PLATFORMS=linux/amd64,... and VERSION=v1.2.3 where wanted
 	$(say) "the image builder (some minutes the first time)"
-	@go -C hack/release run . image -image "$(IMAGE)" -platforms "$(PLATFORMS)" -version "$(VERSION)"
+	@go -C hack/release run . image -dist "$(abspath $(DIST))" -image "$(IMAGE)" -platforms "$(PLATFORMS)" -version "$(VERSION)"
 
 .PHONY: test-image
 test-image: ## Build the image and look at all that is in it; build it again and want the same (some minutes the first time)
@@ -93,7 +94,7 @@ sign: ## Sign an image for a role; ROLE=ci IMAGE=repository@digest VERSION=v1.2.
 .PHONY: install-yaml
 install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=prometheus,cert-manager,... where wanted
 	$(say) "rendering config/ (kubectl is built first where it is not there yet)"
-	@go run ./hack/manifests --image "$(IMAGE)" --components "$(COMPONENTS)"
+	@go run ./hack/manifests --image "$(IMAGE)" --components "$(COMPONENTS)" --out "$(DIST)/install.yaml"
 
 .PHONY: chart
 chart: ## Write the Helm chart of VERSION into dist/; IMAGE=reference, best by digest

@@ -142,8 +142,8 @@ func TestWorkflowsRunCI(t *testing.T) {
 	if !release.Jobs["ci"].runs(".ci/run") {
 		t.Error("release.yaml does not run .ci/run")
 	}
-	if !release.Jobs["build"].runs("make release") || !release.Jobs["test-node"].runs("make test-node") {
-		t.Error("release.yaml does not run make release and make test-node")
+	if !release.Jobs["build"].runs("make release") || !release.Jobs["test-node"].runs(`make test-node VERSION="$GITHUB_REF_NAME" IMAGE="$IMAGE"`) {
+		t.Error("release.yaml does not run make release, and make test-node on what that has built")
 	}
 	if !strings.Contains(all["sign.yaml"].text, "make sign ") {
 		t.Error("sign.yaml does not run make sign")

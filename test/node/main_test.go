@@ -35,6 +35,8 @@ type prepared struct {
 // An operator is one version of what is installed.
 type operator struct {
 	Version   string
+	Platforms string // that it is built for
+	Released  string // reference by digest of what it has to be; empty: nothing
 	Image     string // reference by digest
 	Manifests string // path of its install.yaml
 }

@@ -90,9 +90,13 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, version := range []string{"v0.0.1", "v0.0.2"} {
-		o, err := p.buildOperator(ctx, root, r.host()+"/countersign/countersign", version)
-		if err != nil {
+	installed := operator{Version: "v0.0.1", Platforms: "linux/" + arch()}
+	upgraded, err := release()
+	if err != nil {
+		return err
+	}
+	for _, o := range []operator{installed, upgraded} {
+		if err := p.buildOperator(ctx, root, r.host()+"/countersign/countersign", &o); err != nil {
 			return err
 		}
 		if err := keep(images, o.Image); err != nil {
@@ -106,28 +110,55 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	return nil
 }
 
-// buildOperator builds and pushes an image, and renders the manifests that run it, both by the project's own targets.
-func (p *prepared) buildOperator(ctx context.Context, root, image, version string) (operator, error) {
-	o := operator{Version: version, Manifests: filepath.Join(p.Dir, version+".yaml")}
-	if err := p.make(ctx, root, "image", "IMAGE="+image, "VERSION="+version, "PLATFORMS=linux/"+arch()); err != nil {
-		return o, err
+// release is the operator that is upgraded to: where make was given a VERSION with its IMAGE, what is released.
+func release() (operator, error) {
+	o := operator{Version: os.Getenv("VERSION"), Released: os.Getenv("IMAGE")}
+	switch {
+	case o.Version == "" && o.Released == "":
+		return operator{Version: "v0.0.2", Platforms: "linux/" + arch()}, nil
+	case o.Version == "" || !strings.Contains(o.Released, "@sha256:"):
+		return o, fmt.Errorf("VERSION=%q IMAGE=%q: give the version of a release with its image by digest, or neither", o.Version, o.Released)
 	}
-	reference, err := os.ReadFile(filepath.Join(root, "dist", "image.txt"))
+	o.Platforms = "linux/amd64,linux/arm64"
+	return o, nil
+}
+
+// buildOperator builds and pushes an image, and renders the manifests that run it, both by the project's own targets. Nothing of a release that
+// lies in dist is touched.
+func (p *prepared) buildOperator(ctx context.Context, root, image string, o *operator) error {
+	dist := filepath.Join(p.Dir, o.Version)
+	if err := p.make(ctx, root, "image", "DIST="+dist, "IMAGE="+image, "VERSION="+o.Version, "PLATFORMS="+o.Platforms); err != nil {
+		return err
+	}
+	reference, err := os.ReadFile(filepath.Join(dist, "image.txt"))
 	if err != nil {
-		return o, fmt.Errorf("reading what image was built: %w", err)
+		return fmt.Errorf("reading what image was built: %w", err)
 	}
 	o.Image = strings.TrimSpace(string(reference))
-	if err := p.make(ctx, root, "install-yaml", "IMAGE="+o.Image); err != nil {
-		return o, err
+	if err := o.isReleased(); err != nil {
+		return err
 	}
-	manifests, err := os.ReadFile(filepath.Join(root, "dist", "install.yaml"))
+	if err := p.make(ctx, root, "install-yaml", "DIST="+dist, "IMAGE="+o.Image, "COMPONENTS="); err != nil {
+		return err
+	}
+	o.Manifests = filepath.Join(dist, "install.yaml")
+	manifests, err := os.ReadFile(o.Manifests)
 	if err != nil {
-		return o, fmt.Errorf("reading the manifests: %w", err)
+		return fmt.Errorf("reading the manifests: %w", err)
 	}
 	if !bytes.Contains(manifests, []byte(o.Image)) {
-		return o, fmt.Errorf("dist/install.yaml does not name %s", o.Image)
+		return fmt.Errorf("%s does not name %s", o.Manifests, o.Image)
 	}
-	return o, os.WriteFile(o.Manifests, manifests, 0o644)
+	return nil
+}
+
+// isReleased wants what was built to be what is released, to the byte: then what runs here is what is signed.
+func (o *operator) isReleased() error {
+	_, built, _ := strings.Cut(o.Image, "@")
+	if _, released, _ := strings.Cut(o.Released, "@"); o.Released != "" && built != released {
+		return fmt.Errorf("this checkout makes %s of version %s, and %s was released: is it of the tag, without changes, and this the same version of Go?", built, o.Version, o.Released)
+	}
+	return nil
 }
 
 func (p *prepared) make(ctx context.Context, root string, args ...string) error {
