@@ -95,7 +95,7 @@ func TestReproducible(t *testing.T) {
 	build := func(zone string) (digest, sbom string) {
 		t.Helper()
 		root, dist, host := filepath.Join(t.TempDir(), zone), t.TempDir(), startRegistry(t)
-		runIn(t, ".", "git", "clone", "--quiet", "--shared", filepath.Join("..", ".."), root)
+		runIn(t, ".", "git", "clone", "--quiet", "--shared", "--no-tags", filepath.Join("..", ".."), root)
 		runIn(t, root, "git", "tag", "v1.2.3")
 		reference, err := buildImage(t.Context(), imageOptions{root: root, repository: host + "/" + strings.ToLower(zone), platforms: []string{platform}, dist: dist})
 		if err != nil {
