@@ -123,7 +123,8 @@ func (c *cluster) unmount() error {
 		if len(fields) < 2 || !strings.HasPrefix(fields[1], "/run/") && !strings.HasPrefix(fields[1], c.Dir+"/") {
 			continue
 		}
-		if err := syscall.Unmount(fields[1], syscall.MNT_DETACH); err != nil {
+		// What containerd was about to remove when it was killed may be gone by now.
+		if err := syscall.Unmount(fields[1], syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.ENOENT) {
 			return fmt.Errorf("unmounting %s: %w", fields[1], err)
 		}
 	}
