@@ -52,6 +52,7 @@ type schema struct {
 	Description string            `json:"description"`
 	Properties  map[string]schema `json:"properties"`
 	Additional  any               `json:"additionalProperties"`
+	Maximum     int               `json:"maximum"`
 }
 
 func TestSchemaSaysWhatTheCommentsSay(t *testing.T) {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -128,5 +130,21 @@ func TestNotIntoDefault(t *testing.T) {
 	_, err := theBed(t).template(t.Context(), "{}", "--namespace", "default")
 	if err == nil || !strings.Contains(err.Error(), "--namespace countersign-system") {
 		t.Errorf("got %v, want an error that says which namespace to name", err)
+	}
+}
+
+// TestReplicasFitTheQuota has as many Pods fit as there are when all that the schema lets in are being replaced.
+func TestReplicasFitTheQuota(t *testing.T) {
+	var s schema
+	if err := json.Unmarshal(theBed(t).files["values.schema.json"], &s); err != nil {
+		t.Fatal(err)
+	}
+	hard, err := descend(rendered(t, "{}")["ResourceQuota/countersign-critical-pods"], []string{"spec", "hard"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods, err := strconv.Atoi(hard["pods"].(string))
+	if most := s.Properties["replicas"].Maximum; err != nil || most == 0 || 2*most > pods {
+		t.Errorf("up to %d replicas are let in, and the quota is %v Pods", most, hard["pods"])
 	}
 }
