@@ -291,6 +291,7 @@ func kindFaults() map[string]fault {
 		"no schema of the spec":    in(policyCRD, "kinds", "no schema for the spec", to(nil), schemaAt("spec")...),
 		"no schema":                in(policyCRD, "kinds", "no schema", to(nil), "spec", "versions", 0, "schema"),
 		"a field of CRDs too many": in(policyCRD, "kinds", "unknown field", with("colour", "red"), "spec"),
+		"a function of 1.30":       in(policyCRD, "kinds", "cannot be installed on Kubernetes 1.30.0: rule 0 of .spec.mode: compilation failed", with("x-kubernetes-validations", []any{map[string]any{"rule": "!isIP(self)"}}), schemaAt("spec", "properties", "mode")...),
 		"an unknown field":         csv("descriptors", "has no field spec.image", to("image"), policyKind("specDescriptors", 0, "path")...),
 		"an unknown inner field":   csv("descriptors", "has no field spec.images[0].name", appended(map[string]any{"path": "images[0].name", "displayName": "x", "description": "x"}), policyKind("specDescriptors")...),
 		"a list that is none":      csv("descriptors", "has no field spec.mode[0]", appended(map[string]any{"path": "mode[0]", "displayName": "x", "description": "x"}), policyKind("specDescriptors")...),

@@ -88,6 +88,7 @@ func (c *Checker) Bundle(files map[string][]byte) []Problem {
 	b.trustedCA()
 	b.images()
 	b.kinds()
+	b.oldest()
 	b.descriptors()
 	b.checkExamples()
 	b.rights()

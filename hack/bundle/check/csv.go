@@ -50,9 +50,6 @@ func (b *bundle) identity() {
 			b.skipRange(skip, from, v)
 		}
 	}
-	if _, err := version.ParseSemantic(s.MinKubeVersion); err != nil {
-		b.add("csv", "minKubeVersion %q is not a semantic version", s.MinKubeVersion)
-	}
 }
 
 // skipRange checks from which versions one step leads to this one: no further back than the minor version that it replaces, which is the one

@@ -1,0 +1,60 @@
+package check
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel/model"
+	"k8s.io/apimachinery/pkg/util/version"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/cel/environment"
+)
+
+// oldest checks that the rules of the CRDs can be installed on the oldest version that the ClusterServiceVersion asks for. An API server takes
+// functions in a new rule that were there a minor version before its own, so that one can go back to that.
+func (b *bundle) oldest() {
+	kube, err := version.ParseSemantic(b.csv.Spec.MinKubeVersion)
+	if err != nil {
+		b.add("csv", "minKubeVersion %q is not a semantic version", b.csv.Spec.MinKubeVersion)
+		return
+	}
+	functions := environment.MustBaseEnvSet(version.MajorMinor(kube.Major(), kube.Minor()-1))
+	for name, crd := range b.crds {
+		for _, schema := range crd.versions {
+			for _, err := range refused(schema.structural, functions, "", true) {
+				b.add("kinds", "%s cannot be installed on Kubernetes %s: %v", name, kube, err)
+			}
+		}
+	}
+}
+
+// refused returns what does not compile of the rules of a schema and of the schemas in it.
+func refused(s *structuralschema.Structural, functions *environment.EnvSet, path string, root bool) []error {
+	if s == nil {
+		return nil
+	}
+	var errs []error
+	if len(s.XValidations) > 0 {
+		results, err := cel.Compile(s, model.SchemaDeclType(s, root || s.XEmbeddedResource), celconfig.PerCallLimit, functions, cel.NewExpressionsEnvLoader())
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the rules of %s: %w", path, err))
+		}
+		for i, r := range results {
+			if r.Error != nil {
+				errs = append(errs, fmt.Errorf("rule %d of %s: %w", i, path, r.Error))
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
+		field := s.Properties[name]
+		errs = append(errs, refused(&field, functions, path+"."+name, false)...)
+	}
+	errs = append(errs, refused(s.Items, functions, path+"[]", false)...)
+	if s.AdditionalProperties != nil {
+		errs = append(errs, refused(s.AdditionalProperties.Structural, functions, path+"{}", false)...)
+	}
+	return errs
+}
