@@ -150,7 +150,7 @@ type certificate interface {
 // servingCertificate returns the mounted certificate where there is one, and else the operator's own.
 func servingCertificate(config *rest.Config, scheme *runtime.Scheme, o options.Options) (certificate, error) {
 	if o.CertDir != "" {
-		if mounted, err := certs.NewMounted(o.CertDir); mounted != nil || err != nil {
+		if mounted, err := certs.NewMounted(o.CertDir, clock.RealClock{}); mounted != nil || err != nil {
 			return mounted, err
 		}
 	}
@@ -188,9 +188,13 @@ const stopTimeout = 10 * time.Second
 func metricsOptions(o options.Options, serving certificate) metricsserver.Options {
 	served := metricsserver.Options{BindAddress: o.MetricsBindAddress}
 	if o.MetricsSecure {
+		certificate := serving.GetCertificate
+		if mounted, ok := serving.(*certs.Mounted); ok {
+			certificate = mounted.Newest // Prometheus has the CA from the same Secret
+		}
 		served.SecureServing, served.FilterProvider = true, filters.WithAuthenticationAndAuthorization
 		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) {
-			c.MinVersion, c.NextProtos, c.GetCertificate = tls.VersionTLS12, []string{"h2", "http/1.1"}, serving.GetCertificate
+			c.MinVersion, c.NextProtos, c.GetCertificate = tls.VersionTLS12, []string{"h2", "http/1.1"}, certificate
 		}}
 	}
 	return served

@@ -3,26 +3,29 @@ package certs
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
 func TestMounted(t *testing.T) {
 	dir := t.TempDir()
-	if m, err := NewMounted(dir); m != nil || err != nil {
+	clock := clocktesting.NewFakePassiveClock(time.Now())
+	if m, err := NewMounted(dir, clock); m != nil || err != nil {
 		t.Fatalf("an empty folder: %v, %v; want neither", m, err)
 	}
-	if m, err := NewMounted(filepath.Join(dir, "not-there")); m != nil || err == nil {
+	if m, err := NewMounted(filepath.Join(dir, "not-there"), clock); m != nil || err == nil {
 		t.Errorf("a folder that is not there: %v, %v; want an error", m, err)
 	}
 	first := mount(t, dir)
-	m, err := NewMounted(dir)
+	m, err := NewMounted(dir, clock)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +41,19 @@ func TestMounted(t *testing.T) {
 	})
 	t.Run("replaced", func(t *testing.T) {
 		second := mount(t, dir)
-		testenv.Await(t, "the certificate that was mounted", func() error { return serves(m, second) })
+		testenv.Await(t, "the certificate that was mounted to be read", func() error { return newest(m, second) })
+		if bundle, _, err := m.CABundle(t.Context()); err != nil || !allHold([][]byte{bundle}, first.ca) || !allHold([][]byte{bundle}, second.ca) {
+			t.Errorf("the bundle is %q, %v; want both CAs", bundle, err)
+		}
+		clock.SetTime(clock.Now().Add(Uptake - time.Second))
+		if err := serves(m, first); err != nil {
+			t.Error("API servers may not know the CA of the certificate that is served")
+		}
+		clock.SetTime(clock.Now().Add(time.Second))
+		if err := serves(m, second); err != nil {
+			t.Error("the certificate that was mounted is not served")
+		}
+		clock.SetTime(clock.Now().Add(Retention))
 		mounted(t, m, second)
 	})
 	t.Run("without a bundle", func(t *testing.T) {
@@ -61,7 +76,7 @@ func TestMounted(t *testing.T) {
 		if c, err := m.GetCertificate(nil); err != nil || c == nil {
 			t.Errorf("what was served before is gone: %v", err)
 		}
-		if _, err := NewMounted(dir); err == nil {
+		if _, err := NewMounted(dir, clock); err == nil {
 			t.Error("a broken key was accepted at the start")
 		}
 	})
@@ -98,8 +113,12 @@ func mounted(t *testing.T, m *Mounted, want *pair) {
 	}
 }
 
-func serves(m *Mounted, want *pair) error {
-	c, err := m.GetCertificate(nil)
+func serves(m *Mounted, want *pair) error { return is(m.GetCertificate, want) }
+
+func newest(m *Mounted, want *pair) error { return is(m.Newest, want) }
+
+func is(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), want *pair) error {
+	c, err := get(nil)
 	if err != nil {
 		return err
 	}
@@ -107,4 +126,94 @@ func serves(m *Mounted, want *pair) error {
 		return os.ErrNotExist
 	}
 	return nil
+}
+
+// TestMountedCA replaces what is in the folder in ways that change the CA.
+func TestMountedCA(t *testing.T) {
+	type folder struct {
+		*Mounted
+		dir   string
+		clock *clocktesting.FakePassiveClock
+		first *pair
+	}
+	// put mounts a certificate with a bundle.
+	put := func(t *testing.T, f *folder, p *pair, cas ...*pair) {
+		var text []byte
+		for _, c := range cas {
+			text = append(text, pemOf("CERTIFICATE", c.ca.Raw)...)
+		}
+		write(t, f.dir, caKey, text)
+		write(t, f.dir, corev1.TLSCertKey, p.certPEM)
+		write(t, f.dir, corev1.TLSPrivateKeyKey, p.keyPEM)
+		if err := f.ReadCertificate(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.look(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, run := range map[string]func(t *testing.T, f *folder, second *pair){
+		"the new CA comes first": func(t *testing.T, f *folder, second *pair) {
+			put(t, f, f.first, f.first, second)
+			f.clock.SetTime(f.clock.Now().Add(Uptake))
+			put(t, f, second, f.first, second)
+			if err := serves(f.Mounted, second); err != nil {
+				t.Error("a certificate that API servers know is not served")
+			}
+		},
+		"with a certificate that no CA has signed": func(t *testing.T, f *folder, second *pair) {
+			put(t, f, second, f.first)
+			f.clock.SetTime(f.clock.Now().Add(2 * Uptake))
+			if err := serves(f.Mounted, f.first); err != nil {
+				t.Error("a good certificate was given up for one that no API server accepts")
+			}
+		},
+		"when the one before has expired": func(t *testing.T, f *folder, second *pair) {
+			f.clock.SetTime(f.first.tls.Leaf.NotAfter.Add(time.Second))
+			put(t, f, second, second)
+			if err := serves(f.Mounted, second); err != nil {
+				t.Error("an expired certificate is served")
+			}
+		},
+		"for one of the system's": func(t *testing.T, f *folder, second *pair) {
+			put(t, f, second)
+			if err := serves(f.Mounted, second); err != nil {
+				t.Error("a certificate that the configurations hold no CA of is served")
+			}
+			if bundle, _, err := f.CABundle(t.Context()); len(bundle) > 0 || err != nil {
+				t.Errorf("the bundle is %q, %v", bundle, err)
+			}
+		},
+		"while another replica leads": func(t *testing.T, f *folder, second *pair) {
+			configured := pemOf("CERTIFICATE", second.ca.Raw)
+			for range 2 { // only the first time: what somebody puts into the configurations later is taken out again
+				bundle, _, err := f.CABundle(t.Context(), configured, nil)
+				if held := certificates(bundle); err != nil || len(held) != 2 || !held.has(second.ca) || !held.has(f.first.ca) {
+					t.Errorf("the bundle is %q, %v; want the CA that was there, too", bundle, err)
+				}
+				third, err := issue(host, f.clock.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				configured = pemOf("CERTIFICATE", third.ca.Raw)
+			}
+			f.clock.SetTime(f.clock.Now().Add(Retention))
+			mounted(t, f.Mounted, f.first)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := &folder{dir: t.TempDir(), clock: clocktesting.NewFakePassiveClock(time.Now())}
+			f.first = mount(t, f.dir)
+			var err error
+			if f.Mounted, err = NewMounted(f.dir, f.clock); err != nil {
+				t.Fatal(err)
+			}
+			second, err := issue(host, f.clock.Now().Add(lifetime/2))
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.clock.SetTime(f.clock.Now().Add(lifetime / 2))
+			run(t, f, second)
+		})
+	}
 }

@@ -39,6 +39,13 @@ func NewCA(name string) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a CA key: %w", err)
 	}
+	return newCA(name, key)
+}
+
+// Renew makes another certificate of the CA for its name and key.
+func (ca *CA) Renew() (*CA, error) { return newCA(ca.cert.Subject.CommonName, ca.key) }
+
+func newCA(name string, key crypto.Signer) (*CA, error) {
 	template, err := certificate(name)
 	if err != nil {
 		return nil, err

@@ -222,3 +222,13 @@ func (b *bed) testAdopted(t *testing.T) {
 		})
 	}
 }
+
+// TestCertManagerKeepsTheKeyOfTheCA wants a renewed CA to vouch for what the one before has signed: replicas take up a renewed certificate at different
+// times, and cert-manager would make another key by default. What that is good for is tested in TestMounted.
+func TestCertManagerKeepsTheKeyOfTheCA(t *testing.T) {
+	ca := find(t, objects(t, render(t, "cert-manager")), "Certificate", "countersign-webhook-ca")
+	policy, _, err := unstructured.NestedString(ca.Object, "spec", "privateKey", "rotationPolicy")
+	if err != nil || policy != "Never" {
+		t.Errorf("the rotation policy of its key is %q (%v), want Never", policy, err)
+	}
+}

@@ -1,0 +1,178 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// TestMounted replaces a mounted certificate, and its CA, on three managers behind one URL, while Pods are created all the time. Folders are
+// written as kubelets do it, one after the other, with what cert-manager puts into its Secret.
+func TestMounted(t *testing.T) {
+	front := testenv.RunBalancer(t)
+	m := &mounted{front: front, binary: build(t), ca: newCA(t)}
+	first := m.issue(t)
+	m.rotation = &rotation{bed: newBedWith(t, testenv.KubeOptions{}, func(b *bed) *testenv.Manager {
+		m.rotation = &rotation{bed: b}
+		for range 3 {
+			m.managers = append(m.managers, m.run(t, first))
+		}
+		return m.managers[0]
+	}), managers: m.managers}
+	gun := m.repository(t, "ci", "qa")
+	m.sign(t, gun, "v1", 1, "ci", "qa")
+	m.serve(t, "the certificate of the start", first.is)
+	m.bundles(t, 1)
+	m.admitted(t, pod(production, gun+":v1"))
+	load := m.loaded(t, gun)
+	var last *secret
+	t.Run("renewed", func(t *testing.T) {
+		last = m.issue(t)
+		m.replace(t, last)
+		m.serve(t, "the renewed certificate", last.is)
+		m.bundles(t, 1)
+		load.more(t)
+	})
+	t.Run("CA renewed, its key kept", func(t *testing.T) {
+		var err error
+		m.ca, err = m.ca.Renew()
+		must(t, err)
+		last = m.issue(t)
+		m.replace(t, last)
+		m.serve(t, "the certificate that is good for the old CA, too", last.is)
+		m.bundles(t, 2)
+		load.more(t)
+	})
+	t.Run("CA replaced", func(t *testing.T) {
+		m.ca = newCA(t)
+		next := m.issue(t)
+		m.replace(t, next)
+		m.bundles(t, 3)
+		m.serve(t, "what API servers know", last.is)
+		load.more(t)
+		late := m.run(t, next)
+		c := m.served(t, late)
+		if !next.is(c) {
+			t.Errorf("a replica that has known no other serves %s", c.SerialNumber)
+		}
+		bundles, err := m.configured(t.Context())
+		must(t, err)
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(bundles[1])
+		_, err = handshake(t.Context(), late, &tls.Config{RootCAs: roots})
+		must(t, err)
+		load.more(t)
+	})
+	load.stop(t)
+	if load.others.Load() < 100 {
+		t.Error("there were few handshakes")
+	}
+}
+
+// mounted is a rotation of what lies in a folder of each manager.
+type mounted struct {
+	*rotation
+	front  *testenv.Balancer
+	binary string
+	ca     *testenv.CA
+	dirs   []string
+}
+
+// secret is a certificate with the bundle that is mounted beside it.
+type secret struct {
+	*testenv.Certificate
+	ca []byte
+}
+
+func (l *secret) is(c *x509.Certificate) bool { return c.Equal(l.TLS.Leaf) }
+
+// newCA makes one whose name is the same each time.
+func newCA(t *testing.T) *testenv.CA {
+	t.Helper()
+	ca, err := testenv.NewCA("countersign webhook CA")
+	must(t, err)
+	return ca
+}
+
+func build(t *testing.T) string {
+	t.Helper()
+	binary, err := testenv.BuildManager(t.Context(), t.TempDir(), true)
+	must(t, err)
+	return binary
+}
+
+func (m *mounted) issue(t *testing.T) *secret {
+	t.Helper()
+	c, err := m.ca.Issue(pkix.Name{}, "127.0.0.1")
+	must(t, err)
+	c.TLS.Leaf = certificates(c.CertPEM)[0]
+	return &secret{Certificate: c, ca: m.ca.PEM}
+}
+
+// run runs one more manager with a folder of its own.
+func (m *mounted) run(t *testing.T, l *secret) *testenv.Manager {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, l.mount(dir))
+	manager := testenv.RunManagerWith(t, m.kube, testenv.ManagerOptions{
+		Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL, "--cert-dir=" + dir, "--metrics-secure"},
+	})
+	m.front.Add(manager)
+	m.dirs = append(m.dirs, dir)
+	return manager
+}
+
+// replace mounts a certificate in one folder after the other, and waits each time until the manager has read it: metrics are served with it at once.
+func (m *mounted) replace(t *testing.T, l *secret) {
+	t.Helper()
+	for i, manager := range m.managers {
+		must(t, l.mount(m.dirs[i]))
+		u, err := url.Parse(manager.MetricsURL)
+		must(t, err)
+		testenv.Await(t, "metrics with the certificate", func() error {
+			state, err := handshake(t.Context(), &testenv.Manager{WebhookURL: "https://" + u.Host}, &tls.Config{InsecureSkipVerify: true})
+			if err == nil && !l.is(state.PeerCertificates[0]) {
+				err = fmt.Errorf("manager %d serves them with %s", i, state.PeerCertificates[0].SerialNumber)
+			}
+			return err
+		})
+	}
+}
+
+// mount writes a folder as a kubelet mounts a Secret: the files are links through ..data, which is replaced at one stroke.
+func (l *secret) mount(dir string) error {
+	version, err := os.MkdirTemp(dir, "..")
+	if err != nil {
+		return err
+	}
+	const data = "..data"
+	before, err := os.Readlink(filepath.Join(dir, data))
+	first := errors.Is(err, os.ErrNotExist)
+	if err != nil && !first {
+		return err
+	}
+	for name, text := range map[string][]byte{corev1.TLSCertKey: l.CertPEM, corev1.TLSPrivateKeyKey: l.KeyPEM, "ca.crt": l.ca} {
+		err := os.WriteFile(filepath.Join(version, name), text, 0o600)
+		if first {
+			err = errors.Join(err, os.Symlink(filepath.Join(data, name), filepath.Join(dir, name)))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	next := filepath.Join(dir, "..data_tmp")
+	if err := errors.Join(os.Symlink(filepath.Base(version), next), os.Rename(next, filepath.Join(dir, data))); err != nil || first {
+		return err
+	}
+	return os.RemoveAll(filepath.Join(dir, before))
+}
