@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -61,6 +62,7 @@ func TestMounted(t *testing.T) {
 		m.serve(t, "what API servers know", last.is)
 		load.more(t)
 		late := m.run(t, next)
+		m.managers = append(m.managers, late)
 		c := m.served(t, late)
 		if !next.is(c) {
 			t.Errorf("a replica that has known no other serves %s", c.SerialNumber)
@@ -77,6 +79,33 @@ func TestMounted(t *testing.T) {
 	if load.others.Load() < 100 {
 		t.Error("there were few handshakes")
 	}
+	t.Run("gone over to the operator's own, and back", func(t *testing.T) { m.goOver(t, gun) })
+}
+
+// goOver replaces all managers by one with the operator's own certificate, and that one again by one with a mounted certificate of a new CA.
+func (m *mounted) goOver(t *testing.T, gun string) {
+	t.Helper()
+	stop := func() {
+		for _, manager := range m.managers {
+			must(t, manager.Stop())
+		}
+	}
+	stop()
+	own := testenv.RunManagerWith(t, m.kube, testenv.ManagerOptions{Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL}})
+	m.front.Add(own)
+	m.managers = []*testenv.Manager{own}
+	m.answers(t, gun)
+	stop()
+	m.ca = newCA(t)
+	m.managers = []*testenv.Manager{m.run(t, m.issue(t))}
+	m.answers(t, gun)
+}
+
+// answers waits until API servers know the CA of what is served, and wants a signed Pod admitted and an unsigned one denied.
+func (m *mounted) answers(t *testing.T, gun string) {
+	t.Helper()
+	testenv.Await(t, "a signed Pod to be admitted", func() error { return m.Create(t.Context(), pod(production, gun+":v1")) })
+	m.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden)
 }
 
 // mounted is a rotation of what lies in a folder of each manager.
