@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -99,7 +100,7 @@ func (b *certificateBed) made(t *testing.T, ago time.Duration) *corev1.Secret {
 	return secret
 }
 
-// testMounted wants the configurations to follow ca.crt in a folder.
+// testMounted wants the configurations to follow ca.crt in a folder, and to hold the CA before for a time.
 func (b *certificateBed) testMounted(t *testing.T) {
 	dir := t.TempDir()
 	mount := func(ago time.Duration) []byte {
@@ -111,8 +112,8 @@ func (b *certificateBed) testMounted(t *testing.T) {
 		}
 		return data["ca.crt"]
 	}
-	bundle := mount(time.Hour)
-	mounted, err := certs.NewMounted(dir)
+	want := mount(time.Hour)
+	mounted, err := certs.NewMounted(dir, clock.RealClock{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,11 +124,11 @@ func (b *certificateBed) testMounted(t *testing.T) {
 			t.Fatalf("Reconcile = %v, %v; want it to look at the folder again", result, err)
 		}
 		for _, got := range b.configured(t) {
-			if !bytes.Equal(got, bundle) {
-				t.Errorf("a configuration holds %q", got)
+			if !bytes.HasPrefix(got, want) {
+				t.Errorf("a configuration holds %q, want it to begin with %q", got, want)
 			}
 		}
-		bundle = mount(2 * time.Hour)
+		want = slices.Concat(mount(2*time.Hour), want)
 	}
 }
 
