@@ -145,7 +145,9 @@ func (f *faultRules) end() {
 func (f *faultRules) before(next func(http.ResponseWriter, *http.Request, Fault)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fault := f.begin(r)
-		defer f.end()
+		end := sync.OnceFunc(f.end)
+		defer end()
+		w = answering{w, end}
 		if !f.wait(r, fault) || fault.Drop {
 			panic(http.ErrAbortHandler)
 		}
@@ -159,6 +161,27 @@ func (f *faultRules) before(next func(http.ResponseWriter, *http.Request, Fault)
 		w.WriteHeader(fault.Status)
 		_, _ = io.WriteString(w, fault.Body)
 	})
+}
+
+// answering tells of the first byte of an answer: whoever has read all of it may ask for more before its handler has returned.
+type answering struct {
+	http.ResponseWriter
+	begun func()
+}
+
+// Unwrap is for http.ResponseController.
+func (a answering) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// WriteHeader implements http.ResponseWriter.
+func (a answering) WriteHeader(status int) {
+	a.begun()
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (a answering) Write(b []byte) (int, error) {
+	a.begun()
+	return a.ResponseWriter.Write(b)
 }
 
 // wait takes as long as a fault has it; it returns false where there is nobody any more to answer to.

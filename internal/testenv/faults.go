@@ -109,7 +109,7 @@ func (f *Faults) Set(faults ...Fault) { f.rules.set(faults) }
 // whose certificate was refused, is not among it.
 func (f *Faults) Requests() []Request { return f.rules.asked() }
 
-// Peak returns the greatest number of requests that were under way at once since the start or the last Reset.
+// Peak returns the greatest number of requests that were under way at once since the start or the last Reset. One whose answer has begun is not.
 func (f *Faults) Peak() int { return f.rules.mostAtOnce() }
 
 // Reset forgets the requests that came.
