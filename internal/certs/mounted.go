@@ -72,16 +72,18 @@ func NewMounted(dir string, clock clock.PassiveClock) (*Mounted, error) {
 	return m, err
 }
 
-// Start takes up changes until the context ends.
+// Start takes up changes until the context ends. It returns an error where it cannot watch the files.
 func (m *Mounted) Start(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
 	var looking sync.WaitGroup
+	defer looking.Wait()
+	defer stop()
 	looking.Go(func() {
 		wait.UntilWithContext(ctx, func(context.Context) {
 			_, _ = m.look()              // the leader tells of an error
 			_, _ = m.GetCertificate(nil) // goes over also where nobody asks
 		}, reread)
 	})
-	defer looking.Wait()
 	return m.CertWatcher.Start(ctx)
 }
 

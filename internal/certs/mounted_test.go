@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -216,4 +217,31 @@ func TestMountedCA(t *testing.T) {
 			run(t, f, second)
 		})
 	}
+}
+
+// A folder that cannot be watched ends the manager, which is started again, rather than leave it with a certificate that runs out.
+func TestMountedFolderIsGone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	mount(t, dir)
+	m, err := NewMounted(dir, clocktesting.NewFakePassiveClock(time.Now()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- m.Start(t.Context()) }()
+	testenv.Await(t, "Start to return", func() error {
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("it returned without an error")
+			}
+			return nil
+		default:
+			return errors.New("it goes on")
+		}
+	})
 }
