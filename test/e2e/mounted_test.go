@@ -37,22 +37,19 @@ func TestMounted(t *testing.T) {
 	m.admitted(t, pod(production, gun+":v1"))
 	load := m.loaded(t, gun)
 	var last *secret
-	t.Run("renewed", func(t *testing.T) {
+	renewed := func(t *testing.T, bundles int) {
 		last = m.issue(t)
 		m.replace(t, last)
 		m.serve(t, "the renewed certificate", last.is)
-		m.bundles(t, 1)
+		m.bundles(t, bundles)
 		load.more(t)
-	})
+	}
+	t.Run("renewed", func(t *testing.T) { renewed(t, 1) })
 	t.Run("CA renewed, its key kept", func(t *testing.T) {
 		var err error
 		m.ca, err = m.ca.Renew()
 		must(t, err)
-		last = m.issue(t)
-		m.replace(t, last)
-		m.serve(t, "the certificate that is good for the old CA, too", last.is)
-		m.bundles(t, 2)
-		load.more(t)
+		renewed(t, 2) // at once: it is good by the old CA, too
 	})
 	t.Run("CA replaced", func(t *testing.T) {
 		m.ca = newCA(t)
@@ -169,7 +166,7 @@ func (m *mounted) replace(t *testing.T, l *secret) {
 		u, err := url.Parse(manager.MetricsURL)
 		must(t, err)
 		testenv.Await(t, "metrics with the certificate", func() error {
-			state, err := handshake(t.Context(), &testenv.Manager{WebhookURL: "https://" + u.Host}, &tls.Config{InsecureSkipVerify: true})
+			state, err := handshake(t.Context(), &testenv.Manager{WebhookURL: "https://" + u.Host}, &tls.Config{InsecureSkipVerify: true}) // which certificate it is, is what is asked
 			if err == nil && !l.is(state.PeerCertificates[0]) {
 				err = fmt.Errorf("manager %d serves them with %s", i, state.PeerCertificates[0].SerialNumber)
 			}
