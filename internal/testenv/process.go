@@ -118,8 +118,16 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Pause suspends the process: its connections stay open and nothing answers, until Resume.
-func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+// Pause suspends the process: its connections stay open and nothing answers from when Pause returns until Resume.
+func (p *Process) Pause() error {
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("pausing %s: %w", p.name, err)
+	}
+	if err := awaitPause(p.PID()); err != nil {
+		return fmt.Errorf("waiting for %s to pause: %w", p.name, err)
+	}
+	return nil
+}
 
 // Resume lets a paused process go on.
 func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }

@@ -2,8 +2,10 @@ package testenv
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"testing"
@@ -48,6 +50,67 @@ func running(pid int) bool {
 	}
 	_, rest, _ := bytes.Cut(stat, []byte(") "))
 	return !bytes.HasPrefix(rest, []byte("Z"))
+}
+
+// TestPause runs this test binary once more, busy on several threads, and wants each of them to have stopped when Pause returns.
+func TestPause(t *testing.T) {
+	const variable = "COUNTERSIGN_TEST_BUSY"
+	if os.Getenv(variable) != "" {
+		for range 3 {
+			go busy()
+		}
+		busy()
+	}
+	p, err := StartProcess("busy", t.TempDir(), append(os.Environ(), variable+"=1"), os.Args[0], "-test.run=^TestPause$")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Kill() }()
+	for range 20 {
+		if err := p.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		for thread, state := range states(t, p.PID()) {
+			if state != 'T' {
+				t.Errorf("thread %s of a paused process is in state %c, want T", thread, state)
+			}
+		}
+		if err := p.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Pause(); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("pausing a process that has ended: %v, want that it has", err)
+	}
+}
+
+// busy goes through the kernel for ever, which is where a thread is told to stop.
+func busy() {
+	for {
+		_ = syscall.Getppid()
+	}
+}
+
+// states are the states of the threads of a process, as proc(5) names them.
+func states(t *testing.T, pid int) map[string]byte {
+	t.Helper()
+	files, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%d threads of process %d: %v", len(files), pid, err)
+	}
+	found := make(map[string]byte, len(files))
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := bytes.Cut(stat, []byte(") "))
+		found[filepath.Base(filepath.Dir(file))] = rest[0]
+	}
+	return found
 }
 
 func TestMemory(t *testing.T) {
