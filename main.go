@@ -26,11 +26,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers"
+	"github.com/countersign-dev/countersign/internal/access"
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/options"
@@ -192,7 +192,7 @@ func metricsOptions(o options.Options, serving certificate) metricsserver.Option
 		if mounted, ok := serving.(*certs.Mounted); ok {
 			certificate = mounted.Newest // Prometheus has the CA from the same Secret
 		}
-		served.SecureServing, served.FilterProvider = true, filters.WithAuthenticationAndAuthorization
+		served.SecureServing, served.FilterProvider = true, access.Filter
 		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) {
 			c.MinVersion, c.NextProtos, c.GetCertificate = tls.VersionTLS12, []string{"h2", "http/1.1"}, certificate
 		}}
