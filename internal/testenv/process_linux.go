@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"errors"
+	"fmt"
 	"os/exec"
 	"syscall"
 
@@ -23,4 +24,27 @@ func awaitPause(pid int) error {
 			return err
 		}
 	}
+}
+
+// reservePort binds a socket to a port that the kernel chooses, and leaves it open and not listening. A server that is told the port can listen
+// there, since each Go program lets addresses be reused. The kernel gives the port to no other that asks for any, which it would do between
+// a look for a free port and the start of the server, or between its end and its next start.
+func reservePort() (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err == nil {
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	}
+	var bound unix.Sockaddr
+	if err == nil {
+		bound, err = unix.Getsockname(fd)
+	}
+	address, ok := bound.(*unix.SockaddrInet4)
+	if !ok {
+		_ = unix.Close(fd)
+		return 0, fmt.Errorf("binding a socket: %w", err)
+	}
+	return address.Port, nil
 }

@@ -3,6 +3,7 @@ package testenv
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,6 +112,33 @@ func states(t *testing.T, pid int) map[string]byte {
 		found[filepath.Base(filepath.Dir(file))] = rest[0]
 	}
 	return found
+}
+
+// TestFreePort wants a port that the server it is for can listen on, again and again, and that nobody else is given meanwhile. The kernel
+// chooses the ports that it gives to others by chance among so many that a test of this kind would hardly meet: it is asked what it thinks of a
+// socket that does not want to share, as a connection's does not.
+func TestFreePort(t *testing.T) {
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	for range 2 {
+		if _, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("dialling: %v, want nobody to listen", err)
+		}
+		other := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}}
+		if _, err := other.Dial("tcp", address); !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("connecting from it: %v, want it to be in use", err)
+		}
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatalf("the server it is for: %v", err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestMemory(t *testing.T) {

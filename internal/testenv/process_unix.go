@@ -3,6 +3,7 @@
 package testenv
 
 import (
+	"net"
 	"os/exec"
 	"syscall"
 )
@@ -14,3 +15,13 @@ func tie(cmd *exec.Cmd) {
 
 // awaitPause does nothing: only Linux tells of a child that has stopped without taking the news of its end as well.
 func awaitPause(int) error { return nil }
+
+// reservePort finds a port that nothing listens on now.
+func reservePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
