@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -239,12 +241,15 @@ func TestTimeIsBounded(t *testing.T) {
 func TestConnectionFaultsSayWhatIsWrong(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	ok := answer(http.StatusOK, "application/json", `{}`)
-	closed := httptest.NewServer(ok)
-	closed.Close()
+	closed, err := testenv.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
 	unsigned := httptest.NewTLSServer(ok) // a certificate that expires in 2084, of an authority nobody knows
 	t.Cleanup(unsigned.Close)
 	clientCert := serve(t, ca, ok)
 	clientCert.TLS.ClientAuth = tls.RequireAnyClientCert
+	long := "notary." + strings.Repeat("x", 64) + ".invalid" // a label longer than names may have, so that no name server is waited for
 
 	tests := map[string]struct {
 		server string
@@ -258,8 +263,8 @@ func TestConnectionFaultsSayWhatIsWrong(t *testing.T) {
 		"wrong address":       {strings.Replace(serve(t, ca, ok, "10.1.2.3").URL, "localhost", "127.0.0.1", 1), string(ca.PEM), v1alpha1.ReasonTLSNotTrusted, []string{"another name", "10.1.2.3"}},
 		"client certificate":  {clientCert.URL, string(ca.PEM), v1alpha1.ReasonTLSNotTrusted, []string{"handshake"}},
 		"no TLS":              {"https://" + servePlain(t, ok).Host, string(ca.PEM), v1alpha1.ReasonUnexpectedAnswer, []string{"does not speak TLS"}},
-		"refused":             {strings.Replace(closed.URL, "http:", "https:", 1), string(ca.PEM), v1alpha1.ReasonUnreachable, []string{"refused"}},
-		"no such name":        {"https://notary.invalid", string(ca.PEM), v1alpha1.ReasonUnreachable, []string{"notary.invalid", "resolved"}},
+		"refused":             {fmt.Sprintf("https://127.0.0.1:%d", closed), string(ca.PEM), v1alpha1.ReasonUnreachable, []string{"refused"}},
+		"no such name":        {"https://" + long, string(ca.PEM), v1alpha1.ReasonUnreachable, []string{long, "resolved"}},
 		"link-local":          {"https://169.254.169.254", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"169.254.169.254", "link-local"}},
 		"link-local, mapped":  {"https://[::ffff:169.254.169.254]", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"link-local"}},
 		"metadata over IPv6":  {"https://[fd00:ec2::254]", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"metadata"}},

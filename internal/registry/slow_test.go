@@ -94,7 +94,7 @@ func TestSilentConnectionIsFound(t *testing.T) {
 	if found := settings.SendPingTimeout + settings.PingTimeout; found <= 0 || found > 15*time.Second {
 		t.Errorf("a dead connection is found after %s, want 15 s", found)
 	}
-	settings.SendPingTimeout, settings.PingTimeout = 100*time.Millisecond, 2*time.Second
+	settings.SendPingTimeout, settings.PingTimeout = 100*time.Millisecond, 5*time.Second
 	if body, err := c.Get(t.Context(), "", "/v2/", 100); err != nil || string(body) != "HTTP/2.0" {
 		t.Fatalf("got %q, %v", body, err)
 	}
@@ -120,7 +120,7 @@ func TestSilentConnectionIsFound(t *testing.T) {
 	select {
 	case err := <-answered:
 		wantFault(t, err, v1alpha1.ReasonUnreachable, "localhost:"+port)
-	case <-time.After(20 * time.Second):
+	case <-time.After(30 * time.Second): // half of the request's own time
 		t.Fatal("the dead connection was not found")
 	}
 }
