@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	apiextensionsclient "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
 
@@ -45,6 +48,7 @@ func runModuleCRDs(t testing.TB, k *Kube, pins string, files map[string][]string
 		}
 	}
 	options := envtest.CRDInstallOptions{Paths: paths, ErrorIfPathMissing: true, MaxTime: startTimeout}
+	awaitDeleted(t, k, options)
 	crds, err := envtest.InstallCRDs(k.Config, options)
 	if err != nil || len(crds) != len(paths) {
 		t.Fatalf("installing the CRDs that hack/%s pins: %d of %d installed (%v)", pins, len(crds), len(paths), err)
@@ -54,6 +58,27 @@ func runModuleCRDs(t testing.TB, k *Kube, pins string, files map[string][]string
 		if err := envtest.UninstallCRDs(k.Config, options); err != nil {
 			t.Fatalf("deleting the CRDs that hack/%s pins: %v", pins, err)
 		}
+	}
+}
+
+// awaitDeleted waits for the end of those CRDs that are being deleted, which goes on behind the answer: one that is installed meanwhile goes as well.
+func awaitDeleted(t testing.TB, k *Kube, options envtest.CRDInstallOptions) {
+	t.Helper()
+	if err := envtest.ReadCRDFiles(&options); err != nil {
+		t.Fatal(err)
+	}
+	c, err := apiextensionsclient.NewForConfig(k.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, crd := range options.CRDs {
+		Await(t, "the end of "+crd.Name, func() error {
+			found, err := c.ApiextensionsV1().CustomResourceDefinitions().Get(t.Context(), crd.Name, metav1.GetOptions{})
+			if err == nil && found.DeletionTimestamp != nil {
+				return fmt.Errorf("it is being deleted: %v", found.Status.Conditions)
+			}
+			return client.IgnoreNotFound(err)
+		})
 	}
 }
 
