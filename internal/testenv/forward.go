@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 )
@@ -37,12 +38,16 @@ func (p passed) Write(b []byte) (int, error) {
 	return p.Conn.Write(b)
 }
 
-// forward listens on a free loopback port.
+// forward listens on a free loopback port, which stays free for it while it is cut off.
 func forward(targets ...string) (*forwarder, error) { return forwardAt("127.0.0.1", targets...) }
 
 // forwardAt listens on a free port of an address of this machine.
 func forwardAt(host string, targets ...string) (*forwarder, error) {
-	f := &forwarder{address: net.JoinHostPort(host, "0"), targets: targets, conns: make(map[net.Conn]struct{})}
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	f := &forwarder{address: net.JoinHostPort(host, strconv.Itoa(port)), targets: targets, conns: make(map[net.Conn]struct{})}
 	return f, f.connect()
 }
 
