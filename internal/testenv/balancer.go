@@ -2,8 +2,8 @@ package testenv
 
 import (
 	"context"
-	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,12 +16,18 @@ type Balancer struct {
 	URL   string
 	front *forwarder
 
-	mu       sync.Mutex
-	managers []*Manager
+	ended  chan struct{} // closed to end the probes
+	probes sync.WaitGroup
+
+	mu    sync.Mutex
+	ready []string
 }
 
-// probeInterval is what the kubelet's probe and the endpoints take together, which is seconds in a cluster.
-const probeInterval = 200 * time.Millisecond
+const (
+	// probeInterval is what the kubelet's probe and the endpoints take together, which is seconds in a cluster.
+	probeInterval = 200 * time.Millisecond
+	probeTimeout  = 2 * time.Second
+)
 
 // RunBalancer runs a balancer without managers until the test ends.
 func RunBalancer(t testing.TB) *Balancer {
@@ -30,52 +36,52 @@ func RunBalancer(t testing.TB) *Balancer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Balancer{URL: "https://" + front.address, front: front}
-	ctx, cancel := context.WithCancel(t.Context())
-	var probes sync.WaitGroup
-	probes.Go(func() { b.probe(ctx) })
+	b := &Balancer{URL: "https://" + front.address, front: front, ended: make(chan struct{})}
 	t.Cleanup(func() {
-		cancel()
-		probes.Wait()
+		close(b.ended)
+		b.probes.Wait()
 		front.disconnect()
 	})
 	return b
 }
 
-// Add puts a manager behind the balancer, which asks it once it is ready.
+// Add puts a manager behind the balancer, which asks it while it is ready. One that is ready now has its turn when Add returns.
 func (b *Balancer) Add(m *Manager) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.managers = append(b.managers, m)
+	host := strings.TrimPrefix(m.WebhookURL, "https://")
+	b.probe(m, host)
+	b.probes.Go(func() {
+		tick := time.NewTicker(probeInterval)
+		defer tick.Stop()
+		for !m.Ended() {
+			select {
+			case <-b.ended:
+				return
+			case <-tick.C:
+				b.probe(m, host)
+			}
+		}
+		b.take(host, false)
+	})
 }
 
-// probe keeps those in turn that are ready.
-func (b *Balancer) probe(ctx context.Context) {
-	tick := time.NewTicker(probeInterval)
-	defer tick.Stop()
-	for ctx.Err() == nil {
-		b.mu.Lock()
-		managers := slices.Clone(b.managers)
-		b.mu.Unlock()
-		var ready []string
-		for _, m := range managers {
-			if m.Ended() {
-				continue
-			}
-			if u, err := url.Parse(m.WebhookURL); err == nil && b.ready(ctx, m) {
-				ready = append(ready, u.Host)
-			}
-		}
-		b.front.serve(ready)
-		select {
-		case <-ctx.Done():
-		case <-tick.C:
-		}
+// probe asks one manager whether it is ready. One that does not answer in time stays what it was, as the kubelet wants two failures.
+func (b *Balancer) probe(m *Manager, host string) {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	if err := m.Ready(ctx); ctx.Err() == nil {
+		b.take(host, err == nil)
 	}
 }
 
-func (b *Balancer) ready(ctx context.Context, m *Manager) bool {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	return m.Ready(ctx) == nil
+// take puts a server among those that have their turn, or takes it out.
+func (b *Balancer) take(host string, ready bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if slices.Contains(b.ready, host) != ready {
+		b.ready = slices.DeleteFunc(slices.Clone(b.ready), func(other string) bool { return other == host })
+		if ready {
+			b.ready = append(b.ready, host)
+		}
+		b.front.serve(slices.Clone(b.ready))
+	}
 }
