@@ -85,7 +85,7 @@ func newBed(ctx context.Context, dir string) (*bed, error) {
 // run runs Helm, with values from standard input where the arguments say "--values -", and returns what it printed on both outputs.
 func (b *bed) run(ctx context.Context, values string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, b.helm, args...)
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+b.scrap, "HELM_CONFIG_HOME="+b.scrap, "HELM_DATA_HOME="+b.scrap, "KUBECONFIG=/dev/null")
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+b.scrap, "HELM_CONFIG_HOME="+b.scrap, "HELM_DATA_HOME="+b.scrap, "KUBECONFIG=/dev/null", "KUBECACHEDIR="+b.scrap)
 	cmd.Stdin = strings.NewReader(values)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

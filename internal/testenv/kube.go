@@ -264,11 +264,17 @@ func (k *Kube) installCRDs() error {
 	return nil
 }
 
+// KubectlEnv is what kubectl and Helm need in their environment. What they keep of an API server's kinds they keep by its port, on which
+// another cluster may have been an hour ago, so each cluster has a folder of its own for that.
+func (k *Kube) KubectlEnv() []string {
+	return []string{"KUBECONFIG=" + k.Kubeconfig, "KUBECACHEDIR=" + k.path("kubectl-cache")}
+}
+
 // RunKubectl runs kubectl as administrator, with stdin where it is not empty, and returns what it printed on both
 // outputs. A status other than 0 is an error.
 func (k *Kube) RunKubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, k.Kubectl, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+k.Kubeconfig)
+	cmd.Env = append(os.Environ(), k.KubectlEnv()...)
 	cmd.Stdin = strings.NewReader(stdin)
 	tie(cmd)
 	var out bytes.Buffer

@@ -49,7 +49,7 @@ func (p page) run(section string, n int, placeholders ...string) (string, error)
 		return p.signer.Run(p.t.Context(), strings.Fields(args)...)
 	}
 	cmd := exec.CommandContext(p.t.Context(), "sh", "-c", `kubectl() { "$KUBECTL" "$@"; }; `+command)
-	cmd.Env = append(os.Environ(), "KUBECTL="+p.kube.Kubectl, "KUBECONFIG="+p.kube.Kubeconfig)
+	cmd.Env = append(append(os.Environ(), "KUBECTL="+p.kube.Kubectl), p.kube.KubectlEnv()...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
