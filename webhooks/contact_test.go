@@ -70,8 +70,8 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 		}
 	}
 	testenv.Await(t, "the first sign of life", func() error {
-		if api.asked.Load() == 0 {
-			return errors.New("not asked for yet")
+		if contact.heard.Load() == nil {
+			return errors.New("not heard of yet")
 		}
 		return nil
 	})
