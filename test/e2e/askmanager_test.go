@@ -83,7 +83,9 @@ func everyManager(t *testing.T, managers []*testenv.Manager, image, what string,
 	for _, m := range managers {
 		go func() {
 			var last verdict
-			for {
+			tick := time.NewTicker(20 * time.Millisecond) // a pace at which the managers get on with what is waited for
+			defer tick.Stop()
+			for ; ; <-tick.C {
 				got, err := ask(ctx, m, webhooks.ValidatePath, image)
 				switch {
 				case ctx.Err() != nil:

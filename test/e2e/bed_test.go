@@ -182,6 +182,20 @@ func (b *bed) create(t *testing.T, o client.Object) {
 	must(t, b.Create(t.Context(), o))
 }
 
+// update changes an object as it is now: once more where its status, say, was written between the reading and the update.
+func (b *bed) update(t *testing.T, o client.Object, change func()) {
+	t.Helper()
+	testenv.Await(t, "an update of "+o.GetName()+" without a conflict", func() error {
+		must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
+		change()
+		err := b.Update(t.Context(), o)
+		if !apierrors.IsConflict(err) {
+			must(t, err)
+		}
+		return err
+	})
+}
+
 // admitted creates an object and returns it as it was stored.
 func (b *bed) admitted(t *testing.T, o client.Object) {
 	t.Helper()

@@ -268,7 +268,7 @@ func (b *bed) testRunningWithdrawn(t *testing.T) {
 	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
 	withdrawn := time.Now()
 	found := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
-	if took := time.Since(withdrawn); took > 32*time.Second {
+	if took := time.Since(withdrawn); took > 45*time.Second { // 30 s, on a machine that has nothing else to do; a second refresh comes after 54 s at the earliest
 		t.Errorf("seen after %s, want it within one refresh", took)
 	}
 	if want := "Pod withdrawn " + gun + "@" + digest + " qa"; !slices.Contains(violations(found), want) {
@@ -290,15 +290,13 @@ func (b *bed) testRunningRevoked(t *testing.T) {
 	b.admitted(t, p)
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
 	revoke := func(ids ...v1alpha1.KeyID) {
-		root := &v1alpha1.TrustRoot{}
-		must(t, b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root))
-		root.Spec.RevokedKeys = ids
-		must(t, b.Update(t.Context(), root))
+		root := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme-notary"}}
+		b.update(t, root, func() { root.Spec.RevokedKeys = ids })
 	}
 	revoke(v1alpha1.KeyID(keys["qa"].KeyID))
 	revoked := time.Now()
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
-	if took := time.Since(revoked); took > 5*time.Second {
+	if took := time.Since(revoked); took > 20*time.Second { // a second, on a machine that has nothing else to do; a refresh takes longer
 		t.Errorf("seen after %s, want it at once", took)
 	}
 	revoke()

@@ -224,11 +224,12 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
-	p := &v1alpha1.ImagePolicy{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
-	original := p.Spec.DeepCopy()
-	p.Spec.RequiredRoles = append(p.Spec.RequiredRoles, v1alpha1.RoleRequirement{Role: "security"})
-	must(t, b.Update(t.Context(), p))
+	p := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "production"}}
+	var original *v1alpha1.ImagePolicySpec
+	b.update(t, p, func() {
+		original = p.Spec.DeepCopy()
+		p.Spec.RequiredRoles = append(p.Spec.RequiredRoles, v1alpha1.RoleRequirement{Role: "security"})
+	})
 	edited := time.Now()
 	testenv.Await(t, "the edit to be in force", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
@@ -238,9 +239,7 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 	})
 	t.Logf("in force %s after the edit", time.Since(edited).Round(time.Millisecond))
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "security" has not signed`)
-	must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
-	p.Spec = *original
-	must(t, b.Update(t.Context(), p))
+	b.update(t, p, func() { p.Spec = *original })
 	testenv.Await(t, "the policy as it was", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 }
 

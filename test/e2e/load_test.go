@@ -20,16 +20,19 @@ type load struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	// excused says of an error that nothing could be decided, for which there is a reason.
-	excused func(error) bool
+	// excused says that there is a reason for which nothing can be decided now.
+	excused func() bool
 
 	signed, unsigned, others, unanswered atomic.Int64
 }
 
-// load creates signed Pods and unsigned ones until stop. Nothing may be refused but the unsigned Pods, which must be, unless the
-// error is excused; nil excuses none.
-func (b *bed) load(t *testing.T, gun string, excused func(error) bool) *load {
+// load creates signed Pods and unsigned ones until stop. Nothing may be refused but the unsigned Pods, which must be, unless that is
+// excused when the creation begins or ends; nil excuses none.
+func (b *bed) load(t *testing.T, gun string, excused func() bool) *load {
 	t.Helper()
+	if excused == nil {
+		excused = func() bool { return false }
+	}
 	l := &load{t: t, excused: excused}
 	l.ctx, l.cancel = context.WithCancel(t.Context())
 	for range 2 {
@@ -60,12 +63,13 @@ func (l *load) repeat(done *atomic.Int64, do func(context.Context) error) {
 				return
 			case <-tick.C:
 			}
+			excused := l.excused() // it may be over while this one still waits
 			err := do(l.ctx)
 			switch {
 			case err == nil:
 				done.Add(1)
 			case l.ctx.Err() != nil:
-			case l.excused != nil && l.excused(err):
+			case excused || l.excused():
 				l.unanswered.Add(1)
 			default:
 				l.t.Errorf("%s, after %d: %v", time.Now().Format(time.StampMilli), done.Load(), err)

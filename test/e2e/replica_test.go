@@ -36,6 +36,9 @@ rules:
   verbs: [create, update, patch, delete]
 `
 
+// shutdownDelay is for what the balancer needs to see that a replica leaves, with its turning away at half of it, on a busy machine.
+const shutdownDelay = 5 * time.Second
+
 type replicas struct {
 	*bed
 	all    *testing.T // managers last as long as it
@@ -89,7 +92,7 @@ func (r *replicas) start(t *testing.T) {
 	must(t, os.Symlink(r.binary, program))
 	m.Manager = testenv.RunManagerWith(r.all, r.kube, testenv.ManagerOptions{
 		MayMissRights: true, // the API server is restarted
-		Binary:        program, APIServer: m.link.URL, Args: []string{"--webhook-url=" + r.front.URL, "--shutdown-delay=2s"},
+		Binary:        program, APIServer: m.link.URL, Args: []string{"--webhook-url=" + r.front.URL, "--shutdown-delay=" + shutdownDelay.String()},
 	})
 	r.front.Add(m.Manager)
 	r.alive = append(r.alive, m)
@@ -162,15 +165,6 @@ func (r *replicas) edit(t *testing.T, qa bool) time.Time {
 	return time.Now()
 }
 
-func (r *replicas) editProduction(ctx context.Context, change func(*v1alpha1.ImagePolicy)) error {
-	p := &v1alpha1.ImagePolicy{}
-	if err := r.Get(ctx, client.ObjectKey{Name: "production"}, p); err != nil {
-		return err
-	}
-	change(p)
-	return r.Update(ctx, p)
-}
-
 // statusRight waits until the status is of the newest edit, which only a leader writes.
 func (r *replicas) statusRight(t *testing.T, what string, since time.Time) {
 	t.Helper()
@@ -186,6 +180,9 @@ func (r *replicas) wroteInTurn(t *testing.T) {
 	var turns []string
 	writes := 0
 	for line := range bytes.Lines(text) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // it is being written
+		}
 		var event struct {
 			UserAgent string `json:"userAgent"`
 			Verb      string `json:"verb"`

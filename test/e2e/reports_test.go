@@ -65,9 +65,7 @@ func TestReports(t *testing.T) {
 		for _, kind := range reportKinds() {
 			must(t, b.Delete(t.Context(), reportIn("sandbox", kind)))
 		}
-		must(t, b.Get(t.Context(), client.ObjectKeyFromObject(audit), audit))
-		audit.Spec.Mode = v1alpha1.ModeEnforce
-		must(t, b.Update(t.Context(), audit))
+		b.update(t, audit, func() { audit.Spec.Mode = v1alpha1.ModeEnforce })
 		b.reports(t, map[string][]string{
 			production: {"pass production " + signed.Name, "fail release " + signed.Name},
 			"sandbox":  {"error orphan " + orphan.Name, "fail production " + unsigned.Name, "fail release " + unsigned.Name},

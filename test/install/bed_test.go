@@ -174,7 +174,7 @@ func (b *bed) uninstalled(t *testing.T, manifest string) {
 		}
 		return nil
 	})
-	must(t, b.open(t, covered))
+	testenv.Await(t, "the API server to ask nobody", func() error { return b.open(t, covered) })
 }
 
 // find returns the first object of a kind and name.
