@@ -58,7 +58,8 @@ func kubectl(t *testing.T, args ...string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := exec.CommandContext(t.Context(), binaries.Kubectl, append([]string{"--kubeconfig", kube.Kubeconfig}, args...)...)
+	command := exec.CommandContext(t.Context(), binaries.Kubectl, args...)
+	command.Env = append(os.Environ(), kube.KubectlEnv()...)
 	output, err := command.CombinedOutput()
 	return string(output), err
 }
