@@ -23,6 +23,7 @@ func (b *bed) gate(t *testing.T) {
 	must(t, b.Create(t.Context(), b.trustRoot()))
 	must(t, b.Create(t.Context(), b.policy()))
 	b.inForce(t)
+	b.reached(t)
 
 	denied(t, b.Create(t.Context(), pod(b.tag("v1"))), b.tag("v1"), `role "ci"`, `role "qa"`)
 	b.sign(t, "v1", "ci")

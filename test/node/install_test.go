@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -129,6 +130,22 @@ func (b *bed) asked(t *testing.T) {
 			if c := asked[i]; c.URL != nil || c.Service == nil || c.Service.Name != "countersign-webhook" || c.Service.Namespace != own || len(c.CABundle) == 0 {
 				return fmt.Errorf("%T asks %+v, want Service countersign-webhook, with a CA", o, c)
 			}
+		}
+		return nil
+	})
+}
+
+// reached waits until the API server asks the webhook and gets an answer. It takes the configurations up, and kube-proxy the endpoints of the
+// Service, a moment after both are there.
+func (b *bed) reached(t *testing.T) {
+	t.Helper()
+	b.await(t, "an answer of the webhook", func(ctx context.Context) error {
+		err := b.Create(ctx, pod(b.tag(unsignedTag)), client.DryRunAll)
+		switch {
+		case err == nil:
+			return errors.New("it is not asked")
+		case strings.Contains(err.Error(), "failed calling webhook"):
+			return err
 		}
 		return nil
 	})

@@ -32,6 +32,7 @@ func (b *bed) uninstallDead(t *testing.T) {
 	must(t, b.Create(t.Context(), b.policy()))
 	b.inForce(t)
 	b.asked(t)
+	b.reached(t)
 	denied(t, b.Create(t.Context(), pod(b.tag(unsignedTag))), b.tag(unsignedTag))
 
 	d := &appsv1.Deployment{}
