@@ -1,8 +1,14 @@
 package testenv
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/discovery"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
 // RunNotary runs a Notary server until the test ends.
@@ -64,6 +70,22 @@ func RunRegistry(t testing.TB) *Registry {
 		}
 	})
 	return r
+}
+
+// AwaitKindsGone waits until the API server tells nobody of our kinds any more, which it does for a moment after their CRDs are gone. Whoever
+// installs them anew asks it.
+func AwaitKindsGone(t testing.TB, k *Kube) {
+	t.Helper()
+	served, err := discovery.NewDiscoveryClientForConfig(k.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	Await(t, "our kinds to be served no more", func() error {
+		if _, err := served.ServerResourcesForGroupVersionWithContext(t.Context(), v1alpha1.GroupVersion.String()); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the answer is %w", err)
+		}
+		return nil
+	})
 }
 
 // Await polls until ok returns nil, and fails the test with its last error after a minute.

@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
@@ -119,13 +118,5 @@ func (b *bed) deleteCRDs(t *testing.T) {
 			return nil
 		})
 	}
-	// Whoever installs them anew asks this, and must not be told of those that are gone.
-	served, err := discovery.NewDiscoveryClientForConfig(b.kube.Config)
-	must(t, err)
-	testenv.Await(t, "our kinds to be served no more", func() error {
-		if _, err := served.ServerResourcesForGroupVersionWithContext(t.Context(), v1alpha1.GroupVersion.String()); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("the answer is %w", err)
-		}
-		return nil
-	})
+	testenv.AwaitKindsGone(t, b.kube)
 }

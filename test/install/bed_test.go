@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -166,14 +165,7 @@ func (b *bed) uninstalled(t *testing.T, manifest string) {
 		}
 		return nil
 	})
-	served, err := discovery.NewDiscoveryClientForConfig(b.kube.Config)
-	must(t, err)
-	testenv.Await(t, "our kinds to be served no more", func() error {
-		if _, err := served.ServerResourcesForGroupVersionWithContext(t.Context(), v1alpha1.GroupVersion.String()); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("the answer is %w", err)
-		}
-		return nil
-	})
+	testenv.AwaitKindsGone(t, b.kube)
 	testenv.Await(t, "the API server to ask nobody", func() error { return b.open(t, covered) })
 }
 
