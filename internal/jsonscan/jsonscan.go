@@ -24,6 +24,36 @@ type Scanner struct {
 // At reports whether a byte is next.
 func (s *Scanner) At(c byte) bool { return s.Next < len(s.Text) && s.Text[s.Next] == c }
 
+// Count returns how many values a JSON document holds, names not among them. It gives up at limit, and returns limit then.
+// It is false where the text is no JSON, as far as it was looked at.
+func Count(text []byte, limit int) (values int, ok bool) {
+	s := Scanner{Text: text}
+	s.Blank()
+	s.count(&values, limit)
+	if values >= limit {
+		return limit, true
+	}
+	s.End()
+	return values, !s.Lost
+}
+
+// count is Skip that counts.
+func (s *Scanner) count(values *int, limit int) {
+	if *values++; *values >= limit {
+		s.Next = len(s.Text)
+		s.Lost = true
+		return
+	}
+	switch {
+	case s.At('{'):
+		s.Members(func([]byte) { s.count(values, limit) })
+	case s.At('['):
+		s.Elements(func() { s.count(values, limit) })
+	default:
+		s.Skip()
+	}
+}
+
 // Blank passes over white space.
 func (s *Scanner) Blank() {
 	for s.Next < len(s.Text) && (s.At(' ') || s.At('\t') || s.At('\r') || s.At('\n')) {

@@ -81,3 +81,19 @@ func BenchmarkSkip(b *testing.B) {
 		}
 	})
 }
+
+func TestCount(t *testing.T) {
+	for text, want := range map[string]int{
+		`1`: 1, ` {} `: 1, `{"a":1,"b":[2,{"c":null}]}`: 6, `[[],[]]`: 3,
+		`[` + strings.Repeat(`0,`, 1000) + `0]`: 100, // the limit
+	} {
+		if got, ok := Count([]byte(text), 100); !ok || got != want {
+			t.Errorf("%.40s: got %d, %t; want %d", text, got, ok, want)
+		}
+	}
+	for _, text := range []string{``, `{`, `[1,]`, `1 2`, `{"a"}`} {
+		if got, ok := Count([]byte(text), 100); ok {
+			t.Errorf("%q: got %d, and it is no JSON", text, got)
+		}
+	}
+}

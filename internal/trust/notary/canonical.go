@@ -2,210 +2,351 @@ package notary
 
 import (
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"slices"
 	"strconv"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// maxNesting bounds the depth of a JSON document; the deepest file of the format needs nine levels, and "custom" data
-// of a target whatever its signer put there.
-const maxNesting = 64
+const (
+	// maxNesting bounds the depth of a JSON document; the deepest file of the format needs nine levels, and "custom" data
+	// of a target whatever its signer put there.
+	maxNesting = 64
+	// maxValues bounds the values of one file: objects, lists, strings, numbers and literals. A file of
+	// 8 MiB that lists nothing but tags has about 400,000.
+	maxValues = 1 << 19
+)
 
-// object is a JSON object. Fields are looked up by their exact name: encoding/json would match struct fields whatever
-// their case, so that two readers of one signed file could see different values.
-type object = map[string]any
-
-// parseJSON reads exactly one JSON document. It is stricter than encoding/json where readers may differ: it refuses
-// names that occur twice in an object, invalid UTF-8 and, since the canonical form knows integers only, other numbers.
-func parseJSON(data []byte) (any, error) {
-	if !utf8.Valid(data) {
+// canonical returns the canonical form of a JSON document: names sorted bytewise, no white space, and
+// in strings only the quotation mark and the backslash escaped; control characters stay raw, unlike in
+// JSON. The canonical form of a part of the document is that part of the result.
+//
+// It is stricter than encoding/json where two readers may differ: it refuses names that occur twice in
+// an object, invalid UTF-8 and, since the form knows integers only, all other numbers. It builds no
+// tree: beside text it allocates at most 2 bytes for each byte of it, and 12 for each member of an
+// object whose names are not sorted. A document of too many values is a *trust.Fault, TooLarge.
+func canonical(text []byte) (value, error) {
+	if !utf8.Valid(text) {
 		return nil, errors.New("not valid UTF-8")
 	}
-	if !json.Valid(data) {
-		return nil, errors.New("not valid JSON")
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	v, err := parseValue(dec, 0)
-	if err != nil {
+	c := canonicalizer{text: text, out: make([]byte, 0, len(text))} // no escape gets longer
+	if err := c.document(); err != nil {
 		return nil, err
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one JSON document")
-	}
-	return v, nil
+	return c.out, nil
 }
 
-func parseValue(dec *json.Decoder, depth int) (any, error) {
-	if depth > maxNesting {
-		return nil, fmt.Errorf("nested deeper than %d levels", maxNesting)
-	}
-	tok, err := dec.Token()
-	if err != nil {
-		return nil, fmt.Errorf("reading JSON: %w", err)
-	}
-	switch t := tok.(type) {
-	case json.Delim:
-		if t == '{' {
-			return parseObject(dec, depth)
-		}
-		return parseArray(dec, depth)
-	case json.Number:
-		if !isInteger(string(t)) {
-			return nil, fmt.Errorf("number %s is not an integer in plain digits", strconv.Quote(string(t)))
-		}
-	}
-	return tok, nil
+// canonicalizer reads text from at on, and appends its canonical form to out.
+type canonicalizer struct {
+	text    []byte
+	at      int
+	out     []byte
+	scratch []byte
+	values  int
 }
 
-func parseObject(dec *json.Decoder, depth int) (any, error) {
-	o := object{}
-	for dec.More() {
-		tok, err := dec.Token()
-		if err != nil {
-			return nil, fmt.Errorf("reading JSON: %w", err)
-		}
-		name, ok := tok.(string)
-		if !ok {
-			return nil, errors.New("an object's name is not a string")
-		}
-		if _, twice := o[name]; twice {
-			return nil, fmt.Errorf("name %q occurs twice in one object", name)
-		}
-		if o[name], err = parseValue(dec, depth+1); err != nil {
-			return nil, err
-		}
+func (c *canonicalizer) document() error {
+	c.blank()
+	if err := c.value(0); err != nil {
+		return err
 	}
-	_, err := dec.Token()
-	return o, err
+	if c.blank(); c.at < len(c.text) {
+		return errors.New("more follows than one JSON document")
+	}
+	return nil
 }
 
-func parseArray(dec *json.Decoder, depth int) (any, error) {
-	list := []any{}
-	for dec.More() {
-		v, err := parseValue(dec, depth+1)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, v)
+// peek returns the next byte, 0 at the end.
+func (c *canonicalizer) peek() byte {
+	if c.at < len(c.text) {
+		return c.text[c.at]
 	}
-	_, err := dec.Token()
-	return list, err
+	return 0
 }
 
-// isInteger reports whether a JSON number has the one form that canonical JSON gives it.
-func isInteger(s string) bool {
-	if s == "0" {
-		return true
-	}
-	if len(s) > 0 && s[0] == '-' {
-		s = s[1:]
-	}
-	if s == "" || s[0] == '0' {
+// take passes over a byte where it is the next one.
+func (c *canonicalizer) take(b byte) bool {
+	if c.peek() != b {
 		return false
 	}
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return false
-		}
-	}
+	c.at++
 	return true
 }
 
-// appendCanonical appends the canonical form of a value that parseJSON returned: names sorted bytewise, no white space,
-// and in strings only the quotation mark and the backslash escaped; control characters stay raw, unlike in JSON.
-func appendCanonical(dst []byte, v any) []byte {
-	switch v := v.(type) {
-	case object:
-		dst = append(dst, '{')
-		for i, name := range slices.Sorted(maps.Keys(v)) {
-			if i > 0 {
-				dst = append(dst, ',')
+func (c *canonicalizer) blank() {
+	for c.at < len(c.text) {
+		switch c.text[c.at] {
+		case ' ', '\t', '\r', '\n':
+			c.at++
+		default:
+			return
+		}
+	}
+}
+
+// odd is the error of what cannot be there.
+func (c *canonicalizer) odd() error {
+	if c.at >= len(c.text) {
+		return errors.New("not valid JSON: it ends too early")
+	}
+	return fmt.Errorf("not valid JSON: %q at byte %d", c.text[c.at], c.at)
+}
+
+func (c *canonicalizer) value(depth int) error {
+	if depth > maxNesting {
+		return fmt.Errorf("nested deeper than %d levels", maxNesting)
+	}
+	if c.values++; c.values > maxValues {
+		return trust.NewFault(v1alpha1.ReasonTooLarge, "has more than the %d JSON values that are read", maxValues)
+	}
+	switch b := c.peek(); {
+	case b == '{':
+		return c.object(depth)
+	case b == '[':
+		return c.list(depth)
+	case b == '"':
+		return c.str()
+	case b == '-' || '0' <= b && b <= '9':
+		return c.number()
+	}
+	for _, word := range []string{"true", "false", "null"} {
+		if bytes.HasPrefix(c.text[c.at:], []byte(word)) {
+			c.at += len(word)
+			c.out = append(c.out, word...)
+			return nil
+		}
+	}
+	return c.odd()
+}
+
+func (c *canonicalizer) list(depth int) error {
+	c.at++
+	c.out = append(c.out, '[')
+	c.blank()
+	for more := !c.take(']'); more; {
+		if err := c.value(depth + 1); err != nil {
+			return err
+		}
+		c.blank()
+		if more = !c.take(']'); more {
+			if !c.take(',') {
+				return c.odd()
 			}
-			dst = append(appendString(dst, name), ':')
-			dst = appendCanonical(dst, v[name])
+			c.out = append(c.out, ',')
+			c.blank()
 		}
-		return append(dst, '}')
-	case []any:
-		dst = append(dst, '[')
-		for i, item := range v {
-			if i > 0 {
-				dst = append(dst, ',')
+	}
+	c.out = append(c.out, ']')
+	return nil
+}
+
+// object reads the members in the order in which they are written. Most writers sort them; where this
+// one did not, they are sorted once the last one is read.
+func (c *canonicalizer) object(depth int) error {
+	c.at++
+	c.out = append(c.out, '{')
+	c.blank()
+	from, members, sorted := len(c.out), 0, true
+	var last []byte // the name before; out is never moved
+	for more := !c.take('}'); more; members++ {
+		name, err := c.member(depth)
+		if err != nil {
+			return err
+		}
+		switch {
+		case last == nil:
+		case compareNames(last, name) == 0:
+			return twice(name)
+		case compareNames(last, name) > 0:
+			sorted = false
+		}
+		last = name
+		c.blank()
+		if more = !c.take('}'); more {
+			if !c.take(',') {
+				return c.odd()
 			}
-			dst = appendCanonical(dst, item)
+			c.out = append(c.out, ',')
+			c.blank()
 		}
-		return append(dst, ']')
-	case string:
-		return appendString(dst, v)
-	case json.Number:
-		return append(dst, v...)
-	case bool:
-		return strconv.AppendBool(dst, v)
-	default:
-		return append(dst, "null"...)
 	}
-}
-
-func appendString(dst []byte, s string) []byte {
-	dst = append(dst, '"')
-	for i := range len(s) {
-		if s[i] == '"' || s[i] == '\\' {
-			dst = append(dst, '\\')
+	if !sorted {
+		if err := c.sort(from, members); err != nil {
+			return err
 		}
-		dst = append(dst, s[i])
 	}
-	return append(dst, '"')
+	c.out = append(c.out, '}')
+	return nil
 }
 
-// field returns a field that must be there and have type T.
-func field[T any](o object, name string) (T, error) {
-	v, ok := o[name].(T)
-	if !ok {
-		return v, fmt.Errorf("%q is missing or not of its type", name)
+// member reads a name and its value, and returns the name as it is in out.
+func (c *canonicalizer) member(depth int) ([]byte, error) {
+	from := len(c.out)
+	if c.peek() != '"' {
+		return nil, c.odd()
 	}
-	return v, nil
-}
-
-// optional returns a field that may be absent or null; it is then the zero value of T.
-func optional[T any](o object, name string) (T, error) {
-	if o[name] == nil {
-		var zero T
-		return zero, nil
-	}
-	return field[T](o, name)
-}
-
-// integer returns a field that must be an integer of 64 bits.
-func integer(o object, name string) (int64, error) {
-	n, err := field[json.Number](o, name)
-	if err != nil {
-		return 0, err
-	}
-	i, err := n.Int64()
-	if err != nil {
-		return 0, fmt.Errorf("%q is out of range", name)
-	}
-	return i, nil
-}
-
-// texts returns a field that is a list of strings, and may be absent or null.
-func texts(o object, name string) ([]string, error) {
-	list, err := optional[[]any](o, name)
-	if err != nil {
+	if err := c.str(); err != nil {
 		return nil, err
 	}
-	out := make([]string, len(list))
-	for i, v := range list {
-		s, ok := v.(string)
-		if !ok {
-			return nil, fmt.Errorf("%q holds something other than a string", name)
-		}
-		out[i] = s
+	name := c.out[from:len(c.out):len(c.out)]
+	c.blank()
+	if !c.take(':') {
+		return nil, c.odd()
 	}
-	return out, nil
+	c.out = append(c.out, ':')
+	c.blank()
+	return name, c.value(depth + 1)
+}
+
+// sort puts the members at the end of out, which begin at from, into the order of their names.
+func (c *canonicalizer) sort(from, members int) error {
+	type span struct{ from, name, to int32 }
+	if c.scratch == nil {
+		c.scratch = make([]byte, 0, len(c.text))
+	}
+	c.scratch = append(c.scratch[:0], c.out[from:]...)
+	text := c.scratch
+	spans := make([]span, 0, members)
+	for at := 0; at < len(text); at++ { // and over the comma
+		name := end(text, at)
+		to := end(text, name+1)
+		spans = append(spans, span{int32(at), int32(name), int32(to)}) //nolint:gosec // of a file of a few MiB
+		at = to
+	}
+	name := func(s span) []byte { return text[s.from:s.name] }
+	slices.SortFunc(spans, func(a, b span) int { return compareNames(name(a), name(b)) })
+	c.out = c.out[:from]
+	for i, s := range spans {
+		if i > 0 {
+			if compareNames(name(spans[i-1]), name(s)) == 0 {
+				return twice(name(s))
+			}
+			c.out = append(c.out, ',')
+		}
+		c.out = append(c.out, text[s.from:s.to]...)
+	}
+	return nil
+}
+
+func twice(name []byte) error {
+	text, _ := value(name).text()
+	return fmt.Errorf("name %.80q occurs twice in one object", text)
+}
+
+// compareNames compares two strings in canonical form by the bytes that they stand for.
+func compareNames(a, b []byte) int {
+	a, b = a[1:len(a)-1], b[1:len(b)-1]
+	i, j := 0, 0
+	for i < len(a) && j < len(b) {
+		if a[i] == '\\' {
+			i++
+		}
+		if b[j] == '\\' {
+			j++
+		}
+		if a[i] != b[j] {
+			return cmp.Compare(a[i], b[j])
+		}
+		i, j = i+1, j+1
+	}
+	return cmp.Compare(len(a)-i, len(b)-j) // one of the two is 0
+}
+
+// number reads an integer in the one form that canonical JSON gives it.
+func (c *canonicalizer) number() error {
+	from := c.at
+	negative := c.take('-')
+	zero := c.take('0')
+	for !zero && '0' <= c.peek() && c.peek() <= '9' {
+		c.at++
+	}
+	digits := c.at - from
+	if negative {
+		digits--
+	}
+	if digits == 0 || negative && zero || bytes.IndexByte([]byte("0123456789.eE+-"), c.peek()) >= 0 && c.at < len(c.text) {
+		return fmt.Errorf("the number at byte %d is not an integer in plain digits", from)
+	}
+	c.out = append(c.out, c.text[from:c.at]...)
+	return nil
+}
+
+func (c *canonicalizer) str() error {
+	c.at++
+	c.out = append(c.out, '"')
+	for {
+		from := c.at
+		for c.at < len(c.text) && c.text[c.at] >= ' ' && c.text[c.at] != '"' && c.text[c.at] != '\\' {
+			c.at++
+		}
+		c.out = append(c.out, c.text[from:c.at]...)
+		switch {
+		case c.take('"'):
+			c.out = append(c.out, '"')
+			return nil
+		case c.take('\\'):
+			if err := c.escape(); err != nil {
+				return err
+			}
+		default:
+			return c.odd()
+		}
+	}
+}
+
+// escape reads what is behind a backslash.
+func (c *canonicalizer) escape() error {
+	if c.peek() == 'u' {
+		r, ok := c.unit()
+		if !ok {
+			return c.odd()
+		}
+		if utf16.IsSurrogate(r) {
+			before := c.at
+			low := rune(-1)
+			if c.take('\\') && c.peek() == 'u' {
+				if low, ok = c.unit(); !ok {
+					return c.odd()
+				}
+			}
+			if r = utf16.DecodeRune(r, low); r == unicode.ReplacementChar {
+				c.at = before
+			}
+		}
+		if r == '"' || r == '\\' {
+			c.out = append(c.out, '\\')
+		}
+		c.out = utf8.AppendRune(c.out, r)
+		return nil
+	}
+	i := bytes.IndexByte([]byte(`"\/bfnrt`), c.peek())
+	if i < 0 || c.at >= len(c.text) {
+		return c.odd()
+	}
+	if i < 2 {
+		c.out = append(c.out, '\\')
+	}
+	c.out = append(c.out, "\"\\/\b\f\n\r\t"[i])
+	c.at++
+	return nil
+}
+
+// unit reads the letter u and four hexadecimal digits.
+func (c *canonicalizer) unit() (rune, bool) {
+	if len(c.text)-c.at < 5 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(c.text[c.at+1:c.at+5]), 16, 16)
+	if err != nil {
+		return 0, false
+	}
+	c.at += 5
+	return rune(n), true //nolint:gosec // of 16 bits
 }

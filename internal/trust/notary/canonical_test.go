@@ -2,8 +2,14 @@ package notary
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
+	"maps"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -21,18 +27,18 @@ func TestCanonical(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			v, err := parseJSON([]byte(tt.in))
+			got, err := canonical([]byte(tt.in))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(tt.want, string(appendCanonical(nil, v))); diff != "" {
+			if diff := cmp.Diff(tt.want, string(got)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestParseJSONRefused(t *testing.T) {
+func TestCanonicalRefuses(t *testing.T) {
 	for name, in := range map[string]string{
 		"nothing":               "",
 		"a name twice":          `{"a":1,"b":2,"a":1}`,
@@ -50,8 +56,8 @@ func TestParseJSONRefused(t *testing.T) {
 		"comment":               `{} // x`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if v, err := parseJSON([]byte(in)); err == nil {
-				t.Errorf("parsed as %v", v)
+			if got, err := canonical([]byte(in)); err == nil {
+				t.Errorf("read as %s", got)
 			}
 		})
 	}
@@ -67,27 +73,103 @@ func TestFieldsAreReadByTheirExactName(t *testing.T) {
 	}, nil), "ci one")
 }
 
+// FuzzCanonical holds the canonical form to that of a reader that builds a tree.
 func FuzzCanonical(f *testing.F) {
-	for _, seed := range []string{`{"a":[1,"x\u0000\"",null,{"b":true}]}`, `"\ud800"`, `-1`, `[[]]`, "\"\xc3\x28\""} {
+	for _, seed := range []string{
+		`{"a":[1,"x\u0000\"",null,{"b":true}]}`, `"\ud800"`, `-1`, `[[]]`, "\"\xc3\x28\"", `"\ud800\u0041"`, `"\ud800\ud800\udc00"`, `"\u0022\u005C"`,
+		`{"b":{"d":1,"c":2},"a":{"f":[{"z":0,"y":1}],"e":""}}`, `{"\"":1,"!":2,"#":3,"\\":4,"]":5,"[":6}`, `{"a":1,"b":2,"a":3}`, `{"b":1,"a":2,"b":3}`,
+		`{"":0,"a":1,"aa":2,"A":3}`, `[-0]`, `[01]`, `[1e1]`, `[1.0]`, `{"a":tru}`, `{"a":1 ,"b" : 2}`, `[1,]`, `{"a":1,}`, `nul`, `"\x"`, `"\u12"`, `"\ud83d\ude0"`, `{} {}`,
+	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		v, err := parseJSON(data)
-		if err != nil {
-			return
+		got, err := canonical(data)
+		want, errReference := reference(data)
+		if (err == nil) != (errReference == nil) {
+			t.Fatalf("%q is read with error %v, and by the reference with %v", data, err, errReference)
 		}
-		once := appendCanonical(nil, v)
-		if bytes.ContainsFunc(once, func(r rune) bool { return r < ' ' }) {
-			return // control characters stay raw, so the form is not JSON
-		}
-		again, err := parseJSON(once)
-		if err != nil {
-			t.Fatalf("the canonical form %q of %q is not read: %v", once, data, err)
-		}
-		if twice := appendCanonical(nil, again); !bytes.Equal(once, twice) {
-			t.Errorf("the canonical form of %q is not stable: %q, then %q", data, once, twice)
+		if err == nil && !bytes.Equal(got, want) {
+			t.Errorf("%q is read as %q, and by the reference as %q", data, got, want)
 		}
 	})
+}
+
+var plainInteger = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
+
+// reference is the canonical form by way of encoding/json and a tree.
+func reference(data []byte) ([]byte, error) {
+	if !utf8.Valid(data) || !json.Valid(data) {
+		return nil, errors.New("not valid")
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	return appendReference(nil, dec, 0)
+}
+
+func appendReference(dst []byte, dec *json.Decoder, depth int) ([]byte, error) {
+	tok, err := dec.Token()
+	switch {
+	case err != nil:
+		return nil, err
+	case depth > maxNesting:
+		return nil, errors.New("too deep")
+	}
+	switch tok := tok.(type) {
+	case json.Delim:
+		if tok == '{' {
+			return appendMembers(dst, dec, depth)
+		}
+		dst = append(dst, '[')
+		for n := 0; dec.More(); n++ {
+			if n > 0 {
+				dst = append(dst, ',')
+			}
+			if dst, err = appendReference(dst, dec, depth+1); err != nil {
+				return nil, err
+			}
+		}
+		_, err = dec.Token()
+		return append(dst, ']'), err
+	case string:
+		return append(dst, quoted(tok)...), nil
+	case json.Number:
+		if !plainInteger.MatchString(string(tok)) {
+			return nil, errors.New("not an integer")
+		}
+		return append(dst, tok...), nil
+	}
+	word, err := json.Marshal(tok)
+	return append(dst, word...), err
+}
+
+func appendMembers(dst []byte, dec *json.Decoder, depth int) ([]byte, error) {
+	members := map[string][]byte{}
+	for dec.More() {
+		tok, err := dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		name, _ := tok.(string)
+		if _, there := members[name]; there {
+			return nil, errors.New("twice")
+		}
+		if members[name], err = appendReference(nil, dec, depth+1); err != nil {
+			return nil, err
+		}
+	}
+	dst = append(dst, '{')
+	for i, name := range slices.Sorted(maps.Keys(members)) {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(append(append(dst, quoted(name)...), ':'), members[name]...)
+	}
+	_, err := dec.Token()
+	return append(dst, '}'), err
+}
+
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(s) + `"`
 }
 
 func FuzzEnvelope(f *testing.F) {
@@ -113,9 +195,9 @@ func FuzzEnvelope(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_, _ = decodeTargets("targets", e)
+		_, _ = decodeTargets("targets", e, true)
 		_, _ = decodeSnapshot(e.signed)
-		if _, err := e.verify(r, func(*publicKey) bool { return true }); err == nil && !bytes.Equal(e.message, want.message) {
+		if _, err := e.verify(r, func(*publicKey) bool { return true }); err == nil && !bytes.Equal(e.signed, want.signed) {
 			t.Errorf("a signature verifies over another content: %q", data)
 		}
 	})

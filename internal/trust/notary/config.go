@@ -12,7 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -46,6 +49,8 @@ type Config struct {
 	// ExpiredGrace is for how long past its expiry evidence that is verified again, without a network, remains evidence. What is
 	// fetched has no grace.
 	ExpiredGrace time.Duration
+	// Budget bounds what decoding takes up, with all others who decode. Nil: one of the Root's own.
+	Budget *budget.Budget
 	// Clock tells the time at which expiry is judged. Nil: time.Now.
 	Clock func() time.Time
 }
@@ -64,16 +69,18 @@ type Role struct {
 // Root verifies the repositories of one Notary server under one TrustRoot. It holds no state of its own: what it has
 // verified is in the evidence it returns. It implements trust.Root.
 type Root struct {
-	name     string
-	get      Getter
-	now      func() time.Time
-	grace    time.Duration
-	pins     map[string]bool // canonical key IDs
-	ca       *x509.CertPool  // nil without one
-	caPrints []string
-	roles    []speaker
-	named    map[string]bool // the names of roles
-	revoked  map[string]bool // key IDs
+	name      string
+	get       Getter
+	now       func() time.Time
+	budget    *budget.Budget
+	transfers *semaphore.Weighted // bytes of targets and delegations that sessions hold
+	grace     time.Duration
+	pins      map[string]bool // canonical key IDs
+	ca        *x509.CertPool  // nil without one
+	caPrints  []string
+	roles     []speaker
+	named     map[string]bool // the names of roles
+	revoked   map[string]bool // key IDs
 }
 
 // speaker is a compiled Role.
@@ -87,7 +94,14 @@ type speaker struct {
 // New compiles a TrustRoot. It makes no request. The error is a *trust.Fault with one of the reasons of the Ready
 // condition, InvalidKey or InvalidSpec, and names the field.
 func New(cfg Config, get Getter) (*Root, error) {
-	r := &Root{name: cfg.Name, get: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0), pins: map[string]bool{}, named: map[string]bool{}, revoked: map[string]bool{}}
+	r := &Root{
+		name: cfg.Name, get: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0),
+		budget: cfg.Budget, transfers: semaphore.NewWeighted(2 * maxTotalSize),
+		pins: map[string]bool{}, named: map[string]bool{}, revoked: map[string]bool{},
+	}
+	if r.budget == nil {
+		r.budget = budget.New(budget.Default)
+	}
 	if r.now == nil {
 		r.now = time.Now
 	}

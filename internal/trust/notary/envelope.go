@@ -25,8 +25,7 @@ const (
 
 // envelope is a signed file, decoded and not yet verified.
 type envelope struct {
-	signed  object
-	message []byte // the canonical form of signed: what is signed
+	signed  object // in its canonical form, which is what is signed
 	digest  [sha256.Size]byte
 	sigs    []signature
 	version int64
@@ -41,76 +40,86 @@ type signature struct {
 
 // decodeEnvelope decodes a file whose "_type" must be typ.
 func decodeEnvelope(raw []byte, typ string) (*envelope, error) {
-	doc, err := parseJSON(raw)
+	doc, err := canonical(raw)
 	if err != nil {
 		return nil, err
 	}
-	top, ok := doc.(object)
+	top, ok := doc.object()
 	if !ok {
 		return nil, errors.New("not a JSON object")
 	}
 	e := &envelope{}
-	if e.signed, err = field[object](top, "signed"); err != nil {
+	if e.signed, err = top.object("signed"); err != nil {
 		return nil, err
 	}
 	if e.sigs, err = decodeSignatures(top); err != nil {
 		return nil, err
 	}
-	got, err := field[string](e.signed, "_type")
+	got, err := e.signed.text("_type")
 	if err != nil {
 		return nil, err
 	}
 	if got != typ {
-		return nil, fmt.Errorf("its _type is %q and must be %q", got, typ)
+		return nil, fmt.Errorf("its _type is %.80q and must be %q", got, typ)
 	}
-	if e.version, err = integer(e.signed, "version"); err != nil {
+	if e.version, err = e.signed.integer("version"); err != nil {
 		return nil, err
 	}
 	if e.version < 1 {
 		return nil, fmt.Errorf("version %d is below 1", e.version)
 	}
-	expires, err := field[string](e.signed, "expires")
+	expires, err := e.signed.text("expires")
 	if err != nil {
 		return nil, err
 	}
 	t, err := time.Parse(time.RFC3339Nano, expires)
 	if err != nil {
-		return nil, fmt.Errorf("reading expires: %w", err)
+		return nil, fmt.Errorf("reading expires: %.80q is not a time of RFC 3339", expires)
 	}
 	e.expires = t.UTC()
-	e.message = appendCanonical(nil, e.signed)
-	e.digest = sha256.Sum256(e.message)
+	e.digest = sha256.Sum256(e.signed)
 	return e, nil
 }
 
 func decodeSignatures(top object) ([]signature, error) {
-	list, err := field[[]any](top, "signatures")
+	list, err := top.list("signatures")
 	if err != nil {
 		return nil, err
 	}
-	if len(list) > maxSignatures {
-		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "carries %d signatures, more than the %d that are read", len(list), maxSignatures)
-	}
-	sigs := make([]signature, len(list))
-	for i, item := range list {
-		o, ok := item.(object)
-		if !ok {
-			return nil, fmt.Errorf("signature %d is not an object", i)
+	var sigs []signature
+	for item := range list.elements() {
+		if len(sigs) == maxSignatures {
+			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "carries more than the %d signatures that are read", maxSignatures)
 		}
-		var errs [3]error
-		var encoded string
-		sigs[i].keyID, errs[0] = field[string](o, "keyid")
-		sigs[i].method, errs[1] = field[string](o, "method")
-		encoded, errs[2] = field[string](o, "sig")
-		if err := errors.Join(errs[:]...); err != nil {
-			return nil, fmt.Errorf("signature %d: %w", i, err)
+		s, err := decodeSignature(item)
+		if err != nil {
+			return nil, fmt.Errorf("signature %d: %w", len(sigs), err)
 		}
-		sigs[i].method = strings.ToLower(sigs[i].method)
-		if sigs[i].sig, err = base64.StdEncoding.DecodeString(encoded); err != nil {
-			return nil, fmt.Errorf("signature %d: %w", i, err)
-		}
+		sigs = append(sigs, s)
 	}
 	return sigs, nil
+}
+
+func decodeSignature(item value) (signature, error) {
+	o, ok := item.object()
+	if !ok {
+		return signature{}, errors.New("not an object")
+	}
+	var s signature
+	var errs [3]error
+	var encoded string
+	s.keyID, errs[0] = o.text("keyid")
+	s.method, errs[1] = o.text("method")
+	encoded, errs[2] = o.text("sig")
+	if err := errors.Join(errs[:]...); err != nil {
+		return signature{}, err
+	}
+	s.method = strings.ToLower(s.method)
+	var err error
+	if s.sig, err = base64.StdEncoding.DecodeString(encoded); err != nil {
+		return signature{}, fmt.Errorf("sig: %w", err)
+	}
+	return s, nil
 }
 
 // signers returns the distinct keys of a role whose signature on the file verifies, sorted by canonical ID,
@@ -123,7 +132,7 @@ func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 			continue
 		}
 		at, found := slices.BinarySearchFunc(out, k.canonical, func(k *publicKey, id string) int { return strings.Compare(k.canonical, id) })
-		if !found && k.verify(s.method, e.message, s.sig) {
+		if !found && k.verify(s.method, e.signed, s.sig) {
 			out = slices.Insert(out, at, k)
 		}
 	}
@@ -153,65 +162,96 @@ type role struct {
 	threshold int
 }
 
-// decodeKeys reads a "keys" object. A key that cannot be read, is too weak, or does not hash to its ID counts for
-// nothing and spoils nothing.
-func decodeKeys(o object, name string) (map[string]*publicKey, error) {
-	raw, err := optional[object](o, name)
+// listing is who may sign a file as it is written down: by the IDs of keys.
+type listing struct {
+	keyIDs    []string
+	threshold int
+}
+
+// decodeListing reads keyids and threshold.
+func decodeListing(o object) (listing, error) {
+	ids, err := o.texts("keyids", maxKeys)
+	if err != nil {
+		return listing{}, err
+	}
+	threshold, err := o.integer("threshold")
+	if err != nil {
+		return listing{}, err
+	}
+	if threshold < 1 || threshold > maxSignatures {
+		return listing{}, fmt.Errorf("a threshold of %d; it must be from 1 to %d", threshold, maxSignatures)
+	}
+	return listing{keyIDs: ids, threshold: int(threshold)}, nil
+}
+
+// role returns who may sign, where keys are those of the file.
+func (l listing) role(keys map[string]*publicKey) role {
+	r := role{keys: make(map[string]*publicKey, len(l.keyIDs)), threshold: l.threshold}
+	for _, id := range l.keyIDs {
+		if k := keys[id]; k != nil {
+			r.keys[id] = k
+		}
+	}
+	return r
+}
+
+// decodeKeys reads those keys of a "keys" object that are listed somewhere. A key that cannot be read, is too weak,
+// or does not hash to its ID counts for nothing and spoils nothing.
+func decodeKeys(o object, name string, listings ...listing) (map[string]*publicKey, error) {
+	all, err := o.optionalObject(name)
 	if err != nil {
 		return nil, err
 	}
-	keys := make(map[string]*publicKey, len(raw))
-	for id, v := range raw {
-		ko, ok := v.(object)
-		if !ok {
-			return nil, fmt.Errorf("key %q is not an object", id)
+	wanted := map[string]bool{}
+	for _, l := range listings {
+		for _, id := range l.keyIDs {
+			wanted[id] = true
 		}
-		keyType, err := field[string](ko, "keytype")
-		if err != nil {
-			return nil, fmt.Errorf("key %q: %w", id, err)
-		}
-		val, err := field[object](ko, "keyval")
-		if err != nil {
-			return nil, fmt.Errorf("key %q: %w", id, err)
-		}
-		encoded, err := field[string](val, "public")
-		if err != nil {
-			return nil, fmt.Errorf("key %q: %w", id, err)
-		}
-		public, err := base64.StdEncoding.DecodeString(encoded)
-		if err != nil {
+	}
+	keys := map[string]*publicKey{}
+	for name, v := range all.members() {
+		id, _ := name.text()
+		if !wanted[id] {
 			continue
 		}
-		if k, err := parseKey(keyType, public); err == nil && k.id == id {
+		k, err := decodeKey(v)
+		if err != nil {
+			return nil, fmt.Errorf("key %.80q: %w", id, err)
+		}
+		if k != nil && k.id == id {
 			keys[id] = k
 		}
 	}
 	return keys, nil
 }
 
-// decodeRole reads keyids and threshold.
-func decodeRole(o object, keys map[string]*publicKey) (role, error) {
-	ids, err := texts(o, "keyids")
+// decodeKey reads a key, nil where it is not one that can count.
+func decodeKey(v value) (*publicKey, error) {
+	o, ok := v.object()
+	if !ok {
+		return nil, errors.New("not an object")
+	}
+	keyType, err := o.text("keytype")
 	if err != nil {
-		return role{}, err
+		return nil, err
 	}
-	if len(ids) > maxKeys {
-		return role{}, fmt.Errorf("lists %d keys, more than the %d that are read", len(ids), maxKeys)
-	}
-	threshold, err := integer(o, "threshold")
+	val, err := o.object("keyval")
 	if err != nil {
-		return role{}, err
+		return nil, err
 	}
-	if threshold < 1 || threshold > maxSignatures {
-		return role{}, fmt.Errorf("a threshold of %d; it must be from 1 to %d", threshold, maxSignatures)
+	encoded, err := val.text("public")
+	if err != nil {
+		return nil, err
 	}
-	r := role{keys: make(map[string]*publicKey, len(ids)), threshold: int(threshold)}
-	for _, id := range ids {
-		if k := keys[id]; k != nil {
-			r.keys[id] = k
-		}
+	public, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // it counts for nothing
 	}
-	return r, nil
+	k, err := parseKey(keyType, public)
+	if err != nil {
+		return nil, nil //nolint:nilerr,nilnil // it counts for nothing
+	}
+	return k, nil
 }
 
 // fileMeta is what a signed file says about another, or about a target.
@@ -222,45 +262,70 @@ type fileMeta struct {
 }
 
 // decodeMeta reads length and hashes. At least one hash that we know must be there.
-func decodeMeta(v any) (fileMeta, error) {
-	var m fileMeta
-	o, ok := v.(object)
-	if !ok {
-		return m, errors.New("not an object")
+func decodeMeta(v value) (fileMeta, error) {
+	length, h, err := decodeHashes(v)
+	m := fileMeta{length: length}
+	if h.has256 {
+		m.sha256 = h.sha256[:]
 	}
-	var err error
-	if m.length, err = integer(o, "length"); err != nil {
-		return m, err
+	if h.has512 {
+		m.sha512 = h.sha512[:]
 	}
-	if m.length < 0 {
-		return m, fmt.Errorf("a length of %d", m.length)
-	}
-	hashes, err := field[object](o, "hashes")
-	if err != nil {
-		return m, err
-	}
-	if m.sha256, err = decodeHash(hashes, "sha256", sha256.Size); err != nil {
-		return m, err
-	}
-	if m.sha512, err = decodeHash(hashes, "sha512", sha512.Size); err != nil {
-		return m, err
-	}
-	if m.sha256 == nil && m.sha512 == nil {
-		return m, errors.New("neither a sha256 nor a sha512 hash")
-	}
-	return m, nil
+	return m, err
 }
 
-func decodeHash(hashes object, name string, size int) ([]byte, error) {
-	encoded, err := optional[string](hashes, name)
-	if err != nil || encoded == "" {
-		return nil, err
+// hashes are those of one file. They need no memory of their own, since a file may list very many.
+type hashes struct {
+	sha256         [sha256.Size]byte
+	sha512         [sha512.Size]byte
+	has256, has512 bool
+}
+
+func decodeHashes(v value) (length int64, h hashes, err error) {
+	o, ok := v.object()
+	if !ok {
+		return 0, h, errors.New("not an object")
 	}
-	sum, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil || len(sum) != size {
-		return nil, fmt.Errorf("%s hash %q is not %d bytes in base64", name, encoded, size)
+	if length, err = o.integer("length"); err != nil {
+		return 0, h, err
 	}
-	return sum, nil
+	if length < 0 {
+		return 0, h, fmt.Errorf("a length of %d", length)
+	}
+	all, err := o.object("hashes")
+	if err != nil {
+		return 0, h, err
+	}
+	if h.has256, err = decodeHash(all, "sha256", h.sha256[:]); err != nil {
+		return 0, h, err
+	}
+	if h.has512, err = decodeHash(all, "sha512", h.sha512[:]); err != nil {
+		return 0, h, err
+	}
+	if !h.has256 && !h.has512 {
+		return 0, h, errors.New("neither a sha256 nor a sha512 hash")
+	}
+	return length, h, nil
+}
+
+// decodeHash reads a hash into sum, and reports whether there is one.
+func decodeHash(all object, name string, sum []byte) (bool, error) {
+	v := all.get(name)
+	if v.isAbsent() || string(v) == `""` {
+		return false, nil
+	}
+	if !v.isString() {
+		return false, wrongField(name)
+	}
+	var decoded [96]byte
+	encoded := v[1 : len(v)-1]
+	if base64.StdEncoding.DecodedLen(len(encoded)) <= len(decoded) {
+		if n, err := base64.StdEncoding.Decode(decoded[:], encoded); err == nil && n == len(sum) {
+			copy(sum, decoded[:])
+			return true, nil
+		}
+	}
+	return false, fmt.Errorf("%s hash %.200q is not %d bytes in base64", name, []byte(encoded), len(sum))
 }
 
 // check verifies that raw is what was meant: its length, and every hash that is given.

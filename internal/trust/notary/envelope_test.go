@@ -47,7 +47,7 @@ func TestDecodeMetaRefused(t *testing.T) {
 		"not an object":       `[]`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			v, err := parseJSON([]byte(text))
+			v, err := canonical([]byte(text))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -89,31 +90,35 @@ func (e *evidence) Expiry() (time.Time, string) { return e.notAfter, e.file }
 // Files implements trust.Dated.
 func (e *evidence) Files() []trust.File { return e.files }
 
-// index takes statements sorted by tag, digest and role.
-func (e *evidence) index(all []trust.Statement) {
-	type sound struct {
-		role, keys string
-		notAfter   time.Time
-	}
-	texts, voices := map[string]string{}, map[sound]*voice{}
-	once := func(s string) string {
-		if _, ok := texts[s]; !ok {
-			texts[s] = s
-		}
-		return texts[s]
-	}
+// index takes statements sorted by tag, digest and role. What they share is held once.
+func (e *evidence) index(all []said) {
 	e.lines, e.byDigest = make([]line, len(all)), make([]int32, len(all))
 	for i, s := range all {
-		heard := sound{s.Role, strings.Join(s.Keys, " "), s.NotAfter}
-		if voices[heard] == nil {
-			voices[heard] = &voice{role: s.Role, keys: s.Keys, notAfter: s.NotAfter}
+		e.lines[i], e.byDigest[i] = line{tag: s.tag, by: s.by}, int32(i) //nolint:gosec // of a few MiB
+		if i > 0 && all[i-1].tag == s.tag {
+			e.lines[i].tag = e.lines[i-1].tag
 		}
-		e.lines[i], e.byDigest[i] = line{tag: once(s.Tag), digest: once(s.Digest), by: voices[heard]}, int32(i)
 	}
 	slices.SortFunc(e.byDigest, func(i, j int32) int {
-		a, b := e.lines[i], e.lines[j]
-		return cmp.Or(strings.Compare(a.digest, b.digest), strings.Compare(a.by.role, b.by.role), strings.Compare(a.tag, b.tag))
+		a, b := &all[i], &all[j]
+		return cmp.Or(bytes.Compare(a.digest[:], b.digest[:]), strings.Compare(a.by.role, b.by.role), strings.Compare(a.tag, b.tag))
 	})
+	text := ""
+	for n, i := range e.byDigest {
+		if n == 0 || all[e.byDigest[n-1]].digest != all[i].digest {
+			text = digestText(all[i].digest)
+		}
+		e.lines[i].digest = text
+	}
+}
+
+// digestText writes a digest as registries do, with no allocation but its own.
+func digestText(digest [sha256.Size]byte) string {
+	const prefix = "sha256:"
+	var b [len(prefix) + 2*sha256.Size]byte
+	copy(b[:], prefix)
+	hex.Encode(b[len(prefix):], digest[:])
+	return string(b[:])
 }
 
 // packed is files, compressed: digests of the same images recur from file to file.
@@ -142,8 +147,9 @@ func pack(f files) *packed {
 	return p
 }
 
-// unpack returns the files. Nothing may follow them: what was written down is kept as it is.
-func (p *packed) unpack() (files, error) {
+// unpack returns the roots, and those of the others that are wanted, told by their name and size. Nothing may follow
+// the files: what was written down is kept as it is.
+func (p *packed) unpack(wanted func(name string, size int) bool) (files, error) {
 	f := files{others: make(map[string][]byte, len(p.names))}
 	r, err := gzip.NewReader(bytes.NewReader(p.data))
 	if err != nil {
@@ -151,6 +157,12 @@ func (p *packed) unpack() (files, error) {
 	}
 	roots := len(p.sizes) - len(p.names)
 	for i, size := range p.sizes {
+		if i >= roots && !wanted(p.names[i-roots], size) {
+			if _, err := io.CopyN(io.Discard, r, int64(size)); err != nil {
+				return f, fmt.Errorf("unpacking metadata: %w", err)
+			}
+			continue
+		}
 		raw := make([]byte, size)
 		if _, err := io.ReadFull(r, raw); err != nil {
 			return f, fmt.Errorf("unpacking metadata: %w", err)
@@ -166,3 +178,16 @@ func (p *packed) unpack() (files, error) {
 	}
 	return f, nil
 }
+
+// size is how many bytes the files have together.
+func (p *packed) size() int {
+	n := 0
+	for _, size := range p.sizes {
+		n += size
+	}
+	return n
+}
+
+func isSnapshot(name string, _ int) bool { return name == snapshotRole }
+
+func isAny(string, int) bool { return true }

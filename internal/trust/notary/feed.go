@@ -14,6 +14,7 @@ import (
 	"strconv"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/jsonscan"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -27,6 +28,8 @@ const (
 	feedPage = 500
 	// maxFeedSize is some four times what a page of long names takes.
 	maxFeedSize = 1 << 20
+	// maxFeedValues bounds the JSON values of an answer. A record has six.
+	maxFeedValues = 32 * feedPage
 	// feedStart is the place before the first record, feedNewest the newest going backwards: numbers of the protocol.
 	feedStart, feedNewest = "0", "-1"
 )
@@ -118,6 +121,9 @@ func (r *Root) listed(ctx context.Context, after string, most int) ([]record, er
 		return nil, trust.AsFault(err, v1alpha1.ReasonUnreachable)
 	case len(body) > maxFeedSize:
 		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: has more than the %d bytes that it may have", feedPath, maxFeedSize)
+	}
+	if values, ok := jsonscan.Count(body, maxFeedValues); !ok || values == maxFeedValues {
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no JSON of less than %d values", feedPath, maxFeedValues)
 	}
 	var answer struct {
 		Records []record `json:"records"`

@@ -86,11 +86,21 @@ func (r *Root) Recheck(repository string, held trust.Evidence) (trust.Evidence, 
 	return checked, nil
 }
 
-func (r *Root) recheck(ev *evidence) (*evidence, error) {
+// recheck verifies evidence again. It waits for the budget without a context: whoever holds that waits for the
+// processor alone.
+func (r *Root) recheck(ev *evidence) (checked *evidence, err error) {
 	if same := r.restamped(ev, r.now()); same != nil {
 		return same, nil
 	}
-	f, err := ev.raw.unpack()
+	err = r.decoding(context.Background(), ev.repository, ev.raw.size(), func() error {
+		checked, err = r.verified(ev)
+		return err
+	})
+	return checked, err
+}
+
+func (r *Root) verified(ev *evidence) (*evidence, error) {
+	f, err := ev.raw.unpack(isAny)
 	if err != nil {
 		return nil, err
 	}

@@ -180,10 +180,8 @@ func canonicalID(key crypto.PublicKey) (keyType, id string, err error) {
 
 // keyID is the hexadecimal SHA-256 of the canonical JSON of a key without its private part.
 func keyID(keyType string, public []byte) string {
-	sum := sha256.Sum256(appendCanonical(nil, object{
-		"keytype": keyType,
-		"keyval":  object{"private": nil, "public": base64.StdEncoding.EncodeToString(public)},
-	}))
+	sum := sha256.Sum256(fmt.Appendf(nil, `{"keytype":"%s","keyval":{"private":null,"public":"%s"}}`,
+		keyType, base64.StdEncoding.EncodeToString(public)))
 	return hex.EncodeToString(sum[:])
 }
 

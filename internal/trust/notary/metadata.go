@@ -13,11 +13,15 @@ import (
 )
 
 const (
-	maxTimestampSize = 1 << 20
-	maxRootSize      = 1 << 20
-	maxFileSize      = 8 << 20
+	maxTimestampSize = 512 << 10
+	maxSnapshotSize  = 512 << 10
+	maxRootSize      = 512 << 10
+	// maxChainSize bounds the roots from a pinned or held one to the newest, together.
+	maxChainSize = 1 << 20
+	// maxFileSize bounds the file of targets, or of one delegation.
+	maxFileSize = 8 << 20
 	// maxTotalSize bounds the targets and delegations of one repository together.
-	maxTotalSize = 32 << 20
+	maxTotalSize = 16 << 20
 	// maxFloors bounds what is remembered about roles that the server no longer lists.
 	maxFloors = 256
 )
@@ -160,13 +164,13 @@ func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
 		return fileMeta{}, err
 	}
 	m.timestamp = e
-	metas, err := field[object](e.signed, "meta")
+	metas, err := e.signed.object("meta")
 	if err != nil {
 		return fileMeta{}, fault(m.repository, timestampRole, err)
 	}
-	meta, err := decodeMeta(metas[snapshotRole])
+	meta, err := decodeMeta(metas.get(snapshotRole))
 	if err == nil {
-		err = bounded(snapshotRole, meta)
+		err = bounded(snapshotRole, meta, maxSnapshotSize)
 	}
 	if err != nil {
 		return fileMeta{}, fault(m.repository, timestampRole, fmt.Errorf("entry %s: %w", snapshotRole, err))
@@ -174,9 +178,9 @@ func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
 	return meta, nil
 }
 
-func bounded(name string, meta fileMeta) error {
-	if meta.length > maxFileSize {
-		return trust.NewFault(v1alpha1.ReasonTooLarge, "lists %s with %d bytes, more than the %d that are read", name, meta.length, maxFileSize)
+func bounded(name string, meta fileMeta, limit int64) error {
+	if meta.length > limit {
+		return trust.NewFault(v1alpha1.ReasonTooLarge, "lists %s with %d bytes, more than the %d that are read", name, meta.length, limit)
 	}
 	return nil
 }
@@ -210,16 +214,17 @@ func (m *metadata) loadSnapshot(raw []byte, meta fileMeta) (map[string]fileMeta,
 }
 
 func decodeSnapshot(signed object) (map[string]fileMeta, error) {
-	metas, err := field[object](signed, "meta")
+	metas, err := signed.object("meta")
 	if err != nil {
 		return nil, err
 	}
-	if len(metas) > maxRoles+2 {
-		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists %d roles, more than the %d that are read", len(metas), maxRoles+2)
-	}
-	listed := make(map[string]fileMeta, len(metas))
+	listed := map[string]fileMeta{}
 	var total int64
-	for name, v := range metas {
+	for key, v := range metas.members() {
+		if len(listed) == maxRoles+2 {
+			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists more than the %d roles that are read", maxRoles+2)
+		}
+		name, _ := key.text()
 		if name != rootRole && name != targetsRole {
 			if err := checkDelegation(name); err != nil {
 				return nil, fmt.Errorf("lists a role it must not: %w", err)
@@ -229,7 +234,7 @@ func decodeSnapshot(signed object) (map[string]fileMeta, error) {
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", name, err)
 		}
-		if err := bounded(name, meta); err != nil {
+		if err := bounded(name, meta, maxFileSize); err != nil {
 			return nil, err
 		}
 		listed[name] = meta

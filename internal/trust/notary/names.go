@@ -22,6 +22,7 @@ const (
 
 const (
 	maxRepositoryName = 512
+	maxTag            = 128
 	maxDelegationName = 255
 	// maxDepth is how many delegations may lie one below the other.
 	maxDepth = 8

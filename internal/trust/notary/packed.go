@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/jsonscan"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -18,11 +19,13 @@ const (
 	// packedFormat tells what Pack writes from anything else, and its versions from each other.
 	packedFormat = "countersign notary 1"
 	// maxPackedHeader bounds the header: names, sizes, and the versions seen.
-	maxPackedHeader = 4 << 20
+	maxPackedHeader = 2 << 20
+	// maxHeaderValues bounds the JSON values of the header. Most are the keys of the versions seen.
+	maxHeaderValues = maxFloors*(maxKeys+5) + maxPackedRoots + 4*maxRoles
 	// maxPackedRoots bounds the chain of roots, which grows with each rotation that was followed.
 	maxPackedRoots = 1024
 	// maxUnpackedSize bounds all files of a repository together.
-	maxUnpackedSize = maxTotalSize + maxFileSize + maxTimestampSize + 16*maxRootSize
+	maxUnpackedSize = maxTotalSize + maxSnapshotSize + maxTimestampSize + maxChainSize
 )
 
 // packedHeader is the first line of what Pack writes; the files follow it, compressed, in the order of their sizes.
@@ -117,6 +120,9 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	end := bytes.IndexByte(data[:min(len(data), maxPackedHeader)], '\n')
 	if end < 0 {
 		return nil, fmt.Errorf("no header of at most %d bytes", maxPackedHeader)
+	}
+	if values, ok := jsonscan.Count(data[:end], maxHeaderValues); !ok || values == maxHeaderValues {
+		return nil, fmt.Errorf("the header is no JSON of less than %d values", maxHeaderValues)
 	}
 	var h packedHeader
 	if err := json.Unmarshal(data[:end], &h); err != nil {

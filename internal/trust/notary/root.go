@@ -23,23 +23,28 @@ func decodeRoot(raw []byte) (*rootFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys, err := decodeKeys(e.signed, "keys")
+	roles, err := e.signed.object("roles")
 	if err != nil {
 		return nil, err
 	}
-	roles, err := field[object](e.signed, "roles")
+	names := []string{rootRole, timestampRole, snapshotRole, targetsRole}
+	listings := make([]listing, len(names))
+	for i, name := range names {
+		o, err := roles.object(name)
+		if err != nil {
+			return nil, fmt.Errorf("role %s: %w", name, err)
+		}
+		if listings[i], err = decodeListing(o); err != nil {
+			return nil, fmt.Errorf("role %s: %w", name, err)
+		}
+	}
+	keys, err := decodeKeys(e.signed, "keys", listings...)
 	if err != nil {
 		return nil, err
 	}
 	f := &rootFile{envelope: e, raw: raw, roles: map[string]role{}}
-	for _, name := range []string{rootRole, timestampRole, snapshotRole, targetsRole} {
-		o, err := field[object](roles, name)
-		if err != nil {
-			return nil, fmt.Errorf("role %s: %w", name, err)
-		}
-		if f.roles[name], err = decodeRole(o, keys); err != nil {
-			return nil, fmt.Errorf("role %s: %w", name, err)
-		}
+	for i, name := range names {
+		f.roles[name] = listings[i].role(keys)
 	}
 	return f, nil
 }
@@ -163,15 +168,6 @@ func (c rootRules) follows(prev, next *rootFile) error {
 		return fmt.Errorf("version %d does not follow from version %d: %w", next.version, prev.version, err)
 	}
 	return nil
-}
-
-// before decodes the root that f follows; nil where raw is none.
-func (c rootRules) before(f *rootFile, raw []byte) *rootFile {
-	older, err := decodeRoot(raw)
-	if err != nil || c.follows(older, f) != nil {
-		return nil
-	}
-	return older
 }
 
 // verifyChain verifies consecutive roots, oldest first, and returns those from the newest pinned one, or from trusted

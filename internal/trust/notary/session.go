@@ -6,7 +6,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -19,7 +22,7 @@ import (
 type session struct {
 	rootRules
 	base *evidence // raw is nil on first sight
-	held files     // of base
+	held files     // of base: its roots and its snapshot, and the others while all is verified
 	mu   sync.Mutex
 	got  map[string][]byte // fetched files that are named by hash
 }
@@ -81,14 +84,27 @@ func (s *session) coldFrom(ctx context.Context, root, timestamp []byte) (*eviden
 	return s.load(ctx, roots, len(roots), timestamp)
 }
 
-// backToPin walks from the newest root to the older one that is pinned, and returns the chain between them, oldest
-// first. It stops where a step does not hold or the server has no older root; the chain then verifies as not pinned. Revoked keys
-// lead on here and nowhere else, so that it is known what they break.
-func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error) {
-	roots := [][]byte{newest}
-	f, err := decodeRoot(newest)
+// decodeRoot is decodeRoot of a root that counts as TooLarge or unusable where it cannot be decoded.
+func (s *session) decodeRoot(ctx context.Context, raw []byte) (f *rootFile, err error) {
+	err = s.decoding(ctx, s.repository, len(raw), func() error {
+		f, err = decodeRoot(raw)
+		return err
+	})
 	if err != nil {
 		return nil, fault(s.repository, rootRole, fmt.Errorf("is unusable: %w", err))
+	}
+	return f, nil
+}
+
+// backToPin walks from the newest root to the older one that is pinned, and returns the chain between them, oldest
+// first. It stops where a step does not hold or the server has no older root; the chain then verifies as not pinned. Revoked keys
+// lead on here and nowhere else, so that it is known what they break. Each root is verified before the one before it is
+// asked for.
+func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error) {
+	roots, size := [][]byte{newest}, len(newest)
+	f, err := s.decodeRoot(ctx, newest)
+	if err != nil {
+		return nil, err
 	}
 	if !s.regardless().isSelfSigned(f) {
 		return roots, nil // loadRoots says why
@@ -101,14 +117,22 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 		if err != nil {
 			return nil, err
 		}
-		older := s.regardless().before(f, raw)
-		if older == nil {
+		if size += len(raw); size > maxChainSize {
+			return nil, s.longChain()
+		}
+		older, err := s.decodeRoot(ctx, raw)
+		if err != nil || s.regardless().follows(older, f) != nil {
 			break
 		}
 		roots = append([][]byte{raw}, roots...)
 		f = older
 	}
 	return roots, nil
+}
+
+func (s *session) longChain() error {
+	return fault(s.repository, rootRole, trust.NewFault(v1alpha1.ReasonTooLarge,
+		"and the older roots that lead to it have more than the %d bytes that are read; pin a newer root", maxChainSize))
 }
 
 // refresh brings the evidence about a known repository up to date.
@@ -120,7 +144,7 @@ func (s *session) refresh(ctx context.Context) (*evidence, error) {
 	if sha256.Sum256(timestamp) == s.base.timestamp && s.at.Before(s.base.notAfter) {
 		return s.base, nil
 	}
-	if s.held, err = s.base.raw.unpack(); err != nil {
+	if s.held, err = s.base.raw.unpack(isSnapshot); err != nil {
 		return nil, err
 	}
 	trusted := len(s.held.roots) - 1
@@ -151,13 +175,13 @@ func (s *session) newerRoots(ctx context.Context) ([][]byte, error) {
 	if bytes.Equal(newest, last) {
 		return nil, nil
 	}
-	from, err := decodeRoot(last)
+	from, err := s.decodeRoot(ctx, last)
 	if err != nil {
-		return nil, fault(s.repository, rootRole, err)
+		return nil, err
 	}
-	to, err := decodeRoot(newest)
+	to, err := s.decodeRoot(ctx, newest)
 	if err != nil {
-		return nil, fault(s.repository, rootRole, fmt.Errorf("is unusable: %w", err))
+		return nil, err
 	}
 	if to.version <= from.version {
 		return nil, fault(s.repository, rootRole, trust.NewFault(v1alpha1.ReasonRollback,
@@ -166,24 +190,45 @@ func (s *session) newerRoots(ctx context.Context) ([][]byte, error) {
 	if to.version-from.version > maxRootSteps {
 		return nil, fault(s.repository, rootRole, fmt.Errorf("is version %d, more than %d steps from version %d that was seen before", to.version, maxRootSteps, from.version))
 	}
-	roots := append([][]byte{}, s.held.roots...)
+	return s.upTo(ctx, newest, to, from)
+}
+
+// upTo returns the chain held, extended by the roots from the last of it to the newest. Each root is verified before the
+// one after it is asked for; that the newest follows is verified with the whole.
+func (s *session) upTo(ctx context.Context, newest []byte, to, from *rootFile) ([][]byte, error) {
+	roots := slices.Clone(s.held.roots)
+	size := total(roots) + len(newest)
 	for v := from.version + 1; v < to.version; v++ {
 		raw, err := s.need(ctx, rootVersion(v), maxRootSize)
 		if err != nil {
 			return nil, err
 		}
-		roots = append(roots, raw)
+		next, err := s.decodeRoot(ctx, raw)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.regardless().follows(from, next); err != nil {
+			return nil, fault(s.repository, rootRole, err)
+		}
+		if size += len(raw); size > maxChainSize {
+			return nil, s.longChain()
+		}
+		roots, from = append(roots, raw), next
 	}
 	return append(roots, newest), nil
 }
 
 // load verifies a repository from its roots and timestamp down, asking for what it does not hold.
-func (s *session) load(ctx context.Context, roots [][]byte, trusted int, timestamp []byte) (*evidence, error) {
+func (s *session) load(ctx context.Context, roots [][]byte, trusted int, timestamp []byte) (ev *evidence, err error) {
 	m := newMetadata(s.rootRules, s.base.floors)
-	if err := m.loadRoots(roots, trusted); err != nil {
-		return nil, err
-	}
-	meta, err := m.loadTimestamp(timestamp)
+	var meta fileMeta
+	err = s.decoding(ctx, s.repository, total(roots)+len(timestamp), func() error {
+		if err := m.loadRoots(roots, trusted); err != nil {
+			return err
+		}
+		meta, err = m.loadTimestamp(timestamp)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -191,18 +236,55 @@ func (s *session) load(ctx context.Context, roots [][]byte, trusted int, timesta
 	if err != nil {
 		return nil, err
 	}
-	listed, err := m.loadSnapshot(snapshot, meta)
+	var listed map[string]fileMeta
+	err = s.decoding(ctx, s.repository, len(snapshot), func() error {
+		listed, err = m.loadSnapshot(snapshot, meta)
+		return err
+	})
 	if err != nil {
 		return nil, err
+	}
+	return s.loadListed(ctx, m, listed)
+}
+
+// loadListed takes what the snapshot lists. The files stay below the bound on those of all sessions of the Root from when
+// the first is asked for until all are verified.
+func (s *session) loadListed(ctx context.Context, m *metadata, listed map[string]fileMeta) (ev *evidence, err error) {
+	var size int64
+	for _, meta := range listed {
+		size += meta.length
+	}
+	if err := s.transfers.Acquire(ctx, size); err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonTimeout, "%s: waiting for other repositories with large files: %w", s.repository, err)
+	}
+	defer s.transfers.Release(size)
+	small := s.held.others
+	defer func() { // what is kept for another attempt is small
+		s.held.others = small
+		maps.DeleteFunc(s.got, func(name string, _ []byte) bool { return !strings.HasPrefix(name, snapshotRole) })
+	}()
+	if s.base.raw != nil {
+		held, err := s.base.raw.unpack(func(name string, size int) bool {
+			meta, ok := listed[name]
+			return ok && meta.length == int64(size)
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.held.others = held.others
 	}
 	raw, err := s.all(ctx, listed)
 	if err != nil {
 		return nil, err
 	}
-	if err := m.loadTargets(raw); err != nil {
-		return nil, err
-	}
-	return m.finish(nil), nil
+	err = s.decoding(ctx, s.repository, int(size), func() error {
+		if err := m.loadTargets(raw); err != nil {
+			return err
+		}
+		ev = m.finish(nil)
+		return nil
+	})
+	return ev, err
 }
 
 // all returns targets and every delegation that the snapshot lists. The first fault ends the others.

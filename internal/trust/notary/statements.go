@@ -1,13 +1,13 @@
 package notary
 
 import (
+	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"maps"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // earliest returns the earlier of two times.
@@ -25,70 +25,143 @@ func latest(times []time.Time, k int) time.Time {
 	return times[k-1]
 }
 
-// claim is what counts as one thing signed: a tag, and the digest and length of its manifest.
-type claim struct {
-	tag string
-	target
+// said is one statement before it is indexed.
+type said struct {
+	tag    string
+	digest [sha256.Size]byte
+	by     *voice
 }
 
 // statements returns what the roles have signed, sorted by tag, digest and role.
-func (m *metadata) statements() []trust.Statement {
-	var out []trust.Statement
-	for _, s := range m.roles {
-		out = append(out, m.spoken(s)...)
-	}
+func (m *metadata) statements() []said {
+	speakers := slices.Clone(m.roles)
 	for name := range m.verified {
-		role, ok := strings.CutPrefix(name, targetsRole+"/")
-		if ok && !m.named[role] && checkSpeaker(name) == nil {
-			out = append(out, m.spoken(speaker{role: role, delegations: []string{name}, threshold: 1})...)
+		if role, ok := m.ownRole(name); ok {
+			speakers = append(speakers, speaker{role: role, delegations: []string{name}, threshold: 1})
 		}
 	}
-	slices.SortFunc(out, func(a, b trust.Statement) int {
-		return cmp.Or(strings.Compare(a.Tag, b.Tag), strings.Compare(a.Digest, b.Digest), strings.Compare(a.Role, b.Role), b.NotAfter.Compare(a.NotAfter))
+	most := 0
+	for _, s := range speakers {
+		for _, name := range s.delegations {
+			if t := m.verified[name]; t != nil {
+				most += len(t.targets)
+			}
+		}
+	}
+	out := make([]said, 0, most)
+	for _, s := range speakers {
+		m.speak(s, func(tag string, digest [sha256.Size]byte, by *voice) { out = append(out, said{tag, digest, by}) })
+	}
+	slices.SortFunc(out, func(a, b said) int {
+		return cmp.Or(strings.Compare(a.tag, b.tag), bytes.Compare(a.digest[:], b.digest[:]), strings.Compare(a.by.role, b.by.role), b.by.notAfter.Compare(a.by.notAfter))
 	})
 	// The same digest with two lengths is one statement: the one that holds longer.
-	return slices.CompactFunc(out, func(a, b trust.Statement) bool {
-		return a.Tag == b.Tag && a.Digest == b.Digest && a.Role == b.Role
+	return slices.CompactFunc(out, func(a, b said) bool {
+		return a.tag == b.tag && a.digest == b.digest && a.by.role == b.by.role
 	})
 }
 
-// spoken returns what one role has signed: a claim on which the distinct keys of its delegations reach its threshold.
-// Keys count by what they signed, not by being listed; a key in two delegations counts once, until the later expiry.
-func (m *metadata) spoken(s speaker) []trust.Statement {
-	claims := map[claim]map[string]time.Time{}
+// ownRole returns the role that a delegation speaks for by its name, where no role is mapped to others.
+func (m *metadata) ownRole(delegation string) (role string, ok bool) {
+	role, ok = strings.CutPrefix(delegation, targetsRole+"/")
+	return role, ok && !m.named[role] && checkSpeaker(delegation) == nil
+}
+
+// speaks reports whether the targets of a file count for any role.
+func (m *metadata) speaks(name string) bool {
+	_, ok := m.ownRole(name)
+	return ok || slices.ContainsFunc(m.roles, func(s speaker) bool { return slices.Contains(s.delegations, name) })
+}
+
+// speak says what one role has signed: a tag, with the digest and length of its manifest, on which the distinct keys
+// of its delegations reach its threshold.
+func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byte, by *voice)) {
+	var files []*signedTargets
 	for _, name := range s.delegations {
-		t := m.verified[name]
-		if t == nil {
-			continue
+		if t := m.verified[name]; t != nil {
+			files = append(files, t)
 		}
-		for tag, target := range t.targets {
-			if !t.allows(tag) {
+	}
+	voices := map[string]*voice{}
+	if len(files) == 1 {
+		for _, what := range files[0].targets {
+			if by := s.voice(files, voices); by != nil && files[0].allows(what.tag) {
+				say(what.tag, what.digest, by)
+			}
+		}
+		return
+	}
+	// Each list is sorted by tag, so what all of them say of one tag is found without a map of everything.
+	next := make([]int, len(files))
+	for {
+		tag, found := "", false
+		for i, t := range files {
+			if next[i] < len(t.targets) && (!found || t.targets[next[i]].tag < tag) {
+				tag, found = t.targets[next[i]].tag, true
+			}
+		}
+		if !found {
+			return
+		}
+		var claims []claim
+		for i, t := range files {
+			if next[i] == len(t.targets) || t.targets[next[i]].tag != tag {
 				continue
 			}
-			c := claim{tag: tag, target: target}
-			for _, key := range t.signers {
-				if s.keys != nil && !s.keys[key] {
-					continue
-				}
-				if claims[c] == nil {
-					claims[c] = map[string]time.Time{}
-				}
-				if t.expires.After(claims[c][key]) {
-					claims[c][key] = t.expires
-				}
+			if t.allows(tag) {
+				claims = claimed(claims, t.targets[next[i]], t)
+			}
+			next[i]++
+		}
+		for _, c := range claims {
+			if by := s.voice(c.files, voices); by != nil {
+				say(tag, c.digest, by)
 			}
 		}
 	}
-	var out []trust.Statement
-	for c, keys := range claims {
-		if len(keys) < s.threshold {
-			continue
+}
+
+// claim is one thing signed about a tag: the digest and length of its manifest, and the files that say so.
+type claim struct {
+	target
+	files []*signedTargets
+}
+
+func claimed(claims []claim, what target, by *signedTargets) []claim {
+	for i, c := range claims {
+		if c.target == what {
+			claims[i].files = append(claims[i].files, by)
+			return claims
 		}
-		out = append(out, trust.Statement{
-			Digest: c.digest, Tag: c.tag, Role: s.role,
-			Keys:     slices.Sorted(maps.Keys(keys)),
-			NotAfter: latest(slices.Collect(maps.Values(keys)), s.threshold),
-		})
 	}
-	return out
+	return append(claims, claim{target: what, files: []*signedTargets{by}})
+}
+
+// voice returns how the role says what some files say: by which keys, and until when. It is nil where the keys do
+// not reach the threshold. Keys count by what they signed, not by being listed; a key in two files counts once, until
+// the later expiry. The same files have the same voice, which is kept in voices.
+func (s speaker) voice(files []*signedTargets, voices map[string]*voice) *voice {
+	id := files[0].name
+	for _, t := range files[1:] {
+		id += " " + t.name
+	}
+	if v, ok := voices[id]; ok {
+		return v
+	}
+	until := map[string]time.Time{}
+	for _, t := range files {
+		for _, key := range t.signers {
+			if (s.keys == nil || s.keys[key]) && (until[key].IsZero() || t.expires.After(until[key])) {
+				until[key] = t.expires
+			}
+		}
+	}
+	voices[id] = nil
+	if len(until) >= s.threshold {
+		voices[id] = &voice{
+			role: s.role, keys: slices.Sorted(maps.Keys(until)),
+			notAfter: latest(slices.Collect(maps.Values(until)), s.threshold),
+		}
+	}
+	return voices[id]
 }

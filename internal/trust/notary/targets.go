@@ -1,7 +1,7 @@
 package notary
 
 import (
-	"encoding/hex"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path"
@@ -12,6 +12,16 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
+const (
+	// maxDelegations bounds the delegations that one file lists. Most have signed nothing: of those that
+	// have, maxRoles are read in a repository.
+	maxDelegations = 256
+	// leastEntry is how many bytes an entry with a sha256 hash has at least.
+	leastEntry = 80
+	// maxPaths bounds the path prefixes of one delegation.
+	maxPaths = 256
+)
+
 // signedTargets is a verified targets file: of targets itself, or of a delegation.
 type signedTargets struct {
 	name string
@@ -20,14 +30,16 @@ type signedTargets struct {
 	// expires is the earliest expiry among the file and those of its ancestors.
 	expires time.Time
 	// paths are the prefixes of the tags it may speak about, narrowed by its ancestors.
-	paths       []string
-	targets     map[string]target
+	paths []string
+	// targets are sorted by tag. They are kept only of a file that may speak for a role.
+	targets     []target
 	delegations []delegation
 }
 
 // target is the signed manifest of a tag.
 type target struct {
-	digest string
+	tag    string
+	digest [sha256.Size]byte
 	length int64
 }
 
@@ -77,7 +89,7 @@ func (m *metadata) loadTargets(raw map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	top, err := decodeTargets(targetsRole, e)
+	top, err := decodeTargets(targetsRole, e, m.speaks(targetsRole))
 	if err != nil {
 		return fault(m.repository, targetsRole, fmt.Errorf("is unusable: %w", err))
 	}
@@ -107,9 +119,9 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 	if _, ok := m.listed[d.name]; !ok {
 		return nil, m.dropped(parent, d)
 	}
-	e, signers, ok := m.signedDelegation(d, raw[d.name])
-	if !ok {
-		return nil, nil
+	e, signers, err := m.signedDelegation(d, raw[d.name])
+	if e == nil {
+		return nil, err
 	}
 	if err := m.admit(d.name, e, d.role); err != nil {
 		return nil, err
@@ -120,21 +132,33 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 	if !m.lasts(d.name, e) {
 		return nil, nil
 	}
-	if t, err := decodeTargets(d.name, e); err == nil {
-		t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths, d.paths)
-		return t, nil
+	t, err := decodeTargets(d.name, e, m.speaks(d.name))
+	if err != nil {
+		return nil, beyondBounds(err)
 	}
-	return nil, nil
+	t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths, d.paths)
+	return t, nil
 }
 
-// signedDelegation decodes the file of a delegation, and reports whether its keys have signed it.
-func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, signers []*publicKey, ok bool) {
-	e, err := decodeEnvelope(raw, "Targets")
-	if err != nil {
-		return nil, nil, false
+// signedDelegation decodes the file of a delegation. It is nil where its keys have not signed it. The error is that of a
+// file beyond the bounds.
+func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, signers []*publicKey, err error) {
+	if e, err = decodeEnvelope(raw, "Targets"); err != nil {
+		return nil, nil, beyondBounds(err)
 	}
-	signers, err = e.verify(d.role, m.counts)
-	return e, signers, err == nil
+	if signers, err = e.verify(d.role, m.counts); err != nil {
+		return nil, nil, nil
+	}
+	return e, signers, nil
+}
+
+// beyondBounds returns the error of a delegation's file that is beyond the bounds: nobody can tell what it
+// says. It is nil for a file that is malformed, which has not signed.
+func beyondBounds(err error) error {
+	if f, ok := errors.AsType[*trust.Fault](err); ok && f.Reason == v1alpha1.ReasonTooLarge {
+		return err
+	}
+	return nil
 }
 
 // dropped refuses a snapshot that no longer lists a delegation it listed before, unless the parent has changed since:
@@ -147,39 +171,52 @@ func (m *metadata) dropped(parent *signedTargets, d delegation) error {
 	return nil
 }
 
-// decodeTargets reads the targets and the delegations of a targets file.
-func decodeTargets(name string, e *envelope) (*signedTargets, error) {
-	t := &signedTargets{name: name, targets: map[string]target{}}
-	entries, err := optional[object](e.signed, "targets")
+// decodeTargets reads the targets and the delegations of a targets file. The targets are checked and
+// dropped where keep is false.
+func decodeTargets(name string, e *envelope, keep bool) (*signedTargets, error) {
+	t := &signedTargets{name: name}
+	entries, err := e.signed.optionalObject("targets")
 	if err != nil {
 		return nil, err
 	}
-	for tag, v := range entries {
-		meta, err := decodeMeta(v)
+	if keep {
+		t.targets = make([]target, 0, min(entries.size(), len(entries)/leastEntry))
+	}
+	for key, v := range entries.members() {
+		length, h, err := decodeHashes(v)
 		if err != nil {
-			return nil, fmt.Errorf("target %.80q: %w", tag, err)
+			return nil, fmt.Errorf("target %.80s: %w", key, err)
 		}
 		// A digest is a sha256 one, so a target with none but a sha512 hash speaks for no image. Nor does one whose name
 		// no tag can have, and a statement with an empty tag would say that the digest is signed under any.
-		if meta.sha256 != nil && tagName.MatchString(tag) {
-			t.targets[tag] = target{digest: "sha256:" + hex.EncodeToString(meta.sha256), length: meta.length}
+		if !keep || !h.has256 || len(key) > maxTag+2 {
+			continue
+		}
+		if tag, _ := key.text(); tagName.MatchString(tag) {
+			t.targets = append(t.targets, target{tag: tag, digest: h.sha256, length: length})
 		}
 	}
-	block, err := optional[object](e.signed, "delegations")
+	t.delegations, err = decodeDelegations(name, e.signed)
+	return t, err
+}
+
+func decodeDelegations(parent string, signed object) ([]delegation, error) {
+	block, err := signed.optionalObject("delegations")
 	if err != nil || block == nil {
-		return t, err
+		return nil, err
 	}
-	keys, err := decodeKeys(block, "keys")
+	list, err := block.optionalList("roles")
 	if err != nil {
 		return nil, fmt.Errorf("delegations: %w", err)
 	}
-	list, err := optional[[]any](block, "roles")
-	if err != nil {
-		return nil, fmt.Errorf("delegations: %w", err)
-	}
+	var all []delegation
+	var listings []listing
 	names := map[string]bool{}
-	for _, v := range list {
-		d, err := decodeDelegation(name, v, keys)
+	for v := range list.elements() {
+		if len(all) == maxDelegations {
+			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "has more than the %d delegations that are read", maxDelegations)
+		}
+		d, l, err := decodeDelegation(parent, v)
 		if err != nil {
 			return nil, err
 		}
@@ -187,31 +224,43 @@ func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 			return nil, fmt.Errorf("delegation %s is there twice", d.name)
 		}
 		names[d.name] = true
-		t.delegations = append(t.delegations, d)
+		all, listings = append(all, d), append(listings, l)
 	}
-	return t, nil
+	keys, err := decodeKeys(block, "keys", listings...)
+	if err != nil {
+		return nil, fmt.Errorf("delegations: %w", err)
+	}
+	for i := range all {
+		all[i].role = listings[i].role(keys)
+	}
+	return all, nil
 }
 
-func decodeDelegation(parent string, v any, keys map[string]*publicKey) (delegation, error) {
+// decodeDelegation reads a delegation but for its keys, whose IDs are in the listing.
+func decodeDelegation(parent string, v value) (delegation, listing, error) {
 	var d delegation
-	o, ok := v.(object)
+	o, ok := v.object()
 	if !ok {
-		return d, errors.New("a delegation is not an object")
+		return d, listing{}, errors.New("a delegation is not an object")
 	}
 	var err error
-	if d.name, err = field[string](o, "name"); err != nil {
-		return d, fmt.Errorf("a delegation: %w", err)
+	if d.name, err = o.text("name"); err != nil {
+		return d, listing{}, fmt.Errorf("a delegation: %w", err)
 	}
 	if !delegationName.MatchString(d.name) || path.Dir(d.name) != parent {
-		return d, fmt.Errorf("%.80q is not the name of a delegation of %s", d.name, parent)
+		return d, listing{}, fmt.Errorf("%.80q is not the name of a delegation of %s", d.name, parent)
 	}
-	if d.role, err = decodeRole(o, keys); err != nil {
-		return d, fmt.Errorf("delegation %s: %w", d.name, err)
+	l, err := decodeListing(o)
+	if err == nil {
+		d.paths, err = o.texts("paths", maxPaths)
 	}
-	if d.paths, err = texts(o, "paths"); err != nil {
-		return d, fmt.Errorf("delegation %s: %w", d.name, err)
+	if errors.Is(err, errTooMany) {
+		err = trust.NewFault(v1alpha1.ReasonTooLarge, "%w", err)
 	}
-	return d, nil
+	if err != nil {
+		return d, l, fmt.Errorf("delegation %.80s: %w", d.name, err)
+	}
+	return d, l, nil
 }
 
 func canonicalIDs(keys []*publicKey) []string {

@@ -240,7 +240,7 @@ func TestThreatHundredsOfDelegations(t *testing.T) {
 		for i := range 63 {
 			v.delegate(fmt.Sprintf("targets/r%d", i), nil).keys = []*testKey{key}
 		}
-	}, v1alpha1.ReasonTooLarge, "lists 67 roles")
+	}, v1alpha1.ReasonTooLarge, "more than the 66 roles")
 }
 
 // A delegation that names an ancestor, a stranger's child or itself makes no cycle: it makes its file invalid.
@@ -315,7 +315,7 @@ func TestThreatSignaturesInTheHundreds(t *testing.T) {
 		for range 65 {
 			r.signers = append(r.signers, r.keys[0])
 		}
-	}, v1alpha1.ReasonTooLarge, "65 signatures")
+	}, v1alpha1.ReasonTooLarge, "more than the 64 signatures")
 }
 
 func TestThreatMegabytesListed(t *testing.T) {

@@ -49,7 +49,8 @@ func roleObject(threshold int, keys ...*testKey) m {
 	return m{"keyids": ids, "threshold": threshold}
 }
 
-// canonicalJSON is the generator's own: for printable ASCII, encoding/json's form of maps is the canonical one.
+// canonicalJSON is the generator's own: for printable ASCII, encoding/json's form of maps is the canonical one. Raw messages in it
+// are as they are.
 func canonicalJSON(t testing.TB, v any) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -64,9 +65,13 @@ func canonicalJSON(t testing.TB, v any) []byte {
 func sealed(t testing.TB, signed m, keys ...*testKey) []byte {
 	t.Helper()
 	message := canonicalJSON(t, signed)
+	canonical, err := reference(message)
+	if err != nil {
+		canonical = message // what no reader accepts needs no signature
+	}
 	sigs := []m{}
 	for _, k := range keys {
-		sigs = append(sigs, m{"keyid": k.id, "method": k.method, "sig": base64.StdEncoding.EncodeToString(k.sign(t, message))})
+		sigs = append(sigs, m{"keyid": k.id, "method": k.method, "sig": base64.StdEncoding.EncodeToString(k.sign(t, canonical))})
 	}
 	return append(canonicalJSON(t, m{"signed": json.RawMessage(message), "signatures": sigs}), '\n')
 }

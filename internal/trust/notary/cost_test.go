@@ -1,0 +1,119 @@
+package notary
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/budget"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// repeated returns elements, as many as have about size bytes together, with a comma between each two.
+func repeated(size int, element func(i int) string) string {
+	var b strings.Builder
+	for i := 0; b.Len() < size; i++ {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(element(i))
+	}
+	return b.String()
+}
+
+// bulky are parts of a signed file that are small for their bytes, or of a kind, where decoding them costs much.
+func bulky(size int) map[string]json.RawMessage {
+	hash := base64.StdEncoding.EncodeToString(make([]byte, 32))
+	return map[string]json.RawMessage{
+		"objects of one member": json.RawMessage("[" + repeated(size, func(int) string { return `{"":0}` }) + "]"),
+		"zeros":                 json.RawMessage("[" + repeated(size, func(int) string { return "0" }) + "]"),
+		"members in reverse":    json.RawMessage("{" + repeated(size, func(i int) string { return fmt.Sprintf(`"%06x":0`, 0xffffff-i) }) + "}"),
+		"reverse, level by level": json.RawMessage(strings.Repeat(`{"b":`, 50) + "{" +
+			repeated(size, func(i int) string { return fmt.Sprintf(`"%06x":0`, 0xffffff-i) }) + "}" + strings.Repeat(`,"a":0}`, 50)),
+		"names with escapes": json.RawMessage("{" + repeated(size, func(i int) string { return fmt.Sprintf(`"\u0022\\%06x":0`, 0xffffff-i) }) + "}"),
+		"one long string":    json.RawMessage(`"` + strings.Repeat(`\u00e9\n\"`, size/10) + `"`),
+		"targets": json.RawMessage("{" + repeated(size, func(i int) string {
+			return fmt.Sprintf(`"%x":{"hashes":{"sha256":"%s"},"length":1}`, i, base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%032d", i)))
+		}) + "}"),
+		"delegations": json.RawMessage(`{"keys":{},"roles":[` + repeated(size, func(i int) string {
+			return fmt.Sprintf(`{"name":"targets/a/%d","keyids":[],"threshold":1,"paths":[%s]}`, i, repeated(1000, func(int) string { return `""` }))
+		}) + "]}"),
+		"keys": json.RawMessage(`{"keys":{` + repeated(size, func(i int) string {
+			return fmt.Sprintf(`"%064x":{"keytype":"ed25519","keyval":{"private":null,"public":"%s"}}`, i, hash)
+		}) + `},"roles":[]}`),
+	}
+}
+
+// Whatever a signer puts into a file of a delegation, verifying the repository allocates no more than the budget is
+// charged, garbage included. What is refused is a fault of the repository.
+func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
+	const size = 256 << 10
+	for name, text := range bulky(size) {
+		for _, field := range []string{"ignored", "targets", "delegations"} {
+			t.Run(name+" as "+field, func(t *testing.T) {
+				v := newVirtual(t)
+				v.roles["targets/qa"].extra = map[string]json.RawMessage{field: text}
+				v.bump("targets/qa", "snapshot", "timestamp")
+				v.publish()
+				r := v.root(v.config())
+				files := files{roots: [][]byte{v.current["root"]}, others: map[string][]byte{}}
+				for role, raw := range v.current {
+					if role != "root" {
+						files.others[role] = raw
+					}
+				}
+				saved := &evidence{repository: testGUN, raw: pack(files)}
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				_, err := r.recheck(saved)
+				runtime.ReadMemStats(&after)
+				took, charged := after.TotalAlloc-before.TotalAlloc, uint64(saved.raw.size()*costPerByte+smallCost)
+				t.Logf("%.1f bytes a byte, error %v", float64(took)/float64(saved.raw.size()), err)
+				if took > charged {
+					t.Errorf("took %d bytes for files of %d, and was charged %d", took, saved.raw.size(), charged)
+				}
+				if err != nil && trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+	}
+}
+
+func TestThreatTooManyValues(t *testing.T) {
+	values := func(n int) func(v *virtual) {
+		return func(v *virtual) {
+			v.roles["targets/qa"].extra = map[string]json.RawMessage{"x": json.RawMessage("[" + strings.Repeat("0,", n) + "0]")}
+		}
+	}
+	faultWith(t, values(maxValues), v1alpha1.ReasonTooLarge, "targets/qa.json", "JSON values")
+	wantRoles(t, signedWith(t, values(maxValues-1000), nil), "ci one", "qa one")
+}
+
+// Whoever may not have the cost of a repository has a fault of that repository alone.
+func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
+	v := newVirtual(t)
+	cfg := v.config()
+	held := mustFetch(t, v.root(cfg), nil)
+	cfg.Budget = budget.New(smallCost + 40_000)
+	r := v.root(cfg)
+	if _, err := r.Recheck(testGUN, held); err != nil {
+		t.Errorf("got %v for a small repository", err)
+	}
+	v.roles["targets/qa"].extra = map[string]json.RawMessage{"x": json.RawMessage(`"` + strings.Repeat("a", 40_000) + `"`)}
+	v.bump("targets/qa", "snapshot", "timestamp")
+	v.publish()
+	_, err := r.Fetch(t.Context(), testGUN, nil)
+	wantFault(t, err, v1alpha1.ReasonTooLarge, testGUN, "memory")
+}
+
+// The largest repository that the bounds allow is verified within the default budget.
+func TestLargestRepositoryFitsTheBudget(t *testing.T) {
+	if cost := maxUnpackedSize*costPerByte + smallCost; cost > budget.Default {
+		t.Errorf("it costs %d bytes, and the budget has %d", cost, budget.Default)
+	}
+}
