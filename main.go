@@ -31,6 +31,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers"
 	"github.com/countersign-dev/countersign/internal/access"
+	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/options"
@@ -71,6 +72,10 @@ func main() {
 
 // run builds everything and serves until ctx ends.
 func run(ctx context.Context, o options.Options) error {
+	memory, err := limitMemory()
+	if err != nil {
+		return err
+	}
 	config, err := restConfig(o.Kubeconfig)
 	if err != nil {
 		return err
@@ -92,7 +97,7 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	p := newParts(mgr, serving, o, o.Exempt(openShift))
+	p := newParts(mgr, serving, o, o.Exempt(openShift), memory)
 	if err := errors.Join(p.addControllers(ctx), p.addCertificate(), p.addGate(server), p.addRunnables()); err != nil {
 		return err
 	}
@@ -248,18 +253,19 @@ type parts struct {
 
 	store   *store.Store
 	tracker *store.Tracker
+	budget  *budget.Budget
 	// changes wakes the controller of trust roots, and ran holds what the one of compliance found.
 	changes *controllers.Changes
 	ran     *controllers.Compliance
 	metrics *metrics.Metrics
 }
 
-func newParts(mgr ctrl.Manager, serving certificate, o options.Options, exempt options.Exempt) *parts {
+func newParts(mgr ctrl.Manager, serving certificate, o options.Options, exempt options.Exempt, memory memory) *parts {
 	p := &parts{
 		mgr: mgr, serving: serving, options: o, exempt: exempt,
-		store: store.New(o.Uncovered), changes: &controllers.Changes{}, ran: &controllers.Compliance{}, metrics: metrics.New(ctrlmetrics.Registry),
+		store: store.New(o.Uncovered), budget: budget.New(memory.decoding), changes: &controllers.Changes{}, ran: &controllers.Compliance{}, metrics: metrics.New(ctrlmetrics.Registry),
 	}
-	p.store.Observer = p.metrics
+	p.store.Observer, p.store.MaxSize = p.metrics, memory.evidence
 	p.tracker = store.NewTracker(p.store, clock.RealClock{}, p.changes.Notify)
 	p.metrics.Show(metrics.State{Store: p.store, Tracker: p.tracker, Namespaces: mgr.GetClient(), Ran: p.ran.Load, Certificate: serving.GetCertificate})
 	return p
@@ -268,7 +274,7 @@ func newParts(mgr ctrl.Manager, serving certificate, o options.Options, exempt o
 func (p *parts) addControllers(ctx context.Context) error {
 	c, live, o := p.mgr.GetClient(), p.mgr.GetAPIReader(), p.options
 	status := controllers.Status{Client: c, Events: p.mgr.GetEventRecorder("countersign"), Elected: p.mgr.Elected()}
-	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Clock: clock.RealClock{}, Hosts: registry.NewHosts(time.Now)}
+	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Clock: clock.RealClock{}, Hosts: registry.NewHosts(time.Now), Budget: p.budget}
 	compliance := &controllers.ComplianceReconciler{
 		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: p.exempt, Compliance: p.ran,
 	}

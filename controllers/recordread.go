@@ -14,61 +14,60 @@ import (
 )
 
 const (
-	// recordsPage is how many records are read from the API server at a time.
-	recordsPage = 50
+	// recordsPage is how many records are read from the API server at a time. The first part of each comes with it, of up to
+	// 900 KiB.
+	recordsPage = 10
 	// readAttempts is how often one is read that is written meanwhile.
 	readAttempts = 5
 )
 
-// Load returns what was written down of a trust root's repositories since the versions seen last started anew, by repository. It asks the
-// API server itself: a cache may lag behind. What is damaged is logged and left out.
-func (r *RecordReconciler) Load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string) (map[string][]byte, error) {
-	saved := map[string][]byte{}
+// Load has take called with what was written down of each of a trust root's repositories since the versions seen last started anew. It
+// asks the API server itself: a cache may lag behind. What is damaged is logged and left out.
+func (r *RecordReconciler) Load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository string, packed []byte)) error {
 	heads := &corev1.ConfigMapList{}
 	for {
 		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(recordsPage), client.Continue(heads.Continue),
 			client.MatchingLabels{persist.LabelKind: persist.KindHead, persist.LabelTrustRoot: string(tr.UID)})
 		if err != nil {
-			return nil, fmt.Errorf("listing what was written down of TrustRoot %s: %w", tr.Name, err)
+			return fmt.Errorf("listing what was written down of TrustRoot %s: %w", tr.Name, err)
 		}
 		for i := range heads.Items {
-			if err := r.load(ctx, tr, epoch, &heads.Items[i], saved); err != nil {
-				return nil, err
+			if err := r.load(ctx, tr, epoch, &heads.Items[i], take); err != nil {
+				return err
 			}
 		}
 		if heads.Continue == "" {
-			return saved, nil
+			return nil
 		}
 	}
 }
 
 // LoadRefused is Load of the records alone that could not be used under the trust root as it was: edited, it is to be given them once
 // more. The edit may revoke a key, so it waits for nothing else.
-func (r *RecordReconciler) LoadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string) (map[string][]byte, error) {
-	saved := map[string][]byte{}
+func (r *RecordReconciler) LoadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository string, packed []byte)) error {
 	for _, k := range r.refused(tr.Name) {
 		head := &corev1.ConfigMap{}
 		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(tr.UID, k.Repository)}, head)
 		if err == nil {
-			err = r.load(ctx, tr, epoch, head, saved)
+			err = r.load(ctx, tr, epoch, head, take)
 		}
 		if client.IgnoreNotFound(err) != nil {
-			return nil, fmt.Errorf("reading the record of %s: %w", k.Repository, err)
+			return fmt.Errorf("reading the record of %s: %w", k.Repository, err)
 		}
 	}
-	return saved, nil
+	return nil
 }
 
-// load puts a record into saved, by its head, unless it is damaged or is of other versions.
-func (r *RecordReconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap, saved map[string][]byte) error {
+// load has a record taken, by its head, unless it is damaged or is of other versions.
+func (r *RecordReconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap, take func(repository string, packed []byte)) error {
 	got, err := r.read(ctx, head)
 	if err != nil || got.data == nil || got.Epoch != epoch || got.Root != tr.Name {
 		return err
 	}
-	saved[got.Repository] = got.data
 	r.note(store.Key{Root: tr.Name, Repository: got.Repository}, func(s *recordState) {
 		s.taken, s.damaged, s.refused, s.size = got.version, false, false, len(got.data)
 	})
+	take(got.Repository, got.data)
 	return nil
 }
 

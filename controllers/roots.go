@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
@@ -30,6 +31,8 @@ type RootBuilder struct {
 	Clock     clock.PassiveClock
 	// Hosts bounds what is asked of a server under all trust roots.
 	Hosts *registry.Hosts
+	// Budget bounds what decoding takes up under all trust roots. Nil: each has its own.
+	Budget *budget.Budget
 }
 
 // keyMaterial is what a TrustRoot refers to, by source.
@@ -186,7 +189,7 @@ func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*nota
 	if err != nil {
 		return nil, fmt.Errorf("spec.notary: %w", err)
 	}
-	cfg := notary.Config{Name: tr.Name, ExpiredGrace: tr.Spec.ExpiredGrace.Duration, Clock: b.Clock.Now}
+	cfg := notary.Config{Name: tr.Name, ExpiredGrace: tr.Spec.ExpiredGrace.Duration, Clock: b.Clock.Now, Budget: b.Budget}
 	cfg.RootKeys = pems("spec.notary.root", spec.Root.Keys, spec.Root.KeysFrom, material)
 	for _, id := range spec.Root.KeyIDs {
 		cfg.RootKeyIDs = append(cfg.RootKeyIDs, string(id))

@@ -138,11 +138,10 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 		r.Tracker.Forget(tr.Name)
 		published = nil
 	}
-	saved, err := r.saved(ctx, tr, published, &root)
+	faults, err := r.Store.PutRootWith(tr.Name, root, r.saved(ctx, tr, published, &root), func() bool { return r.outdated(ctx, tr) })
 	if err != nil {
 		return nil, err
 	}
-	faults := r.Store.PutRootWith(tr.Name, root, saved, func() bool { return r.outdated(ctx, tr) })
 	for repository, fault := range faults {
 		ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", repository, "reason", fault.Reason, "cause", fault.Error())
 	}
@@ -154,14 +153,12 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 
 // saved returns what was written down that a trust root is to know before it can be used. While one is in use, the records are taken in
 // as they change; those that it could not use it may, now that it was edited.
-func (r *TrustRootReconciler) saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) (map[string][]byte, error) {
-	switch {
-	case next.Root == nil:
-		return map[string][]byte{}, nil
-	case published == nil || published.Root == nil || published.Epoch != next.Epoch:
-		return r.Records.Load(ctx, tr, next.Epoch)
-	default:
-		return r.Records.LoadRefused(ctx, tr, next.Epoch)
+func (r *TrustRootReconciler) saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) store.Saved {
+	return func(take func(repository string, packed []byte)) error {
+		if published == nil || published.Root == nil || published.Epoch != next.Epoch {
+			return r.Records.Load(ctx, tr, next.Epoch, take)
+		}
+		return r.Records.LoadRefused(ctx, tr, next.Epoch, take)
 	}
 }
 

@@ -116,7 +116,7 @@ func TestGraceOfWhatIsReadBack(t *testing.T) {
 	held := &fact{expires: time.Unix(1_800_000_000, 0).Add(-time.Minute)}
 	root := &scripted{fetch: returning(nil, slow), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return held, nil }}
 	b := newBench(root)
-	b.PutRootWith("acme", Root{Root: root, ExpiredGrace: time.Hour}, map[string][]byte{app.Repository(): []byte("x")}, nil)
+	_, _ = b.PutRootWith("acme", Root{Root: root, ExpiredGrace: time.Hour}, written(map[string][]byte{app.Repository(): []byte("x")}), nil)
 	b.graceIs(t, "a start", time.Hour)
 	b.Reset("acme", 24*time.Hour)
 	b.turn()

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,20 +17,27 @@ import (
 // PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained is verified again
 // by the new one; what fails is a fault from then on.
 func (s *Store) PutRoot(name string, r Root) {
-	s.PutRootWith(name, r, nil, func() bool { return false })
+	nothing := func(func(string, []byte)) error { return nil }
+	_, _ = s.PutRootWith(name, r, nothing, func() bool { return false }) // there is no error but that of saved
 }
 
 // atOnce is how long the publication of an edited trust root waits for repositories to be verified anew. Those that are left cannot be
 // checked until they are, so that a revoked key is out of every decision soon, however many repositories hang on it.
 const atOnce = 500 * time.Millisecond
 
-// PutRootWith is PutRoot with what was written down, by repository: it is taken in before the root can be used, so that nothing
+// Saved has take called with what was written down of each repository, one after the other. take keeps what it is given, and
+// may wait until there is room for more.
+type Saved func(take func(repository string, packed []byte)) error
+
+// PutRootWith is PutRoot with what was written down: it is taken in before the root can be used, so that nothing
 // older is ever accepted under it. The result is what could not be taken in, by repository. Once outdated says that another root is to take
-// the place of this one, what is left to be verified anew is left to that.
-func (s *Store) PutRootWith(name string, r Root, saved map[string][]byte, outdated func() bool) map[string]*trust.Fault {
+// the place of this one, what is left to be verified anew is left to that. The error is that of saved; nothing is published then.
+func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bool) (map[string]*trust.Fault, error) {
 	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[string]*trust.Fault{}}
 	// The work is done before the lock is taken; what was published meanwhile is left for it, and is little.
-	p.carry(s.Load())
+	if err := p.carry(s.Load()); err != nil {
+		return nil, err
+	}
 	var keys []Key
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
@@ -37,14 +46,14 @@ func (s *Store) PutRootWith(name string, r Root, saved map[string][]byte, outdat
 			next.roots = map[string]*Root{}
 		}
 		next.roots[name] = &r
-		next.evidence, keys = p.evidence(old)
+		keys = p.evidence(old, &next)
 		return &next
 	})
 	for _, k := range keys {
 		s.moved(k)
 	}
 	p.finish(outdated)
-	return p.faults
+	return p.faults, nil
 }
 
 func (s *Store) moved(k Key) {
@@ -58,7 +67,7 @@ type publication struct {
 	store *Store
 	name  string
 	root  *Root
-	saved map[string][]byte
+	saved Saved
 
 	mu      sync.Mutex
 	carried map[Key]carried
@@ -66,41 +75,49 @@ type publication struct {
 	faults  map[string]*trust.Fault
 }
 
-// carried is what the new root makes of what was held; nil: of nothing.
-type carried struct{ from, to *held }
+// carried is what the new root makes of what was held, and of what was written down where there is that; nil: of nothing.
+type carried struct {
+	from, to *held
+	saved    bool
+}
 
 // carry verifies what is known of the root's repositories, as many at once as there are processors: all that was written down, and of
-// the others what can be done at once.
-func (p *publication) carry(old *Snapshot) {
+// the others what can be done at once. No more of what was written down is in memory than is being verified. The error is that of saved.
+func (p *publication) carry(old *Snapshot) error {
 	p.carried, p.late = map[Key]carried{}, map[Key]carried{}
 	if p.root.Root == nil {
-		return
+		return nil
 	}
-	todo := map[Key]*held{}
-	for k, h := range old.evidence {
-		if k.Root == p.name {
-			todo[k] = h
-		}
-	}
-	for repository := range p.saved {
-		k := Key{Root: p.name, Repository: repository}
-		todo[k] = old.evidence[k]
-	}
-	until := time.Now().Add(atOnce)
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for k, h := range todo {
+	seen := map[Key]bool{}
+	err := p.saved(func(repository string, packed []byte) {
+		k := Key{Root: p.name, Repository: repository}
+		seen[k] = true
 		g.Go(func() error {
-			if p.saved[k.Repository] == nil && h.evidence != nil && time.Now().After(until) {
-				p.keep(p.late, k, carried{h, p.unverified(h, old.roots[p.name])})
+			h := old.evidence[k]
+			p.keep(p.carried, k, carried{h, p.one(k, old.roots[p.name], h, packed), true})
+			return nil
+		})
+	})
+	until := time.Now().Add(atOnce)
+	for k, h := range old.evidence {
+		if k.Root != p.name || seen[k] {
+			continue
+		}
+		g.Go(func() error {
+			if h.evidence != nil && time.Now().After(until) {
+				fault := trust.NewFault(v1alpha1.ReasonNotLoaded, "TrustRoot %q was changed, and what it holds of the repository is still being verified anew", p.name)
+				p.keep(p.late, k, carried{from: h, to: p.unverified(h, old.roots[p.name], fault)})
 				return nil
 			}
-			p.keep(p.carried, k, carried{h, p.one(k, old.roots[p.name], h)})
+			p.keep(p.carried, k, carried{from: h, to: p.one(k, old.roots[p.name], h, nil)})
 			return nil
 		})
 	}
 	_ = g.Wait() // faults are in the evidence
 	maps.Copy(p.carried, p.late)
+	return err
 }
 
 func (p *publication) keep(in map[Key]carried, k Key, c carried) {
@@ -134,15 +151,17 @@ func (p *publication) replace(k Key, c carried, verified *held) {
 			return
 		}
 		next := &held{evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended}
-		if p.store.putEvidence(k, p.root.Root, now, next) {
+		if published, _ := p.store.putEvidence(k, p.root.Root, now, next); published { // it is as large as before
 			return
 		}
 	}
 }
 
-// unverified is what is held until it has been verified under the new root.
-func (p *publication) unverified(h *held, earlier *Root) *held {
-	fault := trust.NewFault(v1alpha1.ReasonNotLoaded, "TrustRoot %q was changed, and what it holds of the repository is still being verified anew", p.name)
+// unverified is what is held, which may be nothing, of what could not be verified under the new root.
+func (p *publication) unverified(h *held, earlier *Root, fault *trust.Fault) *held {
+	if h == nil {
+		return &held{fault: fault}
+	}
 	next := &held{evidence: h.evidence, anew: p.anew(h, earlier), fault: fault, stale: p.stale(h, earlier), ended: h.ended}
 	next.used.Store(h.used.Load())
 	return next
@@ -162,8 +181,8 @@ func (p *publication) stale(h *held, earlier *Root) bool {
 	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 || p.store.Load().down[p.name]
 }
 
-// one returns what the new root holds of a repository; nil: nothing.
-func (p *publication) one(k Key, earlier *Root, h *held) *held {
+// one returns what the new root holds of a repository, from what was held and what was written down, either of which may be nil; nil: nothing.
+func (p *publication) one(k Key, earlier *Root, h *held, packed []byte) *held {
 	var next *held
 	if h != nil && h.evidence != nil { // a fault of the earlier root says nothing of this one
 		next = p.store.recheck(k, p.root, h)
@@ -171,49 +190,66 @@ func (p *publication) one(k Key, earlier *Root, h *held) *held {
 		next.stale, next.ended = p.stale(h, earlier), h.ended
 		next.used.Store(h.used.Load())
 	}
-	packed := p.saved[k.Repository]
 	if packed == nil {
 		return next
 	}
 	taken, fault := p.store.unpack(k, p.root, next, packed)
 	if fault != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.faults[k.Repository] = fault
+		p.fail(k, fault)
 	}
 	return taken
 }
 
-// evidence returns that of the next snapshot, and which repositories of the root are in it; the store's lock is held.
-func (p *publication) evidence(old *Snapshot) (map[Key]*held, []Key) {
-	next := maps.Clone(old.evidence)
-	if next == nil {
-		next = map[Key]*held{}
+func (p *publication) fail(k Key, fault *trust.Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.faults[k.Repository] = fault
+}
+
+// again is one for a repository of which other evidence is held than when c was made. What was written down is in c.
+func (p *publication) again(k Key, earlier *Root, h *held, c carried) *held {
+	var packed []byte
+	if c.saved && c.to != nil && c.to.evidence != nil {
+		packed, _ = p.root.Root.Pack(c.to.evidence) // what cannot be packed was not taken in
+	}
+	return p.one(k, earlier, h, packed)
+}
+
+// evidence puts what the new root holds into the next snapshot, and returns which repositories those are; the store's lock is held. Where not
+// all fits, the small ones come first.
+func (p *publication) evidence(old, next *Snapshot) []Key {
+	next.evidence = maps.Clone(old.evidence)
+	if next.evidence == nil {
+		next.evidence = map[Key]*held{}
 	}
 	if p.root.Root == nil {
 		for k, h := range old.evidence {
 			if earlier := old.roots[p.name]; k.Root == p.name && earlier != nil && earlier.Epoch != p.root.Epoch {
-				next[k] = &held{evidence: h.evidence, fault: h.fault, anew: true}
+				next.set(k, &held{evidence: h.evidence, fault: h.fault, anew: true})
 			}
 		}
-		return next, nil
+		return nil
 	}
 	for k, h := range old.evidence {
 		if c, ok := p.carried[k]; k.Root == p.name && (!ok || c.from != h) {
-			p.carried[k] = carried{h, p.one(k, old.roots[p.name], h)}
+			p.carried[k] = carried{from: h, to: p.again(k, old.roots[p.name], h, c), saved: c.saved}
 			delete(p.late, k)
 		}
 	}
-	var keys []Key
-	for k, c := range p.carried {
-		if c.to == nil {
-			delete(next, k)
-			continue
+	keys := slices.SortedFunc(maps.Keys(p.carried), func(a, b Key) int { return cmp.Compare(p.carried[a].to.size(), p.carried[b].to.size()) })
+	var held []Key
+	for _, k := range keys {
+		c := p.carried[k]
+		to, fault := p.store.fitting(k, next.size, old.evidence[k], c.to)
+		if fault != nil {
+			p.fail(k, fault)
+			to = p.unverified(c.from, old.roots[p.name], fault)
 		}
-		next[k] = c.to
-		keys = append(keys, k)
+		if next.set(k, to); to != nil {
+			held = append(held, k)
+		}
 	}
-	return next, keys
+	return held
 }
 
 func (s *Store) recheck(k Key, r *Root, h *held) *held {

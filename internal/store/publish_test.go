@@ -40,7 +40,7 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 			waiting = count(b.Load(), images, v1alpha1.ReasonNotLoaded)
 		}
 	}
-	b.PutRootWith("acme", Root{Root: edited}, saved, never)
+	_, _ = b.PutRootWith("acme", Root{Root: edited}, written(saved), never)
 	if most := int32(2 * runtime.GOMAXPROCS(0)); early.Load() > most {
 		t.Errorf("%d of %d repositories were verified before the edit took effect, want at most %d", early.Load(), len(images), most)
 	}
@@ -133,7 +133,7 @@ func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 		}
 		return held, nil
 	}
-	b.PutRootWith("acme", Root{Root: edited}, nil, func() bool { return late.Load() > 0 })
+	_, _ = b.PutRootWith("acme", Root{Root: edited}, written(nil), func() bool { return late.Load() > 0 })
 	if most := int32(runtime.GOMAXPROCS(0)); late.Load() == 0 || late.Load() > most {
 		t.Errorf("%d repositories were verified for an edit that was outdated after the first, want at most %d", late.Load(), most)
 	}

@@ -20,8 +20,12 @@ func (t *Tracker) Restore(k Key, root *Root, packed []byte) error {
 		}
 		old := snapshot.evidence[k]
 		next, fault := t.store.unpack(k, root, old, packed)
-		if !t.store.putEvidence(k, root.Root, old, next) {
+		published, beyond := t.store.putEvidence(k, root.Root, old, next)
+		if !published {
 			continue
+		}
+		if beyond != nil {
+			return beyond
 		}
 		if next != old {
 			t.restored(k)

@@ -24,8 +24,8 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 			bare = true
 		}
 	}
-	if faults := b.PutRootWith("acme", Root{Root: root}, map[string][]byte{appRepository: {1}}, never); len(faults) > 0 {
-		t.Fatal(faults)
+	if faults, err := b.PutRootWith("acme", Root{Root: root}, written(map[string][]byte{appRepository: {1}}), never); len(faults) > 0 || err != nil {
+		t.Fatal(faults, err)
 	}
 	b.holds(t, kept)
 	if bare {
@@ -51,9 +51,9 @@ func TestThreatRestoredFaultKeepsTheVersionsSeen(t *testing.T) {
 		},
 	}
 	b := newBench(&scripted{})
-	faults := b.PutRootWith("acme", Root{Root: root}, map[string][]byte{appRepository: {1}}, never)
-	if len(faults) != 1 {
-		t.Errorf("faults are %v", faults)
+	faults, err := b.PutRootWith("acme", Root{Root: root}, written(map[string][]byte{appRepository: {1}}), never)
+	if len(faults) != 1 || err != nil {
+		t.Errorf("faults are %v, error %v", faults, err)
 	}
 	b.faults(t, v1alpha1.ReasonMetadataExpired)
 	if err := b.Ensure(t.Context(), "acme", app); err != nil {
@@ -210,5 +210,26 @@ func TestLastUsed(t *testing.T) {
 	b.Release(k)
 	if _, _, err := b.Load().Evidence("acme", app); err == nil || b.Status("acme").Tracked != 0 {
 		t.Error("it is held after its release")
+	}
+}
+
+// written is what was written down, by repository.
+func written(records map[string][]byte) Saved {
+	return func(take func(string, []byte)) error {
+		for repository, packed := range records {
+			take(repository, packed)
+		}
+		return nil
+	}
+}
+
+// What cannot be read leaves everything as it was: the root is not published without its records.
+func TestNothingIsPublishedWithoutItsRecords(t *testing.T) {
+	b := newBench(&scripted{})
+	b.DropRoot("acme")
+	unreadable := errors.New("the API server is gone")
+	_, err := b.PutRootWith("acme", Root{Root: &scripted{}}, func(func(string, []byte)) error { return unreadable }, never)
+	if !errors.Is(err, unreadable) || b.Load().Root("acme") != nil {
+		t.Errorf("got error %v, and root %v", err, b.Load().Root("acme"))
 	}
 }

@@ -28,6 +28,9 @@ import (
 type Store struct {
 	// Observer, where set before the first use, is told of every verification.
 	Observer Observer
+	// MaxSize, where set before the first use, bounds the memory in bytes that evidence takes up. What does not fit is a fault of its
+	// repository alone, and what is held stays. 0: no bound.
+	MaxSize int64
 	// Changed, where set before the first use, is called after each new snapshot, without a lock held. It must not block.
 	Changed func()
 	// Moved, where set before the first use, is called for each repository of which other evidence is held than before, or under
@@ -100,36 +103,70 @@ func (s *Store) DropRoot(name string) {
 		next.roots = maps.Clone(old.roots)
 		delete(next.roots, name)
 		next.evidence = maps.Clone(old.evidence)
-		maps.DeleteFunc(next.evidence, func(k Key, _ *held) bool { return k.Root == name })
+		maps.DeleteFunc(next.evidence, func(k Key, h *held) bool {
+			if k.Root == name {
+				next.size -= h.size()
+			}
+			return k.Root == name
+		})
 		return &next
 	})
 }
 
 // putEvidence publishes what root made of what was held, unless another root or other evidence has taken its place
-// meanwhile: then nothing is changed and the answer is false.
-func (s *Store) putEvidence(k Key, root trust.Root, from, h *held) (published bool) {
+// meanwhile: then nothing is changed and the answer is false. The fault says that it did not fit; what was held then stays.
+func (s *Store) putEvidence(k Key, root trust.Root, from, h *held) (published bool, fault *trust.Fault) {
 	changed := false
 	s.update(func(old *Snapshot) *Snapshot {
 		r := old.roots[k.Root]
-		if published = r != nil && r.Root == root && old.evidence[k] == from; !published || from == h {
+		if published = r != nil && r.Root == root && old.evidence[k] == from; !published {
+			return nil
+		}
+		if h, fault = s.fitting(k, old.size, from, h); from == h {
 			return nil
 		}
 		changed = true
 		if from != nil && from.used.Load() {
 			h.used.Store(true)
 		}
-		next := *old
-		next.evidence = maps.Clone(old.evidence)
-		if next.evidence == nil {
-			next.evidence = map[Key]*held{}
-		}
-		next.evidence[k] = h
-		return &next
+		return old.with(k, h)
 	})
 	if changed {
 		s.moved(k)
 	}
-	return published
+	return published, fault
+}
+
+// fitting returns h where it fits in the place of from beside evidence of so many bytes, and else from, with a fault.
+func (s *Store) fitting(k Key, size int64, from, h *held) (*held, *trust.Fault) {
+	more := h.size() - from.size()
+	if s.MaxSize == 0 || more <= 0 || size+more <= s.MaxSize {
+		return h, nil
+	}
+	fault := trust.NewFault(v1alpha1.ReasonTooLarge,
+		"%s: what was verified takes up to %d bytes of memory, and %d of the %d for all repositories are taken; raise the memory limit of the operator", k.Repository, h.size(), size, s.MaxSize)
+	return from.failed(fault), fault
+}
+
+// with returns a snapshot that holds h of a repository, or nothing where h is nil.
+func (s *Snapshot) with(k Key, h *held) *Snapshot {
+	next := *s
+	next.evidence = maps.Clone(s.evidence)
+	if next.evidence == nil {
+		next.evidence = map[Key]*held{}
+	}
+	next.set(k, h)
+	return &next
+}
+
+// set is with in place, for a snapshot that is being made.
+func (s *Snapshot) set(k Key, h *held) {
+	s.size += h.size() - s.evidence[k].size()
+	if h == nil {
+		delete(s.evidence, k)
+	} else {
+		s.evidence[k] = h
+	}
 }
 
 // release forgets a repository.
@@ -138,10 +175,7 @@ func (s *Store) release(k Key) {
 		if old.evidence[k] == nil {
 			return nil
 		}
-		next := *old
-		next.evidence = maps.Clone(old.evidence)
-		delete(next.evidence, k)
-		return &next
+		return old.with(k, nil)
 	})
 }
 
@@ -152,7 +186,7 @@ func (s *Store) dropEvidence(keys []Key) {
 		next.evidence = maps.Clone(old.evidence)
 		for _, k := range keys {
 			if !signed(next.evidence[k]) { // a fetch may have ended since
-				delete(next.evidence, k)
+				next.set(k, nil)
 			}
 		}
 		return &next
@@ -223,6 +257,29 @@ func (h *held) seen() trust.Evidence {
 	return h.evidence // with a fault too: what was seen before must not be undercut
 }
 
+// size is how much memory the evidence takes up, in bytes. h may be nil.
+func (h *held) size() int64 {
+	if h == nil {
+		return 0
+	}
+	if sized, ok := h.evidence.(trust.Sized); ok {
+		return sized.Size()
+	}
+	return 0
+}
+
+// failed returns what is held once a fetch has failed: h itself where it can be used on, and else the fault, with the evidence kept
+// for a later root that accepts it again. h may be nil.
+func (h *held) failed(fault *trust.Fault) *held {
+	switch {
+	case h == nil:
+		return &held{fault: fault}
+	case h.evidence != nil && h.fault == nil:
+		return h
+	}
+	return &held{fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended}
+}
+
 // Snapshot is everything an admission decision needs. It is immutable and implements policy.Roots.
 type Snapshot struct {
 	// Policies are the policies in force.
@@ -235,6 +292,7 @@ type Snapshot struct {
 	policies  map[string]versioned
 	roots     map[string]*Root
 	evidence  map[Key]*held
+	size      int64           // of evidence, in bytes
 	down      map[string]bool // roots with a grace whose signing server is down, so that nothing is fetched
 }
 

@@ -276,7 +276,11 @@ func (t *Tracker) fetch(ctx context.Context, k Key, f *flight) error {
 		next, err := fetchOne(ctx, root, k.Repository, old)
 		next = snapshot.roots[k.Root].noteStale(old, next, err)
 		t.store.observe(k.Root, snapshot.roots[k.Root].Format, stage, began, next, err)
-		if t.store.putEvidence(k, root, old, next) {
+		published, beyond := t.store.putEvidence(k, root, old, next)
+		if beyond != nil {
+			next, err = old.failed(beyond), beyond
+		}
+		if published {
 			t.record(k, old, next, err)
 			if err != nil {
 				return err
@@ -342,12 +346,8 @@ func fetchOne(ctx context.Context, root trust.Root, repository string, old *held
 		if r := recover(); r != nil {
 			fault = trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification broke off: %v", repository, r)
 		}
-		if fault != nil && (next == nil || next.evidence == nil || next.fault != nil) {
-			next = &held{fault: fault}
-			if old != nil {
-				next.evidence, next.anew = old.evidence, old.anew // for a later root that accepts it again
-				next.stale, next.ended = old.stale, old.ended
-			}
+		if fault != nil {
+			next = old.failed(fault)
 		}
 	}()
 	evidence, err := root.Fetch(ctx, repository, old.seen())

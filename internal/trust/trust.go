@@ -46,6 +46,12 @@ type Evidence interface {
 	Expiry() (notAfter time.Time, file string)
 }
 
+// Sized is an Evidence that knows how much memory it takes up.
+type Sized interface {
+	// Size returns a bound in bytes. What other evidence shares with it counts for each.
+	Size() int64
+}
+
 // Dated is an Evidence that knows when each of the files expires that it rests on.
 type Dated interface {
 	// Files returns them in the order of trust. The result is shared and must not be changed.

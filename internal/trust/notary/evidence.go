@@ -32,6 +32,7 @@ type evidence struct {
 	files      []trust.File
 	lapsed     []string // delegations that had expired when they were first verified
 	raw        *packed
+	size       int64
 	timestamp  [sha256.Size]byte
 	floors     map[string]floor
 	asked      []string     // the IDs of the keys that verifying it depended on, sorted
@@ -87,6 +88,9 @@ func (e *evidence) Digest(digest string) []trust.Statement {
 // Expiry returns when the first of the top-level files expires, and which.
 func (e *evidence) Expiry() (time.Time, string) { return e.notAfter, e.file }
 
+// Size implements trust.Sized.
+func (e *evidence) Size() int64 { return e.size }
+
 // Files implements trust.Dated.
 func (e *evidence) Files() []trust.File { return e.files }
 
@@ -97,6 +101,8 @@ func (e *evidence) index(all []said) {
 		e.lines[i], e.byDigest[i] = line{tag: s.tag, by: s.by}, int32(i) //nolint:gosec // of a few MiB
 		if i > 0 && all[i-1].tag == s.tag {
 			e.lines[i].tag = e.lines[i-1].tag
+		} else {
+			e.size += textSize(s.tag)
 		}
 	}
 	slices.SortFunc(e.byDigest, func(i, j int32) int {
@@ -107,10 +113,16 @@ func (e *evidence) index(all []said) {
 	for n, i := range e.byDigest {
 		if n == 0 || all[e.byDigest[n-1]].digest != all[i].digest {
 			text = digestText(all[i].digest)
+			e.size += textSize(text)
 		}
 		e.lines[i].digest = text
 	}
+	const each = 5*8 + 4 // a line, and its place by digest
+	e.size += int64(len(all)) * each
 }
+
+// textSize is how much memory the bytes of a string take up, in the steps of the allocator.
+func textSize(s string) int64 { return int64(len(s)+15) &^ 15 }
 
 // digestText writes a digest as registries do, with no allocation but its own.
 func digestText(digest [sha256.Size]byte) string {

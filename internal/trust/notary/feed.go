@@ -122,14 +122,20 @@ func (r *Root) listed(ctx context.Context, after string, most int) ([]record, er
 	case len(body) > maxFeedSize:
 		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: has more than the %d bytes that it may have", feedPath, maxFeedSize)
 	}
-	if values, ok := jsonscan.Count(body, maxFeedValues); !ok || values == maxFeedValues {
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no JSON of less than %d values", feedPath, maxFeedValues)
-	}
 	var answer struct {
 		Records []record `json:"records"`
 	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no list of publications: %w", feedPath, err)
+	err = r.decoding(ctx, feedPath, len(body), func() error {
+		if values, ok := jsonscan.Count(body, maxFeedValues); !ok || values == maxFeedValues {
+			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no JSON of less than %d values", feedPath, maxFeedValues)
+		}
+		if err := json.Unmarshal(body, &answer); err != nil {
+			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no list of publications: %w", feedPath, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	if len(answer.Records) > most {
 		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: lists %d publications where %d were asked for", feedPath, len(answer.Records), most)

@@ -22,6 +22,10 @@ const (
 	maxFileSize = 8 << 20
 	// maxTotalSize bounds the targets and delegations of one repository together.
 	maxTotalSize = 16 << 20
+	// evidenceSize is what evidence takes up beside its statements and files, with some delegations.
+	evidenceSize = 4 << 10
+	// keySize is what the ID of a key takes up, and what is remembered of a role beside its keys.
+	keySize = 128
 	// maxFloors bounds what is remembered about roles that the server no longer lists.
 	maxFloors = 256
 )
@@ -279,6 +283,10 @@ func (m *metadata) finish(held *packed) *evidence {
 	ev.index(m.statements())
 	if ev.raw == nil {
 		ev.raw = pack(m.raw)
+	}
+	ev.size += evidenceSize + int64(cap(ev.raw.data)) + int64(len(ev.asked))*keySize
+	for _, f := range ev.floors {
+		ev.size += int64(1+len(f.keys)) * keySize
 	}
 	ev.timestamp = sha256.Sum256(m.raw.others[timestampRole])
 	return ev

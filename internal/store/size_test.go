@@ -1,0 +1,105 @@
+package store
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// weighty is a fact of a size.
+type weighty struct {
+	fact
+	size int64
+}
+
+func (w *weighty) Size() int64 { return w.size }
+
+func repository(path string) imageref.Ref {
+	return imageref.Ref{Host: "registry.example.com", Path: path, Tag: "v1"}
+}
+
+// sized is a trust root whose repositories have sizes, by path.
+func sized(sizes map[string]int64) *scripted {
+	return &scripted{fetchOf: func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+		return &weighty{size: sizes[repository]}, nil
+	}}
+}
+
+const host = "registry.example.com/"
+
+func TestThreatEvidenceIsBounded(t *testing.T) {
+	sizes := map[string]int64{host + "acme/a": 40, host + "acme/b": 40, host + "acme/large": 30, host + "acme/small": 20}
+	b := newBench(sized(sizes))
+	b.MaxSize = 100
+	for _, path := range []string{"acme/a", "acme/b"} {
+		if err := b.Ensure(t.Context(), "acme", repository(path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := b.Ensure(t.Context(), "acme", repository("acme/large"))
+	if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
+		t.Fatalf("got %v for what does not fit", err)
+	}
+	if _, _, err := b.Load().Evidence("acme", repository("acme/large")); trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
+		t.Errorf("got %v when it is decided on", err)
+	}
+	if err := b.Ensure(t.Context(), "acme", repository("acme/small")); err != nil {
+		t.Errorf("got %v for what fits", err)
+	}
+	before, _, _ := b.Load().Evidence("acme", repository("acme/a"))
+	sizes[host+"acme/a"] = 41
+	b.clock.Step(time.Minute)
+	err = b.Renew(t.Context(), "acme", repository("acme/a"), b.clock.Now())
+	if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
+		t.Errorf("got %v for one that has grown", err)
+	}
+	if held, _, err := b.Load().Evidence("acme", repository("acme/a")); held != before || err != nil {
+		t.Errorf("what was held of it is %v, error %v", held, err)
+	}
+	b.Release(Key{Root: "acme", Repository: host + "acme/b"})
+	b.clock.Step(time.Minute)
+	if err := b.Renew(t.Context(), "acme", repository("acme/a"), b.clock.Now()); err != nil {
+		t.Errorf("got %v though another was released", err)
+	}
+	if got := b.Load().size; got != 61 {
+		t.Errorf("%d bytes are counted, want 61", got)
+	}
+	b.DropRoot("acme")
+	if got := b.Load().size; got != 0 {
+		t.Errorf("%d bytes are counted of nothing", got)
+	}
+}
+
+// At a start the small repositories come first, whatever the others hold.
+func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
+	root := &scripted{unpack: func(packed []byte, _ trust.Evidence) (trust.Evidence, error) {
+		return &weighty{size: int64(packed[0])}, nil
+	}}
+	b := newBench(&scripted{})
+	b.MaxSize = 100
+	records := map[string][]byte{}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		records[host+"small/"+name], records[host+"large/"+name] = []byte{10}, []byte{45}
+	}
+	faults, err := b.PutRootWith("acme", Root{Root: root}, written(records), never)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for repository, fault := range faults {
+		if fault.Reason != v1alpha1.ReasonTooLarge || repository[:len(host)+5] != host+"large" {
+			t.Errorf("%s has fault %v", repository, fault)
+		}
+	}
+	if len(faults) != 4 || b.Load().size != 95 {
+		t.Errorf("%d repositories do not fit and %d bytes are held, want 4 and 95", len(faults), b.Load().size)
+	}
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		if _, _, err := b.Load().Evidence("acme", repository("small/"+name)); err != nil {
+			t.Errorf("small/%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/countersign-dev/countersign/internal/budget"
+)
+
+// unlimitedEvidence bounds the evidence where the process has no memory limit: 1 GiB.
+const unlimitedEvidence = 1 << 30
+
+// memory is what parts of the process may take up at most, in bytes.
+type memory struct {
+	// decoding is for what is being verified, and evidence for what was.
+	decoding, evidence int64
+}
+
+// limitMemory has the Go runtime keep below 90 % of the memory limit of the container, unless the
+// environment variable GOMEMLIMIT says otherwise, and shares that out.
+func limitMemory() (memory, error) {
+	limit, err := memlimit.Set()
+	if err != nil {
+		return memory{}, fmt.Errorf("reading the memory limit of the container: %w; set GOMEMLIMIT, such as to 900MiB", err)
+	}
+	shares := share(limit)
+	ctrl.Log.Info("Shared out memory", "limit", limit, "decoding", shares.decoding, "evidence", shares.evidence)
+	return shares, nil
+}
+
+// share returns what the parts may take up under a limit; math.MaxInt64 is none.
+func share(limit int64) memory {
+	if limit == math.MaxInt64 {
+		return memory{decoding: budget.Default, evidence: unlimitedEvidence}
+	}
+	return memory{decoding: min(budget.Default, limit/6), evidence: limit * 2 / 5}
+}
