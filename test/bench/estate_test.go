@@ -14,6 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
+	"github.com/countersign-dev/countersign/test/handmade"
 )
 
 // estate is a store as a manager has it that knows n repositories, each covered by a policy of its own and by one for all.
@@ -21,14 +22,14 @@ type estate struct {
 	store   *store.Store
 	tracker *store.Tracker
 	images  []string // one of each repository
-	signers *signers
+	signers *handmade.Signers
 }
 
 // newEstate verifies n repositories by the real verifier, from memory.
 func newEstate(tb testing.TB, n int) *estate {
 	tb.Helper()
 	s, files := published(tb, n)
-	root, err := notary.New(s.pin(), memory(files))
+	root, err := notary.New(pin(s), memory(files))
 	check(tb, err)
 	e := emptyEstate(tb, root, n)
 	e.signers = s

@@ -13,10 +13,10 @@ import (
 // is denied because of the signature that is missing, and what hangs on other keys is admitted again.
 func BenchmarkRevocation(b *testing.B) {
 	e := newEstate(b, many)
-	before, err := notary.New(e.signers.pin(), memory{})
+	before, err := notary.New(pin(e.signers), memory{})
 	check(b, err)
-	config := e.signers.pin()
-	config.RevokedKeys = []string{e.signers.roles["ci"].bare}
+	config := pin(e.signers)
+	config.RevokedKeys = []string{e.signers.Roles["ci"].Canonical}
 	revoked, err := notary.New(config, memory{})
 	check(b, err)
 	var effective, verified []time.Duration

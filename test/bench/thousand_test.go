@@ -96,7 +96,7 @@ func newLarge(b *testing.B) *large {
 			RefreshInterval: metav1.Duration{Duration: 30 * time.Second},
 			Notary: &v1alpha1.NotarySpec{
 				Server: l.server.url, CABundle: v1alpha1.PEMBundle(l.server.ca),
-				Root: v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{v1alpha1.KeyID(signers.root.bare)}},
+				Root: v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{v1alpha1.KeyID(signers.Root.Canonical)}},
 			},
 		},
 	}))

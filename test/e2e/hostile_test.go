@@ -1,0 +1,130 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/test/handmade"
+)
+
+// hostile is a signing server that answers whatever costs its reader the most.
+type hostile struct {
+	url string
+	ca  []byte
+
+	mu    sync.Mutex
+	files map[string][]byte
+	asked map[string]int
+	// unpinned makes the root of a version of any repository, with keys that nobody pins; nil: there is none.
+	unpinned func(repository string, version int) []byte
+}
+
+// newest is the version of the newest root that nobody pins. As many older ones lead to it.
+const newest = 128
+
+func newHostile(t *testing.T) *hostile {
+	t.Helper()
+	ca, err := testenv.NewCA("hostile server test CA")
+	must(t, err)
+	serving, err := ca.Issue(pkix.Name{CommonName: "localhost"})
+	must(t, err)
+	h := &hostile{ca: ca.PEM, files: map[string][]byte{}, asked: map[string]int{}}
+	server := httptest.NewUnstartedServer(h)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{serving.TLS}, MinVersion: tls.VersionTLS12}
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	h.url = "https://localhost" + server.URL[strings.LastIndex(server.URL, ":"):]
+	return h
+}
+
+// ServeHTTP implements http.Handler.
+func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	body := h.find(r.URL.Path)
+	if body == nil {
+		w.WriteHeader(http.StatusNotFound)
+		body = []byte(`{"errors":[{"code":"METADATA_NOT_FOUND","message":"none"}]}`)
+	}
+	_, _ = w.Write(body)
+}
+
+func (h *hostile) find(path string) []byte {
+	h.mu.Lock()
+	raw, unpinned := h.files[path], h.unpinned
+	h.asked[path]++
+	h.mu.Unlock()
+	repository, file, ok := strings.Cut(strings.TrimPrefix(path, "/v2/"), "/_trust/tuf/")
+	switch {
+	case path == "/v2/":
+		return []byte("{}")
+	case path == "/v2/_trust/changefeed":
+		return []byte(`{"records":[` + strings.Repeat(`{},`, 300_000) + `{}]}`)
+	case raw != nil || unpinned == nil || !ok:
+		return raw
+	case file == "root.json":
+		return unpinned(repository, newest)
+	case file == "timestamp.json":
+		return []byte("[" + strings.Repeat(`{"":0},`, 70_000) + "0]")
+	}
+	version, _ := strconv.Atoi(strings.TrimSuffix(file, ".root.json"))
+	if version < 1 {
+		return nil
+	}
+	return unpinned(repository, version)
+}
+
+// publish adds files, or puts them in the place of those there.
+func (h *hostile) publish(files map[string][]byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	maps.Copy(h.files, files)
+}
+
+// fetched returns how often a file was asked for.
+func (h *hostile) fetched(path string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.asked[path]
+}
+
+// offerUnpinned has it serve, for every repository, roots that follow from one another, each as bulky as a root can be.
+func (h *hostile) offerUnpinned(t *testing.T) {
+	t.Helper()
+	var mu sync.Mutex
+	keys := map[string]*handmade.Key{}
+	made := map[string][]byte{}
+	bulk := json.RawMessage("[" + strings.Repeat(`{"":0},`, 70_000) + "0]")
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unpinned = func(repository string, version int) []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		if keys[repository] == nil {
+			keys[repository] = handmade.NewKey(t).Certified(t, repository)
+		}
+		name, k := fmt.Sprint(repository, version), keys[repository]
+		if made[name] == nil {
+			only := handmade.Only(k)
+			made[name] = k.Seal(t, "Root", version, time.Hour, handmade.Object{
+				"consistent_snapshot": false, "keys": handmade.Listed(k), "x": bulk,
+				"roles": handmade.Object{"root": only, "targets": only, "snapshot": only, "timestamp": only},
+			})
+		}
+		return made[name]
+	}
+}
