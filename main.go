@@ -16,7 +16,9 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/selection"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -208,6 +210,11 @@ func metricsOptions(o options.Options, serving certificate) metricsserver.Option
 func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, served metricsserver.Options, o options.Options) (ctrl.Manager, error) {
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := fields.OneTermEqualSelector("metadata.name", controllers.WebhookConfigurationName)
+	record, err := labels.NewRequirement(persist.LabelKind, selection.DoesNotExist, nil)
+	if err != nil {
+		return nil, err
+	}
+	notRecords := labels.NewSelector().Add(*record)
 	return ctrl.NewManager(config, ctrl.Options{
 		Scheme:                  scheme,
 		LeaderElection:          o.LeaderElect,
@@ -221,13 +228,13 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 		GracefulShutdownTimeout:       new(stopTimeout),
 		HealthProbeBindAddress:        o.HealthProbeBindAddress,
 		Metrics:                       served,
-		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace, and of what was written
-		// down of repositories no more than that it has changed.
+		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace. What was written down of
+		// repositories has a cache of its own.
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
 				&corev1.Secret{}:                              {Namespaces: own},
-				&corev1.ConfigMap{}:                           {Namespaces: own, Transform: withoutRecords},
+				&corev1.ConfigMap{}:                           {Namespaces: own, Label: notRecords},
 				&admissionv1.MutatingWebhookConfiguration{}:   {Field: named},
 				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
 			},
@@ -236,12 +243,22 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 	})
 }
 
-// withoutRecords is for the cache of ConfigMaps.
-func withoutRecords(o any) (any, error) {
-	if m, ok := o.(*corev1.ConfigMap); ok {
-		persist.Trim(m)
+// recordCache holds the metadata of the ConfigMaps in the operator's namespace, and no data: the manager starts it with its own cache,
+// before any controller.
+type recordCache struct{ cache.Cache }
+
+// GetCache is what tells the manager that it is one.
+func (r recordCache) GetCache() cache.Cache { return r.Cache }
+
+func newRecordCache(mgr ctrl.Manager, namespace string) (recordCache, error) {
+	c, err := cache.New(mgr.GetConfig(), cache.Options{
+		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+		DefaultNamespaces: map[string]cache.Config{namespace: {}}, DefaultTransform: cache.TransformStripManagedFields(),
+	})
+	if err != nil {
+		return recordCache{}, fmt.Errorf("making the cache of what was written down: %w", err)
 	}
-	return cache.TransformStripManagedFields()(o)
+	return recordCache{c}, mgr.Add(recordCache{c})
 }
 
 // parts are what the controllers and the gate share.
@@ -279,8 +296,12 @@ func (p *parts) addControllers(ctx context.Context) error {
 		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: p.exempt, Compliance: p.ran,
 	}
 	p.store.Changed = compliance.Notify
+	heads, err := newRecordCache(p.mgr, o.Namespace)
+	if err != nil {
+		return err
+	}
 	records := &controllers.RecordReconciler{
-		Client: c, Live: live, Namespace: o.Namespace, Store: p.store, Tracker: p.tracker, Clock: clock.RealClock{}, Elected: p.mgr.Elected(),
+		Client: c, Live: live, Heads: heads, Namespace: o.Namespace, Store: p.store, Tracker: p.tracker, Clock: clock.RealClock{}, Elected: p.mgr.Elected(),
 		KeepUnused: o.ForgetUnusedAfter,
 	}
 	p.store.Moved = records.Notify
@@ -294,7 +315,7 @@ func (p *parts) addControllers(ctx context.Context) error {
 			Client: c, Store: p.store, Tracker: p.tracker, Status: status, Builder: builder, Changes: p.changes, Records: records,
 			Clock: clock.RealClock{}, ExpiryWarning: o.ExpiryWarning,
 		}).SetupWithManager(ctx, p.mgr),
-		records.SetupWithManager(p.mgr),
+		records.SetupWithManager(p.mgr, heads),
 		compliance.SetupWithManager(p.mgr),
 		reports.SetupWithManager(p.mgr, p.ran),
 		(&controllers.WebhookConfigurationReconciler{

@@ -114,7 +114,7 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 			(&TrustRootReconciler{
 				Clock: clock.RealClock{}, ExpiryWarning: time.Hour,
 				Client: meddling, Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: status,
-				Builder: RootBuilder{Reader: c, Namespace: "default", Clock: clock.RealClock{}}, Records: &RecordReconciler{Client: c, Live: c, Namespace: "default"},
+				Builder: RootBuilder{Reader: c, Namespace: "default", Clock: clock.RealClock{}}, Records: &RecordReconciler{Client: c, Live: c, Heads: c, Namespace: "default"},
 			}).Reconcile,
 			&v1alpha1.TrustRoot{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.TrustRoot).Status.Conditions },
 			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionFresh, v1alpha1.ConditionExpiring},
@@ -275,7 +275,7 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: found}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{Clock: clock.RealClock{}, Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Changes: &Changes{},
 			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}},
-			Records: &RecordReconciler{Live: mgr.GetAPIReader(), Namespace: "default"}}).SetupWithManager(t.Context(), mgr),
+			Records: &RecordReconciler{Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default"}}).SetupWithManager(t.Context(), mgr),
 		r.SetupWithManager(mgr),
 		mgr.Add(&Primer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Clock: clock.RealClock{}, Exempt: exempt}),
 	)

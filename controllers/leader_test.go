@@ -43,7 +43,7 @@ func TestReplicas(t *testing.T) {
 			Clock:  clock.RealClock{},
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status,
 			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}}, Changes: changes,
-			Records: &RecordReconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: "default"},
+			Records: &RecordReconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Heads: mgr.GetClient(), Namespace: "default"},
 		}).SetupWithManager(t.Context(), mgr),
 		mgr.Add(&Primer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Clock: clock.RealClock{}}),
 	)

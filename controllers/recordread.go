@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -82,17 +84,9 @@ type reading struct {
 // read once more. The error is one of the API server's.
 func (r *RecordReconciler) read(ctx context.Context, m *corev1.ConfigMap) (*reading, error) {
 	for attempt := 1; ; attempt++ {
-		head, damage := persist.ReadHead(m)
-		parts, err := r.parts(ctx, r.Live, head)
-		if err != nil {
-			return nil, err
-		}
-		got := &reading{Head: head, version: recordVersion(m, parts)}
-		if damage == nil {
-			got.data, damage = head.Join(m, parts)
-		}
-		if damage == nil {
-			return got, nil
+		got, damage, err := r.readOnce(ctx, m)
+		if err != nil || damage == nil {
+			return got, err
 		}
 		again := &corev1.ConfigMap{}
 		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(m), again); client.IgnoreNotFound(err) != nil {
@@ -106,12 +100,31 @@ func (r *RecordReconciler) read(ctx context.Context, m *corev1.ConfigMap) (*read
 	}
 }
 
+// readOnce returns a record, and what is wrong with it.
+func (r *RecordReconciler) readOnce(ctx context.Context, m *corev1.ConfigMap) (got *reading, damage, err error) {
+	head, damage := persist.ReadHead(m)
+	release, err := r.hold(ctx, int64(head.Bound()))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	parts, err := r.parts(ctx, head)
+	if err != nil {
+		return nil, nil, err
+	}
+	got = &reading{Head: head, version: recordVersion(m, inOrder(parts))}
+	if damage == nil {
+		got.data, damage = head.Join(m, parts)
+	}
+	return got, damage, nil
+}
+
 // parts returns the further parts of a record, nil for each that is missing.
-func (r *RecordReconciler) parts(ctx context.Context, from client.Reader, head persist.Head) ([]*corev1.ConfigMap, error) {
+func (r *RecordReconciler) parts(ctx context.Context, head persist.Head) ([]*corev1.ConfigMap, error) {
 	var parts []*corev1.ConfigMap
 	for _, name := range head.PartNames() {
 		part := &corev1.ConfigMap{}
-		err := from.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, part)
+		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, part)
 		if client.IgnoreNotFound(err) != nil {
 			return nil, fmt.Errorf("reading a part of a record: %w", err)
 		}
@@ -123,13 +136,44 @@ func (r *RecordReconciler) parts(ctx context.Context, from client.Reader, head p
 	return parts, nil
 }
 
+// versionOf is recordVersion of a record as the cache has it.
+func (r *RecordReconciler) versionOf(ctx context.Context, m metav1.Object, head persist.Head) (string, error) {
+	var parts []metav1.Object
+	for _, name := range head.PartNames() {
+		part := configMapHead()
+		err := r.Heads.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: name}, part)
+		switch {
+		case err == nil:
+			parts = append(parts, part)
+		case apierrors.IsNotFound(err):
+			parts = append(parts, nil)
+		default:
+			return "", fmt.Errorf("reading a part of a record: %w", err)
+		}
+	}
+	return recordVersion(m, parts), nil
+}
+
+// inOrder returns the parts of a record as objects; a part that is missing is nil.
+func inOrder(parts []*corev1.ConfigMap) []metav1.Object {
+	var all []metav1.Object
+	for _, part := range parts {
+		if part == nil {
+			all = append(all, nil)
+		} else {
+			all = append(all, part)
+		}
+	}
+	return all
+}
+
 // recordVersion tells one state of a record in the API server from any other, whoever wrote it.
-func recordVersion(head *corev1.ConfigMap, parts []*corev1.ConfigMap) string {
-	version := string(head.UID) + " " + head.ResourceVersion
+func recordVersion(head metav1.Object, parts []metav1.Object) string {
+	version := string(head.GetUID()) + " " + head.GetResourceVersion()
 	for _, part := range parts {
 		version += " "
 		if part != nil {
-			version += part.ResourceVersion
+			version += part.GetResourceVersion()
 		}
 	}
 	return version

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,7 +17,7 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -34,15 +35,20 @@ import (
 const (
 	// recordsAtOnce is how many records are taken in, or written, at a time.
 	recordsAtOnce = 4
+	// recordMemory bounds the data of the records that are read or written at a time, in bytes. Most are of a few KiB.
+	recordMemory = 32 << 20
 )
 
 // RecordReconciler keeps what was verified of each repository in ConfigMaps of the operator's namespace: the leader writes it, and
 // every replica takes in what was written. Its requests have the name of the trust root as their namespace, and the repository as
 // their name.
 type RecordReconciler struct {
-	// Client reads ConfigMaps from a cache that holds none of the data of records, and writes them; Live reads them as they are.
-	Client    client.Client
-	Live      client.Reader
+	// Client writes ConfigMaps, and Live reads them as they are.
+	Client client.Client
+	Live   client.Reader
+	// Heads reads the metadata of ConfigMaps, from a cache that has all of it and none of their data: a start, or a change, takes no more
+	// memory for large records than for small ones.
+	Heads     client.Reader
 	Namespace string
 	Store     *store.Store
 	Tracker   *store.Tracker
@@ -57,6 +63,22 @@ type RecordReconciler struct {
 	known   map[store.Key]recordState
 	leading time.Time // when this replica first wrote, or would have
 	pace    *rate.Limiter
+	room    *semaphore.Weighted
+}
+
+// hold waits until there is room for the data of a record. The result gives it back.
+func (r *RecordReconciler) hold(ctx context.Context, size int64) (release func(), err error) {
+	r.mu.Lock()
+	if r.room == nil {
+		r.room = semaphore.NewWeighted(recordMemory)
+	}
+	room := r.room
+	r.mu.Unlock()
+	size = min(size, recordMemory)
+	if err := room.Acquire(ctx, size); err != nil {
+		return nil, fmt.Errorf("waiting for other records to be read or written: %w", err)
+	}
+	return func() { room.Release(size) }, nil
 }
 
 // recordState is what this replica knows of one record.
@@ -70,20 +92,31 @@ type recordState struct {
 
 // +kubebuilder:rbac:groups="",namespace=countersign-system,resources=configmaps,verbs=get;list;watch;create;update;delete
 
-// SetupWithManager registers the reconciler, on every replica, and on the leader the last writing before it ends.
-func (r *RecordReconciler) SetupWithManager(mgr ctrl.Manager) error {
-	ours := func(o client.Object) bool { return o.GetLabels()[persist.LabelKind] != "" }
-	changed := predicate.NewPredicateFuncs(ours)
-	changed.UpdateFunc = func(e event.UpdateEvent) bool { return ours(e.ObjectOld) || ours(e.ObjectNew) } // a label is soon taken off
-	owner := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request { return requestsOf(o) })
+// SetupWithManager registers the reconciler, on every replica, and on the leader the last writing before it ends. heads is the cache that
+// Heads reads.
+func (r *RecordReconciler) SetupWithManager(mgr ctrl.Manager, heads cache.Cache) error {
+	type object = *metav1.PartialObjectMetadata
+	ours := func(o object) bool { return o.GetLabels()[persist.LabelKind] != "" }
+	changed := predicate.NewTypedPredicateFuncs(ours)
+	changed.UpdateFunc = func(e event.TypedUpdateEvent[object]) bool { return ours(e.ObjectOld) || ours(e.ObjectNew) } // a label is soon taken off
+	owner := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o object) []reconcile.Request { return requestsOf(o) })
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("records").
-		Watches(&corev1.ConfigMap{}, owner, builder.WithPredicates(changed)).
+		WatchesRawSource(source.Kind(heads, configMapHead(), owner, changed)).
 		WatchesRawSource(r.changes.source()).
 		WatchesRawSource(r.everything()).
 		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false), MaxConcurrentReconciles: recordsAtOnce}).
 		Complete(r)
 	return errors.Join(err, mgr.Add(lastWriting{r}))
+}
+
+// configMapHead and configMapHeads are ConfigMaps without their data, to be read.
+func configMapHead() *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}}
+}
+
+func configMapHeads() *metav1.PartialObjectMetadataList {
+	return &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}}
 }
 
 // Notify has a repository looked at whose evidence has changed. It is for the store to call, and never blocks.
@@ -125,9 +158,9 @@ func (r *RecordReconciler) everything() source.Source {
 
 // written returns requests for the records that the cache knows of, by further labels.
 func (r *RecordReconciler) written(ctx context.Context, labels ...client.ListOption) []reconcile.Request {
-	heads := &corev1.ConfigMapList{}
+	heads := configMapHeads()
 	options := append([]client.ListOption{client.InNamespace(r.Namespace), client.MatchingLabels{persist.LabelKind: persist.KindHead}}, labels...)
-	if err := r.Client.List(ctx, heads, options...); err != nil {
+	if err := r.Heads.List(ctx, heads, options...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Could not list what was written down")
 		return nil
 	}
@@ -197,8 +230,8 @@ func (r *RecordReconciler) bring(ctx context.Context, k store.Key, pause time.Du
 		r.drop(k)
 		return ctrl.Result{}, nil // its records are read before it is published
 	}
-	m := &corev1.ConfigMap{}
-	err := r.Client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(root.UID, k.Repository)}, m)
+	m := configMapHead()
+	err := r.Heads.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(root.UID, k.Repository)}, m)
 	if client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("reading the record of %s: %w", k.Repository, err)
 	}
@@ -220,17 +253,17 @@ func (r *RecordReconciler) bring(ctx context.Context, k store.Key, pause time.Du
 }
 
 // current returns a record, which is then taken in.
-func (r *RecordReconciler) current(ctx context.Context, k store.Key, root *store.Root, m *corev1.ConfigMap) (*record, error) {
+func (r *RecordReconciler) current(ctx context.Context, k store.Key, root *store.Root, m *metav1.PartialObjectMetadata) (*record, error) {
 	head, unreadable := persist.ReadHead(m)
 	if unreadable != nil {
 		ctrl.LoggerFrom(ctx).Info("Could not read what was written down of a repository", "configMap", m.Name, "cause", unreadable.Error())
 		return &record{Head: persist.Head{UID: root.UID, Repository: k.Repository}, object: m, damaged: true}, nil
 	}
-	parts, err := r.parts(ctx, r.Client, head)
+	version, err := r.versionOf(ctx, m, head)
 	if err != nil {
 		return nil, err
 	}
-	if head.Epoch == root.Epoch && recordVersion(m, parts) != r.state(k).taken {
+	if head.Epoch == root.Epoch && version != r.state(k).taken {
 		if err := r.takeIn(ctx, k, root); err != nil {
 			return nil, err
 		}

@@ -92,7 +92,7 @@ var (
 func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr *v1alpha1.TrustRoot, epoch string, leads bool) *replica {
 	t.Helper()
 	r := &replica{RecordReconciler: &RecordReconciler{
-		Client: c, Live: c, Namespace: "default", Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
+		Client: c, Live: c, Heads: c, Namespace: "default", Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
 	}}
 	elected := make(chan struct{})
 	if leads {
@@ -457,7 +457,7 @@ func (m *meanwhile) Get(ctx context.Context, key client.ObjectKey, into client.O
 func (s *recordScene) testWrittenWhileRead(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 1500<<10)
-	starting := &replica{RecordReconciler: &RecordReconciler{Client: s.Client, Live: &meanwhile{s.Client, func() { s.next(t, leader, 1500<<10) }}, Namespace: "default"}}
+	starting := &replica{RecordReconciler: &RecordReconciler{Client: s.Client, Heads: s.Client, Live: &meanwhile{s.Client, func() { s.next(t, leader, 1500<<10) }}, Namespace: "default"}}
 	taken := 0
 	if err := starting.Load(t.Context(), s.tr, "", func(string, []byte) { taken++ }); err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ const (
 // record is one that is there, as the cache has it: without its data.
 type record struct {
 	persist.Head
-	object *corev1.ConfigMap
+	object *metav1.PartialObjectMetadata
 	// damaged says that its data is not what it should be.
 	damaged bool
 }
@@ -70,6 +70,13 @@ func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record, 
 	later := ctrl.Result{RequeueAfter: recordCheck}
 	if evidence == nil {
 		return later, nil
+	}
+	if sized, ok := evidence.(trust.Sized); ok {
+		release, err := r.hold(ctx, sized.Size())
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		defer release()
 	}
 	data, err := root.Root.Pack(evidence)
 	if err != nil {
@@ -99,7 +106,9 @@ func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record, 
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("writing down what was verified of %s: %w", k.Repository, err)
 	}
-	r.note(k, func(s *recordState) { *s = recordState{taken: recordVersion(head, parts), size: len(data), wrote: now} })
+	r.note(k, func(s *recordState) {
+		*s = recordState{taken: recordVersion(head, inOrder(parts)), size: len(data), wrote: now}
+	})
 	return later, nil
 }
 
@@ -186,8 +195,8 @@ func (r *RecordReconciler) write(ctx context.Context, head *corev1.ConfigMap, pa
 // sweep deletes the parts of a record that its head does not name: those that were named before, and those that were left behind by a
 // replica that ended, or was overtaken, before it wrote the head that they were for.
 func (r *RecordReconciler) sweep(ctx context.Context, head persist.Head, before []string) error {
-	parts := &corev1.ConfigMapList{}
-	err := r.Client.List(ctx, parts, client.InNamespace(r.Namespace),
+	parts := configMapHeads()
+	err := r.Heads.List(ctx, parts, client.InNamespace(r.Namespace),
 		client.MatchingLabels{persist.LabelKind: persist.KindPart, persist.LabelTrustRoot: string(head.UID)})
 	if err != nil {
 		return fmt.Errorf("listing the parts of records: %w", err)

@@ -72,7 +72,8 @@ const (
 	ReasonRollback = "Rollback"
 	// ReasonKeyRevoked says that signed metadata hangs on a key that spec.revokedKeys lists; the message names it.
 	ReasonKeyRevoked = "KeyRevoked"
-	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind.
+	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind, or that there is no memory left for what
+	// was verified.
 	ReasonTooLarge = "TooLarge"
 )
 

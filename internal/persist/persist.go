@@ -109,6 +109,9 @@ func (h Head) PartNames() []string {
 	return names
 }
 
+// Bound is how many bytes of data the record can have.
+func (h Head) Bound() int { return h.parts * maxPart }
+
 // Owns reports whether a name is that of a part of this record, at whatever time it was written.
 func (h Head) Owns(part string) bool { return strings.HasPrefix(part, Name(h.UID, h.Repository)+"-") }
 
@@ -165,19 +168,13 @@ func (h Head) Join(head *corev1.ConfigMap, parts []*corev1.ConfigMap) ([]byte, e
 	if len(parts) != h.parts-1 || slices.Contains(parts, nil) {
 		return nil, fmt.Errorf("%s: not all of its %d parts are there", h.Repository, h.parts)
 	}
-	data := head.BinaryData[dataKey]
+	chunks := [][]byte{head.BinaryData[dataKey]}
 	for _, p := range parts {
-		data = append(data[:len(data):len(data)], p.BinaryData[dataKey]...)
+		chunks = append(chunks, p.BinaryData[dataKey])
 	}
+	data := slices.Concat(chunks...)
 	if Digest(data) != h.Digest {
 		return nil, fmt.Errorf("%s: the data is damaged: it has not the digest that its head names", h.Repository)
 	}
 	return data, nil
-}
-
-// Trim drops the data of a ConfigMap that belongs to a record, for a cache that is only to tell when one has changed.
-func Trim(m *corev1.ConfigMap) {
-	if m.Labels[LabelKind] != "" {
-		m.BinaryData = nil
-	}
 }

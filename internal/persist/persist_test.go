@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 func bytesOf(n int) []byte {
@@ -65,9 +66,8 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 			if err != nil || !bytes.Equal(got, data) {
 				t.Errorf("read %d bytes, %v; want the %d that were written", len(got), err, len(data))
 			}
-			Trim(head)
-			if again, err := ReadHead(head); err != nil || again != h || head.BinaryData != nil {
-				t.Errorf("trimmed, it reads %v, %v", again, err)
+			if again, err := ReadHead(&metav1.PartialObjectMetadata{ObjectMeta: head.ObjectMeta}); err != nil || again != h || len(data) > again.Bound() {
+				t.Errorf("without its data, it reads %v, %v", again, err)
 			}
 		})
 	}
