@@ -100,6 +100,9 @@ func run(ctx context.Context, o options.Options) error {
 		return err
 	}
 	p := newParts(mgr, serving, o, o.Exempt(openShift), memory)
+	shortNames := o.ReadShortNames(openShift)
+	p.store.ReadShortNames(shortNames)
+	ctrl.Log.Info("Set how short image names are read", "shortNames", shortNames.String(), "openShift", openShift)
 	if err := errors.Join(p.addControllers(ctx), p.addCertificate(), p.addGate(server), p.addRunnables()); err != nil {
 		return err
 	}

@@ -120,6 +120,9 @@ const (
 	ReasonNotCovered = "NotCovered"
 	// ReasonInvalidImage says that the image reference cannot be parsed. At admission that is Denied, of what runs CouldNotCheck.
 	ReasonInvalidImage = "InvalidImage"
+	// ReasonShortName says that the image reference names no registry, which nodes may read each in their own way, and
+	// that --short-names=Deny is in force. It fails every policy that holds in the namespace.
+	ReasonShortName = "ShortName"
 	// ReasonBreakGlass is the reason of an event alone: the workload would be denied, and was admitted because break-glass is on in
 	// its namespace. Metrics of decisions have the reason of the denial.
 	ReasonBreakGlass = "BreakGlass"

@@ -123,7 +123,7 @@ func (e *evaluation) workloads() map[Workload]running {
 	return workloads
 }
 
-// judge decides on one image, once. What runs is judged by its digest and without the tag, which may have moved on since. Where the Pod
+// judge decides on one image, once. A short name that is not trusted is judged as it is written. Everything else that runs is judged by its digest and without the tag, which may have moved on since. Where the Pod
 // names one digest and the kubelet reports another, as some do of an index, a policy is met if either meets it: what is asked for
 // by digest is that content, or a part of it.
 func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
@@ -137,6 +137,11 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 		j.outcomes = e.unreadable(namespace)
 		return j
 	}
+	if e.Policies.Distrusts(ref) {
+		// The kubelet's report does not tell how the name was read: a runtime reports any name of the content on its node.
+		j.outcomes = e.decide(q.image.Spec, namespace).Outcomes
+		return j
+	}
 	if ref.Digest == "" && q.image.Digest != "" {
 		j.tag, ref.Digest = ref.Tag, q.image.Digest
 	}
@@ -148,7 +153,7 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 		j.outcomes = e.unreadable(namespace)
 		return j
 	}
-	d := e.decide(ref, namespace)
+	d := e.decide(ref.String(), namespace)
 	j.outcomes = d.Outcomes
 	if len(d.NotLoaded) > 0 {
 		e.notLoaded++
@@ -156,7 +161,7 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	if q.image.Digest != "" && q.image.Digest != ref.Digest {
 		part := ref
 		part.Digest = q.image.Digest
-		for i, o := range e.decide(part, namespace).Outcomes { // of the same policies: they cover repositories
+		for i, o := range e.decide(part.String(), namespace).Outcomes { // of the same policies: they cover repositories
 			if o.Verdict == policy.Admitted {
 				j.outcomes[i] = o
 			}
@@ -170,8 +175,8 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	return j
 }
 
-func (e *evaluation) decide(image imageref.Ref, namespace labels.Set) policy.Decision {
-	return e.Policies.Decide(policy.Request{Image: image.String(), NamespaceLabels: namespace, Now: e.Now}, e.Roots)
+func (e *evaluation) decide(image string, namespace labels.Set) policy.Decision {
+	return e.Policies.Decide(policy.Request{Image: image, NamespaceLabels: namespace, Now: e.Now}, e.Roots)
 }
 
 // unreadable is what a reference that cannot be parsed comes to: nobody can tell which of the policies that hold in the

@@ -36,7 +36,7 @@ type Finding struct {
 // ImageFinding is one image that does not meet a policy, or could not be checked against it.
 type ImageFinding struct {
 	// Image is the repository with the digest that the Pod names, or else with that which the kubelet reports, or else with the tag.
-	// What cannot be parsed is the reference of the Pod. It is bounded as a reference is.
+	// What cannot be parsed is the reference of the Pod, and so is a short name under ShortNamesDeny. It is bounded as a reference is.
 	Image string
 	// Tag is the Pod's, where Image has the digest that the kubelet reports for it.
 	Tag string

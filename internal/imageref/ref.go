@@ -1,9 +1,10 @@
 // Package imageref parses image references and matches them against patterns.
 //
 // It promises one spelling for one repository: whatever a workload writes ("nginx", "Docker.IO/nginx",
-// "index.docker.io:443/library/nginx"), the Ref is the same, and its String parses back to the same Ref. A pattern is
-// normalised by the same rules, so that it can be neither dodged by another spelling nor made to match more than it
-// says. The package is pure: it never resolves a name, asks a registry, or reads a clock.
+// "index.docker.io:443/library/nginx"), Host and Path are the same, and String parses back to them. A reference
+// without a registry host is read as one of docker.io, and Short tells that it was: a node may read it otherwise. A
+// pattern is normalised by the same rules, so that it can be neither dodged by another spelling nor made to match more
+// than it says. The package is pure: it never resolves a name, asks a registry, or reads a clock.
 package imageref
 
 import (
@@ -37,12 +38,16 @@ type Ref struct {
 	Tag string
 	// Digest is "sha256:" and 64 lower-case hexadecimal digits, or empty.
 	Digest string
+	// Short says that the reference names no registry host, and that Host is docker.io for want of one: "nginx",
+	// "acme/app:v1". A node with search registries may take another host. A digest does not change that: it fixes the
+	// content, and not the repository that policies look at.
+	Short bool
 }
 
 // Repository returns host and path: "docker.io/library/nginx".
 func (r Ref) Repository() string { return r.Host + "/" + r.Path }
 
-// String returns the reference in full. It parses back to r.
+// String returns the reference in full, with its host. It parses back to r, apart from Short.
 func (r Ref) String() string { return r.Pinned(r.Digest) }
 
 // Pinned returns the reference with the given digest in place of its own: "host/path:tag@digest", without the tag
@@ -75,14 +80,14 @@ func Parse(s string) (Ref, error) {
 			return Ref{}, err
 		}
 	}
-	host := dockerHost
+	host, short := dockerHost, true
 	if first, rest, ok := strings.Cut(name, "/"); ok {
 		normalised, err := normaliseFirst(first)
 		if err != nil {
 			return Ref{}, err
 		}
 		if namesHost(first) {
-			host = normalised
+			host, short = normalised, false
 		}
 		name = normalised + "/" + rest
 	}
@@ -94,7 +99,7 @@ func Parse(s string) (Ref, error) {
 		// The grammar takes what cannot be a host for a path, where a runtime still takes it for the host.
 		return Ref{}, fmt.Errorf("%.64q is not the name of a registry host", host)
 	}
-	r := Ref{Host: host, Path: reference.Path(named), Digest: sum}
+	r := Ref{Host: host, Path: reference.Path(named), Digest: sum, Short: short}
 	if tagged, ok := named.(reference.Tagged); ok {
 		r.Tag = tagged.Tag()
 	} else if !hasDigest {

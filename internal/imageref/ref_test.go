@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/distribution/reference"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -20,10 +21,10 @@ func TestParse(t *testing.T) {
 		in   string
 		want imageref.Ref
 	}{
-		"short name":                  {"nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
-		"short name with tag":         {"nginx:1.27", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "1.27"}},
-		"short name with digest":      {"nginx@" + digestA, imageref.Ref{Host: "docker.io", Path: "library/nginx", Digest: digestA}},
-		"user on docker.io":           {"acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest"}},
+		"short name":                  {"nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Short: true}},
+		"short name with tag":         {"nginx:1.27", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "1.27", Short: true}},
+		"short name with digest":      {"nginx@" + digestA, imageref.Ref{Host: "docker.io", Path: "library/nginx", Digest: digestA, Short: true}},
+		"user on docker.io":           {"acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Short: true}},
 		"docker.io without library":   {"docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
 		"docker.io in capitals":       {"Docker.IO/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
 		"docker.io with port":         {"docker.io:443/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
@@ -61,10 +62,60 @@ func TestParse(t *testing.T) {
 				t.Errorf("Parse(%q) (-want +got):\n%s", tc.in, diff)
 			}
 			again, err := imageref.Parse(got.String())
-			if err != nil || again != got {
-				t.Errorf("Parse(%q) = %+v, %v; want %+v", got.String(), again, err, got)
+			if want := inFull(got); err != nil || again != want {
+				t.Errorf("Parse(%q) = %+v, %v; want %+v", got.String(), again, err, want)
 			}
 		})
+	}
+}
+
+// inFull returns the reference as it is when its host is written.
+func inFull(r imageref.Ref) imageref.Ref {
+	r.Short = false
+	return r
+}
+
+// readsShort reports whether a node that knows search registries takes a reference for a short name: its first segment,
+// as it is written, has neither '.' nor ':' and is not localhost.
+func readsShort(tb testing.TB, s string) bool {
+	tb.Helper()
+	ref, err := reference.Parse(s)
+	named, ok := ref.(reference.Named)
+	if err != nil || !ok {
+		tb.Fatalf("Parse(%q) took what the grammar of nodes does not: %v", s, err)
+	}
+	host := reference.Domain(named)
+	return !strings.ContainsAny(host, ".:") && host != "localhost"
+}
+
+func TestThreatShortNameIsTold(t *testing.T) {
+	for in, want := range map[string]bool{
+		"nginx": true, "nginx:1.27": true, "nginx@" + digestA: true, "nginx:1.27@" + digestA: true, "acme/app": true, "acme/team/app:v1": true,
+		"library/nginx": true, "deadbeef": true, "localhost": true, "localhost:5000": true, "localhosts/app": true,
+		"registry.example.com": true, "registry.example.com:5000": true, "docker.io": true, "index.docker.io": true, // no slash, so no host
+		"docker.io/nginx": false, "Docker.IO/nginx": false, "index.docker.io/nginx": false, "registry-1.docker.io/acme/app": false,
+		"localhost/app": false, "localhost:5000/app": false, "LOCALHOST:5000/app": false, "registry:5000/app": false, "registry:443/app": false,
+		"a.b/app": false, "10.0.0.1/app": false, "[::1]/app": false, "registry.example.com:443/app": false,
+		"registry.example.com/app@" + digestA: false,
+	} {
+		t.Run(in, func(t *testing.T) {
+			got := mustRef(t, in)
+			if got.Short != want || got.Short && got.Host != "docker.io" {
+				t.Errorf("Parse(%q) = %+v; short: want %t", in, got, want)
+			}
+			if !strings.HasPrefix(in, "[") && readsShort(t, in) != want {
+				t.Errorf("a node reads %q as short: %t", in, !want)
+			}
+			if again := mustRef(t, got.String()); again.Short {
+				t.Errorf("%q in full is %q, which counts as short", in, got)
+			}
+		})
+	}
+	// What some would take for a short name and others for a host, an ID or nothing is refused.
+	for _, in := range []string{"LOCALHOST/app", "Acme/app", "registry_1.example.com/app", "a.b--c__d/app", "registry.example.com./app", "./app", hexA, digestA, "sha256:aaaa"} {
+		if got, err := imageref.Parse(in); err == nil {
+			t.Errorf("Parse(%q) = %+v, want an error", in, got)
+		}
 	}
 }
 
@@ -162,8 +213,11 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		again, err := imageref.Parse(r.String())
-		if err != nil || again != r {
+		if err != nil || again != inFull(r) {
 			t.Fatalf("Parse(%q) = %+v, and %q parses to %+v, %v", s, r, r.String(), again, err)
+		}
+		if r.Short != readsShort(t, s) {
+			t.Fatalf("Parse(%q) = %+v, which a node reads as short: %t", s, r, !r.Short)
 		}
 		if r.Host != strings.ToLower(r.Host) || r.Host == "" || r.Path == "" || strings.ContainsAny(r.Host, "/@") || strings.ContainsAny(r.Path, ":@") {
 			t.Fatalf("Parse(%q) = %+v", s, r)

@@ -40,6 +40,9 @@ type Options struct {
 	Namespace string
 	// Uncovered says what happens to an image that no policy covers.
 	Uncovered policy.Uncovered
+	// ShortNames says how an image without a registry host is read, as "DockerIO" or "Deny"; empty: by the platform, as
+	// ReadShortNames says.
+	ShortNames string
 	// ExemptNamespaces are exempt from admission, besides the ones that always are.
 	ExemptNamespaces []string
 	// ForgetUnusedAfter is for how long what was verified of a repository is kept that nothing asks for; 0: for ever.
@@ -72,6 +75,7 @@ func Parse(args []string) (Options, error) {
 	f.StringVar(&o.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0: off")
 	f.StringVar(&o.Namespace, "namespace", "", "the operator's own namespace; default: where its Pod runs, else countersign-system")
 	f.StringVar(&uncoveredImages, "uncovered-images", "Allow", "what happens to an image that no policy covers: Allow, Warn or Deny")
+	f.StringVar(&o.ShortNames, "short-names", "", "how an image without a registry host is read: DockerIO, as one of docker.io, or Deny, as a name that nodes may read otherwise, which fails every policy that holds in the namespace; default: DockerIO, and on OpenShift Deny")
 	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own; and, on OpenShift, openshift and openshift-*")
 	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour, "for how long what was verified of a repository is kept that no image that runs or is asked for belongs to; at least 24h; 0: for ever")
 	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "for how long a replica that is to end reports not ready and goes on answering, until nobody asks it; at most 1m. terminationGracePeriodSeconds should be 20 s longer")
@@ -103,6 +107,9 @@ func Parse(args []string) (Options, error) {
 	default:
 		return Options{}, fmt.Errorf("--uncovered-images=%s: must be Allow, Warn or Deny", uncoveredImages)
 	}
+	if f.Changed("short-names") && o.ShortNames != policy.ShortNamesDockerIO.String() && o.ShortNames != policy.ShortNamesDeny.String() {
+		return Options{}, fmt.Errorf("--short-names=%s: must be DockerIO or Deny; leave it out for the default of the platform", o.ShortNames)
+	}
 	kinds, err := workload.Builtin().With(furtherKinds)
 	if err != nil {
 		err = fmt.Errorf("--workload-kinds: %w", err)
@@ -114,7 +121,7 @@ func Parse(args []string) (Options, error) {
 // fromEnvironment sets flags that are not given as arguments, and that an administrator may want to set where no argument can be given, as through a Subscription of OLM:
 // COUNTERSIGN_EXEMPT_NAMESPACES is --exempt-namespaces.
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
-	for _, name := range []string{"uncovered-images", "exempt-namespaces", "workload-kinds", "forget-unused-after", "shutdown-delay", "expiry-warning"} {
+	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "forget-unused-after", "shutdown-delay", "expiry-warning"} {
 		variable := "COUNTERSIGN_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		value, ok := lookup(variable)
 		if !ok || f.Changed(name) {
@@ -125,6 +132,15 @@ func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error
 		}
 	}
 	return nil
+}
+
+// ReadShortNames returns how short names are read: as --short-names says, and by default as the nodes of the platform are
+// set up to. Those of OpenShift search several registries for such a name.
+func (o Options) ReadShortNames(openShift bool) policy.ShortNames {
+	if o.ShortNames == policy.ShortNamesDockerIO.String() || o.ShortNames == "" && !openShift {
+		return policy.ShortNamesDockerIO
+	}
+	return policy.ShortNamesDeny
 }
 
 func (o Options) validate() error {

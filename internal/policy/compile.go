@@ -20,6 +20,7 @@ type Policy struct {
 	pin          v1alpha1.PinDigests
 	images       []imageref.Pattern
 	except       imageref.Index
+	everything   bool // every image of every registry is covered
 	selector     labels.Selector
 	roots        []string
 	requirements []requirement
@@ -52,7 +53,7 @@ func Compile(name string, spec *v1alpha1.ImagePolicySpec) (*Policy, error) {
 	return p, p.invalid
 }
 
-// everything is the pattern that stands in for one that cannot be read.
+// everything is the pattern of every image. It stands in for one that cannot be read.
 const everything = "*/**"
 
 func (p *Policy) compileScope(spec *v1alpha1.ImagePolicySpec) error {
@@ -72,6 +73,7 @@ func (p *Policy) compileScope(spec *v1alpha1.ImagePolicySpec) error {
 		all, err := imageref.ParsePattern(everything)
 		p.images, errs = append(p.images, all), append(errs, err)
 	}
+	p.everything = len(spec.ExceptImages) == 0 && slices.ContainsFunc(p.images, func(p imageref.Pattern) bool { return p.String() == everything })
 	for i, s := range spec.ExceptImages {
 		pattern, err := imageref.ParsePattern(string(s))
 		if err != nil {

@@ -26,7 +26,8 @@ const (
 	Denied Verdict = iota
 	// CouldNotCheck denies because of a fault: the image may be signed, and nobody could tell. It is never kept.
 	CouldNotCheck
-	// Admitted says that every requirement of every covering policy in mode Enforce is met, or that none covers.
+	// Admitted says that every requirement of every covering policy in mode Enforce is met, or that none covers. A short
+	// name that is read by ShortNamesDeny is Admitted only where no policy in mode Enforce holds in the namespace.
 	Admitted
 )
 
@@ -41,6 +42,26 @@ const (
 	// UncoveredAllow admits it silently.
 	UncoveredAllow
 )
+
+// ShortNames says how a reference without a registry host is read. The zero value trusts no reading.
+type ShortNames uint8
+
+const (
+	// ShortNamesDeny takes such a reference for a name that nodes may read otherwise: as that of another registry than
+	// docker.io. It fails every policy that holds in the namespace, whatever its patterns, and the mode of each says
+	// what comes of that.
+	ShortNamesDeny ShortNames = iota
+	// ShortNamesDockerIO reads it as one of docker.io.
+	ShortNamesDockerIO
+)
+
+// String returns the value as the flag --short-names has it.
+func (n ShortNames) String() string {
+	if n == ShortNamesDockerIO {
+		return "DockerIO"
+	}
+	return "Deny"
+}
 
 // Request asks about one container image in one namespace.
 type Request struct {
@@ -70,7 +91,7 @@ var ErrNotLoaded = errors.New("repository not loaded yet")
 // Decision is the answer to a Request. Its zero value denies.
 type Decision struct {
 	Verdict Verdict
-	// Image is the parsed reference; zero where it could not be parsed.
+	// Image is the parsed reference; zero where it could not be parsed. It names docker.io where the reference is Short.
 	Image imageref.Ref
 	// Digest is the one digest that was verified, where policies in mode Enforce required signatures and it was admitted.
 	Digest string
@@ -91,7 +112,8 @@ type Decision struct {
 	// and ask once more. Sorted, without repetition; empty where Admitted.
 	Consulted []string
 	// Outcomes says how each covering policy was met, by name, whatever its mode. It is empty where none covers the image,
-	// and where the reference cannot be parsed.
+	// and where the reference cannot be parsed. For a short name that is read by ShortNamesDeny it has every policy that
+	// holds in the namespace, each Denied.
 	Outcomes []Outcome
 }
 

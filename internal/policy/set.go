@@ -12,22 +12,41 @@ import (
 
 // Set is all policies of a cluster, indexed by the images that they cover. It is immutable and safe for concurrent use.
 type Set struct {
-	uncovered Uncovered
-	policies  []*Policy // by name: the index holds positions
-	index     imageref.Index
+	uncovered  Uncovered
+	shortNames ShortNames
+	policies   []*Policy // by name: the index holds positions
+	index      imageref.Index
 }
 
 // NewSet returns the set of the given policies. Their order does not matter. uncovered says what happens to an image
-// that none of them covers.
+// that none of them covers. Short names are read as ShortNamesDockerIO says; ReadShortNames changes that.
 func NewSet(uncovered Uncovered, policies []*Policy) *Set {
-	s := &Set{uncovered: uncovered, policies: slices.Clone(policies)}
-	slices.SortStableFunc(s.policies, func(a, b *Policy) int { return strings.Compare(a.name, b.name) })
-	for i, p := range s.policies {
+	return (&Set{uncovered: uncovered, shortNames: ShortNamesDockerIO}).With(policies)
+}
+
+// With returns the set of other policies, which decides as s does on what none of them covers and on short names.
+func (s *Set) With(policies []*Policy) *Set {
+	other := &Set{uncovered: s.uncovered, shortNames: s.shortNames, policies: slices.Clone(policies)}
+	slices.SortStableFunc(other.policies, func(a, b *Policy) int { return strings.Compare(a.name, b.name) })
+	for i, p := range other.policies {
 		for _, pattern := range p.images {
-			s.index.Add(pattern, i)
+			other.index.Add(pattern, i)
 		}
 	}
-	return s
+	return other
+}
+
+// ReadShortNames returns the set of the same policies that reads short names as given. What is no constant counts as
+// ShortNamesDeny.
+func (s *Set) ReadShortNames(as ShortNames) *Set {
+	other := *s
+	other.shortNames = as
+	return &other
+}
+
+// Distrusts reports whether the set decides on an image by ShortNamesDeny: no pattern and no signature speaks for it.
+func (s *Set) Distrusts(image imageref.Ref) bool {
+	return image.Short && s.shortNames != ShortNamesDockerIO
 }
 
 // covering appends the policies that cover an image to into, by name.
@@ -43,6 +62,9 @@ func (s *Set) covering(image imageref.Ref, namespace labels.Set, into []*Policy)
 
 // Consults returns the trust roots that an image is checked against in a namespace, sorted and without repetition.
 func (s *Set) Consults(image imageref.Ref, namespace labels.Set) []string {
+	if s.Distrusts(image) {
+		return nil
+	}
 	var roots []string
 	for _, p := range s.covering(image, namespace, nil) {
 		if p.invalid == nil && len(p.requirements) > 0 {
@@ -75,11 +97,15 @@ func (s *Set) HoldingIn(namespace labels.Set) []*Policy {
 
 // Decide answers whether an image may run in a namespace. It asks roots, from memory, about the trust roots of the
 // policies that cover the image and about no others. Its time and its allocations do not depend on the number of policies
-// that do not cover the image; text is made only for what is not admitted, or is warned of.
+// that do not cover the image; text is made only for what is not admitted, or is warned of. Only for a short name under
+// ShortNamesDeny it looks at every policy, and asks about no trust root.
 func (s *Set) Decide(req Request, roots Roots) Decision {
 	image, err := imageref.Parse(req.Image)
 	if err != nil {
 		return Decision{Message: line(req.Image, "cannot be read: "+clean(err.Error()))}
+	}
+	if s.Distrusts(image) {
+		return s.decideShort(req, image)
 	}
 	var buffer [8]*Policy
 	covering := s.covering(image, req.NamespaceLabels, buffer[:0])

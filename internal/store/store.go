@@ -42,10 +42,21 @@ type Store struct {
 }
 
 // New returns a store with no policies and no trust roots; uncovered says what happens to an image no policy covers.
+// Short names are read as those of docker.io until ReadShortNames says otherwise.
 func New(uncovered policy.Uncovered) *Store {
 	s := &Store{}
-	s.current.Store(&Snapshot{uncovered: uncovered, Policies: policy.NewSet(uncovered, nil)})
+	s.current.Store(&Snapshot{Policies: policy.NewSet(uncovered, nil)})
 	return s
+}
+
+// ReadShortNames sets how references without a registry host are read, in this snapshot and all that follow. It is for
+// the start, before the first decision.
+func (s *Store) ReadShortNames(as policy.ShortNames) {
+	s.update(func(old *Snapshot) *Snapshot {
+		next := *old
+		next.Policies = old.Policies.ReadShortNames(as)
+		return &next
+	})
 }
 
 // Load returns the current snapshot.
@@ -288,12 +299,11 @@ type Snapshot struct {
 	// the policy that would deny may be among those still to come.
 	Primed bool
 
-	uncovered policy.Uncovered
-	policies  map[string]versioned
-	roots     map[string]*Root
-	evidence  map[Key]*held
-	size      int64           // of evidence, in bytes
-	down      map[string]bool // roots with a grace whose signing server is down, so that nothing is fetched
+	policies map[string]versioned
+	roots    map[string]*Root
+	evidence map[Key]*held
+	size     int64           // of evidence, in bytes
+	down     map[string]bool // roots with a grace whose signing server is down, so that nothing is fetched
 }
 
 type versioned struct {
@@ -307,7 +317,7 @@ func (s *Snapshot) withPolicies(policies map[string]versioned) *Snapshot {
 		all = append(all, v.policy)
 	}
 	next := *s
-	next.policies, next.Policies = policies, policy.NewSet(s.uncovered, all)
+	next.policies, next.Policies = policies, s.Policies.With(all)
 	return &next
 }
 
