@@ -26,6 +26,9 @@ func TestParse(t *testing.T) {
 		"url":              {args: []string{"--webhook-url=https://127.0.0.1:9443"}, want: func(o *Options) { o.WebhookURL = "https://127.0.0.1:9443" }},
 		"exempt":           {args: []string{"--exempt-namespaces=a,b"}, want: func(o *Options) { o.ExemptNamespaces = []string{"a", "b"} }},
 		"uncovered typo":   {args: []string{"--uncovered-images=allow"}, err: "--uncovered-images=allow: must be Allow, Warn or Deny"},
+		"short names":      {args: []string{"--short-names=Deny"}, want: func(o *Options) { o.ShortNames = "Deny" }},
+		"short names typo": {args: []string{"--short-names=dockerio"}, err: "--short-names=dockerio: must be DockerIO or Deny"},
+		"short names none": {args: []string{"--short-names="}, err: "--short-names=: must be DockerIO or Deny"},
 		"plain url":        {args: []string{"--webhook-url=http://127.0.0.1:9443"}, err: "--webhook-url"},
 		"port":             {args: []string{"--webhook-port=70000"}, err: "--webhook-port=70000"},
 		"namespace":        {args: []string{"--namespace=Not_One"}, err: `"Not_One" is not the name of a namespace`},
@@ -110,13 +113,49 @@ func TestEnvironment(t *testing.T) {
 	if got, err = Parse(nil); err != nil || !slices.Equal(got.ExemptNamespaces, []string{"a", "b"}) {
 		t.Errorf("the environment alone: %v, %v", got.ExemptNamespaces, err)
 	}
-	for variable, value := range map[string]string{"COUNTERSIGN_EXPIRY_WARNING": "soon", "COUNTERSIGN_UNCOVERED_IMAGES": "deny"} {
+	for variable, value := range map[string]string{"COUNTERSIGN_EXPIRY_WARNING": "soon", "COUNTERSIGN_UNCOVERED_IMAGES": "deny", "COUNTERSIGN_SHORT_NAMES": "deny"} {
 		t.Run(variable, func(t *testing.T) {
 			t.Setenv(variable, value)
 			if _, err := Parse(nil); err == nil || !strings.Contains(err.Error(), value) {
 				t.Errorf("error = %v, want it to say %s", err, value)
 			}
 		})
+	}
+}
+
+// What is said, as an argument or in the environment, goes before the default of the platform.
+func TestReadShortNames(t *testing.T) {
+	const dockerIO, deny = policy.ShortNamesDockerIO, policy.ShortNamesDeny
+	for name, c := range map[string]struct {
+		args             []string
+		environment      string
+		plain, openShift policy.ShortNames
+	}{
+		"default":              {nil, "", dockerIO, deny},
+		"Deny":                 {[]string{"--short-names=Deny"}, "", deny, deny},
+		"DockerIO":             {[]string{"--short-names=DockerIO"}, "", dockerIO, dockerIO},
+		"environment":          {nil, "Deny", deny, deny},
+		"environment, too":     {nil, "DockerIO", dockerIO, dockerIO},
+		"argument before that": {[]string{"--short-names=DockerIO"}, "Deny", dockerIO, dockerIO},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.environment != "" {
+				t.Setenv("COUNTERSIGN_SHORT_NAMES", c.environment)
+			}
+			o, err := Parse(c.args)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := o.ReadShortNames(false); got != c.plain {
+				t.Errorf("%s, want %s", got, c.plain)
+			}
+			if got := o.ReadShortNames(true); got != c.openShift {
+				t.Errorf("on OpenShift %s, want %s", got, c.openShift)
+			}
+		})
+	}
+	if got := (Options{ShortNames: "anything"}).ReadShortNames(false); got != deny {
+		t.Errorf("a value that Parse refuses: %s", got)
 	}
 }
 

@@ -50,10 +50,11 @@ func (b *bed) testNoOpenShift(t *testing.T) {
 	for name := range platformNamespaces {
 		must(t, b.shut(t, name))
 	}
+	must(t, b.shortNamesAllowed(t))
 }
 
 // testBesideOthers installs beside another API of the same plural. Its group is that of OpenShift, whose own namespaces are then
-// exempt, also while the operator is dead.
+// exempt, also while the operator is dead, and short names are not trusted unless a flag says so.
 func (b *bed) testBesideOthers(t *testing.T) {
 	out, err := b.kube.RunKubectl(t.Context(), another, "apply", "-f", "-")
 	if err != nil {
@@ -70,6 +71,7 @@ func (b *bed) testBesideOthers(t *testing.T) {
 	b.namespaces(t)
 	b.install(t)
 	defer b.uninstall(t)
+	wantViolation := b.ranShortNamed(t)
 	m := b.manager(t)
 	b.policy(t)
 	if out, err = b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "-o", "name"); err != nil || strings.TrimSpace(out) != "imagepolicy.countersign.dev/everything" {
@@ -89,6 +91,14 @@ func (b *bed) testBesideOthers(t *testing.T) {
 		}
 	}
 	t.Run("exempt", wanted)
+	t.Run("short names", func(t *testing.T) {
+		must(t, b.shortNamesDenied(t))
+		wantViolation()
+	})
 	must(t, m.Kill())
 	t.Run("exempt, operator dead", wanted)
+	b.manager(t, "--short-names=DockerIO")
+	t.Run("short names, by the flag", func(t *testing.T) {
+		testenv.Await(t, "a short name to be admitted", func() error { return b.shortNamesAllowed(t) })
+	})
 }
