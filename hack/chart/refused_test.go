@@ -30,6 +30,7 @@ func TestWhatIsNoValueIsRefused(t *testing.T) {
 		"{podAnnotations: {a: true}}":                                "podAnnotations/a",
 		"{podLabels: {app.kubernetes.io/name: x}}":                   "app.kubernetes.io/name",
 		"{uncoveredImages: deny}":                                    "uncoveredImages",
+		"{shortNames: dockerio}":                                     "shortNames",
 		"{exemptNamespaces: [A]}":                                    "exemptNamespaces/0",
 		"{exemptNamespaces: a}":                                      "exemptNamespaces",
 		"{workloadKinds: [rollouts]}":                                "workloadKinds/0",

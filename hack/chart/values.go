@@ -64,6 +64,7 @@ type managerFlag struct {
 func flags() []managerFlag {
 	return []managerFlag{
 		{name: "uncovered-images", value: "uncoveredImages"},
+		{name: "short-names", value: "shortNames"},
 		{name: "exempt-namespaces", value: "exemptNamespaces", list: true},
 		{name: "workload-kinds", value: "workloadKinds", list: true},
 		{name: "shutdown-delay", value: "shutdownDelay"},

@@ -25,7 +25,7 @@ Deployment/countersign-manager:
         - {name: manager, image: countersign, args: [--leader-elect], resources: {}}
 `
 
-const values = `{shutdownDelay: 5s, uncoveredImages: Allow, expiryWarning: 72h, forgetUnusedAfter: 720h}`
+const values = `{shutdownDelay: 5s, uncoveredImages: Allow, shortNames: "", expiryWarning: 72h, forgetUnusedAfter: 720h}`
 
 func TestParametrizeFailsLoudly(t *testing.T) {
 	for name, c := range map[string]struct {
