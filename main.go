@@ -74,10 +74,6 @@ func main() {
 
 // run builds everything and serves until ctx ends.
 func run(ctx context.Context, o options.Options) error {
-	memory, err := limitMemory()
-	if err != nil {
-		return err
-	}
 	config, err := restConfig(o.Kubeconfig)
 	if err != nil {
 		return err
@@ -99,7 +95,7 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	p := newParts(mgr, serving, o, o.Exempt(openShift), memory)
+	p := newParts(mgr, serving, o, o.Exempt(openShift), limitMemory())
 	shortNames := o.ReadShortNames(openShift)
 	p.store.ReadShortNames(shortNames)
 	ctrl.Log.Info("Set how short image names are read", "shortNames", shortNames.String(), "openShift", openShift)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
@@ -20,15 +19,16 @@ type memory struct {
 }
 
 // limitMemory has the Go runtime keep below 90 % of the memory limit of the container, unless the
-// environment variable GOMEMLIMIT says otherwise, and shares that out.
-func limitMemory() (memory, error) {
+// environment variable GOMEMLIMIT says otherwise, and shares that out. A limit that cannot be read
+// counts as none.
+func limitMemory() memory {
 	limit, err := memlimit.Set()
 	if err != nil {
-		return memory{}, fmt.Errorf("reading the memory limit of the container: %w; set GOMEMLIMIT, such as to 900MiB", err)
+		ctrl.Log.Error(err, "Could not read the memory limit of the container; set GOMEMLIMIT, such as to 900MiB")
 	}
 	shares := share(limit)
 	ctrl.Log.Info("Shared out memory", "limit", limit, "decoding", shares.decoding, "evidence", shares.evidence)
-	return shares, nil
+	return shares
 }
 
 // share returns what the parts may take up under a limit; math.MaxInt64 is none.
