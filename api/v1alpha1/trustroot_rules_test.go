@@ -169,7 +169,7 @@ func TestTrustRootRules(t *testing.T) {
 		},
 		"spec.notary.tokenServices[] a token service is a host name, with its port if it has one, as in auth.example.com:5001": {
 			set("notary.tokenServices", []any{"https://auth.example.com"}),
-			set("notary.tokenServices", []any{"auth.example.com:5001"}),
+			set("notary.tokenServices", []any{"auth.example.com:5001", "[2001:db8::1]:5001"}),
 		},
 		"spec.notary.root required": {set("notary.root", nil), unchanged},
 		"spec.notary.root pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there is no trust on first use": {

@@ -109,17 +109,18 @@ type NotarySpec struct {
 
 	// CredentialsSecretRef names a Secret in the operator's namespace with the keys "username" and "password"
 	// (type kubernetes.io/basic-auth). They are sent to the server and, with its token flow, to a token service on the
-	// same host or one that TokenServices lists.
+	// same host or on one that TokenServices lists.
 	// +optional
 	CredentialsSecretRef *SecretReference `json:"credentialsSecretRef,omitempty"`
 
-	// TokenServices are hosts (with their port, if any) other than the server's own that credentials may be sent to
-	// when the server names them as its token service.
+	// TokenServices are the hosts, other than the server's own, that are asked for a token when the server names one of
+	// them as its token service, with credentials or without. Each has its port, unless that is 443. A token service on a
+	// host that is not listed is not asked, because its answer is handed to the server: reason Unauthorized.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:MaxLength=255
-	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$')",message="a token service is a host name, with its port if it has one, as in auth.example.com:5001"
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$')",message="a token service is a host name, with its port if it has one, as in auth.example.com:5001"
 	TokenServices []string `json:"tokenServices,omitempty"`
 
 	// Root pins the root of trust: at least one way must be given, there is no trust on first use. Where several are

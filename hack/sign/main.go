@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -29,6 +30,9 @@ func run(ctx context.Context, args []string) error {
 		passphrase: os.Getenv("NOTARY_DELEGATION_PASSPHRASE"),
 		auth:       os.Getenv("NOTARY_AUTH"),
 		progress:   os.Stderr,
+	}
+	if hosts := os.Getenv("NOTARY_TOKEN_SERVICES"); hosts != "" {
+		r.tokenServices = strings.Split(hosts, ",")
 	}
 	f := pflag.NewFlagSet("sign", pflag.ContinueOnError)
 	f.StringVar(&r.role, "role", "", "role to sign for, such as ci: the delegation targets/ci")

@@ -35,6 +35,7 @@ type request struct {
 	rootKeyID        string
 	key, passphrase  string
 	auth             string // user:password, base64, as the client has it
+	tokenServices    []string
 	progress         io.Writer
 }
 
@@ -125,7 +126,7 @@ func (r *request) manifest(ctx context.Context) (manifest, error) {
 
 // reader is the manager's own reader of signatures.
 func (r *request) reader() (*notary.Root, error) {
-	cfg := registry.Config{Server: r.server}
+	cfg := registry.Config{Server: r.server, TokenServices: r.tokenServices}
 	if r.serverCA != "" {
 		bundle, err := os.ReadFile(r.serverCA)
 		if err != nil {
@@ -142,7 +143,7 @@ func (r *request) reader() (*notary.Root, error) {
 	}
 	get, err := registry.New(cfg)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading NOTARY_SERVER and NOTARY_TOKEN_SERVICES: %w", err)
 	}
 	return notary.New(notary.Config{Name: "release", RootKeyIDs: []string{r.rootKeyID}}, get)
 }

@@ -105,13 +105,21 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// hostPort is the host in lower case with its port, the scheme's own where the URL has none.
+// hostPort is the host in lower case with its port, the scheme's own where the URL has none. Equal results are one host: ASCII letters alone
+// are brought to lower case, because others, brought there, may look like the letters of a host that is not the one connected to.
 func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	return net.JoinHostPort(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), port)
+	return net.JoinHostPort(strings.Map(lowerASCII, strings.TrimSuffix(u.Hostname(), ".")), port)
+}
+
+func lowerASCII(r rune) rune {
+	if 'A' <= r && r <= 'Z' {
+		return r - 'A' + 'a'
+	}
+	return r
 }
 
 // place is what messages show of a URL: neither user nor query.

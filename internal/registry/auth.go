@@ -14,7 +14,9 @@ import (
 )
 
 const (
-	maxTokenAnswer   = 1 << 20
+	maxTokenAnswer   = 64 << 10    // bytes: a token, once more as access_token, and what nobody reads
+	maxToken         = 16 << 10    // bytes: it is sent with every request, as a header
+	maxRealmHost     = 259         // bytes: a name of DNS and a port
 	defaultTokenLife = time.Minute // where the service does not say, by the token specification
 	maxTokenLife     = time.Hour
 	basicLife        = time.Hour
@@ -80,18 +82,15 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 	if service := ch.params["service"]; service != "" {
 		query.Set("service", service)
 	}
+	query.Del("scope")
 	if scope := scope(repository); scope != "" {
 		query.Set("scope", scope)
 	}
 	realm.RawQuery = query.Encode()
 
-	header, hint := "", ""
-	if c.hasCredentials() {
-		if realm.Scheme == "https" && c.tokenServices[hostPort(realm)] {
-			header = c.basic()
-		} else {
-			hint = "; the credentials were not sent to it: if it is the right token service, list " + realm.Host + " in tokenServices"
-		}
+	header := ""
+	if c.hasCredentials() && realm.Scheme == "https" {
+		header = c.basic()
 	}
 	resp, body, err := c.fetch(ctx, realm, header, maxTokenAnswer)
 	if err != nil {
@@ -101,27 +100,34 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
-		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: the token service refused a token (status %d) %s%s", place(realm), resp.StatusCode, c.identity(), hint)
+		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: the token service refused a token (status %d) %s", place(realm), resp.StatusCode, c.identity())
 	default:
 		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the token service answered with status %d; look at its log", place(realm), resp.StatusCode)
 		return "", 0, c.turnedAway(resp, f)
 	}
 	token, life, ok := readToken(body)
 	if !ok {
-		return "", 0, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the token service's answer holds no token", place(realm))
+		return "", 0, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the token service's answer holds no token of at most %d bytes", place(realm), maxToken)
 	}
 	return token, life, nil
 }
 
-// realm returns the URL of the token service, where it is one that may be asked. It must be encrypted unless the
-// server itself is not; there are no credentials then.
+// realm returns the URL of the token service, where it is one that may be asked: on the server's own host, or on one that the configuration
+// lists. Whatever it answers is handed to the server as an Authorization header, so any other host would let the server read, through the
+// operator, what is meant for the inside alone. It must be encrypted unless the server itself is not; there are no credentials then.
 func (c *Client) realm(ch challenge) (*url.URL, error) {
 	realm, err := url.Parse(ch.params["realm"])
-	if err != nil || realm.Hostname() == "" || realm.User != nil {
+	if err != nil || realm.Hostname() == "" || realm.User != nil || len(realm.Host) > maxRealmHost {
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server names no usable token service", place(c.base))
 	}
 	if realm.Scheme != "https" && (realm.Scheme != "http" || c.base.Scheme != "http") {
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server names %s as its token service, which is not encrypted; tokens are asked for over https only", place(c.base), place(realm))
+	}
+	if host := hostPort(realm); !c.tokenServices[host] {
+		listed := strings.TrimSuffix(host, ":443")
+		return nil, trust.NewFault(v1alpha1.ReasonUnauthorized,
+			"%s: the server wants a token of %q, a host other than its own, which was not asked; if it is the right token service, list %q in spec.notary.tokenServices",
+			place(c.base), listed, listed)
 	}
 	return realm, nil
 }
@@ -140,7 +146,7 @@ func readToken(body []byte) (token string, life time.Duration, ok bool) {
 	if token == "" {
 		token = answer.AccessToken
 	}
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if token == "" || len(token) > maxToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", 0, false
 	}
 	life = defaultTokenLife

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,30 +78,41 @@ func TestTokenFlow(t *testing.T) {
 	}
 }
 
-// Threat: credentials sent to another host, by token realm.
-func TestCredentialsGoOnlyToHostsTheyAreFor(t *testing.T) {
+// Threat: credentials sent to another host, or the answer of a service inside read by the server, by token realm.
+func TestThreatTokenServiceOfAnotherHost(t *testing.T) {
 	ca := newCA(t)
+	with, without := Config{Username: "reader", Password: password}, Config{}
 	tests := map[string]struct {
-		listed func(token *recorder) []string
-		want   string
+		cfg    Config
+		listed func(r *recorder) []string
+		want   []string // the Authorization headers that the token service sees
 	}{
-		"listed":                      {func(r *recorder) []string { return []string{r.Host} }, basic()},
-		"not listed":                  {func(*recorder) []string { return nil }, ""},
-		"another host listed":         {func(*recorder) []string { return []string{"auth.example.com"} }, ""},
-		"same host with another port": {func(*recorder) []string { return []string{"localhost", "localhost:1"} }, ""},
+		"listed":                      {with, func(r *recorder) []string { return []string{r.Host} }, []string{basic()}},
+		"listed, anonymous":           {without, func(r *recorder) []string { return []string{r.Host} }, []string{""}},
+		"not listed":                  {with, func(*recorder) []string { return nil }, nil},
+		"not listed, anonymous":       {without, func(*recorder) []string { return nil }, nil},
+		"another host listed":         {with, func(*recorder) []string { return []string{"auth.example.com"} }, nil},
+		"same host with another port": {without, func(*recorder) []string { return []string{"localhost", "localhost:1"} }, nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			token := serve(t, ca, tokens())
 			s := serve(t, ca, guarded(bearer(token.URL+"/token")))
-			c := newClient(t, Config{
-				Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: tt.listed(token),
-			})
-			if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
+			cfg := tt.cfg
+			cfg.Server, cfg.CABundle, cfg.TokenServices = s.URL, string(ca.PEM), tt.listed(token)
+			_, err := newClient(t, cfg).Get(t.Context(), repository, file, 100)
+			if tt.want == nil {
+				wantFault(t, err, v1alpha1.ReasonUnauthorized, s.URL, `list "`+token.Host+`" in spec.notary.tokenServices`)
+			} else if err != nil {
 				t.Fatal(err)
 			}
-			if got := token.authorizations(); !slices.Equal(got, []string{tt.want}) {
+			if got := token.authorizations(); !slices.Equal(got, tt.want) {
 				t.Errorf("token service saw %q, want %q", got, tt.want)
+			}
+			for _, got := range s.authorizations() {
+				if tt.want == nil && got != "" {
+					t.Errorf("the server was handed %q", got)
+				}
 			}
 		})
 	}
@@ -122,6 +134,70 @@ func TestCredentialsGoOnlyToHostsTheyAreFor(t *testing.T) {
 			t.Errorf("server saw %q", got)
 		}
 	})
+}
+
+// Threat: a scope that the server writes into the realm goes out with the request, and has the token open more than the client asked for.
+func TestThreatScopeIsTheClientsOwn(t *testing.T) {
+	ca := newCA(t)
+	token := serve(t, ca, tokens())
+	s := serve(t, ca, guarded(bearer(token.URL+"/token?keep=this&scope=repository:evil/other:push,pull&service=evil")))
+	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{token.Host}})
+	for _, tt := range []struct{ repository, want string }{{"", ""}, {repository, "repository:" + repository + ":pull"}, {catalog, "registry:catalog:*"}} {
+		before := len(token.seen())
+		if _, err := c.Get(t.Context(), tt.repository, file, 100); err != nil {
+			t.Fatal(err)
+		}
+		asked := token.seen()[before:]
+		if len(asked) != 1 {
+			t.Fatalf("%d tokens were asked for, want one", len(asked))
+		}
+		q := asked[0].URL.Query()
+		if got := strings.Join(q["scope"], " "); got != tt.want || strings.Join(q["service"], " ") != "notary" || q.Get("keep") != "this" {
+			t.Errorf("repository %q: asked for a token with %v, want the scope %q and the service of the challenge", tt.repository, q, tt.want)
+		}
+	}
+}
+
+// Threat: a host that is written so that it looks like the server's own, or like one that is listed, and is another when it is connected to.
+func TestThreatHostsThatLookAlike(t *testing.T) {
+	const own = "https://notary.kiwi.example"
+	same := []string{own, own + ":443", "https://NOTARY.kiwi.EXAMPLE/x", "https://notary.kiwi.example.", "https://listed.example:8443"}
+	other := []string{
+		"https://notary.kiwi.example:8443", "https://kiwi.example", "https://x.notary.kiwi.example", "https://notary.kiwi.example..", "https://listed.example",
+		"https://notary.k\u0130wi.example", "https://notary.\u212aiwi.example", "https://\uff4eotary.kiwi.example", "https://xn--notary.kiwi.example",
+		"https://notary.kiwi.example%2fx.example", "https://notary.kiwi.example@evil.example", "https://evil.example#@notary.kiwi.example",
+		"https://evil.example?notary.kiwi.example", "https://[::1]", "https://[::1%25lo]", "https://127.1", "https://notary.kiwi.example\\.evil.example", "//evil.example", "evil.example",
+	}
+	c := newClient(t, Config{Server: own, TokenServices: []string{"listed.example:8443"}})
+	for _, realm := range same {
+		if _, err := c.realm(challenge{"bearer", map[string]string{"realm": realm}}); err != nil {
+			t.Errorf("%q: %v", realm, err)
+		}
+	}
+	from, err := url.Parse(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, realm := range other {
+		if u, err := c.realm(challenge{"bearer", map[string]string{"realm": realm}}); err == nil {
+			t.Errorf("%q may be asked for a token, at %s", realm, u.Host)
+		}
+		to, err := from.Parse(realm) // as the client of net/http reads the address of a redirect
+		if err != nil || realm == "evil.example" {
+			continue
+		}
+		if err := checkRedirect(&http.Request{URL: to}, []*http.Request{{URL: from}}); err == nil {
+			t.Errorf("a redirect to %q is followed, to %s", realm, to.Host)
+		}
+	}
+	v6 := newClient(t, Config{Server: "https://[2001:db8::1]:4443", TokenServices: []string{"[2001:db8::2]:5001"}})
+	for realm, allowed := range map[string]bool{
+		"https://[2001:db8::1]:4443/token": true, "https://[2001:DB8::2]:5001": true, "https://[2001:db8::2]": false, "https://[2001:db8::1%25eth0]:4443": false,
+	} {
+		if _, err := v6.realm(challenge{"bearer", map[string]string{"realm": realm}}); (err == nil) != allowed {
+			t.Errorf("%q: %v, want it allowed: %t", realm, err, allowed)
+		}
+	}
 }
 
 // Threat: credentials sent to another host, by redirect.
@@ -198,6 +274,9 @@ func TestTokenServicesThatAreNotUsed(t *testing.T) {
 	}{
 		"plain http":          {bearer(plain.URL), v1alpha1.ReasonUnexpectedAnswer, "not encrypted"},
 		"metadata service":    {bearer("https://169.254.169.254/latest/meta-data"), v1alpha1.ReasonAddressRefused, "169.254.169.254"},
+		"not listed":          {bearer("https://auth.example.com/token"), v1alpha1.ReasonUnauthorized, `list "auth.example.com" in`},
+		"not listed, a port":  {bearer("https://Auth.example.com.:8443"), v1alpha1.ReasonUnauthorized, `list "auth.example.com:8443" in`},
+		"endless host":        {bearer("https://" + strings.Repeat("a", 1000)), v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
 		"no realm":            {`Bearer service="notary"`, v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
 		"unreadable realm":    {bearer("https://%zz"), v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
 		"realm with a user":   {bearer("https://user@auth.example.com"), v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
@@ -210,7 +289,7 @@ func TestTokenServicesThatAreNotUsed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, ca, guarded(tt.challenge))
 			c := newClient(t, Config{
-				Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{plain.Host},
+				Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{plain.Host, "169.254.169.254"},
 			})
 			_, err := c.Get(t.Context(), repository, file, 100)
 			wantFault(t, err, tt.reason, tt.words)
@@ -231,6 +310,9 @@ func TestTokenAnswers(t *testing.T) {
 		"token":          {answer(200, "application/json", `{"token":"issued-token"}`), "", ""},
 		"access_token":   {answer(200, "application/json", `{"access_token":"issued-token"}`), "", ""},
 		"none":           {answer(200, "application/json", `{}`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
+		"of 16 KiB":      {answer(200, "application/json", `{"token":"issued-token`+strings.Repeat("a", 16<<10-12)+`"}`), "", ""},
+		"longer":         {answer(200, "application/json", `{"token":"issued-token`+strings.Repeat("a", 16<<10-11)+`"}`), v1alpha1.ReasonUnexpectedAnswer, "no token of at most"},
+		"64 KiB beside":  {answer(200, "application/json", `{"token":"issued-token","x":"`+strings.Repeat("a", 64<<10)+`"}`), v1alpha1.ReasonTooLarge, ""},
 		"with a newline": {answer(200, "application/json", `{"token":"issued-token\r\nX-Evil: 1"}`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
 		"not JSON":       {answer(200, "text/html", `<html>`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
 		"refused":        {answer(401, "application/json", `{"details":"bad password"}`), v1alpha1.ReasonUnauthorized, `"reader"`},
@@ -253,13 +335,6 @@ func TestTokenAnswers(t *testing.T) {
 			}
 		})
 	}
-	t.Run("refused without credentials for it", func(t *testing.T) {
-		token := serve(t, ca, answer(401, "", ""))
-		s := serve(t, ca, guarded(bearer(token.URL)))
-		c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password})
-		_, err := c.Get(t.Context(), repository, file, 100)
-		wantFault(t, err, v1alpha1.ReasonUnauthorized, "list "+token.Host+" in tokenServices")
-	})
 }
 
 func TestRefusedTokenIsAskedForAgain(t *testing.T) {
@@ -273,7 +348,7 @@ func TestRefusedTokenIsAskedForAgain(t *testing.T) {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})
-	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)})
+	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), TokenServices: []string{token.Host}})
 	for n := range int64(2) {
 		accepted.Store(n + 1)
 		if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
@@ -348,12 +423,17 @@ func TestRealNotaryServer(t *testing.T) {
 		client func(n *testenv.Notary, c *Config)
 		reason string // empty: allowed in
 	}{
-		"open":           {nil, func(*testenv.Notary, *Config) {}, ""},
-		"anonymous pull": {&testenv.NotaryAuth{Username: "reader", Password: password, AnonymousPull: true}, func(*testenv.Notary, *Config) {}, ""},
+		"open": {nil, func(*testenv.Notary, *Config) {}, ""},
+		"anonymous pull": {&testenv.NotaryAuth{Username: "reader", Password: password, AnonymousPull: true}, func(n *testenv.Notary, c *Config) {
+			c.TokenServices = []string{n.TokenService}
+		}, ""},
+		"anonymous pull, not listed": {&testenv.NotaryAuth{Username: "reader", Password: password, AnonymousPull: true}, func(*testenv.Notary, *Config) {}, v1alpha1.ReasonUnauthorized},
 		"credentials": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(n *testenv.Notary, c *Config) {
 			c.Username, c.Password, c.TokenServices = "reader", password, []string{n.TokenService}
 		}, ""},
-		"no credentials": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(*testenv.Notary, *Config) {}, v1alpha1.ReasonUnauthorized},
+		"no credentials": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(n *testenv.Notary, c *Config) {
+			c.TokenServices = []string{n.TokenService}
+		}, v1alpha1.ReasonUnauthorized},
 		"wrong password": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(n *testenv.Notary, c *Config) {
 			c.Username, c.Password, c.TokenServices = "reader", "wrong", []string{n.TokenService}
 		}, v1alpha1.ReasonUnauthorized},

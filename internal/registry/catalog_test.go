@@ -46,7 +46,7 @@ func TestCatalogOfRealNotaryServer(t *testing.T) {
 		}, ""},
 		"account that may pull": {
 			&testenv.NotaryAuth{Username: "reader", Password: password, AnonymousPull: true},
-			func(*testenv.Notary, *Config) {}, v1alpha1.ReasonUnauthorized,
+			func(n *testenv.Notary, c *Config) { c.TokenServices = []string{n.TokenService} }, v1alpha1.ReasonUnauthorized,
 		},
 	}
 	for name, tt := range tests {

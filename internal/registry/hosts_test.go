@@ -202,7 +202,7 @@ func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 		w.WriteHeader(http.StatusTooManyRequests)
 	})
 	s := serve(t, ca, guarded(bearer(token.URL+"/token")))
-	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)})
+	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), TokenServices: []string{token.Host}})
 	for n := 1; n <= 2; n++ {
 		_, err := c.Get(t.Context(), repository, file, 100)
 		wantFault(t, err, v1alpha1.ReasonServerError, "token service", token.Host)
@@ -215,7 +215,7 @@ func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 	}
 }
 
-// A server may name any host as its token service, and those may ask to be left alone: no more than a bound are kept in mind, and those in use.
+// Hosts come and go with the trust roots, and may ask to be left alone: no more than a bound are kept in mind, and those in use.
 func TestThreatHostsAreForgotten(t *testing.T) {
 	for name, status := range map[string]int{"answers": http.StatusOK, "asks for a pause": http.StatusTooManyRequests} {
 		t.Run(name, func(t *testing.T) {

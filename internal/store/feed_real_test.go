@@ -41,7 +41,11 @@ func newRealFeed(t *testing.T, n *testenv.Notary, client *testenv.NotaryClient, 
 		pins = append(pins, pin.KeyID)
 	}
 	faults := testenv.RunFaults(t, n)
-	get, err := registry.New(registry.Config{Server: faults.URL, CABundle: string(faults.CA.PEM) + string(n.CA.PEM)})
+	cfg := registry.Config{Server: faults.URL, CABundle: string(faults.CA.PEM) + string(n.CA.PEM)}
+	if n.TokenService != "" {
+		cfg.TokenServices = []string{n.TokenService}
+	}
+	get, err := registry.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
