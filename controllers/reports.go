@@ -40,8 +40,12 @@ type ReportWriter struct {
 	changed   chan struct{}
 }
 
-// +kubebuilder:rbac:groups=wgpolicyk8s.io,resources=policyreports,verbs=list;create;patch;delete
-// +kubebuilder:rbac:groups=openreports.io,resources=reports,verbs=list;create;patch;delete
+// Reports are created by server-side apply alone, whose URL has the name, so that the right to create can be given by name, too.
+
+// +kubebuilder:rbac:groups=wgpolicyk8s.io,resources=policyreports,verbs=list
+// +kubebuilder:rbac:groups=wgpolicyk8s.io,resources=policyreports,resourceNames=countersign,verbs=create;patch;delete
+// +kubebuilder:rbac:groups=openreports.io,resources=reports,verbs=list
+// +kubebuilder:rbac:groups=openreports.io,resources=reports,resourceNames=countersign,verbs=create;patch;delete
 
 // NewReportWriter returns a writer that asks the API server of config.
 func NewReportWriter(config *rest.Config, c clock.Clock) (*ReportWriter, error) {

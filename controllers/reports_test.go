@@ -186,9 +186,9 @@ func startReports(t *testing.T) *reports {
 	if r.client, err = client.New(r.kube.Config, client.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	rule := rbacv1.PolicyRule{APIGroups: []string{"wgpolicyk8s.io", "openreports.io"}, Resources: []string{"policyreports", "reports"}, Verbs: []string{"create", "patch", "delete"}}
+	rule := rbacv1.PolicyRule{APIGroups: []string{"wgpolicyk8s.io", "openreports.io"}, Resources: []string{"policyreports", "reports"}, Verbs: []string{"create", "patch", "delete"}, ResourceNames: []string{report.Name}}
 	r.create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "write"}, Rules: []rbacv1.PolicyRule{rule}})
-	rule.Verbs = []string{"list"}
+	rule.Verbs, rule.ResourceNames = []string{"list"}, nil
 	r.create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "list"}, Rules: []rbacv1.PolicyRule{rule}})
 	r.create(&rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "writer"}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "list"},
@@ -239,7 +239,7 @@ func (r *reports) awaitRight(namespace string, want bool) {
 	r.t.Helper()
 	testenv.Await(r.t, "the right to write", func() error {
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "writer", ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace: namespace, Group: report.OpenReport().Group, Resource: report.OpenReport().Resource, Verb: "create",
+			Namespace: namespace, Group: report.OpenReport().Group, Resource: report.OpenReport().Resource, Verb: "create", Name: report.Name,
 		}}}
 		if err := r.client.Create(r.t.Context(), review); err != nil {
 			return err
