@@ -121,6 +121,7 @@ func removeNamespace(objects map[string]any) error {
 func namespacePaths() []string {
 	return []string{
 		"metadata.namespace", "subjects[].namespace",
+		"spec.matchConditions[].expression", "spec.variables[].expression", // ValidatingAdmissionPolicy
 		"spec.dnsNames[]",                       // Certificate
 		"spec.endpoints[].tlsConfig.serverName", // ServiceMonitor
 	}

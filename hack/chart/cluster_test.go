@@ -72,7 +72,7 @@ func (c *cluster) testAccepted(t *testing.T) {
 	must(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	for name, values := range map[string]string{
 		"defaults":     "{}",
-		"cert-manager": "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, certManager: {enabled: true}}",
+		"cert-manager": "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, restrictOperator: {enabled: true}, certManager: {enabled: true}}",
 		"OpenShift":    "{prometheus: {enabled: true}, openshift: {enabled: true}}",
 		"all values": `{image: {pullPolicy: Always}, imagePullSecrets: [{name: p}], tolerations: [{operator: Exists}], podLabels: {a: b}, podAnnotations: {a: b},
 			affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {}}]}},

@@ -26,6 +26,7 @@ func components() []component {
 	return []component{
 		{name: "prometheus", condition: ".Values.prometheus.enabled", adds: true},
 		{name: "pull-secrets", condition: ".Values.pullSecrets.enabled", adds: true},
+		{name: "restrict-operator", condition: ".Values.restrictOperator.enabled", adds: true},
 		{name: "cert-manager", condition: ".Values.certManager.enabled"},
 		{name: "openshift", condition: ".Values.openshift.enabled"},
 	}

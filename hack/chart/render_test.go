@@ -76,15 +76,15 @@ func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 // TestChartIsTheKustomization proves that there is no second copy of the truth: whatever components are asked for, both say the same.
 func TestChartIsTheKustomization(t *testing.T) {
 	values := map[string]string{
-		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "cert-manager": "certManager", "openshift": "openshift",
+		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "restrict-operator": "restrictOperator", "cert-manager": "certManager", "openshift": "openshift",
 	}
 	if len(values) != len(components()) {
 		t.Fatalf("the test knows %d components of %d", len(values), len(components()))
 	}
 	for _, components := range [][]string{
-		{}, {"prometheus"}, {"pull-secrets"}, {"cert-manager"}, {"openshift"},
+		{}, {"prometheus"}, {"pull-secrets"}, {"restrict-operator"}, {"cert-manager"}, {"openshift"},
 		{"prometheus", "cert-manager"}, {"prometheus", "openshift"},
-		{"prometheus", "pull-secrets", "cert-manager"}, {"prometheus", "pull-secrets", "openshift"},
+		{"prometheus", "pull-secrets", "restrict-operator", "cert-manager"}, {"prometheus", "pull-secrets", "restrict-operator", "openshift"},
 	} {
 		t.Run("with "+strings.Join(components, " "), func(t *testing.T) {
 			set := make(map[string]any)
@@ -126,7 +126,7 @@ func TestComponentsAreKnown(t *testing.T) {
 }
 
 func TestNamespaceFollows(t *testing.T) {
-	objects := rendered(t, "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, certManager: {enabled: true}}", "--namespace", "elsewhere")
+	objects := rendered(t, "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, restrictOperator: {enabled: true}, certManager: {enabled: true}}", "--namespace", "elsewhere")
 	text, err := json.Marshal(objects)
 	if err != nil {
 		t.Fatal(err)
@@ -135,9 +135,12 @@ func TestNamespaceFollows(t *testing.T) {
 		t.Errorf("%s is still named", ownNamespace)
 	}
 	for path, want := range map[string]any{
-		"Deployment/countersign-manager metadata namespace":    "elsewhere",
-		"ClusterRoleBinding/countersign-manager subjects":      []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
-		"RoleBinding/countersign-manager subjects":             []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
+		"Deployment/countersign-manager metadata namespace": "elsewhere",
+		"ClusterRoleBinding/countersign-manager subjects":   []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
+		"RoleBinding/countersign-manager subjects":          []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
+		"ValidatingAdmissionPolicy/countersign-own-secret spec matchConditions": []any{map[string]any{
+			"name": "operator", "expression": "request.userInfo.username == 'system:serviceaccount:elsewhere:countersign-manager'",
+		}},
 		"Certificate/countersign-webhook spec dnsNames":        []any{"countersign-webhook.elsewhere.svc"},
 		"ServiceMonitor/countersign metadata namespace":        "elsewhere",
 		"ClusterRoleBinding/countersign-pull-secrets subjects": []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},

@@ -30,6 +30,7 @@ func TestInstall(t *testing.T) {
 	t.Run("uninstalled", b.testUninstalled)
 	t.Run("adopted", b.testAdopted)
 	t.Run("rights", b.testRights)
+	t.Run("restricted", b.testRestricted)
 	t.Run("metrics", b.testMetrics)
 	t.Run("no OpenShift", b.testNoOpenShift)
 	t.Run("beside others", b.testBesideOthers)

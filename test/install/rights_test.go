@@ -11,6 +11,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,11 +28,20 @@ func (b *bed) token(t *testing.T, namespace, name string) string {
 	return request.Status.Token
 }
 
+// listOf returns a list of the kind of an object.
+func listOf(o *unstructured.Unstructured) *unstructured.UnstructuredList {
+	l := &unstructured.UnstructuredList{}
+	l.SetAPIVersion(o.GetAPIVersion())
+	l.SetKind(o.GetKind() + "List")
+	return l
+}
+
 // testRights asks the API server, as the installed ServiceAccount, for what the operator needs and for what whoever steals its token would want. All is
 // a dry run, or reads. That the operator needs no more is shown by every test that runs it with these rights.
 func (b *bed) testRights(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
+	defer testenv.RunReportCRDs(t, b.kube)()
 	config := rest.AnonymousClientConfig(b.kube.Config)
 	config.BearerToken = b.token(t, testenv.OwnNamespace, "countersign-manager")
 	operator, err := client.New(config, client.Options{Scheme: b.Scheme()})
@@ -54,6 +64,26 @@ func (b *bed) testRights(t *testing.T) {
 	list := func(l client.ObjectList, options ...client.ListOption) error {
 		return operator.List(t.Context(), l, options...)
 	}
+	reportOf := func(group, kind, name string) *unstructured.Unstructured {
+		o := &unstructured.Unstructured{}
+		o.SetAPIVersion(group)
+		o.SetKind(kind)
+		o.SetNamespace(covered)
+		o.SetName(name)
+		return o
+	}
+	policyReport := func(name string) *unstructured.Unstructured {
+		return reportOf("wgpolicyk8s.io/v1alpha2", "PolicyReport", name)
+	}
+	openReport := func(name string) *unstructured.Unstructured {
+		return reportOf("openreports.io/v1alpha1", "Report", name)
+	}
+	for _, o := range []*unstructured.Unstructured{policyReport("theirs"), openReport("theirs")} {
+		must(t, b.Create(t.Context(), o))
+	}
+	apply := func(o *unstructured.Unstructured) error {
+		return operator.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("countersign"), client.ForceOwnership, client.DryRunAll)
+	}
 	policy := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v1alpha1.ImagePolicySpec{
 		Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, AllowUnsigned: new(true),
 	}}
@@ -70,6 +100,21 @@ func (b *bed) testRights(t *testing.T) {
 		"create its webhook":           {create(&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "countersign"}}), true},
 		"read the owner":               {get(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}), true},
 		"update its Secret":            {update(&corev1.Secret{ObjectMeta: own("countersign-webhook-certificate")}), true},
+		"list PolicyReports":           {list(listOf(policyReport(""))), true},
+		"list Reports":                 {list(listOf(openReport(""))), true},
+		"apply its PolicyReport":       {apply(policyReport("countersign")), true},
+		"apply its Report":             {apply(openReport("countersign")), true},
+		"delete its PolicyReport":      {remove(policyReport("countersign")), true},
+		"delete its Report":            {remove(openReport("countersign")), true},
+		"apply another PolicyReport":   {apply(policyReport("another")), false},
+		"apply another Report":         {apply(openReport("another")), false},
+		"change their PolicyReport":    {apply(policyReport("theirs")), false},
+		"change their Report":          {apply(openReport("theirs")), false},
+		"delete their PolicyReport":    {remove(policyReport("theirs")), false},
+		"delete their Report":          {remove(openReport("theirs")), false},
+		"create another PolicyReport":  {create(policyReport("another")), false},
+		"create another Report":        {create(openReport("another")), false},
+		"read their Report":            {get(openReport("theirs")), false},
 		"list all Secrets":             {list(&corev1.SecretList{}), false},
 		"list Secrets of a team":       {list(&corev1.SecretList{}, client.InNamespace(covered)), false},
 		"read a Secret of a team":      {get(&corev1.Secret{ObjectMeta: theirs}), false},
