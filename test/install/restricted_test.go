@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/countersign-dev/countersign/internal/persist"
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
@@ -35,6 +36,7 @@ func (b *bed) testRestricted(t *testing.T) {
 			&admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "another"}},
 			&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "another"}},
 			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "another"}},
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "another"}},
 		} {
 			if err := thief.Create(t.Context(), o, client.DryRunAll); err == nil || !strings.Contains(err.Error(), refusal) {
 				return fmt.Errorf("creating another %T: %w", o, err)
@@ -50,6 +52,7 @@ func (b *bed) testRestricted(t *testing.T) {
 	t.Run("another name", func(t *testing.T) { restricted.testOtherNames(t, thief) })
 	t.Run("its own configurations", func(t *testing.T) { restricted.testOwnConfigurations(t, thief) })
 	t.Run("Secrets", func(t *testing.T) { restricted.testSecrets(t, thief) })
+	t.Run("ConfigMaps", func(t *testing.T) { restricted.testConfigMaps(t, thief) })
 }
 
 // endpoint gives the webhook's Service an endpoint that counts as ready, since no kubelet has a Pod be so.
@@ -270,5 +273,23 @@ func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 		if refused := err != nil && strings.Contains(err.Error(), refusal); refused == c.allowed || c.allowed && err != nil {
 			t.Errorf("%s: %v, want it allowed: %t", name, err, c.allowed)
 		}
+	}
+}
+
+// testConfigMaps has the thief write over the keys of a trust root, and what the operator may write.
+func (b *bed) testConfigMaps(t *testing.T, thief client.Client) {
+	for name, allowed := range map[string]bool{
+		persist.Name("uid", "registry.example.com/acme/app"): true, "root-keys": false, "countersign-trusted-ca": false, "countersign-metadata": false,
+	} {
+		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: name}}
+		judge := func(what string, err error) {
+			if refused := err != nil && strings.Contains(err.Error(), refusal); refused == allowed || allowed && err != nil {
+				t.Errorf("%s %s: %v, want it allowed: %t", what, name, err, allowed)
+			}
+		}
+		judge("create", thief.Create(t.Context(), o.DeepCopy(), client.DryRunAll))
+		must(t, b.Create(t.Context(), o))
+		judge("update", thief.Update(t.Context(), o.DeepCopy(), client.DryRunAll))
+		judge("delete", thief.Delete(t.Context(), o.DeepCopy(), client.DryRunAll))
 	}
 }
