@@ -40,7 +40,8 @@ type ReportWriter struct {
 	changed   chan struct{}
 }
 
-// Reports are created by server-side apply alone, whose URL has the name, so that the right to create can be given by name, too.
+// Reports are created by server-side apply alone, whose URL has the name, so that the right to
+// create can be given by name, too.
 
 // +kubebuilder:rbac:groups=wgpolicyk8s.io,resources=policyreports,verbs=list
 // +kubebuilder:rbac:groups=wgpolicyk8s.io,resources=policyreports,resourceNames=countersign,verbs=create;patch;delete

@@ -52,8 +52,8 @@ const (
 	ReasonTimeout = "Timeout"
 	// ReasonTLSNotTrusted says that the server's certificate does not chain to caBundle, has expired, or is for another name.
 	ReasonTLSNotTrusted = "TLSNotTrusted"
-	// ReasonUnauthorized says that the server or its token service refused the credentials, or that the token service is on a host that
-	// tokenServices does not list.
+	// ReasonUnauthorized says that the server or its token service refused the credentials, or that
+	// the token service is on a host that tokenServices does not list.
 	ReasonUnauthorized = "Unauthorized"
 	// ReasonServerError says that the server or its token service answered with a status that is neither success nor "not found".
 	ReasonServerError = "ServerError"

@@ -113,9 +113,10 @@ type NotarySpec struct {
 	// +optional
 	CredentialsSecretRef *SecretReference `json:"credentialsSecretRef,omitempty"`
 
-	// TokenServices are the hosts, other than the server's own, that are asked for a token when the server names one of
-	// them as its token service, with credentials or without. Each has its port, unless that is 443. A token service on a
-	// host that is not listed is not asked, because its answer is handed to the server: reason Unauthorized.
+	// TokenServices are the hosts, other than the server's own, that are asked for a token when the
+	// server names one of them as its token service, with credentials or without. Each has its
+	// port, unless that is 443. A token service on a host that is not listed is not asked, because
+	// its answer is handed to the server: reason Unauthorized.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8

@@ -105,8 +105,9 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// hostPort is the host in lower case with its port, the scheme's own where the URL has none. Equal results are one host: ASCII letters alone
-// are brought to lower case, because others, brought there, may look like the letters of a host that is not the one connected to.
+// hostPort is the host in lower case with its port, the scheme's own where the URL has none. Equal
+// results are one host: ASCII letters alone are brought to lower case, because others, brought
+// there, may look like the letters of a host that is not the one connected to.
 func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {

@@ -112,9 +112,11 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 	return token, life, nil
 }
 
-// realm returns the URL of the token service, where it is one that may be asked: on the server's own host, or on one that the configuration
-// lists. Whatever it answers is handed to the server as an Authorization header, so any other host would let the server read, through the
-// operator, what is meant for the inside alone. It must be encrypted unless the server itself is not; there are no credentials then.
+// realm returns the URL of the token service, where it is one that may be asked: on the server's
+// own host, or on one that the configuration lists. Whatever it answers is handed to the server as
+// an Authorization header, so any other host would let the server read, through the operator, what
+// is meant for the inside alone. It must be encrypted unless the server itself is not; there are no
+// credentials then.
 func (c *Client) realm(ch challenge) (*url.URL, error) {
 	realm, err := url.Parse(ch.params["realm"])
 	if err != nil || realm.Hostname() == "" || realm.User != nil || len(realm.Host) > maxRealmHost {

@@ -78,7 +78,8 @@ func TestTokenFlow(t *testing.T) {
 	}
 }
 
-// Threat: credentials sent to another host, or the answer of a service inside read by the server, by token realm.
+// Threat: credentials sent to another host, or the answer of a service inside read by the server,
+// by token realm.
 func TestThreatTokenServiceOfAnotherHost(t *testing.T) {
 	ca := newCA(t)
 	with, without := Config{Username: "reader", Password: password}, Config{}
@@ -136,7 +137,8 @@ func TestThreatTokenServiceOfAnotherHost(t *testing.T) {
 	})
 }
 
-// Threat: a scope that the server writes into the realm goes out with the request, and has the token open more than the client asked for.
+// Threat: a scope that the server writes into the realm goes out with the request, and has the
+// token open more than the client asked for.
 func TestThreatScopeIsTheClientsOwn(t *testing.T) {
 	ca := newCA(t)
 	token := serve(t, ca, tokens())
@@ -158,7 +160,8 @@ func TestThreatScopeIsTheClientsOwn(t *testing.T) {
 	}
 }
 
-// Threat: a host that is written so that it looks like the server's own, or like one that is listed, and is another when it is connected to.
+// Threat: a host that is written so that it looks like the server's own, or like one that is
+// listed, and is another when it is connected to.
 func TestThreatHostsThatLookAlike(t *testing.T) {
 	const own = "https://notary.kiwi.example"
 	same := []string{own, own + ":443", "https://NOTARY.kiwi.EXAMPLE/x", "https://notary.kiwi.example.", "https://listed.example:8443"}

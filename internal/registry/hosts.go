@@ -127,8 +127,8 @@ func (h *Hosts) unuse(at *host) {
 	at.users--
 }
 
-// sweep drops hosts that nothing is known of, or any that nothing is under way to where that leaves too many, each of which may have asked for
-// a pause. The lock is held.
+// sweep drops hosts that nothing is known of, or any that nothing is under way to where that leaves
+// too many, each of which may have asked for a pause. The lock is held.
 func (h *Hosts) sweep() {
 	now := h.now()
 	maps.DeleteFunc(h.hosts, func(_ string, at *host) bool { return at.users == 0 && !at.until.After(now) })

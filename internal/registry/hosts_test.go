@@ -215,7 +215,8 @@ func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 	}
 }
 
-// Hosts come and go with the trust roots, and may ask to be left alone: no more than a bound are kept in mind, and those in use.
+// Hosts come and go with the trust roots, and may ask to be left alone: no more than a bound are
+// kept in mind, and those in use.
 func TestThreatHostsAreForgotten(t *testing.T) {
 	for name, status := range map[string]int{"answers": http.StatusOK, "asks for a pause": http.StatusTooManyRequests} {
 		t.Run(name, func(t *testing.T) {

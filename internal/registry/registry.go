@@ -1,9 +1,10 @@
 // Package registry reads from one signing server or registry over HTTP, with the registry token flow.
 //
-// It promises that an answer is bounded in size and time, that nothing is asked, with credentials or without, of another host than the server's
-// own and the token services that the configuration names, and that an address which belongs to the inside of a
-// machine or a cloud is never connected to. Its errors say "could not check" as a *trust.Fault, and trust.ErrNotFound
-// only where the server said so in the words of its protocol. It never verifies a signature, never trusts what it
+// It promises that an answer is bounded in size and time, that nothing is asked, with credentials
+// or without, of another host than the server's own and the token services that the configuration
+// names, and that an address which belongs to the inside of a machine or a cloud is never connected
+// to. Its errors say "could not check" as a *trust.Fault, and trust.ErrNotFound only where the
+// server said so in the words of its protocol. It never verifies a signature, never trusts what it
 // read, and never puts a password or a token into an error.
 package registry
 
@@ -59,7 +60,8 @@ type Config struct {
 	CABundle string
 	// Username and Password are the credentials; both empty: none.
 	Username, Password string
-	// TokenServices are hosts, with their port unless it is 443, that a token may be asked of besides the server, with credentials or without.
+	// TokenServices are hosts, with their port unless it is 443, that a token may be asked of
+	// besides the server, with credentials or without.
 	TokenServices []string
 	// Timeout bounds one request, body included; the context of Get bounds all that it takes. Zero: 45 seconds.
 	Timeout time.Duration

@@ -17,11 +17,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
-// refusal is how the API server says that a ValidatingAdmissionPolicy of the component refused a write.
+// refusal is how the API server says that a ValidatingAdmissionPolicy of the component refused a
+// write.
 const refusal = "ValidatingAdmissionPolicy 'countersign-own-"
 
-// testRestricted installs with the component restrict-operator, and wants the operator to do its work under it, and whoever has stolen its token to
-// write no webhook configuration by which somebody else, or the operator itself, hears of more than workloads. What the thief tries is a dry run.
+// testRestricted installs with the component restrict-operator, and wants the operator to do its
+// work under it, and whoever has stolen its token to write no webhook configuration by which
+// somebody else, or the operator itself, hears of more than workloads. What the thief tries is a
+// dry run.
 func (b *bed) testRestricted(t *testing.T) {
 	restricted := *b
 	restricted.manifest = render(t, "restrict-operator")
@@ -45,7 +48,8 @@ func (b *bed) testRestricted(t *testing.T) {
 		return nil
 	})
 	restricted.endpoint(t)
-	// The further kinds are in the rules, and the Service in place of the URL by which other tests reach the manager.
+	// The further kinds are in the rules, and the Service in place of the URL by which other tests
+	// reach the manager.
 	m := restricted.manager(t, "--webhook-url=", "--workload-kinds=rollouts.v1alpha1.example.com=spec.template,jobsets.v1alpha2.jobset.x-k8s.io=spec.template")
 	restricted.testRestored(t)
 	must(t, m.Stop())
@@ -55,7 +59,8 @@ func (b *bed) testRestricted(t *testing.T) {
 	t.Run("ConfigMaps", func(t *testing.T) { restricted.testConfigMaps(t, thief) })
 }
 
-// endpoint gives the webhook's Service an endpoint that counts as ready, since no kubelet has a Pod be so.
+// endpoint gives the webhook's Service an endpoint that counts as ready, since no kubelet has a Pod
+// be so.
 func (b *bed) endpoint(t *testing.T) {
 	t.Helper()
 	must(t, b.Create(t.Context(), &discoveryv1.EndpointSlice{
@@ -68,7 +73,8 @@ func (b *bed) endpoint(t *testing.T) {
 	}))
 }
 
-// testRestored has somebody narrow one configuration and delete the other, and wants the operator to put both back.
+// testRestored has somebody narrow one configuration and delete the other, and wants the operator
+// to put both back.
 func (b *bed) testRestored(t *testing.T) {
 	t.Helper()
 	mutating, validating := b.own(t)
@@ -101,7 +107,8 @@ func (b *bed) own(t *testing.T) (*admissionv1.MutatingWebhookConfiguration, *adm
 	return mutating, validating
 }
 
-// testOtherNames copies the operator's configurations, which are good in all else, under names of the thief's. Whoever else may is not bound.
+// testOtherNames copies the operator's configurations, which are good in all else, under names of
+// the thief's. Whoever else may is not bound.
 func (b *bed) testOtherNames(t *testing.T, thief client.Client) {
 	mutating, validating := b.own(t)
 	for _, name := range []metav1.ObjectMeta{{Name: "another"}, {Name: "countersign2"}, {GenerateName: "countersign"}} {
@@ -118,7 +125,8 @@ func (b *bed) testOtherNames(t *testing.T, thief client.Client) {
 	}
 }
 
-// A change is one that a thief makes in a webhook of the operator's, or in the rules and the way to it that both kinds have.
+// A change is one that a thief makes in a webhook of the operator's, or in the rules and the way to
+// it that both kinds have.
 type change struct {
 	client  func(*admissionv1.WebhookClientConfig)
 	rules   func(*admissionv1.RuleWithOperations)
@@ -251,7 +259,8 @@ func (b *bed) judged(t *testing.T, thief client.Client, name string, allowed boo
 	}
 }
 
-// testSecrets has the thief ask for a token of a ServiceAccount by a Secret, under whatever name. The operator's own Secret was made under the policy.
+// testSecrets has the thief ask for a token of a ServiceAccount by a Secret, under whatever name.
+// The operator's own Secret was made under the policy.
 func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 	own := &corev1.Secret{}
 	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: "countersign-webhook-certificate"}, own))
@@ -276,7 +285,8 @@ func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 	}
 }
 
-// testConfigMaps has the thief write over the keys of a trust root, and what the operator may write.
+// testConfigMaps has the thief write over the keys of a trust root, and what the operator may
+// write.
 func (b *bed) testConfigMaps(t *testing.T, thief client.Client) {
 	for name, allowed := range map[string]bool{
 		persist.Name("uid", "registry.example.com/acme/app"): true, "root-keys": false, "countersign-trusted-ca": false, "countersign-metadata": false,
