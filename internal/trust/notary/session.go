@@ -84,7 +84,7 @@ func (s *session) coldFrom(ctx context.Context, root, timestamp []byte) (*eviden
 	return s.load(ctx, roots, len(roots), timestamp)
 }
 
-// decodeRoot is decodeRoot of a root that counts as TooLarge or unusable where it cannot be decoded.
+// decodeRoot decodes a root within the budget. The error is a *trust.Fault.
 func (s *session) decodeRoot(ctx context.Context, raw []byte) (f *rootFile, err error) {
 	err = s.decoding(ctx, s.repository, len(raw), func() error {
 		f, err = decodeRoot(raw)
@@ -121,6 +121,9 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 			return nil, s.longChain()
 		}
 		older, err := s.decodeRoot(ctx, raw)
+		if err != nil && trust.AsFault(err, "").Reason != v1alpha1.ReasonMetadataInvalid {
+			return nil, err
+		}
 		if err != nil || s.regardless().follows(older, f) != nil {
 			break
 		}
