@@ -37,12 +37,8 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if len(images) == 0 {
 		return nil, nil
 	}
-	deadline := g.Deadline
-	if deadline <= 0 {
-		deadline = defaultDeadline
-	}
 	arrived := g.Clock.Now()
-	ctx, cancel := context.WithTimeout(ctx, deadline)
+	ctx, cancel := context.WithTimeout(ctx, g.deadline())
 	defer cancel()
 	set, err := g.namespaceLabels(ctx, namespace)
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/countersign-dev/countersign/internal/metrics"
+	"github.com/countersign-dev/countersign/internal/port"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
@@ -66,17 +67,27 @@ type Gate struct {
 }
 
 // Register adds both handlers under their paths, with the function that adds a handler to a server. Requests are
-// bounded to 7 MiB, an object and its predecessor of the greatest size that the API server takes.
+// bounded to 7 MiB, an object and its predecessor of the greatest size that the API server takes, and all together to 64 MiB.
 func (g *Gate) Register(handle func(path string, handler http.Handler)) {
-	handle(MutatePath, endpoint(g.measured("mutate", g.Mutate)))
-	handle(ValidatePath, endpoint(g.measured("validate", g.Validate)))
+	budget := port.NewBudget(port.DefaultLimits())
+	for path, h := range map[string]admission.HandlerFunc{MutatePath: g.measured("mutate", g.Mutate), ValidatePath: g.measured("validate", g.Validate)} {
+		handle(path, &endpoint{handle: h, budget: budget, metrics: g.Metrics, deadline: g.deadline() + confirmDeadline})
+	}
+}
+
+// deadline returns how long a decision may take.
+func (g *Gate) deadline() time.Duration {
+	if g.Deadline > 0 {
+		return g.Deadline
+	}
+	return defaultDeadline
 }
 
 // Mutate pins the images that policies want pinned: of Pods, and under pinDigests All of templates too. It always
 // admits: what is not pinned for whatever reason is for Validate to judge.
 func (g *Gate) Mutate(ctx context.Context, req admission.Request) (resp admission.Response) {
 	defer recovered(ctx, func(any) { resp = admission.Allowed("") })
-	r, err := g.read(req)
+	r, err := g.take(ctx, &req)
 	if err != nil || r.ownedTemplate() {
 		return admission.Allowed("")
 	}
@@ -91,7 +102,7 @@ func (g *Gate) Mutate(ctx context.Context, req admission.Request) (resp admissio
 func (g *Gate) Validate(ctx context.Context, req admission.Request) (resp admission.Response) {
 	defer recovered(ctx, func(any) { resp = broke() })
 	log := logf.FromContext(ctx).WithValues("namespace", req.Namespace, "kind", req.Kind.Kind)
-	r, err := g.read(req)
+	r, err := g.take(ctx, &req)
 	if err != nil {
 		return unreadable(logf.IntoContext(ctx, log.WithValues("name", req.Name)), err)
 	}

@@ -1,6 +1,7 @@
 package webhooks
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -16,6 +17,14 @@ type review struct {
 	object workload.Object
 	// images are those that the request brings in: all of a new object, what an update changes or adds.
 	images []workload.Image
+}
+
+// take reads a request, and lets go of its objects: they are most of it, and are not needed while evidence is waited for.
+func (g *Gate) take(ctx context.Context, req *admission.Request) (review, error) {
+	r, err := g.read(*req)
+	req.Object.Raw, req.OldObject.Raw = nil, nil
+	release(ctx)
+	return r, err
 }
 
 // read returns the images to check. What is not understood is an error, never an empty review.

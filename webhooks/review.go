@@ -10,10 +10,22 @@ import (
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 )
 
+// What a review may hold beside its objects: users with their groups, options. Its objects are bounded where they are decoded.
+const (
+	maxRest   = 1 << 20 // bytes
+	maxValues = 16 << 10
+)
+
+// errBulky says that decoding a review would cost more than any that an API server makes.
+var errBulky = fmt.Errorf("it holds more than %d values or %d bytes beside its objects", maxValues, maxRest)
+
 // decodeReview reads an AdmissionReview. The objects in it are most of it, and are decoded later, once their kind is known; they are
 // cut out first, so that their JSON is not gone through twice more, and copied. They share memory with body.
 func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
-	rest, object, old := cutObjects(body)
+	rest, object, old, err := cutObjects(body)
+	if err != nil {
+		return admissionv1.AdmissionReview{}, err
+	}
 	var in admissionv1.AdmissionReview
 	odd, err := json.UnmarshalStrict(rest, &in, json.DisallowDuplicateFields)
 	switch {
@@ -37,12 +49,12 @@ func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 
 // cutObjects takes request.object and request.oldObject out of a review, and leaves null in their places. It judges nothing but form: a
 // review that is no JSON is left whole, for the decoder to find fault with, and a key that comes twice does so in the rest too. So
-// does one that is written with escapes, and what is no object is not cut out.
-func cutObjects(body []byte) (rest, object, old []byte) {
+// does one that is written with escapes, and what is no object is not cut out. The error says that the rest would cost too much.
+func cutObjects(body []byte) (rest, object, old []byte, err error) {
 	s := jsonscan.Scanner{Text: body}
 	from := 0
 	cut := func(key []byte) {
-		at, isObject := s.Next, s.At('{')
+		at, isObject, values := s.Next, s.At('{'), s.Values
 		s.Skip()
 		part := &object
 		switch string(key) {
@@ -54,7 +66,7 @@ func cutObjects(body []byte) (rest, object, old []byte) {
 		}
 		if isObject && !s.Lost {
 			rest = append(append(rest, body[from:at]...), "null"...)
-			*part, from = body[at:s.Next:s.Next], s.Next
+			*part, from, s.Values = body[at:s.Next:s.Next], s.Next, values
 		}
 	}
 	s.Blank()
@@ -67,7 +79,10 @@ func cutObjects(body []byte) (rest, object, old []byte) {
 	})
 	s.End()
 	if s.Lost {
-		return body, nil, nil
+		return body, nil, nil, nil // which the decoder refuses before it builds anything
 	}
-	return append(rest, body[from:]...), object, old
+	if s.Values > maxValues || len(rest)+len(body)-from > maxRest {
+		return nil, nil, nil, errBulky
+	}
+	return append(rest, body[from:]...), object, old, nil
 }

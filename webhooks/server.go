@@ -14,10 +14,31 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
+
+	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/metrics"
+	"github.com/countersign-dev/countersign/internal/port"
+	"github.com/countersign-dev/countersign/internal/text"
 )
 
 // drainTimeout bounds the wait for the requests that are under way at the end: none is waited for longer by the API server.
 const drainTimeout = 10 * time.Second
+
+// The bounds of one request and of one connection. Together with those of port they bound what all clients can take.
+const (
+	// readTimeout bounds the TLS handshake, and the time from the first byte of a request to the last one of its body. An API server
+	// sends a review at one stroke.
+	readTimeout = 5 * time.Second
+	// writeTimeout bounds the time from the header of a request to the last byte of its answer. API servers wait for 10 s.
+	writeTimeout = 15 * time.Second
+	// maxHeader bounds the header of a request, in bytes. API servers send some hundreds, and a bearer token where they are given one.
+	maxHeader = 16 << 10
+	// maxStreams bounds the requests under way on one connection over HTTP/2. An API server with more opens another one.
+	maxStreams = 100
+	// maxFrame, streamWindow and connectionWindow bound what is held of HTTP/2 that no handler has read yet, in bytes. A window
+	// of a stream is a small part of the connection's, so that large reviews that wait for room do not hold up the small ones.
+	maxFrame, streamWindow, connectionWindow = 16 << 10, 64 << 10, 1 << 20
+)
 
 // Server serves admission, and leaves in such a way that no request is lost. The manager starts it and does not end it: whatever
 // ends the manager, a signal or a lost lease, Leave takes the replica out of service first. A Service picks a replica for each
@@ -28,6 +49,11 @@ type Server struct {
 
 	// Contact, where set, tells when the replica has lost touch with the API server.
 	Contact *Contact
+	// Clients, where set, verifies the certificate of whoever asks; who has none that is good is answered with 401. Where it is nil,
+	// anybody is answered.
+	Clients *certs.ClientCA
+	// Metrics counts what is refused; nil counts nothing.
+	Metrics *metrics.Metrics
 
 	delay   time.Duration
 	address string
@@ -41,38 +67,48 @@ type Server struct {
 	left             chan struct{} // closed when Leave is done
 }
 
-// NewServer returns a server for a port of every interface. It goes on answering for delay after it has begun to leave, which must be
+// NewServer returns a server for the port of a number, on every interface. It goes on answering for delay after it has begun to leave, which must be
 // long enough for the endpoints of the Service to change everywhere.
-func NewServer(port int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration) *Server {
+func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration) *Server {
 	s := &Server{
 		Server:  webhook.NewServer(webhook.Options{}),
 		delay:   delay,
-		address: net.JoinHostPort("", fmt.Sprint(port)),
+		address: net.JoinHostPort("", fmt.Sprint(number)),
 		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate},
 		left:    make(chan struct{}),
 	}
 	s.http = &http.Server{
 		Handler: s,
 		// No request's context ends with the manager's: what is under way is answered.
-		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
-			return context.WithValue(ctx, accepted{}, time.Now())
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(port.WithConn(ctx, c), verifiedKey{}, new(atomic.Pointer[certs.VerifiedClient]))
 		},
-		MaxHeaderBytes:    1 << 20,
-		IdleTimeout:       90 * time.Second,
-		ReadHeaderTimeout: 32 * time.Second,
+		MaxHeaderBytes: maxHeader,
+		IdleTimeout:    90 * time.Second,
+		ReadTimeout:    readTimeout, // over HTTP/2 of each stream
+		WriteTimeout:   writeTimeout,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxFrame,
+			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
+			WriteByteTimeout: readTimeout,
+		},
 	}
 	return s
 }
 
-// accepted is the key of the time of a connection.
-type accepted struct{}
+// verifiedKey is the key of what is known of the client certificate of a connection.
+type verifiedKey struct{}
 
 // Start implements manager.Runnable. It returns when Leave is done, which the end of ctx brings about.
 func (s *Server) Start(ctx context.Context) error {
-	listener, err := tls.Listen("tcp", s.address, s.tls)
+	listener, err := net.Listen("tcp", s.address) //nolint:noctx // as tls.Listen
 	if err != nil {
 		return fmt.Errorf("listening for admission requests: %w", err)
 	}
+	if s.Clients != nil {
+		s.tls.ClientAuth = tls.RequestClientCert // which ServeHTTP verifies, so that whoever has none is told
+	}
+	listener = tls.NewListener(port.NewConns(port.DefaultConnLimits()).Listener(listener), s.tls)
 	ctrl.LoggerFrom(ctx).Info("Serving admission", "address", s.address)
 	defer context.AfterFunc(ctx, s.Leave)()
 	s.started.Store(true)
@@ -85,15 +121,52 @@ func (s *Server) Start(ctx context.Context) error {
 
 // ServeHTTP answers a request, and asks for another connection where this one is from before TurnAway or the replica is out of touch.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	at, ok := r.Context().Value(accepted{}).(time.Time)
-	if turned := s.turned.Load(); ok && turned != nil && at.Before(*turned) {
+	conn := port.ConnOf(r.Context())
+	if conn != nil && r.ProtoMajor == 2 && !conn.HTTP2() {
+		s.Metrics.Refused(metrics.RefusedConnections)
+		_ = conn.Close() // there are too many that work
+		return
+	}
+	if turned := s.turned.Load(); conn != nil && turned != nil && conn.Accepted().Before(*turned) {
 		w.Header().Set("Connection", "close") // over HTTP/2: GOAWAY, and what is under way is still answered
 	}
 	if s.outOfTouch() {
 		s.stale.Store(true)
 		w.Header().Set("Connection", "close")
 	}
+	if err := s.verify(r); err != nil {
+		s.Metrics.Refused(metrics.RefusedClient)
+		unverified(w, err)
+		return
+	}
 	s.WebhookMux().ServeHTTP(w, r)
+}
+
+// verify returns nil where whoever sends a request may be answered.
+func (s *Server) verify(r *http.Request) error {
+	if s.Clients == nil {
+		return nil
+	}
+	if r.TLS == nil {
+		return errors.New("the connection is not encrypted")
+	}
+	known, ok := r.Context().Value(verifiedKey{}).(*atomic.Pointer[certs.VerifiedClient])
+	if !ok {
+		known = new(atomic.Pointer[certs.VerifiedClient])
+	}
+	verified, err := s.Clients.Verify(r.TLS.PeerCertificates, known.Load())
+	known.Store(verified)
+	return err
+}
+
+// unverified answers whoever is not verified, without reading what was sent.
+func unverified(w http.ResponseWriter, err error) {
+	code := http.StatusUnauthorized
+	if errors.Is(err, certs.ErrNoClientCA) {
+		code = http.StatusServiceUnavailable
+	}
+	w.Header().Set("Connection", "close")
+	http.Error(w, "countersign answers API servers with a client certificate of its --webhook-client-ca only: "+text.Cut(err.Error(), maxLine), code)
 }
 
 // TurnAway ends each connection that is open now with its next answer, so that whoever asks is given a replica that is ready. Who comes

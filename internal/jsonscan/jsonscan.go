@@ -17,6 +17,9 @@ type Scanner struct {
 	Next int
 	// Lost says that Text is no JSON, or not what was asked for.
 	Lost bool
+	// Values is how many members of objects and elements of lists were met so far. A decoder can take a hundred bytes for each, of which
+	// some are no longer than three.
+	Values int
 
 	depth int
 }
@@ -112,6 +115,7 @@ func (s *Scanner) entries(open, end byte, visit func()) {
 	s.Lost = s.Lost || s.depth > maxDepth
 	s.Blank()
 	for more := !s.At(end); more && !s.Lost; {
+		s.Values++
 		visit()
 		s.Blank()
 		if more = s.At(','); more {

@@ -37,10 +37,20 @@ const (
 	CauseRestored = "restored"
 )
 
+// Why a request was refused before it was read.
+const (
+	// RefusedBusy says that there was no room for it.
+	RefusedBusy = "busy"
+	// RefusedClient says that its client was not verified.
+	RefusedClient = "client"
+	// RefusedConnections says that there were too many connections over HTTP/2.
+	RefusedConnections = "connections"
+)
+
 // Metrics are the metrics of one manager. Make them with New; they are safe for concurrent use.
 type Metrics struct {
-	decisions, breakGlass, refreshes, writes *prometheus.CounterVec
-	admission, verification                  *prometheus.HistogramVec
+	decisions, breakGlass, unrecorded, refused, refreshes, writes *prometheus.CounterVec
+	admission, verification                                       *prometheus.HistogramVec
 
 	gauges gauges
 	state  atomic.Pointer[State]
@@ -59,6 +69,10 @@ func New(r prometheus.Registerer) *Metrics {
 			"Decisions on distinct images of admission requests, by each policy that covers the image.", labelPolicy, "verdict", "reason"),
 		breakGlass: counter("break_glass_admissions_total",
 			"Requests admitted only because break-glass is on in their namespace.", labelNamespace),
+		unrecorded: counter("break_glass_unrecorded_total",
+			"Admissions by break-glass beyond those of which each is recorded in an event and the log.", labelNamespace),
+		refused: counter("admission_refused_total",
+			"Admission requests that were refused before they were read.", "reason"),
 		refreshes: counter("refreshes_total",
 			"Repositories fetched and verified under a trust root, the first time or anew.", labelTrustRoot, "result"),
 		writes: counter("webhook_configuration_writes_total",
@@ -125,6 +139,20 @@ func (m *Metrics) BreakGlass(namespace string) {
 	}
 }
 
+// BreakGlassUnrecorded counts one admission by break-glass that is recorded in no event and not in the log.
+func (m *Metrics) BreakGlassUnrecorded(namespace string) {
+	if m != nil {
+		m.unrecorded.WithLabelValues(namespace).Inc()
+	}
+}
+
+// Refused counts one request that was refused for one of the reasons above.
+func (m *Metrics) Refused(reason string) {
+	if m != nil {
+		m.refused.WithLabelValues(reason).Inc()
+	}
+}
+
 // Verified implements store.Observer.
 func (m *Metrics) Verified(v store.Verification) {
 	if m == nil {
@@ -151,7 +179,7 @@ func (m *Metrics) ConfigurationWritten(configuration, cause string) {
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.decisions, m.breakGlass, m.refreshes, m.writes, m.admission, m.verification}
+	return []prometheus.Collector{m.decisions, m.breakGlass, m.unrecorded, m.refused, m.refreshes, m.writes, m.admission, m.verification}
 }
 
 // Describe implements prometheus.Collector.

@@ -58,10 +58,12 @@ func (m *Metrics) prune(s *State, namespaces map[string]bool) {
 	if namespaces == nil {
 		return
 	}
-	drop(m.breakGlass, labelNamespace, values(m.breakGlass, labelNamespace), func(name string) bool {
-		_, exists := namespaces[name]
-		return !exists
-	})
+	for _, counted := range []*prometheus.CounterVec{m.breakGlass, m.unrecorded} {
+		drop(counted, labelNamespace, values(counted, labelNamespace), func(name string) bool {
+			_, exists := namespaces[name]
+			return !exists
+		})
+	}
 }
 
 func drop(vector *prometheus.CounterVec, label string, values map[string]bool, gone func(string) bool) {

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"bytes"
+	"fmt"
 
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 )
@@ -20,22 +21,41 @@ func partsOf(path []string) parts {
 	return at
 }
 
+// maxValues bounds the members and elements of what is kept of an object: maxImages images with all that is read beside them are fewer.
+const maxValues = 8 * maxImages
+
 // prune returns an object without what nobody decodes, which is nearly all of it. What is not valid JSON as a whole, or has an escape in
 // a key on the way, is returned as it is, for the decoder to judge.
-func (p parts) prune(raw []byte) []byte {
+// error says that decoding what is kept would cost more than any object that can be checked.
+func (p parts) prune(raw []byte) ([]byte, error) {
 	w := pruner{Scanner: jsonscan.Scanner{Text: raw}, out: make([]byte, 0, 1024)}
 	w.Blank()
+	w.began = w.Next
 	w.value(p)
 	w.End()
-	if w.Lost {
-		return raw
+	if w.escaped {
+		all := jsonscan.Scanner{Text: raw, Next: w.began}
+		all.Skip()
+		w.kept = all.Values // the decoder is given them all
 	}
-	return w.out
+	switch {
+	case w.kept > maxValues:
+		return nil, fmt.Errorf("it holds more than %d values where images are looked for", maxValues)
+	case w.Lost:
+		return raw, nil
+	}
+	return w.out, nil
 }
 
 type pruner struct {
 	jsonscan.Scanner
 	out []byte
+	// kept is how many of the values are in out. More than maxValues end the walk.
+	kept int
+	// began is where the object begins.
+	began int
+	// escaped says that a key on the way has an escape, so that all is left to the decoder.
+	escaped bool
 }
 
 // value copies what is kept of a value.
@@ -51,16 +71,24 @@ func (w *pruner) value(p parts) {
 }
 
 func (w *pruner) whole() {
-	from := w.Next
+	from, values := w.Next, w.Values
 	w.Skip()
-	w.out = append(w.out, w.Text[from:w.Next]...)
+	if w.keep(w.Values - values); !w.Lost {
+		w.out = append(w.out, w.Text[from:w.Next]...)
+	}
+}
+
+// keep counts values that are kept.
+func (w *pruner) keep(values int) {
+	w.kept += values
+	w.Lost = w.Lost || w.kept > maxValues
 }
 
 func (w *pruner) object(p parts) {
 	open := byte('{')
 	w.Members(func(key []byte) {
 		if bytes.IndexByte(key, '\\') >= 0 {
-			w.Lost = true
+			w.Lost, w.escaped = true, true
 			return
 		}
 		inner, kept := p[string(key[1:len(key)-1])]
@@ -68,6 +96,7 @@ func (w *pruner) object(p parts) {
 			w.Skip()
 			return
 		}
+		w.keep(1)
 		w.out = append(append(append(w.out, open), key...), ':')
 		w.value(inner)
 		open = ','
@@ -81,6 +110,7 @@ func (w *pruner) object(p parts) {
 func (w *pruner) list(p parts) {
 	open := byte('[')
 	w.Elements(func() {
+		w.keep(1)
 		w.out = append(w.out, open)
 		if w.At('{') {
 			w.object(p)

@@ -3,7 +3,9 @@ package workload
 import (
 	"bytes"
 	"reflect"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,7 +20,11 @@ func decodeBoth(k Kind, raw []byte) (whole, pruned any, wholeOK, prunedOK bool) 
 		return document.Elem().Interface(), err == nil && len(odd) == 0
 	}
 	whole, wholeOK = decode(raw)
-	pruned, prunedOK = decode(k.parts.prune(slices.Clip(bytes.Clone(raw))))
+	kept, err := k.parts.prune(slices.Clip(bytes.Clone(raw)))
+	if err != nil {
+		return whole, nil, false, false // too many to be read at all
+	}
+	pruned, prunedOK = decode(kept)
 	return whole, pruned, wholeOK, prunedOK
 }
 
@@ -46,7 +52,7 @@ func FuzzPrune(f *testing.F) {
 		for _, k := range kinds {
 			whole, pruned, wholeOK, prunedOK := decodeBoth(k, raw)
 			if wholeOK != prunedOK {
-				t.Fatalf("%s: accepted %t as a whole, %t pruned to %s", k.Name, wholeOK, prunedOK, k.parts.prune(raw))
+				t.Fatalf("%s: accepted %t as a whole, %t pruned", k.Name, wholeOK, prunedOK)
 			}
 			if diff := cmp.Diff(whole, pruned, cmp.AllowUnexported(Kind{})); wholeOK && diff != "" {
 				t.Fatalf("%s: (-whole +pruned):\n%s", k.Name, diff)
@@ -57,9 +63,47 @@ func FuzzPrune(f *testing.F) {
 
 // What is not decoded is not kept either, so that it costs nothing.
 func TestPruneDropsTheRest(t *testing.T) {
-	got := kind(t, "Pod").parts.prune([]byte(`{"kind":"Pod","metadata":{"name":"a","labels":{"b":"c"}},"spec":{"nodeName":"n","containers":[{"image":"d","env":[]},{}],"volumes":[]}}`))
+	got, err := kind(t, "Pod").parts.prune([]byte(`{"kind":"Pod","metadata":{"name":"a","labels":{"b":"c"}},"spec":{"nodeName":"n","containers":[{"image":"d","env":[]},{}],"volumes":[]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := `{"metadata":{"name":"a"},"spec":{"containers":[{"image":"d"},{}],"volumes":[]}}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A text that is short and would be decoded to much is refused before it is, and nothing is refused that could be read otherwise.
+func TestThreatManyValuesAreNotDecoded(t *testing.T) {
+	many := func(n int, value string) string { return "[" + strings.Repeat(value+",", n-1) + value + "]" }
+	const most = 2 << 20 / len("{},")
+	pod := kind(t, "Pod")
+	for name, raw := range map[string]string{
+		"containers":           `{"spec":{"containers":` + many(most, "{}") + `}}`,
+		"null containers":      `{"spec":{"initContainers":` + many(most, "null") + `}}`,
+		"containers of no use": `{"spec":{"containers":` + many(most, "0") + `}}`,
+		"owners":               `{"metadata":{"ownerReferences":` + many(most, "{}") + `}}`,
+		"volumes":              `{"spec":{"volumes":` + many(most, `{"image":{}}`) + `}}`,
+		"a name":               `{"metadata":{"name":` + many(most, "0") + `}}`,
+		"an image":             `{"spec":{"volumes":[{"image":{"":` + many(most, `{"":0}`) + `}}]}}`,
+		"behind an escape":     `{"spec":{"containers":` + many(most, "{}") + `,"\u0061":0}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := pod.Read([]byte(raw))
+			runtime.ReadMemStats(&after)
+			if err == nil || !strings.Contains(err.Error(), "values where images are looked for") {
+				t.Fatalf("%v", err)
+			}
+			if took := after.TotalAlloc - before.TotalAlloc; took > uint64(4*len(raw)) {
+				t.Errorf("%d bytes for %d", took, len(raw))
+			}
+		})
+	}
+	// What nobody decodes may be as much as it likes, and the most that can be checked is.
+	unread := `{"metadata":{"annotations":` + many(most, "{}") + `},"spec":{"containers":` + many(maxImages, `{"name":"a","image":"b","env":[1,2,3]}`) + `}}`
+	if o, err := pod.Read([]byte(unread)); err != nil || len(o.Images) != maxImages {
+		t.Errorf("%d images, %v", len(o.Images), err)
 	}
 }

@@ -93,8 +93,12 @@ func (k Kind) Read(raw []byte) (Object, error) {
 	if k.document == nil {
 		return Object{}, fmt.Errorf("the kind %q is unknown", k.Name)
 	}
+	kept, err := k.parts.prune(raw)
+	if err != nil {
+		return Object{}, fmt.Errorf("reading the %s: %w", k.Name, err)
+	}
 	document := reflect.New(k.document)
-	odd, err := json.UnmarshalStrict(k.parts.prune(raw), document.Interface(), json.DisallowDuplicateFields)
+	odd, err := json.UnmarshalStrict(kept, document.Interface(), json.DisallowDuplicateFields)
 	if err != nil {
 		return Object{}, fmt.Errorf("reading the %s: %w", k.Name, err)
 	}

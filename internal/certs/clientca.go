@@ -1,0 +1,166 @@
+package certs
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+// maxClientCA bounds the file of a ClientCA, in bytes.
+const maxClientCA = 1 << 20
+
+// rereadClientCA is how often the file of a ClientCA is read.
+const rereadClientCA = 2 * time.Second
+
+// ErrNoClientCA says that there is no CA to verify clients by, so that nobody can be believed.
+var ErrNoClientCA = errors.New("the CA of client certificates cannot be read")
+
+// ClientCA are the CAs that certificates of clients must chain to: the certificates in a file of PEM, which is read again while
+// Start runs. Where the file cannot be used, no client is verified. One such reading of a file that was good before does not count, the
+// next one does: whoever writes the file may not do so at one stroke.
+type ClientCA struct {
+	file  string
+	clock clock.PassiveClock
+
+	held atomic.Pointer[clientCAs]
+}
+
+// clientCAs is what a reading of the file came to.
+type clientCAs struct {
+	text []byte
+	pool *x509.CertPool
+	err  error // the pool is nil
+	// doubt is what was wrong with the reading after the one that this is of.
+	doubt error
+}
+
+// VerifiedClient says that a certificate was verified, by which CAs, and until when that holds.
+type VerifiedClient struct {
+	by            *clientCAs
+	leaf          *x509.Certificate
+	since, before time.Time
+}
+
+// NewClientCA reads the CAs in a file. That they cannot be read is told by Ready and the log.
+func NewClientCA(file string, clock clock.PassiveClock) *ClientCA {
+	c := &ClientCA{file: file, clock: clock}
+	c.read()
+	return c
+}
+
+// Start implements manager.Runnable: it reads the file again and again until ctx ends.
+func (c *ClientCA) Start(ctx context.Context) error {
+	wait.UntilWithContext(ctx, func(context.Context) { c.read() }, rereadClientCA)
+	return nil
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (*ClientCA) NeedLeaderElection() bool { return false }
+
+// Ready returns an error, which names the flag, while no client can be verified.
+func (c *ClientCA) Ready() error { return c.held.Load().err }
+
+// Verify returns nil where a certificate that a client has shown, the first of those given, chains to one of the CAs, through the
+// others where it must, is for client authentication and good now. What it returns may be given to it with the same certificates again,
+// to spare the work. The error is ErrNoClientCA where there are no CAs.
+func (c *ClientCA) Verify(shown []*x509.Certificate, before *VerifiedClient) (*VerifiedClient, error) {
+	held, now := c.held.Load(), c.clock.Now()
+	switch {
+	case held.err != nil:
+		return nil, ErrNoClientCA
+	case len(shown) == 0:
+		return nil, errors.New("no client certificate was shown")
+	case before != nil && before.by == held && before.leaf == shown[0] && !now.Before(before.since) && now.Before(before.before):
+		return before, nil
+	}
+	intermediates := x509.NewCertPool()
+	for _, cert := range shown[1:] {
+		intermediates.AddCert(cert)
+	}
+	chains, err := shown[0].Verify(x509.VerifyOptions{
+		Roots: held.pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the client certificate is not good: %w", err)
+	}
+	verified := &VerifiedClient{by: held, leaf: shown[0], since: shown[0].NotBefore, before: shown[0].NotAfter}
+	for _, cert := range chains[0] {
+		if cert.NotBefore.After(verified.since) {
+			verified.since = cert.NotBefore
+		}
+		if cert.NotAfter.Before(verified.before) {
+			verified.before = cert.NotAfter
+		}
+	}
+	return verified, nil
+}
+
+// read reads the file.
+func (c *ClientCA) read() {
+	text, pool, err := readClientCA(c.file)
+	held := c.held.Load()
+	switch {
+	case err == nil && held != nil && held.err == nil && bytes.Equal(text, held.text):
+		if held.doubt != nil {
+			c.held.Store(&clientCAs{text: held.text, pool: held.pool})
+		}
+		return
+	case err != nil && held != nil && held.err == nil && held.doubt == nil:
+		c.held.Store(&clientCAs{text: held.text, pool: held.pool, doubt: err})
+		return
+	case err != nil && held != nil && held.err != nil && err.Error() == held.err.Error():
+		return
+	}
+	c.held.Store(&clientCAs{text: text, pool: pool, err: err})
+	log := ctrl.Log.WithName("admission")
+	if err != nil {
+		log.Error(err, "Answered no admission request from now on, because clients cannot be verified")
+		return
+	}
+	log.Info("Read the CAs that clients are verified by", "file", c.file)
+}
+
+func readClientCA(path string) ([]byte, *x509.CertPool, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--webhook-client-ca: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxClientCA+1))
+	if err != nil {
+		return nil, nil, fmt.Errorf("--webhook-client-ca: %w", err)
+	}
+	if len(text) > maxClientCA {
+		return nil, nil, fmt.Errorf("--webhook-client-ca=%s: the file is larger than 1 MiB", path)
+	}
+	pool, n := x509.NewCertPool(), 0
+	for rest := text; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return nil, nil, fmt.Errorf("--webhook-client-ca=%s: it holds a %q; give it certificates only", path, block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--webhook-client-ca=%s: certificate %d: %w", path, n+1, err)
+		}
+		pool.AddCert(cert)
+	}
+	if n == 0 {
+		return nil, nil, fmt.Errorf("--webhook-client-ca=%s: it holds no certificate in PEM; give it the CA that issues the API server's client certificate", path)
+	}
+	return text, pool, nil
+}
