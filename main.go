@@ -333,7 +333,17 @@ func (p *parts) addGate(server *webhooks.Server) error {
 	}
 	gate.Register(p.mgr.GetWebhookServer().Register) // which has the manager start it
 	server.Contact = &webhooks.Contact{Live: p.mgr.GetAPIReader(), Clock: clock.RealClock{}}
+	server.Metrics = p.metrics
+	var clients error
+	if p.options.WebhookClientCA != "" {
+		server.Clients = certs.NewClientCA(p.options.WebhookClientCA, clock.RealClock{})
+		clients = errors.Join(
+			p.mgr.Add(server.Clients),
+			p.mgr.AddReadyzCheck("client-ca", func(*http.Request) error { return server.Clients.Ready() }),
+		)
+	}
 	return errors.Join(
+		clients,
 		p.mgr.Add(server.Contact),
 		p.mgr.AddHealthzCheck("webhook", server.StartedChecker()),
 		p.mgr.AddReadyzCheck("webhook", server.StartedChecker()),

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,20 +37,73 @@ func (g *Gate) unlessBreakGlass(ctx context.Context, req admission.Request, r re
 	if reason == "" {
 		return ruled.deny(ctx, hint)
 	}
-	dryRun := ptr.Deref(req.DryRun, false)
-	logf.FromContext(ctx).Info("Admitted by break-glass what would be denied",
-		"reason", reason, "dryRun", dryRun, "denial", ruled.denial(maxMessage))
-	if !dryRun {
-		g.Metrics.BreakGlass(req.Namespace)
-		g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, action(reason, r.images), "%s",
-			text.Cut(fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)), maxNote))
-	}
+	g.record(ctx, req, r, reason, ruled)
 	first := fmt.Sprintf("break-glass is on in namespace %q (%s): admitted what would be denied", req.Namespace, reason)
 	ruled.warnings = append(ruled.denials, ruled.warnings...)
 	resp := ruled.admit(ctx, maxWarnings-len(first)-len("\n"))
 	resp.Warnings = append([]string{first}, resp.Warnings...)
 	resp.AuditAnnotations[breakGlassAnnotation] = "reason " + reason + "\n" + ruled.denial(maxMessage)
 	return resp
+}
+
+// How many admissions by break-glass are recorded one by one, in an event and in the log. Anybody who reaches the port can have some recorded that
+// never were, so each client has a pace of its own, by which it cannot use up what another one has.
+const (
+	recordsOfClient, recordsOfNamespace           = 60, 240
+	recordsOfClientEvery, recordsOfNamespaceEvery = 10 * time.Second, 2 * time.Second
+)
+
+// records paces what is recorded.
+type records struct{ ofClient, ofNamespace pace }
+
+func newRecords() *records {
+	return &records{
+		ofClient:    pace{burst: recordsOfClient, every: recordsOfClientEvery},
+		ofNamespace: pace{burst: recordsOfNamespace, every: recordsOfNamespaceEvery},
+	}
+}
+
+// take says whether one more admission is recorded in a namespace, and if not, whether it is the first one that is not.
+func (rs *records) take(namespace, client string, dryRun bool, now time.Time) (ok, first bool) {
+	if dryRun {
+		namespace = "dry run in " + namespace // which must not use up what is for others
+	}
+	if ok, first = rs.ofClient.take(namespace+" "+client, now); ok {
+		ok, first = rs.ofNamespace.take(namespace, now)
+	}
+	return ok, first
+}
+
+// record counts an admission by break-glass, and records it in the log and an event, or says once that there are too many for that.
+func (g *Gate) record(ctx context.Context, req admission.Request, r review, reason string, ruled ruling) {
+	log, dryRun := logf.FromContext(ctx), ptr.Deref(req.DryRun, false)
+	if !dryRun {
+		g.Metrics.BreakGlass(req.Namespace)
+	}
+	ok, first := g.records().take(req.Namespace, clientOf(ctx), dryRun, g.Clock.Now())
+	if !ok && !dryRun {
+		g.Metrics.BreakGlassUnrecorded(req.Namespace)
+	}
+	switch {
+	case ok:
+		log.Info("Admitted by break-glass what would be denied", "reason", reason, "dryRun", dryRun, "denial", ruled.denial(maxMessage))
+		if !dryRun {
+			g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, action(reason, r.images), "%s",
+				text.Cut(fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)), maxNote))
+		}
+	case first:
+		log.Info("Admits more by break-glass than is recorded one by one; the audit log of the API server and the metrics have all", "dryRun", dryRun)
+		if !dryRun {
+			g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, "Omit",
+				"break-glass (%s) lets in more, from this one on, than is recorded in events one by one; the audit log of the API server and the metrics have all", reason)
+		}
+	}
+}
+
+// records returns the pace of what is recorded.
+func (g *Gate) records() *records {
+	g.recordsOnce.Do(func() { g.recorded = newRecords() })
+	return g.recorded
 }
 
 // breakGlass returns the reason for which break-glass is on in a namespace, empty where it is not, and then a hint where the

@@ -179,6 +179,14 @@ func reviewKind() schema.GroupVersionKind {
 	return admissionv1.SchemeGroupVersion.WithKind("AdmissionReview")
 }
 
+// clientOf returns the client that a request is from, empty where it is not known.
+func clientOf(ctx context.Context) string {
+	if hold, ok := ctx.Value(holdKey{}).(*port.Hold); ok {
+		return hold.Client()
+	}
+	return ""
+}
+
 // readBody reads a request in full. Memory is taken for what has come: the length that anybody can claim counts for a small one, and once
 // smallBody bytes are there.
 func readBody(ctx context.Context, r *http.Request, hold *port.Hold) ([]byte, error) {

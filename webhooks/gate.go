@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"k8s.io/client-go/tools/events"
@@ -64,14 +65,19 @@ type Gate struct {
 	Metrics *metrics.Metrics
 	// Deadline bounds the decision of one request; 7 s where it is not positive.
 	Deadline time.Duration
+
+	budget *port.Budget // what the requests under way take
+
+	recordsOnce sync.Once
+	recorded    *records
 }
 
 // Register adds both handlers under their paths, with the function that adds a handler to a server. Requests are
 // bounded to 7 MiB, an object and its predecessor of the greatest size that the API server takes, and all together to 64 MiB.
 func (g *Gate) Register(handle func(path string, handler http.Handler)) {
-	budget := port.NewBudget(port.DefaultLimits())
+	g.budget = port.NewBudget(port.DefaultLimits())
 	for path, h := range map[string]admission.HandlerFunc{MutatePath: g.measured("mutate", g.Mutate), ValidatePath: g.measured("validate", g.Validate)} {
-		handle(path, &endpoint{handle: h, budget: budget, metrics: g.Metrics, deadline: g.deadline() + confirmDeadline})
+		handle(path, &endpoint{handle: h, budget: g.budget, metrics: g.Metrics, deadline: g.deadline() + confirmDeadline})
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 type running struct {
 	*Server
 	url     string
+	ca      *testenv.CA
 	client  *http.Client
 	stop    context.CancelFunc
 	ended   chan error
@@ -29,6 +30,14 @@ type running struct {
 }
 
 func runServer(t *testing.T, delay time.Duration) *running {
+	t.Helper()
+	s := prepareServer(t, delay)
+	s.serve(t)
+	return s
+}
+
+// prepareServer makes a server, which is yet to serve.
+func prepareServer(t *testing.T, delay time.Duration) *running {
 	t.Helper()
 	ca, err := testenv.NewCA("test CA")
 	if err != nil {
@@ -49,6 +58,7 @@ func runServer(t *testing.T, delay time.Duration) *running {
 	s := &running{
 		Server: NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }, delay),
 		url:    fmt.Sprintf("https://127.0.0.1:%d", port),
+		ca:     ca,
 		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 			ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12},
 		}},
@@ -60,6 +70,11 @@ func runServer(t *testing.T, delay time.Duration) *running {
 		<-s.release
 		_, _ = fmt.Fprint(w, r.Proto)
 	}))
+	return s
+}
+
+func (s *running) serve(t *testing.T) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	s.stop = cancel
 	go func() { s.ended <- s.Start(ctx) }()
@@ -69,7 +84,6 @@ func runServer(t *testing.T, delay time.Duration) *running {
 		s.Leave()
 	})
 	testenv.Await(t, "the server", func() error { return s.StartedChecker()(nil) })
-	return s
 }
 
 func newRequest(t *testing.T, url string) *http.Request {

@@ -155,6 +155,8 @@ func (b *bench) populate(t *testing.T) {
 	b.Verified(store.Verification{Root: "acme-notary", Format: "Notary", Stage: store.StageProbe, Took: 20 * time.Millisecond})
 	b.Admission("validate", "admitted", 200*time.Microsecond)
 	b.BreakGlass("fire")
+	b.BreakGlassUnrecorded("fire")
+	b.Refused(metrics.RefusedBusy)
 	b.ConfigurationWritten("validating", metrics.CauseRestored)
 	b.ran = &compliance.Result{Policies: map[string]compliance.Summary{"team-a": {Covered: 8, Violating: 2, Unchecked: 1}, "deleted": {Covered: 1}}}
 }

@@ -155,6 +155,8 @@ func TestNilCountsNothing(*testing.T) {
 	m.Decided(policy.Decision{})
 	m.Admission("validate", "denied", time.Second)
 	m.BreakGlass("shop")
+	m.BreakGlassUnrecorded("shop")
+	m.Refused(metrics.RefusedBusy)
 	m.Verified(store.Verification{})
 	m.ConfigurationWritten("mutating", metrics.CauseCreated)
 }

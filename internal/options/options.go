@@ -29,6 +29,8 @@ type Options struct {
 	WebhookURL string
 	// CertDir is a folder that may hold tls.crt, tls.key and ca.crt to serve with.
 	CertDir string
+	// WebhookClientCA, where set, is a file with the CAs that the certificate of whoever asks for admission must chain to.
+	WebhookClientCA string
 	// LeaderElect says whether replicas elect one that writes status and events.
 	LeaderElect bool
 	// MetricsBindAddress and HealthProbeBindAddress are listening addresses; "0" is off.
@@ -69,6 +71,7 @@ func Parse(args []string) (Options, error) {
 	f.IntVar(&o.WebhookPort, "webhook-port", 9443, "port on which admission is served")
 	f.StringVar(&o.WebhookURL, "webhook-url", "", "https:// URL by which the API server reaches the webhook, instead of its Service")
 	f.StringVar(&o.CertDir, "cert-dir", "", "folder with tls.crt, tls.key and ca.crt to serve with; default: a certificate made by the manager")
+	f.StringVar(&o.WebhookClientCA, "webhook-client-ca", "", "PEM file with the CAs of client certificates; admission then answers nobody without one, so API servers must be given theirs first; default: anybody is answered")
 	f.BoolVar(&o.LeaderElect, "leader-elect", true, "elect one of several replicas to write status and events")
 	f.StringVar(&o.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, such as :8080; 0: off")
 	f.BoolVar(&o.MetricsSecure, "metrics-secure", true, "serve metrics over TLS, with the webhook's certificate, to those alone who may get /metrics by the RBAC of the cluster; false: plain http, to everybody")
@@ -121,7 +124,7 @@ func Parse(args []string) (Options, error) {
 // fromEnvironment sets flags that are not given as arguments, and that an administrator may want to set where no argument can be given, as through a Subscription of OLM:
 // COUNTERSIGN_EXEMPT_NAMESPACES is --exempt-namespaces.
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
-	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "forget-unused-after", "shutdown-delay", "expiry-warning"} {
+	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca"} {
 		variable := "COUNTERSIGN_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		value, ok := lookup(variable)
 		if !ok || f.Changed(name) {

@@ -41,6 +41,7 @@ func TestParse(t *testing.T) {
 		"expiry warning":   {args: []string{"--expiry-warning=24h"}, want: func(o *Options) { o.ExpiryWarning = 24 * time.Hour }},
 		"no warning":       {args: []string{"--expiry-warning=-1h"}, err: "--expiry-warning=-1h0m0s: must be from 0 to 8760h"},
 		"plain metrics":    {args: []string{"--metrics-secure=false"}, want: func(o *Options) { o.MetricsSecure = false }},
+		"client CA":        {args: []string{"--webhook-client-ca=/ca.crt"}, want: func(o *Options) { o.WebhookClientCA = "/ca.crt" }},
 		"argument":         {args: []string{"serve"}, err: `unexpected argument "serve"`},
 		"unknown flag":     {args: []string{"--webhok-port=1"}, err: "unknown flag"},
 		"several problems": {args: []string{"--webhook-port=0", "--webhook-url=x"}, err: "--webhook-url=x"},

@@ -81,7 +81,8 @@ type account struct {
 type waiter struct {
 	account *account
 	bytes   int64
-	ready   chan struct{} // closed when it has its room
+	ready   chan struct{} // closed when it has its room, or has none
+	refused bool          // guarded by the mutex of the budget
 }
 
 // NewBudget returns a budget of which nothing is taken.
@@ -120,6 +121,9 @@ func (b *Budget) Begin(ctx context.Context, client string, base int64, w http.Re
 	b.small.arriving[h] = struct{}{}
 	return h, nil
 }
+
+// Client returns the client that the request is from.
+func (h *Hold) Client() string { return h.client }
 
 // Body makes bytes what the request takes for its body: of the small share up to SmallUpTo, and else all of the large one. The
 // error is ErrBusy, ErrTooSlow, or that of ctx, and then it takes what it took before.
@@ -204,7 +208,7 @@ func (b *Budget) take(ctx context.Context, h *Hold, s *share, bytes int64) error
 		a.used += bytes
 		return nil
 	}
-	if a.waiting >= s.Waiting || bytes > s.Each {
+	if bytes > s.Each || a.waiting >= s.Waiting && !s.displace(a, bytes) {
 		s.forget(a)
 		return ErrBusy
 	}
@@ -228,7 +232,7 @@ func (b *Budget) wait(ctx context.Context, s *share, w *waiter) error {
 		select {
 		case <-w.ready:
 			b.mu.Lock()
-			return nil
+			return w.outcome()
 		case <-look.C:
 		case <-patience.C:
 			err = ErrBusy
@@ -239,13 +243,21 @@ func (b *Budget) wait(ctx context.Context, s *share, w *waiter) error {
 	}
 	select {
 	case <-w.ready: // meanwhile
-		return nil
+		return w.outcome()
 	default:
 	}
 	s.leave(w)
 	s.forget(w.account)
 	s.serve()
 	return err
+}
+
+// outcome is what came of waiting.
+func (w *waiter) outcome() error {
+	if w.refused {
+		return ErrBusy
+	}
+	return nil
 }
 
 // give gives bytes back.
@@ -271,13 +283,13 @@ func (s *share) forget(a *account) {
 	}
 }
 
-// serve gives room to those that wait. The client that takes least is the first; where there is no room for it, the others wait too, so
-// that small requests do not keep a large one waiting. Whoever waits for no more than what its own client takes holds nobody up.
+// serve gives room to those that wait. The client that takes least is the first, and of its requests the one that needs least: the
+// claim of megabytes costs nothing. Where there is no room for that one, the others wait too. A client that takes all it may holds up no other.
 func (s *share) serve() {
 	for {
 		var first *waiter
 		for _, w := range s.queue {
-			if w.account.used+w.bytes <= s.Each && (first == nil || w.account.used < first.account.used) {
+			if w.account.used+w.bytes <= s.Each && (first == nil || w.before(first)) {
 				first = w
 			}
 		}
@@ -289,6 +301,28 @@ func (s *share) serve() {
 		s.leave(first)
 		close(first.ready)
 	}
+}
+
+// before says that a waiter has its room before another one that came sooner.
+func (w *waiter) before(other *waiter) bool {
+	return w.account.used < other.account.used || w.account == other.account && w.bytes < other.bytes
+}
+
+// displace refuses the request of a client that waits for most, where that is for more than some bytes.
+func (s *share) displace(a *account, bytes int64) bool {
+	var most *waiter
+	for _, w := range s.queue {
+		if w.account == a && w.bytes > bytes && (most == nil || w.bytes > most.bytes) {
+			most = w
+		}
+	}
+	if most == nil {
+		return false
+	}
+	most.refused = true
+	s.leave(most)
+	close(most.ready)
+	return true
 }
 
 // leave takes a waiter out of the queue.

@@ -1,0 +1,165 @@
+package port_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/port"
+)
+
+// listen returns connections, and a listener for them on loopback.
+func listen(t *testing.T, connections, http2 port.ConnLimits) (*port.Conns, net.Listener) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	conns := port.NewConns(connections, http2)
+	return conns, conns.Listener(l)
+}
+
+// connect returns both ends of a connection from an address.
+func connect(t *testing.T, l net.Listener, from string) (client net.Conn, server *port.Conn) {
+	t.Helper()
+	client = dial(t, l, from)
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, ok := accepted.(*port.Conn)
+	if !ok {
+		t.Fatalf("accepted a %T", accepted)
+	}
+	t.Cleanup(func() { server.Close() })
+	return client, server
+}
+
+func dial(t *testing.T, l net.Listener, from string) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	client, err := dialer.DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// open reports whether the other end of a connection is open.
+func open(t *testing.T, c net.Conn, closed bool) {
+	t.Helper()
+	wait := time.Minute
+	if !closed {
+		wait = time.Millisecond // it was closed before this is called, or not at all
+	}
+	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Read(make([]byte, 1))
+	if ended := errors.Is(err, io.EOF) || err != nil && !errors.Is(err, os.ErrDeadlineExceeded); ended != closed {
+		t.Errorf("closed %t (%v), want %t", ended, err, closed)
+	}
+}
+
+func wantOpen(t *testing.T, conns *port.Conns, n int) {
+	t.Helper()
+	if got := conns.Open(); got != n {
+		t.Errorf("%d connections are open, want %d", got, n)
+	}
+}
+
+// A client beyond its bound loses the connection that has been of no use for longest, and others lose none.
+func TestThreatConnectionsOfOneClient(t *testing.T) {
+	conns, l := listen(t, port.ConnLimits{All: 10, Each: 3}, port.ConnLimits{All: 10, Each: 10})
+	other, _ := connect(t, l, "127.0.0.1")
+	works, working := connect(t, l, "127.0.0.2")
+	stalls, _ := connect(t, l, "127.0.0.2")
+	younger, _ := connect(t, l, "127.0.0.2")
+	working.Deciding()()
+	busy, deciding := connect(t, l, "127.0.0.2")
+	wantOpen(t, conns, 4)
+	open(t, stalls, true)
+	done := deciding.Deciding()
+	next, nextDeciding := connect(t, l, "127.0.0.2")
+	open(t, younger, true)
+	working.Deciding()
+	nextDeciding.Deciding()
+
+	refused := dial(t, l, "127.0.0.2") // all three are at work
+	let, _ := connect(t, l, "127.0.0.1")
+	open(t, refused, true)
+	for _, c := range []net.Conn{other, works, busy, next, let} {
+		open(t, c, false)
+	}
+	wantOpen(t, conns, 5)
+	done()
+	_, _ = connect(t, l, "127.0.0.2")
+	open(t, busy, true)
+}
+
+// Where all connections are taken, whoever has most of them loses one, and whoever has few is let in.
+func TestThreatConnectionsOfAllClients(t *testing.T) {
+	conns, l := listen(t, port.ConnLimits{All: 6, Each: 5}, port.ConnLimits{All: 10, Each: 10})
+	var theirs []net.Conn
+	for range 5 {
+		c, deciding := connect(t, l, "127.0.0.2")
+		deciding.Deciding()
+		theirs = append(theirs, c)
+	}
+	first, _ := connect(t, l, "127.0.0.1")
+	second, deciding := connect(t, l, "127.0.0.1")
+	deciding.Deciding()
+	open(t, theirs[0], true) // though a request of it is being decided on
+	open(t, first, false)
+	third, deciding := connect(t, l, "127.0.0.1")
+	deciding.Deciding()
+	open(t, theirs[1], true)
+	_, _ = connect(t, l, "127.0.0.1") // now both have three, and one of its own goes
+	open(t, first, true)
+	for _, c := range append(theirs[2:], second, third) {
+		open(t, c, false)
+	}
+	wantOpen(t, conns, 6)
+}
+
+// Connections over HTTP/2 are bounded by themselves; a connection counts once, and not after its end.
+func TestThreatConnectionsOverHTTP2(t *testing.T) {
+	conns, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 2, Each: 2})
+	plain, _ := connect(t, l, "127.0.0.2")
+	first, a := connect(t, l, "127.0.0.2")
+	second, b := connect(t, l, "127.0.0.2")
+	third, c := connect(t, l, "127.0.0.2")
+	for range 2 {
+		if !a.HTTP2() || !b.HTTP2() {
+			t.Error("no room")
+		}
+	}
+	b.Deciding()
+	if !c.HTTP2() {
+		t.Error("no room, though one stalls")
+	}
+	c.Deciding()
+	open(t, first, true)
+	open(t, plain, false)
+	_, d := connect(t, l, "127.0.0.2")
+	if d.HTTP2() {
+		t.Error("room, though all are at work")
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	open(t, second, false)
+	open(t, third, false)
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, e := connect(t, l, "127.0.0.2"); !e.HTTP2() {
+		t.Error("no room after an end")
+	}
+	wantOpen(t, conns, 3)
+}

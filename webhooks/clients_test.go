@@ -1,0 +1,157 @@
+package webhooks
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/utils/clock"
+
+	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+func issue(t *testing.T, ca *testenv.CA, name string) tls.Certificate {
+	t.Helper()
+	c, err := ca.Issue(pkix.Name{CommonName: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.TLS
+}
+
+func newCA(t *testing.T, name string) *testenv.CA {
+	t.Helper()
+	ca, err := testenv.NewCA(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+// Where there is a CA of clients, nobody else is answered on any path, over either protocol, and nothing that they send is read.
+func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
+	ca, other := newCA(t, "clients"), newCA(t, "clients") // of the same name
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(file, ca.PEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, b := runGate(t, func(s *Server) { s.Clients = certs.NewClientCA(file, clock.RealClock{}) })
+	b.Namespaces, b.LiveNamespaces = glass("INC-1"), glass("INC-1")
+	raw, err := json.Marshal(request{kind: "Pod", object: object("Pod", unsigned)}.review(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, http2 := range []bool{false, true} {
+		for name, shown := range map[string][]tls.Certificate{"none": nil, "of another CA": {issue(t, other, "kube-apiserver")}, "the server's own CA": {issue(t, s.ca, "kube-apiserver")}} {
+			t.Run(fmt.Sprintf("%s, HTTP/2 %t", name, http2), func(t *testing.T) {
+				code, body := s.post(t, s.from(t, stranger, http2, shown...), bytes.NewReader(raw))
+				if code != http.StatusUnauthorized || !strings.Contains(string(body), "--webhook-client-ca") {
+					t.Errorf("answered %d %q", code, body)
+				}
+				over := make(chan struct{})
+				defer close(over)
+				if code, _ = s.post(t, s.from(t, stranger, http2, shown...), &stalled{1 << 20, over}); code != http.StatusUnauthorized || b.taken() != 0 {
+					t.Errorf("a body that stalls is answered %d, and takes %d bytes", code, b.taken())
+				}
+			})
+		}
+	}
+	if events := b.Gate.Events.(*recorded).all(); len(events) > 0 {
+		t.Errorf("forged: %q", events)
+	}
+	for _, http2 := range []bool{false, true} {
+		got, _ := s.review(t, s.from(t, stranger, http2, issue(t, ca, "kube-apiserver")), request{kind: "Pod", object: object("Pod", unsigned)})
+		wantAdmitted(t, got)
+	}
+	if events := b.Gate.Events.(*recorded).all(); len(events) != 2 {
+		t.Errorf("by break-glass, of an API server: %q", events)
+	}
+}
+
+// A connection that is open is held to the CAs of now, and to the time of its certificate.
+func TestThreatClientCAIsReadAgain(t *testing.T) {
+	ca, next := newCA(t, "clients"), newCA(t, "clients of tomorrow")
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	write := func(text []byte) {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(ca.PEM)
+	var clients *certs.ClientCA
+	s, _ := runGate(t, func(s *Server) {
+		clients = certs.NewClientCA(file, clock.RealClock{})
+		s.Clients = clients
+	})
+	go func() { _ = clients.Start(t.Context()) }()
+	old, young := s.from(t, stranger, true, issue(t, ca, "old")), s.from(t, stranger, true, issue(t, next, "young"))
+	await := func(what string, client *http.Client, want int) {
+		t.Helper()
+		testenv.Await(t, what, func() error {
+			if code, body := s.post(t, client, strings.NewReader("{}")); code != want {
+				return fmt.Errorf("answered %d %q, want %d", code, body, want)
+			}
+			return nil
+		})
+	}
+	await("the old client", old, http.StatusOK)
+	await("the young client", young, http.StatusUnauthorized)
+	write(append(ca.PEM, next.PEM...))
+	await("the young client", young, http.StatusOK)
+	await("the old client", old, http.StatusOK)
+	write(next.PEM)
+	await("the old client, over its open connection", old, http.StatusUnauthorized)
+	for name, text := range map[string]string{"empty": "", "no PEM": "x", "a key": string("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")} {
+		write([]byte(text))
+		await("everybody with a CA that is "+name, young, http.StatusServiceUnavailable)
+		if err := clients.Ready(); err == nil || !strings.Contains(err.Error(), "--webhook-client-ca") {
+			t.Errorf("%s: ready, or not for the reason: %v", name, err)
+		}
+		write(next.PEM)
+		await("the young client", young, http.StatusOK)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	await("everybody without a CA", young, http.StatusServiceUnavailable)
+	if err := clients.Ready(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("ready without a file: %v", err)
+	}
+}
+
+// Admissions that were never asked for are recorded in bounded number, and use up nothing of what another client has.
+func TestThreatForgedBreakGlassIsBounded(t *testing.T) {
+	s, b := runGate(t, nil)
+	b.Namespaces, b.LiveNamespaces = glass("INC-1"), glass("INC-1")
+	events := b.Gate.Events.(*recorded)
+	forger, server := s.from(t, stranger, true), s.from(t, neighbour, true)
+	send := func(client *http.Client, n int) {
+		t.Helper()
+		for range n {
+			got, _ := s.review(t, client, request{kind: "Pod", object: object("Pod", unsigned)})
+			wantAdmitted(t, got)
+		}
+	}
+	send(server, 1)
+	if got := events.all(); len(got) != 1 || !strings.Contains(got[0], "let in what would be denied") {
+		t.Errorf("the first one: %q", got)
+	}
+	send(forger, recordsOfClient+40)
+	got := events.all()
+	if len(got) != recordsOfClient+1 || !strings.Contains(got[recordsOfClient], " Omit ") {
+		t.Errorf("%d events for %d forged ones, the last %q", len(got), recordsOfClient+40, got[len(got)-1])
+	}
+	send(server, 1)
+	if got := events.all(); len(got) != 1 || !strings.Contains(got[0], "let in what would be denied") {
+		t.Errorf("after the forged ones: %q", got)
+	}
+}
