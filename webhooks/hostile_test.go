@@ -10,16 +10,21 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	admissionv1 "k8s.io/api/admission/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"github.com/countersign-dev/countersign/internal/port"
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
@@ -41,11 +46,11 @@ func runGate(t *testing.T, change func(*Server)) (*running, *bench) {
 }
 
 // from returns a client of the server with an address of its own.
-func (s *running) from(t *testing.T, address string, http2 bool, certificates ...tls.Certificate) *http.Client {
+func (s *running) from(t *testing.T, address string, overHTTP2 bool, certificates ...tls.Certificate) *http.Client {
 	t.Helper()
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(!http2)
-	protocols.SetHTTP2(http2)
+	protocols.SetHTTP1(!overHTTP2)
+	protocols.SetHTTP2(overHTTP2)
 	transport := &http.Transport{
 		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}).DialContext, Protocols: protocols,
 		TLSClientConfig: &tls.Config{RootCAs: s.ca.Pool(), MinVersion: tls.VersionTLS12, Certificates: certificates},
@@ -125,11 +130,11 @@ func (b *stalled) Read(p []byte) (int, error) {
 }
 
 // stall has a number of bodies stall, of which all but the last byte is sent, and sends each again as soon as it is refused, until it is told to stop.
-func (s *running) stall(t *testing.T, address string, http2 bool, bodies, size int) (stop func()) {
+func (s *running) stall(t *testing.T, address string, overHTTP2 bool, bodies, size int) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
-	for client := s.from(t, address, http2); bodies > 0; bodies-- {
+	for client := s.from(t, address, overHTTP2); bodies > 0; bodies-- {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+ValidatePath, &stalled{size - 1, ctx.Done()})
@@ -222,12 +227,12 @@ func TestThreatStalledBodies(t *testing.T) {
 
 // A body that stalls while nobody needs the room is given up all the same, and the answer says why.
 func TestThreatStalledBodyEnds(t *testing.T) {
-	for _, http2 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("HTTP/2 %t", http2), func(t *testing.T) {
+	for _, overHTTP2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("HTTP/2 %t", overHTTP2), func(t *testing.T) {
 			s, b := runGate(t, nil)
 			over := make(chan struct{})
 			defer close(over)
-			code, body := s.post(t, s.from(t, stranger, http2), &stalled{1000, over})
+			code, body := s.post(t, s.from(t, stranger, overHTTP2), &stalled{1000, over})
 			var out admissionv1.AdmissionReview
 			if err := json.Unmarshal(body, &out); err != nil || code != http.StatusOK {
 				t.Fatalf("%d %q: %v", code, body, err)
@@ -239,6 +244,211 @@ func TestThreatStalledBodyEnds(t *testing.T) {
 				}
 				return nil
 			})
+		})
+	}
+}
+
+// shake opens a connection from an address and shakes hands, for one protocol.
+func (s *running) shake(t *testing.T, address, protocol string) *tls.Conn {
+	t.Helper()
+	dialer := tls.Dialer{
+		NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}},
+		Config:    &tls.Config{RootCAs: s.ca.Pool(), MinVersion: tls.VersionTLS12, NextProtos: []string{protocol}},
+	}
+	conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	shaken, ok := conn.(*tls.Conn)
+	if !ok {
+		t.Fatalf("a %T", conn)
+	}
+	return shaken
+}
+
+// Thousands of streams on one connection, each with a body that stalls, are cut down to what a connection may have.
+func TestThreatThousandsOfStreams(t *testing.T) {
+	const streams = 3000
+	s, b := runGate(t, nil)
+	conn := s.shake(t, neighbour, "h2")
+	if _, err := conn.Write([]byte(http2.ClientPreface)); err != nil {
+		t.Fatal(err)
+	}
+	framer := http2.NewFramer(conn, conn)
+	if err := framer.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	allowed := make(chan uint32, 1)
+	refused := make(chan uint32, streams)
+	go func() {
+		defer close(refused)
+		for {
+			frame, err := framer.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch f := frame.(type) {
+			case *http2.SettingsFrame:
+				if n, ok := f.Value(http2.SettingMaxConcurrentStreams); ok {
+					allowed <- n
+				}
+			case *http2.RSTStreamFrame:
+				refused <- f.StreamID
+			}
+		}
+	}()
+	if n := <-allowed; n != maxStreams {
+		t.Errorf("%d streams are allowed", n)
+	}
+	if err := framer.WriteSettingsAck(); err != nil {
+		t.Fatal(err)
+	}
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	for i := range uint32(streams) {
+		block.Reset()
+		for _, f := range []hpack.HeaderField{
+			{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "x"}, {Name: ":path", Value: ValidatePath},
+			{Name: "content-type", Value: "application/json"}, {Name: "x", Value: strings.Repeat("x", 8<<10)},
+		} {
+			if err := encoder.WriteField(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
+			break // the server has had enough
+		}
+	}
+	count := 0
+	for range refused {
+		if count++; count == 500 {
+			break
+		}
+	}
+	if _, err := conn.Write(nil); count < 500 && err == nil {
+		t.Errorf("%d of %d streams were refused", count, streams)
+	}
+	if refused := s.answered(t, s.from(t, neighbour, true)); refused > 0 {
+		t.Errorf("a review was refused %d times", refused)
+	}
+	if taken, most := b.taken(), int64(maxStreams*(requestCost+maxHeader+decodeFactor*firstRead)); taken > most {
+		t.Errorf("%d bytes are taken, by %d streams at most", taken, maxStreams)
+	}
+}
+
+// More connections than one client may have are closed before those that are of use, whatever they do: nothing, half a handshake, or
+// half a header.
+func TestThreatManyConnections(t *testing.T) {
+	const each = 40
+	s, _ := runGate(t, func(s *Server) {
+		s.conns = port.NewConns(port.ConnLimits{All: 3 * each, Each: each}, port.ConnLimits{All: 8, Each: 4})
+	})
+	server := s.from(t, neighbour, true)
+	if refused := s.answered(t, server); refused > 0 {
+		t.Errorf("refused %d times", refused)
+	}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(neighbour)}}
+	for i := range 3 * each {
+		switch i % 4 {
+		case 0:
+			conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "https://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			_, _ = conn.Write([]byte{22, 3, 1}) // the beginning of a handshake
+		case 1:
+			s.shake(t, neighbour, "h2")
+		default:
+			_, _ = s.shake(t, neighbour, "http/1.1").Write([]byte("POST / HTTP/1.1\r\n"))
+		}
+		if i%10 == 0 {
+			reused := true
+			traced := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
+			r, err := http.NewRequestWithContext(traced, http.MethodPost, s.url+"/now", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := server.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if !reused {
+				t.Error("the connection of use was closed")
+			}
+			s.answered(t, server)
+		}
+		if n := s.conns.Open(); n > each {
+			t.Fatalf("%d connections are open", n)
+		}
+	}
+}
+
+// A header that is larger than any API server's is refused, in both protocols.
+func TestThreatLargeHeaders(t *testing.T) {
+	s, _ := runGate(t, nil)
+	for _, overHTTP2 := range []bool{false, true} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+ValidatePath, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("X", strings.Repeat("x", 2*maxHeader))
+		resp, err := s.from(t, stranger, overHTTP2).Do(r)
+		if err == nil {
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+				t.Errorf("HTTP/2 %t: answered %s", overHTTP2, resp.Status)
+			}
+		}
+	}
+}
+
+// Bodies that are short and nested as deep as JSON goes, or full of values, cost no more than the budget, however many come at once.
+func TestThreatCostlyBodies(t *testing.T) {
+	const head = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"7","namespace":"shop","operation":"CREATE","resource":{"version":"v1","resource":"pods"},`
+	fill := func(begin, value, end string) string {
+		return head + begin + strings.Repeat(value+",", (smallBody-len(head)-len(begin)-len(end))/(len(value)+1)-1) + value + end + "}}"
+	}
+	for name, body := range map[string]string{
+		"deep object": head + `"object":{"spec":{"containers":` + strings.Repeat(`[`, 9990) + strings.Repeat(`]`, 9990) + `}}}}`,
+		"deep":        head + `"x":` + strings.Repeat(`{"":`, 9990) + `0` + strings.Repeat(`}`, 9990) + `}}`,
+		"groups":      fill(`"userInfo":{"groups":[`, `""`, `]}`),
+		"extra":       fill(`"userInfo":{"extra":{`, `"":[]`, `}}`),
+		"values":      fill(`"x":[`, `{"":0}`, `]`),
+		"containers":  fill(`"object":{"spec":{"containers":[`, `{}`, `]}}`),
+		"owners":      fill(`"object":{"metadata":{"ownerReferences":[`, `{}`, `]}}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := runGate(t, nil)
+			before := inUse()
+			var all sync.WaitGroup
+			var most atomic.Int64
+			for range 100 {
+				client := s.from(t, stranger, false)
+				all.Go(func() {
+					for range 3 {
+						code, answer := s.post(t, client, strings.NewReader(body))
+						if code != http.StatusTooManyRequests && !bytes.Contains(answer, []byte(`"allowed":false`)) {
+							t.Errorf("%d %.300s", code, answer)
+						}
+					}
+					var m runtime.MemStats
+					runtime.ReadMemStats(&m)
+					for used := int64(m.HeapAlloc + m.StackInuse); ; {
+						if was := most.Load(); used <= was || most.CompareAndSwap(was, used) {
+							return
+						}
+					}
+				})
+			}
+			s.answered(t, s.from(t, neighbour, true))
+			all.Wait()
+			t.Logf("%d MiB more in use at most", (most.Load()-int64(before))>>20)
+			if grown := most.Load() - int64(before); grown > 200<<20 {
+				t.Errorf("%d MiB more in use", grown>>20)
+			}
 		})
 	}
 }

@@ -58,6 +58,7 @@ type Server struct {
 	delay   time.Duration
 	address string
 	tls     *tls.Config
+	conns   *port.Conns
 	http    *http.Server
 
 	started, leaving atomic.Bool
@@ -74,6 +75,7 @@ func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certific
 		Server:  webhook.NewServer(webhook.Options{}),
 		delay:   delay,
 		address: net.JoinHostPort("", fmt.Sprint(number)),
+		conns:   port.NewConns(port.DefaultConnLimits()),
 		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate},
 		left:    make(chan struct{}),
 	}
@@ -108,7 +110,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.Clients != nil {
 		s.tls.ClientAuth = tls.RequestClientCert // which ServeHTTP verifies, so that whoever has none is told
 	}
-	listener = tls.NewListener(port.NewConns(port.DefaultConnLimits()).Listener(listener), s.tls)
+	listener = tls.NewListener(s.conns.Listener(listener), s.tls)
 	ctrl.LoggerFrom(ctx).Info("Serving admission", "address", s.address)
 	defer context.AfterFunc(ctx, s.Leave)()
 	s.started.Store(true)

@@ -22,6 +22,7 @@ type Scanner struct {
 	Values int
 
 	depth int
+	lists [maxDepth/64 + 1]uint64 // for each level that Skip has open, whether it is a list
 }
 
 // At reports whether a byte is next.
@@ -88,23 +89,86 @@ func (s *Scanner) Members(visit func(key []byte)) {
 // Elements has each element of a list visited, which visit must pass over.
 func (s *Scanner) Elements(visit func()) { s.entries('[', ']', visit) }
 
-// Skip passes over a value.
+// Skip passes over a value. It goes as deep as there is text without a call for each level, so that what is deep costs no more memory
+// than what is flat.
 func (s *Scanner) Skip() {
-	switch {
-	case s.At('{'):
-		s.Members(func([]byte) { s.Skip() })
-	case s.At('['):
-		s.Elements(func() { s.Skip() })
-	case s.At('"'):
+	outside := s.depth
+	for s.begin(); !s.Lost && s.depth > outside; {
+		s.Blank()
+		list := s.isList()
+		switch {
+		case s.At(','):
+			s.Next++
+			s.Blank()
+			s.entry(list)
+		case list && s.At(']') || !list && s.At('}'):
+			s.Next++
+			s.depth--
+		default:
+			s.Lost = true
+		}
+	}
+}
+
+// begin passes over a value, or the beginning of one: the first entries of lists and objects, down to one that holds nothing.
+func (s *Scanner) begin() {
+	for more := true; more && !s.Lost; {
+		more = false
+		switch {
+		case s.At('{'), s.At('['):
+			more = s.open()
+		case s.At('"'):
+			s.str()
+		case s.At('t'):
+			s.word("true")
+		case s.At('f'):
+			s.word("false")
+		case s.At('n'):
+			s.word("null")
+		default:
+			s.number()
+		}
+	}
+}
+
+// open passes over the beginning of a list or an object, up to its first value, and reports whether there is one.
+func (s *Scanner) open() bool {
+	list := s.At('[')
+	s.Next++
+	if s.depth++; s.depth > maxDepth {
+		s.Lost = true
+		return false
+	}
+	if word, bit := s.depth/64, uint64(1)<<(s.depth%64); list {
+		s.lists[word] |= bit
+	} else {
+		s.lists[word] &^= bit
+	}
+	s.Blank()
+	if list && s.At(']') || !list && s.At('}') {
+		return false // which Skip passes over
+	}
+	s.head(list)
+	return true
+}
+
+// isList says whether what is open is a list.
+func (s *Scanner) isList() bool { return s.lists[s.depth/64]&(1<<(s.depth%64)) != 0 }
+
+// entry passes over an entry, or the beginning of it.
+func (s *Scanner) entry(list bool) {
+	s.head(list)
+	s.begin()
+}
+
+// head passes over what is before the value of an entry: of an object, its key.
+func (s *Scanner) head(list bool) {
+	s.Values++
+	if !list {
 		s.str()
-	case s.At('t'):
-		s.word("true")
-	case s.At('f'):
-		s.word("false")
-	case s.At('n'):
-		s.word("null")
-	default:
-		s.number()
+		s.Blank()
+		s.take(':')
+		s.Blank()
 	}
 }
 

@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/webhooks"
+)
+
+// TestClientCA runs an API server with a client certificate for the webhook, as docs/client-certificates.md has it, and a manager that
+// answers nobody else.
+func TestClientCA(t *testing.T) {
+	front := testenv.RunBalancer(t)
+	dir, ca := t.TempDir(), newClientCA(t)
+	mounted := filepath.Join(t.TempDir(), "clients")
+	must(t, os.Mkdir(mounted, 0o700))
+	mount := func(ca []byte) {
+		t.Helper()
+		must(t, (&secret{Certificate: &testenv.Certificate{}, ca: ca}).mount(mounted))
+	}
+	mount(ca.PEM)
+	b := newBedWith(t, testenv.KubeOptions{APIServerArgs: []string{"--admission-control-config-file", admissionConfig(t, dir, ca, front.URL)}}, func(b *bed) *testenv.Manager {
+		m := testenv.RunManagerWith(t, b.kube, testenv.ManagerOptions{Args: []string{
+			"--webhook-url=" + front.URL, "--webhook-client-ca=" + filepath.Join(mounted, "ca.crt"),
+		}})
+		front.Add(m)
+		return m
+	})
+	gun := b.repository(t, "ci", "qa")
+	b.sign(t, gun, "v1", 1, "ci", "qa")
+	b.admitted(t, pod(production, gun+":v1"))
+	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "qa" has not signed`)
+
+	t.Run("nobody else is answered", func(t *testing.T) {
+		if v, err := ask(t.Context(), b.manager, webhooks.ValidatePath, gun+":v1"); err == nil || !strings.Contains(err.Error(), "401") {
+			t.Errorf("answered %+v, %v", v, err)
+		}
+		var shop corev1.Namespace
+		must(t, b.Get(t.Context(), client.ObjectKey{Name: production}, &shop))
+		b.update(t, &shop, func() { shop.Labels[v1alpha1.LabelBreakGlass] = "INC-1" })
+		testenv.Await(t, "break-glass, through the API server", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
+		if v, err := ask(t.Context(), b.manager, webhooks.ValidatePath, gun+":unsigned"); err == nil {
+			t.Errorf("break-glass was forged: %+v", v)
+		}
+		b.update(t, &shop, func() { delete(shop.Labels, v1alpha1.LabelBreakGlass) })
+		testenv.Await(t, "the end of break-glass", func() error {
+			if err := b.Create(t.Context(), pod(production, gun+":unsigned")); err == nil {
+				return errors.New("admitted")
+			}
+			return nil
+		})
+	})
+	t.Run("another CA", func(t *testing.T) {
+		mount(newClientCA(t).PEM)
+		err := b.refusedCall(t, gun)
+		t.Log(err)
+		if err := b.manager.Ready(t.Context()); err != nil {
+			t.Errorf("the CA is good, and the manager %v", err)
+		}
+		mount(append(newClientCA(t).PEM, ca.PEM...))
+		testenv.Await(t, "a signed Pod to be admitted", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	})
+	t.Run("no CA", func(t *testing.T) {
+		mount(nil)
+		t.Log(b.refusedCall(t, gun))
+		testenv.Await(t, "the manager to be not ready", func() error {
+			if b.manager.Ready(t.Context()) == nil {
+				return errors.New("it is ready")
+			}
+			return nil
+		})
+		mount(ca.PEM)
+		testenv.Await(t, "the manager", func() error { return b.manager.Ready(t.Context()) })
+		testenv.Await(t, "a signed Pod to be admitted", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	})
+}
+
+// refusedCall waits until no signed Pod can be created, because the manager does not answer the API server, and returns the error.
+func (b *bed) refusedCall(t *testing.T, gun string) (refused error) {
+	t.Helper()
+	testenv.Await(t, "the API server not to be answered", func() error {
+		if refused = b.Create(t.Context(), pod(production, gun+":v1")); refused == nil {
+			return errors.New("a Pod was admitted")
+		}
+		if !apierrors.IsInternalError(refused) || !strings.Contains(refused.Error(), "failed calling webhook") {
+			t.Fatalf("refused with %v", refused)
+		}
+		return nil
+	})
+	return refused
+}
+
+func newClientCA(t *testing.T) *testenv.CA {
+	t.Helper()
+	ca, err := testenv.NewCA("countersign client CA")
+	must(t, err)
+	return ca
+}
+
+// admissionConfig writes what has an API server show a certificate to the webhook at a URL, and returns its path.
+func admissionConfig(t *testing.T, dir string, ca *testenv.CA, webhook string) string {
+	t.Helper()
+	u, err := url.Parse(webhook)
+	must(t, err)
+	c, err := ca.Issue(pkix.Name{CommonName: "kube-apiserver"})
+	must(t, err)
+	certFile, keyFile, err := c.Write(dir, "webhook-client")
+	must(t, err)
+	config := clientcmdapi.NewConfig()
+	config.AuthInfos[u.Host] = &clientcmdapi.AuthInfo{ClientCertificate: certFile, ClientKey: keyFile}
+	kubeconfig := filepath.Join(dir, "webhook-clients.yaml")
+	must(t, clientcmd.WriteToFile(*config, kubeconfig))
+	text := "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n"
+	for _, plugin := range []string{"MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"} {
+		text += fmt.Sprintf("- name: %s\n  configuration:\n    apiVersion: apiserver.config.k8s.io/v1\n    kind: WebhookAdmissionConfiguration\n    kubeConfigFile: %s\n", plugin, kubeconfig)
+	}
+	path := filepath.Join(dir, "admission.yaml")
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
