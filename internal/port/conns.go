@@ -12,6 +12,10 @@ import (
 // ConnLimits bound connections: All together, and Each client's. Both must be positive.
 type ConnLimits struct{ All, Each int }
 
+// socketBuffer bounds what the kernel holds of a connection that was not read, or not sent, in bytes. By itself it would hold megabytes, which
+// count as the container's memory.
+const socketBuffer = 64 << 10
+
 // Conns are the connections that are open. It is safe for concurrent use.
 type Conns struct {
 	// any holds all connections, and http2 those of them over which requests come by HTTP/2, each of which can carry many.
@@ -72,6 +76,10 @@ func (l *listener) Accept() (net.Conn, error) {
 		accepted, err := l.Listener.Accept()
 		if err != nil {
 			return nil, err
+		}
+		if tcp, ok := accepted.(*net.TCPConn); ok {
+			_ = tcp.SetReadBuffer(socketBuffer) // where it is closed already, that comes to light
+			_ = tcp.SetWriteBuffer(socketBuffer)
 		}
 		now := time.Now()
 		c := &Conn{Conn: accepted, conns: l.conns, client: Client(accepted.RemoteAddr().String()), accepted: now}
