@@ -29,6 +29,7 @@ func components() []component {
 		{name: "restrict-operator", condition: ".Values.restrictOperator.enabled", adds: true},
 		{name: "cert-manager", condition: ".Values.certManager.enabled"},
 		{name: "openshift", condition: ".Values.openshift.enabled"},
+		{name: "client-ca", condition: ".Values.clientCA.enabled"},
 	}
 }
 

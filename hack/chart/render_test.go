@@ -77,6 +77,7 @@ func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 func TestChartIsTheKustomization(t *testing.T) {
 	values := map[string]string{
 		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "restrict-operator": "restrictOperator", "cert-manager": "certManager", "openshift": "openshift",
+		"client-ca": "clientCA",
 	}
 	if len(values) != len(components()) {
 		t.Fatalf("the test knows %d components of %d", len(values), len(components()))
@@ -84,6 +85,7 @@ func TestChartIsTheKustomization(t *testing.T) {
 	for _, components := range [][]string{
 		{}, {"prometheus"}, {"pull-secrets"}, {"restrict-operator"}, {"cert-manager"}, {"openshift"},
 		{"prometheus", "cert-manager"}, {"prometheus", "openshift"},
+		{"client-ca"}, {"client-ca", "cert-manager"}, {"client-ca", "openshift"},
 		{"prometheus", "pull-secrets", "restrict-operator", "cert-manager"}, {"prometheus", "pull-secrets", "restrict-operator", "openshift"},
 	} {
 		t.Run("with "+strings.Join(components, " "), func(t *testing.T) {
