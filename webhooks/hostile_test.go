@@ -26,6 +26,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/port"
 	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // stranger is the address of a client that is no API server; neighbour is one that API servers have too.
@@ -464,4 +465,32 @@ func TestThreatCostlyBodies(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Reviews that wait for a signing server hold no body, so however many there are, others find room.
+func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
+	s, b := runGate(t, nil)
+	asked, answer := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	b.root.mu.Lock()
+	b.root.answer = func(context.Context, string) (trust.Evidence, error) {
+		once.Do(func() { close(asked) })
+		<-answer
+		return usual(), nil
+	}
+	b.root.mu.Unlock()
+	large := object("Deployment", pinned)
+	large.SetAnnotations(map[string]string{"notes": strings.Repeat("x", 3<<20)})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		got, _ := s.review(t, s.from(t, neighbour, true), request{kind: "Deployment", object: large})
+		wantAdmitted(t, got)
+	}()
+	<-asked
+	if taken := b.taken(); taken < requestCost || taken > requestCost+maxHeader {
+		t.Errorf("%d bytes are taken", taken)
+	}
+	close(answer)
+	<-ended
 }

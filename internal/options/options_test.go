@@ -100,6 +100,7 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("COUNTERSIGN_EXEMPT_NAMESPACES", "a,b")
 	t.Setenv("COUNTERSIGN_UNCOVERED_IMAGES", "Deny")
 	t.Setenv("COUNTERSIGN_EXPIRY_WARNING", "24h")
+	t.Setenv("COUNTERSIGN_WEBHOOK_CLIENT_CA", "/ca.crt")
 	t.Setenv("COUNTERSIGN_WEBHOOK_PORT", "tcp://10.96.0.20:443") // as Kubernetes sets it for a Service of that name
 	got, err := Parse([]string{"--exempt-namespaces=c", "--expiry-warning=48h"})
 	if err != nil {
@@ -108,8 +109,8 @@ func TestEnvironment(t *testing.T) {
 	if diff := cmp.Diff([]string{"c"}, got.ExemptNamespaces); diff != "" {
 		t.Errorf("an argument beside the environment: %s", diff)
 	}
-	if got.Uncovered != policy.UncoveredDeny || got.ExpiryWarning != 48*time.Hour || got.WebhookPort != 9443 {
-		t.Errorf("got %v, %s, %d", got.Uncovered, got.ExpiryWarning, got.WebhookPort)
+	if got.Uncovered != policy.UncoveredDeny || got.ExpiryWarning != 48*time.Hour || got.WebhookPort != 9443 || got.WebhookClientCA != "/ca.crt" {
+		t.Errorf("got %v, %s, %d, %s", got.Uncovered, got.ExpiryWarning, got.WebhookPort, got.WebhookClientCA)
 	}
 	if got, err = Parse(nil); err != nil || !slices.Equal(got.ExemptNamespaces, []string{"a", "b"}) {
 		t.Errorf("the environment alone: %v, %v", got.ExemptNamespaces, err)
