@@ -22,6 +22,7 @@ type Scanner struct {
 	Values int
 
 	depth int
+	most  int                     // Skip is lost once as many values were met, the first one included; 0: never
 	lists [maxDepth/64 + 1]uint64 // for each level that Skip has open, whether it is a list
 }
 
@@ -31,31 +32,14 @@ func (s *Scanner) At(c byte) bool { return s.Next < len(s.Text) && s.Text[s.Next
 // Count returns how many values a JSON document holds, names not among them. It gives up at limit, and returns limit then.
 // It is false where the text is no JSON, as far as it was looked at.
 func Count(text []byte, limit int) (values int, ok bool) {
-	s := Scanner{Text: text}
+	s := Scanner{Text: text, most: limit}
 	s.Blank()
-	s.count(&values, limit)
-	if values >= limit {
+	s.Skip()
+	if values = s.Values + 1; values >= limit {
 		return limit, true
 	}
 	s.End()
 	return values, !s.Lost
-}
-
-// count is Skip that counts.
-func (s *Scanner) count(values *int, limit int) {
-	if *values++; *values >= limit {
-		s.Next = len(s.Text)
-		s.Lost = true
-		return
-	}
-	switch {
-	case s.At('{'):
-		s.Members(func([]byte) { s.count(values, limit) })
-	case s.At('['):
-		s.Elements(func() { s.count(values, limit) })
-	default:
-		s.Skip()
-	}
 }
 
 // Blank passes over white space.
@@ -163,7 +147,10 @@ func (s *Scanner) entry(list bool) {
 
 // head passes over what is before the value of an entry: of an object, its key.
 func (s *Scanner) head(list bool) {
-	s.Values++
+	if s.Values++; s.most > 0 && s.Values+1 >= s.most {
+		s.Lost = true
+		return
+	}
 	if !list {
 		s.str()
 		s.Blank()
