@@ -245,6 +245,7 @@ func TestThreatStalledBodies(t *testing.T) {
 func TestThreatStalledBodyEnds(t *testing.T) {
 	for _, overHTTP2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %t", overHTTP2), func(t *testing.T) {
+			t.Parallel() // it takes the time that a body may take
 			s, b := runGate(t, nil)
 			code, body := s.post(t, s.from(t, stranger, overHTTP2), nil)
 			var out admissionv1.AdmissionReview
@@ -439,10 +440,10 @@ func TestThreatCostlyBodies(t *testing.T) {
 			before := inUse()
 			var all sync.WaitGroup
 			var most atomic.Int64
-			for range 100 {
+			for range 60 {
 				client := s.from(t, stranger, false)
 				all.Go(func() {
-					for range 3 {
+					for range 2 {
 						code, answer := s.post(t, client, strings.NewReader(body))
 						if code != http.StatusTooManyRequests && !bytes.Contains(answer, []byte(`"allowed":false`)) {
 							t.Errorf("%d %.300s", code, answer)
