@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -214,6 +215,7 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 		return nil, err
 	}
 	notRecords := labels.NewSelector().Add(*record)
+	behind := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: controllers.WebhookServiceName})
 	return ctrl.NewManager(config, ctrl.Options{
 		Scheme:                  scheme,
 		LeaderElection:          o.LeaderElect,
@@ -227,8 +229,8 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 		GracefulShutdownTimeout:       new(stopTimeout),
 		HealthProbeBindAddress:        o.HealthProbeBindAddress,
 		Metrics:                       served,
-		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace. What was written down of
-		// repositories has a cache of its own.
+		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace. What was
+		// written down of repositories has a cache of its own. Of EndpointSlices, those of the webhook's Service.
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
@@ -236,6 +238,7 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 				&corev1.ConfigMap{}:                           {Namespaces: own, Label: notRecords},
 				&admissionv1.MutatingWebhookConfiguration{}:   {Field: named},
 				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
+				&discoveryv1.EndpointSlice{}:                  {Namespaces: own, Label: behind},
 			},
 		},
 		WebhookServer: server,
@@ -270,20 +273,25 @@ type parts struct {
 	store   *store.Store
 	tracker *store.Tracker
 	budget  *budget.Budget
-	// changes wakes the controller of trust roots, and ran holds what the one of compliance found.
+	// changes wakes the controller of trust roots; ran and gate hold what those of compliance and of the webhook
+	// configurations found.
 	changes *controllers.Changes
 	ran     *controllers.Compliance
+	gate    *controllers.Gate
 	metrics *metrics.Metrics
 }
 
 func newParts(mgr ctrl.Manager, serving certificate, o options.Options, exempt options.Exempt, memory memory) *parts {
 	p := &parts{
 		mgr: mgr, serving: serving, options: o, exempt: exempt,
-		store: store.New(o.Uncovered), budget: budget.New(memory.decoding), changes: &controllers.Changes{}, ran: &controllers.Compliance{}, metrics: metrics.New(ctrlmetrics.Registry),
+		store: store.New(o.Uncovered), budget: budget.New(memory.decoding), changes: &controllers.Changes{}, ran: &controllers.Compliance{},
+		gate: &controllers.Gate{}, metrics: metrics.New(ctrlmetrics.Registry),
 	}
 	p.store.Observer, p.store.MaxSize = p.metrics, memory.evidence
 	p.tracker = store.NewTracker(p.store, clock.RealClock{}, p.changes.Notify)
-	p.metrics.Show(metrics.State{Store: p.store, Tracker: p.tracker, Namespaces: mgr.GetClient(), Ran: p.ran.Load, Certificate: serving.GetCertificate})
+	p.metrics.Show(metrics.State{
+		Store: p.store, Tracker: p.tracker, Namespaces: mgr.GetClient(), Ran: p.ran.Load, Gated: p.gate.Gated, Certificate: serving.GetCertificate,
+	})
 	return p
 }
 
@@ -309,7 +317,7 @@ func (p *parts) addControllers(ctx context.Context) error {
 		return err
 	}
 	return errors.Join(
-		(&controllers.ImagePolicyReconciler{Client: c, Store: p.store, Status: status, Compliance: p.ran}).SetupWithManager(ctx, p.mgr),
+		(&controllers.ImagePolicyReconciler{Client: c, Store: p.store, Status: status, Compliance: p.ran, Gate: p.gate}).SetupWithManager(ctx, p.mgr),
 		(&controllers.TrustRootReconciler{
 			Client: c, Store: p.store, Tracker: p.tracker, Status: status, Builder: builder, Changes: p.changes, Records: records,
 			Clock: clock.RealClock{}, ExpiryWarning: o.ExpiryWarning,
@@ -321,6 +329,7 @@ func (p *parts) addControllers(ctx context.Context) error {
 			Client: c, Live: live, Store: p.store, Namespace: o.Namespace, URL: o.WebhookURL, Certificate: p.serving,
 			Exempt: p.exempt, Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
 			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: p.metrics,
+			Gate: p.gate, Clock: clock.RealClock{},
 		}).SetupWithManager(p.mgr),
 	)
 }

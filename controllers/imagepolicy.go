@@ -27,6 +27,8 @@ type ImagePolicyReconciler struct {
 	Status Status
 	// Compliance is how what runs meets the policies.
 	Compliance *Compliance
+	// Gate is whether the API server asks about them at all.
+	Gate *Gate
 }
 
 // +kubebuilder:rbac:groups=countersign.dev,resources=imagepolicies,verbs=get;list;watch
@@ -51,6 +53,7 @@ func (r *ImagePolicyReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 		For(&v1alpha1.ImagePolicy{}).
 		Watches(&v1alpha1.TrustRoot{}, handler.EnqueueRequestsFromMapFunc(r.naming)).
 		WatchesRawSource(r.Compliance.policies.source()).
+		WatchesRawSource(r.Gate.policies.source()).
 		WatchesRawSource(r.Status.onElection(&v1alpha1.ImagePolicyList{})).
 		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false)}).
 		Complete(r)
@@ -78,11 +81,13 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	before := p.DeepCopy()
 	p.Status.ObservedGeneration = p.Generation
 	p.Status.Roles = compiled.Roles()
-	ready, err := r.ready(ctx, p, invalid)
+	gated := r.Gate.condition(p)
+	ready, err := r.ready(ctx, p, invalid, gated)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	meta.SetStatusCondition(&p.Status.Conditions, ready)
+	meta.SetStatusCondition(&p.Status.Conditions, behind(gated, p, ready))
+	meta.SetStatusCondition(&p.Status.Conditions, gated)
 	r.report(p)
 	return settle(ctrl.Result{}, r.Status.write(ctx, before, p, before.Status.Conditions, p.Status.Conditions))
 }
@@ -100,11 +105,15 @@ func (r *ImagePolicyReconciler) report(p *v1alpha1.ImagePolicy) {
 	meta.SetStatusCondition(&p.Status.Conditions, c)
 }
 
-// ready says whether the policy is in force, and if not what follows from that.
-func (r *ImagePolicyReconciler) ready(ctx context.Context, p *v1alpha1.ImagePolicy, invalid error) (metav1.Condition, error) {
+// ready says whether the policy itself can be used, and if not what follows from that. What the
+// gate says of it is no part of it, but for what follows.
+func (r *ImagePolicyReconciler) ready(ctx context.Context, p *v1alpha1.ImagePolicy, invalid error, gated metav1.Condition) (metav1.Condition, error) {
 	follows := "; until this is mended every image that the policy covers is denied"
 	if p.Spec.Mode == v1alpha1.ModeWarn || p.Spec.Mode == v1alpha1.ModeAudit {
 		follows = fmt.Sprintf("; until this is mended every image that the policy covers fails it, which in mode %s denies nothing", p.Spec.Mode)
+	}
+	if gated.Status == metav1.ConditionFalse {
+		follows = "; " + gated.Message
 	}
 	if invalid != nil {
 		return condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInvalidSpec, fmt.Sprint(invalid, follows), false), nil

@@ -38,7 +38,7 @@ func TestReplicas(t *testing.T) {
 	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
 	status := Status{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: leads}
 	err = errors.Join(
-		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: &Compliance{}}).SetupWithManager(t.Context(), mgr),
+		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: &Compliance{}, Gate: &Gate{}}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{
 			Clock:  clock.RealClock{},
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status,
@@ -87,7 +87,7 @@ func TestReplicas(t *testing.T) {
 
 	close(leads)
 	await(t, "the status, once it leads", func() bool {
-		return c.Get(t.Context(), client.ObjectKey{Name: "production"}, p) == nil && len(p.Status.Conditions) == 1
+		return c.Get(t.Context(), client.ObjectKey{Name: "production"}, p) == nil && len(p.Status.Conditions) == 2
 	})
 	if got := p.Status.Roles; got != "ci,2 of 3" {
 		t.Errorf("roles are %q", got)
@@ -109,7 +109,7 @@ func TestReplicas(t *testing.T) {
 		} {
 			other := p.DeepCopy()
 			other.Spec.Mode = mode
-			got, err := r.ready(t.Context(), other, nil)
+			got, err := r.ready(t.Context(), other, nil, metav1.Condition{})
 			if err != nil || got.Reason != v1alpha1.ReasonTrustRootNotFound || !strings.Contains(got.Message, want) {
 				t.Errorf("mode %q: %s, %q, %v; want it to say %q", mode, got.Reason, got.Message, err, want)
 			}
@@ -120,7 +120,7 @@ func TestReplicas(t *testing.T) {
 		late.PutRoot("ghost", *decisions.Load().Root("acme"))
 		other := p.DeepCopy()
 		other.Spec.TrustRoots = []v1alpha1.ObjectName{"ghost"}
-		got, err := (&ImagePolicyReconciler{Client: c, Store: late}).ready(t.Context(), other, nil)
+		got, err := (&ImagePolicyReconciler{Client: c, Store: late}).ready(t.Context(), other, nil, metav1.Condition{})
 		if err != nil || got.Status != metav1.ConditionFalse || got.Reason != v1alpha1.ReasonTrustRootNotFound {
 			t.Errorf("condition %s, %s, %v; want the trust root not found", got.Status, got.Reason, err)
 		}

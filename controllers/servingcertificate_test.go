@@ -53,6 +53,7 @@ func TestServingCertificate(t *testing.T) {
 	for _, o := range []client.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: testenv.OwnNamespace}},
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: WebhookOwnerName}},
+		endpoints(WebhookServiceName, new(true)),
 	} {
 		if err := c.Create(t.Context(), o); err != nil {
 			t.Fatal(err)
@@ -67,7 +68,7 @@ func TestServingCertificate(t *testing.T) {
 func (b *certificateBed) reconciler(c client.Client, authority CertificateAuthority) *WebhookConfigurationReconciler {
 	return &WebhookConfigurationReconciler{
 		Client: c, Live: b.Client, Store: b.store, Namespace: testenv.OwnNamespace, Certificate: authority,
-		Exempt: options.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate",
+		Exempt: options.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate", Clock: clock.RealClock{},
 	}
 }
 

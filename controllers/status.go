@@ -57,8 +57,9 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 	if err != nil {
 		return fmt.Errorf("writing the status of %s: %w", object.GetName(), err)
 	}
+	// What turned Ready by way of Gated alone is told once, with Gated.
 	for _, c := range is {
-		if !turned(meta.FindStatusCondition(was, c.Type), c) {
+		if !turned(meta.FindStatusCondition(was, c.Type), c) || c.Type == v1alpha1.ConditionReady && (byGate(was) || byGate(is)) {
 			continue
 		}
 		kind := corev1.EventTypeNormal
@@ -70,11 +71,14 @@ func (s Status) write(ctx context.Context, before, object client.Object, was, is
 	return nil
 }
 
-// turned reports whether a condition has become what is worth an event. That nothing expires soon is no news where nothing else was known before.
+// turned reports whether a condition has become what is worth an event. That nothing expires soon,
+// or that the gate is in place, is no event where nothing else was known before.
 func turned(old *metav1.Condition, c metav1.Condition) bool {
 	switch {
 	case c.Status == metav1.ConditionUnknown:
 		return false
+	case c.Type == v1alpha1.ConditionGated && (old == nil || old.Status == metav1.ConditionUnknown):
+		return warns(c)
 	case old == nil:
 		return c.Type != v1alpha1.ConditionExpiring || warns(c)
 	}
@@ -83,10 +87,19 @@ func turned(old *metav1.Condition, c metav1.Condition) bool {
 
 // warns reports whether a condition tells of something wrong: of most kinds where it is False.
 func warns(c metav1.Condition) bool {
-	if c.Type == v1alpha1.ConditionExpiring {
+	switch {
+	case c.Type == v1alpha1.ConditionExpiring:
 		return c.Status == metav1.ConditionTrue
+	case c.Type == v1alpha1.ConditionGated && c.Reason == v1alpha1.ReasonWebhookOwnerMissing:
+		return true // also while the configurations still stand
 	}
 	return c.Status == metav1.ConditionFalse
+}
+
+// byGate reports whether a policy is not Ready for what the gate lacks, and for nothing of its own.
+func byGate(conditions []metav1.Condition) bool {
+	ready, gated := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(conditions, v1alpha1.ConditionGated)
+	return ready != nil && gated != nil && gated.Status == metav1.ConditionFalse && ready.Reason == gated.Reason
 }
 
 // record records an event about an object, on the leader only.

@@ -2,25 +2,27 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/workqueue"
-	"k8s.io/utils/ptr"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/options"
@@ -39,6 +41,9 @@ const (
 	ownerInterval = 2 * time.Second
 	// contestedInterval is how soon the certificate is looked at again when another replica has changed it meanwhile.
 	contestedInterval = time.Second
+	// failureMost is how long a fault, such as a write that the API server refuses, is left alone
+	// at most.
+	failureMost = 30 * time.Second
 	// webhookTimeoutSeconds is longer than the deadline inside the handler.
 	webhookTimeoutSeconds = 10
 )
@@ -50,8 +55,9 @@ type CertificateAuthority interface {
 	CABundle(ctx context.Context, configured ...[]byte) ([]byte, time.Duration, error)
 }
 
-// WebhookConfigurationReconciler applies the mutating and the validating webhook configuration once the store is
-// primed, and restores them when they are changed or deleted. It runs on the leader.
+// WebhookConfigurationReconciler creates the mutating and the validating webhook configuration once
+// the store is primed and the Service has a ready endpoint, and restores them when they are changed
+// or deleted. What it finds goes to the Gate. It runs on the leader.
 type WebhookConfigurationReconciler struct {
 	Client client.Client
 	// Live reads past the cache: one ClusterRole is all that is read, and the right to list them is not needed.
@@ -70,11 +76,20 @@ type WebhookConfigurationReconciler struct {
 	MutatePath, ValidatePath string
 	// Metrics counts what is written; nil counts nothing.
 	Metrics *metrics.Metrics
+	// Gate is told whether the configurations are as they must be; nil is told nothing.
+	Gate  *Gate
+	Clock clock.PassiveClock
+
+	// What follows is of one goroutine. contests are those of the mutating and of the validating
+	// configuration, waiting is since when their creation waits for an endpoint.
+	contests [2]contest
+	waiting  time.Time
 }
 
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,verbs=create
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations;validatingwebhookconfigurations,resourceNames=countersign,verbs=get;list;watch;update
 // +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=clusterroles,resourceNames=countersign-webhook-owner,verbs=get
+// +kubebuilder:rbac:groups=discovery.k8s.io,namespace=countersign-system,resources=endpointslices,verbs=list;watch
 
 // SetupWithManager registers the reconciler, on the leader.
 func (r *WebhookConfigurationReconciler) SetupWithManager(mgr ctrl.Manager) error {
@@ -88,17 +103,24 @@ func (r *WebhookConfigurationReconciler) SetupWithManager(mgr ctrl.Manager) erro
 		queue.Add(requestFor(WebhookConfigurationName))
 		return nil
 	})
-	return ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		Named("webhookconfiguration").
 		Watches(&admissionv1.MutatingWebhookConfiguration{}, one).
 		Watches(&admissionv1.ValidatingWebhookConfiguration{}, one).
 		Watches(&corev1.Secret{}, one).
 		WatchesRawSource(first).
-		Complete(r)
+		WithOptions(controller.Options{
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, failureMost),
+		})
+	if r.URL == "" {
+		b = b.Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(ofService))
+	}
+	return b.Complete(r)
 }
 
-// Reconcile brings both configurations to what they must be. They are read before the CA bundle is: what is written is then
-// either made from a Secret that is at least as new as they are, or refused by the API server as too old.
+// Reconcile brings both configurations to what they must be, and publishes how that went. They are
+// read before the CA bundle is: what is written is then either made from a Secret that is at least
+// as new as they are, or refused by the API server as too old.
 func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
 	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
 	for _, o := range []client.Object{mutating, validating} {
@@ -113,143 +135,124 @@ func (r *WebhookConfigurationReconciler) Reconcile(ctx context.Context, _ ctrl.R
 	}
 	if failed != nil { // which is no reason to leave a configuration open that somebody has opened
 		bundle = slices.MaxFunc(configured, func(a, b []byte) int { return len(a) - len(b) })
-		if len(bundle) == 0 {
-			return ctrl.Result{}, failed
-		}
 	}
-	if !r.Store.Load().Primed {
-		return ctrl.Result{RequeueAfter: 100 * time.Millisecond}, nil
+	owner, unread := r.owner(ctx)
+	both := [2]*configuration{r.mutating(mutating, owner, bundle), r.validating(validating, owner, bundle)}
+	update := obstacle{}
+	if failed != nil && len(bundle) == 0 {
+		why := "the CA bundle cannot be had: " + failed.Error()
+		update = obstacle{reason: v1alpha1.ReasonCertificateUnavailable, why: why}
 	}
-	owner, err := r.owner(ctx)
-	if apierrors.IsNotFound(err) {
-		ctrl.LoggerFrom(ctx).Info("Waiting for the ClusterRole that owns the webhook configurations; it is part of the installation", "clusterRole", WebhookOwnerName)
-		return ctrl.Result{RequeueAfter: ownerInterval}, nil
+	create := update
+	if o, err := r.toCreate(ctx, both, unread); err != nil {
+		return ctrl.Result{}, err
+	} else if o.reason != "" {
+		create = o
 	}
-	if err != nil {
+	found, refused := r.bring(ctx, both, create, update)
+	if outdated(refused) {
+		return ctrl.Result{RequeueAfter: conflictRetry}, nil
+	}
+	missing := apierrors.IsNotFound(unread)
+	r.Gate.publish(ctx, judge(found, missing), func() []string { return r.Store.Load().PolicyNames() })
+	again := soonest(wait, found[0].after, found[1].after)
+	if missing {
+		again, unread = soonest(again, ownerInterval), nil
+	}
+	if err := errors.Join(failed, unread, errors.Join(refused[:]...)); err != nil {
 		return ctrl.Result{}, err
 	}
-	if err := r.applyMutating(ctx, mutating, owner, bundle); err != nil {
-		return settle(ctrl.Result{}, fmt.Errorf("applying the mutating webhook configuration: %w", err))
-	}
-	if err := r.applyValidating(ctx, validating, owner, bundle); err != nil {
-		return settle(ctrl.Result{}, fmt.Errorf("applying the validating webhook configuration: %w", err))
-	}
-	return ctrl.Result{RequeueAfter: wait}, failed
+	return ctrl.Result{RequeueAfter: again}, nil
 }
 
-// owner refers to the ClusterRole that owns the configurations.
-func (r *WebhookConfigurationReconciler) owner(ctx context.Context) (metav1.OwnerReference, error) {
-	role := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"}}
-	if err := r.Live.Get(ctx, client.ObjectKey{Name: WebhookOwnerName}, role); err != nil {
-		return metav1.OwnerReference{}, fmt.Errorf("reading ClusterRole %s, which owns the webhook configurations: %w", WebhookOwnerName, err)
+// bring brings both configurations to what they must be: the second also where the first is
+// refused.
+func (r *WebhookConfigurationReconciler) bring(
+	ctx context.Context, both [2]*configuration, create, update obstacle,
+) (found [2]gateFinding, refused [2]error) {
+	for i, c := range both {
+		obstacle := update
+		if c.missing() {
+			obstacle = create
+		}
+		found[i], refused[i] = r.bringOne(ctx, c, &r.contests[i], obstacle)
 	}
-	return metav1.OwnerReference{APIVersion: role.APIVersion, Kind: role.Kind, Name: role.Name, UID: role.UID}, nil
+	return found, refused
 }
 
-// applyMutating creates the configuration, or puts back whatever of it was changed. Every field is set, and compared as
-// a whole: fields that somebody merged in, a further match condition say, would narrow the gate as well.
-func (r *WebhookConfigurationReconciler) applyMutating(ctx context.Context, o *admissionv1.MutatingWebhookConfiguration, owner metav1.OwnerReference, bundle []byte) error {
-	want := []admissionv1.MutatingWebhook{{
-		Name:                    "mutate.countersign.dev",
-		ClientConfig:            r.clientConfig(r.MutatePath, bundle),
-		Rules:                   r.Rules,
-		FailurePolicy:           ptr.To(admissionv1.Fail),
-		MatchPolicy:             ptr.To(admissionv1.Equivalent),
-		NamespaceSelector:       r.namespaces(),
-		ObjectSelector:          &metav1.LabelSelector{},
-		SideEffects:             ptr.To(admissionv1.SideEffectClassNone),
-		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
-		AdmissionReviewVersions: []string{"v1"},
-		MatchConditions:         r.conditions(),
-		ReinvocationPolicy:      ptr.To(admissionv1.IfNeededReinvocationPolicy),
-	}}
-	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })
-}
-
-// applyValidating does the same for the gate itself.
-func (r *WebhookConfigurationReconciler) applyValidating(ctx context.Context, o *admissionv1.ValidatingWebhookConfiguration, owner metav1.OwnerReference, bundle []byte) error {
-	want := []admissionv1.ValidatingWebhook{{
-		Name:                    "validate.countersign.dev",
-		ClientConfig:            r.clientConfig(r.ValidatePath, bundle),
-		Rules:                   r.Rules,
-		FailurePolicy:           ptr.To(admissionv1.Fail),
-		MatchPolicy:             ptr.To(admissionv1.Equivalent),
-		NamespaceSelector:       r.namespaces(),
-		ObjectSelector:          &metav1.LabelSelector{},
-		SideEffects:             ptr.To(admissionv1.SideEffectClassNoneOnDryRun), // events
-		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
-		AdmissionReviewVersions: []string{"v1"},
-		MatchConditions:         r.conditions(),
-	}}
-	return r.apply(ctx, o, owner, func() bool { return equality.Semantic.DeepEqual(o.Webhooks, want) }, func() { o.Webhooks = want })
-}
-
-// apply writes o, as it was read, where it is missing or not as it must be. A write on top of
-// somebody else's is refused by the API server and tried again by the queue.
-func (r *WebhookConfigurationReconciler) apply(ctx context.Context, o client.Object, owner metav1.OwnerReference, same func() bool, set func()) error {
-	missing := o.GetResourceVersion() == ""
-	owners := o.GetOwnerReferences()
-	if !missing && same() && len(owners) == 1 && owners[0] == owner {
-		return nil
+// bringOne writes one configuration where it is missing or differs, unless an obstacle or a contest
+// forbids it by now.
+func (r *WebhookConfigurationReconciler) bringOne(
+	ctx context.Context, c *configuration, rivalry *contest, o obstacle,
+) (gateFinding, error) {
+	now := r.Clock.Now()
+	f := gateFinding{amiss: c.amiss(), missing: c.missing()}
+	if f.amiss == "" && !c.unowned() {
+		return inPlace(c, rivalry, now), nil
 	}
-	set()
-	o.SetName(WebhookConfigurationName)
-	o.SetOwnerReferences([]metav1.OwnerReference{owner})
-	o.SetLabels(map[string]string{"app.kubernetes.io/managed-by": "countersign"})
-	write, cause, message := func() error { return r.Client.Update(ctx, o) }, metrics.CauseRestored, "Restored a webhook configuration that had been changed"
+	if o.reason == "" {
+		o = rivalry.obstacle(c, f.amiss, now)
+	}
+	if o.reason != "" {
+		f.obstacle = o
+		return f, nil
+	}
+	if err := r.write(ctx, c); err != nil {
+		why := "the API server refuses the write: " + err.Error()
+		f.obstacle = obstacle{reason: v1alpha1.ReasonConfigurationRefused, why: why}
+		return f, fmt.Errorf("applying the %s webhook configuration: %w", c.short, err)
+	}
+	rivalry.written(c.want, now)
+	return inPlace(c, rivalry, now), nil
+}
+
+// write creates the configuration, or puts it right on top of what was read. A write on top of
+// somebody else's is refused by the API server and tried again.
+func (r *WebhookConfigurationReconciler) write(ctx context.Context, c *configuration) error {
+	fields, missing := c.different(), c.missing()
+	c.prepare()
+	cause, message := metrics.CauseRestored, "Restored a webhook configuration that had been changed"
+	var err error
 	if missing {
-		write, cause, message = func() error { return r.Client.Create(ctx, o) }, metrics.CauseCreated, "Created a webhook configuration"
+		cause, message = metrics.CauseCreated, "Created a webhook configuration"
+		err = r.Client.Create(ctx, c.object)
+	} else {
+		err = r.Client.Update(ctx, c.object)
 	}
-	if err := write(); err != nil {
+	if err != nil {
 		return err
 	}
-	ctrl.LoggerFrom(ctx).Info(message, "webhookConfiguration", WebhookConfigurationName)
-	configuration := "validating"
-	if _, mutating := o.(*admissionv1.MutatingWebhookConfiguration); mutating {
-		configuration = "mutating"
-	}
-	r.Metrics.ConfigurationWritten(configuration, cause)
+	ctrl.LoggerFrom(ctx).Info(message,
+		"webhookConfiguration", WebhookConfigurationName, "kind", c.kind, "fields", fields)
+	r.Metrics.ConfigurationWritten(c.short, cause)
 	return nil
 }
 
-func (r *WebhookConfigurationReconciler) clientConfig(path string, bundle []byte) admissionv1.WebhookClientConfig {
-	c := admissionv1.WebhookClientConfig{CABundle: bundle}
-	if r.URL != "" {
-		c.URL = ptr.To(strings.TrimSuffix(r.URL, "/") + path)
-		return c
-	}
-	c.Service = &admissionv1.ServiceReference{Namespace: r.Namespace, Name: WebhookServiceName, Path: &path, Port: ptr.To[int32](443)}
-	return c
+// outdated reports whether a write rested on what the cache no longer holds: it is tried again from
+// what it holds by then.
+func outdated(refused [2]error) bool {
+	return slices.ContainsFunc(refused[:], func(err error) bool {
+		return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
+	})
 }
 
-// namespaces selects every namespace that is not exempt by its full name, by the label with its name that the API server itself keeps.
-func (r *WebhookConfigurationReconciler) namespaces() *metav1.LabelSelector {
-	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
-		Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: r.Exempt.Names,
-	}}}
+// soonest returns the shortest of some times until the next look; 0 is never.
+func soonest(times ...time.Duration) time.Duration {
+	least := time.Duration(0)
+	for _, t := range times {
+		if t > 0 && (least == 0 || t < least) {
+			least = t
+		}
+	}
+	return least
 }
 
-// conditions are those under which the webhooks are called. A selector of labels knows no prefix, so exempt namespaces that are told by one are
-// told here.
-func (r *WebhookConfigurationReconciler) conditions() []admissionv1.MatchCondition {
-	all := slices.Clone(r.MatchConditions)
-	for _, prefix := range r.Exempt.Prefixes {
-		all = append(all, admissionv1.MatchCondition{
-			Name:       "not-exempt-" + strings.Trim(prefix, "-"),
-			Expression: fmt.Sprintf("!request.namespace.startsWith(%q)", prefix),
-		})
+// owner refers to the ClusterRole that owns the configurations. It is nil where that cannot be
+// read, or, with an error for which IsNotFound holds, does not exist.
+func (r *WebhookConfigurationReconciler) owner(ctx context.Context) (*metav1.OwnerReference, error) {
+	role := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"}}
+	if err := r.Live.Get(ctx, client.ObjectKey{Name: WebhookOwnerName}, role); err != nil {
+		return nil, fmt.Errorf("reading ClusterRole %s, which owns the webhook configurations: %w", WebhookOwnerName, err)
 	}
-	return all
-}
-
-// configuredBundles returns the CA bundle of the mutating configuration and that of the validating one, nothing for what is missing.
-func configuredBundles(mutating *admissionv1.MutatingWebhookConfiguration, validating *admissionv1.ValidatingWebhookConfiguration) [][]byte {
-	bundles := make([][]byte, 2)
-	if len(mutating.Webhooks) > 0 {
-		bundles[0] = mutating.Webhooks[0].ClientConfig.CABundle
-	}
-	if len(validating.Webhooks) > 0 {
-		bundles[1] = validating.Webhooks[0].ClientConfig.CABundle
-	}
-	return bundles
+	return &metav1.OwnerReference{APIVersion: role.APIVersion, Kind: role.Kind, Name: role.Name, UID: role.UID}, nil
 }

@@ -2,7 +2,9 @@ package v1alpha1
 
 // Condition types.
 const (
-	// ConditionReady is on both kinds: the spec is understood and in force. A policy that is not Ready denies its scope.
+	// ConditionReady is on both kinds: the spec is understood and in force. A policy that is not
+	// Ready denies its scope, unless ConditionGated is what it lacks: then nothing is checked at
+	// admission at all.
 	ConditionReady = "Ready"
 	// ConditionFresh is on TrustRoot: the last refresh of every tracked repository succeeded. While it is False,
 	// decisions go on from the metadata held, until that expires.
@@ -15,7 +17,42 @@ const (
 	ConditionCompliant = "Compliant"
 )
 
-// Reasons of the Ready condition of an ImagePolicy.
+// ConditionGated is on ImagePolicy: both webhook configurations are in the cluster as they must be,
+// so that the API server calls the webhook for what the policy covers. It is the same for every
+// policy, whatever its mode.
+const ConditionGated = "Gated"
+
+// Reasons of the Gated condition of an ImagePolicy. While it is False, Ready is False too, with the
+// same reason unless the policy has a fault of its own.
+const (
+	// ReasonConfigurationsInPlace says that both webhook configurations are as they must be.
+	ReasonConfigurationsInPlace = "ConfigurationsInPlace"
+	// ReasonGateNotObserved says that the leader has not compared the configurations yet; the
+	// condition is Unknown.
+	ReasonGateNotObserved = "GateNotObserved"
+	// ReasonWebhookOwnerMissing says that the ClusterRole that owns the configurations is missing,
+	// so that none is created. While the condition is still True they are in place, and the garbage
+	// collector is about to delete them.
+	ReasonWebhookOwnerMissing = "WebhookOwnerMissing"
+	// ReasonPoliciesNotLoaded says that a configuration is missing, and the leader still loads
+	// policies and signatures.
+	ReasonPoliciesNotLoaded = "PoliciesNotLoaded"
+	// ReasonWaitingForEndpoints says that a configuration is missing, and is created once the
+	// Service has a ready endpoint.
+	ReasonWaitingForEndpoints = "WaitingForEndpoints"
+	// ReasonCertificateUnavailable says that a configuration is missing, and its CA bundle cannot
+	// be had.
+	ReasonCertificateUnavailable = "CertificateUnavailable"
+	// ReasonConfigurationRefused says that a configuration is missing or narrower than it must be,
+	// and that the API server does not take the write that would restore it.
+	ReasonConfigurationRefused = "ConfigurationRefused"
+	// ReasonConfigurationContested says that something keeps changing or deleting a configuration,
+	// so that the operator restores it at growing intervals. The condition stays False until the
+	// configuration has been left alone.
+	ReasonConfigurationContested = "ConfigurationContested"
+)
+
+// Reasons of the Ready condition of an ImagePolicy, besides those of Gated.
 const (
 	// ReasonInForce says that the policy is compiled and every trust root it names is Ready.
 	ReasonInForce = "InForce"

@@ -145,7 +145,8 @@ type ImagePolicyStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Conditions are Ready, with the reason where the policy denies its scope, and Compliant, which says whether what
+	// Conditions are Ready, with the reason where the policy denies its scope, Gated, which says
+	// whether the API server calls the webhook at all, and Compliant, which says whether what
 	// already runs meets the policy.
 	// +optional
 	// +listType=map
@@ -261,6 +262,7 @@ type BreakGlass struct {
 // +kubebuilder:printcolumn:name="Covered",type=integer,JSONPath=`.status.workloads.covered`
 // +kubebuilder:printcolumn:name="Violations",type=integer,JSONPath=`.status.workloads.violating`
 // +kubebuilder:printcolumn:name="Compliant",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Compliant")].status`
+// +kubebuilder:printcolumn:name="Gated",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Gated")].status`
 // +kubebuilder:printcolumn:name="TrustRoots",type=string,priority=1,JSONPath=`.spec.trustRoots`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`

@@ -224,18 +224,21 @@ func TestColumnsOfImagePolicy(t *testing.T) {
 		meta.SetStatusCondition(&policy.Status.Conditions, metav1.Condition{
 			Type: v1alpha1.ConditionCompliant, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotAllChecked,
 		})
+		meta.SetStatusCondition(&policy.Status.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionGated, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonConfigurationsInPlace,
+		})
 	})
 	cells, wide := columns(t, "imagepolicies")
 	delete(cells, "AGE")
 	want := map[string]any{
-		"NAME": "production", "MODE": "Enforce", "ROLES": "ci,qa", "READY": "False", "COVERED": 12.0, "VIOLATIONS": 3.0, "COMPLIANT": "Unknown",
+		"NAME": "production", "MODE": "Enforce", "ROLES": "ci,qa", "READY": "False", "COVERED": 12.0, "VIOLATIONS": 3.0, "COMPLIANT": "Unknown", "GATED": "True",
 		"TRUSTROOTS": `["acme-notary","acme-old"]`, "REASON": "TrustRootNotFound",
 		"MESSAGE": `TrustRoot "acme-old" does not exist`,
 	}
 	if diff := cmp.Diff(want, cells); diff != "" {
 		t.Errorf("columns (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"COMPLIANT", "TRUSTROOTS", "REASON", "MESSAGE"}, wide); diff != "" {
+	if diff := cmp.Diff([]string{"COMPLIANT", "GATED", "TRUSTROOTS", "REASON", "MESSAGE"}, wide); diff != "" {
 		t.Errorf("columns of -o wide (-want +got):\n%s", diff)
 	}
 }

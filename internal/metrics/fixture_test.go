@@ -105,6 +105,7 @@ func newBench(tb testing.TB) *bench {
 	b.tracker = store.NewTracker(b.store, clock.RealClock{}, func(string) {})
 	b.Show(metrics.State{
 		Store: b.store, Tracker: b.tracker, Namespaces: b.namespaces, Ran: func() *compliance.Result { return b.ran },
+		Gated: func() (bool, bool) { return false, true },
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return &tls.Certificate{Leaf: &x509.Certificate{NotAfter: time.Unix(1_900_000_000, 0)}}, nil
 		},

@@ -11,7 +11,7 @@ import (
 
 // gauges are read from the state at each scrape, so that none is ever left behind.
 type gauges struct {
-	gateReady, certificateExpiry              *prometheus.Desc
+	gateReady, gated, certificateExpiry       *prometheus.Desc
 	rootInfo, rootReady, rootFresh, rootRepos *prometheus.Desc
 	rootExpiry, rootGrace                     *prometheus.Desc
 	rootLast, rootOldest, rootInterval        *prometheus.Desc
@@ -25,6 +25,8 @@ func newGauges() gauges {
 	}
 	return gauges{
 		gateReady: desc("gate_ready", "Whether this replica knows every policy and trust root and decides."),
+		gated: desc("gated",
+			"Whether both webhook configurations are as they must be, so that the API server asks the gate; only the leader knows."),
 		certificateExpiry: desc("serving_certificate_expiry_timestamp_seconds",
 			"When the certificate expires with which this replica serves admission."),
 		rootInfo:  desc("trust_root_info", "What a trust root verifies.", labelTrustRoot, "format"),
@@ -41,7 +43,7 @@ func newGauges() gauges {
 			"When the signed repository that waits the longest for a refresh to succeed had its last.", labelTrustRoot),
 		rootInterval:    desc("trust_root_refresh_interval_seconds", "How often each repository is refreshed.", labelTrustRoot),
 		policyInfo:      desc("policy_info", "The mode of a policy.", labelPolicy, "mode"),
-		policyReady:     desc("policy_ready", "Whether a policy was understood and all its trust roots can be used.", labelPolicy),
+		policyReady:     desc("policy_ready", "Whether a policy was understood and all its trust roots can be used; it says nothing of the webhook configurations.", labelPolicy),
 		policyWorkloads: desc("policy_workloads", "Running workloads that a policy covers; only the leader has them.", labelPolicy, labelState),
 		breakGlass:      desc("break_glass_namespaces", "Namespaces in which break-glass is on: labelled for it, with a reason."),
 	}
@@ -49,7 +51,7 @@ func newGauges() gauges {
 
 func (g *gauges) describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		g.gateReady, g.certificateExpiry, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry, g.rootGrace, g.rootLast, g.rootOldest, g.rootInterval,
+		g.gateReady, g.gated, g.certificateExpiry, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry, g.rootGrace, g.rootLast, g.rootOldest, g.rootInterval,
 		g.policyInfo, g.policyReady, g.policyWorkloads, g.breakGlass,
 	} {
 		ch <- d
@@ -81,6 +83,11 @@ func (e emitter) moment(d *prometheus.Desc, value time.Time, labels ...string) {
 func (g *gauges) collect(e emitter, s *State, namespaces map[string]bool) {
 	snapshot := s.Store.Load()
 	e.truth(g.gateReady, snapshot.Primed)
+	if s.Gated != nil {
+		if gated, known := s.Gated(); known {
+			e.truth(g.gated, gated)
+		}
+	}
 	g.certificate(e, s)
 	for _, name := range snapshot.RootNames() {
 		g.root(e, name, snapshot.Root(name), s.Tracker.Status(name))

@@ -26,6 +26,9 @@ type State struct {
 	Namespaces client.Reader
 	// Ran returns how what runs meets the policies, nil on a replica that does not evaluate it. A nil function is the same.
 	Ran func() *compliance.Result
+	// Gated reports whether both webhook configurations are as they must be. It does not know on a
+	// replica that does not lead. A nil function never knows.
+	Gated func() (gated, known bool)
 	// Certificate returns what the webhook serves with. A nil function is none.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }

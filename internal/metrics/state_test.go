@@ -29,7 +29,8 @@ func TestGauges(t *testing.T) {
 		}
 	}
 	want := map[string]float64{
-		`countersign_gate_ready`:                                                                     1,
+		`countersign_gate_ready`: 1,
+		`countersign_gated`:      0,
 		`countersign_serving_certificate_expiry_timestamp_seconds`:                                   1_900_000_000,
 		`countersign_trust_root_info{format="Notary",trust_root="acme-notary"}`:                      1,
 		`countersign_trust_root_info{format="Notary",trust_root="broken"}`:                           1,
@@ -110,6 +111,7 @@ func TestNamespacesNotKnownYet(t *testing.T) {
 	b.populate(t)
 	b.Show(metrics.State{
 		Store: b.store, Tracker: b.tracker, Namespaces: namespaces(nil), Ran: func() *compliance.Result { return nil },
+		Gated: func() (bool, bool) { return false, false },
 	})
 	got := b.series(t)
 	if got[`countersign_break_glass_admissions_total{namespace="fire"}`] != 1 {
@@ -120,5 +122,8 @@ func TestNamespacesNotKnownYet(t *testing.T) {
 	}
 	if left := about(got, "countersign_policy_workloads"); len(left) > 0 {
 		t.Errorf("a replica that judges nothing shows %q", left)
+	}
+	if left := about(got, "countersign_gated"); len(left) > 0 {
+		t.Errorf("a replica that has not seen the webhook configurations shows %q", left)
 	}
 }

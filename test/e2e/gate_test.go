@@ -39,6 +39,8 @@ func TestGate(t *testing.T) {
 	t.Run("server faults", b.testServerFaults)
 	t.Run("key material elsewhere", b.testKeyMaterialElsewhere)
 	t.Run("credentials", b.testCredentials)
+	t.Run("gate absent", b.testGateAbsent)
+	t.Run("platform", b.testPlatform)
 	t.Run("webhook configurations", b.testWebhookConfigurations)
 	t.Run("signature withdrawn", b.testSignatureWithdrawn)
 	t.Run("server down", b.testServerDown)

@@ -58,7 +58,8 @@ func (b *bed) testMetrics(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]float64{
-		`countersign_gate_ready`:                                                                     1,
+		`countersign_gate_ready`: 1,
+		`countersign_gated`:      1,
 		`countersign_policy_info{mode="Enforce",policy="measured"}`:                                  1,
 		`countersign_policy_ready{policy="measured"}`:                                                1,
 		`countersign_trust_root_info{format="Notary",trust_root="acme-notary"}`:                      1,

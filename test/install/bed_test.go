@@ -104,14 +104,18 @@ func (b *bed) manager(t *testing.T, args ...string) *testenv.Manager {
 // policy covers every image of a namespace, and no image can meet it: its trust root is missing.
 func (b *bed) policy(t *testing.T) {
 	t.Helper()
-	must(t, b.Create(t.Context(), &v1alpha1.ImagePolicy{
+	must(t, b.Create(t.Context(), everything()))
+	testenv.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
+}
+
+func everything() *v1alpha1.ImagePolicy {
+	return &v1alpha1.ImagePolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "everything"},
 		Spec: v1alpha1.ImagePolicySpec{
 			Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, TrustRoots: []v1alpha1.ObjectName{"missing"},
 			RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}},
 		},
-	}))
-	testenv.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
+	}
 }
 
 // open returns nil where a Pod that meets no policy is admitted.

@@ -14,11 +14,14 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
@@ -27,6 +30,7 @@ func TestInstall(t *testing.T) {
 	b := newBed(t)
 	t.Run("applied", b.testApplied)
 	t.Run("before its CRDs", b.testBeforeCRDs)
+	t.Run("first endpoint", b.testFirstEndpoint)
 	t.Run("uninstalled", b.testUninstalled)
 	t.Run("adopted", b.testAdopted)
 	t.Run("rights", b.testRights)
@@ -85,6 +89,37 @@ func (b *bed) testBeforeCRDs(t *testing.T) {
 	defer func() { must(t, m.Stop()) }()
 	must(t, <-applied)
 	b.policy(t)
+}
+
+// testFirstEndpoint has the manager reached through its Service, as where it is installed, and wants
+// everything to be admitted until the Service has a ready endpoint, with every policy saying so.
+func (b *bed) testFirstEndpoint(t *testing.T) {
+	b.install(t)
+	defer b.uninstall(t)
+	policy := everything()
+	must(t, b.Create(t.Context(), policy))
+	endpoint := make(chan error, 1)
+	go func() {
+		err := wait.PollUntilContextCancel(t.Context(), 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+			if err := b.Get(ctx, client.ObjectKeyFromObject(policy), policy); err != nil {
+				return false, err
+			}
+			gated := meta.FindStatusCondition(policy.Status.Conditions, v1alpha1.ConditionGated)
+			return gated != nil && gated.Reason == v1alpha1.ReasonWaitingForEndpoints, nil
+		})
+		endpoint <- errors.Join(err, b.open(t, covered), b.Create(t.Context(), &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "ready", Labels: map[string]string{
+				discoveryv1.LabelServiceName: "countersign-webhook",
+			}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints: []discoveryv1.Endpoint{{
+				Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+			}},
+		}))
+	}()
+	b.manager(t, "--webhook-url=") // returns when both configurations are there
+	must(t, <-endpoint)
+	testenv.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
 }
 
 // testPodsMade wants three Pods of the manager, that a kubelet could start as any user, and a Pod that is not restricted refused beside them.

@@ -8,6 +8,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -115,6 +116,9 @@ func (b *bed) testRights(t *testing.T) {
 		"create another PolicyReport":  {create(policyReport("another")), false},
 		"create another Report":        {create(openReport("another")), false},
 		"read their Report":            {get(openReport("theirs")), false},
+		"list its endpoints":           {list(&discoveryv1.EndpointSliceList{}, client.InNamespace(testenv.OwnNamespace)), true},
+		"list endpoints of a team":     {list(&discoveryv1.EndpointSliceList{}, client.InNamespace(covered)), false},
+		"change its endpoints":         {update(&discoveryv1.EndpointSlice{ObjectMeta: own("e"), AddressType: discoveryv1.AddressTypeIPv4}), false},
 		"list all Secrets":             {list(&corev1.SecretList{}), false},
 		"list Secrets of a team":       {list(&corev1.SecretList{}, client.InNamespace(covered)), false},
 		"read a Secret of a team":      {get(&corev1.Secret{ObjectMeta: theirs}), false},

@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+func webhookOwner() *rbacv1.ClusterRole {
+	return &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}
+}
+
+// gated waits for the condition Gated of a policy, and for Ready and the metric to agree.
+func (b *bed) gated(t *testing.T, policy string, status metav1.ConditionStatus, reason string) string {
+	t.Helper()
+	message := b.condition(t, &v1alpha1.ImagePolicy{}, policy, v1alpha1.ConditionGated, status, reason)
+	ready, metric := reason, 0.
+	if status == metav1.ConditionTrue {
+		ready, metric = v1alpha1.ReasonInForce, 1
+	}
+	b.ready(t, &v1alpha1.ImagePolicy{}, policy, status, ready)
+	testenv.Await(t, "the metric", func() error {
+		if got, there := b.scrape(t)["countersign_gated"]; !there || got != metric {
+			return fmt.Errorf("countersign_gated is %v (%t), want %v", got, there, metric)
+		}
+		return nil
+	})
+	return message
+}
+
+// testGateAbsent prunes the ClusterRole that owns the webhook configurations, and puts it back.
+func (b *bed) testGateAbsent(t *testing.T) {
+	unsigned := registry + "/acme/nobody-signed:v1"
+	b.gated(t, "production", metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)
+	b.denied(t, pod(production, unsigned), http.StatusForbidden, `role "ci"`)
+
+	must(t, b.Delete(t.Context(), webhookOwner()))
+	t.Log(b.gated(t, "production", metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing))
+	testenv.Await(t, "the API server to ask nobody", func() error { return b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) })
+	late := b.policy("late", registry+"/late/**", "acme-notary", "ci")
+	late.Spec.Mode = v1alpha1.ModeWarn
+	b.create(t, late)
+	b.gated(t, "late", metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing)
+	b.event(t, "late", v1alpha1.ReasonWebhookOwnerMissing)
+
+	b.create(t, webhookOwner())
+	for _, policy := range []string{"production", "late"} {
+		b.gated(t, policy, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)
+	}
+	must(t, b.Delete(t.Context(), late))
+	b.shutAgain(t, unsigned)
+
+	// The garbage collector takes away what belongs to the ClusterRole before.
+	must(t, b.Delete(t.Context(), webhookOwner()))
+	role := webhookOwner()
+	b.create(t, role)
+	began := time.Now()
+	testenv.Await(t, "configurations of the new owner", func() error {
+		for _, o := range []client.Object{&admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}} {
+			if err := b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o); err != nil {
+				return err
+			}
+			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].UID != role.UID {
+				return fmt.Errorf("the owners of %T are %v", o, owners)
+			}
+		}
+		return nil
+	})
+	t.Logf("in place %s after the owner was replaced", time.Since(began).Round(10*time.Millisecond))
+	b.gated(t, "production", metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)
+	b.shutAgain(t, unsigned)
+}
+
+// shutAgain waits until the API server asks about an image again, and denies it.
+func (b *bed) shutAgain(t *testing.T, unsigned string) {
+	t.Helper()
+	testenv.Await(t, "the gate to be shut", func() error {
+		if b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) == nil {
+			return errors.New("still admitted")
+		}
+		return nil
+	})
+}
+
+// testPlatform adds the expressions of a platform to the namespaceSelector as often as they are
+// taken out, until every policy says so, and then lets go.
+func (b *bed) testPlatform(t *testing.T) {
+	const writes = `countersign_webhook_configuration_writes_total{cause="restored",configuration="validating"}`
+	before, edits := b.scrape(t)[writes], 0
+	key, c, p := client.ObjectKey{Name: "countersign"}, &admissionv1.ValidatingWebhookConfiguration{}, &v1alpha1.ImagePolicy{}
+	testenv.Await(t, "a policy that says that something keeps changing the configuration", func() error {
+		must(t, b.Get(t.Context(), key, c))
+		if s := c.Webhooks[0].NamespaceSelector; len(s.MatchExpressions) == 1 {
+			edits++
+			s.MatchExpressions = append(s.MatchExpressions,
+				metav1.LabelSelectorRequirement{Key: "control-plane", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"true"}},
+				metav1.LabelSelectorRequirement{Key: "kubernetes.azure.com/managedby", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"aks"}},
+			)
+			must(t, b.Update(t.Context(), c))
+		}
+		must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
+		for _, is := range p.Status.Conditions {
+			if is.Type == v1alpha1.ConditionGated && is.Reason == v1alpha1.ReasonConfigurationContested {
+				t.Log(is.Message)
+				return nil
+			}
+		}
+		return fmt.Errorf("after %d edits the conditions are %v", edits, p.Status.Conditions)
+	})
+	b.gated(t, "production", metav1.ConditionFalse, v1alpha1.ReasonConfigurationContested)
+	b.event(t, "production", v1alpha1.ReasonConfigurationContested)
+	b.gated(t, "production", metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)
+	must(t, b.Get(t.Context(), key, c))
+	if got := len(c.Webhooks[0].NamespaceSelector.MatchExpressions); got != 1 {
+		t.Errorf("the selector has %d expressions", got)
+	}
+	if got := b.scrape(t)[writes] - before; got > float64(edits) || edits > 5 {
+		t.Errorf("%v writes against %d edits", got, edits)
+	}
+}
+
+// event waits for an event of a reason about a policy.
+func (b *bed) event(t *testing.T, policy, reason string) {
+	t.Helper()
+	testenv.Await(t, "an event "+reason+" about "+policy, func() error {
+		list := &eventsv1.EventList{}
+		must(t, b.List(t.Context(), list, client.InNamespace(metav1.NamespaceDefault)))
+		for _, e := range list.Items {
+			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy && e.Reason == reason && e.Type == corev1.EventTypeWarning {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are %d others", len(list.Items))
+	})
+}
