@@ -272,7 +272,7 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 	}
 	decisions.Changed = r.Notify
 	err = errors.Join(
-		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: found}).SetupWithManager(t.Context(), mgr),
+		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: found, Gate: &Gate{}}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{Clock: clock.RealClock{}, Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Changes: &Changes{},
 			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}},
 			Records: &RecordReconciler{Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default"}}).SetupWithManager(t.Context(), mgr),
