@@ -63,14 +63,14 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 			})
 		}
 	}
-	if events := b.Gate.Events.(*recorded).all(); len(events) > 0 {
+	if events := b.Events.(*recorded).all(); len(events) > 0 {
 		t.Errorf("forged: %q", events)
 	}
 	for _, http2 := range []bool{false, true} {
 		got, _ := s.review(t, s.from(t, stranger, http2, issue(t, ca, "kube-apiserver")), request{kind: "Pod", object: object("Pod", unsigned)})
 		wantAdmitted(t, got)
 	}
-	if events := b.Gate.Events.(*recorded).all(); len(events) != 2 {
+	if events := b.Events.(*recorded).all(); len(events) != 2 {
 		t.Errorf("by break-glass, of an API server: %q", events)
 	}
 }
@@ -119,7 +119,7 @@ func TestThreatClientCAIsReadAgain(t *testing.T) {
 func TestThreatForgedBreakGlassIsBounded(t *testing.T) {
 	s, b := runGate(t, nil)
 	b.Namespaces, b.LiveNamespaces = glass("INC-1"), glass("INC-1")
-	events := b.Gate.Events.(*recorded)
+	events := b.Events.(*recorded)
 	forger, server := s.from(t, stranger, true), s.from(t, neighbour, true)
 	send := func(client *http.Client, n int) {
 		t.Helper()

@@ -209,7 +209,7 @@ func readBody(ctx context.Context, r *http.Request, hold *port.Hold) ([]byte, er
 			switch {
 			case len(body) > maxReview:
 				return nil, errTooLarge
-			case err == io.EOF: //nolint:errorlint // io.Reader returns it as it is
+			case errors.Is(err, io.EOF):
 				return body, hold.Arrived()
 			case err != nil:
 				return nil, brokenOff(hold, err)

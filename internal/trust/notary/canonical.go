@@ -348,5 +348,5 @@ func (c *canonicalizer) unit() (rune, bool) {
 		return 0, false
 	}
 	c.at += 5
-	return rune(n), true //nolint:gosec // of 16 bits
+	return rune(n), true
 }

@@ -98,7 +98,7 @@ func (e *evidence) Files() []trust.File { return e.files }
 func (e *evidence) index(all []said) {
 	e.lines, e.byDigest = make([]line, len(all)), make([]int32, len(all))
 	for i, s := range all {
-		e.lines[i], e.byDigest[i] = line{tag: s.tag, by: s.by}, int32(i) //nolint:gosec // of a few MiB
+		e.lines[i], e.byDigest[i] = line{tag: s.tag, by: s.by}, int32(i)
 		if i > 0 && all[i-1].tag == s.tag {
 			e.lines[i].tag = e.lines[i-1].tag
 		} else {

@@ -120,17 +120,29 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 		if size += len(raw); size > maxChainSize {
 			return nil, s.longChain()
 		}
-		older, err := s.decodeRoot(ctx, raw)
-		if err != nil && trust.AsFault(err, "").Reason != v1alpha1.ReasonMetadataInvalid {
+		older, err := s.older(ctx, f, raw)
+		if err != nil {
 			return nil, err
 		}
-		if err != nil || s.regardless().follows(older, f) != nil {
+		if older == nil {
 			break
 		}
 		roots = append([][]byte{raw}, roots...)
 		f = older
 	}
 	return roots, nil
+}
+
+// older decodes the root that f follows. It is nil where raw is none; the error says that it could not be looked at.
+func (s *session) older(ctx context.Context, f *rootFile, raw []byte) (*rootFile, error) {
+	older, err := s.decodeRoot(ctx, raw)
+	switch {
+	case err != nil && trust.AsFault(err, "").Reason != v1alpha1.ReasonMetadataInvalid:
+		return nil, err
+	case err != nil || s.regardless().follows(older, f) != nil:
+		return nil, nil //nolint:nilerr,nilnil // it leads nowhere
+	}
+	return older, nil
 }
 
 func (s *session) longChain() error {

@@ -147,7 +147,7 @@ func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, sign
 		return nil, nil, beyondBounds(err)
 	}
 	if signers, err = e.verify(d.role, m.counts); err != nil {
-		return nil, nil, nil
+		return nil, nil, nil //nolint:nilerr // it has not signed
 	}
 	return e, signers, nil
 }
