@@ -32,7 +32,8 @@ servers: ## Build the real servers that tests and demo run against (some minutes
 .PHONY: test
 test: servers ## Run the whole suite with the race detector, against the real servers
 	$(say) "go test: every package, with the race detector"
-	@go test -race -p 2 -timeout 30m ./...
+	@# verify runs go vet. The tests that run side by side mostly wait: for intervals, leases and timeouts.
+	@go test -race -vet=off -p 2 -parallel 4 -timeout 30m ./...
 	$(say) "alerts and dashboard, with the query engine of Prometheus (a module of its own; a minute the first time)"
 	@go -C hack/prometheus test -count=1 . # the cache does not see what lies outside of the module
 

@@ -3,8 +3,11 @@ package testenv
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -44,22 +47,52 @@ type Manager struct {
 	health string
 }
 
-// BuildManager builds the manager of this repository into dir, with the race detector if asked to, and returns its
-// path.
+// BuildManager builds the manager of this repository into dir, with the race detector if asked to,
+// and returns its path. The user's cache folder keeps the program, one for each checkout: the go
+// command links again for every new path, and for the same path only when a source has changed.
 func BuildManager(ctx context.Context, dir string, race bool) (string, error) {
 	root, err := ModuleRoot()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "countersign")
-	args := []string{"build", "-o", path}
-	if race {
-		args = append(args, "-race")
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the cache folder: %w", err)
 	}
-	if _, err := goCommand(ctx, root, append(args, ".")...); err != nil {
+	kind, args := "plain", []string{"build"}
+	if race {
+		kind, args = "race", append(args, "-race")
+	}
+	checkout := sha256.Sum256([]byte(root))
+	kept := filepath.Join(cache, "countersign", "manager-"+hex.EncodeToString(checkout[:6]), kind, "countersign")
+	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
+		return "", fmt.Errorf("making the cache folder: %w", err)
+	}
+	unlock, err := lock(ctx, io.Discard, kept+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := goCommand(ctx, root, append(args, "-o", kept, ".")...); err != nil {
 		return "", fmt.Errorf("building the manager: %w", err)
 	}
-	return path, nil
+	path := filepath.Join(dir, "countersign")
+	return path, place(kept, path)
+}
+
+// place links or copies a program to another path. A later build of the program does not change it.
+func place(program, path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("replacing a program: %w", err)
+	}
+	if os.Link(program, path) == nil {
+		return nil
+	}
+	text, err := os.ReadFile(program) // on another file system
+	if err != nil {
+		return fmt.Errorf("copying a program: %w", err)
+	}
+	return os.WriteFile(path, text, 0o755)
 }
 
 // StartManager starts the manager as the operator's ServiceAccount, and returns once it is ready and the API server

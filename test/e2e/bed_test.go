@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -62,7 +60,6 @@ func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
 // newBedWith is newBed with further options of the control plane, and a manager that the caller runs before any policy is there.
 func newBedWith(t *testing.T, options testenv.KubeOptions, run func(*bed) *testenv.Manager) *bed {
 	t.Helper()
-	ctrl.SetLogger(logr.Discard())
 	options.ControllerManager = true
 	b := &bed{
 		kube:   testenv.RunKube(t, options),

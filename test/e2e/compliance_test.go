@@ -29,6 +29,7 @@ const (
 
 // TestCompliance holds what runs to the policies. Its parts run in order, and the later ones stop servers.
 func TestCompliance(t *testing.T) {
+	t.Parallel()
 	var rollout *appsv1.Deployment
 	b := newBedAfter(t, func(b *bed) { rollout = b.beforeTheOperator(t) })
 	b.namespaceFor(t, audited, map[string]string{"env": audited})

@@ -20,6 +20,7 @@ import (
 // that are checked, and is read where the PodSpec is; and every field of the PodSpec that names an image is read. A kind, a
 // subresource or a field that a later Kubernetes adds fails this test until somebody has thought about it.
 func TestThreatNoKindIsForgotten(t *testing.T) {
+	t.Parallel()
 	kube := testenv.RunKube(t, testenv.KubeOptions{APIServerArgs: []string{"--runtime-config=api/all=true", "--feature-gates=AllAlpha=true,AllBeta=true"}, WithoutCRDs: true})
 	client, err := discovery.NewDiscoveryClientForConfig(kube.Config)
 	must(t, err)

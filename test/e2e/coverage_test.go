@@ -53,6 +53,7 @@ func missing(state string) string {
 
 // TestCoverage goes every way by which an image can come into a cluster.
 func TestCoverage(t *testing.T) {
+	t.Parallel()
 	c := &cover{bed: newBed(t, "--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template")}
 	// After the manager: a kind may be installed later.
 	_, err := envtest.InstallCRDs(c.kube.Config, envtest.CRDInstallOptions{Paths: []string{"testdata"}, ErrorIfPathMissing: true})

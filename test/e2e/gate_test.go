@@ -23,6 +23,7 @@ import (
 
 // TestGate holds everything that can share one cluster; its parts run in order, and the later ones stop servers.
 func TestGate(t *testing.T) {
+	t.Parallel()
 	b := newBed(t, "--exempt-namespaces="+exempted)
 	t.Run("roles", b.testRoles)
 	t.Run("kinds", b.testKinds)

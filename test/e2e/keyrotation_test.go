@@ -24,6 +24,7 @@ import (
 // its images are created all the time: the signed one is never refused, the unsigned one never admitted, and what was signed with a
 // new key counts at the first try.
 func TestKeyRotation(t *testing.T) {
+	t.Parallel()
 	b := &keyRotation{restarts: restarts{newBed(t), t}}
 	t.Run("server-managed snapshot", func(t *testing.T) { b.testKeys(t, false) })
 	t.Run("client-managed snapshot", func(t *testing.T) { b.testKeys(t, true) })

@@ -20,6 +20,7 @@ import (
 // TestMounted replaces a mounted certificate, and its CA, on three managers behind one URL, while Pods are created all the time. Folders are
 // written as kubelets do it, one after the other, with what cert-manager puts into its Secret.
 func TestMounted(t *testing.T) {
+	t.Parallel()
 	front := testenv.RunBalancer(t)
 	m := &mounted{front: front, binary: build(t), ca: newCA(t)}
 	first := m.issue(t)

@@ -112,6 +112,7 @@ func outages() map[string]outage {
 // TestOutages has a server fail in every way at once: for each a namespace, with a policy and a trust root of its own, whose way to
 // the Notary server leads through a proxy of its own. None admits an unsigned image, none keeps a known one out, and each ends by itself.
 func TestOutages(t *testing.T) {
+	t.Parallel()
 	o := newOutageBed(t)
 	sites := map[string]*site{}
 	cases := outages()

@@ -19,6 +19,7 @@ import (
 // TestReplicas has three managers behind one URL while Pods are created all the time, and takes one after the other away: with a signal,
 // without one, and from the API server.
 func TestReplicas(t *testing.T) {
+	t.Parallel()
 	r := newReplicas(t)
 	r.half, r.signed, r.switched = r.repository(t, "ci", "qa"), r.repository(t, "ci", "qa"), r.repository(t, "ci", "qa")
 	r.sign(t, r.half, "v1", 1, "ci")

@@ -21,6 +21,7 @@ import (
 
 // TestReports runs the manager on a cluster in which the CRDs of reports come and go.
 func TestReports(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")

@@ -20,6 +20,7 @@ import (
 // TestRestart stops everything of the operator and starts it again, in a cluster and beside a signing server that are less kind each
 // time.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	b := restarts{newBed(t), t}
 	t.Run("signing server down", b.testStartWithoutServer)
 	t.Run("older metadata", b.testRestartBeforeOlderMetadata)

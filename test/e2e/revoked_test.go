@@ -20,6 +20,7 @@ import (
 // TestThreatRevokedKeys takes keys out of a trust root that three managers decide by, while the signing server goes on serving what
 // they have signed.
 func TestThreatRevokedKeys(t *testing.T) {
+	t.Parallel()
 	front := testenv.RunBalancer(t)
 	args := []string{"--webhook-url=" + front.URL}
 	b := &revoking{restarts: restarts{newBed(t, args...), t}, args: args}

@@ -29,6 +29,7 @@ const dueIn = time.Minute
 // time. The Secret is there from the start, and comes due by itself; what then takes ten minutes and a day is brought
 // about by dating the step before it back in the Secret.
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	front := testenv.RunBalancer(t)
 	args := []string{"--webhook-url=" + front.URL}
 	var first *x509.Certificate

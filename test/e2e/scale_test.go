@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,7 +20,6 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -94,7 +92,6 @@ type scale struct {
 // newScale makes everything but Pods. The manager is built as it is released, without the race detector.
 func newScale(b *testing.B) *scale {
 	b.Helper()
-	ctrl.SetLogger(logr.Discard())
 	s := &scale{begin: time.Now()}
 	s.say("starting the servers")
 	s.kube = testenv.RunKube(b, testenv.KubeOptions{})
