@@ -43,7 +43,7 @@ func (e *environment) start(ctx context.Context) (err error) {
 		{"Starting a TLS registry, and pushing images made on the spot", e.startRegistry},
 		{"Starting notary-server with notary-signer: Docker Content Trust, with a fresh CA and fresh keys", e.startNotary},
 		{"Creating the repository of trust with the delegations targets/ci and targets/qa, with the notary client", e.initialise},
-		{"Starting etcd, kube-apiserver and kube-controller-manager", e.startKube},
+		{"Starting etcd, kube-apiserver and Kubernetes' controllers", e.startKube},
 		{"Building the manager from this checkout, and starting it out of cluster with the rights of its ServiceAccount", e.startManager},
 	} {
 		begin := time.Now()

@@ -32,7 +32,7 @@ missing.`, signedByCI},
 		{"Signed by both: admitted, and pinned to the digest", `QA signs the same digest. The Pod is admitted, and its image is rewritten to the digest that was verified, so
 that what was verified is what runs.`, signedByBoth},
 		{"Debugging with an unsigned image: denied", `An ephemeral container needs no new Pod, and passes the same gate.`, debugged},
-		{"The same through a Deployment", `A Deployment is checked when it is created, and so is the Pod that the controller manager makes for it. The
+		{"The same through a Deployment", `A Deployment is checked when it is created, and so is the Pod that its controller makes. The
 template stays as it was written, so that GitOps tools see no drift; the Pod is pinned.`, deployment},
 		{"By digest only", `A reference without a tag is admitted when every role has signed that digest.`, digestOnly},
 		{"Tag moved and re-signed by CI alone: denied", `Somebody pushes another image as v1, and CI signs it. CI's signature is now on one digest and QA's on another:
@@ -89,7 +89,7 @@ func deployment(ctx context.Context, d *demo) error {
 	if err := d.kubectl(ctx, "create", "deployment", "web", "-n", namespace, "--image="+d.tag("v1")).succeeds("created"); err != nil {
 		return err
 	}
-	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controller manager to make the Pod", func() error {
+	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controllers to make the Pod", func() error {
 		return d.quiet(ctx, "", "get", "pods", "-n", namespace, "-l", "app=web", "-o", "name").succeeds("pod/web-")
 	})
 	if err != nil {
@@ -189,7 +189,7 @@ func serverStopped(ctx context.Context, d *demo) error {
 	if err := d.kubectl(ctx, "create", "deployment", "known", "-n", namespace, "--replicas=3", "--image="+d.tag("v3")).succeeds("created"); err != nil {
 		return err
 	}
-	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controller manager to make the Pods", func() error {
+	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controllers to make the Pods", func() error {
 		a := d.quiet(ctx, "", "get", "pods", "-n", namespace, "-l", "app=known", "-o", "name")
 		if strings.Count(a.output, "pod/known-") != 3 {
 			return a.unexpected("three Pods")

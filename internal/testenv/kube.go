@@ -26,7 +26,8 @@ import (
 // KubeOptions say how a control plane is run. The zero value is an API server with this project's CRDs and nothing
 // that acts on objects: a Deployment makes no Pods, and a Pod needs no service account.
 type KubeOptions struct {
-	// ControllerManager runs the real controllers too, and builds kubectl.
+	// ControllerManager runs Kubernetes' controllers too, those of hack/kube/controllers, and builds
+	// kubectl.
 	ControllerManager bool
 	// WithoutCRDs leaves the CRDs of config/crd out.
 	WithoutCRDs bool
@@ -100,7 +101,7 @@ func StartKube(ctx context.Context, options KubeOptions) (_ *Kube, err error) {
 	}
 	if options.ControllerManager {
 		k.Kubectl = k.binaries.Kubectl
-		if err := k.startControllerManager(); err != nil {
+		if err := k.startControllers(); err != nil {
 			return nil, err
 		}
 	}
@@ -236,17 +237,8 @@ func (k *Kube) writeKubeconfig(host string) error {
 	return nil
 }
 
-func (k *Kube) startControllerManager() error {
-	_, err := k.start("kube-controller-manager", k.binaries.ControllerManager,
-		"--kubeconfig", k.Kubeconfig, "--leader-elect=false", "--secure-port=0",
-		"--service-account-private-key-file", k.path("service-account.key"), "--root-ca-file", k.path("ca.crt"),
-		"--controllers", strings.Join([]string{
-			"deployment-controller", "replicaset-controller", "replicationcontroller-controller", "statefulset-controller",
-			"daemonset-controller", "job-controller", "cronjob-controller", "namespace-controller",
-			"serviceaccount-controller", "root-ca-certificate-publisher-controller", "garbage-collector-controller",
-			"resourcequota-controller", "disruption-controller",
-		}, ","),
-	)
+func (k *Kube) startControllers() error {
+	_, err := k.start("kube-controllers", k.binaries.Controllers, "--kubeconfig", k.Kubeconfig, "--root-ca-file", k.path("ca.crt"))
 	return err
 }
 
