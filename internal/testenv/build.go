@@ -69,7 +69,7 @@ func kubeTools() toolset {
 			"kube-scheduler":          "k8s.io/kubernetes/cmd/kube-scheduler",
 			"kubelet":                 "k8s.io/kubernetes/cmd/kubelet",
 		},
-		notice: "The first build compiles Kubernetes from source: allow 5 to 10 minutes on two cores. Later runs reuse it.",
+		notice: "The first build compiles Kubernetes from source: allow 4 to 7 minutes on two cores. Later runs reuse it.",
 	}
 }
 
