@@ -303,7 +303,7 @@ func (r *reports) remove(f report.Format, namespace string) {
 // fill makes a report of our name that is nearly as large as the API server stores.
 func (r *reports) fill(f report.Format, namespace string, finalizers []string) {
 	r.t.Helper()
-	for size := 1572 << 10; ; size -= 1 << 10 {
+	for size := 1536 << 10; ; size -= 1 << 10 { // what etcd takes in one request
 		o := &unstructured.Unstructured{Object: map[string]any{"scope": map[string]any{"kind": "Pod", "name": strings.Repeat("x", size)}}}
 		o.SetGroupVersionKind(f.GroupVersionKind)
 		o.SetNamespace(namespace)

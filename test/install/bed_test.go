@@ -43,10 +43,16 @@ type bed struct {
 	manifest string
 }
 
+// TestMain discards what the clients of controller-runtime log. The logger is one for the whole
+// process, and tests run side by side, so none of them may set it.
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard())
+	os.Exit(m.Run())
+}
+
 // newBed starts a cluster without our CRDs.
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	ctrl.SetLogger(logr.Discard())
 	b := &bed{kube: testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true, WithoutCRDs: true})}
 	scheme := runtime.NewScheme()
 	must(t, clientgoscheme.AddToScheme(scheme))

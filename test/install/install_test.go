@@ -27,11 +27,11 @@ import (
 
 // TestInstall goes through the life of an installation in one cluster; each part leaves it as empty as it was.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	t.Run("applied", b.testApplied)
 	t.Run("before its CRDs", b.testBeforeCRDs)
 	t.Run("first endpoint", b.testFirstEndpoint)
-	t.Run("uninstalled", b.testUninstalled)
 	t.Run("adopted", b.testAdopted)
 	t.Run("rights", b.testRights)
 	t.Run("restricted", b.testRestricted)
@@ -154,8 +154,11 @@ func (b *bed) testPodsMade(t *testing.T) {
 	}
 }
 
-// testUninstalled deletes the objects in several orders, with the operator alive and dead.
-func (b *bed) testUninstalled(t *testing.T) {
+// TestUninstall deletes the objects in several orders, with the operator alive and dead. It has a
+// cluster of its own, beside that of TestInstall, because both mostly wait.
+func TestUninstall(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
 	all := objects(t, b.manifest)
 	first := func(match func(*unstructured.Unstructured) bool) func([]*unstructured.Unstructured) {
 		return func(order []*unstructured.Unstructured) {

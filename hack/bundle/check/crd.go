@@ -31,6 +31,7 @@ type compiledSchema struct {
 	structural *structuralschema.Structural
 	fields     validation.SchemaValidator
 	rules      *cel.Validator
+	refused    map[string][]error // what an API server of a version refuses of the rules
 }
 
 // compile reads a CRD, and checks it as an API server does. What is wrong is in errs.
@@ -89,7 +90,7 @@ func compileSchema(s *apiextensionsv1.JSONSchemaProps) (*compiledSchema, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &compiledSchema{structural, fields, cel.NewValidator(structural, true, celconfig.PerCallLimit)}, nil
+	return &compiledSchema{structural, fields, cel.NewValidator(structural, true, celconfig.PerCallLimit), map[string][]error{}}, nil
 }
 
 // schema returns that of a version that is served; nil: there is none.

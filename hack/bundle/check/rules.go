@@ -21,14 +21,25 @@ func (b *bundle) oldest() {
 		b.add("csv", "minKubeVersion %q is not a semantic version", b.csv.Spec.MinKubeVersion)
 		return
 	}
-	functions := environment.MustBaseEnvSet(version.MajorMinor(kube.Major(), kube.Minor()-1))
 	for name, crd := range b.crds {
 		for _, schema := range crd.versions {
-			for _, err := range refused(schema.structural, functions, "", true) {
+			for _, err := range schema.refusals(kube) {
 				b.add("kinds", "%s cannot be installed on Kubernetes %s: %v", name, kube, err)
 			}
 		}
 	}
+}
+
+// refusals returns what an API server of a version refuses of the rules. Compiling takes most of the
+// time of a check, so a schema keeps the result for whoever checks the same CRD again.
+func (s *compiledSchema) refusals(kube *version.Version) []error {
+	errs, ok := s.refused[kube.String()]
+	if !ok {
+		functions := environment.MustBaseEnvSet(version.MajorMinor(kube.Major(), kube.Minor()-1))
+		errs = refused(s.structural, functions, "", true)
+		s.refused[kube.String()] = errs
+	}
+	return errs
 }
 
 // refused returns what does not compile of the rules of a schema and of the schemas in it.
