@@ -25,6 +25,7 @@ import (
 // TestClientCA runs an API server with a client certificate for the webhook, as docs/client-certificates.md has it, and a manager that
 // answers nobody else.
 func TestClientCA(t *testing.T) {
+	t.Parallel()
 	front := testenv.RunBalancer(t)
 	dir, ca := t.TempDir(), newClientCA(t)
 	mounted := filepath.Join(t.TempDir(), "clients")
