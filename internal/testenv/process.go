@@ -160,7 +160,7 @@ func (p *Process) Await(ctx context.Context, ready func(context.Context) error) 
 	}
 }
 
-// FreePort returns a port of the loopback interface that nothing listens on. On Linux nobody else is given it while this process lives, however
+// FreePort returns a port that nothing listens on. On Linux that holds for every address, and nobody else is given it while this process lives, however
 // often the server that it is for starts and ends.
 func FreePort() (int, error) {
 	port, err := reservePort()

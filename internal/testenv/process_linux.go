@@ -26,25 +26,43 @@ func awaitPause(pid int) error {
 	}
 }
 
-// reservePort binds a socket to a port that the kernel chooses, and leaves it open and not listening. A server that is told the port can listen
-// there, since each Go program lets addresses be reused. The kernel gives the port to no other that asks for any, which it would do between
-// a look for a free port and the start of the server, or between its end and its next start.
+// reservePort binds a socket to a port that the kernel chooses, and leaves it open and not listening.
+// A server that is told the port can listen there, since each Go program lets addresses be reused. The
+// kernel gives the port to no other that asks for any, neither before the server starts nor between its
+// end and its next start.
+//
+// The socket is bound to all addresses, as a manager listens on all. Bound to 127.0.0.1 alone it could
+// share its port with a connection or a listener of another address, and the manager could not listen.
 func reservePort() (int, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	port, err := reserve(unix.AF_INET6, &unix.SockaddrInet6{})
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // a machine without IPv6
+		port, err = reserve(unix.AF_INET, &unix.SockaddrInet4{})
+	}
+	return port, err
+}
+
+func reserve(family int, all unix.Sockaddr) (int, error) {
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
-	if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err == nil {
-		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if err == nil && family == unix.AF_INET6 {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
+	}
+	if err == nil {
+		err = unix.Bind(fd, all)
 	}
 	var bound unix.Sockaddr
 	if err == nil {
 		bound, err = unix.Getsockname(fd)
 	}
-	address, ok := bound.(*unix.SockaddrInet4)
-	if !ok {
-		_ = unix.Close(fd)
-		return 0, fmt.Errorf("binding a socket: %w", err)
+	switch address := bound.(type) {
+	case *unix.SockaddrInet6:
+		return address.Port, nil
+	case *unix.SockaddrInet4:
+		return address.Port, nil
 	}
-	return address.Port, nil
+	_ = unix.Close(fd)
+	return 0, fmt.Errorf("binding a socket: %w", err)
 }
