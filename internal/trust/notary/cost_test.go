@@ -5,8 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/budget"
@@ -115,5 +119,78 @@ func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 func TestLargestRepositoryFitsTheBudget(t *testing.T) {
 	if cost := maxUnpackedSize*costPerByte + smallCost; cost > budget.Default {
 		t.Errorf("it costs %d bytes, and the budget has %d", cost, budget.Default)
+	}
+}
+
+// bulkyRoots rotates the root so often, with so many bytes in each, that all of them are beyond the bound.
+func bulkyRoots(v *virtual) {
+	v.roles["root"].extra = map[string]json.RawMessage{"x": json.RawMessage(`"` + strings.Repeat("a", maxChainSize/3) + `"`)}
+	v.rotateRoot(20)
+}
+
+func TestThreatLongChainOfRoots(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	held := mustFetch(t, r, nil)
+	bulkyRoots(v)
+	for name, base := range map[string]trust.Evidence{"at first sight": nil, "from what is held": held} {
+		v.requests()
+		_, err := r.Fetch(t.Context(), testGUN, base)
+		wantFault(t, err, v1alpha1.ReasonTooLarge, "root.json")
+		if asked := only(v.requests(), "root.json"); len(asked) > 4 {
+			t.Errorf("%s: %d roots are asked for: %s", name, len(asked), asked)
+		}
+	}
+}
+
+// A root that does not follow from the one before ends the walk: none of the others is asked for.
+func TestThreatRootsAreVerifiedStepByStep(t *testing.T) {
+	v := newVirtual(t)
+	r := v.root(v.config())
+	held := mustFetch(t, r, nil)
+	v.rotateRoot(6)
+	v.files["7.root.json"] = v.files["6.root.json"]
+	for name, tt := range map[string]struct {
+		held trust.Evidence
+		want []string
+	}{
+		"at first sight":    {nil, []string{"10.root.json", "7.root.json", "8.root.json", "9.root.json", "root.json"}},
+		"from what is held": {held, []string{"6.root.json", "7.root.json", "root.json"}},
+	} {
+		v.requests()
+		if _, err := r.Fetch(t.Context(), testGUN, tt.held); err == nil {
+			t.Errorf("%s: the newest root is taken", name)
+		}
+		if diff := cmp.Diff(tt.want, slices.Compact(only(v.requests(), "root.json"))); diff != "" {
+			t.Errorf("%s: roots asked for (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+func TestThreatDelegationsInTheThousands(t *testing.T) {
+	listing := func(delegations, paths int) func(v *virtual) {
+		return func(v *virtual) {
+			all := []m{}
+			for i := range delegations {
+				all = append(all, m{"name": fmt.Sprintf("targets/r%d", i), "keyids": []string{}, "threshold": 1, "paths": slices.Repeat([]string{"a"}, paths)})
+			}
+			v.roles["targets"].mutate = func(signed m) { signed["delegations"] = m{"keys": m{}, "roles": all} }
+		}
+	}
+	faultWith(t, listing(maxDelegations+1, 1), v1alpha1.ReasonTooLarge, "targets.json", "delegations")
+	faultWith(t, listing(1, maxPaths+1), v1alpha1.ReasonTooLarge, "targets.json", "paths")
+	wantRoles(t, signedWith(t, listing(maxDelegations, maxPaths), nil))
+}
+
+// What was written down and could not be verified counts with what is held, too.
+func TestUnverifiedRecordHasASize(t *testing.T) {
+	v := newVirtual(t)
+	data := mustPack(t, v.root(v.config()), mustFetch(t, v.root(v.config()), nil))
+	cfg := v.config()
+	cfg.Clock = func() time.Time { return testNow().AddDate(20, 0, 0) }
+	ev, err := v.root(cfg).Unpack(testGUN, data, nil)
+	wantFault(t, err, v1alpha1.ReasonMetadataExpired)
+	if sized, ok := ev.(trust.Sized); !ok || sized.Size() < int64(len(data)) {
+		t.Errorf("%T of %d bytes has no such size", ev, len(data))
 	}
 }

@@ -187,6 +187,7 @@ func TestThreatFeedMakesNoSense(t *testing.T) {
 		"long ID":         {said(`{"records":[{"ID":"` + strings.Repeat("1", 65) + `"}]}`), v1alpha1.ReasonUnexpectedAnswer},
 		"same ID twice":   {said(`{"records":[{"ID":"7"},{"ID":"7"}]}`), v1alpha1.ReasonUnexpectedAnswer},
 		"more than asked": {said(string(tooMany)), v1alpha1.ReasonTooLarge},
+		"many values":     {said(`{"records":[` + strings.Repeat(`{},`, 100_000) + `{}]}`), v1alpha1.ReasonUnexpectedAnswer},
 		"too large":       {said(`{"records":[]}` + strings.Repeat(" ", maxFeedSize)), v1alpha1.ReasonTooLarge},
 	}
 	for name, tt := range tests {

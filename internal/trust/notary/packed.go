@@ -144,7 +144,7 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	}
 	return &evidence{
 		repository: repository, floors: floors, known: true, lapsed: h.Lapsed,
-		raw: &packed{names: h.Names, sizes: h.Sizes, data: files},
+		raw: &packed{names: h.Names, sizes: h.Sizes, data: files}, size: evidenceSize + int64(cap(data)),
 	}, nil
 }
 

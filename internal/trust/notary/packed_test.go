@@ -341,6 +341,7 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 		"another version": replaced("notary 1", "notary 2"), "negative size": replaced(`"sizes":[`, `"sizes":[-1,`), "no roots": []byte(`{"format":"countersign notary 1","repository":"` + testGUN + "\"}\n"),
 		"huge": replaced(`"sizes":[`, `"sizes":[99999999999,`), "half a digest": replaced(`"digest":"`, `"digest":"00`), "text": []byte("x\n"), "null": []byte("null\n"),
 		"more files": slices.Concat(data, compressed(t, "x")), "padded": slices.Concat(data, bytes.Repeat(compressed(t, ""), 1000)),
+		"many values":                []byte(`{"seen":{"":{}` + strings.Repeat(`,"":{}`, 100_000) + "}}\n"),
 		"followed by something else": append(bytes.Clone(data), 0),
 	}
 	for name, spoilt := range damaged {
