@@ -3,35 +3,38 @@ package budget_test
 import (
 	"context"
 	"errors"
-	"sync"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/countersign-dev/countersign/internal/budget"
 )
 
 func TestThreatDecodersWaitForTheBudget(t *testing.T) {
-	const size, each, decoders = 100, 30, 50
+	const size, each = 100, 30
 	b := budget.New(size)
-	var taken, most atomic.Int64
-	var wg sync.WaitGroup
-	for range decoders {
-		wg.Go(func() {
-			giveBack, err := b.Take(t.Context(), each)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			now := taken.Add(each)
-			for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
-			}
-			taken.Add(-each)
-			giveBack()
-		})
+	var first func()
+	for i := range size / each {
+		giveBack, err := b.Take(t.Context(), each)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			first = giveBack
+		}
 	}
-	wg.Wait()
-	if got := most.Load(); got > size {
-		t.Errorf("%d of %d bytes were taken at once", got, size)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := b.Take(ctx, each); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v with %d of %d bytes taken", err, size/each*each, size)
+	}
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := b.Take(t.Context(), each)
+		waiting <- err
+	}()
+	first()
+	if err := <-waiting; err != nil {
+		t.Errorf("got %v though there is room again", err)
 	}
 }
 
