@@ -91,7 +91,7 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	server := webhooks.NewServer(o.WebhookPort, serving.GetCertificate, o.ShutdownDelay)
+	server := webhooks.NewServer(o.WebhookPort, serving.GetCertificate, o.ShutdownDelay, webhooks.DefaultLimits())
 	mgr, err := newManager(config, scheme, server, metricsOptions(o, serving), o)
 	if err != nil {
 		return err

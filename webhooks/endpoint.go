@@ -48,7 +48,7 @@ const tellEvery = time.Minute
 var (
 	errTooLarge = errors.New("it is larger than 7 MiB")
 	errBroke    = errors.New("the reading broke off")
-	errTooSlow  = fmt.Errorf("it did not arrive within %s; try again", readTimeout)
+	errTooSlow  = errors.New("it did not arrive within")
 )
 
 // endpoint is a handler of admission requests behind HTTP. Every answer is an AdmissionReview, but where there is no room for a request; what
@@ -212,21 +212,30 @@ func readBody(ctx context.Context, r *http.Request, hold *port.Hold) ([]byte, er
 			case errors.Is(err, io.EOF):
 				return body, hold.Arrived()
 			case err != nil:
-				return nil, brokenOff(hold, err)
+				return nil, brokenOff(ctx, hold, err)
 			}
 		}
 	}
 }
 
 // brokenOff says why a body broke off.
-func brokenOff(hold *port.Hold, err error) error {
+func brokenOff(ctx context.Context, hold *port.Hold, err error) error {
 	if slow := hold.Arrived(); slow != nil {
 		return slow
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return errTooSlow
+		return tooSlow(ctx)
 	}
 	return fmt.Errorf("reading the request: %w", err)
+}
+
+// tooSlow returns errTooSlow with the time that the server gives a request to arrive.
+func tooSlow(ctx context.Context) error {
+	limit := DefaultLimits().Read
+	if server, ok := ctx.Value(http.ServerContextKey).(*http.Server); ok {
+		limit = server.ReadTimeout
+	}
+	return fmt.Errorf("%w %s; try again", errTooSlow, limit)
 }
 
 // grow returns a body with more room, which has been taken of the budget.

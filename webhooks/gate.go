@@ -45,7 +45,7 @@ const (
 	confirmDeadline = 1500 * time.Millisecond
 )
 
-// Gate is the admission handler for workloads. All fields but Metrics and Deadline must be set before Register.
+// Gate is the admission handler for workloads. All fields but Metrics, Deadline and Limits must be set before Register.
 type Gate struct {
 	// Store holds the snapshot that decisions are made from.
 	Store *store.Store
@@ -66,6 +66,9 @@ type Gate struct {
 	// Deadline bounds the decision of one request; 7 s where it is not positive.
 	Deadline time.Duration
 
+	// Limits bound what the requests under way take; port.DefaultLimits where they are zero.
+	Limits port.Limits
+
 	budget *port.Budget // what the requests under way take
 
 	recordsOnce sync.Once
@@ -73,9 +76,12 @@ type Gate struct {
 }
 
 // Register adds both handlers under their paths, with the function that adds a handler to a server. Requests are
-// bounded to 7 MiB, an object and its predecessor of the greatest size that the API server takes, and all together to 64 MiB.
+// bounded to 7 MiB, an object and its predecessor of the greatest size that the API server takes, and all together to Limits.
 func (g *Gate) Register(handle func(path string, handler http.Handler)) {
-	g.budget = port.NewBudget(port.DefaultLimits())
+	if g.Limits == (port.Limits{}) {
+		g.Limits = port.DefaultLimits()
+	}
+	g.budget = port.NewBudget(g.Limits)
 	for path, h := range map[string]admission.HandlerFunc{MutatePath: g.measured("mutate", g.Mutate), ValidatePath: g.measured("validate", g.Validate)} {
 		handle(path, &endpoint{handle: h, budget: g.budget, metrics: g.Metrics, deadline: g.deadline() + confirmDeadline})
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -23,22 +24,6 @@ import (
 
 // drainTimeout bounds the wait for the requests that are under way at the end: none is waited for longer by the API server.
 const drainTimeout = 10 * time.Second
-
-// The bounds of one request and of one connection. Together with those of port they bound what all clients can take.
-const (
-	// readTimeout bounds the TLS handshake, and the time from the first byte of a request to the last one of its body. An API server
-	// sends a review at one stroke.
-	readTimeout = 5 * time.Second
-	// writeTimeout bounds the time from the header of a request to the last byte of its answer. API servers wait for 10 s.
-	writeTimeout = 15 * time.Second
-	// maxHeader bounds the header of a request, in bytes. API servers send some hundreds, and a bearer token where they are given one.
-	maxHeader = 16 << 10
-	// maxStreams bounds the requests under way on one connection over HTTP/2. An API server with more opens another one.
-	maxStreams = 100
-	// maxFrame, streamWindow and connectionWindow bound what is held of HTTP/2 that no handler has read yet, in bytes. A window
-	// of a stream is a small part of the connection's, so that large reviews that wait for room do not hold up the small ones.
-	maxFrame, streamWindow, connectionWindow = 16 << 10, 64 << 10, 1 << 20
-)
 
 // Server serves admission, and leaves in such a way that no request is lost. The manager starts it and does not end it: whatever
 // ends the manager, a signal or a lost lease, Leave takes the replica out of service first. A Service picks a replica for each
@@ -60,6 +45,7 @@ type Server struct {
 	tls     *tls.Config
 	conns   *port.Conns
 	http    *http.Server
+	log     *serverLog
 
 	started, leaving atomic.Bool
 	turned           atomic.Pointer[time.Time]
@@ -70,13 +56,14 @@ type Server struct {
 
 // NewServer returns a server for the port of a number, on every interface. It goes on answering for delay after it has begun to leave, which must be
 // long enough for the endpoints of the Service to change everywhere.
-func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration) *Server {
+func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration, limits Limits) *Server {
 	s := &Server{
 		Server:  webhook.NewServer(webhook.Options{}),
 		delay:   delay,
 		address: net.JoinHostPort("", fmt.Sprint(number)),
-		conns:   port.NewConns(port.DefaultConnLimits()),
+		conns:   port.NewConns(limits.Connections, limits.HTTP2),
 		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate},
+		log:     newServerLog(ctrl.Log.WithName("admission")),
 		left:    make(chan struct{}),
 	}
 	s.http = &http.Server{
@@ -87,12 +74,13 @@ func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certific
 		},
 		MaxHeaderBytes: maxHeader,
 		IdleTimeout:    90 * time.Second,
-		ReadTimeout:    readTimeout, // over HTTP/2 of each stream
-		WriteTimeout:   writeTimeout,
+		ReadTimeout:    limits.Read, // over HTTP/2 of each stream
+		WriteTimeout:   limits.Write,
+		ErrorLog:       slog.NewLogLogger(s.log, slog.LevelInfo),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxStreams, MaxReadFrameSize: maxFrame,
 			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
-			WriteByteTimeout: readTimeout,
+			WriteByteTimeout: limits.Read,
 		},
 	}
 	return s

@@ -20,8 +20,8 @@ import (
 // maxClientCA bounds the file of a ClientCA, in bytes.
 const maxClientCA = 1 << 20
 
-// rereadClientCA is how often the file of a ClientCA is read.
-const rereadClientCA = 2 * time.Second
+// defaultInterval is how often the file of a ClientCA is read that has no Interval.
+const defaultInterval = 2 * time.Second
 
 // ErrNoClientCA says that there is no CA to verify clients by, so that nobody can be believed.
 var ErrNoClientCA = errors.New("the CA of client certificates cannot be read")
@@ -30,6 +30,9 @@ var ErrNoClientCA = errors.New("the CA of client certificates cannot be read")
 // Start runs. Where the file cannot be used, no client is verified. One such reading of a file that was good before does not count, the
 // next one does: whoever writes the file may not do so at one stroke.
 type ClientCA struct {
+	// Interval is how often Start reads the file; 2 s where it is not positive.
+	Interval time.Duration
+
 	file  string
 	clock clock.PassiveClock
 
@@ -61,7 +64,11 @@ func NewClientCA(file string, clock clock.PassiveClock) *ClientCA {
 
 // Start implements manager.Runnable: it reads the file again and again until ctx ends.
 func (c *ClientCA) Start(ctx context.Context) error {
-	wait.UntilWithContext(ctx, func(context.Context) { c.read() }, rereadClientCA)
+	interval := c.Interval
+	if interval <= 0 {
+		interval = defaultInterval
+	}
+	wait.UntilWithContext(ctx, func(context.Context) { c.read() }, interval)
 	return nil
 }
 

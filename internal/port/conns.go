@@ -148,6 +148,9 @@ func (c *Conns) Open() int {
 func (t *table) add(c *Conn) bool {
 	t.mu.Lock()
 	victim, ok := t.room(c)
+	if victim != nil {
+		t.drop(victim) // here, so that the bound holds while its Close is under way
+	}
 	if ok {
 		t.insert(c)
 	}
@@ -204,6 +207,11 @@ func (t *table) insert(c *Conn) {
 func (t *table) remove(c *Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.drop(c)
+}
+
+// drop is remove with the mutex held.
+func (t *table) drop(c *Conn) {
 	own := t.clients[c.client]
 	if _, there := own[c]; !there {
 		return

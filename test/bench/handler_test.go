@@ -88,7 +88,7 @@ func serve(b *testing.B, e *estate, ca *testenv.CA) (url string) {
 	check(b, err)
 	port, err := testenv.FreePort()
 	check(b, err)
-	server := webhooks.NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil }, 0)
+	server := webhooks.NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil }, 0, webhooks.DefaultLimits())
 	e.gate().Register(server.Register)
 	server.Register(floorPath, http.HandlerFunc(floor))
 	ctx, cancel := context.WithCancel(b.Context())
