@@ -1,7 +1,6 @@
 package webhooks
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -12,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/utils/clock"
 
@@ -44,7 +44,7 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 	if err := os.WriteFile(file, ca.PEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, b := runGate(t, func(s *Server) { s.Clients = certs.NewClientCA(file, clock.RealClock{}) })
+	s, b := runGate(t, gateOptions{clients: certs.NewClientCA(file, clock.RealClock{})})
 	b.Namespaces, b.LiveNamespaces = glass("INC-1"), glass("INC-1")
 	raw, err := json.Marshal(request{kind: "Pod", object: object("Pod", unsigned)}.review(t))
 	if err != nil {
@@ -53,7 +53,7 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		for name, shown := range map[string][]tls.Certificate{"none": nil, "of another CA": {issue(t, other, "kube-apiserver")}, "the server's own CA": {issue(t, s.ca, "kube-apiserver")}} {
 			t.Run(fmt.Sprintf("%s, HTTP/2 %t", name, http2), func(t *testing.T) {
-				code, body := s.post(t, s.from(t, stranger, http2, shown...), bytes.NewReader(raw))
+				code, body := s.post(t, s.from(t, stranger, http2, shown...), raw)
 				if code != http.StatusUnauthorized || !strings.Contains(string(body), "--webhook-client-ca") {
 					t.Errorf("answered %d %q", code, body)
 				}
@@ -85,17 +85,15 @@ func TestThreatClientCAIsReadAgain(t *testing.T) {
 		}
 	}
 	write(ca.PEM)
-	var clients *certs.ClientCA
-	s, _ := runGate(t, func(s *Server) {
-		clients = certs.NewClientCA(file, clock.RealClock{})
-		s.Clients = clients
-	})
+	clients := certs.NewClientCA(file, clock.RealClock{})
+	clients.Interval = 20 * time.Millisecond
+	s, _ := runGate(t, gateOptions{clients: clients})
 	go func() { _ = clients.Start(t.Context()) }()
 	old, young := s.from(t, stranger, true, issue(t, ca, "old")), s.from(t, stranger, true, issue(t, next, "young"))
 	await := func(what string, client *http.Client, want int) {
 		t.Helper()
 		testenv.Await(t, what, func() error {
-			if code, body := s.post(t, client, strings.NewReader("{}")); code != want {
+			if code, body := s.post(t, client, []byte("{}")); code != want {
 				return fmt.Errorf("answered %d %q, want %d", code, body, want)
 			}
 			return nil
@@ -117,7 +115,7 @@ func TestThreatClientCAIsReadAgain(t *testing.T) {
 
 // Admissions that were never asked for are recorded in bounded number, and use up nothing of what another client has.
 func TestThreatForgedBreakGlassIsBounded(t *testing.T) {
-	s, b := runGate(t, nil)
+	s, b := runGate(t, gateOptions{})
 	b.Namespaces, b.LiveNamespaces = glass("INC-1"), glass("INC-1")
 	events := b.Events.(*recorded)
 	forger, server := s.from(t, stranger, true), s.from(t, neighbour, true)

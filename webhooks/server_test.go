@@ -31,13 +31,20 @@ type running struct {
 
 func runServer(t *testing.T, delay time.Duration) *running {
 	t.Helper()
-	s := prepareServer(t, delay)
+	s := prepareServer(t, delay, patient())
 	s.serve(t)
 	return s
 }
 
+// patient are limits that no request runs into on a slow machine.
+func patient() Limits {
+	limits := DefaultLimits()
+	limits.Read, limits.Write = time.Hour, time.Hour
+	return limits
+}
+
 // prepareServer makes a server, which is yet to serve.
-func prepareServer(t *testing.T, delay time.Duration) *running {
+func prepareServer(t *testing.T, delay time.Duration, limits Limits) *running {
 	t.Helper()
 	ca, err := testenv.NewCA("test CA")
 	if err != nil {
@@ -56,7 +63,7 @@ func prepareServer(t *testing.T, delay time.Duration) *running {
 		t.Fatal(err)
 	}
 	s := &running{
-		Server: NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }, delay),
+		Server: NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }, delay, limits),
 		url:    fmt.Sprintf("https://127.0.0.1:%d", port),
 		ca:     ca,
 		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
