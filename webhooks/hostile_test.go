@@ -529,7 +529,6 @@ func TestThreatCostlyBodies(t *testing.T) {
 			for range 5 { // what else allocates can only add to it
 				least = min(least, b.allocated(t, body))
 			}
-			t.Logf("%d KiB were allocated for %d", least>>10, len(body)>>10)
 			if least > most {
 				t.Errorf("%d KiB were allocated for %d", least>>10, len(body)>>10)
 			}
