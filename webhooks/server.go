@@ -95,14 +95,18 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening for admission requests: %w", err)
 	}
+	return s.serveOn(ctx, listener)
+}
+
+// serveOn is Start with a listener, which it closes.
+func (s *Server) serveOn(ctx context.Context, listener net.Listener) error {
 	if s.Clients != nil {
 		s.tls.ClientAuth = tls.RequestClientCert // which ServeHTTP verifies, so that whoever has none is told
 	}
-	listener = tls.NewListener(s.conns.Listener(listener), s.tls)
-	ctrl.LoggerFrom(ctx).Info("Serving admission", "address", s.address)
+	ctrl.LoggerFrom(ctx).Info("Serving admission", "address", listener.Addr().String())
 	defer context.AfterFunc(ctx, s.Leave)()
 	s.started.Store(true)
-	if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(tls.NewListener(s.conns.Listener(listener), s.tls)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving admission: %w", err)
 	}
 	<-s.left

@@ -21,6 +21,7 @@ import (
 type running struct {
 	*Server
 	url     string
+	listen  net.Listener
 	ca      *testenv.CA
 	client  *http.Client
 	stop    context.CancelFunc
@@ -58,13 +59,15 @@ func prepareServer(t *testing.T, delay time.Duration, limits Limits) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := testenv.FreePort()
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // not a port that was free: another process may have it by now
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { listener.Close() })
 	s := &running{
-		Server: NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }, delay, limits),
-		url:    fmt.Sprintf("https://127.0.0.1:%d", port),
+		Server: NewServer(0, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }, delay, limits),
+		url:    "https://" + listener.Addr().String(),
+		listen: listener,
 		ca:     ca,
 		client: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 			ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: ca.Pool(), MinVersion: tls.VersionTLS12},
@@ -84,7 +87,7 @@ func (s *running) serve(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	s.stop = cancel
-	go func() { s.ended <- s.Start(ctx) }()
+	go func() { s.ended <- s.serveOn(ctx, s.listen) }()
 	t.Cleanup(func() {
 		cancel()
 		s.client.CloseIdleConnections()
