@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Default is the size of a budget where no other is given: 128 MiB.
-const Default = 128 << 20
+// Default is the size of a budget where no other is given: 136 MiB.
+const Default = 136 << 20
 
 // Budget is shared by all who decode. Make it with New; it is safe for concurrent use.
 type Budget struct {

@@ -25,6 +25,9 @@ func (s *Store) PutRoot(name string, r Root) {
 // checked until they are, so that a revoked key is out of every decision soon, however many repositories hang on it.
 const atOnce = 500 * time.Millisecond
 
+// savedAtOnce is how many repositories are verified at the same time at most, of those that were written down.
+const savedAtOnce = 4
+
 // Saved has take called with what was written down of each repository, one after the other. take keeps what it is given, and
 // may wait until there is room for more.
 type Saved func(take func(repository string, packed []byte)) error
@@ -70,6 +73,7 @@ type publication struct {
 	saved Saved
 
 	mu      sync.Mutex
+	size    int64 // of what is carried
 	carried map[Key]carried
 	late    map[Key]carried // published as what cannot be checked yet, and to be verified after that
 	faults  map[string]*trust.Fault
@@ -89,7 +93,7 @@ func (p *publication) carry(old *Snapshot) error {
 		return nil
 	}
 	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
+	g.SetLimit(min(runtime.GOMAXPROCS(0), savedAtOnce))
 	seen := map[Key]bool{}
 	err := p.saved(func(repository string, packed []byte) {
 		k := Key{Root: p.name, Repository: repository}
@@ -97,6 +101,7 @@ func (p *publication) carry(old *Snapshot) error {
 		g.Go(func() error {
 			h := old.evidence[k]
 			p.keep(p.carried, k, carried{h, p.one(k, old.roots[p.name], h, packed), true})
+			p.shed(old.roots[p.name])
 			return nil
 		})
 	})
@@ -124,6 +129,29 @@ func (p *publication) keep(in map[Key]carried, k Key, c carried) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	in[k] = c
+	p.size += c.to.size()
+}
+
+// shed lets go of the largest of what was written down until what is carried fits: not even for a moment is more of it held.
+func (p *publication) shed(earlier *Root) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.store.MaxSize > 0 && p.size > p.store.MaxSize {
+		var largest Key
+		for k, c := range p.carried {
+			if c.saved && c.to.size() > p.carried[largest].to.size() {
+				largest = k
+			}
+		}
+		c, ok := p.carried[largest]
+		if !ok {
+			return
+		}
+		fault := beyond(largest, c.to.size(), p.size-c.to.size(), p.store.MaxSize)
+		p.size -= c.to.size()
+		p.carried[largest] = carried{from: c.from, to: p.unverified(c.from, earlier, fault)}
+		p.faults[largest.Repository] = fault
+	}
 }
 
 // finish verifies what was late, and publishes each repository as it is done.

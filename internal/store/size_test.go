@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -101,5 +103,46 @@ func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
 		if _, _, err := b.Load().Evidence("acme", repository("small/"+name)); err != nil {
 			t.Errorf("small/%s: %v", name, err)
 		}
+	}
+}
+
+// heavy is a fact of a MiB.
+type heavy struct {
+	fact
+	bytes []byte
+}
+
+func (h *heavy) Size() int64 { return int64(len(h.bytes)) }
+
+// While records are taken in, no more of them is held than may be held in the end.
+func TestThreatRecordsAreHeldWithinTheBound(t *testing.T) {
+	const most, records = 8, 100
+	root := &scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) {
+		return &heavy{bytes: make([]byte, 1<<20)}, nil
+	}}
+	b := newBench(&scripted{})
+	b.MaxSize = most << 20
+	held := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, peak := held(), uint64(0)
+	faults, err := b.PutRootWith("acme", Root{Root: root}, func(take func(string, []byte)) error {
+		for i := range records {
+			take(fmt.Sprintf("%sacme/app-%d", host, i), []byte{1})
+			peak = max(peak, held())
+		}
+		return nil
+	}, never)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := (peak - before) >> 20; got > 2*most {
+		t.Errorf("%d MiB were held of records, where %d may be", got, most)
+	}
+	if len(faults) != records-most || b.Load().size != most<<20 {
+		t.Errorf("%d repositories do not fit and %d bytes are held", len(faults), b.Load().size)
 	}
 }

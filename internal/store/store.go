@@ -154,9 +154,14 @@ func (s *Store) fitting(k Key, size int64, from, h *held) (*held, *trust.Fault) 
 	if s.MaxSize == 0 || more <= 0 || size+more <= s.MaxSize {
 		return h, nil
 	}
-	fault := trust.NewFault(v1alpha1.ReasonTooLarge,
-		"%s: what was verified takes up to %d bytes of memory, and %d of the %d for all repositories are taken; raise the memory limit of the operator", k.Repository, h.size(), size, s.MaxSize)
+	fault := beyond(k, h.size(), size, s.MaxSize)
 	return from.failed(fault), fault
+}
+
+// beyond is the fault of evidence that does not fit beside what is held.
+func beyond(k Key, size, held, most int64) *trust.Fault {
+	return trust.NewFault(v1alpha1.ReasonTooLarge,
+		"%s: what was verified takes up to %d bytes of memory, and %d of the %d for all repositories are taken; raise the memory limit of the operator", k.Repository, size, held, most)
 }
 
 // with returns a snapshot that holds h of a repository, or nothing where h is nil.

@@ -1,6 +1,7 @@
 package notary
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -75,7 +76,7 @@ func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
 				runtime.ReadMemStats(&before)
 				_, err := r.recheck(saved)
 				runtime.ReadMemStats(&after)
-				took, charged := after.TotalAlloc-before.TotalAlloc, uint64(saved.raw.size()*costPerByte+smallCost)
+				took, charged := after.TotalAlloc-before.TotalAlloc, uint64(cost(saved.raw.size()))
 				t.Logf("%.1f bytes a byte, error %v", float64(took)/float64(saved.raw.size()), err)
 				if took > charged {
 					t.Errorf("took %d bytes for files of %d, and was charged %d", took, saved.raw.size(), charged)
@@ -103,7 +104,7 @@ func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
 	held := mustFetch(t, v.root(cfg), nil)
-	cfg.Budget = budget.New(smallCost + 40_000)
+	cfg.Budget = budget.New(cost(12_000))
 	r := v.root(cfg)
 	if _, err := r.Recheck(testGUN, held); err != nil {
 		t.Errorf("got %v for a small repository", err)
@@ -117,8 +118,8 @@ func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 
 // The largest repository that the bounds allow is verified within the default budget.
 func TestLargestRepositoryFitsTheBudget(t *testing.T) {
-	if cost := maxUnpackedSize*costPerByte + smallCost; cost > budget.Default {
-		t.Errorf("it costs %d bytes, and the budget has %d", cost, budget.Default)
+	if most := cost(maxUnpackedSize); most > budget.Default {
+		t.Errorf("it costs %d bytes, and the budget has %d", most, budget.Default)
 	}
 }
 
@@ -192,5 +193,45 @@ func TestUnverifiedRecordHasASize(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 	if sized, ok := ev.(trust.Sized); !ok || sized.Size() < int64(len(data)) {
 		t.Errorf("%T of %d bytes has no such size", ev, len(data))
+	}
+}
+
+// bulkyCertificate is a certificate of a name that says much in few bytes.
+func bulkyCertificate(t *testing.T, name string, usages int) *testKey {
+	t.Helper()
+	return newKey(t, "ecdsa-x509", name, func(c *x509.Certificate) {
+		for range usages {
+			c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, []int{1, 2, 3})
+		}
+	})
+}
+
+func TestThreatBulkyCertificates(t *testing.T) {
+	v := newVirtual(t)
+	for _, usages := range []int{1500, 60_000} {
+		root := v.roles["root"]
+		root.keys = []*testKey{bulkyCertificate(t, testGUN, usages)}
+		for range maxKeys - 1 {
+			root.keys = append(root.keys, bulkyCertificate(t, testGUN, min(usages, 1500)))
+		}
+		root.signers = root.keys[:1]
+		v.bump("root")
+		v.publish()
+		raw := v.current["root"]
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := decodeRoot(raw)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(cost(len(raw))) {
+			t.Errorf("%d usages: took %d bytes for a root of %d, and is charged %d", usages, took, len(raw), cost(len(raw)))
+		}
+		if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
+			t.Errorf("%d usages: got %v", usages, err)
+		}
+	}
+	k := bulkyCertificate(t, testGUN, 60_000)
+	o := m{"keytype": k.keyType, "keyval": m{"private": nil, "public": base64.StdEncoding.EncodeToString(k.public)}}
+	if key, err := decodeKey(value(canonicalJSON(t, o))); key != nil || err != nil {
+		t.Errorf("a key of %d bytes is read as %v, %v", len(k.public), key, err)
 	}
 }

@@ -13,13 +13,21 @@ import (
 // canonical form, room to sort that in, what is made of the targets, and all of it compressed.
 const costPerByte = 7
 
-// smallCost is what it takes beside that: a few keys and certificates.
+// keyCostPerByte bounds the memory that keys and certificates take, for each byte of them.
+const keyCostPerByte = 32
+
+// smallCost is what it takes beside that.
 const smallCost = 64 << 10
+
+// cost bounds the memory that it takes to verify files of so many bytes.
+func cost(bytes int) int64 {
+	return int64(bytes)*costPerByte + int64(min(bytes, maxFileKeys))*keyCostPerByte + smallCost
+}
 
 // decoding runs work, which verifies files of so many bytes without a network, as soon as the budget
 // has room for what that costs. The error is that of work, or a *trust.Fault.
 func (r *Root) decoding(ctx context.Context, repository string, bytes int, work func() error) error {
-	giveBack, err := r.budget.Take(ctx, int64(bytes)*costPerByte+smallCost)
+	giveBack, err := r.budget.Take(ctx, cost(bytes))
 	if _, tooLarge := errors.AsType[*budget.TooLargeError](err); tooLarge {
 		return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: %w", repository, err)
 	}

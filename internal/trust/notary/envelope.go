@@ -21,6 +21,12 @@ const (
 	maxSignatures = 64
 	// maxKeys bounds the keys that one role lists.
 	maxKeys = 64
+	// maxKeySize bounds a key as it is written down: a certificate, and what comes with it.
+	maxKeySize = 24 << 10
+	// maxRootKeys and maxFileKeys bound the keys of a root, and those of a targets file, together: a certificate takes up to
+	// thirty times its bytes.
+	maxRootKeys = 64 << 10
+	maxFileKeys = 192 << 10
 )
 
 // envelope is a signed file, decoded and not yet verified.
@@ -195,10 +201,10 @@ func (l listing) role(keys map[string]*publicKey) role {
 	return r
 }
 
-// decodeKeys reads those keys of a "keys" object that are listed somewhere. A key that cannot be read, is too weak,
-// or does not hash to its ID counts for nothing and spoils nothing.
-func decodeKeys(o object, name string, listings ...listing) (map[string]*publicKey, error) {
-	all, err := o.optionalObject(name)
+// decodeKeys reads those keys of the object "keys" that are listed somewhere, of at most limit bytes together. A key that
+// cannot be read, is too weak or too large, or does not hash to its ID counts for nothing and spoils nothing.
+func decodeKeys(o object, limit int, listings ...listing) (map[string]*publicKey, error) {
+	all, err := o.optionalObject("keys")
 	if err != nil {
 		return nil, err
 	}
@@ -213,6 +219,9 @@ func decodeKeys(o object, name string, listings ...listing) (map[string]*publicK
 		id, _ := name.text()
 		if !wanted[id] {
 			continue
+		}
+		if limit -= len(v); limit < 0 {
+			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists keys of more bytes than are read")
 		}
 		k, err := decodeKey(v)
 		if err != nil {
@@ -242,6 +251,9 @@ func decodeKey(v value) (*publicKey, error) {
 	encoded, err := val.text("public")
 	if err != nil {
 		return nil, err
+	}
+	if len(encoded) > maxKeySize {
+		return nil, nil //nolint:nilnil // it counts for nothing
 	}
 	public, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {

@@ -38,7 +38,7 @@ func decodeRoot(raw []byte) (*rootFile, error) {
 			return nil, fmt.Errorf("role %s: %w", name, err)
 		}
 	}
-	keys, err := decodeKeys(e.signed, "keys", listings...)
+	keys, err := decodeKeys(e.signed, maxRootKeys, listings...)
 	if err != nil {
 		return nil, err
 	}

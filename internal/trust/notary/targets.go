@@ -226,7 +226,7 @@ func decodeDelegations(parent string, signed object) ([]delegation, error) {
 		names[d.name] = true
 		all, listings = append(all, d), append(listings, l)
 	}
-	keys, err := decodeKeys(block, "keys", listings...)
+	keys, err := decodeKeys(block, maxFileKeys, listings...)
 	if err != nil {
 		return nil, fmt.Errorf("delegations: %w", err)
 	}
