@@ -2,6 +2,7 @@ package install
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -239,7 +240,20 @@ func (b *bed) testOwnConfigurations(t *testing.T, thief client.Client) {
 			}
 			more := admissionv1.MatchCondition{Name: "more", Expression: "true"}
 			m.Webhooks[0].MatchConditions, v.Webhooks[0].MatchConditions = append(m.Webhooks[0].MatchConditions, more), append(v.Webhooks[0].MatchConditions, more)
+		}, true},
+		"no namespaces left out": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
 			m.Webhooks[0].NamespaceSelector, v.Webhooks[0].NamespaceSelector = nil, nil
+		}, false},
+		"kube-system not left out": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
+			for _, s := range []*metav1.LabelSelector{m.Webhooks[0].NamespaceSelector, v.Webhooks[0].NamespaceSelector} {
+				values := &s.MatchExpressions[0].Values
+				*values = slices.DeleteFunc(*values, func(name string) bool { return name == "kube-system" })
+			}
+		}, false},
+		"one more namespace left out": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
+			for _, s := range []*metav1.LabelSelector{m.Webhooks[0].NamespaceSelector, v.Webhooks[0].NamespaceSelector} {
+				s.MatchExpressions[0].Values = append(s.MatchExpressions[0].Values, "infra")
+			}
 		}, true},
 	} {
 		mutating, validating := b.own(t)
