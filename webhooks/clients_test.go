@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -51,17 +52,18 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, http2 := range []bool{false, true} {
-		for name, shown := range map[string][]tls.Certificate{"none": nil, "of another CA": {issue(t, other, "kube-apiserver")}, "the server's own CA": {issue(t, s.ca, "kube-apiserver")}} {
-			t.Run(fmt.Sprintf("%s, HTTP/2 %t", name, http2), func(t *testing.T) {
-				code, body := s.post(t, s.from(t, stranger, http2, shown...), raw)
-				if code != http.StatusUnauthorized || !strings.Contains(string(body), "--webhook-client-ca") {
-					t.Errorf("answered %d %q", code, body)
-				}
-				if code, _ = s.post(t, s.from(t, stranger, http2, shown...), nil); code != http.StatusUnauthorized || b.taken() != 0 {
-					t.Errorf("a body that stalls is answered %d, and takes %d bytes", code, b.taken())
-				}
-			})
-		}
+		t.Run(fmt.Sprintf("HTTP/2 %t", http2), func(t *testing.T) {
+			code, body := s.post(t, s.from(t, stranger, http2), raw)
+			if code != http.StatusUnauthorized || !strings.Contains(string(body), "--webhook-client-ca") {
+				t.Errorf("answered %d %q", code, body)
+			}
+			if code, _ = s.post(t, s.from(t, stranger, http2), nil); code != http.StatusUnauthorized || b.taken() != 0 {
+				t.Errorf("a body that stalls is answered %d, and takes %d bytes", code, b.taken())
+			}
+			for name, ca := range map[string]*testenv.CA{"another CA": other, "the server's own CA": s.ca} {
+				s.refusesHandshake(t, s.from(t, stranger, http2, issue(t, ca, "kube-apiserver")), name)
+			}
+		})
 	}
 	if events := b.Events.(*recorded).all(); len(events) > 0 {
 		t.Errorf("forged: %q", events)
@@ -73,6 +75,48 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 	if events := b.Events.(*recorded).all(); len(events) != 2 {
 		t.Errorf("by break-glass, of an API server: %q", events)
 	}
+}
+
+// refusesHandshake wants a client turned away for its certificate, in the handshake.
+func (s *running) refusesHandshake(t *testing.T, client *http.Client, name string) {
+	t.Helper()
+	resp, err := client.Do(s.newReview(t.Context(), http.NoBody))
+	if err == nil {
+		resp.Body.Close()
+		t.Errorf("%s: answered %s", name, resp.Status)
+		return
+	}
+	var lost *net.OpError
+	if !strings.Contains(err.Error(), "tls: bad certificate") && !errors.As(err, &lost) {
+		t.Errorf("%s: %v", name, err)
+	}
+}
+
+// A certificate that is not good is let go of with its connection, before anything is sent over it.
+func TestThreatBadCertificatesAreNotHeld(t *testing.T) {
+	ca, other := newCA(t, "clients"), newCA(t, "others")
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(file, ca.PEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := runGate(t, gateOptions{clients: certs.NewClientCA(file, clock.RealClock{})})
+	for range 4 {
+		conn := tls.Client(s.dial(t, stranger), &tls.Config{
+			RootCAs: s.ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{issue(t, other, "x")},
+		})
+		if err := conn.HandshakeContext(t.Context()); err != nil {
+			t.Fatal(err) // the server has yet to see the certificate
+		}
+		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the connection stays: %v", err)
+		}
+	}
+	testenv.Await(t, "all connections to be closed", func() error {
+		if n := s.conns.Open(); n > 0 {
+			return fmt.Errorf("%d are open", n)
+		}
+		return nil
+	})
 }
 
 // A connection that is open is held to the CAs of now, and to the time of its certificate.
@@ -100,7 +144,7 @@ func TestThreatClientCAIsReadAgain(t *testing.T) {
 		})
 	}
 	await("the old client", old, http.StatusOK)
-	await("the young client", young, http.StatusUnauthorized)
+	s.refusesHandshake(t, young, "the young client")
 	write(next.PEM)
 	await("the old client, over its open connection", old, http.StatusUnauthorized)
 	await("the young client", young, http.StatusOK)

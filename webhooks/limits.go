@@ -13,15 +13,16 @@ type Limits struct {
 	Read time.Duration
 	// Write bounds the time from the header of a request to the last byte of its answer.
 	Write time.Duration
-	// Connections bound the connections that are open, and HTTP2 those of them that carry requests over HTTP/2.
-	Connections, HTTP2 port.ConnLimits
+	// Connections bound the connections that are open, and HTTP2 those of them that carry requests over HTTP/2. Handshakes
+	// bound those whose TLS handshake has taken more than 4 KiB and is not done. None takes more than 16 KiB.
+	Connections, HTTP2, Handshakes port.ConnLimits
 }
 
 // DefaultLimits are 5 s to read, as an API server sends a review at one stroke, 15 s to write, as API servers wait for 10 s, and the
 // connections of port.DefaultConnLimits.
 func DefaultLimits() Limits {
 	limits := Limits{Read: 5 * time.Second, Write: 15 * time.Second}
-	limits.Connections, limits.HTTP2 = port.DefaultConnLimits()
+	limits.Connections, limits.HTTP2, limits.Handshakes = port.DefaultConnLimits()
 	return limits
 }
 

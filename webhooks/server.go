@@ -34,8 +34,8 @@ type Server struct {
 
 	// Contact, where set, tells when the replica has lost touch with the API server.
 	Contact *Contact
-	// Clients, where set, verifies the certificate of whoever asks; who has none that is good is answered with 401. Where it is nil,
-	// anybody is answered.
+	// Clients, where set, verifies the certificate of whoever asks; who shows none is answered with 401, and with one
+	// that is not good the handshake fails. Where it is nil, anybody is answered.
 	Clients *certs.ClientCA
 	// Metrics counts what is refused; nil counts nothing.
 	Metrics *metrics.Metrics
@@ -61,10 +61,12 @@ func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certific
 		Server:  webhook.NewServer(webhook.Options{}),
 		delay:   delay,
 		address: net.JoinHostPort("", fmt.Sprint(number)),
-		conns:   port.NewConns(limits.Connections, limits.HTTP2),
-		tls:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate},
-		log:     newServerLog(ctrl.Log.WithName("admission")),
-		left:    make(chan struct{}),
+		conns:   port.NewConns(limits.Connections, limits.HTTP2, limits.Handshakes),
+		tls: &tls.Config{
+			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate, GetConfigForClient: port.BeginHandshake,
+		},
+		log:  newServerLog(ctrl.Log.WithName("admission")),
+		left: make(chan struct{}),
 	}
 	s.http = &http.Server{
 		Handler: s,
@@ -102,6 +104,7 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) serveOn(ctx context.Context, listener net.Listener) error {
 	if s.Clients != nil {
 		s.tls.ClientAuth = tls.RequestClientCert // which ServeHTTP verifies, so that whoever has none is told
+		s.tls.VerifyConnection = s.verifyShown
 	}
 	ctrl.LoggerFrom(ctx).Info("Serving admission", "address", listener.Addr().String())
 	defer context.AfterFunc(ctx, s.Leave)()
@@ -151,6 +154,19 @@ func (s *Server) verify(r *http.Request) error {
 	verified, err := s.Clients.Verify(r.TLS.PeerCertificates, known.Load())
 	known.Store(verified)
 	return err
+}
+
+// verifyShown ends a handshake in which a certificate is shown that is not good: it would be held for as long as the connection, and takes
+// many times its size.
+func (s *Server) verifyShown(state tls.ConnectionState) error {
+	if len(state.PeerCertificates) == 0 {
+		return nil
+	}
+	if _, err := s.Clients.Verify(state.PeerCertificates, nil); err != nil && !errors.Is(err, certs.ErrNoClientCA) {
+		s.Metrics.Refused(metrics.RefusedClient)
+		return err
+	}
+	return nil
 }
 
 // unverified answers whoever is not verified, without reading what was sent.

@@ -3,6 +3,7 @@ package port
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,24 +17,36 @@ type ConnLimits struct{ All, Each int }
 // count as the container's memory.
 const socketBuffer = 64 << 10
 
+// What is read of a connection before its TLS handshake is done, in bytes. Parsing it takes more than ten times as much.
+const (
+	// maxHandshake bounds it.
+	maxHandshake = 16 << 10
+	// usualHandshake is what any number of connections may send. An API server sends about 2 KiB, and 1 to 2 KiB more with a client certificate.
+	usualHandshake = 4 << 10
+)
+
+var errLongHandshake = errors.New("the client sent more than 16 KiB before the handshake was done")
+
 // Conns are the connections that are open. It is safe for concurrent use.
 type Conns struct {
-	// any holds all connections, and http2 those of them over which requests come by HTTP/2, each of which can carry many.
-	any, http2 table
+	// any holds all connections, and http2 those of them over which requests come by HTTP/2, each of which can carry many. handshakes
+	// holds those that have sent more than usualHandshake bytes of a handshake that is not done.
+	any, http2, handshakes table
 }
 
-// DefaultConnLimits are 2048 connections, half of them for each client, and the bounds for HTTP/2. An API server opens one connection
-// for each request that is under way over HTTP/1.1, of which it has 600 at most by default, and over HTTP/2 one for each 100.
-func DefaultConnLimits() (connections, http2 ConnLimits) {
-	return ConnLimits{All: 2048, Each: 1024}, ConnLimits{All: 128, Each: 64}
+// DefaultConnLimits are 2048 connections, half of them for each client, and the bounds for HTTP/2 and for long handshakes. An API server opens
+// one connection for each request that is under way over HTTP/1.1, of which it has 600 at most by default, and over HTTP/2 one for each 100.
+func DefaultConnLimits() (connections, http2, handshakes ConnLimits) {
+	return ConnLimits{All: 2048, Each: 1024}, ConnLimits{All: 128, Each: 64}, ConnLimits{All: 256, Each: 64}
 }
 
-// NewConns returns connections, of which there are none yet, with bounds for all of them and for those over HTTP/2.
-func NewConns(connections, http2 ConnLimits) *Conns {
-	return &Conns{
-		any:   table{limits: connections, clients: make(map[string]map[*Conn]struct{})},
-		http2: table{limits: http2, clients: make(map[string]map[*Conn]struct{})},
+// NewConns returns connections, of which there are none yet, with bounds for all of them, for those over HTTP/2, and for those in a TLS
+// handshake of more than 4 KiB. The last holds, and no handshake is longer than 16 KiB, where the server's tls.Config has BeginHandshake.
+func NewConns(connections, http2, handshakes ConnLimits) *Conns {
+	make1 := func(limits ConnLimits) table {
+		return table{limits: limits, clients: make(map[string]map[*Conn]struct{})}
 	}
+	return &Conns{any: make1(connections), http2: make1(http2), handshakes: make1(handshakes)}
 }
 
 // table holds connections by client.
@@ -58,6 +71,12 @@ type Conn struct {
 	// deciding is how many requests are being decided on.
 	deciding      atomic.Int32
 	http2, closed atomic.Bool
+
+	// handshake is the context of the TLS handshake, from the ClientHello on.
+	handshake atomic.Pointer[context.Context]
+	// read is how many bytes were read before the handshake was done, and then shaken is set. Only Read uses them.
+	read   int
+	shaken bool
 }
 
 // Listener returns a listener for the connections of l. A connection over the bound is let in where another can be closed for it, and
@@ -105,11 +124,45 @@ func (c *Conn) Close() error {
 	c.close.Do(func() {
 		c.closed.Store(true)
 		c.conns.any.remove(c)
+		c.conns.handshakes.remove(c)
 		if c.http2.Load() {
 			c.conns.http2.remove(c)
 		}
 	})
 	return c.Conn.Close()
+}
+
+// Read implements net.Conn. It fails where a handshake would take more than maxHandshake bytes.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.shaken {
+		return c.Conn.Read(p)
+	}
+	if handshake := c.handshake.Load(); handshake != nil && (*handshake).Err() != nil {
+		c.shaken = true
+		c.conns.handshakes.remove(c)
+		return c.Conn.Read(p)
+	}
+	limit := maxHandshake
+	switch {
+	case c.read >= maxHandshake:
+		return 0, errLongHandshake
+	case c.read < usualHandshake:
+		limit = usualHandshake
+	case c.read == usualHandshake && !c.counted(&c.conns.handshakes):
+		return 0, errLongHandshake
+	}
+	n, err := c.Conn.Read(p[:min(len(p), limit-c.read)])
+	c.read += n
+	return n, err
+}
+
+// BeginHandshake is for GetConfigForClient of the tls.Config of a server, and changes nothing about it. The connection learns by it when
+// its handshake is done: the context of the handshake is then over.
+func BeginHandshake(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if c, ok := hello.Conn.(*Conn); ok {
+		c.handshake.Store(new(hello.Context()))
+	}
+	return nil, nil
 }
 
 // Accepted returns since when the connection is there.
@@ -121,9 +174,14 @@ func (c *Conn) HTTP2() bool {
 	if c.http2.Swap(true) {
 		return true
 	}
-	ok := c.conns.http2.add(c)
+	return c.counted(&c.conns.http2)
+}
+
+// counted adds the connection to a table, and reports whether there is room for it.
+func (c *Conn) counted(t *table) bool {
+	ok := t.add(c)
 	if c.closed.Load() {
-		c.conns.http2.remove(c) // Close may have looked for it before it was there
+		t.remove(c) // Close may have looked for it before it was there
 	}
 	return ok
 }

@@ -1,14 +1,18 @@
 package port_test
 
 import (
+	"crypto/tls"
+	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/port"
+	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
 // listen returns connections, and a listener for them on loopback.
@@ -19,7 +23,7 @@ func listen(t *testing.T, connections, http2 port.ConnLimits) (*port.Conns, net.
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	conns := port.NewConns(connections, http2)
+	conns := port.NewConns(connections, http2, port.ConnLimits{All: 4, Each: 2})
 	return conns, conns.Listener(l)
 }
 
@@ -162,4 +166,91 @@ func TestThreatConnectionsOverHTTP2(t *testing.T) {
 		t.Error("no room after an end")
 	}
 	wantOpen(t, conns, 3)
+}
+
+// hello is a ClientHello of at least some bytes.
+func hello(t *testing.T, bytes int) []byte {
+	t.Helper()
+	protocols := make([]string, bytes/8+1)
+	for i := range protocols {
+		protocols[i] = "padding"
+	}
+	client, server := net.Pipe()
+	defer client.Close()
+	go func() {
+		_ = tls.Client(server, &tls.Config{ServerName: "x", NextProtos: protocols, MinVersion: tls.VersionTLS13}).HandshakeContext(t.Context())
+		server.Close()
+	}()
+	whole := make([]byte, bytes)
+	if _, err := io.ReadFull(client, whole); err != nil {
+		t.Fatal(err)
+	}
+	return whole
+}
+
+// A handshake takes 16 KiB at most, whatever it claims, and what follows on it is not bounded.
+func TestThreatLongHandshakes(t *testing.T) {
+	_, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 10, Each: 10})
+	client, server := connect(t, l, "127.0.0.2")
+	long := hello(t, 20<<10)
+	go func() {
+		_, _ = client.Write(long)
+		client.Close()
+	}()
+	config := &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: port.BeginHandshake}
+	err := tls.Server(server, config).HandshakeContext(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "16 KiB") {
+		t.Errorf("the handshake ended with %v", err)
+	}
+
+	ca, err := testenv.NewCA("server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := ca.Issue(pkix.Name{CommonName: "server"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Certificates = []tls.Certificate{own.TLS}
+	client, server = connect(t, l, "127.0.0.2")
+	go func() {
+		shaken := tls.Client(client, &tls.Config{RootCAs: ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13})
+		_, _ = shaken.Write(make([]byte, 100<<10))
+	}()
+	if _, err := io.ReadFull(tls.Server(server, config), make([]byte, 100<<10)); err != nil {
+		t.Errorf("what follows on a handshake: %v", err)
+	}
+}
+
+// Handshakes of more than 4 KiB are bounded in number, and the oldest gives way. Shorter ones are not.
+func TestThreatLongHandshakesOfOneClient(t *testing.T) {
+	_, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 10, Each: 10})
+	begin := func(bytes int) (client net.Conn, ended chan error) {
+		client, server := connect(t, l, "127.0.0.2")
+		if _, err := client.Write(make([]byte, bytes)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(server, make([]byte, bytes)); err != nil {
+			t.Fatal(err)
+		}
+		ended = make(chan error, 1)
+		go func() {
+			_, err := server.Read(make([]byte, 1))
+			ended <- err
+		}()
+		return client, ended
+	}
+	short, _ := begin(4<<10 - 1)
+	first, ended := begin(4<<10 + 1)
+	second, _ := begin(4<<10 + 1)
+	third, _ := begin(4<<10 + 1)
+	if open(t, first, true); t.Failed() {
+		return
+	}
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the oldest one ended with %v", err)
+	}
+	for _, c := range []net.Conn{short, second, third} {
+		open(t, c, false)
+	}
 }
