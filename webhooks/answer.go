@@ -126,7 +126,7 @@ func (ruled ruling) denial(limit int) string {
 
 // unreadable answers an object or request that cannot be understood.
 func unreadable(ctx context.Context, err error) admission.Response {
-	logf.FromContext(ctx).Info("Denied what cannot be read", "denial", err.Error())
+	logf.FromContext(ctx).Info("Denied what cannot be read", "denial", text.Cut(err.Error(), maxLine))
 	return refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest,
 		bounded([]string{"the images could not be read: " + err.Error()}, maxMessage)[0])
 }

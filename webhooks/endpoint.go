@@ -30,6 +30,8 @@ const maxReview = 7 << 20
 const (
 	// requestCost is what a request costs beside its header and body: a stream, a goroutine, what it is decided by.
 	requestCost = 8 << 10
+	// fieldCost is what a field of a header costs beside its name and value.
+	fieldCost = 128
 	// firstRead is what is read of a body at once. Nearly all are smaller.
 	firstRead = 32 << 10
 	// smallBody is how long a body is that takes of the share for small ones. Longer ones must find room before more is read.
@@ -103,10 +105,10 @@ func (e *endpoint) refuse(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusTooManyRequests)
 }
 
-// size is what a header takes, in bytes.
+// size is what a header takes, in bytes: a field without a value takes its part of a map all the same.
 func size(h http.Header) (n int64) {
 	for key, values := range h {
-		n += int64(len(key))
+		n += int64(len(key)) + fieldCost
 		for _, v := range values {
 			n += int64(len(v))
 		}
@@ -149,7 +151,7 @@ func (e *endpoint) answer(ctx context.Context, body []byte, err error) (answer *
 		return refuse(unreviewable(ctx, err))
 	}
 	uid = in.Request.UID
-	log := logf.FromContext(ctx).WithValues("requestID", uid, "user", in.Request.UserInfo.Username, "operation", in.Request.Operation)
+	log := logf.FromContext(ctx).WithValues("requestID", uid, "user", text.Cut(in.Request.UserInfo.Username, maxUser), "operation", in.Request.Operation)
 	ctx = logf.IntoContext(ctx, log)
 	if conn := port.ConnOf(ctx); conn != nil {
 		defer conn.Deciding()()

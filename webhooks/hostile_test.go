@@ -21,9 +21,12 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/countersign-dev/countersign/internal/certs"
@@ -552,30 +555,108 @@ func (b *bench) allocated(t *testing.T, body string) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// Reviews that wait for a signing server hold no body, so however many there are, others find room.
+// Reviews that wait for a signing server hold nothing of their size, whatever it is that makes them large. So however many there are, others
+// find room.
 func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
-	s, b := runGate(t, gateOptions{})
-	asked, answer := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	b.root.mu.Lock()
-	b.root.answer = func(context.Context, string) (trust.Evidence, error) {
-		once.Do(func() { close(asked) })
-		<-answer
-		return usual(), nil
-	}
-	b.root.mu.Unlock()
+	const reviews, bulk = 20, 200 << 10 // whose bodies have room all at once
 	large := object("Deployment", pinned)
-	large.SetAnnotations(map[string]string{"notes": strings.Repeat("x", 300<<10)})
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		got, _ := s.review(t, s.from(t, neighbour, true), request{kind: "Deployment", object: large})
-		wantAdmitted(t, got)
-	}()
-	<-asked
-	if taken := b.taken(); taken < requestCost || taken > requestCost+maxHeader {
-		t.Errorf("%d bytes are taken", taken)
+	large.SetAnnotations(map[string]string{"notes": strings.Repeat("x", bulk)})
+	long := strings.Repeat("x", bulk)
+	extra := map[string]authenticationv1.ExtraValue{}
+	for i := range maxValues / 3 {
+		extra[fmt.Sprint(i, long[:20])] = authenticationv1.ExtraValue{"x"}
 	}
-	close(answer)
-	<-ended
+	for name, change := range map[string]func(*admissionv1.AdmissionRequest){
+		"object":  func(r *admissionv1.AdmissionRequest) { r.Object.Raw = encode(t, large) },
+		"options": func(r *admissionv1.AdmissionRequest) { r.Options.Raw = encode(t, map[string]string{"x": long}) },
+		"user":    func(r *admissionv1.AdmissionRequest) { r.UserInfo.Username = long },
+		"extra":   func(r *admissionv1.AdmissionRequest) { r.UserInfo.Extra = extra },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, b := runGate(t, gateOptions{})
+			asked, answer := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			b.root.mu.Lock()
+			b.root.answer = func(context.Context, string) (trust.Evidence, error) {
+				once.Do(func() { close(asked) })
+				<-answer
+				return usual(), nil
+			}
+			b.root.mu.Unlock()
+			review := request{kind: "Deployment", object: object("Deployment", pinned)}.review(t)
+			change(review.Request)
+			raw := encode(t, review)
+			client := s.from(t, neighbour, true)
+			before := inUse()
+			var all sync.WaitGroup
+			for range reviews {
+				all.Go(func() { s.post(t, client, raw) })
+			}
+			<-asked
+			testenv.Await(t, "all reviews to wait, and to take next to nothing", func() error {
+				if taken := b.taken(); taken < reviews*requestCost || taken > reviews*(requestCost+(4<<10)) {
+					return fmt.Errorf("they take %d bytes", taken)
+				}
+				return nil
+			})
+			if grown := int64(inUse()) - int64(before); grown > reviews*bulk/2 {
+				t.Errorf("%d KiB more are in use", grown>>10)
+			}
+			close(answer)
+			all.Wait()
+		})
+	}
+}
+
+// A field of a header that has no value is charged for what it takes all the same.
+func TestThreatManyHeaderFields(t *testing.T) {
+	h := http.Header{}
+	for i := range 2700 {
+		h[fmt.Sprint(i)] = []string{""}
+	}
+	if got := size(h); got < 100*2700 {
+		t.Errorf("charged %d bytes", got)
+	}
+}
+
+// What the log has of a review is bounded, and so are the names that are kept of it.
+func TestThreatNamesInReviewsAreBounded(t *testing.T) {
+	const long = 300 << 10
+	log := new(lines)
+	b := newBench(t)
+	e := &endpoint{handle: b.Validate}
+	ctx := ctrl.LoggerInto(t.Context(), funcr.New(log.write, funcr.Options{}))
+	x := strings.Repeat("x", long)
+	for field, change := range map[string]func(*admissionv1.AdmissionRequest){
+		"":                         func(r *admissionv1.AdmissionRequest) { r.UserInfo.Username = x },
+		"request.uid":              func(r *admissionv1.AdmissionRequest) { r.UID = types.UID(x) },
+		"request.name ":            func(r *admissionv1.AdmissionRequest) { r.Name = x },
+		"request.namespace":        func(r *admissionv1.AdmissionRequest) { r.Namespace = x },
+		"request.operation":        func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Operation(x) },
+		"request.kind.kind":        func(r *admissionv1.AdmissionRequest) { r.Kind.Kind = x },
+		"request.resource.version": func(r *admissionv1.AdmissionRequest) { r.Resource.Version = x },
+	} {
+		review := request{kind: "Pod", object: object("Pod", unsigned)}.review(t)
+		change(review.Request)
+		got := e.answer(ctx, encode(t, review), nil)
+		if field == "" {
+			wantDenied(t, got, http.StatusForbidden)
+		} else {
+			wantDenied(t, got, http.StatusBadRequest, field, "is longer than")
+		}
+	}
+	named := object("Pod", unsigned)
+	named.SetName(x)
+	review := request{kind: "Pod", object: named}.review(t)
+	review.Request.Name = ""
+	wantDenied(t, e.answer(ctx, encode(t, review), nil), http.StatusForbidden)
+	written := log.all()
+	if len(written) == 0 {
+		t.Error("nothing is logged")
+	}
+	for _, line := range written {
+		if len(line) > 16<<10 {
+			t.Errorf("a line of %d bytes: %.300s", len(line), line)
+		}
+	}
 }

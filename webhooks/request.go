@@ -8,6 +8,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
@@ -19,10 +20,13 @@ type review struct {
 	images []workload.Image
 }
 
-// take reads a request, and lets go of its objects: they are most of it, and are not needed while evidence is waited for.
+// take reads a request, and lets go of all of it that is not needed while evidence is waited for, as its objects, the user and the options.
 func (g *Gate) take(ctx context.Context, req *admission.Request) (review, error) {
 	r, err := g.read(*req)
-	req.Object.Raw, req.OldObject.Raw = nil, nil
+	r.object.Name, r.object.UID = text.Cut(r.object.Name, maxName), text.Cut(r.object.UID, maxUID)
+	*req = admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
+		Kind: req.Kind, Namespace: req.Namespace, Name: req.Name, DryRun: req.DryRun,
+	}}
 	release(ctx)
 	return r, err
 }

@@ -14,6 +14,12 @@ import (
 const (
 	maxRest   = 1 << 20 // bytes
 	maxValues = 16 << 10
+	// maxName bounds a name that is kept while a review is decided on, in bytes: no object has a longer one.
+	maxName = 253
+	// maxUID bounds the UID of a review, in bytes. API servers send 36.
+	maxUID = 128
+	// maxUser is what the log has of the name of a user, in bytes.
+	maxUser = 256
 )
 
 // errBulky says that decoding a review would cost more than any that an API server makes.
@@ -38,6 +44,9 @@ func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 	case in.Request == nil:
 		return admissionv1.AdmissionReview{}, errors.New("the review holds no request")
 	}
+	if err := checkNames(in.Request); err != nil {
+		return admissionv1.AdmissionReview{}, err
+	}
 	if object != nil {
 		in.Request.Object.Raw = object
 	}
@@ -45,6 +54,23 @@ func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 		in.Request.OldObject.Raw = old
 	}
 	return in, nil
+}
+
+// checkNames bounds what is kept and logged of a request: no API server serves an object by a longer name.
+func checkNames(r *admissionv1.AdmissionRequest) error {
+	if len(r.UID) > maxUID {
+		return fmt.Errorf("request.uid is longer than %d bytes", maxUID)
+	}
+	for _, f := range []struct{ field, is string }{
+		{"namespace", r.Namespace}, {"name", r.Name}, {"operation", string(r.Operation)}, {"subResource", r.SubResource},
+		{"kind.group", r.Kind.Group}, {"kind.version", r.Kind.Version}, {"kind.kind", r.Kind.Kind},
+		{"resource.group", r.Resource.Group}, {"resource.version", r.Resource.Version}, {"resource.resource", r.Resource.Resource},
+	} {
+		if len(f.is) > maxName {
+			return fmt.Errorf("request.%s is longer than %d bytes", f.field, maxName)
+		}
+	}
+	return nil
 }
 
 // cutObjects takes request.object and request.oldObject out of a review, and leaves null in their places. It judges nothing but form: a
