@@ -191,14 +191,14 @@ func hello(t *testing.T, bytes int) []byte {
 // A handshake takes 16 KiB at most, whatever it claims, and what follows on it is not bounded.
 func TestThreatLongHandshakes(t *testing.T) {
 	_, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 10, Each: 10})
-	client, server := connect(t, l, "127.0.0.2")
+	excessive, stalled := connect(t, l, "127.0.0.2")
 	long := hello(t, 20<<10)
 	go func() {
-		_, _ = client.Write(long)
-		client.Close()
+		_, _ = excessive.Write(long)
+		excessive.Close()
 	}()
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: port.BeginHandshake}
-	err := tls.Server(server, config).HandshakeContext(t.Context())
+	err := tls.Server(stalled, config).HandshakeContext(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "16 KiB") {
 		t.Errorf("the handshake ended with %v", err)
 	}
@@ -212,9 +212,9 @@ func TestThreatLongHandshakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	config.Certificates = []tls.Certificate{own.TLS}
-	client, server = connect(t, l, "127.0.0.2")
+	usual, server := connect(t, l, "127.0.0.2")
 	go func() {
-		shaken := tls.Client(client, &tls.Config{RootCAs: ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13})
+		shaken := tls.Client(usual, &tls.Config{RootCAs: ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13})
 		_, _ = shaken.Write(make([]byte, 100<<10))
 	}()
 	if _, err := io.ReadFull(tls.Server(server, config), make([]byte, 100<<10)); err != nil {
