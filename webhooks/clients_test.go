@@ -101,6 +101,9 @@ func TestThreatBadCertificatesAreNotHeld(t *testing.T) {
 		if err := conn.HandshakeContext(t.Context()); err != nil {
 			t.Fatal(err) // the server has yet to see the certificate
 		}
+		if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("the connection stays: %v", err)
 		}
