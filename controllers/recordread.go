@@ -103,7 +103,7 @@ func (r *RecordReconciler) read(ctx context.Context, m *corev1.ConfigMap) (*read
 // readOnce returns a record, and what is wrong with it.
 func (r *RecordReconciler) readOnce(ctx context.Context, m *corev1.ConfigMap) (got *reading, damage, err error) {
 	head, damage := persist.ReadHead(m)
-	release, err := r.hold(ctx, int64(head.Bound()))
+	release, err := r.hold(ctx, &r.reading, int64(head.Bound()))
 	if err != nil {
 		return nil, nil, err
 	}

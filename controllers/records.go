@@ -35,7 +35,8 @@ import (
 const (
 	// recordsAtOnce is how many records are taken in, or written, at a time.
 	recordsAtOnce = 4
-	// recordMemory bounds the data of the records that are read or written at a time, in bytes. Most are of a few KiB.
+	// recordMemory bounds the data of the records that are read at a time, and of those that are
+	// written, each, in bytes. Most are of a few KiB.
 	recordMemory = 32 << 20
 )
 
@@ -63,16 +64,19 @@ type RecordReconciler struct {
 	known   map[store.Key]recordState
 	leading time.Time // when this replica first wrote, or would have
 	pace    *rate.Limiter
-	room    *semaphore.Weighted
+	// reading and writing limit the data in memory. They are two because a write waits for its
+	// pace, and an edit that revokes a key must not wait for that.
+	reading, writing *semaphore.Weighted
 }
 
-// hold waits until there is room for the data of a record. The result gives it back.
-func (r *RecordReconciler) hold(ctx context.Context, size int64) (release func(), err error) {
+// hold waits until the semaphore, reading or writing, has room for the data of a record. The result
+// gives it back.
+func (r *RecordReconciler) hold(ctx context.Context, of **semaphore.Weighted, size int64) (release func(), err error) {
 	r.mu.Lock()
-	if r.room == nil {
-		r.room = semaphore.NewWeighted(recordMemory)
+	if *of == nil {
+		*of = semaphore.NewWeighted(recordMemory)
 	}
-	room := r.room
+	room := *of
 	r.mu.Unlock()
 	size = min(size, recordMemory)
 	if err := room.Acquire(ctx, size); err != nil {

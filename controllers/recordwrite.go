@@ -72,7 +72,7 @@ func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record, 
 		return later, nil
 	}
 	if sized, ok := evidence.(trust.Sized); ok {
-		release, err := r.hold(ctx, sized.Size())
+		release, err := r.hold(ctx, &r.writing, sized.Size())
 		if err != nil {
 			return ctrl.Result{}, err
 		}
