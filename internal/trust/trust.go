@@ -71,6 +71,24 @@ type File struct {
 	Delegation bool
 }
 
+// Explained is an Evidence that knows what was signed, or should have been, and proves no role all the same.
+type Explained interface {
+	// Rejected says why some roles have not signed, as far as more is known than that they have not. It is for the words
+	// of a denial alone, and may take longer than a decision. tag and digest are those of the image; an empty one stands
+	// for any. The result is bounded.
+	Rejected(roles []string, tag, digest string) []Rejection
+}
+
+// Rejection is something that does not prove a role, and why. It never counts for anything.
+type Rejection struct {
+	// By is what has signed, or what should have and has not, in the words of the format: "targets/qa.json".
+	By string
+	// Digest is what By has signed. Empty: the rejection is not about one digest.
+	Digest string
+	// Why is the rest of the sentence that begins with By: the reason, and what to do about it.
+	Why string
+}
+
 // Unsigned is the Evidence of a repository that carries no signatures at all: everything about it is "not signed".
 type Unsigned struct{}
 
