@@ -195,7 +195,7 @@ func FuzzEnvelope(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_, _ = decodeTargets("targets", e, true)
+		_, _ = decodeTargets("targets", e)
 		_, _ = decodeSnapshot(e.signed)
 		if _, err := e.verify(r, func(*publicKey) bool { return true }); err == nil && !bytes.Equal(e.signed, want.signed) {
 			t.Errorf("a signature verifies over another content: %q", data)

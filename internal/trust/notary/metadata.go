@@ -61,8 +61,11 @@ type metadata struct {
 	snapshot  *envelope
 	listed    map[string]fileMeta
 	verified  map[string]*signedTargets
-	lapsed    []string     // delegations that had expired when they were first verified; they have no grace
-	files     []trust.File // the delegations that may speak for a role
+	lapsed    []string          // delegations that had expired when they were first verified; they have no grace
+	files     []trust.File      // the delegations that may speak for a role
+	short     []idle            // what delegations have signed and does not prove their role
+	refused   map[string]string // why the file of a delegation does not count
+	delegated []string          // the names of all delegations
 }
 
 func newMetadata(rules rootRules, floors map[string]floor) *metadata {
@@ -280,7 +283,9 @@ func (m *metadata) finish(held *packed) *evidence {
 	ev := &evidence{root: m.Root, repository: m.repository, floors: m.seen, asked: slices.Sorted(maps.Keys(m.asked)), raw: held}
 	ev.notAfter, ev.file = m.expiry()
 	ev.files, ev.lapsed = m.dated(), m.lapsed
-	ev.index(m.statements())
+	stated := m.statements()
+	ev.index(stated)
+	ev.retain(m.idlers(stated), m.refused, m.delegated)
 	if ev.raw == nil {
 		ev.raw = pack(m.raw)
 	}

@@ -82,11 +82,20 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 			files = append(files, t)
 		}
 	}
-	voices := map[string]*voice{}
+	voices := map[string]voiced{}
+	speak := func(what target, files []*signedTargets) {
+		if v := s.voice(files, voices); v.by != nil {
+			say(what.tag, what.digest, v.by)
+		} else {
+			m.fallShort(what, v.short)
+		}
+	}
 	if len(files) == 1 {
 		for _, what := range files[0].targets {
-			if by := s.voice(files, voices); by != nil && files[0].allows(what.tag) {
-				say(what.tag, what.digest, by)
+			if files[0].allows(what.tag) {
+				speak(what, files)
+			} else {
+				m.fallShort(what, s.pathless(files[0], voices))
 			}
 		}
 		return
@@ -108,15 +117,15 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 			if next[i] == len(t.targets) || t.targets[next[i]].tag != tag {
 				continue
 			}
-			if t.allows(tag) {
-				claims = claimed(claims, t.targets[next[i]], t)
+			if what := t.targets[next[i]]; t.allows(tag) {
+				claims = claimed(claims, what, t)
+			} else {
+				m.fallShort(what, s.pathless(t, voices))
 			}
 			next[i]++
 		}
 		for _, c := range claims {
-			if by := s.voice(c.files, voices); by != nil {
-				say(tag, c.digest, by)
-			}
+			speak(c.target, c.files)
 		}
 	}
 }
@@ -137,10 +146,16 @@ func claimed(claims []claim, what target, by *signedTargets) []claim {
 	return append(claims, claim{target: what, files: []*signedTargets{by}})
 }
 
-// voice returns how the role says what some files say: by which keys, and until when. It is nil where the keys do
-// not reach the threshold. Keys count by what they signed, not by being listed; a key in two files counts once, until
+// voiced is how a role says what some files say, or why it does not.
+type voiced struct {
+	by    *voice
+	short *cause
+}
+
+// voice returns how the role says what some files say: by which keys, and until when. Where the keys do not reach the
+// threshold it says why. Keys count by what they signed, not by being listed; a key in two files counts once, until
 // the later expiry. The same files have the same voice, which is kept in voices.
-func (s speaker) voice(files []*signedTargets, voices map[string]*voice) *voice {
+func (s speaker) voice(files []*signedTargets, voices map[string]voiced) voiced {
 	id := files[0].name
 	for _, t := range files[1:] {
 		id += " " + t.name
@@ -156,12 +171,15 @@ func (s speaker) voice(files []*signedTargets, voices map[string]*voice) *voice 
 			}
 		}
 	}
-	voices[id] = nil
+	v := voiced{}
 	if len(until) >= s.threshold {
-		voices[id] = &voice{
+		v.by = &voice{
 			role: s.role, keys: slices.Sorted(maps.Keys(until)),
 			notAfter: latest(slices.Collect(maps.Values(until)), s.threshold),
 		}
+	} else {
+		v.short = s.unmet(files, len(until))
 	}
-	return voices[id]
+	voices[id] = v
+	return v
 }

@@ -31,7 +31,7 @@ type signedTargets struct {
 	expires time.Time
 	// paths are the prefixes of the tags it may speak about, narrowed by its ancestors.
 	paths []string
-	// targets are sorted by tag. They are kept only of a file that may speak for a role.
+	// targets are sorted by tag.
 	targets     []target
 	delegations []delegation
 }
@@ -89,7 +89,7 @@ func (m *metadata) loadTargets(raw map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	top, err := decodeTargets(targetsRole, e, m.speaks(targetsRole))
+	top, err := decodeTargets(targetsRole, e)
 	if err != nil {
 		return fault(m.repository, targetsRole, fmt.Errorf("is unusable: %w", err))
 	}
@@ -101,6 +101,7 @@ func (m *metadata) loadTargets(raw map[string][]byte) error {
 	for queue := []*signedTargets{top}; len(queue) > 0; queue = queue[1:] {
 		parent := queue[0]
 		for _, d := range parent.delegations {
+			m.delegated = append(m.delegated, d.name)
 			child, err := m.loadDelegation(parent, d, raw)
 			if err != nil {
 				return fault(m.repository, d.name, err)
@@ -130,10 +131,12 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 		m.files = append(m.files, trust.File{Name: d.name + ".json", NotAfter: e.expires, Delegation: true})
 	}
 	if !m.lasts(d.name, e) {
+		m.refuse(d.name, fmt.Sprintf("expired at %s; it must be signed anew", e.expires.Format(time.RFC3339)))
 		return nil, nil
 	}
-	t, err := decodeTargets(d.name, e, m.speaks(d.name))
+	t, err := decodeTargets(d.name, e)
 	if err != nil {
+		m.refuse(d.name, fmt.Sprintf("is unusable: %v", err))
 		return nil, beyondBounds(err)
 	}
 	t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths, d.paths)
@@ -144,10 +147,12 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 // file beyond the bounds.
 func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, signers []*publicKey, err error) {
 	if e, err = decodeEnvelope(raw, "Targets"); err != nil {
+		m.refuse(d.name, fmt.Sprintf("is unusable: %v", err))
 		return nil, nil, beyondBounds(err)
 	}
 	if signers, err = e.verify(d.role, m.counts); err != nil {
-		return nil, nil, nil //nolint:nilerr // it has not signed
+		m.refuse(d.name, m.whyUnsigned(e, d.role, err))
+		return nil, nil, nil
 	}
 	return e, signers, nil
 }
@@ -171,15 +176,14 @@ func (m *metadata) dropped(parent *signedTargets, d delegation) error {
 	return nil
 }
 
-// decodeTargets reads the targets and the delegations of a targets file. The targets are checked and
-// dropped where keep is false.
-func decodeTargets(name string, e *envelope, keep bool) (*signedTargets, error) {
+// decodeTargets reads the targets and the delegations of a targets file.
+func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 	t := &signedTargets{name: name}
 	entries, err := e.signed.optionalObject("targets")
 	if err != nil {
 		return nil, err
 	}
-	if keep {
+	if entries != nil {
 		t.targets = make([]target, 0, min(entries.size(), len(entries)/leastEntry))
 	}
 	for key, v := range entries.members() {
@@ -189,7 +193,7 @@ func decodeTargets(name string, e *envelope, keep bool) (*signedTargets, error) 
 		}
 		// A digest is a sha256 one, so a target with none but a sha512 hash speaks for no image. Nor does one whose name
 		// no tag can have, and a statement with an empty tag would say that the digest is signed under any.
-		if !keep || !h.has256 || len(key) > maxTag+2 {
+		if !h.has256 || len(key) > maxTag+2 {
 			continue
 		}
 		if tag, _ := key.text(); tagName.MatchString(tag) {

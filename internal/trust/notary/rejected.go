@@ -1,0 +1,254 @@
+package notary
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const (
+	// maxRejections bounds what is said of one image, and maxNamed the names in one list of it.
+	maxRejections = 8
+	maxNamed      = 8
+)
+
+// idle is one thing that was signed and proves no role. It is a type of its own, so that it cannot be
+// taken for a statement.
+type idle struct {
+	tag    string
+	digest [sha256.Size]byte
+	cause  *cause
+}
+
+// cause is why what some files say proves no role. role is empty where they speak for none.
+type cause struct {
+	role, by, why string
+}
+
+// refuse notes why the file of a delegation does not count.
+func (m *metadata) refuse(name, why string) {
+	if m.refused == nil {
+		m.refused = map[string]string{}
+	}
+	m.refused[name] = why
+}
+
+// whyUnsigned is why the signatures on the file of a delegation do not count, where verify has failed.
+func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
+	if k := m.revokedSigner(e, r); k != nil && len(e.signers(r, func(*publicKey) bool { return true })) >= r.threshold {
+		return fmt.Sprintf("is signed by key %s, which spec.revokedKeys lists", k.canonical)
+	}
+	return err.Error()
+}
+
+// idlers returns what was signed and proves no role, sorted by tag and digest. What a file that speaks
+// for no role says is left out where a role says the same. stated is sorted as statements returns it.
+func (m *metadata) idlers(stated []said) []idle {
+	out := m.short
+	for name, t := range m.verified {
+		c := m.voiceless(name)
+		if c == nil {
+			continue
+		}
+		for _, what := range t.targets {
+			if !t.allows(what.tag) || states(stated, what) {
+				continue
+			}
+			out = append(out, idle{tag: what.tag, digest: what.digest, cause: c})
+		}
+	}
+	slices.SortFunc(out, func(a, b idle) int {
+		return cmp.Or(strings.Compare(a.tag, b.tag), bytes.Compare(a.digest[:], b.digest[:]),
+			strings.Compare(a.cause.by, b.cause.by), strings.Compare(a.cause.role, b.cause.role))
+	})
+	return slices.CompactFunc(out, func(a, b idle) bool {
+		return a.tag == b.tag && a.digest == b.digest && *a.cause == *b.cause
+	})
+}
+
+// states reports whether any role has signed the digest for the tag.
+func states(stated []said, what target) bool {
+	_, found := slices.BinarySearchFunc(stated, what, func(s said, what target) int {
+		return cmp.Or(strings.Compare(s.tag, what.tag), bytes.Compare(s.digest[:], what.digest[:]))
+	})
+	return found
+}
+
+// voiceless is why a file speaks for no role, nil where it speaks for one.
+func (m *metadata) voiceless(name string) *cause {
+	c := &cause{by: name}
+	switch {
+	case m.speaks(name):
+		return nil
+	case name == targetsRole:
+		c.why = "which proves no role: name it in spec.notary.roles[].delegations, or sign with a delegation of the role ('docker trust signer add')"
+	case checkSpeaker(name) != nil:
+		c.why = "which proves no role, since any one of all signers signs it: the signer's own delegation must have signed ('docker trust signer add')"
+	default:
+		c.why = "which proves no role: spec.notary.roles maps the role of its name to other delegations"
+	}
+	return c
+}
+
+// unmet is why some files do not prove the role that they speak for: too few of the keys that signed them
+// are accepted.
+func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
+	names := make([]string, 0, len(files))
+	signed := map[string]bool{}
+	for _, t := range files {
+		names = append(names, t.name)
+		for _, key := range t.signers {
+			signed[key] = true
+		}
+	}
+	c := &cause{role: s.role, by: listed(names)}
+	if len(signed) >= s.threshold {
+		c.why = fmt.Sprintf("by a key that spec.notary.roles[].keys of role %q does not list", s.role)
+	} else {
+		c.why = fmt.Sprintf("which is %d of the %d keys that role %q needs", accepted, s.threshold, s.role)
+	}
+	return c
+}
+
+// fallShort notes what was signed and does not prove a role.
+func (m *metadata) fallShort(what target, why *cause) {
+	m.short = append(m.short, idle{tag: what.tag, digest: what.digest, cause: why})
+}
+
+// pathless is why what a file says of some tags proves nothing for a role. It is kept in voices.
+func (s speaker) pathless(t *signedTargets, voices map[string]voiced) *cause {
+	id := "!" + t.name
+	v, ok := voices[id]
+	if !ok {
+		v.short = &cause{role: s.role, by: t.name, why: "outside of the paths of that delegation ('notary delegation add --all-paths')"}
+		voices[id] = v
+	}
+	return v.short
+}
+
+// retain keeps what proves no role, for the words of a denial.
+func (e *evidence) retain(all []idle, refused map[string]string, delegations []string) {
+	slices.Sort(delegations)
+	e.idle, e.refused, e.delegations = slices.Clone(all), refused, slices.Clip(delegations)
+	const each = 16 + sha256.Size + 8
+	e.size += int64(len(e.idle)) * each
+	for i, l := range e.idle {
+		if i == 0 || all[i-1].tag != l.tag {
+			e.size += textSize(l.tag)
+		}
+	}
+	for _, why := range refused {
+		e.size += keySize + textSize(why)
+	}
+	for _, name := range delegations {
+		e.size += 16 + textSize(name)
+	}
+}
+
+// Rejected implements trust.Explained.
+func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejection {
+	var all []trust.Rejection
+	add := func(r trust.Rejection) {
+		if len(all) < maxRejections && !slices.Contains(all, r) {
+			all = append(all, r)
+		}
+	}
+	for _, l := range e.about(tag) {
+		text := digestText(l.digest)
+		if (tag != "" || text == digest) && (l.cause.role == "" || slices.Contains(roles, l.cause.role)) {
+			add(trust.Rejection{By: l.cause.by, Digest: text, Why: l.cause.why})
+		}
+	}
+	if e.root == nil {
+		return all
+	}
+	var absent []string
+	for _, role := range roles {
+		delegations := e.root.delegationsOf(role)
+		if len(delegations) == 1 && checkSpeaker(delegations[0]) != nil {
+			add(trust.Rejection{By: fmt.Sprintf("role %q", role), Why: fmt.Sprintf("cannot be proven: %v", checkSpeaker(delegations[0]))})
+			continue
+		}
+		present := false
+		for _, d := range delegations {
+			if refused := e.refusedAbove(d); refused != "" {
+				present = true
+				add(trust.Rejection{By: refused + ".json", Why: e.refused[refused]})
+			}
+			present = present || d == targetsRole || e.has(d)
+		}
+		if !present {
+			absent = append(absent, delegations...)
+		}
+	}
+	if len(absent) > 0 {
+		add(e.absent(absent))
+	}
+	return all
+}
+
+// about returns what proves no role and is about a tag, or where that is empty about any.
+func (e *evidence) about(tag string) []idle {
+	if tag == "" {
+		return e.idle
+	}
+	from, _ := slices.BinarySearchFunc(e.idle, tag, func(l idle, tag string) int { return strings.Compare(l.tag, tag) })
+	to := from
+	for to < len(e.idle) && e.idle[to].tag == tag {
+		to++
+	}
+	return e.idle[from:to]
+}
+
+// refusedAbove returns the delegation whose file does not count, of one and those above it; empty: none.
+func (e *evidence) refusedAbove(delegation string) string {
+	for ; delegation != "." && delegation != targetsRole; delegation = path.Dir(delegation) {
+		if _, ok := e.refused[delegation]; ok {
+			return delegation
+		}
+	}
+	return ""
+}
+
+func (e *evidence) has(delegation string) bool {
+	_, found := slices.BinarySearch(e.delegations, delegation)
+	return found
+}
+
+// absent says that the repository does not have some delegations, and which it has.
+func (e *evidence) absent(delegations []string) trust.Rejection {
+	slices.Sort(delegations)
+	delegations = slices.Compact(delegations)
+	has := "none"
+	if len(e.delegations) > 0 {
+		has = listed(e.delegations)
+	}
+	if len(delegations) == 1 {
+		return trust.Rejection{By: "delegation " + delegations[0], Why: "is not in this repository, which has " + has}
+	}
+	return trust.Rejection{By: "delegations " + listed(delegations), Why: "are not in this repository, which has " + has}
+}
+
+// delegationsOf returns the delegations that may speak for a role.
+func (r *Root) delegationsOf(role string) []string {
+	for _, s := range r.roles {
+		if s.role == role {
+			return s.delegations
+		}
+	}
+	return []string{targetsRole + "/" + role}
+}
+
+// listed joins names with commas, the first few of them.
+func listed(names []string) string {
+	if more := len(names) - maxNamed; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
