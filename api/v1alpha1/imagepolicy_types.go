@@ -57,6 +57,14 @@ type ImagePolicySpec struct {
 	// +default="Enforce"
 	Mode PolicyMode `json:"mode,omitempty"`
 
+	// Help is appended to the denials and warnings of this policy, on the same line, so that a developer
+	// knows whom to ask: "Ask #qa to sign: https://wiki.example.com/signing".
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[\\\\p{C}\\\\p{Zl}\\\\p{Zp}]')",message="help is one line of printable characters, without control characters"
+	Help string `json:"help,omitempty"`
+
 	// PinDigests says where a verified tag is rewritten to tag@digest: in Pods, in All workloads (templates too), or
 	// in None. Of several policies in mode Enforce that cover an image the strongest applies, All before Pods before
 	// None; in the other modes nothing is rewritten.
@@ -159,6 +167,11 @@ type ImagePolicyStatus struct {
 	// +kubebuilder:validation:MaxLength=8192
 	Roles string `json:"roles,omitempty"`
 
+	// TrustRoots is the names of the trust roots, for the print column: "acme-notary,acme-tuf".
+	// +optional
+	// +kubebuilder:validation:MaxLength=8192
+	TrustRoots string `json:"trustRoots,omitempty"`
+
 	// Workloads counts the running workloads that the policy covers.
 	// +optional
 	Workloads *WorkloadCounts `json:"workloads,omitempty"`
@@ -194,6 +207,12 @@ type WorkloadCounts struct {
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Unchecked int32 `json:"unchecked,omitempty"`
+
+	// WouldDeny is how many of them mode Enforce would deny, and the mode of the policy, Warn or Audit, lets in: those
+	// that violate it and those that could not be checked. It is absent in mode Enforce.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	WouldDeny int32 `json:"wouldDeny,omitempty"`
 }
 
 // Violation is one image of one workload that runs in breach of the policy.
@@ -263,7 +282,7 @@ type BreakGlass struct {
 // +kubebuilder:printcolumn:name="Violations",type=integer,JSONPath=`.status.workloads.violating`
 // +kubebuilder:printcolumn:name="Compliant",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Compliant")].status`
 // +kubebuilder:printcolumn:name="Gated",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Gated")].status`
-// +kubebuilder:printcolumn:name="TrustRoots",type=string,priority=1,JSONPath=`.spec.trustRoots`
+// +kubebuilder:printcolumn:name="TrustRoots",type=string,priority=1,JSONPath=`.status.trustRoots`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`

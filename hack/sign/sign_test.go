@@ -145,6 +145,9 @@ func (v verified) Usable(root string) error {
 	return nil
 }
 
+// Repository implements policy.Roots.
+func (verified) Repository(_ string, image imageref.Ref) string { return image.Repository() }
+
 // Evidence implements policy.Roots.
 func (v verified) Evidence(string, imageref.Ref) (trust.Evidence, time.Duration, error) {
 	return v.r.evidence(v.t), 0, nil

@@ -61,6 +61,8 @@ func (r roots) Usable(root string) error {
 	return nil
 }
 
+func (r roots) Repository(_ string, image imageref.Ref) string { return image.Repository() }
+
 func (r roots) Evidence(root string, image imageref.Ref) (trust.Evidence, time.Duration, error) {
 	f, ok := r[root][image.Repository()]
 	switch {

@@ -24,6 +24,8 @@ type loaded struct{ evidence trust.Evidence }
 
 func (loaded) Usable(string) error { return nil }
 
+func (loaded) Repository(_ string, image imageref.Ref) string { return image.Repository() }
+
 func (l loaded) Evidence(string, imageref.Ref) (trust.Evidence, time.Duration, error) {
 	return l.evidence, 0, nil
 }

@@ -18,6 +18,7 @@ type Policy struct {
 	name         string
 	mode         v1alpha1.PolicyMode
 	pin          v1alpha1.PinDigests
+	help         string // on one line
 	images       []imageref.Pattern
 	except       imageref.Index
 	everything   bool // every image of every registry is covered
@@ -44,6 +45,7 @@ func Compile(name string, spec *v1alpha1.ImagePolicySpec) (*Policy, error) {
 	if spec == nil {
 		spec = &v1alpha1.ImagePolicySpec{}
 	}
+	p.help = cleanTo(spec.Help, maxHelp)
 	p.invalid = joinErrors(
 		p.compileScope(spec),
 		p.compileMode(spec),

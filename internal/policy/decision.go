@@ -83,6 +83,9 @@ type Roots interface {
 	// had. The error is ErrNotLoaded where nobody has asked for the repository yet, and otherwise
 	// a *trust.Fault.
 	Evidence(root string, image imageref.Ref) (evidence trust.Evidence, grace time.Duration, err error)
+	// Repository returns the name under which a usable root looks up the repository of an image. It differs from that of
+	// the image where the root has an identity remapping.
+	Repository(root string, image imageref.Ref) string
 }
 
 // ErrNotLoaded is what Roots returns for a repository that is yet to be fetched.

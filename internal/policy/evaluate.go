@@ -14,6 +14,7 @@ import (
 type evaluation struct {
 	image   imageref.Ref
 	now     time.Time
+	roots   Roots
 	sources []source
 }
 
@@ -30,25 +31,25 @@ type source struct {
 
 // consult asks each trust root of the policy that was not asked yet. Where nothing is required no evidence is needed,
 // and that of a policy which denies in any case is not looked at.
-func (e *evaluation) consult(p *Policy, roots Roots) {
+func (e *evaluation) consult(p *Policy) {
 	if p.invalid != nil {
 		return
 	}
 	for _, root := range p.roots {
 		s := e.source(root)
 		if s == nil {
-			e.sources = append(e.sources, source{root: root, unusable: roots.Usable(root)})
+			e.sources = append(e.sources, source{root: root, unusable: e.roots.Usable(root)})
 			s = &e.sources[len(e.sources)-1]
 		}
 		if len(p.requirements) > 0 && !s.asked && s.unusable == nil {
-			e.ask(s, roots)
+			e.ask(s)
 		}
 	}
 }
 
-func (e *evaluation) ask(s *source, roots Roots) {
+func (e *evaluation) ask(s *source) {
 	s.asked = true
-	evidence, grace, err := roots.Evidence(s.root, e.image)
+	evidence, grace, err := e.roots.Evidence(s.root, e.image)
 	s.grace = max(grace, 0)
 	switch {
 	case errors.Is(err, ErrNotLoaded):

@@ -93,8 +93,19 @@ func (r roots) Usable(root string) error {
 	return nil
 }
 
-func (r roots) Evidence(root string, _ imageref.Ref) (trust.Evidence, time.Duration, error) {
+func (r roots) Repository(root string, image imageref.Ref) string {
+	if m, ok := r[root].(mapped); ok {
+		return m.as
+	}
+	return image.Repository()
+}
+
+func (r roots) Evidence(root string, image imageref.Ref) (trust.Evidence, time.Duration, error) {
 	switch v := r[root].(type) {
+	case mapped:
+		return roots{root: v.answer}.Evidence(root, image)
+	case explained:
+		return v, 0, nil
 	case *held:
 		return v, v.grace, nil
 	case trust.Unsigned:
@@ -105,6 +116,26 @@ func (r roots) Evidence(root string, _ imageref.Ref) (trust.Evidence, time.Durat
 		return nil, 0, nil
 	}
 	return nil, 0, fmt.Errorf("asked for the evidence of %s, which is not usable", root)
+}
+
+// mapped is the answer of a root that looks up a repository under another name.
+type mapped struct {
+	as     string
+	answer any
+}
+
+// explained is evidence that knows what proves no role.
+type explained struct {
+	*held
+	rejected []trust.Rejection
+	asked    *[]string // what it was asked, where that is not nil
+}
+
+func (e explained) Rejected(roles []string, tag, digest string) []trust.Rejection {
+	if e.asked != nil {
+		*e.asked = append(*e.asked, fmt.Sprintf("%s %q %q", strings.Join(roles, ","), tag, digest))
+	}
+	return e.rejected
 }
 
 // nothing makes a root answer with neither evidence nor error.
@@ -145,6 +176,8 @@ func requires(requirements ...string) edit {
 }
 
 func mode(m v1alpha1.PolicyMode) edit { return func(s *v1alpha1.ImagePolicySpec) { s.Mode = m } }
+
+func help(text string) edit { return func(s *v1alpha1.ImagePolicySpec) { s.Help = text } }
 
 func pin(p v1alpha1.PinDigests) edit { return func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = p } }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -26,14 +27,14 @@ func (e *evaluation) onGrace(image string, policies []*Policy, digest string) []
 	if strict.meets(policies, digest) {
 		return nil
 	}
-	var texts []string
+	var parts []part
 	for i := range e.sources {
 		if text := e.graceOf(&e.sources[i], digest); text != "" {
-			texts = append(texts, text)
+			parts = append(parts, part{text: text})
 		}
 	}
-	slices.Sort(texts)
-	return []string{line(image, texts...)}
+	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.text, b.text) })
+	return []string{line(image, parts...)}
 }
 
 // graceOf says what of a source has expired and is used all the same; empty where nothing is.

@@ -7,44 +7,58 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // explain says, for each policy that does not hold, which requirements are unmet, who did sign which digest and where
 // it was looked.
-func (e *evaluation) explain(policies []*Policy, c choice) []string {
+func (e *evaluation) explain(policies []*Policy, c choice) []part {
 	if c.rival != "" {
-		return []string{join(fmt.Sprintf("%s: two digests have every signature they need, %s and %s (TrustRoot %q), and neither is chosen",
-			policyNames(policies), short(c.digest), short(c.rival), c.root),
-			"deploy one by its digest, or remove the signatures of the other", e.faults(policies))}
+		requiring := requiring(policies)
+		return []part{{text: join(fmt.Sprintf("%s: two digests have every signature they need, %s and %s (TrustRoot %q), and neither is chosen",
+			policyNames(requiring), short(c.digest), short(c.rival), c.root),
+			"deploy one by its digest, or remove the signatures of the other", e.faults(policies)), help: helpOf(requiring)}}
 	}
-	var parts []string
+	var parts []part
 	for _, p := range policies {
 		if text := e.explainPolicy(p); text != "" {
-			parts = append(parts, fmt.Sprintf("ImagePolicy %q: %s", p.name, text))
+			parts = append(parts, part{text: fmt.Sprintf("ImagePolicy %q: %s", p.name, text), help: p.help})
 		}
 	}
 	if len(parts) > 0 {
 		return parts
 	}
 	// Each policy holds for some digest, and no digest is acceptable to all.
-	for _, p := range policies {
-		if len(p.requirements) > 0 {
-			parts = append(parts, join(fmt.Sprintf("ImagePolicy %q: holds for %s, which another policy does not accept",
-				p.name, list(shorten(e.holdsFor(p)))), e.faults([]*Policy{p})))
-		}
+	for _, p := range requiring(policies) {
+		parts = append(parts, part{text: join(fmt.Sprintf("ImagePolicy %q: holds for %s, which another policy does not accept",
+			p.name, list(shorten(e.holdsFor(p)))), e.faults([]*Policy{p})), help: p.help})
 	}
 	return parts
 }
 
+// requiring returns those of the policies that require signatures.
+func requiring(policies []*Policy) []*Policy {
+	return slices.DeleteFunc(slices.Clone(policies), func(p *Policy) bool { return len(p.requirements) == 0 })
+}
+
 func policyNames(policies []*Policy) string {
-	var names []string
+	names := make([]string, 0, len(policies))
 	for _, p := range policies {
-		if len(p.requirements) > 0 {
-			names = append(names, fmt.Sprintf("ImagePolicy %q", p.name))
-		}
+		names = append(names, fmt.Sprintf("ImagePolicy %q", p.name))
 	}
 	return list(names)
+}
+
+// helpOf returns the help of several policies, each text once.
+func helpOf(policies []*Policy) string {
+	var texts []string
+	for _, p := range policies {
+		if p.help != "" && !slices.Contains(texts, p.help) {
+			texts = append(texts, p.help)
+		}
+	}
+	return text.Cut(strings.Join(texts, "; "), maxHelp)
 }
 
 // explainPolicy returns nothing for a policy that holds for some digest of the image.
@@ -55,7 +69,7 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	if len(p.requirements) == 0 || len(e.holdsFor(p)) > 0 {
 		return ""
 	}
-	return join(e.explainUnmet(p), e.expired(p), e.faults([]*Policy{p}))
+	return join(e.explainUnmet(p), e.rejections(p), e.expired(p), e.lookedUp(p), e.faults([]*Policy{p}))
 }
 
 // explainUnmet says what the policy misses: on the image's own digest, or on each that its roles signed for the tag.
@@ -207,7 +221,8 @@ func (e *evaluation) expired(p *Policy) string {
 
 // perRoot joins what each trust root of the policy has to say. Where one says something the silent ones are named too.
 func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*source) []string) string {
-	var texts, silent []string
+	var texts []string
+	var silent []*source
 	for _, root := range p.roots {
 		s := e.source(root)
 		if s == nil || s.evidence == nil {
@@ -221,13 +236,14 @@ func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*sour
 			texts = append(texts, fmt.Sprintf("%s%s (TrustRoot %q)", text, list(said), root))
 			continue
 		}
-		silent = append(silent, fmt.Sprintf("TrustRoot %q", root))
+		silent = append(silent, s)
 	}
 	switch {
-	case len(texts) == 0 && none != "" && len(silent) > 0:
-		return fmt.Sprintf("%s (%s)", none, list(silent))
-	case len(texts) > 0 && none != "" && len(silent) > 0:
-		return fmt.Sprintf("%s, by nobody (%s)", strings.Join(texts, ", "), list(silent))
+	case none == "" || len(silent) == 0:
+	case len(texts) == 0:
+		return e.silence(p, none, silent)
+	default:
+		return fmt.Sprintf("%s, by nobody (%s)", strings.Join(texts, ", "), rootNames(silent))
 	}
 	return strings.Join(texts, ", ")
 }

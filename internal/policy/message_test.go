@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
+const askQA = "Ask #qa to sign: https://wiki.example.com/signing"
+
 // TestDenials holds the denials word for word: they are what a user sees of the product.
 func TestDenials(t *testing.T) {
 	notary := []string{"acme-notary"}
@@ -23,6 +26,8 @@ func TestDenials(t *testing.T) {
 	production := compiled(t, "production")
 	anyTwo := compiled(t, "production", requires("ci", "2 of security-emea security-apac security-amer"))
 	twoRoots := compiled(t, "production", from("acme-notary", "acme-tuf"))
+	_, err := policy.Compile("typo", spec(images("nginx:1")))
+	brokenTag := err.Error()
 	tests := map[string]struct {
 		image    string
 		roots    roots
@@ -38,8 +43,63 @@ func TestDenials(t *testing.T) {
 			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:55555555...; signed by ci (TrustRoot "acme-notary")`},
 		},
 		"nothing signed": {
-			app, roots{"acme-notary": trust.Unsigned{}}, []*policy.Policy{production},
+			app, roots{"acme-notary": signed("ci v2 a")}, []*policy.Policy{production},
 			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no signatures for this tag (TrustRoot "acme-notary")`},
+		},
+		"a repository without trust data": {
+			app, roots{"acme-notary": trust.Unsigned{}}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no trust data for this repository (TrustRoot "acme-notary")`},
+		},
+		"without trust data in one of two trust roots": {
+			app, roots{"acme-notary": signed(), "acme-tuf": trust.Unsigned{}}, []*policy.Policy{compiled(t, "production", from("acme-notary", "acme-tuf"), requires("ci"))},
+			policy.Decision{Consulted: both, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it; no signatures for this tag (TrustRoot "acme-notary"), no trust data for this repository (TrustRoot "acme-tuf")`},
+		},
+		"a name that identityRemap changed": {
+			app, roots{"acme-notary": mapped{"docker.io/acme/app", trust.Unsigned{}}}, []*policy.Policy{compiled(t, "production", requires("ci"))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it; no trust data for this repository (TrustRoot "acme-notary"); looked up as "docker.io/acme/app" (TrustRoot "acme-notary")`},
+		},
+		"a name that identityRemap changed, fault": {
+			app, roots{"acme-notary": mapped{"docker.io/acme/app", unreachable}}, []*policy.Policy{compiled(t, "production", requires("ci"))},
+			policy.Decision{Verdict: policy.CouldNotCheck, Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" is not known to have signed it; looked up as "docker.io/acme/app" (TrustRoot "acme-notary"); could not check TrustRoot "acme-notary": get https://notary.example.com: connection refused`},
+		},
+		"signed by what proves no role": {
+			app, roots{"acme-notary": explained{signed(), []trust.Rejection{
+				{By: "targets", Digest: digest("a"), Why: "which proves no role"},
+				{By: "delegation targets/ci", Why: "is not in this repository, which has none"},
+			}, nil}}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no signatures for this tag that count (TrustRoot "acme-notary"); targets signed sha256:aaaaaaaa..., which proves no role, delegation targets/ci is not in this repository, which has none (TrustRoot "acme-notary")`},
+		},
+		"a delegation that is not there": {
+			app, roots{"acme-notary": explained{signed("ci v1 a"), []trust.Rejection{{By: "delegation targets/qa", Why: "is not in this repository, which has targets/ci"}}, nil}}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); delegation targets/qa is not in this repository, which has targets/ci (TrustRoot "acme-notary")`},
+		},
+		"more than is said that proves no role": {
+			app, roots{"acme-notary": explained{signed("ci v1 a"), []trust.Rejection{{By: "k1", Why: "is not it"}, {By: "k2", Why: "is not it"}, {By: "k3", Why: "is not it"}, {By: "k4", Why: "is not it"}, {By: "k5", Why: "is not it"}, {By: "k6", Why: "is not it"}}, nil}}, []*policy.Policy{production},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); k1 is not it, k2 is not it, k3 is not it, k4 is not it and 2 more (TrustRoot "acme-notary")`},
+		},
+		"help": {
+			app, roots{"acme-notary": signed("ci v1 5")}, []*policy.Policy{compiled(t, "production", help(askQA))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:55555555...; signed by ci (TrustRoot "acme-notary"); Ask #qa to sign: https://wiki.example.com/signing`},
+		},
+		"help of several policies, each text once": {
+			app, roots{"acme-notary": signed("ci v1 5")}, []*policy.Policy{compiled(t, "a", requires("qa"), help(askQA)), compiled(t, "b", requires("qa"), help("Ask b.")), compiled(t, "c", requires("qa"), help(askQA))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "a": role "qa" has not signed it; ci signed sha256:55555555... (TrustRoot "acme-notary"); Ask #qa to sign: https://wiki.example.com/signing; ImagePolicy "b": role "qa" has not signed it; ci signed sha256:55555555... (TrustRoot "acme-notary"); Ask b.; ImagePolicy "c": role "qa" has not signed it; ci signed sha256:55555555... (TrustRoot "acme-notary")`},
+		},
+		"help where two digests hold": {
+			app, roots{"acme-notary": signed("ci v1 a", "ci v1 b")}, []*policy.Policy{compiled(t, "a", requires("ci"), help(askQA)), compiled(t, "b", requires("ci"), help("Ask b."))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "a", ImagePolicy "b": two digests have every signature they need, sha256:aaaaaaaa... and sha256:bbbbbbbb... (TrustRoot "acme-notary"), and neither is chosen; deploy one by its digest, or remove the signatures of the other; Ask #qa to sign: https://wiki.example.com/signing; Ask b.`},
+		},
+		"help where policies differ": {
+			app, roots{"acme-notary": signed("ci v1 a", "qa v1 b")}, []*policy.Policy{compiled(t, "a", requires("ci"), help(askQA)), compiled(t, "b", requires("qa"))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "a": holds for sha256:aaaaaaaa..., which another policy does not accept; Ask #qa to sign: https://wiki.example.com/signing; ImagePolicy "b": holds for sha256:bbbbbbbb..., which another policy does not accept`},
+		},
+		"help of a policy that is broken": {
+			"nginx", nil, []*policy.Policy{broken(t, "typo", images("nginx:1"), help("Ask the\nplatform team."))},
+			policy.Decision{Verdict: policy.CouldNotCheck, Message: `image "nginx": ImagePolicy "typo": it cannot be used, and denies all that it may cover: ` + brokenTag + `; Ask the platform team.`},
+		},
+		"help of a policy that holds": {
+			app, roots{"acme-notary": signed("ci v1 5")}, []*policy.Policy{production, compiled(t, "other", requires("ci"), help(askQA))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:55555555...; signed by ci (TrustRoot "acme-notary")`},
 		},
 		"another role signed": {
 			app, roots{"acme-notary": signed("releases v1 a")}, []*policy.Policy{production},
@@ -162,6 +222,8 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 		"unusable, from outside":   {app, roots{"acme-notary": unusable(evil)}, []*policy.Policy{compiled(t, "production")}, `is not ready`},
 		"a hundred policies":       {app, roots{"acme-notary": trust.Unsigned{}}, many, " more policies"},
 		"one policy of many roles": {app, roots{"acme-notary": trust.Unsigned{}}, many[:1], "only 0 of the 2 needed of "},
+		"what proves no role":      {app, roots{"acme-notary": explained{signed("ci v1 a"), rejections(evil), nil}}, []*policy.Policy{compiled(t, "production")}, `and 6 more`},
+		"a name from a remapping":  {app, roots{"acme-notary": mapped{evil, trust.Unsigned{}}}, []*policy.Policy{compiled(t, "production")}, `looked up as `},
 		"unparsable":               {evil, nil, nil, "cannot be read"},
 		"unparsable, long":         {strings.Repeat("a", 2000), nil, nil, "longer than 1024 bytes"},
 	}
@@ -181,6 +243,76 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 	}
 }
 
+func rejections(text string) []trust.Rejection {
+	var all []trust.Rejection
+	for i := range 10 {
+		all = append(all, trust.Rejection{By: fmt.Sprint(i, text), Digest: text, Why: text})
+	}
+	return all
+}
+
+// Of many policies as many are named as fit, with their help; the help of the first always fits, whatever it is.
+func TestHelpIsKeptWithinTheBound(t *testing.T) {
+	long := "Ask " + strings.Repeat("\u4eba", 508)
+	for name, text := range map[string]string{"ASCII": "Ask " + strings.Repeat("x", 508), "wide": long} {
+		t.Run(name, func(t *testing.T) {
+			var roles []string
+			for i := range 32 {
+				roles = append(roles, fmt.Sprint(strings.Repeat("r", 100), i))
+			}
+			var policies []*policy.Policy
+			for i := range 20 {
+				policies = append(policies, compiled(t, fmt.Sprintf("%s-%02d", strings.Repeat("p", 240), i), requires(roles...), help(text)))
+			}
+			got := decide(app, roots{"acme-notary": trust.Unsigned{}}, policies...).Message
+			if n := strings.Count(got, text); n != 1 || !strings.HasSuffix(got, " more policies") {
+				t.Errorf("the help is there %d times, want once, and then the number of the other policies: %q", n, got)
+			}
+			if n := len(got); n > 1500+len(text) {
+				t.Errorf("the message has %d bytes", n)
+			}
+		})
+	}
+}
+
+// What proves no role is asked for by the roles that are missing, and only for what is not admitted.
+func TestRejectionsAreAskedForMissingRoles(t *testing.T) {
+	tests := map[string]struct {
+		image    string
+		requires []string
+		signed   []string
+		want     []string
+	}{
+		"admitted":                  {app, []string{"ci", "qa"}, []string{"ci v1 a", "qa v1 a"}, nil},
+		"one missing":               {app, []string{"ci", "qa"}, []string{"ci v1 a"}, []string{`qa "v1" ""`}},
+		"any of several":            {app, []string{"2 of a b c"}, []string{"a v1 a"}, []string{`b,c "v1" ""`}},
+		"any of several, met":       {app, []string{"1 of a b c", "qa"}, []string{"a v1 a"}, []string{`qa "v1" ""`}},
+		"different digests":         {app, []string{"ci", "qa"}, []string{"ci v1 a", "qa v1 b"}, []string{`ci,qa "v1" ""`}},
+		"a digest":                  {"registry.example.com/acme/app@" + digest("a"), []string{"ci", "qa"}, []string{"ci v2 a"}, []string{`qa "" "` + digest("a") + `"`}},
+		"a tag with another digest": {app + "@" + digest("b"), []string{"ci"}, []string{"ci v1 a"}, []string{`ci "v1" "` + digest("b") + `"`}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			var asked []string
+			decide(tc.image, roots{"acme-notary": explained{signed(tc.signed...), nil, &asked}}, compiled(t, "production", requires(tc.requires...)))
+			slices.Sort(asked)
+			if diff := cmp.Diff(tc.want, slices.Compact(asked)); diff != "" {
+				t.Errorf("asked for (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Whatever proves no role, nothing is admitted by it.
+func TestThreatRejectionsProveNothing(t *testing.T) {
+	rejected := []trust.Rejection{{By: "ci", Digest: digest("a"), Why: "qa"}, {By: "qa", Digest: digest("a")}}
+	for _, image := range []string{app, app + "@" + digest("a"), "registry.example.com/acme/app@" + digest("a")} {
+		if got := decide(image, roots{"acme-notary": explained{signed("ci v1 a"), rejected, nil}}, compiled(t, "production")); got.Verdict != policy.Denied || got.Digest != "" {
+			t.Errorf("%s: verdict %d on %q", image, got.Verdict, got.Digest)
+		}
+	}
+}
+
 // The advice stands at the end of a fault, so the end of a long one is kept.
 func TestAdviceIsKept(t *testing.T) {
 	advice := "; then do as is said here"
@@ -196,9 +328,12 @@ func TestAdviceIsKept(t *testing.T) {
 
 func TestWarningsReadLikeDenials(t *testing.T) {
 	r := roots{"acme-notary": signed("ci v1 a")}
-	denied := decide(app, r, compiled(t, "production"))
-	warned := decide(app, r, compiled(t, "production", mode(v1alpha1.ModeWarn)))
-	audited := decide(app, r, compiled(t, "production", mode(v1alpha1.ModeAudit)))
+	denied := decide(app, r, compiled(t, "production", help(askQA)))
+	warned := decide(app, r, compiled(t, "production", mode(v1alpha1.ModeWarn), help(askQA)))
+	audited := decide(app, r, compiled(t, "production", mode(v1alpha1.ModeAudit), help(askQA)))
+	if !strings.HasSuffix(denied.Message, "; "+askQA) {
+		t.Errorf("the denial does not end with the help: %q", denied.Message)
+	}
 	ref, err := imageref.Parse(app)
 	if err != nil {
 		t.Fatal(err)

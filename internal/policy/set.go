@@ -102,7 +102,7 @@ func (s *Set) HoldingIn(namespace labels.Set) []*Policy {
 func (s *Set) Decide(req Request, roots Roots) Decision {
 	image, err := imageref.Parse(req.Image)
 	if err != nil {
-		return Decision{Message: line(req.Image, "cannot be read: "+clean(err.Error()))}
+		return Decision{Message: line(req.Image, part{text: "cannot be read: " + clean(err.Error())})}
 	}
 	if s.Distrusts(image) {
 		return s.decideShort(req, image)
@@ -112,11 +112,11 @@ func (s *Set) Decide(req Request, roots Roots) Decision {
 	if len(covering) == 0 {
 		return s.decideUncovered(req, image)
 	}
-	e := evaluation{image: image, now: req.Now, sources: make([]source, 0, 4)}
+	e := evaluation{image: image, now: req.Now, roots: roots, sources: make([]source, 0, 4)}
 	var decide [8]*Policy
 	enforcing := decide[:0]
 	for _, p := range covering {
-		e.consult(p, roots)
+		e.consult(p)
 		if p.enforces() {
 			enforcing = append(enforcing, p)
 		}
@@ -136,10 +136,10 @@ func (s *Set) decideUncovered(req Request, image imageref.Ref) Decision {
 	switch s.uncovered {
 	case UncoveredAllow:
 	case UncoveredWarn:
-		d.Warnings = []string{line(req.Image, "no ImagePolicy covers it")}
+		d.Warnings = []string{line(req.Image, part{text: "no ImagePolicy covers it"})}
 	default:
 		d.Verdict = Denied
-		d.Message = line(req.Image, "no ImagePolicy covers it, and what none covers is denied here (--uncovered-images)")
+		d.Message = line(req.Image, part{text: "no ImagePolicy covers it, and what none covers is denied here (--uncovered-images)"})
 	}
 	return d
 }

@@ -18,17 +18,16 @@ func (s *Set) decideShort(req Request, image imageref.Ref) Decision {
 		return s.decideUncovered(req, image)
 	}
 	d := Decision{Verdict: Admitted, Image: image, Outcomes: make([]Outcome, 0, len(holding))}
-	var enforcing, warning, auditing []string
+	var enforcing, warning, auditing []*Policy
 	for _, p := range holding {
 		d.Outcomes = append(d.Outcomes, Outcome{Policy: p.name, Mode: p.mode, Roots: p.roots, Reason: v1alpha1.ReasonShortName})
-		name := fmt.Sprintf("ImagePolicy %q", p.name)
 		switch {
 		case p.enforces():
-			enforcing = append(enforcing, name)
+			enforcing = append(enforcing, p)
 		case p.mode == v1alpha1.ModeWarn:
-			warning = append(warning, name)
+			warning = append(warning, p)
 		default:
-			auditing = append(auditing, name)
+			auditing = append(auditing, p)
 		}
 	}
 	if len(enforcing) > 0 {
@@ -54,18 +53,18 @@ func (s *Set) mayBeUncovered(req Request, d *Decision) {
 	case UncoveredAllow:
 	case UncoveredWarn:
 		if len(d.Warnings) == 0 {
-			d.Warnings = []string{line(req.Image, why+"; "+inFull(d.Image))}
+			d.Warnings = []string{line(req.Image, part{text: why + "; " + inFull(d.Image)})}
 		}
 	default:
 		d.Verdict = Denied
-		d.Message = line(req.Image, why+", and what none covers is denied here (--uncovered-images); "+inFull(d.Image))
+		d.Message = line(req.Image, part{text: why + ", and what none covers is denied here (--uncovered-images); " + inFull(d.Image)})
 	}
 }
 
 // shortLine says that the policies do not hold for a short name, and how to write it.
-func shortLine(written string, image imageref.Ref, policies []string) string {
-	return line(written, fmt.Sprintf("%s: it names no registry, and a node may pull it from any that it searches (--short-names=Deny); %s",
-		list(policies), inFull(image)))
+func shortLine(written string, image imageref.Ref, policies []*Policy) string {
+	return line(written, part{text: fmt.Sprintf("%s: it names no registry, and a node may pull it from any that it searches (--short-names=Deny); %s",
+		policyNames(policies), inFull(image)), help: helpOf(policies)})
 }
 
 // inFull says how to write a short name so that everybody reads it alike.

@@ -18,21 +18,36 @@ const (
 	maxFaultText = 600
 	maxName      = 64
 	maxListed    = 8
+	// maxHelp holds 512 characters of nearly every script.
+	maxHelp = 1536
 )
 
+// part is what a line says of one policy, or of several at once: the text, and the help of the policy.
+type part struct{ text, help string }
+
 // line is the one line about an image: the image as the workload has it and the parts, one for each policy, as many as
-// the bound allows.
-func line(image string, parts ...string) string {
+// the bound allows. Each help comes after its part, and one that several share comes once. Of a part that is too long the
+// help is kept and the text cut. The bound is maxLine, and beyond that the longest help.
+func line(image string, parts ...part) string {
 	const reserve = len("; and 1000000 more policies")
+	limit, helps := maxLine-reserve, map[string]bool{"": true}
+	for _, p := range parts {
+		limit = max(limit, maxLine-reserve+len(p.help))
+	}
 	said := "image " + quote(image, maxImageText) + ": "
-	for i, part := range parts {
+	for i, p := range parts {
+		help := ""
+		if !helps[p.help] {
+			help = "; " + p.help
+		}
 		if i > 0 {
-			if len(said)+len("; ")+len(part) > maxLine-reserve {
+			if len(said)+len("; ")+len(p.text)+len(help) > limit {
 				return said + fmt.Sprintf("; and %d more policies", len(parts)-i)
 			}
 			said += "; "
 		}
-		said += text.Cut(part, maxLine-reserve-len(said))
+		helps[p.help] = true
+		said += text.Cut(p.text, limit-len(said)-len(help)) + help
 	}
 	return said
 }
@@ -62,13 +77,16 @@ func roleText(role string) string {
 }
 
 // clean returns text from elsewhere, an error of a server say, on one line and shortened.
-func clean(s string) string {
+func clean(s string) string { return cleanTo(s, maxFaultText) }
+
+// cleanTo returns text from elsewhere on one line and within limit bytes.
+func cleanTo(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
 		}
 		return ' '
-	}, text.Cut(s, maxFaultText))
+	}, text.Cut(s, limit))
 	return strings.Join(strings.Fields(s), " ")
 }
 

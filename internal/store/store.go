@@ -389,6 +389,14 @@ func (s *Snapshot) grace(root string, h *held) time.Duration {
 	return 0
 }
 
+// Repository implements policy.Roots.
+func (s *Snapshot) Repository(root string, image imageref.Ref) string {
+	if s.roots[root] == nil {
+		return image.Repository()
+	}
+	return s.key(root, image).Repository
+}
+
 // key returns where the evidence of an image is held; the root must exist.
 func (s *Snapshot) key(root string, image imageref.Ref) Key {
 	return Key{Root: root, Repository: s.roots[root].signedRepository(image.Repository())}

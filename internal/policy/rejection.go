@@ -1,0 +1,127 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// Bounds of what is said about signatures that do not count, of one trust root.
+const (
+	maxRejected      = 4
+	maxRejectionText = 400
+)
+
+// rejections says, for each trust root of the policy, what was signed, or should have been, and proves no role that is
+// missing.
+func (e *evaluation) rejections(p *Policy) string {
+	var texts []string
+	for _, root := range p.roots {
+		s := e.source(root)
+		all := e.rejected(p, s)
+		if len(all) == 0 {
+			continue
+		}
+		said := make([]string, 0, maxRejected)
+		for _, r := range all[:min(len(all), maxRejected)] {
+			said = append(said, cleanTo(rejectionText(r), maxRejectionText))
+		}
+		text := strings.Join(said, ", ")
+		if more := len(all) - maxRejected; more > 0 {
+			text += fmt.Sprintf(" and %d more", more)
+		}
+		texts = append(texts, fmt.Sprintf("%s (TrustRoot %q)", text, root))
+	}
+	return join(texts...)
+}
+
+func rejectionText(r trust.Rejection) string {
+	if r.Digest == "" {
+		return r.By + " " + r.Why
+	}
+	return fmt.Sprintf("%s signed %s, %s", r.By, short(r.Digest), r.Why)
+}
+
+// rejected returns what a source knows of the image that proves no missing role of the policy.
+func (e *evaluation) rejected(p *Policy, s *source) []trust.Rejection {
+	if s == nil {
+		return nil
+	}
+	known, ok := s.evidence.(trust.Explained)
+	if !ok {
+		return nil
+	}
+	return known.Rejected(e.unmetRoles(p), e.image.Tag, e.image.Digest)
+}
+
+// unmetRoles returns the roles that have not signed, of the requirements that some digest of the image does not meet.
+func (e *evaluation) unmetRoles(p *Policy) []string {
+	digests := e.candidates(p)
+	if len(digests) == 0 {
+		digests = []string{""}
+	}
+	var roles []string
+	for _, r := range p.requirements {
+		for _, digest := range digests {
+			if e.count(p, r, digest) >= r.need {
+				continue
+			}
+			for _, role := range r.roles {
+				if !slices.Contains(roles, role) && !e.signed(p, role, digest) {
+					roles = append(roles, role)
+				}
+			}
+		}
+	}
+	return roles
+}
+
+// silence says that no role has signed, for the sources that are silent. none is what to say where nothing more is
+// known.
+func (e *evaluation) silence(p *Policy, none string, silent []*source) string {
+	var phrases []string
+	by := map[string][]*source{}
+	for _, s := range silent {
+		phrase := none
+		if _, ok := s.evidence.(trust.Unsigned); ok {
+			phrase = "no trust data for this repository"
+		} else if slices.ContainsFunc(e.rejected(p, s), func(r trust.Rejection) bool { return r.Digest != "" }) {
+			phrase = none + " that count"
+		}
+		if by[phrase] == nil {
+			phrases = append(phrases, phrase)
+		}
+		by[phrase] = append(by[phrase], s)
+	}
+	texts := make([]string, 0, len(phrases))
+	for _, phrase := range phrases {
+		texts = append(texts, fmt.Sprintf("%s (%s)", phrase, rootNames(by[phrase])))
+	}
+	return strings.Join(texts, ", ")
+}
+
+func rootNames(sources []*source) string {
+	names := make([]string, 0, len(sources))
+	for _, s := range sources {
+		names = append(names, fmt.Sprintf("TrustRoot %q", s.root))
+	}
+	return list(names)
+}
+
+// lookedUp says under which name the trust roots of the policy have looked up the repository, where that is another
+// than the image has.
+func (e *evaluation) lookedUp(p *Policy) string {
+	var texts []string
+	for _, root := range p.roots {
+		s := e.source(root)
+		if s == nil || !s.asked {
+			continue
+		}
+		if name := e.roots.Repository(root, e.image); name != e.image.Repository() {
+			texts = append(texts, fmt.Sprintf("looked up as %s (TrustRoot %q)", quote(name, maxImageText), root))
+		}
+	}
+	return list(texts)
+}
