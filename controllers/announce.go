@@ -29,8 +29,12 @@ func compliant(s *compliance.Summary) (status metav1.ConditionStatus, reason, me
 	case s.Unchecked > 0:
 		message = fmt.Sprintf("%d of %d running workloads could not be checked", s.Unchecked, s.Covered)
 		return metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked, message + examples(s.Findings, policy.CouldNotCheck)
+	case s.Nowhere:
+		return metav1.ConditionTrue, v1alpha1.ReasonNothingRuns,
+			"no running workload is covered: no namespace matches spec.namespaceSelector, of those that are not exempt; compare with 'kubectl get namespaces --show-labels'"
 	case s.Covered == 0:
-		return metav1.ConditionTrue, v1alpha1.ReasonNothingRuns, "no running workload is covered"
+		return metav1.ConditionTrue, v1alpha1.ReasonNothingRuns,
+			"no running workload is covered: in the namespaces where the policy holds, no image that runs matches spec.images, spec.exceptImages aside"
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonAllSigned, allMeet(s.Covered)
 }

@@ -174,6 +174,7 @@ func (r *ComplianceReconciler) states(snapshot *store.Snapshot, result *complian
 			Version: snapshot.PolicyVersion(name),
 			Workloads: v1alpha1.WorkloadCounts{
 				Covered: count(summary.Covered), Violating: count(summary.Violating), Unchecked: count(summary.Unchecked),
+				WouldDeny: count(summary.WouldDeny),
 			},
 			Violations: r.ledger.first(summary.Findings),
 		}

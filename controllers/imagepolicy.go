@@ -81,6 +81,7 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	before := p.DeepCopy()
 	p.Status.ObservedGeneration = p.Generation
 	p.Status.Roles = compiled.Roles()
+	p.Status.TrustRoots = compiled.TrustRoots()
 	gated := r.Gate.condition(p)
 	ready, err := r.ready(ctx, p, invalid, gated)
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 	// maxWarnings bounds all warnings together, in bytes. Past 4096 characters the API server cuts each to 256.
 	maxWarnings = 4 << 10
 	// maxLine bounds one line of either.
-	maxLine = 2 << 10
+	maxLine = 3 << 10
 )
 
 // auditAnnotation is the key, below the name of the webhook, of the audit annotation that holds what policies in mode
@@ -59,8 +59,9 @@ type ruling struct {
 	admitted bool
 	// fault says of a denial that trying again may help: something could not be checked, or is not pinned.
 	fault bool
-	// denials, warnings and audits are lines, yet to be bounded.
-	denials, warnings, audits []string
+	// denials, warnings and audits are lines, yet to be bounded. warned are those of the warnings that policies in
+	// mode Warn gave.
+	denials, warnings, warned, audits []string
 }
 
 // judge turns the decisions into a ruling. Only an image that is Admitted, and in a Pod names the digest that was
@@ -70,6 +71,9 @@ func judge(r review, decided decisions) ruling {
 	for _, i := range r.images {
 		d := decided[i.Image]
 		ruled.warnings, ruled.audits = append(ruled.warnings, d.Warnings...), append(ruled.audits, d.Audits...)
+		if failsWarn(d) {
+			ruled.warned = append(ruled.warned, d.Warnings...)
+		}
 		switch {
 		case d.Verdict != policy.Admitted:
 			ruled.fault = ruled.fault || d.Verdict == policy.CouldNotCheck
@@ -87,15 +91,26 @@ func judge(r review, decided decisions) ruling {
 	return ruled
 }
 
+// failsWarn reports whether the image fails a policy in mode Warn.
+func failsWarn(d policy.Decision) bool {
+	return slices.ContainsFunc(d.Outcomes, func(o policy.Outcome) bool {
+		return o.Mode == v1alpha1.ModeWarn && o.Verdict != policy.Admitted
+	})
+}
+
 // undecided is the ruling where no image could be decided on.
 func undecided(err error) ruling {
 	return ruling{fault: true, denials: []string{"the images could not be checked: " + err.Error() + "; try again"}}
 }
 
-// admit answers that the workload may run, with room bytes for warnings.
+// admit answers that the workload may run, with room bytes for warnings. What policies in mode Warn or Audit would deny
+// is logged: the warnings for the Pods of a controller go to the controller, and nobody sees them.
 func (ruled ruling) admit(ctx context.Context, room int) admission.Response {
 	resp := admission.Allowed("").WithWarnings(bounded(ruled.warnings, room)...)
 	resp.AuditAnnotations = map[string]string{}
+	for _, line := range bounded(ruled.warned, maxMessage) {
+		logf.FromContext(ctx).Info("Admitted what a policy in mode Warn would deny", "denial", line)
+	}
 	if len(ruled.audits) > 0 {
 		audits := bounded(ruled.audits, maxMessage)
 		resp.AuditAnnotations[auditAnnotation] = strings.Join(audits, "\n")

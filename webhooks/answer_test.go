@@ -55,13 +55,30 @@ func TestWarnAndAudit(t *testing.T) {
 	if annotation := got.AuditAnnotations[auditAnnotation]; !strings.Contains(annotation, `ImagePolicy "policy-1"`) || strings.Contains(annotation, "\n") {
 		t.Errorf("audit annotation %q", annotation)
 	}
-	if len(logged) != 1 {
+	if len(logged) != 2 {
 		t.Fatalf("logged %q", logged)
 	}
-	for _, want := range []string{`"namespace"="shop"`, `"kind"="Deployment"`, `"name"="acme"`, `policy-1`} {
-		if !strings.Contains(logged[0], want) {
-			t.Errorf("the log lacks %s: %s", want, logged[0])
+	for i, mode := range []string{"Warn", "Audit"} {
+		for _, want := range []string{
+			`"msg"="Admitted what a policy in mode ` + mode + ` would deny"`, `"namespace"="shop"`, `"kind"="Deployment"`, `"name"="acme"`, fmt.Sprintf("policy-%d", i),
+		} {
+			if !strings.Contains(logged[i], want) {
+				t.Errorf("the log lacks %s: %s", want, logged[i])
+			}
 		}
+	}
+}
+
+// What is warned of without a policy in mode Warn is no failure of one, and not logged as such.
+func TestOtherWarningsAreNotLogged(t *testing.T) {
+	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinNone }))
+	var logged []string
+	ctx := logf.IntoContext(t.Context(), funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
+	review := request{kind: "Pod", object: object("Pod", signed)}.review(t)
+	got := b.Validate(ctx, admissionRequest(review)).AdmissionResponse
+	wantAdmitted(t, &got)
+	if len(got.Warnings) != 1 || len(logged) > 0 {
+		t.Errorf("warnings %q, logged %q; want a warning, and nothing logged", got.Warnings, logged)
 	}
 }
 
@@ -137,7 +154,7 @@ func TestBounded(t *testing.T) {
 		"just fits":    {[]string{"aaaa", "bbbb"}, 10, []string{"aaaa", "bbbb"}},
 		"one too many": {[]string{"aaaa", "bbbb", "cccc"}, 14, []string{"and 3 more"}},
 		"some fit":     {[]string{"aaaa", "bbbb", "cccc", "dddd", "eeee"}, 24, []string{"aaaa", "and 4 more"}},
-		"long line":    {[]string{strings.Repeat("é", 2000)}, 9000, []string{strings.Repeat("é", 1022) + "..."}},
+		"long line":    {[]string{strings.Repeat("é", 2000)}, 9000, []string{strings.Repeat("é", 1534) + "..."}},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

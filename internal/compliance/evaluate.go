@@ -44,6 +44,10 @@ type Summary struct {
 	// Covered counts the workloads that the policy covers; Violating those of them that violate it; and Unchecked those
 	// that could not be checked, and are not known to violate it.
 	Covered, Violating, Unchecked int
+	// WouldDeny counts those that mode Enforce would deny and the mode of the policy lets in.
+	WouldDeny int
+	// Nowhere says that the policy holds in no namespace that is not exempt.
+	Nowhere bool
 	// Findings are the policy's part of Result.Findings.
 	Findings []Finding
 	// BreakGlass are the namespaces in which the policy would hold and the gate stands open, by name.
@@ -243,8 +247,8 @@ func worse(a, b policy.Verdict) policy.Verdict {
 // summarise counts findings, which are sorted by policy.
 func summarise(in Input, findings []Finding) map[string]Summary {
 	summaries := map[string]Summary{}
-	for _, name := range in.Policies.Names() {
-		n := 0
+	for _, p := range in.Policies.All() {
+		name, n := p.Name(), 0
 		for n < len(findings) && findings[n].Policy == name {
 			n++
 		}
@@ -258,6 +262,10 @@ func summarise(in Input, findings []Finding) map[string]Summary {
 				s.Violating++
 			}
 		}
+		if p.Mode() == v1alpha1.ModeWarn || p.Mode() == v1alpha1.ModeAudit {
+			s.WouldDeny = s.Violating + s.Unchecked
+		}
+		s.Nowhere = n == 0 && !holdsAnywhere(p, in.Namespaces)
 		summaries[name], findings = s, findings[n:]
 	}
 	for _, namespace := range slices.Sorted(maps.Keys(in.Namespaces)) {
@@ -272,6 +280,16 @@ func summarise(in Input, findings []Finding) map[string]Summary {
 		}
 	}
 	return summaries
+}
+
+// holdsAnywhere reports whether a policy holds in any of the namespaces.
+func holdsAnywhere(p *policy.Policy, namespaces map[string]labels.Set) bool {
+	for _, set := range namespaces {
+		if p.HoldsIn(set) {
+			return true
+		}
+	}
+	return false
 }
 
 func compareFindings(a, b Finding) int {

@@ -217,6 +217,9 @@ func (p *Policy) Roles() string {
 	return strings.Join(short, ",")
 }
 
+// TrustRoots returns the names of the trust roots, for a column: "acme-notary,acme-tuf".
+func (p *Policy) TrustRoots() string { return strings.Join(p.roots, ",") }
+
 func (r requirement) short() string {
 	if r.anyOf {
 		return fmt.Sprintf("%d of %d", r.need, len(r.roles))

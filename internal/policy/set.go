@@ -75,14 +75,11 @@ func (s *Set) Consults(image imageref.Ref, namespace labels.Set) []string {
 	return slices.Compact(roots)
 }
 
-// Names returns the names of all policies, sorted.
-func (s *Set) Names() []string {
-	names := make([]string, len(s.policies))
-	for i, p := range s.policies {
-		names[i] = p.name
-	}
-	return names
-}
+// All returns all policies, by name.
+func (s *Set) All() []*Policy { return slices.Clone(s.policies) }
+
+// HoldsIn reports whether a policy holds in a namespace of the given labels.
+func (p *Policy) HoldsIn(namespace labels.Set) bool { return p.selector.Matches(namespace) }
 
 // HoldingIn returns the policies that hold in a namespace of the given labels, by name, whatever images they cover.
 func (s *Set) HoldingIn(namespace labels.Set) []*Policy {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"path"
 	"slices"
@@ -153,44 +154,61 @@ func (e *evidence) retain(all []idle, refused map[string]string, delegations []s
 
 // Rejected implements trust.Explained.
 func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejection {
-	var all []trust.Rejection
-	add := func(r trust.Rejection) {
-		if len(all) < maxRejections && !slices.Contains(all, r) {
-			all = append(all, r)
-		}
-	}
+	var found rejections
+	wanted, ok := parseDigest(digest)
 	for _, l := range e.about(tag) {
-		text := digestText(l.digest)
-		if (tag != "" || text == digest) && (l.cause.role == "" || slices.Contains(roles, l.cause.role)) {
-			add(trust.Rejection{By: l.cause.by, Digest: text, Why: l.cause.why})
+		if (tag != "" || ok && l.digest == wanted) && (l.cause.role == "" || slices.Contains(roles, l.cause.role)) {
+			found.add(trust.Rejection{By: l.cause.by, Digest: digestText(l.digest), Why: l.cause.why})
 		}
-	}
-	if e.root == nil {
-		return all
 	}
 	var absent []string
 	for _, role := range roles {
-		delegations := e.root.delegationsOf(role)
-		if len(delegations) == 1 && checkSpeaker(delegations[0]) != nil {
-			add(trust.Rejection{By: fmt.Sprintf("role %q", role), Why: fmt.Sprintf("cannot be proven: %v", checkSpeaker(delegations[0]))})
-			continue
-		}
-		present := false
-		for _, d := range delegations {
-			if refused := e.refusedAbove(d); refused != "" {
-				present = true
-				add(trust.Rejection{By: refused + ".json", Why: e.refused[refused]})
-			}
-			present = present || d == targetsRole || e.has(d)
-		}
-		if !present {
-			absent = append(absent, delegations...)
-		}
+		absent = append(absent, e.silent(role, &found)...)
 	}
 	if len(absent) > 0 {
-		add(e.absent(absent))
+		found.add(e.absent(absent))
 	}
-	return all
+	return found
+}
+
+// rejections are bounded, and each is there once.
+type rejections []trust.Rejection
+
+func (all *rejections) add(r trust.Rejection) {
+	if len(*all) < maxRejections && !slices.Contains(*all, r) {
+		*all = append(*all, r)
+	}
+}
+
+// silent adds why no file speaks for a role. It returns the delegations of the role where the repository has none of
+// them.
+func (e *evidence) silent(role string, found *rejections) (absent []string) {
+	if e.root == nil {
+		return nil
+	}
+	delegations := e.root.delegationsOf(role)
+	if err := checkSpeaker(delegations[0]); err != nil { // of its own name: others were checked when they were read
+		found.add(trust.Rejection{By: fmt.Sprintf("role %.80q", role), Why: fmt.Sprintf("cannot be proven: %v", err)})
+		return nil
+	}
+	present := false
+	for _, d := range delegations {
+		if refused := e.refusedAbove(d); refused != "" {
+			present = true
+			found.add(trust.Rejection{By: refused + ".json", Why: e.refused[refused]})
+		}
+		present = present || d == targetsRole || e.has(d)
+	}
+	if present {
+		return nil
+	}
+	return delegations
+}
+
+// parseDigest reads a digest as registries write it.
+func parseDigest(text string) (digest [sha256.Size]byte, ok bool) {
+	raw, err := hex.DecodeString(strings.TrimPrefix(text, "sha256:"))
+	return digest, err == nil && copy(digest[:], raw) == len(digest)
 }
 
 // about returns what proves no role and is about a tag, or where that is empty about any.

@@ -1,0 +1,319 @@
+package notary
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// rejected returns what is told of some roles, as policies write it.
+func rejected(t *testing.T, ev trust.Evidence, roles, tag, digest string) []string {
+	t.Helper()
+	known, ok := ev.(trust.Explained)
+	if !ok {
+		t.Fatalf("%T does not know what proves no role", ev)
+	}
+	var all []string
+	for _, r := range known.Rejected(strings.Fields(roles), tag, digest) {
+		text := r.By + " " + r.Why
+		if r.Digest != "" {
+			text = fmt.Sprintf("%s signed %s, %s", r.By, contentOf(r.Digest), r.Why)
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
+// contentOf returns the content of a digest that the tests use.
+func contentOf(digest string) string {
+	for _, content := range []string{"one", "two", "three"} {
+		if digestOf(content) == digest {
+			return content
+		}
+	}
+	return digest
+}
+
+var sortedTexts = cmpopts.SortSlices(strings.Compare)
+
+const (
+	targetsProvesNothing  = "which proves no role: name it in spec.notary.roles[].delegations, or sign with a delegation of the role ('docker trust signer add')"
+	releasesProvesNothing = "which proves no role, since any one of all signers signs it: the signer's own delegation must have signed ('docker trust signer add')"
+)
+
+func TestRejected(t *testing.T) {
+	team := func(threshold int, delegations ...string) func(*virtual, *Config) {
+		return func(_ *virtual, c *Config) {
+			c.Roles = []Role{{Name: "team", Delegations: delegations, Threshold: threshold}}
+		}
+	}
+	tests := map[string]struct {
+		change func(v *virtual)
+		config func(v *virtual, c *Config)
+		roles  string
+		want   []string // %s is the ID of qa's key
+	}{
+		"the role has not signed": {func(v *virtual) { v.roles["targets/qa"].targets = m{} }, nil, "qa", nil},
+		"signed in targets alone": {
+			func(v *virtual) {
+				v.roles["targets"].targets = m{"v1": entry("two")}
+				delete(v.roles["targets/ci"].targets, "v1")
+				delete(v.roles["targets/qa"].targets, "v1")
+			}, nil, "ci qa", []string{"targets signed two, " + targetsProvesNothing},
+		},
+		"signed in targets alone, without delegations": {
+			func(v *virtual) {
+				v.roles["targets"].targets = m{"v1": entry("two")}
+				delete(v.roles, "targets/ci")
+				delete(v.roles, "targets/qa")
+			}, nil, "ci qa", []string{
+				"targets signed two, " + targetsProvesNothing,
+				"delegations targets/ci, targets/qa are not in this repository, which has none",
+			},
+		},
+		"signed in targets too": {
+			func(v *virtual) {
+				v.roles["targets"].targets = m{"v1": entry("one")}
+				delete(v.roles["targets/qa"].targets, "v1")
+			}, nil, "qa", nil,
+		},
+		"another digest in targets": {
+			func(v *virtual) {
+				v.roles["targets"].targets = m{"v1": entry("two")}
+				delete(v.roles["targets/qa"].targets, "v1")
+			}, nil, "qa", []string{"targets signed two, " + targetsProvesNothing},
+		},
+		"targets is mapped": {
+			func(v *virtual) { v.roles["targets"].targets = m{"v1": entry("two")} }, team(1, "targets"), "ci", nil,
+		},
+		"signed in releases alone": {
+			func(v *virtual) {
+				v.delegate("targets/releases", entry("two"))
+				delete(v.roles["targets/qa"].targets, "v1")
+			}, nil, "qa", []string{"targets/releases signed two, " + releasesProvesNothing},
+		},
+		"a role of the name of releases": {
+			func(v *virtual) { v.delegate("targets/releases", entry("one")) }, nil, "releases",
+			[]string{`role "releases" cannot be proven: targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation`},
+		},
+		"the role of its name is mapped to others": {
+			func(v *virtual) { v.roles["targets/qa"].targets["v1"] = entry("two") },
+			func(_ *virtual, c *Config) {
+				c.Roles = []Role{{Name: "qa", Delegations: []string{"targets/ci"}, Threshold: 2}}
+			}, "qa", []string{
+				"targets/qa signed two, which proves no role: spec.notary.roles maps the role of its name to other delegations",
+				`targets/ci signed one, which is 1 of the 2 keys that role "qa" needs`,
+			},
+		},
+		"one of two keys": {
+			func(v *virtual) { delete(v.roles["targets/qa"].targets, "v1") }, team(2, "targets/ci", "targets/qa"), "team",
+			[]string{`targets/ci signed one, which is 1 of the 2 keys that role "team" needs`},
+		},
+		"one of two keys, of another role": {
+			func(v *virtual) { delete(v.roles["targets/qa"].targets, "v1") }, team(2, "targets/ci", "targets/qa"), "ci", nil,
+		},
+		"two of three keys": {
+			func(v *virtual) { v.delegate("targets/x", entry("two")) }, team(3, "targets/ci", "targets/qa", "targets/x"), "team",
+			[]string{
+				`targets/x signed two, which is 1 of the 3 keys that role "team" needs`,
+				`targets/ci, targets/qa signed one, which is 2 of the 3 keys that role "team" needs`,
+			},
+		},
+		"a key that is not listed": {
+			func(*virtual) {}, func(_ *virtual, c *Config) {
+				c.Roles = []Role{{Name: "qa", Threshold: 1, Keys: []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}}}}
+			}, "qa", []string{`targets/qa signed one, by a key that spec.notary.roles[].keys of role "qa" does not list`},
+		},
+		"the only key is revoked": {
+			func(*virtual) {}, func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa",
+			[]string{"targets/qa.json is signed by key %s, which spec.revokedKeys lists"},
+		},
+		"the key of the delegation above is revoked": {
+			func(v *virtual) { v.delegate("targets/qa/eu", entry("one")) },
+			func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa/eu",
+			[]string{"targets/qa.json is signed by key %s, which spec.revokedKeys lists"},
+		},
+		"one of two keys is revoked": {
+			func(v *virtual) {
+				v.roles["targets/qa"].keys = append(v.roles["targets/qa"].keys, newKey(t, "ecdsa", ""))
+			}, func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa", nil,
+		},
+		"below the threshold of the delegation": {
+			func(v *virtual) {
+				qa := v.roles["targets/qa"]
+				qa.signers, qa.keys, qa.threshold = qa.keys, append(qa.keys, newKey(t, "ecdsa", "")), 2
+			}, nil, "qa", []string{"targets/qa.json is signed by 1 of the keys that may sign it, and 2 must have"},
+		},
+		"expired": {
+			func(v *virtual) { v.roles["targets/qa"].expires = testNow() }, nil, "qa",
+			[]string{"targets/qa.json expired at 2026-03-01T12:00:00Z; it must be signed anew"},
+		},
+		"unusable": {
+			func(v *virtual) { v.roles["targets/qa"].mutate = func(signed m) { signed["targets"] = "none" } }, nil, "qa",
+			[]string{`targets/qa.json is unusable: "targets" is missing or not of its type`},
+		},
+		"unreadable": {
+			func(v *virtual) { v.roles["targets/qa"].rewrite = func([]byte) []byte { return []byte("[]") } }, nil, "qa",
+			[]string{"targets/qa.json is unusable: not a JSON object"},
+		},
+		"outside of its paths": {
+			func(v *virtual) { v.roles["targets/qa"].paths = []string{"rc-"} }, nil, "qa",
+			[]string{"targets/qa signed one, outside of the paths of that delegation ('notary delegation add --all-paths')"},
+		},
+		"outside of the paths of one of a team": {
+			func(v *virtual) { v.roles["targets/qa"].paths = nil }, team(2, "targets/ci", "targets/qa"), "team",
+			[]string{
+				`targets/ci signed one, which is 1 of the 2 keys that role "team" needs`,
+				"targets/qa signed one, outside of the paths of that delegation ('notary delegation add --all-paths')",
+			},
+		},
+		"a role that the repository does not have": {
+			func(*virtual) {}, nil, "security", []string{"delegation targets/security is not in this repository, which has targets/ci, targets/qa"},
+		},
+		"a role that is mapped to what the repository does not have": {
+			func(*virtual) {}, team(1, "targets/alice", "targets/bob"), "team",
+			[]string{"delegations targets/alice, targets/bob are not in this repository, which has targets/ci, targets/qa"},
+		},
+		"a role of which the repository has a part": {
+			func(v *virtual) { v.roles["targets/ci"].targets = m{} }, team(1, "targets/alice", "targets/ci"), "team", nil,
+		},
+		"a delegation that never signed": {
+			func(v *virtual) { v.roles["targets/qa"].targets = m{}; v.unlist["targets/qa"] = true }, nil, "qa", nil,
+		},
+		"many roles and many delegations": {
+			func(v *virtual) {
+				for i := range 12 {
+					v.delegate(fmt.Sprintf("targets/d%02d", i), nil)
+				}
+			}, nil, "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9",
+			[]string{"delegations targets/r0, targets/r1, targets/r2, targets/r3, targets/r4, targets/r5, targets/r6, targets/r7 and 2 more" +
+				" are not in this repository, which has targets/ci, targets/d00, targets/d01, targets/d02, targets/d03, targets/d04, targets/d05, targets/d06 and 6 more"},
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			v := newVirtual(t)
+			v.bump("targets", "targets/ci", "targets/qa")
+			qa := v.roles["targets/qa"].keys[0].canonical
+			tt.change(v)
+			v.publish()
+			cfg := v.config()
+			if tt.config != nil {
+				tt.config(v, &cfg)
+			}
+			ev := mustFetch(t, v.root(cfg), nil)
+			var want []string
+			for _, w := range tt.want {
+				want = append(want, strings.ReplaceAll(w, "%s", qa))
+			}
+			got := rejected(t, ev, tt.roles, "v1", "")
+			if diff := cmp.Diff(want, got, sortedTexts); diff != "" {
+				t.Errorf("rejected (-want +got):\n%s", diff)
+			}
+			again, err := v.root(cfg).Recheck(testGUN, ev)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(got, rejected(t, again, tt.roles, "v1", "")); diff != "" {
+				t.Errorf("rejected once verified again (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A digest is told of under any tag, once, and no other digest.
+func TestRejectedByDigest(t *testing.T) {
+	v := newVirtual(t)
+	v.bump("targets")
+	v.roles["targets"].targets = m{"v1": entry("two"), "v2": entry("two"), "v3": entry("three")}
+	v.publish()
+	ev := mustFetch(t, v.root(v.config()), nil)
+	for digest, want := range map[string][]string{
+		digestOf("two"):   {"targets signed two, " + targetsProvesNothing},
+		digestOf("three"): {"targets signed three, " + targetsProvesNothing},
+		digestOf("one"):   nil, "sha256:2": nil, "": nil,
+	} {
+		if diff := cmp.Diff(want, rejected(t, ev, "qa", "", digest)); diff != "" {
+			t.Errorf("rejected of %q (-want +got):\n%s", digest, diff)
+		}
+	}
+	if got := rejected(t, ev, "qa", "v9", digestOf("two")); got != nil {
+		t.Errorf("of a tag that nobody signed: %q", got)
+	}
+}
+
+// However much proves no role, little is told of it, and none of it is a statement.
+func TestThreatWhatProvesNoRoleIsNoStatement(t *testing.T) {
+	v := newVirtual(t)
+	v.bump("targets", "targets/ci", "targets/qa")
+	v.roles["targets"].targets = m{"v1": entry("two"), "ci": entry("two"), "qa": entry("two")}
+	v.roles["targets/qa"].paths = nil
+	var team []string
+	for i := range 20 {
+		name := fmt.Sprintf("targets/d%02d", i)
+		v.delegate(name, entry(fmt.Sprint("content ", i)))
+		team = append(team, name)
+	}
+	v.publish()
+	cfg := v.config()
+	cfg.Roles = []Role{{Name: "team", Delegations: team, Threshold: 2}}
+	for i := range 20 {
+		cfg.Roles = append(cfg.Roles, Role{Name: fmt.Sprintf("d%02d", i), Delegations: []string{"targets/none"}, Threshold: 1})
+	}
+	ev := mustFetch(t, v.root(cfg), nil)
+	wantRoles(t, signedBy(ev, "v1"), "ci one")
+	for _, content := range []string{"two", "content 0", "content 19"} {
+		if got := ev.Digest(digestOf(content)); len(got) > 0 {
+			t.Errorf("statements about %s: %v", content, got)
+		}
+	}
+	if got := rejected(t, ev, "team qa ci", "v1", ""); len(got) != maxRejections {
+		t.Errorf("%d rejections, want %d: %q", len(got), maxRejections, got)
+	}
+}
+
+// What the real client signs in targets, in targets/releases, or with one key of two, proves no role.
+func TestRealRejections(t *testing.T) {
+	r := newReal(t, testenv.NotaryOptions{})
+	ctx := t.Context()
+	pin := r.pin()
+	team := func(c *Config) {
+		pinID(pin.KeyID)(c)
+		c.Roles = []Role{{Name: "team", Delegations: []string{"targets/ci", "targets/qa"}, Threshold: 2}}
+	}
+	reader := r.reader(team)
+	r.sign("one", "targets")
+	ev := mustFetch(t, reader, nil)
+	want := func(roles string, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, rejected(t, ev, roles, "v1", "")); diff != "" {
+			t.Errorf("rejected of %s (-want +got):\n%s", roles, diff)
+		}
+	}
+	wantSigned(t, ev, "v1")
+	want("ci qa", "targets signed one, "+targetsProvesNothing)
+	want("security", "targets signed one, "+targetsProvesNothing, "delegation targets/security is not in this repository, which has targets/ci, targets/qa")
+
+	r.do(r.Remove(ctx, r.gun, "v1", "targets"))
+	r.sign("one", "targets/ci")
+	ev = mustFetch(t, reader, ev)
+	want("team", `targets/ci signed one, which is 1 of the 2 keys that role "team" needs`)
+
+	r.do(r.AddDelegation(ctx, r.gun, "targets/releases", []*testenv.SigningKey{r.keys["ci"]}))
+	r.sign("two", "targets/releases")
+	ev = mustFetch(t, reader, ev)
+	want("qa", "targets/releases signed two, "+releasesProvesNothing)
+
+	revoked := r.reader(func(c *Config) {
+		pinID(pin.KeyID)(c)
+		c.RevokedKeys = []string{r.keys["ci"].KeyID}
+	})
+	ev = mustFetch(t, revoked, nil)
+	want("ci", "targets/ci.json is signed by key "+r.keys["ci"].KeyID+", which spec.revokedKeys lists")
+}
