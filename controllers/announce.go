@@ -34,7 +34,7 @@ func compliant(s *compliance.Summary) (status metav1.ConditionStatus, reason, me
 			"no running workload is covered: no namespace matches spec.namespaceSelector, of those that are not exempt; compare with 'kubectl get namespaces --show-labels'"
 	case s.Covered == 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNothingRuns,
-			"no running workload is covered: in the namespaces where the policy holds, no image that runs matches spec.images, spec.exceptImages aside"
+			"no running workload is covered: no image that runs in the namespaces where the policy holds matches spec.images, or spec.exceptImages has it"
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonAllSigned, allMeet(s.Covered)
 }

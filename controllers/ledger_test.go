@@ -176,7 +176,8 @@ func TestCompliant(t *testing.T) {
 		reason  string
 		says    []string
 	}{
-		"nothing": {compliance.Summary{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns, nil},
+		"nothing": {compliance.Summary{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns, []string{"no image that runs in the namespaces where the policy holds matches spec.images"}},
+		"nowhere": {compliance.Summary{Nowhere: true}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns, []string{"no namespace matches spec.namespaceSelector"}},
 		"all":     {compliance.Summary{Covered: 2}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned, []string{"all 2 running workloads that it covers meet the policy"}},
 		"one":     {compliance.Summary{Covered: 1}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned, []string{"the one running workload"}},
 		"unchecked": {

@@ -1,6 +1,9 @@
 package v1alpha1_test
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // policySpec returns the spec of an ImagePolicy that breaks no rule.
 func policySpec() spec {
@@ -117,7 +120,12 @@ func TestImagePolicyRules(t *testing.T) {
 			all(set("allowUnsigned", false), set("requiredRoles", nil)),
 			all(set("allowUnsigned", true), set("requiredRoles", nil)),
 		},
-		"spec.mode enum":       {set("mode", "enforce"), set("mode", "Audit")},
+		"spec.mode enum":      {set("mode", "enforce"), set("mode", "Audit")},
+		"spec.help minLength": {set("help", ""), set("help", "?")},
+		"spec.help maxLength": {set("help", text("", 513, "")), set("help", strings.Repeat("\u4eba", 512))},
+		"spec.help help is one line of printable characters, without control characters": {
+			set("help", "Ask #qa\nto sign"), set("help", "Ask #qa to sign: https://wiki.example.com/signing?a=b — 人"),
+		},
 		"spec.pinDigests enum": {set("pinDigests", "Templates"), set("pinDigests", "All")},
 	}
 	for _, field := range []string{"images", "exceptImages"} {

@@ -215,7 +215,7 @@ func TestColumnsOfImagePolicy(t *testing.T) {
 		},
 	}
 	create(t, server(t), policy, func() {
-		policy.Status.Roles = "ci,qa"
+		policy.Status.Roles, policy.Status.TrustRoots = "ci,qa", "acme-notary,acme-old"
 		policy.Status.Workloads = &v1alpha1.WorkloadCounts{Covered: 12, Violating: 3}
 		meta.SetStatusCondition(&policy.Status.Conditions, metav1.Condition{
 			Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse,
@@ -232,7 +232,7 @@ func TestColumnsOfImagePolicy(t *testing.T) {
 	delete(cells, "AGE")
 	want := map[string]any{
 		"NAME": "production", "MODE": "Enforce", "ROLES": "ci,qa", "READY": "False", "COVERED": 12.0, "VIOLATIONS": 3.0, "COMPLIANT": "Unknown", "GATED": "True",
-		"TRUSTROOTS": `["acme-notary","acme-old"]`, "REASON": "TrustRootNotFound",
+		"TRUSTROOTS": "acme-notary,acme-old", "REASON": "TrustRootNotFound",
 		"MESSAGE": `TrustRoot "acme-old" does not exist`,
 	}
 	if diff := cmp.Diff(want, cells); diff != "" {

@@ -239,6 +239,37 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
+// What mode Enforce would deny is counted where the mode is another. A policy that holds in no namespace says so.
+func TestWouldDenyAndNowhere(t *testing.T) {
+	roles := []v1alpha1.RoleName{"ci"}
+	all := "registry.example.com/acme/**"
+	in := Input{
+		Pods: []Pod{pod("good", Image{app + ":v1", digest("a")}), pod("bad", Image{app + ":v1", digest("b")}), pod("unknown", Image{app + "-new:v1", digest("a")})},
+		Now:  now, Roots: roots{"acme": {app: signed("ci v1 a")}},
+		Namespaces: map[string]labels.Set{"shop": {"env": "production"}, "lab": {"env": "test"}},
+		Policies: compile(t,
+			rule{name: "audit", images: all, root: "acme", roles: roles, mode: v1alpha1.ModeAudit},
+			rule{name: "warn", images: all, env: "production", root: "acme", roles: roles, mode: v1alpha1.ModeWarn},
+			rule{name: "enforce", images: all, root: "acme", roles: roles, mode: v1alpha1.ModeEnforce},
+			rule{name: "typo", images: all, env: "prodcution", root: "acme", roles: roles},
+			rule{name: "elsewhere", images: all, env: "test", root: "acme", roles: roles},
+			rule{name: "other-images", images: "registry.example.com/other/**", root: "acme", roles: roles},
+		),
+	}
+	got := Evaluate(in).Policies
+	for name, s := range got {
+		s.Findings = nil
+		got[name] = s
+	}
+	want := map[string]Summary{
+		"audit": {Covered: 3, Violating: 1, Unchecked: 1, WouldDeny: 2}, "warn": {Covered: 3, Violating: 1, Unchecked: 1, WouldDeny: 2},
+		"enforce": {Covered: 3, Violating: 1, Unchecked: 1}, "typo": {Nowhere: true}, "elsewhere": {}, "other-images": {},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("summaries (-want +got):\n%s", diff)
+	}
+}
+
 func TestNeeds(t *testing.T) {
 	r := evaluate(t, signed(), pod("a", Image{app + ":v1", ""}, Image{app + ":v2", digest("a")}), pod("b", Image{app + "-new:v1", ""}), pod("c", Image{"docker.io/library/nginx:1", ""}))
 	var got []string

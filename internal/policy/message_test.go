@@ -275,6 +275,18 @@ func TestHelpIsKeptWithinTheBound(t *testing.T) {
 	}
 }
 
+// A name that is not trusted comes with the help of every policy that it fails, each text once.
+func TestHelpForShortNames(t *testing.T) {
+	policies := []*policy.Policy{compiled(t, "a", help(askQA)), compiled(t, "b", help(askQA)), compiled(t, "c", help("Ask c.")), compiled(t, "w", mode(v1alpha1.ModeWarn), help("Ask w."))}
+	got := policy.NewSet(policy.UncoveredAllow, policies).ReadShortNames(policy.ShortNamesDeny).Decide(policy.Request{Image: "nginx", Now: now}, roots{})
+	if want := "; " + askQA + "; Ask c."; !strings.HasSuffix(got.Message, want) || strings.Count(got.Message, askQA) != 1 {
+		t.Errorf("the denial does not end with %q: %q", want, got.Message)
+	}
+	if len(got.Warnings) != 1 || !strings.HasSuffix(got.Warnings[0], "; Ask w.") {
+		t.Errorf("warnings %q", got.Warnings)
+	}
+}
+
 // What proves no role is asked for by the roles that are missing, and only for what is not admitted.
 func TestRejectionsAreAskedForMissingRoles(t *testing.T) {
 	tests := map[string]struct {

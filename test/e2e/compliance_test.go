@@ -88,6 +88,9 @@ func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, s
 		if err := b.Get(t.Context(), client.ObjectKey{Name: policy}, p); err != nil {
 			return err
 		}
+		if p.Spec.Mode != v1alpha1.ModeEnforce {
+			want.WouldDeny = want.Violating + want.Unchecked
+		}
 		if p.Status.Workloads == nil || *p.Status.Workloads != want {
 			return fmt.Errorf("they are %+v, want %+v; violations %+v", p.Status.Workloads, want, p.Status.Violations)
 		}
