@@ -84,7 +84,7 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 	b.create(t, p)
 	b.ready(t, p, "mirror", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	mirrored := "mirror.example.com" + strings.TrimPrefix(gun, registry)
-	b.untilPrinted(t, "mirror", mirrored+":half", `signed by ci (TrustRoot "acme-notary"); looked up as "`+gun+`" (TrustRoot "acme-notary")`)
+	b.untilPrinted(t, "mirror", mirrored+":half", `ci signed sha256:00000000... (TrustRoot "acme-notary"); looked up as "`+gun+`" (TrustRoot "acme-notary")`)
 	must(t, b.Delete(t.Context(), p))
 }
 
