@@ -51,8 +51,8 @@ type ImagePolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule="self",message="allowUnsigned can only be true; leave it out and set requiredRoles to require signatures"
 	AllowUnsigned *bool `json:"allowUnsigned,omitempty"`
 
-	// Mode says what a failed requirement does: Enforce denies, Warn admits with a warning to the client, Audit
-	// admits silently and logs.
+	// Mode says what a failed requirement does: Enforce denies, Warn admits with a warning to the client and a line
+	// in the operator's log, Audit admits silently and logs.
 	// +optional
 	// +default="Enforce"
 	Mode PolicyMode `json:"mode,omitempty"`
@@ -208,8 +208,8 @@ type WorkloadCounts struct {
 	// +kubebuilder:validation:Minimum=0
 	Unchecked int32 `json:"unchecked,omitempty"`
 
-	// WouldDeny is how many of them mode Enforce would deny, and the mode of the policy, Warn or Audit, lets in: those
-	// that violate it and those that could not be checked. It is absent in mode Enforce.
+	// WouldDeny is how many of them mode Enforce would deny and the mode of the policy, Warn or Audit, lets in: those
+	// that violate it, and those that could not be checked. It is absent in mode Enforce, and where it is 0.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	WouldDeny int32 `json:"wouldDeny,omitempty"`

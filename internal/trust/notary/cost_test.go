@@ -61,31 +61,49 @@ func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
 		for _, field := range []string{"ignored", "targets", "delegations"} {
 			t.Run(name+" as "+field, func(t *testing.T) {
 				v := newVirtual(t)
-				v.roles["targets/qa"].extra = map[string]json.RawMessage{field: text}
-				v.bump("targets/qa", "snapshot", "timestamp")
-				v.publish()
-				r := v.root(v.config())
-				files := files{roots: [][]byte{v.current["root"]}, others: map[string][]byte{}}
-				for role, raw := range v.current {
-					if role != "root" {
-						files.others[role] = raw
-					}
-				}
-				saved := &evidence{repository: testGUN, raw: pack(files)}
-				var before, after runtime.MemStats
-				runtime.ReadMemStats(&before)
-				_, err := r.recheck(saved)
-				runtime.ReadMemStats(&after)
-				took, charged := after.TotalAlloc-before.TotalAlloc, uint64(cost(saved.raw.size()))
-				t.Logf("%.1f bytes a byte, error %v", float64(took)/float64(saved.raw.size()), err)
-				if took > charged {
-					t.Errorf("took %d bytes for files of %d, and was charged %d", took, saved.raw.size(), charged)
-				}
-				if err != nil && trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
-					t.Errorf("got %v", err)
-				}
+				costs(t, v, v.config(), "targets/qa", field, text)
 			})
 		}
+	}
+	// What proves no role is kept too, for the words of a denial.
+	for name, file := range map[string]string{"targets": "targets", "releases": "targets/releases", "a key of two": "targets/qa", "outside of the paths": "targets/ci"} {
+		t.Run(name, func(t *testing.T) {
+			v := newVirtual(t)
+			v.delegate("targets/releases", entry("one"))
+			v.roles["targets/ci"].paths = []string{"v1"}
+			v.bump("targets")
+			cfg := v.config()
+			cfg.Roles = []Role{{Name: "qa", Threshold: 2}}
+			costs(t, v, cfg, file, "targets", bulky(size)["targets"])
+		})
+	}
+}
+
+// costs holds what it takes to verify a repository, with a field of one file replaced, to what it is charged.
+func costs(t *testing.T, v *virtual, cfg Config, file, field string, text json.RawMessage) {
+	t.Helper()
+	v.roles[file].extra = map[string]json.RawMessage{field: text}
+	v.bump(file, "snapshot", "timestamp")
+	v.publish()
+	r := v.root(cfg)
+	files := files{roots: [][]byte{v.current["root"]}, others: map[string][]byte{}}
+	for role, raw := range v.current {
+		if role != "root" {
+			files.others[role] = raw
+		}
+	}
+	saved := &evidence{repository: testGUN, raw: pack(files)}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := r.recheck(saved)
+	runtime.ReadMemStats(&after)
+	took, charged := after.TotalAlloc-before.TotalAlloc, uint64(cost(saved.raw.size()))
+	t.Logf("%.1f bytes a byte, error %v", float64(took)/float64(saved.raw.size()), err)
+	if took > charged {
+		t.Errorf("took %d bytes for files of %d, and was charged %d", took, saved.raw.size(), charged)
+	}
+	if err != nil && trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -17,6 +18,8 @@ const (
 	// maxRejections bounds what is said of one image, and maxNamed the names in one list of it.
 	maxRejections = 8
 	maxNamed      = 8
+	// maxIdle bounds what is kept of a repository for that. Of what is beyond it, less is told.
+	maxIdle = 1 << 16
 )
 
 // idle is one thing that was signed and proves no role. It is a type of its own, so that it cannot be
@@ -52,16 +55,15 @@ func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
 // for no role says is left out where a role says the same. stated is sorted as statements returns it.
 func (m *metadata) idlers(stated []said) []idle {
 	out := m.short
-	for name, t := range m.verified {
-		c := m.voiceless(name)
+	for _, name := range slices.Sorted(maps.Keys(m.verified)) {
+		t, c := m.verified[name], m.voiceless(name)
 		if c == nil {
 			continue
 		}
 		for _, what := range t.targets {
-			if !t.allows(what.tag) || states(stated, what) {
-				continue
+			if len(out) < maxIdle && t.allows(what.tag) && !states(stated, what) {
+				out = append(out, idle{tag: what.tag, digest: what.digest, cause: c})
 			}
-			out = append(out, idle{tag: what.tag, digest: what.digest, cause: c})
 		}
 	}
 	slices.SortFunc(out, func(a, b idle) int {
@@ -119,7 +121,9 @@ func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
 
 // fallShort notes what was signed and does not prove a role.
 func (m *metadata) fallShort(what target, why *cause) {
-	m.short = append(m.short, idle{tag: what.tag, digest: what.digest, cause: why})
+	if len(m.short) < maxIdle {
+		m.short = append(m.short, idle{tag: what.tag, digest: what.digest, cause: why})
+	}
 }
 
 // pathless is why what a file says of some tags proves nothing for a role. It is kept in voices.
@@ -136,7 +140,7 @@ func (s speaker) pathless(t *signedTargets, voices map[string]voiced) *cause {
 // retain keeps what proves no role, for the words of a denial.
 func (e *evidence) retain(all []idle, refused map[string]string, delegations []string) {
 	slices.Sort(delegations)
-	e.idle, e.refused, e.delegations = slices.Clone(all), refused, slices.Clip(delegations)
+	e.idle, e.refused, e.delegations = slices.Clip(slices.Clone(all)), refused, slices.Clone(delegations)
 	const each = 16 + sha256.Size + 8
 	e.size += int64(len(e.idle)) * each
 	for i, l := range e.idle {
