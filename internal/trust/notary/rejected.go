@@ -54,23 +54,22 @@ func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
 // idlers returns what was signed and proves no role, sorted by tag and digest. What a file that speaks
 // for no role says is left out where a role says the same. stated is sorted as statements returns it.
 func (m *metadata) idlers(stated []said) []idle {
-	out := m.short
 	for _, name := range slices.Sorted(maps.Keys(m.verified)) {
 		t, c := m.verified[name], m.voiceless(name)
 		if c == nil {
 			continue
 		}
 		for _, what := range t.targets {
-			if len(out) < maxIdle && t.allows(what.tag) && !states(stated, what) {
-				out = append(out, idle{tag: what.tag, digest: what.digest, cause: c})
+			if t.allows(what.tag) && !states(stated, what) {
+				m.keep(what, c)
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b idle) int {
+	slices.SortFunc(m.short, func(a, b idle) int {
 		return cmp.Or(strings.Compare(a.tag, b.tag), bytes.Compare(a.digest[:], b.digest[:]),
 			strings.Compare(a.cause.by, b.cause.by), strings.Compare(a.cause.role, b.cause.role))
 	})
-	return slices.CompactFunc(out, func(a, b idle) bool {
+	return slices.CompactFunc(m.short, func(a, b idle) bool {
 		return a.tag == b.tag && a.digest == b.digest && *a.cause == *b.cause
 	})
 }
@@ -119,11 +118,33 @@ func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
 	return c
 }
 
-// fallShort notes what was signed and does not prove a role.
-func (m *metadata) fallShort(what target, why *cause) {
-	if len(m.short) < maxIdle {
+// keep notes what was signed and proves no role. There is room for everything that the files say, up to the bound: a
+// slice that grows would cost more than is charged.
+func (m *metadata) keep(what target, why *cause) {
+	if m.short == nil {
+		n := 0
+		for name, t := range m.verified {
+			n += len(t.targets) * max(1, m.speakersOf(name))
+		}
+		m.short = make([]idle, 0, min(n, maxIdle))
+	}
+	if len(m.short) < cap(m.short) {
 		m.short = append(m.short, idle{tag: what.tag, digest: what.digest, cause: why})
 	}
+}
+
+// speakersOf returns how many roles a file may speak for.
+func (m *metadata) speakersOf(name string) int {
+	n := 0
+	if _, ok := m.ownRole(name); ok {
+		n++
+	}
+	for _, s := range m.roles {
+		if slices.Contains(s.delegations, name) {
+			n++
+		}
+	}
+	return n
 }
 
 // pathless is why what a file says of some tags proves nothing for a role. It is kept in voices.
@@ -140,9 +161,12 @@ func (s speaker) pathless(t *signedTargets, voices map[string]voiced) *cause {
 // retain keeps what proves no role, for the words of a denial.
 func (e *evidence) retain(all []idle, refused map[string]string, delegations []string) {
 	slices.Sort(delegations)
-	e.idle, e.refused, e.delegations = slices.Clip(slices.Clone(all)), refused, slices.Clone(delegations)
+	if 2*len(all) < cap(all) {
+		all = slices.Clone(all)
+	}
+	e.idle, e.refused, e.delegations = all, refused, delegations
 	const each = 16 + sha256.Size + 8
-	e.size += int64(len(e.idle)) * each
+	e.size += int64(cap(e.idle)) * each
 	for i, l := range e.idle {
 		if i == 0 || all[i-1].tag != l.tag {
 			e.size += textSize(l.tag)
@@ -151,8 +175,9 @@ func (e *evidence) retain(all []idle, refused map[string]string, delegations []s
 	for _, why := range refused {
 		e.size += keySize + textSize(why)
 	}
+	e.size += int64(cap(delegations)) * 16
 	for _, name := range delegations {
-		e.size += 16 + textSize(name)
+		e.size += textSize(name)
 	}
 }
 

@@ -68,10 +68,7 @@ func (m *metadata) ownRole(delegation string) (role string, ok bool) {
 }
 
 // speaks reports whether the targets of a file count for any role.
-func (m *metadata) speaks(name string) bool {
-	_, ok := m.ownRole(name)
-	return ok || slices.ContainsFunc(m.roles, func(s speaker) bool { return slices.Contains(s.delegations, name) })
-}
+func (m *metadata) speaks(name string) bool { return m.speakersOf(name) > 0 }
 
 // speak says what one role has signed: a tag, with the digest and length of its manifest, on which the distinct keys
 // of its delegations reach its threshold.
@@ -87,7 +84,7 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 		if v := s.voice(files, voices); v.by != nil {
 			say(what.tag, what.digest, v.by)
 		} else {
-			m.fallShort(what, v.short)
+			m.keep(what, v.short)
 		}
 	}
 	if len(files) == 1 {
@@ -95,7 +92,7 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 			if files[0].allows(what.tag) {
 				speak(what, files)
 			} else {
-				m.fallShort(what, s.pathless(files[0], voices))
+				m.keep(what, s.pathless(files[0], voices))
 			}
 		}
 		return
@@ -120,7 +117,7 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 			if what := t.targets[next[i]]; t.allows(tag) {
 				claims = claimed(claims, what, t)
 			} else {
-				m.fallShort(what, s.pathless(t, voices))
+				m.keep(what, s.pathless(t, voices))
 			}
 			next[i]++
 		}
