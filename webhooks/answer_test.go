@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
@@ -69,16 +70,27 @@ func TestWarnAndAudit(t *testing.T) {
 	}
 }
 
-// What is warned of without a policy in mode Warn is no failure of one, and not logged as such.
+// Logged is the warning of an image that fails a policy in mode Warn, and no other: of what no policy covers, say.
 func TestOtherWarningsAreNotLogged(t *testing.T) {
-	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinNone }))
-	var logged []string
-	ctx := logf.IntoContext(t.Context(), funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
-	review := request{kind: "Pod", object: object("Pod", signed)}.review(t)
-	got := b.Validate(ctx, admissionRequest(review)).AdmissionResponse
-	wantAdmitted(t, &got)
-	if len(got.Warnings) != 1 || len(logged) > 0 {
-		t.Errorf("warnings %q, logged %q; want a warning, and nothing logged", got.Warnings, logged)
+	r := review{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
+	outcome := func(mode v1alpha1.PolicyMode, verdict policy.Verdict) policy.Outcome {
+		return policy.Outcome{Mode: mode, Verdict: verdict}
+	}
+	for name, c := range map[string]struct {
+		outcomes []policy.Outcome
+		logged   int
+	}{
+		"not covered":        {nil, 0},
+		"on grace":           {[]policy.Outcome{outcome(v1alpha1.ModeEnforce, policy.Admitted)}, 0},
+		"meets Warn":         {[]policy.Outcome{outcome(v1alpha1.ModeWarn, policy.Admitted)}, 0},
+		"fails Audit":        {[]policy.Outcome{outcome(v1alpha1.ModeAudit, policy.Denied)}, 0},
+		"fails Warn":         {[]policy.Outcome{outcome(v1alpha1.ModeEnforce, policy.Admitted), outcome(v1alpha1.ModeWarn, policy.Denied)}, 1},
+		"Warn not checkable": {[]policy.Outcome{outcome(v1alpha1.ModeWarn, policy.CouldNotCheck)}, 1},
+	} {
+		d := policy.Decision{Verdict: policy.Admitted, Warnings: []string{"a warning"}, Outcomes: c.outcomes}
+		if got := judge(r, decisions{signed: d}); len(got.warned) != c.logged || len(got.warnings) != 1 {
+			t.Errorf("%s: logged %q, warned %q; want %d logged", name, got.warned, got.warnings, c.logged)
+		}
 	}
 }
 
