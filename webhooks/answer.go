@@ -59,8 +59,8 @@ type ruling struct {
 	admitted bool
 	// fault says of a denial that trying again may help: something could not be checked, or is not pinned.
 	fault bool
-	// denials, warnings and audits are lines, yet to be bounded. warned are those of the warnings that policies in
-	// mode Warn gave.
+	// denials, warnings and audits are lines, yet to be bounded. warned are those of the warnings
+	// that policies in mode Warn gave.
 	denials, warnings, warned, audits []string
 }
 
@@ -103,8 +103,9 @@ func undecided(err error) ruling {
 	return ruling{fault: true, denials: []string{"the images could not be checked: " + err.Error() + "; try again"}}
 }
 
-// admit answers that the workload may run, with room bytes for warnings. What policies in mode Warn or Audit would deny
-// is logged: the warnings for the Pods of a controller go to the controller, and nobody sees them.
+// admit answers that the workload may run, with room bytes for warnings. What policies in mode Warn
+// or Audit would deny is logged: the warnings for the Pods of a controller go to the controller,
+// and nobody sees them.
 func (ruled ruling) admit(ctx context.Context, room int) admission.Response {
 	resp := admission.Allowed("").WithWarnings(bounded(ruled.warnings, room)...)
 	resp.AuditAnnotations = map[string]string{}

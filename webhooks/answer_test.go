@@ -70,7 +70,8 @@ func TestWarnAndAudit(t *testing.T) {
 	}
 }
 
-// Logged is the warning of an image that fails a policy in mode Warn, and no other: of what no policy covers, say.
+// Logged is the warning of an image that fails a policy in mode Warn, and no other: of what no
+// policy covers, say.
 func TestOtherWarningsAreNotLogged(t *testing.T) {
 	r := review{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
 	outcome := func(mode v1alpha1.PolicyMode, verdict policy.Verdict) policy.Outcome {

@@ -251,7 +251,7 @@ func TestWouldDenyAndNowhere(t *testing.T) {
 			rule{name: "audit", images: all, root: "acme", roles: roles, mode: v1alpha1.ModeAudit},
 			rule{name: "warn", images: all, env: "production", root: "acme", roles: roles, mode: v1alpha1.ModeWarn},
 			rule{name: "enforce", images: all, root: "acme", roles: roles, mode: v1alpha1.ModeEnforce},
-			rule{name: "typo", images: all, env: "prodcution", root: "acme", roles: roles},
+			rule{name: "typo", images: all, env: "no-such", root: "acme", roles: roles},
 			rule{name: "elsewhere", images: all, env: "test", root: "acme", roles: roles},
 			rule{name: "other-images", images: "registry.example.com/other/**", root: "acme", roles: roles},
 		),

@@ -251,7 +251,8 @@ func rejections(text string) []trust.Rejection {
 	return all
 }
 
-// Of many policies as many are named as fit, with their help; the help of the first always fits, whatever it is.
+// Of many policies as many are named as fit, with their help; the help of the first always fits,
+// whatever it is.
 func TestHelpIsKeptWithinTheBound(t *testing.T) {
 	long := "Ask " + strings.Repeat("\u4eba", 508)
 	for name, text := range map[string]string{"ASCII": "Ask " + strings.Repeat("x", 508), "wide": long} {
@@ -287,7 +288,8 @@ func TestHelpForShortNames(t *testing.T) {
 	}
 }
 
-// What proves no role is asked for by the roles that are missing, and only for what is not admitted.
+// What proves no role is asked for by the roles that are missing, and only for what is not
+// admitted.
 func TestRejectionsAreAskedForMissingRoles(t *testing.T) {
 	tests := map[string]struct {
 		image    string

@@ -14,8 +14,8 @@ const (
 	maxRejectionText = 400
 )
 
-// rejections says, for each trust root of the policy, what was signed, or should have been, and proves no role that is
-// missing.
+// rejections says, for each trust root of the policy, what was signed, or should have been, and
+// proves no role that is missing.
 func (e *evaluation) rejections(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {
@@ -56,7 +56,8 @@ func (e *evaluation) rejected(p *Policy, s *source) []trust.Rejection {
 	return known.Rejected(e.unmetRoles(p), e.image.Tag, e.image.Digest)
 }
 
-// unmetRoles returns the roles that have not signed, of the requirements that some digest of the image does not meet.
+// unmetRoles returns the roles that have not signed, of the requirements that some digest of the
+// image does not meet.
 func (e *evaluation) unmetRoles(p *Policy) []string {
 	digests := e.candidates(p)
 	if len(digests) == 0 {
@@ -78,8 +79,8 @@ func (e *evaluation) unmetRoles(p *Policy) []string {
 	return roles
 }
 
-// silence says that no role has signed, for the sources that are silent. none is what to say where nothing more is
-// known.
+// silence says that no role has signed, for the sources that are silent. none is what to say where
+// nothing more is known.
 func (e *evaluation) silence(p *Policy, none string, silent []*source) string {
 	var phrases []string
 	by := map[string][]*source{}
@@ -110,8 +111,8 @@ func rootNames(sources []*source) string {
 	return list(names)
 }
 
-// lookedUp says under which name the trust roots of the policy have looked up the repository, where that is another
-// than the image has.
+// lookedUp says under which name the trust roots of the policy have looked up the repository, where
+// that is another than the image has.
 func (e *evaluation) lookedUp(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {

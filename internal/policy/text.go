@@ -22,12 +22,14 @@ const (
 	maxHelp = 1536
 )
 
-// part is what a line says of one policy, or of several at once: the text, and the help of the policy.
+// part is what a line says of one policy, or of several at once: the text, and the help of the
+// policy.
 type part struct{ text, help string }
 
-// line is the one line about an image: the image as the workload has it and the parts, one for each policy, as many as
-// the bound allows. Each help comes after its part, and one that several share comes once. Of a part that is too long the
-// help is kept and the text cut. The bound is maxLine, and beyond that the longest help.
+// line is the one line about an image: the image as the workload has it and the parts, one for each
+// policy, as many as the bound allows. Each help comes after its part, and one that several share
+// comes once. Of a part that is too long the help is kept and the text cut. The bound is maxLine,
+// and beyond that the longest help.
 func line(image string, parts ...part) string {
 	const reserve = len("; and 1000000 more policies")
 	limit, helps := maxLine-reserve, map[string]bool{"": true}

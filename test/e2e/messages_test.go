@@ -142,7 +142,7 @@ func (b *bed) testHelpAndWarn(t *testing.T) {
 
 func (b *bed) testSelectsNothing(t *testing.T) {
 	typo := b.policy("typo", registry+"/acme/**", "acme-notary", "ci")
-	typo.Spec.NamespaceSelector.MatchLabels["env"] = "prodcution"
+	typo.Spec.NamespaceSelector.MatchLabels["env"] = "no-such"
 	images := b.policy("images", registry+"/amce/**", "acme-notary", "ci")
 	for want, p := range map[string]*v1alpha1.ImagePolicy{
 		"no namespace matches spec.namespaceSelector":                                     typo,

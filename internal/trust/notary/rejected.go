@@ -22,8 +22,8 @@ const (
 	maxIdle = 1 << 16
 )
 
-// idle is one thing that was signed and proves no role. It is a type of its own, so that it cannot be
-// taken for a statement.
+// idle is one thing that was signed and proves no role. It is a type of its own, so that it cannot
+// be taken for a statement.
 type idle struct {
 	tag    string
 	digest [sha256.Size]byte
@@ -43,7 +43,8 @@ func (m *metadata) refuse(name, why string) {
 	m.refused[name] = why
 }
 
-// whyUnsigned is why the signatures on the file of a delegation do not count, where verify has failed.
+// whyUnsigned is why the signatures on the file of a delegation do not count, where verify has
+// failed.
 func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
 	if k := m.revokedSigner(e, r); k != nil && len(e.signers(r, func(*publicKey) bool { return true })) >= r.threshold {
 		return fmt.Sprintf("is signed by key %s, which spec.revokedKeys lists", k.canonical)
@@ -51,8 +52,9 @@ func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
 	return err.Error()
 }
 
-// idlers returns what was signed and proves no role, sorted by tag and digest. What a file that speaks
-// for no role says is left out where a role says the same. stated is sorted as statements returns it.
+// idlers returns what was signed and proves no role, sorted by tag and digest. What a file that
+// speaks for no role says is left out where a role says the same. stated is sorted as statements
+// returns it.
 func (m *metadata) idlers(stated []said) []idle {
 	for _, name := range slices.Sorted(maps.Keys(m.verified)) {
 		t, c := m.verified[name], m.voiceless(name)
@@ -98,8 +100,8 @@ func (m *metadata) voiceless(name string) *cause {
 	return c
 }
 
-// unmet is why some files do not prove the role that they speak for: too few of the keys that signed them
-// are accepted.
+// unmet is why some files do not prove the role that they speak for: too few of the keys that
+// signed them are accepted.
 func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
 	names := make([]string, 0, len(files))
 	signed := map[string]bool{}
@@ -118,8 +120,8 @@ func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
 	return c
 }
 
-// keep notes what was signed and proves no role. There is room for everything that the files say, up to the bound: a
-// slice that grows would cost more than is charged.
+// keep notes what was signed and proves no role. There is room for everything that the files say,
+// up to the bound: a slice that grows would cost more than is charged.
 func (m *metadata) keep(what target, why *cause) {
 	if m.short == nil {
 		n := 0
@@ -209,8 +211,8 @@ func (all *rejections) add(r trust.Rejection) {
 	}
 }
 
-// silent adds why no file speaks for a role. It returns the delegations of the role where the repository has none of
-// them.
+// silent adds why no file speaks for a role. It returns the delegations of the role where the
+// repository has none of them.
 func (e *evidence) silent(role string, found *rejections) (absent []string) {
 	if e.root == nil {
 		return nil
@@ -253,7 +255,8 @@ func (e *evidence) about(tag string) []idle {
 	return e.idle[from:to]
 }
 
-// refusedAbove returns the delegation whose file does not count, of one and those above it; empty: none.
+// refusedAbove returns the delegation whose file does not count, of one and those above it; empty:
+// none.
 func (e *evidence) refusedAbove(delegation string) string {
 	for ; delegation != "." && delegation != targetsRole; delegation = path.Dir(delegation) {
 		if _, ok := e.refused[delegation]; ok {
