@@ -90,6 +90,7 @@ type NotarySpec struct {
 	// +required
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && self.matches('^https?://[^/@?#]+(/[^@?#]*)?$')",message="server must be an http(s) URL such as https://notary.example.com, without user, query or fragment"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('/v2/*$')",message="server is the base URL, below which /v2 lies: drop /v2 from its end"
 	Server string `json:"server,omitempty"`
 
 	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is signed, but an

@@ -43,6 +43,7 @@ const (
 	lifeSign       = 5 * time.Second  // for which it is then waited
 	maxHeader      = 64 << 10
 	maxErrorBody   = 64 << 10
+	maxErrorCode   = 64 // bytes: it is shown in messages
 	maxRedirects   = 5
 	maxConnections = maxRequests // to one host, where each takes one
 	maxIdle        = 16          // connections
@@ -198,7 +199,7 @@ func (c *Client) get(ctx context.Context, repository string, target *url.URL, li
 			return nil, err
 		}
 		if resp.StatusCode == http.StatusUnauthorized {
-			if repository == "" && strings.HasPrefix(header, "Bearer ") && hasProtocolErrors(body) {
+			if repository == "" && strings.HasPrefix(header, "Bearer ") && protocolError(body) != "" {
 				return body, nil
 			}
 			c.authorization.Remove(repository)
@@ -285,8 +286,8 @@ func (c *Client) judge(resp *http.Response, body []byte) error {
 			"%s: answered with a web page (status %d), so this is no signing server but perhaps a login page or a proxy; check the server's URL", where, code)
 	case code == http.StatusOK:
 		return nil
-	case code == http.StatusNotFound && hasProtocolErrors(body):
-		return fmt.Errorf("%s: %w", where, trust.ErrNotFound)
+	case code == http.StatusNotFound && protocolError(body) != "":
+		return fmt.Errorf("%s: %w", where, &trust.NotFound{Code: protocolError(body)})
 	case code == http.StatusNotFound:
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"%s: answered 404, but not in the words of a signing server, so something else listens there; check the server's URL", where)
@@ -319,14 +320,22 @@ func isHTML(resp *http.Response, body []byte) bool {
 	return err == nil && (kind == "text/html" || kind == "application/xhtml+xml") || bytes.HasPrefix(bytes.TrimSpace(body), []byte("<"))
 }
 
-// hasProtocolErrors reports the error format of the distribution protocol: {"errors": [{...}]}.
-func hasProtocolErrors(body []byte) bool {
+// protocolError returns the first code in the error format of the distribution protocol,
+// {"errors": [{"code": ...}]}: empty where a body is of another form, or the code is no such word.
+func protocolError(body []byte) string {
 	var answer struct {
 		Errors []struct {
 			Code string `json:"code"`
 		} `json:"errors"`
 	}
-	return json.Unmarshal(body, &answer) == nil && len(answer.Errors) > 0 && answer.Errors[0].Code != ""
+	if json.Unmarshal(body, &answer) != nil || len(answer.Errors) == 0 {
+		return ""
+	}
+	code := answer.Errors[0].Code
+	if len(code) > maxErrorCode || strings.ContainsFunc(code, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	return code
 }
 
 func tooLarge(target *url.URL, limit int64) error {

@@ -18,6 +18,19 @@ import (
 // there. An answer that merely looks like it, such as a proxy's 404 page, is a Fault instead.
 var ErrNotFound = errors.New("not found")
 
+// NotFound is an ErrNotFound together with the error code that came with it. The distribution
+// protocol and all that is derived from it have one form of errors, and each has codes of its own:
+// only the format knows whether the code is one of its protocol.
+type NotFound struct {
+	// Code is what the server said, empty where it is not known. It is bounded, and unverified.
+	Code string
+}
+
+func (e *NotFound) Error() string { return fmt.Sprintf("%s: %s", e.Code, ErrNotFound) }
+
+// Is says that it is an ErrNotFound.
+func (*NotFound) Is(target error) bool { return target == ErrNotFound }
+
 // Statement is one verified fact: Role has signed Digest.
 type Statement struct {
 	// Digest is the manifest or index digest that was signed, as "sha256:" and 64 lower-case hexadecimal digits.

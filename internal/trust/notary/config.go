@@ -66,8 +66,8 @@ type Role struct {
 	Keys []PEM
 }
 
-// Root verifies the repositories of one Notary server under one TrustRoot. It holds no state of its own: what it has
-// verified is in the evidence it returns. It implements trust.Root.
+// Root verifies the repositories of one Notary server under one TrustRoot. What it has verified is in the evidence it
+// returns; it remembers of its own only that the server has shown itself to be one. It implements trust.Root.
 type Root struct {
 	name      string
 	get       Getter
@@ -81,6 +81,7 @@ type Root struct {
 	roles     []speaker
 	named     map[string]bool // the names of roles
 	revoked   map[string]bool // key IDs
+	proof     *proof
 }
 
 // speaker is a compiled Role.
@@ -98,6 +99,7 @@ func New(cfg Config, get Getter) (*Root, error) {
 		name: cfg.Name, get: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0),
 		budget: cfg.Budget, transfers: semaphore.NewWeighted(2 * maxTotalSize),
 		pins: map[string]bool{}, named: map[string]bool{}, revoked: map[string]bool{},
+		proof: &proof{},
 	}
 	if r.budget == nil {
 		r.budget = budget.New(budget.Default)

@@ -227,8 +227,9 @@ func TestFetchCanceled(t *testing.T) {
 func TestProbe(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	wantFault(t, r.Probe(t.Context()), v1alpha1.ReasonUnexpectedAnswer, "spec.notary.server") // a 404 in the words of the protocol
-	v.serve["/v2/"] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("{}")) }
+	v.serve["/v2/"] = notFound // in the words of the protocol
+	wantFault(t, r.Probe(t.Context()), v1alpha1.ReasonUnexpectedAnswer, "spec.notary.server")
+	clear(v.serve)
 	if err := r.Probe(t.Context()); err != nil {
 		t.Errorf("Probe: %v", err)
 	}

@@ -2,8 +2,6 @@ package notary
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"slices"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -52,22 +50,9 @@ func (r *Root) Fetch(ctx context.Context, repository string, held trust.Evidence
 	case ev == nil:
 		return trust.Unsigned{}, nil
 	default:
+		r.proof.verified.Store(true)
 		return ev, nil
 	}
-}
-
-// Probe implements trust.Root.
-func (r *Root) Probe(ctx context.Context) error {
-	body, err := r.get.Get(ctx, "", "/v2/", maxProbeSize)
-	switch {
-	case errors.Is(err, trust.ErrNotFound):
-		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "the server has nothing at /v2/ under spec.notary.server, so no Notary server has its base URL there; give the URL without /v2 and what follows it")
-	case err != nil:
-		return trust.AsFault(err, v1alpha1.ReasonUnreachable)
-	case !json.Valid(body):
-		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "the server's answer to /v2/ is not JSON, so it is no Notary server; check spec.notary.server")
-	}
-	return nil
 }
 
 // Recheck implements trust.Root.

@@ -29,7 +29,7 @@ type session struct {
 
 // cold brings the first evidence about a repository, nil where it carries no signatures.
 func (s *session) cold(ctx context.Context) (*evidence, error) {
-	root, timestamp, err := s.first(ctx)
+	root, timestamp, absent, err := s.first(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -37,37 +37,39 @@ func (s *session) cold(ctx context.Context) (*evidence, error) {
 		if s.base.known {
 			return nil, s.missing(rootRole + ".json")
 		}
-		return nil, nil
+		return nil, s.unsigned(ctx, absent[:]...)
 	}
 	ev, err := s.coldFrom(ctx, root, timestamp)
 	if !retry(err) {
 		return ev, err
 	}
 	// Someone may have published between the requests.
-	again, timestamp, errAgain := s.first(ctx)
+	again, timestamp, _, errAgain := s.first(ctx)
 	if errAgain != nil || bytes.Equal(again, root) {
 		return nil, err
 	}
 	return s.coldFrom(ctx, again, timestamp)
 }
 
-// first asks for root.json and timestamp.json at once. A file that the server does not have is nil.
-func (s *session) first(ctx context.Context) (root, timestamp []byte, err error) {
+// first asks for root.json and timestamp.json at once. A file that the server does not have is nil,
+// and absent holds how it said so.
+func (s *session) first(ctx context.Context) (root, timestamp []byte, absent [2]error, err error) {
 	g, ctx := errgroup.WithContext(ctx)
-	ask := func(into *[]byte, name string, limit int64) {
+	ask := func(into *[]byte, said *error, name string, limit int64) {
 		g.Go(func() error {
 			raw, err := s.get(ctx, name, limit)
 			if errors.Is(err, trust.ErrNotFound) {
+				*said = err
 				return nil
 			}
 			*into = raw
 			return err
 		})
 	}
-	ask(&root, rootRole+".json", maxRootSize)
-	ask(&timestamp, timestampRole+".json", maxTimestampSize)
+	ask(&root, &absent[0], rootRole+".json", maxRootSize)
+	ask(&timestamp, &absent[1], timestampRole+".json", maxTimestampSize)
 	err = g.Wait()
-	return root, timestamp, err
+	return root, timestamp, absent, err
 }
 
 func (s *session) coldFrom(ctx context.Context, root, timestamp []byte) (*evidence, error) {

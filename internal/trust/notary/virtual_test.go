@@ -284,6 +284,8 @@ func (v *virtual) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case override != nil:
 		override(w, r)
+	case name == "/v2/":
+		_, _ = io.WriteString(w, "{}")
 	case raw == nil:
 		notFound(w, r)
 	default:
@@ -327,7 +329,9 @@ func (g httpGetter) Get(ctx context.Context, _, path string, limit int64) ([]byt
 	case err != nil:
 		return nil, networkFault(err)
 	case resp.StatusCode == http.StatusNotFound && bytes.Contains(body, []byte(`"errors"`)):
-		return nil, fmt.Errorf("%s: %w", path, trust.ErrNotFound)
+		_, code, _ := strings.Cut(string(body), `"code":"`)
+		code, _, _ = strings.Cut(code, `"`)
+		return nil, fmt.Errorf("%s: %w", path, &trust.NotFound{Code: code})
 	case resp.StatusCode == http.StatusNotFound:
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "status 404 without a registry's error")
 	case resp.StatusCode != http.StatusOK:

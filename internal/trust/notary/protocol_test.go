@@ -1,0 +1,181 @@
+package notary
+
+import (
+	"crypto/tls"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/registry"
+	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// over is a Root over a server by the operator's own client, with the pin of the repository.
+func (r *realRepository) over(server, ca string) *Root {
+	r.t.Helper()
+	cfg := registry.Config{Server: server, CABundle: ca, PlainHTTP: true}
+	if r.server.TokenService != "" {
+		cfg.TokenServices = []string{r.server.TokenService}
+	}
+	get, err := registry.New(cfg)
+	r.do(err)
+	root, err := New(Config{Name: "real", RootKeyIDs: []string{r.pin().KeyID}}, get)
+	r.do(err)
+	return root
+}
+
+// front is a proxy before a Notary server. It passes on the paths that route gives a new form of,
+// and answers the others with a web page.
+func front(t *testing.T, n *testenv.Notary, route func(path string) string) string {
+	t.Helper()
+	target, err := url.Parse(n.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.CA.Pool(), MinVersion: tls.VersionTLS12}}
+	proxy.Transport = transport
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path = route(r.URL.Path); r.URL.Path == "" {
+			answer(http.StatusNotFound, "text/html", "<html>Not here</html>")(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() { s.Close(); transport.CloseIdleConnections() })
+	return s.URL
+}
+
+// belowTrust is the route of a proxy that has the server under /trust.
+func belowTrust(path string) string {
+	if rest, ok := strings.CutPrefix(path, "/trust/"); ok {
+		return "/" + rest
+	}
+	return ""
+}
+
+// trustDataAlone is the route of a proxy that lets nothing through but trust data.
+func trustDataAlone(path string) string {
+	if strings.Contains(path, "/_trust/") {
+		return path
+	}
+	return ""
+}
+
+func answer(status int, kind, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", kind)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// imageRegistry answers as image registries do, with an error of their own about trust data.
+func imageRegistry(about string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			answer(http.StatusOK, "application/json", "{}")(w, r)
+			return
+		}
+		answer(http.StatusNotFound, "application/json", about)(w, r)
+	}
+}
+
+// Whatever else than a Notary server answers under the URL, or a Notary server under a wrong path of
+// it: that it does not find trust data is no verdict about an image, and shows before the first one.
+func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
+	r := newReal(t, testenv.NotaryOptions{})
+	r.sign("one", "targets/ci", "targets/qa")
+	images := testenv.RunRegistry(t)
+	page := answer(http.StatusNotFound, "text/html", "<html>Not here</html>")
+	notFoundText := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2/" {
+			answer(http.StatusOK, "application/json", "{}")(w, r)
+			return
+		}
+		http.NotFound(w, r)
+	}
+	serve := func(h http.HandlerFunc) string {
+		s := httptest.NewServer(h)
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	ca := string(r.server.CA.PEM)
+	for name, c := range map[string]struct{ server, ca, words string }{
+		"a path with /v2":           {r.server.URL + "/v2/", ca, "without /v2"},
+		"a path that is not there":  {r.server.URL + "/notary", ca, "without a path"},
+		"a registry":                {"https://" + images.Host, string(images.CA.PEM), "no Notary server"},
+		"a registry's other 404":    {server: serve(notFoundText), words: "image registry"},
+		"NAME_UNKNOWN":              {server: serve(imageRegistry(`{"errors":[{"code":"NAME_UNKNOWN"}]}`)), words: "NAME_UNKNOWN"},
+		"NOT_FOUND":                 {server: serve(imageRegistry(`{"errors":[{"code":"NOT_FOUND"}]}`)), words: "NOT_FOUND"},
+		"a proxy's page":            {server: serve(page), words: "web page"},
+		"a proxy with another path": {server: front(t, r.server, belowTrust), words: "web page"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := r.over(c.server, c.ca)
+			for _, gun := range []string{r.gun, "registry.example.com/acme/never"} {
+				ev, err := root.Fetch(t.Context(), gun, nil)
+				wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, gun)
+				if ev != nil {
+					t.Errorf("a verdict about %s: %v", gun, ev)
+				}
+			}
+			err := root.Probe(t.Context())
+			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, c.words)
+			t.Log(err)
+		})
+	}
+}
+
+// Where a Notary server has shown itself, that it has no trust data is a verdict: by its answer to
+// the probe, or by a repository that was verified, even where /v2/ leads elsewhere.
+func TestNotFoundIsAVerdict(t *testing.T) {
+	const never = "registry.example.com/acme/never"
+	isUnsigned := func(t *testing.T, root *Root) {
+		t.Helper()
+		ev, err := root.Fetch(t.Context(), never, nil)
+		if _, ok := ev.(trust.Unsigned); err != nil || !ok {
+			t.Errorf("got %v, %v, want the verdict that there are no signatures", ev, err)
+		}
+	}
+	r := newReal(t, testenv.NotaryOptions{Auth: &testenv.NotaryAuth{Username: "me", Password: "pw", AnonymousPull: true}})
+	r.sign("one", "targets/ci")
+	ca := string(r.server.CA.PEM)
+	for name, server := range map[string]string{
+		"server": r.server.URL, "final slash": r.server.URL + "/", "below a path": front(t, r.server, belowTrust) + "/trust",
+	} {
+		t.Run(name, func(t *testing.T) {
+			isUnsigned(t, r.over(server, ca))
+			if err := r.over(server, ca).Probe(t.Context()); err != nil {
+				t.Errorf("Probe: %v", err)
+			}
+		})
+	}
+	t.Run("trust data alone", func(t *testing.T) {
+		root := r.over(front(t, r.server, trustDataAlone), ca)
+		_, err := root.Fetch(t.Context(), never, nil)
+		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, never)
+		ev, err := root.Fetch(t.Context(), r.gun, nil)
+		r.do(err)
+		wantSigned(t, ev, "v1", "ci one")
+		isUnsigned(t, root)
+	})
+	t.Run("another answer later", func(t *testing.T) {
+		v := newVirtual(t)
+		root := v.root(v.config())
+		if err := root.Probe(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		isUnsigned(t, root)
+		v.serve["/v2/"] = notFound
+		wantFault(t, root.Probe(t.Context()), v1alpha1.ReasonUnexpectedAnswer)
+		_, err := root.Fetch(t.Context(), never, nil)
+		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, never)
+	})
+}
