@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -73,7 +74,16 @@ func sources(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource {
 		username, password := credentials(n.CredentialsSecretRef)
 		all = append(all, username, password)
 	}
+	if n.ClientCertificateSecretRef != nil {
+		certificate, key := clientCertificate(n.ClientCertificateSecretRef)
+		all = append(all, certificate, key)
+	}
 	return all
+}
+
+func clientCertificate(ref *v1alpha1.SecretReference) (certificate, key v1alpha1.KeySource) {
+	return v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.TLSCertKey},
+		v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.TLSPrivateKeyKey}
 }
 
 func credentials(ref *v1alpha1.SecretReference) (username, password v1alpha1.KeySource) {
@@ -147,11 +157,12 @@ func (b RootBuilder) build(tr *v1alpha1.TrustRoot, material keyMaterial) store.R
 		built.Fault = trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec: exactly one format must be set: notary")
 		return built
 	}
-	root, err := b.notary(tr, material)
+	root, notes, err := b.notary(tr, material)
 	if err != nil {
 		built.Fault = trust.AsFault(err, v1alpha1.ReasonInvalidSpec)
 		return built
 	}
+	built.Notes = notes
 	built.Root, built.Fingerprints, built.ExpiredGrace = root, root.Fingerprints(), tr.Spec.ExpiredGrace.Duration
 	return built
 }
@@ -169,8 +180,27 @@ func checkPrefix(field, prefix string) *trust.Fault {
 	return nil
 }
 
-func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*notary.Root, error) {
-	spec := tr.Spec.Notary
+// notary builds a trust root of the format, and notes what of its material does not count.
+func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (root *notary.Root, notes []string, err error) {
+	get, err := b.server(tr.Spec.Notary, material)
+	if err != nil {
+		return nil, nil, err
+	}
+	if root, err = notary.New(b.notaryConfig(tr, material), get); err != nil {
+		return nil, nil, err
+	}
+	field := "spec.notary.caBundle"
+	if tr.Spec.Notary.CABundleFrom != nil {
+		field += "From"
+	}
+	for _, skipped := range get.Skipped() {
+		notes = append(notes, fmt.Sprintf("%s: skipped %s", field, skipped))
+	}
+	return root, append(notes, root.Notes()...), nil
+}
+
+// server returns the client of a Notary server.
+func (b RootBuilder) server(spec *v1alpha1.NotarySpec, material keyMaterial) (*registry.Client, error) {
 	server := registry.Config{
 		Server:        spec.Server,
 		PlainHTTP:     spec.PlainHTTP == v1alpha1.PlainHTTPAllow,
@@ -183,12 +213,28 @@ func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*nota
 	}
 	if spec.CredentialsSecretRef != nil {
 		username, password := credentials(spec.CredentialsSecretRef)
-		server.Username, server.Password = material[username], material[password]
+		server.Username, server.Password = oneLine(material[username]), oneLine(material[password])
+	}
+	if spec.ClientCertificateSecretRef != nil {
+		certificate, key := clientCertificate(spec.ClientCertificateSecretRef)
+		server.ClientCertificate, server.ClientKey = material[certificate], material[key]
 	}
 	get, err := registry.New(server)
+	if wrong, ok := errors.AsType[*registry.ClientCertificateError](err); ok {
+		return nil, trust.NewFault(v1alpha1.ReasonInvalidKey, "spec.notary.clientCertificateSecretRef (Secret %s): %w", spec.ClientCertificateSecretRef.Name, wrong)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("spec.notary: %w", err)
 	}
+	return get, nil
+}
+
+// oneLine is a value of a Secret without the line ends after it: whoever makes a Secret of a file
+// that an editor or echo wrote has one there, and no server takes it for a part of the password.
+func oneLine(value string) string { return strings.TrimRight(value, "\r\n") }
+
+func (b RootBuilder) notaryConfig(tr *v1alpha1.TrustRoot, material keyMaterial) notary.Config {
+	spec := tr.Spec.Notary
 	cfg := notary.Config{Name: tr.Name, ExpiredGrace: tr.Spec.ExpiredGrace.Duration, Clock: b.Clock.Now, Budget: b.Budget}
 	cfg.RootKeys = pems("spec.notary.root", spec.Root.Keys, spec.Root.KeysFrom, material)
 	for _, id := range spec.Root.KeyIDs {
@@ -209,7 +255,7 @@ func (b RootBuilder) notary(tr *v1alpha1.TrustRoot, material keyMaterial) (*nota
 	for _, id := range tr.Spec.RevokedKeys {
 		cfg.RevokedKeys = append(cfg.RevokedKeys, string(id))
 	}
-	return notary.New(cfg, get)
+	return cfg
 }
 
 // pems joins inline keys with those from elsewhere, each with the place where it was written.

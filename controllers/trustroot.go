@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -30,6 +31,9 @@ import (
 
 // mostErrors is how many failing repositories the status lists.
 const mostErrors = 10
+
+// mostUnanchored is how many pinned keys the status names that no root carries.
+const mostUnanchored = 3
 
 // mostEpoch is how long a value of the annotation can be that the status shows as it is.
 const mostEpoch = 128
@@ -194,7 +198,7 @@ func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alp
 	if fault := root.Fault; fault != nil {
 		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, fault.Reason, fault.Error(), false))
 	} else {
-		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, v1alpha1.ReasonPinned, "signatures are checked against the pinned root", true))
+		meta.SetStatusCondition(&s.Conditions, condition(tr, v1alpha1.ConditionReady, v1alpha1.ReasonPinned, pinnedMessage(root, held), true))
 	}
 	meta.SetStatusCondition(&s.Conditions, fresh(tr, root, held))
 	s.Repositories = &v1alpha1.RepositoryStatus{Tracked: count(held.Tracked), Failing: count(held.Failing)}
@@ -210,6 +214,20 @@ func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alp
 		s.LastRefreshTime = ptr.To(metav1.NewTime(held.Succeeded.Truncate(time.Second)))
 	}
 	return s
+}
+
+// pinnedMessage is that of a trust root that is Ready, with what of its material does not count, and
+// which of its pins were of no use so far.
+func pinnedMessage(root *store.Root, held store.Status) string {
+	parts := append([]string{"signatures are checked against the pinned root"}, root.Notes...)
+	if unseen := len(held.Unanchored); unseen > 0 {
+		parts = append(parts, fmt.Sprintf("no root that was fetched so far carries the pinned key %s: compare it with 'docker trust inspect', unless it is of a repository that was not asked for yet",
+			strings.Join(held.Unanchored[:min(unseen, mostUnanchored)], ", ")))
+		if more := unseen - mostUnanchored; more > 0 {
+			parts[len(parts)-1] += fmt.Sprintf(" (and %d more)", more)
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // fresh says whether the server answers and every repository was brought up to date.

@@ -85,6 +85,7 @@ type PEMBundle string
 // +kubebuilder:validation:XValidation:rule="self.server.startsWith('https://') || (has(self.plainHTTP) && self.plainHTTP == 'Allow')",message="server must be an https:// URL; set plainHTTP: Allow to accept http"
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.credentialsSecretRef) || self.server.startsWith('https://')",message="credentials are sent over https only; remove credentialsSecretRef or use an https:// server"
+// +kubebuilder:validation:XValidation:rule="!has(self.clientCertificateSecretRef) || self.server.startsWith('https://')",message="a client certificate is shown over https only; remove clientCertificateSecretRef or use an https:// server"
 type NotarySpec struct {
 	// Server is the base URL of the Notary server, without the /v2 path.
 	// +required
@@ -100,7 +101,8 @@ type NotarySpec struct {
 	// +kubebuilder:validation:Enum=Forbid;Allow
 	PlainHTTP PlainHTTP `json:"plainHTTP,omitempty"`
 
-	// CABundle is the PEM certificates that the server's TLS certificate must chain to. Absent: the system's.
+	// CABundle is the PEM certificates that the server's TLS certificate must chain to. Absent: the system's. One that
+	// cannot be read is skipped, and condition Ready names it.
 	// +optional
 	CABundle PEMBundle `json:"caBundle,omitempty"`
 
@@ -113,6 +115,12 @@ type NotarySpec struct {
 	// same host or on one that TokenServices lists.
 	// +optional
 	CredentialsSecretRef *SecretReference `json:"credentialsSecretRef,omitempty"`
+
+	// ClientCertificateSecretRef names a Secret in the operator's namespace with the keys "tls.crt" and "tls.key"
+	// (type kubernetes.io/tls): the certificate that is shown to a server which asks clients for one. It is shown to
+	// the server's own host and port only: to no token service elsewhere.
+	// +optional
+	ClientCertificateSecretRef *SecretReference `json:"clientCertificateSecretRef,omitempty"`
 
 	// TokenServices are the hosts, other than the server's own, that are asked for a token when the
 	// server names one of them as its token service, with credentials or without. Each has its
@@ -153,7 +161,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.keys) || has(self.keyIDs) || has(self.keysFrom) || has(self.caBundle) || has(self.caBundleFrom)",message="pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there is no trust on first use"
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
 type NotaryRoot struct {
-	// Keys are root public keys, or certificates that carry them.
+	// Keys are root public keys, or certificates that carry them. CA certificates may follow a certificate: they
+	// count for nothing.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -174,7 +183,8 @@ type NotaryRoot struct {
 	// +kubebuilder:validation:MaxItems=32
 	KeyIDs []KeyID `json:"keyIDs,omitempty"`
 
-	// CABundle is certificates that a root key's certificate must chain to.
+	// CABundle is certificates that a root key's certificate must chain to. One that cannot be read, or is of no
+	// certificate authority, is skipped, and condition Ready names it.
 	// +optional
 	CABundle PEMBundle `json:"caBundle,omitempty"`
 
@@ -206,7 +216,8 @@ type NotaryRole struct {
 	// +kubebuilder:validation:Maximum=32
 	Threshold int32 `json:"threshold,omitempty"`
 
-	// Keys, where given, are the only keys that can speak for this role: public keys or certificates.
+	// Keys, where given, are the only keys that can speak for this role: public keys or certificates. CA certificates
+	// may follow a certificate: they count for nothing.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1

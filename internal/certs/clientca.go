@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/countersign-dev/countersign/internal/cabundle"
 )
 
 // maxClientCA bounds the file of a ClientCA, in bytes.
@@ -115,7 +116,7 @@ func (c *ClientCA) Verify(shown []*x509.Certificate, before *VerifiedClient) (*V
 
 // read reads the file.
 func (c *ClientCA) read() {
-	text, pool, err := readClientCA(c.file)
+	text, pool, skipped, err := readClientCA(c.file)
 	held := c.held.Load()
 	switch {
 	case err == nil && held != nil && held.err == nil && bytes.Equal(text, held.text):
@@ -135,39 +136,26 @@ func (c *ClientCA) read() {
 		log.Error(err, "Answered no admission request from now on, because clients cannot be verified")
 		return
 	}
-	log.Info("Read the CAs that clients are verified by", "file", c.file)
+	log.Info("Read the CAs that clients are verified by", "file", c.file, "skipped", skipped)
 }
 
-func readClientCA(path string) ([]byte, *x509.CertPool, error) {
+// readClientCA reads the CAs in a file. skipped says which of them cannot be used.
+func readClientCA(path string) (text []byte, pool *x509.CertPool, skipped []string, err error) {
 	file, err := os.Open(path) //nolint:gosec // an administrator names it
 	if err != nil {
-		return nil, nil, fmt.Errorf("--webhook-client-ca: %w", err)
+		return nil, nil, nil, fmt.Errorf("--webhook-client-ca: %w", err)
 	}
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxClientCA+1))
+	text, err = io.ReadAll(io.LimitReader(file, maxClientCA+1))
 	if err != nil {
-		return nil, nil, fmt.Errorf("--webhook-client-ca: %w", err)
+		return nil, nil, nil, fmt.Errorf("--webhook-client-ca: %w", err)
 	}
 	if len(text) > maxClientCA {
-		return nil, nil, fmt.Errorf("--webhook-client-ca=%s: the file is larger than 1 MiB", path)
+		return nil, nil, nil, fmt.Errorf("--webhook-client-ca=%s: the file is larger than 1 MiB", path)
 	}
-	pool, n := x509.NewCertPool(), 0
-	for rest := text; ; n++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			return nil, nil, fmt.Errorf("--webhook-client-ca=%s: it holds a %q; give it certificates only", path, block.Type)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, nil, fmt.Errorf("--webhook-client-ca=%s: certificate %d: %w", path, n+1, err)
-		}
-		pool.AddCert(cert)
+	b, err := cabundle.Read(text, 0, nil)
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("--webhook-client-ca=%s: %w; give it the CA that issues the API server's client certificate", path, err)
 	}
-	if n == 0 {
-		return nil, nil, fmt.Errorf("--webhook-client-ca=%s: it holds no certificate in PEM; give it the CA that issues the API server's client certificate", path)
-	}
-	return text, pool, nil
+	return text, b.Pool(), b.Skipped, nil
 }

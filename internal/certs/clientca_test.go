@@ -123,7 +123,7 @@ func TestThreatClientCAFailsClosed(t *testing.T) {
 	good := pemOf("CERTIFICATE", ca.cert.Raw)
 	for name, bad := range map[string][]byte{
 		"empty": {}, "no PEM": []byte("ca"), "a key": pemOf("EC PRIVATE KEY", []byte("x")), "no certificate": pemOf("CERTIFICATE", []byte("x")),
-		"one bad of two": append(pemOf("CERTIFICATE", []byte("x")), good...), "too long": make([]byte, maxClientCA+1), "missing": nil,
+		"a key beside it": append(pemOf("EC PRIVATE KEY", []byte("x")), good...), "too long": make([]byte, maxClientCA+1), "missing": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "ca.crt")
@@ -166,5 +166,24 @@ func TestThreatClientCAFailsClosed(t *testing.T) {
 				t.Errorf("at the start: %v", err)
 			}
 		})
+	}
+}
+
+// One CA that cannot be read leaves the others in force.
+func TestClientCASkipsWhatCannotBeRead(t *testing.T) {
+	var none *signer
+	ca := none.signs(t, true, 300)
+	client := ca.signs(t, false, 100, x509.ExtKeyUsageClientAuth).cert
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	bundle := append(pemOf("CERTIFICATE", []byte("x")), pemOf("CERTIFICATE", ca.cert.Raw)...)
+	if err := os.WriteFile(file, bundle, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	clients := NewClientCA(file, clocktesting.NewFakePassiveClock(time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)))
+	if err := clients.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clients.Verify([]*x509.Certificate{client}, nil); err != nil {
+		t.Error(err)
 	}
 }

@@ -102,6 +102,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	case hostPort(req.URL) != hostPort(from):
 		return refuse("it leads to another host; if that is the right server, name it")
 	}
+	req.URL.Host = plainHost(req.URL)
 	return nil
 }
 
@@ -111,9 +112,22 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+		port = defaultPort(u.Scheme)
 	}
 	return net.JoinHostPort(strings.Map(lowerASCII, strings.TrimSuffix(u.Hostname(), ".")), port)
+}
+
+// plainHost is the host of a URL without the port that its scheme has by default (RFC 3986, section
+// 6.2.3): what the Host header says. Virtual hosts of some servers are known by nothing else.
+func plainHost(u *url.URL) string {
+	if port := defaultPort(u.Scheme); port != "" && u.Port() == port {
+		return strings.TrimSuffix(u.Host, ":"+port)
+	}
+	return u.Host
+}
+
+func defaultPort(scheme string) string {
+	return map[string]string{"http": "80", "https": "443"}[scheme]
 }
 
 func lowerASCII(r rune) rune {

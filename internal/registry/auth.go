@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -131,15 +132,16 @@ func (c *Client) realm(ch challenge) (*url.URL, error) {
 			"%s: the server wants a token of %q, a host other than its own, which was not asked; if it is the right token service, list %q in spec.notary.tokenServices",
 			place(c.base), listed, listed)
 	}
+	realm.Host = plainHost(realm)
 	return realm, nil
 }
 
 // readToken reads the answer of a token service, and how long the token may be kept.
 func readToken(body []byte) (token string, life time.Duration, ok bool) {
 	var answer struct {
-		Token       string `json:"token"`
-		AccessToken string `json:"access_token"`
-		ExpiresIn   int64  `json:"expires_in"`
+		Token       string  `json:"token"`
+		AccessToken string  `json:"access_token"`
+		ExpiresIn   seconds `json:"expires_in"`
 	}
 	if json.Unmarshal(body, &answer) != nil {
 		return "", 0, false
@@ -153,7 +155,21 @@ func readToken(body []byte) (token string, life time.Duration, ok bool) {
 	}
 	life = defaultTokenLife
 	if answer.ExpiresIn > 0 {
-		life = time.Duration(min(answer.ExpiresIn, int64(maxTokenLife/time.Second))) * time.Second
+		life = time.Duration(float64(min(answer.ExpiresIn, seconds(maxTokenLife/time.Second))) * float64(time.Second))
 	}
 	return token, max(life-tokenMargin, life/2), true
+}
+
+// seconds is how long something lasts, as servers write it: a number, or one in quotation marks.
+// What cannot be read counts as not said, zero.
+type seconds float64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (s *seconds) UnmarshalJSON(raw []byte) error {
+	n, err := strconv.ParseFloat(strings.TrimSpace(strings.Trim(string(raw), `"`)), 64)
+	if err != nil || n != n {
+		n = 0
+	}
+	*s = seconds(n)
+	return nil
 }

@@ -13,8 +13,12 @@ import (
 	"syscall"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
+
+// maxNames bounds the names of a certificate that a message shows, in bytes.
+const maxNames = 300
 
 // fault says in an administrator's words why a request got no answer.
 func fault(target *url.URL, err error) error {
@@ -48,12 +52,20 @@ func tlsFault(where, host string, err error) *trust.Fault {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate is signed by an unknown authority; put the certificate of the CA that issued it into caBundle", where)
 	}
+	if expired, ok := errors.AsType[*expiredClientCertificate](err); ok {
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server asks for a client certificate, and %w; renew it in the Secret of clientCertificateSecretRef", where, expired)
+	}
 	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
+		if len(wrong.Certificate.DNSNames) == 0 && len(wrong.Certificate.IPAddresses) == 0 {
+			return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
+				"%s: the certificate has no subject alternative name, only the common name %q, which is not looked at; issue it anew with %q as its subject alternative name",
+				where, text.Cut(wrong.Certificate.Subject.CommonName, maxNames), host)
+		}
 		names := strings.Join(wrong.Certificate.DNSNames, ", ")
 		for _, ip := range wrong.Certificate.IPAddresses {
 			names = strings.TrimPrefix(names+", "+ip.String(), ", ")
 		}
-		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate is for another name: it is for %q, not for %q; correct the server's URL or its certificate", where, names, host)
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate is for another name: it is for %q, not for %q; correct the server's URL or its certificate", where, text.Cut(names, maxNames), host)
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		if invalid.Reason == x509.Expired {
@@ -66,12 +78,23 @@ func tlsFault(where, host string, err error) *trust.Fault {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be verified: %w; check caBundle", where, verification)
 	}
 	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // how crypto/tls reports an alert
+		if wantsClientCertificate(alert) {
+			return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
+				"%s: the server does not accept the client without a certificate of a CA that it knows (%w); set clientCertificateSecretRef, or correct the certificate in it", where, alert)
+		}
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server broke off the TLS handshake: %w", where, alert)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: what answers does not speak TLS; check the port and the scheme of the server's URL", where)
 	}
 	return nil
+}
+
+// wantsClientCertificate reports whether an alert is one that a server ends a handshake with for
+// want of a client certificate that it accepts (RFC 8446, section 6.2). crypto/tls has no more of a
+// peer's alert than its text.
+func wantsClientCertificate(alert *net.OpError) bool {
+	return strings.Contains(alert.Err.Error(), "certificate")
 }
 
 // networkFault is for everything else: the answer did not come.

@@ -12,15 +12,11 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -30,6 +26,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/cache"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/cabundle"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -61,6 +58,9 @@ type Config struct {
 	CABundle string
 	// Username and Password are the credentials; both empty: none.
 	Username, Password string
+	// ClientCertificate and ClientKey are the PEM of the certificate, with what it chains through,
+	// that is shown to the server where it asks for one, and to no other host. Both empty: none.
+	ClientCertificate, ClientKey string
 	// TokenServices are hosts, with their port unless it is 443, that a token may be asked of
 	// besides the server, with credentials or without.
 	TokenServices []string
@@ -84,6 +84,7 @@ type Client struct {
 	timeout       time.Duration
 	authorization *cache.LRUExpireCache // repository -> value of the header
 	hosts         *Hosts
+	skipped       []string
 }
 
 // New returns a client. It connects to nothing. The error names the setting that cannot be used.
@@ -96,15 +97,20 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("server: %q is neither an https nor an http URL", base)
 	case base.Scheme == "http" && !cfg.PlainHTTP:
 		return nil, fmt.Errorf("server: %q is not encrypted; use https, or allow plain http explicitly", base)
-	case base.Scheme == "http" && (cfg.Username != "" || cfg.Password != ""):
+	case base.Scheme == "http" && (cfg.Username != "" || cfg.Password != "" || cfg.ClientCertificate != ""):
 		return nil, fmt.Errorf("server: credentials are sent over https only, and %q is not encrypted", base)
 	}
-	roots, err := pool(cfg.CABundle)
+	base.Host = plainHost(base)
+	roots, skipped, err := pool(cfg.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	shown, err := clientPair(cfg.ClientCertificate, cfg.ClientKey)
 	if err != nil {
 		return nil, err
 	}
 	c := &Client{
-		base: base, username: cfg.Username, password: cfg.Password,
+		base: base, username: cfg.Username, password: cfg.Password, skipped: skipped,
 		tokenServices: map[string]bool{hostPort(base): true},
 		timeout:       cmp.Or(cfg.Timeout, defaultTimeout),
 		authorization: cache.NewLRUExpireCache(maxTokens),
@@ -120,54 +126,24 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.tokenServices[hostPort(u)] = true
 	}
-	c.http = &http.Client{Transport: transport(roots), CheckRedirect: checkRedirect}
+	c.http = &http.Client{Transport: c.transport(roots, shown), CheckRedirect: checkRedirect}
 	return c, nil
 }
 
-// transport has a bound on everything that a server could draw out.
-func transport(roots *x509.CertPool) *http.Transport {
-	dialer := &net.Dialer{
-		Timeout: connectTimeout, Control: checkAddress,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence, Interval: lifeSign, Count: 2},
-	}
-	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    connectTimeout,
-		ResponseHeaderTimeout:  headerTimeout,
-		MaxResponseHeaderBytes: maxHeader,
-		MaxConnsPerHost:        maxConnections,
-		MaxIdleConns:           maxIdle,
-		MaxIdleConnsPerHost:    maxIdle,
-		IdleConnTimeout:        90 * time.Second,
-		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: lifeSign},
-		DisableCompression:     true, // so that a bound on what is sent is a bound on what is read
-	}
-}
+// Skipped says which certificates of the CA bundle cannot be used, and why.
+func (c *Client) Skipped() []string { return c.skipped }
 
-// pool reads a bundle; nil stands for the system's.
-func pool(bundle string) (*x509.CertPool, error) {
+// pool reads a bundle; nil stands for the system's. skipped says which of its certificates cannot be
+// used.
+func pool(bundle string) (roots *x509.CertPool, skipped []string, err error) {
 	if bundle == "" {
-		return nil, nil //nolint:nilnil // crypto/tls takes nil for the system's certificates
+		return nil, nil, nil
 	}
-	roots, n := x509.NewCertPool(), 0
-	for rest := []byte(bundle); ; n++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, fmt.Errorf("caBundle: PEM block %d (%s) is not a certificate that can be read", n+1, block.Type)
-		}
-		roots.AddCert(cert)
+	b, err := cabundle.Read([]byte(bundle), 0, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("caBundle: %w", err)
 	}
-	if n == 0 {
-		return nil, errors.New("caBundle: holds no PEM certificate")
-	}
-	return roots, nil
+	return b.Pool(), b.Skipped, nil
 }
 
 // Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json, with a token scoped to

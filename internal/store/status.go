@@ -26,6 +26,9 @@ type Status struct {
 	Signed, Unattended Expiry
 	// Expiries are the earliest expiries of metadata in use, by file; those of delegations together as "delegation".
 	Expiries map[string]time.Time
+	// Unanchored are the IDs of pinned keys that nothing carries which was verified so far, sorted; empty while
+	// nothing was.
+	Unanchored []string
 	// InGrace counts the repositories that have expired and are used on the grace of the trust root, and GraceEnds is when the
 	// first of them no longer will be.
 	InGrace   int
@@ -91,7 +94,36 @@ func (t *Tracker) Status(root string) Status {
 			s.grace(snapshot.grace(root, h), h, now)
 		}
 	}
+	s.Unanchored = snapshot.unanchored(root)
 	return s
+}
+
+// unanchored returns the anchors of a trust root that none of its evidence has met.
+func (s *Snapshot) unanchored(root string) []string {
+	r := s.roots[root]
+	if r == nil || r.Root == nil {
+		return nil
+	}
+	anchors, ok := r.Root.(trust.Anchors)
+	if !ok {
+		return nil
+	}
+	met, verified := map[string]bool{}, false
+	for k, h := range s.evidence {
+		if k.Root != root || h.fault != nil {
+			continue
+		}
+		if anchored, ok := h.evidence.(trust.Anchored); ok {
+			verified = true
+			for _, id := range anchored.Anchors() {
+				met[id] = true
+			}
+		}
+	}
+	if !verified {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(anchors.Anchors()), func(id string) bool { return met[id] })
 }
 
 // expiries takes in when the files of a repository expire.

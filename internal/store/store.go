@@ -231,6 +231,8 @@ type Root struct {
 	Format string
 	// Fingerprints are what the root of trust is pinned to, for the status.
 	Fingerprints []string
+	// Notes say what of its material does not count, for the status.
+	Notes []string
 	// ExpiredGrace is for how long past its expiry evidence is used that no fetch could bring up to date. 0: not at all.
 	ExpiredGrace time.Duration
 	// Remap gives the signed name of a pulled repository; the longest prefix applies.

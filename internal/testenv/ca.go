@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -73,12 +74,24 @@ func (ca *CA) Pool() *x509.CertPool {
 // Issue makes a certificate for a server or a client. Hosts are DNS names or IP addresses; with none given, it is
 // for localhost, 127.0.0.1 and ::1.
 func (ca *CA) Issue(subject pkix.Name, hosts ...string) (*Certificate, error) {
-	return ca.issue(subject, time.Now().Add(lifetime), hosts)
+	return ca.issue(subject, time.Now().Add(lifetime), orLocalhost(hosts))
 }
 
 // IssueExpired makes one whose time was over a minute ago.
 func (ca *CA) IssueExpired(subject pkix.Name, hosts ...string) (*Certificate, error) {
-	return ca.issue(subject, time.Now().Add(-time.Minute), hosts)
+	return ca.issue(subject, time.Now().Add(-time.Minute), orLocalhost(hosts))
+}
+
+func orLocalhost(hosts []string) []string {
+	if len(hosts) == 0 {
+		return []string{"localhost", "127.0.0.1", "::1"}
+	}
+	return hosts
+}
+
+// IssueNameless makes one without a subject alternative name, for no host.
+func (ca *CA) IssueNameless(subject pkix.Name) (*Certificate, error) {
+	return ca.issue(subject, time.Now().Add(lifetime), nil)
 }
 
 func (ca *CA) issue(subject pkix.Name, until time.Time, hosts []string) (*Certificate, error) {
@@ -93,9 +106,6 @@ func (ca *CA) issue(subject pkix.Name, until time.Time, hosts []string) (*Certif
 	template.Subject, template.NotAfter = subject, until
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	if len(hosts) == 0 {
-		hosts = []string{"localhost", "127.0.0.1", "::1"}
-	}
 	for _, host := range hosts {
 		if ip := net.ParseIP(host); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
@@ -119,6 +129,24 @@ func (ca *CA) issue(subject pkix.Name, until time.Time, hosts []string) (*Certif
 		return nil, fmt.Errorf("pairing the certificate of %s: %w", subject.CommonName, err)
 	}
 	return c, nil
+}
+
+// OddCertificate returns the first certificate of some PEM with a negative serial number in it, as
+// old CAs have issued them and crypto/x509 refuses them. Its signature no longer holds.
+func OddCertificate(certificate []byte) []byte {
+	block, _ := pem.Decode(certificate)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil
+	}
+	serial := cert.SerialNumber.Bytes()
+	at := bytes.Index(block.Bytes, serial)
+	if serial[0]&0x80 != 0 {
+		at-- // to the zero by which it is positive
+	}
+	odd := bytes.Clone(block.Bytes)
+	odd[at] |= 0x80
+	return pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: odd})
 }
 
 // Write puts the certificate and key into <dir>/<name>.crt and .key and returns the two paths.

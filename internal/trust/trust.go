@@ -71,6 +71,18 @@ type Dated interface {
 	Files() []File
 }
 
+// Anchored is an Evidence that knows which anchors of its Root it has met.
+type Anchored interface {
+	// Anchors returns the IDs of those that occur in what was verified. The result is shared and must not be changed.
+	Anchors() []string
+}
+
+// Anchors is a Root whose trust is anchored in single keys, each of which some repository should have.
+type Anchors interface {
+	// Anchors returns the IDs of the keys, sorted.
+	Anchors() []string
+}
+
 // File is one signed file of a repository.
 type File struct {
 	// Name is what an administrator knows it by, as "targets/qa.json".

@@ -16,6 +16,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/budget"
+	"github.com/countersign-dev/countersign/internal/cabundle"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -82,6 +83,7 @@ type Root struct {
 	named     map[string]bool // the names of roles
 	revoked   map[string]bool // key IDs
 	proof     *proof
+	notes     []string
 }
 
 // speaker is a compiled Role.
@@ -139,18 +141,17 @@ func (r *Root) pin(cfg Config) error {
 		r.pins[id] = true
 	}
 	if cfg.RootCA.Data != "" {
-		certs, err := parseCertificates([]byte(cfg.RootCA.Data), maxCACertificates)
+		bundle, err := cabundle.Read([]byte(cfg.RootCA.Data), maxCACertificates, isCA)
 		if err != nil {
 			return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: %w", cfg.RootCA.Field, err)
 		}
-		r.ca = x509.NewCertPool()
-		for i, c := range certs {
-			if !c.IsCA {
-				return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: certificate %d (%s) is not of a certificate authority", cfg.RootCA.Field, i+1, c.Subject)
-			}
-			r.ca.AddCert(c)
+		r.ca = bundle.Pool()
+		for _, c := range bundle.Certificates {
 			sum := sha256.Sum256(c.Raw)
 			r.caPrints = append(r.caPrints, hex.EncodeToString(sum[:]))
+		}
+		for _, skipped := range bundle.Skipped {
+			r.notes = append(r.notes, fmt.Sprintf("%s: skipped %s", cfg.RootCA.Field, skipped))
 		}
 	}
 	if len(r.pins) == 0 && r.ca == nil {
@@ -158,6 +159,16 @@ func (r *Root) pin(cfg Config) error {
 	}
 	return nil
 }
+
+func isCA(c *x509.Certificate) error {
+	if !c.IsCA {
+		return errors.New("it is not of a certificate authority")
+	}
+	return nil
+}
+
+// Notes says what of the configuration does not count, and why.
+func (r *Root) Notes() []string { return r.notes }
 
 func (r *Root) addRole(at string, role Role) error {
 	s := speaker{role: role.Name, threshold: role.Threshold, delegations: slices.Clone(role.Delegations)}
@@ -209,6 +220,9 @@ func checkSpeaker(name string) error {
 func invalidKeyID(field, id string) error {
 	return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: %q is not a key ID: 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it", field, id)
 }
+
+// Anchors implements trust.Anchors: the pinned keys.
+func (r *Root) Anchors() []string { return slices.Sorted(maps.Keys(r.pins)) }
 
 // Fingerprints returns what the root of trust is pinned to, sorted: canonical key IDs, and the SHA-256 of the
 // certificates of the CA bundle, in hexadecimal.

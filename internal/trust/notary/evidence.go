@@ -38,6 +38,7 @@ type evidence struct {
 	size        int64
 	timestamp   [sha256.Size]byte
 	floors      map[string]floor
+	anchors     []string     // pinned keys among the root keys
 	asked       []string     // the IDs of the keys that verifying it depended on, sorted
 	known       bool         // without raw: that the repository was signed before
 	unusable    *trust.Fault // without raw: why what was verified before does not count
@@ -96,6 +97,9 @@ func (e *evidence) Size() int64 { return e.size }
 
 // Files implements trust.Dated.
 func (e *evidence) Files() []trust.File { return e.files }
+
+// Anchors implements trust.Anchored.
+func (e *evidence) Anchors() []string { return e.anchors }
 
 // index takes statements sorted by tag, digest and role. What they share is held once.
 func (e *evidence) index(all []said) {

@@ -25,6 +25,9 @@ const (
 	maxChain = 10
 )
 
+// blockCertificate is how PEM marks a certificate.
+const blockCertificate = "CERTIFICATE"
+
 // The key types of the format.
 const (
 	typeECDSA     = "ecdsa"
@@ -84,13 +87,11 @@ func parseKey(keyType string, public []byte) (*publicKey, error) {
 }
 
 // parsePEMKey reads a public key or a certificate that an administrator gave. A certificate stands for its key alone.
+// CA certificates may follow it, as in the file of a chain: they stand for nothing, and a key of theirs is not read.
 func parsePEMKey(text string) (*publicKey, error) {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil {
 		return nil, errors.New("not PEM; expected '-----BEGIN PUBLIC KEY-----' or '-----BEGIN CERTIFICATE-----'")
-	}
-	if next, _ := pem.Decode(rest); next != nil {
-		return nil, errors.New("more than one PEM block; give each key as an entry of its own")
 	}
 	k := &publicKey{}
 	var err error
@@ -99,10 +100,16 @@ func parsePEMKey(text string) (*publicKey, error) {
 		if k.key, err = parsePKIX(block.Bytes); err != nil {
 			return nil, err
 		}
-	case "CERTIFICATE":
+		if next, _ := pem.Decode(rest); next != nil {
+			return nil, errMoreKeys
+		}
+	case blockCertificate:
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, errors.New("is not a certificate that can be read")
+		}
+		if err := checkIssuers(cert, rest); err != nil {
+			return nil, err
 		}
 		k.key = cert.PublicKey
 	default:
@@ -113,6 +120,32 @@ func parsePEMKey(text string) (*publicKey, error) {
 	}
 	k.id = k.canonical
 	return k, nil
+}
+
+var errMoreKeys = errors.New("more than one PEM block; give each key as an entry of its own")
+
+// checkIssuers says that what follows the certificate of a key are certificates of CAs, which a file
+// of one key may hold. Where a CA comes first it is not clear whose key is meant, and that of a CA
+// is never pinned by mistake.
+func checkIssuers(leaf *x509.Certificate, rest []byte) error {
+	for n := 2; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			return nil
+		}
+		if block.Type != blockCertificate {
+			return errMoreKeys
+		}
+		issuer, err := x509.ParseCertificate(block.Bytes)
+		switch {
+		case err != nil:
+			return fmt.Errorf("certificate %d is not a certificate that can be read; give the first alone", n)
+		case leaf.IsCA:
+			return errors.New("the first of several certificates is of a CA; put the certificate of the key first, or give it alone")
+		case !issuer.IsCA:
+			return fmt.Errorf("certificate %d is not of a CA; give each key as an entry of its own", n)
+		}
+	}
 }
 
 // parsePKIX reads a public key. Its error leaves the cause out: the ASN.1 parser's words help nobody to mend a key.
@@ -132,7 +165,7 @@ func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 		if block, data = pem.Decode(data); block == nil {
 			break
 		}
-		if block.Type != "CERTIFICATE" {
+		if block.Type != blockCertificate {
 			return nil, fmt.Errorf("PEM block %q is not a certificate", block.Type)
 		}
 		if len(certs) == limit {

@@ -272,6 +272,20 @@ func (m *metadata) expiry() (time.Time, string) {
 	return end, file + ".json"
 }
 
+// anchors returns the pinned keys that the verified roots list as root keys, sorted.
+func (m *metadata) anchors() []string {
+	var ids []string
+	for _, f := range m.chain {
+		for _, k := range f.roles[rootRole].keys {
+			if m.pins[k.canonical] && !slices.Contains(ids, k.canonical) {
+				ids = append(ids, k.canonical)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
 // finish returns the evidence of a set that has been loaded to its end. held is the same files, packed; nil: not there.
 func (m *metadata) finish(held *packed) *evidence {
 	for name, f := range m.floors {
@@ -283,13 +297,14 @@ func (m *metadata) finish(held *packed) *evidence {
 	ev := &evidence{root: m.Root, repository: m.repository, floors: m.seen, asked: slices.Sorted(maps.Keys(m.asked)), raw: held}
 	ev.notAfter, ev.file = m.expiry()
 	ev.files, ev.lapsed = m.dated(), m.lapsed
+	ev.anchors = m.anchors()
 	stated := m.statements()
 	ev.index(stated)
 	ev.retain(m.idlers(stated), m.refused, m.delegated)
 	if ev.raw == nil {
 		ev.raw = pack(m.raw)
 	}
-	ev.size += evidenceSize + int64(cap(ev.raw.data)) + int64(len(ev.asked))*keySize
+	ev.size += evidenceSize + int64(cap(ev.raw.data)) + int64(len(ev.asked)+len(ev.anchors))*keySize
 	for _, f := range ev.floors {
 		ev.size += int64(1+len(f.keys)) * keySize
 	}
