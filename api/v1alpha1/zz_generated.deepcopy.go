@@ -277,6 +277,11 @@ func (in *NotarySpec) DeepCopyInto(out *NotarySpec) {
 		*out = new(SecretReference)
 		**out = **in
 	}
+	if in.ClientCertificateSecretRef != nil {
+		in, out := &in.ClientCertificateSecretRef, &out.ClientCertificateSecretRef
+		*out = new(SecretReference)
+		**out = **in
+	}
 	if in.TokenServices != nil {
 		in, out := &in.TokenServices, &out.TokenServices
 		*out = make([]string, len(*in))

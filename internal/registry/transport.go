@@ -17,10 +17,15 @@ import (
 func (c *Client) transport(roots *x509.CertPool, shown *tls.Certificate) http.RoundTripper {
 	plain := transport(roots)
 	if shown == nil {
+		plain.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			c.wantsCertificate.Store(true)
+			return &tls.Certificate{}, nil // none
+		}
 		return plain
 	}
 	own := transport(roots)
 	own.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		c.wantsCertificate.Store(true)
 		if end := shown.Leaf.NotAfter; time.Now().After(end) {
 			return nil, &expiredClientCertificate{end: end}
 		}

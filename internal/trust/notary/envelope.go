@@ -149,9 +149,21 @@ func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 func (e *envelope) verify(r role, counts func(*publicKey) bool) ([]*publicKey, error) {
 	signers := e.signers(r, counts)
 	if len(signers) < r.threshold {
-		return nil, fmt.Errorf("is signed by %d of the keys that may sign it, and %d must have", len(signers), r.threshold)
+		return nil, fmt.Errorf("is signed by %d of the keys that may sign it, and %d must have%s", len(signers), r.threshold, e.unmatched(r, signers))
 	}
 	return signers, nil
+}
+
+// unmatched says which key of a role has a signature in the file that is not over it, nothing where
+// none has. A signer that does not sort the members of custom data signs other bytes than every
+// reader verifies.
+func (e *envelope) unmatched(r role, signers []*publicKey) string {
+	for _, s := range e.sigs {
+		if k := r.keys[s.keyID]; k != nil && !slices.Contains(signers, k) && !k.verify(s.method, e.signed, s.sig) {
+			return fmt.Sprintf(": the signature of key %s is not over the canonical JSON of the file (members sorted by name, in custom data too)", k.canonical)
+		}
+	}
+	return ""
 }
 
 // current fails once a file has expired.

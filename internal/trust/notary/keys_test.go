@@ -5,12 +5,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
 // Every type of key with every method it knows, as the key of every role; of the root, where it has a certificate.
@@ -153,7 +155,7 @@ func TestConfig(t *testing.T) {
 		"two keys in one":   {Config{RootKeys: []PEM{{"f", string(good.bare) + string(good.bare)}}}, v1alpha1.ReasonInvalidKey, []string{"f:", "more than one"}},
 		"damaged key":       {Config{RootKeys: []PEM{{"f", strings.Replace(string(good.bare), "MFkw", "MFkA", 1)}}}, v1alpha1.ReasonInvalidKey, []string{"f: is not a public key in PKIX form; export it anew, as with 'openssl pkey -pubout'"}},
 		"damaged cert":      {Config{RootKeys: []PEM{{"f", string(damaged)}}}, v1alpha1.ReasonInvalidKey, []string{"f: is not a certificate that can be read"}},
-		"damaged CA":        {Config{RootCA: PEM{"f", string(damaged)}}, v1alpha1.ReasonInvalidKey, []string{"f: certificate 1 is not a certificate that can be read"}},
+		"damaged CA":        {Config{RootCA: PEM{"f", string(damaged)}}, v1alpha1.ReasonInvalidKey, []string{"f: holds no certificate that can be used: certificate 1"}},
 		"key ID":            {Config{RootKeyIDs: []string{strings.Repeat("a", 64), "ABC"}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.keyIDs[1]"}},
 		"CA is a leaf":      {Config{RootCA: PEM{"spec.notary.root.caBundle", string(certified.public)}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.caBundle", "authority"}},
 		"CA is nothing":     {Config{RootCA: PEM{"spec.notary.root.caBundle", "x"}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.caBundle"}},
@@ -181,6 +183,60 @@ func TestConfig(t *testing.T) {
 	slices.Sort(want)
 	if got := r.Fingerprints(); !slices.Equal(got, want) {
 		t.Errorf("Fingerprints = %v, want %v", got, want)
+	}
+}
+
+// The file of a key may hold the chain of its certificate. The leaf alone is pinned, and a CA never by
+// mistake.
+func TestKeyFileWithAChain(t *testing.T) {
+	ca, err := testenv.NewCA("CA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ca.Issue(pkix.Name{CommonName: "qa"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone, err := parsePEMKey(string(leaf.CertPEM))
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := parsePEMKey(string(leaf.CertPEM) + string(ca.PEM))
+	if err != nil || chain.canonical != alone.canonical {
+		t.Errorf("got %v, %v, want the key of the leaf", chain, err)
+	}
+	bare := string(newKey(t, "ecdsa", "").bare)
+	for name, c := range map[string]struct{ file, want string }{
+		"CA first":   {string(ca.PEM) + string(leaf.CertPEM), "put the certificate of the key first"},
+		"two CAs":    {string(ca.PEM) + string(ca.PEM), "put the certificate of the key first"},
+		"two leaves": {string(leaf.CertPEM) + string(leaf.CertPEM), "certificate 2 is not of a CA"},
+		"a key too":  {string(leaf.CertPEM) + bare, "more than one PEM block"},
+		"unreadable": {string(leaf.CertPEM) + string(testenv.OddCertificate(ca.PEM)), "certificate 2"},
+	} {
+		if k, err := parsePEMKey(c.file); k != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, %v, want %q", name, k, err, c.want)
+		}
+	}
+	r, err := New(Config{RootCA: PEM{"f", string(leaf.CertPEM) + string(testenv.OddCertificate(ca.PEM)) + string(ca.PEM)}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if notes := r.Notes(); len(r.Fingerprints()) != 1 || len(notes) != 2 || !strings.Contains(notes[0], "not of a certificate authority") || !strings.Contains(notes[1], "negative serial number") {
+		t.Errorf("pinned to %v, notes %q", r.Fingerprints(), notes)
+	}
+}
+
+// A signature that is there and not over the file is said to be that.
+func TestSignatureOverOtherBytesIsNamed(t *testing.T) {
+	v := newVirtual(t)
+	k, err := parsePEMKey(string(v.roles["targets/qa"].keys[0].bare))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &envelope{signed: value(`{}`), sigs: []signature{{keyID: "x", method: "ecdsa", sig: make([]byte, 64)}}}
+	_, err = e.verify(role{keys: map[string]*publicKey{"x": k}, threshold: 1}, func(*publicKey) bool { return true })
+	if err == nil || !strings.Contains(err.Error(), k.canonical) || !strings.Contains(err.Error(), "canonical JSON") {
+		t.Errorf("got %v", err)
 	}
 }
 
