@@ -144,6 +144,17 @@ func TestTrustRootRules(t *testing.T) {
 				set("notary.credentialsSecretRef.name", "reader")),
 			set("notary.credentialsSecretRef.name", "reader"),
 		},
+		"spec.notary a client certificate is shown over https only; remove clientCertificateSecretRef or use an https:// server": {
+			all(set("notary.server", "http://notary.example.com"), set("notary.plainHTTP", "Allow"),
+				set("notary.clientCertificateSecretRef.name", "reader")),
+			set("notary.clientCertificateSecretRef.name", "reader"),
+		},
+		"spec.notary.clientCertificateSecretRef.name required": {
+			set("notary.clientCertificateSecretRef", map[string]any{}), set("notary.clientCertificateSecretRef.name", "reader"),
+		},
+		"spec.notary.server server is the base URL, below which /v2 lies: drop /v2 from its end": {
+			set("notary.server", "https://notary.example.com/v2/"), set("notary.server", "https://notary.example.com/trust"),
+		},
 		"spec.notary.plainHTTP enum": {set("notary.plainHTTP", "allow"), set("notary.plainHTTP", "Allow")},
 		"spec.notary.credentialsSecretRef.name required": {
 			set("notary.credentialsSecretRef", map[string]any{}), set("notary.credentialsSecretRef.name", "reader"),
