@@ -149,6 +149,13 @@ func TestTrustRootRules(t *testing.T) {
 				set("notary.clientCertificateSecretRef.name", "reader")),
 			set("notary.clientCertificateSecretRef.name", "reader"),
 		},
+		"spec.notary.clientCertificateSecretRef.name maxLength": {
+			set("notary.clientCertificateSecretRef.name", text("", 254, "")),
+			set("notary.clientCertificateSecretRef.name", text("", 253, "")),
+		},
+		"spec.notary.clientCertificateSecretRef.name " + nameMessage: {
+			set("notary.clientCertificateSecretRef.name", "Reader"), set("notary.clientCertificateSecretRef.name", "reader"),
+		},
 		"spec.notary.clientCertificateSecretRef.name required": {
 			set("notary.clientCertificateSecretRef", map[string]any{}), set("notary.clientCertificateSecretRef.name", "reader"),
 		},
