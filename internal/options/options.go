@@ -53,7 +53,8 @@ type Options struct {
 	ShutdownDelay time.Duration
 	// ExpiryWarning is how long before metadata expires the condition Expiring says so.
 	ExpiryWarning time.Duration
-	// Kinds are the kinds of workload that are checked: the builtin ones, and those that --workload-kinds names.
+	// Kinds are the kinds of workload that are checked: the builtin ones, and those that --workload-kinds names. Their
+	// templates may hold the placeholders that --image-placeholders names.
 	Kinds workload.Kinds
 }
 
@@ -65,7 +66,7 @@ var ErrVersion = errors.New("the version is asked for")
 func Parse(args []string) (Options, error) {
 	var o Options
 	var uncoveredImages string
-	var furtherKinds []string
+	var furtherKinds, furtherPlaceholders []string
 	f := pflag.NewFlagSet("countersign", pflag.ContinueOnError)
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; default: the cluster that the manager runs in, or $KUBECONFIG")
 	f.IntVar(&o.WebhookPort, "webhook-port", 9443, "port on which admission is served")
@@ -84,6 +85,7 @@ func Parse(args []string) (Options, error) {
 	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "for how long a replica that is to end reports not ready and goes on answering, until nobody asks it; at most 1m. terminationGracePeriodSeconds should be 20 s longer")
 	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour, "how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
 	f.StringSliceVar(&furtherKinds, "workload-kinds", nil, "further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, such as rollouts.v1alpha1.argoproj.io=spec.template")
+	f.StringSliceVar(&furtherPlaceholders, "image-placeholders", nil, "further images that an injector replaces in Pods, each IMAGE=MARK or IMAGE=MARK=VALUE with the label or annotation of the pod templates in which they are let through, such as auto=sidecar.istio.io/inject=true, which is known in any case")
 	version := f.Bool("version", false, "print the version, and nothing else")
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
@@ -113,18 +115,28 @@ func Parse(args []string) (Options, error) {
 	if f.Changed("short-names") && o.ShortNames != policy.ShortNamesDockerIO.String() && o.ShortNames != policy.ShortNamesDeny.String() {
 		return Options{}, fmt.Errorf("--short-names=%s: must be DockerIO or Deny; leave it out for the default of the platform", o.ShortNames)
 	}
-	kinds, err := workload.Builtin().With(furtherKinds)
+	var kinds error
+	o.Kinds, kinds = readKinds(furtherKinds, furtherPlaceholders)
+	return o, errors.Join(o.validate(), kinds)
+}
+
+// readKinds returns the builtin kinds of workload and further ones, with further placeholders.
+func readKinds(further, placeholders []string) (workload.Kinds, error) {
+	kinds, err := workload.Builtin().With(further)
 	if err != nil {
 		err = fmt.Errorf("--workload-kinds: %w", err)
 	}
-	o.Kinds = kinds
-	return o, errors.Join(o.validate(), err)
+	kinds, odd := kinds.WithPlaceholders(placeholders)
+	if odd != nil {
+		odd = fmt.Errorf("--image-placeholders: %w", odd)
+	}
+	return kinds, errors.Join(err, odd)
 }
 
 // fromEnvironment sets flags that are not given as arguments, and that an administrator may want to set where no argument can be given, as through a Subscription of OLM:
 // COUNTERSIGN_EXEMPT_NAMESPACES is --exempt-namespaces.
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
-	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca"} {
+	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca"} {
 		variable := "COUNTERSIGN_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		value, ok := lookup(variable)
 		if !ok || f.Changed(name) {

@@ -34,6 +34,8 @@ type Kind struct {
 	document reflect.Type
 	// parts are what document decodes.
 	parts parts
+	// placeholders are the images that a template may hold instead of real ones.
+	placeholders []Placeholder
 }
 
 // Kinds are the kinds of workload that are checked.
@@ -60,7 +62,7 @@ func newKind(name, group, resource, podSpec string, subresources ...string) Kind
 	path := strings.Split(podSpec, ".")
 	return Kind{
 		Name: name, Group: group, Version: "v1", Resource: resource, Subresources: subresources,
-		podSpec: path, document: documentType(path), parts: partsOf(path),
+		podSpec: path, document: documentType(path), parts: partsOf(path), placeholders: placeholders(),
 	}
 }
 

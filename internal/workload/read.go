@@ -13,10 +13,6 @@ import (
 // so that one request cannot have thousands of repositories looked up.
 const maxImages = 4096
 
-// placeholder is what OpenShift's templates have as an image until an image trigger fills it in, by an update that is checked. No
-// Pod can have it.
-const placeholder = " "
-
 // Object is what is read of a workload.
 type Object struct {
 	// Images are all images in the order of the walk: init, regular and ephemeral containers, then image volumes.
@@ -116,7 +112,7 @@ func (k Kind) Read(raw []byte) (Object, error) {
 	for _, r := range meta.OwnerReferences {
 		o.Controlled = o.Controlled || r.Controller != nil && *r.Controller
 	}
-	o.Images, err = k.walk(spec)
+	o.Images, err = k.walk(spec, &marks{raw: raw})
 	return o, err
 }
 
@@ -138,8 +134,8 @@ func (k Kind) find(document reflect.Value) (*podSpec, metadata, error) {
 	return spec, meta, nil
 }
 
-// walk collects the images of a PodSpec.
-func (k Kind) walk(spec *podSpec) ([]Image, error) {
+// walk collects the images of a PodSpec, but for placeholders.
+func (k Kind) walk(spec *podSpec, m *marks) ([]Image, error) {
 	field, path := strings.Join(k.podSpec, "."), "/"+strings.Join(k.podSpec, "/")
 	if len(spec.Containers) == 0 {
 		return nil, fmt.Errorf("%s.containers: empty, a %s needs at least one", field, k.Name)
@@ -166,7 +162,7 @@ func (k Kind) walk(spec *podSpec) ([]Image, error) {
 			if c == nil {
 				return nil, fmt.Errorf("%s: null, expected a container", at)
 			}
-			if c.Image == placeholder && !k.IsPod() {
+			if k.standsIn(c.Image, m) {
 				continue
 			}
 			images = append(images, Image{
