@@ -1,12 +1,15 @@
 package webhooks
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
@@ -165,6 +168,49 @@ func TestThreatPlaceholderIsFilledInUnderTheGate(t *testing.T) {
 		wantDenied(t, got, 403, `role "qa" has not signed`)
 		_, got = b.admit(t, request{kind: k.Name, object: object(k.Name, signed), old: object(k.Name, " ")})
 		wantAdmitted(t, got)
+	}
+}
+
+// What Istio injects into the Pods of a marked template is a placeholder there, and nowhere else; what stands beside it is checked.
+func TestThreatMarkedTemplateIsUnderTheGate(t *testing.T) {
+	everything := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"*/**"} })
+	b := newBench(t, everything)
+	mark := func(kind string, images ...string) any {
+		raw := encode(t, object(kind, images...))
+		if kind == "Pod" {
+			return bytes.Replace(raw, []byte(`"metadata":{`), []byte(`"metadata":{"labels":{"sidecar.istio.io/inject":"true"},"annotations":{"inject.istio.io/templates":"gateway"},`), 1)
+		}
+		var o map[string]any
+		if err := json.Unmarshal(raw, &o); err != nil {
+			t.Fatal(err)
+		}
+		template := o
+		for _, field := range map[string][]string{"PodTemplate": {"template"}, "CronJob": {"spec", "jobTemplate", "spec", "template"}}[kind] {
+			template = template[field].(map[string]any)
+		}
+		if kind != "PodTemplate" && kind != "CronJob" {
+			template = o["spec"].(map[string]any)["template"].(map[string]any)
+		}
+		template["metadata"] = map[string]any{"labels": map[string]any{"sidecar.istio.io/inject": "true"}}
+		return o
+	}
+	for _, k := range kinds(t) {
+		t.Run(k.Name, func(t *testing.T) {
+			_, got := b.admit(t, request{kind: k.Name, object: object(k.Name, "auto")})
+			wantDenied(t, got, 403, `image "auto"`)
+			_, got = b.admit(t, request{kind: k.Name, object: mark(k.Name, "auto")})
+			if k.IsPod() {
+				wantDenied(t, got, 403, `image "auto"`)
+				return
+			}
+			wantAdmitted(t, got)
+			_, got = b.admit(t, request{kind: k.Name, object: mark(k.Name, "auto", ciOnly)})
+			wantDenied(t, got, 403, `role "qa" has not signed`)
+			_, got = b.admit(t, request{kind: k.Name, object: object(k.Name, "auto"), old: mark(k.Name, "auto")})
+			wantDenied(t, got, 403, `image "auto"`)
+			_, got = b.admit(t, request{kind: k.Name, object: mark(k.Name, ciOnly), old: mark(k.Name, "auto")})
+			wantDenied(t, got, 403, `role "qa" has not signed`)
+		})
 	}
 }
 

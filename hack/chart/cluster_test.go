@@ -76,7 +76,7 @@ func (c *cluster) testAccepted(t *testing.T) {
 		"OpenShift":    "{prometheus: {enabled: true}, openshift: {enabled: true}}",
 		"all values": `{image: {pullPolicy: Always}, imagePullSecrets: [{name: p}], tolerations: [{operator: Exists}], podLabels: {a: b}, podAnnotations: {a: b},
 			affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {}}]}},
-			uncoveredImages: Deny, shortNames: DockerIO, exemptNamespaces: [x], workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template], shutdownDelay: 60s,
+			uncoveredImages: Deny, shortNames: DockerIO, exemptNamespaces: [x], workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template], imagePlaceholders: [auto=inject], shutdownDelay: 60s,
 			expiryWarning: 1h, forgetUnusedAfter: 24h}`,
 	} {
 		t.Run(name, func(t *testing.T) {

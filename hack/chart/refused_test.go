@@ -34,6 +34,10 @@ func TestWhatIsNoValueIsRefused(t *testing.T) {
 		"{exemptNamespaces: [A]}":                                    "exemptNamespaces/0",
 		"{exemptNamespaces: a}":                                      "exemptNamespaces",
 		"{workloadKinds: [rollouts]}":                                "workloadKinds/0",
+		"{imagePlaceholders: [auto]}":                                "imagePlaceholders/0",
+		"{imagePlaceholders: [example.com/app=inject]}":              "imagePlaceholders/0",
+		"{imagePlaceholders: ['a,b=inject']}":                        "imagePlaceholders/0",
+		"{imagePlaceholders: ['a@b=inject']}":                        "imagePlaceholders/0",
 		"{shutdownDelay: 61s}":                                       "shutdownDelay",
 		"{shutdownDelay: 1m}":                                        "shutdownDelay",
 		"{shutdownDelay: 5}":                                         "shutdownDelay",
@@ -71,7 +75,7 @@ func TestNoValueCanBeTakenAway(t *testing.T) {
 	empty := map[string]string{ // what may be taken away, with its empty form
 		"image.tag": "''", "image.digest": "''", "image.pullPolicy": "''", "imagePullSecrets": "[]", "resources": "{limits: null, requests: null}",
 		"nodeSelector": "{kubernetes.io/os: null}", "tolerations": "[]", "affinity": "{}", "topologySpreadConstraints": "[]", "priorityClassName": "''",
-		"podAnnotations": "{}", "podLabels": "{}", "exemptNamespaces": "[]", "workloadKinds": "[]",
+		"podAnnotations": "{}", "podLabels": "{}", "exemptNamespaces": "[]", "workloadKinds": "[]", "imagePlaceholders": "[]",
 	}
 	as := func(name, value string) string {
 		if group, inner, ok := strings.Cut(name, "."); ok {

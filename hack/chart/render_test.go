@@ -202,6 +202,8 @@ func effects() map[string]struct {
 		"exemptNamespaces":          one("{exemptNamespaces: [a, b]}", manager+"args[2]", "--exempt-namespaces=a,b"),
 		"workloadKinds": one("{workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template]}", manager+"args[2]",
 			"--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template"),
+		"imagePlaceholders": one("{imagePlaceholders: [auto=example.com/inject, later=inject=a=b]}", manager+"args[2]",
+			"--image-placeholders=auto=example.com/inject,later=inject=a=b"),
 		"shutdownDelay": {"{shutdownDelay: 40s}", map[string]any{
 			manager + "args[2]": "--shutdown-delay=40s", podPath + "spec.terminationGracePeriodSeconds": 65.0,
 		}},

@@ -67,6 +67,7 @@ func flags() []managerFlag {
 		{name: "short-names", value: "shortNames"},
 		{name: "exempt-namespaces", value: "exemptNamespaces", list: true},
 		{name: "workload-kinds", value: "workloadKinds", list: true},
+		{name: "image-placeholders", value: "imagePlaceholders", list: true},
 		{name: "shutdown-delay", value: "shutdownDelay"},
 		{name: "expiry-warning", value: "expiryWarning"},
 		{name: "forget-unused-after", value: "forgetUnusedAfter"},

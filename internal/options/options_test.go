@@ -96,6 +96,29 @@ func TestWorkloadKinds(t *testing.T) {
 	}
 }
 
+// Further placeholders hold for the further kinds too, and each value is told what is wrong with it.
+func TestImagePlaceholders(t *testing.T) {
+	t.Setenv("COUNTERSIGN_IMAGE_PLACEHOLDERS", "later=example.com/inject,auto=inject=yes")
+	o, err := Parse([]string{"--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range o.Kinds[len(workload.Builtin()):] {
+		for image, want := range map[string]int{"later": 0, "auto": 1} {
+			got, err := k.Read([]byte(`{"spec":{"template":{"metadata":{"labels":{"example.com/inject":""}},"spec":{"containers":[{"image":"` + image + `"}]}}}}`))
+			if err != nil || len(got.Images) != want {
+				t.Errorf("%s: %+v, %v; want %d", image, got.Images, err, want)
+			}
+		}
+	}
+	_, err = Parse([]string{"--image-placeholders=auto,registry.example.com/app=inject", "--workload-kinds=x"})
+	for _, want := range []string{"--workload-kinds: ", "--image-placeholders: ", `"auto": must be IMAGE=MARK`, `"registry.example.com/app=inject": "registry.example.com/app" is an image`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want it to say %s", err, want)
+		}
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	t.Setenv("COUNTERSIGN_EXEMPT_NAMESPACES", "a,b")
 	t.Setenv("COUNTERSIGN_UNCOVERED_IMAGES", "Deny")
