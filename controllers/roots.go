@@ -167,14 +167,14 @@ func (b RootBuilder) build(tr *v1alpha1.TrustRoot, material keyMaterial) store.R
 	return built
 }
 
-// checkPrefix refuses what no normalised repository begins with: it would silently never apply.
+// checkPrefix refuses what the name of no repository begins with: it would silently never apply.
 func checkPrefix(field, prefix string) *trust.Fault {
 	const rest = "a/b"
 	ref, err := imageref.Parse(prefix + rest)
 	if err != nil {
 		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s: %w", field, err)
 	}
-	if read := strings.TrimSuffix(ref.Repository(), rest); read != prefix {
+	if read := strings.TrimSuffix(ref.Name(), rest); read != prefix {
 		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s: %q is the same as %q in another spelling; write that", field, prefix, read)
 	}
 	return nil

@@ -13,12 +13,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// A prefix that no normalised repository begins with would never apply, and nobody would know.
+// A prefix that the name of no repository begins with would never apply, and nobody would know.
 func TestIdentityRemapIsNormalised(t *testing.T) {
 	cases := map[string]struct{ prefix, signedPrefix, want string }{
 		"as it is read":   {"mirror.example.com/", "docker.io/", ""},
 		"with a path":     {"mirror.example.com:5000/hub/", "docker.io/library/", ""},
-		"default port":    {"mirror.example.com:443/", "docker.io/", `spec.identityRemap[0].prefix: "mirror.example.com:443/" is the same as "mirror.example.com/"`},
+		"as written":      {"mirror.example.com:443/", "registry.example.com:443/", ""},
 		"old name of hub": {"mirror.example.com/", "index.docker.io/", `spec.identityRemap[0].signedPrefix: "index.docker.io/" is the same as "docker.io/"`},
 	}
 	for name, c := range cases {

@@ -2,6 +2,7 @@ package webhooks
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
@@ -74,9 +76,38 @@ func TestThreatUpperCaseHostIsTheSameHost(t *testing.T) {
 		stored, got := b.admit(t, request{kind: k.Name, object: object(k.Name, upper(signed))})
 		wantAdmitted(t, got)
 		if k.IsPod() {
-			wantImage(t, stored, pinned)
+			wantImage(t, stored, upper(pinned))
 		} else {
 			wantImage(t, stored, upper(signed))
+		}
+	}
+}
+
+// Two spellings of one host are two names to sign under, in one Pod too: each finds its own signatures, and is pinned as it is
+// written.
+func TestThreatSpellingsAreDecidedApart(t *testing.T) {
+	b := newBench(t)
+	port := func(image string) string { return strings.Replace(image, "example.com/", "example.com:443/", 1) }
+	b.root.mu.Lock()
+	b.root.answer = func(_ context.Context, name string) (trust.Evidence, error) {
+		if name == port(repository) {
+			return usual(), nil
+		}
+		return &evidence{}, nil
+	}
+	b.root.mu.Unlock()
+	for _, k := range kinds(t) {
+		got := b.validate(t, request{kind: k.Name, object: object(k.Name, port(pinned), signed)}) // at first sight of both
+		wantDenied(t, got, 403, `image "`+signed+`"`)
+		if strings.Contains(got.Result.Message, port(signed)) {
+			t.Errorf("%s: what is signed is denied:\n%s", k.Name, got.Result.Message)
+		}
+		_, got = b.admit(t, request{kind: k.Name, object: object(k.Name, port(ciOnly))})
+		wantDenied(t, got, 403, `role "qa" has not signed`)
+		stored, got := b.admit(t, request{kind: k.Name, object: object(k.Name, port(signed))})
+		wantAdmitted(t, got)
+		if k.IsPod() {
+			wantImage(t, stored, port(pinned))
 		}
 	}
 }

@@ -75,7 +75,7 @@ func (ds decisions) unloaded(failed map[source]error) {
 			continue
 		}
 		for _, root := range d.NotLoaded {
-			err := failed[source{root, d.Image.Repository()}]
+			err := failed[source{root, d.Image.Name()}]
 			if err == nil {
 				continue
 			}
@@ -99,7 +99,7 @@ func (ds decisions) doubt(failed map[source]error) {
 			continue
 		}
 		for _, root := range d.Consulted {
-			if err := failed[source{root, d.Image.Repository()}]; err != nil {
+			if err := failed[source{root, d.Image.Name()}]; err != nil {
 				d.Verdict = policy.CouldNotCheck
 				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %v", root, err)
 				d.Outcomes = doubted(d.Outcomes, root, err)
@@ -153,7 +153,7 @@ func (g *Gate) ask(namespace labels.Set, images []workload.Image) (decisions, er
 	return decided, nil
 }
 
-// source is a repository under a trust root.
+// source is a repository, by its name, under a trust root.
 type source struct{ root, repository string }
 
 // needs returns the repositories under the trust roots that are named by a part of the decisions.
@@ -161,7 +161,7 @@ func (ds decisions) needs(roots func(policy.Decision) []string) map[source]image
 	need := map[source]imageref.Ref{}
 	for _, d := range ds {
 		for _, root := range roots(d) {
-			need[source{root, d.Image.Repository()}] = d.Image
+			need[source{root, d.Image.Name()}] = d.Image
 		}
 	}
 	return need

@@ -121,7 +121,7 @@ func (r *request) manifest(ctx context.Context) (manifest, error) {
 	if tagged.Digest != d.Digest {
 		return manifest{}, fmt.Errorf("the tag %s is of %s in the registry, not of %s", r.tag, tagged.Digest, d.Digest)
 	}
-	return manifest{repository: ref.Repository(), digest: d.Digest.String(), size: int64(len(d.Manifest))}, nil
+	return manifest{repository: ref.Name(), digest: d.Digest.String(), size: int64(len(d.Manifest))}, nil
 }
 
 // reader is the manager's own reader of signatures.

@@ -173,7 +173,7 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	}
 	if len(j.outcomes) > 0 {
 		for _, root := range e.Policies.Consults(ref, namespace) {
-			e.needs[need{root, ref.Repository()}] = ref
+			e.needs[need{root, ref.Name()}] = ref
 		}
 	}
 	return j

@@ -142,7 +142,7 @@ func TestOneImage(t *testing.T) {
 		"nothing reported, unsigned tag":        {signed(both...), Image{app + ":v9", ""}, violates(app+":v9", "ci", "qa")},
 		"nothing reported, pinned":              {signed(both...), Image{app + ":v1@" + digest("a"), ""}, nil},
 		"nobody signed anything":                {signed(), Image{app + ":v1", digest("a")}, violates(app+"@"+digest("a"), "ci", "qa")},
-		"another spelling":                      {signed(both...), Image{"Registry.example.com:443/acme/app:v1", digest("d")}, violates(app+"@"+digest("d"), "ci", "qa")},
+		"another spelling":                      {signed(both...), Image{"Registry.example.com:443/acme/app:v1", digest("d")}, violates("Registry.example.com:443/acme/app@"+digest("d"), "ci", "qa")},
 		"could not be fetched":                  {nil, Image{app + ":v1", digest("a")}, unchecked(app+"@"+digest("a"), v1alpha1.ReasonUnreachable, "ci", "qa")},
 		"expired":                               {&facts{all: signed(both...).all, expires: now}, Image{app + ":v1", digest("a")}, unchecked(app+"@"+digest("a"), v1alpha1.ReasonMetadataExpired, "ci", "qa")},
 		"not loaded":                            {signed(both...), Image{app + "-new:v1", digest("a")}, unchecked(app+"-new@"+digest("a"), v1alpha1.ReasonNotLoaded)},
@@ -199,7 +199,8 @@ func TestWorstImageDecides(t *testing.T) {
 		"bad":                    {[]Image{good, bad}, policy.Denied, 1},
 		"bad and unknown":        {[]Image{bad, unknown, good}, policy.Denied, 2},
 		"unknown before bad":     {[]Image{unknown, bad}, policy.Denied, 2},
-		"one image in two words": {[]Image{bad, {"Registry.example.com/acme/app", digest("b")}}, policy.Denied, 1},
+		"one image in two words": {[]Image{bad, {app, digest("b")}}, policy.Denied, 1},
+		"signed as two names":    {[]Image{bad, {"Registry.example.com/acme/app", digest("b")}}, policy.Denied, 2},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

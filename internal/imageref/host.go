@@ -50,7 +50,7 @@ func normaliseHost(s string) (string, error) {
 		return host + ":" + port, nil
 	}
 	switch host {
-	case "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com": // the same registry by its other names
+	case dockerIndex, "registry-1.docker.io", "registry.hub.docker.com": // the same registry by its other names
 		host = dockerHost
 	}
 	return host, nil

@@ -1,7 +1,8 @@
 // Package imageref parses image references and matches them against patterns.
 //
 // It promises one spelling for one repository: whatever a workload writes ("nginx", "Docker.IO/nginx",
-// "index.docker.io:443/library/nginx"), Host and Path are the same, and String parses back to them. A reference
+// "index.docker.io:443/library/nginx"), Host and Path are the same, and patterns match by them. Name is what the
+// repository is signed as, for which spellings of one host are different names. A reference
 // without a registry host is read as one of docker.io, and Short tells that it was: a node may read it otherwise. A
 // pattern is normalised by the same rules, so that it can be neither dodged by another spelling nor made to match more
 // than it says. The package is pure: it never resolves a name, asks a registry, or reads a clock.
@@ -22,6 +23,7 @@ const MaxLength = 1024
 
 const (
 	dockerHost     = "docker.io"
+	dockerIndex    = "index.docker.io" // which Docker's clients take for docker.io
 	dockerOfficial = "library"
 	defaultTag     = "latest"
 )
@@ -42,18 +44,40 @@ type Ref struct {
 	// "acme/app:v1". A node with search registries may take another host. A digest does not change that: it fixes the
 	// content, and not the repository that policies look at.
 	Short bool
+	// Written is the repository in the spelling of the reference, where that is another than Host and Path:
+	// "registry.example.com:443/acme/app", "docker.io/nginx". It is empty otherwise, and where the reference is Short.
+	Written string
 }
 
 // Repository returns host and path: "docker.io/library/nginx".
 func (r Ref) Repository() string { return r.Host + "/" + r.Path }
 
-// String returns the reference in full, with its host. It parses back to r, apart from Short.
-func (r Ref) String() string { return r.Pinned(r.Digest) }
+// Name returns the repository as Docker's clients name it when they sign. They keep capitals and the
+// default port of a host, so that "registry.example.com:443/acme/app" is another name than
+// "registry.example.com/acme/app", although both are pulled from one repository.
+func (r Ref) Name() string {
+	switch host, _, _ := strings.Cut(r.Written, "/"); host {
+	case "", dockerHost, dockerIndex:
+		return r.Repository()
+	}
+	return r.Written
+}
+
+// String returns the reference in full, by its Name. It parses back to r, apart from Short and, where Name is the same as
+// Repository, Written.
+func (r Ref) String() string { return r.join(r.Name(), r.Digest) }
 
 // Pinned returns the reference with the given digest in place of its own: "host/path:tag@digest", without the tag
-// where r has none. The tag stays for the reader; a runtime that sees a digest pulls by it alone.
+// where r has none. The tag stays for the reader; a runtime that sees a digest pulls by it alone. The repository stays
+// as it is written, since pull secrets and the configuration of nodes are by that; only a short name is given in full.
 func (r Ref) Pinned(digest string) string {
-	s := r.Repository()
+	if r.Written != "" {
+		return r.join(r.Written, digest)
+	}
+	return r.join(r.Repository(), digest)
+}
+
+func (r Ref) join(s, digest string) string {
 	if r.Tag != "" {
 		s += ":" + r.Tag
 	}
@@ -81,7 +105,8 @@ func Parse(s string) (Ref, error) {
 		}
 	}
 	host, short := dockerHost, true
-	if first, rest, ok := strings.Cut(name, "/"); ok {
+	first, rest, several := strings.Cut(name, "/")
+	if several {
 		normalised, err := normaliseFirst(first)
 		if err != nil {
 			return Ref{}, err
@@ -89,7 +114,9 @@ func Parse(s string) (Ref, error) {
 		if namesHost(first) {
 			host, short = normalised, false
 		}
-		name = normalised + "/" + rest
+		if normalised != first {
+			name = normalised + "/" + rest
+		}
 	}
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
@@ -100,6 +127,9 @@ func Parse(s string) (Ref, error) {
 		return Ref{}, fmt.Errorf("%.64q is not the name of a registry host", host)
 	}
 	r := Ref{Host: host, Path: reference.Path(named), Digest: sum, Short: short}
+	if path, _, _ := strings.Cut(rest, ":"); !short && (first != r.Host || path != r.Path) {
+		r.Written = first + "/" + path
+	}
 	if tagged, ok := named.(reference.Tagged); ok {
 		r.Tag = tagged.Tag()
 	} else if !hasDigest {

@@ -25,30 +25,30 @@ func TestParse(t *testing.T) {
 		"short name with tag":         {"nginx:1.27", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "1.27", Short: true}},
 		"short name with digest":      {"nginx@" + digestA, imageref.Ref{Host: "docker.io", Path: "library/nginx", Digest: digestA, Short: true}},
 		"user on docker.io":           {"acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Short: true}},
-		"docker.io without library":   {"docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
-		"docker.io in capitals":       {"Docker.IO/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
-		"docker.io with port":         {"docker.io:443/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
+		"docker.io without library":   {"docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "docker.io/nginx"}},
+		"docker.io in capitals":       {"Docker.IO/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "Docker.IO/nginx"}},
+		"docker.io with port":         {"docker.io:443/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "docker.io:443/nginx"}},
 		"docker.io on another port":   {"docker.io:5000/nginx", imageref.Ref{Host: "docker.io:5000", Path: "nginx", Tag: "latest"}},
-		"old name of docker.io":       {"INDEX.docker.io:443/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest"}},
-		"old name, short":             {"index.docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
-		"docker.io's own registry":    {"registry-1.docker.io/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest"}},
-		"docker.io's hub":             {"registry.hub.docker.com/library/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest"}},
+		"old name of docker.io":       {"INDEX.docker.io:443/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Written: "INDEX.docker.io:443/acme/app"}},
+		"old name, short":             {"index.docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "index.docker.io/nginx"}},
+		"docker.io's own registry":    {"registry-1.docker.io/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Written: "registry-1.docker.io/acme/app"}},
+		"docker.io's hub":             {"registry.hub.docker.com/library/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "registry.hub.docker.com/library/nginx"}},
 		"registry":                    {"registry.example.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
-		"upper-case host":             {"Registry.EXAMPLE.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
+		"upper-case host":             {"Registry.EXAMPLE.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1", Written: "Registry.EXAMPLE.com/acme/app"}},
 		"upper-case tag stays":        {"registry.example.com/acme/app:V1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "V1"}},
-		"default port":                {"registry.example.com:443/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
-		"default port, zeros":         {"registry.example.com:00443/acme/app", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "latest"}},
-		"other port, zeros":           {"registry.example.com:05000/acme/app", imageref.Ref{Host: "registry.example.com:5000", Path: "acme/app", Tag: "latest"}},
+		"default port":                {"registry.example.com:443/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1", Written: "registry.example.com:443/acme/app"}},
+		"default port, zeros":         {"registry.example.com:00443/acme/app", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "latest", Written: "registry.example.com:00443/acme/app"}},
+		"other port, zeros":           {"registry.example.com:05000/acme/app", imageref.Ref{Host: "registry.example.com:5000", Path: "acme/app", Tag: "latest", Written: "registry.example.com:05000/acme/app"}},
 		"port 80 is not the default":  {"registry.example.com:80/app", imageref.Ref{Host: "registry.example.com:80", Path: "app", Tag: "latest"}},
 		"localhost":                   {"localhost/app", imageref.Ref{Host: "localhost", Path: "app", Tag: "latest"}},
-		"localhost, default port":     {"LOCALHOST:443/app", imageref.Ref{Host: "localhost", Path: "app", Tag: "latest"}},
+		"localhost, default port":     {"LOCALHOST:443/app", imageref.Ref{Host: "localhost", Path: "app", Tag: "latest", Written: "LOCALHOST:443/app"}},
 		"localhost, port":             {"localhost:5000/app", imageref.Ref{Host: "localhost:5000", Path: "app", Tag: "latest"}},
-		"single label keeps its port": {"REGISTRY:443/app", imageref.Ref{Host: "registry:443", Path: "app", Tag: "latest"}},
+		"single label keeps its port": {"REGISTRY:443/app", imageref.Ref{Host: "registry:443", Path: "app", Tag: "latest", Written: "REGISTRY:443/app"}},
 		"IPv4":                        {"10.0.0.1:5000/app", imageref.Ref{Host: "10.0.0.1:5000", Path: "app", Tag: "latest"}},
 		"IPv6":                        {"[::1]:5000/app:v1", imageref.Ref{Host: "[::1]:5000", Path: "app", Tag: "v1"}},
-		"IPv6, default port":          {"[::1]:443/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1"}},
-		"IPv6, long form":             {"[0:0:0:0:0:0:0:1]/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1"}},
-		"IPv6, capitals and zeros":    {"[2001:DB8::000A]/app:v1", imageref.Ref{Host: "[2001:db8::a]", Path: "app", Tag: "v1"}},
+		"IPv6, default port":          {"[::1]:443/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1", Written: "[::1]:443/app"}},
+		"IPv6, long form":             {"[0:0:0:0:0:0:0:1]/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1", Written: "[0:0:0:0:0:0:0:1]/app"}},
+		"IPv6, capitals and zeros":    {"[2001:DB8::000A]/app:v1", imageref.Ref{Host: "[2001:db8::a]", Path: "app", Tag: "v1", Written: "[2001:DB8::000A]/app"}},
 		"tag and digest":              {"registry.example.com/app:v1@" + digestA, imageref.Ref{Host: "registry.example.com", Path: "app", Tag: "v1", Digest: digestA}},
 		"longest tag":                 {"registry.example.com/app:" + strings.Repeat("t", 128), imageref.Ref{Host: "registry.example.com", Path: "app", Tag: strings.Repeat("t", 128)}},
 	}
@@ -69,10 +69,71 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// inFull returns the reference as it is when its host is written.
+// inFull returns the reference as it is when it is written by its name.
 func inFull(r imageref.Ref) imageref.Ref {
-	r.Short = false
+	if r.Short = false; r.Name() == r.Repository() {
+		r.Written = ""
+	}
 	return r
+}
+
+// nameByDocker is the name by which Docker's clients sign: what their own library reads.
+func nameByDocker(tb testing.TB, s string) string {
+	tb.Helper()
+	name, _, _ := strings.Cut(s, "@")
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		tb.Fatalf("Parse(%q) took what Docker's library does not: %v", s, err)
+	}
+	return named.Name()
+}
+
+// The name to sign by is what Docker's clients make of the reference, and it is pulled and pinned as it is written.
+func TestNameIsThatOfDockersClients(t *testing.T) {
+	for in, want := range map[string]struct{ name, pinned string }{
+		"nginx":                                  {"docker.io/library/nginx", "docker.io/library/nginx:latest"},
+		"acme/app:v1":                            {"docker.io/acme/app", "docker.io/acme/app:v1"},
+		"docker.io/nginx:v1":                     {"docker.io/library/nginx", "docker.io/nginx:v1"},
+		"index.docker.io/nginx:v1":               {"docker.io/library/nginx", "index.docker.io/nginx:v1"},
+		"index.docker.io/acme/app:v1":            {"docker.io/acme/app", "index.docker.io/acme/app:v1"},
+		"Docker.IO/nginx:v1":                     {"Docker.IO/nginx", "Docker.IO/nginx:v1"},
+		"docker.io:443/nginx:v1":                 {"docker.io:443/nginx", "docker.io:443/nginx:v1"},
+		"registry-1.docker.io/acme/app":          {"registry-1.docker.io/acme/app", "registry-1.docker.io/acme/app:latest"},
+		"registry.example.com/acme/app:v1":       {"registry.example.com/acme/app", "registry.example.com/acme/app:v1"},
+		"registry.example.com:443/acme/app":      {"registry.example.com:443/acme/app", "registry.example.com:443/acme/app:latest"},
+		"Registry.Example.com/acme/app:V1":       {"Registry.Example.com/acme/app", "Registry.Example.com/acme/app:V1"},
+		"registry.example.com:0443/a@" + digestA: {"registry.example.com:0443/a", "registry.example.com:0443/a"},
+		"[0:0::1]:443/a:v1":                      {"[0:0::1]:443/a", "[0:0::1]:443/a:v1"},
+	} {
+		r := mustRef(t, in)
+		if r.Name() != want.name || r.Name() != nameByDocker(t, in) {
+			t.Errorf("%q has the name %q, want %q; for Docker it is %q", in, r.Name(), want.name, nameByDocker(t, in))
+		}
+		if got := r.Pinned(digestB); got != want.pinned+"@"+digestB {
+			t.Errorf("%q is pinned as %q", in, got)
+		}
+		if again := mustRef(t, r.String()); again.Name() != r.Name() || again.Repository() != r.Repository() {
+			t.Errorf("%q in full is %q, of the name %q", in, r, again.Name())
+		}
+	}
+}
+
+// Another spelling of the host is no way around a pattern: what covers a repository covers it as it may be written.
+func TestThreatSpellingOfAHostIsNoWayAround(t *testing.T) {
+	for _, pattern := range []string{"registry.example.com/acme/**", "registry.example.com:443/acme/**", "Registry.example.com/acme/app", "*.example.com/**", "*/**"} {
+		p := mustPattern(t, pattern)
+		for _, host := range []string{"registry.example.com", "registry.example.com:443", "registry.example.com:0443", "REGISTRY.example.com", "Registry.Example.COM:443"} {
+			for _, rest := range []string{"", ":v1", ":v1@" + digestA, "@" + digestA} {
+				r := mustRef(t, host+"/acme/app"+rest)
+				if !p.Match(r) || !index(p).Matches(r) {
+					t.Errorf("%q does not match %s", pattern, host)
+				}
+				if again := mustRef(t, r.Pinned(digestB)); !p.Match(again) || again.Name() != r.Name() {
+					t.Errorf("%q does not match %s once it is pinned as %s, or the name has changed", pattern, host, r.Pinned(digestB))
+				}
+			}
+		}
+	}
 }
 
 // readsShort reports whether a node that knows search registries takes a reference for a short name: its first segment,
@@ -215,6 +276,12 @@ func FuzzParse(f *testing.F) {
 		again, err := imageref.Parse(r.String())
 		if err != nil || again != inFull(r) {
 			t.Fatalf("Parse(%q) = %+v, and %q parses to %+v, %v", s, r, r.String(), again, err)
+		}
+		if r.Name() != nameByDocker(t, s) {
+			t.Fatalf("Parse(%q) = %+v, with the name %q; for Docker it is %q", s, r, r.Name(), nameByDocker(t, s))
+		}
+		if p, err := imageref.Parse(r.Pinned(digestA)); err == nil && (p.Name() != r.Name() || p.Repository() != r.Repository() || p.Written != r.Written) {
+			t.Fatalf("Parse(%q) = %+v, and pinned it is %+v", s, r, p)
 		}
 		if r.Short != readsShort(t, s) {
 			t.Fatalf("Parse(%q) = %+v, which a node reads as short: %t", s, r, !r.Short)

@@ -308,7 +308,7 @@ func TestAdviceNeverDecides(t *testing.T) {
 }
 
 func TestDecisionHoldsTheParsedImage(t *testing.T) {
-	want := imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}
+	want := imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1", Written: "Registry.example.com:443/acme/app"}
 	for _, uncovered := range []policy.Uncovered{policy.UncoveredAllow, policy.UncoveredDeny} {
 		for _, policies := range [][]*policy.Policy{nil, {compiled(t, "production")}} {
 			got := policy.NewSet(uncovered, policies).Decide(policy.Request{Image: "Registry.example.com:443/acme/app:v1", Now: now}, roots{"acme-notary": signed()})

@@ -239,7 +239,22 @@ type Root struct {
 	Remap []Remap
 }
 
-func (r *Root) signedRepository(repository string) string {
+// signedName returns the name under which a repository is signed. A prefix is compared with the name as it is written, and
+// where none fits that, with the normalised one: a mirror is the same mirror with its port.
+func (r *Root) signedName(image imageref.Ref) string {
+	name := image.Name()
+	if signed, ok := r.remap(name); ok {
+		return signed
+	}
+	if image.Written != "" {
+		if signed, ok := r.remap(image.Repository()); ok {
+			return signed
+		}
+	}
+	return name
+}
+
+func (r *Root) remap(repository string) (signed string, ok bool) {
 	var best *Remap
 	for i, m := range r.Remap {
 		if strings.HasPrefix(repository, m.Prefix) && (best == nil || len(m.Prefix) > len(best.Prefix)) {
@@ -247,9 +262,9 @@ func (r *Root) signedRepository(repository string) string {
 		}
 	}
 	if best == nil {
-		return repository
+		return "", false
 	}
-	return best.SignedPrefix + repository[len(best.Prefix):]
+	return best.SignedPrefix + repository[len(best.Prefix):], true
 }
 
 // held is what is known of one repository. With a fault, decisions must not use the evidence.
@@ -401,5 +416,5 @@ func (s *Snapshot) Repository(root string, image imageref.Ref) string {
 
 // key returns where the evidence of an image is held; the root must exist.
 func (s *Snapshot) key(root string, image imageref.Ref) Key {
-	return Key{Root: root, Repository: s.roots[root].signedRepository(image.Repository())}
+	return Key{Root: root, Repository: s.roots[root].signedName(image)}
 }

@@ -34,9 +34,9 @@ var (
 	// tagName is what a registry takes as a tag.
 	tagName        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 	delegationName = regexp.MustCompile(`^targets(/[-a-z0-9_]+)+$`)
-	// repositoryName is a normalised repository: a host with perhaps a port, and path segments. No segment can be
-	// "..", nor hold anything that a URL would need escaped.
-	repositoryName = regexp.MustCompile(`^([a-z0-9]+([.-]+[a-z0-9]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+$`)
+	// repositoryName is a repository by its name: a host with perhaps a port, and path segments. No segment can be
+	// "..", nor hold anything that a URL would need escaped. Docker's clients keep the capitals of a host.
+	repositoryName = regexp.MustCompile(`^([A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+$`)
 )
 
 // checkRepository holds a repository against the name rule before it becomes part of a URL.

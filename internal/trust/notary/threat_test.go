@@ -278,7 +278,7 @@ func TestThreatPathTraversal(t *testing.T) {
 		})
 	}
 	for _, gun := range []string{
-		"", "app", "registry.example.com", "registry.example.com/", "registry.example.com/../x", "registry.example.com/a//b", "Registry.example.com/a",
+		"", "app", "registry.example.com", "registry.example.com/", "registry.example.com/../x", "registry.example.com/a//b", "Régistry.example.com/a", "Registry_.example.com/a",
 		"registry.example.com/A", "registry.example.com/a?b", "registry.example.com/a%2e", "registry.example.com/a/", "/a/b", "registry.example.com/a/./b",
 		"registry.example.com:x/a", "user@registry.example.com/a", "registry.example.com/_trust", "registry.example.com/" + strings.Repeat("a", 512),
 	} {
