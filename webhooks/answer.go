@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/text"
 )
@@ -32,21 +33,44 @@ const (
 // Audit would have denied.
 const auditAnnotation = "would-deny"
 
-// pins returns the patch for the images whose verified digest is to be written into the object.
+// pins returns the patch for the images that are to name a digest: the one that was verified, or on an update the one
+// that the object has already.
 func pins(r review, decided decisions) []jsonpatch.Operation {
 	var ops []jsonpatch.Operation
 	for _, i := range r.images {
-		if d := decided[i.Image]; mustPin(r, d) || d.Pin == v1alpha1.PinAll && tagOnly(d) {
+		d := decided[i.Image]
+		if !pinnedHere(r, d) {
+			continue
+		}
+		if old := r.replaced[i.Path]; pinnedBefore(old, d.Image) {
+			ops = append(ops, i.Pin(old))
+		} else if tagOnly(d) {
 			ops = append(ops, i.Pin(d.Image.Pinned(d.Digest)))
 		}
 	}
 	return ops
 }
 
+// pinnedHere reports whether policies want the image pinned in an object of this kind.
+func pinnedHere(r review, d policy.Decision) bool {
+	return d.Pin == v1alpha1.PinAll || d.Pin == v1alpha1.PinPods && r.kind.IsPod()
+}
+
+// pinnedBefore reports whether the reference that an image takes the place of names a digest under the same tag of the
+// same repository. It then stays as it is: whoever applies a manifest again changes nothing, as without the operator,
+// also where the tag was signed for another digest since. A Job and the like could not be changed in any case.
+func pinnedBefore(old string, image imageref.Ref) bool {
+	if image.Digest != "" || !strings.Contains(old, "@") {
+		return false
+	}
+	was, err := imageref.Parse(old)
+	return err == nil && was.Repository() == image.Repository() && was.Tag == image.Tag
+}
+
 // mustPin reports whether the image may not run as it is written: a runtime would ask the registry what the tag means,
 // and could be given something else than what was verified. Templates do not run.
 func mustPin(r review, d policy.Decision) bool {
-	return r.kind.IsPod() && (d.Pin == v1alpha1.PinPods || d.Pin == v1alpha1.PinAll) && tagOnly(d)
+	return r.kind.IsPod() && pinnedHere(r, d) && tagOnly(d)
 }
 
 // tagOnly reports whether the image was admitted for a digest that it does not name.

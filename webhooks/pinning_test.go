@@ -85,6 +85,78 @@ func TestPinningIsIdempotent(t *testing.T) {
 	}
 }
 
+// An update leaves an image that the object has pinned under the same tag, also where the tag has moved or its signatures are gone
+// since, and it is then nothing that the update brings in.
+func TestUpdateLeavesWhatIsPinned(t *testing.T) {
+	all := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinAll })
+	pods := requireBoth(nil)
+	none := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinNone })
+	const moved = signed + "@" + digestB // what the tag was signed for when the object was made
+	cases := map[string]struct {
+		policies   []v1alpha1.ImagePolicySpec
+		old, given string
+		template   string // what a template comes to have
+		pod        string
+	}{
+		"all":                    {[]v1alpha1.ImagePolicySpec{all}, moved, signed, moved, moved},
+		"all, beside none":       {[]v1alpha1.ImagePolicySpec{none, all}, moved, signed, moved, moved},
+		"pods":                   {[]v1alpha1.ImagePolicySpec{pods}, moved, signed, signed, moved},
+		"none":                   {[]v1alpha1.ImagePolicySpec{none}, moved, signed, signed, signed},
+		"another tag":            {[]v1alpha1.ImagePolicySpec{all}, ciOnly + "@" + digestB, signed, pinned, pinned},
+		"another repository":     {[]v1alpha1.ImagePolicySpec{all}, "registry.example.com/acme/other:signed@" + digestB, signed, pinned, pinned},
+		"a digest without a tag": {[]v1alpha1.ImagePolicySpec{all}, repository + "@" + digestB, signed, pinned, pinned},
+		"not pinned":             {[]v1alpha1.ImagePolicySpec{all}, ciOnly, signed, pinned, pinned},
+		"the digest is given":    {[]v1alpha1.ImagePolicySpec{all}, moved, pinned, pinned, pinned},
+		"another spelling":       {[]v1alpha1.ImagePolicySpec{all}, moved, "Registry.example.com:443/acme/app:signed", moved, moved},
+		"no digest at all":       {[]v1alpha1.ImagePolicySpec{all}, signed + "@sha256:bb", signed, pinned, pinned},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, c.policies...)
+			for _, k := range kinds(t) {
+				want := c.template
+				if k.IsPod() {
+					want = c.pod
+				}
+				stored, got := b.admit(t, request{kind: k.Name, object: object(k.Name, c.given), old: object(k.Name, c.old)})
+				wantAdmitted(t, got)
+				wantImage(t, stored, want)
+			}
+		})
+	}
+	t.Run("signatures withdrawn", func(t *testing.T) {
+		b := newBench(t, all)
+		b.root.answers(&evidence{}, nil)
+		for _, k := range kinds(t) {
+			stored, got := b.admit(t, request{kind: k.Name, object: object(k.Name, signed), old: object(k.Name, moved)})
+			wantAdmitted(t, got)
+			wantImage(t, stored, moved)
+		}
+	})
+}
+
+// What is left as it is must be in the same place: nothing is brought in by a name that another container has pinned.
+func TestThreatOnlyTheSameImageIsLeft(t *testing.T) {
+	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinAll }))
+	old := ciOnly + "@" + digestB
+	for _, k := range kinds(t) {
+		for name, r := range map[string]request{
+			"another container":  {object: object(k.Name, signed, ciOnly), old: object(k.Name, old, signed)},
+			"a further one":      {object: object(k.Name, old, ciOnly), old: object(k.Name, old)},
+			"a new object":       {object: object(k.Name, ciOnly)},
+			"another tag":        {object: object(k.Name, unsigned), old: object(k.Name, old)},
+			"another digest":     {object: object(k.Name, ciOnly+"@"+digestA), old: object(k.Name, old)},
+			"a digest alone":     {object: object(k.Name, ciOnly), old: object(k.Name, repository+"@"+digestB)},
+			"an unpinned before": {object: object(k.Name, unsigned), old: object(k.Name, ciOnly)},
+		} {
+			r.kind = k.Name
+			if _, got := b.admit(t, r); got.Allowed {
+				t.Errorf("%s, %s: admitted", k.Name, name)
+			}
+		}
+	}
+}
+
 // Random Pods with every field that Kubernetes knows and some that it does not: pinning changes the references that it must, to
 // what they must be, and nothing else.
 func TestPinningChangesNothingElse(t *testing.T) {

@@ -18,6 +18,8 @@ type review struct {
 	object workload.Object
 	// images are those that the request brings in: all of a new object, what an update changes or adds.
 	images []workload.Image
+	// replaced is what the images of an update take the place of, by path.
+	replaced map[string]string
 }
 
 // take reads a request, and lets go of all of it that is not needed while evidence is waited for, as its objects, the user and the options.
@@ -58,6 +60,7 @@ func (g *Gate) read(req admission.Request) (review, error) {
 		// An old object that cannot be read vouches for nothing: all images count as new.
 		if old, err := kind.Read(req.OldObject.Raw); err == nil {
 			r.images = workload.Changed(old.Images, object.Images)
+			r.replaced = workload.Replaced(old.Images, r.images)
 		}
 	}
 	return r, nil

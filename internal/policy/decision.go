@@ -98,7 +98,8 @@ type Decision struct {
 	Image imageref.Ref
 	// Digest is the one digest that was verified, where policies in mode Enforce required signatures and it was admitted.
 	Digest string
-	// Pin is the strongest pinDigests of the covering policies in mode Enforce that require signatures; empty where Digest is.
+	// Pin is the strongest pinDigests of the covering policies in mode Enforce that require signatures, whatever the verdict;
+	// empty where there are none.
 	Pin v1alpha1.PinDigests
 	// Message is the denial, one line; empty where Admitted.
 	Message string

@@ -9,7 +9,7 @@ import (
 
 // enforce decides for the policies in mode Enforce, all of which must hold.
 func (e *evaluation) enforce(image string, policies []*Policy) Decision {
-	d := Decision{Image: e.image}
+	d := Decision{Image: e.image, Pin: strongestPin(policies)}
 	blocked, required := false, false
 	for _, p := range policies {
 		blocked = blocked || e.blocked(p)
@@ -22,7 +22,7 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 	var c choice
 	if !blocked {
 		if c = e.choose(policies); c.unique() {
-			d.Verdict, d.Digest, d.Pin = Admitted, c.digest, strongestPin(policies)
+			d.Verdict, d.Digest = Admitted, c.digest
 			d.Warnings = e.onGrace(image, policies, c.digest)
 			return d
 		}
@@ -210,16 +210,15 @@ func (e *evaluation) rootsWhere(policies []*Policy, holds func(*source) bool) []
 // unique reports whether exactly one digest was found.
 func (c choice) unique() bool { return c.digest != "" && c.rival == "" }
 
-// strongestPin returns the strongest pinDigests of the policies that require signatures.
-func strongestPin(policies []*Policy) v1alpha1.PinDigests {
-	pin := v1alpha1.PinNone
+// strongestPin returns the strongest pinDigests of the policies that require signatures; empty where none does.
+func strongestPin(policies []*Policy) (pin v1alpha1.PinDigests) {
 	for _, p := range policies {
 		switch {
 		case len(p.requirements) == 0:
 		case p.pin == v1alpha1.PinAll:
 			return v1alpha1.PinAll
-		case p.pin == v1alpha1.PinPods:
-			pin = v1alpha1.PinPods
+		case p.pin == v1alpha1.PinPods || pin == "":
+			pin = p.pin
 		}
 	}
 	return pin

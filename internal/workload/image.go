@@ -32,6 +32,26 @@ func Changed(old, updated []Image) []Image {
 	return changed
 }
 
+// Replaced returns, by path, what each of the images that an update changes takes the place of: the
+// reference in the old entry of the same list and name. What is added takes no place.
+func Replaced(old, changed []Image) map[string]string {
+	if len(changed) == 0 {
+		return nil
+	}
+	type entry struct{ list, name string }
+	had := make(map[entry]string, len(old))
+	for _, i := range old {
+		had[entry{i.List, i.Name}] = i.Image
+	}
+	replaced := make(map[string]string, len(changed))
+	for _, i := range changed {
+		if image, ok := had[entry{i.List, i.Name}]; ok {
+			replaced[i.Path] = image
+		}
+	}
+	return replaced
+}
+
 // Pin returns the JSON patch operation that replaces the image by a reference to the digest that was verified. It
 // holds for the very object that the image was read from.
 func (i Image) Pin(reference string) jsonpatch.Operation {

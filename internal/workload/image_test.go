@@ -64,6 +64,17 @@ func TestThreatChangedImages(t *testing.T) {
 	}
 }
 
+func TestReplaced(t *testing.T) {
+	old := []Image{{"/0", "containers", "app", "app:v1"}, {"/1", "containers", "proxy", "proxy:v1"}, {"/2", "initContainers", "set-up", "app:v0"}}
+	changed := []Image{{"/a", "containers", "app", "app:v2"}, {"/b", "containers", "set-up", "app:v2"}, {"/c", "volumes", "proxy", "x"}}
+	if diff := cmp.Diff(map[string]string{"/a": "app:v1"}, Replaced(old, changed)); diff != "" {
+		t.Error(diff)
+	}
+	if got := Replaced(old, nil); got != nil {
+		t.Errorf("of nothing: %v", got)
+	}
+}
+
 func TestPin(t *testing.T) {
 	op := Image{Path: "/spec/containers/0/image", Image: "app:v1"}.Pin("app:v1@sha256:0")
 	raw, err := op.MarshalJSON()
