@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -61,6 +62,25 @@ func TestThreatBadImagesAreDenied(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Where no policy holds, everything may run: what cannot be read is let through with a warning, in Pods and templates.
+func TestUnreadableImageWhereNoPolicyHolds(t *testing.T) {
+	const bad = "registry.example.com/acme/App:v1"
+	held := requireBoth(func(s *v1alpha1.ImagePolicySpec) {
+		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}}
+	})
+	b := newBench(t, held)
+	for _, k := range kinds(t) {
+		stored, got := b.admit(t, request{kind: k.Name, namespace: "lab", object: object(k.Name, bad)})
+		wantAdmitted(t, got)
+		wantImage(t, stored, bad)
+		if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], `image "`+bad+`": cannot be read: `) {
+			t.Errorf("%s: warnings %q", k.Name, got.Warnings)
+		}
+		_, got = b.admit(t, request{kind: k.Name, namespace: "shop", object: object(k.Name, bad)})
+		wantDenied(t, got, 403, `image "`+bad+`": cannot be read: `)
 	}
 }
 

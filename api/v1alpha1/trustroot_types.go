@@ -47,8 +47,7 @@ type TrustRootSpec struct {
 
 // IdentityRemap replaces Prefix by SignedPrefix at the start of a repository. Both end at a "/".
 type IdentityRemap struct {
-	// Prefix is what the pulled repository begins with as it is written: a registry host and perhaps path segments, with
-	// a final "/". Where no prefix matches that, they are compared with the name without the port 443 and in lower case.
+	// Prefix is what the pulled repository begins with: a registry host and perhaps path segments, with a final "/".
 	// +required
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$')",message="prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/"

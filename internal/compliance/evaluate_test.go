@@ -177,6 +177,21 @@ func TestOneImage(t *testing.T) {
 	}
 }
 
+// Where no policy holds, nothing can cover what cannot be parsed.
+func TestUnparsableWhereNoPolicyHolds(t *testing.T) {
+	in := Input{
+		Pods: []Pod{pod("web", Image{digest("a"), ""})}, Namespaces: map[string]labels.Set{"shop": {"env": "lab"}}, Now: now, Roots: roots{},
+		Policies: compile(t, rule{name: "production", env: "production", images: "*/**", root: "acme", roles: []v1alpha1.RoleName{"ci"}}),
+	}
+	if r := Evaluate(in); len(r.Findings) != 0 {
+		t.Errorf("findings %+v, want none", r.Findings)
+	}
+	in.Namespaces["shop"]["env"] = "production"
+	if r := Evaluate(in); len(r.Findings) != 1 || r.Findings[0].Verdict != policy.CouldNotCheck {
+		t.Errorf("findings %+v, want one unchecked", r.Findings)
+	}
+}
+
 // What could not be checked is never a violation, and never compliant.
 func TestThreatUncheckedIsKeptApart(t *testing.T) {
 	for name, held := range map[string]*facts{"fault": nil, "expired": {expires: now}} {

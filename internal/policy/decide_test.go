@@ -1,11 +1,13 @@
 package policy_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -35,6 +37,9 @@ func (tests decisions) run(t *testing.T) {
 				tc.image = app
 			}
 			got := decide(tc.image, tc.roots, tc.policies...)
+			if got.Verdict != policy.Admitted {
+				got.Pin = "" // as TestPinDigests has it
+			}
 			ignored := cmpopts.IgnoreFields(policy.Decision{}, "Image", "Message", "Warnings", "Audits", "Consulted", "Outcomes")
 			if diff := cmp.Diff(tc.want, got, ignored); diff != "" {
 				t.Errorf("(-want +got):\n%s\n%s", diff, got.Message)
@@ -64,11 +69,51 @@ func TestThreatZeroValueDenies(t *testing.T) {
 	}
 }
 
+// What cannot be parsed may be covered by any policy that holds in the namespace, whatever it says. Only where none holds
+// is it let through, with a warning, unless what none covers is denied.
 func TestThreatUnparsableImage(t *testing.T) {
-	set := policy.NewSet(policy.UncoveredAllow, nil)
-	for _, image := range []string{"", "A/b", "nginx@sha512:aa", digest("a"), "sha256:aaaa", "a b", "registry.example.com/../a"} {
-		if got := set.Decide(policy.Request{Image: image}, roots{}); got.Verdict != policy.Denied || got.Message == "" {
-			t.Errorf("%q: verdict %d, %q", image, got.Verdict, got.Message)
+	elsewhere := func(s *v1alpha1.ImagePolicySpec) {
+		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": "elsewhere"}}
+	}
+	other := func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"other.example.com/*"} }
+	warns := func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }
+	audit := func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeAudit }
+	everything := func(s *v1alpha1.ImagePolicySpec) { s.ExceptImages = []v1alpha1.ImagePattern{"*/**"} }
+	invalid, _ := policy.Compile("invalid", &v1alpha1.ImagePolicySpec{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "?"}}}})
+	cases := map[string]struct {
+		uncovered policy.Uncovered
+		policies  []*policy.Policy
+		want      string // in the warning; empty: denied
+	}{
+		"no policy":                    {policy.UncoveredAllow, nil, "let through"},
+		"no policy, Warn":              {policy.UncoveredWarn, nil, "let through"},
+		"no policy, Deny":              {policy.UncoveredDeny, nil, ""},
+		"no policy, no such constant":  {policy.Uncovered(7), nil, ""},
+		"a policy elsewhere":           {policy.UncoveredAllow, []*policy.Policy{compiled(t, "a", elsewhere)}, "let through"},
+		"a policy elsewhere, Deny":     {policy.UncoveredDeny, []*policy.Policy{compiled(t, "a", elsewhere)}, ""},
+		"a policy":                     {policy.UncoveredAllow, []*policy.Policy{compiled(t, "a")}, ""},
+		"a policy here and elsewhere":  {policy.UncoveredAllow, []*policy.Policy{compiled(t, "a", elsewhere), compiled(t, "b")}, ""},
+		"a policy of other images":     {policy.UncoveredAllow, []*policy.Policy{compiled(t, "a", other)}, ""},
+		"a policy that excepts images": {policy.UncoveredAllow, []*policy.Policy{compiled(t, "a", everything)}, ""},
+		"a policy that warns":          {policy.UncoveredAllow, []*policy.Policy{compiled(t, "a", warns)}, ""},
+		"a policy that audits":         {policy.UncoveredAllow, []*policy.Policy{compiled(t, "a", audit)}, ""},
+		"a policy that allows all":     {policy.UncoveredAllow, []*policy.Policy{compiled(t, "a", unsignedAllowed)}, ""},
+		"a policy that is invalid":     {policy.UncoveredAllow, []*policy.Policy{invalid}, ""},
+	}
+	for name, c := range cases {
+		set := policy.NewSet(c.uncovered, c.policies)
+		for _, image := range []string{"", "A/b", "nginx@sha512:aa", digest("a"), "sha256:aaaa", "a b", "registry.example.com/../a"} {
+			got := set.Decide(policy.Request{Image: image}, roots{})
+			if c.want == "" {
+				if got.Verdict != policy.Denied || !strings.Contains(got.Message, "cannot be read: ") || len(got.Warnings) > 0 {
+					t.Errorf("%s, %q: verdict %d, %q, warnings %q", name, image, got.Verdict, got.Message, got.Warnings)
+				}
+				continue
+			}
+			if got.Verdict != policy.Admitted || got.Message != "" || got.Digest != "" || len(got.Warnings) != 1 ||
+				!strings.Contains(got.Warnings[0], "cannot be read: ") || !strings.Contains(got.Warnings[0], c.want) {
+				t.Errorf("%s, %q: verdict %d, %q, warnings %q", name, image, got.Verdict, got.Message, got.Warnings)
+			}
 		}
 	}
 }

@@ -22,11 +22,12 @@ import (
 type Verdict uint8
 
 const (
-	// Denied is a verdict about the image: a requirement is not met, or the reference is unusable.
+	// Denied is a verdict about the image: a requirement is not met, or the reference is unusable and a policy may cover it.
 	Denied Verdict = iota
 	// CouldNotCheck denies because of a fault: the image may be signed, and nobody could tell. It is never kept.
 	CouldNotCheck
-	// Admitted says that every requirement of every covering policy in mode Enforce is met, or that none covers. A short
+	// Admitted says that every requirement of every covering policy in mode Enforce is met, or that none covers. A reference
+	// that cannot be parsed is Admitted only where no policy holds in the namespace, in any mode. A short
 	// name that is read by ShortNamesDeny is Admitted only where no policy in mode Enforce holds in the namespace.
 	Admitted
 )
@@ -103,7 +104,7 @@ type Decision struct {
 	Pin v1alpha1.PinDigests
 	// Message is the denial, one line; empty where Admitted.
 	Message string
-	// Warnings are for the client: of policies in mode Warn, of an uncovered image, or of signatures that have expired and are used on
+	// Warnings are for the client: of policies in mode Warn, of an uncovered image, of one that cannot be parsed, or of signatures that have expired and are used on
 	// the grace of their trust root. Each is one line, sorted.
 	Warnings []string
 	// Audits are for the log: what policies in mode Audit would have denied. Each is one line, sorted.

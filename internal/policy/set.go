@@ -99,7 +99,7 @@ func (s *Set) HoldingIn(namespace labels.Set) []*Policy {
 func (s *Set) Decide(req Request, roots Roots) Decision {
 	image, err := imageref.Parse(req.Image)
 	if err != nil {
-		return Decision{Message: line(req.Image, part{text: "cannot be read: " + clean(err.Error())})}
+		return s.decideUnreadable(req, err)
 	}
 	if s.Distrusts(image) {
 		return s.decideShort(req, image)

@@ -1,0 +1,16 @@
+package policy
+
+// decideUnreadable decides on a reference that cannot be parsed. Any policy that holds in the
+// namespace may cover it, whatever its patterns and its mode, so it is denied where one holds. Where
+// none does, it is as an image that no policy covers, and the client is warned: the node will hardly
+// know what to pull.
+func (s *Set) decideUnreadable(req Request, err error) Decision {
+	why := "cannot be read: " + clean(err.Error())
+	switch {
+	case len(s.HoldingIn(req.NamespaceLabels)) > 0:
+		return Decision{Message: line(req.Image, why)}
+	case s.uncovered == UncoveredAllow || s.uncovered == UncoveredWarn:
+		return Decision{Verdict: Admitted, Warnings: []string{line(req.Image, why+"; it is let through, since no ImagePolicy holds in this namespace")}}
+	}
+	return Decision{Message: line(req.Image, why+"; no ImagePolicy holds in this namespace, and what none covers is denied here (--uncovered-images)")}
+}
