@@ -120,7 +120,7 @@ func (e *evaluation) lookedUp(p *Policy) string {
 		if s == nil || !s.asked {
 			continue
 		}
-		if name := e.roots.Repository(root, e.image); name != e.image.Repository() {
+		if name := e.roots.Repository(root, e.image); name != e.image.Name() {
 			texts = append(texts, fmt.Sprintf("looked up as %s (TrustRoot %q)", quote(name, maxImageText), root))
 		}
 	}

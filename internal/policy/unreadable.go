@@ -8,9 +8,9 @@ func (s *Set) decideUnreadable(req Request, err error) Decision {
 	why := "cannot be read: " + clean(err.Error())
 	switch {
 	case len(s.HoldingIn(req.NamespaceLabels)) > 0:
-		return Decision{Message: line(req.Image, why)}
+		return Decision{Message: line(req.Image, part{text: why})}
 	case s.uncovered == UncoveredAllow || s.uncovered == UncoveredWarn:
-		return Decision{Verdict: Admitted, Warnings: []string{line(req.Image, why+"; it is let through, since no ImagePolicy holds in this namespace")}}
+		return Decision{Verdict: Admitted, Warnings: []string{line(req.Image, part{text: why + "; it is let through, since no ImagePolicy holds in this namespace"})}}
 	}
-	return Decision{Message: line(req.Image, why+"; no ImagePolicy holds in this namespace, and what none covers is denied here (--uncovered-images)")}
+	return Decision{Message: line(req.Image, part{text: why + "; no ImagePolicy holds in this namespace, and what none covers is denied here (--uncovered-images)"})}
 }

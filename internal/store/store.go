@@ -409,7 +409,7 @@ func (s *Snapshot) grace(root string, h *held) time.Duration {
 // Repository implements policy.Roots.
 func (s *Snapshot) Repository(root string, image imageref.Ref) string {
 	if s.roots[root] == nil {
-		return image.Repository()
+		return image.Name()
 	}
 	return s.key(root, image).Repository
 }
