@@ -113,6 +113,9 @@ func TestWorkflowsMayDoLittle(t *testing.T) {
 				if strings.HasPrefix(s.Uses, "actions/checkout@") && s.With["persist-credentials"] != false {
 					t.Errorf("%s: job %s leaves the token in the checkout", name, id)
 				}
+				if j.runs(".ci/run") && strings.HasPrefix(s.Uses, "actions/checkout@") && s.With["fetch-depth"] != float64(0) {
+					t.Errorf("%s: job %s tests upgrades without the history that holds the previous release; want fetch-depth: 0", name, id)
+				}
 				if name == "release.yaml" && strings.HasPrefix(s.Uses, "actions/setup-go@") && s.With["cache"] != false {
 					t.Errorf("%s: job %s builds with a cache that other workflows write", name, id)
 				}
