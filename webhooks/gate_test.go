@@ -215,7 +215,7 @@ func TestPinIsStable(t *testing.T) {
 // The namespace of the request decides which policies hold, never what the object says.
 func TestThreatNamespaceLabelsDecide(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
-		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
 	}))
 	pod := object("Pod", unsigned)
 	pod.SetNamespace("lab")
@@ -227,7 +227,7 @@ func TestThreatNamespaceLabelsDecide(t *testing.T) {
 // A namespace that the cache does not know is read live; one that cannot be read is never taken for one without labels.
 func TestThreatUnknownNamespace(t *testing.T) {
 	only := func(s *v1alpha1.ImagePolicySpec) {
-		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
 	}
 	live := namespaces{labels: map[string]map[string]string{"new": {"env": "production"}}}
 	cases := map[string]struct {

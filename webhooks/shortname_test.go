@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/policy"
@@ -21,7 +20,7 @@ func distrusting(t *testing.T, as policy.ShortNames, changes ...func(*v1alpha1.I
 	var specs []v1alpha1.ImagePolicySpec
 	for _, change := range changes {
 		specs = append(specs, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
-			s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}}
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
 			change(s)
 		}))
 	}

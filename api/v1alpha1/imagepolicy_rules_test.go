@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -135,8 +136,87 @@ func TestImagePolicyRules(t *testing.T) {
 				accepted: set(field, []any{patterns.accepted}),
 			}
 		}
+		rules["spec."+field+" "+privateKeyMessage] = rule{set(field, []any{privateKeyPEM}), set(field, []any{"nginx"})}
 	}
+	addRoleRules(rules, "spec.requiredRoles[].role", func(v any) func(spec) { return requirement(map[string]any{"role": v}) })
+	addRoleRules(rules, "spec.requiredRoles[].anyOf[]", func(v any) func(spec) { return anyOf(v) })
+	rules["spec.requiredRoles[].role "+privateKeyMessage] = rule{requirement(map[string]any{"role": privateKeyPEM}), unchanged}
+	rules["spec.requiredRoles[].anyOf "+privateKeyMessage] = rule{anyOf(privateKeyPEM), unchanged}
+	addNameRules(rules, "spec.trustRoots[]", func(v any) func(spec) { return set("trustRoots", []any{v}) })
+	rules["spec.trustRoots "+privateKeyMessage] = rule{set("trustRoots", []any{privateKeyPEM}), unchanged}
+	rules["spec.help "+privateKeyMessage] = rule{set("help", privateKeyPEM), set("help", "Ask #qa")}
+	addSelectorRules(rules)
 	testRules(t, "ImagePolicy", policySpec, rules)
+}
+
+// privateKeyMessage is of rules that sit above the field: the API server prints the value of a string, and no part of a list or object.
+const privateKeyMessage = "there is a private key in this field: remove it, and keep it out of the cluster"
+
+func addRoleRules(rules map[string]rule, field string, of func(any) func(spec)) {
+	rules[field+" a role name cannot be empty: write the name of the role, or remove the entry"] = rule{of(""), of("ci")}
+	rules[field+" a role name has no white space: remove it"] = rule{of("ci "), of("ci")}
+}
+
+func addNameRules(rules map[string]rule, field string, of func(any) func(spec)) {
+	rules[field+" a name cannot be empty: write the name of the object, or remove the entry"] = rule{of(""), of("a")}
+	rules[field+" a name has no white space: remove it"] = rule{of("a\n"), of("a")}
+}
+
+// addSelectorRules adds the rules of namespaceSelector: what it holds can be a label, so that it does not select nothing by a typo.
+func addSelectorRules(rules map[string]rule) {
+	const field = "spec.namespaceSelector"
+	matchLabels := func(labels map[string]any) func(spec) { return set("namespaceSelector.matchLabels", labels) }
+	value := func(v any) func(spec) { return matchLabels(map[string]any{"env": v}) }
+	expression := func(fields map[string]any) func(spec) {
+		return set("namespaceSelector.matchExpressions", []any{fields})
+	}
+	in := func(key any, values ...any) func(spec) {
+		return expression(map[string]any{"key": key, "operator": "In", "values": values})
+	}
+	exists := expression(map[string]any{"key": "env", "operator": "Exists"})
+	many := func(n int) func(spec) {
+		labels := map[string]any{}
+		for i := range n {
+			labels[fmt.Sprintf("l%d", i)] = "a"
+		}
+		return matchLabels(labels)
+	}
+	rules[field+".matchLabels maxProperties"] = rule{many(33), many(32)}
+	expressions := func(n int) func(spec) {
+		return set("namespaceSelector.matchExpressions", list(n, func(int) any { return map[string]any{"key": "a", "operator": "Exists"} }))
+	}
+	at := field + ".matchExpressions"
+	rules[at+" maxItems"] = rule{expressions(33), expressions(32)}
+	rules[at+"[].key required"] = rule{expression(map[string]any{"operator": "Exists"}), exists}
+	rules[at+"[].operator required"] = rule{expression(map[string]any{"key": "env"}), exists}
+	rules[at+"[].operator maxLength"] = rule{expression(map[string]any{"key": "env", "operator": privateKeyPEM}), exists}
+	rules[at+"[].operator operator must be In, NotIn, Exists or DoesNotExist"] = rule{
+		expression(map[string]any{"key": "env", "operator": "in", "values": []any{"a"}}), expression(map[string]any{"key": "env", "operator": "DoesNotExist"}),
+	}
+	rules[at+"[].values In and NotIn need values: list them, or write Exists or DoesNotExist"] = rule{
+		expression(map[string]any{"key": "env", "operator": "NotIn"}), expression(map[string]any{"key": "env", "operator": "NotIn", "values": []any{"a"}}),
+	}
+	rules[at+"[].values Exists and DoesNotExist take no values: remove them, or write In or NotIn"] = rule{
+		expression(map[string]any{"key": "env", "operator": "Exists", "values": []any{"a"}}),
+		expression(map[string]any{"key": "env", "operator": "Exists", "values": []any{}}),
+	}
+	rules[at+"[].values maxItems"] = rule{in("env", list(65, numbered("v%d"))...), in("env", list(64, numbered("v%d"))...)}
+	rules[at+"[].key "+privateKeyMessage] = rule{in(privateKeyPEM, "a"), in("env", "a")}
+	rules[at+"[].key maxLength"] = rule{in(text("a.b/", 318, ""), "a"), in(text("", 253, "/")+text("", 63, ""), "a")}
+	for message, key := range map[string]string{
+		"a label has a name: write it":          "",
+		"a label has no white space: remove it": "env ",
+		"no label has this name: a name consists of letters, digits, '-', '_' and '.', at most 63, and may follow a domain and '/', as in example.com/team": "env=",
+	} {
+		rules[at+"[].key "+message] = rule{in(key, "a"), in("example.com/env", "a")}
+	}
+	for place, of := range map[string]func(any) func(spec){field + ".matchLabels.*": value, at + "[].values[]": func(v any) func(spec) { return in("env", v) }} {
+		rules[place+" maxLength"] = rule{of(text("", 64, "")), of(text("", 63, ""))}
+		rules[place+" a label has no white space: remove it"] = rule{of(" production"), of("production")}
+		rules[place+" no label has this value: a value consists of letters, digits, '-', '_' and '.', and begins and ends with a letter or digit"] = rule{
+			of("a*"), of(""),
+		}
+	}
 }
 
 const roleNameMessage = "a role name consists of lower-case letters, digits, '-' and '_', " +
@@ -150,7 +230,7 @@ var patternRules = map[string]struct{ refused, accepted string }{
 	"a pattern matches repositories and cannot name a digest; remove what follows the '@'": {
 		"example.com/app@sha256:0000000000000000000000000000000000000000000000000000000000000000", "example.com/app",
 	},
-	"a pattern matches repositories and cannot name a tag; remove what follows the last ':'": {
+	"a pattern matches repositories and cannot name a tag; remove what follows the last ':' (after a registry with its port write '/**')": {
 		"example.com:5000/app:v1", "example.com:5000/app",
 	},
 	"'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**": {
@@ -165,10 +245,15 @@ var patternRules = map[string]struct{ refused, accepted string }{
 	"the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'": {
 		"example.com/App", "example.com/app-*_1.0",
 	},
-	"a pattern without a '/' is a repository of docker.io, and this looks like a registry host; write registry.example.com/** for everything there": {
+	"an empty pattern covers nothing: remove it, or write '*/**' to cover every image": {"", "*/**"},
+	"a pattern has no white space: remove it":                                          {"example.com/app\n", "example.com/app"},
+	"drop https:// or what else ends in '://': a pattern begins with the registry host, as in registry.example.com/acme/**": {
+		"https://example.com/app", "example.com/app",
+	},
+	"this looks like a registry host: write ": {
 		"registry.example.com", "registry.example.com/**",
 	},
-	"a pattern has no empty segment: remove the leading, trailing or doubled '/'": {
+	"a pattern has no empty segment: remove the leading, trailing or doubled '/', or end it with '/**'": {
 		"example.com//app", "example.com/app",
 	},
 	"'**' cannot stand for the registry host; write the host, or '*/**' for every image": {

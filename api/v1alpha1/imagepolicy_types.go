@@ -8,6 +8,7 @@ import (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.requiredRoles) != has(self.allowUnsigned)",message="exactly one of requiredRoles and allowUnsigned must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.requiredRoles) || has(self.trustRoots)",message="trustRoots must name at least one TrustRoot where requiredRoles is set"
+// +kubebuilder:validation:XValidation:rule=`!has(self.help) || !self.help.contains("PRIVATE KEY")`,fieldPath=".help",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type ImagePolicySpec struct {
 	// Images are patterns over the normalised repository ("nginx" is "docker.io/library/nginx"), registry host and
 	// path, anchored at both ends. "*" stands for one path segment or a part of one, "**" as a whole segment for any number
@@ -16,18 +17,20 @@ type ImagePolicySpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	Images []ImagePattern `json:"images,omitempty"`
 
 	// ExceptImages are patterns of repositories that this policy does not cover although Images matches them.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	ExceptImages []ImagePattern `json:"exceptImages,omitempty"`
 
 	// NamespaceSelector selects the namespaces in which the policy holds, by their labels. Absent: every namespace
 	// that is not exempt.
 	// +optional
-	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+	NamespaceSelector *NamespaceSelector `json:"namespaceSelector,omitempty"`
 
 	// TrustRoots names the TrustRoots that a role's signature may come from. For a tag, the first that yields one
 	// acceptable digest decides.
@@ -35,6 +38,7 @@ type ImagePolicySpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	TrustRoots []ObjectName `json:"trustRoots,omitempty"`
 
 	// RequiredRoles are the requirements; every entry must be met. Exactly one of RequiredRoles and AllowUnsigned
@@ -62,7 +66,7 @@ type ImagePolicySpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="!self.matches('[\\\\p{C}\\\\p{Zl}\\\\p{Zp}]')",message="help is one line of printable characters, without control characters"
+	// +kubebuilder:validation:XValidation:rule="self.contains('PRIVATE KEY') || !self.matches('[\\\\p{C}\\\\p{Zl}\\\\p{Zp}]')",message="help is one line of printable characters, without control characters"
 	Help string `json:"help,omitempty"`
 
 	// PinDigests says where a verified tag is rewritten to tag@digest: in Pods, in All workloads (templates too), or
@@ -73,31 +77,100 @@ type ImagePolicySpec struct {
 	PinDigests PinDigests `json:"pinDigests,omitempty"`
 }
 
+// NamespaceSelector selects namespaces by their labels. What MatchLabels and what MatchExpressions say must all hold.
+// Empty, it selects every namespace.
+type NamespaceSelector struct {
+	// MatchLabels are labels that a namespace must have, each with its value.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	MatchLabels map[string]LabelValue `json:"matchLabels,omitempty"`
+
+	// MatchExpressions are requirements on labels; each must be met.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	MatchExpressions []NamespaceRequirement `json:"matchExpressions,omitempty"`
+}
+
+// NamespaceRequirement is a requirement on one label of a namespace.
+//
+// +kubebuilder:validation:XValidation:rule=`self.operator in ["In", "NotIn", "Exists", "DoesNotExist"]`,fieldPath=".operator",message="operator must be In, NotIn, Exists or DoesNotExist"
+// +kubebuilder:validation:XValidation:rule=`!(self.operator in ["In", "NotIn"]) || has(self.values) && size(self.values) > 0`,fieldPath=".values",message="In and NotIn need values: list them, or write Exists or DoesNotExist"
+// +kubebuilder:validation:XValidation:rule=`!(self.operator in ["Exists", "DoesNotExist"]) || !has(self.values) || size(self.values) == 0`,fieldPath=".values",message="Exists and DoesNotExist take no values: remove them, or write In or NotIn"
+// +kubebuilder:validation:XValidation:rule=`!self.key.contains("PRIVATE KEY")`,fieldPath=".key",message="there is a private key in this field: remove it, and keep it out of the cluster"
+type NamespaceRequirement struct {
+	// Key is the name of the label.
+	// +required
+	Key LabelKey `json:"key,omitempty"`
+
+	// Operator is In or NotIn, which compare the label with Values, or Exists or DoesNotExist.
+	// NotIn and DoesNotExist select the namespaces without the label, too.
+	// +required
+	Operator SelectorOperator `json:"operator,omitempty"`
+
+	// Values are those that In and NotIn compare with.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Values []LabelValue `json:"values,omitempty"`
+}
+
+// SelectorOperator is In, NotIn, Exists or DoesNotExist.
+//
+// +kubebuilder:validation:MaxLength=32
+type SelectorOperator string
+
+// LabelKey is the name of a label.
+//
+// +kubebuilder:validation:MaxLength=317
+// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a label has a name: write it" : self.matches("\\s") ? "a label has no white space: remove it" : !self.matches("^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$") ? "no label has this name: a name consists of letters, digits, '-', '_' and '.', at most 63, and may follow a domain and '/', as in example.com/team" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a label has a name: write it" : self.matches("\\s") ? "a label has no white space: remove it" : !self.matches("^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$") ? "no label has this name: a name consists of letters, digits, '-', '_' and '.', at most 63, and may follow a domain and '/', as in example.com/team" : ""`
+type LabelKey string
+
+// LabelValue is the value of a label.
+//
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:XValidation:rule=`(self.matches("\\s") ? "a label has no white space: remove it" : !self.matches("^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$") ? "no label has this value: a value consists of letters, digits, '-', '_' and '.', and begins and ends with a letter or digit" : "") == ""`,messageExpression=`self.matches("\\s") ? "a label has no white space: remove it" : !self.matches("^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$") ? "no label has this value: a value consists of letters, digits, '-', '_' and '.', and begins and ends with a letter or digit" : ""`
+type LabelValue string
+
+// LabelSelector returns s as Kubernetes' own type.
+func (s *NamespaceSelector) LabelSelector() *metav1.LabelSelector {
+	if s == nil {
+		return nil
+	}
+	converted := &metav1.LabelSelector{}
+	for key, value := range s.MatchLabels {
+		if converted.MatchLabels == nil {
+			converted.MatchLabels = map[string]string{}
+		}
+		converted.MatchLabels[key] = string(value)
+	}
+	for _, e := range s.MatchExpressions {
+		requirement := metav1.LabelSelectorRequirement{Key: string(e.Key), Operator: metav1.LabelSelectorOperator(e.Operator)}
+		for _, value := range e.Values {
+			requirement.Values = append(requirement.Values, string(value))
+		}
+		converted.MatchExpressions = append(converted.MatchExpressions, requirement)
+	}
+	return converted
+}
+
 // ImagePattern is a pattern over registry host and repository path, such as "registry.example.com/acme/**".
 //
 // +kubebuilder:validation:MaxLength=512
-// +kubebuilder:validation:XValidation:rule="!self.contains('@')",message="a pattern matches repositories and cannot name a digest; remove what follows the '@'"
-// +kubebuilder:validation:XValidation:rule="self.contains('@') || (!self.matches('/[^/]*:') && (self.contains('/') || !self.contains(':')))",message="a pattern matches repositories and cannot name a tag; remove what follows the last ':'"
-// +kubebuilder:validation:XValidation:rule="!self.matches('[*][*][^/]') && !self.matches('[^/][*][*]')",message="'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**"
-// +kubebuilder:validation:XValidation:rule="!self.matches('^[^/]*[.:][^/]*/') || (self.replace('*', 'a').matches('^([a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?([.][a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*|[[][0-9a-fA-F:]+[]])(:[0-9]{1,5})?/') && !self.matches('^([*]|sha(256|384|512)):|^[^/]*:(0{1,5}|6553[6-9]|655[4-9][0-9]|65[6-9][0-9][0-9]|6[6-9][0-9][0-9][0-9]|[7-9][0-9][0-9][0-9][0-9])/'))",message="the host of a pattern is a registry's name or address with an optional port up to 65535, as in registry.example.com:5000/acme/**"
-// +kubebuilder:validation:XValidation:rule="!self.matches('^[[][0-9a-fA-F:]+[]]') || ((self.matches('^[[]([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}[]]') || self.matches('^[[]([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4})*)?::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4})*)?[]]') && !self.matches('^[[]:*([0-9a-fA-F]+:+){7}[0-9a-fA-F]')) && !self.matches('^[[]((0{1,4}:){5}|(0{1,4}(:0{1,4})*)?::(0{1,4}:)*)[fF]{4}:[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}[]]') && !self.matches('^[[](0{1,4}:){5}[fF]{4}:'))",message="what is in brackets is not an IPv6 address; an IPv4 address is written as such"
-// +kubebuilder:validation:XValidation:rule="self.contains('@') || (self.matches('^[^/]*[.:][^/]*/') ? self.substring(self.indexOf('/') + 1) : self.startsWith('localhost/') ? self.substring(10) : self).replace('*', 'a').matches('^/*([a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*(/+[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*)*)?/*(:.*)?$')",message="the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'"
-// +kubebuilder:validation:XValidation:rule="!self.startsWith('/') && !self.endsWith('/') && !self.contains('//')",message="a pattern has no empty segment: remove the leading, trailing or doubled '/'"
-// +kubebuilder:validation:XValidation:rule="!self.startsWith('**') && self != '*'",message="'**' cannot stand for the registry host; write the host, or '*/**' for every image"
-// +kubebuilder:validation:XValidation:rule="self.contains('/') || !self.contains('.') || self.contains('@') || self.contains(':')",message="a pattern without a '/' is a repository of docker.io, and this looks like a registry host; write registry.example.com/** for everything there"
+// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "an empty pattern covers nothing: remove it, or write '*/**' to cover every image" : self.matches("\\s") ? "a pattern has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': a pattern begins with the registry host, as in registry.example.com/acme/**" : self.contains("@") ? "a pattern matches repositories and cannot name a digest; remove what follows the '@'" : self.startsWith("**") || self == "*" ? "'**' cannot stand for the registry host; write the host, or '*/**' for every image" : self.matches("^([^/:]*[.][^/:]*(:[0-9]+)?/?|localhost:[0-9]+|[[][^/]*[]](:[0-9]+)?/?|[^/:]+:[0-9]+/)$") ? "this looks like a registry host: write " + self + (self.endsWith("/") ? "" : "/") + "** for every repository there" : self.matches("/[^/]*:") || !self.contains("/") && self.contains(":") ? "a pattern matches repositories and cannot name a tag; remove what follows the last ':' (after a registry with its port write '/**')" : self.startsWith("/") || self.endsWith("/") || self.contains("//") ? "a pattern has no empty segment: remove the leading, trailing or doubled '/', or end it with '/**'" : self.matches("[*][*][^/]|[^/][*][*]") ? "'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "an empty pattern covers nothing: remove it, or write '*/**' to cover every image" : self.matches("\\s") ? "a pattern has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': a pattern begins with the registry host, as in registry.example.com/acme/**" : self.contains("@") ? "a pattern matches repositories and cannot name a digest; remove what follows the '@'" : self.startsWith("**") || self == "*" ? "'**' cannot stand for the registry host; write the host, or '*/**' for every image" : self.matches("^([^/:]*[.][^/:]*(:[0-9]+)?/?|localhost:[0-9]+|[[][^/]*[]](:[0-9]+)?/?|[^/:]+:[0-9]+/)$") ? "this looks like a registry host: write " + self + (self.endsWith("/") ? "" : "/") + "** for every repository there" : self.matches("/[^/]*:") || !self.contains("/") && self.contains(":") ? "a pattern matches repositories and cannot name a tag; remove what follows the last ':' (after a registry with its port write '/**')" : self.startsWith("/") || self.endsWith("/") || self.contains("//") ? "a pattern has no empty segment: remove the leading, trailing or doubled '/', or end it with '/**'" : self.matches("[*][*][^/]|[^/][*][*]") ? "'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**" : ""`
+// +kubebuilder:validation:XValidation:rule=`(!self.matches("^[^/@\\s]+(/[^/:@\\s]+)*$") || self.startsWith("**") || self == "*" || !self.contains("/") && self.matches("[.:]") || self.matches("[*][*][^/]|[^/][*][*]") ? "" : self.matches("^[^/]*[.:][^/]*/") && (!self.replace("*", "a").matches("^([a-zA-Z0-9]+(([.]|-+)[a-zA-Z0-9]+)*|[[][0-9a-fA-F:]+[]])(:[0-9]{1,5})?/") || self.matches("^([*]|sha(256|384|512)):|^[^/]*:(0{1,5}|6553[6-9]|655[4-9][0-9]|65[6-9][0-9]{2}|6[6-9][0-9]{3}|[7-9][0-9]{4})/")) ? "the host of a pattern is a registry's name or address with an optional port up to 65535, as in registry.example.com:5000/acme/**" : self.matches("^[[][0-9a-fA-F:]+[]]") && (!self.matches("^[[]([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}[]]") && (!self.matches("^[[]([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4})*)?::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4})*)?[]]") || self.matches("^[[]:*([0-9a-fA-F]+:+){7}[0-9a-fA-F]")) || self.matches("^[[]((0{1,4}:){5}|(0{1,4}(:0{1,4})*)?::(0{1,4}:)*)[fF]{4}:[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}[]]") || self.matches("^[[](0{1,4}:){5}[fF]{4}:")) ? "what is in brackets is not an IPv6 address; an IPv4 address is written as such" : !(self.matches("^[^/]*[.:][^/]*/") ? self.substring(self.indexOf("/") + 1) : self.startsWith("localhost/") ? self.substring(10) : self).replace("*", "a").matches("^[a-z0-9]+(([.]|__?|-+|/)[a-z0-9]+)*$") ? "the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'" : "") == ""`,messageExpression=`!self.matches("^[^/@\\s]+(/[^/:@\\s]+)*$") || self.startsWith("**") || self == "*" || !self.contains("/") && self.matches("[.:]") || self.matches("[*][*][^/]|[^/][*][*]") ? "" : self.matches("^[^/]*[.:][^/]*/") && (!self.replace("*", "a").matches("^([a-zA-Z0-9]+(([.]|-+)[a-zA-Z0-9]+)*|[[][0-9a-fA-F:]+[]])(:[0-9]{1,5})?/") || self.matches("^([*]|sha(256|384|512)):|^[^/]*:(0{1,5}|6553[6-9]|655[4-9][0-9]|65[6-9][0-9]{2}|6[6-9][0-9]{3}|[7-9][0-9]{4})/")) ? "the host of a pattern is a registry's name or address with an optional port up to 65535, as in registry.example.com:5000/acme/**" : self.matches("^[[][0-9a-fA-F:]+[]]") && (!self.matches("^[[]([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}[]]") && (!self.matches("^[[]([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4})*)?::([0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4})*)?[]]") || self.matches("^[[]:*([0-9a-fA-F]+:+){7}[0-9a-fA-F]")) || self.matches("^[[]((0{1,4}:){5}|(0{1,4}(:0{1,4})*)?::(0{1,4}:)*)[fF]{4}:[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}[]]") || self.matches("^[[](0{1,4}:){5}[fF]{4}:")) ? "what is in brackets is not an IPv6 address; an IPv4 address is written as such" : !(self.matches("^[^/]*[.:][^/]*/") ? self.substring(self.indexOf("/") + 1) : self.startsWith("localhost/") ? self.substring(10) : self).replace("*", "a").matches("^[a-z0-9]+(([.]|__?|-+|/)[a-z0-9]+)*$") ? "the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'" : ""`
 type ImagePattern string
 
 // ObjectName is the name of a Kubernetes object.
 //
 // +kubebuilder:validation:MaxLength=253
-// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",message="an object name consists of lower-case letters, digits, '-' and '.'"
+// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a name cannot be empty: write the name of the object, or remove the entry" : self.matches("\\s") ? "a name has no white space: remove it" : !self.matches("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$") ? "an object name consists of lower-case letters, digits, '-' and '.'" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a name cannot be empty: write the name of the object, or remove the entry" : self.matches("\\s") ? "a name has no white space: remove it" : !self.matches("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$") ? "an object name consists of lower-case letters, digits, '-' and '.'" : ""`
 type ObjectName string
 
 // RoleName is the name of a signer role, such as "ci" or "qa". It means the same whatever format proves it.
 //
 // +kubebuilder:validation:MaxLength=128
-// +kubebuilder:validation:XValidation:rule="self.matches('^[-a-z0-9_]+(/[-a-z0-9_]+)*$')",message="a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role"
-// +kubebuilder:validation:XValidation:rule="!self.startsWith('targets/')",message="name the role and not its delegation: ci, not targets/ci"
+// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a role name cannot be empty: write the name of the role, or remove the entry" : self.matches("\\s") ? "a role name has no white space: remove it" : self.startsWith("targets/") ? "name the role and not its delegation: ci, not targets/ci" : !self.matches("^[-a-z0-9_]+(/[-a-z0-9_]+)*$") ? "a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a role name cannot be empty: write the name of the role, or remove the entry" : self.matches("\\s") ? "a role name has no white space: remove it" : self.startsWith("targets/") ? "name the role and not its delegation: ci, not targets/ci" : !self.matches("^[-a-z0-9_]+(/[-a-z0-9_]+)*$") ? "a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role" : ""`
 type RoleName string
 
 // RoleRequirement is met when one role, or a number of roles out of a list, have signed the image.
@@ -105,6 +178,7 @@ type RoleName string
 // +kubebuilder:validation:XValidation:rule="has(self.role) != has(self.anyOf)",message="exactly one of role and anyOf must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.threshold) || has(self.anyOf)",message="threshold goes with anyOf; a single role is always required"
 // +kubebuilder:validation:XValidation:rule="!has(self.threshold) || !has(self.anyOf) || self.threshold <= size(self.anyOf)",message="threshold cannot exceed the number of roles in anyOf"
+// +kubebuilder:validation:XValidation:rule=`!has(self.role) || !self.role.contains("PRIVATE KEY")`,fieldPath=".role",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type RoleRequirement struct {
 	// Role must have signed.
 	// +optional
@@ -115,6 +189,7 @@ type RoleRequirement struct {
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	AnyOf []RoleName `json:"anyOf,omitempty"`
 
 	// Threshold is how many roles of AnyOf must have signed, at most all of them. Default 1.

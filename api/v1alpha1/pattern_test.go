@@ -2,12 +2,12 @@ package v1alpha1_test
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -66,6 +66,7 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 		"acme/../app":                      false,
 		"acme/app name":                    false,
 		"acme/app\n":                       false,
+		"":                                 false,
 		"acme/äpp":                         false,
 		"https://registry.example.com/app": false,
 		"registry.example.com:0/app":       false,
@@ -97,13 +98,19 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 		"localhost", "docker.io", "example.com", "library", " ",
 	})...)
 	texts = append(texts, randomTexts(2000, 12, "[", "]/app", []string{"0:", "0:", "0:", "0000:", "ffff:", "FFFF:", "a:", ":", ":0", ":1", "Fe80", "00001"})...)
+	slices.Sort(texts)
+	texts = slices.Compact(texts) // of equal entries the API server says that they are
 	c := server(t)
 	for chunk := range slices.Chunk(texts, 256) {
 		refused := refusedPatterns(t, c, chunk)
 		for _, pattern := range chunk {
 			_, err := imageref.ParsePattern(pattern)
-			if complaint, byServer := refused[pattern]; byServer != (err != nil) {
-				t.Errorf("%q: the API server says %q and the parser %v", pattern, complaint, err)
+			complaints := refused[pattern]
+			if len(complaints) > 0 != (err != nil) {
+				t.Errorf("%q: the API server says %q and the parser %v", pattern, complaints, err)
+			}
+			if len(complaints) > 1 {
+				t.Errorf("%q: the API server says %q; want the first fault alone", pattern, complaints)
 			}
 		}
 	}
@@ -128,7 +135,7 @@ func randomTexts(n, most int, before, after string, pieces []string) []string {
 }
 
 // refusedPatterns returns which of the patterns the API server refuses, and what it says of them.
-func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[string]string {
+func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[string][]string {
 	t.Helper()
 	s := policySpec()
 	s.set("images", list(len(patterns), func(i int) any { return patterns[i] }))
@@ -141,7 +148,7 @@ func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[strin
 		t.Fatal(err)
 	}
 	field := regexp.MustCompile(`^spec\.images\[([0-9]+)\]$`)
-	refused := map[string]string{}
+	refused := map[string][]string{}
 	for _, cause := range status.Status().Details.Causes {
 		match := field.FindStringSubmatch(cause.Field)
 		if match == nil {
@@ -151,7 +158,43 @@ func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[strin
 		if err != nil {
 			t.Fatal(err)
 		}
-		refused[patterns[i]] = fmt.Sprintf("%s %s", refused[patterns[i]], cause.Message)
+		refused[patterns[i]] = append(refused[patterns[i]], cause.Message)
 	}
 	return refused
+}
+
+// The message of a pattern with several faults is about the one to act on, and what it tells to write is a pattern.
+func TestPatternAdvice(t *testing.T) {
+	c := server(t)
+	for pattern, want := range map[string]string{
+		"https://Registry.example.com:5000/App:v1": "drop https://",
+		"http://registry.example.com":              "drop https://",
+		" https://registry.example.com":            "no white space",
+		"registry.example.com:5000":                "write registry.example.com:5000/** for",
+		"registry.example.com:5000/":               "write registry.example.com:5000/** for",
+		"registry:5000/":                           "write registry:5000/** for",
+		"localhost:5000":                           "write localhost:5000/** for",
+		"10.0.0.1:5000":                            "write 10.0.0.1:5000/** for",
+		"[::1]:5000":                               "write [::1]:5000/** for",
+		"[::1]":                                    "write [::1]/** for",
+		"*.example.com":                            "write *.example.com/** for",
+		"docker.io":                                "write docker.io/** for",
+		"docker.io/":                               "write docker.io/** for",
+		"redis:7":                                  "cannot name a tag",
+		"registry:5000":                            "after a registry with its port write '/**'",
+		"example.com/App@sha256:00":                "cannot name a digest",
+		"example.com/App/":                         "or end it with '/**'",
+		"example.com/acme/App":                     "lower-case",
+		"**.example.com/App":                       "cannot stand for the registry host",
+	} {
+		complaints := refusedPatterns(t, c, []string{pattern})[pattern]
+		if len(complaints) != 1 || !strings.Contains(complaints[0], want) {
+			t.Errorf("%q: %q, want one complaint that says %q", pattern, complaints, want)
+		}
+		if _, advice, ok := strings.Cut(want, "write "); ok && strings.HasSuffix(advice, " for") {
+			if _, err := imageref.ParsePattern(strings.TrimSuffix(advice, " for")); err != nil {
+				t.Errorf("the advice %q is no pattern: %v", advice, err)
+			}
+		}
+	}
 }

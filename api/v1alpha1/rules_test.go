@@ -83,17 +83,18 @@ func text(prefix string, n int, suffix string) string {
 
 // message is what the API server says of a restriction other than CEL, which carries its own message.
 var message = map[string]string{
-	"required":  "Required value",
-	"minItems":  "should have at least",
-	"maxItems":  "must have at most",
-	"minLength": "should be at least",
-	"maxLength": "Too long: may not be",
-	"minimum":   "greater than or equal to",
-	"maximum":   "less than or equal to",
-	"enum":      "Unsupported value",
-	"pattern":   "should match",
-	"set":       "Duplicate value",
-	"map":       "Duplicate value",
+	"required":      "Required value",
+	"minItems":      "should have at least",
+	"maxItems":      "must have at most",
+	"minLength":     "should be at least",
+	"maxLength":     "Too long: may not be",
+	"minimum":       "greater than or equal to",
+	"maximum":       "less than or equal to",
+	"enum":          "Unsupported value",
+	"pattern":       "should match",
+	"maxProperties": "must have at most",
+	"set":           "Duplicate value",
+	"map":           "Duplicate value",
 }
 
 // testRules submits both objects of every rule of a kind and compares the rules tested with those in the CRD.
@@ -137,7 +138,7 @@ func checkRefusal(t *testing.T, err error, field, want string) {
 	if !errors.As(err, &status) || !apierrors.IsInvalid(err) {
 		t.Fatalf("the object that breaks the rule got %v, want it to be refused as invalid", err)
 	}
-	path := regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(field), `\[\]`, `\[[0-9]+\]`) + "$")
+	path := regexp.MustCompile("^" + strings.NewReplacer(`\[\]`, `\[[0-9]+\]`, `\.\*`, `(\.[^.]+|\[[^\]]+\])`).Replace(regexp.QuoteMeta(field)) + "$")
 	var causes []metav1.StatusCause
 	for _, cause := range status.Status().Details.Causes {
 		// The API server leaves CEL out, and says so, where the schema alone refuses the object.
@@ -162,6 +163,9 @@ func submit(t *testing.T, c client.Client, kind string, s spec) error {
 	return c.Create(t.Context(), object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
 }
 
+// messages finds the messages in an expression that yields the one of the first fault.
+var messages = regexp.MustCompile(`[?:] "([^"]* [^"]*)"`)
+
 // collectRules puts every restriction in a schema into rules, as "field restriction".
 func collectRules(field string, schema *apiextensionsv1.JSONSchemaProps, rules map[string]bool) {
 	add := func(restriction string, present bool) {
@@ -178,8 +182,18 @@ func collectRules(field string, schema *apiextensionsv1.JSONSchemaProps, rules m
 	add("pattern", schema.Pattern != "")
 	add("enum", schema.Enum != nil)
 	for _, validation := range schema.XValidations {
-		add(validation.Message, true)
+		at := field + validation.FieldPath
+		if validation.Message != "" {
+			rules[at+" "+validation.Message] = true
+		}
+		if validation.MessageExpression != "" && validation.Rule != "("+validation.MessageExpression+`) == ""` {
+			rules[at+" has a rule that is not its messageExpression: "+validation.Rule] = true
+		}
+		for _, branch := range messages.FindAllStringSubmatch(validation.MessageExpression, -1) {
+			rules[at+" "+branch[1]] = true
+		}
 	}
+	add("maxProperties", schema.MaxProperties != nil)
 	if schema.XListType != nil && *schema.XListType != "atomic" {
 		// The API server names the second of two equal entries.
 		rules[field+"[] "+*schema.XListType] = true
@@ -191,9 +205,10 @@ func collectRules(field string, schema *apiextensionsv1.JSONSchemaProps, rules m
 		collectRules(field+"[]", schema.Items.Schema, rules)
 	}
 	for name, property := range schema.Properties {
-		if name != "namespaceSelector" { // Kubernetes' own type
-			collectRules(field+"."+name, &property, rules)
-		}
+		collectRules(field+"."+name, &property, rules)
+	}
+	if schema.AdditionalProperties != nil {
+		collectRules(field+".*", schema.AdditionalProperties.Schema, rules)
 	}
 }
 

@@ -186,7 +186,7 @@ func TestTrustRootRules(t *testing.T) {
 			set("notary.tokenServices", []any{text("", 255, "")}),
 		},
 		"spec.notary.tokenServices[] a token service is a host name, with its port if it has one, as in auth.example.com:5001": {
-			set("notary.tokenServices", []any{"https://auth.example.com"}),
+			set("notary.tokenServices", []any{"auth.example.com:port"}),
 			set("notary.tokenServices", []any{"auth.example.com:5001", "[2001:db8::1]:5001"}),
 		},
 		"spec.notary.root required": {set("notary.root", nil), unchanged},
@@ -222,6 +222,20 @@ func TestTrustRootRules(t *testing.T) {
 		},
 	}
 	addRemapRules(rules)
+	addServerRules(rules)
+	for _, ref := range []string{"notary.credentialsSecretRef.name", "notary.clientCertificateSecretRef.name"} {
+		addNameRules(rules, "spec."+ref, func(v any) func(spec) { return set(ref, v) })
+		rules["spec."+ref+" "+privateKeyMessage] = rule{set(ref, privateKeyPEM), unchanged}
+	}
+	addRoleRules(rules, "spec.notary.roles[].name", func(v any) func(spec) { return notaryRole(map[string]any{"name": v}) })
+	rules["spec.notary.roles[].name "+privateKeyMessage] = rule{notaryRole(map[string]any{"name": privateKeyPEM}), notaryRole(nil)}
+	rules["spec.notary.roles[].delegations "+privateKeyMessage] = rule{delegations(privateKeyPEM), delegations("targets/qa")}
+	for message, value := range map[string]string{
+		"a delegation cannot be empty: write targets/ci for the delegation ci, or remove the entry": "",
+		"a delegation has no white space: remove it":                                                "targets/qa ",
+	} {
+		rules["spec.notary.roles[].delegations[] "+message] = rule{delegations(value), delegations("targets/qa")}
+	}
 	addKeyIDRules(rules, "spec.revokedKeys[]", func(ids ...any) func(spec) { return set("revokedKeys", ids) })
 	addKeyIDRules(rules, "spec.notary.root.keyIDs[]", func(ids ...any) func(spec) { return set("notary.root.keyIDs", ids) })
 	addKeyRules(rules, "spec.notary.root.keys", func(keys []any) func(spec) { return set("notary.root.keys", keys) })
@@ -239,6 +253,29 @@ func TestTrustRootRules(t *testing.T) {
 		addSourceRules(rules, "spec."+at+".caBundleFrom", func(s any) func(spec) { return set(at+".caBundleFrom", s) })
 	}
 	testRules(t, "TrustRoot", rootSpec, rules)
+}
+
+func addServerRules(rules map[string]rule) {
+	server := func(v any) func(spec) { return set("notary.server", v) }
+	for message, value := range map[string]string{
+		"server cannot be empty: write a URL such as https://notary.example.com": "",
+		"server has no white space: remove it":                                   "https://notary.example.com\n",
+		"write https:// before the host, as in https://notary.example.com":       "notary.example.com:4443",
+		privateKeyMessage: privateKeyPEM,
+	} {
+		rules["spec.notary.server "+message] = rule{server(value), unchanged}
+	}
+	service := func(v any) func(spec) { return set("notary.tokenServices", []any{v}) }
+	for message, value := range map[string]string{
+		"a token service cannot be empty: write its host, or remove the entry":                                    "",
+		"a token service has no white space: remove it":                                                           " auth.example.com",
+		"drop https://: a token service is a host name, with its port if it has one, as in auth.example.com:5001": "https://auth.example.com",
+		"drop the '/' and what follows: a token service is a host name, with its port if it has one":              "auth.example.com/token",
+		"write the host of a token service in lower case":                                                         "Auth.example.com",
+	} {
+		rules["spec.notary.tokenServices[] "+message] = rule{service(value), service("auth.example.com")}
+	}
+	rules["spec.notary.tokenServices "+privateKeyMessage] = rule{service(privateKeyPEM), unchanged}
 }
 
 func addRemapRules(rules map[string]rule) {
@@ -268,18 +305,44 @@ func addRemapRules(rules map[string]rule) {
 		remaps(remap("m.example.com/", long(513))), remaps(remap("m.example.com/", long(512))),
 	}
 	rules["spec.identityRemap[].prefix prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/"] = rule{
-		remaps(remap("m.example.com", "docker.io/")), remaps(remap("m.example.com:5000/hub/", "docker.io/")),
+		remaps(remap("m.example.com//", "docker.io/")), remaps(remap("m.example.com:5000/hub/", "docker.io/")),
 	}
 	rules["spec.identityRemap[].signedPrefix signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/"] = rule{
-		remaps(remap("m.example.com/", "docker.io/library")), remaps(remap("m.example.com/", "docker.io/library/")),
+		remaps(remap("m.example.com/", "docker.io//")), remaps(remap("m.example.com/", "docker.io/library/")),
+	}
+	for name, c := range map[string]struct {
+		example string
+		of      func(any) func(spec)
+	}{
+		"prefix":       {"mirror.example.com/", func(v any) func(spec) { return remaps(remap(v, "docker.io/")) }},
+		"signedPrefix": {"docker.io/", func(v any) func(spec) { return remaps(remap("m.example.com/", v)) }},
+	} {
+		for message, value := range map[string]string{
+			"cannot be empty: write a registry host that ends in '/', as in " + c.example: "",
+			"has no white space: remove it":                                               c.example + " ",
+		} {
+			rules["spec.identityRemap[]."+name+" "+name+" "+message] = rule{c.of(value), c.of(c.example)}
+		}
+		for message, value := range map[string]string{
+			"drop https:// or what else ends in '://': " + name + " begins with the registry host, as in " + c.example: "https://" + c.example,
+			"write " + name + " in lower case":                "Docker.io/",
+			"end " + name + " with a '/', as in " + c.example: "docker.io/library",
+			privateKeyMessage:                                 privateKeyPEM,
+		} {
+			rules["spec.identityRemap[]."+name+" "+message] = rule{c.of(value), c.of(c.example)}
+		}
 	}
 }
 
 func addKeyIDRules(rules map[string]rule, field string, ids func(...any) func(spec)) {
 	rules[field+" set"] = rule{ids(keyID(1), keyID(1)), ids(keyID(1), keyID(2))}
-	rules[field+" maxLength"] = rule{ids(keyID(1).(string) + "0"), ids(keyID(1))}
+	rules[field+" maxLength"] = rule{ids(text("", 101, "")), ids(keyID(1))}
+	rules[field+" an empty key ID names no key: remove it"] = rule{ids(""), ids(keyID(1))}
+	rules[field+" a key ID has no white space: remove it"] = rule{ids(keyID(1).(string) + "\n"), ids(keyID(1))}
+	rules[field+" drop the prefix sha256: before the key ID"] = rule{ids("sha256:" + keyID(1).(string)), ids(keyID(1))}
+	rules[field+" write the key ID in lower case"] = rule{ids(strings.Repeat("A", 64)), ids(strings.Repeat("a", 64))}
 	rules[field+" a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it"] = rule{
-		ids(strings.Repeat("A", 64)), ids(strings.Repeat("a", 64)),
+		ids(keyID(1).(string) + "0"), ids(keyID(1)),
 	}
 }
 
@@ -289,7 +352,7 @@ func addKeyRules(rules map[string]rule, field string, keys func([]any) func(spec
 		keys([]any{text(publicKeyPEM, 8193, "")}), keys([]any{text(publicKeyPEM, 8192, "")}),
 	}
 	rules[field+"[] "+pemMessage] = rule{keys([]any{"MFkw"}), keys([]any{certificatePEM})}
-	rules[field+"[] "+privateMessage] = rule{keys([]any{privateKeyPEM}), keys([]any{publicKeyPEM})}
+	rules[field+" "+privateMessage] = rule{keys([]any{privateKeyPEM}), keys([]any{publicKeyPEM})}
 }
 
 func addBundleRules(rules map[string]rule, at string) {
@@ -318,4 +381,8 @@ func addSourceRules(rules map[string]rule, field string, from func(any) func(spe
 	rules[field+".kind enum"] = rule{from(source(map[string]any{"kind": "Pod"})), from(source(map[string]any{"kind": "ConfigMap"}))}
 	rules[field+".key minLength"] = rule{from(source(map[string]any{"key": ""})), accepted}
 	rules[field+".name "+nameMessage] = rule{from(source(map[string]any{"name": "Keys"})), accepted}
+	addNameRules(rules, field+".name", func(v any) func(spec) { return from(source(map[string]any{"name": v})) })
+	for _, name := range []string{"name", "key"} {
+		rules[field+"."+name+" "+privateKeyMessage] = rule{from(source(map[string]any{name: privateKeyPEM})), accepted}
+	}
 }

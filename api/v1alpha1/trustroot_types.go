@@ -46,52 +46,54 @@ type TrustRootSpec struct {
 }
 
 // IdentityRemap replaces Prefix by SignedPrefix at the start of a repository. Both end at a "/".
+//
+// +kubebuilder:validation:XValidation:rule=`!self.prefix.contains("PRIVATE KEY")`,fieldPath=".prefix",message="there is a private key in this field: remove it, and keep it out of the cluster"
+// +kubebuilder:validation:XValidation:rule=`!self.signedPrefix.contains("PRIVATE KEY")`,fieldPath=".signedPrefix",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type IdentityRemap struct {
 	// Prefix is what the pulled repository begins with: a registry host and perhaps path segments, with a final "/".
 	// +required
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$')",message="prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/"
+	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "prefix cannot be empty: write a registry host that ends in '/', as in mirror.example.com/" : self.matches("\\s") ? "prefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': prefix begins with the registry host, as in mirror.example.com/" : self.matches("[A-Z]") ? "write prefix in lower case" : !self.endsWith("/") ? "end prefix with a '/', as in mirror.example.com/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "prefix cannot be empty: write a registry host that ends in '/', as in mirror.example.com/" : self.matches("\\s") ? "prefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': prefix begins with the registry host, as in mirror.example.com/" : self.matches("[A-Z]") ? "write prefix in lower case" : !self.endsWith("/") ? "end prefix with a '/', as in mirror.example.com/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/" : ""`
 	Prefix string `json:"prefix,omitempty"`
 
 	// SignedPrefix is what the signed repository begins with instead, with a final "/".
 	// +required
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$')",message="signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/"
+	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "signedPrefix cannot be empty: write a registry host that ends in '/', as in docker.io/" : self.matches("\\s") ? "signedPrefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': signedPrefix begins with the registry host, as in docker.io/" : self.matches("[A-Z]") ? "write signedPrefix in lower case" : !self.endsWith("/") ? "end signedPrefix with a '/', as in docker.io/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "signedPrefix cannot be empty: write a registry host that ends in '/', as in docker.io/" : self.matches("\\s") ? "signedPrefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': signedPrefix begins with the registry host, as in docker.io/" : self.matches("[A-Z]") ? "write signedPrefix in lower case" : !self.endsWith("/") ? "end signedPrefix with a '/', as in docker.io/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/" : ""`
 	SignedPrefix string `json:"signedPrefix,omitempty"`
 }
 
 // KeyID is a canonical key ID: the lower-case hexadecimal SHA-256 by which "docker trust inspect" prints a key.
 //
-// +kubebuilder:validation:MaxLength=64
-// +kubebuilder:validation:XValidation:rule="self.matches('^[0-9a-f]{64}$')",message="a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it"
+// +kubebuilder:validation:MaxLength=100
+// +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.startsWith("sha256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.startsWith("sha256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : ""`
 type KeyID string
 
 // PEM is one PEM document of at most 8 KiB: a public key or a certificate.
 //
 // +kubebuilder:validation:MaxLength=8192
 // +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN ')",message="expected PEM, beginning with '-----BEGIN PUBLIC KEY-----' or '-----BEGIN CERTIFICATE-----'"
-// +kubebuilder:validation:XValidation:rule="!self.contains('PRIVATE KEY')",message="this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
 type PEM string
 
 // PEMBundle is a sequence of PEM certificates.
 //
 // +kubebuilder:validation:MaxLength=262144
-// +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN CERTIFICATE-----')",message="expected PEM certificates, each beginning with '-----BEGIN CERTIFICATE-----'"
-// +kubebuilder:validation:XValidation:rule="!self.contains('PRIVATE KEY')",message="this holds a private key; give certificates only"
+// +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN CERTIFICATE-----') || self.contains('PRIVATE KEY')",message="expected PEM certificates, each beginning with '-----BEGIN CERTIFICATE-----'"
 type PEMBundle string
 
 // NotarySpec describes a Notary v1 server and the roots of trust of its repositories.
 //
-// +kubebuilder:validation:XValidation:rule="self.server.startsWith('https://') || (has(self.plainHTTP) && self.plainHTTP == 'Allow')",message="server must be an https:// URL; set plainHTTP: Allow to accept http"
+// +kubebuilder:validation:XValidation:rule="!self.server.startsWith('http://') || (has(self.plainHTTP) && self.plainHTTP == 'Allow')",message="server must be an https:// URL; set plainHTTP: Allow to accept http"
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
-// +kubebuilder:validation:XValidation:rule="!has(self.credentialsSecretRef) || self.server.startsWith('https://')",message="credentials are sent over https only; remove credentialsSecretRef or use an https:// server"
-// +kubebuilder:validation:XValidation:rule="!has(self.clientCertificateSecretRef) || self.server.startsWith('https://')",message="a client certificate is shown over https only; remove clientCertificateSecretRef or use an https:// server"
+// +kubebuilder:validation:XValidation:rule="!has(self.credentialsSecretRef) || !self.server.startsWith('http://')",message="credentials are sent over https only; remove credentialsSecretRef or use an https:// server"
+// +kubebuilder:validation:XValidation:rule="!has(self.clientCertificateSecretRef) || !self.server.startsWith('http://')",message="a client certificate is shown over https only; remove clientCertificateSecretRef or use an https:// server"
+// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !self.caBundle.contains("PRIVATE KEY")`,fieldPath=".caBundle",message="this holds a private key; give certificates only"
+// +kubebuilder:validation:XValidation:rule=`!self.server.contains("PRIVATE KEY")`,fieldPath=".server",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type NotarySpec struct {
 	// Server is the base URL of the Notary server, without the /v2 path.
 	// +required
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule="isURL(self) && self.matches('^https?://[^/@?#]+(/[^@?#]*)?$')",message="server must be an http(s) URL such as https://notary.example.com, without user, query or fragment"
-	// +kubebuilder:validation:XValidation:rule="!self.matches('/v2/*$')",message="server is the base URL, below which /v2 lies: drop /v2 from its end"
+	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : !(isURL(self) && self.matches("^https?://[^/@?#]+(/[^@?#]*)?$")) ? "server must be an http(s) URL such as https://notary.example.com, without user, query or fragment" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : !(isURL(self) && self.matches("^https?://[^/@?#]+(/[^@?#]*)?$")) ? "server must be an http(s) URL such as https://notary.example.com, without user, query or fragment" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : ""`
 	Server string `json:"server,omitempty"`
 
 	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is signed, but an
@@ -130,7 +132,8 @@ type NotarySpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:MaxLength=255
-	// +kubebuilder:validation:items:XValidation:rule="self.matches('^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$')",message="a token service is a host name, with its port if it has one, as in auth.example.com:5001"
+	// +kubebuilder:validation:items:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a token service cannot be empty: write its host, or remove the entry" : self.matches("\\s") ? "a token service has no white space: remove it" : self.contains("://") ? "drop https://: a token service is a host name, with its port if it has one, as in auth.example.com:5001" : self.contains("/") ? "drop the '/' and what follows: a token service is a host name, with its port if it has one" : self.matches("[A-Z]") ? "write the host of a token service in lower case" : !self.matches("^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$") ? "a token service is a host name, with its port if it has one, as in auth.example.com:5001" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a token service cannot be empty: write its host, or remove the entry" : self.matches("\\s") ? "a token service has no white space: remove it" : self.contains("://") ? "drop https://: a token service is a host name, with its port if it has one, as in auth.example.com:5001" : self.contains("/") ? "drop the '/' and what follows: a token service is a host name, with its port if it has one" : self.matches("[A-Z]") ? "write the host of a token service in lower case" : !self.matches("^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$") ? "a token service is a host name, with its port if it has one, as in auth.example.com:5001" : ""`
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	TokenServices []string `json:"tokenServices,omitempty"`
 
 	// Root pins the root of trust: at least one way must be given, there is no trust on first use. Where several are
@@ -160,6 +163,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.keys) || has(self.keyIDs) || has(self.keysFrom) || has(self.caBundle) || has(self.caBundleFrom)",message="pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there is no trust on first use"
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
+// +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !self.caBundle.contains("PRIVATE KEY")`,fieldPath=".caBundle",message="this holds a private key; give certificates only"
 type NotaryRoot struct {
 	// Keys are root public keys, or certificates that carry them. CA certificates may follow a certificate: they
 	// count for nothing.
@@ -167,6 +171,7 @@ type NotaryRoot struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
 	Keys []PEM `json:"keys,omitempty"`
 
 	// KeysFrom takes root public keys or certificates from objects in the operator's namespace.
@@ -196,6 +201,7 @@ type NotaryRoot struct {
 // NotaryRole says which delegations speak for a role, and how many keys it takes.
 //
 // +kubebuilder:validation:XValidation:rule="self.name != 'releases' || has(self.delegations)",message="role 'releases' needs delegations: targets/releases is signed by any one of all signers and proves no role"
+// +kubebuilder:validation:XValidation:rule=`!self.name.contains("PRIVATE KEY")`,fieldPath=".name",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type NotaryRole struct {
 	// Name is the role, as policies require it.
 	// +required
@@ -207,6 +213,7 @@ type NotaryRole struct {
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	Delegations []DelegationName `json:"delegations,omitempty"`
 
 	// Threshold is how many distinct keys among the delegations must have signed. Default 1.
@@ -222,6 +229,7 @@ type NotaryRole struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
 	Keys []PEM `json:"keys,omitempty"`
 
 	// KeysFrom takes such keys from objects in the operator's namespace.
@@ -235,11 +243,13 @@ type NotaryRole struct {
 // DelegationName is the name of a Notary role that signs targets.
 //
 // +kubebuilder:validation:MaxLength=255
-// +kubebuilder:validation:XValidation:rule="self.matches('^targets(/[-a-z0-9_]+)*$')",message="a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself"
-// +kubebuilder:validation:XValidation:rule="self != 'targets/releases'",message="targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation"
+// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a delegation cannot be empty: write targets/ci for the delegation ci, or remove the entry" : self.matches("\\s") ? "a delegation has no white space: remove it" : self == "targets/releases" ? "targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation" : !self.matches("^targets(/[-a-z0-9_]+)*$") ? "a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a delegation cannot be empty: write targets/ci for the delegation ci, or remove the entry" : self.matches("\\s") ? "a delegation has no white space: remove it" : self == "targets/releases" ? "targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation" : !self.matches("^targets(/[-a-z0-9_]+)*$") ? "a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself" : ""`
 type DelegationName string
 
 // KeySource names an entry of a Secret or ConfigMap in the operator's namespace that holds PEM.
+//
+// +kubebuilder:validation:XValidation:rule=`!self.name.contains("PRIVATE KEY")`,fieldPath=".name",message="there is a private key in this field: remove it, and keep it out of the cluster"
+// +kubebuilder:validation:XValidation:rule=`!self.key.contains("PRIVATE KEY")`,fieldPath=".key",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type KeySource struct {
 	// Kind is Secret or ConfigMap.
 	// +required
@@ -256,6 +266,8 @@ type KeySource struct {
 }
 
 // SecretReference names a Secret in the operator's namespace.
+//
+// +kubebuilder:validation:XValidation:rule=`!self.name.contains("PRIVATE KEY")`,fieldPath=".name",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type SecretReference struct {
 	// Name is the name of the Secret.
 	// +required

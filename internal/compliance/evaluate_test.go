@@ -89,7 +89,7 @@ func compile(t testing.TB, rules ...rule) *policy.Set {
 			spec.RequiredRoles = append(spec.RequiredRoles, v1alpha1.RoleRequirement{Role: role})
 		}
 		if r.env != "" {
-			spec.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": r.env}}
+			spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": v1alpha1.LabelValue(r.env)}}
 		}
 		p, err := policy.Compile(r.name, spec)
 		if err != nil {

@@ -85,7 +85,7 @@ func (p *Policy) compileScope(spec *v1alpha1.ImagePolicySpec) error {
 		p.except.Add(pattern, i)
 	}
 	if spec.NamespaceSelector != nil {
-		selector, err := metav1.LabelSelectorAsSelector(spec.NamespaceSelector)
+		selector, err := metav1.LabelSelectorAsSelector(spec.NamespaceSelector.LabelSelector())
 		if err != nil {
 			errs = append(errs, fmt.Errorf("spec.namespaceSelector: %w", err))
 		} else {

@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
 
@@ -29,7 +28,7 @@ func TestThreatEmptyOrUnreadablePolicyDenies(t *testing.T) {
 			s.ExceptImages = []v1alpha1.ImagePattern{"registry.example.com/acme/app:v1"}
 		}}, "spec.exceptImages[0]: "},
 		"unreadable selector": {[]edit{func(s *v1alpha1.ImagePolicySpec) {
-			s.NamespaceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "env", Operator: "Near"}}}
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Near"}}}
 		}}, "spec.namespaceSelector: "},
 		"unknown mode":        {[]edit{mode("Sometimes")}, "spec.mode: "},
 		"unknown pin":         {[]edit{pin("Perhaps")}, "spec.pinDigests: "},
@@ -80,7 +79,7 @@ func TestThreatEmptyOrUnreadablePolicyDenies(t *testing.T) {
 }
 
 func TestUnreadableScopeIsWide(t *testing.T) {
-	other := metav1.LabelSelector{MatchLabels: map[string]string{"env": "elsewhere"}}
+	other := v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "elsewhere"}}
 	tests := map[string]struct {
 		image string
 		edits []edit
@@ -145,7 +144,7 @@ func TestPolicyAccessors(t *testing.T) {
 func TestCoverage(t *testing.T) {
 	scoped := func(s *v1alpha1.ImagePolicySpec) {
 		s.ExceptImages = []v1alpha1.ImagePattern{"registry.example.com/acme/sandbox/*"}
-		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
 	}
 	production := labels.Set{"env": "production"}
 	tests := map[string]struct {

@@ -10,7 +10,6 @@ import (
 	"github.com/distribution/reference"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -19,9 +18,9 @@ import (
 )
 
 // in has a policy hold in the namespaces of one environment alone.
-func in(env string) edit {
+func in(env v1alpha1.LabelValue) edit {
 	return func(s *v1alpha1.ImagePolicySpec) {
-		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": env}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": env}}
 	}
 }
 
@@ -180,7 +179,7 @@ func TestThreatNoShortNameIsAdmitted(t *testing.T) {
 		var policies []*policy.Policy
 		enforced := false
 		for name, s := range w.specs {
-			env := pick(rnd, "production", "production", "lab")
+			env := pick[v1alpha1.LabelValue](rnd, "production", "production", "lab")
 			s.Mode = pick(rnd, v1alpha1.ModeEnforce, v1alpha1.ModeWarn, v1alpha1.ModeAudit, "")
 			in(env)(s)
 			images(pick[v1alpha1.ImagePattern](rnd, "*/**", "acme/*", "quay.example.com/**", "nginx", "registry.example.com/**"))(s)

@@ -110,7 +110,7 @@ func (b *bed) policy(name, images, root string, roles ...v1alpha1.RoleName) *v1a
 		Spec: v1alpha1.ImagePolicySpec{
 			Images:            []v1alpha1.ImagePattern{v1alpha1.ImagePattern(images)},
 			TrustRoots:        []v1alpha1.ObjectName{v1alpha1.ObjectName(root)},
-			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}},
+			NamespaceSelector: &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}},
 		},
 	}
 	for _, role := range roles {

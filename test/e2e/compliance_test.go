@@ -34,7 +34,7 @@ func TestCompliance(t *testing.T) {
 	b := newBedAfter(t, func(b *bed) { rollout = b.beforeTheOperator(t) })
 	b.namespaceFor(t, audited, map[string]string{"env": audited})
 	p := b.policy("audited", registry+"/acme/**", "acme-notary", "ci", "qa")
-	p.Spec.NamespaceSelector.MatchLabels = map[string]string{"env": audited}
+	p.Spec.NamespaceSelector.MatchLabels = map[string]v1alpha1.LabelValue{"env": audited}
 	p.Spec.Mode = v1alpha1.ModeAudit
 	b.create(t, p)
 	t.Run("there before the operator", func(t *testing.T) { b.testThereBefore(t, rollout) })

@@ -88,7 +88,7 @@ func (o *outageBed) site(t *testing.T, name string, tokens bool) *site {
 	}
 	s.create(t, root)
 	policy := s.policy(name, registry+"/acme/**", name, "ci", "qa")
-	policy.Spec.NamespaceSelector = &metav1.LabelSelector{MatchLabels: labels}
+	policy.Spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"outage": v1alpha1.LabelValue(name)}}
 	s.create(t, policy)
 	return s
 }

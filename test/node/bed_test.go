@@ -148,7 +148,7 @@ func (b *bed) policy() *v1alpha1.ImagePolicy {
 		Spec: v1alpha1.ImagePolicySpec{
 			Images:            []v1alpha1.ImagePattern{v1alpha1.ImagePattern(host + "/acme/**"), v1alpha1.ImagePattern(host + "/countersign/**")},
 			TrustRoots:        []v1alpha1.ObjectName{"acme-notary"},
-			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}},
+			NamespaceSelector: &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}},
 			RequiredRoles:     []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
 		},
 	}
