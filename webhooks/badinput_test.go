@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -69,7 +68,7 @@ func TestThreatBadImagesAreDenied(t *testing.T) {
 func TestUnreadableImageWhereNoPolicyHolds(t *testing.T) {
 	const bad = "registry.example.com/acme/App:v1"
 	held := requireBoth(func(s *v1alpha1.ImagePolicySpec) {
-		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": "production"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
 	})
 	b := newBench(t, held)
 	for _, k := range kinds(t) {

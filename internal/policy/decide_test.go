@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -73,13 +72,13 @@ func TestThreatZeroValueDenies(t *testing.T) {
 // is it let through, with a warning, unless what none covers is denied.
 func TestThreatUnparsableImage(t *testing.T) {
 	elsewhere := func(s *v1alpha1.ImagePolicySpec) {
-		s.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"env": "elsewhere"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "elsewhere"}}
 	}
 	other := func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"other.example.com/*"} }
 	warns := func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }
 	audit := func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeAudit }
 	everything := func(s *v1alpha1.ImagePolicySpec) { s.ExceptImages = []v1alpha1.ImagePattern{"*/**"} }
-	invalid, _ := policy.Compile("invalid", &v1alpha1.ImagePolicySpec{NamespaceSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "?"}}}})
+	invalid, _ := policy.Compile("invalid", &v1alpha1.ImagePolicySpec{NamespaceSelector: &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "a", Operator: "?"}}}})
 	cases := map[string]struct {
 		uncovered policy.Uncovered
 		policies  []*policy.Policy
