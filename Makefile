@@ -8,7 +8,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 TOOL := go tool -modfile=hack/tools/go.mod
-GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml docs/api.md
+GENERATED := api/v1alpha1/zz_generated.deepcopy.go config/crd config/rbac/role.yaml docs/api.md bundle bundle.Dockerfile
 BENCH := bin/bench.txt
 COUNT := 1
 PLATFORMS := linux/amd64,linux/arm64
@@ -78,15 +78,15 @@ release: export SOURCE_DATE_EPOCH = $(shell git -c safe.directory="$(CURDIR)" lo
 release: ## Build all of a release from a checkout of its tag, push the image; VERSION=v1.2.3 IMAGE=repository
 	$(say) "is this a clean checkout of $(VERSION)?"
 	@go -C hack/release run . check-tag -version "$(VERSION)"
-	@rm -rf dist
+	@rm -rf "$(DIST)"
 	@$(MAKE) --no-print-directory image
-	@cp config/crd/countersign.dev_*.yaml dist/
+	@cp config/crd/countersign.dev_*.yaml "$(DIST)/"
 	@for part in install-yaml chart bundle; do \
-		$(MAKE) --no-print-directory $$part IMAGE="$$(cat dist/image.txt)" VERSION="$(VERSION:v%=%)"; done
-	@rm -rf dist/chart # is in its archive
-	@go -C hack/release run . finish -version "$(VERSION)"
-	$(say) "dist/ holds the release, and its checksums:"
-	@cd dist && sha256sum --check sha256sums.txt
+		$(MAKE) --no-print-directory $$part IMAGE="$$(cat "$(DIST)/image.txt")" VERSION="$(VERSION:v%=%)"; done
+	@rm -rf "$(DIST)/chart" # is in its archive
+	@go -C hack/release run . finish -dist "$(abspath $(DIST))" -version "$(VERSION)"
+	$(say) "$(DIST)/ holds the release, and its checksums:"
+	@cd "$(DIST)" && sha256sum --check sha256sums.txt
 
 .PHONY: sign
 sign: ## Sign an image for a role; ROLE=ci IMAGE=repository@digest VERSION=v1.2.3, and NOTARY_... as docs/release.md says
@@ -100,12 +100,14 @@ install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=promet
 .PHONY: chart
 chart: ## Write the Helm chart of VERSION into dist/; IMAGE=reference, best by digest
 	$(say) "making the chart from config/ (kubectl is built first where it is not there yet)"
-	@go run ./hack/chart -version "$(VERSION)" -image "$(IMAGE)"
+	@go run ./hack/chart -out "$(DIST)" -version "$(VERSION)" -image "$(IMAGE)"
 
 .PHONY: bundle
-bundle: ## Write dist/bundle and dist/catalog for OLM; VERSION=0.1.0 IMAGE=reference@digest, REPLACES=version for an upgrade
+bundle: ## Write bundle/, which is committed; VERSION=0.1.0 IMAGE=reference@digest: dist/bundle and dist/catalog for OLM, REPLACES=version for an upgrade
 	$(say) "rendering config/olm (kubectl is built first where it is not there yet), then checking what is made of it"
-	@go run ./hack/bundle --version "$(VERSION)" --image "$(IMAGE)" --replaces "$(REPLACES)" --bundle-image "$(BUNDLE_IMAGE)" --created "$${CREATED:-$$(git -c safe.directory="$(CURDIR)" log -1 --format=%cI)}"
+	@# What is committed is the same wherever and whenever it is made; what is released names the digest of its image.
+	@if [ -z "$(IMAGE)$(VERSION)" ]; then go run ./hack/bundle --committed; exit; fi; \
+		go run ./hack/bundle --out "$(DIST)" --version "$(VERSION)" --image "$(IMAGE)" --replaces "$(REPLACES)" --bundle-image "$(BUNDLE_IMAGE)" --created "$${CREATED:-$$(git -c safe.directory="$(CURDIR)" log -1 --format=%cI)}"
 
 .PHONY: generate
 generate: ## Regenerate deep copies, CRDs, RBAC and docs/api.md from the Go sources
@@ -122,7 +124,8 @@ lint: ## Lint, the layer rules included
 	@for module in hack/prometheus hack/release; do (cd $$module && go tool -modfile=../tools/go.mod golangci-lint run) || exit; done
 
 .PHONY: verify
-verify: generate ## Regenerate and want a clean tree; check go.mod, formatting, vet and lint
+verify: generate ## Regenerate and want a clean tree, the committed bundle included; check go.mod, formatting, vet and lint
+	@$(MAKE) --no-print-directory bundle IMAGE= VERSION=
 	$(say) "generated files are committed"
 	@changed="$$(git status --porcelain -- $(GENERATED))"; if [ -n "$$changed" ]; then \
 		echo "generated files differ from what is committed; commit these:"; echo "$$changed"; \

@@ -124,6 +124,8 @@ func layoutFaults() map[string]fault {
 	const bundle = "operators.operatorframework.io.bundle."
 	label := func(name string) []any { return []any{"annotations", name} }
 	return map[string]fault{
+		"no versions of OpenShift":     in(olm.AnnotationsFile, "annotations", "not \"v4.17\"", to(nil), label(olm.AnnotationOpenShift)...),
+		"another version of OpenShift": in(olm.AnnotationsFile, "annotations", "not \"v4.17\"", to("v4.16"), label(olm.AnnotationOpenShift)...),
 		"no annotations":               missing(olm.AnnotationsFile, "layout", "is missing"),
 		"no scorecard configuration":   missing(olm.ScorecardFile, "layout", "is missing"),
 		"no Dockerfile":                missing(olm.Dockerfile, "layout", "is missing"),

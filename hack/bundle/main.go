@@ -1,4 +1,5 @@
-// Command bundle makes what OLM installs from: a bundle, made of config/ and the version and image that are given, and a catalog that offers it. It
+// Command bundle makes what OLM installs from: a bundle, made of config/ and the version and image that are given, and a catalog that offers it. Without
+// an image it makes the bundle that is committed, of the version that the changelog has last, which names its image by tag. It
 // checks what it has made, and writes nothing that a check refuses.
 package main
 
@@ -36,6 +37,7 @@ func main() {
 // settings are the command's flags.
 type settings struct {
 	version, replaces, image, bundleImage, created, out string
+	committed                                           bool
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
@@ -47,8 +49,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.StringVar(&s.bundleImage, "bundle-image", "", "reference under which the bundle's image will be found; default: the operator's repository with -bundle, and the version as tag")
 	f.StringVar(&s.created, "created", "", "time of the bundle, as RFC 3339: that of the commit, so that the same commit makes the same bundle")
 	f.StringVar(&s.out, "out", "dist", "folder in which bundle and catalog are replaced")
+	f.BoolVar(&s.committed, "committed", false, "make the bundle that is committed, and no catalog: version and time from the changelog, the image by tag, in the folder of the module")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	if s.committed {
+		if err := s.fromChangelog(f.Changed); err != nil {
+			return err
+		}
 	}
 	in, err := s.input()
 	if err != nil {
@@ -56,6 +64,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	if err := render(ctx, &in); err != nil {
 		return err
+	}
+	if s.committed {
+		return s.writeCommitted(in, out)
 	}
 	bundle, catalog, err := makeFiles(in)
 	if err != nil {
@@ -81,7 +92,11 @@ func (s settings) input() (compose.Input, error) {
 		return in, fmt.Errorf("name the version, such as VERSION=0.1.0: %w", err)
 	}
 	repository, digest, pinned := strings.Cut(s.image, "@")
-	if !pinned {
+	switch {
+	case s.committed:
+		in.Image = s.image
+		return in, s.parseCreated(&in)
+	case !pinned:
 		return in, errors.New("name the operator's image by digest, such as IMAGE=registry.example.com/countersign@sha256:2d71 as make image prints it")
 	}
 	// A tag says nothing beside a digest, and tools that mirror images refuse both.
@@ -92,11 +107,14 @@ func (s settings) input() (compose.Input, error) {
 	if in.BundleImage == "" {
 		in.BundleImage = repository + "-bundle:v" + in.Version
 	}
-	var err error
+	return in, s.parseCreated(&in)
+}
+
+func (s settings) parseCreated(in *compose.Input) (err error) {
 	if in.Created, err = time.Parse(time.RFC3339, s.created); err != nil {
-		return in, fmt.Errorf("--created: %w", err)
+		return fmt.Errorf("--created: %w", err)
 	}
-	return in, nil
+	return nil
 }
 
 // render reads what the repository has to give.
@@ -132,11 +150,15 @@ func makeFiles(in compose.Input) (bundle, catalog compose.Files, err error) {
 		return nil, nil, err
 	}
 	problems := append(check.New(in.Rendered).Bundle(bundle), check.Catalog(catalog, bundle)...)
+	return bundle, catalog, joined(problems)
+}
+
+func joined(problems []check.Problem) error {
 	errs := make([]error, 0, len(problems))
 	for _, p := range problems {
 		errs = append(errs, p)
 	}
-	return bundle, catalog, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 func write(dir string, files compose.Files) error {

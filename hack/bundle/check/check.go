@@ -39,6 +39,8 @@ func (p *problems) add(check, format string, args ...any) {
 // Checker compares bundles with config.
 type Checker struct {
 	rendered []unstructured.Unstructured
+	// byTag says that images are named by tag.
+	byTag bool
 	// By their text, since reading and compiling is what takes time where many bundles are checked that differ little.
 	objects  map[string]unstructured.Unstructured
 	compiled map[string]*compiledCRD
@@ -47,6 +49,12 @@ type Checker struct {
 // New returns a Checker that wants bundles to hold those objects, which config/olm renders.
 func New(rendered []unstructured.Unstructured) *Checker {
 	return &Checker{rendered: rendered, objects: map[string]unstructured.Unstructured{}, compiled: map[string]*compiledCRD{}}
+}
+
+// ByTag has the Checker want images by tag, as a bundle that is committed names them: it is older than the digest of its image.
+func (c *Checker) ByTag() *Checker {
+	c.byTag = true
+	return c
 }
 
 // object reads one. It is shared: it may not be changed.
@@ -81,6 +89,7 @@ func (c *Checker) Bundle(files map[string][]byte) []Problem {
 		return b.problems
 	}
 	b.identity()
+	b.openShift()
 	b.shown()
 	b.answers()
 	b.install()

@@ -147,7 +147,7 @@ func (b *bundle) trustedCA() {
 	}
 }
 
-// images checks that what is related is what is run, by digest: a mirror is filled from that list.
+// images checks that what is related is what is run: a mirror is filled from that list.
 func (b *bundle) images() {
 	run := map[string]bool{}
 	for _, d := range b.csv.Spec.Install.Spec.Deployments {
@@ -182,11 +182,24 @@ func (b *bundle) images() {
 			b.add("images", "%q: %v", image, err)
 			continue
 		}
-		if _, pinned := ref.(reference.Canonical); !pinned {
-			b.add("images", "%q is not named by digest", image)
+		b.named(image, ref)
+	}
+}
+
+// named checks that an image is named by digest alone, or, where the bundle is one to be committed, by tag alone.
+func (b *bundle) named(image string, ref reference.Named) {
+	_, pinned := ref.(reference.Canonical)
+	_, tagged := ref.(reference.Tagged)
+	switch {
+	case b.byTag:
+		if pinned || !tagged {
+			b.add("images", "%q is not named by tag alone", image)
 		}
-		if _, tagged := ref.(reference.Tagged); tagged {
-			b.add("images", "%q has a tag: tools that mirror images refuse it", image)
-		}
+		return
+	case !pinned:
+		b.add("images", "%q is not named by digest", image)
+	}
+	if tagged {
+		b.add("images", "%q has a tag: tools that mirror images refuse it", image)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/version"
+
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
 )
 
@@ -32,10 +34,13 @@ func (b *bundle) layout() {
 // inBundle is a folder as a bundle spells it: relative to its root, and ending in a slash.
 func inBundle(dir string) string { return strings.TrimPrefix(dir, olm.BundleDir+"/") + "/" }
 
+// bundleAnnotations is the file of annotations.
+type bundleAnnotations struct {
+	Annotations map[string]string `json:"annotations"`
+}
+
 func (b *bundle) annotations() map[string]string {
-	var file struct {
-		Annotations map[string]string `json:"annotations"`
-	}
+	var file bundleAnnotations
 	if err := olm.Decode(b.files[olm.AnnotationsFile], &file); err != nil {
 		b.add("annotations", "%s: %v", olm.AnnotationsFile, err)
 	}
@@ -59,6 +64,25 @@ func (b *bundle) annotations() map[string]string {
 		b.add("annotations", "scorecard would look for its configuration in %q, not in %q", got, want)
 	}
 	return file.Annotations
+}
+
+// kubernetesOf is how much further Kubernetes' minor version is than that of the OpenShift 4 that has it.
+const kubernetesOf = 13
+
+// openShift checks that catalogues of OpenShift offer the bundle from the version on that has the oldest Kubernetes which it takes.
+func (b *bundle) openShift() {
+	oldest, err := version.ParseSemantic(b.csv.Spec.MinKubeVersion)
+	if err != nil {
+		return // told of elsewhere
+	}
+	var file bundleAnnotations
+	if err := olm.Decode(b.files[olm.AnnotationsFile], &file); err != nil {
+		return
+	}
+	want := fmt.Sprintf("v4.%d", int(oldest.Minor())-kubernetesOf)
+	if got := file.Annotations[olm.AnnotationOpenShift]; got != want {
+		b.add("annotations", "%s is %q, not %q, which has Kubernetes %s", olm.AnnotationOpenShift, got, want, oldest)
+	}
 }
 
 // dockerfile checks that the image has the annotations as labels, and the folders where the labels say.

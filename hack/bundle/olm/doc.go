@@ -42,6 +42,9 @@ const (
 	AnnotationFeature = "features.operators.openshift.io/"
 )
 
+// AnnotationOpenShift is the annotation of a bundle that says from which version of OpenShift on catalogues offer it.
+const AnnotationOpenShift = "com.redhat.openshift.versions"
+
 // Files of a bundle, relative to the folder in which its image is built.
 const (
 	// BundleDir is the root of the bundle. Its Dockerfile lies beside it.
@@ -77,6 +80,7 @@ func BundleAnnotations() map[string]string {
 		bundle + "package.v1":         Package,
 		bundle + "channels.v1":        Channel,
 		bundle + "channel.default.v1": Channel,
+		AnnotationOpenShift:           "v4.17",
 		test + "mediatype.v1":         "scorecard+v1",
 		test + "config.v1":            "tests/scorecard/",
 	}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/hack/bundle/check"
+	"github.com/countersign-dev/countersign/hack/bundle/compose"
+	"github.com/countersign-dev/countersign/hack/bundle/olm"
+)
+
+// The bundle in the tree is what make bundle makes of config/ today.
+func TestCommittedBundleIsUpToDate(t *testing.T) {
+	out := t.TempDir()
+	_, err := runBundle(t, "--committed", "--out="+out)
+	must(t, err)
+	root := filepath.Join("..", "..")
+	committed := compose.Files{}
+	for name, text := range read(t, filepath.Join(root, olm.BundleDir)) {
+		committed[olm.BundleDir+"/"+name] = text
+	}
+	committed[olm.Dockerfile], err = os.ReadFile(filepath.Join(root, olm.Dockerfile))
+	must(t, err)
+	if diff := cmp.Diff(committed, read(t, out)); diff != "" {
+		t.Errorf("run make bundle, and commit what it writes:\n%s", diff)
+	}
+}
+
+// What the committed bundle says of its version comes from the changelog.
+func TestCommittedBundleFollowsTheChangelog(t *testing.T) {
+	for name, tt := range map[string]struct {
+		changelog string
+		want      settings
+	}{
+		"the first": {"## [Unreleased]\n\n## [0.1.0] - 2026-11-30\n", settings{version: "0.1.0", created: "2026-11-30T00:00:00Z", image: committedRepository + ":v0.1.0"}},
+		"an upgrade": {
+			"## [0.2.0] - 2027-01-02\n\n## [0.1.1] - 2026-12-01\n\n## [0.1.0] - 2026-11-30\n",
+			settings{version: "0.2.0", replaces: "0.1.1", created: "2027-01-02T00:00:00Z", image: committedRepository + ":v0.2.0"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got settings
+			must(t, got.fromVersions([]byte(tt.changelog)))
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+	if err := new(settings).fromVersions([]byte("## [Unreleased]\n")); err == nil {
+		t.Error("a changelog without a version is taken")
+	}
+}
+
+// The committed bundle may be given nothing that would make it another one, and a released bundle may not be by tag.
+func TestCommittedBundleIsByTag(t *testing.T) {
+	if _, err := runBundle(t, "--committed", "--version=9.9.9", "--out="+t.TempDir()); err == nil || !strings.Contains(err.Error(), "takes no --version") {
+		t.Errorf("got %v", err)
+	}
+	in := input(t)
+	bundle, _ := files(t, in)
+	for _, image := range []string{operatorImage, "registry.example.com/c", strings.Replace(operatorImage, "@", ":v1@", 1)} {
+		broken := compose.Files{}
+		for name, text := range bundle {
+			broken[name] = []byte(strings.ReplaceAll(string(text), operatorImage, image))
+		}
+		found(t, check.New(in.Rendered).ByTag().Bundle(broken), fault{check: "images", says: "is not named by tag alone"})
+	}
+}
+
+// Whoever names another folder than dist gets everything there.
+func TestMakefileWritesToDIST(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
+	must(t, err)
+	for line := range strings.Lines(string(text)) {
+		if recipe, ok := strings.CutPrefix(line, "\t"); ok && strings.Contains(strings.ReplaceAll(recipe, "-dist", ""), "dist") {
+			t.Errorf("a folder is named in place of $(DIST): %s", line)
+		}
+	}
+	for _, command := range []string{"./hack/bundle --out", "./hack/chart -out"} {
+		if !strings.Contains(string(text), command+` "$(DIST)"`) {
+			t.Errorf("%s is not given $(DIST)", command)
+		}
+	}
+}
