@@ -58,8 +58,11 @@ func parametrize(objects, values map[string]any) (defaults map[string]any, err e
 	if defaults, err = setFields(objects, fields()); err != nil {
 		return nil, err
 	}
-	if err := setFlags(objects, values); err != nil {
+	if err := setFlags(objects, values, defaults); err != nil {
 		return nil, err
+	}
+	if err := setNetwork(objects); err != nil {
+		return nil, fmt.Errorf("%s: %w", deployment, err)
 	}
 	for key, object := range objects {
 		if objects[key], err = parametrizeObject(key, object); err != nil {
@@ -99,7 +102,11 @@ func parametrizeObject(key string, object any) (any, error) {
 		annotations["helm.sh/resource-policy"] = guarded{".Values.crds.keep", "keep"}
 		return guarded{".Values.crds.install", object}, nil
 	case "NetworkPolicy":
-		return guarded{".Values.networkPolicy.enabled", object}, nil
+		return guarded{".Values.networkPolicy.enabled", object}, setPeers(inner)
+	case "PodDisruptionBudget":
+		return guarded{".Values.podDisruptionBudget.enabled", object}, nil
+	case "ServiceMonitor", "PrometheusRule":
+		return object, setMonitoring(kind, inner.(map[string]any))
 	}
 	return object, nil
 }

@@ -30,6 +30,7 @@ func components() []component {
 		{name: "cert-manager", condition: ".Values.certManager.enabled"},
 		{name: "openshift", condition: ".Values.openshift.enabled"},
 		{name: "client-ca", condition: ".Values.clientCA.enabled"},
+		{name: "host-network", condition: ".Values.hostNetwork.enabled"},
 	}
 }
 

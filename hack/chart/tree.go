@@ -126,6 +126,8 @@ func (e *emitter) elements(indent int, list []any) {
 			e.line(indent, "{{- end }}")
 		case inline:
 			e.line(indent, "- %s", string(v))
+		case block:
+			e.line(indent, "{{- %s | nindent %d }}", string(v), indent)
 		case map[string]any:
 			e.element(indent, v)
 		default:

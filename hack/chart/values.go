@@ -42,7 +42,7 @@ func fields() []field {
 		replaced(container("image"), "", inline(`{{ include "countersign.image" . | quote }}`)),
 		added(container("imagePullPolicy"), guarded{".Values.image.pullPolicy", inline("{{ .Values.image.pullPolicy }}")}),
 		replaced(container("resources"), "resources", block("toYaml .Values.resources")),
-		added(podSpec("imagePullSecrets"), guarded{".Values.imagePullSecrets", block("toYaml .Values.imagePullSecrets")}),
+		added(podSpec("imagePullSecrets"), guarded{`include "countersign.pullSecrets" .`, block(`include "countersign.pullSecrets" . | trim`)}),
 		replaced(podSpec("nodeSelector"), "nodeSelector", guarded{".Values.nodeSelector", block("toYaml .Values.nodeSelector")}),
 		added(podSpec("tolerations"), guarded{".Values.tolerations", block("toYaml .Values.tolerations")}),
 		added(podSpec("affinity"), guarded{".Values.affinity", block("toYaml .Values.affinity")}),
@@ -51,7 +51,13 @@ func fields() []field {
 		replaced(podSpec("priorityClassName"), "priorityClassName",
 			guarded{".Values.priorityClassName", inline("{{ .Values.priorityClassName | quote }}")}),
 		added([]string{"spec", "template", "metadata", "annotations", moreKey}, guarded{".Values.podAnnotations", block("toYaml .Values.podAnnotations")}),
-		added([]string{"spec", "template", "metadata", "labels", moreKey}, guarded{".Values.podLabels", block("toYaml .Values.podLabels")}),
+		added([]string{"spec", "template", "metadata", "labels", moreKey}, guarded{`include "countersign.podLabels" .`, block(`include "countersign.podLabels" .`)}),
+		added(container("env"), guarded{".Values.extraEnv", block("toYaml .Values.extraEnv")}),
+		replaced(container("ports", "webhook", "containerPort"), "ports.webhook", inline("{{ int .Values.ports.webhook }}")),
+		replaced(container("ports", "metrics", "containerPort"), "ports.metrics", inline("{{ int .Values.ports.metrics }}")),
+		replaced(container("ports", "health", "containerPort"), "ports.health", inline("{{ int .Values.ports.health }}")),
+		{object: "ServiceAccount/countersign-manager", path: []string{"metadata", "annotations"}, added: true,
+			tree: guarded{".Values.serviceAccount.annotations", block("toYaml .Values.serviceAccount.annotations")}},
 	}
 }
 
@@ -88,7 +94,7 @@ func (f managerFlag) argument(values map[string]any) (guarded, error) {
 }
 
 // setFlags appends the flags to the arguments of the container.
-func setFlags(objects, values map[string]any) error {
+func setFlags(objects, values, defaults map[string]any) error {
 	manager, err := descend(objects[deployment], container())
 	if err != nil {
 		return fmt.Errorf("%s: %w", deployment, err)
@@ -107,7 +113,10 @@ func setFlags(objects, values map[string]any) error {
 		}
 		args = append(args, argument)
 	}
-	manager["args"] = args
+	if args, err = setPorts(args, defaults); err != nil {
+		return err
+	}
+	manager["args"] = append(args, guarded{".Values.extraArgs", block("toYaml .Values.extraArgs")})
 	return setGracePeriod(objects, values)
 }
 
