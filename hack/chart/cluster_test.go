@@ -78,6 +78,10 @@ func (c *cluster) testAccepted(t *testing.T) {
 			affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {}}]}},
 			uncoveredImages: Deny, shortNames: DockerIO, exemptNamespaces: [x], workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template], imagePlaceholders: [auto=inject], shutdownDelay: 60s,
 			expiryWarning: 1h, forgetUnusedAfter: 24h}`,
+		"host network": `{hostNetwork: {enabled: true}, ports: {webhook: 19443, metrics: 18443, health: 18081}, commonLabels: {team: a},
+			extraEnv: [{name: HTTPS_PROXY, value: 'http://proxy.example.com'}], extraArgs: ['--metrics-secure=false'], serviceAccount: {annotations: {a: b}},
+			updateStrategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 2}}, networkPolicy: {ingressFrom: [{ipBlock: {cidr: 192.0.2.0/24}}]},
+			global: {imagePullSecrets: [p]}, prometheus: {enabled: true, labels: {release: stack}, annotations: {a: b}, interval: 15s}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for key, object := range rendered(t, values, "--namespace", namespace) {

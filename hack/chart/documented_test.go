@@ -69,7 +69,7 @@ func TestSchemaSaysWhatTheCommentsSay(t *testing.T) {
 			continue
 		}
 		described[name] = property.Description
-		if name == "resources" || name == "affinity" { // Kubernetes' own
+		if name == "resources" || name == "affinity" || name == "updateStrategy" { // Kubernetes' own
 			continue
 		}
 		if property.Properties != nil && property.Additional != false {

@@ -55,7 +55,6 @@ func setPeers(policy any) error {
 		return errors.New("the NetworkPolicy has not one rule")
 	}
 	rules[0].(map[string]any)["from"] = guarded{".Values.networkPolicy.ingressFrom", block("toYaml .Values.networkPolicy.ingressFrom")}
-	// Something that depends on no value comes first, which the form of a list needs.
 	return nil
 }
 

@@ -76,6 +76,8 @@ func TestNoValueCanBeTakenAway(t *testing.T) {
 		"image.tag": "''", "image.digest": "''", "image.pullPolicy": "''", "imagePullSecrets": "[]", "resources": "{limits: null, requests: null}",
 		"nodeSelector": "{kubernetes.io/os: null}", "tolerations": "[]", "affinity": "{}", "topologySpreadConstraints": "[]", "priorityClassName": "''",
 		"podAnnotations": "{}", "podLabels": "{}", "exemptNamespaces": "[]", "workloadKinds": "[]", "imagePlaceholders": "[]",
+		"commonLabels": "{}", "extraEnv": "[]", "extraArgs": "[]", "updateStrategy": "{}", "dnsPolicy": "''", "serviceAccount.annotations": "{}",
+		"prometheus.labels": "{}", "prometheus.annotations": "{}", "prometheus.interval": "''", "networkPolicy.ingressFrom": "[]",
 	}
 	as := func(name, value string) string {
 		if group, inner, ok := strings.Cut(name, "."); ok {

@@ -77,7 +77,7 @@ func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 func TestChartIsTheKustomization(t *testing.T) {
 	values := map[string]string{
 		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "restrict-operator": "restrictOperator", "cert-manager": "certManager", "openshift": "openshift",
-		"client-ca": "clientCA",
+		"client-ca": "clientCA", "host-network": "hostNetwork",
 	}
 	if len(values) != len(components()) {
 		t.Fatalf("the test knows %d components of %d", len(values), len(components()))
@@ -85,6 +85,7 @@ func TestChartIsTheKustomization(t *testing.T) {
 	for _, components := range [][]string{
 		{}, {"prometheus"}, {"pull-secrets"}, {"restrict-operator"}, {"cert-manager"}, {"openshift"},
 		{"prometheus", "cert-manager"}, {"prometheus", "openshift"},
+		{"host-network"}, {"host-network", "prometheus", "cert-manager"},
 		{"client-ca"}, {"client-ca", "cert-manager"}, {"client-ca", "openshift"},
 		{"prometheus", "pull-secrets", "restrict-operator", "cert-manager"}, {"prometheus", "pull-secrets", "restrict-operator", "openshift"},
 	} {
@@ -171,7 +172,7 @@ const (
 )
 
 // effects says of each value what changes with it, and by that what does not.
-func effects() map[string]struct {
+func effects(standard map[string]any) map[string]struct {
 	set  string
 	want map[string]any
 } {
@@ -216,21 +217,35 @@ func effects() map[string]struct {
 			"CustomResourceDefinition/imagepolicies.countersign.dev.metadata.annotations.helm.sh/resource-policy": nil,
 			"CustomResourceDefinition/trustroots.countersign.dev.metadata.annotations.helm.sh/resource-policy":    nil,
 		}},
+		"commonLabels": {"{commonLabels: {team: a}, podLabels: {team: a}}", labelled(standard, "team", "a")},
+		"extraEnv":     one("{extraEnv: [{name: HTTPS_PROXY, value: 'http://proxy.example.com'}]}", manager+"env", []any{map[string]any{"name": "HTTPS_PROXY", "value": "http://proxy.example.com"}}),
+		"extraArgs":    one("{extraArgs: ['--metrics-secure=false']}", manager+"args[2]", "--metrics-secure=false"),
+		"updateStrategy": {"{updateStrategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}}", map[string]any{
+			"Deployment/countersign-manager.spec.strategy.rollingUpdate.maxSurge": 0.0, "Deployment/countersign-manager.spec.strategy.rollingUpdate.maxUnavailable": 1.0,
+		}},
+		"dnsPolicy":                   one("{dnsPolicy: Default}", podPath+"spec.dnsPolicy", "Default"),
+		"ports.webhook":               {"{ports: {webhook: 19443}}", map[string]any{manager + "args[2]": "--webhook-port=19443", manager + "ports[0].containerPort": 19443.0}},
+		"ports.metrics":               {"{ports: {metrics: 18443}}", map[string]any{manager + "args[1]": "--metrics-bind-address=:18443", manager + "ports[1].containerPort": 18443.0}},
+		"ports.health":                {"{ports: {health: 18081}}", map[string]any{manager + "args[2]": "--health-probe-bind-address=:18081", manager + "ports[2].containerPort": 18081.0}},
+		"serviceAccount.annotations":  one("{serviceAccount: {annotations: {a: b}}}", "ServiceAccount/countersign-manager.metadata.annotations", map[string]any{"a": "b"}),
+		"podDisruptionBudget.enabled": one("{podDisruptionBudget: {enabled: false}}", "PodDisruptionBudget/countersign-manager", nil),
+		"networkPolicy.ingressFrom": one("{networkPolicy: {ingressFrom: [{ipBlock: {cidr: 192.0.2.0/24}}]}}", "NetworkPolicy/countersign-manager.spec.ingress[0].from",
+			[]any{map[string]any{"ipBlock": map[string]any{"cidr": "192.0.2.0/24"}}}),
 		"networkPolicy.enabled": one("{networkPolicy: {enabled: false}}", "NetworkPolicy/countersign-manager", nil),
 	}
 }
 
 func TestEachValueChangesWhatItShould(t *testing.T) {
 	standard := rendered(t, "{}")
-	for name, c := range effects() {
+	for name, c := range effects(standard) {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(c.want, differences(standard, rendered(t, c.set))); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
-	var tested []string
-	for name := range effects() {
+	tested := []string{"prometheus.labels", "prometheus.annotations", "prometheus.interval"} // TestMonitoringIsFound
+	for name := range effects(standard) {
 		tested = append(tested, name)
 	}
 	for _, c := range components() { // TestChartIsTheKustomization sets these
@@ -255,7 +270,7 @@ func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 	if err := yaml.Unmarshal(theBed(t).files["values.yaml"], &values); err != nil {
 		t.Fatal(err)
 	}
-	standard, err := options.Parse(nil)
+	manager, err := options.Parse(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,11 +283,11 @@ func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 		if err != nil || !ok {
 			t.Fatalf("%s: %v", f.value, err)
 		}
-		if diff := cmp.Diff(fmt.Sprintf("%+v", standard), fmt.Sprintf("%+v", o)); diff != "" {
+		if diff := cmp.Diff(fmt.Sprintf("%+v", manager), fmt.Sprintf("%+v", o)); diff != "" {
 			t.Errorf("%s: %s in values.yaml is not the manager's default: %s", f.value, value, diff)
 		}
 	}
-	for name, c := range effects() {
+	for name, c := range effects(rendered(t, "{}")) {
 		for path, value := range c.want {
 			if argument, ok := value.(string); ok && strings.HasPrefix(argument, "--") {
 				if _, err := options.Parse([]string{argument}); err != nil {

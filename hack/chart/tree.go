@@ -67,9 +67,9 @@ func (e *emitter) entries(indent int, m map[string]any) {
 
 func byReading(a, b string) int {
 	rank := func(key string) int {
-		i := slices.Index([]string{"name", "apiVersion", "kind", "metadata"}, key)
+		i := slices.Index([]string{"name", "apiVersion", "kind", "metadata", "ports"}, key)
 		if i < 0 {
-			return 4
+			return 5
 		}
 		return i
 	}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// labelled is what a label does that every object has, the Pods included.
+func labelled(objects map[string]any, label, value string) map[string]any {
+	want := map[string]any{podPath + "metadata.labels." + label: value}
+	for key := range objects {
+		want[key+".metadata.labels."+label] = value
+	}
+	return want
+}
+
+// What selects ServiceMonitors and rules by a label finds ours, which has no two values for a label.
+func TestMonitoringIsFound(t *testing.T) {
+	const on = "prometheus: {enabled: true"
+	standard := rendered(t, "{"+on+"}}")
+	set := rendered(t, "{"+on+", labels: {release: stack, team: b}, annotations: {a: b}, interval: 15s}, commonLabels: {team: a}, podLabels: {team: c}}")
+	want := labelled(standard, "team", "a")
+	want[podPath+"metadata.labels.team"] = "c"
+	for _, key := range []string{"ServiceMonitor/countersign", "PrometheusRule/countersign"} {
+		want[key+".metadata.labels.release"] = "stack"
+		want[key+".metadata.labels.team"] = "b"
+		want[key+".metadata.annotations"] = map[string]any{"a": "b"}
+	}
+	want["ServiceMonitor/countersign.spec.endpoints[0].interval"] = "15s"
+	if diff := cmp.Diff(want, differences(standard, set)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A parent chart's pull secrets count beside the chart's own, in both forms that parents have, and none twice.
+func TestPullSecretsOfAParent(t *testing.T) {
+	set := rendered(t, "{imagePullSecrets: [{name: a}], global: {imagePullSecrets: [a, b, {name: c}]}}")
+	want := map[string]any{podPath + "spec.imagePullSecrets": []any{map[string]any{"name": "a"}, map[string]any{"name": "b"}, map[string]any{"name": "c"}}}
+	if diff := cmp.Diff(want, differences(rendered(t, "{}"), set)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// No argument and no variable takes the place of what the chart says, nor of what keeps the gate where API servers find it.
+func TestThreatArgumentsOpenNothing(t *testing.T) {
+	names := []string{"kubeconfig", "webhook-url", "cert-dir", "webhook-client-ca", "namespace"}
+	for _, f := range flags() {
+		names = append(names, f.name)
+	}
+	container, err := descend(rendered(t, "{ports: {webhook: 1024, health: 1025}}")[deployment], container())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range container["args"].([]any) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(a.(string), "--"), "=")
+		names = append(names, name)
+	}
+	refused := map[string]string{
+		"{extraArgs: [--exempt-namespaces, prod]}": "extraArgs", "{extraArgs: ['-v=1']}": "extraArgs", "{extraArgs: [prod]}": "extraArgs",
+		"{extraEnv: [{name: COUNTERSIGN_EXEMPT_NAMESPACES, value: prod}]}": "extraEnv/0/name",
+		"{podAnnotations: {kubectl.kubernetes.io/default-container: x}}":   "invalid propertyName",
+		"{commonLabels: {app.kubernetes.io/name: x}}":                      "invalid propertyName",
+		"{commonLabels: {helm.sh/chart: x}}":                               "invalid propertyName",
+		"{prometheus: {labels: {app.kubernetes.io/name: x}}}":              "invalid propertyName",
+		"{ports: {webhook: 443}}":                                          "ports/webhook",
+		"{ports: {webhook: 8443}}":                                         "must be different",
+		"{updateStrategy: {type: Recreate}}":                               "updateStrategy/type",
+		"{dnsPolicy: None}":                                                "dnsPolicy",
+		"{networkPolicy: {ingressFrom: [{cidr: 192.0.2.0/24}]}}":           "networkPolicy/ingressFrom",
+	}
+	for _, name := range names {
+		refused["{extraArgs: ['--"+name+"=x']}"] = "extraArgs/0"
+	}
+	for values, want := range refused {
+		if _, err := theBed(t).template(t.Context(), values); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want an error that names %q", values, err, want)
+		}
+	}
+}
