@@ -44,7 +44,7 @@ func TestPullSecretsOfAParent(t *testing.T) {
 }
 
 // No argument and no variable takes the place of what the chart says, nor of what keeps the gate where API servers find it.
-func TestThreatArgumentsOpenNothing(t *testing.T) {
+func TestArgumentsOpenNothing(t *testing.T) {
 	names := []string{"kubeconfig", "webhook-url", "cert-dir", "webhook-client-ca", "namespace"}
 	for _, f := range flags() {
 		names = append(names, f.name)
