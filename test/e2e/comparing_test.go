@@ -119,10 +119,10 @@ func (b *bed) testComparing(t *testing.T) {
 }
 
 // kubectl hands a manifest to a command of kubectl.
-func (b *bed) kubectl(t *testing.T, manifest, command string) {
+func (b *bed) kubectl(t *testing.T, manifest string, command ...string) {
 	t.Helper()
-	if out, err := b.kube.RunKubectl(t.Context(), manifest, command, "-f", "-"); err != nil {
-		t.Fatalf("kubectl %s: %v\n%s\n%s", command, err, out, manifest)
+	if out, err := b.kube.RunKubectl(t.Context(), manifest, append(command, "-f", "-")...); err != nil {
+		t.Fatalf("kubectl %q: %v\n%s\n%s", command, err, out, manifest)
 	}
 }
 
