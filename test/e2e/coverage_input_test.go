@@ -68,12 +68,19 @@ func (c *cover) testLists(t *testing.T) {
 func (c *cover) testBadInput(t *testing.T) {
 	hex := strings.Repeat("a", 64)
 	all := subjects(t)
+	// Docker's clients sign a host in capitals as another name.
+	capitals := strings.Replace(c.repository, "registry", "Registry", 1)
+	_, err := c.signer.CreateRepository(t.Context(), capitals, "ci", "qa")
+	must(t, err)
+	c.sign(t, capitals, "capitals", 1, "ci", "qa")
+	c.sign(t, capitals, ciOnly, 2, "ci")
 	for name, bad := range map[string]struct{ image, want string }{
 		"4 KiB":            {c.repository + "/" + strings.Repeat("x", 4<<10), "longer than 1024 bytes"},
 		"Unicode host":     {"régistry.example.com/acme/app:v1", "cannot be read"},
 		"look-alike host":  {strings.Replace(c.image(signed), "registry.e", "registry.е", 1), "cannot be read"},
 		"upper-case path":  {strings.Replace(c.image(signed), "/acme/", "/Acme/", 1), "in lower case"},
-		"upper-case host":  {strings.Replace(c.image(ciOnly), "registry", "Registry", 1), `role "qa" has not signed`},
+		"upper-case host":  {capitals + ":" + ciOnly, `role "qa" has not signed`},
+		"of another case":  {capitals + ":" + signed, `role "ci" has not signed`},
 		"sha512":           {c.repository + "@sha512:" + hex + hex, "use the sha256 digest"},
 		"sha256 too short": {c.repository + "@sha256:" + hex[1:], "64 lower-case hexadecimal digits"},
 		"sha256 too long":  {c.repository + "@sha256:" + hex + "a", "64 lower-case hexadecimal digits"},
@@ -87,7 +94,7 @@ func (c *cover) testBadInput(t *testing.T) {
 	}
 	for _, s := range all {
 		t.Run("upper-case host, signed/"+s.name, func(t *testing.T) {
-			c.admitted(t, s.object(t, production, c.name(), strings.Replace(c.image(signed), "registry", "Registry", 1)))
+			c.admitted(t, s.object(t, production, c.name(), capitals+":capitals"))
 		})
 	}
 	c.testBadTemplates(t, all[len(all)-1])

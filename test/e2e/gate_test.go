@@ -122,7 +122,13 @@ func (b *bed) testRoles(t *testing.T) {
 		b.denied(t, hidden, http.StatusForbidden, gun+":v2")
 	})
 	t.Run("an image that cannot be parsed", func(t *testing.T) {
-		b.denied(t, pod("sandbox", "registry.example.com/UPPER/app:v1"), http.StatusForbidden, "registry.example.com/UPPER/app:v1")
+		const image = "registry.example.com/UPPER/app:v1"
+		b.denied(t, pod(production, image), http.StatusForbidden, image, "cannot be read")
+		c, heard := b.listening(t)
+		must(t, c.Create(t.Context(), pod("sandbox", image)))
+		if got := heard.all(); len(got) != 1 || !strings.Contains(got[0], image) || !strings.Contains(got[0], "cannot be read") {
+			t.Errorf("where no policy holds, warnings are %q", got)
+		}
 	})
 }
 
