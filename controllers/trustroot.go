@@ -221,7 +221,7 @@ func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alp
 func pinnedMessage(root *store.Root, held store.Status) string {
 	parts := append([]string{"signatures are checked against the pinned root"}, root.Notes...)
 	if unseen := len(held.Unanchored); unseen > 0 {
-		parts = append(parts, fmt.Sprintf("no root that was fetched so far carries the pinned key %s: compare it with 'docker trust inspect', unless it is of a repository that was not asked for yet",
+		parts = append(parts, fmt.Sprintf("no root in use carries the pinned key %s: compare it with 'docker trust inspect', unless it is of a repository that was not asked for yet, or from before or after a rotation of the root",
 			strings.Join(held.Unanchored[:min(unseen, mostUnanchored)], ", ")))
 		if more := unseen - mostUnanchored; more > 0 {
 			parts[len(parts)-1] += fmt.Sprintf(" (and %d more)", more)

@@ -92,6 +92,7 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 	pods := requireBoth(nil)
 	none := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinNone })
 	const moved = signed + "@" + digestB // what the tag was signed for when the object was made
+	const respelled = "Registry.example.com:443/acme/app:signed"
 	cases := map[string]struct {
 		policies   []v1alpha1.ImagePolicySpec
 		old, given string
@@ -106,8 +107,9 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 		"another repository":     {[]v1alpha1.ImagePolicySpec{all}, "registry.example.com/acme/other:signed@" + digestB, signed, pinned, pinned},
 		"a digest without a tag": {[]v1alpha1.ImagePolicySpec{all}, repository + "@" + digestB, signed, pinned, pinned},
 		"not pinned":             {[]v1alpha1.ImagePolicySpec{all}, ciOnly, signed, pinned, pinned},
+		"not pinned, respelled":  {[]v1alpha1.ImagePolicySpec{all}, signed, respelled, respelled + "@" + digestA, respelled + "@" + digestA},
 		"the digest is given":    {[]v1alpha1.ImagePolicySpec{all}, moved, pinned, pinned, pinned},
-		"another spelling":       {[]v1alpha1.ImagePolicySpec{all}, moved, "Registry.example.com:443/acme/app:signed", moved, moved},
+		"another spelling":       {[]v1alpha1.ImagePolicySpec{all}, moved, respelled, moved, moved},
 		"no digest at all":       {[]v1alpha1.ImagePolicySpec{all}, signed + "@sha256:bb", signed, pinned, pinned},
 	}
 	for name, c := range cases {

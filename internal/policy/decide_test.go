@@ -259,6 +259,13 @@ func TestPinDigests(t *testing.T) {
 			if got.Verdict != policy.Admitted || got.Pin != tc.want || (got.Digest == "") != (got.Pin == "") {
 				t.Errorf("verdict %d, digest %q, pin %q; want %q", got.Verdict, got.Digest, got.Pin, tc.want)
 			}
+			// An update that is denied for what it would bring in keeps what is pinned already, so the wish is known without a digest.
+			for name, evidence := range map[string]any{"not signed": signed("ci v1 a"), "not loaded": policy.ErrNotLoaded} {
+				got := decide(app, roots{"acme-notary": evidence}, tc.policies...)
+				if denied := got.Verdict != policy.Admitted; denied != (tc.want != "") || got.Digest != "" || got.Pin != tc.want {
+					t.Errorf("%s: verdict %d, digest %q, pin %q; want %q without a digest", name, got.Verdict, got.Digest, got.Pin, tc.want)
+				}
+			}
 		})
 	}
 }

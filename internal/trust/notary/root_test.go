@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // authority is a CA, and perhaps one below it.
@@ -215,6 +217,35 @@ func TestRootChain(t *testing.T) {
 	}
 	_, err := v.root(pinKeys(newRootKey(t))).Fetch(t.Context(), testGUN, nil)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned, keys[3].canonical)
+}
+
+// The pins that are met are those of the roots in use. After a rotation the old pin is met no more where the new one is pinned too, and is
+// where it alone is.
+func TestAnchors(t *testing.T) {
+	v := newVirtual(t)
+	old := v.roles["root"].keys[0]
+	stranger := newRootKey(t)
+	anchors := func(want string, pins ...*testKey) {
+		t.Helper()
+		ev, ok := mustFetch(t, v.root(pinKeys(pins...)), nil).(trust.Anchored)
+		if !ok {
+			t.Fatal("the evidence knows no anchors")
+		}
+		if diff := cmp.Diff([]string{want}, ev.Anchors()); diff != "" {
+			t.Errorf("anchors (-want +got):\n%s", diff)
+		}
+	}
+	anchors(old.canonical, old, stranger)
+	fresh := v.rotateRoot(1)[1]
+	anchors(old.canonical, old)
+	anchors(fresh.canonical, old, fresh)
+	anchors(fresh.canonical, fresh, stranger)
+	r := v.root(pinKeys(old, stranger))
+	want := []string{old.canonical, stranger.canonical}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, r.Anchors()); diff != "" {
+		t.Errorf("anchors of the root (-want +got):\n%s", diff)
+	}
 }
 
 func only(names []string, suffix string) []string {
