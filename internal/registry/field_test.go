@@ -249,11 +249,7 @@ func TestThreatNoClientCertificateForAProxy(t *testing.T) {
 		Server: "https://notary.example.com", CABundle: string(ca.PEM),
 		ClientCertificate: string(shown.CertPEM), ClientKey: string(shown.KeyPEM),
 	})
-	both, ok := c.http.Transport.(*byHost)
-	if !ok {
-		t.Fatalf("%T", c.http.Transport)
-	}
-	both.own.Proxy = notOverTLS(func(*http.Request) (*url.URL, error) { return target, nil })
+	c.http.Transport = c.transport(ca.Pool(), &shown.TLS, func(*http.Request) (*url.URL, error) { return target, nil })
 	_, err = c.Get(t.Context(), repository, file, 10)
 	wantFault(t, err, v1alpha1.ReasonUnreachable, "NO_PROXY")
 	if showed != 0 {

@@ -35,7 +35,7 @@ func TestCheckAddress(t *testing.T) {
 
 // The dialer checks for itself, since a name may resolve to anything.
 func TestDialerRefusesAddresses(t *testing.T) {
-	conn, err := transport(nil).DialContext(t.Context(), "tcp", "169.254.169.254:80")
+	conn, err := transport(nil, nil).DialContext(t.Context(), "tcp", "169.254.169.254:80")
 	if err == nil {
 		conn.Close()
 	}

@@ -130,7 +130,7 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.tokenServices[hostPort(u)] = true
 	}
-	c.http = &http.Client{Transport: c.transport(roots, shown), CheckRedirect: checkRedirect}
+	c.http = &http.Client{Transport: c.transport(roots, shown, http.ProxyFromEnvironment), CheckRedirect: checkRedirect}
 	return c, nil
 }
 

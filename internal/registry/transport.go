@@ -12,10 +12,13 @@ import (
 	"time"
 )
 
+// chooseProxy returns the proxy of a request, nil for none.
+type chooseProxy = func(*http.Request) (*url.URL, error)
+
 // transport returns what sends requests. shown, where there is one, is shown to the server alone:
 // a token service and a redirect to another host have a transport without it.
-func (c *Client) transport(roots *x509.CertPool, shown *tls.Certificate) http.RoundTripper {
-	plain := transport(roots)
+func (c *Client) transport(roots *x509.CertPool, shown *tls.Certificate, proxy chooseProxy) http.RoundTripper {
+	plain := transport(roots, proxy)
 	if shown == nil {
 		plain.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			c.wantsCertificate.Store(true)
@@ -23,7 +26,7 @@ func (c *Client) transport(roots *x509.CertPool, shown *tls.Certificate) http.Ro
 		}
 		return plain
 	}
-	own := transport(roots)
+	own := transport(roots, notOverTLS(proxy))
 	own.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		c.wantsCertificate.Store(true)
 		if end := shown.Leaf.NotAfter; time.Now().After(end) {
@@ -31,18 +34,17 @@ func (c *Client) transport(roots *x509.CertPool, shown *tls.Certificate) http.Ro
 		}
 		return shown, nil
 	}
-	own.Proxy = notOverTLS(http.ProxyFromEnvironment)
 	return &byHost{server: hostPort(c.base), own: own, plain: plain}
 }
 
 // transport has a bound on everything that a server could draw out.
-func transport(roots *x509.CertPool) *http.Transport {
+func transport(roots *x509.CertPool, proxy chooseProxy) *http.Transport {
 	dialer := &net.Dialer{
 		Timeout: connectTimeout, Control: checkAddress,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: silence, Interval: lifeSign, Count: 2},
 	}
 	return &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
+		Proxy:                  proxy,
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    connectTimeout,
@@ -60,7 +62,7 @@ func transport(roots *x509.CertPool) *http.Transport {
 
 // notOverTLS refuses a proxy that is itself spoken to over TLS: it could ask for the client
 // certificate, since the transport has one configuration for it and for the server.
-func notOverTLS(choose func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+func notOverTLS(choose chooseProxy) chooseProxy {
 	return func(req *http.Request) (*url.URL, error) {
 		proxy, err := choose(req)
 		if proxy != nil && proxy.Scheme == "https" {

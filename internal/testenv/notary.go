@@ -16,6 +16,9 @@ import (
 	"time"
 )
 
+// publisher is the name of the files with the client certificate of publishers.
+const publisher = "publisher"
+
 // NotaryOptions say how a Notary server is run. The zero value is a server that signs timestamps and snapshots
 // itself, with ed25519 keys, and lets everyone in.
 type NotaryOptions struct {
@@ -23,6 +26,8 @@ type NotaryOptions struct {
 	Signer bool
 	// Auth makes the server ask for a token of a token service, which runs in this process.
 	Auth *NotaryAuth
+	// ClientCertificates makes the server ask for a client certificate of its CA. Publishers show one.
+	ClientCertificates bool
 	// Host is the IP address at which the server is reached, by Pods for example. Empty: loopback, as localhost.
 	Host string
 	// Dir holds configuration, logs and trust directories. Empty: a temporary folder that Stop removes.
@@ -45,6 +50,7 @@ type Notary struct {
 	ownsDir    bool
 	binaries   NotaryBinaries
 	serverPort int
+	publisher  *Certificate // shown where the server asks for one
 	server     *Process
 	signer     *Process
 	tokens     *tokenService
@@ -86,6 +92,9 @@ func StartNotary(ctx context.Context, options NotaryOptions) (_ *Notary, err err
 		return nil, err
 	}
 	n.URL = "https://" + net.JoinHostPort(cmp.Or(options.Host, "localhost"), port)
+	if n.publisher, err = n.CA.Issue(pkix.Name{CommonName: publisher}); err != nil {
+		return nil, err
+	}
 	if err := n.configure(ctx); err != nil {
 		return nil, err
 	}
@@ -109,12 +118,19 @@ func (n *Notary) configure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	server := map[string]any{
+		"http_addr":     net.JoinHostPort("127.0.0.1", strconv.Itoa(n.serverPort)),
+		"tls_cert_file": certFile,
+		"tls_key_file":  keyFile,
+	}
+	if n.options.ClientCertificates {
+		server["client_ca_file"] = filepath.Join(n.dir, "ca.crt")
+	}
+	if _, _, err = n.publisher.Write(n.dir, publisher); err != nil {
+		return err
+	}
 	config := map[string]any{
-		"server": map[string]any{
-			"http_addr":     net.JoinHostPort("127.0.0.1", strconv.Itoa(n.serverPort)),
-			"tls_cert_file": certFile,
-			"tls_key_file":  keyFile,
-		},
+		"server":        server,
 		"trust_service": map[string]any{"type": "local"},
 		"logging":       map[string]any{"level": "info"},
 		"storage":       map[string]any{"backend": "memory"},
@@ -186,8 +202,10 @@ func (n *Notary) startServer(ctx context.Context) (err error) {
 		return err
 	}
 	client := &http.Client{
-		Timeout:   2 * time.Second,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: n.CA.Pool()}, DisableKeepAlives: true},
+		Timeout: 2 * time.Second,
+		Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: n.CA.Pool(), Certificates: []tls.Certificate{n.publisher.TLS}}, DisableKeepAlives: true,
+		},
 	}
 	return n.server.Await(ctx, func(ctx context.Context) error { return healthy(ctx, client, n.URL+"/_notary_server/health") })
 }

@@ -41,6 +41,10 @@ func (c *NotaryClient) Run(ctx context.Context, args ...string) (string, error) 
 	full := append([]string{
 		"-s", c.notary.URL, "-d", c.Dir, "--tlscacert", filepath.Join(c.notary.dir, "ca.crt"),
 	}, args...)
+	if c.notary.options.ClientCertificates {
+		file := filepath.Join(c.notary.dir, publisher)
+		full = append([]string{"--tlscert", file + ".crt", "--tlskey", file + ".key"}, full...)
+	}
 	cmd := exec.CommandContext(ctx, c.notary.binaries.Client, full...)
 	cmd.Dir = c.Dir
 	cmd.Env = []string{

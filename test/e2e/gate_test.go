@@ -40,6 +40,7 @@ func TestGate(t *testing.T) {
 	t.Run("server faults", b.testServerFaults)
 	t.Run("key material elsewhere", b.testKeyMaterialElsewhere)
 	t.Run("credentials", b.testCredentials)
+	t.Run("client certificate", b.testClientCertificate)
 	t.Run("gate absent", b.testGateAbsent)
 	t.Run("platform", b.testPlatform)
 	t.Run("webhook configurations", b.testWebhookConfigurations)

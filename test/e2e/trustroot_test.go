@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/x509/pkix"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -134,4 +135,44 @@ func (b *bed) testCredentials(t *testing.T) {
 	secret.StringData = map[string]string{"password": auth.Password}
 	must(t, b.Update(t.Context(), secret))
 	testenv.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+}
+
+// testClientCertificate has a Notary server that serves nobody without a client certificate of its CA. The first Secret holds one of
+// another CA, and the mended one is taken in.
+func (b *bed) testClientCertificate(t *testing.T) {
+	guarded := testenv.RunNotary(t, testenv.NotaryOptions{ClientCertificates: true})
+	signer := testenv.RunClient(t, guarded)
+	gun := registry + "/mutual/app"
+	_, err := signer.CreateRepository(t.Context(), gun, "ci")
+	must(t, err)
+	must(t, signer.AddHash(t.Context(), gun, "v1", 512, strings.Repeat("5", 64), "targets/ci"))
+	pin, err := signer.Root(gun)
+	must(t, err)
+
+	stranger, err := testenv.NewCA("stranger")
+	must(t, err)
+	data := func(ca *testenv.CA) map[string][]byte {
+		cert, err := ca.Issue(pkix.Name{CommonName: "countersign"})
+		must(t, err)
+		return map[string][]byte{corev1.TLSCertKey: cert.CertPEM, corev1.TLSPrivateKeyKey: cert.KeyPEM}
+	}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "notary-client"},
+		Type:       corev1.SecretTypeTLS,
+		Data:       data(stranger),
+	}
+	b.create(t, secret)
+	root := b.trustRoot("mutual")
+	root.Spec.Notary.Server, root.Spec.Notary.CABundle = guarded.URL, v1alpha1.PEMBundle(guarded.CA.PEM)
+	root.Spec.Notary.Root.KeyIDs = []v1alpha1.KeyID{v1alpha1.KeyID(pin.KeyID)}
+	root.Spec.Notary.ClientCertificateSecretRef = &v1alpha1.SecretReference{Name: "notary-client"}
+	b.create(t, root)
+	b.create(t, b.policy("mutual", registry+"/mutual/**", "mutual", "ci"))
+	b.ready(t, &v1alpha1.ImagePolicy{}, "mutual", metav1.ConditionTrue, v1alpha1.ReasonInForce)
+	b.denied(t, pod(production, gun+":v1"), http.StatusServiceUnavailable, `TrustRoot "mutual"`, "clientCertificateSecretRef")
+
+	secret.Data = data(guarded.CA)
+	must(t, b.Update(t.Context(), secret))
+	testenv.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	b.denied(t, pod(production, gun+":v2"), http.StatusForbidden, "has not signed")
 }

@@ -101,6 +101,13 @@ func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 		}
 		http.NotFound(w, r)
 	}
+	halfNotary := func(w http.ResponseWriter, r *http.Request) {
+		code := "NAME_UNKNOWN"
+		if strings.HasSuffix(r.URL.Path, "/root.json") {
+			code = codeNotFound
+		}
+		imageRegistry(`{"errors":[{"code":"`+code+`"}]}`)(w, r)
+	}
 	serve := func(h http.HandlerFunc) string {
 		s := httptest.NewServer(h)
 		t.Cleanup(s.Close)
@@ -131,6 +138,13 @@ func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 			t.Log(err)
 		})
 	}
+	t.Run("the protocol's words for one file alone", func(t *testing.T) {
+		ev, err := r.over(serve(halfNotary), "").Fetch(t.Context(), r.gun, nil)
+		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "NAME_UNKNOWN")
+		if ev != nil {
+			t.Errorf("a verdict: %v", ev)
+		}
+	})
 }
 
 // Where a Notary server has shown itself, that it has no trust data is a verdict: by its answer to

@@ -317,3 +317,23 @@ func TestRealRejections(t *testing.T) {
 	ev = mustFetch(t, revoked, nil)
 	want("ci", "targets/ci.json is signed by key "+r.keys["ci"].KeyID+", which spec.revokedKeys lists")
 }
+
+// What is kept of a repository for the words of a denial is bounded, and so is what is said of one image.
+func TestThreatRejectionsAreBounded(t *testing.T) {
+	m := newMetadata(rootRules{Root: &Root{}}, nil)
+	files := signedTargets{name: targetsRole, targets: make([]target, maxIdle+10)}
+	m.verified[targetsRole] = &files
+	for range files.targets {
+		m.keep(target{tag: "v1"}, &cause{})
+	}
+	if n := len(m.short); n != maxIdle {
+		t.Errorf("%d are kept, want %d", n, maxIdle)
+	}
+	var e evidence
+	for i := range byte(2 * maxRejections) {
+		e.idle = append(e.idle, idle{tag: "v1", digest: [32]byte{i}, cause: &cause{by: targetsRole, why: "x"}})
+	}
+	if n := len(e.Rejected([]string{"ci"}, "v1", "")); n != maxRejections {
+		t.Errorf("%d are told, want %d", n, maxRejections)
+	}
+}
