@@ -197,3 +197,15 @@ func FuzzParsePlaceholder(f *testing.F) {
 		}
 	})
 }
+
+// A mark that stands there twice is none: readers differ in which of two values they take.
+func TestThreatMarkTwiceIsNone(t *testing.T) {
+	kind, err := Builtin().Find("apps", "v1", "deployments", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const raw = `{"spec":{"template":{"metadata":{"labels":{"sidecar.istio.io/inject":"false","sidecar.istio.io/inject":"true"}},"spec":{"containers":[{"name":"a","image":"auto"}]}}}}`
+	if o, err := kind.Read([]byte(raw)); err == nil && len(o.Images) != 1 {
+		t.Errorf("images %v, want the one to be checked", o.Images)
+	}
+}
