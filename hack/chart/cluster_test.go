@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,10 +105,10 @@ func (c *cluster) helm(t *testing.T, args ...string) string {
 	return out
 }
 
-// run runs the manager with the rights that the chart gives its ServiceAccount.
-func (c *cluster) run(t *testing.T) *testenv.Manager {
+// run runs a manager with the rights that the chart gives its ServiceAccount.
+func (c *cluster) run(t *testing.T, binary string) *testenv.Manager {
 	t.Helper()
-	m, err := testenv.StartManager(t.Context(), c.kube, testenv.ManagerOptions{Binary: c.manager, Dir: t.TempDir()})
+	m, err := testenv.StartManager(t.Context(), c.kube, testenv.ManagerOptions{Binary: binary, Dir: t.TempDir()})
 	must(t, err)
 	t.Cleanup(func() { _ = m.Stop() })
 	var roles rbacv1.ClusterRoleList
@@ -161,13 +162,11 @@ func (c *cluster) gateIsGone(t *testing.T) {
 
 const policyName = "production"
 
-// testOperatorDead uninstalls when nobody but the cluster itself can clean up.
+// testOperatorDead installs the previous release, upgrades it to this chart, and uninstalls when nobody but the cluster itself can clean up.
 func (c *cluster) testOperatorDead(t *testing.T) {
-	notes := c.helm(t, "install", chartName, theBed(t).dir, "--create-namespace", "--set", "replicas=2")
-	if !strings.Contains(notes, "kubectl label namespace countersign-system pod-security.kubernetes.io/enforce=restricted") {
-		t.Errorf("the notes are:\n%s", notes)
-	}
-	m := c.run(t)
+	previous := testenv.RunPrevious(t)
+	c.helm(t, "install", chartName, previous.Chart, "--create-namespace", "--set", "replicas=2,uncoveredImages=Warn")
+	m := c.run(t, previous.Manager)
 	before := c.configurations(t)
 	if len(before) != 2 {
 		t.Fatalf("%d webhook configurations are there, want 2", len(before))
@@ -184,19 +183,21 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 	}))
 
 	c.upgrade(t)
+	next := c.run(t, c.manager)
+	must(t, m.Stop())
 	for i, o := range c.configurations(t) {
 		if o.GetUID() != before[i].GetUID() {
 			t.Error("an upgrade has replaced a webhook configuration")
 		}
 	}
-	must(t, m.Ready(t.Context()))
-
-	log, err := os.ReadFile(m.Log())
-	must(t, err)
-	if strings.Contains(string(log), "is forbidden: User") {
-		t.Errorf("the rights that the chart gives do not suffice:\n%s", log)
+	for _, m := range []*testenv.Manager{m, next} {
+		log, err := os.ReadFile(m.Log())
+		must(t, err)
+		if strings.Contains(string(log), "is forbidden: User") {
+			t.Errorf("the rights that the chart gives do not suffice:\n%s", log)
+		}
 	}
-	must(t, m.Kill())
+	must(t, next.Kill())
 	// Nobody gave it up, and the next operator would wait for it to run out.
 	must(t, c.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "countersign.countersign.dev"}}))
 	c.helm(t, "uninstall", chartName)
@@ -212,7 +213,8 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 	}
 }
 
-// upgrade upgrades to the chart of another version as docs/helm.md has it: what was set stays, what was not is new, and the CRDs are the new chart's.
+// upgrade upgrades to this chart, as another version, as docs/helm.md has it: what was set stays, what was not is new, and the CRDs are the new
+// chart's.
 func (c *cluster) upgrade(t *testing.T) {
 	t.Helper()
 	root, err := testenv.ModuleRoot()
@@ -221,13 +223,20 @@ func (c *cluster) upgrade(t *testing.T) {
 	must(t, err)
 	dir := filepath.Join(t.TempDir(), chartName)
 	must(t, next.write(dir))
-	c.helm(t, "upgrade", chartName, dir, "--reset-then-reuse-values")
+	notes := c.helm(t, "upgrade", chartName, dir, "--reset-then-reuse-values")
+	if !strings.Contains(notes, "kubectl label namespace countersign-system pod-security.kubernetes.io/enforce=restricted") {
+		t.Errorf("the notes are:\n%s", notes)
+	}
 	var deployment appsv1.Deployment
 	must(t, c.Get(t.Context(), client.ObjectKey{Namespace: testNamespace, Name: "countersign-manager"}, &deployment))
 	if *deployment.Spec.Replicas != 2 {
 		t.Errorf("%d replicas after the upgrade, want 2 as before", *deployment.Spec.Replicas)
 	}
-	if image := deployment.Spec.Template.Spec.Containers[0].Image; image != "registry.example.com/countersign/countersign:v0.2.0" {
+	container := deployment.Spec.Template.Spec.Containers[0]
+	if !slices.Contains(container.Args, "--uncovered-images=Warn") {
+		t.Errorf("the arguments after the upgrade are %q, without what was set before", container.Args)
+	}
+	if image := container.Image; image != "registry.example.com/countersign/countersign:v0.2.0" {
 		t.Errorf("the image after the upgrade is %s", image)
 	}
 	var crd apiextensionsv1.CustomResourceDefinition
@@ -235,6 +244,15 @@ func (c *cluster) upgrade(t *testing.T) {
 	if chart := crd.Labels["helm.sh/chart"]; chart != "countersign-0.2.0" {
 		t.Errorf("the CRD after the upgrade is that of %s", chart)
 	}
+	testenv.Await(t, "a field that only this version's CRD has", func() error {
+		p := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: policyName}}
+		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(p), p))
+		p.Spec.Help = "Ask #qa."
+		if err := c.Update(t.Context(), p); err != nil || p.Spec.Help == "" {
+			return fmt.Errorf("it is dropped, or the update is refused: %v", err)
+		}
+		return nil
+	})
 }
 
 // testOperatorAlive installs under another name, which takes the CRDs of the release before over, and uninstalls beside an operator that runs on, and
@@ -249,7 +267,7 @@ func (c *cluster) testOperatorAlive(t *testing.T) {
 	if err := c.Get(t.Context(), client.ObjectKey{Name: policyName}, &v1alpha1.ImagePolicy{}); err != nil {
 		t.Errorf("the policy of the installation before is gone: %v", err)
 	}
-	m := c.run(t)
+	m := c.run(t, c.manager)
 	c.helm(t, "uninstall", another)
 	c.gateIsGone(t)
 	must(t, m.Stop())

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -149,7 +150,7 @@ func (u *upgrades) decides(t *testing.T) {
 	u.admitted(t, pod(production, u.signed+":v1"))
 	u.denied(t, pod(production, u.half+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 	u.denied(t, pod(production, u.signed+":unsigned"), http.StatusForbidden)
-	u.denied(t, pod("sandbox", registry+"/odd/app:v1"), http.StatusForbidden, `ImagePolicy "odd"`, "spec.namespaceSelector")
+	u.denied(t, pod("sandbox", registry+"/odd/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "odd"`, "spec.namespaceSelector")
 
 	u.edits++
 	u.editRoot(t, func(root *v1alpha1.TrustRoot) { root.Spec.RefreshInterval.Duration++ })
@@ -242,9 +243,11 @@ func (u *upgrades) testRecordsOfThePrevious(t *testing.T) {
 	u.sign(t, gun, "v1", 3, "ci", "qa")
 	u.admitted(t, pod(production, gun+":v1"))
 	u.written(t, gun, nil)
+	var stopped errgroup.Group
 	for _, m := range u.alive {
-		must(t, m.Stop())
+		stopped.Go(m.Stop)
 	}
+	must(t, stopped.Wait())
 	u.alive = nil
 	u.notary.Disconnect()
 	u.apply(t, u.manifests)
