@@ -162,7 +162,8 @@ func (c *cluster) gateIsGone(t *testing.T) {
 
 const policyName = "production"
 
-// testOperatorDead installs the previous release, upgrades it to this chart, and uninstalls when nobody but the cluster itself can clean up.
+// testOperatorDead installs the previous release, upgrades it to this chart, and uninstalls when
+// nobody but the cluster itself can clean up.
 func (c *cluster) testOperatorDead(t *testing.T) {
 	previous := testenv.RunPrevious(t)
 	c.helm(t, "install", chartName, previous.Chart, "--create-namespace", "--set", "replicas=2,uncoveredImages=Warn")
@@ -213,8 +214,8 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 	}
 }
 
-// upgrade upgrades to this chart, as another version, as docs/helm.md has it: what was set stays, what was not is new, and the CRDs are the new
-// chart's.
+// upgrade upgrades to this chart, as another version, as docs/helm.md has it: what was set stays,
+// what was not is new, and the CRDs are the new chart's.
 func (c *cluster) upgrade(t *testing.T) {
 	t.Helper()
 	root, err := testenv.ModuleRoot()

@@ -23,7 +23,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
-// upgrades is an installation of the previous release, by its own manifests and with two replicas of its own program.
+// upgrades is an installation of the previous release, by its own manifests and with two
+// replicas of its own program.
 type upgrades struct {
 	restarts
 	front *testenv.Balancer
@@ -47,8 +48,9 @@ type kept struct {
 	Record      string // the digest of what was written down of the signed repository
 }
 
-// TestUpgrade replaces the previous release by this version and back, one replica after the other, while Pods are created all the time. Then
-// this version starts on what the previous release has written, with the signing server down.
+// TestUpgrade replaces the previous release by this version and back, one replica after the
+// other, while Pods are created all the time. Then this version starts on what the previous
+// release has written, with the signing server down.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	u := newUpgrades(t)
@@ -120,7 +122,8 @@ func (u *upgrades) start(t *testing.T, binary string) {
 	u.alive = append(u.alive, m)
 }
 
-// roll replaces every replica by one of another version, each before the next, with both versions at work for a while.
+// roll replaces every replica by one of another version, each before the next, with both
+// versions at work for a while.
 func (u *upgrades) roll(t *testing.T, binary string) {
 	t.Helper()
 	for range len(u.alive) {
@@ -144,7 +147,8 @@ func (u *upgrades) hadRights(t *testing.T) {
 	}
 }
 
-// decides wants right answers, and a status that is written after an edit, of a policy that this version's CRD would refuse, too.
+// decides wants right answers, and a status that is written after an edit, of a policy that this
+// version's CRD would refuse, too.
 func (u *upgrades) decides(t *testing.T) {
 	t.Helper()
 	u.admitted(t, pod(production, u.signed+":v1"))
@@ -227,7 +231,8 @@ func (u *upgrades) testUpgrade(t *testing.T) {
 	})
 }
 
-// testDowngrade leaves a field behind that the previous release does not know. Taking it away makes the policy no weaker.
+// testDowngrade leaves a field behind that the previous release does not know. Taking it away
+// makes the policy no weaker.
 func (u *upgrades) testDowngrade(t *testing.T) {
 	u.apply(t, u.previous.Manifests)
 	u.load.more(t) // this version, with the CRDs of the previous release
@@ -237,7 +242,8 @@ func (u *upgrades) testDowngrade(t *testing.T) {
 	u.unchanged(t)
 }
 
-// testRecordsOfThePrevious upgrades at a time at which nothing can be fetched. A record that the previous release has written then decides.
+// testRecordsOfThePrevious upgrades at a time at which nothing can be fetched. A record that the
+// previous release has written then decides.
 func (u *upgrades) testRecordsOfThePrevious(t *testing.T) {
 	gun := u.repository(t, "ci", "qa")
 	u.sign(t, gun, "v1", 3, "ci", "qa")
