@@ -35,7 +35,10 @@ func (e *environment) start(ctx context.Context) (err error) {
 	if e.dir, err = os.MkdirTemp("", "countersign-demo-"); err != nil {
 		return fmt.Errorf("making a folder for the demo: %w", err)
 	}
-	fmt.Fprintf(e.out, "Countersign demo: real servers on this machine's loopback interface. Logs are in %s.\n\n", e.dir)
+	fmt.Fprintf(e.out, `Countersign demo: real servers on this machine's loopback interface. Logs are in %s.
+There is no node: a Pod that is admitted stays Pending, and no image is pulled or run.
+
+`, e.dir)
 	for _, part := range []struct {
 		what  string
 		start func(context.Context) error
@@ -190,7 +193,12 @@ The notary client signs as CI and QA with:
   notary addhash -p %[4]s v3 %[6]d --sha256 %[7]s -r targets/ci -r targets/qa
   notary remove  -p %[4]s v3 -r targets/qa
 
-The manager's log is %[8]s. Press Ctrl-C here to stop everything.
+Metrics are served without credentials here; an installation asks for a token:
+
+  curl -s %[9]s | grep ^countersign_
+
+Pods stay Pending: no node is there to run them. The manager's log is %[8]s.
+Press Ctrl-C here to stop everything.
 `, e.kube.Kubeconfig, e.kube.Kubectl, namespace, e.repository(), e.signer.Shell("  "),
-		e.images["v3"].Size, e.images["v3"].Hex, e.manager.Log())
+		e.images["v3"].Size, e.images["v3"].Hex, e.manager.Log(), e.manager.MetricsURL)
 }
