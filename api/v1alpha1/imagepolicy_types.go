@@ -56,7 +56,7 @@ type ImagePolicySpec struct {
 	AllowUnsigned *bool `json:"allowUnsigned,omitempty"`
 
 	// Mode says what a failed requirement does: Enforce denies, Warn admits with a warning to the client and a line
-	// in the operator's log, Audit admits silently and logs.
+	// in the operator's log, Audit admits silently and logs. Default Enforce.
 	// +optional
 	// +default="Enforce"
 	Mode PolicyMode `json:"mode,omitempty"`
@@ -71,7 +71,7 @@ type ImagePolicySpec struct {
 
 	// PinDigests says where a verified tag is rewritten to tag@digest: in Pods, in All workloads (templates too), or
 	// in None. Of several policies in mode Enforce that cover an image the strongest applies, All before Pods before
-	// None; in the other modes nothing is rewritten.
+	// None; in the other modes nothing is rewritten. Default Pods.
 	// +optional
 	// +default="Pods"
 	PinDigests PinDigests `json:"pinDigests,omitempty"`

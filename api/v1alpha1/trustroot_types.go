@@ -97,7 +97,7 @@ type NotarySpec struct {
 	Server string `json:"server,omitempty"`
 
 	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is signed, but an
-	// onlooker sees which images are asked for, and can hold answers back.
+	// onlooker sees which images are asked for, and can hold answers back. Default Forbid.
 	// +optional
 	// +default="Forbid"
 	// +kubebuilder:validation:Enum=Forbid;Allow

@@ -25,6 +25,21 @@ field, and what the API server refuses.
 {{ regexReplaceAll "\\[Duration\\]\\([^)]*\\)" (markdownRenderType .Type) "duration" }}
 {{- end -}}
 
+{{- /* The texts of some rules: their messages, or those among which their expressions choose. What is given goes into one of them. */ -}}
+{{- define "refusals" -}}
+{{- $before := .before }}{{ $between := .between -}}
+{{- range .rules -}}
+{{- $texts := list .Message -}}
+{{- if not .Message -}}
+{{- $texts = list -}}
+{{- range regexFindAll "\\? \"[^\"]+\" :" (replace "\" + self + (self.endsWith(\"/\") ? \"\" : \"/\") + \"" "<what is given>/" .MessageExpression) -1 -}}
+{{- $texts = append $texts (trimSuffix "\" :" (trimPrefix "? \"" .)) -}}
+{{- end -}}
+{{- end -}}
+{{- range $texts }}{{ $before }}{{ template "words" . }}{{ $before = $between }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* That a field has to be given is a column of its own. The rules of a type, and of the items of an array, stand with that type. */ -}}
 {{- define "limits" -}}
 {{- $array := hasSuffix " array" (markdownRenderType .Type) -}}
@@ -35,10 +50,12 @@ field, and what the API server refuses.
 {{- $limits = append $limits (replace "items:" "of each " .) -}}
 {{- end -}}
 {{- end -}}
-{{- if not (contains "](#" (markdownRenderType .Type)) -}}
-{{- range index .Markers "kubebuilder:validation:XValidation" }}{{ $limits = append $limits .Message }}{{ end -}}
-{{- end -}}
 {{- template "words" (join "; " $limits) -}}
+{{- $rules := index .Markers "kubebuilder:validation:items:XValidation" | default list -}}
+{{- if or $array (not (contains "](#" (markdownRenderType .Type))) -}}
+{{- $rules = concat $rules (index .Markers "kubebuilder:validation:XValidation" | default list) -}}
+{{- end -}}
+{{- template "refusals" dict "before" (empty $limits | ternary "" "; ") "between" "; " "rules" $rules -}}
 {{- end -}}
 
 {{- define "required" -}}
@@ -59,9 +76,7 @@ field, and what the API server refuses.
 {{- with index $type.Markers "kubebuilder:validation:XValidation" }}
 
 Refused with:
-{{ range . }}
-- {{ template "words" .Message }}
-{{- end }}
+{{ template "refusals" dict "before" "\n- " "between" "\n- " "rules" . }}
 {{- end }}
 {{- if $type.References }}
 
