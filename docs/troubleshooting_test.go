@@ -1,0 +1,96 @@
+package docs_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// literals returns the strings of Go files, what is joined with + as one.
+func literals(t *testing.T, patterns ...string) []string {
+	t.Helper()
+	var found []string
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pattern)))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, path := range files {
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				expr, ok := n.(ast.Expr)
+				if !ok {
+					return true
+				}
+				if text := joined(expr); text != "" {
+					found = append(found, text)
+				}
+				return true
+			})
+		}
+	}
+	return found
+}
+
+func joined(expr ast.Expr) string {
+	switch expr := expr.(type) {
+	case *ast.BasicLit:
+		if expr.Kind == token.STRING {
+			text, _ := strconv.Unquote(expr.Value)
+			return text
+		}
+	case *ast.BinaryExpr:
+		return joined(expr.X) + joined(expr.Y)
+	}
+	return ""
+}
+
+// The texts by which somebody who is denied looks for help are those that the product says: in its
+// sources, or in the tests that hold its messages word for word.
+func TestTroubleshootingQuotesTheDenials(t *testing.T) {
+	said := literals(t, "internal/policy/*.go", "internal/trust/notary/*.go", "internal/store/*.go", "test/e2e/messages_test.go")
+	const ofTheAPIServer = `failed calling webhook "validate.countersign.dev"`
+	quoted, table := 0, false
+	for line := range strings.Lines(read(t, "docs/troubleshooting.md")) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 3 {
+			table = false
+			continue
+		}
+		if strings.TrimSpace(cells[1]) == "it says" {
+			table = true
+		}
+		if !table {
+			continue
+		}
+		for _, match := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[1], -1) {
+			quoted++
+			parts := strings.Split(match[1], "...")
+			holds := func(text string) bool {
+				for _, part := range parts {
+					_, after, found := strings.Cut(text, part)
+					if !found {
+						return false
+					}
+					text = after
+				}
+				return true
+			}
+			if match[1] != ofTheAPIServer && !slices.ContainsFunc(said, holds) {
+				t.Errorf("nothing says %q", match[1])
+			}
+		}
+	}
+	if quoted < 25 {
+		t.Fatalf("found only %d texts", quoted)
+	}
+}
