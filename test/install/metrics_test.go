@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -77,5 +80,36 @@ func (b *bed) testMetrics(t *testing.T) {
 				t.Errorf("status %d, want %d; %d bytes: %.200s", code, c.code, len(body), body)
 			}
 		})
+	}
+	b.testMetricsByHand(t, address)
+}
+
+// testMetricsByHand runs the commands that docs/metrics.md has for a look by hand, but for kubectl port-forward, which takes a node.
+func (b *bed) testMetricsByHand(t *testing.T, address string) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "metrics.md"))
+	must(t, err)
+	_, section, _ := strings.Cut(string(page), "## A look by hand")
+	section, _, _ = strings.Cut(section, "\n## ")
+	dir, out, commands := t.TempDir(), []byte(nil), 0
+	for line := range strings.Lines(section) {
+		command, ok := strings.CutPrefix(line, "$ ")
+		if !ok || strings.HasPrefix(command, "kubectl port-forward") {
+			continue
+		}
+		commands++
+		command = strings.ReplaceAll(command, "::localhost:8443", "::"+address)
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", `kubectl() { "$KUBECTL" "$@"; }; `+command)
+		cmd.Dir, cmd.Env = dir, append(append(os.Environ(), "KUBECTL="+b.kube.Kubectl), b.kube.KubectlEnv()...)
+		if out, err = cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+	}
+	if commands != 4 || !strings.Contains(string(out), "countersign_gate_ready 1") {
+		t.Errorf("after %d commands, want 4, the last one printed\n%s", commands, out)
+	}
+	out2, err := b.kube.RunKubectl(t.Context(), "", "delete", "clusterrolebinding/countersign-metrics-look", "serviceaccount/countersign-metrics", "-n", "default")
+	if err != nil {
+		t.Errorf("%v: %s", err, out2)
 	}
 }
