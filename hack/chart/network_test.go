@@ -43,8 +43,9 @@ func TestPullSecretsOfAParent(t *testing.T) {
 	}
 }
 
-// No argument and no variable takes the place of what the chart says, nor of what keeps the gate where API servers find it.
-func TestArgumentsOpenNothing(t *testing.T) {
+// TestThreatArgumentsOpenNothing refuses arguments and variables that replace what the chart says, that hide the gate from the API servers, that
+// have the manager talk to another API server, or that weaken how Go verifies.
+func TestThreatArgumentsOpenNothing(t *testing.T) {
 	names := []string{"kubeconfig", "webhook-url", "cert-dir", "webhook-client-ca", "namespace"}
 	for _, f := range flags() {
 		names = append(names, f.name)
@@ -59,16 +60,23 @@ func TestArgumentsOpenNothing(t *testing.T) {
 	}
 	refused := map[string]string{
 		"{extraArgs: [--exempt-namespaces, prod]}": "extraArgs", "{extraArgs: ['-v=1']}": "extraArgs", "{extraArgs: [prod]}": "extraArgs",
-		"{extraEnv: [{name: COUNTERSIGN_EXEMPT_NAMESPACES, value: prod}]}": "extraEnv/0/name",
-		"{podAnnotations: {kubectl.kubernetes.io/default-container: x}}":   "invalid propertyName",
-		"{commonLabels: {app.kubernetes.io/name: x}}":                      "invalid propertyName",
-		"{commonLabels: {helm.sh/chart: x}}":                               "invalid propertyName",
-		"{prometheus: {labels: {app.kubernetes.io/name: x}}}":              "invalid propertyName",
-		"{ports: {webhook: 443}}":                                          "ports/webhook",
-		"{ports: {webhook: 8443}}":                                         "must be different",
-		"{updateStrategy: {type: Recreate}}":                               "updateStrategy/type",
-		"{dnsPolicy: None}":                                                "dnsPolicy",
-		"{networkPolicy: {ingressFrom: [{cidr: 192.0.2.0/24}]}}":           "networkPolicy/ingressFrom",
+		"{extraEnv: [{name: COUNTERSIGN_EXEMPT_NAMESPACES, value: prod}]}":                                       "extraEnv/0/name",
+		"{extraEnv: [{name: COUNTERSIGN_WEBHOOK_CLIENT_CA, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}": "extraEnv/0/name",
+		"{extraEnv: [{name: TZ, value: UTC}, {name: KUBECONFIG, value: /tmp/k}]}":                                "extraEnv/1/name",
+		"{extraEnv: [{name: KUBERNETES_SERVICE_HOST, value: 192.0.2.1}]}":                                        "extraEnv/0/name",
+		"{extraEnv: [{name: KUBERNETES_SERVICE_PORT, value: '8443'}]}":                                           "extraEnv/0/name",
+		"{extraEnv: [{name: GODEBUG, value: rsa1024min=0}]}":                                                     "extraEnv/0/name",
+		"{extraEnv: [{name: 'KUBECONFIG=', value: /tmp/k}]}":                                                     "extraEnv/0/name",
+		"{extraEnv: [{name: \"KUBECONFIG\\n\", value: /tmp/k}]}":                                                 "extraEnv/0/name",
+		"{podAnnotations: {kubectl.kubernetes.io/default-container: x}}":                                         "invalid propertyName",
+		"{commonLabels: {app.kubernetes.io/name: x}}":                                                            "invalid propertyName",
+		"{commonLabels: {helm.sh/chart: x}}":                                                                     "invalid propertyName",
+		"{prometheus: {labels: {app.kubernetes.io/name: x}}}":                                                    "invalid propertyName",
+		"{ports: {webhook: 443}}":                                                                                "ports/webhook",
+		"{ports: {webhook: 8443}}":                                                                               "must be different",
+		"{updateStrategy: {type: Recreate}}":                                                                     "updateStrategy/type",
+		"{dnsPolicy: None}":                                                                                      "dnsPolicy",
+		"{networkPolicy: {ingressFrom: [{cidr: 192.0.2.0/24}]}}":                                                 "networkPolicy/ingressFrom",
 	}
 	for _, name := range names {
 		refused["{extraArgs: ['--"+name+"=x']}"] = "extraArgs/0"
@@ -76,6 +84,11 @@ func TestArgumentsOpenNothing(t *testing.T) {
 	for values, want := range refused {
 		if _, err := theBed(t).template(t.Context(), values); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error that names %q", values, err, want)
+		}
+	}
+	for _, name := range []string{"HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOMEMLIMIT"} {
+		if _, err := theBed(t).template(t.Context(), "{extraEnv: [{name: "+name+", value: x}]}"); err != nil {
+			t.Errorf("%s, which opens nothing: %v", name, err)
 		}
 	}
 }
