@@ -23,11 +23,11 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
@@ -63,7 +63,8 @@ func main() {
 		return
 	}
 	if err == nil {
-		ctrl.SetLogger(zap.New())
+		ctrl.SetLogger(o.Logger(os.Stderr))
+		klog.SetLogger(ctrl.Log.WithName("client")) // that of the Kubernetes libraries
 		ctrl.Log.Info("Started", "version", options.Version(version))
 		err = run(ctrl.SetupSignalHandler(), o)
 	}

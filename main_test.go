@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"testing"
 )
 
@@ -44,5 +47,50 @@ func TestAPIServerIsReachedDirectly(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestMain runs the manager itself where a test started this program for that.
+func TestMain(m *testing.M) {
+	if os.Getenv("COUNTERSIGN_TEST_MANAGER") != "" {
+		main()
+		return
+	}
+	m.Run()
+}
+
+// The manager logs as its flags say, from its first line on.
+func TestLog(t *testing.T) {
+	const config = `{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]}`
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(kubeconfig, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"default": {nil, `^\{"level":"info","ts":"[^"]+","msg":"Started",`},
+		"error":   {[]string{"--log-level=error"}, `^\{"level":"error","ts":"[^"]+","msg":"Could not start yet, `},
+		"text":    {[]string{"--log-format=text"}, `^\d{4}-\S+\tINFO\tStarted\t\{`},
+		"refused": {[]string{"--log-format=xml"}, `^countersign: --log-format=xml: must be json or text`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			manager := exec.CommandContext(t.Context(), os.Args[0], append(c.args, "--kubeconfig="+kubeconfig)...)
+			manager.Env = append(os.Environ(), "COUNTERSIGN_TEST_MANAGER=1")
+			stderr, err := manager.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := manager.Start(); err != nil {
+				t.Fatal(err)
+			}
+			line, err := bufio.NewReader(stderr).ReadString('\n')
+			if err != nil || !regexp.MustCompile(c.want).MatchString(line) {
+				t.Errorf("the first line is %q, %v; want %s", line, err, c.want)
+			}
+			_ = manager.Process.Kill() // it may have ended
+			_ = manager.Wait()
+		})
 	}
 }

@@ -77,6 +77,8 @@ func flags() []managerFlag {
 		{name: "shutdown-delay", value: "shutdownDelay"},
 		{name: "expiry-warning", value: "expiryWarning"},
 		{name: "forget-unused-after", value: "forgetUnusedAfter"},
+		{name: "log-level", value: "logLevel"},
+		{name: "log-format", value: "logFormat"},
 	}
 }
 

@@ -1,4 +1,4 @@
-// Package options reads the manager's flags. It checks what can be checked without a cluster, and builds nothing.
+// Package options reads the manager's flags. It checks what can be checked without a cluster, and builds nothing but the logger.
 package options
 
 import (
@@ -56,6 +56,8 @@ type Options struct {
 	// Kinds are the kinds of workload that are checked: the builtin ones, and those that --workload-kinds names. Their
 	// templates may hold the placeholders that --image-placeholders names.
 	Kinds workload.Kinds
+	// LogLevel and LogFormat say what Logger writes: "debug", "info" or "error", as "json" or "text".
+	LogLevel, LogFormat string
 }
 
 // ErrVersion is the error of Parse where the version is asked for.
@@ -86,6 +88,8 @@ func Parse(args []string) (Options, error) {
 	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour, "how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
 	f.StringSliceVar(&furtherKinds, "workload-kinds", nil, "further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, such as rollouts.v1alpha1.argoproj.io=spec.template")
 	f.StringSliceVar(&furtherPlaceholders, "image-placeholders", nil, "further images that an injector replaces in Pods, each IMAGE=MARK or IMAGE=MARK=VALUE with the label or annotation of the pod templates in which they are let through, such as auto=sidecar.istio.io/inject=true, which is known in any case")
+	f.StringVar(&o.LogLevel, "log-level", "info", "what is logged: debug, info or error, each with what is more severe")
+	f.StringVar(&o.LogFormat, "log-format", "json", "how it is logged: json, one object a line, or text")
 	version := f.Bool("version", false, "print the version, and nothing else")
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
@@ -136,7 +140,7 @@ func readKinds(further, placeholders []string) (workload.Kinds, error) {
 // fromEnvironment sets flags that are not given as arguments, and that an administrator may want to set where no argument can be given, as through a Subscription of OLM:
 // COUNTERSIGN_EXEMPT_NAMESPACES is --exempt-namespaces.
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
-	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca"} {
+	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca", "log-level", "log-format"} {
 		variable := "COUNTERSIGN_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		value, ok := lookup(variable)
 		if !ok || f.Changed(name) {
@@ -159,7 +163,7 @@ func (o Options) ReadShortNames(openShift bool) policy.ShortNames {
 }
 
 func (o Options) validate() error {
-	var errs []error
+	errs := o.validateLog()
 	if o.WebhookPort < 1 || o.WebhookPort > 65535 {
 		errs = append(errs, fmt.Errorf("--webhook-port=%d: must be from 1 to 65535", o.WebhookPort))
 	}

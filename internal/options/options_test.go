@@ -60,7 +60,7 @@ func TestParse(t *testing.T) {
 			}
 			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", MetricsSecure: true, HealthProbeBindAddress: ":8081",
 				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0], ForgetUnusedAfter: 720 * time.Hour, ShutdownDelay: 5 * time.Second,
-				ExpiryWarning: 72 * time.Hour, Kinds: workload.Builtin()}
+				ExpiryWarning: 72 * time.Hour, Kinds: workload.Builtin(), LogLevel: "info", LogFormat: "json"}
 			c.want(&want)
 			byName := cmp.Transformer("name", func(k workload.Kind) string { return k.Name })
 			if diff := cmp.Diff(want, got, byName); diff != "" {
