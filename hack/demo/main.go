@@ -14,11 +14,15 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
 )
 
 func main() {
 	keep := flag.Bool("keep", os.Getenv("KEEP") != "", "leave everything running at the end, until Ctrl-C (also: KEEP=1)")
 	flag.Parse()
+	ctrl.SetLogger(logr.Discard()) // what its clients would log is none of the demo's output
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Stdout, *keep)
 	stop()
