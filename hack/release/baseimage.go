@@ -19,10 +19,10 @@ import (
 // user is who the manager runs as, where the cluster gives it no other.
 const user = "65532"
 
-// baseIndex returns the image that the manager is put upon, for each platform: root certificates, the user's name, and nothing else, so no
+// baseIndex returns the image that the manager is put upon, for each platform: root certificates, the user's name, licenses, and nothing else, so no
 // shell and no package of anybody that would have to be followed for holes. It is the same to the byte wherever it is made.
-func baseIndex(created time.Time, platforms []v1.Platform) (v1.ImageIndex, error) {
-	content, err := baseContent(created)
+func baseIndex(created time.Time, platforms []v1.Platform, licenses []packed) (v1.ImageIndex, error) {
+	content, err := baseContent(created, licenses)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func baseImage(layer v1.Layer, created time.Time, platform v1.Platform) (v1.Imag
 	image, err := mutate.Append(image, mutate.Addendum{
 		Layer:     layer,
 		MediaType: types.OCILayer,
-		History:   v1.History{Created: v1.Time{Time: created}, Comment: "root certificates and the user nonroot"},
+		History:   v1.History{Created: v1.Time{Time: created}, Comment: "root certificates, the user nonroot and licenses"},
 	})
 	if err != nil {
 		return nil, err
@@ -65,21 +65,19 @@ func baseImage(layer v1.Layer, created time.Time, platform v1.Platform) (v1.Imag
 	return mutate.ConfigFile(image, config)
 }
 
-// baseContent is the one layer of the base image.
-func baseContent(created time.Time) ([]byte, error) {
+// baseContent is the one layer of the base image. Names may be longer than 100 bytes, which USTAR splits at a folder.
+func baseContent(created time.Time, licenses []packed) ([]byte, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)
-	for _, f := range []struct {
-		name string
-		text []byte
-	}{
+	files := []packed{
 		{name: "etc/"},
 		{"etc/group", []byte("root:x:0:\nnonroot:x:" + user + ":\n")},
 		{"etc/passwd", []byte("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:" + user + ":" + user + ":nonroot:/:/sbin/nologin\n")},
 		{name: "etc/ssl/"},
 		{name: "etc/ssl/certs/"},
 		{"etc/ssl/certs/ca-certificates.crt", rootCertificates()},
-	} {
+	}
+	for _, f := range append(files, licenses...) {
 		header := &tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o444, Size: int64(len(f.text)), ModTime: created, Format: tar.FormatUSTAR}
 		if f.text == nil {
 			header.Typeflag, header.Mode = tar.TypeDir, 0o555

@@ -58,7 +58,11 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	options, err := buildOptions(o, source)
+	included, err := licenses(ctx, root, o.platforms)
+	if err != nil {
+		return "", err
+	}
+	options, err := buildOptions(o, source, included)
 	if err != nil {
 		return "", err
 	}
@@ -76,8 +80,8 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	return push(ctx, repository, o.version, result)
 }
 
-func buildOptions(o imageOptions, source checkout) ([]build.Option, error) {
-	base, err := base(o.platforms, source.created)
+func buildOptions(o imageOptions, source checkout, included []packed) ([]build.Option, error) {
+	base, err := base(o.platforms, source.created, included)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +123,7 @@ func builderVersion() string {
 }
 
 // base has the builder take the base that is made here, which reaches the registry as a layer of the image.
-func base(platforms []string, created time.Time) (build.GetBase, error) {
+func base(platforms []string, created time.Time, included []packed) (build.GetBase, error) {
 	wanted := make([]v1.Platform, 0, len(platforms))
 	for _, spec := range platforms {
 		platform, err := v1.ParsePlatform(spec)
@@ -128,7 +132,7 @@ func base(platforms []string, created time.Time) (build.GetBase, error) {
 		}
 		wanted = append(wanted, *platform)
 	}
-	index, err := baseIndex(created, wanted)
+	index, err := baseIndex(created, wanted, included)
 	if err != nil {
 		return nil, err
 	}
