@@ -71,7 +71,7 @@ func newBed(t *testing.T) *bed {
 	p.say("Starting notary-server with notary-signer, and signing as ci and qa")
 	b.notary = testenv.RunNotary(t, testenv.NotaryOptions{Signer: true, Host: nodeIP})
 	b.signer = testenv.RunClient(t, b.notary)
-	for _, tag := range []string{"v0", "v1", "v2", "v3"} {
+	for _, tag := range []string{"v0", "v1", "v2", "v3", "v4"} {
 		b.push(t, tag)
 	}
 	b.repository(t, b.workload())
@@ -189,15 +189,21 @@ func denied(t *testing.T, err error, texts ...string) {
 // refused wants the webhook to have refused with a status.
 func refused(t *testing.T, err error, code int32, texts ...string) {
 	t.Helper()
-	status := apierrors.APIStatus(nil)
-	if !errors.As(err, &status) || status.Status().Code != code || !strings.Contains(err.Error(), "denied the request") {
-		t.Fatalf("got %v, want a denial by the admission webhook with status %d", err, code)
-	}
+	must(t, refusal(err, code))
 	for _, text := range texts {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("denial %q does not say %q", err, text)
 		}
 	}
+}
+
+// refusal is nil where the webhook has refused with a status.
+func refusal(err error, code int32) error {
+	status := apierrors.APIStatus(nil)
+	if !errors.As(err, &status) || status.Status().Code != code || !strings.Contains(err.Error(), "denied the request") {
+		return fmt.Errorf("got %v, want a denial by the admission webhook with status %d", err, code)
+	}
+	return nil
 }
 
 // await polls until ok returns nil.

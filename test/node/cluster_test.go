@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
@@ -41,6 +42,7 @@ type cluster struct {
 	config *rest.Config // an administrator's
 	ca     *testenv.CA
 	parts  []*part // in the order of their start
+	cutOff bool    // whether Pods have no network, so that the node is not ready
 }
 
 // A part is a server of the cluster.
@@ -207,8 +209,11 @@ func (c *cluster) others() []*part {
 }
 
 // start starts what does not run, in order, and returns once everything is ready.
-func (c *cluster) start(ctx context.Context) error {
-	for _, p := range c.parts {
+func (c *cluster) start(ctx context.Context) error { return c.startFirst(ctx, len(c.parts)) }
+
+// startFirst does so with the first n parts: with two of them, etcd and the API server.
+func (c *cluster) startFirst(ctx context.Context, n int) error {
+	for _, p := range c.parts[:n] {
 		if p.process != nil {
 			continue
 		}
@@ -245,7 +250,8 @@ func (c *cluster) tail(names ...string) (text string) {
 	return text
 }
 
-// nodeReady asks the kubelet whether it lives, and the API server what it reports: that may be from before.
+// nodeReady asks the kubelet whether it lives, and the API server what it reports: that may be from before. A node whose Pods have no network
+// has to say so instead of being ready.
 func (c *cluster) nodeReady(ctx context.Context) error {
 	if err := answers(http.DefaultClient, "http://127.0.0.1:10248/healthz")(ctx); err != nil {
 		return err
@@ -259,12 +265,18 @@ func (c *cluster) nodeReady(ctx context.Context) error {
 		return err
 	}
 	for _, condition := range node.Status.Conditions {
-		if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
+		if condition.Type != corev1.NodeReady {
+			continue
+		}
+		if c.cutOff && condition.Status == corev1.ConditionFalse && strings.Contains(condition.Message, "NetworkReady=false") {
+			return nil
+		}
+		if !c.cutOff && condition.Status == corev1.ConditionTrue {
 			return nil
 		}
 	}
 	text, _ := json.Marshal(node.Status.Conditions)
-	return fmt.Errorf("the node is not ready: %s", text)
+	return fmt.Errorf("the node is not as it should be (Pods without a network: %t): %s", c.cutOff, text)
 }
 
 // answers returns a check that a GET is answered by 200.

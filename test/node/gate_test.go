@@ -18,20 +18,16 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// gate goes through what the gate is for, and looks at what the kubelet runs.
+// gate goes through what the gate is for, and looks at what the kubelet runs. The trust root and the policy are of before the upgrade.
 func (b *bed) gate(t *testing.T) {
-	must(t, b.Create(t.Context(), b.trustRoot()))
-	must(t, b.Create(t.Context(), b.policy()))
 	b.inForce(t)
-	b.reached(t)
-
-	denied(t, b.Create(t.Context(), pod(b.tag("v1"))), b.tag("v1"), `role "ci"`, `role "qa"`)
-	b.sign(t, "v1", "ci")
-	denied(t, b.Create(t.Context(), pod(b.tag("v1"))), `role "qa" has not signed`, "signed by ci")
-	b.sign(t, "v1", "qa")
-	signed := pod(b.tag("v1"))
+	denied(t, b.Create(t.Context(), pod(b.tag("v4"))), b.tag("v4"), `role "ci"`, `role "qa"`)
+	b.sign(t, "v4", "ci")
+	denied(t, b.Create(t.Context(), pod(b.tag("v4"))), `role "qa" has not signed`, "signed by ci")
+	b.sign(t, "v4", "qa")
+	signed := pod(b.tag("v4"))
 	must(t, b.Create(t.Context(), signed))
-	b.pinned(t, signed, "v1", b.images["v1"].Digest)
+	b.pinned(t, signed, "v4", b.images["v4"].Digest)
 
 	t.Run("EphemeralContainer", func(t *testing.T) {
 		debugged := signed.DeepCopy()
@@ -182,7 +178,7 @@ func (b *bed) tagMoved(t *testing.T) {
 
 // ownImage runs what we ship as everybody's images run: signed by ci and qa.
 func (b *bed) ownImage(t *testing.T) {
-	o := b.Operators[0]
+	o := b.Operators[1]
 	image, repository := b.shipped[o.Image], b.registry.host()+"/countersign/countersign"
 	if image.Digest == "" {
 		t.Fatalf("no image %s in the registry", o.Image)

@@ -31,7 +31,7 @@ const (
 	metricsRole = "countersign-metrics-reader" // a ClusterRole
 )
 
-// install applies the manifests as a new user does. A Pod that runs already goes on.
+// install applies the manifests of the previous release, as a new user did then. A Pod that runs already goes on.
 func (b *bed) install(t *testing.T) {
 	must(t, b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop, Labels: map[string]string{"env": "production"}}}))
 	b.await(t, "the service account of "+shop, func(ctx context.Context) error {
@@ -68,23 +68,23 @@ func (b *bed) apply(t *testing.T, o operator) {
 	must(t, err)
 }
 
-// rolledOut waits until three replicas of a version are available, and nothing is left of another.
+// rolledOut waits until all replicas of a version are available, and nothing is left of another.
 func (b *bed) rolledOut(t *testing.T, o operator) {
 	t.Helper()
-	b.await(t, "three replicas of "+o.Version, func(ctx context.Context) error {
+	b.await(t, fmt.Sprintf("%d replicas of %s", o.Replicas, o.Version), func(ctx context.Context) error {
 		d := &appsv1.Deployment{}
 		if err := b.Get(ctx, client.ObjectKey{Namespace: own, Name: manager}, d); err != nil {
 			return err
 		}
 		s := d.Status
-		if s.ObservedGeneration != d.Generation || s.UpdatedReplicas != 3 || s.AvailableReplicas != 3 || s.Replicas != 3 {
+		if s.ObservedGeneration != d.Generation || s.UpdatedReplicas != o.Replicas || s.AvailableReplicas != o.Replicas || s.Replicas != o.Replicas {
 			return fmt.Errorf("%+v", s)
 		}
 		pods, err := b.replicas(ctx)
 		if err != nil {
 			return err
 		}
-		if len(pods) != 3 {
+		if len(pods) != int(o.Replicas) {
 			return fmt.Errorf("%d Pods", len(pods))
 		}
 		for _, p := range pods {

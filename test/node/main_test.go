@@ -29,16 +29,19 @@ type prepared struct {
 	Kube      testenv.KubeBinaries
 	CNI       string // folder of the network plugins
 	Port      int    // of the registry
-	Operators []operator
+	Operators []operator // the previous release, and this version
+	OnHost    operator   // this version, in the network of the node
 }
 
 // An operator is one version of what is installed.
 type operator struct {
 	Version   string
+	Source    string // folder that it is built from
 	Platforms string // that it is built for
 	Released  string // reference by digest of what it has to be; empty: nothing
 	Image     string // reference by digest
 	Manifests string // path of its install.yaml
+	Replicas  int32  // that there are to be
 }
 
 func TestMain(m *testing.M) {

@@ -5,6 +5,8 @@ package node
 import (
 	"strings"
 	"testing"
+
+	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
 // TestNode goes through the life of an installation. Each case relies on those before it, so that the first that fails is the last.
@@ -14,16 +16,17 @@ func TestNode(t *testing.T) {
 		name, what string
 		run        func(*testing.T)
 	}{
-		{"Install", "Installing the operator into an empty cluster", b.install},
+		{"Install", "Installing release " + testenv.PreviousVersion + " of the operator into an empty cluster", b.install},
+		{"Upgrade", "Upgrading it to this version under load", b.upgrade},
 		{"Metrics", "Metrics: credentials are demanded", b.metrics},
 		{"Gate", "The gate, with Pods that run: unsigned, signed by ci, signed by both, moved", b.gate},
 		{"OwnImage", "The operator's own image, signed by ci and qa", b.ownImage},
 		{"Network", "How the API server and the operator reach each other, and with what rights", b.network},
-		{"Upgrade", "Upgrading the operator under load", b.upgrade},
 		{"Certificate", "Replacing the serving certificate under load", b.certificate},
 		{"PowerCut", "A power cut, and the start of everything while the Notary server is down", b.powerCut},
+		{"LostNodes", "The loss of all nodes, and a network that a Pod has to bring up first", b.lostNodes},
 		{"Uninstall", "Uninstalling the operator", b.uninstall},
-		{"UninstallDead", "Uninstalling it again, when no replica lives", b.uninstallDead},
+		{"UninstallDead", "Installing it into the network of the node, and uninstalling it when no replica lives", b.uninstallDead},
 	} {
 		b.say("%s", c.what)
 		if !t.Run(c.name, c.run) {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -60,7 +61,7 @@ func (p *prepared) packages(ctx context.Context) error {
 	return nil
 }
 
-// build makes everything that may need a network: the servers, the workload's program, and two versions of the operator.
+// build makes everything that may need a network: the servers, the workload's program, the previous release of the operator, and this version.
 func (p *prepared) build(ctx context.Context) (err error) {
 	p.say("Servers: built where your cache folder does not hold them, which takes some minutes the first time")
 	p.Kube, err = testenv.BuildKube(ctx, os.Stderr, "etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-proxy", "kube-scheduler", "kubelet")
@@ -74,7 +75,11 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.say("Building the workload's program, and two versions of the operator's image with its manifests")
+	previous, err := testenv.BuildPrevious(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	p.say("Building the workload's program, and the operator's image with its manifests: release %s, and this version", testenv.PreviousVersion)
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(p.Dir, "sleep"), "./test/node/testdata/sleep")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -90,13 +95,13 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	installed := operator{Version: "v0.0.1", Platforms: "linux/" + arch()}
-	upgraded, err := release()
+	installed := operator{Version: "v" + testenv.PreviousVersion, Platforms: "linux/" + arch(), Source: previous.Source, Replicas: 3}
+	upgraded, err := release(root)
 	if err != nil {
 		return err
 	}
-	for _, o := range []operator{installed, upgraded} {
-		if err := p.buildOperator(ctx, root, r.host()+"/countersign/countersign", &o); err != nil {
+	for i, o := range []operator{installed, upgraded} {
+		if err := p.buildOperator(ctx, filepath.Join(p.Dir, "dist", strconv.Itoa(i)), r.host()+"/countersign/countersign", &o); err != nil {
 			return err
 		}
 		if err := keep(images, o.Image); err != nil {
@@ -107,15 +112,18 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	if p.Operators[0].Image == p.Operators[1].Image {
 		return errors.New("both versions of the operator have the same digest: an upgrade would not replace a Pod")
 	}
-	return nil
+	p.OnHost = p.Operators[1]
+	p.OnHost.Replicas = 1 // there is one node, and it has each port once
+	return p.render(ctx, filepath.Join(p.Dir, "dist", "host"), "host-network", &p.OnHost)
 }
 
 // release is the operator that is upgraded to: where make was given a VERSION with its IMAGE, what is released.
-func release() (operator, error) {
-	o := operator{Version: os.Getenv("VERSION"), Released: os.Getenv("IMAGE")}
+func release(root string) (operator, error) {
+	o := operator{Version: os.Getenv("VERSION"), Released: os.Getenv("IMAGE"), Source: root, Replicas: 3}
 	switch {
 	case o.Version == "" && o.Released == "":
-		return operator{Version: "v0.0.2", Platforms: "linux/" + arch()}, nil
+		o.Version, o.Platforms = "v"+testenv.PreviousVersion+"-next", "linux/"+arch()
+		return o, nil
 	case o.Version == "" || !strings.Contains(o.Released, "@sha256:"):
 		return o, fmt.Errorf("VERSION=%q IMAGE=%q: give the version of a release with its image by digest, or neither", o.Version, o.Released)
 	}
@@ -125,9 +133,8 @@ func release() (operator, error) {
 
 // buildOperator builds and pushes an image, and renders the manifests that run it, both by the project's own targets. Nothing of a release that
 // lies in dist is touched.
-func (p *prepared) buildOperator(ctx context.Context, root, image string, o *operator) error {
-	dist := filepath.Join(p.Dir, o.Version)
-	if err := p.make(ctx, root, "image", "DIST="+dist, "IMAGE="+image, "VERSION="+o.Version, "PLATFORMS="+o.Platforms); err != nil {
+func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *operator) error {
+	if err := p.make(ctx, o.Source, "image", "DIST="+dist, "IMAGE="+image, "VERSION="+o.Version, "PLATFORMS="+o.Platforms); err != nil {
 		return err
 	}
 	reference, err := os.ReadFile(filepath.Join(dist, "image.txt"))
@@ -138,7 +145,12 @@ func (p *prepared) buildOperator(ctx context.Context, root, image string, o *ope
 	if err := o.isReleased(); err != nil {
 		return err
 	}
-	if err := p.make(ctx, root, "install-yaml", "DIST="+dist, "IMAGE="+o.Image, "COMPONENTS="); err != nil {
+	return p.render(ctx, dist, "", o)
+}
+
+// render writes the manifests of a version, with some components, and names them in it.
+func (p *prepared) render(ctx context.Context, dist, components string, o *operator) error {
+	if err := p.make(ctx, o.Source, "install-yaml", "DIST="+dist, "IMAGE="+o.Image, "COMPONENTS="+components); err != nil {
 		return err
 	}
 	o.Manifests = filepath.Join(dist, "install.yaml")

@@ -21,19 +21,22 @@ const removal = 2 * time.Minute
 
 // uninstall deletes the manifests while the operator lives and a policy is in force.
 func (b *bed) uninstall(t *testing.T) {
-	b.remove(t)
+	b.remove(t, b.Operators[1])
 }
 
-// uninstallDead installs again, and deletes the manifests when no replica lives that could give way.
+// uninstallDead installs again, this time into the network of the node, and deletes the manifests when no replica lives that could give way.
 func (b *bed) uninstallDead(t *testing.T) {
-	b.apply(t, b.Operators[1])
-	b.rolledOut(t, b.Operators[1])
+	b.installOnHost(t)
 	must(t, b.Create(t.Context(), b.trustRoot()))
 	must(t, b.Create(t.Context(), b.policy()))
 	b.inForce(t)
 	b.asked(t)
 	b.reached(t)
 	denied(t, b.Create(t.Context(), pod(b.tag(unsignedTag))), b.tag(unsignedTag))
+	signed := pod(b.tag(signedTag))
+	must(t, b.Create(t.Context(), signed))
+	b.pinned(t, signed, signedTag, b.images[signedTag].Digest)
+	must(t, b.Delete(t.Context(), signed))
 
 	d := &appsv1.Deployment{}
 	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: own, Name: manager}, d))
@@ -49,14 +52,31 @@ func (b *bed) uninstallDead(t *testing.T) {
 	if err := b.Create(t.Context(), pod(b.tag(signedTag)), client.DryRunAll); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
 		t.Errorf("with no replica, a Pod gets %v; want it refused, or what follows proves nothing", err)
 	}
-	b.remove(t)
+	b.remove(t, b.OnHost)
+}
+
+// installOnHost applies the manifests with the component host-network, with as many replicas as there are nodes, as docs/install.md says.
+func (b *bed) installOnHost(t *testing.T) {
+	t.Helper()
+	b.apply(t, b.OnHost)
+	_, err := b.kubectl("scale", "--namespace="+own, "deployment/"+manager, fmt.Sprintf("--replicas=%d", b.OnHost.Replicas))
+	must(t, err)
+	b.rolledOut(t, b.OnHost)
+	pods, err := b.replicas(t.Context())
+	must(t, err)
+	for _, p := range pods {
+		if p.Status.PodIP != nodeIP || !p.Spec.HostNetwork || p.Spec.DNSPolicy != corev1.DNSClusterFirstWithHostNet {
+			t.Errorf("%s has address %s and DNS policy %s, want %s of the node, and %s",
+				p.Name, p.Status.PodIP, p.Spec.DNSPolicy, nodeIP, corev1.DNSClusterFirstWithHostNet)
+		}
+	}
 }
 
 // remove runs kubectl delete, and wants nothing to be left that stands in anybody's way.
-func (b *bed) remove(t *testing.T) {
+func (b *bed) remove(t *testing.T, o operator) {
 	t.Helper()
 	began := time.Now()
-	out, err := b.kubectl("delete", "--filename="+b.Operators[1].Manifests, "--timeout="+removal.String())
+	out, err := b.kubectl("delete", "--filename="+o.Manifests, "--timeout="+removal.String())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -22,8 +22,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
-// upgrade applies the manifests of another version, as an administrator does.
+// upgrade applies the manifests of this version over the previous release, as an administrator does, with a trust root, a policy and a
+// signed image of before.
 func (b *bed) upgrade(t *testing.T) {
+	b.sign(t, signedTag, "ci", "qa")
+	must(t, b.Create(t.Context(), b.trustRoot()))
+	must(t, b.Create(t.Context(), b.policy()))
+	b.inForce(t)
+	b.reached(t)
 	l := b.startLoad(t)
 	b.apply(t, b.Operators[1])
 	b.rolledOut(t, b.Operators[1])

@@ -1,0 +1,152 @@
+//go:build node && linux
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+const flannel = "kube-flannel" // a namespace that a policy covers, and that is exempt
+
+// lostNodes ends everything and starts it on a node that is new: it runs no Pod, and Pods have a network there only once one of them, in the
+// network of the node, has brought it up. That one is neither signed nor in a namespace that is always exempt, and it has to start while the
+// operator cannot.
+func (b *bed) lostNodes(t *testing.T) {
+	b.exempt(t)
+	network := b.networkPods(t)
+	must(t, b.cut())
+	config, aside := b.path("cni/10-countersign.conflist"), b.path("lost.conflist")
+	must(t, os.Rename(config, aside))
+	b.cutOff = true
+	must(t, b.startFirst(t.Context(), 2))
+	b.forgetNode(t)
+	b.say("  the node and its Pods are gone; starting it anew, without a network for Pods")
+	must(t, b.start(t.Context()))
+
+	b.await(t, "the Pod that brings up the network", func(ctx context.Context) error {
+		if err := b.Create(ctx, pod(b.tag(signedTag)), client.DryRunAll); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
+			t.Fatalf("with no replica that could start, a Pod gets %v; want it refused, since nobody answers", err)
+		}
+		return b.runs(ctx, network)
+	})
+	must(t, b.nodeReady(t.Context()))
+	pods, err := b.replicas(t.Context())
+	must(t, err)
+	for _, p := range pods {
+		if p.Status.Phase != corev1.PodPending {
+			t.Errorf("%s is in phase %s on a node without a network; want it to wait, or the case proves nothing", p.Name, p.Status.Phase)
+		}
+	}
+	workloads := &corev1.PodList{}
+	must(t, b.List(t.Context(), workloads, client.InNamespace(shop)))
+	if len(workloads.Items) > 0 {
+		t.Errorf("%d Pods of %s came into being with no replica to ask, want none", len(workloads.Items), shop)
+	}
+
+	b.say("  that Pod runs, and the operator's wait for it; giving Pods their network")
+	must(t, os.Rename(aside, config))
+	b.cutOff = false
+	b.await(t, "the node to be ready", b.nodeReady)
+	b.rolledOut(t, b.Operators[1])
+	b.asked(t)
+	b.reached(t)
+	b.awaitFor(t, refreshed, "the unsigned image to be refused by a verdict", func(ctx context.Context) error {
+		return refusal(b.Create(ctx, pod(b.tag(unsignedTag)), client.DryRunAll), http.StatusForbidden)
+	})
+	p := pod(b.tag(signedTag))
+	must(t, b.Create(t.Context(), p))
+	b.pinned(t, p, signedTag, b.images[signedTag].Digest)
+	must(t, b.Delete(t.Context(), p))
+	b.available(t, deployed("web", b.tag(signedTag), 2))
+	b.nothingForbidden(t)
+}
+
+// exempt makes a namespace that the policy covers, and has the operator exempt it.
+func (b *bed) exempt(t *testing.T) {
+	t.Helper()
+	must(t, b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: flannel, Labels: map[string]string{"env": "production"}}}))
+	b.await(t, "the service account of "+flannel, func(ctx context.Context) error {
+		return b.Get(ctx, client.ObjectKey{Namespace: flannel, Name: "default"}, &corev1.ServiceAccount{})
+	})
+	unsigned := pod(b.tag(unsignedTag))
+	unsigned.Namespace = flannel
+	b.awaitFor(t, refreshed, "the unsigned image to be refused in "+flannel, func(ctx context.Context) error {
+		return refusal(b.Create(ctx, unsigned.DeepCopy(), client.DryRunAll), http.StatusForbidden)
+	})
+	_, err := b.kubectl("patch", "--namespace="+own, "deployment/"+manager, "--type=json",
+		`--patch=[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--exempt-namespaces=`+flannel+`"}]`)
+	must(t, err)
+	b.rolledOut(t, b.Operators[1])
+	b.await(t, "the webhook configurations to leave out "+flannel, func(ctx context.Context) error {
+		validating, mutating := &admissionv1.ValidatingWebhookConfiguration{}, &admissionv1.MutatingWebhookConfiguration{}
+		if err := errors.Join(b.Get(ctx, client.ObjectKey{Name: configs}, validating), b.Get(ctx, client.ObjectKey{Name: configs}, mutating)); err != nil {
+			return err
+		}
+		for _, s := range []*metav1.LabelSelector{validating.Webhooks[0].NamespaceSelector, mutating.Webhooks[0].NamespaceSelector} {
+			if !slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
+				return r.Key == corev1.LabelMetadataName && r.Operator == metav1.LabelSelectorOpNotIn && slices.Contains(r.Values, flannel)
+			}) {
+				return fmt.Errorf("they select %s", metav1.FormatLabelSelector(s))
+			}
+		}
+		return nil
+	})
+}
+
+// networkPods makes a DaemonSet as those are which bring up the network, and waits until its Pod runs.
+func (b *bed) networkPods(t *testing.T) *appsv1.DaemonSet {
+	t.Helper()
+	template := pod(b.tag(unsignedTag)).Spec
+	template.HostNetwork = true
+	template.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}}
+	labels := map[string]string{"app": "flannel"}
+	d := &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: flannel, Name: "kube-flannel-ds"},
+		Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: template},
+		},
+	}
+	must(t, b.Create(t.Context(), d))
+	b.await(t, "the Pod of "+d.Name, func(ctx context.Context) error { return b.runs(ctx, d) })
+	return d
+}
+
+// runs wants the kubelet to run the Pod of a DaemonSet.
+func (b *bed) runs(ctx context.Context, d *appsv1.DaemonSet) error {
+	pods := &corev1.PodList{}
+	if err := b.List(ctx, pods, client.InNamespace(d.Namespace), client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
+		return err
+	}
+	if len(pods.Items) != 1 || pods.Items[0].Status.Phase != corev1.PodRunning {
+		return fmt.Errorf("there are Pods %+v", pods.Items)
+	}
+	return nil
+}
+
+// forgetNode deletes the node and every Pod, as is done with nodes that do not come back.
+func (b *bed) forgetNode(t *testing.T) {
+	t.Helper()
+	must(t, b.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}))
+	for _, namespace := range []string{own, shop, flannel} {
+		must(t, b.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace(namespace), client.GracePeriodSeconds(0)))
+	}
+	left := &corev1.PodList{}
+	must(t, b.List(t.Context(), left))
+	if len(left.Items) > 0 {
+		t.Fatalf("%d Pods are left", len(left.Items))
+	}
+}
