@@ -27,8 +27,8 @@ type prepared struct {
 	Dir       string
 	Cgroup    string // path below the root of every hierarchy
 	Kube      testenv.KubeBinaries
-	CNI       string // folder of the network plugins
-	Port      int    // of the registry
+	CNI       string     // folder of the network plugins
+	Port      int        // of the registry
 	Operators []operator // the previous release, and this version
 	OnHost    operator   // this version, in the network of the node
 }
