@@ -37,13 +37,11 @@ func (b *bed) lostNodes(t *testing.T) {
 	b.say("  the node and its Pods are gone; starting it anew, without a network for Pods")
 	must(t, b.start(t.Context()))
 
-	b.await(t, "the Pod that brings up the network", func(ctx context.Context) error {
-		if err := b.Create(ctx, pod(b.tag(signedTag)), client.DryRunAll); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
-			t.Fatalf("with no replica that could start, a Pod gets %v; want it refused, since nobody answers", err)
-		}
-		return b.runs(ctx, network)
-	})
+	b.await(t, "the Pod that brings up the network", func(ctx context.Context) error { return b.runs(ctx, network) })
 	must(t, b.nodeReady(t.Context()))
+	if err := b.Create(t.Context(), pod(b.tag(signedTag)), client.DryRunAll); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
+		t.Errorf("with no replica that could start, a Pod gets %v; want it refused, since nobody answers", err)
+	}
 	pods, err := b.replicas(t.Context())
 	must(t, err)
 	for _, p := range pods {
@@ -71,7 +69,13 @@ func (b *bed) lostNodes(t *testing.T) {
 	must(t, b.Create(t.Context(), p))
 	b.pinned(t, p, signedTag, b.images[signedTag].Digest)
 	must(t, b.Delete(t.Context(), p))
-	b.available(t, deployed("web", b.tag(signedTag), 2))
+	web := b.available(t, deployed("web", b.tag(signedTag), 2))
+	if len(web) != 2 {
+		t.Errorf("%d Pods of the Deployment of before, want 2", len(web))
+	}
+	for i := range web {
+		b.pinned(t, &web[i], signedTag, b.images[signedTag].Digest)
+	}
 	b.nothingForbidden(t)
 }
 
