@@ -199,9 +199,12 @@ func refused(t *testing.T, err error, code int32, texts ...string) {
 
 // refusal is nil where the webhook has refused with a status.
 func refusal(err error, code int32) error {
+	if err == nil {
+		return fmt.Errorf("it was admitted, want a denial by the admission webhook with status %d", code)
+	}
 	status := apierrors.APIStatus(nil)
 	if !errors.As(err, &status) || status.Status().Code != code || !strings.Contains(err.Error(), "denied the request") {
-		return fmt.Errorf("got %v, want a denial by the admission webhook with status %d", err, code)
+		return fmt.Errorf("want a denial by the admission webhook with status %d, got: %w", code, err)
 	}
 	return nil
 }
