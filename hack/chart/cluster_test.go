@@ -249,8 +249,11 @@ func (c *cluster) upgrade(t *testing.T) {
 		p := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: policyName}}
 		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(p), p))
 		p.Spec.Help = "Ask #qa."
-		if err := c.Update(t.Context(), p); err != nil || p.Spec.Help == "" {
-			return fmt.Errorf("it is dropped, or the update is refused: %v", err)
+		if err := c.Update(t.Context(), p); err != nil {
+			return fmt.Errorf("the update is refused: %w", err)
+		}
+		if p.Spec.Help == "" {
+			return errors.New("it is dropped")
 		}
 		return nil
 	})

@@ -9,25 +9,38 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 )
 
-// logLevels are the values of --log-level, each with the least severe level that is logged.
-var logLevels = map[string]zapcore.Level{"debug": zapcore.DebugLevel, "info": zapcore.InfoLevel, "error": zapcore.ErrorLevel}
-
-// logFormats are the values of --log-format. Both write times as RFC 3339.
-var logFormats = map[string]zap.Opts{"json": zap.JSONEncoder(logTimes), "text": zap.ConsoleEncoder(logTimes)}
-
-func logTimes(c *zapcore.EncoderConfig) { c.EncodeTime = zapcore.RFC3339TimeEncoder }
-
 // Logger returns a logger that writes to w as --log-level and --log-format say.
 func (o Options) Logger(w io.Writer) logr.Logger {
-	return zap.New(zap.WriteTo(w), zap.Level(logLevels[o.LogLevel]), logFormats[o.LogFormat])
+	level, _ := o.logLevel()
+	format := zap.JSONEncoder(logTimes)
+	if o.LogFormat == "text" {
+		format = zap.ConsoleEncoder(logTimes)
+	}
+	return zap.New(zap.WriteTo(w), zap.Level(level), format)
+}
+
+// logTimes has times written as RFC 3339, in either format.
+func logTimes(c *zapcore.EncoderConfig) { c.EncodeTime = zapcore.RFC3339TimeEncoder }
+
+// logLevel is the least severe level that --log-level has logged.
+func (o Options) logLevel() (level zapcore.Level, ok bool) {
+	switch o.LogLevel {
+	case "debug":
+		return zapcore.DebugLevel, true
+	case "info":
+		return zapcore.InfoLevel, true
+	case "error":
+		return zapcore.ErrorLevel, true
+	}
+	return zapcore.InfoLevel, false
 }
 
 func (o Options) validateLog() []error {
 	var errs []error
-	if _, ok := logLevels[o.LogLevel]; !ok {
+	if _, ok := o.logLevel(); !ok {
 		errs = append(errs, fmt.Errorf("--log-level=%s: must be debug, info or error", o.LogLevel))
 	}
-	if _, ok := logFormats[o.LogFormat]; !ok {
+	if o.LogFormat != "json" && o.LogFormat != "text" {
 		errs = append(errs, fmt.Errorf("--log-format=%s: must be json or text", o.LogFormat))
 	}
 	return errs
