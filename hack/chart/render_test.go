@@ -200,6 +200,8 @@ func effects(standard map[string]any) map[string]struct {
 		"podLabels":                 one("{podLabels: {a: 'yes'}}", podPath+"metadata.labels.a", "yes"),
 		"uncoveredImages":           one("{uncoveredImages: Deny}", manager+"args[2]", "--uncovered-images=Deny"),
 		"shortNames":                one("{shortNames: Deny}", manager+"args[2]", "--short-names=Deny"),
+		"logLevel":                  one("{logLevel: debug}", manager+"args[2]", "--log-level=debug"),
+		"logFormat":                 one("{logFormat: text}", manager+"args[2]", "--log-format=text"),
 		"exemptNamespaces":          one("{exemptNamespaces: [a, b]}", manager+"args[2]", "--exempt-namespaces=a,b"),
 		"workloadKinds": one("{workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template]}", manager+"args[2]",
 			"--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template"),

@@ -33,7 +33,7 @@ Deployment/countersign-manager:
           - {name: health, containerPort: 8081}
 `
 
-const values = `{shutdownDelay: 5s, uncoveredImages: Allow, shortNames: "", expiryWarning: 72h, forgetUnusedAfter: 720h}`
+const values = `{shutdownDelay: 5s, logLevel: info, logFormat: json, uncoveredImages: Allow, shortNames: "", expiryWarning: 72h, forgetUnusedAfter: 720h}`
 
 func TestParametrizeFailsLoudly(t *testing.T) {
 	for name, c := range map[string]struct {
