@@ -36,6 +36,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/access"
 	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/gatecheck"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/persist"
@@ -54,24 +55,50 @@ import (
 var version string
 
 func main() {
-	o, err := options.Parse(os.Args[1:])
+	ctx, args := ctrl.SetupSignalHandler(), os.Args[1:]
+	var err error
+	if len(args) > 0 && args[0] == gatecheck.Command {
+		err = checkGate(ctx, args[1:])
+	} else {
+		err = manage(ctx, args)
+	}
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-		return
 	case errors.Is(err, options.ErrVersion):
 		fmt.Println("countersign", options.Version(version))
-		return
-	}
-	if err == nil {
-		ctrl.SetLogger(o.Logger(os.Stderr))
-		klog.SetLogger(ctrl.Log.WithName("client")) // that of the Kubernetes libraries
-		ctrl.Log.Info("Started", "version", options.Version(version))
-		err = run(ctrl.SetupSignalHandler(), o)
-	}
-	if err != nil {
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "countersign:", err)
 		os.Exit(1)
 	}
+}
+
+// manage is the manager.
+func manage(ctx context.Context, args []string) error {
+	o, err := options.Parse(args)
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(o.Logger(os.Stderr))
+	klog.SetLogger(ctrl.Log.WithName("client")) // that of the Kubernetes libraries
+	ctrl.Log.Info("Started", "version", options.Version(version))
+	return run(ctx, o)
+}
+
+// checkGate tries the gate of the cluster, and is no manager.
+func checkGate(ctx context.Context, args []string) error {
+	o, err := gatecheck.Parse(args)
+	if err != nil {
+		return err
+	}
+	config, err := restConfig(o.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	check, err := gatecheck.New(config, o.Namespace, controllers.ValidatingWebhookName, controllers.MutatingWebhookName, os.Stdout)
+	if err != nil {
+		return err
+	}
+	return check.Run(ctx, o)
 }
 
 // run builds everything and serves until ctx ends.

@@ -32,6 +32,10 @@ import (
 const (
 	// WebhookConfigurationName is the name of both webhook configurations.
 	WebhookConfigurationName = "countersign"
+	// MutatingWebhookName and ValidatingWebhookName are the names of the webhook in each, by which the
+	// API server calls them in its messages.
+	MutatingWebhookName   = "mutate.countersign.dev"
+	ValidatingWebhookName = "validate.countersign.dev"
 	// WebhookServiceName is the Service by which the API server reaches the webhook.
 	WebhookServiceName = "countersign-webhook"
 	// WebhookOwnerName is the ClusterRole that owns the webhook configurations: when it is deleted they go too, so that none stays

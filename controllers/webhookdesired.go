@@ -49,7 +49,7 @@ func (r *WebhookConfigurationReconciler) mutating(
 	o *admissionv1.MutatingWebhookConfiguration, owner *metav1.OwnerReference, bundle []byte,
 ) *configuration {
 	want := []admissionv1.MutatingWebhook{{
-		Name:                    "mutate.countersign.dev",
+		Name:                    MutatingWebhookName,
 		ClientConfig:            r.clientConfig(r.MutatePath, bundle),
 		Rules:                   r.Rules,
 		FailurePolicy:           ptr.To(admissionv1.Fail),
@@ -73,7 +73,7 @@ func (r *WebhookConfigurationReconciler) validating(
 	o *admissionv1.ValidatingWebhookConfiguration, owner *metav1.OwnerReference, bundle []byte,
 ) *configuration {
 	want := []admissionv1.ValidatingWebhook{{
-		Name:                    "validate.countersign.dev",
+		Name:                    ValidatingWebhookName,
 		ClientConfig:            r.clientConfig(r.ValidatePath, bundle),
 		Rules:                   r.Rules,
 		FailurePolicy:           ptr.To(admissionv1.Fail),
