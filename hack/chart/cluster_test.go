@@ -199,8 +199,7 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 		}
 	}
 	must(t, next.Kill())
-	// Nobody gave it up, and the next operator would wait for it to run out.
-	must(t, c.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "countersign.countersign.dev"}}))
+	c.takeLease(t)
 	c.helm(t, "uninstall", chartName)
 	c.gateIsGone(t)
 	for _, name := range []string{"imagepolicies", "trustroots"} {
@@ -212,6 +211,12 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 	if err := c.Get(t.Context(), client.ObjectKey{Name: policyName}, &v1alpha1.ImagePolicy{}); err != nil {
 		t.Errorf("the policy was not kept: %v", err)
 	}
+}
+
+// takeLease takes the lease of an operator that was killed. It did not give it up, and the next one would wait for it to run out.
+func (c *cluster) takeLease(t *testing.T) {
+	t.Helper()
+	must(t, c.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "countersign.countersign.dev"}}))
 }
 
 // upgrade upgrades to this chart, as another version, as docs/helm.md has it: what was set stays,
@@ -271,6 +276,7 @@ func (c *cluster) testOperatorAlive(t *testing.T) {
 	if err := c.Get(t.Context(), client.ObjectKey{Name: policyName}, &v1alpha1.ImagePolicy{}); err != nil {
 		t.Errorf("the policy of the installation before is gone: %v", err)
 	}
+	c.testGate(t, another)
 	m := c.run(t, c.manager)
 	c.helm(t, "uninstall", another)
 	c.gateIsGone(t)

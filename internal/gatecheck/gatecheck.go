@@ -83,7 +83,7 @@ func (c *Check) ask(ctx context.Context, image string, wanted func(answer) bool)
 	last = answer{kind: unanswered, text: "there was no time to ask"}
 	_ = wait.PollUntilContextCancel(ctx, c.Interval, true, func(ctx context.Context) (bool, error) {
 		got := c.request(ctx, image)
-		if ctx.Err() != nil && got.kind == unanswered {
+		if ctx.Err() != nil && got.kind == unanswered && last.kind != unanswered {
 			return false, nil // cut off, which says less than the answer before
 		}
 		said := got != last
