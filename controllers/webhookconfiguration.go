@@ -32,9 +32,9 @@ import (
 const (
 	// WebhookConfigurationName is the name of both webhook configurations.
 	WebhookConfigurationName = "countersign"
-	// MutatingWebhookName and ValidatingWebhookName are the names of the webhook in each, by which the
-	// API server calls them in its messages.
-	MutatingWebhookName   = "mutate.countersign.dev"
+	// MutatingWebhookName is how messages of the API server name the webhook that pins.
+	MutatingWebhookName = "mutate.countersign.dev"
+	// ValidatingWebhookName is how they name the one that denies.
 	ValidatingWebhookName = "validate.countersign.dev"
 	// WebhookServiceName is the Service by which the API server reaches the webhook.
 	WebhookServiceName = "countersign-webhook"

@@ -274,16 +274,16 @@ func TestHelmTestObjects(t *testing.T) {
 // Helm deletes a namespace of that name, so no release may have one that somebody else has, nor its own.
 func TestHelmTestNamespace(t *testing.T) {
 	names := make(map[string]bool)
-	long := strings.Repeat("a", 53)
-	for _, args := range [][]string{{}, {"--name-template", "a.b"}, {"--name-template", long}, {"--namespace", "countersign-gate-test"}} {
-		for key := range helmTestObjects(t, "{}", args...) {
-			if name, ok := strings.CutPrefix(key, "Namespace/"); ok {
-				names[name] = true
-				if !regexp.MustCompile("^countersign-gate-test-[0-9a-f]{12}$").MatchString(name) {
-					t.Errorf("the namespace of %q is %q", args, name)
-				}
-			}
+	for _, release := range [][2]string{
+		{chartName, testNamespace}, {chartName, gateTest}, {"a.b", testNamespace}, {strings.Repeat("a", 53), testNamespace},
+	} {
+		text, err := theBed(t).run(t.Context(), "", "template", release[0], theBed(t).dir, "--namespace", release[1])
+		must(t, err)
+		m := regexp.MustCompile("\nkind: Namespace\nmetadata:\n  name: (countersign-gate-test-[0-9a-f]{12})\n").FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("%s has no namespace for its test", release)
 		}
+		names[m[1]] = true
 	}
 	if len(names) != 4 {
 		t.Errorf("4 releases have the namespaces %v", names)

@@ -124,8 +124,9 @@ func (o Options) notDenied(got answer) error {
 	case decision:
 		return fmt.Errorf("the gate denies, and not for ImagePolicy %q: %s: look into the operator's log, "+
 			"and whether that policy is there", o.Policy, got.text)
+	default:
+		return o.unexpected(got)
 	}
-	return o.unexpected(got)
 }
 
 // notAdmitted does so for the admission.
@@ -138,7 +139,7 @@ func (o Options) notAdmitted(got answer) error {
 
 // unexpected is for what is neither an admission nor a decision.
 func (o Options) unexpected(got answer) error {
-	advice := "look whether the API server can be reached from the Pods of the release's namespace"
+	var advice string
 	switch got.kind {
 	case broken:
 		advice = "the gate is reached and cannot decide: look into the operator's log"
@@ -150,6 +151,8 @@ func (o Options) unexpected(got answer) error {
 	case refused:
 		advice = "that is not the gate: the API server refuses the Pod for another reason, such as rights, Pod Security or " +
 			"another admission plugin; except namespace " + o.Namespace + " from it"
+	default:
+		advice = "look whether the API server can be reached from the Pods of the release's namespace"
 	}
 	return errors.New(got.text + ": " + advice)
 }
