@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -89,6 +91,49 @@ func TestLog(t *testing.T) {
 			line, err := bufio.NewReader(stderr).ReadString('\n')
 			if err != nil || !regexp.MustCompile(c.want).MatchString(line) {
 				t.Errorf("the first line is %q, %v; want %s", line, err, c.want)
+			}
+			_ = manager.Process.Kill() // it may have ended
+			_ = manager.Wait()
+		})
+	}
+}
+
+// What client-go says comes in the format of the flag too, and not in its own.
+func TestLogOfLibraries(t *testing.T) {
+	// client-go logs a warning of an API server, here that of every answer.
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Warning", `299 - "said by the API server"`)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer api.Close()
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	config := `{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], ` +
+		`clusters: [{name: c, cluster: {server: "` + api.URL + `"}}]}`
+	if err := os.WriteFile(kubeconfig, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for format, want := range map[string]string{
+		"json": `^\{"level":"info",.*"logger":"client","msg":"Warning: said by the API server"`,
+		"text": `^\d{4}-\S+\tINFO\tclient\t.*said by the API server`,
+	} {
+		t.Run(format, func(t *testing.T) {
+			manager := exec.CommandContext(t.Context(), os.Args[0], "--log-format="+format, "--kubeconfig="+kubeconfig)
+			manager.Env = append(os.Environ(), "COUNTERSIGN_TEST_MANAGER=1")
+			stderr, err := manager.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := manager.Start(); err != nil {
+				t.Fatal(err)
+			}
+			said := ""
+			for lines := bufio.NewScanner(stderr); said == "" && lines.Scan(); {
+				if strings.Contains(lines.Text(), "said by the API server") {
+					said = lines.Text()
+				}
+			}
+			if !regexp.MustCompile(want).MatchString(said) {
+				t.Errorf("client-go's line is %q, want %s", said, want)
 			}
 			_ = manager.Process.Kill() // it may have ended
 			_ = manager.Wait()
