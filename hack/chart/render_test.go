@@ -330,6 +330,9 @@ func TestArchive(t *testing.T) {
 	if err != nil || !strings.Contains(out, "\nversion: 0.1.0\n") || !strings.Contains(out, "appVersion: v0.1.0\n") {
 		t.Errorf("helm shows %s, %v", out, err)
 	}
+	if !strings.Contains(out, "maintainers:\n- name: ") {
+		t.Errorf("no maintainer, whom 'ct lint' asks for:\n%s", out)
+	}
 }
 
 // archived returns the times of the files in an archive.

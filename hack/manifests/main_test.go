@@ -32,6 +32,31 @@ func TestComponentsInAnyOrder(t *testing.T) {
 	}
 }
 
+// A role without the field rules, which the API allows, is to some linters one that may grant everything.
+func TestEachRoleNamesItsRules(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "install.yaml")
+	if err := run(t.Context(), []string{"--image=" + image, "--components=prometheus,openshift", "--out=" + out}); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles := 0
+	for document := range strings.SplitSeq(string(content), "\n---\n") {
+		if !strings.Contains(document, "\nkind: ClusterRole\n") && !strings.Contains(document, "\nkind: Role\n") {
+			continue
+		}
+		roles++
+		if !strings.Contains(document, "\nrules:") {
+			t.Errorf("a role has no rules:\n%s", document)
+		}
+	}
+	if roles < 4 {
+		t.Errorf("%d roles, want 4 or more", roles)
+	}
+}
+
 func TestManifestsAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ args, want string }{
 		"no image":                 {"--components=prometheus", "name the operator's image"},
