@@ -32,7 +32,7 @@ func TestComponentsInAnyOrder(t *testing.T) {
 	}
 }
 
-// A role without the field rules, which the API allows, is to some linters one that may grant everything.
+// The API takes a role without the field rules. Linters report such a role as one that allows everything.
 func TestEachRoleNamesItsRules(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "install.yaml")
 	if err := run(t.Context(), []string{"--image=" + image, "--components=prometheus,openshift", "--out=" + out}); err != nil {
