@@ -95,7 +95,7 @@ func TestImagePolicyRules(t *testing.T) {
 		},
 		"spec.requiredRoles[].role " + delegationMessage: {
 			requirement(map[string]any{"role": "targets/ci"}),
-			requirement(map[string]any{"role": "targets"}),
+			requirement(map[string]any{"role": "ci"}),
 		},
 		"spec.requiredRoles[].anyOf minItems": {anyOf([]any{}...), anyOf("a")},
 		"spec.requiredRoles[].anyOf maxItems": {
@@ -121,13 +121,15 @@ func TestImagePolicyRules(t *testing.T) {
 			all(set("allowUnsigned", false), set("requiredRoles", nil)),
 			all(set("allowUnsigned", true), set("requiredRoles", nil)),
 		},
-		"spec.mode enum":      {set("mode", "enforce"), set("mode", "Audit")},
-		"spec.help minLength": {set("help", ""), set("help", "?")},
-		"spec.help maxLength": {set("help", text("", 513, "")), set("help", strings.Repeat("\u4eba", 512))},
+		"spec.mode maxLength":                           {set("mode", text("", 33, "")), set("mode", "Enforce")},
+		"spec.mode mode must be Enforce, Warn or Audit": {set("mode", "enforce"), set("mode", "Audit")},
+		"spec.help minLength":                           {set("help", ""), set("help", "?")},
+		"spec.help maxLength":                           {set("help", text("", 513, "")), set("help", strings.Repeat("\u4eba", 512))},
 		"spec.help help is one line of printable characters, without control characters": {
 			set("help", "Ask #qa\nto sign"), set("help", "Ask #qa to sign: https://wiki.example.com/signing?a=b — 人"),
 		},
-		"spec.pinDigests enum": {set("pinDigests", "Templates"), set("pinDigests", "All")},
+		"spec.pinDigests maxLength":                            {set("pinDigests", text("", 33, "")), set("pinDigests", "Pods")},
+		"spec.pinDigests pinDigests must be Pods, All or None": {set("pinDigests", "Templates"), set("pinDigests", "All")},
 	}
 	for _, field := range []string{"images", "exceptImages"} {
 		for restriction, patterns := range patternRules {
@@ -155,6 +157,8 @@ const privateKeyMessage = "there is a private key in this field: remove it, and 
 func addRoleRules(rules map[string]rule, field string, of func(any) func(spec)) {
 	rules[field+" a role name cannot be empty: write the name of the role, or remove the entry"] = rule{of(""), of("ci")}
 	rules[field+" a role name has no white space: remove it"] = rule{of("ci "), of("ci")}
+	rules[field+" targets is the repository's own key and no role: write a role such as ci, and give it delegations: [targets] in the TrustRoot, "+
+		"if targets is to speak for it"] = rule{of("targets"), of("targets-ci")}
 }
 
 func addNameRules(rules map[string]rule, field string, of func(any) func(spec)) {
@@ -182,6 +186,16 @@ func addSelectorRules(rules map[string]rule) {
 		return matchLabels(labels)
 	}
 	rules[field+".matchLabels maxProperties"] = rule{many(33), many(32)}
+	long := text("", 254, "/") + text("", 63, "")
+	for message, keys := range map[string]struct{ refused, accepted string }{
+		privateKeyMessage:                                {privateKeyPEM, "env"},
+		"a label has a name: write it":                   {"", "env"},
+		"the name of a label is too long: it has at most 63 characters, and may follow a domain of at most 253 and '/'": {"a" + long, long},
+		"a label has no white space: remove it":          {"env ", "env"},
+		"no label has the name '":                        {"env=", "example.com/env"},
+	} {
+		rules[field+".matchLabels "+message] = rule{matchLabels(map[string]any{keys.refused: "a"}), matchLabels(map[string]any{keys.accepted: "a"})}
+	}
 	expressions := func(n int) func(spec) {
 		return set("namespaceSelector.matchExpressions", list(n, func(int) any { return map[string]any{"key": "a", "operator": "Exists"} }))
 	}
@@ -255,6 +269,9 @@ var patternRules = map[string]struct{ refused, accepted string }{
 	},
 	"a pattern has no empty segment: remove the leading, trailing or doubled '/', or end it with '/**'": {
 		"example.com//app", "example.com/app",
+	},
+	"'*' alone is not every image: write '*/**', or 'docker.io/library/*' for the official ones": {
+		"*", "docker.io/library/*",
 	},
 	"'**' cannot stand for the registry host; write the host, or '*/**' for every image": {
 		"**/app", "*/**",

@@ -17,7 +17,7 @@ import (
 )
 
 // A private key that is pasted into any string of a spec is refused, and the API server prints no line of it: its message goes to terminals
-// and into logs. What holds one word of a few stays out of this: nothing is pasted there, and the API server prints it.
+// and into logs.
 func TestThreatPrivateKeyInSpec(t *testing.T) {
 	c := server(t)
 	for kind, base := range map[string]func() spec{"ImagePolicy": policySpec, "TrustRoot": rootSpec} {
@@ -49,14 +49,18 @@ func TestThreatPrivateKeyInSpec(t *testing.T) {
 
 // collectStrings puts every free string below schema into places, with a function that makes the spec that holds a value there alone.
 func collectStrings(schema *apiextensionsv1.JSONSchemaProps, wrap func(any) any, at string, places map[string]func(any) any) {
-	if schema.Type == "string" && schema.Enum == nil {
+	if schema.Type == "string" {
 		places[at] = wrap
+	}
+	if schema.Type == "string" && schema.Enum != nil {
+		places[at+" is an enum, which the API server prints"] = wrap
 	}
 	if schema.Items != nil {
 		collectStrings(schema.Items.Schema, func(v any) any { return wrap([]any{v}) }, at+"[]", places)
 	}
 	if schema.AdditionalProperties != nil {
 		collectStrings(schema.AdditionalProperties.Schema, func(v any) any { return wrap(map[string]any{"env": v}) }, at+".*", places)
+		places[at+", as a key"] = func(v any) any { return wrap(map[string]any{v.(string): "a"}) }
 	}
 	for _, name := range slices.Sorted(maps.Keys(schema.Properties)) {
 		property := schema.Properties[name]

@@ -131,8 +131,17 @@ func TestTrustRootRules(t *testing.T) {
 			set("notary.server", text("https://notary.example.com/", 513, "")),
 			set("notary.server", text("https://notary.example.com/", 512, "")),
 		},
-		"spec.notary.server server must be an http(s) URL such as https://notary.example.com, without user, query or fragment": {
-			set("notary.server", "https://reader:secret@notary.example.com"),
+		"spec.notary.server server takes no user, password or '@': put user and password into a Secret, and name it in credentialsSecretRef": {
+			set("notary.server", "https://reader:secret@notary.example.com"), unchanged,
+		},
+		"spec.notary.server server takes no query or fragment: remove what begins with '?' or '#'": {
+			set("notary.server", "https://notary.example.com?token=secret"), unchanged,
+		},
+		"spec.notary.server write https:// in lower case": {
+			set("notary.server", "HTTPS://notary.example.com"), set("notary.server", "https://NOTARY.example.com"),
+		},
+		"spec.notary.server server must be an http(s) URL such as https://notary.example.com": {
+			set("notary.server", "ftp://notary.example.com"),
 			set("notary.server", "https://notary.example.com:4443/trust"),
 		},
 		"spec.notary server must be an https:// URL; set plainHTTP: Allow to accept http": {
@@ -162,7 +171,8 @@ func TestTrustRootRules(t *testing.T) {
 		"spec.notary.server server is the base URL, below which /v2 lies: drop /v2 from its end": {
 			set("notary.server", "https://notary.example.com/v2/"), set("notary.server", "https://notary.example.com/trust"),
 		},
-		"spec.notary.plainHTTP enum": {set("notary.plainHTTP", "allow"), set("notary.plainHTTP", "Allow")},
+		"spec.notary.plainHTTP maxLength":                         {set("notary.plainHTTP", text("", 33, "")), set("notary.plainHTTP", "Forbid")},
+		"spec.notary.plainHTTP plainHTTP must be Forbid or Allow": {set("notary.plainHTTP", "allow"), set("notary.plainHTTP", "Allow")},
 		"spec.notary.credentialsSecretRef.name required": {
 			set("notary.credentialsSecretRef", map[string]any{}), set("notary.credentialsSecretRef.name", "reader"),
 		},
@@ -276,6 +286,8 @@ func addServerRules(rules map[string]rule) {
 		rules["spec.notary.tokenServices[] "+message] = rule{service(value), service("auth.example.com")}
 	}
 	rules["spec.notary.tokenServices "+privateKeyMessage] = rule{service(privateKeyPEM), unchanged}
+	rules["spec.notary.tokenServices a token service takes no user, password or '@': put user and password into a Secret, "+
+		"and name it in credentialsSecretRef"] = rule{service("https://reader:secret@auth.example.com"), service("auth.example.com")}
 }
 
 func addRemapRules(rules map[string]rule) {
@@ -339,7 +351,7 @@ func addKeyIDRules(rules map[string]rule, field string, ids func(...any) func(sp
 	rules[field+" maxLength"] = rule{ids(text("", 101, "")), ids(keyID(1))}
 	rules[field+" an empty key ID names no key: remove it"] = rule{ids(""), ids(keyID(1))}
 	rules[field+" a key ID has no white space: remove it"] = rule{ids(keyID(1).(string) + "\n"), ids(keyID(1))}
-	rules[field+" drop the prefix sha256: before the key ID"] = rule{ids("sha256:" + keyID(1).(string)), ids(keyID(1))}
+	rules[field+" drop the prefix sha256: before the key ID"] = rule{ids("SHA256:" + keyID(1).(string)), ids(keyID(1))}
 	rules[field+" write the key ID in lower case"] = rule{ids(strings.Repeat("A", 64)), ids(strings.Repeat("a", 64))}
 	rules[field+" a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it"] = rule{
 		ids(keyID(1).(string) + "0"), ids(keyID(1)),
@@ -378,7 +390,8 @@ func addSourceRules(rules map[string]rule, field string, from func(any) func(spe
 			from(source(map[string]any{name: text("", 254, "")})), from(source(map[string]any{name: text("", 253, "")})),
 		}
 	}
-	rules[field+".kind enum"] = rule{from(source(map[string]any{"kind": "Pod"})), from(source(map[string]any{"kind": "ConfigMap"}))}
+	rules[field+".kind maxLength"] = rule{from(source(map[string]any{"kind": text("", 33, "")})), accepted}
+	rules[field+".kind kind must be Secret or ConfigMap"] = rule{from(source(map[string]any{"kind": "Pod"})), from(source(map[string]any{"kind": "ConfigMap"}))}
 	rules[field+".key minLength"] = rule{from(source(map[string]any{"key": ""})), accepted}
 	rules[field+".name "+nameMessage] = rule{from(source(map[string]any{"name": "Keys"})), accepted}
 	addNameRules(rules, field+".name", func(v any) func(spec) { return from(source(map[string]any{"name": v})) })

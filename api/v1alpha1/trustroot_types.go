@@ -66,7 +66,7 @@ type IdentityRemap struct {
 // KeyID is a canonical key ID: the lower-case hexadecimal SHA-256 by which "docker trust inspect" prints a key.
 //
 // +kubebuilder:validation:MaxLength=100
-// +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.startsWith("sha256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.startsWith("sha256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : ""`
+// +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : ""`
 type KeyID string
 
 // PEM is one PEM document of at most 8 KiB: a public key or a certificate.
@@ -89,18 +89,19 @@ type PEMBundle string
 // +kubebuilder:validation:XValidation:rule="!has(self.clientCertificateSecretRef) || !self.server.startsWith('http://')",message="a client certificate is shown over https only; remove clientCertificateSecretRef or use an https:// server"
 // +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !self.caBundle.contains("PRIVATE KEY")`,fieldPath=".caBundle",message="this holds a private key; give certificates only"
 // +kubebuilder:validation:XValidation:rule=`!self.server.contains("PRIVATE KEY")`,fieldPath=".server",message="there is a private key in this field: remove it, and keep it out of the cluster"
+// +kubebuilder:validation:XValidation:rule=`self.server.contains("PRIVATE KEY") || !self.server.contains("@")`,fieldPath=".server",message="server takes no user, password or '@': put user and password into a Secret, and name it in credentialsSecretRef"
+// +kubebuilder:validation:XValidation:rule=`self.server.contains("PRIVATE KEY") || self.server.contains("@") || !self.server.matches("[?#]")`,fieldPath=".server",message="server takes no query or fragment: remove what begins with '?' or '#'"
 type NotarySpec struct {
 	// Server is the base URL of the Notary server, without the /v2 path.
 	// +required
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : !(isURL(self) && self.matches("^https?://[^/@?#]+(/[^@?#]*)?$")) ? "server must be an http(s) URL such as https://notary.example.com, without user, query or fragment" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : !(isURL(self) && self.matches("^https?://[^/@?#]+(/[^@?#]*)?$")) ? "server must be an http(s) URL such as https://notary.example.com, without user, query or fragment" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : ""`
+	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") || self.matches("[@?#]") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : self.matches("^[hH][tT][tT][pP][sS]?://") && !self.matches("^https?://") ? "write https:// in lower case" : !(isURL(self) && self.matches("^https?://[^/]+(/.*)?$")) ? "server must be an http(s) URL such as https://notary.example.com" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") || self.matches("[@?#]") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : self.matches("^[hH][tT][tT][pP][sS]?://") && !self.matches("^https?://") ? "write https:// in lower case" : !(isURL(self) && self.matches("^https?://[^/]+(/.*)?$")) ? "server must be an http(s) URL such as https://notary.example.com" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : ""`
 	Server string `json:"server,omitempty"`
 
 	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is signed, but an
 	// onlooker sees which images are asked for, and can hold answers back. Default Forbid.
 	// +optional
 	// +default="Forbid"
-	// +kubebuilder:validation:Enum=Forbid;Allow
 	PlainHTTP PlainHTTP `json:"plainHTTP,omitempty"`
 
 	// CABundle is the PEM certificates that the server's TLS certificate must chain to. Absent: the system's. One that
@@ -132,8 +133,9 @@ type NotarySpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
 	// +kubebuilder:validation:items:MaxLength=255
-	// +kubebuilder:validation:items:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a token service cannot be empty: write its host, or remove the entry" : self.matches("\\s") ? "a token service has no white space: remove it" : self.contains("://") ? "drop https://: a token service is a host name, with its port if it has one, as in auth.example.com:5001" : self.contains("/") ? "drop the '/' and what follows: a token service is a host name, with its port if it has one" : self.matches("[A-Z]") ? "write the host of a token service in lower case" : !self.matches("^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$") ? "a token service is a host name, with its port if it has one, as in auth.example.com:5001" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a token service cannot be empty: write its host, or remove the entry" : self.matches("\\s") ? "a token service has no white space: remove it" : self.contains("://") ? "drop https://: a token service is a host name, with its port if it has one, as in auth.example.com:5001" : self.contains("/") ? "drop the '/' and what follows: a token service is a host name, with its port if it has one" : self.matches("[A-Z]") ? "write the host of a token service in lower case" : !self.matches("^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$") ? "a token service is a host name, with its port if it has one, as in auth.example.com:5001" : ""`
+	// +kubebuilder:validation:items:XValidation:rule=`(self.matches("PRIVATE KEY|@") ? "" : self == "" ? "a token service cannot be empty: write its host, or remove the entry" : self.matches("\\s") ? "a token service has no white space: remove it" : self.contains("://") ? "drop https://: a token service is a host name, with its port if it has one, as in auth.example.com:5001" : self.contains("/") ? "drop the '/' and what follows: a token service is a host name, with its port if it has one" : self.matches("[A-Z]") ? "write the host of a token service in lower case" : !self.matches("^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$") ? "a token service is a host name, with its port if it has one, as in auth.example.com:5001" : "") == ""`,messageExpression=`self.matches("PRIVATE KEY|@") ? "" : self == "" ? "a token service cannot be empty: write its host, or remove the entry" : self.matches("\\s") ? "a token service has no white space: remove it" : self.contains("://") ? "drop https://: a token service is a host name, with its port if it has one, as in auth.example.com:5001" : self.contains("/") ? "drop the '/' and what follows: a token service is a host name, with its port if it has one" : self.matches("[A-Z]") ? "write the host of a token service in lower case" : !self.matches("^([a-z0-9]([a-z0-9.-]*[a-z0-9])?|[[][0-9a-f:.]+[]])(:[0-9]{1,5})?$") ? "a token service is a host name, with its port if it has one, as in auth.example.com:5001" : ""`
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
+	// +kubebuilder:validation:XValidation:rule=`self.all(x, x.contains("PRIVATE KEY") || !x.contains("@"))`,message="a token service takes no user, password or '@': put user and password into a Secret, and name it in credentialsSecretRef"
 	TokenServices []string `json:"tokenServices,omitempty"`
 
 	// Root pins the root of trust: at least one way must be given, there is no trust on first use. Where several are
@@ -151,6 +153,9 @@ type NotarySpec struct {
 }
 
 // PlainHTTP says whether unencrypted connections are acceptable.
+//
+// +kubebuilder:validation:MaxLength=32
+// +kubebuilder:validation:XValidation:rule=`self in ["Forbid", "Allow"]`,message="plainHTTP must be Forbid or Allow"
 type PlainHTTP string
 
 // The values of PlainHTTP.
@@ -253,7 +258,8 @@ type DelegationName string
 type KeySource struct {
 	// Kind is Secret or ConfigMap.
 	// +required
-	// +kubebuilder:validation:Enum=Secret;ConfigMap
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule=`self in ["Secret", "ConfigMap"]`,message="kind must be Secret or ConfigMap"
 	Kind string `json:"kind,omitempty"`
 	// Name is the name of the object.
 	// +required

@@ -32,7 +32,7 @@ field, and what the API server refuses.
 {{- $texts := list .Message -}}
 {{- if not .Message -}}
 {{- $texts = list -}}
-{{- range regexFindAll "\\? \"[^\"]+\" :" (replace "\" + self + (self.endsWith(\"/\") ? \"\" : \"/\") + \"" "<what is given>/" .MessageExpression) -1 -}}
+{{- range regexFindAll "\\? \"[^\"]+\" :" (regexReplaceAll `" \+ self[.]filter[^"]*("[^"]*"[^"]*)*\[0\] \+ "` (replace "\" + self + (self.endsWith(\"/\") ? \"\" : \"/\") + \"" "<what is given>/" .MessageExpression) "<what is given>") -1 -}}
 {{- $texts = append $texts (trimSuffix "\" :" (trimPrefix "? \"" .)) -}}
 {{- end -}}
 {{- end -}}
@@ -52,7 +52,7 @@ field, and what the API server refuses.
 {{- end -}}
 {{- template "words" (join "; " $limits) -}}
 {{- $rules := index .Markers "kubebuilder:validation:items:XValidation" | default list -}}
-{{- if or $array (not (contains "](#" (markdownRenderType .Type))) -}}
+{{- if or $array (hasPrefix "object" (markdownRenderType .Type)) (not (contains "](#" (markdownRenderType .Type))) -}}
 {{- $rules = concat $rules (index .Markers "kubebuilder:validation:XValidation" | default list) -}}
 {{- end -}}
 {{- template "refusals" dict "before" (empty $limits | ternary "" "; ") "between" "; " "rules" $rules -}}
