@@ -188,11 +188,11 @@ func addSelectorRules(rules map[string]rule) {
 	rules[field+".matchLabels maxProperties"] = rule{many(33), many(32)}
 	long := text("", 254, "/") + text("", 63, "")
 	for message, keys := range map[string]struct{ refused, accepted string }{
-		privateKeyMessage:                                {privateKeyPEM, "env"},
-		"a label has a name: write it":                   {"", "env"},
+		privateKeyMessage:              {privateKeyPEM, "env"},
+		"a label has a name: write it": {"", "env"},
 		"the name of a label is too long: it has at most 63 characters, and may follow a domain of at most 253 and '/'": {"a" + long, long},
-		"a label has no white space: remove it":          {"env ", "env"},
-		"no label has the name '":                        {"env=", "example.com/env"},
+		"a label has no white space: remove it": {"env ", "env"},
+		"no label has the name '":               {"env=", "example.com/env"},
 	} {
 		rules[field+".matchLabels "+message] = rule{matchLabels(map[string]any{keys.refused: "a"}), matchLabels(map[string]any{keys.accepted: "a"})}
 	}

@@ -52,9 +52,6 @@ func collectStrings(schema *apiextensionsv1.JSONSchemaProps, wrap func(any) any,
 	if schema.Type == "string" {
 		places[at] = wrap
 	}
-	if schema.Type == "string" && schema.Enum != nil {
-		places[at+" is an enum, which the API server prints"] = wrap
-	}
 	if schema.Items != nil {
 		collectStrings(schema.Items.Schema, func(v any) any { return wrap([]any{v}) }, at+"[]", places)
 	}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -85,9 +84,9 @@ func (p *Policy) compileScope(spec *v1alpha1.ImagePolicySpec) error {
 		p.except.Add(pattern, i)
 	}
 	if spec.NamespaceSelector != nil {
-		selector, err := metav1.LabelSelectorAsSelector(spec.NamespaceSelector.LabelSelector())
+		selector, err := compileSelector(spec.NamespaceSelector)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("spec.namespaceSelector: %w", err))
+			errs = append(errs, err)
 		} else {
 			p.selector = selector
 		}
@@ -233,7 +232,7 @@ type fieldErrors []error
 func (e fieldErrors) Error() string {
 	texts := make([]string, 0, len(e))
 	for _, err := range e {
-		texts = append(texts, err.Error())
+		texts = append(texts, withheld(err.Error()))
 	}
 	return strings.Join(texts, "; ")
 }

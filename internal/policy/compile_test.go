@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -30,6 +31,11 @@ func TestThreatEmptyOrUnreadablePolicyDenies(t *testing.T) {
 		"unreadable selector": {[]edit{func(s *v1alpha1.ImagePolicySpec) {
 			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Near"}}}
 		}}, "spec.namespaceSelector: "},
+		"unreadable label":       {[]edit{selects("z=", "a", "env ", "production", "y=", "a")}, `spec.namespaceSelector.matchLabels: no label has the name "env ": `},
+		"unreadable label value": {[]edit{selects("b", "y*", "env", "ok", "a", "z*")}, `spec.namespaceSelector.matchLabels: no label has the value "z*", which is given for "a": `},
+		"unreadable key of an expression": {[]edit{func(s *v1alpha1.ImagePolicySpec) {
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Exists"}, {Key: "env=", Operator: "Exists"}}}
+		}}, `spec.namespaceSelector.matchExpressions[1]: no label has the name "env=": `},
 		"unknown mode":        {[]edit{mode("Sometimes")}, "spec.mode: "},
 		"unknown pin":         {[]edit{pin("Perhaps")}, "spec.pinDigests: "},
 		"no trust roots":      {[]edit{from()}, "spec.trustRoots: "},
@@ -179,5 +185,50 @@ func TestCoverage(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// selects returns an edit that sets matchLabels, of keys and values by turns.
+func selects(keysAndValues ...string) edit {
+	return func(s *v1alpha1.ImagePolicySpec) {
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{}}
+		for pair := range slices.Chunk(keysAndValues, 2) {
+			s.NamespaceSelector.MatchLabels[pair[0]] = v1alpha1.LabelValue(pair[1])
+		}
+	}
+}
+
+// An object may be older than its CRD. A private key in it goes into no condition, event, log or denial.
+func TestThreatPrivateKeyInOlderPolicy(t *testing.T) {
+	const secret = "MC4CAQAwBQYDK2VwBCIEIAbcdefghijklmnopqrstuvwxyz"
+	const key = "-----BEGIN PRIVATE KEY-----\n" + secret + "\n-----END PRIVATE KEY-----\n"
+	for field, e := range map[string]edit{
+		"spec.images[0]":                            images(key),
+		"spec.exceptImages[0]":                      func(s *v1alpha1.ImagePolicySpec) { s.ExceptImages = []v1alpha1.ImagePattern{key} },
+		"spec.namespaceSelector.matchLabels":        selects(key, "a"),
+		"spec.namespaceSelector.matchLabels, value": selects("a", key),
+		"spec.namespaceSelector.matchExpressions[0]": func(s *v1alpha1.ImagePolicySpec) {
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: key, Operator: "Exists"}}}
+		},
+		"spec.namespaceSelector": func(s *v1alpha1.ImagePolicySpec) {
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "a", Operator: key}}}
+		},
+		"spec.mode":       mode(key),
+		"spec.pinDigests": pin(key),
+	} {
+		p, err := policy.Compile("older", spec(e))
+		field, _, _ = strings.Cut(field, ", ")
+		if err == nil || !strings.Contains(err.Error(), field+": ") {
+			t.Fatalf("%s: error %v does not name it", field, err)
+		}
+		denial := decide(app, roots{"acme-notary": signed("ci v1 a", "qa v1 a")}, p)
+		if denial.Verdict == policy.Admitted {
+			t.Errorf("%s: admitted", field)
+		}
+		for _, text := range []string{err.Error(), denial.Message} {
+			if strings.Contains(text, secret[:8]) {
+				t.Errorf("%s: %s", field, text)
+			}
+		}
 	}
 }
