@@ -112,7 +112,7 @@ func shows(part, x string) []string {
 	return types[part+" "+x]
 }
 
-// choices checks that a field that is chosen from a list offers what the schema takes.
+// choices checks that a field that is chosen from a list offers what the schema takes, by an enum or by a rule that says it in words.
 func (b *bundle) choices(kind, part string, d olm.Descriptor, field apiextensionsv1.JSONSchemaProps) {
 	var offered, taken []string
 	for _, x := range d.XDescriptors {
@@ -122,6 +122,13 @@ func (b *bundle) choices(kind, part string, d olm.Descriptor, field apiextension
 	}
 	for _, v := range field.Enum {
 		taken = append(taken, strings.Trim(string(v.Raw), `"`))
+	}
+	for _, v := range field.XValidations {
+		if words, ok := strings.CutPrefix(v.Rule, "self in ["); ok {
+			for word := range strings.SplitSeq(strings.TrimSuffix(words, "]"), ", ") {
+				taken = append(taken, strings.Trim(word, `"`))
+			}
+		}
 	}
 	if list(offered) != list(taken) {
 		b.add("descriptors", "%s: %s.%s offers %q, where the schema takes %q", kind, part, d.Path, list(offered), list(taken))
