@@ -314,7 +314,7 @@ func kindFaults() map[string]fault {
 		"an example without spec":    say(examples(`"spec": {`, `"spc": {`), "has no spec"),
 		"an example twice":           say(examples(`"name": "security-tryout"`, `"name": "production"`), "is there twice"),
 		"an unknown field in one":    say(examples(`"requiredRoles"`, `"requiredRole"`), "unknown fields: spec.requiredRole"),
-		"a value out of bounds":      say(examples(`"mode": "Warn"`, `"mode": "Shout"`), "Unsupported value"),
+		"a value out of bounds":      say(examples(`"mode": "Warn"`, `"mode": "Shout"`), "mode must be Enforce, Warn or Audit"),
 		"a rule that is broken":      say(examples(`"allowUnsigned": true,`, ``), "Invalid value"),
 	}
 }
