@@ -15,9 +15,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/text"
+	"github.com/countersign-dev/countersign/internal/workload"
 )
 
 const (
@@ -33,38 +33,43 @@ const (
 // Audit would have denied.
 const auditAnnotation = "would-deny"
 
-// pins returns the patch for the images that are to name a digest: the one that was verified, or on an update the one
-// that the object has already.
-func pins(r review, decided decisions) []jsonpatch.Operation {
-	var ops []jsonpatch.Operation
+// pins returns the patch for the images that are to name a digest: the one that was verified now,
+// or on an update the one that the object has already, where that is admitted too. What the object
+// says for itself counts for nothing: anybody may have written it, before there was a policy. The
+// warnings name each digest that was left for another one.
+func pins(r review, decided decisions) (ops []jsonpatch.Operation, warnings []string) {
 	for _, i := range r.images {
 		d := decided[i.Image]
 		if !pinnedHere(r, d) {
 			continue
 		}
-		if old := r.replaced[i.Path]; pinnedBefore(old, d.Image) {
+		old, had := r.pinned[i.Path]
+		switch {
+		case had && decided[old].Verdict == policy.Admitted:
 			ops = append(ops, i.Pin(old))
-		} else if tagOnly(d) {
+		case tagOnly(d):
 			ops = append(ops, i.Pin(d.Image.Pinned(d.Digest)))
+			if had {
+				warnings = append(warnings, fmt.Sprintf("image %q: was pinned as %q, which is not admitted now; is pinned to %s, which is", i.Image, old, d.Digest))
+			}
 		}
 	}
-	return ops
+	return ops, warnings
+}
+
+// toPin returns what is decided on before anything is pinned: the images of the request, and of the
+// old object at most one reference for each, which could stay.
+func toPin(r review) []workload.Image {
+	images := slices.Clone(r.images)
+	for path, old := range r.pinned {
+		images = append(images, workload.Image{Path: path, Image: old})
+	}
+	return images
 }
 
 // pinnedHere reports whether policies want the image pinned in an object of this kind.
 func pinnedHere(r review, d policy.Decision) bool {
 	return d.Pin == v1alpha1.PinAll || d.Pin == v1alpha1.PinPods && r.kind.IsPod()
-}
-
-// pinnedBefore reports whether the reference that an image takes the place of names a digest under the same tag of the
-// same repository. It then stays as it is: whoever applies a manifest again changes nothing, as without the operator,
-// also where the tag was signed for another digest since. A Job and the like could not be changed in any case.
-func pinnedBefore(old string, image imageref.Ref) bool {
-	if image.Digest != "" || !strings.Contains(old, "@") {
-		return false
-	}
-	was, err := imageref.Parse(old)
-	return err == nil && was.Repository() == image.Repository() && was.Tag == image.Tag
 }
 
 // mustPin reports whether the image may not run as it is written: a runtime would ask the registry what the tag means,

@@ -151,8 +151,11 @@ func TestThreatZeroDecisionDenies(t *testing.T) {
 	if (ruling{}).admitted {
 		t.Error("the zero ruling admits")
 	}
-	if ops := pins(r, nil); len(ops) > 0 {
-		t.Errorf("pinned %v", ops)
+	r.pinned = map[string]string{"": pinned}
+	for name, decided := range map[string]decisions{"none": nil, "of the new one alone": {signed: {Pin: v1alpha1.PinAll}}} {
+		if ops, _ := pins(r, decided); len(ops) > 0 {
+			t.Errorf("%s: pinned %v", name, ops)
+		}
 	}
 }
 

@@ -96,18 +96,20 @@ func (g *Gate) deadline() time.Duration {
 }
 
 // Mutate pins the images that policies want pinned: of Pods, and under pinDigests All of templates too. It always
-// admits: what is not pinned for whatever reason is for Validate to judge.
+// admits: what is not pinned for whatever reason is for Validate to judge. On an update a digest that the object has
+// already stays, where the policies admit it.
 func (g *Gate) Mutate(ctx context.Context, req admission.Request) (resp admission.Response) {
 	defer recovered(ctx, func(any) { resp = admission.Allowed("") })
 	r, err := g.take(ctx, &req)
 	if err != nil || r.ownedTemplate() {
 		return admission.Allowed("")
 	}
-	decided, err := g.decide(ctx, req.Namespace, r.images)
+	decided, err := g.decide(ctx, req.Namespace, toPin(r))
 	if err != nil {
 		return admission.Allowed("")
 	}
-	return admission.Patched("", pins(r, decided)...)
+	ops, warnings := pins(r, decided)
+	return admission.Patched("", ops...).WithWarnings(bounded(warnings, maxWarnings)...)
 }
 
 // Validate admits a workload only when every image that the request brings in may run.

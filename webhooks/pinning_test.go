@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +17,8 @@ import (
 	"sigs.k8s.io/randfill"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // Under pinDigests None the client hears, once an image and from validation alone, that what runs may be something else.
@@ -85,12 +88,27 @@ func TestPinningIsIdempotent(t *testing.T) {
 	}
 }
 
-// An update leaves an image that the object has pinned under the same tag, also where the tag has moved or its signatures are gone
-// since, and it is then nothing that the update brings in.
+// withOlder adds a trust root, after the one of the bench, by which both roles signed digestB for the tag.
+func (b *bench) withOlder() *root {
+	older := &root{}
+	older.answers(&evidence{[]trust.Statement{
+		{Digest: digestB, Tag: "signed", Role: "ci"}, {Digest: digestB, Tag: "signed", Role: "qa"},
+	}}, nil)
+	b.Store.PutRoot("older", store.Root{Root: older})
+	return older
+}
+
+// byEither is requireBoth, by either trust root.
+func byEither(pin v1alpha1.PinDigests) v1alpha1.ImagePolicySpec {
+	return requireBoth(func(s *v1alpha1.ImagePolicySpec) {
+		s.PinDigests, s.TrustRoots = pin, append(s.TrustRoots, "older")
+	})
+}
+
+// An update leaves an image that the object has pinned under the same tag, also where the tag has moved since, as long as what is
+// pinned is signed. It is then nothing that the update brings in.
 func TestUpdateLeavesWhatIsPinned(t *testing.T) {
-	all := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinAll })
-	pods := requireBoth(nil)
-	none := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinNone })
+	all, pods, none := byEither(v1alpha1.PinAll), byEither(v1alpha1.PinPods), byEither(v1alpha1.PinNone)
 	const moved = signed + "@" + digestB // what the tag was signed for when the object was made
 	const respelled = "Registry.example.com:443/acme/app:signed"
 	cases := map[string]struct {
@@ -109,12 +127,15 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 		"not pinned":             {[]v1alpha1.ImagePolicySpec{all}, ciOnly, signed, pinned, pinned},
 		"not pinned, respelled":  {[]v1alpha1.ImagePolicySpec{all}, signed, respelled, respelled + "@" + digestA, respelled + "@" + digestA},
 		"the digest is given":    {[]v1alpha1.ImagePolicySpec{all}, moved, pinned, pinned, pinned},
-		"another spelling":       {[]v1alpha1.ImagePolicySpec{all}, moved, respelled, moved, moved},
+		"a corrected spelling":   {[]v1alpha1.ImagePolicySpec{all}, respelled + "@" + digestB, signed, pinned, pinned},
+		"another spelling":       {[]v1alpha1.ImagePolicySpec{all}, moved, respelled, respelled + "@" + digestA, respelled + "@" + digestA},
+		"the same spelling":      {[]v1alpha1.ImagePolicySpec{all}, respelled + "@" + digestB, respelled, respelled + "@" + digestB, respelled + "@" + digestB},
 		"no digest at all":       {[]v1alpha1.ImagePolicySpec{all}, signed + "@sha256:bb", signed, pinned, pinned},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, c.policies...)
+			b.withOlder()
 			for _, k := range kinds(t) {
 				want := c.template
 				if k.IsPod() {
@@ -126,15 +147,72 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 			}
 		})
 	}
-	t.Run("signatures withdrawn", func(t *testing.T) {
-		b := newBench(t, all)
-		b.root.answers(&evidence{}, nil)
-		for _, k := range kinds(t) {
-			stored, got := b.admit(t, request{kind: k.Name, object: object(k.Name, signed), old: object(k.Name, moved)})
-			wantAdmitted(t, got)
-			wantImage(t, stored, moved)
-		}
-	})
+}
+
+// A digest that the old object names stays only where the policies admit it. Otherwise what is signed now takes its place, with a
+// warning, or the update is denied.
+func TestThreatOldPinIsDecided(t *testing.T) {
+	const nobodys = "@sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"
+	const moved = signed + "@" + digestB
+	both := func(tag, digest string) []trust.Statement {
+		return []trust.Statement{{Digest: digest, Tag: tag, Role: "ci"}, {Digest: digest, Tag: tag, Role: "qa"}}
+	}
+	fault := trust.NewFault(v1alpha1.ReasonUnreachable, "down")
+	cases := map[string]struct {
+		acme, older *evidence
+		fault       error // of older
+		old, given  string
+		want        string // empty: denied
+	}{
+		"signed by nobody":            {older: usual(), old: signed + nobodys, given: signed, want: pinned},
+		"signed by nobody, nor is it": {older: usual(), old: unsigned + nobodys, given: unsigned},
+		"signed by one role":          {older: usual(), old: ciOnly + "@" + digestB, given: ciOnly},
+		"signed under another tag":    {older: &evidence{both("other", digestB)}, old: moved, given: signed, want: pinned},
+		"withdrawn":                   {older: &evidence{}, old: moved, given: signed, want: pinned},
+		"all withdrawn":               {acme: &evidence{}, older: &evidence{}, old: pinned, given: signed},
+		"could not be checked":        {fault: fault, old: moved, given: signed, want: pinned},
+		"signed, and the tag is not":  {acme: &evidence{}, older: &evidence{both("signed", digestB)}, old: moved, given: signed, want: moved},
+		"as it is stored":             {acme: &evidence{}, older: &evidence{}, old: moved, given: moved, want: moved},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, byEither(v1alpha1.PinAll))
+			if c.acme != nil {
+				b.root.answers(c.acme, nil)
+			}
+			b.withOlder().answers(c.older, c.fault)
+			for _, k := range kinds(t) {
+				r := request{kind: k.Name, object: object(k.Name, c.given), old: object(k.Name, c.old)}
+				warned := strings.Join(b.send(t, MutatePath, r.review(t)).Warnings, "\n")
+				stored, got := b.admit(t, r)
+				if c.want == "" {
+					wantDenied(t, got, 403, "has not signed")
+					wantImage(t, stored, c.given)
+					continue
+				}
+				wantAdmitted(t, got)
+				wantImage(t, stored, c.want)
+				if replaced := c.want != c.old; replaced != strings.Contains(warned, c.old) || replaced != strings.Contains(warned, digestA) {
+					t.Errorf("%s: %q stays: %t; warnings %q", k.Name, c.old, !replaced, warned)
+				}
+			}
+		})
+	}
+}
+
+// Before an old digest is given up, its evidence is brought up to date, as before any denial.
+func TestOldPinIsRenewed(t *testing.T) {
+	b := newBench(t, byEither(v1alpha1.PinAll))
+	older := b.withOlder()
+	again := older.answer
+	older.answers(&evidence{}, nil)
+	r := request{kind: "Deployment", object: object("Deployment", signed), old: object("Deployment", signed+"@"+digestB)}
+	wantImage(t, b.mutate(t, r), pinned)
+	older.mu.Lock()
+	older.answer = again
+	older.mu.Unlock()
+	b.clock.Step(time.Minute)
+	wantImage(t, b.mutate(t, r), signed+"@"+digestB)
 }
 
 // What is left as it is must be in the same place: nothing is brought in by a name that another container has pinned.

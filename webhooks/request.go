@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
@@ -18,8 +20,9 @@ type review struct {
 	object workload.Object
 	// images are those that the request brings in: all of a new object, what an update changes or adds.
 	images []workload.Image
-	// replaced is what the images of an update take the place of, by path.
-	replaced map[string]string
+	// pinned has references of the old object that could stay where the images of an update are, by
+	// path: each names a digest under the tag that the update has. They are decided on like any other.
+	pinned map[string]string
 }
 
 // take reads a request, and lets go of all of it that is not needed while evidence is waited for, as its objects, the user and the options.
@@ -60,10 +63,29 @@ func (g *Gate) read(req admission.Request) (review, error) {
 		// An old object that cannot be read vouches for nothing: all images count as new.
 		if old, err := kind.Read(req.OldObject.Raw); err == nil {
 			r.images = workload.Changed(old.Images, object.Images)
-			r.replaced = workload.Replaced(old.Images, r.images)
+			r.pinned = pinnedBefore(workload.Replaced(old.Images, r.images), r.images)
 		}
 	}
 	return r, nil
+}
+
+// pinnedBefore returns, by path, what the images replace, where that names a digest and they name
+// none, under the same tag of the same repository. The name of the repository is compared as it is
+// signed: whoever corrects its spelling wants the new one.
+func pinnedBefore(replaced map[string]string, images []workload.Image) map[string]string {
+	pinned := map[string]string{}
+	for _, i := range images {
+		old := replaced[i.Path]
+		if !strings.Contains(old, "@") {
+			continue
+		}
+		was, err := imageref.Parse(old)
+		is, err2 := imageref.Parse(i.Image)
+		if err == nil && err2 == nil && is.Digest == "" && was.Name() == is.Name() && was.Tag == is.Tag {
+			pinned[i.Path] = old
+		}
+	}
+	return pinned
 }
 
 // lackedBefore reports whether an update leaves an object without a pod template as it was, which brings nothing in. Such objects
