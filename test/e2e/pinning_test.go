@@ -32,6 +32,8 @@ func (b *bed) testPinning(t *testing.T) {
 	t.Run("none", b.testPinNone)
 	t.Run("all", b.testPinAll)
 	t.Run("all, in a Deployment from before", b.testPinAllLater)
+	t.Run("all, over what nobody signed", b.testPinnedByNobody)
+	t.Run("all, in a Job", b.testPinnedJob)
 	t.Run("applied by the server", b.testAppliedByServer)
 	t.Run("applied by the client", b.testAppliedByClient)
 }

@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// testPinnedByNobody has a Deployment from before the policy that names a digest which nobody signed. The clean manifest takes it
+// away, and where that is not signed either it is denied.
+func (b *bed) testPinnedByNobody(t *testing.T) {
+	gun, digest, policy := b.pinning(t, "nobody", v1alpha1.PinAll)
+	nobodys := "@sha256:" + strings.Repeat("e", 64)
+	signed, other := deployment("from-before", gun+":v1"+nobodys), deployment("from-before-unsigned", gun+":unsigned"+nobodys)
+	b.admitted(t, signed)
+	b.admitted(t, other)
+	b.enforce(t, policy)
+	c, heard := b.listening(t)
+	apply := func(name, image string) error {
+		d := deployment(name, image)
+		return c.Patch(t.Context(), d, client.Apply, client.FieldOwner("test"), client.ForceOwnership) //nolint:staticcheck // of a typed object
+	}
+	must(t, apply("from-before", gun+":v1"))
+	if got := strings.Join(heard.all(), "\n"); !strings.Contains(got, nobodys) || !strings.Contains(got, digest) {
+		t.Errorf("warnings %q name not both digests", got)
+	}
+	must(t, b.Get(t.Context(), client.ObjectKeyFromObject(signed), signed))
+	if got := signed.Spec.Template.Spec.Containers[0].Image; got != gun+":v1@"+digest {
+		t.Errorf("the template's image is %q", got)
+	}
+	refused(t, apply("from-before-unsigned", gun+":unsigned"), http.StatusForbidden, gun+":unsigned", "has not signed")
+	must(t, b.Get(t.Context(), client.ObjectKeyFromObject(other), other))
+	if got := other.Spec.Template.Spec.Containers[0].Image; got != gun+":unsigned"+nobodys {
+		t.Errorf("the template's image is %q", got)
+	}
+}
+
+// testPinnedJob applies a Job again, and once more after its tag was signed for another digest, which takes the signatures off the
+// first: the Job cannot be changed, and the user hears why.
+func (b *bed) testPinnedJob(t *testing.T) {
+	gun, digest, policy := b.pinning(t, "job", v1alpha1.PinAll)
+	b.enforce(t, policy)
+	job := func() *batchv1.Job {
+		return &batchv1.Job{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: production, Name: "pinned-job"},
+			Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+				RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "app", Image: gun + ":v1"}},
+			}}},
+		}
+	}
+	c, heard := b.listening(t)
+	apply := func() error {
+		return c.Patch(t.Context(), job(), client.Apply, client.FieldOwner("test"), client.ForceOwnership) //nolint:staticcheck // of a typed object
+	}
+	for range 2 {
+		must(t, apply())
+	}
+	if got := heard.all(); len(got) > 0 {
+		t.Errorf("applied again: warnings %q", got)
+	}
+	next := b.sign(t, gun, "v1", 2, "ci", "qa")
+	testenv.Await(t, "the tag's new digest", func() error {
+		p := pod(production, gun+":v1")
+		must(t, b.Create(t.Context(), p, client.DryRunAll))
+		if got := p.Spec.Containers[0].Image; got != gun+":v1@"+next {
+			return fmt.Errorf("pinned as %q", got)
+		}
+		return nil
+	})
+	refused(t, apply(), http.StatusUnprocessableEntity, "immutable")
+	if got := strings.Join(heard.all(), "\n"); !strings.Contains(got, digest) || !strings.Contains(got, next) {
+		t.Errorf("warnings %q name not both digests", got)
+	}
+	stored := job()
+	b.update(t, stored, func() { stored.Labels = map[string]string{"seen": "yes"}; stored.Finalizers = nil })
+	if got := stored.Spec.Template.Spec.Containers[0].Image; got != gun+":v1@"+digest {
+		t.Errorf("with another label, the image is %q", got)
+	}
+}
