@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"maps"
 	"path"
 	"slices"
@@ -52,9 +53,9 @@ func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
 	return err.Error()
 }
 
-// idlers returns what was signed and proves no role, sorted by tag and digest. What a file that
-// speaks for no role says is left out where a role says the same. stated is sorted as statements
-// returns it.
+// idlers returns what was signed and proves no role, sorted by tag, role and digest, each once.
+// What a file that speaks for no role says is left out where a role says the same. stated is sorted
+// as statements returns it.
 func (m *metadata) idlers(stated []said) []idle {
 	for _, name := range slices.Sorted(maps.Keys(m.verified)) {
 		t, c := m.verified[name], m.voiceless(name)
@@ -68,12 +69,26 @@ func (m *metadata) idlers(stated []said) []idle {
 		}
 	}
 	slices.SortFunc(m.short, func(a, b idle) int {
-		return cmp.Or(strings.Compare(a.tag, b.tag), bytes.Compare(a.digest[:], b.digest[:]),
-			strings.Compare(a.cause.by, b.cause.by), strings.Compare(a.cause.role, b.cause.role))
+		return cmp.Or(a.compareTag(b.tag, b.cause.role), bytes.Compare(a.digest[:], b.digest[:]), a.cause.compare(b.cause))
 	})
 	return slices.CompactFunc(m.short, func(a, b idle) bool {
 		return a.tag == b.tag && a.digest == b.digest && *a.cause == *b.cause
 	})
+}
+
+// compareTag is the order by tag and role.
+func (l idle) compareTag(tag, role string) int {
+	return cmp.Or(strings.Compare(l.tag, tag), strings.Compare(l.cause.role, role))
+}
+
+// compareDigest is the order by digest and role.
+func (l idle) compareDigest(digest [sha256.Size]byte, role string) int {
+	return cmp.Or(bytes.Compare(l.digest[:], digest[:]), strings.Compare(l.cause.role, role))
+}
+
+// compare is the order of causes of the same role.
+func (c *cause) compare(other *cause) int {
+	return cmp.Or(strings.Compare(c.by, other.by), strings.Compare(c.why, other.why))
 }
 
 // states reports whether any role has signed the digest for the tag.
@@ -167,8 +182,9 @@ func (e *evidence) retain(all []idle, refused map[string]string, delegations []s
 		all = slices.Clone(all)
 	}
 	e.idle, e.refused, e.delegations = all, refused, delegations
-	const each = 16 + sha256.Size + 8
-	e.size += int64(cap(e.idle)) * each
+	e.idleByDigest = indexIdle(all)
+	const each, place = 16 + sha256.Size + 8, 4
+	e.size += int64(cap(e.idle))*each + int64(cap(e.idleByDigest))*place
 	for i, l := range e.idle {
 		if i == 0 || all[i-1].tag != l.tag {
 			e.size += textSize(l.tag)
@@ -183,14 +199,35 @@ func (e *evidence) retain(all []idle, refused map[string]string, delegations []s
 	}
 }
 
-// Rejected implements trust.Explained.
+// indexIdle returns the places of what proves no role, sorted by digest and role. What differs in
+// its tag alone has one place.
+func indexIdle(all []idle) []int32 {
+	places := make([]int32, len(all))
+	for i := range all {
+		places[i] = int32(i)
+	}
+	slices.SortFunc(places, func(i, j int32) int {
+		a, b := &all[i], &all[j]
+		return cmp.Or(a.compareDigest(b.digest, b.cause.role), a.cause.compare(b.cause), cmp.Compare(i, j))
+	})
+	places = slices.CompactFunc(places, func(i, j int32) bool {
+		return all[i].digest == all[j].digest && *all[i].cause == *all[j].cause
+	})
+	if 2*len(places) < cap(places) {
+		places = slices.Clone(places)
+	}
+	return places
+}
+
+// Rejected implements trust.Explained. What it costs does not grow with what the repository holds:
+// it looks at no more than it tells.
 func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejection {
 	var found rejections
-	wanted, ok := parseDigest(digest)
-	for _, l := range e.about(tag) {
-		if (tag != "" || ok && l.digest == wanted) && (l.cause.role == "" || slices.Contains(roles, l.cause.role)) {
-			found.add(trust.Rejection{By: l.cause.by, Digest: digestText(l.digest), Why: l.cause.why})
+	for l := range e.unproven(roles, tag, digest) {
+		if found.full() {
+			break
 		}
+		found.add(trust.Rejection{By: l.cause.by, Digest: digestText(l.digest), Why: l.cause.why})
 	}
 	var absent []string
 	for _, role := range roles {
@@ -206,10 +243,12 @@ func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejectio
 type rejections []trust.Rejection
 
 func (all *rejections) add(r trust.Rejection) {
-	if len(*all) < maxRejections && !slices.Contains(*all, r) {
+	if !all.full() && !slices.Contains(*all, r) {
 		*all = append(*all, r)
 	}
 }
+
+func (all *rejections) full() bool { return len(*all) >= maxRejections }
 
 // silent adds why no file speaks for a role. It returns the delegations of the role where the
 // repository has none of them.
@@ -242,17 +281,36 @@ func parseDigest(text string) (digest [sha256.Size]byte, ok bool) {
 	return digest, err == nil && copy(digest[:], raw) == len(digest)
 }
 
-// about returns what proves no role and is about a tag, or where that is empty about any.
-func (e *evidence) about(tag string) []idle {
-	if tag == "" {
-		return e.idle
+// unproven returns what was signed and proves none of some roles: for a tag, or where that is empty
+// for a digest under any tag. First comes what speaks for no role at all.
+func (e *evidence) unproven(roles []string, tag, digest string) iter.Seq[idle] {
+	return func(yield func(idle) bool) {
+		wanted, ok := parseDigest(digest)
+		for _, role := range append([]string{""}, roles...) {
+			switch {
+			case tag != "":
+				for _, l := range span(e.idle, func(l idle) int { return l.compareTag(tag, role) }) {
+					if !yield(l) {
+						return
+					}
+				}
+			case ok:
+				for _, i := range span(e.idleByDigest, func(i int32) int { return e.idle[i].compareDigest(wanted, role) }) {
+					if !yield(e.idle[i]) {
+						return
+					}
+				}
+			}
+		}
 	}
-	from, _ := slices.BinarySearchFunc(e.idle, tag, func(l idle, tag string) int { return strings.Compare(l.tag, tag) })
-	to := from
-	for to < len(e.idle) && e.idle[to].tag == tag {
-		to++
-	}
-	return e.idle[from:to]
+}
+
+// span returns those that compare to 0 of what is sorted, found by halves.
+func span[E any](sorted []E, compare func(E) int) []E {
+	from, _ := slices.BinarySearchFunc(sorted, 0, func(l E, _ int) int { return compare(l) })
+	rest := sorted[from:]
+	to, _ := slices.BinarySearchFunc(rest, 1, func(l E, end int) int { return cmp.Compare(compare(l), end) })
+	return rest[:to]
 }
 
 // refusedAbove returns the delegation whose file does not count, of one and those above it; empty:

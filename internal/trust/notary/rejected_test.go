@@ -2,6 +2,8 @@ package notary
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -335,5 +337,83 @@ func TestThreatRejectionsAreBounded(t *testing.T) {
 	}
 	if n := len(e.Rejected([]string{"ci"}, "v1", "")); n != maxRejections {
 		t.Errorf("%d are told, want %d", n, maxRejections)
+	}
+}
+
+// What proves no role is found by halves: whatever there is, what is looked at is what a scan of all would tell, each once, and
+// nothing more. So a made-up digest costs the same in a repository that holds little and in one that holds much.
+func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		m := newMetadata(rootRules{Root: &Root{}}, nil)
+		causes := []*cause{{by: "targets", why: "x"}, {by: "targets/a", why: "x"}, {role: "qa", by: "targets/a", why: "x"}, {role: "qa", by: "targets/a", why: "y"}, {role: "ci", by: "targets/b", why: "x"}}
+		tags, digests := []string{"v1", "v2", "v3", "v4"}, 1+random.IntN(6)
+		for range random.IntN(60) {
+			m.short = append(m.short, idle{
+				tag: tags[random.IntN(3)], digest: [32]byte{byte(random.IntN(digests))}, cause: causes[random.IntN(len(causes))],
+			})
+		}
+		all := slices.Clone(m.short)
+		var e evidence
+		e.retain(m.idlers(nil), nil, nil)
+		told := func(l idle) trust.Rejection {
+			return trust.Rejection{By: l.cause.role + " " + l.cause.by, Digest: digestText(l.digest), Why: l.cause.why}
+		}
+		check := func(roles []string, tag, digest string) {
+			t.Helper()
+			want := map[trust.Rejection]bool{}
+			for _, l := range all {
+				about := l.tag == tag || tag == "" && digestText(l.digest) == digest
+				if about && (l.cause.role == "" || slices.Contains(roles, l.cause.role)) {
+					want[told(l)] = true
+				}
+			}
+			var got []trust.Rejection
+			for l := range e.unproven(roles, tag, digest) {
+				got = append(got, told(l))
+			}
+			if len(got) != len(want) {
+				t.Fatalf("%d are looked at of %q, tag %q, digest %q; want %d:\n%v", len(got), roles, tag, digest, len(want), got)
+			}
+			for _, r := range got {
+				if !want[r] {
+					t.Fatalf("%v is looked at", r)
+				}
+			}
+		}
+		for _, roles := range [][]string{nil, {"qa"}, {"ci", "qa"}, {"none"}} {
+			for _, tag := range tags {
+				check(roles, tag, "")
+				check(roles, tag, digestText([32]byte{1}))
+			}
+			for i := range digests + 2 {
+				check(roles, "", digestText([32]byte{byte(i)}))
+			}
+			check(roles, "", "sha256:none")
+		}
+	}
+}
+
+// A digest under very many tags takes one place. Places count in what the evidence takes up.
+func TestRejectionsOfManyTags(t *testing.T) {
+	const tags = 1000
+	kept := func(digests int) *evidence {
+		all, why := make([]idle, tags), &cause{by: targetsRole, why: "x"}
+		for i := range all {
+			all[i] = idle{tag: fmt.Sprintf("v%04d", i), digest: [32]byte{byte(i % digests), byte(i % digests >> 8)}, cause: why}
+		}
+		e := &evidence{}
+		e.retain(all, nil, nil)
+		return e
+	}
+	one, many := kept(1), kept(tags)
+	if n, room := len(one.idleByDigest), cap(one.idleByDigest); n != 1 || room > 8 {
+		t.Errorf("%d places in room for %d", n, room)
+	}
+	if n := len(many.idleByDigest); n != tags {
+		t.Errorf("%d places, want %d", n, tags)
+	}
+	if got, want := many.size-one.size, int64(4*(cap(many.idleByDigest)-cap(one.idleByDigest))); got != want {
+		t.Errorf("the places count for %d bytes, want %d", got, want)
 	}
 }
