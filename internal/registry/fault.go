@@ -78,23 +78,12 @@ func tlsFault(where, host string, err error) *trust.Fault {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be verified: %w; check caBundle", where, verification)
 	}
 	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // how crypto/tls reports an alert
-		if wantsClientCertificate(alert) {
-			return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
-				"%s: the server does not accept the client without a certificate of a CA that it knows (%w); set clientCertificateSecretRef, or correct the certificate in it", where, alert)
-		}
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server broke off the TLS handshake: %w", where, alert)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: what answers does not speak TLS; check the port and the scheme of the server's URL", where)
 	}
 	return nil
-}
-
-// wantsClientCertificate reports whether an alert is one that a server ends a handshake with for
-// want of a client certificate that it accepts (RFC 8446, section 6.2). crypto/tls has no more of a
-// peer's alert than its text.
-func wantsClientCertificate(alert *net.OpError) bool {
-	return strings.Contains(alert.Err.Error(), "certificate")
 }
 
 // networkFault is for everything else: the answer did not come.
@@ -112,10 +101,16 @@ func networkFault(where, host string, err error) *trust.Fault {
 		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the connection was refused; is the server running, and the port right?", where)
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: there is no route to the server; check network policies and firewalls", where)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), brokenOff(err):
+	case closedByPeer(err):
 		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the server closed the connection before its answer was complete", where)
 	}
 	return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: %w", where, err)
+}
+
+// closedByPeer reports whether the other side ended the connection.
+func closedByPeer(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || brokenOff(err)
 }
 
 // streamError is what net/http fills in from its own error for a stream of HTTP/2 that was broken off: the names of the fields are what it goes by.

@@ -14,7 +14,6 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -22,7 +21,6 @@ import (
 	"net/url"
 	"path"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/cache"
@@ -87,8 +85,6 @@ type Client struct {
 	authorization *cache.LRUExpireCache // repository -> value of the header
 	hosts         *Hosts
 	skipped       []string
-	// wantsCertificate says that something asked for a client certificate.
-	wantsCertificate atomic.Bool
 }
 
 // New returns a client. It connects to nothing. The error names the setting that cannot be used.
@@ -212,6 +208,7 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
+	ctx, asked := watchAsked(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, nil, fault(target, err)
@@ -223,7 +220,7 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, nil, c.hinted(fault(target, err))
+		return nil, nil, c.connectionFault(target, err, asked.Load())
 	}
 	defer resp.Body.Close()
 	c.hosts.heed(hostPort(target), resp)
@@ -248,16 +245,6 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 		return nil, nil, tooLarge(target, limit)
 	}
 	return resp, body, nil
-}
-
-// hinted adds to the fault of a connection that broke off that a client certificate is asked for:
-// since TLS 1.3 a server that accepts none may end the connection before its reason has come.
-func (c *Client) hinted(err error) error {
-	f, ok := errors.AsType[*trust.Fault](err)
-	if !ok || f.Reason != v1alpha1.ReasonUnreachable || !c.wantsCertificate.Load() {
-		return err
-	}
-	return f.Within("%w; the server asks for a client certificate, and may not accept what it was shown: check clientCertificateSecretRef", f)
 }
 
 // judge turns the status of a final answer into an error, or nil.

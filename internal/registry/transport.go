@@ -19,16 +19,16 @@ type chooseProxy = func(*http.Request) (*url.URL, error)
 // a token service and a redirect to another host have a transport without it.
 func (c *Client) transport(roots *x509.CertPool, shown *tls.Certificate, proxy chooseProxy) http.RoundTripper {
 	plain := transport(roots, proxy)
+	plain.TLSClientConfig.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		noteAsked(info)
+		return &tls.Certificate{}, nil // none
+	}
 	if shown == nil {
-		plain.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			c.wantsCertificate.Store(true)
-			return &tls.Certificate{}, nil // none
-		}
 		return plain
 	}
 	own := transport(roots, notOverTLS(proxy))
-	own.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		c.wantsCertificate.Store(true)
+	own.TLSClientConfig.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		noteAsked(info)
 		if end := shown.Leaf.NotAfter; time.Now().After(end) {
 			return nil, &expiredClientCertificate{end: end}
 		}
