@@ -72,9 +72,9 @@ func TestNoHintOfACertificateElsewhere(t *testing.T) {
 	}
 }
 
-// closing answers no request: it ends each connection once its handshake is done, or with the alert of a server of TLS 1.2 that
-// has a general one alone (RFC 5246, section 7.4.6).
-func closing(t *testing.T, ca *testenv.CA, version uint16, ask tls.ClientAuthType) (server string) {
+// closing answers no request: it says something and ends each connection once its handshake is done, or with the alert of a server
+// of TLS 1.2 that has a general one alone (RFC 5246, section 7.4.6).
+func closing(t *testing.T, ca *testenv.CA, version uint16, ask tls.ClientAuthType, says string) (server string) {
 	t.Helper()
 	cert, err := ca.Issue(pkix.Name{CommonName: "server"})
 	if err != nil {
@@ -92,7 +92,11 @@ func closing(t *testing.T, ca *testenv.CA, version uint16, ask tls.ClientAuthTyp
 			if err != nil {
 				return
 			}
-			_ = tls.Server(generalAlert{conn}, cfg).HandshakeContext(t.Context())
+			peer := tls.Server(generalAlert{conn}, cfg)
+			if err := peer.HandshakeContext(t.Context()); err == nil && says != "" {
+				_, _ = peer.Read(make([]byte, 4096)) // the request
+				_, _ = peer.Write([]byte(says))
+			}
 			_ = conn.Close()
 		}
 	}()
@@ -112,16 +116,18 @@ func TestHintOfACertificate(t *testing.T) {
 	for name, c := range map[string]struct {
 		version uint16
 		ask     tls.ClientAuthType
+		says    string
 		reason  string
 		hint    bool
 	}{
-		"closed":                    {tls.VersionTLS13, tls.RequestClientCert, v1alpha1.ReasonUnreachable, true},
-		"closed, TLS 1.2":           {tls.VersionTLS12, tls.RequestClientCert, v1alpha1.ReasonUnreachable, true},
-		"closed by who did not ask": {tls.VersionTLS13, tls.NoClientCert, v1alpha1.ReasonUnreachable, false},
-		"a general alert, TLS 1.2":  {tls.VersionTLS12, tls.RequireAnyClientCert, v1alpha1.ReasonTLSNotTrusted, true},
+		"closed":                    {tls.VersionTLS13, tls.RequestClientCert, "", v1alpha1.ReasonUnreachable, true},
+		"closed, TLS 1.2":           {tls.VersionTLS12, tls.RequestClientCert, "", v1alpha1.ReasonUnreachable, true},
+		"closed by who did not ask": {tls.VersionTLS13, tls.NoClientCert, "", v1alpha1.ReasonUnreachable, false},
+		"a general alert, TLS 1.2":  {tls.VersionTLS12, tls.RequireAnyClientCert, "", v1alpha1.ReasonTLSNotTrusted, true},
+		"no answer of HTTP":         {tls.VersionTLS13, tls.RequestClientCert, "hello\r\n\r\n", v1alpha1.ReasonUnreachable, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newClient(t, Config{Server: closing(t, ca, c.version, c.ask), CABundle: string(ca.PEM)})
+			client := newClient(t, Config{Server: closing(t, ca, c.version, c.ask, c.says), CABundle: string(ca.PEM)})
 			_, err := client.Get(t.Context(), repository, file, 10)
 			wantFault(t, err, c.reason)
 			if got := strings.Contains(err.Error(), "clientCertificateSecretRef"); got != c.hint {
@@ -136,7 +142,7 @@ func TestTokenServiceThatAsksForACertificate(t *testing.T) {
 	ca := newCA(t)
 	shown := clientOf(t, ca, "reader")
 	for name, realm := range map[string]string{
-		"closed": closing(t, ca, tls.VersionTLS13, tls.RequestClientCert),
+		"closed": closing(t, ca, tls.VersionTLS13, tls.RequestClientCert, ""),
 		"alert":  serveClients(t, ca, false, func(http.ResponseWriter, *http.Request) {}).URL,
 	} {
 		for about, cfg := range map[string]Config{"none": {}, "shown": {ClientCertificate: string(shown.CertPEM), ClientKey: string(shown.KeyPEM)}} {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -122,9 +123,13 @@ type streamError struct {
 
 func (streamError) Error() string { return "the stream was broken off" }
 
-// brokenOff reports whether an answer over HTTP/2 ended before it was complete: by its stream alone, or because the server ended the whole
-// connection, of which net/http has no more than the text.
+// brokenOff reports whether the other side ended an answer over HTTP/2 before it was complete, by its stream alone, or a connection
+// that net/http has no more to say of than a text: before the request was sent, or the whole of it over HTTP/2.
 func brokenOff(err error) bool {
 	_, stream := errors.AsType[streamError](err)
-	return stream || strings.Contains(err.Error(), "http2: server sent GOAWAY and closed the connection")
+	return stream || slices.ContainsFunc([]string{
+		"http: server closed idle connection",
+		"http2: client conn could not be established",
+		"http2: server sent GOAWAY and closed the connection",
+	}, func(text string) bool { return strings.Contains(err.Error(), text) })
 }
