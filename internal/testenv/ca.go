@@ -145,7 +145,7 @@ func OddCertificate(certificate []byte) []byte {
 		at-- // to the zero by which it is positive
 	}
 	odd := bytes.Clone(block.Bytes)
-	odd[at] |= 0x80
+	odd[at] = 0x80 // after another first byte of a negative number, the next one may make it malformed
 	return pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: odd})
 }
 
