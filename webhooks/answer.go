@@ -50,7 +50,8 @@ func pins(r review, decided decisions) (ops []jsonpatch.Operation, warnings []st
 		case tagOnly(d):
 			ops = append(ops, i.Pin(d.Image.Pinned(d.Digest)))
 			if had {
-				warnings = append(warnings, fmt.Sprintf("image %q: was pinned as %q, which is not admitted now; is pinned to %s, which is", i.Image, old, d.Digest))
+				warnings = append(warnings, fmt.Sprintf(
+					"image %q: was pinned as %q, which is not admitted now; is pinned to %s, which is", i.Image, old, d.Digest))
 			}
 		}
 	}

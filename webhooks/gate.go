@@ -95,9 +95,9 @@ func (g *Gate) deadline() time.Duration {
 	return defaultDeadline
 }
 
-// Mutate pins the images that policies want pinned: of Pods, and under pinDigests All of templates too. It always
-// admits: what is not pinned for whatever reason is for Validate to judge. On an update a digest that the object has
-// already stays, where the policies admit it.
+// Mutate pins the images that policies want pinned: of Pods, and under pinDigests All of templates
+// too. It always admits: what is not pinned for whatever reason is for Validate to judge. On an
+// update a digest that the object has already stays, where the policies admit it.
 func (g *Gate) Mutate(ctx context.Context, req admission.Request) (resp admission.Response) {
 	defer recovered(ctx, func(any) { resp = admission.Allowed("") })
 	r, err := g.take(ctx, &req)

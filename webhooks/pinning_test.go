@@ -88,7 +88,8 @@ func TestPinningIsIdempotent(t *testing.T) {
 	}
 }
 
-// withOlder adds a trust root, after the one of the bench, by which both roles signed digestB for the tag.
+// withOlder adds a trust root, after the one of the bench, by which both roles signed digestB for
+// the tag.
 func (b *bench) withOlder() *root {
 	older := &root{}
 	older.answers(&evidence{[]trust.Statement{
@@ -105,8 +106,8 @@ func byEither(pin v1alpha1.PinDigests) v1alpha1.ImagePolicySpec {
 	})
 }
 
-// An update leaves an image that the object has pinned under the same tag, also where the tag has moved since, as long as what is
-// pinned is signed. It is then nothing that the update brings in.
+// An update leaves an image that the object has pinned under the same tag, also where the tag has
+// moved since, as long as what is pinned is signed. It is then nothing that the update brings in.
 func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 	all, pods, none := byEither(v1alpha1.PinAll), byEither(v1alpha1.PinPods), byEither(v1alpha1.PinNone)
 	const moved = signed + "@" + digestB // what the tag was signed for when the object was made
@@ -149,8 +150,8 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 	}
 }
 
-// A digest that the old object names stays only where the policies admit it. Otherwise what is signed now takes its place, with a
-// warning, or the update is denied.
+// A digest that the old object names stays only where the policies admit it. Otherwise what is
+// signed now takes its place, with a warning, or the update is denied.
 func TestThreatOldPinIsDecided(t *testing.T) {
 	const nobodys = "@sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"
 	const moved = signed + "@" + digestB

@@ -32,7 +32,8 @@ func serveAsking(t *testing.T, ca *testenv.CA, http2 bool, handler http.HandlerF
 	return r.named(t, "https")
 }
 
-// Whoever has once asked for a client certificate is not said to want one when something else is wrong.
+// Whoever has once asked for a client certificate is not said to want one when something else is
+// wrong.
 func TestNoHintOfACertificateElsewhere(t *testing.T) {
 	ca := newCA(t)
 	shown := clientOf(t, ca, "reader")
@@ -72,8 +73,9 @@ func TestNoHintOfACertificateElsewhere(t *testing.T) {
 	}
 }
 
-// closing answers no request: it says something and ends each connection once its handshake is done, or with the alert of a server
-// of TLS 1.2 that has a general one alone (RFC 5246, section 7.4.6).
+// closing answers no request: it says something and ends each connection once its handshake is
+// done, or with the alert of a server of TLS 1.2 that has a general one alone (RFC 5246, section
+// 7.4.6).
 func closing(t *testing.T, ca *testenv.CA, version uint16, ask tls.ClientAuthType, says string) (server string) {
 	t.Helper()
 	cert, err := ca.Issue(pkix.Name{CommonName: "server"})
@@ -110,7 +112,8 @@ func (c generalAlert) Write(p []byte) (int, error) {
 	return c.Conn.Write(bytes.ReplaceAll(p, []byte{21, 3, 3, 0, 2, 2, 42}, []byte{21, 3, 3, 0, 2, 2, 40}))
 }
 
-// The server that asked and then ended the connection is said to ask; one that ended it without is not.
+// The server that asked and then ended the connection is said to ask; one that ended it without is
+// not.
 func TestHintOfACertificate(t *testing.T) {
 	ca := newCA(t)
 	for name, c := range map[string]struct {
@@ -137,7 +140,8 @@ func TestHintOfACertificate(t *testing.T) {
 	}
 }
 
-// A token service on another host is shown no certificate, so nothing is to be corrected in the server's.
+// A token service on another host is shown no certificate, so nothing is to be corrected in the
+// server's.
 func TestTokenServiceThatAsksForACertificate(t *testing.T) {
 	ca := newCA(t)
 	shown := clientOf(t, ca, "reader")

@@ -123,8 +123,9 @@ type streamError struct {
 
 func (streamError) Error() string { return "the stream was broken off" }
 
-// brokenOff reports whether the other side ended an answer over HTTP/2 before it was complete, by its stream alone, or a connection
-// that net/http has no more to say of than a text: before the request was sent, or the whole of it over HTTP/2.
+// brokenOff reports whether the other side ended an answer over HTTP/2 before it was complete, by
+// its stream alone, or a connection that net/http has no more to say of than a text: before the
+// request was sent, or the whole of it over HTTP/2.
 func brokenOff(err error) bool {
 	_, stream := errors.AsType[streamError](err)
 	return stream || slices.ContainsFunc([]string{

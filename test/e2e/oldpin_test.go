@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv"
 )
 
-// testPinnedByNobody has a Deployment from before the policy that names a digest which nobody signed. The clean manifest takes it
-// away, and where that is not signed either it is denied.
+// testPinnedByNobody has a Deployment from before the policy that names a digest which nobody
+// signed. The clean manifest takes it away, and where that is not signed either it is denied.
 func (b *bed) testPinnedByNobody(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "nobody", v1alpha1.PinAll)
 	nobodys := "@sha256:" + strings.Repeat("e", 64)
@@ -44,8 +44,8 @@ func (b *bed) testPinnedByNobody(t *testing.T) {
 	}
 }
 
-// testPinnedJob applies a Job again, and once more after its tag was signed for another digest, which takes the signatures off the
-// first: the Job cannot be changed, and the user hears why.
+// testPinnedJob applies a Job again, and once more after its tag was signed for another digest,
+// which takes the signatures off the first: the Job cannot be changed, and the user hears why.
 func (b *bed) testPinnedJob(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "job", v1alpha1.PinAll)
 	b.enforce(t, policy)

@@ -340,13 +340,17 @@ func TestThreatRejectionsAreBounded(t *testing.T) {
 	}
 }
 
-// What proves no role is found by halves: whatever there is, what is looked at is what a scan of all would tell, each once, and
-// nothing more. So a made-up digest costs the same in a repository that holds little and in one that holds much.
+// What proves no role is found by halves: whatever there is, what is looked at is what a scan of
+// all would tell, each once, and nothing more. So a made-up digest costs the same in a repository
+// that holds little and in one that holds much.
 func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
 		m := newMetadata(rootRules{Root: &Root{}}, nil)
-		causes := []*cause{{by: "targets", why: "x"}, {by: "targets/a", why: "x"}, {role: "qa", by: "targets/a", why: "x"}, {role: "qa", by: "targets/a", why: "y"}, {role: "ci", by: "targets/b", why: "x"}}
+		causes := []*cause{
+			{by: "targets", why: "x"}, {by: "targets/a", why: "x"}, {role: "ci", by: "targets/b", why: "x"},
+			{role: "qa", by: "targets/a", why: "x"}, {role: "qa", by: "targets/a", why: "y"},
+		}
 		tags, digests := []string{"v1", "v2", "v3", "v4"}, 1+random.IntN(6)
 		for range random.IntN(60) {
 			m.short = append(m.short, idle{
