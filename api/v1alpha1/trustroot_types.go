@@ -99,8 +99,8 @@ type NotarySpec struct {
 	Server string `json:"server,omitempty"`
 
 	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is signed, but an
-	// onlooker sees which images are asked for, and can hold answers back. Forbid, or Allow to accept http. Default
-	// Forbid.
+	// onlooker sees which images are asked for, and can hold answers back. Forbid, or Allow to accept http.
+	// Default Forbid.
 	// +optional
 	// +default="Forbid"
 	PlainHTTP PlainHTTP `json:"plainHTTP,omitempty"`
