@@ -1,0 +1,46 @@
+package docs_test
+
+import (
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Of a server that cannot be reached or is not trusted, curl says why on standard error. With -s it
+// does so only where -S is there too, and behind a pipe the answer of a server is hidden.
+func TestCurlShowsWhatIsWrong(t *testing.T) {
+	commands := 0
+	for _, pattern := range []string{"*.md", "spec/*.md", "runbooks/*.md"} {
+		pages, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, page := range pages {
+			for _, flags := range regexp.MustCompile(`(?m)\bcurl (-\S+)`).FindAllStringSubmatch(read(t, "docs/"+page), -1) {
+				commands++
+				if strings.HasPrefix(flags[1], "-s") && !strings.Contains(flags[1], "S") {
+					t.Errorf("%s: curl %s prints no error", page, flags[1])
+				}
+			}
+		}
+	}
+	if commands == 0 {
+		t.Fatal("no page has a curl command")
+	}
+	for line := range strings.Lines(read(t, "docs/registries.md")) {
+		if strings.HasPrefix(line, "curl ") && strings.Contains(line, "|") {
+			t.Errorf("docs/registries.md cuts what its table of answers speaks of: %s", line)
+		}
+	}
+}
+
+// A TrustRoot is Ready with whatever server: whether it is the Notary server is in Fresh.
+func TestQuickStartWaitsForTheServer(t *testing.T) {
+	page := read(t, "docs/quickstart-dct.md")
+	for _, condition := range []string{"Ready", "Fresh"} {
+		if !regexp.MustCompile(`(?m)^\$ kubectl wait --for=condition=` + condition + ` .*trustroot\.countersign\.dev/quickstart`).MatchString(page) {
+			t.Errorf("docs/quickstart-dct.md does not wait for %s of its TrustRoot", condition)
+		}
+	}
+}
