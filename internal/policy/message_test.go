@@ -67,7 +67,7 @@ func TestDenials(t *testing.T) {
 				{By: "targets", Digest: digest("a"), Why: "which proves no role"},
 				{By: "delegation targets/ci", Why: "is not in this repository, which has none"},
 			}, nil}}, []*policy.Policy{production},
-			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no signatures for this tag that count (TrustRoot "acme-notary"); targets signed sha256:aaaaaaaa..., which proves no role, delegation targets/ci is not in this repository, which has none (TrustRoot "acme-notary")`},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no signatures for this tag that count (TrustRoot "acme-notary"); targets signed sha256:aaaaaaaa..., which proves no role; delegation targets/ci is not in this repository, which has none (TrustRoot "acme-notary")`},
 		},
 		"a delegation that is not there": {
 			app, roots{"acme-notary": explained{signed("ci v1 a"), []trust.Rejection{{By: "delegation targets/qa", Why: "is not in this repository, which has targets/ci"}}, nil}}, []*policy.Policy{production},
@@ -75,7 +75,7 @@ func TestDenials(t *testing.T) {
 		},
 		"more than is said that proves no role": {
 			app, roots{"acme-notary": explained{signed("ci v1 a"), []trust.Rejection{{By: "k1", Why: "is not it"}, {By: "k2", Why: "is not it"}, {By: "k3", Why: "is not it"}, {By: "k4", Why: "is not it"}, {By: "k5", Why: "is not it"}, {By: "k6", Why: "is not it"}}, nil}}, []*policy.Policy{production},
-			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); k1 is not it, k2 is not it, k3 is not it, k4 is not it and 2 more (TrustRoot "acme-notary")`},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); k1 is not it; k2 is not it; k3 is not it; k4 is not it; and 2 more (TrustRoot "acme-notary")`},
 		},
 		"help": {
 			app, roots{"acme-notary": signed("ci v1 5")}, []*policy.Policy{compiled(t, "production", help(askQA))},

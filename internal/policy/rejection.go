@@ -28,9 +28,9 @@ func (e *evaluation) rejections(p *Policy) string {
 		for _, r := range all[:min(len(all), maxRejected)] {
 			said = append(said, cleanTo(rejectionText(r), maxRejectionText))
 		}
-		text := strings.Join(said, ", ")
+		text := strings.Join(said, "; ")
 		if more := len(all) - maxRejected; more > 0 {
-			text += fmt.Sprintf(" and %d more", more)
+			text += fmt.Sprintf("; and %d more", more)
 		}
 		texts = append(texts, fmt.Sprintf("%s (TrustRoot %q)", text, root))
 	}

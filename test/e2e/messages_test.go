@@ -46,11 +46,11 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 
 	const start = "Error from server (Forbidden): admission webhook \"validate.countersign.dev\" denied the request: "
 	targets := "no signatures for this tag that count (TrustRoot \"acme-notary\"); targets signed sha256:00000000..., which proves no role: " +
-		"name it in spec.notary.roles[].delegations, or sign with a delegation of the role ('docker trust signer add')"
+		"sign with a delegation of the role ('docker trust signer add'; administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
 	for name, c := range map[string]struct{ image, want string }{
 		"newcomer": {
 			newcomer + ":v1", `ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; ` + targets +
-				", delegations targets/ci, targets/qa are not in this repository, which has none (TrustRoot \"acme-notary\")",
+				"; delegations targets/ci, targets/qa are not in this repository, which has none (TrustRoot \"acme-notary\")",
 		},
 		"targets-alone": {gun + ":targets", `ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; ` + targets + ` (TrustRoot "acme-notary")`},
 		"no-delegation": {
@@ -70,7 +70,7 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	root := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme-notary"}}
 	b.update(t, root, func() { root.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(keys["qa"].KeyID)} })
-	b.untilPrinted(t, "revoked", gun+":v1", "signed by ci (TrustRoot \"acme-notary\"); targets/qa.json is signed by key "+keys["qa"].KeyID+", which spec.revokedKeys lists (TrustRoot \"acme-notary\")")
+	b.untilPrinted(t, "revoked", gun+":v1", "signed by ci (TrustRoot \"acme-notary\"); targets/qa.json is signed by key "+keys["qa"].KeyID+", which is revoked (administrators: spec.revokedKeys of the TrustRoot) (TrustRoot \"acme-notary\")")
 	b.update(t, root, func() {
 		root.Spec.RevokedKeys = nil
 		root.Spec.Notary.Roles = []v1alpha1.NotaryRole{{Name: "qa", Delegations: []v1alpha1.DelegationName{"targets/ci", "targets/qa"}, Threshold: 2}}

@@ -48,7 +48,7 @@ func (m *metadata) refuse(name, why string) {
 // failed.
 func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
 	if k := m.revokedSigner(e, r); k != nil && len(e.signers(r, func(*publicKey) bool { return true })) >= r.threshold {
-		return fmt.Sprintf("is signed by key %s, which spec.revokedKeys lists", k.canonical)
+		return fmt.Sprintf("is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)", k.canonical)
 	}
 	return err.Error()
 }
@@ -106,11 +106,11 @@ func (m *metadata) voiceless(name string) *cause {
 	case m.speaks(name):
 		return nil
 	case name == targetsRole:
-		c.why = "which proves no role: name it in spec.notary.roles[].delegations, or sign with a delegation of the role ('docker trust signer add')"
+		c.why = "which proves no role: sign with a delegation of the role ('docker trust signer add'; administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
 	case checkSpeaker(name) != nil:
 		c.why = "which proves no role, since any one of all signers signs it: the signer's own delegation must have signed ('docker trust signer add')"
 	default:
-		c.why = "which proves no role: spec.notary.roles maps the role of its name to other delegations"
+		c.why = "which proves no role: the role of its name is mapped to other delegations (administrators: spec.notary.roles of the TrustRoot)"
 	}
 	return c
 }
@@ -128,7 +128,7 @@ func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
 	}
 	c := &cause{role: s.role, by: listed(names)}
 	if len(signed) >= s.threshold {
-		c.why = fmt.Sprintf("by a key that spec.notary.roles[].keys of role %q does not list", s.role)
+		c.why = fmt.Sprintf("by a key that is not pinned for role %q (administrators: spec.notary.roles[].keys of the TrustRoot)", s.role)
 	} else {
 		c.why = fmt.Sprintf("which is %d of the %d keys that role %q needs", accepted, s.threshold, s.role)
 	}

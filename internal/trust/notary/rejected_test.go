@@ -45,7 +45,7 @@ func contentOf(digest string) string {
 var sortedTexts = cmpopts.SortSlices(strings.Compare)
 
 const (
-	targetsProvesNothing  = "which proves no role: name it in spec.notary.roles[].delegations, or sign with a delegation of the role ('docker trust signer add')"
+	targetsProvesNothing  = "which proves no role: sign with a delegation of the role ('docker trust signer add'; administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
 	releasesProvesNothing = "which proves no role, since any one of all signers signs it: the signer's own delegation must have signed ('docker trust signer add')"
 )
 
@@ -109,7 +109,7 @@ func TestRejected(t *testing.T) {
 			func(_ *virtual, c *Config) {
 				c.Roles = []Role{{Name: "qa", Delegations: []string{"targets/ci"}, Threshold: 2}}
 			}, "qa", []string{
-				"targets/qa signed two, which proves no role: spec.notary.roles maps the role of its name to other delegations",
+				"targets/qa signed two, which proves no role: the role of its name is mapped to other delegations (administrators: spec.notary.roles of the TrustRoot)",
 				`targets/ci signed one, which is 1 of the 2 keys that role "qa" needs`,
 			},
 		},
@@ -130,16 +130,16 @@ func TestRejected(t *testing.T) {
 		"a key that is not listed": {
 			func(*virtual) {}, func(_ *virtual, c *Config) {
 				c.Roles = []Role{{Name: "qa", Threshold: 1, Keys: []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}}}}
-			}, "qa", []string{`targets/qa signed one, by a key that spec.notary.roles[].keys of role "qa" does not list`},
+			}, "qa", []string{`targets/qa signed one, by a key that is not pinned for role "qa" (administrators: spec.notary.roles[].keys of the TrustRoot)`},
 		},
 		"the only key is revoked": {
 			func(*virtual) {}, func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa",
-			[]string{"targets/qa.json is signed by key %s, which spec.revokedKeys lists"},
+			[]string{"targets/qa.json is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)"},
 		},
 		"the key of the delegation above is revoked": {
 			func(v *virtual) { v.delegate("targets/qa/eu", entry("one")) },
 			func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa/eu",
-			[]string{"targets/qa.json is signed by key %s, which spec.revokedKeys lists"},
+			[]string{"targets/qa.json is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)"},
 		},
 		"one of two keys is revoked": {
 			func(v *virtual) {
@@ -317,7 +317,7 @@ func TestRealRejections(t *testing.T) {
 		c.RevokedKeys = []string{r.keys["ci"].KeyID}
 	})
 	ev = mustFetch(t, revoked, nil)
-	want("ci", "targets/ci.json is signed by key "+r.keys["ci"].KeyID+", which spec.revokedKeys lists")
+	want("ci", "targets/ci.json is signed by key "+r.keys["ci"].KeyID+", which is revoked (administrators: spec.revokedKeys of the TrustRoot)")
 }
 
 // What is kept of a repository for the words of a denial is bounded, and so is what is said of one image.
