@@ -54,12 +54,23 @@ func joined(expr ast.Expr) string {
 	return ""
 }
 
-// The texts by which somebody who is denied looks for help are those that the product says: in its
-// sources, or in the tests that hold its messages word for word.
-func TestTroubleshootingQuotesTheDenials(t *testing.T) {
-	said := literals(t, "internal/policy/*.go", "internal/trust/notary/*.go", "internal/store/*.go", "test/e2e/messages_test.go")
-	const ofTheAPIServer = `failed calling webhook "validate.countersign.dev"`
-	quoted, table := 0, false
+// says reports whether a text holds what the page quotes, where "..." stands for anything.
+func says(text, quoted string) bool {
+	for _, part := range strings.Split(quoted, "...") {
+		_, after, found := strings.Cut(text, part)
+		if !found {
+			return false
+		}
+		text = after
+	}
+	return true
+}
+
+// quoted returns the texts of denials and warnings by which docs/troubleshooting.md is ordered.
+func quoted(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	table := false
 	for line := range strings.Lines(read(t, "docs/troubleshooting.md")) {
 		cells := strings.Split(line, "|")
 		if len(cells) < 3 {
@@ -73,24 +84,41 @@ func TestTroubleshootingQuotesTheDenials(t *testing.T) {
 			continue
 		}
 		for _, match := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[1], -1) {
-			quoted++
-			parts := strings.Split(match[1], "...")
-			holds := func(text string) bool {
-				for _, part := range parts {
-					_, after, found := strings.Cut(text, part)
-					if !found {
-						return false
-					}
-					text = after
-				}
-				return true
-			}
-			if match[1] != ofTheAPIServer && !slices.ContainsFunc(said, holds) {
-				t.Errorf("nothing says %q", match[1])
-			}
+			all = append(all, match[1])
 		}
 	}
-	if quoted < 25 {
-		t.Fatalf("found only %d texts", quoted)
+	if len(all) < 25 {
+		t.Fatalf("found only %d texts", len(all))
+	}
+	return all
+}
+
+// The texts by which somebody who is denied looks for help are those that the product says: in its
+// sources, or in the tests that hold its messages word for word.
+func TestTroubleshootingQuotesTheDenials(t *testing.T) {
+	said := literals(t, "internal/policy/*.go", "internal/trust/notary/*.go", "internal/registry/*.go", "internal/store/*.go", "test/e2e/messages_test.go")
+	const ofTheAPIServer = `failed calling webhook "validate.countersign.dev"`
+	for _, quote := range quoted(t) {
+		if quote != ofTheAPIServer && !slices.ContainsFunc(said, func(text string) bool { return says(text, quote) }) {
+			t.Errorf("nothing says %q", quote)
+		}
+	}
+}
+
+// Whatever the gate tells of signatures that do not count is on the page. What it tells, the test of
+// these texts has word for word.
+func TestTroubleshootingKnowsWhatDoesNotCount(t *testing.T) {
+	quotes, told := quoted(t), 0
+	for _, text := range literals(t, "internal/trust/notary/rejected_test.go") {
+		if !regexp.MustCompile(`^(targets|delegations? |role ).* (signed|is|are|cannot) .*[^ ]$`).MatchString(text) || len(text) < 30 {
+			continue // no such text, or the beginning of one
+		}
+		told++
+		if !slices.ContainsFunc(quotes, func(quote string) bool { return says(text, quote) }) {
+			t.Errorf("docs/troubleshooting.md does not know %q", text)
+		}
+	}
+	if told < 15 {
+		t.Fatalf("found only %d texts", told)
 	}
 }

@@ -69,6 +69,26 @@ func TestDenials(t *testing.T) {
 			}, nil}}, []*policy.Policy{production},
 			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no signatures for this tag that count (TrustRoot "acme-notary"); targets signed sha256:aaaaaaaa..., which proves no role; delegation targets/ci is not in this repository, which has none (TrustRoot "acme-notary")`},
 		},
+		"signed by what does not count at all": {
+			app, roots{"acme-notary": explained{signed(), []trust.Rejection{{By: "targets/ci.json", Void: true, Why: "is signed by a key which is revoked"}}, nil}}, []*policy.Policy{compiled(t, "production", requires("ci"))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it; no signatures for this tag that count (TrustRoot "acme-notary"); targets/ci.json is signed by a key which is revoked (TrustRoot "acme-notary")`},
+		},
+		"not signed, and the delegation is not there": {
+			app, roots{"acme-notary": explained{signed(), []trust.Rejection{{By: "delegation targets/ci", Why: "is not in this repository, which has none"}}, nil}}, []*policy.Policy{compiled(t, "production", requires("ci"))},
+			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" has not signed it; no signatures for this tag (TrustRoot "acme-notary"); delegation targets/ci is not in this repository, which has none (TrustRoot "acme-notary")`},
+		},
+		"a short name": {
+			"nginx:1.27", roots{"acme-notary": trust.Unsigned{}}, []*policy.Policy{compiled(t, "production", images("*/**"), requires("ci"))},
+			policy.Decision{Consulted: notary, Message: `image "nginx:1.27": ImagePolicy "production": role "ci" has not signed it; no trust data for this repository (TrustRoot "acme-notary"); looked up as "docker.io/library/nginx" (TrustRoot "acme-notary")`},
+		},
+		"a placeholder without its mark": {
+			"auto", roots{"acme-notary": trust.Unsigned{}}, []*policy.Policy{compiled(t, "production", images("*/**"), requires("ci"))},
+			policy.Decision{Consulted: notary, Message: `image "auto": ImagePolicy "production": role "ci" has not signed it; no trust data for this repository (TrustRoot "acme-notary"); looked up as "docker.io/library/auto" (TrustRoot "acme-notary")`},
+		},
+		"a short name of docker.io": {
+			"docker.io/nginx:1.27", roots{"acme-notary": signed("qa v1 a")}, []*policy.Policy{compiled(t, "production", images("*/**"), requires("ci"))},
+			policy.Decision{Consulted: notary, Message: `image "docker.io/nginx:1.27": ImagePolicy "production": role "ci" has not signed it; no signatures for this tag (TrustRoot "acme-notary"); looked up as "docker.io/library/nginx" (TrustRoot "acme-notary")`},
+		},
 		"a delegation that is not there": {
 			app, roots{"acme-notary": explained{signed("ci v1 a"), []trust.Rejection{{By: "delegation targets/qa", Why: "is not in this repository, which has targets/ci"}}, nil}}, []*policy.Policy{production},
 			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); delegation targets/qa is not in this repository, which has targets/ci (TrustRoot "acme-notary")`},
@@ -157,6 +177,10 @@ func TestDenials(t *testing.T) {
 			app, roots{"acme-notary": signed("ci v1 a", "qa v1 a").lasting("qa", now)}, []*policy.Policy{production},
 			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); expired: qa at 2026-03-01T12:00:00Z (TrustRoot "acme-notary")`},
 		},
+		"the only signature expired": {
+			app, roots{"acme-notary": signed("qa v1 a").lasting("qa", now), "acme-tuf": signed()}, []*policy.Policy{compiled(t, "production", from("acme-notary", "acme-tuf"), requires("qa"))},
+			policy.Decision{Consulted: both, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed it; no signatures for this tag that count (TrustRoot "acme-notary"), no signatures for this tag (TrustRoot "acme-tuf"); expired: qa at 2026-03-01T12:00:00Z (TrustRoot "acme-notary")`},
+		},
 		"signature of another digest expired": {
 			app, roots{"acme-notary": signed("ci v1 a", "qa v1 b").lasting("qa", now)}, []*policy.Policy{production},
 			policy.Decision{Consulted: notary, Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); expired: qa at 2026-03-01T12:00:00Z (TrustRoot "acme-notary")`},
@@ -179,7 +203,11 @@ func TestDenials(t *testing.T) {
 		},
 		"unparsable": {
 			"registry.example.com/acme/App:v1\n", nil, []*policy.Policy{production},
-			policy.Decision{Message: `image "registry.example.com/acme/App:v1\n": cannot be read: invalid reference format: repository name (acme/App) must be lowercase; expected registry/repository:tag, in lower case`},
+			policy.Decision{Message: `image "registry.example.com/acme/App:v1\n": cannot be read: invalid reference format: repository name (acme/App) must be lowercase; expected registry/repository:tag, in lower case; denied since ImagePolicy "production" holds in this namespace`},
+		},
+		"unparsable, help of several policies": {
+			"a b", nil, []*policy.Policy{compiled(t, "z", mode(v1alpha1.ModeAudit), help(askQA)), compiled(t, "a", help(askQA)), compiled(t, "m", images("example.com/**"), help("Ask m."))},
+			policy.Decision{Message: `image "a b": cannot be read: invalid reference format; expected registry/repository:tag, in lower case; denied since ImagePolicy "a", ImagePolicy "m", ImagePolicy "z" hold in this namespace; ` + askQA + `; Ask m.`},
 		},
 	}
 	for name, tc := range tests {
@@ -225,6 +253,7 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 		"what proves no role":      {app, roots{"acme-notary": explained{signed("ci v1 a"), rejections(evil), nil}}, []*policy.Policy{compiled(t, "production")}, `and 6 more`},
 		"a name from a remapping":  {app, roots{"acme-notary": mapped{evil, trust.Unsigned{}}}, []*policy.Policy{compiled(t, "production")}, `looked up as `},
 		"unparsable":               {evil, nil, []*policy.Policy{compiled(t, "production")}, "cannot be read"},
+		"unparsable, many":         {evil, nil, many, "; denied since ImagePolicy"},
 		"unparsable, long":         {strings.Repeat("a", 2000), nil, []*policy.Policy{compiled(t, "production")}, "longer than 1024 bytes"},
 	}
 	for name, tc := range tests {
@@ -319,7 +348,7 @@ func TestRejectionsAreAskedForMissingRoles(t *testing.T) {
 
 // Whatever proves no role, nothing is admitted by it.
 func TestThreatRejectionsProveNothing(t *testing.T) {
-	rejected := []trust.Rejection{{By: "ci", Digest: digest("a"), Why: "qa"}, {By: "qa", Digest: digest("a")}}
+	rejected := []trust.Rejection{{By: "ci", Digest: digest("a"), Why: "qa"}, {By: "qa", Digest: digest("a")}, {By: "qa", Void: true}}
 	for _, image := range []string{app, app + "@" + digest("a"), "registry.example.com/acme/app@" + digest("a")} {
 		if got := decide(image, roots{"acme-notary": explained{signed("ci v1 a"), rejected, nil}}, compiled(t, "production")); got.Verdict != policy.Denied || got.Digest != "" {
 			t.Errorf("%s: verdict %d on %q", image, got.Verdict, got.Digest)

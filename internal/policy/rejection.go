@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,7 +89,7 @@ func (e *evaluation) silence(p *Policy, none string, silent []*source) string {
 		phrase := none
 		if _, ok := s.evidence.(trust.Unsigned); ok {
 			phrase = "no trust data for this repository"
-		} else if slices.ContainsFunc(e.rejected(p, s), func(r trust.Rejection) bool { return r.Digest != "" }) {
+		} else if e.uncounted(p, s) {
 			phrase = none + " that count"
 		}
 		if by[phrase] == nil {
@@ -103,6 +104,15 @@ func (e *evaluation) silence(p *Policy, none string, silent []*source) string {
 	return strings.Join(texts, ", ")
 }
 
+// uncounted reports whether a source knows of signatures that do not count: on the image, or in a
+// file of which it is not known what it says of the image.
+func (e *evaluation) uncounted(p *Policy, s *source) bool {
+	ofOne := *p
+	ofOne.roots = []string{s.root}
+	return e.expired(&ofOne) != "" ||
+		slices.ContainsFunc(e.rejected(p, s), func(r trust.Rejection) bool { return r.Digest != "" || r.Void })
+}
+
 func rootNames(sources []*source) string {
 	names := make([]string, 0, len(sources))
 	for _, s := range sources {
@@ -112,7 +122,7 @@ func rootNames(sources []*source) string {
 }
 
 // lookedUp says under which name the trust roots of the policy have looked up the repository, where
-// that is another than the image has.
+// that is another than the workload has.
 func (e *evaluation) lookedUp(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {
@@ -120,7 +130,7 @@ func (e *evaluation) lookedUp(p *Policy) string {
 		if s == nil || !s.asked {
 			continue
 		}
-		if name := e.roots.Repository(root, e.image); name != e.image.Name() {
+		if name := e.roots.Repository(root, e.image); e.image.Short || name != cmp.Or(e.image.Written, e.image.Repository()) {
 			texts = append(texts, fmt.Sprintf("looked up as %s (TrustRoot %q)", quote(name, maxImageText), root))
 		}
 	}

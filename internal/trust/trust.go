@@ -110,6 +110,9 @@ type Rejection struct {
 	By string
 	// Digest is what By has signed. Empty: the rejection is not about one digest.
 	Digest string
+	// Void says that nothing counts of what By has signed, so that it is not known what that says of the
+	// image. Digest is then empty.
+	Void bool
 	// Why is the rest of the sentence that begins with By: the reason, and what to do about it.
 	Why string
 }

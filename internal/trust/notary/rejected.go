@@ -265,7 +265,7 @@ func (e *evidence) silent(role string, found *rejections) (absent []string) {
 	for _, d := range delegations {
 		if refused := e.refusedAbove(d); refused != "" {
 			present = true
-			found.add(trust.Rejection{By: refused + ".json", Why: e.refused[refused]})
+			found.add(trust.Rejection{By: refused + ".json", Void: true, Why: e.refused[refused]})
 		}
 		present = present || d == targetsRole || e.has(d)
 	}

@@ -23,6 +23,9 @@ func rejected(t *testing.T, ev trust.Evidence, roles, tag, digest string) []stri
 	}
 	var all []string
 	for _, r := range known.Rejected(strings.Fields(roles), tag, digest) {
+		if file := strings.HasSuffix(r.By, ".json"); r.Void != file {
+			t.Errorf("%s %s: void %t, want it of a file, and only of a file, that counts for nothing", r.By, r.Why, r.Void)
+		}
 		text := r.By + " " + r.Why
 		if r.Digest != "" {
 			text = fmt.Sprintf("%s signed %s, %s", r.By, contentOf(r.Digest), r.Why)
