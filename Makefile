@@ -98,7 +98,7 @@ install-yaml: ## Write dist/install.yaml; IMAGE=reference, and COMPONENTS=promet
 	@go run ./hack/manifests --image "$(IMAGE)" --components "$(COMPONENTS)" --out "$(DIST)/install.yaml"
 
 .PHONY: chart
-chart: ## Write the Helm chart of VERSION into dist/; IMAGE=reference, best by digest
+chart: ## Write the Helm chart into dist/; VERSION=0.1.0 IMAGE=reference, best by digest
 	$(say) "making the chart from config/ (kubectl is built first where it is not there yet)"
 	@go run ./hack/chart -out "$(DIST)" -version "$(VERSION)" -image "$(IMAGE)"
 

@@ -60,18 +60,18 @@ func TestThreatArgumentsOpenNothing(t *testing.T) {
 	}
 	refused := map[string]string{
 		"{extraArgs: [--exempt-namespaces, prod]}": "extraArgs", "{extraArgs: ['-v=1']}": "extraArgs", "{extraArgs: [prod]}": "extraArgs",
-		"{extraEnv: [{name: COUNTERSIGN_EXEMPT_NAMESPACES, value: prod}]}":                                       "extraEnv/0/name",
-		"{extraEnv: [{name: COUNTERSIGN_WEBHOOK_CLIENT_CA, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}": "extraEnv/0/name",
-		"{extraEnv: [{name: TZ, value: UTC}, {name: KUBECONFIG, value: /tmp/k}]}":                                "extraEnv/1/name",
-		"{extraEnv: [{name: KUBERNETES_SERVICE_HOST, value: 192.0.2.1}]}":                                        "extraEnv/0/name",
-		"{extraEnv: [{name: KUBERNETES_SERVICE_PORT, value: '8443'}]}":                                           "extraEnv/0/name",
-		"{extraEnv: [{name: GODEBUG, value: rsa1024min=0}]}":                                                     "extraEnv/0/name",
+		"{extraEnv: [{name: COUNTERSIGN_EXEMPT_NAMESPACES, value: prod}]}":                                       "extraEnv[0].name: COUNTERSIGN_EXEMPT_NAMESPACES cannot be set",
+		"{extraEnv: [{name: COUNTERSIGN_WEBHOOK_CLIENT_CA, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}": "extraEnv[0].name: COUNTERSIGN_WEBHOOK_CLIENT_CA cannot be set",
+		"{extraEnv: [{name: TZ, value: UTC}, {name: KUBECONFIG, value: /tmp/k}]}":                                "extraEnv[1].name: KUBECONFIG cannot be set",
+		"{extraEnv: [{name: KUBERNETES_SERVICE_HOST, value: 192.0.2.1}]}":                                        "extraEnv[0].name: KUBERNETES_SERVICE_HOST cannot be set",
+		"{extraEnv: [{name: KUBERNETES_SERVICE_PORT, value: '8443'}]}":                                           "extraEnv[0].name: KUBERNETES_SERVICE_PORT cannot be set",
+		"{extraEnv: [{name: GODEBUG, value: rsa1024min=0}]}":                                                     "extraEnv[0].name: GODEBUG cannot be set",
 		"{extraEnv: [{name: 'KUBECONFIG=', value: /tmp/k}]}":                                                     "extraEnv/0/name",
 		"{extraEnv: [{name: \"KUBECONFIG\\n\", value: /tmp/k}]}":                                                 "extraEnv/0/name",
-		"{podAnnotations: {kubectl.kubernetes.io/default-container: x}}":                                         "invalid propertyName",
-		"{commonLabels: {app.kubernetes.io/name: x}}":                                                            "invalid propertyName",
-		"{commonLabels: {helm.sh/chart: x}}":                                                                     "invalid propertyName",
-		"{prometheus: {labels: {app.kubernetes.io/name: x}}}":                                                    "invalid propertyName",
+		"{podAnnotations: {kubectl.kubernetes.io/default-container: x}}":                                         "podAnnotations: the chart sets kubectl.kubernetes.io/default-container itself",
+		"{commonLabels: {app.kubernetes.io/name: x}}":                                                            "commonLabels: app.kubernetes.io/name is a label that the chart sets itself",
+		"{commonLabels: {helm.sh/chart: x}}":                                                                     "commonLabels: helm.sh/chart is a label that the chart sets itself",
+		"{prometheus: {labels: {app.kubernetes.io/name: x}}}":                                                    "prometheus.labels: app.kubernetes.io/name is a label that the chart sets itself",
 		"{ports: {webhook: 443}}":                                                                                "ports/webhook",
 		"{ports: {webhook: 8443}}":                                                                               "must be different",
 		"{updateStrategy: {type: Recreate}}":                                                                     "updateStrategy/type",
@@ -79,7 +79,10 @@ func TestThreatArgumentsOpenNothing(t *testing.T) {
 		"{networkPolicy: {ingressFrom: [{cidr: 192.0.2.0/24}]}}":                                                 "networkPolicy/ingressFrom",
 	}
 	for _, name := range names {
-		refused["{extraArgs: ['--"+name+"=x']}"] = "extraArgs/0"
+		refused["{extraArgs: ['--"+name+"=x']}"] = "extraArgs[0]: "
+	}
+	for _, f := range flags() {
+		refused["{extraArgs: ['--metrics-secure=false', '--"+f.name+"=x']}"] = "extraArgs[1]: --" + f.name + " has a value of its own in this chart: set " + f.value + " instead"
 	}
 	for values, want := range refused {
 		if _, err := theBed(t).template(t.Context(), values); err == nil || !strings.Contains(err.Error(), want) {

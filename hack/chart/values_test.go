@@ -128,7 +128,7 @@ func TestRelease(t *testing.T) {
 		"both":           {version: "0.1.0", image: "a.example/b:v1@" + digest, want: release{"0.1.0", "a.example/b", "v1", digest}},
 		"neither":        {version: "0.1.0", image: "localhost:5000/a/b", err: "REPOSITORY:TAG"},
 		"half a digest":  {version: "0.1.0", image: "a.example/b@sha256:00", err: "REPOSITORY:TAG"},
-		"no version":     {err: `version ""`},
+		"no version":     {err: `version "": give it as 0.1.0, and the image as REPOSITORY@sha256:DIGEST`},
 		"half a version": {version: "0.1", err: `version "0.1"`},
 	} {
 		t.Run(name, func(t *testing.T) {
