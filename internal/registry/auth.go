@@ -101,7 +101,7 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
-		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: the token service refused a token (status %d) %s", place(realm), resp.StatusCode, c.identity())
+		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: the token service refused a token (status %d) %s; %s", place(realm), resp.StatusCode, c.identity(), c.tokenAdvice(resp.StatusCode))
 	default:
 		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the token service answered with status %d; look at its log", place(realm), resp.StatusCode)
 		return "", 0, c.turnedAway(resp, f)
@@ -111,6 +111,19 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 		return "", 0, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the token service's answer holds no token of at most %d bytes", place(realm), maxToken)
 	}
 	return token, life, nil
+}
+
+// tokenAdvice says what to do where the token service gives no token.
+func (c *Client) tokenAdvice(status int) string {
+	switch {
+	case status == http.StatusBadRequest:
+		return "look at its log, and whether it is the service of this server"
+	case !c.hasCredentials():
+		return "set credentialsSecretRef"
+	case status == http.StatusForbidden:
+		return "check what this user may read"
+	}
+	return "check the user name and the password in the Secret of credentialsSecretRef, and what this user may read"
 }
 
 // realm returns the URL of the token service, where it is one that may be asked: on the server's

@@ -318,7 +318,9 @@ func TestTokenAnswers(t *testing.T) {
 		"64 KiB beside":  {answer(200, "application/json", `{"token":"issued-token","x":"`+strings.Repeat("a", 64<<10)+`"}`), v1alpha1.ReasonTooLarge, ""},
 		"with a newline": {answer(200, "application/json", `{"token":"issued-token\r\nX-Evil: 1"}`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
 		"not JSON":       {answer(200, "text/html", `<html>`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
-		"refused":        {answer(401, "application/json", `{"details":"bad password"}`), v1alpha1.ReasonUnauthorized, `"reader"`},
+		"refused":        {answer(401, "application/json", `{"details":"bad password"}`), v1alpha1.ReasonUnauthorized, `refused a token (status 401) to user "reader"; check the user name and the password in the Secret of credentialsSecretRef, and what`},
+		"no right":       {answer(403, "application/json", `{}`), v1alpha1.ReasonUnauthorized, `refused a token (status 403) to user "reader"; check what this user may read`},
+		"bad request":    {answer(400, "application/json", `{}`), v1alpha1.ReasonUnauthorized, `refused a token (status 400) to user "reader"; look at its log, and whether it is the service of this server`},
 		"broken":         {answer(500, "", ""), v1alpha1.ReasonServerError, "500"},
 		"endless":        {endless, v1alpha1.ReasonTooLarge, ""},
 		"not accepted":   {answer(200, "application/json", `{"token":"another"}`), v1alpha1.ReasonUnauthorized, "401"},
@@ -338,6 +340,15 @@ func TestTokenAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A token service that gives nobody a token without a password says so to whoever has none set.
+func TestTokenServiceThatWantsAPassword(t *testing.T) {
+	ca := newCA(t)
+	token := serve(t, ca, answer(401, "application/json", `{}`))
+	s := serve(t, ca, guarded(bearer(token.URL)))
+	_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), TokenServices: []string{token.Host}}).Get(t.Context(), repository, file, 100)
+	wantFault(t, err, v1alpha1.ReasonUnauthorized, "refused a token (status 401) without credentials; set credentialsSecretRef")
 }
 
 func TestRefusedTokenIsAskedForAgain(t *testing.T) {

@@ -79,7 +79,7 @@ func tlsFault(where, host string, err error) *trust.Fault {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be verified: %w; check caBundle", where, verification)
 	}
 	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // how crypto/tls reports an alert
-		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server broke off the TLS handshake: %w", where, alert)
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server broke off the TLS handshake: %w; look at its log", where, alert)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: what answers does not speak TLS; check the port and the scheme of the server's URL", where)
