@@ -16,7 +16,7 @@ type release struct {
 func newRelease(version, image string) (release, error) {
 	r := release{version: strings.TrimPrefix(version, "v")}
 	if !regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`).MatchString(r.version) {
-		return release{}, fmt.Errorf("version %q: give it as 0.1.0, and the image as REPOSITORY@sha256:DIGEST: make chart VERSION=0.1.0 IMAGE=registry.example.com/countersign@sha256:...", version)
+		return release{}, fmt.Errorf("version %q: give it as 0.1.0, and the image as REPOSITORY@sha256:DIGEST: make chart VERSION=0.1.0 IMAGE=REFERENCE", version)
 	}
 	if image == "" {
 		r.repository, r.tag = chartName, r.appVersion()
