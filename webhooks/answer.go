@@ -35,8 +35,9 @@ const auditAnnotation = "would-deny"
 
 // pins returns the patch for the images that are to name a digest: the one that was verified now,
 // or on an update the one that the object has already, where that is admitted too. What the object
-// says for itself counts for nothing: anybody may have written it, before there was a policy. The
-// warnings name each digest that was left for another one.
+// says for itself counts for nothing: anybody may have written it, before there was a policy. Only
+// where the API server lets nobody change it, it stays as it is. The warnings name each digest that
+// was left for another one, or stays and is not admitted.
 func pins(r review, decided decisions) (ops []jsonpatch.Operation, warnings []string) {
 	for _, i := range r.images {
 		d := decided[i.Image]
@@ -47,6 +48,11 @@ func pins(r review, decided decisions) (ops []jsonpatch.Operation, warnings []st
 		switch {
 		case had && decided[old].Verdict == policy.Admitted:
 			ops = append(ops, i.Pin(old))
+		case had && r.kind.Fixed():
+			ops = append(ops, i.Pin(old))
+			warnings = append(warnings, fmt.Sprintf(
+				"image %q: stays pinned as %q, which is not admitted now: a %s cannot be changed, and further Pods of it are denied; delete it and make it anew",
+				i.Image, old, r.kind.Name))
 		case tagOnly(d):
 			ops = append(ops, i.Pin(d.Image.Pinned(d.Digest)))
 			if had {

@@ -151,7 +151,8 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 }
 
 // A digest that the old object names stays only where the policies admit it. Otherwise what is
-// signed now takes its place, with a warning, or the update is denied.
+// signed now takes its place, with a warning, or the update is denied. A Job cannot be changed: it
+// keeps what it has, with a warning.
 func TestThreatOldPinIsDecided(t *testing.T) {
 	const nobodys = "@sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"
 	const moved = signed + "@" + digestB
@@ -186,13 +187,23 @@ func TestThreatOldPinIsDecided(t *testing.T) {
 				r := request{kind: k.Name, object: object(k.Name, c.given), old: object(k.Name, c.old)}
 				warned := strings.Join(b.send(t, MutatePath, r.review(t)).Warnings, "\n")
 				stored, got := b.admit(t, r)
-				if c.want == "" {
+				want := c.want
+				if k.Fixed() {
+					want = c.old // the API server lets nobody change it
+				}
+				if want == "" {
 					wantDenied(t, got, 403, "has not signed")
 					wantImage(t, stored, c.given)
 					continue
 				}
 				wantAdmitted(t, got)
-				wantImage(t, stored, c.want)
+				wantImage(t, stored, want)
+				if want != c.want {
+					if !strings.Contains(warned, c.old) || !strings.Contains(warned, "a Job cannot be changed") {
+						t.Errorf("a Job keeps %q; warnings %q", c.old, warned)
+					}
+					continue
+				}
 				if replaced := c.want != c.old; replaced != strings.Contains(warned, c.old) || replaced != strings.Contains(warned, digestA) {
 					t.Errorf("%s: %q stays: %t; warnings %q", k.Name, c.old, !replaced, warned)
 				}

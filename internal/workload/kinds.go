@@ -84,5 +84,9 @@ func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error)
 	return Kind{}, fmt.Errorf("%s in version %q is no kind of workload that can be checked; remove it from the rules of the webhook", full, version)
 }
 
+// Fixed reports whether the API server refuses to change the images of an object of this kind: the template of a Job is
+// immutable.
+func (k Kind) Fixed() bool { return k.Group == "batch" && k.Resource == "jobs" }
+
 // IsPod tells a Pod, which runs, from a template, of which Pods are made that are checked themselves.
 func (k Kind) IsPod() bool { return k.Group == "" && k.Resource == "pods" }

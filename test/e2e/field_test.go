@@ -38,7 +38,8 @@ func template(o client.Object) *corev1.PodTemplateSpec {
 	return &o.(*appsv1.Deployment).Spec.Template
 }
 
-// testAppliedAgain applies the same manifests again once their tag is signed for another digest.
+// testAppliedAgain applies the same manifests again once their tag is signed for another digest: a
+// Job stays, and a Deployment rolls out.
 func (b *bed) testAppliedAgain(t *testing.T) {
 	gun, first, policy := b.pinning(t, "again", v1alpha1.PinAll)
 	b.enforce(t, policy)
@@ -74,7 +75,14 @@ func (b *bed) testAppliedAgain(t *testing.T) {
 		for _, kind := range []string{"job", "deployment"} {
 			name := kind + "-" + by
 			b.kubectl(t, manifests[name], command...)
-			b.unchanged(t, before[name], gun+":v1@"+first)
+			if kind == "job" {
+				b.unchanged(t, before[name], gun+":v1@"+first)
+				continue
+			}
+			must(t, b.Get(t.Context(), client.ObjectKeyFromObject(before[name]), before[name]))
+			if got := template(before[name]).Spec.Containers[0].Image; got != gun+":v1@"+second {
+				t.Errorf("%s has image %s, want %s, which is signed now", name, got, second)
+			}
 		}
 	}
 }
