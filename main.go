@@ -42,6 +42,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/persist"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -326,7 +328,9 @@ func newParts(mgr ctrl.Manager, serving certificate, o options.Options, exempt o
 func (p *parts) addControllers(ctx context.Context) error {
 	c, live, o := p.mgr.GetClient(), p.mgr.GetAPIReader(), p.options
 	status := controllers.Status{Client: c, Events: p.mgr.GetEventRecorder("countersign"), Elected: p.mgr.Elected()}
-	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Clock: clock.RealClock{}, Hosts: registry.NewHosts(time.Now), Budget: p.budget}
+	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Formats: []trust.Format{
+		notary.Format{Hosts: registry.NewHosts(time.Now), Budget: p.budget},
+	}}
 	compliance := &controllers.ComplianceReconciler{
 		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: p.exempt, Compliance: p.ran,
 	}

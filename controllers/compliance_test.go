@@ -34,6 +34,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
 // TestWhatRuns shares one API server.
@@ -114,7 +116,7 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 			(&TrustRootReconciler{
 				Clock: clock.RealClock{}, ExpiryWarning: time.Hour,
 				Client: meddling, Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: status,
-				Builder: RootBuilder{Reader: c, Namespace: "default", Clock: clock.RealClock{}}, Records: &RecordReconciler{Client: c, Live: c, Heads: c, Namespace: "default"},
+				Builder: RootBuilder{Reader: c, Namespace: "default", Formats: trustFormats()}, Records: &RecordReconciler{Client: c, Live: c, Heads: c, Namespace: "default"},
 			}).Reconcile,
 			&v1alpha1.TrustRoot{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.TrustRoot).Status.Conditions },
 			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionFresh, v1alpha1.ConditionExpiring},
@@ -198,7 +200,7 @@ func testPace(t *testing.T, c client.Client) {
 			t.Fatal(err)
 		}
 	}
-	built := RootBuilder{Reader: c, Clock: now}.build(&root, nil)
+	built := RootBuilder{Reader: c, Formats: []trust.Format{notary.Format{Clock: now.Now}}}.build(&root, nil)
 	decisions.PutRoot("acme", built)
 	compiled, err := policy.Compile(p.Name, &p.Spec)
 	if err != nil {
@@ -274,7 +276,7 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 	err = errors.Join(
 		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: status, Compliance: found, Gate: &Gate{}}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{Clock: clock.RealClock{}, Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status, Changes: &Changes{},
-			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}},
+			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats()},
 			Records: &RecordReconciler{Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default"}}).SetupWithManager(t.Context(), mgr),
 		r.SetupWithManager(mgr),
 		mgr.Add(&Primer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Clock: clock.RealClock{}, Exempt: exempt}),

@@ -42,7 +42,7 @@ func TestReplicas(t *testing.T) {
 		(&TrustRootReconciler{
 			Clock:  clock.RealClock{},
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: status,
-			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Clock: clock.RealClock{}}, Changes: changes,
+			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats()}, Changes: changes,
 			Records: &RecordReconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Heads: mgr.GetClient(), Namespace: "default"},
 		}).SetupWithManager(t.Context(), mgr),
 		mgr.Add(&Primer{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Clock: clock.RealClock{}}),

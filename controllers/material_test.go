@@ -6,30 +6,23 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/clock"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
-
-func TestLineEndsAfterCredentials(t *testing.T) {
-	for value, want := range map[string]string{"pw": "pw", "pw\n": "pw", "pw\r\n": "pw", "p\nw\n": "p\nw", " pw ": " pw "} {
-		if got := oneLine(value); got != want {
-			t.Errorf("%q is read as %q, want %q", value, got, want)
-		}
-	}
-}
 
 // A client certificate that cannot be used is InvalidKey, and nothing of its key is told.
 func TestUnusableClientCertificateIsNamed(t *testing.T) {
 	tr := root()
 	tr.Spec.Notary.ClientCertificateSecretRef = &v1alpha1.SecretReference{Name: "reader"}
-	certificate, key := clientCertificate(tr.Spec.Notary.ClientCertificateSecretRef)
-	built := RootBuilder{Clock: clock.RealClock{}}.build(tr, keyMaterial{certificate: "x", key: "s3cret"})
+	certificate := v1alpha1.KeySource{Kind: "Secret", Name: "reader", Key: "tls.crt"}
+	key := v1alpha1.KeySource{Kind: "Secret", Name: "reader", Key: "tls.key"}
+	built := RootBuilder{Formats: trustFormats()}.build(tr, trust.Material{certificate: "x", key: "s3cret"})
 	if f := built.Fault; f == nil || f.Reason != v1alpha1.ReasonInvalidKey || !strings.Contains(f.Error(), "clientCertificateSecretRef (Secret reader)") || strings.Contains(f.Error(), "s3cret") {
 		t.Errorf("fault = %v", f)
 	}
-	if all := sources(&tr.Spec); len(all) != 2 {
+	if all := (RootBuilder{Formats: trustFormats()}).refers(&tr.Spec); len(all) != 2 {
 		t.Errorf("watches %v, want certificate and key", all)
 	}
 }

@@ -77,7 +77,7 @@ func (p *Primer) Ready() error {
 	return nil
 }
 
-// load fetches the repositories that what runs is checked against and that nothing is known of. What fails is reported by the
+// load fetches what the images that run are checked against and of which nothing is known. What fails is reported by the
 // tracker, and a server that hangs is waited for no longer than loadTimeout.
 func (p *Primer) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
@@ -94,18 +94,16 @@ func (p *Primer) load(ctx context.Context) error {
 	in.Pods = pods
 	var g errgroup.Group
 	g.SetLimit(loadsAtOnce)
-	for root, images := range compliance.Evaluate(in).Needs {
-		for _, image := range images {
-			if _, _, err := snapshot.Evidence(root, image); !errors.Is(err, policy.ErrNotLoaded) {
-				continue
-			}
-			g.Go(func() error {
-				if ctx.Err() == nil {
-					_ = p.Tracker.Ensure(ctx, root, image) // what failed is in the tracker
-				}
-				return nil
-			})
+	for _, k := range compliance.Evaluate(in).Needs {
+		if _, _, err := snapshot.Evidence(k); !errors.Is(err, policy.ErrNotLoaded) {
+			continue
 		}
+		g.Go(func() error {
+			if ctx.Err() == nil {
+				_ = p.Tracker.Ensure(ctx, k) // what failed is in the tracker
+			}
+			return nil
+		})
 	}
 	_ = g.Wait() // no function returns an error
 	return ctx.Err()

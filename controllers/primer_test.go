@@ -56,7 +56,7 @@ func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	decisions := store.New(policy.UncoveredAllow)
 	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
 	primer := &Primer{Client: c, Live: c, Store: decisions, Tracker: tracker, Clock: clock.RealClock{}}
-	builder := RootBuilder{Reader: c, Namespace: "default", Clock: clock.RealClock{}}
+	builder := RootBuilder{Reader: c, Namespace: "default", Formats: trustFormats()}
 	material, err := builder.gather(t.Context(), tr)
 	if err != nil {
 		t.Fatal(err)

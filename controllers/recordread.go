@@ -12,7 +12,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/persist"
-	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 const (
@@ -25,7 +25,7 @@ const (
 
 // Load has take called with what was written down of each of a trust root's repositories since the versions seen last started anew. It
 // asks the API server itself: a cache may lag behind. What is damaged is logged and left out.
-func (r *RecordReconciler) Load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository string, packed []byte)) error {
+func (r *RecordReconciler) Load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository trust.Subject, packed []byte)) error {
 	heads := &corev1.ConfigMapList{}
 	for {
 		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(recordsPage), client.Continue(heads.Continue),
@@ -46,30 +46,30 @@ func (r *RecordReconciler) Load(ctx context.Context, tr *v1alpha1.TrustRoot, epo
 
 // LoadRefused is Load of the records alone that could not be used under the trust root as it was: edited, it is to be given them once
 // more. The edit may revoke a key, so it waits for nothing else.
-func (r *RecordReconciler) LoadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository string, packed []byte)) error {
+func (r *RecordReconciler) LoadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository trust.Subject, packed []byte)) error {
 	for _, k := range r.refused(tr.Name) {
 		head := &corev1.ConfigMap{}
-		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(tr.UID, k.Repository)}, head)
+		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(tr.UID, k.Subject)}, head)
 		if err == nil {
 			err = r.load(ctx, tr, epoch, head, take)
 		}
 		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("reading the record of %s: %w", k.Repository, err)
+			return fmt.Errorf("reading the record of %s: %w", k.Subject, err)
 		}
 	}
 	return nil
 }
 
 // load has a record taken, by its head, unless it is damaged or is of other versions.
-func (r *RecordReconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap, take func(repository string, packed []byte)) error {
+func (r *RecordReconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap, take func(repository trust.Subject, packed []byte)) error {
 	got, err := r.read(ctx, head)
 	if err != nil || got.data == nil || got.Epoch != epoch || got.Root != tr.Name {
 		return err
 	}
-	r.note(store.Key{Root: tr.Name, Repository: got.Repository}, func(s *recordState) {
+	r.note(got.Key(), func(s *recordState) {
 		s.taken, s.damaged, s.refused, s.size = got.version, false, false, len(got.data)
 	})
-	take(got.Repository, got.data)
+	take(got.Key().Subject, got.data)
 	return nil
 }
 

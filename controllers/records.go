@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,7 +62,7 @@ type RecordReconciler struct {
 
 	changes Changes
 	mu      sync.Mutex
-	known   map[store.Key]recordState
+	known   map[trust.Key]recordState
 	leading time.Time // when this replica first wrote, or would have
 	pace    *rate.Limiter
 	// reading and writing limit the data in memory. They are two because a write waits for its
@@ -123,20 +124,31 @@ func configMapHeads() *metav1.PartialObjectMetadataList {
 	return &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}}
 }
 
-// Notify has a repository looked at whose evidence has changed. It is for the store to call, and never blocks.
-func (r *RecordReconciler) Notify(k store.Key) { r.changes.add(requestForKey(k)) }
+// Notify has the repository of a subject looked at whose evidence has changed. It is for the store to call, and never blocks.
+func (r *RecordReconciler) Notify(k trust.Key) { r.changes.add(recordRequest(k)) }
 
-func requestForKey(k store.Key) reconcile.Request {
-	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: k.Root, Name: k.Repository}}
+// recordRequest returns the request of the repository of a subject. No name of a repository has a space.
+func recordRequest(k trust.Key) reconcile.Request {
+	name := k.Repository
+	if k.Pulled != "" {
+		name += " " + k.Pulled
+	}
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: k.Root, Name: name}}
+}
+
+// repositoryOf returns the repository that a request is for.
+func repositoryOf(req reconcile.Request) trust.Key {
+	signed, pulled, _ := strings.Cut(req.Name, " ")
+	return trust.Key{Root: req.Namespace, Subject: trust.Subject{Repository: signed, Pulled: pulled}}
 }
 
 // requestsOf returns the request of the repository that a ConfigMap is a record of, nothing where it is of none.
 func requestsOf(m metav1.Object) []reconcile.Request {
-	root, repository, ok := persist.Of(m)
+	repository, ok := persist.Of(m)
 	if !ok {
 		return nil
 	}
-	return []reconcile.Request{requestForKey(store.Key{Root: root, Repository: repository})}
+	return []reconcile.Request{recordRequest(repository)}
 }
 
 // everything enqueues all that is held when this replica becomes the leader, for nothing of it may be written down yet, and
@@ -149,8 +161,8 @@ func (r *RecordReconciler) everything() source.Source {
 				return
 			case <-r.Elected:
 			}
-			for _, k := range r.Store.Load().Keys() {
-				queue.Add(requestForKey(k))
+			for _, k := range r.Store.Load().Repositories() {
+				queue.Add(recordRequest(k))
 			}
 			for _, request := range r.written(ctx) {
 				queue.Add(request)
@@ -175,28 +187,28 @@ func (r *RecordReconciler) written(ctx context.Context, labels ...client.ListOpt
 	return requests
 }
 
-func (r *RecordReconciler) note(k store.Key, change func(*recordState)) {
+func (r *RecordReconciler) note(k trust.Key, change func(*recordState)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.known == nil {
-		r.known = map[store.Key]recordState{}
+		r.known = map[trust.Key]recordState{}
 	}
 	s := r.known[k]
 	change(&s)
 	r.known[k] = s
 }
 
-func (r *RecordReconciler) state(k store.Key) recordState {
+func (r *RecordReconciler) state(k trust.Key) recordState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.known[k]
 }
 
 // refused returns the repositories of a trust root whose records could not be used under it as it was.
-func (r *RecordReconciler) refused(root string) []store.Key {
+func (r *RecordReconciler) refused(root string) []trust.Key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var keys []store.Key
+	var keys []trust.Key
 	for k, s := range r.known {
 		if k.Root == root && s.refused {
 			keys = append(keys, k)
@@ -207,16 +219,16 @@ func (r *RecordReconciler) refused(root string) []store.Key {
 
 // Published tells that a trust root can be used from now on, and which of the records that Load returned could not be. Each record
 // that has come meanwhile is looked at.
-func (r *RecordReconciler) Published(ctx context.Context, tr *v1alpha1.TrustRoot, faults map[string]*trust.Fault) {
+func (r *RecordReconciler) Published(ctx context.Context, tr *v1alpha1.TrustRoot, faults map[trust.Subject]*trust.Fault) {
 	for repository := range faults {
-		r.note(store.Key{Root: tr.Name, Repository: repository}, func(s *recordState) { s.refused = true })
+		r.note(trust.Key{Root: tr.Name, Subject: repository}, func(s *recordState) { s.refused = true })
 	}
 	for _, request := range r.written(ctx, client.MatchingLabels{persist.LabelTrustRoot: string(tr.UID)}) {
 		r.changes.add(request)
 	}
 }
 
-func (r *RecordReconciler) drop(k store.Key) {
+func (r *RecordReconciler) drop(k trust.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.known, k)
@@ -224,20 +236,20 @@ func (r *RecordReconciler) drop(k store.Key) {
 
 // Reconcile takes in the record of a repository where it has changed, and on the leader writes it where the evidence has.
 func (r *RecordReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	return r.bring(ctx, store.Key{Root: req.Namespace, Repository: req.Name}, recordPause)
+	return r.bring(ctx, repositoryOf(req), recordPause)
 }
 
 // bring does so, with a pause between two writes.
-func (r *RecordReconciler) bring(ctx context.Context, k store.Key, pause time.Duration) (ctrl.Result, error) {
+func (r *RecordReconciler) bring(ctx context.Context, k trust.Key, pause time.Duration) (ctrl.Result, error) {
 	root := r.Store.Load().Root(k.Root)
 	if root == nil || root.Root == nil {
 		r.drop(k)
 		return ctrl.Result{}, nil // its records are read before it is published
 	}
 	m := configMapHead()
-	err := r.Heads.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(root.UID, k.Repository)}, m)
+	err := r.Heads.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(root.UID, k.Subject)}, m)
 	if client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("reading the record of %s: %w", k.Repository, err)
+		return ctrl.Result{}, fmt.Errorf("reading the record of %s: %w", k.Subject, err)
 	}
 	var held *record
 	if err == nil {
@@ -257,11 +269,11 @@ func (r *RecordReconciler) bring(ctx context.Context, k store.Key, pause time.Du
 }
 
 // current returns a record, which is then taken in.
-func (r *RecordReconciler) current(ctx context.Context, k store.Key, root *store.Root, m *metav1.PartialObjectMetadata) (*record, error) {
+func (r *RecordReconciler) current(ctx context.Context, k trust.Key, root *store.Root, m *metav1.PartialObjectMetadata) (*record, error) {
 	head, unreadable := persist.ReadHead(m)
 	if unreadable != nil {
 		ctrl.LoggerFrom(ctx).Info("Could not read what was written down of a repository", "configMap", m.Name, "cause", unreadable.Error())
-		return &record{Head: persist.Head{UID: root.UID, Repository: k.Repository}, object: m, damaged: true}, nil
+		return &record{Head: persist.Head{UID: root.UID, Repository: k.Repository, Pulled: k.Pulled}, object: m, damaged: true}, nil
 	}
 	version, err := r.versionOf(ctx, m, head)
 	if err != nil {
@@ -276,14 +288,14 @@ func (r *RecordReconciler) current(ctx context.Context, k store.Key, root *store
 }
 
 // takeIn reads a record as it is now and has it verified.
-func (r *RecordReconciler) takeIn(ctx context.Context, k store.Key, root *store.Root) error {
+func (r *RecordReconciler) takeIn(ctx context.Context, k trust.Key, root *store.Root) error {
 	m := &corev1.ConfigMap{}
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(root.UID, k.Repository)}, m)
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(root.UID, k.Subject)}, m)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("reading the record of %s: %w", k.Repository, err)
+		return fmt.Errorf("reading the record of %s: %w", k.Subject, err)
 	}
 	got, err := r.read(ctx, m)
 	if err != nil {
@@ -296,7 +308,7 @@ func (r *RecordReconciler) takeIn(ctx context.Context, k store.Key, root *store.
 			return err
 		}
 		if refused = err != nil; refused {
-			ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", k.Repository, "cause", err.Error())
+			ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", k.String(), "cause", err.Error())
 		}
 	}
 	r.note(k, func(s *recordState) {

@@ -29,11 +29,10 @@ import (
 )
 
 // edition is evidence that is told by a number, and written down in so many bytes.
-type edition struct{ number, size int }
-
-func (*edition) Tag(string) []trust.Statement    { return nil }
-func (*edition) Digest(string) []trust.Statement { return nil }
-func (*edition) Expiry() (time.Time, string)     { return time.Time{}, "" }
+type edition struct {
+	trust.Unsigned
+	number, size int
+}
 
 // press is a trust root whose server has the edition that a test sets, none being no signatures.
 type press struct {
@@ -43,7 +42,7 @@ type press struct {
 
 func (*press) Probe(context.Context) error { return nil }
 
-func (p *press) Fetch(_ context.Context, _ string, held trust.Evidence) (trust.Evidence, error) {
+func (p *press) Fetch(_ context.Context, _ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	e := p.current.Load()
 	if e == nil {
 		return trust.Unsigned{}, nil
@@ -54,10 +53,14 @@ func (p *press) Fetch(_ context.Context, _ string, held trust.Evidence) (trust.E
 	return e, nil
 }
 
-func (*press) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) { return held, nil }
+func (*press) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence, error) { return held, nil }
 
-func (*press) Pack(held trust.Evidence) ([]byte, error) {
-	e, ok := held.(*edition)
+func (*press) Subject(image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: image.Name()}
+}
+
+func (*press) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
+	e, ok := held[shopKey.Subject].(*edition)
 	if !ok {
 		return nil, nil
 	}
@@ -66,15 +69,15 @@ func (*press) Pack(held trust.Evidence) ([]byte, error) {
 	return data, nil
 }
 
-func (p *press) Unpack(_ string, data []byte, held trust.Evidence) (trust.Evidence, error) {
+func (p *press) Unpack(repository trust.Subject, data []byte, held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
 	if p.refuses {
 		return nil, trust.NewFault(v1alpha1.ReasonRootNotPinned, "not pinned")
 	}
-	e := &edition{int(binary.BigEndian.Uint64(data)), len(data)}
-	if have, ok := held.(*edition); ok && have.number >= e.number {
+	e := &edition{number: int(binary.BigEndian.Uint64(data)), size: len(data)}
+	if have, ok := held[repository].(*edition); ok && have.number >= e.number {
 		return held, nil
 	}
-	return e, nil
+	return map[trust.Subject]trust.Evidence{repository: e}, nil
 }
 
 // replica is one manager's part in keeping records.
@@ -83,10 +86,7 @@ type replica struct {
 	press press
 }
 
-var (
-	shop    = imageref.Ref{Host: "registry.example.com", Path: "shop/app", Tag: "v1"}
-	shopKey = store.Key{Root: "acme", Repository: "registry.example.com/shop/app"}
-)
+var shopKey = trust.Key{Root: "acme", Subject: trust.Subject{Repository: "registry.example.com/shop/app"}}
 
 // newReplica publishes the trust root as a replica does that starts.
 func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr *v1alpha1.TrustRoot, epoch string, leads bool) *replica {
@@ -124,12 +124,12 @@ func (r *replica) publish(t *testing.T, tr *v1alpha1.TrustRoot, epoch string) {
 func (r *replica) fetch(t *testing.T, e *edition) error {
 	t.Helper()
 	r.press.current.Store(e)
-	return r.Tracker.Renew(t.Context(), "acme", shop, r.Clock.Now())
+	return r.Tracker.Renew(t.Context(), shopKey, r.Clock.Now())
 }
 
 func (r *replica) reconcile(t *testing.T) {
 	t.Helper()
-	if _, err := r.Reconcile(t.Context(), requestForKey(shopKey)); err != nil {
+	if _, err := r.Reconcile(t.Context(), recordRequest(shopKey)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -138,7 +138,7 @@ func (r *replica) reconcile(t *testing.T) {
 func (r *replica) holds(t *testing.T, number int) {
 	t.Helper()
 	got := 0
-	if e, ok := r.Store.Load().Verified(shopKey).(*edition); ok {
+	if e, ok := r.Store.Load().Verified(shopKey)[shopKey.Subject].(*edition); ok {
 		got = e.number
 	}
 	if got != number {
@@ -212,7 +212,7 @@ func (s *recordScene) all(t *testing.T) []corev1.ConfigMap {
 func (s *recordScene) head(t *testing.T) *corev1.ConfigMap {
 	t.Helper()
 	m := &corev1.ConfigMap{}
-	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: persist.Name(s.tr.UID, shopKey.Repository)}, m); err != nil {
+	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: persist.Name(s.tr.UID, shopKey.Subject)}, m); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -223,7 +223,7 @@ func (s *recordScene) next(t *testing.T, leader *replica, size int) {
 	t.Helper()
 	s.last++
 	s.clock.Step(time.Minute)
-	if err := leader.fetch(t, &edition{s.last, size}); err != nil {
+	if err := leader.fetch(t, &edition{number: s.last, size: size}); err != nil {
 		t.Fatal(err)
 	}
 	leader.reconcile(t)
@@ -231,7 +231,7 @@ func (s *recordScene) next(t *testing.T, leader *replica, size int) {
 
 func (s *recordScene) testWritten(t *testing.T) {
 	follower, leader := s.replica(t, false), s.replica(t, true)
-	if err := follower.fetch(t, &edition{1, 100}); err != nil {
+	if err := follower.fetch(t, &edition{number: 1, size: 100}); err != nil {
 		t.Fatal(err)
 	}
 	follower.reconcile(t)
@@ -250,7 +250,7 @@ func (s *recordScene) testWritten(t *testing.T) {
 	second := s.head(t)
 	for range 5 { // within the pause
 		s.last++
-		if err := leader.fetch(t, &edition{s.last, 100}); err != nil {
+		if err := leader.fetch(t, &edition{number: s.last, size: 100}); err != nil {
 			t.Fatal(err)
 		}
 		leader.reconcile(t)
@@ -264,7 +264,7 @@ func (s *recordScene) testWritten(t *testing.T) {
 	s.replica(t, false).holds(t, s.last)
 	s.clock.Step(time.Hour)
 	follower.reconcile(t)
-	if err := follower.fetch(t, &edition{s.last + 1, 100}); err != nil {
+	if err := follower.fetch(t, &edition{number: s.last + 1, size: 100}); err != nil {
 		t.Fatal(err)
 	}
 	third := s.head(t)
@@ -282,7 +282,7 @@ func (s *recordScene) testRead(t *testing.T) {
 	follower.holds(t, s.last)
 	restarted := s.replica(t, false)
 	restarted.holds(t, s.last)
-	if err := restarted.fetch(t, &edition{s.last - 1, 100}); err == nil {
+	if err := restarted.fetch(t, &edition{number: s.last - 1, size: 100}); err == nil {
 		t.Error("an older edition is accepted after a restart")
 	}
 	restarted.holds(t, s.last)
@@ -328,7 +328,7 @@ func (s *recordScene) testConflict(t *testing.T) {
 	s.next(t, s.replica(t, true), 100)
 	written := s.head(t)
 	s.clock.Step(time.Minute)
-	if err := behind.fetch(t, &edition{s.last - 1, 200}); err != nil {
+	if err := behind.fetch(t, &edition{number: s.last - 1, size: 200}); err != nil {
 		t.Fatal(err)
 	}
 	behind.reconcile(t)
@@ -414,7 +414,7 @@ func (s *recordScene) parts(t *testing.T) []corev1.ConfigMap {
 func (s *recordScene) testPartsLeftBehind(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 1500<<10)
-	data, err := (*press)(nil).Pack(&edition{s.last + 1, 2500 << 10})
+	data, err := (*press)(nil).Pack(map[trust.Subject]trust.Evidence{shopKey.Subject: &edition{number: s.last + 1, size: 2500 << 10}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,7 +459,7 @@ func (s *recordScene) testWrittenWhileRead(t *testing.T) {
 	s.next(t, leader, 1500<<10)
 	starting := &replica{RecordReconciler: &RecordReconciler{Client: s.Client, Heads: s.Client, Live: &meanwhile{s.Client, func() { s.next(t, leader, 1500<<10) }}, Namespace: "default"}}
 	taken := 0
-	if err := starting.Load(t.Context(), s.tr, "", func(string, []byte) { taken++ }); err != nil {
+	if err := starting.Load(t.Context(), s.tr, "", func(trust.Subject, []byte) { taken++ }); err != nil {
 		t.Fatal(err)
 	}
 	if taken != 1 {
@@ -478,7 +478,7 @@ func (s *recordScene) testWrittenBeforePublished(t *testing.T) {
 	if queue.Len() != 1 {
 		t.Fatalf("%d records are looked at, want the one that is there", queue.Len())
 	}
-	if got, _ := queue.Get(); got != requestForKey(shopKey) {
+	if got, _ := queue.Get(); got != recordRequest(shopKey) {
 		t.Errorf("what is looked at is %v", got)
 	}
 }
@@ -505,7 +505,7 @@ func (s *recordScene) testRefused(t *testing.T) {
 	if len(leader.refused("acme")) != 0 {
 		t.Error("the record is asked for though it could be used")
 	}
-	if err := leader.fetch(t, &edition{s.last - 1, 100}); err == nil {
+	if err := leader.fetch(t, &edition{number: s.last - 1, size: 100}); err == nil {
 		t.Error("an older edition is accepted after the trust root was mended")
 	}
 }
@@ -521,7 +521,7 @@ func (s *recordScene) testBounds(t *testing.T) {
 			t.Error("it is written " + why)
 		}
 	}
-	other := store.Key{Root: "acme", Repository: "registry.example.com/shop/large"}
+	other := trust.Key{Root: "acme", Subject: trust.Subject{Repository: "registry.example.com/shop/large"}}
 	leader.note(other, func(r *recordState) { r.size = maxRecords })
 	s.next(t, leader, 100)
 	unchanged("beyond what all records may take up")
@@ -531,10 +531,10 @@ func (s *recordScene) testBounds(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	s.clock.Step(time.Minute)
-	if err := leader.fetch(t, &edition{s.last, 8 << 20}); err != nil {
+	if err := leader.fetch(t, &edition{number: s.last, size: 8 << 20}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := leader.Reconcile(short, requestForKey(shopKey)); err == nil {
+	if _, err := leader.Reconcile(short, recordRequest(shopKey)); err == nil {
 		t.Error("Reconcile does not wait")
 	}
 	unchanged("faster than records may be")
@@ -550,12 +550,12 @@ func (s *recordScene) testLastWriting(t *testing.T) {
 	s.next(t, leader, 100)
 	s.last++
 	s.clock.Step(time.Millisecond)
-	if err := leader.fetch(t, &edition{s.last, 100}); err != nil {
+	if err := leader.fetch(t, &edition{number: s.last, size: 100}); err != nil {
 		t.Fatal(err)
 	}
 	leader.reconcile(t)
 	s.replica(t, false).holds(t, s.last-1) // it is paused
-	if err := follower.fetch(t, &edition{s.last + 1, 100}); err != nil {
+	if err := follower.fetch(t, &edition{number: s.last + 1, size: 100}); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range []*replica{leader, follower} {
@@ -575,7 +575,7 @@ func (s *recordScene) testForgotten(t *testing.T) {
 	}
 	follower.reconcile(t)
 	s.clock.Step(time.Minute)
-	if err := leader.fetch(t, &edition{s.last - 1, 100}); err != nil {
+	if err := leader.fetch(t, &edition{number: s.last - 1, size: 100}); err != nil {
 		t.Fatalf("an older edition is refused after the versions were forgotten: %v", err)
 	}
 	leader.reconcile(t)
@@ -587,12 +587,12 @@ func (s *recordScene) testForgotten(t *testing.T) {
 		r.publish(t, s.tr, "restored once more")
 	}
 	s.clock.Step(time.Minute)
-	if err := leader.fetch(t, &edition{s.last - 1, 100}); err != nil {
+	if err := leader.fetch(t, &edition{number: s.last - 1, size: 100}); err != nil {
 		t.Fatal(err)
 	}
 	leader.reconcile(t)
 	follower.reconcile(t)
-	if err := follower.fetch(t, &edition{s.last - 2, 100}); err == nil {
+	if err := follower.fetch(t, &edition{number: s.last - 2, size: 100}); err == nil {
 		t.Error("versions do not count after they started anew")
 	}
 	newReplica(t, s.Client, s.clock, s.tr, "restored once more", false).holds(t, s.last-1)
@@ -611,7 +611,7 @@ func (s *recordScene) testUnused(t *testing.T) {
 	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
 		t.Error("a record that nothing uses is written")
 	}
-	if _, _, err := leader.Store.Load().Evidence("acme", shop); err != nil {
+	if _, _, err := leader.Store.Load().Evidence(shopKey); err != nil {
 		t.Fatal(err)
 	}
 	leader.reconcile(t)
@@ -620,7 +620,7 @@ func (s *recordScene) testUnused(t *testing.T) {
 		t.Error("that it was used is not written down")
 	}
 	s.clock.Step(time.Minute)
-	if _, _, err := leader.Store.Load().Evidence("acme", shop); err != nil {
+	if _, _, err := leader.Store.Load().Evidence(shopKey); err != nil {
 		t.Fatal(err)
 	}
 	leader.reconcile(t)

@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/persist"
-	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -49,7 +48,7 @@ type record struct {
 
 // keep writes down what is held of a repository where the record says something else, and drops what nothing uses. held is the
 // record, which was taken in; nil: there is none. Only the leader calls it.
-func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record, pause time.Duration) (ctrl.Result, error) {
+func (r *RecordReconciler) keep(ctx context.Context, k trust.Key, held *record, pause time.Duration) (ctrl.Result, error) {
 	now := r.Clock.Now()
 	snapshot := r.Store.Load()
 	root, evidence := snapshot.Root(k.Root), snapshot.Verified(k)
@@ -71,16 +70,18 @@ func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record, 
 	if evidence == nil {
 		return later, nil
 	}
-	if sized, ok := evidence.(trust.Sized); ok {
-		release, err := r.hold(ctx, &r.writing, sized.Size())
-		if err != nil {
-			return ctrl.Result{}, err
-		}
-		defer release()
+	keeper, ok := root.Root.(trust.Keeper)
+	if !ok {
+		return later, nil
 	}
-	data, err := root.Root.Pack(evidence)
+	release, err := r.hold(ctx, &r.writing, sizeOf(evidence))
 	if err != nil {
-		return ctrl.Result{}, fmt.Errorf("packing what was verified of %s: %w", k.Repository, err)
+		return ctrl.Result{}, err
+	}
+	defer release()
+	data, err := keeper.Pack(evidence)
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("packing what was verified of %s: %w", k.Subject, err)
 	}
 	if held != nil && !held.damaged && held.Digest == persist.Digest(data) && held.Epoch == root.Epoch && !used.Truncate(24*time.Hour).After(held.Used) {
 		return later, r.sweep(ctx, held.Head, nil)
@@ -88,7 +89,7 @@ func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record, 
 	if due := r.state(k).wrote.Add(pause).Sub(now); due > 0 {
 		return ctrl.Result{RequeueAfter: due}, nil
 	}
-	head, parts, err := persist.Encode(r.Namespace, persist.Head{Root: k.Root, UID: root.UID, Repository: k.Repository, Epoch: root.Epoch, Used: used}, data)
+	head, parts, err := persist.Encode(r.Namespace, persist.Head{Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Epoch: root.Epoch, Used: used}, data)
 	if err == nil {
 		err = r.fits(k, len(data))
 	}
@@ -97,19 +98,30 @@ func (r *RecordReconciler) keep(ctx context.Context, k store.Key, held *record, 
 		return later, nil
 	}
 	if err := r.limiter().WaitN(ctx, recordCost+len(data)); err != nil {
-		return ctrl.Result{}, fmt.Errorf("waiting to write down what was verified of %s: %w", k.Repository, err)
+		return ctrl.Result{}, fmt.Errorf("waiting to write down what was verified of %s: %w", k.Subject, err)
 	}
 	err = r.write(ctx, head, parts, held)
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
 		return ctrl.Result{RequeueAfter: conflictRetry}, nil // somebody else wrote; that is taken in first
 	}
 	if err != nil {
-		return ctrl.Result{}, fmt.Errorf("writing down what was verified of %s: %w", k.Repository, err)
+		return ctrl.Result{}, fmt.Errorf("writing down what was verified of %s: %w", k.Subject, err)
 	}
 	r.note(k, func(s *recordState) {
 		*s = recordState{taken: recordVersion(head, inOrder(parts)), size: len(data), wrote: now}
 	})
 	return later, nil
+}
+
+// sizeOf is how much memory evidence takes up, in bytes.
+func sizeOf(evidence map[trust.Subject]trust.Evidence) int64 {
+	size := int64(0)
+	for _, e := range evidence {
+		if sized, ok := e.(trust.Sized); ok {
+			size += sized.Size()
+		}
+	}
+	return size
 }
 
 // limiter paces the writes of the leader.
@@ -123,7 +135,7 @@ func (r *RecordReconciler) limiter() *rate.Limiter {
 }
 
 // fits refuses a record with which all would take up more than they may.
-func (r *RecordReconciler) fits(k store.Key, size int) error {
+func (r *RecordReconciler) fits(k trust.Key, size int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for other, s := range r.known {
@@ -132,7 +144,7 @@ func (r *RecordReconciler) fits(k store.Key, size int) error {
 		}
 	}
 	if size > maxRecords {
-		return fmt.Errorf("%s: with it, %d bytes would be written down, more than the %d that are", k.Repository, size, maxRecords)
+		return fmt.Errorf("%s: with it, %d bytes would be written down, more than the %d that are", k.Subject, size, maxRecords)
 	}
 	return nil
 }
@@ -148,16 +160,16 @@ func (r *RecordReconciler) forgets(now, used time.Time) bool {
 }
 
 // forget deletes a record, and what is held of its repository.
-func (r *RecordReconciler) forget(ctx context.Context, k store.Key, held *record, evidence trust.Evidence) error {
+func (r *RecordReconciler) forget(ctx context.Context, k trust.Key, held *record, evidence map[trust.Subject]trust.Evidence) error {
 	if held != nil {
 		preconditions := client.Preconditions{UID: &held.object.UID, ResourceVersion: &held.object.ResourceVersion}
 		if err := r.Client.Delete(ctx, held.object, preconditions); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("deleting the record of %s: %w", k.Repository, err)
+			return fmt.Errorf("deleting the record of %s: %w", k.Subject, err)
 		}
-		if err := r.sweep(ctx, persist.Head{UID: held.UID, Repository: held.Repository}, held.PartNames()); err != nil {
+		if err := r.sweep(ctx, persist.Head{UID: held.UID, Repository: held.Repository, Pulled: held.Pulled}, held.PartNames()); err != nil {
 			return err
 		}
-		ctrl.LoggerFrom(ctx).Info("Deleted what was written down of a repository", "trustRoot", k.Root, "repository", k.Repository, "lastUsed", held.Used)
+		ctrl.LoggerFrom(ctx).Info("Deleted what was written down of a repository", "trustRoot", k.Root, "repository", k.String(), "lastUsed", held.Used)
 	}
 	if evidence != nil {
 		r.Tracker.Release(k)
@@ -238,7 +250,7 @@ func (l lastWriting) Start(ctx context.Context) error {
 func (r *RecordReconciler) flush(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(recordsAtOnce)
-	for _, k := range r.Store.Load().Keys() {
+	for _, k := range r.Store.Load().Repositories() {
 		g.Go(func() error {
 			return wait.PollUntilContextCancel(ctx, conflictRetry, true, func(ctx context.Context) (bool, error) {
 				result, err := r.bring(ctx, k, 0)

@@ -6,12 +6,15 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/clock"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
+
+// trustFormats are all that a TrustRoot can have.
+func trustFormats() []trust.Format { return []trust.Format{notary.Format{}} }
 
 // A prefix that the name of no repository begins with would never apply, and nobody would know.
 func TestIdentityRemapIsNormalised(t *testing.T) {
@@ -25,7 +28,7 @@ func TestIdentityRemapIsNormalised(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tr := root()
 			tr.Spec.IdentityRemap = []v1alpha1.IdentityRemap{{Prefix: c.prefix, SignedPrefix: c.signedPrefix}}
-			built := RootBuilder{Clock: clock.RealClock{}}.build(tr, nil)
+			built := RootBuilder{Formats: trustFormats()}.build(tr, nil)
 			switch {
 			case c.want == "" && (built.Fault != nil || built.Root == nil):
 				t.Errorf("refused: %v", built.Fault)
@@ -73,7 +76,7 @@ func root() *v1alpha1.TrustRoot {
 func TestGraceIsBuilt(t *testing.T) {
 	tr := root()
 	tr.Spec.ExpiredGrace = metav1.Duration{Duration: 48 * time.Hour}
-	if built := (RootBuilder{Clock: clock.RealClock{}}).build(tr, nil); built.Fault != nil || built.ExpiredGrace != 48*time.Hour {
+	if built := (RootBuilder{Formats: trustFormats()}).build(tr, nil); built.Fault != nil || built.ExpiredGrace != 48*time.Hour {
 		t.Errorf("grace %s, fault %v", built.ExpiredGrace, built.Fault)
 	}
 }

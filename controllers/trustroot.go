@@ -63,7 +63,7 @@ func (r *TrustRootReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Man
 	index := func(o client.Object) []string {
 		var names []string
 		if tr, ok := o.(*v1alpha1.TrustRoot); ok {
-			for _, m := range sources(&tr.Spec) {
+			for _, m := range r.Builder.refers(&tr.Spec) {
 				names = append(names, m.Kind+"/"+string(m.Name))
 			}
 		}
@@ -127,16 +127,16 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 		return nil, err
 	}
 	epoch := epochOf(tr)
-	v := fmt.Sprintf("%s/%s/%q", version(tr), material.hash(fault), epoch)
+	v := fmt.Sprintf("%s/%s/%q", version(tr), materialHash(material, fault), epoch)
 	published := r.Store.Load().Root(tr.Name)
 	if published != nil && published.Version == v {
 		return published, nil
 	}
-	root := store.Root{Fault: fault}
+	root := r.Builder.faulty(tr, fault)
 	if !wrong {
 		root = r.Builder.build(tr, material)
 	}
-	root.Version, root.Format, root.UID, root.Epoch = v, format(&tr.Spec), tr.UID, epoch
+	root.Version, root.UID, root.Epoch = v, tr.UID, epoch
 	if published != nil && published.UID != root.UID {
 		r.Store.DropRoot(tr.Name) // made anew under its name: it has nothing of the one before
 		r.Tracker.Forget(tr.Name)
@@ -147,7 +147,7 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 		return nil, err
 	}
 	for repository, fault := range faults {
-		ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", repository, "reason", fault.Reason, "cause", fault.Error())
+		ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", repository.String(), "reason", fault.Reason, "cause", fault.Error())
 	}
 	r.Records.Published(ctx, tr, faults)
 	r.Tracker.Reset(tr.Name, interval(tr))
@@ -158,7 +158,7 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 // saved returns what was written down that a trust root is to know before it can be used. While one is in use, the records are taken in
 // as they change; those that it could not use it may, now that it was edited.
 func (r *TrustRootReconciler) saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) store.Saved {
-	return func(take func(repository string, packed []byte)) error {
+	return func(take func(repository trust.Subject, packed []byte)) error {
 		if published == nil || published.Root == nil || published.Epoch != next.Epoch {
 			return r.Records.Load(ctx, tr, next.Epoch, take)
 		}

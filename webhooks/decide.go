@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -15,13 +16,12 @@ import (
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// fetchesAtOnce bounds how many repositories one request waits for at the same time.
+// fetchesAtOnce bounds how many subjects one request waits for at the same time.
 const fetchesAtOnce = 32
 
 // errNotPrimed says that the policies are not all known yet; the one that would deny may be among those missing.
@@ -48,16 +48,16 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if err != nil {
 		return nil, err
 	}
-	var missing map[source]error
-	if need := decided.needs(func(d policy.Decision) []string { return d.NotLoaded }); len(need) > 0 {
-		missing = fetch(ctx, need, g.Tracker.Ensure)
+	var missing map[trust.Key]error
+	if len(decided.needs(notLoaded)) > 0 {
+		missing = g.load(ctx, set, decided)
 		if decided, err = g.ask(set, images); err != nil {
 			return nil, err
 		}
 	}
-	if need := decided.needs(func(d policy.Decision) []string { return d.Consulted }); len(need) > 0 {
-		failed := fetch(ctx, need, func(ctx context.Context, root string, image imageref.Ref) error {
-			return g.Tracker.Renew(ctx, root, image, arrived)
+	if need := decided.needs(consulted); len(need) > 0 {
+		failed := fetch(ctx, need, func(ctx context.Context, k trust.Key) error {
+			return g.Tracker.Renew(ctx, k, arrived)
 		})
 		if decided, err = g.ask(set, images); err != nil {
 			return nil, err
@@ -69,13 +69,13 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 }
 
 // unloaded says of what is still not loaded why: the server is down, say, so that nothing was asked of it.
-func (ds decisions) unloaded(failed map[source]error) {
+func (ds decisions) unloaded(failed map[trust.Key]error) {
 	for image, d := range ds {
 		if d.Verdict != policy.CouldNotCheck {
 			continue
 		}
-		for _, root := range d.NotLoaded {
-			err := failed[source{root, d.Image.Name()}]
+		for _, k := range d.NotLoaded {
+			err, root := failed[k], k.Root
 			if err == nil {
 				continue
 			}
@@ -93,16 +93,16 @@ func (ds decisions) unloaded(failed map[source]error) {
 
 // doubt turns a verdict that rests on evidence which could not be brought up to date into "could not check": the image
 // may have been signed since.
-func (ds decisions) doubt(failed map[source]error) {
+func (ds decisions) doubt(failed map[trust.Key]error) {
 	for image, d := range ds {
 		if d.Verdict != policy.Denied {
 			continue
 		}
-		for _, root := range d.Consulted {
-			if err := failed[source{root, d.Image.Name()}]; err != nil {
+		for _, k := range d.Consulted {
+			if err := failed[k]; err != nil {
 				d.Verdict = policy.CouldNotCheck
-				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %v", root, err)
-				d.Outcomes = doubted(d.Outcomes, root, err)
+				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %v", k.Root, err)
+				d.Outcomes = doubted(d.Outcomes, k.Root, err)
 			}
 		}
 		ds[image] = d
@@ -153,33 +153,107 @@ func (g *Gate) ask(namespace labels.Set, images []workload.Image) (decisions, er
 	return decided, nil
 }
 
-// source is a repository, by its name, under a trust root.
-type source struct{ root, repository string }
+// load fetches what the decisions lack until nothing more comes or ctx is over. As something comes, it decides anew on the
+// images that lacked it: what a tag means has to be known before it can be asked who has signed that, and whoever hangs
+// must not hold up the rest. It returns what went wrong.
+func (g *Gate) load(ctx context.Context, namespace labels.Set, decided decisions) map[trust.Key]error {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	lacking := maps.Clone(decided)
+	maps.DeleteFunc(lacking, func(_ string, d policy.Decision) bool { return len(d.NotLoaded) == 0 })
+	places, arrivals := make(chan struct{}, fetchesAtOnce), make(chan fetched)
+	started, ended := map[trust.Key]bool{}, map[trust.Key]bool{}
+	failed := map[trust.Key]error{}
+	for {
+		waits := false
+		for k := range lacking.needs(notLoaded) {
+			if !started[k] {
+				started[k] = true
+				go fetchOne(ctx, k, g.Tracker.Ensure, places, arrivals)
+			}
+			waits = waits || !ended[k]
+		}
+		if !waits {
+			return failed
+		}
+		select {
+		case f := <-arrivals:
+			if ended[f.key] = true; f.err != nil {
+				failed[f.key] = f.err
+			}
+			g.askAgain(namespace, lacking, f.key)
+		case <-ctx.Done():
+			for k := range started {
+				if !ended[k] {
+					failed[k] = fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Subject, k.Root, ctx.Err())
+				}
+			}
+			return failed
+		}
+	}
+}
 
-// needs returns the repositories under the trust roots that are named by a part of the decisions.
-func (ds decisions) needs(roots func(policy.Decision) []string) map[source]imageref.Ref {
-	need := map[source]imageref.Ref{}
+// askAgain decides anew on the images that lacked a subject.
+func (g *Gate) askAgain(namespace labels.Set, lacking decisions, k trust.Key) {
+	for image, d := range lacking {
+		if !slices.Contains(d.NotLoaded, k) {
+			continue
+		}
+		delete(lacking, image)
+		if again, err := g.ask(namespace, []workload.Image{{Image: image}}); err == nil && len(again[image].NotLoaded) > 0 {
+			lacking[image] = again[image]
+		}
+	}
+}
+
+// fetched is a subject that the tracker has seen to, and what went wrong.
+type fetched struct {
+	key trust.Key
+	err error
+}
+
+// fetchOne has the tracker see to a subject, once there is a place.
+func fetchOne(ctx context.Context, k trust.Key, see func(context.Context, trust.Key) error, places chan struct{}, arrivals chan<- fetched) {
+	select {
+	case places <- struct{}{}:
+		defer func() { <-places }()
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case arrivals <- fetched{k, seeTo(ctx, k, see)}:
+	case <-ctx.Done():
+	}
+}
+
+func notLoaded(d policy.Decision) []trust.Key { return d.NotLoaded }
+
+func consulted(d policy.Decision) []trust.Key { return d.Consulted }
+
+// needs returns the subjects that are named by a part of the decisions.
+func (ds decisions) needs(of func(policy.Decision) []trust.Key) map[trust.Key]bool {
+	need := map[trust.Key]bool{}
 	for _, d := range ds {
-		for _, root := range roots(d) {
-			need[source{root, d.Image.Name()}] = d.Image
+		for _, k := range of(d) {
+			need[k] = true
 		}
 	}
 	return need
 }
 
-// fetch has the tracker see to each repository, at the same time, until all is done or ctx is over, and returns what
-// went wrong.
-func fetch(ctx context.Context, need map[source]imageref.Ref, see func(context.Context, string, imageref.Ref) error) map[source]error {
+// fetch has the tracker see to each subject, at the same time, until all is done or ctx is over, and returns what went
+// wrong.
+func fetch(ctx context.Context, need map[trust.Key]bool, see func(context.Context, trust.Key) error) map[trust.Key]error {
 	var group errgroup.Group
 	group.SetLimit(fetchesAtOnce)
 	var mu sync.Mutex
-	failed := map[source]error{}
-	for s, image := range need {
+	failed := map[trust.Key]error{}
+	for k := range need {
 		group.Go(func() error {
-			if err := seeTo(ctx, s, image, see); err != nil {
+			if err := seeTo(ctx, k, see); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				failed[s] = err
+				failed[k] = err
 			}
 			return nil
 		})
@@ -188,14 +262,14 @@ func fetch(ctx context.Context, need map[source]imageref.Ref, see func(context.C
 	return failed
 }
 
-func seeTo(ctx context.Context, s source, image imageref.Ref, see func(context.Context, string, imageref.Ref) error) (err error) {
+func seeTo(ctx context.Context, k trust.Key, see func(context.Context, trust.Key) error) (err error) {
 	defer recovered(ctx, func(cause any) { err = fmt.Errorf("panic: %v", cause) })
 	if ctx.Err() != nil {
 		return ctx.Err() // nobody waits any more: a fetch begun now would only be in the way of others
 	}
-	if err = see(ctx, s.root, image); err != nil {
-		logf.FromContext(ctx).V(1).Info("Could not bring the repository up to date",
-			"trustRoot", s.root, "repository", s.repository, "cause", err.Error())
+	if err = see(ctx, k); err != nil {
+		logf.FromContext(ctx).V(1).Info("Could not bring the evidence up to date",
+			"trustRoot", k.Root, "subject", k.String(), "cause", err.Error())
 	}
 	return err
 }

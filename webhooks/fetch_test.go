@@ -207,8 +207,8 @@ func TestNotLoadedSaysWhy(t *testing.T) {
 				outcome("waits for another", policy.CouldNotCheck, v1alpha1.ReasonNotLoaded, "other"),
 				outcome("decided", policy.Denied, v1alpha1.ReasonNotSigned, "acme"),
 			}
-			decided := decisions{signed: {Verdict: policy.CouldNotCheck, Image: image, Message: "not loaded", NotLoaded: []string{"acme", "other"}, Outcomes: before}}
-			decided.unloaded(map[source]error{{"acme", repository}: tt.err})
+			decided := decisions{signed: {Verdict: policy.CouldNotCheck, Image: image, Message: "not loaded", NotLoaded: []trust.Key{{Root: "acme"}, {Root: "other"}}, Outcomes: before}}
+			decided.unloaded(map[trust.Key]error{{Root: "acme"}: tt.err})
 			d := decided[signed]
 			if d.Verdict != policy.CouldNotCheck || d.Message != tt.message {
 				t.Errorf("verdict %d, message %q, want %q", d.Verdict, d.Message, tt.message)

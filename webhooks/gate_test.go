@@ -375,5 +375,4 @@ func TestThreatPanicDenies(t *testing.T) {
 // panicking is evidence that breaks when it is used.
 type panicking struct{ *evidence }
 
-func (panicking) Tag(string) []trust.Statement    { panic("in the evidence") }
-func (panicking) Digest(string) []trust.Statement { panic("in the evidence") }
+func (panicking) Statements(_, _ string) []trust.Statement { panic("in the evidence") }

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -44,14 +45,15 @@ const (
 )
 
 // evidence is what was signed in one repository.
-type evidence struct{ statements []trust.Statement }
-
-func (e *evidence) Tag(tag string) []trust.Statement {
-	return e.those(func(s trust.Statement) bool { return s.Tag == tag })
+type evidence struct {
+	trust.Unsigned
+	statements []trust.Statement
 }
 
-func (e *evidence) Digest(digest string) []trust.Statement {
-	return e.those(func(s trust.Statement) bool { return s.Digest == digest })
+func (e *evidence) Statements(tag, digest string) []trust.Statement {
+	return e.those(func(s trust.Statement) bool {
+		return (tag == "" || s.Tag == tag) && (digest == "" || s.Digest == digest)
+	})
 }
 
 func (e *evidence) those(match func(trust.Statement) bool) []trust.Statement {
@@ -68,7 +70,7 @@ func (*evidence) Expiry() (notAfter time.Time, file string) { return time.Time{}
 
 // usual is signed by both roles under one tag, and by CI alone under another.
 func usual(further ...trust.Statement) *evidence {
-	return &evidence{append([]trust.Statement{
+	return &evidence{statements: append([]trust.Statement{
 		{Digest: digestA, Tag: "signed", Role: "ci"}, {Digest: digestA, Tag: "signed", Role: "qa"},
 		{Digest: digestB, Tag: "ci-only", Role: "ci"},
 	}, further...)}
@@ -83,7 +85,8 @@ type root struct {
 
 func (r *root) Probe(context.Context) error { return nil }
 
-func (r *root) Fetch(ctx context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+func (r *root) Fetch(ctx context.Context, about trust.Subject, _ trust.Evidence) (trust.Evidence, error) {
+	repository := about.Repository
 	r.mu.Lock()
 	r.fetches++
 	answer := r.answer
@@ -91,12 +94,12 @@ func (r *root) Fetch(ctx context.Context, repository string, _ trust.Evidence) (
 	return answer(ctx, repository)
 }
 
-func (r *root) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) { return held, nil }
-
-func (*root) Pack(trust.Evidence) ([]byte, error) { return nil, nil }
-
-func (*root) Unpack(_ string, _ []byte, held trust.Evidence) (trust.Evidence, error) {
+func (*root) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	return held, nil
+}
+
+func (*root) Subject(image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: image.Name()}
 }
 
 func (r *root) count() int {

@@ -92,7 +92,7 @@ func TestPinningIsIdempotent(t *testing.T) {
 // the tag.
 func (b *bench) withOlder() *root {
 	older := &root{}
-	older.answers(&evidence{[]trust.Statement{
+	older.answers(&evidence{statements: []trust.Statement{
 		{Digest: digestB, Tag: "signed", Role: "ci"}, {Digest: digestB, Tag: "signed", Role: "qa"},
 	}}, nil)
 	b.Store.PutRoot("older", store.Root{Root: older})

@@ -112,7 +112,7 @@ func TestShortNameOfDockerIO(t *testing.T) {
 	wantImage(t, stored, "docker.io/"+shortName+"@"+digestA)
 	_, got = b.admit(t, request{kind: "Pod", object: object("Pod", "acme/app:ci-only")})
 	wantDenied(t, got, 403, `role "qa" has not signed`)
-	b.root.answers(&evidence{[]trust.Statement{}}, nil)
+	b.root.answers(&evidence{statements: []trust.Statement{}}, nil)
 	_, got = b.admit(t, request{kind: "Pod", object: object("Pod", "acme/other:v1")})
 	wantDenied(t, got, 403, `role "ci" has not signed`)
 }

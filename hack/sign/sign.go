@@ -59,7 +59,7 @@ func sign(ctx context.Context, r request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := reader.Fetch(ctx, m.repository, nil); err != nil {
+	if _, err := reader.Fetch(ctx, trust.Subject{Repository: m.repository}, nil); err != nil {
 		return "", fmt.Errorf("nothing was signed, for what the server holds could not be verified: %w", err)
 	}
 	binaries, err := testenv.BuildNotary(ctx, r.progress)
@@ -69,7 +69,7 @@ func sign(ctx context.Context, r request) (string, error) {
 	if err := r.publish(ctx, binaries.Client, m); err != nil {
 		return "", err
 	}
-	evidence, err := reader.Fetch(ctx, m.repository, nil)
+	evidence, err := reader.Fetch(ctx, trust.Subject{Repository: m.repository}, nil)
 	if err != nil {
 		return "", fmt.Errorf("reading back what was signed: %w", err)
 	}
@@ -197,7 +197,7 @@ func (r *request) publish(ctx context.Context, client string, m manifest) error 
 // signedBy returns the roles that have signed a digest under a tag.
 func signedBy(evidence trust.Evidence, tag, digest string) []string {
 	var roles []string
-	for _, s := range evidence.Tag(tag) {
+	for _, s := range evidence.Statements(tag, "") {
 		if s.Digest == digest {
 			roles = append(roles, s.Role)
 		}

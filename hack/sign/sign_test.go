@@ -99,7 +99,7 @@ func (r *release) evidence(t *testing.T) trust.Evidence {
 	if err != nil {
 		t.Fatal(err)
 	}
-	evidence, err := reader.Fetch(t.Context(), r.repository, nil)
+	evidence, err := reader.Fetch(t.Context(), trust.Subject{Repository: r.repository}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,11 +145,13 @@ func (v verified) Usable(root string) error {
 	return nil
 }
 
-// Repository implements policy.Roots.
-func (verified) Repository(_ string, image imageref.Ref) string { return image.Repository() }
+// Subject implements policy.Roots.
+func (verified) Subject(_ string, image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: image.Repository()}
+}
 
 // Evidence implements policy.Roots.
-func (v verified) Evidence(string, imageref.Ref) (trust.Evidence, time.Duration, error) {
+func (v verified) Evidence(trust.Key) (trust.Evidence, time.Duration, error) {
 	return v.r.evidence(v.t), 0, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // Input is what an evaluation looks at. Nothing of it is changed.
@@ -33,8 +34,8 @@ type Result struct {
 	Findings []Finding
 	// Policies holds every policy, by name.
 	Policies map[string]Summary
-	// Needs are the repositories that what runs is checked against, by trust root: their evidence is to be kept.
-	Needs map[string][]imageref.Ref
+	// Needs are the subjects that what runs is checked against: their evidence is to be kept.
+	Needs []trust.Key
 	// NotLoaded counts the images that wait for evidence to be fetched for the first time.
 	NotLoaded int
 }
@@ -62,12 +63,9 @@ type BreakGlass struct {
 // Evaluate judges what runs. Its time is that of one decision for each distinct image of a namespace, and little for each
 // further Pod.
 func Evaluate(in Input) *Result {
-	e := evaluation{Input: in, judged: map[question]*judgement{}, needs: map[need]imageref.Ref{}}
+	e := evaluation{Input: in, judged: map[question]*judgement{}, needs: map[trust.Key]bool{}}
 	workloads := e.workloads()
-	r := &Result{Needs: map[string][]imageref.Ref{}, NotLoaded: e.notLoaded}
-	for n, image := range e.needs {
-		r.Needs[n.root] = append(r.Needs[n.root], image)
-	}
+	r := &Result{Needs: slices.Collect(maps.Keys(e.needs)), NotLoaded: e.notLoaded}
 	for workload, images := range workloads {
 		r.Findings = append(r.Findings, find(workload, images)...)
 	}
@@ -79,7 +77,7 @@ func Evaluate(in Input) *Result {
 type evaluation struct {
 	Input
 	judged    map[question]*judgement
-	needs     map[need]imageref.Ref
+	needs     map[trust.Key]bool
 	notLoaded int
 }
 
@@ -88,8 +86,6 @@ type question struct {
 	namespace string
 	image     Image
 }
-
-type need struct{ root, repository string }
 
 // judgement is what became of one image in one namespace.
 type judgement struct {
@@ -173,7 +169,9 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	}
 	if len(j.outcomes) > 0 {
 		for _, root := range e.Policies.Consults(ref, namespace) {
-			e.needs[need{root, ref.Name()}] = ref
+			if e.Roots.Usable(root) == nil {
+				e.needs[trust.Key{Root: root, Subject: e.Roots.Subject(root, ref)}] = true
+			}
 		}
 	}
 	return j

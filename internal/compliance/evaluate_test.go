@@ -24,6 +24,7 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // facts are the evidence of one repository: "role tag digest".
 type facts struct {
+	trust.Unsigned
 	all     []trust.Statement
 	expires time.Time
 }
@@ -41,12 +42,10 @@ func (f *facts) where(holds func(trust.Statement) bool) []trust.Statement {
 	return slices.DeleteFunc(slices.Clone(f.all), func(s trust.Statement) bool { return !holds(s) })
 }
 
-func (f *facts) Tag(tag string) []trust.Statement {
-	return f.where(func(s trust.Statement) bool { return s.Tag == tag })
-}
-
-func (f *facts) Digest(digest string) []trust.Statement {
-	return f.where(func(s trust.Statement) bool { return s.Digest == digest })
+func (f *facts) Statements(tag, digest string) []trust.Statement {
+	return f.where(func(s trust.Statement) bool {
+		return (tag == "" || s.Tag == tag) && (digest == "" || s.Digest == digest)
+	})
 }
 
 func (f *facts) Expiry() (time.Time, string) { return f.expires, "timestamp" }
@@ -61,10 +60,12 @@ func (r roots) Usable(root string) error {
 	return nil
 }
 
-func (r roots) Repository(_ string, image imageref.Ref) string { return image.Repository() }
+func (r roots) Subject(_ string, image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: image.Repository()}
+}
 
-func (r roots) Evidence(root string, image imageref.Ref) (trust.Evidence, time.Duration, error) {
-	f, ok := r[root][image.Repository()]
+func (r roots) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
+	f, ok := r[about.Root][about.Repository]
 	switch {
 	case !ok:
 		return nil, 0, policy.ErrNotLoaded
@@ -289,10 +290,8 @@ func TestWouldDenyAndNowhere(t *testing.T) {
 func TestNeeds(t *testing.T) {
 	r := evaluate(t, signed(), pod("a", Image{app + ":v1", ""}, Image{app + ":v2", digest("a")}), pod("b", Image{app + "-new:v1", ""}), pod("c", Image{"docker.io/library/nginx:1", ""}))
 	var got []string
-	for root, images := range r.Needs {
-		for _, i := range images {
-			got = append(got, root+" "+i.Repository())
-		}
+	for _, k := range r.Needs {
+		got = append(got, k.Root+" "+k.Repository)
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff([]string{"acme " + app, "acme " + app + "-new"}, got); diff != "" {

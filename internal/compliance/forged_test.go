@@ -14,6 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // forged is a Pod with whatever owner and images its author likes.
@@ -98,7 +99,7 @@ func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 			Pods: pods, Namespaces: map[string]labels.Set{"shop": {}}, Now: now, Roots: roots{"acme": {}},
 			Policies: compile(t, rule{name: "production", images: app, root: "acme", roles: []v1alpha1.RoleName{"ci"}}),
 		},
-		judged: map[question]*judgement{}, needs: map[need]imageref.Ref{},
+		judged: map[question]*judgement{}, needs: map[trust.Key]bool{},
 	}
 	workloads := e.workloads()
 	if len(workloads) != 1 || len(workloads[pods[0].Workload]) != 1 {

@@ -30,36 +30,42 @@ import (
 var expiry = time.Unix(1_900_000_000, 0)
 
 // signed is evidence that nobody has signed anything, until expiry.
-type signed struct{ file string }
+type signed struct {
+	trust.Unsigned
+	file, kind string
+}
 
-func (*signed) Tag(string) []trust.Statement       { return nil }
-func (*signed) Digest(string) []trust.Statement    { return nil }
 func (s *signed) Expiry() (at time.Time, f string) { return expiry, s.file }
+
+func (s *signed) Files() []trust.File {
+	return []trust.File{{Name: s.file, Kind: s.kind, NotAfter: expiry}}
+}
 
 // answers is a trust root that answers as a test wants it to, by repository.
 type answers struct{ faults map[string]error }
 
 func (*answers) Probe(context.Context) error { return nil }
 
-func (a *answers) Fetch(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+func (a *answers) Fetch(_ context.Context, about trust.Subject, _ trust.Evidence) (trust.Evidence, error) {
+	repository := about.Repository
 	if err := a.faults[repository]; err != nil {
 		return nil, err
 	}
 	if strings.Contains(repository, "unsigned") {
 		return trust.Unsigned{}, nil
 	}
-	if strings.HasSuffix(repository, "/app") {
-		return &signed{"timestamp.json"}, nil
+	if strings.HasSuffix(repository, "/app") { // of a kind that the format names
+		return &signed{file: "timestamp.json", kind: "timestamp"}, nil
 	}
-	return &signed{"targets/" + repository + ".json"}, nil
+	return &signed{file: "targets/" + repository + ".json"}, nil
 }
 
-func (*answers) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) { return held, nil }
-
-func (*answers) Pack(trust.Evidence) ([]byte, error) { return nil, nil }
-
-func (*answers) Unpack(_ string, _ []byte, held trust.Evidence) (trust.Evidence, error) {
+func (*answers) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	return held, nil
+}
+
+func (*answers) Subject(image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: image.Name()}
 }
 
 // namespaces is a cache of Namespaces, each with the value of its break-glass label, "-" where it has none; nil is one that is not filled yet.
@@ -131,8 +137,8 @@ func (b *bench) decide(tb testing.TB, image string) {
 	tb.Helper()
 	request := policy.Request{Image: image, Now: time.Unix(1_800_000_000, 0)}
 	d := b.store.Load().Policies.Decide(request, b.store.Load())
-	for _, root := range d.NotLoaded {
-		_ = b.tracker.Ensure(tb.Context(), root, d.Image) // what went wrong is in the decision
+	for _, k := range d.NotLoaded {
+		_ = b.tracker.Ensure(tb.Context(), k) // what went wrong is in the decision
 		d = b.store.Load().Policies.Decide(request, b.store.Load())
 	}
 	b.Decided(d)

@@ -1,7 +1,7 @@
 package metrics
 
 import (
-	"strings"
+	"cmp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -127,15 +127,8 @@ func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) 
 	}
 	e.number(g.rootRepos, float64(held.Tracked-held.Failing), name, "fresh")
 	e.number(g.rootRepos, float64(held.Failing), name, "failing")
-	earliest := map[string]time.Time{}
-	for file, at := range held.Expiries {
-		file = bounded(file)
-		if have, ok := earliest[file]; !ok || at.Before(have) {
-			earliest[file] = at
-		}
-	}
-	for file, at := range earliest {
-		e.moment(g.rootExpiry, at, name, file)
+	for kind, at := range held.Expiries {
+		e.moment(g.rootExpiry, at, name, cmp.Or(kind, "other"))
 	}
 	e.number(g.rootGrace, float64(held.InGrace), name)
 	e.moment(g.rootLast, held.Succeeded, name)
@@ -143,15 +136,6 @@ func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) 
 	if held.Interval > 0 {
 		e.number(g.rootInterval, held.Interval.Seconds(), name)
 	}
-}
-
-// bounded is a file of signed metadata as a label: the names of others come from a server.
-func bounded(file string) string {
-	switch file = strings.TrimSuffix(file, ".json"); file {
-	case "root", "targets", "snapshot", "timestamp", "delegation":
-		return file
-	}
-	return "other"
 }
 
 // workloads leaves out policies that are no more: what runs is evaluated later than a policy is deleted.

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // What the ConfigMaps of records are labelled and annotated with.
@@ -36,6 +37,7 @@ const (
 
 	annotationRoot       = "countersign.dev/trust-root"
 	annotationRepository = "countersign.dev/repository"
+	annotationPulled     = "countersign.dev/pulled-from"
 	annotationEpoch      = "countersign.dev/versions-since"
 	annotationUsed       = "countersign.dev/last-used"
 	annotationDigest     = "countersign.dev/digest"
@@ -54,10 +56,10 @@ const (
 
 // Head is what a record says of itself: all but its data.
 type Head struct {
-	// Root and UID are of the TrustRoot, and Repository is the repository as it is signed.
-	Root       string
-	UID        types.UID
-	Repository string
+	// Root and UID are of the TrustRoot, and Repository and Pulled of the repository: as it is signed and as it is pulled.
+	Root               string
+	UID                types.UID
+	Repository, Pulled string
 	// Epoch is that of the versions seen. A record of another one counts for nothing.
 	Epoch string
 	// Used is the day on which the repository was last asked for.
@@ -70,8 +72,12 @@ type Head struct {
 
 // Name returns the name of the head of a record. It is of the UID, so that a TrustRoot that is made anew has nothing of the one
 // before.
-func Name(uid types.UID, repository string) string {
-	sum := sha256.Sum256([]byte(string(uid) + " " + repository))
+func Name(uid types.UID, repository trust.Subject) string {
+	name := string(uid) + " " + repository.Repository
+	if repository.Pulled != "" { // 0.1.0 knew only how it is signed
+		name += " " + repository.Pulled
+	}
+	sum := sha256.Sum256([]byte(name))
 	return "countersign-metadata-" + hex.EncodeToString(sum[:16])
 }
 
@@ -85,7 +91,7 @@ func Digest(data []byte) string {
 // matter.
 func Encode(namespace string, h Head, data []byte) (head *corev1.ConfigMap, parts []*corev1.ConfigMap, err error) {
 	if len(data) == 0 || len(data) > maxPart*maxParts {
-		return nil, nil, fmt.Errorf("%s: %d bytes of metadata are not from 1 to the %d that are written down", h.Repository, len(data), maxPart*maxParts)
+		return nil, nil, fmt.Errorf("%s: %d bytes of metadata are not from 1 to the %d that are written down", h.subject(), len(data), maxPart*maxParts)
 	}
 	h.Digest = Digest(data)
 	var chunks [][]byte
@@ -97,14 +103,14 @@ func Encode(namespace string, h Head, data []byte) (head *corev1.ConfigMap, part
 	for i, name := range h.PartNames() {
 		parts = append(parts, h.configMap(namespace, name, KindPart, chunks[i+1]))
 	}
-	return h.configMap(namespace, Name(h.UID, h.Repository), KindHead, chunks[0]), parts, nil
+	return h.configMap(namespace, Name(h.UID, h.subject()), KindHead, chunks[0]), parts, nil
 }
 
 // PartNames returns the names of the further parts of a record. They are of its digest, so that no record has those of another.
 func (h Head) PartNames() []string {
 	var names []string
 	for i := 1; i < h.parts; i++ {
-		names = append(names, fmt.Sprintf("%s-%.12s-%d", Name(h.UID, h.Repository), h.Digest, i))
+		names = append(names, fmt.Sprintf("%s-%.12s-%d", Name(h.UID, h.subject()), h.Digest, i))
 	}
 	return names
 }
@@ -113,10 +119,10 @@ func (h Head) PartNames() []string {
 func (h Head) Bound() int { return h.parts * maxPart }
 
 // Owns reports whether a name is that of a part of this record, at whatever time it was written.
-func (h Head) Owns(part string) bool { return strings.HasPrefix(part, Name(h.UID, h.Repository)+"-") }
+func (h Head) Owns(part string) bool { return strings.HasPrefix(part, Name(h.UID, h.subject())+"-") }
 
 func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.ConfigMap {
-	return &corev1.ConfigMap{
+	m := &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
 			Name:      name,
@@ -130,6 +136,10 @@ func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.Conf
 		},
 		BinaryData: map[string][]byte{dataKey: chunk},
 	}
+	if h.Pulled != "" {
+		m.Annotations[annotationPulled] = h.Pulled
+	}
+	return m
 }
 
 // ReadHead reads what a record says of itself. It needs no data.
@@ -139,11 +149,11 @@ func ReadHead(m metav1.Object) (Head, error) {
 	}
 	a := m.GetAnnotations()
 	h := Head{
-		Root: a[annotationRoot], UID: types.UID(m.GetLabels()[LabelTrustRoot]), Repository: a[annotationRepository],
+		Root: a[annotationRoot], UID: types.UID(m.GetLabels()[LabelTrustRoot]), Repository: a[annotationRepository], Pulled: a[annotationPulled],
 		Epoch: a[annotationEpoch], Digest: a[annotationDigest],
 	}
-	if h.Root == "" || h.Repository == "" || m.GetName() != Name(h.UID, h.Repository) {
-		return Head{}, fmt.Errorf("it says that it is of repository %.80q under TrustRoot %.80q, and has not the name for that", h.Repository, h.Root)
+	if h.Root == "" || h.subject() == (trust.Subject{}) || m.GetName() != Name(h.UID, h.subject()) {
+		return Head{}, fmt.Errorf("it says that it is of repository %.80q under TrustRoot %.80q, and has not the name for that", h.subject(), h.Root)
 	}
 	var err error
 	if h.parts, err = strconv.Atoi(a[annotationParts]); err != nil || h.parts < 1 || h.parts > maxParts {
@@ -155,18 +165,25 @@ func ReadHead(m metav1.Object) (Head, error) {
 	return h, nil
 }
 
-// Of returns the trust root and the repository that a ConfigMap, a head or a part, says that it is written down for.
-func Of(m metav1.Object) (root, repository string, ok bool) {
+// Of returns the repository, under its trust root, that a ConfigMap, a head or a part, says that it is written down for.
+func Of(m metav1.Object) (repository trust.Key, ok bool) {
 	a := m.GetAnnotations()
-	root, repository = a[annotationRoot], a[annotationRepository]
-	return root, repository, m.GetLabels()[LabelKind] != "" && root != "" && repository != ""
+	repository = Head{Root: a[annotationRoot], Repository: a[annotationRepository], Pulled: a[annotationPulled]}.Key()
+	return repository, m.GetLabels()[LabelKind] != "" && repository.Root != "" && repository.Subject != (trust.Subject{})
+}
+
+// Key returns the repository, under its trust root, that the record is of.
+func (h Head) Key() trust.Key { return trust.Key{Root: h.Root, Subject: h.subject()} }
+
+func (h Head) subject() trust.Subject {
+	return trust.Subject{Repository: h.Repository, Pulled: h.Pulled}
 }
 
 // Join returns the data of a record from its head and parts, in their order; a part that is missing is nil. What is not whole is an
 // error.
 func (h Head) Join(head *corev1.ConfigMap, parts []*corev1.ConfigMap) ([]byte, error) {
 	if len(parts) != h.parts-1 || slices.Contains(parts, nil) {
-		return nil, fmt.Errorf("%s: not all of its %d parts are there", h.Repository, h.parts)
+		return nil, fmt.Errorf("%s: not all of its %d parts are there", h.subject(), h.parts)
 	}
 	chunks := [][]byte{head.BinaryData[dataKey]}
 	for _, p := range parts {
@@ -174,7 +191,7 @@ func (h Head) Join(head *corev1.ConfigMap, parts []*corev1.ConfigMap) ([]byte, e
 	}
 	data := slices.Concat(chunks...)
 	if Digest(data) != h.Digest {
-		return nil, fmt.Errorf("%s: the data is damaged: it has not the digest that its head names", h.Repository)
+		return nil, fmt.Errorf("%s: the data is damaged: it has not the digest that its head names", h.subject())
 	}
 	return data, nil
 }

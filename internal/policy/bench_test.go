@@ -17,16 +17,18 @@ type indexed struct {
 	tag []trust.Statement
 }
 
-func (i indexed) Tag(string) []trust.Statement { return i.tag }
+func (i indexed) Statements(string, string) []trust.Statement { return i.tag }
 
 // loaded is trust roots that all hold the same evidence.
 type loaded struct{ evidence trust.Evidence }
 
 func (loaded) Usable(string) error { return nil }
 
-func (loaded) Repository(_ string, image imageref.Ref) string { return image.Repository() }
+func (loaded) Subject(_ string, image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: image.Repository()}
+}
 
-func (l loaded) Evidence(string, imageref.Ref) (trust.Evidence, time.Duration, error) {
+func (l loaded) Evidence(trust.Key) (trust.Evidence, time.Duration, error) {
 	return l.evidence, 0, nil
 }
 

@@ -306,8 +306,8 @@ func TestThreatFaultIsNoVerdict(t *testing.T) {
 		"unusable though not needed":     {"", roots{"a": all, "b": unusable("no keys")}, both, fault},
 		"missing though not needed":      {"", roots{"a": all}, both, fault},
 		"unusable, of another policy":    {"", roots{"a": all, "b": all, "c": unusable("no keys")}, append(both[:1:1], compiled(t, "q", from("c"))), fault},
-		"not loaded, not needed":         {"", roots{"a": all, "b": policy.ErrNotLoaded}, both, policy.Decision{Verdict: policy.CouldNotCheck, NotLoaded: []string{"b"}}},
-		"several not loaded":             {"", roots{"a": policy.ErrNotLoaded, "b": policy.ErrNotLoaded}, both, policy.Decision{Verdict: policy.CouldNotCheck, NotLoaded: []string{"a", "b"}}},
+		"not loaded, not needed":         {"", roots{"a": all, "b": policy.ErrNotLoaded}, both, admitted("a")},
+		"several not loaded":             {"", roots{"a": policy.ErrNotLoaded, "b": policy.ErrNotLoaded}, both, with(policy.Decision{Verdict: policy.CouldNotCheck}, "a", "b")},
 		"not loaded, of a Warn policy":   {"", roots{"a": all, "b": all, "c": policy.ErrNotLoaded}, append(both[:1:1], compiled(t, "q", from("c"), mode(v1alpha1.ModeWarn))), with(admitted("a"), "c")},
 		"not loaded, all Audit":          {"", roots{"c": policy.ErrNotLoaded}, []*policy.Policy{compiled(t, "q", from("c"), mode(v1alpha1.ModeAudit))}, with(policy.Decision{Verdict: policy.Admitted}, "c")},
 		"fault of a Warn policy":         {"", roots{"a": all, "b": all, "c": unreachable}, append(both[:1:1], compiled(t, "q", from("c"), mode(v1alpha1.ModeWarn))), admitted("a")},
@@ -318,7 +318,9 @@ func TestThreatFaultIsNoVerdict(t *testing.T) {
 }
 
 func with(d policy.Decision, notLoaded ...string) policy.Decision {
-	d.NotLoaded = notLoaded
+	for _, root := range notLoaded {
+		d.NotLoaded = append(d.NotLoaded, trust.Key{Root: root, Subject: trust.Subject{Repository: repository}})
+	}
 	return d
 }
 

@@ -79,18 +79,16 @@ type Roots interface {
 	// Usable returns nil where the TrustRoot exists and is Ready, and a *trust.Fault that names it where not: a policy
 	// that names it then denies its scope.
 	Usable(root string) error
-	// Evidence returns what the root has verified about the repository of an image; the root's identity remapping is
-	// applied inside, and for how long past its expiry that may be used: zero, unless the root has a grace and newer evidence could not be
-	// had. The error is ErrNotLoaded where nobody has asked for the repository yet, and otherwise
-	// a *trust.Fault.
-	Evidence(root string, image imageref.Ref) (evidence trust.Evidence, grace time.Duration, err error)
-	// Repository returns the name under which a usable root looks up the repository of an image. It differs from that of
-	// the image where the root has an identity remapping.
-	Repository(root string, image imageref.Ref) string
+	// Subject returns what a usable root is asked about an image: about its tag, or where it names a digest about that.
+	Subject(root string, image imageref.Ref) trust.Subject
+	// Evidence returns what a root has verified about a subject, and for how long past its expiry that may be used:
+	// zero, unless the root has a grace and newer evidence could not be had. The error is ErrNotLoaded where nobody has
+	// asked for the subject yet, and otherwise a *trust.Fault.
+	Evidence(about trust.Key) (evidence trust.Evidence, grace time.Duration, err error)
 }
 
-// ErrNotLoaded is what Roots returns for a repository that is yet to be fetched.
-var ErrNotLoaded = errors.New("repository not loaded yet")
+// ErrNotLoaded is what Roots returns for a subject that is yet to be fetched.
+var ErrNotLoaded = errors.New("not loaded yet")
 
 // Decision is the answer to a Request. Its zero value denies.
 type Decision struct {
@@ -109,13 +107,13 @@ type Decision struct {
 	Warnings []string
 	// Audits are for the log: what policies in mode Audit would have denied. Each is one line, sorted.
 	Audits []string
-	// NotLoaded names the trust roots whose evidence for the image's repository must be fetched before a decision is
-	// possible; the verdict is then CouldNotCheck, or Admitted where only policies in mode Warn or Audit wait for them.
-	// Sorted, without repetition.
-	NotLoaded []string
-	// Consulted names the trust roots whose evidence a denial rests on, so that the caller can bring them up to date
-	// and ask once more. Sorted, without repetition; empty where Admitted.
-	Consulted []string
+	// NotLoaded is what must be fetched before the decision is final: what no role that is unmet could be proven without,
+	// and under trust roots that come before the one that decided, which would name the digest in its place. Sorted,
+	// without repetition.
+	NotLoaded []trust.Key
+	// Consulted is the evidence that a denial rests on, so that the caller can bring it up to date and ask once more.
+	// Sorted, without repetition; empty where Admitted.
+	Consulted []trust.Key
 	// Outcomes says how each covering policy was met, by name, whatever its mode. It is empty where none covers the image,
 	// and where the reference cannot be parsed. For a short name that is read by ShortNamesDeny it has every policy that
 	// holds in the namespace, each Denied.

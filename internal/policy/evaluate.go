@@ -10,7 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// evaluation is what is known about one image while it is decided on.
+// evaluation is what is known about one image while it is decided on: first which digests it may mean, then who has
+// signed each.
 type evaluation struct {
 	image   imageref.Ref
 	now     time.Time
@@ -18,19 +19,48 @@ type evaluation struct {
 	sources []source
 }
 
-// source is one trust root, as it answered for the image's repository.
+// source is one trust root, and what it answered about the image.
 type source struct {
 	root     string
-	unusable error          // the TrustRoot is missing or not Ready
-	asked    bool           // for evidence: exactly one of the following is then set
-	unloaded bool           // nobody has asked for the repository yet
+	unusable error // the TrustRoot is missing or not Ready
+	needed   bool  // for evidence
+	answers  []answer
+	// live and expired are the statements of all answers that may speak for the image: those about its tag, and where
+	// it has none those about its digest, under any tag. hints are the digests that its tag may mean.
+	live, expired []trust.Statement
+	hints         []string
+}
+
+// answer is what a trust root knows of one subject. Exactly one of fault and evidence is set, and neither where nobody
+// has asked for the subject yet.
+type answer struct {
+	subject  trust.Subject
 	fault    error          // could not be checked
 	evidence trust.Evidence // verified, and not expired by more than the grace
 	grace    time.Duration
 }
 
-// consult asks each trust root of the policy that was not asked yet. Where nothing is required no evidence is needed,
-// and that of a policy which denies in any case is not looked at.
+func (a *answer) unloaded() bool { return a.fault == nil && a.evidence == nil }
+
+// gather asks the trust roots of the policies, each once, which digests the image may mean, and then all of them who
+// has signed each of those.
+func (e *evaluation) gather(covering []*Policy) {
+	for _, p := range covering {
+		e.consult(p)
+	}
+	e.askAll(e.image)
+	if e.image.Digest != "" {
+		return
+	}
+	for _, digest := range e.candidates(covering) {
+		named := e.image
+		named.Digest = digest
+		e.askAll(named)
+	}
+}
+
+// consult has each trust root of the policy among the sources. Where nothing is required no evidence is needed, and
+// that of a policy which denies in any case is not looked at.
 func (e *evaluation) consult(p *Policy) {
 	if p.invalid != nil {
 		return
@@ -41,33 +71,76 @@ func (e *evaluation) consult(p *Policy) {
 			e.sources = append(e.sources, source{root: root, unusable: e.roots.Usable(root)})
 			s = &e.sources[len(e.sources)-1]
 		}
-		if len(p.requirements) > 0 && !s.asked && s.unusable == nil {
-			e.ask(s)
+		s.needed = s.needed || len(p.requirements) > 0 && s.unusable == nil
+	}
+}
+
+// askAll asks the sources about the image or one of its digests.
+func (e *evaluation) askAll(about imageref.Ref) {
+	for i := range e.sources {
+		if s := &e.sources[i]; s.needed {
+			e.ask(s, about)
 		}
 	}
 }
 
-func (e *evaluation) ask(s *source) {
-	s.asked = true
-	evidence, grace, err := e.roots.Evidence(s.root, e.image)
-	s.grace = max(grace, 0)
+// ask asks a source, unless it has answered that already.
+func (e *evaluation) ask(s *source, about imageref.Ref) {
+	subject := e.roots.Subject(s.root, about)
+	if slices.ContainsFunc(s.answers, func(a answer) bool { return a.subject == subject }) {
+		return
+	}
+	a := answer{subject: subject}
+	evidence, grace, err := e.roots.Evidence(trust.Key{Root: s.root, Subject: subject})
+	a.grace = max(grace, 0)
 	switch {
 	case errors.Is(err, ErrNotLoaded):
-		s.unloaded = true
-		return
 	case err != nil:
-		s.fault = err
-		return
+		a.fault = err
 	case evidence == nil:
-		s.fault = errors.New("it gave no answer about this repository; try again, and look into the operator's log")
+		a.fault = errors.New("it gave no answer about this repository; try again, and look into the operator's log")
+	default:
+		a.evidence = evidence
+		if notAfter, file := evidence.Expiry(); e.past(notAfter, a.grace) {
+			a.evidence, a.fault = nil, trust.NewFault(v1alpha1.ReasonMetadataExpired,
+				"%s expired at %s%s; it must be signed anew", file, notAfter.UTC().Format(time.RFC3339), graceOver(a.grace))
+		}
+	}
+	s.answers = append(s.answers, a)
+	e.take(s, &a)
+}
+
+// take adds what an answer says of the image to its source.
+func (e *evaluation) take(s *source, a *answer) {
+	if a.evidence == nil {
 		return
 	}
-	if notAfter, file := evidence.Expiry(); e.past(s, notAfter) {
-		s.fault = trust.NewFault(v1alpha1.ReasonMetadataExpired,
-			"%s expired at %s%s; it must be signed anew", file, notAfter.UTC().Format(time.RFC3339), graceOver(s))
-		return
+	digest := ""
+	if e.image.Tag == "" {
+		digest = e.image.Digest
 	}
-	s.evidence = evidence
+	statements := a.evidence.Statements(e.image.Tag, digest)
+	expired := 0
+	for i := range statements {
+		if e.past(statements[i].NotAfter, a.grace) {
+			expired++
+		}
+	}
+	switch {
+	case expired == 0 && s.live == nil:
+		s.live = slices.Clip(statements)
+	default:
+		for _, st := range statements {
+			if e.past(st.NotAfter, a.grace) {
+				s.expired = append(s.expired, st)
+			} else {
+				s.live = append(s.live, st)
+			}
+		}
+	}
+	if e.image.Digest == "" {
+		s.hints = append(s.hints, a.evidence.Hints(e.image.Tag)...)
+	}
 }
 
 func (e *evaluation) source(root string) *source {
@@ -79,39 +152,51 @@ func (e *evaluation) source(root string) *source {
 	return nil
 }
 
-// past reports whether a time of expiry has come, and the grace of the source after it. As in TUF, what expires now has
-// expired. Zero never comes.
-func (e *evaluation) past(s *source, notAfter time.Time) bool {
-	return !notAfter.IsZero() && !e.now.Before(notAfter.Add(s.grace))
+// past reports whether a time of expiry has come, and a grace after it. As in TUF, what expires now has expired. Zero
+// never comes.
+func (e *evaluation) past(notAfter time.Time, grace time.Duration) bool {
+	return !notAfter.IsZero() && !e.now.Before(notAfter.Add(grace))
 }
 
-// about returns the statements of one source that may speak for the image: those about its tag, or where it has none those
-// about its digest, under any tag.
-func (e *evaluation) about(s *source) []trust.Statement {
-	switch {
-	case s == nil || s.evidence == nil:
-		return nil
-	case e.image.Tag != "":
-		return s.evidence.Tag(e.image.Tag)
+// candidates returns the digests that the image may mean, in order: its own; or those that roles of the policies have
+// signed for its tag, and those that are hints.
+func (e *evaluation) candidates(policies []*Policy) []string {
+	if e.image.Digest != "" {
+		return []string{e.image.Digest}
 	}
-	return s.evidence.Digest(e.image.Digest)
+	var digests []string
+	for i := range e.sources {
+		s := &e.sources[i]
+		if !slices.ContainsFunc(policies, func(p *Policy) bool { return slices.Contains(p.roots, s.root) }) {
+			continue
+		}
+		for n := range s.live {
+			if st := &s.live[n]; e.names(st) && imageref.ValidDigest(st.Digest) && speaksFor(policies, s.root, st.Role) && !slices.Contains(digests, st.Digest) {
+				digests = append(digests, st.Digest)
+			}
+		}
+		for _, digest := range s.hints {
+			if imageref.ValidDigest(digest) && !slices.Contains(digests, digest) {
+				digests = append(digests, digest)
+			}
+		}
+	}
+	slices.Sort(digests)
+	return digests
 }
 
-// signed reports whether a trust root of the policy proves that the role has signed the digest: for the image's tag,
-// where it has one, unless the format signs digests alone.
+// names reports whether a statement says what the tag of the image means. One about a digest whatever the tag does not.
+func (e *evaluation) names(st *trust.Statement) bool { return st.Tag != "" && st.Tag == e.image.Tag }
+
+// signed reports whether a trust root of the policy proves that the role has signed the digest.
 func (e *evaluation) signed(p *Policy, role, digest string) bool {
 	for _, root := range p.roots {
 		s := e.source(root)
-		for _, st := range e.about(s) {
-			if st.Role == role && st.Digest == digest && !e.past(s, st.NotAfter) {
-				return true
-			}
-		}
-		if e.image.Tag == "" || s == nil || s.evidence == nil {
+		if s == nil {
 			continue
 		}
-		for _, st := range s.evidence.Digest(digest) {
-			if st.Tag == "" && st.Role == role && st.Digest == digest && !e.past(s, st.NotAfter) {
+		for i := range s.live {
+			if st := &s.live[i]; st.Role == role && st.Digest == digest {
 				return true
 			}
 		}
@@ -149,6 +234,9 @@ type choice struct {
 	root   string // that root
 }
 
+// unique reports whether exactly one digest was found.
+func (c choice) unique() bool { return c.digest != "" && c.rival == "" }
+
 // choose finds the digest that meets all of the policies: the image's own, or that of its tag on which the first root
 // that has any acceptable digest is unambiguous.
 func (e *evaluation) choose(policies []*Policy) choice {
@@ -158,29 +246,38 @@ func (e *evaluation) choose(policies []*Policy) choice {
 		}
 		return choice{}
 	}
-	for _, p := range policies {
-		for _, root := range p.roots {
-			// A root of several policies is looked at again, and comes to nothing again.
-			if c := e.chooseFrom(e.source(root), policies); c.digest != "" {
-				return c
-			}
+	for root := range rootsInOrder(policies) {
+		if c := e.chooseFrom(e.source(root), policies); c.digest != "" {
+			return c
 		}
 	}
 	return choice{}
 }
 
+// chooseFrom finds the acceptable digest among those that a source names: by statements for roles that the policies
+// ask it about, or as hints.
 func (e *evaluation) chooseFrom(s *source, policies []*Policy) choice {
 	var c choice
-	for _, st := range e.about(s) {
-		if st.Digest == c.digest || e.past(s, st.NotAfter) || !imageref.ValidDigest(st.Digest) ||
-			!speaksFor(policies, s.root, st.Role) || !e.meets(policies, st.Digest) {
-			continue
+	if s == nil {
+		return c
+	}
+	take := func(digest string) {
+		if digest == c.digest || c.rival != "" || !imageref.ValidDigest(digest) || !e.meets(policies, digest) {
+			return
 		}
 		if c.digest != "" {
-			c.rival = st.Digest
-			return c
+			c.rival = digest
+			return
 		}
-		c = choice{digest: st.Digest, root: s.root}
+		c = choice{digest: digest, root: s.root}
+	}
+	for i := range s.live {
+		if st := &s.live[i]; e.names(st) && speaksFor(policies, s.root, st.Role) {
+			take(st.Digest)
+		}
+	}
+	for _, digest := range s.hints {
+		take(digest)
 	}
 	return c
 }
@@ -193,4 +290,18 @@ func speaksFor(policies []*Policy, root, role string) bool {
 		}
 	}
 	return false
+}
+
+// rootsInOrder yields the trust roots of the policies in the order in which they decide. A root of several policies
+// comes again.
+func rootsInOrder(policies []*Policy) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, p := range policies {
+			for _, root := range p.roots {
+				if !yield(root) {
+					return
+				}
+			}
+		}
+	}
 }

@@ -62,13 +62,17 @@ func (h *held) lasting(role string, t time.Time) *held {
 	return h
 }
 
-func (h *held) Tag(tag string) []trust.Statement {
-	return h.where(func(s trust.Statement) bool { return s.Tag == tag })
+func (*held) Hints(string) []string { return nil }
+
+func (h *held) Statements(tag, digest string) []trust.Statement {
+	return h.where(func(s trust.Statement) bool {
+		return (tag == "" || s.Tag == "" || s.Tag == tag) && (digest == "" || s.Digest == digest)
+	})
 }
 
-func (h *held) Digest(digest string) []trust.Statement {
-	return h.where(func(s trust.Statement) bool { return s.Digest == digest })
-}
+func (*held) Rejected([]string, string, string) []trust.Rejection { return nil }
+
+func (*held) Faults() []*trust.Fault { return nil }
 
 func (h *held) where(holds func(trust.Statement) bool) []trust.Statement {
 	return slices.DeleteFunc(slices.Clone(h.statements), func(s trust.Statement) bool { return !holds(s) })
@@ -93,17 +97,18 @@ func (r roots) Usable(root string) error {
 	return nil
 }
 
-func (r roots) Repository(root string, image imageref.Ref) string {
+func (r roots) Subject(root string, image imageref.Ref) trust.Subject {
 	if m, ok := r[root].(mapped); ok {
-		return m.as
+		return trust.Subject{Repository: m.as}
 	}
-	return image.Repository()
+	return trust.Subject{Repository: image.Repository()}
 }
 
-func (r roots) Evidence(root string, image imageref.Ref) (trust.Evidence, time.Duration, error) {
+func (r roots) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
+	root := about.Root
 	switch v := r[root].(type) {
 	case mapped:
-		return roots{root: v.answer}.Evidence(root, image)
+		return roots{root: v.answer}.Evidence(about)
 	case explained:
 		return v, 0, nil
 	case *held:

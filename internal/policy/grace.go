@@ -9,46 +9,61 @@ import (
 
 // onGrace warns where the policies hold for the digest only because the grace of a trust root is not over yet.
 func (e *evaluation) onGrace(image string, policies []*Policy, digest string) []string {
-	if !slices.ContainsFunc(e.sources, func(s source) bool { return s.grace > 0 }) {
-		return nil
-	}
-	strict := *e
-	strict.sources = slices.Clone(e.sources)
-	for i := range strict.sources {
-		s := &strict.sources[i]
-		s.grace = 0
-		if s.evidence == nil {
-			continue
-		}
-		if notAfter, _ := s.evidence.Expiry(); e.past(s, notAfter) {
-			s.evidence = nil
-		}
-	}
-	if strict.meets(policies, digest) {
+	strict, graced := e.strict()
+	if !graced || strict.meets(policies, digest) {
 		return nil
 	}
 	var parts []part
 	for i := range e.sources {
-		if text := e.graceOf(&e.sources[i], digest); text != "" {
-			parts = append(parts, part{text: text})
+		s := &e.sources[i]
+		for n := range s.answers {
+			if text := e.graceOf(s.root, &s.answers[n], digest); text != "" {
+				parts = append(parts, part{text: text})
+			}
 		}
 	}
 	slices.SortFunc(parts, func(a, b part) int { return strings.Compare(a.text, b.text) })
 	return []string{line(image, parts...)}
 }
 
-// graceOf says what of a source has expired and is used all the same; empty where nothing is.
-func (e *evaluation) graceOf(s *source, digest string) string {
-	if s.evidence == nil || s.grace == 0 {
+// strict returns what is known without any grace, and whether there is one.
+func (e *evaluation) strict() (strict *evaluation, graced bool) {
+	for i := range e.sources {
+		graced = graced || slices.ContainsFunc(e.sources[i].answers, func(a answer) bool { return a.grace > 0 })
+	}
+	if !graced {
+		return nil, false
+	}
+	s := *e
+	s.sources = slices.Clone(e.sources)
+	for i := range s.sources {
+		one := &s.sources[i]
+		one.answers, one.live, one.expired, one.hints = slices.Clone(one.answers), nil, nil, nil
+		for n := range one.answers {
+			a := &one.answers[n]
+			a.grace = 0
+			if a.evidence == nil {
+				continue
+			}
+			if notAfter, _ := a.evidence.Expiry(); e.past(notAfter, 0) {
+				a.evidence = nil
+			}
+			s.take(one, a)
+		}
+	}
+	return &s, true
+}
+
+// graceOf says what of an answer has expired and is used all the same; empty where nothing is.
+func (e *evaluation) graceOf(root string, a *answer, digest string) string {
+	if a.evidence == nil || a.grace == 0 {
 		return ""
 	}
-	ended := *s
-	ended.grace = 0
-	notAfter, what := s.evidence.Expiry()
-	if !e.past(&ended, notAfter) {
+	notAfter, what := a.evidence.Expiry()
+	if !e.past(notAfter, 0) {
 		notAfter = time.Time{}
-		for _, st := range slices.Concat(e.about(s), s.evidence.Digest(digest)) {
-			if st.Digest == digest && e.past(&ended, st.NotAfter) && !e.past(s, st.NotAfter) && (notAfter.IsZero() || st.NotAfter.Before(notAfter)) {
+		for _, st := range a.evidence.Statements(e.image.Tag, digest) {
+			if e.past(st.NotAfter, 0) && !e.past(st.NotAfter, a.grace) && (notAfter.IsZero() || st.NotAfter.Before(notAfter)) {
 				notAfter, what = st.NotAfter, "the signature of "+roleText(st.Role)
 			}
 		}
@@ -57,13 +72,13 @@ func (e *evaluation) graceOf(s *source, digest string) string {
 		return ""
 	}
 	return fmt.Sprintf("admitted on spec.expiredGrace of TrustRoot %q, until %s: %s expired at %s, and the signing server could not be asked for newer signatures",
-		s.root, notAfter.Add(s.grace).UTC().Format(time.RFC3339), clean(what), notAfter.UTC().Format(time.RFC3339))
+		root, notAfter.Add(a.grace).UTC().Format(time.RFC3339), clean(what), notAfter.UTC().Format(time.RFC3339))
 }
 
 // graceOver says that a grace did not help.
-func graceOver(s *source) string {
-	if s.grace == 0 {
+func graceOver(grace time.Duration) string {
+	if grace == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", more than spec.expiredGrace (%s) ago", s.grace)
+	return fmt.Sprintf(", more than spec.expiredGrace (%s) ago", grace)
 }

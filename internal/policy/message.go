@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
@@ -69,12 +68,15 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	if len(p.requirements) == 0 || len(e.holdsFor(p)) > 0 {
 		return ""
 	}
+	if e.unheard(p) {
+		return e.faults([]*Policy{p})
+	}
 	return join(e.explainUnmet(p), e.rejections(p), e.expired(p), e.lookedUp(p), e.faults([]*Policy{p}))
 }
 
 // explainUnmet says what the policy misses: on the image's own digest, or on each that its roles signed for the tag.
 func (e *evaluation) explainUnmet(p *Policy) string {
-	candidates := e.candidates(p)
+	candidates := e.candidates([]*Policy{p})
 	switch {
 	case e.image.Digest != "":
 		return join(e.explainDigest(p, e.image.Digest), e.otherDigests(p, e.image.Digest))
@@ -100,21 +102,55 @@ func (e *evaluation) explainBlocked(p *Policy) string {
 		case s == nil:
 		case s.unusable != nil:
 			texts = append(texts, clean(s.unusable.Error()))
-		case s.unloaded:
-			texts = append(texts, fmt.Sprintf("the signatures under TrustRoot %q are not loaded yet; try again", root))
 		}
 	}
 	return strings.Join(texts, "; ")
 }
 
-// faults says which of the policies' trust roots could not be checked, and why.
+// faults says which of the policies' trust roots could not be checked, and why, and which are not loaded yet.
 func (e *evaluation) faults(policies []*Policy) string {
-	faulty := e.rootsWhere(policies, func(s *source) bool { return s.fault != nil })
-	texts := make([]string, 0, len(faulty))
-	for _, root := range faulty {
-		texts = append(texts, fmt.Sprintf("could not check TrustRoot %q: %s", root, clean(e.source(root).fault.Error())))
+	var texts, roots []string
+	for root := range rootsInOrder(policies) {
+		roots = append(roots, root)
+	}
+	slices.Sort(roots)
+	for _, root := range slices.Compact(roots) {
+		if s := e.source(root); s != nil {
+			texts = append(texts, s.doubts()...)
+		}
 	}
 	return join(texts...)
+}
+
+// doubts says what could not be checked of a source, each once.
+func (s *source) doubts() []string {
+	var texts []string
+	add := func(text string) {
+		if !slices.Contains(texts, text) && len(texts) < maxListed {
+			texts = append(texts, text)
+		}
+	}
+	for i := range s.answers {
+		switch a := &s.answers[i]; {
+		case a.unloaded():
+			add(fmt.Sprintf("the signatures under TrustRoot %q are not loaded yet; try again", s.root))
+		case a.fault != nil:
+			add(fmt.Sprintf("could not check TrustRoot %q: %s", s.root, clean(a.fault.Error())))
+		default:
+			for _, f := range a.evidence.Faults() {
+				add(fmt.Sprintf("could not check TrustRoot %q: %s", s.root, clean(f.Error())))
+			}
+		}
+	}
+	return texts
+}
+
+// unheard reports whether nothing is loaded yet of what the policy's trust roots know.
+func (e *evaluation) unheard(p *Policy) bool {
+	return !slices.ContainsFunc(p.roots, func(root string) bool {
+		s := e.source(root)
+		return s != nil && slices.ContainsFunc(s.answers, func(a answer) bool { return !a.unloaded() })
+	})
 }
 
 // explainDigest says which requirements one digest does not meet, and who did sign it.
@@ -133,7 +169,7 @@ func (e *evaluation) explainDigest(p *Policy, digest string) string {
 // does not claim that nobody signed.
 func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 	signed, hasNot := "signed", "has not signed"
-	if e.faulty([]*Policy{p}) {
+	if e.unsure(p) {
 		signed, hasNot = "are known to have signed", "is not known to have signed"
 	}
 	var texts []string
@@ -159,7 +195,7 @@ func (e *evaluation) signers(p *Policy, digest, none string) string {
 	return e.perRoot(p, none, "signed by ", "by ", func(s *source) []string {
 		var texts []string
 		tags := map[string][]string{}
-		for _, st := range e.live(s, digest) {
+		for _, st := range s.of(digest) {
 			role := roleText(st.Role)
 			if !slices.Contains(texts, role) {
 				texts = append(texts, role)
@@ -180,9 +216,8 @@ func (e *evaluation) signers(p *Policy, digest, none string) string {
 // statements lists, for each trust root of the policy, who signed which digest for the tag.
 func (e *evaluation) statements(p *Policy, none string) string {
 	return e.perRoot(p, none, "", "", func(s *source) []string {
-		live := e.live(s, "")
-		texts := make([]string, 0, len(live))
-		for _, st := range live {
+		texts := make([]string, 0, len(s.live))
+		for _, st := range s.live {
 			texts = append(texts, roleText(st.Role)+" signed "+short(st.Digest))
 		}
 		return slices.Compact(texts)
@@ -196,7 +231,7 @@ func (e *evaluation) otherDigests(p *Policy, digest string) string {
 	}
 	return e.perRoot(p, "", "the tag is signed otherwise: ", "", func(s *source) []string {
 		var texts []string
-		for _, st := range e.live(s, "") {
+		for _, st := range s.live {
 			if st.Digest != digest {
 				texts = append(texts, roleText(st.Role)+" signed "+short(st.Digest))
 			}
@@ -209,8 +244,8 @@ func (e *evaluation) otherDigests(p *Policy, digest string) string {
 func (e *evaluation) expired(p *Policy) string {
 	return e.perRoot(p, "", "expired: ", "", func(s *source) []string {
 		var texts []string
-		for _, st := range e.about(s) {
-			if e.past(s, st.NotAfter) && slices.Contains(p.roles, st.Role) {
+		for _, st := range s.expired {
+			if slices.Contains(p.roles, st.Role) {
 				texts = append(texts, roleText(st.Role)+" at "+st.NotAfter.UTC().Format(time.RFC3339))
 			}
 		}
@@ -225,7 +260,7 @@ func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*sour
 	var silent []*source
 	for _, root := range p.roots {
 		s := e.source(root)
-		if s == nil || s.evidence == nil {
+		if s == nil || !s.heard() {
 			continue
 		}
 		if said := say(s); len(said) > 0 {
@@ -248,46 +283,19 @@ func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*sour
 	return strings.Join(texts, ", ")
 }
 
-// live returns the statements of a source that may speak for the image, those about one digest where it is given.
-func (e *evaluation) live(s *source, digest string) []trust.Statement {
-	var live []trust.Statement
-	for _, st := range e.about(s) {
-		if !e.past(s, st.NotAfter) && (digest == "" || st.Digest == digest) {
-			live = append(live, st)
-		}
-	}
-	if e.image.Tag != "" && digest != "" {
-		for _, st := range s.evidence.Digest(digest) {
-			if st.Tag == "" && !e.past(s, st.NotAfter) {
-				live = append(live, st)
-			}
-		}
-	}
-	return live
+// of returns the statements of a source about one digest.
+func (s *source) of(digest string) []trust.Statement {
+	return slices.DeleteFunc(slices.Clone(s.live), func(st trust.Statement) bool { return st.Digest != digest })
 }
 
-// candidates returns the digests of the image that roles of the policy signed, in order.
-func (e *evaluation) candidates(p *Policy) []string {
-	if e.image.Digest != "" {
-		return []string{e.image.Digest}
-	}
-	var digests []string
-	for _, root := range p.roots {
-		s := e.source(root)
-		for _, st := range e.about(s) {
-			if !e.past(s, st.NotAfter) && imageref.ValidDigest(st.Digest) &&
-				slices.Contains(p.roles, st.Role) && !slices.Contains(digests, st.Digest) {
-				digests = append(digests, st.Digest)
-			}
-		}
-	}
-	slices.Sort(digests)
-	return digests
+// heard reports whether a source has answered with evidence.
+func (s *source) heard() bool {
+	return slices.ContainsFunc(s.answers, func(a answer) bool { return a.evidence != nil })
 }
 
 // holdsFor returns the digests of the image for which the policy by itself holds.
 func (e *evaluation) holdsFor(p *Policy) []string {
-	return slices.DeleteFunc(e.candidates(p), func(digest string) bool { return !e.meets([]*Policy{p}, digest) })
+	return slices.DeleteFunc(e.candidates([]*Policy{p}), func(digest string) bool { return !e.meets([]*Policy{p}, digest) })
 }
 
 func shorten(digests []string) []string {

@@ -8,7 +8,7 @@ import (
 )
 
 // enforce decides for the policies in mode Enforce, all of which must hold.
-func (e *evaluation) enforce(image string, policies []*Policy) Decision {
+func (e *evaluation) enforce(image string, policies []*Policy) (Decision, choice) {
 	d := Decision{Image: e.image, Pin: strongestPin(policies)}
 	blocked, required := false, false
 	for _, p := range policies {
@@ -17,22 +17,65 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 	}
 	if !blocked && !required {
 		d.Verdict = Admitted
-		return d
+		return d, choice{}
 	}
 	var c choice
 	if !blocked {
 		if c = e.choose(policies); c.unique() {
 			d.Verdict, d.Digest = Admitted, c.digest
 			d.Warnings = e.onGrace(image, policies, c.digest)
-			return d
+			return d, c
 		}
 	}
-	if blocked || e.faulty(policies) {
+	if blocked || e.doubtful(policies, c) {
 		d.Verdict = CouldNotCheck
 	}
 	d.Message = line(image, e.explain(policies, c)...)
-	d.Consulted = e.rootsWhere(policies, func(s *source) bool { return s.asked && !s.unloaded })
-	return d
+	for _, p := range policies {
+		for _, root := range p.roots {
+			d.Consulted = e.answersOf(root, d.Consulted, func(a *answer) bool { return !a.unloaded() })
+		}
+	}
+	d.Consulted = sorted(d.Consulted)
+	return d, c
+}
+
+// notLoaded returns what must be fetched before the decision is final.
+func (e *evaluation) notLoaded(covering []*Policy, d *Decision, c choice) []trust.Key {
+	var keys []trust.Key
+	decided := false // by a trust root of a policy before
+	for i, p := range covering {
+		if len(p.requirements) == 0 || !p.enforces() && d.Outcomes[i].Verdict == Admitted {
+			continue
+		}
+		for _, root := range p.roots {
+			if p.enforces() && d.Verdict == Admitted {
+				decided = decided || c.root == "" || root == c.root
+				if decided {
+					break
+				}
+			}
+			keys = e.answersOf(root, keys, (*answer).unloaded)
+		}
+	}
+	return sorted(keys)
+}
+
+// answersOf appends the keys of a trust root's answers that fulfil a condition.
+func (e *evaluation) answersOf(root string, to []trust.Key, holds func(*answer) bool) []trust.Key {
+	if s := e.source(root); s != nil {
+		for i := range s.answers {
+			if holds(&s.answers[i]) {
+				to = append(to, trust.Key{Root: root, Subject: s.answers[i].subject})
+			}
+		}
+	}
+	return to
+}
+
+func sorted(keys []trust.Key) []trust.Key {
+	slices.SortFunc(keys, trust.Key.Compare)
+	return slices.Compact(keys)
 }
 
 // advise evaluates the policies in mode Warn and Audit, each by itself: on the digest that was decided, or where none
@@ -101,14 +144,14 @@ func (e *evaluation) alone(p *Policy) (Outcome, choice) {
 	switch {
 	case c.unique():
 		return p.met(), c
-	case e.faulty(policies):
-		o.Verdict, o.Reason = CouldNotCheck, e.whyFaulty(p)
+	case e.doubtful(policies, c):
+		o.Verdict, o.Reason = CouldNotCheck, e.whyDoubtful(p)
 	case c.rival != "":
 		o.Reason = v1alpha1.ReasonAmbiguous
 	default:
 		o.Reason = v1alpha1.ReasonNotSigned
 	}
-	if c.rival == "" {
+	if c.rival == "" && !e.unheard(p) {
 		o.Missing = e.missing(p)
 	}
 	return o, c
@@ -126,7 +169,7 @@ func (p *Policy) met() Outcome {
 // missing lists the requirements that are not met, of the image's digest, or of that digest of its tag which lacks the fewest.
 func (e *evaluation) missing(p *Policy) []string {
 	var fewest []string
-	for i, digest := range append(e.candidates(p), "") {
+	for i, digest := range append(e.candidates([]*Policy{p}), "") {
 		var missing []string
 		for _, r := range p.requirements {
 			if e.count(p, r, digest) < r.need {
@@ -150,65 +193,72 @@ func (e *evaluation) whyBlocked(p *Policy) string {
 		case s == nil:
 		case s.unusable != nil:
 			return trust.AsFault(s.unusable, v1alpha1.ReasonTrustRootNotReady).Reason
-		case s.unloaded:
-			return v1alpha1.ReasonNotLoaded
 		}
 	}
 	return v1alpha1.ReasonTrustRootNotReady
 }
 
-// whyFaulty is the reason of the first trust root that could not be checked.
-func (e *evaluation) whyFaulty(p *Policy) string {
+// whyDoubtful is the reason of the first trust root that could not be checked.
+func (e *evaluation) whyDoubtful(p *Policy) string {
 	for _, root := range p.roots {
-		if s := e.source(root); s != nil && s.fault != nil {
-			return trust.AsFault(s.fault, v1alpha1.ReasonUnexpectedAnswer).Reason
+		s := e.source(root)
+		if s == nil {
+			continue
+		}
+		for i := range s.answers {
+			switch a := &s.answers[i]; {
+			case a.unloaded():
+				return v1alpha1.ReasonNotLoaded
+			case a.fault != nil:
+				return trust.AsFault(a.fault, v1alpha1.ReasonUnexpectedAnswer).Reason
+			case len(a.evidence.Faults()) > 0:
+				return a.evidence.Faults()[0].Reason
+			}
 		}
 	}
 	return v1alpha1.ReasonUnexpectedAnswer
 }
 
 // blocked reports whether the policy cannot be evaluated: it cannot be read, or one of its trust roots is not there
-// to be asked or is yet to be loaded. It then denies, whatever its other trust roots say.
+// to be asked. It then denies, whatever its other trust roots say.
 func (e *evaluation) blocked(p *Policy) bool {
 	if p.invalid != nil {
 		return true
 	}
 	for _, root := range p.roots {
-		if s := e.source(root); s == nil || s.unusable != nil || s.unloaded && len(p.requirements) > 0 {
+		if s := e.source(root); s == nil || s.unusable != nil {
 			return true
 		}
 	}
 	return false
 }
 
-// faulty reports whether any trust root that the policies need could not be checked. What is missing may then be there.
-func (e *evaluation) faulty(policies []*Policy) bool {
+// doubtful reports whether what could not be checked, or is yet to be loaded, may change that no digest was found that
+// meets the policies: whether it could prove a role that is unmet, or name a digest before c and its rival.
+func (e *evaluation) doubtful(policies []*Policy, c choice) bool {
+	candidates := e.candidates(policies)
 	for _, p := range policies {
-		for _, root := range p.roots {
-			if s := e.source(root); s != nil && s.fault != nil && len(p.requirements) > 0 {
-				return true
-			}
+		if !e.unsure(p) {
+			continue
+		}
+		if c.rival != "" || len(candidates) == 0 ||
+			slices.ContainsFunc(candidates, func(digest string) bool { return !e.meets([]*Policy{p}, digest) }) {
+			return true
 		}
 	}
 	return false
 }
 
-// rootsWhere returns the names of the policies' trust roots that fulfil a condition, sorted and without repetition.
-func (e *evaluation) rootsWhere(policies []*Policy, holds func(*source) bool) []string {
-	var names []string
-	for _, p := range policies {
-		for _, root := range p.roots {
-			if s := e.source(root); s != nil && holds(s) {
-				names = append(names, root)
-			}
-		}
+// unsure reports whether the policy requires something, and any of its trust roots could not be checked in full.
+func (e *evaluation) unsure(p *Policy) bool {
+	if len(p.requirements) == 0 {
+		return false
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.ContainsFunc(p.roots, func(root string) bool {
+		s := e.source(root)
+		return s != nil && slices.ContainsFunc(s.answers, func(a answer) bool { return a.evidence == nil || len(a.evidence.Faults()) > 0 })
+	})
 }
-
-// unique reports whether exactly one digest was found.
-func (c choice) unique() bool { return c.digest != "" && c.rival == "" }
 
 // strongestPin returns the strongest pinDigests of the policies that require signatures; empty where none does.
 func strongestPin(policies []*Policy) (pin v1alpha1.PinDigests) {

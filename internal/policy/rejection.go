@@ -50,17 +50,20 @@ func (e *evaluation) rejected(p *Policy, s *source) []trust.Rejection {
 	if s == nil {
 		return nil
 	}
-	known, ok := s.evidence.(trust.Explained)
-	if !ok {
-		return nil
+	roles := e.unmetRoles(p)
+	var all []trust.Rejection
+	for i := range s.answers {
+		if a := &s.answers[i]; a.evidence != nil {
+			all = append(all, a.evidence.Rejected(roles, e.image.Tag, e.image.Digest)...)
+		}
 	}
-	return known.Rejected(e.unmetRoles(p), e.image.Tag, e.image.Digest)
+	return all
 }
 
 // unmetRoles returns the roles that have not signed, of the requirements that some digest of the
 // image does not meet.
 func (e *evaluation) unmetRoles(p *Policy) []string {
-	digests := e.candidates(p)
+	digests := e.candidates([]*Policy{p})
 	if len(digests) == 0 {
 		digests = []string{""}
 	}
@@ -87,7 +90,7 @@ func (e *evaluation) silence(p *Policy, none string, silent []*source) string {
 	by := map[string][]*source{}
 	for _, s := range silent {
 		phrase := none
-		if _, ok := s.evidence.(trust.Unsigned); ok {
+		if s.bare() {
 			phrase = "no trust data for this repository"
 		} else if e.uncounted(p, s) {
 			phrase = none + " that count"
@@ -121,17 +124,29 @@ func rootNames(sources []*source) string {
 	return list(names)
 }
 
+// bare reports whether nothing carries signatures of all that a source has answered about.
+func (s *source) bare() bool {
+	return !slices.ContainsFunc(s.answers, func(a answer) bool {
+		_, unsigned := a.evidence.(trust.Unsigned)
+		return !unsigned
+	})
+}
+
 // lookedUp says under which name the trust roots of the policy have looked up the repository, where
 // that is another than the workload has.
 func (e *evaluation) lookedUp(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {
 		s := e.source(root)
-		if s == nil || !s.asked {
+		if s == nil {
 			continue
 		}
-		if name := e.roots.Repository(root, e.image); e.image.Short || name != cmp.Or(e.image.Written, e.image.Repository()) {
-			texts = append(texts, fmt.Sprintf("looked up as %s (TrustRoot %q)", quote(name, maxImageText), root))
+		for i := range s.answers {
+			name := s.answers[i].subject.Name()
+			text := fmt.Sprintf("looked up as %s (TrustRoot %q)", quote(name, maxImageText), root)
+			if (e.image.Short || name != cmp.Or(e.image.Written, e.image.Repository())) && !slices.Contains(texts, text) {
+				texts = append(texts, text)
+			}
 		}
 	}
 	return list(texts)

@@ -113,18 +113,18 @@ func (s *Set) Decide(req Request, roots Roots) Decision {
 	var decide [8]*Policy
 	enforcing := decide[:0]
 	for _, p := range covering {
-		e.consult(p)
 		if p.enforces() {
 			enforcing = append(enforcing, p)
 		}
 	}
-	d := e.enforce(req.Image, enforcing)
+	e.gather(covering)
+	d, c := e.enforce(req.Image, enforcing)
 	d.Outcomes = make([]Outcome, len(covering))
 	e.settle(covering, &d)
 	if len(enforcing) < len(covering) {
 		e.advise(req.Image, covering, &d)
 	}
-	d.NotLoaded = e.rootsWhere(covering, func(s *source) bool { return s.unloaded })
+	d.NotLoaded = e.notLoaded(covering, &d, c)
 	return d
 }
 

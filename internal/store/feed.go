@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -57,14 +58,14 @@ func (e *tracked) hint(now time.Time, interval time.Duration, h *held) {
 
 // vouched reports whether the list has named a repository since it was last fetched if anything was published of it; the lock is
 // held. A fetch that began before the list was read may have missed what is named in it.
-func (t *Tracker) vouched(k Key, e *tracked) (f *feed, ok bool) {
+func (t *Tracker) vouched(k trust.Key, e *tracked) (f *feed, ok bool) {
 	f = t.pace(k.Root).feed
 	return f, f != nil && f.cursor != nil && e.fault == nil && !e.fetched.Before(f.taken) && !e.fetched.Before(e.named)
 }
 
 // refreshed returns when a repository was last known to be up to date: by a fetch that succeeded, or by a reading of the list. The lock
 // is held.
-func (t *Tracker) refreshed(k Key, e *tracked) time.Time {
+func (t *Tracker) refreshed(k trust.Key, e *tracked) time.Time {
 	if f, ok := t.vouched(k, e); ok && f.read.After(e.succeeded) {
 		return f.read
 	}
@@ -72,7 +73,7 @@ func (t *Tracker) refreshed(k Key, e *tracked) time.Time {
 }
 
 // dueAt returns when a repository is to be refreshed; the lock is held.
-func (t *Tracker) dueAt(k Key, e *tracked) time.Time {
+func (t *Tracker) dueAt(k trust.Key, e *tracked) time.Time {
 	if e.fault == nil && e.fetched.Before(e.named) && e.named.Before(e.due) {
 		return e.named
 	}
@@ -189,8 +190,8 @@ func (t *Tracker) fed(root string, f *feed, began time.Time, changes trust.Chang
 		f.taken, changes.Repositories = now, nil // all are polled once from here on
 	}
 	f.cursor, f.read, f.due, f.misses = changes.Cursor, began, now.Add(jitter(p.interval)), 0
-	for _, repository := range changes.Repositories {
-		if e := t.tracked[Key{Root: root, Repository: repository}]; e != nil {
+	for k, e := range t.tracked {
+		if _, named := slices.BinarySearch(changes.Repositories, k.Repository); named && k.Root == root {
 			e.named = now
 		}
 	}

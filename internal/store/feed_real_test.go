@@ -60,7 +60,7 @@ func newRealFeed(t *testing.T, n *testenv.Notary, client *testenv.NotaryClient, 
 	r := &realFeed{t: t, b: b, l: &listing{b: b}, faults: faults, images: images}
 	b.Reset("acme", time.Minute)
 	for _, i := range images {
-		if err := b.Ensure(t.Context(), "acme", i); err != nil {
+		if err := b.Ensure(t.Context(), key(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -90,11 +90,11 @@ func (r *realFeed) timestamps(asked map[string]int) (n int) {
 
 func (r *realFeed) signs(image imageref.Ref, tag string) bool {
 	r.t.Helper()
-	ev, _, err := r.b.Load().Evidence("acme", image)
+	ev, _, err := r.b.Load().Evidence(key(image))
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return len(ev.Tag(tag)) > 0
+	return len(ev.Statements(tag, "")) > 0
 }
 
 // With a real server: a publication is seen within an interval, and only what was published to is asked for. A server that has lost its

@@ -43,7 +43,7 @@ func newListing(repositories int, interval time.Duration, changes func(after tru
 	l.b.Reset("acme", interval)
 	for i := range repositories {
 		l.b.mu.Lock()
-		l.b.entry(Key{Root: "acme", Repository: name(i)}, l.b.clock.Now()).due = l.b.clock.Now()
+		l.b.entry(acmeKey(name(i)), l.b.clock.Now()).due = l.b.clock.Now()
 		l.b.mu.Unlock()
 	}
 	return l
@@ -311,7 +311,7 @@ func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 		<-release
 		return held, err
 	}
-	k := Key{Root: "acme", Repository: name(0)}
+	k := acmeKey(name(0))
 	flight := l.b.refresh(k)
 	eventually(t, "the fetch", func() bool { fetches, _ := l.requests(); return fetches > before })
 	l.b.clock.Step(time.Second)
@@ -331,7 +331,7 @@ func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 func TestFeedHoldsUpNobody(t *testing.T) {
 	l := newListing(10, 5*time.Minute, silent)
 	l.pass(t, 20*time.Minute)
-	k := Key{Root: "acme", Repository: name(0)}
+	k := acmeKey(name(0))
 	l.b.mu.Lock()
 	l.b.tracked[k].due = l.b.clock.Now()
 	l.b.mu.Unlock()
@@ -340,7 +340,7 @@ func TestFeedHoldsUpNobody(t *testing.T) {
 	}
 	l.b.clock.Step(time.Second)
 	image := imageref.Ref{Host: "registry.example.com", Path: "acme/app-1"}
-	if err := l.b.Renew(t.Context(), "acme", image, l.b.clock.Now()); err != nil {
+	if err := l.b.Renew(t.Context(), key(image), l.b.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if times := l.fetched[name(1)]; !times[len(times)-1].Equal(l.b.clock.Now()) {

@@ -17,7 +17,7 @@ var ended = trust.NewFault(v1alpha1.ReasonMetadataExpired, "expired")
 
 func (b *bench) graceIs(t *testing.T, after string, want time.Duration) {
 	t.Helper()
-	if _, grace, err := b.Load().Evidence("acme", app); err != nil || grace != want {
+	if _, grace, err := b.Load().Evidence(key(app)); err != nil || grace != want {
 		t.Fatalf("after %s: grace %s, error %v; want %s", after, grace, err, want)
 	}
 }
@@ -57,7 +57,7 @@ func TestThreatGraceIsForOutagesAlone(t *testing.T) {
 			root.fetch = returning(nil, s.fault)
 		}
 		b.clock.Step(time.Hour)
-		if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); (err != nil) != (s.fault != nil) {
+		if err := b.Renew(t.Context(), key(app), b.clock.Now()); (err != nil) != (s.fault != nil) {
 			t.Fatalf("%s: %v", s.after, err)
 		}
 		b.graceIs(t, s.after, s.want)
@@ -68,13 +68,13 @@ func TestThreatGraceIsForOutagesAlone(t *testing.T) {
 func TestNoGraceNothingNoted(t *testing.T) {
 	root := &scripted{fetch: returning(&fact{}, nil)}
 	b := graced(root, 0)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	before := b.Load()
 	root.fetch, root.probe = returning(nil, refused), refused
 	b.pass(time.Minute)
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err == nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err == nil {
 		t.Fatal("the server was not down")
 	}
 	b.graceIs(t, "a fault", 0)
@@ -93,7 +93,7 @@ func TestGraceWhileTheServerIsDown(t *testing.T) {
 	o.is(refused, refused)
 	b.pass(3 * time.Minute)
 	for i, image := range append(repositories(20), app) {
-		if _, grace, err := b.Load().Evidence("acme", image); grace != time.Hour || err != nil {
+		if _, grace, err := b.Load().Evidence(key(image)); grace != time.Hour || err != nil {
 			t.Errorf("repository %d: grace %s, error %v, with the server down", i, grace, err)
 		}
 	}
@@ -151,7 +151,7 @@ func TestStatusOfExpiry(t *testing.T) {
 		}, delegations...)}
 	}
 	delegation := func(name string, days int) trust.File {
-		return trust.File{Name: "targets/" + name + ".json", NotAfter: in(days), Delegation: true}
+		return trust.File{Name: "targets/" + name + ".json", NotAfter: in(days), Part: true, Kind: "delegation"}
 	}
 	repository := func(i int) string { return fmt.Sprintf("registry.example.com/acme/app-%d", i) }
 	tests := map[string]struct {
@@ -184,7 +184,7 @@ func TestStatusOfExpiry(t *testing.T) {
 			b := newBench(root)
 			for i, e := range c.held {
 				root.fetch = returning(e, nil)
-				if err := b.Ensure(t.Context(), "acme", imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)}); err != nil {
+				if err := b.Ensure(t.Context(), key(imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)})); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -213,7 +213,7 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 		}
 		asked.Do(func() {
 			for _, image := range images {
-				failed[image] = b.Ensure(t.Context(), "acme", image) != nil
+				failed[image] = b.Ensure(t.Context(), key(image)) != nil
 			}
 		})
 		return held, nil
@@ -226,7 +226,7 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 			want = time.Hour
 			some++
 		}
-		if _, grace, err := b.Load().Evidence("acme", image); grace != want || err != nil {
+		if _, grace, err := b.Load().Evidence(key(image)); grace != want || err != nil {
 			t.Errorf("grace %s, error %v; want %s", grace, err, want)
 		}
 	}

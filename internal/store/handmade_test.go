@@ -59,7 +59,7 @@ func (b *bench) ensured(t *testing.T, image string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Ensure(t.Context(), "acme", ref); err != nil {
+	if err := b.Ensure(t.Context(), key(ref)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -39,7 +39,7 @@ func TestObserverIsToldOfEveryVerification(t *testing.T) {
 	}
 	renew := func() { // the outcome is what the observer has
 		b.clock.Step(time.Minute)
-		_ = b.Renew(t.Context(), "acme", app, b.clock.Now())
+		_ = b.Renew(t.Context(), key(app), b.clock.Now())
 	}
 	renew()
 	renew()
@@ -49,7 +49,7 @@ func TestObserverIsToldOfEveryVerification(t *testing.T) {
 	b.PutRoot("acme", published)
 	root.fetch = returning(trust.Unsigned{}, nil)
 	other := imageref.Ref{Host: "registry.example.com", Path: "acme/other"}
-	if err := b.Ensure(t.Context(), "acme", other); err != nil {
+	if err := b.Ensure(t.Context(), key(other)); err != nil {
 		t.Fatal(err)
 	}
 	root.recheck = func(trust.Evidence) (trust.Evidence, error) { return nil, fault }
@@ -73,22 +73,25 @@ func TestObserverIsToldOfEveryVerification(t *testing.T) {
 
 func TestStatusTellsTheAgeOfEvidence(t *testing.T) {
 	at := func(h int) time.Time { return time.Unix(1_800_000_000, 0).Add(time.Duration(h) * time.Hour) }
-	root := &scripted{fetch: returning(&fact{expires: at(9)}, nil)}
+	until := func(at time.Time) trust.Evidence {
+		return &dated{fact{expires: at}, []trust.File{{Name: "timestamp.json", Kind: "timestamp", NotAfter: at}}}
+	}
+	root := &scripted{fetch: returning(until(at(9)), nil)}
 	b := newBench(root)
 	b.Reset("acme", time.Minute)
 	began := b.clock.Now()
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	b.clock.Step(time.Hour)
-	root.fetch = returning(&fact{expires: at(7)}, nil)
+	root.fetch = returning(until(at(7)), nil)
 	other := imageref.Ref{Host: "registry.example.com", Path: "acme/other"}
-	if err := b.Ensure(t.Context(), "acme", other); err != nil {
+	if err := b.Ensure(t.Context(), key(other)); err != nil {
 		t.Fatal(err)
 	}
 	root.fetch = returning(trust.Unsigned{}, nil)
 	b.clock.Step(-2 * time.Hour) // however long ago somebody asked for what is not signed
-	if err := b.Ensure(t.Context(), "acme", imageref.Ref{Host: "registry.example.com", Path: "acme/made-up"}); err != nil {
+	if err := b.Ensure(t.Context(), key(imageref.Ref{Host: "registry.example.com", Path: "acme/made-up"})); err != nil {
 		t.Fatal(err)
 	}
 	got := b.Status("acme")

@@ -34,22 +34,22 @@ func (t *Tracker) prune() {
 }
 
 // forgettable stops tracking, and returns, the repositories to drop.
-func (t *Tracker) forgettable() []Key {
+func (t *Tracker) forgettable() []trust.Key {
 	now := t.clock.Now()
 	snapshot := t.store.Load()
-	var unsigned []Key
+	var unsigned []trust.Key
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for k, e := range t.tracked {
 		switch {
 		case snapshot.roots[k.Root] == nil:
 			delete(t.tracked, k)
-		case k != probe(k.Root) && e.flight == nil && !t.retained[k] && !signed(snapshot.evidence[k]):
+		case k != probe(k.Root) && e.flight == nil && !t.retained[k] && !signed(snapshot.evidence.get(k)):
 			unsigned = append(unsigned, k)
 		}
 	}
-	slices.SortFunc(unsigned, func(a, b Key) int { return t.tracked[b].asked.Compare(t.tracked[a].asked) }) // newest first
-	old := slices.IndexFunc(unsigned, func(k Key) bool { return now.Sub(t.tracked[k].asked) > forgetAfter })
+	slices.SortFunc(unsigned, func(a, b trust.Key) int { return t.tracked[b].asked.Compare(t.tracked[a].asked) }) // newest first
+	old := slices.IndexFunc(unsigned, func(k trust.Key) bool { return now.Sub(t.tracked[k].asked) > forgetAfter })
 	keep := len(unsigned)
 	if old >= 0 {
 		keep = old

@@ -17,7 +17,7 @@ import (
 // PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained is verified again
 // by the new one; what fails is a fault from then on.
 func (s *Store) PutRoot(name string, r Root) {
-	nothing := func(func(string, []byte)) error { return nil }
+	nothing := func(func(trust.Subject, []byte)) error { return nil }
 	_, _ = s.PutRootWith(name, r, nothing, func() bool { return false }) // there is no error but that of saved
 }
 
@@ -30,18 +30,18 @@ const savedAtOnce = 4
 
 // Saved has take called with what was written down of each repository, one after the other. take keeps what it is given, and
 // may wait until there is room for more.
-type Saved func(take func(repository string, packed []byte)) error
+type Saved func(take func(repository trust.Subject, packed []byte)) error
 
 // PutRootWith is PutRoot with what was written down: it is taken in before the root can be used, so that nothing
 // older is ever accepted under it. The result is what could not be taken in, by repository. Once outdated says that another root is to take
 // the place of this one, what is left to be verified anew is left to that. The error is that of saved; nothing is published then.
-func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bool) (map[string]*trust.Fault, error) {
-	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[string]*trust.Fault{}}
+func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bool) (map[trust.Subject]*trust.Fault, error) {
+	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[trust.Subject]*trust.Fault{}}
 	// The work is done before the lock is taken; what was published meanwhile is left for it, and is little.
 	if err := p.carry(s.Load()); err != nil {
 		return nil, err
 	}
-	var keys []Key
+	var keys []trust.Key
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
 		next.roots = maps.Clone(old.roots)
@@ -59,7 +59,7 @@ func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bo
 	return p.faults, nil
 }
 
-func (s *Store) moved(k Key) {
+func (s *Store) moved(k trust.Key) {
 	if s.Moved != nil {
 		s.Moved(k)
 	}
@@ -74,9 +74,9 @@ type publication struct {
 
 	mu      sync.Mutex
 	size    int64 // of what is carried
-	carried map[Key]carried
-	late    map[Key]carried // published as what cannot be checked yet, and to be verified after that
-	faults  map[string]*trust.Fault
+	carried map[trust.Key]carried
+	late    map[trust.Key]carried // published as what cannot be checked yet, and to be verified after that
+	faults  map[trust.Subject]*trust.Fault
 }
 
 // carried is what the new root makes of what was held, and of what was written down where there is that; nil: of nothing.
@@ -88,35 +88,34 @@ type carried struct {
 // carry verifies what is known of the root's repositories, as many at once as there are processors: all that was written down, and of
 // the others what can be done at once. No more of what was written down is in memory than is being verified. The error is that of saved.
 func (p *publication) carry(old *Snapshot) error {
-	p.carried, p.late = map[Key]carried{}, map[Key]carried{}
+	p.carried, p.late = map[trust.Key]carried{}, map[trust.Key]carried{}
 	if p.root.Root == nil {
 		return nil
 	}
 	var g errgroup.Group
 	g.SetLimit(min(runtime.GOMAXPROCS(0), savedAtOnce))
-	seen := map[Key]bool{}
-	err := p.saved(func(repository string, packed []byte) {
-		k := Key{Root: p.name, Repository: repository}
+	seen, earlier := map[trust.Key]bool{}, old.roots[p.name]
+	err := p.saved(func(repository trust.Subject, packed []byte) {
+		k := trust.Key{Root: p.name, Subject: repository}
 		seen[k] = true
 		g.Go(func() error {
-			h := old.evidence[k]
-			p.keep(p.carried, k, carried{h, p.one(k, old.roots[p.name], h, packed), true})
-			p.shed(old.roots[p.name])
+			p.restore(k, earlier, maps.Collect(old.evidence.of(k)), packed)
+			p.shed(earlier)
 			return nil
 		})
 	})
 	until := time.Now().Add(atOnce)
-	for k, h := range old.evidence {
-		if k.Root != p.name || seen[k] {
+	for k, h := range old.evidence.under(p.name) {
+		if seen[k.InRepository()] {
 			continue
 		}
 		g.Go(func() error {
 			if h.evidence != nil && time.Now().After(until) {
 				fault := trust.NewFault(v1alpha1.ReasonNotLoaded, "TrustRoot %q was changed, and what it holds of the repository is still being verified anew", p.name)
-				p.keep(p.late, k, carried{from: h, to: p.unverified(h, old.roots[p.name], fault)})
+				p.keep(p.late, k, carried{from: h, to: p.unverified(h, earlier, fault)})
 				return nil
 			}
-			p.keep(p.carried, k, carried{from: h, to: p.one(k, old.roots[p.name], h, nil)})
+			p.keep(p.carried, k, carried{from: h, to: p.one(k, earlier, h)})
 			return nil
 		})
 	}
@@ -125,7 +124,29 @@ func (p *publication) carry(old *Snapshot) error {
 	return err
 }
 
-func (p *publication) keep(in map[Key]carried, k Key, c carried) {
+// restore carries a repository of which something was written down, and perhaps something is held.
+func (p *publication) restore(repository trust.Key, earlier *Root, from map[trust.Key]*held, packed []byte) {
+	next := map[trust.Key]*held{}
+	for k, h := range from {
+		if one := p.one(k, earlier, h); one != nil {
+			next[k] = one
+		}
+	}
+	taken, fault := p.store.unpack(repository, p.root, next, packed)
+	if fault != nil {
+		p.fail(repository, fault)
+	}
+	for k, h := range from {
+		if taken[k] == nil {
+			p.keep(p.carried, k, carried{from: h, saved: true})
+		}
+	}
+	for k, to := range taken {
+		p.keep(p.carried, k, carried{from: from[k], to: to, saved: true})
+	}
+}
+
+func (p *publication) keep(in map[trust.Key]carried, k trust.Key, c carried) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	in[k] = c
@@ -137,7 +158,7 @@ func (p *publication) shed(earlier *Root) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.store.MaxSize > 0 && p.size > p.store.MaxSize {
-		var largest Key
+		var largest trust.Key
 		for k, c := range p.carried {
 			if c.saved && c.to.size() > p.carried[largest].to.size() {
 				largest = k
@@ -150,7 +171,7 @@ func (p *publication) shed(earlier *Root) {
 		fault := beyond(largest, c.to.size(), p.size-c.to.size(), p.store.MaxSize)
 		p.size -= c.to.size()
 		p.carried[largest] = carried{from: c.from, to: p.unverified(c.from, earlier, fault)}
-		p.faults[largest.Repository] = fault
+		p.faults[largest.Subject.InRepository()] = fault
 	}
 }
 
@@ -171,10 +192,10 @@ func (p *publication) finish(outdated func() bool) {
 
 // replace publishes what was late in the place of what could not be checked, also where a fetch has failed meanwhile. Where one has
 // succeeded, or under another root, it changes nothing.
-func (p *publication) replace(k Key, c carried, verified *held) {
+func (p *publication) replace(k trust.Key, c carried, verified *held) {
 	for {
 		snapshot := p.store.Load()
-		now := snapshot.evidence[k]
+		now := snapshot.evidence.get(k)
 		if snapshot.roots[p.name] != p.root || now == nil || now.fault == nil || now.evidence != c.from.evidence {
 			return
 		}
@@ -209,66 +230,79 @@ func (p *publication) stale(h *held, earlier *Root) bool {
 	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 || p.store.Load().down[p.name]
 }
 
-// one returns what the new root holds of a repository, from what was held and what was written down, either of which may be nil; nil: nothing.
-func (p *publication) one(k Key, earlier *Root, h *held, packed []byte) *held {
-	var next *held
-	if h != nil && h.evidence != nil { // a fault of the earlier root says nothing of this one
-		next = p.store.recheck(k, p.root, h)
-		next.anew = p.anew(h, earlier)
-		next.stale, next.ended = p.stale(h, earlier), h.ended
-		next.used.Store(h.used.Load())
+// one returns what the new root holds of a subject, by what was held; nil: nothing.
+func (p *publication) one(k trust.Key, earlier *Root, h *held) *held {
+	if h.evidence == nil { // a fault of the earlier root says nothing of this one
+		return nil
 	}
-	if packed == nil {
-		return next
-	}
-	taken, fault := p.store.unpack(k, p.root, next, packed)
-	if fault != nil {
-		p.fail(k, fault)
-	}
-	return taken
+	next := p.store.recheck(k, p.root, h)
+	next.anew = p.anew(h, earlier)
+	next.stale, next.ended = p.stale(h, earlier), h.ended
+	next.used.Store(h.used.Load())
+	return next
 }
 
-func (p *publication) fail(k Key, fault *trust.Fault) {
+func (p *publication) fail(k trust.Key, fault *trust.Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.faults[k.Repository] = fault
+	p.faults[k.Subject.InRepository()] = fault
 }
 
-// again is one for a repository of which other evidence is held than when c was made. What was written down is in c.
-func (p *publication) again(k Key, earlier *Root, h *held, c carried) *held {
+// again carries a repository once more, of which other evidence is held than before. What was written down of it is in what
+// was carried.
+func (p *publication) again(repository trust.Key, earlier *Root, from map[trust.Key]*held) {
+	taken := map[trust.Subject]trust.Evidence{}
+	for k, c := range p.carried {
+		if k.InRepository() != repository {
+			continue
+		}
+		if c.saved && c.to != nil && c.to.evidence != nil {
+			taken[k.Subject] = c.to.evidence
+		}
+		delete(p.carried, k)
+		delete(p.late, k)
+	}
 	var packed []byte
-	if c.saved && c.to != nil && c.to.evidence != nil {
-		packed, _ = p.root.Root.Pack(c.to.evidence) // what cannot be packed was not taken in
+	if keeper, ok := p.root.Root.(trust.Keeper); ok && len(taken) > 0 {
+		packed, _ = keeper.Pack(taken) // what cannot be packed was not taken in
 	}
-	return p.one(k, earlier, h, packed)
+	if packed != nil {
+		p.restore(repository, earlier, from, packed)
+		return
+	}
+	for k, h := range from {
+		p.carried[k] = carried{from: h, to: p.one(k, earlier, h)}
+	}
 }
 
-// evidence puts what the new root holds into the next snapshot, and returns which repositories those are; the store's lock is held. Where not
-// all fits, the small ones come first.
-func (p *publication) evidence(old, next *Snapshot) []Key {
-	next.evidence = maps.Clone(old.evidence)
-	if next.evidence == nil {
-		next.evidence = map[Key]*held{}
-	}
+// evidence puts what the new root holds into the next snapshot, and returns which subjects those are; the store's lock is
+// held. Where not all fits, the small ones come first.
+func (p *publication) evidence(old, next *Snapshot) []trust.Key {
+	next.evidence = old.evidence.clone()
 	if p.root.Root == nil {
-		for k, h := range old.evidence {
-			if earlier := old.roots[p.name]; k.Root == p.name && earlier != nil && earlier.Epoch != p.root.Epoch {
+		for k, h := range old.evidence.under(p.name) {
+			if earlier := old.roots[p.name]; earlier != nil && earlier.Epoch != p.root.Epoch {
 				next.set(k, &held{evidence: h.evidence, fault: h.fault, anew: true})
 			}
 		}
 		return nil
 	}
-	for k, h := range old.evidence {
-		if c, ok := p.carried[k]; k.Root == p.name && (!ok || c.from != h) {
-			p.carried[k] = carried{from: h, to: p.again(k, old.roots[p.name], h, c), saved: c.saved}
-			delete(p.late, k)
+	changed := map[trust.Key]bool{}
+	for k, h := range old.evidence.under(p.name) {
+		if c, ok := p.carried[k]; !ok || c.from != h {
+			changed[k.InRepository()] = true
 		}
 	}
-	keys := slices.SortedFunc(maps.Keys(p.carried), func(a, b Key) int { return cmp.Compare(p.carried[a].to.size(), p.carried[b].to.size()) })
-	var held []Key
+	for repository := range changed {
+		p.again(repository, old.roots[p.name], maps.Collect(old.evidence.of(repository)))
+	}
+	keys := slices.SortedFunc(maps.Keys(p.carried), func(a, b trust.Key) int {
+		return cmp.Or(cmp.Compare(p.carried[a].to.size(), p.carried[b].to.size()), a.Compare(b))
+	})
+	var held []trust.Key
 	for _, k := range keys {
 		c := p.carried[k]
-		to, fault := p.store.fitting(k, next.size, old.evidence[k], c.to)
+		to, fault := p.store.fitting(k, next.size, old.evidence.get(k), c.to)
 		if fault != nil {
 			p.fail(k, fault)
 			to = p.unverified(c.from, old.roots[p.name], fault)
@@ -280,9 +314,9 @@ func (p *publication) evidence(old, next *Snapshot) []Key {
 	return held
 }
 
-func (s *Store) recheck(k Key, r *Root, h *held) *held {
+func (s *Store) recheck(k trust.Key, r *Root, h *held) *held {
 	began := time.Now()
-	evidence, err := r.Root.Recheck(k.Repository, h.evidence)
+	evidence, err := r.Root.Recheck(k.Subject, h.evidence)
 	next := &held{evidence: evidence}
 	if err != nil {
 		next = &held{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
@@ -291,27 +325,48 @@ func (s *Store) recheck(k Key, r *Root, h *held) *held {
 	return next
 }
 
-// unpack returns what is held once what was written down is taken in: h itself where that adds nothing or is of no use.
-func (s *Store) unpack(k Key, r *Root, h *held, packed []byte) (next *held, fault *trust.Fault) {
+// unpack returns what is held of a repository once what was written down is taken in: what was held before where that adds
+// nothing or is of no use.
+func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held, packed []byte) (after map[trust.Key]*held, fault *trust.Fault) {
 	began := time.Now()
-	next = h
+	after = maps.Clone(before)
 	defer func() {
 		if cause := recover(); cause != nil {
-			next, fault = h, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: reading what was written down broke off: %v", k.Repository, cause)
+			after, fault = before, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: reading what was written down broke off: %v", repository.Subject, cause)
 		}
-		s.observe(k.Root, r.Format, StageRestore, began, next, fault)
+		s.observe(repository.Root, r.Format, StageRestore, began, firstOf(after), fault)
 	}()
-	evidence, err := r.Root.Unpack(k.Repository, packed, h.seen())
+	keeper, ok := r.Root.(trust.Keeper)
+	if !ok {
+		return after, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: something was written down, and this format keeps nothing", repository.Subject)
+	}
+	seen := map[trust.Subject]trust.Evidence{}
+	for k, h := range before {
+		if evidence := h.seen(); evidence != nil {
+			seen[k.Subject] = evidence
+		}
+	}
+	found, err := keeper.Unpack(repository.Subject, packed, seen)
 	if err != nil {
 		fault = trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
 	}
-	switch {
-	case evidence == nil, fault == nil && h != nil && h.fault == nil && !h.anew && h.evidence == evidence:
-		return h, fault
-	case h != nil && h.used.Load():
-		next = &held{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}
-		next.used.Store(true)
-		return next, fault
+	for about, evidence := range found {
+		k := trust.Key{Root: repository.Root, Subject: about}
+		h := before[k]
+		if evidence == nil || k.InRepository() != repository || fault == nil && h != nil && h.fault == nil && !h.anew && h.evidence == evidence {
+			continue
+		}
+		next := &held{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}
+		next.used.Store(h != nil && h.used.Load())
+		after[k] = next
 	}
-	return &held{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}, fault
+	return after, fault
+}
+
+// firstOf returns any of what is held; nil: nothing is.
+func firstOf(all map[trust.Key]*held) *held {
+	for _, h := range all {
+		return h
+	}
+	return nil
 }

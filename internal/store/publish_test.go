@@ -48,7 +48,7 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 		t.Errorf("%d repositories could not be checked at first, want %d", waiting, want)
 	}
 	for _, image := range images {
-		if _, _, err := b.Load().Evidence("acme", image); err != nil {
+		if _, _, err := b.Load().Evidence(key(image)); err != nil {
 			t.Errorf("in the end: %v", err)
 		}
 	}
@@ -67,7 +67,7 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 			<-time.After(atOnce)
 		case fetched.CompareAndSwap(false, true):
 			for _, image := range images {
-				if err := b.Ensure(t.Context(), "acme", image); err != nil {
+				if err := b.Ensure(t.Context(), key(image)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -77,7 +77,7 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 	b.PutRoot("acme", Root{Root: edited})
 	var fresh int
 	for _, image := range images {
-		if e, _, err := b.Load().Evidence("acme", image); err == nil && e == newer {
+		if e, _, err := b.Load().Evidence(key(image)); err == nil && e == newer {
 			fresh++
 		}
 	}
@@ -101,7 +101,7 @@ func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 		}
 		asked.Do(func() {
 			for _, image := range images {
-				if b.Ensure(t.Context(), "acme", image) != nil {
+				if b.Ensure(t.Context(), key(image)) != nil {
 					failed++
 				}
 			}
@@ -113,7 +113,7 @@ func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 		t.Fatal("no fetch failed in between")
 	}
 	for _, image := range images {
-		if _, _, err := b.Load().Evidence("acme", image); err != nil {
+		if _, _, err := b.Load().Evidence(key(image)); err != nil {
 			t.Errorf("in the end: %v", err)
 		}
 	}
@@ -139,7 +139,7 @@ func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 	}
 	b.PutRoot("acme", Root{Root: &scripted{}})
 	for _, image := range images {
-		if _, _, err := b.Load().Evidence("acme", image); err != nil {
+		if _, _, err := b.Load().Evidence(key(image)); err != nil {
 			t.Errorf("after the next edit: %v", err)
 		}
 	}
@@ -153,7 +153,7 @@ func (b *bench) holdsMany(t *testing.T) []imageref.Ref {
 	images := make([]imageref.Ref, 4*runtime.GOMAXPROCS(0)+1)
 	for i := range images {
 		images[i] = imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i), Tag: "v1"}
-		if err := b.Ensure(t.Context(), "acme", images[i]); err != nil {
+		if err := b.Ensure(t.Context(), key(images[i])); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -163,7 +163,7 @@ func (b *bench) holdsMany(t *testing.T) []imageref.Ref {
 // count returns how many images have a fault of a reason.
 func count(s *Snapshot, images []imageref.Ref, reason string) (n int) {
 	for _, image := range images {
-		_, _, err := s.Evidence("acme", image)
+		_, _, err := s.Evidence(key(image))
 		var f *trust.Fault
 		if errors.As(err, &f) && f.Reason == reason {
 			n++

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 const (
@@ -22,21 +22,20 @@ type turn struct {
 	known bool
 }
 
-func (s *Snapshot) turn(k Key) turn { return turn{root: k.Root, known: signed(s.evidence[k])} }
+func (s *Snapshot) turn(k trust.Key) turn {
+	return turn{root: k.Root, known: signed(s.evidence.get(k))}
+}
 
-// Retain says which images run, by the trust root that they are checked against, in place of what it was told before. Their
-// repositories are fetched in the background, kept up to date, and not forgotten. Trust roots that cannot be used are passed over.
-// Of a root's repositories that are not known to be signed at most 2,000 are retained, those first that were before; it
+// Retain says what the images that run are checked against, in place of what it was told before. It is fetched in the
+// background, kept up to date, and not forgotten. Trust roots that cannot be used are passed over.
+// Of a root's subjects that are not known to be signed at most 2,000 are retained, those first that were before; it
 // returns how many are not.
-func (t *Tracker) Retain(images map[string][]imageref.Ref) (beyond int) {
+func (t *Tracker) Retain(subjects []trust.Key) (beyond int) {
 	snapshot := t.store.Load()
-	wanted := map[Key]bool{}
-	for root, refs := range images {
-		if snapshot.Usable(root) != nil {
-			continue
-		}
-		for _, ref := range refs {
-			wanted[snapshot.key(root, ref)] = true
+	wanted := map[trust.Key]bool{}
+	for _, k := range subjects {
+		if snapshot.Usable(k.Root) == nil {
+			wanted[k] = true
 		}
 	}
 	now := t.clock.Now()
@@ -56,13 +55,13 @@ func (t *Tracker) Retain(images map[string][]imageref.Ref) (beyond int) {
 	return beyond
 }
 
-// choose returns which of the wanted repositories are retained, and how many are not; the lock is held.
-func (t *Tracker) choose(snapshot *Snapshot, wanted map[Key]bool) (retained map[Key]bool, beyond int) {
-	retained = map[Key]bool{}
+// choose returns which of the wanted subjects are retained, and how many are not; the lock is held.
+func (t *Tracker) choose(snapshot *Snapshot, wanted map[trust.Key]bool) (retained map[trust.Key]bool, beyond int) {
+	retained = map[trust.Key]bool{}
 	unsigned := map[string]int{} // by root
-	var further []Key
+	var further []trust.Key
 	for k := range wanted {
-		switch known := signed(snapshot.evidence[k]); {
+		switch known := signed(snapshot.evidence.get(k)); {
 		case known:
 			retained[k] = true
 		case t.retained[k] && unsigned[k.Root] < maxRetainedUnsigned: // some may have been signed once, and are no more
@@ -113,11 +112,11 @@ func (t *Tracker) Run(ctx context.Context) error {
 // dueNow returns what is to be refreshed now and whose turn it is: what is due the longest comes first. Where every turn is taken it
 // looks at nothing, and otherwise once at each repository. Of a server that is down only the probe is due, and now and
 // then one repository: the one due the longest, of those known to be signed where there are any, since anybody can name others.
-func (t *Tracker) dueNow() []Key {
+func (t *Tracker) dueNow() []trust.Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var due []Key
+	var due []trust.Key
 	room := false
 	for root, p := range t.roots {
 		if e := t.tracked[probe(root)]; e != nil && e.probeable(now) && !e.due.After(now) {
@@ -128,7 +127,7 @@ func (t *Tracker) dueNow() []Key {
 	if !room {
 		return due
 	}
-	oldest, trials := map[turn][]Key{}, map[turn][]Key{}
+	oldest, trials := map[turn][]trust.Key{}, map[turn][]trust.Key{}
 	for k, e := range t.tracked {
 		p := t.pace(k.Root)
 		if e.flight != nil || k == probe(k.Root) || p.down == nil && t.dueAt(k, e).After(now) {
@@ -154,7 +153,7 @@ func (t *Tracker) dueNow() []Key {
 }
 
 // insert puts k among the keys that are due the longest, of which it keeps as many as there is room for; the lock is held.
-func (t *Tracker) insert(keys []Key, k Key, room int) []Key {
+func (t *Tracker) insert(keys []trust.Key, k trust.Key, room int) []trust.Key {
 	at, due := len(keys), t.dueAt(k, t.tracked[k])
 	for at > 0 && due.Before(t.dueAt(keys[at-1], t.tracked[keys[at-1]])) {
 		at--
@@ -167,7 +166,7 @@ func (t *Tracker) insert(keys []Key, k Key, room int) []Key {
 }
 
 // refresh starts a fetch in the background, or joins the one under way.
-func (t *Tracker) refresh(k Key) *flight {
+func (t *Tracker) refresh(k trust.Key) *flight {
 	now := t.clock.Now()
 	var its *turn
 	if k != probe(k.Root) {

@@ -41,7 +41,7 @@ func (b *bench) running(t *testing.T) {
 func (b *bench) loaded(images []imageref.Ref) (n int) {
 	snapshot := b.Load()
 	for _, i := range images {
-		if _, _, err := snapshot.Evidence("acme", i); err == nil {
+		if _, _, err := snapshot.Evidence(key(i)); err == nil {
 			n++
 		}
 	}
@@ -58,7 +58,7 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 	b := newBench(root)
 	b.running(t)
 	images := repositories(10 * inBackground)
-	b.Retain(map[string][]imageref.Ref{"acme": images, "gone": images})
+	b.Retain(append(keys(images...), trust.Key{Root: "gone", Subject: key(images[0]).Subject}))
 	flights := func() (n int) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -97,21 +97,21 @@ func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 			b := newBench(root)
 			defer close(hang)
 			images := repositories(100 * inBackground)
-			demand := func() error { return b.Ensure(t.Context(), "acme", app) }
+			demand := func() error { return b.Ensure(t.Context(), key(app)) }
 			if known {
 				for _, i := range append(images, app) {
-					if err := b.Ensure(t.Context(), "acme", i); err != nil {
+					if err := b.Ensure(t.Context(), key(i)); err != nil {
 						t.Fatal(err)
 					}
 				}
 				b.clock.Step(time.Hour)
-				b.tracked[b.Load().key("acme", app)].due = b.clock.Now().Add(time.Hour)
-				demand = func() error { return b.Renew(t.Context(), "acme", app, b.clock.Now()) }
+				b.tracked[key(app)].due = b.clock.Now().Add(time.Hour)
+				demand = func() error { return b.Renew(t.Context(), key(app), b.clock.Now()) }
 			}
 			before := root.fetches.Load()
 			slow.Store(true)
 			b.running(t)
-			b.Retain(map[string][]imageref.Ref{"acme": images})
+			b.Retain(keys(images...))
 			b.wake()
 			eventually(t, "the background to take its turns", func() bool { return root.fetches.Load()-before == inBackground })
 			if err := demand(); err != nil { // nothing of the backlog has ended, nor can it
@@ -130,7 +130,7 @@ func TestThreatBacklogIsNotLookedThroughEachTime(t *testing.T) {
 	for _, n := range []int{100, 20_000} {
 		b := newBench(&scripted{})
 		for i := range n {
-			b.entry(Key{Root: "acme", Repository: fmt.Sprint(i)}, b.clock.Now()).due = b.clock.Now().Add(-time.Duration(i))
+			b.entry(acmeKey(fmt.Sprint(i)), b.clock.Now()).due = b.clock.Now().Add(-time.Duration(i))
 		}
 		due := b.dueNow()
 		if len(due) != inBackground {
@@ -154,7 +154,7 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 		<-turns
 		return trust.Unsigned{}, nil
 	}})
-	b.Retain(map[string][]imageref.Ref{"acme": repositories(10 * inBackground)})
+	b.Retain(keys(repositories(10 * inBackground)...))
 	<-b.woken
 	for _, k := range b.dueNow() {
 		b.refresh(k)
@@ -182,16 +182,16 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 // Pods may name any number of repositories: those that are not known to be signed are bounded, and stay the same ones.
 func TestThreatRetainedIsBounded(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	images := append(repositories(maxRetainedUnsigned+50), app)
-	retain := func(images []imageref.Ref, want, beyond int) map[Key]bool {
+	retain := func(images []imageref.Ref, want, beyond int) map[trust.Key]bool {
 		t.Helper()
-		if n := b.Retain(map[string][]imageref.Ref{"acme": images, "gone": images}); n != beyond || len(b.retained) != want {
+		if n := b.Retain(append(keys(images...), trust.Key{Root: "gone", Subject: key(images[0]).Subject})); n != beyond || len(b.retained) != want {
 			t.Errorf("%d retained and %d beyond, want %d and %d", len(b.retained), n, want, beyond)
 		}
-		if !b.retained[b.Load().key("acme", app)] {
+		if !b.retained[key(app)] {
 			t.Error("what is signed is not retained")
 		}
 		return b.retained
@@ -210,22 +210,22 @@ func TestRetainedIsNotForgotten(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(trust.Unsigned{}, nil)})
 	other := imageref.Ref{Host: "registry.example.com", Path: "acme/other"}
 	for _, i := range []imageref.Ref{app, other} {
-		if err := b.Ensure(t.Context(), "acme", i); err != nil {
+		if err := b.Ensure(t.Context(), key(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	b.Retain(map[string][]imageref.Ref{"acme": {app}})
+	b.Retain(keys(app))
 	b.clock.Step(forgetAfter + time.Second)
 	b.prune()
-	if _, _, err := b.Load().Evidence("acme", app); err != nil {
+	if _, _, err := b.Load().Evidence(key(app)); err != nil {
 		t.Errorf("what runs: %v, want it kept", err)
 	}
-	if _, _, err := b.Load().Evidence("acme", other); !errors.Is(err, policy.ErrNotLoaded) {
+	if _, _, err := b.Load().Evidence(key(other)); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("what does not: %v, want it forgotten", err)
 	}
 	b.Retain(nil)
 	b.prune()
-	if _, _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
+	if _, _, err := b.Load().Evidence(key(app)); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("what runs no more: %v, want it forgotten", err)
 	}
 }
@@ -233,13 +233,13 @@ func TestRetainedIsNotForgotten(t *testing.T) {
 // A flood of made-up names must not push out what runs, nor count against it.
 func TestThreatFloodDoesNotPushOutWhatRuns(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(trust.Unsigned{}, nil)})
-	b.Retain(map[string][]imageref.Ref{"acme": {app}})
+	b.Retain(keys(app))
 	for _, k := range b.dueNow() {
 		<-b.refresh(k).done
 	}
 	for _, i := range repositories(maxUnsigned + 1) {
 		b.clock.Step(time.Millisecond)
-		if err := b.Ensure(t.Context(), "acme", i); err != nil {
+		if err := b.Ensure(t.Context(), key(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -271,12 +271,12 @@ func TestChangedIsCalledForEachSnapshot(t *testing.T) {
 	compiled, _ := policy.Compile("p", nil)
 	b.PutPolicy(compiled, "1")
 	want(2, "a policy")
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	want(3, "evidence")
 	b.clock.Step(time.Minute)
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	want(3, "a refresh that found nothing new")

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -12,33 +13,37 @@ var ErrReplaced = errors.New("the trust root has been published anew meanwhile")
 
 // Restore takes in what another replica has written down of a repository, under the root that it is for. What is held is never
 // undercut by it. The error is ErrReplaced, or a *trust.Fault where nothing, or only the versions seen, could be taken in.
-func (t *Tracker) Restore(k Key, root *Root, packed []byte) error {
+func (t *Tracker) Restore(repository trust.Key, root *Root, packed []byte) error {
 	for {
 		snapshot := t.store.Load()
-		if snapshot.roots[k.Root] != root || root.Root == nil {
+		if snapshot.roots[repository.Root] != root || root.Root == nil {
 			return ErrReplaced
 		}
-		old := snapshot.evidence[k]
-		next, fault := t.store.unpack(k, root, old, packed)
-		published, beyond := t.store.putEvidence(k, root.Root, old, next)
-		if !published {
-			continue
+		before := maps.Collect(snapshot.evidence.of(repository))
+		after, fault := t.store.unpack(repository, root, before, packed)
+		whole := true
+		for k, next := range after {
+			published, beyond := t.store.putEvidence(k, root.Root, before[k], next)
+			if beyond != nil {
+				fault = beyond
+			}
+			if published && beyond == nil && next != before[k] {
+				t.restored(k)
+			}
+			whole = whole && published
 		}
-		if beyond != nil {
-			return beyond
-		}
-		if next != old {
-			t.restored(k)
-		}
-		if fault != nil {
+		switch {
+		case !whole:
+		case fault != nil:
 			return fault
+		default:
+			return nil
 		}
-		return nil
 	}
 }
 
-// restored has a repository tracked, and tells of it.
-func (t *Tracker) restored(k Key) {
+// restored has a subject tracked, and tells of it.
+func (t *Tracker) restored(k trust.Key) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	t.entry(k, now)
@@ -46,57 +51,72 @@ func (t *Tracker) restored(k Key) {
 	t.changed(k.Root)
 }
 
-// Verified returns the evidence about a repository that is worth writing down: nil where it carries no signatures, could not be
-// verified, or is about to be fetched anew.
-func (s *Snapshot) Verified(k Key) trust.Evidence {
-	h := s.evidence[k]
-	if !signed(h) || h.fault != nil || h.anew {
-		return nil
+// Verified returns the evidence about a repository that is worth writing down, by subject: none where it carries no signatures,
+// could not be verified, or is about to be fetched anew.
+func (s *Snapshot) Verified(repository trust.Key) map[trust.Subject]trust.Evidence {
+	var all map[trust.Subject]trust.Evidence
+	for k, h := range s.evidence.of(repository) {
+		if signed(h) && h.fault == nil && !h.anew {
+			if all == nil {
+				all = map[trust.Subject]trust.Evidence{}
+			}
+			all[k.Subject] = h.evidence
+		}
 	}
-	return h.evidence
+	return all
 }
 
 // Unsigned reports whether a repository was found to carry no signatures.
-func (s *Snapshot) Unsigned(k Key) bool {
-	h := s.evidence[k]
-	if h == nil || h.fault != nil || h.anew {
-		return false
+func (s *Snapshot) Unsigned(repository trust.Key) bool {
+	found := false
+	for _, h := range s.evidence.of(repository) {
+		if h.fault != nil || h.anew || signed(h) {
+			return false
+		}
+		found = true
 	}
-	_, unsigned := h.evidence.(trust.Unsigned)
-	return unsigned
+	return found
 }
 
-// Keys returns every repository of which something is held, in no order.
-func (s *Snapshot) Keys() []Key {
-	keys := make([]Key, 0, len(s.evidence))
-	for k := range s.evidence {
-		keys = append(keys, k)
+// Repositories returns every repository of which something is held, in order.
+func (s *Snapshot) Repositories() []trust.Key {
+	var all []trust.Key
+	for k := range s.evidence.all() {
+		if repository := k.InRepository(); len(all) == 0 || all[len(all)-1] != repository {
+			all = append(all, repository)
+		}
 	}
-	return keys
+	return all
 }
 
 // LastUsed returns when a repository was last asked for, by admission or for what runs; zero: not since the start. It is of
 // this replica alone, and as coarse as the calls of it are apart.
-func (t *Tracker) LastUsed(k Key) time.Time {
+func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 	now := t.clock.Now()
-	h := t.store.Load().evidence[k]
+	snapshot := t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.tracked[k]
-	if e == nil {
-		return time.Time{}
+	var last time.Time
+	for k, h := range snapshot.evidence.of(repository) {
+		e := t.tracked[k]
+		if e == nil {
+			continue
+		}
+		if t.retained[k] || h.used.Swap(false) {
+			e.used = now
+		}
+		last = later(last, e.used)
 	}
-	if t.retained[k] || h != nil && h.used.Swap(false) {
-		e.used = now
-	}
-	return e.used
+	return last
 }
 
 // Release forgets a repository, whatever is held of it. Who asks for it again has it fetched as at first sight.
-func (t *Tracker) Release(k Key) {
+func (t *Tracker) Release(repository trust.Key) {
 	t.mu.Lock()
-	delete(t.tracked, k)
+	for k := range t.store.Load().evidence.of(repository) {
+		delete(t.tracked, k)
+	}
 	t.mu.Unlock()
-	t.store.release(k)
-	t.changed(k.Root)
+	t.store.release(repository)
+	t.changed(repository.Root)
 }

@@ -20,7 +20,7 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 	b.DropRoot("acme")
 	bare := false
 	b.Changed = func() {
-		if e, _, err := b.Load().Evidence("acme", app); b.Load().Root("acme") != nil && (e != kept || err != nil) {
+		if e, _, err := b.Load().Evidence(key(app)); b.Load().Root("acme") != nil && (e != kept || err != nil) {
 			bare = true
 		}
 	}
@@ -56,7 +56,7 @@ func TestThreatRestoredFaultKeepsTheVersionsSeen(t *testing.T) {
 		t.Errorf("faults are %v, error %v", faults, err)
 	}
 	b.faults(t, v1alpha1.ReasonMetadataExpired)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	if given != seen {
@@ -74,14 +74,14 @@ func TestThreatUnusableDataLeavesWhatIsHeld(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			kept := &fact{}
 			b := newBench(&scripted{fetch: returning(kept, nil), unpack: unpack})
-			k := Key{Root: "acme", Repository: appRepository}
+			k := acmeKey(appRepository)
 			if err := b.Restore(k, b.Load().Root("acme"), []byte{1}); err == nil {
 				t.Error("Restore succeeds")
 			}
-			if _, _, err := b.Load().Evidence("acme", app); err == nil {
+			if _, _, err := b.Load().Evidence(key(app)); err == nil {
 				t.Error("unusable data is evidence")
 			}
-			if err := b.Ensure(t.Context(), "acme", app); err != nil {
+			if err := b.Ensure(t.Context(), key(app)); err != nil {
 				t.Fatal(err)
 			}
 			if err := b.Restore(k, b.Load().Root("acme"), []byte{1}); err == nil {
@@ -109,9 +109,9 @@ func TestThreatFetchDoesNotUndoARestore(t *testing.T) {
 	}
 	b := newBench(root)
 	done := make(chan error, 1)
-	go func() { done <- b.Ensure(t.Context(), "acme", app) }()
+	go func() { done <- b.Ensure(t.Context(), key(app)) }()
 	<-asked
-	if err := b.Restore(Key{Root: "acme", Repository: appRepository}, b.Load().Root("acme"), []byte{1}); err != nil {
+	if err := b.Restore(acmeKey(appRepository), b.Load().Root("acme"), []byte{1}); err != nil {
 		t.Fatal(err)
 	}
 	b.holds(t, newer)
@@ -127,10 +127,10 @@ func TestEpochStartsVersionsAnew(t *testing.T) {
 	kept, next := &fact{}, &fact{}
 	root := &scripted{fetch: returning(kept, nil), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }}
 	b := newBench(root)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
-	k := Key{Root: "acme", Repository: appRepository}
+	k := acmeKey(appRepository)
 	before := b.Load().Root("acme")
 	given := []trust.Evidence{}
 	outage := errors.New("no answer")
@@ -151,13 +151,13 @@ func TestEpochStartsVersionsAnew(t *testing.T) {
 	if b.Load().Verified(k) != nil {
 		t.Error("what is to start anew is worth writing down")
 	}
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now().Add(time.Second)); err == nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now().Add(time.Second)); err == nil {
 		t.Error("Renew succeeds without a server")
 	}
 	b.holds(t, kept)
 	outage = nil
 	b.clock.Step(time.Minute)
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	b.holds(t, next)
@@ -166,7 +166,7 @@ func TestEpochStartsVersionsAnew(t *testing.T) {
 			t.Errorf("a fetch goes on from %v, want first sight", held)
 		}
 	}
-	if b.Load().Verified(k) != next {
+	if b.Load().Verified(k)[k.Subject] != next {
 		t.Error("what was fetched anew is not worth writing down")
 	}
 }
@@ -174,15 +174,15 @@ func TestEpochStartsVersionsAnew(t *testing.T) {
 func TestMovedTellsOfOtherEvidence(t *testing.T) {
 	kept := &fact{}
 	b := newBench(&scripted{fetch: returning(kept, nil)})
-	var moved []Key
-	b.Moved = func(k Key) { moved = append(moved, k) }
+	var moved []trust.Key
+	b.Moved = func(k trust.Key) { moved = append(moved, k) }
 	for range 3 {
-		if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 			t.Fatal(err)
 		}
 		b.clock.Step(time.Minute)
 	}
-	if len(moved) != 1 || moved[0] != (Key{Root: "acme", Repository: appRepository}) {
+	if len(moved) != 1 || moved[0] != (acmeKey(appRepository)) {
 		t.Errorf("moved are %v, want one repository once", moved)
 	}
 }
@@ -190,7 +190,7 @@ func TestMovedTellsOfOtherEvidence(t *testing.T) {
 func TestLastUsed(t *testing.T) {
 	kept := &fact{}
 	b := newBench(&scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }})
-	k := Key{Root: "acme", Repository: appRepository}
+	k := acmeKey(appRepository)
 	if err := b.Restore(k, b.Load().Root("acme"), []byte{1}); err != nil {
 		t.Fatal(err)
 	}
@@ -208,16 +208,16 @@ func TestLastUsed(t *testing.T) {
 		t.Errorf("used at %v, want it to stay %v", at, asked)
 	}
 	b.Release(k)
-	if _, _, err := b.Load().Evidence("acme", app); err == nil || b.Status("acme").Tracked != 0 {
+	if _, _, err := b.Load().Evidence(key(app)); err == nil || b.Status("acme").Tracked != 0 {
 		t.Error("it is held after its release")
 	}
 }
 
 // written is what was written down, by repository.
 func written(records map[string][]byte) Saved {
-	return func(take func(string, []byte)) error {
+	return func(take func(trust.Subject, []byte)) error {
 		for repository, packed := range records {
-			take(repository, packed)
+			take(acmeKey(repository).Subject, packed)
 		}
 		return nil
 	}
@@ -228,7 +228,7 @@ func TestNothingIsPublishedWithoutItsRecords(t *testing.T) {
 	b := newBench(&scripted{})
 	b.DropRoot("acme")
 	unreadable := errors.New("the API server is gone")
-	_, err := b.PutRootWith("acme", Root{Root: &scripted{}}, func(func(string, []byte)) error { return unreadable }, never)
+	_, err := b.PutRootWith("acme", Root{Root: &scripted{}}, func(func(trust.Subject, []byte)) error { return unreadable }, never)
 	if !errors.Is(err, unreadable) || b.Load().Root("acme") != nil {
 		t.Errorf("got error %v, and root %v", err, b.Load().Root("acme"))
 	}

@@ -140,7 +140,7 @@ func (t *Tracker) outage(root string) *trust.Fault {
 }
 
 // schedule sets when a repository, or the server, is asked again after the outcome of a fetch that is noted already; the lock is held.
-func (t *Tracker) schedule(k Key, e *tracked, now time.Time) {
+func (t *Tracker) schedule(k trust.Key, e *tracked, now time.Time) {
 	p := t.pace(k.Root)
 	if e.fault == nil {
 		e.due = now.Add(jitter(p.interval))

@@ -46,12 +46,12 @@ func TestRetryAtIsHonoured(t *testing.T) {
 		before := o.fetches.Load()
 		b.clock.Step(3*time.Minute - 2*time.Second)
 		b.fails(t, busy)
-		if due := b.tracked[b.Load().key("acme", app)].due; o.fetches.Load() != before || due.Before(busy.RetryAt) {
+		if due := b.tracked[key(app)].due; o.fetches.Load() != before || due.Before(busy.RetryAt) {
 			t.Errorf("it is fetched before the time, or due at %s", due)
 		}
 		o.is(nil, nil)
 		b.clock.Step(time.Second)
-		if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+		if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -70,12 +70,12 @@ func TestPurposeOfFetches(t *testing.T) {
 			t.Errorf("purpose is %+v, want %+v", purpose, want)
 		}
 	}
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	wants(trust.Purpose{})
 	b.clock.Step(time.Minute)
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 		t.Fatal(err)
 	}
 	wants(trust.Purpose{Known: true})
@@ -97,7 +97,7 @@ func TestQueueDoesNotGoOutToADeadServer(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, i := range repositories(10 * fetchesPerRoot) {
 		wg.Go(func() {
-			if err := b.Ensure(t.Context(), "acme", i); !errors.Is(err, refused) {
+			if err := b.Ensure(t.Context(), key(i)); !errors.Is(err, refused) {
 				t.Errorf("Ensure = %v", err)
 			}
 		})
@@ -139,7 +139,7 @@ func TestEditEndsAnOutage(t *testing.T) {
 	if b.outage("acme") != nil || b.Status("acme").Server != nil {
 		t.Error("a probe of the server before the edit counts after it")
 	}
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 		t.Error(err)
 	}
 	b.turn()
@@ -173,7 +173,7 @@ func TestRestoredIsRefreshedOverAWhile(t *testing.T) {
 // A server that hangs holds up nothing of another, and what is known of its own is decided throughout.
 func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	b, o, _ := known(t, 1)
-	evidence, _, err := b.Load().Evidence("acme", app)
+	evidence, _, err := b.Load().Evidence(key(app))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +187,7 @@ func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	b.running(t)
 	var wg sync.WaitGroup
 	for _, i := range repositories(10 * fetchesPerRoot) {
-		wg.Go(func() { _ = b.Ensure(t.Context(), "acme", i) })
+		wg.Go(func() { _ = b.Ensure(t.Context(), key(i)) })
 	}
 	eventually(t, "the places of the server to be taken", func() bool {
 		b.mu.Lock()
@@ -195,7 +195,7 @@ func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 		return !b.pace("acme").others.TryAcquire(1)
 	})
 	for _, i := range repositories(50) {
-		if err := b.Ensure(t.Context(), "other", i); err != nil {
+		if err := b.Ensure(t.Context(), trust.Key{Root: "other", Subject: key(i).Subject}); err != nil {
 			t.Fatalf("another server: %v", err)
 		}
 	}
@@ -222,7 +222,7 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	}
 	refused := 0
 	for i := range maxAsked + 100 {
-		if err := b.Ensure(gone, "acme", evil(i)); !errors.Is(err, context.Canceled) {
+		if err := b.Ensure(gone, key(evil(i))); !errors.Is(err, context.Canceled) {
 			refused++
 		}
 	}
@@ -231,10 +231,10 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	}
 	short, end := context.WithTimeout(t.Context(), 10*time.Second)
 	defer end()
-	if err := b.Ensure(short, "acme", evil(maxAsked+200)); err == nil || trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
+	if err := b.Ensure(short, key(evil(maxAsked+200))); err == nil || trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
 		t.Errorf("beyond the bound: %v, want a Timeout", err)
 	}
-	if err := b.Renew(t.Context(), "acme", images[0], b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(images[0]), b.clock.Now()); err != nil {
 		t.Errorf("a repository known to be signed: %v", err)
 	}
 	close(hang)
@@ -243,7 +243,7 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 		defer b.mu.Unlock()
 		return b.pace("acme").asked == 0
 	})
-	if err := b.Ensure(t.Context(), "acme", evil(maxAsked+200)); err != nil {
+	if err := b.Ensure(t.Context(), key(evil(maxAsked+200))); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }

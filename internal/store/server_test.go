@@ -86,7 +86,7 @@ func known(t *testing.T, n int) (*bench, *outage, []imageref.Ref) {
 	b.Reset("acme", time.Minute)
 	images := append(repositories(n), app)
 	for _, i := range images {
-		if err := b.Ensure(t.Context(), "acme", i); err != nil {
+		if err := b.Ensure(t.Context(), key(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +96,7 @@ func known(t *testing.T, n int) (*bench, *outage, []imageref.Ref) {
 
 func (b *bench) fails(t *testing.T, want *trust.Fault) {
 	t.Helper()
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err == nil || want != nil && !errors.Is(err, want) {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err == nil || want != nil && !errors.Is(err, want) {
 		t.Errorf("Renew = %v, want %v", err, want)
 	}
 }
@@ -104,7 +104,7 @@ func (b *bench) fails(t *testing.T, want *trust.Fault) {
 // Of a server that is down nothing is asked but for signs of life and one repository in 30 s, whatever was known, and then everything at once.
 func TestOutageCostsProbesAlone(t *testing.T) {
 	b, o, images := known(t, 100)
-	evidence, _, err := b.Load().Evidence("acme", app)
+	evidence, _, err := b.Load().Evidence(key(app))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func TestRecoveryIsSpread(t *testing.T) {
 	if half < 60 || half > 140 {
 		t.Errorf("%d of %d are due in the first half, want them spread", half, len(images))
 	}
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil || o.fetches.Load() != before+1 {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil || o.fetches.Load() != before+1 {
 		t.Errorf("who asks has %v after %d fetches, want one at once", err, o.fetches.Load()-before)
 	}
 }
@@ -201,7 +201,7 @@ func TestDemandOfAServerThatIsDown(t *testing.T) {
 		for i := range 20 {
 			wg.Go(func() {
 				unknown := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/new-%d", i)}
-				if err := b.Ensure(t.Context(), "acme", unknown); !errors.Is(err, refused) {
+				if err := b.Ensure(t.Context(), key(unknown)); !errors.Is(err, refused) {
 					t.Errorf("first sight: %v, want the server's fault", err)
 				}
 				b.fails(t, refused)
@@ -218,11 +218,11 @@ func TestDemandOfAServerThatIsDown(t *testing.T) {
 	}
 	o.is(nil, nil)
 	b.clock.Step(time.Second)
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 		t.Errorf("Renew = %v, want the first who asks to be served", err)
 	}
 	unknown := imageref.Ref{Host: "registry.example.com", Path: "acme/new-1"}
-	if err := b.Ensure(t.Context(), "acme", unknown); err != nil {
+	if err := b.Ensure(t.Context(), key(unknown)); err != nil {
 		t.Errorf("first sight: %v", err)
 	}
 	b.pass(catchUp + 2*time.Second)
@@ -246,11 +246,11 @@ func TestThreatFailingRepositoryHoldsUpNoOther(t *testing.T) {
 			for i := range 60 {
 				b.clock.Step(500 * time.Millisecond)
 				bad := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("evil/%d", i)}
-				if err := b.Ensure(t.Context(), "acme", bad); err == nil {
+				if err := b.Ensure(t.Context(), key(bad)); err == nil {
 					t.Fatal("no fault")
 				}
 				b.turn()
-				if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+				if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 					t.Fatalf("Renew = %v, want it not to be held up", err)
 				}
 			}
@@ -275,11 +275,11 @@ func TestProbeAloneIsNoOutage(t *testing.T) {
 		}
 		return &fact{}, nil
 	}
-	if err := b.Ensure(t.Context(), "acme", imageref.Ref{Host: "registry.example.com", Path: "evil/app"}); err == nil {
+	if err := b.Ensure(t.Context(), key(imageref.Ref{Host: "registry.example.com", Path: "evil/app"})); err == nil {
 		t.Fatal("no fault")
 	}
 	b.pass(2 * time.Second)
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 		t.Errorf("Renew = %v, want it not to be held up", err)
 	}
 }
@@ -293,7 +293,7 @@ func TestThreatFailingRepositoryAndProbeAreNoOutage(t *testing.T) {
 			b := newBench(o)
 			images := repositories(n)
 			for _, i := range images {
-				if err := b.Ensure(t.Context(), "acme", i); err != nil {
+				if err := b.Ensure(t.Context(), key(i)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -310,15 +310,15 @@ func TestThreatFailingRepositoryAndProbeAreNoOutage(t *testing.T) {
 			for i := range 2 * lastProbe / time.Second {
 				b.turn()
 				bad := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("evil/%d", i%5)}
-				if err := b.Ensure(t.Context(), "acme", bad); err == nil {
+				if err := b.Ensure(t.Context(), key(bad)); err == nil {
 					t.Fatal("no fault")
 				}
-				if b.Renew(t.Context(), "acme", asked, b.clock.Now()) != nil {
+				if b.Renew(t.Context(), key(asked), b.clock.Now()) != nil {
 					down++
 				}
 				b.clock.Step(time.Second)
 			}
-			if err := b.Renew(t.Context(), "acme", asked, b.clock.Now()); err != nil || b.outage("acme") != nil {
+			if err := b.Renew(t.Context(), key(asked), b.clock.Now()); err != nil || b.outage("acme") != nil {
 				t.Errorf("after %s: %v, want a server that answers not to be down", 2*lastProbe, err)
 			}
 			if n > 0 && down > 3 {
@@ -346,7 +346,7 @@ func TestTimeoutIsNoOutage(t *testing.T) {
 	}
 	o.is(nil, slow)
 	b.pass(lastProbe + time.Second)
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 		t.Errorf("Renew = %v, want a server to be asked that may only be slow", err)
 	}
 }

@@ -38,33 +38,33 @@ func TestThreatEvidenceIsBounded(t *testing.T) {
 	b := newBench(sized(sizes))
 	b.MaxSize = 100
 	for _, path := range []string{"acme/a", "acme/b"} {
-		if err := b.Ensure(t.Context(), "acme", repository(path)); err != nil {
+		if err := b.Ensure(t.Context(), key(repository(path))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	err := b.Ensure(t.Context(), "acme", repository("acme/large"))
+	err := b.Ensure(t.Context(), key(repository("acme/large")))
 	if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
 		t.Fatalf("got %v for what does not fit", err)
 	}
-	if _, _, err := b.Load().Evidence("acme", repository("acme/large")); trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
+	if _, _, err := b.Load().Evidence(key(repository("acme/large"))); trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
 		t.Errorf("got %v when it is decided on", err)
 	}
-	if err := b.Ensure(t.Context(), "acme", repository("acme/small")); err != nil {
+	if err := b.Ensure(t.Context(), key(repository("acme/small"))); err != nil {
 		t.Errorf("got %v for what fits", err)
 	}
-	before, _, _ := b.Load().Evidence("acme", repository("acme/a"))
+	before, _, _ := b.Load().Evidence(key(repository("acme/a")))
 	sizes[host+"acme/a"] = 41
 	b.clock.Step(time.Minute)
-	err = b.Renew(t.Context(), "acme", repository("acme/a"), b.clock.Now())
+	err = b.Renew(t.Context(), key(repository("acme/a")), b.clock.Now())
 	if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
 		t.Errorf("got %v for one that has grown", err)
 	}
-	if held, _, err := b.Load().Evidence("acme", repository("acme/a")); held != before || err != nil {
+	if held, _, err := b.Load().Evidence(key(repository("acme/a"))); held != before || err != nil {
 		t.Errorf("what was held of it is %v, error %v", held, err)
 	}
-	b.Release(Key{Root: "acme", Repository: host + "acme/b"})
+	b.Release(acmeKey(host + "acme/b"))
 	b.clock.Step(time.Minute)
-	if err := b.Renew(t.Context(), "acme", repository("acme/a"), b.clock.Now()); err != nil {
+	if err := b.Renew(t.Context(), key(repository("acme/a")), b.clock.Now()); err != nil {
 		t.Errorf("got %v though another was released", err)
 	}
 	if got := b.Load().size; got != 61 {
@@ -92,7 +92,7 @@ func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for repository, fault := range faults {
-		if fault.Reason != v1alpha1.ReasonTooLarge || repository[:len(host)+5] != host+"large" {
+		if fault.Reason != v1alpha1.ReasonTooLarge || repository.Repository[:len(host)+5] != host+"large" {
 			t.Errorf("%s has fault %v", repository, fault)
 		}
 	}
@@ -100,7 +100,7 @@ func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
 		t.Errorf("%d repositories do not fit and %d bytes are held, want 4 and 95", len(faults), b.Load().size)
 	}
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		if _, _, err := b.Load().Evidence("acme", repository("small/"+name)); err != nil {
+		if _, _, err := b.Load().Evidence(key(repository("small/" + name))); err != nil {
 			t.Errorf("small/%s: %v", name, err)
 		}
 	}
@@ -129,9 +129,9 @@ func TestThreatRecordsAreHeldWithinTheBound(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before, peak := held(), uint64(0)
-	faults, err := b.PutRootWith("acme", Root{Root: root}, func(take func(string, []byte)) error {
+	faults, err := b.PutRootWith("acme", Root{Root: root}, func(take func(trust.Subject, []byte)) error {
 		for i := range records {
-			take(fmt.Sprintf("%sacme/app-%d", host, i), []byte{1})
+			take(acmeKey(fmt.Sprintf("%sacme/app-%d", host, i)).Subject, []byte{1})
 			peak = max(peak, held())
 		}
 		return nil

@@ -14,7 +14,7 @@ type Status struct {
 	Probed bool
 	// Server is the fault of the last probe of the signing server; nil where it answered, or was not asked yet.
 	Server *trust.Fault
-	// Tracked counts the repositories that are kept up to date, Failing those whose last fetch failed.
+	// Tracked counts the repositories that are kept up to date, Failing those of which a last fetch failed.
 	Tracked, Failing int
 	// Faults are the last faults of the failing repositories, sorted by repository.
 	Faults []RepositoryFault
@@ -24,7 +24,7 @@ type Status struct {
 	// Signed is the earliest expiry of a file that people sign, also of a delegation that has expired, and Unattended that of a file
 	// that the server signs anew by itself.
 	Signed, Unattended Expiry
-	// Expiries are the earliest expiries of metadata in use, by file; those of delegations together as "delegation".
+	// Expiries are the earliest expiries of metadata in use, by the kind of file.
 	Expiries map[string]time.Time
 	// Unanchored are the IDs of pinned keys that nothing carries which was verified so far, sorted; empty while
 	// nothing was.
@@ -60,7 +60,12 @@ const abandoned = 30 * 24 * time.Hour
 func (t *Tracker) Status(root string) Status {
 	s := Status{Expiries: map[string]time.Time{}}
 	snapshot, now := t.store.Load(), t.clock.Now()
-	evidence := snapshot.evidence
+	// A repository may have several subjects that fail: the first of them speaks for it.
+	type failure struct {
+		about trust.Key
+		Fault *trust.Fault
+	}
+	repositories := map[string]failure{}
 	t.mu.Lock()
 	if p := t.roots[root]; p != nil {
 		s.Interval = p.interval
@@ -73,24 +78,31 @@ func (t *Tracker) Status(root string) Status {
 			s.Probed, s.Server = e.fault != nil || !e.succeeded.IsZero(), e.fault
 			continue
 		}
-		s.Tracked++
 		refreshed := t.refreshed(k, e)
 		if refreshed.After(s.Succeeded) {
 			s.Succeeded = refreshed
 		}
-		if signed(evidence[k]) && !refreshed.IsZero() && (s.Oldest.IsZero() || refreshed.Before(s.Oldest)) {
+		if signed(snapshot.evidence.get(k)) && !refreshed.IsZero() && (s.Oldest.IsZero() || refreshed.Before(s.Oldest)) {
 			s.Oldest = refreshed
 		}
-		if e.fault != nil {
-			s.Failing++
-			s.Faults = append(s.Faults, RepositoryFault{Repository: k.Repository, Fault: e.fault})
+		f := repositories[k.Name()]
+		if e.fault != nil && (f.Fault == nil || k.Compare(f.about) < 0) {
+			f = failure{about: k, Fault: e.fault}
 		}
+		repositories[k.Name()] = f
 	}
 	t.mu.Unlock()
+	s.Tracked = len(repositories)
+	for repository, f := range repositories {
+		if f.Fault != nil {
+			s.Faults = append(s.Faults, RepositoryFault{Repository: repository, Fault: f.Fault})
+		}
+	}
+	s.Failing = len(s.Faults)
 	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
-	for k, h := range snapshot.evidence {
-		if k.Root == root && h.evidence != nil && h.fault == nil {
-			s.expiries(k.Repository, h, now)
+	for k, h := range snapshot.evidence.under(root) {
+		if h.evidence != nil && h.fault == nil {
+			s.expiries(k.Name(), h, now)
 			s.grace(snapshot.grace(root, h), h, now)
 		}
 	}
@@ -109,8 +121,8 @@ func (s *Snapshot) unanchored(root string) []string {
 		return nil
 	}
 	met, verified := map[string]bool{}, false
-	for k, h := range s.evidence {
-		if k.Root != root || h.fault != nil {
+	for _, h := range s.evidence.under(root) {
+		if h.fault != nil {
 			continue
 		}
 		if anchored, ok := h.evidence.(trust.Anchored); ok {
@@ -134,27 +146,24 @@ func (s *Status) expiries(repository string, h *held, now time.Time) {
 		files = dated.Files()
 	}
 	for _, f := range files {
-		if f.NotAfter.IsZero() || f.Delegation && now.Sub(f.NotAfter) > abandoned {
+		if f.NotAfter.IsZero() || f.Part && now.Sub(f.NotAfter) > abandoned {
 			continue
 		}
 		first := Expiry{NotAfter: f.NotAfter, Repository: repository, File: f.Name}
 		if in := (Expiry{NotAfter: s.Expires}); first.before(in) || f.NotAfter.Equal(s.Expires) && repository+" "+f.Name < s.ExpiresFirst {
-			if !f.Delegation || now.Before(f.NotAfter) { // else it is no longer in use
+			if !f.Part || now.Before(f.NotAfter) { // else it is no longer in use
 				s.Expires, s.ExpiresFirst = f.NotAfter, repository+" "+f.Name
 			}
 		}
-		among, label := &s.Signed, f.Name
+		among := &s.Signed
 		if f.Unattended {
 			among = &s.Unattended
 		}
 		if first.before(*among) || first.NotAfter.Equal(among.NotAfter) && repository+" "+f.Name < among.Repository+" "+among.File {
 			*among = first
 		}
-		if f.Delegation {
-			label = "delegation"
-		}
-		if have := s.Expiries[label]; have.IsZero() || f.NotAfter.Before(have) {
-			s.Expiries[label] = f.NotAfter
+		if have := s.Expiries[f.Kind]; have.IsZero() || f.NotAfter.Before(have) {
+			s.Expiries[f.Kind] = f.NotAfter
 		}
 	}
 }

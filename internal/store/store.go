@@ -11,7 +11,6 @@ package store
 import (
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,9 +32,9 @@ type Store struct {
 	MaxSize int64
 	// Changed, where set before the first use, is called after each new snapshot, without a lock held. It must not block.
 	Changed func()
-	// Moved, where set before the first use, is called for each repository of which other evidence is held than before, or under
+	// Moved, where set before the first use, is called for each subject of which other evidence is held than before, or under
 	// another root, without a lock held. It must not block.
-	Moved func(Key)
+	Moved func(trust.Key)
 
 	current atomic.Pointer[Snapshot]
 	writing sync.Mutex // held by whoever computes the next snapshot; readers never wait
@@ -113,24 +112,21 @@ func (s *Store) DropRoot(name string) {
 		next := *old
 		next.roots = maps.Clone(old.roots)
 		delete(next.roots, name)
-		next.evidence = maps.Clone(old.evidence)
-		maps.DeleteFunc(next.evidence, func(k Key, h *held) bool {
-			if k.Root == name {
-				next.size -= h.size()
-			}
-			return k.Root == name
-		})
+		next.evidence = old.evidence.clone()
+		for k := range old.evidence.under(name) {
+			next.set(k, nil)
+		}
 		return &next
 	})
 }
 
 // putEvidence publishes what root made of what was held, unless another root or other evidence has taken its place
 // meanwhile: then nothing is changed and the answer is false. The fault says that it did not fit; what was held then stays.
-func (s *Store) putEvidence(k Key, root trust.Root, from, h *held) (published bool, fault *trust.Fault) {
+func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *held) (published bool, fault *trust.Fault) {
 	changed := false
 	s.update(func(old *Snapshot) *Snapshot {
 		r := old.roots[k.Root]
-		if published = r != nil && r.Root == root && old.evidence[k] == from; !published {
+		if published = r != nil && r.Root == root && old.evidence.get(k) == from; !published {
 			return nil
 		}
 		if h, fault = s.fitting(k, old.size, from, h); from == h {
@@ -149,7 +145,7 @@ func (s *Store) putEvidence(k Key, root trust.Root, from, h *held) (published bo
 }
 
 // fitting returns h where it fits in the place of from beside evidence of so many bytes, and else from, with a fault.
-func (s *Store) fitting(k Key, size int64, from, h *held) (*held, *trust.Fault) {
+func (s *Store) fitting(k trust.Key, size int64, from, h *held) (*held, *trust.Fault) {
 	more := h.size() - from.size()
 	if s.MaxSize == 0 || more <= 0 || size+more <= s.MaxSize {
 		return h, nil
@@ -159,49 +155,44 @@ func (s *Store) fitting(k Key, size int64, from, h *held) (*held, *trust.Fault) 
 }
 
 // beyond is the fault of evidence that does not fit beside what is held.
-func beyond(k Key, size, held, most int64) *trust.Fault {
+func beyond(k trust.Key, size, held, most int64) *trust.Fault {
 	return trust.NewFault(v1alpha1.ReasonTooLarge,
-		"%s: what was verified takes up to %d bytes of memory, and %d of the %d for all repositories are taken; raise the memory limit of the operator", k.Repository, size, held, most)
+		"%s: what was verified takes up to %d bytes of memory, and %d of the %d for all repositories are taken; raise the memory limit of the operator", k.Subject, size, held, most)
 }
 
-// with returns a snapshot that holds h of a repository, or nothing where h is nil.
-func (s *Snapshot) with(k Key, h *held) *Snapshot {
+// with returns a snapshot that holds h of a subject, or nothing where h is nil.
+func (s *Snapshot) with(k trust.Key, h *held) *Snapshot {
 	next := *s
-	next.evidence = maps.Clone(s.evidence)
-	if next.evidence == nil {
-		next.evidence = map[Key]*held{}
-	}
+	next.evidence = s.evidence.clone()
 	next.set(k, h)
 	return &next
 }
 
 // set is with in place, for a snapshot that is being made.
-func (s *Snapshot) set(k Key, h *held) {
-	s.size += h.size() - s.evidence[k].size()
-	if h == nil {
-		delete(s.evidence, k)
-	} else {
-		s.evidence[k] = h
-	}
+func (s *Snapshot) set(k trust.Key, h *held) {
+	s.size += h.size() - s.evidence.get(k).size()
+	s.evidence.set(k, h)
 }
 
 // release forgets a repository.
-func (s *Store) release(k Key) {
+func (s *Store) release(repository trust.Key) {
 	s.update(func(old *Snapshot) *Snapshot {
-		if old.evidence[k] == nil {
-			return nil
+		next := *old
+		next.evidence = old.evidence.clone()
+		for k := range old.evidence.of(repository) {
+			next.set(k, nil)
 		}
-		return old.with(k, nil)
+		return &next
 	})
 }
 
-// dropEvidence forgets repositories that carry no signatures.
-func (s *Store) dropEvidence(keys []Key) {
+// dropEvidence forgets subjects that carry no signatures.
+func (s *Store) dropEvidence(keys []trust.Key) {
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
-		next.evidence = maps.Clone(old.evidence)
+		next.evidence = old.evidence.clone()
 		for _, k := range keys {
-			if !signed(next.evidence[k]) { // a fetch may have ended since
+			if !signed(next.evidence.get(k)) { // a fetch may have ended since
 				next.set(k, nil)
 			}
 		}
@@ -209,15 +200,9 @@ func (s *Store) dropEvidence(keys []Key) {
 	})
 }
 
-// Key names a repository, as it is signed, under a trust root.
-type Key struct{ Root, Repository string }
-
-// Remap replaces Prefix by SignedPrefix at the start of a repository; both end in "/".
-type Remap struct{ Prefix, SignedPrefix string }
-
 // Root is one TrustRoot in a snapshot: usable, or the fault that keeps it from being so.
 type Root struct {
-	// Root verifies repositories; nil where Fault is set.
+	// Root verifies images; nil where Fault is set.
 	Root trust.Root
 	// Fault says why the trust root cannot be used.
 	Fault *trust.Fault
@@ -235,39 +220,9 @@ type Root struct {
 	Notes []string
 	// ExpiredGrace is for how long past its expiry evidence is used that no fetch could bring up to date. 0: not at all.
 	ExpiredGrace time.Duration
-	// Remap gives the signed name of a pulled repository; the longest prefix applies.
-	Remap []Remap
 }
 
-// signedName returns the name under which a repository is signed. A prefix is compared with the name as it is written, and
-// where none fits that, with the normalised one: a mirror is the same mirror with its port.
-func (r *Root) signedName(image imageref.Ref) string {
-	name := image.Name()
-	if signed, ok := r.remap(name); ok {
-		return signed
-	}
-	if image.Written != "" {
-		if signed, ok := r.remap(image.Repository()); ok {
-			return signed
-		}
-	}
-	return name
-}
-
-func (r *Root) remap(repository string) (signed string, ok bool) {
-	var best *Remap
-	for i, m := range r.Remap {
-		if strings.HasPrefix(repository, m.Prefix) && (best == nil || len(m.Prefix) > len(best.Prefix)) {
-			best = &r.Remap[i]
-		}
-	}
-	if best == nil {
-		return "", false
-	}
-	return best.SignedPrefix + repository[len(best.Prefix):], true
-}
-
-// held is what is known of one repository. With a fault, decisions must not use the evidence.
+// held is what is known of one subject. With a fault, decisions must not use the evidence.
 type held struct {
 	evidence trust.Evidence
 	fault    *trust.Fault
@@ -323,7 +278,7 @@ type Snapshot struct {
 
 	policies map[string]versioned
 	roots    map[string]*Root
-	evidence map[Key]*held
+	evidence evidence
 	size     int64           // of evidence, in bytes
 	down     map[string]bool // roots with a grace whose signing server is down, so that nothing is fetched
 }
@@ -380,12 +335,17 @@ func (s *Snapshot) Usable(root string) error {
 	return nil
 }
 
+// Subject implements policy.Roots.
+func (s *Snapshot) Subject(root string, image imageref.Ref) trust.Subject {
+	return s.roots[root].Root.Subject(image)
+}
+
 // Evidence implements policy.Roots.
-func (s *Snapshot) Evidence(root string, image imageref.Ref) (trust.Evidence, time.Duration, error) {
-	if err := s.Usable(root); err != nil {
+func (s *Snapshot) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
+	if err := s.Usable(about.Root); err != nil {
 		return nil, 0, err
 	}
-	h := s.evidence[s.key(root, image)]
+	h := s.evidence.get(about)
 	if h == nil {
 		return nil, 0, policy.ErrNotLoaded
 	}
@@ -395,7 +355,7 @@ func (s *Snapshot) Evidence(root string, image imageref.Ref) (trust.Evidence, ti
 	if h.fault != nil {
 		return nil, 0, h.fault
 	}
-	return h.evidence, s.grace(root, h), nil
+	return h.evidence, s.grace(about.Root, h), nil
 }
 
 // grace is for how long past its expiry evidence may be used; the root must exist.
@@ -404,17 +364,4 @@ func (s *Snapshot) grace(root string, h *held) time.Duration {
 		return s.roots[root].ExpiredGrace
 	}
 	return 0
-}
-
-// Repository implements policy.Roots.
-func (s *Snapshot) Repository(root string, image imageref.Ref) string {
-	if s.roots[root] == nil {
-		return image.Name()
-	}
-	return s.key(root, image).Repository
-}
-
-// key returns where the evidence of an image is held; the root must exist.
-func (s *Snapshot) key(root string, image imageref.Ref) Key {
-	return Key{Root: root, Repository: s.roots[root].signedName(image)}
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -20,9 +19,11 @@ import (
 // fact is evidence that is told apart by its pointer.
 type fact struct{ expires time.Time }
 
-func (*fact) Tag(string) []trust.Statement    { return nil }
-func (*fact) Digest(string) []trust.Statement { return nil }
-func (f *fact) Expiry() (time.Time, string)   { return f.expires, "timestamp" }
+func (*fact) Hints(string) []string                               { return nil }
+func (*fact) Statements(_, _ string) []trust.Statement            { return nil }
+func (*fact) Rejected([]string, string, string) []trust.Rejection { return nil }
+func (*fact) Faults() []*trust.Fault                              { return nil }
+func (f *fact) Expiry() (time.Time, string)                       { return f.expires, "timestamp" }
 
 // scripted is a trust root whose answers a test sets: what no real server can be made to show on demand.
 type scripted struct {
@@ -32,29 +33,55 @@ type scripted struct {
 	recheck func(held trust.Evidence) (trust.Evidence, error)
 	unpack  func(packed []byte, held trust.Evidence) (trust.Evidence, error)
 	probe   error
+	remaps  trust.Remaps
+}
+
+func (s *scripted) Subject(image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: s.remaps.Signed(image)}
 }
 
 func (s *scripted) Probe(context.Context) error { return s.probe }
 
-func (s *scripted) Fetch(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error) {
+func (s *scripted) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	s.fetches.Add(1)
 	if s.fetchOf != nil {
-		return s.fetchOf(ctx, repository, held)
+		return s.fetchOf(ctx, about.Repository, held)
 	}
 	return s.fetch(ctx, held)
 }
 
-func (s *scripted) Recheck(_ string, held trust.Evidence) (trust.Evidence, error) {
+func (s *scripted) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	if s.recheck == nil {
 		return held, nil
 	}
 	return s.recheck(held)
 }
 
-func (*scripted) Pack(trust.Evidence) ([]byte, error) { return nil, nil }
+func (*scripted) Pack(map[trust.Subject]trust.Evidence) ([]byte, error) { return nil, nil }
 
-func (s *scripted) Unpack(_ string, packed []byte, held trust.Evidence) (trust.Evidence, error) {
-	return s.unpack(packed, held)
+func (s *scripted) Unpack(repository trust.Subject, packed []byte, held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
+	evidence, err := s.unpack(packed, held[repository])
+	if evidence == nil {
+		return nil, err
+	}
+	return map[trust.Subject]trust.Evidence{repository: evidence}, err
+}
+
+// acmeKey returns the key of a repository under the trust root "acme".
+func acmeKey(repository string) trust.Key {
+	return trust.Key{Root: "acme", Subject: trust.Subject{Repository: repository}}
+}
+
+// key returns that of the repository of an image.
+func key(image imageref.Ref) trust.Key { return acmeKey(image.Name()) }
+
+// keys returns those of several images.
+func keys(images ...imageref.Ref) []trust.Key {
+	all := make([]trust.Key, 0, len(images))
+	for _, image := range images {
+		all = append(all, key(image))
+	}
+	return all
 }
 
 func returning(e trust.Evidence, err error) func(context.Context, trust.Evidence) (trust.Evidence, error) {
@@ -79,7 +106,7 @@ func newBench(root trust.Root) *bench {
 
 func (b *bench) holds(t *testing.T, want trust.Evidence) {
 	t.Helper()
-	got, _, err := b.Load().Evidence("acme", app)
+	got, _, err := b.Load().Evidence(key(app))
 	if err != nil || got != want {
 		t.Fatalf("Evidence = %v, %v; want %v", got, err, want)
 	}
@@ -87,7 +114,7 @@ func (b *bench) holds(t *testing.T, want trust.Evidence) {
 
 func (b *bench) faults(t *testing.T, reason string) {
 	t.Helper()
-	got, _, err := b.Load().Evidence("acme", app)
+	got, _, err := b.Load().Evidence(key(app))
 	var f *trust.Fault
 	if got != nil || !errors.As(err, &f) || f.Reason != reason {
 		t.Fatalf("Evidence = %v, %v; want a fault %s", got, err, reason)
@@ -105,7 +132,7 @@ func TestHerdCostsOneFetch(t *testing.T) {
 	var wg sync.WaitGroup
 	errs := make(chan error, 500)
 	for range 500 {
-		wg.Go(func() { errs <- b.Ensure(t.Context(), "acme", app) })
+		wg.Go(func() { errs <- b.Ensure(t.Context(), key(app)) })
 	}
 	eventually(t, "the first fetch", func() bool { return root.fetches.Load() > 0 })
 	close(release)
@@ -133,11 +160,11 @@ func TestFetchGoesOnBehindACallerThatLeaves(t *testing.T) {
 	}})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.Ensure(ctx, "acme", app); !errors.Is(err, context.Canceled) {
+	if err := b.Ensure(ctx, key(app)); !errors.Is(err, context.Canceled) {
 		t.Fatalf("Ensure = %v, want the context's error", err)
 	}
 	close(release)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	b.holds(t, signed)
@@ -147,13 +174,13 @@ func TestFaultKeepsWhatWasVerified(t *testing.T) {
 	signed := &fact{expires: time.Unix(1_900_000_000, 0)}
 	root := &scripted{fetch: returning(signed, nil)}
 	b := newBench(root)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	root.fetch = returning(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "down"))
 	b.clock.Step(time.Minute)
 	changes := b.changes.Load()
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err == nil {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err == nil {
 		t.Fatal("Renew hid the fault")
 	}
 	b.holds(t, signed)
@@ -183,17 +210,17 @@ func TestFaultIsNoVerdictAndIsTriedAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root := &scripted{fetch: c.fetch}
 			b := newBench(root)
-			if err := b.Ensure(t.Context(), "acme", app); err == nil {
+			if err := b.Ensure(t.Context(), key(app)); err == nil {
 				t.Fatal("Ensure hid the fault")
 			}
 			b.faults(t, c.reason)
-			if err := b.Ensure(t.Context(), "acme", app); err == nil || root.fetches.Load() != 1 {
+			if err := b.Ensure(t.Context(), key(app)); err == nil || root.fetches.Load() != 1 {
 				t.Fatalf("a fault of a moment ago: Ensure = %v after %d fetches, want the fault and no second one", err, root.fetches.Load())
 			}
 			signed := &fact{}
 			root.fetch = returning(signed, nil)
 			b.clock.Step(2 * firstRetry)
-			if err := b.Ensure(t.Context(), "acme", app); err != nil {
+			if err := b.Ensure(t.Context(), key(app)); err != nil {
 				t.Fatal(err)
 			}
 			b.holds(t, signed)
@@ -214,14 +241,14 @@ func TestRenewSeesWhatWasThereBefore(t *testing.T) {
 	}}
 	b := newBench(root)
 	early := make(chan error, 1)
-	go func() { early <- b.Ensure(t.Context(), "acme", app) }()
+	go func() { early <- b.Ensure(t.Context(), key(app)) }()
 	<-entered
 	b.clock.Step(time.Millisecond)
 	signed := &fact{}
 	published.Store(signed)
 	late := make(chan error, 50)
 	for range cap(late) {
-		go func() { late <- b.Renew(t.Context(), "acme", app, b.clock.Now()) }()
+		go func() { late <- b.Renew(t.Context(), key(app), b.clock.Now()) }()
 	}
 	close(release)
 	for range cap(late) {
@@ -236,7 +263,7 @@ func TestRenewSeesWhatWasThereBefore(t *testing.T) {
 	if n := root.fetches.Load(); n != 2 {
 		t.Errorf("%d fetches, want the one under way and one for all who came later", n)
 	}
-	if err := b.Renew(t.Context(), "acme", app, b.clock.Now()); err != nil || root.fetches.Load() != 2 {
+	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil || root.fetches.Load() != 2 {
 		t.Errorf("evidence that is new enough: %v after %d fetches, want no further one", err, root.fetches.Load())
 	}
 }
@@ -250,7 +277,7 @@ func TestRootReplacedDuringAFetch(t *testing.T) {
 	}}
 	b := newBench(older)
 	done := make(chan error, 1)
-	go func() { done <- b.Ensure(t.Context(), "acme", app) }()
+	go func() { done <- b.Ensure(t.Context(), key(app)) }()
 	<-entered
 	signed := &fact{}
 	newer := &scripted{fetch: returning(signed, nil)}
@@ -265,7 +292,7 @@ func TestRootReplacedDuringAFetch(t *testing.T) {
 func TestEditedRootVerifiesAgain(t *testing.T) {
 	signed := &fact{}
 	b := newBench(&scripted{fetch: returning(signed, nil)})
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	revoked := trust.NewFault(v1alpha1.ReasonRootNotPinned, "another pin")
@@ -279,7 +306,7 @@ func TestEditedRootVerifiesAgain(t *testing.T) {
 func TestThreatRollbackAcrossAnEditOfTheTrustRoot(t *testing.T) {
 	signed := &fact{}
 	b := newBench(&scripted{fetch: returning(signed, nil)})
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	var given trust.Evidence
@@ -292,7 +319,7 @@ func TestThreatRollbackAcrossAnEditOfTheTrustRoot(t *testing.T) {
 	}})
 	for range 2 { // the fault of the first does not make the second forget
 		b.clock.Step(time.Minute)
-		if err := b.Ensure(t.Context(), "acme", app); err == nil || given != signed {
+		if err := b.Ensure(t.Context(), key(app)); err == nil || given != signed {
 			t.Errorf("Ensure = %v and the root was given %v, want a fault and what was held", err, given)
 		}
 	}
@@ -314,61 +341,24 @@ func TestUsable(t *testing.T) {
 			if err := b.Load().Usable(c.root); !errors.As(err, &f) || f.Reason != c.reason {
 				t.Errorf("Usable = %v, want %s", err, c.reason)
 			}
-			if e, _, err := b.Load().Evidence(c.root, app); e != nil || err == nil {
+			if e, _, err := b.Load().Evidence(trust.Key{Root: c.root, Subject: key(app).Subject}); e != nil || err == nil {
 				t.Errorf("Evidence = %v, %v; want an error", e, err)
 			}
-			if err := b.Ensure(t.Context(), c.root, app); err == nil {
+			if err := b.Ensure(t.Context(), trust.Key{Root: c.root, Subject: key(app).Subject}); err == nil {
 				t.Error("Ensure of a root that is not usable succeeded")
 			}
 		})
 	}
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	b.DropRoot("acme")
-	if _, _, err := b.Load().Evidence("acme", app); err == nil {
+	if _, _, err := b.Load().Evidence(key(app)); err == nil {
 		t.Error("evidence outlived its trust root")
 	}
 	b.PutRoot("acme", Root{Root: &scripted{}})
-	if _, _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
+	if _, _, err := b.Load().Evidence(key(app)); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("a new trust root of the same name: %v, want nothing held", err)
-	}
-}
-
-func TestSignedRepository(t *testing.T) {
-	r := Root{Remap: []Remap{
-		{Prefix: "mirror.example.com/", SignedPrefix: "docker.io/"},
-		{Prefix: "mirror.example.com/acme/", SignedPrefix: "registry.example.com/acme/"},
-		{Prefix: "mirror.example.com:443/other/", SignedPrefix: "other.example.com:443/"},
-		{Prefix: "docker.io/acme/", SignedPrefix: "registry.example.com/hub/"},
-	}}
-	got := map[string]string{}
-	want := map[string]string{
-		"mirror.example.com/library/nginx": "docker.io/library/nginx",
-		"mirror.example.com/acme/app":      "registry.example.com/acme/app",
-		"mirror.example.com.evil/app":      "mirror.example.com.evil/app",
-		"registry.example.com/app":         "registry.example.com/app",
-		// A prefix is compared with what is written, and else with the name without the default port and capitals.
-		"registry.example.com:443/app":          "registry.example.com:443/app",
-		"Registry.example.com/app":              "Registry.example.com/app",
-		"mirror.example.com:443/other/app":      "other.example.com:443/app",
-		"mirror.example.com/other/app":          "docker.io/other/app",
-		"mirror.example.com:443/library/nginx":  "docker.io/library/nginx",
-		"Mirror.example.com/acme/app":           "registry.example.com/acme/app",
-		"mirror.example.com:5000/library/nginx": "mirror.example.com:5000/library/nginx",
-		"docker.io/acme/app":                    "registry.example.com/hub/app",
-		"index.docker.io/acme/app":              "registry.example.com/hub/app",
-		"acme/app":                              "registry.example.com/hub/app",
-	}
-	for repository := range want {
-		ref, err := imageref.Parse(repository)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got[repository] = r.signedName(ref)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
 	}
 }
 
@@ -401,13 +391,13 @@ func TestDemandAfterManyFaults(t *testing.T) {
 	if n := root.fetches.Load() - before; n > 13 {
 		t.Errorf("%d fetches in 10 s, want one a second", n)
 	}
-	if due := b.tracked[b.Load().key("acme", app)].due.Sub(b.clock.Now()); due < 4*time.Minute {
+	if due := b.tracked[key(app)].due.Sub(b.clock.Now()); due < 4*time.Minute {
 		t.Errorf("it is due in %s though nobody asks, want less and less", due)
 	}
 	signed := &fact{}
 	root.fetch = returning(signed, nil)
 	b.clock.Step(firstRetry)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Errorf("Ensure = %v, want the repository to be fetched", err)
 	}
 	b.holds(t, signed)

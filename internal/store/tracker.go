@@ -10,7 +10,6 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -39,18 +38,18 @@ type Tracker struct {
 	changed func(root string)
 
 	mu      sync.Mutex
-	tracked map[Key]*tracked
+	tracked map[trust.Key]*tracked
 	roots   map[string]*pace
 	// taken counts the fetches under way in the background.
 	taken map[turn]int
-	// retained are the repositories that what runs is checked against.
-	retained map[Key]bool
+	// retained are the subjects that what runs is checked against.
+	retained map[trust.Key]bool
 
 	// woken is signalled when something is due sooner than the next tick.
 	woken chan struct{}
 }
 
-// tracked is what the tracker knows of one repository beside its evidence.
+// tracked is what the tracker knows of one subject beside its evidence.
 type tracked struct {
 	flight    *flight   // the fetch under way; nil: none
 	fetched   time.Time // when the last fetch that has ended began
@@ -85,7 +84,7 @@ type pace struct {
 // NewTracker returns a tracker that fills store. changed is called, without a lock held, when the state of a trust
 // root's repositories has changed; it must not block.
 func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tracker {
-	return &Tracker{store: store, clock: c, changed: changed, tracked: map[Key]*tracked{}, roots: map[string]*pace{}, taken: map[turn]int{}, woken: make(chan struct{}, 1)}
+	return &Tracker{store: store, clock: c, changed: changed, tracked: map[trust.Key]*tracked{}, roots: map[string]*pace{}, taken: map[turn]int{}, woken: make(chan struct{}, 1)}
 }
 
 // Reset says that a trust root was published anew: how often its repositories are refreshed from now on, and that what
@@ -99,17 +98,15 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 	defer t.mu.Unlock()
 	p := t.pace(root)
 	p.interval, p.server, p.feed = interval, server{}, &feed{due: now}
-	for k := range evidence {
-		if k.Root == root {
-			t.entry(k, now)
-		}
+	for k := range evidence.under(root) {
+		t.entry(k, now)
 	}
 	for k, e := range t.tracked {
 		if k.Root != root {
 			continue
 		}
 		e.due, e.retry, e.failures = now, now, 0
-		if h := evidence[k]; h != nil && h.fault == nil && !h.anew && e.fault == nil && !h.past(now) {
+		if h := evidence.get(k); h != nil && h.fault == nil && !h.anew && e.fault == nil && !h.past(now) {
 			e.due = now.Add(spread(min(interval/2, freshen)))
 		}
 	}
@@ -118,7 +115,7 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 }
 
 // probe is the key under which the signing server itself is asked for a sign of life.
-func probe(root string) Key { return Key{Root: root} }
+func probe(root string) trust.Key { return trust.Key{Root: root} }
 
 // pace returns the pace of a root; the lock is held.
 func (t *Tracker) pace(root string) *pace {
@@ -142,31 +139,29 @@ func (t *Tracker) Forget(root string) {
 	}
 }
 
-// Ensure fetches the repository of an image unless its evidence is held, and waits until that is done or ctx is over;
+// Ensure fetches a subject unless its evidence is held, and waits until that is done or ctx is over;
 // the fetch then goes on for those who ask later. It is the caller that loads the snapshot anew. The error is ctx's, or the
 // *trust.Fault of the fetch, or that of a fetch that failed moments ago.
-func (t *Tracker) Ensure(ctx context.Context, root string, image imageref.Ref) error {
-	return t.demand(ctx, root, image, func(k Key, _ time.Time) bool {
-		h := t.store.Load().evidence[k]
+func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
+	return t.demand(ctx, k, func(time.Time) bool {
+		h := t.store.Load().evidence.get(k)
 		return h != nil && h.fault == nil
 	})
 }
 
-// Renew sees to it that the evidence for an image is of a fetch that began no earlier than since, so that a signature
-// made before then is seen. However many ask, one fetch of a repository is under way at a time. It waits and fails as
+// Renew sees to it that the evidence about a subject is of a fetch that began no earlier than since, so that a signature
+// made before then is seen. However many ask, one fetch of a subject is under way at a time. It waits and fails as
 // Ensure does.
-func (t *Tracker) Renew(ctx context.Context, root string, image imageref.Ref, since time.Time) error {
-	return t.demand(ctx, root, image, func(_ Key, began time.Time) bool { return !began.Before(since) })
+func (t *Tracker) Renew(ctx context.Context, k trust.Key, since time.Time) error {
+	return t.demand(ctx, k, func(began time.Time) bool { return !began.Before(since) })
 }
 
 // demand starts or joins fetches until enough says that what began at a time and has ended will do; the lock is held
 // when it is asked.
-func (t *Tracker) demand(ctx context.Context, root string, image imageref.Ref, enough func(k Key, began time.Time) bool) error {
-	snapshot := t.store.Load()
-	if err := snapshot.Usable(root); err != nil {
+func (t *Tracker) demand(ctx context.Context, k trust.Key, enough func(began time.Time) bool) error {
+	if err := t.store.Load().Usable(k.Root); err != nil {
 		return err
 	}
-	k := snapshot.key(root, image)
 	for {
 		f, err := t.join(k, enough)
 		if f == nil {
@@ -178,14 +173,14 @@ func (t *Tracker) demand(ctx context.Context, root string, image imageref.Ref, e
 				return f.err
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Repository, k.Root, ctx.Err())
+			return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Subject, k.Root, ctx.Err())
 		}
 	}
 }
 
 // join returns the fetch to wait for, or nil if there is enough already, or if the last one failed moments ago. Where the server is down
 // it is the probe.
-func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight, error) {
+func (t *Tracker) join(k trust.Key, enough func(began time.Time) bool) (*flight, error) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -194,7 +189,7 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 	switch {
 	case e.flight != nil:
 		return e.flight, nil
-	case !e.fetched.IsZero() && e.fault == nil && enough(k, e.fetched):
+	case !e.fetched.IsZero() && e.fault == nil && enough(e.fetched):
 		return nil, nil
 	}
 	if f, err := t.ask(k.Root, now); f != nil || err != nil {
@@ -204,10 +199,10 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 	if e.fault != nil && now.Before(e.retry) {
 		return nil, e.fault
 	}
-	p, known := t.pace(k.Root), signed(t.store.Load().evidence[k])
+	p, known := t.pace(k.Root), signed(t.store.Load().evidence.get(k))
 	if !known && p.asked >= maxAsked {
 		e.due = earlier(e.due, now)
-		return nil, trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are asked for at once", k.Repository, k.Root)
+		return nil, trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are asked for at once", k.Subject, k.Root)
 	}
 	f := t.begin(k, e, now, nil)
 	if !known {
@@ -219,7 +214,7 @@ func (t *Tracker) join(k Key, enough func(k Key, began time.Time) bool) (*flight
 
 // begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it may leave without
 // ending it.
-func (t *Tracker) begin(k Key, e *tracked, now time.Time, turn *turn) *flight {
+func (t *Tracker) begin(k trust.Key, e *tracked, now time.Time, turn *turn) *flight {
 	f := &flight{began: now, turn: turn, trial: t.pace(k.Root).down != nil, done: make(chan struct{})}
 	e.flight = f
 	if turn != nil {
@@ -233,8 +228,8 @@ func (t *Tracker) begin(k Key, e *tracked, now time.Time, turn *turn) *flight {
 	return f
 }
 
-// entry returns the state of a repository; the lock is held.
-func (t *Tracker) entry(k Key, now time.Time) *tracked {
+// entry returns the state of a subject; the lock is held.
+func (t *Tracker) entry(k trust.Key, now time.Time) *tracked {
 	e := t.tracked[k]
 	if e == nil {
 		e = &tracked{due: now.Add(jitter(t.pace(k.Root).interval)), asked: now}
@@ -243,8 +238,8 @@ func (t *Tracker) entry(k Key, now time.Time) *tracked {
 	return e
 }
 
-// fetch brings one repository up to date and publishes the outcome.
-func (t *Tracker) fetch(ctx context.Context, k Key, f *flight) error {
+// fetch brings one subject up to date and publishes the outcome.
+func (t *Tracker) fetch(ctx context.Context, k trust.Key, f *flight) error {
 	if k == probe(k.Root) {
 		return t.probe(ctx, k)
 	}
@@ -252,7 +247,7 @@ func (t *Tracker) fetch(ctx context.Context, k Key, f *flight) error {
 	waiting, cancel := context.WithTimeout(ctx, placeTimeout)
 	defer cancel()
 	if err := places.Acquire(waiting, 1); err != nil {
-		fault := trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are being fetched: %w", k.Repository, k.Root, err)
+		fault := trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are being fetched: %w", k.Subject, k.Root, err)
 		t.record(k, nil, nil, fault)
 		return fault
 	}
@@ -268,12 +263,12 @@ func (t *Tracker) fetch(ctx context.Context, k Key, f *flight) error {
 		if err := snapshot.Usable(k.Root); err != nil {
 			return err
 		}
-		root, old := snapshot.roots[k.Root].Root, snapshot.evidence[k]
+		root, old := snapshot.roots[k.Root].Root, snapshot.evidence.get(k)
 		began, stage := time.Now(), StageFirst
 		if old != nil && old.evidence != nil {
 			stage = StageRefresh
 		}
-		next, err := fetchOne(ctx, root, k.Repository, old)
+		next, err := fetchOne(ctx, root, k.Subject, old)
 		next = snapshot.roots[k.Root].noteStale(old, next, err)
 		t.store.observe(k.Root, snapshot.roots[k.Root].Format, stage, began, next, err)
 		published, beyond := t.store.putEvidence(k, root, old, next)
@@ -292,8 +287,8 @@ func (t *Tracker) fetch(ctx context.Context, k Key, f *flight) error {
 
 // places returns the places that a repository is fetched in, and whether it is known to be signed. Those that are known to be signed have some of their own,
 // so that a flood of made-up names holds up neither a refresh nor a revocation.
-func (t *Tracker) places(k Key) (places *semaphore.Weighted, known bool) {
-	known = signed(t.store.Load().evidence[k])
+func (t *Tracker) places(k trust.Key) (places *semaphore.Weighted, known bool) {
+	known = signed(t.store.Load().evidence.get(k))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known {
@@ -303,7 +298,7 @@ func (t *Tracker) places(k Key) (places *semaphore.Weighted, known bool) {
 }
 
 // probe asks the signing server for a sign of life, and records the outcome.
-func (t *Tracker) probe(ctx context.Context, k Key) error {
+func (t *Tracker) probe(ctx context.Context, k trust.Key) error {
 	ctx, cancel := context.WithTimeout(trust.WithPurpose(ctx, trust.Purpose{Known: true}), fetchTimeout)
 	defer cancel()
 	for {
@@ -340,22 +335,22 @@ func probeOne(ctx context.Context, root trust.Root) (err error) {
 
 // fetchOne asks the root for evidence newer than old. A panic in the verification of hostile metadata is a fault like
 // any other.
-func fetchOne(ctx context.Context, root trust.Root, repository string, old *held) (next *held, fault *trust.Fault) {
+func fetchOne(ctx context.Context, root trust.Root, about trust.Subject, old *held) (next *held, fault *trust.Fault) {
 	next = old
 	defer func() {
 		if r := recover(); r != nil {
-			fault = trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification broke off: %v", repository, r)
+			fault = trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification broke off: %v", about, r)
 		}
 		if fault != nil {
 			next = old.failed(fault)
 		}
 	}()
-	evidence, err := root.Fetch(ctx, repository, old.seen())
+	evidence, err := root.Fetch(ctx, about, old.seen())
 	switch {
 	case err != nil:
 		return next, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
 	case evidence == nil:
-		return next, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification gave no evidence", repository)
+		return next, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification gave no evidence", about)
 	case old != nil && old.fault == nil && !old.anew && !old.stale && !old.ended && evidence == old.evidence:
 		return old, nil
 	}
@@ -363,7 +358,7 @@ func fetchOne(ctx context.Context, root trust.Root, repository string, old *held
 }
 
 // record notes the outcome of a fetch, and when the next is due.
-func (t *Tracker) record(k Key, old, next *held, fault *trust.Fault) {
+func (t *Tracker) record(k trust.Key, old, next *held, fault *trust.Fault) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	e := t.entry(k, now)

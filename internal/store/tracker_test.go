@@ -19,7 +19,7 @@ func TestRefreshInTheBackground(t *testing.T) {
 	root := &scripted{fetch: returning(signed, nil)}
 	b := newBench(root)
 	b.Reset("acme", time.Minute)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -42,7 +42,7 @@ func TestDueWithJitter(t *testing.T) {
 	}
 	for i := range 200 {
 		image := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)}
-		if err := b.Ensure(t.Context(), "acme", image); err != nil {
+		if err := b.Ensure(t.Context(), key(image)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -72,24 +72,24 @@ func TestUnsignedIsForgotten(t *testing.T) {
 	root := &scripted{fetch: returning(trust.Unsigned{}, nil)}
 	b := newBench(root)
 	other := imageref.Ref{Host: "registry.example.com", Path: "acme/signed"}
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	root.fetch = returning(&fact{}, nil)
-	if err := b.Ensure(t.Context(), "acme", other); err != nil {
+	if err := b.Ensure(t.Context(), key(other)); err != nil {
 		t.Fatal(err)
 	}
 	b.clock.Step(forgetAfter)
 	b.prune()
-	if _, _, err := b.Load().Evidence("acme", app); err != nil {
+	if _, _, err := b.Load().Evidence(key(app)); err != nil {
 		t.Errorf("unsigned repository that was asked for lately: %v, want it kept", err)
 	}
 	b.clock.Step(time.Second)
 	b.prune()
-	if _, _, err := b.Load().Evidence("acme", app); !errors.Is(err, policy.ErrNotLoaded) {
+	if _, _, err := b.Load().Evidence(key(app)); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("unsigned repository: %v, want it forgotten", err)
 	}
-	if _, _, err := b.Load().Evidence("acme", other); err != nil {
+	if _, _, err := b.Load().Evidence(key(other)); err != nil {
 		t.Errorf("signed repository: %v, want it kept", err)
 	}
 	if got := b.Status("acme").Tracked; got != 1 {
@@ -101,7 +101,7 @@ func TestUnsignedIsForgotten(t *testing.T) {
 func TestThreatMadeUpRepositories(t *testing.T) {
 	root := &scripted{fetch: returning(&fact{}, nil)}
 	b := newBench(root)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	root.fetch = returning(trust.Unsigned{}, nil)
@@ -110,7 +110,7 @@ func TestThreatMadeUpRepositories(t *testing.T) {
 	}
 	for i := range maxUnsigned + 10 {
 		b.clock.Step(time.Millisecond)
-		if err := b.Ensure(t.Context(), "acme", madeUp(i)); err != nil {
+		if err := b.Ensure(t.Context(), key(madeUp(i))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,11 +118,11 @@ func TestThreatMadeUpRepositories(t *testing.T) {
 	if got := b.Status("acme").Tracked; got != maxUnsigned+1 {
 		t.Errorf("%d repositories are tracked, want %d", got, maxUnsigned+1)
 	}
-	if _, _, err := b.Load().Evidence("acme", app); err != nil {
+	if _, _, err := b.Load().Evidence(key(app)); err != nil {
 		t.Errorf("signed repository: %v, want it kept", err)
 	}
 	for i, want := range map[int]error{9: policy.ErrNotLoaded, 10: nil} {
-		if _, _, err := b.Load().Evidence("acme", madeUp(i)); !errors.Is(err, want) {
+		if _, _, err := b.Load().Evidence(key(madeUp(i))); !errors.Is(err, want) {
 			t.Errorf("made-up repository %d: %v, want %v", i, err, want)
 		}
 	}
@@ -144,19 +144,19 @@ func TestThreatMadeUpRepositoriesHoldNothingUp(t *testing.T) {
 		return second, nil
 	}}
 	b := newBench(root)
-	if err := b.Ensure(t.Context(), "acme", app); err != nil {
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
 	}
 	slow.Store(true)
 	var flights []*flight
 	for i := range 10 * fetchesPerRoot {
-		flights = append(flights, b.refresh(Key{Root: "acme", Repository: fmt.Sprintf("registry.example.com/acme/made-up-%d", i)}))
+		flights = append(flights, b.refresh(acmeKey(fmt.Sprintf("registry.example.com/acme/made-up-%d", i))))
 	}
 	eventually(t, "every place to be taken", func() bool { return root.fetches.Load() == 1+fetchesPerRoot })
 	b.clock.Step(time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := b.Renew(ctx, "acme", app, b.clock.Now()); err != nil {
+	if err := b.Renew(ctx, key(app), b.clock.Now()); err != nil {
 		t.Errorf("Renew = %v, want the refresh not to wait for the flood", err)
 	}
 	b.holds(t, second)

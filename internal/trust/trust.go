@@ -3,7 +3,7 @@
 //
 // Three outcomes are kept apart from here upwards. "Signed" is a Statement. "Not signed" is the absence of one in
 // evidence that was verified. "Could not check" is a Fault: it says nothing about the image, is never kept as a
-// verdict, and denies. An Evidence exists only where a repository was verified in full, or was found to carry no
+// verdict, and denies. An Evidence exists only where a subject was verified in full, or was found to carry no
 // signatures at all; a nil Evidence proves nothing.
 package trust
 
@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
 // ErrNotFound is what a signing server or registry answers, in words of its own protocol, about something that is not
@@ -35,7 +37,7 @@ func (*NotFound) Is(target error) bool { return target == ErrNotFound }
 type Statement struct {
 	// Digest is the manifest or index digest that was signed, as "sha256:" and 64 lower-case hexadecimal digits.
 	Digest string
-	// Tag is the tag that the signature names, empty where the format signs digests alone.
+	// Tag is the tag that the signature names, empty where the format signs digests whatever the tag.
 	Tag string
 	// Role is the role, as policies name it, whose threshold of distinct keys was met.
 	Role string
@@ -45,17 +47,25 @@ type Statement struct {
 	NotAfter time.Time
 }
 
-// Evidence is what a trust root has verified about one repository. It is immutable, answers from memory, is safe for
+// Evidence is what a trust root has verified about one subject. It is immutable, answers from memory, is safe for
 // concurrent use, and of a type that can be compared, a pointer: that is how unchanged evidence is known.
 type Evidence interface {
-	// Tag returns the statements about a tag, sorted by digest and role, for any role and digest. The result is
-	// shared and must not be changed. The caller drops what is past its NotAfter.
-	Tag(tag string) []Statement
-	// Digest returns the statements about a digest, under whatever tag, sorted by role and tag. The result is shared
-	// and must not be changed. The caller drops what is past its NotAfter.
-	Digest(digest string) []Statement
+	// Hints returns the digests that a tag may mean by the word of somebody who proves nothing: of the registry. A
+	// format that signs tags has none: its statements name the digests. It is bounded. The result is shared and must
+	// not be changed.
+	Hints(tag string) []string
+	// Statements returns who has signed a digest: for the tag, where the format signs tags, and else whatever the tag.
+	// An empty tag stands for any, and an empty digest for each digest that is known here. They are sorted by digest,
+	// role and tag. The caller drops what is past its NotAfter, and must not change the result.
+	Statements(tag, digest string) []Statement
+	// Rejected says what was signed, or should have been, and proves none of some roles, as far as more is known than
+	// that they have not signed. It is for the words of a denial alone, and may take longer than a decision. An empty
+	// tag or digest stands for any. The result is bounded.
+	Rejected(roles []string, tag, digest string) []Rejection
+	// Faults returns what could not be checked beside what was verified: one layout, or one signature. It is bounded.
+	Faults() []*Fault
 	// Expiry says until when the evidence as a whole may be used, and which signed file ends it. Past it, the
-	// repository can no longer be checked. Zero: never.
+	// subject can no longer be checked. Zero: never.
 	Expiry() (notAfter time.Time, file string)
 }
 
@@ -92,16 +102,10 @@ type File struct {
 	// Unattended says that the server signs it anew by itself, and only once it has expired: as long as the server can be asked,
 	// that it expires soon is no news.
 	Unattended bool
-	// Delegation says that only the statements of some roles end with it, and not the evidence as a whole.
-	Delegation bool
-}
-
-// Explained is an Evidence that knows what was signed, or should have been, and proves no role all the same.
-type Explained interface {
-	// Rejected says why some roles have not signed, as far as more is known than that they have not. It is for the words
-	// of a denial alone, and may take longer than a decision. tag and digest are those of the image; an empty one stands
-	// for any. The result is bounded.
-	Rejected(roles []string, tag, digest string) []Rejection
+	// Part says that only the statements of some roles end with it, and not the evidence as a whole.
+	Part bool
+	// Kind is what metrics count the file as. A format has few kinds: "targets", "delegation".
+	Kind string
 }
 
 // Rejection is something that does not prove a role, and why. It never counts for anything.
@@ -117,40 +121,56 @@ type Rejection struct {
 	Why string
 }
 
-// Unsigned is the Evidence of a repository that carries no signatures at all: everything about it is "not signed".
+// Unsigned is the Evidence of a subject that carries no signatures at all: everything about it is "not signed".
 type Unsigned struct{}
 
-// Tag implements Evidence: nothing was said.
-func (Unsigned) Tag(string) []Statement { return nil }
+// Hints implements Evidence: nothing was said.
+func (Unsigned) Hints(string) []string { return nil }
 
-// Digest implements Evidence: nothing was said.
-func (Unsigned) Digest(string) []Statement { return nil }
+// Statements implements Evidence: nothing was said.
+func (Unsigned) Statements(_, _ string) []Statement { return nil }
+
+// Rejected implements Evidence: nothing was said.
+func (Unsigned) Rejected([]string, string, string) []Rejection { return nil }
+
+// Faults implements Evidence: all was checked.
+func (Unsigned) Faults() []*Fault { return nil }
 
 // Expiry implements Evidence: an absence does not expire.
 func (Unsigned) Expiry() (notAfter time.Time, file string) { return time.Time{}, "" }
 
-// Root verifies repositories under one TrustRoot. Its methods are safe for concurrent use.
+// Root verifies images under one TrustRoot. Its methods are safe for concurrent use.
 type Root interface {
+	// Subject returns what is to be asked about an image. Of an image with a tag and no digest, that is which digests
+	// the tag may mean; of one with a digest, who has signed it. A format that learns both from one place returns one
+	// subject for both.
+	Subject(image imageref.Ref) Subject
 	// Probe asks the signing server for a sign of life in its protocol, so that a wrong address or certificate shows
 	// before the first image does. The error is a *Fault.
 	Probe(ctx context.Context) error
-	// Fetch brings the evidence about a repository up to date. held is what an earlier Fetch or Recheck returned for
-	// the repository, or nil; where nothing has changed since, held itself is returned. A Root never returns
+	// Fetch brings the evidence about a subject up to date. held is what an earlier Fetch or Recheck returned for
+	// the subject, or nil; where nothing has changed since, held itself is returned. A Root never returns
 	// evidence older than held, nor any that has expired. On an error, which is a *Fault, held stays true.
-	Fetch(ctx context.Context, repository string, held Evidence) (Evidence, error)
+	Fetch(ctx context.Context, about Subject, held Evidence) (Evidence, error)
 	// Recheck verifies again, without a network, evidence that another Root of the same TrustRoot obtained: after an
-	// edit of the spec. What has expired since it was fetched, by less than the grace of the TrustRoot, passes, with its expiry as it
-	// is. The error is a *Fault, and held must then no longer be used.
-	Recheck(repository string, held Evidence) (Evidence, error)
-	// Pack writes evidence down, so that Unpack can take it in after a restart or on another replica. It is nil where
-	// there is nothing to keep: an absence of signatures is not written down. The error is a *Fault.
-	Pack(held Evidence) ([]byte, error)
-	// Unpack takes in what Pack wrote. It verifies it again, without a network, and believes nothing of it but what is
-	// signed, and which versions were seen. held is what is held already, or nil: the newer of the two is returned, held
-	// itself where packed adds nothing, and neither is undercut from then on. The error is a *Fault. An Evidence that comes with
-	// it proves nothing, and must take the place of held: it remembers the versions seen, for Fetch. Without one,
-	// packed is of no use and held stays. What is returned may keep packed, which must not be changed any more.
-	Unpack(repository string, packed []byte, held Evidence) (Evidence, error)
+	// edit of the spec. What has expired since it was fetched, by less than the grace of the TrustRoot, passes, with
+	// its expiry as it is. The error is a *Fault, and held must then no longer be used.
+	Recheck(about Subject, held Evidence) (Evidence, error)
+}
+
+// Keeper is a Root whose evidence can be written down, and read after a restart or on another replica: in one record a
+// repository, whatever the number of subjects.
+type Keeper interface {
+	// Pack writes down the evidence of one repository, by subject. It is nil where there is nothing to keep: an absence
+	// of signatures is not written down. The error is a *Fault.
+	Pack(held map[Subject]Evidence) ([]byte, error)
+	// Unpack takes in what Pack wrote of a repository. It verifies it again, without a network, and believes nothing of
+	// it but what is signed, and which versions were seen. held is what is held already of the repository: the newer
+	// of the two is returned of each subject, held itself where packed adds nothing, and neither is undercut from then
+	// on. Subjects that packed adds nothing to may be left out. The error is a *Fault. An Evidence that comes with it
+	// proves nothing, and must take the place of held: it remembers the versions seen, for Fetch. Without one, packed
+	// is of no use and held stays. What is returned may keep packed, which must not be changed any more.
+	Unpack(repository Subject, packed []byte, held map[Subject]Evidence) (map[Subject]Evidence, error)
 }
 
 // Fault is the error of everything that could not be checked. Reason is one of the fault reasons of the Fresh

@@ -13,6 +13,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 	"github.com/countersign-dev/countersign/test/handmade"
 )
@@ -38,9 +39,14 @@ func newEstate(tb testing.TB, n int) *estate {
 		if err != nil {
 			return err
 		}
-		return e.tracker.Ensure(ctx, "acme-notary", image)
+		return e.tracker.Ensure(ctx, key(image))
 	})
 	return e
+}
+
+// key returns what is asked about an image.
+func key(image imageref.Ref) trust.Key {
+	return trust.Key{Root: "acme-notary", Subject: trust.Subject{Repository: image.Name()}}
 }
 
 // emptyEstate has n policies, and no repository verified yet.

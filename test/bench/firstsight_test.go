@@ -79,7 +79,7 @@ func BenchmarkFirstSight(b *testing.B) {
 		e := f.fresh(b)
 		f.delayed(by)
 		begin := time.Now()
-		check(b, e.tracker.Ensure(b.Context(), "acme-notary", image))
+		check(b, e.tracker.Ensure(b.Context(), key(image)))
 		took = time.Since(begin)
 		check(b, e.decide(f.image, time.Now()))
 		return took, len(f.Requests())

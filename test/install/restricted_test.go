@@ -16,6 +16,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/persist"
 	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // refusal is how the API server says that a ValidatingAdmissionPolicy of the component refused a
@@ -303,7 +304,7 @@ func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 // write.
 func (b *bed) testConfigMaps(t *testing.T, thief client.Client) {
 	for name, allowed := range map[string]bool{
-		persist.Name("uid", "registry.example.com/acme/app"): true, "root-keys": false, "countersign-trusted-ca": false, "countersign-metadata": false,
+		persist.Name("uid", trust.Subject{Repository: "registry.example.com/acme/app"}): true, "root-keys": false, "countersign-trusted-ca": false, "countersign-metadata": false,
 	} {
 		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: name}}
 		judge := func(what string, err error) {

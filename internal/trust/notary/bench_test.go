@@ -25,7 +25,7 @@ func BenchmarkLookup(b *testing.B) {
 	ev := mustFetch(b, v.root(v.config()), nil)
 	digest := digestOf("manifest7")
 	for b.Loop() {
-		if len(ev.Tag("v1.2.7")) != 3 || len(ev.Digest(digest)) != 3 {
+		if len(ev.Statements("v1.2.7", "")) != 3 || len(ev.Statements("", digest)) != 3 {
 			b.Fatal("not found")
 		}
 	}
@@ -40,7 +40,7 @@ func BenchmarkRecheck(b *testing.B) {
 	cfg.Roles = []Role{{Name: "qa", Threshold: 1}} // says what is so anyhow, and has it verified again
 	other := v.root(cfg)
 	for b.Loop() {
-		if _, err := other.Recheck(testGUN, ev); err != nil {
+		if _, err := other.Recheck(of(testGUN), ev); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -54,7 +54,7 @@ func BenchmarkRevokeAnother(b *testing.B) {
 	cfg.RevokedKeys = []string{newKey(b, "ecdsa", "").canonical}
 	r := v.root(cfg)
 	for b.Loop() {
-		if _, err := r.Recheck(testGUN, ev); err != nil {
+		if _, err := r.Recheck(of(testGUN), ev); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -45,6 +45,8 @@ type Config struct {
 	RootCA PEM
 	// Roles are the roles that are not simply the delegation of their name.
 	Roles []Role
+	// Remaps give the name under which a repository is signed.
+	Remaps trust.Remaps
 	// RevokedKeys are canonical key IDs that count for nothing, whatever the metadata says.
 	RevokedKeys []string
 	// ExpiredGrace is for how long past its expiry evidence that is verified again, without a network, remains evidence. What is
@@ -81,6 +83,7 @@ type Root struct {
 	caPrints  []string
 	roles     []speaker
 	named     map[string]bool // the names of roles
+	remaps    trust.Remaps
 	revoked   map[string]bool // key IDs
 	proof     *proof
 	notes     []string
@@ -98,7 +101,7 @@ type speaker struct {
 // condition, InvalidKey or InvalidSpec, and names the field.
 func New(cfg Config, get Getter) (*Root, error) {
 	r := &Root{
-		name: cfg.Name, get: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0),
+		name: cfg.Name, get: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0), remaps: cfg.Remaps,
 		budget: cfg.Budget, transfers: semaphore.NewWeighted(2 * maxTotalSize),
 		pins: map[string]bool{}, named: map[string]bool{}, revoked: map[string]bool{},
 		proof: &proof{},

@@ -124,13 +124,13 @@ func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 	held := mustFetch(t, v.root(cfg), nil)
 	cfg.Budget = budget.New(cost(12_000))
 	r := v.root(cfg)
-	if _, err := r.Recheck(testGUN, held); err != nil {
+	if _, err := r.Recheck(of(testGUN), held); err != nil {
 		t.Errorf("got %v for a small repository", err)
 	}
 	v.roles["targets/qa"].extra = map[string]json.RawMessage{"x": json.RawMessage(`"` + strings.Repeat("a", 40_000) + `"`)}
 	v.bump("targets/qa", "snapshot", "timestamp")
 	v.publish()
-	_, err := r.Fetch(t.Context(), testGUN, nil)
+	_, err := r.Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonTooLarge, testGUN, "memory")
 }
 
@@ -154,7 +154,7 @@ func TestThreatLongChainOfRoots(t *testing.T) {
 	bulkyRoots(v)
 	for name, base := range map[string]trust.Evidence{"at first sight": nil, "from what is held": held} {
 		v.requests()
-		_, err := r.Fetch(t.Context(), testGUN, base)
+		_, err := r.Fetch(t.Context(), of(testGUN), base)
 		wantFault(t, err, v1alpha1.ReasonTooLarge, "root.json")
 		if asked := only(v.requests(), "root.json"); len(asked) > 4 {
 			t.Errorf("%s: %d roots are asked for: %s", name, len(asked), asked)
@@ -177,7 +177,7 @@ func TestThreatRootsAreVerifiedStepByStep(t *testing.T) {
 		"from what is held": {held, []string{"6.root.json", "7.root.json", "root.json"}},
 	} {
 		v.requests()
-		if _, err := r.Fetch(t.Context(), testGUN, tt.held); err == nil {
+		if _, err := r.Fetch(t.Context(), of(testGUN), tt.held); err == nil {
 			t.Errorf("%s: the newest root is taken", name)
 		}
 		if diff := cmp.Diff(tt.want, slices.Compact(only(v.requests(), "root.json"))); diff != "" {
@@ -207,7 +207,7 @@ func TestUnverifiedRecordHasASize(t *testing.T) {
 	data := mustPack(t, v.root(v.config()), mustFetch(t, v.root(v.config()), nil))
 	cfg := v.config()
 	cfg.Clock = func() time.Time { return testNow().AddDate(20, 0, 0) }
-	ev, err := v.root(cfg).Unpack(testGUN, data, nil)
+	ev, err := v.root(cfg).unpackOne(testGUN, data, nil)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 	if sized, ok := ev.(trust.Sized); !ok || sized.Size() < int64(len(data)) {
 		t.Errorf("%T of %d bytes has no such size", ev, len(data))

@@ -62,12 +62,17 @@ func (l line) statement() trust.Statement {
 	return trust.Statement{Digest: l.digest, Tag: l.tag, Role: l.by.role, Keys: l.by.keys, NotAfter: l.by.notAfter}
 }
 
-// Tag returns the statements about a tag, sorted by digest and role.
-func (e *evidence) Tag(tag string) []trust.Statement {
-	from, _ := slices.BinarySearchFunc(e.lines, tag, func(l line, tag string) int { return strings.Compare(l.tag, tag) })
-	to := from
-	for to < len(e.lines) && e.lines[to].tag == tag {
-		to++
+// Hints implements trust.Evidence: what a tag means is signed.
+func (*evidence) Hints(string) []string { return nil }
+
+// Statements implements trust.Evidence: what delegations have signed, each for a tag.
+func (e *evidence) Statements(tag, digest string) []trust.Statement {
+	if tag == "" && digest != "" {
+		return e.under(digest)
+	}
+	from, to := 0, len(e.lines)
+	if tag != "" {
+		from, to = e.span(line{tag: tag, digest: digest})
 	}
 	all := make([]trust.Statement, to-from)
 	for i, l := range e.lines[from:to] {
@@ -76,8 +81,24 @@ func (e *evidence) Tag(tag string) []trust.Statement {
 	return all
 }
 
-// Digest returns the statements about a digest under any tag, sorted by role and tag.
-func (e *evidence) Digest(digest string) []trust.Statement {
+// span returns where the lines of a tag are, those about one digest where it is given.
+func (e *evidence) span(of line) (from, to int) {
+	compare := func(l, of line) int {
+		if of.digest == "" {
+			return strings.Compare(l.tag, of.tag)
+		}
+		return cmp.Or(strings.Compare(l.tag, of.tag), strings.Compare(l.digest, of.digest))
+	}
+	from, _ = slices.BinarySearchFunc(e.lines, of, compare)
+	to = from
+	for to < len(e.lines) && compare(e.lines[to], of) == 0 {
+		to++
+	}
+	return from, to
+}
+
+// under returns the statements about a digest under any tag.
+func (e *evidence) under(digest string) []trust.Statement {
 	from, _ := slices.BinarySearchFunc(e.byDigest, digest, func(i int32, digest string) int { return strings.Compare(e.lines[i].digest, digest) })
 	to := from
 	for to < len(e.byDigest) && e.lines[e.byDigest[to]].digest == digest {
@@ -89,6 +110,9 @@ func (e *evidence) Digest(digest string) []trust.Statement {
 	}
 	return all
 }
+
+// Faults implements trust.Evidence: what is verified is verified in full.
+func (*evidence) Faults() []*trust.Fault { return nil }
 
 // Expiry returns when the first of the top-level files expires, and which.
 func (e *evidence) Expiry() (time.Time, string) { return e.notAfter, e.file }

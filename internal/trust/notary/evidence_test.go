@@ -41,7 +41,7 @@ func TestRoleThresholdAndExpiry(t *testing.T) {
 	cfg.Roles = []Role{role(1), role(2), role(3), role(4)}
 	ev := mustFetch(t, v.root(cfg), nil)
 	got := map[string]time.Time{}
-	for _, s := range ev.Tag("v1") {
+	for _, s := range ev.Statements("v1", "") {
 		if strings.HasPrefix(s.Role, "team") {
 			got[s.Role+" "+s.Digest] = s.NotAfter
 		}
@@ -91,7 +91,7 @@ func TestDigestIndex(t *testing.T) {
 		"one": {"ci latest", "ci v1", "qa v1"}, "two": {"ci v2", "qa latest"}, "three": nil,
 	} {
 		var got []string
-		for _, s := range ev.Digest(digestOf(content)) {
+		for _, s := range ev.Statements("", digestOf(content)) {
 			if s.Digest != digestOf(content) {
 				t.Errorf("Digest(%s) returns a statement about %s", content, s.Digest)
 			}
@@ -102,7 +102,7 @@ func TestDigestIndex(t *testing.T) {
 		}
 	}
 	for _, tag := range []string{"v1", "v2", "latest"} {
-		got := ev.Tag(tag)
+		got := ev.Statements(tag, "")
 		if !slices.IsSortedFunc(got, func(a, b trust.Statement) int { return strings.Compare(a.Digest+a.Role, b.Digest+b.Role) }) {
 			t.Errorf("Tag(%s) is not sorted: %v", tag, got)
 		}
@@ -132,7 +132,7 @@ func TestRecheck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := v.config()
 			tt.mod(&cfg)
-			ev, err := v.root(cfg).Recheck(testGUN, held)
+			ev, err := v.root(cfg).Recheck(of(testGUN), held)
 			if tt.reason != "" {
 				wantFault(t, err, tt.reason, testGUN)
 				return
@@ -144,12 +144,12 @@ func TestRecheck(t *testing.T) {
 		})
 	}
 	r := v.root(v.config())
-	if ev, err := r.Recheck(testGUN, trust.Unsigned{}); err != nil || ev != trust.Evidence(trust.Unsigned{}) {
+	if ev, err := r.Recheck(of(testGUN), trust.Unsigned{}); err != nil || ev != trust.Evidence(trust.Unsigned{}) {
 		t.Errorf("Recheck of an unsigned repository = %v, %v", ev, err)
 	}
-	_, err := r.Recheck("registry.example.com/acme/other", held)
+	_, err := r.Recheck(of("registry.example.com/acme/other"), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
-	_, err = r.Fetch(t.Context(), "registry.example.com/acme/other", held)
+	_, err = r.Fetch(t.Context(), of("registry.example.com/acme/other"), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 }
 
@@ -161,7 +161,7 @@ func TestFetchWithEvidenceOfAnotherRoot(t *testing.T) {
 	cfg.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical}
 	wantRoles(t, signedBy(mustFetch(t, v.root(cfg), held), "v1"), "ci one")
 	cfg = pinKeys(newKey(t, "ecdsa", ""))
-	_, err := v.root(cfg).Fetch(t.Context(), testGUN, held)
+	_, err := v.root(cfg).Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned)
 }
 
@@ -193,7 +193,7 @@ func TestFetchConcurrently(t *testing.T) {
 			if i%2 == 0 {
 				base = nil
 			}
-			ev, err := r.Fetch(t.Context(), testGUN, base)
+			ev, err := r.Fetch(t.Context(), of(testGUN), base)
 			if err != nil {
 				t.Error(err)
 				return
@@ -201,7 +201,7 @@ func TestFetchConcurrently(t *testing.T) {
 			if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(ev, "v1")); diff != "" {
 				t.Errorf("signed (-want +got):\n%s", diff)
 			}
-			if _, err := r.Recheck(testGUN, ev); err != nil {
+			if _, err := r.Recheck(of(testGUN), ev); err != nil {
 				t.Error(err)
 			}
 		})
@@ -216,7 +216,7 @@ func TestFetchCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, base := range []trust.Evidence{nil, held} {
-		ev, err := r.Fetch(ctx, testGUN, base)
+		ev, err := r.Fetch(ctx, of(testGUN), base)
 		wantFault(t, err, v1alpha1.ReasonUnreachable)
 		if ev != nil {
 			t.Errorf("an evidence without a request: %v", ev)
@@ -254,7 +254,7 @@ func TestMemory(t *testing.T) {
 	if limit := uint64(48 << 10); each > limit {
 		t.Errorf("a repository takes %d bytes, more than %d", each, limit)
 	}
-	if got := len(held[0].Tag("v1.2.7")); got != 3 {
+	if got := len(held[0].Statements("v1.2.7", "")); got != 3 {
 		t.Errorf("%d statements", got)
 	}
 	runtime.KeepAlive(held)
@@ -273,7 +273,7 @@ func TestLookupAllocations(t *testing.T) {
 	v := newVirtual(t)
 	ev := mustFetch(t, v.root(v.config()), nil)
 	digest := digestOf("one")
-	if n := testing.AllocsPerRun(100, func() { _, _ = ev.Tag("v1"), ev.Digest(digest) }); n != 2 {
+	if n := testing.AllocsPerRun(100, func() { _, _ = ev.Statements("v1", ""), ev.Statements("", digest) }); n != 2 {
 		t.Errorf("%v allocations, want one for each lookup", n)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -24,12 +25,21 @@ type Getter interface {
 	Get(ctx context.Context, repository, path string, limit int64) ([]byte, error)
 }
 
-var _ trust.Root = (*Root)(nil)
+var (
+	_ trust.Root   = (*Root)(nil)
+	_ trust.Keeper = (*Root)(nil)
+)
+
+// Subject implements trust.Root: the repository, whose metadata holds what was signed for all of its tags.
+func (r *Root) Subject(image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: r.remaps.Signed(image)}
+}
 
 // Fetch implements trust.Root. First sight of a repository takes three round trips; a refresh that finds the same
 // timestamp takes one request. Where verification fails, root.json is asked for, and if it is a newer one everything
 // is verified from it, once.
-func (r *Root) Fetch(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error) {
+func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	repository := about.Repository
 	if err := checkRepository(repository); err != nil {
 		return nil, err
 	}
@@ -56,11 +66,11 @@ func (r *Root) Fetch(ctx context.Context, repository string, held trust.Evidence
 }
 
 // Recheck implements trust.Root.
-func (r *Root) Recheck(repository string, held trust.Evidence) (trust.Evidence, error) {
+func (r *Root) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	if _, ok := held.(trust.Unsigned); ok {
 		return held, nil // an absence hangs on no pin
 	}
-	ev, err := asEvidence(repository, held)
+	ev, err := asEvidence(about.Repository, held)
 	if err != nil {
 		return nil, err
 	}

@@ -22,13 +22,13 @@ func TestFetch(t *testing.T) {
 		{Digest: digestOf("one"), Tag: "v1", Role: "ci", Keys: keys("targets/ci"), NotAfter: end},
 		{Digest: digestOf("one"), Tag: "v1", Role: "qa", Keys: keys("targets/qa"), NotAfter: end},
 	}
-	if diff := cmp.Diff(want, ev.Tag("v1")); diff != "" {
+	if diff := cmp.Diff(want, ev.Statements("v1", "")); diff != "" {
 		t.Errorf("Tag (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(want, ev.Digest(digestOf("one"))); diff != "" {
+	if diff := cmp.Diff(want, ev.Statements("", digestOf("one"))); diff != "" {
 		t.Errorf("Digest (-want +got):\n%s", diff)
 	}
-	if got := len(ev.Tag("v2")) + len(ev.Digest(digestOf("two"))); got != 0 {
+	if got := len(ev.Statements("v2", "")) + len(ev.Statements("", digestOf("two"))); got != 0 {
 		t.Errorf("%d statements about what nobody signed", got)
 	}
 	if at, file := ev.Expiry(); !at.Equal(v.roles["timestamp"].expires) || file != "timestamp.json" {
@@ -117,11 +117,11 @@ func TestFetchSignedBeforeAndGone(t *testing.T) {
 	for _, role := range []string{"root", "timestamp", "snapshot", "targets"} {
 		v.serve[role] = notFound
 	}
-	_, err := r.Fetch(t.Context(), testGUN, held)
+	_, err := r.Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataMissing, testGUN, "timestamp.json")
 	// Nor under a Root that does not accept what is held.
 	other := v.config()
 	other.RootKeys = []PEM{{Field: "x", Data: string(newKey(t, "ecdsa", "").bare)}}
-	_, err = v.root(other).Fetch(t.Context(), testGUN, held)
+	_, err = v.root(other).Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataMissing, "root.json")
 }

@@ -27,7 +27,7 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 			}
 			v.publish()
 			now := testNow().Add(2 * time.Hour)
-			ev, err := v.root(v.graceful(&now)).Fetch(t.Context(), testGUN, nil)
+			ev, err := v.root(v.graceful(&now)).Fetch(t.Context(), of(testGUN), nil)
 			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 			proves(t, ev)
 		})
@@ -40,7 +40,7 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 			v.bump("root", "timestamp", "snapshot", "targets")
 			v.publish()
 			now = testNow().Add(2 * time.Hour)
-			_, err := r.Fetch(t.Context(), testGUN, held)
+			_, err := r.Fetch(t.Context(), of(testGUN), held)
 			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 		})
 	}
@@ -50,7 +50,7 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 		r := v.root(v.graceful(&now))
 		held := mustFetch(t, r, nil)
 		now = testNow().AddDate(0, 0, 15)
-		_, err := r.Fetch(t.Context(), testGUN, held)
+		_, err := r.Fetch(t.Context(), of(testGUN), held)
 		wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 	})
 }
@@ -62,8 +62,8 @@ func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 	held := mustFetch(t, v.root(v.graceful(&now)), nil)
 	data := mustPack(t, v.root(v.graceful(&now)), held)
 	verify := map[string]func(cfg Config) (trust.Evidence, error){
-		"read back":      func(cfg Config) (trust.Evidence, error) { return v.root(cfg).Unpack(testGUN, data, nil) },
-		"verified again": func(cfg Config) (trust.Evidence, error) { return v.root(cfg).Recheck(testGUN, held) },
+		"read back":      func(cfg Config) (trust.Evidence, error) { return v.root(cfg).unpackOne(testGUN, data, nil) },
+		"verified again": func(cfg Config) (trust.Evidence, error) { return v.root(cfg).Recheck(of(testGUN), held) },
 	}
 	for name, check := range verify {
 		t.Run(name, func(t *testing.T) {
@@ -117,7 +117,7 @@ func TestThreatGraceRevivesNoDelegation(t *testing.T) {
 	now = testNow().Add(2 * time.Hour)
 	back := mustUnpack(t, v.root(v.graceful(&now)), data, nil)
 	wantRoles(t, signedBy(back, "v1"), "ci one") // with its expiry, which the decision judges
-	again, err := v.root(v.graceful(&now)).Recheck(testGUN, back)
+	again, err := v.root(v.graceful(&now)).Recheck(of(testGUN), back)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,14 +137,14 @@ func TestFilesAndTheirExpiry(t *testing.T) {
 	got := dated.Files()
 	want := []trust.File{
 		got[0], // the root ends with its certificate
-		{Name: "timestamp.json", NotAfter: testNow().AddDate(0, 0, 14), Unattended: true},
-		{Name: "snapshot.json", NotAfter: year},
-		{Name: "targets.json", NotAfter: year},
-		{Name: "targets/ci.json", NotAfter: year, Delegation: true},
-		{Name: "targets/qa.json", NotAfter: testNow().AddDate(0, 0, 2), Delegation: true},
+		{Name: "timestamp.json", Kind: "timestamp", NotAfter: testNow().AddDate(0, 0, 14), Unattended: true},
+		{Name: "snapshot.json", Kind: "snapshot", NotAfter: year},
+		{Name: "targets.json", Kind: "targets", NotAfter: year},
+		{Name: "targets/ci.json", NotAfter: year, Part: true, Kind: "delegation"},
+		{Name: "targets/qa.json", NotAfter: testNow().AddDate(0, 0, 2), Part: true, Kind: "delegation"},
 	}
 	same := func(a, b trust.File) bool {
-		return a.Name == b.Name && a.NotAfter.Equal(b.NotAfter) && a.Unattended == b.Unattended && a.Delegation == b.Delegation
+		return a.Name == b.Name && a.NotAfter.Equal(b.NotAfter) && a.Unattended == b.Unattended && a.Part == b.Part && a.Kind == b.Kind
 	}
 	if got[0].Name != "root.json" || got[0].NotAfter.IsZero() || !slices.EqualFunc(got, want, same) {
 		t.Errorf("files %v, want %v", got, want)

@@ -56,7 +56,7 @@ func TestKeyTypesAndMethods(t *testing.T) {
 				v.publish()
 				ev := mustFetch(t, v.root(v.config()), nil)
 				wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
-				if got := ev.Tag("v1")[0].Keys; !slices.Equal(got, []string{key.canonical}) {
+				if got := ev.Statements("v1", "")[0].Keys; !slices.Equal(got, []string{key.canonical}) {
 					t.Errorf("signed by %v, want the canonical ID %s", got, key.canonical)
 				}
 			})

@@ -29,10 +29,10 @@ func (m *metadata) lasts(name string, e *envelope) bool {
 // tell: its key may be the server's or an administrator's, and the metadata does not say.
 func (m *metadata) dated() []trust.File {
 	files := []trust.File{
-		{Name: rootRole + ".json", NotAfter: earliest(m.newest().expires, m.certificateExpiry(m.chain))},
-		{Name: timestampRole + ".json", NotAfter: m.timestamp.expires, Unattended: true},
-		{Name: snapshotRole + ".json", NotAfter: m.snapshot.expires},
-		{Name: targetsRole + ".json", NotAfter: m.verified[targetsRole].expires},
+		{Name: rootRole + ".json", Kind: rootRole, NotAfter: earliest(m.newest().expires, m.certificateExpiry(m.chain))},
+		{Name: timestampRole + ".json", Kind: timestampRole, NotAfter: m.timestamp.expires, Unattended: true},
+		{Name: snapshotRole + ".json", Kind: snapshotRole, NotAfter: m.snapshot.expires},
+		{Name: targetsRole + ".json", Kind: targetsRole, NotAfter: m.verified[targetsRole].expires},
 	}
 	slices.SortFunc(m.files, func(a, b trust.File) int { return strings.Compare(a.Name, b.Name) })
 	return slices.Concat(files, m.files)

@@ -202,7 +202,7 @@ func checkMutation(t *testing.T, mut mutation, role string, warm bool, want stri
 	mut.apply(v, role)
 	v.publish()
 
-	ev, err := r.Fetch(t.Context(), testGUN, held)
+	ev, err := r.Fetch(t.Context(), of(testGUN), held)
 	switch want {
 	case signed, notSigned:
 		if err != nil {

@@ -47,8 +47,19 @@ type packedFloor struct {
 	Listed  bool     `json:"listed,omitempty"`
 }
 
-// Pack implements trust.Root: the files as they were signed, and the versions seen.
-func (r *Root) Pack(held trust.Evidence) ([]byte, error) {
+// Pack implements trust.Keeper. Of a repository there is one subject.
+func (r *Root) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
+	if len(held) > 1 {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "what is held is not of one repository, so it is not written down")
+	}
+	for _, evidence := range held {
+		return r.packOne(evidence)
+	}
+	return nil, nil
+}
+
+// packOne writes down the files as they were signed, and the versions seen.
+func (r *Root) packOne(held trust.Evidence) ([]byte, error) {
 	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
 		return nil, nil
 	}
@@ -67,8 +78,16 @@ func (r *Root) Pack(held trust.Evidence) ([]byte, error) {
 	return slices.Concat(line, []byte("\n"), ev.raw.data), nil
 }
 
-// Unpack implements trust.Root.
-func (r *Root) Unpack(repository string, data []byte, held trust.Evidence) (trust.Evidence, error) {
+// Unpack implements trust.Keeper.
+func (r *Root) Unpack(repository trust.Subject, data []byte, held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
+	evidence, err := r.unpackOne(repository.Repository, data, held[repository])
+	if evidence == nil {
+		return nil, err
+	}
+	return map[trust.Subject]trust.Evidence{repository: evidence}, err
+}
+
+func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (trust.Evidence, error) {
 	if err := checkRepository(repository); err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ import (
 
 func mustPack(t testing.TB, r *Root, ev trust.Evidence) []byte {
 	t.Helper()
-	data, err := r.Pack(ev)
+	data, err := r.packOne(ev)
 	if err != nil || len(data) == 0 {
 		t.Fatalf("Pack gives %d bytes, %v", len(data), err)
 	}
@@ -27,7 +27,7 @@ func mustPack(t testing.TB, r *Root, ev trust.Evidence) []byte {
 
 func mustUnpack(t testing.TB, r *Root, data []byte, held trust.Evidence) trust.Evidence {
 	t.Helper()
-	ev, err := r.Unpack(testGUN, data, held)
+	ev, err := r.unpackOne(testGUN, data, held)
 	if err != nil {
 		t.Fatalf("Unpack: %v", err)
 	}
@@ -47,7 +47,7 @@ func TestPackedIsReadBack(t *testing.T) {
 	if got := v.requests(); len(got) > 0 {
 		t.Errorf("Unpack asks for %q", got)
 	}
-	if diff := cmp.Diff(fetched.Tag("v1"), ev.Tag("v1")); diff != "" {
+	if diff := cmp.Diff(fetched.Statements("v1", ""), ev.Statements("v1", "")); diff != "" {
 		t.Errorf("statements (-fetched +read back):\n%s", diff)
 	}
 	at, file := fetched.Expiry()
@@ -67,7 +67,7 @@ func TestPackedIsReadBack(t *testing.T) {
 		t.Error("what is held already gives other evidence")
 	}
 	for name, held := range map[string]trust.Evidence{"nothing": nil, "no signatures": trust.Unsigned{}} {
-		if data, err := r.Pack(held); data != nil || err != nil {
+		if data, err := r.packOne(held); data != nil || err != nil {
 			t.Errorf("%s is written down: %q, %v", name, data, err)
 		}
 	}
@@ -92,7 +92,7 @@ func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 			data := mustPack(t, r, mustFetch(t, r, nil))
 			cfg := v.config()
 			test.edit(v, &cfg)
-			ev, err := v.root(cfg).Unpack(testGUN, data, nil)
+			ev, err := v.root(cfg).unpackOne(testGUN, data, nil)
 			wantFault(t, err, test.reason)
 			proves(t, ev)
 		})
@@ -109,7 +109,7 @@ func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 		v, forged := newVirtual(t), newVirtual(t)
 		r := forged.root(forged.config())
 		data := mustPack(t, r, mustFetch(t, r, nil))
-		ev, err := v.root(v.config()).Unpack(testGUN, data, nil)
+		ev, err := v.root(v.config()).unpackOne(testGUN, data, nil)
 		wantFault(t, err, v1alpha1.ReasonRootNotPinned)
 		proves(t, ev)
 	})
@@ -117,11 +117,11 @@ func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 		v := newVirtual(t)
 		r := v.root(v.config())
 		data := mustPack(t, r, mustFetch(t, r, nil))
-		ev, err := r.Unpack(testGUN+"-other", data, nil)
+		ev, err := r.unpackOne(testGUN+"-other", data, nil)
 		wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "it is of")
 		proves(t, ev)
 		renamed := bytes.Replace(data, []byte(testGUN), []byte(testGUN+"-other"), 1)
-		ev, err = r.Unpack(testGUN+"-other", renamed, nil)
+		ev, err = r.unpackOne(testGUN+"-other", renamed, nil)
 		wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 		proves(t, ev)
 	})
@@ -130,8 +130,8 @@ func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 // proves wants evidence that came with a fault to say nothing.
 func proves(t *testing.T, ev trust.Evidence) {
 	t.Helper()
-	if ev != nil && (len(ev.Tag("v1")) > 0 || len(ev.Digest(digestOf("one"))) > 0) {
-		t.Errorf("what failed says %v", ev.Tag("v1"))
+	if ev != nil && (len(ev.Statements("v1", "")) > 0 || len(ev.Statements("", digestOf("one"))) > 0) {
+		t.Errorf("what failed says %v", ev.Statements("v1", ""))
 	}
 }
 
@@ -148,7 +148,7 @@ func TestThreatRollbackAcrossARestart(t *testing.T) {
 				cfg := v.config()
 				edit(&cfg)
 				r = v.root(cfg)
-				held, _ := r.Unpack(testGUN, data, nil)
+				held, _ := r.unpackOne(testGUN, data, nil)
 				if held == nil {
 					t.Fatal("the versions seen are lost")
 				}
@@ -157,7 +157,7 @@ func TestThreatRollbackAcrossARestart(t *testing.T) {
 				v.roles[role].version -= 2
 				v.publish()
 				wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one") // it would be accepted at first sight
-				_, err := r.Fetch(t.Context(), testGUN, held)
+				_, err := r.Fetch(t.Context(), of(testGUN), held)
 				wantFault(t, err, v1alpha1.ReasonRollback, role+".json")
 			})
 		}
@@ -190,13 +190,13 @@ func TestThreatRollbackOnAnotherReplica(t *testing.T) {
 	v.publish()
 	forked := mustFetch(t, other, mustUnpack(t, other, oldData, nil)) // a later snapshot, and qa's older file
 	wantRoles(t, signedBy(forked, "v1"), "ci one", "qa one")
-	both, err := other.Unpack(testGUN, newerData, forked)
+	both, err := other.unpackOne(testGUN, newerData, forked)
 	wantFault(t, err, v1alpha1.ReasonRollback)
 	if both == nil {
 		t.Fatal("what was seen elsewhere is lost")
 	}
 	proves(t, both)
-	_, err = other.Fetch(t.Context(), testGUN, both)
+	_, err = other.Fetch(t.Context(), of(testGUN), both)
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 	v.bump("timestamp", "snapshot")
 	v.roles["targets/qa"].version += 2
@@ -256,18 +256,18 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 		"another file ": func(seen map[string]packedFloor) { f := seen["targets/qa"]; f.Digest = other; seen["targets/qa"] = f },
 	} {
 		t.Run(name, func(t *testing.T) {
-			joined, err := r.Unpack(testGUN, forge(edit), held)
+			joined, err := r.unpackOne(testGUN, forge(edit), held)
 			if joined == nil {
 				joined = held
 			} else if err != nil {
 				proves(t, joined)
 			}
-			_, err = r.Fetch(t.Context(), testGUN, joined)
+			_, err = r.Fetch(t.Context(), of(testGUN), joined)
 			wantFault(t, err, v1alpha1.ReasonRollback)
 		})
 	}
 	t.Run("names without bound", func(t *testing.T) {
-		ev, err := r.Unpack(testGUN, forge(func(seen map[string]packedFloor) {
+		ev, err := r.unpackOne(testGUN, forge(func(seen map[string]packedFloor) {
 			seen["targets/"+strings.Repeat("a", 1<<20)] = packedFloor{Digest: other}
 		}), nil)
 		wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "is not the name of a delegation")
@@ -345,10 +345,10 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 	}
 	for name, spoilt := range damaged {
 		t.Run(name, func(t *testing.T) {
-			ev, err := r.Unpack(testGUN, spoilt, nil)
+			ev, err := r.unpackOne(testGUN, spoilt, nil)
 			wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 			proves(t, ev)
-			if ev, err := r.Unpack(testGUN, spoilt, held); ev != nil && ev != held {
+			if ev, err := r.unpackOne(testGUN, spoilt, held); ev != nil && ev != held {
 				t.Errorf("it takes the place of what is held: %v, %v", ev, err)
 			}
 		})
@@ -361,7 +361,7 @@ func TestThreatHeaderOfManyValues(t *testing.T) {
 	r := v.root(v.config())
 	data := mustPack(t, r, mustFetch(t, r, nil))
 	bulky := bytes.Replace(data, []byte("{"), []byte(`{"x":[`+strings.Repeat(`{},`, maxHeaderValues)+`{}],`), 1)
-	_, err := r.Unpack(testGUN, bulky, nil)
+	_, err := r.unpackOne(testGUN, bulky, nil)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "values")
 }
 
@@ -389,13 +389,13 @@ func FuzzUnpack(f *testing.F) {
 	v.publish()
 	held := mustFetch(f, r, first)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		ev, err := r.Unpack(testGUN, data, nil)
+		ev, err := r.unpackOne(testGUN, data, nil)
 		if err != nil {
 			proves(t, ev)
 		} else if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(ev, "v1")); diff != "" {
 			t.Errorf("it is accepted and says (-want +got):\n%s", diff)
 		}
-		joined, err := r.Unpack(testGUN, data, held)
+		joined, err := r.unpackOne(testGUN, data, held)
 		if joined == nil {
 			return
 		}

@@ -42,7 +42,7 @@ func TestFetchStopsAtTheFirstFault(t *testing.T) {
 	for _, pair := range [][2]string{{"root", "timestamp"}, {"timestamp", "root"}, {"targets/qa", "targets/ci"}, {"targets", "targets/qa"}} {
 		v := newVirtual(t)
 		v.serve[pair[0]], v.serve[pair[1]] = broken, slow
-		_, err := v.root(v.config()).Fetch(t.Context(), testGUN, nil)
+		_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
 		wantFault(t, err, v1alpha1.ReasonServerError, pair[0])
 	}
 }
@@ -63,7 +63,7 @@ func TestFetchWithoutSHA256(t *testing.T) {
 		}
 	}
 	v.serve["targets/qa"] = v.serveResigned("targets/qa")
-	_, err := r.Fetch(t.Context(), testGUN, nil)
+	_, err := r.Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "targets/qa", "sha512")
 }
 
@@ -87,7 +87,7 @@ func TestHalfWrittenPublication(t *testing.T) {
 			v.publish()
 			v.serve[wanting.role] = wanting.status
 			for _, from := range []trust.Evidence{nil, held} {
-				_, err := r.Fetch(t.Context(), testGUN, from)
+				_, err := r.Fetch(t.Context(), of(testGUN), from)
 				wantFault(t, err, wanting.reason, wanting.role)
 			}
 			wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")

@@ -127,7 +127,7 @@ func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root := r.over(c.server, c.ca)
 			for _, gun := range []string{r.gun, "registry.example.com/acme/never"} {
-				ev, err := root.Fetch(t.Context(), gun, nil)
+				ev, err := root.Fetch(t.Context(), of(gun), nil)
 				wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, gun)
 				if ev != nil {
 					t.Errorf("a verdict about %s: %v", gun, ev)
@@ -139,7 +139,7 @@ func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 		})
 	}
 	t.Run("the protocol's words for one file alone", func(t *testing.T) {
-		ev, err := r.over(serve(halfNotary), "").Fetch(t.Context(), r.gun, nil)
+		ev, err := r.over(serve(halfNotary), "").Fetch(t.Context(), of(r.gun), nil)
 		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "NAME_UNKNOWN")
 		if ev != nil {
 			t.Errorf("a verdict: %v", ev)
@@ -153,7 +153,7 @@ func TestNotFoundIsAVerdict(t *testing.T) {
 	const never = "registry.example.com/acme/never"
 	isUnsigned := func(t *testing.T, root *Root) {
 		t.Helper()
-		ev, err := root.Fetch(t.Context(), never, nil)
+		ev, err := root.Fetch(t.Context(), of(never), nil)
 		if _, ok := ev.(trust.Unsigned); err != nil || !ok {
 			t.Errorf("got %v, %v, want the verdict that there are no signatures", ev, err)
 		}
@@ -173,9 +173,9 @@ func TestNotFoundIsAVerdict(t *testing.T) {
 	}
 	t.Run("trust data alone", func(t *testing.T) {
 		root := r.over(front(t, r.server, trustDataAlone), ca)
-		_, err := root.Fetch(t.Context(), never, nil)
+		_, err := root.Fetch(t.Context(), of(never), nil)
 		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, never)
-		ev, err := root.Fetch(t.Context(), r.gun, nil)
+		ev, err := root.Fetch(t.Context(), of(r.gun), nil)
 		r.do(err)
 		wantSigned(t, ev, "v1", "ci one")
 		isUnsigned(t, root)
@@ -189,7 +189,7 @@ func TestNotFoundIsAVerdict(t *testing.T) {
 		isUnsigned(t, root)
 		v.serve["/v2/"] = notFound
 		wantFault(t, root.Probe(t.Context()), v1alpha1.ReasonUnexpectedAnswer)
-		_, err := root.Fetch(t.Context(), never, nil)
+		_, err := root.Fetch(t.Context(), of(never), nil)
 		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, never)
 	})
 }

@@ -94,7 +94,7 @@ func TestRealRepository(t *testing.T) {
 			r.sign("one", "targets/ci")
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci one")
-			if got := ev.Tag("v1")[0].Keys; !slices.Equal(got, []string{r.keys["ci"].KeyID}) {
+			if got := ev.Statements("v1", "")[0].Keys; !slices.Equal(got, []string{r.keys["ci"].KeyID}) {
 				t.Errorf("signed by key %v, want %s", got, r.keys["ci"].KeyID)
 			}
 			r.sign("one", "targets/qa")
@@ -147,9 +147,9 @@ func TestRealRootRotation(t *testing.T) {
 
 	// The first key is found out and revoked: it leads nowhere now, and the newest needs it no more.
 	revoked := func(c *Config) { c.RevokedKeys = []string{first.KeyID} }
-	_, err := r.reader(func(c *Config) { pinID(first.KeyID)(c); revoked(c) }).Fetch(ctx, r.gun, nil)
+	_, err := r.reader(func(c *Config) { pinID(first.KeyID)(c); revoked(c) }).Fetch(ctx, of(r.gun), nil)
 	wantFault(t, err, v1alpha1.ReasonKeyRevoked, first.KeyID, newest.KeyID)
-	if _, err := r.reader(func(c *Config) { pinID(newest.KeyID)(c); revoked(c) }).Recheck(r.gun, cold); err != nil {
+	if _, err := r.reader(func(c *Config) { pinID(newest.KeyID)(c); revoked(c) }).Recheck(of(r.gun), cold); err != nil {
 		t.Errorf("Recheck: %v", err)
 	}
 }
@@ -172,7 +172,7 @@ func TestRealPins(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			ev, err := r.reader(tt.config).Fetch(t.Context(), r.gun, nil)
+			ev, err := r.reader(tt.config).Fetch(t.Context(), of(r.gun), nil)
 			if tt.reason != "" {
 				wantFault(t, err, tt.reason, pin.KeyID, "docker trust inspect")
 				return
@@ -191,7 +191,7 @@ func TestRealDelegations(t *testing.T) {
 	r := newReal(t, testenv.NotaryOptions{})
 	ctx := t.Context()
 	reader := r.reader(pinID(r.pin().KeyID))
-	ev, err := reader.Fetch(ctx, "registry.example.com/acme/never", nil)
+	ev, err := reader.Fetch(ctx, of("registry.example.com/acme/never"), nil)
 	if _, ok := ev.(trust.Unsigned); err != nil || !ok {
 		t.Errorf("a repository that is not there: %v, %v", ev, err)
 	}

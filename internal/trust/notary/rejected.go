@@ -219,7 +219,7 @@ func indexIdle(all []idle) []int32 {
 	return places
 }
 
-// Rejected implements trust.Explained. What it costs does not grow with what the repository holds:
+// Rejected implements trust.Evidence. What it costs does not grow with what the repository holds:
 // it looks at no more than it tells.
 func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejection {
 	var found rejections

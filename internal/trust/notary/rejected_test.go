@@ -17,12 +17,8 @@ import (
 // rejected returns what is told of some roles, as policies write it.
 func rejected(t *testing.T, ev trust.Evidence, roles, tag, digest string) []string {
 	t.Helper()
-	known, ok := ev.(trust.Explained)
-	if !ok {
-		t.Fatalf("%T does not know what proves no role", ev)
-	}
 	var all []string
-	for _, r := range known.Rejected(strings.Fields(roles), tag, digest) {
+	for _, r := range ev.Rejected(strings.Fields(roles), tag, digest) {
 		if file := strings.HasSuffix(r.By, ".json"); r.Void != file {
 			t.Errorf("%s %s: void %t, want it of a file, and only of a file, that counts for nothing", r.By, r.Why, r.Void)
 		}
@@ -221,7 +217,7 @@ func TestRejected(t *testing.T) {
 			if diff := cmp.Diff(want, got, sortedTexts); diff != "" {
 				t.Errorf("rejected (-want +got):\n%s", diff)
 			}
-			again, err := v.root(cfg).Recheck(testGUN, ev)
+			again, err := v.root(cfg).Recheck(of(testGUN), ev)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -274,7 +270,7 @@ func TestThreatWhatProvesNoRoleIsNoStatement(t *testing.T) {
 	ev := mustFetch(t, v.root(cfg), nil)
 	wantRoles(t, signedBy(ev, "v1"), "ci one")
 	for _, content := range []string{"two", "content 0", "content 19"} {
-		if got := ev.Digest(digestOf(content)); len(got) > 0 {
+		if got := ev.Statements("", digestOf(content)); len(got) > 0 {
 			t.Errorf("statements about %s: %v", content, got)
 		}
 	}

@@ -57,8 +57,8 @@ func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 	for name, id := range keys {
 		t.Run(name, func(t *testing.T) {
 			r := v.root(without(cfg, id))
-			ev, err := r.Recheck(testGUN, held)
-			full, errFull := r.Unpack(testGUN, data, nil)
+			ev, err := r.Recheck(of(testGUN), held)
+			full, errFull := r.unpackOne(testGUN, data, nil)
 			if want[name] == nil {
 				wantFault(t, err, v1alpha1.ReasonKeyRevoked, id, testGUN)
 				wantFault(t, errFull, v1alpha1.ReasonKeyRevoked, id)
@@ -67,15 +67,15 @@ func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 				t.Fatal(err, errFull)
 			} else {
 				wantRoles(t, signedBy(ev, "v1"), want[name]...)
-				if diff := cmp.Diff(full.Tag("v1"), ev.Tag("v1")); diff != "" {
+				if diff := cmp.Diff(full.Statements("v1", ""), ev.Statements("v1", "")); diff != "" {
 					t.Errorf("statements (-verified in full +rechecked):\n%s", diff)
 				}
 			}
-			back, err := v.root(cfg).Recheck(testGUN, ev)
+			back, err := v.root(cfg).Recheck(of(testGUN), ev)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(held.Tag("v1"), back.Tag("v1")); diff != "" {
+			if diff := cmp.Diff(held.Statements("v1", ""), back.Statements("v1", "")); diff != "" {
 				t.Errorf("statements after it is taken back (-before +after):\n%s", diff)
 			}
 		})
@@ -88,7 +88,7 @@ func TestRevocationOfAnotherKeyVerifiesNothing(t *testing.T) {
 	held := mustFetch(t, v.root(cfg), nil)
 	cost := func(r *Root) float64 {
 		return testing.AllocsPerRun(5, func() {
-			if _, err := r.Recheck(testGUN, held); err != nil {
+			if _, err := r.Recheck(of(testGUN), held); err != nil {
 				t.Error(err)
 			}
 		})
@@ -119,7 +119,7 @@ func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			edited := cfg
 			edit(&edited)
-			ev, err := v.root(edited).Recheck(testGUN, held)
+			ev, err := v.root(edited).Recheck(of(testGUN), held)
 			if err == nil && slices.Contains(signedBy(ev, "v1"), "qa one") {
 				t.Error("qa has still signed")
 			}
@@ -133,7 +133,7 @@ func TestRevokedKeyIsNamedWithTheServerDown(t *testing.T) {
 	held := mustFetch(t, v.root(v.config()), nil)
 	v.server.Close()
 	key := v.roles["targets"].keys[0].canonical
-	_, err := v.root(without(v.config(), key)).Fetch(t.Context(), testGUN, held)
+	_, err := v.root(without(v.config(), key)).Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonUnreachable, key, "spec.revokedKeys")
 }
 
@@ -153,7 +153,7 @@ func TestRevokedRootStartsAnewUnderAnotherPin(t *testing.T) {
 	fresh.files = map[string][]byte{}
 	fresh.publish()
 	next := without(fresh.config(), stolen, thiefs)
-	ev, err := fresh.root(next).Fetch(t.Context(), testGUN, held)
+	ev, err := fresh.root(next).Fetch(t.Context(), of(testGUN), held)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,9 +172,9 @@ func TestThreatReplacedAndRevokedTargetsKey(t *testing.T) {
 	v.bump("root", "targets", "snapshot", "timestamp")
 	v.publish()
 	r := v.root(without(cfg, old.canonical))
-	_, err := r.Recheck(testGUN, held)
+	_, err := r.Recheck(of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonKeyRevoked, old.canonical, "targets.json", "key rotate")
-	ev, err := r.Fetch(t.Context(), testGUN, held)
+	ev, err := r.Fetch(t.Context(), of(testGUN), held)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestThreatReplacedAndRevokedTargetsKey(t *testing.T) {
 		v.serve[name] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(raw) }
 	}
 	for name, from := range map[string]trust.Evidence{"held": ev, "first sight": nil} {
-		if got, err := r.Fetch(t.Context(), testGUN, from); err == nil {
+		if got, err := r.Fetch(t.Context(), of(testGUN), from); err == nil {
 			t.Errorf("%s: the old metadata gives %v", name, signedBy(got, "v1"))
 		}
 	}

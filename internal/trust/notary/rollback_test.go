@@ -25,7 +25,7 @@ func TestThreatRollbackSameVersion(t *testing.T) {
 			v.publish() // other hashes below, so other content above; resigned alone for those without any
 			v.roles[role].targets = m{"v1": entry("two")}
 			v.publish()
-			_, err := r.Fetch(t.Context(), testGUN, held)
+			_, err := r.Fetch(t.Context(), of(testGUN), held)
 			if role == "targets" {
 				wantFault(t, err, v1alpha1.ReasonRollback, "targets.json", "other content")
 				return
@@ -59,7 +59,7 @@ func TestThreatFastForward(t *testing.T) {
 			v.roles[role].version = honest + 1
 			v.roles[role].keys = append(v.roles[role].keys, newKey(t, "ecdsa", "")) // the stolen key is still listed
 			v.publish()
-			_, err := r.Fetch(t.Context(), testGUN, held)
+			_, err := r.Fetch(t.Context(), of(testGUN), held)
 			wantFault(t, err, v1alpha1.ReasonRollback, role+".json")
 
 			v.roles[role].keys = v.roles[role].keys[1:]
@@ -78,7 +78,7 @@ func TestThreatRollbackByDroppedDelegation(t *testing.T) {
 	v.unlist["targets/qa"] = true
 	v.bump("timestamp", "snapshot")
 	v.publish()
-	_, err := r.Fetch(t.Context(), testGUN, held)
+	_, err := r.Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa", "no longer listed")
 
 	v.bump("targets", "timestamp", "snapshot")
@@ -95,7 +95,7 @@ func TestThreatRollbackByDroppedDelegation(t *testing.T) {
 	v.roles["targets/qa"].version--
 	v.bump("timestamp", "snapshot")
 	v.publish()
-	_, err = r.Fetch(t.Context(), testGUN, next)
+	_, err = r.Fetch(t.Context(), of(testGUN), next)
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 }
 
@@ -106,16 +106,16 @@ func TestThreatRollbackAfterRecheck(t *testing.T) {
 	cfg := v.config()
 	cfg.Roles = []Role{{Name: "release", Delegations: []string{"targets/ci"}, Threshold: 1}}
 	r := v.root(cfg)
-	rechecked, err := r.Recheck(testGUN, held)
+	rechecked, err := r.Recheck(of(testGUN), held)
 	if err != nil {
 		t.Fatal(err)
 	}
 	v.roles["targets/qa"].version--
 	v.bump("timestamp", "snapshot", "targets")
 	v.publish()
-	_, err = r.Fetch(t.Context(), testGUN, rechecked)
+	_, err = r.Fetch(t.Context(), of(testGUN), rechecked)
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
-	_, err = r.Fetch(t.Context(), testGUN, held) // verified by another Root
+	_, err = r.Fetch(t.Context(), of(testGUN), held) // verified by another Root
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 }
 
@@ -131,12 +131,12 @@ func TestRepositoryMadeAnew(t *testing.T) {
 	}
 	anew.publish()
 
-	_, err := anew.root(old.config()).Fetch(t.Context(), testGUN, held)
+	_, err := anew.root(old.config()).Fetch(t.Context(), of(testGUN), held)
 	if err == nil {
 		t.Error("a repository made anew is read under the old pin")
 	}
 	both := pinKeys(old.roles["root"].keys[0], anew.roles["root"].keys[0])
-	_, err = anew.root(both).Fetch(t.Context(), testGUN, held)
+	_, err = anew.root(both).Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonRollback)
 
 	r := anew.root(anew.config())
@@ -148,7 +148,7 @@ func TestRepositoryMadeAnew(t *testing.T) {
 	anew.roles["targets/qa"].version--
 	anew.bump("targets", "snapshot", "timestamp")
 	anew.publish()
-	_, err = r.Fetch(t.Context(), testGUN, next) // what it has shown since binds it
+	_, err = r.Fetch(t.Context(), of(testGUN), next) // what it has shown since binds it
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 }
 
@@ -167,7 +167,7 @@ func TestThreatRollbackAfterAFailedRecheck(t *testing.T) {
 			cfg := v.config()
 			edit(v, &cfg)
 			r := v.root(cfg)
-			if _, err := r.Recheck(testGUN, held); err == nil {
+			if _, err := r.Recheck(of(testGUN), held); err == nil {
 				t.Fatal("what is held passes, so nothing is tested")
 			}
 			v.roles["targets/qa"].version--
@@ -176,7 +176,7 @@ func TestThreatRollbackAfterAFailedRecheck(t *testing.T) {
 			v.bump("root", "timestamp", "snapshot", "targets")
 			v.publish()
 			wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
-			_, err := r.Fetch(t.Context(), testGUN, held)
+			_, err := r.Fetch(t.Context(), of(testGUN), held)
 			wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 		})
 	}
@@ -195,7 +195,7 @@ func TestThreatRollbackOfEverything(t *testing.T) {
 	for name, raw := range old {
 		v.serve[name] = serveBytes(raw)
 	}
-	_, err := r.Fetch(t.Context(), testGUN, held)
+	_, err := r.Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonRollback)
 	wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")
 }

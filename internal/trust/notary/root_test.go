@@ -83,7 +83,7 @@ func TestThreatMetadataOfAnotherRepository(t *testing.T) {
 			v.bump("root")
 			v.roles["root"].keys = []*testKey{newKey(t, "ecdsa-x509", tt.commonName)}
 			v.publish()
-			ev, err := v.root(v.config()).Fetch(t.Context(), testGUN, nil) // the key itself is pinned
+			ev, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil) // the key itself is pinned
 			if tt.reason != "" {
 				wantFault(t, err, tt.reason, "common name")
 				return
@@ -130,7 +130,7 @@ func TestRootPinnedByCA(t *testing.T) {
 			v.roles["root"].keys = []*testKey{tt.key}
 			v.publish()
 			cfg := Config{Name: "acme", RootCA: PEM{"spec.notary.root.caBundle", string(ca.pem)}, Clock: testNow}
-			ev, err := v.root(cfg).Fetch(t.Context(), testGUN, nil)
+			ev, err := v.root(cfg).Fetch(t.Context(), of(testGUN), nil)
 			if tt.reason != "" {
 				wantFault(t, err, tt.reason)
 				return
@@ -159,7 +159,7 @@ func TestThreatBareRootKeyBindsNoRepository(t *testing.T) {
 			v.bump("root")
 			v.roles["root"].keys = []*testKey{bare}
 			v.publish()
-			_, err := v.root(v.config()).Fetch(t.Context(), testGUN, nil)
+			_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
 			wantFault(t, err, v1alpha1.ReasonMetadataInvalid, testGUN, "root.json", "root key "+bare.canonical+", which has no certificate", "rotate the root")
 		})
 	}
@@ -171,9 +171,9 @@ func TestThreatBareRootKeyBindsNoRepository(t *testing.T) {
 		v.publish()
 		return v
 	}
-	_, err := both(2).root(pinKeys(bare, certified)).Fetch(t.Context(), testGUN, nil)
+	_, err := both(2).root(pinKeys(bare, certified)).Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "root key "+bare.canonical+", which has no certificate")
-	_, err = both(1).root(pinKeys(bare)).Fetch(t.Context(), testGUN, nil)
+	_, err = both(1).root(pinKeys(bare)).Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned, certified.canonical)
 	wantRoles(t, signedBy(mustFetch(t, both(1).root(pinKeys(certified)), nil), "v1"), "ci one", "qa one")
 }
@@ -215,7 +215,7 @@ func TestRootChain(t *testing.T) {
 	if diff := cmp.Diff([]string{"6.root.json", "7.root.json"}, only(v.requests(), ".root.json")); diff != "" {
 		t.Errorf("older roots asked for (-want +got):\n%s", diff)
 	}
-	_, err := v.root(pinKeys(newRootKey(t))).Fetch(t.Context(), testGUN, nil)
+	_, err := v.root(pinKeys(newRootKey(t))).Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned, keys[3].canonical)
 }
 
@@ -294,9 +294,9 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 			for state, base := range map[string]any{"cold": nil, "held": held} {
 				var err error
 				if base == nil {
-					_, err = r.Fetch(t.Context(), testGUN, nil)
+					_, err = r.Fetch(t.Context(), of(testGUN), nil)
 				} else {
-					_, err = r.Fetch(t.Context(), testGUN, held)
+					_, err = r.Fetch(t.Context(), of(testGUN), held)
 				}
 				if err == nil {
 					t.Errorf("%s: the rotated root was taken", state)
@@ -317,7 +317,7 @@ func TestThreatListedRootKeyDidNotSign(t *testing.T) {
 	root.keys, root.signers = append(root.keys, thief), []*testKey{thief}
 	delete(v.files, "5.root.json") // as if it had never been
 	v.publish()
-	_, err := v.root(cfg).Fetch(t.Context(), testGUN, nil)
+	_, err := v.root(cfg).Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned, thief.canonical)
 }
 
@@ -333,7 +333,7 @@ func TestRootHeldIsFollowedDespiteAPin(t *testing.T) {
 	}
 	v.roles["root"].keys, v.roles["root"].signers = []*testKey{first}, nil // its thief comes back
 	v.publish()
-	_, err := r.Fetch(t.Context(), testGUN, held)
+	_, err := r.Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "does not follow")
 }
 
@@ -352,7 +352,7 @@ func TestRootCertificateExpired(t *testing.T) {
 		t.Errorf("Expiry = %s %s, want that of the certificate", at, file)
 	}
 	now = testNow().AddDate(0, 0, 8)
-	_, err := r.Fetch(t.Context(), testGUN, held)
+	_, err := r.Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "root.json", "certificate")
 
 	old := v.roles["root"].keys[0]

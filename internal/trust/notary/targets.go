@@ -128,7 +128,7 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 		return nil, err
 	}
 	if checkSpeaker(d.name) == nil {
-		m.files = append(m.files, trust.File{Name: d.name + ".json", NotAfter: e.expires, Delegation: true})
+		m.files = append(m.files, trust.File{Name: d.name + ".json", NotAfter: e.expires, Part: true, Kind: "delegation"})
 	}
 	if !m.lasts(d.name, e) {
 		m.refuse(d.name, fmt.Sprintf("expired at %s; it must be signed anew", e.expires.Format(time.RFC3339)))

@@ -2,6 +2,7 @@ package notary
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // signedWith changes a fresh repository, publishes it, and returns who signed v1 under a changed configuration.
@@ -39,7 +41,7 @@ func faultWith(t *testing.T, change func(v *virtual), reason string, words ...st
 	v.bump("root")
 	change(v)
 	v.publish()
-	_, err := v.root(v.config()).Fetch(t.Context(), testGUN, nil)
+	_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, reason, words...)
 }
 
@@ -169,7 +171,7 @@ func TestThreatRevokedKey(t *testing.T) {
 		v := newVirtual(t)
 		cfg := v.config()
 		revoke(role)(v, &cfg)
-		_, err := v.root(cfg).Fetch(t.Context(), testGUN, nil)
+		_, err := v.root(cfg).Fetch(t.Context(), of(testGUN), nil)
 		wantFault(t, err, v1alpha1.ReasonKeyRevoked, role+".json", v.roles[role].keys[0].canonical, "acme")
 	}
 }
@@ -268,7 +270,7 @@ func TestThreatPathTraversal(t *testing.T) {
 			v := newVirtual(t)
 			v.roles["snapshot"].mutate = func(signed m) { signed["meta"].(m)[name] = signed["meta"].(m)["targets/qa"] }
 			v.publish()
-			_, err := v.root(v.config()).Fetch(t.Context(), testGUN, nil)
+			_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
 			wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "snapshot.json")
 			for _, asked := range v.requests() {
 				if role, _, _ := strings.Cut(asked, "."); role != "root" && role != "timestamp" && role != "snapshot" {
@@ -283,7 +285,7 @@ func TestThreatPathTraversal(t *testing.T) {
 		"registry.example.com:x/a", "user@registry.example.com/a", "registry.example.com/_trust", "registry.example.com/" + strings.Repeat("a", 512),
 	} {
 		v := newVirtual(t)
-		_, err := v.root(v.config()).Fetch(t.Context(), gun, nil)
+		_, err := v.root(v.config()).Fetch(t.Context(), of(gun), nil)
 		wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 		if asked := v.requests(); len(asked) > 0 {
 			t.Errorf("repository %q: asked for %q", gun, asked)
@@ -299,10 +301,11 @@ func TestThreatTargetWithoutAName(t *testing.T) {
 			v.roles["targets/qa"].targets = m{name: entry("two"), strings.Repeat("a", 128): entry("three"), "_V.1-x": entry("three")}
 			v.publish()
 			ev := mustFetch(t, v.root(v.config()), nil)
-			if got := ev.Digest(digestOf("two")); len(got) != 0 || len(ev.Tag(name)) != 0 {
-				t.Errorf("statements by a target without a name: %v", got)
+			unnamed := slices.DeleteFunc(ev.Statements("", ""), func(s trust.Statement) bool { return s.Tag != name })
+			if got := ev.Statements("", digestOf("two")); len(got) != 0 || len(unnamed) != 0 {
+				t.Errorf("statements by a target without a name: %v, %v", got, unnamed)
 			}
-			if got := len(ev.Digest(digestOf("three"))); got != 2 {
+			if got := len(ev.Statements("", digestOf("three"))); got != 2 {
 				t.Errorf("%d statements by the targets beside it, want 2", got)
 			}
 		})
@@ -341,11 +344,11 @@ func TestThreatFreeze(t *testing.T) {
 	r := v.root(cfg)
 	held := mustFetch(t, r, nil)
 	now = testNow().AddDate(0, 0, 15)
-	_, err := r.Fetch(t.Context(), testGUN, held)
+	_, err := r.Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "timestamp.json", "expired at")
-	_, err = r.Recheck(testGUN, held)
+	_, err = r.Recheck(of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "timestamp.json")
-	_, err = r.Fetch(t.Context(), testGUN, nil)
+	_, err = r.Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "timestamp.json")
 }
 
@@ -358,7 +361,7 @@ func TestThreatMixAndMatch(t *testing.T) {
 	v.publish()
 	for _, role := range []string{"snapshot", "targets", "targets/qa"} {
 		v.serve[role] = serveBytes(old[role])
-		_, err := v.root(v.config()).Fetch(t.Context(), testGUN, nil)
+		_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
 		if err == nil {
 			t.Fatalf("an older %s was taken", role)
 		}

@@ -366,7 +366,7 @@ func (v *virtual) root(cfg Config) *Root {
 // mustFetch fetches what must verify.
 func mustFetch(t testing.TB, r *Root, held trust.Evidence) trust.Evidence {
 	t.Helper()
-	ev, err := r.Fetch(t.Context(), testGUN, held)
+	ev, err := r.Fetch(t.Context(), of(testGUN), held)
 	if err != nil {
 		t.Fatalf("Fetch: %v", err)
 	}
@@ -380,7 +380,7 @@ func signedBy(ev trust.Evidence, tag string) []string {
 		names[digestOf(content)] = content
 	}
 	var out []string
-	for _, s := range ev.Tag(tag) {
+	for _, s := range ev.Statements(tag, "") {
 		out = append(out, s.Role+" "+names[s.Digest])
 	}
 	slices.Sort(out)
@@ -416,3 +416,6 @@ func (v *virtual) publishOnly(before map[string][]byte, names ...string) {
 	}
 	v.publish()
 }
+
+// of returns the subject of a repository.
+func of(repository string) trust.Subject { return trust.Subject{Repository: repository} }

@@ -1,0 +1,165 @@
+package policy_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// bySubject are roots of two formats: those whose name begins with "n" hold a repository in one piece, and the others each
+// tag and each digest by itself. Of what is not there nobody has asked yet.
+type bySubject map[string]map[string]any
+
+func (r bySubject) Usable(string) error { return nil }
+
+func (r bySubject) Subject(root string, image imageref.Ref) trust.Subject {
+	switch {
+	case root[0] == 'n':
+		return trust.Subject{Repository: image.Name()}
+	case image.Digest != "":
+		return trust.Subject{Pulled: image.Name(), Digest: image.Digest}
+	}
+	return trust.Subject{Pulled: image.Name(), Tag: image.Tag}
+}
+
+func (r bySubject) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
+	at := about.Tag
+	for _, letter := range []string{"a", "b", "c"} {
+		if about.Digest == digest(letter) {
+			at = letter
+		}
+	}
+	switch v := r[about.Root][at].(type) {
+	case trust.Evidence:
+		return v, 0, nil
+	case error:
+		return nil, 0, v
+	}
+	return nil, 0, policy.ErrNotLoaded
+}
+
+// means is the evidence of a tag in a registry.
+type means struct {
+	trust.Unsigned
+	digests []string
+}
+
+func hint(letters ...string) means {
+	var m means
+	for _, letter := range letters {
+		m.digests = append(m.digests, digest(letter))
+	}
+	return m
+}
+
+func (m means) Hints(string) []string { return m.digests }
+
+// partly is evidence beside which something could not be checked.
+type partly struct {
+	*held
+	fault *trust.Fault
+}
+
+func (p partly) Faults() []*trust.Fault { return []*trust.Fault{p.fault} }
+
+func TestSubjects(t *testing.T) {
+	type root = map[string]any
+	both := func(letter string) *held { return signed("ci - "+letter, "qa - "+letter) }
+	lacks := func(root, tag, letter string) []trust.Key {
+		about := trust.Subject{Pulled: repository, Tag: tag}
+		if letter != "" {
+			about.Digest = digest(letter)
+		}
+		return []trust.Key{{Root: root, Subject: about}}
+	}
+	down := trust.NewFault(v1alpha1.ReasonUnreachable, "connection refused")
+	tests := map[string]struct {
+		roots     bySubject
+		from      []v1alpha1.ObjectName
+		verdict   policy.Verdict
+		digest    string
+		notLoaded []trust.Key
+	}{
+		"what the tag means first": {
+			bySubject{"s": {}}, []v1alpha1.ObjectName{"s"}, policy.CouldNotCheck, "", lacks("s", "v1", ""),
+		},
+		"then who has signed it": {
+			bySubject{"s": root{"v1": hint("a")}}, []v1alpha1.ObjectName{"s"}, policy.CouldNotCheck, "", lacks("s", "", "a"),
+		},
+		"signed": {
+			bySubject{"s": root{"v1": hint("a"), "a": both("a")}}, []v1alpha1.ObjectName{"s"}, policy.Admitted, "a", nil,
+		},
+		"the hint of one, the statements of another": {
+			bySubject{"s": root{"v1": hint("a"), "a": trust.Unsigned{}}, "t": root{"v1": trust.Unsigned{}, "a": both("a")}},
+			[]v1alpha1.ObjectName{"s", "t"}, policy.Admitted, "a", nil,
+		},
+		"a role by each": {
+			bySubject{"n": root{"": signed("ci v1 a")}, "s": root{"v1": hint("b"), "a": signed("qa - a"), "b": trust.Unsigned{}}},
+			[]v1alpha1.ObjectName{"s", "n"}, policy.Admitted, "a", nil,
+		},
+		"who signed a digest does not say what the tag means": {
+			bySubject{"s": root{"v1": hint("a"), "a": both("a"), "b": both("b")}, "n": root{"": signed("ci v1 b", "qa v1 b")}},
+			[]v1alpha1.ObjectName{"s", "n"}, policy.Admitted, "a", nil,
+		},
+		"the first that names one decides": {
+			bySubject{"s": root{"v1": hint("a"), "a": both("a"), "b": both("b")}, "n": root{"": signed("ci v1 b", "qa v1 b")}},
+			[]v1alpha1.ObjectName{"n", "s"}, policy.Admitted, "b", nil,
+		},
+		"two that one names": {
+			bySubject{"s": root{"v1": hint("a", "b"), "a": both("a"), "b": both("b")}},
+			[]v1alpha1.ObjectName{"s"}, policy.Denied, "", nil,
+		},
+		"a later root need not be loaded": {
+			bySubject{"s": root{"v1": hint("a"), "a": both("a")}, "t": root{}},
+			[]v1alpha1.ObjectName{"s", "t"}, policy.Admitted, "a", nil,
+		},
+		"an earlier root might name another": {
+			bySubject{"s": root{"v1": hint("a"), "a": both("a")}, "t": root{"a": trust.Unsigned{}}},
+			[]v1alpha1.ObjectName{"t", "s"}, policy.Admitted, "a", lacks("t", "v1", ""),
+		},
+		"a fault beside what is proven": {
+			bySubject{"s": root{"v1": hint("a"), "a": partly{both("a"), down}}},
+			[]v1alpha1.ObjectName{"s"}, policy.Admitted, "a", nil,
+		},
+		"a fault beside what is not": {
+			bySubject{"s": root{"v1": hint("a"), "a": partly{signed("ci - a"), down}}},
+			[]v1alpha1.ObjectName{"s"}, policy.CouldNotCheck, "", nil,
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			set := policy.NewSet(policy.UncoveredDeny, []*policy.Policy{compiled(t, "production", from(tc.from...))})
+			got := set.Decide(policy.Request{Image: app, Now: now}, tc.roots)
+			want := ""
+			if tc.digest != "" {
+				want = digest(tc.digest)
+			}
+			if got.Verdict != tc.verdict || got.Digest != want {
+				t.Errorf("verdict %d, digest %q; want %d, %q: %s", got.Verdict, got.Digest, tc.verdict, want, got.Message)
+			}
+			if diff := cmp.Diff(tc.notLoaded, got.NotLoaded); diff != "" {
+				t.Errorf("not loaded (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A fault counts only where its root could have proven a role that is unmet: a policy that holds all the same does not
+// make another's denial one that could not be checked.
+func TestThreatFaultOfAPolicyThatHolds(t *testing.T) {
+	a := compiled(t, "a", requires("ci"), from("x", "y"))
+	b := compiled(t, "b", requires("qa"), from("y"))
+	r := roots{"x": unreachable, "y": signed("ci v1 a")}
+	if got := decide(app, r, a, b); got.Verdict != policy.Denied {
+		t.Errorf("verdict %d, want a denial: %s", got.Verdict, got.Message)
+	}
+	if got := decide(app, r, compiled(t, "a", requires("ci", "qa"), from("x", "y"))); got.Verdict != policy.CouldNotCheck {
+		t.Errorf("verdict %d, want one that could not be checked: %s", got.Verdict, got.Message)
+	}
+}

@@ -1,0 +1,131 @@
+package store
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/test/digests"
+)
+
+const (
+	digestOne = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+	digestTwo = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
+)
+
+// digestsBench has a trust root "acme" under which a tag and two digests of one repository are held.
+func digestsBench(t *testing.T) (b *bench, r *digests.Registries, held []trust.Key) {
+	t.Helper()
+	r = &digests.Registries{}
+	r.Tag(app.Name(), "v1", digestOne)
+	r.Sign(digestOne, "ci", "qa")
+	r.Sign(digestTwo, "ci")
+	b = newBench(r)
+	b.Reset("acme", time.Minute)
+	for _, image := range []imageref.Ref{app, {Host: app.Host, Path: app.Path, Digest: digestOne}, {Host: app.Host, Path: app.Path, Digest: digestTwo}} {
+		k := trust.Key{Root: "acme", Subject: r.Subject(image)}
+		if err := b.Ensure(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, k)
+	}
+	return b, r, held
+}
+
+// All subjects of a repository are written down in one record, and read back from it without a network.
+func TestOneRecordForAllSubjects(t *testing.T) {
+	b, r, held := digestsBench(t)
+	repository := held[0].InRepository()
+	if got := b.Load().Repositories(); len(got) != 1 || got[0] != repository {
+		t.Fatalf("repositories %v, want %v", got, repository)
+	}
+	packed, err := r.Pack(b.Load().Verified(repository))
+	if err != nil {
+		t.Fatal(err)
+	}
+	restarted := &digests.Registries{}
+	again := newBench(restarted)
+	again.DropRoot("acme")
+	saved := func(take func(trust.Subject, []byte)) error {
+		take(repository.Subject, packed)
+		return nil
+	}
+	if faults, err := again.PutRootWith("acme", Root{Root: restarted}, saved, never); err != nil || len(faults) > 0 {
+		t.Fatalf("faults %v, error %v", faults, err)
+	}
+	for _, k := range held {
+		want, _, _ := b.Load().Evidence(k)
+		got, _, err := again.Load().Evidence(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want.Statements("", ""), got.Statements("", "")); diff != "" || !cmp.Equal(want.Hints("v1"), got.Hints("v1")) {
+			t.Errorf("%s (-want +got):\n%s", k.Subject, diff)
+		}
+	}
+	if asked := restarted.Asked(); len(asked) > 0 {
+		t.Errorf("asked about %q", asked)
+	}
+
+	// What another replica writes later adds its subjects to what is held.
+	late := newBench(&digests.Registries{})
+	if err := late.Restore(repository, late.Load().Root("acme"), packed); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(late.Load().Verified(repository)); got != len(held) {
+		t.Errorf("%d subjects restored, want %d", got, len(held))
+	}
+	late.Release(repository)
+	if got := late.Load().Repositories(); len(got) > 0 {
+		t.Errorf("%v is held after its release", got)
+	}
+}
+
+// A repository fails once, however many of its subjects do: the list of the status is by repository.
+func TestSeveralFailingSubjectsOfOneRepository(t *testing.T) {
+	b, r, held := digestsBench(t)
+	r.Fail(app.Host, trust.NewFault(v1alpha1.ReasonTimeout, "no answer"))
+	b.clock.Step(time.Second)
+	for _, k := range held {
+		if err := b.Renew(t.Context(), k, b.clock.Now()); err == nil {
+			t.Fatalf("%s: renewed from a host that fails", k.Subject)
+		}
+	}
+	s := b.Status("acme")
+	if s.Tracked != 1 || s.Failing != 1 || len(s.Faults) != 1 || s.Faults[0].Repository != app.Name() {
+		t.Errorf("%d of %d fail: %v; want the one repository", s.Failing, s.Tracked, s.Faults)
+	}
+	for _, k := range held { // what is held stays in use
+		if _, _, err := b.Load().Evidence(k); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An edited trust root has each subject verified anew.
+func TestEachSubjectIsCheckedAgain(t *testing.T) {
+	b, _, held := digestsBench(t)
+	edited := &rechecking{Registries: &digests.Registries{}}
+	b.PutRoot("acme", Root{Root: edited})
+	for _, k := range held {
+		if _, ok := edited.told.Load(k.Subject); !ok {
+			t.Errorf("%s was not checked again", k.Subject)
+		}
+	}
+}
+
+// rechecking notes what it checks again.
+type rechecking struct {
+	*digests.Registries
+	told sync.Map
+}
+
+func (r *rechecking) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	r.told.Store(about, true)
+	return held, nil
+}

@@ -1,0 +1,60 @@
+package trust
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+)
+
+// Format makes Roots of the TrustRoots of one format. It is safe for concurrent use.
+type Format interface {
+	// Name is how status and metrics name the format: "Notary".
+	Name() string
+	// Of reports whether a TrustRoot is of the format.
+	Of(spec *v1alpha1.TrustRootSpec) bool
+	// Refers lists every entry of a Secret or ConfigMap that a TrustRoot of the format refers to.
+	Refers(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource
+	// Build compiles a TrustRoot of the format. It makes no request. The error is a *Fault with one of the reasons of
+	// the Ready condition, and names the field.
+	Build(tr *v1alpha1.TrustRoot, material Material) (Root, error)
+}
+
+// Material is what a TrustRoot refers to, by source.
+type Material map[v1alpha1.KeySource]string
+
+// Described is a Root that says more of itself in the status of its TrustRoot.
+type Described interface {
+	// Fingerprints are what the root of trust is pinned to, sorted.
+	Fingerprints() []string
+	// Notes say what of the material does not count, and why.
+	Notes() []string
+}
+
+// NewRemaps reads the identity remapping of a TrustRoot. The error is a *Fault. A prefix that the name of no repository
+// begins with is refused: it would silently never apply.
+func NewRemaps(spec []v1alpha1.IdentityRemap) (Remaps, error) {
+	var all Remaps
+	for i, m := range spec {
+		for _, p := range []struct{ field, prefix string }{{"prefix", m.Prefix}, {"signedPrefix", m.SignedPrefix}} {
+			if fault := checkPrefix(fmt.Sprintf("spec.identityRemap[%d].%s", i, p.field), p.prefix); fault != nil {
+				return nil, fault
+			}
+		}
+		all = append(all, Remap{Prefix: m.Prefix, SignedPrefix: m.SignedPrefix})
+	}
+	return all, nil
+}
+
+func checkPrefix(field, prefix string) *Fault {
+	const rest = "a/b"
+	ref, err := imageref.Parse(prefix + rest)
+	if err != nil {
+		return NewFault(v1alpha1.ReasonInvalidSpec, "%s: %w", field, err)
+	}
+	if read := strings.TrimSuffix(ref.Name(), rest); read != prefix {
+		return NewFault(v1alpha1.ReasonInvalidSpec, "%s: %q is the same as %q in another spelling; write that", field, prefix, read)
+	}
+	return nil
+}

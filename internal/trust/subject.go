@@ -1,0 +1,90 @@
+package trust
+
+import (
+	"cmp"
+	"strings"
+
+	"github.com/countersign-dev/countersign/internal/imageref"
+)
+
+// Subject is what one piece of evidence is about. A format sets only the fields that it needs, so that what is fetched
+// once is held once: where the signatures of a whole repository come together, the repository alone.
+type Subject struct {
+	// Repository is the name under which the repository is signed.
+	Repository string
+	// Pulled is the name under which its registry is asked.
+	Pulled string
+	// Tag and Digest are of the image.
+	Tag, Digest string
+}
+
+// InRepository returns the subject without what tells it from others of the same repository. What is written down of
+// all of those is one record.
+func (s Subject) InRepository() Subject { return Subject{Repository: s.Repository, Pulled: s.Pulled} }
+
+// Name returns the name of the repository: as it is signed, or where the format needs only that, as it is pulled.
+func (s Subject) Name() string {
+	if s.Repository == "" {
+		return s.Pulled
+	}
+	return s.Repository
+}
+
+// String returns the subject as an image reference.
+func (s Subject) String() string {
+	var b strings.Builder
+	b.WriteString(s.Name())
+	if s.Tag != "" {
+		b.WriteString(":" + s.Tag)
+	}
+	if s.Digest != "" {
+		b.WriteString("@" + s.Digest)
+	}
+	return b.String()
+}
+
+// Key is a subject under a trust root.
+type Key struct {
+	Root string
+	Subject
+}
+
+// InRepository returns the key of the subject's record.
+func (k Key) InRepository() Key { return Key{Root: k.Root, Subject: k.Subject.InRepository()} }
+
+// Compare orders keys by trust root and repository.
+func (k Key) Compare(other Key) int {
+	return cmp.Or(strings.Compare(k.Root, other.Root), strings.Compare(k.Repository, other.Repository), strings.Compare(k.Pulled, other.Pulled),
+		strings.Compare(k.Tag, other.Tag), strings.Compare(k.Digest, other.Digest))
+}
+
+// Remap replaces Prefix by SignedPrefix at the start of a repository; both end in "/".
+type Remap struct{ Prefix, SignedPrefix string }
+
+// Remaps are the identity remapping of a trust root. The longest prefix applies.
+type Remaps []Remap
+
+// Signed returns the name under which the repository of an image is signed. A prefix is compared with the name as it is
+// written, and where none fits that, with the normalised one: a mirror is the same mirror with its port.
+func (all Remaps) Signed(image imageref.Ref) string {
+	name := image.Name()
+	if signed, ok := all.apply(name); ok {
+		return signed
+	}
+	if image.Written != "" {
+		if signed, ok := all.apply(image.Repository()); ok {
+			return signed
+		}
+	}
+	return name
+}
+
+func (all Remaps) apply(repository string) (signed string, ok bool) {
+	var best Remap
+	for _, m := range all {
+		if strings.HasPrefix(repository, m.Prefix) && (!ok || len(m.Prefix) > len(best.Prefix)) {
+			best, ok = m, true
+		}
+	}
+	return best.SignedPrefix + strings.TrimPrefix(repository, best.Prefix), ok
+}

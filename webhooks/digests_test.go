@@ -1,0 +1,185 @@
+package webhooks
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/test/digests"
+)
+
+const digestC = "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
+
+// digestsBench has a trust root "digests" beside "acme", and a policy that takes the word of some of the two.
+func digestsBench(t *testing.T, roots ...v1alpha1.ObjectName) (*bench, *digests.Registries) {
+	t.Helper()
+	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = roots }))
+	r := &digests.Registries{}
+	b.Store.PutRoot("digests", store.Root{Root: r})
+	return b, r
+}
+
+func pod(image string) request { return request{kind: "Pod", object: object("Pod", image)} }
+
+// asked compares the subjects that were asked about.
+func asked(t *testing.T, r *digests.Registries, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, r.Asked()); diff != "" {
+		t.Errorf("asked about (-want +got):\n%s", diff)
+	}
+}
+
+// Under a format that signs digests, each digest of a repository is a subject of its own, and so is what a tag means.
+func TestDigestsAreSubjects(t *testing.T) {
+	b, r := digestsBench(t, "digests")
+	r.Tag(repository, "v1", digestA)
+	r.Tag(repository, "v2", digestB)
+	r.Sign(digestA, "ci", "qa")
+	r.Sign(digestB, "ci", "qa")
+
+	stored, got := b.admit(t, pod(repository+":v1"))
+	wantAdmitted(t, got)
+	wantImage(t, stored, repository+":v1@"+digestA)
+	asked(t, r, repository+":v1", repository+"@"+digestA)
+
+	stored, got = b.admit(t, pod(repository+":v2"))
+	wantAdmitted(t, got)
+	wantImage(t, stored, repository+":v2@"+digestB)
+	asked(t, r, repository+":v2", repository+"@"+digestB)
+
+	// The digest of another tag, by itself and with a tag that means another: the tag is not compared.
+	for _, image := range []string{repository + "@" + digestB, repository + ":v1@" + digestB} {
+		_, got = b.admit(t, pod(image))
+		wantAdmitted(t, got)
+	}
+	asked(t, r)
+	wantDenied(t, b.validate(t, pod(repository+"@"+digestC)), 403, `role "ci" has not signed sha256:cccccccc`)
+}
+
+// What a registry says that a tag means is a hint: it chooses what is asked about, and proves nothing.
+func TestThreatHintProvesNothing(t *testing.T) {
+	b, r := digestsBench(t, "digests")
+	r.Tag(repository, "v1", digestC)
+	r.Sign(digestA, "ci", "qa")
+	r.Sign(digestC, "ci")
+	wantDenied(t, b.validate(t, pod(repository+":v1")), 403, `role "qa" has not signed sha256:cccccccc`, "signed by ci")
+	r.Tag(repository, "v1", "sha256:short")
+	r.Sign("sha256:short", "ci", "qa")
+	b.clock.Step(time.Second)
+	wantDenied(t, b.validate(t, pod(repository+":v1")), 403, `role "ci" has not signed it`)
+	wantDenied(t, b.validate(t, pod(repository+":none")), 403, `role "ci" has not signed it`)
+}
+
+// A tag that moves is taken for what it meant until it is asked about again; before a denial it is.
+func TestTagMoves(t *testing.T) {
+	b, r := digestsBench(t, "digests")
+	r.Tag(repository, "v1", digestA)
+	r.Sign(digestA, "ci", "qa")
+	stored, got := b.admit(t, pod(repository+":v1"))
+	wantAdmitted(t, got)
+	wantImage(t, stored, repository+":v1@"+digestA)
+	asked(t, r, repository+":v1", repository+"@"+digestA)
+
+	r.Tag(repository, "v1", digestB)
+	name := trust.Key{Root: "digests", Subject: trust.Subject{Repository: repository, Pulled: repository, Tag: "v1"}}
+	b.clock.Step(time.Second)
+	if err := b.Tracker.Renew(t.Context(), name, b.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	b.clock.Step(time.Second)
+	wantDenied(t, b.validate(t, pod(repository+":v1")), 403, `role "ci" has not signed sha256:bbbbbbbb`)
+
+	r.Sign(digestB, "ci", "qa")
+	b.clock.Step(time.Second)
+	stored, got = b.admit(t, pod(repository+":v1"))
+	wantAdmitted(t, got)
+	wantImage(t, stored, repository+":v1@"+digestB)
+
+	r.Sign(digestB) // withdrawn, and moved back: what a denial rests on is asked about once more
+	r.Tag(repository, "v1", digestA)
+	digest := name
+	digest.Subject = trust.Subject{Repository: repository, Pulled: repository, Digest: digestB}
+	b.clock.Step(time.Second)
+	if err := b.Tracker.Renew(t.Context(), digest, b.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	b.clock.Step(time.Second)
+	stored, got = b.admit(t, pod(repository+":v1"))
+	wantAdmitted(t, got)
+	wantImage(t, stored, repository+":v1@"+digestA)
+}
+
+// One role by each of two formats: one names the digest for the tag, and the other is asked about that.
+func TestOneRoleByEachFormat(t *testing.T) {
+	for _, roots := range [][]v1alpha1.ObjectName{{"acme", "digests"}, {"digests", "acme"}} {
+		b, r := digestsBench(t, roots...)
+		r.Tag(repository, "ci-only", digestC) // the registry means another: it has not what ci signed
+		r.Sign(digestB, "qa")
+		stored, got := b.admit(t, pod(ciOnly))
+		wantAdmitted(t, got)
+		wantImage(t, stored, ciOnly+"@"+digestB)
+	}
+}
+
+// With one trust root down, and never heard of the repository, an image is admitted that another proves in full. Where it
+// could have proven a role that is missing, it could not be checked.
+func TestOneRootDown(t *testing.T) {
+	refused := trust.NewFault(v1alpha1.ReasonUnreachable, "connection refused")
+	down := map[string]func(b *bench, r *digests.Registries){
+		"fails": func(b *bench, _ *digests.Registries) { b.root.answers(nil, refused) },
+		"hangs": func(b *bench, _ *digests.Registries) {
+			b.Deadline = 100 * time.Millisecond
+			b.root.answer = func(ctx context.Context, _ string) (trust.Evidence, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+		},
+	}
+	for name, breaks := range down {
+		for _, roots := range [][]v1alpha1.ObjectName{{"acme", "digests"}, {"digests", "acme"}} {
+			t.Run(fmt.Sprintf("%s, %s first", name, roots[0]), func(t *testing.T) {
+				b, r := digestsBench(t, roots...)
+				breaks(b, r)
+				r.Tag(repository, "v1", digestA)
+				r.Tag(repository, "v2", digestB)
+				r.Sign(digestA, "ci", "qa")
+				r.Sign(digestB, "ci")
+				stored, got := b.admit(t, pod(repository+":v1"))
+				wantAdmitted(t, got)
+				wantImage(t, stored, repository+":v1@"+digestA)
+				wantDenied(t, b.validate(t, pod(repository+":v2")), 503, `role "qa" is not known to have signed`, `TrustRoot "acme"`)
+			})
+		}
+	}
+	t.Run("the registry", func(t *testing.T) {
+		b, r := digestsBench(t, "digests", "acme")
+		r.Fail("registry.example.com", refused)
+		stored, got := b.admit(t, pod(signed))
+		wantAdmitted(t, got)
+		wantImage(t, stored, pinned)
+		wantDenied(t, b.validate(t, pod(unsigned)), 503, `could not check TrustRoot "digests": connection refused`)
+	})
+}
+
+// Several hosts under one trust root: what one of them answers, or does not, is of no concern to images of the others.
+func TestThreatHostileHostBesideOthers(t *testing.T) {
+	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
+		s.Images, s.TrustRoots = append(s.Images, "evil.example.com/**"), []v1alpha1.ObjectName{"digests"}
+	}))
+	r := &digests.Registries{}
+	b.Store.PutRoot("digests", store.Root{Root: r})
+	r.Fail("evil.example.com", trust.NewFault(v1alpha1.ReasonUnreachable, "connection refused"))
+	r.Tag(repository, "v1", digestA)
+	r.Sign(digestA, "ci", "qa")
+	for i := range 50 {
+		wantDenied(t, b.validate(t, pod(fmt.Sprintf("evil.example.com/app-%d:v1", i))), 503, "connection refused")
+	}
+	_, got := b.admit(t, pod(repository+":v1"))
+	wantAdmitted(t, got)
+}
