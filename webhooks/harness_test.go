@@ -83,7 +83,9 @@ type root struct {
 	answer  func(ctx context.Context, repository string) (trust.Evidence, error)
 }
 
-func (r *root) Probe(context.Context) error { return nil }
+func (r *root) Probe(context.Context, string) error { return nil }
+
+func (*root) Host(trust.Subject) string { return "notary.example.com" }
 
 func (r *root) Fetch(ctx context.Context, about trust.Subject, _ trust.Evidence) (trust.Evidence, error) {
 	repository := about.Repository

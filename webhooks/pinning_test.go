@@ -169,11 +169,11 @@ func TestThreatOldPinIsDecided(t *testing.T) {
 		"signed by nobody":            {older: usual(), old: signed + nobodys, given: signed, want: pinned},
 		"signed by nobody, nor is it": {older: usual(), old: unsigned + nobodys, given: unsigned},
 		"signed by one role":          {older: usual(), old: ciOnly + "@" + digestB, given: ciOnly},
-		"signed under another tag":    {older: &evidence{both("other", digestB)}, old: moved, given: signed, want: pinned},
+		"signed under another tag":    {older: &evidence{statements: both("other", digestB)}, old: moved, given: signed, want: pinned},
 		"withdrawn":                   {older: &evidence{}, old: moved, given: signed, want: pinned},
 		"all withdrawn":               {acme: &evidence{}, older: &evidence{}, old: pinned, given: signed},
 		"could not be checked":        {fault: fault, old: moved, given: signed, want: pinned},
-		"signed, and the tag is not":  {acme: &evidence{}, older: &evidence{both("signed", digestB)}, old: moved, given: signed, want: moved},
+		"signed, and the tag is not":  {acme: &evidence{}, older: &evidence{statements: both("signed", digestB)}, old: moved, given: signed, want: moved},
 		"as it is stored":             {acme: &evidence{}, older: &evidence{}, old: moved, given: moved, want: moved},
 	}
 	for name, c := range cases {

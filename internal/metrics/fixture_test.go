@@ -44,7 +44,9 @@ func (s *signed) Files() []trust.File {
 // answers is a trust root that answers as a test wants it to, by repository.
 type answers struct{ faults map[string]error }
 
-func (*answers) Probe(context.Context) error { return nil }
+func (*answers) Probe(context.Context, string) error { return nil }
+
+func (*answers) Host(trust.Subject) string { return "notary.example.com" }
 
 func (a *answers) Fetch(_ context.Context, about trust.Subject, _ trust.Evidence) (trust.Evidence, error) {
 	repository := about.Repository

@@ -13,15 +13,15 @@ import (
 // refresh of it, so that one request an interval does for all that nothing happened to.
 //
 // The list is a hint and not signed. A stale copy of it that a cache hands out, or a server that leaves something out, must not
-// keep a revocation from being seen for as long as a timestamp lasts, which is two weeks. So each repository is refreshed all the
+// keep a revocation from being seen for as long as a timestamp lasts, which is two weeks. So each subject is refreshed all the
 // same every twelfth interval, at the latest after an hour, and in the interval before its evidence expires; a denial has it
 // refreshed first, as ever. A list that is not read within an interval and a quarter stands for nothing: all is polled.
 const (
-	// maxFeedIntervals and maxFeedTime are how long the list alone keeps a repository from being refreshed. Twelve costs an
+	// maxFeedIntervals and maxFeedTime are how long the list alone keeps a subject from being refreshed. Twelve costs an
 	// eighth of what polling costs at most; past an hour polling is no burden.
 	maxFeedIntervals = 12
 	maxFeedTime      = time.Hour
-	// feedFrom is with how many repositories the list is asked for. It saves nothing for a single one.
+	// feedFrom is with how many subjects the list is asked for. It saves nothing for a single one.
 	feedFrom = 2
 	// feedTimeout bounds one reading.
 	feedTimeout = 30 * time.Second
@@ -38,123 +38,102 @@ type feed struct {
 	reading bool
 }
 
-// hinted is what the list means to one repository.
-type hinted struct {
-	named  time.Time // when it was last named
-	polled time.Time // when it is due without a list, by its last fetch; where that has changed since, somebody wants it sooner
-	late   time.Time // when it is refreshed whatever the list says
+// vouches reports whether the list has named a subject since it was last fetched if anything was published of it. A fetch
+// that began before the list was read may have missed what is named in it.
+func (f *feed) vouches(e *entry) bool {
+	return f != nil && f.cursor != nil && e.fault == nil && !e.fetched.Before(f.taken) && !e.fetched.Before(e.named)
 }
 
-// hint notes when a repository that was just fetched with success is due, without a list and whatever that says.
-func (e *tracked) hint(now time.Time, interval time.Duration, h *held) {
-	e.polled, e.late = e.due, now.Add(jitter(min(maxFeedIntervals*interval, maxFeedTime)))
-	if h == nil || h.evidence == nil {
-		return
-	}
-	if end, _ := h.evidence.Expiry(); !end.IsZero() && end.Add(-interval).Before(e.late) {
-		e.late = end.Add(-interval)
-	}
-}
-
-// vouched reports whether the list has named a repository since it was last fetched if anything was published of it; the lock is
-// held. A fetch that began before the list was read may have missed what is named in it.
-func (t *Tracker) vouched(k trust.Key, e *tracked) (f *feed, ok bool) {
-	f = t.pace(k.Root).feed
-	return f, f != nil && f.cursor != nil && e.fault == nil && !e.fetched.Before(f.taken) && !e.fetched.Before(e.named)
-}
-
-// refreshed returns when a repository was last known to be up to date: by a fetch that succeeded, or by a reading of the list. The lock
-// is held.
-func (t *Tracker) refreshed(k trust.Key, e *tracked) time.Time {
-	if f, ok := t.vouched(k, e); ok && f.read.After(e.succeeded) {
+// refreshed returns when a subject was last known to be up to date: by a fetch that succeeded, or by a reading of the list.
+func (f *feed) refreshed(e *entry) time.Time {
+	if f.vouches(e) && f.read.After(e.succeeded) {
 		return f.read
 	}
 	return e.succeeded
 }
 
-// dueAt returns when a repository is to be refreshed; the lock is held.
-func (t *Tracker) dueAt(k trust.Key, e *tracked) time.Time {
+// dueAt returns when a subject is to be refreshed.
+func (f *feed) dueAt(e *entry, interval time.Duration) time.Time {
 	if e.fault == nil && e.fetched.Before(e.named) && e.named.Before(e.due) {
 		return e.named
 	}
-	f, ok := t.vouched(k, e)
-	if !ok || !e.due.Equal(e.polled) {
+	if !f.vouches(e) || !e.due.Equal(e.polled) {
 		return e.due
 	}
-	interval := t.pace(k.Root).interval
 	at := f.read.Add(interval + interval/4) // the next reading may take its time
 	if at.After(e.late) {
 		at = e.late
 	}
-	if at.Before(e.due) {
-		return e.due
-	}
-	return at
+	return later(at, e.due)
 }
 
-// readings returns the trust roots whose list is to be asked for now, with what asks for it.
-func (t *Tracker) readings() map[string]*feed {
+// missed notes a reading that failed. The list is asked for less and less, since most servers that fail here have none, or
+// not for this account.
+func (f *feed) missed(now time.Time, interval time.Duration, fault *trust.Fault) {
+	f.reading = false
+	f.due = later(now.Add(jitter(min(interval<<min(f.misses, 10), maxFeedTime))), fault.RetryAt)
+	f.misses++
+}
+
+// took notes a reading that began at a time, and returns the repositories that it names: none where it is the first, since
+// all are polled once from there on.
+func (f *feed) took(began, now time.Time, interval time.Duration, changes trust.Changes) []string {
+	f.reading = false
+	if f.cursor == nil {
+		f.taken, changes.Repositories = now, nil
+	}
+	f.cursor, f.read, f.due, f.misses = changes.Cursor, began, now.Add(jitter(interval)), 0
+	return changes.Repositories
+}
+
+// reading returns the list where it is to be asked for now; it is then taken to be under way. Nil: it is not.
+func (t *track) reading() *feed {
 	now := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var due map[string]*feed
-	for root, p := range t.roots {
-		f := p.feed
-		if f == nil || f.reading || f.due.After(now) || p.interval >= maxFeedTime || !t.worthAFeed(root) {
-			continue
-		}
-		if due == nil {
-			due = map[string]*feed{}
-		}
-		f.reading = true
-		due[root] = f
+	f := t.feed
+	if f == nil || f.reading || f.due.After(now) || t.interval >= maxFeedTime || !t.worthAFeed() {
+		return nil
 	}
-	return due
+	f.reading = true
+	return f
 }
 
-// worthAFeed reports whether a root has enough repositories, and its server is known to answer; the lock is held.
-func (t *Tracker) worthAFeed(root string) bool {
-	if e := t.tracked[probe(root)]; e == nil || e.fault != nil || e.succeeded.IsZero() {
-		return false
-	}
-	n := 0
-	for k := range t.tracked {
-		if k.Root == root && k != probe(root) {
-			if n++; n == feedFrom {
-				return true
-			}
-		}
-	}
-	return false
+// worthAFeed reports whether the root has enough subjects, and its server is known to answer; the lock is held.
+func (t *track) worthAFeed() bool {
+	h := t.hosts[t.server]
+	return h != nil && h.probe.fault == nil && !h.probe.succeeded.IsZero() && len(t.entries) >= feedFrom
 }
 
-// readFeeds asks in the background for the lists that are due.
-func (t *Tracker) readFeeds() {
-	for root, f := range t.readings() {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), feedTimeout)
-			defer cancel()
-			t.readFeed(trust.WithPurpose(ctx, trust.Purpose{Known: true, Background: true}), root, f)
-		}()
+// readFeed asks in the background for the list, where it is due.
+func (t *track) readFeed() {
+	f := t.reading()
+	if f == nil {
+		return
 	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), feedTimeout)
+		defer cancel()
+		t.read(trust.WithPurpose(ctx, trust.Purpose{Known: true, Background: true}), f)
+	}()
 }
 
-// readFeed goes on with a list by one request.
-func (t *Tracker) readFeed(ctx context.Context, root string, f *feed) {
+// read goes on with the list by one request.
+func (t *track) read(ctx context.Context, f *feed) {
 	snapshot, now := t.store.Load(), t.clock.Now()
 	t.mu.Lock()
 	after := f.cursor
 	t.mu.Unlock()
 	var changes trust.Changes
-	fault := trust.NewFault(v1alpha1.ReasonTrustRootNotReady, "TrustRoot %q lists no publications", root)
-	if r := snapshot.roots[root]; r != nil {
+	fault := trust.NewFault(v1alpha1.ReasonTrustRootNotReady, "TrustRoot %q lists no publications", t.root)
+	if r := snapshot.roots[t.root]; r != nil {
 		if list, ok := r.Root.(trust.Feed); ok {
 			began := time.Now()
 			changes, fault = changesOf(ctx, list, after)
-			t.store.observe(root, r.Format, StageFeed, began, nil, fault)
+			t.store.observe(t.root, r.Format, StageFeed, began, nil, fault)
 		}
 	}
-	t.fed(root, f, now, changes, fault)
+	t.fed(f, now, changes, fault)
 }
 
 func changesOf(ctx context.Context, list trust.Feed, after trust.Cursor) (changes trust.Changes, fault *trust.Fault) {
@@ -170,28 +149,22 @@ func changesOf(ctx context.Context, list trust.Feed, after trust.Cursor) (change
 	return changes, nil
 }
 
-// fed notes what came of a reading that began at a time. A fault is none of the repositories, nor of the server: they are polled as if
-// there were no list, and it is asked for less and less, since most servers that fail here have none, or not for this account.
-func (t *Tracker) fed(root string, f *feed, began time.Time, changes trust.Changes, fault *trust.Fault) {
+// fed notes what came of a reading that began at a time. A fault is none of the subjects, nor of the server: they are polled
+// as if there were no list.
+func (t *track) fed(f *feed, began time.Time, changes trust.Changes, fault *trust.Fault) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.roots[root]
-	if p == nil || p.feed != f {
-		return // the root was published anew, or is gone
-	}
-	f.reading = false
-	if fault != nil {
-		f.due = later(now.Add(jitter(min(p.interval<<min(f.misses, 10), maxFeedTime))), fault.RetryAt)
-		f.misses++
+	switch {
+	case t.feed != f: // the root was published anew, or is gone
+		return
+	case fault != nil:
+		f.missed(now, t.interval, fault)
 		return
 	}
-	if f.cursor == nil {
-		f.taken, changes.Repositories = now, nil // all are polled once from here on
-	}
-	f.cursor, f.read, f.due, f.misses = changes.Cursor, began, now.Add(jitter(p.interval)), 0
-	for k, e := range t.tracked {
-		if _, named := slices.BinarySearch(changes.Repositories, k.Repository); named && k.Root == root {
+	named := f.took(began, now, t.interval, changes)
+	for about, e := range t.entries {
+		if _, ok := slices.BinarySearch(named, about.Repository); ok {
 			e.named = now
 		}
 	}

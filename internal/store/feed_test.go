@@ -42,9 +42,9 @@ func newListing(repositories int, interval time.Duration, changes func(after tru
 	l.b = newBench(l)
 	l.b.Reset("acme", interval)
 	for i := range repositories {
-		l.b.mu.Lock()
-		l.b.entry(acmeKey(name(i)), l.b.clock.Now()).due = l.b.clock.Now()
-		l.b.mu.Unlock()
+		l.b.acme().mu.Lock()
+		l.b.acme().entry(acmeKey(name(i)).Subject, l.b.clock.Now()).due = l.b.clock.Now()
+		l.b.acme().mu.Unlock()
 	}
 	return l
 }
@@ -75,12 +75,12 @@ func (l *listing) honest(after trust.Cursor) (trust.Changes, error) {
 // turn does what Run does at a tick, and waits for it.
 func (l *listing) turn(t testing.TB) {
 	t.Helper()
-	for root, f := range l.b.readings() {
-		l.b.readFeed(t.Context(), root, f)
+	if f := l.b.acme().reading(); f != nil {
+		l.b.acme().read(t.Context(), f)
 	}
-	for due := l.b.dueNow(); len(due) > 0; due = l.b.dueNow() {
+	for due := l.b.acme().dueNow(); len(due) > 0; due = l.b.acme().dueNow() {
 		for _, k := range due {
-			<-l.b.refresh(k).done
+			<-k.start().done
 		}
 	}
 }
@@ -88,9 +88,9 @@ func (l *listing) turn(t testing.TB) {
 // pass lets time go by, in steps of a fraction of the interval.
 func (l *listing) pass(t testing.TB, d time.Duration) {
 	t.Helper()
-	l.b.mu.Lock()
-	step := l.b.pace("acme").interval / 50
-	l.b.mu.Unlock()
+	l.b.acme().mu.Lock()
+	step := l.b.acme().interval / 50
+	l.b.acme().mu.Unlock()
 	for end := l.b.clock.Now().Add(d); l.b.clock.Now().Before(end); {
 		l.turn(t)
 		l.b.clock.Step(step)
@@ -312,17 +312,17 @@ func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 		return held, err
 	}
 	k := acmeKey(name(0))
-	flight := l.b.refresh(k)
+	flight := l.b.fetching(k)
 	eventually(t, "the fetch", func() bool { fetches, _ := l.requests(); return fetches > before })
 	l.b.clock.Step(time.Second)
-	l.b.mu.Lock()
-	f := l.b.pace("acme").feed
-	l.b.mu.Unlock()
-	l.b.fed("acme", f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}}, nil)
+	l.b.acme().mu.Lock()
+	f := l.b.acme().feed
+	l.b.acme().mu.Unlock()
+	l.b.acme().fed(f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}}, nil)
 	close(release)
 	<-flight.done
 	l.b.clock.Step(time.Second)
-	if due := l.b.dueNow(); len(due) != 1 || due[0] != k {
+	if due := l.b.acme().dueNow(); len(due) != 1 || due[0].about != k.Subject {
 		t.Errorf("due are %v, want %v", due, k)
 	}
 }
@@ -332,10 +332,10 @@ func TestFeedHoldsUpNobody(t *testing.T) {
 	l := newListing(10, 5*time.Minute, silent)
 	l.pass(t, 20*time.Minute)
 	k := acmeKey(name(0))
-	l.b.mu.Lock()
-	l.b.tracked[k].due = l.b.clock.Now()
-	l.b.mu.Unlock()
-	if due := l.b.dueNow(); len(due) != 1 || due[0] != k {
+	l.b.acme().mu.Lock()
+	l.b.acme().entries[k.Subject].due = l.b.clock.Now()
+	l.b.acme().mu.Unlock()
+	if due := l.b.acme().dueNow(); len(due) != 1 || due[0].about != k.Subject {
 		t.Errorf("due are %v, want %v", due, k)
 	}
 	l.b.clock.Step(time.Second)

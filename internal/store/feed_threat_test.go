@@ -91,11 +91,11 @@ func TestThreatFeedNamesMadeUpRepositories(t *testing.T) {
 			t.Fatalf("%d are tracked", n)
 		}
 		l.b.clock.Step(time.Minute)
-		for root, f := range l.b.readings() {
-			l.b.readFeed(t.Context(), root, f)
+		if f := l.b.acme().reading(); f != nil {
+			l.b.acme().read(t.Context(), f)
 		}
-		for _, k := range l.b.dueNow() {
-			<-l.b.refresh(k).done
+		for _, k := range l.b.acme().dueNow() {
+			<-k.start().done
 		}
 	}
 	if len(l.fetched) != 10 || l.b.Status("acme").Tracked != 10 {

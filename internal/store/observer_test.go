@@ -34,8 +34,8 @@ func TestObserverIsToldOfEveryVerification(t *testing.T) {
 	published := Root{Root: root, Format: "Notary"}
 	b.PutRoot("acme", published)
 	b.Reset("acme", time.Minute)
-	for _, k := range b.dueNow() {
-		<-b.refresh(k).done
+	for _, k := range b.acme().dueNow() {
+		<-k.start().done
 	}
 	renew := func() { // the outcome is what the observer has
 		b.clock.Step(time.Minute)

@@ -112,7 +112,7 @@ func (p *publication) carry(old *Snapshot) error {
 		g.Go(func() error {
 			if h.evidence != nil && time.Now().After(until) {
 				fault := trust.NewFault(v1alpha1.ReasonNotLoaded, "TrustRoot %q was changed, and what it holds of the repository is still being verified anew", p.name)
-				p.keep(p.late, k, carried{from: h, to: p.unverified(h, earlier, fault)})
+				p.keep(p.late, k, carried{from: h, to: p.unverified(k, h, earlier, fault)})
 				return nil
 			}
 			p.keep(p.carried, k, carried{from: h, to: p.one(k, earlier, h)})
@@ -170,7 +170,7 @@ func (p *publication) shed(earlier *Root) {
 		}
 		fault := beyond(largest, c.to.size(), p.size-c.to.size(), p.store.MaxSize)
 		p.size -= c.to.size()
-		p.carried[largest] = carried{from: c.from, to: p.unverified(c.from, earlier, fault)}
+		p.carried[largest] = carried{from: c.from, to: p.unverified(largest, c.from, earlier, fault)}
 		p.faults[largest.Subject.InRepository()] = fault
 	}
 }
@@ -207,11 +207,11 @@ func (p *publication) replace(k trust.Key, c carried, verified *held) {
 }
 
 // unverified is what is held, which may be nothing, of what could not be verified under the new root.
-func (p *publication) unverified(h *held, earlier *Root, fault *trust.Fault) *held {
+func (p *publication) unverified(k trust.Key, h *held, earlier *Root, fault *trust.Fault) *held {
 	if h == nil {
 		return &held{fault: fault}
 	}
-	next := &held{evidence: h.evidence, anew: p.anew(h, earlier), fault: fault, stale: p.stale(h, earlier), ended: h.ended}
+	next := &held{evidence: h.evidence, anew: p.anew(h, earlier), fault: fault, stale: p.stale(k, h, earlier), ended: h.ended}
 	next.used.Store(h.used.Load())
 	return next
 }
@@ -223,11 +223,11 @@ func (p *publication) anew(h *held, earlier *Root) bool {
 
 // stale reports whether newer evidence could not be had. Under a root without a grace nobody has noted that: it holds until the
 // fetch that follows at once.
-func (p *publication) stale(h *held, earlier *Root) bool {
+func (p *publication) stale(k trust.Key, h *held, earlier *Root) bool {
 	if p.root.ExpiredGrace <= 0 || h.ended {
 		return false
 	}
-	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 || p.store.Load().down[p.name]
+	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 || p.store.Load().down[server{p.name, p.root.Root.Host(k.Subject)}]
 }
 
 // one returns what the new root holds of a subject, by what was held; nil: nothing.
@@ -237,7 +237,7 @@ func (p *publication) one(k trust.Key, earlier *Root, h *held) *held {
 	}
 	next := p.store.recheck(k, p.root, h)
 	next.anew = p.anew(h, earlier)
-	next.stale, next.ended = p.stale(h, earlier), h.ended
+	next.stale, next.ended = p.stale(k, h, earlier), h.ended
 	next.used.Store(h.used.Load())
 	return next
 }
@@ -305,7 +305,7 @@ func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 		to, fault := p.store.fitting(k, next.size, old.evidence.get(k), c.to)
 		if fault != nil {
 			p.fail(k, fault)
-			to = p.unverified(c.from, old.roots[p.name], fault)
+			to = p.unverified(k, c.from, old.roots[p.name], fault)
 		}
 		if next.set(k, to); to != nil {
 			held = append(held, k)

@@ -60,9 +60,9 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 	images := repositories(10 * inBackground)
 	b.Retain(append(keys(images...), trust.Key{Root: "gone", Subject: key(images[0]).Subject}))
 	flights := func() (n int) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		for _, e := range b.tracked {
+		b.acme().mu.Lock()
+		defer b.acme().mu.Unlock()
+		for _, e := range b.acme().entries {
 			if e.flight != nil {
 				n++
 			}
@@ -105,7 +105,7 @@ func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 					}
 				}
 				b.clock.Step(time.Hour)
-				b.tracked[key(app)].due = b.clock.Now().Add(time.Hour)
+				b.acme().entries[key(app).Subject].due = b.clock.Now().Add(time.Hour)
 				demand = func() error { return b.Renew(t.Context(), key(app), b.clock.Now()) }
 			}
 			before := root.fetches.Load()
@@ -130,18 +130,18 @@ func TestThreatBacklogIsNotLookedThroughEachTime(t *testing.T) {
 	for _, n := range []int{100, 20_000} {
 		b := newBench(&scripted{})
 		for i := range n {
-			b.entry(acmeKey(fmt.Sprint(i)), b.clock.Now()).due = b.clock.Now().Add(-time.Duration(i))
+			b.acme().entry(acmeKey(fmt.Sprint(i)).Subject, b.clock.Now()).due = b.clock.Now().Add(-time.Duration(i))
 		}
-		due := b.dueNow()
+		due := b.acme().dueNow()
 		if len(due) != inBackground {
 			t.Fatalf("%d are due, want the %d whose turn it is", len(due), inBackground)
 		}
 		for i, k := range due {
-			if want := fmt.Sprint(n - 1 - i); k.Repository != want {
-				t.Errorf("turn %d is that of %s, want %s, which is due the longest", i, k.Repository, want)
+			if want := fmt.Sprint(n - 1 - i); k.about.Repository != want {
+				t.Errorf("turn %d is that of %s, want %s, which is due the longest", i, k.about.Repository, want)
 			}
 		}
-		allocations[n] = testing.AllocsPerRun(10, func() { b.dueNow() })
+		allocations[n] = testing.AllocsPerRun(10, func() { b.acme().dueNow() })
 	}
 	if allocations[20_000] > allocations[100]+1 {
 		t.Errorf("a look allocates %v times for 100 and for 20,000", allocations)
@@ -156,16 +156,16 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 	}})
 	b.Retain(keys(repositories(10 * inBackground)...))
 	<-b.woken
-	for _, k := range b.dueNow() {
-		b.refresh(k)
+	for _, k := range b.acme().dueNow() {
+		k.start()
 	}
-	if due := b.dueNow(); len(due) > 0 {
+	if due := b.acme().dueNow(); len(due) > 0 {
 		t.Errorf("%d are due although every turn is taken", len(due))
 	}
 	free := func() int {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return inBackground - b.taken[turn{root: "acme"}]
+		b.acme().mu.Lock()
+		defer b.acme().mu.Unlock()
+		return inBackground - b.acme().others.background
 	}
 	for ended := 1; ended <= inBackground; ended++ {
 		turns <- struct{}{}
@@ -174,8 +174,8 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 			t.Errorf("after %d of %d: woken %v, want %v", ended, inBackground, woken, want)
 		}
 	}
-	if len(b.taken) > 0 {
-		t.Errorf("turns are taken when nothing is under way: %v", b.taken)
+	if p := b.acme().others; p.background != 0 || p.asked != 0 {
+		t.Errorf("turns are taken when nothing is under way: %+v", p)
 	}
 }
 
@@ -186,18 +186,18 @@ func TestThreatRetainedIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	images := append(repositories(maxRetainedUnsigned+50), app)
-	retain := func(images []imageref.Ref, want, beyond int) map[trust.Key]bool {
+	retain := func(images []imageref.Ref, want, beyond int) map[trust.Subject]bool {
 		t.Helper()
-		if n := b.Retain(append(keys(images...), trust.Key{Root: "gone", Subject: key(images[0]).Subject})); n != beyond || len(b.retained) != want {
-			t.Errorf("%d retained and %d beyond, want %d and %d", len(b.retained), n, want, beyond)
+		if n := b.Retain(append(keys(images...), trust.Key{Root: "gone", Subject: key(images[0]).Subject})); n != beyond || len(b.acme().retained) != want {
+			t.Errorf("%d retained and %d beyond, want %d and %d", len(b.acme().retained), n, want, beyond)
 		}
-		if !b.retained[key(app)] {
+		if !b.acme().retained[key(app).Subject] {
 			t.Error("what is signed is not retained")
 		}
-		return b.retained
+		return b.acme().retained
 	}
 	first := retain(images, maxRetainedUnsigned+1, 50)
-	if n := len(b.tracked); n != maxRetainedUnsigned+1 {
+	if n := len(b.acme().entries); n != maxRetainedUnsigned+1 {
 		t.Errorf("%d are tracked, want %d", n, maxRetainedUnsigned+1)
 	}
 	if diff := cmp.Diff(first, retain(images, maxRetainedUnsigned+1, 50)); diff != "" {
@@ -234,8 +234,8 @@ func TestRetainedIsNotForgotten(t *testing.T) {
 func TestThreatFloodDoesNotPushOutWhatRuns(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(trust.Unsigned{}, nil)})
 	b.Retain(keys(app))
-	for _, k := range b.dueNow() {
-		<-b.refresh(k).done
+	for _, k := range b.acme().dueNow() {
+		<-k.start().done
 	}
 	for _, i := range repositories(maxUnsigned + 1) {
 		b.clock.Step(time.Millisecond)

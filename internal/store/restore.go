@@ -44,10 +44,10 @@ func (t *Tracker) Restore(repository trust.Key, root *Root, packed []byte) error
 
 // restored has a subject tracked, and tells of it.
 func (t *Tracker) restored(k trust.Key) {
-	now := t.clock.Now()
-	t.mu.Lock()
-	t.entry(k, now)
-	t.mu.Unlock()
+	one := t.track(k.Root)
+	one.mu.Lock()
+	one.entry(k.Subject, t.clock.Now())
+	one.mu.Unlock()
 	t.changed(k.Root)
 }
 
@@ -93,16 +93,16 @@ func (s *Snapshot) Repositories() []trust.Key {
 // this replica alone, and as coarse as the calls of it are apart.
 func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 	now := t.clock.Now()
-	snapshot := t.store.Load()
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	snapshot, one := t.store.Load(), t.track(repository.Root)
+	one.mu.Lock()
+	defer one.mu.Unlock()
 	var last time.Time
 	for k, h := range snapshot.evidence.of(repository) {
-		e := t.tracked[k]
+		e := one.entries[k.Subject]
 		if e == nil {
 			continue
 		}
-		if t.retained[k] || h.used.Swap(false) {
+		if one.retained[k.Subject] || h.used.Swap(false) {
 			e.used = now
 		}
 		last = later(last, e.used)
@@ -112,11 +112,12 @@ func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 
 // Release forgets a repository, whatever is held of it. Who asks for it again has it fetched as at first sight.
 func (t *Tracker) Release(repository trust.Key) {
-	t.mu.Lock()
+	one := t.track(repository.Root)
+	one.mu.Lock()
 	for k := range t.store.Load().evidence.of(repository) {
-		delete(t.tracked, k)
+		delete(one.entries, k.Subject)
 	}
-	t.mu.Unlock()
+	one.mu.Unlock()
 	t.store.release(repository)
 	t.changed(repository.Root)
 }

@@ -46,7 +46,7 @@ func TestRetryAtIsHonoured(t *testing.T) {
 		before := o.fetches.Load()
 		b.clock.Step(3*time.Minute - 2*time.Second)
 		b.fails(t, busy)
-		if due := b.tracked[key(app)].due; o.fetches.Load() != before || due.Before(busy.RetryAt) {
+		if due := b.acme().entries[key(app).Subject].due; o.fetches.Load() != before || due.Before(busy.RetryAt) {
 			t.Errorf("it is fetched before the time, or due at %s", due)
 		}
 		o.is(nil, nil)
@@ -103,9 +103,9 @@ func TestQueueDoesNotGoOutToADeadServer(t *testing.T) {
 		})
 	}
 	eventually(t, "the places to be taken", func() bool { return o.fetches.Load()-before == fetchesPerRoot })
-	b.mu.Lock()
-	b.pace("acme").down = refused
-	b.mu.Unlock()
+	b.acme().mu.Lock()
+	b.acme().host("notary.example.com").down = refused
+	b.acme().mu.Unlock()
 	close(release)
 	wg.Wait()
 	if n := o.fetches.Load() - before; n != fetchesPerRoot {
@@ -123,20 +123,20 @@ func TestEditEndsAnOutage(t *testing.T) {
 	hang := make(chan struct{})
 	o.before.Store(&hang)
 	b.clock.Step(lastProbe)
-	stale := b.refresh(probe("acme"))
+	stale := b.probing()
 	edited := newOutage()
 	b.PutRoot("acme", Root{Root: edited, Version: "2"})
 	b.Reset("acme", time.Minute)
 	edited.is(broken, nil)
 	b.fails(t, broken)
-	if b.outage("acme") != nil {
+	if b.acme().outage(trust.Subject{}) != nil {
 		t.Error("a probe before the edit makes the server down after it")
 	}
 	edited.is(nil, nil)
 	b.clock.Step(time.Second)
 	close(hang)
 	<-stale.done
-	if b.outage("acme") != nil || b.Status("acme").Server != nil {
+	if b.acme().outage(trust.Subject{}) != nil || b.Status("acme").Server != nil {
 		t.Error("a probe of the server before the edit counts after it")
 	}
 	if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
@@ -190,9 +190,9 @@ func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 		wg.Go(func() { _ = b.Ensure(t.Context(), key(i)) })
 	}
 	eventually(t, "the places of the server to be taken", func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return !b.pace("acme").others.TryAcquire(1)
+		b.acme().mu.Lock()
+		defer b.acme().mu.Unlock()
+		return !b.acme().others.TryAcquire(1)
 	})
 	for _, i := range repositories(50) {
 		if err := b.Ensure(t.Context(), trust.Key{Root: "other", Subject: key(i).Subject}); err != nil {
@@ -239,9 +239,9 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	}
 	close(hang)
 	eventually(t, "the fetches to end", func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return b.pace("acme").asked == 0
+		b.acme().mu.Lock()
+		defer b.acme().mu.Unlock()
+		return b.acme().others.asked == 0
 	})
 	if err := b.Ensure(t.Context(), key(evil(maxAsked+200))); err != nil {
 		t.Errorf("afterwards: %v", err)

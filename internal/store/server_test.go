@@ -34,7 +34,9 @@ func newOutage() *outage {
 	return o
 }
 
-func (o *outage) Probe(context.Context) error {
+func (*outage) Host(trust.Subject) string { return "notary.example.com" }
+
+func (o *outage) Probe(context.Context, string) error {
 	o.probes.Add(1)
 	if wait := o.before.Load(); wait != nil {
 		<-*wait
@@ -60,13 +62,13 @@ var (
 // turn has everything that is due fetched, and waits for it.
 func (b *bench) turn() (n int) {
 	for {
-		due := b.dueNow()
+		due := b.acme().dueNow()
 		if len(due) == 0 {
 			return n
 		}
 		n += len(due)
 		for _, k := range due {
-			<-b.refresh(k).done
+			<-k.start().done
 		}
 	}
 }
@@ -154,8 +156,8 @@ func TestFailingFetchHasTheServerProbed(t *testing.T) {
 	probes := o.probes.Load()
 	b.fails(t, refused)
 	b.turn()
-	if n := o.probes.Load() - probes; n != 1 || b.outage("acme") == nil {
-		t.Errorf("%d probes, and the outage is %v; want one, and the server to be down", n, b.outage("acme"))
+	if n := o.probes.Load() - probes; n != 1 || b.acme().outage(trust.Subject{}) == nil {
+		t.Errorf("%d probes, and the outage is %v; want one, and the server to be down", n, b.acme().outage(trust.Subject{}))
 	}
 }
 
@@ -169,13 +171,13 @@ func TestRecoveryIsSpread(t *testing.T) {
 	o.is(nil, nil)
 	b.clock.Step(lastProbe)
 	before := o.fetches.Load()
-	if b.outage("acme") == nil {
+	if b.acme().outage(trust.Subject{}) == nil {
 		t.Fatal("the server is not down")
 	}
-	<-b.refresh(probe("acme")).done
+	<-b.probing().done
 	half := 0
-	for k, e := range b.tracked {
-		if k != probe("acme") && !e.due.After(b.clock.Now().Add(catchUp/2)) {
+	for _, e := range b.acme().entries {
+		if !e.due.After(b.clock.Now().Add(catchUp / 2)) {
 			half++
 		}
 	}
@@ -318,7 +320,7 @@ func TestThreatFailingRepositoryAndProbeAreNoOutage(t *testing.T) {
 				}
 				b.clock.Step(time.Second)
 			}
-			if err := b.Renew(t.Context(), key(asked), b.clock.Now()); err != nil || b.outage("acme") != nil {
+			if err := b.Renew(t.Context(), key(asked), b.clock.Now()); err != nil || b.acme().outage(trust.Subject{}) != nil {
 				t.Errorf("after %s: %v, want a server that answers not to be down", 2*lastProbe, err)
 			}
 			if n > 0 && down > 3 {
@@ -341,7 +343,7 @@ func TestTimeoutIsNoOutage(t *testing.T) {
 	}
 	o.is(refused, refused)
 	b.pass(time.Minute)
-	if b.outage("acme") == nil {
+	if b.acme().outage(trust.Subject{}) == nil {
 		t.Fatal("the server is not down")
 	}
 	o.is(nil, slow)

@@ -31,10 +31,10 @@ func sized(sizes map[string]int64) *scripted {
 	}}
 }
 
-const host = "registry.example.com/"
+const prefix = "registry.example.com/"
 
 func TestThreatEvidenceIsBounded(t *testing.T) {
-	sizes := map[string]int64{host + "acme/a": 40, host + "acme/b": 40, host + "acme/large": 30, host + "acme/small": 20}
+	sizes := map[string]int64{prefix + "acme/a": 40, prefix + "acme/b": 40, prefix + "acme/large": 30, prefix + "acme/small": 20}
 	b := newBench(sized(sizes))
 	b.MaxSize = 100
 	for _, path := range []string{"acme/a", "acme/b"} {
@@ -53,7 +53,7 @@ func TestThreatEvidenceIsBounded(t *testing.T) {
 		t.Errorf("got %v for what fits", err)
 	}
 	before, _, _ := b.Load().Evidence(key(repository("acme/a")))
-	sizes[host+"acme/a"] = 41
+	sizes[prefix+"acme/a"] = 41
 	b.clock.Step(time.Minute)
 	err = b.Renew(t.Context(), key(repository("acme/a")), b.clock.Now())
 	if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
@@ -62,7 +62,7 @@ func TestThreatEvidenceIsBounded(t *testing.T) {
 	if held, _, err := b.Load().Evidence(key(repository("acme/a"))); held != before || err != nil {
 		t.Errorf("what was held of it is %v, error %v", held, err)
 	}
-	b.Release(acmeKey(host + "acme/b"))
+	b.Release(acmeKey(prefix + "acme/b"))
 	b.clock.Step(time.Minute)
 	if err := b.Renew(t.Context(), key(repository("acme/a")), b.clock.Now()); err != nil {
 		t.Errorf("got %v though another was released", err)
@@ -85,14 +85,14 @@ func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
 	b.MaxSize = 100
 	records := map[string][]byte{}
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		records[host+"small/"+name], records[host+"large/"+name] = []byte{10}, []byte{45}
+		records[prefix+"small/"+name], records[prefix+"large/"+name] = []byte{10}, []byte{45}
 	}
 	faults, err := b.PutRootWith("acme", Root{Root: root}, written(records), never)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for repository, fault := range faults {
-		if fault.Reason != v1alpha1.ReasonTooLarge || repository.Repository[:len(host)+5] != host+"large" {
+		if fault.Reason != v1alpha1.ReasonTooLarge || repository.Repository[:len(prefix)+5] != prefix+"large" {
 			t.Errorf("%s has fault %v", repository, fault)
 		}
 	}
@@ -131,7 +131,7 @@ func TestThreatRecordsAreHeldWithinTheBound(t *testing.T) {
 	before, peak := held(), uint64(0)
 	faults, err := b.PutRootWith("acme", Root{Root: root}, func(take func(trust.Subject, []byte)) error {
 		for i := range records {
-			take(acmeKey(fmt.Sprintf("%sacme/app-%d", host, i)).Subject, []byte{1})
+			take(acmeKey(fmt.Sprintf("%sacme/app-%d", prefix, i)).Subject, []byte{1})
 			peak = max(peak, held())
 		}
 		return nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -60,25 +61,33 @@ const abandoned = 30 * 24 * time.Hour
 func (t *Tracker) Status(root string) Status {
 	s := Status{Expiries: map[string]time.Time{}}
 	snapshot, now := t.store.Load(), t.clock.Now()
+	if one := t.lookup(root); one != nil {
+		s.schedules(snapshot, one)
+	}
+	for k, h := range snapshot.evidence.under(root) {
+		if h.evidence != nil && h.fault == nil {
+			s.expiries(k.Name(), h, now)
+			s.grace(snapshot.grace(k, h), h, now)
+		}
+	}
+	s.Unanchored = snapshot.unanchored(root)
+	return s
+}
+
+// schedules takes in what came of fetches, by repository.
+func (s *Status) schedules(snapshot *Snapshot, one *track) {
 	// A repository may have several subjects that fail: the first of them speaks for it.
 	type failure struct {
 		about trust.Key
-		Fault *trust.Fault
+		fault *trust.Fault
 	}
 	repositories := map[string]failure{}
-	t.mu.Lock()
-	if p := t.roots[root]; p != nil {
-		s.Interval = p.interval
-	}
-	for k, e := range t.tracked {
-		if k.Root != root {
-			continue
-		}
-		if k == probe(root) {
-			s.Probed, s.Server = e.fault != nil || !e.succeeded.IsZero(), e.fault
-			continue
-		}
-		refreshed := t.refreshed(k, e)
+	one.mu.Lock()
+	s.Interval = one.interval
+	s.Probed, s.Server = one.health()
+	for about, e := range one.entries {
+		k := one.key(about)
+		refreshed := one.feed.refreshed(e)
 		if refreshed.After(s.Succeeded) {
 			s.Succeeded = refreshed
 		}
@@ -86,28 +95,33 @@ func (t *Tracker) Status(root string) Status {
 			s.Oldest = refreshed
 		}
 		f := repositories[k.Name()]
-		if e.fault != nil && (f.Fault == nil || k.Compare(f.about) < 0) {
-			f = failure{about: k, Fault: e.fault}
+		if e.fault != nil && (f.fault == nil || k.Compare(f.about) < 0) {
+			f = failure{about: k, fault: e.fault}
 		}
 		repositories[k.Name()] = f
 	}
-	t.mu.Unlock()
+	one.mu.Unlock()
 	s.Tracked = len(repositories)
 	for repository, f := range repositories {
-		if f.Fault != nil {
-			s.Faults = append(s.Faults, RepositoryFault{Repository: repository, Fault: f.Fault})
+		if f.fault != nil {
+			s.Faults = append(s.Faults, RepositoryFault{Repository: repository, Fault: f.fault})
 		}
 	}
 	s.Failing = len(s.Faults)
 	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
-	for k, h := range snapshot.evidence.under(root) {
-		if h.evidence != nil && h.fault == nil {
-			s.expiries(k.Name(), h, now)
-			s.grace(snapshot.grace(root, h), h, now)
+}
+
+// health returns whether any host was asked for a sign of life, and the fault of the first, by name, that gave none; the
+// lock is held.
+func (t *track) health() (probed bool, fault *trust.Fault) {
+	for _, name := range slices.Sorted(maps.Keys(t.hosts)) {
+		h := t.hosts[name]
+		probed = probed || h.probe.fault != nil || !h.probe.succeeded.IsZero()
+		if fault == nil {
+			fault = h.probe.fault
 		}
 	}
-	s.Unanchored = snapshot.unanchored(root)
-	return s
+	return probed, fault
 }
 
 // unanchored returns the anchors of a trust root that none of its evidence has met.

@@ -222,52 +222,6 @@ type Root struct {
 	ExpiredGrace time.Duration
 }
 
-// held is what is known of one subject. With a fault, decisions must not use the evidence.
-type held struct {
-	evidence trust.Evidence
-	fault    *trust.Fault
-	// anew says that the versions seen count no more: the next fetch is one at first sight.
-	anew bool
-	// stale says, under a root with a grace, that no newer evidence could be had: the last fetch failed for another reason than that
-	// all there is has expired, or there was none since it was read back.
-	stale bool
-	// ended says that the last fetch found nothing but what has expired: no grace extends that.
-	ended bool
-	// used says that it was asked for since the tracker last looked.
-	used atomic.Bool
-}
-
-// seen is what a root is to go on from.
-func (h *held) seen() trust.Evidence {
-	if h == nil || h.anew {
-		return nil
-	}
-	return h.evidence // with a fault too: what was seen before must not be undercut
-}
-
-// size is how much memory the evidence takes up, in bytes. h may be nil.
-func (h *held) size() int64 {
-	if h == nil {
-		return 0
-	}
-	if sized, ok := h.evidence.(trust.Sized); ok {
-		return sized.Size()
-	}
-	return 0
-}
-
-// failed returns what is held once a fetch has failed: h itself where it can be used on, and else the fault, with the evidence kept
-// for a later root that accepts it again. h may be nil.
-func (h *held) failed(fault *trust.Fault) *held {
-	switch {
-	case h == nil:
-		return &held{fault: fault}
-	case h.evidence != nil && h.fault == nil:
-		return h
-	}
-	return &held{fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended}
-}
-
 // Snapshot is everything an admission decision needs. It is immutable and implements policy.Roots.
 type Snapshot struct {
 	// Policies are the policies in force.
@@ -280,7 +234,7 @@ type Snapshot struct {
 	roots    map[string]*Root
 	evidence evidence
 	size     int64           // of evidence, in bytes
-	down     map[string]bool // roots with a grace whose signing server is down, so that nothing is fetched
+	down     map[server]bool // those under roots with a grace, so that nothing is fetched from them
 }
 
 type versioned struct {
@@ -355,13 +309,5 @@ func (s *Snapshot) Evidence(about trust.Key) (trust.Evidence, time.Duration, err
 	if h.fault != nil {
 		return nil, 0, h.fault
 	}
-	return h.evidence, s.grace(about.Root, h), nil
-}
-
-// grace is for how long past its expiry evidence may be used; the root must exist.
-func (s *Snapshot) grace(root string, h *held) time.Duration {
-	if h.stale || !h.ended && s.down[root] {
-		return s.roots[root].ExpiredGrace
-	}
-	return 0
+	return h.evidence, s.grace(about, h), nil
 }

@@ -40,7 +40,9 @@ func (s *scripted) Subject(image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: s.remaps.Signed(image)}
 }
 
-func (s *scripted) Probe(context.Context) error { return s.probe }
+func (s *scripted) Probe(context.Context, string) error { return s.probe }
+
+func (*scripted) Host(trust.Subject) string { return "notary.example.com" }
 
 func (s *scripted) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	s.fetches.Add(1)
@@ -102,6 +104,19 @@ func newBench(root trust.Root) *bench {
 	b.Tracker = NewTracker(b.Store, b.clock, func(string) { b.changes.Add(1) })
 	b.PutRoot("acme", Root{Root: root})
 	return b
+}
+
+// acme returns what keeps the evidence under the trust root up to date.
+func (b *bench) acme() *track { return b.track("acme") }
+
+// fetching has a subject fetched in the background.
+func (b *bench) fetching(k trust.Key) *flight {
+	return task{track: b.acme(), about: k.Subject}.start()
+}
+
+// probing has the server asked for a sign of life.
+func (b *bench) probing() *flight {
+	return task{track: b.acme(), host: b.acme().host("notary.example.com")}.start()
 }
 
 func (b *bench) holds(t *testing.T, want trust.Evidence) {
@@ -391,7 +406,7 @@ func TestDemandAfterManyFaults(t *testing.T) {
 	if n := root.fetches.Load() - before; n > 13 {
 		t.Errorf("%d fetches in 10 s, want one a second", n)
 	}
-	if due := b.tracked[key(app)].due.Sub(b.clock.Now()); due < 4*time.Minute {
+	if due := b.acme().entries[key(app).Subject].due.Sub(b.clock.Now()); due < 4*time.Minute {
 		t.Errorf("it is due in %s though nobody asks, want less and less", due)
 	}
 	signed := &fact{}

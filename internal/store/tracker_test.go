@@ -37,8 +37,8 @@ func TestRefreshInTheBackground(t *testing.T) {
 func TestDueWithJitter(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	b.Reset("acme", time.Minute)
-	for _, k := range b.dueNow() { // the probe
-		<-b.refresh(k).done
+	for _, k := range b.acme().dueNow() { // the probe
+		<-k.start().done
 	}
 	for i := range 200 {
 		image := imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)}
@@ -47,7 +47,7 @@ func TestDueWithJitter(t *testing.T) {
 		}
 	}
 	due := func() (n int) {
-		for _, e := range b.tracked {
+		for _, e := range b.acme().entries {
 			if !e.due.After(b.clock.Now()) {
 				n++
 				e.due = b.clock.Now().Add(time.Hour)
@@ -150,7 +150,7 @@ func TestThreatMadeUpRepositoriesHoldNothingUp(t *testing.T) {
 	slow.Store(true)
 	var flights []*flight
 	for i := range 10 * fetchesPerRoot {
-		flights = append(flights, b.refresh(acmeKey(fmt.Sprintf("registry.example.com/acme/made-up-%d", i))))
+		flights = append(flights, b.fetching(acmeKey(fmt.Sprintf("registry.example.com/acme/made-up-%d", i))))
 	}
 	eventually(t, "every place to be taken", func() bool { return root.fetches.Load() == 1+fetchesPerRoot })
 	b.clock.Step(time.Second)
@@ -171,8 +171,8 @@ func TestProbe(t *testing.T) {
 	b := newBench(root)
 	b.Reset("acme", time.Minute)
 	probe := func() {
-		for _, k := range b.dueNow() {
-			<-b.refresh(k).done
+		for _, k := range b.acme().dueNow() {
+			<-k.start().done
 		}
 	}
 	if b.Status("acme").Probed {

@@ -145,9 +145,12 @@ type Root interface {
 	// the tag may mean; of one with a digest, who has signed it. A format that learns both from one place returns one
 	// subject for both.
 	Subject(image imageref.Ref) Subject
-	// Probe asks the signing server for a sign of life in its protocol, so that a wrong address or certificate shows
-	// before the first image does. The error is a *Fault.
-	Probe(ctx context.Context) error
+	// Host returns the host that is asked about a subject, so that one that is down holds up no other. Of the zero
+	// Subject it is the one that can be asked before the first image, empty where there is none.
+	Host(about Subject) string
+	// Probe asks a host for a sign of life in its protocol, so that a wrong address or certificate shows before the
+	// first image does. The error is a *Fault.
+	Probe(ctx context.Context, host string) error
 	// Fetch brings the evidence about a subject up to date. held is what an earlier Fetch or Recheck returned for
 	// the subject, or nil; where nothing has changed since, held itself is returned. A Root never returns
 	// evidence older than held, nor any that has expired. On an error, which is a *Fault, held stays true.

@@ -85,16 +85,29 @@ func (r *Registries) Subject(image imageref.Ref) trust.Subject {
 	return about
 }
 
-// Probe implements trust.Root: there is no one server.
-func (*Registries) Probe(context.Context) error { return nil }
+// Host implements trust.Root: the registry that the image is pulled from.
+func (*Registries) Host(about trust.Subject) string {
+	host, _, _ := strings.Cut(about.Pulled, "/")
+	return host
+}
+
+// Probe implements trust.Root.
+func (r *Registries) Probe(_ context.Context, host string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fault := r.faults[host]
+	if fault == nil {
+		return nil // and no *trust.Fault that is nil
+	}
+	return fault
+}
 
 // Fetch implements trust.Root.
 func (r *Registries) Fetch(_ context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.asked = append(r.asked, about.String())
-	host, _, _ := strings.Cut(about.Pulled, "/")
-	if fault := r.faults[host]; fault != nil {
+	if fault := r.faults[r.Host(about)]; fault != nil {
 		return nil, fault
 	}
 	next := &Evidence{Means: r.tags[about.Pulled+":"+about.Tag]}

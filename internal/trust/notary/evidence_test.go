@@ -228,15 +228,15 @@ func TestProbe(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
 	v.serve["/v2/"] = notFound // in the words of the protocol
-	wantFault(t, r.Probe(t.Context()), v1alpha1.ReasonUnexpectedAnswer, "spec.notary.server")
+	wantFault(t, r.Probe(t.Context(), ""), v1alpha1.ReasonUnexpectedAnswer, "spec.notary.server")
 	clear(v.serve)
-	if err := r.Probe(t.Context()); err != nil {
+	if err := r.Probe(t.Context(), ""); err != nil {
 		t.Errorf("Probe: %v", err)
 	}
 	v.serve["/v2/"] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
-	wantFault(t, r.Probe(t.Context()), v1alpha1.ReasonUnexpectedAnswer, "spec.notary.server")
+	wantFault(t, r.Probe(t.Context(), ""), v1alpha1.ReasonUnexpectedAnswer, "spec.notary.server")
 	v.server.Close()
-	wantFault(t, r.Probe(t.Context()), v1alpha1.ReasonUnreachable)
+	wantFault(t, r.Probe(t.Context(), ""), v1alpha1.ReasonUnreachable)
 }
 
 // A thousand repositories of a hundred tags and three delegations must fit in 200 MiB, garbage included.

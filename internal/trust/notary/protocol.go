@@ -32,7 +32,7 @@ type proof struct {
 
 // Probe implements trust.Root. A Notary server and an image registry answer /v2/ alike, so it asks
 // for trust data as well until the two are told apart.
-func (r *Root) Probe(ctx context.Context) error {
+func (r *Root) Probe(ctx context.Context, _ string) error {
 	if err := r.probeBase(ctx); err != nil {
 		return err
 	}

@@ -133,7 +133,7 @@ func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 					t.Errorf("a verdict about %s: %v", gun, ev)
 				}
 			}
-			err := root.Probe(t.Context())
+			err := root.Probe(t.Context(), "")
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, c.words)
 			t.Log(err)
 		})
@@ -166,7 +166,7 @@ func TestNotFoundIsAVerdict(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			isUnsigned(t, r.over(server, ca))
-			if err := r.over(server, ca).Probe(t.Context()); err != nil {
+			if err := r.over(server, ca).Probe(t.Context(), ""); err != nil {
 				t.Errorf("Probe: %v", err)
 			}
 		})
@@ -183,12 +183,12 @@ func TestNotFoundIsAVerdict(t *testing.T) {
 	t.Run("another answer later", func(t *testing.T) {
 		v := newVirtual(t)
 		root := v.root(v.config())
-		if err := root.Probe(t.Context()); err != nil {
+		if err := root.Probe(t.Context(), ""); err != nil {
 			t.Fatal(err)
 		}
 		isUnsigned(t, root)
 		v.serve["/v2/"] = notFound
-		wantFault(t, root.Probe(t.Context()), v1alpha1.ReasonUnexpectedAnswer)
+		wantFault(t, root.Probe(t.Context(), ""), v1alpha1.ReasonUnexpectedAnswer)
 		_, err := root.Fetch(t.Context(), of(never), nil)
 		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, never)
 	})

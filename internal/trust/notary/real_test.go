@@ -85,7 +85,7 @@ func TestRealRepository(t *testing.T) {
 			ctx := t.Context()
 			pin := r.pin()
 			reader := r.reader(pinID(pin.KeyID))
-			if err := reader.Probe(ctx); err != nil {
+			if err := reader.Probe(ctx, ""); err != nil {
 				t.Errorf("Probe: %v", err)
 			}
 			ev := mustFetch(t, reader, nil)

@@ -1,0 +1,140 @@
+package store
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const (
+	// maxRetainedUnsigned bounds the subjects of one trust root that are retained and are not known to be signed: Pods may name any.
+	maxRetainedUnsigned = 2000
+	// forgetAfter is when a subject without signatures is dropped that nobody asked for meanwhile.
+	forgetAfter = 10 * time.Minute
+	// maxUnsigned is how many subjects without signatures are kept of one trust root; past it those are dropped that were
+	// asked for the longest ago.
+	maxUnsigned = 1000
+)
+
+// Retain says what the images that run are checked against, in place of what it was told before. It is fetched in the
+// background, kept up to date, and not forgotten. Trust roots that cannot be used are passed over.
+// Of a root's subjects that are not known to be signed at most 2,000 are retained, those first that were before; it
+// returns how many are not.
+func (t *Tracker) Retain(subjects []trust.Key) (beyond int) {
+	snapshot := t.store.Load()
+	wanted := map[string][]trust.Subject{}
+	for _, k := range subjects {
+		if snapshot.Usable(k.Root) == nil {
+			wanted[k.Root] = append(wanted[k.Root], k.Subject)
+		}
+	}
+	for root := range wanted {
+		t.track(root)
+	}
+	for _, one := range t.all() {
+		beyond += one.retain(snapshot, wanted[one.root])
+	}
+	return beyond
+}
+
+// retain has a subject tracked that is wanted, and forgets which were before.
+func (t *track) retain(snapshot *Snapshot, wanted []trust.Subject) (beyond int) {
+	now, missing := t.clock.Now(), false
+	t.mu.Lock()
+	t.retained, beyond = t.choose(snapshot, wanted)
+	for about := range t.retained {
+		if t.entries[about] == nil {
+			t.entry(about, now).due = now
+			missing = true
+		}
+	}
+	t.mu.Unlock()
+	if missing {
+		t.wake()
+	}
+	return beyond
+}
+
+// choose returns which of the wanted subjects are retained, and how many are not; the lock is held.
+func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject) (retained map[trust.Subject]bool, beyond int) {
+	retained = map[trust.Subject]bool{}
+	unsigned, further := 0, []trust.Subject(nil)
+	for _, about := range wanted {
+		switch {
+		case retained[about]:
+		case signed(snapshot.evidence.get(t.key(about))):
+			retained[about] = true
+		case t.retained[about] && unsigned < maxRetainedUnsigned: // some may have been signed once, and are no more
+			retained[about] = true
+			unsigned++
+		default:
+			further = append(further, about)
+		}
+	}
+	for _, about := range further {
+		switch {
+		case retained[about]:
+		case unsigned == maxRetainedUnsigned:
+			beyond++
+		default:
+			retained[about] = true
+			unsigned++
+		}
+	}
+	return retained, beyond
+}
+
+// prune drops what is known of subjects without signatures, or that could never be verified, so that requests for
+// made-up names do not fill the memory. Nothing is lost: who asks for one again has it fetched again. What was signed stays, and
+// so does what runs.
+func (t *Tracker) prune() {
+	for _, one := range t.all() {
+		if forgotten := one.forgettable(); len(forgotten) > 0 {
+			t.store.dropEvidence(forgotten)
+			t.changed(one.root)
+		}
+	}
+}
+
+// pruneHosts drops the hosts of which no subject is left; the lock is held.
+func (t *track) pruneHosts() {
+	if len(t.hosts) == 1 {
+		return // that of all subjects
+	}
+	asked := map[*host]bool{}
+	for about := range t.entries {
+		asked[t.hostOf(about)] = true
+	}
+	maps.DeleteFunc(t.hosts, func(name string, h *host) bool { return name != t.server && h.flight == nil && !asked[h] })
+}
+
+// forgettable stops tracking, and returns, the subjects to drop.
+func (t *track) forgettable() []trust.Key {
+	now, snapshot := t.clock.Now(), t.store.Load()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if snapshot.roots[t.root] == nil {
+		clear(t.entries)
+		return nil
+	}
+	defer t.pruneHosts()
+	var unsigned []trust.Subject
+	for about, e := range t.entries {
+		if e.flight == nil && !t.retained[about] && !signed(snapshot.evidence.get(t.key(about))) {
+			unsigned = append(unsigned, about)
+		}
+	}
+	slices.SortFunc(unsigned, func(a, b trust.Subject) int { return t.entries[b].asked.Compare(t.entries[a].asked) }) // newest first
+	keep := slices.IndexFunc(unsigned, func(about trust.Subject) bool { return now.Sub(t.entries[about].asked) > forgetAfter })
+	if keep < 0 {
+		keep = len(unsigned)
+	}
+	var keys []trust.Key
+	for _, about := range unsigned[min(keep, maxUnsigned):] {
+		delete(t.entries, about)
+		keys = append(keys, t.key(about))
+	}
+	return keys
+}
