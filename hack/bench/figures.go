@@ -49,6 +49,8 @@ func figures() []figure {
 // repositories are the figures of what signing servers are asked, and of what is kept of the answers.
 func repositories() []figure {
 	return []figure{
+		{name: "a publication, 10 repositories held", benchmark: "Publication/size=10", unit: "ns/op", shown: "µs", factor: 1e-3},
+		{name: "  10,000 repositories held", benchmark: "Publication/size=10000", unit: "ns/op", most: new(20.0), shown: "µs", factor: 1e-3},
 		{name: "first sight, 3 delegations: round trips", benchmark: "FirstSight", unit: "round-trips", most: new(3.0)},
 		{name: "  requests", benchmark: "FirstSight", unit: "requests", most: new(7.0)},
 		{name: "  at no added latency", benchmark: "FirstSight", unit: "ms/0ms-away", shown: "ms"},
@@ -127,7 +129,7 @@ func (f figure) command() string {
 		folder, times = "./test/e2e", " -benchtime 1x -timeout 20m"
 	case "^BenchmarkThousandRepositories$":
 		times = " -benchtime 1x -timeout 20m"
-	case "^BenchmarkRefreshOf1000$":
+	case "^BenchmarkRefreshOf1000$", "^BenchmarkPublication$":
 		folder = "./internal/store"
 	}
 	return fmt.Sprintf("go test -run '^$' -bench '%s'%s %s", strings.Join(parts, "/"), times, folder)

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// estate returns evidence of n repositories.
+func estate(n int) evidence {
+	e := evidence{}.clone()
+	for i := range n {
+		e.set(acmeKey(fmt.Sprintf("registry.example.com/acme/app-%d", i)), &held{evidence: &fact{}})
+	}
+	return e
+}
+
+// A snapshot that is in use does not change, whatever becomes of its clones.
+func TestClonesAreApart(t *testing.T) {
+	before := estate(100)
+	k, other, further := acmeKey("registry.example.com/acme/app-7"), acmeKey("registry.example.com/acme/app-8"), acmeKey("registry.example.com/acme/new")
+	was := before.get(k)
+	one, two := before.clone(), before.clone()
+	one.set(k, &held{})
+	one.set(other, nil)
+	two.set(further, &held{})
+	if before.get(k) != was || before.get(other) == nil || before.get(further) != nil {
+		t.Error("what is published has changed")
+	}
+	if one.get(k) == was || one.get(other) != nil || one.get(further) != nil || two.get(k) != was || two.get(further) == nil {
+		t.Error("a clone has not what was set in it alone")
+	}
+}
+
+func TestRangesOfEvidence(t *testing.T) {
+	e := evidence{}.clone()
+	var want []trust.Key
+	for _, k := range []trust.Key{
+		{Root: "a", Subject: trust.Subject{Repository: "r"}},
+		{Root: "b", Subject: trust.Subject{Repository: "q", Pulled: "p", Digest: digestOne}},
+		{Root: "b", Subject: trust.Subject{Repository: "r", Pulled: "m", Digest: digestOne}},
+		{Root: "b", Subject: trust.Subject{Repository: "r", Pulled: "p", Digest: digestOne}},
+		{Root: "b", Subject: trust.Subject{Repository: "r", Pulled: "p", Tag: "v1"}},
+		{Root: "b", Subject: trust.Subject{Repository: "r-2", Pulled: "p", Digest: digestOne}},
+		{Root: "c", Subject: trust.Subject{Repository: "r"}},
+	} {
+		e.set(k, &held{})
+		want = append(want, k)
+	}
+	ranges := map[string]struct {
+		of   func(yield func(trust.Key, *held) bool)
+		want []trust.Key
+	}{
+		"all":           {e.all(), want},
+		"a trust root":  {e.under("b"), want[1:6]},
+		"a repository":  {e.of(want[4]), want[3:5]},
+		"none":          {e.of(trust.Key{Root: "b", Subject: trust.Subject{Repository: "s"}}), nil},
+		"of no root":    {e.under("bb"), nil},
+		"nothing there": {evidence{}.all(), nil},
+	}
+	for name, r := range ranges {
+		var got []trust.Key
+		for k := range r.of {
+			got = append(got, k)
+		}
+		if diff := cmp.Diff(r.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// BenchmarkPublication is the next snapshot with other evidence about one repository, beside so many others.
+func BenchmarkPublication(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(fmt.Sprintf("size=%d", n), func(b *testing.B) {
+			bench := newBench(&scripted{})
+			k := acmeKey("registry.example.com/acme/app-7")
+			bench.update(func(old *Snapshot) *Snapshot {
+				next := *old
+				next.evidence = estate(n)
+				return &next
+			})
+			root := bench.Load().Root("acme").Root
+			b.ReportAllocs()
+			for b.Loop() {
+				if published, _ := bench.putEvidence(k, root, bench.Load().evidence.get(k), &held{evidence: &fact{}}); !published {
+					b.Fatal("not published")
+				}
+			}
+		})
+	}
+}
