@@ -10,13 +10,22 @@ import (
 // server is a host that is asked under a trust root.
 type server struct{ root, host string }
 
-// grace is for how long past its expiry evidence may be used; the root must exist.
+// grace is for how long past its expiry evidence may be used.
 func (s *Snapshot) grace(k trust.Key, h *held) time.Duration {
 	r := s.roots[k.Root]
+	if r == nil || r.Root == nil {
+		return 0 // nothing is used
+	}
 	if h.stale || !h.ended && len(s.down) > 0 && s.down[server{k.Root, r.Root.Host(k.Subject)}] {
 		return r.ExpiredGrace
 	}
 	return 0
+}
+
+// withoutDown has the snapshot, which is being made, forget which servers of a trust root are down.
+func (s *Snapshot) withoutDown(root string) {
+	s.down = maps.Clone(s.down)
+	maps.DeleteFunc(s.down, func(at server, _ bool) bool { return at.root == root })
 }
 
 // withDown returns a snapshot that knows whether a server is down, nil where this one does.

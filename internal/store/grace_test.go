@@ -234,3 +234,25 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 		t.Fatal("no fetch failed in between")
 	}
 }
+
+// With its server down a trust root may be edited so that it cannot be used: its status tells of no grace, and nothing of
+// it is left when it is gone.
+func TestUnusableRootWhileTheServerIsDown(t *testing.T) {
+	b, o, _ := known(t, 20)
+	b.PutRoot("acme", Root{Root: o, ExpiredGrace: time.Hour})
+	b.Reset("acme", time.Minute)
+	b.pass(3 * time.Minute) // each is fetched anew
+	o.is(refused, refused)
+	b.pass(3 * time.Minute)
+	if len(b.Load().down) != 1 {
+		t.Fatalf("%d servers are down, want the one", len(b.Load().down))
+	}
+	b.PutRoot("acme", Root{Fault: trust.NewFault(v1alpha1.ReasonInvalidKey, "no key"), ExpiredGrace: time.Hour})
+	if s := b.Status("acme"); s.InGrace != 0 {
+		t.Errorf("%d repositories are in grace under a trust root that cannot be used", s.InGrace)
+	}
+	b.DropRoot("acme")
+	if n := len(b.Load().down); n > 0 {
+		t.Errorf("%d servers are down of a trust root that is gone", n)
+	}
+}

@@ -116,6 +116,7 @@ func (s *Store) DropRoot(name string) {
 		for k := range old.evidence.under(name) {
 			next.set(k, nil)
 		}
+		next.withoutDown(name)
 		return &next
 	})
 }
