@@ -32,7 +32,14 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/controllers"
+	"github.com/countersign-dev/countersign/controllers/certificate"
+	"github.com/countersign-dev/countersign/controllers/gate"
+	"github.com/countersign-dev/countersign/controllers/publication"
+	"github.com/countersign-dev/countersign/controllers/records"
+	"github.com/countersign-dev/countersign/controllers/reports"
+	"github.com/countersign-dev/countersign/controllers/requests"
+	"github.com/countersign-dev/countersign/controllers/running"
+	"github.com/countersign-dev/countersign/controllers/status"
 	"github.com/countersign-dev/countersign/internal/access"
 	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/certs"
@@ -96,7 +103,7 @@ func checkGate(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	check, err := gatecheck.New(config, o.Namespace, controllers.ValidatingWebhookName, controllers.MutatingWebhookName, os.Stdout)
+	check, err := gatecheck.New(config, o.Namespace, gate.ValidatingWebhookName, gate.MutatingWebhookName, os.Stdout)
 	if err != nil {
 		return err
 	}
@@ -177,21 +184,21 @@ func newScheme() (*runtime.Scheme, error) {
 	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))
 }
 
-// certificate is what the webhook serves with: the operator's own, or a mounted one.
-type certificate interface {
-	controllers.CertificateAuthority
+// serving is what the webhook serves with: the operator's own, or a mounted one.
+type serving interface {
+	gate.CertificateAuthority
 	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	Ready() error
 }
 
 // servingCertificate returns the mounted certificate where there is one, and else the operator's own.
-func servingCertificate(config *rest.Config, scheme *runtime.Scheme, o options.Options) (certificate, error) {
+func servingCertificate(config *rest.Config, scheme *runtime.Scheme, o options.Options) (serving, error) {
 	if o.CertDir != "" {
 		if mounted, err := certs.NewMounted(o.CertDir, clock.RealClock{}); mounted != nil || err != nil {
 			return mounted, err
 		}
 	}
-	host := fmt.Sprintf("%s.%s.svc", controllers.WebhookServiceName, o.Namespace)
+	host := fmt.Sprintf("%s.%s.svc", gate.ServiceName, o.Namespace)
 	if o.WebhookURL != "" {
 		u, err := url.Parse(o.WebhookURL)
 		if err != nil {
@@ -222,16 +229,16 @@ const stopTimeout = 10 * time.Second
 
 // metricsOptions say how metrics are served: where secure, with the certificate of the webhook, so that whoever scrapes them can tell it
 // from another, to those whom the API server authenticates and authorizes.
-func metricsOptions(o options.Options, serving certificate) metricsserver.Options {
+func metricsOptions(o options.Options, serving serving) metricsserver.Options {
 	served := metricsserver.Options{BindAddress: o.MetricsBindAddress}
 	if o.MetricsSecure {
-		certificate := serving.GetCertificate
+		get := serving.GetCertificate
 		if mounted, ok := serving.(*certs.Mounted); ok {
-			certificate = mounted.Newest // Prometheus has the CA from the same Secret
+			get = mounted.Newest // Prometheus has the CA from the same Secret
 		}
 		served.SecureServing, served.FilterProvider = true, access.Filter
 		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) {
-			c.MinVersion, c.NextProtos, c.GetCertificate = tls.VersionTLS12, []string{"h2", "http/1.1"}, certificate
+			c.MinVersion, c.NextProtos, c.GetCertificate = tls.VersionTLS12, []string{"h2", "http/1.1"}, get
 		}}
 	}
 	return served
@@ -239,13 +246,13 @@ func metricsOptions(o options.Options, serving certificate) metricsserver.Option
 
 func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, served metricsserver.Options, o options.Options) (ctrl.Manager, error) {
 	own := map[string]cache.Config{o.Namespace: {}}
-	named := fields.OneTermEqualSelector("metadata.name", controllers.WebhookConfigurationName)
+	named := fields.OneTermEqualSelector("metadata.name", gate.ConfigurationName)
 	record, err := labels.NewRequirement(persist.LabelKind, selection.DoesNotExist, nil)
 	if err != nil {
 		return nil, err
 	}
 	notRecords := labels.NewSelector().Add(*record)
-	behind := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: controllers.WebhookServiceName})
+	behind := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: gate.ServiceName})
 	return ctrl.NewManager(config, ctrl.Options{
 		Scheme:                  scheme,
 		LeaderElection:          o.LeaderElect,
@@ -296,7 +303,7 @@ func newRecordCache(mgr ctrl.Manager, namespace string) (recordCache, error) {
 // parts are what the controllers and the gate share.
 type parts struct {
 	mgr     ctrl.Manager
-	serving certificate
+	serving serving
 	options options.Options
 	exempt  options.Exempt
 
@@ -305,17 +312,17 @@ type parts struct {
 	budget  *budget.Budget
 	// changes wakes the controller of trust roots; ran and gate hold what those of compliance and of the webhook
 	// configurations found.
-	changes *controllers.Changes
-	ran     *controllers.Compliance
-	gate    *controllers.Gate
+	changes *requests.Trigger
+	ran     *running.Compliance
+	gate    *gate.Observation
 	metrics *metrics.Metrics
 }
 
-func newParts(mgr ctrl.Manager, serving certificate, o options.Options, exempt options.Exempt, memory memory) *parts {
+func newParts(mgr ctrl.Manager, serving serving, o options.Options, exempt options.Exempt, memory memory) *parts {
 	p := &parts{
 		mgr: mgr, serving: serving, options: o, exempt: exempt,
-		store: store.New(o.Uncovered), budget: budget.New(memory.decoding), changes: &controllers.Changes{}, ran: &controllers.Compliance{},
-		gate: &controllers.Gate{}, metrics: metrics.New(ctrlmetrics.Registry),
+		store: store.New(o.Uncovered), budget: budget.New(memory.decoding), changes: &requests.Trigger{}, ran: &running.Compliance{},
+		gate: &gate.Observation{}, metrics: metrics.New(ctrlmetrics.Registry),
 	}
 	p.store.Observer, p.store.MaxSize = p.metrics, memory.evidence
 	p.tracker = store.NewTracker(p.store, clock.RealClock{}, p.changes.Notify)
@@ -327,52 +334,52 @@ func newParts(mgr ctrl.Manager, serving certificate, o options.Options, exempt o
 
 func (p *parts) addControllers(ctx context.Context) error {
 	c, live, o := p.mgr.GetClient(), p.mgr.GetAPIReader(), p.options
-	status := controllers.Status{Client: c, Events: p.mgr.GetEventRecorder("countersign"), Elected: p.mgr.Elected()}
-	builder := controllers.RootBuilder{Reader: c, Namespace: o.Namespace, Formats: []trust.Format{
+	writer := status.Writer{Client: c, Events: p.mgr.GetEventRecorder("countersign"), Elected: p.mgr.Elected()}
+	builder := publication.RootBuilder{Reader: c, Namespace: o.Namespace, Formats: []trust.Format{
 		notary.Format{Hosts: registry.NewHosts(time.Now), Budget: p.budget},
 	}}
-	compliance := &controllers.ComplianceReconciler{
-		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: status, Clock: clock.RealClock{}, Exempt: p.exempt, Compliance: p.ran,
+	compliance := &running.Reconciler{
+		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: writer, Clock: clock.RealClock{}, Exempt: p.exempt, Compliance: p.ran,
 	}
 	p.store.Changed = compliance.Notify
 	heads, err := newRecordCache(p.mgr, o.Namespace)
 	if err != nil {
 		return err
 	}
-	records := &controllers.RecordReconciler{
+	keeper := &records.Reconciler{
 		Client: c, Live: live, Heads: heads, Namespace: o.Namespace, Store: p.store, Tracker: p.tracker, Clock: clock.RealClock{}, Elected: p.mgr.Elected(),
 		KeepUnused: o.ForgetUnusedAfter,
 	}
-	p.store.Moved = records.Notify
-	reports, err := controllers.NewReportWriter(p.mgr.GetConfig(), clock.RealClock{})
+	p.store.Moved = keeper.Notify
+	reporter, err := reports.NewWriter(p.mgr.GetConfig(), clock.RealClock{})
 	if err != nil {
 		return err
 	}
 	return errors.Join(
-		(&controllers.ImagePolicyReconciler{Client: c, Store: p.store, Status: status, Compliance: p.ran, Gate: p.gate}).SetupWithManager(ctx, p.mgr),
-		(&controllers.TrustRootReconciler{
-			Client: c, Store: p.store, Tracker: p.tracker, Status: status, Builder: builder, Changes: p.changes, Records: records,
+		(&publication.ImagePolicyReconciler{Client: c, Store: p.store, Status: writer, Compliance: p.ran, Gate: p.gate}).SetupWithManager(ctx, p.mgr),
+		(&publication.TrustRootReconciler{
+			Client: c, Store: p.store, Tracker: p.tracker, Status: writer, Builder: builder, Changes: p.changes, Records: keeper,
 			Clock: clock.RealClock{}, ExpiryWarning: o.ExpiryWarning,
 		}).SetupWithManager(ctx, p.mgr),
-		records.SetupWithManager(p.mgr, heads),
+		keeper.SetupWithManager(p.mgr, heads),
 		compliance.SetupWithManager(p.mgr),
-		reports.SetupWithManager(p.mgr, p.ran),
-		(&controllers.WebhookConfigurationReconciler{
+		reporter.SetupWithManager(p.mgr, p.ran),
+		(&gate.Reconciler{
 			Client: c, Live: live, Store: p.store, Namespace: o.Namespace, URL: o.WebhookURL, Certificate: p.serving,
 			Exempt: p.exempt, Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
 			MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: p.metrics,
-			Gate: p.gate, Clock: clock.RealClock{},
+			Observation: p.gate, Clock: clock.RealClock{},
 		}).SetupWithManager(p.mgr),
 	)
 }
 
 // addGate serves admission.
 func (p *parts) addGate(server *webhooks.Server) error {
-	gate := &webhooks.Gate{
+	handlers := &webhooks.Gate{
 		Store: p.store, Tracker: p.tracker, Namespaces: p.mgr.GetClient(), LiveNamespaces: p.mgr.GetAPIReader(),
 		Kinds: p.options.Kinds, Clock: clock.RealClock{}, Events: p.mgr.GetEventRecorder("countersign"), Metrics: p.metrics,
 	}
-	gate.Register(p.mgr.GetWebhookServer().Register) // which has the manager start it
+	handlers.Register(p.mgr.GetWebhookServer().Register) // which has the manager start it
 	server.Contact = &webhooks.Contact{Live: p.mgr.GetAPIReader(), Clock: clock.RealClock{}}
 	server.Metrics = p.metrics
 	var clients error
@@ -397,7 +404,7 @@ func (p *parts) addGate(server *webhooks.Server) error {
 func (p *parts) addCertificate() error {
 	switch serving := p.serving.(type) {
 	case *certs.Own:
-		return (&controllers.ServingCertificateReconciler{Client: p.mgr.GetClient(), Certificate: serving}).SetupWithManager(p.mgr)
+		return (&certificate.Reconciler{Client: p.mgr.GetClient(), Certificate: serving}).SetupWithManager(p.mgr)
 	case *certs.Mounted:
 		return p.mgr.Add(serving)
 	}
@@ -406,8 +413,11 @@ func (p *parts) addCertificate() error {
 
 // addRunnables fills the store and keeps it up to date. The replica is ready when it can decide.
 func (p *parts) addRunnables() error {
-	primer := &controllers.Primer{
-		Client: p.mgr.GetClient(), Live: p.mgr.GetAPIReader(), Store: p.store, Tracker: p.tracker, Clock: clock.RealClock{}, Exempt: p.exempt,
+	primer := &publication.Primer{
+		Client: p.mgr.GetClient(), Store: p.store, Tracker: p.tracker,
+		Running: running.Needs{
+			Client: p.mgr.GetClient(), Live: p.mgr.GetAPIReader(), Store: p.store, Clock: clock.RealClock{}, Exempt: p.exempt,
+		},
 	}
 	return errors.Join(
 		p.mgr.Add(replicated(p.tracker.Run)),

@@ -1,6 +1,7 @@
 package testenv
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -102,4 +103,15 @@ func Await(t testing.TB, what string, ok func() error) {
 			t.Fatalf("timed out waiting for %s: %v", what, err)
 		}
 	}
+}
+
+// AwaitTrue is Await for what is true or not.
+func AwaitTrue(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	Await(t, what, func() error {
+		if !ok() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 }

@@ -1,0 +1,286 @@
+package certificate
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/countersign-dev/countersign/controllers/gate"
+	"github.com/countersign-dev/countersign/controllers/requests"
+	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+const webhookHost = "countersign-webhook.countersign-system.svc"
+
+// certificateBed is an API server with the operator's namespace.
+type certificateBed struct {
+	client.Client
+	kube  *testenv.Kube
+	store *store.Store
+}
+
+// TestServingCertificate keeps the certificate and the webhook configurations on a real API server.
+func TestServingCertificate(t *testing.T) {
+	ctrl.SetLogger(logr.Discard())
+	b := &certificateBed{kube: testenv.RunKube(t, testenv.KubeOptions{}), store: store.New(policy.UncoveredAllow)}
+	c, err := client.New(b.kube.Config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Client = c
+	b.store.MarkPrimed()
+	for _, o := range []client.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: testenv.OwnNamespace}},
+		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: gate.OwnerName}},
+		&discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: testenv.OwnNamespace, GenerateName: gate.ServiceName + "-",
+				Labels: map[string]string{discoveryv1.LabelServiceName: gate.ServiceName},
+			},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
+		},
+	} {
+		if err := c.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("mounted", b.testMounted)
+	t.Run("certificate fails", b.testCertificateFails)
+	t.Run("another leader meanwhile", b.testAnotherLeader)
+	t.Run("only the leader writes", b.testOnlyTheLeaderWrites)
+}
+
+func (b *certificateBed) reconciler(c client.Client, authority gate.CertificateAuthority) *gate.Reconciler {
+	return &gate.Reconciler{
+		Client: c, Live: b.Client, Store: b.store, Namespace: testenv.OwnNamespace, Certificate: authority,
+		Exempt: options.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate", Clock: clock.RealClock{},
+	}
+}
+
+// configured returns the bundles of both configurations.
+func (b *certificateBed) configured(t *testing.T) [][]byte {
+	t.Helper()
+	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
+	for _, o := range []client.Object{mutating, validating} {
+		if err := b.Get(t.Context(), client.ObjectKey{Name: gate.ConfigurationName}, o); client.IgnoreNotFound(err) != nil {
+			t.Fatal(err)
+		}
+	}
+	bundles := make([][]byte, 2)
+	if len(mutating.Webhooks) > 0 {
+		bundles[0] = mutating.Webhooks[0].ClientConfig.CABundle
+	}
+	if len(validating.Webhooks) > 0 {
+		bundles[1] = validating.Webhooks[0].ClientConfig.CABundle
+	}
+	return bundles
+}
+
+// made returns what the Secret holds that an operator has made so long ago.
+func (b *certificateBed) made(t *testing.T, ago time.Duration) *corev1.Secret {
+	t.Helper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: certs.SecretName}}
+	if err := client.IgnoreNotFound(b.Delete(t.Context(), secret)); err != nil {
+		t.Fatal(err)
+	}
+	past := &certs.Own{Client: b.Client, Namespace: testenv.OwnNamespace, Host: webhookHost, Clock: clocktesting.NewFakePassiveClock(time.Now().Add(-ago))}
+	if _, _, err := past.CABundle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Get(t.Context(), client.ObjectKeyFromObject(secret), secret); err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+// testMounted wants the configurations to follow ca.crt in a folder, and to hold the CA before for a time.
+func (b *certificateBed) testMounted(t *testing.T) {
+	dir := t.TempDir()
+	mount := func(ago time.Duration) []byte {
+		data := b.made(t, ago).Data
+		for name, content := range data {
+			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return data["ca.crt"]
+	}
+	want := slices.Concat(mount(time.Hour), b.configured(t)[0])
+	mounted, err := certs.NewMounted(dir, clock.RealClock{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := b.reconciler(b.Client, mounted)
+	for range 2 {
+		result, err := r.Reconcile(t.Context(), ctrl.Request{})
+		if err != nil || result.RequeueAfter <= 0 || result.RequeueAfter > time.Minute {
+			t.Fatalf("Reconcile = %v, %v; want it to look at the folder again", result, err)
+		}
+		for _, got := range b.configured(t) {
+			if !bytes.Equal(got, want) {
+				t.Errorf("a configuration holds %q, want %q", got, want)
+			}
+		}
+		want = slices.Concat(mount(2*time.Hour), want)
+	}
+}
+
+// faulty is a certificate that cannot be read.
+type faulty struct{}
+
+func (faulty) CABundle(context.Context, ...[]byte) ([]byte, time.Duration, error) {
+	return nil, 0, errors.New("no Secret today")
+}
+
+// testCertificateFails wants a configuration that somebody has opened to be shut again all the same.
+func (b *certificateBed) testCertificateFails(t *testing.T) {
+	before := b.configured(t)
+	c := &admissionv1.ValidatingWebhookConfiguration{}
+	if err := b.Get(t.Context(), client.ObjectKey{Name: gate.ConfigurationName}, c); err != nil {
+		t.Fatal(err)
+	}
+	c.Webhooks = nil
+	if err := b.Update(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.reconciler(b.Client, faulty{}).Reconcile(t.Context(), ctrl.Request{}); err == nil {
+		t.Error("the fault was passed over")
+	}
+	for i, got := range b.configured(t) {
+		if len(got) == 0 || !bytes.Equal(got, before[0]) {
+			t.Errorf("configuration %d holds %q", i, got)
+		}
+	}
+}
+
+// overtaken is a leader that does not know yet that it leads no more: while it looks at the Secret, the next one writes the
+// configurations.
+type overtaken struct {
+	*certificateBed
+	bundle, newer []byte
+}
+
+func (o *overtaken) CABundle(ctx context.Context, _ ...[]byte) ([]byte, time.Duration, error) {
+	c := &admissionv1.MutatingWebhookConfiguration{}
+	if err := o.Get(ctx, client.ObjectKey{Name: gate.ConfigurationName}, c); err != nil {
+		return nil, 0, err
+	}
+	c.Webhooks[0].ClientConfig.CABundle = o.newer
+	return o.bundle, time.Minute, o.Update(ctx, c)
+}
+
+func (b *certificateBed) testAnotherLeader(t *testing.T) {
+	first := b.configured(t)[0]
+	if len(first) == 0 {
+		t.Fatal("nothing is configured")
+	}
+	newer := b.made(t, time.Hour).Data["ca.crt"]
+	late := &overtaken{certificateBed: b, bundle: b.made(t, 2*time.Hour).Data["ca.crt"], newer: newer}
+	result, err := b.reconciler(b.Client, late).Reconcile(t.Context(), ctrl.Request{})
+	if err != nil || result.RequeueAfter != requests.ConflictRetry {
+		t.Errorf("result = %v, error = %v, want another try after the conflict", result, err)
+	}
+	if !bytes.Equal(b.configured(t)[0], newer) {
+		t.Error("the bundle of the next leader was taken back")
+	}
+}
+
+// testOnlyTheLeaderWrites runs a replica while another leads, with a certificate that is due, and then lets it lead.
+func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "leader"},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity: ptr.To("another"), LeaseDurationSeconds: ptr.To[int32](3600), AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
+		},
+	}
+	first := b.made(t, 61*24*time.Hour)
+	if err := b.Create(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	mgr, err := ctrl.NewManager(b.kube.Config, ctrl.Options{
+		LeaderElection: true, LeaderElectionID: lease.Name, LeaderElectionNamespace: lease.Namespace, LeaderElectionReleaseOnCancel: true,
+		Metrics: metricsserver.Options{BindAddress: "0"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := &certs.Own{Client: b.Client, Namespace: testenv.OwnNamespace, Host: webhookHost, Clock: clock.RealClock{}}
+	err = errors.Join(
+		(&Reconciler{Client: mgr.GetClient(), Certificate: own}).SetupWithManager(mgr),
+		b.reconciler(mgr.GetClient(), own).SetupWithManager(mgr),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Log(err)
+		}
+	})
+	testenv.AwaitTrue(t, "the certificate on a replica that does not lead", func() bool { return serves(own, first) })
+
+	second := b.made(t, 62*24*time.Hour)
+	second.Annotations = map[string]string{"countersign.dev/trusted-since": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)}
+	if err := b.Update(t.Context(), second); err != nil {
+		t.Fatal(err)
+	}
+	testenv.AwaitTrue(t, "the certificate that took its place", func() bool { return serves(own, second) })
+	now := &corev1.Secret{}
+	if err := b.Get(t.Context(), client.ObjectKeyFromObject(second), now); err != nil {
+		t.Fatal(err)
+	}
+	if now.ResourceVersion != second.ResourceVersion {
+		t.Error("a replica that does not lead has written the Secret")
+	}
+
+	if err := b.Delete(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	testenv.AwaitTrue(t, "the next certificate, once it leads", func() bool {
+		return b.Get(t.Context(), client.ObjectKeyFromObject(second), now) == nil && !bytes.Equal(now.Data["tls.crt"], second.Data["tls.crt"]) &&
+			now.Annotations["countersign.dev/trusted-since"] != ""
+	})
+	for i, got := range b.configured(t) {
+		if !bytes.Equal(got, now.Data["ca.crt"]) || !bytes.Contains(got, second.Data["ca.crt"]) {
+			t.Errorf("configuration %d does not hold the old CA and the new one", i)
+		}
+	}
+	if !serves(own, second) {
+		t.Error("the new certificate is served at once")
+	}
+}
+
+// serves says whether what is served is the certificate in a Secret.
+func serves(own *certs.Own, secret *corev1.Secret) bool {
+	c, err := own.GetCertificate(nil)
+	return err == nil && bytes.Contains(secret.Data["tls.crt"], pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}))
+}

@@ -1,0 +1,174 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/controllers/requests"
+)
+
+// endpointPatience is how long the first creation of the webhook configurations waits for a ready
+// endpoint. A Service that has none by then may never have one, and the gate must not stay open for
+// that.
+const endpointPatience = time.Minute
+
+// obstacle is why a configuration is not written now, and when to try again; the zero value is
+// none.
+type obstacle struct {
+	reason, why string
+	after       time.Duration
+}
+
+// finding is what is left of one configuration's faults after an attempt to bring it to what it
+// must be.
+type finding struct {
+	// amiss is by what it is narrower than it must be, "" where it is not.
+	amiss   string
+	missing bool
+	obstacle
+}
+
+// toCreate returns what stands against the creation of what is missing. unread is why the owner
+// cannot be referred to.
+func (r *Reconciler) toCreate(
+	ctx context.Context, both [2]*configuration, unread error,
+) (obstacle, error) {
+	first := both[0].missing() && both[1].missing() && r.contests[0].wanted == nil && r.contests[1].wanted == nil
+	switch {
+	case !both[0].missing() && !both[1].missing():
+		return obstacle{}, nil
+	case apierrors.IsNotFound(unread):
+		why := ownerMissing + ", so none is created: apply the installation again"
+		return obstacle{reason: v1alpha1.ReasonWebhookOwnerMissing, why: why}, nil
+	case unread != nil:
+		return obstacle{reason: v1alpha1.ReasonConfigurationRefused, why: unread.Error()}, nil //nolint:nilerr // the obstacle says it
+	case !r.Store.Load().Primed:
+		const why = "policies and signatures are still being loaded"
+		return obstacle{v1alpha1.ReasonPoliciesNotLoaded, why, primedInterval}, nil
+	case r.URL == "" && first:
+		return r.endpoints(ctx)
+	}
+	return obstacle{}, nil
+}
+
+const (
+	ownerMissing = "ClusterRole " + OwnerName + ", which owns the webhook configurations, does not exist"
+	// primedInterval is how soon the store is looked at again while it is being filled.
+	primedInterval = 100 * time.Millisecond
+)
+
+// endpoints has the first creation wait for a ready endpoint of the Service: before that every
+// workload would be refused. What this process has seen in place is restored without waiting.
+func (r *Reconciler) endpoints(ctx context.Context) (obstacle, error) {
+	ready, err := r.endpointReady(ctx)
+	if ready || err != nil {
+		return obstacle{}, err
+	}
+	now := r.Clock.Now()
+	if r.waiting.IsZero() {
+		r.waiting = now
+	}
+	left := r.waiting.Add(endpointPatience).Sub(now)
+	if left <= 0 {
+		ctrl.LoggerFrom(ctx).Info("Waited long enough for an endpoint; until there is one, workloads are refused",
+			"service", ServiceName)
+		return obstacle{}, nil
+	}
+	why := fmt.Sprintf("they are created once Service %s/%s has a ready endpoint, or after %s",
+		r.Namespace, ServiceName, endpointPatience)
+	return obstacle{v1alpha1.ReasonWaitingForEndpoints, why, left}, nil
+}
+
+// endpointReady reports whether some replica is behind the Service.
+func (r *Reconciler) endpointReady(ctx context.Context) (bool, error) {
+	slices := &discoveryv1.EndpointSliceList{}
+	ofWebhook := client.MatchingLabels{discoveryv1.LabelServiceName: ServiceName}
+	if err := r.Client.List(ctx, slices, client.InNamespace(r.Namespace), ofWebhook); err != nil {
+		return false, fmt.Errorf("listing the endpoints of Service %s: %w", ServiceName, err)
+	}
+	for _, s := range slices.Items {
+		for _, e := range s.Endpoints {
+			if e.Conditions.Ready == nil || *e.Conditions.Ready { // nil counts as ready, by the API
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// ofService maps the EndpointSlices of the webhook's Service to the one request that there is.
+func ofService(_ context.Context, o client.Object) []reconcile.Request {
+	if o.GetLabels()[discoveryv1.LabelServiceName] != ServiceName {
+		return nil
+	}
+	return []reconcile.Request{requests.For(ConfigurationName)}
+}
+
+// obstacle forbids a write that comes too soon after the last one of a contest.
+func (c *contest) obstacle(of *configuration, amiss string, now time.Time) obstacle {
+	left := c.differs(of.want, amiss, now)
+	if left <= 0 {
+		return obstacle{}
+	}
+	return obstacle{v1alpha1.ReasonConfigurationContested, contestedWhy, left}
+}
+
+// contestedWhy does not say how it fares at the moment: each change of a message is a write of
+// every policy's status.
+const contestedWhy = "something keeps changing or deleting it, and it is restored after growing delays of up to 5m"
+
+// inPlace is the finding on a configuration that is as it must be. While it is contested it counts
+// as narrower all the same: by what it was before, and may be in a moment.
+func inPlace(c *configuration, rivalry *contest, now time.Time) finding {
+	f := finding{}
+	f.after = rivalry.stands(c.want, now)
+	if rivalry.on() && rivalry.amiss != "" {
+		f.amiss, f.reason, f.why = rivalry.amiss, v1alpha1.ReasonConfigurationContested, contestedWhy
+	}
+	return f
+}
+
+// judge says what follows from the findings on the mutating and the validating configuration.
+func judge(found [2]finding, noOwner bool) state {
+	mutating, validating := found[0], found[1]
+	switch {
+	case mutating.amiss == "" && validating.amiss == "" && noOwner:
+		message := ownerMissing + ": the garbage collector deletes them, and then nothing is checked at admission; " +
+			"apply the installation again"
+		return state{true, v1alpha1.ReasonWebhookOwnerMissing, message}
+	case mutating.amiss == "" && validating.amiss == "":
+		const message = "the API server asks the webhook about what the policy covers"
+		return state{true, v1alpha1.ReasonConfigurationsInPlace, message}
+	}
+	s := state{reason: validating.reason}
+	switch {
+	case validating.amiss == "":
+		s.reason, s.message = mutating.reason, "all is checked at admission, and tags may not be pinned to digests"
+	case validating.missing && validating.reason != v1alpha1.ReasonConfigurationContested:
+		s.message = "nothing is checked at admission"
+	default:
+		s.message = "not all is checked at admission"
+	}
+	var parts []string
+	for _, f := range []finding{validating, mutating} {
+		if f.amiss != "" {
+			parts = append(parts, f.amiss)
+		}
+	}
+	s.message += ": " + strings.Join(parts, "; ")
+	for i, f := range []finding{validating, mutating} {
+		if f.amiss != "" && (i == 0 || f.why != validating.why || validating.amiss == "") {
+			s.message += "; " + f.why
+		}
+	}
+	return s
+}

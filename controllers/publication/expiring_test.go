@@ -1,0 +1,73 @@
+package publication
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const inGrace = "2 repositories have expired and are in grace (spec.expiredGrace), the first of them until 2026-03-02T12:00:00Z"
+
+// A Notary server signs its timestamp anew only once it has expired: that it is about to is news only where the server cannot be asked.
+func TestExpiring(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	at := func(d time.Duration, file string) store.Expiry {
+		return store.Expiry{NotAfter: now.Add(d), Repository: "registry.example.com/acme/app", File: file}
+	}
+	fault := trust.NewFault(v1alpha1.ReasonUnreachable, "no answer")
+	soon, year := 71*time.Hour, 365*24*time.Hour
+	tests := map[string]struct {
+		held   store.Status
+		reason string
+		says   []string
+		turns  time.Duration // when it is looked at again at the latest
+	}{
+		"nothing tracked":              {store.Status{}, v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
+		"all far away":                 {store.Status{Signed: at(year, "targets.json"), Unattended: at(year, "timestamp.json")}, v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
+		"the moment before it is told": {store.Status{Signed: at(72*time.Hour+1, "targets.json")}, v1alpha1.ReasonNothingExpiresSoon, nil, time.Second + 1},
+		"the moment it is told":        {store.Status{Signed: at(72*time.Hour, "targets.json")}, v1alpha1.ReasonExpiresSoon, []string{"registry.example.com/acme/app: targets.json expires at 2026-03-04T12:00:00Z", "sign it anew"}, 24 * time.Hour},
+		"a delegation":                 {store.Status{Signed: at(soon, "targets/qa.json")}, v1alpha1.ReasonExpiresSoon, []string{"targets/qa.json expires at"}, 24 * time.Hour},
+		"the timestamp of a server that is well": {store.Status{Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json")},
+			v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
+		"the timestamp of one that is not": {store.Status{Server: fault, Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json")},
+			v1alpha1.ReasonExpiresSoon, []string{"timestamp.json expires at", "condition Fresh"}, 24 * time.Hour},
+		"the timestamp of a repository that fails": {store.Status{Failing: 1, Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json")},
+			v1alpha1.ReasonExpiresSoon, []string{"timestamp.json expires at"}, 24 * time.Hour},
+		"what people sign comes first": {store.Status{Failing: 1, Signed: at(time.Hour, "targets.json"), Unattended: at(soon, "timestamp.json")},
+			v1alpha1.ReasonExpiresSoon, []string{"targets.json expires at"}, time.Hour + time.Second},
+		"expired":            {store.Status{Signed: at(-time.Hour, "targets/qa.json")}, v1alpha1.ReasonMetadataExpired, []string{"targets/qa.json expired at 2026-03-01T11:00:00Z"}, 24 * time.Hour},
+		"expiring right now": {store.Status{Signed: at(0, "targets.json")}, v1alpha1.ReasonMetadataExpired, []string{"expired at"}, 24 * time.Hour},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := expiring(root(), c.held, now, 72*time.Hour)
+			if got.Reason != c.reason || (got.Status == metav1.ConditionTrue) != (c.reason != v1alpha1.ReasonNothingExpiresSoon) {
+				t.Errorf("%s, reason %s: %s", got.Status, got.Reason, got.Message)
+			}
+			for _, text := range c.says {
+				if !strings.Contains(got.Message, text) {
+					t.Errorf("message %q does not say %q", got.Message, text)
+				}
+			}
+			if after := untilTurn(c.held, now, 72*time.Hour); after > c.turns || after < time.Second {
+				t.Errorf("looked at again after %s, want at most %s", after, c.turns)
+			}
+		})
+	}
+}
+
+func TestFreshSaysWhenTheGraceEnds(t *testing.T) {
+	fault := &trust.Fault{Reason: v1alpha1.ReasonUnreachable, Err: errors.New("no answer")}
+	held := store.Status{Probed: true, Tracked: 3, Server: fault, InGrace: 2, GraceEnds: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)}
+	got := fresh(root(), &store.Root{}, held)
+	if got.Status != metav1.ConditionFalse || !strings.Contains(got.Message, inGrace) {
+		t.Errorf("%s: %s", got.Status, got.Message)
+	}
+}

@@ -1,0 +1,89 @@
+package publication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/controllers/running"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/testenv"
+)
+
+// A replica becomes ready though the signing server never answers about what runs: it gives up waiting before its fetches end.
+func TestReadyThoughTheSigningServerHangs(t *testing.T) {
+	t.Parallel()
+	ctrl.SetLogger(logr.Discard())
+	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(kube.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults := testenv.RunFaults(t, testenv.RunNotary(t, testenv.NotaryOptions{}))
+	faults.Set(testenv.Fault{Hang: true})
+	tr, okRoot := objects()[0].(*v1alpha1.TrustRoot)
+	pol, okPolicy := objects()[1].(*v1alpha1.ImagePolicy)
+	if !okRoot || !okPolicy {
+		t.Fatal("there is no trust root or no policy")
+	}
+	tr.Spec.Notary.Server, tr.Spec.Notary.CABundle = faults.URL, v1alpha1.PEMBundle(faults.CA.PEM)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "runs"}}
+	for i := range 2 * loadsAtOnce {
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: fmt.Sprintf("registry.example.com/acme/app-%d:v1", i)})
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}
+	for _, o := range []client.Object{tr, pol, account, pod} {
+		if err := c.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	decisions := store.New(policy.UncoveredAllow)
+	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
+	running := running.Needs{Client: c, Live: c, Store: decisions, Clock: clock.RealClock{}}
+	primer := &Primer{Client: c, Store: decisions, Tracker: tracker, Running: running}
+	builder := RootBuilder{Reader: c, Namespace: "default", Formats: trustFormats()}
+	material, err := builder.gather(t.Context(), tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions.PutRoot(tr.Name, builder.build(tr, material))
+	compiled, err := policy.Compile(pol.Name, &pol.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions.PutPolicy(compiled, "1")
+	if primer.Ready() == nil {
+		t.Error("it is ready before it has begun")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if err := primer.Start(ctx); err != nil || ctx.Err() != nil {
+		t.Fatal(err, ctx.Err())
+	}
+	if err := primer.Ready(); err != nil {
+		t.Errorf("it is not ready: %v", err)
+	}
+	if len(faults.Requests()) == 0 {
+		t.Error("the signing server was not asked")
+	}
+	if s := tracker.Status("acme"); s.Tracked == 0 || s.Failing > 0 {
+		t.Errorf("%d of %d fetches have failed: it has waited for their end", s.Failing, s.Tracked)
+	}
+}

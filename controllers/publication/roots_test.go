@@ -1,0 +1,83 @@
+package publication
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/controllers/status"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
+)
+
+// trustFormats are all that a TrustRoot can have.
+func trustFormats() []trust.Format { return []trust.Format{notary.Format{}} }
+
+// A prefix that the name of no repository begins with would never apply, and nobody would know.
+func TestIdentityRemapIsNormalised(t *testing.T) {
+	cases := map[string]struct{ prefix, signedPrefix, want string }{
+		"as it is read":   {"mirror.example.com/", "docker.io/", ""},
+		"with a path":     {"mirror.example.com:5000/hub/", "docker.io/library/", ""},
+		"as written":      {"mirror.example.com:443/", "registry.example.com:443/", ""},
+		"old name of hub": {"mirror.example.com/", "index.docker.io/", `spec.identityRemap[0].signedPrefix: "index.docker.io/" is the same as "docker.io/"`},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			tr := root()
+			tr.Spec.IdentityRemap = []v1alpha1.IdentityRemap{{Prefix: c.prefix, SignedPrefix: c.signedPrefix}}
+			built := RootBuilder{Formats: trustFormats()}.build(tr, nil)
+			switch {
+			case c.want == "" && (built.Fault != nil || built.Root == nil):
+				t.Errorf("refused: %v", built.Fault)
+			case c.want != "" && (built.Root != nil || built.Fault == nil || built.Fault.Reason != v1alpha1.ReasonInvalidSpec || !strings.Contains(built.Fault.Error(), c.want)):
+				t.Errorf("fault = %v, want %q", built.Fault, c.want)
+			}
+		})
+	}
+}
+
+// What a status lists may hold names that somebody made up; it must stay within the bounds of the API, or no status
+// would be written at all.
+func TestStatusIsBounded(t *testing.T) {
+	fault := trust.NewFault(v1alpha1.ReasonUnreachable, "%s", strings.Repeat("x", 5000))
+	held := store.Status{Tracked: 20, Failing: 20, ExpiresFirst: strings.Repeat("e", 3000), Expires: time.Unix(1_900_000_000, 0)}
+	for range 20 {
+		held.Faults = append(held.Faults, store.RepositoryFault{Repository: strings.Repeat("r", 3000), Fault: fault})
+	}
+	got := statusOf(root(), &store.Root{}, held)
+	if n := len(got.Repositories.Errors); n != mostErrors {
+		t.Errorf("%d errors are listed, want %d", n, mostErrors)
+	}
+	for _, text := range []string{got.Repositories.Errors[0].Repository, got.Repositories.Errors[0].Message, got.ExpiresFirst} {
+		if len(text) > status.MessageBytes {
+			t.Errorf("a text of %d bytes, want at most %d", len(text), status.MessageBytes)
+		}
+	}
+	for _, c := range got.Conditions {
+		if len(c.Message) > status.MessageBytes {
+			t.Errorf("condition %s has a message of %d bytes", c.Type, len(c.Message))
+		}
+	}
+}
+
+func root() *v1alpha1.TrustRoot {
+	return &v1alpha1.TrustRoot{
+		ObjectMeta: metav1.ObjectMeta{Name: "acme"},
+		Spec: v1alpha1.TrustRootSpec{Notary: &v1alpha1.NotarySpec{
+			Server: "https://notary.example.com",
+			Root:   v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{v1alpha1.KeyID(strings.Repeat("a", 64))}},
+		}},
+	}
+}
+
+func TestGraceIsBuilt(t *testing.T) {
+	tr := root()
+	tr.Spec.ExpiredGrace = metav1.Duration{Duration: 48 * time.Hour}
+	if built := (RootBuilder{Formats: trustFormats()}).build(tr, nil); built.Fault != nil || built.ExpiredGrace != 48*time.Hour {
+		t.Errorf("grace %s, fault %v", built.ExpiredGrace, built.Fault)
+	}
+}

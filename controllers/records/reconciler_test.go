@@ -1,0 +1,661 @@
+package records
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/workqueue"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// edition is evidence that is told by a number, and written down in so many bytes.
+type edition struct {
+	trust.Unsigned
+	number, size int
+}
+
+// press is a trust root whose server has the edition that a test sets, none being no signatures.
+type press struct {
+	current atomic.Pointer[edition]
+	refuses bool // what was written down, as a root does that does not pin what signed it
+}
+
+func (*press) Probe(context.Context, string) error { return nil }
+
+func (*press) Host(trust.Subject) string { return "notary.example.com" }
+
+func (p *press) Fetch(_ context.Context, _ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	e := p.current.Load()
+	if e == nil {
+		return trust.Unsigned{}, nil
+	}
+	if have, ok := held.(*edition); ok && have.number > e.number {
+		return nil, trust.NewFault(v1alpha1.ReasonRollback, "edition %d was seen before", have.number)
+	}
+	return e, nil
+}
+
+func (*press) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence, error) { return held, nil }
+
+func (*press) Subject(image imageref.Ref) trust.Subject {
+	return trust.Subject{Repository: image.Name()}
+}
+
+func (*press) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
+	e, ok := held[shopKey.Subject].(*edition)
+	if !ok {
+		return nil, nil
+	}
+	data := make([]byte, e.size)
+	binary.BigEndian.PutUint64(data, uint64(e.number))
+	return data, nil
+}
+
+func (p *press) Unpack(repository trust.Subject, data []byte, held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
+	if p.refuses {
+		return nil, trust.NewFault(v1alpha1.ReasonRootNotPinned, "not pinned")
+	}
+	e := &edition{number: int(binary.BigEndian.Uint64(data)), size: len(data)}
+	if have, ok := held[repository].(*edition); ok && have.number >= e.number {
+		return held, nil
+	}
+	return map[trust.Subject]trust.Evidence{repository: e}, nil
+}
+
+// replica is one manager's part in keeping records.
+type replica struct {
+	*Reconciler
+	press press
+}
+
+var shopKey = trust.Key{Root: "acme", Subject: trust.Subject{Repository: "registry.example.com/shop/app"}}
+
+// newReplica publishes the trust root as a replica does that starts.
+func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr *v1alpha1.TrustRoot, epoch string, leads bool) *replica {
+	t.Helper()
+	r := &replica{Reconciler: &Reconciler{
+		Client: c, Live: c, Heads: c, Namespace: "default", Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
+	}}
+	elected := make(chan struct{})
+	if leads {
+		close(elected)
+	}
+	r.Elected = elected
+	r.Tracker = store.NewTracker(r.Store, clock, func(string) {})
+	r.publish(t, tr, epoch)
+	return r
+}
+
+func (r *replica) publish(t *testing.T, tr *v1alpha1.TrustRoot, epoch string) {
+	t.Helper()
+	next := store.Root{Root: &r.press, UID: tr.UID, Epoch: epoch}
+	published := r.Store.Load().Root("acme")
+	if published != nil && published.UID != tr.UID {
+		published = nil
+	}
+	saved := r.Saved(t.Context(), tr, published, &next)
+	faults, err := r.Store.PutRootWith("acme", next, saved, func() bool { return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Published(t.Context(), tr, faults)
+	r.Tracker.Reset("acme", time.Hour)
+}
+
+// fetch has the server offer an edition.
+func (r *replica) fetch(t *testing.T, e *edition) error {
+	t.Helper()
+	r.press.current.Store(e)
+	return r.Tracker.Renew(t.Context(), shopKey, r.Clock.Now())
+}
+
+func (r *replica) reconcile(t *testing.T) {
+	t.Helper()
+	if _, err := r.Reconcile(t.Context(), recordRequest(shopKey)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holds wants an edition to be what is decided from; 0: none is held.
+func (r *replica) holds(t *testing.T, number int) {
+	t.Helper()
+	got := 0
+	if e, ok := r.Store.Load().Verified(shopKey)[shopKey.Subject].(*edition); ok {
+		got = e.number
+	}
+	if got != number {
+		t.Errorf("edition %d is held, want %d", got, number)
+	}
+}
+
+// TestRecords keeps the records of one repository on a real API server, as several replicas do one after the other.
+func TestRecords(t *testing.T) {
+	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	scheme := runtime.NewScheme()
+	if err := clientgoscheme.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(kube.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := &v1alpha1.TrustRoot{
+		ObjectMeta: metav1.ObjectMeta{Name: "acme"},
+		Spec: v1alpha1.TrustRootSpec{Notary: &v1alpha1.NotarySpec{
+			Server: "https://127.0.0.1:1",
+			Root:   v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{"84ca6e4416416d78c4597e754f38517bea95ab427e5f95871f90d460573071fc"}},
+		}},
+	}
+	if err := c.Create(t.Context(), tr); err != nil {
+		t.Fatal(err)
+	}
+	s := &recordScene{Client: c, tr: tr, clock: clocktesting.NewFakeClock(time.Now().Truncate(24 * time.Hour).Add(12 * time.Hour))}
+	t.Run("written by the leader alone", s.testWritten)
+	t.Run("read at the start, and when it changes", s.testRead)
+	t.Run("larger than one ConfigMap", s.testParts)
+	t.Run("written by another meanwhile", s.testConflict)
+	t.Run("deleted by accident", s.testDeleted)
+	t.Run("damaged", s.testDamaged)
+	t.Run("parts damaged", s.testDamagedParts)
+	t.Run("parts left behind", s.testPartsLeftBehind)
+	t.Run("written while it is read", s.testWrittenWhileRead)
+	t.Run("written before the trust root is published", s.testWrittenBeforePublished)
+	t.Run("of no use until the trust root is edited", s.testRefused)
+	t.Run("paced and bounded", s.testBounds)
+	t.Run("the last before the end", s.testLastWriting)
+	t.Run("versions forgotten", s.testForgotten)
+	t.Run("used and unused", s.testUnused)
+	t.Run("no signatures any more", s.testUnsigned)
+}
+
+type recordScene struct {
+	client.Client
+	tr    *v1alpha1.TrustRoot
+	clock *clocktesting.FakeClock
+	// last is the edition that was written last.
+	last int
+}
+
+func (s *recordScene) replica(t *testing.T, leads bool) *replica {
+	t.Helper()
+	return newReplica(t, s.Client, s.clock, s.tr, "", leads)
+}
+
+// all returns the ConfigMaps of records.
+func (s *recordScene) all(t *testing.T) []corev1.ConfigMap {
+	t.Helper()
+	list := &corev1.ConfigMapList{}
+	if err := s.List(t.Context(), list, client.InNamespace("default"), client.HasLabels{persist.LabelKind}); err != nil {
+		t.Fatal(err)
+	}
+	return list.Items
+}
+
+func (s *recordScene) head(t *testing.T) *corev1.ConfigMap {
+	t.Helper()
+	m := &corev1.ConfigMap{}
+	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: persist.Name(s.tr.UID, shopKey.Subject)}, m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// next has a leader write another edition.
+func (s *recordScene) next(t *testing.T, leader *replica, size int) {
+	t.Helper()
+	s.last++
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, &edition{number: s.last, size: size}); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+}
+
+func (s *recordScene) testWritten(t *testing.T) {
+	follower, leader := s.replica(t, false), s.replica(t, true)
+	if err := follower.fetch(t, &edition{number: 1, size: 100}); err != nil {
+		t.Fatal(err)
+	}
+	follower.reconcile(t)
+	if all := s.all(t); len(all) > 0 {
+		t.Fatalf("a replica that does not lead writes %d records", len(all))
+	}
+	s.next(t, leader, 100)
+	first := s.head(t)
+	leader.reconcile(t)
+	s.clock.Step(time.Hour)
+	leader.reconcile(t)
+	if again := s.head(t); again.ResourceVersion != first.ResourceVersion {
+		t.Error("what has not changed is written again")
+	}
+	s.next(t, leader, 100)
+	second := s.head(t)
+	for range 5 { // within the pause
+		s.last++
+		if err := leader.fetch(t, &edition{number: s.last, size: 100}); err != nil {
+			t.Fatal(err)
+		}
+		leader.reconcile(t)
+		s.clock.Step(time.Millisecond)
+	}
+	if now := s.head(t); now.ResourceVersion != second.ResourceVersion {
+		t.Error("one record is written several times within the pause")
+	}
+	s.clock.Step(writePause)
+	leader.reconcile(t)
+	s.replica(t, false).holds(t, s.last)
+	s.clock.Step(time.Hour)
+	follower.reconcile(t)
+	if err := follower.fetch(t, &edition{number: s.last + 1, size: 100}); err != nil {
+		t.Fatal(err)
+	}
+	third := s.head(t)
+	follower.reconcile(t)
+	if now := s.head(t); now.ResourceVersion != third.ResourceVersion {
+		t.Error("a replica that does not lead writes over a record")
+	}
+}
+
+func (s *recordScene) testRead(t *testing.T) {
+	leader, follower := s.replica(t, true), s.replica(t, false)
+	s.next(t, leader, 100)
+	follower.holds(t, s.last-1)
+	follower.reconcile(t)
+	follower.holds(t, s.last)
+	restarted := s.replica(t, false)
+	restarted.holds(t, s.last)
+	if err := restarted.fetch(t, &edition{number: s.last - 1, size: 100}); err == nil {
+		t.Error("an older edition is accepted after a restart")
+	}
+	restarted.holds(t, s.last)
+}
+
+func (s *recordScene) testParts(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 2500<<10)
+	if n := len(s.all(t)); n != 3 {
+		t.Errorf("2.5 MB are in %d ConfigMaps, want 3", n)
+	}
+	s.replica(t, false).holds(t, s.last)
+	s.next(t, leader, 1500<<10)
+	if n := len(s.all(t)); n != 2 {
+		t.Errorf("1.5 MB are in %d ConfigMaps, want 2: the others go", n)
+	}
+	s.replica(t, false).holds(t, s.last)
+	s.next(t, leader, 100)
+	if n := len(s.all(t)); n != 1 {
+		t.Errorf("100 bytes are in %d ConfigMaps", n)
+	}
+}
+
+// stale has a replica see a record as it was.
+type stale struct {
+	client.Client
+	then *corev1.ConfigMap
+}
+
+func (s stale) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	m, ok := into.(*corev1.ConfigMap)
+	if !ok || s.then == nil {
+		return apierrors.NewNotFound(corev1.Resource("configmaps"), "")
+	}
+	s.then.DeepCopyInto(m)
+	return nil
+}
+
+// testConflict has two replicas that both think that they lead; the one that is behind must not lower what the other has written.
+func (s *recordScene) testConflict(t *testing.T) {
+	behind := s.replica(t, true)
+	behind.Client = stale{s.Client, s.head(t)}
+	s.next(t, s.replica(t, true), 100)
+	written := s.head(t)
+	s.clock.Step(time.Minute)
+	if err := behind.fetch(t, &edition{number: s.last - 1, size: 200}); err != nil {
+		t.Fatal(err)
+	}
+	behind.reconcile(t)
+	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
+		t.Error("a replica that is behind writes over what it has not taken in")
+	}
+	behind.Client = s.Client
+	s.clock.Step(time.Minute)
+	behind.reconcile(t)
+	behind.holds(t, s.last)
+}
+
+func (s *recordScene) testDeleted(t *testing.T) {
+	leader := s.replica(t, true)
+	if err := s.Delete(t.Context(), s.head(t)); err != nil {
+		t.Fatal(err)
+	}
+	s.clock.Step(time.Minute)
+	leader.reconcile(t)
+	leader.holds(t, s.last)
+	s.replica(t, false).holds(t, s.last)
+}
+
+func (s *recordScene) testDamaged(t *testing.T) {
+	leader := s.replica(t, true)
+	for name, spoil := range map[string]func(*corev1.ConfigMap){
+		"data": func(m *corev1.ConfigMap) {
+			m.BinaryData = map[string][]byte{"metadata.gz": bytes.Repeat([]byte{9}, 100)}
+		},
+		"digest":      func(m *corev1.ConfigMap) { m.Annotations["countersign.dev/digest"] = "00" },
+		"annotations": func(m *corev1.ConfigMap) { m.Annotations = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := s.head(t)
+			spoil(m)
+			if err := s.Update(t.Context(), m); err != nil {
+				t.Fatal(err)
+			}
+			s.replica(t, true).holds(t, 0)
+			leader.holds(t, s.last)
+			s.clock.Step(time.Minute)
+			leader.reconcile(t)
+			s.replica(t, false).holds(t, s.last)
+			written := s.head(t)
+			s.clock.Step(time.Minute)
+			leader.reconcile(t)
+			if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
+				t.Error("what was mended is written again")
+			}
+		})
+	}
+}
+
+// testDamagedParts has somebody delete, and replace, a part that a running leader has written, and its head stays as it was.
+func (s *recordScene) testDamagedParts(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 1500<<10)
+	for name, spoil := range map[string]func(*corev1.ConfigMap) error{
+		"deleted": func(m *corev1.ConfigMap) error { return s.Delete(t.Context(), m) },
+		"replaced": func(m *corev1.ConfigMap) error {
+			m.BinaryData = map[string][]byte{"metadata.gz": bytes.Repeat([]byte{9}, 100)}
+			return s.Update(t.Context(), m)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := spoil(&s.parts(t)[0]); err != nil {
+				t.Fatal(err)
+			}
+			s.replica(t, false).holds(t, 0)
+			s.clock.Step(time.Minute)
+			leader.reconcile(t)
+			s.replica(t, false).holds(t, s.last)
+		})
+	}
+}
+
+func (s *recordScene) parts(t *testing.T) []corev1.ConfigMap {
+	t.Helper()
+	return slices.DeleteFunc(s.all(t), func(m corev1.ConfigMap) bool { return m.Labels[persist.LabelKind] != persist.KindPart })
+}
+
+// testPartsLeftBehind has a leader end between the parts of a record and its head.
+func (s *recordScene) testPartsLeftBehind(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 1500<<10)
+	data, err := (*press)(nil).Pack(map[trust.Subject]trust.Evidence{shopKey.Subject: &edition{number: s.last + 1, size: 2500 << 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, parts, err := persist.Encode("default", persist.Head{Root: "acme", UID: s.tr.UID, Repository: shopKey.Repository}, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range parts {
+		if err := s.Create(t.Context(), part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.clock.SetTime(time.Now())
+	leader.reconcile(t)
+	if n := len(s.parts(t)); n != 3 {
+		t.Errorf("there are %d parts, want 3: some may be waiting for their head", n)
+	}
+	s.clock.SetTime(time.Now().Add(mercy + time.Minute))
+	leader.reconcile(t)
+	if n := len(s.parts(t)); n != 1 {
+		t.Errorf("there are %d parts, want 1: nobody will write the head of the others", n)
+	}
+	s.replica(t, false).holds(t, s.last)
+}
+
+// meanwhile has something done before a part of a record is read the first time.
+type meanwhile struct {
+	client.Client
+	do func()
+}
+
+func (m *meanwhile) Get(ctx context.Context, key client.ObjectKey, into client.Object, options ...client.GetOption) error {
+	if do := m.do; do != nil {
+		m.do = nil
+		do()
+	}
+	return m.Client.Get(ctx, key, into, options...)
+}
+
+func (s *recordScene) testWrittenWhileRead(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 1500<<10)
+	starting := &replica{Reconciler: &Reconciler{Client: s.Client, Heads: s.Client, Live: &meanwhile{s.Client, func() { s.next(t, leader, 1500<<10) }}, Namespace: "default"}}
+	taken := 0
+	if err := starting.loadAll(t.Context(), s.tr, "", func(trust.Subject, []byte) { taken++ }); err != nil {
+		t.Fatal(err)
+	}
+	if taken != 1 {
+		t.Error("a record that is written while it is read is taken for damaged")
+	}
+}
+
+// testWrittenBeforePublished has a record come between the reading of all and the publishing of the trust root: the event of it has been
+// and gone by then.
+func (s *recordScene) testWrittenBeforePublished(t *testing.T) {
+	r := s.replica(t, false)
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+	defer queue.ShutDown()
+	if err := r.changes.Source().Start(t.Context(), queue); err != nil {
+		t.Fatal(err)
+	}
+	r.Published(t.Context(), s.tr, nil)
+	if queue.Len() != 1 {
+		t.Fatalf("%d records are looked at, want the one that is there", queue.Len())
+	}
+	if got, _ := queue.Get(); got != recordRequest(shopKey) {
+		t.Errorf("what is looked at is %v", got)
+	}
+}
+
+// testRefused starts a leader while the trust root pins something else by mistake: what was seen counts when that is mended.
+func (s *recordScene) testRefused(t *testing.T) {
+	s.next(t, s.replica(t, true), 100)
+	leader := newReplica(t, s.Client, s.clock, &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "another"}}, "", true)
+	leader.press.refuses = true
+	leader.publish(t, s.tr, "")
+	leader.holds(t, 0)
+	if err := leader.fetch(t, nil); err != nil { // the server does as if it had never had any signatures
+		t.Fatal(err)
+	}
+	s.clock.Step(time.Minute)
+	leader.reconcile(t)
+	s.head(t)
+	if len(leader.refused("acme")) != 1 || len(leader.refused("other")) != 0 {
+		t.Error("the record is not asked for once more when the trust root is edited")
+	}
+	leader.press.refuses = false
+	leader.publish(t, s.tr, "")
+	leader.holds(t, s.last)
+	if len(leader.refused("acme")) != 0 {
+		t.Error("the record is asked for though it could be used")
+	}
+	if err := leader.fetch(t, &edition{number: s.last - 1, size: 100}); err == nil {
+		t.Error("an older edition is accepted after the trust root was mended")
+	}
+}
+
+// testBounds has a signing server change what it says all the time.
+func (s *recordScene) testBounds(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 100)
+	written := s.head(t)
+	unchanged := func(why string) {
+		t.Helper()
+		if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
+			t.Error("it is written " + why)
+		}
+	}
+	other := trust.Key{Root: "acme", Subject: trust.Subject{Repository: "registry.example.com/shop/large"}}
+	leader.note(other, func(r *state) { r.size = maxRecords })
+	s.next(t, leader, 100)
+	unchanged("beyond what all records may take up")
+	leader.drop(other)
+	leader.pace = nil
+	leader.limiter().AllowN(time.Now(), writeBurst)
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, &edition{number: s.last, size: 8 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leader.Reconcile(short, recordRequest(shopKey)); err == nil {
+		t.Error("Reconcile does not wait")
+	}
+	unchanged("faster than records may be")
+	leader.pace = nil
+	leader.reconcile(t)
+	s.replica(t, false).holds(t, s.last)
+	s.next(t, leader, 100)
+}
+
+// testLastWriting ends a leader right after it has written, and verified something newer.
+func (s *recordScene) testLastWriting(t *testing.T) {
+	leader, follower := s.replica(t, true), s.replica(t, false)
+	s.next(t, leader, 100)
+	s.last++
+	s.clock.Step(time.Millisecond)
+	if err := leader.fetch(t, &edition{number: s.last, size: 100}); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	s.replica(t, false).holds(t, s.last-1) // it is paused
+	if err := follower.fetch(t, &edition{number: s.last + 1, size: 100}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*replica{leader, follower} {
+		ctx, end := context.WithCancel(t.Context())
+		end()
+		if err := (lastWriting{r.Reconciler}).Start(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	s.replica(t, false).holds(t, s.last)
+}
+
+func (s *recordScene) testForgotten(t *testing.T) {
+	leader, follower := s.replica(t, true), s.replica(t, false)
+	for _, r := range []*replica{leader, follower} {
+		r.publish(t, s.tr, "restored")
+	}
+	follower.reconcile(t)
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, &edition{number: s.last - 1, size: 100}); err != nil {
+		t.Fatalf("an older edition is refused after the versions were forgotten: %v", err)
+	}
+	leader.reconcile(t)
+	follower.reconcile(t)
+	leader.holds(t, s.last-1)
+	follower.holds(t, s.last-1)
+	// The very same is verified under the next value: the follower must take that in too, for nothing of it counts any more.
+	for _, r := range []*replica{leader, follower} {
+		r.publish(t, s.tr, "restored once more")
+	}
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, &edition{number: s.last - 1, size: 100}); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	follower.reconcile(t)
+	if err := follower.fetch(t, &edition{number: s.last - 2, size: 100}); err == nil {
+		t.Error("versions do not count after they started anew")
+	}
+	newReplica(t, s.Client, s.clock, s.tr, "restored once more", false).holds(t, s.last-1)
+	newReplica(t, s.Client, s.clock, s.tr, "restored again", false).holds(t, 0)
+	leader.publish(t, s.tr, "")
+	s.next(t, leader, 100)
+}
+
+func (s *recordScene) testUnused(t *testing.T) {
+	day := 24 * time.Hour
+	leader := s.replica(t, true)
+	leader.reconcile(t)
+	written := s.head(t)
+	s.clock.SetTime(s.clock.Now().Add(29 * day).Truncate(day).Add(day / 2)) // far from midnight, where one day of use becomes another
+	leader.reconcile(t)
+	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
+		t.Error("a record that nothing uses is written")
+	}
+	if _, _, err := leader.Store.Load().Evidence(shopKey); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	used := s.head(t)
+	if used.ResourceVersion == written.ResourceVersion {
+		t.Error("that it was used is not written down")
+	}
+	s.clock.Step(time.Minute)
+	if _, _, err := leader.Store.Load().Evidence(shopKey); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	if now := s.head(t); now.ResourceVersion != used.ResourceVersion {
+		t.Error("that it was used is written down more than once a day")
+	}
+	s.clock.Step(32 * day)
+	started := s.replica(t, true)
+	started.reconcile(t)
+	s.head(t) // it is there still: whoever has just begun may not know yet of what runs
+	s.clock.Step(mercy)
+	started.reconcile(t)
+	started.holds(t, 0)
+	if all := s.all(t); len(all) > 0 {
+		t.Errorf("%d ConfigMaps are left of what nothing has used for 32 days", len(all))
+	}
+}
+
+func (s *recordScene) testUnsigned(t *testing.T) {
+	leader := s.replica(t, true)
+	s.next(t, leader, 100)
+	leader.publish(t, s.tr, "deleted on the server")
+	s.clock.Step(time.Minute)
+	if err := leader.fetch(t, nil); err != nil {
+		t.Fatal(err)
+	}
+	leader.reconcile(t)
+	if all := s.all(t); len(all) > 0 {
+		t.Errorf("%d ConfigMaps are left of a repository that carries no signatures", len(all))
+	}
+}

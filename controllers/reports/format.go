@@ -1,0 +1,271 @@
+package reports
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/metadata"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/report"
+)
+
+// crdTerminating is what the API server says while it deletes a CRD. It gives it no reason and no cause of its own, Forbidden alone, as for
+// a missing right; only the text tells the two apart. Were it to change, one failure more would be logged.
+const crdTerminating = "custom resource definition is terminating"
+
+// formatWriter keeps the reports in one format. It is used by one goroutine.
+type formatWriter struct {
+	*Writer
+	format report.Format
+
+	// present says whether the CRD was there when it was last looked for, at probed.
+	present bool
+	probed  time.Time
+	// written is the hash of the report that each namespace was last given, zero where only its name is known.
+	written map[string][sha256.Size]byte
+	renewed time.Time
+	// done is what was last written, apart from the namespaces in refused.
+	done *compliance.Result
+	// refused are the namespaces whose report is not taken, to be tried again one by one.
+	refused map[string]*refusal
+
+	// These are of a failure that is about all namespaces.
+	failure string
+	wait    time.Duration
+	retryAt time.Time
+}
+
+// refusal is an answer of the API server about the report of one namespace.
+type refusal struct {
+	text    string
+	wait    time.Duration
+	retryAt time.Time
+}
+
+// write brings the reports of all namespaces to what was found. A namespace that refuses its report does not keep the others
+// from theirs, whatever the refusal; it is tried again by itself, later and later. The error is about all of them.
+func (f *formatWriter) write(ctx context.Context, found *compliance.Result) error {
+	if err := f.probe(ctx); err != nil || !f.present {
+		return err
+	}
+	if err := f.renew(ctx); err != nil || !f.present {
+		return err
+	}
+	now := f.clock.Now()
+	if f.done == found && !f.due(now) {
+		return nil
+	}
+	f.done = found
+	namespaces := report.ByNamespace(found.Findings)
+	concerned := f.concerned(namespaces)
+	maps.DeleteFunc(f.refused, func(name string, _ *refusal) bool {
+		_, known := slices.BinarySearch(concerned, name)
+		return !known
+	})
+	before, news, first := len(f.refused), 0, error(nil)
+	for _, namespace := range concerned {
+		if r := f.refused[namespace]; r != nil && now.Before(r.retryAt) {
+			continue
+		}
+		err := f.sync(ctx, namespace, namespaces[namespace])
+		if err != nil && !answered(err) {
+			f.done = nil
+			return err // nor will it answer about the others
+		}
+		if f.note(namespace, err) {
+			if news++; first == nil {
+				first = err
+			}
+		}
+	}
+	switch log := ctrl.LoggerFrom(ctx); {
+	case news > 0:
+		log.Error(first, "Failed to write reports of namespaces, and tries again", "namespaces", news)
+	case before > 0 && len(f.refused) == 0:
+		log.Info("Wrote reports again after a refusal")
+	}
+	return nil
+}
+
+// note takes down how a namespace took its report, and reports whether that is a refusal other than the one before.
+func (f *formatWriter) note(namespace string, err error) (news bool) {
+	if err == nil {
+		delete(f.refused, namespace)
+		return false
+	}
+	r := f.refused[namespace]
+	if r == nil {
+		r = &refusal{}
+		f.refused[namespace] = r
+	}
+	text := err.Error()
+	news, r.text = r.text != text, text
+	r.wait = min(max(2*r.wait, firstRetry), longestRetry)
+	r.retryAt = f.clock.Now().Add(r.wait)
+	return news
+}
+
+// due reports whether a namespace is to be tried again.
+func (f *formatWriter) due(now time.Time) bool {
+	for _, r := range f.refused {
+		if !now.Before(r.retryAt) {
+			return true
+		}
+	}
+	return false
+}
+
+// next returns how long there is nothing to do: until the next look for the CRD, or the next try of a namespace.
+func (f *formatWriter) next() time.Duration {
+	now, wait := f.clock.Now(), probeInterval
+	if left := f.probed.Add(probeInterval).Sub(now); left > 0 {
+		wait = left
+	}
+	for _, r := range f.refused {
+		wait = min(wait, max(r.retryAt.Sub(now), 0))
+	}
+	return wait
+}
+
+// concerned returns the namespaces that have findings or a report, sorted.
+func (f *formatWriter) concerned(namespaces map[string][]compliance.Finding) []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(namespaces)), maps.Keys(f.written))
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// sync brings the report of one namespace to what was found. That the namespace or the CRD goes away meanwhile is no error: there is
+// nothing to write to any more, and which of the two it is the next probe tells.
+func (f *formatWriter) sync(ctx context.Context, namespace string, findings []compliance.Finding) error {
+	if len(findings) == 0 {
+		return f.remove(ctx, namespace)
+	}
+	err := f.apply(ctx, namespace, findings)
+	switch {
+	case apierrors.IsNotFound(err), err != nil && strings.Contains(err.Error(), crdTerminating):
+		f.done, f.probed = nil, time.Time{}
+		return nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return nil
+	}
+	return err
+}
+
+// probe looks from time to time whether the CRD is there. It asks for one small document of the API server, and
+// nothing is held about a CRD that is deleted or replaced.
+func (f *formatWriter) probe(ctx context.Context) error {
+	now := f.clock.Now()
+	if now.Sub(f.probed) < probeInterval {
+		return nil
+	}
+	version := f.format.GroupVersion().String()
+	list, err := f.discovery.ServerResourcesForGroupVersionWithContext(ctx, version)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("looking for %s of %s: %w", f.format.Resource, version, err)
+	}
+	present := err == nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == f.format.Resource })
+	if present != f.present {
+		ctrl.LoggerFrom(ctx).Info("Found that the CRD of a report format came or went", "installed", present)
+		f.renewed = time.Time{}
+	}
+	f.present, f.probed = present, now
+	return nil
+}
+
+// renew forgets from time to time what was written, and takes note of all reports of ours that are there: those of an earlier
+// leader, too, for the namespaces that have no findings any more.
+func (f *formatWriter) renew(ctx context.Context) error {
+	now := f.clock.Now()
+	if now.Sub(f.renewed) < renewalInterval {
+		return nil
+	}
+	written := make(map[string][sha256.Size]byte)
+	options := metav1.ListOptions{LabelSelector: report.ManagedBy + "=" + report.Manager, Limit: 500}
+	for {
+		list, err := f.reports(metav1.NamespaceAll).List(ctx, options)
+		if apierrors.IsNotFound(err) {
+			f.present = false
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("listing the %s of ours: %w", f.format.Resource, err)
+		}
+		for i := range list.Items {
+			if o := &list.Items[i]; o.Name == report.Name {
+				written[o.Namespace] = [sha256.Size]byte{}
+			}
+		}
+		if options.Continue = list.Continue; options.Continue == "" {
+			break
+		}
+	}
+	f.written, f.renewed, f.done = written, now, nil
+	return nil
+}
+
+// apply writes the report of a namespace unless it was given the same before.
+func (f *formatWriter) apply(ctx context.Context, namespace string, findings []compliance.Finding) error {
+	text, err := report.Build(namespace, findings).JSON(f.format)
+	if err != nil {
+		return err
+	}
+	hash := sha256.Sum256(text)
+	if f.written[namespace] == hash {
+		return nil
+	}
+	_, err = f.reports(namespace).Patch(ctx, report.Name, types.ApplyPatchType, text, metav1.PatchOptions{FieldManager: report.Manager, Force: ptr.To(true)})
+	if spoilt(err) {
+		// Somebody has filled what bears our name with what leaves no room for ours. The name is ours, so it is made anew: with the next
+		// try, because the API server applies to what its cache holds, and that has yet to hear of the deletion.
+		if err := f.remove(ctx, namespace); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("applying the report of namespace %s: %w", namespace, err)
+	}
+	f.written[namespace] = hash
+	return nil
+}
+
+// remove deletes the report of a namespace in which no policy covers anything any more.
+func (f *formatWriter) remove(ctx context.Context, namespace string) error {
+	if err := f.reports(namespace).Delete(ctx, report.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting the report of namespace %s: %w", namespace, err)
+	}
+	delete(f.written, namespace)
+	return nil
+}
+
+// answered reports whether an error is an answer of the API server, rather than that there was none. It need not have a reason: what
+// etcd refuses has none.
+func answered(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status)
+}
+
+// spoilt reports whether a refusal is about what the stored report holds: with ours it is invalid, or too large. etcd and the client
+// that the API server has for it say the latter in words alone.
+func spoilt(err error) bool {
+	if apierrors.IsInvalid(err) || apierrors.IsRequestEntityTooLargeError(err) {
+		return true
+	}
+	return answered(err) && (strings.Contains(err.Error(), "request is too large") || strings.Contains(err.Error(), "larger than max"))
+}
+
+func (f *formatWriter) reports(namespace string) metadata.ResourceInterface {
+	return f.metadata.Resource(f.format.GroupVersion().WithResource(f.format.Resource)).Namespace(namespace)
+}

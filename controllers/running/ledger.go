@@ -1,0 +1,237 @@
+package running
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/policy"
+)
+
+const (
+	// mostListed is how many violations, and how many namespaces, the status of a policy lists.
+	mostListed = 20
+	// mostAnnounced bounds the workloads that one evaluation tells of, and mostOfNamespace those of one namespace among them. The
+	// others are told with the next.
+	mostAnnounced, mostOfNamespace = 50, 10
+)
+
+// violation names one image of one workload in breach of a policy. What comes from a status has no API version.
+type violation struct {
+	policy   string
+	workload compliance.Workload
+	image    string
+}
+
+// listed is the violation as a status lists it.
+func (v violation) listed() violation {
+	v.workload.APIVersion = ""
+	return v
+}
+
+// compareViolations compares within a policy, in the order of the status.
+func compareViolations(a, b violation) int {
+	x, y := a.workload, b.workload
+	return cmp.Or(strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Kind, y.Kind), strings.Compare(x.Name, y.Name), strings.Compare(a.image, b.image))
+}
+
+// entry is what the ledger knows of a violation.
+type entry struct {
+	since metav1.Time
+	told  bool
+}
+
+// ledger knows since when each violation has been there and whether its owner was told, so that each is told once and keeps its time.
+type ledger struct {
+	known map[violation]entry
+	// broken are the workloads, as violations without an image, whose owners were told of one and not yet of its end.
+	broken map[violation]bool
+	// last is the last violation that the status of a policy had room for, until the first entry: what comes after it may have
+	// been reported by an earlier leader.
+	last map[string]violation
+}
+
+// readLedger makes a ledger of what earlier leaders left in the status of the policies.
+func readLedger(ctx context.Context, c client.Reader) (*ledger, error) {
+	policies := &v1alpha1.ImagePolicyList{}
+	if err := c.List(ctx, policies); err != nil {
+		return nil, fmt.Errorf("listing what was reported before: %w", err)
+	}
+	return ledgerOf(policies.Items), nil
+}
+
+func ledgerOf(policies []v1alpha1.ImagePolicy) *ledger {
+	l := &ledger{known: map[violation]entry{}, broken: map[violation]bool{}, last: map[string]violation{}}
+	for i := range policies {
+		p := &policies[i]
+		for _, v := range p.Status.Violations {
+			key := violation{p.Name, compliance.Workload{Namespace: v.Namespace, Kind: v.Kind, Name: v.Name}, v.Image}
+			l.known[key] = entry{since: v.Since, told: true}
+			if len(p.Status.Violations) >= mostListed {
+				l.last[p.Name] = key
+			}
+			key.image = ""
+			l.broken[key] = true
+		}
+	}
+	return l
+}
+
+// news is what to tell the owner of a workload: which of its images are in breach of a policy and were not told of; none: that
+// none is any more.
+type news struct {
+	finding *compliance.Finding
+	images  []compliance.ImageFinding
+	since   metav1.Time // of the first of the images
+}
+
+// enter notes a result. It returns what is to be told now, and how many news wait for the next time. A violation that cannot be
+// checked at the moment is neither new nor over.
+func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, waiting int) {
+	next := &ledger{known: make(map[violation]entry, len(l.known)), broken: map[violation]bool{}}
+	var all []news
+	for i := range result.Findings {
+		f := &result.Findings[i]
+		n, starting := news{finding: f}, reported(f)
+		for j := range f.Images {
+			image := &f.Images[j]
+			key := keyOf(f, image.Image)
+			e, known := l.find(f, image)
+			if !known {
+				if image.Verdict == policy.CouldNotCheck {
+					continue
+				}
+				e = l.begin(key, now)
+			}
+			next.known[key] = e
+			if e.told {
+				next.broken[keyOf(f, "")] = true
+			}
+			if !e.told && image.Verdict != policy.CouldNotCheck && !starting[image.Image] {
+				n.images = append(n.images, *image)
+				if len(n.images) == 1 || e.since.Before(&n.since) {
+					n.since = e.since
+				}
+			}
+		}
+		workload := keyOf(f, "")
+		if l.broken[workload] || l.broken[workload.listed()] {
+			next.broken[workload] = true
+		}
+		if len(n.images) > 0 || f.Verdict == policy.Admitted && next.broken[workload] {
+			all = append(all, n)
+		}
+	}
+	tell = share(all)
+	for _, n := range tell {
+		next.told(n)
+	}
+	*l = *next
+	return tell, len(all) - len(tell)
+}
+
+// find returns what is known of a violation. Where the kubelet has come to report the digest of a tag, it is what was known of the tag.
+func (l *ledger) find(f *compliance.Finding, image *compliance.ImageFinding) (entry, bool) {
+	names := []string{image.Image}
+	if image.Tag != "" {
+		names = append(names, tagged(image))
+	}
+	for _, name := range names {
+		key := keyOf(f, name)
+		if e, known := l.known[key]; known {
+			return e, true
+		}
+		if e, known := l.known[key.listed()]; known {
+			return e, true
+		}
+	}
+	return entry{}, false
+}
+
+// begin is the entry of a violation that was not known.
+func (l *ledger) begin(key violation, now time.Time) entry {
+	last, full := l.last[key.policy]
+	return entry{since: metav1.NewTime(now.Truncate(time.Second)), told: full && compareViolations(key, last) >= 0}
+}
+
+// reported are the tags of which the workload has a digest in breach. Nothing is told of such a tag until the kubelet reports whether
+// it is the same.
+func reported(f *compliance.Finding) map[string]bool {
+	tags := map[string]bool{}
+	for i := range f.Images {
+		if image := &f.Images[i]; image.Tag != "" && image.Verdict != policy.CouldNotCheck {
+			tags[tagged(image)] = true
+		}
+	}
+	return tags
+}
+
+// tagged is the image by the Pod's tag, as it was named before the kubelet reported a digest.
+func tagged(image *compliance.ImageFinding) string {
+	repository, _, _ := strings.Cut(image.Image, "@")
+	return repository + ":" + image.Tag
+}
+
+// share chooses what is told now: violations before ends, some of each namespace before more of any, and what has waited longest.
+func share(all []news) []news {
+	ends := func(n news) int { return min(len(n.images), 1) ^ 1 }
+	slices.SortStableFunc(all, func(a, b news) int { return cmp.Or(cmp.Compare(ends(a), ends(b)), a.since.Compare(b.since.Time)) })
+	ranks, of := make(map[*compliance.Finding]int, len(all)), map[string]int{}
+	for _, n := range all {
+		namespace := n.finding.Workload.Namespace
+		ranks[n.finding] = of[namespace]
+		of[namespace]++
+	}
+	chosen := slices.DeleteFunc(slices.Clone(all), func(n news) bool { return ranks[n.finding] >= mostOfNamespace })
+	slices.SortStableFunc(chosen, func(a, b news) int {
+		return cmp.Or(cmp.Compare(ends(a), ends(b)), cmp.Compare(ranks[a.finding], ranks[b.finding]))
+	})
+	return chosen[:min(len(chosen), mostAnnounced)]
+}
+
+// told notes that the owner of a workload is told.
+func (l *ledger) told(n news) {
+	workload := keyOf(n.finding, "")
+	if len(n.images) == 0 {
+		delete(l.broken, workload)
+		return
+	}
+	l.broken[workload] = true
+	for i := range n.images {
+		key := keyOf(n.finding, n.images[i].Image)
+		l.known[key] = entry{since: l.known[key].since, told: true}
+	}
+}
+
+func keyOf(f *compliance.Finding, image string) violation {
+	return violation{f.Policy, f.Workload, image}
+}
+
+// first returns the first violations of a policy, whose findings come in the order of the status.
+func (l *ledger) first(findings []compliance.Finding) []v1alpha1.Violation {
+	var all []v1alpha1.Violation
+	for i := range findings {
+		f := &findings[i]
+		for _, image := range f.Images {
+			if image.Verdict == policy.CouldNotCheck {
+				continue
+			}
+			if len(all) == mostListed {
+				return all
+			}
+			all = append(all, v1alpha1.Violation{
+				Namespace: f.Workload.Namespace, Kind: f.Workload.Kind, Name: f.Workload.Name, Image: image.Image,
+				Reason: image.Reason, MissingRoles: image.Missing, Since: l.known[keyOf(f, image.Image)].since,
+			})
+		}
+	}
+	return all
+}

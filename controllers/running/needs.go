@@ -1,0 +1,70 @@
+package running
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// podsPage is how many Pods are read from the API server at a time.
+const podsPage = 500
+
+// Needs says what the images that run are checked against. It lists Pods once for each answer and
+// watches none, so that every replica can use it when it starts.
+type Needs struct {
+	// Client reads the cache, and Live the Pods, of which none is cached.
+	Client, Live client.Reader
+	Store        *store.Store
+	Clock        clock.PassiveClock
+	// Exempt namespaces are not looked at.
+	Exempt options.Exempt
+}
+
+// Missing returns the subjects that what runs is checked against and of which nothing is known.
+func (n Needs) Missing(ctx context.Context) ([]trust.Key, error) {
+	pods, err := n.running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	snapshot := n.Store.Load()
+	in, err := evaluationInput(ctx, n.Client, snapshot, n.Exempt, n.Clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	in.Pods = pods
+	var missing []trust.Key
+	for _, k := range compliance.Evaluate(in).Needs {
+		if _, _, err := snapshot.Evidence(k); errors.Is(err, policy.ErrNotLoaded) {
+			missing = append(missing, k)
+		}
+	}
+	return missing, nil
+}
+
+// running returns the Pods that have not ended, of namespaces that are not exempt.
+func (n Needs) running(ctx context.Context) ([]compliance.Pod, error) {
+	var pods []compliance.Pod
+	page := &corev1.PodList{}
+	for {
+		err := n.Live.List(ctx, page, client.MatchingFieldsSelector{Selector: podSelector(n.Exempt)}, client.Limit(podsPage), client.Continue(page.Continue))
+		if err != nil {
+			return nil, fmt.Errorf("listing the Pods that run: %w", err)
+		}
+		for i := range page.Items {
+			pods = append(pods, compliance.NewPod(&page.Items[i]))
+		}
+		if page.Continue == "" {
+			return pods, nil
+		}
+	}
+}

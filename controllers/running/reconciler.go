@@ -1,0 +1,192 @@
+// Package running evaluates what runs by the policies, on the leader: it watches Pods, keeps the last
+// result as Compliance, and records events on the owners of workloads. It denies nothing.
+package running
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/controllers/requests"
+	"github.com/countersign-dev/countersign/controllers/status"
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/store"
+)
+
+const (
+	// evaluationPause is between two evaluations at the least, however much changes; the first change after a pause is
+	// evaluated at once.
+	evaluationPause = time.Second
+	// evaluationInterval is between two at the most: what has expired shows without an event.
+	evaluationInterval = time.Minute
+	// patience is for how long nothing is reported while repositories are being fetched for the first time, so that the start
+	// of the operator, or of a new application, does not look like a loss of what was known.
+	patience = 10 * time.Second
+)
+
+// everything is the one request of the compliance controller.
+const everything = "everything-that-runs"
+
+// Reconciler evaluates what runs whenever Pods, namespaces, policies, trust roots or the evidence under them change. It
+// runs on the leader only, and Pods are watched only there.
+type Reconciler struct {
+	// Client reads namespaces and ImagePolicies.
+	Client client.Reader
+	// Live reads the owners of Pods, of which none is cached.
+	Live    client.Reader
+	Store   *store.Store
+	Tracker *store.Tracker
+	Status  status.Writer
+	Clock   clock.PassiveClock
+	// Exempt namespaces are not looked at.
+	Exempt options.Exempt
+	// Compliance is where the result goes.
+	Compliance *Compliance
+
+	changes requests.Trigger
+	pods    runningPods
+
+	// The rest belongs to the one worker.
+
+	earliest time.Time // of the next evaluation
+	waiting  time.Time // since when repositories are waited for; zero: for none
+	crowded  bool      // more repositories run than are retained
+	ledger   *ledger
+}
+
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=replicationcontrollers,verbs=get
+// +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=get
+// +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get
+
+// SetupWithManager registers the reconciler, on the leader.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	r.pods.changed = r.Notify
+	watch, err := watchPods(mgr, &r.pods, r.Exempt)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(watch); err != nil {
+		return fmt.Errorf("watching Pods: %w", err)
+	}
+	wake := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{requests.For(everything)}
+	})
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("compliance").
+		Watches(&corev1.Namespace{}, wake, builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		WatchesRawSource(r.changes.Source()).
+		Complete(r)
+}
+
+// Notify has everything evaluated again soon. It is for the store to call when it has a new snapshot, and never blocks. On a replica
+// that does not lead it does nothing.
+func (r *Reconciler) Notify() { r.changes.Notify(everything) }
+
+// Reconcile evaluates everything that runs.
+func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
+	snapshot := r.Store.Load()
+	if !snapshot.Primed {
+		return ctrl.Result{}, nil // the store tells when it is
+	}
+	if wait := r.earliest.Sub(r.Clock.Now()); wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
+	}
+	pods, complete := r.pods.list()
+	if !complete {
+		return ctrl.Result{}, nil // it tells when it is
+	}
+	in, err := evaluationInput(ctx, r.Client, snapshot, r.Exempt, r.Clock.Now())
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	in.Pods = pods
+	if r.ledger == nil {
+		if r.ledger, err = readLedger(ctx, r.Client); err != nil {
+			return ctrl.Result{}, err
+		}
+	}
+	result := compliance.Evaluate(in)
+	r.retain(ctx, result)
+	r.earliest = r.Clock.Now().Add(evaluationPause)
+	if r.early(result, in.Now) {
+		return ctrl.Result{RequeueAfter: evaluationPause}, nil
+	}
+	news, later := r.ledger.enter(result, in.Now)
+	if later > 0 {
+		ctrl.LoggerFrom(ctx).Info("Recorded events for some workloads, and will for the others", "recorded", len(news), "waiting", later)
+	}
+	r.Compliance.publish(&evaluated{result: result, states: r.states(snapshot, result)})
+	r.announce(ctx, news)
+	return ctrl.Result{RequeueAfter: evaluationInterval}, nil
+}
+
+// retain has the evidence for what runs kept up to date, and says so where that is too much.
+func (r *Reconciler) retain(ctx context.Context, result *compliance.Result) {
+	beyond := r.Tracker.Retain(result.Needs)
+	if beyond > 0 && !r.crowded {
+		ctrl.LoggerFrom(ctx).Info("Passed over repositories that run and are not known to be signed, of which there are too many", "passedOver", beyond)
+	}
+	r.crowded = beyond > 0
+}
+
+// early reports whether repositories are still being fetched that were not asked for before.
+func (r *Reconciler) early(result *compliance.Result, now time.Time) bool {
+	switch {
+	case result.NotLoaded == 0:
+		r.waiting = time.Time{}
+	case r.waiting.IsZero():
+		r.waiting = now
+	}
+	return result.NotLoaded > 0 && now.Sub(r.waiting) < patience
+}
+
+// evaluationInput returns what Pods are judged by. It reads the cache without copying what it holds; nothing of it is changed here.
+func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt options.Exempt, now time.Time) (compliance.Input, error) {
+	namespaces := &corev1.NamespaceList{}
+	if err := c.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {
+		return compliance.Input{}, fmt.Errorf("listing namespaces: %w", err)
+	}
+	in := compliance.Input{
+		Namespaces: make(map[string]labels.Set, len(namespaces.Items)), Policies: snapshot.Policies, Roots: snapshot, Now: now,
+	}
+	for i := range namespaces.Items {
+		if name := namespaces.Items[i].Name; !exempt.Has(name) {
+			in.Namespaces[name] = namespaces.Items[i].Labels
+		}
+	}
+	return in, nil
+}
+
+// states makes what each policy's status says of a result.
+func (r *Reconciler) states(snapshot *store.Snapshot, result *compliance.Result) map[string]state {
+	states := make(map[string]state, len(result.Policies))
+	for name, summary := range result.Policies {
+		s := state{
+			Version: snapshot.PolicyVersion(name),
+			Workloads: v1alpha1.WorkloadCounts{
+				Covered: status.Count(summary.Covered), Violating: status.Count(summary.Violating), Unchecked: status.Count(summary.Unchecked),
+				WouldDeny: status.Count(summary.WouldDeny),
+			},
+			Violations: r.ledger.first(summary.Findings),
+		}
+		for _, b := range summary.BreakGlass[:min(len(summary.BreakGlass), mostListed)] {
+			s.BreakGlass = append(s.BreakGlass, v1alpha1.BreakGlass{Namespace: b.Namespace, Reason: b.Reason})
+		}
+		s.Compliant, s.Reason, s.Message = compliant(&summary)
+		states[name] = s
+	}
+	return states
+}

@@ -1,0 +1,355 @@
+package running
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/controllers/gate"
+	"github.com/countersign-dev/countersign/controllers/publication"
+	"github.com/countersign-dev/countersign/controllers/records"
+	"github.com/countersign-dev/countersign/controllers/requests"
+	"github.com/countersign-dev/countersign/controllers/status"
+	"github.com/countersign-dev/countersign/internal/compliance"
+	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/notary"
+)
+
+// TestWhatRuns shares one API server.
+func TestWhatRuns(t *testing.T) {
+	ctrl.SetLogger(logr.Discard())
+	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.NewWithWatch(kube.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range acmeObjects() {
+		if err := c.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, namespace := range []string{"shop", "acme-exempt"} {
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "default"}}
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web"},
+			Spec:       corev1.PodSpec{AutomountServiceAccountToken: ptr.To(false), Containers: []corev1.Container{{Name: "app", Image: "registry.example.com/acme/app:v1"}}},
+		}
+		for _, o := range []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, account, pod} {
+			if err := c.Create(t.Context(), o); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Run("conflicting status writes", func(t *testing.T) { testConflicts(t, c) })
+	t.Run("pace", func(t *testing.T) { testPace(t, c) })
+	t.Run("owner", func(t *testing.T) { testOwner(t, c) })
+	t.Run("events", func(t *testing.T) { testEvents(t, kube, c) })
+	t.Run("leader", func(t *testing.T) { testLeaderOnly(t, kube, c, scheme) })
+}
+
+// testConflicts has somebody else write the status each time between read and write.
+func testConflicts(t *testing.T, c client.WithWatch) {
+	elected := make(chan struct{})
+	close(elected)
+	// meddler adds a condition of its own to whatever is about to be patched for the first time.
+	meddled := map[string]bool{}
+	meddle := func(ctx context.Context, name string, o client.Object, conditions func() *[]metav1.Condition) error {
+		if meddled[name] {
+			return nil
+		}
+		meddled[name] = true
+		if err := c.Get(ctx, client.ObjectKey{Name: name}, o); err != nil {
+			return err
+		}
+		meta.SetStatusCondition(conditions(), metav1.Condition{Type: "Other", Status: metav1.ConditionTrue, Reason: "Theirs"})
+		return c.Status().Update(ctx, o)
+	}
+	meddling := interceptor.NewClient(c, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, _ client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+		var err error
+		switch o.(type) {
+		case *v1alpha1.ImagePolicy:
+			p := &v1alpha1.ImagePolicy{}
+			err = meddle(ctx, o.GetName(), p, func() *[]metav1.Condition { return &p.Status.Conditions })
+		case *v1alpha1.TrustRoot:
+			tr := &v1alpha1.TrustRoot{}
+			err = meddle(ctx, o.GetName(), tr, func() *[]metav1.Condition { return &tr.Status.Conditions })
+		}
+		return errors.Join(err, c.SubResource(sub).Patch(ctx, o, patch, opts...))
+	}})
+	decisions := store.New(policy.UncoveredAllow)
+	writer := status.Writer{Client: meddling, Events: events.NewFakeRecorder(100), Elected: elected}
+	found := &Compliance{}
+	reconcilers := map[string]struct {
+		reconcile func(context.Context, ctrl.Request) (ctrl.Result, error)
+		object    client.Object
+		is        func(client.Object) []metav1.Condition
+		ours      []string
+	}{
+		"acme": {
+			(&publication.TrustRootReconciler{
+				Clock: clock.RealClock{}, ExpiryWarning: time.Hour,
+				Client: meddling, Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: writer,
+				Builder: publication.RootBuilder{Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}}}, Records: &records.Reconciler{Client: c, Live: c, Heads: c, Namespace: "default"},
+			}).Reconcile,
+			&v1alpha1.TrustRoot{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.TrustRoot).Status.Conditions },
+			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionFresh, v1alpha1.ConditionExpiring},
+		},
+		"production": {
+			(&publication.ImagePolicyReconciler{Client: meddling, Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{}}).Reconcile,
+			&v1alpha1.ImagePolicy{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.ImagePolicy).Status.Conditions },
+			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionCompliant},
+		},
+	}
+	for name, r := range reconcilers {
+		t.Run(name, func(t *testing.T) {
+			if err := c.Get(t.Context(), client.ObjectKey{Name: name}, r.object); err != nil {
+				t.Fatal(err)
+			}
+			found.current.Store(&evaluated{states: map[string]state{name: {Version: status.Version(r.object), Compliant: metav1.ConditionTrue, Reason: v1alpha1.ReasonNothingRuns}}})
+			again, err := r.reconcile(t.Context(), requests.For(name))
+			if err != nil || again.RequeueAfter <= 0 || again.RequeueAfter > time.Second {
+				t.Errorf("after a conflict: %v, %v; want it done again soon and no error", again, err)
+			}
+			if _, err := r.reconcile(t.Context(), requests.For(name)); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Get(t.Context(), client.ObjectKey{Name: name}, r.object); err != nil {
+				t.Fatal(err)
+			}
+			for _, kind := range append([]string{"Other"}, r.ours...) {
+				if meta.FindStatusCondition(r.is(r.object), kind) == nil {
+					t.Errorf("condition %s was lost; there are %v", kind, r.is(r.object))
+				}
+			}
+		})
+	}
+}
+
+// testPace drives the reconciler by hand, on a clock that stands still.
+func testPace(t *testing.T, c client.Client) {
+	decisions, found := store.New(policy.UncoveredAllow), &Compliance{}
+	now := clocktesting.NewFakeClock(time.Now())
+	r := &Reconciler{
+		Client: c, Live: c, Store: decisions, Tracker: store.NewTracker(decisions, now, func(string) {}), Clock: now,
+		Status: status.Writer{Events: events.NewFakeRecorder(100)}, Exempt: options.Exempt{Prefixes: []string{"acme-ex"}}, Compliance: found,
+	}
+	results := 0
+	found.OnResult(func(*compliance.Result) { results++ })
+	reconciled := func(what string, want int, after time.Duration) {
+		t.Helper()
+		result, err := r.Reconcile(t.Context(), requests.For(everything))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if results != want || result.RequeueAfter != after {
+			t.Errorf("%s: %d results and again after %s, want %d and %s", what, results, result.RequeueAfter, want, after)
+		}
+	}
+	reconciled("before the store is primed", 0, 0)
+	decisions.MarkPrimed()
+	reconciled("before the Pods are there", 0, 0)
+	pods := &corev1.PodList{}
+	if err := c.List(t.Context(), pods); err != nil {
+		t.Fatal(err)
+	}
+	var all []any
+	for i := range pods.Items {
+		all = append(all, &pods.Items[i])
+	}
+	r.pods.changed = func() {}
+	if err := r.pods.Replace(all, ""); err != nil {
+		t.Fatal(err)
+	}
+	reconciled("at first", 1, evaluationInterval)
+	now.Step(evaluationPause / 4)
+	reconciled("right after", 1, evaluationPause*3/4)
+	now.Step(evaluationPause)
+	reconciled("after a pause", 2, evaluationInterval)
+
+	var root v1alpha1.TrustRoot
+	var p v1alpha1.ImagePolicy
+	for name, o := range map[string]client.Object{"acme": &root, "production": &p} {
+		if err := c.Get(t.Context(), client.ObjectKey{Name: name}, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	built, err := notary.Format{Clock: now.Now}.Build(&root, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions.PutRoot("acme", store.Root{Root: built})
+	compiled, err := policy.Compile(p.Name, &p.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions.PutPolicy(compiled, status.Version(&p))
+	now.Step(evaluationPause)
+	reconciled("with a repository that is not loaded", 2, evaluationPause) // nobody runs the tracker, so it never is
+	if found.state(p.Name, status.Version(&p)) != nil {
+		t.Error("a policy that was not evaluated has a state")
+	}
+	now.Step(patience - time.Millisecond)
+	reconciled("just before patience ends", 2, evaluationPause)
+	now.Step(evaluationPause)
+	reconciled("when patience is over", 3, evaluationInterval)
+	got := found.state(p.Name, status.Version(&p))
+	if got == nil || got.Workloads != (v1alpha1.WorkloadCounts{Covered: 1, Unchecked: 1}) || got.Compliant != metav1.ConditionUnknown {
+		t.Errorf("state is %+v, want the one Pod of the namespace that is not exempt, unchecked", got)
+	}
+	if found.state(p.Name, "another/version") != nil {
+		t.Error("the state of an earlier version is given out for a later one")
+	}
+}
+
+// recorded notes the paths that are asked for.
+type recorded struct {
+	next http.RoundTripper
+	mu   *sync.Mutex
+	urls *[]string
+}
+
+func (r recorded) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.mu.Lock()
+	*r.urls = append(*r.urls, req.URL.Path+"?"+req.URL.RawQuery)
+	r.mu.Unlock()
+	return r.next.RoundTrip(req)
+}
+
+// testLeaderOnly runs a replica while somebody else leads, who then goes.
+func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *runtime.Scheme) {
+	hour := int32(3600)
+	lease := &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "leader"},
+		Spec: coordinationv1.LeaseSpec{
+			HolderIdentity: ptr.To("somebody-else"), LeaseDurationSeconds: &hour,
+			AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
+		},
+	}
+	if err := c.Create(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var urls []string
+	config := rest.CopyConfig(kube.Config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return recorded{next, &mu, &urls} })
+	exempt := options.Exempt{Names: []string{"acme-exempt"}}
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
+		Controller:     ctrlconfig.Controller{SkipNameValidation: ptr.To(true)}, // another test of this binary has controllers of the same names
+		LeaderElection: true, LeaderElectionID: "leader", LeaderElectionNamespace: "default", RetryPeriod: ptr.To(100 * time.Millisecond),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	decisions, found := store.New(policy.UncoveredAllow), &Compliance{}
+	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
+	writer := status.Writer{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
+	r := &Reconciler{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: writer, Clock: clock.RealClock{},
+		Exempt: exempt, Compliance: found,
+	}
+	decisions.Changed = r.Notify
+	err = errors.Join(
+		(&publication.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{}}).SetupWithManager(t.Context(), mgr),
+		(&publication.TrustRootReconciler{Clock: clock.RealClock{}, Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: writer, Changes: &requests.Trigger{},
+			Builder: publication.RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: []trust.Format{notary.Format{}}},
+			Records: &records.Reconciler{Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default"}}).SetupWithManager(t.Context(), mgr),
+		r.SetupWithManager(mgr),
+		mgr.Add(&publication.Primer{
+			Client: mgr.GetClient(), Store: decisions, Tracker: tracker,
+			Running: Needs{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Clock: clock.RealClock{}, Exempt: exempt},
+		}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		<-done // that the lease is lost is an error
+	})
+	testenv.AwaitTrue(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
+	pods := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		// Each replica looks once, in pages, at what runs when it starts.
+		return slices.DeleteFunc(slices.Clone(urls), func(u string) bool { return !strings.HasPrefix(u, "/api/v1/pods?") || strings.Contains(u, "limit=500") })
+	}
+	if asked := pods(); len(asked) > 0 || found.Load() != nil {
+		t.Errorf("a replica that does not lead asks for %q, and has a result: %v", asked, found.Load() != nil)
+	}
+	if err := c.Delete(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	testenv.AwaitTrue(t, "a first result", func() bool { return found.Load() != nil })
+	if got := found.Load().Policies["production"].Covered; got != 1 {
+		t.Errorf("%d workloads are covered, want 1", got)
+	}
+	for _, u := range pods() {
+		for _, part := range []string{"status.phase%21%3DSucceeded", "status.phase%21%3DFailed", "metadata.namespace%21%3Dacme-exempt"} {
+			if !strings.Contains(u, part) {
+				t.Errorf("asks for %q, without %s", u, part)
+			}
+		}
+	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
+	if err := c.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+		t.Fatal(err)
+	}
+	testenv.AwaitTrue(t, "the end of the Pod", func() bool { return found.Load().Policies["production"].Covered == 0 })
+}
+
+// acmeObjects are a trust root and a policy.
+func acmeObjects() []client.Object {
+	two := int32(2)
+	return []client.Object{
+		&v1alpha1.TrustRoot{
+			ObjectMeta: metav1.ObjectMeta{Name: "acme"},
+			Spec: v1alpha1.TrustRootSpec{Notary: &v1alpha1.NotarySpec{
+				Server: "https://127.0.0.1:1",
+				Root:   v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{"84ca6e4416416d78c4597e754f38517bea95ab427e5f95871f90d460573071fc"}},
+			}},
+		},
+		&v1alpha1.ImagePolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: "production"},
+			Spec: v1alpha1.ImagePolicySpec{
+				Images: []v1alpha1.ImagePattern{"registry.example.com/acme/**"}, TrustRoots: []v1alpha1.ObjectName{"acme"},
+				RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {AnyOf: []v1alpha1.RoleName{"a", "b", "c"}, Threshold: &two}},
+			},
+		},
+	}
+}
