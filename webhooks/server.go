@@ -14,6 +14,7 @@ import (
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 
 	"github.com/countersign-dev/countersign/internal/certs"
@@ -86,6 +87,23 @@ func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certific
 		},
 	}
 	return s
+}
+
+// SetupWithManager has the manager run what the server rests on, and ask it whether the replica is
+// well. The manager starts the server itself, as its webhook server. All fields are set before.
+func (s *Server) SetupWithManager(mgr manager.Manager) error {
+	var errs []error
+	if s.Clients != nil {
+		errs = append(errs, mgr.Add(s.Clients),
+			mgr.AddReadyzCheck("client-ca", func(*http.Request) error { return s.Clients.Ready() }))
+	}
+	if s.Contact != nil {
+		errs = append(errs, mgr.Add(s.Contact))
+	}
+	return errors.Join(append(errs,
+		mgr.AddHealthzCheck("webhook", s.StartedChecker()),
+		mgr.AddReadyzCheck("webhook", s.StartedChecker()),
+		mgr.AddReadyzCheck("stays", s.Ready))...)
 }
 
 // verifiedKey is the key of what is known of the client certificate of a connection.

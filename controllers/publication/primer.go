@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,14 @@ type Primer struct {
 type Needs interface {
 	// Missing returns the subjects among it of which nothing is known.
 	Missing(ctx context.Context) ([]trust.Key, error)
+}
+
+// SetupWithManager has the manager run the primer. The replica is ready when it can decide.
+func (p *Primer) SetupWithManager(mgr ctrl.Manager) error {
+	return errors.Join(
+		mgr.Add(p),
+		mgr.AddReadyzCheck("policies", func(*http.Request) error { return p.Ready() }),
+	)
 }
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable.

@@ -48,7 +48,7 @@ func TestReplicas(t *testing.T) {
 			Clock:  clock.RealClock{},
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: writer,
 			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats()}, Changes: changes,
-			Records: &records.Reconciler{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Heads: mgr.GetClient(), Namespace: "default"},
+			Records: &records.Reconciler{Changes: &records.Changes{}, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Heads: mgr.GetClient(), Namespace: "default"},
 		}).SetupWithManager(t.Context(), mgr),
 		mgr.Add(&Primer{
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker,

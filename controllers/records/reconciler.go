@@ -64,7 +64,9 @@ type Reconciler struct {
 	// KeepUnused is for how long a record is kept that nothing uses; 0: for ever.
 	KeepUnused time.Duration
 
-	changes requests.Trigger
+	// Changes is told by the store when the evidence of a subject has changed.
+	Changes *Changes
+
 	mu      sync.Mutex
 	known   map[trust.Key]state
 	leading time.Time // when this replica first wrote, or would have
@@ -112,7 +114,7 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, heads cache.Cache) error
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("records").
 		WatchesRawSource(source.Kind(heads, configMapHead(), owner, changed)).
-		WatchesRawSource(r.changes.Source()).
+		WatchesRawSource(r.Changes.trigger.Source()).
 		WatchesRawSource(r.everything()).
 		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false), MaxConcurrentReconciles: atOnce}).
 		Complete(r)
@@ -128,8 +130,11 @@ func configMapHeads() *metav1.PartialObjectMetadataList {
 	return &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}}
 }
 
-// Notify has the repository of a subject looked at whose evidence has changed. It is for the store to call, and never blocks.
-func (r *Reconciler) Notify(k trust.Key) { r.changes.Add(recordRequest(k)) }
+// Changes wakes the reconciler. The zero value is ready for use.
+type Changes struct{ trigger requests.Trigger }
+
+// Notify has the repository of a subject looked at whose evidence has changed. It never blocks.
+func (c *Changes) Notify(k trust.Key) { c.trigger.Add(recordRequest(k)) }
 
 // recordRequest returns the request of the repository of a subject. No name of a repository has a space.
 func recordRequest(k trust.Key) reconcile.Request {
@@ -228,7 +233,7 @@ func (r *Reconciler) Published(ctx context.Context, tr *v1alpha1.TrustRoot, faul
 		r.note(trust.Key{Root: tr.Name, Subject: repository}, func(s *state) { s.refused = true })
 	}
 	for _, request := range r.written(ctx, client.MatchingLabels{persist.LabelTrustRoot: string(tr.UID)}) {
-		r.changes.Add(request)
+		r.Changes.trigger.Add(request)
 	}
 }
 

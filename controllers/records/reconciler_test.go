@@ -94,7 +94,7 @@ var shopKey = trust.Key{Root: "acme", Subject: trust.Subject{Repository: "regist
 func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr *v1alpha1.TrustRoot, epoch string, leads bool) *replica {
 	t.Helper()
 	r := &replica{Reconciler: &Reconciler{
-		Client: c, Live: c, Heads: c, Namespace: "default", Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
+		Client: c, Live: c, Heads: c, Namespace: "default", Changes: &Changes{}, Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
 	}}
 	elected := make(chan struct{})
 	if leads {
@@ -478,7 +478,7 @@ func (s *recordScene) testWrittenBeforePublished(t *testing.T) {
 	r := s.replica(t, false)
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
 	defer queue.ShutDown()
-	if err := r.changes.Source().Start(t.Context(), queue); err != nil {
+	if err := r.Changes.trigger.Source().Start(t.Context(), queue); err != nil {
 		t.Fatal(err)
 	}
 	r.Published(t.Context(), s.tr, nil)

@@ -55,8 +55,10 @@ type Reconciler struct {
 	// Compliance is where the result goes.
 	Compliance *Compliance
 
-	changes requests.Trigger
-	pods    runningPods
+	// Changes is told by the store when it has a new snapshot.
+	Changes *Changes
+
+	pods runningPods
 
 	// The rest belongs to the one worker.
 
@@ -73,7 +75,7 @@ type Reconciler struct {
 
 // SetupWithManager registers the reconciler, on the leader.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	r.pods.changed = r.Notify
+	r.pods.changed = r.Changes.Notify
 	watch, err := watchPods(mgr, &r.pods, r.Exempt)
 	if err != nil {
 		return err
@@ -87,13 +89,16 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("compliance").
 		Watches(&corev1.Namespace{}, wake, builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		WatchesRawSource(r.changes.Source()).
+		WatchesRawSource(r.Changes.trigger.Source()).
 		Complete(r)
 }
 
-// Notify has everything evaluated again soon. It is for the store to call when it has a new snapshot, and never blocks. On a replica
-// that does not lead it does nothing.
-func (r *Reconciler) Notify() { r.changes.Notify(everything) }
+// Changes wakes the reconciler. The zero value is ready for use.
+type Changes struct{ trigger requests.Trigger }
+
+// Notify has everything evaluated again soon. It never blocks, and does nothing on a replica that
+// does not lead.
+func (c *Changes) Notify() { c.trigger.Notify(everything) }
 
 // Reconcile evaluates everything that runs.
 func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {

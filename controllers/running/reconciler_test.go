@@ -121,7 +121,7 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 			(&publication.TrustRootReconciler{
 				Clock: clock.RealClock{}, ExpiryWarning: time.Hour,
 				Client: meddling, Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: writer,
-				Builder: publication.RootBuilder{Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}}}, Records: &records.Reconciler{Client: c, Live: c, Heads: c, Namespace: "default"},
+				Builder: publication.RootBuilder{Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}}}, Records: &records.Reconciler{Changes: &records.Changes{}, Client: c, Live: c, Heads: c, Namespace: "default"},
 			}).Reconcile,
 			&v1alpha1.TrustRoot{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.TrustRoot).Status.Conditions },
 			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionFresh, v1alpha1.ConditionExpiring},
@@ -278,14 +278,14 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 	writer := status.Writer{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
 	r := &Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: writer, Clock: clock.RealClock{},
-		Exempt: exempt, Compliance: found,
+		Exempt: exempt, Compliance: found, Changes: &Changes{},
 	}
-	decisions.Changed = r.Notify
+	decisions.Changed = r.Changes.Notify
 	err = errors.Join(
 		(&publication.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{}}).SetupWithManager(t.Context(), mgr),
 		(&publication.TrustRootReconciler{Clock: clock.RealClock{}, Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: writer, Changes: &requests.Trigger{},
 			Builder: publication.RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: []trust.Format{notary.Format{}}},
-			Records: &records.Reconciler{Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default"}}).SetupWithManager(t.Context(), mgr),
+			Records: &records.Reconciler{Changes: &records.Changes{}, Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default"}}).SetupWithManager(t.Context(), mgr),
 		r.SetupWithManager(mgr),
 		mgr.Add(&publication.Primer{
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker,

@@ -196,3 +196,16 @@ func ownNamespace() string {
 	}
 	return "countersign-system"
 }
+
+// WebhookHost returns the host by which the API server reaches the webhook: that of WebhookURL, or
+// without one that of a Service in Namespace.
+func (o Options) WebhookHost(service string) (string, error) {
+	if o.WebhookURL == "" {
+		return fmt.Sprintf("%s.%s.svc", service, o.Namespace), nil
+	}
+	u, err := url.Parse(o.WebhookURL)
+	if err != nil {
+		return "", err
+	}
+	return u.Hostname(), nil
+}

@@ -1,4 +1,4 @@
-package main
+package cluster
 
 import (
 	"context"
@@ -23,9 +23,10 @@ const (
 	platformInterval = 2 * time.Second
 )
 
-// discoverPlatform asks the API server what it serves, until it answers and serves our kinds, or ctx ends: where a manifest is applied, the
-// manager may start before its CRDs are in force. It returns whether the API server is that of an OpenShift cluster.
-func discoverPlatform(ctx context.Context, config *rest.Config) (openShift bool, err error) {
+// Discover asks the API server what it serves, until it answers and serves our kinds, or ctx ends:
+// where a manifest is applied, the manager may start before its CRDs are in force. It returns whether
+// the API server is that of an OpenShift cluster.
+func Discover(ctx context.Context, config *rest.Config) (openShift bool, err error) {
 	d, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return false, err

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/countersign-dev/countersign/controllers/certificate"
+	"github.com/countersign-dev/countersign/controllers/gate"
+	"github.com/countersign-dev/countersign/internal/access"
+	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/webhooks"
+)
+
+// How leaders follow each other. One that was killed is followed within leaseDuration and retryPeriod. One that cannot reach the
+// API server stops before another may lead: retryPeriod after its last renewal it tries for renewDeadline, and then to release the lease for
+// up to half of that, which together is less than leaseDuration. An API server that is gone for renewDeadline ends the leader, so it is not
+// shorter: restarts of one take several seconds.
+const (
+	leaseDuration = 15 * time.Second
+	renewDeadline = 8 * time.Second
+	retryPeriod   = 2 * time.Second
+)
+
+// stopTimeout bounds how long controllers may take to stop. With the shutdown delay and what is under way then, it stays below the 30 s
+// that Kubernetes grants a Pod by default.
+const stopTimeout = 10 * time.Second
+
+// metricsOptions say how metrics are served: where secure, with the certificate of the webhook, so that whoever scrapes them can tell it
+// from another, to those whom the API server authenticates and authorizes.
+func metricsOptions(o options.Options, serving certificate.Serving) metricsserver.Options {
+	served := metricsserver.Options{BindAddress: o.MetricsBindAddress}
+	if o.MetricsSecure {
+		get := serving.GetCertificate
+		if mounted, ok := serving.(*certs.Mounted); ok {
+			get = mounted.Newest // Prometheus has the CA from the same Secret
+		}
+		served.SecureServing, served.FilterProvider = true, access.Filter
+		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) {
+			c.MinVersion, c.NextProtos, c.GetCertificate = tls.VersionTLS12, []string{"h2", "http/1.1"}, get
+		}}
+	}
+	return served
+}
+
+func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, served metricsserver.Options, o options.Options) (ctrl.Manager, error) {
+	own := map[string]cache.Config{o.Namespace: {}}
+	named := fields.OneTermEqualSelector("metadata.name", gate.ConfigurationName)
+	record, err := labels.NewRequirement(persist.LabelKind, selection.DoesNotExist, nil)
+	if err != nil {
+		return nil, err
+	}
+	notRecords := labels.NewSelector().Add(*record)
+	behind := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: gate.ServiceName})
+	return ctrl.NewManager(config, ctrl.Options{
+		Scheme:                  scheme,
+		LeaderElection:          o.LeaderElect,
+		LeaderElectionID:        "countersign.countersign.dev",
+		LeaderElectionNamespace: o.Namespace,
+		// The process ends right after, so that the next leader need not wait for the lease to run out.
+		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 new(leaseDuration),
+		RenewDeadline:                 new(renewDeadline),
+		RetryPeriod:                   new(retryPeriod),
+		GracefulShutdownTimeout:       new(stopTimeout),
+		HealthProbeBindAddress:        o.HealthProbeBindAddress,
+		Metrics:                       served,
+		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace. What was
+		// written down of repositories has a cache of its own. Of EndpointSlices, those of the webhook's Service.
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Secret{}:                              {Namespaces: own},
+				&corev1.ConfigMap{}:                           {Namespaces: own, Label: notRecords},
+				&admissionv1.MutatingWebhookConfiguration{}:   {Field: named},
+				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
+				&discoveryv1.EndpointSlice{}:                  {Namespaces: own, Label: behind},
+			},
+		},
+		WebhookServer: server,
+	})
+}
+
+// serve runs the manager until ctx ends or it fails. Either way admission is answered until everybody asks another replica. After a signal
+// everything else goes on until then, and the lease is released last; a leader that lost its lease writes nothing more at once.
+func serve(ctx context.Context, mgr ctrl.Manager, server *webhooks.Server) error {
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	context.AfterFunc(ctx, func() {
+		server.Leave()
+		stop()
+	})
+	err := mgr.Start(running)
+	server.Leave()
+	return err
+}
+
+// replicated is a Runnable that runs on every replica, the leader or not.
+type replicated func(context.Context) error
+
+// Start implements manager.Runnable.
+func (r replicated) Start(ctx context.Context) error { return r(ctx) }
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable.
+func (replicated) NeedLeaderElection() bool { return false }
