@@ -106,7 +106,7 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	serving, err := certificate.New(config, scheme, certificate.Source{Dir: o.CertDir, Namespace: o.Namespace, Host: host})
+	serving, err := certificate.New(config, scheme, certificate.Options{Dir: o.CertDir, Namespace: o.Namespace, Host: host})
 	if err != nil {
 		return err
 	}

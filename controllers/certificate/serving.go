@@ -26,15 +26,15 @@ type Serving interface {
 	Ready() error
 }
 
-// Source is where the certificate comes from.
-type Source struct {
+// Options say where the certificate comes from.
+type Options struct {
 	// Dir is the folder of a mounted certificate. Where it holds none, or is empty, the operator makes
 	// its own: in a Secret of Namespace, for Host.
 	Dir, Namespace, Host string
 }
 
 // New returns the mounted certificate where there is one, and else the operator's own.
-func New(config *rest.Config, scheme *runtime.Scheme, from Source) (Serving, error) {
+func New(config *rest.Config, scheme *runtime.Scheme, from Options) (Serving, error) {
 	if from.Dir != "" {
 		if mounted, err := certs.NewMounted(from.Dir, clock.RealClock{}); mounted != nil || err != nil {
 			return mounted, err
