@@ -1,5 +1,5 @@
-// Command countersign is the manager: it reconciles ImagePolicies and TrustRoots, serves the admission webhook, and
-// keeps the webhook's configuration.
+// Command countersign is the manager: it reconciles ImagePolicies and TrustRoots, serves the
+// admission webhook, and keeps the webhook's configuration.
 package main
 
 import (

@@ -27,22 +27,24 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// How leaders follow each other. One that was killed is followed within leaseDuration and retryPeriod. One that cannot reach the
-// API server stops before another may lead: retryPeriod after its last renewal it tries for renewDeadline, and then to release the lease for
-// up to half of that, which together is less than leaseDuration. An API server that is gone for renewDeadline ends the leader, so it is not
-// shorter: restarts of one take several seconds.
+// How leaders follow each other. One that was killed is followed within leaseDuration and
+// retryPeriod. One that cannot reach the API server stops before another may lead: retryPeriod
+// after its last renewal it tries for renewDeadline, and then to release the lease for up to half
+// of that, which together is less than leaseDuration. An API server that is gone for renewDeadline
+// ends the leader, so it is not shorter: restarts of one take several seconds.
 const (
 	leaseDuration = 15 * time.Second
 	renewDeadline = 8 * time.Second
 	retryPeriod   = 2 * time.Second
 )
 
-// stopTimeout bounds how long controllers may take to stop. With the shutdown delay and what is under way then, it stays below the 30 s
-// that Kubernetes grants a Pod by default.
+// stopTimeout bounds how long controllers may take to stop. With the shutdown delay and what is
+// under way then, it stays below the 30 s that Kubernetes grants a Pod by default.
 const stopTimeout = 10 * time.Second
 
-// metricsOptions say how metrics are served: where secure, with the certificate of the webhook, so that whoever scrapes them can tell it
-// from another, to those whom the API server authenticates and authorizes.
+// metricsOptions say how metrics are served: where secure, with the certificate of the webhook, so
+// that whoever scrapes them can tell it from another, to those whom the API server authenticates
+// and authorizes.
 func metricsOptions(o options.Options, serving certificate.Serving) metricsserver.Options {
 	served := metricsserver.Options{BindAddress: o.MetricsBindAddress}
 	if o.MetricsSecure {
@@ -72,7 +74,8 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 		LeaderElection:          o.LeaderElect,
 		LeaderElectionID:        "countersign.countersign.dev",
 		LeaderElectionNamespace: o.Namespace,
-		// The process ends right after, so that the next leader need not wait for the lease to run out.
+		// The process ends right after, so that the next leader need not wait for the lease to run
+		// out.
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 new(leaseDuration),
 		RenewDeadline:                 new(renewDeadline),
@@ -80,8 +83,9 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 		GracefulShutdownTimeout:       new(stopTimeout),
 		HealthProbeBindAddress:        o.HealthProbeBindAddress,
 		Metrics:                       served,
-		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own namespace. What was
-		// written down of repositories has a cache of its own. Of EndpointSlices, those of the webhook's Service.
+		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own
+		// namespace. What was written down of repositories has a cache of its own. Of
+		// EndpointSlices, those of the webhook's Service.
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
@@ -96,8 +100,9 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 	})
 }
 
-// serve runs the manager until ctx ends or it fails. Either way admission is answered until everybody asks another replica. After a signal
-// everything else goes on until then, and the lease is released last; a leader that lost its lease writes nothing more at once.
+// serve runs the manager until ctx ends or it fails. Either way admission is answered until
+// everybody asks another replica. After a signal everything else goes on until then, and the lease
+// is released last; a leader that lost its lease writes nothing more at once.
 func serve(ctx context.Context, mgr ctrl.Manager, server *webhooks.Server) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

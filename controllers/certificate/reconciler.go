@@ -16,8 +16,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/certs"
 )
 
-// Reconciler has every replica serve with the certificate that the Secret holds, without a restart. It
-// writes nothing: that is for the leader, which asks Own for the bundle of the webhook configurations.
+// Reconciler has every replica serve with the certificate that the Secret holds, without a restart.
+// It writes nothing: that is for the leader, which asks Own for the bundle of the webhook
+// configurations.
 type Reconciler struct {
 	Client      client.Reader
 	Certificate *certs.Own
@@ -35,8 +36,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// Reconcile takes up the Secret. Where it is deleted or spoilt, the replica goes on with what it holds, until the leader has
-// made another.
+// Reconcile takes up the Secret. Where it is deleted or spoilt, the replica goes on with what it
+// holds, until the leader has made another.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	secret := &corev1.Secret{}
 	if err := r.Client.Get(ctx, req.NamespacedName, secret); err != nil {

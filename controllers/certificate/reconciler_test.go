@@ -118,7 +118,8 @@ func (b *certificateBed) made(t *testing.T, ago time.Duration) *corev1.Secret {
 	return secret
 }
 
-// testMounted wants the configurations to follow ca.crt in a folder, and to hold the CA before for a time.
+// testMounted wants the configurations to follow ca.crt in a folder, and to hold the CA before for
+// a time.
 func (b *certificateBed) testMounted(t *testing.T) {
 	dir := t.TempDir()
 	mount := func(ago time.Duration) []byte {
@@ -157,7 +158,8 @@ func (faulty) CABundle(context.Context, ...[]byte) ([]byte, time.Duration, error
 	return nil, 0, errors.New("no Secret today")
 }
 
-// testCertificateFails wants a configuration that somebody has opened to be shut again all the same.
+// testCertificateFails wants a configuration that somebody has opened to be shut again all the
+// same.
 func (b *certificateBed) testCertificateFails(t *testing.T) {
 	before := b.configured(t)
 	c := &admissionv1.ValidatingWebhookConfiguration{}
@@ -178,8 +180,8 @@ func (b *certificateBed) testCertificateFails(t *testing.T) {
 	}
 }
 
-// overtaken is a leader that does not know yet that it leads no more: while it looks at the Secret, the next one writes the
-// configurations.
+// overtaken is a leader that does not know yet that it leads no more: while it looks at the Secret,
+// the next one writes the configurations.
 type overtaken struct {
 	*certificateBed
 	bundle, newer []byte
@@ -210,7 +212,8 @@ func (b *certificateBed) testAnotherLeader(t *testing.T) {
 	}
 }
 
-// testOnlyTheLeaderWrites runs a replica while another leads, with a certificate that is due, and then lets it lead.
+// testOnlyTheLeaderWrites runs a replica while another leads, with a certificate that is due, and
+// then lets it lead.
 func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "leader"},

@@ -28,8 +28,8 @@ type Serving interface {
 
 // Options say where the certificate comes from.
 type Options struct {
-	// Dir is the folder of a mounted certificate. Where it holds none, or is empty, the operator makes
-	// its own: in a Secret of Namespace, for Host.
+	// Dir is the folder of a mounted certificate. Where it holds none, or is empty, the operator
+	// makes its own: in a Secret of Namespace, for Host.
 	Dir, Namespace, Host string
 }
 

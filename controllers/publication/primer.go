@@ -1,6 +1,6 @@
-// Package publication brings ImagePolicies and TrustRoots into the store that admission decides from,
-// on every replica, and reports in their status how that went, on the leader. A Primer says when all
-// that existed at the start is there. Nothing here decides about an image.
+// Package publication brings ImagePolicies and TrustRoots into the store that admission decides
+// from, on every replica, and reports in their status how that went, on the leader. A Primer says
+// when all that existed at the start is there. Nothing here decides about an image.
 package publication
 
 import (
@@ -28,9 +28,9 @@ const (
 	loadsAtOnce = 32
 )
 
-// Primer marks the store as primed once every ImagePolicy and TrustRoot that exists at the start is in it, with what was
-// written down. Then it loads the repositories of what runs that are still unknown. It runs on every replica, for all of them serve
-// admission.
+// Primer marks the store as primed once every ImagePolicy and TrustRoot that exists at the start is
+// in it, with what was written down. Then it loads the repositories of what runs that are still
+// unknown. It runs on every replica, for all of them serve admission.
 type Primer struct {
 	// Client reads the cache.
 	Client  client.Reader
@@ -88,8 +88,9 @@ func (p *Primer) Ready() error {
 	return nil
 }
 
-// load fetches what the images that run are checked against and of which nothing is known. What fails is reported by the
-// tracker, and a server that hangs is waited for no longer than loadTimeout.
+// load fetches what the images that run are checked against and of which nothing is known. What
+// fails is reported by the tracker, and a server that hangs is waited for no longer than
+// loadTimeout.
 func (p *Primer) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()

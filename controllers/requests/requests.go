@@ -1,5 +1,6 @@
-// Package requests makes the requests that reconcilers work on: for an object by its name, for every
-// object of a list, once more after a conflict, and by a Trigger from outside of the API server.
+// Package requests makes the requests that reconcilers work on: for an object by its name, for
+// every object of a list, once more after a conflict, and by a Trigger from outside of the API
+// server.
 package requests
 
 import (
@@ -15,11 +16,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// ConflictRetry is how long after a conflict a write is tried again: the cache is mostly up to date by then.
+// ConflictRetry is how long after a conflict a write is tried again: the cache is mostly up to date
+// by then.
 const ConflictRetry = 100 * time.Millisecond
 
-// Listed returns a request for every object that a list with the given options holds. A map function can only log a
-// failure; it is the cache that answers, so there is none once the caches are synced.
+// Listed returns a request for every object that a list with the given options holds. A map
+// function can only log a failure; it is the cache that answers, so there is none once the caches
+// are synced.
 func Listed(ctx context.Context, c client.Reader, list client.ObjectList, options ...client.ListOption) []reconcile.Request {
 	if err := c.List(ctx, list, options...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Failed to list what depends on a changed object; its next change is seen again")

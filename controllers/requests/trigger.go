@@ -9,13 +9,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 )
 
-// Trigger wakes a reconciler for an object, from outside of the API server. The zero value is ready for use.
+// Trigger wakes a reconciler for an object, from outside of the API server. The zero value is ready
+// for use.
 type Trigger struct {
 	queue atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]
 }
 
-// Notify enqueues the object of a name. It never blocks; before the controller has started, which reconciles everything
-// anyhow, it does nothing.
+// Notify enqueues the object of a name. It never blocks; before the controller has started, which
+// reconciles everything anyhow, it does nothing.
 func (t *Trigger) Notify(name string) { t.Add(For(name)) }
 
 // Add enqueues a request, as Notify does.

@@ -27,8 +27,8 @@ import (
 // MessageBytes bounds the message of a condition, an event or a repository's error.
 const MessageBytes = 1000
 
-// Writer writes what reconcilers observed, on the leader only: every replica reconciles, and they would write over
-// each other.
+// Writer writes what reconcilers observed, on the leader only: every replica reconciles, and they
+// would write over each other.
 type Writer struct {
 	Client client.Client
 	Events events.EventRecorder
@@ -36,8 +36,8 @@ type Writer struct {
 	Elected <-chan struct{}
 }
 
-// Write patches the status of object where it differs from before, and records an event for each condition that
-// turned. It is a conflict where the object has changed since before was read.
+// Write patches the status of object where it differs from before, and records an event for each
+// condition that turned. It is a conflict where the object has changed since before was read.
 func (s Writer) Write(ctx context.Context, before, object client.Object, was, is []metav1.Condition) error {
 	select {
 	case <-s.Elected:
@@ -47,7 +47,8 @@ func (s Writer) Write(ctx context.Context, before, object client.Object, was, is
 	if equality.Semantic.DeepEqual(before, object) {
 		return nil
 	}
-	// The list of conditions is written as a whole, so what somebody else has added since must not be undone.
+	// The list of conditions is written as a whole, so what somebody else has added since must not
+	// be undone.
 	err := s.Client.Status().Patch(ctx, object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsNotFound(err) {
 		return nil // deleted meanwhile
@@ -109,8 +110,8 @@ func (s Writer) Record(object client.Object, kind, reason, message string) {
 	}
 }
 
-// OnElection enqueues every object of a list when this replica becomes the leader, so that status which an earlier
-// leader left behind is brought up to date.
+// OnElection enqueues every object of a list when this replica becomes the leader, so that status
+// which an earlier leader left behind is brought up to date.
 func (s Writer) OnElection(list client.ObjectList) source.Source {
 	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		go func() {
@@ -139,7 +140,8 @@ func Condition(object client.Object, kind, reason, message string, ok bool) meta
 // Cut bounds text that may hold what a server said.
 func Cut(s string) string { return strings.ToValidUTF8(text.Cut(s, MessageBytes), "?") }
 
-// Version tells one spec from another, also across a deletion and a new creation under the same name.
+// Version tells one spec from another, also across a deletion and a new creation under the same
+// name.
 func Version(object client.Object) string {
 	return fmt.Sprintf("%s/%d", object.GetUID(), object.GetGeneration())
 }

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// The API server is reached through the proxy that a kubeconfig names, and through no other: the one of the environment is for signing servers.
+// The API server is reached through the proxy that a kubeconfig names, and through no other: the
+// one of the environment is for signing servers.
 func TestAPIServerIsReachedDirectly(t *testing.T) {
 	for name, tt := range map[string]struct{ setting, want string }{
 		"no proxy named": {"", ""},

@@ -19,13 +19,14 @@ import (
 const (
 	// openShiftGroup is the API group that OpenShift configures itself with.
 	openShiftGroup = "config.openshift.io"
-	// platformInterval is how often the API server is asked what it serves until it answers, and serves our kinds.
+	// platformInterval is how often the API server is asked what it serves until it answers, and
+	// serves our kinds.
 	platformInterval = 2 * time.Second
 )
 
 // Discover asks the API server what it serves, until it answers and serves our kinds, or ctx ends:
-// where a manifest is applied, the manager may start before its CRDs are in force. It returns whether
-// the API server is that of an OpenShift cluster.
+// where a manifest is applied, the manager may start before its CRDs are in force. It returns
+// whether the API server is that of an OpenShift cluster.
 func Discover(ctx context.Context, config *rest.Config) (openShift bool, err error) {
 	d, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
