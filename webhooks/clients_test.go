@@ -16,10 +16,11 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/countersign-dev/countersign/internal/certs"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-func issue(t *testing.T, ca *testenv.CA, name string) tls.Certificate {
+func issue(t *testing.T, ca *tlstest.CA, name string) tls.Certificate {
 	t.Helper()
 	c, err := ca.Issue(pkix.Name{CommonName: name})
 	if err != nil {
@@ -28,9 +29,9 @@ func issue(t *testing.T, ca *testenv.CA, name string) tls.Certificate {
 	return c.TLS
 }
 
-func newCA(t *testing.T, name string) *testenv.CA {
+func newCA(t *testing.T, name string) *tlstest.CA {
 	t.Helper()
-	ca, err := testenv.NewCA(name)
+	ca, err := tlstest.NewCA(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 			if code, _ = s.post(t, s.from(t, stranger, http2), nil); code != http.StatusUnauthorized || b.taken() != 0 {
 				t.Errorf("a body that stalls is answered %d, and takes %d bytes", code, b.taken())
 			}
-			for name, ca := range map[string]*testenv.CA{"another CA": other, "the server's own CA": s.ca} {
+			for name, ca := range map[string]*tlstest.CA{"another CA": other, "the server's own CA": s.ca} {
 				s.refusesHandshake(t, s.from(t, stranger, http2, issue(t, ca, "kube-apiserver")), name)
 			}
 		})
@@ -108,7 +109,7 @@ func TestThreatBadCertificatesAreNotHeld(t *testing.T) {
 			t.Errorf("the connection stays: %v", err)
 		}
 	}
-	testenv.Await(t, "all connections to be closed", func() error {
+	poll.Await(t, "all connections to be closed", func() error {
 		if n := s.conns.Open(); n > 0 {
 			return fmt.Errorf("%d are open", n)
 		}
@@ -133,7 +134,7 @@ func TestThreatClientCAIsReadAgain(t *testing.T) {
 	old, young := s.from(t, stranger, true, issue(t, ca, "old")), s.from(t, stranger, true, issue(t, next, "young"))
 	await := func(what string, client *http.Client, want int) {
 		t.Helper()
-		testenv.Await(t, what, func() error {
+		poll.Await(t, what, func() error {
 			if code, body := s.post(t, client, []byte("{}")); code != want {
 				return fmt.Errorf("answered %d %q, want %d", code, body, want)
 			}

@@ -11,7 +11,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // link is the way to an API server that can be cut.
@@ -39,7 +39,7 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 	go func() { _ = contact.Start(t.Context()) }()
 	pass := func(d time.Duration) {
 		t.Helper()
-		testenv.Await(t, "the ticker", func() error {
+		poll.Await(t, "the ticker", func() error {
 			if !now.HasWaiters() {
 				return errors.New("nobody waits")
 			}
@@ -47,7 +47,7 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 		})
 		before := api.asked.Load()
 		now.Step(d)
-		testenv.Await(t, "the next sign of life", func() error {
+		poll.Await(t, "the next sign of life", func() error {
 			if api.asked.Load() == before {
 				return errors.New("not asked for yet")
 			}
@@ -56,7 +56,7 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 	}
 	ready := func(want bool) {
 		t.Helper()
-		testenv.Await(t, fmt.Sprintf("ready: %t", want), func() error {
+		poll.Await(t, fmt.Sprintf("ready: %t", want), func() error {
 			if err := s.Ready(nil); (err == nil) != want {
 				return fmt.Errorf("ready says: %w", err)
 			}
@@ -69,7 +69,7 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 			t.Errorf("connection reused: %t, %v; want %t", reused, err, wantReused)
 		}
 	}
-	testenv.Await(t, "the first sign of life", func() error {
+	poll.Await(t, "the first sign of life", func() error {
 		if contact.heard.Load() == nil {
 			return errors.New("not heard of yet")
 		}
@@ -91,7 +91,7 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 	api.cut.Store(false)
 	pass(contactInterval)
 	ready(true)
-	testenv.Await(t, "a connection that stays", func() error {
+	poll.Await(t, "a connection that stays", func() error {
 		if reused, err := s.ask(t, "/now"); err != nil || !reused {
 			return fmt.Errorf("reused: %t, %w", reused, err)
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
@@ -35,7 +35,7 @@ func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 	}
 	pod := request{kind: "Pod", object: object("Pod", signed)}
 	// On a busy machine the deadline may be over before the fetch has begun, which it then does not.
-	testenv.Await(t, "a fetch to begin", func() error {
+	poll.Await(t, "a fetch to begin", func() error {
 		start := time.Now()
 		_, got := b.admit(t, pod)
 		if took := time.Since(start); took > 10*time.Second {

@@ -31,7 +31,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/port"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -83,7 +83,7 @@ func (s *running) review(t *testing.T, client *http.Client, r request) (answer *
 	if err != nil {
 		t.Fatal(err)
 	}
-	testenv.Await(t, "a review to find room", func() error {
+	poll.Await(t, "a review to find room", func() error {
 		code, body := s.post(t, client, raw)
 		if code == http.StatusTooManyRequests {
 			refused++
@@ -102,7 +102,7 @@ func (s *running) review(t *testing.T, client *http.Client, r request) (answer *
 // post sends a body until it is answered, and returns the answer. A body that is nil stalls after 1000 bytes.
 func (s *running) post(t *testing.T, client *http.Client, body []byte) (code int, answer []byte) {
 	t.Helper()
-	testenv.Await(t, "an answer", func() error {
+	poll.Await(t, "an answer", func() error {
 		once, enough := context.WithCancel(t.Context())
 		defer enough()
 		var from io.Reader = &stalled{1000, once}
@@ -219,7 +219,7 @@ func (b *bench) taken() int64 {
 // awaitFree waits until no request takes anything of the budget.
 func (b *bench) awaitFree(t *testing.T) {
 	t.Helper()
-	testenv.Await(t, "the budget to be free", func() error {
+	poll.Await(t, "the budget to be free", func() error {
 		if taken := b.taken(); taken != 0 {
 			return fmt.Errorf("%d bytes are taken", taken)
 		}
@@ -263,7 +263,7 @@ func TestThreatStalledBodies(t *testing.T) {
 			s, b := runGate(t, gateOptions{room: room})
 			_, stop := s.stall(t, h)
 			defer stop()
-			testenv.Await(t, "the bodies to take all that they get", func() error {
+			poll.Await(t, "the bodies to take all that they get", func() error {
 				small, large := b.budget.Used()
 				if small > room.Small.Each || large > room.Large.Each {
 					t.Fatalf("one client takes %d and %d bytes", small, large)
@@ -303,7 +303,7 @@ func TestThreatStalledBodiesOfOneAddress(t *testing.T) {
 			s, b := runGate(t, gateOptions{room: room})
 			_, stop := s.stall(t, h)
 			defer stop()
-			testenv.Await(t, "the bodies to take all that they get", func() error { return h.full(b, room) })
+			poll.Await(t, "the bodies to take all that they get", func() error { return h.full(b, room) })
 			s.answered(t, s.from(t, neighbour, true))
 			stop()
 			b.awaitFree(t)
@@ -319,7 +319,7 @@ func TestThreatMemoryOfStalledBodies(t *testing.T) {
 	refused, stop := s.stall(t, hostile{stranger, true, bodies, maxReview})
 	defer stop()
 	limits := port.DefaultLimits()
-	testenv.Await(t, "one body to have its room, and most others to be refused", func() error {
+	poll.Await(t, "one body to have its room, and most others to be refused", func() error {
 		small, large := b.budget.Used()
 		if small > limits.Small.Each || large > limits.Large.Each {
 			t.Fatalf("one client takes %d and %d bytes", small, large)
@@ -432,7 +432,7 @@ func TestThreatThousandsOfStreams(t *testing.T) {
 		}
 	}
 	const each = requestCost + decodeFactor*firstRead
-	testenv.Await(t, "the streams that are allowed to stall, and all others to be refused", func() error {
+	poll.Await(t, "the streams that are allowed to stall, and all others to be refused", func() error {
 		if n, taken := refused.Load(), b.taken(); n < streams-maxStreams || taken < maxStreams*each {
 			return fmt.Errorf("%d are refused, and %d bytes taken", n, taken)
 		}
@@ -595,14 +595,14 @@ func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
 				all.Go(func() { s.post(t, client, raw) })
 			}
 			<-asked
-			testenv.Await(t, "all reviews to wait, and to take next to nothing", func() error {
+			poll.Await(t, "all reviews to wait, and to take next to nothing", func() error {
 				if taken := b.taken(); taken < reviews*requestCost || taken > reviews*(requestCost+(4<<10)) {
 					return fmt.Errorf("they take %d bytes", taken)
 				}
 				return nil
 			})
 			// A review gives its room back before it lets go of the body, so what is in use comes down a little later.
-			testenv.Await(t, "all reviews to hold nothing of their size", func() error {
+			poll.Await(t, "all reviews to hold nothing of their size", func() error {
 				if grown := int64(inUse()) - int64(before); grown > reviews*bulk/2 {
 					return fmt.Errorf("%d KiB more are in use", grown>>10)
 				}

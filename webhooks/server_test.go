@@ -14,7 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // running is a Server with a handler whose answers the test lets go.
@@ -22,7 +23,7 @@ type running struct {
 	*Server
 	url     string
 	listen  net.Listener
-	ca      *testenv.CA
+	ca      *tlstest.CA
 	client  *http.Client
 	stop    context.CancelFunc
 	ended   chan error
@@ -47,7 +48,7 @@ func patient() Limits {
 // prepareServer makes a server, which is yet to serve.
 func prepareServer(t *testing.T, delay time.Duration, limits Limits) *running {
 	t.Helper()
-	ca, err := testenv.NewCA("test CA")
+	ca, err := tlstest.NewCA("test CA")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func (s *running) serve(t *testing.T) {
 		s.client.CloseIdleConnections()
 		s.Leave()
 	})
-	testenv.Await(t, "the server", func() error { return s.StartedChecker()(nil) })
+	poll.Await(t, "the server", func() error { return s.StartedChecker()(nil) })
 }
 
 func newRequest(t *testing.T, url string) *http.Request {
@@ -133,7 +134,7 @@ func TestServerLeaves(t *testing.T) {
 	}
 	began := time.Now()
 	go s.Leave()
-	testenv.Await(t, "the server to report that it is not ready", func() error {
+	poll.Await(t, "the server to report that it is not ready", func() error {
 		if s.Ready(nil) == nil {
 			return errors.New("still ready")
 		}
@@ -182,7 +183,7 @@ func TestServerAnswersWhatIsUnderWay(t *testing.T) {
 			}()
 			held := <-s.held
 			leave(s)
-			testenv.Await(t, "the port to be closed", func() error {
+			poll.Await(t, "the port to be closed", func() error {
 				conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "https://"))
 				if err == nil {
 					conn.Close()
@@ -217,7 +218,7 @@ func TestServerTurnsAwayOnce(t *testing.T) {
 		}
 	}
 	s.TurnAway()
-	testenv.Await(t, "another connection", func() error {
+	poll.Await(t, "another connection", func() error {
 		reused, err := s.ask(t, "/now")
 		if err == nil && reused {
 			err = errors.New("on the old one")

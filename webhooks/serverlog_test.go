@@ -11,7 +11,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 	"golang.org/x/time/rate"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // lines is a log whose lines the test reads.
@@ -44,7 +44,7 @@ func TestThreatFailedHandshakesDoNotFloodTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	testenv.Await(t, "all handshakes to fail", func() error {
+	poll.Await(t, "all handshakes to fail", func() error {
 		if n := s.log.dropped.Load(); n < failed-burst {
 			return fmt.Errorf("%d reports are dropped", n)
 		}

@@ -14,11 +14,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 )
 
 // kube is the API server that the tests of this package share; TestMain starts it.
-var kube *testenv.Kube
+var kube *kubeserver.Server
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
-	if kube, err = testenv.StartKube(context.Background(), testenv.KubeOptions{}); err != nil {
+	if kube, err = kubeserver.Start(context.Background(), kubeserver.Options{}); err != nil {
 		return 0, fmt.Errorf("starting the API server: %w", err)
 	}
 	code = m.Run()
@@ -57,7 +58,7 @@ func server(t *testing.T) client.Client {
 // kubectl runs the real kubectl and returns what it printed.
 func kubectl(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	binaries, err := testenv.BuildKube(t.Context(), os.Stderr, "kubectl")
+	binaries, err := build.Kube(t.Context(), os.Stderr, "kubectl")
 	if err != nil {
 		t.Fatal(err)
 	}

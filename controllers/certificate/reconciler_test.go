@@ -31,7 +31,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 const webhookHost = "countersign-webhook.countersign-system.svc"
@@ -39,14 +41,14 @@ const webhookHost = "countersign-webhook.countersign-system.svc"
 // certificateBed is an API server with the operator's namespace.
 type certificateBed struct {
 	client.Client
-	kube  *testenv.Kube
+	kube  *kubeserver.Server
 	store *store.Store
 }
 
 // TestServingCertificate keeps the certificate and the webhook configurations on a real API server.
 func TestServingCertificate(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
-	b := &certificateBed{kube: testenv.RunKube(t, testenv.KubeOptions{}), store: store.New(policy.UncoveredAllow)}
+	b := &certificateBed{kube: kubeserver.Run(t, kubeserver.Options{}), store: store.New(policy.UncoveredAllow)}
 	c, err := client.New(b.kube.Config, client.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -54,11 +56,11 @@ func TestServingCertificate(t *testing.T) {
 	b.Client = c
 	b.store.MarkPrimed()
 	for _, o := range []client.Object{
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: testenv.OwnNamespace}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operator.Namespace}},
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: gate.OwnerName}},
 		&discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: testenv.OwnNamespace, GenerateName: gate.ServiceName + "-",
+				Namespace: operator.Namespace, GenerateName: gate.ServiceName + "-",
 				Labels: map[string]string{discoveryv1.LabelServiceName: gate.ServiceName},
 			},
 			AddressType: discoveryv1.AddressTypeIPv4,
@@ -77,7 +79,7 @@ func TestServingCertificate(t *testing.T) {
 
 func (b *certificateBed) reconciler(c client.Client, authority gate.CertificateAuthority) *gate.Reconciler {
 	return &gate.Reconciler{
-		Client: c, Live: b.Client, Store: b.store, Namespace: testenv.OwnNamespace, Certificate: authority,
+		Client: c, Live: b.Client, Store: b.store, Namespace: operator.Namespace, Certificate: authority,
 		Exempt: options.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate", Clock: clock.RealClock{},
 	}
 }
@@ -104,11 +106,11 @@ func (b *certificateBed) configured(t *testing.T) [][]byte {
 // made returns what the Secret holds that an operator has made so long ago.
 func (b *certificateBed) made(t *testing.T, ago time.Duration) *corev1.Secret {
 	t.Helper()
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: certs.SecretName}}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: certs.SecretName}}
 	if err := client.IgnoreNotFound(b.Delete(t.Context(), secret)); err != nil {
 		t.Fatal(err)
 	}
-	past := &certs.Own{Client: b.Client, Namespace: testenv.OwnNamespace, Host: webhookHost, Clock: clocktesting.NewFakePassiveClock(time.Now().Add(-ago))}
+	past := &certs.Own{Client: b.Client, Namespace: operator.Namespace, Host: webhookHost, Clock: clocktesting.NewFakePassiveClock(time.Now().Add(-ago))}
 	if _, _, err := past.CABundle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +218,7 @@ func (b *certificateBed) testAnotherLeader(t *testing.T) {
 // then lets it lead.
 func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 	lease := &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "leader"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "leader"},
 		Spec: coordinationv1.LeaseSpec{
 			HolderIdentity: ptr.To("another"), LeaseDurationSeconds: ptr.To[int32](3600), AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
 		},
@@ -232,7 +234,7 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := &certs.Own{Client: b.Client, Namespace: testenv.OwnNamespace, Host: webhookHost, Clock: clock.RealClock{}}
+	own := &certs.Own{Client: b.Client, Namespace: operator.Namespace, Host: webhookHost, Clock: clock.RealClock{}}
 	err = errors.Join(
 		(&Reconciler{Client: mgr.GetClient(), Certificate: own}).SetupWithManager(mgr),
 		b.reconciler(mgr.GetClient(), own).SetupWithManager(mgr),
@@ -249,14 +251,14 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 			t.Log(err)
 		}
 	})
-	testenv.AwaitTrue(t, "the certificate on a replica that does not lead", func() bool { return serves(own, first) })
+	poll.AwaitTrue(t, "the certificate on a replica that does not lead", func() bool { return serves(own, first) })
 
 	second := b.made(t, 62*24*time.Hour)
 	second.Annotations = map[string]string{"countersign.dev/trusted-since": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)}
 	if err := b.Update(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
-	testenv.AwaitTrue(t, "the certificate that took its place", func() bool { return serves(own, second) })
+	poll.AwaitTrue(t, "the certificate that took its place", func() bool { return serves(own, second) })
 	now := &corev1.Secret{}
 	if err := b.Get(t.Context(), client.ObjectKeyFromObject(second), now); err != nil {
 		t.Fatal(err)
@@ -268,7 +270,7 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 	if err := b.Delete(t.Context(), lease); err != nil {
 		t.Fatal(err)
 	}
-	testenv.AwaitTrue(t, "the next certificate, once it leads", func() bool {
+	poll.AwaitTrue(t, "the next certificate, once it leads", func() bool {
 		return b.Get(t.Context(), client.ObjectKeyFromObject(second), now) == nil && !bytes.Equal(now.Data["tls.crt"], second.Data["tls.crt"]) &&
 			now.Annotations["countersign.dev/trusted-since"] != ""
 	})

@@ -30,14 +30,16 @@ import (
 	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // gateBed is an API server with a policy of each mode, and the two reconcilers of a leader, which a
 // test calls.
 type gateBed struct {
 	client.Client
-	kube           *testenv.Kube
+	kube           *kubeserver.Server
 	clock          *clocktesting.FakeClock
 	events         *events.FakeRecorder
 	configurations *Reconciler
@@ -57,7 +59,7 @@ func (a *authority) CABundle(context.Context, ...[]byte) ([]byte, time.Duration,
 func newGateBed(t *testing.T) *gateBed {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
-	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	kube := kubeserver.Run(t, kubeserver.Options{})
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
@@ -67,7 +69,7 @@ func newGateBed(t *testing.T) *gateBed {
 		t.Fatal(err)
 	}
 	b := &gateBed{Client: c, kube: kube}
-	b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: testenv.OwnNamespace}})
+	b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operator.Namespace}})
 	for _, mode := range []v1alpha1.PolicyMode{v1alpha1.ModeEnforce, v1alpha1.ModeWarn, v1alpha1.ModeAudit} {
 		b.create(t, b.policy(mode))
 	}
@@ -88,7 +90,7 @@ func (b *gateBed) restart(t *testing.T, certificate CertificateAuthority) {
 		Client: b, Store: decisions, Compliance: &running.Compliance{}, Gate: gate, Status: status.Writer{Client: b, Events: b.events, Elected: elected},
 	}
 	b.configurations = &Reconciler{
-		Client: b, Live: b, Store: decisions, Namespace: testenv.OwnNamespace, URL: "https://127.0.0.1:9443", Certificate: certificate, Observation: gate,
+		Client: b, Live: b, Store: decisions, Namespace: operator.Namespace, URL: "https://127.0.0.1:9443", Certificate: certificate, Observation: gate,
 		Exempt: options.Exempt{Names: []string{"kube-system", "platform"}}, MutatePath: "/mutate", ValidatePath: "/validate", Clock: b.clock,
 		Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: admissionv1.Rule{
 			APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}, Scope: new(admissionv1.NamespacedScope),
@@ -127,7 +129,7 @@ func owner() *rbacv1.ClusterRole {
 func endpoints(service string, ready *bool) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: testenv.OwnNamespace, GenerateName: service + "-", Labels: map[string]string{discoveryv1.LabelServiceName: service},
+			Namespace: operator.Namespace, GenerateName: service + "-", Labels: map[string]string{discoveryv1.LabelServiceName: service},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ready}}},
@@ -382,7 +384,7 @@ func (b *gateBed) testRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testenv.AwaitTrue(t, "the rights of "+user, func() bool {
+	poll.AwaitTrue(t, "the rights of "+user, func() bool {
 		return limited.Get(t.Context(), client.ObjectKey{Name: ConfigurationName}, both()[0]) == nil
 	})
 	b.configurations.Client = limited

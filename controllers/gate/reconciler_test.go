@@ -18,7 +18,8 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestWebhookConfigurations holds what belongs to no threat of its own, in one API server.
@@ -38,7 +39,7 @@ func TestWebhookConfigurations(t *testing.T) {
 // can end its wait.
 func (b *gateBed) testWoken(t *testing.T) {
 	b.delete(t, both()...)
-	if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(testenv.OwnNamespace)); err != nil {
+	if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(operator.Namespace)); err != nil {
 		t.Fatal(err)
 	}
 	b.restart(t, &authority{bundle: "first"})
@@ -62,7 +63,7 @@ func (b *gateBed) testWoken(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	testenv.AwaitTrue(t, "a wait for an endpoint", func() bool {
+	poll.AwaitTrue(t, "a wait for an endpoint", func() bool {
 		s := r.Observation.load()
 		return s != nil && s.reason == v1alpha1.ReasonWaitingForEndpoints
 	})
@@ -72,7 +73,7 @@ func (b *gateBed) testWoken(t *testing.T) {
 	if err := b.Update(t.Context(), slice); err != nil {
 		t.Fatal(err)
 	}
-	testenv.AwaitTrue(t, "the configurations", func() bool { gated, _ := r.Observation.Gated(); return gated })
+	poll.AwaitTrue(t, "the configurations", func() bool { gated, _ := r.Observation.Gated(); return gated })
 	b.validating(t)
 	b.mutating(t)
 }
@@ -202,7 +203,7 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 	start := func(t *testing.T) {
 		t.Helper()
 		b.delete(t, both()...)
-		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(testenv.OwnNamespace)); err != nil {
+		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(operator.Namespace)); err != nil {
 			t.Fatal(err)
 		}
 		b.restart(t, &authority{bundle: "first"})
@@ -232,7 +233,7 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 		b.create(t, endpoints(ServiceName, new(true)))
 		stands(t)
 		// By now it is there: it is restored whatever becomes of the endpoints.
-		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(testenv.OwnNamespace)); err != nil {
+		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(operator.Namespace)); err != nil {
 			t.Fatal(err)
 		}
 		b.delete(t, both()...)

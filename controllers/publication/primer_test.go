@@ -20,14 +20,16 @@ import (
 	"github.com/countersign-dev/countersign/controllers/running"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
 // A replica becomes ready though the signing server never answers about what runs: it gives up waiting before its fetches end.
 func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	t.Parallel()
 	ctrl.SetLogger(logr.Discard())
-	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	kube := kubeserver.Run(t, kubeserver.Options{})
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
@@ -36,8 +38,9 @@ func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	faults := testenv.RunFaults(t, testenv.RunNotary(t, testenv.NotaryOptions{}))
-	faults.Set(testenv.Fault{Hang: true})
+	server := notaryserver.Run(t, notaryserver.Options{})
+	faults := faultproxy.Run(t, server.URL, server.CA)
+	faults.Set(faultproxy.Fault{Hang: true})
 	tr, okRoot := objects()[0].(*v1alpha1.TrustRoot)
 	pol, okPolicy := objects()[1].(*v1alpha1.ImagePolicy)
 	if !okRoot || !okPolicy {

@@ -23,13 +23,14 @@ import (
 	"github.com/countersign-dev/countersign/controllers/status"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestReplicas runs the controllers as a replica that does not lead, on a real API server, and then lets it lead.
 func TestReplicas(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
-	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	kube := kubeserver.Run(t, kubeserver.Options{})
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func TestReplicas(t *testing.T) {
 		}
 	})
 
-	testenv.AwaitTrue(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
+	poll.AwaitTrue(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
 	snapshot := decisions.Load()
 	if snapshot.PolicyVersion("production") == "" || snapshot.Usable("acme") != nil {
 		t.Errorf("primed without the policy (%q) or its trust root (%v)", snapshot.PolicyVersion("production"), snapshot.Usable("acme"))
@@ -94,7 +95,7 @@ func TestReplicas(t *testing.T) {
 	}
 
 	close(leads)
-	testenv.AwaitTrue(t, "the status, once it leads", func() bool {
+	poll.AwaitTrue(t, "the status, once it leads", func() bool {
 		return c.Get(t.Context(), client.ObjectKey{Name: "production"}, p) == nil && len(p.Status.Conditions) == 2
 	})
 	if got := p.Status.Roles; got != "ci,2 of 3" {
@@ -137,7 +138,7 @@ func TestReplicas(t *testing.T) {
 	if err := c.Delete(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	testenv.AwaitTrue(t, "the deleted policy to be out of force", func() bool { return decisions.Load().PolicyVersion("production") == "" })
+	poll.AwaitTrue(t, "the deleted policy to be out of force", func() bool { return decisions.Load().PolicyVersion("production") == "" })
 }
 
 // objects are a trust root and a policy.

@@ -24,7 +24,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/persist"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -150,7 +150,7 @@ func (r *replica) holds(t *testing.T, number int) {
 
 // TestRecords keeps the records of one repository on a real API server, as several replicas do one after the other.
 func TestRecords(t *testing.T) {
-	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	kube := kubeserver.Run(t, kubeserver.Options{})
 	scheme := runtime.NewScheme()
 	if err := clientgoscheme.AddToScheme(scheme); err != nil {
 		t.Fatal(err)

@@ -33,7 +33,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/compliance"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/report"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestReportWriter runs a writer against a real API server, on which the CRDs of reports come and go.
@@ -51,7 +52,7 @@ func TestReportWriter(t *testing.T) {
 		t.Fatalf("without the CRDs: logged %q, and made %d requests for reports", got, r.requests("PATCH", "LIST", "DELETE"))
 	}
 
-	uninstall := testenv.RunReportCRDs(t, r.kube)
+	uninstall := kubeserver.RunReportCRDs(t, r.kube)
 	r.create(reportOf("old", "countersign", map[string]string{report.ManagedBy: report.Manager}))
 	r.create(reportOf("old", "theirs", map[string]string{report.ManagedBy: "another"}))
 	r.create(reportOf("default", "countersign", nil))
@@ -98,7 +99,7 @@ func TestReportWriter(t *testing.T) {
 				t.Errorf("logged %s", line)
 			}
 		}
-		testenv.RunReportCRDs(t, r.kube)
+		kubeserver.RunReportCRDs(t, r.kube)
 		r.time.Step(probeInterval - 6*time.Second)
 		r.hand(&compliance.Result{Findings: []compliance.Finding{shop}}) // puts nothing off
 		r.step(6 * time.Second)
@@ -169,7 +170,7 @@ func (r *reports) testSpoilt(t *testing.T, found *compliance.Result) {
 type reports struct {
 	*Writer
 	t      *testing.T
-	kube   *testenv.Kube
+	kube   *kubeserver.Server
 	client client.Client
 	time   *countTimers
 
@@ -181,7 +182,7 @@ type reports struct {
 // startReports runs a writer that may do what config/rbac allows the manager to do with reports, in two namespaces.
 func startReports(t *testing.T) *reports {
 	t.Helper()
-	r := &reports{t: t, kube: testenv.RunKube(t, testenv.KubeOptions{WithoutCRDs: true}), time: &countTimers{FakeClock: clocktesting.NewFakeClock(time.Now())}, sent: map[string]int{}}
+	r := &reports{t: t, kube: kubeserver.Run(t, kubeserver.Options{WithoutCRDs: true}), time: &countTimers{FakeClock: clocktesting.NewFakeClock(time.Now())}, sent: map[string]int{}}
 	var err error
 	if r.client, err = client.New(r.kube.Config, client.Options{}); err != nil {
 		t.Fatal(err)
@@ -237,7 +238,7 @@ func (r *reports) revoke(namespace string) {
 // awaitRight waits until the API server grants the right to write or refuses it: it goes by what its cache holds, which may lag.
 func (r *reports) awaitRight(namespace string, want bool) {
 	r.t.Helper()
-	testenv.Await(r.t, "the right to write", func() error {
+	poll.Await(r.t, "the right to write", func() error {
 		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "writer", ResourceAttributes: &authorizationv1.ResourceAttributes{
 			Namespace: namespace, Group: report.OpenReport().Group, Resource: report.OpenReport().Resource, Verb: "create", Name: report.Name,
 		}}}
@@ -263,10 +264,10 @@ func (r *reports) step(d time.Duration) {
 
 // round does something that makes the idle writer work, and waits until it is idle again: it makes a new timer each time.
 func (r *reports) round(begin func()) {
-	testenv.AwaitTrue(r.t, "the writer to start", func() bool { return r.time.timers.Load() > 0 })
+	poll.AwaitTrue(r.t, "the writer to start", func() bool { return r.time.timers.Load() > 0 })
 	before := r.time.timers.Load()
 	begin()
-	testenv.AwaitTrue(r.t, "the writer to be idle", func() bool { return r.time.timers.Load() > before })
+	poll.AwaitTrue(r.t, "the writer to be idle", func() bool { return r.time.timers.Load() > before })
 }
 
 // countTimers is a clock that only the test moves.
@@ -336,13 +337,13 @@ func (r *reports) empty(f report.Format, namespace string) {
 // in the older format alone.
 func (r *reports) awaitReports(t *testing.T, want map[string]string) {
 	t.Helper()
-	testenv.Await(t, "the reports", func() error { return r.compare(t, want) })
+	poll.Await(t, "the reports", func() error { return r.compare(t, want) })
 }
 
 // awaitRetried does so where a write may be refused once more: the API server applies to what its cache holds, which may lag.
 func (r *reports) awaitRetried(t *testing.T, want map[string]string) {
 	t.Helper()
-	testenv.Await(t, "the reports", func() error {
+	poll.Await(t, "the reports", func() error {
 		r.step(longestRetry)
 		return r.compare(t, want)
 	})

@@ -22,7 +22,8 @@ import (
 
 	"github.com/countersign-dev/countersign/controllers/status"
 	"github.com/countersign-dev/countersign/internal/compliance"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // testOwner looks for the owner of a Pod's controller, which may not be the object that the Pod means.
@@ -72,7 +73,7 @@ func testOwner(t *testing.T, c client.Client) {
 }
 
 // testEvents has a real recorder write events about one workload.
-func testEvents(t *testing.T, kube *testenv.Kube, c client.Client) {
+func testEvents(t *testing.T, kube *kubeserver.Server, c client.Client) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: kubernetes.NewForConfigOrDie(kube.Config).EventsV1()})
@@ -91,7 +92,7 @@ func testEvents(t *testing.T, kube *testenv.Kube, c client.Client) {
 		r.announce(t.Context(), []news{{finding: &found[i], images: found[i].Images}})
 	}
 	var notes []string
-	testenv.Await(t, "both events", func() error {
+	poll.Await(t, "both events", func() error {
 		list := &eventsv1.EventList{}
 		if err := c.List(t.Context(), list, client.InNamespace("shop")); err != nil {
 			return err

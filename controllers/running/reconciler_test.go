@@ -38,7 +38,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
@@ -46,7 +47,7 @@ import (
 // TestWhatRuns shares one API server.
 func TestWhatRuns(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
-	kube := testenv.RunKube(t, testenv.KubeOptions{})
+	kube := kubeserver.Run(t, kubeserver.Options{})
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
@@ -248,7 +249,7 @@ func (r recorded) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // testLeaderOnly runs a replica while somebody else leads, who then goes.
-func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *runtime.Scheme) {
+func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, scheme *runtime.Scheme) {
 	hour := int32(3600)
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "leader"},
@@ -302,7 +303,7 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 		stop()
 		<-done // that the lease is lost is an error
 	})
-	testenv.AwaitTrue(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
+	poll.AwaitTrue(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
 	pods := func() []string {
 		mu.Lock()
 		defer mu.Unlock()
@@ -315,7 +316,7 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 	if err := c.Delete(t.Context(), lease); err != nil {
 		t.Fatal(err)
 	}
-	testenv.AwaitTrue(t, "a first result", func() bool { return found.Load() != nil })
+	poll.AwaitTrue(t, "a first result", func() bool { return found.Load() != nil })
 	if got := found.Load().Policies["production"].Covered; got != 1 {
 		t.Errorf("%d workloads are covered, want 1", got)
 	}
@@ -330,7 +331,7 @@ func testLeaderOnly(t *testing.T, kube *testenv.Kube, c client.Client, scheme *r
 	if err := c.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
-	testenv.AwaitTrue(t, "the end of the Pod", func() bool { return found.Load().Policies["production"].Covered == 0 })
+	poll.AwaitTrue(t, "the end of the Pod", func() bool { return found.Load().Policies["production"].Covered == 0 })
 }
 
 // acmeObjects are a trust root and a policy.

@@ -11,7 +11,7 @@ import (
 	"github.com/countersign-dev/countersign/hack/bundle/check"
 	"github.com/countersign-dev/countersign/hack/bundle/compose"
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
 // committedRepository stands in the committed bundle for the repository that a release is pushed to.
@@ -27,7 +27,7 @@ func (s *settings) fromChangelog(given func(flag string) bool) error {
 			return fmt.Errorf("--committed takes no --%s", flag)
 		}
 	}
-	root, err := testenv.ModuleRoot()
+	root, err := build.ModuleRoot()
 	if err != nil {
 		return err
 	}

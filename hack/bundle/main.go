@@ -21,7 +21,8 @@ import (
 	"github.com/countersign-dev/countersign/hack/bundle/check"
 	"github.com/countersign-dev/countersign/hack/bundle/compose"
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
+	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
 
 func main() {
@@ -119,11 +120,11 @@ func (s settings) parseCreated(in *compose.Input) (err error) {
 
 // render reads what the repository has to give.
 func render(ctx context.Context, in *compose.Input) error {
-	root, err := testenv.ModuleRoot()
+	root, err := build.ModuleRoot()
 	if err != nil {
 		return err
 	}
-	text, err := testenv.RenderManifests(ctx, os.Stderr, testenv.Manifests{Base: "olm", Image: in.Image})
+	text, err := kustomize.Render(ctx, os.Stderr, kustomize.Overlay{Base: "olm", Image: in.Image})
 	if err != nil {
 		return err
 	}

@@ -24,13 +24,17 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
 // A cluster is a control plane without anything of ours.
 type cluster struct {
 	client.Client
-	kube    *testenv.Kube
+	kube    *kubeserver.Server
 	manager string // the program
 }
 
@@ -38,13 +42,13 @@ type cluster struct {
 // garbage collector is the real one.
 func TestCluster(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
-	c := &cluster{kube: testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true, WithoutCRDs: true})}
+	c := &cluster{kube: kubeserver.Run(t, kubeserver.Options{ControllerManager: true, WithoutCRDs: true})}
 	scheme := runtime.NewScheme()
 	must(t, errors.Join(clientgoscheme.AddToScheme(scheme), apiextensionsv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
 	var err error
 	c.Client, err = client.New(c.kube.Config, client.Options{Scheme: scheme})
 	must(t, err)
-	c.manager, err = testenv.BuildManager(t.Context(), t.TempDir(), false)
+	c.manager, err = operator.Build(t.Context(), t.TempDir(), false)
 	must(t, err)
 	for _, part := range []struct {
 		name string
@@ -68,7 +72,7 @@ func must(t *testing.T, err error) {
 }
 
 func (c *cluster) testAccepted(t *testing.T) {
-	defer testenv.RunNeighbourCRDs(t, c.kube)()
+	defer kubeserver.RunNeighbourCRDs(t, c.kube)()
 	const namespace = "dry-run"
 	must(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	for name, values := range map[string]string{
@@ -106,9 +110,9 @@ func (c *cluster) helm(t *testing.T, args ...string) string {
 }
 
 // run runs a manager with the rights that the chart gives its ServiceAccount.
-func (c *cluster) run(t *testing.T, binary string) *testenv.Manager {
+func (c *cluster) run(t *testing.T, binary string) *operator.Manager {
 	t.Helper()
-	m, err := testenv.StartManager(t.Context(), c.kube, testenv.ManagerOptions{Binary: binary, Dir: t.TempDir()})
+	m, err := operator.Start(t.Context(), c.kube, operator.Options{Binary: binary, Dir: t.TempDir()})
 	must(t, err)
 	t.Cleanup(func() { _ = m.Stop() })
 	var roles rbacv1.ClusterRoleList
@@ -152,7 +156,7 @@ func (c *cluster) configurations(t *testing.T) []client.Object {
 // gateIsGone waits until no webhook configuration is left.
 func (c *cluster) gateIsGone(t *testing.T) {
 	t.Helper()
-	testenv.Await(t, "the webhook configurations to go", func() error {
+	poll.Await(t, "the webhook configurations to go", func() error {
 		if left := c.configurations(t); len(left) > 0 {
 			return fmt.Errorf("%d are left", len(left))
 		}
@@ -165,9 +169,9 @@ const policyName = "production"
 // testOperatorDead installs the previous release, upgrades it to this chart, and uninstalls when
 // nobody but the cluster itself can clean up.
 func (c *cluster) testOperatorDead(t *testing.T) {
-	previous := testenv.RunPrevious(t)
-	c.helm(t, "install", chartName, previous.Chart, "--create-namespace", "--set", "replicas=2,uncoveredImages=Warn")
-	m := c.run(t, previous.Manager)
+	release := previous.Run(t)
+	c.helm(t, "install", chartName, release.Chart, "--create-namespace", "--set", "replicas=2,uncoveredImages=Warn")
+	m := c.run(t, release.Manager)
 	before := c.configurations(t)
 	if len(before) != 2 {
 		t.Fatalf("%d webhook configurations are there, want 2", len(before))
@@ -191,7 +195,7 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 			t.Error("an upgrade has replaced a webhook configuration")
 		}
 	}
-	for _, m := range []*testenv.Manager{m, next} {
+	for _, m := range []*operator.Manager{m, next} {
 		log, err := os.ReadFile(m.Log())
 		must(t, err)
 		if strings.Contains(string(log), "is forbidden: User") {
@@ -223,7 +227,7 @@ func (c *cluster) takeLease(t *testing.T) {
 // what was not is new, and the CRDs are the new chart's.
 func (c *cluster) upgrade(t *testing.T) {
 	t.Helper()
-	root, err := testenv.ModuleRoot()
+	root, err := build.ModuleRoot()
 	must(t, err)
 	next, err := generate(t.Context(), root, release{version: "0.2.0", repository: "registry.example.com/countersign/countersign", tag: "v0.2.0"})
 	must(t, err)
@@ -250,7 +254,7 @@ func (c *cluster) upgrade(t *testing.T) {
 	if chart := crd.Labels["helm.sh/chart"]; chart != "countersign-0.2.0" {
 		t.Errorf("the CRD after the upgrade is that of %s", chart)
 	}
-	testenv.Await(t, "a field that only this version's CRD has", func() error {
+	poll.Await(t, "a field that only this version's CRD has", func() error {
 		p := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: policyName}}
 		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(p), p))
 		p.Spec.Help = "Ask #qa."
@@ -284,7 +288,7 @@ func (c *cluster) testOperatorAlive(t *testing.T) {
 	if left := c.configurations(t); len(left) > 0 {
 		t.Errorf("the operator has made %d webhook configurations again", len(left))
 	}
-	testenv.Await(t, "the CRDs to go", func() error {
+	poll.Await(t, "the CRDs to go", func() error {
 		var crd apiextensionsv1.CustomResourceDefinition
 		err := c.Get(t.Context(), client.ObjectKey{Name: "imagepolicies.countersign.dev"}, &crd)
 		if err == nil {

@@ -25,7 +25,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/gatecheck"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // testGate has Helm test the release: with the operator alive, dead, and with its webhook
@@ -52,7 +52,7 @@ func (c *cluster) testGate(t *testing.T, release string) {
 		}}
 		must(t, c.Create(t.Context(), everything))
 		defer func() { must(t, c.Delete(t.Context(), everything)) }()
-		testenv.Await(t, "the policy to hold", func() error {
+		poll.Await(t, "the policy to hold", func() error {
 			err := c.Create(t.Context(), podOf("default", "registry.example.com/other/app:v1"), client.DryRunAll)
 			if err == nil || !strings.Contains(err.Error(), `ImagePolicy "everything"`) {
 				return fmt.Errorf("the answer is %w", err)
@@ -128,7 +128,7 @@ func (c *cluster) testOthersRefuse(t *testing.T) {
 	}}}
 	must(t, c.Create(t.Context(), other))
 	defer func() { must(t, c.Delete(t.Context(), other)) }()
-	testenv.Await(t, "the other webhook to be asked", func() error {
+	poll.Await(t, "the other webhook to be asked", func() error {
 		err := c.Create(t.Context(), podOf(namespace, "registry.example.com/other/app:v1"), client.DryRunAll)
 		if err == nil || !strings.Contains(err.Error(), "other.example.com") {
 			return fmt.Errorf("the answer is %w", err)
@@ -188,7 +188,7 @@ func (c *cluster) helmTest(t *testing.T, release string, args ...string) (log st
 		ended <- err
 	}()
 	pod := &corev1.Pod{}
-	testenv.Await(t, "the Pod of the test", func() error {
+	poll.Await(t, "the Pod of the test", func() error {
 		select {
 		case err := <-ended:
 			t.Fatalf("helm test has ended before: %v", err)

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
 const testImage = "registry.example.com/countersign/countersign:v0.1.0@sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
@@ -61,7 +61,7 @@ func theBed(t *testing.T) *bed {
 }
 
 func newBed(ctx context.Context, dir string) (*bed, error) {
-	root, err := testenv.ModuleRoot()
+	root, err := build.ModuleRoot()
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func newBed(ctx context.Context, dir string) (*bed, error) {
 		return nil, err
 	}
 	b := &bed{dir: filepath.Join(dir, chartName), scrap: filepath.Join(dir, "helm")}
-	if b.helm, err = testenv.BuildHelm(ctx, os.Stderr); err != nil {
+	if b.helm, err = build.Helm(ctx, os.Stderr); err != nil {
 		return nil, err
 	}
 	r, err := newRelease("v0.1.0", testImage)

@@ -12,7 +12,7 @@ import (
 
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
 
 // A component is a folder of config/components with the condition under which the chart has what it brings.
@@ -80,7 +80,7 @@ func templates(ctx context.Context) (map[string]any, error) {
 
 // render returns the objects of config/default with components, by "Kind/name".
 func render(ctx context.Context, components ...string) (map[string]any, error) {
-	text, err := testenv.RenderManifests(ctx, os.Stderr, testenv.Manifests{Components: components})
+	text, err := kustomize.Render(ctx, os.Stderr, kustomize.Overlay{Components: components})
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
 func main() {
@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	root, err := testenv.ModuleRoot()
+	root, err := build.ModuleRoot()
 	if err != nil {
 		return err
 	}

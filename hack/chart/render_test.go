@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/countersign-dev/countersign/internal/options"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
 
 func TestLint(t *testing.T) {
@@ -32,7 +32,7 @@ func TestLint(t *testing.T) {
 // manifests returns what the kustomization renders, as the chart has it: without the Namespace.
 func manifests(t *testing.T, components ...string) map[string]any {
 	t.Helper()
-	text, err := testenv.RenderManifests(t.Context(), io.Discard, testenv.Manifests{Image: testImage, Components: components})
+	text, err := kustomize.Render(t.Context(), io.Discard, kustomize.Overlay{Image: testImage, Components: components})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,10 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 )
 
 const namespace = "shop" // where workloads run
@@ -20,14 +23,14 @@ const namespace = "shop" // where workloads run
 type environment struct {
 	out      io.Writer
 	dir      string
-	kube     *testenv.Kube
-	notary   *testenv.Notary
-	signer   *testenv.NotaryClient
-	registry *testenv.Registry
+	kube     *kubeserver.Server
+	notary   *notaryserver.Server
+	signer   *notaryserver.Client
+	registry *registryserver.Server
 	client   client.Client
-	manager  *testenv.Manager
-	images   map[string]testenv.Image // by tag
-	pin      testenv.RootPin
+	manager  *operator.Manager
+	images   map[string]registryserver.Image // by tag
+	pin      notaryserver.RootPin
 }
 
 // start brings everything up, in the order in which it depends on each other. What runs when it fails is for stop.
@@ -65,10 +68,10 @@ func (e *environment) subdir(name string) (string, error) {
 }
 
 func (e *environment) startRegistry(ctx context.Context) (err error) {
-	if e.registry, err = testenv.StartRegistry(); err != nil {
+	if e.registry, err = registryserver.Start(); err != nil {
 		return err
 	}
-	e.images = make(map[string]testenv.Image)
+	e.images = make(map[string]registryserver.Image)
 	for _, tag := range []string{"v0", "v1", "v2", "v3"} {
 		if _, err := e.push(ctx, tag); err != nil {
 			return err
@@ -78,7 +81,7 @@ func (e *environment) startRegistry(ctx context.Context) (err error) {
 }
 
 // push makes a new image and pushes it under a tag, which may have named another before.
-func (e *environment) push(ctx context.Context, tag string) (testenv.Image, error) {
+func (e *environment) push(ctx context.Context, tag string) (registryserver.Image, error) {
 	image, err := e.registry.Push(ctx, "acme/app:"+tag)
 	if err == nil {
 		e.images[tag] = image
@@ -91,7 +94,7 @@ func (e *environment) startNotary(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.notary, err = testenv.StartNotary(ctx, testenv.NotaryOptions{Signer: true, Dir: dir, Progress: e.out})
+	e.notary, err = notaryserver.Start(ctx, notaryserver.Options{Signer: true, Dir: dir, Progress: e.out})
 	return err
 }
 
@@ -112,7 +115,7 @@ func (e *environment) startKube(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.kube, err = testenv.StartKube(ctx, testenv.KubeOptions{ControllerManager: true, Dir: dir, Progress: e.out})
+	e.kube, err = kubeserver.Start(ctx, kubeserver.Options{ControllerManager: true, Dir: dir, Progress: e.out})
 	if err != nil {
 		return err
 	}
@@ -121,11 +124,11 @@ func (e *environment) startKube(ctx context.Context) error {
 }
 
 func (e *environment) startManager(ctx context.Context) error {
-	binary, err := testenv.BuildManager(ctx, e.dir, false)
+	binary, err := operator.Build(ctx, e.dir, false)
 	if err != nil {
 		return err
 	}
-	e.manager, err = testenv.StartManager(ctx, e.kube, testenv.ManagerOptions{Binary: binary, Dir: e.dir})
+	e.manager, err = operator.Start(ctx, e.kube, operator.Options{Binary: binary, Dir: e.dir})
 	return err
 }
 

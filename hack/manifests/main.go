@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
 
 // monitoring is the component that comes first.
@@ -30,7 +30,7 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	var m testenv.Manifests
+	var m kustomize.Overlay
 	f := pflag.NewFlagSet("manifests", pflag.ContinueOnError)
 	f.StringVar(&m.Image, "image", "", "reference of the operator's image, best by digest")
 	f.StringSliceVar(&m.Components, "components", nil, "folders of config/components to add, in any order, such as prometheus,cert-manager")
@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string) error {
 	if i := slices.Index(m.Components, monitoring); i > 0 {
 		m.Components = append([]string{monitoring}, slices.Delete(m.Components, i, i+1)...)
 	}
-	text, err := testenv.RenderManifests(ctx, os.Stderr, m)
+	text, err := kustomize.Render(ctx, os.Stderr, m)
 	if err != nil {
 		return err
 	}

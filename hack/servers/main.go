@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
 func main() {
@@ -24,20 +24,20 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	notary, err := testenv.BuildNotary(ctx, os.Stderr)
+	notary, err := build.Notary(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
-	kube, err := testenv.BuildKube(ctx, os.Stderr)
+	kube, err := build.Kube(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
 	if further := os.Args[1:]; len(further) > 0 {
-		if _, err := testenv.BuildKube(ctx, os.Stderr, further...); err != nil {
+		if _, err := build.Kube(ctx, os.Stderr, further...); err != nil {
 			return err
 		}
 	}
-	helm, err := testenv.BuildHelm(ctx, os.Stderr)
+	helm, err := build.Helm(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/registry"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
@@ -62,7 +62,7 @@ func sign(ctx context.Context, r request) (string, error) {
 	if _, err := reader.Fetch(ctx, trust.Subject{Repository: m.repository}, nil); err != nil {
 		return "", fmt.Errorf("nothing was signed, for what the server holds could not be verified: %w", err)
 	}
-	binaries, err := testenv.BuildNotary(ctx, r.progress)
+	binaries, err := build.Notary(ctx, r.progress)
 	if err != nil {
 		return "", err
 	}

@@ -20,13 +20,13 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // release is an image in a registry, and its repository on a Notary server with the delegations of ci and qa.
 type release struct {
-	client     *testenv.NotaryClient // of who administers the repository
+	client     *notaryserver.Client // of who administers the repository
 	repository string
 	image      string // with its digest
 	digest     string
@@ -42,8 +42,8 @@ func newRelease(t *testing.T) release {
 	t.Cleanup(server.Close)
 	r := release{repository: strings.TrimPrefix(server.URL, "http://") + "/countersign/countersign", keys: map[string]string{}, keyIDs: map[string]string{}}
 	r.image = r.push(t)
-	n := testenv.RunNotary(t, testenv.NotaryOptions{})
-	r.client = testenv.RunClient(t, n)
+	n := notaryserver.Run(t, notaryserver.Options{})
+	r.client = notaryserver.RunClient(t, n)
 	keys, err := r.client.CreateRepository(t.Context(), r.repository, "ci", "qa")
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,9 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/client-go/rest"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
 const (
@@ -34,7 +36,7 @@ func TestFilter(t *testing.T) {
 	_, elsewhere := b.account(t, "vault", "scrape", "vault")
 	expired, lasting := b.until(t, right, time.Now().Add(-time.Hour)), b.until(t, right, time.Now().Add(time.Hour))
 	e := serve(t, b.kube.Config)
-	testenv.Await(t, "the rights", func() error {
+	poll.Await(t, "the rights", func() error {
 		if code := e.get(t, right); code != http.StatusOK {
 			return fmt.Errorf("status %d", code)
 		}
@@ -160,17 +162,17 @@ func (b *bed) testTakenAway(t *testing.T) {
 	}
 	binding := &rbacv1.ClusterRoleBinding{}
 	binding.Name = "leaver"
-	testenv.Await(t, "the right", allowed(true))
+	poll.Await(t, "the right", allowed(true))
 	if code := e.get(t, token); code != http.StatusOK {
 		t.Errorf("before: status %d", code)
 	}
 	must(t, b.Delete(t.Context(), binding))
-	testenv.Await(t, "the right to be gone", allowed(false))
+	poll.Await(t, "the right to be gone", allowed(false))
 	if code := e.get(t, token); code != http.StatusForbidden {
 		t.Errorf("without its right: status %d", code)
 	}
 	must(t, b.Delete(t.Context(), account))
-	testenv.Await(t, "the account to be gone", func() error {
+	poll.Await(t, "the account to be gone", func() error {
 		r := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}
 		must(t, b.Create(t.Context(), r))
 		if r.Status.Authenticated {
@@ -186,7 +188,7 @@ func (b *bed) testTakenAway(t *testing.T) {
 // testFaults has the API server be gone, and be silent.
 func (b *bed) testFaults(t *testing.T, right string) {
 	t.Run("gone", func(t *testing.T) {
-		port, err := testenv.FreePort()
+		port, err := process.FreePort()
 		must(t, err)
 		config := rest.CopyConfig(b.kube.Config)
 		config.Host = fmt.Sprintf("https://127.0.0.1:%d", port)
@@ -205,7 +207,7 @@ func (b *bed) testFaults(t *testing.T, right string) {
 		}
 	})
 	t.Run("silent", func(t *testing.T) {
-		link := testenv.RunLink(t, b.kube)
+		link := kubeserver.RunLink(t, b.kube)
 		config := rest.CopyConfig(b.kube.Config)
 		config.Host = link.URL
 		e := serve(t, config)
@@ -221,7 +223,7 @@ func (b *bed) testFaults(t *testing.T, right string) {
 			t.Errorf("the log is %q, want one line that says that the time was over", lines)
 		}
 		link.Mend()
-		testenv.Await(t, "the API server to be asked again", func() error {
+		poll.Await(t, "the API server to be asked again", func() error {
 			if code := e.get(t, right); code != http.StatusOK {
 				return fmt.Errorf("status %d", code)
 			}
@@ -240,7 +242,7 @@ func (b *bed) testOwnRights(t *testing.T, right string) {
 		t.Errorf("without the right to review tokens: status %d, asked for %q", code, asked)
 	}
 	b.allow(t, "review-tokens", rbacv1.PolicyRule{Verbs: []string{"create"}, APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}}, subject("manager"))
-	testenv.Await(t, "the right to review tokens", func() error {
+	poll.Await(t, "the right to review tokens", func() error {
 		code, asked := e.get(t, right), e.asked()
 		if code != http.StatusServiceUnavailable {
 			t.Fatalf("without the right to review rights: status %d", code)
@@ -321,7 +323,7 @@ func (b *bed) testFlood(t *testing.T, right string) {
 		t.Errorf("%d reviews, want %d at most; by status: %v", reviews, most, codes)
 	}
 	t.Logf("%d reviews in %v, by status: %v", reviews, time.Since(begin), codes)
-	testenv.Await(t, "the right token to be let in", func() error {
+	poll.Await(t, "the right token to be let in", func() error {
 		if code := e.get(t, right); code != http.StatusOK {
 			return fmt.Errorf("status %d", code)
 		}

@@ -30,7 +30,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 )
 
 // Tokens of users that the API server knows from a file, as it does from whatever its administrator has set up.
@@ -46,7 +46,7 @@ const (
 // bed is a real API server with RBAC.
 type bed struct {
 	client.Client
-	kube *testenv.Kube
+	kube *kubeserver.Server
 	key  *ecdsa.PrivateKey // signs tokens of ServiceAccounts
 }
 
@@ -55,7 +55,7 @@ func newBed(t *testing.T) *bed {
 	ctrl.SetLogger(logr.Discard())
 	dir, tokens := t.TempDir(), filepath.Join(t.TempDir(), "tokens.csv")
 	must(t, os.WriteFile(tokens, []byte(staticTokens), 0o600))
-	b := &bed{kube: testenv.RunKube(t, testenv.KubeOptions{WithoutCRDs: true, Dir: dir, APIServerArgs: []string{"--token-auth-file", tokens}})}
+	b := &bed{kube: kubeserver.Run(t, kubeserver.Options{WithoutCRDs: true, Dir: dir, APIServerArgs: []string{"--token-auth-file", tokens}})}
 	c, err := client.New(b.kube.Config, client.Options{})
 	must(t, err)
 	b.Client = c

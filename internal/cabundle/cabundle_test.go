@@ -10,12 +10,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 func newCA(t *testing.T, name string) []byte {
 	t.Helper()
-	ca, err := testenv.NewCA(name)
+	ca, err := tlstest.NewCA(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func block(kind string, content []byte) []byte {
 
 func TestRead(t *testing.T) {
 	first, second := newCA(t, "First CA"), newCA(t, "Second CA")
-	odd := testenv.OddCertificate(first)
+	odd := tlstest.OddCertificate(first)
 	key := block("EC PRIVATE KEY", []byte("s3cret"))
 	cases := map[string]struct {
 		bundle  []byte
@@ -89,7 +89,7 @@ func TestReadAccepts(t *testing.T) {
 
 // However many are skipped, what is said of them stays short.
 func TestSkippedAreBounded(t *testing.T) {
-	odd := testenv.OddCertificate(newCA(t, strings.Repeat("x", 60)))
+	odd := tlstest.OddCertificate(newCA(t, strings.Repeat("x", 60)))
 	b, err := Read(slices.Concat(slices.Repeat(odd, 60), newCA(t, "CA")), 64, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestSkippedAreBounded(t *testing.T) {
 
 // Whatever a block holds: no panic, and the subject that crypto/x509 reads where it does.
 func FuzzSubject(f *testing.F) {
-	ca, err := testenv.NewCA("CA")
+	ca, err := tlstest.NewCA("CA")
 	if err != nil {
 		f.Fatal(err)
 	}

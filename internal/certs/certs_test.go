@@ -23,7 +23,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 )
 
 const (
@@ -35,7 +35,7 @@ const (
 // TestOwn keeps the certificate in a Secret of a real API server.
 func TestOwn(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
-	c, err := client.New(testenv.RunKube(t, testenv.KubeOptions{WithoutCRDs: true}).Config, client.Options{})
+	c, err := client.New(kubeserver.Run(t, kubeserver.Options{WithoutCRDs: true}).Config, client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 func TestMounted(t *testing.T) {
@@ -42,7 +42,7 @@ func TestMounted(t *testing.T) {
 	})
 	t.Run("replaced", func(t *testing.T) {
 		second := mount(t, dir)
-		testenv.Await(t, "the certificate that was mounted to be read", func() error { return newest(m, second) })
+		poll.Await(t, "the certificate that was mounted to be read", func() error { return newest(m, second) })
 		if bundle, _, err := m.CABundle(t.Context()); err != nil || !allHold([][]byte{bundle}, first.ca) || !allHold([][]byte{bundle}, second.ca) {
 			t.Errorf("the bundle is %q, %v; want both CAs", bundle, err)
 		}
@@ -233,7 +233,7 @@ func TestMountedFolderIsGone(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- m.Start(t.Context()) }()
-	testenv.Await(t, "Start to return", func() error {
+	poll.Await(t, "Start to return", func() error {
 		select {
 		case err := <-ended:
 			if err == nil {

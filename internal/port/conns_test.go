@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/port"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // listen returns connections, and a listener for them on loopback.
@@ -203,7 +203,7 @@ func TestThreatLongHandshakes(t *testing.T) {
 		t.Errorf("the handshake ended with %v", err)
 	}
 
-	ca, err := testenv.NewCA("server")
+	ca, err := tlstest.NewCA("server")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -433,29 +433,29 @@ func TestProbeTellsAWrongPassword(t *testing.T) {
 
 func TestRealNotaryServer(t *testing.T) {
 	tests := map[string]struct {
-		auth   *testenv.NotaryAuth
-		client func(n *testenv.Notary, c *Config)
+		auth   *notaryserver.Auth
+		client func(n *notaryserver.Server, c *Config)
 		reason string // empty: allowed in
 	}{
-		"open": {nil, func(*testenv.Notary, *Config) {}, ""},
-		"anonymous pull": {&testenv.NotaryAuth{Username: "reader", Password: password, AnonymousPull: true}, func(n *testenv.Notary, c *Config) {
+		"open": {nil, func(*notaryserver.Server, *Config) {}, ""},
+		"anonymous pull": {&notaryserver.Auth{Username: "reader", Password: password, AnonymousPull: true}, func(n *notaryserver.Server, c *Config) {
 			c.TokenServices = []string{n.TokenService}
 		}, ""},
-		"anonymous pull, not listed": {&testenv.NotaryAuth{Username: "reader", Password: password, AnonymousPull: true}, func(*testenv.Notary, *Config) {}, v1alpha1.ReasonUnauthorized},
-		"credentials": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(n *testenv.Notary, c *Config) {
+		"anonymous pull, not listed": {&notaryserver.Auth{Username: "reader", Password: password, AnonymousPull: true}, func(*notaryserver.Server, *Config) {}, v1alpha1.ReasonUnauthorized},
+		"credentials": {&notaryserver.Auth{Username: "reader", Password: password}, func(n *notaryserver.Server, c *Config) {
 			c.Username, c.Password, c.TokenServices = "reader", password, []string{n.TokenService}
 		}, ""},
-		"no credentials": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(n *testenv.Notary, c *Config) {
+		"no credentials": {&notaryserver.Auth{Username: "reader", Password: password}, func(n *notaryserver.Server, c *Config) {
 			c.TokenServices = []string{n.TokenService}
 		}, v1alpha1.ReasonUnauthorized},
-		"wrong password": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(n *testenv.Notary, c *Config) {
+		"wrong password": {&notaryserver.Auth{Username: "reader", Password: password}, func(n *notaryserver.Server, c *Config) {
 			c.Username, c.Password, c.TokenServices = "reader", "wrong", []string{n.TokenService}
 		}, v1alpha1.ReasonUnauthorized},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			n := testenv.RunNotary(t, testenv.NotaryOptions{Auth: tt.auth})
-			if err := testenv.RunClient(t, n).Init(t.Context(), repository); err != nil {
+			n := notaryserver.Run(t, notaryserver.Options{Auth: tt.auth})
+			if err := notaryserver.RunClient(t, n).Init(t.Context(), repository); err != nil {
 				t.Fatal(err)
 			}
 			cfg := Config{Server: n.URL, CABundle: string(n.CA.PEM)}

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
 func TestCatalogScope(t *testing.T) {
@@ -36,23 +36,23 @@ func TestCatalogScope(t *testing.T) {
 // What a real Notary server lists, and to whom: who may only pull is refused.
 func TestCatalogOfRealNotaryServer(t *testing.T) {
 	tests := map[string]struct {
-		auth   *testenv.NotaryAuth
-		client func(n *testenv.Notary, c *Config)
+		auth   *notaryserver.Auth
+		client func(n *notaryserver.Server, c *Config)
 		reason string // empty: allowed in
 	}{
-		"open": {nil, func(*testenv.Notary, *Config) {}, ""},
-		"account that may all": {&testenv.NotaryAuth{Username: "reader", Password: password}, func(n *testenv.Notary, c *Config) {
+		"open": {nil, func(*notaryserver.Server, *Config) {}, ""},
+		"account that may all": {&notaryserver.Auth{Username: "reader", Password: password}, func(n *notaryserver.Server, c *Config) {
 			c.Username, c.Password, c.TokenServices = "reader", password, []string{n.TokenService}
 		}, ""},
 		"account that may pull": {
-			&testenv.NotaryAuth{Username: "reader", Password: password, AnonymousPull: true},
-			func(n *testenv.Notary, c *Config) { c.TokenServices = []string{n.TokenService} }, v1alpha1.ReasonUnauthorized,
+			&notaryserver.Auth{Username: "reader", Password: password, AnonymousPull: true},
+			func(n *notaryserver.Server, c *Config) { c.TokenServices = []string{n.TokenService} }, v1alpha1.ReasonUnauthorized,
 		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			n := testenv.RunNotary(t, testenv.NotaryOptions{Auth: tt.auth})
-			if err := testenv.RunClient(t, n).Init(t.Context(), repository); err != nil {
+			n := notaryserver.Run(t, notaryserver.Options{Auth: tt.auth})
+			if err := notaryserver.RunClient(t, n).Init(t.Context(), repository); err != nil {
 				t.Fatal(err)
 			}
 			cfg := Config{Server: n.URL, CABundle: string(n.CA.PEM)}

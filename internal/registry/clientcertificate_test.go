@@ -12,13 +12,13 @@ import (
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 const aboutCertificates = "client certificate"
 
 // serveAsking runs a handler that asks for a client certificate and can do without.
-func serveAsking(t *testing.T, ca *testenv.CA, http2 bool, handler http.HandlerFunc) *recorder {
+func serveAsking(t *testing.T, ca *tlstest.CA, http2 bool, handler http.HandlerFunc) *recorder {
 	t.Helper()
 	r := record(handler)
 	cert, err := ca.Issue(pkix.Name{CommonName: "server"})
@@ -76,7 +76,7 @@ func TestNoHintOfACertificateElsewhere(t *testing.T) {
 // closing answers no request: it says something and ends each connection once its handshake is
 // done, or with the alert of a server of TLS 1.2 that has a general one alone (RFC 5246, section
 // 7.4.6).
-func closing(t *testing.T, ca *testenv.CA, version uint16, ask tls.ClientAuthType, says string) (server string) {
+func closing(t *testing.T, ca *tlstest.CA, version uint16, ask tls.ClientAuthType, says string) (server string) {
 	t.Helper()
 	cert, err := ca.Issue(pkix.Name{CommonName: "server"})
 	if err != nil {

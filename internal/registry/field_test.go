@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -22,7 +22,7 @@ import (
 func TestBundleWithAnOddCertificate(t *testing.T) {
 	ca := newCA(t)
 	s := serve(t, ca, answer(http.StatusOK, "application/json", `{}`))
-	c := newClient(t, Config{Server: s.URL, CABundle: string(testenv.OddCertificate(ca.PEM)) + string(ca.PEM)})
+	c := newClient(t, Config{Server: s.URL, CABundle: string(tlstest.OddCertificate(ca.PEM)) + string(ca.PEM)})
 	if _, err := c.Get(t.Context(), repository, file, 10); err != nil {
 		t.Error(err)
 	}
@@ -108,7 +108,7 @@ func TestCertificateWithACommonNameOnly(t *testing.T) {
 }
 
 // serveClients runs a handler for whoever shows a certificate of a CA.
-func serveClients(t *testing.T, ca *testenv.CA, http2 bool, handler http.HandlerFunc) *recorder {
+func serveClients(t *testing.T, ca *tlstest.CA, http2 bool, handler http.HandlerFunc) *recorder {
 	t.Helper()
 	r := record(handler)
 	cert, err := ca.Issue(pkix.Name{CommonName: "server"})
@@ -123,7 +123,7 @@ func serveClients(t *testing.T, ca *testenv.CA, http2 bool, handler http.Handler
 	return r.named(t, "https")
 }
 
-func clientOf(t *testing.T, ca *testenv.CA, name string) *testenv.Certificate {
+func clientOf(t *testing.T, ca *tlstest.CA, name string) *tlstest.Certificate {
 	t.Helper()
 	cert, err := ca.Issue(pkix.Name{CommonName: name})
 	if err != nil {
@@ -144,10 +144,10 @@ func TestClientCertificate(t *testing.T) {
 			fmt.Fprintf(w, "%q", r.TLS.PeerCertificates[0].Subject.CommonName)
 		})
 		for about, c := range map[string]struct {
-			shown *testenv.Certificate
+			shown *tlstest.Certificate
 			words string // of the fault; empty: none
 		}{
-			"good": {good, ""}, "none": {&testenv.Certificate{}, "clientCertificateSecretRef"},
+			"good": {good, ""}, "none": {&tlstest.Certificate{}, "clientCertificateSecretRef"},
 			"of another CA": {foreign, "clientCertificateSecretRef"}, "expired": {late, "the client certificate expired at"},
 		} {
 			t.Run(name+" "+about, func(t *testing.T) {

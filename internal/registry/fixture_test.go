@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -46,9 +46,9 @@ func (r *recorder) authorizations() []string {
 	return all
 }
 
-func newCA(t *testing.T) *testenv.CA {
+func newCA(t *testing.T) *tlstest.CA {
 	t.Helper()
-	ca, err := testenv.NewCA("test CA")
+	ca, err := tlstest.NewCA("test CA")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,20 +56,20 @@ func newCA(t *testing.T) *testenv.CA {
 }
 
 // serve runs a handler over TLS on localhost, with a certificate of ca for the given hosts.
-func serve(t *testing.T, ca *testenv.CA, handler http.HandlerFunc, hosts ...string) *recorder {
+func serve(t *testing.T, ca *tlstest.CA, handler http.HandlerFunc, hosts ...string) *recorder {
 	t.Helper()
 	return serveTLS(t, ca, record(handler), hosts...)
 }
 
 // serveHTTP2 is serve with HTTP/2.
-func serveHTTP2(t *testing.T, ca *testenv.CA, handler http.HandlerFunc) *recorder {
+func serveHTTP2(t *testing.T, ca *tlstest.CA, handler http.HandlerFunc) *recorder {
 	t.Helper()
 	r := record(handler)
 	r.EnableHTTP2 = true
 	return serveTLS(t, ca, r)
 }
 
-func serveTLS(t *testing.T, ca *testenv.CA, r *recorder, hosts ...string) *recorder {
+func serveTLS(t *testing.T, ca *tlstest.CA, r *recorder, hosts ...string) *recorder {
 	t.Helper()
 	cert, err := ca.Issue(pkix.Name{CommonName: "server"}, hosts...)
 	if err != nil {

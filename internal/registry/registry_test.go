@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/process"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -242,7 +242,7 @@ func TestTimeIsBounded(t *testing.T) {
 func TestConnectionFaultsSayWhatIsWrong(t *testing.T) {
 	ca, other := newCA(t), newCA(t)
 	ok := answer(http.StatusOK, "application/json", `{}`)
-	closed, err := testenv.FreePort()
+	closed, err := process.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
 // mute passes connections on until it is silenced: then nothing comes through, and nobody is told.
@@ -151,8 +151,8 @@ func TestStreamThatIsBrokenOff(t *testing.T) {
 
 // Tokens of a real token service that live for seconds are renewed in time.
 func TestShortLivedTokens(t *testing.T) {
-	n := testenv.RunNotary(t, testenv.NotaryOptions{Auth: &testenv.NotaryAuth{Username: "reader", Password: password, Lifetime: 2 * time.Second}})
-	if err := testenv.RunClient(t, n).Init(t.Context(), repository); err != nil {
+	n := notaryserver.Run(t, notaryserver.Options{Auth: &notaryserver.Auth{Username: "reader", Password: password, Lifetime: 2 * time.Second}})
+	if err := notaryserver.RunClient(t, n).Init(t.Context(), repository); err != nil {
 		t.Fatal(err)
 	}
 	c := newClient(t, Config{

@@ -9,7 +9,8 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/registry"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
@@ -20,11 +21,11 @@ type realFeed struct {
 	t      *testing.T
 	b      *bench
 	l      *listing
-	faults *testenv.Faults
+	faults *faultproxy.Proxy
 	images []imageref.Ref
 }
 
-func newRealFeed(t *testing.T, n *testenv.Notary, client *testenv.NotaryClient, images []imageref.Ref) *realFeed {
+func newRealFeed(t *testing.T, n *notaryserver.Server, client *notaryserver.Client, images []imageref.Ref) *realFeed {
 	t.Helper()
 	var pins []string
 	for _, i := range images {
@@ -40,7 +41,7 @@ func newRealFeed(t *testing.T, n *testenv.Notary, client *testenv.NotaryClient, 
 		}
 		pins = append(pins, pin.KeyID)
 	}
-	faults := testenv.RunFaults(t, n)
+	faults := faultproxy.Run(t, n.URL, n.CA)
 	cfg := registry.Config{Server: faults.URL, CABundle: string(faults.CA.PEM) + string(n.CA.PEM)}
 	if n.TokenService != "" {
 		cfg.TokenServices = []string{n.TokenService}
@@ -101,8 +102,8 @@ func (r *realFeed) signs(image imageref.Ref, tag string) bool {
 // storage is noticed.
 func TestRealFeed(t *testing.T) {
 	const feedPath = "/v2/_trust/changefeed"
-	n := testenv.RunNotary(t, testenv.NotaryOptions{})
-	client := testenv.RunClient(t, n)
+	n := notaryserver.Run(t, notaryserver.Options{})
+	client := notaryserver.RunClient(t, n)
 	var images []imageref.Ref
 	for i := range 4 {
 		images = append(images, imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)})
@@ -129,7 +130,7 @@ func TestRealFeed(t *testing.T) {
 		t.Errorf("asked for %v, want the timestamp of what was published to and no other", asked)
 	}
 
-	r.faults.Set(testenv.Fault{Match: func(path string) bool { return path == feedPath }, Status: 404})
+	r.faults.Set(faultproxy.Fault{Match: func(path string) bool { return path == feedPath }, Status: 404})
 	if err := client.Remove(t.Context(), images[1].Repository(), "v2"); err != nil {
 		t.Fatal(err)
 	}
@@ -163,9 +164,9 @@ func TestRealFeed(t *testing.T) {
 
 // A server that does not let this account read its list is polled.
 func TestRealFeedThatIsRefused(t *testing.T) {
-	n := testenv.RunNotary(t, testenv.NotaryOptions{Auth: &testenv.NotaryAuth{Username: "admin", Password: "admin-password", AnonymousPull: true}})
+	n := notaryserver.Run(t, notaryserver.Options{Auth: &notaryserver.Auth{Username: "admin", Password: "admin-password", AnonymousPull: true}})
 	images := []imageref.Ref{{Host: "registry.example.com", Path: "acme/a"}, {Host: "registry.example.com", Path: "acme/b"}}
-	r := newRealFeed(t, n, testenv.RunClient(t, n), images)
+	r := newRealFeed(t, n, notaryserver.RunClient(t, n), images)
 	asked := r.spent(10)
 	if got := r.timestamps(asked); got < 18 {
 		t.Errorf("%d timestamps in 10 intervals, want both repositories to be polled", got)

@@ -8,23 +8,17 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/go-logr/logr"
-	ctrl "sigs.k8s.io/controller-runtime"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
-
-func TestMain(m *testing.M) {
-	ctrl.SetLogger(logr.Discard())
-	os.Exit(m.Run())
-}
 
 // Whoever talks to an API server by controller-runtime sets its logger. Where nobody does, the library prints a stack trace after 30 seconds,
 // into whatever the program prints at that moment.
 func TestEveryProgramSetsTheLogger(t *testing.T) {
-	root, err := ModuleRoot()
+	root, err := build.ModuleRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	starts, sets := regexp.MustCompile(`\b(StartKube|StartManager|client\.New|ctrl\.NewManager)\(`), regexp.MustCompile(`\bctrl\.SetLogger\(`)
+	starts, sets := regexp.MustCompile(`\b(kubeserver\.Start|operator\.Start|client\.New|ctrl\.NewManager)\(`), regexp.MustCompile(`\bctrl\.SetLogger\(`)
 	silent := map[string]bool{} // folders, by whether nothing there sets the logger
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") {

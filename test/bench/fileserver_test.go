@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // fileServer serves metadata as a Notary server does, and counts. Publishing a thousand repositories to a real one, by the real client,
@@ -38,7 +38,7 @@ const (
 
 func newFileServer(b *testing.B, files map[string][]byte) *fileServer {
 	b.Helper()
-	ca, err := testenv.NewCA("signing server test CA")
+	ca, err := tlstest.NewCA("signing server test CA")
 	check(b, err)
 	serving, err := ca.Issue(pkix.Name{CommonName: "localhost"})
 	check(b, err)

@@ -15,7 +15,8 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/registry"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 	"github.com/countersign-dev/countersign/webhooks"
 )
@@ -29,29 +30,29 @@ const (
 
 // far is a real Notary server, behind a proxy that delays and counts, with one repository that three delegations have signed.
 type far struct {
-	*testenv.Faults
+	*faultproxy.Proxy
 	pin   string
 	image string
 }
 
 func newFar(b *testing.B) *far {
 	b.Helper()
-	server := testenv.RunNotary(b, testenv.NotaryOptions{Signer: true})
-	signer := testenv.RunClient(b, server)
+	server := notaryserver.Run(b, notaryserver.Options{Signer: true})
+	signer := notaryserver.RunClient(b, server)
 	name := repositoryName(0)
 	_, err := signer.CreateRepository(b.Context(), name, roles()...)
 	check(b, err)
 	check(b, signer.AddHash(b.Context(), name, tag(0), 512, digestHex(name, 0), "targets/ci", "targets/qa", "targets/security"))
 	pin, err := signer.Root(name)
 	check(b, err)
-	return &far{Faults: testenv.RunFaults(b, server), pin: pin.KeyID, image: name + ":" + tag(0)}
+	return &far{Proxy: faultproxy.Run(b, server.URL, server.CA), pin: pin.KeyID, image: name + ":" + tag(0)}
 }
 
 // delayed has every request take longer, and forgets those before.
 func (f *far) delayed(by time.Duration) {
 	f.Set()
 	if by > 0 {
-		f.Set(testenv.Fault{Delay: by})
+		f.Set(faultproxy.Fault{Delay: by})
 	}
 	f.Reset()
 }
@@ -142,7 +143,7 @@ func BenchmarkHerd(b *testing.B) {
 		}
 		asked := f.Requests()
 		requests = max(requests, len(asked))
-		fetches = max(fetches, len(slices.DeleteFunc(asked, func(r testenv.Request) bool { return !isTimestamp(r.Path) })))
+		fetches = max(fetches, len(slices.DeleteFunc(asked, func(r faultproxy.Request) bool { return !isTimestamp(r.Path) })))
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(milliseconds(median(times)), "ms/herd")

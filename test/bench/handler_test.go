@@ -24,7 +24,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/countersign-dev/countersign/internal/metrics"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/process"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 	"github.com/countersign-dev/countersign/internal/workload"
 	"github.com/countersign-dev/countersign/webhooks"
 )
@@ -82,11 +84,11 @@ func floor(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve serves the gate and the floor by one server, made as the manager makes its own, and returns its address.
-func serve(b *testing.B, e *estate, ca *testenv.CA) (url string) {
+func serve(b *testing.B, e *estate, ca *tlstest.CA) (url string) {
 	b.Helper()
 	serving, err := ca.Issue(pkix.Name{CommonName: "countersign"})
 	check(b, err)
-	port, err := testenv.FreePort()
+	port, err := process.FreePort()
 	check(b, err)
 	server := webhooks.NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil }, 0, webhooks.DefaultLimits())
 	e.gate().Register(server.Register)
@@ -98,7 +100,7 @@ func serve(b *testing.B, e *estate, ca *testenv.CA) (url string) {
 		cancel()
 		check(b, <-ended)
 	})
-	testenv.Await(b, "the server", func() error { return server.StartedChecker()(nil) })
+	poll.Await(b, "the server", func() error { return server.StartedChecker()(nil) })
 	return fmt.Sprintf("https://127.0.0.1:%d", port)
 }
 
@@ -108,7 +110,7 @@ func serve(b *testing.B, e *estate, ca *testenv.CA) (url string) {
 func BenchmarkHandler(b *testing.B) {
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard)))
 	e := newEstate(b, many)
-	ca, err := testenv.NewCA("bench CA")
+	ca, err := tlstest.NewCA("bench CA")
 	check(b, err)
 	var tagged, pinned [][]byte
 	for i := range 200 {

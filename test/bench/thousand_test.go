@@ -19,7 +19,8 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/persist"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
 )
 
 // patience bounds each wait of BenchmarkThousandRepositories, on a machine however busy.
@@ -28,7 +29,7 @@ const patience = 5 * time.Minute
 // large is a control plane without controllers, on which one Pod of each of 1,000 repositories runs.
 type large struct {
 	client.Client
-	kube   *testenv.Kube
+	kube   *kubeserver.Server
 	server *fileServer
 	binary string
 	begin  time.Time
@@ -77,7 +78,7 @@ func newLarge(b *testing.B) *large {
 	b.Helper()
 	l := &large{begin: time.Now()}
 	say(l.begin, "starting the servers, and signing %d repositories", many)
-	l.kube = testenv.RunKube(b, testenv.KubeOptions{})
+	l.kube = kubeserver.Run(b, kubeserver.Options{})
 	scheme := runtime.NewScheme()
 	check(b, clientgoscheme.AddToScheme(scheme))
 	check(b, v1alpha1.AddToScheme(scheme))
@@ -86,7 +87,7 @@ func newLarge(b *testing.B) *large {
 	var err error
 	l.Client, err = client.New(config, client.Options{Scheme: scheme})
 	check(b, err)
-	l.binary, err = testenv.BuildManager(b.Context(), b.TempDir(), false)
+	l.binary, err = operator.Build(b.Context(), b.TempDir(), false)
 	check(b, err)
 	signers, files := published(b, many)
 	l.server = newFileServer(b, files)
@@ -127,9 +128,9 @@ func (l *large) run(ctx context.Context, i int) error {
 	return l.Status().Update(ctx, p)
 }
 
-func (l *large) start(b *testing.B) *testenv.Manager {
+func (l *large) start(b *testing.B) *operator.Manager {
 	b.Helper()
-	m, err := testenv.StartManager(b.Context(), l.kube, testenv.ManagerOptions{Binary: l.binary, Dir: b.TempDir()})
+	m, err := operator.Start(b.Context(), l.kube, operator.Options{Binary: l.binary, Dir: b.TempDir()})
 	check(b, err)
 	b.Cleanup(func() {
 		if b.Failed() {
@@ -141,7 +142,7 @@ func (l *large) start(b *testing.B) *testenv.Manager {
 }
 
 // ready returns how long ago a manager that has just become ready was started, and has it decide on a Pod.
-func (l *large) ready(b *testing.B, m *testenv.Manager, name string) time.Duration {
+func (l *large) ready(b *testing.B, m *operator.Manager, name string) time.Duration {
 	b.Helper()
 	took := age(b, m.PID())
 	say(l.begin, "ready after %.2f s", took.Seconds())
@@ -156,7 +157,7 @@ func (l *large) ready(b *testing.B, m *testenv.Manager, name string) time.Durati
 }
 
 // polls measures one round of refreshes: as many as there are repositories, from any moment on.
-func (l *large) polls(b *testing.B, m *testenv.Manager) {
+func (l *large) polls(b *testing.B, m *operator.Manager) {
 	b.Helper()
 	say(l.begin, "waiting for a round of refreshes")
 	l.spends(b, m, "refresh-round", func(since, now asked) bool { return now.timestamps >= since.timestamps+many })
@@ -164,7 +165,7 @@ func (l *large) polls(b *testing.B, m *testenv.Manager) {
 
 // follows measures one interval in which the manager goes by the change feed, from one reading of it to the next. Every repository was
 // refreshed once since the feed was there, and the first that is polled in spite of it is due after ten intervals and more.
-func (l *large) follows(b *testing.B, m *testenv.Manager) {
+func (l *large) follows(b *testing.B, m *operator.Manager) {
 	b.Helper()
 	before := l.server.asked()
 	l.server.offerFeed()
@@ -185,7 +186,7 @@ func (l *large) follows(b *testing.B, m *testenv.Manager) {
 }
 
 // spends reports the requests and the processor time of the manager until over.
-func (l *large) spends(b *testing.B, m *testenv.Manager, unit string, over func(since, now asked) bool) {
+func (l *large) spends(b *testing.B, m *operator.Manager, unit string, over func(since, now asked) bool) {
 	b.Helper()
 	begin, since, used := time.Now(), l.server.asked(), usedTime(b, m.PID())
 	l.await(b, unit, func() error {
@@ -202,7 +203,7 @@ func (l *large) spends(b *testing.B, m *testenv.Manager, unit string, over func(
 }
 
 // loaded returns nil once the manager says that it has fetched and verified so many repositories.
-func (l *large) loaded(ctx context.Context, m *testenv.Manager, n int) error {
+func (l *large) loaded(ctx context.Context, m *operator.Manager, n int) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.MetricsURL, nil)
 	if err != nil {
 		return err
@@ -223,7 +224,7 @@ func (l *large) loaded(ctx context.Context, m *testenv.Manager, n int) error {
 func (l *large) recorded(ctx context.Context, n int) error {
 	heads := &metav1.PartialObjectMetadataList{}
 	heads.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-	err := l.List(ctx, heads, client.InNamespace(testenv.OwnNamespace), client.MatchingLabels{persist.LabelKind: persist.KindHead})
+	err := l.List(ctx, heads, client.InNamespace(operator.Namespace), client.MatchingLabels{persist.LabelKind: persist.KindHead})
 	if err == nil && len(heads.Items) != n {
 		err = fmt.Errorf("%d of %d repositories are written down", len(heads.Items), n)
 	}

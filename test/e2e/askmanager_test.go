@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -27,7 +27,7 @@ type verdict struct {
 }
 
 // ask asks one manager about the creation of a Pod, as the API server would, without one between them.
-func ask(ctx context.Context, m *testenv.Manager, path, image string) (verdict, error) {
+func ask(ctx context.Context, m *operator.Manager, path, image string) (verdict, error) {
 	p := pod(production, image)
 	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 	raw, err := json.Marshal(p)
@@ -74,7 +74,7 @@ func ask(ctx context.Context, m *testenv.Manager, path, image string) (verdict, 
 }
 
 // everyManager polls each manager by itself until its answer about an image is as wanted, and returns how long the last took.
-func everyManager(t *testing.T, managers []*testenv.Manager, image, what string, good func(verdict) bool) time.Duration {
+func everyManager(t *testing.T, managers []*operator.Manager, image, what string, good func(verdict) bool) time.Duration {
 	t.Helper()
 	from := time.Now()
 	done := make(chan error, len(managers))

@@ -22,7 +22,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 const (
@@ -34,11 +37,11 @@ const (
 // labelled env=production.
 type bed struct {
 	client.Client
-	kube    *testenv.Kube
-	notary  *testenv.Notary
-	signer  *testenv.NotaryClient
-	manager *testenv.Manager
-	pin     testenv.RootPin
+	kube    *kubeserver.Server
+	notary  *notaryserver.Server
+	signer  *notaryserver.Client
+	manager *operator.Manager
+	pin     notaryserver.RootPin
 	images  int
 }
 
@@ -51,19 +54,19 @@ func newBed(t *testing.T, args ...string) *bed {
 // newBedAfter is newBed with something done to the cluster before the manager is there, and before any policy is.
 func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
 	t.Helper()
-	return newBedWith(t, testenv.KubeOptions{}, func(b *bed) *testenv.Manager {
+	return newBedWith(t, kubeserver.Options{}, func(b *bed) *operator.Manager {
 		first(b)
-		return testenv.RunManager(t, b.kube, args...)
+		return operator.Run(t, b.kube, args...)
 	})
 }
 
 // newBedWith is newBed with further options of the control plane, and a manager that the caller runs before any policy is there.
-func newBedWith(t *testing.T, options testenv.KubeOptions, run func(*bed) *testenv.Manager) *bed {
+func newBedWith(t *testing.T, options kubeserver.Options, run func(*bed) *operator.Manager) *bed {
 	t.Helper()
 	options.ControllerManager = true
 	b := &bed{
-		kube:   testenv.RunKube(t, options),
-		notary: testenv.RunNotary(t, testenv.NotaryOptions{Signer: true}),
+		kube:   kubeserver.Run(t, options),
+		notary: notaryserver.Run(t, notaryserver.Options{Signer: true}),
 	}
 	scheme := runtime.NewScheme()
 	must(t, clientgoscheme.AddToScheme(scheme))
@@ -71,12 +74,12 @@ func newBedWith(t *testing.T, options testenv.KubeOptions, run func(*bed) *teste
 	c, err := client.New(b.kube.Config, client.Options{Scheme: scheme})
 	must(t, err)
 	b.Client = c
-	b.signer = testenv.RunClient(t, b.notary)
+	b.signer = notaryserver.RunClient(t, b.notary)
 	for name, env := range map[string]string{production: "production", "sandbox": "test"} {
 		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"env": env}}})
 	}
 	for _, ns := range []string{production, "sandbox"} {
-		testenv.Await(t, "service account of "+ns, func() error {
+		poll.Await(t, "service account of "+ns, func() error {
 			return b.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "default"}, &corev1.ServiceAccount{})
 		})
 	}
@@ -182,7 +185,7 @@ func (b *bed) create(t *testing.T, o client.Object) {
 // update changes an object as it is now: once more where its status, say, was written between the reading and the update.
 func (b *bed) update(t *testing.T, o client.Object, change func()) {
 	t.Helper()
-	testenv.Await(t, "an update of "+o.GetName()+" without a conflict", func() error {
+	poll.Await(t, "an update of "+o.GetName()+" without a conflict", func() error {
 		must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
 		change()
 		err := b.Update(t.Context(), o)
@@ -232,7 +235,7 @@ func (b *bed) ready(t *testing.T, o client.Object, name string, status metav1.Co
 func (b *bed) condition(t *testing.T, o client.Object, name, kind string, status metav1.ConditionStatus, reason string) string {
 	t.Helper()
 	var message string
-	testenv.Await(t, fmt.Sprintf("%s=%s of %s", kind, status, name), func() error {
+	poll.Await(t, fmt.Sprintf("%s=%s of %s", kind, status, name), func() error {
 		if err := b.Get(t.Context(), client.ObjectKey{Name: name}, o); err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 const (
@@ -35,7 +35,7 @@ func (b *bed) namespaceFor(t *testing.T, name string, labels map[string]string) 
 
 func (b *bed) serviceAccount(t *testing.T, namespace string) {
 	t.Helper()
-	testenv.Await(t, "service account of "+namespace, func() error {
+	poll.Await(t, "service account of "+namespace, func() error {
 		return b.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "default"}, &corev1.ServiceAccount{})
 	})
 }
@@ -67,7 +67,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 
 	t.Run("without a reason", func(t *testing.T) {
 		b.breakGlass(t, "=")
-		testenv.Await(t, "the hint", func() error {
+		poll.Await(t, "the hint", func() error {
 			if err := b.Create(t.Context(), pod(emergency, unsigned)); err == nil || !strings.Contains(err.Error(), "needs a reason as its value") {
 				return fmt.Errorf("got %w", err)
 			}
@@ -77,7 +77,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	})
 
 	b.breakGlass(t, "=INC-1")
-	testenv.Await(t, "break-glass", func() error { return b.Create(t.Context(), pod(emergency, unsigned), client.DryRunAll) })
+	poll.Await(t, "break-glass", func() error { return b.Create(t.Context(), pod(emergency, unsigned), client.DryRunAll) })
 	t.Run("dry run", func(t *testing.T) {
 		must(t, c.Create(t.Context(), named(pod(emergency, unsigned), "tried"), client.DryRunAll))
 		wantGlassWarnings(t, heard, unsigned)
@@ -99,7 +99,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 		must(t, c.Create(t.Context(), d))
 		wantGlassWarnings(t, heard, unsigned)
 		b.glassEvent(t, d, "apps/v1", "Deployment", unsigned)
-		testenv.Await(t, "its Pod", func() error {
+		poll.Await(t, "its Pod", func() error {
 			pods := &corev1.PodList{}
 			must(t, b.List(t.Context(), pods, client.InNamespace(emergency)))
 			for _, p := range pods.Items {
@@ -154,7 +154,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 
 	b.breakGlass(t, "-")
 	removed := time.Now()
-	testenv.Await(t, "the gate to be shut again", func() error {
+	poll.Await(t, "the gate to be shut again", func() error {
 		if b.Create(t.Context(), pod(emergency, unsigned), client.DryRunAll) == nil {
 			return errors.New("still admitted")
 		}
@@ -179,7 +179,7 @@ func (b *bed) testSecondUses(t *testing.T, d client.Object, image string) {
 	b.breakGlass(t, "=INC-2")
 	use(image)
 	b.breakGlass(t, "=INC-1")
-	testenv.Await(t, "an event for each use", func() error {
+	poll.Await(t, "an event for each use", func() error {
 		var got []string
 		for _, e := range b.glassEvents(t, "Deployment", d.GetName()) {
 			for _, reason := range []string{"INC-1", "INC-2"} {
@@ -225,7 +225,7 @@ func (b *bed) glassEvents(t *testing.T, kind, name string) []eventsv1.Event {
 // glassEvent wants the one event about a stored object.
 func (b *bed) glassEvent(t *testing.T, o client.Object, apiVersion, kind, image string) {
 	t.Helper()
-	testenv.Await(t, "the event about "+kind+" "+o.GetName(), func() error {
+	poll.Await(t, "the event about "+kind+" "+o.GetName(), func() error {
 		found := b.glassEvents(t, kind, o.GetName())
 		if len(found) != 1 {
 			return fmt.Errorf("%d events", len(found))

@@ -18,7 +18,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -26,17 +29,17 @@ import (
 // answers nobody else.
 func TestClientCA(t *testing.T) {
 	t.Parallel()
-	front := testenv.RunBalancer(t)
+	front := operator.RunBalancer(t)
 	dir, ca := t.TempDir(), newClientCA(t)
 	mounted := filepath.Join(t.TempDir(), "clients")
 	must(t, os.Mkdir(mounted, 0o700))
 	mount := func(ca []byte) {
 		t.Helper()
-		must(t, (&secret{Certificate: &testenv.Certificate{}, ca: ca}).mount(mounted))
+		must(t, (&secret{Certificate: &tlstest.Certificate{}, ca: ca}).mount(mounted))
 	}
 	mount(ca.PEM)
-	b := newBedWith(t, testenv.KubeOptions{APIServerArgs: []string{"--admission-control-config-file", admissionConfig(t, dir, ca, front.URL)}}, func(b *bed) *testenv.Manager {
-		m := testenv.RunManagerWith(t, b.kube, testenv.ManagerOptions{Args: []string{
+	b := newBedWith(t, kubeserver.Options{APIServerArgs: []string{"--admission-control-config-file", admissionConfig(t, dir, ca, front.URL)}}, func(b *bed) *operator.Manager {
+		m := operator.RunWith(t, b.kube, operator.Options{Args: []string{
 			"--webhook-url=" + front.URL, "--webhook-client-ca=" + filepath.Join(mounted, "ca.crt"),
 		}})
 		front.Add(m)
@@ -48,7 +51,7 @@ func TestClientCA(t *testing.T) {
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "qa" has not signed`)
 
 	t.Run("nobody else is answered", func(t *testing.T) {
-		testenv.Await(t, "an answer of 401", func() error {
+		poll.Await(t, "an answer of 401", func() error {
 			v, err := ask(t.Context(), b.manager, webhooks.ValidatePath, gun+":v1")
 			if err == nil {
 				t.Fatalf("answered %+v", v)
@@ -61,12 +64,12 @@ func TestClientCA(t *testing.T) {
 		var shop corev1.Namespace
 		must(t, b.Get(t.Context(), client.ObjectKey{Name: production}, &shop))
 		b.update(t, &shop, func() { shop.Labels[v1alpha1.LabelBreakGlass] = "INC-1" })
-		testenv.Await(t, "break-glass, through the API server", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
+		poll.Await(t, "break-glass, through the API server", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
 		if v, err := ask(t.Context(), b.manager, webhooks.ValidatePath, gun+":unsigned"); err == nil {
 			t.Errorf("break-glass was forged: %+v", v)
 		}
 		b.update(t, &shop, func() { delete(shop.Labels, v1alpha1.LabelBreakGlass) })
-		testenv.Await(t, "the end of break-glass", func() error {
+		poll.Await(t, "the end of break-glass", func() error {
 			if err := b.Create(t.Context(), pod(production, gun+":unsigned")); err == nil {
 				return errors.New("admitted")
 			}
@@ -76,29 +79,29 @@ func TestClientCA(t *testing.T) {
 	t.Run("another CA", func(t *testing.T) {
 		mount(newClientCA(t).PEM)
 		t.Log(b.refusedCall(t, gun))
-		testenv.Await(t, "the manager, whose CA is good", func() error { return b.manager.Ready(t.Context()) })
+		poll.Await(t, "the manager, whose CA is good", func() error { return b.manager.Ready(t.Context()) })
 		mount(append(newClientCA(t).PEM, ca.PEM...))
-		testenv.Await(t, "a signed Pod to be admitted", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		poll.Await(t, "a signed Pod to be admitted", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 	})
 	t.Run("no CA", func(t *testing.T) {
 		mount(nil)
 		t.Log(b.refusedCall(t, gun))
-		testenv.Await(t, "the manager to be not ready", func() error {
+		poll.Await(t, "the manager to be not ready", func() error {
 			if b.manager.Ready(t.Context()) == nil {
 				return errors.New("it is ready")
 			}
 			return nil
 		})
 		mount(ca.PEM)
-		testenv.Await(t, "the manager", func() error { return b.manager.Ready(t.Context()) })
-		testenv.Await(t, "a signed Pod to be admitted", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		poll.Await(t, "the manager", func() error { return b.manager.Ready(t.Context()) })
+		poll.Await(t, "a signed Pod to be admitted", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 	})
 }
 
 // refusedCall waits until no signed Pod can be created, because the manager does not answer the API server, and returns the error.
 func (b *bed) refusedCall(t *testing.T, gun string) (refused error) {
 	t.Helper()
-	testenv.Await(t, "the API server not to be answered", func() error {
+	poll.Await(t, "the API server not to be answered", func() error {
 		if refused = b.Create(t.Context(), pod(production, gun+":v1")); refused == nil {
 			return errors.New("a Pod was admitted")
 		}
@@ -110,15 +113,15 @@ func (b *bed) refusedCall(t *testing.T, gun string) (refused error) {
 	return refused
 }
 
-func newClientCA(t *testing.T) *testenv.CA {
+func newClientCA(t *testing.T) *tlstest.CA {
 	t.Helper()
-	ca, err := testenv.NewCA("countersign client CA")
+	ca, err := tlstest.NewCA("countersign client CA")
 	must(t, err)
 	return ca
 }
 
 // admissionConfig writes what has an API server show a certificate to the webhook at a URL, and returns its path.
-func admissionConfig(t *testing.T, dir string, ca *testenv.CA, webhook string) string {
+func admissionConfig(t *testing.T, dir string, ca *tlstest.CA, webhook string) string {
 	t.Helper()
 	u, err := url.Parse(webhook)
 	must(t, err)

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // comparing is a controller that owns one Pod. It deletes a Pod whose image is not the one that it
@@ -130,7 +130,7 @@ func (b *bed) kubectl(t *testing.T, manifest string, command ...string) {
 func (b *bed) coveredBy(t *testing.T, gun string, policies ...string) {
 	t.Helper()
 	names := regexp.MustCompile(`ImagePolicy "([^"]+)"`)
-	testenv.Await(t, fmt.Sprintf("policies %q to cover %s", policies, gun), func() error {
+	poll.Await(t, fmt.Sprintf("policies %q to cover %s", policies, gun), func() error {
 		err := b.Create(t.Context(), pod(production, gun+":unsigned"), client.DryRunAll)
 		if !apierrors.IsForbidden(err) {
 			return fmt.Errorf("want it denied, got %w", err)

@@ -18,7 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 const (
@@ -61,7 +62,7 @@ func (b *bed) beforeTheOperator(t *testing.T) *appsv1.Deployment {
 	two := int32(2)
 	d.GenerateName, d.Name, d.Spec.Replicas = "", "rollout", &two
 	b.create(t, d)
-	testenv.Await(t, "the Deployment's Pods", func() error {
+	poll.Await(t, "the Deployment's Pods", func() error {
 		pods := &corev1.PodList{}
 		if err := b.List(t.Context(), pods, client.InNamespace(production), client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
 			return err
@@ -84,7 +85,7 @@ func running(namespace, name, image string) *corev1.Pod {
 func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, status metav1.ConditionStatus, reason string) *v1alpha1.ImagePolicy {
 	t.Helper()
 	p := &v1alpha1.ImagePolicy{}
-	testenv.Await(t, fmt.Sprintf("the counts of %s", policy), func() error {
+	poll.Await(t, fmt.Sprintf("the counts of %s", policy), func() error {
 		if err := b.Get(t.Context(), client.ObjectKey{Name: policy}, p); err != nil {
 			return err
 		}
@@ -131,7 +132,7 @@ func (b *bed) told(t *testing.T, uid types.UID, kind, policy string) []string {
 func (b *bed) toldOnce(t *testing.T, uid types.UID, kind, policy string, texts ...string) {
 	t.Helper()
 	var notes []string
-	testenv.Await(t, "the event", func() error {
+	poll.Await(t, "the event", func() error {
 		if notes = b.told(t, uid, kind, policy); len(notes) == 0 {
 			return errors.New("there is none")
 		}
@@ -151,7 +152,7 @@ func (b *bed) toldOnce(t *testing.T, uid types.UID, kind, policy string, texts .
 func (b *bed) toldOfPolicy(t *testing.T, policy string) {
 	t.Helper()
 	var told []string
-	testenv.Await(t, "the event on the policy", func() error {
+	poll.Await(t, "the event on the policy", func() error {
 		events := &eventsv1.EventList{}
 		must(t, b.List(t.Context(), events))
 		told = nil
@@ -356,7 +357,7 @@ func (b *bed) testBreakGlassListed(t *testing.T) {
 	must(t, b.Get(t.Context(), client.ObjectKey{Name: "open"}, ns))
 	delete(ns.Labels, v1alpha1.LabelBreakGlass)
 	must(t, b.Update(t.Context(), ns))
-	testenv.Await(t, "the closed gate in the status", func() error {
+	poll.Await(t, "the closed gate in the status", func() error {
 		must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
 		if len(p.Status.BreakGlass) > 0 {
 			return fmt.Errorf("it lists %v", p.Status.BreakGlass)
@@ -371,7 +372,7 @@ func (b *bed) testRestartKeepsSince(t *testing.T) {
 	must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, before))
 	must(t, b.manager.Stop())
 	must(t, b.Delete(t.Context(), running("open", "let-in", beforehand)))
-	b.manager = testenv.RunManager(t, b.kube)
+	b.manager = operator.Run(t, b.kube)
 	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
 	var kept []v1alpha1.Violation
 	for _, v := range before.Status.Violations {
@@ -390,7 +391,7 @@ func (b *bed) testRestartKeepsSince(t *testing.T) {
 func (b *bed) testRestartWithoutServer(t *testing.T) {
 	must(t, b.manager.Stop())
 	b.notary.Disconnect()
-	b.manager = testenv.RunManager(t, b.kube)
+	b.manager = operator.Run(t, b.kube)
 	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Unchecked: 2}, metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked)
 	if len(p.Status.Violations) > 0 {
 		t.Errorf("violations are %v", p.Status.Violations)

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // uncovered does something in the legacy namespace while no policy covers it.
@@ -19,7 +19,7 @@ func (c *cover) uncovered(t *testing.T, do func()) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: legacy}}
 	must(t, c.Patch(t.Context(), namespace, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"env":null}}}`))))
-	testenv.Await(t, "no policy to cover "+legacy, func() error {
+	poll.Await(t, "no policy to cover "+legacy, func() error {
 		return c.Create(t.Context(), pod(legacy, c.image(unsigned)), client.DryRunAll)
 	})
 	do()

@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
@@ -21,7 +21,7 @@ import (
 // subresource or a field that a later Kubernetes adds fails this test until somebody has thought about it.
 func TestThreatNoKindIsForgotten(t *testing.T) {
 	t.Parallel()
-	kube := testenv.RunKube(t, testenv.KubeOptions{APIServerArgs: []string{"--runtime-config=api/all=true", "--feature-gates=AllAlpha=true,AllBeta=true"}, WithoutCRDs: true})
+	kube := kubeserver.Run(t, kubeserver.Options{APIServerArgs: []string{"--runtime-config=api/all=true", "--feature-gates=AllAlpha=true,AllBeta=true"}, WithoutCRDs: true})
 	client, err := discovery.NewDiscoveryClientForConfig(kube.Config)
 	must(t, err)
 	groups, err := client.OpenAPIV3().Paths()

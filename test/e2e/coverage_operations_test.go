@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // before is what an operation finds.
@@ -183,7 +183,7 @@ func leftAlone() []operation {
 			if err := c.patch(types.MergePatchType, nested(nil, "metadata", "finalizers")); err != nil {
 				return err
 			}
-			testenv.Await(c.t, "the end of "+c.object.GetName(), func() error {
+			poll.Await(c.t, "the end of "+c.object.GetName(), func() error {
 				if _, err := c.live(); !apierrors.IsNotFound(err) {
 					return fmt.Errorf("it is still there: %w", err)
 				}

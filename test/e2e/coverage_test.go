@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // legacy is a namespace that had workloads before a policy covered it.
@@ -106,7 +106,7 @@ func (c *cell) judge(err error) string {
 // testKindsAndOperations fills the table of kinds, operations and states of signing, and prints it.
 func (c *cover) testKindsAndOperations(t *testing.T) {
 	c.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: legacy}})
-	testenv.Await(t, "service account of "+legacy, func() error {
+	poll.Await(t, "service account of "+legacy, func() error {
 		return c.Get(t.Context(), client.ObjectKey{Namespace: legacy, Name: "default"}, &corev1.ServiceAccount{})
 	})
 	var cells []*cell
@@ -154,7 +154,7 @@ func (c *cover) coverLegacy(t *testing.T) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: legacy}}
 	must(t, c.Patch(t.Context(), namespace, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"env":"production"}}}`))))
-	testenv.Await(t, "the policy to cover "+legacy, func() error {
+	poll.Await(t, "the policy to cover "+legacy, func() error {
 		if c.Create(t.Context(), pod(legacy, c.image(unsigned)), client.DryRunAll) == nil {
 			return errors.New("an unsigned Pod is admitted still")
 		}
@@ -165,7 +165,7 @@ func (c *cover) coverLegacy(t *testing.T) {
 // wantNoUnsignedPods wants the controllers to have been denied the Pods of what was scaled: the owner of a Pod proves nothing.
 func (c *cover) wantNoUnsignedPods(t *testing.T) {
 	t.Helper()
-	testenv.Await(t, "a controller that is told of the denial", func() error {
+	poll.Await(t, "a controller that is told of the denial", func() error {
 		events := &corev1.EventList{}
 		if err := c.List(t.Context(), events, client.InNamespace(legacy)); err != nil {
 			return err

@@ -17,7 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
 // outOfReach is the highest version that the database of a Notary server holds: none follows it.
@@ -25,12 +26,12 @@ const outOfReach = json.Number("2147483647")
 
 // testFastForward has a stolen key sign a version that nothing can follow. The server is then restored from its backup, which is
 // refused until an administrator has the versions seen start anew.
-func (b restarts) testFastForward(t *testing.T, front *testenv.Faults) {
+func (b restarts) testFastForward(t *testing.T, front *faultproxy.Proxy) {
 	gun := b.repository(t)
-	key, err := testenv.NewSigningKey(testenv.ECDSA256, gun)
+	key, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, gun)
 	must(t, err)
 	for _, role := range []string{"ci", "qa"} {
-		must(t, b.signer.AddDelegation(t.Context(), gun, "targets/"+role, []*testenv.SigningKey{key}))
+		must(t, b.signer.AddDelegation(t.Context(), gun, "targets/"+role, []*notaryserver.SigningKey{key}))
 		must(t, b.signer.ImportKey(t.Context(), gun, role, key))
 	}
 	b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -41,7 +42,7 @@ func (b restarts) testFastForward(t *testing.T, front *testenv.Faults) {
 	must(t, b.publishAs(t.Context(), gun, "targets/qa", key, outOfReach))
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden) // which has the server asked
 	b.written(t, gun, before)
-	front.Set(testenv.Fault{Old: true})
+	front.Set(faultproxy.Fault{Old: true})
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable, "was seen before; the server offers old metadata")
 	b.restart(t, func() {})
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable, "was seen before; the server offers old metadata")
@@ -58,7 +59,7 @@ func (b restarts) testFastForward(t *testing.T, front *testenv.Faults) {
 
 // publishAs signs what the server has of a role once more, under another version, and has the server publish that. The server makes
 // snapshot and timestamp itself.
-func (b restarts) publishAs(ctx context.Context, gun, role string, key *testenv.SigningKey, version json.Number) error {
+func (b restarts) publishAs(ctx context.Context, gun, role string, key *notaryserver.SigningKey, version json.Number) error {
 	https := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: b.notary.CA.Pool(), MinVersion: tls.VersionTLS12}}}
 	defer https.CloseIdleConnections()
 	base := b.notary.URL + "/v2/" + gun + "/_trust/tuf/"

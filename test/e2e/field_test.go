@@ -17,7 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 )
 
 // TestField has what users of such a gate report from the field.
@@ -63,7 +64,7 @@ func (b *bed) testAppliedAgain(t *testing.T) {
 	}
 
 	second := b.sign(t, gun, "v1", 2, "ci", "qa")
-	testenv.Await(t, "the other digest", func() error {
+	poll.Await(t, "the other digest", func() error {
 		fresh := workloads(gun + ":v1")["Job"]
 		must(t, b.Create(t.Context(), fresh, client.DryRunAll))
 		if got := template(fresh).Spec.Containers[0].Image; got != gun+":v1@"+second {
@@ -119,7 +120,7 @@ func (b *bed) testPortAsWritten(t *testing.T) {
 	_, err = b.signer.CreateRepository(t.Context(), plain, "ci", "qa")
 	must(t, err)
 	other := b.sign(t, plain, "v1", 2, "ci", "qa")
-	testenv.Await(t, "the other spelling's signatures", func() error { return b.Create(t.Context(), pod(production, plain+":v1")) })
+	poll.Await(t, "the other spelling's signatures", func() error { return b.Create(t.Context(), pod(production, plain+":v1")) })
 	wantImage(plain+":v1", plain+":v1@"+other)
 	wantImage(ported+":v1", ported+":v1@"+digest)
 	b.denied(t, pod(production, ported+"@"+other), http.StatusForbidden, `role "ci" has not signed`)
@@ -128,7 +129,7 @@ func (b *bed) testPortAsWritten(t *testing.T) {
 
 // testNoNotaryServer gives TrustRoots other servers than the one that has the signatures.
 func (b *bed) testNoNotaryServer(t *testing.T) {
-	images := testenv.RunRegistry(t)
+	images := registryserver.Run(t)
 	below := b.trustRoot("below")
 	below.Spec.Notary.Server = b.notary.URL + "/v2/"
 	if err := b.Create(t.Context(), below); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "drop /v2 from its end") {
@@ -156,7 +157,7 @@ func (b *bed) testNoNotaryServer(t *testing.T) {
 			b.couldNotCheck(t, name, gun)
 
 			b.update(t, root, func() { root.Spec.Notary = b.trustRoot(name).Spec.Notary })
-			testenv.Await(t, "the mended server", func() error {
+			poll.Await(t, "the mended server", func() error {
 				p := pod(production, gun+":v1")
 				if err := b.Create(t.Context(), p); err != nil {
 					return err

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestGate holds everything that can share one cluster; its parts run in order, and the later ones stop servers.
@@ -201,7 +201,7 @@ func (b *bed) testDeployment(t *testing.T) {
 	if got, want := d.Spec.Template.Spec.Containers[0].Image, gun+":v1"; got != want {
 		t.Errorf("the template's image became %q, want it left as %q", got, want)
 	}
-	testenv.Await(t, "the Deployment's Pod", func() error {
+	poll.Await(t, "the Deployment's Pod", func() error {
 		pods := &corev1.PodList{}
 		if err := b.List(t.Context(), pods, client.InNamespace(production), client.MatchingLabels{"app": "deployed"}); err != nil {
 			return err
@@ -221,7 +221,7 @@ func (b *bed) testTagMoved(t *testing.T) {
 	first := b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
 	second := b.sign(t, gun, "v1", 0xdead0000, "ci")
-	testenv.Await(t, "the refresh", func() error {
+	poll.Await(t, "the refresh", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")
 		}
@@ -241,7 +241,7 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 		p.Spec.RequiredRoles = append(p.Spec.RequiredRoles, v1alpha1.RoleRequirement{Role: "security"})
 	})
 	edited := time.Now()
-	testenv.Await(t, "the edit to be in force", func() error {
+	poll.Await(t, "the edit to be in force", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")
 		}
@@ -250,7 +250,7 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 	t.Logf("in force %s after the edit", time.Since(edited).Round(time.Millisecond))
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "security" has not signed`)
 	b.update(t, p, func() { p.Spec = *original })
-	testenv.Await(t, "the policy as it was", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	poll.Await(t, "the policy as it was", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 }
 
 // testKeyRevoked takes the qa key out of a trust root that keeps on serving what the key has signed.
@@ -261,13 +261,13 @@ func (b *bed) testKeyRevoked(t *testing.T) {
 	must(t, err)
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
-	testenv.Await(t, "an edit, on top of what the manager writes of its status", func() error {
+	poll.Await(t, "an edit, on top of what the manager writes of its status", func() error {
 		root := &v1alpha1.TrustRoot{}
 		must(t, b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root))
 		root.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(keys["qa"].KeyID)}
 		return b.Update(t.Context(), root)
 	})
-	testenv.Await(t, "the revocation", func() error {
+	poll.Await(t, "the revocation", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")
 		}
@@ -311,7 +311,7 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 			c := &admissionv1.ValidatingWebhookConfiguration{}
 			must(t, b.Get(t.Context(), key, c))
 			must(t, tamper(t.Context(), c))
-			testenv.Await(t, "the restored configuration", func() error {
+			poll.Await(t, "the restored configuration", func() error {
 				if err := b.Get(t.Context(), key, c); err != nil {
 					return err
 				}
@@ -327,7 +327,7 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 		must(t, b.Get(t.Context(), key, c))
 		uid := c.UID
 		must(t, b.Delete(t.Context(), c))
-		testenv.Await(t, "the restored configuration", func() error {
+		poll.Await(t, "the restored configuration", func() error {
 			if err := b.Get(t.Context(), key, c); err != nil {
 				return err
 			}
@@ -345,7 +345,7 @@ func (b *bed) testSignatureWithdrawn(t *testing.T) {
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
 	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
-	testenv.Await(t, "the refresh", func() error {
+	poll.Await(t, "the refresh", func() error {
 		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 			return errors.New("still admitted")
 		}

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 func webhookOwner() *rbacv1.ClusterRole {
@@ -31,7 +31,7 @@ func (b *bed) gated(t *testing.T, policy string, status metav1.ConditionStatus, 
 		ready, metric = v1alpha1.ReasonInForce, 1
 	}
 	b.ready(t, &v1alpha1.ImagePolicy{}, policy, status, ready)
-	testenv.Await(t, "the metric", func() error {
+	poll.Await(t, "the metric", func() error {
 		if got, there := b.scrape(t)["countersign_gated"]; !there || got != metric {
 			return fmt.Errorf("countersign_gated is %v (%t), want %v", got, there, metric)
 		}
@@ -48,7 +48,7 @@ func (b *bed) testGateAbsent(t *testing.T) {
 
 	must(t, b.Delete(t.Context(), webhookOwner()))
 	t.Log(b.gated(t, "production", metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing))
-	testenv.Await(t, "the API server to ask nobody", func() error { return b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) })
+	poll.Await(t, "the API server to ask nobody", func() error { return b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) })
 	late := b.policy("late", registry+"/late/**", "acme-notary", "ci")
 	late.Spec.Mode = v1alpha1.ModeWarn
 	b.create(t, late)
@@ -67,7 +67,7 @@ func (b *bed) testGateAbsent(t *testing.T) {
 	role := webhookOwner()
 	b.create(t, role)
 	began := time.Now()
-	testenv.Await(t, "configurations of the new owner", func() error {
+	poll.Await(t, "configurations of the new owner", func() error {
 		for _, o := range []client.Object{&admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}} {
 			if err := b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o); err != nil {
 				return err
@@ -86,7 +86,7 @@ func (b *bed) testGateAbsent(t *testing.T) {
 // shutAgain waits until the API server asks about an image again, and denies it.
 func (b *bed) shutAgain(t *testing.T, unsigned string) {
 	t.Helper()
-	testenv.Await(t, "the gate to be shut", func() error {
+	poll.Await(t, "the gate to be shut", func() error {
 		if b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) == nil {
 			return errors.New("still admitted")
 		}
@@ -100,7 +100,7 @@ func (b *bed) testPlatform(t *testing.T) {
 	const writes = `countersign_webhook_configuration_writes_total{cause="restored",configuration="validating"}`
 	before, edits := b.scrape(t)[writes], 0
 	key, c, p := client.ObjectKey{Name: "countersign"}, &admissionv1.ValidatingWebhookConfiguration{}, &v1alpha1.ImagePolicy{}
-	testenv.Await(t, "a policy that says that something keeps changing the configuration", func() error {
+	poll.Await(t, "a policy that says that something keeps changing the configuration", func() error {
 		must(t, b.Get(t.Context(), key, c))
 		if s := c.Webhooks[0].NamespaceSelector; len(s.MatchExpressions) == 1 {
 			edits++
@@ -134,7 +134,7 @@ func (b *bed) testPlatform(t *testing.T) {
 // event waits for an event of a reason about a policy.
 func (b *bed) event(t *testing.T, policy, reason string) {
 	t.Helper()
-	testenv.Await(t, "an event "+reason+" about "+policy, func() error {
+	poll.Await(t, "an event "+reason+" about "+policy, func() error {
 		list := &eventsv1.EventList{}
 		must(t, b.List(t.Context(), list, client.InNamespace(metav1.NamespaceDefault)))
 		for _, e := range list.Items {

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 	"github.com/countersign-dev/countersign/test/handmade"
 )
 
@@ -37,7 +37,7 @@ const newest = 128
 
 func newHostile(t *testing.T) *hostile {
 	t.Helper()
-	ca, err := testenv.NewCA("hostile server test CA")
+	ca, err := tlstest.NewCA("hostile server test CA")
 	must(t, err)
 	serving, err := ca.Issue(pkix.Name{CommonName: "localhost"})
 	must(t, err)

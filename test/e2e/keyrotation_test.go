@@ -17,7 +17,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // TestKeyRotation replaces every key of a repository with the real client, and the certificate and CA of its server, while Pods with
@@ -89,7 +93,7 @@ func (b *keyRotation) during(t *testing.T, gun string, do func()) {
 	})
 	more := func() {
 		from, others := signed.Load(), unsigned.Load()
-		testenv.Await(t, "more Pods", func() error {
+		poll.Await(t, "more Pods", func() error {
 			if signed.Load() < from+10 || unsigned.Load() < others+5 {
 				return errors.New("too few")
 			}
@@ -135,14 +139,14 @@ func (b *keyRotation) testKeys(t *testing.T, ownSnapshot bool) {
 // newKey adds a key to the delegation of ci, and has the client hold it.
 func (b *keyRotation) newKey(t *testing.T, gun string) {
 	t.Helper()
-	key, err := testenv.NewSigningKey(testenv.ECDSA256, gun)
+	key, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, gun)
 	must(t, err)
-	must(t, b.signer.AddDelegation(t.Context(), gun, "targets/ci", []*testenv.SigningKey{key}))
+	must(t, b.signer.AddDelegation(t.Context(), gun, "targets/ci", []*notaryserver.SigningKey{key}))
 	must(t, b.signer.ImportKey(t.Context(), gun, "ci", key))
 }
 
 // repositoryOf is prepare, and returns the keys as well.
-func (b *keyRotation) repositoryOf(t *testing.T, name string) (string, map[string]*testenv.SigningKey) {
+func (b *keyRotation) repositoryOf(t *testing.T, name string) (string, map[string]*notaryserver.SigningKey) {
 	t.Helper()
 	gun := registry + "/acme/" + name
 	keys, err := b.signer.CreateRepository(t.Context(), gun, "ci", "qa")
@@ -227,7 +231,7 @@ func (b *keyRotation) testRoot(t *testing.T) {
 // testServerCertificate replaces the certificate of the signing server, and then its CA twice: with a bundle that holds both
 // for a while, and by a ConfigMap that is edited in place.
 func (b *keyRotation) testServerCertificate(t *testing.T) {
-	front := testenv.RunFaults(t, b.notary)
+	front := faultproxy.Run(t, b.notary.URL, b.notary.CA)
 	edit := func(change func(*v1alpha1.NotarySpec)) {
 		t.Helper()
 		b.editRoot(t, func(root *v1alpha1.TrustRoot) { change(root.Spec.Notary) })
@@ -236,14 +240,14 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 	bundle := func(pem []byte) func(*v1alpha1.NotarySpec) {
 		return func(n *v1alpha1.NotarySpec) { n.CABundle, n.CABundleFrom = v1alpha1.PEMBundle(pem), nil }
 	}
-	serve := func(ca *testenv.CA) {
+	serve := func(ca *tlstest.CA) {
 		cert, err := ca.Issue(pkix.Name{CommonName: "notary"})
 		must(t, err)
 		front.Serve(cert)
 	}
 	// What was under way when the server dropped its connections has failed, and is tried again a moment later.
 	asked := func(gun string) {
-		testenv.Await(t, "the server to be asked", func() error {
+		poll.Await(t, "the server to be asked", func() error {
 			if err := b.Create(t.Context(), pod(production, gun+":unsigned"), client.DryRunAll); !apierrors.IsForbidden(err) {
 				return fmt.Errorf("not denied as unsigned: %w", err)
 			}
@@ -252,9 +256,9 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 	}
 	edit(func(n *v1alpha1.NotarySpec) { n.Server = front.URL; bundle(front.CA.PEM)(n) })
 	gun := b.prepare(t)
-	second, err := testenv.NewCA("second CA")
+	second, err := tlstest.NewCA("second CA")
 	must(t, err)
-	third, err := testenv.NewCA("third CA")
+	third, err := tlstest.NewCA("third CA")
 	must(t, err)
 	t.Run("another certificate of the CA", func(t *testing.T) {
 		b.during(t, gun, func() { serve(front.CA); asked(gun); b.signNew(t, gun) })
@@ -271,7 +275,7 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 		})
 	})
 	t.Run("ConfigMap edited in place", func(t *testing.T) {
-		held := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "notary-ca"}, Data: map[string]string{"ca.crt": string(second.PEM)}}
+		held := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "notary-ca"}, Data: map[string]string{"ca.crt": string(second.PEM)}}
 		b.create(t, held)
 		root := &v1alpha1.TrustRoot{}
 		b.during(t, gun, func() {

@@ -17,18 +17,20 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // testManagerDown wants everything shut but what is exempt, break-glass or not: nobody would warn of it, count or record it.
 func (b *bed) testManagerDown(t *testing.T) {
 	b.namespaceFor(t, exempted, nil)
 	b.breakGlass(t, "=INC-2")
-	testenv.Await(t, "break-glass", func() error {
+	poll.Await(t, "break-glass", func() error {
 		return b.Create(t.Context(), pod(emergency, registry+"/acme/unsigned:v1"), client.DryRunAll)
 	})
 	must(t, b.manager.Stop())
-	for _, namespace := range []string{"kube-system", "kube-public", "kube-node-lease", testenv.OwnNamespace, exempted} {
+	for _, namespace := range []string{"kube-system", "kube-public", "kube-node-lease", operator.Namespace, exempted} {
 		t.Run("exempt "+namespace, func(t *testing.T) {
 			b.serviceAccount(t, namespace)
 			p := pod(namespace, registry+"/acme/unsigned:v1")
@@ -63,10 +65,10 @@ func (b *bed) testWayOut(t *testing.T) {
 	create := func(ctx context.Context) error {
 		return b.Create(ctx, pod(production, registry+"/acme/unsigned:v1"), client.DryRunAll)
 	}
-	testenv.Await(t, "an unsigned Pod", func() error { return create(t.Context()) })
+	poll.Await(t, "an unsigned Pod", func() error { return create(t.Context()) })
 	b.create(t, mutating)
 	b.create(t, validating)
-	testenv.Await(t, "the gate to be shut again", func() error {
+	poll.Await(t, "the gate to be shut again", func() error {
 		if create(t.Context()) == nil {
 			return errors.New("still admitted")
 		}
@@ -78,18 +80,18 @@ func (b *bed) testWayOut(t *testing.T) {
 func (b *bed) testManagerBack(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
-	testenv.RunManager(t, b.kube)
-	testenv.Await(t, "a signed Pod", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	operator.Run(t, b.kube)
+	poll.Await(t, "a signed Pod", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "ci" has not signed`)
 
 	// Without its CRDs it lets everything through, and shuts the gate again soon after they are back.
 	b.deleteCRDs(t)
-	testenv.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
+	poll.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
 	_, err := envtest.InstallCRDs(b.kube.Config, envtest.CRDInstallOptions{Paths: []string{"../../config/crd"}, ErrorIfPathMissing: true})
 	must(t, err)
 	b.create(t, b.trustRoot("acme-notary"))
 	b.create(t, b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"))
-	testenv.Await(t, "the gate to be shut again", func() error {
+	poll.Await(t, "the gate to be shut again", func() error {
 		if b.Create(t.Context(), pod(production, gun+":unsigned")) == nil {
 			return errors.New("still admitted")
 		}
@@ -101,7 +103,7 @@ func (b *bed) testManagerBack(t *testing.T) {
 // testUninstalled removes what owns the webhook configurations while no manager answers, and wants nothing left that keeps workloads out.
 func (b *bed) testUninstalled(t *testing.T) {
 	must(t, b.Delete(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}))
-	testenv.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1")) })
+	poll.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1")) })
 }
 
 func (b *bed) deleteCRDs(t *testing.T) {
@@ -111,12 +113,12 @@ func (b *bed) deleteCRDs(t *testing.T) {
 		crd.SetName(name)
 		crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
 		must(t, b.Delete(t.Context(), crd))
-		testenv.Await(t, "the end of "+name, func() error {
+		poll.Await(t, "the end of "+name, func() error {
 			if err := b.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); !apierrors.IsNotFound(err) {
 				return fmt.Errorf("still there (%w)", err)
 			}
 			return nil
 		})
 	}
-	testenv.AwaitKindsGone(t, b.kube)
+	kubeserver.AwaitKindsGone(t, b.kube)
 }

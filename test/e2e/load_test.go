@@ -11,7 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // load is a steady rate of creations, each of which has to be answered, and rightly.
@@ -82,7 +82,7 @@ func (l *load) repeat(done *atomic.Int64, do func(context.Context) error) {
 func (l *load) more(t *testing.T) {
 	t.Helper()
 	signed, unsigned := l.signed.Load(), l.unsigned.Load()
-	testenv.Await(t, "more Pods", func() error {
+	poll.Await(t, "more Pods", func() error {
 		if a, b := l.signed.Load()-signed, l.unsigned.Load()-unsigned; a < 50 || b < 10 {
 			return fmt.Errorf("%d signed ones and %d unsigned ones so far", a, b)
 		}

@@ -21,7 +21,10 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/persist"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/test/handmade"
 )
 
@@ -37,8 +40,8 @@ type memories struct {
 	*bed
 	all      *testing.T
 	binary   string
-	front    *testenv.Balancer
-	replicas []*testenv.Manager
+	front    *operator.Balancer
+	replicas []*operator.Manager
 	server   *hostile // without a key
 	signers  *hostile // with the files of a hostile signer
 	keys     *handmade.Signers
@@ -49,10 +52,10 @@ type memories struct {
 // again.
 func TestThreatHostileMemory(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", strconv.FormatInt(containerLimit(t)/10*9, 10))
-	binary, err := testenv.BuildManager(t.Context(), t.TempDir(), false) // the race detector takes memory of its own
+	binary, err := operator.Build(t.Context(), t.TempDir(), false) // the race detector takes memory of its own
 	must(t, err)
-	m := &memories{all: t, binary: binary, front: testenv.RunBalancer(t), keys: handmade.NewSigners(t, "ci", "qa"), server: newHostile(t), signers: newHostile(t)}
-	m.bed = newBedWith(t, testenv.KubeOptions{}, func(b *bed) *testenv.Manager {
+	m := &memories{all: t, binary: binary, front: operator.RunBalancer(t), keys: handmade.NewSigners(t, "ci", "qa"), server: newHostile(t), signers: newHostile(t)}
+	m.bed = newBedWith(t, kubeserver.Options{}, func(b *bed) *operator.Manager {
 		m.bed = b
 		m.start(t)
 		return m.replicas[0]
@@ -106,7 +109,7 @@ func signedBy(i int) string { return fmt.Sprintf("%s/acme/app-%d", signersHost, 
 func (m *memories) start(t *testing.T) {
 	t.Helper()
 	for range 3 {
-		r := testenv.RunManagerWith(m.all, m.kube, testenv.ManagerOptions{Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL}})
+		r := operator.RunWith(m.all, m.kube, operator.Options{Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL}})
 		m.front.Add(r)
 		m.replicas = append(m.replicas, r)
 	}
@@ -169,7 +172,7 @@ func (m *memories) refreshed(t *testing.T) {
 	t.Helper()
 	for i := range bulks {
 		path := m.newestFile(t, signedBy(i), "targets/qa")
-		testenv.Await(t, "replicas to fetch "+path, func() error {
+		poll.Await(t, "replicas to fetch "+path, func() error {
 			if n := m.signers.fetched(path); n < len(m.replicas) {
 				return fmt.Errorf("it was asked for %d times", n)
 			}
@@ -194,7 +197,7 @@ func (m *memories) newestFile(t *testing.T, repository, role string) string {
 // failing waits until so many repositories of a trust root have failed.
 func (m *memories) failing(t *testing.T, name string, n int32) {
 	t.Helper()
-	testenv.Await(t, fmt.Sprintf("%d failing repositories of %s", n, name), func() error {
+	poll.Await(t, fmt.Sprintf("%d failing repositories of %s", n, name), func() error {
 		root := &v1alpha1.TrustRoot{}
 		if err := m.Get(t.Context(), client.ObjectKey{Name: name}, root); err != nil {
 			return err
@@ -225,7 +228,7 @@ func (m *memories) plantRecords(t *testing.T) {
 		if i%2 == 1 {
 			data = []byte(`{"seen":{"":{}` + strings.Repeat(`,"":{}`, 100_000) + "}}\n")
 		}
-		head, _, err := persist.Encode(testenv.OwnNamespace, persist.Head{Root: root.Name, UID: root.UID, Repository: repository, Used: time.Now()}, data)
+		head, _, err := persist.Encode(operator.Namespace, persist.Head{Root: root.Name, UID: root.UID, Repository: repository, Used: time.Now()}, data)
 		must(t, err)
 		m.create(t, head)
 	}
@@ -256,9 +259,9 @@ func (m *memories) decided(t *testing.T) {
 	}
 }
 
-func (m *memories) answers(t *testing.T, r *testenv.Manager, image string, allowed bool, code int32) {
+func (m *memories) answers(t *testing.T, r *operator.Manager, image string, allowed bool, code int32) {
 	t.Helper()
-	testenv.Await(t, "an answer about "+image, func() error {
+	poll.Await(t, "an answer about "+image, func() error {
 		v, err := ask(t.Context(), r, "/validate-workloads", image)
 		if err == nil && (v.Allowed != allowed || v.Code != code && !allowed) {
 			err = fmt.Errorf("it is %+v", v)
@@ -270,7 +273,7 @@ func (m *memories) answers(t *testing.T, r *testenv.Manager, image string, allow
 // containerLimit is the memory limit of the manager's container in the manifest, in bytes.
 func containerLimit(t *testing.T) int64 {
 	t.Helper()
-	root, err := testenv.ModuleRoot()
+	root, err := build.ModuleRoot()
 	must(t, err)
 	text, err := os.ReadFile(filepath.Join(root, "config", "manager", "deployment.yaml"))
 	must(t, err)

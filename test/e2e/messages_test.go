@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestMessages reads what kubectl prints to a user whom the product knows more to tell than that an image is not signed.
@@ -91,7 +91,7 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 // untilPrinted waits until an edit has reached the gate, and kubectl prints a denial that holds a text.
 func (b *bed) untilPrinted(t *testing.T, name, image, want string) {
 	t.Helper()
-	testenv.Await(t, "the denial of "+name, func() error {
+	poll.Await(t, "the denial of "+name, func() error {
 		if out, denied := b.printed(t, name, image); !denied || !strings.Contains(out, want) {
 			_, _ = b.kube.RunKubectl(t.Context(), "", "--namespace", production, "delete", "pod", name, "--ignore-not-found", "--wait=false")
 			return fmt.Errorf("denied %t, kubectl printed %s; want %s", denied, out, want)
@@ -115,7 +115,7 @@ func (b *bed) testHelpAndWarn(t *testing.T) {
 	d := workloads(gun + ":v1")["Deployment"]
 	d.SetGenerateName("")
 	d.SetName("warned")
-	testenv.Await(t, "mode Warn in force", func() error { return b.Create(t.Context(), d) })
+	poll.Await(t, "mode Warn in force", func() error { return b.Create(t.Context(), d) })
 	out, err := b.kube.RunKubectl(t.Context(), "", "--namespace", production, "scale", "deployment", "warned", "--replicas=1")
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)

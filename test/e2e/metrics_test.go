@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // testMetrics scrapes the manager around decisions of each kind.
@@ -85,7 +85,7 @@ func (b *bed) testMetrics(t *testing.T) {
 // awaitWorkloads waits for what runs to be counted: nothing does here, since no kubelet starts it, but Pods count by their spec.
 func (b *bed) awaitWorkloads(t *testing.T) {
 	t.Helper()
-	testenv.Await(t, "the count of workloads", func() error {
+	poll.Await(t, "the count of workloads", func() error {
 		if got := b.scrape(t)[`countersign_policy_workloads{policy="measured",state="compliant"}`]; got < 3 {
 			return fmt.Errorf("%v are compliant, want the 3 Pods", got)
 		}
@@ -101,7 +101,7 @@ func (b *bed) deletedAreGone(t *testing.T, gun string) {
 	}
 	must(t, b.Delete(t.Context(), b.trustRoot("unreachable-metrics")))
 	gone := regexp.MustCompile(`(policy="(measured|faulty)"|trust_root="unreachable-metrics")`)
-	testenv.Await(t, "the end of the series", func() error {
+	poll.Await(t, "the end of the series", func() error {
 		left := slices.DeleteFunc(slices.Sorted(maps.Keys(b.scrape(t))), func(name string) bool { return !gone.MatchString(name) })
 		if len(left) > 0 {
 			return fmt.Errorf("left are %q", left)

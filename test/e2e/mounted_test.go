@@ -14,17 +14,20 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // TestMounted replaces a mounted certificate, and its CA, on three managers behind one URL, while Pods are created all the time. Folders are
 // written as kubelets do it, one after the other, with what cert-manager puts into its Secret.
 func TestMounted(t *testing.T) {
 	t.Parallel()
-	front := testenv.RunBalancer(t)
-	m := &mounted{front: front, binary: build(t), ca: newCA(t)}
+	front := operator.RunBalancer(t)
+	m := &mounted{front: front, binary: buildManager(t), ca: newCA(t)}
 	first := m.issue(t)
-	m.rotation = &rotation{bed: newBedWith(t, testenv.KubeOptions{}, func(b *bed) *testenv.Manager {
+	m.rotation = &rotation{bed: newBedWith(t, kubeserver.Options{}, func(b *bed) *operator.Manager {
 		m.rotation = &rotation{bed: b}
 		for range 3 {
 			m.managers = append(m.managers, m.run(t, first))
@@ -89,51 +92,51 @@ func (m *mounted) goOver(t *testing.T, gun string) {
 		}
 	}
 	stop()
-	own := testenv.RunManagerWith(t, m.kube, testenv.ManagerOptions{Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL}})
+	own := operator.RunWith(t, m.kube, operator.Options{Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL}})
 	m.front.Add(own)
-	m.managers = []*testenv.Manager{own}
+	m.managers = []*operator.Manager{own}
 	m.answers(t, gun)
 	stop()
 	m.ca = newCA(t)
-	m.managers = []*testenv.Manager{m.run(t, m.issue(t))}
+	m.managers = []*operator.Manager{m.run(t, m.issue(t))}
 	m.answers(t, gun)
 }
 
 // answers waits until API servers know the CA of what is served, and wants a signed Pod admitted and an unsigned one denied.
 func (m *mounted) answers(t *testing.T, gun string) {
 	t.Helper()
-	testenv.Await(t, "a signed Pod to be admitted", func() error { return m.Create(t.Context(), pod(production, gun+":v1")) })
+	poll.Await(t, "a signed Pod to be admitted", func() error { return m.Create(t.Context(), pod(production, gun+":v1")) })
 	m.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden)
 }
 
 // mounted is a rotation of what lies in a folder of each manager.
 type mounted struct {
 	*rotation
-	front  *testenv.Balancer
+	front  *operator.Balancer
 	binary string
-	ca     *testenv.CA
+	ca     *tlstest.CA
 	dirs   []string
 }
 
 // secret is a certificate with the bundle that is mounted beside it.
 type secret struct {
-	*testenv.Certificate
+	*tlstest.Certificate
 	ca []byte
 }
 
 func (l *secret) is(c *x509.Certificate) bool { return c.Equal(l.TLS.Leaf) }
 
 // newCA makes one whose name is the same each time.
-func newCA(t *testing.T) *testenv.CA {
+func newCA(t *testing.T) *tlstest.CA {
 	t.Helper()
-	ca, err := testenv.NewCA("countersign webhook CA")
+	ca, err := tlstest.NewCA("countersign webhook CA")
 	must(t, err)
 	return ca
 }
 
-func build(t *testing.T) string {
+func buildManager(t *testing.T) string {
 	t.Helper()
-	binary, err := testenv.BuildManager(t.Context(), t.TempDir(), true)
+	binary, err := operator.Build(t.Context(), t.TempDir(), true)
 	must(t, err)
 	return binary
 }
@@ -147,11 +150,11 @@ func (m *mounted) issue(t *testing.T) *secret {
 }
 
 // run runs one more manager with a folder of its own.
-func (m *mounted) run(t *testing.T, l *secret) *testenv.Manager {
+func (m *mounted) run(t *testing.T, l *secret) *operator.Manager {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, l.mount(dir))
-	manager := testenv.RunManagerWith(t, m.kube, testenv.ManagerOptions{
+	manager := operator.RunWith(t, m.kube, operator.Options{
 		Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL, "--cert-dir=" + dir, "--metrics-secure"},
 	})
 	m.front.Add(manager)
@@ -166,8 +169,8 @@ func (m *mounted) replace(t *testing.T, l *secret) {
 		must(t, l.mount(m.dirs[i]))
 		u, err := url.Parse(manager.MetricsURL)
 		must(t, err)
-		testenv.Await(t, "metrics with the certificate", func() error {
-			state, err := handshake(t.Context(), &testenv.Manager{WebhookURL: "https://" + u.Host}, &tls.Config{InsecureSkipVerify: true}) // which certificate it is, is what is asked
+		poll.Await(t, "metrics with the certificate", func() error {
+			state, err := handshake(t.Context(), &operator.Manager{WebhookURL: "https://" + u.Host}, &tls.Config{InsecureSkipVerify: true}) // which certificate it is, is what is asked
 			if err == nil && !l.is(state.PeerCertificates[0]) {
 				err = fmt.Errorf("manager %d serves them with %s", i, state.PeerCertificates[0].SerialNumber)
 			}

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // testPinnedByNobody has a Deployment from before the policy that names a digest which nobody
@@ -69,7 +69,7 @@ func (b *bed) testPinnedJob(t *testing.T) {
 		t.Errorf("applied again: warnings %q", got)
 	}
 	next := b.sign(t, gun, "v1", 2, "ci", "qa")
-	testenv.Await(t, "the tag's new digest", func() error {
+	poll.Await(t, "the tag's new digest", func() error {
 		p := pod(production, gun+":v1")
 		// Between pinning and the gate the new signatures may come in, and then what was pinned is denied.
 		if err := b.Create(t.Context(), p, client.DryRunAll); err != nil {

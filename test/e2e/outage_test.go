@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // outage is one thing that goes wrong between the operator and a signing server, or at that.
 type outage struct {
 	// faults are set at the proxy; begin and end are for what is not to be had that way.
-	faults     []testenv.Fault
+	faults     []faultproxy.Fault
 	begin, end func(*testing.T, *site)
 	// reason is that of Fresh=False, or the other one, and says are texts of which a denial has one.
 	reason, or string
@@ -53,23 +55,23 @@ func outages() map[string]outage {
 			begin: func(_ *testing.T, s *site) { s.proxy.Disconnect() }, end: func(t *testing.T, s *site) { must(t, s.proxy.Reconnect()) },
 			reason: v1alpha1.ReasonUnreachable, says: []string{"the connection was refused"},
 		},
-		"dead":  {faults: []testenv.Fault{{Drop: true}}, reason: v1alpha1.ReasonUnreachable, says: closed, alone: true},
-		"hangs": {faults: []testenv.Fault{{Hang: true}}, reason: v1alpha1.ReasonTimeout, says: []string{"not loaded yet", "waiting for", "no full answer in time"}},
+		"dead":  {faults: []faultproxy.Fault{{Drop: true}}, reason: v1alpha1.ReasonUnreachable, says: closed, alone: true},
+		"hangs": {faults: []faultproxy.Fault{{Hang: true}}, reason: v1alpha1.ReasonTimeout, says: []string{"not loaded yet", "waiting for", "no full answer in time"}},
 
-		"slow-100ms": {faults: []testenv.Fault{{Delay: 100 * time.Millisecond}}, slow: true},
-		"slow-2s":    {faults: []testenv.Fault{{Delay: 2 * time.Second}}, slow: true},
-		"slow-30s":   {faults: []testenv.Fault{{Delay: 30 * time.Second}}, slow: true},
+		"slow-100ms": {faults: []faultproxy.Fault{{Delay: 100 * time.Millisecond}}, slow: true},
+		"slow-2s":    {faults: []faultproxy.Fault{{Delay: 2 * time.Second}}, slow: true},
+		"slow-30s":   {faults: []faultproxy.Fault{{Delay: 30 * time.Second}}, slow: true},
 
 		"turned-away": {
-			faults: []testenv.Fault{{Status: http.StatusTooManyRequests, RetryAfter: strconv.Itoa(int(turnedAway.Seconds()))}},
+			faults: []faultproxy.Fault{{Status: http.StatusTooManyRequests, RetryAfter: strconv.Itoa(int(turnedAway.Seconds()))}},
 			reason: v1alpha1.ReasonServerError, says: []string{"status 429", "Retry-After"}, pause: turnedAway,
 		},
-		"unavailable": {faults: []testenv.Fault{{Status: http.StatusServiceUnavailable}}, reason: v1alpha1.ReasonServerError, says: []string{"status 503"}, alone: true},
-		"broken":      {faults: []testenv.Fault{{Status: http.StatusInternalServerError}}, reason: v1alpha1.ReasonServerError, says: []string{"status 500"}, alone: true},
+		"unavailable": {faults: []faultproxy.Fault{{Status: http.StatusServiceUnavailable}}, reason: v1alpha1.ReasonServerError, says: []string{"status 503"}, alone: true},
+		"broken":      {faults: []faultproxy.Fault{{Status: http.StatusInternalServerError}}, reason: v1alpha1.ReasonServerError, says: []string{"status 500"}, alone: true},
 
 		"tokens": {
 			begin: func(_ *testing.T, s *site) {
-				s.at.notary.SetTokenFaults(testenv.Fault{Status: http.StatusServiceUnavailable})
+				s.at.notary.SetTokenFaults(faultproxy.Fault{Status: http.StatusServiceUnavailable})
 			},
 			end:    func(_ *testing.T, s *site) { s.at.notary.SetTokenFaults() },
 			reason: v1alpha1.ReasonServerError, says: []string{"token service"}, tokens: true,
@@ -84,28 +86,28 @@ func outages() map[string]outage {
 		},
 
 		"snapshot-missing": {
-			faults: []testenv.Fault{{Match: testenv.File("snapshot"), Status: http.StatusNotFound, Body: notThere}},
+			faults: []faultproxy.Fault{{Match: notaryserver.File("snapshot"), Status: http.StatusNotFound, Body: notThere}},
 			reason: v1alpha1.ReasonMetadataMissing, says: []string{"the server has no snapshot"},
 		},
 		"snapshot-old": {
-			faults: []testenv.Fault{{Match: testenv.File("snapshot"), Old: true}},
+			faults: []faultproxy.Fault{{Match: notaryserver.File("snapshot"), Old: true}},
 			reason: v1alpha1.ReasonMetadataInvalid, or: v1alpha1.ReasonTooLarge, // it may be longer or not
 			says: []string{"snapshot"}, published: true,
 		},
 		"delegation-truncated": {
-			faults: []testenv.Fault{{Match: testenv.File("targets/qa"), Truncate: 100}},
+			faults: []faultproxy.Fault{{Match: notaryserver.File("targets/qa"), Truncate: 100}},
 			reason: v1alpha1.ReasonMetadataInvalid, says: []string{"targets/qa"},
 		},
 		"delegation-corrupt": {
-			faults: []testenv.Fault{{Match: testenv.File("targets/qa"), Corrupt: true}},
+			faults: []faultproxy.Fault{{Match: notaryserver.File("targets/qa"), Corrupt: true}},
 			reason: v1alpha1.ReasonMetadataInvalid, says: []string{"targets/qa"},
 		},
 		"timestamp-corrupt": {
-			faults: []testenv.Fault{{Match: testenv.File("timestamp"), Corrupt: true}},
+			faults: []faultproxy.Fault{{Match: notaryserver.File("timestamp"), Corrupt: true}},
 			reason: v1alpha1.ReasonMetadataInvalid, says: []string{"timestamp"},
 		},
-		"cut":       {faults: []testenv.Fault{{Cut: 60}}, reason: v1alpha1.ReasonUnreachable, says: closed},
-		"truncated": {faults: []testenv.Fault{{Truncate: 60}}, reason: v1alpha1.ReasonMetadataInvalid, says: []string{"timestamp", "root"}},
+		"cut":       {faults: []faultproxy.Fault{{Cut: 60}}, reason: v1alpha1.ReasonUnreachable, says: closed},
+		"truncated": {faults: []faultproxy.Fault{{Truncate: 60}}, reason: v1alpha1.ReasonMetadataInvalid, says: []string{"timestamp", "root"}},
 	}
 }
 
@@ -161,7 +163,7 @@ func (s *site) begin(t *testing.T, c outage) {
 func (s *site) testOutage(t *testing.T, c outage) {
 	begun := time.Now()
 	if c.tokens {
-		testenv.Await(t, "the end of the tokens' life", func() error { return after(begun, tokenLife) })
+		poll.Await(t, "the end of the tokens' life", func() error { return after(begun, tokenLife) })
 	}
 	s.testDecisions(t, c)
 	s.turns(t, c.reason, c.or)
@@ -236,7 +238,7 @@ func (s *site) testRequests(t *testing.T, c outage) {
 
 // testPauses wants a server that turned a request away to be asked for nothing before the time it gave, and then to be asked. Requests
 // that were under way already are not to be called back.
-func (s *site) testPauses(t *testing.T, pause time.Duration, requests []testenv.Request) {
+func (s *site) testPauses(t *testing.T, pause time.Duration, requests []faultproxy.Request) {
 	if len(requests) == 0 {
 		t.Fatal("the server was not asked for anything")
 	}
@@ -272,7 +274,7 @@ func (s *site) testSlow(t *testing.T, delay time.Duration) {
 
 // testMadeUpNames is against who names repositories at which the server fails, so that it is taken to be down.
 func (s *site) testMadeUpNames(t *testing.T) {
-	s.proxy.Set(testenv.Fault{Match: func(path string) bool { return strings.Contains(path, "/made-up-") }, Status: http.StatusInternalServerError})
+	s.proxy.Set(faultproxy.Fault{Match: func(path string) bool { return strings.Contains(path, "/made-up-") }, Status: http.StatusInternalServerError})
 	for range 3 {
 		s.demand(t)
 		s.decide(t, map[string]denial{

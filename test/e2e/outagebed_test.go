@@ -19,7 +19,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // madeUp is how many made-up repositories are asked for at once.
@@ -36,10 +39,10 @@ type outageBed struct {
 func newOutageBed(t *testing.T) *outageBed {
 	b := newBed(t)
 	second := *b
-	second.notary = testenv.RunNotary(t, testenv.NotaryOptions{
-		Auth: &testenv.NotaryAuth{Username: "reader", Password: "secret", AnonymousPull: true, Lifetime: tokenLife},
+	second.notary = notaryserver.Run(t, notaryserver.Options{
+		Auth: &notaryserver.Auth{Username: "reader", Password: "secret", AnonymousPull: true, Lifetime: tokenLife},
 	})
-	second.signer = testenv.RunClient(t, second.notary)
+	second.signer = notaryserver.RunClient(t, second.notary)
 	o := &outageBed{bed: b, guarded: &second, old: registry + "/acme/known", new: registry + "/acme/unknown"}
 	for _, at := range []*bed{b, &second} {
 		for _, gun := range []string{o.old, o.new} {
@@ -68,7 +71,7 @@ type site struct {
 	*outageBed
 	at    *bed // whose server it is
 	name  string
-	proxy *testenv.Faults
+	proxy *faultproxy.Proxy
 }
 
 func (o *outageBed) site(t *testing.T, name string, tokens bool) *site {
@@ -77,7 +80,7 @@ func (o *outageBed) site(t *testing.T, name string, tokens bool) *site {
 	if tokens {
 		s.at = o.guarded
 	}
-	s.proxy = testenv.RunFaults(t, s.at.notary)
+	s.proxy = faultproxy.Run(t, s.at.notary.URL, s.at.notary.CA)
 	labels := map[string]string{"outage": name}
 	s.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
 	root := s.at.trustRoot(name)
@@ -96,7 +99,7 @@ func (o *outageBed) site(t *testing.T, name string, tokens bool) *site {
 // known has the one repository loaded.
 func (s *site) known(t *testing.T) {
 	t.Helper()
-	testenv.Await(t, "the service account of "+s.name, func() error {
+	poll.Await(t, "the service account of "+s.name, func() error {
 		return s.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "default"}, &corev1.ServiceAccount{})
 	})
 	s.ready(t, &v1alpha1.ImagePolicy{}, s.name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
@@ -106,7 +109,7 @@ func (s *site) known(t *testing.T) {
 }
 
 // serve has the proxy serve another certificate.
-func (s *site) serve(t *testing.T, issue func(subject pkix.Name, hosts ...string) (*testenv.Certificate, error)) {
+func (s *site) serve(t *testing.T, issue func(subject pkix.Name, hosts ...string) (*tlstest.Certificate, error)) {
 	t.Helper()
 	cert, err := issue(pkix.Name{CommonName: "fault-proxy"})
 	must(t, err)
@@ -219,7 +222,7 @@ func both(one, other func() error) error {
 	return errors.Join(other(), <-done)
 }
 
-// patiently is testenv.Await at a slower pace and with more patience: many sites share a machine.
+// patiently is poll.Await at a slower pace and with more patience: many sites share a machine.
 func (s *site) patiently(t *testing.T, what string, ok func() error) {
 	t.Helper()
 	tick := time.NewTicker(time.Second)

@@ -24,7 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 func (b *bed) testPinning(t *testing.T) {
@@ -82,7 +82,7 @@ func (b *bed) swap(t *testing.T, policy admissionv1.ReinvocationPolicyType, s *s
 	}
 	b.create(t, configuration)
 	t.Cleanup(func() { must(t, b.Delete(context.WithoutCancel(t.Context()), configuration)) })
-	testenv.Await(t, "the other webhook to be called", func() error {
+	poll.Await(t, "the other webhook to be called", func() error {
 		_ = b.Create(t.Context(), pod(production, s.repository+":v1"), client.DryRunAll)
 		if s.calls.Load() == 0 {
 			return errors.New("not called yet")
@@ -178,7 +178,7 @@ func (b *bed) enforce(t *testing.T, policy *v1alpha1.ImagePolicy) {
 	b.create(t, policy)
 	t.Cleanup(func() { must(t, b.Delete(context.WithoutCancel(t.Context()), policy)) })
 	b.ready(t, &v1alpha1.ImagePolicy{}, policy.Name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
-	testenv.Await(t, "the policy to be in force", func() error {
+	poll.Await(t, "the policy to be in force", func() error {
 		err := b.Create(t.Context(), pod(production, string(policy.Spec.Images[0])+":unsigned"), client.DryRunAll)
 		if !apierrors.IsForbidden(err) {
 			return fmt.Errorf("want it denied, got %w", err)
@@ -232,7 +232,7 @@ func deployment(name, image string) *appsv1.Deployment {
 func (b *bed) replicaSets(t *testing.T, d *appsv1.Deployment, want int) []string {
 	t.Helper()
 	var images []string
-	testenv.Await(t, "the ReplicaSets of "+d.Name, func() error {
+	poll.Await(t, "the ReplicaSets of "+d.Name, func() error {
 		must(t, b.Get(t.Context(), client.ObjectKeyFromObject(d), d))
 		sets := &appsv1.ReplicaSetList{}
 		must(t, b.List(t.Context(), sets, client.InNamespace(production), client.MatchingLabels{"app": d.Name}))
@@ -283,7 +283,7 @@ func (b *bed) testPinAllLater(t *testing.T) {
 	if got := b.replicaSets(t, d, 2); !slices.Equal(got, []string{gun + ":v1", gun + ":v1"}) {
 		t.Errorf("ReplicaSets have %q", got)
 	}
-	testenv.Await(t, "a Pod that is pinned", func() error {
+	poll.Await(t, "a Pod that is pinned", func() error {
 		pods := &corev1.PodList{}
 		must(t, b.List(t.Context(), pods, client.InNamespace(production), client.MatchingLabels{"app": d.Name}))
 		for _, p := range pods.Items {
@@ -332,7 +332,7 @@ func (b *bed) testAppliedByServer(t *testing.T) {
 	apply()
 	// The controller writes the Deployment's status for a while; then nothing may change any more.
 	b.replicaSets(t, deployment("applied", ""), 1)
-	testenv.Await(t, "an apply that changes nothing", func() error {
+	poll.Await(t, "an apply that changes nothing", func() error {
 		if before, after := apply(), apply(); before != after {
 			return fmt.Errorf("%s; after a further apply, %s", before, after)
 		}
@@ -378,7 +378,7 @@ func (b *bed) testAppliedByClient(t *testing.T) {
 			t.Errorf("want %q: %v\n%s", want, err, out)
 		}
 		// What the controller writes between the two readings of a diff is drift to kubectl; what our webhook makes would stay.
-		testenv.Await(t, "kubectl to see no drift", func() error {
+		poll.Await(t, "kubectl to see no drift", func() error {
 			out, err := b.kube.RunKubectl(t.Context(), string(raw), "diff", "-f", "-")
 			if err == nil && out != "" {
 				err = errors.New("there is a difference")

@@ -6,16 +6,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
 // TestQuickStart runs the notary commands of docs/quickstart-dct.md as they stand there, in their order.
 func TestQuickStart(t *testing.T) {
 	t.Parallel()
 	const gun, hex = registry + "/acme/quickstart", "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
-	signer := testenv.RunClient(t, testenv.RunNotary(t, testenv.NotaryOptions{Signer: true}))
+	signer := notaryserver.RunClient(t, notaryserver.Run(t, notaryserver.Options{Signer: true}))
 	for _, role := range []string{"ci", "qa"} {
-		key, err := testenv.NewSigningKey(testenv.ECDSA256, gun)
+		key, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, gun)
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(signer.Dir, role+".crt"), key.PublicPEM, 0o600))
 		must(t, os.WriteFile(filepath.Join(signer.Dir, role+".key"), key.PrivatePEM, 0o600))

@@ -20,7 +20,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -43,7 +45,7 @@ type replicas struct {
 	*bed
 	all    *testing.T // managers last as long as it
 	dir    string
-	front  *testenv.Balancer
+	front  *operator.Balancer
 	binary string
 	count  int
 	alive  []*replica
@@ -58,22 +60,22 @@ type replicas struct {
 
 // replica is a manager that the API server's audit log knows by name.
 type replica struct {
-	*testenv.Manager
+	*operator.Manager
 	name string
-	link *testenv.Link
+	link *kubeserver.Link
 }
 
 func newReplicas(t *testing.T) *replicas {
 	t.Helper()
-	r := &replicas{all: t, dir: t.TempDir(), front: testenv.RunBalancer(t)}
+	r := &replicas{all: t, dir: t.TempDir(), front: operator.RunBalancer(t)}
 	must(t, os.WriteFile(filepath.Join(r.dir, "audit.yaml"), []byte(auditPolicy), 0o600))
-	binary, err := testenv.BuildManager(t.Context(), r.dir, true)
+	binary, err := operator.Build(t.Context(), r.dir, true)
 	must(t, err)
 	r.binary = binary
-	options := testenv.KubeOptions{APIServerArgs: []string{
+	options := kubeserver.Options{APIServerArgs: []string{
 		"--audit-policy-file", filepath.Join(r.dir, "audit.yaml"), "--audit-log-path", filepath.Join(r.dir, "audit.log"),
 	}}
-	r.bed = newBedWith(t, options, func(b *bed) *testenv.Manager {
+	r.bed = newBedWith(t, options, func(b *bed) *operator.Manager {
 		r.bed = b
 		for range 3 {
 			r.start(t)
@@ -87,10 +89,10 @@ func newReplicas(t *testing.T) *replicas {
 func (r *replicas) start(t *testing.T) {
 	t.Helper()
 	r.count++
-	m := &replica{name: fmt.Sprintf("countersign-%d", r.count), link: testenv.RunLink(r.all, r.kube)}
+	m := &replica{name: fmt.Sprintf("countersign-%d", r.count), link: kubeserver.RunLink(r.all, r.kube)}
 	program := filepath.Join(r.dir, m.name)
 	must(t, os.Symlink(r.binary, program))
-	m.Manager = testenv.RunManagerWith(r.all, r.kube, testenv.ManagerOptions{
+	m.Manager = operator.RunWith(r.all, r.kube, operator.Options{
 		MayMissRights: true, // the API server is restarted
 		Binary:        program, APIServer: m.link.URL, Args: []string{"--webhook-url=" + r.front.URL, "--shutdown-delay=" + shutdownDelay.String()},
 	})
@@ -105,7 +107,7 @@ func (r *replicas) gone(m *replica) {
 // leader waits for a replica that says that it leads.
 func (r *replicas) leader(t *testing.T) (leader *replica) {
 	t.Helper()
-	testenv.Await(t, "a leader", func() error {
+	poll.Await(t, "a leader", func() error {
 		for _, m := range r.alive {
 			text, err := get(t.Context(), m.MetricsURL)
 			if err != nil {
@@ -138,7 +140,7 @@ func get(ctx context.Context, url string) (string, error) {
 // decides waits until a replica admits, or denies, an image under the policy that is edited.
 func (r *replicas) decides(t *testing.T, m *replica, want bool) {
 	t.Helper()
-	testenv.Await(t, fmt.Sprintf("%s to answer %t", m.name, want), func() error {
+	poll.Await(t, fmt.Sprintf("%s to answer %t", m.name, want), func() error {
 		v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned)
 		if err == nil && v.Allowed != want {
 			err = fmt.Errorf("it answers %+v", v)
@@ -154,7 +156,7 @@ func (r *replicas) edit(t *testing.T, qa bool) time.Time {
 	if qa {
 		roles = append(roles, "qa")
 	}
-	testenv.Await(t, "an edit", func() error {
+	poll.Await(t, "an edit", func() error {
 		p := &v1alpha1.ImagePolicy{}
 		if err := r.Get(t.Context(), client.ObjectKey{Name: "switched"}, p); err != nil {
 			return err

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -135,7 +135,7 @@ func (r *replicas) testRollingRestart(t *testing.T) {
 // leaves waits until a replica is not ready any more, and wants it to answer still.
 func (r *replicas) leaves(t *testing.T, m *replica) {
 	t.Helper()
-	testenv.Await(t, m.name+" to report that it is not ready", func() error {
+	poll.Await(t, m.name+" to report that it is not ready", func() error {
 		if m.Ready(t.Context()) == nil {
 			return errors.New("it is ready")
 		}
@@ -191,7 +191,7 @@ func (r *replicas) testLeaderCutOff(t *testing.T) {
 		t.Errorf("cut off, it answers %+v, %v; want what it knew", v, err)
 	}
 	r.leaves(t, m)
-	testenv.Await(t, "the one that is cut off to end", func() error {
+	poll.Await(t, "the one that is cut off to end", func() error {
 		if !m.Ended() {
 			return errors.New("it still runs")
 		}
@@ -216,7 +216,7 @@ func (r *replicas) testAPIServerRestarted(t *testing.T) {
 	r.excused.Store(false)
 	r.edit(t, true)
 	for _, m := range slices.Clone(r.alive) {
-		testenv.Await(t, m.name+" to know the edit, or to end", func() error {
+		poll.Await(t, m.name+" to know the edit, or to end", func() error {
 			if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); !m.Ended() && (err != nil || v.Allowed) {
 				return fmt.Errorf("it answers %+v, %w", v, err)
 			}

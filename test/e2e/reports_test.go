@@ -16,7 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestReports runs the manager on a cluster in which the CRDs of reports come and go.
@@ -37,7 +38,7 @@ func TestReports(t *testing.T) {
 	b.counts(t, "production", 2, 1)
 
 	b.noise(t)
-	uninstall := testenv.RunReportCRDs(t, b.kube)
+	uninstall := kubeserver.RunReportCRDs(t, b.kube)
 	b.reports(t, map[string][]string{
 		production: {"pass production " + signed.Name, "warn release " + signed.Name},
 		"sandbox":  {"error orphan " + orphan.Name, "fail production " + unsigned.Name, "warn release " + unsigned.Name},
@@ -104,7 +105,7 @@ func (b *bed) label(t *testing.T, namespace, env string) {
 // counts waits until the status of a policy counts workloads as wanted.
 func (b *bed) counts(t *testing.T, policy string, covered, violating int32) {
 	t.Helper()
-	testenv.Await(t, "the counts of "+policy, func() error {
+	poll.Await(t, "the counts of "+policy, func() error {
 		p := &v1alpha1.ImagePolicy{}
 		if err := b.Get(t.Context(), client.ObjectKey{Name: policy}, p); err != nil {
 			return err
@@ -151,7 +152,7 @@ func (b *bed) reports(t *testing.T, want map[string][]string) {
 		slices.Sort(want[namespace])
 	}
 	for _, kind := range reportKinds() {
-		testenv.Await(t, "the reports as "+kind.Kind, func() error {
+		poll.Await(t, "the reports as "+kind.Kind, func() error {
 			list := &unstructured.UnstructuredList{}
 			list.SetGroupVersionKind(kind)
 			if err := b.List(t.Context(), list); err != nil {

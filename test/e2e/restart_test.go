@@ -14,7 +14,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestRestart stops everything of the operator and starts it again, in a cluster and beside a signing server that are less kind each
@@ -38,8 +40,8 @@ func (b restarts) restart(t *testing.T, meanwhile func()) {
 	t.Helper()
 	must(t, b.manager.Stop())
 	meanwhile()
-	b.manager = testenv.RunManager(b.all, b.kube)
-	testenv.Await(t, "the API server to ask the new manager", func() error {
+	b.manager = operator.Run(b.all, b.kube)
+	poll.Await(t, "the API server to ask the new manager", func() error {
 		err := b.Create(t.Context(), pod(production, registry+"/acme/nobody-asked:v1"))
 		if err == nil {
 			return errors.New("it is admitted")
@@ -54,7 +56,7 @@ func (b restarts) restart(t *testing.T, meanwhile func()) {
 // record returns the head of the record of a repository, an error where there is none.
 func (b restarts) record(ctx context.Context, gun string) (*corev1.ConfigMap, error) {
 	all := &corev1.ConfigMapList{}
-	if err := b.List(ctx, all, client.InNamespace(testenv.OwnNamespace), client.MatchingLabels{"countersign.dev/metadata": "head"}); err != nil {
+	if err := b.List(ctx, all, client.InNamespace(operator.Namespace), client.MatchingLabels{"countersign.dev/metadata": "head"}); err != nil {
 		return nil, err
 	}
 	for i := range all.Items {
@@ -69,7 +71,7 @@ func (b restarts) record(ctx context.Context, gun string) (*corev1.ConfigMap, er
 func (b restarts) written(t *testing.T, gun string, before *corev1.ConfigMap) *corev1.ConfigMap {
 	t.Helper()
 	var m *corev1.ConfigMap
-	testenv.Await(t, "the record of "+gun, func() error {
+	poll.Await(t, "the record of "+gun, func() error {
 		var err error
 		if m, err = b.record(t.Context(), gun); err != nil {
 			return err
@@ -106,7 +108,7 @@ func (b restarts) testStartWithoutServer(t *testing.T) {
 }
 
 func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
-	front := testenv.RunFaults(t, b.notary)
+	front := faultproxy.Run(t, b.notary.URL, b.notary.CA)
 	b.editRoot(t, func(root *v1alpha1.TrustRoot) {
 		root.Spec.Notary.Server, root.Spec.Notary.CABundle = front.URL, v1alpha1.PEMBundle(front.CA.PEM)
 	})
@@ -127,7 +129,7 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 		b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonRollback)
 	}
 	t.Run("refused after a restart", func(t *testing.T) {
-		b.restart(t, func() { front.Set(testenv.Fault{Old: true}) })
+		b.restart(t, func() { front.Set(faultproxy.Fault{Old: true}) })
 		withdrawn = b.written(t, gun, before) // at the end at the latest
 		refused(t)
 	})
@@ -135,13 +137,13 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 		b.editRoot(t, func(root *v1alpha1.TrustRoot) {
 			root.Annotations = map[string]string{v1alpha1.AnnotationForgetVersions: "restored from Friday's backup"}
 		})
-		testenv.Await(t, "the older signature to count", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		poll.Await(t, "the older signature to count", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 		b.forgotten(t)
 		accepted = b.written(t, gun, withdrawn)
 	})
 	t.Run("refused again", func(t *testing.T) {
 		front.Set()
-		testenv.Await(t, "the withdrawal", func() error {
+		poll.Await(t, "the withdrawal", func() error {
 			_ = b.Create(t.Context(), pod(production, gun+":unsigned"))
 			if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
 				return errors.New("still admitted")
@@ -149,7 +151,7 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 			return nil
 		})
 		b.written(t, gun, accepted)
-		front.Set(testenv.Fault{Old: true})
+		front.Set(faultproxy.Fault{Old: true})
 		refused(t)
 		b.editRoot(t, func(root *v1alpha1.TrustRoot) { root.Annotations = nil }) // which is no request
 		refused(t)
@@ -174,7 +176,7 @@ func (b restarts) mended(t *testing.T, gun string) {
 // editRoot changes the trust root.
 func (b restarts) editRoot(t *testing.T, change func(*v1alpha1.TrustRoot)) {
 	t.Helper()
-	testenv.Await(t, "an edit of the trust root", func() error {
+	poll.Await(t, "an edit of the trust root", func() error {
 		root := &v1alpha1.TrustRoot{}
 		if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
 			return err
@@ -187,7 +189,7 @@ func (b restarts) editRoot(t *testing.T, change func(*v1alpha1.TrustRoot)) {
 // forgotten waits until the status and an event say that the versions seen started anew.
 func (b restarts) forgotten(t *testing.T) {
 	t.Helper()
-	testenv.Await(t, "the status and the event", func() error {
+	poll.Await(t, "the status and the event", func() error {
 		root := &v1alpha1.TrustRoot{}
 		if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
 			return err
@@ -213,9 +215,9 @@ func (b restarts) testRecordsGoWithTheTrustRoot(t *testing.T) {
 	must(t, b.manager.Stop())
 	root := b.trustRoot("acme-notary")
 	must(t, b.Delete(t.Context(), root))
-	testenv.Await(t, "the records to be gone", func() error {
+	poll.Await(t, "the records to be gone", func() error {
 		all := &corev1.ConfigMapList{}
-		if err := b.List(t.Context(), all, client.InNamespace(testenv.OwnNamespace), client.HasLabels{"countersign.dev/metadata"}); err != nil {
+		if err := b.List(t.Context(), all, client.InNamespace(operator.Namespace), client.HasLabels{"countersign.dev/metadata"}); err != nil {
 			return err
 		}
 		if len(all.Items) > 0 {

@@ -13,7 +13,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -21,14 +24,14 @@ import (
 // they have signed.
 func TestThreatRevokedKeys(t *testing.T) {
 	t.Parallel()
-	front := testenv.RunBalancer(t)
+	front := operator.RunBalancer(t)
 	args := []string{"--webhook-url=" + front.URL}
 	b := &revoking{restarts: restarts{newBed(t, args...), t}, args: args}
-	b.managers = []*testenv.Manager{b.manager, testenv.RunManager(t, b.kube, args...), testenv.RunManager(t, b.kube, args...)}
+	b.managers = []*operator.Manager{b.manager, operator.Run(t, b.kube, args...), operator.Run(t, b.kube, args...)}
 	for _, m := range b.managers {
 		front.Add(m)
 	}
-	testenv.RunReportCRDs(t, b.kube)
+	kubeserver.RunReportCRDs(t, b.kube)
 	b.prepare(t)
 	t.Run("signer", b.testSigner)
 	t.Run("one of two signers", b.testOneOfTwo)
@@ -42,9 +45,9 @@ func TestThreatRevokedKeys(t *testing.T) {
 type revoking struct {
 	restarts
 	args     []string
-	managers []*testenv.Manager
-	gun      string                         // which ci, and both keys of qa, have signed
-	keys     map[string]*testenv.SigningKey // of ci and qa, and the second of qa
+	managers []*operator.Manager
+	gun      string                              // which ci, and both keys of qa, have signed
+	keys     map[string]*notaryserver.SigningKey // of ci and qa, and the second of qa
 }
 
 // prepare signs an image with one key of ci and two of qa, and runs it.
@@ -53,9 +56,9 @@ func (b *revoking) prepare(t *testing.T) {
 	var err error
 	b.keys, err = b.signer.CreateRepository(t.Context(), b.gun, "ci", "qa")
 	must(t, err)
-	second, err := testenv.NewSigningKey(testenv.ECDSA256, b.gun)
+	second, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, b.gun)
 	must(t, err)
-	must(t, b.signer.AddDelegation(t.Context(), b.gun, "targets/qa", []*testenv.SigningKey{second}))
+	must(t, b.signer.AddDelegation(t.Context(), b.gun, "targets/qa", []*notaryserver.SigningKey{second}))
 	must(t, b.signer.ImportKey(t.Context(), b.gun, "qa", second))
 	b.keys["qa, second"] = second
 	b.sign(t, b.gun, "v1", 1, "ci", "qa")
@@ -145,7 +148,7 @@ func (b *revoking) testTopKeys(t *testing.T) {
 	root := &v1alpha1.TrustRoot{}
 	t.Log(b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked))
 	for role, gun := range guns {
-		testenv.Await(t, "the key of "+role+" in the status", func() error { return b.names(t, gun, ids[role]) })
+		poll.Await(t, "the key of "+role+" in the status", func() error { return b.names(t, gun, ids[role]) })
 	}
 
 	must(t, b.signer.RotateTargetsKey(t.Context(), guns["targets"]))
@@ -174,7 +177,7 @@ func (b *revoking) testRestartRevoked(t *testing.T) {
 		must(t, m.Stop())
 	}
 	b.notary.Disconnect()
-	m := []*testenv.Manager{testenv.RunManager(b.all, b.kube, b.args...)}
+	m := []*operator.Manager{operator.Run(b.all, b.kube, b.args...)}
 	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(b.gun)); err != nil || !saying(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
 		t.Errorf("after a restart it says %+v, %v", got, err)
 	}
@@ -213,7 +216,7 @@ func (b *revoking) testRootKey(t *testing.T) {
 	if pin.KeyID == old {
 		t.Fatal("the root did not rotate")
 	}
-	testenv.Await(t, "a message that names the new root key", func() error { return b.names(t, b.gun, pin.KeyID) })
+	poll.Await(t, "a message that names the new root key", func() error { return b.names(t, b.gun, pin.KeyID) })
 	everyManager(t, b.managers, pinned(b.gun), "the revocation still", saying(http.StatusServiceUnavailable, "root.json", old, pin.KeyID))
 	p.does("A root key", 1, []string{"NEWKEYID", pin.KeyID})
 	everyManager(t, b.managers, pinned(b.gun), "the new root key", admits)

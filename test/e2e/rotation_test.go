@@ -19,7 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/certs"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // dueIn is how long after the start of the first manager its certificate is due: the load has begun by then.
@@ -30,14 +31,14 @@ const dueIn = time.Minute
 // about by dating the step before it back in the Secret.
 func TestRotation(t *testing.T) {
 	t.Parallel()
-	front := testenv.RunBalancer(t)
+	front := operator.RunBalancer(t)
 	args := []string{"--webhook-url=" + front.URL}
 	var first *x509.Certificate
 	b := newBedAfter(t, func(b *bed) {
-		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: testenv.OwnNamespace}})
+		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operator.Namespace}})
 		first = b.putCertificate(t, time.Now().Add(dueIn+time.Hour-60*24*time.Hour)) // dated back an hour
 	}, args...)
-	r := &rotation{bed: b, managers: []*testenv.Manager{b.manager, testenv.RunManager(t, b.kube, args...), testenv.RunManager(t, b.kube, args...)}}
+	r := &rotation{bed: b, managers: []*operator.Manager{b.manager, operator.Run(t, b.kube, args...), operator.Run(t, b.kube, args...)}}
 	for _, m := range r.managers {
 		front.Add(m)
 	}
@@ -72,7 +73,7 @@ func TestRotation(t *testing.T) {
 	t.Run("Secret deleted", func(t *testing.T) {
 		before := r.secret(t)
 		must(t, b.Delete(t.Context(), before))
-		testenv.Await(t, "another Secret", func() error {
+		poll.Await(t, "another Secret", func() error {
 			s := &corev1.Secret{}
 			err := b.Get(t.Context(), client.ObjectKeyFromObject(before), s)
 			if err == nil && s.UID == before.UID {
@@ -92,24 +93,24 @@ func TestRotation(t *testing.T) {
 
 type rotation struct {
 	*bed
-	managers []*testenv.Manager
+	managers []*operator.Manager
 }
 
 // putCertificate puts what an operator has made at a time into the Secret.
 func (b *bed) putCertificate(t *testing.T, made time.Time) *x509.Certificate {
 	t.Helper()
-	past := &certs.Own{Client: b.Client, Namespace: testenv.OwnNamespace, Host: "127.0.0.1", Clock: clocktesting.NewFakePassiveClock(made)}
+	past := &certs.Own{Client: b.Client, Namespace: operator.Namespace, Host: "127.0.0.1", Clock: clocktesting.NewFakePassiveClock(made)}
 	_, _, err := past.CABundle(t.Context())
 	must(t, err)
 	s := &corev1.Secret{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: certs.SecretName}, s))
+	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: certs.SecretName}, s))
 	return certificates(s.Data[corev1.TLSCertKey])[0]
 }
 
 func (r *rotation) secret(t *testing.T) *corev1.Secret {
 	t.Helper()
 	s := &corev1.Secret{}
-	must(t, r.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: certs.SecretName}, s))
+	must(t, r.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: certs.SecretName}, s))
 	return s
 }
 
@@ -117,7 +118,7 @@ func (r *rotation) secret(t *testing.T) *corev1.Secret {
 func (r *rotation) date(t *testing.T, back time.Duration) {
 	t.Helper()
 	const annotation = "countersign.dev/trusted-since"
-	testenv.Await(t, "the note that both configurations hold the CA", func() error {
+	poll.Await(t, "the note that both configurations hold the CA", func() error {
 		s := r.secret(t)
 		if s.Annotations[annotation] == "" {
 			return errors.New("not noted")
@@ -133,7 +134,7 @@ func (r *rotation) date(t *testing.T, back time.Duration) {
 // bundles waits until both configurations hold so many CAs.
 func (r *rotation) bundles(t *testing.T, want int) {
 	t.Helper()
-	testenv.Await(t, fmt.Sprintf("%d CAs in both configurations", want), func() error {
+	poll.Await(t, fmt.Sprintf("%d CAs in both configurations", want), func() error {
 		bundles, err := r.configured(t.Context())
 		for _, bundle := range bundles {
 			if got := len(certificates(bundle)); got != want {
@@ -166,7 +167,7 @@ func certificates(text []byte) (found []*x509.Certificate) {
 func (r *rotation) serve(t *testing.T, what string, want func(*x509.Certificate) bool) {
 	t.Helper()
 	for i, m := range r.managers {
-		testenv.Await(t, what, func() error {
+		poll.Await(t, what, func() error {
 			if c := r.served(t, m); !want(c) {
 				return fmt.Errorf("manager %d serves %s of %s", i, c.SerialNumber, c.Issuer)
 			}
@@ -175,14 +176,14 @@ func (r *rotation) serve(t *testing.T, what string, want func(*x509.Certificate)
 	}
 }
 
-func (r *rotation) served(t *testing.T, m *testenv.Manager) *x509.Certificate {
+func (r *rotation) served(t *testing.T, m *operator.Manager) *x509.Certificate {
 	t.Helper()
 	state, err := handshake(t.Context(), m, &tls.Config{InsecureSkipVerify: true})
 	must(t, err)
 	return state.PeerCertificates[0]
 }
 
-func handshake(ctx context.Context, m *testenv.Manager, config *tls.Config) (tls.ConnectionState, error) {
+func handshake(ctx context.Context, m *operator.Manager, config *tls.Config) (tls.ConnectionState, error) {
 	u, err := url.Parse(m.WebhookURL)
 	if err != nil {
 		return tls.ConnectionState{}, err

@@ -23,7 +23,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 const (
@@ -84,7 +87,7 @@ func BenchmarkCompliance10000Pods(b *testing.B) {
 // scale is a control plane without controllers, so that nothing but the test makes or deletes Pods.
 type scale struct {
 	client.Client
-	kube   *testenv.Kube
+	kube   *kubeserver.Server
 	binary string
 	begin  time.Time
 }
@@ -94,8 +97,8 @@ func newScale(b *testing.B) *scale {
 	b.Helper()
 	s := &scale{begin: time.Now()}
 	s.say("starting the servers")
-	s.kube = testenv.RunKube(b, testenv.KubeOptions{})
-	notary := testenv.RunNotary(b, testenv.NotaryOptions{Signer: true})
+	s.kube = kubeserver.Run(b, kubeserver.Options{})
+	notary := notaryserver.Run(b, notaryserver.Options{Signer: true})
 	scheme := runtime.NewScheme()
 	check(b, clientgoscheme.AddToScheme(scheme))
 	check(b, v1alpha1.AddToScheme(scheme))
@@ -104,10 +107,10 @@ func newScale(b *testing.B) *scale {
 	var err error
 	s.Client, err = client.New(config, client.Options{Scheme: scheme})
 	check(b, err)
-	s.binary, err = testenv.BuildManager(b.Context(), b.TempDir(), false)
+	s.binary, err = operator.Build(b.Context(), b.TempDir(), false)
 	check(b, err)
 
-	signer := testenv.RunClient(b, notary)
+	signer := notaryserver.RunClient(b, notary)
 	for i := range scaleRepositories {
 		_, err := signer.CreateRepository(b.Context(), scaleRepository(i), "ci", "qa")
 		check(b, err)
@@ -126,9 +129,9 @@ func newScale(b *testing.B) *scale {
 }
 
 // start starts a manager that runs until the benchmark ends.
-func (s *scale) start(b *testing.B) *testenv.Manager {
+func (s *scale) start(b *testing.B) *operator.Manager {
 	b.Helper()
-	m, err := testenv.StartManager(b.Context(), s.kube, testenv.ManagerOptions{Binary: s.binary, Dir: b.TempDir()})
+	m, err := operator.Start(b.Context(), s.kube, operator.Options{Binary: s.binary, Dir: b.TempDir()})
 	check(b, err)
 	b.Cleanup(func() {
 		if b.Failed() {
@@ -140,7 +143,7 @@ func (s *scale) start(b *testing.B) *testenv.Manager {
 }
 
 // stop stops the manager and takes its gate away, so that Pods come about as they did before anybody installed it.
-func (s *scale) stop(b *testing.B, m *testenv.Manager) {
+func (s *scale) stop(b *testing.B, m *operator.Manager) {
 	b.Helper()
 	check(b, m.Stop())
 	name := metav1.ObjectMeta{Name: "countersign"}
@@ -240,7 +243,7 @@ func (s *scale) require(b *testing.B, roles ...v1alpha1.RoleName) {
 func (s *scale) counts(b *testing.B, covered, violating int32) {
 	b.Helper()
 	want := v1alpha1.WorkloadCounts{Covered: covered, Violating: violating}
-	testenv.Await(b, fmt.Sprintf("the counts %+v", want), func() error {
+	poll.Await(b, fmt.Sprintf("the counts %+v", want), func() error {
 		p := &v1alpha1.ImagePolicy{}
 		if err := s.Get(b.Context(), client.ObjectKey{Name: "production"}, p); err != nil {
 			return err

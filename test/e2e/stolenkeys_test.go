@@ -11,7 +11,8 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // page is docs/stolen-keys.md: its commands, by section.
@@ -116,14 +117,14 @@ func (b *revoking) testPage(t *testing.T) {
 	b.counts(t, "production", 2, 1)
 	p.does(breach, 0, values, "production")
 	p.does(breach, 1, values, production+"/Pod/stolen\t"+gun, `["ci"]`)
-	testenv.Await(t, "the event", p.prints(breach, 2, values, "not signed by ci"))
+	poll.Await(t, "the event", p.prints(breach, 2, values, "not signed by ci"))
 	p.does("Verify", 0, values, "True")
 	if out, err := p.run("Verify", 2, append(values, "run probe", "run probe --namespace="+production)...); err == nil || !strings.Contains(out, `role "ci" has not signed`) {
 		t.Errorf("the last command of the page's section to verify: %v\n%s", err, out)
 	}
 
 	const signer, targets = "A signer's key", "A targets key"
-	fresh, err := testenv.NewSigningKey(testenv.ECDSA256, gun)
+	fresh, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, gun)
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(b.signer.Dir, "new-ci.crt"), fresh.PublicPEM, 0o600))
 	must(t, b.signer.ImportKey(t.Context(), gun, "ci", fresh))
@@ -145,7 +146,7 @@ func (b *revoking) testPage(t *testing.T) {
 	p.does(revokeIt, 3, values)
 	p.does(revokeIt, 1, values, keys["ci"].KeyID, top["targets"])
 	everyManager(t, b.managers, pinned(gun), "the revocation", saying(http.StatusServiceUnavailable, top["targets"]))
-	testenv.Await(t, "the fault in the status", p.prints(breach, 3, values, gun+"\tKeyRevoked\t"))
+	poll.Await(t, "the fault in the status", p.prints(breach, 3, values, gun+"\tKeyRevoked\t"))
 	p.does(targets, 0, values, "targets/ci", fresh.KeyID)
 	p.does(targets, 1, values)
 	p.does("A snapshot or timestamp key", 0, values)

@@ -13,7 +13,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 func (b *bed) testTrustRootMissing(t *testing.T) {
@@ -23,7 +26,7 @@ func (b *bed) testTrustRootMissing(t *testing.T) {
 		t.Errorf("message %q does not name the trust root", message)
 	}
 	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`, `TrustRoot "not-there" does not exist`)
-	testenv.Await(t, "an event", func() error {
+	poll.Await(t, "an event", func() error {
 		events := &eventsv1.EventList{}
 		if err := b.List(t.Context(), events); err != nil {
 			return err
@@ -102,9 +105,9 @@ func (b *bed) testKeyMaterialElsewhere(t *testing.T) {
 
 // testCredentials has a Notary server that issues tokens against a password, on a token service of its own host.
 func (b *bed) testCredentials(t *testing.T) {
-	auth := &testenv.NotaryAuth{Username: "reader", Password: "right"}
-	guarded := testenv.RunNotary(t, testenv.NotaryOptions{Auth: auth})
-	signer := testenv.RunClient(t, guarded)
+	auth := &notaryserver.Auth{Username: "reader", Password: "right"}
+	guarded := notaryserver.Run(t, notaryserver.Options{Auth: auth})
+	signer := notaryserver.RunClient(t, guarded)
 	gun := registry + "/guarded/app"
 	_, err := signer.CreateRepository(t.Context(), gun, "ci")
 	must(t, err)
@@ -113,7 +116,7 @@ func (b *bed) testCredentials(t *testing.T) {
 	must(t, err)
 
 	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "notary-reader"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "notary-reader"},
 		Type:       corev1.SecretTypeBasicAuth,
 		StringData: map[string]string{"username": auth.Username, "password": "wrong"},
 	}
@@ -134,14 +137,14 @@ func (b *bed) testCredentials(t *testing.T) {
 
 	secret.StringData = map[string]string{"password": auth.Password}
 	must(t, b.Update(t.Context(), secret))
-	testenv.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	poll.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 }
 
 // testClientCertificate has a Notary server that serves nobody without a client certificate of its CA. The first Secret holds one of
 // another CA, and the mended one is taken in.
 func (b *bed) testClientCertificate(t *testing.T) {
-	guarded := testenv.RunNotary(t, testenv.NotaryOptions{ClientCertificates: true})
-	signer := testenv.RunClient(t, guarded)
+	guarded := notaryserver.Run(t, notaryserver.Options{ClientCertificates: true})
+	signer := notaryserver.RunClient(t, guarded)
 	gun := registry + "/mutual/app"
 	_, err := signer.CreateRepository(t.Context(), gun, "ci")
 	must(t, err)
@@ -149,15 +152,15 @@ func (b *bed) testClientCertificate(t *testing.T) {
 	pin, err := signer.Root(gun)
 	must(t, err)
 
-	stranger, err := testenv.NewCA("stranger")
+	stranger, err := tlstest.NewCA("stranger")
 	must(t, err)
-	data := func(ca *testenv.CA) map[string][]byte {
+	data := func(ca *tlstest.CA) map[string][]byte {
 		cert, err := ca.Issue(pkix.Name{CommonName: "countersign"})
 		must(t, err)
 		return map[string][]byte{corev1.TLSCertKey: cert.CertPEM, corev1.TLSPrivateKeyKey: cert.KeyPEM}
 	}
 	secret := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "notary-client"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "notary-client"},
 		Type:       corev1.SecretTypeTLS,
 		Data:       data(stranger),
 	}
@@ -173,6 +176,6 @@ func (b *bed) testClientCertificate(t *testing.T) {
 
 	secret.Data = data(guarded.CA)
 	must(t, b.Update(t.Context(), secret))
-	testenv.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	poll.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 	b.denied(t, pod(production, gun+":v2"), http.StatusForbidden, "has not signed")
 }

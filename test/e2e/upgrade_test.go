@@ -20,18 +20,22 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/certs"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
 // upgrades is an installation of the previous release, by its own manifests and with two
 // replicas of its own program.
 type upgrades struct {
 	restarts
-	front *testenv.Balancer
-	alive []*testenv.Manager
+	front *operator.Balancer
+	alive []*operator.Manager
 	load  *load
 
-	previous          *testenv.Previous
+	previous          *previous.Release
 	manifests, binary string // of this version
 
 	signed, half string // repositories that ci and qa have signed, and ci alone
@@ -79,12 +83,12 @@ func TestUpgrade(t *testing.T) {
 
 func newUpgrades(t *testing.T) *upgrades {
 	t.Helper()
-	u := &upgrades{previous: testenv.RunPrevious(t), front: testenv.RunBalancer(t), binary: build(t)}
-	text, err := testenv.RenderManifests(t.Context(), os.Stderr, testenv.Manifests{Image: "registry.example.com/countersign/countersign:next"})
+	u := &upgrades{previous: previous.Run(t), front: operator.RunBalancer(t), binary: buildManager(t)}
+	text, err := kustomize.Render(t.Context(), os.Stderr, kustomize.Overlay{Image: "registry.example.com/countersign/countersign:next"})
 	must(t, err)
 	u.manifests = filepath.Join(t.TempDir(), "install.yaml")
 	must(t, os.WriteFile(u.manifests, text, 0o600))
-	b := newBedWith(t, testenv.KubeOptions{WithoutCRDs: true}, func(b *bed) *testenv.Manager {
+	b := newBedWith(t, kubeserver.Options{WithoutCRDs: true}, func(b *bed) *operator.Manager {
 		u.restarts = restarts{all: t, bed: b}
 		u.apply(t, u.previous.Manifests)
 		u.start(t, u.previous.Manager)
@@ -114,7 +118,7 @@ func (u *upgrades) apply(t *testing.T, manifests string) {
 // start runs another replica. Where it must miss no right, hadRights looks.
 func (u *upgrades) start(t *testing.T, binary string) {
 	t.Helper()
-	m := testenv.RunManagerWith(u.all, u.kube, testenv.ManagerOptions{
+	m := operator.RunWith(u.all, u.kube, operator.Options{
 		Binary: binary, Args: []string{"--webhook-url=" + u.front.URL, "--shutdown-delay=" + shutdownDelay.String()},
 		MayMissRights: true, // this version may after the downgrade, which takes its rights as well
 	})
@@ -185,7 +189,7 @@ func (u *upgrades) state(t *testing.T) (k kept) {
 		policy     v1alpha1.ImagePolicy
 	)
 	must(t, errors.Join(
-		u.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: certs.SecretName}, &secret),
+		u.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: certs.SecretName}, &secret),
 		u.Get(t.Context(), client.ObjectKey{Name: "countersign"}, &validating),
 		u.Get(t.Context(), client.ObjectKey{Name: "countersign"}, &mutating),
 		u.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, &root),
@@ -219,7 +223,7 @@ func (u *upgrades) testUpgrade(t *testing.T) {
 
 	p := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "production"}}
 	u.update(t, p, func() { p.Spec.Help = "Ask #qa." })
-	testenv.Await(t, "a denial with a field that is new", func() error {
+	poll.Await(t, "a denial with a field that is new", func() error {
 		err := u.Create(t.Context(), pod(production, u.half+":v1"))
 		if err == nil {
 			t.Fatal("admitted, want a denial")

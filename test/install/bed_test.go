@@ -25,7 +25,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 const (
@@ -38,7 +41,7 @@ const (
 // bed is an empty cluster, and what would be installed in it.
 type bed struct {
 	client.Client
-	kube     *testenv.Kube
+	kube     *kubeserver.Server
 	binary   string
 	manifest string
 }
@@ -53,18 +56,18 @@ func TestMain(m *testing.M) {
 // newBed starts a cluster without our CRDs.
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{kube: testenv.RunKube(t, testenv.KubeOptions{ControllerManager: true, WithoutCRDs: true})}
+	b := &bed{kube: kubeserver.Run(t, kubeserver.Options{ControllerManager: true, WithoutCRDs: true})}
 	scheme := runtime.NewScheme()
 	must(t, clientgoscheme.AddToScheme(scheme))
 	must(t, v1alpha1.AddToScheme(scheme))
 	c, err := client.New(b.kube.Config, client.Options{Scheme: scheme})
 	must(t, err)
 	b.Client = c
-	b.binary, err = testenv.BuildManager(t.Context(), t.TempDir(), true)
+	b.binary, err = operator.Build(t.Context(), t.TempDir(), true)
 	must(t, err)
 	b.manifest = render(t)
 	must(t, b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: covered}}))
-	testenv.Await(t, "the service account of "+covered, func() error {
+	poll.Await(t, "the service account of "+covered, func() error {
 		return b.Get(t.Context(), client.ObjectKey{Namespace: covered, Name: "default"}, &corev1.ServiceAccount{})
 	})
 	return b
@@ -72,7 +75,7 @@ func newBed(t *testing.T) *bed {
 
 func render(t *testing.T, components ...string) string {
 	t.Helper()
-	text, err := testenv.RenderManifests(t.Context(), os.Stderr, testenv.Manifests{Image: image, Components: components})
+	text, err := kustomize.Render(t.Context(), os.Stderr, kustomize.Overlay{Image: image, Components: components})
 	must(t, err)
 	return string(text)
 }
@@ -102,16 +105,16 @@ func (b *bed) install(t *testing.T) {
 }
 
 // manager starts a manager, and stops it when the test ends, by when its rights may have been deleted.
-func (b *bed) manager(t *testing.T, args ...string) *testenv.Manager {
+func (b *bed) manager(t *testing.T, args ...string) *operator.Manager {
 	t.Helper()
-	return testenv.RunManagerWith(t, b.kube, testenv.ManagerOptions{Binary: b.binary, Args: args, MayMissRights: true})
+	return operator.RunWith(t, b.kube, operator.Options{Binary: b.binary, Args: args, MayMissRights: true})
 }
 
 // policy covers every image of a namespace, and no image can meet it: its trust root is missing.
 func (b *bed) policy(t *testing.T) {
 	t.Helper()
 	must(t, b.Create(t.Context(), everything()))
-	testenv.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
+	poll.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
 }
 
 func everything() *v1alpha1.ImagePolicy {
@@ -161,7 +164,7 @@ func (b *bed) configurations(t *testing.T) []string {
 // uninstalled waits until nothing of a manifest is left, nor a webhook configuration, and workloads are created as before.
 func (b *bed) uninstalled(t *testing.T, manifest string) {
 	t.Helper()
-	testenv.Await(t, "everything to be gone", func() error {
+	poll.Await(t, "everything to be gone", func() error {
 		for _, o := range objects(t, manifest) {
 			if err := b.Get(t.Context(), client.ObjectKeyFromObject(o), o); !apierrors.IsNotFound(err) {
 				return fmt.Errorf("%s %s is still there (%w)", o.GetKind(), o.GetName(), err)
@@ -169,14 +172,14 @@ func (b *bed) uninstalled(t *testing.T, manifest string) {
 		}
 		return nil
 	})
-	testenv.Await(t, "the webhook configurations to be gone", func() error {
+	poll.Await(t, "the webhook configurations to be gone", func() error {
 		if found := b.configurations(t); len(found) > 0 {
 			return fmt.Errorf("there are %v", found)
 		}
 		return nil
 	})
-	testenv.AwaitKindsGone(t, b.kube)
-	testenv.Await(t, "the API server to ask nobody", func() error { return b.open(t, covered) })
+	kubeserver.AwaitKindsGone(t, b.kube)
+	poll.Await(t, "the API server to ask nobody", func() error { return b.open(t, covered) })
 }
 
 // find returns the first object of a kind and name.

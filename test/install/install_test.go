@@ -22,7 +22,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestInstall goes through the life of an installation in one cluster; each part leaves it as empty as it was.
@@ -45,7 +46,7 @@ func (b *bed) testApplied(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
 	// What a controller writes between the two readings of a diff is a difference to kubectl, too; one of ours would stay.
-	testenv.Await(t, "a manifest that changes nothing when it is applied again", func() error {
+	poll.Await(t, "a manifest that changes nothing when it is applied again", func() error {
 		out, err := b.kube.RunKubectl(t.Context(), b.manifest, "diff", "-f", "-")
 		if err != nil {
 			return fmt.Errorf("%w\n%s", err, out)
@@ -84,7 +85,7 @@ func (b *bed) testBeforeCRDs(t *testing.T) {
 			return true, errors.Join(b.Create(ctx, crds[0]), b.Create(ctx, crds[1]))
 		})
 	}()
-	m, err := testenv.StartManager(t.Context(), b.kube, testenv.ManagerOptions{Binary: b.binary, Dir: dir})
+	m, err := operator.Start(t.Context(), b.kube, operator.Options{Binary: b.binary, Dir: dir})
 	must(t, err)
 	defer func() { must(t, m.Stop()) }()
 	must(t, <-applied)
@@ -108,7 +109,7 @@ func (b *bed) testFirstEndpoint(t *testing.T) {
 			return gated != nil && gated.Reason == v1alpha1.ReasonWaitingForEndpoints, nil
 		})
 		endpoint <- errors.Join(err, b.open(t, covered), b.Create(t.Context(), &discoveryv1.EndpointSlice{
-			ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "ready", Labels: map[string]string{
+			ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "ready", Labels: map[string]string{
 				discoveryv1.LabelServiceName: "countersign-webhook",
 			}},
 			AddressType: discoveryv1.AddressTypeIPv4,
@@ -119,17 +120,17 @@ func (b *bed) testFirstEndpoint(t *testing.T) {
 	}()
 	b.manager(t, "--webhook-url=") // returns when both configurations are there
 	must(t, <-endpoint)
-	testenv.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
+	poll.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
 }
 
 // testPodsMade wants three Pods of the manager, that a kubelet could start as any user, and a Pod that is not restricted refused beside them.
 func (b *bed) testPodsMade(t *testing.T) {
 	pods := &corev1.PodList{}
-	testenv.Await(t, "three Pods", func() error {
-		must(t, b.List(t.Context(), pods, client.InNamespace(testenv.OwnNamespace)))
+	poll.Await(t, "three Pods", func() error {
+		must(t, b.List(t.Context(), pods, client.InNamespace(operator.Namespace)))
 		if len(pods.Items) != 3 {
 			events := &corev1.EventList{}
-			must(t, b.List(t.Context(), events, client.InNamespace(testenv.OwnNamespace)))
+			must(t, b.List(t.Context(), events, client.InNamespace(operator.Namespace)))
 			return fmt.Errorf("there are %d; events: %v", len(pods.Items), events.Items)
 		}
 		return nil
@@ -146,7 +147,7 @@ func (b *bed) testPodsMade(t *testing.T) {
 		}
 	}
 	privileged := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, GenerateName: "p-"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, GenerateName: "p-"},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}},
 	}
 	if err := b.Create(t.Context(), privileged); err == nil || !strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
@@ -257,7 +258,7 @@ func (b *bed) testAdopted(t *testing.T) {
 	b.policy(t)
 	for _, o := range []client.Object{mutating, validating} {
 		uid := o.GetUID()
-		testenv.Await(t, "the new owner", func() error {
+		poll.Await(t, "the new owner", func() error {
 			must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
 			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" || owners[0].Name != "countersign-webhook-owner" || o.GetUID() != uid {
 				return fmt.Errorf("the owners are %v, UID %s (it was %s)", owners, o.GetUID(), uid)

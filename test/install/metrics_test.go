@@ -18,14 +18,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
+	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
 // testMetrics scrapes as the ServiceMonitor does: with a token, and the certificate checked against the CA in the Secret of the webhook.
 func (b *bed) testMetrics(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
-	port, err := testenv.FreePort()
+	port, err := process.FreePort()
 	must(t, err)
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	b.manager(t, "--metrics-secure", "--metrics-bind-address="+address)
@@ -40,7 +42,7 @@ func (b *bed) testMetrics(t *testing.T) {
 	must(t, b.Create(t.Context(), binding))
 	defer func() { must(t, b.Delete(t.Context(), binding)) }()
 	secret := &corev1.Secret{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: "countersign-webhook-certificate"}, secret))
+	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: "countersign-webhook-certificate"}, secret))
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(secret.Data["ca.crt"]) {
 		t.Fatal("the Secret has no CA")
@@ -56,12 +58,12 @@ func (b *bed) testMetrics(t *testing.T) {
 		"with a made-up one":    {"made-up", http.StatusUnauthorized},
 		"of somebody else":      {b.token(t, covered, "nobody"), http.StatusForbidden},
 		"of who may read them":  {b.token(t, covered, "prometheus"), http.StatusOK},
-		"of the operator's own": {b.token(t, testenv.OwnNamespace, "countersign-manager"), http.StatusForbidden},
+		"of the operator's own": {b.token(t, operator.Namespace, "countersign-manager"), http.StatusForbidden},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var code int
 			var body []byte
-			testenv.Await(t, "an answer", func() error {
+			poll.Await(t, "an answer", func() error {
 				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/metrics", nil)
 				must(t, err)
 				if c.token != "" {

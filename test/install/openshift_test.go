@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // another is an API of another product that has the plural, the kind and the short name of ours, in the group that OpenShift configures itself with.
@@ -34,7 +34,7 @@ func (b *bed) namespaces(t *testing.T) {
 	t.Helper()
 	for name := range platformNamespaces {
 		must(t, client.IgnoreAlreadyExists(b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})))
-		testenv.Await(t, "the service account of "+name, func() error {
+		poll.Await(t, "the service account of "+name, func() error {
 			return b.Get(t.Context(), client.ObjectKey{Namespace: name, Name: "default"}, &corev1.ServiceAccount{})
 		})
 	}
@@ -64,7 +64,7 @@ func (b *bed) testBesideOthers(t *testing.T) {
 		_, err := b.kube.RunKubectl(t.Context(), another, "delete", "-f", "-")
 		must(t, err)
 	}()
-	testenv.Await(t, "an object of the other API", func() error {
+	poll.Await(t, "an object of the other API", func() error {
 		_, err := b.kube.RunKubectl(t.Context(), `{"apiVersion": "config.openshift.io/v1", "kind": "ImagePolicy", "metadata": {"name": "theirs", "namespace": "shop"}}`, "apply", "-f", "-")
 		return err
 	})
@@ -82,7 +82,7 @@ func (b *bed) testBesideOthers(t *testing.T) {
 	}
 	wanted := func(t *testing.T) {
 		for name, exempt := range platformNamespaces {
-			testenv.Await(t, fmt.Sprintf("%s to be exempt: %t", name, exempt), func() error {
+			poll.Await(t, fmt.Sprintf("%s to be exempt: %t", name, exempt), func() error {
 				if exempt {
 					return b.open(t, name)
 				}
@@ -99,6 +99,6 @@ func (b *bed) testBesideOthers(t *testing.T) {
 	t.Run("exempt, operator dead", wanted)
 	b.manager(t, "--short-names=DockerIO")
 	t.Run("short names, by the flag", func(t *testing.T) {
-		testenv.Await(t, "a short name to be admitted", func() error { return b.shortNamesAllowed(t) })
+		poll.Await(t, "a short name to be admitted", func() error { return b.shortNamesAllowed(t) })
 	})
 }

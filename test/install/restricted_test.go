@@ -15,7 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/persist"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -33,15 +34,15 @@ func (b *bed) testRestricted(t *testing.T) {
 	restricted.install(t)
 	defer restricted.uninstall(t)
 	config := rest.AnonymousClientConfig(b.kube.Config)
-	config.BearerToken = b.token(t, testenv.OwnNamespace, "countersign-manager")
+	config.BearerToken = b.token(t, operator.Namespace, "countersign-manager")
 	thief, err := client.New(config, client.Options{Scheme: b.Scheme()})
 	must(t, err)
-	testenv.Await(t, "the policies to be in force", func() error {
+	poll.Await(t, "the policies to be in force", func() error {
 		for _, o := range []client.Object{
 			&admissionv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "another"}},
 			&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "another"}},
-			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "another"}},
-			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: "another"}},
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "another"}},
+			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "another"}},
 		} {
 			if err := thief.Create(t.Context(), o, client.DryRunAll); err == nil || !strings.Contains(err.Error(), refusal) {
 				return fmt.Errorf("creating another %T: %w", o, err)
@@ -67,7 +68,7 @@ func (b *bed) endpoint(t *testing.T) {
 	t.Helper()
 	must(t, b.Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: testenv.OwnNamespace, Name: "countersign-webhook-test", Labels: map[string]string{discoveryv1.LabelServiceName: "countersign-webhook"},
+			Namespace: operator.Namespace, Name: "countersign-webhook-test", Labels: map[string]string{discoveryv1.LabelServiceName: "countersign-webhook"},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
@@ -84,7 +85,7 @@ func (b *bed) testRestored(t *testing.T) {
 	validating.Webhooks[0].Rules = validating.Webhooks[0].Rules[:1]
 	must(t, b.Update(t.Context(), validating))
 	must(t, b.Delete(t.Context(), mutating))
-	testenv.Await(t, "both configurations to be put back", func() error {
+	poll.Await(t, "both configurations to be put back", func() error {
 		for _, o := range []client.Object{mutating, validating} {
 			if err := b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o); err != nil {
 				return err
@@ -278,9 +279,9 @@ func (b *bed) judged(t *testing.T, thief client.Client, name string, allowed boo
 // The operator's own Secret was made under the policy.
 func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 	own := &corev1.Secret{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: testenv.OwnNamespace, Name: "countersign-webhook-certificate"}, own))
+	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: "countersign-webhook-certificate"}, own))
 	must(t, b.Delete(t.Context(), own))
-	token := metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: own.Name, Annotations: map[string]string{corev1.ServiceAccountNameKey: "default"}}
+	token := metav1.ObjectMeta{Namespace: operator.Namespace, Name: own.Name, Annotations: map[string]string{corev1.ServiceAccountNameKey: "default"}}
 	another := *token.DeepCopy()
 	another.Name = "another"
 	for name, c := range map[string]struct {
@@ -306,7 +307,7 @@ func (b *bed) testConfigMaps(t *testing.T, thief client.Client) {
 	for name, allowed := range map[string]bool{
 		persist.Name("uid", trust.Subject{Repository: "registry.example.com/acme/app"}): true, "root-keys": false, "countersign-trusted-ca": false, "countersign-metadata": false,
 	} {
-		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: name}}
+		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: name}}
 		judge := func(what string, err error) {
 			if refused := err != nil && strings.Contains(err.Error(), refusal); refused == allowed || allowed && err != nil {
 				t.Errorf("%s %s: %v, want it allowed: %t", what, name, err, allowed)

@@ -17,7 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
 )
 
 // token returns a token of a ServiceAccount.
@@ -42,28 +43,28 @@ func listOf(o *unstructured.Unstructured) *unstructured.UnstructuredList {
 func (b *bed) testRights(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
-	defer testenv.RunReportCRDs(t, b.kube)()
+	defer kubeserver.RunReportCRDs(t, b.kube)()
 	config := rest.AnonymousClientConfig(b.kube.Config)
-	config.BearerToken = b.token(t, testenv.OwnNamespace, "countersign-manager")
-	operator, err := client.New(config, client.Options{Scheme: b.Scheme()})
+	config.BearerToken = b.token(t, operator.Namespace, "countersign-manager")
+	manager, err := client.New(config, client.Options{Scheme: b.Scheme()})
 	must(t, err)
 	must(t, b.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: "theirs"}}))
 	defer func() {
 		must(t, b.Delete(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: "theirs"}}))
 	}()
 	own := func(name string) metav1.ObjectMeta {
-		return metav1.ObjectMeta{Namespace: testenv.OwnNamespace, Name: name}
+		return metav1.ObjectMeta{Namespace: operator.Namespace, Name: name}
 	}
 	theirs := metav1.ObjectMeta{Namespace: covered, Name: "theirs"}
-	get := func(o client.Object) error { return operator.Get(t.Context(), client.ObjectKeyFromObject(o), o) }
-	create := func(o client.Object) error { return operator.Create(t.Context(), o, client.DryRunAll) }
-	remove := func(o client.Object) error { return operator.Delete(t.Context(), o, client.DryRunAll) }
+	get := func(o client.Object) error { return manager.Get(t.Context(), client.ObjectKeyFromObject(o), o) }
+	create := func(o client.Object) error { return manager.Create(t.Context(), o, client.DryRunAll) }
+	remove := func(o client.Object) error { return manager.Delete(t.Context(), o, client.DryRunAll) }
 	update := func(o client.Object) error {
 		o.SetResourceVersion("1")
-		return operator.Update(t.Context(), o, client.DryRunAll)
+		return manager.Update(t.Context(), o, client.DryRunAll)
 	}
 	list := func(l client.ObjectList, options ...client.ListOption) error {
-		return operator.List(t.Context(), l, options...)
+		return manager.List(t.Context(), l, options...)
 	}
 	reportOf := func(group, kind, name string) *unstructured.Unstructured {
 		o := &unstructured.Unstructured{}
@@ -83,7 +84,7 @@ func (b *bed) testRights(t *testing.T) {
 		must(t, b.Create(t.Context(), o))
 	}
 	apply := func(o *unstructured.Unstructured) error {
-		return operator.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("countersign"), client.ForceOwnership, client.DryRunAll)
+		return manager.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("countersign"), client.ForceOwnership, client.DryRunAll)
 	}
 	policy := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v1alpha1.ImagePolicySpec{
 		Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, AllowUnsigned: new(true),
@@ -95,7 +96,7 @@ func (b *bed) testRights(t *testing.T) {
 		"list policies":                {list(&v1alpha1.ImagePolicyList{}), true},
 		"list Pods":                    {list(&corev1.PodList{}), true},
 		"list namespaces":              {list(&corev1.NamespaceList{}), true},
-		"list its Secrets":             {list(&corev1.SecretList{}, client.InNamespace(testenv.OwnNamespace)), true},
+		"list its Secrets":             {list(&corev1.SecretList{}, client.InNamespace(operator.Namespace)), true},
 		"create a record":              {create(&corev1.ConfigMap{ObjectMeta: own("record")}), true},
 		"create its lease":             {create(&coordinationv1.Lease{ObjectMeta: own("countersign.countersign.dev")}), true},
 		"create its webhook":           {create(&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "countersign"}}), true},
@@ -116,7 +117,7 @@ func (b *bed) testRights(t *testing.T) {
 		"create another PolicyReport":  {create(policyReport("another")), false},
 		"create another Report":        {create(openReport("another")), false},
 		"read their Report":            {get(openReport("theirs")), false},
-		"list its endpoints":           {list(&discoveryv1.EndpointSliceList{}, client.InNamespace(testenv.OwnNamespace)), true},
+		"list its endpoints":           {list(&discoveryv1.EndpointSliceList{}, client.InNamespace(operator.Namespace)), true},
 		"list endpoints of a team":     {list(&discoveryv1.EndpointSliceList{}, client.InNamespace(covered)), false},
 		"change its endpoints":         {update(&discoveryv1.EndpointSlice{ObjectMeta: own("e"), AddressType: discoveryv1.AddressTypeIPv4}), false},
 		"list all Secrets":             {list(&corev1.SecretList{}), false},
@@ -133,7 +134,7 @@ func (b *bed) testRights(t *testing.T) {
 		"delete a policy":              {remove(policy.DeepCopy()), false},
 		"update another webhook":       {update(&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "another"}}), false},
 		"delete its webhook":           {remove(&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "countersign"}}), false},
-		"label a namespace":            {operator.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: covered}}, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"countersign.dev/break-glass":"x"}}}`)), client.DryRunAll), false},
+		"label a namespace":            {manager.Patch(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: covered}}, client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"countersign.dev/break-glass":"x"}}}`)), client.DryRunAll), false},
 		"change the owner":             {update(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}), false},
 		"read another role":            {get(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "cluster-admin"}}), false},
 		"create a role":                {create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "x"}}), false},

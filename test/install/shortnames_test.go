@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // shortNamed names no registry. No pattern of the policy covers what it is on docker.io.
@@ -53,7 +53,7 @@ func (b *bed) ranShortNamed(t *testing.T) (wantViolation func()) {
 	return func() {
 		t.Helper()
 		defer func() { must(t, b.Delete(t.Context(), before, client.GracePeriodSeconds(0))) }()
-		testenv.Await(t, "the violation", func() error {
+		poll.Await(t, "the violation", func() error {
 			var p v1alpha1.ImagePolicy
 			must(t, b.Get(t.Context(), client.ObjectKey{Name: "everything"}, &p))
 			for _, v := range p.Status.Violations {

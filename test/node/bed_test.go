@@ -22,12 +22,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/operator"
+	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 )
 
 const (
 	shop      = "shop" // where workloads run that the policy covers
-	own       = testenv.OwnNamespace
+	own       = operator.Namespace
 	manager   = "countersign-manager"
 	configs   = "countersign" // the name of both webhook configurations
 	patience  = 3 * time.Minute
@@ -41,11 +43,11 @@ type bed struct {
 	*cluster
 	clients  *kubernetes.Clientset
 	registry *localRegistry
-	notary   *testenv.Notary
-	signer   *testenv.NotaryClient
-	pin      testenv.RootPin
-	images   map[string]testenv.Image // by tag, of the workload
-	shipped  map[string]testenv.Image // by reference, of the operator
+	notary   *notaryserver.Server
+	signer   *notaryserver.Client
+	pin      notaryserver.RootPin
+	images   map[string]registryserver.Image // by tag, of the workload
+	shipped  map[string]registryserver.Image // by reference, of the operator
 }
 
 // newBed brings everything up until the test ends; the kernel ends whatever is left when this process has ended.
@@ -54,7 +56,7 @@ func newBed(t *testing.T) *bed {
 	ctrl.SetLogger(logr.Discard())
 	p, err := readPrepared()
 	must(t, err)
-	b := &bed{images: make(map[string]testenv.Image)}
+	b := &bed{images: make(map[string]registryserver.Image)}
 	b.registry, err = startRegistry(p.Port)
 	must(t, err)
 	t.Cleanup(b.registry.stop)
@@ -69,8 +71,8 @@ func newBed(t *testing.T) *bed {
 	b.shipped, err = b.registry.restore(t.Context(), b.path("images"), b.registry.host()+"/countersign/countersign")
 	must(t, err)
 	p.say("Starting notary-server with notary-signer, and signing as ci and qa")
-	b.notary = testenv.RunNotary(t, testenv.NotaryOptions{Signer: true, Host: nodeIP})
-	b.signer = testenv.RunClient(t, b.notary)
+	b.notary = notaryserver.Run(t, notaryserver.Options{Signer: true, Host: nodeIP})
+	b.signer = notaryserver.RunClient(t, b.notary)
 	for _, tag := range []string{"v0", "v1", "v2", "v3", "v4"} {
 		b.push(t, tag)
 	}
@@ -117,7 +119,7 @@ func (b *bed) sign(t *testing.T, tag string, roles ...string) {
 	b.signAs(t, b.images[tag], tag, roles...)
 }
 
-func (b *bed) signAs(t *testing.T, image testenv.Image, tag string, roles ...string) {
+func (b *bed) signAs(t *testing.T, image registryserver.Image, tag string, roles ...string) {
 	t.Helper()
 	var delegations []string
 	for _, r := range roles {

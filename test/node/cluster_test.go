@@ -21,7 +21,9 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/process"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // Addresses of the cluster. They exist in its own network only, so that none can be taken.
@@ -40,7 +42,7 @@ const (
 type cluster struct {
 	*prepared
 	config *rest.Config // an administrator's
-	ca     *testenv.CA
+	ca     *tlstest.CA
 	parts  []*part // in the order of their start
 	cutOff bool    // whether Pods have no network, so that the node is not ready
 }
@@ -51,7 +53,7 @@ type part struct {
 	args       []string
 	ready      func(context.Context) error // nil: at once
 	attempts   int                         // how often it is started where it ends at once; 0: once
-	process    *testenv.Process            // nil: not running
+	process    *process.Process            // nil: not running
 }
 
 // newCluster writes the certificates and configurations of a cluster, and starts nothing.
@@ -61,7 +63,7 @@ func newCluster(p *prepared, pause string) (*cluster, error) {
 		return nil, err
 	}
 	var err error
-	if c.ca, err = testenv.NewCA("Kubernetes test CA"); err != nil {
+	if c.ca, err = tlstest.NewCA("Kubernetes test CA"); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(c.path("ca.crt"), c.ca.PEM, 0o644); err != nil {
@@ -159,15 +161,7 @@ func (c *cluster) apiServer() (*part, error) {
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := testenv.NewSigningKey(testenv.ECDSA256, "")
-	if err != nil {
-		return nil, err
-	}
-	err = errors.Join(
-		os.WriteFile(c.path("service-account.key"), tokens.PrivatePEM, 0o600),
-		os.WriteFile(c.path("service-account.pub"), tokens.PublicPEM, 0o644),
-	)
-	if err != nil {
+	if _, _, err := kubeserver.WriteTokenKey(c.Dir); err != nil {
 		return nil, err
 	}
 	asAdmin, err := rest.HTTPClientFor(c.config)
@@ -230,7 +224,7 @@ func (c *cluster) startPart(ctx context.Context, p *part) error {
 		return err
 	}
 	for attempt := 1; ; attempt++ {
-		if p.process, err = testenv.StartProcess(p.name, c.path("log"), nil, path, p.args...); err != nil || p.ready == nil {
+		if p.process, err = process.Start(p.name, c.path("log"), nil, path, p.args...); err != nil || p.ready == nil {
 			return err
 		}
 		err := p.process.Await(ctx, p.ready)

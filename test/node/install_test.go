@@ -62,14 +62,14 @@ func (b *bed) install(t *testing.T) {
 }
 
 // apply runs kubectl apply with the manifests of a version.
-func (b *bed) apply(t *testing.T, o operator) {
+func (b *bed) apply(t *testing.T, o version) {
 	t.Helper()
 	_, err := b.kubectl("apply", "--filename="+o.Manifests)
 	must(t, err)
 }
 
 // rolledOut waits until all replicas of a version are available, and nothing is left of another.
-func (b *bed) rolledOut(t *testing.T, o operator) {
+func (b *bed) rolledOut(t *testing.T, o version) {
 	t.Helper()
 	b.await(t, fmt.Sprintf("%d replicas of %s", o.Replicas, o.Version), func(ctx context.Context) error {
 		d := &appsv1.Deployment{}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
 // environment names the folder of the run to the process inside of the namespaces.
@@ -26,15 +26,15 @@ type prepared struct {
 	Began     time.Time
 	Dir       string
 	Cgroup    string // path below the root of every hierarchy
-	Kube      testenv.KubeBinaries
-	CNI       string     // folder of the network plugins
-	Port      int        // of the registry
-	Operators []operator // the previous release, and this version
-	OnHost    operator   // this version, in the network of the node
+	Kube      build.KubeBinaries
+	CNI       string    // folder of the network plugins
+	Port      int       // of the registry
+	Operators []version // the previous release, and this version
+	OnHost    version   // this version, in the network of the node
 }
 
-// An operator is one version of what is installed.
-type operator struct {
+// A version is what is installed of the operator.
+type version struct {
 	Version   string
 	Source    string // folder that it is built from
 	Platforms string // that it is built for

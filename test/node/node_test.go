@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
 // TestNode goes through the life of an installation. Each case relies on those before it, so that the first that fails is the last.
@@ -16,7 +16,7 @@ func TestNode(t *testing.T) {
 		name, what string
 		run        func(*testing.T)
 	}{
-		{"Install", "Installing release " + testenv.PreviousVersion + " of the operator into an empty cluster", b.install},
+		{"Install", "Installing release " + previous.Version + " of the operator into an empty cluster", b.install},
 		{"Upgrade", "Upgrading it to this version under load", b.upgrade},
 		{"Metrics", "Metrics: credentials are demanded", b.metrics},
 		{"Gate", "The gate, with Pods that run: unsigned, signed by ci, signed by both, moved", b.gate},

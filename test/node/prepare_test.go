@@ -19,7 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/build"
+	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
 // packages wants the commands that come from the distribution, and installs those that are missing where there is apt-get.
@@ -64,25 +65,25 @@ func (p *prepared) packages(ctx context.Context) error {
 // build makes everything that may need a network: the servers, the workload's program, the previous release of the operator, and this version.
 func (p *prepared) build(ctx context.Context) (err error) {
 	p.say("Servers: built where your cache folder does not hold them, which takes some minutes the first time")
-	p.Kube, err = testenv.BuildKube(ctx, os.Stderr, "etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-proxy", "kube-scheduler", "kubelet")
+	p.Kube, err = build.Kube(ctx, os.Stderr, "etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-proxy", "kube-scheduler", "kubelet")
 	if err != nil {
 		return err
 	}
-	if _, err := testenv.BuildNotary(ctx, os.Stderr); err != nil {
+	if _, err := build.Notary(ctx, os.Stderr); err != nil {
 		return err
 	}
-	root, err := testenv.ModuleRoot()
+	root, err := build.ModuleRoot()
 	if err != nil {
 		return err
 	}
-	previous, err := testenv.BuildPrevious(ctx, os.Stderr)
+	before, err := previous.Build(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
-	p.say("Building the workload's program, and the operator's image with its manifests: release %s, and this version", testenv.PreviousVersion)
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(p.Dir, "sleep"), "./test/node/testdata/sleep")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
+	p.say("Building the workload's program, and the operator's image with its manifests: release %s, and this version", previous.Version)
+	compile := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(p.Dir, "sleep"), "./test/node/testdata/sleep")
+	compile.Dir, compile.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := compile.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the workload's program: %w\n%s", err, out)
 	}
 	r, err := startRegistry(0)
@@ -95,12 +96,12 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	installed := operator{Version: "v" + testenv.PreviousVersion, Platforms: "linux/" + arch(), Source: previous.Source, Replicas: 3}
+	installed := version{Version: "v" + previous.Version, Platforms: "linux/" + arch(), Source: before.Source, Replicas: 3}
 	upgraded, err := release(root)
 	if err != nil {
 		return err
 	}
-	for i, o := range []operator{installed, upgraded} {
+	for i, o := range []version{installed, upgraded} {
 		if err := p.buildOperator(ctx, filepath.Join(p.Dir, "dist", strconv.Itoa(i)), r.host()+"/countersign/countersign", &o); err != nil {
 			return err
 		}
@@ -118,11 +119,11 @@ func (p *prepared) build(ctx context.Context) (err error) {
 }
 
 // release is the operator that is upgraded to: where make was given a VERSION with its IMAGE, what is released.
-func release(root string) (operator, error) {
-	o := operator{Version: os.Getenv("VERSION"), Released: os.Getenv("IMAGE"), Source: root, Replicas: 3}
+func release(root string) (version, error) {
+	o := version{Version: os.Getenv("VERSION"), Released: os.Getenv("IMAGE"), Source: root, Replicas: 3}
 	switch {
 	case o.Version == "" && o.Released == "":
-		o.Version, o.Platforms = "v"+testenv.PreviousVersion+"-next", "linux/"+arch()
+		o.Version, o.Platforms = "v"+previous.Version+"-next", "linux/"+arch()
 		return o, nil
 	case o.Version == "" || !strings.Contains(o.Released, "@sha256:"):
 		return o, fmt.Errorf("VERSION=%q IMAGE=%q: give the version of a release with its image by digest, or neither", o.Version, o.Released)
@@ -133,7 +134,7 @@ func release(root string) (operator, error) {
 
 // buildOperator builds and pushes an image, and renders the manifests that run it, both by the project's own targets. Nothing of a release that
 // lies in dist is touched.
-func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *operator) error {
+func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *version) error {
 	if err := p.make(ctx, o.Source, "image", "DIST="+dist, "IMAGE="+image, "VERSION="+o.Version, "PLATFORMS="+o.Platforms); err != nil {
 		return err
 	}
@@ -149,7 +150,7 @@ func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *ope
 }
 
 // render writes the manifests of a version, with some components, and names them in it.
-func (p *prepared) render(ctx context.Context, dist, components string, o *operator) error {
+func (p *prepared) render(ctx context.Context, dist, components string, o *version) error {
 	if err := p.make(ctx, o.Source, "install-yaml", "DIST="+dist, "IMAGE="+o.Image, "COMPONENTS="+components); err != nil {
 		return err
 	}
@@ -165,7 +166,7 @@ func (p *prepared) render(ctx context.Context, dist, components string, o *opera
 }
 
 // isReleased wants what was built to be what is released, to the byte: then what runs here is what is signed.
-func (o *operator) isReleased() error {
+func (o *version) isReleased() error {
 	_, built, _ := strings.Cut(o.Image, "@")
 	if _, released, _ := strings.Cut(o.Released, "@"); o.Released != "" && built != released {
 		return fmt.Errorf("this checkout makes %s of version %s, and %s was released: is it of the tag, without changes, and this the same version of Go?", built, o.Version, o.Released)

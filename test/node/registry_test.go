@@ -25,7 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 )
 
 // localRegistry is a registry without TLS, which containerd accepts of localhost. It is in this process and in memory.
@@ -91,34 +91,34 @@ func workload(program, text string) (v1.Image, error) {
 }
 
 // push pushes a new image under a path and tag, which may have named another before.
-func (r *localRegistry) push(ctx context.Context, program, pathAndTag string) (testenv.Image, error) {
+func (r *localRegistry) push(ctx context.Context, program, pathAndTag string) (registryserver.Image, error) {
 	ref, err := name.NewTag(r.host() + "/" + pathAndTag)
 	if err != nil {
-		return testenv.Image{}, err
+		return registryserver.Image{}, err
 	}
 	r.pushed++
 	image, err := workload(program, fmt.Sprintf("%s %d\n", pathAndTag, r.pushed))
 	if err != nil {
-		return testenv.Image{}, fmt.Errorf("making %s: %w", ref, err)
+		return registryserver.Image{}, fmt.Errorf("making %s: %w", ref, err)
 	}
 	if err := remote.Write(ref, image, remote.WithContext(ctx)); err != nil {
-		return testenv.Image{}, fmt.Errorf("pushing %s: %w", ref, err)
+		return registryserver.Image{}, fmt.Errorf("pushing %s: %w", ref, err)
 	}
 	return described(ref, image)
 }
 
 // described is what a client of Notary signs of an image.
-func described(ref name.Tag, image v1.Image) (testenv.Image, error) {
+func described(ref name.Tag, image v1.Image) (registryserver.Image, error) {
 	digest, err := image.Digest()
 	if err != nil {
-		return testenv.Image{}, err
+		return registryserver.Image{}, err
 	}
 	size, err := image.Size()
-	return testenv.Image{Repository: ref.Context().Name(), Tag: ref.TagStr(), Digest: digest.String(), Hex: digest.Hex, Size: size}, err
+	return registryserver.Image{Repository: ref.Context().Name(), Tag: ref.TagStr(), Digest: digest.String(), Hex: digest.Hex, Size: size}, err
 }
 
 // restore pushes every image of a folder to a repository, by digest.
-func (r *localRegistry) restore(ctx context.Context, dir, repository string) (map[string]testenv.Image, error) {
+func (r *localRegistry) restore(ctx context.Context, dir, repository string) (map[string]registryserver.Image, error) {
 	index, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading the images that were built: %w", err)
@@ -127,7 +127,7 @@ func (r *localRegistry) restore(ctx context.Context, dir, repository string) (ma
 	if err != nil {
 		return nil, err
 	}
-	restored := make(map[string]testenv.Image)
+	restored := make(map[string]registryserver.Image)
 	for _, m := range manifest.Manifests {
 		ref, err := name.NewDigest(repository + "@" + m.Digest.String())
 		if err != nil {
@@ -150,7 +150,7 @@ func (r *localRegistry) restore(ctx context.Context, dir, repository string) (ma
 				return nil, fmt.Errorf("pushing %s: %w", ref, err)
 			}
 		}
-		restored[ref.String()] = testenv.Image{Repository: repository, Digest: m.Digest.String(), Hex: m.Digest.Hex, Size: m.Size}
+		restored[ref.String()] = registryserver.Image{Repository: repository, Digest: m.Digest.String(), Hex: m.Digest.Hex, Size: m.Size}
 	}
 	return restored, nil
 }

@@ -73,7 +73,7 @@ func (b *bed) installOnHost(t *testing.T) {
 }
 
 // remove runs kubectl delete, and wants nothing to be left that stands in anybody's way.
-func (b *bed) remove(t *testing.T, o operator) {
+func (b *bed) remove(t *testing.T, o version) {
 	t.Helper()
 	began := time.Now()
 	out, err := b.kubectl("delete", "--filename="+o.Manifests, "--timeout="+removal.String())

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/certs"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // upgrade applies the manifests of this version over the previous release, as an administrator does, with a trust root, a policy and a
@@ -52,7 +52,7 @@ func (b *bed) certificate(t *testing.T) {
 	}
 	b.serves(t, before.Data[corev1.TLSCertKey])
 
-	ca, err := testenv.NewCA("Another CA")
+	ca, err := tlstest.NewCA("Another CA")
 	must(t, err)
 	fresh, err := ca.Issue(pkix.Name{CommonName: "another"}, "countersign-webhook."+own+".svc")
 	must(t, err)

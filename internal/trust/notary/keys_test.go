@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
 // Every type of key with every method it knows, as the key of every role; of the root, where it has a certificate.
@@ -189,7 +189,7 @@ func TestConfig(t *testing.T) {
 // The file of a key may hold the chain of its certificate. The leaf alone is pinned, and a CA never by
 // mistake.
 func TestKeyFileWithAChain(t *testing.T) {
-	ca, err := testenv.NewCA("CA")
+	ca, err := tlstest.NewCA("CA")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,13 +211,13 @@ func TestKeyFileWithAChain(t *testing.T) {
 		"two CAs":    {string(ca.PEM) + string(ca.PEM), "put the certificate of the key first"},
 		"two leaves": {string(leaf.CertPEM) + string(leaf.CertPEM), "certificate 2 is not of a CA"},
 		"a key too":  {string(leaf.CertPEM) + bare, "more than one PEM block"},
-		"unreadable": {string(leaf.CertPEM) + string(testenv.OddCertificate(ca.PEM)), "certificate 2"},
+		"unreadable": {string(leaf.CertPEM) + string(tlstest.OddCertificate(ca.PEM)), "certificate 2"},
 	} {
 		if k, err := parsePEMKey(c.file); k != nil || err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, %v, want %q", name, k, err, c.want)
 		}
 	}
-	r, err := New(Config{RootCA: PEM{"f", string(leaf.CertPEM) + string(testenv.OddCertificate(ca.PEM)) + string(ca.PEM)}}, nil)
+	r, err := New(Config{RootCA: PEM{"f", string(leaf.CertPEM) + string(tlstest.OddCertificate(ca.PEM)) + string(ca.PEM)}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,8 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/registry"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -32,7 +33,7 @@ func (r *realRepository) over(server, ca string) *Root {
 
 // front is a proxy before a Notary server. It passes on the paths that route gives a new form of,
 // and answers the others with a web page.
-func front(t *testing.T, n *testenv.Notary, route func(path string) string) string {
+func front(t *testing.T, n *notaryserver.Server, route func(path string) string) string {
 	t.Helper()
 	target, err := url.Parse(n.URL)
 	if err != nil {
@@ -90,9 +91,9 @@ func imageRegistry(about string) http.HandlerFunc {
 // Whatever else than a Notary server answers under the URL, or a Notary server under a wrong path of
 // it: that it does not find trust data is no verdict about an image, and shows before the first one.
 func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
-	r := newReal(t, testenv.NotaryOptions{})
+	r := newReal(t, notaryserver.Options{})
 	r.sign("one", "targets/ci", "targets/qa")
-	images := testenv.RunRegistry(t)
+	images := registryserver.Run(t)
 	page := answer(http.StatusNotFound, "text/html", "<html>Not here</html>")
 	notFoundText := func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/" {
@@ -158,7 +159,7 @@ func TestNotFoundIsAVerdict(t *testing.T) {
 			t.Errorf("got %v, %v, want the verdict that there are no signatures", ev, err)
 		}
 	}
-	r := newReal(t, testenv.NotaryOptions{Auth: &testenv.NotaryAuth{Username: "me", Password: "pw", AnonymousPull: true}})
+	r := newReal(t, notaryserver.Options{Auth: &notaryserver.Auth{Username: "me", Password: "pw", AnonymousPull: true}})
 	r.sign("one", "targets/ci")
 	ca := string(r.server.CA.PEM)
 	for name, server := range map[string]string{

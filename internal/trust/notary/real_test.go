@@ -11,23 +11,23 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 // realRepository is a repository on a real Notary server, published to by the real client.
 type realRepository struct {
-	*testenv.NotaryClient
+	*notaryserver.Client
 	t      *testing.T
-	server *testenv.Notary
+	server *notaryserver.Server
 	gun    string
-	keys   map[string]*testenv.SigningKey
+	keys   map[string]*notaryserver.SigningKey
 }
 
-func newReal(t *testing.T, options testenv.NotaryOptions) *realRepository {
+func newReal(t *testing.T, options notaryserver.Options) *realRepository {
 	t.Helper()
-	n := testenv.RunNotary(t, options)
-	r := &realRepository{NotaryClient: testenv.RunClient(t, n), t: t, server: n, gun: testGUN}
+	n := notaryserver.Run(t, options)
+	r := &realRepository{Client: notaryserver.RunClient(t, n), t: t, server: n, gun: testGUN}
 	var err error
 	if r.keys, err = r.CreateRepository(t.Context(), r.gun, "ci", "qa"); err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func (r *realRepository) sign(content string, roles ...string) {
 	r.do(r.AddHash(r.t.Context(), r.gun, "v1", int64(len(content)), strings.TrimPrefix(digestOf(content), "sha256:"), roles...))
 }
 
-func (r *realRepository) pin() testenv.RootPin {
+func (r *realRepository) pin() notaryserver.RootPin {
 	r.t.Helper()
 	pin, err := r.Root(r.gun)
 	r.do(err)
@@ -79,7 +79,7 @@ func wantSigned(t *testing.T, ev trust.Evidence, tag string, want ...string) {
 // The whole life of a repository, as the real client and server write it: with the server's own ed25519 keys, and with
 // the ecdsa keys of a signer beside it.
 func TestRealRepository(t *testing.T) {
-	for name, options := range map[string]testenv.NotaryOptions{"local keys": {}, "signer": {Signer: true}} {
+	for name, options := range map[string]notaryserver.Options{"local keys": {}, "signer": {Signer: true}} {
 		t.Run(name, func(t *testing.T) {
 			r := newReal(t, options)
 			ctx := t.Context()
@@ -124,7 +124,7 @@ func TestRealRepository(t *testing.T) {
 
 // The root rotates twice: what is held follows it step by step, and a pin of the first key still leads to the newest.
 func TestRealRootRotation(t *testing.T) {
-	r := newReal(t, testenv.NotaryOptions{})
+	r := newReal(t, notaryserver.Options{})
 	ctx := t.Context()
 	first := r.pin()
 	r.sign("one", "targets/ci", "targets/qa")
@@ -156,7 +156,7 @@ func TestRealRootRotation(t *testing.T) {
 
 // Each way to pin a root, and pins of something else.
 func TestRealPins(t *testing.T) {
-	r := newReal(t, testenv.NotaryOptions{})
+	r := newReal(t, notaryserver.Options{})
 	r.sign("one", "targets/ci")
 	pin := r.pin()
 	stranger := newKey(t, "ecdsa", "")
@@ -188,7 +188,7 @@ func TestRealPins(t *testing.T) {
 // A repository that nobody has initialised is unsigned, and a delegation that is removed and added again has signed
 // nothing.
 func TestRealDelegations(t *testing.T) {
-	r := newReal(t, testenv.NotaryOptions{})
+	r := newReal(t, notaryserver.Options{})
 	ctx := t.Context()
 	reader := r.reader(pinID(r.pin().KeyID))
 	ev, err := reader.Fetch(ctx, of("registry.example.com/acme/never"), nil)
@@ -202,13 +202,13 @@ func TestRealDelegations(t *testing.T) {
 	ev = mustFetch(t, reader, ev)
 	wantSigned(t, ev, "v1", "ci one")
 
-	other, err := testenv.NewSigningKey(testenv.RSA2048, r.gun)
+	other, err := notaryserver.NewSigningKey(notaryserver.RSA2048, r.gun)
 	r.do(err)
-	r.do(r.AddDelegation(ctx, r.gun, "targets/qa", []*testenv.SigningKey{other}))
+	r.do(r.AddDelegation(ctx, r.gun, "targets/qa", []*notaryserver.SigningKey{other}))
 	ev = mustFetch(t, reader, ev)
 	wantSigned(t, ev, "v1", "ci one") // the file of the former key is still there
 
-	r.do(r.AddDelegation(ctx, r.gun, "targets/dev", []*testenv.SigningKey{other}, "v"))
+	r.do(r.AddDelegation(ctx, r.gun, "targets/dev", []*notaryserver.SigningKey{other}, "v"))
 	r.do(r.ImportKey(ctx, r.gun, "dev", other))
 	r.sign("one", "targets/dev")
 	ev = mustFetch(t, reader, ev)

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/countersign-dev/countersign/internal/testenv"
+	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -281,7 +281,7 @@ func TestThreatWhatProvesNoRoleIsNoStatement(t *testing.T) {
 
 // What the real client signs in targets, in targets/releases, or with one key of two, proves no role.
 func TestRealRejections(t *testing.T) {
-	r := newReal(t, testenv.NotaryOptions{})
+	r := newReal(t, notaryserver.Options{})
 	ctx := t.Context()
 	pin := r.pin()
 	team := func(c *Config) {
@@ -306,7 +306,7 @@ func TestRealRejections(t *testing.T) {
 	ev = mustFetch(t, reader, ev)
 	want("team", `targets/ci signed one, which is 1 of the 2 keys that role "team" needs`)
 
-	r.do(r.AddDelegation(ctx, r.gun, "targets/releases", []*testenv.SigningKey{r.keys["ci"]}))
+	r.do(r.AddDelegation(ctx, r.gun, "targets/releases", []*notaryserver.SigningKey{r.keys["ci"]}))
 	r.sign("two", "targets/releases")
 	ev = mustFetch(t, reader, ev)
 	want("qa", "targets/releases signed two, "+releasesProvesNothing)

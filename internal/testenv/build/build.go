@@ -1,0 +1,379 @@
+// Package build builds the programs that the tests and the demo run, from the pinned modules under hack/ into the
+// user's cache folder, once per version. It never reaches beyond the loopback interface except through the go command.
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/testenv/process"
+)
+
+// KubeBinaries are the paths of the control plane's executables, and of those that make a node beside it.
+type KubeBinaries struct {
+	// Controllers runs a part of Kubernetes' controllers: see hack/kube/controllers.
+	Etcd, APIServer, Controllers, Kubectl string
+	// ControllerManager, Scheduler, Proxy and Kubelet are built only when they are named.
+	ControllerManager, Scheduler, Proxy, Kubelet string
+}
+
+// NotaryBinaries are the paths of the Notary v1 executables.
+type NotaryBinaries struct {
+	Client, Server, Signer string
+}
+
+// A toolset is a module under hack/ whose commands are built together.
+type toolset struct {
+	name     string            // also the folder under hack/
+	module   string            // the module whose version names the cache folder
+	ldflags  string            // VERSION is replaced by that version
+	gcflags  []string          // of the compiler, each for a pattern of packages; the last that matches holds
+	packages map[string]string // executable -> package
+	named    map[string]string // further ones, which are built only when they are named
+	notice   string            // what the user is told before a build
+	fixes    []fix
+}
+
+// A fix replaces text in one source file of the toolset's module, in the copy that is compiled.
+type fix struct {
+	file, old, new string
+}
+
+func kubeTools() toolset {
+	return toolset{
+		name:    "kube",
+		module:  "k8s.io/kubernetes",
+		ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=VERSION",
+		// Kubernetes compiles in little more than half the time without inlining and without the
+		// debug information that -w drops. What an API server spends its time in is inlined.
+		gcflags: []string{"k8s.io/...=-dwarf=false -l", "k8s.io/apimachinery/...=-dwarf=false", "k8s.io/apiserver/...=-dwarf=false"},
+		packages: map[string]string{
+			"etcd":             "go.etcd.io/etcd/server/v3",
+			"kube-apiserver":   "k8s.io/kubernetes/cmd/kube-apiserver",
+			"kube-controllers": "./controllers",
+			"kubectl":          "k8s.io/kubernetes/cmd/kubectl",
+		},
+		named: map[string]string{
+			"kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+			"kube-proxy":              "k8s.io/kubernetes/cmd/kube-proxy",
+			"kube-scheduler":          "k8s.io/kubernetes/cmd/kube-scheduler",
+			"kubelet":                 "k8s.io/kubernetes/cmd/kubelet",
+		},
+		notice: "The first build compiles Kubernetes from source: allow 4 to 7 minutes on two cores. Later runs reuse it.",
+	}
+}
+
+func notaryTools() toolset {
+	return toolset{
+		name:    "notary",
+		module:  "github.com/theupdateframework/notary",
+		ldflags: "-s -w",
+		packages: map[string]string{
+			"notary":        "github.com/theupdateframework/notary/cmd/notary",
+			"notary-server": "github.com/theupdateframework/notary/cmd/notary-server",
+			"notary-signer": "github.com/theupdateframework/notary/cmd/notary-signer",
+		},
+		notice: "The first build takes about half a minute.",
+		fixes: []fix{{
+			// The server takes a delegation's name, "targets/ci", from the file name of an upload. Since Go 1.17
+			// FileName drops all but the last element of a path, so the header has to be read instead.
+			file: "server/handlers/default.go",
+			old:  `part.FileName()`,
+			new:  `strings.Trim(strings.SplitN(part.Header.Get("Content-Disposition")+"; filename=", "; filename=", 3)[1], "\"")`,
+		}},
+	}
+}
+
+func helmTools() toolset {
+	return toolset{
+		name:   "helm",
+		module: "helm.sh/helm/v3",
+		// The version of Kubernetes that it takes a cluster to have which it does not ask is that of its libraries; without, it is 1.20.
+		ldflags: "-s -w -X helm.sh/helm/v3/internal/version.version=VERSION " +
+			"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37 " +
+			"-X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
+		gcflags:  []string{"k8s.io/...=-dwarf=false -l"},
+		packages: map[string]string{"helm": "helm.sh/helm/v3/cmd/helm"},
+		notice:   "The first build takes one to two minutes.",
+	}
+}
+
+// Kube builds the named commands (none named: all of the control plane, and nothing of a node) where the cache does not
+// hold them, and says on progress what it is at. Where the user has set KUBEBUILDER_ASSETS, what that folder holds is used
+// instead of what would be built.
+func Kube(ctx context.Context, progress io.Writer, commands ...string) (KubeBinaries, error) {
+	tools := kubeTools()
+	if len(commands) > 0 {
+		maps.Copy(tools.packages, tools.named)
+		maps.DeleteFunc(tools.packages, func(name, _ string) bool { return !slices.Contains(commands, name) })
+	}
+	assets := os.Getenv("KUBEBUILDER_ASSETS")
+	given := make(map[string]string)
+	for name := range tools.packages {
+		if path := filepath.Join(assets, name); assets != "" && isExecutable(path) {
+			given[name] = path
+			delete(tools.packages, name)
+		}
+	}
+	dir, err := build(ctx, progress, tools)
+	if err != nil {
+		return KubeBinaries{}, err
+	}
+	path := func(name string) string {
+		if p, ok := given[name]; ok {
+			return p
+		}
+		return filepath.Join(dir, name)
+	}
+	return KubeBinaries{
+		Etcd: path("etcd"), APIServer: path("kube-apiserver"), Controllers: path("kube-controllers"), Kubectl: path("kubectl"),
+		ControllerManager: path("kube-controller-manager"), Scheduler: path("kube-scheduler"), Proxy: path("kube-proxy"), Kubelet: path("kubelet"),
+	}, nil
+}
+
+// Notary builds the Notary server, signer and client where the cache does not hold them, and says on progress
+// what it is at.
+func Notary(ctx context.Context, progress io.Writer) (NotaryBinaries, error) {
+	dir, err := build(ctx, progress, notaryTools())
+	if err != nil {
+		return NotaryBinaries{}, err
+	}
+	return NotaryBinaries{
+		Client: filepath.Join(dir, "notary"),
+		Server: filepath.Join(dir, "notary-server"),
+		Signer: filepath.Join(dir, "notary-signer"),
+	}, nil
+}
+
+// Helm builds the Helm client where the cache does not hold it, says on progress what it is at, and returns its path.
+func Helm(ctx context.Context, progress io.Writer) (string, error) {
+	dir, err := build(ctx, progress, helmTools())
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "helm"), nil
+}
+
+// build returns the folder that holds the executables of a toolset. A lock on a file beside it keeps test packages
+// that run at the same time from building twice; each executable is renamed into place once it is whole.
+func build(ctx context.Context, progress io.Writer, tools toolset) (string, error) {
+	root, err := ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	source := filepath.Join(root, "hack", tools.name)
+	version, digest, err := pinned(source, tools)
+	if err != nil {
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the cache folder: %w", err)
+	}
+	dir := filepath.Join(cache, "countersign", fmt.Sprintf("%s-%s-%s", tools.name, version, digest))
+	if len(missing(dir, tools.packages)) == 0 {
+		return dir, nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("making the cache folder: %w", err)
+	}
+	unlock, err := Lock(ctx, progress, dir+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+
+	names := missing(dir, tools.packages)
+	if len(names) > 0 {
+		fmt.Fprintf(progress, "Building the %s servers (%s) into %s.\n%s\n", tools.name, version, dir, tools.notice)
+	}
+	flags := []string{"-ldflags", strings.ReplaceAll(tools.ldflags, "VERSION", version)}
+	for _, gcflags := range tools.gcflags {
+		flags = append(flags, "-gcflags", gcflags)
+	}
+	if len(tools.fixes) > 0 && len(names) > 0 {
+		modfile, err := fixSource(ctx, source, dir, tools)
+		if err != nil {
+			return "", err
+		}
+		defer os.RemoveAll(filepath.Dir(modfile))
+		flags = append(flags, "-modfile", modfile)
+	}
+	for i, name := range names {
+		start := time.Now()
+		fmt.Fprintf(progress, "  [%d/%d] %s ... ", i+1, len(names), name)
+		if err := buildOne(ctx, source, dir, name, tools.packages[name], flags); err != nil {
+			fmt.Fprintln(progress, "failed")
+			return "", err
+		}
+		fmt.Fprintf(progress, "%s\n", time.Since(start).Round(time.Second))
+	}
+	return dir, nil
+}
+
+func buildOne(ctx context.Context, source, dir, name, pkg string, flags []string) error {
+	tmp, err := os.MkdirTemp(dir, ".building-")
+	if err != nil {
+		return fmt.Errorf("making a folder to build in: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	out := filepath.Join(tmp, name)
+	args := append([]string{"build"}, flags...)
+	if _, err := Go(ctx, source, append(args, "-o", out, pkg)...); err != nil {
+		return fmt.Errorf("building %s: %w", name, err)
+	}
+	if err := os.Rename(out, filepath.Join(dir, name)); err != nil {
+		return fmt.Errorf("moving %s into place: %w", name, err)
+	}
+	return nil
+}
+
+// fixSource copies the toolset's module into a new folder in dir, applies the fixes to the copy, and returns the path
+// of a go.mod beside it that builds from there. A text that is to be replaced and does not occur exactly once is an
+// error: the module has changed.
+func fixSource(ctx context.Context, source, dir string, tools toolset) (modfile string, err error) {
+	if _, err := Go(ctx, source, "mod", "download", tools.module); err != nil { // list does not
+		return "", fmt.Errorf("downloading the source of %s: %w", tools.module, err)
+	}
+	original, err := Go(ctx, source, "list", "-m", "-f", "{{.Dir}}", tools.module)
+	if err != nil {
+		return "", fmt.Errorf("finding the source of %s: %w", tools.module, err)
+	}
+	tmp, err := os.MkdirTemp(dir, ".fixed-")
+	if err != nil {
+		return "", fmt.Errorf("making a folder for fixed source: %w", err)
+	}
+	src := filepath.Join(tmp, "src")
+	if err := os.CopyFS(src, os.DirFS(strings.TrimSpace(original))); err != nil {
+		return "", fmt.Errorf("copying the source of %s: %w", tools.module, err)
+	}
+	for _, f := range tools.fixes {
+		path := filepath.Join(src, f.file)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("reading a source file to fix: %w", err)
+		}
+		if n := bytes.Count(text, []byte(f.old)); n != 1 {
+			return "", fmt.Errorf("%s of %s holds %q %d times, expected once", f.file, tools.module, f.old, n)
+		}
+		if err := os.WriteFile(path, bytes.Replace(text, []byte(f.old), []byte(f.new), 1), 0o644); err != nil {
+			return "", fmt.Errorf("fixing %s: %w", f.file, err)
+		}
+	}
+	mod, err := os.ReadFile(filepath.Join(source, "go.mod"))
+	if err != nil {
+		return "", fmt.Errorf("reading the pinned versions: %w", err)
+	}
+	sum, err := os.ReadFile(filepath.Join(source, "go.sum"))
+	if err != nil {
+		return "", fmt.Errorf("reading the pinned versions: %w", err)
+	}
+	modfile = filepath.Join(tmp, "go.mod")
+	mod = fmt.Appendf(mod, "\nreplace %s => %s\n", tools.module, src)
+	if err := os.WriteFile(modfile, mod, 0o644); err != nil {
+		return "", err
+	}
+	return modfile, os.WriteFile(filepath.Join(tmp, "go.sum"), sum, 0o644)
+}
+
+// Go runs the go command in a folder, and returns what it printed on its standard output.
+func Go(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	process.Tie(cmd)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("go %s in %s: %w\n%s", args[0], dir, err, stderr.Bytes())
+	}
+	return stdout.String(), nil
+}
+
+// pinned returns the version that names a toolset, and a digest of all that its executables are made from.
+func pinned(dir string, tools toolset) (version, digest string, err error) {
+	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	if err != nil {
+		return "", "", fmt.Errorf("reading the pinned versions: %w", err)
+	}
+	sum, err := os.ReadFile(filepath.Join(dir, "go.sum"))
+	if err != nil {
+		return "", "", fmt.Errorf("reading the pinned versions: %w", err)
+	}
+	m := regexp.MustCompile(`(?m)^(?:require)?\s*` + regexp.QuoteMeta(tools.module) + `\s+(v\S+)`).FindSubmatch(mod)
+	if m == nil {
+		return "", "", fmt.Errorf("%s/go.mod requires no %s", dir, tools.module)
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%q\x00%q", mod, sum, tools.ldflags, tools.gcflags, tools.fixes)
+	own, err := filepath.Glob(filepath.Join(dir, "*", "*.go")) // commands of the module itself
+	if err != nil {
+		return "", "", err
+	}
+	for _, file := range own {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", "", fmt.Errorf("reading the source of a server: %w", err)
+		}
+		fmt.Fprintf(h, "\x00%s", text)
+	}
+	return string(m[1]), hex.EncodeToString(h.Sum(nil)[:6]), nil
+}
+
+func missing(dir string, packages map[string]string) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(packages)) {
+		if !isExecutable(filepath.Join(dir, name)) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func isExecutable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}
+
+// Lock takes an exclusive lock on a file. The kernel lets go of it when the process ends, however that comes about.
+func Lock(ctx context.Context, progress io.Writer, path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("opening the build lock: %w", err)
+	}
+	told := false
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			f.Close()
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		if !told {
+			fmt.Fprintf(progress, "Waiting for another process that is building the same servers (%s).\n", path)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, fmt.Errorf("waiting for %s: %w", path, ctx.Err())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package build
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestKubebuilderAssetsAreHonoured(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"etcd", "kube-apiserver", "kubectl", "kubelet"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("KUBEBUILDER_ASSETS", dir)
+	got, err := Kube(t.Context(), io.Discard, "etcd", "kube-apiserver", "kubectl", "kubelet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := got // the rest was not named, so where it would be says nothing
+	want.Etcd, want.APIServer, want.Kubectl, want.Kubelet = dir+"/etcd", dir+"/kube-apiserver", dir+"/kubectl", dir+"/kubelet"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLockIsHeldByOneAtATime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := Lock(t.Context(), io.Discard, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var progress bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if again, err := Lock(ctx, &progress, path); err == nil {
+		again()
+		t.Error("the lock was taken twice")
+	}
+	if !strings.Contains(progress.String(), "Waiting for another process") {
+		t.Errorf("progress says %q", progress.String())
+	}
+	unlock()
+	again, err := Lock(t.Context(), io.Discard, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+}
+
+func TestFixFailsWhenTheSourceHasChanged(t *testing.T) {
+	root, err := ModuleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools := notaryTools()
+	tools.fixes[0].old = "text that is not there"
+	_, err = fixSource(t.Context(), filepath.Join(root, "hack", "notary"), t.TempDir(), tools)
+	if err == nil || !strings.Contains(err.Error(), "0 times, expected once") {
+		t.Errorf("got %v", err)
+	}
+}

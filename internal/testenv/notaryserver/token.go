@@ -1,0 +1,157 @@
+package notaryserver
+
+import (
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
+)
+
+const (
+	tokenIssuer   = "countersign-test-tokens"
+	tokenAudience = "notary"
+)
+
+// Auth says who may use a Notary server.
+type Auth struct {
+	// Username and Password may publish and read.
+	Username, Password string
+	// AnonymousPull lets everyone read.
+	AnonymousPull bool
+	// Lifetime of a token. Zero: five minutes.
+	Lifetime time.Duration
+}
+
+// A tokenService issues the tokens that the registry token flow asks for, to those who have the password.
+type tokenService struct {
+	auth   Auth
+	host   string
+	cert   *tlstest.Certificate
+	server *httptest.Server
+	rules  *faultproxy.Rules
+	issued atomic.Int64
+}
+
+func startTokenService(ca *tlstest.CA, auth Auth) (*tokenService, error) {
+	cert, err := ca.Issue(pkix.Name{CommonName: "token-service"})
+	if err != nil {
+		return nil, err
+	}
+	s := &tokenService{auth: auth, cert: cert, rules: faultproxy.NewRules()}
+	s.server = httptest.NewUnstartedServer(s.rules.Before(func(w http.ResponseWriter, r *http.Request, _ faultproxy.Fault) { s.token(w, r) }))
+	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
+	s.server.StartTLS()
+	_, port, err := net.SplitHostPort(s.server.Listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	s.host = net.JoinHostPort("localhost", port)
+	return s, nil
+}
+
+func (s *tokenService) realm() string { return "https://" + s.host + "/token" }
+
+func (s *tokenService) stop() {
+	if s != nil {
+		s.rules.Stop()
+		s.server.Close()
+	}
+}
+
+// token answers GET /token?service=...&scope=repository:<name>:<actions>.
+func (s *tokenService) token(w http.ResponseWriter, r *http.Request) {
+	user, password, given := r.BasicAuth()
+	known := given && subtle.ConstantTimeCompare([]byte(user+"\x00"+password), []byte(s.auth.Username+"\x00"+s.auth.Password)) == 1
+	if r.URL.Path != "/token" || (given && !known) || (!given && !s.auth.AnonymousPull) {
+		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
+		return
+	}
+	var access []map[string]any
+	for _, scope := range r.URL.Query()["scope"] {
+		// The name may hold a port, and so a colon.
+		kind, rest, _ := strings.Cut(scope, ":")
+		last := strings.LastIndex(rest, ":")
+		if last < 0 {
+			continue
+		}
+		actions := strings.Split(rest[last+1:], ",")
+		if !known {
+			actions = []string{"pull"}
+		}
+		access = append(access, map[string]any{"type": kind, "name": rest[:last], "actions": actions})
+	}
+	token, err := s.sign(access)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	s.issued.Add(1)
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": int(s.lifetime().Seconds())})
+}
+
+func (s *tokenService) lifetime() time.Duration {
+	if s.auth.Lifetime > 0 {
+		return s.auth.Lifetime
+	}
+	return 5 * time.Minute
+}
+
+// sign makes an ES256 JSON web token (RFC 7515) that carries its certificate.
+func (s *tokenService) sign(access []map[string]any) (string, error) {
+	now := time.Now()
+	header, err := json.Marshal(map[string]any{
+		"typ": "JWT", "alg": "ES256",
+		"x5c": []string{base64.StdEncoding.EncodeToString(s.cert.TLS.Certificate[0])},
+	})
+	if err != nil {
+		return "", err
+	}
+	claims, err := json.Marshal(map[string]any{
+		"iss": tokenIssuer, "aud": tokenAudience, "sub": s.auth.Username, "access": access, "jti": rand.Text(),
+		"iat": now.Unix(), "nbf": now.Add(-time.Minute).Unix(), "exp": now.Add(s.lifetime()).Unix(),
+	})
+	if err != nil {
+		return "", err
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	signed := encode(header) + "." + encode(claims)
+	digest := sha256.Sum256([]byte(signed))
+	key, ok := s.cert.TLS.PrivateKey.(*ecdsa.PrivateKey)
+	if !ok {
+		return "", fmt.Errorf("token key is %T, not ecdsa", s.cert.TLS.PrivateKey)
+	}
+	r, v, err := ecdsa.Sign(rand.Reader, key, digest[:])
+	if err != nil {
+		return "", err
+	}
+	sig := make([]byte, 64)
+	r.FillBytes(sig[:32])
+	v.FillBytes(sig[32:])
+	return signed + "." + encode(sig), nil
+}
+
+// SetTokenFaults replaces what goes wrong at the token service; of faults that spoil an answer it knows none.
+func (n *Server) SetTokenFaults(faults ...faultproxy.Fault) { n.tokens.rules.Set(faults) }
+
+// TokensIssued counts the tokens that the token service has issued.
+func (n *Server) TokensIssued() int64 {
+	if n.tokens == nil {
+		return 0
+	}
+	return n.tokens.issued.Load()
+}

@@ -1,0 +1,222 @@
+// Package operator runs the manager of this repository beside a control plane, with the rights of config/rbac, and
+// several of them behind one address.
+package operator
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/internal/testenv/build"
+	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/process"
+)
+
+// Namespace is the operator's namespace in tests and in the demo.
+const Namespace = "countersign-system"
+
+// Options say how the manager is run.
+type Options struct {
+	// Binary is what Build returned.
+	Binary string
+	// Dir is where its log goes.
+	Dir string
+	// Args are further flags.
+	Args []string
+	// MayMissRights says that it is no failure that the manager missed a right: the test takes rights away, or restarts the API server, which
+	// knows of none at first.
+	MayMissRights bool
+	// APIServer is the URL at which it reaches the API server; empty: the API server's own.
+	APIServer string
+}
+
+// Manager is the operator, running outside of the cluster; the API server reaches its webhook on loopback.
+type Manager struct {
+	*process.Process
+	// WebhookURL is where it serves admission.
+	WebhookURL string
+	// MetricsURL is where it serves metrics.
+	MetricsURL string
+	// Binary is the path of its program.
+	Binary string
+	health string
+}
+
+// Build builds the manager of this repository into dir, with the race detector if asked to,
+// and returns its path. The user's cache folder keeps the program, one for each checkout: the go
+// command links again for every new path, and for the same path only when a source has changed.
+func Build(ctx context.Context, dir string, race bool) (string, error) {
+	root, err := build.ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the cache folder: %w", err)
+	}
+	kind, args := "plain", []string{"build"}
+	if race {
+		kind, args = "race", append(args, "-race")
+	}
+	checkout := sha256.Sum256([]byte(root))
+	kept := filepath.Join(cache, "countersign", "manager-"+hex.EncodeToString(checkout[:6]), kind, "countersign")
+	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
+		return "", fmt.Errorf("making the cache folder: %w", err)
+	}
+	unlock, err := build.Lock(ctx, io.Discard, kept+".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := build.Go(ctx, root, append(args, "-o", kept, ".")...); err != nil {
+		return "", fmt.Errorf("building the manager: %w", err)
+	}
+	path := filepath.Join(dir, "countersign")
+	return path, place(kept, path)
+}
+
+// place links or copies a program to another path. A later build of the program does not change it.
+func place(program, path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("replacing a program: %w", err)
+	}
+	if os.Link(program, path) == nil {
+		return nil
+	}
+	text, err := os.ReadFile(program) // on another file system
+	if err != nil {
+		return fmt.Errorf("copying a program: %w", err)
+	}
+	return os.WriteFile(path, text, 0o755)
+}
+
+// Start starts the manager as the operator's ServiceAccount, and returns once it is ready and the API server
+// asks it.
+func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager, error) {
+	config, err := kubeconfig(ctx, k, options.APIServer, options.Dir)
+	if err != nil {
+		return nil, err
+	}
+	webhook, err := process.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	health, err := process.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := process.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		WebhookURL: fmt.Sprintf("https://127.0.0.1:%d", webhook),
+		MetricsURL: fmt.Sprintf("http://127.0.0.1:%d/metrics", metrics),
+		Binary:     options.Binary,
+		health:     fmt.Sprintf("127.0.0.1:%d", health),
+	}
+	m.Process, err = process.Start("countersign", options.Dir, os.Environ(), options.Binary, append([]string{
+		"--kubeconfig", config, "--namespace", Namespace,
+		"--webhook-port", fmt.Sprint(webhook), "--webhook-url", m.WebhookURL,
+		"--health-probe-bind-address", m.health, "--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics), "--metrics-secure=false",
+		"--shutdown-delay=0", // nobody asks another replica, unless further flags say so
+	}, options.Args...)...)
+	if err != nil {
+		return nil, err
+	}
+	err = m.Await(ctx, func(ctx context.Context) error { return errors.Join(m.Ready(ctx), asked(ctx, k)) })
+	if err != nil {
+		_ = m.Stop()
+		return nil, err
+	}
+	return m, nil
+}
+
+// asked returns nil once both webhook configurations are there.
+func asked(ctx context.Context, k *kubeserver.Server) error {
+	c, err := client.New(k.Config, client.Options{})
+	if err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
+	key := client.ObjectKey{Name: "countersign"}
+	return errors.Join(
+		c.Get(ctx, key, &admissionv1.ValidatingWebhookConfiguration{}),
+		c.Get(ctx, key, &admissionv1.MutatingWebhookConfiguration{}),
+	)
+}
+
+// Ready asks the manager whether it can decide.
+func (m *Manager) Ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.health+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the manager is not ready: %s", resp.Status)
+	}
+	return nil
+}
+
+// Run builds the manager with the race detector, and runs it until the test ends.
+func Run(t testing.TB, k *kubeserver.Server, args ...string) *Manager {
+	t.Helper()
+	return RunWith(t, k, Options{Args: args})
+}
+
+// RunWith runs a manager until the test ends, and builds it with the race detector where the options do not say where it is. They
+// need not name a folder.
+func RunWith(t testing.TB, k *kubeserver.Server, options Options) *Manager {
+	t.Helper()
+	options.Dir = t.TempDir()
+	if options.Binary == "" {
+		binary, err := Build(t.Context(), options.Dir, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		options.Binary = binary
+	}
+	m, err := Start(t.Context(), k, options)
+	if err != nil {
+		t.Fatalf("starting the manager: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := m.Stop(); err != nil {
+			t.Errorf("stopping the manager: %v", err)
+		}
+		if log, err := os.ReadFile(m.Log()); err != nil || bytes.Contains(log, []byte("DATA RACE")) {
+			t.Errorf("a data race in the manager, or no log to tell (%v):\n%s", err, log)
+		} else if missed := rightMissed(log); missed != "" && !options.MayMissRights {
+			t.Errorf("the rights of config/rbac do not suffice: %s", missed)
+		}
+		if t.Failed() {
+			t.Log(m.Tail())
+		}
+	})
+	return m
+}
+
+// rightMissed returns the first line of a log that tells of a request that the API server has refused for lack of a right.
+func rightMissed(log []byte) string {
+	for line := range bytes.Lines(log) {
+		if bytes.Contains(line, []byte("is forbidden: User")) {
+			return string(line)
+		}
+	}
+	return ""
+}
