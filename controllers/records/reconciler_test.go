@@ -34,6 +34,8 @@ type edition struct {
 	number, size int
 }
 
+func (*edition) Signed() bool { return true }
+
 // press is a trust root whose server has the edition that a test sets, none being no signatures.
 type press struct {
 	current atomic.Pointer[edition]

@@ -158,6 +158,9 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	if len(d.NotLoaded) > 0 {
 		e.notLoaded++
 	}
+	for _, k := range d.NotLoaded {
+		e.needs[k] = true
+	}
 	if q.image.Digest != "" && q.image.Digest != ref.Digest {
 		part := ref
 		part.Digest = q.image.Digest

@@ -35,6 +35,8 @@ type signed struct {
 	file, kind string
 }
 
+func (*signed) Signed() bool { return true }
+
 func (s *signed) Expiry() (at time.Time, f string) { return expiry, s.file }
 
 func (s *signed) Files() []trust.File {

@@ -306,7 +306,7 @@ func TestThreatFaultIsNoVerdict(t *testing.T) {
 		"unusable though not needed":     {"", roots{"a": all, "b": unusable("no keys")}, both, fault},
 		"missing though not needed":      {"", roots{"a": all}, both, fault},
 		"unusable, of another policy":    {"", roots{"a": all, "b": all, "c": unusable("no keys")}, append(both[:1:1], compiled(t, "q", from("c"))), fault},
-		"not loaded, not needed":         {"", roots{"a": all, "b": policy.ErrNotLoaded}, both, admitted("a")},
+		"not loaded, not needed":         {"", roots{"a": all, "b": policy.ErrNotLoaded}, both, with(admitted("a"), "b")},
 		"several not loaded":             {"", roots{"a": policy.ErrNotLoaded, "b": policy.ErrNotLoaded}, both, with(policy.Decision{Verdict: policy.CouldNotCheck}, "a", "b")},
 		"not loaded, of a Warn policy":   {"", roots{"a": all, "b": all, "c": policy.ErrNotLoaded}, append(both[:1:1], compiled(t, "q", from("c"), mode(v1alpha1.ModeWarn))), with(admitted("a"), "c")},
 		"not loaded, all Audit":          {"", roots{"c": policy.ErrNotLoaded}, []*policy.Policy{compiled(t, "q", from("c"), mode(v1alpha1.ModeAudit))}, with(policy.Decision{Verdict: policy.Admitted}, "c")},

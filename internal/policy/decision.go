@@ -107,11 +107,10 @@ type Decision struct {
 	Warnings []string
 	// Audits are for the log: what policies in mode Audit would have denied. Each is one line, sorted.
 	Audits []string
-	// NotLoaded is what must be fetched before the decision is final: what no role that is unmet could be proven without,
-	// and under trust roots that come before the one that decided, which would name the digest in its place. Sorted,
-	// without repetition.
+	// NotLoaded is what must be fetched before the decision is final. The verdict may be Admitted all the same: another
+	// trust root proves all that is needed. Sorted, without repetition.
 	NotLoaded []trust.Key
-	// Consulted is the evidence that a denial rests on, so that the caller can bring it up to date and ask once more.
+	// Consulted is the evidence that a denial rests on, under trust roots that could prove what is unmet, so that the caller can bring it up to date and ask once more.
 	// Sorted, without repetition; empty where Admitted.
 	Consulted []trust.Key
 	// Outcomes says how each covering policy was met, by name, whatever its mode. It is empty where none covers the image,

@@ -72,6 +72,8 @@ func (h *held) Statements(tag, digest string) []trust.Statement {
 
 func (*held) Rejected([]string, string, string) []trust.Rejection { return nil }
 
+func (*held) Signed() bool { return true }
+
 func (*held) Faults() []*trust.Fault { return nil }
 
 func (h *held) where(holds func(trust.Statement) bool) []trust.Statement {

@@ -169,7 +169,7 @@ func (e *evaluation) explainDigest(p *Policy, digest string) string {
 // does not claim that nobody signed.
 func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 	signed, hasNot := "signed", "has not signed"
-	if e.unsure(p) {
+	if e.unsure(p, e.candidates([]*Policy{p})) {
 		signed, hasNot = "are known to have signed", "is not known to have signed"
 	}
 	var texts []string
@@ -288,9 +288,9 @@ func (s *source) of(digest string) []trust.Statement {
 	return slices.DeleteFunc(slices.Clone(s.live), func(st trust.Statement) bool { return st.Digest != digest })
 }
 
-// heard reports whether a source has answered with evidence.
+// heard reports whether a source has answered with evidence, about all that it was asked.
 func (s *source) heard() bool {
-	return slices.ContainsFunc(s.answers, func(a answer) bool { return a.evidence != nil })
+	return len(s.answers) > 0 && !slices.ContainsFunc(s.answers, func(a answer) bool { return a.evidence == nil })
 }
 
 // holdsFor returns the digests of the image for which the policy by itself holds.

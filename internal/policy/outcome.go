@@ -8,7 +8,7 @@ import (
 )
 
 // enforce decides for the policies in mode Enforce, all of which must hold.
-func (e *evaluation) enforce(image string, policies []*Policy) (Decision, choice) {
+func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 	d := Decision{Image: e.image, Pin: strongestPin(policies)}
 	blocked, required := false, false
 	for _, p := range policies {
@@ -17,44 +17,47 @@ func (e *evaluation) enforce(image string, policies []*Policy) (Decision, choice
 	}
 	if !blocked && !required {
 		d.Verdict = Admitted
-		return d, choice{}
+		return d
 	}
 	var c choice
 	if !blocked {
 		if c = e.choose(policies); c.unique() {
 			d.Verdict, d.Digest = Admitted, c.digest
 			d.Warnings = e.onGrace(image, policies, c.digest)
-			return d, c
+			return d
 		}
 	}
 	if blocked || e.doubtful(policies, c) {
 		d.Verdict = CouldNotCheck
 	}
 	d.Message = line(image, e.explain(policies, c)...)
+	candidates := e.candidates(policies)
 	for _, p := range policies {
+		if c.rival == "" && !e.blocked(p) && !e.lacks(p, candidates) {
+			continue // it holds, whatever else its trust roots would say
+		}
 		for _, root := range p.roots {
 			d.Consulted = e.answersOf(root, d.Consulted, func(a *answer) bool { return !a.unloaded() })
 		}
 	}
 	d.Consulted = sorted(d.Consulted)
-	return d, c
+	return d
 }
 
-// notLoaded returns what must be fetched before the decision is final.
-func (e *evaluation) notLoaded(covering []*Policy, d *Decision, c choice) []trust.Key {
+// notLoaded returns what must be fetched before the decision is final. An image with a digest that is admitted needs
+// nothing more. What a tag means does, in mode Enforce: who has not answered yet may name another digest, or have
+// signed one that a trust root before names as well.
+func (e *evaluation) notLoaded(covering []*Policy, d *Decision) []trust.Key {
 	var keys []trust.Key
-	decided := false // by a trust root of a policy before
 	for i, p := range covering {
-		if len(p.requirements) == 0 || !p.enforces() && d.Outcomes[i].Verdict == Admitted {
+		settled := d.Outcomes[i].Verdict == Admitted
+		if p.enforces() {
+			settled = d.Verdict == Admitted && e.image.Digest != ""
+		}
+		if settled || len(p.requirements) == 0 {
 			continue
 		}
 		for _, root := range p.roots {
-			if p.enforces() && d.Verdict == Admitted {
-				decided = decided || c.root == "" || root == c.root
-				if decided {
-					break
-				}
-			}
 			keys = e.answersOf(root, keys, (*answer).unloaded)
 		}
 	}
@@ -237,26 +240,29 @@ func (e *evaluation) blocked(p *Policy) bool {
 // meets the policies: whether it could prove a role that is unmet, or name a digest before c and its rival.
 func (e *evaluation) doubtful(policies []*Policy, c choice) bool {
 	candidates := e.candidates(policies)
-	for _, p := range policies {
-		if !e.unsure(p) {
-			continue
-		}
-		if c.rival != "" || len(candidates) == 0 ||
-			slices.ContainsFunc(candidates, func(digest string) bool { return !e.meets([]*Policy{p}, digest) }) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(policies, func(p *Policy) bool {
+		return e.unsure(p, candidates) && (c.rival != "" || e.lacks(p, candidates))
+	})
 }
 
-// unsure reports whether the policy requires something, and any of its trust roots could not be checked in full.
-func (e *evaluation) unsure(p *Policy) bool {
+// lacks reports whether the policy is not met for some of the digests that an image may mean, or none is known.
+func (e *evaluation) lacks(p *Policy, candidates []string) bool {
+	return len(p.requirements) > 0 && (len(candidates) == 0 ||
+		slices.ContainsFunc(candidates, func(digest string) bool { return !e.meets([]*Policy{p}, digest) }))
+}
+
+// unsure reports whether the policy requires something, and any of its trust roots could not be checked in full: as to
+// which digests the image may mean, or who has signed those.
+func (e *evaluation) unsure(p *Policy, candidates []string) bool {
 	if len(p.requirements) == 0 {
 		return false
 	}
 	return slices.ContainsFunc(p.roots, func(root string) bool {
 		s := e.source(root)
-		return s != nil && slices.ContainsFunc(s.answers, func(a answer) bool { return a.evidence == nil || len(a.evidence.Faults()) > 0 })
+		return s != nil && slices.ContainsFunc(s.answers, func(a answer) bool {
+			asked := a.subject.Digest == "" || slices.Contains(candidates, a.subject.Digest)
+			return asked && (a.evidence == nil || len(a.evidence.Faults()) > 0)
+		})
 	})
 }
 

@@ -118,13 +118,13 @@ func (s *Set) Decide(req Request, roots Roots) Decision {
 		}
 	}
 	e.gather(covering)
-	d, c := e.enforce(req.Image, enforcing)
+	d := e.enforce(req.Image, enforcing)
 	d.Outcomes = make([]Outcome, len(covering))
 	e.settle(covering, &d)
 	if len(enforcing) < len(covering) {
 		e.advise(req.Image, covering, &d)
 	}
-	d.NotLoaded = e.notLoaded(covering, &d, c)
+	d.NotLoaded = e.notLoaded(covering, &d)
 	return d
 }
 

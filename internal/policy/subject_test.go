@@ -115,9 +115,9 @@ func TestSubjects(t *testing.T) {
 			bySubject{"s": root{"v1": hint("a", "b"), "a": both("a"), "b": both("b")}},
 			[]v1alpha1.ObjectName{"s"}, policy.Denied, "", nil,
 		},
-		"a later root need not be loaded": {
-			bySubject{"s": root{"v1": hint("a"), "a": both("a")}, "t": root{}},
-			[]v1alpha1.ObjectName{"s", "t"}, policy.Admitted, "a", nil,
+		"a later root might make it ambiguous": {
+			bySubject{"n": root{"": signed("ci v1 a", "qa v1 a", "ci v1 b")}, "nn": root{}},
+			[]v1alpha1.ObjectName{"n", "nn"}, policy.Admitted, "a", []trust.Key{{Root: "nn", Subject: trust.Subject{Repository: repository}}},
 		},
 		"an earlier root might name another": {
 			bySubject{"s": root{"v1": hint("a"), "a": both("a")}, "t": root{"a": trust.Unsigned{}}},
@@ -156,10 +156,16 @@ func TestThreatFaultOfAPolicyThatHolds(t *testing.T) {
 	a := compiled(t, "a", requires("ci"), from("x", "y"))
 	b := compiled(t, "b", requires("qa"), from("y"))
 	r := roots{"x": unreachable, "y": signed("ci v1 a")}
-	if got := decide(app, r, a, b); got.Verdict != policy.Denied {
+	got := decide(app, r, a, b)
+	if got.Verdict != policy.Denied {
 		t.Errorf("verdict %d, want a denial: %s", got.Verdict, got.Message)
 	}
-	if got := decide(app, r, compiled(t, "a", requires("ci", "qa"), from("x", "y"))); got.Verdict != policy.CouldNotCheck {
+	for _, k := range got.Consulted {
+		if k.Root == "x" {
+			t.Error("a trust root that could prove nothing that is unmet is to be asked before the denial stands")
+		}
+	}
+	if got = decide(app, r, compiled(t, "a", requires("ci", "qa"), from("x", "y"))); got.Verdict != policy.CouldNotCheck {
 		t.Errorf("verdict %d, want one that could not be checked: %s", got.Verdict, got.Message)
 	}
 }

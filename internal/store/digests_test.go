@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -127,5 +128,99 @@ type rechecking struct {
 
 func (r *rechecking) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	r.told.Store(about, true)
+	return held, nil
+}
+
+// What registries say that tags mean is no signature: made-up tags of an own registry do not outlast those who ask, take
+// no place of what is signed, and are not written down.
+func TestThreatHintsAreNotSignatures(t *testing.T) {
+	r := &digests.Registries{}
+	b := newBench(r)
+	b.Reset("acme", time.Minute)
+	for i := range maxUnsigned + 500 {
+		tag := fmt.Sprintf("v%d", i)
+		r.Tag(app.Name(), tag, digestOne)
+		k := trust.Key{Root: "acme", Subject: r.Subject(imageref.Ref{Host: app.Host, Path: app.Path, Tag: tag})}
+		if err := b.Ensure(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		if b.acme().signed(k.Subject) {
+			t.Fatalf("%s is taken to be signed", k.Subject)
+		}
+	}
+	repository := trust.Key{Root: "acme", Subject: r.Subject(app)}.InRepository()
+	if got := b.Load().Verified(repository); got != nil {
+		t.Errorf("%d subjects are to be written down, and nobody has signed any", len(got))
+	}
+	b.prune()
+	if n := len(b.acme().entries); n != maxUnsigned {
+		t.Errorf("%d subjects are kept, want the bound, %d", n, maxUnsigned)
+	}
+	b.clock.Step(2 * forgetAfter)
+	b.prune()
+	if n := len(b.acme().entries); n != 0 {
+		t.Errorf("%d subjects are kept that nobody asks for", n)
+	}
+}
+
+// Hosts that are gone, and trust roots that are, leave nothing behind, also where a fetch of theirs ends late.
+func TestNothingIsLeftOfHostsAndRoots(t *testing.T) {
+	r := &digests.Registries{}
+	b := newBench(r)
+	b.PutRoot("acme", Root{Root: r, ExpiredGrace: time.Hour})
+	b.Reset("acme", time.Minute)
+	for i := range 20 {
+		host := fmt.Sprintf("registry-%d.example.com", i)
+		r.Fail(host, trust.NewFault(v1alpha1.ReasonUnreachable, "refused"))
+		k := trust.Key{Root: "acme", Subject: r.Subject(imageref.Ref{Host: host, Path: "app", Tag: "v1"})}
+		for range 3 {
+			b.clock.Step(time.Minute)
+			_ = b.Renew(t.Context(), k, b.clock.Now())
+			<-task{track: b.acme(), host: b.acme().host(host)}.start().done
+		}
+	}
+	if len(b.Load().down) == 0 {
+		t.Fatal("no host is down")
+	}
+	b.clock.Step(2 * forgetAfter)
+	b.prune()
+	if n, hosts := len(b.Load().down), len(b.acme().hosts); n > 0 || hosts > 1 {
+		t.Errorf("%d hosts are down and %d known, of which nobody has a subject", n, hosts)
+	}
+	old := b.acme()
+	h := old.host("registry.example.com")
+	h.down = trust.NewFault(v1alpha1.ReasonUnreachable, "refused")
+	b.DropRoot("acme")
+	b.Forget("acme")
+	b.PutRoot("acme", Root{Root: r, ExpiredGrace: time.Hour})
+	old.noteHost(h)
+	if n := len(b.Load().down); n > 0 {
+		t.Error("what was under way under the trust root that is gone speaks for the new one")
+	}
+}
+
+// A subject that cannot be verified for now stays in the record of its repository.
+func TestRecordKeepsWhatCannotBeVerified(t *testing.T) {
+	b, r, held := digestsBench(t)
+	edited := &refusing{Registries: r, refused: held[2].Subject}
+	b.PutRoot("acme", Root{Root: edited})
+	if _, _, err := b.Load().Evidence(held[2]); err == nil {
+		t.Fatal("it is not refused")
+	}
+	if got := len(b.Load().Verified(held[0].InRepository())); got != len(held) {
+		t.Errorf("%d subjects are to be written down, want all %d", got, len(held))
+	}
+}
+
+// refusing refuses one subject.
+type refusing struct {
+	*digests.Registries
+	refused trust.Subject
+}
+
+func (r *refusing) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	if about == r.refused {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "refused")
+	}
 	return held, nil
 }

@@ -10,19 +10,19 @@ import (
 
 // evidence is what is held of each subject, in the order of keys. A clone shares what is not changed in it, so that a
 // publication costs the same however much is held. The zero value is empty, and to be read only.
-type evidence struct{ tree *btree.BTreeG[*pair] }
+type evidence struct{ tree *btree.BTreeG[pair] }
 
 type pair struct {
 	key  trust.Key
 	held *held
 }
 
-// nodeSize is how many entries a node of the tree has: a change copies a few nodes.
-const nodeSize = 8
+// nodeSize is half of what a node of the tree holds at most: a change copies a few nodes, so they are small.
+const nodeSize = 3
 
 func (e evidence) clone() evidence {
 	if e.tree == nil {
-		return evidence{btree.NewG(nodeSize, func(a, b *pair) bool { return a.key.Compare(b.key) < 0 })}
+		return evidence{btree.NewG(nodeSize, func(a, b pair) bool { return a.key.Compare(b.key) < 0 })}
 	}
 	return evidence{e.tree.Clone()}
 }
@@ -32,19 +32,17 @@ func (e evidence) get(k trust.Key) *held {
 	if e.tree == nil {
 		return nil
 	}
-	if found, ok := e.tree.Get(&pair{key: k}); ok {
-		return found.held
-	}
-	return nil
+	found, _ := e.tree.Get(pair{key: k})
+	return found.held
 }
 
 // set puts h in the place of what is held of a subject, or where it is nil has nothing held.
 func (e evidence) set(k trust.Key, h *held) {
 	if h == nil {
-		e.tree.Delete(&pair{key: k})
+		e.tree.Delete(pair{key: k})
 		return
 	}
-	e.tree.ReplaceOrInsert(&pair{key: k, held: h})
+	e.tree.ReplaceOrInsert(pair{key: k, held: h})
 }
 
 // all yields everything, in order.
@@ -68,7 +66,7 @@ func (e evidence) from(first trust.Key, within func(trust.Key) bool) iter.Seq2[t
 		if e.tree == nil {
 			return
 		}
-		e.tree.AscendGreaterOrEqual(&pair{key: first}, func(found *pair) bool {
+		e.tree.AscendGreaterOrEqual(pair{key: first}, func(found pair) bool {
 			return within(found.key) && yield(found.key, found.held)
 		})
 	}

@@ -101,9 +101,5 @@ func (h *held) past(now time.Time) bool {
 
 // signed reports whether what is held says that anybody has signed. h may be nil.
 func signed(h *held) bool {
-	if h == nil || h.evidence == nil {
-		return false
-	}
-	_, unsigned := h.evidence.(trust.Unsigned)
-	return !unsigned
+	return h != nil && h.evidence != nil && h.evidence.Signed()
 }

@@ -52,16 +52,18 @@ func (t *Tracker) restored(k trust.Key) {
 }
 
 // Verified returns the evidence about a repository that is worth writing down, by subject: none where it carries no signatures,
-// could not be verified, or is about to be fetched anew.
+// could not be verified, or is about to be fetched anew. Where some of it is verified, what could not be goes with it: it was
+// once, and is verified again when it is read.
 func (s *Snapshot) Verified(repository trust.Key) map[trust.Subject]trust.Evidence {
-	var all map[trust.Subject]trust.Evidence
+	all, verified := map[trust.Subject]trust.Evidence{}, false
 	for k, h := range s.evidence.of(repository) {
-		if signed(h) && h.fault == nil && !h.anew {
-			if all == nil {
-				all = map[trust.Subject]trust.Evidence{}
-			}
+		if h.evidence != nil && !h.anew {
 			all[k.Subject] = h.evidence
+			verified = verified || signed(h) && h.fault == nil
 		}
+	}
+	if !verified {
+		return nil
 	}
 	return all
 }
@@ -93,7 +95,10 @@ func (s *Snapshot) Repositories() []trust.Key {
 // this replica alone, and as coarse as the calls of it are apart.
 func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 	now := t.clock.Now()
-	snapshot, one := t.store.Load(), t.track(repository.Root)
+	snapshot, one := t.store.Load(), t.lookup(repository.Root)
+	if one == nil {
+		return time.Time{}
+	}
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	var last time.Time
@@ -112,12 +117,13 @@ func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 
 // Release forgets a repository, whatever is held of it. Who asks for it again has it fetched as at first sight.
 func (t *Tracker) Release(repository trust.Key) {
-	one := t.track(repository.Root)
-	one.mu.Lock()
-	for k := range t.store.Load().evidence.of(repository) {
-		delete(one.entries, k.Subject)
+	if one := t.lookup(repository.Root); one != nil {
+		one.mu.Lock()
+		for k := range t.store.Load().evidence.of(repository) {
+			delete(one.entries, k.Subject)
+		}
+		one.mu.Unlock()
 	}
-	one.mu.Unlock()
 	t.store.release(repository)
 	t.changed(repository.Root)
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -91,23 +90,38 @@ func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject) (retained map
 // so does what runs.
 func (t *Tracker) prune() {
 	for _, one := range t.all() {
+		if t.store.Load().roots[one.root] == nil {
+			t.Forget(one.root)
+			continue
+		}
 		if forgotten := one.forgettable(); len(forgotten) > 0 {
 			t.store.dropEvidence(forgotten)
 			t.changed(one.root)
 		}
+		for _, h := range one.pruneHosts() {
+			one.noteHost(h)
+		}
 	}
 }
 
-// pruneHosts drops the hosts of which no subject is left; the lock is held.
-func (t *track) pruneHosts() {
-	if len(t.hosts) == 1 {
-		return // that of all subjects
+// pruneHosts drops, and returns, the hosts of which no subject is left.
+func (t *track) pruneHosts() (dropped []*host) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.hosts) < 2 {
+		return nil // that of all subjects
 	}
 	asked := map[*host]bool{}
 	for about := range t.entries {
 		asked[t.hostOf(about)] = true
 	}
-	maps.DeleteFunc(t.hosts, func(name string, h *host) bool { return name != t.server && h.flight == nil && !asked[h] })
+	for name, h := range t.hosts {
+		if name != t.server && h.flight == nil && !asked[h] {
+			delete(t.hosts, name)
+			dropped = append(dropped, h)
+		}
+	}
+	return dropped
 }
 
 // forgettable stops tracking, and returns, the subjects to drop.
@@ -115,11 +129,6 @@ func (t *track) forgettable() []trust.Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if snapshot.roots[t.root] == nil {
-		clear(t.entries)
-		return nil
-	}
-	defer t.pruneHosts()
 	var unsigned []trust.Subject
 	for about, e := range t.entries {
 		if e.flight == nil && !t.retained[about] && !signed(snapshot.evidence.get(t.key(about))) {

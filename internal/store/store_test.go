@@ -22,6 +22,7 @@ type fact struct{ expires time.Time }
 func (*fact) Hints(string) []string                               { return nil }
 func (*fact) Statements(_, _ string) []trust.Statement            { return nil }
 func (*fact) Rejected([]string, string, string) []trust.Rejection { return nil }
+func (*fact) Signed() bool                                        { return true }
 func (*fact) Faults() []*trust.Fault                              { return nil }
 func (f *fact) Expiry() (time.Time, string)                       { return f.expires, "timestamp" }
 

@@ -42,6 +42,7 @@ type track struct {
 	known    *places // for subjects that are known to be signed
 	others   *places
 	retained map[trust.Subject]bool // what runs is checked against these
+	gone     bool                   // it is forgotten: what is still under way speaks for nobody
 }
 
 func (t *Tracker) newTrack(root string) *track {
@@ -392,8 +393,11 @@ func (t *track) noteHost(h *host) {
 	t.store.update(func(old *Snapshot) *Snapshot {
 		t.mu.Lock()
 		r := old.roots[t.root]
-		down := r != nil && r.ExpiredGrace > 0 && h.down != nil
+		down, gone := r != nil && r.ExpiredGrace > 0 && h.down != nil && t.hosts[h.name] == h, t.gone
 		t.mu.Unlock()
+		if gone {
+			return nil
+		}
 		return old.withDown(at, down)
 	})
 }

@@ -73,8 +73,14 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 // Forget drops what is known of a trust root's subjects.
 func (t *Tracker) Forget(root string) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	one := t.tracks[root]
 	delete(t.tracks, root)
+	t.mu.Unlock()
+	if one != nil {
+		one.mu.Lock()
+		one.gone = true
+		one.mu.Unlock()
+	}
 }
 
 // Ensure fetches a subject unless its evidence is held, and waits until that is done or ctx is over;

@@ -62,6 +62,8 @@ type Evidence interface {
 	// that they have not signed. It is for the words of a denial alone, and may take longer than a decision. An empty
 	// tag or digest stands for any. The result is bounded.
 	Rejected(roles []string, tag, digest string) []Rejection
+	// Signed reports whether anybody has signed, whoever that is: what a registry says alone is no signature.
+	Signed() bool
 	// Faults returns what could not be checked beside what was verified: one layout, or one signature. It is bounded.
 	Faults() []*Fault
 	// Expiry says until when the evidence as a whole may be used, and which signed file ends it. Past it, the
@@ -132,6 +134,9 @@ func (Unsigned) Statements(_, _ string) []Statement { return nil }
 
 // Rejected implements Evidence: nothing was said.
 func (Unsigned) Rejected([]string, string, string) []Rejection { return nil }
+
+// Signed implements Evidence: nobody has.
+func (Unsigned) Signed() bool { return false }
 
 // Faults implements Evidence: all was checked.
 func (Unsigned) Faults() []*Fault { return nil }

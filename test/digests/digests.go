@@ -193,6 +193,9 @@ func (e *Evidence) Statements(_, digest string) []trust.Statement {
 	return all
 }
 
+// Signed implements trust.Evidence.
+func (e *Evidence) Signed() bool { return len(e.Roles) > 0 }
+
 // Size implements trust.Sized.
 func (*Evidence) Size() int64 { return 1 }
 

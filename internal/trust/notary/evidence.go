@@ -111,6 +111,9 @@ func (e *evidence) under(digest string) []trust.Statement {
 	return all
 }
 
+// Signed implements trust.Evidence: there is trust data.
+func (*evidence) Signed() bool { return true }
+
 // Faults implements trust.Evidence: what is verified is verified in full.
 func (*evidence) Faults() []*trust.Fault { return nil }
 
