@@ -17,8 +17,9 @@ type pair struct {
 	held *held
 }
 
-// nodeSize is half of what a node of the tree holds at most: a change copies a few nodes, so they are small.
-const nodeSize = 3
+// nodeSize is half of what a node of the tree holds at most. A change copies a few nodes; a decision finds its way through fewer
+// the larger they are.
+const nodeSize = 16
 
 func (e evidence) clone() evidence {
 	if e.tree == nil {
