@@ -26,8 +26,8 @@ func pages(t *testing.T) []string {
 	return paths
 }
 
-// What the pages print of kubectl get has the columns of the CRDs, in their order: kubectl keeps it,
-// also where -o wide adds some.
+// What the pages print of kubectl get has the columns of the CRDs, in their order: kubectl keeps
+// it, also where -o wide adds some.
 func TestListingsHaveTheColumns(t *testing.T) {
 	plain, wide := map[string][]string{}, map[string][]string{}
 	for first, file := range map[string]string{

@@ -134,7 +134,8 @@ func namedTests(t *testing.T, page string, declared map[string]bool) map[string]
 	return named
 }
 
-// The threat model names the tests that stand for it; each must exist, and each TestThreat must be in it.
+// The threat model names the tests that stand for it; each must exist, and each TestThreat must be
+// in it.
 func TestModelNamesTheThreats(t *testing.T) {
 	declared := declaredTests(t)
 	named := namedTests(t, "docs/threat-model.md", declared)
@@ -148,7 +149,8 @@ func TestModelNamesTheThreats(t *testing.T) {
 	}
 }
 
-// Each row of the table of faults names the test that stands for it, and each fault of TestOutages is in it.
+// Each row of the table of faults names the test that stands for it, and each fault of TestOutages
+// is in it.
 func TestFaultsAreNamedWithTheirTests(t *testing.T) {
 	declared := declaredTests(t)
 	page := read(t, "docs/reliability.md")

@@ -13,7 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/metrics"
 )
 
-// The expressions of alerts and dashboard are held to this table in hack/prometheus, with the parser of Prometheus.
+// The expressions of alerts and dashboard are held to this table in hack/prometheus, with the
+// parser of Prometheus.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	documented := map[string]string{} // labels by name
 	for _, row := range regexp.MustCompile("(?m)^\\| `(countersign_[a-z_]+)` \\| [a-z]+ \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "docs/metrics.md"), -1) {

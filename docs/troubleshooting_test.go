@@ -105,8 +105,8 @@ func TestTroubleshootingQuotesTheDenials(t *testing.T) {
 	}
 }
 
-// Whatever the gate tells of signatures that do not count is on the page. What it tells, the test of
-// these texts has word for word.
+// Whatever the gate tells of signatures that do not count is on the page. What it tells, the test
+// of these texts has word for word.
 func TestTroubleshootingKnowsWhatDoesNotCount(t *testing.T) {
 	quotes, told := quoted(t), 0
 	for _, text := range literals(t, "internal/trust/notary/rejected_test.go") {

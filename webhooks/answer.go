@@ -23,14 +23,15 @@ import (
 const (
 	// maxMessage bounds a denial, in bytes.
 	maxMessage = 8 << 10
-	// maxWarnings bounds all warnings together, in bytes. Past 4096 characters the API server cuts each to 256.
+	// maxWarnings bounds all warnings together, in bytes. Past 4096 characters the API server cuts
+	// each to 256.
 	maxWarnings = 4 << 10
 	// maxLine bounds one line of either.
 	maxLine = 3 << 10
 )
 
-// auditAnnotation is the key, below the name of the webhook, of the audit annotation that holds what policies in mode
-// Audit would have denied.
+// auditAnnotation is the key, below the name of the webhook, of the audit annotation that holds
+// what policies in mode Audit would have denied.
 const auditAnnotation = "would-deny"
 
 // pins returns the patch for the images that are to name a digest: the one that was verified now,
@@ -79,8 +80,9 @@ func pinnedHere(r review, d policy.Decision) bool {
 	return d.Pin == v1alpha1.PinAll || d.Pin == v1alpha1.PinPods && r.kind.IsPod()
 }
 
-// mustPin reports whether the image may not run as it is written: a runtime would ask the registry what the tag means,
-// and could be given something else than what was verified. Templates do not run.
+// mustPin reports whether the image may not run as it is written: a runtime would ask the registry
+// what the tag means, and could be given something else than what was verified. Templates do not
+// run.
 func mustPin(r review, d policy.Decision) bool {
 	return r.kind.IsPod() && pinnedHere(r, d) && tagOnly(d)
 }
@@ -93,15 +95,17 @@ func tagOnly(d policy.Decision) bool {
 // ruling is what the decisions on a request come to. Its zero value denies.
 type ruling struct {
 	admitted bool
-	// fault says of a denial that trying again may help: something could not be checked, or is not pinned.
+	// fault says of a denial that trying again may help: something could not be checked, or is not
+	// pinned.
 	fault bool
 	// denials, warnings and audits are lines, yet to be bounded. warned are those of the warnings
 	// that policies in mode Warn gave.
 	denials, warnings, warned, audits []string
 }
 
-// judge turns the decisions into a ruling. Only an image that is Admitted, and in a Pod names the digest that was
-// verified where a policy wants that, passes; a decision that is missing is the zero one and denies.
+// judge turns the decisions into a ruling. Only an image that is Admitted, and in a Pod names the
+// digest that was verified where a policy wants that, passes; a decision that is missing is the
+// zero one and denies.
 func judge(r review, decided decisions) ruling {
 	var ruled ruling
 	for _, i := range r.images {
@@ -195,8 +199,8 @@ func refusal(code int32, reason metav1.StatusReason, message string) admission.R
 	}}
 }
 
-// bounded returns the lines sorted, without repetition, and as many as fit into limit bytes; the last then counts the
-// others.
+// bounded returns the lines sorted, without repetition, and as many as fit into limit bytes; the
+// last then counts the others.
 func bounded(lines []string, limit int) []string {
 	lines = slices.Clone(lines)
 	slices.Sort(lines)

@@ -39,7 +39,8 @@ func (o observing) Get(ctx context.Context, key types.NamespacedName, obj client
 	return o.namespaces.Get(ctx, key, obj, opts...)
 }
 
-// Policies that only warn or audit admit: with warnings to the client, or with an audit annotation and a log line.
+// Policies that only warn or audit admit: with warnings to the client, or with an audit annotation
+// and a log line.
 func TestWarnAndAudit(t *testing.T) {
 	b := newBench(t,
 		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }),

@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// Images that no registry could serve are denied in every kind, in words that say what is wrong with them; mutation leaves
-// them alone.
+// Images that no registry could serve are denied in every kind, in words that say what is wrong
+// with them; mutation leaves them alone.
 func TestThreatBadImagesAreDenied(t *testing.T) {
 	hex := strings.TrimPrefix(digestA, "sha256:")
 	cases := map[string]struct{ image, want string }{
@@ -64,7 +64,8 @@ func TestThreatBadImagesAreDenied(t *testing.T) {
 	}
 }
 
-// Where no policy holds, everything may run: what cannot be read is let through with a warning, in Pods and templates.
+// Where no policy holds, everything may run: what cannot be read is let through with a warning, in
+// Pods and templates.
 func TestUnreadableImageWhereNoPolicyHolds(t *testing.T) {
 	const bad = "registry.example.com/acme/App:v1"
 	held := requireBoth(func(s *v1alpha1.ImagePolicySpec) {
@@ -83,7 +84,8 @@ func TestUnreadableImageWhereNoPolicyHolds(t *testing.T) {
 	}
 }
 
-// A registry's host has no case, so capitals in it neither dodge the policy nor keep a signed image out.
+// A registry's host has no case, so capitals in it neither dodge the policy nor keep a signed image
+// out.
 func TestThreatUpperCaseHostIsTheSameHost(t *testing.T) {
 	b := newBench(t)
 	for _, k := range kinds(t) {
@@ -102,8 +104,8 @@ func TestThreatUpperCaseHostIsTheSameHost(t *testing.T) {
 	}
 }
 
-// Two spellings of one host are two names to sign under, in one Pod too: each finds its own signatures, and is pinned as it is
-// written.
+// Two spellings of one host are two names to sign under, in one Pod too: each finds its own
+// signatures, and is pinned as it is written.
 func TestThreatSpellingsAreDecidedApart(t *testing.T) {
 	b := newBench(t)
 	port := func(image string) string { return strings.Replace(image, "example.com/", "example.com:443/", 1) }
@@ -131,8 +133,8 @@ func TestThreatSpellingsAreDecidedApart(t *testing.T) {
 	}
 }
 
-// Where a template is not what it should be, the denial names the field; for a kind that an administrator named, also the
-// flag that says where the template is.
+// Where a template is not what it should be, the denial names the field; for a kind that an
+// administrator named, also the flag that says where the template is.
 func TestThreatBadTemplatesAreDenied(t *testing.T) {
 	good := `{"containers":[{"name":"a","image":"` + pinned + `"}]}`
 	const flag = "looked for at spec.template, where the manager's --workload-kinds has it"
@@ -203,8 +205,8 @@ func TestThreatAnotherVersionOfAFurtherKindIsDenied(t *testing.T) {
 	wantDenied(t, b.send(t, ValidatePath, review), 400, `rollouts.argoproj.io in version "v1alpha1" is no kind of workload that can be checked`)
 }
 
-// The blank that OpenShift's templates have until a trigger fills in the image is for templates: not for a Pod, and not for
-// what is filled in.
+// The blank that OpenShift's templates have until a trigger fills in the image is for templates:
+// not for a Pod, and not for what is filled in.
 func TestThreatPlaceholderIsFilledInUnderTheGate(t *testing.T) {
 	b := newBench(t)
 	for _, k := range kinds(t) {
@@ -221,7 +223,8 @@ func TestThreatPlaceholderIsFilledInUnderTheGate(t *testing.T) {
 	}
 }
 
-// What Istio injects into the Pods of a marked template is a placeholder there, and nowhere else; what stands beside it is checked.
+// What Istio injects into the Pods of a marked template is a placeholder there, and nowhere else;
+// what stands beside it is checked.
 func TestThreatMarkedTemplateIsUnderTheGate(t *testing.T) {
 	everything := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"*/**"} })
 	b := newBench(t, everything)
@@ -286,8 +289,8 @@ func TestThreatBadImagesInEveryList(t *testing.T) {
 	}
 }
 
-// What has no pod template and had none brings no image in, so that a finalizer can come off it. Everything else that cannot be read
-// stays denied.
+// What has no pod template and had none brings no image in, so that a finalizer can come off it.
+// Everything else that cannot be read stays denied.
 func TestThreatOnlyWhatLackedItsTemplateIsPassed(t *testing.T) {
 	const rollout, image = "rollouts.argoproj.io", `{"template":{"spec":{"containers":[{"name":"c","image":"` + ciOnly + `"}]}}}`
 	with := func(spec, meta string) string { return `{"metadata":{"name":"acme"` + meta + `}` + spec + `}` }

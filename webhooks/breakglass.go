@@ -21,7 +21,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// breakGlassAnnotation is the key, below the name of the webhook, of the audit annotation on what only break-glass admitted.
+// breakGlassAnnotation is the key, below the name of the webhook, of the audit annotation on what
+// only break-glass admitted.
 const breakGlassAnnotation = "break-glass"
 
 // maxNote bounds the note of an event, in bytes. The API server takes 1024.
@@ -30,8 +31,9 @@ const maxNote = 1000
 // maxReason is how long the value of a label can be, in bytes.
 const maxReason = 63
 
-// unlessBreakGlass answers with the denial, unless the namespace is labelled for break-glass. What is then let in is
-// warned of, logged, counted and recorded in an event. A dry run lets nothing in, so it leaves no count and no event.
+// unlessBreakGlass answers with the denial, unless the namespace is labelled for break-glass. What
+// is then let in is warned of, logged, counted and recorded in an event. A dry run lets nothing in,
+// so it leaves no count and no event.
 func (g *Gate) unlessBreakGlass(ctx context.Context, req admission.Request, r review, ruled ruling) admission.Response {
 	reason, hint := g.breakGlass(ctx, req.Namespace)
 	if reason == "" {
@@ -46,8 +48,9 @@ func (g *Gate) unlessBreakGlass(ctx context.Context, req admission.Request, r re
 	return resp
 }
 
-// How many admissions by break-glass are recorded one by one, in an event and in the log. Anybody who reaches the port can have some recorded that
-// never were, so each client has a pace of its own, by which it cannot use up what another one has.
+// How many admissions by break-glass are recorded one by one, in an event and in the log. Anybody
+// who reaches the port can have some recorded that never were, so each client has a pace of its
+// own, by which it cannot use up what another one has.
 const (
 	recordsOfClient, recordsOfNamespace           = 60, 240
 	recordsOfClientEvery, recordsOfNamespaceEvery = 10 * time.Second, 2 * time.Second
@@ -63,7 +66,8 @@ func newRecords() *records {
 	}
 }
 
-// take says whether one more admission is recorded in a namespace, and if not, whether it is the first one that is not.
+// take says whether one more admission is recorded in a namespace, and if not, whether it is the
+// first one that is not.
 func (rs *records) take(namespace, client string, dryRun bool, now time.Time) (ok, first bool) {
 	if dryRun {
 		namespace = "dry run in " + namespace // which must not use up what is for others
@@ -74,7 +78,8 @@ func (rs *records) take(namespace, client string, dryRun bool, now time.Time) (o
 	return ok, first
 }
 
-// record counts an admission by break-glass, and records it in the log and an event, or says once that there are too many for that.
+// record counts an admission by break-glass, and records it in the log and an event, or says once
+// that there are too many for that.
 func (g *Gate) record(ctx context.Context, req admission.Request, r review, reason string, ruled ruling) {
 	log, dryRun := logf.FromContext(ctx), ptr.Deref(req.DryRun, false)
 	if !dryRun {
@@ -106,9 +111,10 @@ func (g *Gate) records() *records {
 	return g.recorded
 }
 
-// breakGlass returns the reason for which break-glass is on in a namespace, empty where it is not, and then a hint where the
-// user needs one. The label is looked for in the cache first, so that denials cost the API server nothing, and then read
-// live: a cache that lags behind must not keep open what was shut.
+// breakGlass returns the reason for which break-glass is on in a namespace, empty where it is not,
+// and then a hint where the user needs one. The label is looked for in the cache first, so that
+// denials cost the API server nothing, and then read live: a cache that lags behind must not keep
+// open what was shut.
 func (g *Gate) breakGlass(ctx context.Context, namespace string) (reason, hint string) {
 	ctx, cancel := context.WithTimeout(ctx, confirmDeadline)
 	defer cancel()
@@ -130,8 +136,9 @@ func (g *Gate) breakGlass(ctx context.Context, namespace string) (reason, hint s
 	return reason, hint
 }
 
-// action names what break-glass did, for an event: why it was on and a hash of the images that came in. Events that are alike but for
-// their note are merged, and only the first note is kept; this keeps two uses on one object apart. The API server takes 128 bytes.
+// action names what break-glass did, for an event: why it was on and a hash of the images that came
+// in. Events that are alike but for their note are merged, and only the first note is kept; this
+// keeps two uses on one object apart. The API server takes 128 bytes.
 func action(reason string, images []workload.Image) string {
 	refs := make([]string, 0, len(images))
 	for _, i := range images {
@@ -142,8 +149,8 @@ func action(reason string, images []workload.Image) string {
 	return fmt.Sprintf("Admit/%s/%x", text.Cut(reason, maxReason), sum[:8])
 }
 
-// regarding refers to the workload of a request, by the UID that the API server has given it before it asks: kubectl describe
-// shows no event without.
+// regarding refers to the workload of a request, by the UID that the API server has given it before
+// it asks: kubectl describe shows no event without.
 func regarding(req admission.Request, r review) *corev1.ObjectReference {
 	version := schema.GroupVersion{Group: req.Kind.Group, Version: req.Kind.Version}
 	return &corev1.ObjectReference{APIVersion: version.String(), Kind: req.Kind.Kind, Namespace: req.Namespace, Name: r.name(req), UID: types.UID(r.object.UID)}

@@ -39,7 +39,8 @@ func broken(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 
 const glassIsOn = `break-glass is on in namespace "shop" (INC-1): admitted what would be denied`
 
-// Whatever would be denied for its images is admitted, with the denial as warnings, an audit annotation, a log line and an event.
+// Whatever would be denied for its images is admitted, with the denial as warnings, an audit
+// annotation, a log line and an event.
 func TestBreakGlassAdmits(t *testing.T) {
 	cases := map[string]struct {
 		prepare func(*bench)
@@ -185,8 +186,8 @@ func labelled(key string) namespaces {
 	return namespaces{labels: map[string]map[string]string{"shop": {key: "INC-1"}}}
 }
 
-// The label is believed on the Namespace alone: not on the object, its template, in annotations, nor on a namespace that the object
-// says it is in.
+// The label is believed on the Namespace alone: not on the object, its template, in annotations,
+// nor on a namespace that the object says it is in.
 func TestThreatBreakGlassOnlyOnTheNamespace(t *testing.T) {
 	on := map[string]string{v1alpha1.LabelBreakGlass: "INC-1"}
 	cases := map[string]func(*appsv1.Deployment){
@@ -218,7 +219,8 @@ func TestThreatBreakGlassOnlyOnTheNamespace(t *testing.T) {
 	}
 }
 
-// What cannot be read stays out, and so does what makes the check break off: nobody could say what was let in.
+// What cannot be read stays out, and so does what makes the check break off: nobody could say what
+// was let in.
 func TestThreatBreakGlassExcusesNothingUnreadable(t *testing.T) {
 	for name, raw := range map[string]string{
 		"null containers": `{"spec":{"containers":null}}`,
@@ -242,7 +244,8 @@ func TestThreatBreakGlassExcusesNothingUnreadable(t *testing.T) {
 	}
 }
 
-// However many images: the event, the warnings and the annotation stay within what the API server takes.
+// However many images: the event, the warnings and the annotation stay within what the API server
+// takes.
 func TestBreakGlassIsBounded(t *testing.T) {
 	b := broken(t)
 	var images []string
@@ -271,7 +274,8 @@ func TestBreakGlassIsBounded(t *testing.T) {
 	}
 }
 
-// The hint stands at the end of a denial, however long that is, and the whole stays within its bound.
+// The hint stands at the end of a denial, however long that is, and the whole stays within its
+// bound.
 func TestBreakGlassHintIsNotCutOff(t *testing.T) {
 	b := newBench(t)
 	b.Namespaces, b.LiveNamespaces = glass(""), glass("")
@@ -312,7 +316,8 @@ func TestDenialsAreNotConfirmed(t *testing.T) {
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 403)
 }
 
-// What is merged into one event by those who record it, by all but the note, is one use: the same images for the same reason.
+// What is merged into one event by those who record it, by all but the note, is one use: the same
+// images for the same reason.
 func TestThreatEachUseOfBreakGlassIsAnEventOfItsOwn(t *testing.T) {
 	long := strings.Repeat("x", maxReason)
 	seen := map[string]string{}
@@ -350,7 +355,8 @@ func TestThreatEachUseOfBreakGlassIsAnEventOfItsOwn(t *testing.T) {
 	}
 }
 
-// Events are about the workload of the request, whatever the object says, and also where it has no name yet.
+// Events are about the workload of the request, whatever the object says, and also where it has no
+// name yet.
 func TestBreakGlassEventIsAboutTheWorkload(t *testing.T) {
 	b := broken(t)
 	d := object("Deployment", ciOnly)

@@ -38,7 +38,8 @@ func newCA(t *testing.T, name string) *tlstest.CA {
 	return ca
 }
 
-// Where there is a CA of clients, nobody else is answered on any path, over either protocol, and nothing that they send is read.
+// Where there is a CA of clients, nobody else is answered on any path, over either protocol, and
+// nothing that they send is read.
 func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 	ca, other := newCA(t, "clients"), newCA(t, "clients") // of the same name
 	file := filepath.Join(t.TempDir(), "ca.crt")
@@ -155,7 +156,8 @@ func TestThreatClientCAIsReadAgain(t *testing.T) {
 	}
 }
 
-// Admissions that were never asked for are recorded in bounded number, and use up nothing of what another client has.
+// Admissions that were never asked for are recorded in bounded number, and use up nothing of what
+// another client has.
 func TestThreatForgedBreakGlassIsBounded(t *testing.T) {
 	s, b := runGate(t, gateOptions{})
 	b.Namespaces, b.LiveNamespaces = glass("INC-1"), glass("INC-1")

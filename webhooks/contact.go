@@ -13,15 +13,17 @@ import (
 )
 
 const (
-	// contactInterval is how often the API server is asked for a sign of life, and how long it is waited for.
+	// contactInterval is how often the API server is asked for a sign of life, and how long it is
+	// waited for.
 	contactInterval = 5 * time.Second
-	// outOfTouch is for how long a replica may not have heard of the API server until what it decides by counts as old. Restarts of
-	// an API server are shorter.
+	// outOfTouch is for how long a replica may not have heard of the API server until what it
+	// decides by counts as old. Restarts of an API server are shorter.
 	outOfTouch = time.Minute
 )
 
-// Contact knows whether this replica still hears of the API server. An API server that asks a replica does not know whether the replica's own way
-// back is cut, so that no edit of a policy or trust root arrives there.
+// Contact knows whether this replica still hears of the API server. An API server that asks a
+// replica does not know whether the replica's own way back is cut, so that no edit of a policy or
+// trust root arrives there.
 type Contact struct {
 	// Live reads past the cache.
 	Live  client.Reader

@@ -29,7 +29,8 @@ func (l *link) List(context.Context, client.ObjectList, ...client.ListOption) er
 	return nil
 }
 
-// A replica that the API server reaches, and that does not reach the API server, would decide by old policies for ever.
+// A replica that the API server reaches, and that does not reach the API server, would decide by
+// old policies for ever.
 func TestThreatReplicaOutOfTouch(t *testing.T) {
 	api := &link{}
 	now := clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))

@@ -24,15 +24,17 @@ import (
 // fetchesAtOnce bounds how many subjects one request waits for at the same time.
 const fetchesAtOnce = 32
 
-// errNotPrimed says that the policies are not all known yet; the one that would deny may be among those missing.
+// errNotPrimed says that the policies are not all known yet; the one that would deny may be among
+// those missing.
 var errNotPrimed = errors.New("the policies are still being loaded")
 
 // decisions are by image, as the workload has it.
 type decisions map[string]policy.Decision
 
-// decide decides on each distinct image, all from one snapshot. Where evidence is not loaded it is fetched and all is
-// decided anew, and before a denial stands the evidence that it rests on is brought up to date, both within the deadline;
-// where that fails the denial is no verdict. An error says that nothing could be decided.
+// decide decides on each distinct image, all from one snapshot. Where evidence is not loaded it is
+// fetched and all is decided anew, and before a denial stands the evidence that it rests on is
+// brought up to date, both within the deadline; where that fails the denial is no verdict. An error
+// says that nothing could be decided.
 func (g *Gate) decide(ctx context.Context, namespace string, images []workload.Image) (decisions, error) {
 	if len(images) == 0 {
 		return nil, nil
@@ -68,7 +70,8 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	return decided, nil
 }
 
-// unloaded says of what is still not loaded why: the server is down, say, so that nothing was asked of it.
+// unloaded says of what is still not loaded why: the server is down, say, so that nothing was asked
+// of it.
 func (ds decisions) unloaded(failed map[trust.Key]error) {
 	for image, d := range ds {
 		if d.Verdict != policy.CouldNotCheck {
@@ -91,8 +94,8 @@ func (ds decisions) unloaded(failed map[trust.Key]error) {
 	}
 }
 
-// doubt turns a verdict that rests on evidence which could not be brought up to date into "could not check": the image
-// may have been signed since.
+// doubt turns a verdict that rests on evidence which could not be brought up to date into "could
+// not check": the image may have been signed since.
 func (ds decisions) doubt(failed map[trust.Key]error) {
 	for image, d := range ds {
 		if d.Verdict != policy.Denied {
@@ -109,7 +112,8 @@ func (ds decisions) doubt(failed map[trust.Key]error) {
 	}
 }
 
-// doubted returns the outcomes with those turned into "could not check" on which a denial rests, and which rest on the trust root.
+// doubted returns the outcomes with those turned into "could not check" on which a denial rests,
+// and which rest on the trust root.
 func doubted(outcomes []policy.Outcome, root string, err error) []policy.Outcome {
 	outcomes = slices.Clone(outcomes)
 	for i := range outcomes {
@@ -122,8 +126,8 @@ func doubted(outcomes []policy.Outcome, root string, err error) []policy.Outcome
 	return outcomes
 }
 
-// namespaceLabels returns the labels of a namespace, which decide what policies hold in it. Without them nothing can
-// be decided: no labels would mean fewer policies.
+// namespaceLabels returns the labels of a namespace, which decide what policies hold in it. Without
+// them nothing can be decided: no labels would mean fewer policies.
 func (g *Gate) namespaceLabels(ctx context.Context, name string) (labels.Set, error) {
 	var namespace corev1.Namespace
 	key := types.NamespacedName{Name: name}
@@ -153,9 +157,10 @@ func (g *Gate) ask(namespace labels.Set, images []workload.Image) (decisions, er
 	return decided, nil
 }
 
-// load fetches what the decisions lack until nothing more comes or ctx is over. As something comes, it decides anew on the
-// images that lacked it: what a tag means has to be known before it can be asked who has signed that, and whoever hangs
-// must not hold up the rest. It returns what went wrong.
+// load fetches what the decisions lack until nothing more comes or ctx is over. As something comes,
+// it decides anew on the images that lacked it: what a tag means has to be known before it can be
+// asked who has signed that, and whoever hangs must not hold up the rest. It returns what went
+// wrong.
 func (g *Gate) load(ctx context.Context, namespace labels.Set, decided decisions) map[trust.Key]error {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
@@ -241,8 +246,8 @@ func (ds decisions) needs(of func(policy.Decision) []trust.Key) map[trust.Key]bo
 	return need
 }
 
-// fetch has the tracker see to each subject, at the same time, until all is done or ctx is over, and returns what went
-// wrong.
+// fetch has the tracker see to each subject, at the same time, until all is done or ctx is over,
+// and returns what went wrong.
 func fetch(ctx context.Context, need map[trust.Key]bool, see func(context.Context, trust.Key) error) map[trust.Key]error {
 	var group errgroup.Group
 	group.SetLimit(fetchesAtOnce)

@@ -54,7 +54,8 @@ func pathOf(kind string) []string {
 	return []string{"spec", "template", "spec"}
 }
 
-// storedSpec is the PodSpec that the API server reads out of an object: by the types of Kubernetes, all of it, and not strictly.
+// storedSpec is the PodSpec that the API server reads out of an object: by the types of Kubernetes,
+// all of it, and not strictly.
 func storedSpec(kind string, raw []byte) (spec corev1.PodSpec, err error) {
 	read := func(into any) { err = kjson.UnmarshalCaseSensitivePreserveInts(raw, into) }
 	switch kind {
@@ -127,8 +128,9 @@ func reviewOf(t *testing.T, r *rand.Rand, kind string) map[string]any {
 	return review
 }
 
-// A review in any spelling, sound or spoilt, is answered as the one that it is to the API server's own decoder and types: with the same
-// images seen, the same pins, the same words; or it is refused as unreadable, which a sound one never is.
+// A review in any spelling, sound or spoilt, is answered as the one that it is to the API server's
+// own decoder and types: with the same images seen, the same pins, the same words; or it is refused
+// as unreadable, which a sound one never is.
 func TestThreatEverySpellingIsReadAsTheAPIServerReadsIt(t *testing.T) {
 	b := newBench(t)
 	b.post(t, ValidatePath, encode(t, request{kind: "Pod", object: object("Pod", unsigned)}.review(t))) // all is fetched and known
@@ -216,7 +218,8 @@ func respelt(t *testing.T, kind string, spec corev1.PodSpec) []byte {
 	return encode(t, inner)
 }
 
-// pinsOnly says what else than pins a patch brings about, and what image was admitted that may not run.
+// pinsOnly says what else than pins a patch brings about, and what image was admitted that may not
+// run.
 func pinsOnly(t *testing.T, kind string, r *admissionv1.AdmissionRequest, want corev1.PodSpec, admitted bool, patch []byte) string {
 	t.Helper()
 	if r.Operation == admissionv1.Create {

@@ -16,7 +16,8 @@ import (
 
 const digestC = "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
 
-// digestsBench has a trust root "digests" beside "acme", and a policy that takes the word of some of the two.
+// digestsBench has a trust root "digests" beside "acme", and a policy that takes the word of some
+// of the two.
 func digestsBench(t *testing.T, roots ...v1alpha1.ObjectName) (*bench, *digests.Registries) {
 	t.Helper()
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = roots }))
@@ -35,7 +36,8 @@ func asked(t *testing.T, r *digests.Registries, want ...string) {
 	}
 }
 
-// Under a format that signs digests, each digest of a repository is a subject of its own, and so is what a tag means.
+// Under a format that signs digests, each digest of a repository is a subject of its own, and so is
+// what a tag means.
 func TestDigestsAreSubjects(t *testing.T) {
 	b, r := digestsBench(t, "digests")
 	r.Tag(repository, "v1", digestA)
@@ -53,7 +55,8 @@ func TestDigestsAreSubjects(t *testing.T) {
 	wantImage(t, stored, repository+":v2@"+digestB)
 	asked(t, r, repository+":v2", repository+"@"+digestB)
 
-	// The digest of another tag, by itself and with a tag that means another: the tag is not compared.
+	// The digest of another tag, by itself and with a tag that means another: the tag is not
+	// compared.
 	for _, image := range []string{repository + "@" + digestB, repository + ":v1@" + digestB} {
 		_, got = b.admit(t, pod(image))
 		wantAdmitted(t, got)
@@ -62,7 +65,8 @@ func TestDigestsAreSubjects(t *testing.T) {
 	wantDenied(t, b.validate(t, pod(repository+"@"+digestC)), 403, `role "ci" has not signed sha256:cccccccc`)
 }
 
-// What a registry says that a tag means is a hint: it chooses what is asked about, and proves nothing.
+// What a registry says that a tag means is a hint: it chooses what is asked about, and proves
+// nothing.
 func TestThreatHintProvesNothing(t *testing.T) {
 	b, r := digestsBench(t, "digests")
 	r.Tag(repository, "v1", digestC)
@@ -115,7 +119,8 @@ func TestTagMoves(t *testing.T) {
 	wantImage(t, stored, repository+":v1@"+digestA)
 }
 
-// One role by each of two formats: one names the digest for the tag, and the other is asked about that.
+// One role by each of two formats: one names the digest for the tag, and the other is asked about
+// that.
 func TestOneRoleByEachFormat(t *testing.T) {
 	for _, roots := range [][]v1alpha1.ObjectName{{"acme", "digests"}, {"digests", "acme"}} {
 		b, r := digestsBench(t, roots...)
@@ -127,8 +132,8 @@ func TestOneRoleByEachFormat(t *testing.T) {
 	}
 }
 
-// With one trust root down, and never heard of the repository, an image is admitted that another proves in full. Where it
-// could have proven a role that is missing, it could not be checked.
+// With one trust root down, and never heard of the repository, an image is admitted that another
+// proves in full. Where it could have proven a role that is missing, it could not be checked.
 func TestOneRootDown(t *testing.T) {
 	refused := trust.NewFault(v1alpha1.ReasonUnreachable, "connection refused")
 	down := map[string]func(b *bench, r *digests.Registries){
@@ -167,7 +172,8 @@ func TestOneRootDown(t *testing.T) {
 	})
 }
 
-// Several hosts under one trust root: what one of them answers, or does not, is of no concern to images of the others.
+// Several hosts under one trust root: what one of them answers, or does not, is of no concern to
+// images of the others.
 func TestThreatHostileHostBesideOthers(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
 		s.Images, s.TrustRoots = append(s.Images, "evil.example.com/**"), []v1alpha1.ObjectName{"digests"}

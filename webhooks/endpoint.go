@@ -23,25 +23,29 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// maxReview bounds a request: an object and its predecessor of the greatest size that the API server takes.
+// maxReview bounds a request: an object and its predecessor of the greatest size that the API
+// server takes.
 const maxReview = 7 << 20
 
 // How a request is charged, in bytes.
 const (
-	// requestCost is what a request costs beside its header and body: a stream, a goroutine, what it is decided by.
+	// requestCost is what a request costs beside its header and body: a stream, a goroutine, what
+	// it is decided by.
 	requestCost = 8 << 10
 	// fieldCost is what a field of a header costs beside its name and value.
 	fieldCost = 128
 	// firstRead is what is read of a body at once. Nearly all are smaller.
 	firstRead = 32 << 10
-	// smallBody is how long a body is that takes of the share for small ones. Longer ones must find room before more is read.
+	// smallBody is how long a body is that takes of the share for small ones. Longer ones must find
+	// room before more is read.
 	smallBody = 256 << 10
-	// decodeFactor is what decoding costs: each byte is held a second time, at most, by what is cut out and copied of it. The
-	// number of its values is bounded apart.
+	// decodeFactor is what decoding costs: each byte is held a second time, at most, by what is cut
+	// out and copied of it. The number of its values is bounded apart.
 	decodeFactor = 2
 )
 
-// slowArrival is from when on the time that the body took to arrive is taken off the time for the decision.
+// slowArrival is from when on the time that the body took to arrive is taken off the time for the
+// decision.
 const slowArrival = 100 * time.Millisecond
 
 // tellEvery is how often the log says that requests are refused for lack of room.
@@ -53,8 +57,8 @@ var (
 	errTooSlow  = errors.New("it did not arrive within")
 )
 
-// endpoint is a handler of admission requests behind HTTP. Every answer is an AdmissionReview, but where there is no room for a request; what
-// cannot be read is denied.
+// endpoint is a handler of admission requests behind HTTP. Every answer is an AdmissionReview, but
+// where there is no room for a request; what cannot be read is denied.
 type endpoint struct {
 	handle  admission.HandlerFunc
 	budget  *port.Budget
@@ -93,8 +97,8 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuse answers a request for which there is no room, so that an API server tries again within its own deadline. There is no body: that
-// could wait for whoever does not read it.
+// refuse answers a request for which there is no room, so that an API server tries again within its
+// own deadline. There is no body: that could wait for whoever does not read it.
 func (e *endpoint) refuse(w http.ResponseWriter) {
 	e.metrics.Refused(metrics.RefusedBusy)
 	now := time.Now().UnixNano()
@@ -105,7 +109,8 @@ func (e *endpoint) refuse(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusTooManyRequests)
 }
 
-// size is what a header takes, in bytes: a field without a value takes its part of a map all the same.
+// size is what a header takes, in bytes: a field without a value takes its part of a map all the
+// same.
 func size(h http.Header) (n int64) {
 	for key, values := range h {
 		n += int64(len(key)) + fieldCost
@@ -164,7 +169,8 @@ func (e *endpoint) answer(ctx context.Context, body []byte, err error) (answer *
 	return &resp.AdmissionResponse
 }
 
-// unreviewable answers what is no review. Anybody who reaches the port can send it, and have it quoted, so that is bounded.
+// unreviewable answers what is no review. Anybody who reaches the port can send it, and have it
+// quoted, so that is bounded.
 func unreviewable(ctx context.Context, err error) admission.Response {
 	message := text.Cut("the request could not be read: "+err.Error(), maxLine)
 	logf.FromContext(ctx).Info("Could not read an admission request", "denial", message)
@@ -189,8 +195,8 @@ func clientOf(ctx context.Context) string {
 	return ""
 }
 
-// readBody reads a request in full. Memory is taken for what has come: the length that anybody can claim counts for a small one, and once
-// smallBody bytes are there.
+// readBody reads a request in full. Memory is taken for what has come: the length that anybody can
+// claim counts for a small one, and once smallBody bytes are there.
 func readBody(ctx context.Context, r *http.Request, hold *port.Hold) ([]byte, error) {
 	if is := r.Header.Get("Content-Type"); is != "application/json" {
 		return nil, fmt.Errorf("the content type is %.80q, expected application/json", is)

@@ -19,7 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// A fetch that outlasts the deadline is answered in time as "could not check". It goes on, and the retry finds it.
+// A fetch that outlasts the deadline is answered in time as "could not check". It goes on, and the
+// retry finds it.
 func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 	b := newBench(t)
 	b.Deadline = 50 * time.Millisecond
@@ -34,7 +35,8 @@ func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 		}
 	}
 	pod := request{kind: "Pod", object: object("Pod", signed)}
-	// On a busy machine the deadline may be over before the fetch has begun, which it then does not.
+	// On a busy machine the deadline may be over before the fetch has begun, which it then does
+	// not.
 	poll.Await(t, "a fetch to begin", func() error {
 		start := time.Now()
 		_, got := b.admit(t, pod)
@@ -138,7 +140,8 @@ func TestRenewedBeforeADenialStands(t *testing.T) {
 	}
 }
 
-// A denial from evidence that cannot be brought up to date is no verdict: the image may have been signed since.
+// A denial from evidence that cannot be brought up to date is no verdict: the image may have been
+// signed since.
 func TestThreatDenialFromOldEvidenceIsNoVerdict(t *testing.T) {
 	b := newBench(t)
 	pod := request{kind: "Pod", object: object("Pod", ciOnly)}
@@ -182,7 +185,8 @@ func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
 	}
 }
 
-// What is not loaded because nothing was asked says why, and counts as that fault; what is on its way says so, and stays what it is.
+// What is not loaded because nothing was asked says why, and counts as that fault; what is on its
+// way says so, and stays what it is.
 func TestNotLoadedSaysWhy(t *testing.T) {
 	image, err := imageref.Parse(signed)
 	if err != nil {
@@ -235,7 +239,8 @@ func TestValidationRenews(t *testing.T) {
 	wantAdmitted(t, b.validate(t, digest))
 }
 
-// A known image that is admitted is decided without the network, and goes on being so when the server is gone.
+// A known image that is admitted is decided without the network, and goes on being so when the
+// server is gone.
 func TestKnownImagesNeedNoNetwork(t *testing.T) {
 	b := newBench(t)
 	pod := request{kind: "Pod", object: object("Pod", signed)}
@@ -266,7 +271,8 @@ func TestThreatFaultIsNoVerdict(t *testing.T) {
 	wantAdmitted(t, got)
 }
 
-// One image that could not be checked among denied ones makes the whole a fault: trying again is worth it.
+// One image that could not be checked among denied ones makes the whole a fault: trying again is
+// worth it.
 func TestMixedDenialIsAFault(t *testing.T) {
 	b := newBench(t)
 	b.root.answer = func(_ context.Context, repository string) (trust.Evidence, error) {

@@ -1,11 +1,13 @@
 // Package webhooks decides at admission whether the images of a workload may run.
 //
-// Two handlers share one way of deciding. Mutate pins: it rewrites a tag to the digest that was verified, never denies,
-// and leaves to Validate what it cannot decide. Validate is the gate: it runs after every mutation, decides anew, and
-// denies whatever is not clearly admitted: a missing signature, a fault, an object that cannot be read, a panic. A known
-// repository is decided from memory; the network is asked, within the deadline, only where a repository is seen for the
-// first time or before a denial. Nothing that the object says about itself, its owner or its deletion is believed.
-// A denial of images gives way to one thing alone, the break-glass label of the Namespace as the API server has it now.
+// Two handlers share one way of deciding. Mutate pins: it rewrites a tag to the digest that was
+// verified, never denies, and leaves to Validate what it cannot decide. Validate is the gate: it
+// runs after every mutation, decides anew, and denies whatever is not clearly admitted: a missing
+// signature, a fault, an object that cannot be read, a panic. A known repository is decided from
+// memory; the network is asked, within the deadline, only where a repository is seen for the first
+// time or before a denial. Nothing that the object says about itself, its owner or its deletion is
+// believed. A denial of images gives way to one thing alone, the break-glass label of the Namespace
+// as the API server has it now.
 package webhooks
 
 import (
@@ -36,8 +38,8 @@ const (
 	ValidatePath = "/validate-workloads"
 )
 
-// The webhooks' own timeout must be longer than these two together, or a request would end without our answer: 10 s leaves the
-// connection, the queue and the answer one and a half.
+// The webhooks' own timeout must be longer than these two together, or a request would end without
+// our answer: 10 s leaves the connection, the queue and the answer one and a half.
 const (
 	// defaultDeadline bounds a decision where Gate has no Deadline.
 	defaultDeadline = 7 * time.Second
@@ -45,7 +47,8 @@ const (
 	confirmDeadline = 1500 * time.Millisecond
 )
 
-// Gate is the admission handler for workloads. All fields but Metrics, Deadline and Limits must be set before Register.
+// Gate is the admission handler for workloads. All fields but Metrics, Deadline and Limits must be
+// set before Register.
 type Gate struct {
 	// Store holds the snapshot that decisions are made from.
 	Store *store.Store
@@ -53,7 +56,8 @@ type Gate struct {
 	Tracker *store.Tracker
 	// Namespaces reads Namespaces, normally from a cache.
 	Namespaces client.Reader
-	// LiveNamespaces reads past the cache: Namespaces that it does not know yet, and break-glass before it is believed.
+	// LiveNamespaces reads past the cache: Namespaces that it does not know yet, and break-glass
+	// before it is believed.
 	LiveNamespaces client.Reader
 	// Kinds are the kinds of workload that are checked. A request about any other is denied.
 	Kinds workload.Kinds
@@ -75,8 +79,9 @@ type Gate struct {
 	recorded    *records
 }
 
-// Register adds both handlers under their paths, with the function that adds a handler to a server. Requests are
-// bounded to 7 MiB, an object and its predecessor of the greatest size that the API server takes, and all together to Limits.
+// Register adds both handlers under their paths, with the function that adds a handler to a server.
+// Requests are bounded to 7 MiB, an object and its predecessor of the greatest size that the API
+// server takes, and all together to Limits.
 func (g *Gate) Register(handle func(path string, handler http.Handler)) {
 	if g.Limits == (port.Limits{}) {
 		g.Limits = port.DefaultLimits()

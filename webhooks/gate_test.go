@@ -19,8 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Every kind, created and updated, with an image that is signed, signed by one role alone, or not at all; pinned where
-// the policy says so.
+// Every kind, created and updated, with an image that is signed, signed by one role alone, or not
+// at all; pinned where the policy says so.
 func TestThreatEveryKindIsGated(t *testing.T) {
 	cases := map[string]struct {
 		image  string
@@ -188,7 +188,8 @@ func TestThreatEveryListIsGated(t *testing.T) {
 	}
 }
 
-// A template that a controller made from its own is never rewritten: the controller would take it for another's.
+// A template that a controller made from its own is never rewritten: the controller would take it
+// for another's.
 func TestOwnedTemplatesAreNotPinned(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinAll }))
 	owned := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "acme", UID: "1", Controller: ptr.To(true)}}
@@ -201,7 +202,8 @@ func TestOwnedTemplatesAreNotPinned(t *testing.T) {
 	}
 }
 
-// A pinned image that comes back as the tag, as an apply from Git does, is pinned again to the same.
+// A pinned image that comes back as the tag, as an apply from Git does, is pinned again to the
+// same.
 func TestPinIsStable(t *testing.T) {
 	b := newBench(t)
 	stored, got := b.admit(t, request{kind: "Pod", object: object("Pod", signed), old: object("Pod", pinned)})
@@ -224,7 +226,8 @@ func TestThreatNamespaceLabelsDecide(t *testing.T) {
 	wantAdmitted(t, b.validate(t, request{kind: "Pod", object: pod, namespace: "lab"}))
 }
 
-// A namespace that the cache does not know is read live; one that cannot be read is never taken for one without labels.
+// A namespace that the cache does not know is read live; one that cannot be read is never taken for
+// one without labels.
 func TestThreatUnknownNamespace(t *testing.T) {
 	only := func(s *v1alpha1.ImagePolicySpec) {
 		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}

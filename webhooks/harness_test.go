@@ -139,8 +139,8 @@ func (n namespaces) Get(_ context.Context, key types.NamespacedName, o client.Ob
 	return nil
 }
 
-// recorded are events, each as "<type> <reason> <action> <apiVersion> <kind> <namespace>/<name>: <note>", with "(<uid>)" after
-// the name where there is one.
+// recorded are events, each as "<type> <reason> <action> <apiVersion> <kind> <namespace>/<name>:
+// <note>", with "(<uid>)" after the name where there is one.
 type recorded struct {
 	mu     sync.Mutex
 	events []string
@@ -169,7 +169,8 @@ func (r *recorded) all() []string {
 	return events
 }
 
-// bench is a gate behind HTTP, over a real store and tracker, with one trust root and the policies of the test.
+// bench is a gate behind HTTP, over a real store and tracker, with one trust root and the policies
+// of the test.
 type bench struct {
 	*Gate
 	root    *root
@@ -324,7 +325,8 @@ func (b *bench) mutate(t testing.TB, r request) []byte {
 	return stored
 }
 
-// admit does as the API server does: it mutates, applies the patch and validates. It returns the object then stored.
+// admit does as the API server does: it mutates, applies the patch and validates. It returns the
+// object then stored.
 func (b *bench) admit(t testing.TB, r request) (stored []byte, answer *admissionv1.AdmissionResponse) {
 	t.Helper()
 	stored = b.mutate(t, r)

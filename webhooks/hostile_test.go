@@ -35,10 +35,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// stranger is the address of a client that is no API server; neighbour is one that API servers have too.
+// stranger is the address of a client that is no API server; neighbour is one that API servers have
+// too.
 const stranger, neighbour = "127.0.0.2", "127.0.0.1"
 
-// gateOptions are what a gate is run with; the zero value leaves it the memory of production, and all the time in the world.
+// gateOptions are what a gate is run with; the zero value leaves it the memory of production, and
+// all the time in the world.
 type gateOptions struct {
 	limits  Limits
 	room    port.Limits
@@ -75,8 +77,8 @@ func (s *running) from(t *testing.T, address string, overHTTP2 bool, certificate
 	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
-// review posts a review to the gate until it is answered, as an API server does that is told to try again. It returns how often it was
-// refused.
+// review posts a review to the gate until it is answered, as an API server does that is told to try
+// again. It returns how often it was refused.
 func (s *running) review(t *testing.T, client *http.Client, r request) (answer *admissionv1.AdmissionResponse, refused int) {
 	t.Helper()
 	raw, err := json.Marshal(r.review(t))
@@ -99,7 +101,8 @@ func (s *running) review(t *testing.T, client *http.Client, r request) (answer *
 	return answer, refused
 }
 
-// post sends a body until it is answered, and returns the answer. A body that is nil stalls after 1000 bytes.
+// post sends a body until it is answered, and returns the answer. A body that is nil stalls after
+// 1000 bytes.
 func (s *running) post(t *testing.T, client *http.Client, body []byte) (code int, answer []byte) {
 	t.Helper()
 	poll.Await(t, "an answer", func() error {
@@ -132,7 +135,8 @@ func (s *running) newReview(ctx context.Context, body io.Reader) *http.Request {
 	return r
 }
 
-// answered wants a signed Pod admitted and an unsigned one denied, and returns how often a client was refused before.
+// answered wants a signed Pod admitted and an unsigned one denied, and returns how often a client
+// was refused before.
 func (s *running) answered(t *testing.T, client *http.Client) int {
 	t.Helper()
 	yes, refused := s.review(t, client, request{kind: "Pod", object: object("Pod", pinned)})
@@ -161,15 +165,16 @@ func (b *stalled) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// hostile says which bodies stall: from an address, over a protocol, how many, and of which size in bytes.
+// hostile says which bodies stall: from an address, over a protocol, how many, and of which size in
+// bytes.
 type hostile struct {
 	address      string
 	http2        bool
 	bodies, size int
 }
 
-// stall has bodies stall of which all but the last byte is sent, and sends each again some time after it is refused, until it is told to
-// stop. It counts those that were refused.
+// stall has bodies stall of which all but the last byte is sent, and sends each again some time
+// after it is refused, until it is told to stop. It counts those that were refused.
 func (s *running) stall(t *testing.T, h hostile) (refused *atomic.Int64, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -200,8 +205,8 @@ func (s *running) stall(t *testing.T, h hostile) (refused *atomic.Int64, stop fu
 	}
 }
 
-// inUse is what the process uses, both sides of every connection together, in bytes. A pool keeps what is given back to it
-// through one collection, so there are two.
+// inUse is what the process uses, both sides of every connection together, in bytes. A pool keeps
+// what is given back to it through one collection, so there are two.
 func inUse() uint64 {
 	runtime.GC()
 	runtime.GC()
@@ -227,7 +232,8 @@ func (b *bench) awaitFree(t *testing.T) {
 	})
 }
 
-// little is a budget of some bodies, of which those up to 32 KiB are small ones. Each client has half of it.
+// little is a budget of some bodies, of which those up to 32 KiB are small ones. Each client has
+// half of it.
 func little(patience, grace time.Duration) port.Limits {
 	return port.Limits{
 		Small:     port.Share{Size: 1 << 20, Each: 512 << 10, Waiting: 16},
@@ -236,7 +242,8 @@ func little(patience, grace time.Duration) port.Limits {
 	}
 }
 
-// Sizes of bodies that stall: large ones and small ones of little, and ones that take less than a review of a Pod.
+// Sizes of bodies that stall: large ones and small ones of little, and ones that take less than a
+// review of a Pod.
 const largeStalled, smallStalled, tinyStalled = 100 << 10, 30 << 10, 100
 
 // full returns an error while the bodies do not take all that one client gets.
@@ -248,8 +255,9 @@ func (h hostile) full(b *bench, room port.Limits) error {
 	return fmt.Errorf("%d and %d bytes are taken", small, large)
 }
 
-// Bodies that stall, small and large, take no more than the part of their client. Reviews from another address, small and large, are answered
-// in between without being refused once, though nobody gives way, and whoever waits does so for ever.
+// Bodies that stall, small and large, take no more than the part of their client. Reviews from
+// another address, small and large, are answered in between without being refused once, though
+// nobody gives way, and whoever waits does so for ever.
 func TestThreatStalledBodies(t *testing.T) {
 	const bodies = 24 // some stall, some wait
 	for name, h := range map[string]hostile{
@@ -285,8 +293,9 @@ func TestThreatStalledBodies(t *testing.T) {
 	}
 }
 
-// Nobody can tell the bodies that stall from reviews of the same address. Small reviews are answered all the same: those that stall give
-// way, and large ones take nothing of what is for small ones.
+// Nobody can tell the bodies that stall from reviews of the same address. Small reviews are
+// answered all the same: those that stall give way, and large ones take nothing of what is for
+// small ones.
 func TestThreatStalledBodiesOfOneAddress(t *testing.T) {
 	const bodies = 24
 	for name, h := range map[string]hostile{
@@ -311,7 +320,8 @@ func TestThreatStalledBodiesOfOneAddress(t *testing.T) {
 	}
 }
 
-// Bodies of the greatest size that stall take no more memory than the budget of production, and what goes with requests that wait.
+// Bodies of the greatest size that stall take no more memory than the budget of production, and
+// what goes with requests that wait.
 func TestThreatMemoryOfStalledBodies(t *testing.T) {
 	const bodies, most = 60, 128 << 20
 	s, b := runGate(t, gateOptions{})
@@ -378,7 +388,8 @@ func (s *running) shake(t *testing.T, address, protocol string) *tls.Conn {
 	return shaken
 }
 
-// A thousand streams on one connection, each with a body that stalls, are cut down to what a connection may have.
+// A thousand streams on one connection, each with a body that stalls, are cut down to what a
+// connection may have.
 func TestThreatThousandsOfStreams(t *testing.T) {
 	const streams = 1000
 	s, b := runGate(t, gateOptions{})
@@ -446,8 +457,8 @@ func TestThreatThousandsOfStreams(t *testing.T) {
 	}
 }
 
-// More connections than one client may have are closed before those that are of use, whatever they do: nothing, half a handshake, or
-// half a header.
+// More connections than one client may have are closed before those that are of use, whatever they
+// do: nothing, half a handshake, or half a header.
 func TestThreatManyConnections(t *testing.T) {
 	const each = 16
 	limits := patient()
@@ -508,8 +519,9 @@ func TestThreatLargeHeaders(t *testing.T) {
 	}
 }
 
-// Bodies that are short and nested as deep as JSON goes, or full of values, cost about what the budget is charged for them, so however many come at once, they
-// cost no more than the budget. What is allocated in all bounds what is in use at once.
+// Bodies that are short and nested as deep as JSON goes, or full of values, cost about what the
+// budget is charged for them, so however many come at once, they cost no more than the budget. What
+// is allocated in all bounds what is in use at once.
 func TestThreatCostlyBodies(t *testing.T) {
 	const most = 2 << 20
 	const head = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"7","namespace":"shop","operation":"CREATE","resource":{"version":"v1","resource":"pods"},`
@@ -557,8 +569,8 @@ func (b *bench) allocated(t *testing.T, body string) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// Reviews that wait for a signing server hold nothing of their size, whatever it is that makes them large. So however many there are, others
-// find room.
+// Reviews that wait for a signing server hold nothing of their size, whatever it is that makes them
+// large. So however many there are, others find room.
 func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
 	const reviews, bulk = 20, 200 << 10 // whose bodies have room all at once
 	large := object("Deployment", pinned)
@@ -601,7 +613,8 @@ func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
 				}
 				return nil
 			})
-			// A review gives its room back before it lets go of the body, so what is in use comes down a little later.
+			// A review gives its room back before it lets go of the body, so what is in use comes
+			// down a little later.
 			poll.Await(t, "all reviews to hold nothing of their size", func() error {
 				if grown := int64(inUse()) - int64(before); grown > reviews*bulk/2 {
 					return fmt.Errorf("%d KiB more are in use", grown>>10)

@@ -9,7 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// A thousand containers and a review of 3 MiB are decided like any other; what is beyond the bounds is told so.
+// A thousand containers and a review of 3 MiB are decided like any other; what is beyond the bounds
+// is told so.
 func TestLargeRequests(t *testing.T) {
 	many := func(image func(int) string) []string {
 		var images []string

@@ -19,8 +19,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// The conditions, evaluated by the API server's own code: they skip nothing that brings an image in, and the largest
-// objects stay within the cost that the API server allows.
+// The conditions, evaluated by the API server's own code: they skip nothing that brings an image
+// in, and the largest objects stay within the cost that the API server allows.
 func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 	with := func(o runtime.Object, change func(*metav1.ObjectMeta)) runtime.Object {
 		change(o.(metav1.ObjectMetaAccessor).GetObjectMeta().(*metav1.ObjectMeta))

@@ -13,8 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// counted has the gate count into a registry of its own, and returns what tells the counts since then: of a counter its value, of
-// a histogram how many it has seen.
+// counted has the gate count into a registry of its own, and returns what tells the counts since
+// then: of a counter its value, of a histogram how many it has seen.
 func (b *bench) counted(t *testing.T) func() map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewRegistry()
@@ -39,7 +39,8 @@ func (b *bench) counted(t *testing.T) func() map[string]float64 {
 	}
 }
 
-// Each distinct image is counted once, by validation alone, with the decision that stood; each request to either handler once.
+// Each distinct image is counted once, by validation alone, with the decision that stood; each
+// request to either handler once.
 func TestEachDecisionIsCountedOnce(t *testing.T) {
 	b := newBench(t)
 	counts := b.counted(t)

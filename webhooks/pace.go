@@ -8,7 +8,8 @@ import (
 // maxBuckets bounds how many keys a pace knows at once.
 const maxBuckets = 4096
 
-// pace is a token bucket for each key: so many at once, and one more each interval. The zero value lets nothing through.
+// pace is a token bucket for each key: so many at once, and one more each interval. The zero value
+// lets nothing through.
 type pace struct {
 	burst float64
 	every time.Duration
@@ -24,8 +25,8 @@ type bucket struct {
 	told bool
 }
 
-// take takes a token of a key. Where there is none, first says that this is the first time since there was one. Where too many keys are in
-// use for a new one, it has none.
+// take takes a token of a key. Where there is none, first says that this is the first time since
+// there was one. Where too many keys are in use for a new one, it has none.
 func (p *pace) take(key string, now time.Time) (ok, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -21,7 +21,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Under pinDigests None the client hears, once an image and from validation alone, that what runs may be something else.
+// Under pinDigests None the client hears, once an image and from validation alone, that what runs
+// may be something else.
 func TestUnpinnedIsWarnedOf(t *testing.T) {
 	const warning = `image "` + signed + `": verified as sha256:aaaaaaaa... and not pinned to it (pinDigests: None): the node asks the registry again what the tag means`
 	pinning := func(pin v1alpha1.PinDigests) v1alpha1.ImagePolicySpec {
@@ -66,8 +67,8 @@ func TestUnpinnedIsWarnedOf(t *testing.T) {
 	}
 }
 
-// A second call, as the API server makes it when another webhook has changed the object, changes nothing, and pins again what was
-// put back.
+// A second call, as the API server makes it when another webhook has changed the object, changes
+// nothing, and pins again what was put back.
 func TestPinningIsIdempotent(t *testing.T) {
 	for _, pin := range []v1alpha1.PinDigests{v1alpha1.PinPods, v1alpha1.PinAll} {
 		b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = pin }))
@@ -227,7 +228,8 @@ func TestOldPinIsRenewed(t *testing.T) {
 	wantImage(t, b.mutate(t, r), signed+"@"+digestB)
 }
 
-// What is left as it is must be in the same place: nothing is brought in by a name that another container has pinned.
+// What is left as it is must be in the same place: nothing is brought in by a name that another
+// container has pinned.
 func TestThreatOnlyTheSameImageIsLeft(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinAll }))
 	old := ciOnly + "@" + digestB
@@ -249,8 +251,8 @@ func TestThreatOnlyTheSameImageIsLeft(t *testing.T) {
 	}
 }
 
-// Random Pods with every field that Kubernetes knows and some that it does not: pinning changes the references that it must, to
-// what they must be, and nothing else.
+// Random Pods with every field that Kubernetes knows and some that it does not: pinning changes the
+// references that it must, to what they must be, and nothing else.
 func TestPinningChangesNothingElse(t *testing.T) {
 	b := newBench(t)
 	changed := 0
@@ -308,8 +310,8 @@ func imagePaths(pod map[string]any) []imagePath {
 	return paths
 }
 
-// randomPod returns a Pod with random values in the fields of the type, images of the test in the places for images,
-// and images, fields and values that no type has anywhere.
+// randomPod returns a Pod with random values in the fields of the type, images of the test in the
+// places for images, and images, fields and values that no type has anywhere.
 func randomPod(t *testing.T, seed uint64) map[string]any {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -18,14 +18,17 @@ import (
 type review struct {
 	kind   workload.Kind
 	object workload.Object
-	// images are those that the request brings in: all of a new object, what an update changes or adds.
+	// images are those that the request brings in: all of a new object, what an update changes or
+	// adds.
 	images []workload.Image
 	// pinned has references of the old object that could stay where the images of an update are, by
-	// path: each names a digest under the tag that the update has. They are decided on like any other.
+	// path: each names a digest under the tag that the update has. They are decided on like any
+	// other.
 	pinned map[string]string
 }
 
-// take reads a request, and lets go of all of it that is not needed while evidence is waited for, as its objects, the user and the options.
+// take reads a request, and lets go of all of it that is not needed while evidence is waited for,
+// as its objects, the user and the options.
 func (g *Gate) take(ctx context.Context, req *admission.Request) (review, error) {
 	r, err := g.read(*req)
 	r.object.Name, r.object.UID = text.Cut(r.object.Name, maxName), text.Cut(r.object.UID, maxUID)
@@ -88,8 +91,9 @@ func pinnedBefore(replaced map[string]string, images []workload.Image) map[strin
 	return pinned
 }
 
-// lackedBefore reports whether an update leaves an object without a pod template as it was, which brings nothing in. Such objects
-// of further kinds were there before the operator, and a finalizer must come off them for their namespace to end.
+// lackedBefore reports whether an update leaves an object without a pod template as it was, which
+// brings nothing in. Such objects of further kinds were there before the operator, and a finalizer
+// must come off them for their namespace to end.
 func lackedBefore(kind workload.Kind, req admission.Request, err error) bool {
 	is, lacks := errors.AsType[*workload.MissingError](err)
 	if !lacks || req.Operation != admissionv1.Update {
@@ -100,9 +104,9 @@ func lackedBefore(kind workload.Kind, req admission.Request, err error) bool {
 	return lacked && was.Path == is.Path
 }
 
-// ownedTemplate reports whether the object was made by a controller from a template of its own. Such a controller
-// compares the two, and would make another and yet another object if they differed, so a template in it is left alone;
-// the Pods made of it are pinned all the same.
+// ownedTemplate reports whether the object was made by a controller from a template of its own.
+// Such a controller compares the two, and would make another and yet another object if they
+// differed, so a template in it is left alone; the Pods made of it are pinned all the same.
 func (r *review) ownedTemplate() bool { return !r.kind.IsPod() && r.object.Controlled }
 
 // name returns the name for logs; what is still to be named has the prefix of its name.

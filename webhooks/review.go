@@ -10,11 +10,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 )
 
-// What a review may hold beside its objects: users with their groups, options. Its objects are bounded where they are decoded.
+// What a review may hold beside its objects: users with their groups, options. Its objects are
+// bounded where they are decoded.
 const (
 	maxRest   = 1 << 20 // bytes
 	maxValues = 16 << 10
-	// maxName bounds a name that is kept while a review is decided on, in bytes: no object has a longer one.
+	// maxName bounds a name that is kept while a review is decided on, in bytes: no object has a
+	// longer one.
 	maxName = 253
 	// maxUID bounds the UID of a review, in bytes. API servers send 36.
 	maxUID = 128
@@ -25,8 +27,9 @@ const (
 // errBulky says that decoding a review would cost more than any that an API server makes.
 var errBulky = fmt.Errorf("it holds more than %d values or %d bytes beside its objects", maxValues, maxRest)
 
-// decodeReview reads an AdmissionReview. The objects in it are most of it, and are decoded later, once their kind is known; they are
-// cut out first, so that their JSON is not gone through twice more, and copied. They share memory with body.
+// decodeReview reads an AdmissionReview. The objects in it are most of it, and are decoded later,
+// once their kind is known; they are cut out first, so that their JSON is not gone through twice
+// more, and copied. They share memory with body.
 func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 	rest, object, old, err := cutObjects(body)
 	if err != nil {
@@ -56,7 +59,8 @@ func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 	return in, nil
 }
 
-// checkNames bounds what is kept and logged of a request: no API server serves an object by a longer name.
+// checkNames bounds what is kept and logged of a request: no API server serves an object by a
+// longer name.
 func checkNames(r *admissionv1.AdmissionRequest) error {
 	if len(r.UID) > maxUID {
 		return fmt.Errorf("request.uid is longer than %d bytes", maxUID)
@@ -73,9 +77,11 @@ func checkNames(r *admissionv1.AdmissionRequest) error {
 	return nil
 }
 
-// cutObjects takes request.object and request.oldObject out of a review, and leaves null in their places. It judges nothing but form: a
-// review that is no JSON is left whole, for the decoder to find fault with, and a key that comes twice does so in the rest too. So
-// does one that is written with escapes, and what is no object is not cut out. The error says that the rest would cost too much.
+// cutObjects takes request.object and request.oldObject out of a review, and leaves null in their
+// places. It judges nothing but form: a review that is no JSON is left whole, for the decoder to
+// find fault with, and a key that comes twice does so in the rest too. So does one that is written
+// with escapes, and what is no object is not cut out. The error says that the rest would cost too
+// much.
 func cutObjects(body []byte) (rest, object, old []byte, err error) {
 	s := jsonscan.Scanner{Text: body}
 	from := 0

@@ -29,7 +29,8 @@ func decodeWhole(body []byte) (in admissionv1.AdmissionReview, ok bool) {
 	return in, err == nil && len(odd) == 0 && in.GroupVersionKind() == reviewKind() && in.Request != nil
 }
 
-// FuzzReview says that cutting objects out changes nothing of what is read, and nothing about what is refused.
+// FuzzReview says that cutting objects out changes nothing of what is read, and nothing about what
+// is refused.
 func FuzzReview(f *testing.F) {
 	const head = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":`
 	for _, request := range []string{
@@ -125,7 +126,8 @@ func newHold(t *testing.T) *port.Hold {
 	return hold
 }
 
-// A body of the greatest size is read in full, whether or not its length is told beforehand; a claimed length alone takes no memory.
+// A body of the greatest size is read in full, whether or not its length is told beforehand; a
+// claimed length alone takes no memory.
 func TestBodiesAreReadInFull(t *testing.T) {
 	whole := strings.Repeat("x", maxReview)
 	for name, length := range map[string]int64{"told": maxReview, "not told": -1} {

@@ -8,8 +8,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// Rules returns what the webhooks must be called for: everything that can bring an image of one of the kinds into a
-// namespace. Nothing is decided on deletion, and no other subresource can change an image.
+// Rules returns what the webhooks must be called for: everything that can bring an image of one of
+// the kinds into a namespace. Nothing is decided on deletion, and no other subresource can change
+// an image.
 func Rules(kinds workload.Kinds) []admissionregistrationv1.RuleWithOperations {
 	var rules []admissionregistrationv1.RuleWithOperations
 	add := func(k workload.Kind, resource string, operations ...admissionregistrationv1.OperationType) {
@@ -37,8 +38,8 @@ func Rules(kinds workload.Kinds) []admissionregistrationv1.RuleWithOperations {
 	return rules
 }
 
-// MatchConditions skip updates that leave the spec as it is: labels, finalizers and the like pass even while no replica
-// of the operator answers. An object without a spec is not skipped.
+// MatchConditions skip updates that leave the spec as it is: labels, finalizers and the like pass
+// even while no replica of the operator answers. An object without a spec is not skipped.
 func MatchConditions() []admissionregistrationv1.MatchCondition {
 	return []admissionregistrationv1.MatchCondition{{
 		Name:       "spec-changes",

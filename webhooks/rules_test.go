@@ -28,7 +28,8 @@ func TestThreatRulesCoverEveryKind(t *testing.T) {
 	if diff := cmp.Diff(builtin, Rules(workload.Builtin())); diff != "" {
 		t.Error(diff)
 	}
-	// Two versions of one group are two rules: together they would say that each kind is served in both.
+	// Two versions of one group are two rules: together they would say that each kind is served in
+	// both.
 	further, err := workload.Builtin().With([]string{
 		"rollouts.v1alpha1.argoproj.io=spec.template", "canaries.v1.argoproj.io=spec.template", "widgets.v1alpha1.argoproj.io=spec.pod",
 	})

@@ -23,20 +23,22 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// drainTimeout bounds the wait for the requests that are under way at the end: none is waited for longer by the API server.
+// drainTimeout bounds the wait for the requests that are under way at the end: none is waited for
+// longer by the API server.
 const drainTimeout = 10 * time.Second
 
-// Server serves admission, and leaves in such a way that no request is lost. The manager starts it and does not end it: whatever
-// ends the manager, a signal or a lost lease, Leave takes the replica out of service first. A Service picks a replica for each
-// connection, and an API server keeps its connection for as long as it is open. So a replica that is no longer to be asked has to say so on
+// Server serves admission, and leaves in such a way that no request is lost. The manager starts it
+// and does not end it: whatever ends the manager, a signal or a lost lease, Leave takes the replica
+// out of service first. A Service picks a replica for each connection, and an API server keeps its
+// connection for as long as it is open. So a replica that is no longer to be asked has to say so on
 // the connections that are there already.
 type Server struct {
 	webhook.Server // holds the handlers
 
 	// Contact, where set, tells when the replica has lost touch with the API server.
 	Contact *Contact
-	// Clients, where set, verifies the certificate of whoever asks; who shows none is answered with 401, and with one
-	// that is not good the handshake fails. Where it is nil, anybody is answered.
+	// Clients, where set, verifies the certificate of whoever asks; who shows none is answered with
+	// 401, and with one that is not good the handshake fails. Where it is nil, anybody is answered.
 	Clients *certs.ClientCA
 	// Metrics counts what is refused; nil counts nothing.
 	Metrics *metrics.Metrics
@@ -55,8 +57,9 @@ type Server struct {
 	left             chan struct{} // closed when Leave is done
 }
 
-// NewServer returns a server for the port of a number, on every interface. It goes on answering for delay after it has begun to leave, which must be
-// long enough for the endpoints of the Service to change everywhere.
+// NewServer returns a server for the port of a number, on every interface. It goes on answering for
+// delay after it has begun to leave, which must be long enough for the endpoints of the Service to
+// change everywhere.
 func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration, limits Limits) *Server {
 	s := &Server{
 		Server:  webhook.NewServer(webhook.Options{}),
@@ -109,7 +112,8 @@ func (s *Server) SetupWithManager(mgr manager.Manager) error {
 // verifiedKey is the key of what is known of the client certificate of a connection.
 type verifiedKey struct{}
 
-// Start implements manager.Runnable. It returns when Leave is done, which the end of ctx brings about.
+// Start implements manager.Runnable. It returns when Leave is done, which the end of ctx brings
+// about.
 func (s *Server) Start(ctx context.Context) error {
 	listener, err := net.Listen("tcp", s.address) //nolint:noctx // as tls.Listen
 	if err != nil {
@@ -134,7 +138,8 @@ func (s *Server) serveOn(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// ServeHTTP answers a request, and asks for another connection where this one is from before TurnAway or the replica is out of touch.
+// ServeHTTP answers a request, and asks for another connection where this one is from before
+// TurnAway or the replica is out of touch.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn := port.ConnOf(r.Context())
 	if conn != nil && r.ProtoMajor == 2 && !conn.HTTP2() {
@@ -174,8 +179,8 @@ func (s *Server) verify(r *http.Request) error {
 	return err
 }
 
-// verifyShown ends a handshake in which a certificate is shown that is not good: it would be held for as long as the connection, and takes
-// many times its size.
+// verifyShown ends a handshake in which a certificate is shown that is not good: it would be held
+// for as long as the connection, and takes many times its size.
 func (s *Server) verifyShown(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return nil
@@ -197,12 +202,13 @@ func unverified(w http.ResponseWriter, err error) {
 	http.Error(w, "countersign answers API servers with a client certificate of its --webhook-client-ca only: "+text.Cut(err.Error(), maxLine), code)
 }
 
-// TurnAway ends each connection that is open now with its next answer, so that whoever asks is given a replica that is ready. Who comes
-// back has no other, and is served.
+// TurnAway ends each connection that is open now with its next answer, so that whoever asks is
+// given a replica that is ready. Who comes back has no other, and is served.
 func (s *Server) TurnAway() { s.turned.Store(new(time.Now())) }
 
-// Ready returns an error once the replica is about to leave, and while it is asked though it has lost touch with the API server: then others,
-// which have not, are to be asked. Where nobody asks, the API server is down for all, and they are needed as soon as it is back.
+// Ready returns an error once the replica is about to leave, and while it is asked though it has
+// lost touch with the API server: then others, which have not, are to be asked. Where nobody asks,
+// the API server is down for all, and they are needed as soon as it is back.
 func (s *Server) Ready(*http.Request) error {
 	switch {
 	case s.leaving.Load():
@@ -217,9 +223,10 @@ func (s *Server) Ready(*http.Request) error {
 
 func (s *Server) outOfTouch() bool { return s.Contact != nil && s.Contact.Lost() }
 
-// Leave takes the replica out of service, and returns when that is done. From now on it reports that it is not ready. It goes on
-// answering for the delay, turns away who is still connected when half of that is over, and at last has what is under way answered, for at
-// most 10 seconds. It may be called more than once, and at any time.
+// Leave takes the replica out of service, and returns when that is done. From now on it reports
+// that it is not ready. It goes on answering for the delay, turns away who is still connected when
+// half of that is over, and at last has what is under way answered, for at most 10 seconds. It may
+// be called more than once, and at any time.
 func (s *Server) Leave() {
 	s.leave.Do(func() {
 		defer close(s.left)
@@ -241,7 +248,8 @@ func (s *Server) Leave() {
 	})
 }
 
-// StartedChecker returns a check that admission is served. It does not ask the port: a server that fails ends the manager.
+// StartedChecker returns a check that admission is served. It does not ask the port: a server that
+// fails ends the manager.
 func (s *Server) StartedChecker() healthz.Checker {
 	return func(*http.Request) error {
 		if !s.started.Load() {

@@ -106,7 +106,8 @@ func newRequest(t *testing.T, url string) *http.Request {
 	return r
 }
 
-// ask sends a request as an API server does, and reports whether it went over a connection that was there.
+// ask sends a request as an API server does, and reports whether it went over a connection that was
+// there.
 func (s *running) ask(t *testing.T, path string) (reused bool, err error) {
 	t.Helper()
 	r := newRequest(t, s.url+path)
@@ -141,7 +142,8 @@ func TestServerLeaves(t *testing.T) {
 		return nil
 	})
 
-	// It answers all the time, on the connection that is there until half of the delay is over, and on others until the end.
+	// It answers all the time, on the connection that is there until half of the delay is over, and
+	// on others until the end.
 	var fresh int
 	answered := 0
 	var refused error
@@ -168,7 +170,8 @@ func TestServerLeaves(t *testing.T) {
 	}
 }
 
-// TestServerAnswersWhatIsUnderWay also when the manager has ended, as it does when its lease is lost.
+// TestServerAnswersWhatIsUnderWay also when the manager has ended, as it does when its lease is
+// lost.
 func TestServerAnswersWhatIsUnderWay(t *testing.T) {
 	for name, leave := range map[string]func(*running){
 		"left":          func(s *running) { go s.Leave() },

@@ -12,9 +12,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// serverLog passes what net/http reports, such as failed handshakes, on to the manager's log. Whoever reaches the port can cause such
-// reports, so each is cut to maxLine bytes, and those beyond the limit are dropped; the next one that is passed on says how many. It
-// implements slog.Handler for slog.NewLogLogger, which adds no attributes and no groups.
+// serverLog passes what net/http reports, such as failed handshakes, on to the manager's log.
+// Whoever reaches the port can cause such reports, so each is cut to maxLine bytes, and those
+// beyond the limit are dropped; the next one that is passed on says how many. It implements
+// slog.Handler for slog.NewLogLogger, which adds no attributes and no groups.
 type serverLog struct {
 	log     logr.Logger
 	limiter *rate.Limiter

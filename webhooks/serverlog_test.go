@@ -32,7 +32,8 @@ func (l *lines) all() []string {
 	return append([]string(nil), l.text...)
 }
 
-// Handshakes that fail are logged in bounded number, through the manager's log, and counted beyond that.
+// Handshakes that fail are logged in bounded number, through the manager's log, and counted beyond
+// that.
 func TestThreatFailedHandshakesDoNotFloodTheLog(t *testing.T) {
 	const burst, failed = 3, 20
 	s := prepareServer(t, 0, patient())

@@ -14,7 +14,8 @@ import (
 
 const shortName = "acme/app:signed"
 
-// distrusting is a bench that reads short names as given, with policies that hold in the namespace shop.
+// distrusting is a bench that reads short names as given, with policies that hold in the namespace
+// shop.
 func distrusting(t *testing.T, as policy.ShortNames, changes ...func(*v1alpha1.ImagePolicySpec)) *bench {
 	t.Helper()
 	var specs []v1alpha1.ImagePolicySpec
@@ -29,8 +30,8 @@ func distrusting(t *testing.T, as policy.ShortNames, changes ...func(*v1alpha1.I
 	return b
 }
 
-// Every kind: a name that nodes may read otherwise is denied by a policy of another registry, with no trust root asked,
-// and never pinned; in full, or where no policy holds, it is as it was.
+// Every kind: a name that nodes may read otherwise is denied by a policy of another registry, with
+// no trust root asked, and never pinned; in full, or where no policy holds, it is as it was.
 func TestThreatShortNameIsDenied(t *testing.T) {
 	quay := func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"quay.example.com/acme/**"} }
 	b := distrusting(t, policy.ShortNamesDeny, quay)

@@ -63,7 +63,8 @@ func (s *speller) enclosed(open string, entries []func(), end string) {
 	s.out.WriteString(end)
 }
 
-// member writes a member, or what a decoder could take for it: in another case, with an escape, or twice.
+// member writes a member, or what a decoder could take for it: in another case, with an escape, or
+// twice.
 func (s *speller) member(key string, value any) {
 	name := fmt.Sprintf("%q", key)
 	if s.IntN(1000) < s.oddness {
@@ -108,7 +109,8 @@ func (s *speller) unknown() {
 	}[s.IntN(7)])
 }
 
-// spell returns a value as JSON in some spelling, with a byte changed now and then where it may be odd.
+// spell returns a value as JSON in some spelling, with a byte changed now and then where it may be
+// odd.
 func (s *speller) spell(v any) []byte {
 	s.out.Reset()
 	s.value(v)

@@ -6,14 +6,14 @@ const (
 	// Ready denies its scope, unless ConditionGated is what it lacks: then nothing is checked at
 	// admission at all.
 	ConditionReady = "Ready"
-	// ConditionFresh is on TrustRoot: the last refresh of every tracked repository succeeded. While it is False,
-	// decisions go on from the metadata held, until that expires.
+	// ConditionFresh is on TrustRoot: the last refresh of every tracked repository succeeded. While
+	// it is False, decisions go on from the metadata held, until that expires.
 	ConditionFresh = "Fresh"
-	// ConditionExpiring is on TrustRoot: metadata in use has expired or is about to, and no refresh is going to mend that by itself. True is
-	// the warning.
+	// ConditionExpiring is on TrustRoot: metadata in use has expired or is about to, and no refresh
+	// is going to mend that by itself. True is the warning.
 	ConditionExpiring = "Expiring"
-	// ConditionCompliant is on ImagePolicy: every running workload that the policy covers meets it. It says nothing about what
-	// may start; the gate sees to that.
+	// ConditionCompliant is on ImagePolicy: every running workload that the policy covers meets it.
+	// It says nothing about what may start; the gate sees to that.
 	ConditionCompliant = "Compliant"
 )
 
@@ -56,7 +56,8 @@ const (
 const (
 	// ReasonInForce says that the policy is compiled and every trust root it names is Ready.
 	ReasonInForce = "InForce"
-	// ReasonInvalidSpec says that the spec of the object cannot be used; the message names the field.
+	// ReasonInvalidSpec says that the spec of the object cannot be used; the message names the
+	// field.
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonTrustRootNotFound says that the policy names a TrustRoot that does not exist.
 	ReasonTrustRootNotFound = "TrustRootNotFound"
@@ -66,20 +67,25 @@ const (
 
 // Reasons of the Ready condition of a TrustRoot, besides ReasonInvalidSpec.
 const (
-	// ReasonPinned says that the keys of the trust root are read and signatures are checked against them.
+	// ReasonPinned says that the keys of the trust root are read and signatures are checked against
+	// them.
 	ReasonPinned = "Pinned"
-	// ReasonInvalidKey says that a key, a certificate or a key ID cannot be read; the message names the field.
+	// ReasonInvalidKey says that a key, a certificate or a key ID cannot be read; the message names
+	// the field.
 	ReasonInvalidKey = "InvalidKey"
-	// ReasonReferenceNotFound says that a Secret or ConfigMap the trust root refers to, or an entry in it, is missing.
+	// ReasonReferenceNotFound says that a Secret or ConfigMap the trust root refers to, or an entry
+	// in it, is missing.
 	ReasonReferenceNotFound = "ReferenceNotFound"
 )
 
-// Reasons of the Fresh condition of a TrustRoot. Those that stand for a fault are also the classes of faults that
-// the trust packages report.
+// Reasons of the Fresh condition of a TrustRoot. Those that stand for a fault are also the classes
+// of faults that the trust packages report.
 const (
-	// ReasonRefreshed says that every tracked repository was brought up to date by its last refresh.
+	// ReasonRefreshed says that every tracked repository was brought up to date by its last
+	// refresh.
 	ReasonRefreshed = "Refreshed"
-	// ReasonNotAskedYet says that the server was not heard of since the trust root was made; the condition is Unknown.
+	// ReasonNotAskedYet says that the server was not heard of since the trust root was made; the
+	// condition is Unknown.
 	ReasonNotAskedYet = "NotAskedYet"
 	// ReasonNothingTracked says that no image under this trust root has been asked for yet.
 	ReasonNothingTracked = "NothingTracked"
@@ -87,20 +93,26 @@ const (
 	ReasonUnreachable = "Unreachable"
 	// ReasonTimeout says that the server did not answer in time.
 	ReasonTimeout = "Timeout"
-	// ReasonTLSNotTrusted says that the server's certificate does not chain to caBundle, has expired, or is for another name.
+	// ReasonTLSNotTrusted says that the server's certificate does not chain to caBundle, has
+	// expired, or is for another name.
 	ReasonTLSNotTrusted = "TLSNotTrusted"
 	// ReasonUnauthorized says that the server or its token service refused the credentials, or that
 	// the token service is on a host that tokenServices does not list.
 	ReasonUnauthorized = "Unauthorized"
-	// ReasonServerError says that the server or its token service answered with a status that is neither success nor "not found".
+	// ReasonServerError says that the server or its token service answered with a status that is
+	// neither success nor "not found".
 	ReasonServerError = "ServerError"
-	// ReasonUnexpectedAnswer says that what answered does not speak the protocol of the format: HTML, for example.
+	// ReasonUnexpectedAnswer says that what answered does not speak the protocol of the format:
+	// HTML, for example.
 	ReasonUnexpectedAnswer = "UnexpectedAnswer"
-	// ReasonAddressRefused says that the address is one the operator never connects to, such as a link-local one.
+	// ReasonAddressRefused says that the address is one the operator never connects to, such as a
+	// link-local one.
 	ReasonAddressRefused = "AddressRefused"
-	// ReasonRootNotPinned says that the repository's root metadata is not signed by anything the TrustRoot pins.
+	// ReasonRootNotPinned says that the repository's root metadata is not signed by anything the
+	// TrustRoot pins.
 	ReasonRootNotPinned = "RootNotPinned"
-	// ReasonMetadataInvalid says that signed metadata failed verification; the message names the file and the rule.
+	// ReasonMetadataInvalid says that signed metadata failed verification; the message names the
+	// file and the rule.
 	ReasonMetadataInvalid = "MetadataInvalid"
 	// ReasonMetadataMissing says that the server lacks a file that the signed metadata lists.
 	ReasonMetadataMissing = "MetadataMissing"
@@ -108,10 +120,11 @@ const (
 	ReasonMetadataExpired = "MetadataExpired"
 	// ReasonRollback says that the server offered an older version than the one last seen.
 	ReasonRollback = "Rollback"
-	// ReasonKeyRevoked says that signed metadata hangs on a key that spec.revokedKeys lists; the message names it.
+	// ReasonKeyRevoked says that signed metadata hangs on a key that spec.revokedKeys lists; the
+	// message names it.
 	ReasonKeyRevoked = "KeyRevoked"
-	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind, or that there is no memory left for what
-	// was verified.
+	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind, or
+	// that there is no memory left for what was verified.
 	ReasonTooLarge = "TooLarge"
 )
 
@@ -119,12 +132,13 @@ const (
 const (
 	// ReasonExpiresSoon says that a file expires within the warning time; the message names it.
 	ReasonExpiresSoon = "ExpiresSoon"
-	// ReasonNothingExpiresSoon says that no file does, or that the server will sign it anew by itself.
+	// ReasonNothingExpiresSoon says that no file does, or that the server will sign it anew by
+	// itself.
 	ReasonNothingExpiresSoon = "NothingExpiresSoon"
 )
 
-// ReasonVersionsForgotten is the reason of the event on a TrustRoot when the versions seen start anew because
-// AnnotationForgetVersions asked for it.
+// ReasonVersionsForgotten is the reason of the event on a TrustRoot when the versions seen start
+// anew because AnnotationForgetVersions asked for it.
 const ReasonVersionsForgotten = "VersionsForgotten"
 
 // Reasons of the Compliant condition of an ImagePolicy.
@@ -133,14 +147,16 @@ const (
 	ReasonAllSigned = "AllSigned"
 	// ReasonNothingRuns says that no running workload is covered.
 	ReasonNothingRuns = "NothingRuns"
-	// ReasonViolations says that running workloads violate the policy; status.violations lists the first of them.
+	// ReasonViolations says that running workloads violate the policy; status.violations lists the
+	// first of them.
 	ReasonViolations = "Violations"
-	// ReasonNotAllChecked says that no violation is known, and some of what runs could not be checked; the condition is Unknown.
+	// ReasonNotAllChecked says that no violation is known, and some of what runs could not be
+	// checked; the condition is Unknown.
 	ReasonNotAllChecked = "NotAllChecked"
 )
 
-// Reasons of a decision about one image under one policy: in metrics, events and reports. A decision that could not be made has
-// the reason of the fault instead.
+// Reasons of a decision about one image under one policy: in metrics, events and reports. A
+// decision that could not be made has the reason of the fault instead.
 const (
 	// ReasonSigned says that every role which the policy requires has signed.
 	ReasonSigned = "Signed"
@@ -150,18 +166,23 @@ const (
 	ReasonNotSigned = "NotSigned"
 	// ReasonAmbiguous says that two digests of the tag have every signature they need.
 	ReasonAmbiguous = "Ambiguous"
-	// ReasonDigestsDiffer says that each covering policy holds for some digest of the tag, and no digest does for all.
+	// ReasonDigestsDiffer says that each covering policy holds for some digest of the tag, and no
+	// digest does for all.
 	ReasonDigestsDiffer = "DigestsDiffer"
-	// ReasonNotLoaded says that the signatures of the repository are still to be fetched, or to be verified anew after an edit.
+	// ReasonNotLoaded says that the signatures of the repository are still to be fetched, or to be
+	// verified anew after an edit.
 	ReasonNotLoaded = "NotLoaded"
 	// ReasonNotCovered says that no policy covers the image.
 	ReasonNotCovered = "NotCovered"
-	// ReasonInvalidImage says that the image reference cannot be parsed. At admission that is Denied, of what runs CouldNotCheck.
+	// ReasonInvalidImage says that the image reference cannot be parsed. At admission that is
+	// Denied, of what runs CouldNotCheck.
 	ReasonInvalidImage = "InvalidImage"
-	// ReasonShortName says that the image reference names no registry, which nodes may read each in their own way, and
-	// that --short-names=Deny is in force. It fails every policy that holds in the namespace.
+	// ReasonShortName says that the image reference names no registry, which nodes may read each in
+	// their own way, and that --short-names=Deny is in force. It fails every policy that holds in
+	// the namespace.
 	ReasonShortName = "ShortName"
-	// ReasonBreakGlass is the reason of an event alone: the workload would be denied, and was admitted because break-glass is on in
-	// its namespace. Metrics of decisions have the reason of the denial.
+	// ReasonBreakGlass is the reason of an event alone: the workload would be denied, and was
+	// admitted because break-glass is on in its namespace. Metrics of decisions have the reason of
+	// the denial.
 	ReasonBreakGlass = "BreakGlass"
 )

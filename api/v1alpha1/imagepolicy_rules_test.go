@@ -151,7 +151,8 @@ func TestImagePolicyRules(t *testing.T) {
 	testRules(t, "ImagePolicy", policySpec, rules)
 }
 
-// privateKeyMessage is of rules that sit above the field: the API server prints the value of a string, and no part of a list or object.
+// privateKeyMessage is of rules that sit above the field: the API server prints the value of a
+// string, and no part of a list or object.
 const privateKeyMessage = "there is a private key in this field: remove it, and keep it out of the cluster"
 
 func addRoleRules(rules map[string]rule, field string, of func(any) func(spec)) {
@@ -166,7 +167,8 @@ func addNameRules(rules map[string]rule, field string, of func(any) func(spec)) 
 	rules[field+" a name has no white space: remove it"] = rule{of("a\n"), of("a")}
 }
 
-// addSelectorRules adds the rules of namespaceSelector: what it holds can be a label, so that it does not select nothing by a typo.
+// addSelectorRules adds the rules of namespaceSelector: what it holds can be a label, so that it
+// does not select nothing by a typo.
 func addSelectorRules(rules map[string]rule) {
 	const field = "spec.namespaceSelector"
 	matchLabels := func(labels map[string]any) func(spec) { return set("namespaceSelector.matchLabels", labels) }

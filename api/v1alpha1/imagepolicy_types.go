@@ -10,9 +10,10 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.requiredRoles) || has(self.trustRoots)",message="trustRoots must name at least one TrustRoot where requiredRoles is set"
 // +kubebuilder:validation:XValidation:rule=`!has(self.help) || !self.help.contains("PRIVATE KEY")`,fieldPath=".help",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type ImagePolicySpec struct {
-	// Images are patterns over the normalised repository ("nginx" is "docker.io/library/nginx"), registry host and
-	// path, anchored at both ends. "*" stands for one path segment or a part of one, "**" as a whole segment for any number
-	// of segments. No pattern reaches across the first "/". Tags and digests cannot be named.
+	// Images are patterns over the normalised repository ("nginx" is "docker.io/library/nginx"),
+	// registry host and path, anchored at both ends. "*" stands for one path segment or a part of
+	// one, "**" as a whole segment for any number of segments. No pattern reaches across the first
+	// "/". Tags and digests cannot be named.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -20,20 +21,21 @@ type ImagePolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	Images []ImagePattern `json:"images,omitempty"`
 
-	// ExceptImages are patterns of repositories that this policy does not cover although Images matches them.
+	// ExceptImages are patterns of repositories that this policy does not cover although Images
+	// matches them.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	ExceptImages []ImagePattern `json:"exceptImages,omitempty"`
 
-	// NamespaceSelector selects the namespaces in which the policy holds, by their labels. Absent: every namespace
-	// that is not exempt.
+	// NamespaceSelector selects the namespaces in which the policy holds, by their labels. Absent:
+	// every namespace that is not exempt.
 	// +optional
 	NamespaceSelector *NamespaceSelector `json:"namespaceSelector,omitempty"`
 
-	// TrustRoots names the TrustRoots that a role's signature may come from. For a tag, the first that yields one
-	// acceptable digest decides.
+	// TrustRoots names the TrustRoots that a role's signature may come from. For a tag, the first
+	// that yields one acceptable digest decides.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -41,44 +43,45 @@ type ImagePolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	TrustRoots []ObjectName `json:"trustRoots,omitempty"`
 
-	// RequiredRoles are the requirements; every entry must be met. Exactly one of RequiredRoles and AllowUnsigned
-	// must be set.
+	// RequiredRoles are the requirements; every entry must be met. Exactly one of RequiredRoles and
+	// AllowUnsigned must be set.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	RequiredRoles []RoleRequirement `json:"requiredRoles,omitempty"`
 
-	// AllowUnsigned, true, marks the images as covered with nothing required. Other policies that cover the same
-	// image still hold.
+	// AllowUnsigned, true, marks the images as covered with nothing required. Other policies that
+	// cover the same image still hold.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self",message="allowUnsigned can only be true; leave it out and set requiredRoles to require signatures"
 	AllowUnsigned *bool `json:"allowUnsigned,omitempty"`
 
-	// Mode says what a failed requirement does: Enforce denies, Warn admits with a warning to the client and a line
-	// in the operator's log, Audit admits silently and logs. Default Enforce.
+	// Mode says what a failed requirement does: Enforce denies, Warn admits with a warning to the
+	// client and a line in the operator's log, Audit admits silently and logs. Default Enforce.
 	// +optional
 	// +default="Enforce"
 	Mode PolicyMode `json:"mode,omitempty"`
 
-	// Help is appended to the denials and warnings of this policy, on the same line, so that a developer
-	// knows whom to ask: "Ask #qa to sign: https://wiki.example.com/signing".
+	// Help is appended to the denials and warnings of this policy, on the same line, so that a
+	// developer knows whom to ask: "Ask #qa to sign: https://wiki.example.com/signing".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.contains('PRIVATE KEY') || !self.matches('[\\\\p{C}\\\\p{Zl}\\\\p{Zp}]')",message="help is one line of printable characters, without control characters"
 	Help string `json:"help,omitempty"`
 
-	// PinDigests says where a verified tag is rewritten to tag@digest: in Pods, in All workloads (templates too), or
-	// in None. Of several policies in mode Enforce that cover an image the strongest applies, All before Pods before
-	// None; in the other modes nothing is rewritten. Default Pods.
+	// PinDigests says where a verified tag is rewritten to tag@digest: in Pods, in All workloads
+	// (templates too), or in None. Of several policies in mode Enforce that cover an image the
+	// strongest applies, All before Pods before None; in the other modes nothing is rewritten.
+	// Default Pods.
 	// +optional
 	// +default="Pods"
 	PinDigests PinDigests `json:"pinDigests,omitempty"`
 }
 
-// NamespaceSelector selects namespaces by their labels. What MatchLabels and what MatchExpressions say must all hold.
-// Empty, it selects every namespace.
+// NamespaceSelector selects namespaces by their labels. What MatchLabels and what MatchExpressions
+// say must all hold. Empty, it selects every namespace.
 type NamespaceSelector struct {
 	// MatchLabels are labels that a namespace must have, each with its value.
 	// +optional
@@ -156,7 +159,8 @@ func (s *NamespaceSelector) LabelSelector() *metav1.LabelSelector {
 	return converted
 }
 
-// ImagePattern is a pattern over registry host and repository path, such as "registry.example.com/acme/**".
+// ImagePattern is a pattern over registry host and repository path, such as
+// "registry.example.com/acme/**".
 //
 // +kubebuilder:validation:MaxLength=512
 // +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "an empty pattern covers nothing: remove it, or write '*/**' to cover every image" : self.matches("\\s") ? "a pattern has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': a pattern begins with the registry host, as in registry.example.com/acme/**" : self.contains("@") ? "a pattern matches repositories and cannot name a digest; remove what follows the '@'" : self == "*" ? "'*' alone is not every image: write '*/**', or 'docker.io/library/*' for the official ones" : self.startsWith("**") ? "'**' cannot stand for the registry host; write the host, or '*/**' for every image" : self.matches("^([^/:]*[.][^/:]*(:[0-9]+)?/?|localhost(:[0-9]+)?/?|[[][^/]*[]](:[0-9]+)?/?|[^/:]+:[0-9]+/)$") ? "this looks like a registry host: write " + self + (self.endsWith("/") ? "" : "/") + "** for every repository there" : self.matches("/[^/]*:") || !self.contains("/") && self.contains(":") ? "a pattern matches repositories and cannot name a tag; remove what follows the last ':' (after a registry with its port write '/**')" : self.startsWith("/") || self.endsWith("/") || self.contains("//") ? "a pattern has no empty segment: remove the leading, trailing or doubled '/', or end it with '/**'" : self.matches("[*][*][^/]|[^/][*][*]") ? "'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "an empty pattern covers nothing: remove it, or write '*/**' to cover every image" : self.matches("\\s") ? "a pattern has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': a pattern begins with the registry host, as in registry.example.com/acme/**" : self.contains("@") ? "a pattern matches repositories and cannot name a digest; remove what follows the '@'" : self == "*" ? "'*' alone is not every image: write '*/**', or 'docker.io/library/*' for the official ones" : self.startsWith("**") ? "'**' cannot stand for the registry host; write the host, or '*/**' for every image" : self.matches("^([^/:]*[.][^/:]*(:[0-9]+)?/?|localhost(:[0-9]+)?/?|[[][^/]*[]](:[0-9]+)?/?|[^/:]+:[0-9]+/)$") ? "this looks like a registry host: write " + self + (self.endsWith("/") ? "" : "/") + "** for every repository there" : self.matches("/[^/]*:") || !self.contains("/") && self.contains(":") ? "a pattern matches repositories and cannot name a tag; remove what follows the last ':' (after a registry with its port write '/**')" : self.startsWith("/") || self.endsWith("/") || self.contains("//") ? "a pattern has no empty segment: remove the leading, trailing or doubled '/', or end it with '/**'" : self.matches("[*][*][^/]|[^/][*][*]") ? "'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**" : ""`
@@ -169,7 +173,8 @@ type ImagePattern string
 // +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a name cannot be empty: write the name of the object, or remove the entry" : self.matches("\\s") ? "a name has no white space: remove it" : !self.matches("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$") ? "an object name consists of lower-case letters, digits, '-' and '.'" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a name cannot be empty: write the name of the object, or remove the entry" : self.matches("\\s") ? "a name has no white space: remove it" : !self.matches("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$") ? "an object name consists of lower-case letters, digits, '-' and '.'" : ""`
 type ObjectName string
 
-// RoleName is the name of a signer role, such as "ci" or "qa". It means the same whatever format proves it.
+// RoleName is the name of a signer role, such as "ci" or "qa". It means the same whatever format
+// proves it.
 //
 // +kubebuilder:validation:MaxLength=128
 // +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a role name cannot be empty: write the name of the role, or remove the entry" : self.matches("\\s") ? "a role name has no white space: remove it" : self.startsWith("targets/") ? "name the role and not its delegation: ci, not targets/ci" : self == "targets" ? "targets is the repository's own key and no role: write a role such as ci, and give it delegations: [targets] in the TrustRoot, if targets is to speak for it" : !self.matches("^[-a-z0-9_]+(/[-a-z0-9_]+)*$") ? "a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a role name cannot be empty: write the name of the role, or remove the entry" : self.matches("\\s") ? "a role name has no white space: remove it" : self.startsWith("targets/") ? "name the role and not its delegation: ci, not targets/ci" : self == "targets" ? "targets is the repository's own key and no role: write a role such as ci, and give it delegations: [targets] in the TrustRoot, if targets is to speak for it" : !self.matches("^[-a-z0-9_]+(/[-a-z0-9_]+)*$") ? "a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role" : ""`
@@ -255,7 +260,8 @@ type ImagePolicyStatus struct {
 	// +optional
 	Workloads *WorkloadCounts `json:"workloads,omitempty"`
 
-	// Violations are the first 20 of what runs in breach of the policy, by namespace, kind, name and image.
+	// Violations are the first 20 of what runs in breach of the policy, by namespace, kind, name
+	// and image.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=20
@@ -269,8 +275,8 @@ type ImagePolicyStatus struct {
 	BreakGlass []BreakGlass `json:"breakGlass,omitempty"`
 }
 
-// WorkloadCounts counts running workloads. A workload is what the running Pods of one controller belong to, such as a
-// Deployment, or a Pod without a controller.
+// WorkloadCounts counts running workloads. A workload is what the running Pods of one controller
+// belong to, such as a Deployment, or a Pod without a controller.
 type WorkloadCounts struct {
 	// Covered is how many run an image that the policy covers.
 	// +required
@@ -287,8 +293,9 @@ type WorkloadCounts struct {
 	// +kubebuilder:validation:Minimum=0
 	Unchecked int32 `json:"unchecked,omitempty"`
 
-	// WouldDeny is how many of them mode Enforce would deny and the mode of the policy, Warn or Audit, lets in: those
-	// that violate it, and those that could not be checked. It is absent in mode Enforce, and where it is 0.
+	// WouldDeny is how many of them mode Enforce would deny and the mode of the policy, Warn or
+	// Audit, lets in: those that violate it, and those that could not be checked. It is absent in
+	// mode Enforce, and where it is 0.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	WouldDeny int32 `json:"wouldDeny,omitempty"`
@@ -311,7 +318,8 @@ type Violation struct {
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
-	// Image is the repository with the digest that runs, or the reference of the Pod where the kubelet reports none.
+	// Image is the repository with the digest that runs, or the reference of the Pod where the
+	// kubelet reports none.
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
 	Image string `json:"image"`
@@ -333,7 +341,8 @@ type Violation struct {
 	Since metav1.Time `json:"since"`
 }
 
-// LabelBreakGlass on a Namespace, with a reason as its value, admits whatever policies would deny there, with a warning.
+// LabelBreakGlass on a Namespace, with a reason as its value, admits whatever policies would deny
+// there, with a warning.
 const LabelBreakGlass = "countersign.dev/break-glass"
 
 // BreakGlass is a namespace that is labelled so that the gate stands open in it.

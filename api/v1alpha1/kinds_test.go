@@ -92,7 +92,8 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	}
 }
 
-// What passes the CRD must be readable by the operator: one object that its client cannot decode would blind it to all.
+// What passes the CRD must be readable by the operator: one object that its client cannot decode
+// would blind it to all.
 func TestAcceptedObjectsDecode(t *testing.T) {
 	c := server(t)
 	intervals := []string{"30s", "24h", "1440m", "1h30m", "90.5s", "0h30s", "86400000ms"}
@@ -170,7 +171,8 @@ func get(t *testing.T, path, accept string, into any) {
 	}
 }
 
-// columns returns the cells of the only row of a kind's table, by column, and which columns need -o wide.
+// columns returns the cells of the only row of a kind's table, by column, and which columns need -o
+// wide.
 func columns(t *testing.T, resource string) (cells map[string]any, wide []string) {
 	t.Helper()
 	table := &metav1.Table{}

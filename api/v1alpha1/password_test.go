@@ -10,8 +10,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// A URL may hold a password or a token. It is refused, whatever else is wrong with it, and neither the API server nor kubectl
-// prints it: what they print goes to terminals and into logs.
+// A URL may hold a password or a token. It is refused, whatever else is wrong with it, and neither
+// the API server nor kubectl prints it: what they print goes to terminals and into logs.
 func TestThreatPasswordInServer(t *testing.T) {
 	c := server(t)
 	const secret = "hunter2"

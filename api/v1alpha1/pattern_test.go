@@ -16,8 +16,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
-// What the API server accepts as a pattern, the operator must be able to compile, and the other way round: a pattern
-// that only one of them takes would be a policy that denies its scope, or one that cannot be written.
+// What the API server accepts as a pattern, the operator must be able to compile, and the other way
+// round: a pattern that only one of them takes would be a policy that denies its scope, or one that
+// cannot be written.
 func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 	patterns := map[string]bool{ // whether it is a pattern
 		"nginx":                            true,
@@ -121,7 +122,8 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 	}
 }
 
-// randomTexts returns n different texts made of at most so many pieces between two ends, the same at each call.
+// randomTexts returns n different texts made of at most so many pieces between two ends, the same
+// at each call.
 func randomTexts(n, most int, before, after string, pieces []string) []string {
 	random := rand.New(rand.NewPCG(1, 2))
 	seen := map[string]bool{"": true}
@@ -168,7 +170,8 @@ func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[strin
 	return refused
 }
 
-// The message of a pattern with several faults is about the one to act on, and what it tells to write is a pattern.
+// The message of a pattern with several faults is about the one to act on, and what it tells to
+// write is a pattern.
 func TestPatternAdvice(t *testing.T) {
 	c := server(t)
 	for pattern, want := range map[string]string{

@@ -16,8 +16,8 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 )
 
-// A private key that is pasted into any string of a spec is refused, and the API server prints no line of it: its message goes to terminals
-// and into logs.
+// A private key that is pasted into any string of a spec is refused, and the API server prints no
+// line of it: its message goes to terminals and into logs.
 func TestThreatPrivateKeyInSpec(t *testing.T) {
 	c := server(t)
 	for kind, base := range map[string]func() spec{"ImagePolicy": policySpec, "TrustRoot": rootSpec} {
@@ -47,7 +47,8 @@ func TestThreatPrivateKeyInSpec(t *testing.T) {
 	}
 }
 
-// collectStrings puts every free string below schema into places, with a function that makes the spec that holds a value there alone.
+// collectStrings puts every free string below schema into places, with a function that makes the
+// spec that holds a value there alone.
 func collectStrings(schema *apiextensionsv1.JSONSchemaProps, wrap func(any) any, at string, places map[string]func(any) any) {
 	if schema.Type == "string" {
 		places[at] = wrap

@@ -20,8 +20,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A rule is one restriction of a CRD, and two objects that meet at its border: the API server refuses one for
-// this rule alone, and accepts the other.
+// A rule is one restriction of a CRD, and two objects that meet at its border: the API server
+// refuses one for this rule alone, and accepts the other.
 type rule struct {
 	refused, accepted func(spec)
 }
@@ -81,7 +81,8 @@ func text(prefix string, n int, suffix string) string {
 	return prefix + strings.Repeat("a", n-len(prefix)-len(suffix)) + suffix
 }
 
-// message is what the API server says of a restriction other than CEL, which carries its own message.
+// message is what the API server says of a restriction other than CEL, which carries its own
+// message.
 var message = map[string]string{
 	"required":      "Required value",
 	"minItems":      "should have at least",
@@ -97,7 +98,8 @@ var message = map[string]string{
 	"map":           "Duplicate value",
 }
 
-// testRules submits both objects of every rule of a kind and compares the rules tested with those in the CRD.
+// testRules submits both objects of every rule of a kind and compares the rules tested with those
+// in the CRD.
 func testRules(t *testing.T, kind string, base func() spec, rules map[string]rule) {
 	t.Helper()
 	c := server(t)

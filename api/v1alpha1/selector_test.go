@@ -21,8 +21,8 @@ func labelKeys() []string {
 	return append(keys, randomTexts(150, 6, "", "", []string{"a", "B", "0", "-", ".", "_", "/", "a.b/", " ", "ab"})...)
 }
 
-// A key that the API server takes is one that a label can have, and the other way round: one that only the API server takes
-// would be a policy that denies its scope.
+// A key that the API server takes is one that a label can have, and the other way round: one that
+// only the API server takes would be a policy that denies its scope.
 func TestSelectorKeyRulesAgreeWithKubernetes(t *testing.T) {
 	c := server(t)
 	for _, key := range labelKeys() {
@@ -45,7 +45,8 @@ func submitSelector(t *testing.T, c client.Client, selector map[string]any) erro
 	return submit(t, c, "ImagePolicy", s)
 }
 
-// Of several keys that no label can have, the first in the order of the alphabet is named, each time.
+// Of several keys that no label can have, the first in the order of the alphabet is named, each
+// time.
 func TestSelectorNamesTheSameKeyEachTime(t *testing.T) {
 	c := server(t)
 	labels := map[string]any{"env": "production"}

@@ -4,13 +4,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TrustRootSpec says where signatures come from and which keys may speak for which role. It is a union over the
-// signature formats: exactly one variant is set.
+// TrustRootSpec says where signatures come from and which keys may speak for which role. It is a
+// union over the signature formats: exactly one variant is set.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.notary)",message="exactly one format must be set: notary"
 type TrustRootSpec struct {
-	// RefreshInterval is how often the metadata of each tracked repository is brought up to date, with jitter.
-	// Default 5m, from 30s to 24h.
+	// RefreshInterval is how often the metadata of each tracked repository is brought up to date,
+	// with jitter. Default 5m, from 30s to 24h.
 	// +optional
 	// +default="5m"
 	// +kubebuilder:validation:Type=string
@@ -18,16 +18,18 @@ type TrustRootSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('30s') && duration(self) <= duration('24h')",message="refreshInterval must be a duration such as 90s, 5m or 1h30m, from 30s to 24h"
 	RefreshInterval metav1.Duration `json:"refreshInterval,omitzero"`
 
-	// ExpiredGrace is for how long past its expiry metadata goes on being used that was verified before it expired, while the signing
-	// server cannot be asked for newer. It bounds what an outage may cost; what is fetched has no grace. Default 0, up to 720h.
+	// ExpiredGrace is for how long past its expiry metadata goes on being used that was verified
+	// before it expired, while the signing server cannot be asked for newer. It bounds what an
+	// outage may cost; what is fetched has no grace. Default 0, up to 720h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) <= duration('720h')",message="expiredGrace must be a duration such as 12h or 72h, up to 720h"
 	ExpiredGrace metav1.Duration `json:"expiredGrace,omitzero"`
 
-	// IdentityRemap gives the repository under which an image is signed where it is pulled under another name, from
-	// a mirror. Of several matching prefixes the longest applies; an image that none matches keeps its name.
+	// IdentityRemap gives the repository under which an image is signed where it is pulled under
+	// another name, from a mirror. Of several matching prefixes the longest applies; an image that
+	// none matches keeps its name.
 	// +optional
 	// +listType=map
 	// +listMapKey=prefix
@@ -38,7 +40,8 @@ type TrustRootSpec struct {
 	// +optional
 	Notary *NotarySpec `json:"notary,omitempty"`
 
-	// RevokedKeys are canonical key IDs that no longer count for any role, whatever the signed metadata says.
+	// RevokedKeys are canonical key IDs that no longer count for any role, whatever the signed
+	// metadata says.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
@@ -50,7 +53,8 @@ type TrustRootSpec struct {
 // +kubebuilder:validation:XValidation:rule=`!self.prefix.contains("PRIVATE KEY")`,fieldPath=".prefix",message="there is a private key in this field: remove it, and keep it out of the cluster"
 // +kubebuilder:validation:XValidation:rule=`!self.signedPrefix.contains("PRIVATE KEY")`,fieldPath=".signedPrefix",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type IdentityRemap struct {
-	// Prefix is what the pulled repository begins with: a registry host and perhaps path segments, with a final "/".
+	// Prefix is what the pulled repository begins with: a registry host and perhaps path segments,
+	// with a final "/".
 	// +required
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "prefix cannot be empty: write a registry host that ends in '/', as in mirror.example.com/" : self.matches("\\s") ? "prefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': prefix begins with the registry host, as in mirror.example.com/" : self.matches("[A-Z]") ? "write prefix in lower case" : !self.endsWith("/") ? "end prefix with a '/', as in mirror.example.com/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "prefix cannot be empty: write a registry host that ends in '/', as in mirror.example.com/" : self.matches("\\s") ? "prefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': prefix begins with the registry host, as in mirror.example.com/" : self.matches("[A-Z]") ? "write prefix in lower case" : !self.endsWith("/") ? "end prefix with a '/', as in mirror.example.com/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/" : ""`
@@ -63,7 +67,8 @@ type IdentityRemap struct {
 	SignedPrefix string `json:"signedPrefix,omitempty"`
 }
 
-// KeyID is a canonical key ID: the lower-case hexadecimal SHA-256 by which "docker trust inspect" prints a key.
+// KeyID is a canonical key ID: the lower-case hexadecimal SHA-256 by which "docker trust inspect"
+// prints a key.
 //
 // +kubebuilder:validation:MaxLength=100
 // +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : ""`
@@ -98,15 +103,15 @@ type NotarySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") || self.matches("[@?#]") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : self.matches("^[hH][tT][tT][pP][sS]?://") && !self.matches("^https?://") ? "write https:// in lower case" : !(isURL(self) && self.matches("^https?://[^/]+(/.*)?$")) ? "server must be an http(s) URL such as https://notary.example.com" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") || self.matches("[@?#]") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : self.matches("^[hH][tT][tT][pP][sS]?://") && !self.matches("^https?://") ? "write https:// in lower case" : !(isURL(self) && self.matches("^https?://[^/]+(/.*)?$")) ? "server must be an http(s) URL such as https://notary.example.com" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : ""`
 	Server string `json:"server,omitempty"`
 
-	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is signed, but an
-	// onlooker sees which images are asked for, and can hold answers back. Forbid, or Allow to accept http.
-	// Default Forbid.
+	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is
+	// signed, but an onlooker sees which images are asked for, and can hold answers back. Forbid,
+	// or Allow to accept http. Default Forbid.
 	// +optional
 	// +default="Forbid"
 	PlainHTTP PlainHTTP `json:"plainHTTP,omitempty"`
 
-	// CABundle is the PEM certificates that the server's TLS certificate must chain to. Absent: the system's. One that
-	// cannot be read is skipped, and condition Ready names it.
+	// CABundle is the PEM certificates that the server's TLS certificate must chain to. Absent: the
+	// system's. One that cannot be read is skipped, and condition Ready names it.
 	// +optional
 	CABundle PEMBundle `json:"caBundle,omitempty"`
 
@@ -114,15 +119,16 @@ type NotarySpec struct {
 	// +optional
 	CABundleFrom *KeySource `json:"caBundleFrom,omitempty"`
 
-	// CredentialsSecretRef names a Secret in the operator's namespace with the keys "username" and "password"
-	// (type kubernetes.io/basic-auth). They are sent to the server and, with its token flow, to a token service on the
-	// same host or on one that TokenServices lists.
+	// CredentialsSecretRef names a Secret in the operator's namespace with the keys "username" and
+	// "password" (type kubernetes.io/basic-auth). They are sent to the server and, with its token
+	// flow, to a token service on the same host or on one that TokenServices lists.
 	// +optional
 	CredentialsSecretRef *SecretReference `json:"credentialsSecretRef,omitempty"`
 
-	// ClientCertificateSecretRef names a Secret in the operator's namespace with the keys "tls.crt" and "tls.key"
-	// (type kubernetes.io/tls): the certificate that is shown to a server which asks clients for one. It is shown to
-	// the server's own host and port only: to no token service elsewhere.
+	// ClientCertificateSecretRef names a Secret in the operator's namespace with the keys "tls.crt"
+	// and "tls.key" (type kubernetes.io/tls): the certificate that is shown to a server which asks
+	// clients for one. It is shown to the server's own host and port only: to no token service
+	// elsewhere.
 	// +optional
 	ClientCertificateSecretRef *SecretReference `json:"clientCertificateSecretRef,omitempty"`
 
@@ -139,13 +145,14 @@ type NotarySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, x.contains("PRIVATE KEY") || !x.contains("@"))`,message="a token service takes no user, password or '@': put user and password into a Secret, and name it in credentialsSecretRef"
 	TokenServices []string `json:"tokenServices,omitempty"`
 
-	// Root pins the root of trust: at least one way must be given, there is no trust on first use. Where several are
-	// given, a root that any of them vouches for is accepted.
+	// Root pins the root of trust: at least one way must be given, there is no trust on first use.
+	// Where several are given, a root that any of them vouches for is accepted.
 	// +required
 	Root NotaryRoot `json:"root,omitzero"`
 
-	// Roles maps a role of a policy to the delegations that speak for it. A role r that is not listed is the
-	// delegation targets/r. Neither targets nor targets/releases ever stands in for a role by default.
+	// Roles maps a role of a policy to the delegations that speak for it. A role r that is not
+	// listed is the delegation targets/r. Neither targets nor targets/releases ever stands in for a
+	// role by default.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -171,8 +178,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
 // +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !self.caBundle.contains("PRIVATE KEY")`,fieldPath=".caBundle",message="this holds a private key; give certificates only"
 type NotaryRoot struct {
-	// Keys are root public keys, or certificates that carry them. CA certificates may follow a certificate: they
-	// count for nothing.
+	// Keys are root public keys, or certificates that carry them. CA certificates may follow a
+	// certificate: they count for nothing.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -194,8 +201,8 @@ type NotaryRoot struct {
 	// +kubebuilder:validation:MaxItems=32
 	KeyIDs []KeyID `json:"keyIDs,omitempty"`
 
-	// CABundle is certificates that a root key's certificate must chain to. One that cannot be read, or is of no
-	// certificate authority, is skipped, and condition Ready names it.
+	// CABundle is certificates that a root key's certificate must chain to. One that cannot be
+	// read, or is of no certificate authority, is skipped, and condition Ready names it.
 	// +optional
 	CABundle PEMBundle `json:"caBundle,omitempty"`
 
@@ -213,8 +220,9 @@ type NotaryRole struct {
 	// +required
 	Name RoleName `json:"name,omitempty"`
 
-	// Delegations are the Notary roles whose signature speaks for this role: delegations such as targets/qa, or
-	// "targets" itself where a repository has no delegations. Absent: targets/<name>.
+	// Delegations are the Notary roles whose signature speaks for this role: delegations such as
+	// targets/qa, or "targets" itself where a repository has no delegations. Absent:
+	// targets/<name>.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -229,8 +237,8 @@ type NotaryRole struct {
 	// +kubebuilder:validation:Maximum=32
 	Threshold int32 `json:"threshold,omitempty"`
 
-	// Keys, where given, are the only keys that can speak for this role: public keys or certificates. CA certificates
-	// may follow a certificate: they count for nothing.
+	// Keys, where given, are the only keys that can speak for this role: public keys or
+	// certificates. CA certificates may follow a certificate: they count for nothing.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -281,8 +289,9 @@ type SecretReference struct {
 	Name ObjectName `json:"name,omitempty"`
 }
 
-// AnnotationForgetVersions on a TrustRoot, with a value that it did not have before, lets go of the versions seen of its
-// repositories, once: the way back where a stolen key has raised a version out of reach, or a server was restored from a backup.
+// AnnotationForgetVersions on a TrustRoot, with a value that it did not have before, lets go of the
+// versions seen of its repositories, once: the way back where a stolen key has raised a version out
+// of reach, or a server was restored from a backup.
 const AnnotationForgetVersions = "countersign.dev/forget-versions"
 
 // TrustRootStatus is what the operator observed of a trust root.
@@ -303,8 +312,8 @@ type TrustRootStatus struct {
 	// +kubebuilder:validation:MaxLength=32
 	Format string `json:"format,omitempty"`
 
-	// RootFingerprints are what the root of trust is pinned to: canonical key IDs, and the SHA-256 of the
-	// certificates of a CA bundle, in hexadecimal.
+	// RootFingerprints are what the root of trust is pinned to: canonical key IDs, and the SHA-256
+	// of the certificates of a CA bundle, in hexadecimal.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
@@ -328,8 +337,8 @@ type TrustRootStatus struct {
 	// +optional
 	LastRefreshTime *metav1.Time `json:"lastRefreshTime,omitempty"`
 
-	// LastHandledForgetVersions is the value of the annotation countersign.dev/forget-versions by which the versions seen last
-	// started anew.
+	// LastHandledForgetVersions is the value of the annotation countersign.dev/forget-versions by
+	// which the versions seen last started anew.
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	LastHandledForgetVersions string `json:"lastHandledForgetVersions,omitempty"`

@@ -14,9 +14,9 @@ import (
 	"github.com/countersign-dev/countersign/controllers/status"
 )
 
-// Observation is whether the API server calls the webhook, as the leader last saw it. The zero value has
-// seen nothing yet and is ready for use, by one writer and any number of readers. A replica that
-// does not lead never sees anything.
+// Observation is whether the API server calls the webhook, as the leader last saw it. The zero
+// value has seen nothing yet and is ready for use, by one writer and any number of readers. A
+// replica that does not lead never sees anything.
 type Observation struct {
 	current  atomic.Pointer[state]
 	policies requests.Trigger // wakes the reconciler of ImagePolicies

@@ -1,6 +1,6 @@
 // Package gate keeps the webhook configurations, by which the API server asks the webhook, as they
-// must be, on the leader. What it finds of them is an Observation, from which the condition Gated is
-// made. It does not answer admission requests.
+// must be, on the leader. What it finds of them is an Observation, from which the condition Gated
+// is made. It does not answer admission requests.
 package gate
 
 import (
@@ -42,12 +42,14 @@ const (
 	ValidatingWebhookName = "validate.countersign.dev"
 	// ServiceName is the Service by which the API server reaches the webhook.
 	ServiceName = "countersign-webhook"
-	// OwnerName is the ClusterRole that owns the webhook configurations: when it is deleted they go too, so that none stays
-	// behind to block a cluster without an operator. Every way to uninstall deletes it; some leave the CRDs.
+	// OwnerName is the ClusterRole that owns the webhook configurations: when it is deleted they go
+	// too, so that none stays behind to block a cluster without an operator. Every way to uninstall
+	// deletes it; some leave the CRDs.
 	OwnerName = "countersign-webhook-owner"
 	// ownerInterval is how often it is looked for while it is missing.
 	ownerInterval = 2 * time.Second
-	// contestedInterval is how soon the certificate is looked at again when another replica has changed it meanwhile.
+	// contestedInterval is how soon the certificate is looked at again when another replica has
+	// changed it meanwhile.
 	contestedInterval = time.Second
 	// failureMost is how long a fault, such as a write that the API server refuses, is left alone
 	// at most.
@@ -58,8 +60,9 @@ const (
 
 // CertificateAuthority is where the serving certificate comes from.
 type CertificateAuthority interface {
-	// CABundle returns the bundle, PEM, that the webhook configurations must hold, and when to ask again at the latest. It is
-	// empty where the serving certificate chains to the system's roots. configured are the bundles that they hold now.
+	// CABundle returns the bundle, PEM, that the webhook configurations must hold, and when to ask
+	// again at the latest. It is empty where the serving certificate chains to the system's roots.
+	// configured are the bundles that they hold now.
 	CABundle(ctx context.Context, configured ...[]byte) ([]byte, time.Duration, error)
 }
 
@@ -68,11 +71,12 @@ type CertificateAuthority interface {
 // or deleted. What it finds goes to the Observation. It runs on the leader.
 type Reconciler struct {
 	Client client.Client
-	// Live reads past the cache: one ClusterRole is all that is read, and the right to list them is not needed.
+	// Live reads past the cache: one ClusterRole is all that is read, and the right to list them is
+	// not needed.
 	Live  client.Reader
 	Store *store.Store
-	// Namespace and URL say how the API server reaches the webhook: by the base URL where it is set, and otherwise
-	// through the Service in the namespace.
+	// Namespace and URL say how the API server reaches the webhook: by the base URL where it is
+	// set, and otherwise through the Service in the namespace.
 	Namespace, URL string
 	// Certificate says which CAs the API server must trust.
 	Certificate CertificateAuthority

@@ -11,9 +11,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
-// expiring says whether metadata has expired or is about to, and no refresh is going to mend it. The alert CountersignMetadataExpiresSoon
-// makes the same distinction: what the server signs anew by itself, and only once it has expired, is worth a warning only while the server
-// cannot be asked.
+// expiring says whether metadata has expired or is about to, and no refresh is going to mend it.
+// The alert CountersignMetadataExpiresSoon makes the same distinction: what the server signs anew
+// by itself, and only once it has expired, is worth a warning only while the server cannot be
+// asked.
 func expiring(tr *v1alpha1.TrustRoot, held store.Status, now time.Time, warning time.Duration) metav1.Condition {
 	state := func(reason, message string, warns bool) metav1.Condition {
 		return status.Condition(tr, v1alpha1.ConditionExpiring, reason, message, warns)
@@ -34,7 +35,8 @@ func expiring(tr *v1alpha1.TrustRoot, held store.Status, now time.Time, warning 
 	return state(v1alpha1.ReasonExpiresSoon, fmt.Sprintf("%s: %s expires at %s; %s", status.Cut(first.Repository), first.File, at, advice), true)
 }
 
-// untilTurn is the time until Expiring, or what Fresh says of a grace, turns by itself; at least a second, and at most a day.
+// untilTurn is the time until Expiring, or what Fresh says of a grace, turns by itself; at least a
+// second, and at most a day.
 func untilTurn(held store.Status, now time.Time, warning time.Duration) time.Duration {
 	next := 24 * time.Hour
 	for _, at := range []time.Time{held.Signed.NotAfter, held.Unattended.NotAfter, held.Expires, held.GraceEnds} {

@@ -15,7 +15,8 @@ import (
 
 const inGrace = "2 repositories have expired and are in grace (spec.expiredGrace), the first of them until 2026-03-02T12:00:00Z"
 
-// A Notary server signs its timestamp anew only once it has expired: that it is about to is news only where the server cannot be asked.
+// A Notary server signs its timestamp anew only once it has expired: that it is about to is news
+// only where the server cannot be asked.
 func TestExpiring(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	at := func(d time.Duration, file string) store.Expiry {

@@ -140,9 +140,10 @@ func (r *ImagePolicyReconciler) ready(ctx context.Context, p *v1alpha1.ImagePoli
 	return status.Condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInForce, "the policy is in force", true), nil
 }
 
-// unusable says why a trust root cannot be used, nil where it can. A deletion may be heard of here before the store has
-// it, and nothing wakes the policy once more when the store has: so what is gone from the API server counts as gone. In all
-// other cases the trust root's status is written after the store, and wakes the policy.
+// unusable says why a trust root cannot be used, nil where it can. A deletion may be heard of here
+// before the store has it, and nothing wakes the policy once more when the store has: so what is
+// gone from the API server counts as gone. In all other cases the trust root's status is written
+// after the store, and wakes the policy.
 func (r *ImagePolicyReconciler) unusable(ctx context.Context, name string) (*trust.Fault, error) {
 	err := r.Client.Get(ctx, client.ObjectKey{Name: name}, &v1alpha1.TrustRoot{})
 	if apierrors.IsNotFound(err) {

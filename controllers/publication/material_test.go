@@ -27,8 +27,8 @@ func TestUnusableClientCertificateIsNamed(t *testing.T) {
 	}
 }
 
-// What of the material does not count, and which pins were of no use so far, is told by a condition that stays True: a pin may be
-// kept on purpose while a root is rotated, and the message says so.
+// What of the material does not count, and which pins were of no use so far, is told by a condition
+// that stays True: a pin may be kept on purpose while a root is rotated, and the message says so.
 func TestReadyNamesWhatDoesNotCount(t *testing.T) {
 	s := statusOf(root(), &store.Root{Notes: []string{"f: skipped one"}}, store.Status{Unanchored: []string{"a", "b", "c", "d"}})
 	ready := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)

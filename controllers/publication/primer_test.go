@@ -25,7 +25,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
-// A replica becomes ready though the signing server never answers about what runs: it gives up waiting before its fetches end.
+// A replica becomes ready though the signing server never answers about what runs: it gives up
+// waiting before its fetches end.
 func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	t.Parallel()
 	ctrl.SetLogger(logr.Discard())

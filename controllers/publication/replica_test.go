@@ -27,7 +27,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestReplicas runs the controllers as a replica that does not lead, on a real API server, and then lets it lead.
+// TestReplicas runs the controllers as a replica that does not lead, on a real API server, and then
+// lets it lead.
 func TestReplicas(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	kube := kubeserver.Run(t, kubeserver.Options{})

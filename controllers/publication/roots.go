@@ -62,8 +62,8 @@ func compareSources(a, b v1alpha1.KeySource) int {
 	return slices.Compare([]string{a.Kind, string(a.Name), a.Key}, []string{b.Kind, string(b.Name), b.Key})
 }
 
-// gather reads what the TrustRoot refers to. What is missing is a *trust.Fault, anything else an error of the API
-// server.
+// gather reads what the TrustRoot refers to. What is missing is a *trust.Fault, anything else an
+// error of the API server.
 func (b RootBuilder) gather(ctx context.Context, tr *v1alpha1.TrustRoot) (trust.Material, error) {
 	m := trust.Material{}
 	for _, source := range b.refers(&tr.Spec) {

@@ -40,8 +40,8 @@ func TestIdentityRemapIsNormalised(t *testing.T) {
 	}
 }
 
-// What a status lists may hold names that somebody made up; it must stay within the bounds of the API, or no status
-// would be written at all.
+// What a status lists may hold names that somebody made up; it must stay within the bounds of the
+// API, or no status would be written at all.
 func TestStatusIsBounded(t *testing.T) {
 	fault := trust.NewFault(v1alpha1.ReasonUnreachable, "%s", strings.Repeat("x", 5000))
 	held := store.Status{Tracked: 20, Failing: 20, ExpiresFirst: strings.Repeat("e", 3000), Expires: time.Unix(1_900_000_000, 0)}

@@ -31,7 +31,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// fieldMaterial indexes TrustRoots by the Secrets and ConfigMaps that they refer to, as "Kind/name".
+// fieldMaterial indexes TrustRoots by the Secrets and ConfigMaps that they refer to, as
+// "Kind/name".
 const fieldMaterial = "spec.material"
 
 // mostErrors is how many failing repositories the status lists.
@@ -54,15 +55,16 @@ type TrustRootReconciler struct {
 	Changes *requests.Trigger
 	// Records reads what was written down of a trust root's repositories.
 	Records Records
-	// Clock tells when metadata expires, and ExpiryWarning is how long before then condition Expiring says so.
+	// Clock tells when metadata expires, and ExpiryWarning is how long before then condition
+	// Expiring says so.
 	Clock         clock.PassiveClock
 	ExpiryWarning time.Duration
 }
 
 // Records reads what was written down of repositories.
 type Records interface {
-	// Saved returns what a trust root is to know before next is published in the place of published,
-	// which is nil where none is.
+	// Saved returns what a trust root is to know before next is published in the place of
+	// published, which is nil where none is.
 	Saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) store.Saved
 	// Published tells that the trust root can be used from now on, and which records could not be.
 	Published(ctx context.Context, tr *v1alpha1.TrustRoot, faults map[trust.Subject]*trust.Fault)
@@ -132,8 +134,8 @@ func (r *TrustRootReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	return requests.Settle(after, err)
 }
 
-// publish puts the trust root into the store unless the same is there already. The error is one of the API server's,
-// to be tried again; what is wrong with the trust root itself is in the result.
+// publish puts the trust root into the store unless the same is there already. The error is one of
+// the API server's, to be tried again; what is wrong with the trust root itself is in the result.
 func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoot) (*store.Root, error) {
 	material, err := r.Builder.gather(ctx, tr)
 	fault, wrong := errors.AsType[*trust.Fault](err)
@@ -169,14 +171,16 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 	return &root, nil
 }
 
-// outdated reports whether a trust root has been edited or deleted since it was read, or this replica ends.
+// outdated reports whether a trust root has been edited or deleted since it was read, or this
+// replica ends.
 func (r *TrustRootReconciler) outdated(ctx context.Context, tr *v1alpha1.TrustRoot) bool {
 	now := &v1alpha1.TrustRoot{}
 	err := r.Client.Get(ctx, client.ObjectKeyFromObject(tr), now)
 	return ctx.Err() != nil || apierrors.IsNotFound(err) || err == nil && status.Version(now) != status.Version(tr)
 }
 
-// epochOf tells when the versions seen last started anew: by the value of the annotation, also once it was taken away again.
+// epochOf tells when the versions seen last started anew: by the value of the annotation, also once
+// it was taken away again.
 func epochOf(tr *v1alpha1.TrustRoot) string {
 	asked := tr.Annotations[v1alpha1.AnnotationForgetVersions]
 	switch {
@@ -219,8 +223,8 @@ func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alp
 	return s
 }
 
-// pinnedMessage is that of a trust root that is Ready, with what of its material does not count, and
-// which of its pins were of no use so far.
+// pinnedMessage is that of a trust root that is Ready, with what of its material does not count,
+// and which of its pins were of no use so far.
 func pinnedMessage(root *store.Root, held store.Status) string {
 	parts := append([]string{"signatures are checked against the pinned root"}, root.Notes...)
 	if unseen := len(held.Unanchored); unseen > 0 {

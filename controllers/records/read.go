@@ -17,15 +17,16 @@ import (
 )
 
 const (
-	// pageSize is how many records are read from the API server at a time. The first part of each comes with it, of up to
-	// 900 KiB.
+	// pageSize is how many records are read from the API server at a time. The first part of each
+	// comes with it, of up to 900 KiB.
 	pageSize = 10
 	// readAttempts is how often one is read that is written meanwhile.
 	readAttempts = 5
 )
 
-// Saved returns what was written down that a trust root is to know before it can be used. While one is in use, the records are taken in
-// as they change; those that it could not use it may, now that it was edited.
+// Saved returns what was written down that a trust root is to know before it can be used. While one
+// is in use, the records are taken in as they change; those that it could not use it may, now that
+// it was edited.
 func (r *Reconciler) Saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) store.Saved {
 	return func(take func(repository trust.Subject, packed []byte)) error {
 		if published == nil || published.Root == nil || published.Epoch != next.Epoch {
@@ -35,8 +36,9 @@ func (r *Reconciler) Saved(ctx context.Context, tr *v1alpha1.TrustRoot, publishe
 	}
 }
 
-// loadAll has take called with what was written down of each of a trust root's repositories since the versions seen last started anew. It
-// asks the API server itself: a cache may lag behind. What is damaged is logged and left out.
+// loadAll has take called with what was written down of each of a trust root's repositories since
+// the versions seen last started anew. It asks the API server itself: a cache may lag behind. What
+// is damaged is logged and left out.
 func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository trust.Subject, packed []byte)) error {
 	heads := &corev1.ConfigMapList{}
 	for {
@@ -56,8 +58,9 @@ func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch 
 	}
 }
 
-// loadRefused is loadAll of the records alone that could not be used under the trust root as it was: edited, it is to be given them once
-// more. The edit may revoke a key, so it waits for nothing else.
+// loadRefused is loadAll of the records alone that could not be used under the trust root as it
+// was: edited, it is to be given them once more. The edit may revoke a key, so it waits for nothing
+// else.
 func (r *Reconciler) loadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository trust.Subject, packed []byte)) error {
 	for _, k := range r.refused(tr.Name) {
 		head := &corev1.ConfigMap{}
@@ -92,8 +95,8 @@ type reading struct {
 	version string
 }
 
-// read returns a record by its head. One that another replica writes meanwhile, and so takes the parts away of what is being read, is
-// read once more. The error is one of the API server's.
+// read returns a record by its head. One that another replica writes meanwhile, and so takes the
+// parts away of what is being read, is read once more. The error is one of the API server's.
 func (r *Reconciler) read(ctx context.Context, m *corev1.ConfigMap) (*reading, error) {
 	for attempt := 1; ; attempt++ {
 		got, damage, err := r.readOnce(ctx, m)

@@ -45,15 +45,15 @@ const (
 	dataMemory = 32 << 20
 )
 
-// Reconciler keeps what was verified of each repository in ConfigMaps of the operator's namespace: the leader writes it, and
-// every replica takes in what was written. Its requests have the name of the trust root as their namespace, and the repository as
-// their name.
+// Reconciler keeps what was verified of each repository in ConfigMaps of the operator's namespace:
+// the leader writes it, and every replica takes in what was written. Its requests have the name of
+// the trust root as their namespace, and the repository as their name.
 type Reconciler struct {
 	// Client writes ConfigMaps, and Live reads them as they are.
 	Client client.Client
 	Live   client.Reader
-	// Heads reads the metadata of ConfigMaps, from a cache that has all of it and none of their data: a start, or a change, takes no more
-	// memory for large records than for small ones.
+	// Heads reads the metadata of ConfigMaps, from a cache that has all of it and none of their
+	// data: a start, or a change, takes no more memory for large records than for small ones.
 	Heads     client.Reader
 	Namespace string
 	Store     *store.Store
@@ -103,8 +103,8 @@ type state struct {
 
 // +kubebuilder:rbac:groups="",namespace=countersign-system,resources=configmaps,verbs=get;list;watch;create;update;delete
 
-// SetupWithManager registers the reconciler, on every replica, and on the leader the last writing before it ends. heads is the cache that
-// Heads reads.
+// SetupWithManager registers the reconciler, on every replica, and on the leader the last writing
+// before it ends. heads is the cache that Heads reads.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, heads cache.Cache) error {
 	type object = *metav1.PartialObjectMetadata
 	ours := func(o object) bool { return o.GetLabels()[persist.LabelKind] != "" }
@@ -136,7 +136,8 @@ type Changes struct{ trigger requests.Trigger }
 // Notify has the repository of a subject looked at whose evidence has changed. It never blocks.
 func (c *Changes) Notify(k trust.Key) { c.trigger.Add(recordRequest(k)) }
 
-// recordRequest returns the request of the repository of a subject. No name of a repository has a space.
+// recordRequest returns the request of the repository of a subject. No name of a repository has a
+// space.
 func recordRequest(k trust.Key) reconcile.Request {
 	name := k.Repository
 	if k.Pulled != "" {
@@ -151,7 +152,8 @@ func repositoryOf(req reconcile.Request) trust.Key {
 	return trust.Key{Root: req.Namespace, Subject: trust.Subject{Repository: signed, Pulled: pulled}}
 }
 
-// requestsOf returns the request of the repository that a ConfigMap is a record of, nothing where it is of none.
+// requestsOf returns the request of the repository that a ConfigMap is a record of, nothing where
+// it is of none.
 func requestsOf(m metav1.Object) []reconcile.Request {
 	repository, ok := persist.Of(m)
 	if !ok {
@@ -160,8 +162,9 @@ func requestsOf(m metav1.Object) []reconcile.Request {
 	return []reconcile.Request{recordRequest(repository)}
 }
 
-// everything enqueues all that is held when this replica becomes the leader, for nothing of it may be written down yet, and
-// all that is written down, for nothing of it may be held or used any more.
+// everything enqueues all that is held when this replica becomes the leader, for nothing of it may
+// be written down yet, and all that is written down, for nothing of it may be held or used any
+// more.
 func (r *Reconciler) everything() source.Source {
 	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		go func() {
@@ -213,7 +216,8 @@ func (r *Reconciler) state(k trust.Key) state {
 	return r.known[k]
 }
 
-// refused returns the repositories of a trust root whose records could not be used under it as it was.
+// refused returns the repositories of a trust root whose records could not be used under it as it
+// was.
 func (r *Reconciler) refused(root string) []trust.Key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -226,8 +230,8 @@ func (r *Reconciler) refused(root string) []trust.Key {
 	return keys
 }
 
-// Published tells that a trust root can be used from now on, and which of the records that Saved returned could not be. Each record
-// that has come meanwhile is looked at.
+// Published tells that a trust root can be used from now on, and which of the records that Saved
+// returned could not be. Each record that has come meanwhile is looked at.
 func (r *Reconciler) Published(ctx context.Context, tr *v1alpha1.TrustRoot, faults map[trust.Subject]*trust.Fault) {
 	for repository := range faults {
 		r.note(trust.Key{Root: tr.Name, Subject: repository}, func(s *state) { s.refused = true })
@@ -243,7 +247,8 @@ func (r *Reconciler) drop(k trust.Key) {
 	delete(r.known, k)
 }
 
-// Reconcile takes in the record of a repository where it has changed, and on the leader writes it where the evidence has.
+// Reconcile takes in the record of a repository where it has changed, and on the leader writes it
+// where the evidence has.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	return r.bring(ctx, repositoryOf(req), writePause)
 }

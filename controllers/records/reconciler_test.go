@@ -152,7 +152,8 @@ func (r *replica) holds(t *testing.T, number int) {
 	}
 }
 
-// TestRecords keeps the records of one repository on a real API server, as several replicas do one after the other.
+// TestRecords keeps the records of one repository on a real API server, as several replicas do one
+// after the other.
 func TestRecords(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	kube := kubeserver.Run(t, kubeserver.Options{})
@@ -331,7 +332,8 @@ func (s stale) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ 
 	return nil
 }
 
-// testConflict has two replicas that both think that they lead; the one that is behind must not lower what the other has written.
+// testConflict has two replicas that both think that they lead; the one that is behind must not
+// lower what the other has written.
 func (s *recordScene) testConflict(t *testing.T) {
 	behind := s.replica(t, true)
 	behind.Client = stale{s.Client, s.head(t)}
@@ -392,7 +394,8 @@ func (s *recordScene) testDamaged(t *testing.T) {
 	}
 }
 
-// testDamagedParts has somebody delete, and replace, a part that a running leader has written, and its head stays as it was.
+// testDamagedParts has somebody delete, and replace, a part that a running leader has written, and
+// its head stays as it was.
 func (s *recordScene) testDamagedParts(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 1500<<10)
@@ -477,8 +480,8 @@ func (s *recordScene) testWrittenWhileRead(t *testing.T) {
 	}
 }
 
-// testWrittenBeforePublished has a record come between the reading of all and the publishing of the trust root: the event of it has been
-// and gone by then.
+// testWrittenBeforePublished has a record come between the reading of all and the publishing of the
+// trust root: the event of it has been and gone by then.
 func (s *recordScene) testWrittenBeforePublished(t *testing.T) {
 	r := s.replica(t, false)
 	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
@@ -495,7 +498,8 @@ func (s *recordScene) testWrittenBeforePublished(t *testing.T) {
 	}
 }
 
-// testRefused starts a leader while the trust root pins something else by mistake: what was seen counts when that is mended.
+// testRefused starts a leader while the trust root pins something else by mistake: what was seen
+// counts when that is mended.
 func (s *recordScene) testRefused(t *testing.T) {
 	s.next(t, s.replica(t, true), 100)
 	leader := newReplica(t, s.Client, s.clock, &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "another"}}, "", true)
@@ -594,7 +598,8 @@ func (s *recordScene) testForgotten(t *testing.T) {
 	follower.reconcile(t)
 	leader.holds(t, s.last-1)
 	follower.holds(t, s.last-1)
-	// The very same is verified under the next value: the follower must take that in too, for nothing of it counts any more.
+	// The very same is verified under the next value: the follower must take that in too, for
+	// nothing of it counts any more.
 	for _, r := range []*replica{leader, follower} {
 		r.publish(t, s.tr, "restored once more")
 	}

@@ -25,11 +25,13 @@ const (
 	writePause = 2 * time.Second
 	// checkInterval is how often the leader looks whether a record is still used.
 	checkInterval = time.Hour
-	// mercy is for how long after it began to lead a replica drops nothing as unused: it may not have heard yet of what runs.
+	// mercy is for how long after it began to lead a replica drops nothing as unused: it may not
+	// have heard yet of what runs.
 	mercy = time.Hour
 	// writeRate and writeBurst bound the bytes that are written in a second, and at once, and
-	// writeCost is what a write costs besides its data. The API server keeps what was overwritten for some minutes, so that a signing server that changes what it says all the
-	// time would fill it.
+	// writeCost is what a write costs besides its data. The API server keeps what was overwritten
+	// for some minutes, so that a signing server that changes what it says all the time would fill
+	// it.
 	writeRate  = 1 << 20
 	writeBurst = 32 << 20
 	writeCost  = 16 << 10
@@ -47,8 +49,9 @@ type record struct {
 	damaged bool
 }
 
-// keep writes down what is held of a repository where the record says something else, and drops what nothing uses. held is the
-// record, which was taken in; nil: there is none. Only the leader calls it.
+// keep writes down what is held of a repository where the record says something else, and drops
+// what nothing uses. held is the record, which was taken in; nil: there is none. Only the leader
+// calls it.
 func (r *Reconciler) keep(ctx context.Context, k trust.Key, held *record, pause time.Duration) (ctrl.Result, error) {
 	now := r.Clock.Now()
 	snapshot := r.Store.Load()
@@ -63,7 +66,8 @@ func (r *Reconciler) keep(ctx context.Context, k trust.Key, held *record, pause 
 	if used.IsZero() {
 		used = now
 	}
-	// That a repository carries no signatures undoes a record of before the versions seen started anew, and no other.
+	// That a repository carries no signatures undoes a record of before the versions seen started
+	// anew, and no other.
 	if r.forgets(now, used) || held != nil && held.Epoch != root.Epoch && snapshot.Unsigned(k) {
 		return ctrl.Result{}, r.forget(ctx, k, held, evidence)
 	}
@@ -179,8 +183,9 @@ func (r *Reconciler) forget(ctx context.Context, k trust.Key, held *record, evid
 	return nil
 }
 
-// write puts a record in the place of the one that is held: first its parts, then its head in one write, which fails with a conflict
-// where somebody else has written it meanwhile, and at last the parts of the one before go.
+// write puts a record in the place of the one that is held: first its parts, then its head in one
+// write, which fails with a conflict where somebody else has written it meanwhile, and at last the
+// parts of the one before go.
 func (r *Reconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []*corev1.ConfigMap, held *record) error {
 	for _, part := range parts {
 		err := r.Client.Create(ctx, part)
@@ -205,8 +210,9 @@ func (r *Reconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []
 	return r.sweep(ctx, written, held.PartNames())
 }
 
-// sweep deletes the parts of a record that its head does not name: those that were named before, and those that were left behind by a
-// replica that ended, or was overtaken, before it wrote the head that they were for.
+// sweep deletes the parts of a record that its head does not name: those that were named before,
+// and those that were left behind by a replica that ended, or was overtaken, before it wrote the
+// head that they were for.
 func (r *Reconciler) sweep(ctx context.Context, head persist.Head, before []string) error {
 	parts := configMapHeads()
 	err := r.Heads.List(ctx, parts, client.InNamespace(r.Namespace),
@@ -235,7 +241,8 @@ func (r *Reconciler) sweep(ctx context.Context, head persist.Head, before []stri
 	return nil
 }
 
-// lastWriting has the leader write down, before it gives way to the next, what it has verified since its last writes.
+// lastWriting has the leader write down, before it gives way to the next, what it has verified
+// since its last writes.
 type lastWriting struct{ *Reconciler }
 
 // Start implements manager.Runnable.
@@ -247,7 +254,8 @@ func (l lastWriting) Start(ctx context.Context) error {
 	return nil
 }
 
-// flush writes down whatever is held and is not written down yet, without the pause between two writes.
+// flush writes down whatever is held and is not written down yet, without the pause between two
+// writes.
 func (r *Reconciler) flush(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(atOnce)

@@ -22,8 +22,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/report"
 )
 
-// crdTerminating is what the API server says while it deletes a CRD. It gives it no reason and no cause of its own, Forbidden alone, as for
-// a missing right; only the text tells the two apart. Were it to change, one failure more would be logged.
+// crdTerminating is what the API server says while it deletes a CRD. It gives it no reason and no
+// cause of its own, Forbidden alone, as for a missing right; only the text tells the two apart.
+// Were it to change, one failure more would be logged.
 const crdTerminating = "custom resource definition is terminating"
 
 // formatWriter keeps the reports in one format. It is used by one goroutine.
@@ -34,7 +35,8 @@ type formatWriter struct {
 	// present says whether the CRD was there when it was last looked for, at probed.
 	present bool
 	probed  time.Time
-	// written is the hash of the report that each namespace was last given, zero where only its name is known.
+	// written is the hash of the report that each namespace was last given, zero where only its
+	// name is known.
 	written map[string][sha256.Size]byte
 	renewed time.Time
 	// done is what was last written, apart from the namespaces in refused.
@@ -55,8 +57,9 @@ type refusal struct {
 	retryAt time.Time
 }
 
-// write brings the reports of all namespaces to what was found. A namespace that refuses its report does not keep the others
-// from theirs, whatever the refusal; it is tried again by itself, later and later. The error is about all of them.
+// write brings the reports of all namespaces to what was found. A namespace that refuses its report
+// does not keep the others from theirs, whatever the refusal; it is tried again by itself, later
+// and later. The error is about all of them.
 func (f *formatWriter) write(ctx context.Context, found *compliance.Result) error {
 	if err := f.probe(ctx); err != nil || !f.present {
 		return err
@@ -100,7 +103,8 @@ func (f *formatWriter) write(ctx context.Context, found *compliance.Result) erro
 	return nil
 }
 
-// note takes down how a namespace took its report, and reports whether that is a refusal other than the one before.
+// note takes down how a namespace took its report, and reports whether that is a refusal other than
+// the one before.
 func (f *formatWriter) note(namespace string, err error) (news bool) {
 	if err == nil {
 		delete(f.refused, namespace)
@@ -128,7 +132,8 @@ func (f *formatWriter) due(now time.Time) bool {
 	return false
 }
 
-// next returns how long there is nothing to do: until the next look for the CRD, or the next try of a namespace.
+// next returns how long there is nothing to do: until the next look for the CRD, or the next try of
+// a namespace.
 func (f *formatWriter) next() time.Duration {
 	now, wait := f.clock.Now(), probeInterval
 	if left := f.probed.Add(probeInterval).Sub(now); left > 0 {
@@ -147,8 +152,9 @@ func (f *formatWriter) concerned(namespaces map[string][]compliance.Finding) []s
 	return slices.Compact(names)
 }
 
-// sync brings the report of one namespace to what was found. That the namespace or the CRD goes away meanwhile is no error: there is
-// nothing to write to any more, and which of the two it is the next probe tells.
+// sync brings the report of one namespace to what was found. That the namespace or the CRD goes
+// away meanwhile is no error: there is nothing to write to any more, and which of the two it is the
+// next probe tells.
 func (f *formatWriter) sync(ctx context.Context, namespace string, findings []compliance.Finding) error {
 	if len(findings) == 0 {
 		return f.remove(ctx, namespace)
@@ -164,8 +170,8 @@ func (f *formatWriter) sync(ctx context.Context, namespace string, findings []co
 	return err
 }
 
-// probe looks from time to time whether the CRD is there. It asks for one small document of the API server, and
-// nothing is held about a CRD that is deleted or replaced.
+// probe looks from time to time whether the CRD is there. It asks for one small document of the API
+// server, and nothing is held about a CRD that is deleted or replaced.
 func (f *formatWriter) probe(ctx context.Context) error {
 	now := f.clock.Now()
 	if now.Sub(f.probed) < probeInterval {
@@ -185,8 +191,8 @@ func (f *formatWriter) probe(ctx context.Context) error {
 	return nil
 }
 
-// renew forgets from time to time what was written, and takes note of all reports of ours that are there: those of an earlier
-// leader, too, for the namespaces that have no findings any more.
+// renew forgets from time to time what was written, and takes note of all reports of ours that are
+// there: those of an earlier leader, too, for the namespaces that have no findings any more.
 func (f *formatWriter) renew(ctx context.Context) error {
 	now := f.clock.Now()
 	if now.Sub(f.renewed) < renewalInterval {
@@ -228,8 +234,9 @@ func (f *formatWriter) apply(ctx context.Context, namespace string, findings []c
 	}
 	_, err = f.reports(namespace).Patch(ctx, report.Name, types.ApplyPatchType, text, metav1.PatchOptions{FieldManager: report.Manager, Force: ptr.To(true)})
 	if spoilt(err) {
-		// Somebody has filled what bears our name with what leaves no room for ours. The name is ours, so it is made anew: with the next
-		// try, because the API server applies to what its cache holds, and that has yet to hear of the deletion.
+		// Somebody has filled what bears our name with what leaves no room for ours. The name is
+		// ours, so it is made anew: with the next try, because the API server applies to what its
+		// cache holds, and that has yet to hear of the deletion.
 		if err := f.remove(ctx, namespace); err != nil {
 			return err
 		}
@@ -250,15 +257,15 @@ func (f *formatWriter) remove(ctx context.Context, namespace string) error {
 	return nil
 }
 
-// answered reports whether an error is an answer of the API server, rather than that there was none. It need not have a reason: what
-// etcd refuses has none.
+// answered reports whether an error is an answer of the API server, rather than that there was
+// none. It need not have a reason: what etcd refuses has none.
 func answered(err error) bool {
 	var status apierrors.APIStatus
 	return errors.As(err, &status)
 }
 
-// spoilt reports whether a refusal is about what the stored report holds: with ours it is invalid, or too large. etcd and the client
-// that the API server has for it say the latter in words alone.
+// spoilt reports whether a refusal is about what the stored report holds: with ours it is invalid,
+// or too large. etcd and the client that the API server has for it say the latter in words alone.
 func spoilt(err error) bool {
 	if apierrors.IsInvalid(err) || apierrors.IsRequestEntityTooLargeError(err) {
 		return true

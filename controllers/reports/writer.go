@@ -1,5 +1,5 @@
-// Package reports writes what was found of what runs as policy reports, in every format whose CRD is
-// installed, on the leader. It evaluates nothing itself.
+// Package reports writes what was found of what runs as policy reports, in every format whose CRD
+// is installed, on the leader. It evaluates nothing itself.
 package reports
 
 import (
@@ -21,19 +21,22 @@ import (
 const (
 	// probeInterval is how often it is looked whether the CRD of a format is there.
 	probeInterval = 20 * time.Second
-	// renewalInterval is how often every report is written whether it changed or not, so that what somebody deleted or
-	// changed comes back.
+	// renewalInterval is how often every report is written whether it changed or not, so that what
+	// somebody deleted or changed comes back.
 	renewalInterval = 10 * time.Minute
-	// firstRetry is how long a failed write waits for the next try. It doubles each time, up to longestRetry.
+	// firstRetry is how long a failed write waits for the next try. It doubles each time, up to
+	// longestRetry.
 	firstRetry, longestRetry = time.Second, time.Minute
 	// requestTimeout bounds one request.
 	requestTimeout = 30 * time.Second
-	// requestRate and requestBurst bound the requests of reports, apart from those of everything else.
+	// requestRate and requestBurst bound the requests of reports, apart from those of everything
+	// else.
 	requestRate, requestBurst = 10, 20
 )
 
-// Writer keeps a report on each namespace in every format whose CRD is installed. It runs on the leader. CRDs may come
-// and go at any time. It has a client of its own, so that nothing else ever waits for reports.
+// Writer keeps a report on each namespace in every format whose CRD is installed. It runs on the
+// leader. CRDs may come and go at any time. It has a client of its own, so that nothing else ever
+// waits for reports.
 type Writer struct {
 	metadata  metadata.Interface
 	discovery discovery.ServerResourcesInterfaceWithContext
@@ -86,7 +89,8 @@ func (w *Writer) publish(found *compliance.Result) {
 	}
 }
 
-// Start implements manager.Runnable. Before the first evaluation nothing is known, and no report is touched.
+// Start implements manager.Runnable. Before the first evaluation nothing is known, and no report is
+// touched.
 func (w *Writer) Start(ctx context.Context) error {
 	formats := []*formatWriter{
 		{Writer: w, format: report.PolicyReport(), refused: map[string]*refusal{}},
@@ -114,8 +118,9 @@ func (w *Writer) Start(ctx context.Context) error {
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (*Writer) NeedLeaderElection() bool { return true }
 
-// attempt writes what there is to write unless an earlier failure is to be waited for, and returns for how long to wait
-// until the next attempt. A failure is logged when it is not the same as before.
+// attempt writes what there is to write unless an earlier failure is to be waited for, and returns
+// for how long to wait until the next attempt. A failure is logged when it is not the same as
+// before.
 func (f *formatWriter) attempt(ctx context.Context, found *compliance.Result) time.Duration {
 	if left := f.retryAt.Sub(f.clock.Now()); left > 0 {
 		return left

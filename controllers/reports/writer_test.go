@@ -37,7 +37,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestReportWriter runs a writer against a real API server, on which the CRDs of reports come and go.
+// TestReportWriter runs a writer against a real API server, on which the CRDs of reports come and
+// go.
 func TestReportWriter(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	r := startReports(t)
@@ -130,8 +131,8 @@ func (r *reports) testForbidden(t *testing.T, found *compliance.Result) {
 	r.awaitRetried(t, want)
 }
 
-// testSpoilt has somebody fill the reports of a namespace until nothing can be added. What can be deleted is made anew; what
-// cannot keeps no other namespace from its report, now nor later.
+// testSpoilt has somebody fill the reports of a namespace until nothing can be added. What can be
+// deleted is made anew; what cannot keeps no other namespace from its report, now nor later.
 func (r *reports) testSpoilt(t *testing.T, found *compliance.Result) {
 	want := map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none", "default/countersign": "none"}
 	for name, finalizers := range map[string][]string{"to be deleted": nil, "that stays": {"example.com/hold"}} {
@@ -179,7 +180,8 @@ type reports struct {
 	sent  map[string]int
 }
 
-// startReports runs a writer that may do what config/rbac allows the manager to do with reports, in two namespaces.
+// startReports runs a writer that may do what config/rbac allows the manager to do with reports, in
+// two namespaces.
 func startReports(t *testing.T) *reports {
 	t.Helper()
 	r := &reports{t: t, kube: kubeserver.Run(t, kubeserver.Options{WithoutCRDs: true}), time: &countTimers{FakeClock: clocktesting.NewFakeClock(time.Now())}, sent: map[string]int{}}
@@ -235,7 +237,8 @@ func (r *reports) revoke(namespace string) {
 	r.awaitRight(namespace, false)
 }
 
-// awaitRight waits until the API server grants the right to write or refuses it: it goes by what its cache holds, which may lag.
+// awaitRight waits until the API server grants the right to write or refuses it: it goes by what
+// its cache holds, which may lag.
 func (r *reports) awaitRight(namespace string, want bool) {
 	r.t.Helper()
 	poll.Await(r.t, "the right to write", func() error {
@@ -262,7 +265,8 @@ func (r *reports) step(d time.Duration) {
 	r.round(func() { r.time.Step(d) })
 }
 
-// round does something that makes the idle writer work, and waits until it is idle again: it makes a new timer each time.
+// round does something that makes the idle writer work, and waits until it is idle again: it makes
+// a new timer each time.
 func (r *reports) round(begin func()) {
 	poll.AwaitTrue(r.t, "the writer to start", func() bool { return r.time.timers.Load() > 0 })
 	before := r.time.timers.Load()
@@ -333,14 +337,15 @@ func (r *reports) empty(f report.Format, namespace string) {
 	}
 }
 
-// awaitReports waits until the reports in both formats are those wanted, by namespace and name. The reports of others are there
-// in the older format alone.
+// awaitReports waits until the reports in both formats are those wanted, by namespace and name. The
+// reports of others are there in the older format alone.
 func (r *reports) awaitReports(t *testing.T, want map[string]string) {
 	t.Helper()
 	poll.Await(t, "the reports", func() error { return r.compare(t, want) })
 }
 
-// awaitRetried does so where a write may be refused once more: the API server applies to what its cache holds, which may lag.
+// awaitRetried does so where a write may be refused once more: the API server applies to what its
+// cache holds, which may lag.
 func (r *reports) awaitRetried(t *testing.T, want map[string]string) {
 	t.Helper()
 	poll.Await(t, "the reports", func() error {
@@ -349,7 +354,8 @@ func (r *reports) awaitRetried(t *testing.T, want map[string]string) {
 	})
 }
 
-// compare wants the reports of both formats to be as given; those that somebody else wrote are of the older one alone.
+// compare wants the reports of both formats to be as given; those that somebody else wrote are of
+// the older one alone.
 func (r *reports) compare(t *testing.T, want map[string]string) error {
 	for _, f := range formats() {
 		want := maps.Clone(want)

@@ -77,7 +77,8 @@ func examples(findings []compliance.Finding, verdict policy.Verdict) string {
 	return b.String()
 }
 
-// short says in a few words what is wrong with an image. A digest is cut as denials cut it, and the rest to what leaves room for others.
+// short says in a few words what is wrong with an image. A digest is cut as denials cut it, and the
+// rest to what leaves room for others.
 func short(i compliance.ImageFinding) string {
 	image, digest, found := strings.Cut(i.Image, "@")
 	image = fmt.Sprintf("%.160s", image)
@@ -109,8 +110,8 @@ func (r *Reconciler) announce(ctx context.Context, all []news) {
 	}
 }
 
-// evaluationOf is the action of an event about images. It differs where they do: of events that differ in nothing but the note, the
-// recorder counts all but the first, whose note it keeps.
+// evaluationOf is the action of an event about images. It differs where they do: of events that
+// differ in nothing but the note, the recorder counts all but the first, whose note it keeps.
 func evaluationOf(images []compliance.ImageFinding) string {
 	h := sha256.New()
 	for _, i := range images {
@@ -122,8 +123,8 @@ func evaluationOf(images []compliance.ImageFinding) string {
 // maxOwner bounds what is taken over of an owner reference, which may be of any size.
 const maxOwner = 1024
 
-// owner returns whom the event is for: the controller of the Pod's controller where it has one and can be read, and else that
-// controller itself.
+// owner returns whom the event is for: the controller of the Pod's controller where it has one and
+// can be read, and else that controller itself.
 func (r *Reconciler) owner(ctx context.Context, f *compliance.Finding) *corev1.ObjectReference {
 	c := f.Controller
 	direct := &corev1.ObjectReference{APIVersion: c.APIVersion, Kind: c.Kind, Namespace: f.Workload.Namespace, Name: c.Name, UID: c.UID}

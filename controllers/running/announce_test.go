@@ -26,7 +26,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// testOwner looks for the owner of a Pod's controller, which may not be the object that the Pod means.
+// testOwner looks for the owner of a Pod's controller, which may not be the object that the Pod
+// means.
 func testOwner(t *testing.T, c client.Client) {
 	owned := func(name string, by metav1.OwnerReference) *appsv1.ReplicaSet {
 		labels := map[string]string{"app": name}
@@ -133,7 +134,8 @@ func TestNotesAreBounded(t *testing.T) {
 	}
 }
 
-// Made-up owners that differ in nothing but the API version must neither make news without end nor keep those of others from being told.
+// Made-up owners that differ in nothing but the API version must neither make news without end nor
+// keep those of others from being told.
 func TestThreatForgedOwnersDoNotDrownNews(t *testing.T) {
 	l := ledgerOf(nil)
 	forged := []compliance.Finding{findingOf("evil/v0", "aaa", "n", "i bad")}
@@ -152,7 +154,8 @@ func TestThreatForgedOwnersDoNotDrownNews(t *testing.T) {
 	enter(2, []string{"app: i"}, append(slices.Clone(forged), findingOf("apps/v1", "victim", "app", "i bad"))...)
 }
 
-// What one evaluation has no room for is told later; violations come before what is over, and every namespace has its share.
+// What one evaluation has no room for is told later; violations come before what is over, and every
+// namespace has its share.
 func TestThreatAnnouncementsAreShared(t *testing.T) {
 	l := &ledger{}
 	var bad, good []compliance.Finding

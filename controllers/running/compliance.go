@@ -15,16 +15,16 @@ import (
 	"github.com/countersign-dev/countersign/internal/compliance"
 )
 
-// Compliance is how what runs meets the policies, as the leader last evaluated it. The zero value is ready for use, by one
-// writer and any number of readers.
+// Compliance is how what runs meets the policies, as the leader last evaluated it. The zero value
+// is ready for use, by one writer and any number of readers.
 type Compliance struct {
 	current  atomic.Pointer[evaluated]
 	readers  []func(*compliance.Result)
 	policies requests.Trigger // wakes the reconciler of ImagePolicies
 }
 
-// Load returns the last result, which is shared and must not be changed. It is nil on a replica that does not lead, and before the
-// first evaluation.
+// Load returns the last result, which is shared and must not be changed. It is nil on a replica
+// that does not lead, and before the first evaluation.
 func (c *Compliance) Load() *compliance.Result {
 	if e := c.current.Load(); e != nil {
 		return e.result
@@ -32,7 +32,8 @@ func (c *Compliance) Load() *compliance.Result {
 	return nil
 }
 
-// OnResult has notify called with each new result. It must not block. All calls of OnResult come before the manager starts.
+// OnResult has notify called with each new result. It must not block. All calls of OnResult come
+// before the manager starts.
 func (c *Compliance) OnResult(notify func(*compliance.Result)) {
 	c.readers = append(slices.Clip(c.readers), notify)
 }
@@ -70,7 +71,8 @@ func (c *Compliance) Describe(p *v1alpha1.ImagePolicy) {
 	meta.SetStatusCondition(&p.Status.Conditions, is)
 }
 
-// state returns what was found of a policy of the given version, nil where that version was not evaluated yet.
+// state returns what was found of a policy of the given version, nil where that version was not
+// evaluated yet.
 func (c *Compliance) state(policy, version string) *state {
 	e := c.current.Load()
 	if e == nil {

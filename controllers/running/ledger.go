@@ -19,12 +19,13 @@ import (
 const (
 	// mostListed is how many violations, and how many namespaces, the status of a policy lists.
 	mostListed = 20
-	// mostAnnounced bounds the workloads that one evaluation tells of, and mostOfNamespace those of one namespace among them. The
-	// others are told with the next.
+	// mostAnnounced bounds the workloads that one evaluation tells of, and mostOfNamespace those of
+	// one namespace among them. The others are told with the next.
 	mostAnnounced, mostOfNamespace = 50, 10
 )
 
-// violation names one image of one workload in breach of a policy. What comes from a status has no API version.
+// violation names one image of one workload in breach of a policy. What comes from a status has no
+// API version.
 type violation struct {
 	policy   string
 	workload compliance.Workload
@@ -49,13 +50,15 @@ type entry struct {
 	told  bool
 }
 
-// ledger knows since when each violation has been there and whether its owner was told, so that each is told once and keeps its time.
+// ledger knows since when each violation has been there and whether its owner was told, so that
+// each is told once and keeps its time.
 type ledger struct {
 	known map[violation]entry
-	// broken are the workloads, as violations without an image, whose owners were told of one and not yet of its end.
+	// broken are the workloads, as violations without an image, whose owners were told of one and
+	// not yet of its end.
 	broken map[violation]bool
-	// last is the last violation that the status of a policy had room for, until the first entry: what comes after it may have
-	// been reported by an earlier leader.
+	// last is the last violation that the status of a policy had room for, until the first entry:
+	// what comes after it may have been reported by an earlier leader.
 	last map[string]violation
 }
 
@@ -85,16 +88,16 @@ func ledgerOf(policies []v1alpha1.ImagePolicy) *ledger {
 	return l
 }
 
-// news is what to tell the owner of a workload: which of its images are in breach of a policy and were not told of; none: that
-// none is any more.
+// news is what to tell the owner of a workload: which of its images are in breach of a policy and
+// were not told of; none: that none is any more.
 type news struct {
 	finding *compliance.Finding
 	images  []compliance.ImageFinding
 	since   metav1.Time // of the first of the images
 }
 
-// enter notes a result. It returns what is to be told now, and how many news wait for the next time. A violation that cannot be
-// checked at the moment is neither new nor over.
+// enter notes a result. It returns what is to be told now, and how many news wait for the next
+// time. A violation that cannot be checked at the moment is neither new nor over.
 func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, waiting int) {
 	next := &ledger{known: make(map[violation]entry, len(l.known)), broken: map[violation]bool{}}
 	var all []news
@@ -138,7 +141,8 @@ func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, w
 	return tell, len(all) - len(tell)
 }
 
-// find returns what is known of a violation. Where the kubelet has come to report the digest of a tag, it is what was known of the tag.
+// find returns what is known of a violation. Where the kubelet has come to report the digest of a
+// tag, it is what was known of the tag.
 func (l *ledger) find(f *compliance.Finding, image *compliance.ImageFinding) (entry, bool) {
 	names := []string{image.Image}
 	if image.Tag != "" {
@@ -162,8 +166,8 @@ func (l *ledger) begin(key violation, now time.Time) entry {
 	return entry{since: metav1.NewTime(now.Truncate(time.Second)), told: full && compareViolations(key, last) >= 0}
 }
 
-// reported are the tags of which the workload has a digest in breach. Nothing is told of such a tag until the kubelet reports whether
-// it is the same.
+// reported are the tags of which the workload has a digest in breach. Nothing is told of such a tag
+// until the kubelet reports whether it is the same.
 func reported(f *compliance.Finding) map[string]bool {
 	tags := map[string]bool{}
 	for i := range f.Images {
@@ -180,7 +184,8 @@ func tagged(image *compliance.ImageFinding) string {
 	return repository + ":" + image.Tag
 }
 
-// share chooses what is told now: violations before ends, some of each namespace before more of any, and what has waited longest.
+// share chooses what is told now: violations before ends, some of each namespace before more of
+// any, and what has waited longest.
 func share(all []news) []news {
 	ends := func(n news) int { return min(len(n.images), 1) ^ 1 }
 	slices.SortStableFunc(all, func(a, b news) int { return cmp.Or(cmp.Compare(ends(a), ends(b)), a.since.Compare(b.since.Time)) })

@@ -117,7 +117,8 @@ func TestLedger(t *testing.T) {
 	}
 }
 
-// A new leader goes on from the status, and where that had no room for everything, does not tell what may have been told.
+// A new leader goes on from the status, and where that had no room for everything, does not tell
+// what may have been told.
 func TestLedgerAfterAnotherLeader(t *testing.T) {
 	var found []compliance.Finding
 	for i := range 30 {

@@ -20,8 +20,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/options"
 )
 
-// runningPods holds what is judged of every Pod that runs. It is filled by a watch of its own and not by the manager's cache,
-// which would hold ten times as much of each Pod, and copy it for each evaluation.
+// runningPods holds what is judged of every Pod that runs. It is filled by a watch of its own and
+// not by the manager's cache, which would hold ten times as much of each Pod, and copy it for each
+// evaluation.
 type runningPods struct {
 	// changed is called, without a lock held, when something else is to be judged.
 	changed func()
@@ -61,7 +62,8 @@ func watchPods(mgr ctrl.Manager, pods *runningPods, exempt options.Exempt) (podW
 	})}, nil
 }
 
-// podSelector leaves out what has ended, and namespaces that are exempt by their full name. Pods of the others are left out when they are judged.
+// podSelector leaves out what has ended, and namespaces that are exempt by their full name. Pods of
+// the others are left out when they are judged.
 func podSelector(exempt options.Exempt) fields.Selector {
 	selectors := []fields.Selector{
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
@@ -73,8 +75,8 @@ func podSelector(exempt options.Exempt) fields.Selector {
 	return fields.AndSelectors(selectors...)
 }
 
-// Start implements manager.Runnable. Where Pods cannot be listed, the log says why and it is tried again, as long as it takes:
-// the replica serves admission too.
+// Start implements manager.Runnable. Where Pods cannot be listed, the log says why and it is tried
+// again, as long as it takes: the replica serves admission too.
 func (w podWatch) Start(ctx context.Context) error {
 	toolscache.NewReflectorWithOptions(w.source, &corev1.Pod{}, w.pods, toolscache.ReflectorOptions{Name: "running Pods"}).RunWithContext(ctx)
 	return nil
@@ -108,7 +110,8 @@ func reduce(o any) (*arrival, error) {
 	return nil, fmt.Errorf("watching Pods: got a %T", o)
 }
 
-// Transformer implements toolscache.TransformingStore: the Pods of the first list are gathered in this form.
+// Transformer implements toolscache.TransformingStore: the Pods of the first list are gathered in
+// this form.
 func (*runningPods) Transformer() toolscache.TransformFunc {
 	return func(o any) (any, error) {
 		if r, err := reduce(o); r != nil || err != nil {

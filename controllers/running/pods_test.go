@@ -70,7 +70,8 @@ func podsEqual(a, b compliance.Pod) bool {
 	return a.Workload == b.Workload && a.Controller == b.Controller && len(a.Images) == len(b.Images) && a.Images[0] == b.Images[0]
 }
 
-// The store is driven as a reflector drives it: the first list comes transformed, what follows does not.
+// The store is driven as a reflector drives it: the first list comes transformed, what follows does
+// not.
 func TestPodStore(t *testing.T) {
 	told := 0
 	s := &runningPods{changed: func() { told++ }}

@@ -1,5 +1,5 @@
-// Package running evaluates what runs by the policies, on the leader: it watches Pods, keeps the last
-// result as Compliance, and records events on the owners of workloads. It denies nothing.
+// Package running evaluates what runs by the policies, on the leader: it watches Pods, keeps the
+// last result as Compliance, and records events on the owners of workloads. It denies nothing.
 package running
 
 import (
@@ -26,21 +26,22 @@ import (
 )
 
 const (
-	// evaluationPause is between two evaluations at the least, however much changes; the first change after a pause is
-	// evaluated at once.
+	// evaluationPause is between two evaluations at the least, however much changes; the first
+	// change after a pause is evaluated at once.
 	evaluationPause = time.Second
 	// evaluationInterval is between two at the most: what has expired shows without an event.
 	evaluationInterval = time.Minute
-	// patience is for how long nothing is reported while repositories are being fetched for the first time, so that the start
-	// of the operator, or of a new application, does not look like a loss of what was known.
+	// patience is for how long nothing is reported while repositories are being fetched for the
+	// first time, so that the start of the operator, or of a new application, does not look like a
+	// loss of what was known.
 	patience = 10 * time.Second
 )
 
 // everything is the one request of the compliance controller.
 const everything = "everything-that-runs"
 
-// Reconciler evaluates what runs whenever Pods, namespaces, policies, trust roots or the evidence under them change. It
-// runs on the leader only, and Pods are watched only there.
+// Reconciler evaluates what runs whenever Pods, namespaces, policies, trust roots or the evidence
+// under them change. It runs on the leader only, and Pods are watched only there.
 type Reconciler struct {
 	// Client reads namespaces and ImagePolicies.
 	Client client.Reader
@@ -158,7 +159,8 @@ func (r *Reconciler) early(result *compliance.Result, now time.Time) bool {
 	return result.NotLoaded > 0 && now.Sub(r.waiting) < patience
 }
 
-// evaluationInput returns what Pods are judged by. It reads the cache without copying what it holds; nothing of it is changed here.
+// evaluationInput returns what Pods are judged by. It reads the cache without copying what it
+// holds; nothing of it is changed here.
 func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt options.Exempt, now time.Time) (compliance.Input, error) {
 	namespaces := &corev1.NamespaceList{}
 	if err := c.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {

@@ -12,7 +12,8 @@ type figure struct {
 	name, benchmark, unit string
 	// most and least are the bounds, in the unit that is shown; nil: none.
 	most, least *float64
-	// shown is the unit of the table where it is another one, and factor what the value is multiplied by for it.
+	// shown is the unit of the table where it is another one, and factor what the value is
+	// multiplied by for it.
 	shown  string
 	factor float64
 }
@@ -46,7 +47,8 @@ func figures() []figure {
 	return append(all, repositories()...)
 }
 
-// repositories are the figures of what signing servers are asked, and of what is kept of the answers.
+// repositories are the figures of what signing servers are asked, and of what is kept of the
+// answers.
 func repositories() []figure {
 	return []figure{
 		{name: "a publication, 10 repositories held", benchmark: "Publication/size=10", unit: "ns/op", shown: "µs", factor: 1e-3},

@@ -1,8 +1,9 @@
-// Command bench reads the output of "go test -bench" and prints what the project promises beside what was measured, as one table.
-// A bound that is missed is marked, and fails nothing: the machine may be slow, or busy. A figure that is absent fails.
+// Command bench reads the output of "go test -bench" and prints what the project promises beside
+// what was measured, as one table. A bound that is missed is marked, and fails nothing: the machine
+// may be slow, or busy. A figure that is absent fails.
 //
-// The input has the format that benchstat reads: lines of a benchmark's name, its iterations, and pairs of a value and its unit.
-// Of several lines of one benchmark the median counts.
+// The input has the format that benchstat reads: lines of a benchmark's name, its iterations, and
+// pairs of a value and its unit. Of several lines of one benchmark the median counts.
 package main
 
 import (

@@ -93,7 +93,8 @@ const (
 	quayImage = "quay.io/operator-framework/scorecard-test"
 )
 
-// Every check finds what it is there for: the bundle passes, and no longer does when one thing in it is broken.
+// Every check finds what it is there for: the bundle passes, and no longer does when one thing in
+// it is broken.
 func TestChecksFindFaults(t *testing.T) {
 	in := input(t)
 	bundle, _ := files(t, in)

@@ -14,13 +14,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
-// committedRepository stands in the committed bundle for the repository that a release is pushed to.
+// committedRepository stands in the committed bundle for the repository that a release is pushed
+// to.
 const committedRepository = "registry.example.com/countersign/countersign"
 
 // cut finds the versions of the changelog, the last first, each with its day.
 var cut = regexp.MustCompile(`(?m)^## \[(\d+\.\d+\.\d+[^\]]*)\] - (\d{4}-\d{2}-\d{2})$`)
 
-// fromChangelog fills in what the committed bundle says of itself. It must be the same whenever and wherever it is made, so nothing of it may be given.
+// fromChangelog fills in what the committed bundle says of itself. It must be the same whenever and
+// wherever it is made, so nothing of it may be given.
 func (s *settings) fromChangelog(given func(flag string) bool) error {
 	for _, flag := range []string{"version", "replaces", "image", "bundle-image", "created"} {
 		if given(flag) {

@@ -55,7 +55,8 @@ func TestCommittedBundleFollowsTheChangelog(t *testing.T) {
 	}
 }
 
-// The committed bundle may be given nothing that would make it another one, and a released bundle may not be by tag.
+// The committed bundle may be given nothing that would make it another one, and a released bundle
+// may not be by tag.
 func TestCommittedBundleIsByTag(t *testing.T) {
 	if _, err := runBundle(t, "--committed", "--version=9.9.9", "--out="+t.TempDir()); err == nil || !strings.Contains(err.Error(), "takes no --version") {
 		t.Errorf("got %v", err)

@@ -12,8 +12,9 @@ import (
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
 )
 
-// What a reader is told to apply fits what make bundle writes: the catalog's image has the folders that OLM is to read, and no others, and the
-// Subscription asks for what the catalog offers, where it may be installed.
+// What a reader is told to apply fits what make bundle writes: the catalog's image has the folders
+// that OLM is to read, and no others, and the Subscription asks for what the catalog offers, where
+// it may be installed.
 func TestDocumentedObjectsFit(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "openshift.md"))
 	must(t, err)

@@ -80,7 +80,8 @@ func runBundle(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// edit changes the object of a file: change gets the value at the path, and returns the new one; nil removes it.
+// edit changes the object of a file: change gets the value at the path, and returns the new one;
+// nil removes it.
 func edit(t *testing.T, f compose.Files, name string, change func(any) any, path ...any) {
 	t.Helper()
 	text, ok := f[name]

@@ -1,6 +1,7 @@
-// Command bundle makes what OLM installs from: a bundle, made of config/ and the version and image that are given, and a catalog that offers it. Without
-// an image it makes the bundle that is committed, of the version that the changelog has last, which names its image by tag. It
-// checks what it has made, and writes nothing that a check refuses.
+// Command bundle makes what OLM installs from: a bundle, made of config/ and the version and image
+// that are given, and a catalog that offers it. Without an image it makes the bundle that is
+// committed, of the version that the changelog has last, which names its image by tag. It checks
+// what it has made, and writes nothing that a check refuses.
 package main
 
 import (

@@ -15,7 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
 )
 
-// The command writes a bundle and a catalog that every check passes, the same ones for the same commit, and leaves nothing of an earlier one.
+// The command writes a bundle and a catalog that every check passes, the same ones for the same
+// commit, and leaves nothing of an earlier one.
 func TestBundleIsWritten(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
 	said, err := runBundle(t, arguments(first)...)
@@ -82,7 +83,8 @@ func TestTagIsLeftOut(t *testing.T) {
 	}
 }
 
-// An upgrade names what it replaces, moves the owner of the webhook configurations to the new version, and passes every check too.
+// An upgrade names what it replaces, moves the owner of the webhook configurations to the new
+// version, and passes every check too.
 func TestUpgradeReplaces(t *testing.T) {
 	for name, tt := range map[string]struct {
 		replaces, version, skip string

@@ -15,7 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
 )
 
-// samples are the files of config/samples that are shown as examples: one of each kind first, which is what a console fills a form with.
+// samples are the files of config/samples that are shown as examples: one of each kind first, which
+// is what a console fills a form with.
 func samples() []string {
 	return []string{"imagepolicy.yaml", "trustroot_notary.yaml", "imagepolicy_try_out.yaml", "imagepolicy_allow_unsigned.yaml"}
 }

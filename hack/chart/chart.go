@@ -50,7 +50,8 @@ func generate(ctx context.Context, root string, r release) (files, error) {
 	return written, addTemplates(written, objects)
 }
 
-// parametrize puts expressions in the place of what depends on values, and returns the defaults that were there.
+// parametrize puts expressions in the place of what depends on values, and returns the defaults
+// that were there.
 func parametrize(objects, values map[string]any) (defaults map[string]any, err error) {
 	if err := removeNamespace(objects); err != nil {
 		return nil, err
@@ -134,7 +135,8 @@ func namespacePaths() []string {
 	}
 }
 
-// followNamespace puts the release's namespace in the place of the operator's. It may be named nowhere but in the fields that are listed.
+// followNamespace puts the release's namespace in the place of the operator's. It may be named
+// nowhere but in the fields that are listed.
 func followNamespace(path string, tree any) (any, error) {
 	var err error
 	switch t := tree.(type) {

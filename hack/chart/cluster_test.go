@@ -38,8 +38,8 @@ type cluster struct {
 	manager string // the program
 }
 
-// TestCluster has a real API server take the chart: every object of it by itself, and all of it from installation to uninstallation. Its
-// garbage collector is the real one.
+// TestCluster has a real API server take the chart: every object of it by itself, and all of it
+// from installation to uninstallation. Its garbage collector is the real one.
 func TestCluster(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	c := &cluster{kube: kubeserver.Run(t, kubeserver.Options{ControllerManager: true, WithoutCRDs: true})}
@@ -217,7 +217,8 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 	}
 }
 
-// takeLease takes the lease of an operator that was killed. It did not give it up, and the next one would wait for it to run out.
+// takeLease takes the lease of an operator that was killed. It did not give it up, and the next one
+// would wait for it to run out.
 func (c *cluster) takeLease(t *testing.T) {
 	t.Helper()
 	must(t, c.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "countersign.countersign.dev"}}))
@@ -268,8 +269,8 @@ func (c *cluster) upgrade(t *testing.T) {
 	})
 }
 
-// testOperatorAlive installs under another name, which takes the CRDs of the release before over, and uninstalls beside an operator that runs on, and
-// has lost its rights.
+// testOperatorAlive installs under another name, which takes the CRDs of the release before over,
+// and uninstalls beside an operator that runs on, and has lost its rights.
 func (c *cluster) testOperatorAlive(t *testing.T) {
 	const another = "another"
 	_, err := theBed(t).run(t.Context(), "", "install", another, theBed(t).dir, "--namespace", testNamespace, "--kubeconfig", c.kube.Kubeconfig)

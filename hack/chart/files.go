@@ -52,8 +52,8 @@ func (f files) write(dir string) error {
 	return nil
 }
 
-// archive writes the package that helm installs from. It is the same for the same files, which helm's own packaging does not make it: that
-// writes the time down.
+// archive writes the package that helm installs from. It is the same for the same files, which
+// helm's own packaging does not make it: that writes the time down.
 func (f files) archive(path string) error {
 	var out bytes.Buffer
 	zipped := gzip.NewWriter(&out)
@@ -85,7 +85,8 @@ func (f files) archive(path string) error {
 	return os.WriteFile(path, out.Bytes(), 0o644)
 }
 
-// fill puts values in the place of ${name}, each of which is all that a key has. Every value must have its place, and every place its value.
+// fill puts values in the place of ${name}, each of which is all that a key has. Every value must
+// have its place, and every place its value.
 func fill(text []byte, values map[string]any) ([]byte, error) {
 	left := maps.Clone(values)
 	var missing []string

@@ -271,7 +271,8 @@ func TestHelmTestObjects(t *testing.T) {
 	}
 }
 
-// Helm deletes a namespace of that name, so no release may have one that somebody else has, nor its own.
+// Helm deletes a namespace of that name, so no release may have one that somebody else has, nor its
+// own.
 func TestHelmTestNamespace(t *testing.T) {
 	names := make(map[string]bool)
 	for _, release := range [][2]string{

@@ -50,7 +50,8 @@ func runTests(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// theBed makes the chart the first time. It is made within a test, so that Go knows what it was made from when it keeps the result of the tests.
+// theBed makes the chart the first time. It is made within a test, so that Go knows what it was
+// made from when it keeps the result of the tests.
 func theBed(t *testing.T) *bed {
 	t.Helper()
 	made.Do(func() { made.bed, made.err = newBed(t.Context(), made.dir) })
@@ -82,7 +83,8 @@ func newBed(ctx context.Context, dir string) (*bed, error) {
 	return b, b.files.write(b.dir)
 }
 
-// run runs Helm, with values from standard input where the arguments say "--values -", and returns what it printed on both outputs.
+// run runs Helm, with values from standard input where the arguments say "--values -", and returns
+// what it printed on both outputs.
 func (b *bed) run(ctx context.Context, values string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, b.helm, args...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+b.scrap, "HELM_CONFIG_HOME="+b.scrap, "HELM_DATA_HOME="+b.scrap, "KUBECONFIG=/dev/null", "KUBECACHEDIR="+b.scrap)
@@ -97,7 +99,8 @@ func (b *bed) run(ctx context.Context, values string, args ...string) (string, e
 
 const testNamespace = "countersign-system"
 
-// template renders the chart with values, in the namespace of config/ unless further arguments say otherwise, and without what helm test makes.
+// template renders the chart with values, in the namespace of config/ unless further arguments say
+// otherwise, and without what helm test makes.
 func (b *bed) template(ctx context.Context, values string, args ...string) (map[string]any, error) {
 	text, err := b.run(ctx, values, append([]string{"template", chartName, b.dir, "--skip-tests", "--values", "-", "--namespace", testNamespace}, args...)...)
 	if err != nil {

@@ -15,10 +15,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
 
-// A component is a folder of config/components with the condition under which the chart has what it brings.
+// A component is a folder of config/components with the condition under which the chart has what it
+// brings.
 type component struct {
 	name, condition string
-	// adds says that it brings objects and changes none. The others may change the objects of those that do.
+	// adds says that it brings objects and changes none. The others may change the objects of those
+	// that do.
 	adds bool
 }
 
@@ -34,7 +36,8 @@ func components() []component {
 	}
 }
 
-// templates returns what config/default renders to by "Kind/name", with what the components make of it under their conditions.
+// templates returns what config/default renders to by "Kind/name", with what the components make of
+// it under their conditions.
 func templates(ctx context.Context) (map[string]any, error) {
 	base, err := render(ctx)
 	if err != nil {

@@ -1,6 +1,7 @@
-// Command chart writes the Helm chart from config/. The templates are what kubectl kustomize renders, with the fields that values set replaced
-// by expressions; where a component of config/components changes something, there is a condition. Nothing of config/ is written down a second
-// time, and a field that is not where it is expected is an error.
+// Command chart writes the Helm chart from config/. The templates are what kubectl kustomize
+// renders, with the fields that values set replaced by expressions; where a component of
+// config/components changes something, there is a condition. Nothing of config/ is written down a
+// second time, and a field that is not where it is expected is an error.
 package main
 
 import (

@@ -17,8 +17,9 @@ type variant struct {
 // absent stands for what is not there.
 type absent struct{}
 
-// merge returns the tree that is base where no condition holds, and each variant where its own does. Variants that change the same thing
-// to the same are one; to different things, an error. That what several of them change together comes out as it should is for a test.
+// merge returns the tree that is base where no condition holds, and each variant where its own
+// does. Variants that change the same thing to the same are one; to different things, an error.
+// That what several of them change together comes out as it should is for a test.
 func merge(path string, base any, variants []variant) (any, error) {
 	changed := slices.DeleteFunc(slices.Clone(variants), func(v variant) bool { return reflect.DeepEqual(v.value, base) })
 	if len(changed) == 0 {
@@ -160,7 +161,8 @@ func mergeLists(path string, base []any, variants []variant) (any, error) {
 	return list, nil
 }
 
-// byIdentity returns the elements of a list by what tells them apart, and that in the order of the list.
+// byIdentity returns the elements of a list by what tells them apart, and that in the order of the
+// list.
 func byIdentity(path string, list []any) (elements map[string]any, order []string, err error) {
 	elements = make(map[string]any)
 	for _, element := range list {

@@ -16,7 +16,8 @@ func labelled(objects map[string]any, label, value string) map[string]any {
 	return want
 }
 
-// What selects ServiceMonitors and rules by a label finds ours, which has no two values for a label.
+// What selects ServiceMonitors and rules by a label finds ours, which has no two values for a
+// label.
 func TestMonitoringIsFound(t *testing.T) {
 	const on = "prometheus: {enabled: true"
 	standard := rendered(t, "{"+on+"}}")
@@ -34,7 +35,8 @@ func TestMonitoringIsFound(t *testing.T) {
 	}
 }
 
-// A parent chart's pull secrets count beside the chart's own, in both forms that parents have, and none twice.
+// A parent chart's pull secrets count beside the chart's own, in both forms that parents have, and
+// none twice.
 func TestPullSecretsOfAParent(t *testing.T) {
 	set := rendered(t, "{imagePullSecrets: [{name: a}], global: {imagePullSecrets: [a, b, {name: c}]}}")
 	want := map[string]any{podPath + "spec.imagePullSecrets": []any{map[string]any{"name": "a"}, map[string]any{"name": "b"}, map[string]any{"name": "c"}}}
@@ -43,8 +45,9 @@ func TestPullSecretsOfAParent(t *testing.T) {
 	}
 }
 
-// TestThreatArgumentsOpenNothing refuses arguments and variables that replace what the chart says, that hide the gate from the API servers, that
-// have the manager talk to another API server, or that weaken how Go verifies.
+// TestThreatArgumentsOpenNothing refuses arguments and variables that replace what the chart says,
+// that hide the gate from the API servers, that have the manager talk to another API server, or
+// that weaken how Go verifies.
 func TestThreatArgumentsOpenNothing(t *testing.T) {
 	names := []string{"kubeconfig", "webhook-url", "cert-dir", "webhook-client-ca", "namespace"}
 	for _, f := range flags() {

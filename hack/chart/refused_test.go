@@ -69,8 +69,8 @@ func TestWhatIsNoValueIsRefused(t *testing.T) {
 	}
 }
 
-// TestNoValueCanBeTakenAway has null refused, with which Helm removes a default, wherever the templates would make something else of it than
-// of what is empty.
+// TestNoValueCanBeTakenAway has null refused, with which Helm removes a default, wherever the
+// templates would make something else of it than of what is empty.
 func TestNoValueCanBeTakenAway(t *testing.T) {
 	empty := map[string]string{ // what may be taken away, with its empty form
 		"image.tag": "''", "image.digest": "''", "image.pullPolicy": "''", "imagePullSecrets": "[]", "resources": "{limits: null, requests: null}",
@@ -108,7 +108,8 @@ func TestNoValueCanBeTakenAway(t *testing.T) {
 	}
 }
 
-// TestTheManagerTakesWhatTheSchemaLetsIn has the manager read the arguments at the limits of what the schema lets in.
+// TestTheManagerTakesWhatTheSchemaLetsIn has the manager read the arguments at the limits of what
+// the schema lets in.
 func TestTheManagerTakesWhatTheSchemaLetsIn(t *testing.T) {
 	for _, set := range []string{
 		"{expiryWarning: '0', forgetUnusedAfter: '0', shutdownDelay: 0s}",
@@ -132,7 +133,8 @@ func TestTheManagerTakesWhatTheSchemaLetsIn(t *testing.T) {
 	}
 }
 
-// TestNotIntoDefault refuses the namespace that Helm takes where none is named: the gate would be open there.
+// TestNotIntoDefault refuses the namespace that Helm takes where none is named: the gate would be
+// open there.
 func TestNotIntoDefault(t *testing.T) {
 	_, err := theBed(t).template(t.Context(), "{}", "--namespace", "default")
 	if err == nil || !strings.Contains(err.Error(), "--namespace countersign-system") {
@@ -140,7 +142,8 @@ func TestNotIntoDefault(t *testing.T) {
 	}
 }
 
-// TestReplicasFitTheQuota has as many Pods fit as there are when all that the schema lets in are being replaced.
+// TestReplicasFitTheQuota has as many Pods fit as there are when all that the schema lets in are
+// being replaced.
 func TestReplicasFitTheQuota(t *testing.T) {
 	var s schema
 	if err := json.Unmarshal(theBed(t).files["values.schema.json"], &s); err != nil {

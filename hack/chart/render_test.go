@@ -73,7 +73,8 @@ func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 	return objects
 }
 
-// TestChartIsTheKustomization proves that there is no second copy of the truth: whatever components are asked for, both say the same.
+// TestChartIsTheKustomization proves that there is no second copy of the truth: whatever components
+// are asked for, both say the same.
 func TestChartIsTheKustomization(t *testing.T) {
 	values := map[string]string{
 		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "restrict-operator": "restrictOperator", "cert-manager": "certManager", "openshift": "openshift",
@@ -266,7 +267,8 @@ func TestEachValueChangesWhatItShould(t *testing.T) {
 	}
 }
 
-// TestFlagsHaveTheManagersDefaults holds the defaults in values.yaml to those of the manager, and what is passed to what it takes.
+// TestFlagsHaveTheManagersDefaults holds the defaults in values.yaml to those of the manager, and
+// what is passed to what it takes.
 func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 	var values map[string]any
 	if err := yaml.Unmarshal(theBed(t).files["values.yaml"], &values); err != nil {
@@ -300,7 +302,8 @@ func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 	}
 }
 
-// TestArchive has Helm read the archive, and wants it to be the same for the same files at any time.
+// TestArchive has Helm read the archive, and wants it to be the same for the same files at any
+// time.
 func TestArchive(t *testing.T) {
 	first, second := filepath.Join(t.TempDir(), "a.tgz"), filepath.Join(t.TempDir(), "b.tgz")
 	if err := errors.Join(theBed(t).files.archive(first), maps.Clone(theBed(t).files).archive(second)); err != nil {

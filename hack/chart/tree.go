@@ -10,14 +10,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A tree is a template of an object: what sigs.k8s.io/yaml decodes to (maps, lists and scalars), and, wherever something depends on a value,
-// one of the types below.
+// A tree is a template of an object: what sigs.k8s.io/yaml decodes to (maps, lists and scalars),
+// and, wherever something depends on a value, one of the types below.
 
 // inline is template text in the place of a scalar.
 type inline string
 
-// block is a template pipeline that yields YAML of any kind, in the place of a map or list. Under the key moreKey it yields further entries
-// of the map in which it stands.
+// block is a template pipeline that yields YAML of any kind, in the place of a map or list. Under
+// the key moreKey it yields further entries of the map in which it stands.
 type block string
 
 // guarded is an entry of a map or an element of a list that is there while a condition holds.
@@ -26,7 +26,8 @@ type guarded struct {
 	value     any
 }
 
-// choice is an entry of a map that has another value while a condition holds; the first that does counts.
+// choice is an entry of a map that has another value while a condition holds; the first that does
+// counts.
 type choice struct {
 	branches  []guarded
 	otherwise any

@@ -7,11 +7,13 @@ import (
 	"time"
 )
 
-// A field is one that the chart's user sets. Everything that is not listed is passed through as config/ has it.
+// A field is one that the chart's user sets. Everything that is not listed is passed through as
+// config/ has it.
 type field struct {
 	object string   // Kind/name
 	path   []string // keys, and the names of elements of lists
-	// value names the value whose default config/ holds: ${value} in values.yaml becomes what is found. Empty: none.
+	// value names the value whose default config/ holds: ${value} in values.yaml becomes what is
+	// found. Empty: none.
 	value string
 	// tree takes the place of what is found.
 	tree any
@@ -61,7 +63,8 @@ func fields() []field {
 	}
 }
 
-// A managerFlag is one of the manager's that has a value of the chart. It is passed where the value is not the default, which is the manager's.
+// A managerFlag is one of the manager's that has a value of the chart. It is passed where the value
+// is not the default, which is the manager's.
 type managerFlag struct {
 	name, value string
 	list        bool
@@ -125,7 +128,8 @@ func setFlags(objects, values, defaults map[string]any) error {
 // afterDelay is what a replica needs beyond --shutdown-delay.
 const afterDelay = 20
 
-// setGracePeriod has the grace period of the Pod follow the shutdown delay, and be as much longer as it is in config/.
+// setGracePeriod has the grace period of the Pod follow the shutdown delay, and be as much longer
+// as it is in config/.
 func setGracePeriod(objects, values map[string]any) error {
 	spec, err := descend(objects[deployment], podSpec())
 	if err != nil {
@@ -145,7 +149,8 @@ func setGracePeriod(objects, values map[string]any) error {
 	return nil
 }
 
-// setFields puts template text in the place of the fields, and returns what was there by the names of the values.
+// setFields puts template text in the place of the fields, and returns what was there by the names
+// of the values.
 func setFields(objects map[string]any, fields []field) (defaults map[string]any, err error) {
 	defaults = make(map[string]any)
 	for _, f := range fields {
@@ -170,7 +175,8 @@ func setFields(objects map[string]any, fields []field) (defaults map[string]any,
 	return defaults, nil
 }
 
-// descend follows a path into a tree, to a map. It does not go into what is there under a condition only.
+// descend follows a path into a tree, to a map. It does not go into what is there under a condition
+// only.
 func descend(tree any, path []string) (map[string]any, error) {
 	for _, step := range path {
 		var next any

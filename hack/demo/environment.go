@@ -33,7 +33,8 @@ type environment struct {
 	pin      notaryserver.RootPin
 }
 
-// start brings everything up, in the order in which it depends on each other. What runs when it fails is for stop.
+// start brings everything up, in the order in which it depends on each other. What runs when it
+// fails is for stop.
 func (e *environment) start(ctx context.Context) (err error) {
 	if e.dir, err = os.MkdirTemp("", "countersign-demo-"); err != nil {
 		return fmt.Errorf("making a folder for the demo: %w", err)
@@ -140,8 +141,8 @@ const (
 	down = false
 )
 
-// server stops the Notary server in a way that can be undone, since it keeps what was published in memory: its
-// process is suspended, and its address refuses connections.
+// server stops the Notary server in a way that can be undone, since it keeps what was published in
+// memory: its process is suspended, and its address refuses connections.
 func (e *environment) server(up bool) error {
 	if up {
 		return errors.Join(e.notary.Server().Resume(), e.notary.Reconnect())

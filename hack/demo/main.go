@@ -1,7 +1,8 @@
-// Command demo shows the gate at work. It starts a Kubernetes control plane, a Notary server with its signer, a
-// registry and the manager on this machine's loopback interface, signs images with the real notary client, and runs
-// real kubectl commands against them. Each step says what it shows and checks the answer; the first unexpected one ends
-// the demo with a status other than 0. Whatever it started it stops, also on Ctrl-C.
+// Command demo shows the gate at work. It starts a Kubernetes control plane, a Notary server with
+// its signer, a registry and the manager on this machine's loopback interface, signs images with
+// the real notary client, and runs real kubectl commands against them. Each step says what it shows
+// and checks the answer; the first unexpected one ends the demo with a status other than 0.
+// Whatever it started it stops, also on Ctrl-C.
 package main
 
 import (

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// A step shows one thing: why is what the reader is told before, run does it and checks the answers.
+// A step shows one thing: why is what the reader is told before, run does it and checks the
+// answers.
 type step struct {
 	title, why string
 	run        func(ctx context.Context, d *demo) error
@@ -108,8 +109,8 @@ func (a answer) unexpected(want string) error {
 		a.command, want, strings.ReplaceAll(strings.TrimSpace(a.output), "\n", "\n            "))
 }
 
-// until asks again and again until ask returns nil, and prints that it is waiting. After the limit, what ask
-// returned last is the error.
+// until asks again and again until ask returns nil, and prints that it is waiting. After the limit,
+// what ask returned last is the error.
 func (d *demo) until(ctx context.Context, limit, every time.Duration, what string, ask func() error) (time.Duration, error) {
 	start := time.Now()
 	said := start

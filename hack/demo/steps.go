@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// refreshed is how long a change on the Notary server may take to be seen: the refresh interval, and some.
+	// refreshed is how long a change on the Notary server may take to be seen: the refresh
+	// interval, and some.
 	refreshed = 75 * time.Second
 	patience  = 60 * time.Second
 )
@@ -242,8 +243,8 @@ func (d *demo) ask(ctx context.Context, image string) answer {
 	return answer{command: "a dry run of " + image, output: pod.Spec.Containers[0].Image}
 }
 
-// untilDenied waits for the next refresh to end the admission of an image. Until then every answer must pass
-// meanwhile.
+// untilDenied waits for the next refresh to end the admission of an image. Until then every answer
+// must pass meanwhile.
 func (d *demo) untilDenied(ctx context.Context, image string, meanwhile func(answer) error) error {
 	var wrong error
 	took, err := d.until(ctx, refreshed, time.Second, "the next refresh", func() error {

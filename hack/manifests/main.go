@@ -1,4 +1,5 @@
-// Command manifests writes what a user applies to install the operator: config/default with an image and, where they are named, components.
+// Command manifests writes what a user applies to install the operator: config/default with an
+// image and, where they are named, components.
 package main
 
 import (
@@ -44,7 +45,8 @@ func run(ctx context.Context, args []string) error {
 	if slices.Contains(m.Components, "cert-manager") && slices.Contains(m.Components, "openshift") {
 		return errors.New("the components cert-manager and openshift each bring a serving certificate: name one of them")
 	}
-	// The other components change which certificate this one expects, and change nothing where it comes after them.
+	// The other components change which certificate this one expects, and change nothing where it
+	// comes after them.
 	if i := slices.Index(m.Components, monitoring); i > 0 {
 		m.Components = append([]string{monitoring}, slices.Delete(m.Components, i, i+1)...)
 	}

@@ -10,7 +10,8 @@ import (
 
 const image = "registry.example.com/countersign@sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 
-// The order in which components are named changes nothing: the ServiceMonitor expects the certificate that is served.
+// The order in which components are named changes nothing: the ServiceMonitor expects the
+// certificate that is served.
 func TestComponentsInAnyOrder(t *testing.T) {
 	files := map[string][]byte{}
 	for _, components := range []string{"prometheus,openshift", "openshift,prometheus"} {
@@ -32,7 +33,8 @@ func TestComponentsInAnyOrder(t *testing.T) {
 	}
 }
 
-// The API takes a role without the field rules. Linters report such a role as one that allows everything.
+// The API takes a role without the field rules. Linters report such a role as one that allows
+// everything.
 func TestEachRoleNamesItsRules(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "install.yaml")
 	if err := run(t.Context(), []string{"--image=" + image, "--components=prometheus,openshift", "--out=" + out}); err != nil {

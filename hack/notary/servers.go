@@ -1,6 +1,7 @@
 //go:build servers
 
-// Package notary pins the Notary v1 server, signer and client that the tests and the demo run against.
+// Package notary pins the Notary v1 server, signer and client that the tests and the demo run
+// against.
 package notary
 
 import (

@@ -12,7 +12,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// documented returns the labels of each metric in the table of docs/metrics.md, which a test there holds to what the manager exports.
+// documented returns the labels of each metric in the table of docs/metrics.md, which a test there
+// holds to what the manager exports.
 func documented(t *testing.T) map[string][]string {
 	t.Helper()
 	row := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (counter|gauge|histogram) \\| ([^|]*) \\|")
@@ -34,7 +35,8 @@ func documented(t *testing.T) map[string][]string {
 	return all
 }
 
-// check parses an expression and wants every metric and label in it to be one that the manager exports.
+// check parses an expression and wants every metric and label in it to be one that the manager
+// exports.
 func check(t *testing.T, metrics map[string][]string, expr string) {
 	t.Helper()
 	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(expr)

@@ -1,6 +1,6 @@
-// Package prometheus_test runs the alerts of config/prometheus on series that a test file makes up, with the query engine of
-// Prometheus itself, and holds them and the dashboard to the metrics that docs/metrics.md lists. It is a module of its own, so
-// that the manager's stays small.
+// Package prometheus_test runs the alerts of config/prometheus on series that a test file makes up,
+// with the query engine of Prometheus itself, and holds them and the dashboard to the metrics that
+// docs/metrics.md lists. It is a module of its own, so that the manager's stays small.
 package prometheus_test
 
 import (
@@ -62,7 +62,8 @@ func read(t *testing.T, path string) []byte {
 	return content
 }
 
-// alerts returns the alerts of the PrometheusRule by name, checked as Prometheus does when it loads them.
+// alerts returns the alerts of the PrometheusRule by name, checked as Prometheus does when it loads
+// them.
 func alerts(t *testing.T) map[string]rulefmt.Rule {
 	t.Helper()
 	var resource struct {
@@ -164,7 +165,8 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// run evaluates one alert as Prometheus does: at each interval, and firing once it was active at every evaluation for its "for".
+// run evaluates one alert as Prometheus does: at each interval, and firing once it was active at
+// every evaluation for its "for".
 type run struct {
 	engine   *promql.Engine
 	held     storageOf
@@ -219,7 +221,8 @@ func (r run) query(t *testing.T, expr string, at time.Time) promql.Vector {
 	return slices.Clone(vector)
 }
 
-// alert fills in the texts. A label that they name and the alert does not have is an error here, where Prometheus leaves a gap.
+// alert fills in the texts. A label that they name and the alert does not have is an error here,
+// where Prometheus leaves a gap.
 func (r run) alert(t *testing.T, sample promql.Sample, at time.Time) fired {
 	t.Helper()
 	a := fired{Labels: sample.Metric.Map(), Annotations: map[string]string{}}

@@ -13,7 +13,8 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// start is when the first sample is taken. As in promtool it is the epoch, so that a time in a test is the value of time().
+// start is when the first sample is taken. As in promtool it is the epoch, so that a time in a test
+// is the value of time().
 var start = time.Unix(0, 0).UTC()
 
 // storageOf is series held in memory.
@@ -39,7 +40,8 @@ func load(t *testing.T, all []series, interval time.Duration) storageOf {
 	return held
 }
 
-// Querier implements storage.Queryable. The engine itself drops samples outside of what it asked for.
+// Querier implements storage.Queryable. The engine itself drops samples outside of what it asked
+// for.
 func (s storageOf) Querier(int64, int64) (storage.Querier, error) {
 	return &storage.MockQuerier{SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
 		found := set{at: -1}

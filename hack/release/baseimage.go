@@ -19,8 +19,9 @@ import (
 // user is who the manager runs as, where the cluster gives it no other.
 const user = "65532"
 
-// baseIndex returns the image that the manager is put upon, for each platform: root certificates, the user's name, licenses, and nothing else, so no
-// shell and no package of anybody that would have to be followed for holes. It is the same to the byte wherever it is made.
+// baseIndex returns the image that the manager is put upon, for each platform: root certificates,
+// the user's name, licenses, and nothing else, so no shell and no package of anybody that would
+// have to be followed for holes. It is the same to the byte wherever it is made.
 func baseIndex(created time.Time, platforms []v1.Platform, licenses []packed) (v1.ImageIndex, error) {
 	content, err := baseContent(created, licenses)
 	if err != nil {
@@ -65,7 +66,8 @@ func baseImage(layer v1.Layer, created time.Time, platform v1.Platform) (v1.Imag
 	return mutate.ConfigFile(image, config)
 }
 
-// baseContent is the one layer of the base image. Names may be longer than 100 bytes, which USTAR splits at a folder.
+// baseContent is the one layer of the base image. Names may be longer than 100 bytes, which USTAR
+// splits at a folder.
 func baseContent(created time.Time, licenses []packed) ([]byte, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)
@@ -95,8 +97,8 @@ func baseContent(created time.Time, licenses []packed) ([]byte, error) {
 	return content.Bytes(), nil
 }
 
-// rootCertificates returns Mozilla's roots as PEM. A root that is trusted only for what it issued up to a day is left out, for a file of
-// certificates cannot say so.
+// rootCertificates returns Mozilla's roots as PEM. A root that is trusted only for what it issued
+// up to a day is left out, for a file of certificates cannot say so.
 func rootCertificates() []byte {
 	var text bytes.Buffer
 	for root := range bundle.Roots() {

@@ -19,8 +19,8 @@ type checkout struct {
 	created  time.Time
 }
 
-// readCheckout reads the state of the sources. A folder outside of git has no revision, and was made in 1970. SOURCE_DATE_EPOCH, where it is
-// set, is the time of creation.
+// readCheckout reads the state of the sources. A folder outside of git has no revision, and was
+// made in 1970. SOURCE_DATE_EPOCH, where it is set, is the time of creation.
 func readCheckout(ctx context.Context, root string) (checkout, error) {
 	c := checkout{created: time.Unix(0, 0).UTC()}
 	switch _, err := os.Stat(filepath.Join(root, ".git")); {
@@ -70,8 +70,9 @@ func git(ctx context.Context, root string, args ...string) (string, error) {
 	return strings.TrimRight(string(out), "\n"), nil
 }
 
-// settleEnvironment has every go and git that is started see the same: no settings of the caller that change what is compiled, and a
-// checkout that belongs to another user, as in many a CI's container, read all the same. Whoever runs this runs the checkout's code anyway.
+// settleEnvironment has every go and git that is started see the same: no settings of the caller
+// that change what is compiled, and a checkout that belongs to another user, as in many a CI's
+// container, read all the same. Whoever runs this runs the checkout's code anyway.
 func settleEnvironment(root string) error {
 	for _, name := range []string{"GOOS", "GOARCH", "GOARM", "GOEXPERIMENT"} {
 		if err := os.Unsetenv(name); err != nil {

@@ -17,8 +17,9 @@ import (
 // sumsFile lists the checksums in the format of sha256sum.
 const sumsFile = "sha256sums.txt"
 
-// finish turns each folder in dist into an archive, so that every file there can be downloaded by itself, and writes the checksums of them all.
-// The archives are of the given time, and hold nothing of this machine.
+// finish turns each folder in dist into an archive, so that every file there can be downloaded by
+// itself, and writes the checksums of them all. The archives are of the given time, and hold
+// nothing of this machine.
 func finish(dist, version string, created time.Time) error {
 	entries, err := os.ReadDir(dist)
 	if err != nil {

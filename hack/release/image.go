@@ -23,8 +23,9 @@ import (
 // manager is the import path of what is built.
 const manager = build.StrictScheme + "github.com/countersign-dev/countersign"
 
-// baseName is what the annotation org.opencontainers.image.base.name says. The base is made here and served nowhere by itself. A name that
-// depended on the registry would make another image for each.
+// baseName is what the annotation org.opencontainers.image.base.name says. The base is made here
+// and served nowhere by itself. A name that depended on the registry would make another image for
+// each.
 const baseName = "localhost/base:latest"
 
 type imageOptions struct {
@@ -38,7 +39,8 @@ type imageOptions struct {
 // versions are semantic ones: they become a tag of the image as they are, so that they hold no "+".
 var versions = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$`)
 
-// buildImage builds the manager for every platform, puts it on the base, pushes that with its SBOMs, and returns the repository with the digest.
+// buildImage builds the manager for every platform, puts it on the base, pushes that with its
+// SBOMs, and returns the repository with the digest.
 func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	root, err := filepath.Abs(o.root)
 	if err != nil {
@@ -122,7 +124,8 @@ func builderVersion() string {
 	return ""
 }
 
-// base has the builder take the base that is made here, which reaches the registry as a layer of the image.
+// base has the builder take the base that is made here, which reaches the registry as a layer of
+// the image.
 func base(platforms []string, created time.Time, included []packed) (build.GetBase, error) {
 	wanted := make([]v1.Platform, 0, len(platforms))
 	for _, spec := range platforms {
@@ -166,8 +169,8 @@ func described(version string, source checkout) map[string]string {
 	return about
 }
 
-// push pushes the image under the tag of its version, with its SBOMs beside it. Credentials are those of the user's Docker configuration;
-// registries on localhost are spoken to in plain HTTP.
+// push pushes the image under the tag of its version, with its SBOMs beside it. Credentials are
+// those of the user's Docker configuration; registries on localhost are spoken to in plain HTTP.
 func push(ctx context.Context, repository name.Repository, version string, result build.Result) (string, error) {
 	tag := version
 	if tag == "" {

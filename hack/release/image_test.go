@@ -89,7 +89,8 @@ func TestImage(t *testing.T) {
 	t.Run("version", func(t *testing.T) { checkVersion(t, images["linux/"+runtime.GOARCH], "v1.2.3") })
 }
 
-// A commit makes the same image, to the byte, in whatever folder it lies, wherever the machine is and whatever registry it is for.
+// A commit makes the same image, to the byte, in whatever folder it lies, wherever the machine is
+// and whatever registry it is for.
 func TestReproducible(t *testing.T) {
 	keepEnvironment(t)
 	platform := "linux/" + runtime.GOARCH
@@ -294,7 +295,8 @@ func filesOf(t *testing.T, image v1.Image) map[string][]byte {
 	}
 }
 
-// checkSBOM wants the same SBOM in the registry and in dist, one that names the image and a module that is in it.
+// checkSBOM wants the same SBOM in the registry and in dist, one that names the image and a module
+// that is in it.
 func checkSBOM(t *testing.T, index name.Digest, image v1.Image, path string) {
 	text, err := os.ReadFile(path)
 	if err != nil {

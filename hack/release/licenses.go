@@ -13,7 +13,8 @@ import (
 	"strings"
 )
 
-// licenseNames are the names of the files by which modules say under what terms they may be passed on.
+// licenseNames are the names of the files by which modules say under what terms they may be passed
+// on.
 var licenseNames = regexp.MustCompile(`(?i)^(licen[sc]e|copying|notice|patents)([.-][a-z0-9.-]+)?$`)
 
 // A packed is a file of the base, or a folder where text is nil.
@@ -22,8 +23,9 @@ type packed struct {
 	text []byte
 }
 
-// licenses returns the folder licenses/ of the image: the license of the manager, those of all modules that are linked into it on one of
-// the platforms, and that of Go. A module without any is an error.
+// licenses returns the folder licenses/ of the image: the license of the manager, those of all
+// modules that are linked into it on one of the platforms, and that of Go. A module without any is
+// an error.
 func licenses(ctx context.Context, root string, platforms []string) ([]packed, error) {
 	folders := map[string]string{} // by the name of the module, in the image
 	for _, platform := range platforms {

@@ -1,5 +1,6 @@
-// Command release builds what is published: the image of the manager, and the checks and checksums around it. It is a module of its own, so
-// that what builds images stays out of the manager's dependencies. Beside Go modules and the registry that is pushed to, it needs no network.
+// Command release builds what is published: the image of the manager, and the checks and checksums
+// around it. It is a module of its own, so that what builds images stays out of the manager's
+// dependencies. Beside Go modules and the registry that is pushed to, it needs no network.
 package main
 
 import (

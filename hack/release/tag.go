@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// checkTag wants the checkout to be that of the version's tag, with nothing changed, so that anybody can build what is released again.
+// checkTag wants the checkout to be that of the version's tag, with nothing changed, so that
+// anybody can build what is released again.
 func checkTag(ctx context.Context, root, version string) error {
 	if !versions.MatchString(version) {
 		return fmt.Errorf("say which version is to be released, as VERSION=v1.2.3 or VERSION=v1.2.3-rc.1; %q is none", version)

@@ -1,5 +1,6 @@
-// Command servers builds the real servers that the tests and the demo run against, and the clients, where the user's cache folder does
-// not hold them yet, and prints where they are. Arguments name servers of Kubernetes that are built besides, such as kubelet.
+// Command servers builds the real servers that the tests and the demo run against, and the clients,
+// where the user's cache folder does not hold them yet, and prints where they are. Arguments name
+// servers of Kubernetes that are built besides, such as kubelet.
 package main
 
 import (

@@ -1,6 +1,7 @@
-// Command sign signs an image in a registry for one role, as Docker Content Trust does, with the real client: this is how the project signs its
-// own. It reads the repository with the manager's own reader before and after: it signs nothing where the root is not the pinned one, and says
-// who has signed the image then.
+// Command sign signs an image in a registry for one role, as Docker Content Trust does, with the
+// real client: this is how the project signs its own. It reads the repository with the manager's
+// own reader before and after: it signs nothing where the root is not the pinned one, and says who
+// has signed the image then.
 package main
 
 import (

@@ -98,8 +98,9 @@ func (r *request) complete() error {
 	return errors.Join(missing...)
 }
 
-// manifest asks the registry for what is to be signed. The digest is computed from what came, and the tag has to be of it: otherwise another
-// image would be signed than the one that a user of the tag gets.
+// manifest asks the registry for what is to be signed. The digest is computed from what came, and
+// the tag has to be of it: otherwise another image would be signed than the one that a user of the
+// tag gets.
 func (r *request) manifest(ctx context.Context) (manifest, error) {
 	ref, err := imageref.Parse(r.image)
 	if err != nil {
@@ -148,7 +149,8 @@ func (r *request) reader() (*notary.Root, error) {
 	return notary.New(notary.Config{Name: "release", RootKeyIDs: []string{r.rootKeyID}}, get)
 }
 
-// publish has the client sign and publish. Its trust directory, with the role's key, is a temporary one.
+// publish has the client sign and publish. Its trust directory, with the role's key, is a temporary
+// one.
 func (r *request) publish(ctx context.Context, client string, m manifest) error {
 	dir, err := os.MkdirTemp("", "countersign-sign-")
 	if err != nil {

@@ -24,7 +24,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// release is an image in a registry, and its repository on a Notary server with the delegations of ci and qa.
+// release is an image in a registry, and its repository on a Notary server with the delegations of
+// ci and qa.
 type release struct {
 	client     *notaryserver.Client // of who administers the repository
 	repository string

@@ -1,9 +1,12 @@
-// Package access lets a request for metrics in when the API server knows its token (TokenReview) and the RBAC of the cluster allows its path
-// (SubjectAccessReview). Whoever cannot be checked is not let in, and nobody is anonymous.
+// Package access lets a request for metrics in when the API server knows its token (TokenReview)
+// and the RBAC of the cluster allows its path (SubjectAccessReview). Whoever cannot be checked is
+// not let in, and nobody is anonymous.
 //
-// No answer is kept. A scrape costs two small requests, and a token or a right that is taken away counts from the next scrape on. Made-up
-// tokens, each another one, would miss any cache; what bounds those is the rate of the reviews: the client that asks for them has a limit
-// of its own, since the manager's has none, and the API server would make all of the manager's requests wait for a flood of these.
+// No answer is kept. A scrape costs two small requests, and a token or a right that is taken away
+// counts from the next scrape on. Made-up tokens, each another one, would miss any cache; what
+// bounds those is the rate of the reviews: the client that asks for them has a limit of its own,
+// since the manager's has none, and the API server would make all of the manager's requests wait
+// for a flood of these.
 package access
 
 import (
@@ -28,15 +31,18 @@ import (
 )
 
 const (
-	// reviewTimeout bounds both reviews of a request together, and the wait for their turn. Prometheus waits 10 s by default.
+	// reviewTimeout bounds both reviews of a request together, and the wait for their turn.
+	// Prometheus waits 10 s by default.
 	reviewTimeout = 5 * time.Second
-	// reviewsPerSecond and reviewBurst bound reviews of each kind. With reviewTimeout they bound what waits, too: whose turn would come
-	// later than that is refused at once.
+	// reviewsPerSecond and reviewBurst bound reviews of each kind. With reviewTimeout they bound
+	// what waits, too: whose turn would come later than that is refused at once.
 	reviewsPerSecond = 10
 	reviewBurst      = 20
-	// maxToken is longer than the tokens of ServiceAccounts (1 KiB) and of identity providers that list many groups.
+	// maxToken is longer than the tokens of ServiceAccounts (1 KiB) and of identity providers that
+	// list many groups.
 	maxToken = 16 << 10
-	// faultInterval is between two lines of the log on faults: whoever is not let in does not fill it.
+	// faultInterval is between two lines of the log on faults: whoever is not let in does not fill
+	// it.
 	faultInterval = 10 * time.Second
 )
 
@@ -55,8 +61,9 @@ var (
 // token68 is how a bearer token is written (RFC 6750, section 2.1).
 var token68 = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
 
-// Filter is a FilterProvider of the metrics server. It answers 401 where there is no token that the API server knows, 403 where its user may
-// not use the path with the method, and 503 where that could not be checked.
+// Filter is a FilterProvider of the metrics server. It answers 401 where there is no token that the
+// API server knows, 403 where its user may not use the path with the method, and 503 where that
+// could not be checked.
 func Filter(config *rest.Config, httpClient *http.Client) (metricsserver.Filter, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst, config.RateLimiter = reviewsPerSecond, reviewBurst, nil
@@ -96,8 +103,8 @@ type reviewer struct {
 	rights authorizationclient.SubjectAccessReviewInterface
 }
 
-// review returns nil for a request that is let in. Its error is errUnauthenticated or errForbidden where that is the verdict, and any other
-// where there is none.
+// review returns nil for a request that is let in. Its error is errUnauthenticated or errForbidden
+// where that is the verdict, and any other where there is none.
 func (r reviewer) review(req *http.Request) error {
 	token, ok := bearer(req.Header)
 	if !ok {
@@ -145,8 +152,8 @@ func (r reviewer) authorize(ctx context.Context, user authenticationv1.UserInfo,
 	return nil
 }
 
-// bearer returns the token of the one Authorization header. Of anything else the API server is not asked: a token that begins with a blank it
-// takes for none, and whoever has none for anonymous.
+// bearer returns the token of the one Authorization header. Of anything else the API server is not
+// asked: a token that begins with a blank it takes for none, and whoever has none for anonymous.
 func bearer(h http.Header) (string, bool) {
 	values := h.Values("Authorization")
 	if len(values) != 1 {

@@ -117,7 +117,8 @@ func authorization(values ...string) http.Header { return http.Header{"Authoriza
 
 func bearing(token string) http.Header { return authorization("Bearer " + token) }
 
-// testAsked wants all of a user that the API server knows to be asked about, since an authorizer may go by any of it.
+// testAsked wants all of a user that the API server knows to be asked about, since an authorizer
+// may go by any of it.
 func (b *bed) testAsked(t *testing.T) {
 	account, token := b.account(t, "whole", "")
 	e := serve(t, b.kube.Config)
@@ -277,7 +278,8 @@ func (b *bed) testContradictions(t *testing.T, right string) {
 	}
 }
 
-// testNobodyWaits wants a review to end with the request that it is for, and no word of it in the log.
+// testNobodyWaits wants a review to end with the request that it is for, and no word of it in the
+// log.
 func (b *bed) testNobodyWaits(t *testing.T, right string) {
 	e := serve(t, b.kube.Config)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -299,7 +301,8 @@ func (b *bed) testNobodyWaits(t *testing.T, right string) {
 	}
 }
 
-// testFlood wants no more made-up tokens to reach the API server than it would not mind, and the right one to be let in after it.
+// testFlood wants no more made-up tokens to reach the API server than it would not mind, and the
+// right one to be let in after it.
 func (b *bed) testFlood(t *testing.T, right string) {
 	e, begin := serve(t, b.kube.Config), time.Now()
 	var mu sync.Mutex

@@ -33,7 +33,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 )
 
-// Tokens of users that the API server knows from a file, as it does from whatever its administrator has set up.
+// Tokens of users that the API server knows from a file, as it does from whatever its administrator
+// has set up.
 const (
 	anonymousToken = "of-the-anonymous"
 	unknownToken   = "of-somebody-unauthenticated"
@@ -70,7 +71,8 @@ func newBed(t *testing.T) *bed {
 	}
 	b.allow(t, "scrape", rbacv1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/metrics"}},
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "scrapers"},
-		// Who has opened something to everybody has not opened the metrics to those who show no credentials.
+		// Who has opened something to everybody has not opened the metrics to those who show no
+		// credentials.
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "system:anonymous"},
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:unauthenticated"})
 	return b

@@ -43,8 +43,8 @@ func (b *Bundle) Pool() *x509.CertPool {
 	return pool
 }
 
-// Read reads a bundle of at most limit blocks; 0: any number. accept says why a certificate is of no
-// use, nil where it is; a nil accept takes every one.
+// Read reads a bundle of at most limit blocks; 0: any number. accept says why a certificate is of
+// no use, nil where it is; a nil accept takes every one.
 func Read(data []byte, limit int, accept func(*x509.Certificate) error) (*Bundle, error) {
 	b := &Bundle{}
 	blocks, skipped := 0, 0

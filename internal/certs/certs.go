@@ -1,14 +1,15 @@
-// Package certs provides the certificate with which the webhook serves, and the CA bundle by which the API server
-// knows it. By default both are made here and kept in a Secret of the operator's namespace, so that every replica
-// serves with the same; a mounted certificate takes their place where there is one. A private key never leaves the
-// process but for that Secret, and is never logged; the key of a CA is thrown away once it has signed its one
-// certificate.
+// Package certs provides the certificate with which the webhook serves, and the CA bundle by which
+// the API server knows it. By default both are made here and kept in a Secret of the operator's
+// namespace, so that every replica serves with the same; a mounted certificate takes their place
+// where there is one. A private key never leaves the process but for that Secret, and is never
+// logged; the key of a CA is thrown away once it has signed its one certificate.
 //
-// A certificate is replaced together with its CA, and the two overlap: the new CA is added to the bundle first; when
-// both webhook configurations hold it and API servers have had the time to take it up, the new certificate is served;
-// the old CA leaves the bundle a day later. Each step is derived from the Secret and the time, so that it does not
-// matter which replica leads, or when one ends. Only the leader writes. A certificate that no API server may know yet is
-// never served while there is another.
+// A certificate is replaced together with its CA, and the two overlap: the new CA is added to the
+// bundle first; when both webhook configurations hold it and API servers have had the time to take
+// it up, the new certificate is served; the old CA leaves the bundle a day later. Each step is
+// derived from the Secret and the time, so that it does not matter which replica leads, or when one
+// ends. Only the leader writes. A certificate that no API server may know yet is never served while
+// there is another.
 package certs
 
 import (
@@ -33,19 +34,23 @@ const (
 	// SecretName is the Secret, in the operator's namespace, that holds the certificate made here.
 	SecretName = "countersign-webhook-certificate"
 
-	// Uptake is how long API servers are given to take up a CA bundle, and replicas' clocks to differ.
+	// Uptake is how long API servers are given to take up a CA bundle, and replicas' clocks to
+	// differ.
 	Uptake = 10 * time.Minute
-	// Retention is how long an old CA stays in the bundle when its certificate need no longer be served: a replica that
-	// hears of nothing for so long is the only one that can be refused.
+	// Retention is how long an old CA stays in the bundle when its certificate need no longer be
+	// served: a replica that hears of nothing for so long is the only one that can be refused.
 	Retention = 24 * time.Hour
 
-	// attention bounds the time between two looks at the Secret, for clocks may be set and machines suspended.
+	// attention bounds the time between two looks at the Secret, for clocks may be set and machines
+	// suspended.
 	attention = time.Hour
 )
 
-// Own is the certificate that the operator makes for itself. Every replica serves with it; CABundle is for the leader.
+// Own is the certificate that the operator makes for itself. Every replica serves with it; CABundle
+// is for the leader.
 type Own struct {
-	// Client reads past the cache: what is written rests on what the Secret holds, and not on what it held.
+	// Client reads past the cache: what is written rests on what the Secret holds, and not on what
+	// it held.
 	Client client.Client
 	// Namespace is the operator's own.
 	Namespace string
@@ -59,15 +64,15 @@ type Own struct {
 // held is what a replica knows.
 type held struct {
 	state
-	// kept is what was served before the Secret changed: it may say nothing of a certificate that was in use, when it was
-	// deleted for example.
+	// kept is what was served before the Secret changed: it may say nothing of a certificate that
+	// was in use, when it was deleted for example.
 	kept *pair
 	// known says that what is served is in the webhook configurations, or has been served before.
 	known bool
 }
 
-// serving returns the newest certificate where the API servers know it, and else what was served before as long as it is
-// good. It is never nil.
+// serving returns the newest certificate where the API servers know it, and else what was served
+// before as long as it is good. It is never nil.
 func (h *held) serving(host string, now time.Time) *pair {
 	if h.inForce(now) && h.newest.current(now) { // it is not where it was made by a clock that was wrong
 		return h.newest
@@ -89,8 +94,9 @@ func (o *Own) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return &h.serving(o.Host, o.Clock.Now()).tls, nil
 }
 
-// Ready returns an error while there is nothing to serve with that API servers may know. Where a replica starts without a
-// Secret, that is so for the moment between the making of a new one and its CA's place in the webhook configurations.
+// Ready returns an error while there is nothing to serve with that API servers may know. Where a
+// replica starts without a Secret, that is so for the moment between the making of a new one and
+// its CA's place in the webhook configurations.
 func (o *Own) Ready() error {
 	h := o.held.Load()
 	if h == nil {
@@ -102,8 +108,8 @@ func (o *Own) Ready() error {
 	return nil
 }
 
-// Use takes up what the Secret holds. Where that cannot be used, everything stays as it is, and the error says why. It is
-// called by one goroutine at a time.
+// Use takes up what the Secret holds. Where that cannot be used, everything stays as it is, and the
+// error says why. It is called by one goroutine at a time.
 func (o *Own) Use(secret *corev1.Secret) error {
 	s, err := parse(secret)
 	if err != nil {
@@ -124,10 +130,11 @@ func (o *Own) seen(s *state) *held {
 	return h
 }
 
-// CABundle brings the Secret one step further where a step is due, and returns the bundle that the webhook configurations
-// must hold from now on, and when to ask again at the latest. configured are the bundles that they hold now, read before this
-// is called: a bundle that rests on an older Secret is then older than they are, and the API server refuses it. Only the leader
-// may call it. Of several that do, one prevails, and the others get a conflict.
+// CABundle brings the Secret one step further where a step is due, and returns the bundle that the
+// webhook configurations must hold from now on, and when to ask again at the latest. configured are
+// the bundles that they hold now, read before this is called: a bundle that rests on an older
+// Secret is then older than they are, and the API server refuses it. Only the leader may call it.
+// Of several that do, one prevails, and the others get a conflict.
 func (o *Own) CABundle(ctx context.Context, configured ...[]byte) ([]byte, time.Duration, error) {
 	secret := &corev1.Secret{}
 	err := o.Client.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: SecretName}, secret)
@@ -202,8 +209,9 @@ func (o *Own) step(s *state, configured [][]byte, now time.Time) (*state, error)
 	return s, nil
 }
 
-// remake is the step where there is no Secret, or none that can be read. Replicas go on with what they hold in memory, so
-// that every CA that is trusted now stays so, and what this one holds is put back.
+// remake is the step where there is no Secret, or none that can be read. Replicas go on with what
+// they hold in memory, so that every CA that is trusted now stays so, and what this one holds is
+// put back.
 func (o *Own) remake(configured [][]byte, now time.Time) (*state, error) {
 	next := &state{}
 	var served *pair

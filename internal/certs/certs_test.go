@@ -61,12 +61,14 @@ func TestOwn(t *testing.T) {
 	t.Run("random", func(t *testing.T) { testRandom(t, c) })
 }
 
-// fleet is some replicas, the bundles that both webhook configurations hold, and API servers that may not know the latest.
+// fleet is some replicas, the bundles that both webhook configurations hold, and API servers that
+// may not know the latest.
 type fleet struct {
 	client.Client
 	clock    *clocktesting.FakePassiveClock
 	replicas []*replica
-	// configured are the bundles of the mutating and the validating configuration, replaced those that they held before.
+	// configured are the bundles of the mutating and the validating configuration, replaced those
+	// that they held before.
 	configured [2][]byte
 	replaced   []earlier
 }
@@ -146,7 +148,8 @@ func (f *fleet) follow(t *testing.T, replicas ...*replica) {
 	}
 }
 
-// lead takes one turn of the leader, which reaches so many of its three writes: Secret, mutating and validating configuration.
+// lead takes one turn of the leader, which reaches so many of its three writes: Secret, mutating
+// and validating configuration.
 func (f *fleet) lead(t *testing.T, r *replica, writes int) {
 	t.Helper()
 	bundle, wait, err := r.own.Load().CABundle(t.Context(), f.configured[:]...)
@@ -179,9 +182,10 @@ func (f *fleet) turn(t *testing.T) {
 
 func (f *fleet) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
-// check wants a handshake with every replica that is ready to succeed, with every bundle that an API server may hold. A replica
-// that remembers nothing, in a rotation of which the Secret says nothing either, can do no better than to serve what the
-// configurations hold the CA of, whether API servers have taken it up or not.
+// check wants a handshake with every replica that is ready to succeed, with every bundle that an
+// API server may hold. A replica that remembers nothing, in a rotation of which the Secret says
+// nothing either, can do no better than to serve what the configurations hold the CA of, whether
+// API servers have taken it up or not.
 func (f *fleet) check(t *testing.T) {
 	t.Helper()
 	var late [][]byte
@@ -294,7 +298,8 @@ func testHosts(t *testing.T, c client.Client) {
 	}
 }
 
-// testFirstStart has many replicas that take themselves for the leader make the first certificate at the same time.
+// testFirstStart has many replicas that take themselves for the leader make the first certificate
+// at the same time.
 func testFirstStart(t *testing.T, c client.Client) {
 	f := newFleet(t, c, 8)
 	if _, err := f.replicas[0].own.Load().GetCertificate(nil); err == nil || f.replicas[0].own.Load().Ready() == nil {
@@ -374,7 +379,8 @@ func testWalk(t *testing.T, c client.Client) {
 	}
 }
 
-// tenYears returns what an earlier release has made: a CA and a certificate of ten years, and nothing else.
+// tenYears returns what an earlier release has made: a CA and a certificate of ten years, and
+// nothing else.
 func tenYears(t *testing.T, made time.Time) map[string][]byte {
 	t.Helper()
 	key := func() *ecdsa.PrivateKey {

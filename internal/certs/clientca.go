@@ -27,9 +27,10 @@ const defaultInterval = 2 * time.Second
 // ErrNoClientCA says that there is no CA to verify clients by, so that nobody can be believed.
 var ErrNoClientCA = errors.New("the CA of client certificates cannot be read")
 
-// ClientCA are the CAs that certificates of clients must chain to: the certificates in a file of PEM, which is read again while
-// Start runs. Where the file cannot be used, no client is verified. One such reading of a file that was good before does not count, the
-// next one does: whoever writes the file may not do so at one stroke.
+// ClientCA are the CAs that certificates of clients must chain to: the certificates in a file of
+// PEM, which is read again while Start runs. Where the file cannot be used, no client is verified.
+// One such reading of a file that was good before does not count, the next one does: whoever writes
+// the file may not do so at one stroke.
 type ClientCA struct {
 	// Interval is how often Start reads the file; 2 s where it is not positive.
 	Interval time.Duration
@@ -79,9 +80,10 @@ func (*ClientCA) NeedLeaderElection() bool { return false }
 // Ready returns an error, which names the flag, while no client can be verified.
 func (c *ClientCA) Ready() error { return c.held.Load().err }
 
-// Verify returns nil where a certificate that a client has shown, the first of those given, chains to one of the CAs, through the
-// others where it must, is for client authentication and good now. What it returns may be given to it with the same certificates again,
-// to spare the work. The error is ErrNoClientCA where there are no CAs.
+// Verify returns nil where a certificate that a client has shown, the first of those given, chains
+// to one of the CAs, through the others where it must, is for client authentication and good now.
+// What it returns may be given to it with the same certificates again, to spare the work. The error
+// is ErrNoClientCA where there are no CAs.
 func (c *ClientCA) Verify(shown []*x509.Certificate, before *VerifiedClient) (*VerifiedClient, error) {
 	held, now := c.held.Load(), c.clock.Now()
 	switch {

@@ -23,7 +23,8 @@ type signer struct {
 	key  *ecdsa.PrivateKey
 }
 
-// signs makes a certificate, by itself where there is no signer, that is good from 2026 for so many days.
+// signs makes a certificate, by itself where there is no signer, that is good from 2026 for so many
+// days.
 func (s *signer) signs(t *testing.T, ca bool, days int, usage ...x509.ExtKeyUsage) *signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

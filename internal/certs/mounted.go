@@ -18,15 +18,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 )
 
-// reread is how often the files of a mounted certificate are read, besides when the file system reports a change.
+// reread is how often the files of a mounted certificate are read, besides when the file system
+// reports a change.
 const reread = 10 * time.Second
 
-// Mounted is a certificate in a folder that somebody else keeps, and replaces in time: tls.crt and tls.key, with ca.crt as the
-// bundle where it is there. Each is read again when it changes; while that cannot be used, the one before stays.
+// Mounted is a certificate in a folder that somebody else keeps, and replaces in time: tls.crt and
+// tls.key, with ca.crt as the bundle where it is there. Each is read again when it changes; while
+// that cannot be used, the one before stays.
 //
-// A kubelet takes a minute or two to mount what has changed, and each takes another. So where the CA is replaced too, the two overlap here as
-// well: a certificate is served when this replica has seen its CA in ca.crt for Uptake, and a CA that has left ca.crt stays in the
-// bundle for Retention.
+// A kubelet takes a minute or two to mount what has changed, and each takes another. So where the
+// CA is replaced too, the two overlap here as well: a certificate is served when this replica has
+// seen its CA in ca.crt for Uptake, and a CA that has left ca.crt stays in the bundle for
+// Retention.
 type Mounted struct {
 	*certwatcher.CertWatcher
 	dir   string
@@ -47,8 +50,8 @@ type sighting struct {
 	left time.Time
 }
 
-// NewMounted reads the certificate in a folder, and returns nil if the folder holds no tls.crt. Changes are taken up while
-// Start runs.
+// NewMounted reads the certificate in a folder, and returns nil if the folder holds no tls.crt.
+// Changes are taken up while Start runs.
 func NewMounted(dir string, clock clock.PassiveClock) (*Mounted, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("--cert-dir: %w", err)
@@ -72,7 +75,8 @@ func NewMounted(dir string, clock clock.PassiveClock) (*Mounted, error) {
 	return m, err
 }
 
-// Start takes up changes until the context ends. It returns an error where it cannot watch the files.
+// Start takes up changes until the context ends. It returns an error where it cannot watch the
+// files.
 func (m *Mounted) Start(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	var looking sync.WaitGroup
@@ -87,8 +91,8 @@ func (m *Mounted) Start(ctx context.Context) error {
 	return m.CertWatcher.Start(ctx)
 }
 
-// GetCertificate is for tls.Config. It returns the certificate in the folder once API servers know its CA, and until then the one
-// before as long as that is good.
+// GetCertificate is for tls.Config. It returns the certificate in the folder once API servers know
+// its CA, and until then the one before as long as that is good.
 func (m *Mounted) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	newest, err := m.Newest(hello)
 	if err != nil {
@@ -102,14 +106,14 @@ func (m *Mounted) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	return m.serving, nil
 }
 
-// Newest is for the tls.Config of a server whose clients take the CA from where the folder has it, and not from the webhook configurations. It
-// returns the certificate in the folder.
+// Newest is for the tls.Config of a server whose clients take the CA from where the folder has it,
+// and not from the webhook configurations. It returns the certificate in the folder.
 func (m *Mounted) Newest(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return m.CertWatcher.GetCertificate(hello)
 }
 
-// known says whether API servers have had the time to take up a CA of the certificate. Where ca.crt holds none, they trust the roots of
-// their systems.
+// known says whether API servers have had the time to take up a CA of the certificate. Where ca.crt
+// holds none, they trust the roots of their systems.
 func (m *Mounted) known(c *tls.Certificate) bool {
 	there := slices.ContainsFunc(m.cas, func(s sighting) bool { return s.left.IsZero() })
 	return !there || m.verified(c, func(s sighting) bool { return s.since.IsZero() || !m.clock.Now().Before(s.since.Add(Uptake)) })
@@ -136,8 +140,9 @@ func (m *Mounted) verified(c *tls.Certificate, by func(sighting) bool) bool {
 	return err == nil
 }
 
-// CABundle returns what ca.crt holds with what it has held a short time ago, nothing where it is not there, and when to ask again. What the
-// webhook configurations hold stays in the bundle when this replica begins to lead: it has not seen what was there before it started.
+// CABundle returns what ca.crt holds with what it has held a short time ago, nothing where it is
+// not there, and when to ask again. What the webhook configurations hold stays in the bundle when
+// this replica begins to lead: it has not seen what was there before it started.
 func (m *Mounted) CABundle(_ context.Context, configured ...[]byte) ([]byte, time.Duration, error) {
 	text, err := m.look()
 	if err != nil || len(text) == 0 {

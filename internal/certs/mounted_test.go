@@ -83,7 +83,8 @@ func TestMounted(t *testing.T) {
 	})
 }
 
-// mount writes a new certificate into a folder, as certificate and key are replaced one after the other.
+// mount writes a new certificate into a folder, as certificate and key are replaced one after the
+// other.
 func mount(t *testing.T, dir string) *pair {
 	t.Helper()
 	p, err := issue(host, time.Now())
@@ -219,7 +220,8 @@ func TestMountedCA(t *testing.T) {
 	}
 }
 
-// A folder that cannot be watched ends the manager, which is started again, rather than leave it with a certificate that runs out.
+// A folder that cannot be watched ends the manager, which is started again, rather than leave it
+// with a certificate that runs out.
 func TestMountedFolderIsGone(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -40,7 +40,8 @@ func (f *fleet) spoil(t *testing.T, how func(*corev1.Secret)) {
 	}
 }
 
-// testLost deletes or spoils the Secret in each phase, with a leader that remembers and with one that has just started.
+// testLost deletes or spoils the Secret in each phase, with a leader that remembers and with one
+// that has just started.
 func testLost(t *testing.T, c client.Client) {
 	phases := map[string]time.Duration{"steady": day, "new CA in the bundle": 60*day + Uptake/2, "new certificate served": 60*day + 2*Uptake}
 	for how, spoil := range spoiling() {
@@ -185,8 +186,8 @@ func testWrongClock(t *testing.T, c client.Client) {
 	}
 }
 
-// testClockBehind has a leader write whose clock is a year behind, as after a machine was restored. What it makes has expired for
-// everybody else, who must not serve it.
+// testClockBehind has a leader write whose clock is a year behind, as after a machine was restored.
+// What it makes has expired for everybody else, who must not serve it.
 func testClockBehind(t *testing.T, c client.Client) {
 	f := newFleet(t, c, 2)
 	f.turn(t)
@@ -222,8 +223,9 @@ func testClockBehind(t *testing.T, c client.Client) {
 	}
 }
 
-// testRandom lets months pass with crashes, changes of the leader, restarts, replicas that lag and a Secret that is lost,
-// and wants what each replica serves to be trusted by whatever an API server may hold, all the time.
+// testRandom lets months pass with crashes, changes of the leader, restarts, replicas that lag and
+// a Secret that is lost, and wants what each replica serves to be trusted by whatever an API server
+// may hold, all the time.
 func testRandom(t *testing.T, c client.Client) {
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The keys of the Secret besides tls.crt and tls.key, which hold the newest certificate, and the annotation that says since
-// when both webhook configurations hold its CA.
+// The keys of the Secret besides tls.crt and tls.key, which hold the newest certificate, and the
+// annotation that says since when both webhook configurations hold its CA.
 const (
 	caKey             = "ca.crt"       // the bundle: the newest CA first, then older ones that are still trusted
 	previousCertKey   = "previous.crt" // what is served until the newest may be
@@ -32,7 +32,8 @@ type state struct {
 	bundle  bundle
 }
 
-// inForce says whether API servers know the newest certificate: they have had the time, or have never known another.
+// inForce says whether API servers know the newest certificate: they have had the time, or have
+// never known another.
 func (s *state) inForce(now time.Time) bool {
 	return !s.trusted.IsZero() && !now.Before(s.trusted.Add(Uptake))
 }
@@ -48,7 +49,8 @@ func (s *state) replaced(fresh, served *pair) *state {
 	return next
 }
 
-// wait returns when the next step is due, less what the webhook configurations bring about by changing.
+// wait returns when the next step is due, less what the webhook configurations bring about by
+// changing.
 func (s *state) wait(now time.Time) time.Duration {
 	next := s.newest.renewal().Sub(now)
 	if s.overlaps() && !s.trusted.IsZero() {
@@ -57,14 +59,16 @@ func (s *state) wait(now time.Time) time.Duration {
 	return min(max(next, time.Second), attention)
 }
 
-// parse reads a Secret, also one of an earlier release. Whether what it holds is still good is another question.
+// parse reads a Secret, also one of an earlier release. Whether what it holds is still good is
+// another question.
 func parse(secret *corev1.Secret) (*state, error) {
 	s := &state{bundle: certificates(secret.Data[caKey])}
 	var err error
 	if s.newest, err = readPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], s.bundle); err != nil {
 		return nil, fmt.Errorf("%s: %w", corev1.TLSCertKey, err)
 	}
-	// One that cannot be read is none: it is only there so that a replica that starts can serve with it.
+	// One that cannot be read is none: it is only there so that a replica that starts can serve
+	// with it.
 	s.previous, _ = readPair(secret.Data[previousCertKey], secret.Data[previousKeyKey], s.bundle)
 	s.trusted, _ = time.Parse(time.RFC3339, secret.Annotations[trustedAnnotation]) // and a bad time is none, too
 	return s, nil
@@ -180,7 +184,8 @@ func (p *pair) current(now time.Time) bool {
 	return !now.Before(p.tls.Leaf.NotBefore) && !now.After(p.tls.Leaf.NotAfter)
 }
 
-// renewal is when a certificate is replaced: renewAfter from its making, or at two thirds of its life if that is sooner.
+// renewal is when a certificate is replaced: renewAfter from its making, or at two thirds of its
+// life if that is sooner.
 func (p *pair) renewal() time.Time {
 	from, to := p.tls.Leaf.NotBefore, p.tls.Leaf.NotAfter
 	return from.Add(min(renewAfter, to.Sub(from)/3*2))

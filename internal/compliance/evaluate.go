@@ -30,7 +30,8 @@ type Input struct {
 
 // Result is how what runs meets the policies. It is immutable and shared.
 type Result struct {
-	// Findings are sorted by policy, namespace, kind, name and API version: one for each policy and each workload that it covers.
+	// Findings are sorted by policy, namespace, kind, name and API version: one for each policy and
+	// each workload that it covers.
 	Findings []Finding
 	// Policies holds every policy, by name.
 	Policies map[string]Summary
@@ -42,8 +43,8 @@ type Result struct {
 
 // Summary is how what runs meets one policy.
 type Summary struct {
-	// Covered counts the workloads that the policy covers; Violating those of them that violate it; and Unchecked those
-	// that could not be checked, and are not known to violate it.
+	// Covered counts the workloads that the policy covers; Violating those of them that violate it;
+	// and Unchecked those that could not be checked, and are not known to violate it.
 	Covered, Violating, Unchecked int
 	// WouldDeny counts those that mode Enforce would deny and the mode of the policy lets in.
 	WouldDeny int
@@ -51,7 +52,8 @@ type Summary struct {
 	Nowhere bool
 	// Findings are the policy's part of Result.Findings.
 	Findings []Finding
-	// BreakGlass are the namespaces in which the policy would hold and the gate stands open, by name.
+	// BreakGlass are the namespaces in which the policy would hold and the gate stands open, by
+	// name.
 	BreakGlass []BreakGlass
 }
 
@@ -60,8 +62,8 @@ type BreakGlass struct {
 	Namespace, Reason string
 }
 
-// Evaluate judges what runs. Its time is that of one decision for each distinct image of a namespace, and little for each
-// further Pod.
+// Evaluate judges what runs. Its time is that of one decision for each distinct image of a
+// namespace, and little for each further Pod.
 func Evaluate(in Input) *Result {
 	e := evaluation{Input: in, judged: map[question]*judgement{}, needs: map[trust.Key]bool{}}
 	workloads := e.workloads()
@@ -93,7 +95,8 @@ type judgement struct {
 	outcomes   []policy.Outcome
 }
 
-// running are the distinct images of a workload that policies cover, each with the first controller of the Pods that have it.
+// running are the distinct images of a workload that policies cover, each with the first controller
+// of the Pods that have it.
 type running map[*judgement]*Reference
 
 // workloads judges the images of all Pods, by what the Pods belong to.
@@ -123,9 +126,10 @@ func (e *evaluation) workloads() map[Workload]running {
 	return workloads
 }
 
-// judge decides on one image, once. A short name that is not trusted is judged as it is written. Everything else that runs is judged by its digest and without the tag, which may have moved on since. Where the Pod
-// names one digest and the kubelet reports another, as some do of an index, a policy is met if either meets it: what is asked for
-// by digest is that content, or a part of it.
+// judge decides on one image, once. A short name that is not trusted is judged as it is written.
+// Everything else that runs is judged by its digest and without the tag, which may have moved on
+// since. Where the Pod names one digest and the kubelet reports another, as some do of an index, a
+// policy is met if either meets it: what is asked for by digest is that content, or a part of it.
 func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	if j := e.judged[q]; j != nil {
 		return j
@@ -138,7 +142,8 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 		return j
 	}
 	if e.Policies.Distrusts(ref) {
-		// The kubelet's report does not tell how the name was read: a runtime reports any name of the content on its node.
+		// The kubelet's report does not tell how the name was read: a runtime reports any name of
+		// the content on its node.
 		j.outcomes = e.decide(q.image.Spec, namespace).Outcomes
 		return j
 	}
@@ -184,8 +189,8 @@ func (e *evaluation) decide(image string, namespace labels.Set) policy.Decision 
 	return e.Policies.Decide(policy.Request{Image: image, NamespaceLabels: namespace, Now: e.Now}, e.Roots)
 }
 
-// unreadable is what a reference that cannot be parsed comes to: nobody can tell which of the policies that hold in the
-// namespace cover it, so none of them may count it as met.
+// unreadable is what a reference that cannot be parsed comes to: nobody can tell which of the
+// policies that hold in the namespace cover it, so none of them may count it as met.
 func (e *evaluation) unreadable(namespace labels.Set) []policy.Outcome {
 	var all []policy.Outcome
 	for _, p := range e.Policies.HoldingIn(namespace) {
@@ -210,7 +215,8 @@ func find(workload Workload, images running) []Finding {
 		}
 	}
 	for i := range found {
-		// Several spellings of one image were judged alike; where the kubelet reports different digests for one, the worst counts.
+		// Several spellings of one image were judged alike; where the kubelet reports different
+		// digests for one, the worst counts.
 		slices.SortFunc(found[i].Images, func(a, b ImageFinding) int {
 			return cmp.Or(strings.Compare(a.Image, b.Image), cmp.Compare(a.Verdict, b.Verdict), strings.Compare(a.Tag, b.Tag))
 		})
@@ -232,7 +238,8 @@ func (f *Finding) add(j *judgement, o policy.Outcome, controller Reference) {
 	}
 }
 
-// worse puts a violation before what could not be checked, and that before what is met. Anything else is a violation.
+// worse puts a violation before what could not be checked, and that before what is met. Anything
+// else is a violation.
 func worse(a, b policy.Verdict) policy.Verdict {
 	switch {
 	case a == policy.Admitted:

@@ -50,7 +50,8 @@ func (f *facts) Statements(tag, digest string) []trust.Statement {
 
 func (f *facts) Expiry() (time.Time, string) { return f.expires, "timestamp" }
 
-// roots are evidence by trust root and repository. A repository that is not there is not loaded, and nil could not be fetched.
+// roots are evidence by trust root and repository. A repository that is not there is not loaded,
+// and nil could not be fetched.
 type roots map[string]map[string]*facts
 
 func (r roots) Usable(root string) error {
@@ -256,7 +257,8 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// What mode Enforce would deny is counted where the mode is another. A policy that holds in no namespace says so.
+// What mode Enforce would deny is counted where the mode is another. A policy that holds in no
+// namespace says so.
 func TestWouldDenyAndNowhere(t *testing.T) {
 	roles := []v1alpha1.RoleName{"ci"}
 	all := "registry.example.com/acme/**"
@@ -360,7 +362,8 @@ func newWorld(r *rand.Rand) world {
 	return w
 }
 
-// judge says the rule once more, image by image: which verdict a policy comes to on a digest; "" where it does not cover it.
+// judge says the rule once more, image by image: which verdict a policy comes to on a digest; ""
+// where it does not cover it.
 func (w world) judge(p rule, namespace string, i Image) string {
 	repository, pinned, _ := strings.Cut(i.Spec, "@")
 	repository = strings.TrimSuffix(strings.TrimSuffix(repository, ":v1"), ":v2")
@@ -426,7 +429,8 @@ func TestEvaluateAgreesWithTheRule(t *testing.T) {
 	}
 }
 
-// cluster is 10,000 Pods of 2,000 Deployments with as many images in 50 namespaces. Their strings are their own, as decoded ones are.
+// cluster is 10,000 Pods of 2,000 Deployments with as many images in 50 namespaces. Their strings
+// are their own, as decoded ones are.
 func cluster() []Pod {
 	yes := true
 	var pods []Pod
@@ -466,8 +470,8 @@ func largeInput(t testing.TB, pods []Pod) Input {
 	return in
 }
 
-// 10,000 Pods and what is found of them are to stay within 100 MiB, with what the garbage collector leaves lying and what the first
-// list of the Pods takes.
+// 10,000 Pods and what is found of them are to stay within 100 MiB, with what the garbage collector
+// leaves lying and what the first list of the Pods takes.
 func TestMemoryOfTenThousandPods(t *testing.T) {
 	before := heap()
 	pods := cluster()

@@ -29,7 +29,8 @@ func forged(name, apiVersion, kind, owner, hash string, images ...string) *corev
 	return p
 }
 
-// The API server takes owners and images of more than a MiB, which would be held for each Pod and go into events and status.
+// The API server takes owners and images of more than a MiB, which would be held for each Pod and
+// go into events and status.
 func TestThreatNothingOfAPodIsKeptWithoutBound(t *testing.T) {
 	const size = 1400 << 10
 	for name, character := range map[string]string{"ASCII": "a", "of three bytes": "\u20ac"} {
@@ -80,7 +81,8 @@ func TestLongNamesThatAreLegalStay(t *testing.T) {
 	}
 }
 
-// What no policy covers is not kept, however many images Pods of one forged owner have; what is covered is kept once.
+// What no policy covers is not kept, however many images Pods of one forged owner have; what is
+// covered is kept once.
 func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 	var pods []Pod
 	for i := range 10 {
@@ -107,8 +109,8 @@ func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 	}
 }
 
-// Whoever makes up an owner must neither be counted with a workload of another API group, nor draw the event about its violation to
-// himself.
+// Whoever makes up an owner must neither be counted with a workload of another API group, nor draw
+// the event about its violation to himself.
 func TestThreatForgedOwnerDivertsNothing(t *testing.T) {
 	good, bad := app+"@"+digest("a"), app+"@"+digest("b")
 	genuine := forged("real", "apps/v1", "ReplicaSet", "app-7f6d", "7f6d", bad)

@@ -17,7 +17,8 @@ const (
 	labelDeploymentConfig = "deploymentconfig"
 )
 
-// Bounds of what is kept of a Pod, in bytes. The API server takes owner references and images of any size.
+// Bounds of what is kept of a Pod, in bytes. The API server takes owner references and images of
+// any size.
 const (
 	maxAPIVersion = 317 // a group of 253, a slash and a version of 63
 	maxKind       = 63
@@ -25,7 +26,8 @@ const (
 	maxUID        = 128
 )
 
-// Reference names an object of a workload's namespace for certain: the direct controller of a Pod, or the Pod itself.
+// Reference names an object of a workload's namespace for certain: the direct controller of a Pod,
+// or the Pod itself.
 type Reference struct {
 	APIVersion, Kind, Name string
 	UID                    types.UID
@@ -33,9 +35,11 @@ type Reference struct {
 
 // Image is one image of a Pod.
 type Image struct {
-	// Spec is the reference that the Pod has, of at most imageref.MaxLength bytes: a longer one is cut, and cannot be parsed either way.
+	// Spec is the reference that the Pod has, of at most imageref.MaxLength bytes: a longer one is
+	// cut, and cannot be parsed either way.
 	Spec string
-	// Digest is what the kubelet reports to run; empty where it reports none that names a manifest of the repository in Spec.
+	// Digest is what the kubelet reports to run; empty where it reports none that names a manifest
+	// of the repository in Spec.
 	Digest string
 }
 
@@ -43,7 +47,8 @@ type Image struct {
 type Pod struct {
 	Workload   Workload
 	Controller Reference
-	// Images are those of init, regular and ephemeral containers and of image volumes, in this order, without repetition.
+	// Images are those of init, regular and ephemeral containers and of image volumes, in this
+	// order, without repetition.
 	Images []Image
 }
 
@@ -89,7 +94,8 @@ func reported(statuses []corev1.ContainerStatus) map[string]string {
 	return ids
 }
 
-// mounted returns what the kubelet reports as the image IDs of image volumes, by name, with whichever container mounts them.
+// mounted returns what the kubelet reports as the image IDs of image volumes, by name, with
+// whichever container mounts them.
 func mounted(status *corev1.PodStatus) map[string]string {
 	ids := map[string]string{}
 	for _, statuses := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses} {
@@ -104,10 +110,11 @@ func mounted(status *corev1.PodStatus) map[string]string {
 	return ids
 }
 
-// digestOf returns the manifest digest in what a kubelet reports as the ID of an image, "name@sha256:...", where the name is that
-// of the repository that the Pod asked for: a runtime reports any name that the same content has on the node, and that another
-// repository's signatures speak for it says nothing. It is empty for anything else: a bare "sha256:..." or "docker://sha256:..." is
-// the hash of the image's configuration, which nobody signs.
+// digestOf returns the manifest digest in what a kubelet reports as the ID of an image,
+// "name@sha256:...", where the name is that of the repository that the Pod asked for: a runtime
+// reports any name that the same content has on the node, and that another repository's signatures
+// speak for it says nothing. It is empty for anything else: a bare "sha256:..." or
+// "docker://sha256:..." is the hash of the image's configuration, which nobody signs.
 func digestOf(reference, imageID string) string {
 	id := strings.TrimPrefix(imageID, "docker-pullable://")
 	if !strings.Contains(id, "@") {
@@ -124,8 +131,8 @@ func digestOf(reference, imageID string) string {
 	return strings.Clone(runs.Digest) // without the text around it
 }
 
-// bounded cuts text from elsewhere to at most so many bytes. Where it cuts, a hash of the whole takes the end, so that no two become
-// one; what was cut is neither a name nor an image reference.
+// bounded cuts text from elsewhere to at most so many bytes. Where it cuts, a hash of the whole
+// takes the end, so that no two become one; what was cut is neither a name nor an image reference.
 func bounded(s string, most int) string {
 	if len(s) <= most {
 		return s
@@ -135,8 +142,8 @@ func bounded(s string, most int) string {
 	return strings.ToValidUTF8(s[:most-len(end)], "") + end
 }
 
-// owner says what users know the Pod by, and what made it. The word of the Pod is taken for it: nothing hangs on it but
-// where a finding is shown.
+// owner says what users know the Pod by, and what made it. The word of the Pod is taken for it:
+// nothing hangs on it but where a finding is shown.
 func owner(p *corev1.Pod) (Workload, Reference) {
 	c := metav1.GetControllerOfNoCopy(p)
 	if c == nil || c.Kind == "Node" && c.APIVersion == "v1" { // a static Pod is "controlled" by its node

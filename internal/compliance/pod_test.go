@@ -167,7 +167,8 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// What runs is looked for wherever admission looks: its walker, which a test holds to the PodSpec type, is the measure.
+// What runs is looked for wherever admission looks: its walker, which a test holds to the PodSpec
+// type, is the measure.
 func TestThreatEveryListIsJudged(t *testing.T) {
 	raw, err := json.Marshal(full())
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 )
 
-// shortNamed judges one image in a namespace by two policies, of which one holds in other namespaces alone. What the
-// kubelet reports is signed by both roles on docker.io.
+// shortNamed judges one image in a namespace by two policies, of which one holds in other
+// namespaces alone. What the kubelet reports is signed by both roles on docker.io.
 func shortNamed(t *testing.T, as policy.ShortNames, images ...Image) *Result {
 	t.Helper()
 	return Evaluate(Input{
@@ -25,8 +25,8 @@ func shortNamed(t *testing.T, as policy.ShortNames, images ...Image) *Result {
 	})
 }
 
-// Under Deny what runs by a short name violates every policy that holds, as it would be denied at admission, whatever
-// the kubelet reports; under DockerIO it is judged as an image of docker.io.
+// Under Deny what runs by a short name violates every policy that holds, as it would be denied at
+// admission, whatever the kubelet reports; under DockerIO it is judged as an image of docker.io.
 func TestThreatShortNameThatRuns(t *testing.T) {
 	for name, image := range map[string]Image{
 		"nothing reported": {"acme/app:v1", ""},

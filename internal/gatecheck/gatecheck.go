@@ -1,5 +1,5 @@
-// Package gatecheck tries the gate of a cluster as a user meets it: it asks the API server for a Pod
-// that an ImagePolicy denies, and for one that none covers. Both requests are dry runs, so that
+// Package gatecheck tries the gate of a cluster as a user meets it: it asks the API server for a
+// Pod that an ImagePolicy denies, and for one that none covers. Both requests are dry runs, so that
 // nothing is created or changed. It proves that the API server asks the gate and that the gate
 // decides. It says nothing about signing servers.
 package gatecheck

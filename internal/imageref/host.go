@@ -8,26 +8,29 @@ import (
 	"strings"
 )
 
-// namesHost reports whether the first of several segments is a registry host and not part of a path on docker.io:
-// the rule that every runtime follows.
+// namesHost reports whether the first of several segments is a registry host and not part of a path
+// on docker.io: the rule that every runtime follows.
 func namesHost(first string) bool {
 	return first == "localhost" || strings.ContainsAny(first, ".:")
 }
 
-// normaliseFirst returns the canonical form of the first of several segments. What is no host is returned unchanged.
+// normaliseFirst returns the canonical form of the first of several segments. What is no host is
+// returned unchanged.
 func normaliseFirst(first string) (string, error) {
 	if namesHost(first) {
 		return normaliseHost(first)
 	}
 	if strings.ToLower(first) != first {
-		// A runtime takes it for a host because of its capitals; in lower case it would be a path on docker.io.
+		// A runtime takes it for a host because of its capitals; in lower case it would be a path
+		// on docker.io.
 		return "", fmt.Errorf("%.64q has capitals and neither '.' nor port: a registry host needs one of them, a repository is in lower case", first)
 	}
 	return first, nil
 }
 
-// normaliseHost returns the one spelling of a registry host: lower case, no default port, no leading zero in a
-// port, the canonical form of an IPv6 address, docker.io under its one name. "*" may occur in a pattern's host.
+// normaliseHost returns the one spelling of a registry host: lower case, no default port, no
+// leading zero in a port, the canonical form of an IPv6 address, docker.io under its one name. "*"
+// may occur in a pattern's host.
 func normaliseHost(s string) (string, error) {
 	host, port, err := splitPort(strings.ToLower(s))
 	if err != nil {
@@ -56,7 +59,8 @@ func normaliseHost(s string) (string, error) {
 	return host, nil
 }
 
-// splitPort cuts the port off a host and writes it without leading zeros; it is empty where there is none.
+// splitPort cuts the port off a host and writes it without leading zeros; it is empty where there
+// is none.
 func splitPort(s string) (host, port string, err error) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 || i < strings.LastIndexByte(s, ']') {

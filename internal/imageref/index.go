@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// Index finds which of many patterns match a repository, without trying each: a trie over hosts and path segments, in
-// which only wildcards branch. The time of a look-up depends on the path and on the wildcards met along it, not on
-// the number of patterns that differ in a literal segment. Build it with Add before use; look-ups are then safe for
-// concurrent use. The zero value is empty and ready for Add.
+// Index finds which of many patterns match a repository, without trying each: a trie over hosts and
+// path segments, in which only wildcards branch. The time of a look-up depends on the path and on
+// the wildcards met along it, not on the number of patterns that differ in a literal segment. Build
+// it with Add before use; look-ups are then safe for concurrent use. The zero value is empty and
+// ready for Add.
 type Index struct {
 	hosts map[string]*indexNode // literal hosts
 	wild  []indexEdge           // hosts with wildcards
@@ -27,7 +28,8 @@ type indexEdge struct {
 	to      *indexNode
 }
 
-// Add enters a pattern under an id of the caller's choice, which need not be unique. The zero Pattern is not entered.
+// Add enters a pattern under an id of the caller's choice, which need not be unique. The zero
+// Pattern is not entered.
 func (x *Index) Add(p Pattern, id int) {
 	if p.host == "" {
 		return
@@ -82,8 +84,8 @@ func wildChild(edges *[]indexEdge, pattern string) *indexNode {
 	return to
 }
 
-// Find appends the ids of the patterns that match the repository of r to ids, and returns it sorted and without
-// repetition. It allocates only where ids must grow or very many wildcards overlap.
+// Find appends the ids of the patterns that match the repository of r to ids, and returns it sorted
+// and without repetition. It allocates only where ids must grow or very many wildcards overlap.
 func (x *Index) Find(r Ref, ids []int) []int {
 	var here, there [16]*indexNode
 	active, next := here[:0], there[:0]
@@ -115,8 +117,9 @@ func (x *Index) Matches(r Ref) bool {
 	return len(x.Find(r, ids[:0])) > 0
 }
 
-// enter adds a node to the active ones, with those that no further segment is needed to reach. A node may be reached
-// on two ways, and is then added once: the active nodes never outnumber the nodes of the trie.
+// enter adds a node to the active ones, with those that no further segment is needed to reach. A
+// node may be reached on two ways, and is then added once: the active nodes never outnumber the
+// nodes of the trie.
 func (n *indexNode) enter(active []*indexNode) []*indexNode {
 	for ; n != nil && !slices.Contains(active, n); n = n.many {
 		active = append(active, n)

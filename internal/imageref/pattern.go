@@ -14,8 +14,8 @@ const (
 	anyMany = "**"
 )
 
-// Pattern matches repositories by their normalised name. It is anchored at both ends, and host and path are matched
-// apart, so that nothing reaches across the first "/":
+// Pattern matches repositories by their normalised name. It is anchored at both ends, and host and
+// path are matched apart, so that nothing reaches across the first "/":
 //
 //   - "*" in a path stands for any characters of one segment, also for none beside others: "app*" matches "app". As a
 //     whole segment it is exactly one segment.
@@ -25,14 +25,15 @@ const (
 //     example.com nor a.b.example.com. It never covers a port: "*.example.com" does not match registry.example.com:5000.
 //   - "*" as the whole host is every registry, whatever its name and port: "*/**" matches every image.
 //
-// A pattern is normalised as a reference is: "nginx*" is "docker.io/library/nginx*". The zero value matches nothing.
+// A pattern is normalised as a reference is: "nginx*" is "docker.io/library/nginx*". The zero value
+// matches nothing.
 type Pattern struct {
 	host     string
 	segments []string
 }
 
-// ParsePattern reads a pattern. A pattern that could match no repository at all is refused, as is one that names a tag
-// or a digest: a rule for a tag would be dodged by deploying the digest.
+// ParsePattern reads a pattern. A pattern that could match no repository at all is refused, as is
+// one that names a tag or a digest: a rule for a tag would be dodged by deploying the digest.
 func ParsePattern(s string) (Pattern, error) {
 	if err := checkPattern(s); err != nil {
 		return Pattern{}, err
@@ -98,7 +99,8 @@ func checkPattern(s string) error {
 	return nil
 }
 
-// checkParses holds the pattern to the grammar of references: with a letter for each wildcard it must be one.
+// checkParses holds the pattern to the grammar of references: with a letter for each wildcard it
+// must be one.
 func (p Pattern) checkParses() error {
 	host := p.host
 	if host == anyOne {
@@ -114,8 +116,8 @@ func (p Pattern) checkParses() error {
 // String returns the pattern in full, normalised. It parses back to p.
 func (p Pattern) String() string { return p.host + "/" + strings.Join(p.segments, "/") }
 
-// Match reports whether the repository of r matches. Its time is bounded by the product of the two lengths, whatever
-// the wildcards.
+// Match reports whether the repository of r matches. Its time is bounded by the product of the two
+// lengths, whatever the wildcards.
 func (p Pattern) Match(r Ref) bool {
 	if p.host == "" || !matchHost(p.host, r.Host) {
 		return false
@@ -142,8 +144,8 @@ func (p Pattern) Match(r Ref) bool {
 				continue
 			}
 		}
-		// What follows the last "**" did not fit here: let the "**" take one segment more. Earlier ones need no second
-		// try, for what follows them has been found as far left as it goes.
+		// What follows the last "**" did not fit here: let the "**" take one segment more. Earlier
+		// ones need no second try, for what follows them has been found as far left as it goes.
 		if after == nil {
 			return false
 		}
@@ -163,7 +165,8 @@ func matchHost(pattern, host string) bool {
 	if !strings.Contains(pattern, anyOne) {
 		return false
 	}
-	// What follows the first colon of an address in brackets is never a number, and so never the port of a pattern.
+	// What follows the first colon of an address in brackets is never a number, and so never the
+	// port of a pattern.
 	pattern, patternPort, _ := strings.Cut(pattern, ":")
 	host, hostPort, _ := strings.Cut(host, ":")
 	if patternPort != hostPort || strings.Count(pattern, ".") != strings.Count(host, ".") {
@@ -180,8 +183,8 @@ func matchHost(pattern, host string) bool {
 	return true
 }
 
-// matchSegment matches one path segment, or one label of a host. Each piece between wildcards is taken where it first
-// fits; no later place could do better, so nothing is tried twice.
+// matchSegment matches one path segment, or one label of a host. Each piece between wildcards is
+// taken where it first fits; no later place could do better, so nothing is tried twice.
 func matchSegment(pattern, s string) bool {
 	piece, pattern, wild := strings.Cut(pattern, anyOne)
 	if !wild {

@@ -206,7 +206,8 @@ func TestMatchDoesNotExplode(t *testing.T) {
 	}
 }
 
-// oracle is the rule of patterns a second time, as one regular expression for the host and one for the path.
+// oracle is the rule of patterns a second time, as one regular expression for the host and one for
+// the path.
 func oracle(p imageref.Pattern, r imageref.Ref) bool {
 	host, path, _ := strings.Cut(p.String(), "/")
 	hostExpr := `^` + strings.ReplaceAll(regexp.QuoteMeta(host), `\*`, `[^.:/\[\]]*`) + `$`

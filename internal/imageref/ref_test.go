@@ -88,7 +88,8 @@ func nameByDocker(tb testing.TB, s string) string {
 	return named.Name()
 }
 
-// The name to sign by is what Docker's clients make of the reference, and it is pulled and pinned as it is written.
+// The name to sign by is what Docker's clients make of the reference, and it is pulled and pinned
+// as it is written.
 func TestNameIsThatOfDockersClients(t *testing.T) {
 	for in, want := range map[string]struct{ name, pinned string }{
 		"nginx":                                  {"docker.io/library/nginx", "docker.io/library/nginx:latest"},
@@ -118,7 +119,8 @@ func TestNameIsThatOfDockersClients(t *testing.T) {
 	}
 }
 
-// Another spelling of the host is no way around a pattern: what covers a repository covers it as it may be written.
+// Another spelling of the host is no way around a pattern: what covers a repository covers it as it
+// may be written.
 func TestThreatSpellingOfAHostIsNoWayAround(t *testing.T) {
 	for _, pattern := range []string{"registry.example.com/acme/**", "registry.example.com:443/acme/**", "Registry.example.com/acme/app", "*.example.com/**", "*/**"} {
 		p := mustPattern(t, pattern)
@@ -136,8 +138,8 @@ func TestThreatSpellingOfAHostIsNoWayAround(t *testing.T) {
 	}
 }
 
-// readsShort reports whether a node that knows search registries takes a reference for a short name: its first segment,
-// as it is written, has neither '.' nor ':' and is not localhost.
+// readsShort reports whether a node that knows search registries takes a reference for a short
+// name: its first segment, as it is written, has neither '.' nor ':' and is not localhost.
 func readsShort(tb testing.TB, s string) bool {
 	tb.Helper()
 	ref, err := reference.Parse(s)

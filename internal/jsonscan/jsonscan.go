@@ -1,8 +1,9 @@
 // Package jsonscan goes through JSON without decoding it, to find where values begin and end.
 //
-// What it has gone through without getting lost is valid JSON, by the rules of encoding/json; it accepts nothing that a decoder would
-// refuse for its form, and refuses nothing that one would take. What the values mean, and whether a key comes twice, it does not judge.
-// It allocates nothing, and takes time in proportion to the text.
+// What it has gone through without getting lost is valid JSON, by the rules of encoding/json; it
+// accepts nothing that a decoder would refuse for its form, and refuses nothing that one would
+// take. What the values mean, and whether a key comes twice, it does not judge. It allocates
+// nothing, and takes time in proportion to the text.
 package jsonscan
 
 import "bytes"
@@ -10,15 +11,16 @@ import "bytes"
 // maxDepth is how deep encoding/json goes into objects and lists.
 const maxDepth = 10000
 
-// Scanner goes through JSON value by value. It is lost where it finds what cannot be there, and stays so.
+// Scanner goes through JSON value by value. It is lost where it finds what cannot be there, and
+// stays so.
 type Scanner struct {
 	// Text is gone through, from Next on. Next is never beyond its end.
 	Text []byte
 	Next int
 	// Lost says that Text is no JSON, or not what was asked for.
 	Lost bool
-	// Values is how many members of objects and elements of lists were met so far. A decoder can take a hundred bytes for each, of which
-	// some are no longer than three.
+	// Values is how many members of objects and elements of lists were met so far. A decoder can
+	// take a hundred bytes for each, of which some are no longer than three.
 	Values int
 
 	depth int
@@ -29,8 +31,8 @@ type Scanner struct {
 // At reports whether a byte is next.
 func (s *Scanner) At(c byte) bool { return s.Next < len(s.Text) && s.Text[s.Next] == c }
 
-// Count returns how many values a JSON document holds, names not among them. It gives up at limit, and returns limit then.
-// It is false where the text is no JSON, as far as it was looked at.
+// Count returns how many values a JSON document holds, names not among them. It gives up at limit,
+// and returns limit then. It is false where the text is no JSON, as far as it was looked at.
 func Count(text []byte, limit int) (values int, ok bool) {
 	s := Scanner{Text: text, most: limit}
 	s.Blank()
@@ -55,7 +57,8 @@ func (s *Scanner) End() {
 	s.Lost = s.Lost || s.Next < len(s.Text)
 }
 
-// Members has each member of an object visited: with its key, quotes included, and at its value, which visit must pass over.
+// Members has each member of an object visited: with its key, quotes included, and at its value,
+// which visit must pass over.
 func (s *Scanner) Members(visit func(key []byte)) {
 	s.entries('{', '}', func() {
 		from := s.Next
@@ -73,8 +76,8 @@ func (s *Scanner) Members(visit func(key []byte)) {
 // Elements has each element of a list visited, which visit must pass over.
 func (s *Scanner) Elements(visit func()) { s.entries('[', ']', visit) }
 
-// Skip passes over a value. It goes as deep as there is text without a call for each level, so that what is deep costs no more memory
-// than what is flat.
+// Skip passes over a value. It goes as deep as there is text without a call for each level, so that
+// what is deep costs no more memory than what is flat.
 func (s *Scanner) Skip() {
 	outside := s.depth
 	for s.begin(); !s.Lost && s.depth > outside; {
@@ -94,7 +97,8 @@ func (s *Scanner) Skip() {
 	}
 }
 
-// begin passes over a value, or the beginning of one: the first entries of lists and objects, down to one that holds nothing.
+// begin passes over a value, or the beginning of one: the first entries of lists and objects, down
+// to one that holds nothing.
 func (s *Scanner) begin() {
 	for more := true; more && !s.Lost; {
 		more = false
@@ -115,7 +119,8 @@ func (s *Scanner) begin() {
 	}
 }
 
-// open passes over the beginning of a list or an object, up to its first value, and reports whether there is one.
+// open passes over the beginning of a list or an object, up to its first value, and reports whether
+// there is one.
 func (s *Scanner) open() bool {
 	list := s.At('[')
 	s.Next++

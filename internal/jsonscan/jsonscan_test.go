@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// valid reports whether a text is one value, as the scanner sees it. It has no capacity beyond its end to read into.
+// valid reports whether a text is one value, as the scanner sees it. It has no capacity beyond its
+// end to read into.
 func valid(text []byte) bool {
 	s := Scanner{Text: slices.Clip(text)}
 	s.Blank()
@@ -16,7 +17,8 @@ func valid(text []byte) bool {
 	return !s.Lost
 }
 
-// FuzzSkip says that the scanner passes over what encoding/json takes for JSON, and over nothing else.
+// FuzzSkip says that the scanner passes over what encoding/json takes for JSON, and over nothing
+// else.
 func FuzzSkip(f *testing.F) {
 	for _, text := range []string{
 		``, ` `, `{}`, ` { } `, `[]`, ` [ ] `, `[1]`, `[1,]`, `[,1]`, `[,]`, `[1 2]`, `[`, `]`, `[}`, `{]`, `{"a":1,}`, `{"a"}`, `{"a":}`, `{"a" : 1 , "b":[ ]}`, `{a:1}`, `{1:2}`, `{"a":1}{`,
@@ -35,7 +37,8 @@ func FuzzSkip(f *testing.F) {
 	})
 }
 
-// Every beginning of a text is refused as it must be, wherever it breaks off, and every byte in the place of another judged alike.
+// Every beginning of a text is refused as it must be, wherever it breaks off, and every byte in the
+// place of another judged alike.
 func TestEveryBeginningAndEveryByte(t *testing.T) {
 	const text = `{"a\u00e9\\":[true,false,null,-1.5e+2,0,{}, [] ,{"b" : "c"}],"d":""}`
 	for n := range len(text) {

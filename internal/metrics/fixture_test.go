@@ -72,7 +72,8 @@ func (*answers) Subject(image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: image.Name()}
 }
 
-// namespaces is a cache of Namespaces, each with the value of its break-glass label, "-" where it has none; nil is one that is not filled yet.
+// namespaces is a cache of Namespaces, each with the value of its break-glass label, "-" where it
+// has none; nil is one that is not filled yet.
 type namespaces map[string]string
 
 func (namespaces) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
@@ -172,7 +173,8 @@ func (b *bench) populate(t *testing.T) {
 	b.ran = &compliance.Result{Policies: map[string]compliance.Summary{"team-a": {Covered: 8, Violating: 2, Unchecked: 1}, "deleted": {Covered: 1}}}
 }
 
-// series returns the value of every series but the buckets of histograms, by its name and labels as Prometheus writes them.
+// series returns the value of every series but the buckets of histograms, by its name and labels as
+// Prometheus writes them.
 func (b *bench) series(t *testing.T) map[string]float64 {
 	t.Helper()
 	all := map[string]float64{}

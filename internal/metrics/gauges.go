@@ -138,7 +138,8 @@ func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) 
 	}
 }
 
-// workloads leaves out policies that are no more: what runs is evaluated later than a policy is deleted.
+// workloads leaves out policies that are no more: what runs is evaluated later than a policy is
+// deleted.
 func (g *gauges) workloads(e emitter, s *State, snapshot *store.Snapshot) {
 	if s.Ran == nil {
 		return

@@ -1,6 +1,7 @@
-// Package metrics counts and times what the manager does, for Prometheus. Labels are bounded: names of policies, trust roots and
-// namespaces that an administrator made, and constants of the api package; never an image, a Pod or a user. The series of
-// what was deleted are gone with the next scrape. It never decides anything, and a nil *Metrics counts nothing.
+// Package metrics counts and times what the manager does, for Prometheus. Labels are bounded: names
+// of policies, trust roots and namespaces that an administrator made, and constants of the api
+// package; never an image, a Pod or a user. The series of what was deleted are gone with the next
+// scrape. It never decides anything, and a nil *Metrics counts nothing.
 package metrics
 
 import (
@@ -31,7 +32,8 @@ const (
 
 // Why a webhook configuration was written.
 const (
-	// CauseCreated says that it was not there: after an installation, or because somebody has deleted it.
+	// CauseCreated says that it was not there: after an installation, or because somebody has
+	// deleted it.
 	CauseCreated = "created"
 	// CauseRestored says that it was not as it must be.
 	CauseRestored = "restored"
@@ -87,13 +89,15 @@ func New(r prometheus.Registerer) *Metrics {
 	return m
 }
 
-// buckets run from 0.1 ms, which an answer from memory takes, to 10 s, when the API server stops waiting. 7 s is the deadline inside.
+// buckets run from 0.1 ms, which an answer from memory takes, to 10 s, when the API server stops
+// waiting. 7 s is the deadline inside.
 func buckets() []float64 {
 	return []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 7, 10}
 }
 
-// Decided counts the decision on one image: by each policy that covers it, with its verdict and reason. It is called once for
-// each distinct image of a request, with the decision that stood. Where no policy covers the image, the policy is "".
+// Decided counts the decision on one image: by each policy that covers it, with its verdict and
+// reason. It is called once for each distinct image of a request, with the decision that stood.
+// Where no policy covers the image, the policy is "".
 func (m *Metrics) Decided(d policy.Decision) {
 	if m == nil {
 		return
@@ -124,8 +128,8 @@ func verdict(v policy.Verdict) string {
 	return "Denied"
 }
 
-// Admission notes how long one admission request took. handler is "mutate" or "validate", outcome "admitted", "denied",
-// "could_not_check", "unreadable" or "break_glass".
+// Admission notes how long one admission request took. handler is "mutate" or "validate", outcome
+// "admitted", "denied", "could_not_check", "unreadable" or "break_glass".
 func (m *Metrics) Admission(handler, outcome string, took time.Duration) {
 	if m != nil {
 		m.admission.WithLabelValues(handler, outcome).Observe(took.Seconds())
@@ -139,7 +143,8 @@ func (m *Metrics) BreakGlass(namespace string) {
 	}
 }
 
-// BreakGlassUnrecorded counts one admission by break-glass that is recorded in no event and not in the log.
+// BreakGlassUnrecorded counts one admission by break-glass that is recorded in no event and not in
+// the log.
 func (m *Metrics) BreakGlassUnrecorded(namespace string) {
 	if m != nil {
 		m.unrecorded.WithLabelValues(namespace).Inc()
@@ -171,7 +176,8 @@ func (m *Metrics) Verified(v store.Verification) {
 	}
 }
 
-// ConfigurationWritten counts one write of a webhook configuration, "mutating" or "validating", for one of the causes above.
+// ConfigurationWritten counts one write of a webhook configuration, "mutating" or "validating", for
+// one of the causes above.
 func (m *Metrics) ConfigurationWritten(configuration, cause string) {
 	if m != nil {
 		m.writes.WithLabelValues(configuration, cause).Inc()
@@ -190,8 +196,8 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.gauges.describe(ch)
 }
 
-// Collect implements prometheus.Collector. What belongs to a policy, a trust root or a namespace that is no more is
-// dropped before anything is written.
+// Collect implements prometheus.Collector. What belongs to a policy, a trust root or a namespace
+// that is no more is dropped before anything is written.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if state := m.state.Load(); state != nil {
 		namespaces := state.namespaces()

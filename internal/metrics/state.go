@@ -24,7 +24,8 @@ type State struct {
 	Tracker *store.Tracker
 	// Namespaces lists them from a cache.
 	Namespaces client.Reader
-	// Ran returns how what runs meets the policies, nil on a replica that does not evaluate it. A nil function is the same.
+	// Ran returns how what runs meets the policies, nil on a replica that does not evaluate it. A
+	// nil function is the same.
 	Ran func() *compliance.Result
 	// Gated reports whether both webhook configurations are as they must be. It does not know on a
 	// replica that does not lead. A nil function never knows.
@@ -36,7 +37,8 @@ type State struct {
 // Show says what the gauges are read from; before it there are none.
 func (m *Metrics) Show(s State) { m.state.Store(&s) }
 
-// namespaces returns every Namespace and whether break-glass is on in it; nil where they are not known.
+// namespaces returns every Namespace and whether break-glass is on in it; nil where they are not
+// known.
 func (s *State) namespaces() map[string]bool {
 	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
 	defer cancel()
@@ -51,8 +53,9 @@ func (s *State) namespaces() map[string]bool {
 	return all
 }
 
-// prune drops the counters of what is no more. The names are read before the snapshot is: whatever was counted by then was in
-// a snapshot before, and is missing from this one only if it was deleted.
+// prune drops the counters of what is no more. The names are read before the snapshot is: whatever
+// was counted by then was in a snapshot before, and is missing from this one only if it was
+// deleted.
 func (m *Metrics) prune(s *State, namespaces map[string]bool) {
 	policies, roots := values(m.decisions, labelPolicy), values(m.refreshes, labelTrustRoot)
 	snapshot := s.Store.Load()

@@ -13,8 +13,9 @@ type Exempt struct {
 	Prefixes []string
 }
 
-// Exempt returns the namespaces that are always exempt, those of the platform where that is OpenShift, and those that the flag names.
-// On OpenShift no more than cluster administrators can make a namespace that begins with openshift-.
+// Exempt returns the namespaces that are always exempt, those of the platform where that is
+// OpenShift, and those that the flag names. On OpenShift no more than cluster administrators can
+// make a namespace that begins with openshift-.
 func (o Options) Exempt(openShift bool) Exempt {
 	e := Exempt{Names: append([]string{"kube-system", "kube-node-lease", "kube-public", o.Namespace}, o.ExemptNamespaces...)}
 	if openShift {

@@ -1,4 +1,5 @@
-// Package options reads the manager's flags. It checks what can be checked without a cluster, and builds nothing but the logger.
+// Package options reads the manager's flags. It checks what can be checked without a cluster, and
+// builds nothing but the logger.
 package options
 
 import (
@@ -25,46 +26,52 @@ type Options struct {
 	Kubeconfig string
 	// WebhookPort is the port on which admission is served.
 	WebhookPort int
-	// WebhookURL, where set, is the base URL by which the API server reaches the webhook instead of its Service.
+	// WebhookURL, where set, is the base URL by which the API server reaches the webhook instead of
+	// its Service.
 	WebhookURL string
 	// CertDir is a folder that may hold tls.crt, tls.key and ca.crt to serve with.
 	CertDir string
-	// WebhookClientCA, where set, is a file with the CAs that the certificate of whoever asks for admission must chain to.
+	// WebhookClientCA, where set, is a file with the CAs that the certificate of whoever asks for
+	// admission must chain to.
 	WebhookClientCA string
 	// LeaderElect says whether replicas elect one that writes status and events.
 	LeaderElect bool
 	// MetricsBindAddress and HealthProbeBindAddress are listening addresses; "0" is off.
 	MetricsBindAddress, HealthProbeBindAddress string
-	// MetricsSecure has metrics served over TLS, with the certificate of the webhook, to those alone whom the API server authenticates and
-	// authorizes to get /metrics.
+	// MetricsSecure has metrics served over TLS, with the certificate of the webhook, to those
+	// alone whom the API server authenticates and authorizes to get /metrics.
 	MetricsSecure bool
 	// Namespace is the operator's own.
 	Namespace string
 	// Uncovered says what happens to an image that no policy covers.
 	Uncovered policy.Uncovered
-	// ShortNames says how an image without a registry host is read, as "DockerIO" or "Deny"; empty: by the platform, as
-	// ReadShortNames says.
+	// ShortNames says how an image without a registry host is read, as "DockerIO" or "Deny"; empty:
+	// by the platform, as ReadShortNames says.
 	ShortNames string
 	// ExemptNamespaces are exempt from admission, besides the ones that always are.
 	ExemptNamespaces []string
-	// ForgetUnusedAfter is for how long what was verified of a repository is kept that nothing asks for; 0: for ever.
+	// ForgetUnusedAfter is for how long what was verified of a repository is kept that nothing asks
+	// for; 0: for ever.
 	ForgetUnusedAfter time.Duration
-	// ShutdownDelay is for how long a replica that is to end reports that it is not ready and goes on answering.
+	// ShutdownDelay is for how long a replica that is to end reports that it is not ready and goes
+	// on answering.
 	ShutdownDelay time.Duration
 	// ExpiryWarning is how long before metadata expires the condition Expiring says so.
 	ExpiryWarning time.Duration
-	// Kinds are the kinds of workload that are checked: the builtin ones, and those that --workload-kinds names. Their
-	// templates may hold the placeholders that --image-placeholders names.
+	// Kinds are the kinds of workload that are checked: the builtin ones, and those that
+	// --workload-kinds names. Their templates may hold the placeholders that --image-placeholders
+	// names.
 	Kinds workload.Kinds
-	// LogLevel and LogFormat say what Logger writes: "debug", "info" or "error", as "json" or "text".
+	// LogLevel and LogFormat say what Logger writes: "debug", "info" or "error", as "json" or
+	// "text".
 	LogLevel, LogFormat string
 }
 
 // ErrVersion is the error of Parse where the version is asked for.
 var ErrVersion = errors.New("the version is asked for")
 
-// Parse reads the environment and the arguments that follow the program's name. The error of a request for help is pflag.ErrHelp, and that of one for the version
-// ErrVersion.
+// Parse reads the environment and the arguments that follow the program's name. The error of a
+// request for help is pflag.ErrHelp, and that of one for the version ErrVersion.
 func Parse(args []string) (Options, error) {
 	var o Options
 	var uncoveredImages string
@@ -137,7 +144,8 @@ func readKinds(further, placeholders []string) (workload.Kinds, error) {
 	return kinds, errors.Join(err, odd)
 }
 
-// fromEnvironment sets flags that are not given as arguments, and that an administrator may want to set where no argument can be given, as through a Subscription of OLM:
+// fromEnvironment sets flags that are not given as arguments, and that an administrator may want to
+// set where no argument can be given, as through a Subscription of OLM:
 // COUNTERSIGN_EXEMPT_NAMESPACES is --exempt-namespaces.
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca", "log-level", "log-format"} {
@@ -153,8 +161,9 @@ func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error
 	return nil
 }
 
-// ReadShortNames returns how short names are read: as --short-names says, and by default as the nodes of the platform are
-// set up to. Those of OpenShift search several registries for such a name.
+// ReadShortNames returns how short names are read: as --short-names says, and by default as the
+// nodes of the platform are set up to. Those of OpenShift search several registries for such a
+// name.
 func (o Options) ReadShortNames(openShift bool) policy.ShortNames {
 	if o.ShortNames == policy.ShortNamesDockerIO.String() || o.ShortNames == "" && !openShift {
 		return policy.ShortNamesDockerIO

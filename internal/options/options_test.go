@@ -70,7 +70,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Each value is told what is wrong with it; all that are right are checked beside the builtin kinds.
+// Each value is told what is wrong with it; all that are right are checked beside the builtin
+// kinds.
 func TestWorkloadKinds(t *testing.T) {
 	const rollouts, services = "rollouts.v1alpha1.argoproj.io=spec.template", "services.v1.serving.knative.dev=spec.template"
 	for _, args := range [][]string{
@@ -96,7 +97,8 @@ func TestWorkloadKinds(t *testing.T) {
 	}
 }
 
-// Further placeholders hold for the further kinds too, and each value is told what is wrong with it.
+// Further placeholders hold for the further kinds too, and each value is told what is wrong with
+// it.
 func TestImagePlaceholders(t *testing.T) {
 	t.Setenv("COUNTERSIGN_IMAGE_PLACEHOLDERS", "later=example.com/inject,auto=inject=yes")
 	o, err := Parse([]string{"--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template"})

@@ -1,9 +1,10 @@
-// Package persist says how what was verified of a repository is written down in ConfigMaps, so that a restart, a new leader and
-// every replica know what was seen before.
+// Package persist says how what was verified of a repository is written down in ConfigMaps, so that
+// a restart, a new leader and every replica know what was seen before.
 //
-// It promises that a record is read as a whole or not at all: the first ConfigMap of a record, its head, names the digest of all of
-// it, and takes the place of the one before in a single write, once the further parts are there. It is pure: it touches no API
-// server, and it does not judge what a record holds; the trust root that takes it in verifies that again.
+// It promises that a record is read as a whole or not at all: the first ConfigMap of a record, its
+// head, names the digest of all of it, and takes the place of the one before in a single write,
+// once the further parts are there. It is pure: it touches no API server, and it does not judge
+// what a record holds; the trust root that takes it in verifies that again.
 package persist
 
 import (
@@ -26,7 +27,8 @@ import (
 
 // What the ConfigMaps of records are labelled and annotated with.
 const (
-	// LabelKind is on every ConfigMap of a record: KindHead on the first, KindPart on what does not fit into it.
+	// LabelKind is on every ConfigMap of a record: KindHead on the first, KindPart on what does not
+	// fit into it.
 	LabelKind = "countersign.dev/metadata"
 	// KindHead is the first ConfigMap of a record.
 	KindHead = "head"
@@ -48,7 +50,8 @@ const (
 )
 
 const (
-	// maxPart bounds the data of one ConfigMap; the API server takes 1 MiB of it, and etcd 1.5 MiB of all.
+	// maxPart bounds the data of one ConfigMap; the API server takes 1 MiB of it, and etcd 1.5 MiB
+	// of all.
 	maxPart = 900 << 10
 	// maxParts bounds a record, and so what one repository can take up in the API server.
 	maxParts = 32
@@ -56,7 +59,8 @@ const (
 
 // Head is what a record says of itself: all but its data.
 type Head struct {
-	// Root and UID are of the TrustRoot, and Repository and Pulled of the repository: as it is signed and as it is pulled.
+	// Root and UID are of the TrustRoot, and Repository and Pulled of the repository: as it is
+	// signed and as it is pulled.
 	Root               string
 	UID                types.UID
 	Repository, Pulled string
@@ -70,8 +74,8 @@ type Head struct {
 	parts int
 }
 
-// Name returns the name of the head of a record. It is of the UID, so that a TrustRoot that is made anew has nothing of the one
-// before.
+// Name returns the name of the head of a record. It is of the UID, so that a TrustRoot that is made
+// anew has nothing of the one before.
 func Name(uid types.UID, repository trust.Subject) string {
 	name := string(uid) + " " + repository.Repository
 	if repository.Pulled != "" { // 0.1.0 knew only how it is signed
@@ -87,8 +91,8 @@ func Digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Encode returns the ConfigMaps of a record: its head, and the parts that must be there before it. The digest of h is of no
-// matter.
+// Encode returns the ConfigMaps of a record: its head, and the parts that must be there before it.
+// The digest of h is of no matter.
 func Encode(namespace string, h Head, data []byte) (head *corev1.ConfigMap, parts []*corev1.ConfigMap, err error) {
 	if len(data) == 0 || len(data) > maxPart*maxParts {
 		return nil, nil, fmt.Errorf("%s: %d bytes of metadata are not from 1 to the %d that are written down", h.subject(), len(data), maxPart*maxParts)
@@ -106,7 +110,8 @@ func Encode(namespace string, h Head, data []byte) (head *corev1.ConfigMap, part
 	return h.configMap(namespace, Name(h.UID, h.subject()), KindHead, chunks[0]), parts, nil
 }
 
-// PartNames returns the names of the further parts of a record. They are of its digest, so that no record has those of another.
+// PartNames returns the names of the further parts of a record. They are of its digest, so that no
+// record has those of another.
 func (h Head) PartNames() []string {
 	var names []string
 	for i := 1; i < h.parts; i++ {
@@ -165,7 +170,8 @@ func ReadHead(m metav1.Object) (Head, error) {
 	return h, nil
 }
 
-// Of returns the repository, under its trust root, that a ConfigMap, a head or a part, says that it is written down for.
+// Of returns the repository, under its trust root, that a ConfigMap, a head or a part, says that it
+// is written down for.
 func Of(m metav1.Object) (repository trust.Key, ok bool) {
 	a := m.GetAnnotations()
 	repository = Head{Root: a[annotationRoot], Repository: a[annotationRepository], Pulled: a[annotationPulled]}.Key()
@@ -179,8 +185,8 @@ func (h Head) subject() trust.Subject {
 	return trust.Subject{Repository: h.Repository, Pulled: h.Pulled}
 }
 
-// Join returns the data of a record from its head and parts, in their order; a part that is missing is nil. What is not whole is an
-// error.
+// Join returns the data of a record from its head and parts, in their order; a part that is missing
+// is nil. What is not whole is an error.
 func (h Head) Join(head *corev1.ConfigMap, parts []*corev1.ConfigMap) ([]byte, error) {
 	if len(parts) != h.parts-1 || slices.Contains(parts, nil) {
 		return nil, fmt.Errorf("%s: not all of its %d parts are there", h.subject(), h.parts)

@@ -75,8 +75,9 @@ func TestAllocationsDoNotGrowWithPolicies(t *testing.T) {
 			}
 		})
 	}
-	// The regular expressions of the reference parser keep their scratch space in a pool, from which the race detector
-	// drops some at random: a few more say nothing, one for each policy would be hundreds.
+	// The regular expressions of the reference parser keep their scratch space in a pool, from
+	// which the race detector drops some at random: a few more say nothing, one for each policy
+	// would be hundreds.
 	if few, many := allocations(10), allocations(1000); many > few+5 {
 		t.Errorf("%v allocations with 10 policies, %v with 1000", few, many)
 	}

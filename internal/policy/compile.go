@@ -35,10 +35,11 @@ type requirement struct {
 	anyOf bool
 }
 
-// Compile reads the spec of the ImagePolicy of the given name. It always returns a policy: where there is also an
-// error, which names the field, that policy denies its scope, and its scope is as wide as the spec could mean. A pattern that
-// cannot be read covers every image, a selector that cannot be read selects every namespace, and an exception that
-// cannot be read excepts nothing. What the CRD refuses is refused here again, for an object may be older than its CRD.
+// Compile reads the spec of the ImagePolicy of the given name. It always returns a policy: where
+// there is also an error, which names the field, that policy denies its scope, and its scope is as
+// wide as the spec could mean. A pattern that cannot be read covers every image, a selector that
+// cannot be read selects every namespace, and an exception that cannot be read excepts nothing.
+// What the CRD refuses is refused here again, for an object may be older than its CRD.
 func Compile(name string, spec *v1alpha1.ImagePolicySpec) (*Policy, error) {
 	p := &Policy{name: name, mode: v1alpha1.ModeEnforce, pin: v1alpha1.PinPods, selector: labels.Everything()}
 	if spec == nil {
@@ -189,8 +190,8 @@ func (p *Policy) Name() string { return p.name }
 // Mode returns the mode of the policy.
 func (p *Policy) Mode() v1alpha1.PolicyMode { return p.mode }
 
-// Ready returns nil where the policy can be held to: its spec was understood, and every trust root that it names is usable.
-// Otherwise it denies its scope, for the reason of the error.
+// Ready returns nil where the policy can be held to: its spec was understood, and every trust root
+// that it names is usable. Otherwise it denies its scope, for the reason of the error.
 func (p *Policy) Ready(roots Roots) error {
 	if p.invalid != nil {
 		return p.invalid
@@ -203,8 +204,8 @@ func (p *Policy) Ready(roots Roots) error {
 	return nil
 }
 
-// Roles returns the requirements in short, for a column: "ci,qa,2 of 3". It is "none" where nothing is required, and
-// empty where the requirements cannot be read.
+// Roles returns the requirements in short, for a column: "ci,qa,2 of 3". It is "none" where nothing
+// is required, and empty where the requirements cannot be read.
 func (p *Policy) Roles() string {
 	if len(p.requirements) == 0 && p.invalid == nil {
 		return "none"
@@ -226,7 +227,8 @@ func (r requirement) short() string {
 	return r.roles[0]
 }
 
-// fieldErrors is several errors about fields of one spec, on one line, for it goes into a condition and into denials.
+// fieldErrors is several errors about fields of one spec, on one line, for it goes into a condition
+// and into denials.
 type fieldErrors []error
 
 func (e fieldErrors) Error() string {

@@ -16,8 +16,8 @@ func require(r ...v1alpha1.RoleRequirement) edit {
 	return func(s *v1alpha1.ImagePolicySpec) { s.RequiredRoles = r }
 }
 
-// TestThreatEmptyOrUnreadablePolicyDenies holds each defect of a spec to an error that names the field, and to a policy that
-// denies an image which would be admitted without the defect.
+// TestThreatEmptyOrUnreadablePolicyDenies holds each defect of a spec to an error that names the
+// field, and to a policy that denies an image which would be admitted without the defect.
 func TestThreatEmptyOrUnreadablePolicyDenies(t *testing.T) {
 	tests := map[string]struct {
 		edits []edit
@@ -198,7 +198,8 @@ func selects(keysAndValues ...string) edit {
 	}
 }
 
-// An object may be older than its CRD. A private key in it goes into no condition, event, log or denial.
+// An object may be older than its CRD. A private key in it goes into no condition, event, log or
+// denial.
 func TestThreatPrivateKeyInOlderPolicy(t *testing.T) {
 	const secret = "MC4CAQAwBQYDK2VwBCIEIAbcdefghijklmnopqrstuvwxyz"
 	const key = "-----BEGIN PRIVATE KEY-----\n" + secret + "\n-----END PRIVATE KEY-----\n"

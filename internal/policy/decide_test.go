@@ -68,8 +68,8 @@ func TestThreatZeroValueDenies(t *testing.T) {
 	}
 }
 
-// What cannot be parsed may be covered by any policy that holds in the namespace, whatever it says. Only where none holds
-// is it let through, with a warning, unless what none covers is denied.
+// What cannot be parsed may be covered by any policy that holds in the namespace, whatever it says.
+// Only where none holds is it let through, with a warning, unless what none covers is denied.
 func TestThreatUnparsableImage(t *testing.T) {
 	elsewhere := func(s *v1alpha1.ImagePolicySpec) {
 		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "elsewhere"}}
@@ -259,7 +259,8 @@ func TestPinDigests(t *testing.T) {
 			if got.Verdict != policy.Admitted || got.Pin != tc.want || (got.Digest == "") != (got.Pin == "") {
 				t.Errorf("verdict %d, digest %q, pin %q; want %q", got.Verdict, got.Digest, got.Pin, tc.want)
 			}
-			// An update that is denied for what it would bring in keeps what is pinned already, so the wish is known without a digest.
+			// An update that is denied for what it would bring in keeps what is pinned already, so
+			// the wish is known without a digest.
 			for name, evidence := range map[string]any{"not signed": signed("ci v1 a"), "not loaded": policy.ErrNotLoaded} {
 				got := decide(app, roots{"acme-notary": evidence}, tc.policies...)
 				if denied := got.Verdict != policy.Admitted; denied != (tc.want != "") || got.Digest != "" || got.Pin != tc.want {

@@ -1,10 +1,13 @@
-// Package policy compiles ImagePolicies and decides, for one container image in one namespace, whether it may run.
+// Package policy compiles ImagePolicies and decides, for one container image in one namespace,
+// whether it may run.
 //
-// It promises that an image is admitted only where every requirement of every covering policy in mode Enforce is met
-// by signatures that a trust root of that same policy verified, for one digest; that a role is proven by that role's
-// statements and by nothing else; and that what could not be checked is kept apart from what is not signed. Zero values,
-// specs that cannot be read and answers that make no sense deny. The package is pure: it asks for evidence through an
-// interface that answers from memory, takes the time as an argument, and never touches a network, a clock or the cluster.
+// It promises that an image is admitted only where every requirement of every covering policy in
+// mode Enforce is met by signatures that a trust root of that same policy verified, for one digest;
+// that a role is proven by that role's statements and by nothing else; and that what could not be
+// checked is kept apart from what is not signed. Zero values, specs that cannot be read and answers
+// that make no sense deny. The package is pure: it asks for evidence through an interface that
+// answers from memory, takes the time as an argument, and never touches a network, a clock or the
+// cluster.
 package policy
 
 import (
@@ -22,13 +25,16 @@ import (
 type Verdict uint8
 
 const (
-	// Denied is a verdict about the image: a requirement is not met, or the reference is unusable and a policy may cover it.
+	// Denied is a verdict about the image: a requirement is not met, or the reference is unusable
+	// and a policy may cover it.
 	Denied Verdict = iota
-	// CouldNotCheck denies because of a fault: the image may be signed, and nobody could tell. It is never kept.
+	// CouldNotCheck denies because of a fault: the image may be signed, and nobody could tell. It
+	// is never kept.
 	CouldNotCheck
-	// Admitted says that every requirement of every covering policy in mode Enforce is met, or that none covers. A reference
-	// that cannot be parsed is Admitted only where no policy holds in the namespace, in any mode. A short
-	// name that is read by ShortNamesDeny is Admitted only where no policy in mode Enforce holds in the namespace.
+	// Admitted says that every requirement of every covering policy in mode Enforce is met, or that
+	// none covers. A reference that cannot be parsed is Admitted only where no policy holds in the
+	// namespace, in any mode. A short name that is read by ShortNamesDeny is Admitted only where no
+	// policy in mode Enforce holds in the namespace.
 	Admitted
 )
 
@@ -44,13 +50,14 @@ const (
 	UncoveredAllow
 )
 
-// ShortNames says how a reference without a registry host is read. The zero value trusts no reading.
+// ShortNames says how a reference without a registry host is read. The zero value trusts no
+// reading.
 type ShortNames uint8
 
 const (
-	// ShortNamesDeny takes such a reference for a name that nodes may read otherwise: as that of another registry than
-	// docker.io. It fails every policy that holds in the namespace, whatever its patterns, and the mode of each says
-	// what comes of that.
+	// ShortNamesDeny takes such a reference for a name that nodes may read otherwise: as that of
+	// another registry than docker.io. It fails every policy that holds in the namespace, whatever
+	// its patterns, and the mode of each says what comes of that.
 	ShortNamesDeny ShortNames = iota
 	// ShortNamesDockerIO reads it as one of docker.io.
 	ShortNamesDockerIO
@@ -76,14 +83,16 @@ type Request struct {
 
 // Roots answers for the trust roots, from memory.
 type Roots interface {
-	// Usable returns nil where the TrustRoot exists and is Ready, and a *trust.Fault that names it where not: a policy
-	// that names it then denies its scope.
+	// Usable returns nil where the TrustRoot exists and is Ready, and a *trust.Fault that names it
+	// where not: a policy that names it then denies its scope.
 	Usable(root string) error
-	// Subject returns what a usable root is asked about an image: about its tag, or where it names a digest about that.
+	// Subject returns what a usable root is asked about an image: about its tag, or where it names
+	// a digest about that.
 	Subject(root string, image imageref.Ref) trust.Subject
-	// Evidence returns what a root has verified about a subject, and for how long past its expiry that may be used:
-	// zero, unless the root has a grace and newer evidence could not be had. The error is ErrNotLoaded where nobody has
-	// asked for the subject yet, and otherwise a *trust.Fault.
+	// Evidence returns what a root has verified about a subject, and for how long past its expiry
+	// that may be used: zero, unless the root has a grace and newer evidence could not be had. The
+	// error is ErrNotLoaded where nobody has asked for the subject yet, and otherwise a
+	// *trust.Fault.
 	Evidence(about trust.Key) (evidence trust.Evidence, grace time.Duration, err error)
 }
 
@@ -93,29 +102,34 @@ var ErrNotLoaded = errors.New("not loaded yet")
 // Decision is the answer to a Request. Its zero value denies.
 type Decision struct {
 	Verdict Verdict
-	// Image is the parsed reference; zero where it could not be parsed. It names docker.io where the reference is Short.
+	// Image is the parsed reference; zero where it could not be parsed. It names docker.io where
+	// the reference is Short.
 	Image imageref.Ref
-	// Digest is the one digest that was verified, where policies in mode Enforce required signatures and it was admitted.
+	// Digest is the one digest that was verified, where policies in mode Enforce required
+	// signatures and it was admitted.
 	Digest string
-	// Pin is the strongest pinDigests of the covering policies in mode Enforce that require signatures, whatever the verdict;
-	// empty where there are none.
+	// Pin is the strongest pinDigests of the covering policies in mode Enforce that require
+	// signatures, whatever the verdict; empty where there are none.
 	Pin v1alpha1.PinDigests
 	// Message is the denial, one line; empty where Admitted.
 	Message string
-	// Warnings are for the client: of policies in mode Warn, of an uncovered image, of one that cannot be parsed, or of signatures that have expired and are used on
-	// the grace of their trust root. Each is one line, sorted.
+	// Warnings are for the client: of policies in mode Warn, of an uncovered image, of one that
+	// cannot be parsed, or of signatures that have expired and are used on the grace of their trust
+	// root. Each is one line, sorted.
 	Warnings []string
-	// Audits are for the log: what policies in mode Audit would have denied. Each is one line, sorted.
+	// Audits are for the log: what policies in mode Audit would have denied. Each is one line,
+	// sorted.
 	Audits []string
-	// NotLoaded is what must be fetched before the decision is final. The verdict may be Admitted all the same: another
-	// trust root proves all that is needed. Sorted, without repetition.
+	// NotLoaded is what must be fetched before the decision is final. The verdict may be Admitted
+	// all the same: another trust root proves all that is needed. Sorted, without repetition.
 	NotLoaded []trust.Key
-	// Consulted is the evidence that a denial rests on, under trust roots that could prove what is unmet, so that the caller can bring it up to date and ask once more.
-	// Sorted, without repetition; empty where Admitted.
+	// Consulted is the evidence that a denial rests on, under trust roots that could prove what is
+	// unmet, so that the caller can bring it up to date and ask once more. Sorted, without
+	// repetition; empty where Admitted.
 	Consulted []trust.Key
-	// Outcomes says how each covering policy was met, by name, whatever its mode. It is empty where none covers the image,
-	// and where the reference cannot be parsed. For a short name that is read by ShortNamesDeny it has every policy that
-	// holds in the namespace, each Denied.
+	// Outcomes says how each covering policy was met, by name, whatever its mode. It is empty where
+	// none covers the image, and where the reference cannot be parsed. For a short name that is
+	// read by ShortNamesDeny it has every policy that holds in the namespace, each Denied.
 	Outcomes []Outcome
 }
 
@@ -124,14 +138,17 @@ type Outcome struct {
 	// Policy is the name of the ImagePolicy, and Mode its mode.
 	Policy string
 	Mode   v1alpha1.PolicyMode
-	// Roots are the trust roots that the policy names. They are the policy's own and must not be changed.
+	// Roots are the trust roots that the policy names. They are the policy's own and must not be
+	// changed.
 	Roots []string
-	// Verdict is Admitted where the policy is met: in mode Enforce for the digest that was decided, in the other modes for
-	// that or by itself. What a Denied or CouldNotCheck comes to, the mode says.
+	// Verdict is Admitted where the policy is met: in mode Enforce for the digest that was decided,
+	// in the other modes for that or by itself. What a Denied or CouldNotCheck comes to, the mode
+	// says.
 	Verdict Verdict
 	// Reason is one of the reasons of decisions in api/v1alpha1.
 	Reason string
-	// Missing are the roles that have not signed, or in CouldNotCheck are not known to have, as columns write them: "qa", or
-	// "2 of 3" for a requirement with anyOf. Empty where Admitted, and where it is not a role that is missing.
+	// Missing are the roles that have not signed, or in CouldNotCheck are not known to have, as
+	// columns write them: "qa", or "2 of 3" for a requirement with anyOf. Empty where Admitted, and
+	// where it is not a role that is missing.
 	Missing []string
 }

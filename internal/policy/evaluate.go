@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// evaluation is what is known about one image while it is decided on: first which digests it may mean, then who has
-// signed each.
+// evaluation is what is known about one image while it is decided on: first which digests it may
+// mean, then who has signed each.
 type evaluation struct {
 	image   imageref.Ref
 	now     time.Time
@@ -25,14 +25,15 @@ type source struct {
 	unusable error // the TrustRoot is missing or not Ready
 	needed   bool  // for evidence
 	answers  []answer
-	// live and expired are the statements of all answers that may speak for the image: those about its tag, and where
-	// it has none those about its digest, under any tag. hints are the digests that its tag may mean.
+	// live and expired are the statements of all answers that may speak for the image: those about
+	// its tag, and where it has none those about its digest, under any tag. hints are the digests
+	// that its tag may mean.
 	live, expired []trust.Statement
 	hints         []string
 }
 
-// answer is what a trust root knows of one subject. Exactly one of fault and evidence is set, and neither where nobody
-// has asked for the subject yet.
+// answer is what a trust root knows of one subject. Exactly one of fault and evidence is set, and
+// neither where nobody has asked for the subject yet.
 type answer struct {
 	subject  trust.Subject
 	fault    error          // could not be checked
@@ -42,8 +43,8 @@ type answer struct {
 
 func (a *answer) unloaded() bool { return a.fault == nil && a.evidence == nil }
 
-// gather asks the trust roots of the policies, each once, which digests the image may mean, and then all of them who
-// has signed each of those.
+// gather asks the trust roots of the policies, each once, which digests the image may mean, and
+// then all of them who has signed each of those.
 func (e *evaluation) gather(covering []*Policy) {
 	for _, p := range covering {
 		e.consult(p)
@@ -59,8 +60,8 @@ func (e *evaluation) gather(covering []*Policy) {
 	}
 }
 
-// consult has each trust root of the policy among the sources. Where nothing is required no evidence is needed, and
-// that of a policy which denies in any case is not looked at.
+// consult has each trust root of the policy among the sources. Where nothing is required no
+// evidence is needed, and that of a policy which denies in any case is not looked at.
 func (e *evaluation) consult(p *Policy) {
 	if p.invalid != nil {
 		return
@@ -152,14 +153,14 @@ func (e *evaluation) source(root string) *source {
 	return nil
 }
 
-// past reports whether a time of expiry has come, and a grace after it. As in TUF, what expires now has expired. Zero
-// never comes.
+// past reports whether a time of expiry has come, and a grace after it. As in TUF, what expires now
+// has expired. Zero never comes.
 func (e *evaluation) past(notAfter time.Time, grace time.Duration) bool {
 	return !notAfter.IsZero() && !e.now.Before(notAfter.Add(grace))
 }
 
-// candidates returns the digests that the image may mean, in order: its own; or those that roles of the policies have
-// signed for its tag, and those that are hints.
+// candidates returns the digests that the image may mean, in order: its own; or those that roles of
+// the policies have signed for its tag, and those that are hints.
 func (e *evaluation) candidates(policies []*Policy) []string {
 	if e.image.Digest != "" {
 		return []string{e.image.Digest}
@@ -185,7 +186,8 @@ func (e *evaluation) candidates(policies []*Policy) []string {
 	return digests
 }
 
-// names reports whether a statement says what the tag of the image means. One about a digest whatever the tag does not.
+// names reports whether a statement says what the tag of the image means. One about a digest
+// whatever the tag does not.
 func (e *evaluation) names(st *trust.Statement) bool { return st.Tag != "" && st.Tag == e.image.Tag }
 
 // signed reports whether a trust root of the policy proves that the role has signed the digest.
@@ -237,8 +239,8 @@ type choice struct {
 // unique reports whether exactly one digest was found.
 func (c choice) unique() bool { return c.digest != "" && c.rival == "" }
 
-// choose finds the digest that meets all of the policies: the image's own, or that of its tag on which the first root
-// that has any acceptable digest is unambiguous.
+// choose finds the digest that meets all of the policies: the image's own, or that of its tag on
+// which the first root that has any acceptable digest is unambiguous.
 func (e *evaluation) choose(policies []*Policy) choice {
 	if e.image.Digest != "" {
 		if e.meets(policies, e.image.Digest) {
@@ -254,8 +256,8 @@ func (e *evaluation) choose(policies []*Policy) choice {
 	return choice{}
 }
 
-// chooseFrom finds the acceptable digest among those that a source names: by statements for roles that the policies
-// ask it about, or as hints.
+// chooseFrom finds the acceptable digest among those that a source names: by statements for roles
+// that the policies ask it about, or as hints.
 func (e *evaluation) chooseFrom(s *source, policies []*Policy) choice {
 	var c choice
 	if s == nil {
@@ -292,8 +294,8 @@ func speaksFor(policies []*Policy, root, role string) bool {
 	return false
 }
 
-// rootsInOrder yields the trust roots of the policies in the order in which they decide. A root of several policies
-// comes again.
+// rootsInOrder yields the trust roots of the policies in the order in which they decide. A root of
+// several policies comes again.
 func rootsInOrder(policies []*Policy) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for _, p := range policies {

@@ -30,7 +30,8 @@ type held struct {
 	grace      time.Duration
 }
 
-// signed reads statements such as "ci v1 a": ci signed digest a as v1. A tag "-" is none, as in formats that sign digests alone.
+// signed reads statements such as "ci v1 a": ci signed digest a as v1. A tag "-" is none, as in
+// formats that sign digests alone.
 func signed(statements ...string) *held {
 	h := &held{}
 	for _, s := range statements {
@@ -84,7 +85,8 @@ func (h *held) Expiry() (time.Time, string) {
 	return h.notAfter, "timestamp.json of registry.example.com/acme/app"
 }
 
-// roots are trust roots by name: evidence, an error of Evidence, or unusable. A root that is not named does not exist.
+// roots are trust roots by name: evidence, an error of Evidence, or unusable. A root that is not
+// named does not exist.
 type roots map[string]any
 
 type unusable string

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// onGrace warns where the policies hold for the digest only because the grace of a trust root is not over yet.
+// onGrace warns where the policies hold for the digest only because the grace of a trust root is
+// not over yet.
 func (e *evaluation) onGrace(image string, policies []*Policy, digest string) []string {
 	strict, graced := e.strict()
 	if !graced || strict.meets(policies, digest) {

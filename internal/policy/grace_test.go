@@ -14,7 +14,8 @@ func (h *held) graced(d time.Duration) *held {
 	return h
 }
 
-// What has expired is used within the grace alone, for the evidence as a whole and for one role, and never silently.
+// What has expired is used within the grace alone, for the evidence as a whole and for one role,
+// and never silently.
 func TestThreatGraceEnds(t *testing.T) {
 	at := func(d time.Duration) time.Time { return now.Add(d) }
 	all := func() *held { return signed("ci v1 a", "qa v1 a") }

@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// explain says, for each policy that does not hold, which requirements are unmet, who did sign which digest and where
-// it was looked.
+// explain says, for each policy that does not hold, which requirements are unmet, who did sign
+// which digest and where it was looked.
 func (e *evaluation) explain(policies []*Policy, c choice) []part {
 	if c.rival != "" {
 		requiring := requiring(policies)
@@ -74,7 +74,8 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	return join(e.explainUnmet(p), e.rejections(p), e.expired(p), e.lookedUp(p), e.faults([]*Policy{p}))
 }
 
-// explainUnmet says what the policy misses: on the image's own digest, or on each that its roles signed for the tag.
+// explainUnmet says what the policy misses: on the image's own digest, or on each that its roles
+// signed for the tag.
 func (e *evaluation) explainUnmet(p *Policy) string {
 	candidates := e.candidates([]*Policy{p})
 	switch {
@@ -107,7 +108,8 @@ func (e *evaluation) explainBlocked(p *Policy) string {
 	return strings.Join(texts, "; ")
 }
 
-// faults says which of the policies' trust roots could not be checked, and why, and which are not loaded yet.
+// faults says which of the policies' trust roots could not be checked, and why, and which are not
+// loaded yet.
 func (e *evaluation) faults(policies []*Policy) string {
 	var texts, roots []string
 	for root := range rootsInOrder(policies) {
@@ -165,8 +167,8 @@ func (e *evaluation) explainDigest(p *Policy, digest string) string {
 	return join(list(e.unmet(p, digest, name)), e.signers(p, digest, none))
 }
 
-// unmet lists the requirements of the policy that a digest does not meet. Where a trust root could not be checked it
-// does not claim that nobody signed.
+// unmet lists the requirements of the policy that a digest does not meet. Where a trust root could
+// not be checked it does not claim that nobody signed.
 func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 	signed, hasNot := "signed", "has not signed"
 	if e.unsure(p, e.candidates([]*Policy{p})) {
@@ -190,7 +192,8 @@ func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 	return texts
 }
 
-// signers lists, for each trust root of the policy, who signed the digest; none is what to say where nobody did.
+// signers lists, for each trust root of the policy, who signed the digest; none is what to say
+// where nobody did.
 func (e *evaluation) signers(p *Policy, digest, none string) string {
 	return e.perRoot(p, none, "signed by ", "by ", func(s *source) []string {
 		var texts []string
@@ -254,7 +257,8 @@ func (e *evaluation) expired(p *Policy) string {
 	})
 }
 
-// perRoot joins what each trust root of the policy has to say. Where one says something the silent ones are named too.
+// perRoot joins what each trust root of the policy has to say. Where one says something the silent
+// ones are named too.
 func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*source) []string) string {
 	var texts []string
 	var silent []*source

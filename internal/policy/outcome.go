@@ -44,9 +44,9 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 	return d
 }
 
-// notLoaded returns what must be fetched before the decision is final. An image with a digest that is admitted needs
-// nothing more. What a tag means does, in mode Enforce: who has not answered yet may name another digest, or have
-// signed one that a trust root before names as well.
+// notLoaded returns what must be fetched before the decision is final. An image with a digest that
+// is admitted needs nothing more. What a tag means does, in mode Enforce: who has not answered yet
+// may name another digest, or have signed one that a trust root before names as well.
 func (e *evaluation) notLoaded(covering []*Policy, d *Decision) []trust.Key {
 	var keys []trust.Key
 	for i, p := range covering {
@@ -81,8 +81,8 @@ func sorted(keys []trust.Key) []trust.Key {
 	return slices.Compact(keys)
 }
 
-// advise evaluates the policies in mode Warn and Audit, each by itself: on the digest that was decided, or where none
-// was, by the rules of the decision. Whatever it finds, the verdict stays.
+// advise evaluates the policies in mode Warn and Audit, each by itself: on the digest that was
+// decided, or where none was, by the rules of the decision. Whatever it finds, the verdict stays.
 func (e *evaluation) advise(image string, covering []*Policy, d *Decision) {
 	on := *e
 	if d.Digest != "" {
@@ -105,8 +105,8 @@ func (e *evaluation) advise(image string, covering []*Policy, d *Decision) {
 	}
 }
 
-// settle fills in how each policy in mode Enforce was met. A policy that holds by itself is met although another denies, unless
-// each holds for a digest of its own.
+// settle fills in how each policy in mode Enforce was met. A policy that holds by itself is met
+// although another denies, unless each holds for a digest of its own.
 func (e *evaluation) settle(covering []*Policy, d *Decision) {
 	denies, required := false, false
 	for i, p := range covering {
@@ -169,7 +169,8 @@ func (p *Policy) met() Outcome {
 	return o
 }
 
-// missing lists the requirements that are not met, of the image's digest, or of that digest of its tag which lacks the fewest.
+// missing lists the requirements that are not met, of the image's digest, or of that digest of its
+// tag which lacks the fewest.
 func (e *evaluation) missing(p *Policy) []string {
 	var fewest []string
 	for i, digest := range append(e.candidates([]*Policy{p}), "") {
@@ -222,8 +223,8 @@ func (e *evaluation) whyDoubtful(p *Policy) string {
 	return v1alpha1.ReasonUnexpectedAnswer
 }
 
-// blocked reports whether the policy cannot be evaluated: it cannot be read, or one of its trust roots is not there
-// to be asked. It then denies, whatever its other trust roots say.
+// blocked reports whether the policy cannot be evaluated: it cannot be read, or one of its trust
+// roots is not there to be asked. It then denies, whatever its other trust roots say.
 func (e *evaluation) blocked(p *Policy) bool {
 	if p.invalid != nil {
 		return true
@@ -236,8 +237,9 @@ func (e *evaluation) blocked(p *Policy) bool {
 	return false
 }
 
-// doubtful reports whether what could not be checked, or is yet to be loaded, may change that no digest was found that
-// meets the policies: whether it could prove a role that is unmet, or name a digest before c and its rival.
+// doubtful reports whether what could not be checked, or is yet to be loaded, may change that no
+// digest was found that meets the policies: whether it could prove a role that is unmet, or name a
+// digest before c and its rival.
 func (e *evaluation) doubtful(policies []*Policy, c choice) bool {
 	candidates := e.candidates(policies)
 	return slices.ContainsFunc(policies, func(p *Policy) bool {
@@ -245,14 +247,15 @@ func (e *evaluation) doubtful(policies []*Policy, c choice) bool {
 	})
 }
 
-// lacks reports whether the policy is not met for some of the digests that an image may mean, or none is known.
+// lacks reports whether the policy is not met for some of the digests that an image may mean, or
+// none is known.
 func (e *evaluation) lacks(p *Policy, candidates []string) bool {
 	return len(p.requirements) > 0 && (len(candidates) == 0 ||
 		slices.ContainsFunc(candidates, func(digest string) bool { return !e.meets([]*Policy{p}, digest) }))
 }
 
-// unsure reports whether the policy requires something, and any of its trust roots could not be checked in full: as to
-// which digests the image may mean, or who has signed those.
+// unsure reports whether the policy requires something, and any of its trust roots could not be
+// checked in full: as to which digests the image may mean, or who has signed those.
 func (e *evaluation) unsure(p *Policy, candidates []string) bool {
 	if len(p.requirements) == 0 {
 		return false
@@ -266,7 +269,8 @@ func (e *evaluation) unsure(p *Policy, candidates []string) bool {
 	})
 }
 
-// strongestPin returns the strongest pinDigests of the policies that require signatures; empty where none does.
+// strongestPin returns the strongest pinDigests of the policies that require signatures; empty
+// where none does.
 func strongestPin(policies []*Policy) (pin v1alpha1.PinDigests) {
 	for _, p := range policies {
 		switch {

@@ -76,7 +76,8 @@ func (w world) decide(t *testing.T) policy.Decision {
 	return decide(w.image, w.roots, policies...)
 }
 
-// proven reports, by the words of the rule and nothing of its code, whether a root of the spec says that the role signed the digest.
+// proven reports, by the words of the rule and nothing of its code, whether a root of the spec says
+// that the role signed the digest.
 func (w world) proven(s *v1alpha1.ImagePolicySpec, role v1alpha1.RoleName, want string) bool {
 	for _, root := range s.TrustRoots {
 		h, ok := w.roots[string(root)].(*held)
@@ -129,7 +130,8 @@ func (w world) requires() bool {
 
 const ambiguous = "neither is chosen"
 
-// inWorlds runs a property in many worlds, from a fixed seed, and fails where fewer than enough of them were to the point.
+// inWorlds runs a property in many worlds, from a fixed seed, and fails where fewer than enough of
+// them were to the point.
 func inWorlds(t *testing.T, enough int, property func(rnd *rand.Rand, w world) bool) {
 	t.Helper()
 	relevant := 0
@@ -180,7 +182,8 @@ func TestNoDenialWithoutReason(t *testing.T) {
 	})
 }
 
-// tagged drops the statements without a tag: such a root proves a digest, and another must say which digest a tag is.
+// tagged drops the statements without a tag: such a root proves a digest, and another must say
+// which digest a tag is.
 func (w world) tagged() world {
 	for _, r := range w.roots {
 		if h, ok := r.(*held); ok {
@@ -198,7 +201,8 @@ func TestAddingAPolicyNeverAdmits(t *testing.T) {
 		}
 		w.specs[pick(rnd, "0", "p1a", "z")] = randomSpec(rnd)
 		after := w.decide(t)
-		// A tighter policy may leave one of two rivals: the digest that it leaves held before as well.
+		// A tighter policy may leave one of two rivals: the digest that it leaves held before as
+		// well.
 		if after.Verdict == policy.Admitted && (!strings.Contains(before.Message, ambiguous) || !w.holds(after.Digest)) {
 			t.Errorf("denied before (%s), then admitted as %q", before.Message, after.Digest)
 		}

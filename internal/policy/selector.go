@@ -13,8 +13,9 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// compileSelector reads a selector of namespaces. Of several faults it tells the first, in the same order each time, and
-// it tells them in words of its own: Kubernetes' quote the grammar of labels, and whatever stands in the place of one.
+// compileSelector reads a selector of namespaces. Of several faults it tells the first, in the same
+// order each time, and it tells them in words of its own: Kubernetes' quote the grammar of labels,
+// and whatever stands in the place of one.
 func compileSelector(s *v1alpha1.NamespaceSelector) (labels.Selector, error) {
 	const field = "spec.namespaceSelector"
 	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
@@ -49,8 +50,9 @@ func checkLabel(key string, values ...v1alpha1.LabelValue) error {
 	return nil
 }
 
-// withheld returns the text of an error about a field. Where the text holds a private key, the field alone is named: the text
-// goes into conditions, events, logs and denials, and the CRD of an older object may have let the key in.
+// withheld returns the text of an error about a field. Where the text holds a private key, the
+// field alone is named: the text goes into conditions, events, logs and denials, and the CRD of an
+// older object may have let the key in.
 func withheld(text string) string {
 	if !strings.Contains(text, "PRIVATE KEY") {
 		return text

@@ -10,7 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
-// Set is all policies of a cluster, indexed by the images that they cover. It is immutable and safe for concurrent use.
+// Set is all policies of a cluster, indexed by the images that they cover. It is immutable and safe
+// for concurrent use.
 type Set struct {
 	uncovered  Uncovered
 	shortNames ShortNames
@@ -18,13 +19,15 @@ type Set struct {
 	index      imageref.Index
 }
 
-// NewSet returns the set of the given policies. Their order does not matter. uncovered says what happens to an image
-// that none of them covers. Short names are read as ShortNamesDockerIO says; ReadShortNames changes that.
+// NewSet returns the set of the given policies. Their order does not matter. uncovered says what
+// happens to an image that none of them covers. Short names are read as ShortNamesDockerIO says;
+// ReadShortNames changes that.
 func NewSet(uncovered Uncovered, policies []*Policy) *Set {
 	return (&Set{uncovered: uncovered, shortNames: ShortNamesDockerIO}).With(policies)
 }
 
-// With returns the set of other policies, which decides as s does on what none of them covers and on short names.
+// With returns the set of other policies, which decides as s does on what none of them covers and
+// on short names.
 func (s *Set) With(policies []*Policy) *Set {
 	other := &Set{uncovered: s.uncovered, shortNames: s.shortNames, policies: slices.Clone(policies)}
 	slices.SortStableFunc(other.policies, func(a, b *Policy) int { return strings.Compare(a.name, b.name) })
@@ -36,15 +39,16 @@ func (s *Set) With(policies []*Policy) *Set {
 	return other
 }
 
-// ReadShortNames returns the set of the same policies that reads short names as given. What is no constant counts as
-// ShortNamesDeny.
+// ReadShortNames returns the set of the same policies that reads short names as given. What is no
+// constant counts as ShortNamesDeny.
 func (s *Set) ReadShortNames(as ShortNames) *Set {
 	other := *s
 	other.shortNames = as
 	return &other
 }
 
-// Distrusts reports whether the set decides on an image by ShortNamesDeny: no pattern and no signature speaks for it.
+// Distrusts reports whether the set decides on an image by ShortNamesDeny: no pattern and no
+// signature speaks for it.
 func (s *Set) Distrusts(image imageref.Ref) bool {
 	return image.Short && s.shortNames != ShortNamesDockerIO
 }
@@ -60,7 +64,8 @@ func (s *Set) covering(image imageref.Ref, namespace labels.Set, into []*Policy)
 	return into
 }
 
-// Consults returns the trust roots that an image is checked against in a namespace, sorted and without repetition.
+// Consults returns the trust roots that an image is checked against in a namespace, sorted and
+// without repetition.
 func (s *Set) Consults(image imageref.Ref, namespace labels.Set) []string {
 	if s.Distrusts(image) {
 		return nil
@@ -81,7 +86,8 @@ func (s *Set) All() []*Policy { return slices.Clone(s.policies) }
 // HoldsIn reports whether a policy holds in a namespace of the given labels.
 func (p *Policy) HoldsIn(namespace labels.Set) bool { return p.selector.Matches(namespace) }
 
-// HoldingIn returns the policies that hold in a namespace of the given labels, by name, whatever images they cover.
+// HoldingIn returns the policies that hold in a namespace of the given labels, by name, whatever
+// images they cover.
 func (s *Set) HoldingIn(namespace labels.Set) []*Policy {
 	var all []*Policy
 	for _, p := range s.policies {
@@ -92,10 +98,11 @@ func (s *Set) HoldingIn(namespace labels.Set) []*Policy {
 	return all
 }
 
-// Decide answers whether an image may run in a namespace. It asks roots, from memory, about the trust roots of the
-// policies that cover the image and about no others. Its time and its allocations do not depend on the number of policies
-// that do not cover the image; text is made only for what is not admitted, or is warned of. Only for a short name under
-// ShortNamesDeny it looks at every policy, and asks about no trust root.
+// Decide answers whether an image may run in a namespace. It asks roots, from memory, about the
+// trust roots of the policies that cover the image and about no others. Its time and its
+// allocations do not depend on the number of policies that do not cover the image; text is made
+// only for what is not admitted, or is warned of. Only for a short name under ShortNamesDeny it
+// looks at every policy, and asks about no trust root.
 func (s *Set) Decide(req Request, roots Roots) Decision {
 	image, err := imageref.Parse(req.Image)
 	if err != nil {
@@ -141,7 +148,8 @@ func (s *Set) decideUncovered(req Request, image imageref.Ref) Decision {
 	return d
 }
 
-// enforces reports whether the policy decides, and does not only advise. Anything but a clear Warn or Audit decides.
+// enforces reports whether the policy decides, and does not only advise. Anything but a clear Warn
+// or Audit decides.
 func (p *Policy) enforces() bool {
 	return p.mode != v1alpha1.ModeWarn && p.mode != v1alpha1.ModeAudit
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// decideShort decides on a name that nodes may read otherwise than as one of docker.io. It fails every policy that holds
-// in the namespace: one in mode Enforce denies, one in mode Warn warns, one in mode Audit is recorded. Where none holds,
-// the image is as any that no policy covers.
+// decideShort decides on a name that nodes may read otherwise than as one of docker.io. It fails
+// every policy that holds in the namespace: one in mode Enforce denies, one in mode Warn warns, one
+// in mode Audit is recorded. Where none holds, the image is as any that no policy covers.
 func (s *Set) decideShort(req Request, image imageref.Ref) Decision {
 	holding := s.HoldingIn(req.NamespaceLabels)
 	if len(holding) == 0 {
@@ -45,8 +45,9 @@ func (s *Set) decideShort(req Request, image imageref.Ref) Decision {
 	return d
 }
 
-// mayBeUncovered applies --uncovered-images to a short name that no policy denies. No pattern is known to cover such a
-// name, unless it covers every image, and what the policies only advise must not let in what is denied in full.
+// mayBeUncovered applies --uncovered-images to a short name that no policy denies. No pattern is
+// known to cover such a name, unless it covers every image, and what the policies only advise must
+// not let in what is denied in full.
 func (s *Set) mayBeUncovered(req Request, d *Decision) {
 	const why = "it names no registry, so no ImagePolicy is known to cover it"
 	switch s.uncovered {

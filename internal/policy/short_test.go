@@ -115,7 +115,8 @@ func TestThreatShortNameOutcomes(t *testing.T) {
 	}
 }
 
-// The advice is a reference that everybody reads alike, whatever of tag and digest the short one has.
+// The advice is a reference that everybody reads alike, whatever of tag and digest the short one
+// has.
 func TestShortNameInFull(t *testing.T) {
 	for in, want := range map[string]string{
 		"nginx":                       "docker.io/library/nginx",
@@ -154,7 +155,8 @@ func TestThreatUnknownShortNames(t *testing.T) {
 	}
 }
 
-// readsShort says, by the words of the rule and nothing of its code, which references nodes search registries for.
+// readsShort says, by the words of the rule and nothing of its code, which references nodes search
+// registries for.
 func readsShort(image string) bool {
 	ref, err := reference.Parse(image)
 	named, ok := ref.(reference.Named)
@@ -172,8 +174,8 @@ func randomName(rnd *rand.Rand) string {
 		pick(rnd, "", ":v1", ":v2", "@"+digest("a"), ":v1@"+digest("b"))
 }
 
-// Under ShortNamesDeny no short name is admitted where a policy in mode Enforce holds, nothing is admitted that
-// ShortNamesDockerIO denies, and nothing else changes.
+// Under ShortNamesDeny no short name is admitted where a policy in mode Enforce holds, nothing is
+// admitted that ShortNamesDockerIO denies, and nothing else changes.
 func TestThreatNoShortNameIsAdmitted(t *testing.T) {
 	inWorlds(t, 500, func(rnd *rand.Rand, w world) bool {
 		var policies []*policy.Policy
@@ -218,7 +220,8 @@ func FuzzShortNames(f *testing.F) {
 		f.Add(image, "quay.example.com/**")
 	}
 	f.Fuzz(func(t *testing.T, image, pattern string) {
-		// A policy that admits whatever it covers, and what none covers is admitted too: only the name can be in the way.
+		// A policy that admits whatever it covers, and what none covers is admitted too: only the
+		// name can be in the way.
 		p, err := policy.Compile("fuzzed", spec(images(v1alpha1.ImagePattern(pattern)), unsignedAllowed))
 		got := decideIn(policy.ShortNamesDeny, allow, image, roots{"acme-notary": trust.Unsigned{}}, p)
 		if got.Verdict == policy.Admitted && readsShort(image) {

@@ -12,8 +12,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// bySubject are roots of two formats: those whose name begins with "n" hold a repository in one piece, and the others each
-// tag and each digest by itself. Of what is not there nobody has asked yet.
+// bySubject are roots of two formats: those whose name begins with "n" hold a repository in one
+// piece, and the others each tag and each digest by itself. Of what is not there nobody has asked
+// yet.
 type bySubject map[string]map[string]any
 
 func (r bySubject) Usable(string) error { return nil }
@@ -150,8 +151,8 @@ func TestSubjects(t *testing.T) {
 	}
 }
 
-// A fault counts only where its root could have proven a role that is unmet: a policy that holds all the same does not
-// make another's denial one that could not be checked.
+// A fault counts only where its root could have proven a role that is unmet: a policy that holds
+// all the same does not make another's denial one that could not be checked.
 func TestThreatFaultOfAPolicyThatHolds(t *testing.T) {
 	a := compiled(t, "a", requires("ci"), from("x", "y"))
 	b := compiled(t, "b", requires("qa"), from("y"))

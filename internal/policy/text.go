@@ -11,7 +11,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// Bounds of the texts, in bytes. Names of roles and tags, and the errors of servers, come from outside.
+// Bounds of the texts, in bytes. Names of roles and tags, and the errors of servers, come from
+// outside.
 const (
 	maxLine      = 1500
 	maxImageText = 320

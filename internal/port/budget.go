@@ -1,8 +1,10 @@
-// Package port bounds what the clients of the admission port can take from the manager: memory by a Budget, connections by Conns.
+// Package port bounds what the clients of the admission port can take from the manager: memory by a
+// Budget, connections by Conns.
 //
-// Whoever reaches the port can send to it. So nothing here believes what a client claims, each client has a share of its own, and
-// what is full makes room at the cost of whoever has been sending for longest, never of a request that is being decided on. A
-// client is the host part of its address. It decides nothing about a request but whether there is room for it.
+// Whoever reaches the port can send to it. So nothing here believes what a client claims, each
+// client has a share of its own, and what is full makes room at the cost of whoever has been
+// sending for longest, never of a request that is being decided on. A client is the host part of
+// its address. It decides nothing about a request but whether there is room for it.
 package port
 
 import (
@@ -31,17 +33,20 @@ type Share struct {
 
 // Limits are the bounds of a Budget. All must be positive.
 type Limits struct {
-	// Small is the share of requests that have taken no more than SmallUpTo bytes, and Large that of all others.
+	// Small is the share of requests that have taken no more than SmallUpTo bytes, and Large that
+	// of all others.
 	Small, Large Share
 	SmallUpTo    int64
 	// Patience bounds how long a request waits for room.
 	Patience time.Duration
-	// Grace is how long a body may be arriving before it can be made to give way to a request that waits.
+	// Grace is how long a body may be arriving before it can be made to give way to a request that
+	// waits.
 	Grace time.Duration
 }
 
-// DefaultLimits are 64 MiB. Half of that is for requests of up to 512 KiB, which larger ones cannot take. One client has half
-// of each share: room for about 1,800 small requests at once, or one of the greatest size.
+// DefaultLimits are 64 MiB. Half of that is for requests of up to 512 KiB, which larger ones cannot
+// take. One client has half of each share: room for about 1,800 small requests at once, or one of
+// the greatest size.
 func DefaultLimits() Limits {
 	return Limits{
 		Small:     Share{Size: 32 << 20, Each: 16 << 20, Waiting: 64},
@@ -109,8 +114,8 @@ type Hold struct {
 	evicted bool
 }
 
-// Begin takes base bytes for a request of a client, until End. The error is ErrBusy, or that of ctx. While the body arrives, its
-// reading may be cut off through w.
+// Begin takes base bytes for a request of a client, until End. The error is ErrBusy, or that of
+// ctx. While the body arrives, its reading may be cut off through w.
 func (b *Budget) Begin(ctx context.Context, client string, base int64, w http.ResponseWriter) (*Hold, error) {
 	h := &Hold{budget: b, client: client, began: time.Now(), answer: w, base: base, in: &b.small}
 	b.mu.Lock()
@@ -125,8 +130,9 @@ func (b *Budget) Begin(ctx context.Context, client string, base int64, w http.Re
 // Client returns the client that the request is from.
 func (h *Hold) Client() string { return h.client }
 
-// Body makes bytes what the request takes for its body: of the small share up to SmallUpTo, and else all of the large one. The
-// error is ErrBusy, ErrTooSlow, or that of ctx, and then it takes what it took before.
+// Body makes bytes what the request takes for its body: of the small share up to SmallUpTo, and
+// else all of the large one. The error is ErrBusy, ErrTooSlow, or that of ctx, and then it takes
+// what it took before.
 func (h *Hold) Body(ctx context.Context, bytes int64) error {
 	b := h.budget
 	b.mu.Lock()
@@ -157,7 +163,8 @@ func (h *Hold) Body(ctx context.Context, bytes int64) error {
 	return nil
 }
 
-// Arrived says that the whole body is there: from now on the request gives way to nobody. It returns ErrTooSlow where it has done so.
+// Arrived says that the whole body is there: from now on the request gives way to nobody. It
+// returns ErrTooSlow where it has done so.
 func (h *Hold) Arrived() error {
 	b := h.budget
 	b.mu.Lock()
@@ -196,7 +203,8 @@ func (b *Budget) Used() (small, large int64) {
 	return b.small.used, b.large.used
 }
 
-// take takes bytes of a share for a request, and waits for them where it must; the mutex, which the caller holds, is not held then.
+// take takes bytes of a share for a request, and waits for them where it must; the mutex, which the
+// caller holds, is not held then.
 func (b *Budget) take(ctx context.Context, h *Hold, s *share, bytes int64) error {
 	a := s.clients[h.client]
 	if a == nil {
@@ -283,8 +291,9 @@ func (s *share) forget(a *account) {
 	}
 }
 
-// serve gives room to those that wait. The client that takes least is the first, and of its requests the one that needs least: the
-// claim of megabytes costs nothing. Where there is no room for that one, the others wait too. A client that takes all it may holds up no other.
+// serve gives room to those that wait. The client that takes least is the first, and of its
+// requests the one that needs least: the claim of megabytes costs nothing. Where there is no room
+// for that one, the others wait too. A client that takes all it may holds up no other.
 func (s *share) serve() {
 	for {
 		var first *waiter
@@ -308,7 +317,8 @@ func (w *waiter) before(other *waiter) bool {
 	return w.account.used < other.account.used || w.account == other.account && w.bytes < other.bytes
 }
 
-// displace refuses the request of a client that waits for most, where that is for more than some bytes.
+// displace refuses the request of a client that waits for most, where that is for more than some
+// bytes.
 func (s *share) displace(a *account, bytes int64) bool {
 	var most *waiter
 	for _, w := range s.queue {
@@ -336,8 +346,9 @@ func (s *share) leave(w *waiter) {
 	}
 }
 
-// makeRoom has requests give way whose bodies have been arriving since before a time, until there will be room for a waiter: those of
-// the client that takes most first, and of these the ones that began first. Where the waiter's client has taken all that is its own, its own.
+// makeRoom has requests give way whose bodies have been arriving since before a time, until there
+// will be room for a waiter: those of the client that takes most first, and of these the ones that
+// began first. Where the waiter's client has taken all that is its own, its own.
 func (s *share) makeRoom(w *waiter, before time.Time) {
 	own := w.account.used+w.bytes > s.Each
 	leaving := int64(0)

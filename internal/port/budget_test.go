@@ -94,7 +94,8 @@ func TestThreatOneClientLeavesRoom(t *testing.T) {
 	body(t, begin(t, b, "third", 1), 2)
 }
 
-// A request that waits gets its room from those that have been arriving for longest, and from nobody whose body is there.
+// A request that waits gets its room from those that have been arriving for longest, and from
+// nobody whose body is there.
 func TestThreatStalledBodiesGiveWay(t *testing.T) {
 	limits := narrow()
 	limits.Grace = time.Nanosecond

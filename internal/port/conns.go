@@ -13,15 +13,17 @@ import (
 // ConnLimits bound connections: All together, and Each client's. Both must be positive.
 type ConnLimits struct{ All, Each int }
 
-// socketBuffer bounds what the kernel holds of a connection that was not read, or not sent, in bytes. By itself it would hold megabytes, which
-// count as the container's memory.
+// socketBuffer bounds what the kernel holds of a connection that was not read, or not sent, in
+// bytes. By itself it would hold megabytes, which count as the container's memory.
 const socketBuffer = 64 << 10
 
-// What is read of a connection before its TLS handshake is done, in bytes. Parsing it takes more than ten times as much.
+// What is read of a connection before its TLS handshake is done, in bytes. Parsing it takes more
+// than ten times as much.
 const (
 	// maxHandshake bounds it.
 	maxHandshake = 16 << 10
-	// usualHandshake is what any number of connections may send. An API server sends about 2 KiB, and 1 to 2 KiB more with a client certificate.
+	// usualHandshake is what any number of connections may send. An API server sends about 2 KiB,
+	// and 1 to 2 KiB more with a client certificate.
 	usualHandshake = 4 << 10
 )
 
@@ -29,19 +31,22 @@ var errLongHandshake = errors.New("the client sent more than 16 KiB before the h
 
 // Conns are the connections that are open. It is safe for concurrent use.
 type Conns struct {
-	// any holds all connections, and http2 those of them over which requests come by HTTP/2, each of which can carry many. handshakes
-	// holds those that have sent more than usualHandshake bytes of a handshake that is not done.
+	// any holds all connections, and http2 those of them over which requests come by HTTP/2, each
+	// of which can carry many. handshakes holds those that have sent more than usualHandshake bytes
+	// of a handshake that is not done.
 	any, http2, handshakes table
 }
 
-// DefaultConnLimits are 2048 connections, half of them for each client, and the bounds for HTTP/2 and for long handshakes. An API server opens
-// one connection for each request that is under way over HTTP/1.1, of which it has 600 at most by default, and over HTTP/2 one for each 100.
+// DefaultConnLimits are 2048 connections, half of them for each client, and the bounds for HTTP/2
+// and for long handshakes. An API server opens one connection for each request that is under way
+// over HTTP/1.1, of which it has 600 at most by default, and over HTTP/2 one for each 100.
 func DefaultConnLimits() (connections, http2, handshakes ConnLimits) {
 	return ConnLimits{All: 2048, Each: 1024}, ConnLimits{All: 128, Each: 64}, ConnLimits{All: 256, Each: 64}
 }
 
-// NewConns returns connections, of which there are none yet, with bounds for all of them, for those over HTTP/2, and for those in a TLS
-// handshake of more than 4 KiB. The last holds, and no handshake is longer than 16 KiB, where the server's tls.Config has BeginHandshake.
+// NewConns returns connections, of which there are none yet, with bounds for all of them, for those
+// over HTTP/2, and for those in a TLS handshake of more than 4 KiB. The last holds, and no
+// handshake is longer than 16 KiB, where the server's tls.Config has BeginHandshake.
 func NewConns(connections, http2, handshakes ConnLimits) *Conns {
 	make1 := func(limits ConnLimits) table {
 		return table{limits: limits, clients: make(map[string]map[*Conn]struct{})}
@@ -66,7 +71,8 @@ type Conn struct {
 	client   string
 	accepted time.Time
 	close    sync.Once
-	// served is when the last request was decided on that came by it, and at first when it was accepted, in Unix nanoseconds.
+	// served is when the last request was decided on that came by it, and at first when it was
+	// accepted, in Unix nanoseconds.
 	served atomic.Int64
 	// deciding is how many requests are being decided on.
 	deciding      atomic.Int32
@@ -74,14 +80,16 @@ type Conn struct {
 
 	// handshake is the context of the TLS handshake, from the ClientHello on.
 	handshake atomic.Pointer[context.Context]
-	// read is how many bytes were read before the handshake was done, and then shaken is set. Only Read uses them.
+	// read is how many bytes were read before the handshake was done, and then shaken is set. Only
+	// Read uses them.
 	read   int
 	shaken bool
 }
 
-// Listener returns a listener for the connections of l. A connection over the bound is let in where another can be closed for it, and
-// else closed. Of the same client, that is one over which no request is being decided on; of all, one of the client that has the most. Of
-// these it is the one over which nothing was decided on for longest, so that whoever stalls goes before whoever works.
+// Listener returns a listener for the connections of l. A connection over the bound is let in where
+// another can be closed for it, and else closed. Of the same client, that is one over which no
+// request is being decided on; of all, one of the client that has the most. Of these it is the one
+// over which nothing was decided on for longest, so that whoever stalls goes before whoever works.
 func (c *Conns) Listener(l net.Listener) net.Listener { return &listener{l, c} }
 
 type listener struct {
@@ -156,8 +164,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// BeginHandshake is for GetConfigForClient of the tls.Config of a server, and changes nothing about it. The connection learns by it when
-// its handshake is done: the context of the handshake is then over.
+// BeginHandshake is for GetConfigForClient of the tls.Config of a server, and changes nothing about
+// it. The connection learns by it when its handshake is done: the context of the handshake is then
+// over.
 func BeginHandshake(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if c, ok := hello.Conn.(*Conn); ok {
 		c.handshake.Store(new(hello.Context()))
@@ -168,8 +177,8 @@ func BeginHandshake(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 // Accepted returns since when the connection is there.
 func (c *Conn) Accepted() time.Time { return c.accepted }
 
-// HTTP2 counts the connection among those over HTTP/2, once. It reports whether there is room for it; where there is not, the
-// connection is to be closed.
+// HTTP2 counts the connection among those over HTTP/2, once. It reports whether there is room for
+// it; where there is not, the connection is to be closed.
 func (c *Conn) HTTP2() bool {
 	if c.http2.Swap(true) {
 		return true
@@ -186,7 +195,8 @@ func (c *Conn) counted(t *table) bool {
 	return ok
 }
 
-// Deciding says that a request that has come by the connection is being decided on, until the function is called that it returns.
+// Deciding says that a request that has come by the connection is being decided on, until the
+// function is called that it returns.
 func (c *Conn) Deciding() (done func()) {
 	c.deciding.Add(1)
 	return func() {
@@ -241,8 +251,8 @@ func (t *table) room(c *Conn) (victim *Conn, ok bool) {
 	return victim, victim != nil
 }
 
-// longestUnserved returns the connection over which nothing was decided on for longest, but for those over which something is now, unless
-// they count too.
+// longestUnserved returns the connection over which nothing was decided on for longest, but for
+// those over which something is now, unless they count too.
 func longestUnserved(of map[*Conn]struct{}, deciding bool) *Conn {
 	var found *Conn
 	for c := range of {
@@ -282,7 +292,8 @@ func (t *table) drop(c *Conn) {
 
 type connKey struct{}
 
-// WithConn returns a context for the requests of a connection that a listener of Conns has accepted, over TLS or not.
+// WithConn returns a context for the requests of a connection that a listener of Conns has
+// accepted, over TLS or not.
 func WithConn(ctx context.Context, c net.Conn) context.Context {
 	if over, ok := c.(*tls.Conn); ok {
 		c = over.NetConn()

@@ -77,7 +77,8 @@ func wantOpen(t *testing.T, conns *port.Conns, n int) {
 	}
 }
 
-// A client beyond its bound loses the connection that has been of no use for longest, and others lose none.
+// A client beyond its bound loses the connection that has been of no use for longest, and others
+// lose none.
 func TestThreatConnectionsOfOneClient(t *testing.T) {
 	conns, l := listen(t, port.ConnLimits{All: 10, Each: 3}, port.ConnLimits{All: 10, Each: 10})
 	other, _ := connect(t, l, "127.0.0.1")
@@ -106,7 +107,8 @@ func TestThreatConnectionsOfOneClient(t *testing.T) {
 	open(t, busy, true)
 }
 
-// Where all connections are taken, whoever has most of them loses one, and whoever has few is let in.
+// Where all connections are taken, whoever has most of them loses one, and whoever has few is let
+// in.
 func TestThreatConnectionsOfAllClients(t *testing.T) {
 	conns, l := listen(t, port.ConnLimits{All: 6, Each: 5}, port.ConnLimits{All: 10, Each: 10})
 	var theirs []net.Conn
@@ -131,7 +133,8 @@ func TestThreatConnectionsOfAllClients(t *testing.T) {
 	wantOpen(t, conns, 6)
 }
 
-// Connections over HTTP/2 are bounded by themselves; a connection counts once, and not after its end.
+// Connections over HTTP/2 are bounded by themselves; a connection counts once, and not after its
+// end.
 func TestThreatConnectionsOverHTTP2(t *testing.T) {
 	conns, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 2, Each: 2})
 	plain, _ := connect(t, l, "127.0.0.2")
@@ -222,7 +225,8 @@ func TestThreatLongHandshakes(t *testing.T) {
 	}
 }
 
-// Handshakes of more than 4 KiB are bounded in number, and the oldest gives way. Shorter ones are not.
+// Handshakes of more than 4 KiB are bounded in number, and the oldest gives way. Shorter ones are
+// not.
 func TestThreatLongHandshakesOfOneClient(t *testing.T) {
 	_, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 10, Each: 10})
 	begin := func(bytes int) (client net.Conn, ended chan error) {

@@ -29,7 +29,8 @@ func checkAddress(_, address string, _ syscall.RawConn) error {
 	return check(ap.Addr())
 }
 
-// checkHost refuses a URL that names such an address literally, which matters where a proxy would connect to it.
+// checkHost refuses a URL that names such an address literally, which matters where a proxy would
+// connect to it.
 func checkHost(u *url.URL) error {
 	address, err := netip.ParseAddr(u.Hostname())
 	if err != nil {
@@ -38,8 +39,8 @@ func checkHost(u *url.URL) error {
 	return check(address)
 }
 
-// check refuses addresses through which a server could make the operator talk to the inside of its machine or cloud.
-// Loopback and private ranges are where self-hosted servers live, and allowed.
+// check refuses addresses through which a server could make the operator talk to the inside of its
+// machine or cloud. Loopback and private ranges are where self-hosted servers live, and allowed.
 func check(address netip.Addr) error {
 	a := embedded(address.Unmap().WithZone(""))
 	refuse := func(kind string) error { return &refusedAddress{address: address, kind: kind} }
@@ -56,8 +57,8 @@ func check(address netip.Addr) error {
 	return nil
 }
 
-// isMetadataService knows the metadata services that are not on a link-local address: those of AWS and GCP over
-// IPv6, of Alibaba, Oracle and Azure.
+// isMetadataService knows the metadata services that are not on a link-local address: those of AWS
+// and GCP over IPv6, of Alibaba, Oracle and Azure.
 func isMetadataService(a netip.Addr) bool {
 	switch a.String() {
 	case "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16":
@@ -66,8 +67,8 @@ func isMetadataService(a netip.Addr) bool {
 	return false
 }
 
-// embedded returns the IPv4 address inside an IPv6 address of NAT64 (RFC 6052) or 6to4 (RFC 3056), and any other
-// address as it is.
+// embedded returns the IPv4 address inside an IPv6 address of NAT64 (RFC 6052) or 6to4 (RFC 3056),
+// and any other address as it is.
 func embedded(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return a
@@ -89,8 +90,8 @@ func (e *refusedRedirect) Error() string {
 	return fmt.Sprintf("redirected to %s, which is not followed: %s", e.to, e.why)
 }
 
-// checkRedirect follows a redirect only on the host it came from, so that neither credentials nor requests can be
-// led elsewhere.
+// checkRedirect follows a redirect only on the host it came from, so that neither credentials nor
+// requests can be led elsewhere.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	from := via[len(via)-1].URL
 	refuse := func(why string) error { return &refusedRedirect{to: place(req.URL), why: why} }

@@ -34,8 +34,8 @@ func (c *Client) held(repository string) string {
 	return header
 }
 
-// authorize answers the challenge of a 401 with the value of an Authorization header, and keeps that for the
-// repository. sent is what the refused request carried.
+// authorize answers the challenge of a 401 with the value of an Authorization header, and keeps
+// that for the repository. sent is what the refused request carried.
 func (c *Client) authorize(ctx context.Context, repository, sent string, resp *http.Response) (string, error) {
 	if header := c.held(repository); header != "" && header != sent {
 		return header, nil // another request has obtained it meanwhile
@@ -73,7 +73,8 @@ func (c *Client) basic() string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.username+":"+c.password))
 }
 
-// token asks the token service that a challenge names. The scope is the client's own, whatever the challenge says.
+// token asks the token service that a challenge names. The scope is the client's own, whatever the
+// challenge says.
 func (c *Client) token(ctx context.Context, repository string, ch challenge) (string, time.Duration, error) {
 	realm, err := c.realm(ch)
 	if err != nil {

@@ -26,7 +26,8 @@ func tokens() http.HandlerFunc {
 	}
 }
 
-// guarded answers 401 with a challenge unless the request carries a token that begins with issued-token.
+// guarded answers 401 with a challenge unless the request carries a token that begins with
+// issued-token.
 func guarded(challenge string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer issued-token") {

@@ -8,8 +8,9 @@ import (
 // catalog stands for a repository where all of them are meant. It is the name of none.
 const catalog = "*"
 
-// GetCatalog is Get of what is of no repository, such as a list of all that was published, with a query and with a token for the
-// catalogue. Few accounts may read it; for the others it is a fault, Unauthorized.
+// GetCatalog is Get of what is of no repository, such as a list of all that was published, with a
+// query and with a token for the catalogue. Few accounts may read it; for the others it is a fault,
+// Unauthorized.
 func (c *Client) GetCatalog(ctx context.Context, file string, query url.Values, limit int64) ([]byte, error) {
 	target, err := c.target(file)
 	if err != nil {

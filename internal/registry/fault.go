@@ -114,7 +114,8 @@ func closedByPeer(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || brokenOff(err)
 }
 
-// streamError is what net/http fills in from its own error for a stream of HTTP/2 that was broken off: the names of the fields are what it goes by.
+// streamError is what net/http fills in from its own error for a stream of HTTP/2 that was broken
+// off: the names of the fields are what it goes by.
 type streamError struct {
 	StreamID uint32
 	Code     uint32

@@ -17,23 +17,28 @@ import (
 )
 
 const (
-	// maxRequests is how many requests to one host are under way at once, of all clients that share Hosts: half of them for
-	// repositories known to be signed and for the server itself, and half for the others, so that a flood of made-up names holds
-	// up no refresh. In the background half of each half can be used, so that whoever waits finds a place.
+	// maxRequests is how many requests to one host are under way at once, of all clients that share
+	// Hosts: half of them for repositories known to be signed and for the server itself, and half
+	// for the others, so that a flood of made-up names holds up no refresh. In the background half
+	// of each half can be used, so that whoever waits finds a place.
 	maxRequests = 32
-	// maxPause bounds how long a host is left alone because it asked for it. Who asks for more is asked again after it.
+	// maxPause bounds how long a host is left alone because it asked for it. Who asks for more is
+	// asked again after it.
 	maxPause = 5 * time.Minute
-	// absurdPause and what is longer is no pause that a server means, and counts as if nothing had been said.
+	// absurdPause and what is longer is no pause that a server means, and counts as if nothing had
+	// been said.
 	absurdPause = 24 * time.Hour
-	// maxHosts is how many hosts are kept in mind that nothing is under way to: servers and token services that requests were made to, or
-	// that asked for a pause. Beyond it all of those are forgotten, with their pauses.
+	// maxHosts is how many hosts are kept in mind that nothing is under way to: servers and token
+	// services that requests were made to, or that asked for a pause. Beyond it all of those are
+	// forgotten, with their pauses.
 	maxHosts = 256
 	// defaultPause is for a host that turns requests away (429) without saying for how long.
 	defaultPause = time.Second
 )
 
-// Hosts shares out what is asked of each host, a name and a port, among all clients that have it in their Config: how many requests are under
-// way at once, and until when the host has asked to be left alone. Make it with NewHosts; it is safe for concurrent use.
+// Hosts shares out what is asked of each host, a name and a port, among all clients that have it in
+// their Config: how many requests are under way at once, and until when the host has asked to be
+// left alone. Make it with NewHosts; it is safe for concurrent use.
 type Hosts struct {
 	now func() time.Time
 
@@ -61,8 +66,8 @@ func newHost() *host {
 	return &host{known: half(), others: half()}
 }
 
-// enter waits for a place at a host, by the purpose of ctx. The result gives it back. The error is a *trust.Fault: the host wants to
-// be left alone, or ctx was over first.
+// enter waits for a place at a host, by the purpose of ctx. The result gives it back. The error is
+// a *trust.Fault: the host wants to be left alone, or ctx was over first.
 func (h *Hosts) enter(ctx context.Context, name string) (leave func(), err error) {
 	at, err := h.use(name)
 	if err != nil {
@@ -155,7 +160,8 @@ func (h *Hosts) fault(name string, at *host) error {
 	return f
 }
 
-// until returns when a host may be asked again that has just turned a request away; zero: at any time.
+// until returns when a host may be asked again that has just turned a request away; zero: at any
+// time.
 func (h *Hosts) until(name string) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -165,7 +171,8 @@ func (h *Hosts) until(name string) time.Time {
 	return time.Time{}
 }
 
-// heed notes what an answer says of the time until the next request. The place of its request is still held.
+// heed notes what an answer says of the time until the next request. The place of its request is
+// still held.
 func (h *Hosts) heed(name string, resp *http.Response) {
 	pause := pauseOf(resp, h.now())
 	if pause <= 0 {
@@ -179,8 +186,8 @@ func (h *Hosts) heed(name string, resp *http.Response) {
 	}
 }
 
-// pauseOf returns for how long an answer asks for no further requests (RFC 9110, section 10.2.3, and RFC 6585, section 4). What
-// is malformed, negative or absurd counts as not said.
+// pauseOf returns for how long an answer asks for no further requests (RFC 9110, section 10.2.3,
+// and RFC 6585, section 4). What is malformed, negative or absurd counts as not said.
 func pauseOf(resp *http.Response, now time.Time) time.Duration {
 	var least time.Duration
 	switch resp.StatusCode {
@@ -197,8 +204,8 @@ func pauseOf(resp *http.Response, now time.Time) time.Duration {
 	return max(least, min(asked, maxPause))
 }
 
-// retryAfter reads the header of the name, zero where it cannot be read. A date counts from the server's own where that is given, so that
-// its clock does not matter.
+// retryAfter reads the header of the name, zero where it cannot be read. A date counts from the
+// server's own where that is given, so that its clock does not matter.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

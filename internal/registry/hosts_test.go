@@ -45,7 +45,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Of several clients at one host, so many requests are under way at once, and each purpose has its own places among them.
+// Of several clients at one host, so many requests are under way at once, and each purpose has its
+// own places among them.
 func TestThreatRequestsToOneHostAreBounded(t *testing.T) {
 	ca := newCA(t)
 	all := &crowd{release: make(chan struct{})}
@@ -194,7 +195,8 @@ func TestRetryAfterHoldsThoseWhoWait(t *testing.T) {
 	}
 }
 
-// The token service is a host of its own: what it asks for does not hold up the server, nor the other way round.
+// The token service is a host of its own: what it asks for does not hold up the server, nor the
+// other way round.
 func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 	ca := newCA(t)
 	token := serve(t, ca, func(w http.ResponseWriter, _ *http.Request) {

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// proxied has the test binary ask a server, as the manager would where a proxy is set in its environment, which is read once a process.
+// proxied has the test binary ask a server, as the manager would where a proxy is set in its
+// environment, which is read once a process.
 const proxied = "COUNTERSIGN_TEST_PROXIED"
 
 // Signing servers are reached through the proxy of the environment, which OLM passes on.

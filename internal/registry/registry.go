@@ -1,4 +1,5 @@
-// Package registry reads from one signing server or registry over HTTP, with the registry token flow.
+// Package registry reads from one signing server or registry over HTTP, with the registry token
+// flow.
 //
 // It promises that an answer is bounded in size and time, that nothing is asked, with credentials
 // or without, of another host than the server's own and the token services that the configuration
@@ -31,8 +32,9 @@ import (
 )
 
 const (
-	// A server that takes 30 seconds for each answer must still load, behind a request that was denied meanwhile. One that is not there
-	// shows when it is connected to, and a connection that has died when it is asked for a sign of life.
+	// A server that takes 30 seconds for each answer must still load, behind a request that was
+	// denied meanwhile. One that is not there shows when it is connected to, and a connection that
+	// has died when it is asked for a sign of life.
 	defaultTimeout = 45 * time.Second // of one request, its body included
 	headerTimeout  = 40 * time.Second
 	connectTimeout = 5 * time.Second  // and as much again for TLS
@@ -53,8 +55,8 @@ type Config struct {
 	Server string
 	// PlainHTTP accepts an http:// server. Credentials are refused together with it.
 	PlainHTTP bool
-	// CABundle is PEM certificates that TLS certificates must chain to: the server's, and its token service's. Empty:
-	// the system's.
+	// CABundle is PEM certificates that TLS certificates must chain to: the server's, and its token
+	// service's. Empty: the system's.
 	CABundle string
 	// Username and Password are the credentials; both empty: none.
 	Username, Password string
@@ -64,17 +66,19 @@ type Config struct {
 	// TokenServices are hosts, with their port unless it is 443, that a token may be asked of
 	// besides the server, with credentials or without.
 	TokenServices []string
-	// Timeout bounds one request, body included; the context of Get bounds all that it takes. Zero: 45 seconds.
+	// Timeout bounds one request, body included; the context of Get bounds all that it takes. Zero:
+	// 45 seconds.
 	Timeout time.Duration
 	// Hosts bounds what is asked of a host by all clients that have it. Nil: by this client alone.
 	Hosts *Hosts
 }
 
-// Client reads from one server. It is safe for concurrent use, and holds nothing open for longer than 90 seconds after
-// its last use.
+// Client reads from one server. It is safe for concurrent use, and holds nothing open for longer
+// than 90 seconds after its last use.
 //
-// HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured. The addresses that are refused are refused for a proxy too, and
-// for a server that is given by its address; what a server's name resolves to behind a proxy is the proxy's to judge.
+// HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured. The addresses that are refused are refused for
+// a proxy too, and for a server that is given by its address; what a server's name resolves to
+// behind a proxy is the proxy's to judge.
 type Client struct {
 	base          *url.URL
 	username      string
@@ -133,8 +137,8 @@ func New(cfg Config) (*Client, error) {
 // Skipped says which certificates of the CA bundle cannot be used, and why.
 func (c *Client) Skipped() []string { return c.skipped }
 
-// pool reads a bundle; nil stands for the system's. skipped says which of its certificates cannot be
-// used.
+// pool reads a bundle; nil stands for the system's. skipped says which of its certificates cannot
+// be used.
 func pool(bundle string) (roots *x509.CertPool, skipped []string, err error) {
 	if bundle == "" {
 		return nil, nil, nil
@@ -146,11 +150,12 @@ func pool(bundle string) (roots *x509.CertPool, skipped []string, err error) {
 	return b.Pool(), b.Skipped, nil
 }
 
-// Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json, with a token scoped to
-// pull from repository. An empty repository asks whether the server is there and takes the credentials: the token then
-// has no scope, and an answer that it opens nothing, in the words of the protocol, is the body and no error. A body of
-// more than limit bytes is a fault. The error satisfies errors.Is(err, trust.ErrNotFound) where the server says, in the words of its protocol,
-// that there is no such thing, and is otherwise a *trust.Fault.
+// Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json, with
+// a token scoped to pull from repository. An empty repository asks whether the server is there and
+// takes the credentials: the token then has no scope, and an answer that it opens nothing, in the
+// words of the protocol, is the body and no error. A body of more than limit bytes is a fault. The
+// error satisfies errors.Is(err, trust.ErrNotFound) where the server says, in the words of its
+// protocol, that there is no such thing, and is otherwise a *trust.Fault.
 func (c *Client) Get(ctx context.Context, repository, file string, limit int64) ([]byte, error) {
 	target, err := c.target(file)
 	if err != nil {
@@ -195,8 +200,8 @@ func (c *Client) target(file string) (*url.URL, error) {
 	return &target, nil
 }
 
-// fetch sends one GET as soon as its host has a place for it, and reads the body: up to limit where the status is 200, and of an error
-// enough to tell it by.
+// fetch sends one GET as soon as its host has a place for it, and reads the body: up to limit where
+// the status is 200, and of an error enough to tell it by.
 func (c *Client) fetch(ctx context.Context, target *url.URL, authorization string, limit int64) (*http.Response, []byte, error) {
 	if err := checkHost(target); err != nil {
 		return nil, nil, fault(target, err)

@@ -67,7 +67,8 @@ func runMute(t *testing.T, to string) *mute {
 	return m
 }
 
-// A connection that died silently is found by a sign of life, long before its request is given up; a server that is only slow gives one.
+// A connection that died silently is found by a sign of life, long before its request is given up;
+// a server that is only slow gives one.
 func TestSilentConnectionIsFound(t *testing.T) {
 	ca := newCA(t)
 	release := make(chan struct{})
@@ -125,7 +126,8 @@ func TestSilentConnectionIsFound(t *testing.T) {
 	}
 }
 
-// An answer that ends too early reads alike over HTTP/2, where a stream ends and not the connection.
+// An answer that ends too early reads alike over HTTP/2, where a stream ends and not the
+// connection.
 func TestStreamThatIsBrokenOff(t *testing.T) {
 	ca := newCA(t)
 	for name, before := range map[string]func(http.ResponseWriter){

@@ -1,9 +1,11 @@
-// Package report puts compliance findings into the form that dashboards of the policy ecosystem read: one report for each
-// namespace, as PolicyReport (wgpolicyk8s.io/v1alpha2) and as its successor Report (openreports.io/v1alpha1), whose fields are the same.
+// Package report puts compliance findings into the form that dashboards of the policy ecosystem
+// read: one report for each namespace, as PolicyReport (wgpolicyk8s.io/v1alpha2) and as its
+// successor Report (openreports.io/v1alpha1), whose fields are the same.
 //
-// It promises that equal findings, in whatever order, give equal bytes; that what could not be checked is an error and never
-// a pass; that the summary counts everything; and that no report grows past its bounds, however much runs in a namespace and
-// whatever the owner references of Pods hold. The package is pure: it never touches a network, a clock or the cluster.
+// It promises that equal findings, in whatever order, give equal bytes; that what could not be
+// checked is an error and never a pass; that the summary counts everything; and that no report
+// grows past its bounds, however much runs in a namespace and whatever the owner references of Pods
+// hold. The package is pure: it never touches a network, a clock or the cluster.
 package report
 
 import (
@@ -30,8 +32,8 @@ const (
 	Manager = "countersign"
 	// maxResults bounds the results of one report. Those that matter most are kept.
 	maxResults = 1000
-	// maxBytes bounds the results of one report as JSON. The API server stores objects of up to 1.5 MiB; with everything
-	// around the results, a report stays below 1 MiB.
+	// maxBytes bounds the results of one report as JSON. The API server stores objects of up to 1.5
+	// MiB; with everything around the results, a report stays below 1 MiB.
 	maxBytes = 900 << 10
 )
 
@@ -68,7 +70,8 @@ func OpenReport() Format {
 	return Format{schema.GroupVersionKind{Group: "openreports.io", Version: "v1alpha1", Kind: "Report"}, "reports"}
 }
 
-// Report is the report of one namespace, in either format. The fields are those of the two schemas that are used here.
+// Report is the report of one namespace, in either format. The fields are those of the two schemas
+// that are used here.
 type Report struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        Metadata `json:"metadata"`
@@ -92,7 +95,8 @@ type Summary struct {
 	Skip  int `json:"skip"`
 }
 
-// Result is how one workload meets one policy. It has no time, so that what did not change is not written again.
+// Result is how one workload meets one policy. It has no time, so that what did not change is not
+// written again.
 type Result struct {
 	Source     string            `json:"source"`
 	Policy     string            `json:"policy"`
@@ -122,9 +126,10 @@ func ByNamespace(findings []compliance.Finding) map[string][]compliance.Finding 
 	return grouped
 }
 
-// Build returns the report of a namespace. Results are sorted: what fails first, then what could not be checked, what is
-// warned of and what passes, and among these by policy and workload. Of more than 1,000 results, or 900 KiB of them, the last
-// are left out, and a result that says how many takes their place.
+// Build returns the report of a namespace. Results are sorted: what fails first, then what could
+// not be checked, what is warned of and what passes, and among these by policy and workload. Of
+// more than 1,000 results, or 900 KiB of them, the last are left out, and a result that says how
+// many takes their place.
 func Build(namespace string, findings []compliance.Finding) Report {
 	r := Report{Metadata: Metadata{Namespace: namespace, Name: Name, Labels: map[string]string{ManagedBy: Manager}}}
 	results := make([]Result, 0, len(findings))

@@ -19,7 +19,8 @@ const (
 	maxMessage = 1000
 )
 
-// message says of each image that does not meet the policy what is amiss, as many as the bound allows.
+// message says of each image that does not meet the policy what is amiss, as many as the bound
+// allows.
 func message(f *compliance.Finding) string {
 	if f.Verdict == policy.Admitted {
 		return "every image that the policy covers meets it"
@@ -52,7 +53,8 @@ func imageText(i *compliance.ImageFinding) string {
 	}
 }
 
-// properties are for filters: the mode of the policy, and where it is not met the reasons and the missing roles of all images.
+// properties are for filters: the mode of the policy, and where it is not met the reasons and the
+// missing roles of all images.
 func properties(f *compliance.Finding) map[string]string {
 	var reasons, missing []string
 	for i := range f.Images {

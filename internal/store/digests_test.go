@@ -19,7 +19,8 @@ const (
 	digestTwo = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
 )
 
-// digestsBench has a trust root "acme" under which a tag and two digests of one repository are held.
+// digestsBench has a trust root "acme" under which a tag and two digests of one repository are
+// held.
 func digestsBench(t *testing.T) (b *bench, r *digests.Registries, held []trust.Key) {
 	t.Helper()
 	r = &digests.Registries{}
@@ -38,7 +39,8 @@ func digestsBench(t *testing.T) (b *bench, r *digests.Registries, held []trust.K
 	return b, r, held
 }
 
-// All subjects of a repository are written down in one record, and read back from it without a network.
+// All subjects of a repository are written down in one record, and read back from it without a
+// network.
 func TestOneRecordForAllSubjects(t *testing.T) {
 	b, r, held := digestsBench(t)
 	repository := held[0].InRepository()
@@ -87,7 +89,8 @@ func TestOneRecordForAllSubjects(t *testing.T) {
 	}
 }
 
-// A repository fails once, however many of its subjects do: the list of the status is by repository.
+// A repository fails once, however many of its subjects do: the list of the status is by
+// repository.
 func TestSeveralFailingSubjectsOfOneRepository(t *testing.T) {
 	b, r, held := digestsBench(t)
 	r.Fail(app.Host, trust.NewFault(v1alpha1.ReasonTimeout, "no answer"))
@@ -131,8 +134,8 @@ func (r *rechecking) Recheck(about trust.Subject, held trust.Evidence) (trust.Ev
 	return held, nil
 }
 
-// What registries say that tags mean is no signature: made-up tags of an own registry do not outlast those who ask, take
-// no place of what is signed, and are not written down.
+// What registries say that tags mean is no signature: made-up tags of an own registry do not
+// outlast those who ask, take no place of what is signed, and are not written down.
 func TestThreatHintsAreNotSignatures(t *testing.T) {
 	r := &digests.Registries{}
 	b := newBench(r)
@@ -163,7 +166,8 @@ func TestThreatHintsAreNotSignatures(t *testing.T) {
 	}
 }
 
-// Hosts that are gone, and trust roots that are, leave nothing behind, also where a fetch of theirs ends late.
+// Hosts that are gone, and trust roots that are, leave nothing behind, also where a fetch of theirs
+// ends late.
 func TestNothingIsLeftOfHostsAndRoots(t *testing.T) {
 	r := &digests.Registries{}
 	b := newBench(r)

@@ -29,7 +29,8 @@ type flight struct {
 	err        error         // read after done
 }
 
-// hint notes when a subject that was just fetched with success is due, without a list and whatever that says.
+// hint notes when a subject that was just fetched with success is due, without a list and whatever
+// that says.
 func (e *entry) hint(now time.Time, interval time.Duration, evidence trust.Evidence) {
 	e.polled, e.late = e.due, now.Add(jitter(min(maxFeedIntervals*interval, maxFeedTime)))
 	if evidence == nil {

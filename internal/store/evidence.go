@@ -8,8 +8,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// evidence is what is held of each subject, in the order of keys. A clone shares what is not changed in it, so that a
-// publication costs the same however much is held. The zero value is empty, and to be read only.
+// evidence is what is held of each subject, in the order of keys. A clone shares what is not
+// changed in it, so that a publication costs the same however much is held. The zero value is
+// empty, and to be read only.
 type evidence struct{ tree *btree.BTreeG[pair] }
 
 type pair struct {
@@ -17,8 +18,8 @@ type pair struct {
 	held *held
 }
 
-// nodeSize is half of what a node of the tree holds at most. A change copies a few nodes; a decision finds its way through fewer
-// the larger they are.
+// nodeSize is half of what a node of the tree holds at most. A change copies a few nodes; a
+// decision finds its way through fewer the larger they are.
 const nodeSize = 16
 
 func (e evidence) clone() evidence {

@@ -72,7 +72,8 @@ func TestRangesOfEvidence(t *testing.T) {
 	}
 }
 
-// BenchmarkPublication is the next snapshot with other evidence about one repository, beside so many others.
+// BenchmarkPublication is the next snapshot with other evidence about one repository, beside so
+// many others.
 func BenchmarkPublication(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		b.Run(fmt.Sprintf("size=%d", n), func(b *testing.B) {

@@ -9,16 +9,20 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// A signing server may list what was published (trust.Feed). A reading of the list that does not name a repository then stands for a
-// refresh of it, so that one request an interval does for all that nothing happened to.
+// A signing server may list what was published (trust.Feed). A reading of the list that does not
+// name a repository then stands for a refresh of it, so that one request an interval does for all
+// that nothing happened to.
 //
-// The list is a hint and not signed. A stale copy of it that a cache hands out, or a server that leaves something out, must not
-// keep a revocation from being seen for as long as a timestamp lasts, which is two weeks. So each subject is refreshed all the
-// same every twelfth interval, at the latest after an hour, and in the interval before its evidence expires; a denial has it
-// refreshed first, as ever. A list that is not read within an interval and a quarter stands for nothing: all is polled.
+// The list is a hint and not signed. A stale copy of it that a cache hands out, or a server that
+// leaves something out, must not keep a revocation from being seen for as long as a timestamp
+// lasts, which is two weeks. So each subject is refreshed all the same every twelfth interval, at
+// the latest after an hour, and in the interval before its evidence expires; a denial has it
+// refreshed first, as ever. A list that is not read within an interval and a quarter stands for
+// nothing: all is polled.
 const (
-	// maxFeedIntervals and maxFeedTime are how long the list alone keeps a subject from being refreshed. Twelve costs an
-	// eighth of what polling costs at most; past an hour polling is no burden.
+	// maxFeedIntervals and maxFeedTime are how long the list alone keeps a subject from being
+	// refreshed. Twelve costs an eighth of what polling costs at most; past an hour polling is no
+	// burden.
 	maxFeedIntervals = 12
 	maxFeedTime      = time.Hour
 	// feedFrom is with how many subjects the list is asked for. It saves nothing for a single one.
@@ -27,10 +31,12 @@ const (
 	feedTimeout = 30 * time.Second
 )
 
-// feed is how far the list of one trust root was read. Another takes its place when the root is published anew.
+// feed is how far the list of one trust root was read. Another takes its place when the root is
+// published anew.
 type feed struct {
 	cursor trust.Cursor // nil: nowhere
-	// taken is when the cursor was had without one before: what was fetched earlier may lack what lies before it.
+	// taken is when the cursor was had without one before: what was fetched earlier may lack what
+	// lies before it.
 	taken   time.Time
 	read    time.Time // when the last reading that succeeded began
 	due     time.Time // when the list is asked for next
@@ -38,13 +44,14 @@ type feed struct {
 	reading bool
 }
 
-// vouches reports whether the list has named a subject since it was last fetched if anything was published of it. A fetch
-// that began before the list was read may have missed what is named in it.
+// vouches reports whether the list has named a subject since it was last fetched if anything was
+// published of it. A fetch that began before the list was read may have missed what is named in it.
 func (f *feed) vouches(e *entry) bool {
 	return f != nil && f.cursor != nil && e.fault == nil && !e.fetched.Before(f.taken) && !e.fetched.Before(e.named)
 }
 
-// refreshed returns when a subject was last known to be up to date: by a fetch that succeeded, or by a reading of the list.
+// refreshed returns when a subject was last known to be up to date: by a fetch that succeeded, or
+// by a reading of the list.
 func (f *feed) refreshed(e *entry) time.Time {
 	if f.vouches(e) && f.read.After(e.succeeded) {
 		return f.read
@@ -67,16 +74,16 @@ func (f *feed) dueAt(e *entry, interval time.Duration) time.Time {
 	return later(at, e.due)
 }
 
-// missed notes a reading that failed. The list is asked for less and less, since most servers that fail here have none, or
-// not for this account.
+// missed notes a reading that failed. The list is asked for less and less, since most servers that
+// fail here have none, or not for this account.
 func (f *feed) missed(now time.Time, interval time.Duration, fault *trust.Fault) {
 	f.reading = false
 	f.due = later(now.Add(jitter(min(interval<<min(f.misses, 10), maxFeedTime))), fault.RetryAt)
 	f.misses++
 }
 
-// took notes a reading that began at a time, and returns the repositories that it names: none where it is the first, since
-// all are polled once from there on.
+// took notes a reading that began at a time, and returns the repositories that it names: none where
+// it is the first, since all are polled once from there on.
 func (f *feed) took(began, now time.Time, interval time.Duration, changes trust.Changes) []string {
 	f.reading = false
 	if f.cursor == nil {
@@ -86,7 +93,8 @@ func (f *feed) took(began, now time.Time, interval time.Duration, changes trust.
 	return changes.Repositories
 }
 
-// reading returns the list where it is to be asked for now; it is then taken to be under way. Nil: it is not.
+// reading returns the list where it is to be asked for now; it is then taken to be under way. Nil:
+// it is not.
 func (t *track) reading() *feed {
 	now := t.clock.Now()
 	t.mu.Lock()
@@ -99,7 +107,8 @@ func (t *track) reading() *feed {
 	return f
 }
 
-// worthAFeed reports whether the root has enough subjects, and its server is known to answer; the lock is held.
+// worthAFeed reports whether the root has enough subjects, and its server is known to answer; the
+// lock is held.
 func (t *track) worthAFeed() bool {
 	h := t.hosts[t.server]
 	return h != nil && h.probe.fault == nil && !h.probe.succeeded.IsZero() && len(t.entries) >= feedFrom
@@ -149,8 +158,8 @@ func changesOf(ctx context.Context, list trust.Feed, after trust.Cursor) (change
 	return changes, nil
 }
 
-// fed notes what came of a reading that began at a time. A fault is none of the subjects, nor of the server: they are polled
-// as if there were no list.
+// fed notes what came of a reading that began at a time. A fault is none of the subjects, nor of
+// the server: they are polled as if there were no list.
 func (t *track) fed(f *feed, began time.Time, changes trust.Changes, fault *trust.Fault) {
 	now := t.clock.Now()
 	t.mu.Lock()

@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
-// realFeed is a tracker of repositories on a real Notary server, by a clock that the test sets forward. What is asked of the server is
-// counted on the way.
+// realFeed is a tracker of repositories on a real Notary server, by a clock that the test sets
+// forward. What is asked of the server is counted on the way.
 type realFeed struct {
 	t      *testing.T
 	b      *bench
@@ -98,8 +98,8 @@ func (r *realFeed) signs(image imageref.Ref, tag string) bool {
 	return len(ev.Statements(tag, "")) > 0
 }
 
-// With a real server: a publication is seen within an interval, and only what was published to is asked for. A server that has lost its
-// storage is noticed.
+// With a real server: a publication is seen within an interval, and only what was published to is
+// asked for. A server that has lost its storage is noticed.
 func TestRealFeed(t *testing.T) {
 	const feedPath = "/v2/_trust/changefeed"
 	n := notaryserver.Run(t, notaryserver.Options{})

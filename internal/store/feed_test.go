@@ -13,8 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// listing is a scripted trust root whose server lists what was published, and when each repository was fetched. Its clock is the
-// bench's, so that days pass in a moment.
+// listing is a scripted trust root whose server lists what was published, and when each repository
+// was fetched. Its clock is the bench's, so that days pass in a moment.
 type listing struct {
 	*scripted
 	b *bench
@@ -134,7 +134,8 @@ func everything(repositories int) func(trust.Cursor) (trust.Changes, error) {
 	}
 }
 
-// perInterval is what a thousand repositories cost at one publication an interval, once the start is over.
+// perInterval is what a thousand repositories cost at one publication an interval, once the start
+// is over.
 func perInterval(t testing.TB, changes func(trust.Cursor) (trust.Changes, error)) float64 {
 	t.Helper()
 	const intervals = 12
@@ -175,7 +176,8 @@ func BenchmarkRefreshOf1000(b *testing.B) {
 	}
 }
 
-// What is published is fetched as soon as by polling, whether it is known to the list before or after the repository was fetched.
+// What is published is fetched as soon as by polling, whether it is known to the list before or
+// after the repository was fetched.
 func TestFeedNamesWhatWasPublished(t *testing.T) {
 	const interval = 5 * time.Minute
 	l := newListing(100, interval, nil)
@@ -202,7 +204,8 @@ func TestFeedNamesWhatWasPublished(t *testing.T) {
 	}
 }
 
-// A list that is not there is asked for again now and then, and at once when the trust root is published anew.
+// A list that is not there is asked for again now and then, and at once when the trust root is
+// published anew.
 func TestFeedThatIsNotThere(t *testing.T) {
 	l := newListing(10, 30*time.Second, noFeed)
 	fetches, asked := l.spent(t, 24*time.Hour)
@@ -218,7 +221,8 @@ func TestFeedThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A list that was gone by and is no more leaves polling behind it, within an interval and a quarter.
+// A list that was gone by and is no more leaves polling behind it, within an interval and a
+// quarter.
 func TestFeedThatFails(t *testing.T) {
 	const interval = 5 * time.Minute
 	l := newListing(100, interval, silent)
@@ -239,8 +243,8 @@ func TestFeedThatFails(t *testing.T) {
 	}
 }
 
-// Everything is fetched once after the place in the list was taken, so that nothing falls into the gap before it; and once more when the
-// place was lost.
+// Everything is fetched once after the place in the list was taken, so that nothing falls into the
+// gap before it; and once more when the place was lost.
 func TestFeedGap(t *testing.T) {
 	const interval = 5 * time.Minute
 	l := newListing(100, interval, nil)
@@ -364,7 +368,8 @@ func TestFeedIsNotAskedFor(t *testing.T) {
 	}
 }
 
-// A reading that names nothing of a repository is shown as its refresh: the alert on stale evidence goes by it.
+// A reading that names nothing of a repository is shown as its refresh: the alert on stale evidence
+// goes by it.
 func TestFeedShowsInStatus(t *testing.T) {
 	const interval = 30 * time.Second
 	for name, list := range map[string]func(trust.Cursor) (trust.Changes, error){"feed": nil, "polling": noFeed} {

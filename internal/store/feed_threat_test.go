@@ -37,7 +37,8 @@ func TestThreatFeedLeavesOutChanges(t *testing.T) {
 	}
 }
 
-// Nothing that a list says or does has more asked of the server than polling, but for the question itself.
+// Nothing that a list says or does has more asked of the server than polling, but for the question
+// itself.
 func TestThreatFeedCostsNoMoreThanPolling(t *testing.T) {
 	const repositories, interval, span = 50, time.Minute, 5 * time.Hour
 	turns := 0

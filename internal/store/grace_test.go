@@ -29,8 +29,8 @@ func graced(root trust.Root, grace time.Duration) *bench {
 	return b
 }
 
-// A grace is given while a refresh fails, and never where it says that all there is has expired: it stands in for the server, not for
-// the signers.
+// A grace is given while a refresh fails, and never where it says that all there is has expired: it
+// stands in for the server, not for the signers.
 func TestThreatGraceIsForOutagesAlone(t *testing.T) {
 	first, second := &fact{}, &fact{}
 	root := &scripted{fetch: returning(first, nil)}
@@ -83,7 +83,8 @@ func TestNoGraceNothingNoted(t *testing.T) {
 	}
 }
 
-// Of a server that is down nothing is fetched, so no fetch fails: it is the server that counts then.
+// Of a server that is down nothing is fetched, so no fetch fails: it is the server that counts
+// then.
 func TestGraceWhileTheServerIsDown(t *testing.T) {
 	b, o, _ := known(t, 20)
 	b.PutRoot("acme", Root{Root: o, ExpiredGrace: time.Hour})
@@ -111,7 +112,8 @@ func TestGraceWhileTheServerIsDown(t *testing.T) {
 	}
 }
 
-// What was read back at a start is used on the grace until the server has been asked, which what has expired is asked for at once.
+// What was read back at a start is used on the grace until the server has been asked, which what
+// has expired is asked for at once.
 func TestGraceOfWhatIsReadBack(t *testing.T) {
 	held := &fact{expires: time.Unix(1_800_000_000, 0).Add(-time.Minute)}
 	root := &scripted{fetch: returning(nil, slow), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return held, nil }}
@@ -235,8 +237,8 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 	}
 }
 
-// With its server down a trust root may be edited so that it cannot be used: its status tells of no grace, and nothing of
-// it is left when it is gone.
+// With its server down a trust root may be edited so that it cannot be used: its status tells of no
+// grace, and nothing of it is left when it is gone.
 func TestUnusableRootWhileTheServerIsDown(t *testing.T) {
 	b, o, _ := known(t, 20)
 	b.PutRoot("acme", Root{Root: o, ExpiredGrace: time.Hour})

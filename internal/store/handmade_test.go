@@ -22,7 +22,8 @@ import (
 	"github.com/countersign-dev/countersign/test/handmade"
 )
 
-// handmadeBench has a trust root "acme" over metadata that no real client would sign, pinned to the keys.
+// handmadeBench has a trust root "acme" over metadata that no real client would sign, pinned to the
+// keys.
 func handmadeBench(t *testing.T, files map[string][]byte, pins ...string) *bench {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +70,8 @@ const (
 	appFives = "5555555555555555555555555555555555555555555555555555555555555555"
 )
 
-// A signer whose custom data is not in canonical order signs other bytes than readers verify. The denial names the file and the rule.
+// A signer whose custom data is not in canonical order signs other bytes than readers verify. The
+// denial names the file and the rule.
 func TestCustomDataOutOfOrderIsNamed(t *testing.T) {
 	signers, files := handmade.NewSigners(t, "ci", "qa"), map[string][]byte{}
 	sum := strings.Repeat("\x55", 32)
@@ -100,7 +102,8 @@ func TestCustomDataOutOfOrderIsNamed(t *testing.T) {
 	}
 }
 
-// A pin that nothing verified rests on is told, once something was verified, and no longer once a repository has it.
+// A pin that nothing verified rests on is told, once something was verified, and no longer once a
+// repository has it.
 func TestUnanchored(t *testing.T) {
 	one, other, files := handmade.NewSigners(t, "ci"), handmade.NewSigners(t, "ci"), map[string][]byte{}
 	publish := func(s *handmade.Signers, name string) {

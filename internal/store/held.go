@@ -14,8 +14,9 @@ type held struct {
 	fault    *trust.Fault
 	// anew says that the versions seen count no more: the next fetch is one at first sight.
 	anew bool
-	// stale says, under a root with a grace, that no newer evidence could be had: the last fetch failed for another reason than that
-	// all there is has expired, or there was none since it was read back.
+	// stale says, under a root with a grace, that no newer evidence could be had: the last fetch
+	// failed for another reason than that all there is has expired, or there was none since it was
+	// read back.
 	stale bool
 	// ended says that the last fetch found nothing but what has expired: no grace extends that.
 	ended bool
@@ -42,7 +43,8 @@ func (h *held) size() int64 {
 	return 0
 }
 
-// fetched returns what is held once a fetch has succeeded: h itself where nothing has changed. h may be nil.
+// fetched returns what is held once a fetch has succeeded: h itself where nothing has changed. h
+// may be nil.
 func (h *held) fetched(evidence trust.Evidence) *held {
 	if h != nil && h.fault == nil && !h.anew && !h.stale && !h.ended && evidence == h.evidence {
 		return h
@@ -50,8 +52,8 @@ func (h *held) fetched(evidence trust.Evidence) *held {
 	return &held{evidence: evidence}
 }
 
-// failed returns what is held once a fetch has failed: h itself where it can be used on, and else the fault, with the evidence kept
-// for a later root that accepts it again. h may be nil.
+// failed returns what is held once a fetch has failed: h itself where it can be used on, and else
+// the fault, with the evidence kept for a later root that accepts it again. h may be nil.
 func (h *held) failed(fault *trust.Fault) *held {
 	switch {
 	case h == nil:
@@ -62,8 +64,8 @@ func (h *held) failed(fault *trust.Fault) *held {
 	return &held{fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended}
 }
 
-// aged returns what a fetch left under a root with a grace, with whether it may be used past its expiry. Without a fault
-// nothing is noted. h and old, which was held before, may be nil.
+// aged returns what a fetch left under a root with a grace, with whether it may be used past its
+// expiry. Without a fault nothing is noted. h and old, which was held before, may be nil.
 func (h *held) aged(old *held, fault *trust.Fault) *held {
 	if fault == nil || h == nil || h.evidence == nil {
 		return h

@@ -8,16 +8,19 @@ import (
 )
 
 const (
-	// probeGap is the shortest time between two probes of a host under one trust root, however many ask.
+	// probeGap is the shortest time between two probes of a host under one trust root, however many
+	// ask.
 	probeGap = time.Second
-	// lastProbe bounds the time between two probes of a host that is down, and is the least between two trials.
+	// lastProbe bounds the time between two probes of a host that is down, and is the least between
+	// two trials.
 	lastProbe = 30 * time.Second
 )
 
-// host is the health of one server that a trust root asks, and the circuit breaker before it. A fetch that fails in a way
-// that may be the server's own makes it a suspect, and the probe decides: what it answers about one subject, which anybody
-// may have named, holds up no other. While it is down only the probe goes out, and now and then one fetch: what answers
-// the probe need not be what answers the rest.
+// host is the health of one server that a trust root asks, and the circuit breaker before it. A
+// fetch that fails in a way that may be the server's own makes it a suspect, and the probe decides:
+// what it answers about one subject, which anybody may have named, holds up no other. While it is
+// down only the probe goes out, and now and then one fetch: what answers the probe need not be what
+// answers the rest.
 type host struct {
 	name string
 	// down is the fault of the last probe; nil: the host is asked.
@@ -26,8 +29,8 @@ type host struct {
 	suspect bool
 	// tried is when something was last fetched though the host was down.
 	tried time.Time
-	// answered is when the last fetch began that succeeded, and failing when the first probe did of those in a row that
-	// failed.
+	// answered is when the last fetch began that succeeded, and failing when the first probe did of
+	// those in a row that failed.
 	answered, failing time.Time
 	// probe is when the host is asked for a sign of life.
 	probe schedule
@@ -35,8 +38,8 @@ type host struct {
 	flight *flight
 }
 
-// ofServer reports whether a fault may be the server's own, rather than one of a subject. A server that is slow cannot be
-// told from one that hangs, so a timeout never is.
+// ofServer reports whether a fault may be the server's own, rather than one of a subject. A server
+// that is slow cannot be told from one that hangs, so a timeout never is.
 func ofServer(f *trust.Fault) bool {
 	switch f.Reason {
 	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonTLSNotTrusted, v1alpha1.ReasonUnauthorized, v1alpha1.ReasonServerError,
@@ -52,8 +55,8 @@ func (h *host) reset(now time.Time) {
 	h.probe.again(now)
 }
 
-// heard notes what the outcome of a fetch that began at a time says of the host. It reports whether the host is back, and
-// whether the probe should go out soon.
+// heard notes what the outcome of a fetch that began at a time says of the host. It reports whether
+// the host is back, and whether the probe should go out soon.
 func (h *host) heard(began, now time.Time, fault *trust.Fault) (recovered, probe bool) {
 	switch {
 	case fault == nil:
@@ -70,15 +73,16 @@ func (h *host) heard(began, now time.Time, fault *trust.Fault) (recovered, probe
 	return false, false
 }
 
-// judge has the host down where its last probe failed too, which was under the same trust root; where fetches succeed
-// though the probe fails, it is not.
+// judge has the host down where its last probe failed too, which was under the same trust root;
+// where fetches succeed though the probe fails, it is not.
 func (h *host) judge(probe *trust.Fault) {
 	if probe != nil && ofServer(probe) && h.suspect && !h.failing.IsZero() && !h.answered.After(h.failing) {
 		h.down = probe
 	}
 }
 
-// probed notes the outcome of a probe that began at a time, and when the next is due. It reports whether the host is back.
+// probed notes the outcome of a probe that began at a time, and when the next is due. It reports
+// whether the host is back.
 func (h *host) probed(began, now time.Time, interval time.Duration, fault *trust.Fault) (recovered bool) {
 	h.probe.ended(now, fault)
 	h.probe.next(now, min(h.probe.wait(), lastProbe), interval, probeGap)
@@ -99,7 +103,8 @@ func (h *host) probed(began, now time.Time, interval time.Duration, fault *trust
 	return was != nil && fault == nil
 }
 
-// tryable reports whether something may be fetched to find out whether the host is as down as its probe.
+// tryable reports whether something may be fetched to find out whether the host is as down as its
+// probe.
 func (h *host) tryable(now time.Time) bool {
 	return h.down != nil && !h.down.RetryAt.After(now) && (h.tried.IsZero() || now.Sub(h.tried) >= lastProbe)
 }

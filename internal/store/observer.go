@@ -18,12 +18,13 @@ const (
 	StageRefresh = "refresh"
 	// StageRecheck is evidence that an edited trust root verified anew, without a network.
 	StageRecheck = "recheck"
-	// StageRestore is evidence that was written down, by another replica or before a restart, without a network.
+	// StageRestore is evidence that was written down, by another replica or before a restart,
+	// without a network.
 	StageRestore = "restore"
 )
 
-// Observer is told of each time that a trust root verified something. It must not block, and is called from several
-// goroutines at once.
+// Observer is told of each time that a trust root verified something. It must not block, and is
+// called from several goroutines at once.
 type Observer interface {
 	Verified(Verification)
 }

@@ -14,30 +14,34 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained is verified again
-// by the new one; what fails is a fault from then on.
+// PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained
+// is verified again by the new one; what fails is a fault from then on.
 func (s *Store) PutRoot(name string, r Root) {
 	nothing := func(func(trust.Subject, []byte)) error { return nil }
 	_, _ = s.PutRootWith(name, r, nothing, func() bool { return false }) // there is no error but that of saved
 }
 
-// atOnce is how long the publication of an edited trust root waits for repositories to be verified anew. Those that are left cannot be
-// checked until they are, so that a revoked key is out of every decision soon, however many repositories hang on it.
+// atOnce is how long the publication of an edited trust root waits for repositories to be verified
+// anew. Those that are left cannot be checked until they are, so that a revoked key is out of every
+// decision soon, however many repositories hang on it.
 const atOnce = 500 * time.Millisecond
 
-// savedAtOnce is how many repositories are verified at the same time at most, of those that were written down.
+// savedAtOnce is how many repositories are verified at the same time at most, of those that were
+// written down.
 const savedAtOnce = 4
 
-// Saved has take called with what was written down of each repository, one after the other. take keeps what it is given, and
-// may wait until there is room for more.
+// Saved has take called with what was written down of each repository, one after the other. take
+// keeps what it is given, and may wait until there is room for more.
 type Saved func(take func(repository trust.Subject, packed []byte)) error
 
-// PutRootWith is PutRoot with what was written down: it is taken in before the root can be used, so that nothing
-// older is ever accepted under it. The result is what could not be taken in, by repository. Once outdated says that another root is to take
-// the place of this one, what is left to be verified anew is left to that. The error is that of saved; nothing is published then.
+// PutRootWith is PutRoot with what was written down: it is taken in before the root can be used, so
+// that nothing older is ever accepted under it. The result is what could not be taken in, by
+// repository. Once outdated says that another root is to take the place of this one, what is left
+// to be verified anew is left to that. The error is that of saved; nothing is published then.
 func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bool) (map[trust.Subject]*trust.Fault, error) {
 	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[trust.Subject]*trust.Fault{}}
-	// The work is done before the lock is taken; what was published meanwhile is left for it, and is little.
+	// The work is done before the lock is taken; what was published meanwhile is left for it, and
+	// is little.
 	if err := p.carry(s.Load()); err != nil {
 		return nil, err
 	}
@@ -79,14 +83,16 @@ type publication struct {
 	faults  map[trust.Subject]*trust.Fault
 }
 
-// carried is what the new root makes of what was held, and of what was written down where there is that; nil: of nothing.
+// carried is what the new root makes of what was held, and of what was written down where there is
+// that; nil: of nothing.
 type carried struct {
 	from, to *held
 	saved    bool
 }
 
-// carry verifies what is known of the root's repositories, as many at once as there are processors: all that was written down, and of
-// the others what can be done at once. No more of what was written down is in memory than is being verified. The error is that of saved.
+// carry verifies what is known of the root's repositories, as many at once as there are processors:
+// all that was written down, and of the others what can be done at once. No more of what was
+// written down is in memory than is being verified. The error is that of saved.
 func (p *publication) carry(old *Snapshot) error {
 	p.carried, p.late = map[trust.Key]carried{}, map[trust.Key]carried{}
 	if p.root.Root == nil {
@@ -153,7 +159,8 @@ func (p *publication) keep(in map[trust.Key]carried, k trust.Key, c carried) {
 	p.size += c.to.size()
 }
 
-// shed lets go of the largest of what was written down until what is carried fits: not even for a moment is more of it held.
+// shed lets go of the largest of what was written down until what is carried fits: not even for a
+// moment is more of it held.
 func (p *publication) shed(earlier *Root) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -190,8 +197,8 @@ func (p *publication) finish(outdated func() bool) {
 	_ = g.Wait()
 }
 
-// replace publishes what was late in the place of what could not be checked, also where a fetch has failed meanwhile. Where one has
-// succeeded, or under another root, it changes nothing.
+// replace publishes what was late in the place of what could not be checked, also where a fetch has
+// failed meanwhile. Where one has succeeded, or under another root, it changes nothing.
 func (p *publication) replace(k trust.Key, c carried, verified *held) {
 	for {
 		snapshot := p.store.Load()
@@ -206,7 +213,8 @@ func (p *publication) replace(k trust.Key, c carried, verified *held) {
 	}
 }
 
-// unverified is what is held, which may be nothing, of what could not be verified under the new root.
+// unverified is what is held, which may be nothing, of what could not be verified under the new
+// root.
 func (p *publication) unverified(k trust.Key, h *held, earlier *Root, fault *trust.Fault) *held {
 	if h == nil {
 		return &held{fault: fault}
@@ -221,8 +229,8 @@ func (p *publication) anew(h *held, earlier *Root) bool {
 	return h.anew || earlier != nil && earlier.Epoch != p.root.Epoch
 }
 
-// stale reports whether newer evidence could not be had. Under a root without a grace nobody has noted that: it holds until the
-// fetch that follows at once.
+// stale reports whether newer evidence could not be had. Under a root without a grace nobody has
+// noted that: it holds until the fetch that follows at once.
 func (p *publication) stale(k trust.Key, h *held, earlier *Root) bool {
 	if p.root.ExpiredGrace <= 0 || h.ended {
 		return false
@@ -248,8 +256,8 @@ func (p *publication) fail(k trust.Key, fault *trust.Fault) {
 	p.faults[k.Subject.InRepository()] = fault
 }
 
-// again carries a repository once more, of which other evidence is held than before. What was written down of it is in what
-// was carried.
+// again carries a repository once more, of which other evidence is held than before. What was
+// written down of it is in what was carried.
 func (p *publication) again(repository trust.Key, earlier *Root, from map[trust.Key]*held) {
 	taken := map[trust.Subject]trust.Evidence{}
 	for k, c := range p.carried {
@@ -275,8 +283,8 @@ func (p *publication) again(repository trust.Key, earlier *Root, from map[trust.
 	}
 }
 
-// evidence puts what the new root holds into the next snapshot, and returns which subjects those are; the store's lock is
-// held. Where not all fits, the small ones come first.
+// evidence puts what the new root holds into the next snapshot, and returns which subjects those
+// are; the store's lock is held. Where not all fits, the small ones come first.
 func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 	next.evidence = old.evidence.clone()
 	if p.root.Root == nil {
@@ -325,8 +333,8 @@ func (s *Store) recheck(k trust.Key, r *Root, h *held) *held {
 	return next
 }
 
-// unpack returns what is held of a repository once what was written down is taken in: what was held before where that adds
-// nothing or is of no use.
+// unpack returns what is held of a repository once what was written down is taken in: what was held
+// before where that adds nothing or is of no use.
 func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held, packed []byte) (after map[trust.Key]*held, fault *trust.Fault) {
 	began := time.Now()
 	after = maps.Clone(before)

@@ -14,8 +14,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// An edit may take a key out. However long it takes to verify everything anew, nothing is decided by the root before any longer than it
-// takes to verify a few: the others cannot be checked until they are.
+// An edit may take a key out. However long it takes to verify everything anew, nothing is decided
+// by the root before any longer than it takes to verify a few: the others cannot be checked until
+// they are.
 func TestThreatEditDoesNotWaitForEveryRepository(t *testing.T) {
 	t.Run("nothing refused", func(t *testing.T) { testEditDoesNotWait(t, nil) })
 	t.Run("a record refused before", func(t *testing.T) { testEditDoesNotWait(t, map[string][]byte{"refused": {1}}) })
@@ -86,8 +87,8 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 	}
 }
 
-// While the signing server is down, what an edit has left to be verified is asked for, and the fetch fails: the edit is no reason for it not to be known
-// any more.
+// While the signing server is down, what an edit has left to be verified is asked for, and the
+// fetch fails: the edit is no reason for it not to be known any more.
 func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	images := b.holdsMany(t)
@@ -119,7 +120,8 @@ func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 	}
 }
 
-// The next edit, which may revoke a key, does not wait until everything has been verified for the one before.
+// The next edit, which may revoke a key, does not wait until everything has been verified for the
+// one before.
 func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	images := b.holdsMany(t)

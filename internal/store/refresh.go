@@ -14,9 +14,10 @@ type task struct {
 	host  *host
 }
 
-// dueNow returns what is to be refreshed now and whose turn it is: what is due the longest comes first. Where every turn is taken it
-// looks at nothing, and otherwise once at each subject. Of a host that is down only the probe is due, and now and
-// then one subject: the one due the longest, of those known to be signed where there are any, since anybody can name others.
+// dueNow returns what is to be refreshed now and whose turn it is: what is due the longest comes
+// first. Where every turn is taken it looks at nothing, and otherwise once at each subject. Of a
+// host that is down only the probe is due, and now and then one subject: the one due the longest,
+// of those known to be signed where there are any, since anybody can name others.
 func (t *track) dueNow() []task {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()

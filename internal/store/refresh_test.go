@@ -82,7 +82,8 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 	}
 }
 
-// Whoever asks on demand finds a place, however much is due in the background and however long that takes.
+// Whoever asks on demand finds a place, however much is due in the background and however long that
+// takes.
 func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 	for name, known := range map[string]bool{"first fetch": false, "renewal": true} {
 		t.Run(name, func(t *testing.T) {
@@ -124,7 +125,8 @@ func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 	}
 }
 
-// A backlog of any size is worked off without a look at all of it for each fetch, and a look keeps no more of it than there are turns.
+// A backlog of any size is worked off without a look at all of it for each fetch, and a look keeps
+// no more of it than there are turns.
 func TestThreatBacklogIsNotLookedThroughEachTime(t *testing.T) {
 	allocations := map[int]float64{}
 	for _, n := range []int{100, 20_000} {
@@ -179,7 +181,8 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 	}
 }
 
-// Pods may name any number of repositories: those that are not known to be signed are bounded, and stay the same ones.
+// Pods may name any number of repositories: those that are not known to be signed are bounded, and
+// stay the same ones.
 func TestThreatRetainedIsBounded(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	if err := b.Ensure(t.Context(), key(app)); err != nil {

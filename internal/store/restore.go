@@ -11,8 +11,9 @@ import (
 // ErrReplaced says that another trust root of the name has been published meanwhile.
 var ErrReplaced = errors.New("the trust root has been published anew meanwhile")
 
-// Restore takes in what another replica has written down of a repository, under the root that it is for. What is held is never
-// undercut by it. The error is ErrReplaced, or a *trust.Fault where nothing, or only the versions seen, could be taken in.
+// Restore takes in what another replica has written down of a repository, under the root that it is
+// for. What is held is never undercut by it. The error is ErrReplaced, or a *trust.Fault where
+// nothing, or only the versions seen, could be taken in.
 func (t *Tracker) Restore(repository trust.Key, root *Root, packed []byte) error {
 	for {
 		snapshot := t.store.Load()
@@ -51,9 +52,10 @@ func (t *Tracker) restored(k trust.Key) {
 	t.changed(k.Root)
 }
 
-// Verified returns the evidence about a repository that is worth writing down, by subject: none where it carries no signatures,
-// could not be verified, or is about to be fetched anew. Where some of it is verified, what could not be goes with it: it was
-// once, and is verified again when it is read.
+// Verified returns the evidence about a repository that is worth writing down, by subject: none
+// where it carries no signatures, could not be verified, or is about to be fetched anew. Where some
+// of it is verified, what could not be goes with it: it was once, and is verified again when it is
+// read.
 func (s *Snapshot) Verified(repository trust.Key) map[trust.Subject]trust.Evidence {
 	all, verified := map[trust.Subject]trust.Evidence{}, false
 	for k, h := range s.evidence.of(repository) {
@@ -91,8 +93,8 @@ func (s *Snapshot) Repositories() []trust.Key {
 	return all
 }
 
-// LastUsed returns when a repository was last asked for, by admission or for what runs; zero: not since the start. It is of
-// this replica alone, and as coarse as the calls of it are apart.
+// LastUsed returns when a repository was last asked for, by admission or for what runs; zero: not
+// since the start. It is of this replica alone, and as coarse as the calls of it are apart.
 func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 	now := t.clock.Now()
 	snapshot, one := t.store.Load(), t.lookup(repository.Root)
@@ -115,7 +117,8 @@ func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 	return last
 }
 
-// Release forgets a repository, whatever is held of it. Who asks for it again has it fetched as at first sight.
+// Release forgets a repository, whatever is held of it. Who asks for it again has it fetched as at
+// first sight.
 func (t *Tracker) Release(repository trust.Key) {
 	if one := t.lookup(repository.Root); one != nil {
 		one.mu.Lock()

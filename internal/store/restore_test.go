@@ -12,7 +12,8 @@ import (
 
 const appRepository = "registry.example.com/acme/app"
 
-// What was written down is in the snapshot that first has the root: no request ever finds the root without it.
+// What was written down is in the snapshot that first has the root: no request ever finds the root
+// without it.
 func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 	kept := &fact{}
 	root := &scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }}
@@ -37,7 +38,8 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 	}
 }
 
-// What was written down and does not verify is a fault; the versions seen in it bind the next fetch.
+// What was written down and does not verify is a fault; the versions seen in it bind the next
+// fetch.
 func TestThreatRestoredFaultKeepsTheVersionsSeen(t *testing.T) {
 	seen, next := &fact{}, &fact{}
 	var given trust.Evidence
@@ -122,7 +124,8 @@ func TestThreatFetchDoesNotUndoARestore(t *testing.T) {
 	b.holds(t, latest)
 }
 
-// In a new epoch the next fetch is one at first sight; what is held is decided from until then, and comes back by no other way.
+// In a new epoch the next fetch is one at first sight; what is held is decided from until then, and
+// comes back by no other way.
 func TestEpochStartsVersionsAnew(t *testing.T) {
 	kept, next := &fact{}, &fact{}
 	root := &scripted{fetch: returning(kept, nil), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }}

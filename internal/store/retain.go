@@ -8,19 +8,20 @@ import (
 )
 
 const (
-	// maxRetainedUnsigned bounds the subjects of one trust root that are retained and are not known to be signed: Pods may name any.
+	// maxRetainedUnsigned bounds the subjects of one trust root that are retained and are not known
+	// to be signed: Pods may name any.
 	maxRetainedUnsigned = 2000
 	// forgetAfter is when a subject without signatures is dropped that nobody asked for meanwhile.
 	forgetAfter = 10 * time.Minute
-	// maxUnsigned is how many subjects without signatures are kept of one trust root; past it those are dropped that were
-	// asked for the longest ago.
+	// maxUnsigned is how many subjects without signatures are kept of one trust root; past it those
+	// are dropped that were asked for the longest ago.
 	maxUnsigned = 1000
 )
 
-// Retain says what the images that run are checked against, in place of what it was told before. It is fetched in the
-// background, kept up to date, and not forgotten. Trust roots that cannot be used are passed over.
-// Of a root's subjects that are not known to be signed at most 2,000 are retained, those first that were before; it
-// returns how many are not.
+// Retain says what the images that run are checked against, in place of what it was told before. It
+// is fetched in the background, kept up to date, and not forgotten. Trust roots that cannot be used
+// are passed over. Of a root's subjects that are not known to be signed at most 2,000 are retained,
+// those first that were before; it returns how many are not.
 func (t *Tracker) Retain(subjects []trust.Key) (beyond int) {
 	snapshot := t.store.Load()
 	wanted := map[string][]trust.Subject{}
@@ -85,9 +86,9 @@ func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject) (retained map
 	return retained, beyond
 }
 
-// prune drops what is known of subjects without signatures, or that could never be verified, so that requests for
-// made-up names do not fill the memory. Nothing is lost: who asks for one again has it fetched again. What was signed stays, and
-// so does what runs.
+// prune drops what is known of subjects without signatures, or that could never be verified, so
+// that requests for made-up names do not fill the memory. Nothing is lost: who asks for one again
+// has it fetched again. What was signed stays, and so does what runs.
 func (t *Tracker) prune() {
 	for _, one := range t.all() {
 		if t.store.Load().roots[one.root] == nil {

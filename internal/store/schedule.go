@@ -8,13 +8,14 @@ import (
 )
 
 const (
-	// firstRetry doubles with each failure in a row, up to the refresh interval. Who asks need not wait longer than the
-	// first time: one fetch of a subject is under way at a time, and what is wrong with one is mended while somebody
-	// waits for it.
+	// firstRetry doubles with each failure in a row, up to the refresh interval. Who asks need not
+	// wait longer than the first time: one fetch of a subject is under way at a time, and what is
+	// wrong with one is mended while somebody waits for it.
 	firstRetry = time.Second
 	// catchUp is the time over which what is due, or has failed, is refreshed when a host is back.
 	catchUp = 5 * time.Second
-	// freshen bounds the time over which what is held is refreshed under a trust root that was published anew.
+	// freshen bounds the time over which what is held is refreshed under a trust root that was
+	// published anew.
 	freshen = 2 * time.Minute
 )
 
@@ -43,8 +44,8 @@ func (s *schedule) ended(now time.Time, fault *trust.Fault) {
 // wait is how long to wait after the failures in a row.
 func (s *schedule) wait() time.Duration { return firstRetry << min(max(s.failures-1, 0), 20) }
 
-// next sets when it is asked again: after an interval, or after a fault once it has waited, but not before the server
-// wants it, and then within late.
+// next sets when it is asked again: after an interval, or after a fault once it has waited, but not
+// before the server wants it, and then within late.
 func (s *schedule) next(now time.Time, wait, interval, late time.Duration) {
 	if s.fault == nil {
 		s.due = now.Add(jitter(interval))

@@ -113,7 +113,8 @@ func TestQueueDoesNotGoOutToADeadServer(t *testing.T) {
 	}
 }
 
-// An edit of the trust root may be what was wanting: what failed is tried at once, and the outage is over.
+// An edit of the trust root may be what was wanting: what failed is tried at once, and the outage
+// is over.
 func TestEditEndsAnOutage(t *testing.T) {
 	b, o, images := known(t, 20)
 	o.is(refused, refused)
@@ -152,7 +153,8 @@ func TestEditEndsAnOutage(t *testing.T) {
 	}
 }
 
-// What is held when a trust root is published, mostly from what was written down, is refreshed over a while.
+// What is held when a trust root is published, mostly from what was written down, is refreshed over
+// a while.
 func TestRestoredIsRefreshedOverAWhile(t *testing.T) {
 	b, o, images := known(t, 200)
 	b.Reset("acme", 5*time.Minute)
@@ -170,7 +172,8 @@ func TestRestoredIsRefreshedOverAWhile(t *testing.T) {
 	}
 }
 
-// A server that hangs holds up nothing of another, and what is known of its own is decided throughout.
+// A server that hangs holds up nothing of another, and what is known of its own is decided
+// throughout.
 func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	b, o, _ := known(t, 1)
 	evidence, _, err := b.Load().Evidence(key(app))
@@ -204,7 +207,8 @@ func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	wg.Wait()
 }
 
-// Pods may name any number of repositories while a server hangs: so many wait for it and no more, and nobody else's turn is taken.
+// Pods may name any number of repositories while a server hangs: so many wait for it and no more,
+// and nobody else's turn is taken.
 func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	b, o, images := known(t, 1)
 	hang := make(chan struct{})

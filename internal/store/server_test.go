@@ -103,7 +103,8 @@ func (b *bench) fails(t *testing.T, want *trust.Fault) {
 	}
 }
 
-// Of a server that is down nothing is asked but for signs of life and one repository in 30 s, whatever was known, and then everything at once.
+// Of a server that is down nothing is asked but for signs of life and one repository in 30 s,
+// whatever was known, and then everything at once.
 func TestOutageCostsProbesAlone(t *testing.T) {
 	b, o, images := known(t, 100)
 	evidence, _, err := b.Load().Evidence(key(app))
@@ -148,7 +149,8 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 	}
 }
 
-// A fetch that fails has the server asked for a sign of life at once, not when that is due, and the server is down from then on.
+// A fetch that fails has the server asked for a sign of life at once, not when that is due, and the
+// server is down from then on.
 func TestFailingFetchHasTheServerProbed(t *testing.T) {
 	b, o, _ := known(t, 1)
 	o.is(refused, refused)
@@ -189,7 +191,8 @@ func TestRecoveryIsSpread(t *testing.T) {
 	}
 }
 
-// However many ask of a server that is down, it is asked for a sign of life once a second; and the first who asks when it is back has an answer.
+// However many ask of a server that is down, it is asked for a sign of life once a second; and the
+// first who asks when it is back has an answer.
 func TestDemandOfAServerThatIsDown(t *testing.T) {
 	b, o, _ := known(t, 1)
 	o.is(refused, refused)
@@ -233,7 +236,8 @@ func TestDemandOfAServerThatIsDown(t *testing.T) {
 	}
 }
 
-// Somebody who names a repository at which the server fails, as often as they like, holds up no other.
+// Somebody who names a repository at which the server fails, as often as they like, holds up no
+// other.
 func TestThreatFailingRepositoryHoldsUpNoOther(t *testing.T) {
 	for name, fault := range map[string]*trust.Fault{"server error": broken, "broken off": refused, "refused": trust.NewFault(v1alpha1.ReasonUnauthorized, "403")} {
 		t.Run(name, func(t *testing.T) {
@@ -286,8 +290,8 @@ func TestProbeAloneIsNoOutage(t *testing.T) {
 	}
 }
 
-// Where something that answers for the probe fails, and somebody names a repository at which the server fails, as often as they like, it is
-// found out soon that the server answers about others.
+// Where something that answers for the probe fails, and somebody names a repository at which the
+// server fails, as often as they like, it is found out soon that the server answers about others.
 func TestThreatFailingRepositoryAndProbeAreNoOutage(t *testing.T) {
 	for name, n := range map[string]int{"nothing known": 0, "much known": 20} {
 		t.Run(name, func(t *testing.T) {

@@ -13,30 +13,35 @@ import (
 type Status struct {
 	// Probed says that the signing server was asked for a sign of life.
 	Probed bool
-	// Server is the fault of the last probe of the signing server; nil where it answered, or was not asked yet.
+	// Server is the fault of the last probe of the signing server; nil where it answered, or was
+	// not asked yet.
 	Server *trust.Fault
-	// Tracked counts the repositories that are kept up to date, Failing those of which a last fetch failed.
+	// Tracked counts the repositories that are kept up to date, Failing those of which a last fetch
+	// failed.
 	Tracked, Failing int
 	// Faults are the last faults of the failing repositories, sorted by repository.
 	Faults []RepositoryFault
-	// Expires is the earliest expiry of metadata in use, and ExpiresFirst the repository and file that it is of.
+	// Expires is the earliest expiry of metadata in use, and ExpiresFirst the repository and file
+	// that it is of.
 	Expires      time.Time
 	ExpiresFirst string
-	// Signed is the earliest expiry of a file that people sign, also of a delegation that has expired, and Unattended that of a file
-	// that the server signs anew by itself.
+	// Signed is the earliest expiry of a file that people sign, also of a delegation that has
+	// expired, and Unattended that of a file that the server signs anew by itself.
 	Signed, Unattended Expiry
 	// Expiries are the earliest expiries of metadata in use, by the kind of file.
 	Expiries map[string]time.Time
-	// Unanchored are the IDs of pinned keys that nothing carries which was verified so far, sorted; empty while
-	// nothing was.
+	// Unanchored are the IDs of pinned keys that nothing carries which was verified so far, sorted;
+	// empty while nothing was.
 	Unanchored []string
-	// InGrace counts the repositories that have expired and are used on the grace of the trust root, and GraceEnds is when the
-	// first of them no longer will be.
+	// InGrace counts the repositories that have expired and are used on the grace of the trust
+	// root, and GraceEnds is when the first of them no longer will be.
 	InGrace   int
 	GraceEnds time.Time
-	// Succeeded is when a refresh last succeeded: a fetch, or a reading of what was published that names nothing of the repository.
+	// Succeeded is when a refresh last succeeded: a fetch, or a reading of what was published that
+	// names nothing of the repository.
 	Succeeded time.Time
-	// Oldest is when the evidence in use that is the longest without a refresh that succeeded had its last.
+	// Oldest is when the evidence in use that is the longest without a refresh that succeeded had
+	// its last.
 	Oldest time.Time
 	// Interval is how often a repository is refreshed.
 	Interval time.Duration
@@ -111,8 +116,8 @@ func (s *Status) schedules(snapshot *Snapshot, one *track) {
 	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
 }
 
-// health returns whether any host was asked for a sign of life, and the fault of the first, by name, that gave none; the
-// lock is held.
+// health returns whether any host was asked for a sign of life, and the fault of the first, by
+// name, that gave none; the lock is held.
 func (t *track) health() (probed bool, fault *trust.Fault) {
 	for _, name := range slices.Sorted(maps.Keys(t.hosts)) {
 		h := t.hosts[name]

@@ -1,11 +1,11 @@
-// Package store holds what admission decides from: the compiled policies, the trust roots and the verified evidence,
-// as one immutable snapshot behind an atomic pointer. Controllers publish the next snapshot, the webhook loads the
-// current one once a request; they meet nowhere else.
+// Package store holds what admission decides from: the compiled policies, the trust roots and the
+// verified evidence, as one immutable snapshot behind an atomic pointer. Controllers publish the
+// next snapshot, the webhook loads the current one once a request; they meet nowhere else.
 //
-// Nothing is fetched under a lock, and nothing that takes long is done under one: writers take turns at making the next
-// snapshot from the current one, and readers never wait. The Tracker beside it fetches evidence, once for all
-// who ask, and keeps it up to date. The package never decides anything, and never drops evidence because a server
-// cannot be reached.
+// Nothing is fetched under a lock, and nothing that takes long is done under one: writers take
+// turns at making the next snapshot from the current one, and readers never wait. The Tracker
+// beside it fetches evidence, once for all who ask, and keeps it up to date. The package never
+// decides anything, and never drops evidence because a server cannot be reached.
 package store
 
 import (
@@ -27,29 +27,30 @@ import (
 type Store struct {
 	// Observer, where set before the first use, is told of every verification.
 	Observer Observer
-	// MaxSize, where set before the first use, bounds the memory in bytes that evidence takes up. What does not fit is a fault of its
-	// repository alone, and what is held stays. 0: no bound.
+	// MaxSize, where set before the first use, bounds the memory in bytes that evidence takes up.
+	// What does not fit is a fault of its repository alone, and what is held stays. 0: no bound.
 	MaxSize int64
-	// Changed, where set before the first use, is called after each new snapshot, without a lock held. It must not block.
+	// Changed, where set before the first use, is called after each new snapshot, without a lock
+	// held. It must not block.
 	Changed func()
-	// Moved, where set before the first use, is called for each subject of which other evidence is held than before, or under
-	// another root, without a lock held. It must not block.
+	// Moved, where set before the first use, is called for each subject of which other evidence is
+	// held than before, or under another root, without a lock held. It must not block.
 	Moved func(trust.Key)
 
 	current atomic.Pointer[Snapshot]
 	writing sync.Mutex // held by whoever computes the next snapshot; readers never wait
 }
 
-// New returns a store with no policies and no trust roots; uncovered says what happens to an image no policy covers.
-// Short names are read as those of docker.io until ReadShortNames says otherwise.
+// New returns a store with no policies and no trust roots; uncovered says what happens to an image
+// no policy covers. Short names are read as those of docker.io until ReadShortNames says otherwise.
 func New(uncovered policy.Uncovered) *Store {
 	s := &Store{}
 	s.current.Store(&Snapshot{Policies: policy.NewSet(uncovered, nil)})
 	return s
 }
 
-// ReadShortNames sets how references without a registry host are read, in this snapshot and all that follow. It is for
-// the start, before the first decision.
+// ReadShortNames sets how references without a registry host are read, in this snapshot and all
+// that follow. It is for the start, before the first decision.
 func (s *Store) ReadShortNames(as policy.ShortNames) {
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
@@ -61,7 +62,8 @@ func (s *Store) ReadShortNames(as policy.ShortNames) {
 // Load returns the current snapshot.
 func (s *Store) Load() *Snapshot { return s.current.Load() }
 
-// update publishes what next makes of the current snapshot; next returns nil to leave everything as it is.
+// update publishes what next makes of the current snapshot; next returns nil to leave everything as
+// it is.
 func (s *Store) update(next func(*Snapshot) *Snapshot) {
 	if s.publish(next) && s.Changed != nil {
 		s.Changed()
@@ -78,8 +80,8 @@ func (s *Store) publish(next func(*Snapshot) *Snapshot) bool {
 	return n != nil
 }
 
-// PutPolicy adds a policy, or replaces the one of its name. version tells one publication from another, so that a
-// controller need not publish what is in force already.
+// PutPolicy adds a policy, or replaces the one of its name. version tells one publication from
+// another, so that a controller need not publish what is in force already.
 func (s *Store) PutPolicy(p *policy.Policy, version string) {
 	s.update(func(old *Snapshot) *Snapshot {
 		policies := maps.Clone(old.policies)
@@ -121,8 +123,9 @@ func (s *Store) DropRoot(name string) {
 	})
 }
 
-// putEvidence publishes what root made of what was held, unless another root or other evidence has taken its place
-// meanwhile: then nothing is changed and the answer is false. The fault says that it did not fit; what was held then stays.
+// putEvidence publishes what root made of what was held, unless another root or other evidence has
+// taken its place meanwhile: then nothing is changed and the answer is false. The fault says that
+// it did not fit; what was held then stays.
 func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *held) (published bool, fault *trust.Fault) {
 	changed := false
 	s.update(func(old *Snapshot) *Snapshot {
@@ -145,7 +148,8 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *held) (publis
 	return published, fault
 }
 
-// fitting returns h where it fits in the place of from beside evidence of so many bytes, and else from, with a fault.
+// fitting returns h where it fits in the place of from beside evidence of so many bytes, and else
+// from, with a fault.
 func (s *Store) fitting(k trust.Key, size int64, from, h *held) (*held, *trust.Fault) {
 	more := h.size() - from.size()
 	if s.MaxSize == 0 || more <= 0 || size+more <= s.MaxSize {
@@ -207,7 +211,8 @@ type Root struct {
 	Root trust.Root
 	// Fault says why the trust root cannot be used.
 	Fault *trust.Fault
-	// Version tells one publication from another, so that a controller need not publish what is in force already.
+	// Version tells one publication from another, so that a controller need not publish what is in
+	// force already.
 	Version string
 	// UID is that of the TrustRoot.
 	UID types.UID
@@ -219,7 +224,8 @@ type Root struct {
 	Fingerprints []string
 	// Notes say what of its material does not count, for the status.
 	Notes []string
-	// ExpiredGrace is for how long past its expiry evidence is used that no fetch could bring up to date. 0: not at all.
+	// ExpiredGrace is for how long past its expiry evidence is used that no fetch could bring up to
+	// date. 0: not at all.
 	ExpiredGrace time.Duration
 }
 
@@ -227,8 +233,8 @@ type Root struct {
 type Snapshot struct {
 	// Policies are the policies in force.
 	Policies *policy.Set
-	// Primed says that what existed at the start is in. Nothing may be admitted from a snapshot that is not primed:
-	// the policy that would deny may be among those still to come.
+	// Primed says that what existed at the start is in. Nothing may be admitted from a snapshot
+	// that is not primed: the policy that would deny may be among those still to come.
 	Primed bool
 
 	policies map[string]versioned
@@ -253,8 +259,8 @@ func (s *Snapshot) withPolicies(policies map[string]versioned) *Snapshot {
 	return &next
 }
 
-// MarkPrimed says that every policy and trust root that existed at the start has been published. Before that a
-// snapshot knows too little to admit anything.
+// MarkPrimed says that every policy and trust root that existed at the start has been published.
+// Before that a snapshot knows too little to admit anything.
 func (s *Store) MarkPrimed() {
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old

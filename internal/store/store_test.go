@@ -26,7 +26,8 @@ func (*fact) Signed() bool                                        { return true 
 func (*fact) Faults() []*trust.Fault                              { return nil }
 func (f *fact) Expiry() (time.Time, string)                       { return f.expires, "timestamp" }
 
-// scripted is a trust root whose answers a test sets: what no real server can be made to show on demand.
+// scripted is a trust root whose answers a test sets: what no real server can be made to show on
+// demand.
 type scripted struct {
 	fetches atomic.Int32
 	fetch   func(ctx context.Context, held trust.Evidence) (trust.Evidence, error)
@@ -244,7 +245,8 @@ func TestFaultIsNoVerdictAndIsTriedAgain(t *testing.T) {
 	}
 }
 
-// A signature made before a request must be seen by it, whatever fetch was under way when it was made.
+// A signature made before a request must be seen by it, whatever fetch was under way when it was
+// made.
 func TestRenewSeesWhatWasThereBefore(t *testing.T) {
 	entered, release := make(chan struct{}, 10), make(chan struct{})
 	var published atomic.Pointer[fact]
@@ -318,7 +320,8 @@ func TestEditedRootVerifiesAgain(t *testing.T) {
 	b.holds(t, signed)
 }
 
-// What was seen of a repository must not be undercut because the trust root was edited to one that refuses it.
+// What was seen of a repository must not be undercut because the trust root was edited to one that
+// refuses it.
 func TestThreatRollbackAcrossAnEditOfTheTrustRoot(t *testing.T) {
 	signed := &fact{}
 	b := newBench(&scripted{fetch: returning(signed, nil)})
@@ -389,8 +392,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// What is wrong with a repository is mended while somebody waits for it: who asks has it fetched a moment after the last time, however often it
-// has failed, and however many ask, no more often than that.
+// What is wrong with a repository is mended while somebody waits for it: who asks has it fetched a
+// moment after the last time, however often it has failed, and however many ask, no more often than
+// that.
 func TestDemandAfterManyFaults(t *testing.T) {
 	root := &scripted{fetch: returning(nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "half published"))}
 	b := newBench(root)

@@ -14,18 +14,20 @@ import (
 )
 
 const (
-	// fetchTimeout bounds one fetch of one subject: three round trips to a server that takes 30 seconds for each, and some more
-	// for a token. Nobody waits so long; it is there for the next who asks.
+	// fetchTimeout bounds one fetch of one subject: three round trips to a server that takes 30
+	// seconds for each, and some more for a token. Nobody waits so long; it is there for the next
+	// who asks.
 	fetchTimeout = 150 * time.Second
-	// placeTimeout bounds the wait for a place before it. Whoever finds none is fetched in the background, in turn.
+	// placeTimeout bounds the wait for a place before it. Whoever finds none is fetched in the
+	// background, in turn.
 	placeTimeout = 30 * time.Second
 	// defaultInterval is how often a subject is refreshed until Reset says it.
 	defaultInterval = 5 * time.Minute
 )
 
-// track keeps the evidence under one trust root up to date. Its parts know nothing of each other: the entries and when each
-// is due, the hosts and whether they can be asked, the list of what was published, the places to fetch in, and what is
-// retained.
+// track keeps the evidence under one trust root up to date. Its parts know nothing of each other:
+// the entries and when each is due, the hosts and whether they can be asked, the list of what was
+// published, the places to fetch in, and what is retained.
 type track struct {
 	root    string
 	store   *Store
@@ -97,9 +99,10 @@ func (t *track) entry(about trust.Subject, now time.Time) *entry {
 	return e
 }
 
-// reset says that the trust root was published anew: how often its subjects are refreshed from now on, and that what failed
-// under the earlier root is to be fetched at once. What is held is refreshed over a while, not all at once: mostly it was
-// read from what was written down, or is as it was. It returns the hosts that are known.
+// reset says that the trust root was published anew: how often its subjects are refreshed from now
+// on, and that what failed under the earlier root is to be fetched at once. What is held is
+// refreshed over a while, not all at once: mostly it was read from what was written down, or is as
+// it was. It returns the hosts that are known.
 func (t *track) reset(interval time.Duration) []*host {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
@@ -126,8 +129,8 @@ func (t *track) reset(interval time.Duration) []*host {
 	return slices.Collect(maps.Values(t.hosts))
 }
 
-// join returns the flight to wait for, or nil if there is enough already, or if the last fetch failed moments ago. Where the
-// host is down it is the probe.
+// join returns the flight to wait for, or nil if there is enough already, or if the last fetch
+// failed moments ago. Where the host is down it is the probe.
 func (t *track) join(about trust.Subject, enough func(began time.Time) bool) (*flight, error) {
 	now := t.clock.Now()
 	t.mu.Lock()
@@ -156,8 +159,9 @@ func (t *track) join(about trust.Subject, enough func(began time.Time) bool) (*f
 	return t.begin(about, e, p, now, false), nil
 }
 
-// ask returns the probe to wait for before anything else is asked of a host that is down, or its fault where the probe went
-// out moments ago or the server wants to be left alone; the lock is held.
+// ask returns the probe to wait for before anything else is asked of a host that is down, or its
+// fault where the probe went out moments ago or the server wants to be left alone; the lock is
+// held.
 func (t *track) ask(h *host, now time.Time) (*flight, error) {
 	switch {
 	case h.down.RetryAt.After(now):
@@ -170,8 +174,8 @@ func (t *track) ask(h *host, now time.Time) (*flight, error) {
 	return t.beginProbe(h, now), nil
 }
 
-// begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it may leave without
-// ending it.
+// begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it
+// may leave without ending it.
 func (t *track) begin(about trust.Subject, e *entry, p *places, now time.Time, background bool) *flight {
 	f := &flight{began: now, background: background, trial: t.hostOf(about).down != nil, places: p, done: make(chan struct{})}
 	e.flight = f
@@ -188,7 +192,8 @@ func (t *track) begin(about trust.Subject, e *entry, p *places, now time.Time, b
 	return f
 }
 
-// land notes the end of a fetch. Run is woken when so many turns are free that a look at everything is worth it.
+// land notes the end of a fetch. Run is woken when so many turns are free that a look at everything
+// is worth it.
 func (t *track) land(e *entry, f *flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -274,8 +279,8 @@ func sameReason(a, b *trust.Fault) bool {
 	return (a == nil) == (b == nil) && (a == nil || a.Reason == b.Reason)
 }
 
-// recovered has everything of a host refreshed that is due or has failed: at once for whoever asks, and otherwise over a few
-// seconds. The lock is held.
+// recovered has everything of a host refreshed that is due or has failed: at once for whoever asks,
+// and otherwise over a few seconds. The lock is held.
 func (t *track) recovered(h *host, now time.Time) {
 	for about, e := range t.entries {
 		if t.hostOf(about) == h && (e.fault != nil || !t.feed.dueAt(e, t.interval).After(now)) {
@@ -338,8 +343,8 @@ func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error
 	}
 }
 
-// fetchOne asks the root for evidence newer than old. A panic in the verification of hostile metadata is a fault like
-// any other.
+// fetchOne asks the root for evidence newer than old. A panic in the verification of hostile
+// metadata is a fault like any other.
 func fetchOne(ctx context.Context, root trust.Root, about trust.Subject, old *held) (next *held, fault *trust.Fault) {
 	next = old
 	defer func() {
@@ -386,8 +391,8 @@ func (t *track) record(about trust.Subject, f *flight, old, next *held, fault *t
 	}
 }
 
-// noteHost has the snapshot know whether a host is down, where that makes a difference: then nothing is fetched, and no
-// fetch fails.
+// noteHost has the snapshot know whether a host is down, where that makes a difference: then
+// nothing is fetched, and no fetch fails.
 func (t *track) noteHost(h *host) {
 	at := server{t.root, h.name}
 	t.store.update(func(old *Snapshot) *Snapshot {

@@ -11,8 +11,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Tracker fetches evidence into a Store, once for all who ask at the same time, and keeps it up to date. Make it with
-// NewTracker; Run refreshes until its context ends.
+// Tracker fetches evidence into a Store, once for all who ask at the same time, and keeps it up to
+// date. Make it with NewTracker; Run refreshes until its context ends.
 type Tracker struct {
 	store   *Store
 	clock   clock.WithTicker
@@ -25,8 +25,8 @@ type Tracker struct {
 	woken chan struct{}
 }
 
-// NewTracker returns a tracker that fills store. changed is called, without a lock held, when the state of a trust
-// root's repositories has changed; it must not block.
+// NewTracker returns a tracker that fills store. changed is called, without a lock held, when the
+// state of a trust root's repositories has changed; it must not block.
 func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tracker {
 	return &Tracker{store: store, clock: c, changed: changed, tracks: map[string]*track{}, woken: make(chan struct{}, 1)}
 }
@@ -61,8 +61,8 @@ func (t *Tracker) all() []*track {
 	return all
 }
 
-// Reset says that a trust root was published anew: how often its subjects are refreshed from now on, and that what
-// failed under the earlier root is to be fetched at once.
+// Reset says that a trust root was published anew: how often its subjects are refreshed from now
+// on, and that what failed under the earlier root is to be fetched at once.
 func (t *Tracker) Reset(root string, interval time.Duration) {
 	one := t.track(root)
 	for _, h := range one.reset(interval) {
@@ -83,9 +83,10 @@ func (t *Tracker) Forget(root string) {
 	}
 }
 
-// Ensure fetches a subject unless its evidence is held, and waits until that is done or ctx is over;
-// the fetch then goes on for those who ask later. It is the caller that loads the snapshot anew. The error is ctx's, or the
-// *trust.Fault of the fetch, or that of a fetch that failed moments ago.
+// Ensure fetches a subject unless its evidence is held, and waits until that is done or ctx is
+// over; the fetch then goes on for those who ask later. It is the caller that loads the snapshot
+// anew. The error is ctx's, or the *trust.Fault of the fetch, or that of a fetch that failed
+// moments ago.
 func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
 	return t.demand(ctx, k, func(time.Time) bool {
 		h := t.store.Load().evidence.get(k)
@@ -93,15 +94,15 @@ func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
 	})
 }
 
-// Renew sees to it that the evidence about a subject is of a fetch that began no earlier than since, so that a signature
-// made before then is seen. However many ask, one fetch of a subject is under way at a time. It waits and fails as
-// Ensure does.
+// Renew sees to it that the evidence about a subject is of a fetch that began no earlier than
+// since, so that a signature made before then is seen. However many ask, one fetch of a subject is
+// under way at a time. It waits and fails as Ensure does.
 func (t *Tracker) Renew(ctx context.Context, k trust.Key, since time.Time) error {
 	return t.demand(ctx, k, func(began time.Time) bool { return !began.Before(since) })
 }
 
-// demand starts or joins fetches until enough says that what began at a time and has ended will do; the lock is held
-// when it is asked.
+// demand starts or joins fetches until enough says that what began at a time and has ended will do;
+// the lock is held when it is asked.
 func (t *Tracker) demand(ctx context.Context, k trust.Key, enough func(began time.Time) bool) error {
 	if err := t.store.Load().Usable(k.Root); err != nil {
 		return err
@@ -130,7 +131,8 @@ func (t *Tracker) wake() {
 	}
 }
 
-// Run refreshes what is due until ctx ends. It does not wait for fetches under way; they are bounded.
+// Run refreshes what is due until ctx ends. It does not wait for fetches under way; they are
+// bounded.
 func (t *Tracker) Run(ctx context.Context) error {
 	ticker := t.clock.NewTicker(time.Second)
 	defer ticker.Stop()

@@ -128,7 +128,8 @@ func TestThreatMadeUpRepositories(t *testing.T) {
 	}
 }
 
-// However many names somebody makes up, and however slow the server is, what is signed is refreshed.
+// However many names somebody makes up, and however slow the server is, what is signed is
+// refreshed.
 func TestThreatMadeUpRepositoriesHoldNothingUp(t *testing.T) {
 	hang := make(chan struct{})
 	var slow atomic.Bool

@@ -11,8 +11,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
-// Whoever talks to an API server by controller-runtime sets its logger. Where nobody does, the library prints a stack trace after 30 seconds,
-// into whatever the program prints at that moment.
+// Whoever talks to an API server by controller-runtime sets its logger. Where nobody does, the
+// library prints a stack trace after 30 seconds, into whatever the program prints at that moment.
 func TestEveryProgramSetsTheLogger(t *testing.T) {
 	root, err := build.ModuleRoot()
 	if err != nil {

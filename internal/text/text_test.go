@@ -38,7 +38,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// Whatever the text: the bound holds, what is kept is its beginning, and what was valid stays valid.
+// Whatever the text: the bound holds, what is kept is its beginning, and what was valid stays
+// valid.
 func FuzzCut(f *testing.F) {
 	f.Add("registry.example.com/acme/app:é", 12)
 	f.Add("😀😀😀", 7)

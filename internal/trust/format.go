@@ -16,8 +16,8 @@ type Format interface {
 	Of(spec *v1alpha1.TrustRootSpec) bool
 	// Refers lists every entry of a Secret or ConfigMap that a TrustRoot of the format refers to.
 	Refers(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource
-	// Build compiles a TrustRoot of the format. It makes no request. The error is a *Fault with one of the reasons of
-	// the Ready condition, and names the field.
+	// Build compiles a TrustRoot of the format. It makes no request. The error is a *Fault with one
+	// of the reasons of the Ready condition, and names the field.
 	Build(tr *v1alpha1.TrustRoot, material Material) (Root, error)
 }
 
@@ -32,8 +32,8 @@ type Described interface {
 	Notes() []string
 }
 
-// NewRemaps reads the identity remapping of a TrustRoot. The error is a *Fault. A prefix that the name of no repository
-// begins with is refused: it would silently never apply.
+// NewRemaps reads the identity remapping of a TrustRoot. The error is a *Fault. A prefix that the
+// name of no repository begins with is refused: it would silently never apply.
 func NewRemaps(spec []v1alpha1.IdentityRemap) (Remaps, error) {
 	var all Remaps
 	for i, m := range spec {

@@ -7,8 +7,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
-// Subject is what one piece of evidence is about. A format sets only the fields that it needs, so that what is fetched
-// once is held once: where the signatures of a whole repository come together, the repository alone.
+// Subject is what one piece of evidence is about. A format sets only the fields that it needs, so
+// that what is fetched once is held once: where the signatures of a whole repository come together,
+// the repository alone.
 type Subject struct {
 	// Repository is the name under which the repository is signed.
 	Repository string
@@ -18,11 +19,12 @@ type Subject struct {
 	Tag, Digest string
 }
 
-// InRepository returns the subject without what tells it from others of the same repository. What is written down of
-// all of those is one record.
+// InRepository returns the subject without what tells it from others of the same repository. What
+// is written down of all of those is one record.
 func (s Subject) InRepository() Subject { return Subject{Repository: s.Repository, Pulled: s.Pulled} }
 
-// Name returns the name of the repository: as it is signed, or where the format needs only that, as it is pulled.
+// Name returns the name of the repository: as it is signed, or where the format needs only that, as
+// it is pulled.
 func (s Subject) Name() string {
 	if s.Repository == "" {
 		return s.Pulled
@@ -64,8 +66,9 @@ type Remap struct{ Prefix, SignedPrefix string }
 // Remaps are the identity remapping of a trust root. The longest prefix applies.
 type Remaps []Remap
 
-// Signed returns the name under which the repository of an image is signed. A prefix is compared with the name as it is
-// written, and where none fits that, with the normalised one: a mirror is the same mirror with its port.
+// Signed returns the name under which the repository of an image is signed. A prefix is compared
+// with the name as it is written, and where none fits that, with the normalised one: a mirror is
+// the same mirror with its port.
 func (all Remaps) Signed(image imageref.Ref) string {
 	name := image.Name()
 	if signed, ok := all.apply(name); ok {

@@ -22,7 +22,8 @@ func TestSignedRepository(t *testing.T) {
 		"mirror.example.com/acme/app":      "registry.example.com/acme/app",
 		"mirror.example.com.evil/app":      "mirror.example.com.evil/app",
 		"registry.example.com/app":         "registry.example.com/app",
-		// A prefix is compared with what is written, and else with the name without the default port and capitals.
+		// A prefix is compared with what is written, and else with the name without the default
+		// port and capitals.
 		"registry.example.com:443/app":          "registry.example.com:443/app",
 		"Registry.example.com/app":              "Registry.example.com/app",
 		"mirror.example.com:443/other/app":      "other.example.com:443/app",

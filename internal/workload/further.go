@@ -12,7 +12,8 @@ import (
 const (
 	// maxFurther bounds the further kinds of a manager.
 	maxFurther = 64
-	// maxSegments bounds the path of a pod template. Each is one more level of every object that is decoded.
+	// maxSegments bounds the path of a pod template. Each is one more level of every object that is
+	// decoded.
 	maxSegments = 16
 	// maxSegment bounds one segment, in bytes.
 	maxSegment = 63
@@ -20,9 +21,10 @@ const (
 
 const furtherExample = "such as rollouts.v1alpha1.argoproj.io=spec.template"
 
-// parseKind reads a further kind, RESOURCE.VERSION.GROUP=PATH: the resource as kubectl takes it in full, and the dotted path of the pod
-// template, whose field spec is then the PodSpec. The path begins with spec, because an update that leaves the spec as it
-// is asks nobody. The error says what is wrong, and gives an example.
+// parseKind reads a further kind, RESOURCE.VERSION.GROUP=PATH: the resource as kubectl takes it in
+// full, and the dotted path of the pod template, whose field spec is then the PodSpec. The path
+// begins with spec, because an update that leaves the spec as it is asks nobody. The error says
+// what is wrong, and gives an example.
 func parseKind(s string) (Kind, error) {
 	name, path, ok := strings.Cut(s, "=")
 	parts := strings.SplitN(name, ".", 3)
@@ -65,9 +67,10 @@ func checkPath(path string) error {
 	return nil
 }
 
-// With returns the kinds and further ones, each as RESOURCE.VERSION.GROUP=PATH, such as rollouts.v1alpha1.argoproj.io=spec.template. It refuses a resource that is listed already, in
-// whatever version: the API server converts from one to the other, and the object would be read in two ways. The error
-// quotes the value that it is about.
+// With returns the kinds and further ones, each as RESOURCE.VERSION.GROUP=PATH, such as
+// rollouts.v1alpha1.argoproj.io=spec.template. It refuses a resource that is listed already, in
+// whatever version: the API server converts from one to the other, and the object would be read in
+// two ways. The error quotes the value that it is about.
 func (ks Kinds) With(values []string) (Kinds, error) {
 	if len(values) > maxFurther {
 		return nil, fmt.Errorf("%d further kinds, at most %d can be checked", len(values), maxFurther)

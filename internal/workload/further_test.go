@@ -37,7 +37,8 @@ func TestParseKind(t *testing.T) {
 	}
 }
 
-// A value that would leave a kind unchecked, or checked in the wrong place, is refused with what is wrong and an example.
+// A value that would leave a kind unchecked, or checked in the wrong place, is refused with what is
+// wrong and an example.
 func TestThreatFurtherKindsAreRefused(t *testing.T) {
 	cases := map[string]struct{ value, want string }{
 		"empty":                     {"", "must be RESOURCE.VERSION.GROUP=PATH"},
@@ -136,8 +137,8 @@ func TestWith(t *testing.T) {
 	}
 }
 
-// The template of a further kind is read by the same walker, at its path and nowhere else; what is not there or not what
-// it should be is an error that names the field.
+// The template of a further kind is read by the same walker, at its path and nowhere else; what is
+// not there or not what it should be is an error that names the field.
 func TestThreatFurtherKindsAreRead(t *testing.T) {
 	k, err := parseKind(rollouts)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/json"
 )
 
-// Whatever the JSON, reading ends without a panic, and what Kubernetes' own decoder sees as an image is either read or
-// the whole object refused.
+// Whatever the JSON, reading ends without a panic, and what Kubernetes' own decoder sees as an
+// image is either read or the whole object refused.
 func FuzzRead(f *testing.F) {
 	for _, o := range objects(everything()) {
 		f.Add(marshal(f, o))

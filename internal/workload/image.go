@@ -6,7 +6,8 @@ import "gomodules.xyz/jsonpatch/v2"
 type Image struct {
 	// Path is the JSON pointer to the reference, such as /spec/template/spec/containers/0/image.
 	Path string
-	// List is the list that the entry is in: initContainers, containers, ephemeralContainers or volumes.
+	// List is the list that the entry is in: initContainers, containers, ephemeralContainers or
+	// volumes.
 	List string
 	// Name is the name of the container or volume.
 	Name string
@@ -14,9 +15,10 @@ type Image struct {
 	Image string
 }
 
-// Changed returns the images that an update brings in. An image stays where the old object has the same reference in an
-// entry of the same list and name, wherever in the list that is. Everything else has changed, so an image that is moved
-// from one container to another is checked, and so is a container under a new name.
+// Changed returns the images that an update brings in. An image stays where the old object has the
+// same reference in an entry of the same list and name, wherever in the list that is. Everything
+// else has changed, so an image that is moved from one container to another is checked, and so is a
+// container under a new name.
 func Changed(old, updated []Image) []Image {
 	type entry struct{ list, name, image string }
 	had := make(map[entry]bool, len(old))
@@ -52,8 +54,8 @@ func Replaced(old, changed []Image) map[string]string {
 	return replaced
 }
 
-// Pin returns the JSON patch operation that replaces the image by a reference to the digest that was verified. It
-// holds for the very object that the image was read from.
+// Pin returns the JSON patch operation that replaces the image by a reference to the digest that
+// was verified. It holds for the very object that the image was read from.
 func (i Image) Pin(reference string) jsonpatch.Operation {
 	return jsonpatch.NewOperation("replace", i.Path, reference)
 }

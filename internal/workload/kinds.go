@@ -1,9 +1,10 @@
 // Package workload finds the container images of every kind of workload, and says how to pin them.
 //
-// It promises that no image of a PodSpec is overlooked: init, regular and ephemeral containers and image volumes are
-// read by one walker for all kinds, and a test over the PodSpec type fails when Kubernetes adds another field that
-// carries an image. What it cannot read for certain it refuses, naming the field. It never parses a reference, never
-// decides, and believes nothing that an object says of itself.
+// It promises that no image of a PodSpec is overlooked: init, regular and ephemeral containers and
+// image volumes are read by one walker for all kinds, and a test over the PodSpec type fails when
+// Kubernetes adds another field that carries an image. What it cannot read for certain it refuses,
+// naming the field. It never parses a reference, never decides, and believes nothing that an object
+// says of itself.
 package workload
 
 import (
@@ -19,13 +20,15 @@ type Kind struct {
 	Name string
 	// Group is the API group, empty for the core group.
 	Group string
-	// Version is the API version that the object is read in. Requests in other versions are converted to it by the API server.
+	// Version is the API version that the object is read in. Requests in other versions are
+	// converted to it by the API server.
 	Version string
 	// Resource is the plural name in URLs.
 	Resource string
 	// Subresources are those whose updates can bring images in.
 	Subresources []string
-	// Template is the path of the pod template as an administrator gave it; empty for a builtin kind.
+	// Template is the path of the pod template as an administrator gave it; empty for a builtin
+	// kind.
 	Template string
 
 	// podSpec is the path to the PodSpec within the object.
@@ -41,8 +44,9 @@ type Kind struct {
 // Kinds are the kinds of workload that are checked.
 type Kinds []Kind
 
-// Builtin returns the kinds of Kubernetes itself, and OpenShift's one: a rule for a group that a cluster does not serve
-// harms nothing. Everything that is made from the list of kinds, the rules of the webhooks too, follows from here.
+// Builtin returns the kinds of Kubernetes itself, and OpenShift's one: a rule for a group that a
+// cluster does not serve harms nothing. Everything that is made from the list of kinds, the rules
+// of the webhooks too, follows from here.
 func Builtin() Kinds {
 	return Kinds{
 		newKind("Pod", "", "pods", "spec", "ephemeralcontainers"),
@@ -66,7 +70,8 @@ func newKind(name, group, resource, podSpec string, subresources ...string) Kind
 	}
 }
 
-// Find returns the kind behind a resource, or behind one of its subresources that can bring images in.
+// Find returns the kind behind a resource, or behind one of its subresources that can bring images
+// in.
 func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error) {
 	for _, k := range ks {
 		if k.Group == group && k.Version == version && k.Resource == resource &&
@@ -84,9 +89,10 @@ func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error)
 	return Kind{}, fmt.Errorf("%s in version %q is no kind of workload that can be checked; remove it from the rules of the webhook", full, version)
 }
 
-// Fixed reports whether the API server refuses to change the images of an object of this kind: the template of a Job is
-// immutable.
+// Fixed reports whether the API server refuses to change the images of an object of this kind: the
+// template of a Job is immutable.
 func (k Kind) Fixed() bool { return k.Group == "batch" && k.Resource == "jobs" }
 
-// IsPod tells a Pod, which runs, from a template, of which Pods are made that are checked themselves.
+// IsPod tells a Pod, which runs, from a template, of which Pods are made that are checked
+// themselves.
 func (k Kind) IsPod() bool { return k.Group == "" && k.Resource == "pods" }

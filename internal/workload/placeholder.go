@@ -13,7 +13,8 @@ import (
 const (
 	// maxPlaceholders bounds the further placeholders of a manager.
 	maxPlaceholders = 64
-	// maxPlaceholder bounds the image of a placeholder, and maxMark the value of its mark, in bytes.
+	// maxPlaceholder bounds the image of a placeholder, and maxMark the value of its mark, in
+	// bytes.
 	maxPlaceholder = 128
 	maxMark        = 256
 )

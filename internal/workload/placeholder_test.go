@@ -9,7 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// marked returns an object of every kind, whose template, or itself for a Pod, has labels and annotations.
+// marked returns an object of every kind, whose template, or itself for a Pod, has labels and
+// annotations.
 func marked(t *testing.T, labels, annotations map[string]string, containers ...corev1.Container) map[string][]byte {
 	t.Helper()
 	made := map[string][]byte{}
@@ -41,7 +42,8 @@ func images(t *testing.T, k Kind, raw []byte) []string {
 	return found
 }
 
-// A placeholder is let through in templates with its mark, and nowhere else; the other containers of the template are listed.
+// A placeholder is let through in templates with its mark, and nowhere else; the other containers
+// of the template are listed.
 func TestThreatPlaceholderNeedsItsMark(t *testing.T) {
 	type of = map[string]string
 	auto, app := corev1.Container{Name: "istio-proxy", Image: "auto"}, corev1.Container{Name: "app", Image: "example.com/app:v1"}
@@ -121,7 +123,8 @@ func TestThreatMarkElsewhereIsNone(t *testing.T) {
 	}
 }
 
-// An update that takes the mark away, or puts an image in the place of the placeholder, brings that in.
+// An update that takes the mark away, or puts an image in the place of the placeholder, brings that
+// in.
 func TestThreatUpdateOfAMarkedTemplate(t *testing.T) {
 	auto, mark := corev1.Container{Name: "istio-proxy", Image: "auto"}, map[string]string{"sidecar.istio.io/inject": "true"}
 	for _, k := range Builtin()[1:] {

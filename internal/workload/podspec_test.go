@@ -11,8 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// A string of the PodSpec whose field, type, or any field above it speaks of an image or a reference is either read by the walker
-// or listed here as something else. A new one in a later Kubernetes fails the test until it is put on one of the lists.
+// A string of the PodSpec whose field, type, or any field above it speaks of an image or a
+// reference is either read by the walker or listed here as something else. A new one in a later
+// Kubernetes fails the test until it is put on one of the lists.
 func TestThreatNewImageFieldsAreNoticed(t *testing.T) {
 	covered := []string{
 		"containers[].image",

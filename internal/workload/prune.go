@@ -7,7 +7,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 )
 
-// parts are the members of an object that are kept, or of each object in a list; those without parts of their own are kept whole.
+// parts are the members of an object that are kept, or of each object in a list; those without
+// parts of their own are kept whole.
 type parts map[string]parts
 
 // partsOf are the parts that documentType decodes, for the path to the PodSpec.
@@ -21,12 +22,13 @@ func partsOf(path []string) parts {
 	return at
 }
 
-// maxValues bounds the members and elements of what is kept of an object: maxImages images with all that is read beside them are fewer.
+// maxValues bounds the members and elements of what is kept of an object: maxImages images with all
+// that is read beside them are fewer.
 const maxValues = 8 * maxImages
 
-// prune returns an object without what nobody decodes, which is nearly all of it. What is not valid JSON as a whole, or has an escape in
-// a key on the way, is returned as it is, for the decoder to judge.
-// error says that decoding what is kept would cost more than any object that can be checked.
+// prune returns an object without what nobody decodes, which is nearly all of it. What is not valid
+// JSON as a whole, or has an escape in a key on the way, is returned as it is, for the decoder to
+// judge. error says that decoding what is kept would cost more than any object that can be checked.
 func (p parts) prune(raw []byte) ([]byte, error) {
 	w := pruner{Scanner: jsonscan.Scanner{Text: raw}, out: make([]byte, 0, 1024)}
 	w.Blank()

@@ -12,7 +12,8 @@ import (
 	"sigs.k8s.io/json"
 )
 
-// decodeBoth decodes an object with and without what is pruned, and returns both, with whether each was accepted.
+// decodeBoth decodes an object with and without what is pruned, and returns both, with whether each
+// was accepted.
 func decodeBoth(k Kind, raw []byte) (whole, pruned any, wholeOK, prunedOK bool) {
 	decode := func(raw []byte) (any, bool) {
 		document := reflect.New(k.document)
@@ -73,7 +74,8 @@ func TestPruneDropsTheRest(t *testing.T) {
 	}
 }
 
-// A text that is short and would be decoded to much is refused before it is, and nothing is refused that could be read otherwise.
+// A text that is short and would be decoded to much is refused before it is, and nothing is refused
+// that could be read otherwise.
 func TestThreatManyValuesAreNotDecoded(t *testing.T) {
 	many := func(n int, value string) string { return "[" + strings.Repeat(value+",", n-1) + value + "]" }
 	const most = 2 << 20 / len("{},")

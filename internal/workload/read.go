@@ -9,24 +9,27 @@ import (
 	"sigs.k8s.io/json"
 )
 
-// maxImages bounds the images of one object. The size limit of the API server keeps real objects below it; it is here
-// so that one request cannot have thousands of repositories looked up.
+// maxImages bounds the images of one object. The size limit of the API server keeps real objects
+// below it; it is here so that one request cannot have thousands of repositories looked up.
 const maxImages = 4096
 
 // Object is what is read of a workload.
 type Object struct {
-	// Images are all images in the order of the walk: init, regular and ephemeral containers, then image volumes.
+	// Images are all images in the order of the walk: init, regular and ephemeral containers, then
+	// image volumes.
 	Images []Image
 	// Name is the name, or what a name will be generated from. It is for logs alone.
 	Name string
-	// UID is what the API server tells this object by from others of its name. It is for events alone.
+	// UID is what the API server tells this object by from others of its name. It is for events
+	// alone.
 	UID string
-	// Controlled says that the object names a controller as its owner. Anybody can write that, so it excuses nothing.
+	// Controlled says that the object names a controller as its owner. Anybody can write that, so
+	// it excuses nothing.
 	Controlled bool
 }
 
-// The parts of an object that are read. Keys are matched as the API server matches them, upper and lower case
-// apart, and everything not listed here is skipped.
+// The parts of an object that are read. Keys are matched as the API server matches them, upper and
+// lower case apart, and everything not listed here is skipped.
 type (
 	metadata struct {
 		Name            string  `json:"name"`
@@ -56,7 +59,8 @@ type (
 	}
 )
 
-// MissingError says that an object has nothing where the PodSpec is to be, or on the way to it. It then names no image.
+// MissingError says that an object has nothing where the PodSpec is to be, or on the way to it. It
+// then names no image.
 type MissingError struct {
 	// Path is the first field on the way that is absent or null, as "spec.template".
 	Path string
@@ -67,8 +71,9 @@ type MissingError struct {
 // Error implements error.
 func (e *MissingError) Error() string { return e.Path + ": missing, a " + e.Kind + " needs it" }
 
-// documentType returns struct{Metadata metadata "metadata"; Next *struct{... Next *podSpec ...}} with the path to the
-// PodSpec as the keys, so that one pass over the JSON reads what is needed whatever the depth.
+// documentType returns struct{Metadata metadata "metadata"; Next *struct{... Next *podSpec ...}}
+// with the path to the PodSpec as the keys, so that one pass over the JSON reads what is needed
+// whatever the depth.
 func documentType(path []string) reflect.Type {
 	t := reflect.TypeFor[podSpec]()
 	for i := len(path) - 1; i >= 0; i-- {
@@ -81,10 +86,10 @@ func documentType(path []string) reflect.Type {
 	return t
 }
 
-// Read returns the images of an object from its JSON. The error names the field: a wrong type or a repeated key on the
-// way to an image, an entry that is null, no containers at all, or more than maxImages images. An object in which
-// nothing is found is an error too: the walk has then looked in the wrong place. Where that is because the object has no
-// PodSpec, it is a *MissingError.
+// Read returns the images of an object from its JSON. The error names the field: a wrong type or a
+// repeated key on the way to an image, an entry that is null, no containers at all, or more than
+// maxImages images. An object in which nothing is found is an error too: the walk has then looked
+// in the wrong place. Where that is because the object has no PodSpec, it is a *MissingError.
 func (k Kind) Read(raw []byte) (Object, error) {
 	if k.document == nil {
 		return Object{}, fmt.Errorf("the kind %q is unknown", k.Name)
@@ -179,7 +184,8 @@ func (k Kind) walk(spec *podSpec, m *marks) ([]Image, error) {
 			return nil, fmt.Errorf("%s: null, expected a volume", at)
 		case v.Image == nil:
 		case v.Image.Reference == "" && !k.IsPod():
-			// A template may leave the reference to whoever fills it in; the Pods made of it are checked.
+			// A template may leave the reference to whoever fills it in; the Pods made of it are
+			// checked.
 		default:
 			images = append(images, Image{
 				Path: path + "/volumes/" + index + "/image/reference",

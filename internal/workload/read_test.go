@@ -70,7 +70,8 @@ func kind(t testing.TB, name string) Kind {
 	return Kind{}
 }
 
-// Every list of every kind, by the types of Kubernetes: each path leads to the image it is said to lead to.
+// Every list of every kind, by the types of Kubernetes: each path leads to the image it is said to
+// lead to.
 func TestThreatEveryContainerListOfEveryKindIsRead(t *testing.T) {
 	paths := map[string]string{
 		"Pod": "spec", "PodTemplate": "template.spec", "CronJob": "spec.jobTemplate.spec.template.spec",
@@ -184,7 +185,8 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// Upper and lower case apart, as the API server reads: a key that only looks like image neither hides nor adds one.
+// Upper and lower case apart, as the API server reads: a key that only looks like image neither
+// hides nor adds one.
 func TestThreatKeysAreMatchedInTheirCase(t *testing.T) {
 	cases := map[string]struct {
 		container string
@@ -209,8 +211,8 @@ func TestThreatKeysAreMatchedInTheirCase(t *testing.T) {
 	}
 }
 
-// An entry without an image is listed, so that it is denied and not skipped. Only the image volume of a template may
-// be left empty, as the API server allows it.
+// An entry without an image is listed, so that it is denied and not skipped. Only the image volume
+// of a template may be left empty, as the API server allows it.
 func TestEmptyImages(t *testing.T) {
 	spec := corev1.PodSpec{
 		Containers: []corev1.Container{{Name: "app"}},
@@ -231,7 +233,8 @@ func TestEmptyImages(t *testing.T) {
 	}
 }
 
-// One blank stands for an image that is filled in later, in a template. A Pod cannot have it, and no more than one blank is meant.
+// One blank stands for an image that is filled in later, in a template. A Pod cannot have it, and
+// no more than one blank is meant.
 func TestThreatPlaceholderIsForTemplatesAlone(t *testing.T) {
 	for image, want := range map[string]map[string]int{
 		" ":  {"Pod": 2, "Deployment": 1, "DeploymentConfig": 1},

@@ -1,6 +1,7 @@
-// Package bench measures the figures that the project promises: how fast it decides and answers, what first sight of a repository
-// costs, and what a thousand repositories take in time, memory and requests. Every benchmark checks that what it measures was
-// done right, and reports; none fails because a machine is slow. The bounds are in hack/bench, which prints the table.
+// Package bench measures the figures that the project promises: how fast it decides and answers,
+// what first sight of a repository costs, and what a thousand repositories take in time, memory and
+// requests. Every benchmark checks that what it measures was done right, and reports; none fails
+// because a machine is slow. The bounds are in hack/bench, which prints the table.
 package bench
 
 import (

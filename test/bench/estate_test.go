@@ -18,7 +18,8 @@ import (
 	"github.com/countersign-dev/countersign/test/handmade"
 )
 
-// estate is a store as a manager has it that knows n repositories, each covered by a policy of its own and by one for all.
+// estate is a store as a manager has it that knows n repositories, each covered by a policy of its
+// own and by one for all.
 type estate struct {
 	store   *store.Store
 	tracker *store.Tracker

@@ -14,8 +14,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// fileServer serves metadata as a Notary server does, and counts. Publishing a thousand repositories to a real one, by the real client,
-// would take hours; what is measured over this is the verifier, and what it asks for.
+// fileServer serves metadata as a Notary server does, and counts. Publishing a thousand
+// repositories to a real one, by the real client, would take hours; what is measured over this is
+// the verifier, and what it asks for.
 type fileServer struct {
 	url   string
 	ca    []byte
@@ -27,7 +28,8 @@ type fileServer struct {
 	feed  bool // whether there is a change feed
 }
 
-// asked is how many requests there were: in all, for timestamps, and for the change feed once there is one.
+// asked is how many requests there were: in all, for timestamps, and for the change feed once there
+// is one.
 type asked struct{ all, timestamps, feed int }
 
 const (

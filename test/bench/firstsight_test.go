@@ -28,7 +28,8 @@ const (
 	herd = 500
 )
 
-// far is a real Notary server, behind a proxy that delays and counts, with one repository that three delegations have signed.
+// far is a real Notary server, behind a proxy that delays and counts, with one repository that
+// three delegations have signed.
 type far struct {
 	*faultproxy.Proxy
 	pin   string
@@ -69,9 +70,9 @@ func (f *far) fresh(b *testing.B) *estate {
 	return e
 }
 
-// BenchmarkFirstSight fetches and verifies a repository of three delegations of which nothing is known, from a real Notary server: at once,
-// and with 100 ms more for each request. The two take turns; what the slower one takes longer, in units of those 100 ms, is the
-// number of round trips.
+// BenchmarkFirstSight fetches and verifies a repository of three delegations of which nothing is
+// known, from a real Notary server: at once, and with 100 ms more for each request. The two take
+// turns; what the slower one takes longer, in units of those 100 ms, is the number of round trips.
 func BenchmarkFirstSight(b *testing.B) {
 	f := newFar(b)
 	image, err := imageref.Parse(f.image)
@@ -108,8 +109,9 @@ func BenchmarkFirstSight(b *testing.B) {
 	b.ReportMetric(float64(most), "requests")
 }
 
-// BenchmarkHerd has 500 Pods of one repository that is unknown come at the same time, each to both handlers of the gate, with a real Notary
-// server 100 ms away, so that all of them find the repository unknown. Every Pod must be admitted.
+// BenchmarkHerd has 500 Pods of one repository that is unknown come at the same time, each to both
+// handlers of the gate, with a real Notary server 100 ms away, so that all of them find the
+// repository unknown. Every Pod must be admitted.
 func BenchmarkHerd(b *testing.B) {
 	f := newFar(b)
 	var mutate, validate [][]byte
@@ -151,7 +153,8 @@ func BenchmarkHerd(b *testing.B) {
 	b.ReportMetric(float64(requests), "requests")
 }
 
-// admitted asks a handler of the gate, and returns why it did not admit, or did not pin where it was to.
+// admitted asks a handler of the gate, and returns why it did not admit, or did not pin where it
+// was to.
 func admitted(gate http.Handler, path string, body []byte, pinned bool) error {
 	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")

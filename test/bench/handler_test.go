@@ -33,7 +33,8 @@ import (
 
 const (
 	floorPath = "/floor"
-	// turn is how long one of the two handlers is asked at a stretch, and rounds how often they take turns.
+	// turn is how long one of the two handlers is asked at a stretch, and rounds how often they
+	// take turns.
 	turn, rounds = 400 * time.Millisecond, 5
 )
 
@@ -63,7 +64,8 @@ func (e *estate) gate() *webhooks.Gate {
 	}
 }
 
-// floor decodes the review, looks its namespace up, and answers with a patch: no less can be done by any handler.
+// floor decodes the review, looks its namespace up, and answers with a patch: no less can be done
+// by any handler.
 func floor(w http.ResponseWriter, r *http.Request) {
 	known := map[string]string{"shop": repositoryName(0) + ":" + tag(0) + "@sha256:" + digestHex(repositoryName(0), 0)}
 	body, err := io.ReadAll(r.Body)
@@ -83,7 +85,8 @@ func floor(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(in)
 }
 
-// serve serves the gate and the floor by one server, made as the manager makes its own, and returns its address.
+// serve serves the gate and the floor by one server, made as the manager makes its own, and returns
+// its address.
 func serve(b *testing.B, e *estate, ca *tlstest.CA) (url string) {
 	b.Helper()
 	serving, err := ca.Issue(pkix.Name{CommonName: "countersign"})
@@ -104,9 +107,10 @@ func serve(b *testing.B, e *estate, ca *tlstest.CA) (url string) {
 	return fmt.Sprintf("https://127.0.0.1:%d", port)
 }
 
-// BenchmarkHandler compares the handlers with the floor, over HTTPS, by turns in the same run. "rate" is the share of the floor's requests
-// per second, "cpu" the processor time of one request in that of the floor's; the load comes from another process, whose time is
-// not counted. Its time is in the rates, though, of both alike, for the machine is one.
+// BenchmarkHandler compares the handlers with the floor, over HTTPS, by turns in the same run.
+// "rate" is the share of the floor's requests per second, "cpu" the processor time of one request
+// in that of the floor's; the load comes from another process, whose time is not counted. Its time
+// is in the rates, though, of both alike, for the machine is one.
 func BenchmarkHandler(b *testing.B) {
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard)))
 	e := newEstate(b, many)

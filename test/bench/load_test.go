@@ -16,16 +16,17 @@ import (
 	"time"
 )
 
-// loadVariable, where set, makes this program one that sends requests. It runs apart, so that the processor time of the one that
-// measures is that of the server alone.
+// loadVariable, where set, makes this program one that sends requests. It runs apart, so that the
+// processor time of the one that measures is that of the server alone.
 const loadVariable = "COUNTERSIGN_BENCH_LOAD"
 
-// order is what the load generator is asked to do, a line of JSON each; the first one has CA and Bodies.
+// order is what the load generator is asked to do, a line of JSON each; the first one has CA and
+// Bodies.
 type order struct {
 	CA     []byte   `json:",omitempty"`
 	Bodies [][]byte `json:",omitempty"`
-	// URL is asked by so many clients, each with one request at a time, for so long. HTTP1 gives each a connection of its own;
-	// otherwise all share one, as the API server's do.
+	// URL is asked by so many clients, each with one request at a time, for so long. HTTP1 gives
+	// each a connection of its own; otherwise all share one, as the API server's do.
 	URL     string
 	Clients int
 	For     time.Duration

@@ -17,7 +17,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// review is what the API server sends about a new Pod of a Deployment: with defaults, injected volumes and managed fields.
+// review is what the API server sends about a new Pod of a Deployment: with defaults, injected
+// volumes and managed fields.
 func review(tb testing.TB, image string, i int) []byte {
 	tb.Helper()
 	pods := func(resource string) metav1.GroupVersionResource {

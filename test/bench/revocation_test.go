@@ -8,9 +8,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
-// BenchmarkRevocation revokes a key that has signed every tag of 1,000 repositories. Reported is how long it takes, from when the edited trust
-// root is there, until no decision counts the key any more; and until each repository has been verified anew, so that what is denied
-// is denied because of the signature that is missing, and what hangs on other keys is admitted again.
+// BenchmarkRevocation revokes a key that has signed every tag of 1,000 repositories. Reported is
+// how long it takes, from when the edited trust root is there, until no decision counts the key any
+// more; and until each repository has been verified anew, so that what is denied is denied because
+// of the signature that is missing, and what hangs on other keys is admitted again.
 func BenchmarkRevocation(b *testing.B) {
 	e := newEstate(b, many)
 	before, err := notary.New(pin(e.signers), memory{})

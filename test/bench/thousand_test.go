@@ -26,7 +26,8 @@ import (
 // patience bounds each wait of BenchmarkThousandRepositories, on a machine however busy.
 const patience = 5 * time.Minute
 
-// large is a control plane without controllers, on which one Pod of each of 1,000 repositories runs.
+// large is a control plane without controllers, on which one Pod of each of 1,000 repositories
+// runs.
 type large struct {
 	client.Client
 	kube   *kubeserver.Server
@@ -35,9 +36,10 @@ type large struct {
 	begin  time.Time
 }
 
-// BenchmarkThousandRepositories runs the manager, built as it is released, over 1,000 repositories of 100 tags and 3 delegations: its
-// start when it knows nothing of them, its memory, a round of refreshes, and its start from what it has written down with the
-// signing server gone. Each time a Pod must be admitted and pinned.
+// BenchmarkThousandRepositories runs the manager, built as it is released, over 1,000 repositories
+// of 100 tags and 3 delegations: its start when it knows nothing of them, its memory, a round of
+// refreshes, and its start from what it has written down with the signing server gone. Each time a
+// Pod must be admitted and pinned.
 func BenchmarkThousandRepositories(b *testing.B) {
 	for b.Loop() {
 		l := newLarge(b)
@@ -141,7 +143,8 @@ func (l *large) start(b *testing.B) *operator.Manager {
 	return m
 }
 
-// ready returns how long ago a manager that has just become ready was started, and has it decide on a Pod.
+// ready returns how long ago a manager that has just become ready was started, and has it decide on
+// a Pod.
 func (l *large) ready(b *testing.B, m *operator.Manager, name string) time.Duration {
 	b.Helper()
 	took := age(b, m.PID())
@@ -163,13 +166,15 @@ func (l *large) polls(b *testing.B, m *operator.Manager) {
 	l.spends(b, m, "refresh-round", func(since, now asked) bool { return now.timestamps >= since.timestamps+many })
 }
 
-// follows measures one interval in which the manager goes by the change feed, from one reading of it to the next. Every repository was
-// refreshed once since the feed was there, and the first that is polled in spite of it is due after ten intervals and more.
+// follows measures one interval in which the manager goes by the change feed, from one reading of
+// it to the next. Every repository was refreshed once since the feed was there, and the first that
+// is polled in spite of it is due after ten intervals and more.
 func (l *large) follows(b *testing.B, m *operator.Manager) {
 	b.Helper()
 	before := l.server.asked()
 	l.server.offerFeed()
-	// A server that had no feed is asked for one again within an hour, and at once when its trust root is edited.
+	// A server that had no feed is asked for one again within an hour, and at once when its trust
+	// root is edited.
 	var tr v1alpha1.TrustRoot
 	check(b, l.Get(b.Context(), client.ObjectKey{Name: "acme-notary"}, &tr))
 	tr.Spec.RefreshInterval.Duration += time.Second

@@ -1,6 +1,6 @@
-// Package digests is a format for tests that signs digests whatever the tag, and takes what a tag means from the image's
-// registry. It verifies nothing: a test says what registries answer. What a real format of its kind asks of the packages
-// above it, it asks of them.
+// Package digests is a format for tests that signs digests whatever the tag, and takes what a tag
+// means from the image's registry. It verifies nothing: a test says what registries answer. What a
+// real format of its kind asks of the packages above it, it asks of them.
 package digests
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Registries are all registries that there are, and a Root that asks them. Its zero value is empty. It is safe for
-// concurrent use.
+// Registries are all registries that there are, and a Root that asks them. Its zero value is empty.
+// It is safe for concurrent use.
 type Registries struct {
 	mu     sync.Mutex
 	tags   map[string]string   // digests by repository:tag
@@ -164,7 +164,8 @@ func (*Registries) Unpack(_ trust.Subject, packed []byte, held map[trust.Subject
 	return found, nil
 }
 
-// Evidence is what a registry answers about a tag, which is what it means, or about a digest, which is who has signed it.
+// Evidence is what a registry answers about a tag, which is what it means, or about a digest, which
+// is who has signed it.
 type Evidence struct {
 	trust.Unsigned `json:"-"`
 

@@ -26,7 +26,8 @@ type verdict struct {
 	Message, Patch string
 }
 
-// ask asks one manager about the creation of a Pod, as the API server would, without one between them.
+// ask asks one manager about the creation of a Pod, as the API server would, without one between
+// them.
 func ask(ctx context.Context, m *operator.Manager, path, image string) (verdict, error) {
 	p := pod(production, image)
 	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
@@ -73,7 +74,8 @@ func ask(ctx context.Context, m *operator.Manager, path, image string) (verdict,
 	return v, nil
 }
 
-// everyManager polls each manager by itself until its answer about an image is as wanted, and returns how long the last took.
+// everyManager polls each manager by itself until its answer about an image is as wanted, and
+// returns how long the last took.
 func everyManager(t *testing.T, managers []*operator.Manager, image, what string, good func(verdict) bool) time.Duration {
 	t.Helper()
 	from := time.Now()

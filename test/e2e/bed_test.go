@@ -1,5 +1,5 @@
-// Package e2e runs the built manager against a real control plane and a real Notary server, and looks at it as its
-// users do: through the API server.
+// Package e2e runs the built manager against a real control plane and a real Notary server, and
+// looks at it as its users do: through the API server.
 package e2e
 
 import (
@@ -33,8 +33,8 @@ const (
 	registry   = "registry.example.com"
 )
 
-// bed is a cluster with the manager beside it, one Notary server, and a policy that requires ci and qa in namespaces
-// labelled env=production.
+// bed is a cluster with the manager beside it, one Notary server, and a policy that requires ci and
+// qa in namespaces labelled env=production.
 type bed struct {
 	client.Client
 	kube    *kubeserver.Server
@@ -51,7 +51,8 @@ func newBed(t *testing.T, args ...string) *bed {
 	return newBedAfter(t, func(*bed) {}, args...)
 }
 
-// newBedAfter is newBed with something done to the cluster before the manager is there, and before any policy is.
+// newBedAfter is newBed with something done to the cluster before the manager is there, and before
+// any policy is.
 func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
 	t.Helper()
 	return newBedWith(t, kubeserver.Options{}, func(b *bed) *operator.Manager {
@@ -60,7 +61,8 @@ func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
 	})
 }
 
-// newBedWith is newBed with further options of the control plane, and a manager that the caller runs before any policy is there.
+// newBedWith is newBed with further options of the control plane, and a manager that the caller
+// runs before any policy is there.
 func newBedWith(t *testing.T, options kubeserver.Options, run func(*bed) *operator.Manager) *bed {
 	t.Helper()
 	options.ControllerManager = true
@@ -132,7 +134,8 @@ func (b *bed) repository(t *testing.T, roles ...string) string {
 	return gun
 }
 
-// sign signs a made-up manifest digest, which n tells from others, under a tag as the roles, and returns the digest.
+// sign signs a made-up manifest digest, which n tells from others, under a tag as the roles, and
+// returns the digest.
 func (b *bed) sign(t *testing.T, gun, tag string, n int, roles ...string) string {
 	t.Helper()
 	hex := fmt.Sprintf("%064x", 0xabc0000+n)
@@ -182,7 +185,8 @@ func (b *bed) create(t *testing.T, o client.Object) {
 	must(t, b.Create(t.Context(), o))
 }
 
-// update changes an object as it is now: once more where its status, say, was written between the reading and the update.
+// update changes an object as it is now: once more where its status, say, was written between the
+// reading and the update.
 func (b *bed) update(t *testing.T, o client.Object, change func()) {
 	t.Helper()
 	poll.Await(t, "an update of "+o.GetName()+" without a conflict", func() error {
@@ -204,7 +208,8 @@ func (b *bed) admitted(t *testing.T, o client.Object) {
 	}
 }
 
-// denied creates an object and wants it refused with a status code and a message that holds every one of the texts.
+// denied creates an object and wants it refused with a status code and a message that holds every
+// one of the texts.
 func (b *bed) denied(t *testing.T, o client.Object, code int32, texts ...string) {
 	t.Helper()
 	refused(t, b.Create(t.Context(), o), code, texts...)

@@ -168,7 +168,8 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	b.denied(t, pod(emergency, unsigned), http.StatusForbidden, `role "qa" has not signed`)
 }
 
-// testSecondUses uses break-glass on the same Deployment again, for another image and for another reason. Each use is an event.
+// testSecondUses uses break-glass on the same Deployment again, for another image and for another
+// reason. Each use is an event.
 func (b *bed) testSecondUses(t *testing.T, d client.Object, image string) {
 	use := func(image string) {
 		t.Helper()

@@ -25,8 +25,8 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// TestClientCA runs an API server with a client certificate for the webhook, as docs/client-certificates.md has it, and a manager that
-// answers nobody else.
+// TestClientCA runs an API server with a client certificate for the webhook, as
+// docs/client-certificates.md has it, and a manager that answers nobody else.
 func TestClientCA(t *testing.T) {
 	t.Parallel()
 	front := operator.RunBalancer(t)
@@ -98,7 +98,8 @@ func TestClientCA(t *testing.T) {
 	})
 }
 
-// refusedCall waits until no signed Pod can be created, because the manager does not answer the API server, and returns the error.
+// refusedCall waits until no signed Pod can be created, because the manager does not answer the API
+// server, and returns the error.
 func (b *bed) refusedCall(t *testing.T, gun string) (refused error) {
 	t.Helper()
 	poll.Await(t, "the API server not to be answered", func() error {
@@ -120,7 +121,8 @@ func newClientCA(t *testing.T) *tlstest.CA {
 	return ca
 }
 
-// admissionConfig writes what has an API server show a certificate to the webhook at a URL, and returns its path.
+// admissionConfig writes what has an API server show a certificate to the webhook at a URL, and
+// returns its path.
 func admissionConfig(t *testing.T, dir string, ca *tlstest.CA, webhook string) string {
 	t.Helper()
 	u, err := url.Parse(webhook)

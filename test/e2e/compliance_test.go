@@ -28,7 +28,8 @@ const (
 	beforehand = registry + "/acme/beforehand:v1"
 )
 
-// TestCompliance holds what runs to the policies. Its parts run in order, and the later ones stop servers.
+// TestCompliance holds what runs to the policies. Its parts run in order, and the later ones stop
+// servers.
 func TestCompliance(t *testing.T) {
 	t.Parallel()
 	var rollout *appsv1.Deployment
@@ -387,7 +388,8 @@ func (b *bed) testRestartKeepsSince(t *testing.T) {
 	b.toldOfPolicy(t, "production")
 }
 
-// testRestartWithoutServer starts an operator that cannot ask anybody: nothing it does not know may be called a violation.
+// testRestartWithoutServer starts an operator that cannot ask anybody: nothing it does not know may
+// be called a violation.
 func (b *bed) testRestartWithoutServer(t *testing.T) {
 	must(t, b.manager.Stop())
 	b.notary.Disconnect()

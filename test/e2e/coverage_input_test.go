@@ -42,8 +42,8 @@ func (c *cover) testLists(t *testing.T) {
 			return sidecar
 		}, nil},
 		"image volume": {"volumes", imageVolume, nil},
-		// The API server refuses them in templates of its own kinds, and in Pods but by the subresource, which is in the table
-		// of operations.
+		// The API server refuses them in templates of its own kinds, and in Pods but by the
+		// subresource, which is in the table of operations.
 		"ephemeral": {"ephemeralContainers", func(image string) map[string]any { return container("debug", image) }, []string{"Rollout", "DeploymentConfig"}},
 	}
 	var table []string

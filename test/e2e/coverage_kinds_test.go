@@ -16,9 +16,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// Everything that a Kubernetes API server takes is looked at, alpha APIs too: whatever has a PodSpec in it is among the kinds
-// that are checked, and is read where the PodSpec is; and every field of the PodSpec that names an image is read. A kind, a
-// subresource or a field that a later Kubernetes adds fails this test until somebody has thought about it.
+// Everything that a Kubernetes API server takes is looked at, alpha APIs too: whatever has a
+// PodSpec in it is among the kinds that are checked, and is read where the PodSpec is; and every
+// field of the PodSpec that names an image is read. A kind, a subresource or a field that a later
+// Kubernetes adds fails this test until somebody has thought about it.
 func TestThreatNoKindIsForgotten(t *testing.T) {
 	t.Parallel()
 	kube := kubeserver.Run(t, kubeserver.Options{APIServerArgs: []string{"--runtime-config=api/all=true", "--feature-gates=AllAlpha=true,AllBeta=true"}, WithoutCRDs: true})
@@ -103,7 +104,8 @@ type openAPIOperation struct {
 	} `json:"requestBody"`
 }
 
-// walk calls see with every schema below one and the path to it, and the name that the schema is defined under.
+// walk calls see with every schema below one and the path to it, and the name that the schema is
+// defined under.
 func (s openAPI) walk(t *testing.T, at *openAPISchema, path string, above []string, see func(path, name string, at *openAPISchema)) {
 	t.Helper()
 	name := strings.TrimPrefix(at.Ref, "#/components/schemas/")
@@ -214,7 +216,8 @@ func readAt(t *testing.T, k workload.Kind, path []string) bool {
 	return err == nil && slices.ContainsFunc(o.Images, func(i workload.Image) bool { return i.Image == "example.com/here" })
 }
 
-// lookAtFields wants every string of the PodSpec that speaks of an image to be read, or to be known as something else.
+// lookAtFields wants every string of the PodSpec that speaks of an image to be read, or to be known
+// as something else.
 func lookAtFields(t *testing.T, schemas openAPI) {
 	t.Helper()
 	speaks := regexp.MustCompile(`(?i)image|artifact|reference$|oci`)

@@ -21,8 +21,9 @@ type command struct {
 	stdin func(image, name string) any
 }
 
-// testKubectl does with the real kubectl what users do with it, with images that are signed, half signed and not signed. A
-// Pod and a Deployment with a signed image are there, and a Deployment with the image in question from before any policy.
+// testKubectl does with the real kubectl what users do with it, with images that are signed, half
+// signed and not signed. A Pod and a Deployment with a signed image are there, and a Deployment
+// with the image in question from before any policy.
 func (c *cover) testKubectl(t *testing.T) {
 	deployment := subjects(t)[1]
 	if deployment.name != "Deployment" {

@@ -28,7 +28,8 @@ const (
 	already               // an object that has the image of the cell, made before any policy
 )
 
-// operation is one way to change something, done for every kind and state of signing that it applies to.
+// operation is one way to change something, done for every kind and state of signing that it
+// applies to.
 type operation struct {
 	name string
 	// brings says that the image comes in by it.

@@ -20,14 +20,16 @@ type subject struct {
 	name string
 	// podSpec is the path to the PodSpec.
 	podSpec []string
-	// knob is a field of the spec, or of the template of a PodTemplate, that is no image, and setting what it is set to.
+	// knob is a field of the spec, or of the template of a PodTemplate, that is no image, and
+	// setting what it is set to.
 	knob    []string
 	setting any
 	// replicas says that it has spec.replicas, and with that the scale subresource.
 	replicas bool
 	// custom says that it is a custom resource.
 	custom bool
-	// frozen says why no image can be changed, where that is so: the API server itself refuses it with 422.
+	// frozen says why no image can be changed, where that is so: the API server itself refuses it
+	// with 422.
 	frozen string
 	// fixed says why no container can be added.
 	fixed string

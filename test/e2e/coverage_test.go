@@ -22,8 +22,8 @@ import (
 // legacy is a namespace that had workloads before a policy covered it.
 const legacy = "legacy"
 
-// cover is a bed whose manager checks Rollouts too, with a repository in which one tag is signed by both roles, one by CI
-// alone, and one by nobody.
+// cover is a bed whose manager checks Rollouts too, with a repository in which one tag is signed by
+// both roles, one by CI alone, and one by nobody.
 type cover struct {
 	*bed
 	repository string
@@ -82,8 +82,8 @@ func (c *cell) String() string {
 	return fmt.Sprintf("%-18s %-42s %-9s", c.subject.name, c.operation.name, c.state)
 }
 
-// want is the one rule of the table: what brings an image in is admitted where every role has signed the image, and
-// everything else is admitted.
+// want is the one rule of the table: what brings an image in is admitted where every role has
+// signed the image, and everything else is admitted.
 func (c *cell) want() bool { return !c.brings || c.state == signed }
 
 // judge compares what became of a cell with what had to, and returns the line of the table.
@@ -162,7 +162,8 @@ func (c *cover) coverLegacy(t *testing.T) {
 	})
 }
 
-// wantNoUnsignedPods wants the controllers to have been denied the Pods of what was scaled: the owner of a Pod proves nothing.
+// wantNoUnsignedPods wants the controllers to have been denied the Pods of what was scaled: the
+// owner of a Pod proves nothing.
 func (c *cover) wantNoUnsignedPods(t *testing.T) {
 	t.Helper()
 	poll.Await(t, "a controller that is told of the denial", func() error {

@@ -24,8 +24,9 @@ import (
 // outOfReach is the highest version that the database of a Notary server holds: none follows it.
 const outOfReach = json.Number("2147483647")
 
-// testFastForward has a stolen key sign a version that nothing can follow. The server is then restored from its backup, which is
-// refused until an administrator has the versions seen start anew.
+// testFastForward has a stolen key sign a version that nothing can follow. The server is then
+// restored from its backup, which is refused until an administrator has the versions seen start
+// anew.
 func (b restarts) testFastForward(t *testing.T, front *faultproxy.Proxy) {
 	gun := b.repository(t)
 	key, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, gun)
@@ -57,8 +58,8 @@ func (b restarts) testFastForward(t *testing.T, front *faultproxy.Proxy) {
 	b.admitted(t, pod(production, gun+":v1"))
 }
 
-// publishAs signs what the server has of a role once more, under another version, and has the server publish that. The server makes
-// snapshot and timestamp itself.
+// publishAs signs what the server has of a role once more, under another version, and has the
+// server publish that. The server makes snapshot and timestamp itself.
 func (b restarts) publishAs(ctx context.Context, gun, role string, key *notaryserver.SigningKey, version json.Number) error {
 	https := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: b.notary.CA.Pool(), MinVersion: tls.VersionTLS12}}}
 	defer https.CloseIdleConnections()

@@ -66,7 +66,8 @@ func (b *bed) testAppliedAgain(t *testing.T) {
 	second := b.sign(t, gun, "v1", 2, "ci", "qa")
 	poll.Await(t, "the other digest", func() error {
 		fresh := workloads(gun + ":v1")["Job"]
-		// Between pinning and the gate the new signatures may come in, and then what was pinned is denied.
+		// Between pinning and the gate the new signatures may come in, and then what was pinned is
+		// denied.
 		if err := b.Create(t.Context(), fresh, client.DryRunAll); err != nil {
 			return err //nolint:wrapcheck // the test shows it
 		}
@@ -175,8 +176,8 @@ func (b *bed) testNoNotaryServer(t *testing.T) {
 	}
 }
 
-// couldNotCheck wants no verdict on what a policy covers, whose TrustRoot has the same name: neither
-// in what kubectl prints, nor in the metrics, nor in the status.
+// couldNotCheck wants no verdict on what a policy covers, whose TrustRoot has the same name:
+// neither in what kubectl prints, nor in the metrics, nor in the status.
 func (b *bed) couldNotCheck(t *testing.T, policy, gun string) {
 	t.Helper()
 	for _, tag := range []string{"v1", "unsigned"} {

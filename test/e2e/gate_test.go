@@ -21,7 +21,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestGate holds everything that can share one cluster; its parts run in order, and the later ones stop servers.
+// TestGate holds everything that can share one cluster; its parts run in order, and the later ones
+// stop servers.
 func TestGate(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, "--exempt-namespaces="+exempted)
@@ -253,7 +254,8 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 	poll.Await(t, "the policy as it was", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 }
 
-// testKeyRevoked takes the qa key out of a trust root that keeps on serving what the key has signed.
+// testKeyRevoked takes the qa key out of a trust root that keeps on serving what the key has
+// signed.
 func (b *bed) testKeyRevoked(t *testing.T) {
 	b.images++
 	gun := fmt.Sprintf("%s/acme/revoked-%d", registry, b.images)

@@ -28,7 +28,8 @@ type hostile struct {
 	mu    sync.Mutex
 	files map[string][]byte
 	asked map[string]int
-	// unpinned makes the root of a version of any repository, with keys that nobody pins; nil: there is none.
+	// unpinned makes the root of a version of any repository, with keys that nobody pins; nil:
+	// there is none.
 	unpinned func(repository string, version int) []byte
 }
 
@@ -102,7 +103,8 @@ func (h *hostile) fetched(path string) int {
 	return h.asked[path]
 }
 
-// offerUnpinned has it serve, for every repository, roots that follow from one another, each as bulky as a root can be.
+// offerUnpinned has it serve, for every repository, roots that follow from one another, each as
+// bulky as a root can be.
 func (h *hostile) offerUnpinned(t *testing.T) {
 	t.Helper()
 	var mu sync.Mutex

@@ -24,9 +24,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// TestKeyRotation replaces every key of a repository with the real client, and the certificate and CA of its server, while Pods with
-// its images are created all the time: the signed one is never refused, the unsigned one never admitted, and what was signed with a
-// new key counts at the first try.
+// TestKeyRotation replaces every key of a repository with the real client, and the certificate and
+// CA of its server, while Pods with its images are created all the time: the signed one is never
+// refused, the unsigned one never admitted, and what was signed with a new key counts at the first
+// try.
 func TestKeyRotation(t *testing.T) {
 	t.Parallel()
 	b := &keyRotation{restarts: restarts{newBed(t), t}}
@@ -156,7 +157,8 @@ func (b *keyRotation) repositoryOf(t *testing.T, name string) (string, map[strin
 	return gun, keys
 }
 
-// testDelegationKey replaces a key in the order that leaves no gap: the new key is added, signs, and then the old one goes.
+// testDelegationKey replaces a key in the order that leaves no gap: the new key is added, signs,
+// and then the old one goes.
 func (b *keyRotation) testDelegationKey(t *testing.T) {
 	gun, keys := b.repositoryOf(t, "delegation")
 	b.during(t, gun, func() {
@@ -168,7 +170,8 @@ func (b *keyRotation) testDelegationKey(t *testing.T) {
 	b.admitted(t, pod(production, gun+":v1"))
 }
 
-// testDelegationKeyGone removes a key whose signatures nobody has renewed. They do not count until the new key has renewed them, and then at once.
+// testDelegationKeyGone removes a key whose signatures nobody has renewed. They do not count until
+// the new key has renewed them, and then at once.
 func (b *keyRotation) testDelegationKeyGone(t *testing.T) {
 	gun, keys := b.repositoryOf(t, "gone")
 	b.newKey(t, gun)
@@ -180,8 +183,9 @@ func (b *keyRotation) testDelegationKeyGone(t *testing.T) {
 	b.signNew(t, gun)
 }
 
-// testRoot rotates the root once and over two more steps with the pin on the first key, starts the manager anew without the server,
-// has another trust root find its way from the first key, and moves the pin.
+// testRoot rotates the root once and over two more steps with the pin on the first key, starts the
+// manager anew without the server, has another trust root find its way from the first key, and
+// moves the pin.
 func (b *keyRotation) testRoot(t *testing.T) {
 	gun := b.prepare(t)
 	first := b.pin.KeyID
@@ -228,8 +232,8 @@ func (b *keyRotation) testRoot(t *testing.T) {
 	})
 }
 
-// testServerCertificate replaces the certificate of the signing server, and then its CA twice: with a bundle that holds both
-// for a while, and by a ConfigMap that is edited in place.
+// testServerCertificate replaces the certificate of the signing server, and then its CA twice: with
+// a bundle that holds both for a while, and by a ConfigMap that is edited in place.
 func (b *keyRotation) testServerCertificate(t *testing.T) {
 	front := faultproxy.Run(t, b.notary.URL, b.notary.CA)
 	edit := func(change func(*v1alpha1.NotarySpec)) {
@@ -245,7 +249,8 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 		must(t, err)
 		front.Serve(cert)
 	}
-	// What was under way when the server dropped its connections has failed, and is tried again a moment later.
+	// What was under way when the server dropped its connections has failed, and is tried again a
+	// moment later.
 	asked := func(gun string) {
 		poll.Await(t, "the server to be asked", func() error {
 			if err := b.Create(t.Context(), pod(production, gun+":unsigned"), client.DryRunAll); !apierrors.IsForbidden(err) {

@@ -22,7 +22,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// testManagerDown wants everything shut but what is exempt, break-glass or not: nobody would warn of it, count or record it.
+// testManagerDown wants everything shut but what is exempt, break-glass or not: nobody would warn
+// of it, count or record it.
 func (b *bed) testManagerDown(t *testing.T) {
 	b.namespaceFor(t, exempted, nil)
 	b.breakGlass(t, "=INC-2")
@@ -47,7 +48,8 @@ func (b *bed) testManagerDown(t *testing.T) {
 	t.Run("the way out", b.testWayOut)
 }
 
-// testWayOut deletes both webhook configurations as docs/break-glass.md says, and then puts them back for the tests to come.
+// testWayOut deletes both webhook configurations as docs/break-glass.md says, and then puts them
+// back for the tests to come.
 func (b *bed) testWayOut(t *testing.T) {
 	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
 	for _, o := range []client.Object{mutating, validating} {
@@ -84,7 +86,8 @@ func (b *bed) testManagerBack(t *testing.T) {
 	poll.Await(t, "a signed Pod", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "ci" has not signed`)
 
-	// Without its CRDs it lets everything through, and shuts the gate again soon after they are back.
+	// Without its CRDs it lets everything through, and shuts the gate again soon after they are
+	// back.
 	b.deleteCRDs(t)
 	poll.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
 	_, err := envtest.InstallCRDs(b.kube.Config, envtest.CRDInstallOptions{Paths: []string{"../../config/crd"}, ErrorIfPathMissing: true})
@@ -100,7 +103,8 @@ func (b *bed) testManagerBack(t *testing.T) {
 	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 }
 
-// testUninstalled removes what owns the webhook configurations while no manager answers, and wants nothing left that keeps workloads out.
+// testUninstalled removes what owns the webhook configurations while no manager answers, and wants
+// nothing left that keeps workloads out.
 func (b *bed) testUninstalled(t *testing.T) {
 	must(t, b.Delete(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}))
 	poll.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1")) })

@@ -26,8 +26,8 @@ type load struct {
 	signed, unsigned, others, unanswered atomic.Int64
 }
 
-// load creates signed Pods and unsigned ones until stop. Nothing may be refused but the unsigned Pods, which must be, unless that is
-// excused when the creation begins or ends; nil excuses none.
+// load creates signed Pods and unsigned ones until stop. Nothing may be refused but the unsigned
+// Pods, which must be, unless that is excused when the creation begins or ends; nil excuses none.
 func (b *bed) load(t *testing.T, gun string, excused func() bool) *load {
 	t.Helper()
 	if excused == nil {

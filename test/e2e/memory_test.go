@@ -31,7 +31,8 @@ import (
 const (
 	// mostMemory is what a replica may have held at its peak, in MiB.
 	mostMemory = 400
-	// signersHost is where a signer of one role is hostile, and serversHost where the server is, which has no key.
+	// signersHost is where a signer of one role is hostile, and serversHost where the server is,
+	// which has no key.
 	signersHost, serversHost = "signer.example.com", "server.example.com"
 )
 
@@ -48,8 +49,8 @@ type memories struct {
 	known    string // a repository of the real Notary server
 }
 
-// TestThreatHostileMemory has a hostile server, a hostile signer and hostile records at once, while replicas start, refresh and start
-// again.
+// TestThreatHostileMemory has a hostile server, a hostile signer and hostile records at once, while
+// replicas start, refresh and start again.
 func TestThreatHostileMemory(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", strconv.FormatInt(containerLimit(t)/10*9, 10))
 	binary, err := operator.Build(t.Context(), t.TempDir(), false) // the race detector takes memory of its own
@@ -97,7 +98,8 @@ func TestThreatHostileMemory(t *testing.T) {
 }
 
 const (
-	// hostiles are repositories of the hostile server that Pods run of, and bulks those of the hostile signer.
+	// hostiles are repositories of the hostile server that Pods run of, and bulks those of the
+	// hostile signer.
 	hostiles, bulks = 24, 6
 	// fileSize is a little less than the largest file of a delegation.
 	fileSize = 8<<20 - 64<<10
@@ -209,7 +211,8 @@ func (m *memories) failing(t *testing.T, name string, n int32) {
 	})
 }
 
-// plantRecords writes records that are small and large at once: of many files of zeros, and with headers of nothing.
+// plantRecords writes records that are small and large at once: of many files of zeros, and with
+// headers of nothing.
 func (m *memories) plantRecords(t *testing.T) {
 	t.Helper()
 	root := &v1alpha1.TrustRoot{}

@@ -13,7 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestMessages reads what kubectl prints to a user whom the product knows more to tell than that an image is not signed.
+// TestMessages reads what kubectl prints to a user whom the product knows more to tell than that an
+// image is not signed.
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -88,7 +89,8 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 	must(t, b.Delete(t.Context(), p))
 }
 
-// untilPrinted waits until an edit has reached the gate, and kubectl prints a denial that holds a text.
+// untilPrinted waits until an edit has reached the gate, and kubectl prints a denial that holds a
+// text.
 func (b *bed) untilPrinted(t *testing.T, name, image, want string) {
 	t.Helper()
 	poll.Await(t, "the denial of "+name, func() error {

@@ -82,7 +82,8 @@ func (b *bed) testMetrics(t *testing.T) {
 	b.deletedAreGone(t, gun)
 }
 
-// awaitWorkloads waits for what runs to be counted: nothing does here, since no kubelet starts it, but Pods count by their spec.
+// awaitWorkloads waits for what runs to be counted: nothing does here, since no kubelet starts it,
+// but Pods count by their spec.
 func (b *bed) awaitWorkloads(t *testing.T) {
 	t.Helper()
 	poll.Await(t, "the count of workloads", func() error {
@@ -113,8 +114,9 @@ func (b *bed) deletedAreGone(t *testing.T, gun string) {
 	}
 }
 
-// scrape returns what the manager exports of its own, the counts of histograms among it, by name and labels. Names that break the
-// rules of Prometheus are errors, and so are labels that hold an image.
+// scrape returns what the manager exports of its own, the counts of histograms among it, by name
+// and labels. Names that break the rules of Prometheus are errors, and so are labels that hold an
+// image.
 func (b *bed) scrape(t *testing.T) map[string]float64 {
 	t.Helper()
 	resp, err := http.Get(b.manager.MetricsURL)

@@ -20,8 +20,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// TestMounted replaces a mounted certificate, and its CA, on three managers behind one URL, while Pods are created all the time. Folders are
-// written as kubelets do it, one after the other, with what cert-manager puts into its Secret.
+// TestMounted replaces a mounted certificate, and its CA, on three managers behind one URL, while
+// Pods are created all the time. Folders are written as kubelets do it, one after the other, with
+// what cert-manager puts into its Secret.
 func TestMounted(t *testing.T) {
 	t.Parallel()
 	front := operator.RunBalancer(t)
@@ -83,7 +84,8 @@ func TestMounted(t *testing.T) {
 	t.Run("gone over to the operator's own, and back", func(t *testing.T) { m.goOver(t, gun) })
 }
 
-// goOver replaces all managers by one with the operator's own certificate, and that one again by one with a mounted certificate of a new CA.
+// goOver replaces all managers by one with the operator's own certificate, and that one again by
+// one with a mounted certificate of a new CA.
 func (m *mounted) goOver(t *testing.T, gun string) {
 	t.Helper()
 	stop := func() {
@@ -102,7 +104,8 @@ func (m *mounted) goOver(t *testing.T, gun string) {
 	m.answers(t, gun)
 }
 
-// answers waits until API servers know the CA of what is served, and wants a signed Pod admitted and an unsigned one denied.
+// answers waits until API servers know the CA of what is served, and wants a signed Pod admitted
+// and an unsigned one denied.
 func (m *mounted) answers(t *testing.T, gun string) {
 	t.Helper()
 	poll.Await(t, "a signed Pod to be admitted", func() error { return m.Create(t.Context(), pod(production, gun+":v1")) })
@@ -162,7 +165,8 @@ func (m *mounted) run(t *testing.T, l *secret) *operator.Manager {
 	return manager
 }
 
-// replace mounts a certificate in one folder after the other, and waits each time until the manager has read it: metrics are served with it at once.
+// replace mounts a certificate in one folder after the other, and waits each time until the manager
+// has read it: metrics are served with it at once.
 func (m *mounted) replace(t *testing.T, l *secret) {
 	t.Helper()
 	for i, manager := range m.managers {
@@ -179,7 +183,8 @@ func (m *mounted) replace(t *testing.T, l *secret) {
 	}
 }
 
-// mount writes a folder as a kubelet mounts a Secret: the files are links through ..data, which is replaced at one stroke.
+// mount writes a folder as a kubelet mounts a Secret: the files are links through ..data, which is
+// replaced at one stroke.
 func (l *secret) mount(dir string) error {
 	version, err := os.MkdirTemp(dir, "..")
 	if err != nil {

@@ -45,7 +45,8 @@ func (b *bed) testPinnedByNobody(t *testing.T) {
 }
 
 // testPinnedJob applies a Job again, and once more after its tag was signed for another digest,
-// which takes the signatures off the first: the Job cannot be changed, so it stays as it is, and the user hears why.
+// which takes the signatures off the first: the Job cannot be changed, so it stays as it is, and
+// the user hears why.
 func (b *bed) testPinnedJob(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "job", v1alpha1.PinAll)
 	b.enforce(t, policy)
@@ -71,7 +72,8 @@ func (b *bed) testPinnedJob(t *testing.T) {
 	next := b.sign(t, gun, "v1", 2, "ci", "qa")
 	poll.Await(t, "the tag's new digest", func() error {
 		p := pod(production, gun+":v1")
-		// Between pinning and the gate the new signatures may come in, and then what was pinned is denied.
+		// Between pinning and the gate the new signatures may come in, and then what was pinned is
+		// denied.
 		if err := b.Create(t.Context(), p, client.DryRunAll); err != nil {
 			return err //nolint:wrapcheck // the test shows it
 		}

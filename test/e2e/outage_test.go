@@ -19,28 +19,35 @@ type outage struct {
 	// faults are set at the proxy; begin and end are for what is not to be had that way.
 	faults     []faultproxy.Fault
 	begin, end func(*testing.T, *site)
-	// reason is that of Fresh=False, or the other one, and says are texts of which a denial has one.
+	// reason is that of Fresh=False, or the other one, and says are texts of which a denial has
+	// one.
 	reason, or string
 	says       []string
-	// slow is for answers that come, late: what is new loads while it lasts, and nothing is a fault.
+	// slow is for answers that come, late: what is new loads while it lasts, and nothing is a
+	// fault.
 	slow bool
-	// published says that only repositories are concerned which were known before, and have been published to since.
+	// published says that only repositories are concerned which were known before, and have been
+	// published to since.
 	published bool
 	// tokens has a Notary server that asks for tokens of a short life.
 	tokens bool
 	// pause is how long the server wants to be left alone.
 	pause time.Duration
-	// alone says that a server which is not well is asked for nothing but signs of life, and for one repository.
+	// alone says that a server which is not well is asked for nothing but signs of life, and for
+	// one repository.
 	alone bool
 }
 
 const (
-	// patience is for what takes several bounds of the operator: a request's, a pause between two, or three slow round trips.
+	// patience is for what takes several bounds of the operator: a request's, a pause between two,
+	// or three slow round trips.
 	patience = 4 * time.Minute
-	// turnedAway is the Retry-After of the server that turns requests away, and tokenLife how long tokens live.
+	// turnedAway is the Retry-After of the server that turns requests away, and tokenLife how long
+	// tokens live.
 	turnedAway = 15 * time.Second
 	tokenLife  = 2 * time.Second
-	// atOnce bounds the requests to one server, and oneRepository those for a repository that cannot be had.
+	// atOnce bounds the requests to one server, and oneRepository those for a repository that
+	// cannot be had.
 	atOnce        = 32
 	oneRepository = 4
 )
@@ -111,8 +118,9 @@ func outages() map[string]outage {
 	}
 }
 
-// TestOutages has a server fail in every way at once: for each a namespace, with a policy and a trust root of its own, whose way to
-// the Notary server leads through a proxy of its own. None admits an unsigned image, none keeps a known one out, and each ends by itself.
+// TestOutages has a server fail in every way at once: for each a namespace, with a policy and a
+// trust root of its own, whose way to the Notary server leads through a proxy of its own. None
+// admits an unsigned image, none keeps a known one out, and each ends by itself.
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	o := newOutageBed(t)
@@ -236,8 +244,8 @@ func (s *site) testRequests(t *testing.T, c outage) {
 	}
 }
 
-// testPauses wants a server that turned a request away to be asked for nothing before the time it gave, and then to be asked. Requests
-// that were under way already are not to be called back.
+// testPauses wants a server that turned a request away to be asked for nothing before the time it
+// gave, and then to be asked. Requests that were under way already are not to be called back.
 func (s *site) testPauses(t *testing.T, pause time.Duration, requests []faultproxy.Request) {
 	if len(requests) == 0 {
 		t.Fatal("the server was not asked for anything")
@@ -256,8 +264,8 @@ func (s *site) testPauses(t *testing.T, pause time.Duration, requests []faultpro
 	}
 }
 
-// testSlow has everything that is signed admitted in the end while the server goes on being slow. A denial that stands needs a look at the
-// server within the deadline.
+// testSlow has everything that is signed admitted in the end while the server goes on being slow. A
+// denial that stands needs a look at the server within the deadline.
 func (s *site) testSlow(t *testing.T, delay time.Duration) {
 	begun := time.Now()
 	must(t, s.admits(t, s.old+":v1"))
@@ -272,7 +280,8 @@ func (s *site) testSlow(t *testing.T, delay time.Duration) {
 	s.stays(t)
 }
 
-// testMadeUpNames is against who names repositories at which the server fails, so that it is taken to be down.
+// testMadeUpNames is against who names repositories at which the server fails, so that it is taken
+// to be down.
 func (s *site) testMadeUpNames(t *testing.T) {
 	s.proxy.Set(faultproxy.Fault{Match: func(path string) bool { return strings.Contains(path, "/made-up-") }, Status: http.StatusInternalServerError})
 	for range 3 {

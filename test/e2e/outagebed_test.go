@@ -28,11 +28,13 @@ import (
 // madeUp is how many made-up repositories are asked for at once.
 const madeUp = 8
 
-// outageBed is a bed with a second Notary server, which asks for tokens, and with the same two repositories on both.
+// outageBed is a bed with a second Notary server, which asks for tokens, and with the same two
+// repositories on both.
 type outageBed struct {
 	*bed
 	guarded *bed // the same cluster, and the second server
-	// old is known before anything goes wrong, and new is not; v1 and v2 are the digests signed under tags of these names.
+	// old is known before anything goes wrong, and new is not; v1 and v2 are the digests signed
+	// under tags of these names.
 	old, new, v1, v2 string
 }
 
@@ -116,7 +118,8 @@ func (s *site) serve(t *testing.T, issue func(subject pkix.Name, hosts ...string
 	s.proxy.Serve(cert)
 }
 
-// denial is how an image is answered: not denied at all where the code is 0, and otherwise with one of the texts.
+// denial is how an image is answered: not denied at all where the code is 0, and otherwise with one
+// of the texts.
 type denial struct {
 	code int32
 	says []string
@@ -124,8 +127,8 @@ type denial struct {
 
 var notSigned = denial{http.StatusForbidden, []string{`role "qa" has not signed`}}
 
-// decide asks for Pods of all the images at once, and returns how long each took. That an answer comes from the webhook at all, and
-// not from an API server which waits no longer, the code tells.
+// decide asks for Pods of all the images at once, and returns how long each took. That an answer
+// comes from the webhook at all, and not from an API server which waits no longer, the code tells.
 func (s *site) decide(t *testing.T, want map[string]denial) map[string]time.Duration {
 	t.Helper()
 	var mu sync.Mutex
@@ -167,8 +170,8 @@ func (d denial) mismatch(err error) error {
 	return nil
 }
 
-// admits asks for a Pod of an image. No fault whatsoever excuses the admission of an image that is not signed, or another digest than
-// the signed one.
+// admits asks for a Pod of an image. No fault whatsoever excuses the admission of an image that is
+// not signed, or another digest than the signed one.
 func (s *site) admits(t *testing.T, image string) error {
 	p := pod(s.name, image)
 	if err := s.Create(t.Context(), p); err != nil {

@@ -38,7 +38,8 @@ func (b *bed) testPinning(t *testing.T) {
 	t.Run("applied by the client", b.testAppliedByClient)
 }
 
-// swapper is a mutating webhook that puts an image in the place of whatever Pods of one repository have.
+// swapper is a mutating webhook that puts an image in the place of whatever Pods of one repository
+// have.
 type swapper struct {
 	repository, image string
 	calls             atomic.Int32
@@ -61,7 +62,8 @@ func (s *swapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(review)
 }
 
-// swap has the API server call the swapper after our webhook until the test ends. Its configuration's name sorts after ours.
+// swap has the API server call the swapper after our webhook until the test ends. Its
+// configuration's name sorts after ours.
 func (b *bed) swap(t *testing.T, policy admissionv1.ReinvocationPolicyType, s *swapper) {
 	t.Helper()
 	server := httptest.NewTLSServer(s)
@@ -228,7 +230,8 @@ func deployment(name, image string) *appsv1.Deployment {
 	}
 }
 
-// replicaSets waits until the controller has made the newest ReplicaSet of a Deployment and its Pod, and returns the images of all.
+// replicaSets waits until the controller has made the newest ReplicaSet of a Deployment and its
+// Pod, and returns the images of all.
 func (b *bed) replicaSets(t *testing.T, d *appsv1.Deployment, want int) []string {
 	t.Helper()
 	var images []string
@@ -272,7 +275,8 @@ func (b *bed) testPinAll(t *testing.T) {
 	b.replicaSets(t, d, 1)
 }
 
-// testPinAllLater has a template with a tag from before the policy: what the controllers make of it must stay equal to it.
+// testPinAllLater has a template with a tag from before the policy: what the controllers make of it
+// must stay equal to it.
 func (b *bed) testPinAllLater(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "later", v1alpha1.PinAll)
 	d := deployment("pinned-later", gun+":v1")
@@ -377,7 +381,8 @@ func (b *bed) testAppliedByClient(t *testing.T) {
 		if err != nil || !strings.Contains(out, want) {
 			t.Errorf("want %q: %v\n%s", want, err, out)
 		}
-		// What the controller writes between the two readings of a diff is drift to kubectl; what our webhook makes would stay.
+		// What the controller writes between the two readings of a diff is drift to kubectl; what
+		// our webhook makes would stay.
 		poll.Await(t, "kubectl to see no drift", func() error {
 			out, err := b.kube.RunKubectl(t.Context(), string(raw), "diff", "-f", "-")
 			if err == nil && out != "" {

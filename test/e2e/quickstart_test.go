@@ -9,7 +9,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
-// TestQuickStart runs the notary commands of docs/quickstart-dct.md as they stand there, in their order.
+// TestQuickStart runs the notary commands of docs/quickstart-dct.md as they stand there, in their
+// order.
 func TestQuickStart(t *testing.T) {
 	t.Parallel()
 	const gun, hex = registry + "/acme/quickstart", "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"

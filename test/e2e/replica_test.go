@@ -38,7 +38,8 @@ rules:
   verbs: [create, update, patch, delete]
 `
 
-// shutdownDelay is for what the balancer needs to see that a replica leaves, with its turning away at half of it, on a busy machine.
+// shutdownDelay is for what the balancer needs to see that a replica leaves, with its turning away
+// at half of it, on a busy machine.
 const shutdownDelay = 5 * time.Second
 
 type replicas struct {
@@ -52,9 +53,11 @@ type replicas struct {
 	load   *load
 	// excused is true while a creation may fail for want of an answer.
 	excused atomic.Bool
-	// Repositories that ci and qa have signed, and ci alone; the last one is under a policy that is edited.
+	// Repositories that ci and qa have signed, and ci alone; the last one is under a policy that is
+	// edited.
 	signed, half, switched string
-	// The digest that all have signed, and the image of the policy that is edited, pinned as it is after mutation.
+	// The digest that all have signed, and the image of the policy that is edited, pinned as it is
+	// after mutation.
 	digest, pinned string
 }
 
@@ -174,7 +177,8 @@ func (r *replicas) statusRight(t *testing.T, what string, since time.Time) {
 	t.Logf("status right again %s after %s", time.Since(since).Round(10*time.Millisecond), what)
 }
 
-// wroteInTurn looks at what the API server was sent: one that follows another in writing is never followed by it again.
+// wroteInTurn looks at what the API server was sent: one that follows another in writing is never
+// followed by it again.
 func (r *replicas) wroteInTurn(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(r.dir, "audit.log"))

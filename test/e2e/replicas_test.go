@@ -16,8 +16,8 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// TestReplicas has three managers behind one URL while Pods are created all the time, and takes one after the other away: with a signal,
-// without one, and from the API server.
+// TestReplicas has three managers behind one URL while Pods are created all the time, and takes one
+// after the other away: with a signal, without one, and from the API server.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t)
@@ -103,7 +103,8 @@ func (r *replicas) testEdits(t *testing.T) {
 	}
 }
 
-// testRollingRestart is one in which each replica is followed by another, as a Deployment does it. Nothing is excused.
+// testRollingRestart is one in which each replica is followed by another, as a Deployment does it.
+// Nothing is excused.
 func (r *replicas) testRollingRestart(t *testing.T) {
 	for _, m := range slices.Clone(r.alive) {
 		r.load.more(t)
@@ -146,7 +147,8 @@ func (r *replicas) leaves(t *testing.T, m *replica) {
 	}
 }
 
-// released is how long the next leader may take where the lease was released; a lease that was not lasts 13 s more at the least.
+// released is how long the next leader may take where the lease was released; a lease that was not
+// lasts 13 s more at the least.
 const released = 10 * time.Second
 
 func (r *replicas) testLeaderKilled(t *testing.T) {
@@ -173,8 +175,8 @@ func (r *replicas) testLeaderKilled(t *testing.T) {
 	r.edit(t, false)
 }
 
-// testLeaderCutOff cuts the leader off from the API server, which still asks it. It goes on with what it knows, and ends without a
-// creation lost when it cannot renew its lease.
+// testLeaderCutOff cuts the leader off from the API server, which still asks it. It goes on with
+// what it knows, and ends without a creation lost when it cannot renew its lease.
 func (r *replicas) testLeaderCutOff(t *testing.T) {
 	m := r.leader(t)
 	for _, other := range r.alive {

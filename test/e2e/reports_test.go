@@ -144,8 +144,8 @@ func reportIn(namespace string, kind schema.GroupVersionKind) client.Object {
 	return o
 }
 
-// reports waits until the reports of all namespaces, in both formats, hold exactly the wanted results, each as result, policy
-// and name of the workload.
+// reports waits until the reports of all namespaces, in both formats, hold exactly the wanted
+// results, each as result, policy and name of the workload.
 func (b *bed) reports(t *testing.T, want map[string][]string) {
 	t.Helper()
 	for namespace := range want {

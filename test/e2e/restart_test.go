@@ -19,8 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestRestart stops everything of the operator and starts it again, in a cluster and beside a signing server that are less kind each
-// time.
+// TestRestart stops everything of the operator and starts it again, in a cluster and beside a
+// signing server that are less kind each time.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	b := restarts{newBed(t), t}
@@ -29,7 +29,8 @@ func TestRestart(t *testing.T) {
 	t.Run("trust root deleted", b.testRecordsGoWithTheTrustRoot)
 }
 
-// restarts is a bed whose manager is started again by parts of a test; it lasts as long as all of the test.
+// restarts is a bed whose manager is started again by parts of a test; it lasts as long as all of
+// the test.
 type restarts struct {
 	*bed
 	all *testing.T
@@ -164,7 +165,8 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	t.Run("a version out of reach", func(t *testing.T) { b.testFastForward(t, front) })
 }
 
-// mended takes off a record what it is found by at a start, and waits for the leader to put it back.
+// mended takes off a record what it is found by at a start, and waits for the leader to put it
+// back.
 func (b restarts) mended(t *testing.T, gun string) {
 	t.Helper()
 	m, err := b.record(t.Context(), gun)

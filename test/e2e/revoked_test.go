@@ -20,8 +20,8 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// TestThreatRevokedKeys takes keys out of a trust root that three managers decide by, while the signing server goes on serving what
-// they have signed.
+// TestThreatRevokedKeys takes keys out of a trust root that three managers decide by, while the
+// signing server goes on serving what they have signed.
 func TestThreatRevokedKeys(t *testing.T) {
 	t.Parallel()
 	front := operator.RunBalancer(t)
@@ -118,7 +118,8 @@ func (b *revoking) testSigner(t *testing.T) {
 	}
 }
 
-// testOneOfTwo revokes a key of qa beside which another has signed. That the edit has arrived shows by ci, which is taken back with it.
+// testOneOfTwo revokes a key of qa beside which another has signed. That the edit has arrived shows
+// by ci, which is taken back with it.
 func (b *revoking) testOneOfTwo(t *testing.T) {
 	edited := b.revoke(t, b.keys["qa"].KeyID)
 	everyManager(t, b.managers, pinned(b.gun), "the word of the other key of qa", admits)
@@ -160,7 +161,8 @@ func (b *revoking) testTopKeys(t *testing.T) {
 	b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
 }
 
-// testRestartRevoked revokes the key of ci and a targets key, and starts one manager anew with nothing but the records.
+// testRestartRevoked revokes the key of ci and a targets key, and starts one manager anew with
+// nothing but the records.
 func (b *revoking) testRestartRevoked(t *testing.T) {
 	other, broken := b.repository(t, "ci", "qa"), b.repository(t, "ci", "qa")
 	for _, gun := range []string{other, broken} {

@@ -23,12 +23,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// dueIn is how long after the start of the first manager its certificate is due: the load has begun by then.
+// dueIn is how long after the start of the first manager its certificate is due: the load has begun
+// by then.
 const dueIn = time.Minute
 
-// TestRotation replaces the serving certificate and its CA on three managers behind one URL, while Pods are created all the
-// time. The Secret is there from the start, and comes due by itself; what then takes ten minutes and a day is brought
-// about by dating the step before it back in the Secret.
+// TestRotation replaces the serving certificate and its CA on three managers behind one URL, while
+// Pods are created all the time. The Secret is there from the start, and comes due by itself; what
+// then takes ten minutes and a day is brought about by dating the step before it back in the
+// Secret.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	front := operator.RunBalancer(t)
@@ -114,7 +116,8 @@ func (r *rotation) secret(t *testing.T) *corev1.Secret {
 	return s
 }
 
-// date waits until the leader has noted since when both configurations hold the newest CA, and dates that back.
+// date waits until the leader has noted since when both configurations hold the newest CA, and
+// dates that back.
 func (r *rotation) date(t *testing.T, back time.Duration) {
 	t.Helper()
 	const annotation = "countersign.dev/trusted-since"
@@ -197,8 +200,8 @@ func handshake(ctx context.Context, m *operator.Manager, config *tls.Config) (tl
 	return conn.(*tls.Conn).ConnectionState(), nil
 }
 
-// loaded has Pods created, and shakes hands with every manager as an API server does that trusts what one of the configurations
-// holds.
+// loaded has Pods created, and shakes hands with every manager as an API server does that trusts
+// what one of the configurations holds.
 func (r *rotation) loaded(t *testing.T, gun string) *load {
 	t.Helper()
 	l := r.load(t, gun, nil)

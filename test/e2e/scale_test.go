@@ -41,8 +41,9 @@ const (
 	scaleMemory = 100
 )
 
-// BenchmarkCompliance10000Pods measures how long the manager takes to count what violates a policy among 10,000 Pods, after its start
-// and after an edit of the policy, and what memory they cost. Every count must be exact.
+// BenchmarkCompliance10000Pods measures how long the manager takes to count what violates a policy
+// among 10,000 Pods, after its start and after an edit of the policy, and what memory they cost.
+// Every count must be exact.
 func BenchmarkCompliance10000Pods(b *testing.B) {
 	s := newScale(b)
 	before := s.start(b)
@@ -92,7 +93,8 @@ type scale struct {
 	begin  time.Time
 }
 
-// newScale makes everything but Pods. The manager is built as it is released, without the race detector.
+// newScale makes everything but Pods. The manager is built as it is released, without the race
+// detector.
 func newScale(b *testing.B) *scale {
 	b.Helper()
 	s := &scale{begin: time.Now()}
@@ -142,7 +144,8 @@ func (s *scale) start(b *testing.B) *operator.Manager {
 	return m
 }
 
-// stop stops the manager and takes its gate away, so that Pods come about as they did before anybody installed it.
+// stop stops the manager and takes its gate away, so that Pods come about as they did before
+// anybody installed it.
 func (s *scale) stop(b *testing.B, m *operator.Manager) {
 	b.Helper()
 	check(b, m.Stop())

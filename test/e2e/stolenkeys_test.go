@@ -39,7 +39,8 @@ func (b *revoking) page(t *testing.T) page {
 	return p
 }
 
-// run runs a command of the page as it stands there, with what its placeholders stand for, and returns what it prints.
+// run runs a command of the page as it stands there, with what its placeholders stand for, and
+// returns what it prints.
 func (p page) run(section string, n int, placeholders ...string) (string, error) {
 	p.t.Helper()
 	if n >= len(p.commands[section]) {

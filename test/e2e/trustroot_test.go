@@ -59,7 +59,8 @@ func (b *bed) testTrustRootBroken(t *testing.T) {
 	b.denied(t, pod(production, registry+"/broken/app:v1"), http.StatusServiceUnavailable, `TrustRoot "broken"`)
 }
 
-// testServerFaults wants the trust root to say what is wrong with its server before any image is asked for.
+// testServerFaults wants the trust root to say what is wrong with its server before any image is
+// asked for.
 func (b *bed) testServerFaults(t *testing.T) {
 	html := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -103,7 +104,8 @@ func (b *bed) testKeyMaterialElsewhere(t *testing.T) {
 	}
 }
 
-// testCredentials has a Notary server that issues tokens against a password, on a token service of its own host.
+// testCredentials has a Notary server that issues tokens against a password, on a token service of
+// its own host.
 func (b *bed) testCredentials(t *testing.T) {
 	auth := &notaryserver.Auth{Username: "reader", Password: "right"}
 	guarded := notaryserver.Run(t, notaryserver.Options{Auth: auth})
@@ -140,8 +142,8 @@ func (b *bed) testCredentials(t *testing.T) {
 	poll.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 }
 
-// testClientCertificate has a Notary server that serves nobody without a client certificate of its CA. The first Secret holds one of
-// another CA, and the mended one is taken in.
+// testClientCertificate has a Notary server that serves nobody without a client certificate of its
+// CA. The first Secret holds one of another CA, and the mended one is taken in.
 func (b *bed) testClientCertificate(t *testing.T) {
 	guarded := notaryserver.Run(t, notaryserver.Options{ClientCertificates: true})
 	signer := notaryserver.RunClient(t, guarded)

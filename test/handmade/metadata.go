@@ -1,5 +1,5 @@
-// Package handmade makes Notary metadata by hand, for tests: thousands of repositories at once, and what no real client would sign.
-// The real server and client are the measure of everything else.
+// Package handmade makes Notary metadata by hand, for tests: thousands of repositories at once, and
+// what no real client would sign. The real server and client are the measure of everything else.
 package handmade
 
 import (
@@ -49,7 +49,8 @@ func NewKey(tb testing.TB) *Key {
 	return k
 }
 
-// Certified is the key with a certificate of a name, as root keys and those of Docker's signers have one.
+// Certified is the key with a certificate of a name, as root keys and those of Docker's signers
+// have one.
 func (k *Key) Certified(tb testing.TB, name string) *Key {
 	tb.Helper()
 	template := &x509.Certificate{
@@ -106,7 +107,8 @@ func Listed(keys ...*Key) Object {
 // Only is a role that one key signs.
 func Only(k *Key) Object { return Object{"keyids": []string{k.ID}, "threshold": 1} }
 
-// Signers are the keys of an organisation: one root key, certified for each repository, and a key of each role in all of them.
+// Signers are the keys of an organisation: one root key, certified for each repository, and a key
+// of each role in all of them.
 type Signers struct {
 	Root  *Key
 	Roles map[string]*Key
@@ -142,8 +144,8 @@ const (
 	stampLife = 14 * 24 * time.Hour
 )
 
-// Publish signs a repository as Notary's client does, with all tags signed by every role, and puts its files under the paths that a
-// Notary server has them at.
+// Publish signs a repository as Notary's client does, with all tags signed by every role, and puts
+// its files under the paths that a Notary server has them at.
 func (s *Signers) Publish(tb testing.TB, r Repository, files map[string][]byte) {
 	tb.Helper()
 	prefix, version := Prefix(r.Name), max(r.Version, 1)

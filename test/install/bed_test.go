@@ -1,5 +1,6 @@
-// Package install applies the rendered installation to a real API server, as a user would, and takes it away again. The manager runs outside of the
-// cluster with a token of the installed ServiceAccount: it has the rights that it is installed with, and no others.
+// Package install applies the rendered installation to a real API server, as a user would, and
+// takes it away again. The manager runs outside of the cluster with a token of the installed
+// ServiceAccount: it has the rights that it is installed with, and no others.
 package install
 
 import (
@@ -104,7 +105,8 @@ func (b *bed) install(t *testing.T) {
 	}
 }
 
-// manager starts a manager, and stops it when the test ends, by when its rights may have been deleted.
+// manager starts a manager, and stops it when the test ends, by when its rights may have been
+// deleted.
 func (b *bed) manager(t *testing.T, args ...string) *operator.Manager {
 	t.Helper()
 	return operator.RunWith(t, b.kube, operator.Options{Binary: b.binary, Args: args, MayMissRights: true})
@@ -161,7 +163,8 @@ func (b *bed) configurations(t *testing.T) []string {
 	return found
 }
 
-// uninstalled waits until nothing of a manifest is left, nor a webhook configuration, and workloads are created as before.
+// uninstalled waits until nothing of a manifest is left, nor a webhook configuration, and workloads
+// are created as before.
 func (b *bed) uninstalled(t *testing.T, manifest string) {
 	t.Helper()
 	poll.Await(t, "everything to be gone", func() error {

@@ -26,7 +26,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestInstall goes through the life of an installation in one cluster; each part leaves it as empty as it was.
+// TestInstall goes through the life of an installation in one cluster; each part leaves it as empty
+// as it was.
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -41,11 +42,13 @@ func TestInstall(t *testing.T) {
 	t.Run("beside others", b.testBesideOthers)
 }
 
-// testApplied wants what is applied to end in a working gate, and to stay as it is when it is applied again.
+// testApplied wants what is applied to end in a working gate, and to stay as it is when it is
+// applied again.
 func (b *bed) testApplied(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
-	// What a controller writes between the two readings of a diff is a difference to kubectl, too; one of ours would stay.
+	// What a controller writes between the two readings of a diff is a difference to kubectl, too;
+	// one of ours would stay.
 	poll.Await(t, "a manifest that changes nothing when it is applied again", func() error {
 		out, err := b.kube.RunKubectl(t.Context(), b.manifest, "diff", "-f", "-")
 		if err != nil {
@@ -61,7 +64,8 @@ func (b *bed) testApplied(t *testing.T) {
 	b.policy(t)
 }
 
-// testBeforeCRDs has the manager start before its CRDs are in force, as may happen while a manifest is applied.
+// testBeforeCRDs has the manager start before its CRDs are in force, as may happen while a manifest
+// is applied.
 func (b *bed) testBeforeCRDs(t *testing.T) {
 	defer b.uninstall(t)
 	var crds, others []*unstructured.Unstructured
@@ -92,8 +96,9 @@ func (b *bed) testBeforeCRDs(t *testing.T) {
 	b.policy(t)
 }
 
-// testFirstEndpoint has the manager reached through its Service, as where it is installed, and wants
-// everything to be admitted until the Service has a ready endpoint, with every policy saying so.
+// testFirstEndpoint has the manager reached through its Service, as where it is installed, and
+// wants everything to be admitted until the Service has a ready endpoint, with every policy saying
+// so.
 func (b *bed) testFirstEndpoint(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
@@ -123,7 +128,8 @@ func (b *bed) testFirstEndpoint(t *testing.T) {
 	poll.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
 }
 
-// testPodsMade wants three Pods of the manager, that a kubelet could start as any user, and a Pod that is not restricted refused beside them.
+// testPodsMade wants three Pods of the manager, that a kubelet could start as any user, and a Pod
+// that is not restricted refused beside them.
 func (b *bed) testPodsMade(t *testing.T) {
 	pods := &corev1.PodList{}
 	poll.Await(t, "three Pods", func() error {
@@ -240,8 +246,8 @@ func (b *bed) uninstall(t *testing.T) {
 	b.uninstalled(t, b.manifest)
 }
 
-// testAdopted has webhook configurations there from an earlier version, owned by the CRD, and wants them taken over as they stand: none is
-// missing for a moment.
+// testAdopted has webhook configurations there from an earlier version, owned by the CRD, and wants
+// them taken over as they stand: none is missing for a moment.
 func (b *bed) testAdopted(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
@@ -268,8 +274,9 @@ func (b *bed) testAdopted(t *testing.T) {
 	}
 }
 
-// TestCertManagerKeepsTheKeyOfTheCA wants a renewed CA to vouch for what the one before has signed: replicas take up a renewed certificate at different
-// times, and cert-manager would make another key by default. What that is good for is tested in TestMounted.
+// TestCertManagerKeepsTheKeyOfTheCA wants a renewed CA to vouch for what the one before has signed:
+// replicas take up a renewed certificate at different times, and cert-manager would make another
+// key by default. What that is good for is tested in TestMounted.
 func TestCertManagerKeepsTheKeyOfTheCA(t *testing.T) {
 	ca := find(t, objects(t, render(t, "cert-manager")), "Certificate", "countersign-webhook-ca")
 	policy, _, err := unstructured.NestedString(ca.Object, "spec", "privateKey", "rotationPolicy")

@@ -23,7 +23,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// testMetrics scrapes as the ServiceMonitor does: with a token, and the certificate checked against the CA in the Secret of the webhook.
+// testMetrics scrapes as the ServiceMonitor does: with a token, and the certificate checked against
+// the CA in the Secret of the webhook.
 func (b *bed) testMetrics(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
@@ -86,8 +87,9 @@ func (b *bed) testMetrics(t *testing.T) {
 	b.testMetricsByHand(t, address)
 }
 
-// testMetricsByHand runs the commands that docs/metrics.md has for a look by hand. kubectl port-forward takes a node, so
-// it is left out, and this asks in the place of curl, with the token and the CA that the commands give.
+// testMetricsByHand runs the commands that docs/metrics.md has for a look by hand. kubectl
+// port-forward takes a node, so it is left out, and this asks in the place of curl, with the token
+// and the CA that the commands give.
 func (b *bed) testMetricsByHand(t *testing.T, address string) {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "metrics.md"))

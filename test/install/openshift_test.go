@@ -12,7 +12,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// another is an API of another product that has the plural, the kind and the short name of ours, in the group that OpenShift configures itself with.
+// another is an API of another product that has the plural, the kind and the short name of ours, in
+// the group that OpenShift configures itself with.
 const another = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -53,8 +54,9 @@ func (b *bed) testNoOpenShift(t *testing.T) {
 	must(t, b.shortNamesAllowed(t))
 }
 
-// testBesideOthers installs beside another API of the same plural. Its group is that of OpenShift, whose own namespaces are then
-// exempt, also while the operator is dead, and short names are not trusted unless a flag says so.
+// testBesideOthers installs beside another API of the same plural. Its group is that of OpenShift,
+// whose own namespaces are then exempt, also while the operator is dead, and short names are not
+// trusted unless a flag says so.
 func (b *bed) testBesideOthers(t *testing.T) {
 	out, err := b.kube.RunKubectl(t.Context(), another, "apply", "-f", "-")
 	if err != nil {

@@ -38,8 +38,9 @@ func listOf(o *unstructured.Unstructured) *unstructured.UnstructuredList {
 	return l
 }
 
-// testRights asks the API server, as the installed ServiceAccount, for what the operator needs and for what whoever steals its token would want. All is
-// a dry run, or reads. That the operator needs no more is shown by every test that runs it with these rights.
+// testRights asks the API server, as the installed ServiceAccount, for what the operator needs and
+// for what whoever steals its token would want. All is a dry run, or reads. That the operator needs
+// no more is shown by every test that runs it with these rights.
 func (b *bed) testRights(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)

@@ -16,7 +16,8 @@ import (
 // shortNamed names no registry. No pattern of the policy covers what it is on docker.io.
 const shortNamed = "acme/app:v1"
 
-// shortNamedPod is a Pod of that image, with the given name, or where that ends in "-" with a generated one.
+// shortNamedPod is a Pod of that image, with the given name, or where that ends in "-" with a
+// generated one.
 func shortNamedPod(name string) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: name},
@@ -45,7 +46,8 @@ func (b *bed) shortNamesAllowed(t *testing.T) error {
 	return b.Create(t.Context(), shortNamedPod("p-"), client.DryRunAll)
 }
 
-// ranShortNamed makes a Pod with a short name before a policy is there, and returns what wants it to be in the status of the policy.
+// ranShortNamed makes a Pod with a short name before a policy is there, and returns what wants it
+// to be in the status of the policy.
 func (b *bed) ranShortNamed(t *testing.T) (wantViolation func()) {
 	t.Helper()
 	before := shortNamedPod("short")

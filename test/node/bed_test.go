@@ -50,7 +50,8 @@ type bed struct {
 	shipped  map[string]registryserver.Image // by reference, of the operator
 }
 
-// newBed brings everything up until the test ends; the kernel ends whatever is left when this process has ended.
+// newBed brings everything up until the test ends; the kernel ends whatever is left when this
+// process has ended.
 func newBed(t *testing.T) *bed {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
@@ -93,7 +94,8 @@ func (b *bed) connect(t *testing.T) {
 	must(t, err)
 }
 
-// workload is the repository of the images of workloads, in the registry and on the Notary server alike.
+// workload is the repository of the images of workloads, in the registry and on the Notary server
+// alike.
 func (b *bed) workload() string { return b.registry.host() + "/acme/app" }
 
 func (b *bed) tag(tag string) string { return b.workload() + ":" + tag }
@@ -142,7 +144,8 @@ func (b *bed) trustRoot() *v1alpha1.TrustRoot {
 	}
 }
 
-// policy requires ci and qa of the workload's images, and of the operator's own, in covered namespaces.
+// policy requires ci and qa of the workload's images, and of the operator's own, in covered
+// namespaces.
 func (b *bed) policy() *v1alpha1.ImagePolicy {
 	host := b.registry.host()
 	return &v1alpha1.ImagePolicy{
@@ -182,7 +185,8 @@ func (b *bed) running(t *testing.T, p *corev1.Pod) *corev1.Pod {
 	return p
 }
 
-// denied wants the verdict of the webhook that an image is not signed, with a message that holds every one of the texts.
+// denied wants the verdict of the webhook that an image is not signed, with a message that holds
+// every one of the texts.
 func denied(t *testing.T, err error, texts ...string) {
 	t.Helper()
 	refused(t, err, http.StatusForbidden, texts...)

@@ -85,7 +85,8 @@ func newCluster(p *prepared, pause string) (*cluster, error) {
 
 func (c *cluster) path(name string) string { return filepath.Join(c.Dir, name) }
 
-// network makes the bridge of the Pods, and sends to it what goes to a Service, where kube-proxy's rules find it.
+// network makes the bridge of the Pods, and sends to it what goes to a Service, where kube-proxy's
+// rules find it.
 func (c *cluster) network() error {
 	for _, args := range [][]string{
 		{"link", "add", bridge, "type", "bridge"},
@@ -103,8 +104,8 @@ func (c *cluster) network() error {
 	)
 }
 
-// accounts makes a certificate and a kubeconfig for an administrator and for each part, of the users that the API server grants
-// what the parts need.
+// accounts makes a certificate and a kubeconfig for an administrator and for each part, of the
+// users that the API server grants what the parts need.
 func (c *cluster) accounts() error {
 	for file, subject := range map[string]pkix.Name{
 		"admin":              {CommonName: "admin", Organization: []string{"system:masters"}},
@@ -244,8 +245,8 @@ func (c *cluster) tail(names ...string) (text string) {
 	return text
 }
 
-// nodeReady asks the kubelet whether it lives, and the API server what it reports: that may be from before. A node whose Pods have no network
-// has to say so instead of being ready.
+// nodeReady asks the kubelet whether it lives, and the API server what it reports: that may be from
+// before. A node whose Pods have no network has to say so instead of being ready.
 func (c *cluster) nodeReady(ctx context.Context) error {
 	if err := answers(http.DefaultClient, "http://127.0.0.1:10248/healthz")(ctx); err != nil {
 		return err

@@ -15,14 +15,14 @@ import (
 	"syscall"
 )
 
-// hidden are folders that the parts of a node write to wherever they are told to keep their data. Inside, each is an empty
-// file system in memory.
+// hidden are folders that the parts of a node write to wherever they are told to keep their data.
+// Inside, each is an empty file system in memory.
 func hidden() []string {
 	return []string{"/run", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods"}
 }
 
-// tunables are settings of the kernel that a kubelet changes for the whole machine. Inside, it finds them as it wants
-// them, and so leaves those of the machine alone.
+// tunables are settings of the kernel that a kubelet changes for the whole machine. Inside, it
+// finds them as it wants them, and so leaves those of the machine alone.
 func tunables() map[string]string {
 	return map[string]string{
 		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
@@ -30,7 +30,8 @@ func tunables() map[string]string {
 	}
 }
 
-// enter starts this binary again, in namespaces of its own, and waits until everything in them has ended.
+// enter starts this binary again, in namespaces of its own, and waits until everything in them has
+// ended.
 func enter(ctx context.Context, dir string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -55,7 +56,8 @@ func enter(ctx context.Context, dir string) error {
 	return nil
 }
 
-// enclose gives this process, the first in its namespaces, the mounts and the loopback interface that belong to them.
+// enclose gives this process, the first in its namespaces, the mounts and the loopback interface
+// that belong to them.
 func enclose() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("keeping mounts apart: %w", err)
@@ -103,8 +105,8 @@ func removeMountPoints(made []string) (err error) {
 	return err
 }
 
-// hierarchies are the roots of the control groups: of one hierarchy in version 2, of one each controller in version 1, and
-// often of one of version 2 beside those.
+// hierarchies are the roots of the control groups: of one hierarchy in version 2, of one each
+// controller in version 1, and often of one of version 2 beside those.
 func hierarchies() ([]string, error) {
 	const root = "/sys/fs/cgroup"
 	if unified() {
@@ -125,8 +127,8 @@ func unified() bool {
 	return err == nil
 }
 
-// makeCgroups makes the control group that the kubelet keeps its Pods in. In version 2, undo disables again the controllers that it had to
-// enable for the whole machine.
+// makeCgroups makes the control group that the kubelet keeps its Pods in. In version 2, undo
+// disables again the controllers that it had to enable for the whole machine.
 func makeCgroups(name string) (undo func() error, err error) {
 	undo = func() error { return nil }
 	roots, err := hierarchies()
@@ -153,7 +155,8 @@ func makeCgroups(name string) (undo func() error, err error) {
 	return undo, nil
 }
 
-// enableControllers lets the groups below a group have every controller that it has itself, and returns those that they had not.
+// enableControllers lets the groups below a group have every controller that it has itself, and
+// returns those that they had not.
 func enableControllers(dir string) (enabled []string, err error) {
 	has, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -182,7 +185,8 @@ func switchControllers(dir, sign string, controllers []string) error {
 	return nil
 }
 
-// removeCgroups removes the control group with all below it. They are empty once the processes have ended.
+// removeCgroups removes the control group with all below it. They are empty once the processes have
+// ended.
 func removeCgroups(name string) error {
 	roots, err := hierarchies()
 	for _, root := range roots {

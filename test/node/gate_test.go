@@ -18,7 +18,8 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// gate goes through what the gate is for, and looks at what the kubelet runs. The trust root and the policy are of before the upgrade.
+// gate goes through what the gate is for, and looks at what the kubelet runs. The trust root and
+// the policy are of before the upgrade.
 func (b *bed) gate(t *testing.T) {
 	b.inForce(t)
 	denied(t, b.Create(t.Context(), pod(b.tag("v4"))), b.tag("v4"), `role "ci"`, `role "qa"`)
@@ -119,8 +120,8 @@ func (b *bed) deployment(t *testing.T) {
 	}
 }
 
-// The tag that the Pod of before names is moved to an image that both have signed. What the kubelet runs is still unsigned: that
-// is what counts.
+// The tag that the Pod of before names is moved to an image that both have signed. What the kubelet
+// runs is still unsigned: that is what counts.
 func (b *bed) violation(t *testing.T) {
 	before := b.images["v0"]
 	b.push(t, "v0")

@@ -31,7 +31,8 @@ const (
 	metricsRole = "countersign-metrics-reader" // a ClusterRole
 )
 
-// install applies the manifests of the previous release, as a new user did then. A Pod that runs already goes on.
+// install applies the manifests of the previous release, as a new user did then. A Pod that runs
+// already goes on.
 func (b *bed) install(t *testing.T) {
 	must(t, b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop, Labels: map[string]string{"env": "production"}}}))
 	b.await(t, "the service account of "+shop, func(ctx context.Context) error {
@@ -111,7 +112,8 @@ func (b *bed) replicas(ctx context.Context) ([]corev1.Pod, error) {
 	return list.Items, err
 }
 
-// asked waits until the API server asks the operator, through its Service, and checks who owns the configurations.
+// asked waits until the API server asks the operator, through its Service, and checks who owns the
+// configurations.
 func (b *bed) asked(t *testing.T) {
 	t.Helper()
 	b.await(t, "the webhook configurations", func(ctx context.Context) error {
@@ -135,8 +137,8 @@ func (b *bed) asked(t *testing.T) {
 	})
 }
 
-// reached waits until the API server asks the webhook and gets an answer. It takes the configurations up, and kube-proxy the endpoints of the
-// Service, a moment after both are there.
+// reached waits until the API server asks the webhook and gets an answer. It takes the
+// configurations up, and kube-proxy the endpoints of the Service, a moment after both are there.
 func (b *bed) reached(t *testing.T) {
 	t.Helper()
 	b.await(t, "an answer of the webhook", func(ctx context.Context) error {
@@ -151,7 +153,8 @@ func (b *bed) reached(t *testing.T) {
 	})
 }
 
-// metrics asks the endpoint through its Service: without a token, with one of an account without rights, and with one that may.
+// metrics asks the endpoint through its Service: without a token, with one of an account without
+// rights, and with one that may.
 func (b *bed) metrics(t *testing.T) {
 	service := &corev1.Service{}
 	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: own, Name: "countersign-metrics"}, service))

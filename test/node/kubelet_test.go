@@ -24,7 +24,8 @@ func lookPath(name string) (string, error) {
 
 // configureContainerd writes its configuration, and that of the network that it gives Pods.
 func (c *cluster) configureContainerd(pause string) error {
-	// Version 2 is read by every containerd from 1.6 on. The native snapshotter works on every file system.
+	// Version 2 is read by every containerd from 1.6 on. The native snapshotter works on every file
+	// system.
 	config := fmt.Sprintf(`version = 2
 root = %q
 state = "/run/containerd"
@@ -82,7 +83,8 @@ func writeJSON(path string, v any) error {
 	return os.WriteFile(path, text, 0o600)
 }
 
-// kubectl runs kubectl as administrator, and returns what it printed on both outputs. A status other than 0 is an error.
+// kubectl runs kubectl as administrator, and returns what it printed on both outputs. A status
+// other than 0 is an error.
 func (c *cluster) kubectl(args ...string) (string, error) {
 	cmd := exec.Command(c.Kube.Kubectl, append([]string{"--kubeconfig", c.path("admin.kubeconfig")}, args...)...)
 	out, err := cmd.CombinedOutput()
@@ -92,7 +94,8 @@ func (c *cluster) kubectl(args ...string) (string, error) {
 	return string(out), err
 }
 
-// stop ends the kubelet and then everything else, the last to start first. The Pods' processes end with those of the namespace.
+// stop ends the kubelet and then everything else, the last to start first. The Pods' processes end
+// with those of the namespace.
 func (c *cluster) stop() {
 	for _, p := range slices.Backward(c.parts) {
 		_ = p.process.Stop()

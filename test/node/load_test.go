@@ -13,7 +13,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// A load creates Pods all the time: the signed image must never be refused, and the unsigned one never admitted.
+// A load creates Pods all the time: the signed image must never be refused, and the unsigned one
+// never admitted.
 type load struct {
 	bed   *bed
 	end   context.CancelFunc
@@ -25,7 +26,8 @@ type load struct {
 	created []*corev1.Pod
 }
 
-// The pace of the load. What goes through admission and is not kept comes often, what a kubelet has to run now and then.
+// The pace of the load. What goes through admission and is not kept comes often, what a kubelet has
+// to run now and then.
 const (
 	dryRunEvery = 50 * time.Millisecond
 	createEvery = 2 * time.Second
@@ -90,7 +92,8 @@ func (l *load) counts() (signed, unsigned, created int) {
 	return l.asked[signedTag], l.asked[unsignedTag], len(l.created)
 }
 
-// finish ends the load after a while more, wants every answer to have been right and every Pod to run, and removes those.
+// finish ends the load after a while more, wants every answer to have been right and every Pod to
+// run, and removes those.
 func (l *load) finish(t *testing.T) {
 	t.Helper()
 	signedBefore, unsignedBefore, _ := l.counts()

@@ -21,9 +21,10 @@ import (
 
 const flannel = "kube-flannel" // a namespace that a policy covers, and that is exempt
 
-// lostNodes ends everything and starts it on a node that is new: it runs no Pod, and Pods have a network there only once one of them, in the
-// network of the node, has brought it up. That one is neither signed nor in a namespace that is always exempt, and it has to start while the
-// operator cannot.
+// lostNodes ends everything and starts it on a node that is new: it runs no Pod, and Pods have a
+// network there only once one of them, in the network of the node, has brought it up. That one is
+// neither signed nor in a namespace that is always exempt, and it has to start while the operator
+// cannot.
 func (b *bed) lostNodes(t *testing.T) {
 	b.exempt(t)
 	network := b.networkPods(t)
@@ -111,7 +112,8 @@ func (b *bed) exempt(t *testing.T) {
 	})
 }
 
-// networkPods makes a DaemonSet as those are which bring up the network, and waits until its Pod runs.
+// networkPods makes a DaemonSet as those are which bring up the network, and waits until its Pod
+// runs.
 func (b *bed) networkPods(t *testing.T) *appsv1.DaemonSet {
 	t.Helper()
 	template := pod(b.tag(unsignedTag)).Spec

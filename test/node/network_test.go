@@ -13,7 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// network looks at the ways between the API server and the operator, and at what the operator's account may do.
+// network looks at the ways between the API server and the operator, and at what the operator's
+// account may do.
 func (b *bed) network(t *testing.T) {
 	pods, err := b.replicas(t.Context())
 	must(t, err)

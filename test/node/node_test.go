@@ -9,7 +9,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
-// TestNode goes through the life of an installation. Each case relies on those before it, so that the first that fails is the last.
+// TestNode goes through the life of an installation. Each case relies on those before it, so that
+// the first that fails is the last.
 func TestNode(t *testing.T) {
 	b := newBed(t)
 	for _, c := range []struct {

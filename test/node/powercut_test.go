@@ -22,7 +22,8 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// powerCut ends everything at once and starts it again while the Notary server is down: nothing that was known is lost.
+// powerCut ends everything at once and starts it again while the Notary server is down: nothing
+// that was known is lost.
 func (b *bed) powerCut(t *testing.T) {
 	b.notary.Disconnect()
 	must(t, b.notary.Server().Pause())
@@ -63,7 +64,8 @@ func (b *bed) powerCut(t *testing.T) {
 	b.nothingForbidden(t)
 }
 
-// cut ends the cluster as a power cut does: no process is told, mounts and control groups are gone, and of /run nothing is left.
+// cut ends the cluster as a power cut does: no process is told, mounts and control groups are gone,
+// and of /run nothing is left.
 func (c *cluster) cut() error {
 	for _, p := range slices.Backward(c.parts) {
 		if err := p.process.Kill(); err != nil {
@@ -83,8 +85,8 @@ func (c *cluster) cut() error {
 	return errors.Join(c.unmount(), removeAllIn("/run"), removeCgroups(c.Cgroup+"/kubepods"))
 }
 
-// killPods kills the shims of containerd and what runs in the kubelet's control group, each by its id, and returns how many lived.
-// All processes that are to be seen here are the test's own.
+// killPods kills the shims of containerd and what runs in the kubelet's control group, each by its
+// id, and returns how many lived. All processes that are to be seen here are the test's own.
 func (c *cluster) killPods() (killed int, err error) {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {

@@ -23,7 +23,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
-// packages wants the commands that come from the distribution, and installs those that are missing where there is apt-get.
+// packages wants the commands that come from the distribution, and installs those that are missing
+// where there is apt-get.
 func (p *prepared) packages(ctx context.Context) error {
 	for _, dir := range []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"} {
 		if _, err := exec.LookPath(filepath.Join(dir, "bridge")); err == nil {
@@ -62,7 +63,8 @@ func (p *prepared) packages(ctx context.Context) error {
 	return nil
 }
 
-// build makes everything that may need a network: the servers, the workload's program, the previous release of the operator, and this version.
+// build makes everything that may need a network: the servers, the workload's program, the previous
+// release of the operator, and this version.
 func (p *prepared) build(ctx context.Context) (err error) {
 	p.say("Servers: built where your cache folder does not hold them, which takes some minutes the first time")
 	p.Kube, err = build.Kube(ctx, os.Stderr, "etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-proxy", "kube-scheduler", "kubelet")
@@ -118,7 +120,8 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	return p.render(ctx, filepath.Join(p.Dir, "dist", "host"), "host-network", &p.OnHost)
 }
 
-// release is the operator that is upgraded to: where make was given a VERSION with its IMAGE, what is released.
+// release is the operator that is upgraded to: where make was given a VERSION with its IMAGE, what
+// is released.
 func release(root string) (version, error) {
 	o := version{Version: os.Getenv("VERSION"), Released: os.Getenv("IMAGE"), Source: root, Replicas: 3}
 	switch {
@@ -132,8 +135,8 @@ func release(root string) (version, error) {
 	return o, nil
 }
 
-// buildOperator builds and pushes an image, and renders the manifests that run it, both by the project's own targets. Nothing of a release that
-// lies in dist is touched.
+// buildOperator builds and pushes an image, and renders the manifests that run it, both by the
+// project's own targets. Nothing of a release that lies in dist is touched.
 func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *version) error {
 	if err := p.make(ctx, o.Source, "image", "DIST="+dist, "IMAGE="+image, "VERSION="+o.Version, "PLATFORMS="+o.Platforms); err != nil {
 		return err
@@ -165,7 +168,8 @@ func (p *prepared) render(ctx context.Context, dist, components string, o *versi
 	return nil
 }
 
-// isReleased wants what was built to be what is released, to the byte: then what runs here is what is signed.
+// isReleased wants what was built to be what is released, to the byte: then what runs here is what
+// is signed.
 func (o *version) isReleased() error {
 	_, built, _ := strings.Cut(o.Image, "@")
 	if _, released, _ := strings.Cut(o.Released, "@"); o.Released != "" && built != released {

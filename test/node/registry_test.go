@@ -28,7 +28,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 )
 
-// localRegistry is a registry without TLS, which containerd accepts of localhost. It is in this process and in memory.
+// localRegistry is a registry without TLS, which containerd accepts of localhost. It is in this
+// process and in memory.
 type localRegistry struct {
 	port   int
 	server *http.Server

@@ -24,7 +24,8 @@ func (b *bed) uninstall(t *testing.T) {
 	b.remove(t, b.Operators[1])
 }
 
-// uninstallDead installs again, this time into the network of the node, and deletes the manifests when no replica lives that could give way.
+// uninstallDead installs again, this time into the network of the node, and deletes the manifests
+// when no replica lives that could give way.
 func (b *bed) uninstallDead(t *testing.T) {
 	b.installOnHost(t)
 	must(t, b.Create(t.Context(), b.trustRoot()))
@@ -55,7 +56,8 @@ func (b *bed) uninstallDead(t *testing.T) {
 	b.remove(t, b.OnHost)
 }
 
-// installOnHost applies the manifests with the component host-network, with as many replicas as there are nodes, as docs/install.md says.
+// installOnHost applies the manifests with the component host-network, with as many replicas as
+// there are nodes, as docs/install.md says.
 func (b *bed) installOnHost(t *testing.T) {
 	t.Helper()
 	b.apply(t, b.OnHost)

@@ -22,8 +22,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// upgrade applies the manifests of this version over the previous release, as an administrator does, with a trust root, a policy and a
-// signed image of before.
+// upgrade applies the manifests of this version over the previous release, as an administrator
+// does, with a trust root, a policy and a signed image of before.
 func (b *bed) upgrade(t *testing.T) {
 	b.sign(t, signedTag, "ci", "qa")
 	must(t, b.Create(t.Context(), b.trustRoot()))
@@ -37,7 +37,8 @@ func (b *bed) upgrade(t *testing.T) {
 	b.nothingForbidden(t)
 }
 
-// certificate loses the Secret of the serving certificate, which changes nothing, and then has the certificate replaced.
+// certificate loses the Secret of the serving certificate, which changes nothing, and then has the
+// certificate replaced.
 func (b *bed) certificate(t *testing.T) {
 	key := client.ObjectKey{Namespace: own, Name: certs.SecretName}
 	before := &corev1.Secret{}
@@ -76,7 +77,8 @@ func (b *bed) certificate(t *testing.T) {
 		s.Annotations[trusted] = time.Now().Add(-certs.Uptake - time.Minute).UTC().Format(time.RFC3339)
 	})
 	b.serves(t, fresh.CertPEM)
-	// The connections of before are kept, whatever the certificate. New replicas are connected to anew.
+	// The connections of before are kept, whatever the certificate. New replicas are connected to
+	// anew.
 	_, err = b.kubectl("rollout", "restart", "--namespace="+own, "deployment/"+manager)
 	must(t, err)
 	b.rolledOut(t, b.Operators[1])

@@ -24,7 +24,8 @@ type catalog struct {
 	bundles  []olm.CatalogBundle
 }
 
-// Catalog returns what is wrong with a file-based catalog that offers the bundle, both given by their files.
+// Catalog returns what is wrong with a file-based catalog that offers the bundle, both given by
+// their files.
 func Catalog(files, offered map[string][]byte) []Problem {
 	c := &catalog{}
 	if err := olm.Decode(offered[olm.CSVFile], &c.csv); err != nil {
@@ -88,7 +89,8 @@ func appendStrict[T any](to []T, raw []byte) ([]T, error) {
 	return append(to, v), nil
 }
 
-// graph checks package and channel: the default channel is there, every entry of a channel is a bundle, and upgrades lead to one head.
+// graph checks package and channel: the default channel is there, every entry of a channel is a
+// bundle, and upgrades lead to one head.
 func (c *catalog) graph() {
 	p, ch := c.packages[0], c.channels[0]
 	if p.Name != olm.Package || ch.Package != olm.Package || p.DefaultChannel != ch.Name || ch.Name != olm.Channel {

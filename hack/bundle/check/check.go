@@ -1,5 +1,6 @@
-// Package check judges a bundle and a catalog from their files alone: what the validators of OLM's tools and scorecard ask for, and beyond that, that the
-// bundle says the same as config/. It does no I/O. It finds what is wrong by reading, not by knowing how package compose writes.
+// Package check judges a bundle and a catalog from their files alone: what the validators of OLM's
+// tools and scorecard ask for, and beyond that, that the bundle says the same as config/. It does
+// no I/O. It finds what is wrong by reading, not by knowing how package compose writes.
 package check
 
 import (
@@ -41,7 +42,8 @@ type Checker struct {
 	rendered []unstructured.Unstructured
 	// byTag says that images are named by tag.
 	byTag bool
-	// By their text, since reading and compiling is what takes time where many bundles are checked that differ little.
+	// By their text, since reading and compiling is what takes time where many bundles are checked
+	// that differ little.
 	objects  map[string]unstructured.Unstructured
 	compiled map[string]*compiledCRD
 }
@@ -51,7 +53,8 @@ func New(rendered []unstructured.Unstructured) *Checker {
 	return &Checker{rendered: rendered, objects: map[string]unstructured.Unstructured{}, compiled: map[string]*compiledCRD{}}
 }
 
-// ByTag has the Checker want images by tag, as a bundle that is committed names them: it is older than the digest of its image.
+// ByTag has the Checker want images by tag, as a bundle that is committed names them: it is older
+// than the digest of its image.
 func (c *Checker) ByTag() *Checker {
 	c.byTag = true
 	return c

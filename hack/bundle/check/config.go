@@ -13,12 +13,14 @@ import (
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
 )
 
-// elsewhere are kinds of config that are no manifests of a bundle: OLM makes them, the ClusterServiceVersion holds them, or OLM takes none.
+// elsewhere are kinds of config that are no manifests of a bundle: OLM makes them, the
+// ClusterServiceVersion holds them, or OLM takes none.
 func elsewhere() []string {
 	return []string{"Namespace", "Deployment", "ServiceAccount", "ResourceQuota"}
 }
 
-// sameAsConfig checks that the bundle holds every object of config as it is there, and none besides.
+// sameAsConfig checks that the bundle holds every object of config as it is there, and none
+// besides.
 func (b *bundle) sameAsConfig() {
 	want := map[string]unstructured.Unstructured{}
 	for _, o := range b.rendered {

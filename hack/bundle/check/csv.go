@@ -52,8 +52,8 @@ func (b *bundle) identity() {
 	}
 }
 
-// skipRange checks from which versions one step leads to this one: no further back than the minor version that it replaces, which is the one
-// before its own.
+// skipRange checks from which versions one step leads to this one: no further back than the minor
+// version that it replaces, which is the one before its own.
 func (b *bundle) skipRange(skip string, from, to *version.Version) {
 	if want := fmt.Sprintf(">=%d.%d.0 <%s", from.Major(), from.Minor(), b.csv.Spec.Version); skip != want {
 		b.add("csv", "%s is %q, not %q", olm.AnnotationSkipRange, skip, want)
@@ -162,7 +162,8 @@ func (b *bundle) answers() {
 	b.namespace(a)
 }
 
-// booleans wants each question of OpenShift answered, and no others; and monitoring offered where there is something to monitor by.
+// booleans wants each question of OpenShift answered, and no others; and monitoring offered where
+// there is something to monitor by.
 func (b *bundle) booleans(annotations map[string]string) {
 	for _, feature := range olm.Features() {
 		if v := annotations[olm.AnnotationFeature+feature]; v != "true" && v != "false" {

@@ -92,7 +92,8 @@ func (b *bundle) container(c corev1.Container) {
 	}
 }
 
-// podSecurity checks that the Pods meet the restricted standard, and name no user: on OpenShift the security context constraint restricted-v2 chooses one.
+// podSecurity checks that the Pods meet the restricted standard, and name no user: on OpenShift the
+// security context constraint restricted-v2 chooses one.
 func (b *bundle) podSecurity() {
 	for _, d := range b.csv.Spec.Install.Spec.Deployments {
 		p := d.Spec.Template.Spec
@@ -121,11 +122,13 @@ func (b *bundle) podSecurity() {
 	}
 }
 
-// TrustedCAFolder is where the operator looks for CAs besides the system's: one of the folders that Go reads.
+// TrustedCAFolder is where the operator looks for CAs besides the system's: one of the folders that
+// Go reads.
 const TrustedCAFolder = "/etc/pki/tls/certs"
 
-// trustedCA checks that the ConfigMap into which the cluster puts its CAs lies where the operator reads them. It may be absent where
-// nobody injects, so nothing else would tell that the Pods name another.
+// trustedCA checks that the ConfigMap into which the cluster puts its CAs lies where the operator
+// reads them. It may be absent where nobody injects, so nothing else would tell that the Pods name
+// another.
 func (b *bundle) trustedCA() {
 	i := slices.IndexFunc(b.extra, func(o unstructured.Unstructured) bool {
 		return o.GetKind() == "ConfigMap" && o.GetLabels()["config.openshift.io/inject-trusted-cabundle"] == "true"
@@ -186,7 +189,8 @@ func (b *bundle) images() {
 	}
 }
 
-// named checks that an image is named by digest alone, or, where the bundle is one to be committed, by tag alone.
+// named checks that an image is named by digest alone, or, where the bundle is one to be committed,
+// by tag alone.
 func (b *bundle) named(image string, ref reference.Named) {
 	_, pinned := ref.(reference.Canonical)
 	_, tagged := ref.(reference.Tagged)

@@ -13,7 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
 )
 
-// kinds checks that the CRDs of the bundle are valid, and are the ones that the ClusterServiceVersion describes.
+// kinds checks that the CRDs of the bundle are valid, and are the ones that the
+// ClusterServiceVersion describes.
 func (b *bundle) kinds() {
 	owned := map[string]bool{}
 	for _, o := range b.csv.Spec.CRDs.Owned {
@@ -48,7 +49,8 @@ func (b *bundle) kinds() {
 	}
 }
 
-// descriptors checks that each describes a field that there is, and that every field of spec and status has one.
+// descriptors checks that each describes a field that there is, and that every field of spec and
+// status has one.
 func (b *bundle) descriptors() {
 	for _, o := range b.csv.Spec.CRDs.Owned {
 		crd, ok := b.crds[o.Name]
@@ -90,14 +92,16 @@ func (b *bundle) described(kind, part string, fields apiextensionsv1.JSONSchemaP
 	}
 }
 
-// Hints by which a console chooses how it shows a field, and those of them that are followed by what is chosen from.
+// Hints by which a console chooses how it shows a field, and those of them that are followed by
+// what is chosen from.
 const (
 	hint       = "urn:alm:descriptor:"
 	formHint   = hint + "com.tectonic.ui:"
 	selectHint = formHint + "select:"
 )
 
-// shows returns the types of fields that a console shows by a hint; none where the hint is not known, or is one that this project does not use.
+// shows returns the types of fields that a console shows by a hint; none where the hint is not
+// known, or is one that this project does not use.
 func shows(part, x string) []string {
 	types := map[string][]string{
 		"spec " + formHint + "text": {"string"}, "spec " + formHint + "number": {"integer", "number"}, "spec " + formHint + "booleanSwitch": {"boolean"},
@@ -112,7 +116,8 @@ func shows(part, x string) []string {
 	return types[part+" "+x]
 }
 
-// choices checks that a field that is chosen from a list offers what the schema takes, by an enum or by a rule that says it in words.
+// choices checks that a field that is chosen from a list offers what the schema takes, by an enum
+// or by a rule that says it in words.
 func (b *bundle) choices(kind, part string, d olm.Descriptor, field apiextensionsv1.JSONSchemaProps) {
 	var offered, taken []string
 	for _, x := range d.XDescriptors {
@@ -154,7 +159,8 @@ func at(s apiextensionsv1.JSONSchemaProps, path []string) (apiextensionsv1.JSONS
 	return s, true
 }
 
-// checkExamples checks that each is of a kind that is owned and would be taken by an API server, and that every kind has one.
+// checkExamples checks that each is of a kind that is owned and would be taken by an API server,
+// and that every kind has one.
 func (b *bundle) checkExamples() {
 	if err := json.Unmarshal([]byte(b.csv.Metadata.Annotations[olm.AnnotationExamples]), &b.examples); err != nil {
 		b.add("examples", "%s: %v", olm.AnnotationExamples, err)

@@ -66,10 +66,12 @@ func (b *bundle) annotations() map[string]string {
 	return file.Annotations
 }
 
-// kubernetesOf is how much further Kubernetes' minor version is than that of the OpenShift 4 that has it.
+// kubernetesOf is how much further Kubernetes' minor version is than that of the OpenShift 4 that
+// has it.
 const kubernetesOf = 13
 
-// openShift checks that catalogues of OpenShift offer the bundle from the version on that has the oldest Kubernetes which it takes.
+// openShift checks that catalogues of OpenShift offer the bundle from the version on that has the
+// oldest Kubernetes which it takes.
 func (b *bundle) openShift() {
 	oldest, err := version.ParseSemantic(b.csv.Spec.MinKubeVersion)
 	if err != nil {
@@ -85,7 +87,8 @@ func (b *bundle) openShift() {
 	}
 }
 
-// dockerfile checks that the image has the annotations as labels, and the folders where the labels say.
+// dockerfile checks that the image has the annotations as labels, and the folders where the labels
+// say.
 func (b *bundle) dockerfile(annotations map[string]string) {
 	labels, copies := map[string]string{}, map[string]string{}
 	from := ""

@@ -13,12 +13,14 @@ import (
 	"github.com/countersign-dev/countersign/hack/bundle/olm"
 )
 
-// grants are single rights: who may do what to which resource, and in which namespace; cluster is for all of them.
+// grants are single rights: who may do what to which resource, and in which namespace; cluster is
+// for all of them.
 type grants map[string]bool
 
 const cluster = "the cluster"
 
-// rights checks that whoever installs the bundle grants what whoever applies config/ grants, to everybody, and that none of it is a wildcard.
+// rights checks that whoever installs the bundle grants what whoever applies config/ grants, to
+// everybody, and that none of it is a wildcard.
 func (b *bundle) rights() {
 	got, want := granted(b.extra, &b.problems), granted(b.rendered, &b.problems)
 	for _, p := range b.csv.Spec.Install.Spec.ClusterPermissions {
@@ -109,8 +111,9 @@ func (g grants) add(who, scope string, rules []rbacv1.PolicyRule) {
 	}
 }
 
-// owner checks that OLM deletes what lies in no namespace with the ClusterServiceVersion, and that the owner of the webhook configurations is
-// among it: without it, they would outlive the operator and shut the cluster.
+// owner checks that OLM deletes what lies in no namespace with the ClusterServiceVersion, and that
+// the owner of the webhook configurations is among it: without it, they would outlive the operator
+// and shut the cluster.
 func (b *bundle) owner() {
 	found := false
 	for _, o := range b.extra {

@@ -13,8 +13,9 @@ import (
 	"k8s.io/apiserver/pkg/cel/environment"
 )
 
-// oldest checks that the rules of the CRDs can be installed on the oldest version that the ClusterServiceVersion asks for. An API server takes
-// functions in a new rule that were there a minor version before its own, so that one can go back to that.
+// oldest checks that the rules of the CRDs can be installed on the oldest version that the
+// ClusterServiceVersion asks for. An API server takes functions in a new rule that were there a
+// minor version before its own, so that one can go back to that.
 func (b *bundle) oldest() {
 	kube, err := version.ParseSemantic(b.csv.Spec.MinKubeVersion)
 	if err != nil {
@@ -30,8 +31,8 @@ func (b *bundle) oldest() {
 	}
 }
 
-// refusals returns what an API server of a version refuses of the rules. Compiling takes most of the
-// time of a check, so a schema keeps the result for whoever checks the same CRD again.
+// refusals returns what an API server of a version refuses of the rules. Compiling takes most of
+// the time of a check, so a schema keeps the result for whoever checks the same CRD again.
 func (s *compiledSchema) refusals(kube *version.Version) []error {
 	errs, ok := s.refused[kube.String()]
 	if !ok {

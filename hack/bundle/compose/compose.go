@@ -1,5 +1,6 @@
-// Package compose makes a bundle for OLM, and the catalog that offers it, from a render of config/olm and the part of the ClusterServiceVersion that
-// is written by hand. It does no I/O and reads no clock, so the same input makes the same bytes. It judges nothing: package check does.
+// Package compose makes a bundle for OLM, and the catalog that offers it, from a render of
+// config/olm and the part of the ClusterServiceVersion that is written by hand. It does no I/O and
+// reads no clock, so the same input makes the same bytes. It judges nothing: package check does.
 package compose
 
 import (
@@ -25,7 +26,8 @@ import (
 
 // Input is what a bundle is made from.
 type Input struct {
-	// Version is semantic, without a leading v. Replaces is the version that it is an upgrade from; empty: there is none.
+	// Version is semantic, without a leading v. Replaces is the version that it is an upgrade from;
+	// empty: there is none.
 	Version, Replaces string
 	// Image and BundleImage are references of the operator's image and of the bundle's.
 	Image, BundleImage string
@@ -35,7 +37,8 @@ type Input struct {
 	Rendered []unstructured.Unstructured
 	// Samples are shown as examples.
 	Samples []unstructured.Unstructured
-	// CSV is the part of the ClusterServiceVersion that is written by hand, as YAML. Icon is an SVG, Scorecard the configuration of scorecard.
+	// CSV is the part of the ClusterServiceVersion that is written by hand, as YAML. Icon is an
+	// SVG, Scorecard the configuration of scorecard.
 	CSV, Icon, Scorecard []byte
 }
 
@@ -106,7 +109,8 @@ func manifest(o unstructured.Unstructured) string {
 	return olm.ManifestsDir + "/" + strings.ToLower(o.GetName()+"."+o.GetKind()) + ".yaml"
 }
 
-// extraManifest returns the object as OLM is to apply it: in the namespace that OLM installs to, or with the labels by which OLM deletes it again.
+// extraManifest returns the object as OLM is to apply it: in the namespace that OLM installs to, or
+// with the labels by which OLM deletes it again.
 func extraManifest(o unstructured.Unstructured, csv string) (unstructured.Unstructured, error) {
 	kind, ok := olm.Kinds()[o.GetKind()]
 	if !ok {
@@ -235,7 +239,8 @@ func fillAnnotations(csv *olm.ClusterServiceVersion, in Input) error {
 	return nil
 }
 
-// skipRange is the versions from which one step leads to this one: all before it, from the minor version on of the one that it replaces.
+// skipRange is the versions from which one step leads to this one: all before it, from the minor
+// version on of the one that it replaces.
 func skipRange(in Input) (string, error) {
 	if in.Replaces == "" {
 		return "", nil

@@ -2,7 +2,8 @@ package olm
 
 // Files of a catalog, relative to the folder in which its image is built.
 const (
-	// CatalogDir is the root of the catalog, in which nothing else may lie. Its Dockerfile lies beside it.
+	// CatalogDir is the root of the catalog, in which nothing else may lie. Its Dockerfile lies
+	// beside it.
 	CatalogDir        = "catalog"
 	CatalogDockerfile = "catalog.Dockerfile"
 	CatalogFile       = CatalogDir + "/" + Package + "/catalog.yaml"

@@ -45,7 +45,8 @@ type Spec struct {
 	Icon           []Icon       `json:"icon,omitempty"`
 	InstallModes   []Mode       `json:"installModes,omitempty"`
 	CRDs           CRDs         `json:"customresourcedefinitions,omitzero"`
-	// APIServices and Webhooks are never used: the operator makes its webhook configurations itself.
+	// APIServices and Webhooks are never used: the operator makes its webhook configurations
+	// itself.
 	APIServices   json.RawMessage `json:"apiservicedefinitions,omitempty"`
 	Webhooks      json.RawMessage `json:"webhookdefinitions,omitempty"`
 	Install       Install         `json:"install,omitzero"`
@@ -117,7 +118,8 @@ type Install struct {
 // InstallSpec is the operator's Deployment, and its rights.
 type InstallSpec struct {
 	Deployments []Deployment `json:"deployments"`
-	// Permissions are granted in the whole cluster too where the operator is installed for all namespaces, so none are used.
+	// Permissions are granted in the whole cluster too where the operator is installed for all
+	// namespaces, so none are used.
 	Permissions        []Permission `json:"permissions,omitempty"`
 	ClusterPermissions []Permission `json:"clusterPermissions,omitempty"`
 }

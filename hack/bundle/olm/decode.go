@@ -7,7 +7,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Decode reads YAML, or JSON, as an API server does: field names have one spelling, and a field that is not known, or is there twice, is an error.
+// Decode reads YAML, or JSON, as an API server does: field names have one spelling, and a field
+// that is not known, or is there twice, is an error.
 func Decode(text []byte, into any) error {
 	raw, err := yaml.YAMLToJSONStrict(text)
 	if err != nil {

@@ -1,12 +1,14 @@
-// Package olm holds what the Operator Lifecycle Manager reads: the parts of its formats that this project's bundle uses, and no others. Bundles are
-// decoded into these types strictly, so a field that is not known here is an error and not a surprise on a cluster.
+// Package olm holds what the Operator Lifecycle Manager reads: the parts of its formats that this
+// project's bundle uses, and no others. Bundles are decoded into these types strictly, so a field
+// that is not known here is an error and not a surprise on a cluster.
 package olm
 
 // Names that are the same in every bundle.
 const (
 	// Package is the name of the operator's package in a catalog.
 	Package = "countersign"
-	// Channel is where every version is published. Conventional names are candidate, fast and stable; the API is v1alpha1.
+	// Channel is where every version is published. Conventional names are candidate, fast and
+	// stable; the API is v1alpha1.
 	Channel = "candidate"
 	// Namespace is where the operator must be installed: the RoleBinding of the bundle names it.
 	Namespace = "countersign-system"
@@ -16,8 +18,9 @@ const (
 	WebhookOwner = "countersign-webhook-owner"
 )
 
-// Labels by which OLM finds the ClusterRoles and ClusterRoleBindings that it deletes with a ClusterServiceVersion. It sets them on
-// those that it makes itself, and honours them on those that a bundle brings along.
+// Labels by which OLM finds the ClusterRoles and ClusterRoleBindings that it deletes with a
+// ClusterServiceVersion. It sets them on those that it makes itself, and honours them on those that
+// a bundle brings along.
 const (
 	LabelOwner          = "olm.owner"
 	LabelOwnerKind      = "olm.owner.kind"
@@ -42,7 +45,8 @@ const (
 	AnnotationFeature = "features.operators.openshift.io/"
 )
 
-// AnnotationOpenShift is the annotation of a bundle that says from which version of OpenShift on catalogues offer it.
+// AnnotationOpenShift is the annotation of a bundle that says from which version of OpenShift on
+// catalogues offer it.
 const AnnotationOpenShift = "com.redhat.openshift.versions"
 
 // Files of a bundle, relative to the folder in which its image is built.
@@ -92,8 +96,9 @@ type Kind struct {
 	Namespaced bool
 }
 
-// Kinds are what a bundle may hold besides its ClusterServiceVersion, by name. PriorityClasses and the like, which OLM takes too but never deletes, are
-// left out; API versions are those that no supported cluster has removed.
+// Kinds are what a bundle may hold besides its ClusterServiceVersion, by name. PriorityClasses and
+// the like, which OLM takes too but never deletes, are left out; API versions are those that no
+// supported cluster has removed.
 func Kinds() map[string]Kind {
 	const rbac, monitoring = "rbac.authorization.k8s.io/v1", "monitoring.coreos.com/v1"
 	return map[string]Kind{

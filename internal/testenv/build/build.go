@@ -1,5 +1,6 @@
-// Package build builds the programs that the tests and the demo run, from the pinned modules under hack/ into the
-// user's cache folder, once per version. It never reaches beyond the loopback interface except through the go command.
+// Package build builds the programs that the tests and the demo run, from the pinned modules under
+// hack/ into the user's cache folder, once per version. It never reaches beyond the loopback
+// interface except through the go command.
 package build
 
 import (
@@ -23,7 +24,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// KubeBinaries are the paths of the control plane's executables, and of those that make a node beside it.
+// KubeBinaries are the paths of the control plane's executables, and of those that make a node
+// beside it.
 type KubeBinaries struct {
 	// Controllers runs a part of Kubernetes' controllers: see hack/kube/controllers.
 	Etcd, APIServer, Controllers, Kubectl string
@@ -89,8 +91,9 @@ func notaryTools() toolset {
 		},
 		notice: "The first build takes about half a minute.",
 		fixes: []fix{{
-			// The server takes a delegation's name, "targets/ci", from the file name of an upload. Since Go 1.17
-			// FileName drops all but the last element of a path, so the header has to be read instead.
+			// The server takes a delegation's name, "targets/ci", from the file name of an upload.
+			// Since Go 1.17 FileName drops all but the last element of a path, so the header has to
+			// be read instead.
 			file: "server/handlers/default.go",
 			old:  `part.FileName()`,
 			new:  `strings.Trim(strings.SplitN(part.Header.Get("Content-Disposition")+"; filename=", "; filename=", 3)[1], "\"")`,
@@ -102,7 +105,8 @@ func helmTools() toolset {
 	return toolset{
 		name:   "helm",
 		module: "helm.sh/helm/v3",
-		// The version of Kubernetes that it takes a cluster to have which it does not ask is that of its libraries; without, it is 1.20.
+		// The version of Kubernetes that it takes a cluster to have which it does not ask is that
+		// of its libraries; without, it is 1.20.
 		ldflags: "-s -w -X helm.sh/helm/v3/internal/version.version=VERSION " +
 			"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37 " +
 			"-X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
@@ -112,9 +116,9 @@ func helmTools() toolset {
 	}
 }
 
-// Kube builds the named commands (none named: all of the control plane, and nothing of a node) where the cache does not
-// hold them, and says on progress what it is at. Where the user has set KUBEBUILDER_ASSETS, what that folder holds is used
-// instead of what would be built.
+// Kube builds the named commands (none named: all of the control plane, and nothing of a node)
+// where the cache does not hold them, and says on progress what it is at. Where the user has set
+// KUBEBUILDER_ASSETS, what that folder holds is used instead of what would be built.
 func Kube(ctx context.Context, progress io.Writer, commands ...string) (KubeBinaries, error) {
 	tools := kubeTools()
 	if len(commands) > 0 {
@@ -145,8 +149,8 @@ func Kube(ctx context.Context, progress io.Writer, commands ...string) (KubeBina
 	}, nil
 }
 
-// Notary builds the Notary server, signer and client where the cache does not hold them, and says on progress
-// what it is at.
+// Notary builds the Notary server, signer and client where the cache does not hold them, and says
+// on progress what it is at.
 func Notary(ctx context.Context, progress io.Writer) (NotaryBinaries, error) {
 	dir, err := build(ctx, progress, notaryTools())
 	if err != nil {
@@ -159,7 +163,8 @@ func Notary(ctx context.Context, progress io.Writer) (NotaryBinaries, error) {
 	}, nil
 }
 
-// Helm builds the Helm client where the cache does not hold it, says on progress what it is at, and returns its path.
+// Helm builds the Helm client where the cache does not hold it, says on progress what it is at, and
+// returns its path.
 func Helm(ctx context.Context, progress io.Writer) (string, error) {
 	dir, err := build(ctx, progress, helmTools())
 	if err != nil {
@@ -168,8 +173,9 @@ func Helm(ctx context.Context, progress io.Writer) (string, error) {
 	return filepath.Join(dir, "helm"), nil
 }
 
-// build returns the folder that holds the executables of a toolset. A lock on a file beside it keeps test packages
-// that run at the same time from building twice; each executable is renamed into place once it is whole.
+// build returns the folder that holds the executables of a toolset. A lock on a file beside it
+// keeps test packages that run at the same time from building twice; each executable is renamed
+// into place once it is whole.
 func build(ctx context.Context, progress io.Writer, tools toolset) (string, error) {
 	root, err := ModuleRoot()
 	if err != nil {
@@ -242,9 +248,9 @@ func buildOne(ctx context.Context, source, dir, name, pkg string, flags []string
 	return nil
 }
 
-// fixSource copies the toolset's module into a new folder in dir, applies the fixes to the copy, and returns the path
-// of a go.mod beside it that builds from there. A text that is to be replaced and does not occur exactly once is an
-// error: the module has changed.
+// fixSource copies the toolset's module into a new folder in dir, applies the fixes to the copy,
+// and returns the path of a go.mod beside it that builds from there. A text that is to be replaced
+// and does not occur exactly once is an error: the module has changed.
 func fixSource(ctx context.Context, source, dir string, tools toolset) (modfile string, err error) {
 	if _, err := Go(ctx, source, "mod", "download", tools.module); err != nil { // list does not
 		return "", fmt.Errorf("downloading the source of %s: %w", tools.module, err)
@@ -304,7 +310,8 @@ func Go(ctx context.Context, dir string, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// pinned returns the version that names a toolset, and a digest of all that its executables are made from.
+// pinned returns the version that names a toolset, and a digest of all that its executables are
+// made from.
 func pinned(dir string, tools toolset) (version, digest string, err error) {
 	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 	if err != nil {
@@ -349,7 +356,8 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// Lock takes an exclusive lock on a file. The kernel lets go of it when the process ends, however that comes about.
+// Lock takes an exclusive lock on a file. The kernel lets go of it when the process ends, however
+// that comes about.
 func Lock(ctx context.Context, progress io.Writer, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 )
 
-// ModuleRoot returns the folder of this module's go.mod, looked for upward from the working directory.
+// ModuleRoot returns the folder of this module's go.mod, looked for upward from the working
+// directory.
 func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -29,8 +30,8 @@ func ModuleRoot() (string, error) {
 	}
 }
 
-// ModuleSource returns the folder with the source of a module that the module under hack/ pins, downloaded where it is not
-// there yet.
+// ModuleSource returns the folder with the source of a module that the module under hack/ pins,
+// downloaded where it is not there yet.
 func ModuleSource(ctx context.Context, name, module string) (string, error) {
 	root, err := ModuleRoot()
 	if err != nil {

@@ -23,8 +23,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// Proxy stands before a server and does what networks, disks and attackers do. Without faults it passes on
-// what the server says.
+// Proxy stands before a server and does what networks, disks and attackers do. Without faults it
+// passes on what the server says.
 type Proxy struct {
 	// URL is where it is asked, https on a loopback port, HTTP/1.1.
 	URL string
@@ -42,8 +42,8 @@ type Proxy struct {
 	said, backup map[string][]byte
 }
 
-// Start starts a proxy before a server at a URL, whose certificate a CA issued. The server may stop before the proxy
-// does.
+// Start starts a proxy before a server at a URL, whose certificate a CA issued. The server may stop
+// before the proxy does.
 func Start(server string, issuer *tlstest.CA) (*Proxy, error) {
 	behind, err := url.Parse(server)
 	if err != nil {
@@ -106,15 +106,16 @@ func (f *Proxy) Stop() {
 	f.transport.CloseIdleConnections()
 }
 
-// Set replaces what goes wrong, for requests that come from now on. A request meets with the first fault that
-// matches; without faults all goes well.
+// Set replaces what goes wrong, for requests that come from now on. A request meets with the first
+// fault that matches; without faults all goes well.
 func (f *Proxy) Set(faults ...Fault) { f.rules.Set(faults) }
 
-// Requests returns what was asked for since the start or the last Reset. A connection that brought no request, as one
-// whose certificate was refused, is not among it.
+// Requests returns what was asked for since the start or the last Reset. A connection that brought
+// no request, as one whose certificate was refused, is not among it.
 func (f *Proxy) Requests() []Request { return f.rules.asked() }
 
-// Peak returns the greatest number of requests that were under way at once since the start or the last Reset. One whose answer has begun is not.
+// Peak returns the greatest number of requests that were under way at once since the start or the
+// last Reset. One whose answer has begun is not.
 func (f *Proxy) Peak() int { return f.rules.mostAtOnce() }
 
 // Reset forgets the requests that came.

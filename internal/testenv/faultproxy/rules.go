@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A Fault is one thing that goes wrong with requests. What is not set happens as it should, so that faults combine: a
-// Delay before a Status, say.
+// A Fault is one thing that goes wrong with requests. What is not set happens as it should, so that
+// faults combine: a Delay before a Status, say.
 type Fault struct {
 	// Match chooses requests by path. Nil: every request.
 	Match func(path string) bool
@@ -24,12 +24,13 @@ type Fault struct {
 	Hang bool
 	// Drop closes the connection without an answer.
 	Drop bool
-	// Status is answered in place of what the server says, with Body and with RetryAfter as the header of that name,
-	// in seconds or as a date.
+	// Status is answered in place of what the server says, with Body and with RetryAfter as the
+	// header of that name, in seconds or as a date.
 	Status     int
 	RetryAfter string
 	Body       string
-	// Old answers what the server said for the same file when BackUp was called; where it said nothing, it is asked.
+	// Old answers what the server said for the same file when BackUp was called; where it said
+	// nothing, it is asked.
 	Old bool
 	// Cut breaks the connection after this many bytes of the body.
 	Cut int
@@ -45,7 +46,8 @@ type Request struct {
 	Path string
 	// At is when it came.
 	At time.Time
-	// Authorized tells whether it carried an Authorization header; the server may think otherwise of it.
+	// Authorized tells whether it carried an Authorization header; the server may think otherwise
+	// of it.
 	Authorized bool
 }
 
@@ -123,8 +125,8 @@ func (f *Rules) end() {
 	f.underWay--
 }
 
-// Before has requests meet with their faults, and passes on to next those that are answered at all, with what is to
-// be done to the answer.
+// Before has requests meet with their faults, and passes on to next those that are answered at all,
+// with what is to be done to the answer.
 func (f *Rules) Before(next func(http.ResponseWriter, *http.Request, Fault)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fault := f.begin(r)
@@ -146,7 +148,8 @@ func (f *Rules) Before(next func(http.ResponseWriter, *http.Request, Fault)) htt
 	})
 }
 
-// answering tells of the first byte of an answer: whoever has read all of it may ask for more before its handler has returned.
+// answering tells of the first byte of an answer: whoever has read all of it may ask for more
+// before its handler has returned.
 type answering struct {
 	http.ResponseWriter
 	begun func()
@@ -167,7 +170,8 @@ func (a answering) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
-// wait takes as long as a fault has it; it returns false where there is nobody any more to answer to.
+// wait takes as long as a fault has it; it returns false where there is nobody any more to answer
+// to.
 func (f *Rules) wait(r *http.Request, fault Fault) bool {
 	var over <-chan time.Time
 	switch {

@@ -1,5 +1,5 @@
-// Package forward passes connections on to servers, so that a test can cut them off, hold back what is sent, and
-// have several servers take turns.
+// Package forward passes connections on to servers, so that a test can cut them off, hold back what
+// is sent, and have several servers take turns.
 package forward
 
 import (
@@ -14,8 +14,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// A Forwarder passes connections on to a server, so that the server can be cut off and come back with what it holds
-// in memory. Of several servers it takes one after the other, whether it listens or not, as a Service does.
+// A Forwarder passes connections on to a server, so that the server can be cut off and come back
+// with what it holds in memory. Of several servers it takes one after the other, whether it listens
+// or not, as a Service does.
 type Forwarder struct {
 	// Address is the host and port where it listens.
 	Address  string
@@ -161,7 +162,8 @@ func (f *Forwarder) dial() net.Conn {
 	return out
 }
 
-// track remembers connections so that disconnect can drop them; it reports false where that has happened already.
+// track remembers connections so that disconnect can drop them; it reports false where that has
+// happened already.
 func (f *Forwarder) track(conns ...net.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -18,8 +18,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// RunReportCRDs installs the CRDs of PolicyReport and Report, as the modules that hack/reports pins carry them, and returns what
-// deletes them again.
+// RunReportCRDs installs the CRDs of PolicyReport and Report, as the modules that hack/reports pins
+// carry them, and returns what deletes them again.
 func RunReportCRDs(t testing.TB, k *Server) (uninstall func()) {
 	t.Helper()
 	return runModuleCRDs(t, k, "reports", map[string][]string{
@@ -28,8 +28,9 @@ func RunReportCRDs(t testing.TB, k *Server) (uninstall func()) {
 	})
 }
 
-// RunNeighbourCRDs installs the CRDs of cert-manager and of the Prometheus operator whose kinds config/components has objects of, as the modules
-// that hack/neighbours pins carry them, and returns what deletes them again.
+// RunNeighbourCRDs installs the CRDs of cert-manager and of the Prometheus operator whose kinds
+// config/components has objects of, as the modules that hack/neighbours pins carry them, and
+// returns what deletes them again.
 func RunNeighbourCRDs(t testing.TB, k *Server) (uninstall func()) {
 	t.Helper()
 	const monitoring = "example/prometheus-operator-crd/monitoring.coreos.com_"
@@ -39,7 +40,8 @@ func RunNeighbourCRDs(t testing.TB, k *Server) (uninstall func()) {
 	})
 }
 
-// runModuleCRDs installs CRDs by the modules, pinned by a module under hack/, that have them at these paths.
+// runModuleCRDs installs CRDs by the modules, pinned by a module under hack/, that have them at
+// these paths.
 func runModuleCRDs(t testing.TB, k *Server, pins string, files map[string][]string) (uninstall func()) {
 	t.Helper()
 	var paths []string
@@ -66,7 +68,8 @@ func runModuleCRDs(t testing.TB, k *Server, pins string, files map[string][]stri
 	}
 }
 
-// awaitDeleted waits for the end of those CRDs that are being deleted, which goes on behind the answer: one that is installed meanwhile goes as well.
+// awaitDeleted waits for the end of those CRDs that are being deleted, which goes on behind the
+// answer: one that is installed meanwhile goes as well.
 func awaitDeleted(t testing.TB, k *Server, options envtest.CRDInstallOptions) {
 	t.Helper()
 	if err := envtest.ReadCRDFiles(&options); err != nil {
@@ -87,8 +90,8 @@ func awaitDeleted(t testing.TB, k *Server, options envtest.CRDInstallOptions) {
 	}
 }
 
-// AwaitKindsGone waits until the API server tells nobody of our kinds any more, which it does for a moment after their CRDs are gone. Whoever
-// installs them anew asks it.
+// AwaitKindsGone waits until the API server tells nobody of our kinds any more, which it does for a
+// moment after their CRDs are gone. Whoever installs them anew asks it.
 func AwaitKindsGone(t testing.TB, k *Server) {
 	t.Helper()
 	served, err := discovery.NewDiscoveryClientForConfig(k.Config)

@@ -7,7 +7,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/forward"
 )
 
-// Link is the way from a manager to the API server, which can be cut without either of them being told.
+// Link is the way from a manager to the API server, which can be cut without either of them being
+// told.
 type Link struct {
 	// URL is where a manager reaches the API server by the link.
 	URL  string
@@ -30,7 +31,8 @@ func RunLink(t testing.TB, k *Server) *Link {
 	return l
 }
 
-// Cut holds back all that is sent from now on, as a network does that loses it: connections stay open and say nothing.
+// Cut holds back all that is sent from now on, as a network does that loses it: connections stay
+// open and say nothing.
 func (l *Link) Cut() {
 	if !l.held {
 		l.to.Hold()

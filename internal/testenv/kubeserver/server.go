@@ -1,5 +1,5 @@
-// Package kubeserver runs a real Kubernetes control plane on loopback ports: etcd, the API server and, where a test
-// wants them, Kubernetes' controllers.
+// Package kubeserver runs a real Kubernetes control plane on loopback ports: etcd, the API server
+// and, where a test wants them, Kubernetes' controllers.
 package kubeserver
 
 import (
@@ -30,11 +30,11 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// Options say how a control plane is run. The zero value is an API server with this project's CRDs and nothing
-// that acts on objects: a Deployment makes no Pods, and a Pod needs no service account.
+// Options say how a control plane is run. The zero value is an API server with this project's CRDs
+// and nothing that acts on objects: a Deployment makes no Pods, and a Pod needs no service account.
 type Options struct {
-	// ControllerManager runs Kubernetes' controllers too, those of hack/kube/controllers, and builds
-	// kubectl.
+	// ControllerManager runs Kubernetes' controllers too, those of hack/kube/controllers, and
+	// builds kubectl.
 	ControllerManager bool
 	// WithoutCRDs leaves the CRDs of config/crd out.
 	WithoutCRDs bool
@@ -46,8 +46,8 @@ type Options struct {
 	Progress io.Writer
 }
 
-// Server is a running control plane on loopback ports. Its processes are this package's own rather than envtest's,
-// which leaves its servers running when a test binary panics or is interrupted.
+// Server is a running control plane on loopback ports. Its processes are this package's own rather
+// than envtest's, which leaves its servers running when a test binary panics or is interrupted.
 type Server struct {
 	// Config is an administrator's (group system:masters).
 	Config *rest.Config
@@ -72,8 +72,8 @@ type apiServer struct {
 	process *process.Process
 }
 
-// Start builds the control plane where needed, and runs it. It returns once the API server is ready and serves
-// the CRDs of config/crd.
+// Start builds the control plane where needed, and runs it. It returns once the API server is ready
+// and serves the CRDs of config/crd.
 func Start(ctx context.Context, options Options) (_ *Server, err error) {
 	if options.Progress == nil {
 		options.Progress = os.Stderr
@@ -226,7 +226,8 @@ func (k *Server) runAPIServer(ctx context.Context) error {
 	})
 }
 
-// RestartAPIServer kills the API server and starts it again, on the same port and before the same etcd. It returns once it is ready.
+// RestartAPIServer kills the API server and starts it again, on the same port and before the same
+// etcd. It returns once it is ready.
 func (k *Server) RestartAPIServer(ctx context.Context) error {
 	if err := k.apiServer.process.Kill(); err != nil {
 		return err
@@ -278,14 +279,15 @@ func (k *Server) installCRDs() error {
 	return nil
 }
 
-// KubectlEnv is what kubectl and Helm need in their environment. What they keep of an API server's kinds they keep by its port, on which
-// another cluster may have been an hour ago, so each cluster has a folder of its own for that.
+// KubectlEnv is what kubectl and Helm need in their environment. What they keep of an API server's
+// kinds they keep by its port, on which another cluster may have been an hour ago, so each cluster
+// has a folder of its own for that.
 func (k *Server) KubectlEnv() []string {
 	return []string{"KUBECONFIG=" + k.Kubeconfig, "KUBECACHEDIR=" + k.path("kubectl-cache")}
 }
 
-// RunKubectl runs kubectl as administrator, with stdin where it is not empty, and returns what it printed on both
-// outputs. A status other than 0 is an error.
+// RunKubectl runs kubectl as administrator, with stdin where it is not empty, and returns what it
+// printed on both outputs. A status other than 0 is an error.
 func (k *Server) RunKubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, k.Kubectl, args...)
 	cmd.Env = append(os.Environ(), k.KubectlEnv()...)

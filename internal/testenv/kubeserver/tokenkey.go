@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 )
 
-// WriteTokenKey makes the key by which an API server signs the tokens of ServiceAccounts, puts it into a folder, and
-// returns the paths of both halves.
+// WriteTokenKey makes the key by which an API server signs the tokens of ServiceAccounts, puts it
+// into a folder, and returns the paths of both halves.
 func WriteTokenKey(dir string) (private, public string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

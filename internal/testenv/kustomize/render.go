@@ -22,13 +22,15 @@ import (
 type Overlay struct {
 	// Base is the folder of config/ that is rendered; empty: default.
 	Base string
-	// Image is the reference of the operator's image; empty leaves the name that the manifests have.
+	// Image is the reference of the operator's image; empty leaves the name that the manifests
+	// have.
 	Image string
 	// Components are folders of config/components.
 	Components []string
 }
 
-// Render returns the YAML documents of config/ as a user would apply them, with a kubectl that is built where it is not there yet.
+// Render returns the YAML documents of config/ as a user would apply them, with a kubectl that is
+// built where it is not there yet.
 func Render(ctx context.Context, progress io.Writer, o Overlay) ([]byte, error) {
 	root, err := build.ModuleRoot()
 	if err != nil {
@@ -41,7 +43,8 @@ func Render(ctx context.Context, progress io.Writer, o Overlay) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	// An overlay may only name what it reaches by a relative path, so it lies in the repository, where git ignores it.
+	// An overlay may only name what it reaches by a relative path, so it lies in the repository,
+	// where git ignores it.
 	if err := os.MkdirAll(filepath.Join(root, "dist"), 0o755); err != nil {
 		return nil, fmt.Errorf("making dist: %w", err)
 	}
@@ -67,7 +70,8 @@ func Render(ctx context.Context, progress io.Writer, o Overlay) ([]byte, error) 
 	return out.Bytes(), nil
 }
 
-// touch opens every file below a folder: go test looks again at what a test itself has opened, and not at what kubectl has.
+// touch opens every file below a folder: go test looks again at what a test itself has opened, and
+// not at what kubectl has.
 func touch(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

@@ -46,7 +46,8 @@ func RunClient(t testing.TB, n *Server) *Client {
 	return c
 }
 
-// Run runs the notary command with the given arguments and returns its output; a failure carries that too.
+// Run runs the notary command with the given arguments and returns its output; a failure carries
+// that too.
 func (c *Client) Run(ctx context.Context, args ...string) (string, error) {
 	if c.Verbose != nil {
 		c.Verbose("notary " + strings.Join(args, " "))
@@ -83,7 +84,8 @@ func (c *Client) run(ctx context.Context, args ...string) error {
 	return err
 }
 
-// Init creates and publishes a repository. The first call makes the root key, which later ones reuse.
+// Init creates and publishes a repository. The first call makes the root key, which later ones
+// reuse.
 func (c *Client) Init(ctx context.Context, gun string) error {
 	return c.run(ctx, "init", "-p", gun)
 }
@@ -111,13 +113,15 @@ func (c *Client) RotateTargetsKey(ctx context.Context, gun string) error {
 	return c.run(ctx, "key", "rotate", gun, "targets")
 }
 
-// RotateOwnSnapshotKey replaces the snapshot key by one that this client holds, which then signs all snapshots.
+// RotateOwnSnapshotKey replaces the snapshot key by one that this client holds, which then signs
+// all snapshots.
 func (c *Client) RotateOwnSnapshotKey(ctx context.Context, gun string) error {
 	return c.run(ctx, "key", "rotate", gun, "snapshot")
 }
 
-// AddDelegation lets keys sign for a delegation such as "targets/ci", for the tags that begin with one of paths; with
-// no paths given, for all of them. It does not import the private keys: see ImportKey.
+// AddDelegation lets keys sign for a delegation such as "targets/ci", for the tags that begin with
+// one of paths; with no paths given, for all of them. It does not import the private keys: see
+// ImportKey.
 func (c *Client) AddDelegation(ctx context.Context, gun, role string, keys []*SigningKey, paths ...string) error {
 	args := []string{"delegation", "add", "-p", gun, role}
 	for i, key := range keys {
@@ -136,7 +140,8 @@ func (c *Client) AddDelegation(ctx context.Context, gun, role string, keys []*Si
 	return c.run(ctx, args...)
 }
 
-// ImportKey puts the private key of a delegation into the trust directory, so that this client can sign with it.
+// ImportKey puts the private key of a delegation into the trust directory, so that this client can
+// sign with it.
 func (c *Client) ImportKey(ctx context.Context, gun, role string, key *SigningKey) error {
 	file := filepath.Join(c.Dir, "import.key")
 	if err := os.WriteFile(file, key.PrivatePEM, 0o600); err != nil {
@@ -146,12 +151,14 @@ func (c *Client) ImportKey(ctx context.Context, gun, role string, key *SigningKe
 	return c.run(ctx, "key", "import", file, "--role", role, "-g", gun)
 }
 
-// RemoveDelegationKey takes one key out of a delegation, and publishes that. What it alone signed there is then void.
+// RemoveDelegationKey takes one key out of a delegation, and publishes that. What it alone signed
+// there is then void.
 func (c *Client) RemoveDelegationKey(ctx context.Context, gun, role string, key *SigningKey) error {
 	return c.run(ctx, "delegation", "remove", "-p", gun, role, key.KeyID)
 }
 
-// Witness signs anew, with a key that is in a delegation, what the delegation held before, and publishes it.
+// Witness signs anew, with a key that is in a delegation, what the delegation held before, and
+// publishes it.
 func (c *Client) Witness(ctx context.Context, gun string, roles ...string) error {
 	return c.run(ctx, append([]string{"witness", "-p", gun}, roles...)...)
 }
@@ -161,7 +168,8 @@ func (c *Client) RemoveDelegation(ctx context.Context, gun, role string) error {
 	return c.run(ctx, "delegation", "remove", "-p", "-y", gun, role)
 }
 
-// AddHash signs a tag in the given roles, and publishes it. With no roles given it is signed in targets alone.
+// AddHash signs a tag in the given roles, and publishes it. With no roles given it is signed in
+// targets alone.
 func (c *Client) AddHash(ctx context.Context, gun, tag string, size int64, sha256hex string, roles ...string) error {
 	args := []string{"addhash", "-p", gun, tag, strconv.FormatInt(size, 10), "--sha256", sha256hex}
 	for _, role := range roles {
@@ -179,8 +187,8 @@ func (c *Client) Remove(ctx context.Context, gun, tag string, roles ...string) e
 	return c.run(ctx, args...)
 }
 
-// CreateRepository makes a repository whose snapshots the server signs, with one delegation "targets/<role>" for each
-// role and a fresh key for it, which this client holds.
+// CreateRepository makes a repository whose snapshots the server signs, with one delegation
+// "targets/<role>" for each role and a fresh key for it, which this client holds.
 func (c *Client) CreateRepository(ctx context.Context, gun string, roles ...string) (map[string]*SigningKey, error) {
 	if err := c.Init(ctx, gun); err != nil {
 		return nil, err

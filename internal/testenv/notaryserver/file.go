@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// File returns the Match of a fault for the metadata file of a role, such as "snapshot" or "targets/qa", asked for by any name.
+// File returns the Match of a fault for the metadata file of a role, such as "snapshot" or
+// "targets/qa", asked for by any name.
 func File(role string) func(path string) bool {
 	return func(path string) bool {
 		_, name, ok := strings.Cut(path, "/_trust/tuf/")

@@ -13,7 +13,8 @@ import (
 
 // RootPin is what a verifier can pin the root of a repository to.
 type RootPin struct {
-	// KeyID is the canonical key ID, that of the bare public key, as "docker trust inspect" prints it.
+	// KeyID is the canonical key ID, that of the bare public key, as "docker trust inspect" prints
+	// it.
 	KeyID string
 	// PublicKeyPEM is the public key.
 	PublicKeyPEM []byte
@@ -46,8 +47,8 @@ func (c *Client) root(gun string) (root rootMetadata, err error) {
 	return root, nil
 }
 
-// TopKeys returns the canonical IDs of the one key each of targets, snapshot and timestamp, by role, from the root metadata in the
-// trust directory.
+// TopKeys returns the canonical IDs of the one key each of targets, snapshot and timestamp, by
+// role, from the root metadata in the trust directory.
 func (c *Client) TopKeys(gun string) (map[string]string, error) {
 	root, err := c.root(gun)
 	if err != nil {

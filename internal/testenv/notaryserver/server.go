@@ -1,5 +1,5 @@
-// Package notaryserver runs a real Notary v1 server with its signer, a token service and the notary command, and makes
-// the keys that its users sign with.
+// Package notaryserver runs a real Notary v1 server with its signer, a token service and the notary
+// command, and makes the keys that its users sign with.
 package notaryserver
 
 import (
@@ -27,24 +27,29 @@ import (
 // publisher is the name of the files with the client certificate of publishers.
 const publisher = "publisher"
 
-// Options say how a Notary server is run. The zero value is a server that signs timestamps and snapshots
-// itself, with ed25519 keys, and lets everyone in.
+// Options say how a Notary server is run. The zero value is a server that signs timestamps and
+// snapshots itself, with ed25519 keys, and lets everyone in.
 type Options struct {
-	// Signer runs the real signer beside the server, over mutual TLS; the server's keys are then ecdsa.
+	// Signer runs the real signer beside the server, over mutual TLS; the server's keys are then
+	// ecdsa.
 	Signer bool
 	// Auth makes the server ask for a token of a token service, which runs in this process.
 	Auth *Auth
-	// ClientCertificates makes the server ask for a client certificate of its CA. Publishers show one.
+	// ClientCertificates makes the server ask for a client certificate of its CA. Publishers show
+	// one.
 	ClientCertificates bool
-	// Host is the IP address at which the server is reached, by Pods for example. Empty: loopback, as localhost.
+	// Host is the IP address at which the server is reached, by Pods for example. Empty: loopback,
+	// as localhost.
 	Host string
-	// Dir holds configuration, logs and trust directories. Empty: a temporary folder that Stop removes.
+	// Dir holds configuration, logs and trust directories. Empty: a temporary folder that Stop
+	// removes.
 	Dir string
 	// Progress is told about builds. Nil: os.Stderr.
 	Progress io.Writer
 }
 
-// Server is a running Notary v1 server with memory storage: what was published lasts as long as the process.
+// Server is a running Notary v1 server with memory storage: what was published lasts as long as the
+// process.
 type Server struct {
 	// URL is the server's base URL, https, on a loopback port unless the options name a host.
 	URL string
@@ -65,8 +70,8 @@ type Server struct {
 	front      *forward.Forwarder
 }
 
-// Start builds the Notary binaries where needed, and runs a server on free loopback ports with certificates
-// made on the spot. It returns once the server reports itself healthy.
+// Start builds the Notary binaries where needed, and runs a server on free loopback ports with
+// certificates made on the spot. It returns once the server reports itself healthy.
 func Start(ctx context.Context, options Options) (_ *Server, err error) {
 	if options.Progress == nil {
 		options.Progress = os.Stderr
@@ -245,8 +250,8 @@ func (n *Server) Disconnect() { n.front.Disconnect() }
 // Reconnect ends a Disconnect. The address is the same as before.
 func (n *Server) Reconnect() error { return n.front.Connect() }
 
-// Restart ends the server and starts another on the same address with the same certificate. What was published is
-// lost; so are the server's own keys, unless a signer holds them.
+// Restart ends the server and starts another on the same address with the same certificate. What
+// was published is lost; so are the server's own keys, unless a signer holds them.
 func (n *Server) Restart(ctx context.Context) error {
 	if err := n.server.Stop(); err != nil {
 		return err

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// On Linux all of 127.0.0.0/8 is loopback, so that an address beside the usual one needs no network.
+// On Linux all of 127.0.0.0/8 is loopback, so that an address beside the usual one needs no
+// network.
 func TestNotaryAtAnotherAddress(t *testing.T) {
 	const host = "127.0.0.2"
 	n := Run(t, Options{Host: host})

@@ -31,14 +31,15 @@ type SigningKey struct {
 	KeyID string
 	// PrivatePEM is the private key, PKCS #8.
 	PrivatePEM []byte
-	// PublicPEM is what is given to "notary delegation add": a self-signed certificate, or a bare public key.
+	// PublicPEM is what is given to "notary delegation add": a self-signed certificate, or a bare
+	// public key.
 	PublicPEM []byte
 	// Signer is the private key.
 	Signer crypto.Signer
 }
 
-// NewSigningKey makes a key. With a common name given, its public half is a self-signed certificate of that name, as
-// Docker's tools make them; without one it is a bare public key.
+// NewSigningKey makes a key. With a common name given, its public half is a self-signed certificate
+// of that name, as Docker's tools make them; without one it is a bare public key.
 func NewSigningKey(kind KeyKind, commonName string) (*SigningKey, error) {
 	var signer crypto.Signer
 	var err error

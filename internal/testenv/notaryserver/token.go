@@ -36,7 +36,8 @@ type Auth struct {
 	Lifetime time.Duration
 }
 
-// A tokenService issues the tokens that the registry token flow asks for, to those who have the password.
+// A tokenService issues the tokens that the registry token flow asks for, to those who have the
+// password.
 type tokenService struct {
 	auth   Auth
 	host   string
@@ -145,7 +146,8 @@ func (s *tokenService) sign(access []map[string]any) (string, error) {
 	return signed + "." + encode(sig), nil
 }
 
-// SetTokenFaults replaces what goes wrong at the token service; of faults that spoil an answer it knows none.
+// SetTokenFaults replaces what goes wrong at the token service; of faults that spoil an answer it
+// knows none.
 func (n *Server) SetTokenFaults(faults ...faultproxy.Fault) { n.tokens.rules.Set(faults) }
 
 // TokensIssued counts the tokens that the token service has issued.

@@ -11,8 +11,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/forward"
 )
 
-// Balancer stands in front of several managers as a Service does: one URL for the API server, and connections to each of
-// them in turn that is ready. A connection that is there stays, whatever becomes of the manager's readiness.
+// Balancer stands in front of several managers as a Service does: one URL for the API server, and
+// connections to each of them in turn that is ready. A connection that is there stays, whatever
+// becomes of the manager's readiness.
 type Balancer struct {
 	// URL is for --webhook-url.
 	URL   string
@@ -26,7 +27,8 @@ type Balancer struct {
 }
 
 const (
-	// probeInterval is what the kubelet's probe and the endpoints take together, which is seconds in a cluster.
+	// probeInterval is what the kubelet's probe and the endpoints take together, which is seconds
+	// in a cluster.
 	probeInterval = 200 * time.Millisecond
 	probeTimeout  = 2 * time.Second
 )
@@ -47,7 +49,8 @@ func RunBalancer(t testing.TB) *Balancer {
 	return b
 }
 
-// Add puts a manager behind the balancer, which asks it while it is ready. One that is ready now has its turn when Add returns.
+// Add puts a manager behind the balancer, which asks it while it is ready. One that is ready now
+// has its turn when Add returns.
 func (b *Balancer) Add(m *Manager) {
 	host := strings.TrimPrefix(m.WebhookURL, "https://")
 	b.probe(m, host)
@@ -66,7 +69,8 @@ func (b *Balancer) Add(m *Manager) {
 	})
 }
 
-// probe asks one manager whether it is ready. One that does not answer in time stays what it was, as the kubelet wants two failures.
+// probe asks one manager whether it is ready. One that does not answer in time stays what it was,
+// as the kubelet wants two failures.
 func (b *Balancer) probe(m *Manager, host string) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()

@@ -15,7 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// TestBalancer wants a manager to have its turn when Add returns, to lose it when it says that it is not ready, and to keep it when it says nothing.
+// TestBalancer wants a manager to have its turn when Add returns, to lose it when it says that it
+// is not ready, and to keep it when it says nothing.
 func TestBalancer(t *testing.T) {
 	const ready, hangs, leaves = 0, 1, 2
 	var state atomic.Int32

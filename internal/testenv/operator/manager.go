@@ -1,5 +1,5 @@
-// Package operator runs the manager of this repository beside a control plane, with the rights of config/rbac, and
-// several of them behind one address.
+// Package operator runs the manager of this repository beside a control plane, with the rights of
+// config/rbac, and several of them behind one address.
 package operator
 
 import (
@@ -34,14 +34,15 @@ type Options struct {
 	Dir string
 	// Args are further flags.
 	Args []string
-	// MayMissRights says that it is no failure that the manager missed a right: the test takes rights away, or restarts the API server, which
-	// knows of none at first.
+	// MayMissRights says that it is no failure that the manager missed a right: the test takes
+	// rights away, or restarts the API server, which knows of none at first.
 	MayMissRights bool
 	// APIServer is the URL at which it reaches the API server; empty: the API server's own.
 	APIServer string
 }
 
-// Manager is the operator, running outside of the cluster; the API server reaches its webhook on loopback.
+// Manager is the operator, running outside of the cluster; the API server reaches its webhook on
+// loopback.
 type Manager struct {
 	*process.Process
 	// WebhookURL is where it serves admission.
@@ -101,8 +102,8 @@ func place(program, path string) error {
 	return os.WriteFile(path, text, 0o755)
 }
 
-// Start starts the manager as the operator's ServiceAccount, and returns once it is ready and the API server
-// asks it.
+// Start starts the manager as the operator's ServiceAccount, and returns once it is ready and the
+// API server asks it.
 func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager, error) {
 	config, err := kubeconfig(ctx, k, options.APIServer, options.Dir)
 	if err != nil {
@@ -179,8 +180,8 @@ func Run(t testing.TB, k *kubeserver.Server, args ...string) *Manager {
 	return RunWith(t, k, Options{Args: args})
 }
 
-// RunWith runs a manager until the test ends, and builds it with the race detector where the options do not say where it is. They
-// need not name a folder.
+// RunWith runs a manager until the test ends, and builds it with the race detector where the
+// options do not say where it is. They need not name a folder.
 func RunWith(t testing.TB, k *kubeserver.Server, options Options) *Manager {
 	t.Helper()
 	options.Dir = t.TempDir()
@@ -211,7 +212,8 @@ func RunWith(t testing.TB, k *kubeserver.Server, options Options) *Manager {
 	return m
 }
 
-// rightMissed returns the first line of a log that tells of a request that the API server has refused for lack of a right.
+// rightMissed returns the first line of a log that tells of a request that the API server has
+// refused for lack of a right.
 func rightMissed(log []byte) string {
 	for line := range bytes.Lines(log) {
 		if bytes.Contains(line, []byte("is forbidden: User")) {

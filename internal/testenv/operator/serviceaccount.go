@@ -31,9 +31,9 @@ import (
 // managerAccount is the ServiceAccount of config/rbac.
 const managerAccount = "countersign-manager"
 
-// kubeconfig makes the operator's namespace and everything in config/rbac where it is missing, and writes a
-// kubeconfig into a folder with a token of the operator's ServiceAccount: the manager gets the rights that it is installed
-// with, and no others.
+// kubeconfig makes the operator's namespace and everything in config/rbac where it is missing, and
+// writes a kubeconfig into a folder with a token of the operator's ServiceAccount: the manager gets
+// the rights that it is installed with, and no others.
 func kubeconfig(ctx context.Context, k *kubeserver.Server, server, dir string) (string, error) {
 	c, err := client.New(k.Config, client.Options{})
 	if err != nil {
@@ -66,7 +66,8 @@ func kubeconfig(ctx context.Context, k *kubeserver.Server, server, dir string) (
 	return path, nil
 }
 
-// awaitRights returns when the API server has taken up the operator's rights, cluster-wide and in its namespace.
+// awaitRights returns when the API server has taken up the operator's rights, cluster-wide and in
+// its namespace.
 func awaitRights(ctx context.Context, c client.Client) error {
 	return wait.PollUntilContextTimeout(ctx, poll.Interval, process.StartTimeout, true, func(ctx context.Context) (bool, error) {
 		for _, a := range []authorizationv1.ResourceAttributes{

@@ -17,8 +17,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// The release before this one, which upgrades are tested from: its version, and the commit that is tagged with it. docs/release.md says when
-// they change. The changelog and this place are held to each other by a test.
+// The release before this one, which upgrades are tested from: its version, and the commit that is
+// tagged with it. docs/release.md says when they change. The changelog and this place are held to
+// each other by a test.
 const (
 	Version = "0.1.0"
 	Commit  = "a605c54c87bf10ba24fe7c5bf3949e5f83abfa22"
@@ -31,12 +32,13 @@ const Image = "registry.example.com/countersign/countersign:v" + Version
 type Release struct {
 	// Source is a clone whose HEAD is the commit.
 	Source string
-	// Manager is the program, Manifests the installation for kubectl, and Chart the archive for Helm.
+	// Manager is the program, Manifests the installation for kubectl, and Chart the archive for
+	// Helm.
 	Manager, Manifests, Chart string
 }
 
-// Build builds the previous release where the cache does not hold it, and says on progress what it is at. The user's cache folder
-// keeps it under the commit's name, so that it is built once.
+// Build builds the previous release where the cache does not hold it, and says on progress what it
+// is at. The user's cache folder keeps it under the commit's name, so that it is built once.
 func Build(ctx context.Context, progress io.Writer) (*Release, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -108,8 +110,9 @@ func (p *Release) built() bool {
 	return err == nil
 }
 
-// cloneCommit makes a clone of a repository in a new folder, with one commit checked out and what came before it. It reads the objects
-// itself instead of having git clone do so: that refuses a repository of another user, which it may be where tests run as root.
+// cloneCommit makes a clone of a repository in a new folder, with one commit checked out and what
+// came before it. It reads the objects itself instead of having git clone do so: that refuses a
+// repository of another user, which it may be where tests run as root.
 func cloneCommit(ctx context.Context, root, dir, commit string) error {
 	from := []string{"-c", "safe.directory=" + root, "-C", root}
 	if out, err := gitCommand(ctx, nil, append(from, "rev-parse", "--is-shallow-repository")...); err != nil {
@@ -160,7 +163,8 @@ func gitCommand(ctx context.Context, stdin io.Reader, args ...string) (string, e
 	return out.String(), nil
 }
 
-// cleanEnviron is the environment without what a make or a git that runs this has put there: that is about another folder.
+// cleanEnviron is the environment without what a make or a git that runs this has put there: that
+// is about another folder.
 func cleanEnviron() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")

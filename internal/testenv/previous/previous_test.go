@@ -10,7 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
-// releases returns the versions of a changelog, the newest first, and whether it tells of changes since.
+// releases returns the versions of a changelog, the newest first, and whether it tells of changes
+// since.
 func releases(t *testing.T, root string) (versions []string, unreleased bool) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md"))
@@ -25,7 +26,8 @@ func releases(t *testing.T, root string) (versions []string, unreleased bool) {
 	return versions, strings.TrimSpace(since) != ""
 }
 
-// The previous release is the newest of the changelog; in the commit that cuts a release, the one before that.
+// The previous release is the newest of the changelog; in the commit that cuts a release, the one
+// before that.
 func TestPreviousIsTheChangelogs(t *testing.T) {
 	root, err := build.ModuleRoot()
 	if err != nil {

@@ -1,6 +1,7 @@
-// Package process runs the servers of tests and the demo as processes that end with whoever started them: by Stop or
-// Kill, which go by the process's own id, and on Linux by the kernel when the parent dies, so that a test that panics
-// leaves nothing behind. It also finds the ports that they listen on.
+// Package process runs the servers of tests and the demo as processes that end with whoever started
+// them: by Stop or Kill, which go by the process's own id, and on Linux by the kernel when the
+// parent dies, so that a test that panics leaves nothing behind. It also finds the ports that they
+// listen on.
 package process
 
 import (
@@ -21,7 +22,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// StartTimeout is how long a server may take until it is ready: a control plane on two busy cores does.
+// StartTimeout is how long a server may take until it is ready: a control plane on two busy cores
+// does.
 const StartTimeout = 90 * time.Second
 
 const (
@@ -29,8 +31,8 @@ const (
 	logTail     = 4 << 10
 )
 
-// Process is a server that runs beside the test or the demo, in a process group of its own so that a Ctrl-C in the
-// terminal reaches only the parent, which then stops its servers in order.
+// Process is a server that runs beside the test or the demo, in a process group of its own so that
+// a Ctrl-C in the terminal reaches only the parent, which then stops its servers in order.
 type Process struct {
 	name string
 	cmd  *exec.Cmd
@@ -67,7 +69,8 @@ func (p *Process) Log() string { return p.log }
 // PID is the id of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Memory returns what the process holds in memory, and the most that it held, in MiB. It needs Linux.
+// Memory returns what the process holds in memory, and the most that it held, in MiB. It needs
+// Linux.
 func (p *Process) Memory() (resident, peak float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
@@ -88,8 +91,8 @@ func (p *Process) Memory() (resident, peak float64, err error) {
 	return resident, peak, nil
 }
 
-// Stop asks the process to end, and kills it where it does not within 20 seconds. It may be called more than once,
-// and on nil.
+// Stop asks the process to end, and kills it where it does not within 20 seconds. It may be called
+// more than once, and on nil.
 func (p *Process) Stop() error {
 	if p == nil {
 		return nil
@@ -123,7 +126,8 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Pause suspends the process: its connections stay open and nothing answers from when Pause returns until Resume.
+// Pause suspends the process: its connections stay open and nothing answers from when Pause returns
+// until Resume.
 func (p *Process) Pause() error {
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("pausing %s: %w", p.name, err)
@@ -146,8 +150,8 @@ func (p *Process) Tail() string {
 	return fmt.Sprintf("--- end of %s ---\n%s", p.log, bytes.TrimSpace(text[max(0, len(text)-logTail):]))
 }
 
-// Await polls until ready returns nil. It gives up after 90 seconds, with the context, or when the process ends, and
-// then shows the end of its log.
+// Await polls until ready returns nil. It gives up after 90 seconds, with the context, or when the
+// process ends, and then shows the end of its log.
 func (p *Process) Await(ctx context.Context, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, StartTimeout)
 	defer cancel()
@@ -166,8 +170,9 @@ func (p *Process) Await(ctx context.Context, ready func(context.Context) error) 
 	}
 }
 
-// FreePort returns a port that nothing listens on. On Linux that holds for every address, and nobody else is given it while this process lives, however
-// often the server that it is for starts and ends.
+// FreePort returns a port that nothing listens on. On Linux that holds for every address, and
+// nobody else is given it while this process lives, however often the server that it is for starts
+// and ends.
 func FreePort() (int, error) {
 	port, err := reservePort()
 	if err != nil {

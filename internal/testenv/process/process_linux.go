@@ -14,8 +14,9 @@ func Tie(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// awaitPause returns when a child that was told to stop has, with all its threads, or has ended. A signal is only sent
-// when kill returns: until each thread has seen it, the process goes on answering.
+// awaitPause returns when a child that was told to stop has, with all its threads, or has ended. A
+// signal is only sent when kill returns: until each thread has seen it, the process goes on
+// answering.
 func awaitPause(pid int) error {
 	for {
 		// WNOWAIT leaves the end of the process to whoever waits for that.
@@ -26,13 +27,14 @@ func awaitPause(pid int) error {
 	}
 }
 
-// reservePort binds a socket to a port that the kernel chooses, and leaves it open and not listening.
-// A server that is told the port can listen there, since each Go program lets addresses be reused. The
-// kernel gives the port to no other that asks for any, neither before the server starts nor between its
-// end and its next start.
+// reservePort binds a socket to a port that the kernel chooses, and leaves it open and not
+// listening. A server that is told the port can listen there, since each Go program lets addresses
+// be reused. The kernel gives the port to no other that asks for any, neither before the server
+// starts nor between its end and its next start.
 //
-// The socket is bound to all addresses, as a manager listens on all. Bound to 127.0.0.1 alone it could
-// share its port with a connection or a listener of another address, and the manager could not listen.
+// The socket is bound to all addresses, as a manager listens on all. Bound to 127.0.0.1 alone it
+// could share its port with a connection or a listener of another address, and the manager could
+// not listen.
 func reservePort() (int, error) {
 	port, err := reserve(unix.AF_INET6, &unix.SockaddrInet6{})
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // a machine without IPv6

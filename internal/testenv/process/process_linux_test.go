@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestServersEndWithTheirParent runs this test binary once more, in which a test starts a server and then ends without
-// any cleanup, as a panic or a kill would end it.
+// TestServersEndWithTheirParent runs this test binary once more, in which a test starts a server
+// and then ends without any cleanup, as a panic or a kill would end it.
 func TestServersEndWithTheirParent(t *testing.T) {
 	const variable = "COUNTERSIGN_TEST_ABANDON"
 	if os.Getenv(variable) != "" {
@@ -55,7 +55,8 @@ func running(pid int) bool {
 	return !bytes.HasPrefix(rest, []byte("Z"))
 }
 
-// TestPause runs this test binary once more, busy on several threads, and wants each of them to have stopped when Pause returns.
+// TestPause runs this test binary once more, busy on several threads, and wants each of them to
+// have stopped when Pause returns.
 func TestPause(t *testing.T) {
 	const variable = "COUNTERSIGN_TEST_BUSY"
 	if os.Getenv(variable) != "" {
@@ -116,9 +117,10 @@ func states(t *testing.T, pid int) map[string]byte {
 	return found
 }
 
-// TestFreePort wants a port that the server it is for can listen on, again and again, and that nobody else is given meanwhile. The kernel
-// chooses the ports that it gives to others by chance among so many that a test of this kind would hardly meet: it is asked what it thinks of a
-// socket that does not want to share, as a connection's does not.
+// TestFreePort wants a port that the server it is for can listen on, again and again, and that
+// nobody else is given meanwhile. The kernel chooses the ports that it gives to others by chance
+// among so many that a test of this kind would hardly meet: it is asked what it thinks of a socket
+// that does not want to share, as a connection's does not.
 func TestFreePort(t *testing.T) {
 	port, err := FreePort()
 	if err != nil {

@@ -13,7 +13,8 @@ func Tie(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }
 
-// awaitPause does nothing: only Linux tells of a child that has stopped without taking the news of its end as well.
+// awaitPause does nothing: only Linux tells of a child that has stopped without taking the news of
+// its end as well.
 func awaitPause(int) error { return nil }
 
 // reservePort finds a port that nothing listens on now.

@@ -80,8 +80,8 @@ type Image struct {
 	// Repository is the image's name without tag, the registry's host included.
 	Repository string
 	Tag        string
-	// Digest is "sha256:" and the hash of the manifest, Hex the hash alone, Size the manifest's length in bytes:
-	// what a Notary client signs.
+	// Digest is "sha256:" and the hash of the manifest, Hex the hash alone, Size the manifest's
+	// length in bytes: what a Notary client signs.
 	Digest, Hex string
 	Size        int64
 }

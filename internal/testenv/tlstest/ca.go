@@ -1,4 +1,5 @@
-// Package tlstest makes certificate authorities and certificates on the spot, and those that a verifier should refuse.
+// Package tlstest makes certificate authorities and certificates on the spot, and those that a
+// verifier should refuse.
 package tlstest
 
 import (
@@ -72,8 +73,8 @@ func (ca *CA) Pool() *x509.CertPool {
 	return pool
 }
 
-// Issue makes a certificate for a server or a client. Hosts are DNS names or IP addresses; with none given, it is
-// for localhost, 127.0.0.1 and ::1.
+// Issue makes a certificate for a server or a client. Hosts are DNS names or IP addresses; with
+// none given, it is for localhost, 127.0.0.1 and ::1.
 func (ca *CA) Issue(subject pkix.Name, hosts ...string) (*Certificate, error) {
 	return ca.issue(subject, time.Now().Add(lifetime), orLocalhost(hosts))
 }

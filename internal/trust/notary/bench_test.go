@@ -46,7 +46,8 @@ func BenchmarkRecheck(b *testing.B) {
 	}
 }
 
-// BenchmarkRevokeAnother is the cost of a revocation for a repository that knows nothing of the key.
+// BenchmarkRevokeAnother is the cost of a revocation for a repository that knows nothing of the
+// key.
 func BenchmarkRevokeAnother(b *testing.B) {
 	v := large(b)
 	ev := mustFetch(b, v.root(v.config()), nil)

@@ -16,22 +16,22 @@ import (
 )
 
 const (
-	// maxNesting bounds the depth of a JSON document; the deepest file of the format needs nine levels, and "custom" data
-	// of a target whatever its signer put there.
+	// maxNesting bounds the depth of a JSON document; the deepest file of the format needs nine
+	// levels, and "custom" data of a target whatever its signer put there.
 	maxNesting = 64
-	// maxValues bounds the values of one file: objects, lists, strings, numbers and literals. A file of
-	// 8 MiB that lists nothing but tags has about 400,000.
+	// maxValues bounds the values of one file: objects, lists, strings, numbers and literals. A
+	// file of 8 MiB that lists nothing but tags has about 400,000.
 	maxValues = 1 << 19
 )
 
-// canonical returns the canonical form of a JSON document: names sorted bytewise, no white space, and
-// in strings only the quotation mark and the backslash escaped; control characters stay raw, unlike in
-// JSON. The canonical form of a part of the document is that part of the result.
+// canonical returns the canonical form of a JSON document: names sorted bytewise, no white space,
+// and in strings only the quotation mark and the backslash escaped; control characters stay raw,
+// unlike in JSON. The canonical form of a part of the document is that part of the result.
 //
-// It is stricter than encoding/json where two readers may differ: it refuses names that occur twice in
-// an object, invalid UTF-8 and, since the form knows integers only, all other numbers. It builds no
-// tree: beside text it allocates at most 2 bytes for each byte of it, and 12 for each member of an
-// object whose names are not sorted. A document of too many values is a *trust.Fault, TooLarge.
+// It is stricter than encoding/json where two readers may differ: it refuses names that occur twice
+// in an object, invalid UTF-8 and, since the form knows integers only, all other numbers. It builds
+// no tree: beside text it allocates at most 2 bytes for each byte of it, and 12 for each member of
+// an object whose names are not sorted. A document of too many values is a *trust.Fault, TooLarge.
 func canonical(text []byte) (value, error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("not valid UTF-8")
@@ -147,8 +147,8 @@ func (c *canonicalizer) list(depth int) error {
 	return nil
 }
 
-// object reads the members in the order in which they are written. Most writers sort them; where this
-// one did not, they are sorted once the last one is read.
+// object reads the members in the order in which they are written. Most writers sort them; where
+// this one did not, they are sorted once the last one is read.
 func (c *canonicalizer) object(depth int) error {
 	c.at++
 	c.out = append(c.out, '{')

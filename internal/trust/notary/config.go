@@ -25,23 +25,25 @@ const maxCACertificates = 64
 
 var hexKeyID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// PEM is key material together with where an administrator wrote it, so that an error can name the place:
-// "spec.notary.root.keys[1]", or a Secret and its entry.
+// PEM is key material together with where an administrator wrote it, so that an error can name the
+// place: "spec.notary.root.keys[1]", or a Secret and its entry.
 type PEM struct {
 	Field string
 	Data  string
 }
 
-// Config is a TrustRoot of the format, with all that it refers to read. At least one of RootKeys, RootKeyIDs and RootCA
-// is needed.
+// Config is a TrustRoot of the format, with all that it refers to read. At least one of RootKeys,
+// RootKeyIDs and RootCA is needed.
 type Config struct {
 	// Name is the name of the TrustRoot.
 	Name string
-	// RootKeys are public keys or certificates, each one PEM block. A certificate stands for its key.
+	// RootKeys are public keys or certificates, each one PEM block. A certificate stands for its
+	// key.
 	RootKeys []PEM
 	// RootKeyIDs are canonical key IDs of root keys.
 	RootKeyIDs []string
-	// RootCA is PEM certificates that the certificate of a root key must chain to. Empty Data: none.
+	// RootCA is PEM certificates that the certificate of a root key must chain to. Empty Data:
+	// none.
 	RootCA PEM
 	// Roles are the roles that are not simply the delegation of their name.
 	Roles []Role
@@ -49,8 +51,8 @@ type Config struct {
 	Remaps trust.Remaps
 	// RevokedKeys are canonical key IDs that count for nothing, whatever the metadata says.
 	RevokedKeys []string
-	// ExpiredGrace is for how long past its expiry evidence that is verified again, without a network, remains evidence. What is
-	// fetched has no grace.
+	// ExpiredGrace is for how long past its expiry evidence that is verified again, without a
+	// network, remains evidence. What is fetched has no grace.
 	ExpiredGrace time.Duration
 	// Budget bounds what decoding takes up, with all others who decode. Nil: one of the Root's own.
 	Budget *budget.Budget
@@ -69,8 +71,9 @@ type Role struct {
 	Keys []PEM
 }
 
-// Root verifies the repositories of one Notary server under one TrustRoot. What it has verified is in the evidence it
-// returns; it remembers of its own only that the server has shown itself to be one. It implements trust.Root.
+// Root verifies the repositories of one Notary server under one TrustRoot. What it has verified is
+// in the evidence it returns; it remembers of its own only that the server has shown itself to be
+// one. It implements trust.Root.
 type Root struct {
 	name      string
 	get       Getter
@@ -97,8 +100,8 @@ type speaker struct {
 	keys        map[string]bool // canonical key IDs; nil: any
 }
 
-// New compiles a TrustRoot. It makes no request. The error is a *trust.Fault with one of the reasons of the Ready
-// condition, InvalidKey or InvalidSpec, and names the field.
+// New compiles a TrustRoot. It makes no request. The error is a *trust.Fault with one of the
+// reasons of the Ready condition, InvalidKey or InvalidSpec, and names the field.
 func New(cfg Config, get Getter) (*Root, error) {
 	r := &Root{
 		name: cfg.Name, get: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0), remaps: cfg.Remaps,
@@ -227,8 +230,8 @@ func invalidKeyID(field, id string) error {
 // Anchors implements trust.Anchors: the pinned keys.
 func (r *Root) Anchors() []string { return slices.Sorted(maps.Keys(r.pins)) }
 
-// Fingerprints returns what the root of trust is pinned to, sorted: canonical key IDs, and the SHA-256 of the
-// certificates of the CA bundle, in hexadecimal.
+// Fingerprints returns what the root of trust is pinned to, sorted: canonical key IDs, and the
+// SHA-256 of the certificates of the CA bundle, in hexadecimal.
 func (r *Root) Fingerprints() []string {
 	out := slices.Concat(slices.Collect(maps.Keys(r.pins)), r.caPrints)
 	slices.Sort(out)

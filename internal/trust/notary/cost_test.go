@@ -18,7 +18,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// repeated returns elements, as many as have about size bytes together, with a comma between each two.
+// repeated returns elements, as many as have about size bytes together, with a comma between each
+// two.
 func repeated(size int, element func(i int) string) string {
 	var b strings.Builder
 	for i := 0; b.Len() < size; i++ {
@@ -30,7 +31,8 @@ func repeated(size int, element func(i int) string) string {
 	return b.String()
 }
 
-// bulky are parts of a signed file that are small for their bytes, or of a kind, where decoding them costs much.
+// bulky are parts of a signed file that are small for their bytes, or of a kind, where decoding
+// them costs much.
 func bulky(size int) map[string]json.RawMessage {
 	hash := base64.StdEncoding.EncodeToString(make([]byte, 32))
 	return map[string]json.RawMessage{
@@ -53,8 +55,8 @@ func bulky(size int) map[string]json.RawMessage {
 	}
 }
 
-// Whatever a signer puts into a file of a delegation, verifying the repository allocates no more than the budget is
-// charged, garbage included. What is refused is a fault of the repository.
+// Whatever a signer puts into a file of a delegation, verifying the repository allocates no more
+// than the budget is charged, garbage included. What is refused is a fault of the repository.
 func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
 	const size = 256 << 10
 	for name, text := range bulky(size) {
@@ -79,7 +81,8 @@ func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
 	}
 }
 
-// costs holds what it takes to verify a repository, with a field of one file replaced, to what it is charged.
+// costs holds what it takes to verify a repository, with a field of one file replaced, to what it
+// is charged.
 func costs(t *testing.T, v *virtual, cfg Config, file, field string, text json.RawMessage) {
 	t.Helper()
 	v.roles[file].extra = map[string]json.RawMessage{field: text}
@@ -141,7 +144,8 @@ func TestLargestRepositoryFitsTheBudget(t *testing.T) {
 	}
 }
 
-// bulkyRoots rotates the root so often, with so many bytes in each, that all of them are beyond the bound.
+// bulkyRoots rotates the root so often, with so many bytes in each, that all of them are beyond the
+// bound.
 func bulkyRoots(v *virtual) {
 	v.roles["root"].extra = map[string]json.RawMessage{"x": json.RawMessage(`"` + strings.Repeat("a", maxChainSize/3) + `"`)}
 	v.rotateRoot(20)

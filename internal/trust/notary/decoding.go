@@ -24,8 +24,8 @@ func cost(bytes int) int64 {
 	return int64(bytes)*costPerByte + int64(min(bytes, maxFileKeys))*keyCostPerByte + smallCost
 }
 
-// decoding runs work, which verifies files of so many bytes without a network, as soon as the budget
-// has room for what that costs. The error is that of work, or a *trust.Fault.
+// decoding runs work, which verifies files of so many bytes without a network, as soon as the
+// budget has room for what that costs. The error is that of work, or a *trust.Fault.
 func (r *Root) decoding(ctx context.Context, repository string, bytes int, work func() error) error {
 	giveBack, err := r.budget.Take(ctx, cost(bytes))
 	if _, tooLarge := errors.AsType[*budget.TooLargeError](err); tooLarge {

@@ -23,8 +23,8 @@ const (
 	maxKeys = 64
 	// maxKeySize bounds a key as it is written down: a certificate, and what comes with it.
 	maxKeySize = 24 << 10
-	// maxRootKeys and maxFileKeys bound the keys of a root, and those of a targets file, together: a certificate takes up to
-	// thirty times its bytes.
+	// maxRootKeys and maxFileKeys bound the keys of a root, and those of a targets file, together:
+	// a certificate takes up to thirty times its bytes.
 	maxRootKeys = 64 << 10
 	maxFileKeys = 192 << 10
 )
@@ -128,8 +128,8 @@ func decodeSignature(item value) (signature, error) {
 	return s, nil
 }
 
-// signers returns the distinct keys of a role whose signature on the file verifies, sorted by canonical ID,
-// without those that counts refuses.
+// signers returns the distinct keys of a role whose signature on the file verifies, sorted by
+// canonical ID, without those that counts refuses.
 func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 	var out []*publicKey
 	for _, s := range e.sigs {
@@ -213,8 +213,9 @@ func (l listing) role(keys map[string]*publicKey) role {
 	return r
 }
 
-// decodeKeys reads those keys of the object "keys" that are listed somewhere, of at most limit bytes together. A key that
-// cannot be read, is too weak or too large, or does not hash to its ID counts for nothing and spoils nothing.
+// decodeKeys reads those keys of the object "keys" that are listed somewhere, of at most limit
+// bytes together. A key that cannot be read, is too weak or too large, or does not hash to its ID
+// counts for nothing and spoils nothing.
 func decodeKeys(o object, limit int, listings ...listing) (map[string]*publicKey, error) {
 	all, err := o.optionalObject("keys")
 	if err != nil {

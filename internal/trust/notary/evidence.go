@@ -17,11 +17,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// evidence is what was verified about one repository. It implements trust.Evidence. Only inside a Fetch does it occur
-// without raw: nothing was verified yet, or only what was seen is left of it.
+// evidence is what was verified about one repository. It implements trust.Evidence. Only inside a
+// Fetch does it occur without raw: nothing was verified yet, or only what was seen is left of it.
 //
-// Thousands of repositories are held, so it holds what its statements share once, and finds them by halves in sorted slices: maps would
-// take as much room as the statements, and statements that are put together for whoever asks a third of what they would take.
+// Thousands of repositories are held, so it holds what its statements share once, and finds them by
+// halves in sorted slices: maps would take as much room as the statements, and statements that are
+// put together for whoever asks a third of what they would take.
 type evidence struct {
 	root         *Root // whose pins and roles it was verified under
 	repository   string
@@ -194,8 +195,8 @@ func pack(f files) *packed {
 	return p
 }
 
-// unpack returns the roots, and those of the others that are wanted, told by their name and size. Nothing may follow
-// the files: what was written down is kept as it is.
+// unpack returns the roots, and those of the others that are wanted, told by their name and size.
+// Nothing may follow the files: what was written down is kept as it is.
 func (p *packed) unpack(wanted func(name string, size int) bool) (files, error) {
 	f := files{others: make(map[string][]byte, len(p.names))}
 	r, err := gzip.NewReader(bytes.NewReader(p.data))

@@ -239,7 +239,8 @@ func TestProbe(t *testing.T) {
 	wantFault(t, r.Probe(t.Context(), ""), v1alpha1.ReasonUnreachable)
 }
 
-// A thousand repositories of a hundred tags and three delegations must fit in 200 MiB, garbage included.
+// A thousand repositories of a hundred tags and three delegations must fit in 200 MiB, garbage
+// included.
 func TestMemory(t *testing.T) {
 	v := large(t)
 	r := v.root(v.config())

@@ -20,9 +20,9 @@ import (
 
 const (
 	feedPath = "/v2/_trust/changefeed"
-	// feedWindow is how many of the records that were seen last are read again each time. That they are still there shows that the
-	// list has not started anew; and a record whose number was given out before theirs, but which was committed after them, is found
-	// among them.
+	// feedWindow is how many of the records that were seen last are read again each time. That they
+	// are still there shows that the list has not started anew; and a record whose number was given
+	// out before theirs, but which was committed after them, is found among them.
 	feedWindow = 16
 	// feedPage is how many records are asked for. More in one interval, and polling is no dearer.
 	feedPage = 500
@@ -30,17 +30,19 @@ const (
 	maxFeedSize = 1 << 20
 	// maxFeedValues bounds the JSON values of an answer. A record has six.
 	maxFeedValues = 32 * feedPage
-	// feedStart is the place before the first record, feedNewest the newest going backwards: numbers of the protocol.
+	// feedStart is the place before the first record, feedNewest the newest going backwards:
+	// numbers of the protocol.
 	feedStart, feedNewest = "0", "-1"
 )
 
-// recordID is a number with the servers that keep their records in SQL or in memory, and a UUID with others.
+// recordID is a number with the servers that keep their records in SQL or in memory, and a UUID
+// with others.
 var recordID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,63}$`)
 
 // CatalogGetter is what a Getter implements that can read what is of no repository.
 type CatalogGetter interface {
-	// GetCatalog returns the body at a path of the server, with a query and with a token for the catalogue of all repositories. It
-	// fails as Get does.
+	// GetCatalog returns the body at a path of the server, with a query and with a token for the
+	// catalogue of all repositories. It fails as Get does.
 	GetCatalog(ctx context.Context, path string, query url.Values, limit int64) ([]byte, error)
 }
 
@@ -52,17 +54,19 @@ type record struct {
 	Version                   int64
 }
 
-// mark tells a record from any other, also from one that got its number after the server has started anew.
+// mark tells a record from any other, also from one that got its number after the server has
+// started anew.
 func (r record) mark() string {
 	sum := sha256.Sum256([]byte(fmt.Sprintf("%q %q %q %d", r.GUN, r.SHA256, r.Category, r.Version)))
 	return r.ID + " " + hex.EncodeToString(sum[:8])
 }
 
-// Changes implements trust.Feed by the change feed of the server. It takes one request. A cursor is the ID that the window
-// begins after, and the marks of the records in it. A list that is empty, or that holds more new records than a page, has
-// none.
+// Changes implements trust.Feed by the change feed of the server. It takes one request. A cursor is
+// the ID that the window begins after, and the marks of the records in it. A list that is empty, or
+// that holds more new records than a page, has none.
 //
-// The feed of one repository alone, which a Notary server has as well, would cost what its timestamp costs.
+// The feed of one repository alone, which a Notary server has as well, would cost what its
+// timestamp costs.
 func (r *Root) Changes(ctx context.Context, after trust.Cursor) (trust.Changes, error) {
 	if len(after) == 0 {
 		records, err := r.listed(ctx, feedNewest, feedWindow+1)
@@ -107,7 +111,8 @@ func cursor(after string, records []record) trust.Cursor {
 	return c
 }
 
-// listed asks for records after an ID, oldest first, and holds them against the bounds and the form of the protocol.
+// listed asks for records after an ID, oldest first, and holds them against the bounds and the form
+// of the protocol.
 func (r *Root) listed(ctx context.Context, after string, most int) ([]record, error) {
 	get, ok := r.get.(CatalogGetter)
 	if !ok {

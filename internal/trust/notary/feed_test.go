@@ -124,7 +124,8 @@ func TestFeed(t *testing.T) {
 	}
 }
 
-// A cursor is a place in one list. Where that has started anew, or has run on too far, it is lost, never silently another place.
+// A cursor is a place in one list. Where that has started anew, or has run on too far, it is lost,
+// never silently another place.
 func TestFeedPlaceIsLost(t *testing.T) {
 	tests := map[string]func(s *feedServer){
 		"emptied":                func(s *feedServer) { s.records = nil },

@@ -12,16 +12,18 @@ import (
 const (
 	// maxParallel bounds the requests of one repository that are under way at the same time.
 	maxParallel = 16
-	// maxRootSteps bounds how many root versions are walked between a pinned or held root and the newest.
+	// maxRootSteps bounds how many root versions are walked between a pinned or held root and the
+	// newest.
 	maxRootSteps = 128
 	maxProbeSize = 64 << 10
 )
 
 // Getter reads from the Notary server. The registry client implements it.
 type Getter interface {
-	// Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json, with a token scoped
-	// to pull from repository. A body of more than limit bytes is a fault. The error is trust.ErrNotFound where the
-	// server says, in the words of its protocol, that there is no such thing, and otherwise a *trust.Fault.
+	// Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json,
+	// with a token scoped to pull from repository. A body of more than limit bytes is a fault. The
+	// error is trust.ErrNotFound where the server says, in the words of its protocol, that there is
+	// no such thing, and otherwise a *trust.Fault.
 	Get(ctx context.Context, repository, path string, limit int64) ([]byte, error)
 }
 
@@ -30,7 +32,8 @@ var (
 	_ trust.Keeper = (*Root)(nil)
 )
 
-// Subject implements trust.Root: the repository, whose metadata holds what was signed for all of its tags.
+// Subject implements trust.Root: the repository, whose metadata holds what was signed for all of
+// its tags.
 func (r *Root) Subject(image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: r.remaps.Signed(image)}
 }
@@ -38,9 +41,9 @@ func (r *Root) Subject(image imageref.Ref) trust.Subject {
 // Host implements trust.Root: all is asked of one server, whatever its name.
 func (*Root) Host(trust.Subject) string { return "server" }
 
-// Fetch implements trust.Root. First sight of a repository takes three round trips; a refresh that finds the same
-// timestamp takes one request. Where verification fails, root.json is asked for, and if it is a newer one everything
-// is verified from it, once.
+// Fetch implements trust.Root. First sight of a repository takes three round trips; a refresh that
+// finds the same timestamp takes one request. Where verification fails, root.json is asked for, and
+// if it is a newer one everything is verified from it, once.
 func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	repository := about.Repository
 	if err := checkRepository(repository); err != nil {
@@ -84,8 +87,8 @@ func (r *Root) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence
 	return checked, nil
 }
 
-// recheck verifies evidence again. It waits for the budget without a context: whoever holds that waits for the
-// processor alone.
+// recheck verifies evidence again. It waits for the budget without a context: whoever holds that
+// waits for the processor alone.
 func (r *Root) recheck(ev *evidence) (checked *evidence, err error) {
 	if same := r.restamped(ev, r.now()); same != nil {
 		return same, nil
@@ -132,9 +135,10 @@ func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
 	return ev, nil
 }
 
-// own returns what is held as this Root sees it, and an empty evidence where there is none. What another Root verified
-// is verified again under the pins of this one; where that fails only the versions seen are kept. Not even those are where
-// its root is pinned no more: whoever edits the TrustRoot has replaced the root of trust, and versions start anew with it.
+// own returns what is held as this Root sees it, and an empty evidence where there is none. What
+// another Root verified is verified again under the pins of this one; where that fails only the
+// versions seen are kept. Not even those are where its root is pinned no more: whoever edits the
+// TrustRoot has replaced the root of trust, and versions start anew with it.
 func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
 	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
 		return &evidence{root: r, repository: repository}, nil
@@ -154,8 +158,8 @@ func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
 	return left, nil
 }
 
-// explained adds to the fault of a fetch why what was verified before is of no use: with the server down, that a key is revoked
-// would go unsaid.
+// explained adds to the fault of a fetch why what was verified before is of no use: with the server
+// down, that a key is revoked would go unsaid.
 func (e *evidence) explained(f *trust.Fault) *trust.Fault {
 	if e.unusable == nil || e.unusable.Reason != v1alpha1.ReasonKeyRevoked || f.Reason == v1alpha1.ReasonKeyRevoked {
 		return f

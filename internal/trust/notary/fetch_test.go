@@ -36,7 +36,8 @@ func TestFetch(t *testing.T) {
 	}
 }
 
-// A cold fetch asks for four files and the delegations, and nothing below the timestamp otherwise than by hash.
+// A cold fetch asks for four files and the delegations, and nothing below the timestamp otherwise
+// than by hash.
 func TestFetchColdRequests(t *testing.T) {
 	v := newVirtual(t)
 	mustFetch(t, v.root(v.config()), nil)

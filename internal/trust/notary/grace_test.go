@@ -55,7 +55,8 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 	})
 }
 
-// Read back or verified anew, what has expired since passes within the grace, with its expiry as it is.
+// Read back or verified anew, what has expired since passes within the grace, with its expiry as it
+// is.
 func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 	v := newVirtual(t)
 	now := testNow()
@@ -103,7 +104,8 @@ func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 	}
 }
 
-// A delegation that had expired when it was first seen is revived by no grace, not even after a restart.
+// A delegation that had expired when it was first seen is revived by no grace, not even after a
+// restart.
 func TestThreatGraceRevivesNoDelegation(t *testing.T) {
 	v := newVirtual(t)
 	v.role("targets/qa").expires = testNow().Add(-time.Hour)

@@ -41,8 +41,8 @@ const (
 type publicKey struct {
 	// id is what signatures and roles call the key: for an x509 key it includes the certificate.
 	id string
-	// canonical is the ID of the bare public key. Keys are told apart by it alone, so that one key in two certificates
-	// is one signer.
+	// canonical is the ID of the bare public key. Keys are told apart by it alone, so that one key
+	// in two certificates is one signer.
 	canonical string
 	key       crypto.PublicKey
 	// chain is the leaf certificate and what came with it; nil for a bare key.
@@ -86,8 +86,9 @@ func parseKey(keyType string, public []byte) (*publicKey, error) {
 	return k, nil
 }
 
-// parsePEMKey reads a public key or a certificate that an administrator gave. A certificate stands for its key alone.
-// CA certificates may follow it, as in the file of a chain: they stand for nothing, and a key of theirs is not read.
+// parsePEMKey reads a public key or a certificate that an administrator gave. A certificate stands
+// for its key alone. CA certificates may follow it, as in the file of a chain: they stand for
+// nothing, and a key of theirs is not read.
 func parsePEMKey(text string) (*publicKey, error) {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil {
@@ -124,9 +125,9 @@ func parsePEMKey(text string) (*publicKey, error) {
 
 var errMoreKeys = errors.New("more than one PEM block; give each key as an entry of its own")
 
-// checkIssuers says that what follows the certificate of a key are certificates of CAs, which a file
-// of one key may hold. Where a CA comes first it is not clear whose key is meant, and that of a CA
-// is never pinned by mistake.
+// checkIssuers says that what follows the certificate of a key are certificates of CAs, which a
+// file of one key may hold. Where a CA comes first it is not clear whose key is meant, and that of
+// a CA is never pinned by mistake.
 func checkIssuers(leaf *x509.Certificate, rest []byte) error {
 	for n := 2; ; n++ {
 		var block *pem.Block
@@ -148,7 +149,8 @@ func checkIssuers(leaf *x509.Certificate, rest []byte) error {
 	}
 }
 
-// parsePKIX reads a public key. Its error leaves the cause out: the ASN.1 parser's words help nobody to mend a key.
+// parsePKIX reads a public key. Its error leaves the cause out: the ASN.1 parser's words help
+// nobody to mend a key.
 func parsePKIX(der []byte) (crypto.PublicKey, error) {
 	key, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
@@ -183,8 +185,8 @@ func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// canonicalID returns the bare key type and the canonical ID of a key that is strong enough to count. The key is
-// encoded anew, so that another encoding of the same key is not another signer.
+// canonicalID returns the bare key type and the canonical ID of a key that is strong enough to
+// count. The key is encoded anew, so that another encoding of the same key is not another signer.
 func canonicalID(key crypto.PublicKey) (keyType, id string, err error) {
 	switch k := key.(type) {
 	case ed25519.PublicKey:
@@ -218,8 +220,8 @@ func keyID(keyType string, public []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// verify reports whether sig is the key's signature over message. Every method hashes with SHA-256, whatever the size
-// of the key.
+// verify reports whether sig is the key's signature over message. Every method hashes with SHA-256,
+// whatever the size of the key.
 func (k *publicKey) verify(method string, message, sig []byte) bool {
 	sum := sha256.Sum256(message)
 	switch pub := k.key.(type) {

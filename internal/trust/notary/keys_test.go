@@ -15,7 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// Every type of key with every method it knows, as the key of every role; of the root, where it has a certificate.
+// Every type of key with every method it knows, as the key of every role; of the root, where it has
+// a certificate.
 func TestKeyTypesAndMethods(t *testing.T) {
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
@@ -127,7 +128,8 @@ func TestParseKeyRefused(t *testing.T) {
 	}
 }
 
-// A key whose ID is not its own counts for nothing, and neither does one that only its file's signatures name.
+// A key whose ID is not its own counts for nothing, and neither does one that only its file's
+// signatures name.
 func TestKeyUnderAnotherID(t *testing.T) {
 	wantRoles(t, signedWith(t, func(v *virtual) {
 		stranger := newKey(t, "ecdsa", "")
@@ -186,8 +188,8 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// The file of a key may hold the chain of its certificate. The leaf alone is pinned, and a CA never by
-// mistake.
+// The file of a key may hold the chain of its certificate. The leaf alone is pinned, and a CA never
+// by mistake.
 func TestKeyFileWithAChain(t *testing.T) {
 	ca, err := tlstest.NewCA("CA")
 	if err != nil {

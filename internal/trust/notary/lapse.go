@@ -7,8 +7,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// lasts reports whether a delegation has not expired, or, where it was verified before it had, not by more than the grace. What has
-// not is noted, so that no later grace revives what was never seen valid.
+// lasts reports whether a delegation has not expired, or, where it was verified before it had, not
+// by more than the grace. What has not is noted, so that no later grace revives what was never seen
+// valid.
 func (m *metadata) lasts(name string, e *envelope) bool {
 	if e.current(m.at) == nil {
 		m.lapsed = slices.DeleteFunc(m.lapsed, func(lapsed string) bool { return lapsed == name })
@@ -25,8 +26,9 @@ func (m *metadata) lasts(name string, e *envelope) bool {
 	return false
 }
 
-// dated returns every file that the evidence rests on. A Notary server signs the timestamp anew by itself. Of the snapshot nobody can
-// tell: its key may be the server's or an administrator's, and the metadata does not say.
+// dated returns every file that the evidence rests on. A Notary server signs the timestamp anew by
+// itself. Of the snapshot nobody can tell: its key may be the server's or an administrator's, and
+// the metadata does not say.
 func (m *metadata) dated() []trust.File {
 	files := []trust.File{
 		{Name: rootRole + ".json", Kind: rootRole, NotAfter: earliest(m.newest().expires, m.certificateExpiry(m.chain))},

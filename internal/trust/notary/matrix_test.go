@@ -22,8 +22,8 @@ const (
 	notSigned = "signed by ci only"
 )
 
-// mutation damages one role's file. It says what is expected of the top-level roles and of the delegation, on first
-// sight and with metadata held; exceptions override both, by role and state.
+// mutation damages one role's file. It says what is expected of the top-level roles and of the
+// delegation, on first sight and with metadata held; exceptions override both, by role and state.
 type mutation struct {
 	apply      func(v *virtual, role string)
 	top        string
@@ -96,7 +96,8 @@ func mutations() map[string]mutation {
 	}
 }
 
-// serveResigned serves another valid file of the same length: the same content under another signature.
+// serveResigned serves another valid file of the same length: the same content under another
+// signature.
 func (v *virtual) serveResigned(role string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		var doc struct {
@@ -144,8 +145,8 @@ func slow(w http.ResponseWriter, r *http.Request) {
 // isSlow is the header of an answer that never ends.
 const isSlow = "X-Slow"
 
-// impatient runs out of time for an answer that never ends, once that has begun. All that is asked for beside it may take the time that it takes on a
-// busy machine.
+// impatient runs out of time for an answer that never ends, once that has begun. All that is asked
+// for beside it may take the time that it takes on a busy machine.
 type impatient struct{}
 
 // RoundTrip implements http.RoundTripper.
@@ -158,8 +159,9 @@ func (impatient) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// TestMutationMatrix damages each file in each way, on first sight and with metadata held. Each cell is a verdict or a
-// fault of the right class; what is held answers as before, and is replaced once the server is mended.
+// TestMutationMatrix damages each file in each way, on first sight and with metadata held. Each
+// cell is a verdict or a fault of the right class; what is held answers as before, and is replaced
+// once the server is mended.
 func TestMutationMatrix(t *testing.T) {
 	for name, mut := range mutations() {
 		for _, role := range []string{"root", "timestamp", "snapshot", "targets", "targets/qa"} {

@@ -22,7 +22,8 @@ const (
 	maxFileSize = 8 << 20
 	// maxTotalSize bounds the targets and delegations of one repository together.
 	maxTotalSize = 16 << 20
-	// evidenceSize is what evidence takes up beside its statements and files, with some delegations.
+	// evidenceSize is what evidence takes up beside its statements and files, with some
+	// delegations.
 	evidenceSize = 4 << 10
 	// keySize is what the ID of a key takes up, and what is remembered of a role beside its keys.
 	keySize = 128
@@ -41,7 +42,8 @@ type files struct {
 // floor is what was last seen of a role, below which its file must not fall.
 type floor struct {
 	version int64
-	// digest is that of the signed part: one version is published once. A further signature on it changes nothing.
+	// digest is that of the signed part: one version is published once. A further signature on it
+	// changes nothing.
 	digest [sha256.Size]byte
 	// keys are the canonical IDs that could sign the file.
 	keys []string
@@ -49,8 +51,9 @@ type floor struct {
 	listed bool
 }
 
-// metadata verifies the files of one repository in the order of trust, from the root down: each method takes the raw
-// bytes of the next, and says what may be asked for after it. It is pure. A failed method ends it.
+// metadata verifies the files of one repository in the order of trust, from the root down: each
+// method takes the raw bytes of the next, and says what may be asked for after it. It is pure. A
+// failed method ends it.
 type metadata struct {
 	rootRules
 	floors    map[string]floor // of the evidence held; nil without
@@ -108,9 +111,9 @@ func (m *metadata) loadRoots(roots [][]byte, trusted int) error {
 
 func (m *metadata) newest() *rootFile { return m.chain[len(m.chain)-1] }
 
-// admit refuses a verified file that is older than the one last seen, or another of the same version. A role whose keys
-// have all been replaced since starts anew: no older file can be signed by the new keys, and so a version that a stolen
-// key set too high can be left behind.
+// admit refuses a verified file that is older than the one last seen, or another of the same
+// version. A role whose keys have all been replaced since starts anew: no older file can be signed
+// by the new keys, and so a version that a stolen key set too high can be left behind.
 func (m *metadata) admit(name string, e *envelope, r role) error {
 	now := floor{version: e.version, digest: e.digest, keys: r.canonical(), listed: true}
 	m.seen[name] = now
@@ -140,8 +143,8 @@ func overlap(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
-// loadTop decodes and verifies timestamp.json, snapshot.json or targets.json: signed by the keys that root gives its
-// role, current, and not older than what is held.
+// loadTop decodes and verifies timestamp.json, snapshot.json or targets.json: signed by the keys
+// that root gives its role, current, and not older than what is held.
 func (m *metadata) loadTop(name, typ string, raw []byte) (*envelope, []*publicKey, error) {
 	e, err := decodeEnvelope(raw, typ)
 	if err != nil {
@@ -192,8 +195,8 @@ func bounded(name string, meta fileMeta, limit int64) error {
 	return nil
 }
 
-// loadSnapshot takes snapshot.json and returns what it says of targets and the delegations, whose names have then
-// passed the name rule. The root in use must be the one it lists.
+// loadSnapshot takes snapshot.json and returns what it says of targets and the delegations, whose
+// names have then passed the name rule. The root in use must be the one it lists.
 func (m *metadata) loadSnapshot(raw []byte, meta fileMeta) (map[string]fileMeta, error) {
 	if err := meta.check(raw); err != nil {
 		return nil, fault(m.repository, snapshotRole, err)
@@ -286,7 +289,8 @@ func (m *metadata) anchors() []string {
 	return ids
 }
 
-// finish returns the evidence of a set that has been loaded to its end. held is the same files, packed; nil: not there.
+// finish returns the evidence of a set that has been loaded to its end. held is the same files,
+// packed; nil: not there.
 func (m *metadata) finish(held *packed) *evidence {
 	for name, f := range m.floors {
 		if _, ok := m.seen[name]; !ok && len(m.seen) < maxFloors {

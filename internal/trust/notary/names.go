@@ -34,8 +34,9 @@ var (
 	// tagName is what a registry takes as a tag.
 	tagName        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 	delegationName = regexp.MustCompile(`^targets(/[-a-z0-9_]+)+$`)
-	// repositoryName is a repository by its name: a host with perhaps a port, and path segments. No segment can be
-	// "..", nor hold anything that a URL would need escaped. Docker's clients keep the capitals of a host.
+	// repositoryName is a repository by its name: a host with perhaps a port, and path segments. No
+	// segment can be "..", nor hold anything that a URL would need escaped. Docker's clients keep
+	// the capitals of a host.
 	repositoryName = regexp.MustCompile(`^([A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+$`)
 )
 
@@ -47,7 +48,8 @@ func checkRepository(repository string) error {
 	return nil
 }
 
-// checkDelegation holds the name of a delegation against the rule of the format, and our bound on depth.
+// checkDelegation holds the name of a delegation against the rule of the format, and our bound on
+// depth.
 func checkDelegation(name string) error {
 	if len(name) > maxDelegationName || !delegationName.MatchString(name) || path.Clean(name) != name {
 		return fmt.Errorf("%.80q is not the name of a delegation: targets/<name>, in lower-case letters, digits, '-' and '_'", name)

@@ -28,7 +28,8 @@ const (
 	maxUnpackedSize = maxTotalSize + maxSnapshotSize + maxTimestampSize + maxChainSize
 )
 
-// packedHeader is the first line of what Pack writes; the files follow it, compressed, in the order of their sizes.
+// packedHeader is the first line of what Pack writes; the files follow it, compressed, in the order
+// of their sizes.
 type packedHeader struct {
 	Format     string                 `json:"format"`
 	Repository string                 `json:"repository"`
@@ -38,8 +39,8 @@ type packedHeader struct {
 	Lapsed     []string               `json:"lapsed,omitempty"`
 }
 
-// packedFloor is a floor, written down. It is not signed: whoever may write it can hold a repository up, and lowers nothing that was
-// seen here.
+// packedFloor is a floor, written down. It is not signed: whoever may write it can hold a
+// repository up, and lowers nothing that was seen here.
 type packedFloor struct {
 	Version int64    `json:"version"`
 	Digest  string   `json:"digest"`
@@ -120,8 +121,9 @@ func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (t
 	return saved, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
 }
 
-// proven returns the versions that the files themselves prove, nothing where they do not verify. It is asked for where that makes a
-// difference: where the keys of a role are said to have been replaced since ours.
+// proven returns the versions that the files themselves prove, nothing where they do not verify. It
+// is asked for where that makes a difference: where the keys of a role are said to have been
+// replaced since ours.
 func (r *Root) proven(saved *evidence, ours map[string]floor) map[string]floor {
 	for name, f := range saved.floors {
 		if have, ok := ours[name]; ok && name != rootRole && !overlap(have.keys, f.keys) {
@@ -134,7 +136,8 @@ func (r *Root) proven(saved *evidence, ours map[string]floor) map[string]floor {
 	return nil
 }
 
-// readPacked reads what Pack wrote, within bounds. The result is verified by no Root: it makes no statements.
+// readPacked reads what Pack wrote, within bounds. The result is verified by no Root: it makes no
+// statements.
 func readPacked(repository string, data []byte) (*evidence, error) {
 	end := bytes.IndexByte(data[:min(len(data), maxPackedHeader)], '\n')
 	if end < 0 {
@@ -167,8 +170,8 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	}, nil
 }
 
-// checkSizes holds what the header says of the files, and how many bytes they take up compressed, against the bounds. Compression adds
-// little to files that it cannot make smaller.
+// checkSizes holds what the header says of the files, and how many bytes they take up compressed,
+// against the bounds. Compression adds little to files that it cannot make smaller.
 func checkSizes(names []string, sizes []int, compressed int) error {
 	roots := len(sizes) - len(names)
 	if roots < 1 || roots > maxPackedRoots || len(names) > maxRoles+3 {
@@ -212,8 +215,9 @@ func readFloors(seen map[string]packedFloor) (map[string]floor, error) {
 	return floors, nil
 }
 
-// raise joins the versions seen here with those said to be seen elsewhere, and reports whether that adds to ours. The higher version
-// of each role counts; where the keys of a role were all replaced since ours, and signed files prove that, the one of the later keys.
+// raise joins the versions seen here with those said to be seen elsewhere, and reports whether that
+// adds to ours. The higher version of each role counts; where the keys of a role were all replaced
+// since ours, and signed files prove that, the one of the later keys.
 func raise(ours, theirs, proven map[string]floor) (joined map[string]floor, raised bool) {
 	joined = maps.Clone(ours)
 	if joined == nil {
@@ -236,7 +240,8 @@ func raise(ours, theirs, proven map[string]floor) (joined map[string]floor, rais
 			joined[name] = f
 		}
 	}
-	// That a delegation is listed was said under the file of its parent that was seen with it, and counts under that alone.
+	// That a delegation is listed was said under the file of its parent that was seen with it, and
+	// counts under that alone.
 	for name, f := range joined {
 		from := ours
 		if taken[name] {
@@ -250,7 +255,8 @@ func raise(ours, theirs, proven map[string]floor) (joined map[string]floor, rais
 	return joined, !maps.EqualFunc(ours, joined, equalFloors)
 }
 
-// laterOf reports whether the second of two sets of versions was seen under a later root, or else under a later targets file.
+// laterOf reports whether the second of two sets of versions was seen under a later root, or else
+// under a later targets file.
 func laterOf(ours, theirs map[string]floor) bool {
 	if a, b := ours[rootRole].version, theirs[rootRole].version; a != b {
 		return b > a

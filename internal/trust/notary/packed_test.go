@@ -34,7 +34,8 @@ func mustUnpack(t testing.TB, r *Root, data []byte, held trust.Evidence) trust.E
 	return ev
 }
 
-// What was written down says the same after a restart, without a request, and goes on being refreshed by one.
+// What was written down says the same after a restart, without a request, and goes on being
+// refreshed by one.
 func TestPackedIsReadBack(t *testing.T) {
 	v := newVirtual(t)
 	first := v.root(v.config())
@@ -135,7 +136,8 @@ func proves(t *testing.T, ev trust.Evidence) {
 	}
 }
 
-// What was seen before a restart binds the server after it, whether what was written down can still be used or not.
+// What was seen before a restart binds the server after it, whether what was written down can still
+// be used or not.
 func TestThreatRollbackAcrossARestart(t *testing.T) {
 	later := func(c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } }
 	for name, edit := range map[string]func(*Config){"current": func(*Config) {}, "expired": later} {
@@ -204,7 +206,8 @@ func TestThreatRollbackOnAnotherReplica(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, other, both), "v1"), "ci one", "qa one")
 }
 
-// Whoever can write records, and has the signing server too, has nothing accepted that is older than what a replica has seen.
+// Whoever can write records, and has the signing server too, has nothing accepted that is older
+// than what a replica has seen.
 func TestThreatForgedRecordLowersNothing(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -275,7 +278,8 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 	})
 }
 
-// Keys that were all replaced start a role's versions anew, on replicas that have not seen that as well.
+// Keys that were all replaced start a role's versions anew, on replicas that have not seen that as
+// well.
 func TestReplacedKeysReachAnotherReplica(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())

@@ -10,7 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// meet makes the requests for some roles wait for each other: they are answered only if they are under way together.
+// meet makes the requests for some roles wait for each other: they are answered only if they are
+// under way together.
 func (v *virtual) meet(roles ...string) {
 	var wg sync.WaitGroup
 	wg.Add(len(roles))
@@ -28,7 +29,8 @@ func (v *virtual) meet(roles ...string) {
 	}
 }
 
-// First sight takes three round trips: root with timestamp, the snapshot, targets with every delegation.
+// First sight takes three round trips: root with timestamp, the snapshot, targets with every
+// delegation.
 func TestFetchColdRoundTrips(t *testing.T) {
 	v := newVirtual(t)
 	v.meet("root", "timestamp")
@@ -47,7 +49,8 @@ func TestFetchStopsAtTheFirstFault(t *testing.T) {
 	}
 }
 
-// Where only a sha512 is signed the file is asked for by its plain name, and held against that hash.
+// Where only a sha512 is signed the file is asked for by its plain name, and held against that
+// hash.
 func TestFetchWithoutSHA256(t *testing.T) {
 	v := newVirtual(t)
 	v.bump("root")
@@ -67,7 +70,8 @@ func TestFetchWithoutSHA256(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "targets/qa", "sha512")
 }
 
-// A publication of which only the timestamp is there yet is a fault: of what is held nothing is lost, and the next fetch finds it.
+// A publication of which only the timestamp is there yet is a fault: of what is held nothing is
+// lost, and the next fetch finds it.
 func TestHalfWrittenPublication(t *testing.T) {
 	for name, wanting := range map[string]struct {
 		role   string

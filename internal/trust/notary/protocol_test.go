@@ -88,8 +88,9 @@ func imageRegistry(about string) http.HandlerFunc {
 	}
 }
 
-// Whatever else than a Notary server answers under the URL, or a Notary server under a wrong path of
-// it: that it does not find trust data is no verdict about an image, and shows before the first one.
+// Whatever else than a Notary server answers under the URL, or a Notary server under a wrong path
+// of it: that it does not find trust data is no verdict about an image, and shows before the first
+// one.
 func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
 	r.sign("one", "targets/ci", "targets/qa")

@@ -76,8 +76,8 @@ func wantSigned(t *testing.T, ev trust.Evidence, tag string, want ...string) {
 	}
 }
 
-// The whole life of a repository, as the real client and server write it: with the server's own ed25519 keys, and with
-// the ecdsa keys of a signer beside it.
+// The whole life of a repository, as the real client and server write it: with the server's own
+// ed25519 keys, and with the ecdsa keys of a signer beside it.
 func TestRealRepository(t *testing.T) {
 	for name, options := range map[string]notaryserver.Options{"local keys": {}, "signer": {Signer: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -122,7 +122,8 @@ func TestRealRepository(t *testing.T) {
 	}
 }
 
-// The root rotates twice: what is held follows it step by step, and a pin of the first key still leads to the newest.
+// The root rotates twice: what is held follows it step by step, and a pin of the first key still
+// leads to the newest.
 func TestRealRootRotation(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
 	ctx := t.Context()
@@ -145,7 +146,8 @@ func TestRealRootRotation(t *testing.T) {
 	again := mustFetch(t, r.reader(pinID(newest.KeyID)), nil)
 	wantSigned(t, again, "v1", "ci two", "qa two")
 
-	// The first key is found out and revoked: it leads nowhere now, and the newest needs it no more.
+	// The first key is found out and revoked: it leads nowhere now, and the newest needs it no
+	// more.
 	revoked := func(c *Config) { c.RevokedKeys = []string{first.KeyID} }
 	_, err := r.reader(func(c *Config) { pinID(first.KeyID)(c); revoked(c) }).Fetch(ctx, of(r.gun), nil)
 	wantFault(t, err, v1alpha1.ReasonKeyRevoked, first.KeyID, newest.KeyID)
@@ -185,8 +187,8 @@ func TestRealPins(t *testing.T) {
 	}
 }
 
-// A repository that nobody has initialised is unsigned, and a delegation that is removed and added again has signed
-// nothing.
+// A repository that nobody has initialised is unsigned, and a delegation that is removed and added
+// again has signed nothing.
 func TestRealDelegations(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
 	ctx := t.Context()

@@ -279,7 +279,8 @@ func TestThreatWhatProvesNoRoleIsNoStatement(t *testing.T) {
 	}
 }
 
-// What the real client signs in targets, in targets/releases, or with one key of two, proves no role.
+// What the real client signs in targets, in targets/releases, or with one key of two, proves no
+// role.
 func TestRealRejections(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
 	ctx := t.Context()
@@ -319,7 +320,8 @@ func TestRealRejections(t *testing.T) {
 	want("ci", "targets/ci.json is signed by key "+r.keys["ci"].KeyID+", which is revoked (administrators: spec.revokedKeys of the TrustRoot)")
 }
 
-// What is kept of a repository for the words of a denial is bounded, and so is what is said of one image.
+// What is kept of a repository for the words of a denial is bounded, and so is what is said of one
+// image.
 func TestThreatRejectionsAreBounded(t *testing.T) {
 	m := newMetadata(rootRules{Root: &Root{}}, nil)
 	files := signedTargets{name: targetsRole, targets: make([]target, maxIdle+10)}

@@ -10,7 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// revokes reports whether spec.revokedKeys lists a key, by its canonical ID or by that which the metadata uses.
+// revokes reports whether spec.revokedKeys lists a key, by its canonical ID or by that which the
+// metadata uses.
 func (r *Root) revokes(k *publicKey) bool { return r.revoked[k.canonical] || r.revoked[k.id] }
 
 // counts reports whether a key may count for anything, and notes that it was asked.
@@ -21,7 +22,8 @@ func (c rootRules) counts(k *publicKey) bool {
 	return !c.revokes(k)
 }
 
-// regardless returns the same rules with no key revoked: to find out what a revocation has changed, never to believe anything.
+// regardless returns the same rules with no key revoked: to find out what a revocation has changed,
+// never to believe anything.
 func (c rootRules) regardless() rootRules {
 	all := *c.Root
 	all.revoked = nil
@@ -38,7 +40,8 @@ func (c rootRules) revokedSigner(e *envelope, r role) *publicKey {
 	return signers[0]
 }
 
-// revokedFile says that a file of a top-level role would be signed but for a revoked key; nil where that is not the reason.
+// revokedFile says that a file of a top-level role would be signed but for a revoked key; nil where
+// that is not the reason.
 func (c rootRules) revokedFile(name string, e *envelope, r role) error {
 	k := c.revokedSigner(e, r)
 	if k == nil || len(e.signers(r, func(*publicKey) bool { return true })) < r.threshold {
@@ -79,9 +82,10 @@ func (c rootRules) rootKeys(f *rootFile) string {
 	return strings.Join(ids, ", ")
 }
 
-// restamped returns evidence of another Root as this one's, without verifying it again, where that would come to the same: the two
-// differ in nothing but keys revoked or taken back, and verifying it depended on none of those. nil where it has to be verified. A
-// revocation must take effect at once however many repositories are held, and most of them know nothing of the key.
+// restamped returns evidence of another Root as this one's, without verifying it again, where that
+// would come to the same: the two differ in nothing but keys revoked or taken back, and verifying
+// it depended on none of those. nil where it has to be verified. A revocation must take effect at
+// once however many repositories are held, and most of them know nothing of the key.
 func (r *Root) restamped(ev *evidence, at time.Time) *evidence {
 	was := ev.root
 	if was == nil || ev.raw == nil || !at.Before(ev.notAfter) || !r.differsByRevocation(was) {

@@ -12,8 +12,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// branched is a repository with keys of every sort: a chain of roots, a role that two keys sign, a certified key, a delegation below
-// another. The keys are those that it hangs on, by what they are.
+// branched is a repository with keys of every sort: a chain of roots, a role that two keys sign, a
+// certified key, a delegation below another. The keys are those that it hangs on, by what they are.
 func branched(t *testing.T) (*virtual, Config, map[string]string) {
 	t.Helper()
 	v := newVirtual(t)
@@ -41,7 +41,8 @@ func without(cfg Config, ids ...string) Config {
 	return cfg
 }
 
-// Evidence that is held says after a revocation what a full verification says, whatever key it is of, and again when it is taken back.
+// Evidence that is held says after a revocation what a full verification says, whatever key it is
+// of, and again when it is taken back.
 func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 	v, cfg, keys := branched(t)
 	root := v.root(cfg)
@@ -82,7 +83,8 @@ func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 	}
 }
 
-// A key that a repository knows nothing of costs it next to nothing: a thousand of them are held, and the revocation is to count at once.
+// A key that a repository knows nothing of costs it next to nothing: a thousand of them are held,
+// and the revocation is to count at once.
 func TestRevocationOfAnotherKeyVerifiesNothing(t *testing.T) {
 	v, cfg, keys := branched(t)
 	held := mustFetch(t, v.root(cfg), nil)
@@ -127,7 +129,8 @@ func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
 	}
 }
 
-// With the server down, the fault says all the same that it is the revocation which leaves nothing to go on from.
+// With the server down, the fault says all the same that it is the revocation which leaves nothing
+// to go on from.
 func TestRevokedKeyIsNamedWithTheServerDown(t *testing.T) {
 	v := newVirtual(t)
 	held := mustFetch(t, v.root(v.config()), nil)
@@ -137,8 +140,8 @@ func TestRevokedKeyIsNamedWithTheServerDown(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonUnreachable, key, "spec.revokedKeys")
 }
 
-// A stolen root key has led to a root of the thief. Both keys are revoked, and the repository is made anew under another pin: it
-// starts at version 1.
+// A stolen root key has led to a root of the thief. Both keys are revoked, and the repository is
+// made anew under another pin: it starts at version 1.
 func TestRevokedRootStartsAnewUnderAnotherPin(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
@@ -160,8 +163,8 @@ func TestRevokedRootStartsAnewUnderAnotherPin(t *testing.T) {
 	wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
 }
 
-// A targets key is replaced and revoked before the operator has seen the new one: what is held does not count, the server's does,
-// and what was seen before still bounds it.
+// A targets key is replaced and revoked before the operator has seen the new one: what is held does
+// not count, the server's does, and what was seen before still bounds it.
 func TestThreatReplacedAndRevokedTargetsKey(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()

@@ -13,7 +13,8 @@ func serveBytes(raw []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(raw) }
 }
 
-// The same version with other content is as bad as a lower one; a further signature on the same content is not.
+// The same version with other content is as bad as a lower one; a further signature on the same
+// content is not.
 func TestThreatRollbackSameVersion(t *testing.T) {
 	for _, role := range []string{"timestamp", "snapshot", "targets", "targets/qa"} {
 		t.Run(role, func(t *testing.T) {
@@ -119,8 +120,8 @@ func TestThreatRollbackAfterRecheck(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 }
 
-// A repository that was deleted and made anew is read once its new root is pinned in place of the old one. No other edit
-// of the configuration lets go of the versions seen.
+// A repository that was deleted and made anew is read once its new root is pinned in place of the
+// old one. No other edit of the configuration lets go of the versions seen.
 func TestRepositoryMadeAnew(t *testing.T) {
 	old := newVirtual(t)
 	held := mustFetch(t, old.root(old.config()), nil)

@@ -58,9 +58,10 @@ type rootRules struct {
 	asked      map[string]bool // the IDs of the keys that the outcome depends on; nil: not noted
 }
 
-// vouches reports whether a root key may count. It must have a certificate, since nothing else in the metadata says which
-// repository it is of. The leaf must come first and alone, be for this repository and not be signed with SHA-1. An
-// expired certificate is tolerated in an earlier root only.
+// vouches reports whether a root key may count. It must have a certificate, since nothing else in
+// the metadata says which repository it is of. The leaf must come first and alone, be for this
+// repository and not be signed with SHA-1. An expired certificate is tolerated in an earlier root
+// only.
 func (c rootRules) vouches(k *publicKey, earlier bool) bool {
 	if !c.counts(k) || k.chain == nil {
 		return false
@@ -84,11 +85,12 @@ func (c rootRules) vouches(k *publicKey, earlier bool) bool {
 // late is the time by which a file must not have expired.
 func (c rootRules) late() time.Time { return c.at.Add(-c.grace) }
 
-// clockLeeway is how much earlier than its start a certificate is accepted: clients give a day, for signers whose
-// clock is ahead.
+// clockLeeway is how much earlier than its start a certificate is accepted: clients give a day, for
+// signers whose clock is ahead.
 const clockLeeway = 24 * time.Hour
 
-// commonNameIs reports whether a certificate's common name is the repository, or a prefix of it followed by "*".
+// commonNameIs reports whether a certificate's common name is the repository, or a prefix of it
+// followed by "*".
 func commonNameIs(commonName, repository string) bool {
 	if prefix, ok := strings.CutSuffix(commonName, "*"); ok {
 		return strings.HasPrefix(repository, prefix)
@@ -96,7 +98,8 @@ func commonNameIs(commonName, repository string) bool {
 	return commonName == repository
 }
 
-// pinned reports whether the TrustRoot pins a key that vouches, by its ID or by the CA of its certificate.
+// pinned reports whether the TrustRoot pins a key that vouches, by its ID or by the CA of its
+// certificate.
 func (c rootRules) pinned(k *publicKey, earlier bool) bool {
 	if c.pins[k.canonical] {
 		return true
@@ -123,7 +126,8 @@ func (c rootRules) pinned(k *publicKey, earlier bool) bool {
 	return err == nil
 }
 
-// selfSigned returns the keys of a root's own root role that signed it and vouch for it, where they reach its threshold.
+// selfSigned returns the keys of a root's own root role that signed it and vouch for it, where they
+// reach its threshold.
 func (c rootRules) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
 	signers, err := f.verify(f.roles[rootRole], func(k *publicKey) bool { return c.vouches(k, earlier) })
 	if err == nil {
@@ -153,7 +157,8 @@ func (c rootRules) isSelfSigned(f *rootFile) bool {
 	return err == nil
 }
 
-// isPinned reports whether a root may begin the chain of trust: signed to its own threshold, and by a key that is pinned.
+// isPinned reports whether a root may begin the chain of trust: signed to its own threshold, and by
+// a key that is pinned.
 func (c rootRules) isPinned(f *rootFile, earlier bool) bool {
 	signers, err := c.selfSigned(f, earlier)
 	return err == nil && slices.ContainsFunc(signers, func(k *publicKey) bool { return c.pinned(k, earlier) })
@@ -170,9 +175,10 @@ func (c rootRules) follows(prev, next *rootFile) error {
 	return nil
 }
 
-// verifyChain verifies consecutive roots, oldest first, and returns those from the newest pinned one, or from trusted
-// where that is earlier. trusted is the index of a root that was in use before, from where every step must hold even if
-// a later root is pinned; len(chain) where there is none.
+// verifyChain verifies consecutive roots, oldest first, and returns those from the newest pinned
+// one, or from trusted where that is earlier. trusted is the index of a root that was in use
+// before, from where every step must hold even if a later root is pinned; len(chain) where there is
+// none.
 func (c rootRules) verifyChain(chain []*rootFile, trusted int) ([]*rootFile, error) {
 	found, err := c.chainFrom(chain, trusted)
 	if err == nil || len(c.revoked) == 0 {
@@ -214,8 +220,8 @@ func (c rootRules) notPinned(f *rootFile) error {
 		c.rootKeys(f), c.name)
 }
 
-// certificateExpiry is when so many of a root's certificates will have expired that it no longer reaches its threshold,
-// or that no pinned key is left to vouch for it.
+// certificateExpiry is when so many of a root's certificates will have expired that it no longer
+// reaches its threshold, or that no pinned key is left to vouch for it.
 func (c rootRules) certificateExpiry(chain []*rootFile) time.Time {
 	f := chain[len(chain)-1]
 	signers, err := c.selfSigned(f, false)

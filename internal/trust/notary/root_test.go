@@ -149,8 +149,8 @@ func expiredIssuer(t *testing.T, ca *authority) *testKey {
 	return old.issue(t, testGUN, [][]byte{old.pem})
 }
 
-// A bare root key names no repository, so what it signs for one could be served as another's. It counts for nothing:
-// pinned, beside a key with a certificate, or by a CA.
+// A bare root key names no repository, so what it signs for one could be served as another's. It
+// counts for nothing: pinned, beside a key with a certificate, or by a CA.
 func TestThreatBareRootKeyBindsNoRepository(t *testing.T) {
 	for _, keyType := range []string{"ecdsa", "rsa", "ed25519"} {
 		t.Run(keyType, func(t *testing.T) {
@@ -178,8 +178,8 @@ func TestThreatBareRootKeyBindsNoRepository(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, both(1).root(pinKeys(certified)), nil), "v1"), "ci one", "qa one")
 }
 
-// rotateRoot publishes roots 6 to 6+n-1, each with a key of its own, signed by that and the one before. It returns the keys,
-// the one of version 5 first.
+// rotateRoot publishes roots 6 to 6+n-1, each with a key of its own, signed by that and the one
+// before. It returns the keys, the one of version 5 first.
 func (v *virtual) rotateRoot(n int) []*testKey {
 	v.t.Helper()
 	keys := []*testKey{v.roles["root"].keys[0]}
@@ -219,8 +219,8 @@ func TestRootChain(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned, keys[3].canonical)
 }
 
-// The pins that are met are those of the roots in use. After a rotation the old pin is met no more where the new one is pinned too, and is
-// where it alone is.
+// The pins that are met are those of the roots in use. After a rotation the old pin is met no more
+// where the new one is pinned too, and is where it alone is.
 func TestAnchors(t *testing.T) {
 	v := newVirtual(t)
 	old := v.roles["root"].keys[0]
@@ -364,7 +364,8 @@ func TestRootCertificateExpired(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
 }
 
-// A certificate signed with SHA-1 vouches for nothing. Nothing makes one any more, so the rule is asked directly.
+// A certificate signed with SHA-1 vouches for nothing. Nothing makes one any more, so the rule is
+// asked directly.
 func TestRootCertificateWithSHA1(t *testing.T) {
 	k := newRootKey(t)
 	parsed, err := parseKey(k.keyType, k.public)

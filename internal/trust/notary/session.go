@@ -98,10 +98,10 @@ func (s *session) decodeRoot(ctx context.Context, raw []byte) (f *rootFile, err 
 	return f, nil
 }
 
-// backToPin walks from the newest root to the older one that is pinned, and returns the chain between them, oldest
-// first. It stops where a step does not hold or the server has no older root; the chain then verifies as not pinned. Revoked keys
-// lead on here and nowhere else, so that it is known what they break. Each root is verified before the one before it is
-// asked for.
+// backToPin walks from the newest root to the older one that is pinned, and returns the chain
+// between them, oldest first. It stops where a step does not hold or the server has no older root;
+// the chain then verifies as not pinned. Revoked keys lead on here and nowhere else, so that it is
+// known what they break. Each root is verified before the one before it is asked for.
 func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error) {
 	roots, size := [][]byte{newest}, len(newest)
 	f, err := s.decodeRoot(ctx, newest)
@@ -135,7 +135,8 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 	return roots, nil
 }
 
-// older decodes the root that f follows. It is nil where raw is none; the error says that it could not be looked at.
+// older decodes the root that f follows. It is nil where raw is none; the error says that it could
+// not be looked at.
 func (s *session) older(ctx context.Context, f *rootFile, raw []byte) (*rootFile, error) {
 	older, err := s.decodeRoot(ctx, raw)
 	switch {
@@ -182,7 +183,8 @@ func (s *session) refresh(ctx context.Context) (*evidence, error) {
 	return s.load(ctx, roots, trusted, timestamp)
 }
 
-// newerRoots returns the chain held, extended to the server's newest root; nil where the server has none newer.
+// newerRoots returns the chain held, extended to the server's newest root; nil where the server has
+// none newer.
 func (s *session) newerRoots(ctx context.Context) ([][]byte, error) {
 	newest, err := s.need(ctx, rootRole+".json", maxRootSize)
 	if err != nil {
@@ -210,8 +212,9 @@ func (s *session) newerRoots(ctx context.Context) ([][]byte, error) {
 	return s.upTo(ctx, newest, to, from)
 }
 
-// upTo returns the chain held, extended by the roots from the last of it to the newest. Each root is verified before the
-// one after it is asked for; that the newest follows is verified with the whole.
+// upTo returns the chain held, extended by the roots from the last of it to the newest. Each root
+// is verified before the one after it is asked for; that the newest follows is verified with the
+// whole.
 func (s *session) upTo(ctx context.Context, newest []byte, to, from *rootFile) ([][]byte, error) {
 	roots := slices.Clone(s.held.roots)
 	size := total(roots) + len(newest)
@@ -264,8 +267,8 @@ func (s *session) load(ctx context.Context, roots [][]byte, trusted int, timesta
 	return s.loadListed(ctx, m, listed)
 }
 
-// loadListed takes what the snapshot lists. The files stay below the bound on those of all sessions of the Root from when
-// the first is asked for until all are verified.
+// loadListed takes what the snapshot lists. The files stay below the bound on those of all sessions
+// of the Root from when the first is asked for until all are verified.
 func (s *session) loadListed(ctx context.Context, m *metadata, listed map[string]fileMeta) (ev *evidence, err error) {
 	var size int64
 	for _, meta := range listed {
@@ -304,7 +307,8 @@ func (s *session) loadListed(ctx context.Context, m *metadata, listed map[string
 	return ev, err
 }
 
-// all returns targets and every delegation that the snapshot lists. The first fault ends the others.
+// all returns targets and every delegation that the snapshot lists. The first fault ends the
+// others.
 func (s *session) all(ctx context.Context, listed map[string]fileMeta) (map[string][]byte, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxParallel)
@@ -325,8 +329,8 @@ func (s *session) all(ctx context.Context, listed map[string]fileMeta) (map[stri
 	return raw, g.Wait()
 }
 
-// signed returns a file that signed metadata lists: the one held where it is the same, and otherwise the server's, read
-// to its signed length.
+// signed returns a file that signed metadata lists: the one held where it is the same, and
+// otherwise the server's, read to its signed length.
 func (s *session) signed(ctx context.Context, role string, meta fileMeta) ([]byte, error) {
 	if raw, ok := s.held.others[role]; ok && meta.check(raw) == nil {
 		return raw, nil
@@ -360,7 +364,8 @@ func (s *session) need(ctx context.Context, name string, limit int64) ([]byte, e
 	return raw, err
 }
 
-// get returns a file of the server. The error satisfies errors.Is(err, trust.ErrNotFound), or is a *trust.Fault.
+// get returns a file of the server. The error satisfies errors.Is(err, trust.ErrNotFound), or is a
+// *trust.Fault.
 func (s *session) get(ctx context.Context, name string, limit int64) ([]byte, error) {
 	raw, err := s.Root.get.Get(ctx, s.repository, filePath(s.repository, name), limit)
 	switch {
@@ -383,7 +388,8 @@ func (s *session) missing(name string) error {
 	return trust.NewFault(v1alpha1.ReasonMetadataMissing, "%s: the server has no %s, and the repository is known to be signed", s.repository, name)
 }
 
-// retry reports whether a newer root may mend an error: where verification failed, and not where an answer is wanting.
+// retry reports whether a newer root may mend an error: where verification failed, and not where an
+// answer is wanting.
 func retry(err error) bool {
 	var f *trust.Fault
 	if !errors.As(err, &f) {

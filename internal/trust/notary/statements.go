@@ -18,8 +18,8 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// latest returns the k-th latest of some times: until when at least k of them hold. It sorts times in place. k is from
-// 1 to len(times).
+// latest returns the k-th latest of some times: until when at least k of them hold. It sorts times
+// in place. k is from 1 to len(times).
 func latest(times []time.Time, k int) time.Time {
 	slices.SortFunc(times, func(a, b time.Time) int { return b.Compare(a) })
 	return times[k-1]
@@ -61,7 +61,8 @@ func (m *metadata) statements() []said {
 	})
 }
 
-// ownRole returns the role that a delegation speaks for by its name, where no role is mapped to others.
+// ownRole returns the role that a delegation speaks for by its name, where no role is mapped to
+// others.
 func (m *metadata) ownRole(delegation string) (role string, ok bool) {
 	role, ok = strings.CutPrefix(delegation, targetsRole+"/")
 	return role, ok && !m.named[role] && checkSpeaker(delegation) == nil
@@ -70,8 +71,8 @@ func (m *metadata) ownRole(delegation string) (role string, ok bool) {
 // speaks reports whether the targets of a file count for any role.
 func (m *metadata) speaks(name string) bool { return m.speakersOf(name) > 0 }
 
-// speak says what one role has signed: a tag, with the digest and length of its manifest, on which the distinct keys
-// of its delegations reach its threshold.
+// speak says what one role has signed: a tag, with the digest and length of its manifest, on which
+// the distinct keys of its delegations reach its threshold.
 func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byte, by *voice)) {
 	var files []*signedTargets
 	for _, name := range s.delegations {
@@ -97,7 +98,8 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 		}
 		return
 	}
-	// Each list is sorted by tag, so what all of them say of one tag is found without a map of everything.
+	// Each list is sorted by tag, so what all of them say of one tag is found without a map of
+	// everything.
 	next := make([]int, len(files))
 	for {
 		tag, found := "", false
@@ -127,7 +129,8 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 	}
 }
 
-// claim is one thing signed about a tag: the digest and length of its manifest, and the files that say so.
+// claim is one thing signed about a tag: the digest and length of its manifest, and the files that
+// say so.
 type claim struct {
 	target
 	files []*signedTargets
@@ -149,9 +152,10 @@ type voiced struct {
 	short *cause
 }
 
-// voice returns how the role says what some files say: by which keys, and until when. Where the keys do not reach the
-// threshold it says why. Keys count by what they signed, not by being listed; a key in two files counts once, until
-// the later expiry. The same files have the same voice, which is kept in voices.
+// voice returns how the role says what some files say: by which keys, and until when. Where the
+// keys do not reach the threshold it says why. Keys count by what they signed, not by being listed;
+// a key in two files counts once, until the later expiry. The same files have the same voice, which
+// is kept in voices.
 func (s speaker) voice(files []*signedTargets, voices map[string]voiced) voiced {
 	id := files[0].name
 	for _, t := range files[1:] {

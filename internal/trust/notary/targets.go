@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxDelegations bounds the delegations that one file lists. Most have signed nothing: of those that
-	// have, maxRoles are read in a repository.
+	// maxDelegations bounds the delegations that one file lists. Most have signed nothing: of those
+	// that have, maxRoles are read in a repository.
 	maxDelegations = 256
 	// leastEntry is how many bytes an entry with a sha256 hash has at least.
 	leastEntry = 80
@@ -60,8 +60,9 @@ func (t *signedTargets) allows(tag string) bool {
 	return false
 }
 
-// narrowed returns the paths of a child of which a parent's path is a prefix. A child's path that is wider than its
-// parent's is void, as clients of the format have it; it is not cut down to the parent's.
+// narrowed returns the paths of a child of which a parent's path is a prefix. A child's path that
+// is wider than its parent's is void, as clients of the format have it; it is not cut down to the
+// parent's.
 func narrowed(parent, child []string) []string {
 	var out []string
 	for _, c := range child {
@@ -75,9 +76,10 @@ func narrowed(parent, child []string) []string {
 	return out
 }
 
-// loadTargets takes targets.json and every delegation that the snapshot lists, by role. A targets.json that fails is a
-// fault. A delegation that is what the snapshot lists, and yet expired, not signed by its keys or malformed, has not
-// signed; one that is not what the snapshot lists is a fault, since nobody can tell what it would have said.
+// loadTargets takes targets.json and every delegation that the snapshot lists, by role. A
+// targets.json that fails is a fault. A delegation that is what the snapshot lists, and yet
+// expired, not signed by its keys or malformed, has not signed; one that is not what the snapshot
+// lists is a fault, since nobody can tell what it would have said.
 func (m *metadata) loadTargets(raw map[string][]byte) error {
 	for name, meta := range m.listed {
 		if err := meta.check(raw[name]); err != nil {
@@ -96,8 +98,8 @@ func (m *metadata) loadTargets(raw map[string][]byte) error {
 	top.signers, top.expires, top.paths = canonicalIDs(signers), e.expires, []string{""}
 	m.verified[targetsRole] = top
 
-	// A child's name extends its parent's, so the walk ends: there are no cycles, and the snapshot has bounded how many
-	// there are and how deep.
+	// A child's name extends its parent's, so the walk ends: there are no cycles, and the snapshot
+	// has bounded how many there are and how deep.
 	for queue := []*signedTargets{top}; len(queue) > 0; queue = queue[1:] {
 		parent := queue[0]
 		for _, d := range parent.delegations {
@@ -143,8 +145,8 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 	return t, nil
 }
 
-// signedDelegation decodes the file of a delegation. It is nil where its keys have not signed it. The error is that of a
-// file beyond the bounds.
+// signedDelegation decodes the file of a delegation. It is nil where its keys have not signed it.
+// The error is that of a file beyond the bounds.
 func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, signers []*publicKey, err error) {
 	if e, err = decodeEnvelope(raw, "Targets"); err != nil {
 		m.refuse(d.name, fmt.Sprintf("is unusable: %v", err))
@@ -157,8 +159,8 @@ func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, sign
 	return e, signers, nil
 }
 
-// beyondBounds returns the error of a delegation's file that is beyond the bounds: nobody can tell what it
-// says. It is nil for a file that is malformed, which has not signed.
+// beyondBounds returns the error of a delegation's file that is beyond the bounds: nobody can tell
+// what it says. It is nil for a file that is malformed, which has not signed.
 func beyondBounds(err error) error {
 	if f, ok := errors.AsType[*trust.Fault](err); ok && f.Reason == v1alpha1.ReasonTooLarge {
 		return err
@@ -166,8 +168,9 @@ func beyondBounds(err error) error {
 	return nil
 }
 
-// dropped refuses a snapshot that no longer lists a delegation it listed before, unless the parent has changed since:
-// an administrator who removes a delegation, and perhaps adds it again, changes the parent.
+// dropped refuses a snapshot that no longer lists a delegation it listed before, unless the parent
+// has changed since: an administrator who removes a delegation, and perhaps adds it again, changes
+// the parent.
 func (m *metadata) dropped(parent *signedTargets, d delegation) error {
 	held, ok := m.floors[d.name]
 	if ok && held.listed && overlap(held.keys, d.canonical()) && m.floors[parent.name].digest == m.seen[parent.name].digest {
@@ -191,8 +194,9 @@ func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 		if err != nil {
 			return nil, fmt.Errorf("target %.80s: %w", key, err)
 		}
-		// A digest is a sha256 one, so a target with none but a sha512 hash speaks for no image. Nor does one whose name
-		// no tag can have, and a statement with an empty tag would say that the digest is signed under any.
+		// A digest is a sha256 one, so a target with none but a sha512 hash speaks for no image.
+		// Nor does one whose name no tag can have, and a statement with an empty tag would say that
+		// the digest is signed under any.
 		if !h.has256 || len(key) > maxTag+2 {
 			continue
 		}

@@ -30,7 +30,8 @@ type testKey struct {
 	signer        crypto.Signer
 }
 
-// newKey makes a key of a type, with its usual method. commonName and mods are for the certificate of an x509 type.
+// newKey makes a key of a type, with its usual method. commonName and mods are for the certificate
+// of an x509 type.
 func newKey(t testing.TB, keyType, commonName string, mods ...func(*x509.Certificate)) *testKey {
 	t.Helper()
 	var signer crypto.Signer

@@ -13,7 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// signedWith changes a fresh repository, publishes it, and returns who signed v1 under a changed configuration.
+// signedWith changes a fresh repository, publishes it, and returns who signed v1 under a changed
+// configuration.
 func signedWith(t *testing.T, change func(v *virtual), config func(v *virtual, c *Config)) []string {
 	t.Helper()
 	v := newVirtual(t)
@@ -149,7 +150,8 @@ func TestThreatThresholdZero(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonInvalidSpec, "spec.notary.roles[0].threshold")
 }
 
-// A revoked key counts for nothing: not for a role, nor for a delegation's threshold, nor for the files above.
+// A revoked key counts for nothing: not for a role, nor for a delegation's threshold, nor for the
+// files above.
 func TestThreatRevokedKey(t *testing.T) {
 	revoke := func(role string) func(v *virtual, c *Config) {
 		return func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles[role].keys[0].canonical} }
@@ -245,7 +247,8 @@ func TestThreatHundredsOfDelegations(t *testing.T) {
 	}, v1alpha1.ReasonTooLarge, "more than the 66 roles")
 }
 
-// A delegation that names an ancestor, a stranger's child or itself makes no cycle: it makes its file invalid.
+// A delegation that names an ancestor, a stranger's child or itself makes no cycle: it makes its
+// file invalid.
 func TestThreatDelegationCycle(t *testing.T) {
 	for _, name := range []string{"targets", "targets/qa", "targets/ci", "targets/qa/eu/x", "root", "targets/../qa"} {
 		t.Run(name, func(t *testing.T) {
@@ -293,7 +296,8 @@ func TestThreatPathTraversal(t *testing.T) {
 	}
 }
 
-// A target whose name no tag can have is no statement: one with an empty tag would be about the digest under any tag.
+// A target whose name no tag can have is no statement: one with an empty tag would be about the
+// digest under any tag.
 func TestThreatTargetWithoutAName(t *testing.T) {
 	for _, name := range []string{"", " ", "v1 ", `v1\`, ".v1", "-v1", "a/b", "v1@sha256", "v:1", "é", strings.Repeat("a", 129)} {
 		t.Run(name, func(t *testing.T) {

@@ -12,9 +12,9 @@ import (
 // the whole document. nil: absent.
 type value []byte
 
-// object is a value that is an object. Its members are found by their exact names: encoding/json would
-// match struct fields whatever their case, so that two readers of one signed file could see different
-// values. To look one up takes time in proportion to the object.
+// object is a value that is an object. Its members are found by their exact names: encoding/json
+// would match struct fields whatever their case, so that two readers of one signed file could see
+// different values. To look one up takes time in proportion to the object.
 type object value
 
 // end returns where the value that begins at a place of a canonical document ends.
@@ -194,8 +194,8 @@ func (o object) integer(name string) (int64, error) {
 
 var errTooMany = errors.New("too many")
 
-// texts returns a member that is a list of at most limit strings, and may be absent or null. The error
-// wraps errTooMany where there are more.
+// texts returns a member that is a list of at most limit strings, and may be absent or null. The
+// error wraps errTooMany where there are more.
 func (o object) texts(name string, limit int) ([]string, error) {
 	list, err := o.optionalList(name)
 	if err != nil || list == nil {

@@ -49,8 +49,8 @@ func roleObject(threshold int, keys ...*testKey) m {
 	return m{"keyids": ids, "threshold": threshold}
 }
 
-// canonicalJSON is the generator's own: for printable ASCII, encoding/json's form of maps is the canonical one. Raw messages in it
-// are as they are.
+// canonicalJSON is the generator's own: for printable ASCII, encoding/json's form of maps is the
+// canonical one. Raw messages in it are as they are.
 func canonicalJSON(t testing.TB, v any) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -73,8 +73,8 @@ func sealed(t testing.TB, signed m, keys ...*testKey) []byte {
 	return append(canonicalJSON(t, m{"signed": json.RawMessage(message), "signatures": sigs}), '\n')
 }
 
-// inCanonicalForm returns the form that is signed; what no reader accepts stays as it is. The reference is slow, so large files are left
-// to what is tested.
+// inCanonicalForm returns the form that is signed; what no reader accepts stays as it is. The
+// reference is slow, so large files are left to what is tested.
 func inCanonicalForm(message []byte) []byte {
 	read := reference
 	if len(message) > 64<<10 {
@@ -269,7 +269,8 @@ func (v *virtual) bump(names ...string) {
 	}
 }
 
-// ServeHTTP is the server: v.serve overrides by role, whatever name or hash the file is asked for under.
+// ServeHTTP is the server: v.serve overrides by role, whatever name or hash the file is asked for
+// under.
 func (v *virtual) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, "/v2/"+v.gun+"/_trust/tuf/")
 	v.mu.Lock()

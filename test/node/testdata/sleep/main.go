@@ -1,4 +1,5 @@
-// Command sleep is what runs in the images of the test: it waits until it is told to end. It is the pause of Pods too.
+// Command sleep is what runs in the images of the test: it waits until it is told to end. It is the
+// pause of Pods too.
 package main
 
 import (
