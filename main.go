@@ -106,7 +106,8 @@ func run(ctx context.Context, o options.Options) error {
 	if err != nil {
 		return err
 	}
-	serving, err := certificate.New(config, scheme, certificate.Options{Dir: o.CertDir, Namespace: o.Namespace, Host: host})
+	serving, err := certificate.New(config, scheme,
+		certificate.Options{Dir: o.CertDir, Namespace: o.Namespace, Host: host})
 	if err != nil {
 		return err
 	}
@@ -120,9 +121,12 @@ func run(ctx context.Context, o options.Options) error {
 		return err
 	}
 	p := newParts(mgr, o, openShift, serving)
-	writer := status.Writer{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
+	writer := status.Writer{
+		Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected(),
+	}
 	err = errors.Join(
-		p.addPublication(ctx, writer), p.addLeader(writer), certificate.SetupWithManager(mgr, serving), p.addGate(server),
+		p.addPublication(ctx, writer), p.addLeader(writer), certificate.SetupWithManager(mgr, serving),
+		p.addGate(server),
 	)
 	if err != nil {
 		return err
@@ -163,7 +167,8 @@ func newParts(mgr ctrl.Manager, o options.Options, openShift bool, serving certi
 	p.store.Observer, p.store.MaxSize = p.metrics, memory.evidence
 	p.store.Changed, p.store.Moved = p.evaluate.Notify, p.records.Notify
 	p.store.ReadShortNames(o.ReadShortNames(openShift))
-	ctrl.Log.Info("Set how short image names are read", "shortNames", o.ReadShortNames(openShift).String(), "openShift", openShift)
+	ctrl.Log.Info("Set how short image names are read", "shortNames", o.ReadShortNames(openShift).String(), "openShift",
+		openShift)
 	p.tracker = store.NewTracker(p.store, clock.RealClock{}, p.roots.Notify)
 	p.metrics.Show(metrics.State{
 		Store: p.store, Tracker: p.tracker, Namespaces: mgr.GetClient(), Ran: p.ran.Load, Gated: p.gate.Gated,
@@ -190,13 +195,15 @@ func (p *parts) addPublication(ctx context.Context, writer status.Writer) error 
 		Client: c, Store: p.store, Status: writer, Compliance: p.ran, Gate: p.gate,
 	}
 	roots := &publication.TrustRootReconciler{
-		Client: c, Store: p.store, Tracker: p.tracker, Status: writer, Builder: builder, Changes: p.roots, Records: keeper,
-		Clock: clock.RealClock{}, ExpiryWarning: o.ExpiryWarning,
+		Client: c, Store: p.store, Tracker: p.tracker, Status: writer, Builder: builder, Changes: p.roots,
+		Records: keeper,
+		Clock:   clock.RealClock{}, ExpiryWarning: o.ExpiryWarning,
 	}
 	needs := running.Needs{Client: c, Live: live, Store: p.store, Clock: clock.RealClock{}, Exempt: p.exempt}
 	primer := &publication.Primer{Client: c, Store: p.store, Tracker: p.tracker, Running: needs}
 	return errors.Join(
-		policies.SetupWithManager(ctx, p.mgr), roots.SetupWithManager(ctx, p.mgr), keeper.SetupWithManager(p.mgr, heads),
+		policies.SetupWithManager(ctx, p.mgr), roots.SetupWithManager(ctx, p.mgr),
+		keeper.SetupWithManager(p.mgr, heads),
 		p.mgr.Add(replicated(p.tracker.Run)), primer.SetupWithManager(p.mgr),
 	)
 }
@@ -209,7 +216,8 @@ func (p *parts) addLeader(writer status.Writer) error {
 		return err
 	}
 	compliance := &running.Reconciler{
-		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: writer, Clock: clock.RealClock{}, Exempt: p.exempt,
+		Client: c, Live: live, Store: p.store, Tracker: p.tracker, Status: writer, Clock: clock.RealClock{},
+		Exempt:  p.exempt,
 		Changes: p.evaluate, Compliance: p.ran,
 	}
 	configurations := &gate.Reconciler{
@@ -219,7 +227,8 @@ func (p *parts) addLeader(writer status.Writer) error {
 		Observation: p.gate, Clock: clock.RealClock{},
 	}
 	return errors.Join(
-		compliance.SetupWithManager(p.mgr), reporter.SetupWithManager(p.mgr, p.ran), configurations.SetupWithManager(p.mgr),
+		compliance.SetupWithManager(p.mgr), reporter.SetupWithManager(p.mgr, p.ran),
+		configurations.SetupWithManager(p.mgr),
 	)
 }
 
@@ -227,7 +236,8 @@ func (p *parts) addLeader(writer status.Writer) error {
 func (p *parts) addGate(server *webhooks.Server) error {
 	handlers := &webhooks.Gate{
 		Store: p.store, Tracker: p.tracker, Namespaces: p.mgr.GetClient(), LiveNamespaces: p.mgr.GetAPIReader(),
-		Kinds: p.options.Kinds, Clock: clock.RealClock{}, Events: p.mgr.GetEventRecorder("countersign"), Metrics: p.metrics,
+		Kinds: p.options.Kinds, Clock: clock.RealClock{}, Events: p.mgr.GetEventRecorder("countersign"),
+		Metrics: p.metrics,
 	}
 	handlers.Register(p.mgr.GetWebhookServer().Register) // which has the manager start it
 	server.Contact = &webhooks.Contact{Live: p.mgr.GetAPIReader(), Clock: clock.RealClock{}}

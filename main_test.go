@@ -32,8 +32,10 @@ func TestLog(t *testing.T) {
 		args []string
 		want string
 	}{
-		"default":         {nil, `^\{"level":"info","ts":"[^"]+","msg":"Started",`},
-		"error":           {[]string{"--log-level=error"}, `^\{"level":"error","ts":"[^"]+","msg":"Could not start yet, `},
+		"default": {nil, `^\{"level":"info","ts":"[^"]+","msg":"Started",`},
+		"error": {
+			[]string{"--log-level=error"}, `^\{"level":"error","ts":"[^"]+","msg":"Could not start yet, `,
+		},
 		"text":            {[]string{"--log-format=text"}, `^\d{4}-\S+\tINFO\tStarted\t\{`},
 		"not the manager": {[]string{"check-gate"}, `^countersign: --namespace and --policy must be set`},
 		"refused":         {[]string{"--log-format=xml"}, `^countersign: --log-format=xml: must be json or text`},

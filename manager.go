@@ -60,7 +60,8 @@ func metricsOptions(o options.Options, serving certificate.Serving) metricsserve
 	return served
 }
 
-func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, served metricsserver.Options, o options.Options) (ctrl.Manager, error) {
+func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, served metricsserver.Options,
+	o options.Options) (ctrl.Manager, error) {
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := fields.OneTermEqualSelector("metadata.name", gate.ConfigurationName)
 	record, err := labels.NewRequirement(persist.LabelKind, selection.DoesNotExist, nil)

@@ -56,7 +56,8 @@ func TestListingsHaveTheColumns(t *testing.T) {
 			}
 			listings++
 			if first := columns[1]; !slices.Equal(columns, plain[first]) && !slices.Equal(columns, wide[first]) {
-				t.Errorf("%s prints the columns %q, and kubectl %q, or %q with -o wide", page, columns, plain[first], wide[first])
+				t.Errorf("%s prints the columns %q, and kubectl %q, or %q with -o wide", page, columns, plain[first],
+					wide[first])
 			}
 		}
 	}

@@ -164,7 +164,8 @@ func TestFaultsAreNamedWithTheirTests(t *testing.T) {
 			t.Errorf("no test is named in %s", row[0])
 		}
 	}
-	outages := regexp.MustCompile(`(?m)^\t\t"([-a-z0-9]+)": +\{`).FindAllStringSubmatch(read(t, "test/e2e/outage_test.go"), -1)
+	outages := regexp.MustCompile(`(?m)^\t\t"([-a-z0-9]+)": +\{`).FindAllStringSubmatch(
+		read(t, "test/e2e/outage_test.go"), -1)
 	if len(outages) < 10 {
 		t.Fatalf("found only %d outages", len(outages))
 	}
@@ -185,7 +186,8 @@ func TestRunbookKnowsEveryFault(t *testing.T) {
 		t.Fatalf("found only %d reasons", len(reasons))
 	}
 	for _, reason := range reasons {
-		if reason[1] != "TrustRootNotReady" && !strings.Contains(runbook, "`"+reason[1]+"`") { // which has an alert of its own
+		// which has an alert of its own
+		if reason[1] != "TrustRootNotReady" && !strings.Contains(runbook, "`"+reason[1]+"`") {
 			t.Errorf("the runbook does not speak of %s", reason[1])
 		}
 	}
@@ -209,7 +211,8 @@ func TestLinksLeadSomewhere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, match := range regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`).FindAllStringSubmatch(string(content), -1) {
+		for _, match := range regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`).FindAllStringSubmatch(string(content),
+			-1) {
 			links++
 			if _, err := os.Stat(filepath.Join(filepath.Dir(page), filepath.FromSlash(match[1]))); err != nil {
 				t.Errorf("%s: %v", page, err)

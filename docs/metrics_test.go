@@ -17,7 +17,8 @@ import (
 // parser of Prometheus.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	documented := map[string]string{} // labels by name
-	for _, row := range regexp.MustCompile("(?m)^\\| `(countersign_[a-z_]+)` \\| [a-z]+ \\| ([^|]*) \\|").FindAllStringSubmatch(read(t, "docs/metrics.md"), -1) {
+	for _, row := range regexp.MustCompile("(?m)^\\| `(countersign_[a-z_]+)` \\| [a-z]+ \\| ([^|]*) \\|").
+		FindAllStringSubmatch(read(t, "docs/metrics.md"), -1) {
 		documented[row[1]] = strings.ReplaceAll(strings.ReplaceAll(strings.TrimSpace(row[2]), "`", ""), " ", "")
 	}
 	exported := make(chan *prometheus.Desc)
@@ -67,7 +68,8 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 			alerts = append(alerts, name)
 			labels, _ := rule.Labels.(map[string]any)
 			severity, _ := labels["severity"].(string)
-			if row := regexp.MustCompile("(?m)^\\| `" + name + "` \\| " + severity + " \\|.*\\(runbooks/" + name + "\\.md\\) \\|$"); !row.MatchString(index) {
+			if row := regexp.MustCompile("(?m)^\\| `" + name + "` \\| " + severity + " \\|.*\\(runbooks/" + name +
+				"\\.md\\) \\|$"); !row.MatchString(index) {
 				t.Errorf("docs/metrics.md does not list %s with the severity %s", name, severity)
 			}
 			page := read(t, "docs/runbooks/"+name+".md")
@@ -76,7 +78,8 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 			}
 			for _, section := range []string{"Meaning", "Impact", "Diagnosis", "Mitigation"} {
 				_, after, there := strings.Cut(page, "\n## "+section+"\n\n")
-				if text, _, _ := strings.Cut(after, "\n## "); !there || len(text) < 20 || section == "Diagnosis" && !strings.Contains(text, "\n$ kubectl ") {
+				if text, _, _ := strings.Cut(after, "\n## "); !there || len(text) < 20 || section == "Diagnosis" &&
+					!strings.Contains(text, "\n$ kubectl ") {
 					t.Errorf("the runbook of %s has no %s, or no command in it", name, section)
 				}
 			}

@@ -17,7 +17,8 @@ func TestCurlShowsWhatIsWrong(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, page := range pages {
-			for _, flags := range regexp.MustCompile(`(?m)\bcurl (-\S+)`).FindAllStringSubmatch(read(t, "docs/"+page), -1) {
+			for _, flags := range regexp.MustCompile(`(?m)\bcurl (-\S+)`).FindAllStringSubmatch(read(t, "docs/"+page),
+				-1) {
 				commands++
 				if strings.HasPrefix(flags[1], "-s") && !strings.Contains(flags[1], "S") {
 					t.Errorf("%s: curl %s prints no error", page, flags[1])
@@ -39,7 +40,9 @@ func TestCurlShowsWhatIsWrong(t *testing.T) {
 func TestQuickStartWaitsForTheServer(t *testing.T) {
 	page := read(t, "docs/quickstart-dct.md")
 	for _, condition := range []string{"Ready", "Fresh"} {
-		if !regexp.MustCompile(`(?m)^\$ kubectl wait --for=condition=` + condition + ` .*trustroot\.countersign\.dev/quickstart`).MatchString(page) {
+		if !regexp.MustCompile(
+			`(?m)^\$ kubectl wait --for=condition=` + condition + ` .*trustroot\.countersign\.dev/quickstart`).
+			MatchString(page) {
 			t.Errorf("docs/quickstart-dct.md does not wait for %s of its TrustRoot", condition)
 		}
 	}

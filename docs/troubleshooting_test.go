@@ -96,7 +96,8 @@ func quoted(t *testing.T) []string {
 // The texts by which somebody who is denied looks for help are those that the product says: in its
 // sources, or in the tests that hold its messages word for word.
 func TestTroubleshootingQuotesTheDenials(t *testing.T) {
-	said := literals(t, "internal/policy/*.go", "internal/trust/notary/*.go", "internal/registry/*.go", "internal/store/*.go", "test/e2e/messages_test.go")
+	said := literals(t, "internal/policy/*.go", "internal/trust/notary/*.go", "internal/registry/*.go",
+		"internal/store/*.go", "test/e2e/messages_test.go")
 	const ofTheAPIServer = `failed calling webhook "validate.countersign.dev"`
 	for _, quote := range quoted(t) {
 		if quote != ofTheAPIServer && !slices.ContainsFunc(said, func(text string) bool { return says(text, quote) }) {
@@ -110,7 +111,8 @@ func TestTroubleshootingQuotesTheDenials(t *testing.T) {
 func TestTroubleshootingKnowsWhatDoesNotCount(t *testing.T) {
 	quotes, told := quoted(t), 0
 	for _, text := range literals(t, "internal/trust/notary/rejected_test.go") {
-		if !regexp.MustCompile(`^(targets|delegations? |role ).* (signed|is|are|cannot) .*[^ ]$`).MatchString(text) || len(text) < 30 {
+		if !regexp.MustCompile(`^(targets|delegations? |role ).* (signed|is|are|cannot) .*[^ ]$`).MatchString(text) ||
+			len(text) < 30 {
 			continue // no such text, or the beginning of one
 		}
 		told++

@@ -109,15 +109,20 @@ func TestWorkflowsMayDoLittle(t *testing.T) {
 			}
 			for _, s := range j.Steps {
 				if strings.Contains(s.Run, "${{") {
-					t.Errorf("%s: job %s writes what GitHub gives into a script; hand it over in env: %s", name, id, s.Run)
+					t.Errorf("%s: job %s writes what GitHub gives into a script; hand it over in env: %s", name,
+						id, s.Run)
 				}
 				if strings.HasPrefix(s.Uses, "actions/checkout@") && s.With["persist-credentials"] != false {
 					t.Errorf("%s: job %s leaves the token in the checkout", name, id)
 				}
-				if j.runs(".ci/run") && strings.HasPrefix(s.Uses, "actions/checkout@") && s.With["fetch-depth"] != float64(0) {
-					t.Errorf("%s: job %s tests upgrades without the history that holds the previous release; want fetch-depth: 0", name, id)
+				if j.runs(".ci/run") && strings.HasPrefix(s.Uses, "actions/checkout@") &&
+					s.With["fetch-depth"] != float64(0) {
+					t.Errorf(
+						"%s: job %s tests upgrades without the history that holds the previous release; want "+
+							"fetch-depth: 0", name, id)
 				}
-				if name == "release.yaml" && strings.HasPrefix(s.Uses, "actions/setup-go@") && s.With["cache"] != false {
+				if name == "release.yaml" && strings.HasPrefix(s.Uses, "actions/setup-go@") &&
+					s.With["cache"] != false {
 					t.Errorf("%s: job %s builds with a cache that other workflows write", name, id)
 				}
 			}
@@ -146,14 +151,16 @@ func TestWorkflowsRunCI(t *testing.T) {
 	if !release.Jobs["ci"].runs(".ci/run") {
 		t.Error("release.yaml does not run .ci/run")
 	}
-	if !release.Jobs["build"].runs("make release") || !release.Jobs["test-node"].runs(`make test-node VERSION="$GITHUB_REF_NAME" IMAGE="$IMAGE"`) {
+	if !release.Jobs["build"].runs("make release") ||
+		!release.Jobs["test-node"].runs(`make test-node VERSION="$GITHUB_REF_NAME" IMAGE="$IMAGE"`) {
 		t.Error("release.yaml does not run make release, and make test-node on what that has built")
 	}
 	if !strings.Contains(all["sign.yaml"].text, "make sign ") {
 		t.Error("sign.yaml does not run make sign")
 	}
 	for id, want := range map[string][]string{ // each with what has to have passed before
-		"build": {"ci"}, "sign-ci": {"build"}, "test-node": {"build"}, "sign-qa": {"build", "test-node"}, "publish": {"sign-ci", "sign-qa"},
+		"build": {"ci"}, "sign-ci": {"build"}, "test-node": {"build"}, "sign-qa": {"build", "test-node"},
+		"publish": {"sign-ci", "sign-qa"},
 	} {
 		if got := release.Jobs[id].Needs; !slices.Equal(got, want) {
 			t.Errorf("release.yaml: job %s needs %v, want %v", id, got, want)

@@ -52,13 +52,15 @@ func pins(r review, decided decisions) (ops []jsonpatch.Operation, warnings []st
 		case had && r.kind.Fixed():
 			ops = append(ops, i.Pin(old))
 			warnings = append(warnings, fmt.Sprintf(
-				"image %q: stays pinned as %q, which is not admitted now: a %s cannot be changed, and further Pods of it are denied; delete it and make it anew",
+				"image %q: stays pinned as %q, which is not admitted now: a %s cannot be changed, and further Pods "+
+					"of it are denied; delete it and make it anew",
 				i.Image, old, r.kind.Name))
 		case tagOnly(d):
 			ops = append(ops, i.Pin(d.Image.Pinned(d.Digest)))
 			if had {
 				warnings = append(warnings, fmt.Sprintf(
-					"image %q: was pinned as %q, which is not admitted now; is pinned to %s, which is", i.Image, old, d.Digest))
+					"image %q: was pinned as %q, which is not admitted now; is pinned to %s, which is", i.Image, old,
+					d.Digest))
 			}
 		}
 	}
@@ -117,14 +119,18 @@ func judge(r review, decided decisions) ruling {
 		switch {
 		case d.Verdict != policy.Admitted:
 			ruled.fault = ruled.fault || d.Verdict == policy.CouldNotCheck
-			ruled.denials = append(ruled.denials, cmp.Or(d.Message, fmt.Sprintf("image %q: no decision was made", i.Image)))
+			ruled.denials = append(ruled.denials,
+				cmp.Or(d.Message, fmt.Sprintf("image %q: no decision was made", i.Image)))
 		case mustPin(r, d):
 			ruled.fault = true
 			ruled.denials = append(ruled.denials,
-				fmt.Sprintf("image %q: signed as %s and not pinned to it; try again, or write %s", i.Image, d.Digest, d.Image.Pinned(d.Digest)))
+				fmt.Sprintf("image %q: signed as %s and not pinned to it; try again, or write %s", i.Image, d.Digest,
+					d.Image.Pinned(d.Digest)))
 		case d.Pin == v1alpha1.PinNone && tagOnly(d):
 			ruled.warnings = append(ruled.warnings,
-				fmt.Sprintf("image %q: verified as %s and not pinned to it (pinDigests: None): the node asks the registry again what the tag means", i.Image, short(d.Digest)))
+				fmt.Sprintf(
+					"image %q: verified as %s and not pinned to it (pinDigests: None): the node asks the registry "+
+						"again what the tag means", i.Image, short(d.Digest)))
 		}
 	}
 	ruled.admitted = len(ruled.denials) == 0

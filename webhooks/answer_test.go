@@ -34,7 +34,8 @@ type observing struct {
 	see func(context.Context)
 }
 
-func (o observing) Get(ctx context.Context, key types.NamespacedName, obj client.Object, opts ...client.GetOption) error {
+func (o observing) Get(ctx context.Context, key types.NamespacedName, obj client.Object,
+	opts ...client.GetOption) error {
 	o.see(ctx)
 	return o.namespaces.Get(ctx, key, obj, opts...)
 }
@@ -47,14 +48,16 @@ func TestWarnAndAudit(t *testing.T) {
 		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeAudit }),
 	)
 	var logged []string
-	ctx := logf.IntoContext(t.Context(), funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
+	ctx := logf.IntoContext(t.Context(),
+		funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
 	review := request{kind: "Deployment", object: object("Deployment", unsigned, signed, unsigned)}.review(t)
 	got := b.Validate(ctx, admissionRequest(review)).AdmissionResponse
 	wantAdmitted(t, &got)
 	if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], `ImagePolicy "policy-0"`) {
 		t.Errorf("warnings %q", got.Warnings)
 	}
-	if annotation := got.AuditAnnotations[auditAnnotation]; !strings.Contains(annotation, `ImagePolicy "policy-1"`) || strings.Contains(annotation, "\n") {
+	if annotation := got.AuditAnnotations[auditAnnotation]; !strings.Contains(annotation, `ImagePolicy "policy-1"`) ||
+		strings.Contains(annotation, "\n") {
 		t.Errorf("audit annotation %q", annotation)
 	}
 	if len(logged) != 2 {
@@ -62,7 +65,8 @@ func TestWarnAndAudit(t *testing.T) {
 	}
 	for i, mode := range []string{"Warn", "Audit"} {
 		for _, want := range []string{
-			`"msg"="Admitted what a policy in mode ` + mode + ` would deny"`, `"namespace"="shop"`, `"kind"="Deployment"`, `"name"="acme"`, fmt.Sprintf("policy-%d", i),
+			`"msg"="Admitted what a policy in mode ` + mode + ` would deny"`, `"namespace"="shop"`,
+			`"kind"="Deployment"`, `"name"="acme"`, fmt.Sprintf("policy-%d", i),
 		} {
 			if !strings.Contains(logged[i], want) {
 				t.Errorf("the log lacks %s: %s", want, logged[i])
@@ -82,11 +86,14 @@ func TestOtherWarningsAreNotLogged(t *testing.T) {
 		outcomes []policy.Outcome
 		logged   int
 	}{
-		"not covered":        {nil, 0},
-		"on grace":           {[]policy.Outcome{outcome(v1alpha1.ModeEnforce, policy.Admitted)}, 0},
-		"meets Warn":         {[]policy.Outcome{outcome(v1alpha1.ModeWarn, policy.Admitted)}, 0},
-		"fails Audit":        {[]policy.Outcome{outcome(v1alpha1.ModeAudit, policy.Denied)}, 0},
-		"fails Warn":         {[]policy.Outcome{outcome(v1alpha1.ModeEnforce, policy.Admitted), outcome(v1alpha1.ModeWarn, policy.Denied)}, 1},
+		"not covered": {nil, 0},
+		"on grace":    {[]policy.Outcome{outcome(v1alpha1.ModeEnforce, policy.Admitted)}, 0},
+		"meets Warn":  {[]policy.Outcome{outcome(v1alpha1.ModeWarn, policy.Admitted)}, 0},
+		"fails Audit": {[]policy.Outcome{outcome(v1alpha1.ModeAudit, policy.Denied)}, 0},
+		"fails Warn": {
+			[]policy.Outcome{outcome(v1alpha1.ModeEnforce, policy.Admitted), outcome(v1alpha1.ModeWarn, policy.Denied)},
+			1,
+		},
 		"Warn not checkable": {[]policy.Outcome{outcome(v1alpha1.ModeWarn, policy.CouldNotCheck)}, 1},
 	} {
 		d := policy.Decision{Verdict: policy.Admitted, Warnings: []string{"a warning"}, Outcomes: c.outcomes}
@@ -100,7 +107,8 @@ func TestOtherWarningsAreNotLogged(t *testing.T) {
 func TestDenialIsLogged(t *testing.T) {
 	b := newBench(t)
 	var logged []string
-	ctx := logf.IntoContext(t.Context(), funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
+	ctx := logf.IntoContext(t.Context(),
+		funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
 	pod := object("Pod", unsigned)
 	pod.SetName("")
 	pod.SetGenerateName("acme-7f9-")
@@ -110,7 +118,10 @@ func TestDenialIsLogged(t *testing.T) {
 	if len(logged) != 1 {
 		t.Fatalf("logged %q", logged)
 	}
-	for _, want := range []string{`"level"=0 "msg"="Denied the workload"`, `"namespace"="shop"`, `"kind"="Pod"`, `"name"="acme-7f9-"`, "app:unsigned"} {
+	for _, want := range []string{
+		`"level"=0 "msg"="Denied the workload"`, `"namespace"="shop"`, `"kind"="Pod"`, `"name"="acme-7f9-"`,
+		"app:unsigned",
+	} {
 		if !strings.Contains(logged[0], want) {
 			t.Errorf("the log lacks %s: %s", want, logged[0])
 		}
@@ -141,7 +152,9 @@ func TestWarningsAreBounded(t *testing.T) {
 // A decision that is missing, or that is of no kind, is a denial.
 func TestThreatZeroDecisionDenies(t *testing.T) {
 	r := review{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
-	for name, decided := range map[string]decisions{"none": nil, "zero": {signed: {}}, "unknown": {signed: {Verdict: 99}}} {
+	for name, decided := range map[string]decisions{
+		"none": nil, "zero": {signed: {}}, "unknown": {signed: {Verdict: 99}},
+	} {
 		got := judge(r, decided)
 		if got.admitted {
 			t.Errorf("%s: admitted", name)
@@ -153,7 +166,9 @@ func TestThreatZeroDecisionDenies(t *testing.T) {
 		t.Error("the zero ruling admits")
 	}
 	r.pinned = map[string]string{"": pinned}
-	for name, decided := range map[string]decisions{"none": nil, "of the new one alone": {signed: {Pin: v1alpha1.PinAll}}} {
+	for name, decided := range map[string]decisions{
+		"none": nil, "of the new one alone": {signed: {Pin: v1alpha1.PinAll}},
+	} {
 		if ops, _ := pins(r, decided); len(ops) > 0 {
 			t.Errorf("%s: pinned %v", name, ops)
 		}

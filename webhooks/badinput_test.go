@@ -20,29 +20,43 @@ import (
 func TestThreatBadImagesAreDenied(t *testing.T) {
 	hex := strings.TrimPrefix(digestA, "sha256:")
 	cases := map[string]struct{ image, want string }{
-		"empty":                        {"", "the image reference is empty"},
-		"two blanks":                   {"  ", "cannot be read"},
-		"a blank at the end":           {signed + " ", "cannot be read"},
-		"a line break":                 {signed + "\n", "cannot be read"},
-		"a null byte":                  {repository + "\x00:signed", "cannot be read"},
-		"4 KiB":                        {repository + "/" + strings.Repeat("x", 4<<10), "longer than 1024 bytes"},
-		"4 KiB of path":                {"registry.example.com" + strings.Repeat("/acme", 800) + ":signed", "longer than 1024 bytes"},
-		"4 KiB of tag":                 {repository + ":" + strings.Repeat("1", 4<<10), "longer than 1024 bytes"},
-		"Unicode host":                 {"régistry.example.com/acme/app:signed", "cannot be read"},
-		"host with a look-alike":       {"registry.еxample.com/acme/app:signed", "cannot be read"},
-		"host with a full-width stop":  {"registry．example.com/acme/app:signed", "cannot be read"},
-		"Unicode path":                 {"registry.example.com/acmé/app:signed", "cannot be read"},
-		"Unicode tag":                  {repository + ":sıgned", "cannot be read"},
-		"no Unicode at all":            {repository + ":\xff", "cannot be read"},
-		"upper-case path":              {"registry.example.com/Acme/app:signed", "in lower case"},
-		"sha512":                       {repository + "@sha512:" + hex + hex, `"sha512" is not supported; use the sha256 digest`},
-		"sha512 with a tag":            {signed + "@sha512:" + hex + hex, `"sha512" is not supported; use the sha256 digest`},
-		"sha256 one short":             {repository + "@" + digestA[:len(digestA)-1], "64 lower-case hexadecimal digits"},
-		"sha256 one long":              {repository + "@" + digestA + "a", "64 lower-case hexadecimal digits"},
-		"sha256 of nothing":            {repository + "@sha256:", "64 lower-case hexadecimal digits"},
-		"sha256 in capitals":           {repository + "@sha256:" + strings.ToUpper(hex), "64 lower-case hexadecimal digits"},
-		"sha256 of what is no digit":   {repository + "@sha256:" + strings.Repeat("g", 64), "64 lower-case hexadecimal digits"},
-		"two digests":                  {repository + "@" + digestA + "@" + digestA, "64 lower-case hexadecimal digits"},
+		"empty":              {"", "the image reference is empty"},
+		"two blanks":         {"  ", "cannot be read"},
+		"a blank at the end": {signed + " ", "cannot be read"},
+		"a line break":       {signed + "\n", "cannot be read"},
+		"a null byte":        {repository + "\x00:signed", "cannot be read"},
+		"4 KiB":              {repository + "/" + strings.Repeat("x", 4<<10), "longer than 1024 bytes"},
+		"4 KiB of path": {
+			"registry.example.com" + strings.Repeat("/acme", 800) + ":signed", "longer than 1024 bytes",
+		},
+		"4 KiB of tag":                {repository + ":" + strings.Repeat("1", 4<<10), "longer than 1024 bytes"},
+		"Unicode host":                {"régistry.example.com/acme/app:signed", "cannot be read"},
+		"host with a look-alike":      {"registry.еxample.com/acme/app:signed", "cannot be read"},
+		"host with a full-width stop": {"registry．example.com/acme/app:signed", "cannot be read"},
+		"Unicode path":                {"registry.example.com/acmé/app:signed", "cannot be read"},
+		"Unicode tag":                 {repository + ":sıgned", "cannot be read"},
+		"no Unicode at all":           {repository + ":\xff", "cannot be read"},
+		"upper-case path":             {"registry.example.com/Acme/app:signed", "in lower case"},
+		"sha512": {
+			repository + "@sha512:" + hex + hex, `"sha512" is not supported; use the sha256 digest`,
+		},
+		"sha512 with a tag": {
+			signed + "@sha512:" + hex + hex, `"sha512" is not supported; use the sha256 digest`,
+		},
+		"sha256 one short": {
+			repository + "@" + digestA[:len(digestA)-1], "64 lower-case hexadecimal digits",
+		},
+		"sha256 one long":   {repository + "@" + digestA + "a", "64 lower-case hexadecimal digits"},
+		"sha256 of nothing": {repository + "@sha256:", "64 lower-case hexadecimal digits"},
+		"sha256 in capitals": {
+			repository + "@sha256:" + strings.ToUpper(hex), "64 lower-case hexadecimal digits",
+		},
+		"sha256 of what is no digit": {
+			repository + "@sha256:" + strings.Repeat("g", 64), "64 lower-case hexadecimal digits",
+		},
+		"two digests": {
+			repository + "@" + digestA + "@" + digestA, "64 lower-case hexadecimal digits",
+		},
 		"the ID of an image on a node": {digestA, "this is an image ID"},
 		"a URL":                        {"https://registry.example.com/acme/app:signed", "cannot be read"},
 	}
@@ -51,7 +65,8 @@ func TestThreatBadImagesAreDenied(t *testing.T) {
 		for _, k := range kinds(t) {
 			t.Run(name+"/"+k.Name, func(t *testing.T) {
 				r := request{kind: k.Name, object: object(k.Name, signed, c.image)}
-				if got := b.send(t, MutatePath, r.review(t)); !got.Allowed || strings.Contains(string(got.Patch), "containers/1") {
+				if got := b.send(t, MutatePath, r.review(t)); !got.Allowed ||
+					strings.Contains(string(got.Patch), "containers/1") {
 					t.Errorf("mutation answered %+v", got)
 				}
 				_, got := b.admit(t, r)
@@ -69,7 +84,9 @@ func TestThreatBadImagesAreDenied(t *testing.T) {
 func TestUnreadableImageWhereNoPolicyHolds(t *testing.T) {
 	const bad = "registry.example.com/acme/App:v1"
 	held := requireBoth(func(s *v1alpha1.ImagePolicySpec) {
-		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+			MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"},
+		}
 	})
 	b := newBench(t, held)
 	for _, k := range kinds(t) {
@@ -118,7 +135,8 @@ func TestThreatSpellingsAreDecidedApart(t *testing.T) {
 	}
 	b.root.mu.Unlock()
 	for _, k := range kinds(t) {
-		got := b.validate(t, request{kind: k.Name, object: object(k.Name, port(pinned), signed)}) // at first sight of both
+		// at first sight of both
+		got := b.validate(t, request{kind: k.Name, object: object(k.Name, port(pinned), signed)})
 		wantDenied(t, got, 403, `image "`+signed+`"`)
 		if strings.Contains(got.Result.Message, port(signed)) {
 			t.Errorf("%s: what is signed is denied:\n%s", k.Name, got.Result.Message)
@@ -153,22 +171,42 @@ func TestThreatBadTemplatesAreDenied(t *testing.T) {
 		"template a number":      {`{"template":1e400}`, "spec.template"},
 		"template a boolean":     {`{"template":false}`, "spec.template"},
 		"template a list":        {`{"template":[{"spec":` + good + `}]}`, "spec.template"},
-		"template twice":         {`{"template":{"spec":` + good + `},"template":{"spec":` + good + `}}`, `duplicate field "spec.template"`},
-		"no Pod spec":            {`{"template":` + good + `}`, "spec.template.spec: missing"},
-		"Pod spec null":          {`{"template":{"spec":null}}`, "spec.template.spec: missing"},
-		"Pod spec a string":      {`{"template":{"spec":"x"}}`, "spec.template.spec"},
-		"Pod spec a list":        {`{"template":{"spec":[` + good + `]}}`, "spec.template.spec"},
-		"no containers":          {`{"template":{"spec":{}}}`, "spec.template.spec.containers: empty"},
-		"containers null":        {`{"template":{"spec":{"containers":null}}}`, "spec.template.spec.containers: empty"},
-		"containers empty":       {`{"template":{"spec":{"containers":[]}}}`, "spec.template.spec.containers: empty"},
-		"containers an object":   {`{"template":{"spec":{"containers":{"image":"` + pinned + `"}}}}`, "spec.template.spec.containers"},
-		"container null":         {`{"template":{"spec":{"containers":[null]}}}`, "spec.template.spec.containers[0]: null"},
-		"container a string":     {`{"template":{"spec":{"containers":["` + pinned + `"]}}}`, "spec.template.spec.containers"},
-		"image a number":         {`{"template":{"spec":{"containers":[{"image":7}]}}}`, "spec.template.spec.containers.image"},
-		"image a list":           {`{"template":{"spec":{"containers":[{"image":["` + pinned + `"]}]}}}`, "spec.template.spec.containers.image"},
-		"init containers":        {`{"template":{"spec":{"initContainers":"x","containers":[{"image":"` + pinned + `"}]}}}`, "spec.template.spec.initContainers"},
-		"volumes":                {`{"template":{"spec":{"volumes":[null],"containers":[{"image":"` + pinned + `"}]}}}`, "spec.template.spec.volumes[0]: null"},
-		"image volume":           {`{"template":{"spec":{"volumes":[{"image":"x"}],"containers":[{"image":"` + pinned + `"}]}}}`, "spec.template.spec.volumes.image"},
+		"template twice": {
+			`{"template":{"spec":` + good + `},"template":{"spec":` + good + `}}`, `duplicate field "spec.template"`,
+		},
+		"no Pod spec":       {`{"template":` + good + `}`, "spec.template.spec: missing"},
+		"Pod spec null":     {`{"template":{"spec":null}}`, "spec.template.spec: missing"},
+		"Pod spec a string": {`{"template":{"spec":"x"}}`, "spec.template.spec"},
+		"Pod spec a list":   {`{"template":{"spec":[` + good + `]}}`, "spec.template.spec"},
+		"no containers":     {`{"template":{"spec":{}}}`, "spec.template.spec.containers: empty"},
+		"containers null":   {`{"template":{"spec":{"containers":null}}}`, "spec.template.spec.containers: empty"},
+		"containers empty":  {`{"template":{"spec":{"containers":[]}}}`, "spec.template.spec.containers: empty"},
+		"containers an object": {
+			`{"template":{"spec":{"containers":{"image":"` + pinned + `"}}}}`, "spec.template.spec.containers",
+		},
+		"container null": {`{"template":{"spec":{"containers":[null]}}}`, "spec.template.spec.containers[0]: null"},
+		"container a string": {
+			`{"template":{"spec":{"containers":["` + pinned + `"]}}}`, "spec.template.spec.containers",
+		},
+		"image a number": {
+			`{"template":{"spec":{"containers":[{"image":7}]}}}`, "spec.template.spec.containers.image",
+		},
+		"image a list": {
+			`{"template":{"spec":{"containers":[{"image":["` + pinned + `"]}]}}}`,
+			"spec.template.spec.containers.image",
+		},
+		"init containers": {
+			`{"template":{"spec":{"initContainers":"x","containers":[{"image":"` + pinned + `"}]}}}`,
+			"spec.template.spec.initContainers",
+		},
+		"volumes": {
+			`{"template":{"spec":{"volumes":[null],"containers":[{"image":"` + pinned + `"}]}}}`,
+			"spec.template.spec.volumes[0]: null",
+		},
+		"image volume": {
+			`{"template":{"spec":{"volumes":[{"image":"x"}],"containers":[{"image":"` + pinned + `"}]}}}`,
+			"spec.template.spec.volumes.image",
+		},
 	}
 	b := newBench(t)
 	for name, c := range cases {
@@ -200,9 +238,11 @@ func TestThreatAnotherVersionOfAFurtherKindIsDenied(t *testing.T) {
 	review := request{kind: "rollouts.argoproj.io", object: object("rollouts.argoproj.io", signed)}.review(t)
 	wantAdmitted(t, b.send(t, ValidatePath, review))
 	review.Request.Resource.Version = "v1"
-	wantDenied(t, b.send(t, ValidatePath, review), 400, `rollouts.argoproj.io in version "v1" is no kind of workload that can be checked`)
+	wantDenied(t, b.send(t, ValidatePath, review), 400,
+		`rollouts.argoproj.io in version "v1" is no kind of workload that can be checked`)
 	review.Request.Resource.Version, b.Kinds = "v1alpha1", workload.Builtin()
-	wantDenied(t, b.send(t, ValidatePath, review), 400, `rollouts.argoproj.io in version "v1alpha1" is no kind of workload that can be checked`)
+	wantDenied(t, b.send(t, ValidatePath, review), 400,
+		`rollouts.argoproj.io in version "v1alpha1" is no kind of workload that can be checked`)
 }
 
 // The blank that OpenShift's templates have until a trigger fills in the image is for templates:
@@ -231,14 +271,19 @@ func TestThreatMarkedTemplateIsUnderTheGate(t *testing.T) {
 	mark := func(kind string, images ...string) any {
 		raw := encode(t, object(kind, images...))
 		if kind == "Pod" {
-			return bytes.Replace(raw, []byte(`"metadata":{`), []byte(`"metadata":{"labels":{"sidecar.istio.io/inject":"true"},"annotations":{"inject.istio.io/templates":"gateway"},`), 1)
+			return bytes.Replace(raw, []byte(`"metadata":{`),
+				[]byte(
+					`"metadata":{"labels":{"sidecar.istio.io/inject":"true"},"annotations":{"inject.istio.io/templates":"gateway"},`),
+				1)
 		}
 		var o map[string]any
 		if err := json.Unmarshal(raw, &o); err != nil {
 			t.Fatal(err)
 		}
 		template := o
-		for _, field := range map[string][]string{"PodTemplate": {"template"}, "CronJob": {"spec", "jobTemplate", "spec", "template"}}[kind] {
+		for _, field := range map[string][]string{
+			"PodTemplate": {"template"}, "CronJob": {"spec", "jobTemplate", "spec", "template"},
+		}[kind] {
 			template = template[field].(map[string]any)
 		}
 		if kind != "PodTemplate" && kind != "CronJob" {
@@ -274,10 +319,14 @@ func TestThreatBadImagesInEveryList(t *testing.T) {
 	for name, change := range map[string]func(*corev1.PodSpec){
 		"init": func(s *corev1.PodSpec) { s.InitContainers = []corev1.Container{{Name: "x", Image: bad}} },
 		"ephemeral": func(s *corev1.PodSpec) {
-			s.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: bad}}}
+			s.EphemeralContainers = []corev1.EphemeralContainer{
+				{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: bad}},
+			}
 		},
 		"volume": func(s *corev1.PodSpec) {
-			s.Volumes = []corev1.Volume{{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: bad}}}}
+			s.Volumes = []corev1.Volume{
+				{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: bad}}},
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -292,7 +341,8 @@ func TestThreatBadImagesInEveryList(t *testing.T) {
 // What has no pod template and had none brings no image in, so that a finalizer can come off it.
 // Everything else that cannot be read stays denied.
 func TestThreatOnlyWhatLackedItsTemplateIsPassed(t *testing.T) {
-	const rollout, image = "rollouts.argoproj.io", `{"template":{"spec":{"containers":[{"name":"c","image":"` + ciOnly + `"}]}}}`
+	const rollout, image = "rollouts.argoproj.io", `{"template":{"spec":{"containers":[{"name":"c","image":"` + ciOnly +
+		`"}]}}}`
 	with := func(spec, meta string) string { return `{"metadata":{"name":"acme"` + meta + `}` + spec + `}` }
 	cases := map[string]struct {
 		kind, old, is string // the specs; empty old: created
@@ -309,14 +359,19 @@ func TestThreatOnlyWhatLackedItsTemplateIsPassed(t *testing.T) {
 		"wrong type before and now": {rollout, `,"spec":{"template":[]}`, `,"spec":{"template":[]}`, 400},
 		"wrong type now":            {rollout, `,"spec":{}`, `,"spec":{"template":"x"}`, 400},
 		"twice":                     {rollout, `,"spec":{}`, `,"spec":{},"spec":{}`, 400},
-		"no containers":             {rollout, `,"spec":{"template":{"spec":{}}}`, `,"spec":{"template":{"spec":{"initContainers":[{"image":"` + ciOnly + `"}]}}}`, 400},
-		"a template came":           {rollout, `,"spec":{}`, `,"spec":` + image, 403},
-		"a Pod":                     {"Pod", ``, ``, 0},
+		"no containers": {
+			rollout, `,"spec":{"template":{"spec":{}}}`,
+			`,"spec":{"template":{"spec":{"initContainers":[{"image":"` + ciOnly + `"}]}}}`, 400,
+		},
+		"a template came": {rollout, `,"spec":{}`, `,"spec":` + image, 403},
+		"a Pod":           {"Pod", ``, ``, 0},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			old, is := with(c.old, `,"finalizers":["example.com/hold"],"deletionTimestamp":"2026-01-01T00:00:00Z"`), with(c.is, `,"deletionTimestamp":"2026-01-01T00:00:00Z"`)
+			old, is := with(c.old,
+				`,"finalizers":["example.com/hold"],"deletionTimestamp":"2026-01-01T00:00:00Z"`), with(c.is,
+				`,"deletionTimestamp":"2026-01-01T00:00:00Z"`)
 			_, got := b.admit(t, request{kind: c.kind, object: is, old: old})
 			if c.code == 0 {
 				wantAdmitted(t, got)

@@ -91,16 +91,23 @@ func (g *Gate) record(ctx context.Context, req admission.Request, r review, reas
 	}
 	switch {
 	case ok:
-		log.Info("Admitted by break-glass what would be denied", "reason", reason, "dryRun", dryRun, "denial", ruled.denial(maxMessage))
+		log.Info("Admitted by break-glass what would be denied", "reason", reason, "dryRun", dryRun, "denial",
+			ruled.denial(maxMessage))
 		if !dryRun {
-			g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, action(reason, r.images), "%s",
-				text.Cut(fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)), maxNote))
+			g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass,
+				action(reason, r.images), "%s",
+				text.Cut(
+					fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)),
+					maxNote))
 		}
 	case first:
-		log.Info("Admits more by break-glass than is recorded one by one; the audit log of the API server and the metrics have all", "dryRun", dryRun)
+		log.Info(
+			"Admits more by break-glass than is recorded one by one; the audit log of the API server and the metrics "+
+				"have all", "dryRun", dryRun)
 		if !dryRun {
 			g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, "Omit",
-				"break-glass (%s) lets in more, from this one on, than is recorded in events one by one; the audit log of the API server and the metrics have all", reason)
+				"break-glass (%s) lets in more, from this one on, than is recorded in events one by one; the audit "+
+					"log of the API server and the metrics have all", reason)
 		}
 	}
 }
@@ -127,11 +134,14 @@ func (g *Gate) breakGlass(ctx context.Context, namespace string) (reason, hint s
 	}
 	var live corev1.Namespace
 	if err := g.LiveNamespaces.Get(ctx, types.NamespacedName{Name: namespace}, &live); err != nil {
-		return "", text.Cut(fmt.Sprintf("break-glass could not be confirmed: reading namespace %q: %v; try again", namespace, err), maxLine)
+		return "", text.Cut(
+			fmt.Sprintf("break-glass could not be confirmed: reading namespace %q: %v; try again", namespace, err),
+			maxLine)
 	}
 	reason, labelled := live.Labels[v1alpha1.LabelBreakGlass]
 	if labelled && reason == "" {
-		hint = fmt.Sprintf("break-glass is not on: label %s of namespace %q needs a reason as its value", v1alpha1.LabelBreakGlass, namespace)
+		hint = fmt.Sprintf("break-glass is not on: label %s of namespace %q needs a reason as its value",
+			v1alpha1.LabelBreakGlass, namespace)
 	}
 	return reason, hint
 }
@@ -153,5 +163,8 @@ func action(reason string, images []workload.Image) string {
 // it asks: kubectl describe shows no event without.
 func regarding(req admission.Request, r review) *corev1.ObjectReference {
 	version := schema.GroupVersion{Group: req.Kind.Group, Version: req.Kind.Version}
-	return &corev1.ObjectReference{APIVersion: version.String(), Kind: req.Kind.Kind, Namespace: req.Namespace, Name: r.name(req), UID: types.UID(r.object.UID)}
+	return &corev1.ObjectReference{
+		APIVersion: version.String(), Kind: req.Kind.Kind, Namespace: req.Namespace, Name: r.name(req),
+		UID: types.UID(r.object.UID),
+	}
 }

@@ -50,7 +50,9 @@ func TestBreakGlassAdmits(t *testing.T) {
 		"not signed":   {func(*bench) {}, ciOnly, `role "qa" has not signed`},
 		"not readable": {func(*bench) {}, "registry.example.com/acme/App:v1", "cannot be read"},
 		"not pinned":   {func(*bench) {}, signed, "not pinned"},
-		"not primed":   {func(b *bench) { b.Store = store.New(policy.UncoveredAllow) }, pinned, "policies are still being loaded"},
+		"not primed": {
+			func(b *bench) { b.Store = store.New(policy.UncoveredAllow) }, pinned, "policies are still being loaded",
+		},
 		"no signing server": {func(b *bench) {
 			b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
 		}, pinned, "no connection to notary.example.com"},
@@ -60,23 +62,27 @@ func TestBreakGlassAdmits(t *testing.T) {
 			b := broken(t)
 			c.prepare(b)
 			var logged []string
-			ctx := logf.IntoContext(t.Context(), funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
+			ctx := logf.IntoContext(t.Context(),
+				funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{}))
 			review := request{kind: "Pod", object: object("Pod", c.image)}.review(t)
 			got := b.Validate(ctx, admissionRequest(review)).AdmissionResponse
 			wantAdmitted(t, &got)
 			if len(got.Warnings) != 2 || got.Warnings[0] != glassIsOn || !strings.Contains(got.Warnings[1], c.denial) {
 				t.Errorf("warnings %q", got.Warnings)
 			}
-			if note := got.AuditAnnotations[breakGlassAnnotation]; !strings.HasPrefix(note, "reason INC-1\n") || !strings.Contains(note, c.denial) {
+			if note := got.AuditAnnotations[breakGlassAnnotation]; !strings.HasPrefix(note, "reason INC-1\n") ||
+				!strings.Contains(note, c.denial) {
 				t.Errorf("audit annotation %q", note)
 			}
-			if len(logged) != 1 || !strings.Contains(logged[0], `"level"=0 "msg"="Admitted by break-glass what would be denied"`) ||
+			if len(logged) != 1 ||
+				!strings.Contains(logged[0], `"level"=0 "msg"="Admitted by break-glass what would be denied"`) ||
 				!strings.Contains(logged[0], `"reason"="INC-1"`) || !strings.Contains(logged[0], `"namespace"="shop"`) {
 				t.Errorf("logged %q", logged)
 			}
 			events := b.events.all()
 			if len(events) != 1 || !strings.HasPrefix(events[0], "Warning BreakGlass Admit/INC-1/") ||
-				!strings.Contains(events[0], " v1 Pod shop/acme: break-glass (INC-1) let in what would be denied: ") || !strings.Contains(events[0], c.denial) {
+				!strings.Contains(events[0], " v1 Pod shop/acme: break-glass (INC-1) let in what would be denied: ") ||
+				!strings.Contains(events[0], c.denial) {
 				t.Errorf("events %q", events)
 			}
 		})
@@ -150,15 +156,26 @@ func TestThreatBreakGlassIsConfirmed(t *testing.T) {
 		cached, live namespaces
 		hint         string // empty: none
 	}{
-		"no label":                 {none, none, ""},
-		"removed, the cache lags":  {glass("INC-1"), none, ""},
-		"emptied, the cache lags":  {glass("INC-1"), glass(""), "needs a reason"},
-		"no reason":                {glass(""), glass(""), "break-glass is not on: label countersign.dev/break-glass of namespace \"shop\" needs a reason as its value"},
-		"deleted, the cache lags":  {glass("INC-1"), namespaces{}, "could not be confirmed"},
-		"cannot be confirmed":      {glass("INC-1"), namespaces{err: errors.New("the server is busy")}, `break-glass could not be confirmed: reading namespace "shop": the server is busy; try again`},
-		"with a value and fault":   {glass("INC-1"), namespaces{labels: glass("INC-1").labels, err: errors.New("the server is busy")}, "could not be confirmed"},
-		"a word of another cache":  {none, glass("INC-1"), ""},
-		"another label's prefix":   {labelled("countersign.dev/break-glass.x"), labelled("countersign.dev/break-glass.x"), ""},
+		"no label":                {none, none, ""},
+		"removed, the cache lags": {glass("INC-1"), none, ""},
+		"emptied, the cache lags": {glass("INC-1"), glass(""), "needs a reason"},
+		"no reason": {
+			glass(""), glass(""),
+			"break-glass is not on: label countersign.dev/break-glass of namespace \"shop\" needs a reason as its value",
+		},
+		"deleted, the cache lags": {glass("INC-1"), namespaces{}, "could not be confirmed"},
+		"cannot be confirmed": {
+			glass("INC-1"), namespaces{err: errors.New("the server is busy")},
+			`break-glass could not be confirmed: reading namespace "shop": the server is busy; try again`,
+		},
+		"with a value and fault": {
+			glass("INC-1"), namespaces{labels: glass("INC-1").labels, err: errors.New("the server is busy")},
+			"could not be confirmed",
+		},
+		"a word of another cache": {none, glass("INC-1"), ""},
+		"another label's prefix": {
+			labelled("countersign.dev/break-glass.x"), labelled("countersign.dev/break-glass.x"), "",
+		},
 		"a label of the same name": {labelled("break-glass"), labelled("break-glass"), ""},
 	}
 	for name, c := range cases {
@@ -195,10 +212,12 @@ func TestThreatBreakGlassOnlyOnTheNamespace(t *testing.T) {
 		"annotation":                 func(d *appsv1.Deployment) { d.Annotations = on },
 		"label of the template":      func(d *appsv1.Deployment) { d.Spec.Template.Labels = on },
 		"annotation of the template": func(d *appsv1.Deployment) { d.Spec.Template.Annotations = on },
-		"selector":                   func(d *appsv1.Deployment) { d.Spec.Selector = &metav1.LabelSelector{MatchLabels: on} },
-		"node selector":              func(d *appsv1.Deployment) { d.Spec.Template.Spec.NodeSelector = on },
-		"a namespace that has it":    func(d *appsv1.Deployment) { d.Namespace = "open" },
-		"that of the template":       func(d *appsv1.Deployment) { d.Spec.Template.Namespace = "open" },
+		"selector": func(d *appsv1.Deployment) {
+			d.Spec.Selector = &metav1.LabelSelector{MatchLabels: on}
+		},
+		"node selector":           func(d *appsv1.Deployment) { d.Spec.Template.Spec.NodeSelector = on },
+		"a namespace that has it": func(d *appsv1.Deployment) { d.Namespace = "open" },
+		"that of the template":    func(d *appsv1.Deployment) { d.Spec.Template.Namespace = "open" },
 	}
 	for name, change := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -371,7 +390,8 @@ func TestBreakGlassEventIsAboutTheWorkload(t *testing.T) {
 	review.Request.Name = ""
 	wantAdmitted(t, b.send(t, ValidatePath, review))
 	events := b.events.all()
-	if len(events) != 2 || !strings.Contains(events[0], " apps/v1 Deployment shop/acme(1-2-3): ") || !strings.Contains(events[1], " Pod shop/acme-7f9-: ") {
+	if len(events) != 2 || !strings.Contains(events[0], " apps/v1 Deployment shop/acme(1-2-3): ") ||
+		!strings.Contains(events[1], " Pod shop/acme-7f9-: ") {
 		t.Errorf("events %q", events)
 	}
 }

@@ -70,7 +70,8 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 		t.Errorf("forged: %q", events)
 	}
 	for _, http2 := range []bool{false, true} {
-		got, _ := s.review(t, s.from(t, stranger, http2, issue(t, ca, "kube-apiserver")), request{kind: "Pod", object: object("Pod", unsigned)})
+		got, _ := s.review(t, s.from(t, stranger, http2, issue(t, ca, "kube-apiserver")),
+			request{kind: "Pod", object: object("Pod", unsigned)})
 		wantAdmitted(t, got)
 	}
 	if events := b.Events.(*recorded).all(); len(events) != 2 {
@@ -98,7 +99,8 @@ func TestThreatBadCertificatesAreNotHeld(t *testing.T) {
 	s, _ := runGate(t, gateOptions{clients: certs.NewClientCA(file, clock.RealClock{})})
 	for range 4 {
 		conn := tls.Client(s.dial(t, stranger), &tls.Config{
-			RootCAs: s.ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{issue(t, other, "x")},
+			RootCAs: s.ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13,
+			Certificates: []tls.Certificate{issue(t, other, "x")},
 		})
 		if err := conn.HandshakeContext(t.Context()); err != nil {
 			t.Fatal(err) // the server has yet to see the certificate

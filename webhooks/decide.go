@@ -151,7 +151,8 @@ func (g *Gate) ask(namespace labels.Set, images []workload.Image) (decisions, er
 	decided := make(decisions, len(images))
 	for _, i := range images {
 		if _, done := decided[i.Image]; !done {
-			decided[i.Image] = snapshot.Policies.Decide(policy.Request{Image: i.Image, NamespaceLabels: namespace, Now: now}, snapshot)
+			decided[i.Image] = snapshot.Policies.Decide(
+				policy.Request{Image: i.Image, NamespaceLabels: namespace, Now: now}, snapshot)
 		}
 	}
 	return decided, nil
@@ -205,7 +206,8 @@ func (g *Gate) askAgain(namespace labels.Set, lacking decisions, k trust.Key) {
 			continue
 		}
 		delete(lacking, image)
-		if again, err := g.ask(namespace, []workload.Image{{Image: image}}); err == nil && len(again[image].NotLoaded) > 0 {
+		if again, err := g.ask(namespace, []workload.Image{{Image: image}}); err == nil &&
+			len(again[image].NotLoaded) > 0 {
 			lacking[image] = again[image]
 		}
 	}
@@ -218,7 +220,8 @@ type fetched struct {
 }
 
 // fetchOne has the tracker see to a subject, once there is a place.
-func fetchOne(ctx context.Context, k trust.Key, see func(context.Context, trust.Key) error, places chan struct{}, arrivals chan<- fetched) {
+func fetchOne(ctx context.Context, k trust.Key, see func(context.Context, trust.Key) error, places chan struct{},
+	arrivals chan<- fetched) {
 	select {
 	case places <- struct{}{}:
 		defer func() { <-places }()
@@ -248,7 +251,8 @@ func (ds decisions) needs(of func(policy.Decision) []trust.Key) map[trust.Key]bo
 
 // fetch has the tracker see to each subject, at the same time, until all is done or ctx is over,
 // and returns what went wrong.
-func fetch(ctx context.Context, need map[trust.Key]bool, see func(context.Context, trust.Key) error) map[trust.Key]error {
+func fetch(ctx context.Context, need map[trust.Key]bool,
+	see func(context.Context, trust.Key) error) map[trust.Key]error {
 	var group errgroup.Group
 	group.SetLimit(fetchesAtOnce)
 	var mu sync.Mutex

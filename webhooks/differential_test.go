@@ -25,13 +25,23 @@ func workloadOf(r *rand.Rand, kind string) any {
 	image := func() string {
 		return []string{signed, pinned, elsewhere, signed, pinned, elsewhere, signed, unsigned}[r.IntN(8)]
 	}
-	spec := corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "a", Image: image(), Env: []corev1.EnvVar{{Name: "image", Value: unsigned}}}}}
+	spec := corev1.PodSpec{
+		NodeName: "node",
+		Containers: []corev1.Container{
+			{Name: "a", Image: image(), Env: []corev1.EnvVar{{Name: "image", Value: unsigned}}},
+		},
+	}
 	for i := range r.IntN(3) {
 		name := fmt.Sprintf("n%d", i)
 		spec.Containers = append(spec.Containers, corev1.Container{Name: name, Image: image()})
 		spec.InitContainers = append(spec.InitContainers, corev1.Container{Name: name, Image: image()})
-		spec.EphemeralContainers = append(spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: name, Image: image()}})
-		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: image()}}})
+		spec.EphemeralContainers = append(spec.EphemeralContainers,
+			corev1.EphemeralContainer{
+				EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: name, Image: image()},
+			})
+		spec.Volumes = append(spec.Volumes, corev1.Volume{
+			Name: name, VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: image()}},
+		})
 	}
 	inner := encodable(spec)
 	for _, key := range slices.Backward(pathOf(kind)[1:]) {
@@ -108,7 +118,8 @@ func (b *bench) post(t *testing.T, path string, body []byte) *admissionv1.Admiss
 	w := httptest.NewRecorder()
 	b.handler.ServeHTTP(w, r)
 	var answer admissionv1.AdmissionReview
-	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil || answer.GroupVersionKind() != reviewKind() {
+	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil ||
+		answer.GroupVersionKind() != reviewKind() {
 		t.Fatalf("status %d, answer %q: %v", w.Code, w.Body, err)
 	}
 	return answer.Response
@@ -133,7 +144,8 @@ func reviewOf(t *testing.T, r *rand.Rand, kind string) map[string]any {
 // as unreadable, which a sound one never is.
 func TestThreatEverySpellingIsReadAsTheAPIServerReadsIt(t *testing.T) {
 	b := newBench(t)
-	b.post(t, ValidatePath, encode(t, request{kind: "Pod", object: object("Pod", unsigned)}.review(t))) // all is fetched and known
+	// all is fetched and known
+	b.post(t, ValidatePath, encode(t, request{kind: "Pod", object: object("Pod", unsigned)}.review(t)))
 	counts := map[string]int{}
 	for seed := range uint64(3000) {
 		s := &speller{Rand: rand.New(rand.NewPCG(seed, 1)), oddness: []int{0, 3, 10, 40}[seed%4]}
@@ -171,7 +183,8 @@ func TestThreatEverySpellingIsReadAsTheAPIServerReadsIt(t *testing.T) {
 }
 
 // differs says how the answers to a review differ from those to what it is as a whole.
-func differs(t *testing.T, b *bench, kind string, body []byte, odd bool, validated, mutated *admissionv1.AdmissionResponse) string {
+func differs(t *testing.T, b *bench, kind string, body []byte, odd bool, validated,
+	mutated *admissionv1.AdmissionResponse) string {
 	t.Helper()
 	whole, ok := decodeWhole(body)
 	if !ok {
@@ -192,7 +205,8 @@ func differs(t *testing.T, b *bench, kind string, body []byte, odd bool, validat
 	}
 	canonical := whole.DeepCopy()
 	canonical.Request.Object.Raw = respelt(t, kind, spec)
-	if old, err := storedSpec(kind, whole.Request.OldObject.Raw); err == nil && whole.Request.Operation == admissionv1.Update {
+	if old, err := storedSpec(kind, whole.Request.OldObject.Raw); err == nil &&
+		whole.Request.Operation == admissionv1.Update {
 		canonical.Request.OldObject.Raw = respelt(t, kind, old)
 	}
 	want := b.post(t, ValidatePath, encode(t, canonical))
@@ -220,15 +234,18 @@ func respelt(t *testing.T, kind string, spec corev1.PodSpec) []byte {
 
 // pinsOnly says what else than pins a patch brings about, and what image was admitted that may not
 // run.
-func pinsOnly(t *testing.T, kind string, r *admissionv1.AdmissionRequest, want corev1.PodSpec, admitted bool, patch []byte) string {
+func pinsOnly(t *testing.T, kind string, r *admissionv1.AdmissionRequest, want corev1.PodSpec, admitted bool,
+	patch []byte) string {
 	t.Helper()
 	if r.Operation == admissionv1.Create {
 		imagesOf(&want, func(image *string) {
-			covered, fine := strings.HasPrefix(*image, repository), *image == pinned || *image == signed && kind != "Pod"
+			covered, fine := strings.HasPrefix(*image, repository), *image == pinned || *image == signed &&
+				kind != "Pod"
 			if admitted && covered && !fine {
 				t.Errorf("admitted with %q", *image)
 			}
-			if strings.HasPrefix(*image, "registry.example.com/acme/") && strings.HasSuffix(*image, ":signed") && kind == "Pod" {
+			if strings.HasPrefix(*image, "registry.example.com/acme/") && strings.HasSuffix(*image, ":signed") &&
+				kind == "Pod" {
 				*image += "@" + digestA // a byte may have made another repository of it
 			}
 		})

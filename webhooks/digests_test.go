@@ -158,7 +158,8 @@ func TestOneRootDown(t *testing.T) {
 				stored, got := b.admit(t, pod(repository+":v1"))
 				wantAdmitted(t, got)
 				wantImage(t, stored, repository+":v1@"+digestA)
-				wantDenied(t, b.validate(t, pod(repository+":v2")), 503, `role "qa" is not known to have signed`, `TrustRoot "acme"`)
+				wantDenied(t, b.validate(t, pod(repository+":v2")), 503, `role "qa" is not known to have signed`,
+					`TrustRoot "acme"`)
 			})
 		}
 	}

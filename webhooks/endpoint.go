@@ -103,7 +103,8 @@ func (e *endpoint) refuse(w http.ResponseWriter) {
 	e.metrics.Refused(metrics.RefusedBusy)
 	now := time.Now().UnixNano()
 	if told := e.told.Load(); now-told > int64(tellEvery) && e.told.CompareAndSwap(told, now) {
-		logf.Log.WithName("admission").Info("Refused requests for which there is no room; the metric countersign_admission_refused_total counts them")
+		logf.Log.WithName("admission").Info(
+			"Refused requests for which there is no room; the metric countersign_admission_refused_total counts them")
 	}
 	w.Header().Set("Retry-After", "1")
 	w.WriteHeader(http.StatusTooManyRequests)
@@ -156,7 +157,8 @@ func (e *endpoint) answer(ctx context.Context, body []byte, err error) (answer *
 		return refuse(unreviewable(ctx, err))
 	}
 	uid = in.Request.UID
-	log := logf.FromContext(ctx).WithValues("requestID", uid, "user", text.Cut(in.Request.UserInfo.Username, maxUser), "operation", in.Request.Operation)
+	log := logf.FromContext(ctx).WithValues("requestID", uid, "user", text.Cut(in.Request.UserInfo.Username, maxUser),
+		"operation", in.Request.Operation)
 	ctx = logf.IntoContext(ctx, log)
 	if conn := port.ConnOf(ctx); conn != nil {
 		defer conn.Deciding()()

@@ -150,12 +150,14 @@ func TestThreatDenialFromOldEvidenceIsNoVerdict(t *testing.T) {
 	b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
 	b.clock.Step(5 * time.Second)
 	_, got = b.admit(t, pod)
-	wantDenied(t, got, 503, `role "qa" has not signed`, `TrustRoot "acme" could not be asked for newer signatures: no connection to notary.example.com`)
+	wantDenied(t, got, 503, `role "qa" has not signed`,
+		`TrustRoot "acme" could not be asked for newer signatures: no connection to notary.example.com`)
 }
 
 // Only the outcomes that rest on the trust root which could not be asked are in doubt.
 func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
-	b := newBench(t, requireBoth(nil), requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = []v1alpha1.ObjectName{"other"} }),
+	b := newBench(t, requireBoth(nil),
+		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = []v1alpha1.ObjectName{"other"} }),
 		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }))
 	other := &root{}
 	other.answers(usual(), nil)
@@ -174,9 +176,13 @@ func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
 	for i, want := range []struct {
 		verdict policy.Verdict
 		reason  string
-	}{{policy.CouldNotCheck, v1alpha1.ReasonUnreachable}, {policy.Denied, v1alpha1.ReasonNotSigned}, {policy.Denied, v1alpha1.ReasonNotSigned}} {
+	}{
+		{policy.CouldNotCheck, v1alpha1.ReasonUnreachable}, {policy.Denied, v1alpha1.ReasonNotSigned},
+		{policy.Denied, v1alpha1.ReasonNotSigned},
+	} {
 		if o := d.Outcomes[i]; o.Verdict != want.verdict || o.Reason != want.reason {
-			t.Errorf("%s: verdict %d and reason %s, want %d and %s", o.Policy, o.Verdict, o.Reason, want.verdict, want.reason)
+			t.Errorf("%s: verdict %d and reason %s, want %d and %s", o.Policy, o.Verdict, o.Reason, want.verdict,
+				want.reason)
 		}
 	}
 	unclear := doubted([]policy.Outcome{{Policy: "unclear", Roots: []string{"acme"}}}, "acme", errors.New("no answer"))
@@ -200,9 +206,15 @@ func TestNotLoadedSaysWhy(t *testing.T) {
 		message string
 		reason  string
 	}{
-		"server down": {trust.NewFault(v1alpha1.ReasonServerError, "the server failed with status 503"), `not loaded; TrustRoot "acme": the server failed with status 503`, v1alpha1.ReasonServerError},
-		"on its way":  {context.DeadlineExceeded, `not loaded; TrustRoot "acme": context deadline exceeded`, v1alpha1.ReasonNotLoaded},
-		"loaded":      {nil, "not loaded", v1alpha1.ReasonNotLoaded},
+		"server down": {
+			trust.NewFault(v1alpha1.ReasonServerError, "the server failed with status 503"),
+			`not loaded; TrustRoot "acme": the server failed with status 503`, v1alpha1.ReasonServerError,
+		},
+		"on its way": {
+			context.DeadlineExceeded, `not loaded; TrustRoot "acme": context deadline exceeded`,
+			v1alpha1.ReasonNotLoaded,
+		},
+		"loaded": {nil, "not loaded", v1alpha1.ReasonNotLoaded},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -211,7 +223,12 @@ func TestNotLoadedSaysWhy(t *testing.T) {
 				outcome("waits for another", policy.CouldNotCheck, v1alpha1.ReasonNotLoaded, "other"),
 				outcome("decided", policy.Denied, v1alpha1.ReasonNotSigned, "acme"),
 			}
-			decided := decisions{signed: {Verdict: policy.CouldNotCheck, Image: image, Message: "not loaded", NotLoaded: []trust.Key{{Root: "acme"}, {Root: "other"}}, Outcomes: before}}
+			decided := decisions{
+				signed: {
+					Verdict: policy.CouldNotCheck, Image: image, Message: "not loaded",
+					NotLoaded: []trust.Key{{Root: "acme"}, {Root: "other"}}, Outcomes: before,
+				},
+			}
 			decided.unloaded(map[trust.Key]error{{Root: "acme"}: tt.err})
 			d := decided[signed]
 			if d.Verdict != policy.CouldNotCheck || d.Message != tt.message {
@@ -281,7 +298,9 @@ func TestMixedDenialIsAFault(t *testing.T) {
 		}
 		return usual(), nil
 	}
-	got := b.validate(t, request{kind: "Pod", object: object("Pod", unsigned, "registry.example.com/acme/broken:v1", pinned)})
+	got := b.validate(t, request{
+		kind: "Pod", object: object("Pod", unsigned, "registry.example.com/acme/broken:v1", pinned),
+	})
 	wantDenied(t, got, 503, `app:unsigned"`, `broken:v1"`, "no answer in time")
 }
 

@@ -87,8 +87,12 @@ func (g *Gate) Register(handle func(path string, handler http.Handler)) {
 		g.Limits = port.DefaultLimits()
 	}
 	g.budget = port.NewBudget(g.Limits)
-	for path, h := range map[string]admission.HandlerFunc{MutatePath: g.measured("mutate", g.Mutate), ValidatePath: g.measured("validate", g.Validate)} {
-		handle(path, &endpoint{handle: h, budget: g.budget, metrics: g.Metrics, deadline: g.deadline() + confirmDeadline})
+	for path, h := range map[string]admission.HandlerFunc{
+		MutatePath: g.measured("mutate", g.Mutate), ValidatePath: g.measured("validate", g.Validate),
+	} {
+		handle(path, &endpoint{
+			handle: h, budget: g.budget, metrics: g.Metrics, deadline: g.deadline() + confirmDeadline,
+		})
 	}
 }
 

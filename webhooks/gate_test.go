@@ -61,7 +61,9 @@ func TestThreatEveryKindIsGated(t *testing.T) {
 // The message in full: one line an image, sorted, each image once.
 func TestDenialText(t *testing.T) {
 	b := newBench(t)
-	got := b.validate(t, request{kind: "Deployment", object: object("Deployment", unsigned, ciOnly, signed, ciOnly, elsewhere)})
+	got := b.validate(t, request{
+		kind: "Deployment", object: object("Deployment", unsigned, ciOnly, signed, ciOnly, elsewhere),
+	})
 	wantDenied(t, got, 403)
 	want := `image "registry.example.com/acme/app:ci-only": ImagePolicy "policy-0": role "qa" has not signed sha256:bbbbbbbb...; signed by ci (TrustRoot "acme")
 image "registry.example.com/acme/app:unsigned": ImagePolicy "policy-0": role "ci" has not signed it, role "qa" has not signed it; no signatures for this tag (TrustRoot "acme")`
@@ -95,16 +97,20 @@ func TestThreatUpdates(t *testing.T) {
 		object, old any
 		denied      bool
 	}{
-		"scaled":                     {scaled, object("Deployment", unsigned), false},
-		"labelled":                   {labelled, object("Deployment", unsigned), false},
-		"being deleted, unchanged":   {deleting, object("Deployment", unsigned), false},
-		"being deleted, another":     {deleting, ended, true},
-		"changed to unsigned":        {object("Deployment", unsigned), object("Deployment", signed), true},
-		"changed from unsigned":      {object("Deployment", signed), object("Deployment", unsigned), false},
-		"unsigned added":             {object("Deployment", signed, unsigned), object("Deployment", signed), true},
-		"signed added to unsigned":   {object("Deployment", unsigned, signed), object("Deployment", unsigned), false},
-		"moved between containers":   {object("Deployment", signed, unsigned), object("Deployment", unsigned, signed), true},
-		"an old object of no sense":  {object("Deployment", unsigned), `{"spec":{"template":{"spec":{"containers":"x"}}}}`, true},
+		"scaled":                   {scaled, object("Deployment", unsigned), false},
+		"labelled":                 {labelled, object("Deployment", unsigned), false},
+		"being deleted, unchanged": {deleting, object("Deployment", unsigned), false},
+		"being deleted, another":   {deleting, ended, true},
+		"changed to unsigned":      {object("Deployment", unsigned), object("Deployment", signed), true},
+		"changed from unsigned":    {object("Deployment", signed), object("Deployment", unsigned), false},
+		"unsigned added":           {object("Deployment", signed, unsigned), object("Deployment", signed), true},
+		"signed added to unsigned": {object("Deployment", unsigned, signed), object("Deployment", unsigned), false},
+		"moved between containers": {
+			object("Deployment", signed, unsigned), object("Deployment", unsigned, signed), true,
+		},
+		"an old object of no sense": {
+			object("Deployment", unsigned), `{"spec":{"template":{"spec":{"containers":"x"}}}}`, true,
+		},
 		"an old object that is null": {object("Deployment", unsigned), `null`, true},
 	}
 	for name, c := range cases {
@@ -124,12 +130,19 @@ func TestThreatNothingInTheObjectIsBelieved(t *testing.T) {
 	cases := map[string]func(*appsv1.ReplicaSet){
 		"zero replicas": func(rs *appsv1.ReplicaSet) { rs.Spec.Replicas = ptr.To[int32](0) },
 		"owner": func(rs *appsv1.ReplicaSet) {
-			rs.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "acme", UID: "1", Controller: ptr.To(true)}}
+			rs.OwnerReferences = []metav1.OwnerReference{
+				{APIVersion: "apps/v1", Kind: "Deployment", Name: "acme", UID: "1", Controller: ptr.To(true)},
+			}
 		},
 		"annotations": func(rs *appsv1.ReplicaSet) {
-			rs.Annotations = map[string]string{"countersign.dev/verified": digestA, "kubernetes.io/config.mirror": "1", "kubernetes.io/config.source": "file"}
+			rs.Annotations = map[string]string{
+				"countersign.dev/verified": digestA, "kubernetes.io/config.mirror": "1",
+				"kubernetes.io/config.source": "file",
+			}
 		},
-		"labels":   func(rs *appsv1.ReplicaSet) { rs.Labels = map[string]string{"countersign.dev/break-glass": "please"} },
+		"labels": func(rs *appsv1.ReplicaSet) {
+			rs.Labels = map[string]string{"countersign.dev/break-glass": "please"}
+		},
 		"deletion": func(rs *appsv1.ReplicaSet) { rs.DeletionTimestamp = &metav1.Time{Time: time.Now()} },
 		"status":   func(rs *appsv1.ReplicaSet) { rs.Status.Replicas = 3 },
 		"namespace": func(rs *appsv1.ReplicaSet) {
@@ -157,13 +170,19 @@ func TestThreatEveryListIsGated(t *testing.T) {
 	cases := map[string]func(*corev1.PodSpec){
 		"init": func(s *corev1.PodSpec) { s.InitContainers = []corev1.Container{{Name: "x", Image: ciOnly}} },
 		"sidecar": func(s *corev1.PodSpec) {
-			s.InitContainers = []corev1.Container{{Name: "x", Image: ciOnly, RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)}}
+			s.InitContainers = []corev1.Container{
+				{Name: "x", Image: ciOnly, RestartPolicy: ptr.To(corev1.ContainerRestartPolicyAlways)},
+			}
 		},
 		"ephemeral": func(s *corev1.PodSpec) {
-			s.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: ciOnly}}}
+			s.EphemeralContainers = []corev1.EphemeralContainer{
+				{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: ciOnly}},
+			}
 		},
 		"volume": func(s *corev1.PodSpec) {
-			s.Volumes = []corev1.Volume{{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: ciOnly}}}}
+			s.Volumes = []corev1.Volume{
+				{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: ciOnly}}},
+			}
 		},
 	}
 	for name, change := range cases {
@@ -192,7 +211,9 @@ func TestThreatEveryListIsGated(t *testing.T) {
 // for another's.
 func TestOwnedTemplatesAreNotPinned(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinAll }))
-	owned := []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "acme", UID: "1", Controller: ptr.To(true)}}
+	owned := []metav1.OwnerReference{
+		{APIVersion: "apps/v1", Kind: "Deployment", Name: "acme", UID: "1", Controller: ptr.To(true)},
+	}
 	for kind, want := range map[string]string{"ReplicaSet": signed, "Job": signed, "Pod": pinned} {
 		o := object(kind, signed)
 		o.SetOwnerReferences(owned)
@@ -217,7 +238,9 @@ func TestPinIsStable(t *testing.T) {
 // The namespace of the request decides which policies hold, never what the object says.
 func TestThreatNamespaceLabelsDecide(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
-		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+			MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"},
+		}
 	}))
 	pod := object("Pod", unsigned)
 	pod.SetNamespace("lab")
@@ -230,7 +253,9 @@ func TestThreatNamespaceLabelsDecide(t *testing.T) {
 // one without labels.
 func TestThreatUnknownNamespace(t *testing.T) {
 	only := func(s *v1alpha1.ImagePolicySpec) {
-		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+			MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"},
+		}
 	}
 	live := namespaces{labels: map[string]map[string]string{"new": {"env": "production"}}}
 	cases := map[string]struct {
@@ -268,11 +293,13 @@ func TestThreatUnknownRequestsAreDenied(t *testing.T) {
 		change func(*admissionv1.AdmissionRequest)
 		want   string
 	}{
-		"deletion":        {func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Delete }, "DELETE"},
-		"connection":      {func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Connect }, "CONNECT"},
-		"no operation":    {func(r *admissionv1.AdmissionRequest) { r.Operation = "" }, "operation"},
-		"another kind":    {func(r *admissionv1.AdmissionRequest) { r.Resource.Resource = "services" }, "services"},
-		"another group":   {func(r *admissionv1.AdmissionRequest) { r.Resource.Group = "example.com" }, "pods.example.com"},
+		"deletion":     {func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Delete }, "DELETE"},
+		"connection":   {func(r *admissionv1.AdmissionRequest) { r.Operation = admissionv1.Connect }, "CONNECT"},
+		"no operation": {func(r *admissionv1.AdmissionRequest) { r.Operation = "" }, "operation"},
+		"another kind": {func(r *admissionv1.AdmissionRequest) { r.Resource.Resource = "services" }, "services"},
+		"another group": {
+			func(r *admissionv1.AdmissionRequest) { r.Resource.Group = "example.com" }, "pods.example.com",
+		},
 		"another version": {func(r *admissionv1.AdmissionRequest) { r.Resource.Version = "v2" }, `"v2"`},
 		"a subresource":   {func(r *admissionv1.AdmissionRequest) { r.SubResource = "status" }, "pods/status"},
 		"no namespace":    {func(r *admissionv1.AdmissionRequest) { r.Namespace = "" }, "namespace"},
@@ -307,10 +334,16 @@ func TestThreatBadObjectsAreDenied(t *testing.T) {
 		"null containers": {`{"spec":{"containers":null}}`, 400, "spec.containers"},
 		"null container":  {`{"spec":{"containers":[null]}}`, 400, "spec.containers[0]"},
 		"wrong type":      {`{"spec":{"containers":[{"name":"a","image":{}}]}}`, 400, "spec.containers.image"},
-		"image twice":     {`{"spec":{"containers":[{"image":"` + pinned + `","image":"` + unsigned + `"}]}}`, 400, "spec.containers[0].image"},
-		"other case":      {`{"spec":{"containers":[{"name":"a","Image":"` + pinned + `"}]}}`, 403, "empty"},
-		"both cases":      {`{"spec":{"containers":[{"name":"a","Image":"` + pinned + `","image":"` + unsigned + `"}]}}`, 403, "unsigned"},
-		"no image":        {`{"spec":{"containers":[{"name":"a"}]}}`, 403, "empty"},
+		"image twice": {
+			`{"spec":{"containers":[{"image":"` + pinned + `","image":"` + unsigned + `"}]}}`, 400,
+			"spec.containers[0].image",
+		},
+		"other case": {`{"spec":{"containers":[{"name":"a","Image":"` + pinned + `"}]}}`, 403, "empty"},
+		"both cases": {
+			`{"spec":{"containers":[{"name":"a","Image":"` + pinned + `","image":"` + unsigned + `"}]}}`, 403,
+			"unsigned",
+		},
+		"no image": {`{"spec":{"containers":[{"name":"a"}]}}`, 403, "empty"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

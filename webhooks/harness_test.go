@@ -157,7 +157,9 @@ func (r *recorded) Eventf(regarding, _ runtime.Object, kind, reason, action, not
 	if o.UID != "" {
 		name += "(" + string(o.UID) + ")"
 	}
-	r.events = append(r.events, fmt.Sprintf("%s %s %s %s %s %s/%s: ", kind, reason, action, o.APIVersion, o.Kind, o.Namespace, name)+fmt.Sprintf(note, args...))
+	r.events = append(r.events,
+		fmt.Sprintf("%s %s %s %s %s %s/%s: ", kind, reason, action, o.APIVersion, o.Kind, o.Namespace, name)+
+			fmt.Sprintf(note, args...))
 }
 
 // all returns what was recorded since the last call.
@@ -204,7 +206,10 @@ func kinds(t testing.TB) workload.Kinds {
 
 func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	t.Helper()
-	b := &bench{root: &root{}, events: &recorded{}, clock: clocktesting.NewFakeClock(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC))}
+	b := &bench{
+		root: &root{}, events: &recorded{},
+		clock: clocktesting.NewFakeClock(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)),
+	}
 	b.root.answers(usual(), nil)
 	s := store.New(policy.UncoveredAllow)
 	s.PutRoot("acme", store.Root{Root: b.root})
@@ -222,7 +227,8 @@ func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	known := namespaces{labels: map[string]map[string]string{"shop": {"env": "production"}, "lab": {"env": "lab"}}}
 	b.Gate = &Gate{
 		Store: s, Tracker: store.NewTracker(s, b.clock, func(string) {}),
-		Namespaces: known, LiveNamespaces: namespaces{}, Kinds: kinds(t), Clock: b.clock, Deadline: time.Minute, Events: b.events,
+		Namespaces: known, LiveNamespaces: namespaces{}, Kinds: kinds(t), Clock: b.clock, Deadline: time.Minute,
+		Events: b.events,
 	}
 	mux := http.NewServeMux()
 	b.Register(mux.Handle)
@@ -241,7 +247,10 @@ func resource(kind string) metav1.GroupVersionResource {
 	if name, group, ok := strings.Cut(kind, "."); ok {
 		return metav1.GroupVersionResource{Group: group, Version: "v1alpha1", Resource: name}
 	}
-	group := map[string]string{"DeploymentConfig": "apps.openshift.io", "Deployment": "apps", "ReplicaSet": "apps", "StatefulSet": "apps", "DaemonSet": "apps", "Job": "batch", "CronJob": "batch"}[kind]
+	group := map[string]string{
+		"DeploymentConfig": "apps.openshift.io", "Deployment": "apps", "ReplicaSet": "apps", "StatefulSet": "apps",
+		"DaemonSet": "apps", "Job": "batch", "CronJob": "batch",
+	}[kind]
 	return metav1.GroupVersionResource{Group: group, Version: "v1", Resource: strings.ToLower(kind) + "s"}
 }
 
@@ -266,7 +275,8 @@ func (r request) review(t testing.TB) *admissionv1.AdmissionReview {
 	t.Helper()
 	ar := &admissionv1.AdmissionReview{Request: &admissionv1.AdmissionRequest{
 		UID: "7", Name: "acme", Namespace: r.namespace, Operation: admissionv1.Create,
-		Resource: resource(r.kind), SubResource: r.subresource, Kind: metav1.GroupVersionKind{Group: resource(r.kind).Group, Version: resource(r.kind).Version, Kind: r.kind},
+		Resource: resource(r.kind), SubResource: r.subresource,
+		Kind: metav1.GroupVersionKind{Group: resource(r.kind).Group, Version: resource(r.kind).Version, Kind: r.kind},
 	}}
 	if r.namespace == "" {
 		ar.Request.Namespace = "shop"
@@ -345,7 +355,8 @@ func wantDenied(t testing.TB, got *admissionv1.AdmissionResponse, code int32, co
 	case got.Allowed:
 		t.Fatalf("admitted, want %d", code)
 	case got.Result.Code != code || got.Result.Reason != reason:
-		t.Errorf("denied with %d %s, want %d %s: %s", got.Result.Code, got.Result.Reason, code, reason, got.Result.Message)
+		t.Errorf("denied with %d %s, want %d %s: %s", got.Result.Code, got.Result.Reason, code, reason,
+			got.Result.Message)
 	}
 	for _, s := range contains {
 		if !strings.Contains(got.Result.Message, s) {

@@ -79,7 +79,8 @@ func (s *running) from(t *testing.T, address string, overHTTP2 bool, certificate
 
 // review posts a review to the gate until it is answered, as an API server does that is told to try
 // again. It returns how often it was refused.
-func (s *running) review(t *testing.T, client *http.Client, r request) (answer *admissionv1.AdmissionResponse, refused int) {
+func (s *running) review(t *testing.T, client *http.Client, r request) (answer *admissionv1.AdmissionResponse,
+	refused int) {
 	t.Helper()
 	raw, err := json.Marshal(r.review(t))
 	if err != nil {
@@ -431,14 +432,16 @@ func TestThreatThousandsOfStreams(t *testing.T) {
 	for i := range uint32(streams) {
 		block.Reset()
 		for _, f := range []hpack.HeaderField{
-			{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "x"}, {Name: ":path", Value: ValidatePath},
+			{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "x"},
+			{Name: ":path", Value: ValidatePath},
 			{Name: "content-type", Value: "application/json"}, {Name: "x", Value: strings.Repeat("x", 1<<10)},
 		} {
 			if err := encoder.WriteField(f); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
+		if err := framer.WriteHeaders(
+			http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: block.Bytes(), EndHeaders: true}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -479,7 +482,8 @@ func TestThreatManyConnections(t *testing.T) {
 		}
 		if i%5 == 0 {
 			reused := true
-			traced := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
+			traced := httptrace.WithClientTrace(t.Context(),
+				&httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
 			r, err := http.NewRequestWithContext(traced, http.MethodPost, s.url+"/now", http.NoBody)
 			if err != nil {
 				t.Fatal(err)
@@ -526,16 +530,18 @@ func TestThreatCostlyBodies(t *testing.T) {
 	const most = 2 << 20
 	const head = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"7","namespace":"shop","operation":"CREATE","resource":{"version":"v1","resource":"pods"},`
 	fill := func(begin, value, end string) string {
-		return head + begin + strings.Repeat(value+",", (smallBody-len(head)-len(begin)-len(end))/(len(value)+1)-1) + value + end + "}}"
+		return head + begin + strings.Repeat(value+",", (smallBody-len(head)-len(begin)-len(end))/(len(value)+1)-1) +
+			value + end + "}}"
 	}
 	for name, body := range map[string]string{
-		"deep object": head + `"object":{"spec":{"containers":` + strings.Repeat(`[`, 9990) + strings.Repeat(`]`, 9990) + `}}}}`,
-		"deep":        head + `"x":` + strings.Repeat(`{"":`, 9990) + `0` + strings.Repeat(`}`, 9990) + `}}`,
-		"groups":      fill(`"userInfo":{"groups":[`, `""`, `]}`),
-		"extra":       fill(`"userInfo":{"extra":{`, `"":[]`, `}}`),
-		"values":      fill(`"x":[`, `{"":0}`, `]`),
-		"containers":  fill(`"object":{"spec":{"containers":[`, `{}`, `]}}`),
-		"owners":      fill(`"object":{"metadata":{"ownerReferences":[`, `{}`, `]}}`),
+		"deep object": head + `"object":{"spec":{"containers":` + strings.Repeat(`[`, 9990) +
+			strings.Repeat(`]`, 9990) + `}}}}`,
+		"deep":       head + `"x":` + strings.Repeat(`{"":`, 9990) + `0` + strings.Repeat(`}`, 9990) + `}}`,
+		"groups":     fill(`"userInfo":{"groups":[`, `""`, `]}`),
+		"extra":      fill(`"userInfo":{"extra":{`, `"":[]`, `}}`),
+		"values":     fill(`"x":[`, `{"":0}`, `]`),
+		"containers": fill(`"object":{"spec":{"containers":[`, `{}`, `]}}`),
+		"owners":     fill(`"object":{"metadata":{"ownerReferences":[`, `{}`, `]}}`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if len(body) > smallBody {

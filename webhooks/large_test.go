@@ -32,7 +32,9 @@ func TestLargeRequests(t *testing.T) {
 		}
 	}
 
-	_, got = b.admit(t, request{kind: "Pod", object: object("Pod", many(func(i int) string { return fmt.Sprintf("%s:v%d", repository, i) })...)})
+	_, got = b.admit(t, request{
+		kind: "Pod", object: object("Pod", many(func(i int) string { return fmt.Sprintf("%s:v%d", repository, i) })...),
+	})
 	wantDenied(t, got, 403, "\nand ", " more")
 	if n := len(got.Result.Message); n > maxMessage {
 		t.Errorf("the message has %d bytes", n)

@@ -31,7 +31,9 @@ func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 	scaled := object("Deployment", unsigned).(*appsv1.Deployment)
 	scaled.Spec.Replicas = ptr.To[int32](2)
 	debugged := object("Pod", pinned).(*corev1.Pod)
-	debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "d", Image: unsigned}}}
+	debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{
+		{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "d", Image: unsigned}},
+	}
 	large := func(last string) runtime.Object {
 		var images []string
 		for i := range 1000 {
@@ -46,10 +48,12 @@ func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 		object, old runtime.Object
 		calls       bool
 	}{
-		"create":                   {object("Pod", unsigned), nil, true},
-		"create without a spec":    {object("PodTemplate", unsigned), nil, true},
-		"label":                    {with(object("Pod", unsigned), label), object("Pod", unsigned), false},
-		"finalizer removed":        {object("Deployment", unsigned), with(object("Deployment", unsigned), finalizer), false},
+		"create":                {object("Pod", unsigned), nil, true},
+		"create without a spec": {object("PodTemplate", unsigned), nil, true},
+		"label":                 {with(object("Pod", unsigned), label), object("Pod", unsigned), false},
+		"finalizer removed": {
+			object("Deployment", unsigned), with(object("Deployment", unsigned), finalizer), false,
+		},
 		"label and image":          {with(object("Pod", unsigned), label), object("Pod", pinned), true},
 		"image":                    {object("CronJob", unsigned), object("CronJob", pinned), true},
 		"scale":                    {scaled, object("Deployment", unsigned), true},
@@ -58,15 +62,17 @@ func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 		"create of a further kind": {rollout(unsigned), nil, true},
 		"image of a further kind":  {rollout(unsigned), rollout(pinned), true},
 		"further kind, the same":   {rollout(unsigned), rollout(unsigned), false},
-		"a spec is added":          {rollout(unsigned), &unstructured.Unstructured{Object: map[string]any{"kind": "Rollout"}}, true},
-		"a spec of another type":   {rollout(unsigned), custom("spec"), true},
-		"a spec that was null":     {rollout(unsigned), custom(nil), true},
-		"a spec that was a list":   {rollout(unsigned), custom([]any{"spec"}), true},
-		"no spec, as before":       {custom(nil), custom(nil), false},
-		"a list as before":         {custom([]any{"spec"}), custom([]any{"spec"}), false},
-		"the spec is gone":         {object("PodTemplate", unsigned), object("Pod", unsigned), true},
-		"large, the same":          {large(pinned), large(pinned), false},
-		"large, the last differs":  {large(unsigned), large(pinned), true},
+		"a spec is added": {
+			rollout(unsigned), &unstructured.Unstructured{Object: map[string]any{"kind": "Rollout"}}, true,
+		},
+		"a spec of another type":  {rollout(unsigned), custom("spec"), true},
+		"a spec that was null":    {rollout(unsigned), custom(nil), true},
+		"a spec that was a list":  {rollout(unsigned), custom([]any{"spec"}), true},
+		"no spec, as before":      {custom(nil), custom(nil), false},
+		"a list as before":        {custom([]any{"spec"}), custom([]any{"spec"}), false},
+		"the spec is gone":        {object("PodTemplate", unsigned), object("Pod", unsigned), true},
+		"large, the same":         {large(pinned), large(pinned), false},
+		"large, the last differs": {large(unsigned), large(pinned), true},
 	}
 	matcher := apiServerMatcher(t)
 	for name, c := range cases {
@@ -75,8 +81,10 @@ func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 			if old == nil {
 				operation = admission.Create
 			}
-			attributes := admission.NewAttributesRecord(c.object, old, schema.GroupVersionKind{Version: "v1", Kind: "Pod"},
-				"shop", "acme", schema.GroupVersionResource{Version: "v1", Resource: "pods"}, "", operation, nil, false, nil)
+			attributes := admission.NewAttributesRecord(c.object, old,
+				schema.GroupVersionKind{Version: "v1", Kind: "Pod"},
+				"shop", "acme", schema.GroupVersionResource{Version: "v1", Resource: "pods"}, "", operation, nil,
+				false, nil)
 			versioned := &admission.VersionedAttributes{Attributes: attributes, VersionedKind: attributes.GetKind()}
 			versioned.VersionedObject.Set(c.object)
 			if old != nil {
@@ -103,7 +111,8 @@ func apiServerMatcher(t *testing.T) matchconditions.Matcher {
 	for _, c := range MatchConditions() {
 		expressions = append(expressions, (*matchconditions.MatchCondition)(&c))
 	}
-	evaluator := compiler.CompileCondition(expressions, cel.OptionalVariableDeclarations{HasAuthorizer: true}, environment.NewExpressions)
+	evaluator := compiler.CompileCondition(expressions, cel.OptionalVariableDeclarations{HasAuthorizer: true},
+		environment.NewExpressions)
 	for _, err := range evaluator.CompilationErrors() {
 		t.Fatal(err)
 	}

@@ -24,7 +24,9 @@ func object(kind string, images ...string) client.Object {
 	case "Pod":
 		return &corev1.Pod{ObjectMeta: meta, Spec: spec}
 	case "ReplicationController":
-		return &corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template}}
+		return &corev1.ReplicationController{
+			ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template},
+		}
 	case "PodTemplate":
 		return &corev1.PodTemplate{ObjectMeta: meta, Template: template}
 	case "DeploymentConfig", "rollouts.argoproj.io": // kinds without a Go type here
@@ -40,7 +42,12 @@ func object(kind string, images ...string) client.Object {
 	case "Job":
 		return &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{Template: template}}
 	case "CronJob":
-		return &batchv1.CronJob{ObjectMeta: meta, Spec: batchv1.CronJobSpec{JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template}}}}
+		return &batchv1.CronJob{
+			ObjectMeta: meta,
+			Spec: batchv1.CronJobSpec{
+				JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template}},
+			},
+		}
 	}
 	panic("no kind " + kind)
 }
@@ -48,7 +55,8 @@ func object(kind string, images ...string) client.Object {
 // custom returns an object with a spec, of a kind without a Go type.
 func custom(spec any) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "example.com/v1", "kind": "Custom", "metadata": map[string]any{"name": "acme", "namespace": "shop"}, "spec": spec,
+		"apiVersion": "example.com/v1", "kind": "Custom",
+		"metadata": map[string]any{"name": "acme", "namespace": "shop"}, "spec": spec,
 	}}
 }
 

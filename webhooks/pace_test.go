@@ -14,7 +14,8 @@ func TestPace(t *testing.T) {
 		ok, first bool
 	}{
 		{0, true, false}, {0, true, false}, {0, false, true}, {0, false, false}, {9 * time.Second, false, false},
-		{time.Second, true, false}, {0, false, true}, {-time.Hour, false, false}, {2 * time.Hour, true, false}, {0, true, false}, {0, false, true},
+		{time.Second, true, false}, {0, false, true}, {-time.Hour, false, false}, {2 * time.Hour, true, false},
+		{0, true, false}, {0, false, true},
 	} {
 		now = now.Add(want.after)
 		if ok, first := p.take("a", now); ok != want.ok || first != want.first {

@@ -24,28 +24,59 @@ import (
 // Under pinDigests None the client hears, once an image and from validation alone, that what runs
 // may be something else.
 func TestUnpinnedIsWarnedOf(t *testing.T) {
-	const warning = `image "` + signed + `": verified as sha256:aaaaaaaa... and not pinned to it (pinDigests: None): the node asks the registry again what the tag means`
+	const warning = `image "` + signed +
+		`": verified as sha256:aaaaaaaa... and not pinned to it (pinDigests: None): the node asks the registry again what the tag means`
 	pinning := func(pin v1alpha1.PinDigests) v1alpha1.ImagePolicySpec {
 		return requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = pin })
 	}
-	warned := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode, s.PinDigests = v1alpha1.ModeWarn, v1alpha1.PinNone })
+	warned := requireBoth(func(s *v1alpha1.ImagePolicySpec) {
+		s.Mode, s.PinDigests = v1alpha1.ModeWarn, v1alpha1.PinNone
+	})
 	cases := map[string]struct {
 		policies    []v1alpha1.ImagePolicySpec
 		object, old any
 		want        []string
 	}{
-		"Pod":                    {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", signed), nil, []string{warning}},
-		"template":               {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed), nil, []string{warning}},
-		"three containers":       {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", signed, signed, signed), nil, []string{warning}},
-		"by digest":              {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", pinned, repository+"@"+digestA), nil, nil},
-		"not covered":            {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", elsewhere), nil, nil},
-		"not changed":            {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed), object("Deployment", signed), nil},
-		"changed":                {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed), object("Deployment", elsewhere), []string{warning}},
-		"another policy pins":    {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone), pinning(v1alpha1.PinPods)}, object("Deployment", signed), nil, nil},
-		"template, Pods pinned":  {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinPods)}, object("Deployment", signed), nil, nil},
-		"template, all pinned":   {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinAll)}, object("Deployment", signed), nil, nil},
-		"only in mode Warn":      {[]v1alpha1.ImagePolicySpec{warned}, object("Pod", signed), nil, nil},
-		"beside what only warns": {[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone), warned}, object("Pod", signed, elsewhere), nil, []string{warning}},
+		"Pod": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", signed), nil, []string{warning},
+		},
+		"template": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed), nil, []string{warning},
+		},
+		"three containers": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", signed, signed, signed), nil,
+			[]string{warning},
+		},
+		"by digest": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", pinned, repository+"@"+digestA),
+			nil, nil,
+		},
+		"not covered": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Pod", elsewhere), nil, nil,
+		},
+		"not changed": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed),
+			object("Deployment", signed), nil,
+		},
+		"changed": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone)}, object("Deployment", signed),
+			object("Deployment", elsewhere), []string{warning},
+		},
+		"another policy pins": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone), pinning(v1alpha1.PinPods)},
+			object("Deployment", signed), nil, nil,
+		},
+		"template, Pods pinned": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinPods)}, object("Deployment", signed), nil, nil,
+		},
+		"template, all pinned": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinAll)}, object("Deployment", signed), nil, nil,
+		},
+		"only in mode Warn": {[]v1alpha1.ImagePolicySpec{warned}, object("Pod", signed), nil, nil},
+		"beside what only warns": {
+			[]v1alpha1.ImagePolicySpec{pinning(v1alpha1.PinNone), warned}, object("Pod", signed, elsewhere), nil,
+			[]string{warning},
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -119,20 +150,30 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 		template   string // what a template comes to have
 		pod        string
 	}{
-		"all":                    {[]v1alpha1.ImagePolicySpec{all}, moved, signed, moved, moved},
-		"all, beside none":       {[]v1alpha1.ImagePolicySpec{none, all}, moved, signed, moved, moved},
-		"pods":                   {[]v1alpha1.ImagePolicySpec{pods}, moved, signed, signed, moved},
-		"none":                   {[]v1alpha1.ImagePolicySpec{none}, moved, signed, signed, signed},
-		"another tag":            {[]v1alpha1.ImagePolicySpec{all}, ciOnly + "@" + digestB, signed, pinned, pinned},
-		"another repository":     {[]v1alpha1.ImagePolicySpec{all}, "registry.example.com/acme/other:signed@" + digestB, signed, pinned, pinned},
+		"all":              {[]v1alpha1.ImagePolicySpec{all}, moved, signed, moved, moved},
+		"all, beside none": {[]v1alpha1.ImagePolicySpec{none, all}, moved, signed, moved, moved},
+		"pods":             {[]v1alpha1.ImagePolicySpec{pods}, moved, signed, signed, moved},
+		"none":             {[]v1alpha1.ImagePolicySpec{none}, moved, signed, signed, signed},
+		"another tag":      {[]v1alpha1.ImagePolicySpec{all}, ciOnly + "@" + digestB, signed, pinned, pinned},
+		"another repository": {
+			[]v1alpha1.ImagePolicySpec{all}, "registry.example.com/acme/other:signed@" + digestB, signed, pinned,
+			pinned,
+		},
 		"a digest without a tag": {[]v1alpha1.ImagePolicySpec{all}, repository + "@" + digestB, signed, pinned, pinned},
 		"not pinned":             {[]v1alpha1.ImagePolicySpec{all}, ciOnly, signed, pinned, pinned},
-		"not pinned, respelled":  {[]v1alpha1.ImagePolicySpec{all}, signed, respelled, respelled + "@" + digestA, respelled + "@" + digestA},
-		"the digest is given":    {[]v1alpha1.ImagePolicySpec{all}, moved, pinned, pinned, pinned},
-		"a corrected spelling":   {[]v1alpha1.ImagePolicySpec{all}, respelled + "@" + digestB, signed, pinned, pinned},
-		"another spelling":       {[]v1alpha1.ImagePolicySpec{all}, moved, respelled, respelled + "@" + digestA, respelled + "@" + digestA},
-		"the same spelling":      {[]v1alpha1.ImagePolicySpec{all}, respelled + "@" + digestB, respelled, respelled + "@" + digestB, respelled + "@" + digestB},
-		"no digest at all":       {[]v1alpha1.ImagePolicySpec{all}, signed + "@sha256:bb", signed, pinned, pinned},
+		"not pinned, respelled": {
+			[]v1alpha1.ImagePolicySpec{all}, signed, respelled, respelled + "@" + digestA, respelled + "@" + digestA,
+		},
+		"the digest is given":  {[]v1alpha1.ImagePolicySpec{all}, moved, pinned, pinned, pinned},
+		"a corrected spelling": {[]v1alpha1.ImagePolicySpec{all}, respelled + "@" + digestB, signed, pinned, pinned},
+		"another spelling": {
+			[]v1alpha1.ImagePolicySpec{all}, moved, respelled, respelled + "@" + digestA, respelled + "@" + digestA,
+		},
+		"the same spelling": {
+			[]v1alpha1.ImagePolicySpec{all}, respelled + "@" + digestB, respelled, respelled + "@" + digestB,
+			respelled + "@" + digestB,
+		},
+		"no digest at all": {[]v1alpha1.ImagePolicySpec{all}, signed + "@sha256:bb", signed, pinned, pinned},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +184,9 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 				if k.IsPod() {
 					want = c.pod
 				}
-				stored, got := b.admit(t, request{kind: k.Name, object: object(k.Name, c.given), old: object(k.Name, c.old)})
+				stored, got := b.admit(t, request{
+					kind: k.Name, object: object(k.Name, c.given), old: object(k.Name, c.old),
+				})
 				wantAdmitted(t, got)
 				wantImage(t, stored, want)
 			}
@@ -170,12 +213,17 @@ func TestThreatOldPinIsDecided(t *testing.T) {
 		"signed by nobody":            {older: usual(), old: signed + nobodys, given: signed, want: pinned},
 		"signed by nobody, nor is it": {older: usual(), old: unsigned + nobodys, given: unsigned},
 		"signed by one role":          {older: usual(), old: ciOnly + "@" + digestB, given: ciOnly},
-		"signed under another tag":    {older: &evidence{statements: both("other", digestB)}, old: moved, given: signed, want: pinned},
-		"withdrawn":                   {older: &evidence{}, old: moved, given: signed, want: pinned},
-		"all withdrawn":               {acme: &evidence{}, older: &evidence{}, old: pinned, given: signed},
-		"could not be checked":        {fault: fault, old: moved, given: signed, want: pinned},
-		"signed, and the tag is not":  {acme: &evidence{}, older: &evidence{statements: both("signed", digestB)}, old: moved, given: signed, want: moved},
-		"as it is stored":             {acme: &evidence{}, older: &evidence{}, old: moved, given: moved, want: moved},
+		"signed under another tag": {
+			older: &evidence{statements: both("other", digestB)}, old: moved, given: signed, want: pinned,
+		},
+		"withdrawn":            {older: &evidence{}, old: moved, given: signed, want: pinned},
+		"all withdrawn":        {acme: &evidence{}, older: &evidence{}, old: pinned, given: signed},
+		"could not be checked": {fault: fault, old: moved, given: signed, want: pinned},
+		"signed, and the tag is not": {
+			acme: &evidence{}, older: &evidence{statements: both("signed", digestB)}, old: moved, given: signed,
+			want: moved,
+		},
+		"as it is stored": {acme: &evidence{}, older: &evidence{}, old: moved, given: moved, want: moved},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -205,7 +253,8 @@ func TestThreatOldPinIsDecided(t *testing.T) {
 					}
 					continue
 				}
-				if replaced := c.want != c.old; replaced != strings.Contains(warned, c.old) || replaced != strings.Contains(warned, digestA) {
+				if replaced := c.want != c.old; replaced != strings.Contains(warned, c.old) ||
+					replaced != strings.Contains(warned, digestA) {
 					t.Errorf("%s: %q stays: %t; warnings %q", k.Name, c.old, !replaced, warned)
 				}
 			}
@@ -219,7 +268,9 @@ func TestOldPinIsRenewed(t *testing.T) {
 	older := b.withOlder()
 	again := older.answer
 	older.answers(&evidence{}, nil)
-	r := request{kind: "Deployment", object: object("Deployment", signed), old: object("Deployment", signed+"@"+digestB)}
+	r := request{
+		kind: "Deployment", object: object("Deployment", signed), old: object("Deployment", signed+"@"+digestB),
+	}
 	wantImage(t, b.mutate(t, r), pinned)
 	older.mu.Lock()
 	older.answer = again
@@ -316,7 +367,9 @@ func randomPod(t *testing.T, seed uint64) map[string]any {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
 	image := func() string {
-		return []string{signed, signed, pinned, elsewhere, unsigned, "registry.example.com/acme/App", ""}[random.IntN(7)]
+		return []string{
+			signed, signed, pinned, elsewhere, unsigned, "registry.example.com/acme/App", "",
+		}[random.IntN(7)]
 	}
 	var pod corev1.Pod
 	randfill.NewWithSeed(int64(seed)).NilChance(0.4).NumElements(1, 4).MaxDepth(12).Funcs(
@@ -378,12 +431,17 @@ func unknown(random *rand.Rand, image func() string, depth int) any {
 	case 5:
 		return []any{unknown(random, image, depth-1), unknown(random, image, depth-1)}
 	}
-	return map[string]any{"image": image(), "containers": unknown(random, image, depth-1), oddText(random): unknown(random, image, depth-1)}
+	return map[string]any{
+		"image": image(), "containers": unknown(random, image, depth-1),
+		oddText(random): unknown(random, image, depth-1),
+	}
 }
 
 // oddText has what JSON, its pointers and HTML escape.
 func oddText(random *rand.Rand) string {
-	pieces := []string{"a", "/", "~", "~1", "~0", `"`, `\`, "<", ">", "&", "é", "\u2028", "\x7f", "image", signed, " ", "\n", "%"}
+	pieces := []string{
+		"a", "/", "~", "~1", "~0", `"`, `\`, "<", ">", "&", "é", "\u2028", "\x7f", "image", signed, " ", "\n", "%",
+	}
 	var text strings.Builder
 	for range random.IntN(4) {
 		text.WriteString(pieces[random.IntN(len(pieces))])

@@ -42,7 +42,8 @@ func (g *Gate) take(ctx context.Context, req *admission.Request) (review, error)
 // read returns the images to check. What is not understood is an error, never an empty review.
 func (g *Gate) read(req admission.Request) (review, error) {
 	if req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
-		return review{}, fmt.Errorf("operation %q is not one that images come in by; remove it from the rules of the webhook", req.Operation)
+		return review{}, fmt.Errorf(
+			"operation %q is not one that images come in by; remove it from the rules of the webhook", req.Operation)
 	}
 	if req.Namespace == "" {
 		return review{}, errors.New("the request names no namespace, and every workload is in one")
@@ -57,7 +58,8 @@ func (g *Gate) read(req admission.Request) (review, error) {
 	}
 	if err != nil {
 		if kind.Template != "" {
-			err = fmt.Errorf("%w; the pod template is looked for at %s, where the manager's --workload-kinds has it", err, kind.Template)
+			err = fmt.Errorf("%w; the pod template is looked for at %s, where the manager's --workload-kinds has it",
+				err, kind.Template)
 		}
 		return review{}, err
 	}

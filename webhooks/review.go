@@ -43,7 +43,8 @@ func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 	case len(odd) > 0:
 		return admissionv1.AdmissionReview{}, fmt.Errorf("reading the review: %w", odd[0])
 	case in.GroupVersionKind() != reviewKind():
-		return admissionv1.AdmissionReview{}, fmt.Errorf("it is of kind %.80q, expected %q", in.GroupVersionKind(), reviewKind())
+		return admissionv1.AdmissionReview{}, fmt.Errorf("it is of kind %.80q, expected %q", in.GroupVersionKind(),
+			reviewKind())
 	case in.Request == nil:
 		return admissionv1.AdmissionReview{}, errors.New("the review holds no request")
 	}
@@ -66,9 +67,11 @@ func checkNames(r *admissionv1.AdmissionRequest) error {
 		return fmt.Errorf("request.uid is longer than %d bytes", maxUID)
 	}
 	for _, f := range []struct{ field, is string }{
-		{"namespace", r.Namespace}, {"name", r.Name}, {"operation", string(r.Operation)}, {"subResource", r.SubResource},
+		{"namespace", r.Namespace}, {"name", r.Name}, {"operation", string(r.Operation)},
+		{"subResource", r.SubResource},
 		{"kind.group", r.Kind.Group}, {"kind.version", r.Kind.Version}, {"kind.kind", r.Kind.Kind},
-		{"resource.group", r.Resource.Group}, {"resource.version", r.Resource.Version}, {"resource.resource", r.Resource.Resource},
+		{"resource.group", r.Resource.Group}, {"resource.version", r.Resource.Version},
+		{"resource.resource", r.Resource.Resource},
 	} {
 		if len(f.is) > maxName {
 			return fmt.Errorf("request.%s is longer than %d bytes", f.field, maxName)

@@ -34,9 +34,12 @@ func decodeWhole(body []byte) (in admissionv1.AdmissionReview, ok bool) {
 func FuzzReview(f *testing.F) {
 	const head = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":`
 	for _, request := range []string{
-		`{"uid":"7","object":{"a":"}"},"oldObject":{"b":["{\"",{}]}}`, `{"object":null,"oldObject":null}`, `{ "oldObject" : { } , "object" : {"a":1} , "uid" : "8" }`,
-		`{"object":{"a":1},"object":{"b":2}}`, `{"obj\u0065ct":{"a":1}}`, `{"object":{"a":1},"obj\u0065ct":{"b":1}}`, `{"object":{"a":[}]}`, `{"object":{"a":1]}`, `{"object":"x"}`,
-		`{"object":{"a":1}`, `{"object":{"a\\":"\\\""}}`, `{"object":{}}},"request":{"object":{"a":1}}`, `[]`, `null`, `{"object":[{"a":1}]}`, `{"dryRun":true,"object":{"a":1e5},"uid":3}`, `{"\`,
+		`{"uid":"7","object":{"a":"}"},"oldObject":{"b":["{\"",{}]}}`, `{"object":null,"oldObject":null}`,
+		`{ "oldObject" : { } , "object" : {"a":1} , "uid" : "8" }`,
+		`{"object":{"a":1},"object":{"b":2}}`, `{"obj\u0065ct":{"a":1}}`, `{"object":{"a":1},"obj\u0065ct":{"b":1}}`,
+		`{"object":{"a":[}]}`, `{"object":{"a":1]}`, `{"object":"x"}`,
+		`{"object":{"a":1}`, `{"object":{"a\\":"\\\""}}`, `{"object":{}}},"request":{"object":{"a":1}}`, `[]`, `null`,
+		`{"object":[{"a":1}]}`, `{"dryRun":true,"object":{"a":1e5},"uid":3}`, `{"\`,
 		`{"object":{"a":1},"Object":{"b":2},"oldObject":null}`, `{"object":{"a":1},"oldObject":[1]}`,
 	} {
 		f.Add([]byte(head + request + "}"))
@@ -67,26 +70,54 @@ func TestThreatUnreadableReviewsAreDenied(t *testing.T) {
 		code              int32
 		want              string
 	}{
-		"nothing":           {body: "", want: "reading the review"},
-		"no JSON":           {body: "{", want: "reading the review"},
-		"a list":            {body: "[]", want: "reading the review"},
-		"two requests":      {body: strings.Replace(good, `"request"`, `"request":{},"request"`, 1), want: `duplicate field "request"`},
-		"two objects":       {body: strings.Replace(good, `"uid"`, `"object":{},"object":{},"uid"`, 1), want: `duplicate field "request.object"`},
-		"another version":   {body: strings.Replace(good, "v1", "v1beta1", 1), want: "v1beta1"},
-		"another kind":      {body: strings.Replace(good, "AdmissionReview", "Review", 1), want: "Review"},
-		"no request":        {body: strings.Replace(good, "request", "response", 1), want: "holds no request"},
-		"not as JSON":       {contentType: "text/plain", body: good, want: "text/plain"},
-		"cut off":           {body: good[:len(good)-1], want: "unexpected end of JSON input"},
-		"within an escape":  {body: `{"request":{"\`, want: "reading the review"},
-		"trailing data":     {body: good + "{}", want: "after top-level value"},
-		"too deep":          {body: strings.Replace(good, `"7"`, strings.Repeat("[", 10000)+strings.Repeat("]", 10000), 1), want: "exceeded max depth"},
-		"a long number":     {body: `{"response":{"status":{"code":` + strings.Repeat("1", 1<<19) + `}}}`, want: "cannot unmarshal number 111"},
-		"many groups":       {body: strings.Replace(good, `"7"`, `"7","userInfo":{"groups":[""`+strings.Repeat(`,""`, maxValues)+`]}`, 1), code: http.StatusRequestEntityTooLarge, want: "beside its objects"},
-		"many values":       {body: strings.Replace(good, `"7"`, `"7","obj\u0065ct":{"":0`+strings.Repeat(`,"":0`, maxValues)+`}`, 1), code: http.StatusRequestEntityTooLarge, want: "beside its objects"},
-		"a list as object":  {body: strings.Replace(good, `"7"`, `"7","object":[{}`+strings.Repeat(`,{}`, maxValues)+`]`, 1), code: http.StatusRequestEntityTooLarge, want: "beside its objects"},
-		"a bulky user":      {body: strings.Replace(good, `"7"`, `"7","userInfo":{"username":"`+strings.Repeat(`x`, maxRest)+`"}`, 1), code: http.StatusRequestEntityTooLarge, want: "beside its objects"},
-		"more than is read": {body: strings.Repeat(" ", maxReview+1), length: -1, code: http.StatusRequestEntityTooLarge, want: "larger than 7 MiB"},
-		"a greater length":  {body: good, length: maxReview + 1, code: http.StatusRequestEntityTooLarge, want: "larger than 7 MiB"},
+		"nothing": {body: "", want: "reading the review"},
+		"no JSON": {body: "{", want: "reading the review"},
+		"a list":  {body: "[]", want: "reading the review"},
+		"two requests": {
+			body: strings.Replace(good, `"request"`, `"request":{},"request"`, 1), want: `duplicate field "request"`,
+		},
+		"two objects": {
+			body: strings.Replace(good, `"uid"`, `"object":{},"object":{},"uid"`, 1),
+			want: `duplicate field "request.object"`,
+		},
+		"another version":  {body: strings.Replace(good, "v1", "v1beta1", 1), want: "v1beta1"},
+		"another kind":     {body: strings.Replace(good, "AdmissionReview", "Review", 1), want: "Review"},
+		"no request":       {body: strings.Replace(good, "request", "response", 1), want: "holds no request"},
+		"not as JSON":      {contentType: "text/plain", body: good, want: "text/plain"},
+		"cut off":          {body: good[:len(good)-1], want: "unexpected end of JSON input"},
+		"within an escape": {body: `{"request":{"\`, want: "reading the review"},
+		"trailing data":    {body: good + "{}", want: "after top-level value"},
+		"too deep": {
+			body: strings.Replace(good, `"7"`, strings.Repeat("[", 10000)+strings.Repeat("]", 10000), 1),
+			want: "exceeded max depth",
+		},
+		"a long number": {
+			body: `{"response":{"status":{"code":` + strings.Repeat("1", 1<<19) + `}}}`,
+			want: "cannot unmarshal number 111",
+		},
+		"many groups": {
+			body: strings.Replace(good, `"7"`, `"7","userInfo":{"groups":[""`+strings.Repeat(`,""`, maxValues)+`]}`, 1),
+			code: http.StatusRequestEntityTooLarge, want: "beside its objects",
+		},
+		"many values": {
+			body: strings.Replace(good, `"7"`, `"7","obj\u0065ct":{"":0`+strings.Repeat(`,"":0`, maxValues)+`}`, 1),
+			code: http.StatusRequestEntityTooLarge, want: "beside its objects",
+		},
+		"a list as object": {
+			body: strings.Replace(good, `"7"`, `"7","object":[{}`+strings.Repeat(`,{}`, maxValues)+`]`, 1),
+			code: http.StatusRequestEntityTooLarge, want: "beside its objects",
+		},
+		"a bulky user": {
+			body: strings.Replace(good, `"7"`, `"7","userInfo":{"username":"`+strings.Repeat(`x`, maxRest)+`"}`, 1),
+			code: http.StatusRequestEntityTooLarge, want: "beside its objects",
+		},
+		"more than is read": {
+			body: strings.Repeat(" ", maxReview+1), length: -1, code: http.StatusRequestEntityTooLarge,
+			want: "larger than 7 MiB",
+		},
+		"a greater length": {
+			body: good, length: maxReview + 1, code: http.StatusRequestEntityTooLarge, want: "larger than 7 MiB",
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -107,7 +138,8 @@ func TestThreatUnreadableReviewsAreDenied(t *testing.T) {
 			if c.code == 0 {
 				c.code = http.StatusBadRequest
 			}
-			if got := answer.Response; got.Allowed || got.Result.Code != c.code || !strings.Contains(got.Result.Message, c.want) {
+			if got := answer.Response; got.Allowed || got.Result.Code != c.code ||
+				!strings.Contains(got.Result.Message, c.want) {
 				t.Errorf("answered %+v: %.500s, want %d with %q", got, got.Result.Message, c.code, c.want)
 			} else if len(got.Result.Message) > maxLine {
 				t.Errorf("the message has %d bytes", len(got.Result.Message))

@@ -25,7 +25,8 @@ func Rules(kinds workload.Kinds) []admissionregistrationv1.RuleWithOperations {
 		rules = append(rules, admissionregistrationv1.RuleWithOperations{
 			Operations: operations,
 			Rule: admissionregistrationv1.Rule{
-				APIGroups: []string{k.Group}, APIVersions: []string{k.Version}, Resources: []string{resource}, Scope: &scope,
+				APIGroups: []string{k.Group}, APIVersions: []string{k.Version}, Resources: []string{resource},
+				Scope: &scope,
 			},
 		})
 	}

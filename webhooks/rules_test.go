@@ -14,7 +14,8 @@ import (
 func TestThreatRulesCoverEveryKind(t *testing.T) {
 	rule := func(group, version string, operations []ar.OperationType, resources ...string) ar.RuleWithOperations {
 		return ar.RuleWithOperations{Operations: operations, Rule: ar.Rule{
-			APIGroups: []string{group}, APIVersions: []string{version}, Resources: resources, Scope: ptr.To(ar.NamespacedScope),
+			APIGroups: []string{group}, APIVersions: []string{version}, Resources: resources,
+			Scope: ptr.To(ar.NamespacedScope),
 		}}
 	}
 	both := []ar.OperationType{ar.Create, ar.Update}
@@ -31,12 +32,14 @@ func TestThreatRulesCoverEveryKind(t *testing.T) {
 	// Two versions of one group are two rules: together they would say that each kind is served in
 	// both.
 	further, err := workload.Builtin().With([]string{
-		"rollouts.v1alpha1.argoproj.io=spec.template", "canaries.v1.argoproj.io=spec.template", "widgets.v1alpha1.argoproj.io=spec.pod",
+		"rollouts.v1alpha1.argoproj.io=spec.template", "canaries.v1.argoproj.io=spec.template",
+		"widgets.v1alpha1.argoproj.io=spec.pod",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := append(builtin, rule("argoproj.io", "v1alpha1", both, "rollouts", "widgets"), rule("argoproj.io", "v1", both, "canaries"))
+	want := append(builtin, rule("argoproj.io", "v1alpha1", both, "rollouts", "widgets"),
+		rule("argoproj.io", "v1", both, "canaries"))
 	if diff := cmp.Diff(want, Rules(further)); diff != "" {
 		t.Error(diff)
 	}
@@ -49,7 +52,9 @@ func TestRulesAndHandlersAgree(t *testing.T) {
 		_, got := b.admit(t, request{kind: k.Name, object: object(k.Name, signed), old: object(k.Name, elsewhere)})
 		wantAdmitted(t, got)
 		for _, s := range k.Subresources {
-			review := request{kind: k.Name, object: object(k.Name, pinned), old: object(k.Name, elsewhere), subresource: s}.review(t)
+			review := request{
+				kind: k.Name, object: object(k.Name, pinned), old: object(k.Name, elsewhere), subresource: s,
+			}.review(t)
 			review.Request.Operation = admissionv1.Update
 			wantAdmitted(t, b.send(t, ValidatePath, review))
 		}

@@ -60,14 +60,16 @@ type Server struct {
 // NewServer returns a server for the port of a number, on every interface. It goes on answering for
 // delay after it has begun to leave, which must be long enough for the endpoints of the Service to
 // change everywhere.
-func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration, limits Limits) *Server {
+func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration,
+	limits Limits) *Server {
 	s := &Server{
 		Server:  webhook.NewServer(webhook.Options{}),
 		delay:   delay,
 		address: net.JoinHostPort("", fmt.Sprint(number)),
 		conns:   port.NewConns(limits.Connections, limits.HTTP2, limits.Handshakes),
 		tls: &tls.Config{
-			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate, GetConfigForClient: port.BeginHandshake,
+			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate,
+			GetConfigForClient: port.BeginHandshake,
 		},
 		log:  newServerLog(ctrl.Log.WithName("admission")),
 		left: make(chan struct{}),
@@ -199,7 +201,9 @@ func unverified(w http.ResponseWriter, err error) {
 		code = http.StatusServiceUnavailable
 	}
 	w.Header().Set("Connection", "close")
-	http.Error(w, "countersign answers API servers with a client certificate of its --webhook-client-ca only: "+text.Cut(err.Error(), maxLine), code)
+	http.Error(w,
+		"countersign answers API servers with a client certificate of its --webhook-client-ca only: "+
+			text.Cut(err.Error(), maxLine), code)
 }
 
 // TurnAway ends each connection that is open now with its next answer, so that whoever asks is
@@ -216,7 +220,8 @@ func (s *Server) Ready(*http.Request) error {
 	case !s.outOfTouch():
 		s.stale.Store(false)
 	case s.stale.Load():
-		return fmt.Errorf("nothing was heard of the API server for %s, so what the replica decides by may be old", outOfTouch)
+		return fmt.Errorf("nothing was heard of the API server for %s, so what the replica decides by may be old",
+			outOfTouch)
 	}
 	return nil
 }

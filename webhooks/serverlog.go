@@ -36,7 +36,8 @@ func (l *serverLog) Handle(_ context.Context, r slog.Record) error {
 		l.dropped.Add(1)
 		return nil
 	}
-	l.log.Info("The HTTP server reported a fault", "report", text.Cut(r.Message, maxLine), "droppedBefore", l.dropped.Swap(0))
+	l.log.Info("The HTTP server reported a fault", "report", text.Cut(r.Message, maxLine), "droppedBefore",
+		l.dropped.Swap(0))
 	return nil
 }
 

@@ -21,7 +21,9 @@ func distrusting(t *testing.T, as policy.ShortNames, changes ...func(*v1alpha1.I
 	var specs []v1alpha1.ImagePolicySpec
 	for _, change := range changes {
 		specs = append(specs, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
-			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+				MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"},
+			}
 			change(s)
 		}))
 	}
@@ -46,7 +48,9 @@ func TestThreatShortNameIsDenied(t *testing.T) {
 				}
 				wantImage(t, stored, shortName)
 			}
-			_, got := b.admit(t, request{kind: k.Name, object: object(k.Name, shortName), old: object(k.Name, shortName)})
+			_, got := b.admit(t, request{
+				kind: k.Name, object: object(k.Name, shortName), old: object(k.Name, shortName),
+			})
 			wantAdmitted(t, got) // an update that leaves it as it is
 			_, got = b.admit(t, request{kind: k.Name, object: object(k.Name, "docker.io/"+shortName)})
 			wantAdmitted(t, got)
@@ -68,10 +72,14 @@ func TestThreatShortNameInEveryList(t *testing.T) {
 			s.Containers = append(s.Containers, corev1.Container{Name: "x", Image: shortName})
 		},
 		"ephemeral": func(s *corev1.PodSpec) {
-			s.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: shortName}}}
+			s.EphemeralContainers = []corev1.EphemeralContainer{
+				{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "x", Image: shortName}},
+			}
 		},
 		"volume": func(s *corev1.PodSpec) {
-			s.Volumes = []corev1.Volume{{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: shortName}}}}
+			s.Volumes = []corev1.Volume{
+				{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: shortName}}},
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,13 +98,16 @@ func TestShortNameByMode(t *testing.T) {
 	}
 	enforce, warn, audit := in(v1alpha1.ModeEnforce), in(v1alpha1.ModeWarn), in(v1alpha1.ModeAudit)
 	names := func(line string, i int) bool {
-		return strings.Contains(line, fmt.Sprintf(`ImagePolicy "policy-%d": it names no registry`, i)) && strings.Contains(line, "write docker.io/acme/app:signed")
+		return strings.Contains(line, fmt.Sprintf(`ImagePolicy "policy-%d": it names no registry`, i)) &&
+			strings.Contains(line, "write docker.io/acme/app:signed")
 	}
 	for _, kind := range []string{"Pod", "Deployment"} {
-		got := distrusting(t, policy.ShortNamesDeny, warn, enforce, audit).validate(t, request{kind: kind, object: object(kind, shortName)})
+		got := distrusting(t, policy.ShortNamesDeny, warn, enforce, audit).validate(t,
+			request{kind: kind, object: object(kind, shortName)})
 		wantDenied(t, got, 403, `ImagePolicy "policy-1": it names no registry`)
 
-		stored, got := distrusting(t, policy.ShortNamesDeny, audit, warn).admit(t, request{kind: kind, object: object(kind, shortName)})
+		stored, got := distrusting(t, policy.ShortNamesDeny, audit, warn).admit(t,
+			request{kind: kind, object: object(kind, shortName)})
 		wantAdmitted(t, got)
 		wantImage(t, stored, shortName)
 		if len(got.Warnings) != 1 || !names(got.Warnings[0], 1) || !names(got.AuditAnnotations[auditAnnotation], 0) {
@@ -107,7 +118,8 @@ func TestShortNameByMode(t *testing.T) {
 
 // Under DockerIO a short name is pinned and judged as what it is in full.
 func TestShortNameOfDockerIO(t *testing.T) {
-	b := distrusting(t, policy.ShortNamesDockerIO, func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"acme/**"} })
+	b := distrusting(t, policy.ShortNamesDockerIO,
+		func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"acme/**"} })
 	stored, got := b.admit(t, request{kind: "Pod", object: object("Pod", shortName)})
 	wantAdmitted(t, got)
 	wantImage(t, stored, "docker.io/"+shortName+"@"+digestA)

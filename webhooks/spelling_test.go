@@ -94,8 +94,10 @@ func (s *speller) spoilt(v any) {
 	if s.IntN(1000) < s.oddness {
 		s.odd++
 		v = json.RawMessage([]string{
-			`null`, `{}`, `[]`, `""`, `7`, `1e999`, `-0`, `true`, `"` + unsigned + `"`, `[{"image":"` + unsigned + `"}]`, `{"reference":"` + unsigned + `"}`,
-			`tru`, `01`, `"\`, `"\ud800"`, "\"\xff\"", `{"a":1,}`, `[}`, ``, `{"containers":[{"image":"` + unsigned + `"}]}`, strings.Repeat("[", 10001) + strings.Repeat("]", 10001),
+			`null`, `{}`, `[]`, `""`, `7`, `1e999`, `-0`, `true`, `"` + unsigned + `"`,
+			`[{"image":"` + unsigned + `"}]`, `{"reference":"` + unsigned + `"}`,
+			`tru`, `01`, `"\`, `"\ud800"`, "\"\xff\"", `{"a":1,}`, `[}`, ``,
+			`{"containers":[{"image":"` + unsigned + `"}]}`, strings.Repeat("[", 10001) + strings.Repeat("]", 10001),
 		}[s.IntN(21)])
 	}
 	s.value(v)
@@ -105,7 +107,8 @@ func (s *speller) spoilt(v any) {
 func (s *speller) unknown() {
 	fmt.Fprintf(&s.out, `"x%d":`, s.Uint32())
 	s.out.WriteString([]string{
-		`{"containers":[{"image":"` + unsigned + `"}]}`, `"\"}],\"image\":\"` + unsigned + `\""`, `[[{"spec":{}}],"]}"]`, `-1.5E+400`, `"\\"`, `"é\u0000"`, `null`,
+		`{"containers":[{"image":"` + unsigned + `"}]}`, `"\"}],\"image\":\"` + unsigned + `\""`,
+		`[[{"spec":{}}],"]}"]`, `-1.5E+400`, `"\\"`, `"é\u0000"`, `null`,
 	}[s.IntN(7)])
 }
 

@@ -54,24 +54,37 @@ func TestRuleEdges(t *testing.T) {
 		"roles.keysFrom": name(root, from(func(v any) func(spec) {
 			return notaryRole(map[string]any{"keysFrom": []any{v}})
 		})),
-		"role":         role(policy, func(v any) func(spec) { return requirement(map[string]any{"role": v}) }),
-		"anyOf":        role(policy, func(v any) func(spec) { return anyOf(v) }),
-		"roles.name":   role(root, field("name")),
-		"keyIDs":       ids(listed("notary.root.keyIDs")),
-		"revokedKeys":  ids(listed("revokedKeys")),
-		"delegations":  {root, func(v any) func(spec) { return delegations(v) }, []any{"x/targets/qa", "targets/QA", "targets/qa/"}, []any{"targets/qa/emea"}},
-		"prefix":       {root, func(v any) func(spec) { return remap(v, "docker.io/") }, []any{"-a.example.com/", "/a/"}, []any{"a/"}},
-		"signedPrefix": {root, func(v any) func(spec) { return remap("a/", v) }, []any{"-a.example.com/", "/a/"}, []any{"a/"}},
+		"role":        role(policy, func(v any) func(spec) { return requirement(map[string]any{"role": v}) }),
+		"anyOf":       role(policy, func(v any) func(spec) { return anyOf(v) }),
+		"roles.name":  role(root, field("name")),
+		"keyIDs":      ids(listed("notary.root.keyIDs")),
+		"revokedKeys": ids(listed("revokedKeys")),
+		"delegations": {
+			root, func(v any) func(spec) { return delegations(v) }, []any{"x/targets/qa", "targets/QA", "targets/qa/"},
+			[]any{"targets/qa/emea"},
+		},
+		"prefix": {
+			root, func(v any) func(spec) { return remap(v, "docker.io/") }, []any{"-a.example.com/", "/a/"},
+			[]any{"a/"},
+		},
+		"signedPrefix": {
+			root, func(v any) func(spec) { return remap("a/", v) }, []any{"-a.example.com/", "/a/"}, []any{"a/"},
+		},
 		"server": {
 			root, nested("notary.server"),
-			[]any{"x https://notary.example.com", "ftp://https://notary.example.com", "https://[::1", "https://notary.example.com/v2", "https://notary.example.com/v2//"},
+			[]any{
+				"x https://notary.example.com", "ftp://https://notary.example.com", "https://[::1",
+				"https://notary.example.com/v2", "https://notary.example.com/v2//",
+			},
 			[]any{"https://notary.example.com/v2/x", "https://notary.example.com"},
 		},
 		"tokenServices": {
 			root, listed("notary.tokenServices"), []any{"a:123456", "a-", "-a", "[::1"}, []any{"a", "a:1", "[::1]"},
 		},
 		"refreshInterval": {root, nested("refreshInterval"), []any{"60s ", "60sx", "x60s"}, []any{"30.25s", "60000ms"}},
-		"expiredGrace":    {root, nested("expiredGrace"), []any{"-5m", "5m ", "5x", "+5m"}, []any{"500ms", "1.25h", "0s"}},
+		"expiredGrace": {
+			root, nested("expiredGrace"), []any{"-5m", "5m ", "5x", "+5m"}, []any{"500ms", "1.25h", "0s"},
+		},
 		"matchExpressions": {
 			policy, listed("namespaceSelector.matchExpressions"),
 			[]any{

@@ -124,12 +124,18 @@ func TestImagePolicyRules(t *testing.T) {
 		"spec.mode maxLength":                           {set("mode", text("", 33, "")), set("mode", "Enforce")},
 		"spec.mode mode must be Enforce, Warn or Audit": {set("mode", "enforce"), set("mode", "Audit")},
 		"spec.help minLength":                           {set("help", ""), set("help", "?")},
-		"spec.help maxLength":                           {set("help", text("", 513, "")), set("help", strings.Repeat("\u4eba", 512))},
+		"spec.help maxLength": {
+			set("help", text("", 513, "")), set("help", strings.Repeat("\u4eba", 512)),
+		},
 		"spec.help help is one line of printable characters, without control characters": {
 			set("help", "Ask #qa\nto sign"), set("help", "Ask #qa to sign: https://wiki.example.com/signing?a=b — 人"),
 		},
-		"spec.pinDigests maxLength":                            {set("pinDigests", text("", 33, "")), set("pinDigests", "Pods")},
-		"spec.pinDigests pinDigests must be Pods, All or None": {set("pinDigests", "Templates"), set("pinDigests", "All")},
+		"spec.pinDigests maxLength": {
+			set("pinDigests", text("", 33, "")), set("pinDigests", "Pods"),
+		},
+		"spec.pinDigests pinDigests must be Pods, All or None": {
+			set("pinDigests", "Templates"), set("pinDigests", "All"),
+		},
 	}
 	for _, field := range []string{"images", "exceptImages"} {
 		for restriction, patterns := range patternRules {
@@ -140,9 +146,12 @@ func TestImagePolicyRules(t *testing.T) {
 		}
 		rules["spec."+field+" "+privateKeyMessage] = rule{set(field, []any{privateKeyPEM}), set(field, []any{"nginx"})}
 	}
-	addRoleRules(rules, "spec.requiredRoles[].role", func(v any) func(spec) { return requirement(map[string]any{"role": v}) })
+	addRoleRules(rules, "spec.requiredRoles[].role",
+		func(v any) func(spec) { return requirement(map[string]any{"role": v}) })
 	addRoleRules(rules, "spec.requiredRoles[].anyOf[]", func(v any) func(spec) { return anyOf(v) })
-	rules["spec.requiredRoles[].role "+privateKeyMessage] = rule{requirement(map[string]any{"role": privateKeyPEM}), unchanged}
+	rules["spec.requiredRoles[].role "+privateKeyMessage] = rule{
+		requirement(map[string]any{"role": privateKeyPEM}), unchanged,
+	}
 	rules["spec.requiredRoles[].anyOf "+privateKeyMessage] = rule{anyOf(privateKeyPEM), unchanged}
 	addNameRules(rules, "spec.trustRoots[]", func(v any) func(spec) { return set("trustRoots", []any{v}) })
 	rules["spec.trustRoots "+privateKeyMessage] = rule{set("trustRoots", []any{privateKeyPEM}), unchanged}
@@ -156,9 +165,13 @@ func TestImagePolicyRules(t *testing.T) {
 const privateKeyMessage = "there is a private key in this field: remove it, and keep it out of the cluster"
 
 func addRoleRules(rules map[string]rule, field string, of func(any) func(spec)) {
-	rules[field+" a role name cannot be empty: write the name of the role, or remove the entry"] = rule{of(""), of("ci")}
+	rules[field+" a role name cannot be empty: write the name of the role, or remove the entry"] = rule{
+		of(""), of("ci"),
+	}
 	rules[field+" a role name has no white space: remove it"] = rule{of("ci "), of("ci")}
-	rules[field+" targets is the repository's own key and no role: write a role such as ci, and give it delegations: [targets] in the TrustRoot, "+
+	rules[field+
+		" targets is the repository's own key and no role: write a role such as ci, and give it delegations: "+
+		"[targets] in the TrustRoot, "+
 		"if targets is to speak for it"] = rule{of("targets"), of("targets-ci")}
 }
 
@@ -192,44 +205,60 @@ func addSelectorRules(rules map[string]rule) {
 	for message, keys := range map[string]struct{ refused, accepted string }{
 		privateKeyMessage:              {privateKeyPEM, "env"},
 		"a label has a name: write it": {"", "env"},
-		"the name of a label is too long: it has at most 63 characters, and may follow a domain of at most 253 and '/'": {"a" + long, long},
+		"the name of a label is too long: it has at most 63 characters, and may follow a domain of at most 253 and '/'": {
+			"a" + long, long,
+		},
 		"a label has no white space: remove it": {"env ", "env"},
 		"no label has the name '":               {"env=", "example.com/env"},
 	} {
-		rules[field+".matchLabels "+message] = rule{matchLabels(map[string]any{keys.refused: "a"}), matchLabels(map[string]any{keys.accepted: "a"})}
+		rules[field+".matchLabels "+message] = rule{
+			matchLabels(map[string]any{keys.refused: "a"}), matchLabels(map[string]any{keys.accepted: "a"}),
+		}
 	}
 	expressions := func(n int) func(spec) {
-		return set("namespaceSelector.matchExpressions", list(n, func(int) any { return map[string]any{"key": "a", "operator": "Exists"} }))
+		return set("namespaceSelector.matchExpressions",
+			list(n, func(int) any { return map[string]any{"key": "a", "operator": "Exists"} }))
 	}
 	at := field + ".matchExpressions"
 	rules[at+" maxItems"] = rule{expressions(33), expressions(32)}
 	rules[at+"[].key required"] = rule{expression(map[string]any{"operator": "Exists"}), exists}
 	rules[at+"[].operator required"] = rule{expression(map[string]any{"key": "env"}), exists}
-	rules[at+"[].operator maxLength"] = rule{expression(map[string]any{"key": "env", "operator": privateKeyPEM}), exists}
+	rules[at+"[].operator maxLength"] = rule{
+		expression(map[string]any{"key": "env", "operator": privateKeyPEM}), exists,
+	}
 	rules[at+"[].operator operator must be In, NotIn, Exists or DoesNotExist"] = rule{
-		expression(map[string]any{"key": "env", "operator": "in", "values": []any{"a"}}), expression(map[string]any{"key": "env", "operator": "DoesNotExist"}),
+		expression(map[string]any{"key": "env", "operator": "in", "values": []any{"a"}}),
+		expression(map[string]any{"key": "env", "operator": "DoesNotExist"}),
 	}
 	rules[at+"[].values In and NotIn need values: list them, or write Exists or DoesNotExist"] = rule{
-		expression(map[string]any{"key": "env", "operator": "NotIn"}), expression(map[string]any{"key": "env", "operator": "NotIn", "values": []any{"a"}}),
+		expression(map[string]any{"key": "env", "operator": "NotIn"}),
+		expression(map[string]any{"key": "env", "operator": "NotIn", "values": []any{"a"}}),
 	}
 	rules[at+"[].values Exists and DoesNotExist take no values: remove them, or write In or NotIn"] = rule{
 		expression(map[string]any{"key": "env", "operator": "Exists", "values": []any{"a"}}),
 		expression(map[string]any{"key": "env", "operator": "Exists", "values": []any{}}),
 	}
-	rules[at+"[].values maxItems"] = rule{in("env", list(65, numbered("v%d"))...), in("env", list(64, numbered("v%d"))...)}
+	rules[at+"[].values maxItems"] = rule{
+		in("env", list(65, numbered("v%d"))...), in("env", list(64, numbered("v%d"))...),
+	}
 	rules[at+"[].key "+privateKeyMessage] = rule{in(privateKeyPEM, "a"), in("env", "a")}
 	rules[at+"[].key maxLength"] = rule{in(text("a.b/", 318, ""), "a"), in(text("", 253, "/")+text("", 63, ""), "a")}
 	for message, key := range map[string]string{
 		"a label has a name: write it":          "",
 		"a label has no white space: remove it": "env ",
-		"no label has this name: a name consists of letters, digits, '-', '_' and '.', at most 63, and may follow a domain and '/', as in example.com/team": "env=",
+		"no label has this name: a name consists of letters, digits, '-', '_' and '.', at most 63, and may follow a " +
+			"domain and '/', as in example.com/team": "env=",
 	} {
 		rules[at+"[].key "+message] = rule{in(key, "a"), in("example.com/env", "a")}
 	}
-	for place, of := range map[string]func(any) func(spec){field + ".matchLabels.*": value, at + "[].values[]": func(v any) func(spec) { return in("env", v) }} {
+	for place, of := range map[string]func(any) func(spec){
+		field + ".matchLabels.*": value, at + "[].values[]": func(v any) func(spec) { return in("env", v) },
+	} {
 		rules[place+" maxLength"] = rule{of(text("", 64, "")), of(text("", 63, ""))}
 		rules[place+" a label has no white space: remove it"] = rule{of(" production"), of("production")}
-		rules[place+" no label has this value: a value consists of letters, digits, '-', '_' and '.', and begins and ends with a letter or digit"] = rule{
+		rules[place+
+			" no label has this value: a value consists of letters, digits, '-', '_' and '.', and begins and ends "+
+			"with a letter or digit"] = rule{
 			of("a*"), of(""),
 		}
 	}
@@ -246,24 +275,30 @@ var patternRules = map[string]struct{ refused, accepted string }{
 	"a pattern matches repositories and cannot name a digest; remove what follows the '@'": {
 		"example.com/app@sha256:0000000000000000000000000000000000000000000000000000000000000000", "example.com/app",
 	},
-	"a pattern matches repositories and cannot name a tag; remove what follows the last ':' (after a registry with its port write '/**')": {
+	"a pattern matches repositories and cannot name a tag; remove what follows the last ':' (after a registry with " +
+		"its port write '/**')": {
 		"example.com:5000/app:v1", "example.com:5000/app",
 	},
 	"'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**": {
 		"example.com/acme**", "example.com/acme/**",
 	},
-	"the host of a pattern is a registry's name or address with an optional port up to 65535, as in registry.example.com:5000/acme/**": {
+	"the host of a pattern is a registry's name or address with an optional port up to 65535, as in " +
+		"registry.example.com:5000/acme/**": {
 		"example.com:65536/app", "example.com:65535/app",
 	},
 	"what is in brackets is not an IPv6 address; an IPv4 address is written as such": {
 		"[::ffff:a00:1]/app", "[fe80::1]/app",
 	},
-	"the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and the wildcards '*' and '**'": {
+	"the path of a pattern consists of lower-case letters and digits, single '.', '_', '__' or '-' between them, and " +
+		"the wildcards '*' and '**'": {
 		"example.com/App", "example.com/app-*_1.0",
 	},
 	"an empty pattern covers nothing: remove it, or write '*/**' to cover every image": {"", "*/**"},
-	"a pattern has no white space: remove it":                                          {"example.com/app\n", "example.com/app"},
-	"drop https:// or what else ends in '://': a pattern begins with the registry host, as in registry.example.com/acme/**": {
+	"a pattern has no white space: remove it": {
+		"example.com/app\n", "example.com/app",
+	},
+	"drop https:// or what else ends in '://': a pattern begins with the registry host, as in " +
+		"registry.example.com/acme/**": {
 		"https://example.com/app", "example.com/app",
 	},
 	"this looks like a registry host: write ": {

@@ -150,7 +150,9 @@ func (s *NamespaceSelector) LabelSelector() *metav1.LabelSelector {
 		converted.MatchLabels[key] = string(value)
 	}
 	for _, e := range s.MatchExpressions {
-		requirement := metav1.LabelSelectorRequirement{Key: string(e.Key), Operator: metav1.LabelSelectorOperator(e.Operator)}
+		requirement := metav1.LabelSelectorRequirement{
+			Key: string(e.Key), Operator: metav1.LabelSelectorOperator(e.Operator),
+		}
 		for _, value := range e.Values {
 			requirement.Values = append(requirement.Values, string(value))
 		}

@@ -85,7 +85,8 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 			s := test.base()
 			s.set(test.field, "x")
 			err := submit(t, c, test.kind, s)
-			if want := fmt.Sprintf("unknown field \"spec.%s\"", test.field); err == nil || !strings.Contains(err.Error(), want) {
+			if want := fmt.Sprintf("unknown field \"spec.%s\"", test.field); err == nil ||
+				!strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want a refusal that says %s", err, want)
 			}
 		})
@@ -112,7 +113,9 @@ func TestAcceptedObjectsDecode(t *testing.T) {
 			t.Errorf("the API server accepts %s, and the operator cannot read it: %v", interval, err)
 		}
 	}
-	for _, interval := range []string{"1d", "1 day", "1w", "P1D", "-30s", "+30s", "30", "", "1e3s", "29.9s", "24h1ms", "9999999999999h"} {
+	for _, interval := range []string{
+		"1d", "1 day", "1w", "P1D", "-30s", "+30s", "30", "", "1e3s", "29.9s", "24h1ms", "9999999999999h",
+	} {
 		s := rootSpec()
 		s.set("refreshInterval", interval)
 		if err := submit(t, c, "TrustRoot", s); !apierrors.IsInvalid(err) {
@@ -233,7 +236,8 @@ func TestColumnsOfImagePolicy(t *testing.T) {
 	cells, wide := columns(t, "imagepolicies")
 	delete(cells, "AGE")
 	want := map[string]any{
-		"NAME": "production", "MODE": "Enforce", "ROLES": "ci,qa", "READY": "False", "COVERED": 12.0, "VIOLATIONS": 3.0, "COMPLIANT": "Unknown", "GATED": "True",
+		"NAME": "production", "MODE": "Enforce", "ROLES": "ci,qa", "READY": "False", "COVERED": 12.0, "VIOLATIONS": 3.0,
+		"COMPLIANT": "Unknown", "GATED": "True",
 		"TRUSTROOTS": "acme-notary,acme-old", "REASON": "TrustRootNotFound",
 		"MESSAGE": `TrustRoot "acme-old" does not exist`,
 	}
@@ -257,10 +261,12 @@ func TestColumnsOfTrustRoot(t *testing.T) {
 		root.Status.Format, root.Status.Expires = "Notary", "2030-01-02T03:04:05Z"
 		root.Status.Repositories = &v1alpha1.RepositoryStatus{Tracked: 12}
 		meta.SetStatusCondition(&root.Status.Conditions, metav1.Condition{
-			Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPinned, Message: "1 root key",
+			Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonPinned,
+			Message: "1 root key",
 		})
 		meta.SetStatusCondition(&root.Status.Conditions, metav1.Condition{
-			Type: v1alpha1.ConditionFresh, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonTimeout, Message: "no answer in 5s",
+			Type: v1alpha1.ConditionFresh, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonTimeout,
+			Message: "no answer in 5s",
 		})
 	})
 	cells, wide := columns(t, "trustroots")
@@ -325,7 +331,8 @@ func accepts(t *testing.T, c client.Client, content string) {
 	if err := yaml.UnmarshalStrict([]byte(content), &object.Object); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Create(t.Context(), object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
+	if err := c.Create(t.Context(), object, client.DryRunAll,
+		client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
 		t.Error(err)
 	}
 }

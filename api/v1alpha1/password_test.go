@@ -37,7 +37,8 @@ func TestThreatPasswordInServer(t *testing.T) {
 			s := rootSpec()
 			edit(s)
 			err := submit(t, c, "TrustRoot", s)
-			if !apierrors.IsInvalid(err) || strings.Contains(err.Error(), secret) || !strings.Contains(err.Error(), "spec."+field) {
+			if !apierrors.IsInvalid(err) || strings.Contains(err.Error(), secret) ||
+				!strings.Contains(err.Error(), "spec."+field) {
 				t.Errorf("%s, %q: %v, want it refused as invalid and not printed", field, url, err)
 			}
 			printed, err := kubectl(t, "create", "--dry-run=server", "-f", manifest(t, "TrustRoot", s))
@@ -51,7 +52,10 @@ func TestThreatPasswordInServer(t *testing.T) {
 // manifest writes an object into a file.
 func manifest(t *testing.T, kind string, s spec) string {
 	t.Helper()
-	raw, err := json.Marshal(map[string]any{"apiVersion": "countersign.dev/v1alpha1", "kind": kind, "metadata": map[string]any{"name": "printed"}, "spec": s})
+	raw, err := json.Marshal(map[string]any{
+		"apiVersion": "countersign.dev/v1alpha1", "kind": kind, "metadata": map[string]any{"name": "printed"},
+		"spec": s,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,8 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 		"*:5000/app":                       false,
 		"Acme/app":                         false,
 		"LOCALHOST/app":                    false,
-		"registry.example.com":             false, // a repository of docker.io to runtimes, and a registry to whoever writes it
+		// a repository of docker.io to runtimes, and a registry to whoever writes it
+		"registry.example.com":             false,
 		"registry.example.com/":            false,
 		"/acme/app":                        false,
 		"acme//app":                        false,
@@ -97,10 +98,13 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 	}
 	texts := slices.Collect(maps.Keys(patterns))
 	texts = append(texts, randomTexts(2000, 7, "", "", []string{
-		"a", "app", "0", "A", "*", "**", "/", "/", "/", ".", "-", "_", "__", ":", ":5000", "@", "[", "]", "::1", "[::1]",
+		"a", "app", "0", "A", "*", "**", "/", "/", "/", ".", "-", "_", "__", ":", ":5000", "@", "[", "]", "::1",
+		"[::1]",
 		"localhost", "docker.io", "example.com", "library", " ",
 	})...)
-	texts = append(texts, randomTexts(2000, 12, "[", "]/app", []string{"0:", "0:", "0:", "0000:", "ffff:", "FFFF:", "a:", ":", ":0", ":1", "Fe80", "00001"})...)
+	texts = append(texts,
+		randomTexts(2000, 12, "[", "]/app",
+			[]string{"0:", "0:", "0:", "0000:", "ffff:", "FFFF:", "a:", ":", ":0", ":1", "Fe80", "00001"})...)
 	slices.Sort(texts)
 	texts = slices.Compact(texts) // of equal entries the API server says that they are
 	c := server(t)

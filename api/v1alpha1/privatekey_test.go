@@ -37,7 +37,8 @@ func TestThreatPrivateKeyInSpec(t *testing.T) {
 					continue
 				}
 				for _, line := range strings.Split(strings.TrimSpace(key), "\n")[1:] {
-					if len(line) >= 8 && !strings.HasPrefix(line, "-----") && !strings.Contains(line, ":") && strings.Contains(err.Error(), line[:8]) {
+					if len(line) >= 8 && !strings.HasPrefix(line, "-----") && !strings.Contains(line, ":") &&
+						strings.Contains(err.Error(), line[:8]) {
 						t.Errorf("%s: %s prints the private key (%s): %v", kind, place, name, err)
 						break
 					}
@@ -49,7 +50,8 @@ func TestThreatPrivateKeyInSpec(t *testing.T) {
 
 // collectStrings puts every free string below schema into places, with a function that makes the
 // spec that holds a value there alone.
-func collectStrings(schema *apiextensionsv1.JSONSchemaProps, wrap func(any) any, at string, places map[string]func(any) any) {
+func collectStrings(schema *apiextensionsv1.JSONSchemaProps, wrap func(any) any, at string,
+	places map[string]func(any) any) {
 	if schema.Type == "string" {
 		places[at] = wrap
 	}
@@ -57,7 +59,8 @@ func collectStrings(schema *apiextensionsv1.JSONSchemaProps, wrap func(any) any,
 		collectStrings(schema.Items.Schema, func(v any) any { return wrap([]any{v}) }, at+"[]", places)
 	}
 	if schema.AdditionalProperties != nil {
-		collectStrings(schema.AdditionalProperties.Schema, func(v any) any { return wrap(map[string]any{"env": v}) }, at+".*", places)
+		collectStrings(schema.AdditionalProperties.Schema, func(v any) any { return wrap(map[string]any{"env": v}) },
+			at+".*", places)
 		places[at+", as a key"] = func(v any) any { return wrap(map[string]any{v.(string): "a"}) }
 	}
 	for _, name := range slices.Sorted(maps.Keys(schema.Properties)) {
@@ -93,14 +96,20 @@ func privateKeys(t *testing.T) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := map[string]string{"PKCS #1": string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(long)}))}
+	keys := map[string]string{
+		"PKCS #1": string(
+			pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(long)})),
+	}
 	for name, key := range map[string]any{"Ed25519": short, "P-256": curve, "RSA": long} {
 		der, err := x509.MarshalPKCS8PrivateKey(key)
 		if err != nil {
 			t.Fatal(err)
 		}
 		keys[name] = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-		keys["encrypted "+name] = string(pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Headers: map[string]string{"role": "root"}, Bytes: der}))
+		keys["encrypted "+name] = string(
+			pem.EncodeToMemory(&pem.Block{
+				Type: "ENCRYPTED PRIVATE KEY", Headers: map[string]string{"role": "root"}, Bytes: der,
+			}))
 		keys["certificate and "+name] = certificatePEM + keys[name]
 	}
 	return keys

@@ -140,7 +140,9 @@ func checkRefusal(t *testing.T, err error, field, want string) {
 	if !errors.As(err, &status) || !apierrors.IsInvalid(err) {
 		t.Fatalf("the object that breaks the rule got %v, want it to be refused as invalid", err)
 	}
-	path := regexp.MustCompile("^" + strings.NewReplacer(`\[\]`, `\[[0-9]+\]`, `\.\*`, `(\.[^.]+|\[[^\]]+\])`).Replace(regexp.QuoteMeta(field)) + "$")
+	path := regexp.MustCompile(
+		"^" + strings.NewReplacer(`\[\]`, `\[[0-9]+\]`, `\.\*`,
+			`(\.[^.]+|\[[^\]]+\])`).Replace(regexp.QuoteMeta(field)) + "$")
 	var causes []metav1.StatusCause
 	for _, cause := range status.Status().Details.Causes {
 		// The API server leaves CEL out, and says so, where the schema alone refuses the object.

@@ -12,11 +12,14 @@ import (
 // labelKeys are keys that may be those of a label, each at some border of the rules.
 func labelKeys() []string {
 	keys := []string{
-		"env", "env ", " env", "e nv", "env\n", "\tenv", "", "env=", "=", "Env", "e", "-env", "env-", "e_n.v", ".env", "env.", "ümlaut", "prod/", "/env",
-		"example.com/env", "Example.com/env", "example..com/env", "-a.b/env", "a.-b/env", "a-.b/env", "a.b-/env", ".a/env", "a./env", "a/b/c", "a_b/c", "a:b/c",
+		"env", "env ", " env", "e nv", "env\n", "\tenv", "", "env=", "=", "Env", "e", "-env", "env-", "e_n.v", ".env",
+		"env.", "ümlaut", "prod/", "/env",
+		"example.com/env", "Example.com/env", "example..com/env", "-a.b/env", "a.-b/env", "a-.b/env", "a.b-/env",
+		".a/env", "a./env", "a/b/c", "a_b/c", "a:b/c",
 		"*", "app.kubernetes.io/part-of", "kubernetes.io/metadata.name",
 		text("", 63, ""), text("", 64, ""), text("", 253, "") + "/a", text("", 254, "") + "/a", text("", 317, ""),
-		text("", 253, "") + "/" + text("", 63, ""), text("", 253, "") + "/" + text("", 64, ""), text("a.", 253, ".b") + "/a",
+		text("", 253, "") + "/" + text("", 63, ""), text("", 253, "") + "/" + text("", 64, ""),
+		text("a.", 253, ".b") + "/a",
 	}
 	return append(keys, randomTexts(150, 6, "", "", []string{"a", "B", "0", "-", ".", "_", "/", "a.b/", " ", "ab"})...)
 }
@@ -70,7 +73,10 @@ func TestCostliestSelectorIsAccepted(t *testing.T) {
 	}
 	key := text("", 253, "") + "/" + text("", 63, "")
 	expressions := list(32, func(int) any {
-		return map[string]any{"key": key, "operator": "In", "values": list(64, func(i int) any { return fmt.Sprintf("%02d", i) + text("", 61, "") })}
+		return map[string]any{
+			"key": key, "operator": "In",
+			"values": list(64, func(i int) any { return fmt.Sprintf("%02d", i) + text("", 61, "") }),
+		}
 	})
 	if err := submitSelector(t, c, map[string]any{"matchLabels": labels, "matchExpressions": expressions}); err != nil {
 		t.Error(err)

@@ -11,11 +11,12 @@ const (
 	privateKeyPEM  = "-----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----\n"
 
 	pemMessage     = "expected PEM, beginning with '-----BEGIN PUBLIC KEY-----' or '-----BEGIN CERTIFICATE-----'"
-	privateMessage = "this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
-	bundleMessage  = "expected PEM certificates, each beginning with '-----BEGIN CERTIFICATE-----'"
-	bundlePrivate  = "this holds a private key; give certificates only"
-	oneBundle      = "at most one of caBundle and caBundleFrom may be set"
-	nameMessage    = "an object name consists of lower-case letters, digits, '-' and '.'"
+	privateMessage = "this is a private key; give the public key or the certificate, and keep the private key out of " +
+		"the cluster"
+	bundleMessage = "expected PEM certificates, each beginning with '-----BEGIN CERTIFICATE-----'"
+	bundlePrivate = "this holds a private key; give certificates only"
+	oneBundle     = "at most one of caBundle and caBundleFrom may be set"
+	nameMessage   = "an object name consists of lower-case letters, digits, '-' and '.'"
 )
 
 // rootSpec returns the spec of a TrustRoot that breaks no rule.
@@ -91,7 +92,8 @@ func TestTrustRootRules(t *testing.T) {
 			set("notary.roles", []any{map[string]any{"name": "ci"}, map[string]any{"name": "ci"}}),
 			set("notary.roles", []any{map[string]any{"name": "ci"}, map[string]any{"name": "qa"}}),
 		},
-		"spec.notary.roles[] role 'releases' needs delegations: targets/releases is signed by any one of all signers and proves no role": {
+		"spec.notary.roles[] role 'releases' needs delegations: targets/releases is signed by any one of all signers " +
+			"and proves no role": {
 			notaryRole(map[string]any{"name": "releases"}),
 			notaryRole(map[string]any{"name": "releases", "delegations": []any{"targets/qa"}}),
 		},
@@ -120,10 +122,12 @@ func TestTrustRootRules(t *testing.T) {
 		"spec.notary.roles[].delegations[] maxLength": {
 			delegations(text("targets/", 256, "")), delegations(text("targets/", 255, "")),
 		},
-		"spec.notary.roles[].delegations[] a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself": {
+		"spec.notary.roles[].delegations[] a delegation is targets/<name>, in lower-case letters, digits, '-' and " +
+			"'_', or targets itself": {
 			delegations("qa"), delegations("targets"),
 		},
-		"spec.notary.roles[].delegations[] targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation": {
+		"spec.notary.roles[].delegations[] targets/releases is signed by any one of all signers and proves no role; " +
+			"name the signer's own delegation": {
 			delegations("targets/releases"), delegations("targets/qa"),
 		},
 		"spec.notary.server required": {set("notary.server", nil), unchanged},
@@ -131,7 +135,8 @@ func TestTrustRootRules(t *testing.T) {
 			set("notary.server", text("https://notary.example.com/", 513, "")),
 			set("notary.server", text("https://notary.example.com/", 512, "")),
 		},
-		"spec.notary.server server takes no user, password or '@': put user and password into a Secret, and name it in credentialsSecretRef": {
+		"spec.notary.server server takes no user, password or '@': put user and password into a Secret, and name it " +
+			"in credentialsSecretRef": {
 			set("notary.server", "https://reader:secret@notary.example.com"), unchanged,
 		},
 		"spec.notary.server server takes no query or fragment: remove what begins with '?' or '#'": {
@@ -153,7 +158,8 @@ func TestTrustRootRules(t *testing.T) {
 				set("notary.credentialsSecretRef.name", "reader")),
 			set("notary.credentialsSecretRef.name", "reader"),
 		},
-		"spec.notary a client certificate is shown over https only; remove clientCertificateSecretRef or use an https:// server": {
+		"spec.notary a client certificate is shown over https only; remove clientCertificateSecretRef or use an " +
+			"https:// server": {
 			all(set("notary.server", "http://notary.example.com"), set("notary.plainHTTP", "Allow"),
 				set("notary.clientCertificateSecretRef.name", "reader")),
 			set("notary.clientCertificateSecretRef.name", "reader"),
@@ -163,16 +169,23 @@ func TestTrustRootRules(t *testing.T) {
 			set("notary.clientCertificateSecretRef.name", text("", 253, "")),
 		},
 		"spec.notary.clientCertificateSecretRef.name " + nameMessage: {
-			set("notary.clientCertificateSecretRef.name", "Reader"), set("notary.clientCertificateSecretRef.name", "reader"),
+			set("notary.clientCertificateSecretRef.name", "Reader"),
+			set("notary.clientCertificateSecretRef.name", "reader"),
 		},
 		"spec.notary.clientCertificateSecretRef.name required": {
-			set("notary.clientCertificateSecretRef", map[string]any{}), set("notary.clientCertificateSecretRef.name", "reader"),
+			set("notary.clientCertificateSecretRef", map[string]any{}),
+			set("notary.clientCertificateSecretRef.name", "reader"),
 		},
 		"spec.notary.server server is the base URL, below which /v2 lies: drop /v2 from its end": {
-			set("notary.server", "https://notary.example.com/v2/"), set("notary.server", "https://notary.example.com/trust"),
+			set("notary.server", "https://notary.example.com/v2/"),
+			set("notary.server", "https://notary.example.com/trust"),
 		},
-		"spec.notary.plainHTTP maxLength":                         {set("notary.plainHTTP", text("", 33, "")), set("notary.plainHTTP", "Forbid")},
-		"spec.notary.plainHTTP plainHTTP must be Forbid or Allow": {set("notary.plainHTTP", "allow"), set("notary.plainHTTP", "Allow")},
+		"spec.notary.plainHTTP maxLength": {
+			set("notary.plainHTTP", text("", 33, "")), set("notary.plainHTTP", "Forbid"),
+		},
+		"spec.notary.plainHTTP plainHTTP must be Forbid or Allow": {
+			set("notary.plainHTTP", "allow"), set("notary.plainHTTP", "Allow"),
+		},
 		"spec.notary.credentialsSecretRef.name required": {
 			set("notary.credentialsSecretRef", map[string]any{}), set("notary.credentialsSecretRef.name", "reader"),
 		},
@@ -195,12 +208,14 @@ func TestTrustRootRules(t *testing.T) {
 			set("notary.tokenServices", []any{text("", 256, "")}),
 			set("notary.tokenServices", []any{text("", 255, "")}),
 		},
-		"spec.notary.tokenServices[] a token service is a host name, with its port if it has one, as in auth.example.com:5001": {
+		"spec.notary.tokenServices[] a token service is a host name, with its port if it has one, as in " +
+			"auth.example.com:5001": {
 			set("notary.tokenServices", []any{"auth.example.com:port"}),
 			set("notary.tokenServices", []any{"auth.example.com:5001", "[2001:db8::1]:5001"}),
 		},
 		"spec.notary.root required": {set("notary.root", nil), unchanged},
-		"spec.notary.root pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there is no trust on first use": {
+		"spec.notary.root pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there " +
+			"is no trust on first use": {
 			set("notary.root", map[string]any{}), unchanged,
 		},
 		"spec.notary.root.keyIDs minItems": {set("notary.root.keyIDs", []any{}), unchanged},
@@ -237,9 +252,14 @@ func TestTrustRootRules(t *testing.T) {
 		addNameRules(rules, "spec."+ref, func(v any) func(spec) { return set(ref, v) })
 		rules["spec."+ref+" "+privateKeyMessage] = rule{set(ref, privateKeyPEM), unchanged}
 	}
-	addRoleRules(rules, "spec.notary.roles[].name", func(v any) func(spec) { return notaryRole(map[string]any{"name": v}) })
-	rules["spec.notary.roles[].name "+privateKeyMessage] = rule{notaryRole(map[string]any{"name": privateKeyPEM}), notaryRole(nil)}
-	rules["spec.notary.roles[].delegations "+privateKeyMessage] = rule{delegations(privateKeyPEM), delegations("targets/qa")}
+	addRoleRules(rules, "spec.notary.roles[].name",
+		func(v any) func(spec) { return notaryRole(map[string]any{"name": v}) })
+	rules["spec.notary.roles[].name "+privateKeyMessage] = rule{
+		notaryRole(map[string]any{"name": privateKeyPEM}), notaryRole(nil),
+	}
+	rules["spec.notary.roles[].delegations "+privateKeyMessage] = rule{
+		delegations(privateKeyPEM), delegations("targets/qa"),
+	}
 	for message, value := range map[string]string{
 		"a delegation cannot be empty: write targets/ci for the delegation ci, or remove the entry": "",
 		"a delegation has no white space: remove it":                                                "targets/qa ",
@@ -247,7 +267,8 @@ func TestTrustRootRules(t *testing.T) {
 		rules["spec.notary.roles[].delegations[] "+message] = rule{delegations(value), delegations("targets/qa")}
 	}
 	addKeyIDRules(rules, "spec.revokedKeys[]", func(ids ...any) func(spec) { return set("revokedKeys", ids) })
-	addKeyIDRules(rules, "spec.notary.root.keyIDs[]", func(ids ...any) func(spec) { return set("notary.root.keyIDs", ids) })
+	addKeyIDRules(rules, "spec.notary.root.keyIDs[]",
+		func(ids ...any) func(spec) { return set("notary.root.keyIDs", ids) })
 	addKeyRules(rules, "spec.notary.root.keys", func(keys []any) func(spec) { return set("notary.root.keys", keys) })
 	addKeyRules(rules, "spec.notary.roles[].keys", func(keys []any) func(spec) {
 		return notaryRole(map[string]any{"keys": keys})
@@ -286,8 +307,11 @@ func addServerRules(rules map[string]rule) {
 		rules["spec.notary.tokenServices[] "+message] = rule{service(value), service("auth.example.com")}
 	}
 	rules["spec.notary.tokenServices "+privateKeyMessage] = rule{service(privateKeyPEM), unchanged}
-	rules["spec.notary.tokenServices a token service takes no user, password or '@': put user and password into a Secret, "+
-		"and name it in credentialsSecretRef"] = rule{service("https://reader:secret@auth.example.com"), service("auth.example.com")}
+	rules["spec.notary.tokenServices a token service takes no user, password or '@': put user and password into a "+
+		"Secret, "+
+		"and name it in credentialsSecretRef"] = rule{
+		service("https://reader:secret@auth.example.com"), service("auth.example.com"),
+	}
 }
 
 func addRemapRules(rules map[string]rule) {
@@ -316,10 +340,12 @@ func addRemapRules(rules map[string]rule) {
 	rules["spec.identityRemap[].signedPrefix maxLength"] = rule{
 		remaps(remap("m.example.com/", long(513))), remaps(remap("m.example.com/", long(512))),
 	}
-	rules["spec.identityRemap[].prefix prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/"] = rule{
+	rules["spec.identityRemap[].prefix prefix is a registry host, perhaps with path segments, and ends in '/', as in "+
+		"mirror.example.com/"] = rule{
 		remaps(remap("m.example.com//", "docker.io/")), remaps(remap("m.example.com:5000/hub/", "docker.io/")),
 	}
-	rules["spec.identityRemap[].signedPrefix signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/"] = rule{
+	rules["spec.identityRemap[].signedPrefix signedPrefix is a registry host, perhaps with path segments, and ends "+
+		"in '/', as in docker.io/"] = rule{
 		remaps(remap("m.example.com/", "docker.io//")), remaps(remap("m.example.com/", "docker.io/library/")),
 	}
 	for name, c := range map[string]struct {
@@ -336,7 +362,8 @@ func addRemapRules(rules map[string]rule) {
 			rules["spec.identityRemap[]."+name+" "+name+" "+message] = rule{c.of(value), c.of(c.example)}
 		}
 		for message, value := range map[string]string{
-			"drop https:// or what else ends in '://': " + name + " begins with the registry host, as in " + c.example: "https://" + c.example,
+			"drop https:// or what else ends in '://': " + name + " begins with the registry host, as in " +
+				c.example: "https://" + c.example,
 			"write " + name + " in lower case":                "Docker.io/",
 			"end " + name + " with a '/', as in " + c.example: "docker.io/library",
 			privateKeyMessage:                                 privateKeyPEM,
@@ -374,7 +401,9 @@ func addBundleRules(rules map[string]rule, at string) {
 		set(at+".caBundleFrom", source(nil)),
 	}
 	rules[field+".caBundle maxLength"] = rule{set(at+".caBundle", bundle(262145)), set(at+".caBundle", bundle(262144))}
-	rules[field+".caBundle "+bundleMessage] = rule{set(at+".caBundle", publicKeyPEM), set(at+".caBundle", certificatePEM)}
+	rules[field+".caBundle "+bundleMessage] = rule{
+		set(at+".caBundle", publicKeyPEM), set(at+".caBundle", certificatePEM),
+	}
 	rules[field+".caBundle "+bundlePrivate] = rule{
 		set(at+".caBundle", certificatePEM+privateKeyPEM), set(at+".caBundle", certificatePEM+certificatePEM),
 	}
@@ -387,11 +416,14 @@ func addSourceRules(rules map[string]rule, field string, from func(any) func(spe
 	}
 	for _, name := range []string{"name", "key"} {
 		rules[field+"."+name+" maxLength"] = rule{
-			from(source(map[string]any{name: text("", 254, "")})), from(source(map[string]any{name: text("", 253, "")})),
+			from(source(map[string]any{name: text("", 254, "")})),
+			from(source(map[string]any{name: text("", 253, "")})),
 		}
 	}
 	rules[field+".kind maxLength"] = rule{from(source(map[string]any{"kind": text("", 33, "")})), accepted}
-	rules[field+".kind kind must be Secret or ConfigMap"] = rule{from(source(map[string]any{"kind": "Pod"})), from(source(map[string]any{"kind": "ConfigMap"}))}
+	rules[field+".kind kind must be Secret or ConfigMap"] = rule{
+		from(source(map[string]any{"kind": "Pod"})), from(source(map[string]any{"kind": "ConfigMap"})),
+	}
 	rules[field+".key minLength"] = rule{from(source(map[string]any{"key": ""})), accepted}
 	rules[field+".name "+nameMessage] = rule{from(source(map[string]any{"name": "Keys"})), accepted}
 	addNameRules(rules, field+".name", func(v any) func(spec) { return from(source(map[string]any{"name": v})) })

@@ -64,7 +64,9 @@ func TestServingCertificate(t *testing.T) {
 				Labels: map[string]string{discoveryv1.LabelServiceName: gate.ServiceName},
 			},
 			AddressType: discoveryv1.AddressTypeIPv4,
-			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
+			Endpoints: []discoveryv1.Endpoint{
+				{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}},
+			},
 		},
 	} {
 		if err := c.Create(t.Context(), o); err != nil {
@@ -80,7 +82,8 @@ func TestServingCertificate(t *testing.T) {
 func (b *certificateBed) reconciler(c client.Client, authority gate.CertificateAuthority) *gate.Reconciler {
 	return &gate.Reconciler{
 		Client: c, Live: b.Client, Store: b.store, Namespace: operator.Namespace, Certificate: authority,
-		Exempt: options.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate", Clock: clock.RealClock{},
+		Exempt: options.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate",
+		Clock: clock.RealClock{},
 	}
 }
 
@@ -89,7 +92,8 @@ func (b *certificateBed) configured(t *testing.T) [][]byte {
 	t.Helper()
 	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
 	for _, o := range []client.Object{mutating, validating} {
-		if err := b.Get(t.Context(), client.ObjectKey{Name: gate.ConfigurationName}, o); client.IgnoreNotFound(err) != nil {
+		if err := b.Get(t.Context(), client.ObjectKey{Name: gate.ConfigurationName},
+			o); client.IgnoreNotFound(err) != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +114,10 @@ func (b *certificateBed) made(t *testing.T, ago time.Duration) *corev1.Secret {
 	if err := client.IgnoreNotFound(b.Delete(t.Context(), secret)); err != nil {
 		t.Fatal(err)
 	}
-	past := &certs.Own{Client: b.Client, Namespace: operator.Namespace, Host: webhookHost, Clock: clocktesting.NewFakePassiveClock(time.Now().Add(-ago))}
+	past := &certs.Own{
+		Client: b.Client, Namespace: operator.Namespace, Host: webhookHost,
+		Clock: clocktesting.NewFakePassiveClock(time.Now().Add(-ago)),
+	}
 	if _, _, err := past.CABundle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +227,8 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "leader"},
 		Spec: coordinationv1.LeaseSpec{
-			HolderIdentity: ptr.To("another"), LeaseDurationSeconds: ptr.To[int32](3600), AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
+			HolderIdentity: ptr.To("another"), LeaseDurationSeconds: ptr.To[int32](3600),
+			AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
 		},
 	}
 	first := b.made(t, 61*24*time.Hour)
@@ -228,8 +236,9 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	mgr, err := ctrl.NewManager(b.kube.Config, ctrl.Options{
-		LeaderElection: true, LeaderElectionID: lease.Name, LeaderElectionNamespace: lease.Namespace, LeaderElectionReleaseOnCancel: true,
-		Metrics: metricsserver.Options{BindAddress: "0"},
+		LeaderElection: true, LeaderElectionID: lease.Name, LeaderElectionNamespace: lease.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+		Metrics:                       metricsserver.Options{BindAddress: "0"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +263,9 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 	poll.AwaitTrue(t, "the certificate on a replica that does not lead", func() bool { return serves(own, first) })
 
 	second := b.made(t, 62*24*time.Hour)
-	second.Annotations = map[string]string{"countersign.dev/trusted-since": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)}
+	second.Annotations = map[string]string{
+		"countersign.dev/trusted-since": time.Now().Add(-time.Hour).UTC().Format(time.RFC3339),
+	}
 	if err := b.Update(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +282,8 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	poll.AwaitTrue(t, "the next certificate, once it leads", func() bool {
-		return b.Get(t.Context(), client.ObjectKeyFromObject(second), now) == nil && !bytes.Equal(now.Data["tls.crt"], second.Data["tls.crt"]) &&
+		return b.Get(t.Context(), client.ObjectKeyFromObject(second), now) == nil &&
+			!bytes.Equal(now.Data["tls.crt"], second.Data["tls.crt"]) &&
 			now.Annotations["countersign.dev/trusted-since"] != ""
 	})
 	for i, got := range b.configured(t) {
@@ -287,5 +299,7 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 // serves says whether what is served is the certificate in a Secret.
 func serves(own *certs.Own, secret *corev1.Secret) bool {
 	c, err := own.GetCertificate(nil)
-	return err == nil && bytes.Contains(secret.Data["tls.crt"], pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}))
+	return err == nil &&
+		bytes.Contains(secret.Data["tls.crt"],
+			pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}))
 }

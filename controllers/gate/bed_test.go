@@ -87,14 +87,19 @@ func (b *gateBed) restart(t *testing.T, certificate CertificateAuthority) {
 	decisions, gate := store.New(policy.UncoveredAllow), &Observation{}
 	decisions.MarkPrimed()
 	b.policies = &publication.ImagePolicyReconciler{
-		Client: b, Store: decisions, Compliance: &running.Compliance{}, Gate: gate, Status: status.Writer{Client: b, Events: b.events, Elected: elected},
+		Client: b, Store: decisions, Compliance: &running.Compliance{}, Gate: gate,
+		Status: status.Writer{Client: b, Events: b.events, Elected: elected},
 	}
 	b.configurations = &Reconciler{
-		Client: b, Live: b, Store: decisions, Namespace: operator.Namespace, URL: "https://127.0.0.1:9443", Certificate: certificate, Observation: gate,
-		Exempt: options.Exempt{Names: []string{"kube-system", "platform"}}, MutatePath: "/mutate", ValidatePath: "/validate", Clock: b.clock,
-		Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create}, Rule: admissionv1.Rule{
-			APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}, Scope: new(admissionv1.NamespacedScope),
-		}}},
+		Client: b, Live: b, Store: decisions, Namespace: operator.Namespace, URL: "https://127.0.0.1:9443",
+		Certificate: certificate, Observation: gate,
+		Exempt: options.Exempt{Names: []string{"kube-system", "platform"}}, MutatePath: "/mutate",
+		ValidatePath: "/validate", Clock: b.clock,
+		Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
+			Rule: admissionv1.Rule{
+				APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
+				Scope: new(admissionv1.NamespacedScope),
+			}}},
 	}
 }
 
@@ -117,7 +122,9 @@ func (b *gateBed) delete(t *testing.T, all ...client.Object) {
 func (*gateBed) policy(mode v1alpha1.PolicyMode) *v1alpha1.ImagePolicy {
 	return &v1alpha1.ImagePolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: strings.ToLower(string(mode))},
-		Spec:       v1alpha1.ImagePolicySpec{Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, AllowUnsigned: new(true), Mode: mode},
+		Spec: v1alpha1.ImagePolicySpec{
+			Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, AllowUnsigned: new(true), Mode: mode,
+		},
 	}
 }
 
@@ -129,10 +136,13 @@ func owner() *rbacv1.ClusterRole {
 func endpoints(service string, ready *bool) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: operator.Namespace, GenerateName: service + "-", Labels: map[string]string{discoveryv1.LabelServiceName: service},
+			Namespace: operator.Namespace, GenerateName: service + "-",
+			Labels: map[string]string{discoveryv1.LabelServiceName: service},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ready}}},
+		Endpoints: []discoveryv1.Endpoint{
+			{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: ready}},
+		},
 	}
 }
 
@@ -161,8 +171,10 @@ func (b *gateBed) wants(t *testing.T, status metav1.ConditionStatus, reason, mes
 		if err := b.Get(t.Context(), client.ObjectKeyFromObject(&p), &p); err != nil {
 			t.Fatal(err)
 		}
-		gated, ready := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionGated), meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionReady)
-		if gated == nil || gated.Status != status || gated.Reason != reason || !strings.Contains(gated.Message, message) || gated.ObservedGeneration != p.Generation {
+		gated, ready := meta.FindStatusCondition(p.Status.Conditions,
+			v1alpha1.ConditionGated), meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionReady)
+		if gated == nil || gated.Status != status || gated.Reason != reason ||
+			!strings.Contains(gated.Message, message) || gated.ObservedGeneration != p.Generation {
 			t.Errorf("%s: Gated is %+v, want %s, %s, %q", p.Name, gated, status, reason, message)
 		}
 		want := metav1.Condition{Status: status, Reason: reason}
@@ -211,7 +223,10 @@ func (b *gateBed) mutating(t *testing.T) *admissionv1.MutatingWebhookConfigurati
 
 func both() []client.Object {
 	named := metav1.ObjectMeta{Name: ConfigurationName}
-	return []client.Object{&admissionv1.MutatingWebhookConfiguration{ObjectMeta: named}, &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: named}}
+	return []client.Object{
+		&admissionv1.MutatingWebhookConfiguration{ObjectMeta: named},
+		&admissionv1.ValidatingWebhookConfiguration{ObjectMeta: named},
+	}
 }
 
 // TestThreatAbsentGateIsSaid takes away what the gate stands on, and wants every policy to say so,
@@ -240,7 +255,8 @@ func (b *gateBed) testNoOwner(t *testing.T) {
 		t.Errorf("it looks again in %s", again)
 	}
 	const message = "nothing is checked at admission: ValidatingWebhookConfiguration countersign is missing; " +
-		"MutatingWebhookConfiguration countersign is missing; ClusterRole countersign-webhook-owner, which owns the webhook configurations, does not exist"
+		"MutatingWebhookConfiguration countersign is missing; ClusterRole countersign-webhook-owner, which owns the " +
+		"webhook configurations, does not exist"
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing, message)
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing, message)
@@ -282,7 +298,8 @@ func (b *gateBed) testOwnerGone(t *testing.T) {
 	}
 	b.delete(t, b.validating(t))
 	b.reconcile(t)
-	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing, "nothing is checked at admission: ValidatingWebhookConfiguration countersign is missing; ClusterRole")
+	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing,
+		"nothing is checked at admission: ValidatingWebhookConfiguration countersign is missing; ClusterRole")
 
 	b.create(t, owner()) // with another UID
 	b.reconcile(t)
@@ -335,7 +352,8 @@ func (b *gateBed) testNoCertificate(t *testing.T) {
 
 func (b *gateBed) reconcileFails(t *testing.T, want string) {
 	t.Helper()
-	if _, err := b.configurations.Reconcile(t.Context(), ctrl.Request{}); err == nil || !strings.Contains(err.Error(), want) {
+	if _, err := b.configurations.Reconcile(t.Context(), ctrl.Request{}); err == nil ||
+		!strings.Contains(err.Error(), want) {
 		t.Errorf("error = %v, want %q", err, want)
 	}
 }
@@ -357,7 +375,8 @@ func (b *gateBed) testNotLoaded(t *testing.T) {
 	if got := b.validating(t).Webhooks[0].ObjectSelector; len(got.MatchLabels) > 0 {
 		t.Errorf("the selector is left as %v", got)
 	}
-	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonPoliciesNotLoaded, "tags may not be pinned to digests: MutatingWebhookConfiguration countersign is missing")
+	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonPoliciesNotLoaded,
+		"tags may not be pinned to digests: MutatingWebhookConfiguration countersign is missing")
 	b.restart(t, b.configurations.Certificate)
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
@@ -368,15 +387,18 @@ func (b *gateBed) testNotLoaded(t *testing.T) {
 func (b *gateBed) testRefused(t *testing.T) {
 	const user = "limited"
 	rule := func(verbs []string, resources ...string) rbacv1.PolicyRule {
-		return rbacv1.PolicyRule{APIGroups: []string{"admissionregistration.k8s.io"}, Resources: resources, Verbs: verbs}
+		return rbacv1.PolicyRule{
+			APIGroups: []string{"admissionregistration.k8s.io"}, Resources: resources, Verbs: verbs,
+		}
 	}
 	b.create(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: user}, Rules: []rbacv1.PolicyRule{
 		rule([]string{"get"}, "mutatingwebhookconfigurations", "validatingwebhookconfigurations"),
 		rule([]string{"create", "update"}, "validatingwebhookconfigurations"),
 	}})
 	b.create(t, &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: user}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: user},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
+		ObjectMeta: metav1.ObjectMeta{Name: user},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: user},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
 	})
 	as := rest.CopyConfig(b.kube.Config)
 	as.Impersonate.UserName = user
@@ -389,7 +411,8 @@ func (b *gateBed) testRefused(t *testing.T) {
 	})
 	b.configurations.Client = limited
 	mutating, validating := b.mutating(t), b.validating(t)
-	mutating.Webhooks[0].FailurePolicy, validating.Webhooks[0].FailurePolicy = new(admissionv1.Ignore), new(admissionv1.Ignore)
+	mutating.Webhooks[0].FailurePolicy, validating.Webhooks[0].FailurePolicy = new(admissionv1.Ignore), new(
+		admissionv1.Ignore)
 	if err := errors.Join(b.Update(t.Context(), mutating), b.Update(t.Context(), validating)); err != nil {
 		t.Fatal(err)
 	}
@@ -397,7 +420,8 @@ func (b *gateBed) testRefused(t *testing.T) {
 	if got := *b.validating(t).Webhooks[0].FailurePolicy; got != admissionv1.Fail {
 		t.Errorf("the validating configuration is left with %s where the mutating one cannot be written", got)
 	}
-	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonConfigurationRefused, "webhooks[0].failurePolicy of MutatingWebhookConfiguration countersign")
+	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonConfigurationRefused,
+		"webhooks[0].failurePolicy of MutatingWebhookConfiguration countersign")
 	b.configurations.Client = b
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
@@ -429,7 +453,8 @@ func (b *gateBed) testOwnFault(t *testing.T) {
 	b.delete(t, append(both(), owner())...)
 	b.reconcile(t)
 	b.told("")
-	if got := message(); strings.Contains(got, "is denied") || !strings.Contains(got, "nothing is checked at admission") {
+	if got := message(); strings.Contains(got, "is denied") ||
+		!strings.Contains(got, "nothing is checked at admission") {
 		t.Errorf("the message is %q", got)
 	}
 	if told := b.told(v1alpha1.ReasonWebhookOwnerMissing); told != 1 {

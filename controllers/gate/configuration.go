@@ -97,7 +97,9 @@ func (r *Reconciler) clientConfig(path string, bundle []byte) admissionv1.Webhoo
 		c.URL = ptr.To(strings.TrimSuffix(r.URL, "/") + path)
 		return c
 	}
-	c.Service = &admissionv1.ServiceReference{Namespace: r.Namespace, Name: ServiceName, Path: &path, Port: ptr.To[int32](443)}
+	c.Service = &admissionv1.ServiceReference{
+		Namespace: r.Namespace, Name: ServiceName, Path: &path, Port: ptr.To[int32](443),
+	}
 	return c
 }
 
@@ -222,7 +224,8 @@ func leftOut(s *metav1.LabelSelector) ([]string, bool) {
 
 // configuredBundles returns the CA bundle of the mutating configuration and that of the validating
 // one, nothing for what is missing.
-func configuredBundles(mutating *admissionv1.MutatingWebhookConfiguration, validating *admissionv1.ValidatingWebhookConfiguration) [][]byte {
+func configuredBundles(mutating *admissionv1.MutatingWebhookConfiguration,
+	validating *admissionv1.ValidatingWebhookConfiguration) [][]byte {
 	bundles := make([][]byte, 2)
 	if len(mutating.Webhooks) > 0 {
 		bundles[0] = mutating.Webhooks[0].ClientConfig.CABundle

@@ -50,7 +50,9 @@ func (r *Reconciler) toCreate(
 		why := ownerMissing + ", so none is created: apply the installation again"
 		return obstacle{reason: v1alpha1.ReasonWebhookOwnerMissing, why: why}, nil
 	case unread != nil:
-		return obstacle{reason: v1alpha1.ReasonConfigurationRefused, why: unread.Error()}, nil //nolint:nilerr // the obstacle says it
+		return obstacle{
+			reason: v1alpha1.ReasonConfigurationRefused, why: unread.Error(),
+		}, nil //nolint:nilerr // the obstacle says it
 	case !r.Store.Load().Primed:
 		const why = "policies and signatures are still being loaded"
 		return obstacle{v1alpha1.ReasonPoliciesNotLoaded, why, primedInterval}, nil

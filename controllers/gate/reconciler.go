@@ -122,7 +122,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Watches(&corev1.Secret{}, one).
 		WatchesRawSource(first).
 		WithOptions(controller.Options{
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, failureMost),
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond,
+				failureMost),
 		})
 	if r.URL == "" {
 		b = b.Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(ofService))
@@ -262,7 +263,9 @@ func soonest(times ...time.Duration) time.Duration {
 // owner refers to the ClusterRole that owns the configurations. It is nil where that cannot be
 // read, or, with an error for which IsNotFound holds, does not exist.
 func (r *Reconciler) owner(ctx context.Context) (*metav1.OwnerReference, error) {
-	role := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"}}
+	role := &metav1.PartialObjectMetadata{
+		TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},
+	}
 	if err := r.Live.Get(ctx, client.ObjectKey{Name: OwnerName}, role); err != nil {
 		return nil, fmt.Errorf("reading ClusterRole %s, which owns the webhook configurations: %w", OwnerName, err)
 	}

@@ -39,12 +39,14 @@ func TestWebhookConfigurations(t *testing.T) {
 // can end its wait.
 func (b *gateBed) testWoken(t *testing.T) {
 	b.delete(t, both()...)
-	if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(operator.Namespace)); err != nil {
+	if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{},
+		client.InNamespace(operator.Namespace)); err != nil {
 		t.Fatal(err)
 	}
 	b.restart(t, &authority{bundle: "first"})
 	mgr, err := ctrl.NewManager(b.kube.Config, ctrl.Options{
-		Scheme: b.Scheme(), Metrics: metricsserver.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: new(true)},
+		Scheme: b.Scheme(), Metrics: metricsserver.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: new(true)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +82,8 @@ func (b *gateBed) testWoken(t *testing.T) {
 
 func (b *gateBed) testCreated(t *testing.T) {
 	for _, o := range []client.Object{b.mutating(t), b.validating(t)} {
-		if o.GetLabels()["admissions.enforcer/disabled"] != "true" || o.GetAnnotations()["admissions.enforcer/disabled"] != "true" {
+		if o.GetLabels()["admissions.enforcer/disabled"] != "true" ||
+			o.GetAnnotations()["admissions.enforcer/disabled"] != "true" {
 			t.Errorf("%T has the labels %v and annotations %v", o, o.GetLabels(), o.GetAnnotations())
 		}
 	}
@@ -88,7 +91,8 @@ func (b *gateBed) testCreated(t *testing.T) {
 
 // edit changes the validating configuration, has the leader look at it, and returns it, with how
 // often it was written.
-func (b *gateBed) edit(t *testing.T, change func(*admissionv1.ValidatingWebhookConfiguration)) (*admissionv1.ValidatingWebhookConfiguration, bool) {
+func (b *gateBed) edit(t *testing.T,
+	change func(*admissionv1.ValidatingWebhookConfiguration)) (*admissionv1.ValidatingWebhookConfiguration, bool) {
 	t.Helper()
 	c := b.validating(t)
 	change(c)
@@ -102,14 +106,24 @@ func (b *gateBed) edit(t *testing.T, change func(*admissionv1.ValidatingWebhookC
 
 func (b *gateBed) testLeftAlone(t *testing.T) {
 	names := func(values ...string) metav1.LabelSelectorRequirement {
-		return metav1.LabelSelectorRequirement{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: values}
+		return metav1.LabelSelectorRequirement{
+			Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: values,
+		}
 	}
 	for name, change := range map[string]func(*admissionv1.ValidatingWebhookConfiguration){
-		"a label":         func(c *admissionv1.ValidatingWebhookConfiguration) { c.Labels["example.com/team"] = "platform" },
-		"a label of ours": func(c *admissionv1.ValidatingWebhookConfiguration) { c.Labels["app.kubernetes.io/managed-by"] = "Helm" },
-		"an annotation":   func(c *admissionv1.ValidatingWebhookConfiguration) { c.Annotations["example.com/seen"] = "yes" },
+		"a label": func(c *admissionv1.ValidatingWebhookConfiguration) {
+			c.Labels["example.com/team"] = "platform"
+		},
+		"a label of ours": func(c *admissionv1.ValidatingWebhookConfiguration) {
+			c.Labels["app.kubernetes.io/managed-by"] = "Helm"
+		},
+		"an annotation": func(c *admissionv1.ValidatingWebhookConfiguration) {
+			c.Annotations["example.com/seen"] = "yes"
+		},
 		"what is exempt": func(c *admissionv1.ValidatingWebhookConfiguration) {
-			c.Webhooks[0].NamespaceSelector.MatchExpressions = []metav1.LabelSelectorRequirement{names("platform", "kube-system"), names("kube-system")}
+			c.Webhooks[0].NamespaceSelector.MatchExpressions = []metav1.LabelSelectorRequirement{
+				names("platform", "kube-system"), names("kube-system"),
+			}
 		},
 		"names of a system": func(c *admissionv1.ValidatingWebhookConfiguration) {
 			s := c.Webhooks[0].NamespaceSelector
@@ -127,7 +141,8 @@ func (b *gateBed) testLeftAlone(t *testing.T) {
 		c.Webhooks[0].FailurePolicy = new(admissionv1.Ignore)
 	})
 	if !written || is.Labels["example.com/team"] != "platform" || is.Annotations["example.com/seen"] != "yes" {
-		t.Errorf("with what had to be put right (%t), others' labels and annotations became %v, %v", written, is.Labels, is.Annotations)
+		t.Errorf("with what had to be put right (%t), others' labels and annotations became %v, %v", written, is.Labels,
+			is.Annotations)
 	}
 }
 
@@ -163,7 +178,11 @@ func (b *gateBed) testPutRight(t *testing.T) {
 		},
 		"no owner": func(c *configuration) { c.OwnerReferences = nil },
 		"a second owner": func(c *configuration) {
-			c.OwnerReferences = append(c.OwnerReferences, metav1.OwnerReference{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRole", Name: another.Name, UID: another.UID})
+			c.OwnerReferences = append(c.OwnerReferences,
+				metav1.OwnerReference{
+					APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRole", Name: another.Name,
+					UID: another.UID,
+				})
 		},
 		"the opt-out as a label":       func(c *configuration) { delete(c.Labels, enforcerOptOut) },
 		"the opt-out as an annotation": func(c *configuration) { c.Annotations[enforcerOptOut] = "false" },
@@ -173,7 +192,8 @@ func (b *gateBed) testPutRight(t *testing.T) {
 			b.reconcile(t)
 			want := b.validating(t)
 			got, written := b.edit(t, change)
-			if !written || len(different(got.Webhooks, want.Webhooks)) > 0 || !slices.Equal(got.OwnerReferences, want.OwnerReferences) ||
+			if !written || len(different(got.Webhooks, want.Webhooks)) > 0 ||
+				!slices.Equal(got.OwnerReferences, want.OwnerReferences) ||
 				got.Labels[enforcerOptOut] != "true" || got.Annotations[enforcerOptOut] != "true" {
 				t.Errorf("written: %t; it is %v", written, got)
 			}
@@ -203,7 +223,8 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 	start := func(t *testing.T) {
 		t.Helper()
 		b.delete(t, both()...)
-		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(operator.Namespace)); err != nil {
+		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{},
+			client.InNamespace(operator.Namespace)); err != nil {
 			t.Fatal(err)
 		}
 		b.restart(t, &authority{bundle: "first"})
@@ -233,7 +254,8 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 		b.create(t, endpoints(ServiceName, new(true)))
 		stands(t)
 		// By now it is there: it is restored whatever becomes of the endpoints.
-		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{}, client.InNamespace(operator.Namespace)); err != nil {
+		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{},
+			client.InNamespace(operator.Namespace)); err != nil {
 			t.Fatal(err)
 		}
 		b.delete(t, both()...)

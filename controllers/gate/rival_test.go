@@ -41,8 +41,12 @@ func TestThreatContestedGateIsSaid(t *testing.T) {
 			}
 			return b.Update(ctx, o)
 		}, "webhooks[0].namespaceSelector of ValidatingWebhookConfiguration countersign is not what it must be; " +
-			"webhooks[0].namespaceSelector of MutatingWebhookConfiguration countersign is not what it must be; something keeps changing or deleting it"},
-		"deleted": {func(ctx context.Context, o client.Object) error { return b.Delete(ctx, o) }, "ValidatingWebhookConfiguration countersign is missing"},
+			"webhooks[0].namespaceSelector of MutatingWebhookConfiguration countersign is not what it must be; " +
+			"something keeps changing or deleting it"},
+		"deleted": {
+			func(ctx context.Context, o client.Object) error { return b.Delete(ctx, o) },
+			"ValidatingWebhookConfiguration countersign is missing",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.restart(t, &authority{bundle: "first"})
@@ -69,7 +73,8 @@ func TestThreatContestedGateIsSaid(t *testing.T) {
 // fight has a rival change the configurations whenever they are as they must be, every tenth of a
 // second. It returns how often they were written to restore them, and whether the policies said so
 // at the first moment that they were left as they are.
-func (b *gateBed) fight(t *testing.T, rounds int, rival func(context.Context, client.Object) error, message string) (writes int, said bool) {
+func (b *gateBed) fight(t *testing.T, rounds int, rival func(context.Context, client.Object) error,
+	message string) (writes int, said bool) {
 	t.Helper()
 	in := b.inPlace(t)
 	for range rounds {

@@ -19,10 +19,12 @@ func expiring(tr *v1alpha1.TrustRoot, held store.Status, now time.Time, warning 
 	state := func(reason, message string, warns bool) metav1.Condition {
 		return status.Condition(tr, v1alpha1.ConditionExpiring, reason, message, warns)
 	}
-	first, advice := held.Signed, "whoever holds its key must sign it anew, by publishing to the repository; a delegation that nobody uses can be removed"
+	first, advice := held.Signed, "whoever holds its key must sign it anew, by publishing to the repository; a "+
+		"delegation that nobody uses can be removed"
 	if u := held.Unattended; held.Failing > 0 || held.Server != nil {
 		if !u.NotAfter.IsZero() && (first.NotAfter.IsZero() || u.NotAfter.Before(first.NotAfter)) {
-			first, advice = u, "the signing server signs it anew once it can be asked: condition Fresh says why it cannot"
+			first, advice = u, "the signing server signs it anew once it can be asked: condition Fresh says why it "+
+				"cannot"
 		}
 	}
 	at := first.NotAfter.UTC().Format(time.RFC3339)
@@ -30,9 +32,11 @@ func expiring(tr *v1alpha1.TrustRoot, held store.Status, now time.Time, warning 
 	case first.NotAfter.IsZero() || first.NotAfter.Sub(now) > warning && now.Before(first.NotAfter):
 		return state(v1alpha1.ReasonNothingExpiresSoon, "nothing expires soon that is not signed anew by itself", false)
 	case !now.Before(first.NotAfter):
-		return state(v1alpha1.ReasonMetadataExpired, fmt.Sprintf("%s: %s expired at %s; %s", status.Cut(first.Repository), first.File, at, advice), true)
+		return state(v1alpha1.ReasonMetadataExpired,
+			fmt.Sprintf("%s: %s expired at %s; %s", status.Cut(first.Repository), first.File, at, advice), true)
 	}
-	return state(v1alpha1.ReasonExpiresSoon, fmt.Sprintf("%s: %s expires at %s; %s", status.Cut(first.Repository), first.File, at, advice), true)
+	return state(v1alpha1.ReasonExpiresSoon,
+		fmt.Sprintf("%s: %s expires at %s; %s", status.Cut(first.Repository), first.File, at, advice), true)
 }
 
 // untilTurn is the time until Expiring, or what Fresh says of a grace, turns by itself; at least a

@@ -13,7 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-const inGrace = "2 repositories have expired and are in grace (spec.expiredGrace), the first of them until 2026-03-02T12:00:00Z"
+const inGrace = "2 repositories have expired and are in grace (spec.expiredGrace), the first of them until " +
+	"2026-03-02T12:00:00Z"
 
 // A Notary server signs its timestamp anew only once it has expired: that it is about to is news
 // only where the server cannot be asked.
@@ -30,26 +31,54 @@ func TestExpiring(t *testing.T) {
 		says   []string
 		turns  time.Duration // when it is looked at again at the latest
 	}{
-		"nothing tracked":              {store.Status{}, v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
-		"all far away":                 {store.Status{Signed: at(year, "targets.json"), Unattended: at(year, "timestamp.json")}, v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
-		"the moment before it is told": {store.Status{Signed: at(72*time.Hour+1, "targets.json")}, v1alpha1.ReasonNothingExpiresSoon, nil, time.Second + 1},
-		"the moment it is told":        {store.Status{Signed: at(72*time.Hour, "targets.json")}, v1alpha1.ReasonExpiresSoon, []string{"registry.example.com/acme/app: targets.json expires at 2026-03-04T12:00:00Z", "sign it anew"}, 24 * time.Hour},
-		"a delegation":                 {store.Status{Signed: at(soon, "targets/qa.json")}, v1alpha1.ReasonExpiresSoon, []string{"targets/qa.json expires at"}, 24 * time.Hour},
-		"the timestamp of a server that is well": {store.Status{Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json")},
+		"nothing tracked": {store.Status{}, v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
+		"all far away": {
+			store.Status{Signed: at(year, "targets.json"), Unattended: at(year, "timestamp.json")},
+			v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour,
+		},
+		"the moment before it is told": {
+			store.Status{Signed: at(72*time.Hour+1, "targets.json")}, v1alpha1.ReasonNothingExpiresSoon, nil,
+			time.Second + 1,
+		},
+		"the moment it is told": {
+			store.Status{Signed: at(72*time.Hour, "targets.json")}, v1alpha1.ReasonExpiresSoon,
+			[]string{"registry.example.com/acme/app: targets.json expires at 2026-03-04T12:00:00Z", "sign it anew"},
+			24 * time.Hour,
+		},
+		"a delegation": {
+			store.Status{Signed: at(soon, "targets/qa.json")}, v1alpha1.ReasonExpiresSoon,
+			[]string{"targets/qa.json expires at"}, 24 * time.Hour,
+		},
+		"the timestamp of a server that is well": {store.Status{
+			Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json"),
+		},
 			v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
-		"the timestamp of one that is not": {store.Status{Server: fault, Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json")},
+		"the timestamp of one that is not": {store.Status{
+			Server: fault, Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json"),
+		},
 			v1alpha1.ReasonExpiresSoon, []string{"timestamp.json expires at", "condition Fresh"}, 24 * time.Hour},
-		"the timestamp of a repository that fails": {store.Status{Failing: 1, Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json")},
+		"the timestamp of a repository that fails": {store.Status{
+			Failing: 1, Signed: at(year, "targets.json"), Unattended: at(soon, "timestamp.json"),
+		},
 			v1alpha1.ReasonExpiresSoon, []string{"timestamp.json expires at"}, 24 * time.Hour},
-		"what people sign comes first": {store.Status{Failing: 1, Signed: at(time.Hour, "targets.json"), Unattended: at(soon, "timestamp.json")},
+		"what people sign comes first": {store.Status{
+			Failing: 1, Signed: at(time.Hour, "targets.json"), Unattended: at(soon, "timestamp.json"),
+		},
 			v1alpha1.ReasonExpiresSoon, []string{"targets.json expires at"}, time.Hour + time.Second},
-		"expired":            {store.Status{Signed: at(-time.Hour, "targets/qa.json")}, v1alpha1.ReasonMetadataExpired, []string{"targets/qa.json expired at 2026-03-01T11:00:00Z"}, 24 * time.Hour},
-		"expiring right now": {store.Status{Signed: at(0, "targets.json")}, v1alpha1.ReasonMetadataExpired, []string{"expired at"}, 24 * time.Hour},
+		"expired": {
+			store.Status{Signed: at(-time.Hour, "targets/qa.json")}, v1alpha1.ReasonMetadataExpired,
+			[]string{"targets/qa.json expired at 2026-03-01T11:00:00Z"}, 24 * time.Hour,
+		},
+		"expiring right now": {
+			store.Status{Signed: at(0, "targets.json")}, v1alpha1.ReasonMetadataExpired, []string{"expired at"},
+			24 * time.Hour,
+		},
 	}
 	for name, c := range tests {
 		t.Run(name, func(t *testing.T) {
 			got := expiring(root(), c.held, now, 72*time.Hour)
-			if got.Reason != c.reason || (got.Status == metav1.ConditionTrue) != (c.reason != v1alpha1.ReasonNothingExpiresSoon) {
+			if got.Reason != c.reason ||
+				(got.Status == metav1.ConditionTrue) != (c.reason != v1alpha1.ReasonNothingExpiresSoon) {
 				t.Errorf("%s, reason %s: %s", got.Status, got.Reason, got.Message)
 			}
 			for _, text := range c.says {
@@ -66,7 +95,9 @@ func TestExpiring(t *testing.T) {
 
 func TestFreshSaysWhenTheGraceEnds(t *testing.T) {
 	fault := &trust.Fault{Reason: v1alpha1.ReasonUnreachable, Err: errors.New("no answer")}
-	held := store.Status{Probed: true, Tracked: 3, Server: fault, InGrace: 2, GraceEnds: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)}
+	held := store.Status{
+		Probed: true, Tracked: 3, Server: fault, InGrace: 2, GraceEnds: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC),
+	}
 	got := fresh(root(), &store.Root{}, held)
 	if got.Status != metav1.ConditionFalse || !strings.Contains(got.Message, inGrace) {
 		t.Errorf("%s: %s", got.Status, got.Message)

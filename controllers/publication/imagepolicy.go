@@ -83,7 +83,8 @@ func (r *ImagePolicyReconciler) SetupWithManager(ctx context.Context, mgr ctrl.M
 
 // naming returns the policies that name a TrustRoot.
 func (r *ImagePolicyReconciler) naming(ctx context.Context, root client.Object) []reconcile.Request {
-	return requests.Listed(ctx, r.Client, &v1alpha1.ImagePolicyList{}, client.MatchingFields{fieldTrustRoots: root.GetName()})
+	return requests.Listed(ctx, r.Client, &v1alpha1.ImagePolicyList{},
+		client.MatchingFields{fieldTrustRoots: root.GetName()})
 }
 
 // Reconcile publishes one policy and writes its status.
@@ -117,16 +118,20 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 
 // ready says whether the policy itself can be used, and if not what follows from that. What the
 // gate says of it is no part of it, but for what follows.
-func (r *ImagePolicyReconciler) ready(ctx context.Context, p *v1alpha1.ImagePolicy, invalid error, gated metav1.Condition) (metav1.Condition, error) {
+func (r *ImagePolicyReconciler) ready(ctx context.Context, p *v1alpha1.ImagePolicy, invalid error,
+	gated metav1.Condition) (metav1.Condition, error) {
 	follows := "; until this is mended every image that the policy covers is denied"
 	if p.Spec.Mode == v1alpha1.ModeWarn || p.Spec.Mode == v1alpha1.ModeAudit {
-		follows = fmt.Sprintf("; until this is mended every image that the policy covers fails it, which in mode %s denies nothing", p.Spec.Mode)
+		follows = fmt.Sprintf(
+			"; until this is mended every image that the policy covers fails it, which in mode %s denies nothing",
+			p.Spec.Mode)
 	}
 	if gated.Status == metav1.ConditionFalse {
 		follows = "; " + gated.Message
 	}
 	if invalid != nil {
-		return status.Condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInvalidSpec, fmt.Sprint(invalid, follows), false), nil
+		return status.Condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInvalidSpec, fmt.Sprint(invalid, follows),
+			false), nil
 	}
 	for _, name := range p.Spec.TrustRoots {
 		fault, err := r.unusable(ctx, string(name))

@@ -19,7 +19,9 @@ func TestUnusableClientCertificateIsNamed(t *testing.T) {
 	certificate := v1alpha1.KeySource{Kind: "Secret", Name: "reader", Key: "tls.crt"}
 	key := v1alpha1.KeySource{Kind: "Secret", Name: "reader", Key: "tls.key"}
 	built := RootBuilder{Formats: trustFormats()}.build(tr, trust.Material{certificate: "x", key: "s3cret"})
-	if f := built.Fault; f == nil || f.Reason != v1alpha1.ReasonInvalidKey || !strings.Contains(f.Error(), "clientCertificateSecretRef (Secret reader)") || strings.Contains(f.Error(), "s3cret") {
+	if f := built.Fault; f == nil || f.Reason != v1alpha1.ReasonInvalidKey ||
+		!strings.Contains(f.Error(), "clientCertificateSecretRef (Secret reader)") ||
+		strings.Contains(f.Error(), "s3cret") {
 		t.Errorf("fault = %v", f)
 	}
 	if all := (RootBuilder{Formats: trustFormats()}).refers(&tr.Spec); len(all) != 2 {
@@ -30,13 +32,17 @@ func TestUnusableClientCertificateIsNamed(t *testing.T) {
 // What of the material does not count, and which pins were of no use so far, is told by a condition
 // that stays True: a pin may be kept on purpose while a root is rotated, and the message says so.
 func TestReadyNamesWhatDoesNotCount(t *testing.T) {
-	s := statusOf(root(), &store.Root{Notes: []string{"f: skipped one"}}, store.Status{Unanchored: []string{"a", "b", "c", "d"}})
+	s := statusOf(root(), &store.Root{Notes: []string{"f: skipped one"}},
+		store.Status{Unanchored: []string{"a", "b", "c", "d"}})
 	ready := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
 	if ready.Status != metav1.ConditionTrue || ready.Reason != v1alpha1.ReasonPinned {
 		t.Errorf("Ready is %s, %s", ready.Status, ready.Reason)
 	}
 	got := ready.Message
-	for _, words := range []string{"f: skipped one", "no root in use carries the pinned key a, b, c", "and 1 more", "not asked for yet", "before or after a rotation"} {
+	for _, words := range []string{
+		"f: skipped one", "no root in use carries the pinned key a, b, c", "and 1 more", "not asked for yet",
+		"before or after a rotation",
+	} {
 		if !strings.Contains(got, words) {
 			t.Errorf("%q does not say %q", got, words)
 		}

@@ -50,7 +50,8 @@ func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	tr.Spec.Notary.Server, tr.Spec.Notary.CABundle = faults.URL, v1alpha1.PEMBundle(faults.CA.PEM)
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "runs"}}
 	for i := range 2 * loadsAtOnce {
-		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: fmt.Sprintf("registry.example.com/acme/app-%d:v1", i)})
+		pod.Spec.Containers = append(pod.Spec.Containers,
+			corev1.Container{Name: fmt.Sprintf("c%d", i), Image: fmt.Sprintf("registry.example.com/acme/app-%d:v1", i)})
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}
 	for _, o := range []client.Object{tr, pol, account, pod} {

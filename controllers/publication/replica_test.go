@@ -36,7 +36,9 @@ func TestReplicas(t *testing.T) {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	mgr, err := ctrl.NewManager(kube.Config, ctrl.Options{Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"}})
+	mgr, err := ctrl.NewManager(kube.Config, ctrl.Options{
+		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,16 +47,25 @@ func TestReplicas(t *testing.T) {
 	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
 	writer := status.Writer{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: leads}
 	err = errors.Join(
-		(&ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: &running.Compliance{}, Gate: &gate.Observation{}}).SetupWithManager(t.Context(), mgr),
+		(&ImagePolicyReconciler{
+			Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: &running.Compliance{},
+			Gate: &gate.Observation{},
+		}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{
 			Clock:  clock.RealClock{},
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: writer,
-			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats()}, Changes: changes,
-			Records: &records.Reconciler{Changes: &records.Changes{}, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Heads: mgr.GetClient(), Namespace: "default"},
+			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats()},
+			Changes: changes,
+			Records: &records.Reconciler{
+				Changes: &records.Changes{}, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Heads: mgr.GetClient(),
+				Namespace: "default",
+			},
 		}).SetupWithManager(t.Context(), mgr),
 		mgr.Add(&Primer{
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker,
-			Running: running.Needs{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Clock: clock.RealClock{}},
+			Running: running.Needs{
+				Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Clock: clock.RealClock{},
+			},
 		}),
 	)
 	if err != nil {
@@ -85,7 +96,8 @@ func TestReplicas(t *testing.T) {
 	poll.AwaitTrue(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
 	snapshot := decisions.Load()
 	if snapshot.PolicyVersion("production") == "" || snapshot.Usable("acme") != nil {
-		t.Errorf("primed without the policy (%q) or its trust root (%v)", snapshot.PolicyVersion("production"), snapshot.Usable("acme"))
+		t.Errorf("primed without the policy (%q) or its trust root (%v)", snapshot.PolicyVersion("production"),
+			snapshot.Usable("acme"))
 	}
 	p := &v1alpha1.ImagePolicy{}
 	if err := c.Get(t.Context(), client.ObjectKey{Name: "production"}, p); err != nil {
@@ -115,7 +127,8 @@ func TestReplicas(t *testing.T) {
 	t.Run("not ready, by mode", func(t *testing.T) {
 		r := &ImagePolicyReconciler{Client: c, Store: store.New(policy.UncoveredAllow)}
 		for mode, want := range map[v1alpha1.PolicyMode]string{
-			v1alpha1.ModeEnforce: "is denied", "": "is denied", v1alpha1.ModeWarn: "in mode Warn denies nothing", v1alpha1.ModeAudit: "in mode Audit denies nothing",
+			v1alpha1.ModeEnforce: "is denied", "": "is denied", v1alpha1.ModeWarn: "in mode Warn denies nothing",
+			v1alpha1.ModeAudit: "in mode Audit denies nothing",
 		} {
 			other := p.DeepCopy()
 			other.Spec.Mode = mode
@@ -139,7 +152,8 @@ func TestReplicas(t *testing.T) {
 	if err := c.Delete(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	poll.AwaitTrue(t, "the deleted policy to be out of force", func() bool { return decisions.Load().PolicyVersion("production") == "" })
+	poll.AwaitTrue(t, "the deleted policy to be out of force",
+		func() bool { return decisions.Load().PolicyVersion("production") == "" })
 }
 
 // objects are a trust root and a policy.
@@ -150,14 +164,19 @@ func objects() []client.Object {
 			ObjectMeta: metav1.ObjectMeta{Name: "acme"},
 			Spec: v1alpha1.TrustRootSpec{Notary: &v1alpha1.NotarySpec{
 				Server: "https://127.0.0.1:1",
-				Root:   v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{"84ca6e4416416d78c4597e754f38517bea95ab427e5f95871f90d460573071fc"}},
+				Root: v1alpha1.NotaryRoot{
+					KeyIDs: []v1alpha1.KeyID{"84ca6e4416416d78c4597e754f38517bea95ab427e5f95871f90d460573071fc"},
+				},
 			}},
 		},
 		&v1alpha1.ImagePolicy{
 			ObjectMeta: metav1.ObjectMeta{Name: "production"},
 			Spec: v1alpha1.ImagePolicySpec{
-				Images: []v1alpha1.ImagePattern{"registry.example.com/acme/**"}, TrustRoots: []v1alpha1.ObjectName{"acme"},
-				RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {AnyOf: []v1alpha1.RoleName{"a", "b", "c"}, Threshold: &two}},
+				Images:     []v1alpha1.ImagePattern{"registry.example.com/acme/**"},
+				TrustRoots: []v1alpha1.ObjectName{"acme"},
+				RequiredRoles: []v1alpha1.RoleRequirement{
+					{Role: "ci"}, {AnyOf: []v1alpha1.RoleName{"a", "b", "c"}, Threshold: &two},
+				},
 			},
 		},
 	}

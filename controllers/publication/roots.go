@@ -95,11 +95,13 @@ func (b RootBuilder) read(ctx context.Context, source v1alpha1.KeySource) (strin
 	}
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", trust.NewFault(v1alpha1.ReasonReferenceNotFound, "%s %s does not exist; the trust root refers to its entry %q", source.Kind, key, source.Key)
+		return "", trust.NewFault(v1alpha1.ReasonReferenceNotFound,
+			"%s %s does not exist; the trust root refers to its entry %q", source.Kind, key, source.Key)
 	case err != nil:
 		return "", fmt.Errorf("reading %s %s: %w", source.Kind, key, err)
 	case !found:
-		return "", trust.NewFault(v1alpha1.ReasonReferenceNotFound, "%s %s has no entry %q, to which the trust root refers", source.Kind, key, source.Key)
+		return "", trust.NewFault(v1alpha1.ReasonReferenceNotFound,
+			"%s %s has no entry %q, to which the trust root refers", source.Kind, key, source.Key)
 	}
 	return value, nil
 }
@@ -108,7 +110,10 @@ func (b RootBuilder) read(ctx context.Context, source v1alpha1.KeySource) (strin
 func (b RootBuilder) build(tr *v1alpha1.TrustRoot, material trust.Material) store.Root {
 	f := b.format(&tr.Spec)
 	if f == nil {
-		return store.Root{Fault: trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec: exactly one format must be set: %s", b.formatNames())}
+		return store.Root{
+			Fault: trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec: exactly one format must be set: %s",
+				b.formatNames()),
+		}
 	}
 	root, err := f.Build(tr, material)
 	if err != nil {

@@ -20,10 +20,13 @@ func trustFormats() []trust.Format { return []trust.Format{notary.Format{}} }
 // A prefix that the name of no repository begins with would never apply, and nobody would know.
 func TestIdentityRemapIsNormalised(t *testing.T) {
 	cases := map[string]struct{ prefix, signedPrefix, want string }{
-		"as it is read":   {"mirror.example.com/", "docker.io/", ""},
-		"with a path":     {"mirror.example.com:5000/hub/", "docker.io/library/", ""},
-		"as written":      {"mirror.example.com:443/", "registry.example.com:443/", ""},
-		"old name of hub": {"mirror.example.com/", "index.docker.io/", `spec.identityRemap[0].signedPrefix: "index.docker.io/" is the same as "docker.io/"`},
+		"as it is read": {"mirror.example.com/", "docker.io/", ""},
+		"with a path":   {"mirror.example.com:5000/hub/", "docker.io/library/", ""},
+		"as written":    {"mirror.example.com:443/", "registry.example.com:443/", ""},
+		"old name of hub": {
+			"mirror.example.com/", "index.docker.io/",
+			`spec.identityRemap[0].signedPrefix: "index.docker.io/" is the same as "docker.io/"`,
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -33,7 +36,9 @@ func TestIdentityRemapIsNormalised(t *testing.T) {
 			switch {
 			case c.want == "" && (built.Fault != nil || built.Root == nil):
 				t.Errorf("refused: %v", built.Fault)
-			case c.want != "" && (built.Root != nil || built.Fault == nil || built.Fault.Reason != v1alpha1.ReasonInvalidSpec || !strings.Contains(built.Fault.Error(), c.want)):
+			case c.want != "" &&
+				(built.Root != nil || built.Fault == nil || built.Fault.Reason != v1alpha1.ReasonInvalidSpec ||
+					!strings.Contains(built.Fault.Error(), c.want)):
 				t.Errorf("fault = %v, want %q", built.Fault, c.want)
 			}
 		})
@@ -44,7 +49,9 @@ func TestIdentityRemapIsNormalised(t *testing.T) {
 // API, or no status would be written at all.
 func TestStatusIsBounded(t *testing.T) {
 	fault := trust.NewFault(v1alpha1.ReasonUnreachable, "%s", strings.Repeat("x", 5000))
-	held := store.Status{Tracked: 20, Failing: 20, ExpiresFirst: strings.Repeat("e", 3000), Expires: time.Unix(1_900_000_000, 0)}
+	held := store.Status{
+		Tracked: 20, Failing: 20, ExpiresFirst: strings.Repeat("e", 3000), Expires: time.Unix(1_900_000_000, 0),
+	}
 	for range 20 {
 		held.Faults = append(held.Faults, store.RepositoryFault{Repository: strings.Repeat("r", 3000), Fault: fault})
 	}
@@ -52,7 +59,9 @@ func TestStatusIsBounded(t *testing.T) {
 	if n := len(got.Repositories.Errors); n != mostErrors {
 		t.Errorf("%d errors are listed, want %d", n, mostErrors)
 	}
-	for _, text := range []string{got.Repositories.Errors[0].Repository, got.Repositories.Errors[0].Message, got.ExpiresFirst} {
+	for _, text := range []string{
+		got.Repositories.Errors[0].Repository, got.Repositories.Errors[0].Message, got.ExpiresFirst,
+	} {
 		if len(text) > status.MessageBytes {
 			t.Errorf("a text of %d bytes, want at most %d", len(text), status.MessageBytes)
 		}
@@ -77,7 +86,8 @@ func root() *v1alpha1.TrustRoot {
 func TestGraceIsBuilt(t *testing.T) {
 	tr := root()
 	tr.Spec.ExpiredGrace = metav1.Duration{Duration: 48 * time.Hour}
-	if built := (RootBuilder{Formats: trustFormats()}).build(tr, nil); built.Fault != nil || built.ExpiredGrace != 48*time.Hour {
+	if built := (RootBuilder{Formats: trustFormats()}).build(tr, nil); built.Fault != nil ||
+		built.ExpiredGrace != 48*time.Hour {
 		t.Errorf("grace %s, fault %v", built.ExpiredGrace, built.Fault)
 	}
 }

@@ -102,7 +102,8 @@ func (r *TrustRootReconciler) SetupWithManager(ctx context.Context, mgr ctrl.Man
 // referringTo maps an object of a kind to the TrustRoots that refer to it.
 func (r *TrustRootReconciler) referringTo(kind string) handler.MapFunc {
 	return func(ctx context.Context, o client.Object) []reconcile.Request {
-		return requests.Listed(ctx, r.Client, &v1alpha1.TrustRootList{}, client.MatchingFields{fieldMaterial: kind + "/" + o.GetName()})
+		return requests.Listed(ctx, r.Client, &v1alpha1.TrustRootList{},
+			client.MatchingFields{fieldMaterial: kind + "/" + o.GetName()})
 	}
 }
 
@@ -129,7 +130,8 @@ func (r *TrustRootReconciler) Reconcile(ctx context.Context, req ctrl.Request) (
 	err = r.Status.Write(ctx, before, tr, before.Status.Conditions, tr.Status.Conditions)
 	if err == nil && before.Status.LastHandledForgetVersions != tr.Status.LastHandledForgetVersions {
 		r.Status.Record(tr, corev1.EventTypeWarning, v1alpha1.ReasonVersionsForgotten,
-			"the versions seen of every repository start anew, as the annotation "+v1alpha1.AnnotationForgetVersions+" asks; what the server offers next is accepted if it is signed")
+			"the versions seen of every repository start anew, as the annotation "+v1alpha1.AnnotationForgetVersions+
+				" asks; what the server offers next is accepted if it is signed")
 	}
 	return requests.Settle(after, err)
 }
@@ -158,12 +160,14 @@ func (r *TrustRootReconciler) publish(ctx context.Context, tr *v1alpha1.TrustRoo
 		r.Tracker.Forget(tr.Name)
 		published = nil
 	}
-	faults, err := r.Store.PutRootWith(tr.Name, root, r.Records.Saved(ctx, tr, published, &root), func() bool { return r.outdated(ctx, tr) })
+	faults, err := r.Store.PutRootWith(tr.Name, root, r.Records.Saved(ctx, tr, published, &root),
+		func() bool { return r.outdated(ctx, tr) })
 	if err != nil {
 		return nil, err
 	}
 	for repository, fault := range faults {
-		ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", repository.String(), "reason", fault.Reason, "cause", fault.Error())
+		ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository",
+			repository.String(), "reason", fault.Reason, "cause", fault.Error())
 	}
 	r.Records.Published(ctx, tr, faults)
 	r.Tracker.Reset(tr.Name, interval(tr))
@@ -203,15 +207,21 @@ func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alp
 	s.ObservedGeneration, s.Format, s.RootFingerprints = tr.Generation, root.Format, root.Fingerprints
 	s.LastHandledForgetVersions = root.Epoch
 	if fault := root.Fault; fault != nil {
-		meta.SetStatusCondition(&s.Conditions, status.Condition(tr, v1alpha1.ConditionReady, fault.Reason, fault.Error(), false))
+		meta.SetStatusCondition(&s.Conditions,
+			status.Condition(tr, v1alpha1.ConditionReady, fault.Reason, fault.Error(), false))
 	} else {
-		meta.SetStatusCondition(&s.Conditions, status.Condition(tr, v1alpha1.ConditionReady, v1alpha1.ReasonPinned, pinnedMessage(root, held), true))
+		meta.SetStatusCondition(&s.Conditions,
+			status.Condition(tr, v1alpha1.ConditionReady, v1alpha1.ReasonPinned, pinnedMessage(root, held), true))
 	}
 	meta.SetStatusCondition(&s.Conditions, fresh(tr, root, held))
-	s.Repositories = &v1alpha1.RepositoryStatus{Tracked: status.Count(held.Tracked), Failing: status.Count(held.Failing)}
+	s.Repositories = &v1alpha1.RepositoryStatus{
+		Tracked: status.Count(held.Tracked), Failing: status.Count(held.Failing),
+	}
 	for _, f := range held.Faults[:min(len(held.Faults), mostErrors)] {
 		s.Repositories.Errors = append(s.Repositories.Errors,
-			v1alpha1.RepositoryError{Repository: status.Cut(f.Repository), Reason: f.Fault.Reason, Message: status.Cut(f.Fault.Error())})
+			v1alpha1.RepositoryError{
+				Repository: status.Cut(f.Repository), Reason: f.Fault.Reason, Message: status.Cut(f.Fault.Error()),
+			})
 	}
 	s.Expires, s.ExpiresFirst = "", status.Cut(held.ExpiresFirst)
 	if !held.Expires.IsZero() {
@@ -228,8 +238,11 @@ func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alp
 func pinnedMessage(root *store.Root, held store.Status) string {
 	parts := append([]string{"signatures are checked against the pinned root"}, root.Notes...)
 	if unseen := len(held.Unanchored); unseen > 0 {
-		parts = append(parts, fmt.Sprintf("no root in use carries the pinned key %s: compare it with 'docker trust inspect', unless it is of a repository that was not asked for yet, or from before or after a rotation of the root",
-			strings.Join(held.Unanchored[:min(unseen, mostUnanchored)], ", ")))
+		parts = append(parts,
+			fmt.Sprintf(
+				"no root in use carries the pinned key %s: compare it with 'docker trust inspect', unless it is of a "+
+					"repository that was not asked for yet, or from before or after a rotation of the root",
+				strings.Join(held.Unanchored[:min(unseen, mostUnanchored)], ", ")))
 		if more := unseen - mostUnanchored; more > 0 {
 			parts[len(parts)-1] += fmt.Sprintf(" (and %d more)", more)
 		}
@@ -245,13 +258,16 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 	until := ""
 	switch {
 	case held.InGrace > 0:
-		until = fmt.Sprintf("; %d repositories have expired and are in grace (spec.expiredGrace), the first of them until %s", held.InGrace, held.GraceEnds.UTC().Format(time.RFC3339))
+		until = fmt.Sprintf(
+			"; %d repositories have expired and are in grace (spec.expiredGrace), the first of them until %s",
+			held.InGrace, held.GraceEnds.UTC().Format(time.RFC3339))
 	case !held.Expires.IsZero():
 		until = "; decisions go on from what was verified, until " + held.Expires.UTC().Format(time.RFC3339)
 	}
 	switch {
 	case root.Fault != nil:
-		return state(v1alpha1.ReasonTrustRootNotReady, "nothing is refreshed while the trust root is not Ready: "+root.Fault.Error(), false)
+		return state(v1alpha1.ReasonTrustRootNotReady,
+			"nothing is refreshed while the trust root is not Ready: "+root.Fault.Error(), false)
 	case !held.Probed && held.Tracked == 0:
 		c := state(v1alpha1.ReasonNotAskedYet, "the server has not answered yet", false)
 		c.Status = metav1.ConditionUnknown
@@ -260,7 +276,9 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 		return state(held.Server.Reason, held.Server.Error()+until, false)
 	case held.Failing > 0:
 		f := held.Faults[0]
-		return state(f.Fault.Reason, fmt.Sprintf("%d of %d repositories could not be refreshed; the first: %s%s", held.Failing, held.Tracked, f.Fault.Error(), until), false)
+		return state(f.Fault.Reason,
+			fmt.Sprintf("%d of %d repositories could not be refreshed; the first: %s%s", held.Failing, held.Tracked,
+				f.Fault.Error(), until), false)
 	case held.Tracked == 0:
 		return state(v1alpha1.ReasonNothingTracked, "no image under this trust root has been asked for yet", true)
 	}

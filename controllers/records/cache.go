@@ -18,7 +18,8 @@ func (r Cache) GetCache() cache.Cache { return r.Cache }
 func NewCache(mgr ctrl.Manager, namespace string) (Cache, error) {
 	c, err := cache.New(mgr.GetConfig(), cache.Options{
 		HTTPClient: mgr.GetHTTPClient(), Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
-		DefaultNamespaces: map[string]cache.Config{namespace: {}}, DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultNamespaces: map[string]cache.Config{namespace: {}},
+		DefaultTransform:  cache.TransformStripManagedFields(),
 	})
 	if err != nil {
 		return Cache{}, fmt.Errorf("making the cache of what was written down: %w", err)

@@ -39,10 +39,12 @@ func (r *Reconciler) Saved(ctx context.Context, tr *v1alpha1.TrustRoot, publishe
 // loadAll has take called with what was written down of each of a trust root's repositories since
 // the versions seen last started anew. It asks the API server itself: a cache may lag behind. What
 // is damaged is logged and left out.
-func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository trust.Subject, packed []byte)) error {
+func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string,
+	take func(repository trust.Subject, packed []byte)) error {
 	heads := &corev1.ConfigMapList{}
 	for {
-		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(pageSize), client.Continue(heads.Continue),
+		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(pageSize),
+			client.Continue(heads.Continue),
 			client.MatchingLabels{persist.LabelKind: persist.KindHead, persist.LabelTrustRoot: string(tr.UID)})
 		if err != nil {
 			return fmt.Errorf("listing what was written down of TrustRoot %s: %w", tr.Name, err)
@@ -61,7 +63,8 @@ func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch 
 // loadRefused is loadAll of the records alone that could not be used under the trust root as it
 // was: edited, it is to be given them once more. The edit may revoke a key, so it waits for nothing
 // else.
-func (r *Reconciler) loadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, take func(repository trust.Subject, packed []byte)) error {
+func (r *Reconciler) loadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string,
+	take func(repository trust.Subject, packed []byte)) error {
 	for _, k := range r.refused(tr.Name) {
 		head := &corev1.ConfigMap{}
 		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(tr.UID, k.Subject)}, head)
@@ -76,7 +79,8 @@ func (r *Reconciler) loadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, ep
 }
 
 // load has a record taken, by its head, unless it is damaged or is of other versions.
-func (r *Reconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap, take func(repository trust.Subject, packed []byte)) error {
+func (r *Reconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap,
+	take func(repository trust.Subject, packed []byte)) error {
 	got, err := r.read(ctx, head)
 	if err != nil || got.data == nil || got.Epoch != epoch || got.Root != tr.Name {
 		return err
@@ -108,7 +112,9 @@ func (r *Reconciler) read(ctx context.Context, m *corev1.ConfigMap) (*reading, e
 			return nil, fmt.Errorf("reading record %s: %w", m.Name, err)
 		}
 		if again.UID == "" || again.ResourceVersion == m.ResourceVersion || attempt == readAttempts {
-			ctrl.LoggerFrom(ctx).Error(damage, "Could not read what was written down of a repository; it is fetched as at first sight", "configMap", m.Name)
+			ctrl.LoggerFrom(ctx).Error(damage,
+				"Could not read what was written down of a repository; it is fetched as at first sight", "configMap",
+				m.Name)
 			return got, nil
 		}
 		m = again

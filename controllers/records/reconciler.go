@@ -109,8 +109,11 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, heads cache.Cache) error
 	type object = *metav1.PartialObjectMetadata
 	ours := func(o object) bool { return o.GetLabels()[persist.LabelKind] != "" }
 	changed := predicate.NewTypedPredicateFuncs(ours)
-	changed.UpdateFunc = func(e event.TypedUpdateEvent[object]) bool { return ours(e.ObjectOld) || ours(e.ObjectNew) } // a label is soon taken off
-	owner := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o object) []reconcile.Request { return requestsOf(o) })
+	// a label is soon taken off
+	changed.UpdateFunc = func(e event.TypedUpdateEvent[object]) bool { return ours(e.ObjectOld) || ours(e.ObjectNew) }
+	owner := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o object) []reconcile.Request {
+		return requestsOf(o)
+	})
 	err := ctrl.NewControllerManagedBy(mgr).
 		Named("records").
 		WatchesRawSource(source.Kind(heads, configMapHead(), owner, changed)).
@@ -187,7 +190,10 @@ func (r *Reconciler) everything() source.Source {
 // written returns requests for the records that the cache knows of, by further labels.
 func (r *Reconciler) written(ctx context.Context, labels ...client.ListOption) []reconcile.Request {
 	heads := configMapHeads()
-	options := append([]client.ListOption{client.InNamespace(r.Namespace), client.MatchingLabels{persist.LabelKind: persist.KindHead}}, labels...)
+	options := append(
+		[]client.ListOption{
+			client.InNamespace(r.Namespace), client.MatchingLabels{persist.LabelKind: persist.KindHead},
+		}, labels...)
 	if err := r.Heads.List(ctx, heads, options...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Could not list what was written down")
 		return nil
@@ -283,11 +289,15 @@ func (r *Reconciler) bring(ctx context.Context, k trust.Key, pause time.Duration
 }
 
 // current returns a record, which is then taken in.
-func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root, m *metav1.PartialObjectMetadata) (*record, error) {
+func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root,
+	m *metav1.PartialObjectMetadata) (*record, error) {
 	head, unreadable := persist.ReadHead(m)
 	if unreadable != nil {
-		ctrl.LoggerFrom(ctx).Info("Could not read what was written down of a repository", "configMap", m.Name, "cause", unreadable.Error())
-		return &record{Head: persist.Head{UID: root.UID, Repository: k.Repository, Pulled: k.Pulled}, object: m, damaged: true}, nil
+		ctrl.LoggerFrom(ctx).Info("Could not read what was written down of a repository", "configMap", m.Name, "cause",
+			unreadable.Error())
+		return &record{
+			Head: persist.Head{UID: root.UID, Repository: k.Repository, Pulled: k.Pulled}, object: m, damaged: true,
+		}, nil
 	}
 	version, err := r.versionOf(ctx, m, head)
 	if err != nil {
@@ -322,7 +332,8 @@ func (r *Reconciler) takeIn(ctx context.Context, k trust.Key, root *store.Root) 
 			return err
 		}
 		if refused = err != nil; refused {
-			ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", k.String(), "cause", err.Error())
+			ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", k.String(),
+				"cause", err.Error())
 		}
 	}
 	r.note(k, func(s *state) {

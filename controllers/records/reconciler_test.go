@@ -75,7 +75,8 @@ func (*press) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
 	return data, nil
 }
 
-func (p *press) Unpack(repository trust.Subject, data []byte, held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
+func (p *press) Unpack(repository trust.Subject, data []byte,
+	held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
 	if p.refuses {
 		return nil, trust.NewFault(v1alpha1.ReasonRootNotPinned, "not pinned")
 	}
@@ -95,10 +96,12 @@ type replica struct {
 var shopKey = trust.Key{Root: "acme", Subject: trust.Subject{Repository: "registry.example.com/shop/app"}}
 
 // newReplica publishes the trust root as a replica does that starts.
-func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr *v1alpha1.TrustRoot, epoch string, leads bool) *replica {
+func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr *v1alpha1.TrustRoot, epoch string,
+	leads bool) *replica {
 	t.Helper()
 	r := &replica{Reconciler: &Reconciler{
-		Client: c, Live: c, Heads: c, Namespace: "default", Changes: &Changes{}, Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
+		Client: c, Live: c, Heads: c, Namespace: "default", Changes: &Changes{},
+		Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
 	}}
 	elected := make(chan struct{})
 	if leads {
@@ -172,13 +175,17 @@ func TestRecords(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "acme"},
 		Spec: v1alpha1.TrustRootSpec{Notary: &v1alpha1.NotarySpec{
 			Server: "https://127.0.0.1:1",
-			Root:   v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{"84ca6e4416416d78c4597e754f38517bea95ab427e5f95871f90d460573071fc"}},
+			Root: v1alpha1.NotaryRoot{
+				KeyIDs: []v1alpha1.KeyID{"84ca6e4416416d78c4597e754f38517bea95ab427e5f95871f90d460573071fc"},
+			},
 		}},
 	}
 	if err := c.Create(t.Context(), tr); err != nil {
 		t.Fatal(err)
 	}
-	s := &recordScene{Client: c, tr: tr, clock: clocktesting.NewFakeClock(time.Now().Truncate(24 * time.Hour).Add(12 * time.Hour))}
+	s := &recordScene{
+		Client: c, tr: tr, clock: clocktesting.NewFakeClock(time.Now().Truncate(24 * time.Hour).Add(12 * time.Hour)),
+	}
 	t.Run("written by the leader alone", s.testWritten)
 	t.Run("read at the start, and when it changes", s.testRead)
 	t.Run("larger than one ConfigMap", s.testParts)
@@ -214,7 +221,8 @@ func (s *recordScene) replica(t *testing.T, leads bool) *replica {
 func (s *recordScene) all(t *testing.T) []corev1.ConfigMap {
 	t.Helper()
 	list := &corev1.ConfigMapList{}
-	if err := s.List(t.Context(), list, client.InNamespace("default"), client.HasLabels{persist.LabelKind}); err != nil {
+	if err := s.List(t.Context(), list, client.InNamespace("default"),
+		client.HasLabels{persist.LabelKind}); err != nil {
 		t.Fatal(err)
 	}
 	return list.Items
@@ -223,7 +231,8 @@ func (s *recordScene) all(t *testing.T) []corev1.ConfigMap {
 func (s *recordScene) head(t *testing.T) *corev1.ConfigMap {
 	t.Helper()
 	m := &corev1.ConfigMap{}
-	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: persist.Name(s.tr.UID, shopKey.Subject)}, m); err != nil {
+	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: persist.Name(s.tr.UID, shopKey.Subject)},
+		m); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -420,18 +429,23 @@ func (s *recordScene) testDamagedParts(t *testing.T) {
 
 func (s *recordScene) parts(t *testing.T) []corev1.ConfigMap {
 	t.Helper()
-	return slices.DeleteFunc(s.all(t), func(m corev1.ConfigMap) bool { return m.Labels[persist.LabelKind] != persist.KindPart })
+	return slices.DeleteFunc(s.all(t), func(m corev1.ConfigMap) bool {
+		return m.Labels[persist.LabelKind] != persist.KindPart
+	})
 }
 
 // testPartsLeftBehind has a leader end between the parts of a record and its head.
 func (s *recordScene) testPartsLeftBehind(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 1500<<10)
-	data, err := (*press)(nil).Pack(map[trust.Subject]trust.Evidence{shopKey.Subject: &edition{number: s.last + 1, size: 2500 << 10}})
+	data, err := (*press)(nil).Pack(map[trust.Subject]trust.Evidence{
+		shopKey.Subject: &edition{number: s.last + 1, size: 2500 << 10},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, parts, err := persist.Encode("default", persist.Head{Root: "acme", UID: s.tr.UID, Repository: shopKey.Repository}, data)
+	_, parts, err := persist.Encode("default",
+		persist.Head{Root: "acme", UID: s.tr.UID, Repository: shopKey.Repository}, data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,7 +473,8 @@ type meanwhile struct {
 	do func()
 }
 
-func (m *meanwhile) Get(ctx context.Context, key client.ObjectKey, into client.Object, options ...client.GetOption) error {
+func (m *meanwhile) Get(ctx context.Context, key client.ObjectKey, into client.Object,
+	options ...client.GetOption) error {
 	if do := m.do; do != nil {
 		m.do = nil
 		do()
@@ -470,7 +485,12 @@ func (m *meanwhile) Get(ctx context.Context, key client.ObjectKey, into client.O
 func (s *recordScene) testWrittenWhileRead(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 1500<<10)
-	starting := &replica{Reconciler: &Reconciler{Client: s.Client, Heads: s.Client, Live: &meanwhile{s.Client, func() { s.next(t, leader, 1500<<10) }}, Namespace: "default"}}
+	starting := &replica{
+		Reconciler: &Reconciler{
+			Client: s.Client, Heads: s.Client, Live: &meanwhile{s.Client, func() { s.next(t, leader, 1500<<10) }},
+			Namespace: "default",
+		},
+	}
 	taken := 0
 	if err := starting.loadAll(t.Context(), s.tr, "", func(trust.Subject, []byte) { taken++ }); err != nil {
 		t.Fatal(err)
@@ -502,7 +522,8 @@ func (s *recordScene) testWrittenBeforePublished(t *testing.T) {
 // counts when that is mended.
 func (s *recordScene) testRefused(t *testing.T) {
 	s.next(t, s.replica(t, true), 100)
-	leader := newReplica(t, s.Client, s.clock, &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "another"}}, "", true)
+	leader := newReplica(t, s.Client, s.clock,
+		&v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme", UID: "another"}}, "", true)
 	leader.press.refuses = true
 	leader.publish(t, s.tr, "")
 	leader.holds(t, 0)
@@ -623,7 +644,8 @@ func (s *recordScene) testUnused(t *testing.T) {
 	leader := s.replica(t, true)
 	leader.reconcile(t)
 	written := s.head(t)
-	s.clock.SetTime(s.clock.Now().Add(29 * day).Truncate(day).Add(day / 2)) // far from midnight, where one day of use becomes another
+	// far from midnight, where one day of use becomes another
+	s.clock.SetTime(s.clock.Now().Add(29 * day).Truncate(day).Add(day / 2))
 	leader.reconcile(t)
 	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
 		t.Error("a record that nothing uses is written")

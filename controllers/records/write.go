@@ -88,18 +88,24 @@ func (r *Reconciler) keep(ctx context.Context, k trust.Key, held *record, pause 
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("packing what was verified of %s: %w", k.Subject, err)
 	}
-	if held != nil && !held.damaged && held.Digest == persist.Digest(data) && held.Epoch == root.Epoch && !used.Truncate(24*time.Hour).After(held.Used) {
+	if held != nil && !held.damaged && held.Digest == persist.Digest(data) && held.Epoch == root.Epoch &&
+		!used.Truncate(24*time.Hour).After(held.Used) {
 		return later, r.sweep(ctx, held.Head, nil)
 	}
 	if due := r.state(k).wrote.Add(pause).Sub(now); due > 0 {
 		return ctrl.Result{RequeueAfter: due}, nil
 	}
-	head, parts, err := persist.Encode(r.Namespace, persist.Head{Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Epoch: root.Epoch, Used: used}, data)
+	head, parts, err := persist.Encode(r.Namespace,
+		persist.Head{
+			Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Epoch: root.Epoch, Used: used,
+		}, data)
 	if err == nil {
 		err = r.fits(k, len(data))
 	}
 	if err != nil { // nothing that a retry would mend
-		ctrl.LoggerFrom(ctx).Error(err, "Could not write down what was verified of a repository; a restart will not know of it", "trustRoot", k.Root)
+		ctrl.LoggerFrom(ctx).Error(err,
+			"Could not write down what was verified of a repository; a restart will not know of it", "trustRoot",
+			k.Root)
 		return later, nil
 	}
 	if err := r.limiter().WaitN(ctx, writeCost+len(data)); err != nil {
@@ -149,7 +155,8 @@ func (r *Reconciler) fits(k trust.Key, size int) error {
 		}
 	}
 	if size > maxRecords {
-		return fmt.Errorf("%s: with it, %d bytes would be written down, more than the %d that are", k.Subject, size, maxRecords)
+		return fmt.Errorf("%s: with it, %d bytes would be written down, more than the %d that are", k.Subject, size,
+			maxRecords)
 	}
 	return nil
 }
@@ -165,16 +172,19 @@ func (r *Reconciler) forgets(now, used time.Time) bool {
 }
 
 // forget deletes a record, and what is held of its repository.
-func (r *Reconciler) forget(ctx context.Context, k trust.Key, held *record, evidence map[trust.Subject]trust.Evidence) error {
+func (r *Reconciler) forget(ctx context.Context, k trust.Key, held *record,
+	evidence map[trust.Subject]trust.Evidence) error {
 	if held != nil {
 		preconditions := client.Preconditions{UID: &held.object.UID, ResourceVersion: &held.object.ResourceVersion}
 		if err := r.Client.Delete(ctx, held.object, preconditions); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("deleting the record of %s: %w", k.Subject, err)
 		}
-		if err := r.sweep(ctx, persist.Head{UID: held.UID, Repository: held.Repository, Pulled: held.Pulled}, held.PartNames()); err != nil {
+		if err := r.sweep(ctx, persist.Head{UID: held.UID, Repository: held.Repository, Pulled: held.Pulled},
+			held.PartNames()); err != nil {
 			return err
 		}
-		ctrl.LoggerFrom(ctx).Info("Deleted what was written down of a repository", "trustRoot", k.Root, "repository", k.String(), "lastUsed", held.Used)
+		ctrl.LoggerFrom(ctx).Info("Deleted what was written down of a repository", "trustRoot", k.Root, "repository",
+			k.String(), "lastUsed", held.Used)
 	}
 	if evidence != nil {
 		r.Tracker.Release(k)
@@ -224,7 +234,8 @@ func (r *Reconciler) sweep(ctx context.Context, head persist.Head, before []stri
 	gone := slices.Clone(before)
 	for i := range parts.Items {
 		part := &parts.Items[i]
-		if head.Owns(part.Name) && part.CreationTimestamp.Time.Before(old) { // a younger one may be waiting for its head
+		// a younger one may be waiting for its head
+		if head.Owns(part.Name) && part.CreationTimestamp.Time.Before(old) {
 			gone = append(gone, part.Name)
 		}
 	}
@@ -261,10 +272,11 @@ func (r *Reconciler) flush(ctx context.Context) {
 	g.SetLimit(atOnce)
 	for _, k := range r.Store.Load().Repositories() {
 		g.Go(func() error {
-			return wait.PollUntilContextCancel(ctx, requests.ConflictRetry, true, func(ctx context.Context) (bool, error) {
-				result, err := r.bring(ctx, k, 0)
-				return result.RequeueAfter != requests.ConflictRetry, err
-			})
+			return wait.PollUntilContextCancel(ctx, requests.ConflictRetry, true,
+				func(ctx context.Context) (bool, error) {
+					result, err := r.bring(ctx, k, 0)
+					return result.RequeueAfter != requests.ConflictRetry, err
+				})
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -182,7 +182,8 @@ func (f *formatWriter) probe(ctx context.Context) error {
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("looking for %s of %s: %w", f.format.Resource, version, err)
 	}
-	present := err == nil && slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == f.format.Resource })
+	present := err == nil &&
+		slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == f.format.Resource })
 	if present != f.present {
 		ctrl.LoggerFrom(ctx).Info("Found that the CRD of a report format came or went", "installed", present)
 		f.renewed = time.Time{}
@@ -232,7 +233,8 @@ func (f *formatWriter) apply(ctx context.Context, namespace string, findings []c
 	if f.written[namespace] == hash {
 		return nil
 	}
-	_, err = f.reports(namespace).Patch(ctx, report.Name, types.ApplyPatchType, text, metav1.PatchOptions{FieldManager: report.Manager, Force: ptr.To(true)})
+	_, err = f.reports(namespace).Patch(ctx, report.Name, types.ApplyPatchType, text,
+		metav1.PatchOptions{FieldManager: report.Manager, Force: ptr.To(true)})
 	if spoilt(err) {
 		// Somebody has filled what bears our name with what leaves no room for ours. The name is
 		// ours, so it is made anew: with the next try, because the API server applies to what its
@@ -250,7 +252,8 @@ func (f *formatWriter) apply(ctx context.Context, namespace string, findings []c
 
 // remove deletes the report of a namespace in which no policy covers anything any more.
 func (f *formatWriter) remove(ctx context.Context, namespace string) error {
-	if err := f.reports(namespace).Delete(ctx, report.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+	if err := f.reports(namespace).Delete(ctx, report.Name, metav1.DeleteOptions{}); err != nil &&
+		!apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting the report of namespace %s: %w", namespace, err)
 	}
 	delete(f.written, namespace)
@@ -270,7 +273,8 @@ func spoilt(err error) bool {
 	if apierrors.IsInvalid(err) || apierrors.IsRequestEntityTooLargeError(err) {
 		return true
 	}
-	return answered(err) && (strings.Contains(err.Error(), "request is too large") || strings.Contains(err.Error(), "larger than max"))
+	return answered(err) &&
+		(strings.Contains(err.Error(), "request is too large") || strings.Contains(err.Error(), "larger than max"))
 }
 
 func (f *formatWriter) reports(namespace string) metadata.ResourceInterface {

@@ -43,14 +43,19 @@ func TestReportWriter(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	r := startReports(t)
 	shop := finding("shop", "app", policy.Denied)
-	both := &compliance.Result{Findings: []compliance.Finding{shop, finding("cart", "app", policy.Admitted), finding("cart", "db", policy.CouldNotCheck)}}
+	both := &compliance.Result{
+		Findings: []compliance.Finding{
+			shop, finding("cart", "app", policy.Admitted), finding("cart", "db", policy.CouldNotCheck),
+		},
+	}
 
 	r.hand(both)
 	for range 5 {
 		r.step(probeInterval)
 	}
 	if got := r.logged(); len(got) > 0 || r.requests("PATCH", "LIST", "DELETE") > 0 {
-		t.Fatalf("without the CRDs: logged %q, and made %d requests for reports", got, r.requests("PATCH", "LIST", "DELETE"))
+		t.Fatalf("without the CRDs: logged %q, and made %d requests for reports", got,
+			r.requests("PATCH", "LIST", "DELETE"))
 	}
 
 	uninstall := kubeserver.RunReportCRDs(t, r.kube)
@@ -58,7 +63,10 @@ func TestReportWriter(t *testing.T) {
 	r.create(reportOf("old", "theirs", map[string]string{report.ManagedBy: "another"}))
 	r.create(reportOf("default", "countersign", nil))
 	r.step(probeInterval)
-	r.awaitReports(t, map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none", "default/countersign": "none"})
+	r.awaitReports(t, map[string]string{
+		"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none",
+		"default/countersign": "none",
+	})
 
 	t.Run("nothing new", func(t *testing.T) {
 		before := r.requests("PATCH")
@@ -72,7 +80,9 @@ func TestReportWriter(t *testing.T) {
 		before := r.requests("PATCH")
 		shop.Verdict = policy.Admitted
 		r.hand(&compliance.Result{Findings: []compliance.Finding{shop}})
-		r.awaitReports(t, map[string]string{"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none"})
+		r.awaitReports(t, map[string]string{
+			"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none",
+		})
 		if n := r.requests("PATCH") - before; n != 2 {
 			t.Errorf("%d writes, want one in each format", n)
 		}
@@ -83,7 +93,9 @@ func TestReportWriter(t *testing.T) {
 		}
 		r.step(renewalInterval - probeInterval)
 		r.step(probeInterval)
-		r.awaitReports(t, map[string]string{"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none"})
+		r.awaitReports(t, map[string]string{
+			"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none",
+		})
 	})
 	t.Run("a namespace without the right to write", func(t *testing.T) { r.testForbidden(t, both) })
 	t.Run("a report of our name that leaves no room", func(t *testing.T) { r.testSpoilt(t, both) })
@@ -114,7 +126,10 @@ func TestReportWriter(t *testing.T) {
 
 // testForbidden takes away the right to write in one namespace.
 func (r *reports) testForbidden(t *testing.T, found *compliance.Result) {
-	want := map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none", "default/countersign": "none"}
+	want := map[string]string{
+		"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none",
+		"default/countersign": "none",
+	}
 	r.revoke("cart")
 	r.forget()
 	r.hand(found)
@@ -134,7 +149,10 @@ func (r *reports) testForbidden(t *testing.T, found *compliance.Result) {
 // testSpoilt has somebody fill the reports of a namespace until nothing can be added. What can be
 // deleted is made anew; what cannot keeps no other namespace from its report, now nor later.
 func (r *reports) testSpoilt(t *testing.T, found *compliance.Result) {
-	want := map[string]string{"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none", "default/countersign": "none"}
+	want := map[string]string{
+		"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none",
+		"default/countersign": "none",
+	}
 	for name, finalizers := range map[string][]string{"to be deleted": nil, "that stays": {"example.com/hold"}} {
 		t.Run(name, func(t *testing.T) {
 			for _, f := range formats() {
@@ -150,7 +168,9 @@ func (r *reports) testSpoilt(t *testing.T, found *compliance.Result) {
 					changed[0].Verdict = verdict
 					r.hand(&compliance.Result{Findings: changed})
 					r.awaitReports(t, map[string]string{
-						"shop/countersign": map[policy.Verdict]string{policy.Admitted: "1 pass 0 fail 0 error", policy.CouldNotCheck: "0 pass 0 fail 1 error"}[verdict],
+						"shop/countersign": map[policy.Verdict]string{
+							policy.Admitted: "1 pass 0 fail 0 error", policy.CouldNotCheck: "0 pass 0 fail 1 error",
+						}[verdict],
 						"cart/countersign": "none", "old/theirs": "none", "default/countersign": "none",
 					})
 				}
@@ -184,12 +204,18 @@ type reports struct {
 // two namespaces.
 func startReports(t *testing.T) *reports {
 	t.Helper()
-	r := &reports{t: t, kube: kubeserver.Run(t, kubeserver.Options{WithoutCRDs: true}), time: &countTimers{FakeClock: clocktesting.NewFakeClock(time.Now())}, sent: map[string]int{}}
+	r := &reports{
+		t: t, kube: kubeserver.Run(t, kubeserver.Options{WithoutCRDs: true}),
+		time: &countTimers{FakeClock: clocktesting.NewFakeClock(time.Now())}, sent: map[string]int{},
+	}
 	var err error
 	if r.client, err = client.New(r.kube.Config, client.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	rule := rbacv1.PolicyRule{APIGroups: []string{"wgpolicyk8s.io", "openreports.io"}, Resources: []string{"policyreports", "reports"}, Verbs: []string{"create", "patch", "delete"}, ResourceNames: []string{report.Name}}
+	rule := rbacv1.PolicyRule{
+		APIGroups: []string{"wgpolicyk8s.io", "openreports.io"}, Resources: []string{"policyreports", "reports"},
+		Verbs: []string{"create", "patch", "delete"}, ResourceNames: []string{report.Name},
+	}
 	r.create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "write"}, Rules: []rbacv1.PolicyRule{rule}})
 	rule.Verbs, rule.ResourceNames = []string{"list"}, nil
 	r.create(&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "list"}, Rules: []rbacv1.PolicyRule{rule}})
@@ -222,8 +248,9 @@ func startReports(t *testing.T) *reports {
 // grant lets the writer write in a namespace.
 func (r *reports) grant(namespace string) {
 	r.create(&rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writer"}, RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "write"},
-		Subjects: []rbacv1.Subject{{Kind: "User", Name: "writer"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writer"},
+		RoleRef:    rbacv1.RoleRef{Kind: "ClusterRole", Name: "write"},
+		Subjects:   []rbacv1.Subject{{Kind: "User", Name: "writer"}},
 	})
 	r.awaitRight(namespace, true)
 }
@@ -231,7 +258,8 @@ func (r *reports) grant(namespace string) {
 // revoke takes that right away.
 func (r *reports) revoke(namespace string) {
 	r.t.Helper()
-	if err := r.client.Delete(r.t.Context(), &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writer"}}); err != nil {
+	if err := r.client.Delete(r.t.Context(),
+		&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writer"}}); err != nil {
 		r.t.Fatal(err)
 	}
 	r.awaitRight(namespace, false)
@@ -242,9 +270,11 @@ func (r *reports) revoke(namespace string) {
 func (r *reports) awaitRight(namespace string, want bool) {
 	r.t.Helper()
 	poll.Await(r.t, "the right to write", func() error {
-		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "writer", ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Namespace: namespace, Group: report.OpenReport().Group, Resource: report.OpenReport().Resource, Verb: "create", Name: report.Name,
-		}}}
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{User: "writer",
+			ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Namespace: namespace, Group: report.OpenReport().Group, Resource: report.OpenReport().Resource,
+				Verb: "create", Name: report.Name,
+			}}}
 		if err := r.client.Create(r.t.Context(), review); err != nil {
 			return err
 		}
@@ -309,7 +339,9 @@ func (r *reports) remove(f report.Format, namespace string) {
 func (r *reports) fill(f report.Format, namespace string, finalizers []string) {
 	r.t.Helper()
 	for size := 1536 << 10; ; size -= 1 << 10 { // what etcd takes in one request
-		o := &unstructured.Unstructured{Object: map[string]any{"scope": map[string]any{"kind": "Pod", "name": strings.Repeat("x", size)}}}
+		o := &unstructured.Unstructured{
+			Object: map[string]any{"scope": map[string]any{"kind": "Pod", "name": strings.Repeat("x", size)}},
+		}
 		o.SetGroupVersionKind(f.GroupVersionKind)
 		o.SetNamespace(namespace)
 		o.SetName(report.Name)

@@ -23,9 +23,11 @@ const ConflictRetry = 100 * time.Millisecond
 // Listed returns a request for every object that a list with the given options holds. A map
 // function can only log a failure; it is the cache that answers, so there is none once the caches
 // are synced.
-func Listed(ctx context.Context, c client.Reader, list client.ObjectList, options ...client.ListOption) []reconcile.Request {
+func Listed(ctx context.Context, c client.Reader, list client.ObjectList,
+	options ...client.ListOption) []reconcile.Request {
 	if err := c.List(ctx, list, options...); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Failed to list what depends on a changed object; its next change is seen again")
+		ctrl.LoggerFrom(ctx).Error(err,
+			"Failed to list what depends on a changed object; its next change is seen again")
 		return nil
 	}
 	var requests []reconcile.Request

@@ -16,8 +16,10 @@ func TestSettle(t *testing.T) {
 		err   error
 		again bool
 	}{
-		"written":             {nil, false},
-		"a conflict":          {fmt.Errorf("writing: %w", apierrors.NewConflict(of, "production", errors.New("changed"))), true},
+		"written": {nil, false},
+		"a conflict": {
+			fmt.Errorf("writing: %w", apierrors.NewConflict(of, "production", errors.New("changed"))), true,
+		},
 		"made a moment ago":   {fmt.Errorf("writing: %w", apierrors.NewAlreadyExists(of, "production")), true},
 		"refused":             {apierrors.NewForbidden(of, "production", errors.New("no")), false},
 		"nobody has answered": {errors.New("connection refused"), false},

@@ -29,13 +29,16 @@ func compliant(s *compliance.Summary) (status metav1.ConditionStatus, reason, me
 		return metav1.ConditionFalse, v1alpha1.ReasonViolations, message + examples(s.Findings, policy.Denied)
 	case s.Unchecked > 0:
 		message = fmt.Sprintf("%d of %d running workloads could not be checked", s.Unchecked, s.Covered)
-		return metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked, message + examples(s.Findings, policy.CouldNotCheck)
+		return metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked, message +
+			examples(s.Findings, policy.CouldNotCheck)
 	case s.Nowhere:
 		return metav1.ConditionTrue, v1alpha1.ReasonNothingRuns,
-			"no running workload is covered: no namespace matches spec.namespaceSelector, of those that are not exempt; compare with 'kubectl get namespaces --show-labels'"
+			"no running workload is covered: no namespace matches spec.namespaceSelector, of those that are not " +
+				"exempt; compare with 'kubectl get namespaces --show-labels'"
 	case s.Covered == 0:
 		return metav1.ConditionTrue, v1alpha1.ReasonNothingRuns,
-			"no running workload is covered: no image that runs in the namespaces where the policy holds matches spec.images, or spec.exceptImages has it"
+			"no running workload is covered: no image that runs in the namespaces where the policy holds matches " +
+				"spec.images, or spec.exceptImages has it"
 	}
 	return metav1.ConditionTrue, v1alpha1.ReasonAllSigned, allMeet(s.Covered)
 }
@@ -95,10 +98,13 @@ func short(i compliance.ImageFinding) string {
 func (r *Reconciler) announce(ctx context.Context, all []news) {
 	for _, n := range all {
 		f := n.finding
-		related := &corev1.ObjectReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: "ImagePolicy", Name: f.Policy}
+		related := &corev1.ObjectReference{
+			APIVersion: v1alpha1.GroupVersion.String(), Kind: "ImagePolicy", Name: f.Policy,
+		}
 		if len(n.images) == 0 {
 			note := fmt.Sprintf("every image meets ImagePolicy %q now", f.Policy)
-			r.Status.Events.Eventf(r.owner(ctx, f), related, corev1.EventTypeNormal, v1alpha1.ReasonAllSigned, "Evaluate", "%s", status.Cut(note))
+			r.Status.Events.Eventf(r.owner(ctx, f), related, corev1.EventTypeNormal, v1alpha1.ReasonAllSigned,
+				"Evaluate", "%s", status.Cut(note))
 			continue
 		}
 		var texts []string
@@ -106,7 +112,8 @@ func (r *Reconciler) announce(ctx context.Context, all []news) {
 			texts = append(texts, short(image))
 		}
 		note := fmt.Sprintf("running in breach of ImagePolicy %q: %s", f.Policy, strings.Join(texts, "; "))
-		r.Status.Events.Eventf(r.owner(ctx, f), related, corev1.EventTypeWarning, v1alpha1.ReasonViolations, evaluationOf(n.images), "%s", status.Cut(note))
+		r.Status.Events.Eventf(r.owner(ctx, f), related, corev1.EventTypeWarning, v1alpha1.ReasonViolations,
+			evaluationOf(n.images), "%s", status.Cut(note))
 	}
 }
 
@@ -127,7 +134,9 @@ const maxOwner = 1024
 // can be read, and else that controller itself.
 func (r *Reconciler) owner(ctx context.Context, f *compliance.Finding) *corev1.ObjectReference {
 	c := f.Controller
-	direct := &corev1.ObjectReference{APIVersion: c.APIVersion, Kind: c.Kind, Namespace: f.Workload.Namespace, Name: c.Name, UID: c.UID}
+	direct := &corev1.ObjectReference{
+		APIVersion: c.APIVersion, Kind: c.Kind, Namespace: f.Workload.Namespace, Name: c.Name, UID: c.UID,
+	}
 	gk := schema.FromAPIVersionAndKind(c.APIVersion, c.Kind).GroupKind().String()
 	if gk != "ReplicaSet.apps" && gk != "Job.batch" && gk != "ReplicationController" {
 		return direct
@@ -138,8 +147,11 @@ func (r *Reconciler) owner(ctx context.Context, f *compliance.Finding) *corev1.O
 	if err != nil || o.UID != c.UID {
 		return direct
 	}
-	if top := metav1.GetControllerOfNoCopy(o); top != nil && len(top.APIVersion)+len(top.Kind)+len(top.Name)+len(top.UID) <= maxOwner {
-		return &corev1.ObjectReference{APIVersion: top.APIVersion, Kind: top.Kind, Namespace: f.Workload.Namespace, Name: top.Name, UID: top.UID}
+	if top := metav1.GetControllerOfNoCopy(o); top != nil && len(top.APIVersion)+len(top.Kind)+len(top.Name)+
+		len(top.UID) <= maxOwner {
+		return &corev1.ObjectReference{
+			APIVersion: top.APIVersion, Kind: top.Kind, Namespace: f.Workload.Namespace, Name: top.Name, UID: top.UID,
+		}
 	}
 	return direct
 }

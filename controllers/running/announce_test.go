@@ -34,9 +34,11 @@ func testOwner(t *testing.T, c client.Client) {
 		by.APIVersion, by.Kind, by.UID, by.Controller = "apps/v1", "Deployment", "deployment", ptr.To(true)
 		rs := &appsv1.ReplicaSet{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, OwnerReferences: []metav1.OwnerReference{by}},
-			Spec: appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](0), Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "a"}}},
-			}},
+			Spec: appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](0),
+				Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+					ObjectMeta: metav1.ObjectMeta{Labels: labels},
+					Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "a"}}},
+				}},
 		}
 		if err := c.Create(t.Context(), rs); err != nil {
 			t.Fatal(err)
@@ -77,12 +79,16 @@ func testOwner(t *testing.T, c client.Client) {
 func testEvents(t *testing.T, kube *kubeserver.Server, c client.Client) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: kubernetes.NewForConfigOrDie(kube.Config).EventsV1()})
+	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{
+		Interface: kubernetes.NewForConfigOrDie(kube.Config).EventsV1(),
+	})
 	defer broadcaster.Shutdown()
 	if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
 		t.Fatal(err)
 	}
-	r := &Reconciler{Live: c, Status: status.Writer{Events: broadcaster.NewRecorder(clientgoscheme.Scheme, "countersign")}}
+	r := &Reconciler{
+		Live: c, Status: status.Writer{Events: broadcaster.NewRecorder(clientgoscheme.Scheme, "countersign")},
+	}
 	var found []compliance.Finding
 	for _, image := range []string{"example.com/a@sha256:0123456789", "example.com/a@sha256:abcdefabcd"} {
 		f := podFound("told", image+" bad")
@@ -263,7 +269,9 @@ func TestDigestOfATagIsNoNews(t *testing.T) {
 	}
 	// A new leader knows the tag from the status.
 	l = ledgerOf(nil)
-	l.known[violation{"production", compliance.Workload{Namespace: "shop", Kind: "Pod", Name: "web"}, "e.com/app:v0"}] = entry{since: metav1.Unix(7, 0), told: true}
+	l.known[violation{
+		"production", compliance.Workload{Namespace: "shop", Kind: "Pod", Name: "web"}, "e.com/app:v0",
+	}] = entry{since: metav1.Unix(7, 0), told: true}
 	f := reported(y)
 	n, _ := l.enter(&compliance.Result{Findings: []compliance.Finding{f}}, time.Unix(9, 0))
 	if got := l.first([]compliance.Finding{f}); len(n) > 0 || got[0].Since.Unix() != 7 {

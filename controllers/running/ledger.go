@@ -41,7 +41,8 @@ func (v violation) listed() violation {
 // compareViolations compares within a policy, in the order of the status.
 func compareViolations(a, b violation) int {
 	x, y := a.workload, b.workload
-	return cmp.Or(strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Kind, y.Kind), strings.Compare(x.Name, y.Name), strings.Compare(a.image, b.image))
+	return cmp.Or(strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Kind, y.Kind),
+		strings.Compare(x.Name, y.Name), strings.Compare(a.image, b.image))
 }
 
 // entry is what the ledger knows of a violation.
@@ -188,7 +189,9 @@ func tagged(image *compliance.ImageFinding) string {
 // any, and what has waited longest.
 func share(all []news) []news {
 	ends := func(n news) int { return min(len(n.images), 1) ^ 1 }
-	slices.SortStableFunc(all, func(a, b news) int { return cmp.Or(cmp.Compare(ends(a), ends(b)), a.since.Compare(b.since.Time)) })
+	slices.SortStableFunc(all, func(a, b news) int {
+		return cmp.Or(cmp.Compare(ends(a), ends(b)), a.since.Compare(b.since.Time))
+	})
 	ranks, of := make(map[*compliance.Finding]int, len(all)), map[string]int{}
 	for _, n := range all {
 		namespace := n.finding.Workload.Namespace

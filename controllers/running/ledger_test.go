@@ -17,10 +17,16 @@ import (
 
 // podFound is what was found of a Pod: images as "name verdict", of which the worst is the verdict.
 func podFound(pod string, images ...string) compliance.Finding {
-	f := compliance.Finding{Policy: "production", Workload: compliance.Workload{APIVersion: "v1", Kind: "Pod", Namespace: "shop", Name: pod}, Verdict: policy.Admitted}
+	f := compliance.Finding{
+		Policy:   "production",
+		Workload: compliance.Workload{APIVersion: "v1", Kind: "Pod", Namespace: "shop", Name: pod},
+		Verdict:  policy.Admitted,
+	}
 	for _, i := range images {
 		name, verdict, _ := strings.Cut(i, " ")
-		image := compliance.ImageFinding{Image: name, Verdict: policy.Denied, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa"}}
+		image := compliance.ImageFinding{
+			Image: name, Verdict: policy.Denied, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa"},
+		}
 		if verdict == "unknown" {
 			image.Verdict, image.Reason = policy.CouldNotCheck, v1alpha1.ReasonUnreachable
 		}
@@ -66,7 +72,10 @@ func TestLedger(t *testing.T) {
 		"a violation keeps its time and is told once": {
 			{[]compliance.Finding{one("a", "x bad")}, []string{"a: x"}, map[string]int{"a x": 0}},
 			{[]compliance.Finding{one("a", "x bad")}, nil, map[string]int{"a x": 0}},
-			{[]compliance.Finding{one("a", "x bad", "y bad"), one("b", "x bad")}, []string{"a: y", "b: x"}, map[string]int{"a x": 0, "a y": 2, "b x": 2}},
+			{
+				[]compliance.Finding{one("a", "x bad", "y bad"), one("b", "x bad")}, []string{"a: y", "b: x"},
+				map[string]int{"a x": 0, "a y": 2, "b x": 2},
+			},
 		},
 		"cured, and back": {
 			{[]compliance.Finding{one("a", "x bad")}, []string{"a: x"}, map[string]int{"a x": 0}},
@@ -132,7 +141,9 @@ func TestLedgerAfterAnotherLeader(t *testing.T) {
 	if len(status) != mostListed {
 		t.Fatalf("the status lists %d, want %d", len(status), mostListed)
 	}
-	next := ledgerOf([]v1alpha1.ImagePolicy{{ObjectMeta: metav1.ObjectMeta{Name: "production"}, Status: v1alpha1.ImagePolicyStatus{Violations: status}}})
+	next := ledgerOf([]v1alpha1.ImagePolicy{
+		{ObjectMeta: metav1.ObjectMeta{Name: "production"}, Status: v1alpha1.ImagePolicyStatus{Violations: status}},
+	})
 	found = append([]compliance.Finding{findingOf("v1", "ns-0", "pod-00-new", "x bad")}, found...)
 	tell := func(at int64, want ...string) {
 		t.Helper()
@@ -147,15 +158,19 @@ func TestLedgerAfterAnotherLeader(t *testing.T) {
 	}
 	found = append(found, findingOf("v1", "ns-2", "pod-99", "x bad"))
 	tell(1_800_000_900, "pod-99: x")
-	found[1], found[30] = findingOf("v1", "ns-0", "pod-00"), findingOf("v1", "ns-2", "pod-29") // one was listed, and one may have been told
+	// one was listed, and one may have been told
+	found[1], found[30] = findingOf("v1", "ns-0", "pod-00"), findingOf("v1", "ns-2", "pod-29")
 	tell(1_800_000_901, "pod-00 cured", "pod-29 cured")
 }
 
 // What ended while nobody led is told by the next leader.
 func TestLedgerEndsAfterAnotherLeader(t *testing.T) {
-	l := ledgerOf([]v1alpha1.ImagePolicy{{ObjectMeta: metav1.ObjectMeta{Name: "production"}, Status: v1alpha1.ImagePolicyStatus{
-		Violations: []v1alpha1.Violation{{Namespace: "shop", Kind: "Pod", Name: "a", Image: "x", Since: metav1.Unix(7, 0)}},
-	}}})
+	l := ledgerOf(
+		[]v1alpha1.ImagePolicy{{ObjectMeta: metav1.ObjectMeta{Name: "production"}, Status: v1alpha1.ImagePolicyStatus{
+			Violations: []v1alpha1.Violation{
+				{Namespace: "shop", Kind: "Pod", Name: "a", Image: "x", Since: metav1.Unix(7, 0)},
+			},
+		}}})
 	for i, want := range [][]string{{"a cured"}, nil} {
 		n, _ := l.enter(&compliance.Result{Findings: []compliance.Finding{podFound("a")}}, time.Unix(9, 0))
 		if diff := cmp.Diff(want, told(n)); diff != "" {
@@ -178,25 +193,50 @@ func TestCompliant(t *testing.T) {
 		reason  string
 		says    []string
 	}{
-		"nothing": {compliance.Summary{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns, []string{"no image that runs in the namespaces where the policy holds matches spec.images"}},
-		"nowhere": {compliance.Summary{Nowhere: true}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns, []string{"no namespace matches spec.namespaceSelector"}},
-		"all":     {compliance.Summary{Covered: 2}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned, []string{"all 2 running workloads that it covers meet the policy"}},
-		"one":     {compliance.Summary{Covered: 1}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned, []string{"the one running workload"}},
+		"nothing": {
+			compliance.Summary{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns,
+			[]string{"no image that runs in the namespaces where the policy holds matches spec.images"},
+		},
+		"nowhere": {
+			compliance.Summary{Nowhere: true}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns,
+			[]string{"no namespace matches spec.namespaceSelector"},
+		},
+		"all": {
+			compliance.Summary{Covered: 2}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned,
+			[]string{"all 2 running workloads that it covers meet the policy"},
+		},
+		"one": {
+			compliance.Summary{Covered: 1}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned,
+			[]string{"the one running workload"},
+		},
 		"unchecked": {
-			compliance.Summary{Covered: 2, Unchecked: 1, Findings: []compliance.Finding{podFound("a"), podFound("b", "x unknown")}},
+			compliance.Summary{
+				Covered: 2, Unchecked: 1, Findings: []compliance.Finding{podFound("a"), podFound("b", "x unknown")},
+			},
 			metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked, []string{"1 of 2", "Pod shop/b (x: Unreachable)"},
 		},
 		"violated": {
-			compliance.Summary{Covered: 3, Violating: 1, Unchecked: 1, Findings: []compliance.Finding{podFound("a", "x bad", "y unknown"), podFound("b", "z unknown")}},
-			metav1.ConditionFalse, v1alpha1.ReasonViolations, []string{"1 of 3", "1 could not be checked", "Pod shop/a (x: not signed by qa)"},
+			compliance.Summary{
+				Covered: 3, Violating: 1, Unchecked: 1,
+				Findings: []compliance.Finding{podFound("a", "x bad", "y unknown"), podFound("b", "z unknown")},
+			},
+			metav1.ConditionFalse, v1alpha1.ReasonViolations,
+			[]string{"1 of 3", "1 could not be checked", "Pod shop/a (x: not signed by qa)"},
 		},
 		"digest": {
-			compliance.Summary{Covered: 1, Violating: 1, Findings: []compliance.Finding{podFound("a", "example.com/app@sha256:0123456789abcdef bad")}},
-			metav1.ConditionFalse, v1alpha1.ReasonViolations, []string{"Pod shop/a (example.com/app@sha256:01234567...: not signed by qa)"},
+			compliance.Summary{
+				Covered: 1, Violating: 1,
+				Findings: []compliance.Finding{podFound("a", "example.com/app@sha256:0123456789abcdef bad")},
+			},
+			metav1.ConditionFalse, v1alpha1.ReasonViolations,
+			[]string{"Pod shop/a (example.com/app@sha256:01234567...: not signed by qa)"},
 		},
 		"forged": {
-			compliance.Summary{Covered: 2, Violating: 2, Findings: []compliance.Finding{forged, podFound("b", "z bad")}},
-			metav1.ConditionFalse, v1alpha1.ReasonViolations, []string{"2 of 2", "@sha256:01234567...", "Pod shop/b (z: not signed by qa)"},
+			compliance.Summary{
+				Covered: 2, Violating: 2, Findings: []compliance.Finding{forged, podFound("b", "z bad")},
+			},
+			metav1.ConditionFalse, v1alpha1.ReasonViolations,
+			[]string{"2 of 2", "@sha256:01234567...", "Pod shop/b (z: not signed by qa)"},
 		},
 		"many": {many, metav1.ConditionFalse, v1alpha1.ReasonViolations, []string{"800 of 900", "pod-2", "..."}},
 	}
@@ -211,7 +251,8 @@ func TestCompliant(t *testing.T) {
 					t.Errorf("%q does not say %q", message, text)
 				}
 			}
-			if len(message) > status.MessageBytes && name != "many" || len(message) > 2000 || strings.Contains(message, "shop/pod-3") {
+			if len(message) > status.MessageBytes && name != "many" || len(message) > 2000 ||
+				strings.Contains(message, "shop/pod-3") {
 				t.Errorf("message is not bounded: %q", message)
 			}
 		})

@@ -56,7 +56,8 @@ func (n Needs) running(ctx context.Context) ([]compliance.Pod, error) {
 	var pods []compliance.Pod
 	page := &corev1.PodList{}
 	for {
-		err := n.Live.List(ctx, page, client.MatchingFieldsSelector{Selector: podSelector(n.Exempt)}, client.Limit(podsPage), client.Continue(page.Continue))
+		err := n.Live.List(ctx, page, client.MatchingFieldsSelector{Selector: podSelector(n.Exempt)},
+			client.Limit(podsPage), client.Continue(page.Continue))
 		if err != nil {
 			return nil, fmt.Errorf("listing the Pods that run: %w", err)
 		}

@@ -57,9 +57,10 @@ func watchPods(mgr ctrl.Manager, pods *runningPods, exempt options.Exempt) (podW
 		return podWatch{}, fmt.Errorf("making a client for Pods: %w", err)
 	}
 	selector := podSelector(exempt).String()
-	return podWatch{pods, toolscache.NewFilteredListWatchFromClient(c.RESTClient(), "pods", metav1.NamespaceAll, func(o *metav1.ListOptions) {
-		o.FieldSelector = selector
-	})}, nil
+	return podWatch{pods, toolscache.NewFilteredListWatchFromClient(c.RESTClient(), "pods", metav1.NamespaceAll,
+		func(o *metav1.ListOptions) {
+			o.FieldSelector = selector
+		})}, nil
 }
 
 // podSelector leaves out what has ended, and namespaces that are exempt by their full name. Pods of
@@ -78,7 +79,8 @@ func podSelector(exempt options.Exempt) fields.Selector {
 // Start implements manager.Runnable. Where Pods cannot be listed, the log says why and it is tried
 // again, as long as it takes: the replica serves admission too.
 func (w podWatch) Start(ctx context.Context) error {
-	toolscache.NewReflectorWithOptions(w.source, &corev1.Pod{}, w.pods, toolscache.ReflectorOptions{Name: "running Pods"}).RunWithContext(ctx)
+	toolscache.NewReflectorWithOptions(w.source, &corev1.Pod{}, w.pods,
+		toolscache.ReflectorOptions{Name: "running Pods"}).RunWithContext(ctx)
 	return nil
 }
 

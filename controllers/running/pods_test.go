@@ -15,8 +15,15 @@ import (
 func aPod(name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: "1", ResourceVersion: "1"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "registry.example.com/acme/app:v1"}}},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{Name: "app", Image: "x", ImageID: "registry.example.com/acme/app@sha256:" + strings.Repeat("a", 64)}}},
+		Spec: corev1.PodSpec{
+			Containers: []corev1.Container{{Name: "app", Image: "registry.example.com/acme/app:v1"}},
+		},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodRunning,
+			ContainerStatuses: []corev1.ContainerStatus{
+				{Name: "app", Image: "x", ImageID: "registry.example.com/acme/app@sha256:" + strings.Repeat("a", 64)},
+			},
+		},
 	}
 }
 
@@ -33,11 +40,15 @@ func TestPodChanges(t *testing.T) {
 		"digest": {func(p *corev1.Pod) {
 			p.Status.ContainerStatuses[0].ImageID = "registry.example.com/acme/app@sha256:" + strings.Repeat("b", 64)
 		}, true},
-		"debug container": {func(p *corev1.Pod) { p.Spec.EphemeralContainers = make([]corev1.EphemeralContainer, 1) }, true},
-		"end":             {func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, true},
-		"failure":         {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, true},
+		"debug container": {
+			func(p *corev1.Pod) { p.Spec.EphemeralContainers = make([]corev1.EphemeralContainer, 1) }, true,
+		},
+		"end":     {func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, true},
+		"failure": {func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, true},
 		"controller": {func(p *corev1.Pod) {
-			p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "2", Controller: ptr.To(true)}}
+			p.OwnerReferences = []metav1.OwnerReference{
+				{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", UID: "2", Controller: ptr.To(true)},
+			}
 		}, true},
 	}
 	for name, c := range cases {
@@ -67,7 +78,8 @@ func TestPodChanges(t *testing.T) {
 }
 
 func podsEqual(a, b compliance.Pod) bool {
-	return a.Workload == b.Workload && a.Controller == b.Controller && len(a.Images) == len(b.Images) && a.Images[0] == b.Images[0]
+	return a.Workload == b.Workload && a.Controller == b.Controller && len(a.Images) == len(b.Images) &&
+		a.Images[0] == b.Images[0]
 }
 
 // The store is driven as a reflector drives it: the first list comes transformed, what follows does
@@ -79,7 +91,8 @@ func TestPodStore(t *testing.T) {
 		t.Helper()
 		got, ok := s.list()
 		if len(got) != n || ok != complete || told != calls {
-			t.Errorf("%s: %d Pods, complete %v, told %d times; want %d, %v, %d", what, len(got), ok, told, n, complete, calls)
+			t.Errorf("%s: %d Pods, complete %v, told %d times; want %d, %v, %d", what, len(got), ok, told, n,
+				complete, calls)
 		}
 	}
 	must := func(err error) {
@@ -89,7 +102,8 @@ func TestPodStore(t *testing.T) {
 		}
 	}
 	holds("at first", 0, 0, false)
-	gathered := toolscache.NewStore(toolscache.DeletionHandlingMetaNamespaceKeyFunc, toolscache.WithTransformer(s.Transformer()))
+	gathered := toolscache.NewStore(toolscache.DeletionHandlingMetaNamespaceKeyFunc,
+		toolscache.WithTransformer(s.Transformer()))
 	ended := aPod("ended")
 	ended.Status.Phase = corev1.PodSucceeded
 	for _, p := range []*corev1.Pod{aPod("a"), aPod("b"), aPod("c"), ended} {

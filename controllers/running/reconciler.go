@@ -132,7 +132,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	}
 	news, later := r.ledger.enter(result, in.Now)
 	if later > 0 {
-		ctrl.LoggerFrom(ctx).Info("Recorded events for some workloads, and will for the others", "recorded", len(news), "waiting", later)
+		ctrl.LoggerFrom(ctx).Info("Recorded events for some workloads, and will for the others", "recorded", len(news),
+			"waiting", later)
 	}
 	r.Compliance.publish(&evaluated{result: result, states: r.states(snapshot, result)})
 	r.announce(ctx, news)
@@ -143,7 +144,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 func (r *Reconciler) retain(ctx context.Context, result *compliance.Result) {
 	beyond := r.Tracker.Retain(result.Needs)
 	if beyond > 0 && !r.crowded {
-		ctrl.LoggerFrom(ctx).Info("Passed over repositories that run and are not known to be signed, of which there are too many", "passedOver", beyond)
+		ctrl.LoggerFrom(ctx).Info(
+			"Passed over repositories that run and are not known to be signed, of which there are too many",
+			"passedOver", beyond)
 	}
 	r.crowded = beyond > 0
 }
@@ -161,13 +164,15 @@ func (r *Reconciler) early(result *compliance.Result, now time.Time) bool {
 
 // evaluationInput returns what Pods are judged by. It reads the cache without copying what it
 // holds; nothing of it is changed here.
-func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt options.Exempt, now time.Time) (compliance.Input, error) {
+func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt options.Exempt,
+	now time.Time) (compliance.Input, error) {
 	namespaces := &corev1.NamespaceList{}
 	if err := c.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {
 		return compliance.Input{}, fmt.Errorf("listing namespaces: %w", err)
 	}
 	in := compliance.Input{
-		Namespaces: make(map[string]labels.Set, len(namespaces.Items)), Policies: snapshot.Policies, Roots: snapshot, Now: now,
+		Namespaces: make(map[string]labels.Set, len(namespaces.Items)), Policies: snapshot.Policies, Roots: snapshot,
+		Now: now,
 	}
 	for i := range namespaces.Items {
 		if name := namespaces.Items[i].Name; !exempt.Has(name) {
@@ -184,7 +189,8 @@ func (r *Reconciler) states(snapshot *store.Snapshot, result *compliance.Result)
 		s := state{
 			Version: snapshot.PolicyVersion(name),
 			Workloads: v1alpha1.WorkloadCounts{
-				Covered: status.Count(summary.Covered), Violating: status.Count(summary.Violating), Unchecked: status.Count(summary.Unchecked),
+				Covered: status.Count(summary.Covered), Violating: status.Count(summary.Violating),
+				Unchecked: status.Count(summary.Unchecked),
 				WouldDeny: status.Count(summary.WouldDeny),
 			},
 			Violations: r.ledger.first(summary.Findings),

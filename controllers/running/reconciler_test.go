@@ -65,9 +65,16 @@ func TestWhatRuns(t *testing.T) {
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "default"}}
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "web"},
-			Spec:       corev1.PodSpec{AutomountServiceAccountToken: ptr.To(false), Containers: []corev1.Container{{Name: "app", Image: "registry.example.com/acme/app:v1"}}},
+			Spec: corev1.PodSpec{
+				AutomountServiceAccountToken: ptr.To(false),
+				Containers: []corev1.Container{
+					{Name: "app", Image: "registry.example.com/acme/app:v1"},
+				},
+			},
 		}
-		for _, o := range []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, account, pod} {
+		for _, o := range []client.Object{
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, account, pod,
+		} {
 			if err := c.Create(t.Context(), o); err != nil {
 				t.Fatal(err)
 			}
@@ -94,21 +101,25 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 		if err := c.Get(ctx, client.ObjectKey{Name: name}, o); err != nil {
 			return err
 		}
-		meta.SetStatusCondition(conditions(), metav1.Condition{Type: "Other", Status: metav1.ConditionTrue, Reason: "Theirs"})
+		meta.SetStatusCondition(conditions(), metav1.Condition{
+			Type: "Other", Status: metav1.ConditionTrue, Reason: "Theirs",
+		})
 		return c.Status().Update(ctx, o)
 	}
-	meddling := interceptor.NewClient(c, interceptor.Funcs{SubResourcePatch: func(ctx context.Context, _ client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
-		var err error
-		switch o.(type) {
-		case *v1alpha1.ImagePolicy:
-			p := &v1alpha1.ImagePolicy{}
-			err = meddle(ctx, o.GetName(), p, func() *[]metav1.Condition { return &p.Status.Conditions })
-		case *v1alpha1.TrustRoot:
-			tr := &v1alpha1.TrustRoot{}
-			err = meddle(ctx, o.GetName(), tr, func() *[]metav1.Condition { return &tr.Status.Conditions })
-		}
-		return errors.Join(err, c.SubResource(sub).Patch(ctx, o, patch, opts...))
-	}})
+	meddling := interceptor.NewClient(c,
+		interceptor.Funcs{SubResourcePatch: func(ctx context.Context, _ client.Client, sub string, o client.Object,
+			patch client.Patch, opts ...client.SubResourcePatchOption) error {
+			var err error
+			switch o.(type) {
+			case *v1alpha1.ImagePolicy:
+				p := &v1alpha1.ImagePolicy{}
+				err = meddle(ctx, o.GetName(), p, func() *[]metav1.Condition { return &p.Status.Conditions })
+			case *v1alpha1.TrustRoot:
+				tr := &v1alpha1.TrustRoot{}
+				err = meddle(ctx, o.GetName(), tr, func() *[]metav1.Condition { return &tr.Status.Conditions })
+			}
+			return errors.Join(err, c.SubResource(sub).Patch(ctx, o, patch, opts...))
+		}})
 	decisions := store.New(policy.UncoveredAllow)
 	writer := status.Writer{Client: meddling, Events: events.NewFakeRecorder(100), Elected: elected}
 	found := &Compliance{}
@@ -121,15 +132,25 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 		"acme": {
 			(&publication.TrustRootReconciler{
 				Clock: clock.RealClock{}, ExpiryWarning: time.Hour,
-				Client: meddling, Store: decisions, Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: writer,
-				Builder: publication.RootBuilder{Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}}}, Records: &records.Reconciler{Changes: &records.Changes{}, Client: c, Live: c, Heads: c, Namespace: "default"},
+				Client: meddling, Store: decisions,
+				Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: writer,
+				Builder: publication.RootBuilder{
+					Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}},
+				},
+				Records: &records.Reconciler{
+					Changes: &records.Changes{}, Client: c, Live: c, Heads: c, Namespace: "default",
+				},
 			}).Reconcile,
-			&v1alpha1.TrustRoot{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.TrustRoot).Status.Conditions },
+			&v1alpha1.TrustRoot{},
+			func(o client.Object) []metav1.Condition { return o.(*v1alpha1.TrustRoot).Status.Conditions },
 			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionFresh, v1alpha1.ConditionExpiring},
 		},
 		"production": {
-			(&publication.ImagePolicyReconciler{Client: meddling, Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{}}).Reconcile,
-			&v1alpha1.ImagePolicy{}, func(o client.Object) []metav1.Condition { return o.(*v1alpha1.ImagePolicy).Status.Conditions },
+			(&publication.ImagePolicyReconciler{
+				Client: meddling, Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{},
+			}).Reconcile,
+			&v1alpha1.ImagePolicy{},
+			func(o client.Object) []metav1.Condition { return o.(*v1alpha1.ImagePolicy).Status.Conditions },
 			[]string{v1alpha1.ConditionReady, v1alpha1.ConditionCompliant},
 		},
 	}
@@ -138,7 +159,14 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 			if err := c.Get(t.Context(), client.ObjectKey{Name: name}, r.object); err != nil {
 				t.Fatal(err)
 			}
-			found.current.Store(&evaluated{states: map[string]state{name: {Version: status.Version(r.object), Compliant: metav1.ConditionTrue, Reason: v1alpha1.ReasonNothingRuns}}})
+			found.current.Store(&evaluated{
+				states: map[string]state{
+					name: {
+						Version: status.Version(r.object), Compliant: metav1.ConditionTrue,
+						Reason: v1alpha1.ReasonNothingRuns,
+					},
+				},
+			})
 			again, err := r.reconcile(t.Context(), requests.For(name))
 			if err != nil || again.RequeueAfter <= 0 || again.RequeueAfter > time.Second {
 				t.Errorf("after a conflict: %v, %v; want it done again soon and no error", again, err)
@@ -164,7 +192,8 @@ func testPace(t *testing.T, c client.Client) {
 	now := clocktesting.NewFakeClock(time.Now())
 	r := &Reconciler{
 		Client: c, Live: c, Store: decisions, Tracker: store.NewTracker(decisions, now, func(string) {}), Clock: now,
-		Status: status.Writer{Events: events.NewFakeRecorder(100)}, Exempt: options.Exempt{Prefixes: []string{"acme-ex"}}, Compliance: found,
+		Status: status.Writer{Events: events.NewFakeRecorder(100)},
+		Exempt: options.Exempt{Prefixes: []string{"acme-ex"}}, Compliance: found,
 	}
 	results := 0
 	found.OnResult(func(*compliance.Result) { results++ })
@@ -175,7 +204,8 @@ func testPace(t *testing.T, c client.Client) {
 			t.Fatal(err)
 		}
 		if results != want || result.RequeueAfter != after {
-			t.Errorf("%s: %d results and again after %s, want %d and %s", what, results, result.RequeueAfter, want, after)
+			t.Errorf("%s: %d results and again after %s, want %d and %s", what, results, result.RequeueAfter,
+				want, after)
 		}
 	}
 	reconciled("before the store is primed", 0, 0)
@@ -226,7 +256,8 @@ func testPace(t *testing.T, c client.Client) {
 	now.Step(evaluationPause)
 	reconciled("when patience is over", 3, evaluationInterval)
 	got := found.state(p.Name, status.Version(&p))
-	if got == nil || got.Workloads != (v1alpha1.WorkloadCounts{Covered: 1, Unchecked: 1}) || got.Compliant != metav1.ConditionUnknown {
+	if got == nil || got.Workloads != (v1alpha1.WorkloadCounts{Covered: 1, Unchecked: 1}) ||
+		got.Compliant != metav1.ConditionUnknown {
 		t.Errorf("state is %+v, want the one Pod of the namespace that is not exempt, unchecked", got)
 	}
 	if found.state(p.Name, "another/version") != nil {
@@ -268,29 +299,44 @@ func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, sche
 	exempt := options.Exempt{Names: []string{"acme-exempt"}}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
-		Controller:     ctrlconfig.Controller{SkipNameValidation: ptr.To(true)}, // another test of this binary has controllers of the same names
-		LeaderElection: true, LeaderElectionID: "leader", LeaderElectionNamespace: "default", RetryPeriod: ptr.To(100 * time.Millisecond),
+		// another test of this binary has controllers of the same names
+		Controller:     ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
+		LeaderElection: true, LeaderElectionID: "leader", LeaderElectionNamespace: "default",
+		RetryPeriod: ptr.To(100 * time.Millisecond),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	decisions, found := store.New(policy.UncoveredAllow), &Compliance{}
 	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
-	writer := status.Writer{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected()}
+	writer := status.Writer{
+		Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected(),
+	}
 	r := &Reconciler{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: writer, Clock: clock.RealClock{},
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: writer,
+		Clock:  clock.RealClock{},
 		Exempt: exempt, Compliance: found, Changes: &Changes{},
 	}
 	decisions.Changed = r.Changes.Notify
 	err = errors.Join(
-		(&publication.ImagePolicyReconciler{Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{}}).SetupWithManager(t.Context(), mgr),
-		(&publication.TrustRootReconciler{Clock: clock.RealClock{}, Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: writer, Changes: &requests.Trigger{},
-			Builder: publication.RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: []trust.Format{notary.Format{}}},
-			Records: &records.Reconciler{Changes: &records.Changes{}, Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default"}}).SetupWithManager(t.Context(), mgr),
+		(&publication.ImagePolicyReconciler{
+			Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{},
+		}).SetupWithManager(t.Context(), mgr),
+		(&publication.TrustRootReconciler{Clock: clock.RealClock{}, Client: mgr.GetClient(), Store: decisions,
+			Tracker: tracker, Status: writer, Changes: &requests.Trigger{},
+			Builder: publication.RootBuilder{
+				Reader: mgr.GetClient(), Namespace: "default", Formats: []trust.Format{notary.Format{}},
+			},
+			Records: &records.Reconciler{
+				Changes: &records.Changes{}, Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default",
+			}}).SetupWithManager(t.Context(), mgr),
 		r.SetupWithManager(mgr),
 		mgr.Add(&publication.Primer{
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker,
-			Running: Needs{Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Clock: clock.RealClock{}, Exempt: exempt},
+			Running: Needs{
+				Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Clock: clock.RealClock{},
+				Exempt: exempt,
+			},
 		}),
 	)
 	if err != nil {
@@ -308,7 +354,8 @@ func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, sche
 		mu.Lock()
 		defer mu.Unlock()
 		// Each replica looks once, in pages, at what runs when it starts.
-		return slices.DeleteFunc(slices.Clone(urls), func(u string) bool { return !strings.HasPrefix(u, "/api/v1/pods?") || strings.Contains(u, "limit=500") })
+		return slices.DeleteFunc(slices.Clone(urls),
+			func(u string) bool { return !strings.HasPrefix(u, "/api/v1/pods?") || strings.Contains(u, "limit=500") })
 	}
 	if asked := pods(); len(asked) > 0 || found.Load() != nil {
 		t.Errorf("a replica that does not lead asks for %q, and has a result: %v", asked, found.Load() != nil)
@@ -321,7 +368,9 @@ func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, sche
 		t.Errorf("%d workloads are covered, want 1", got)
 	}
 	for _, u := range pods() {
-		for _, part := range []string{"status.phase%21%3DSucceeded", "status.phase%21%3DFailed", "metadata.namespace%21%3Dacme-exempt"} {
+		for _, part := range []string{
+			"status.phase%21%3DSucceeded", "status.phase%21%3DFailed", "metadata.namespace%21%3Dacme-exempt",
+		} {
 			if !strings.Contains(u, part) {
 				t.Errorf("asks for %q, without %s", u, part)
 			}
@@ -342,14 +391,19 @@ func acmeObjects() []client.Object {
 			ObjectMeta: metav1.ObjectMeta{Name: "acme"},
 			Spec: v1alpha1.TrustRootSpec{Notary: &v1alpha1.NotarySpec{
 				Server: "https://127.0.0.1:1",
-				Root:   v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{"84ca6e4416416d78c4597e754f38517bea95ab427e5f95871f90d460573071fc"}},
+				Root: v1alpha1.NotaryRoot{
+					KeyIDs: []v1alpha1.KeyID{"84ca6e4416416d78c4597e754f38517bea95ab427e5f95871f90d460573071fc"},
+				},
 			}},
 		},
 		&v1alpha1.ImagePolicy{
 			ObjectMeta: metav1.ObjectMeta{Name: "production"},
 			Spec: v1alpha1.ImagePolicySpec{
-				Images: []v1alpha1.ImagePattern{"registry.example.com/acme/**"}, TrustRoots: []v1alpha1.ObjectName{"acme"},
-				RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {AnyOf: []v1alpha1.RoleName{"a", "b", "c"}, Threshold: &two}},
+				Images:     []v1alpha1.ImagePattern{"registry.example.com/acme/**"},
+				TrustRoots: []v1alpha1.ObjectName{"acme"},
+				RequiredRoles: []v1alpha1.RoleRequirement{
+					{Role: "ci"}, {AnyOf: []v1alpha1.RoleName{"a", "b", "c"}, Threshold: &two},
+				},
 			},
 		},
 	}

@@ -49,7 +49,8 @@ func (s Writer) Write(ctx context.Context, before, object client.Object, was, is
 	}
 	// The list of conditions is written as a whole, so what somebody else has added since must not
 	// be undone.
-	err := s.Client.Status().Patch(ctx, object, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	err := s.Client.Status().Patch(ctx, object,
+		client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsNotFound(err) {
 		return nil // deleted meanwhile
 	}
@@ -58,7 +59,8 @@ func (s Writer) Write(ctx context.Context, before, object client.Object, was, is
 	}
 	// What turned Ready by way of Gated alone is told once, with Gated.
 	for _, c := range is {
-		if !turned(meta.FindStatusCondition(was, c.Type), c) || c.Type == v1alpha1.ConditionReady && (byGate(was) || byGate(is)) {
+		if !turned(meta.FindStatusCondition(was, c.Type), c) || c.Type == v1alpha1.ConditionReady &&
+			(byGate(was) || byGate(is)) {
 			continue
 		}
 		kind := corev1.EventTypeNormal
@@ -97,7 +99,8 @@ func warns(c metav1.Condition) bool {
 
 // byGate reports whether a policy is not Ready for what the gate lacks, and for nothing of its own.
 func byGate(conditions []metav1.Condition) bool {
-	ready, gated := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(conditions, v1alpha1.ConditionGated)
+	ready, gated := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(conditions,
+		v1alpha1.ConditionGated)
 	return ready != nil && gated != nil && gated.Status == metav1.ConditionFalse && ready.Reason == gated.Reason
 }
 
@@ -134,7 +137,9 @@ func Condition(object client.Object, kind, reason, message string, ok bool) meta
 	if ok {
 		status = metav1.ConditionTrue
 	}
-	return metav1.Condition{Type: kind, Status: status, ObservedGeneration: object.GetGeneration(), Reason: reason, Message: Cut(message)}
+	return metav1.Condition{
+		Type: kind, Status: status, ObservedGeneration: object.GetGeneration(), Reason: reason, Message: Cut(message),
+	}
 }
 
 // Cut bounds text that may hold what a server said.

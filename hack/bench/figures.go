@@ -27,18 +27,34 @@ const (
 // figures are all that the table shows, in its order.
 func figures() []figure {
 	all := []figure{
-		{name: "decision, 10 policies and repositories", benchmark: decisions + "/size=10", unit: "ns/op", most: new(20.0), shown: "µs", factor: 1e-3},
-		{name: "decision, 1,000 policies and repositories", benchmark: decisions + "/size=1000", unit: "ns/op", most: new(20.0), shown: "µs", factor: 1e-3},
+		{
+			name: "decision, 10 policies and repositories", benchmark: decisions + "/size=10", unit: "ns/op",
+			most: new(20.0), shown: "µs", factor: 1e-3,
+		},
+		{
+			name: "decision, 1,000 policies and repositories", benchmark: decisions + "/size=1000", unit: "ns/op",
+			most: new(20.0), shown: "µs", factor: 1e-3,
+		},
 		{name: "  allocations of it", benchmark: decisions + "/size=1000", unit: "allocs/op", shown: "allocations"},
 		{name: "  the same decision, 1,000 against 10", benchmark: "DecideGrowth", unit: "x/growth", most: new(1.5)},
-		{name: "  on another repository each time", benchmark: "DecideGrowth", unit: "ns/scattered-decision", most: new(20.0), shown: "µs", factor: 1e-3},
+		{
+			name: "  on another repository each time", benchmark: "DecideGrowth", unit: "ns/scattered-decision",
+			most: new(20.0), shown: "µs", factor: 1e-3,
+		},
 	}
 	for _, of := range []struct{ name, benchmark string }{
-		{"pinning, 1 client", "mutate/clients=1"}, {"pinning, 8 clients", "mutate/clients=8"}, {"pinning, 32 clients", "mutate/clients=32"},
-		{"pinning, 64 clients", "mutate/clients=64"}, {"gate, 32 clients", "validate/clients=32"}, {"pinning, 32 clients, HTTP/1.1", "mutate-http1/clients=32"},
+		{"pinning, 1 client", "mutate/clients=1"}, {"pinning, 8 clients", "mutate/clients=8"},
+		{"pinning, 32 clients", "mutate/clients=32"},
+		{"pinning, 64 clients", "mutate/clients=64"}, {"gate, 32 clients", "validate/clients=32"},
+		{"pinning, 32 clients, HTTP/1.1", "mutate-http1/clients=32"},
 	} {
-		rate := figure{name: of.name + ": requests per second", benchmark: handler + "/" + of.benchmark, unit: "%/rate", shown: "% of the floor"}
-		cpu := figure{name: "  processor time per request", benchmark: rate.benchmark, unit: "x/cpu", shown: "x the floor"}
+		rate := figure{
+			name: of.name + ": requests per second", benchmark: handler + "/" + of.benchmark, unit: "%/rate",
+			shown: "% of the floor",
+		}
+		cpu := figure{
+			name: "  processor time per request", benchmark: rate.benchmark, unit: "x/cpu", shown: "x the floor",
+		}
 		if strings.HasSuffix(of.benchmark, "clients=32") {
 			rate.least, cpu.most = new(80.0), new(1.25)
 		}
@@ -51,8 +67,14 @@ func figures() []figure {
 // answers.
 func repositories() []figure {
 	return []figure{
-		{name: "a publication, 10 repositories held", benchmark: "Publication/size=10", unit: "ns/op", shown: "µs", factor: 1e-3},
-		{name: "  10,000 repositories held", benchmark: "Publication/size=10000", unit: "ns/op", most: new(20.0), shown: "µs", factor: 1e-3},
+		{
+			name: "a publication, 10 repositories held", benchmark: "Publication/size=10", unit: "ns/op", shown: "µs",
+			factor: 1e-3,
+		},
+		{
+			name: "  10,000 repositories held", benchmark: "Publication/size=10000", unit: "ns/op", most: new(20.0),
+			shown: "µs", factor: 1e-3,
+		},
 		{name: "first sight, 3 delegations: round trips", benchmark: "FirstSight", unit: "round-trips", most: new(3.0)},
 		{name: "  requests", benchmark: "FirstSight", unit: "requests", most: new(7.0)},
 		{name: "  at no added latency", benchmark: "FirstSight", unit: "ms/0ms-away", shown: "ms"},
@@ -64,20 +86,38 @@ func repositories() []figure {
 		{name: "  requests for each", benchmark: thousand, unit: "requests/repository", shown: "requests"},
 		{name: "  resident memory", benchmark: thousand, unit: "MiB-resident", most: new(200.0), shown: "MiB"},
 		{name: "  at its peak", benchmark: thousand, unit: "MiB-peak", shown: "MiB"},
-		{name: "  a round of refreshes: requests", benchmark: thousand, unit: "requests/refresh-round", shown: "requests"},
+		{
+			name: "  a round of refreshes: requests", benchmark: thousand, unit: "requests/refresh-round",
+			shown: "requests",
+		},
 		{name: "  processor time of it", benchmark: thousand, unit: "cpu-s/refresh-round", shown: "s"},
-		{name: "  an interval by the change feed: requests", benchmark: thousand, unit: "requests/feed-interval", shown: "requests"},
+		{
+			name: "  an interval by the change feed: requests", benchmark: thousand, unit: "requests/feed-interval",
+			shown: "requests",
+		},
 		{name: "  processor time of it", benchmark: thousand, unit: "cpu-s/feed-interval", shown: "s"},
-		{name: "  on average, each being polled now and then", benchmark: "RefreshOf1000/feed", unit: "requests/op", most: new(125.0), shown: "requests"},
+		{
+			name: "  on average, each being polled now and then", benchmark: "RefreshOf1000/feed", unit: "requests/op",
+			most: new(125.0), shown: "requests",
+		},
 		{name: "  ready from nothing, server up", benchmark: thousand, unit: "s/cold-start", shown: "s"},
 		{name: "  ready from records, server down", benchmark: thousand, unit: "s/start-from-records", shown: "s"},
-		{name: "  resident memory then", benchmark: thousand, unit: "MiB-resident-from-records", most: new(200.0), shown: "MiB"},
+		{
+			name: "  resident memory then", benchmark: thousand, unit: "MiB-resident-from-records", most: new(200.0),
+			shown: "MiB",
+		},
 		{name: "  at its peak", benchmark: thousand, unit: "MiB-peak-from-records", shown: "MiB"},
-		{name: "1,000 repositories, a key of all revoked: counts no more after", benchmark: "Revocation", unit: "ms/revoked", most: new(1000.0), shown: "ms"},
+		{
+			name: "1,000 repositories, a key of all revoked: counts no more after", benchmark: "Revocation",
+			unit: "ms/revoked", most: new(1000.0), shown: "ms",
+		},
 		{name: "  all verified anew after", benchmark: "Revocation", unit: "s/verified-anew", shown: "s"},
 		{name: "10,000 Pods: counted after a start", benchmark: "Compliance10000Pods", unit: "s/start", shown: "s"},
 		{name: "  after an edit of the policy", benchmark: "Compliance10000Pods", unit: "s/policy-edit", shown: "s"},
-		{name: "  memory that they cost, at its peak", benchmark: "Compliance10000Pods", unit: "MiB-more-at-peak", most: new(100.0), shown: "MiB"},
+		{
+			name: "  memory that they cost, at its peak", benchmark: "Compliance10000Pods", unit: "MiB-more-at-peak",
+			most: new(100.0), shown: "MiB",
+		},
 	}
 }
 

@@ -50,33 +50,48 @@ func TestCatalogChecksFindFaults(t *testing.T) {
 func catalogFaults() map[string]fault {
 	property := func(n int, path ...any) []any { return append([]any{"properties", n}, path...) }
 	return map[string]fault{
-		"no default channel":       document(packageDocument, "with default channel", to("stable"), "defaultChannel"),
-		"another package":          document(packageDocument, "package \"other\"", to("other"), "name"),
-		"no icon":                  document(packageDocument, "is not shown", to(nil), "icon"),
-		"another description":      document(packageDocument, "is not shown", to("x"), "description"),
-		"a field that is none":     document(packageDocument, "unknown field", with("colour", "red")),
-		"a channel of another":     document(channelDocument, "channel \"candidate\" of \"other\"", to("other"), "package"),
-		"an entry without bundle":  document(channelDocument, "where the bundle is", to("countersign.v0.0.9"), "entries", 0, "name"),
-		"an entry less":            document(channelDocument, "where the bundle is", dropFirst, "entries"),
-		"an entry more":            document(channelDocument, "where the bundle is", appended(map[string]any{"name": "countersign.v0.0.9"}), "entries"),
-		"a loop":                   document(channelDocument, "replaces itself", to("countersign.v0.1.0"), "entries", 0, "replaces"),
-		"another upgrade":          document(channelDocument, "the bundle does not", to("countersign.v0.0.9"), "entries", 0, "replaces"),
-		"another range":            document(channelDocument, "the bundle does not", to("<0.1.0"), "entries", 0, "skipRange"),
-		"another bundle":           document(bundleDocument, "is not \"countersign.v0.1.0\"", to("countersign.v0.0.9"), "name"),
-		"no image":                 document(bundleDocument, "the bundle's image", to(""), "image"),
-		"a related image less":     document(bundleDocument, "the related images", dropFirst, "relatedImages"),
-		"another version":          document(bundleDocument, "the property olm.package", to("0.1.1"), property(0, "value", "version")...),
-		"a kind less":              document(bundleDocument, "it offers the kinds", func(v any) any { items, _ := v.([]any); return append(items[:1:1], items[2:]...) }, "properties"),
-		"another kind":             document(bundleDocument, "it offers the kinds", to("ImageRule"), property(1, "value", "kind")...),
-		"metadata that differs":    document(bundleDocument, "is not what the ClusterServiceVersion says", to("x"), property(3, "value", "displayName")...),
-		"no metadata":              document(bundleDocument, "one property each", func(v any) any { items, _ := v.([]any); return items[:3] }, "properties"),
-		"a property that is none":  document(bundleDocument, "a property of type", to("olm.other"), property(1, "type")...),
-		"an image with a program":  text(olm.CatalogDockerfile, "FROM scratch", "FROM busybox", "catalog", "lacks the line"),
-		"another place for it":     text(olm.CatalogDockerfile, "=/configs", "=/config", "catalog", "lacks the line"),
-		"a file beside it":         added(olm.CatalogDir+"/countersign/README.md", "x", "catalog", "has no place"),
-		"a document of other kind": text(olm.CatalogFile, "schema: olm.channel", "schema: olm.deprecations", "catalog", "a document of schema"),
-		"no YAML":                  added(olm.CatalogFile, "a: [", "catalog", ""),
-		"no catalog":               missing(olm.CatalogFile, "catalog", "there are 0, 0 and 0"),
+		"no default channel":   document(packageDocument, "with default channel", to("stable"), "defaultChannel"),
+		"another package":      document(packageDocument, "package \"other\"", to("other"), "name"),
+		"no icon":              document(packageDocument, "is not shown", to(nil), "icon"),
+		"another description":  document(packageDocument, "is not shown", to("x"), "description"),
+		"a field that is none": document(packageDocument, "unknown field", with("colour", "red")),
+		"a channel of another": document(channelDocument, "channel \"candidate\" of \"other\"", to("other"),
+			"package"),
+		"an entry without bundle": document(channelDocument, "where the bundle is", to("countersign.v0.0.9"),
+			"entries", 0, "name"),
+		"an entry less": document(channelDocument, "where the bundle is", dropFirst, "entries"),
+		"an entry more": document(channelDocument, "where the bundle is",
+			appended(map[string]any{"name": "countersign.v0.0.9"}), "entries"),
+		"a loop": document(channelDocument, "replaces itself", to("countersign.v0.1.0"), "entries", 0,
+			"replaces"),
+		"another upgrade": document(channelDocument, "the bundle does not", to("countersign.v0.0.9"),
+			"entries", 0, "replaces"),
+		"another range": document(channelDocument, "the bundle does not", to("<0.1.0"), "entries", 0,
+			"skipRange"),
+		"another bundle": document(bundleDocument, "is not \"countersign.v0.1.0\"", to("countersign.v0.0.9"),
+			"name"),
+		"no image":             document(bundleDocument, "the bundle's image", to(""), "image"),
+		"a related image less": document(bundleDocument, "the related images", dropFirst, "relatedImages"),
+		"another version": document(bundleDocument, "the property olm.package", to("0.1.1"),
+			property(0, "value", "version")...),
+		"a kind less": document(bundleDocument, "it offers the kinds",
+			func(v any) any { items, _ := v.([]any); return append(items[:1:1], items[2:]...) }, "properties"),
+		"another kind": document(bundleDocument, "it offers the kinds", to("ImageRule"),
+			property(1, "value", "kind")...),
+		"metadata that differs": document(bundleDocument, "is not what the ClusterServiceVersion says", to("x"),
+			property(3, "value", "displayName")...),
+		"no metadata": document(bundleDocument, "one property each",
+			func(v any) any { items, _ := v.([]any); return items[:3] }, "properties"),
+		"a property that is none": document(bundleDocument, "a property of type", to("olm.other"),
+			property(1, "type")...),
+		"an image with a program": text(olm.CatalogDockerfile, "FROM scratch", "FROM busybox", "catalog",
+			"lacks the line"),
+		"another place for it": text(olm.CatalogDockerfile, "=/configs", "=/config", "catalog", "lacks the line"),
+		"a file beside it":     added(olm.CatalogDir+"/countersign/README.md", "x", "catalog", "has no place"),
+		"a document of other kind": text(olm.CatalogFile, "schema: olm.channel", "schema: olm.deprecations", "catalog",
+			"a document of schema"),
+		"no YAML":    added(olm.CatalogFile, "a: [", "catalog", ""),
+		"no catalog": missing(olm.CatalogFile, "catalog", "there are 0, 0 and 0"),
 	}
 }
 
@@ -88,7 +103,10 @@ func noise() []byte {
 	source := rand.NewChaCha8([32]byte{1})
 	data := make([]byte, maxNoise)
 	source.Read(data)
-	text, err := yaml.Marshal(map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "noise"}, "data": map[string]any{"x": fmt.Sprintf("%x", data)}})
+	text, err := yaml.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "noise"},
+		"data": map[string]any{"x": fmt.Sprintf("%x", data)},
+	})
 	if err != nil {
 		panic(err)
 	}

@@ -36,10 +36,16 @@ func TestCommittedBundleFollowsTheChangelog(t *testing.T) {
 		changelog string
 		want      settings
 	}{
-		"the first": {"## [Unreleased]\n\n## [0.1.0] - 2026-11-30\n", settings{version: "0.1.0", created: "2026-11-30T00:00:00Z", image: committedRepository + ":v0.1.0"}},
+		"the first": {
+			"## [Unreleased]\n\n## [0.1.0] - 2026-11-30\n",
+			settings{version: "0.1.0", created: "2026-11-30T00:00:00Z", image: committedRepository + ":v0.1.0"},
+		},
 		"an upgrade": {
 			"## [0.2.0] - 2027-01-02\n\n## [0.1.1] - 2026-12-01\n\n## [0.1.0] - 2026-11-30\n",
-			settings{version: "0.2.0", replaces: "0.1.1", created: "2027-01-02T00:00:00Z", image: committedRepository + ":v0.2.0"},
+			settings{
+				version: "0.2.0", replaces: "0.1.1", created: "2027-01-02T00:00:00Z",
+				image: committedRepository + ":v0.2.0",
+			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -58,17 +64,21 @@ func TestCommittedBundleFollowsTheChangelog(t *testing.T) {
 // The committed bundle may be given nothing that would make it another one, and a released bundle
 // may not be by tag.
 func TestCommittedBundleIsByTag(t *testing.T) {
-	if _, err := runBundle(t, "--committed", "--version=9.9.9", "--out="+t.TempDir()); err == nil || !strings.Contains(err.Error(), "takes no --version") {
+	if _, err := runBundle(t, "--committed", "--version=9.9.9", "--out="+t.TempDir()); err == nil ||
+		!strings.Contains(err.Error(), "takes no --version") {
 		t.Errorf("got %v", err)
 	}
 	in := input(t)
 	bundle, _ := files(t, in)
-	for _, image := range []string{operatorImage, "registry.example.com/c", strings.Replace(operatorImage, "@", ":v1@", 1)} {
+	for _, image := range []string{
+		operatorImage, "registry.example.com/c", strings.Replace(operatorImage, "@", ":v1@", 1),
+	} {
 		broken := compose.Files{}
 		for name, text := range bundle {
 			broken[name] = []byte(strings.ReplaceAll(string(text), operatorImage, image))
 		}
-		found(t, check.New(in.Rendered).ByTag().Bundle(broken), fault{check: "images", says: "is not named by tag alone"})
+		found(t, check.New(in.Rendered).ByTag().Bundle(broken),
+			fault{check: "images", says: "is not named by tag alone"})
 	}
 }
 
@@ -77,7 +87,8 @@ func TestMakefileWritesToDIST(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
 	must(t, err)
 	for line := range strings.Lines(string(text)) {
-		if recipe, ok := strings.CutPrefix(line, "\t"); ok && strings.Contains(strings.ReplaceAll(recipe, "-dist", ""), "dist") {
+		if recipe, ok := strings.CutPrefix(line, "\t"); ok && strings.Contains(strings.ReplaceAll(recipe, "-dist", ""),
+			"dist") {
 			t.Errorf("a folder is named in place of $(DIST): %s", line)
 		}
 	}

@@ -24,7 +24,8 @@ const (
 
 // arguments are those of a bundle of the first version, written to out.
 func arguments(out string, more ...string) []string {
-	return append([]string{"--version=v0.1.0", "--image=" + operatorImage, "--created=" + commitTime, "--out=" + out}, more...)
+	return append([]string{"--version=v0.1.0", "--image=" + operatorImage, "--created=" + commitTime, "--out=" + out},
+		more...)
 }
 
 // made is what goes into a bundle, rendered once for all tests.

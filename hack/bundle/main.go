@@ -48,10 +48,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.StringVar(&s.version, "version", "", "version of the operator, such as 0.1.0 or v0.1.0")
 	f.StringVar(&s.replaces, "replaces", "", "version that this one is an upgrade from; empty: it is the first")
 	f.StringVar(&s.image, "image", "", "reference of the operator's image, by digest")
-	f.StringVar(&s.bundleImage, "bundle-image", "", "reference under which the bundle's image will be found; default: the operator's repository with -bundle, and the version as tag")
-	f.StringVar(&s.created, "created", "", "time of the bundle, as RFC 3339: that of the commit, so that the same commit makes the same bundle")
+	f.StringVar(&s.bundleImage, "bundle-image", "",
+		"reference under which the bundle's image will be found; default: the operator's repository with -bundle, "+
+			"and the version as tag")
+	f.StringVar(&s.created, "created", "",
+		"time of the bundle, as RFC 3339: that of the commit, so that the same commit makes the same bundle")
 	f.StringVar(&s.out, "out", "dist", "folder in which bundle and catalog are replaced")
-	f.BoolVar(&s.committed, "committed", false, "make the bundle that is committed, and no catalog: version and time from the changelog, the image by tag, in the folder of the module")
+	f.BoolVar(&s.committed, "committed", false,
+		"make the bundle that is committed, and no catalog: version and time from the changelog, the image by tag, "+
+			"in the folder of the module")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -84,12 +89,16 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(out, "wrote %s and %s, each with its Dockerfile; every check passed\n", filepath.Join(s.out, olm.BundleDir), filepath.Join(s.out, olm.CatalogDir))
+	_, err = fmt.Fprintf(out, "wrote %s and %s, each with its Dockerfile; every check passed\n",
+		filepath.Join(s.out, olm.BundleDir), filepath.Join(s.out, olm.CatalogDir))
 	return err
 }
 
 func (s settings) input() (compose.Input, error) {
-	in := compose.Input{Version: strings.TrimPrefix(s.version, "v"), Replaces: strings.TrimPrefix(s.replaces, "v"), BundleImage: s.bundleImage}
+	in := compose.Input{
+		Version: strings.TrimPrefix(s.version, "v"), Replaces: strings.TrimPrefix(s.replaces, "v"),
+		BundleImage: s.bundleImage,
+	}
 	if _, err := version.ParseSemantic(in.Version); err != nil {
 		return in, fmt.Errorf("name the version, such as VERSION=0.1.0: %w", err)
 	}
@@ -99,7 +108,9 @@ func (s settings) input() (compose.Input, error) {
 		in.Image = s.image
 		return in, s.parseCreated(&in)
 	case !pinned:
-		return in, errors.New("name the operator's image by digest, such as IMAGE=registry.example.com/countersign@sha256:2d71 as make image prints it")
+		return in, errors.New(
+			"name the operator's image by digest, such as IMAGE=registry.example.com/countersign@sha256:2d71 as make " +
+				"image prints it")
 	}
 	// A tag says nothing beside a digest, and tools that mirror images refuse both.
 	if i := strings.LastIndex(repository, ":"); i > strings.LastIndex(repository, "/") {
@@ -135,7 +146,9 @@ func render(ctx context.Context, in *compose.Input) error {
 	if in.Samples, err = readSamples(filepath.Join(root, "config", "samples"), samples()); err != nil {
 		return err
 	}
-	for name, into := range map[string]*[]byte{"clusterserviceversion.yaml": &in.CSV, "icon.svg": &in.Icon, "scorecard.yaml": &in.Scorecard} {
+	for name, into := range map[string]*[]byte{
+		"clusterserviceversion.yaml": &in.CSV, "icon.svg": &in.Icon, "scorecard.yaml": &in.Scorecard,
+	} {
 		if *into, err = os.ReadFile(filepath.Join(root, "config", "olm", name)); err != nil {
 			return err
 		}

@@ -33,7 +33,10 @@ func TestBundleIsWritten(t *testing.T) {
 		t.Errorf("two runs differ:\n%s", diff)
 	}
 	written := read(t, first)
-	for _, name := range []string{olm.CSVFile, olm.AnnotationsFile, olm.ScorecardFile, olm.Dockerfile, olm.CatalogFile, olm.CatalogDockerfile, manifestFile("countersign-webhook.service")} {
+	for _, name := range []string{
+		olm.CSVFile, olm.AnnotationsFile, olm.ScorecardFile, olm.Dockerfile, olm.CatalogFile, olm.CatalogDockerfile,
+		manifestFile("countersign-webhook.service"),
+	} {
 		if len(written[name]) == 0 {
 			t.Errorf("%s was not written", name)
 		}
@@ -46,17 +49,21 @@ func TestBundleSaysWhatItIs(t *testing.T) {
 	var csv olm.ClusterServiceVersion
 	must(t, yaml.UnmarshalStrict(bundle[olm.CSVFile], &csv))
 	got := map[string]string{
-		"name": csv.Metadata.Name, "version": csv.Spec.Version, "created": csv.Metadata.Annotations[olm.AnnotationCreatedAt],
-		"run": csv.Spec.Install.Spec.Deployments[0].Spec.Template.Spec.Containers[0].Image, "related": csv.Spec.RelatedImages[0].Image,
-		"scc": csv.Spec.Install.Spec.Deployments[0].Spec.Template.Annotations["openshift.io/required-scc"],
+		"name": csv.Metadata.Name, "version": csv.Spec.Version,
+		"created": csv.Metadata.Annotations[olm.AnnotationCreatedAt],
+		"run":     csv.Spec.Install.Spec.Deployments[0].Spec.Template.Spec.Containers[0].Image,
+		"related": csv.Spec.RelatedImages[0].Image,
+		"scc":     csv.Spec.Install.Spec.Deployments[0].Spec.Template.Annotations["openshift.io/required-scc"],
 	}
 	want := map[string]string{
-		"name": "countersign.v0.1.0", "version": "0.1.0", "created": "2026-01-02T01:04:05Z", "run": operatorImage, "related": operatorImage, "scc": "restricted-v2",
+		"name": "countersign.v0.1.0", "version": "0.1.0", "created": "2026-01-02T01:04:05Z", "run": operatorImage,
+		"related": operatorImage, "scc": "restricted-v2",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if !strings.Contains(string(catalog[olm.CatalogFile]), "image: registry.example.com/countersign/countersign-bundle:v0.1.0") {
+	if !strings.Contains(string(catalog[olm.CatalogFile]),
+		"image: registry.example.com/countersign/countersign-bundle:v0.1.0") {
 		t.Errorf("the catalog does not offer the bundle under the default name:\n%s", catalog[olm.CatalogFile])
 	}
 }
@@ -76,9 +83,12 @@ func TestTrustedCAsAreRead(t *testing.T) {
 
 // A tag beside a digest is left out, and does not become part of the bundle's name.
 func TestTagIsLeftOut(t *testing.T) {
-	in, err := settings{version: "0.1.0", image: "localhost:5000/countersign:v9@sha256:" + strings.Repeat("0", 64), created: commitTime}.input()
+	in, err := settings{
+		version: "0.1.0", image: "localhost:5000/countersign:v9@sha256:" + strings.Repeat("0", 64), created: commitTime,
+	}.input()
 	must(t, err)
-	if in.Image != "localhost:5000/countersign@sha256:"+strings.Repeat("0", 64) || in.BundleImage != "localhost:5000/countersign-bundle:v0.1.0" {
+	if in.Image != "localhost:5000/countersign@sha256:"+strings.Repeat("0", 64) ||
+		in.BundleImage != "localhost:5000/countersign-bundle:v0.1.0" {
 		t.Errorf("got %q and %q", in.Image, in.BundleImage)
 	}
 }
@@ -104,7 +114,8 @@ func TestUpgradeReplaces(t *testing.T) {
 			bundle, catalog := files(t, in)
 			var csv olm.ClusterServiceVersion
 			must(t, yaml.UnmarshalStrict(bundle[olm.CSVFile], &csv))
-			if csv.Spec.Replaces != "countersign.v"+tt.replaces || csv.Metadata.Annotations[olm.AnnotationSkipRange] != tt.skip {
+			if csv.Spec.Replaces != "countersign.v"+tt.replaces ||
+				csv.Metadata.Annotations[olm.AnnotationSkipRange] != tt.skip {
 				t.Errorf("replaces %q, skips %q", csv.Spec.Replaces, csv.Metadata.Annotations[olm.AnnotationSkipRange])
 			}
 			var owner struct{ Metadata olm.Metadata }
@@ -125,16 +136,22 @@ func TestArgumentsAreRefused(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no version":               {[]string{"--image=" + operatorImage, "--created=" + commitTime}, "name the version"},
-		"no image":                 {[]string{"--version=0.1.0", "--created=" + commitTime}, "by digest"},
-		"a tag":                    {[]string{"--version=0.1.0", "--image=registry.example.com/countersign:v0.1.0", "--created=" + commitTime}, "by digest"},
+		"no version": {
+			[]string{"--image=" + operatorImage, "--created=" + commitTime}, "name the version",
+		},
+		"no image": {[]string{"--version=0.1.0", "--created=" + commitTime}, "by digest"},
+		"a tag": {
+			[]string{"--version=0.1.0", "--image=registry.example.com/countersign:v0.1.0", "--created=" + commitTime},
+			"by digest",
+		},
 		"no time":                  {[]string{"--version=0.1.0", "--image=" + operatorImage}, "--created"},
 		"no such flag":             {[]string{"--channel=stable"}, "unknown flag"},
 		"replaces a later version": {arguments(t.TempDir(), "--replaces=0.2.0"), "not an earlier version"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := t.TempDir()
-			if _, err := runBundle(t, append(tt.args, "--out="+out)...); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := runBundle(t, append(tt.args, "--out="+out)...); err == nil ||
+				!strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			if left := read(t, out); len(left) > 0 {
@@ -147,9 +164,12 @@ func TestArgumentsAreRefused(t *testing.T) {
 // What is written by hand may not say what is made, so that there is one place for each.
 func TestHandWrittenPartIsKeptApart(t *testing.T) {
 	for _, line := range []string{
-		"metadata: {name: countersign.v9.9.9}", "spec: {version: 9.9.9}", "spec: {replaces: countersign.v9.9.8}", "spec: {relatedImages: [{name: a, image: b}]}", "spec: {install: {strategy: deployment}}",
-		"spec: {install: {spec: {clusterPermissions: [{serviceAccountName: a, rules: []}]}}}", "metadata: {namespace: a}",
-		"spec: {customresourcedefinitions: {owned: [{name: imagepolicies.countersign.dev, kind: ImagePolicy}]}}", "metadata: {annotations: {createdAt: today}}",
+		"metadata: {name: countersign.v9.9.9}", "spec: {version: 9.9.9}", "spec: {replaces: countersign.v9.9.8}",
+		"spec: {relatedImages: [{name: a, image: b}]}", "spec: {install: {strategy: deployment}}",
+		"spec: {install: {spec: {clusterPermissions: [{serviceAccountName: a, rules: []}]}}}",
+		"metadata: {namespace: a}",
+		"spec: {customresourcedefinitions: {owned: [{name: imagepolicies.countersign.dev, kind: ImagePolicy}]}}",
+		"metadata: {annotations: {createdAt: today}}",
 	} {
 		t.Run(line, func(t *testing.T) {
 			in := input(t)

@@ -18,7 +18,9 @@ import (
 // samples are the files of config/samples that are shown as examples: one of each kind first, which
 // is what a console fills a form with.
 func samples() []string {
-	return []string{"imagepolicy.yaml", "trustroot_notary.yaml", "imagepolicy_try_out.yaml", "imagepolicy_allow_unsigned.yaml"}
+	return []string{
+		"imagepolicy.yaml", "trustroot_notary.yaml", "imagepolicy_try_out.yaml", "imagepolicy_allow_unsigned.yaml",
+	}
 }
 
 // readObjects returns the objects of a YAML stream.

@@ -38,7 +38,8 @@ func generate(ctx context.Context, root string, r release) (files, error) {
 	if written["values.yaml"], err = fill(written["values.yaml"], defaults); err != nil {
 		return nil, fmt.Errorf("in values.yaml: %w", err)
 	}
-	written["Chart.yaml"], err = fill(written["Chart.yaml"], map[string]any{"version": r.version, "appVersion": r.appVersion()})
+	written["Chart.yaml"], err = fill(written["Chart.yaml"],
+		map[string]any{"version": r.version, "appVersion": r.appVersion()})
 	if err != nil {
 		return nil, fmt.Errorf("in Chart.yaml: %w", err)
 	}
@@ -168,7 +169,8 @@ func followNamespace(path string, tree any) (any, error) {
 			return t, nil
 		}
 		if !slices.Contains(namespacePaths(), path) {
-			return nil, fmt.Errorf("%s names %s; list the field where it is to follow the release's namespace", path, ownNamespace)
+			return nil, fmt.Errorf("%s names %s; list the field where it is to follow the release's namespace", path,
+				ownNamespace)
 		}
 		return inline(`"` + strings.ReplaceAll(t, ownNamespace, "{{ .Release.Namespace }}") + `"`), nil
 	}

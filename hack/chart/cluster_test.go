@@ -44,7 +44,9 @@ func TestCluster(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	c := &cluster{kube: kubeserver.Run(t, kubeserver.Options{ControllerManager: true, WithoutCRDs: true})}
 	scheme := runtime.NewScheme()
-	must(t, errors.Join(clientgoscheme.AddToScheme(scheme), apiextensionsv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
+	must(t,
+		errors.Join(clientgoscheme.AddToScheme(scheme), apiextensionsv1.AddToScheme(scheme),
+			v1alpha1.AddToScheme(scheme)))
 	var err error
 	c.Client, err = client.New(c.kube.Config, client.Options{Scheme: scheme})
 	must(t, err)
@@ -76,9 +78,10 @@ func (c *cluster) testAccepted(t *testing.T) {
 	const namespace = "dry-run"
 	must(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
 	for name, values := range map[string]string{
-		"defaults":     "{}",
-		"cert-manager": "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, restrictOperator: {enabled: true}, certManager: {enabled: true}}",
-		"OpenShift":    "{prometheus: {enabled: true}, openshift: {enabled: true}}",
+		"defaults": "{}",
+		"cert-manager": "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, restrictOperator: {enabled: " +
+			"true}, certManager: {enabled: true}}",
+		"OpenShift": "{prometheus: {enabled: true}, openshift: {enabled: true}}",
 		"all values": `{image: {pullPolicy: Always}, imagePullSecrets: [{name: p}], tolerations: [{operator: Exists}], podLabels: {a: b}, podAnnotations: {a: b},
 			affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname, labelSelector: {}}]}},
 			uncoveredImages: Deny, shortNames: DockerIO, exemptNamespaces: [x], workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template], imagePlaceholders: [auto=inject], shutdownDelay: 60s,
@@ -92,7 +95,8 @@ func (c *cluster) testAccepted(t *testing.T) {
 			for key, object := range rendered(t, values, "--namespace", namespace) {
 				text, err := yaml.Marshal(object)
 				must(t, err)
-				out, err := c.kube.RunKubectl(t.Context(), string(text), "apply", "--server-side", "--dry-run=server", "--validate=strict", "--filename=-")
+				out, err := c.kube.RunKubectl(t.Context(), string(text), "apply", "--server-side", "--dry-run=server",
+					"--validate=strict", "--filename=-")
 				if err != nil || !strings.Contains(out, "serverside-applied") || strings.Contains(out, "Warning") {
 					t.Errorf("%s: %v\n%s", key, err, out)
 				}
@@ -104,7 +108,8 @@ func (c *cluster) testAccepted(t *testing.T) {
 // helm runs Helm on the release in the cluster.
 func (c *cluster) helm(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := theBed(t).run(t.Context(), "", append(args, "--namespace", testNamespace, "--kubeconfig", c.kube.Kubeconfig)...)
+	out, err := theBed(t).run(t.Context(), "",
+		append(args, "--namespace", testNamespace, "--kubeconfig", c.kube.Kubeconfig)...)
 	must(t, err)
 	return out
 }
@@ -184,7 +189,9 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 	}
 	must(t, c.Create(t.Context(), &v1alpha1.ImagePolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: policyName},
-		Spec:       v1alpha1.ImagePolicySpec{Images: []v1alpha1.ImagePattern{"registry.example.com/acme/**"}, AllowUnsigned: new(true)},
+		Spec: v1alpha1.ImagePolicySpec{
+			Images: []v1alpha1.ImagePattern{"registry.example.com/acme/**"}, AllowUnsigned: new(true),
+		},
 	}))
 
 	c.upgrade(t)
@@ -208,7 +215,8 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 	c.gateIsGone(t)
 	for _, name := range []string{"imagepolicies", "trustroots"} {
 		var crd apiextensionsv1.CustomResourceDefinition
-		if err := c.Get(t.Context(), client.ObjectKey{Name: name + ".countersign.dev"}, &crd); err != nil || crd.DeletionTimestamp != nil {
+		if err := c.Get(t.Context(), client.ObjectKey{Name: name + ".countersign.dev"}, &crd); err != nil ||
+			crd.DeletionTimestamp != nil {
 			t.Errorf("the CRD of %s was not kept: %v", name, err)
 		}
 	}
@@ -221,7 +229,10 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 // would wait for it to run out.
 func (c *cluster) takeLease(t *testing.T) {
 	t.Helper()
-	must(t, c.Delete(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "countersign.countersign.dev"}}))
+	must(t,
+		c.Delete(t.Context(), &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: "countersign.countersign.dev"},
+		}))
 }
 
 // upgrade upgrades to this chart, as another version, as docs/helm.md has it: what was set stays,
@@ -230,12 +241,15 @@ func (c *cluster) upgrade(t *testing.T) {
 	t.Helper()
 	root, err := build.ModuleRoot()
 	must(t, err)
-	next, err := generate(t.Context(), root, release{version: "0.2.0", repository: "registry.example.com/countersign/countersign", tag: "v0.2.0"})
+	next, err := generate(t.Context(), root, release{
+		version: "0.2.0", repository: "registry.example.com/countersign/countersign", tag: "v0.2.0",
+	})
 	must(t, err)
 	dir := filepath.Join(t.TempDir(), chartName)
 	must(t, next.write(dir))
 	notes := c.helm(t, "upgrade", chartName, dir, "--reset-then-reuse-values")
-	if !strings.Contains(notes, "kubectl label namespace countersign-system pod-security.kubernetes.io/enforce=restricted") {
+	if !strings.Contains(notes,
+		"kubectl label namespace countersign-system pod-security.kubernetes.io/enforce=restricted") {
 		t.Errorf("the notes are:\n%s", notes)
 	}
 	var deployment appsv1.Deployment
@@ -273,7 +287,8 @@ func (c *cluster) upgrade(t *testing.T) {
 // and uninstalls beside an operator that runs on, and has lost its rights.
 func (c *cluster) testOperatorAlive(t *testing.T) {
 	const another = "another"
-	_, err := theBed(t).run(t.Context(), "", "install", another, theBed(t).dir, "--namespace", testNamespace, "--kubeconfig", c.kube.Kubeconfig)
+	_, err := theBed(t).run(t.Context(), "", "install", another, theBed(t).dir, "--namespace", testNamespace,
+		"--kubeconfig", c.kube.Kubeconfig)
 	if err == nil || !strings.Contains(err.Error(), `must equal "another": current value is "countersign"`) {
 		t.Errorf("CRDs of another release were taken: %v", err)
 	}

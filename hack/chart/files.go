@@ -67,7 +67,8 @@ func (f files) archive(path string) error {
 	})
 	for _, name := range names {
 		header := &tar.Header{
-			Name: chartName + "/" + name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(f[name])), ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR,
+			Name: chartName + "/" + name, Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(f[name])),
+			ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR,
 		}
 		if err := packed.WriteHeader(header); err != nil {
 			return err
@@ -90,26 +91,28 @@ func (f files) archive(path string) error {
 func fill(text []byte, values map[string]any) ([]byte, error) {
 	left := maps.Clone(values)
 	var missing []string
-	filled := regexp.MustCompile(`(?m)^( *)(\w+): \$\{([\w.]+)\}$`).ReplaceAllStringFunc(string(text), func(line string) string {
-		rest := strings.TrimLeft(line, " ")
-		indent := strings.TrimSuffix(line, rest)
-		key, place, _ := strings.Cut(rest, ": ")
-		name := strings.Trim(place, "${}")
-		value, ok := values[name]
-		if !ok {
-			missing = append(missing, name)
-			return line
-		}
-		delete(left, name)
-		entry, err := yaml.Marshal(map[string]any{key: value})
-		if err != nil {
-			missing = append(missing, name)
-			return line
-		}
-		return indent + strings.ReplaceAll(strings.TrimSuffix(string(entry), "\n"), "\n", "\n"+indent)
-	})
+	filled := regexp.MustCompile(`(?m)^( *)(\w+): \$\{([\w.]+)\}$`).ReplaceAllStringFunc(string(text),
+		func(line string) string {
+			rest := strings.TrimLeft(line, " ")
+			indent := strings.TrimSuffix(line, rest)
+			key, place, _ := strings.Cut(rest, ": ")
+			name := strings.Trim(place, "${}")
+			value, ok := values[name]
+			if !ok {
+				missing = append(missing, name)
+				return line
+			}
+			delete(left, name)
+			entry, err := yaml.Marshal(map[string]any{key: value})
+			if err != nil {
+				missing = append(missing, name)
+				return line
+			}
+			return indent + strings.ReplaceAll(strings.TrimSuffix(string(entry), "\n"), "\n", "\n"+indent)
+		})
 	if len(missing) > 0 || len(left) > 0 {
-		return nil, fmt.Errorf("no value for the places of %q, no place for the values of %q", missing, slices.Sorted(maps.Keys(left)))
+		return nil, fmt.Errorf("no value for the places of %q, no place for the values of %q", missing,
+			slices.Sorted(maps.Keys(left)))
 	}
 	return []byte(filled), nil
 }

@@ -38,7 +38,8 @@ func (c *cluster) testGate(t *testing.T, release string) {
 			t.Fatalf("helm test: %v\n%s", err, log)
 		}
 		for _, want := range []string{
-			`denied, as it must be: image "countersign.invalid/denied:test": ImagePolicy "countersign-gate-test-`, "admitted, as it must be",
+			`denied, as it must be: image "countersign.invalid/denied:test": ImagePolicy "countersign-gate-test-`,
+			"admitted, as it must be",
 		} {
 			if !strings.Contains(log, want) {
 				t.Errorf("the log lacks %q:\n%s", want, log)
@@ -47,9 +48,11 @@ func (c *cluster) testGate(t *testing.T, release string) {
 		c.gateTestIsGone(t, true)
 	})
 	t.Run("a policy covers every image", func(t *testing.T) {
-		everything := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "everything"}, Spec: v1alpha1.ImagePolicySpec{
-			Images: []v1alpha1.ImagePattern{"*/**"}, TrustRoots: []v1alpha1.ObjectName{"missing"}, RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}},
-		}}
+		everything := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "everything"},
+			Spec: v1alpha1.ImagePolicySpec{
+				Images: []v1alpha1.ImagePattern{"*/**"}, TrustRoots: []v1alpha1.ObjectName{"missing"},
+				RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}},
+			}}
 		must(t, c.Create(t.Context(), everything))
 		defer func() { must(t, c.Delete(t.Context(), everything)) }()
 		poll.Await(t, "the policy to hold", func() error {
@@ -60,7 +63,9 @@ func (c *cluster) testGate(t *testing.T, release string) {
 			return nil
 		})
 		log, err := c.helmTest(t, release)
-		if err != nil || !strings.Contains(log, `denied by what you have set up, which covers every image: image "countersign.invalid/admitted:test"`) {
+		if err != nil ||
+			!strings.Contains(log,
+				`denied by what you have set up, which covers every image: image "countersign.invalid/admitted:test"`) {
 			t.Errorf("helm test: %v\n%s", err, log)
 		}
 	})
@@ -72,13 +77,15 @@ func (c *cluster) testGate(t *testing.T, release string) {
 	for _, o := range c.configurations(t) {
 		must(t, c.Delete(t.Context(), o))
 	}
-	t.Run("the webhook configurations are gone", func(t *testing.T) { c.gateTestFails(t, release, "so the gate is not reached") })
+	t.Run("the webhook configurations are gone",
+		func(t *testing.T) { c.gateTestFails(t, release, "so the gate is not reached") })
 	c.takeLease(t)
 }
 
 func podOf(namespace, image string) *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "a"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: image}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "a"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: image}}},
 	}
 }
 
@@ -119,13 +126,19 @@ func (c *cluster) gateTestIsGone(t *testing.T, withPod bool) {
 func (c *cluster) testOthersRefuse(t *testing.T) {
 	const namespace, none = "elsewhere", "there-is-none"
 	must(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
-	other := &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "other"}, Webhooks: []admissionv1.ValidatingWebhook{{
-		Name: "other.example.com", SideEffects: ptr.To(admissionv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
-		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
-		ClientConfig:      admissionv1.WebhookClientConfig{URL: ptr.To("https://127.0.0.1:1/")},
-		Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
-			Rule: admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}}}},
-	}}}
+	other := &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "other"},
+		Webhooks: []admissionv1.ValidatingWebhook{{
+			Name: "other.example.com", SideEffects: ptr.To(admissionv1.SideEffectClassNone),
+			AdmissionReviewVersions: []string{"v1"},
+			NamespaceSelector: &metav1.LabelSelector{
+				MatchLabels: map[string]string{corev1.LabelMetadataName: namespace},
+			},
+			ClientConfig: admissionv1.WebhookClientConfig{URL: ptr.To("https://127.0.0.1:1/")},
+			Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
+				Rule: admissionv1.Rule{
+					APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
+				}}},
+		}}}
 	must(t, c.Create(t.Context(), other))
 	defer func() { must(t, c.Delete(t.Context(), other)) }()
 	poll.Await(t, "the other webhook to be asked", func() error {
@@ -137,9 +150,12 @@ func (c *cluster) testOthersRefuse(t *testing.T) {
 	})
 	unprivileged := c.kubeconfigOf(t, testNamespace, "default")
 	for name, tt := range map[string]struct{ kubeconfig, namespace, want string }{
-		"another webhook":      {c.kube.Kubeconfig, namespace, "except namespace " + namespace + " from that webhook"},
-		"no namespace":         {c.kube.Kubeconfig, none, `namespaces "` + none + `" not found: that is not the gate`},
-		"no rights":            {unprivileged, namespace, `cannot create resource "pods" in API group "" in the namespace "` + namespace + `": that is not the gate`},
+		"another webhook": {c.kube.Kubeconfig, namespace, "except namespace " + namespace + " from that webhook"},
+		"no namespace":    {c.kube.Kubeconfig, none, `namespaces "` + none + `" not found: that is not the gate`},
+		"no rights": {
+			unprivileged, namespace,
+			`cannot create resource "pods" in API group "" in the namespace "` + namespace + `": that is not the gate`,
+		},
 		"exempt":               {c.kube.Kubeconfig, "exempted", "namespace exempted is exempt from admission"},
 		"the release's":        {c.kube.Kubeconfig, testNamespace, "so the gate is not reached"},
 		"no policy to deny it": {c.kube.Kubeconfig, "default", "so the gate is not reached"},
@@ -184,7 +200,8 @@ func (c *cluster) helmTest(t *testing.T, release string, args ...string) (log st
 	t.Helper()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := theBed(t).run(t.Context(), "", "test", release, "--timeout=2m", "--namespace", testNamespace, "--kubeconfig", c.kube.Kubeconfig)
+		_, err := theBed(t).run(t.Context(), "", "test", release, "--timeout=2m", "--namespace", testNamespace,
+			"--kubeconfig", c.kube.Kubeconfig)
 		ended <- err
 	}()
 	pod := &corev1.Pod{}
@@ -197,7 +214,8 @@ func (c *cluster) helmTest(t *testing.T, release string, args ...string) (log st
 		return c.Get(t.Context(), client.ObjectKey{Namespace: testNamespace, Name: gateTest}, pod)
 	})
 	container := pod.Spec.Containers[0]
-	log, failed := c.runCommand(t.Context(), c.kubeconfigOf(t, pod.Namespace, pod.Spec.ServiceAccountName), append(container.Args, args...))
+	log, failed := c.runCommand(t.Context(), c.kubeconfigOf(t, pod.Namespace, pod.Spec.ServiceAccountName),
+		append(container.Args, args...))
 	pod.Status.Phase = corev1.PodSucceeded
 	if failed != nil {
 		pod.Status.Phase = corev1.PodFailed
@@ -231,7 +249,8 @@ func helmTestObjects(t *testing.T, values string, args ...string) map[string]any
 // Everything that helm test makes goes when it ends, denies nothing of anybody, and is nothing that
 // the operator's own objects select.
 func TestHelmTestObjects(t *testing.T) {
-	objects := helmTestObjects(t, "{commonLabels: {team: a, countersign.dev/break-glass: x, pod-security.kubernetes.io/enforce: privileged}}")
+	objects := helmTestObjects(t,
+		"{commonLabels: {team: a, countersign.dev/break-glass: x, pod-security.kubernetes.io/enforce: privileged}}")
 	var kinds []string
 	var namespace string
 	for key, object := range objects {
@@ -239,7 +258,8 @@ func TestHelmTestObjects(t *testing.T) {
 		kinds = append(kinds, kind)
 		metadata := object.(map[string]any)["metadata"].(map[string]any)
 		annotations := metadata["annotations"].(map[string]any)
-		if annotations["helm.sh/hook"] != "test" || annotations["helm.sh/hook-delete-policy"] != "before-hook-creation,hook-succeeded" {
+		if annotations["helm.sh/hook"] != "test" ||
+			annotations["helm.sh/hook-delete-policy"] != "before-hook-creation,hook-succeeded" {
 			t.Errorf("%s has the annotations %v", key, annotations)
 		}
 		labels := metadata["labels"].(map[string]any)
@@ -248,17 +268,20 @@ func TestHelmTestObjects(t *testing.T) {
 		}
 		if kind == "Namespace" {
 			namespace = name
-			if labels["pod-security.kubernetes.io/enforce"] != "restricted" || labels["countersign.dev/break-glass"] != nil {
+			if labels["pod-security.kubernetes.io/enforce"] != "restricted" ||
+				labels["countersign.dev/break-glass"] != nil {
 				t.Errorf("the namespace has the labels %v", labels)
 			}
 		}
 	}
 	slices.Sort(kinds)
-	if diff := cmp.Diff([]string{"ImagePolicy", "Namespace", "Pod", "Role", "RoleBinding", "ServiceAccount"}, kinds); diff != "" {
+	if diff := cmp.Diff([]string{"ImagePolicy", "Namespace", "Pod", "Role", "RoleBinding", "ServiceAccount"},
+		kinds); diff != "" {
 		t.Error(diff)
 	}
 	want := map[string]any{
-		"images": []any{"countersign.invalid/denied"}, "mode": "Enforce", "requiredRoles": []any{map[string]any{"role": "nobody"}},
+		"images": []any{"countersign.invalid/denied"}, "mode": "Enforce",
+		"requiredRoles":     []any{map[string]any{"role": "nobody"}},
 		"trustRoots":        []any{namespace},
 		"namespaceSelector": map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": namespace}},
 	}
@@ -276,11 +299,13 @@ func TestHelmTestObjects(t *testing.T) {
 func TestHelmTestNamespace(t *testing.T) {
 	names := make(map[string]bool)
 	for _, release := range [][2]string{
-		{chartName, testNamespace}, {chartName, gateTest}, {"a.b", testNamespace}, {strings.Repeat("a", 53), testNamespace},
+		{chartName, testNamespace}, {chartName, gateTest}, {"a.b", testNamespace},
+		{strings.Repeat("a", 53), testNamespace},
 	} {
 		text, err := theBed(t).run(t.Context(), "", "template", release[0], theBed(t).dir, "--namespace", release[1])
 		must(t, err)
-		m := regexp.MustCompile("\nkind: Namespace\nmetadata:\n  name: (countersign-gate-test-[0-9a-f]{12})\n").FindStringSubmatch(text)
+		m := regexp.MustCompile("\nkind: Namespace\nmetadata:\n  name: (countersign-gate-test-[0-9a-f]{12})\n").
+			FindStringSubmatch(text)
 		if m == nil {
 			t.Fatalf("%s has no namespace for its test", release)
 		}
@@ -294,20 +319,24 @@ func TestHelmTestNamespace(t *testing.T) {
 // The Pod of the test is pulled and scheduled as the operator's are.
 func TestHelmTestPod(t *testing.T) {
 	standard := helmTestObjects(t, "{}")
-	set := helmTestObjects(t, `{image: {tag: v9, pullPolicy: Always}, imagePullSecrets: [{name: p}], global: {imagePullSecrets: [q]}, tolerations: [{operator: Exists}],
+	set := helmTestObjects(t,
+		`{image: {tag: v9, pullPolicy: Always}, imagePullSecrets: [{name: p}], global: {imagePullSecrets: [q]}, tolerations: [{operator: Exists}],
 		nodeSelector: {pool: infra}, podLabels: {team: b}, podAnnotations: {note: c, helm.sh/hook: pre-install}, exemptNamespaces: [a, b]}`)
 	const pod = "Pod/" + gateTest + "."
 	image := strings.Replace(testImage, ":v0.1.0", ":v9", 1)
 	want := map[string]any{
-		pod + "spec.containers[0].image": image, pod + "spec.containers[0].imagePullPolicy": "Always", pod + "spec.nodeSelector.pool": "infra",
-		pod + "spec.imagePullSecrets": []any{map[string]any{"name": "p"}, map[string]any{"name": "q"}},
-		pod + "spec.tolerations":      []any{map[string]any{"operator": "Exists"}}, pod + "spec.containers[0].args[3]": "--exempt-namespaces=a,b",
-		pod + "metadata.labels.team": "b", pod + "metadata.annotations.note": "c",
+		pod + "spec.containers[0].image": image, pod + "spec.containers[0].imagePullPolicy": "Always",
+		pod + "spec.nodeSelector.pool":     "infra",
+		pod + "spec.imagePullSecrets":      []any{map[string]any{"name": "p"}, map[string]any{"name": "q"}},
+		pod + "spec.tolerations":           []any{map[string]any{"operator": "Exists"}},
+		pod + "spec.containers[0].args[3]": "--exempt-namespaces=a,b",
+		pod + "metadata.labels.team":       "b", pod + "metadata.annotations.note": "c",
 	}
 	if diff := cmp.Diff(want, differences(standard, set)); diff != "" {
 		t.Error(diff)
 	}
-	container := standard["Pod/"+gateTest].(map[string]any)["spec"].(map[string]any)["containers"].([]any)[0].(map[string]any)
+	container := standard["Pod/"+
+		gateTest].(map[string]any)["spec"].(map[string]any)["containers"].([]any)[0].(map[string]any)
 	var args []string
 	for _, a := range container["args"].([]any) {
 		args = append(args, a.(string))

@@ -87,7 +87,8 @@ func newBed(ctx context.Context, dir string) (*bed, error) {
 // what it printed on both outputs.
 func (b *bed) run(ctx context.Context, values string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, b.helm, args...)
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+b.scrap, "HELM_CONFIG_HOME="+b.scrap, "HELM_DATA_HOME="+b.scrap, "KUBECONFIG=/dev/null", "KUBECACHEDIR="+b.scrap)
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+b.scrap, "HELM_CONFIG_HOME="+b.scrap, "HELM_DATA_HOME="+b.scrap,
+		"KUBECONFIG=/dev/null", "KUBECACHEDIR="+b.scrap)
 	cmd.Stdin = strings.NewReader(values)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -102,7 +103,9 @@ const testNamespace = "countersign-system"
 // template renders the chart with values, in the namespace of config/ unless further arguments say
 // otherwise, and without what helm test makes.
 func (b *bed) template(ctx context.Context, values string, args ...string) (map[string]any, error) {
-	text, err := b.run(ctx, values, append([]string{"template", chartName, b.dir, "--skip-tests", "--values", "-", "--namespace", testNamespace}, args...)...)
+	text, err := b.run(ctx, values,
+		append([]string{"template", chartName, b.dir, "--skip-tests", "--values", "-", "--namespace", testNamespace},
+			args...)...)
 	if err != nil {
 		return nil, err
 	}

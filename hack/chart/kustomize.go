@@ -54,7 +54,8 @@ func templates(ctx context.Context) (map[string]any, error) {
 			if old, ok := base[key]; !ok {
 				brought[key] = c.condition
 			} else if !reflect.DeepEqual(old, object) {
-				return nil, fmt.Errorf("component %s is listed as one that changes nothing, and changes %s", c.name, key)
+				return nil, fmt.Errorf("component %s is listed as one that changes nothing, and changes %s",
+					c.name, key)
 			}
 		}
 		adding = append(adding, c.name)

@@ -33,7 +33,8 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("chart", flag.ContinueOnError)
 	version := f.String("version", "", "version of the chart and of the operator, such as 0.1.0")
-	image := f.String("image", "", "image of the manager, REPOSITORY[:TAG][@DIGEST]; default: countersign, with the version as its tag")
+	image := f.String("image", "",
+		"image of the manager, REPOSITORY[:TAG][@DIGEST]; default: countersign, with the version as its tag")
 	out := f.String("out", "dist", "folder into which the chart is written")
 	if err := f.Parse(args); err != nil {
 		return err

@@ -21,7 +21,8 @@ type absent struct{}
 // does. Variants that change the same thing to the same are one; to different things, an error.
 // That what several of them change together comes out as it should is for a test.
 func merge(path string, base any, variants []variant) (any, error) {
-	changed := slices.DeleteFunc(slices.Clone(variants), func(v variant) bool { return reflect.DeepEqual(v.value, base) })
+	changed := slices.DeleteFunc(slices.Clone(variants),
+		func(v variant) bool { return reflect.DeepEqual(v.value, base) })
 	if len(changed) == 0 {
 		return base, nil
 	}
@@ -74,7 +75,9 @@ func mergeNew(path string, variants []variant) (any, error) {
 func shared(first map[string]any, variants []variant) map[string]any {
 	entries := maps.Clone(first)
 	maps.DeleteFunc(entries, func(key string, value any) bool {
-		return slices.ContainsFunc(variants, func(v variant) bool { return !reflect.DeepEqual(v.value.(map[string]any)[key], value) })
+		return slices.ContainsFunc(variants, func(v variant) bool {
+			return !reflect.DeepEqual(v.value.(map[string]any)[key], value)
+		})
 	})
 	return entries
 }

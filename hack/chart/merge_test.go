@@ -24,28 +24,39 @@ func TestMerge(t *testing.T) {
 		err        string
 	}{
 		"nothing changes": {base: "{x: 1}", a: "{x: 1}", b: "{x: 1}", want: "x: 1\n"},
-		"a key is added":  {base: "{x: 1}", a: "{x: 1, z: 2}", b: "{x: 1}", want: "x: 1\n{{- if .A }}\nz: 2\n{{- end }}\n"},
+		"a key is added": {
+			base: "{x: 1}", a: "{x: 1, z: 2}", b: "{x: 1}", want: "x: 1\n{{- if .A }}\nz: 2\n{{- end }}\n",
+		},
 		"both add the same": {
-			base: "{x: 1}", a: "{x: 1, z: [2]}", b: "{x: 1, z: [2]}", want: "x: 1\n{{- if or .A .B }}\nz:\n- 2\n{{- end }}\n",
+			base: "{x: 1}", a: "{x: 1, z: [2]}", b: "{x: 1, z: [2]}",
+			want: "x: 1\n{{- if or .A .B }}\nz:\n- 2\n{{- end }}\n",
 		},
 		"both add to a new list": {
 			base: "{x: 1}", a: "{x: 1, z: [2]}", b: "{x: 1, z: [3]}",
-			want: "x: 1\n{{- if or .A .B }}\nz:\n{{- if .B }}\n- 3\n{{- end }}\n{{- if .A }}\n- 2\n{{- end }}\n{{- end }}\n",
+			want: "x: 1\n{{- if or .A .B }}\nz:\n{{- if .B }}\n- 3\n{{- end }}\n{{- if .A }}\n- 2\n{{- end }}\n{{- " +
+				"end }}\n",
 		},
 		"both add an element, with a part that is the same": {
 			base: "{x: []}", a: "{x: [{name: m, a: 1}]}", b: "{x: [{name: m, b: 1}]}",
-			want: "x:\n{{- if or .A .B }}\n- name: m\n  {{- if .A }}\n  a: 1\n  {{- end }}\n  {{- if .B }}\n  b: 1\n  {{- end }}\n{{- end }}\n",
+			want: "x:\n{{- if or .A .B }}\n- name: m\n  {{- if .A }}\n  a: 1\n  {{- end }}\n  {{- if .B }}\n  b: 1\n " +
+				" {{- end }}\n{{- end }}\n",
 		},
-		"both set a key, not to the same": {base: "{x: 1}", a: "{x: 1, z: 2}", b: "{x: 1, z: 3}", err: ".z: or .A .B set it to different values"},
+		"both set a key, not to the same": {
+			base: "{x: 1}", a: "{x: 1, z: 2}", b: "{x: 1, z: 3}", err: ".z: or .A .B set it to different values",
+		},
 		"a value is changed": {
 			base: "{x: 1}", a: "{x: 2}", b: "{x: 1}", want: "{{- if .A }}\nx: 2\n{{- else }}\nx: 1\n{{- end }}\n",
 		},
 		"both change a value": {
-			base: "{x: 1}", a: "{x: 2}", b: "{x: 3}", want: "{{- if .A }}\nx: 2\n{{- else if .B }}\nx: 3\n{{- else }}\nx: 1\n{{- end }}\n",
+			base: "{x: 1}", a: "{x: 2}", b: "{x: 3}",
+			want: "{{- if .A }}\nx: 2\n{{- else if .B }}\nx: 3\n{{- else }}\nx: 1\n{{- end }}\n",
 		},
-		"a key is removed": {base: "{x: 1, z: 2}", a: "{x: 1}", b: "{x: 1, z: 2}", want: "x: 1\n{{- if not (.A) }}\nz: 2\n{{- end }}\n"},
+		"a key is removed": {
+			base: "{x: 1, z: 2}", a: "{x: 1}", b: "{x: 1, z: 2}", want: "x: 1\n{{- if not (.A) }}\nz: 2\n{{- end }}\n",
+		},
 		"in the middle of a list": {
-			base: "{x: [1, 3]}", a: "{x: [1, 2, 3]}", b: "{x: [1, 3]}", want: "x:\n- 1\n{{- if .A }}\n- 2\n{{- end }}\n- 3\n",
+			base: "{x: [1, 3]}", a: "{x: [1, 2, 3]}", b: "{x: [1, 3]}",
+			want: "x:\n- 1\n{{- if .A }}\n- 2\n{{- end }}\n- 3\n",
 		},
 		"in an element of a list": {
 			base: "{x: [{name: m, z: 1}]}", a: "{x: [{name: m, z: 1, zz: 2}]}", b: "{x: [{name: m, z: 1}]}",
@@ -53,7 +64,8 @@ func TestMerge(t *testing.T) {
 		},
 		"a list holds the same twice": {base: "{x: [1, 1]}", a: "{x: [1]}", b: "{x: [1, 1]}", err: ".x holds 1 twice"},
 		"braces are no template": {
-			base: `{x: "{{ $labels.w }}", zz: 1}`, a: `{x: "{{ $labels.w }}", zz: 2}`, b: `{x: "{{ $labels.w }}", zz: 1}`,
+			base: `{x: "{{ $labels.w }}", zz: 1}`, a: `{x: "{{ $labels.w }}", zz: 2}`,
+			b:    `{x: "{{ $labels.w }}", zz: 1}`,
 			want: "x: '{{ \"{{\" }} $labels.w }}'\n{{- if .A }}\nzz: 2\n{{- else }}\nzz: 1\n{{- end }}\n",
 		},
 	} {

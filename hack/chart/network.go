@@ -35,12 +35,16 @@ func setNetwork(objects map[string]any) error {
 	if !ok {
 		return errors.New("dnsPolicy is not what the component host-network alone sets")
 	}
-	spec["dnsPolicy"] = guarded{"or .Values.dnsPolicy " + dns.condition, inline(fmt.Sprintf("{{ .Values.dnsPolicy | default %q }}", dns.value))}
+	spec["dnsPolicy"] = guarded{
+		"or .Values.dnsPolicy " + dns.condition, inline(fmt.Sprintf("{{ .Values.dnsPolicy | default %q }}", dns.value)),
+	}
 	outer, err := descend(objects[deployment], []string{"spec"})
 	if err != nil {
 		return err
 	}
-	outer["strategy"] = choice{[]guarded{{".Values.updateStrategy", block("toYaml .Values.updateStrategy")}}, outer["strategy"]}
+	outer["strategy"] = choice{
+		[]guarded{{".Values.updateStrategy", block("toYaml .Values.updateStrategy")}}, outer["strategy"],
+	}
 	return nil
 }
 
@@ -54,7 +58,9 @@ func setPeers(policy any) error {
 	if len(rules) != 1 {
 		return errors.New("the NetworkPolicy has not one rule")
 	}
-	rules[0].(map[string]any)["from"] = guarded{".Values.networkPolicy.ingressFrom", block("toYaml .Values.networkPolicy.ingressFrom")}
+	rules[0].(map[string]any)["from"] = guarded{
+		".Values.networkPolicy.ingressFrom", block("toYaml .Values.networkPolicy.ingressFrom"),
+	}
 	return nil
 }
 
@@ -80,6 +86,8 @@ func setMonitoring(kind string, object map[string]any) error {
 	if len(endpoints) != 1 {
 		return errors.New("the ServiceMonitor has not one endpoint")
 	}
-	endpoints[0].(map[string]any)["interval"] = guarded{".Values.prometheus.interval", inline("{{ .Values.prometheus.interval }}")}
+	endpoints[0].(map[string]any)["interval"] = guarded{
+		".Values.prometheus.interval", inline("{{ .Values.prometheus.interval }}"),
+	}
 	return nil
 }

@@ -21,7 +21,10 @@ func labelled(objects map[string]any, label, value string) map[string]any {
 func TestMonitoringIsFound(t *testing.T) {
 	const on = "prometheus: {enabled: true"
 	standard := rendered(t, "{"+on+"}}")
-	set := rendered(t, "{"+on+", labels: {release: stack, team: b}, annotations: {a: b}, interval: 15s}, commonLabels: {team: a}, podLabels: {team: c}}")
+	set := rendered(t,
+		"{"+on+
+			", labels: {release: stack, team: b}, annotations: {a: b}, interval: 15s}, commonLabels: {team: a}, "+
+			"podLabels: {team: c}}")
 	want := labelled(standard, "team", "a")
 	want[podPath+"metadata.labels.team"] = "c"
 	for _, key := range []string{"ServiceMonitor/countersign", "PrometheusRule/countersign"} {
@@ -39,7 +42,11 @@ func TestMonitoringIsFound(t *testing.T) {
 // none twice.
 func TestPullSecretsOfAParent(t *testing.T) {
 	set := rendered(t, "{imagePullSecrets: [{name: a}], global: {imagePullSecrets: [a, b, {name: c}]}}")
-	want := map[string]any{podPath + "spec.imagePullSecrets": []any{map[string]any{"name": "a"}, map[string]any{"name": "b"}, map[string]any{"name": "c"}}}
+	want := map[string]any{
+		podPath + "spec.imagePullSecrets": []any{
+			map[string]any{"name": "a"}, map[string]any{"name": "b"}, map[string]any{"name": "c"},
+		},
+	}
 	if diff := cmp.Diff(want, differences(rendered(t, "{}"), set)); diff != "" {
 		t.Error(diff)
 	}
@@ -62,7 +69,8 @@ func TestThreatArgumentsOpenNothing(t *testing.T) {
 		names = append(names, name)
 	}
 	refused := map[string]string{
-		"{extraArgs: [--exempt-namespaces, prod]}": "extraArgs", "{extraArgs: ['-v=1']}": "extraArgs", "{extraArgs: [prod]}": "extraArgs",
+		"{extraArgs: [--exempt-namespaces, prod]}": "extraArgs", "{extraArgs: ['-v=1']}": "extraArgs",
+		"{extraArgs: [prod]}": "extraArgs",
 		"{extraEnv: [{name: COUNTERSIGN_EXEMPT_NAMESPACES, value: prod}]}":                                       "extraEnv[0].name: COUNTERSIGN_EXEMPT_NAMESPACES cannot be set",
 		"{extraEnv: [{name: COUNTERSIGN_WEBHOOK_CLIENT_CA, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}": "extraEnv[0].name: COUNTERSIGN_WEBHOOK_CLIENT_CA cannot be set",
 		"{extraEnv: [{name: TZ, value: UTC}, {name: KUBECONFIG, value: /tmp/k}]}":                                "extraEnv[1].name: KUBECONFIG cannot be set",
@@ -85,7 +93,8 @@ func TestThreatArgumentsOpenNothing(t *testing.T) {
 		refused["{extraArgs: ['--"+name+"=x']}"] = "extraArgs[0]: "
 	}
 	for _, f := range flags() {
-		refused["{extraArgs: ['--metrics-secure=false', '--"+f.name+"=x']}"] = "extraArgs[1]: --" + f.name + " has a value of its own in this chart: set " + f.value + " instead"
+		refused["{extraArgs: ['--metrics-secure=false', '--"+f.name+"=x']}"] = "extraArgs[1]: --" + f.name +
+			" has a value of its own in this chart: set " + f.value + " instead"
 	}
 	for values, want := range refused {
 		if _, err := theBed(t).template(t.Context(), values); err == nil || !strings.Contains(err.Error(), want) {

@@ -16,7 +16,9 @@ type release struct {
 func newRelease(version, image string) (release, error) {
 	r := release{version: strings.TrimPrefix(version, "v")}
 	if !regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`).MatchString(r.version) {
-		return release{}, fmt.Errorf("version %q: give it as 0.1.0, and the image as REPOSITORY@sha256:DIGEST: make chart VERSION=0.1.0 IMAGE=REFERENCE", version)
+		return release{}, fmt.Errorf(
+			"version %q: give it as 0.1.0, and the image as REPOSITORY@sha256:DIGEST: make chart VERSION=0.1.0 "+
+				"IMAGE=REFERENCE", version)
 	}
 	if image == "" {
 		r.repository, r.tag = chartName, r.appVersion()
@@ -24,7 +26,8 @@ func newRelease(version, image string) (release, error) {
 	}
 	m := regexp.MustCompile(`^([^@]+?)(?::([\w][\w.-]*))?(?:@(sha256:[0-9a-f]{64}))?$`).FindStringSubmatch(image)
 	if m == nil || m[2] == "" && m[3] == "" {
-		return release{}, fmt.Errorf("image %q: give it as REPOSITORY:TAG, REPOSITORY@sha256:DIGEST, or with both", image)
+		return release{}, fmt.Errorf("image %q: give it as REPOSITORY:TAG, REPOSITORY@sha256:DIGEST, or with both",
+			image)
 	}
 	r.repository, r.tag, r.digest = m[1], m[2], m[3]
 	return r, nil

@@ -49,7 +49,10 @@ func manifests(t *testing.T, components ...string) map[string]any {
 // withoutHelm takes away what the chart adds to every object, and fails where it has not.
 func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 	t.Helper()
-	added := map[string]any{"app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/version": "v0.1.0", "helm.sh/chart": "countersign-0.1.0"}
+	added := map[string]any{
+		"app.kubernetes.io/managed-by": "Helm", "app.kubernetes.io/version": "v0.1.0",
+		"helm.sh/chart": "countersign-0.1.0",
+	}
 	for key, object := range objects {
 		metadata := object.(map[string]any)["metadata"].(map[string]any)
 		labels := metadata["labels"].(map[string]any)
@@ -77,7 +80,8 @@ func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 // are asked for, both say the same.
 func TestChartIsTheKustomization(t *testing.T) {
 	values := map[string]string{
-		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "restrict-operator": "restrictOperator", "cert-manager": "certManager", "openshift": "openshift",
+		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "restrict-operator": "restrictOperator",
+		"cert-manager": "certManager", "openshift": "openshift",
 		"client-ca": "clientCA", "host-network": "hostNetwork",
 	}
 	if len(values) != len(components()) {
@@ -88,7 +92,8 @@ func TestChartIsTheKustomization(t *testing.T) {
 		{"prometheus", "cert-manager"}, {"prometheus", "openshift"},
 		{"host-network"}, {"host-network", "prometheus", "cert-manager"},
 		{"client-ca"}, {"client-ca", "cert-manager"}, {"client-ca", "openshift"},
-		{"prometheus", "pull-secrets", "restrict-operator", "cert-manager"}, {"prometheus", "pull-secrets", "restrict-operator", "openshift"},
+		{"prometheus", "pull-secrets", "restrict-operator", "cert-manager"},
+		{"prometheus", "pull-secrets", "restrict-operator", "openshift"},
 	} {
 		t.Run("with "+strings.Join(components, " "), func(t *testing.T) {
 			set := make(map[string]any)
@@ -130,7 +135,9 @@ func TestComponentsAreKnown(t *testing.T) {
 }
 
 func TestNamespaceFollows(t *testing.T) {
-	objects := rendered(t, "{prometheus: {enabled: true}, pullSecrets: {enabled: true}, restrictOperator: {enabled: true}, certManager: {enabled: true}}", "--namespace", "elsewhere")
+	objects := rendered(t,
+		"{prometheus: {enabled: true}, pullSecrets: {enabled: true}, restrictOperator: {enabled: true}, certManager: "+
+			"{enabled: true}}", "--namespace", "elsewhere")
 	text, err := json.Marshal(objects)
 	if err != nil {
 		t.Fatal(err)
@@ -140,15 +147,22 @@ func TestNamespaceFollows(t *testing.T) {
 	}
 	for path, want := range map[string]any{
 		"Deployment/countersign-manager metadata namespace": "elsewhere",
-		"ClusterRoleBinding/countersign-manager subjects":   []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
-		"RoleBinding/countersign-manager subjects":          []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
+		"ClusterRoleBinding/countersign-manager subjects": []any{
+			map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"},
+		},
+		"RoleBinding/countersign-manager subjects": []any{
+			map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"},
+		},
 		"ValidatingAdmissionPolicy/countersign-own-secret spec matchConditions": []any{map[string]any{
-			"name": "operator", "expression": "request.userInfo.username == 'system:serviceaccount:elsewhere:countersign-manager'",
+			"name":       "operator",
+			"expression": "request.userInfo.username == 'system:serviceaccount:elsewhere:countersign-manager'",
 		}},
-		"Certificate/countersign-webhook spec dnsNames":        []any{"countersign-webhook.elsewhere.svc"},
-		"ServiceMonitor/countersign metadata namespace":        "elsewhere",
-		"ClusterRoleBinding/countersign-pull-secrets subjects": []any{map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"}},
-		"ServiceMonitor/countersign spec endpoints":            nil,
+		"Certificate/countersign-webhook spec dnsNames": []any{"countersign-webhook.elsewhere.svc"},
+		"ServiceMonitor/countersign metadata namespace": "elsewhere",
+		"ClusterRoleBinding/countersign-pull-secrets subjects": []any{
+			map[string]any{"kind": "ServiceAccount", "name": "countersign-manager", "namespace": "elsewhere"},
+		},
+		"ServiceMonitor/countersign spec endpoints": nil,
 	} {
 		steps := strings.Fields(path)
 		parent, err := descend(objects, steps[:len(steps)-1])
@@ -185,25 +199,33 @@ func effects(standard map[string]any) map[string]struct {
 	const digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 	repository, ref, _ := strings.Cut(testImage, ":")
 	return map[string]effect{
-		"image.repository":          one("{image: {repository: mirror.example.com/c}}", manager+"image", "mirror.example.com/c:"+ref),
-		"image.tag":                 one("{image: {tag: v9}}", manager+"image", repository+":"+strings.Replace(ref, "v0.1.0", "v9", 1)),
-		"image.digest":              one("{image: {digest: '"+digest+"'}}", manager+"image", repository+":v0.1.0@"+digest),
-		"image.pullPolicy":          one("{image: {pullPolicy: Always}}", manager+"imagePullPolicy", "Always"),
-		"imagePullSecrets":          one("{imagePullSecrets: [{name: p}]}", podPath+"spec.imagePullSecrets", []any{map[string]any{"name": "p"}}),
-		"replicas":                  one("{replicas: 5}", "Deployment/countersign-manager.spec.replicas", 5.0),
-		"resources":                 one("{resources: {limits: {memory: 2Gi}}}", manager+"resources.limits.memory", "2Gi"),
-		"nodeSelector":              one("{nodeSelector: {pool: infra}}", podPath+"spec.nodeSelector.pool", "infra"),
-		"tolerations":               one("{tolerations: [{operator: Exists}]}", podPath+"spec.tolerations", []any{map[string]any{"operator": "Exists"}}),
-		"affinity":                  one("{affinity: {nodeAffinity: {a: b}}}", podPath+"spec.affinity", map[string]any{"nodeAffinity": map[string]any{"a": "b"}}),
-		"topologySpreadConstraints": one("{topologySpreadConstraints: []}", podPath+"spec.topologySpreadConstraints", nil),
-		"priorityClassName":         one("{priorityClassName: ''}", podPath+"spec.priorityClassName", nil),
-		"podAnnotations":            one("{podAnnotations: {a: '1'}}", podPath+"metadata.annotations.a", "1"),
-		"podLabels":                 one("{podLabels: {a: 'yes'}}", podPath+"metadata.labels.a", "yes"),
-		"uncoveredImages":           one("{uncoveredImages: Deny}", manager+"args[2]", "--uncovered-images=Deny"),
-		"shortNames":                one("{shortNames: Deny}", manager+"args[2]", "--short-names=Deny"),
-		"logLevel":                  one("{logLevel: debug}", manager+"args[2]", "--log-level=debug"),
-		"logFormat":                 one("{logFormat: text}", manager+"args[2]", "--log-format=text"),
-		"exemptNamespaces":          one("{exemptNamespaces: [a, b]}", manager+"args[2]", "--exempt-namespaces=a,b"),
+		"image.repository": one("{image: {repository: mirror.example.com/c}}", manager+"image",
+			"mirror.example.com/c:"+ref),
+		"image.tag": one("{image: {tag: v9}}", manager+"image",
+			repository+":"+strings.Replace(ref, "v0.1.0", "v9", 1)),
+		"image.digest": one("{image: {digest: '"+digest+"'}}", manager+"image",
+			repository+":v0.1.0@"+digest),
+		"image.pullPolicy": one("{image: {pullPolicy: Always}}", manager+"imagePullPolicy", "Always"),
+		"imagePullSecrets": one("{imagePullSecrets: [{name: p}]}", podPath+"spec.imagePullSecrets",
+			[]any{map[string]any{"name": "p"}}),
+		"replicas": one("{replicas: 5}", "Deployment/countersign-manager.spec.replicas", 5.0),
+		"resources": one("{resources: {limits: {memory: 2Gi}}}", manager+"resources.limits.memory",
+			"2Gi"),
+		"nodeSelector": one("{nodeSelector: {pool: infra}}", podPath+"spec.nodeSelector.pool", "infra"),
+		"tolerations": one("{tolerations: [{operator: Exists}]}", podPath+"spec.tolerations",
+			[]any{map[string]any{"operator": "Exists"}}),
+		"affinity": one("{affinity: {nodeAffinity: {a: b}}}", podPath+"spec.affinity",
+			map[string]any{"nodeAffinity": map[string]any{"a": "b"}}),
+		"topologySpreadConstraints": one("{topologySpreadConstraints: []}",
+			podPath+"spec.topologySpreadConstraints", nil),
+		"priorityClassName": one("{priorityClassName: ''}", podPath+"spec.priorityClassName", nil),
+		"podAnnotations":    one("{podAnnotations: {a: '1'}}", podPath+"metadata.annotations.a", "1"),
+		"podLabels":         one("{podLabels: {a: 'yes'}}", podPath+"metadata.labels.a", "yes"),
+		"uncoveredImages":   one("{uncoveredImages: Deny}", manager+"args[2]", "--uncovered-images=Deny"),
+		"shortNames":        one("{shortNames: Deny}", manager+"args[2]", "--short-names=Deny"),
+		"logLevel":          one("{logLevel: debug}", manager+"args[2]", "--log-level=debug"),
+		"logFormat":         one("{logFormat: text}", manager+"args[2]", "--log-format=text"),
+		"exemptNamespaces":  one("{exemptNamespaces: [a, b]}", manager+"args[2]", "--exempt-namespaces=a,b"),
 		"workloadKinds": one("{workloadKinds: [rollouts.v1alpha1.argoproj.io=spec.template]}", manager+"args[2]",
 			"--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template"),
 		"imagePlaceholders": one("{imagePlaceholders: [auto=example.com/inject, later=inject=a=b]}", manager+"args[2]",
@@ -214,25 +236,45 @@ func effects(standard map[string]any) map[string]struct {
 		"expiryWarning":     one("{expiryWarning: 96h}", manager+"args[2]", "--expiry-warning=96h"),
 		"forgetUnusedAfter": one("{forgetUnusedAfter: '0'}", manager+"args[2]", "--forget-unused-after=0"),
 		"crds.install": {"{crds: {install: false}}", map[string]any{
-			"CustomResourceDefinition/imagepolicies.countersign.dev": nil, "CustomResourceDefinition/trustroots.countersign.dev": nil,
+			"CustomResourceDefinition/imagepolicies.countersign.dev": nil,
+			"CustomResourceDefinition/trustroots.countersign.dev":    nil,
 		}},
 		"crds.keep": {"{crds: {keep: false}}", map[string]any{
 			"CustomResourceDefinition/imagepolicies.countersign.dev.metadata.annotations.helm.sh/resource-policy": nil,
 			"CustomResourceDefinition/trustroots.countersign.dev.metadata.annotations.helm.sh/resource-policy":    nil,
 		}},
 		"commonLabels": {"{commonLabels: {team: a}, podLabels: {team: a}}", labelled(standard, "team", "a")},
-		"extraEnv":     one("{extraEnv: [{name: HTTPS_PROXY, value: 'http://proxy.example.com'}]}", manager+"env", []any{map[string]any{"name": "HTTPS_PROXY", "value": "http://proxy.example.com"}}),
-		"extraArgs":    one("{extraArgs: ['--metrics-secure=false']}", manager+"args[2]", "--metrics-secure=false"),
-		"updateStrategy": {"{updateStrategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}}", map[string]any{
-			"Deployment/countersign-manager.spec.strategy.rollingUpdate.maxSurge": 0.0, "Deployment/countersign-manager.spec.strategy.rollingUpdate.maxUnavailable": 1.0,
-		}},
-		"dnsPolicy":                   one("{dnsPolicy: Default}", podPath+"spec.dnsPolicy", "Default"),
-		"ports.webhook":               {"{ports: {webhook: 19443}}", map[string]any{manager + "args[2]": "--webhook-port=19443", manager + "ports[0].containerPort": 19443.0}},
-		"ports.metrics":               {"{ports: {metrics: 18443}}", map[string]any{manager + "args[1]": "--metrics-bind-address=:18443", manager + "ports[1].containerPort": 18443.0}},
-		"ports.health":                {"{ports: {health: 18081}}", map[string]any{manager + "args[2]": "--health-probe-bind-address=:18081", manager + "ports[2].containerPort": 18081.0}},
-		"serviceAccount.annotations":  one("{serviceAccount: {annotations: {a: b}}}", "ServiceAccount/countersign-manager.metadata.annotations", map[string]any{"a": "b"}),
-		"podDisruptionBudget.enabled": one("{podDisruptionBudget: {enabled: false}}", "PodDisruptionBudget/countersign-manager", nil),
-		"networkPolicy.ingressFrom": one("{networkPolicy: {ingressFrom: [{ipBlock: {cidr: 192.0.2.0/24}}]}}", "NetworkPolicy/countersign-manager.spec.ingress[0].from",
+		"extraEnv": one("{extraEnv: [{name: HTTPS_PROXY, value: 'http://proxy.example.com'}]}", manager+"env",
+			[]any{map[string]any{"name": "HTTPS_PROXY", "value": "http://proxy.example.com"}}),
+		"extraArgs": one("{extraArgs: ['--metrics-secure=false']}", manager+"args[2]", "--metrics-secure=false"),
+		"updateStrategy": {"{updateStrategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 1}}}",
+			map[string]any{
+				"Deployment/countersign-manager.spec.strategy.rollingUpdate.maxSurge":       0.0,
+				"Deployment/countersign-manager.spec.strategy.rollingUpdate.maxUnavailable": 1.0,
+			}},
+		"dnsPolicy": one("{dnsPolicy: Default}", podPath+"spec.dnsPolicy", "Default"),
+		"ports.webhook": {
+			"{ports: {webhook: 19443}}",
+			map[string]any{manager + "args[2]": "--webhook-port=19443", manager + "ports[0].containerPort": 19443.0},
+		},
+		"ports.metrics": {
+			"{ports: {metrics: 18443}}",
+			map[string]any{
+				manager + "args[1]": "--metrics-bind-address=:18443", manager + "ports[1].containerPort": 18443.0,
+			},
+		},
+		"ports.health": {
+			"{ports: {health: 18081}}",
+			map[string]any{
+				manager + "args[2]": "--health-probe-bind-address=:18081", manager + "ports[2].containerPort": 18081.0,
+			},
+		},
+		"serviceAccount.annotations": one("{serviceAccount: {annotations: {a: b}}}",
+			"ServiceAccount/countersign-manager.metadata.annotations", map[string]any{"a": "b"}),
+		"podDisruptionBudget.enabled": one("{podDisruptionBudget: {enabled: false}}",
+			"PodDisruptionBudget/countersign-manager", nil),
+		"networkPolicy.ingressFrom": one("{networkPolicy: {ingressFrom: [{ipBlock: {cidr: 192.0.2.0/24}}]}}",
+			"NetworkPolicy/countersign-manager.spec.ingress[0].from",
 			[]any{map[string]any{"ipBlock": map[string]any{"cidr": "192.0.2.0/24"}}}),
 		"networkPolicy.enabled": one("{networkPolicy: {enabled: false}}", "NetworkPolicy/countersign-manager", nil),
 	}
@@ -373,7 +415,9 @@ func TestCommand(t *testing.T) {
 	if err := run(context.Background(), []string{"-version", "v0.1.0", "-image", testImage, "-out", out}); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"countersign-0.1.0.tgz", "chart/countersign/Chart.yaml", "chart/countersign/templates/NOTES.txt"} {
+	for _, path := range []string{
+		"countersign-0.1.0.tgz", "chart/countersign/Chart.yaml", "chart/countersign/templates/NOTES.txt",
+	} {
 		if _, err := os.Stat(filepath.Join(out, path)); err != nil {
 			t.Error(err)
 		}

@@ -42,22 +42,32 @@ func fields() []field {
 	return []field{
 		replaced([]string{"spec", "replicas"}, "replicas", inline("{{ .Values.replicas }}")),
 		replaced(container("image"), "", inline(`{{ include "countersign.image" . | quote }}`)),
-		added(container("imagePullPolicy"), guarded{".Values.image.pullPolicy", inline("{{ .Values.image.pullPolicy }}")}),
+		added(container("imagePullPolicy"), guarded{
+			".Values.image.pullPolicy", inline("{{ .Values.image.pullPolicy }}"),
+		}),
 		replaced(container("resources"), "resources", block("toYaml .Values.resources")),
-		added(podSpec("imagePullSecrets"), guarded{`include "countersign.pullSecrets" .`, block(`include "countersign.pullSecrets" . | trim`)}),
-		replaced(podSpec("nodeSelector"), "nodeSelector", guarded{".Values.nodeSelector", block("toYaml .Values.nodeSelector")}),
+		added(podSpec("imagePullSecrets"), guarded{
+			`include "countersign.pullSecrets" .`, block(`include "countersign.pullSecrets" . | trim`),
+		}),
+		replaced(podSpec("nodeSelector"), "nodeSelector",
+			guarded{".Values.nodeSelector", block("toYaml .Values.nodeSelector")}),
 		added(podSpec("tolerations"), guarded{".Values.tolerations", block("toYaml .Values.tolerations")}),
 		added(podSpec("affinity"), guarded{".Values.affinity", block("toYaml .Values.affinity")}),
 		replaced(podSpec("topologySpreadConstraints"), "topologySpreadConstraints",
 			guarded{".Values.topologySpreadConstraints", block("toYaml .Values.topologySpreadConstraints")}),
 		replaced(podSpec("priorityClassName"), "priorityClassName",
 			guarded{".Values.priorityClassName", inline("{{ .Values.priorityClassName | quote }}")}),
-		added([]string{"spec", "template", "metadata", "annotations", moreKey}, guarded{".Values.podAnnotations", block("toYaml .Values.podAnnotations")}),
-		added([]string{"spec", "template", "metadata", "labels", moreKey}, guarded{`include "countersign.podLabels" .`, block(`include "countersign.podLabels" .`)}),
+		added([]string{"spec", "template", "metadata", "annotations", moreKey},
+			guarded{".Values.podAnnotations", block("toYaml .Values.podAnnotations")}),
+		added([]string{"spec", "template", "metadata", "labels", moreKey},
+			guarded{`include "countersign.podLabels" .`, block(`include "countersign.podLabels" .`)}),
 		added(container("env"), guarded{".Values.extraEnv", block("toYaml .Values.extraEnv")}),
-		replaced(container("ports", "webhook", "containerPort"), "ports.webhook", inline("{{ int .Values.ports.webhook }}")),
-		replaced(container("ports", "metrics", "containerPort"), "ports.metrics", inline("{{ int .Values.ports.metrics }}")),
-		replaced(container("ports", "health", "containerPort"), "ports.health", inline("{{ int .Values.ports.health }}")),
+		replaced(container("ports", "webhook", "containerPort"), "ports.webhook",
+			inline("{{ int .Values.ports.webhook }}")),
+		replaced(container("ports", "metrics", "containerPort"), "ports.metrics",
+			inline("{{ int .Values.ports.metrics }}")),
+		replaced(container("ports", "health", "containerPort"), "ports.health",
+			inline("{{ int .Values.ports.health }}")),
 		{object: "ServiceAccount/countersign-manager", path: []string{"metadata", "annotations"}, added: true,
 			tree: guarded{".Values.serviceAccount.annotations", block("toYaml .Values.serviceAccount.annotations")}},
 	}
@@ -95,7 +105,10 @@ func (f managerFlag) argument(values map[string]any) (guarded, error) {
 	if !ok {
 		return guarded{}, fmt.Errorf("values.yaml has no default for %s", f.value)
 	}
-	return guarded{fmt.Sprintf("ne %s %q", value, standard), inline(fmt.Sprintf(`{{ printf "--%s=%%s" %s | quote }}`, f.name, value))}, nil
+	return guarded{
+		fmt.Sprintf("ne %s %q", value, standard),
+		inline(fmt.Sprintf(`{{ printf "--%s=%%s" %s | quote }}`, f.name, value)),
+	}, nil
 }
 
 // setFlags appends the flags to the arguments of the container.
@@ -109,7 +122,8 @@ func setFlags(objects, values, defaults map[string]any) error {
 		return fmt.Errorf("%s: the container has no arguments in config/", deployment)
 	}
 	for _, f := range flags() {
-		if slices.ContainsFunc(args, func(a any) bool { s, ok := a.(string); return ok && strings.HasPrefix(s, "--"+f.name) }) {
+		if slices.ContainsFunc(args,
+			func(a any) bool { s, ok := a.(string); return ok && strings.HasPrefix(s, "--"+f.name) }) {
 			return fmt.Errorf("config/ passes --%s, which is a value of the chart", f.name)
 		}
 		argument, err := f.argument(values)
@@ -143,9 +157,12 @@ func setGracePeriod(objects, values map[string]any) error {
 	}
 	longer := int(period - delay.Seconds())
 	if longer < afterDelay {
-		return fmt.Errorf("terminationGracePeriodSeconds is %v in config/, which is not %d s longer than the shutdown delay", period, afterDelay)
+		return fmt.Errorf(
+			"terminationGracePeriodSeconds is %v in config/, which is not %d s longer than the shutdown delay", period,
+			afterDelay)
 	}
-	spec["terminationGracePeriodSeconds"] = inline(fmt.Sprintf(`{{ trimSuffix "s" .Values.shutdownDelay | int | add %d }}`, longer))
+	spec["terminationGracePeriodSeconds"] = inline(
+		fmt.Sprintf(`{{ trimSuffix "s" .Values.shutdownDelay | int | add %d }}`, longer))
 	return nil
 }
 
@@ -162,7 +179,8 @@ func setFields(objects map[string]any, fields []field) (defaults map[string]any,
 		key := f.path[len(f.path)-1]
 		found, ok := parent[key]
 		if ok == f.added {
-			return nil, fmt.Errorf("%s: in config/ it is there: %t, expected: %t; bring the list of fields up to date", where, ok, !f.added)
+			return nil, fmt.Errorf("%s: in config/ it is there: %t, expected: %t; bring the list of fields up to date",
+				where, ok, !f.added)
 		}
 		if ok && !isPlain(found) {
 			return nil, fmt.Errorf("%s: a component changes it too", where)

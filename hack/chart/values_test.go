@@ -41,18 +41,36 @@ func TestParametrizeFailsLoudly(t *testing.T) {
 		values   string
 		want     string
 	}{
-		"as it should be":          {},
-		"no Namespace":             {old: "Namespace/countersign-system: {}", want: "config/default has no Namespace/countersign-system"},
-		"no Deployment":            {old: "Deployment/countersign-manager", new: "Deployment/another", want: "Deployment/countersign-manager spec.replicas"},
-		"a field is gone":          {old: "    replicas: 3\n", want: "spec.replicas: in config/ it is there: false, expected: true"},
-		"a field is there already": {old: "nodeSelector:", new: "affinity: {}\n        nodeSelector:", want: "spec.affinity: in config/ it is there: true, expected: false"},
-		"another container":        {old: "name: manager", new: "name: another", want: "config/ has no manager there"},
-		"no arguments":             {old: "args: [--leader-elect, \"--metrics-bind-address=:8443\"]", new: "tty: true", want: "no arguments"},
-		"no port of that name":     {old: "name: health", new: "name: other", want: "config/ has no health there"},
-		"metrics on another port":  {old: "containerPort: 8443", new: "containerPort: 8444", want: "on the port that it names for that"},
-		"a flag is passed already": {old: "--leader-elect", new: "--expiry-warning=1h", want: "config/ passes --expiry-warning"},
-		"too short a grace period": {old: "terminationGracePeriodSeconds: 30", new: "terminationGracePeriodSeconds: 24", want: "not 20 s longer"},
-		"no labels":                {old: "labels: {a: b}}\n  spec:", new: "x: {}}\n  spec:"},
+		"as it should be": {},
+		"no Namespace": {
+			old: "Namespace/countersign-system: {}", want: "config/default has no Namespace/countersign-system",
+		},
+		"no Deployment": {
+			old: "Deployment/countersign-manager", new: "Deployment/another",
+			want: "Deployment/countersign-manager spec.replicas",
+		},
+		"a field is gone": {
+			old: "    replicas: 3\n", want: "spec.replicas: in config/ it is there: false, expected: true",
+		},
+		"a field is there already": {
+			old: "nodeSelector:", new: "affinity: {}\n        nodeSelector:",
+			want: "spec.affinity: in config/ it is there: true, expected: false",
+		},
+		"another container": {old: "name: manager", new: "name: another", want: "config/ has no manager there"},
+		"no arguments": {
+			old: "args: [--leader-elect, \"--metrics-bind-address=:8443\"]", new: "tty: true", want: "no arguments",
+		},
+		"no port of that name": {old: "name: health", new: "name: other", want: "config/ has no health there"},
+		"metrics on another port": {
+			old: "containerPort: 8443", new: "containerPort: 8444", want: "on the port that it names for that",
+		},
+		"a flag is passed already": {
+			old: "--leader-elect", new: "--expiry-warning=1h", want: "config/ passes --expiry-warning",
+		},
+		"too short a grace period": {
+			old: "terminationGracePeriodSeconds: 30", new: "terminationGracePeriodSeconds: 24", want: "not 20 s longer",
+		},
+		"no labels": {old: "labels: {a: b}}\n  spec:", new: "x: {}}\n  spec:"},
 		"the namespace in an unlisted field": {
 			old: "high", new: "svc.countersign-system", want: "names countersign-system; list the field",
 		},
@@ -67,13 +85,15 @@ func TestParametrizeFailsLoudly(t *testing.T) {
 				c.values = values
 			}
 			// A copy that is in no field which is set follows too.
-			text = strings.Replace(text, "        - name: manager", "        - workingDir: high\n          name: manager", 1)
+			text = strings.Replace(text, "        - name: manager",
+				"        - workingDir: high\n          name: manager", 1)
 			if c.new == "svc.countersign-system" {
 				text = strings.Replace(text, "workingDir: high", "workingDir: "+c.new, 1)
 			}
 			parsed := parse(t, text).(map[string]any)
 			if spec, err := descend(parsed[deployment], podSpec()); err == nil {
-				spec["dnsPolicy"] = guarded{".Values.hostNetwork.enabled", "ClusterFirstWithHostNet"} // as merging the component leaves it
+				// as merging the component leaves it
+				spec["dnsPolicy"] = guarded{".Values.hostNetwork.enabled", "ClusterFirstWithHostNet"}
 			}
 			_, err := parametrize(parsed, parse(t, c.values).(map[string]any))
 			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
@@ -90,12 +110,23 @@ func TestFill(t *testing.T) {
 		want   string
 		err    string
 	}{
-		"scalars":           {text: "a: ${x}\nb:\n  c: ${y.z}\n", values: "{x: 3, y.z: text}", want: "a: 3\nb:\n  c: text\n"},
-		"a map":             {text: "b:\n  c: ${x}\n", values: "{x: {k: v, l: [1]}}", want: "b:\n  c:\n    k: v\n    l:\n    - 1\n"},
-		"what is empty":     {text: "a: ${x}\nb: ${w}\n", values: `{x: "", w: []}`, want: "a: \"\"\nb: []\n"},
-		"a place too many":  {text: "a: ${x}\n", values: "{}", err: `no value for the places of ["x"], no place for the values of []`},
-		"a value too many":  {text: "a: 1\n", values: "{x: 1}", err: `no value for the places of [], no place for the values of ["x"]`},
-		"a place in a text": {text: "a: b ${x}\n", values: "{x: 1}", err: `no value for the places of [], no place for the values of ["x"]`},
+		"scalars": {
+			text: "a: ${x}\nb:\n  c: ${y.z}\n", values: "{x: 3, y.z: text}", want: "a: 3\nb:\n  c: text\n",
+		},
+		"a map": {
+			text: "b:\n  c: ${x}\n", values: "{x: {k: v, l: [1]}}", want: "b:\n  c:\n    k: v\n    l:\n    - 1\n",
+		},
+		"what is empty": {text: "a: ${x}\nb: ${w}\n", values: `{x: "", w: []}`, want: "a: \"\"\nb: []\n"},
+		"a place too many": {
+			text: "a: ${x}\n", values: "{}", err: `no value for the places of ["x"], no place for the values of []`,
+		},
+		"a value too many": {
+			text: "a: 1\n", values: "{x: 1}", err: `no value for the places of [], no place for the values of ["x"]`,
+		},
+		"a place in a text": {
+			text: "a: b ${x}\n", values: "{x: 1}",
+			err: `no value for the places of [], no place for the values of ["x"]`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := fill([]byte(c.text), parse(t, c.values).(map[string]any))
@@ -122,10 +153,17 @@ func TestRelease(t *testing.T) {
 		want           release
 		err            string
 	}{
-		"no image":       {version: "0.1.0", want: release{"0.1.0", "countersign", "v0.1.0", ""}},
-		"a tag":          {version: "v0.1.0", image: "localhost:5000/a/b:v1", want: release{"0.1.0", "localhost:5000/a/b", "v1", ""}},
-		"a digest":       {version: "0.1.0-rc.1", image: "localhost:5000/a/b@" + digest, want: release{"0.1.0-rc.1", "localhost:5000/a/b", "", digest}},
-		"both":           {version: "0.1.0", image: "a.example/b:v1@" + digest, want: release{"0.1.0", "a.example/b", "v1", digest}},
+		"no image": {version: "0.1.0", want: release{"0.1.0", "countersign", "v0.1.0", ""}},
+		"a tag": {
+			version: "v0.1.0", image: "localhost:5000/a/b:v1", want: release{"0.1.0", "localhost:5000/a/b", "v1", ""},
+		},
+		"a digest": {
+			version: "0.1.0-rc.1", image: "localhost:5000/a/b@" + digest,
+			want: release{"0.1.0-rc.1", "localhost:5000/a/b", "", digest},
+		},
+		"both": {
+			version: "0.1.0", image: "a.example/b:v1@" + digest, want: release{"0.1.0", "a.example/b", "v1", digest},
+		},
 		"neither":        {version: "0.1.0", image: "localhost:5000/a/b", err: "REPOSITORY:TAG"},
 		"half a digest":  {version: "0.1.0", image: "a.example/b@sha256:00", err: "REPOSITORY:TAG"},
 		"no version":     {err: `version "": give it as 0.1.0, and the image as REPOSITORY@sha256:DIGEST`},

@@ -48,10 +48,19 @@ There is no node: a Pod that is admitted stays Pending, and no image is pulled o
 		start func(context.Context) error
 	}{
 		{"Starting a TLS registry, and pushing images made on the spot", e.startRegistry},
-		{"Starting notary-server with notary-signer: Docker Content Trust, with a fresh CA and fresh keys", e.startNotary},
-		{"Creating the repository of trust with the delegations targets/ci and targets/qa, with the notary client", e.initialise},
+		{
+			"Starting notary-server with notary-signer: Docker Content Trust, with a fresh CA and fresh keys",
+			e.startNotary,
+		},
+		{
+			"Creating the repository of trust with the delegations targets/ci and targets/qa, with the notary client",
+			e.initialise,
+		},
 		{"Starting etcd, kube-apiserver and Kubernetes' controllers", e.startKube},
-		{"Building the manager from this checkout, and starting it out of cluster with the rights of its ServiceAccount", e.startManager},
+		{
+			"Building the manager from this checkout, and starting it out of cluster with the rights of its " +
+				"ServiceAccount", e.startManager,
+		},
 	} {
 		begin := time.Now()
 		fmt.Fprintf(e.out, "- %s\n", part.what)

@@ -21,7 +21,8 @@ import (
 )
 
 func main() {
-	keep := flag.Bool("keep", os.Getenv("KEEP") != "", "leave everything running at the end, until Ctrl-C (also: KEEP=1)")
+	keep := flag.Bool("keep", os.Getenv("KEEP") != "",
+		"leave everything running at the end, until Ctrl-C (also: KEEP=1)")
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard()) // what its clients would log is none of the demo's output
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

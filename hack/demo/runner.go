@@ -111,7 +111,8 @@ func (a answer) unexpected(want string) error {
 
 // until asks again and again until ask returns nil, and prints that it is waiting. After the limit,
 // what ask returned last is the error.
-func (d *demo) until(ctx context.Context, limit, every time.Duration, what string, ask func() error) (time.Duration, error) {
+func (d *demo) until(ctx context.Context, limit, every time.Duration, what string, ask func() error) (time.Duration,
+	error) {
 	start := time.Now()
 	said := start
 	for {

@@ -35,7 +35,8 @@ func TestAnswersAreChecked(t *testing.T) {
 				}
 				return
 			}
-			if tt.got == nil || !strings.Contains(tt.got.Error(), tt.want) || !strings.Contains(tt.got.Error(), "kubectl run") {
+			if tt.got == nil || !strings.Contains(tt.got.Error(), tt.want) ||
+				!strings.Contains(tt.got.Error(), "kubectl run") {
 				t.Errorf("got %v, want an error that says %q and the command", tt.got, tt.want)
 			}
 		})
@@ -55,12 +56,14 @@ func TestUntil(t *testing.T) {
 		t.Errorf("%d calls, %v", calls, err)
 	}
 	never := errors.New("never")
-	if _, err := d.until(t.Context(), time.Millisecond, time.Millisecond, "nothing", func() error { return never }); !errors.Is(err, never) {
+	if _, err := d.until(t.Context(), time.Millisecond, time.Millisecond, "nothing",
+		func() error { return never }); !errors.Is(err, never) {
 		t.Errorf("past the limit: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := d.until(ctx, time.Minute, time.Minute, "nothing", func() error { return never }); !errors.Is(err, context.Canceled) {
+	if _, err := d.until(ctx, time.Minute, time.Minute, "nothing", func() error { return never }); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("interrupted: %v", err)
 	}
 }

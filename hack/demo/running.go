@@ -22,7 +22,8 @@ func legacy(ctx context.Context, d *demo) error {
 // violation waits for the policy to tell of what ran before it.
 func violation(ctx context.Context, d *demo) error {
 	took, err := d.until(ctx, patience, 100*time.Millisecond, "the policy to count what runs", func() error {
-		return d.quiet(ctx, "", "get", "imagepolicy", "production", "-o", "jsonpath={.status.workloads.covered} {.status.workloads.violating}").succeeds("1 1")
+		return d.quiet(ctx, "", "get", "imagepolicy", "production", "-o",
+			"jsonpath={.status.workloads.covered} {.status.workloads.violating}").succeeds("1 1")
 	})
 	if err != nil {
 		return err
@@ -31,7 +32,8 @@ func violation(ctx context.Context, d *demo) error {
 	if err := d.kubectl(ctx, "get", "imagepolicies").succeeds("COVERED", "VIOLATIONS", "production"); err != nil {
 		return err
 	}
-	if err := d.kubectl(ctx, "get", "imagepolicy", "production", "-o", `jsonpath={range .status.violations[*]}{.namespace}/{.kind}/{.name} {.image} misses {.missingRoles}{"\n"}{end}`).
+	if err := d.kubectl(ctx, "get", "imagepolicy", "production", "-o",
+		`jsonpath={range .status.violations[*]}{.namespace}/{.kind}/{.name} {.image} misses {.missingRoles}{"\n"}{end}`).
 		succeeds(namespace+"/Pod/legacy", d.tag("v0"), `["ci","qa"]`); err != nil {
 		return err
 	}

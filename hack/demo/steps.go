@@ -22,30 +22,53 @@ const (
 // steps are the demo, in order. Each relies on those before it.
 func steps() []step {
 	return []step{
-		{"Before there is a policy", `Image v0 is in the registry, nobody has signed it, and no policy covers it: it may run.`, legacy},
-		{"A trust root and a policy", `The TrustRoot says where signatures come from and pins the root of trust by the key ID that
+		{
+			"Before there is a policy",
+			`Image v0 is in the registry, nobody has signed it, and no policy covers it: it may run.`, legacy,
+		},
+		{"A trust root and a policy",
+			`The TrustRoot says where signatures come from and pins the root of trust by the key ID that
 "docker trust inspect" prints. The ImagePolicy says that in namespaces labelled env=production, images of
 this registry under acme/ run only when the roles "ci" and "qa" have signed them.`, applyPolicy},
-		{"What already runs in breach", `The policy does not stop what runs. It tells: the Pod of before is a violation, and the roles that it misses are named.`, violation},
+		{
+			"What already runs in breach",
+			`The policy does not stop what runs. It tells: the Pod of before is a violation, and the roles that it misses are named.`,
+			violation,
+		},
 		{"Unsigned: denied", `Image v1 is in the registry, and nobody has signed it.`, unsigned},
-		{"Signed by CI only: denied", `CI signs what it built. The policy wants QA's signature as well, and the denial names the role that is
+		{"Signed by CI only: denied",
+			`CI signs what it built. The policy wants QA's signature as well, and the denial names the role that is
 missing.`, signedByCI},
-		{"Signed by both: admitted, and pinned to the digest", `QA signs the same digest. The Pod is admitted, and its image is rewritten to the digest that was verified, so
+		{"Signed by both: admitted, and pinned to the digest",
+			`QA signs the same digest. The Pod is admitted, and its image is rewritten to the digest that was verified, so
 that what was verified is what runs.`, signedByBoth},
-		{"Debugging with an unsigned image: denied", `An ephemeral container needs no new Pod, and passes the same gate.`, debugged},
-		{"The same through a Deployment", `A Deployment is checked when it is created, and so is the Pod that its controller makes. The
+		{
+			"Debugging with an unsigned image: denied",
+			`An ephemeral container needs no new Pod, and passes the same gate.`, debugged,
+		},
+		{"The same through a Deployment",
+			`A Deployment is checked when it is created, and so is the Pod that its controller makes. The
 template stays as it was written, so that GitOps tools see no drift; the Pod is pinned.`, deployment},
 		{"By digest only", `A reference without a tag is admitted when every role has signed that digest.`, digestOnly},
-		{"Tag moved and re-signed by CI alone: denied", `Somebody pushes another image as v1, and CI signs it. CI's signature is now on one digest and QA's on another:
+		{"Tag moved and re-signed by CI alone: denied",
+			`Somebody pushes another image as v1, and CI signs it. CI's signature is now on one digest and QA's on another:
 no image has both, whatever the registry serves. The message names both digests.`, tagMoved},
-		{"QA revoked: denied after the refresh", `Image v2 is signed by both and admitted. Then QA takes its signature back. Decisions come from memory, which is
+		{"QA revoked: denied after the refresh",
+			`Image v2 is signed by both and admitted. Then QA takes its signature back. Decisions come from memory, which is
 brought up to date every 30 seconds here (refreshInterval; 5 minutes by default).`, revoked},
-		{"What is enforced", `Policies and trust roots say what they do. Since v1 was signed anew as another digest, nothing that runs as the old one
+		{"What is enforced",
+			`Policies and trust roots say what they do. Since v1 was signed anew as another digest, nothing that runs as the old one
 has both signatures any more: that shows as violations, and stops nothing.`, visible},
-		{"Break-glass: admitted with a warning, and on record", `A cluster administrator labels the namespace with a reason. What would be denied is then admitted with a
+		{"Break-glass: admitted with a warning, and on record",
+			`A cluster administrator labels the namespace with a reason. What would be denied is then admitted with a
 warning, an event and a metric, and the policy's status tells where the gate stands open.`, breakGlass},
-		{"Policy edited: in force within a second", `Image v3 is signed by both. The policy is edited to want the role "security" too, and then edited back.`, edited},
-		{"Notary server stopped: a known image is still admitted", `The signing server's outage does not stop production from scaling: the signed metadata in memory is good until
+		{
+			"Policy edited: in force within a second",
+			`Image v3 is signed by both. The policy is edited to want the role "security" too, and then edited back.`,
+			edited,
+		},
+		{"Notary server stopped: a known image is still admitted",
+			`The signing server's outage does not stop production from scaling: the signed metadata in memory is good until
 it expires (EXPIRES above). The TrustRoot is no longer Fresh, and says why.`, serverStopped},
 	}
 }
@@ -57,8 +80,10 @@ func applyPolicy(ctx context.Context, d *demo) error {
 	if err := d.kubectlWith(ctx, d.imagePolicy("ci", "qa"), "apply", "-f", "-").succeeds("created"); err != nil {
 		return err
 	}
-	return d.kubectl(ctx, "wait", "--for=condition=Ready", "trustroot/acme-notary", "imagepolicy/production", "--timeout=60s").
-		succeeds("trustroot.countersign.dev/acme-notary condition met", "imagepolicy.countersign.dev/production condition met")
+	return d.kubectl(ctx, "wait", "--for=condition=Ready", "trustroot/acme-notary", "imagepolicy/production",
+		"--timeout=60s").
+		succeeds("trustroot.countersign.dev/acme-notary condition met",
+			"imagepolicy.countersign.dev/production condition met")
 }
 
 func unsigned(ctx context.Context, d *demo) error {
@@ -69,7 +94,8 @@ func signedByCI(ctx context.Context, d *demo) error {
 	if err := d.addHash(ctx, "v1", "ci"); err != nil {
 		return err
 	}
-	return d.runPod(ctx, "half-signed", d.tag("v1")).denied(`role "qa" has not signed `+short(d.images["v1"].Digest), "signed by ci", `TrustRoot "acme-notary"`)
+	return d.runPod(ctx, "half-signed", d.tag("v1")).denied(`role "qa" has not signed `+short(d.images["v1"].Digest),
+		"signed by ci", `TrustRoot "acme-notary"`)
 }
 
 func signedByBoth(ctx context.Context, d *demo) error {
@@ -79,15 +105,18 @@ func signedByBoth(ctx context.Context, d *demo) error {
 	if err := d.runPod(ctx, "signed", d.tag("v1")).succeeds("pod/signed created"); err != nil {
 		return err
 	}
-	return d.kubectl(ctx, "get", "pod", "signed", "-n", namespace, "-o", "jsonpath={.spec.containers[0].image}{\"\\n\"}").
+	return d.kubectl(ctx, "get", "pod", "signed", "-n", namespace, "-o",
+		"jsonpath={.spec.containers[0].image}{\"\\n\"}").
 		succeeds(d.tag("v1") + "@" + d.images["v1"].Digest)
 }
 
 func deployment(ctx context.Context, d *demo) error {
-	if err := d.kubectl(ctx, "create", "deployment", "unsigned", "-n", namespace, "--image="+d.tag("v2")).denied(d.tag("v2")); err != nil {
+	if err := d.kubectl(ctx, "create", "deployment", "unsigned", "-n", namespace,
+		"--image="+d.tag("v2")).denied(d.tag("v2")); err != nil {
 		return err
 	}
-	if err := d.kubectl(ctx, "create", "deployment", "web", "-n", namespace, "--image="+d.tag("v1")).succeeds("created"); err != nil {
+	if err := d.kubectl(ctx, "create", "deployment", "web", "-n", namespace,
+		"--image="+d.tag("v1")).succeeds("created"); err != nil {
 		return err
 	}
 	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controllers to make the Pod", func() error {
@@ -96,20 +125,24 @@ func deployment(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	if err := d.kubectl(ctx, "get", "deployment", "web", "-n", namespace, "-o", "custom-columns=DEPLOYMENT:.metadata.name,IMAGE:.spec.template.spec.containers[0].image").
+	if err := d.kubectl(ctx, "get", "deployment", "web", "-n", namespace, "-o",
+		"custom-columns=DEPLOYMENT:.metadata.name,IMAGE:.spec.template.spec.containers[0].image").
 		succeeds(d.tag("v1") + "\n"); err != nil {
 		return err
 	}
-	return d.kubectl(ctx, "get", "pods", "-n", namespace, "-l", "app=web", "-o", "custom-columns=POD:.metadata.name,OWNER:.metadata.ownerReferences[0].kind,IMAGE:.spec.containers[0].image").
+	return d.kubectl(ctx, "get", "pods", "-n", namespace, "-l", "app=web", "-o",
+		"custom-columns=POD:.metadata.name,OWNER:.metadata.ownerReferences[0].kind,IMAGE:.spec.containers[0].image").
 		succeeds("ReplicaSet", d.tag("v1")+"@"+d.images["v1"].Digest)
 }
 
 func digestOnly(ctx context.Context, d *demo) error {
-	if err := d.runPod(ctx, "by-digest", d.repository()+"@"+d.images["v1"].Digest).succeeds("pod/by-digest created"); err != nil {
+	if err := d.runPod(ctx, "by-digest",
+		d.repository()+"@"+d.images["v1"].Digest).succeeds("pod/by-digest created"); err != nil {
 		return err
 	}
 	d.say("The digest of v2, which nobody has signed:")
-	return d.runPod(ctx, "by-unsigned-digest", d.repository()+"@"+d.images["v2"].Digest).denied("no signatures for this digest")
+	return d.runPod(ctx, "by-unsigned-digest",
+		d.repository()+"@"+d.images["v2"].Digest).denied("no signatures for this digest")
 }
 
 func tagMoved(ctx context.Context, d *demo) error {
@@ -138,18 +171,22 @@ func revoked(ctx context.Context, d *demo) error {
 	if err := d.runPod(ctx, "before", d.tag("v2")).succeeds("pod/before created"); err != nil {
 		return err
 	}
-	err := d.sign("QA takes its signature back", func() error { return d.signer.Remove(ctx, d.repository(), "v2", "targets/qa") })
+	err := d.sign("QA takes its signature back",
+		func() error { return d.signer.Remove(ctx, d.repository(), "v2", "targets/qa") })
 	if err != nil {
 		return err
 	}
-	if err := d.untilDenied(ctx, d.tag("v2"), func(a answer) error { return a.succeeds(d.images["v2"].Digest) }); err != nil {
+	if err := d.untilDenied(ctx, d.tag("v2"),
+		func(a answer) error { return a.succeeds(d.images["v2"].Digest) }); err != nil {
 		return err
 	}
-	return d.runPod(ctx, "after", d.tag("v2")).denied(`role "qa" has not signed `+short(d.images["v2"].Digest), "signed by ci")
+	return d.runPod(ctx, "after", d.tag("v2")).denied(`role "qa" has not signed `+short(d.images["v2"].Digest),
+		"signed by ci")
 }
 
 func visible(ctx context.Context, d *demo) error {
-	return d.kubectl(ctx, "get", "imagepolicies,trustroots").succeeds("imagepolicy.countersign.dev/production", "Enforce", "ci,qa", "trustroot.countersign.dev/acme-notary", "Notary", "True")
+	return d.kubectl(ctx, "get", "imagepolicies,trustroots").succeeds("imagepolicy.countersign.dev/production",
+		"Enforce", "ci,qa", "trustroot.countersign.dev/acme-notary", "Notary", "True")
 }
 
 func edited(ctx context.Context, d *demo) error {
@@ -163,17 +200,20 @@ func edited(ctx context.Context, d *demo) error {
 		if err := d.kubectlWith(ctx, d.imagePolicy(roles...), "apply", "-f", "-").succeeds("configured"); err != nil {
 			return err
 		}
-		took, err := d.until(ctx, time.Second, time.Millisecond, what, func() error { return want(d.ask(ctx, d.tag("v3"))) })
+		took, err := d.until(ctx, time.Second, time.Millisecond, what,
+			func() error { return want(d.ask(ctx, d.tag("v3"))) })
 		if err != nil {
 			return err
 		}
 		d.say("In force %s after kubectl had returned.", took.Round(time.Millisecond))
 		return nil
 	}
-	if err := measure("the edited policy to deny", func(a answer) error { return a.denied("security") }, "ci", "qa", "security"); err != nil {
+	if err := measure("the edited policy to deny", func(a answer) error { return a.denied("security") }, "ci", "qa",
+		"security"); err != nil {
 		return err
 	}
-	if err := d.runPod(ctx, "needs-security", d.tag("v3")).denied(`role "security" has not signed`, "signed by ci, qa"); err != nil {
+	if err := d.runPod(ctx, "needs-security", d.tag("v3")).denied(`role "security" has not signed`,
+		"signed by ci, qa"); err != nil {
 		return err
 	}
 	return measure("the policy, edited back, to admit", func(a answer) error { return a.succeeds() }, "ci", "qa")
@@ -187,7 +227,8 @@ func serverStopped(ctx context.Context, d *demo) error {
 	if err := d.runPod(ctx, "in-the-dark", d.tag("v3")).succeeds("pod/in-the-dark created"); err != nil {
 		return err
 	}
-	if err := d.kubectl(ctx, "create", "deployment", "known", "-n", namespace, "--replicas=3", "--image="+d.tag("v3")).succeeds("created"); err != nil {
+	if err := d.kubectl(ctx, "create", "deployment", "known", "-n", namespace, "--replicas=3",
+		"--image="+d.tag("v3")).succeeds("created"); err != nil {
 		return err
 	}
 	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controllers to make the Pods", func() error {
@@ -200,13 +241,15 @@ func serverStopped(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	if err := d.kubectl(ctx, "get", "replicasets", "-n", namespace, "-l", "app=known", "-o", "custom-columns=REPLICASET:.metadata.name,DESIRED:.spec.replicas,CREATED:.status.replicas").
+	if err := d.kubectl(ctx, "get", "replicasets", "-n", namespace, "-l", "app=known", "-o",
+		"custom-columns=REPLICASET:.metadata.name,DESIRED:.spec.replicas,CREATED:.status.replicas").
 		succeeds("3         3"); err != nil {
 		return err
 	}
 	d.say("The TrustRoot says so as soon as the next refresh finds the server gone.")
 	_, err = d.until(ctx, refreshed, time.Second, "Fresh=False", func() error {
-		return d.quiet(ctx, "", "get", "trustroot", "acme-notary", "-o", `jsonpath={.status.conditions[?(@.type=="Fresh")].status}`).succeeds("False")
+		return d.quiet(ctx, "", "get", "trustroot", "acme-notary", "-o",
+			`jsonpath={.status.conditions[?(@.type=="Fresh")].status}`).succeeds("False")
 	})
 	if err != nil {
 		return err
@@ -227,7 +270,8 @@ func (d *demo) runPod(ctx context.Context, name, image string) answer {
 
 // dryRun asks the API server what would become of a Pod, admission included, and prints nothing.
 func (d *demo) dryRun(ctx context.Context, image string) answer {
-	return d.quiet(ctx, "", "run", "dry-run", "-n", namespace, "--image="+image, "--dry-run=server", "-o", "jsonpath={.spec.containers[0].image}")
+	return d.quiet(ctx, "", "run", "dry-run", "-n", namespace, "--image="+image, "--dry-run=server", "-o",
+		"jsonpath={.spec.containers[0].image}")
 }
 
 // ask is dryRun without a kubectl to start, for measuring.

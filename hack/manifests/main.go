@@ -34,16 +34,20 @@ func run(ctx context.Context, args []string) error {
 	var m kustomize.Overlay
 	f := pflag.NewFlagSet("manifests", pflag.ContinueOnError)
 	f.StringVar(&m.Image, "image", "", "reference of the operator's image, best by digest")
-	f.StringSliceVar(&m.Components, "components", nil, "folders of config/components to add, in any order, such as prometheus,cert-manager")
+	f.StringSliceVar(&m.Components, "components", nil,
+		"folders of config/components to add, in any order, such as prometheus,cert-manager")
 	out := f.String("out", "dist/install.yaml", "file to write")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if m.Image == "" {
-		return errors.New("name the operator's image: make install-yaml IMAGE=registry.example.com/countersign@sha256:...; make image builds and pushes one")
+		return errors.New(
+			"name the operator's image: make install-yaml IMAGE=registry.example.com/countersign@sha256:...; make " +
+				"image builds and pushes one")
 	}
 	if slices.Contains(m.Components, "cert-manager") && slices.Contains(m.Components, "openshift") {
-		return errors.New("the components cert-manager and openshift each bring a serving certificate: name one of them")
+		return errors.New(
+			"the components cert-manager and openshift each bring a serving certificate: name one of them")
 	}
 	// The other components change which certificate this one expects, and change nothing where it
 	// comes after them.

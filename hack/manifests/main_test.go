@@ -16,7 +16,8 @@ func TestComponentsInAnyOrder(t *testing.T) {
 	files := map[string][]byte{}
 	for _, components := range []string{"prometheus,openshift", "openshift,prometheus"} {
 		out := filepath.Join(t.TempDir(), "install.yaml")
-		if err := run(t.Context(), []string{"--image=" + image, "--components=" + components, "--out=" + out}); err != nil {
+		if err := run(t.Context(),
+			[]string{"--image=" + image, "--components=" + components, "--out=" + out}); err != nil {
 			t.Fatal(err)
 		}
 		content, err := os.ReadFile(out)
@@ -37,7 +38,8 @@ func TestComponentsInAnyOrder(t *testing.T) {
 // everything.
 func TestEachRoleNamesItsRules(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "install.yaml")
-	if err := run(t.Context(), []string{"--image=" + image, "--components=prometheus,openshift", "--out=" + out}); err != nil {
+	if err := run(t.Context(),
+		[]string{"--image=" + image, "--components=prometheus,openshift", "--out=" + out}); err != nil {
 		t.Fatal(err)
 	}
 	content, err := os.ReadFile(out)
@@ -61,13 +63,16 @@ func TestEachRoleNamesItsRules(t *testing.T) {
 
 func TestManifestsAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ args, want string }{
-		"no image":                 {"--components=prometheus", "name the operator's image"},
-		"two certificates":         {"--image=x --components=cert-manager,openshift", "each bring a serving certificate"},
+		"no image": {"--components=prometheus", "name the operator's image"},
+		"two certificates": {
+			"--image=x --components=cert-manager,openshift", "each bring a serving certificate",
+		},
 		"a component that is none": {"--image=x --components=promtheus", "config/components/promtheus"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "install.yaml")
-			if err := run(t.Context(), append(strings.Fields(tt.args), "--out="+out)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err := run(t.Context(), append(strings.Fields(tt.args), "--out="+out)); err == nil ||
+				!strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			if _, err := os.Stat(out); err == nil {

@@ -121,7 +121,8 @@ func TestDashboard(t *testing.T) {
 		t.Error("it has no uid or no title")
 	}
 	variables := dashboard.Templating.List
-	if len(variables) == 0 || variables[0].Name != "datasource" || variables[0].Type != "datasource" || variables[0].Query != "prometheus" {
+	if len(variables) == 0 || variables[0].Name != "datasource" || variables[0].Type != "datasource" ||
+		variables[0].Query != "prometheus" {
 		t.Errorf("its first variable is not the data source: %v", variables)
 	}
 	metrics := documented(t)

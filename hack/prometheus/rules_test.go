@@ -82,7 +82,8 @@ func alerts(t *testing.T) map[string]rulefmt.Rule {
 	if err != nil {
 		t.Fatal(err)
 	}
-	groups, errs := rulefmt.Parse(spec, false, model.UTF8Validation, parser.NewParser(parser.Options{}), promslog.NewNopLogger())
+	groups, errs := rulefmt.Parse(spec, false, model.UTF8Validation, parser.NewParser(parser.Options{}),
+		promslog.NewNopLogger())
 	for _, err := range errs {
 		t.Error(err)
 	}
@@ -115,7 +116,8 @@ func TestAlertsAreComplete(t *testing.T) {
 				t.Errorf("%s has no %s", name, text)
 			}
 		}
-		if want := "https://github.com/countersign-dev/countersign/blob/main/docs/runbooks/" + name + ".md"; rule.Annotations["runbook_url"] != want {
+		if want := "https://github.com/countersign-dev/countersign/blob/main/docs/runbooks/" + name +
+			".md"; rule.Annotations["runbook_url"] != want {
 			t.Errorf("%s has the runbook %q, want %q", name, rule.Annotations["runbook_url"], want)
 		}
 	}
@@ -127,7 +129,9 @@ func TestAlerts(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := alerts(t)
-	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1_000_000, Timeout: time.Minute, EnableAtModifier: true, EnableNegativeOffset: true})
+	engine := promql.NewEngine(promql.EngineOpts{
+		MaxSamples: 1_000_000, Timeout: time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
+	})
 	fires, silent := map[string]bool{}, map[string]bool{}
 	for _, test := range s.Tests {
 		t.Run(test.Name, func(t *testing.T) {
@@ -160,7 +164,8 @@ func TestAlerts(t *testing.T) {
 	}
 	for name := range all {
 		if !fires[name] || !silent[name] {
-			t.Errorf("%s needs a case in which it fires (%t) and one in which it does not (%t)", name, fires[name], silent[name])
+			t.Errorf("%s needs a case in which it fires (%t) and one in which it does not (%t)", name, fires[name],
+				silent[name])
 		}
 	}
 }
@@ -232,7 +237,8 @@ func (r run) alert(t *testing.T, sample promql.Sample, at time.Time) fired {
 		none := func(context.Context, string, time.Time) (promql.Vector, error) {
 			return nil, fmt.Errorf("no queries in texts")
 		}
-		expander := template.NewTemplateExpander(t.Context(), definitions+text, r.rule.Alert, data, model.TimeFromUnixNano(at.UnixNano()), none, &url.URL{}, []string{"missingkey=error"})
+		expander := template.NewTemplateExpander(t.Context(), definitions+text, r.rule.Alert, data,
+			model.TimeFromUnixNano(at.UnixNano()), none, &url.URL{}, []string{"missingkey=error"})
 		expanded, err := expander.Expand()
 		if err != nil {
 			t.Errorf("%s: %v", r.rule.Alert, err)

@@ -43,7 +43,8 @@ func load(t *testing.T, all []series, interval time.Duration) storageOf {
 // Querier implements storage.Queryable. The engine itself drops samples outside of what it asked
 // for.
 func (s storageOf) Querier(int64, int64) (storage.Querier, error) {
-	return &storage.MockQuerier{SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	return &storage.MockQuerier{SelectMockFunction: func(_ bool, _ *storage.SelectHints,
+		matchers ...*labels.Matcher) storage.SeriesSet {
 		found := set{at: -1}
 		for _, one := range s {
 			if matches(one.Labels(), matchers) {

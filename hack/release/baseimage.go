@@ -39,7 +39,9 @@ func baseIndex(created time.Time, platforms []v1.Platform, licenses []packed) (v
 		if err != nil {
 			return nil, fmt.Errorf("making the base image for %s: %w", platform, err)
 		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &platform}})
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add: image, Descriptor: v1.Descriptor{Platform: &platform},
+		})
 	}
 	return index, nil
 }
@@ -49,7 +51,9 @@ func baseImage(layer v1.Layer, created time.Time, platform v1.Platform) (v1.Imag
 	image, err := mutate.Append(image, mutate.Addendum{
 		Layer:     layer,
 		MediaType: types.OCILayer,
-		History:   v1.History{Created: v1.Time{Time: created}, Comment: "root certificates, the user nonroot and licenses"},
+		History: v1.History{
+			Created: v1.Time{Time: created}, Comment: "root certificates, the user nonroot and licenses",
+		},
 	})
 	if err != nil {
 		return nil, err
@@ -74,13 +78,19 @@ func baseContent(created time.Time, licenses []packed) ([]byte, error) {
 	files := []packed{
 		{name: "etc/"},
 		{"etc/group", []byte("root:x:0:\nnonroot:x:" + user + ":\n")},
-		{"etc/passwd", []byte("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:" + user + ":" + user + ":nonroot:/:/sbin/nologin\n")},
+		{
+			"etc/passwd",
+			[]byte("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:" + user + ":" + user + ":nonroot:/:/sbin/nologin\n"),
+		},
 		{name: "etc/ssl/"},
 		{name: "etc/ssl/certs/"},
 		{"etc/ssl/certs/ca-certificates.crt", rootCertificates()},
 	}
 	for _, f := range append(files, licenses...) {
-		header := &tar.Header{Name: f.name, Typeflag: tar.TypeReg, Mode: 0o444, Size: int64(len(f.text)), ModTime: created, Format: tar.FormatUSTAR}
+		header := &tar.Header{
+			Name: f.name, Typeflag: tar.TypeReg, Mode: 0o444, Size: int64(len(f.text)), ModTime: created,
+			Format: tar.FormatUSTAR,
+		}
 		if f.text == nil {
 			header.Typeflag, header.Mode = tar.TypeDir, 0o555
 		}

@@ -88,7 +88,8 @@ func settleEnvironment(root string) error {
 	}
 	return errors.Join(
 		os.Setenv("GOFLAGS", "-trimpath"), // empty, it would be what "go env -w" wrote down
-		os.Setenv("GOAMD64", "v1"), os.Setenv("GOARM64", "v8.0"), os.Setenv("CGO_ENABLED", "0"), os.Setenv("GOWORK", "off"),
+		os.Setenv("GOAMD64", "v1"), os.Setenv("GOARM64", "v8.0"), os.Setenv("CGO_ENABLED", "0"),
+		os.Setenv("GOWORK", "off"),
 		os.Setenv(fmt.Sprintf("GIT_CONFIG_KEY_%d", count), "safe.directory"),
 		os.Setenv(fmt.Sprintf("GIT_CONFIG_VALUE_%d", count), root),
 		os.Setenv("GIT_CONFIG_COUNT", strconv.Itoa(count+1)),

@@ -13,7 +13,8 @@ func TestReadCheckout(t *testing.T) {
 	root := t.TempDir()
 	runIn(t, root, "git", "init", "-q")
 	t.Setenv("GIT_COMMITTER_DATE", "2026-03-01T12:00:00+09:00")
-	runIn(t, root, "git", "-c", "user.name=ci", "-c", "user.email=ci@example.com", "commit", "-q", "--allow-empty", "-m", "first")
+	runIn(t, root, "git", "-c", "user.name=ci", "-c", "user.email=ci@example.com", "commit", "-q", "--allow-empty",
+		"-m", "first")
 	c, err := readCheckout(t.Context(), root)
 	if err != nil {
 		t.Fatal(err)

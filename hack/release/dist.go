@@ -35,7 +35,8 @@ func finish(dist, version string, created time.Time) error {
 			return fmt.Errorf("packing %s: %w", folder, err)
 		}
 		name := fmt.Sprintf("countersign-%s-%s.tar.gz", e.Name(), strings.TrimPrefix(version, "v"))
-		if err := errors.Join(os.WriteFile(filepath.Join(dist, name), archive, 0o644), os.RemoveAll(folder)); err != nil {
+		if err := errors.Join(os.WriteFile(filepath.Join(dist, name), archive, 0o644),
+			os.RemoveAll(folder)); err != nil {
 			return err
 		}
 	}
@@ -62,7 +63,10 @@ func pack(folder string, created time.Time) ([]byte, error) {
 		if err != nil {
 			return err
 		}
-		header := &tar.Header{Name: filepath.ToSlash(name), Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text)), ModTime: created, Format: tar.FormatUSTAR}
+		header := &tar.Header{
+			Name: filepath.ToSlash(name), Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(text)), ModTime: created,
+			Format: tar.FormatUSTAR,
+		}
 		if err := w.WriteHeader(header); err != nil {
 			return err
 		}

@@ -12,7 +12,9 @@ func TestFinish(t *testing.T) {
 	var sums [2]string
 	for i := range sums {
 		dist := t.TempDir()
-		for name, text := range map[string]string{"install.yaml": "a", "bundle/manifests/csv.yaml": "b", "bundle/metadata/annotations.yaml": "c"} {
+		for name, text := range map[string]string{
+			"install.yaml": "a", "bundle/manifests/csv.yaml": "b", "bundle/metadata/annotations.yaml": "c",
+		} {
 			path := filepath.Join(dist, filepath.FromSlash(name))
 			if err := os.MkdirAll(filepath.Dir(path), 0o700+os.FileMode(i*0o55)); err != nil {
 				t.Fatal(err)
@@ -27,7 +29,8 @@ func TestFinish(t *testing.T) {
 			}
 		}
 		runIn(t, dist, "sha256sum", "--check", "--strict", sumsFile)
-		runIn(t, dist, "sh", "-c", "test \"$(tar -xzOf countersign-bundle-1.2.3.tar.gz bundle/manifests/csv.yaml)\" = b")
+		runIn(t, dist, "sh", "-c",
+			"test \"$(tar -xzOf countersign-bundle-1.2.3.tar.gz bundle/manifests/csv.yaml)\" = b")
 		text, err := os.ReadFile(filepath.Join(dist, sumsFile))
 		if err != nil {
 			t.Fatal(err)

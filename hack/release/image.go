@@ -48,7 +48,8 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	}
 	repository, err := name.NewRepository(o.repository, name.StrictValidation)
 	if err != nil {
-		return "", fmt.Errorf("give the repository to push to, without a tag, as registry.example.com/countersign/countersign: %w", err)
+		return "", fmt.Errorf(
+			"give the repository to push to, without a tag, as registry.example.com/countersign/countersign: %w", err)
 	}
 	if o.version != "" && !versions.MatchString(o.version) {
 		return "", fmt.Errorf("version %q is not of the form v1.2.3 or v1.2.3-rc.1", o.version)
@@ -73,7 +74,8 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 		return "", fmt.Errorf("setting up the build: %w", err)
 	}
 	log.SetOutput(io.Discard) // the builder's own remarks on tags that it does not use
-	fmt.Fprintf(os.Stderr, "Building the manager for %s: a few minutes the first time.\n", strings.Join(o.platforms, " and "))
+	fmt.Fprintf(os.Stderr, "Building the manager for %s: a few minutes the first time.\n",
+		strings.Join(o.platforms, " and "))
 	result, err := builder.Build(ctx, manager)
 	if err != nil {
 		return "", fmt.Errorf("building the image: %w", err)

@@ -39,7 +39,8 @@ func startRegistry(t *testing.T) string {
 // keepEnvironment puts back what a build settles, after the test.
 func keepEnvironment(t *testing.T) {
 	for _, name := range []string{
-		"GOOS", "GOARCH", "GOARM", "GOFLAGS", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CGO_ENABLED", "GOWORK", "GIT_CONFIG_COUNT", "SOURCE_DATE_EPOCH",
+		"GOOS", "GOARCH", "GOARM", "GOFLAGS", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CGO_ENABLED", "GOWORK",
+		"GIT_CONFIG_COUNT", "SOURCE_DATE_EPOCH",
 	} {
 		value, was := os.LookupEnv(name)
 		t.Setenv(name, value)
@@ -54,7 +55,8 @@ func TestImage(t *testing.T) {
 	repository := startRegistry(t) + "/countersign/countersign"
 	dist := t.TempDir()
 	options := imageOptions{
-		root: filepath.Join("..", ".."), repository: repository, platforms: []string{"linux/amd64", "linux/arm64"}, version: "v1.2.3", dist: dist,
+		root: filepath.Join("..", ".."), repository: repository, platforms: []string{"linux/amd64", "linux/arm64"},
+		version: "v1.2.3", dist: dist,
 	}
 	reference, err := buildImage(t.Context(), options)
 	if err != nil {
@@ -76,7 +78,8 @@ func TestImage(t *testing.T) {
 		t.Run(platform, func(t *testing.T) {
 			checkConfig(t, image, platform)
 			checkContent(t, image)
-			checkSBOM(t, digest, image, filepath.Join(dist, "countersign-"+strings.ReplaceAll(platform, "/", "-")+".spdx.json"))
+			checkSBOM(t, digest, image,
+				filepath.Join(dist, "countersign-"+strings.ReplaceAll(platform, "/", "-")+".spdx.json"))
 		})
 	}
 	tagged, err := remote.Head(digest.Tag("v1.2.3"))
@@ -99,7 +102,10 @@ func TestReproducible(t *testing.T) {
 		root, dist, host := filepath.Join(t.TempDir(), zone), t.TempDir(), startRegistry(t)
 		runIn(t, ".", "git", "clone", "--quiet", "--shared", "--no-tags", filepath.Join("..", ".."), root)
 		runIn(t, root, "git", "tag", "v1.2.3")
-		reference, err := buildImage(t.Context(), imageOptions{root: root, repository: host + "/" + strings.ToLower(zone), platforms: []string{platform}, dist: dist})
+		reference, err := buildImage(t.Context(),
+			imageOptions{
+				root: root, repository: host + "/" + strings.ToLower(zone), platforms: []string{platform}, dist: dist,
+			})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -138,7 +144,8 @@ func TestImageOutsideOfGit(t *testing.T) {
 	root := t.TempDir()
 	runIn(t, filepath.Join("..", ".."), "sh", "-c", `git archive HEAD | tar -x -C "$1"`, "sh", root)
 	reference, err := buildImage(t.Context(), imageOptions{
-		root: root, repository: startRegistry(t) + "/countersign", platforms: []string{"linux/" + runtime.GOARCH}, dist: t.TempDir(),
+		root: root, repository: startRegistry(t) + "/countersign", platforms: []string{"linux/" + runtime.GOARCH},
+		dist: t.TempDir(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -170,11 +177,18 @@ func TestImageRefuses(t *testing.T) {
 		options imageOptions
 		want    string
 	}{
-		"no repository":     {imageOptions{}, "give the repository"},
-		"a tag":             {imageOptions{repository: "registry.example.com/countersign:v1"}, "without a tag"},
-		"no version":        {imageOptions{repository: "registry.example.com/countersign", version: "1.2.3"}, "of the form v1.2.3"},
-		"metadata of build": {imageOptions{repository: "registry.example.com/countersign", version: "v1.2.3+dirty"}, "of the form v1.2.3"},
-		"no platform":       {imageOptions{repository: "registry.example.com/countersign", platforms: []string{"amd64"}}, `platform "amd64"`},
+		"no repository": {imageOptions{}, "give the repository"},
+		"a tag":         {imageOptions{repository: "registry.example.com/countersign:v1"}, "without a tag"},
+		"no version": {
+			imageOptions{repository: "registry.example.com/countersign", version: "1.2.3"}, "of the form v1.2.3",
+		},
+		"metadata of build": {
+			imageOptions{repository: "registry.example.com/countersign", version: "v1.2.3+dirty"}, "of the form v1.2.3",
+		},
+		"no platform": {
+			imageOptions{repository: "registry.example.com/countersign", platforms: []string{"amd64"}},
+			`platform "amd64"`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.options.root, c.options.dist = filepath.Join("..", ".."), t.TempDir()
@@ -229,8 +243,12 @@ func checkConfig(t *testing.T, image v1.Image, platform string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for where, about := range map[string]map[string]string{"labels": config.Config.Labels, "annotations": manifest.Annotations} {
-		for key, want := range map[string]string{"title": "countersign", "version": "v1.2.3", "licenses": "Apache-2.0"} {
+	for where, about := range map[string]map[string]string{
+		"labels": config.Config.Labels, "annotations": manifest.Annotations,
+	} {
+		for key, want := range map[string]string{
+			"title": "countersign", "version": "v1.2.3", "licenses": "Apache-2.0",
+		} {
 			if got := about["org.opencontainers.image."+key]; got != want {
 				t.Errorf("%s: %s is %q, want %q", where, key, got, want)
 			}
@@ -254,7 +272,8 @@ func checkContent(t *testing.T, image v1.Image) {
 			t.Errorf("the image holds %s", name)
 		}
 	}
-	for _, name := range append(want, "/licenses/github.com/countersign-dev/countersign/LICENSE", "/licenses/go/LICENSE",
+	for _, name := range append(want, "/licenses/github.com/countersign-dev/countersign/LICENSE",
+		"/licenses/go/LICENSE",
 		"/licenses/sigs.k8s.io/controller-runtime/LICENSE", "/licenses/github.com/prometheus/client_golang/NOTICE") {
 		if files[name] == nil {
 			t.Errorf("the image has no %s", name)
@@ -317,7 +336,9 @@ func checkSBOM(t *testing.T, index name.Digest, image v1.Image, path string) {
 	for _, p := range sbom.Packages {
 		names[p.Name] = true
 	}
-	for _, want := range []string{digest.String(), "github.com/countersign-dev/countersign", "sigs.k8s.io/controller-runtime"} {
+	for _, want := range []string{
+		digest.String(), "github.com/countersign-dev/countersign", "sigs.k8s.io/controller-runtime",
+	} {
 		if !names[want] {
 			t.Errorf("%s does not name %s", path, want)
 		}

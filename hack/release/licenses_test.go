@@ -19,7 +19,8 @@ func TestLicenses(t *testing.T) {
 		return got
 	}
 	got := get()
-	if !slices.EqualFunc(got, get(), func(a, b packed) bool { return a.name == b.name && string(a.text) == string(b.text) }) {
+	if !slices.EqualFunc(got, get(),
+		func(a, b packed) bool { return a.name == b.name && string(a.text) == string(b.text) }) {
 		t.Error("they differ from one time to the next")
 	}
 	seen := map[string]bool{".": true}
@@ -29,7 +30,10 @@ func TestLicenses(t *testing.T) {
 		}
 		seen[strings.TrimSuffix(f.name, "/")] = true
 	}
-	for _, want := range []string{"github.com/countersign-dev/countersign/LICENSE", "go/LICENSE", "go/PATENTS", "go.yaml.in/yaml/v2/LICENSE.libyaml", "k8s.io/client-go/LICENSE"} {
+	for _, want := range []string{
+		"github.com/countersign-dev/countersign/LICENSE", "go/LICENSE", "go/PATENTS",
+		"go.yaml.in/yaml/v2/LICENSE.libyaml", "k8s.io/client-go/LICENSE",
+	} {
 		if !seen["licenses/"+want] {
 			t.Errorf("%s is missing", want)
 		}
@@ -39,12 +43,15 @@ func TestLicenses(t *testing.T) {
 func TestLicenseMissing(t *testing.T) {
 	keepEnvironment(t)
 	root := t.TempDir()
-	for name, text := range map[string]string{"go.mod": "module example.com/none\n", "main.go": "package main\n\nfunc main() {}\n"} {
+	for name, text := range map[string]string{
+		"go.mod": "module example.com/none\n", "main.go": "package main\n\nfunc main() {}\n",
+	} {
 		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := licenses(t.Context(), root, []string{"linux/amd64"}); err == nil || !strings.Contains(err.Error(), "example.com/none has no file with its license") {
+	if _, err := licenses(t.Context(), root, []string{"linux/amd64"}); err == nil ||
+		!strings.Contains(err.Error(), "example.com/none has no file with its license") {
 		t.Errorf("got %v, want an error that names the module", err)
 	}
 }

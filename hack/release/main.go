@@ -28,7 +28,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	tasks := map[string]func(context.Context, []string) error{"image": runImage, "check-tag": runCheckTag, "finish": runFinish}
+	tasks := map[string]func(context.Context, []string) error{
+		"image": runImage, "check-tag": runCheckTag, "finish": runFinish,
+	}
 	if len(args) == 0 || tasks[args[0]] == nil {
 		return fmt.Errorf("say what to do, one of: %s", strings.Join(slices.Sorted(maps.Keys(tasks)), ", "))
 	}
@@ -55,7 +57,8 @@ func runImage(ctx context.Context, args []string) error {
 		return err
 	}
 	reference, err := buildImage(ctx, imageOptions{
-		root: in.root, dist: in.dist, repository: *repository, platforms: strings.Split(*platforms, ","), version: *version,
+		root: in.root, dist: in.dist, repository: *repository, platforms: strings.Split(*platforms, ","),
+		version: *version,
 	})
 	if err != nil {
 		return err

@@ -13,7 +13,8 @@ import (
 // anybody can build what is released again.
 func checkTag(ctx context.Context, root, version string) error {
 	if !versions.MatchString(version) {
-		return fmt.Errorf("say which version is to be released, as VERSION=v1.2.3 or VERSION=v1.2.3-rc.1; %q is none", version)
+		return fmt.Errorf("say which version is to be released, as VERSION=v1.2.3 or VERSION=v1.2.3-rc.1; %q is none",
+			version)
 	}
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -30,7 +31,9 @@ func checkTag(ctx context.Context, root, version string) error {
 		return err
 	}
 	if changes != "" {
-		return fmt.Errorf("the checkout has changes, and a release is made of what is committed; commit or remove these:\n%s", changes)
+		return fmt.Errorf(
+			"the checkout has changes, and a release is made of what is committed; commit or remove these:\n%s",
+			changes)
 	}
 	head, err := git(ctx, root, "rev-parse", "HEAD")
 	if err != nil {
@@ -45,7 +48,9 @@ func checkTag(ctx context.Context, root, version string) error {
 		return fmt.Errorf("there is no tag %s here; make it, or fetch it with: git fetch --tags", version)
 	}
 	if commit := commits[len(commits)-1]; commit != head {
-		return fmt.Errorf("the checkout is of commit %.12s, and the tag %s is of %.12s; go there with: git checkout %[2]s", head, version, commit)
+		return fmt.Errorf(
+			"the checkout is of commit %.12s, and the tag %s is of %.12s; go there with: git checkout %[2]s", head,
+			version, commit)
 	}
 	return nil
 }

@@ -23,14 +23,18 @@ func TestCheckTag(t *testing.T) {
 	}{
 		"the tag's own commit": {change: func(*testing.T, string) {}},
 		"a tag of its own": {version: "v1.2.4", change: func(t *testing.T, root string) {
-			runIn(t, root, "git", "-c", "user.name=ci", "-c", "user.email=ci@example.com", "tag", "-am", "four", "v1.2.4")
+			runIn(t, root, "git", "-c", "user.name=ci", "-c", "user.email=ci@example.com", "tag", "-am", "four",
+				"v1.2.4")
 		}},
 		"no version":  {version: "latest", want: "VERSION=v1.2.3", change: func(*testing.T, string) {}},
 		"no such tag": {version: "v9.9.9", want: "there is no tag v9.9.9", change: func(*testing.T, string) {}},
-		"a branch of that name": {version: "v1.2.4", want: "there is no tag v1.2.4", change: func(t *testing.T, root string) {
-			runIn(t, root, "git", "branch", "v1.2.4")
-		}},
-		"a later commit": {want: "git checkout v1.2.3", change: func(t *testing.T, root string) { commit(t, root, "later") }},
+		"a branch of that name": {version: "v1.2.4", want: "there is no tag v1.2.4",
+			change: func(t *testing.T, root string) {
+				runIn(t, root, "git", "branch", "v1.2.4")
+			}},
+		"a later commit": {
+			want: "git checkout v1.2.3", change: func(t *testing.T, root string) { commit(t, root, "later") },
+		},
 		"a changed file": {want: " M first", change: func(t *testing.T, root string) {
 			if err := os.WriteFile(filepath.Join(root, "first"), nil, 0o644); err != nil {
 				t.Fatal(err)

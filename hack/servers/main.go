@@ -42,6 +42,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("helm:    %s\nnotary:  %s\nkube:    %s\nkubectl: %s\n", filepath.Dir(helm), filepath.Dir(notary.Server), filepath.Dir(kube.APIServer), kube.Kubectl)
+	fmt.Printf("helm:    %s\nnotary:  %s\nkube:    %s\nkubectl: %s\n", filepath.Dir(helm), filepath.Dir(notary.Server),
+		filepath.Dir(kube.APIServer), kube.Kubectl)
 	return nil
 }

@@ -37,12 +37,16 @@ func run(ctx context.Context, args []string) error {
 	}
 	f := pflag.NewFlagSet("sign", pflag.ContinueOnError)
 	f.StringVar(&r.role, "role", "", "role to sign for, such as ci: the delegation targets/ci")
-	f.StringVar(&r.image, "image", "", "repository with the digest, as registry.example.com/countersign/countersign@sha256:...")
+	f.StringVar(&r.image, "image", "",
+		"repository with the digest, as registry.example.com/countersign/countersign@sha256:...")
 	f.StringVar(&r.tag, "tag", "", "tag of that digest, such as v1.2.3")
 	f.StringVar(&r.server, "server", os.Getenv("NOTARY_SERVER"), "URL of the Notary server (default $NOTARY_SERVER)")
-	f.StringVar(&r.serverCA, "server-ca", os.Getenv("NOTARY_CA"), "file of certificates that the server's must chain to (default $NOTARY_CA, else the system's)")
-	f.StringVar(&r.rootKeyID, "root-key-id", os.Getenv("NOTARY_ROOT_KEY_ID"), "canonical ID of the repository's root key, as \"docker trust inspect\" prints it (default $NOTARY_ROOT_KEY_ID)")
-	f.StringVar(&r.key, "key", os.Getenv("NOTARY_KEY"), "file of the role's private key (default $NOTARY_KEY); NOTARY_DELEGATION_PASSPHRASE opens an encrypted one")
+	f.StringVar(&r.serverCA, "server-ca", os.Getenv("NOTARY_CA"),
+		"file of certificates that the server's must chain to (default $NOTARY_CA, else the system's)")
+	f.StringVar(&r.rootKeyID, "root-key-id", os.Getenv("NOTARY_ROOT_KEY_ID"),
+		"canonical ID of the repository's root key, as \"docker trust inspect\" prints it (default $NOTARY_ROOT_KEY_ID)")
+	f.StringVar(&r.key, "key", os.Getenv("NOTARY_KEY"),
+		"file of the role's private key (default $NOTARY_KEY); NOTARY_DELEGATION_PASSPHRASE opens an encrypted one")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

@@ -75,7 +75,9 @@ func sign(ctx context.Context, r request) (string, error) {
 	}
 	roles := signedBy(evidence, r.tag, m.digest)
 	if !slices.Contains(roles, r.role) {
-		return "", fmt.Errorf("the client reported no error, and yet role %q has not signed %s of %s:%s: is the key one of its delegation?", r.role, m.digest, m.repository, r.tag)
+		return "", fmt.Errorf(
+			"the client reported no error, and yet role %q has not signed %s of %s:%s: is the key one of its "+
+				"delegation?", r.role, m.digest, m.repository, r.tag)
 	}
 	return strings.Join(roles, ", "), nil
 }
@@ -164,7 +166,9 @@ func (r *request) publish(ctx context.Context, client string, m manifest) error 
 	passphrase := r.passphrase
 	if passphrase == "" {
 		if block, _ := pem.Decode(key); block == nil || strings.Contains(block.Type, "ENCRYPTED") {
-			return fmt.Errorf("the key of role %q is no plain private key in PEM; where it is encrypted, as \"notary key export\" writes it, set NOTARY_DELEGATION_PASSPHRASE", r.role)
+			return fmt.Errorf(
+				"the key of role %q is no plain private key in PEM; where it is encrypted, as \"notary key export\" "+
+					"writes it, set NOTARY_DELEGATION_PASSPHRASE", r.role)
 		}
 		passphrase = rand.Text() // of the client's own copy
 	}
@@ -193,7 +197,8 @@ func (r *request) publish(ctx context.Context, client string, m manifest) error 
 		return err
 	}
 	hash := strings.TrimPrefix(m.digest, "sha256:")
-	return run("addhash", "-p", m.repository, r.tag, strconv.FormatInt(m.size, 10), "--sha256", hash, "-r", "targets/"+r.role)
+	return run("addhash", "-p", m.repository, r.tag, strconv.FormatInt(m.size, 10), "--sha256", hash, "-r",
+		"targets/"+r.role)
 }
 
 // signedBy returns the roles that have signed a digest under a tag.

@@ -41,7 +41,10 @@ func newRelease(t *testing.T) release {
 	t.Helper()
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
-	r := release{repository: strings.TrimPrefix(server.URL, "http://") + "/countersign/countersign", keys: map[string]string{}, keyIDs: map[string]string{}}
+	r := release{
+		repository: strings.TrimPrefix(server.URL, "http://") + "/countersign/countersign", keys: map[string]string{},
+		keyIDs: map[string]string{},
+	}
 	r.image = r.push(t)
 	n := notaryserver.Run(t, notaryserver.Options{})
 	r.client = notaryserver.RunClient(t, n)
@@ -65,8 +68,9 @@ func newRelease(t *testing.T) release {
 		t.Fatal(err)
 	}
 	r.request = request{
-		role: "ci", image: r.image, tag: "v1.2.3", server: n.URL, serverCA: write("ca.crt", n.CA.PEM), rootKeyID: pin.KeyID,
-		key: r.keys["ci"], progress: io.Discard,
+		role: "ci", image: r.image, tag: "v1.2.3", server: n.URL, serverCA: write("ca.crt", n.CA.PEM),
+		rootKeyID: pin.KeyID,
+		key:       r.keys["ci"], progress: io.Discard,
 	}
 	return r
 }
@@ -121,7 +125,8 @@ func (r *release) decided(t *testing.T) policy.Decision {
 	}
 	host, _, _ := strings.Cut(r.repository, "/")
 	var p v1alpha1.ImagePolicy
-	if err := yaml.UnmarshalStrict([]byte(strings.ReplaceAll(string(sample), "registry.example.com", host)), &p); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(strings.ReplaceAll(string(sample), "registry.example.com", host)),
+		&p); err != nil {
 		t.Fatal(err)
 	}
 	compiled, err := policy.Compile(p.Name, &p.Spec)
@@ -168,7 +173,8 @@ func TestSign(t *testing.T) {
 	if got := r.signed(t); roles != "ci" || got != "ci" {
 		t.Errorf("after ci signed: told %q, signed by %q; qa is to be missing", roles, got)
 	}
-	if d, want := r.decided(t), `role "qa" has not signed `+r.digest[:len("sha256:12345678")]; d.Verdict != policy.Denied || !strings.Contains(d.Message, want) {
+	if d, want := r.decided(t), `role "qa" has not signed `+
+		r.digest[:len("sha256:12345678")]; d.Verdict != policy.Denied || !strings.Contains(d.Message, want) {
 		t.Errorf("after ci signed: verdict %v, %q, want a denial with %q", d.Verdict, d.Message, want)
 	}
 	qa := r.request
@@ -180,7 +186,8 @@ func TestSign(t *testing.T) {
 		t.Errorf("after both signed: told %q, signed by %q", roles, got)
 	}
 	if d := r.decided(t); d.Verdict != policy.Admitted || d.Digest != r.digest {
-		t.Errorf("after both signed: verdict %v, digest %q, %q, want %s to be admitted", d.Verdict, d.Digest, d.Message, r.digest)
+		t.Errorf("after both signed: verdict %v, digest %q, %q, want %s to be admitted", d.Verdict, d.Digest, d.Message,
+			r.digest)
 	}
 	for _, role := range []string{"ci", "qa"} {
 		out, err := r.client.Run(t.Context(), "list", r.repository, "-r", "targets/"+role)
@@ -201,7 +208,8 @@ func TestSignWithEncryptedKey(t *testing.T) {
 	if _, err := r.client.Run(t.Context(), "key", "export", "--key", r.keyIDs["ci"], "-o", r.request.key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := sign(t.Context(), r.request); err == nil || !strings.Contains(err.Error(), "NOTARY_DELEGATION_PASSPHRASE") {
+	if _, err := sign(t.Context(), r.request); err == nil ||
+		!strings.Contains(err.Error(), "NOTARY_DELEGATION_PASSPHRASE") {
 		t.Errorf("without the passphrase: %v", err)
 	}
 	r.request.passphrase = "wrong-passphrase"
@@ -225,12 +233,19 @@ func TestSignRefuses(t *testing.T) {
 		change func(*request)
 		want   string
 	}{
-		"the tag was moved":       {func(*request) {}, "the tag v1.2.3 is of " + moved.digest},
-		"another root":            {func(q *request) { q.image, q.rootKeyID = moved.repository+"@"+moved.digest, strings.Repeat("0", 64) }, "nothing was signed"},
-		"no digest":               {func(q *request) { q.image = r.repository + ":v1.2.3" }, "by its digest"},
-		"an image that is absent": {func(q *request) { q.image = r.repository + "@sha256:" + strings.Repeat("0", 64) }, "reading the manifest"},
-		"a key of another role":   {func(q *request) { q.image, q.key = moved.repository+"@"+moved.digest, r.keys["qa"] }, "notary addhash"},
-		"nothing given":           {func(q *request) { *q = request{} }, "give NOTARY_ROOT_KEY_ID"},
+		"the tag was moved": {func(*request) {}, "the tag v1.2.3 is of " + moved.digest},
+		"another root": {
+			func(q *request) { q.image, q.rootKeyID = moved.repository+"@"+moved.digest, strings.Repeat("0", 64) },
+			"nothing was signed",
+		},
+		"no digest": {func(q *request) { q.image = r.repository + ":v1.2.3" }, "by its digest"},
+		"an image that is absent": {
+			func(q *request) { q.image = r.repository + "@sha256:" + strings.Repeat("0", 64) }, "reading the manifest",
+		},
+		"a key of another role": {
+			func(q *request) { q.image, q.key = moved.repository+"@"+moved.digest, r.keys["qa"] }, "notary addhash",
+		},
+		"nothing given": {func(q *request) { *q = request{} }, "give NOTARY_ROOT_KEY_ID"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			q := r.request

@@ -127,7 +127,8 @@ func (r reviewer) authenticate(ctx context.Context, token string) (authenticatio
 		return authenticationv1.UserInfo{}, fmt.Errorf("reviewing a token: %w", err)
 	}
 	user := review.Status.User
-	if !review.Status.Authenticated || user.Username == "" || user.Username == anonymousUser || slices.Contains(user.Groups, unauthenticatedGroup) {
+	if !review.Status.Authenticated || user.Username == "" || user.Username == anonymousUser ||
+		slices.Contains(user.Groups, unauthenticatedGroup) {
 		return authenticationv1.UserInfo{}, errUnauthenticated
 	}
 	return user, nil

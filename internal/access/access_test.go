@@ -49,30 +49,45 @@ func TestFilter(t *testing.T) {
 		code         int
 		asked        string
 	}{
-		"of who may get them":        {header: bearing(right), code: http.StatusOK, asked: both},
-		"the scheme in small":        {header: authorization("bearer " + right), code: http.StatusOK, asked: both},
-		"more blanks":                {header: authorization("Bearer   " + right), code: http.StatusOK, asked: both},
-		"of a member of a group":     {header: bearing(groupToken), code: http.StatusOK, asked: both},
-		"signed anew":                {header: bearing(lasting), code: http.StatusOK, asked: both},
-		"expired":                    {header: bearing(expired), code: http.StatusUnauthorized, asked: authenticated},
-		"of another audience":        {header: bearing(elsewhere), code: http.StatusUnauthorized, asked: authenticated},
-		"made up":                    {header: bearing("made-up"), code: http.StatusUnauthorized, asked: authenticated},
-		"as long as may be":          {header: bearing(strings.Repeat("x", maxToken)), code: http.StatusUnauthorized, asked: authenticated},
-		"of the anonymous":           {header: bearing(anonymousToken), code: http.StatusUnauthorized, asked: authenticated},
-		"of somebody without any":    {header: bearing(unknownToken), code: http.StatusUnauthorized, asked: authenticated},
-		"of who may not":             {header: bearing(other), code: http.StatusForbidden, asked: both},
-		"another method":             {header: bearing(right), method: http.MethodPost, code: http.StatusForbidden, asked: both},
-		"another path":               {header: bearing(right), path: "/debug", code: http.StatusForbidden, asked: both},
-		"none":                       {code: http.StatusUnauthorized},
-		"an empty one":               {header: bearing(""), code: http.StatusUnauthorized},
-		"without a scheme":           {header: authorization(right), code: http.StatusUnauthorized},
-		"another scheme":             {header: authorization("Basic " + right), code: http.StatusUnauthorized},
-		"two in one header":          {header: bearing(right + " " + right), code: http.StatusUnauthorized},
-		"two headers":                {header: authorization("Bearer "+right, "Bearer "+right), code: http.StatusUnauthorized},
-		"a tab before it":            {header: bearing("\t" + right), code: http.StatusUnauthorized},
-		"too long":                   {header: bearing(strings.Repeat("x", maxToken+1)), code: http.StatusUnauthorized},
-		"in the query":               {path: "/metrics?access_token=" + right + "&token=" + right, code: http.StatusUnauthorized},
-		"as protocol of a websocket": {header: http.Header{"Sec-Websocket-Protocol": {"base64url.bearer.authorization.k8s.io." + right}}, code: http.StatusUnauthorized},
+		"of who may get them":    {header: bearing(right), code: http.StatusOK, asked: both},
+		"the scheme in small":    {header: authorization("bearer " + right), code: http.StatusOK, asked: both},
+		"more blanks":            {header: authorization("Bearer   " + right), code: http.StatusOK, asked: both},
+		"of a member of a group": {header: bearing(groupToken), code: http.StatusOK, asked: both},
+		"signed anew":            {header: bearing(lasting), code: http.StatusOK, asked: both},
+		"expired":                {header: bearing(expired), code: http.StatusUnauthorized, asked: authenticated},
+		"of another audience":    {header: bearing(elsewhere), code: http.StatusUnauthorized, asked: authenticated},
+		"made up":                {header: bearing("made-up"), code: http.StatusUnauthorized, asked: authenticated},
+		"as long as may be": {
+			header: bearing(strings.Repeat("x", maxToken)), code: http.StatusUnauthorized, asked: authenticated,
+		},
+		"of the anonymous": {
+			header: bearing(anonymousToken), code: http.StatusUnauthorized, asked: authenticated,
+		},
+		"of somebody without any": {
+			header: bearing(unknownToken), code: http.StatusUnauthorized, asked: authenticated,
+		},
+		"of who may not": {header: bearing(other), code: http.StatusForbidden, asked: both},
+		"another method": {
+			header: bearing(right), method: http.MethodPost, code: http.StatusForbidden, asked: both,
+		},
+		"another path":      {header: bearing(right), path: "/debug", code: http.StatusForbidden, asked: both},
+		"none":              {code: http.StatusUnauthorized},
+		"an empty one":      {header: bearing(""), code: http.StatusUnauthorized},
+		"without a scheme":  {header: authorization(right), code: http.StatusUnauthorized},
+		"another scheme":    {header: authorization("Basic " + right), code: http.StatusUnauthorized},
+		"two in one header": {header: bearing(right + " " + right), code: http.StatusUnauthorized},
+		"two headers": {
+			header: authorization("Bearer "+right, "Bearer "+right), code: http.StatusUnauthorized,
+		},
+		"a tab before it": {header: bearing("\t" + right), code: http.StatusUnauthorized},
+		"too long":        {header: bearing(strings.Repeat("x", maxToken+1)), code: http.StatusUnauthorized},
+		"in the query": {
+			path: "/metrics?access_token=" + right + "&token=" + right, code: http.StatusUnauthorized,
+		},
+		"as protocol of a websocket": {
+			header: http.Header{"Sec-Websocket-Protocol": {"base64url.bearer.authorization.k8s.io." + right}},
+			code:   http.StatusUnauthorized,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			method, path := c.method, c.path
@@ -91,12 +106,14 @@ func TestFilter(t *testing.T) {
 			body, err := io.ReadAll(resp.Body)
 			must(t, err)
 			if asked := e.asked(); resp.StatusCode != c.code || asked != c.asked {
-				t.Errorf("status %d and asked for %q, want %d and %q: %s", resp.StatusCode, asked, c.code, c.asked, body)
+				t.Errorf("status %d and asked for %q, want %d and %q: %s", resp.StatusCode, asked, c.code,
+					c.asked, body)
 			}
 			if (string(body) == served) != (c.code == http.StatusOK) {
 				t.Errorf("the answer is %q", body)
 			}
-			if challenge := resp.Header.Get("WWW-Authenticate"); (challenge == "Bearer") != (c.code == http.StatusUnauthorized) {
+			if challenge := resp.Header.Get(
+				"WWW-Authenticate"); (challenge == "Bearer") != (c.code == http.StatusUnauthorized) {
 				t.Errorf("the challenge is %q", challenge)
 			}
 		})
@@ -135,11 +152,14 @@ func (b *bed) testAsked(t *testing.T) {
 	var rights authorizationv1.SubjectAccessReview
 	must(t, json.Unmarshal(e.last, &rights))
 	got := rights.Spec
-	if got.User != "system:serviceaccount:default:whole" || got.UID != string(account.UID) || !slices.Contains(got.Groups, "system:serviceaccounts:default") ||
-		!slices.Contains(got.Groups, "system:authenticated") || len(got.Extra["authentication.kubernetes.io/credential-id"]) != 1 {
+	if got.User != "system:serviceaccount:default:whole" || got.UID != string(account.UID) ||
+		!slices.Contains(got.Groups, "system:serviceaccounts:default") ||
+		!slices.Contains(got.Groups, "system:authenticated") ||
+		len(got.Extra["authentication.kubernetes.io/credential-id"]) != 1 {
 		t.Errorf("the SubjectAccessReview was about %+v", got)
 	}
-	if got.ResourceAttributes != nil || got.NonResourceAttributes == nil || *got.NonResourceAttributes != (authorizationv1.NonResourceAttributes{Path: "/metrics", Verb: "get"}) {
+	if got.ResourceAttributes != nil || got.NonResourceAttributes == nil ||
+		*got.NonResourceAttributes != (authorizationv1.NonResourceAttributes{Path: "/metrics", Verb: "get"}) {
 		t.Errorf("the SubjectAccessReview was about %v", got.NonResourceAttributes)
 	}
 }
@@ -149,7 +169,8 @@ func (b *bed) testTakenAway(t *testing.T) {
 	account, token := b.account(t, "leaver", "scrape")
 	e := serve(t, b.kube.Config)
 	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-		User: "system:serviceaccount:default:leaver", NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: "/metrics", Verb: "get"},
+		User:                  "system:serviceaccount:default:leaver",
+		NonResourceAttributes: &authorizationv1.NonResourceAttributes{Path: "/metrics", Verb: "get"},
 	}}
 	allowed := func(want bool) func() error {
 		return func() error {
@@ -220,7 +241,8 @@ func (b *bed) testFaults(t *testing.T, right string) {
 			t.Errorf("status %d", code)
 		}
 		// The transport would give the connection up later, and say something else.
-		if lines := e.logged(); len(lines) != 1 || !strings.Contains(lines[0], "context deadline exceeded") || strings.Contains(lines[0], right) {
+		if lines := e.logged(); len(lines) != 1 || !strings.Contains(lines[0], "context deadline exceeded") ||
+			strings.Contains(lines[0], right) {
 			t.Errorf("the log is %q, want one line that says that the time was over", lines)
 		}
 		link.Mend()
@@ -242,7 +264,11 @@ func (b *bed) testOwnRights(t *testing.T, right string) {
 	if code, asked := e.get(t, right), e.asked(); code != http.StatusServiceUnavailable || asked != authenticated {
 		t.Errorf("without the right to review tokens: status %d, asked for %q", code, asked)
 	}
-	b.allow(t, "review-tokens", rbacv1.PolicyRule{Verbs: []string{"create"}, APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}}, subject("manager"))
+	b.allow(t, "review-tokens",
+		rbacv1.PolicyRule{
+			Verbs: []string{"create"}, APIGroups: []string{"authentication.k8s.io"},
+			Resources: []string{"tokenreviews"},
+		}, subject("manager"))
 	poll.Await(t, "the right to review tokens", func() error {
 		code, asked := e.get(t, right), e.asked()
 		if code != http.StatusServiceUnavailable {
@@ -261,9 +287,11 @@ func (b *bed) testContradictions(t *testing.T, right string) {
 		find, put string
 		code      int
 	}{
-		"allowed and denied":        {`"allowed":true`, `"allowed":true,"denied":true`, http.StatusForbidden},
-		"a user, unauthenticated":   {`"authenticated":true`, `"authenticated":false`, http.StatusUnauthorized},
-		"authenticated, and nobody": {`"username":"system:serviceaccount:default:prometheus"`, `"username":""`, http.StatusUnauthorized},
+		"allowed and denied":      {`"allowed":true`, `"allowed":true,"denied":true`, http.StatusForbidden},
+		"a user, unauthenticated": {`"authenticated":true`, `"authenticated":false`, http.StatusUnauthorized},
+		"authenticated, and nobody": {
+			`"username":"system:serviceaccount:default:prometheus"`, `"username":""`, http.StatusUnauthorized,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, changed := serve(t, b.kube.Config), 0
@@ -322,7 +350,8 @@ func (b *bed) testFlood(t *testing.T, right string) {
 	flood.Wait()
 	reviews := len(strings.Fields(e.asked()))
 	most := reviewBurst + int(reviewsPerSecond*time.Since(begin).Seconds()) + 1
-	if reviews == 0 || reviews > most || codes[http.StatusUnauthorized] > reviews || codes[http.StatusUnauthorized]+codes[http.StatusServiceUnavailable] != 200 {
+	if reviews == 0 || reviews > most || codes[http.StatusUnauthorized] > reviews || codes[http.StatusUnauthorized]+
+		codes[http.StatusServiceUnavailable] != 200 {
 		t.Errorf("%d reviews, want %d at most; by status: %v", reviews, most, codes)
 	}
 	t.Logf("%d reviews in %v, by status: %v", reviews, time.Since(begin), codes)

@@ -56,7 +56,11 @@ func newBed(t *testing.T) *bed {
 	ctrl.SetLogger(logr.Discard())
 	dir, tokens := t.TempDir(), filepath.Join(t.TempDir(), "tokens.csv")
 	must(t, os.WriteFile(tokens, []byte(staticTokens), 0o600))
-	b := &bed{kube: kubeserver.Run(t, kubeserver.Options{WithoutCRDs: true, Dir: dir, APIServerArgs: []string{"--token-auth-file", tokens}})}
+	b := &bed{
+		kube: kubeserver.Run(t, kubeserver.Options{
+			WithoutCRDs: true, Dir: dir, APIServerArgs: []string{"--token-auth-file", tokens},
+		}),
+	}
 	c, err := client.New(b.kube.Config, client.Options{})
 	must(t, err)
 	b.Client = c
@@ -79,23 +83,29 @@ func newBed(t *testing.T) *bed {
 }
 
 // allow makes a ClusterRole of one rule and gives it to somebody.
-func (b *bed) allow(t *testing.T, name string, rule rbacv1.PolicyRule, subjects ...rbacv1.Subject) *rbacv1.ClusterRoleBinding {
+func (b *bed) allow(t *testing.T, name string, rule rbacv1.PolicyRule,
+	subjects ...rbacv1.Subject) *rbacv1.ClusterRoleBinding {
 	t.Helper()
-	must(t, b.Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{rule}}))
+	must(t,
+		b.Create(t.Context(), &rbacv1.ClusterRole{
+			ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{rule},
+		}))
 	return b.bind(t, name, name, subjects...)
 }
 
 func (b *bed) bind(t *testing.T, name, role string, subjects ...rbacv1.Subject) *rbacv1.ClusterRoleBinding {
 	t.Helper()
 	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}, Subjects: subjects,
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role}, Subjects: subjects,
 	}
 	must(t, b.Create(t.Context(), binding))
 	return binding
 }
 
 // account makes a ServiceAccount and returns it with a token; with a role, one that it is given.
-func (b *bed) account(t *testing.T, name, role string, audiences ...string) (account *corev1.ServiceAccount, token string) {
+func (b *bed) account(t *testing.T, name, role string, audiences ...string) (account *corev1.ServiceAccount,
+	token string) {
 	t.Helper()
 	account = &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: name}}
 	must(t, b.Create(t.Context(), account))
@@ -119,7 +129,8 @@ func (b *bed) until(t *testing.T, token string, expiry time.Time) string {
 	must(t, err)
 	var claims map[string]any
 	must(t, json.Unmarshal(text, &claims))
-	claims["iat"], claims["nbf"], claims["exp"] = expiry.Add(-2*time.Hour).Unix(), expiry.Add(-2*time.Hour).Unix(), expiry.Unix()
+	claims["iat"], claims["nbf"], claims["exp"] = expiry.Add(-2*time.Hour).Unix(), expiry.Add(-2*time.Hour).
+		Unix(), expiry.Unix()
 	text, err = json.Marshal(claims)
 	must(t, err)
 	signed := parts[0] + "." + base64.RawURLEncoding.EncodeToString(text)
@@ -210,7 +221,8 @@ func serve(t *testing.T, config *rest.Config) *endpoint {
 		defer e.mu.Unlock()
 		e.log = append(e.log, line)
 	}, funcr.Options{})
-	e.Handler, err = filter(log, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, served) }))
+	e.Handler, err = filter(log,
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, served) }))
 	must(t, err)
 	server := httptest.NewServer(e)
 	t.Cleanup(server.Close)

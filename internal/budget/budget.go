@@ -34,7 +34,8 @@ func New(size int64) *Budget { return &Budget{size: size, room: semaphore.NewWei
 type TooLargeError struct{ Cost, Size int64 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("decoding it takes up to %d bytes of memory, more than the %d that may be taken at once", e.Cost, e.Size)
+	return fmt.Sprintf("decoding it takes up to %d bytes of memory, more than the %d that may be taken at once", e.Cost,
+		e.Size)
 }
 
 // Take waits until the budget has room for a cost in bytes, and takes it. The result gives it back,

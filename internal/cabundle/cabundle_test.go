@@ -37,22 +37,39 @@ func TestRead(t *testing.T) {
 		skipped []string // words of each
 		err     string
 	}{
-		"one":                      {bundle: first, want: []string{"CN=First CA"}},
-		"two, with text":           {bundle: slices.Concat([]byte("# ours\n"), first, []byte("\n# theirs\n"), second), want: []string{"CN=First CA", "CN=Second CA"}},
-		"a negative serial number": {bundle: slices.Concat(first, odd, second), want: []string{"CN=First CA", "CN=Second CA"}, skipped: []string{`certificate 2 ("CN=First CA"): negative serial number`}},
-		"rubbish":                  {bundle: slices.Concat(block("CERTIFICATE", []byte("x")), second), want: []string{"CN=Second CA"}, skipped: []string{"certificate 1: "}},
-		"a revocation list":        {bundle: slices.Concat(first, block("X509 CRL", []byte("x"))), want: []string{"CN=First CA"}, skipped: []string{`PEM block 2 ("X509 CRL"): it is not a certificate`}},
-		"nothing":                  {bundle: []byte("hello"), err: "holds no PEM certificate"},
-		"nothing of use":           {bundle: odd, err: `no certificate that can be used: certificate 1 ("CN=First CA"): negative serial number`},
-		"a private key":            {bundle: slices.Concat(first, key), err: "PEM block 2 is a private key"},
-		"as many as may be":        {bundle: slices.Concat(first, second), limit: 2, want: []string{"CN=First CA", "CN=Second CA"}},
-		"too many":                 {bundle: slices.Concat(first, odd, second), limit: 2, err: "more than 2 certificates"},
+		"one": {bundle: first, want: []string{"CN=First CA"}},
+		"two, with text": {
+			bundle: slices.Concat([]byte("# ours\n"), first, []byte("\n# theirs\n"), second),
+			want:   []string{"CN=First CA", "CN=Second CA"},
+		},
+		"a negative serial number": {
+			bundle: slices.Concat(first, odd, second), want: []string{"CN=First CA", "CN=Second CA"},
+			skipped: []string{`certificate 2 ("CN=First CA"): negative serial number`},
+		},
+		"rubbish": {
+			bundle: slices.Concat(block("CERTIFICATE", []byte("x")), second), want: []string{"CN=Second CA"},
+			skipped: []string{"certificate 1: "},
+		},
+		"a revocation list": {
+			bundle: slices.Concat(first, block("X509 CRL", []byte("x"))), want: []string{"CN=First CA"},
+			skipped: []string{`PEM block 2 ("X509 CRL"): it is not a certificate`},
+		},
+		"nothing": {bundle: []byte("hello"), err: "holds no PEM certificate"},
+		"nothing of use": {
+			bundle: odd, err: `no certificate that can be used: certificate 1 ("CN=First CA"): negative serial number`,
+		},
+		"a private key": {bundle: slices.Concat(first, key), err: "PEM block 2 is a private key"},
+		"as many as may be": {
+			bundle: slices.Concat(first, second), limit: 2, want: []string{"CN=First CA", "CN=Second CA"},
+		},
+		"too many": {bundle: slices.Concat(first, odd, second), limit: 2, err: "more than 2 certificates"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			b, err := Read(c.bundle, c.limit, nil)
 			if c.err != "" {
-				if b != nil || err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), "s3cret") {
+				if b != nil || err == nil || !strings.Contains(err.Error(), c.err) ||
+					strings.Contains(err.Error(), "s3cret") {
 					t.Errorf("got %v, %v, want an error that says %q", b, err, c.err)
 				}
 				return
@@ -109,7 +126,8 @@ func FuzzSubject(f *testing.F) {
 	f.Add(der.Bytes)
 	f.Fuzz(func(t *testing.T, der []byte) {
 		got := subjectOf(der)
-		if cert, err := x509.ParseCertificate(der); err == nil && got != "" && cert.Subject.ToRDNSequence().String() != got {
+		if cert, err := x509.ParseCertificate(der); err == nil && got != "" &&
+			cert.Subject.ToRDNSequence().String() != got {
 			var names pkix.RDNSequence
 			if _, err := asn1.Unmarshal(cert.RawSubject, &names); err != nil || names.String() != got {
 				t.Errorf("%q, want %q", got, cert.Subject)

@@ -89,7 +89,8 @@ func (h *held) serving(host string, now time.Time) *pair {
 func (o *Own) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	h := o.held.Load()
 	if h == nil {
-		return nil, fmt.Errorf("no serving certificate yet: Secret %s/%s was not read, or the leader has not made it", o.Namespace, SecretName)
+		return nil, fmt.Errorf("no serving certificate yet: Secret %s/%s was not read, or the leader has not made it",
+			o.Namespace, SecretName)
 	}
 	return &h.serving(o.Host, o.Clock.Now()).tls, nil
 }
@@ -122,7 +123,9 @@ func (o *Own) Use(secret *corev1.Secret) error {
 // seen is what this replica holds once it knows of s.
 func (o *Own) seen(s *state) *held {
 	now := o.Clock.Now()
-	h := &held{state: *s, known: !s.trusted.IsZero() || !s.overlaps() || s.previous != nil && s.previous.good(o.Host, now)}
+	h := &held{
+		state: *s, known: !s.trusted.IsZero() || !s.overlaps() || s.previous != nil && s.previous.good(o.Host, now),
+	}
 	if before := o.held.Load(); before != nil {
 		h.kept = before.serving(o.Host, now)
 		h.known = h.known || before.known
@@ -173,7 +176,8 @@ func (o *Own) write(ctx context.Context, secret *corev1.Secret, s *state) error 
 	s.put(secret)
 	err := write(ctx, secret)
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("writing Secret %s/%s: %w; create the namespace, or name the operator's own with --namespace", o.Namespace, SecretName, err)
+		return fmt.Errorf("writing Secret %s/%s: %w; create the namespace, or name the operator's own with --namespace",
+			o.Namespace, SecretName, err)
 	}
 	if err != nil {
 		return fmt.Errorf("writing Secret %s/%s: %w", o.Namespace, SecretName, err)

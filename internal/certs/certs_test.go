@@ -44,7 +44,8 @@ func TestOwn(t *testing.T) {
 	}
 	t.Run("no namespace", func(t *testing.T) {
 		own := &Own{Client: c, Namespace: "not-there", Host: host, Clock: clocktesting.NewFakePassiveClock(time.Now())}
-		if _, _, err := own.CABundle(t.Context(), nil, nil); err == nil || !strings.Contains(err.Error(), "--namespace") {
+		if _, _, err := own.CABundle(t.Context(), nil, nil); err == nil ||
+			!strings.Contains(err.Error(), "--namespace") {
 			t.Errorf("error = %v, want it to say what to do", err)
 		}
 	})
@@ -98,7 +99,9 @@ func newFleet(t *testing.T, c client.Client, replicas int) *fleet {
 		f.restart(t, r)
 		l, err := tls.Listen("tcp", host+":0", &tls.Config{
 			MinVersion: tls.VersionTLS12, Time: f.clock.Now,
-			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return r.own.Load().GetCertificate(hello) },
+			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return r.own.Load().GetCertificate(hello)
+			},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -443,7 +446,9 @@ func testAdopted(t *testing.T, c client.Client) {
 
 func (f *fleet) put(t *testing.T, data map[string][]byte) {
 	t.Helper()
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: SecretName}, Type: corev1.SecretTypeTLS, Data: data}
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: SecretName}, Type: corev1.SecretTypeTLS, Data: data,
+	}
 	err := f.Update(t.Context(), secret)
 	if apierrors.IsNotFound(err) {
 		err = f.Create(t.Context(), secret)

@@ -91,7 +91,8 @@ func (c *ClientCA) Verify(shown []*x509.Certificate, before *VerifiedClient) (*V
 		return nil, ErrNoClientCA
 	case len(shown) == 0:
 		return nil, errors.New("no client certificate was shown")
-	case before != nil && before.by == held && before.leaf == shown[0] && !now.Before(before.since) && now.Before(before.before):
+	case before != nil && before.by == held && before.leaf == shown[0] && !now.Before(before.since) &&
+		now.Before(before.before):
 		return before, nil
 	}
 	intermediates := x509.NewCertPool()
@@ -99,7 +100,8 @@ func (c *ClientCA) Verify(shown []*x509.Certificate, before *VerifiedClient) (*V
 		intermediates.AddCert(cert)
 	}
 	chains, err := shown[0].Verify(x509.VerifyOptions{
-		Roots: held.pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: held.pool, Intermediates: intermediates, CurrentTime: now,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("the client certificate is not good: %w", err)
@@ -157,7 +159,8 @@ func readClientCA(path string) (text []byte, pool *x509.CertPool, skipped []stri
 	}
 	b, err := cabundle.Read(text, 0, nil)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("--webhook-client-ca=%s: %w; give it the CA that issues the API server's client certificate", path, err)
+		return nil, nil, nil, fmt.Errorf(
+			"--webhook-client-ca=%s: %w; give it the CA that issues the API server's client certificate", path, err)
 	}
 	return text, b.Pool(), b.Skipped, nil
 }

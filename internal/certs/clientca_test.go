@@ -33,7 +33,8 @@ func (s *signer) signs(t *testing.T, ca bool, days int, usage ...x509.ExtKeyUsag
 	}
 	from := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(from.UnixNano() + int64(days)), Subject: pkix.Name{CommonName: "client"}, NotBefore: from, NotAfter: from.AddDate(0, 0, days),
+		SerialNumber: big.NewInt(from.UnixNano() + int64(days)), Subject: pkix.Name{CommonName: "client"},
+		NotBefore: from, NotAfter: from.AddDate(0, 0, days),
 		IsCA: ca, BasicConstraintsValid: true, ExtKeyUsage: usage, KeyUsage: x509.KeyUsageDigitalSignature,
 	}
 	if ca {
@@ -72,10 +73,15 @@ func TestThreatClientCertificates(t *testing.T) {
 		"through what is not shown":   {[]*signer{between.signs(t, false, 100, client)}, false},
 		"of another CA":               {[]*signer{other.signs(t, false, 100, client)}, false},
 		"of another CA that is shown": {[]*signer{other.signs(t, false, 100, client), other}, false},
-		"behind a good one's back":    {[]*signer{other.signs(t, false, 100, client), ca.signs(t, false, 100, client)}, false},
-		"of a server":                 {[]*signer{ca.signs(t, false, 100, x509.ExtKeyUsageServerAuth)}, false},
-		"expired":                     {[]*signer{ca.signs(t, false, 20, client)}, false},
-		"of one who may not":          {[]*signer{ca.signs(t, false, 100, client).signs(t, false, 100, client), ca.signs(t, false, 100, client)}, false},
+		"behind a good one's back": {
+			[]*signer{other.signs(t, false, 100, client), ca.signs(t, false, 100, client)}, false,
+		},
+		"of a server": {[]*signer{ca.signs(t, false, 100, x509.ExtKeyUsageServerAuth)}, false},
+		"expired":     {[]*signer{ca.signs(t, false, 20, client)}, false},
+		"of one who may not": {
+			[]*signer{ca.signs(t, false, 100, client).signs(t, false, 100, client), ca.signs(t, false, 100, client)},
+			false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			clock := clocktesting.NewFakePassiveClock(time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC))
@@ -123,8 +129,10 @@ func TestThreatClientCAFailsClosed(t *testing.T) {
 	clock := clocktesting.NewFakePassiveClock(time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC))
 	good := pemOf("CERTIFICATE", ca.cert.Raw)
 	for name, bad := range map[string][]byte{
-		"empty": {}, "no PEM": []byte("ca"), "a key": pemOf("EC PRIVATE KEY", []byte("x")), "no certificate": pemOf("CERTIFICATE", []byte("x")),
-		"a key beside it": append(pemOf("EC PRIVATE KEY", []byte("x")), good...), "too long": make([]byte, maxClientCA+1), "missing": nil,
+		"empty": {}, "no PEM": []byte("ca"), "a key": pemOf("EC PRIVATE KEY", []byte("x")),
+		"no certificate":  pemOf("CERTIFICATE", []byte("x")),
+		"a key beside it": append(pemOf("EC PRIVATE KEY", []byte("x")), good...),
+		"too long":        make([]byte, maxClientCA+1), "missing": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "ca.crt")
@@ -147,7 +155,9 @@ func TestThreatClientCAFailsClosed(t *testing.T) {
 				if ok && (err != nil || ready != nil) {
 					t.Errorf("%v, %v", err, ready)
 				}
-				if !ok && (!errors.Is(err, ErrNoClientCA) || ready == nil || !strings.Contains(ready.Error(), "--webhook-client-ca")) {
+				if !ok &&
+					(!errors.Is(err, ErrNoClientCA) || ready == nil ||
+						!strings.Contains(ready.Error(), "--webhook-client-ca")) {
 					t.Errorf("%v, %v", err, ready)
 				}
 			}

@@ -116,7 +116,8 @@ func (m *Mounted) Newest(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 // holds none, they trust the roots of their systems.
 func (m *Mounted) known(c *tls.Certificate) bool {
 	there := slices.ContainsFunc(m.cas, func(s sighting) bool { return s.left.IsZero() })
-	return !there || m.verified(c, func(s sighting) bool { return s.since.IsZero() || !m.clock.Now().Before(s.since.Add(Uptake)) })
+	return !there ||
+		m.verified(c, func(s sighting) bool { return s.since.IsZero() || !m.clock.Now().Before(s.since.Add(Uptake)) })
 }
 
 // good says whether the certificate is accepted by whom trusts the bundle.
@@ -125,7 +126,9 @@ func (m *Mounted) good(c *tls.Certificate) bool {
 }
 
 func (m *Mounted) verified(c *tls.Certificate, by func(sighting) bool) bool {
-	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: m.clock.Now()}
+	options := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: m.clock.Now(),
+	}
 	for _, s := range m.cas {
 		if by(s) {
 			options.Roots.AddCert(s.ca)
@@ -199,7 +202,9 @@ func (m *Mounted) look() ([]byte, error) {
 			m.cas = append(m.cas, sighting{ca: ca, since: now})
 		}
 	}
-	m.cas = slices.DeleteFunc(m.cas, func(s sighting) bool { return !s.left.IsZero() && !now.Before(s.left.Add(Retention)) })
+	m.cas = slices.DeleteFunc(m.cas, func(s sighting) bool {
+		return !s.left.IsZero() && !now.Before(s.left.Add(Retention))
+	})
 	return text, nil
 }
 

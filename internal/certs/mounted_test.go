@@ -43,7 +43,8 @@ func TestMounted(t *testing.T) {
 	t.Run("replaced", func(t *testing.T) {
 		second := mount(t, dir)
 		poll.Await(t, "the certificate that was mounted to be read", func() error { return newest(m, second) })
-		if bundle, _, err := m.CABundle(t.Context()); err != nil || !allHold([][]byte{bundle}, first.ca) || !allHold([][]byte{bundle}, second.ca) {
+		if bundle, _, err := m.CABundle(t.Context()); err != nil || !allHold([][]byte{bundle}, first.ca) ||
+			!allHold([][]byte{bundle}, second.ca) {
 			t.Errorf("the bundle is %q, %v; want both CAs", bundle, err)
 		}
 		clock.SetTime(clock.Now().Add(Uptake - time.Second))
@@ -190,7 +191,8 @@ func TestMountedCA(t *testing.T) {
 			configured := pemOf("CERTIFICATE", second.ca.Raw)
 			for range 2 { // only the first time: what somebody puts into the configurations later is taken out again
 				bundle, _, err := f.CABundle(t.Context(), configured, nil)
-				if held := certificates(bundle); err != nil || len(held) != 2 || !held.has(second.ca) || !held.has(f.first.ca) {
+				if held := certificates(bundle); err != nil || len(held) != 2 || !held.has(second.ca) ||
+					!held.has(f.first.ca) {
 					t.Errorf("the bundle is %q, %v; want the CA that was there, too", bundle, err)
 				}
 				third, err := issue(host, f.clock.Now())

@@ -43,7 +43,9 @@ func (f *fleet) spoil(t *testing.T, how func(*corev1.Secret)) {
 // testLost deletes or spoils the Secret in each phase, with a leader that remembers and with one
 // that has just started.
 func testLost(t *testing.T, c client.Client) {
-	phases := map[string]time.Duration{"steady": day, "new CA in the bundle": 60*day + Uptake/2, "new certificate served": 60*day + 2*Uptake}
+	phases := map[string]time.Duration{
+		"steady": day, "new CA in the bundle": 60*day + Uptake/2, "new certificate served": 60*day + 2*Uptake,
+	}
 	for how, spoil := range spoiling() {
 		for phase, age := range phases {
 			for _, restarted := range []bool{false, true} {
@@ -67,7 +69,8 @@ func testLost(t *testing.T, c client.Client) {
 					if !f.served(t, f.replicas[1]).Equal(before) {
 						t.Error("a replica left the certificate that API servers know")
 					}
-					if restarted && f.replicas[0].own.Load().Ready() == nil && !f.served(t, f.replicas[0]).Equal(before) {
+					if restarted && f.replicas[0].own.Load().Ready() == nil &&
+						!f.served(t, f.replicas[0]).Equal(before) {
 						t.Error("the leader is ready with a certificate that no API server knows")
 					}
 					f.turn(t)
@@ -194,7 +197,10 @@ func testClockBehind(t *testing.T, c client.Client) {
 	f.pass(Uptake)
 	f.turn(t)
 	before := f.served(t, f.replicas[1])
-	behind := &Own{Client: f.Client, Namespace: namespace, Host: host, Clock: clocktesting.NewFakePassiveClock(f.clock.Now().Add(-365 * day))}
+	behind := &Own{
+		Client: f.Client, Namespace: namespace, Host: host,
+		Clock: clocktesting.NewFakePassiveClock(f.clock.Now().Add(-365 * day)),
+	}
 	for range 3 {
 		if err := behind.Use(f.secret(t)); err != nil {
 			t.Fatal(err)
@@ -234,7 +240,8 @@ func testRandom(t *testing.T, c client.Client) {
 			heard := make([]time.Time, len(f.replicas))
 			began, rotations, newest := f.clock.Now(), 0, f.held(t).newest.tls.Leaf
 			for f.clock.Now().Sub(began) < 140*day {
-				f.pass([]time.Duration{time.Second, time.Minute, Uptake / 2, Uptake, time.Hour, 6 * time.Hour}[r.IntN(6)])
+				f.pass(
+					[]time.Duration{time.Second, time.Minute, Uptake / 2, Uptake, time.Hour, 6 * time.Hour}[r.IntN(6)])
 				if s := f.held(t); !s.overlaps() {
 					if !s.newest.tls.Leaf.Equal(newest) {
 						newest = s.newest.tls.Leaf

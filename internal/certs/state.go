@@ -64,7 +64,8 @@ func (s *state) wait(now time.Time) time.Duration {
 func parse(secret *corev1.Secret) (*state, error) {
 	s := &state{bundle: certificates(secret.Data[caKey])}
 	var err error
-	if s.newest, err = readPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], s.bundle); err != nil {
+	if s.newest, err = readPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey],
+		s.bundle); err != nil {
 		return nil, fmt.Errorf("%s: %w", corev1.TLSCertKey, err)
 	}
 	// One that cannot be read is none: it is only there so that a replica that starts can serve

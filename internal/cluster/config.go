@@ -24,7 +24,9 @@ import (
 func Config(kubeconfig string) (*rest.Config, error) {
 	config, err := configOf(kubeconfig)
 	if err == nil && config.Proxy == nil {
-		config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil } //nolint:nilnil // net/http takes nil for no proxy
+		config.Proxy = func(*http.Request) (*url.URL, error) {
+			return nil, nil
+		} //nolint:nilnil // net/http takes nil for no proxy
 	}
 	return config, err
 }

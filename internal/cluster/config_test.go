@@ -16,7 +16,9 @@ func TestAPIServerIsReachedDirectly(t *testing.T) {
 		"a proxy named":  {"proxy-url: http://proxy.example.com:3128", "http://proxy.example.com:3128"},
 	} {
 		file := filepath.Join(t.TempDir(), "kubeconfig")
-		text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], clusters: [{name: c, cluster: {server: "https://api.example.com", %s}}]}`, tt.setting)
+		text := fmt.Sprintf(
+			`{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], clusters: [{name: c, cluster: {server: "https://api.example.com", %s}}]}`,
+			tt.setting)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

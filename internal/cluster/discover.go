@@ -35,7 +35,8 @@ func Discover(ctx context.Context, config *rest.Config) (openShift bool, err err
 	err = wait.PollUntilContextCancel(ctx, platformInterval, true, func(ctx context.Context) (bool, error) {
 		groups, err := d.ServerGroupsWithContext(ctx)
 		if err == nil {
-			openShift = slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == openShiftGroup })
+			openShift = slices.ContainsFunc(groups.Groups,
+				func(g metav1.APIGroup) bool { return g.Name == openShiftGroup })
 			err = servesOurKinds(ctx, d)
 		}
 		if err != nil {
@@ -53,8 +54,11 @@ func servesOurKinds(ctx context.Context, d discovery.ServerResourcesInterfaceWit
 		return err
 	}
 	for _, plural := range []string{"imagepolicies", "trustroots"} {
-		if served == nil || !slices.ContainsFunc(served.APIResources, func(r metav1.APIResource) bool { return r.Name == plural }) {
-			return fmt.Errorf("the CustomResourceDefinition %s.%s is not in force: apply it, or the whole of the installation again", plural, v1alpha1.GroupVersion.Group)
+		if served == nil ||
+			!slices.ContainsFunc(served.APIResources, func(r metav1.APIResource) bool { return r.Name == plural }) {
+			return fmt.Errorf(
+				"the CustomResourceDefinition %s.%s is not in force: apply it, or the whole of the installation again",
+				plural, v1alpha1.GroupVersion.Group)
 		}
 	}
 	return nil

@@ -194,7 +194,9 @@ func (e *evaluation) decide(image string, namespace labels.Set) policy.Decision 
 func (e *evaluation) unreadable(namespace labels.Set) []policy.Outcome {
 	var all []policy.Outcome
 	for _, p := range e.Policies.HoldingIn(namespace) {
-		all = append(all, policy.Outcome{Policy: p.Name(), Mode: p.Mode(), Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonInvalidImage})
+		all = append(all, policy.Outcome{
+			Policy: p.Name(), Mode: p.Mode(), Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonInvalidImage,
+		})
 	}
 	return all
 }
@@ -209,7 +211,9 @@ func find(workload Workload, images running) []Finding {
 			if !known {
 				i = len(found)
 				at[o.Policy] = i
-				found = append(found, Finding{Policy: o.Policy, Mode: o.Mode, Workload: workload, Controller: *controller, Verdict: o.Verdict})
+				found = append(found, Finding{
+					Policy: o.Policy, Mode: o.Mode, Workload: workload, Controller: *controller, Verdict: o.Verdict,
+				})
 			}
 			found[i].add(j, o, *controller)
 		}
@@ -218,9 +222,11 @@ func find(workload Workload, images running) []Finding {
 		// Several spellings of one image were judged alike; where the kubelet reports different
 		// digests for one, the worst counts.
 		slices.SortFunc(found[i].Images, func(a, b ImageFinding) int {
-			return cmp.Or(strings.Compare(a.Image, b.Image), cmp.Compare(a.Verdict, b.Verdict), strings.Compare(a.Tag, b.Tag))
+			return cmp.Or(strings.Compare(a.Image, b.Image), cmp.Compare(a.Verdict, b.Verdict),
+				strings.Compare(a.Tag, b.Tag))
 		})
-		found[i].Images = slices.CompactFunc(found[i].Images, func(a, b ImageFinding) bool { return a.Image == b.Image })
+		found[i].Images = slices.CompactFunc(found[i].Images,
+			func(a, b ImageFinding) bool { return a.Image == b.Image })
 	}
 	return found
 }
@@ -234,7 +240,9 @@ func (f *Finding) add(j *judgement, o policy.Outcome, controller Reference) {
 		f.Controller = controller
 	}
 	if o.Verdict != policy.Admitted {
-		f.Images = append(f.Images, ImageFinding{Image: j.image, Tag: j.tag, Verdict: o.Verdict, Reason: o.Reason, Missing: o.Missing})
+		f.Images = append(f.Images, ImageFinding{
+			Image: j.image, Tag: j.tag, Verdict: o.Verdict, Reason: o.Reason, Missing: o.Missing,
+		})
 	}
 }
 
@@ -305,11 +313,13 @@ func compareFindings(a, b Finding) int {
 }
 
 func compareWorkloads(a, b Workload) int {
-	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name),
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Kind, b.Kind),
+		strings.Compare(a.Name, b.Name),
 		strings.Compare(a.APIVersion, b.APIVersion))
 }
 
 func compareReferences(a, b Reference) int {
-	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name), strings.Compare(string(a.UID), string(b.UID)),
+	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Name, b.Name),
+		strings.Compare(string(a.UID), string(b.UID)),
 		strings.Compare(a.APIVersion, b.APIVersion))
 }

@@ -86,12 +86,17 @@ func compile(t testing.TB, rules ...rule) *policy.Set {
 	t.Helper()
 	var all []*policy.Policy
 	for _, r := range rules {
-		spec := &v1alpha1.ImagePolicySpec{Images: []v1alpha1.ImagePattern{v1alpha1.ImagePattern(r.images)}, TrustRoots: []v1alpha1.ObjectName{v1alpha1.ObjectName(r.root)}, Mode: r.mode}
+		spec := &v1alpha1.ImagePolicySpec{
+			Images:     []v1alpha1.ImagePattern{v1alpha1.ImagePattern(r.images)},
+			TrustRoots: []v1alpha1.ObjectName{v1alpha1.ObjectName(r.root)}, Mode: r.mode,
+		}
 		for _, role := range r.roles {
 			spec.RequiredRoles = append(spec.RequiredRoles, v1alpha1.RoleRequirement{Role: role})
 		}
 		if r.env != "" {
-			spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": v1alpha1.LabelValue(r.env)}}
+			spec.NamespaceSelector = &v1alpha1.NamespaceSelector{
+				MatchLabels: map[string]v1alpha1.LabelValue{"env": v1alpha1.LabelValue(r.env)},
+			}
 		}
 		p, err := policy.Compile(r.name, spec)
 		if err != nil {
@@ -103,7 +108,9 @@ func compile(t testing.TB, rules ...rule) *policy.Set {
 }
 
 func pod(name string, images ...Image) Pod {
-	return Pod{Workload: Workload{"v1", "Pod", "shop", name}, Controller: Reference{"v1", "Pod", name, "uid"}, Images: images}
+	return Pod{
+		Workload: Workload{"v1", "Pod", "shop", name}, Controller: Reference{"v1", "Pod", name, "uid"}, Images: images,
+	}
 }
 
 const app = "registry.example.com/acme/app"
@@ -112,15 +119,21 @@ const app = "registry.example.com/acme/app"
 func evaluate(t testing.TB, held *facts, pods ...Pod) *Result {
 	t.Helper()
 	return Evaluate(Input{
-		Pods: pods, Namespaces: map[string]labels.Set{"shop": {"env": "production"}}, Now: now, Roots: roots{"acme": {app: held}},
-		Policies: compile(t, rule{name: "production", images: "registry.example.com/acme/**", root: "acme", roles: []v1alpha1.RoleName{"ci", "qa"}}),
+		Pods: pods, Namespaces: map[string]labels.Set{"shop": {"env": "production"}}, Now: now,
+		Roots: roots{"acme": {app: held}},
+		Policies: compile(t, rule{
+			name: "production", images: "registry.example.com/acme/**", root: "acme",
+			roles: []v1alpha1.RoleName{"ci", "qa"},
+		}),
 	})
 }
 
 func TestOneImage(t *testing.T) {
 	both := []string{"ci v1 a", "qa v1 a", "ci v2 b", "qa other c", "ci another c"}
 	violates := func(image string, missing ...string) []ImageFinding {
-		return []ImageFinding{{Image: image, Verdict: policy.Denied, Reason: v1alpha1.ReasonNotSigned, Missing: missing}}
+		return []ImageFinding{
+			{Image: image, Verdict: policy.Denied, Reason: v1alpha1.ReasonNotSigned, Missing: missing},
+		}
 	}
 	unchecked := func(image, reason string, missing ...string) []ImageFinding {
 		return []ImageFinding{{Image: image, Verdict: policy.CouldNotCheck, Reason: reason, Missing: missing}}
@@ -130,25 +143,52 @@ func TestOneImage(t *testing.T) {
 		image Image
 		want  []ImageFinding
 	}{
-		"signed":                                {signed(both...), Image{app + ":v1", digest("a")}, nil},
-		"unsigned tag, signed digest runs":      {signed(both...), Image{app + ":v9", digest("a")}, nil},
-		"signed tag, unsigned digest runs":      {signed(both...), Image{app + ":v1", digest("d")}, violates(app+"@"+digest("d"), "ci", "qa")},
-		"pinned, neither is signed":             {signed(both...), Image{app + ":v1@" + digest("e"), digest("d")}, violates(app+"@"+digest("e"), "ci", "qa")},
-		"pinned, reported as a part of it":      {signed(both...), Image{app + ":v1@" + digest("a"), digest("d")}, nil},
-		"pinned, the part is signed":            {signed(both...), Image{app + "@" + digest("d"), digest("a")}, nil},
-		"pinned, each by one":                   {signed("ci v1 a", "qa v1 b"), Image{app + "@" + digest("a"), digest("b")}, violates(app+"@"+digest("a"), "qa")},
-		"pinned with another tag":               {signed(both...), Image{app + ":v9@" + digest("a"), ""}, nil},
-		"signed by ci only":                     {signed(both...), Image{app + ":v1", digest("b")}, violates(app+"@"+digest("b"), "qa")},
+		"signed":                           {signed(both...), Image{app + ":v1", digest("a")}, nil},
+		"unsigned tag, signed digest runs": {signed(both...), Image{app + ":v9", digest("a")}, nil},
+		"signed tag, unsigned digest runs": {
+			signed(both...), Image{app + ":v1", digest("d")}, violates(app+"@"+digest("d"), "ci", "qa"),
+		},
+		"pinned, neither is signed": {
+			signed(both...), Image{app + ":v1@" + digest("e"), digest("d")}, violates(app+"@"+digest("e"), "ci", "qa"),
+		},
+		"pinned, reported as a part of it": {signed(both...), Image{app + ":v1@" + digest("a"), digest("d")}, nil},
+		"pinned, the part is signed":       {signed(both...), Image{app + "@" + digest("d"), digest("a")}, nil},
+		"pinned, each by one": {
+			signed("ci v1 a", "qa v1 b"), Image{app + "@" + digest("a"), digest("b")},
+			violates(app+"@"+digest("a"), "qa"),
+		},
+		"pinned with another tag": {signed(both...), Image{app + ":v9@" + digest("a"), ""}, nil},
+		"signed by ci only": {
+			signed(both...), Image{app + ":v1", digest("b")}, violates(app+"@"+digest("b"), "qa"),
+		},
 		"signed by each under a tag of its own": {signed(both...), Image{app + ":v1", digest("c")}, nil},
 		"nothing reported":                      {signed(both...), Image{app + ":v1", ""}, nil},
-		"nothing reported, unsigned tag":        {signed(both...), Image{app + ":v9", ""}, violates(app+":v9", "ci", "qa")},
-		"nothing reported, pinned":              {signed(both...), Image{app + ":v1@" + digest("a"), ""}, nil},
-		"nobody signed anything":                {signed(), Image{app + ":v1", digest("a")}, violates(app+"@"+digest("a"), "ci", "qa")},
-		"another spelling":                      {signed(both...), Image{"Registry.example.com:443/acme/app:v1", digest("d")}, violates("Registry.example.com:443/acme/app@"+digest("d"), "ci", "qa")},
-		"could not be fetched":                  {nil, Image{app + ":v1", digest("a")}, unchecked(app+"@"+digest("a"), v1alpha1.ReasonUnreachable, "ci", "qa")},
-		"expired":                               {&facts{all: signed(both...).all, expires: now}, Image{app + ":v1", digest("a")}, unchecked(app+"@"+digest("a"), v1alpha1.ReasonMetadataExpired, "ci", "qa")},
-		"not loaded":                            {signed(both...), Image{app + "-new:v1", digest("a")}, unchecked(app+"-new@"+digest("a"), v1alpha1.ReasonNotLoaded)},
-		"cannot be parsed":                      {signed(both...), Image{digest("a"), digest("a")}, unchecked(digest("a"), v1alpha1.ReasonInvalidImage)},
+		"nothing reported, unsigned tag": {
+			signed(both...), Image{app + ":v9", ""}, violates(app+":v9", "ci", "qa"),
+		},
+		"nothing reported, pinned": {signed(both...), Image{app + ":v1@" + digest("a"), ""}, nil},
+		"nobody signed anything": {
+			signed(), Image{app + ":v1", digest("a")}, violates(app+"@"+digest("a"), "ci", "qa"),
+		},
+		"another spelling": {
+			signed(both...), Image{"Registry.example.com:443/acme/app:v1", digest("d")},
+			violates("Registry.example.com:443/acme/app@"+digest("d"), "ci", "qa"),
+		},
+		"could not be fetched": {
+			nil, Image{app + ":v1", digest("a")},
+			unchecked(app+"@"+digest("a"), v1alpha1.ReasonUnreachable, "ci", "qa"),
+		},
+		"expired": {
+			&facts{all: signed(both...).all, expires: now}, Image{app + ":v1", digest("a")},
+			unchecked(app+"@"+digest("a"), v1alpha1.ReasonMetadataExpired, "ci", "qa"),
+		},
+		"not loaded": {
+			signed(both...), Image{app + "-new:v1", digest("a")},
+			unchecked(app+"-new@"+digest("a"), v1alpha1.ReasonNotLoaded),
+		},
+		"cannot be parsed": {
+			signed(both...), Image{digest("a"), digest("a")}, unchecked(digest("a"), v1alpha1.ReasonInvalidImage),
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -157,7 +197,9 @@ func TestOneImage(t *testing.T) {
 				t.Fatalf("findings %+v, want one", r.Findings)
 			}
 			for i := range c.want {
-				if _, tag, _ := strings.Cut(c.image.Spec, ":v"); c.image.Digest != "" && !strings.Contains(c.image.Spec, "@") && tag != "" && c.want[i].Reason != v1alpha1.ReasonInvalidImage {
+				if _, tag, _ := strings.Cut(c.image.Spec, ":v"); c.image.Digest != "" &&
+					!strings.Contains(c.image.Spec, "@") && tag != "" &&
+					c.want[i].Reason != v1alpha1.ReasonInvalidImage {
 					c.want[i].Tag = "v" + tag
 				}
 			}
@@ -182,8 +224,11 @@ func TestOneImage(t *testing.T) {
 // Where no policy holds, nothing can cover what cannot be parsed.
 func TestUnparsableWhereNoPolicyHolds(t *testing.T) {
 	in := Input{
-		Pods: []Pod{pod("web", Image{digest("a"), ""})}, Namespaces: map[string]labels.Set{"shop": {"env": "lab"}}, Now: now, Roots: roots{},
-		Policies: compile(t, rule{name: "production", env: "production", images: "*/**", root: "acme", roles: []v1alpha1.RoleName{"ci"}}),
+		Pods: []Pod{pod("web", Image{digest("a"), ""})}, Namespaces: map[string]labels.Set{"shop": {"env": "lab"}},
+		Now: now, Roots: roots{},
+		Policies: compile(t, rule{
+			name: "production", env: "production", images: "*/**", root: "acme", roles: []v1alpha1.RoleName{"ci"},
+		}),
 	}
 	if r := Evaluate(in); len(r.Findings) != 0 {
 		t.Errorf("findings %+v, want none", r.Findings)
@@ -205,7 +250,9 @@ func TestThreatUncheckedIsKeptApart(t *testing.T) {
 }
 
 func TestWorstImageDecides(t *testing.T) {
-	good, bad, unknown := Image{app + ":v1", digest("a")}, Image{app + ":v2", digest("b")}, Image{app + "-new:v1", digest("a")}
+	good, bad, unknown := Image{app + ":v1", digest("a")}, Image{app + ":v2", digest("b")}, Image{
+		app + "-new:v1", digest("a"),
+	}
 	cases := map[string]struct {
 		images []Image
 		want   policy.Verdict
@@ -237,10 +284,15 @@ func TestNamespaces(t *testing.T) {
 	in := Input{
 		Pods: []Pod{pod("web", Image{app + ":v1", ""})}, Now: now, Roots: roots{"acme": {app: signed()}},
 		Namespaces: map[string]labels.Set{
-			"other": {"env": "production", v1alpha1.LabelBreakGlass: "incident-1"}, "another": {"env": "production", v1alpha1.LabelBreakGlass: "incident-2"},
-			"test": {v1alpha1.LabelBreakGlass: "no-matter"}, "closed": {"env": "production", v1alpha1.LabelBreakGlass: ""},
+			"other":   {"env": "production", v1alpha1.LabelBreakGlass: "incident-1"},
+			"another": {"env": "production", v1alpha1.LabelBreakGlass: "incident-2"},
+			"test":    {v1alpha1.LabelBreakGlass: "no-matter"},
+			"closed":  {"env": "production", v1alpha1.LabelBreakGlass: ""},
 		},
-		Policies: compile(t, rule{name: "production", images: "registry.example.com/acme/**", env: "production", root: "acme", roles: []v1alpha1.RoleName{"ci"}}),
+		Policies: compile(t, rule{
+			name: "production", images: "registry.example.com/acme/**", env: "production", root: "acme",
+			roles: []v1alpha1.RoleName{"ci"},
+		}),
 	}
 	r := Evaluate(in)
 	want := Summary{BreakGlass: []BreakGlass{{"another", "incident-2"}, {"other", "incident-1"}}}
@@ -263,8 +315,11 @@ func TestWouldDenyAndNowhere(t *testing.T) {
 	roles := []v1alpha1.RoleName{"ci"}
 	all := "registry.example.com/acme/**"
 	in := Input{
-		Pods: []Pod{pod("good", Image{app + ":v1", digest("a")}), pod("bad", Image{app + ":v1", digest("b")}), pod("unknown", Image{app + "-new:v1", digest("a")})},
-		Now:  now, Roots: roots{"acme": {app: signed("ci v1 a")}},
+		Pods: []Pod{
+			pod("good", Image{app + ":v1", digest("a")}), pod("bad", Image{app + ":v1", digest("b")}),
+			pod("unknown", Image{app + "-new:v1", digest("a")}),
+		},
+		Now: now, Roots: roots{"acme": {app: signed("ci v1 a")}},
 		Namespaces: map[string]labels.Set{"shop": {"env": "production"}, "lab": {"env": "test"}},
 		Policies: compile(t,
 			rule{name: "audit", images: all, root: "acme", roles: roles, mode: v1alpha1.ModeAudit},
@@ -281,8 +336,10 @@ func TestWouldDenyAndNowhere(t *testing.T) {
 		got[name] = s
 	}
 	want := map[string]Summary{
-		"audit": {Covered: 3, Violating: 1, Unchecked: 1, WouldDeny: 2}, "warn": {Covered: 3, Violating: 1, Unchecked: 1, WouldDeny: 2},
-		"enforce": {Covered: 3, Violating: 1, Unchecked: 1}, "typo": {Nowhere: true}, "elsewhere": {}, "other-images": {},
+		"audit":   {Covered: 3, Violating: 1, Unchecked: 1, WouldDeny: 2},
+		"warn":    {Covered: 3, Violating: 1, Unchecked: 1, WouldDeny: 2},
+		"enforce": {Covered: 3, Violating: 1, Unchecked: 1}, "typo": {Nowhere: true}, "elsewhere": {},
+		"other-images": {},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("summaries (-want +got):\n%s", diff)
@@ -290,7 +347,8 @@ func TestWouldDenyAndNowhere(t *testing.T) {
 }
 
 func TestNeeds(t *testing.T) {
-	r := evaluate(t, signed(), pod("a", Image{app + ":v1", ""}, Image{app + ":v2", digest("a")}), pod("b", Image{app + "-new:v1", ""}), pod("c", Image{"docker.io/library/nginx:1", ""}))
+	r := evaluate(t, signed(), pod("a", Image{app + ":v1", ""}, Image{app + ":v2", digest("a")}),
+		pod("b", Image{app + "-new:v1", ""}), pod("c", Image{"docker.io/library/nginx:1", ""}))
 	var got []string
 	for _, k := range r.Needs {
 		got = append(got, k.Root+" "+k.Repository)
@@ -326,7 +384,9 @@ func newWorld(r *rand.Rand) world {
 			default:
 				f := &facts{}
 				for range r.IntN(8) {
-					f.all = append(f.all, trust.Statement{Role: pick("ci", "qa", "sec"), Tag: pick("v1", "v2"), Digest: digest(pick("a", "b"))})
+					f.all = append(f.all, trust.Statement{
+						Role: pick("ci", "qa", "sec"), Tag: pick("v1", "v2"), Digest: digest(pick("a", "b")),
+					})
 				}
 				w.roots[root][repository] = f
 			}
@@ -334,8 +394,10 @@ func newWorld(r *rand.Rand) world {
 	}
 	for i := range r.IntN(4) {
 		one := rule{
-			name: fmt.Sprintf("policy-%d", i), images: pick("registry.example.com/**", "registry.example.com/p0/*", "registry.example.com/p1/app"),
-			env: pick("", "e0", "e1"), root: pick("r0", "r1", "missing"), mode: v1alpha1.PolicyMode(pick("Enforce", "Warn", "Audit")),
+			name:   fmt.Sprintf("policy-%d", i),
+			images: pick("registry.example.com/**", "registry.example.com/p0/*", "registry.example.com/p1/app"),
+			env:    pick("", "e0", "e1"), root: pick("r0", "r1", "missing"),
+			mode: v1alpha1.PolicyMode(pick("Enforce", "Warn", "Audit")),
 		}
 		for _, role := range []v1alpha1.RoleName{"ci", "qa", "sec"} {
 			if r.IntN(2) == 0 {
@@ -347,7 +409,10 @@ func newWorld(r *rand.Rand) world {
 		}
 	}
 	for range r.IntN(12) {
-		p := Pod{Workload: Workload{"apps/v1", "Deployment", pick("n0", "n1", "n2", "exempt"), pick("x", "y")}, Controller: Reference{"apps/v1", "ReplicaSet", "z", "1"}}
+		p := Pod{
+			Workload:   Workload{"apps/v1", "Deployment", pick("n0", "n1", "n2", "exempt"), pick("x", "y")},
+			Controller: Reference{"apps/v1", "ReplicaSet", "z", "1"},
+		}
 		for range 1 + r.IntN(2) {
 			i := Image{Spec: fmt.Sprintf("registry.example.com/p%d/app", r.IntN(4))}
 			if r.IntN(3) > 0 {
@@ -368,7 +433,8 @@ func (w world) judge(p rule, namespace string, i Image) string {
 	repository, pinned, _ := strings.Cut(i.Spec, "@")
 	repository = strings.TrimSuffix(strings.TrimSuffix(repository, ":v1"), ":v2")
 	set, known := w.namespaces[namespace]
-	if !known || p.env != "" && set["env"] != p.env || !strings.HasPrefix(repository, strings.TrimRight(p.images, "*")) {
+	if !known || p.env != "" && set["env"] != p.env ||
+		!strings.HasPrefix(repository, strings.TrimRight(p.images, "*")) {
 		return ""
 	}
 	held, loaded := w.roots[p.root][repository]
@@ -377,7 +443,8 @@ func (w world) judge(p rule, namespace string, i Image) string {
 	}
 	for _, digest := range []string{i.Digest, pinned} {
 		unsigned := func(role v1alpha1.RoleName) bool {
-			return !slices.ContainsFunc(held.all, func(s trust.Statement) bool { return s.Role == string(role) && s.Digest == digest })
+			return !slices.ContainsFunc(held.all,
+				func(s trust.Statement) bool { return s.Role == string(role) && s.Digest == digest })
 		}
 		if digest != "" && !slices.ContainsFunc(p.roles, unsigned) {
 			return "met"
@@ -391,7 +458,9 @@ func TestEvaluateAgreesWithTheRule(t *testing.T) {
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		w := newWorld(r)
-		got := Evaluate(Input{Pods: w.pods, Namespaces: w.namespaces, Policies: compile(t, w.rules...), Roots: w.roots, Now: now})
+		got := Evaluate(Input{
+			Pods: w.pods, Namespaces: w.namespaces, Policies: compile(t, w.rules...), Roots: w.roots, Now: now,
+		})
 		want := map[string]string{}
 		for _, p := range w.rules {
 			for _, pod := range w.pods {
@@ -407,7 +476,9 @@ func TestEvaluateAgreesWithTheRule(t *testing.T) {
 		}
 		found := map[string]string{}
 		for _, f := range got.Findings {
-			found[fmt.Sprint(f.Policy, f.Workload)] = map[policy.Verdict]string{policy.Denied: "violates", policy.CouldNotCheck: "unchecked", policy.Admitted: "met"}[f.Verdict]
+			found[fmt.Sprint(f.Policy, f.Workload)] = map[policy.Verdict]string{
+				policy.Denied: "violates", policy.CouldNotCheck: "unchecked", policy.Admitted: "met",
+			}[f.Verdict]
 		}
 		if diff := cmp.Diff(want, found); diff != "" {
 			t.Fatalf("seed %d, %+v: findings (-want +got):\n%s", seed, w, diff)
@@ -419,7 +490,9 @@ func TestEvaluateAgreesWithTheRule(t *testing.T) {
 			t.Fatalf("seed %d: findings are not sorted", seed)
 		}
 		r.Shuffle(len(w.pods), func(i, j int) { w.pods[i], w.pods[j] = w.pods[j], w.pods[i] })
-		again := Evaluate(Input{Pods: w.pods, Namespaces: w.namespaces, Policies: compile(t, w.rules...), Roots: w.roots, Now: now})
+		again := Evaluate(Input{
+			Pods: w.pods, Namespaces: w.namespaces, Policies: compile(t, w.rules...), Roots: w.roots, Now: now,
+		})
 		if diff := cmp.Diff(got.Policies, again.Policies); diff != "" {
 			t.Fatalf("seed %d: the order of the Pods matters:\n%s", seed, diff)
 		}
@@ -439,9 +512,14 @@ func cluster() []Pod {
 		image := fmt.Sprintf("registry.example.com/acme/team-%d/app-%d:v1", d%100, d)
 		p := full()
 		p.Namespace, p.Name = fmt.Sprintf("namespace-%d", d%50), fmt.Sprintf("app-%d-abcdef-%d", d, i)
-		p.OwnerReferences[0] = metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: fmt.Sprintf("app-%d-abcdef", d), UID: "2", Controller: &yes}
+		p.OwnerReferences[0] = metav1.OwnerReference{
+			APIVersion: "apps/v1", Kind: "ReplicaSet", Name: fmt.Sprintf("app-%d-abcdef", d), UID: "2",
+			Controller: &yes,
+		}
 		p.Spec = corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}}
-		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", ImageID: strings.TrimSuffix(image, ":v1") + "@" + digest("a")}}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{
+			{Name: "app", ImageID: strings.TrimSuffix(image, ":v1") + "@" + digest("a")},
+		}
 		p.Status.InitContainerStatuses, p.Status.EphemeralContainerStatuses = nil, nil
 		pods = append(pods, NewPod(p))
 	}
@@ -463,9 +541,14 @@ func largeInput(t testing.TB, pods []Pod) Input {
 	}
 	var rules []rule
 	for i := range 20 {
-		rules = append(rules, rule{name: fmt.Sprintf("team-%d", i), images: fmt.Sprintf("registry.example.com/acme/team-%d/**", i), root: "acme", roles: []v1alpha1.RoleName{"ci"}})
+		rules = append(rules, rule{
+			name: fmt.Sprintf("team-%d", i), images: fmt.Sprintf("registry.example.com/acme/team-%d/**", i),
+			root: "acme", roles: []v1alpha1.RoleName{"ci"},
+		})
 	}
-	rules = append(rules, rule{name: "all", images: "registry.example.com/**", root: "acme", roles: []v1alpha1.RoleName{"ci", "qa"}})
+	rules = append(rules, rule{
+		name: "all", images: "registry.example.com/**", root: "acme", roles: []v1alpha1.RoleName{"ci", "qa"},
+	})
 	in.Policies = compile(t, rules...)
 	return in
 }

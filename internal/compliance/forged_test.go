@@ -21,7 +21,9 @@ import (
 func forged(name, apiVersion, kind, owner, hash string, images ...string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "shop", Name: name, Labels: map[string]string{labelTemplateHash: hash},
-		OwnerReferences: []metav1.OwnerReference{{APIVersion: apiVersion, Kind: kind, Name: owner, UID: types.UID(owner), Controller: ptr.To(true)}},
+		OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: apiVersion, Kind: kind, Name: owner, UID: types.UID(owner), Controller: ptr.To(true)},
+		},
 	}}
 	for i, image := range images {
 		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: fmt.Sprint("c", i), Image: image})
@@ -38,7 +40,9 @@ func TestThreatNothingOfAPodIsKeptWithoutBound(t *testing.T) {
 			long := strings.Repeat(character, size/len(character))
 			var pods []Pod
 			for _, last := range []string{"x", "y"} {
-				pods = append(pods, NewPod(forged("p", long+last, long+last, long+last, "", long+last, "registry.example.com/"+long+last)))
+				pods = append(pods,
+					NewPod(
+						forged("p", long+last, long+last, long+last, "", long+last, "registry.example.com/"+long+last)))
 			}
 			for _, s := range []struct {
 				what string
@@ -88,9 +92,11 @@ func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 	for i := range 10 {
 		p := forged(fmt.Sprint(i), "x/v1", "X", "one", "")
 		for j := range 400 {
-			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: fmt.Sprint(j), Image: fmt.Sprintf("other.example.com/a/%d-%d", i, j)})
+			p.Spec.Containers = append(p.Spec.Containers,
+				corev1.Container{Name: fmt.Sprint(j), Image: fmt.Sprintf("other.example.com/a/%d-%d", i, j)})
 		}
-		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "c", Image: app + ":v1"}, corev1.Container{Name: "d", Image: app + ":v1"})
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "c", Image: app + ":v1"},
+			corev1.Container{Name: "d", Image: app + ":v1"})
 		pods = append(pods, NewPod(p))
 		if n := len(pods[i].Images); n != 401 {
 			t.Fatalf("%d images of a Pod, want 401", n)
@@ -105,7 +111,8 @@ func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 	}
 	workloads := e.workloads()
 	if len(workloads) != 1 || len(workloads[pods[0].Workload]) != 1 {
-		t.Errorf("%d workloads, and %d images of the forged one; want one of each", len(workloads), len(workloads[pods[0].Workload]))
+		t.Errorf("%d workloads, and %d images of the forged one; want one of each", len(workloads),
+			len(workloads[pods[0].Workload]))
 	}
 }
 
@@ -130,7 +137,8 @@ func TestThreatForgedOwnerDivertsNothing(t *testing.T) {
 				}
 				f := r.Findings[0]
 				if f.Workload.Kind != "Deployment" || f.Verdict != policy.Denied || f.Controller.Name != "app-7f6d" {
-					t.Errorf("the event about %+v would be on %+v, want the controller of the Pod in breach", f.Workload, f.Controller)
+					t.Errorf("the event about %+v would be on %+v, want the controller of the Pod in breach",
+						f.Workload, f.Controller)
 				}
 			}
 		})
@@ -156,7 +164,8 @@ func TestNameOfAnImage(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			r := Evaluate(Input{
-				Pods: []Pod{pod("web", c.image)}, Namespaces: map[string]labels.Set{"shop": {}}, Now: now, Roots: roots{"acme": {}},
+				Pods: []Pod{pod("web", c.image)}, Namespaces: map[string]labels.Set{"shop": {}}, Now: now,
+				Roots:    roots{"acme": {}},
 				Policies: compile(t, rule{name: "all", images: "*/**", root: "acme", roles: []v1alpha1.RoleName{"ci"}}),
 			})
 			if len(r.Findings) != 1 || len(r.Findings[0].Images) != 1 {

@@ -98,7 +98,9 @@ func reported(statuses []corev1.ContainerStatus) map[string]string {
 // whichever container mounts them.
 func mounted(status *corev1.PodStatus) map[string]string {
 	ids := map[string]string{}
-	for _, statuses := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses} {
+	for _, statuses := range [][]corev1.ContainerStatus{
+		status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses,
+	} {
 		for i := range statuses {
 			for _, m := range statuses[i].VolumeMounts {
 				if m.VolumeStatus != nil && m.VolumeStatus.Image != nil && ids[m.Name] == "" {
@@ -149,7 +151,10 @@ func owner(p *corev1.Pod) (Workload, Reference) {
 	if c == nil || c.Kind == "Node" && c.APIVersion == "v1" { // a static Pod is "controlled" by its node
 		return Workload{"v1", "Pod", p.Namespace, p.Name}, Reference{"v1", "Pod", p.Name, p.UID}
 	}
-	r := Reference{bounded(c.APIVersion, maxAPIVersion), bounded(c.Kind, maxKind), bounded(c.Name, maxName), types.UID(bounded(string(c.UID), maxUID))}
+	r := Reference{
+		bounded(c.APIVersion, maxAPIVersion), bounded(c.Kind, maxKind), bounded(c.Name, maxName),
+		types.UID(bounded(string(c.UID), maxUID)),
+	}
 	w := Workload{r.APIVersion, r.Kind, p.Namespace, r.Name}
 	switch {
 	case r.Kind == "ReplicaSet" && strings.HasPrefix(r.APIVersion, "apps/"):

@@ -72,11 +72,13 @@ func TestWorkload(t *testing.T) {
 		},
 		"bare ReplicaSet": {
 			owned("apps/v1", "ReplicaSet", "web-abc", nil),
-			Workload{"apps/v1", "ReplicaSet", "shop", "web-abc"}, Reference{"apps/v1", "ReplicaSet", "web-abc", "owner"},
+			Workload{"apps/v1", "ReplicaSet", "shop", "web-abc"},
+			Reference{"apps/v1", "ReplicaSet", "web-abc", "owner"},
 		},
 		"ReplicaSet with another hash": {
 			owned("apps/v1", "ReplicaSet", "web-abc", map[string]string{"pod-template-hash": "bc"}),
-			Workload{"apps/v1", "ReplicaSet", "shop", "web-abc"}, Reference{"apps/v1", "ReplicaSet", "web-abc", "owner"},
+			Workload{"apps/v1", "ReplicaSet", "shop", "web-abc"},
+			Reference{"apps/v1", "ReplicaSet", "web-abc", "owner"},
 		},
 		"ReplicaSet whose name is the hash": {
 			owned("apps/v1", "ReplicaSet", "-abc", map[string]string{"pod-template-hash": "abc"}),
@@ -84,26 +86,32 @@ func TestWorkload(t *testing.T) {
 		},
 		"DeploymentConfig": {
 			owned("v1", "ReplicationController", "web-3", map[string]string{"deploymentconfig": "web"}),
-			Workload{"apps.openshift.io/v1", "DeploymentConfig", "shop", "web"}, Reference{"v1", "ReplicationController", "web-3", "owner"},
+			Workload{"apps.openshift.io/v1", "DeploymentConfig", "shop", "web"},
+			Reference{"v1", "ReplicationController", "web-3", "owner"},
 		},
 		"ReplicationController of another name": {
 			owned("v1", "ReplicationController", "web-3", map[string]string{"deploymentconfig": "we"}),
-			Workload{"v1", "ReplicationController", "shop", "web-3"}, Reference{"v1", "ReplicationController", "web-3", "owner"},
+			Workload{"v1", "ReplicationController", "shop", "web-3"},
+			Reference{"v1", "ReplicationController", "web-3", "owner"},
 		},
 		"static Pod of another kind of node": {
-			owned("evil/v1", "Node", "node-1", nil), Workload{"evil/v1", "Node", "shop", "node-1"}, Reference{"evil/v1", "Node", "node-1", "owner"},
+			owned("evil/v1", "Node", "node-1", nil), Workload{"evil/v1", "Node", "shop", "node-1"},
+			Reference{"evil/v1", "Node", "node-1", "owner"},
 		},
 		"ReplicaSet of another group": {
 			owned("evil/v1", "ReplicaSet", "web-abc", map[string]string{"pod-template-hash": "abc"}),
-			Workload{"evil/v1", "ReplicaSet", "shop", "web-abc"}, Reference{"evil/v1", "ReplicaSet", "web-abc", "owner"},
+			Workload{"evil/v1", "ReplicaSet", "shop", "web-abc"},
+			Reference{"evil/v1", "ReplicaSet", "web-abc", "owner"},
 		},
 		"ReplicationController of another group": {
 			owned("apps/v1", "ReplicationController", "web-3", map[string]string{"deploymentconfig": "web"}),
-			Workload{"apps/v1", "ReplicationController", "shop", "web-3"}, Reference{"apps/v1", "ReplicationController", "web-3", "owner"},
+			Workload{"apps/v1", "ReplicationController", "shop", "web-3"},
+			Reference{"apps/v1", "ReplicationController", "web-3", "owner"},
 		},
 		"any other kind": {
 			owned("argoproj.io/v1alpha1", "Rollout", "web", map[string]string{"pod-template-hash": "abc"}),
-			Workload{"argoproj.io/v1alpha1", "Rollout", "shop", "web"}, Reference{"argoproj.io/v1alpha1", "Rollout", "web", "owner"},
+			Workload{"argoproj.io/v1alpha1", "Rollout", "shop", "web"},
+			Reference{"argoproj.io/v1alpha1", "Rollout", "web", "owner"},
 		},
 	}
 	for name, c := range cases {
@@ -123,36 +131,65 @@ func TestWorkload(t *testing.T) {
 func full() *corev1.Pod {
 	yes := true
 	status := func(name, imageID string) corev1.ContainerStatus {
-		return corev1.ContainerStatus{Name: name, Image: "whatever", ImageID: imageID, ContainerID: "containerd://1", Ready: true}
+		return corev1.ContainerStatus{
+			Name: name, Image: "whatever", ImageID: imageID, ContainerID: "containerd://1", Ready: true,
+		}
 	}
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "shop", Name: "web", UID: "1", ResourceVersion: "7", CreationTimestamp: metav1.Unix(1, 0), Labels: map[string]string{"app": "web", "pod-template-hash": "abc"},
-			Annotations:     map[string]string{"big": strings.Repeat("x", 1000)},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-abc", UID: "2", Controller: &yes, BlockOwnerDeletion: &yes}},
+			Namespace: "shop", Name: "web", UID: "1", ResourceVersion: "7", CreationTimestamp: metav1.Unix(1, 0),
+			Labels:      map[string]string{"app": "web", "pod-template-hash": "abc"},
+			Annotations: map[string]string{"big": strings.Repeat("x", 1000)},
+			OwnerReferences: []metav1.OwnerReference{
+				{
+					APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-abc", UID: "2", Controller: &yes,
+					BlockOwnerDeletion: &yes,
+				},
+			},
 		},
 		Spec: corev1.PodSpec{
 			InitContainers: []corev1.Container{{Name: "i", Image: "example.com/init:1", Command: []string{"x"}}},
-			Containers:     []corev1.Container{{Name: "c", Image: "example.com/app:1", Args: []string{"x"}}, {Name: "d", Image: "example.com/second:1"}},
-			EphemeralContainers: []corev1.EphemeralContainer{{TargetContainerName: "c", EphemeralContainerCommon: corev1.EphemeralContainerCommon{
-				Name: "e", Image: "example.com/debug:1"}}},
+			Containers: []corev1.Container{
+				{Name: "c", Image: "example.com/app:1", Args: []string{"x"}},
+				{Name: "d", Image: "example.com/second:1"},
+			},
+			EphemeralContainers: []corev1.EphemeralContainer{{TargetContainerName: "c",
+				EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+					Name: "e", Image: "example.com/debug:1"}}},
 			Volumes: []corev1.Volume{
 				{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-				{Name: "v", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "example.com/volume:1"}}},
-				{Name: "w", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "example.com/unreported:1"}}},
+				{
+					Name: "v",
+					VolumeSource: corev1.VolumeSource{
+						Image: &corev1.ImageVolumeSource{Reference: "example.com/volume:1"},
+					},
+				},
+				{
+					Name: "w",
+					VolumeSource: corev1.VolumeSource{
+						Image: &corev1.ImageVolumeSource{Reference: "example.com/unreported:1"},
+					},
+				},
 			},
 		},
 		Status: corev1.PodStatus{
-			Phase:                      corev1.PodRunning,
-			Conditions:                 []corev1.PodCondition{{Type: corev1.PodReady}},
-			InitContainerStatuses:      []corev1.ContainerStatus{status("i", "example.com/init@"+digest("1"))},
-			ContainerStatuses:          []corev1.ContainerStatus{status("d", "example.com/second@"+digest("3")), status("c", "example.com/app@"+digest("2"))},
+			Phase:                 corev1.PodRunning,
+			Conditions:            []corev1.PodCondition{{Type: corev1.PodReady}},
+			InitContainerStatuses: []corev1.ContainerStatus{status("i", "example.com/init@"+digest("1"))},
+			ContainerStatuses: []corev1.ContainerStatus{
+				status("d", "example.com/second@"+digest("3")), status("c", "example.com/app@"+digest("2")),
+			},
 			EphemeralContainerStatuses: []corev1.ContainerStatus{status("e", "example.com/debug@"+digest("4"))},
 		},
 	}
 	p.Status.ContainerStatuses[0].VolumeMounts = []corev1.VolumeMountStatus{
 		{Name: "data", MountPath: "/data"},
-		{Name: "v", MountPath: "/v", VolumeStatus: &corev1.VolumeStatus{Image: &corev1.ImageVolumeStatus{ImageRef: "example.com/volume@" + digest("5")}}},
+		{
+			Name: "v", MountPath: "/v",
+			VolumeStatus: &corev1.VolumeStatus{
+				Image: &corev1.ImageVolumeStatus{ImageRef: "example.com/volume@" + digest("5")},
+			},
+		},
 	}
 	return p
 }

@@ -18,7 +18,10 @@ func shortNamed(t *testing.T, as policy.ShortNames, images ...Image) *Result {
 		Pods: []Pod{pod("web", images...)}, Namespaces: map[string]labels.Set{"shop": {"env": "production"}}, Now: now,
 		Roots: roots{"acme": {"docker.io/acme/app": signed("ci v1 a", "qa v1 a")}},
 		Policies: compile(t,
-			rule{name: "production", images: "quay.example.com/acme/**", env: "production", root: "acme", mode: v1alpha1.ModeWarn, roles: []v1alpha1.RoleName{"ci"}},
+			rule{
+				name: "production", images: "quay.example.com/acme/**", env: "production", root: "acme",
+				mode: v1alpha1.ModeWarn, roles: []v1alpha1.RoleName{"ci"},
+			},
 			rule{name: "lab", images: "acme/**", env: "lab", root: "acme", roles: []v1alpha1.RoleName{"ci"}},
 			rule{name: "usual", images: "docker.io/acme/**", root: "acme", roles: []v1alpha1.RoleName{"ci", "qa"}},
 		).ReadShortNames(as),
@@ -53,9 +56,12 @@ func TestThreatShortNameThatRuns(t *testing.T) {
 				t.Errorf("evidence is asked for that decides nothing: %v, %d", r.Needs, r.NotLoaded)
 			}
 			full := Image{"docker.io/" + image.Spec, image.Digest}
-			for as, image := range map[policy.ShortNames]Image{policy.ShortNamesDeny: full, policy.ShortNamesDockerIO: image} {
+			for as, image := range map[policy.ShortNames]Image{
+				policy.ShortNamesDeny: full, policy.ShortNamesDockerIO: image,
+			} {
 				r := shortNamed(t, as, image)
-				if r.Policies["usual"].Covered != 1 || r.Policies["usual"].Violating != 0 || r.Policies["production"].Covered != 0 {
+				if r.Policies["usual"].Covered != 1 || r.Policies["usual"].Violating != 0 ||
+					r.Policies["production"].Covered != 0 {
 					t.Errorf("%s, %s: %+v, want it to meet the one that covers docker.io", as, image.Spec, r.Policies)
 				}
 			}
@@ -66,10 +72,14 @@ func TestThreatShortNameThatRuns(t *testing.T) {
 // One short name with several digests is one image of the finding, and stands beside those in full.
 func TestShortNameIsOneFinding(t *testing.T) {
 	r := shortNamed(t, policy.ShortNamesDeny,
-		Image{"acme/app:v1", digest("a")}, Image{"acme/app:v1", digest("b")}, Image{"docker.io/acme/app:v1", digest("b")})
+		Image{"acme/app:v1", digest("a")}, Image{"acme/app:v1", digest("b")},
+		Image{"docker.io/acme/app:v1", digest("b")})
 	want := []ImageFinding{
 		{Image: "acme/app:v1", Verdict: policy.Denied, Reason: v1alpha1.ReasonShortName},
-		{Image: "docker.io/acme/app@" + digest("b"), Tag: "v1", Verdict: policy.Denied, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"ci", "qa"}},
+		{
+			Image: "docker.io/acme/app@" + digest("b"), Tag: "v1", Verdict: policy.Denied,
+			Reason: v1alpha1.ReasonNotSigned, Missing: []string{"ci", "qa"},
+		},
 	}
 	if diff := cmp.Diff(want, r.Policies["usual"].Findings[0].Images); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -32,7 +32,8 @@ type answer struct {
 // decides reports whether the gate has decided on an image, and denied it. Each line of its own
 // names the image, and the policy or the rule.
 func (a answer) decides(image string) bool {
-	return a.kind == decision && strings.HasPrefix(a.text, fmt.Sprintf("image %q: ", image)) && strings.Contains(a.text, "ImagePolicy")
+	return a.kind == decision && strings.HasPrefix(a.text, fmt.Sprintf("image %q: ", image)) &&
+		strings.Contains(a.text, "ImagePolicy")
 }
 
 // denies reports whether it denied the image for a policy.
@@ -48,13 +49,15 @@ func (c *Check) read(err error) answer {
 		return answer{unanswered, "the API server does not answer: " + err.Error()}
 	}
 	code, message := status.Status().Code, status.Status().Message
-	if own, ok := strings.CutPrefix(message, fmt.Sprintf("admission webhook %q denied the request: ", c.Validating)); ok {
+	if own, ok := strings.CutPrefix(message,
+		fmt.Sprintf("admission webhook %q denied the request: ", c.Validating)); ok {
 		if code == http.StatusForbidden || code == http.StatusServiceUnavailable {
 			return answer{decision, own}
 		}
 		return answer{broken, message}
 	}
-	m := regexp.MustCompile(`^(?:Internal error occurred: )?(admission|failed calling) webhook "([^"]+)"`).FindStringSubmatch(message)
+	m := regexp.MustCompile(`^(?:Internal error occurred: )?(admission|failed calling) webhook "([^"]+)"`).
+		FindStringSubmatch(message)
 	switch {
 	case m == nil:
 		return answer{refused, message}

@@ -28,7 +28,8 @@ func New(config *rest.Config, namespace, validating, mutating string, out io.Wri
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
 	return &Check{
-		Pods: core.Pods(namespace), Warnings: warned.take, Validating: validating, Mutating: mutating, Interval: interval, Out: out,
+		Pods: core.Pods(namespace), Warnings: warned.take, Validating: validating, Mutating: mutating,
+		Interval: interval, Out: out,
 	}, nil
 }
 

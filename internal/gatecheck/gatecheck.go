@@ -119,8 +119,9 @@ func (c *Check) say(format string, args ...any) { fmt.Fprintf(c.Out, format+"\n"
 func (o Options) notDenied(got answer) error {
 	switch got.kind {
 	case admitted:
-		return fmt.Errorf("%s, so the gate is not reached: look whether ValidatingWebhookConfiguration countersign is there, "+
-			"and whether it and the labels of namespace %s leave that namespace to the gate", got.text, o.Namespace)
+		return fmt.Errorf(
+			"%s, so the gate is not reached: look whether ValidatingWebhookConfiguration countersign is there, "+
+				"and whether it and the labels of namespace %s leave that namespace to the gate", got.text, o.Namespace)
 	case decision:
 		return fmt.Errorf("the gate denies, and not for ImagePolicy %q: %s: look into the operator's log, "+
 			"and whether that policy is there", o.Policy, got.text)
@@ -132,7 +133,8 @@ func (o Options) notDenied(got answer) error {
 // notAdmitted does so for the admission.
 func (o Options) notAdmitted(got answer) error {
 	if got.kind == decision {
-		return fmt.Errorf("the gate denies what ImagePolicy %q does not cover: %s: look into the operator's log", o.Policy, got.text)
+		return fmt.Errorf("the gate denies what ImagePolicy %q does not cover: %s: look into the operator's log",
+			o.Policy, got.text)
 	}
 	return o.unexpected(got)
 }
@@ -149,7 +151,8 @@ func (o Options) unexpected(got answer) error {
 	case elsewhere:
 		advice = "that is not the gate: except namespace " + o.Namespace + " from that webhook"
 	case refused:
-		advice = "that is not the gate: the API server refuses the Pod for another reason, such as rights, Pod Security or " +
+		advice = "that is not the gate: the API server refuses the Pod for another reason, such as rights, Pod " +
+			"Security or " +
 			"another admission plugin; except namespace " + o.Namespace + " from it"
 	default:
 		advice = "look whether the API server can be reached from the Pods of the release's namespace"

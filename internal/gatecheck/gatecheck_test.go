@@ -59,7 +59,8 @@ func TestCheckBelievesTheGateAlone(t *testing.T) {
 		ours      = bad + `ImagePolicy "p": TrustRoot "p" does not exist`
 	)
 	denied := denial(http.StatusServiceUnavailable, validating, ours)
-	unreached := refusal(http.StatusInternalServerError, "Internal error occurred: failed calling webhook %q: connection refused", validating)
+	unreached := refusal(http.StatusInternalServerError,
+		"Internal error occurred: failed calling webhook %q: connection refused", validating)
 	forbidden := refusal(http.StatusForbidden, `pods is forbidden: User "u" cannot create resource "pods"`)
 	for name, tt := range map[string]struct {
 		answers []error
@@ -68,28 +69,53 @@ func TestCheckBelievesTheGateAlone(t *testing.T) {
 		"denied and admitted":             {[]error{denied, nil}, ""},
 		"denied as a verdict":             {[]error{denial(http.StatusForbidden, validating, ours), nil}, ""},
 		"waits for rights and the policy": {[]error{forbidden, unreached, nil, denied, unreached, nil}, ""},
-		"another rule covers the other":   {[]error{denied, denial(403, validating, good+`ImagePolicy "every": role "ci" has not signed`)}, ""},
-		"none may be uncovered":           {[]error{denied, denial(403, validating, good+"no ImagePolicy covers it, and what none covers is denied here")}, ""},
+		"another rule covers the other": {
+			[]error{denied, denial(403, validating, good+`ImagePolicy "every": role "ci" has not signed`)}, "",
+		},
+		"none may be uncovered": {
+			[]error{
+				denied, denial(403, validating, good+"no ImagePolicy covers it, and what none covers is denied here"),
+			}, "",
+		},
 
-		"admitted":            {[]error{nil}, "so the gate is not reached"},
-		"nobody answers":      {[]error{errors.New("connection refused")}, "the API server does not answer: connection refused"},
-		"rights":              {[]error{forbidden}, "that is not the gate"},
-		"not reached":         {[]error{unreached}, "cannot reach the gate"},
-		"pinning unreached":   {[]error{refusal(500, "Internal error occurred: failed calling webhook %q: x", mutating)}, "cannot reach the gate"},
-		"another webhook":     {[]error{denial(403, "w.example.com", ours)}, "except namespace n from that webhook"},
-		"another is dead":     {[]error{refusal(500, "Internal error occurred: failed calling webhook %q: x", "w.example.com")}, "except namespace n from that webhook"},
-		"our words, quoted":   {[]error{refusal(403, "pods is forbidden: %s", denied)}, "that is not the gate"},
-		"pinning denies":      {[]error{denial(403, mutating, ours)}, "cannot decide"},
-		"another policy":      {[]error{denial(403, validating, bad+`ImagePolicy "p2": no`)}, "not for ImagePolicy"},
-		"another image":       {[]error{denial(403, validating, good+`ImagePolicy "p": no`)}, "not for ImagePolicy"},
-		"nothing decided":     {[]error{denial(500, validating, ours)}, "cannot decide"},
-		"no word of an image": {[]error{denial(503, validating, `the images could not be checked: ImagePolicy "p"`)}, "not for ImagePolicy"},
+		"admitted": {[]error{nil}, "so the gate is not reached"},
+		"nobody answers": {
+			[]error{errors.New("connection refused")}, "the API server does not answer: connection refused",
+		},
+		"rights":      {[]error{forbidden}, "that is not the gate"},
+		"not reached": {[]error{unreached}, "cannot reach the gate"},
+		"pinning unreached": {
+			[]error{refusal(500, "Internal error occurred: failed calling webhook %q: x", mutating)},
+			"cannot reach the gate",
+		},
+		"another webhook": {[]error{denial(403, "w.example.com", ours)}, "except namespace n from that webhook"},
+		"another is dead": {
+			[]error{refusal(500, "Internal error occurred: failed calling webhook %q: x", "w.example.com")},
+			"except namespace n from that webhook",
+		},
+		"our words, quoted": {[]error{refusal(403, "pods is forbidden: %s", denied)}, "that is not the gate"},
+		"pinning denies":    {[]error{denial(403, mutating, ours)}, "cannot decide"},
+		"another policy":    {[]error{denial(403, validating, bad+`ImagePolicy "p2": no`)}, "not for ImagePolicy"},
+		"another image":     {[]error{denial(403, validating, good+`ImagePolicy "p": no`)}, "not for ImagePolicy"},
+		"nothing decided":   {[]error{denial(500, validating, ours)}, "cannot decide"},
+		"no word of an image": {
+			[]error{denial(503, validating, `the images could not be checked: ImagePolicy "p"`)}, "not for ImagePolicy",
+		},
 
-		"the other denied by it":       {[]error{denied, denial(503, validating, good+`ImagePolicy "p": no`)}, "the admission is missing"},
-		"the other without a rule":     {[]error{denied, denial(503, validating, good+"no decision was made")}, "the admission is missing"},
-		"the other broken":             {[]error{denied, denial(500, validating, "the check broke off")}, "cannot decide"},
-		"the other not reached":        {[]error{denied, unreached}, "the admission is missing"},
-		"the other by another webhook": {[]error{denied, denial(403, "w.example.com", good+`ImagePolicy "x"`)}, "except namespace n from that webhook"},
+		"the other denied by it": {
+			[]error{denied, denial(503, validating, good+`ImagePolicy "p": no`)}, "the admission is missing",
+		},
+		"the other without a rule": {
+			[]error{denied, denial(503, validating, good+"no decision was made")}, "the admission is missing",
+		},
+		"the other broken": {
+			[]error{denied, denial(500, validating, "the check broke off")}, "cannot decide",
+		},
+		"the other not reached": {[]error{denied, unreached}, "the admission is missing"},
+		"the other by another webhook": {
+			[]error{denied, denial(403, "w.example.com", good+`ImagePolicy "x"`)},
+			"except namespace n from that webhook",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -100,7 +126,8 @@ func TestCheckBelievesTheGateAlone(t *testing.T) {
 			}
 			var out strings.Builder
 			c := &Check{
-				Pods: s, Warnings: func() []string { return nil }, Validating: validating, Mutating: mutating, Interval: time.Millisecond, Out: &out,
+				Pods: s, Warnings: func() []string { return nil }, Validating: validating, Mutating: mutating,
+				Interval: time.Millisecond, Out: &out,
 			}
 			err := c.Run(ctx, Options{Namespace: "n", Policy: policy, Timeout: time.Minute})
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
@@ -123,7 +150,10 @@ func TestWarningsAreTold(t *testing.T) {
 		w.HandleWarningHeader(299, "", "admitted by break-glass")
 		cancel()
 	}}
-	c := &Check{Pods: s, Warnings: w.take, Validating: validating, Mutating: mutating, Interval: time.Millisecond, Out: &strings.Builder{}}
+	c := &Check{
+		Pods: s, Warnings: w.take, Validating: validating, Mutating: mutating, Interval: time.Millisecond,
+		Out: &strings.Builder{},
+	}
 	err := c.Run(ctx, Options{Namespace: "n", Policy: policy, Timeout: time.Minute})
 	if err == nil || !strings.Contains(err.Error(), "warns: admitted by break-glass, so the gate is not reached") {
 		t.Errorf("got %v", err)

@@ -29,7 +29,8 @@ type Options struct {
 func Parse(args []string) (Options, error) {
 	var o Options
 	f := pflag.NewFlagSet("countersign "+Command, pflag.ContinueOnError)
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; default: the cluster that this runs in, or $KUBECONFIG")
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "",
+		"kubeconfig file; default: the cluster that this runs in, or $KUBECONFIG")
 	f.StringVar(&o.Namespace, "namespace", "", "namespace in which Pods are asked for, as dry runs")
 	f.StringVar(&o.Policy, "policy", "", "the ImagePolicy that covers "+DeniedImage+" in that namespace")
 	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "what the manager's flag of that name is set to")

@@ -23,7 +23,9 @@ func normaliseFirst(first string) (string, error) {
 	if strings.ToLower(first) != first {
 		// A runtime takes it for a host because of its capitals; in lower case it would be a path
 		// on docker.io.
-		return "", fmt.Errorf("%.64q has capitals and neither '.' nor port: a registry host needs one of them, a repository is in lower case", first)
+		return "", fmt.Errorf(
+			"%.64q has capitals and neither '.' nor port: a registry host needs one of them, a repository is in "+
+				"lower case", first)
 	}
 	return first, nil
 }

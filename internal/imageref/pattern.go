@@ -87,13 +87,16 @@ func checkPattern(s string) error {
 	case s == anyOne:
 		return errors.New("'*' alone would be docker.io/library/*; write that, or '*/**' for every image")
 	case !several && strings.Contains(s, "."):
-		return errors.New("a pattern without a '/' is a repository of docker.io, and this looks like a registry host; write registry.example.com/** for everything there")
+		return errors.New(
+			"a pattern without a '/' is a repository of docker.io, and this looks like a registry host; write " +
+				"registry.example.com/** for everything there")
 	case several && strings.HasPrefix(first, "*:"):
 		return errors.New("'*' as the whole host is every host on every port; remove the port, or write the host")
 	}
 	for segment := range strings.SplitSeq(s, "/") {
 		if segment != anyMany && strings.Contains(segment, anyMany) {
-			return errors.New("'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**")
+			return errors.New(
+				"'**' stands for whole path segments: write it between slashes, as in registry.example.com/acme/**")
 		}
 	}
 	return nil

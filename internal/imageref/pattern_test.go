@@ -46,19 +46,33 @@ func TestThreatPatternMatchesMoreThanItSays(t *testing.T) {
 		"literal, anchored": {
 			"registry.example.com/acme/app",
 			[]string{"registry.example.com/acme/app:v1", "registry.example.com/acme/app@" + digestA},
-			[]string{"registry.example.com/acme/app2", "registry.example.com/acme/app/x", "registry.example.com/x/acme/app", "registry.example.com/acme",
-				"evil.com/registry.example.com/acme/app", "xregistry.example.com/acme/app", "registry.example.com.evil.com/acme/app"},
+			[]string{"registry.example.com/acme/app2", "registry.example.com/acme/app/x",
+				"registry.example.com/x/acme/app", "registry.example.com/acme",
+				"evil.com/registry.example.com/acme/app", "xregistry.example.com/acme/app",
+				"registry.example.com.evil.com/acme/app"},
 		},
 		"dots are dots": {"registry.example.com/a", nil, []string{"registryxexample.com/a"}},
 		"docker.io shorthand": {
 			"nginx",
-			[]string{"nginx", "nginx:1.27", "docker.io/nginx", "docker.io/library/nginx", "index.docker.io/library/nginx", "DOCKER.io:443/nginx"},
-			[]string{"acme/nginx", "registry.example.com/nginx", "registry.example.com/library/nginx", "docker.io:5000/library/nginx"},
+			[]string{
+				"nginx", "nginx:1.27", "docker.io/nginx", "docker.io/library/nginx", "index.docker.io/library/nginx",
+				"DOCKER.io:443/nginx",
+			},
+			[]string{
+				"acme/nginx", "registry.example.com/nginx", "registry.example.com/library/nginx",
+				"docker.io:5000/library/nginx",
+			},
 		},
-		"docker.io shorthand with a wildcard": {"nginx*", []string{"nginx", "nginx-unprivileged"}, []string{"acme/nginx"}},
-		"user on docker.io":                   {"acme/*", []string{"acme/app", "docker.io/acme/app"}, []string{"acme.example.com/app", "nginx"}},
-		"official images":                     {"docker.io/*", []string{"nginx"}, []string{"acme/app"}},
-		"all of docker.io":                    {"index.docker.io/**", []string{"nginx", "acme/app"}, []string{"registry.example.com/nginx"}},
+		"docker.io shorthand with a wildcard": {
+			"nginx*", []string{"nginx", "nginx-unprivileged"}, []string{"acme/nginx"},
+		},
+		"user on docker.io": {
+			"acme/*", []string{"acme/app", "docker.io/acme/app"}, []string{"acme.example.com/app", "nginx"},
+		},
+		"official images": {"docker.io/*", []string{"nginx"}, []string{"acme/app"}},
+		"all of docker.io": {
+			"index.docker.io/**", []string{"nginx", "acme/app"}, []string{"registry.example.com/nginx"},
+		},
 		"upper-case host": {
 			"Registry.Example.COM/acme/*",
 			[]string{"registry.example.com/acme/app", "REGISTRY.example.com/acme/app"},
@@ -66,7 +80,10 @@ func TestThreatPatternMatchesMoreThanItSays(t *testing.T) {
 		},
 		"default port": {
 			"registry.example.com:443/acme/*",
-			[]string{"registry.example.com/acme/app", "registry.example.com:443/acme/app", "registry.example.com:0443/acme/app"},
+			[]string{
+				"registry.example.com/acme/app", "registry.example.com:443/acme/app",
+				"registry.example.com:0443/acme/app",
+			},
 			[]string{"registry.example.com:5000/acme/app"},
 		},
 		"port": {
@@ -74,7 +91,9 @@ func TestThreatPatternMatchesMoreThanItSays(t *testing.T) {
 			[]string{"registry.example.com:5000/acme/app", "registry.example.com:05000/acme/app"},
 			[]string{"registry.example.com/acme/app", "registry.example.com:50000/acme/app"},
 		},
-		"no port covers no port": {"registry.example.com/**", nil, []string{"registry.example.com:5000/app", "registry.example.com:80/app"}},
+		"no port covers no port": {
+			"registry.example.com/**", nil, []string{"registry.example.com:5000/app", "registry.example.com:80/app"},
+		},
 		"one segment": {
 			"registry.example.com/acme/*",
 			[]string{"registry.example.com/acme/app"},
@@ -83,9 +102,15 @@ func TestThreatPatternMatchesMoreThanItSays(t *testing.T) {
 		"part of a segment": {
 			"registry.example.com/acme/app-*-x*",
 			[]string{"registry.example.com/acme/app-1-x", "registry.example.com/acme/app-1-2-x86"},
-			[]string{"registry.example.com/acme/app-1", "registry.example.com/acme/app-1/a-x", "registry.example.com/acme/xapp-1-x"},
+			[]string{
+				"registry.example.com/acme/app-1", "registry.example.com/acme/app-1/a-x",
+				"registry.example.com/acme/xapp-1-x",
+			},
 		},
-		"pieces do not overlap": {"registry.example.com/aba*aba", []string{"registry.example.com/abaaba"}, []string{"registry.example.com/aba", "registry.example.com/ababa"}},
+		"pieces do not overlap": {
+			"registry.example.com/aba*aba", []string{"registry.example.com/abaaba"},
+			[]string{"registry.example.com/aba", "registry.example.com/ababa"},
+		},
 		"any number of segments": {
 			"registry.example.com/acme/**",
 			[]string{"registry.example.com/acme", "registry.example.com/acme/app", "registry.example.com/acme/a/b/c"},
@@ -94,25 +119,54 @@ func TestThreatPatternMatchesMoreThanItSays(t *testing.T) {
 		"segments in the middle": {
 			"registry.example.com/acme/**/prod/*",
 			[]string{"registry.example.com/acme/prod/app", "registry.example.com/acme/a/prod/b/prod/app"},
-			[]string{"registry.example.com/acme/prod", "registry.example.com/acme/a/prod/b/c", "registry.example.com/prod/app"},
+			[]string{
+				"registry.example.com/acme/prod", "registry.example.com/acme/a/prod/b/c",
+				"registry.example.com/prod/app",
+			},
 		},
-		"segments at the start": {"registry.example.com/**/app", []string{"registry.example.com/app", "registry.example.com/a/b/app"}, []string{"registry.example.com/a/b/apple"}},
-		"twice any number":      {"registry.example.com/**/a/**/b", []string{"registry.example.com/a/b", "registry.example.com/x/a/y/a/z/b"}, []string{"registry.example.com/b/a"}},
+		"segments at the start": {
+			"registry.example.com/**/app", []string{"registry.example.com/app", "registry.example.com/a/b/app"},
+			[]string{"registry.example.com/a/b/apple"},
+		},
+		"twice any number": {
+			"registry.example.com/**/a/**/b", []string{"registry.example.com/a/b", "registry.example.com/x/a/y/a/z/b"},
+			[]string{"registry.example.com/b/a"},
+		},
 		"label of a host": {
 			"*.example.com/**",
 			[]string{"registry.example.com/x", "a-b.example.com/x"},
-			[]string{"evil.com/x.example.com", "evil.com/x.example.com/x", "a.b.example.com/x", "example.com/x", "registry.example.com:5000/x",
+			[]string{"evil.com/x.example.com", "evil.com/x.example.com/x", "a.b.example.com/x", "example.com/x",
+				"registry.example.com:5000/x",
 				"registry.example.com.evil.com/x", "registryxexample.com/x"},
 		},
-		"part of a label":           {"reg*.example.com/x", []string{"reg.example.com/x", "reg-2.example.com/x"}, []string{"x.reg.example.com/x", "reg.eu.example.com/x"}},
-		"label of a host with port": {"*.example.com:5000/**", []string{"registry.example.com:5000/x"}, []string{"registry.example.com/x", "registry.example.com:5001/x"}},
-		"last label":                {"registry.*/x", []string{"registry.com/x"}, []string{"registry.evil.com/x", "registry.com:5000/x"}},
-		"every host":                {"*/acme/*", []string{"registry.example.com:5000/acme/app", "acme/app", "[::1]:5000/acme/app"}, []string{"registry.example.com/x/acme/app"}},
-		"everything":                {"*/**", []string{"nginx", "localhost/a", "[::1]:5000/a/b", "registry.example.com:5000/a/b/c"}, nil},
-		"IPv6":                      {"[::1]:5000/*", []string{"[0:0::1]:5000/app"}, []string{"[::1]/app", "[::2]:5000/app"}},
-		"wildcards and IPv6":        {"*1:5000/*", []string{"node1:5000/app"}, []string{"[::1]:5000/app"}},
-		"single label with port":    {"registry:443/*", []string{"registry:443/app"}, []string{"registry/app", "registry.example.com/app"}},
-		"localhost":                 {"localhost/*", []string{"localhost/app"}, []string{"localhost:5000/app", "docker.io/localhost/app"}},
+		"part of a label": {
+			"reg*.example.com/x", []string{"reg.example.com/x", "reg-2.example.com/x"},
+			[]string{"x.reg.example.com/x", "reg.eu.example.com/x"},
+		},
+		"label of a host with port": {
+			"*.example.com:5000/**", []string{"registry.example.com:5000/x"},
+			[]string{"registry.example.com/x", "registry.example.com:5001/x"},
+		},
+		"last label": {
+			"registry.*/x", []string{"registry.com/x"}, []string{"registry.evil.com/x", "registry.com:5000/x"},
+		},
+		"every host": {
+			"*/acme/*", []string{"registry.example.com:5000/acme/app", "acme/app", "[::1]:5000/acme/app"},
+			[]string{"registry.example.com/x/acme/app"},
+		},
+		"everything": {
+			"*/**", []string{"nginx", "localhost/a", "[::1]:5000/a/b", "registry.example.com:5000/a/b/c"}, nil,
+		},
+		"IPv6": {
+			"[::1]:5000/*", []string{"[0:0::1]:5000/app"}, []string{"[::1]/app", "[::2]:5000/app"},
+		},
+		"wildcards and IPv6": {"*1:5000/*", []string{"node1:5000/app"}, []string{"[::1]:5000/app"}},
+		"single label with port": {
+			"registry:443/*", []string{"registry:443/app"}, []string{"registry/app", "registry.example.com/app"},
+		},
+		"localhost": {
+			"localhost/*", []string{"localhost/app"}, []string{"localhost:5000/app", "docker.io/localhost/app"},
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -225,7 +279,8 @@ func oracle(p imageref.Pattern, r imageref.Ref) bool {
 			pathExpr.WriteString("/" + strings.ReplaceAll(regexp.QuoteMeta(segment), `\*`, `[^/]*`))
 		}
 	}
-	return regexp.MustCompile(hostExpr).MatchString(r.Host) && regexp.MustCompile(`^`+pathExpr.String()+`$`).MatchString("/"+r.Path)
+	return regexp.MustCompile(hostExpr).MatchString(r.Host) &&
+		regexp.MustCompile(`^`+pathExpr.String()+`$`).MatchString("/"+r.Path)
 }
 
 // random returns a host and a path out of few pieces, so that patterns and references often meet.
@@ -322,7 +377,9 @@ func TestIndexFindsWhatMatches(t *testing.T) {
 
 func TestIndexDoesNotAllocate(t *testing.T) {
 	var x imageref.Index
-	for i, s := range []string{"registry.example.com/acme/**", "*.example.com/*/app", "*/**", "registry.example.com/acme/a*"} {
+	for i, s := range []string{
+		"registry.example.com/acme/**", "*.example.com/*/app", "*/**", "registry.example.com/acme/a*",
+	} {
 		x.Add(mustPattern(t, s), i)
 	}
 	r := mustRef(t, "registry.example.com/acme/app")
@@ -338,7 +395,8 @@ func TestIndexDoesNotAllocate(t *testing.T) {
 
 func FuzzParsePattern(f *testing.F) {
 	for _, s := range []string{
-		"nginx", "registry.example.com/acme/**", "*.example.com/*", "*/**", "[::1]:443/*", "Registry:443/a*", "a/**/b/**/c", "docker.io/**",
+		"nginx", "registry.example.com/acme/**", "*.example.com/*", "*/**", "[::1]:443/*", "Registry:443/a*",
+		"a/**/b/**/c", "docker.io/**",
 		"docker.io/*", "a**", "**", "*:1/a", "a.b:*/c", "localhost/*a*b*",
 	} {
 		f.Add(s, "registry.example.com/acme/app")

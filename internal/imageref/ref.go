@@ -103,7 +103,9 @@ func Parse(s string) (Ref, error) {
 	case len(s) > MaxLength:
 		return Ref{}, fmt.Errorf("the image reference is longer than %d bytes", MaxLength)
 	case isImageID(s):
-		return Ref{}, errors.New("this is an image ID, which names no repository; write registry.example.com/app@ before the digest, with your registry and repository")
+		return Ref{}, errors.New(
+			"this is an image ID, which names no repository; write registry.example.com/app@ before the digest, with " +
+				"your registry and repository")
 	}
 	name, sum, hasDigest := strings.Cut(s, "@")
 	if hasDigest {

@@ -21,36 +21,122 @@ func TestParse(t *testing.T) {
 		in   string
 		want imageref.Ref
 	}{
-		"short name":                  {"nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Short: true}},
-		"short name with tag":         {"nginx:1.27", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "1.27", Short: true}},
-		"short name with digest":      {"nginx@" + digestA, imageref.Ref{Host: "docker.io", Path: "library/nginx", Digest: digestA, Short: true}},
-		"user on docker.io":           {"acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Short: true}},
-		"docker.io without library":   {"docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "docker.io/nginx"}},
-		"docker.io in capitals":       {"Docker.IO/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "Docker.IO/nginx"}},
-		"docker.io with port":         {"docker.io:443/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "docker.io:443/nginx"}},
-		"docker.io on another port":   {"docker.io:5000/nginx", imageref.Ref{Host: "docker.io:5000", Path: "nginx", Tag: "latest"}},
-		"old name of docker.io":       {"INDEX.docker.io:443/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Written: "INDEX.docker.io:443/acme/app"}},
-		"old name, short":             {"index.docker.io/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "index.docker.io/nginx"}},
-		"docker.io's own registry":    {"registry-1.docker.io/acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Written: "registry-1.docker.io/acme/app"}},
-		"docker.io's hub":             {"registry.hub.docker.com/library/nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "registry.hub.docker.com/library/nginx"}},
-		"registry":                    {"registry.example.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}},
-		"upper-case host":             {"Registry.EXAMPLE.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1", Written: "Registry.EXAMPLE.com/acme/app"}},
-		"upper-case tag stays":        {"registry.example.com/acme/app:V1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "V1"}},
-		"default port":                {"registry.example.com:443/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1", Written: "registry.example.com:443/acme/app"}},
-		"default port, zeros":         {"registry.example.com:00443/acme/app", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "latest", Written: "registry.example.com:00443/acme/app"}},
-		"other port, zeros":           {"registry.example.com:05000/acme/app", imageref.Ref{Host: "registry.example.com:5000", Path: "acme/app", Tag: "latest", Written: "registry.example.com:05000/acme/app"}},
-		"port 80 is not the default":  {"registry.example.com:80/app", imageref.Ref{Host: "registry.example.com:80", Path: "app", Tag: "latest"}},
-		"localhost":                   {"localhost/app", imageref.Ref{Host: "localhost", Path: "app", Tag: "latest"}},
-		"localhost, default port":     {"LOCALHOST:443/app", imageref.Ref{Host: "localhost", Path: "app", Tag: "latest", Written: "LOCALHOST:443/app"}},
-		"localhost, port":             {"localhost:5000/app", imageref.Ref{Host: "localhost:5000", Path: "app", Tag: "latest"}},
-		"single label keeps its port": {"REGISTRY:443/app", imageref.Ref{Host: "registry:443", Path: "app", Tag: "latest", Written: "REGISTRY:443/app"}},
-		"IPv4":                        {"10.0.0.1:5000/app", imageref.Ref{Host: "10.0.0.1:5000", Path: "app", Tag: "latest"}},
-		"IPv6":                        {"[::1]:5000/app:v1", imageref.Ref{Host: "[::1]:5000", Path: "app", Tag: "v1"}},
-		"IPv6, default port":          {"[::1]:443/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1", Written: "[::1]:443/app"}},
-		"IPv6, long form":             {"[0:0:0:0:0:0:0:1]/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1", Written: "[0:0:0:0:0:0:0:1]/app"}},
-		"IPv6, capitals and zeros":    {"[2001:DB8::000A]/app:v1", imageref.Ref{Host: "[2001:db8::a]", Path: "app", Tag: "v1", Written: "[2001:DB8::000A]/app"}},
-		"tag and digest":              {"registry.example.com/app:v1@" + digestA, imageref.Ref{Host: "registry.example.com", Path: "app", Tag: "v1", Digest: digestA}},
-		"longest tag":                 {"registry.example.com/app:" + strings.Repeat("t", 128), imageref.Ref{Host: "registry.example.com", Path: "app", Tag: strings.Repeat("t", 128)}},
+		"short name": {
+			"nginx", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Short: true},
+		},
+		"short name with tag": {
+			"nginx:1.27", imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "1.27", Short: true},
+		},
+		"short name with digest": {
+			"nginx@" + digestA, imageref.Ref{Host: "docker.io", Path: "library/nginx", Digest: digestA, Short: true},
+		},
+		"user on docker.io": {
+			"acme/app", imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Short: true},
+		},
+		"docker.io without library": {
+			"docker.io/nginx",
+			imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "docker.io/nginx"},
+		},
+		"docker.io in capitals": {
+			"Docker.IO/nginx",
+			imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "Docker.IO/nginx"},
+		},
+		"docker.io with port": {
+			"docker.io:443/nginx",
+			imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "docker.io:443/nginx"},
+		},
+		"docker.io on another port": {
+			"docker.io:5000/nginx", imageref.Ref{Host: "docker.io:5000", Path: "nginx", Tag: "latest"},
+		},
+		"old name of docker.io": {
+			"INDEX.docker.io:443/acme/app",
+			imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Written: "INDEX.docker.io:443/acme/app"},
+		},
+		"old name, short": {
+			"index.docker.io/nginx",
+			imageref.Ref{Host: "docker.io", Path: "library/nginx", Tag: "latest", Written: "index.docker.io/nginx"},
+		},
+		"docker.io's own registry": {
+			"registry-1.docker.io/acme/app",
+			imageref.Ref{Host: "docker.io", Path: "acme/app", Tag: "latest", Written: "registry-1.docker.io/acme/app"},
+		},
+		"docker.io's hub": {
+			"registry.hub.docker.com/library/nginx",
+			imageref.Ref{
+				Host: "docker.io", Path: "library/nginx", Tag: "latest",
+				Written: "registry.hub.docker.com/library/nginx",
+			},
+		},
+		"registry": {
+			"registry.example.com/acme/app:v1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"},
+		},
+		"upper-case host": {
+			"Registry.EXAMPLE.com/acme/app:v1",
+			imageref.Ref{
+				Host: "registry.example.com", Path: "acme/app", Tag: "v1", Written: "Registry.EXAMPLE.com/acme/app",
+			},
+		},
+		"upper-case tag stays": {
+			"registry.example.com/acme/app:V1", imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "V1"},
+		},
+		"default port": {
+			"registry.example.com:443/acme/app:v1",
+			imageref.Ref{
+				Host: "registry.example.com", Path: "acme/app", Tag: "v1", Written: "registry.example.com:443/acme/app",
+			},
+		},
+		"default port, zeros": {
+			"registry.example.com:00443/acme/app",
+			imageref.Ref{
+				Host: "registry.example.com", Path: "acme/app", Tag: "latest",
+				Written: "registry.example.com:00443/acme/app",
+			},
+		},
+		"other port, zeros": {
+			"registry.example.com:05000/acme/app",
+			imageref.Ref{
+				Host: "registry.example.com:5000", Path: "acme/app", Tag: "latest",
+				Written: "registry.example.com:05000/acme/app",
+			},
+		},
+		"port 80 is not the default": {
+			"registry.example.com:80/app", imageref.Ref{Host: "registry.example.com:80", Path: "app", Tag: "latest"},
+		},
+		"localhost": {"localhost/app", imageref.Ref{Host: "localhost", Path: "app", Tag: "latest"}},
+		"localhost, default port": {
+			"LOCALHOST:443/app",
+			imageref.Ref{Host: "localhost", Path: "app", Tag: "latest", Written: "LOCALHOST:443/app"},
+		},
+		"localhost, port": {
+			"localhost:5000/app", imageref.Ref{Host: "localhost:5000", Path: "app", Tag: "latest"},
+		},
+		"single label keeps its port": {
+			"REGISTRY:443/app",
+			imageref.Ref{Host: "registry:443", Path: "app", Tag: "latest", Written: "REGISTRY:443/app"},
+		},
+		"IPv4": {
+			"10.0.0.1:5000/app", imageref.Ref{Host: "10.0.0.1:5000", Path: "app", Tag: "latest"},
+		},
+		"IPv6": {"[::1]:5000/app:v1", imageref.Ref{Host: "[::1]:5000", Path: "app", Tag: "v1"}},
+		"IPv6, default port": {
+			"[::1]:443/app:v1", imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1", Written: "[::1]:443/app"},
+		},
+		"IPv6, long form": {
+			"[0:0:0:0:0:0:0:1]/app:v1",
+			imageref.Ref{Host: "[::1]", Path: "app", Tag: "v1", Written: "[0:0:0:0:0:0:0:1]/app"},
+		},
+		"IPv6, capitals and zeros": {
+			"[2001:DB8::000A]/app:v1",
+			imageref.Ref{Host: "[2001:db8::a]", Path: "app", Tag: "v1", Written: "[2001:DB8::000A]/app"},
+		},
+		"tag and digest": {
+			"registry.example.com/app:v1@" + digestA,
+			imageref.Ref{Host: "registry.example.com", Path: "app", Tag: "v1", Digest: digestA},
+		},
+		"longest tag": {
+			"registry.example.com/app:" + strings.Repeat("t", 128),
+			imageref.Ref{Host: "registry.example.com", Path: "app", Tag: strings.Repeat("t", 128)},
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -92,16 +178,20 @@ func nameByDocker(tb testing.TB, s string) string {
 // as it is written.
 func TestNameIsThatOfDockersClients(t *testing.T) {
 	for in, want := range map[string]struct{ name, pinned string }{
-		"nginx":                                  {"docker.io/library/nginx", "docker.io/library/nginx:latest"},
-		"acme/app:v1":                            {"docker.io/acme/app", "docker.io/acme/app:v1"},
-		"docker.io/nginx:v1":                     {"docker.io/library/nginx", "docker.io/nginx:v1"},
-		"index.docker.io/nginx:v1":               {"docker.io/library/nginx", "index.docker.io/nginx:v1"},
-		"index.docker.io/acme/app:v1":            {"docker.io/acme/app", "index.docker.io/acme/app:v1"},
-		"Docker.IO/nginx:v1":                     {"Docker.IO/nginx", "Docker.IO/nginx:v1"},
-		"docker.io:443/nginx:v1":                 {"docker.io:443/nginx", "docker.io:443/nginx:v1"},
-		"registry-1.docker.io/acme/app":          {"registry-1.docker.io/acme/app", "registry-1.docker.io/acme/app:latest"},
-		"registry.example.com/acme/app:v1":       {"registry.example.com/acme/app", "registry.example.com/acme/app:v1"},
-		"registry.example.com:443/acme/app":      {"registry.example.com:443/acme/app", "registry.example.com:443/acme/app:latest"},
+		"nginx":                       {"docker.io/library/nginx", "docker.io/library/nginx:latest"},
+		"acme/app:v1":                 {"docker.io/acme/app", "docker.io/acme/app:v1"},
+		"docker.io/nginx:v1":          {"docker.io/library/nginx", "docker.io/nginx:v1"},
+		"index.docker.io/nginx:v1":    {"docker.io/library/nginx", "index.docker.io/nginx:v1"},
+		"index.docker.io/acme/app:v1": {"docker.io/acme/app", "index.docker.io/acme/app:v1"},
+		"Docker.IO/nginx:v1":          {"Docker.IO/nginx", "Docker.IO/nginx:v1"},
+		"docker.io:443/nginx:v1":      {"docker.io:443/nginx", "docker.io:443/nginx:v1"},
+		"registry-1.docker.io/acme/app": {
+			"registry-1.docker.io/acme/app", "registry-1.docker.io/acme/app:latest",
+		},
+		"registry.example.com/acme/app:v1": {"registry.example.com/acme/app", "registry.example.com/acme/app:v1"},
+		"registry.example.com:443/acme/app": {
+			"registry.example.com:443/acme/app", "registry.example.com:443/acme/app:latest",
+		},
 		"Registry.Example.com/acme/app:V1":       {"Registry.Example.com/acme/app", "Registry.Example.com/acme/app:V1"},
 		"registry.example.com:0443/a@" + digestA: {"registry.example.com:0443/a", "registry.example.com:0443/a"},
 		"[0:0::1]:443/a:v1":                      {"[0:0::1]:443/a", "[0:0::1]:443/a:v1"},
@@ -122,16 +212,23 @@ func TestNameIsThatOfDockersClients(t *testing.T) {
 // Another spelling of the host is no way around a pattern: what covers a repository covers it as it
 // may be written.
 func TestThreatSpellingOfAHostIsNoWayAround(t *testing.T) {
-	for _, pattern := range []string{"registry.example.com/acme/**", "registry.example.com:443/acme/**", "Registry.example.com/acme/app", "*.example.com/**", "*/**"} {
+	for _, pattern := range []string{
+		"registry.example.com/acme/**", "registry.example.com:443/acme/**", "Registry.example.com/acme/app",
+		"*.example.com/**", "*/**",
+	} {
 		p := mustPattern(t, pattern)
-		for _, host := range []string{"registry.example.com", "registry.example.com:443", "registry.example.com:0443", "REGISTRY.example.com", "Registry.Example.COM:443"} {
+		for _, host := range []string{
+			"registry.example.com", "registry.example.com:443", "registry.example.com:0443", "REGISTRY.example.com",
+			"Registry.Example.COM:443",
+		} {
 			for _, rest := range []string{"", ":v1", ":v1@" + digestA, "@" + digestA} {
 				r := mustRef(t, host+"/acme/app"+rest)
 				if !p.Match(r) || !index(p).Matches(r) {
 					t.Errorf("%q does not match %s", pattern, host)
 				}
 				if again := mustRef(t, r.Pinned(digestB)); !p.Match(again) || again.Name() != r.Name() {
-					t.Errorf("%q does not match %s once it is pinned as %s, or the name has changed", pattern, host, r.Pinned(digestB))
+					t.Errorf("%q does not match %s once it is pinned as %s, or the name has changed", pattern, host,
+						r.Pinned(digestB))
 				}
 			}
 		}
@@ -153,11 +250,15 @@ func readsShort(tb testing.TB, s string) bool {
 
 func TestThreatShortNameIsTold(t *testing.T) {
 	for in, want := range map[string]bool{
-		"nginx": true, "nginx:1.27": true, "nginx@" + digestA: true, "nginx:1.27@" + digestA: true, "acme/app": true, "acme/team/app:v1": true,
-		"library/nginx": true, "deadbeef": true, "localhost": true, "localhost:5000": true, "localhosts/app": true,
-		"registry.example.com": true, "registry.example.com:5000": true, "docker.io": true, "index.docker.io": true, // no slash, so no host
-		"docker.io/nginx": false, "Docker.IO/nginx": false, "index.docker.io/nginx": false, "registry-1.docker.io/acme/app": false,
-		"localhost/app": false, "localhost:5000/app": false, "LOCALHOST:5000/app": false, "registry:5000/app": false, "registry:443/app": false,
+		"nginx": true, "nginx:1.27": true, "nginx@" + digestA: true, "nginx:1.27@" + digestA: true, "acme/app": true,
+		"acme/team/app:v1": true,
+		"library/nginx":    true, "deadbeef": true, "localhost": true, "localhost:5000": true, "localhosts/app": true,
+		// no slash, so no host
+		"registry.example.com": true, "registry.example.com:5000": true, "docker.io": true, "index.docker.io": true,
+		"docker.io/nginx": false, "Docker.IO/nginx": false, "index.docker.io/nginx": false,
+		"registry-1.docker.io/acme/app": false,
+		"localhost/app":                 false, "localhost:5000/app": false, "LOCALHOST:5000/app": false,
+		"registry:5000/app": false, "registry:443/app": false,
 		"a.b/app": false, "10.0.0.1/app": false, "[::1]/app": false, "registry.example.com:443/app": false,
 		"registry.example.com/app@" + digestA: false,
 	} {
@@ -175,7 +276,10 @@ func TestThreatShortNameIsTold(t *testing.T) {
 		})
 	}
 	// What some would take for a short name and others for a host, an ID or nothing is refused.
-	for _, in := range []string{"LOCALHOST/app", "Acme/app", "registry_1.example.com/app", "a.b--c__d/app", "registry.example.com./app", "./app", hexA, digestA, "sha256:aaaa"} {
+	for _, in := range []string{
+		"LOCALHOST/app", "Acme/app", "registry_1.example.com/app", "a.b--c__d/app", "registry.example.com./app",
+		"./app", hexA, digestA, "sha256:aaaa",
+	} {
 		if got, err := imageref.Parse(in); err == nil {
 			t.Errorf("Parse(%q) = %+v, want an error", in, got)
 		}
@@ -237,10 +341,12 @@ func TestParseRefuses(t *testing.T) {
 
 func TestPinned(t *testing.T) {
 	tests := map[string]struct{ in, want string }{
-		"tag":            {"registry.example.com/acme/app:v1", "registry.example.com/acme/app:v1@" + digestB},
-		"no tag":         {"nginx", "docker.io/library/nginx:latest@" + digestB},
-		"digest only":    {"registry.example.com/acme/app@" + digestA, "registry.example.com/acme/app@" + digestB},
-		"tag and digest": {"registry.example.com/acme/app:v1@" + digestA, "registry.example.com/acme/app:v1@" + digestB},
+		"tag":         {"registry.example.com/acme/app:v1", "registry.example.com/acme/app:v1@" + digestB},
+		"no tag":      {"nginx", "docker.io/library/nginx:latest@" + digestB},
+		"digest only": {"registry.example.com/acme/app@" + digestA, "registry.example.com/acme/app@" + digestB},
+		"tag and digest": {
+			"registry.example.com/acme/app:v1@" + digestA, "registry.example.com/acme/app:v1@" + digestB,
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -262,8 +368,10 @@ func TestPinned(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
-		"", "nginx", "Docker.IO:443/nginx", "registry:443/app", "[::1]:5000/app:v1", "[::FFFF:1:2]/a", "localhost:00443/a",
-		"registry.example.com/acme/app:v1@" + digestA, "sha256:aaaa", "A/b", "a:1/b", "a//b", "a@sha256:", "index.docker.io/a",
+		"", "nginx", "Docker.IO:443/nginx", "registry:443/app", "[::1]:5000/app:v1", "[::FFFF:1:2]/a",
+		"localhost:00443/a",
+		"registry.example.com/acme/app:v1@" + digestA, "sha256:aaaa", "A/b", "a:1/b", "a//b", "a@sha256:",
+		"index.docker.io/a",
 	} {
 		f.Add(s)
 	}
@@ -282,13 +390,15 @@ func FuzzParse(f *testing.F) {
 		if r.Name() != nameByDocker(t, s) {
 			t.Fatalf("Parse(%q) = %+v, with the name %q; for Docker it is %q", s, r, r.Name(), nameByDocker(t, s))
 		}
-		if p, err := imageref.Parse(r.Pinned(digestA)); err == nil && (p.Name() != r.Name() || p.Repository() != r.Repository() || p.Written != r.Written) {
+		if p, err := imageref.Parse(r.Pinned(digestA)); err == nil &&
+			(p.Name() != r.Name() || p.Repository() != r.Repository() || p.Written != r.Written) {
 			t.Fatalf("Parse(%q) = %+v, and pinned it is %+v", s, r, p)
 		}
 		if r.Short != readsShort(t, s) {
 			t.Fatalf("Parse(%q) = %+v, which a node reads as short: %t", s, r, !r.Short)
 		}
-		if r.Host != strings.ToLower(r.Host) || r.Host == "" || r.Path == "" || strings.ContainsAny(r.Host, "/@") || strings.ContainsAny(r.Path, ":@") {
+		if r.Host != strings.ToLower(r.Host) || r.Host == "" || r.Path == "" || strings.ContainsAny(r.Host, "/@") ||
+			strings.ContainsAny(r.Path, ":@") {
 			t.Fatalf("Parse(%q) = %+v", s, r)
 		}
 		if r.Tag == "" && r.Digest == "" || r.Digest != "" && !imageref.ValidDigest(r.Digest) {

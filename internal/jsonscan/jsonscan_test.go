@@ -21,11 +21,16 @@ func valid(text []byte) bool {
 // else.
 func FuzzSkip(f *testing.F) {
 	for _, text := range []string{
-		``, ` `, `{}`, ` { } `, `[]`, ` [ ] `, `[1]`, `[1,]`, `[,1]`, `[,]`, `[1 2]`, `[`, `]`, `[}`, `{]`, `{"a":1,}`, `{"a"}`, `{"a":}`, `{"a" : 1 , "b":[ ]}`, `{a:1}`, `{1:2}`, `{"a":1}{`,
-		`true`, `tru`, `truer`, `false`, `null`, `nul`, `nullnull`, `0`, `-0`, `00`, `-`, `+1`, `1.`, `.1`, `1.5e+10`, `1e`, `1E-`, `1e400`, `0x1`, `-a`, `1 `, `NaN`, "\ufeff{}",
-		`"`, `"\`, `"a`, `{"\`, `{"a":"\`, `"\"`, `"\\"`, `"\u12"`, `"\u12G4"`, `"\uD800"`, `"\x"`, `"\u`, `"\'"`, "\"\n\"", "\"\x7f\"", "\"\xff\"", "\"\x00\"", "{\v}", `"\b\f\n\r\t\/"`,
-		strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth), strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
-		strings.Repeat(`{"a":`, maxDepth) + "1" + strings.Repeat("}", maxDepth), strings.Repeat(`{"a":`, maxDepth+1) + "1" + strings.Repeat("}", maxDepth+1),
+		``, ` `, `{}`, ` { } `, `[]`, ` [ ] `, `[1]`, `[1,]`, `[,1]`, `[,]`, `[1 2]`, `[`, `]`, `[}`, `{]`, `{"a":1,}`,
+		`{"a"}`, `{"a":}`, `{"a" : 1 , "b":[ ]}`, `{a:1}`, `{1:2}`, `{"a":1}{`,
+		`true`, `tru`, `truer`, `false`, `null`, `nul`, `nullnull`, `0`, `-0`, `00`, `-`, `+1`, `1.`, `.1`, `1.5e+10`,
+		`1e`, `1E-`, `1e400`, `0x1`, `-a`, `1 `, `NaN`, "\ufeff{}",
+		`"`, `"\`, `"a`, `{"\`, `{"a":"\`, `"\"`, `"\\"`, `"\u12"`, `"\u12G4"`, `"\uD800"`, `"\x"`, `"\u`, `"\'"`,
+		"\"\n\"", "\"\x7f\"", "\"\xff\"", "\"\x00\"", "{\v}", `"\b\f\n\r\t\/"`,
+		strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth),
+		strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1),
+		strings.Repeat(`{"a":`, maxDepth) + "1" + strings.Repeat("}", maxDepth),
+		strings.Repeat(`{"a":`, maxDepth+1) + "1" + strings.Repeat("}", maxDepth+1),
 		strings.Repeat("[{},", 3) + strings.Repeat("]", 3), strings.Repeat(`{"a":[`, 6000),
 	} {
 		f.Add([]byte(text))
@@ -67,7 +72,12 @@ func TestNothingIsAllocated(t *testing.T) {
 }
 
 func BenchmarkSkip(b *testing.B) {
-	text := []byte(`[` + strings.Repeat(`{"name":"ACME_SETTING","value":"https://service.shop.svc.cluster.local:8443/api/v1","f:ports":{".":{},"n":[1,true]}},`, 100) + `0]`)
+	text := []byte(
+		`[` +
+			strings.Repeat(
+				`{"name":"ACME_SETTING","value":"https://service.shop.svc.cluster.local:8443/api/v1","f:ports":{".":{},"n":[1,true]}},`,
+				100) +
+			`0]`)
 	b.SetBytes(int64(len(text)))
 	b.Run("scanner", func(b *testing.B) {
 		for b.Loop() {

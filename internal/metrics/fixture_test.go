@@ -110,7 +110,10 @@ type bench struct {
 
 func newBench(tb testing.TB) *bench {
 	tb.Helper()
-	b := &bench{registry: prometheus.NewPedanticRegistry(), store: store.New(policy.UncoveredAllow), namespaces: namespaces{"shop": "-", "empty": "", "fire": "incident-7"}}
+	b := &bench{
+		registry: prometheus.NewPedanticRegistry(), store: store.New(policy.UncoveredAllow),
+		namespaces: namespaces{"shop": "-", "empty": "", "fire": "incident-7"},
+	}
 	b.Metrics = metrics.New(b.registry)
 	b.store.Observer = b.Metrics
 	b.tracker = store.NewTracker(b.store, clock.RealClock{}, func(string) {})
@@ -125,8 +128,10 @@ func newBench(tb testing.TB) *bench {
 }
 
 func (b *bench) putPolicy(name string, mode v1alpha1.PolicyMode, roots ...v1alpha1.ObjectName) {
-	p, _ := policy.Compile(name, &v1alpha1.ImagePolicySpec{ // without a trust root the policy is one that cannot be used
-		Images: []v1alpha1.ImagePattern{v1alpha1.ImagePattern("registry.example.com/" + name + "/**")}, TrustRoots: roots,
+	// without a trust root the policy is one that cannot be used
+	p, _ := policy.Compile(name, &v1alpha1.ImagePolicySpec{
+		Images:        []v1alpha1.ImagePattern{v1alpha1.ImagePattern("registry.example.com/" + name + "/**")},
+		TrustRoots:    roots,
 		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}}, Mode: mode, PinDigests: v1alpha1.PinPods,
 	})
 	b.store.PutPolicy(p, "1")
@@ -152,25 +157,34 @@ func (b *bench) decide(tb testing.TB, image string) {
 // populate makes at least one series of every metric.
 func (b *bench) populate(t *testing.T) {
 	t.Helper()
-	b.putRoot("acme-notary", &answers{map[string]error{"registry.example.com/team-a/down": trust.NewFault(v1alpha1.ReasonTimeout, "no answer")}})
+	b.putRoot("acme-notary", &answers{
+		map[string]error{"registry.example.com/team-a/down": trust.NewFault(v1alpha1.ReasonTimeout, "no answer")},
+	})
 	b.store.PutRoot("broken", store.Root{Fault: trust.NewFault(v1alpha1.ReasonInvalidKey, "no key"), Format: "Notary"})
 	b.putPolicy("team-a", v1alpha1.ModeEnforce, "acme-notary")
 	b.putPolicy("team-b", v1alpha1.ModeWarn, "broken")
 	b.putPolicy("team-c", v1alpha1.ModeEnforce)
 	b.store.MarkPrimed()
 	for _, image := range []string{
-		"registry.example.com/team-a/app:v1", "registry.example.com/team-a/unsigned:v1", "registry.example.com/team-a/down:v1", "registry.example.com/team-a/other:v1",
+		"registry.example.com/team-a/app:v1", "registry.example.com/team-a/unsigned:v1",
+		"registry.example.com/team-a/down:v1", "registry.example.com/team-a/other:v1",
 		"registry.example.com/team-b/app:v1", "nginx:1", "NOT AN IMAGE",
 	} {
 		b.decide(t, image)
 	}
-	b.Verified(store.Verification{Root: "acme-notary", Format: "Notary", Stage: store.StageProbe, Took: 20 * time.Millisecond})
+	b.Verified(store.Verification{
+		Root: "acme-notary", Format: "Notary", Stage: store.StageProbe, Took: 20 * time.Millisecond,
+	})
 	b.Admission("validate", "admitted", 200*time.Microsecond)
 	b.BreakGlass("fire")
 	b.BreakGlassUnrecorded("fire")
 	b.Refused(metrics.RefusedBusy)
 	b.ConfigurationWritten("validating", metrics.CauseRestored)
-	b.ran = &compliance.Result{Policies: map[string]compliance.Summary{"team-a": {Covered: 8, Violating: 2, Unchecked: 1}, "deleted": {Covered: 1}}}
+	b.ran = &compliance.Result{
+		Policies: map[string]compliance.Summary{
+			"team-a": {Covered: 8, Violating: 2, Unchecked: 1}, "deleted": {Covered: 1},
+		},
+	}
 }
 
 // series returns the value of every series but the buckets of histograms, by its name and labels as
@@ -212,7 +226,8 @@ func (b *bench) gather(t *testing.T) []*dto.MetricFamily {
 
 // about returns the series that begin with a name, sorted.
 func about(series map[string]float64, name string) []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(series)), func(s string) bool { return !strings.HasPrefix(s, name) })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(series)),
+		func(s string) bool { return !strings.HasPrefix(s, name) })
 }
 
 // image returns a parsed image, as a decision has it.

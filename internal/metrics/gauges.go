@@ -26,32 +26,43 @@ func newGauges() gauges {
 	return gauges{
 		gateReady: desc("gate_ready", "Whether this replica knows every policy and trust root and decides."),
 		gated: desc("gated",
-			"Whether both webhook configurations are as they must be, so that the API server asks the gate; only the leader knows."),
+			"Whether both webhook configurations are as they must be, so that the API server asks the gate; only the "+
+				"leader knows."),
 		certificateExpiry: desc("serving_certificate_expiry_timestamp_seconds",
 			"When the certificate expires with which this replica serves admission."),
-		rootInfo:  desc("trust_root_info", "What a trust root verifies.", labelTrustRoot, "format"),
-		rootReady: desc("trust_root_ready", "Whether the keys of a trust root are read and it can be used.", labelTrustRoot),
+		rootInfo: desc("trust_root_info", "What a trust root verifies.", labelTrustRoot, "format"),
+		rootReady: desc("trust_root_ready", "Whether the keys of a trust root are read and it can be used.",
+			labelTrustRoot),
 		rootFresh: desc("trust_root_fresh",
-			"Whether the signing server answers and the last fetch of every repository succeeded; absent before it was asked.", labelTrustRoot),
-		rootRepos: desc("trust_root_repositories", "Repositories that are kept up to date, by how their last fetch went.", labelTrustRoot, labelState),
+			"Whether the signing server answers and the last fetch of every repository succeeded; absent before it "+
+				"was asked.", labelTrustRoot),
+		rootRepos: desc("trust_root_repositories",
+			"Repositories that are kept up to date, by how their last fetch went.", labelTrustRoot, labelState),
 		rootExpiry: desc("trust_root_expiry_timestamp_seconds",
 			"Earliest expiry of the metadata in use, by file.", labelTrustRoot, "file"),
 		rootGrace: desc("trust_root_grace_repositories",
 			"Repositories whose metadata has expired and is used on the grace of the trust root.", labelTrustRoot),
-		rootLast: desc("trust_root_last_refresh_timestamp_seconds", "When a refresh of any repository last succeeded.", labelTrustRoot),
+		rootLast: desc("trust_root_last_refresh_timestamp_seconds", "When a refresh of any repository last succeeded.",
+			labelTrustRoot),
 		rootOldest: desc("trust_root_oldest_refresh_timestamp_seconds",
 			"When the signed repository that waits the longest for a refresh to succeed had its last.", labelTrustRoot),
-		rootInterval:    desc("trust_root_refresh_interval_seconds", "How often each repository is refreshed.", labelTrustRoot),
-		policyInfo:      desc("policy_info", "The mode of a policy.", labelPolicy, "mode"),
-		policyReady:     desc("policy_ready", "Whether a policy was understood and all its trust roots can be used; it says nothing of the webhook configurations.", labelPolicy),
-		policyWorkloads: desc("policy_workloads", "Running workloads that a policy covers; only the leader has them.", labelPolicy, labelState),
-		breakGlass:      desc("break_glass_namespaces", "Namespaces in which break-glass is on: labelled for it, with a reason."),
+		rootInterval: desc("trust_root_refresh_interval_seconds", "How often each repository is refreshed.",
+			labelTrustRoot),
+		policyInfo: desc("policy_info", "The mode of a policy.", labelPolicy, "mode"),
+		policyReady: desc("policy_ready",
+			"Whether a policy was understood and all its trust roots can be used; it says nothing of the webhook "+
+				"configurations.", labelPolicy),
+		policyWorkloads: desc("policy_workloads", "Running workloads that a policy covers; only the leader has them.",
+			labelPolicy, labelState),
+		breakGlass: desc("break_glass_namespaces",
+			"Namespaces in which break-glass is on: labelled for it, with a reason."),
 	}
 }
 
 func (g *gauges) describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		g.gateReady, g.gated, g.certificateExpiry, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry, g.rootGrace, g.rootLast, g.rootOldest, g.rootInterval,
+		g.gateReady, g.gated, g.certificateExpiry, g.rootInfo, g.rootReady, g.rootFresh, g.rootRepos, g.rootExpiry,
+		g.rootGrace, g.rootLast, g.rootOldest, g.rootInterval,
 		g.policyInfo, g.policyReady, g.policyWorkloads, g.breakGlass,
 	} {
 		ch <- d

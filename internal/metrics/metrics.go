@@ -64,15 +64,18 @@ func New(r prometheus.Registerer) *Metrics {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets()}, labels)
+		return prometheus.NewHistogramVec(
+			prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets()}, labels)
 	}
 	m := &Metrics{
 		decisions: counter("decisions_total",
-			"Decisions on distinct images of admission requests, by each policy that covers the image.", labelPolicy, "verdict", "reason"),
+			"Decisions on distinct images of admission requests, by each policy that covers the image.", labelPolicy,
+			"verdict", "reason"),
 		breakGlass: counter("break_glass_admissions_total",
 			"Requests admitted only because break-glass is on in their namespace.", labelNamespace),
 		unrecorded: counter("break_glass_unrecorded_total",
-			"Admissions by break-glass beyond those of which each is recorded in an event and the log.", labelNamespace),
+			"Admissions by break-glass beyond those of which each is recorded in an event and the log.",
+			labelNamespace),
 		refused: counter("admission_refused_total",
 			"Admission requests that were refused before they were read.", "reason"),
 		refreshes: counter("refreshes_total",
@@ -185,7 +188,9 @@ func (m *Metrics) ConfigurationWritten(configuration, cause string) {
 }
 
 func (m *Metrics) vectors() []prometheus.Collector {
-	return []prometheus.Collector{m.decisions, m.breakGlass, m.unrecorded, m.refused, m.refreshes, m.writes, m.admission, m.verification}
+	return []prometheus.Collector{
+		m.decisions, m.breakGlass, m.unrecorded, m.refused, m.refreshes, m.writes, m.admission, m.verification,
+	}
 }
 
 // Describe implements prometheus.Collector.

@@ -53,12 +53,16 @@ func TestDecided(t *testing.T) {
 		want     []string
 	}{
 		"signed": {
-			policy.Decision{Verdict: policy.Admitted, Image: ref, Outcomes: []policy.Outcome{enforced("a", policy.Admitted, v1alpha1.ReasonSigned)}},
+			policy.Decision{
+				Verdict: policy.Admitted, Image: ref,
+				Outcomes: []policy.Outcome{enforced("a", policy.Admitted, v1alpha1.ReasonSigned)},
+			},
 			[]string{`countersign_decisions_total{policy="a",reason="Signed",verdict="Admitted"}`},
 		},
 		"by each policy": {
 			policy.Decision{Image: ref, Outcomes: []policy.Outcome{
-				enforced("a", policy.Admitted, v1alpha1.ReasonSigned), enforced("b", policy.Denied, v1alpha1.ReasonNotSigned),
+				enforced("a", policy.Admitted, v1alpha1.ReasonSigned),
+				enforced("b", policy.Denied, v1alpha1.ReasonNotSigned),
 				enforced("c", policy.CouldNotCheck, v1alpha1.ReasonTimeout),
 			}},
 			[]string{
@@ -129,7 +133,8 @@ func TestThreatMetricsOfMadeUpNames(t *testing.T) {
 	before := b.series(t)
 	for i := range 2000 {
 		for _, pattern := range []string{
-			"registry.example.com/team-a/made-up-unsigned-%d:v%[1]d", "registry.example.com/team-b/made-up-%d@sha256:%064[1]x",
+			"registry.example.com/team-a/made-up-unsigned-%d:v%[1]d",
+			"registry.example.com/team-b/made-up-%d@sha256:%064[1]x",
 			"registry-%d.example.com/app:v1", "MADE UP %d",
 		} {
 			b.decide(t, fmt.Sprintf(pattern, i))

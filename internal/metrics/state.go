@@ -59,7 +59,9 @@ func (s *State) namespaces() map[string]bool {
 func (m *Metrics) prune(s *State, namespaces map[string]bool) {
 	policies, roots := values(m.decisions, labelPolicy), values(m.refreshes, labelTrustRoot)
 	snapshot := s.Store.Load()
-	drop(m.decisions, labelPolicy, policies, func(name string) bool { return name != "" && snapshot.Policy(name) == nil })
+	drop(m.decisions, labelPolicy, policies, func(name string) bool {
+		return name != "" && snapshot.Policy(name) == nil
+	})
 	drop(m.refreshes, labelTrustRoot, roots, func(name string) bool { return snapshot.Root(name) == nil })
 	if namespaces == nil {
 		return

@@ -19,7 +19,8 @@ func TestGauges(t *testing.T) {
 	got := b.series(t)
 	for name, value := range got {
 		switch {
-		case strings.HasPrefix(name, "countersign_trust_root_last_refresh_"), strings.HasPrefix(name, "countersign_trust_root_oldest_refresh_"):
+		case strings.HasPrefix(name, "countersign_trust_root_last_refresh_"), strings.HasPrefix(name,
+			"countersign_trust_root_oldest_refresh_"):
 			if age := began.Unix() - int64(value); age < 0 || age > 60 {
 				t.Errorf("%s is of %d s ago", name, age)
 			}
@@ -31,34 +32,36 @@ func TestGauges(t *testing.T) {
 	want := map[string]float64{
 		`countersign_gate_ready`: 1,
 		`countersign_gated`:      0,
-		`countersign_serving_certificate_expiry_timestamp_seconds`:                                   1_900_000_000,
-		`countersign_trust_root_info{format="Notary",trust_root="acme-notary"}`:                      1,
-		`countersign_trust_root_info{format="Notary",trust_root="broken"}`:                           1,
-		`countersign_trust_root_ready{trust_root="acme-notary"}`:                                     1,
-		`countersign_trust_root_ready{trust_root="broken"}`:                                          0,
-		`countersign_trust_root_fresh{trust_root="acme-notary"}`:                                     0,
-		`countersign_trust_root_fresh{trust_root="broken"}`:                                          0,
-		`countersign_trust_root_repositories{state="fresh",trust_root="acme-notary"}`:                3,
-		`countersign_trust_root_repositories{state="failing",trust_root="acme-notary"}`:              1,
-		`countersign_trust_root_repositories{state="fresh",trust_root="broken"}`:                     0,
-		`countersign_trust_root_repositories{state="failing",trust_root="broken"}`:                   0,
-		`countersign_trust_root_expiry_timestamp_seconds{file="timestamp",trust_root="acme-notary"}`: float64(expiry.Unix()),
-		`countersign_trust_root_expiry_timestamp_seconds{file="other",trust_root="acme-notary"}`:     float64(expiry.Unix()),
-		`countersign_trust_root_grace_repositories{trust_root="acme-notary"}`:                        0,
-		`countersign_trust_root_grace_repositories{trust_root="broken"}`:                             0,
-		`countersign_trust_root_last_refresh_timestamp_seconds{trust_root="acme-notary"}`:            -1,
-		`countersign_trust_root_oldest_refresh_timestamp_seconds{trust_root="acme-notary"}`:          -1,
-		`countersign_trust_root_refresh_interval_seconds{trust_root="acme-notary"}`:                  60,
-		`countersign_policy_info{mode="Enforce",policy="team-a"}`:                                    1,
-		`countersign_policy_info{mode="Warn",policy="team-b"}`:                                       1,
-		`countersign_policy_info{mode="Enforce",policy="team-c"}`:                                    1,
-		`countersign_policy_ready{policy="team-a"}`:                                                  1,
-		`countersign_policy_ready{policy="team-b"}`:                                                  0,
-		`countersign_policy_ready{policy="team-c"}`:                                                  0,
-		`countersign_policy_workloads{policy="team-a",state="compliant"}`:                            5,
-		`countersign_policy_workloads{policy="team-a",state="violating"}`:                            2,
-		`countersign_policy_workloads{policy="team-a",state="unchecked"}`:                            1,
-		`countersign_break_glass_namespaces`:                                                         1,
+		`countersign_serving_certificate_expiry_timestamp_seconds`:                      1_900_000_000,
+		`countersign_trust_root_info{format="Notary",trust_root="acme-notary"}`:         1,
+		`countersign_trust_root_info{format="Notary",trust_root="broken"}`:              1,
+		`countersign_trust_root_ready{trust_root="acme-notary"}`:                        1,
+		`countersign_trust_root_ready{trust_root="broken"}`:                             0,
+		`countersign_trust_root_fresh{trust_root="acme-notary"}`:                        0,
+		`countersign_trust_root_fresh{trust_root="broken"}`:                             0,
+		`countersign_trust_root_repositories{state="fresh",trust_root="acme-notary"}`:   3,
+		`countersign_trust_root_repositories{state="failing",trust_root="acme-notary"}`: 1,
+		`countersign_trust_root_repositories{state="fresh",trust_root="broken"}`:        0,
+		`countersign_trust_root_repositories{state="failing",trust_root="broken"}`:      0,
+		`countersign_trust_root_expiry_timestamp_seconds{file="timestamp",trust_root="acme-notary"}`: float64(
+			expiry.Unix()),
+		`countersign_trust_root_expiry_timestamp_seconds{file="other",trust_root="acme-notary"}`: float64(
+			expiry.Unix()),
+		`countersign_trust_root_grace_repositories{trust_root="acme-notary"}`:               0,
+		`countersign_trust_root_grace_repositories{trust_root="broken"}`:                    0,
+		`countersign_trust_root_last_refresh_timestamp_seconds{trust_root="acme-notary"}`:   -1,
+		`countersign_trust_root_oldest_refresh_timestamp_seconds{trust_root="acme-notary"}`: -1,
+		`countersign_trust_root_refresh_interval_seconds{trust_root="acme-notary"}`:         60,
+		`countersign_policy_info{mode="Enforce",policy="team-a"}`:                           1,
+		`countersign_policy_info{mode="Warn",policy="team-b"}`:                              1,
+		`countersign_policy_info{mode="Enforce",policy="team-c"}`:                           1,
+		`countersign_policy_ready{policy="team-a"}`:                                         1,
+		`countersign_policy_ready{policy="team-b"}`:                                         0,
+		`countersign_policy_ready{policy="team-c"}`:                                         0,
+		`countersign_policy_workloads{policy="team-a",state="compliant"}`:                   5,
+		`countersign_policy_workloads{policy="team-a",state="violating"}`:                   2,
+		`countersign_policy_workloads{policy="team-a",state="unchecked"}`:                   1,
+		`countersign_break_glass_namespaces`:                                                1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("gauges (-want +got):\n%s", diff)
@@ -74,9 +77,11 @@ func TestSeriesOfTheDeletedAreGone(t *testing.T) {
 		label  string
 		least  int // how many series there are before
 	}{
-		"policy":     {func() { b.store.DropPolicy("team-a") }, `policy="team-a"`, 7},
-		"trust root": {func() { b.store.DropRoot("acme-notary"); b.tracker.Forget("acme-notary") }, `trust_root="acme-notary"`, 10},
-		"namespace":  {func() { delete(b.namespaces, "fire") }, `namespace="fire"`, 1},
+		"policy": {func() { b.store.DropPolicy("team-a") }, `policy="team-a"`, 7},
+		"trust root": {
+			func() { b.store.DropRoot("acme-notary"); b.tracker.Forget("acme-notary") }, `trust_root="acme-notary"`, 10,
+		},
+		"namespace": {func() { delete(b.namespaces, "fire") }, `namespace="fire"`, 1},
 	}
 	with := func(series map[string]float64, label string) map[string]float64 {
 		series = maps.Clone(series)

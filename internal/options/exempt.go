@@ -17,7 +17,9 @@ type Exempt struct {
 // OpenShift, and those that the flag names. On OpenShift no more than cluster administrators can
 // make a namespace that begins with openshift-.
 func (o Options) Exempt(openShift bool) Exempt {
-	e := Exempt{Names: append([]string{"kube-system", "kube-node-lease", "kube-public", o.Namespace}, o.ExemptNamespaces...)}
+	e := Exempt{
+		Names: append([]string{"kube-system", "kube-node-lease", "kube-public", o.Namespace}, o.ExemptNamespaces...),
+	}
 	if openShift {
 		e.Names = append(e.Names, "openshift")
 		e.Prefixes = []string{"openshift-"}

@@ -17,7 +17,9 @@ func TestLogger(t *testing.T) {
 		"info":  {"Informed", "Failed"},
 		"error": {"Failed"},
 	} {
-		for format, read := range map[string]func(*testing.T, string) string{"": readJSON, "json": readJSON, "text": readText} {
+		for format, read := range map[string]func(*testing.T, string) string{
+			"": readJSON, "json": readJSON, "text": readText,
+		} {
 			t.Run(level+" "+format, func(t *testing.T) {
 				var args []string
 				if level != "" {
@@ -62,7 +64,8 @@ func readJSON(t *testing.T, line string) string {
 
 // readText returns the message of a line, or nothing for a line of a stack trace.
 func readText(t *testing.T, line string) string {
-	m := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\S+\t(?:DEBUG|INFO|ERROR)\tpart\t(\w+)\t(\{.*\})\n$`).FindStringSubmatch(line)
+	m := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\S+\t(?:DEBUG|INFO|ERROR)\tpart\t(\w+)\t(\{.*\})\n$`).FindStringSubmatch(
+		line)
 	if m == nil {
 		if strings.HasPrefix(line, "20") || strings.HasPrefix(line, "{") {
 			t.Errorf("not a line of text: %q", line)
@@ -79,7 +82,9 @@ func readText(t *testing.T, line string) string {
 func TestLoggerRefuses(t *testing.T) {
 	t.Setenv("COUNTERSIGN_LOG_FORMAT", "JSON")
 	_, err := Parse([]string{"--log-level=trace"})
-	for _, want := range []string{"--log-level=trace: must be debug, info or error", "--log-format=JSON: must be json or text"} {
+	for _, want := range []string{
+		"--log-level=trace: must be debug, info or error", "--log-format=JSON: must be json or text",
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}

@@ -77,24 +77,50 @@ func Parse(args []string) (Options, error) {
 	var uncoveredImages string
 	var furtherKinds, furtherPlaceholders []string
 	f := pflag.NewFlagSet("countersign", pflag.ContinueOnError)
-	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file; default: the cluster that the manager runs in, or $KUBECONFIG")
+	f.StringVar(&o.Kubeconfig, "kubeconfig", "",
+		"kubeconfig file; default: the cluster that the manager runs in, or $KUBECONFIG")
 	f.IntVar(&o.WebhookPort, "webhook-port", 9443, "port on which admission is served")
-	f.StringVar(&o.WebhookURL, "webhook-url", "", "https:// URL by which the API server reaches the webhook, instead of its Service")
-	f.StringVar(&o.CertDir, "cert-dir", "", "folder with tls.crt, tls.key and ca.crt to serve with; default: a certificate made by the manager")
-	f.StringVar(&o.WebhookClientCA, "webhook-client-ca", "", "PEM file with the CAs of client certificates; admission then answers nobody without one, so API servers must be given theirs first; default: anybody is answered")
+	f.StringVar(&o.WebhookURL, "webhook-url", "",
+		"https:// URL by which the API server reaches the webhook, instead of its Service")
+	f.StringVar(&o.CertDir, "cert-dir", "",
+		"folder with tls.crt, tls.key and ca.crt to serve with; default: a certificate made by the manager")
+	f.StringVar(&o.WebhookClientCA, "webhook-client-ca", "",
+		"PEM file with the CAs of client certificates; admission then answers nobody without one, so API servers "+
+			"must be given theirs first; default: anybody is answered")
 	f.BoolVar(&o.LeaderElect, "leader-elect", true, "elect one of several replicas to write status and events")
-	f.StringVar(&o.MetricsBindAddress, "metrics-bind-address", "0", "address of the metrics endpoint, such as :8080; 0: off")
-	f.BoolVar(&o.MetricsSecure, "metrics-secure", true, "serve metrics over TLS, with the webhook's certificate, to those alone who may get /metrics by the RBAC of the cluster; false: plain http, to everybody")
-	f.StringVar(&o.HealthProbeBindAddress, "health-probe-bind-address", ":8081", "address of /healthz and /readyz; 0: off")
-	f.StringVar(&o.Namespace, "namespace", "", "the operator's own namespace; default: where its Pod runs, else countersign-system")
-	f.StringVar(&uncoveredImages, "uncovered-images", "Allow", "what happens to an image that no policy covers: Allow, Warn or Deny")
-	f.StringVar(&o.ShortNames, "short-names", "", "how an image without a registry host is read: DockerIO, as one of docker.io, or Deny, as a name that nodes may read otherwise, which fails every policy that holds in the namespace; default: DockerIO, and on OpenShift Deny")
-	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own; and, on OpenShift, openshift and openshift-*")
-	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour, "for how long what was verified of a repository is kept that no image that runs or is asked for belongs to; at least 24h; 0: for ever")
-	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second, "for how long a replica that is to end reports not ready and goes on answering, until nobody asks it; at most 1m. terminationGracePeriodSeconds should be 20 s longer")
-	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour, "how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
-	f.StringSliceVar(&furtherKinds, "workload-kinds", nil, "further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, such as rollouts.v1alpha1.argoproj.io=spec.template")
-	f.StringSliceVar(&furtherPlaceholders, "image-placeholders", nil, "further images that an injector replaces in Pods, each IMAGE=MARK or IMAGE=MARK=VALUE with the label or annotation of the pod templates in which they are let through, such as auto=sidecar.istio.io/inject=true, which is known in any case")
+	f.StringVar(&o.MetricsBindAddress, "metrics-bind-address", "0",
+		"address of the metrics endpoint, such as :8080; 0: off")
+	f.BoolVar(&o.MetricsSecure, "metrics-secure", true,
+		"serve metrics over TLS, with the webhook's certificate, to those alone who may get /metrics by the RBAC of "+
+			"the cluster; false: plain http, to everybody")
+	f.StringVar(&o.HealthProbeBindAddress, "health-probe-bind-address", ":8081",
+		"address of /healthz and /readyz; 0: off")
+	f.StringVar(&o.Namespace, "namespace", "",
+		"the operator's own namespace; default: where its Pod runs, else countersign-system")
+	f.StringVar(&uncoveredImages, "uncovered-images", "Allow",
+		"what happens to an image that no policy covers: Allow, Warn or Deny")
+	f.StringVar(&o.ShortNames, "short-names", "",
+		"how an image without a registry host is read: DockerIO, as one of docker.io, or Deny, as a name that nodes "+
+			"may read otherwise, which fails every policy that holds in the namespace; default: DockerIO, and on "+
+			"OpenShift Deny")
+	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil,
+		"namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own; "+
+			"and, on OpenShift, openshift and openshift-*")
+	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour,
+		"for how long what was verified of a repository is kept that no image that runs or is asked for belongs to; "+
+			"at least 24h; 0: for ever")
+	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second,
+		"for how long a replica that is to end reports not ready and goes on answering, until nobody asks it; at "+
+			"most 1m. terminationGracePeriodSeconds should be 20 s longer")
+	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour,
+		"how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
+	f.StringSliceVar(&furtherKinds, "workload-kinds", nil,
+		"further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, "+
+			"such as rollouts.v1alpha1.argoproj.io=spec.template")
+	f.StringSliceVar(&furtherPlaceholders, "image-placeholders", nil,
+		"further images that an injector replaces in Pods, each IMAGE=MARK or IMAGE=MARK=VALUE with the label or "+
+			"annotation of the pod templates in which they are let through, such as "+
+			"auto=sidecar.istio.io/inject=true, which is known in any case")
 	f.StringVar(&o.LogLevel, "log-level", "info", "what is logged: debug, info or error, each with what is more severe")
 	f.StringVar(&o.LogFormat, "log-format", "json", "how it is logged: json, one object a line, or text")
 	version := f.Bool("version", false, "print the version, and nothing else")
@@ -123,8 +149,10 @@ func Parse(args []string) (Options, error) {
 	default:
 		return Options{}, fmt.Errorf("--uncovered-images=%s: must be Allow, Warn or Deny", uncoveredImages)
 	}
-	if f.Changed("short-names") && o.ShortNames != policy.ShortNamesDockerIO.String() && o.ShortNames != policy.ShortNamesDeny.String() {
-		return Options{}, fmt.Errorf("--short-names=%s: must be DockerIO or Deny; leave it out for the default of the platform", o.ShortNames)
+	if f.Changed("short-names") && o.ShortNames != policy.ShortNamesDockerIO.String() &&
+		o.ShortNames != policy.ShortNamesDeny.String() {
+		return Options{}, fmt.Errorf(
+			"--short-names=%s: must be DockerIO or Deny; leave it out for the default of the platform", o.ShortNames)
 	}
 	var kinds error
 	o.Kinds, kinds = readKinds(furtherKinds, furtherPlaceholders)
@@ -148,7 +176,10 @@ func readKinds(further, placeholders []string) (workload.Kinds, error) {
 // set where no argument can be given, as through a Subscription of OLM:
 // COUNTERSIGN_EXEMPT_NAMESPACES is --exempt-namespaces.
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
-	for _, name := range []string{"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca", "log-level", "log-format"} {
+	for _, name := range []string{
+		"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders",
+		"forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca", "log-level", "log-format",
+	} {
 		variable := "COUNTERSIGN_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		value, ok := lookup(variable)
 		if !ok || f.Changed(name) {
@@ -177,7 +208,8 @@ func (o Options) validate() error {
 		errs = append(errs, fmt.Errorf("--webhook-port=%d: must be from 1 to 65535", o.WebhookPort))
 	}
 	if o.ForgetUnusedAfter != 0 && o.ForgetUnusedAfter < 24*time.Hour {
-		errs = append(errs, fmt.Errorf("--forget-unused-after=%s: must be at least 24h, or 0 for never", o.ForgetUnusedAfter))
+		errs = append(errs,
+			fmt.Errorf("--forget-unused-after=%s: must be at least 24h, or 0 for never", o.ForgetUnusedAfter))
 	}
 	if o.ShutdownDelay < 0 || o.ShutdownDelay > time.Minute {
 		errs = append(errs, fmt.Errorf("--shutdown-delay=%s: must be from 0s to 1m", o.ShutdownDelay))
@@ -187,13 +219,17 @@ func (o Options) validate() error {
 	}
 	if o.WebhookURL != "" {
 		u, err := url.Parse(o.WebhookURL)
-		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-			errs = append(errs, fmt.Errorf("--webhook-url=%s: must be an https:// URL without user, query or fragment", o.WebhookURL))
+		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" ||
+			u.User != nil {
+			errs = append(errs,
+				fmt.Errorf("--webhook-url=%s: must be an https:// URL without user, query or fragment", o.WebhookURL))
 		}
 	}
 	for _, ns := range append([]string{o.Namespace}, o.ExemptNamespaces...) {
 		if problems := validation.IsDNS1123Label(ns); len(problems) > 0 {
-			errs = append(errs, fmt.Errorf("--namespace or --exempt-namespaces: %q is not the name of a namespace: %s", ns, strings.Join(problems, "; ")))
+			errs = append(errs,
+				fmt.Errorf("--namespace or --exempt-namespaces: %q is not the name of a namespace: %s", ns,
+					strings.Join(problems, "; ")))
 		}
 	}
 	return errors.Join(errs...)

@@ -21,27 +21,57 @@ func TestParse(t *testing.T) {
 		want func(*Options)
 		err  string
 	}{
-		"defaults":         {want: func(*Options) {}},
-		"uncovered":        {args: []string{"--uncovered-images=Deny"}, want: func(o *Options) { o.Uncovered = policy.UncoveredDeny }},
-		"url":              {args: []string{"--webhook-url=https://127.0.0.1:9443"}, want: func(o *Options) { o.WebhookURL = "https://127.0.0.1:9443" }},
-		"exempt":           {args: []string{"--exempt-namespaces=a,b"}, want: func(o *Options) { o.ExemptNamespaces = []string{"a", "b"} }},
-		"uncovered typo":   {args: []string{"--uncovered-images=allow"}, err: "--uncovered-images=allow: must be Allow, Warn or Deny"},
-		"short names":      {args: []string{"--short-names=Deny"}, want: func(o *Options) { o.ShortNames = "Deny" }},
-		"short names typo": {args: []string{"--short-names=dockerio"}, err: "--short-names=dockerio: must be DockerIO or Deny"},
+		"defaults": {want: func(*Options) {}},
+		"uncovered": {
+			args: []string{"--uncovered-images=Deny"}, want: func(o *Options) { o.Uncovered = policy.UncoveredDeny },
+		},
+		"url": {
+			args: []string{"--webhook-url=https://127.0.0.1:9443"},
+			want: func(o *Options) { o.WebhookURL = "https://127.0.0.1:9443" },
+		},
+		"exempt": {
+			args: []string{"--exempt-namespaces=a,b"},
+			want: func(o *Options) { o.ExemptNamespaces = []string{"a", "b"} },
+		},
+		"uncovered typo": {
+			args: []string{"--uncovered-images=allow"}, err: "--uncovered-images=allow: must be Allow, Warn or Deny",
+		},
+		"short names": {args: []string{"--short-names=Deny"}, want: func(o *Options) { o.ShortNames = "Deny" }},
+		"short names typo": {
+			args: []string{"--short-names=dockerio"}, err: "--short-names=dockerio: must be DockerIO or Deny",
+		},
 		"short names none": {args: []string{"--short-names="}, err: "--short-names=: must be DockerIO or Deny"},
 		"plain url":        {args: []string{"--webhook-url=http://127.0.0.1:9443"}, err: "--webhook-url"},
 		"port":             {args: []string{"--webhook-port=70000"}, err: "--webhook-port=70000"},
 		"namespace":        {args: []string{"--namespace=Not_One"}, err: `"Not_One" is not the name of a namespace`},
-		"exempt pattern":   {args: []string{"--exempt-namespaces=team-*"}, err: `"team-*" is not the name of a namespace`},
-		"forget never":     {args: []string{"--forget-unused-after=0"}, want: func(o *Options) { o.ForgetUnusedAfter = 0 }},
-		"forget too soon":  {args: []string{"--forget-unused-after=1h"}, err: "--forget-unused-after=1h0m0s: must be at least 24h"},
-		"no delay":         {args: []string{"--shutdown-delay=0"}, want: func(o *Options) { o.ShutdownDelay = 0 }},
-		"delay too long":   {args: []string{"--shutdown-delay=61s"}, err: "--shutdown-delay=1m1s: must be from 0s to 1m"},
-		"delay negative":   {args: []string{"--shutdown-delay=-1s"}, err: "--shutdown-delay=-1s: must be from 0s to 1m"},
-		"expiry warning":   {args: []string{"--expiry-warning=24h"}, want: func(o *Options) { o.ExpiryWarning = 24 * time.Hour }},
-		"no warning":       {args: []string{"--expiry-warning=-1h"}, err: "--expiry-warning=-1h0m0s: must be from 0 to 8760h"},
-		"plain metrics":    {args: []string{"--metrics-secure=false"}, want: func(o *Options) { o.MetricsSecure = false }},
-		"client CA":        {args: []string{"--webhook-client-ca=/ca.crt"}, want: func(o *Options) { o.WebhookClientCA = "/ca.crt" }},
+		"exempt pattern": {
+			args: []string{"--exempt-namespaces=team-*"}, err: `"team-*" is not the name of a namespace`,
+		},
+		"forget never": {
+			args: []string{"--forget-unused-after=0"}, want: func(o *Options) { o.ForgetUnusedAfter = 0 },
+		},
+		"forget too soon": {
+			args: []string{"--forget-unused-after=1h"}, err: "--forget-unused-after=1h0m0s: must be at least 24h",
+		},
+		"no delay": {args: []string{"--shutdown-delay=0"}, want: func(o *Options) { o.ShutdownDelay = 0 }},
+		"delay too long": {
+			args: []string{"--shutdown-delay=61s"}, err: "--shutdown-delay=1m1s: must be from 0s to 1m",
+		},
+		"delay negative": {
+			args: []string{"--shutdown-delay=-1s"}, err: "--shutdown-delay=-1s: must be from 0s to 1m",
+		},
+		"expiry warning": {
+			args: []string{"--expiry-warning=24h"}, want: func(o *Options) { o.ExpiryWarning = 24 * time.Hour },
+		},
+		"no warning": {
+			args: []string{"--expiry-warning=-1h"}, err: "--expiry-warning=-1h0m0s: must be from 0 to 8760h",
+		},
+		"plain metrics": {
+			args: []string{"--metrics-secure=false"}, want: func(o *Options) { o.MetricsSecure = false },
+		},
+		"client CA": {
+			args: []string{"--webhook-client-ca=/ca.crt"}, want: func(o *Options) { o.WebhookClientCA = "/ca.crt" },
+		},
 		"argument":         {args: []string{"serve"}, err: `unexpected argument "serve"`},
 		"unknown flag":     {args: []string{"--webhok-port=1"}, err: "unknown flag"},
 		"several problems": {args: []string{"--webhook-port=0", "--webhook-url=x"}, err: "--webhook-url=x"},
@@ -58,8 +88,11 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", MetricsSecure: true, HealthProbeBindAddress: ":8081",
-				Namespace: "countersign-system", Uncovered: policy.UncoveredAllow, ExemptNamespaces: got.ExemptNamespaces[:0], ForgetUnusedAfter: 720 * time.Hour, ShutdownDelay: 5 * time.Second,
+			want := Options{WebhookPort: 9443, LeaderElect: true, MetricsBindAddress: "0", MetricsSecure: true,
+				HealthProbeBindAddress: ":8081",
+				Namespace:              "countersign-system", Uncovered: policy.UncoveredAllow,
+				ExemptNamespaces: got.ExemptNamespaces[:0], ForgetUnusedAfter: 720 * time.Hour,
+				ShutdownDelay: 5 * time.Second,
 				ExpiryWarning: 72 * time.Hour, Kinds: workload.Builtin(), LogLevel: "info", LogFormat: "json"}
 			c.want(&want)
 			byName := cmp.Transformer("name", func(k workload.Kind) string { return k.Name })
@@ -83,13 +116,19 @@ func TestWorkloadKinds(t *testing.T) {
 			t.Fatal(err)
 		}
 		further := o.Kinds[len(workload.Builtin()):]
-		if len(further) != 2 || further[0].Template != "spec.template" || further[0].Resource != "rollouts" || further[1].Resource != "services" {
+		if len(further) != 2 || further[0].Template != "spec.template" || further[0].Resource != "rollouts" ||
+			further[1].Resource != "services" {
 			t.Errorf("%q: got %+v", args, further)
 		}
 	}
-	_, err := Parse([]string{"--webhook-port=0", "--workload-kinds=" + rollouts + ",deployments.v1.apps=spec.template,widgets.v1.example.com=template"})
+	_, err := Parse([]string{
+		"--webhook-port=0",
+		"--workload-kinds=" + rollouts + ",deployments.v1.apps=spec.template,widgets.v1.example.com=template",
+	})
 	for _, want := range []string{
-		"--webhook-port=0", "--workload-kinds: ", `"deployments.v1.apps=spec.template": Deployment is checked in any case`, `"widgets.v1.example.com=template": the path "template" must begin with spec`,
+		"--webhook-port=0", "--workload-kinds: ",
+		`"deployments.v1.apps=spec.template": Deployment is checked in any case`,
+		`"widgets.v1.example.com=template": the path "template" must begin with spec`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want it to say %s", err, want)
@@ -107,14 +146,21 @@ func TestImagePlaceholders(t *testing.T) {
 	}
 	for _, k := range o.Kinds[len(workload.Builtin()):] {
 		for image, want := range map[string]int{"later": 0, "auto": 1} {
-			got, err := k.Read([]byte(`{"spec":{"template":{"metadata":{"labels":{"example.com/inject":""}},"spec":{"containers":[{"image":"` + image + `"}]}}}}`))
+			got, err := k.Read(
+				[]byte(
+					`{"spec":{"template":{"metadata":{"labels":{"example.com/inject":""}},"spec":{"containers":[{"image":"` +
+						image +
+						`"}]}}}}`))
 			if err != nil || len(got.Images) != want {
 				t.Errorf("%s: %+v, %v; want %d", image, got.Images, err, want)
 			}
 		}
 	}
 	_, err = Parse([]string{"--image-placeholders=auto,registry.example.com/app=inject", "--workload-kinds=x"})
-	for _, want := range []string{"--workload-kinds: ", "--image-placeholders: ", `"auto": must be IMAGE=MARK`, `"registry.example.com/app=inject": "registry.example.com/app" is an image`} {
+	for _, want := range []string{
+		"--workload-kinds: ", "--image-placeholders: ", `"auto": must be IMAGE=MARK`,
+		`"registry.example.com/app=inject": "registry.example.com/app" is an image`,
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want it to say %s", err, want)
 		}
@@ -134,13 +180,16 @@ func TestEnvironment(t *testing.T) {
 	if diff := cmp.Diff([]string{"c"}, got.ExemptNamespaces); diff != "" {
 		t.Errorf("an argument beside the environment: %s", diff)
 	}
-	if got.Uncovered != policy.UncoveredDeny || got.ExpiryWarning != 48*time.Hour || got.WebhookPort != 9443 || got.WebhookClientCA != "/ca.crt" {
+	if got.Uncovered != policy.UncoveredDeny || got.ExpiryWarning != 48*time.Hour || got.WebhookPort != 9443 ||
+		got.WebhookClientCA != "/ca.crt" {
 		t.Errorf("got %v, %s, %d, %s", got.Uncovered, got.ExpiryWarning, got.WebhookPort, got.WebhookClientCA)
 	}
 	if got, err = Parse(nil); err != nil || !slices.Equal(got.ExemptNamespaces, []string{"a", "b"}) {
 		t.Errorf("the environment alone: %v, %v", got.ExemptNamespaces, err)
 	}
-	for variable, value := range map[string]string{"COUNTERSIGN_EXPIRY_WARNING": "soon", "COUNTERSIGN_UNCOVERED_IMAGES": "deny", "COUNTERSIGN_SHORT_NAMES": "deny"} {
+	for variable, value := range map[string]string{
+		"COUNTERSIGN_EXPIRY_WARNING": "soon", "COUNTERSIGN_UNCOVERED_IMAGES": "deny", "COUNTERSIGN_SHORT_NAMES": "deny",
+	} {
 		t.Run(variable, func(t *testing.T) {
 			t.Setenv(variable, value)
 			if _, err := Parse(nil); err == nil || !strings.Contains(err.Error(), value) {
@@ -195,7 +244,9 @@ func TestHelp(t *testing.T) {
 func TestExempt(t *testing.T) {
 	o := Options{Namespace: "countersign-system", ExemptNamespaces: []string{"legacy", "kube-system"}}
 	plain, openShift := o.Exempt(false), o.Exempt(true)
-	if diff := cmp.Diff(Exempt{Names: []string{"countersign-system", "kube-node-lease", "kube-public", "kube-system", "legacy"}}, plain); diff != "" {
+	if diff := cmp.Diff(
+		Exempt{Names: []string{"countersign-system", "kube-node-lease", "kube-public", "kube-system", "legacy"}},
+		plain); diff != "" {
 		t.Error(diff)
 	}
 	for namespace, want := range map[string]struct{ plain, openShift bool }{
@@ -225,16 +276,23 @@ func TestVersion(t *testing.T) {
 		return []debug.BuildSetting{{Key: "vcs.revision", Value: "4f90c9c"}, {Key: "vcs.modified", Value: modified}}
 	}
 	for want, info := range map[string]*debug.BuildInfo{
-		"v0.1.0 (commit 4f90c9c, go1.26.8)":              {GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0"}, Settings: vcs("false")},
-		"v0.1.0 (commit 4f90c9c with changes, go1.26.8)": {GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0+dirty"}, Settings: vcs("true")},
-		"devel (go1.26.8)":                               {GoVersion: "go1.26.8", Main: debug.Module{Version: "(devel)"}},
-		"devel (go1.26)":                                 {GoVersion: "go1.26"},
+		"v0.1.0 (commit 4f90c9c, go1.26.8)": {
+			GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0"}, Settings: vcs("false"),
+		},
+		"v0.1.0 (commit 4f90c9c with changes, go1.26.8)": {
+			GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0+dirty"}, Settings: vcs("true"),
+		},
+		"devel (go1.26.8)": {GoVersion: "go1.26.8", Main: debug.Module{Version: "(devel)"}},
+		"devel (go1.26)":   {GoVersion: "go1.26"},
 	} {
 		if got := describe("", info); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if got, want := describe("v0.2.0", &debug.BuildInfo{GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0"}}), "v0.2.0 (go1.26.8)"; got != want {
+	if got, want := describe("v0.2.0",
+		&debug.BuildInfo{
+			GoVersion: "go1.26.8", Main: debug.Module{Version: "v0.1.0"},
+		}), "v0.2.0 (go1.26.8)"; got != want {
 		t.Errorf("stamped: got %q, want %q", got, want)
 	}
 }

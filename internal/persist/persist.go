@@ -95,7 +95,8 @@ func Digest(data []byte) string {
 // The digest of h is of no matter.
 func Encode(namespace string, h Head, data []byte) (head *corev1.ConfigMap, parts []*corev1.ConfigMap, err error) {
 	if len(data) == 0 || len(data) > maxPart*maxParts {
-		return nil, nil, fmt.Errorf("%s: %d bytes of metadata are not from 1 to the %d that are written down", h.subject(), len(data), maxPart*maxParts)
+		return nil, nil, fmt.Errorf("%s: %d bytes of metadata are not from 1 to the %d that are written down",
+			h.subject(), len(data), maxPart*maxParts)
 	}
 	h.Digest = Digest(data)
 	var chunks [][]byte
@@ -134,10 +135,13 @@ func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.Conf
 			Labels:    map[string]string{labelManagedBy: "countersign", LabelKind: kind, LabelTrustRoot: string(h.UID)},
 			Annotations: map[string]string{
 				annotationRoot: h.Root, annotationRepository: h.Repository, annotationEpoch: h.Epoch,
-				annotationUsed: h.Used.UTC().Format(time.DateOnly), annotationDigest: h.Digest, annotationParts: strconv.Itoa(h.parts),
+				annotationUsed: h.Used.UTC().Format(time.DateOnly), annotationDigest: h.Digest,
+				annotationParts: strconv.Itoa(h.parts),
 			},
 			// With the TrustRoot the record goes too, whether the operator runs or not.
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: v1alpha1.GroupVersion.String(), Kind: "TrustRoot", Name: h.Root, UID: h.UID}},
+			OwnerReferences: []metav1.OwnerReference{
+				{APIVersion: v1alpha1.GroupVersion.String(), Kind: "TrustRoot", Name: h.Root, UID: h.UID},
+			},
 		},
 		BinaryData: map[string][]byte{dataKey: chunk},
 	}
@@ -154,11 +158,14 @@ func ReadHead(m metav1.Object) (Head, error) {
 	}
 	a := m.GetAnnotations()
 	h := Head{
-		Root: a[annotationRoot], UID: types.UID(m.GetLabels()[LabelTrustRoot]), Repository: a[annotationRepository], Pulled: a[annotationPulled],
-		Epoch: a[annotationEpoch], Digest: a[annotationDigest],
+		Root: a[annotationRoot], UID: types.UID(m.GetLabels()[LabelTrustRoot]), Repository: a[annotationRepository],
+		Pulled: a[annotationPulled],
+		Epoch:  a[annotationEpoch], Digest: a[annotationDigest],
 	}
 	if h.Root == "" || h.subject() == (trust.Subject{}) || m.GetName() != Name(h.UID, h.subject()) {
-		return Head{}, fmt.Errorf("it says that it is of repository %.80q under TrustRoot %.80q, and has not the name for that", h.subject(), h.Root)
+		return Head{}, fmt.Errorf(
+			"it says that it is of repository %.80q under TrustRoot %.80q, and has not the name for that", h.subject(),
+			h.Root)
 	}
 	var err error
 	if h.parts, err = strconv.Atoi(a[annotationParts]); err != nil || h.parts < 1 || h.parts > maxParts {
@@ -175,7 +182,8 @@ func ReadHead(m metav1.Object) (Head, error) {
 func Of(m metav1.Object) (repository trust.Key, ok bool) {
 	a := m.GetAnnotations()
 	repository = Head{Root: a[annotationRoot], Repository: a[annotationRepository], Pulled: a[annotationPulled]}.Key()
-	return repository, m.GetLabels()[LabelKind] != "" && repository.Root != "" && repository.Subject != (trust.Subject{})
+	return repository, m.GetLabels()[LabelKind] != "" && repository.Root != "" &&
+		repository.Subject != (trust.Subject{})
 }
 
 // Key returns the repository, under its trust root, that the record is of.

@@ -23,8 +23,9 @@ func bytesOf(n int) []byte {
 
 func aHead() Head {
 	return Head{
-		Root: "acme", UID: "0fe5e7b6-8d8f-4f0c-8d9d-4b4f4a2b7e11", Repository: "registry.example.com/acme/app", Epoch: "1",
-		Used: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
+		Root: "acme", UID: "0fe5e7b6-8d8f-4f0c-8d9d-4b4f4a2b7e11", Repository: "registry.example.com/acme/app",
+		Epoch: "1",
+		Used:  time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
 	}
 }
 
@@ -66,7 +67,8 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 			if err != nil || !bytes.Equal(got, data) {
 				t.Errorf("read %d bytes, %v; want the %d that were written", len(got), err, len(data))
 			}
-			if again, err := ReadHead(&metav1.PartialObjectMetadata{ObjectMeta: head.ObjectMeta}); err != nil || again != h || len(data) > again.Bound() {
+			if again, err := ReadHead(&metav1.PartialObjectMetadata{ObjectMeta: head.ObjectMeta}); err != nil ||
+				again != h || len(data) > again.Bound() {
 				t.Errorf("without its data, it reads %v, %v", again, err)
 			}
 		})

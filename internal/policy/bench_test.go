@@ -46,7 +46,9 @@ func teams(tb testing.TB, n int) *policy.Set {
 func teamRequest() (policy.Request, policy.Roots) {
 	h := signed("ci v1 a", "qa v1 a")
 	evidence := indexed{held: &held{}, tag: h.statements}
-	return policy.Request{Image: "registry.example.com/team-7/app:v1", NamespaceLabels: map[string]string{"env": "production"}, Now: now}, loaded{evidence}
+	return policy.Request{
+		Image: "registry.example.com/team-7/app:v1", NamespaceLabels: map[string]string{"env": "production"}, Now: now,
+	}, loaded{evidence}
 }
 
 func BenchmarkDecide(b *testing.B) {

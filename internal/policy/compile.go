@@ -75,7 +75,8 @@ func (p *Policy) compileScope(spec *v1alpha1.ImagePolicySpec) error {
 		all, err := imageref.ParsePattern(everything)
 		p.images, errs = append(p.images, all), append(errs, err)
 	}
-	p.everything = len(spec.ExceptImages) == 0 && slices.ContainsFunc(p.images, func(p imageref.Pattern) bool { return p.String() == everything })
+	p.everything = len(spec.ExceptImages) == 0 &&
+		slices.ContainsFunc(p.images, func(p imageref.Pattern) bool { return p.String() == everything })
 	for i, s := range spec.ExceptImages {
 		pattern, err := imageref.ParsePattern(string(s))
 		if err != nil {
@@ -179,7 +180,8 @@ func compileRequirement(r v1alpha1.RoleRequirement) (requirement, error) {
 		c.need = int(*r.Threshold)
 	}
 	if c.need < 1 || c.need > len(c.roles) {
-		return requirement{}, fmt.Errorf(".threshold: %d is not from 1 to the number of distinct roles in anyOf, %d", c.need, len(c.roles))
+		return requirement{}, fmt.Errorf(".threshold: %d is not from 1 to the number of distinct roles in anyOf, %d",
+			c.need, len(c.roles))
 	}
 	return c, nil
 }

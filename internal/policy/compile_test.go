@@ -29,12 +29,24 @@ func TestThreatEmptyOrUnreadablePolicyDenies(t *testing.T) {
 			s.ExceptImages = []v1alpha1.ImagePattern{"registry.example.com/acme/app:v1"}
 		}}, "spec.exceptImages[0]: "},
 		"unreadable selector": {[]edit{func(s *v1alpha1.ImagePolicySpec) {
-			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Near"}}}
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+				MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Near"}},
+			}
 		}}, "spec.namespaceSelector: "},
-		"unreadable label":       {[]edit{selects("z=", "a", "env ", "production", "y=", "a")}, `spec.namespaceSelector.matchLabels: no label has the name "env ": `},
-		"unreadable label value": {[]edit{selects("b", "y*", "env", "ok", "a", "z*")}, `spec.namespaceSelector.matchLabels: no label has the value "z*", which is given for "a": `},
+		"unreadable label": {
+			[]edit{selects("z=", "a", "env ", "production", "y=", "a")},
+			`spec.namespaceSelector.matchLabels: no label has the name "env ": `,
+		},
+		"unreadable label value": {
+			[]edit{selects("b", "y*", "env", "ok", "a", "z*")},
+			`spec.namespaceSelector.matchLabels: no label has the value "z*", which is given for "a": `,
+		},
 		"unreadable key of an expression": {[]edit{func(s *v1alpha1.ImagePolicySpec) {
-			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Exists"}, {Key: "env=", Operator: "Exists"}}}
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+				MatchExpressions: []v1alpha1.NamespaceRequirement{
+					{Key: "env", Operator: "Exists"}, {Key: "env=", Operator: "Exists"},
+				},
+			}
 		}}, `spec.namespaceSelector.matchExpressions[1]: no label has the name "env=": `},
 		"unknown mode":        {[]edit{mode("Sometimes")}, "spec.mode: "},
 		"unknown pin":         {[]edit{pin("Perhaps")}, "spec.pinDigests: "},
@@ -42,21 +54,41 @@ func TestThreatEmptyOrUnreadablePolicyDenies(t *testing.T) {
 		"nameless trust root": {[]edit{from("acme-notary", "")}, "spec.trustRoots[1]: "},
 		"neither":             {[]edit{require()}, "spec: "},
 		"both":                {[]edit{func(s *v1alpha1.ImagePolicySpec) { s.AllowUnsigned = ptr.To(true) }}, "spec: "},
-		"allowUnsigned false": {[]edit{require(), func(s *v1alpha1.ImagePolicySpec) { s.AllowUnsigned = ptr.To(false) }}, "spec: "},
+		"allowUnsigned false": {
+			[]edit{require(), func(s *v1alpha1.ImagePolicySpec) { s.AllowUnsigned = ptr.To(false) }}, "spec: ",
+		},
 		"both, one empty": {[]edit{require([]v1alpha1.RoleRequirement{}...), func(s *v1alpha1.ImagePolicySpec) {
 			s.RequiredRoles = []v1alpha1.RoleRequirement{}
 			s.AllowUnsigned = ptr.To(true)
 		}}, "spec: "},
-		"empty list":               {[]edit{func(s *v1alpha1.ImagePolicySpec) { s.RequiredRoles = []v1alpha1.RoleRequirement{} }}, "spec.requiredRoles: "},
-		"empty requirement":        {[]edit{require(v1alpha1.RoleRequirement{Role: "ci"}, v1alpha1.RoleRequirement{})}, "spec.requiredRoles[1]: "},
-		"role and anyOf":           {[]edit{require(v1alpha1.RoleRequirement{Role: "ci", AnyOf: []v1alpha1.RoleName{"qa"}})}, "spec.requiredRoles[0]: "},
-		"empty anyOf":              {[]edit{require(v1alpha1.RoleRequirement{AnyOf: []v1alpha1.RoleName{}})}, "spec.requiredRoles[0].threshold: "},
-		"empty role in anyOf":      {[]edit{require(v1alpha1.RoleRequirement{AnyOf: []v1alpha1.RoleName{"ci", ""}})}, "spec.requiredRoles[0].anyOf[1]: "},
+		"empty list": {
+			[]edit{func(s *v1alpha1.ImagePolicySpec) { s.RequiredRoles = []v1alpha1.RoleRequirement{} }},
+			"spec.requiredRoles: ",
+		},
+		"empty requirement": {
+			[]edit{require(v1alpha1.RoleRequirement{Role: "ci"}, v1alpha1.RoleRequirement{})},
+			"spec.requiredRoles[1]: ",
+		},
+		"role and anyOf": {
+			[]edit{require(v1alpha1.RoleRequirement{Role: "ci", AnyOf: []v1alpha1.RoleName{"qa"}})},
+			"spec.requiredRoles[0]: ",
+		},
+		"empty anyOf": {
+			[]edit{require(v1alpha1.RoleRequirement{AnyOf: []v1alpha1.RoleName{}})},
+			"spec.requiredRoles[0].threshold: ",
+		},
+		"empty role in anyOf": {
+			[]edit{require(v1alpha1.RoleRequirement{AnyOf: []v1alpha1.RoleName{"ci", ""}})},
+			"spec.requiredRoles[0].anyOf[1]: ",
+		},
 		"threshold 0":              {[]edit{requires("0 of ci qa")}, "spec.requiredRoles[0].threshold: "},
 		"threshold below 0":        {[]edit{requires("-1 of ci qa")}, "spec.requiredRoles[0].threshold: "},
 		"threshold above the list": {[]edit{requires("3 of ci qa")}, "spec.requiredRoles[0].threshold: "},
 		"threshold by repetition":  {[]edit{requires("3 of ci qa ci")}, "spec.requiredRoles[0].threshold: "},
-		"threshold of a role":      {[]edit{require(v1alpha1.RoleRequirement{Role: "ci", Threshold: ptr.To[int32](1)})}, "spec.requiredRoles[0].threshold: "},
+		"threshold of a role": {
+			[]edit{require(v1alpha1.RoleRequirement{Role: "ci", Threshold: ptr.To[int32](1)})},
+			"spec.requiredRoles[0].threshold: ",
+		},
 	}
 	everySignature := roots{"acme-notary": signed("ci v1 a", "qa v1 a")}
 	if got := decide(app, everySignature, compiled(t, "sound")); got.Verdict != policy.Admitted {
@@ -90,9 +122,12 @@ func TestUnreadableScopeIsWide(t *testing.T) {
 		image string
 		edits []edit
 	}{
-		"pattern":  {"nginx", []edit{images("Acme/**")}},
-		"no spec":  {"nginx", []edit{func(s *v1alpha1.ImagePolicySpec) { *s = v1alpha1.ImagePolicySpec{} }}},
-		"selector": {app, []edit{func(s *v1alpha1.ImagePolicySpec) { s.NamespaceSelector = &other; other.MatchLabels["="] = "=" }}},
+		"pattern": {"nginx", []edit{images("Acme/**")}},
+		"no spec": {"nginx", []edit{func(s *v1alpha1.ImagePolicySpec) { *s = v1alpha1.ImagePolicySpec{} }}},
+		"selector": {
+			app,
+			[]edit{func(s *v1alpha1.ImagePolicySpec) { s.NamespaceSelector = &other; other.MatchLabels["="] = "=" }},
+		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +185,9 @@ func TestPolicyAccessors(t *testing.T) {
 func TestCoverage(t *testing.T) {
 	scoped := func(s *v1alpha1.ImagePolicySpec) {
 		s.ExceptImages = []v1alpha1.ImagePattern{"registry.example.com/acme/sandbox/*"}
-		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}}
+		s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+			MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"},
+		}
 	}
 	production := labels.Set{"env": "production"}
 	tests := map[string]struct {
@@ -170,10 +207,12 @@ func TestCoverage(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			for uncovered, want := range map[policy.Uncovered]policy.Verdict{
-				policy.UncoveredAllow: policy.Admitted, policy.UncoveredWarn: policy.Admitted, policy.UncoveredDeny: policy.Denied,
+				policy.UncoveredAllow: policy.Admitted, policy.UncoveredWarn: policy.Admitted,
+				policy.UncoveredDeny: policy.Denied,
 			} {
 				set := policy.NewSet(uncovered, []*policy.Policy{compiled(t, "production", scoped)})
-				got := set.Decide(policy.Request{Image: tc.image, NamespaceLabels: tc.namespace, Now: now}, roots{"acme-notary": unreachable})
+				got := set.Decide(policy.Request{Image: tc.image, NamespaceLabels: tc.namespace, Now: now},
+					roots{"acme-notary": unreachable})
 				if tc.covered {
 					want = policy.CouldNotCheck
 				}
@@ -204,15 +243,21 @@ func TestThreatPrivateKeyInOlderPolicy(t *testing.T) {
 	const secret = "MC4CAQAwBQYDK2VwBCIEIAbcdefghijklmnopqrstuvwxyz"
 	const key = "-----BEGIN PRIVATE KEY-----\n" + secret + "\n-----END PRIVATE KEY-----\n"
 	for field, e := range map[string]edit{
-		"spec.images[0]":                            images(key),
-		"spec.exceptImages[0]":                      func(s *v1alpha1.ImagePolicySpec) { s.ExceptImages = []v1alpha1.ImagePattern{key} },
+		"spec.images[0]": images(key),
+		"spec.exceptImages[0]": func(s *v1alpha1.ImagePolicySpec) {
+			s.ExceptImages = []v1alpha1.ImagePattern{key}
+		},
 		"spec.namespaceSelector.matchLabels":        selects(key, "a"),
 		"spec.namespaceSelector.matchLabels, value": selects("a", key),
 		"spec.namespaceSelector.matchExpressions[0]": func(s *v1alpha1.ImagePolicySpec) {
-			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: key, Operator: "Exists"}}}
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+				MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: key, Operator: "Exists"}},
+			}
 		},
 		"spec.namespaceSelector": func(s *v1alpha1.ImagePolicySpec) {
-			s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "a", Operator: key}}}
+			s.NamespaceSelector = &v1alpha1.NamespaceSelector{
+				MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "a", Operator: key}},
+			}
 		},
 		"spec.mode":       mode(key),
 		"spec.pinDigests": pin(key),

@@ -104,7 +104,8 @@ func (e *evaluation) ask(s *source, about imageref.Ref) {
 		a.evidence = evidence
 		if notAfter, file := evidence.Expiry(); e.past(notAfter, a.grace) {
 			a.evidence, a.fault = nil, trust.NewFault(v1alpha1.ReasonMetadataExpired,
-				"%s expired at %s%s; it must be signed anew", file, notAfter.UTC().Format(time.RFC3339), graceOver(a.grace))
+				"%s expired at %s%s; it must be signed anew", file, notAfter.UTC().Format(time.RFC3339),
+				graceOver(a.grace))
 		}
 	}
 	s.answers = append(s.answers, a)
@@ -172,7 +173,8 @@ func (e *evaluation) candidates(policies []*Policy) []string {
 			continue
 		}
 		for n := range s.live {
-			if st := &s.live[n]; e.names(st) && imageref.ValidDigest(st.Digest) && speaksFor(policies, s.root, st.Role) && !slices.Contains(digests, st.Digest) {
+			if st := &s.live[n]; e.names(st) && imageref.ValidDigest(st.Digest) &&
+				speaksFor(policies, s.root, st.Role) && !slices.Contains(digests, st.Digest) {
 				digests = append(digests, st.Digest)
 			}
 		}

@@ -36,7 +36,9 @@ func signed(statements ...string) *held {
 	h := &held{}
 	for _, s := range statements {
 		f := strings.Fields(s)
-		h.statements = append(h.statements, trust.Statement{Role: f[0], Tag: strings.Trim(f[1], "-"), Digest: digest(f[2])})
+		h.statements = append(h.statements, trust.Statement{
+			Role: f[0], Tag: strings.Trim(f[1], "-"), Digest: digest(f[2]),
+		})
 	}
 	h.sort()
 	return h

@@ -64,7 +64,8 @@ func (e *evaluation) graceOf(root string, a *answer, digest string) string {
 	if !e.past(notAfter, 0) {
 		notAfter = time.Time{}
 		for _, st := range a.evidence.Statements(e.image.Tag, digest) {
-			if e.past(st.NotAfter, 0) && !e.past(st.NotAfter, a.grace) && (notAfter.IsZero() || st.NotAfter.Before(notAfter)) {
+			if e.past(st.NotAfter, 0) && !e.past(st.NotAfter, a.grace) &&
+				(notAfter.IsZero() || st.NotAfter.Before(notAfter)) {
 				notAfter, what = st.NotAfter, "the signature of "+roleText(st.Role)
 			}
 		}
@@ -72,7 +73,9 @@ func (e *evaluation) graceOf(root string, a *answer, digest string) string {
 	if notAfter.IsZero() {
 		return ""
 	}
-	return fmt.Sprintf("admitted on spec.expiredGrace of TrustRoot %q, until %s: %s expired at %s, and the signing server could not be asked for newer signatures",
+	return fmt.Sprintf(
+		"admitted on spec.expiredGrace of TrustRoot %q, until %s: %s expired at %s, and the signing server could not "+
+			"be asked for newer signatures",
 		root, notAfter.Add(a.grace).UTC().Format(time.RFC3339), clean(what), notAfter.UTC().Format(time.RFC3339))
 }
 

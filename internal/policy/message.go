@@ -15,9 +15,14 @@ import (
 func (e *evaluation) explain(policies []*Policy, c choice) []part {
 	if c.rival != "" {
 		requiring := requiring(policies)
-		return []part{{text: join(fmt.Sprintf("%s: two digests have every signature they need, %s and %s (TrustRoot %q), and neither is chosen",
-			policyNames(requiring), short(c.digest), short(c.rival), c.root),
-			"deploy one by its digest, or remove the signatures of the other", e.faults(policies)), help: helpOf(requiring)}}
+		return []part{
+			{text: join(
+				fmt.Sprintf(
+					"%s: two digests have every signature they need, %s and %s (TrustRoot %q), and neither is chosen",
+					policyNames(requiring), short(c.digest), short(c.rival), c.root),
+				"deploy one by its digest, or remove the signatures of the other", e.faults(policies)),
+				help: helpOf(requiring)},
+		}
 	}
 	var parts []part
 	for _, p := range policies {
@@ -30,8 +35,9 @@ func (e *evaluation) explain(policies []*Policy, c choice) []part {
 	}
 	// Each policy holds for some digest, and no digest is acceptable to all.
 	for _, p := range requiring(policies) {
-		parts = append(parts, part{text: join(fmt.Sprintf("ImagePolicy %q: holds for %s, which another policy does not accept",
-			p.name, list(shorten(e.holdsFor(p)))), e.faults([]*Policy{p})), help: p.help})
+		parts = append(parts,
+			part{text: join(fmt.Sprintf("ImagePolicy %q: holds for %s, which another policy does not accept",
+				p.name, list(shorten(e.holdsFor(p)))), e.faults([]*Policy{p})), help: p.help})
 	}
 	return parts
 }
@@ -184,7 +190,8 @@ func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 			for _, role := range r.roles {
 				roles = append(roles, roleText(role))
 			}
-			texts = append(texts, fmt.Sprintf("only %d of the %d needed of %s %s %s", n, r.need, list(roles), signed, name))
+			texts = append(texts,
+				fmt.Sprintf("only %d of the %d needed of %s %s %s", n, r.need, list(roles), signed, name))
 		default:
 			texts = append(texts, fmt.Sprintf("role %s %s %s", quote(r.roles[0], maxName), hasNot, name))
 		}
@@ -299,7 +306,8 @@ func (s *source) heard() bool {
 
 // holdsFor returns the digests of the image for which the policy by itself holds.
 func (e *evaluation) holdsFor(p *Policy) []string {
-	return slices.DeleteFunc(e.candidates([]*Policy{p}), func(digest string) bool { return !e.meets([]*Policy{p}, digest) })
+	return slices.DeleteFunc(e.candidates([]*Policy{p}),
+		func(digest string) bool { return !e.meets([]*Policy{p}, digest) })
 }
 
 func shorten(digests []string) []string {

@@ -25,26 +25,42 @@ func TestOutcomes(t *testing.T) {
 		policies []*policy.Policy
 		want     []policy.Outcome
 	}{
-		"signed": {app, roots{"acme-notary": signed("ci v1 a", "qa v1 a")}, []*policy.Policy{both}, []policy.Outcome{met("both")}},
+		"signed": {
+			app, roots{"acme-notary": signed("ci v1 a", "qa v1 a")}, []*policy.Policy{both},
+			[]policy.Outcome{met("both")},
+		},
 		"one role missing": {
 			app, roots{"acme-notary": signed("ci v1 a")}, []*policy.Policy{both},
-			[]policy.Outcome{{Policy: "both", Mode: enforce, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa"}}},
+			[]policy.Outcome{
+				{Policy: "both", Mode: enforce, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa"}},
+			},
 		},
 		"of several digests the one that lacks the fewest": {
-			app, roots{"acme-notary": signed("ci v1 a", "ci v1 b", "qa v1 b")}, []*policy.Policy{compiled(t, "three", requires("ci", "qa", "dev"))},
-			[]policy.Outcome{{Policy: "three", Mode: enforce, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"dev"}}},
+			app, roots{"acme-notary": signed("ci v1 a", "ci v1 b", "qa v1 b")},
+			[]*policy.Policy{compiled(t, "three", requires("ci", "qa", "dev"))},
+			[]policy.Outcome{
+				{Policy: "three", Mode: enforce, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"dev"}},
+			},
 		},
 		"a threshold missed, of a digest": {
-			repository + "@" + digest("a"), roots{"acme-notary": signed("ci v1 a")}, []*policy.Policy{compiled(t, "some", requires("ci", "2 of ci qa dev"))},
-			[]policy.Outcome{{Policy: "some", Mode: enforce, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"2 of 3"}}},
+			repository + "@" + digest("a"), roots{"acme-notary": signed("ci v1 a")},
+			[]*policy.Policy{compiled(t, "some", requires("ci", "2 of ci qa dev"))},
+			[]policy.Outcome{
+				{Policy: "some", Mode: enforce, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"2 of 3"}},
+			},
 		},
 		"met although another denies": {
 			app, roots{"acme-notary": signed("ci v1 a")}, []*policy.Policy{both, compiled(t, "ci", requires("ci"))},
-			[]policy.Outcome{{Policy: "both", Mode: enforce, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa"}}, met("ci")},
+			[]policy.Outcome{
+				{Policy: "both", Mode: enforce, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa"}}, met("ci"),
+			},
 		},
 		"each for a digest of its own": {
 			app, roots{"acme-notary": signed("ci v1 a", "qa v1 b")},
-			[]*policy.Policy{compiled(t, "ci", requires("ci")), compiled(t, "qa", requires("qa")), compiled(t, "free", unsignedAllowed)},
+			[]*policy.Policy{
+				compiled(t, "ci", requires("ci")), compiled(t, "qa", requires("qa")),
+				compiled(t, "free", unsignedAllowed),
+			},
 			[]policy.Outcome{
 				{Policy: "ci", Mode: enforce, Reason: v1alpha1.ReasonDigestsDiffer},
 				{Policy: "free", Mode: enforce, Verdict: policy.Admitted, Reason: v1alpha1.ReasonAllowedUnsigned},
@@ -57,23 +73,39 @@ func TestOutcomes(t *testing.T) {
 		},
 		"could not check": {
 			app, roots{"acme-notary": unreachable}, []*policy.Policy{both},
-			[]policy.Outcome{{Policy: "both", Mode: enforce, Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonUnreachable, Missing: []string{"ci", "qa"}}},
+			[]policy.Outcome{
+				{
+					Policy: "both", Mode: enforce, Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonUnreachable,
+					Missing: []string{"ci", "qa"},
+				},
+			},
 		},
 		"not loaded": {
 			app, roots{"acme-notary": policy.ErrNotLoaded}, []*policy.Policy{both},
-			[]policy.Outcome{{Policy: "both", Mode: enforce, Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonNotLoaded}},
+			[]policy.Outcome{
+				{Policy: "both", Mode: enforce, Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonNotLoaded},
+			},
 		},
 		"trust root missing": {
 			app, roots{}, []*policy.Policy{both},
-			[]policy.Outcome{{Policy: "both", Mode: enforce, Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonTrustRootNotFound}},
+			[]policy.Outcome{
+				{
+					Policy: "both", Mode: enforce, Verdict: policy.CouldNotCheck,
+					Reason: v1alpha1.ReasonTrustRootNotFound,
+				},
+			},
 		},
 		"spec that cannot be read": {
 			app, roots{}, []*policy.Policy{broken(t, "broken", images("?"))},
-			[]policy.Outcome{{Policy: "broken", Mode: enforce, Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonInvalidSpec}},
+			[]policy.Outcome{
+				{Policy: "broken", Mode: enforce, Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonInvalidSpec},
+			},
 		},
 		"modes that advise": {
 			app, roots{"acme-notary": signed("ci v1 a")},
-			[]*policy.Policy{compiled(t, "ci", requires("ci")), compiled(t, "warn", mode(warn)), compiled(t, "audit", mode(audit))},
+			[]*policy.Policy{
+				compiled(t, "ci", requires("ci")), compiled(t, "warn", mode(warn)), compiled(t, "audit", mode(audit)),
+			},
 			[]policy.Outcome{
 				{Policy: "audit", Mode: audit, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa"}}, met("ci"),
 				{Policy: "warn", Mode: warn, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa"}},
@@ -124,7 +156,8 @@ func TestConsults(t *testing.T) {
 	}
 	set := policy.NewSet(policy.UncoveredAllow, []*policy.Policy{
 		compiled(t, "a", from("y", "x")), compiled(t, "b", from("y")), compiled(t, "free", from("z"), unsignedAllowed),
-		compiled(t, "elsewhere", from("other"), images("registry.example.com/other")), broken(t, "broken", from("broken"), requires("2 of ci")),
+		compiled(t, "elsewhere", from("other"), images("registry.example.com/other")),
+		broken(t, "broken", from("broken"), requires("2 of ci")),
 	})
 	if diff := cmp.Diff([]string{"x", "y"}, set.Consults(ref, nil)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -42,7 +42,10 @@ func randomSpec(rnd *rand.Rand) *v1alpha1.ImagePolicySpec {
 }
 
 func randomWorld(rnd *rand.Rand) world {
-	w := world{specs: map[string]*v1alpha1.ImagePolicySpec{}, roots: roots{}, image: pick(rnd, app, app, app, app+"@"+digest("a"), repository+"@"+digest("a"))}
+	w := world{
+		specs: map[string]*v1alpha1.ImagePolicySpec{}, roots: roots{},
+		image: pick(rnd, app, app, app, app+"@"+digest("a"), repository+"@"+digest("a")),
+	}
 	for i := range 1 + rnd.IntN(3) {
 		w.specs[fmt.Sprint("p", i)] = randomSpec(rnd)
 	}
@@ -50,14 +53,16 @@ func randomWorld(rnd *rand.Rand) world {
 		h := &held{}
 		for range rnd.IntN(8) {
 			h.statements = append(h.statements, trust.Statement{
-				Role: pick(rnd, "ci", "qa", "dev", "other"), Tag: pick(rnd, "v1", "v1", "v1", "v2", ""), Digest: digest(pick(rnd, "a", "a", "b")),
+				Role: pick(rnd, "ci", "qa", "dev", "other"), Tag: pick(rnd, "v1", "v1", "v1", "v2", ""),
+				Digest:   digest(pick(rnd, "a", "a", "b")),
 				NotAfter: pick(rnd, time.Time{}, time.Time{}, now.Add(time.Hour), now),
 			})
 		}
 		h.sort()
 		w.roots[root] = h
 		if rnd.IntN(12) == 0 {
-			w.roots[root] = pick[any](rnd, unreachable, policy.ErrNotLoaded, unusable("no keys"), nothing{}, h.until(now))
+			w.roots[root] = pick[any](rnd, unreachable, policy.ErrNotLoaded, unusable("no keys"), nothing{},
+				h.until(now))
 		}
 	}
 	return w
@@ -86,7 +91,8 @@ func (w world) proven(s *v1alpha1.ImagePolicySpec, role v1alpha1.RoleName, want 
 		}
 		for _, st := range h.statements {
 			rightTag := st.Tag == "v1" || st.Tag == "" || !strings.Contains(w.image, ":v1")
-			if st.Role == string(role) && st.Digest == want && rightTag && (st.NotAfter.IsZero() || st.NotAfter.After(now)) {
+			if st.Role == string(role) && st.Digest == want && rightTag &&
+				(st.NotAfter.IsZero() || st.NotAfter.After(now)) {
 				return true
 			}
 		}
@@ -203,7 +209,8 @@ func TestAddingAPolicyNeverAdmits(t *testing.T) {
 		after := w.decide(t)
 		// A tighter policy may leave one of two rivals: the digest that it leaves held before as
 		// well.
-		if after.Verdict == policy.Admitted && (!strings.Contains(before.Message, ambiguous) || !w.holds(after.Digest)) {
+		if after.Verdict == policy.Admitted &&
+			(!strings.Contains(before.Message, ambiguous) || !w.holds(after.Digest)) {
 			t.Errorf("denied before (%s), then admitted as %q", before.Message, after.Digest)
 		}
 		return true
@@ -243,20 +250,28 @@ func TestDecisionDoesNotDependOnTheOrderOfPolicies(t *testing.T) {
 func FuzzDecide(f *testing.F) {
 	f.Add(app, "registry.example.com/acme/**", "ci", "qa", "v1", digest("a"), "x", uint8(0))
 	f.Add(app+"@"+digest("a"), "*/**", "ci", "ci", "v1", digest("a"), "\n", uint8(1))
-	f.Add(repository+"@"+digest("b"), "registry.example.com/acme/app", "targets/releases", "qa", "", "sha256:b", "\xff", uint8(2))
+	f.Add(repository+"@"+digest("b"), "registry.example.com/acme/app", "targets/releases", "qa", "", "sha256:b", "\xff",
+		uint8(2))
 	f.Add("nginx", "nginx", "", "0", "latest", "", "", uint8(3))
 	f.Fuzz(func(t *testing.T, image, pattern, role, signer, tag, sum, text string, kind uint8) {
-		s := spec(images(v1alpha1.ImagePattern(pattern)), require(v1alpha1.RoleRequirement{Role: v1alpha1.RoleName(role)}))
+		s := spec(images(v1alpha1.ImagePattern(pattern)),
+			require(v1alpha1.RoleRequirement{Role: v1alpha1.RoleName(role)}))
 		p, err := policy.Compile("fuzzed", s)
-		answer := []any{&held{statements: []trust.Statement{{Role: signer, Tag: tag, Digest: sum}}}, trust.NewFault(text, "%s", text), unusable(text), policy.ErrNotLoaded}[kind%4]
-		d := policy.NewSet(policy.UncoveredDeny, []*policy.Policy{p}).Decide(policy.Request{Image: image, Now: now}, roots{"acme-notary": answer})
-		if len(d.Message) > 1500 || strings.Contains(d.Message, "\n") || (d.Message == "") != (d.Verdict == policy.Admitted) {
+		answer := []any{
+			&held{statements: []trust.Statement{{Role: signer, Tag: tag, Digest: sum}}},
+			trust.NewFault(text, "%s", text), unusable(text), policy.ErrNotLoaded,
+		}[kind%4]
+		d := policy.NewSet(policy.UncoveredDeny, []*policy.Policy{p}).Decide(policy.Request{Image: image, Now: now},
+			roots{"acme-notary": answer})
+		if len(d.Message) > 1500 || strings.Contains(d.Message, "\n") ||
+			(d.Message == "") != (d.Verdict == policy.Admitted) {
 			t.Fatalf("verdict %d, message %q", d.Verdict, d.Message)
 		}
 		if d.Verdict != policy.Admitted {
 			return
 		}
-		if err != nil || kind%4 != 0 || role != signer || d.Digest != sum || d.Image.Digest != "" && d.Image.Digest != sum ||
+		if err != nil || kind%4 != 0 || role != signer || d.Digest != sum || d.Image.Digest != "" &&
+			d.Image.Digest != sum ||
 			d.Image.Tag != "" && tag != "" && d.Image.Tag != tag {
 			t.Fatalf("admitted %q by %q under %q as %q for the role %q: %+v", image, signer, tag, sum, role, d)
 		}

@@ -144,7 +144,8 @@ func (e *evaluation) lookedUp(p *Policy) string {
 		for i := range s.answers {
 			name := s.answers[i].subject.Name()
 			text := fmt.Sprintf("looked up as %s (TrustRoot %q)", quote(name, maxImageText), root)
-			if (e.image.Short || name != cmp.Or(e.image.Written, e.image.Repository())) && !slices.Contains(texts, text) {
+			if (e.image.Short || name != cmp.Or(e.image.Written, e.image.Repository())) &&
+				!slices.Contains(texts, text) {
 				texts = append(texts, text)
 			}
 		}

@@ -38,13 +38,17 @@ func compileSelector(s *v1alpha1.NamespaceSelector) (labels.Selector, error) {
 // checkLabel says whether a label can have this name and these values.
 func checkLabel(key string, values ...v1alpha1.LabelValue) error {
 	if len(validation.IsQualifiedName(key)) > 0 {
-		return fmt.Errorf("no label has the name %s: a name consists of letters, digits, '-', '_' and '.', at most 63, "+
-			"and may follow a domain and '/', as in example.com/team", quote(key, maxName))
+		return fmt.Errorf(
+			"no label has the name %s: a name consists of letters, digits, '-', '_' and '.', at most 63, "+
+				"and may follow a domain and '/', as in example.com/team", quote(key, maxName))
 	}
 	for _, value := range values {
 		if len(validation.IsValidLabelValue(string(value))) > 0 {
-			return fmt.Errorf("no label has the value %s, which is given for %s: a value consists of letters, digits, '-', '_' and '.', "+
-				"at most 63, and begins and ends with a letter or digit", quote(string(value), maxName), quote(key, maxName))
+			return fmt.Errorf(
+				"no label has the value %s, which is given for %s: a value consists of letters, digits, '-', '_' and "+
+					"'.', "+
+					"at most 63, and begins and ends with a letter or digit", quote(string(value), maxName),
+				quote(key, maxName))
 		}
 	}
 	return nil

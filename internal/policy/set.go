@@ -143,7 +143,9 @@ func (s *Set) decideUncovered(req Request, image imageref.Ref) Decision {
 		d.Warnings = []string{line(req.Image, part{text: "no ImagePolicy covers it"})}
 	default:
 		d.Verdict = Denied
-		d.Message = line(req.Image, part{text: "no ImagePolicy covers it, and what none covers is denied here (--uncovered-images)"})
+		d.Message = line(req.Image, part{
+			text: "no ImagePolicy covers it, and what none covers is denied here (--uncovered-images)",
+		})
 	}
 	return d
 }

@@ -20,7 +20,9 @@ func (s *Set) decideShort(req Request, image imageref.Ref) Decision {
 	d := Decision{Verdict: Admitted, Image: image, Outcomes: make([]Outcome, 0, len(holding))}
 	var enforcing, warning, auditing []*Policy
 	for _, p := range holding {
-		d.Outcomes = append(d.Outcomes, Outcome{Policy: p.name, Mode: p.mode, Roots: p.roots, Reason: v1alpha1.ReasonShortName})
+		d.Outcomes = append(d.Outcomes, Outcome{
+			Policy: p.name, Mode: p.mode, Roots: p.roots, Reason: v1alpha1.ReasonShortName,
+		})
 		switch {
 		case p.enforces():
 			enforcing = append(enforcing, p)
@@ -58,14 +60,18 @@ func (s *Set) mayBeUncovered(req Request, d *Decision) {
 		}
 	default:
 		d.Verdict = Denied
-		d.Message = line(req.Image, part{text: why + ", and what none covers is denied here (--uncovered-images); " + inFull(d.Image)})
+		d.Message = line(req.Image, part{
+			text: why + ", and what none covers is denied here (--uncovered-images); " + inFull(d.Image),
+		})
 	}
 }
 
 // shortLine says that the policies do not hold for a short name, and how to write it.
 func shortLine(written string, image imageref.Ref, policies []*Policy) string {
-	return line(written, part{text: fmt.Sprintf("%s: it names no registry, and a node may pull it from any that it searches (--short-names=Deny); %s",
-		policyNames(policies), inFull(image)), help: helpOf(policies)})
+	return line(written,
+		part{text: fmt.Sprintf(
+			"%s: it names no registry, and a node may pull it from any that it searches (--short-names=Deny); %s",
+			policyNames(policies), inFull(image)), help: helpOf(policies)})
 }
 
 // inFull says how to write a short name so that everybody reads it alike.

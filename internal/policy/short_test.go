@@ -29,7 +29,8 @@ func except(patterns ...v1alpha1.ImagePattern) edit {
 }
 
 // decideIn decides in a namespace of the environment "production".
-func decideIn(as policy.ShortNames, uncovered policy.Uncovered, image string, r roots, policies ...*policy.Policy) policy.Decision {
+func decideIn(as policy.ShortNames, uncovered policy.Uncovered, image string, r roots,
+	policies ...*policy.Policy) policy.Decision {
 	return policy.NewSet(uncovered, policies).ReadShortNames(as).
 		Decide(policy.Request{Image: image, NamespaceLabels: labels.Set{"env": "production"}, Now: now}, r)
 }
@@ -58,43 +59,79 @@ func TestThreatShortName(t *testing.T) {
 		policies  []*policy.Policy
 		want      policy.Decision
 	}{
-		"a policy of another registry":  {allow, []*policy.Policy{enforcing}, denied},
-		"a policy of that docker.io":    {allow, []*policy.Policy{compiled(t, "production", images("acme/app"))}, denied},
-		"a policy of everything":        {allow, []*policy.Policy{compiled(t, "production", everywhere)}, denied},
-		"an exception of that name":     {allow, []*policy.Policy{compiled(t, "production", everywhere, except("acme/**"))}, denied},
-		"a policy that allows unsigned": {allow, []*policy.Policy{compiled(t, "production", everywhere, unsignedAllowed)}, denied},
-		"a policy that is broken":       {allow, []*policy.Policy{broken(t, "production", images("Acme/**"))}, denied},
-		"with what none covers denied":  {deny, []*policy.Policy{enforcing}, denied},
-		"two of one mode":               {allow, []*policy.Policy{enforcing, compiled(t, "b", quay)}, policy.Decision{Message: said(`ImagePolicy "b", ImagePolicy "production"`)}},
-		"Warn":                          {allow, []*policy.Policy{compiled(t, "w", quay, warns)}, warned},
+		"a policy of another registry": {allow, []*policy.Policy{enforcing}, denied},
+		"a policy of that docker.io": {
+			allow, []*policy.Policy{compiled(t, "production", images("acme/app"))}, denied,
+		},
+		"a policy of everything": {allow, []*policy.Policy{compiled(t, "production", everywhere)}, denied},
+		"an exception of that name": {
+			allow, []*policy.Policy{compiled(t, "production", everywhere, except("acme/**"))}, denied,
+		},
+		"a policy that allows unsigned": {
+			allow, []*policy.Policy{compiled(t, "production", everywhere, unsignedAllowed)}, denied,
+		},
+		"a policy that is broken":      {allow, []*policy.Policy{broken(t, "production", images("Acme/**"))}, denied},
+		"with what none covers denied": {deny, []*policy.Policy{enforcing}, denied},
+		"two of one mode": {
+			allow, []*policy.Policy{enforcing, compiled(t, "b", quay)},
+			policy.Decision{Message: said(`ImagePolicy "b", ImagePolicy "production"`)},
+		},
+		"Warn": {allow, []*policy.Policy{compiled(t, "w", quay, warns)}, warned},
 		"Warn and Enforce": {allow, []*policy.Policy{compiled(t, "w", quay, warns), enforcing},
 			policy.Decision{Message: denied.Message, Warnings: warned.Warnings}},
 		"Audit": {allow, []*policy.Policy{compiled(t, "a", quay, audits)},
 			policy.Decision{Verdict: policy.Admitted, Audits: []string{said(`ImagePolicy "a"`)}}},
 		"Warn and Audit": {allow, []*policy.Policy{compiled(t, "a", quay, audits), compiled(t, "w", quay, warns)},
-			policy.Decision{Verdict: policy.Admitted, Warnings: warned.Warnings, Audits: []string{said(`ImagePolicy "a"`)}}},
-		"no policy":                         {allow, nil, admitted},
-		"no policy in the namespace":        {allow, []*policy.Policy{compiled(t, "other", in("lab"))}, admitted},
-		"no policy, and a warning for that": {warn, nil, policy.Decision{Verdict: policy.Admitted, Warnings: []string{`image "acme/app:v1": no ImagePolicy covers it`}}},
-		"no policy, which is denied":        {deny, nil, policy.Decision{Message: `image "acme/app:v1": no ImagePolicy covers it, and what none covers is denied here (--uncovered-images)`}},
+			policy.Decision{
+				Verdict: policy.Admitted, Warnings: warned.Warnings, Audits: []string{said(`ImagePolicy "a"`)},
+			}},
+		"no policy":                  {allow, nil, admitted},
+		"no policy in the namespace": {allow, []*policy.Policy{compiled(t, "other", in("lab"))}, admitted},
+		"no policy, and a warning for that": {
+			warn, nil,
+			policy.Decision{
+				Verdict: policy.Admitted, Warnings: []string{`image "acme/app:v1": no ImagePolicy covers it`},
+			},
+		},
+		"no policy, which is denied": {
+			deny, nil,
+			policy.Decision{
+				Message: `image "acme/app:v1": no ImagePolicy covers it, and what none covers is denied here (--uncovered-images)`,
+			},
+		},
 		"Warn, where what none covers is denied": {deny, []*policy.Policy{compiled(t, "w", images("acme/**"), warns)},
-			policy.Decision{Message: covered + `, and what none covers is denied here (--uncovered-images); ` + full, Warnings: warned.Warnings}},
-		"Warn about everything, where what none covers is denied": {deny, []*policy.Policy{compiled(t, "w", everywhere, warns)}, warned},
-		"Warn about all but some, where what none covers is denied": {deny, []*policy.Policy{compiled(t, "w", everywhere, except("quay.example.com/**"), warns)},
-			policy.Decision{Message: covered + `, and what none covers is denied here (--uncovered-images); ` + full, Warnings: warned.Warnings}},
+			policy.Decision{
+				Message:  covered + `, and what none covers is denied here (--uncovered-images); ` + full,
+				Warnings: warned.Warnings,
+			}},
+		"Warn about everything, where what none covers is denied": {
+			deny, []*policy.Policy{compiled(t, "w", everywhere, warns)}, warned,
+		},
+		"Warn about all but some, where what none covers is denied": {deny, []*policy.Policy{
+			compiled(t, "w", everywhere, except("quay.example.com/**"), warns),
+		},
+			policy.Decision{
+				Message:  covered + `, and what none covers is denied here (--uncovered-images); ` + full,
+				Warnings: warned.Warnings,
+			}},
 		"Warn, where what none covers is warned of": {warn, []*policy.Policy{compiled(t, "w", quay, warns)}, warned},
 		"Audit, where what none covers is warned of": {warn, []*policy.Policy{compiled(t, "a", quay, audits)},
-			policy.Decision{Verdict: policy.Admitted, Warnings: []string{covered + "; " + full}, Audits: []string{said(`ImagePolicy "a"`)}}},
+			policy.Decision{
+				Verdict: policy.Admitted, Warnings: []string{covered + "; " + full},
+				Audits: []string{said(`ImagePolicy "a"`)},
+			}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			// That both roles have signed it on docker.io makes no difference.
 			r := roots{"acme-notary": signed("ci v1 a", "qa v1 a")}
 			got := decideIn(policy.ShortNamesDeny, tc.uncovered, "acme/app:v1", r, tc.policies...)
-			if diff := cmp.Diff(tc.want, got, cmpopts.IgnoreFields(policy.Decision{}, "Image", "Outcomes")); diff != "" {
+			if diff := cmp.Diff(tc.want, got,
+				cmpopts.IgnoreFields(policy.Decision{}, "Image", "Outcomes")); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if want := fmt.Sprint(policy.Denied, v1alpha1.ReasonShortName); slices.ContainsFunc(got.Outcomes, func(o policy.Outcome) bool { return fmt.Sprint(o.Verdict, o.Reason) != want }) {
+			if want := fmt.Sprint(policy.Denied, v1alpha1.ReasonShortName); slices.ContainsFunc(got.Outcomes,
+				func(o policy.Outcome) bool { return fmt.Sprint(o.Verdict, o.Reason) != want }) {
 				t.Errorf("outcomes %+v, want each to be %s", got.Outcomes, want)
 			}
 			if n := len(tc.policies); strings.HasPrefix(name, "no policy") == (len(got.Outcomes) == n && n > 0) {
@@ -105,7 +142,8 @@ func TestThreatShortName(t *testing.T) {
 }
 
 func TestThreatShortNameOutcomes(t *testing.T) {
-	got := decideIn(policy.ShortNamesDeny, allow, "nginx", nil, compiled(t, "w", mode(v1alpha1.ModeWarn)), compiled(t, "e"), compiled(t, "other", in("lab"))).Outcomes
+	got := decideIn(policy.ShortNamesDeny, allow, "nginx", nil, compiled(t, "w", mode(v1alpha1.ModeWarn)),
+		compiled(t, "e"), compiled(t, "other", in("lab"))).Outcomes
 	want := []policy.Outcome{
 		{Policy: "e", Mode: v1alpha1.ModeEnforce, Roots: []string{"acme-notary"}, Reason: v1alpha1.ReasonShortName},
 		{Policy: "w", Mode: v1alpha1.ModeWarn, Roots: []string{"acme-notary"}, Reason: v1alpha1.ReasonShortName},
@@ -128,7 +166,8 @@ func TestShortNameInFull(t *testing.T) {
 		"registry.example.com:5000":   "docker.io/library/registry.example.com:5000",
 	} {
 		got := decideIn(policy.ShortNamesDeny, allow, in, nil, compiled(t, "production"))
-		if got.Verdict != policy.Denied || !strings.Contains(got.Message, "; write "+want+" or the registry that you mean") {
+		if got.Verdict != policy.Denied ||
+			!strings.Contains(got.Message, "; write "+want+" or the registry that you mean") {
 			t.Errorf("%q: verdict %d, message %q; want it to say %q", in, got.Verdict, got.Message, want)
 		}
 	}
@@ -137,7 +176,8 @@ func TestShortNameInFull(t *testing.T) {
 	for i := range 100 {
 		many = append(many, compiled(t, fmt.Sprintf("%s-%d", strings.Repeat("p", 240), i)))
 	}
-	if got := decideIn(policy.ShortNamesDeny, allow, long, nil, many...); got.Verdict != policy.Denied || len(got.Message) > 1500 {
+	if got := decideIn(policy.ShortNamesDeny, allow, long, nil, many...); got.Verdict != policy.Denied ||
+		len(got.Message) > 1500 {
 		t.Errorf("verdict %d with %d bytes", got.Verdict, len(got.Message))
 	}
 }
@@ -150,7 +190,8 @@ func TestThreatUnknownShortNames(t *testing.T) {
 	if got := decideIn(99, allow, "nginx", nil, compiled(t, "production")); got.Verdict != policy.Denied {
 		t.Errorf("verdict %d", got.Verdict)
 	}
-	if got := policy.NewSet(allow, nil).ReadShortNames(0).With([]*policy.Policy{compiled(t, "production")}).Decide(policy.Request{Image: "nginx", Now: now}, nil); got.Verdict != policy.Denied {
+	if got := policy.NewSet(allow, nil).ReadShortNames(0).With([]*policy.Policy{compiled(t, "production")}).Decide(
+		policy.Request{Image: "nginx", Now: now}, nil); got.Verdict != policy.Denied {
 		t.Errorf("with other policies: verdict %d", got.Verdict)
 	}
 }
@@ -169,7 +210,8 @@ func readsShort(image string) bool {
 
 // randomName is any reference, often a short one.
 func randomName(rnd *rand.Rand) string {
-	return pick(rnd, "", "", "", "docker.io/", "quay.example.com/", "registry.example.com:443/", "localhost/", "registry:5000/") +
+	return pick(rnd, "", "", "", "docker.io/", "quay.example.com/", "registry.example.com:443/", "localhost/",
+		"registry:5000/") +
 		pick(rnd, "nginx", "acme/app", "acme/team/app", "localhost", "deadbeef", "registry.example.com") +
 		pick(rnd, "", ":v1", ":v2", "@"+digest("a"), ":v1@"+digest("b"))
 }
@@ -184,7 +226,9 @@ func TestThreatNoShortNameIsAdmitted(t *testing.T) {
 			env := pick[v1alpha1.LabelValue](rnd, "production", "production", "lab")
 			s.Mode = pick(rnd, v1alpha1.ModeEnforce, v1alpha1.ModeWarn, v1alpha1.ModeAudit, "")
 			in(env)(s)
-			images(pick[v1alpha1.ImagePattern](rnd, "*/**", "acme/*", "quay.example.com/**", "nginx", "registry.example.com/**"))(s)
+			images(
+				pick[v1alpha1.ImagePattern](rnd, "*/**", "acme/*", "quay.example.com/**", "nginx",
+					"registry.example.com/**"))(s)
 			if rnd.IntN(3) == 0 {
 				except("acme/**", "nginx")(s)
 			}
@@ -215,7 +259,10 @@ func TestThreatNoShortNameIsAdmitted(t *testing.T) {
 }
 
 func FuzzShortNames(f *testing.F) {
-	for _, image := range []string{"nginx", "acme/app:v1", "localhost", "LOCALHOST/a", "a.b/c", "docker.io", "nginx@" + digest("a"), "sha256:aaaa", "registry.example.com:5000", "A/b"} {
+	for _, image := range []string{
+		"nginx", "acme/app:v1", "localhost", "LOCALHOST/a", "a.b/c", "docker.io", "nginx@" + digest("a"), "sha256:aaaa",
+		"registry.example.com:5000", "A/b",
+	} {
 		f.Add(image, "*/**")
 		f.Add(image, "quay.example.com/**")
 	}

@@ -91,25 +91,36 @@ func TestSubjects(t *testing.T) {
 			bySubject{"s": {}}, []v1alpha1.ObjectName{"s"}, policy.CouldNotCheck, "", lacks("s", "v1", ""),
 		},
 		"then who has signed it": {
-			bySubject{"s": root{"v1": hint("a")}}, []v1alpha1.ObjectName{"s"}, policy.CouldNotCheck, "", lacks("s", "", "a"),
+			bySubject{"s": root{"v1": hint("a")}}, []v1alpha1.ObjectName{"s"}, policy.CouldNotCheck, "",
+			lacks("s", "", "a"),
 		},
 		"signed": {
-			bySubject{"s": root{"v1": hint("a"), "a": both("a")}}, []v1alpha1.ObjectName{"s"}, policy.Admitted, "a", nil,
+			bySubject{"s": root{"v1": hint("a"), "a": both("a")}}, []v1alpha1.ObjectName{"s"}, policy.Admitted,
+			"a", nil,
 		},
 		"the hint of one, the statements of another": {
-			bySubject{"s": root{"v1": hint("a"), "a": trust.Unsigned{}}, "t": root{"v1": trust.Unsigned{}, "a": both("a")}},
+			bySubject{
+				"s": root{"v1": hint("a"), "a": trust.Unsigned{}}, "t": root{"v1": trust.Unsigned{}, "a": both("a")},
+			},
 			[]v1alpha1.ObjectName{"s", "t"}, policy.Admitted, "a", nil,
 		},
 		"a role by each": {
-			bySubject{"n": root{"": signed("ci v1 a")}, "s": root{"v1": hint("b"), "a": signed("qa - a"), "b": trust.Unsigned{}}},
+			bySubject{
+				"n": root{"": signed("ci v1 a")},
+				"s": root{"v1": hint("b"), "a": signed("qa - a"), "b": trust.Unsigned{}},
+			},
 			[]v1alpha1.ObjectName{"s", "n"}, policy.Admitted, "a", nil,
 		},
 		"who signed a digest does not say what the tag means": {
-			bySubject{"s": root{"v1": hint("a"), "a": both("a"), "b": both("b")}, "n": root{"": signed("ci v1 b", "qa v1 b")}},
+			bySubject{
+				"s": root{"v1": hint("a"), "a": both("a"), "b": both("b")}, "n": root{"": signed("ci v1 b", "qa v1 b")},
+			},
 			[]v1alpha1.ObjectName{"s", "n"}, policy.Admitted, "a", nil,
 		},
 		"the first that names one decides": {
-			bySubject{"s": root{"v1": hint("a"), "a": both("a"), "b": both("b")}, "n": root{"": signed("ci v1 b", "qa v1 b")}},
+			bySubject{
+				"s": root{"v1": hint("a"), "a": both("a"), "b": both("b")}, "n": root{"": signed("ci v1 b", "qa v1 b")},
+			},
 			[]v1alpha1.ObjectName{"n", "s"}, policy.Admitted, "b", nil,
 		},
 		"two that one names": {
@@ -118,7 +129,8 @@ func TestSubjects(t *testing.T) {
 		},
 		"a later root might make it ambiguous": {
 			bySubject{"n": root{"": signed("ci v1 a", "qa v1 a", "ci v1 b")}, "nn": root{}},
-			[]v1alpha1.ObjectName{"n", "nn"}, policy.Admitted, "a", []trust.Key{{Root: "nn", Subject: trust.Subject{Repository: repository}}},
+			[]v1alpha1.ObjectName{"n", "nn"}, policy.Admitted, "a",
+			[]trust.Key{{Root: "nn", Subject: trust.Subject{Repository: repository}}},
 		},
 		"an earlier root might name another": {
 			bySubject{"s": root{"v1": hint("a"), "a": both("a")}, "t": root{"a": trust.Unsigned{}}},
@@ -142,7 +154,8 @@ func TestSubjects(t *testing.T) {
 				want = digest(tc.digest)
 			}
 			if got.Verdict != tc.verdict || got.Digest != want {
-				t.Errorf("verdict %d, digest %q; want %d, %q: %s", got.Verdict, got.Digest, tc.verdict, want, got.Message)
+				t.Errorf("verdict %d, digest %q; want %d, %q: %s", got.Verdict, got.Digest, tc.verdict, want,
+					got.Message)
 			}
 			if diff := cmp.Diff(tc.notLoaded, got.NotLoaded); diff != "" {
 				t.Errorf("not loaded (-want +got):\n%s", diff)
@@ -166,7 +179,8 @@ func TestThreatFaultOfAPolicyThatHolds(t *testing.T) {
 			t.Error("a trust root that could prove nothing that is unmet is to be asked before the denial stands")
 		}
 	}
-	if got = decide(app, r, compiled(t, "a", requires("ci", "qa"), from("x", "y"))); got.Verdict != policy.CouldNotCheck {
+	if got = decide(app, r,
+		compiled(t, "a", requires("ci", "qa"), from("x", "y"))); got.Verdict != policy.CouldNotCheck {
 		t.Errorf("verdict %d, want one that could not be checked: %s", got.Verdict, got.Message)
 	}
 }

@@ -18,7 +18,17 @@ func (s *Set) decideUnreadable(req Request, err error) Decision {
 		why += fmt.Sprintf("; denied since %s %s in this namespace", policyNames(holding), verb)
 		return Decision{Message: line(req.Image, part{text: why, help: helpOf(holding)})}
 	case s.uncovered == UncoveredAllow || s.uncovered == UncoveredWarn:
-		return Decision{Verdict: Admitted, Warnings: []string{line(req.Image, part{text: why + "; it is let through, since no ImagePolicy holds in this namespace"})}}
+		return Decision{
+			Verdict: Admitted,
+			Warnings: []string{
+				line(req.Image, part{text: why + "; it is let through, since no ImagePolicy holds in this namespace"}),
+			},
+		}
 	}
-	return Decision{Message: line(req.Image, part{text: why + "; no ImagePolicy holds in this namespace, and what none covers is denied here (--uncovered-images)"})}
+	return Decision{
+		Message: line(req.Image, part{
+			text: why +
+				"; no ImagePolicy holds in this namespace, and what none covers is denied here (--uncovered-images)",
+		}),
+	}
 }

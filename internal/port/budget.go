@@ -404,5 +404,6 @@ func (h *Hold) taken(s *share) int64 {
 // evict cuts the reading of the body off. The mutex is held, so the request is still being read.
 func (h *Hold) evict() {
 	h.evicted = true
-	_ = http.NewResponseController(h.answer).SetReadDeadline(time.Now().Add(-time.Second)) // where it cannot, Body says ErrTooSlow
+	// where it cannot, Body says ErrTooSlow
+	_ = http.NewResponseController(h.answer).SetReadDeadline(time.Now().Add(-time.Second))
 }

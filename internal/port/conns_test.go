@@ -181,7 +181,8 @@ func hello(t *testing.T, bytes int) []byte {
 	client, server := net.Pipe()
 	defer client.Close()
 	go func() {
-		_ = tls.Client(server, &tls.Config{ServerName: "x", NextProtos: protocols, MinVersion: tls.VersionTLS13}).HandshakeContext(t.Context())
+		_ = tls.Client(server, &tls.Config{ServerName: "x", NextProtos: protocols, MinVersion: tls.VersionTLS13}).
+			HandshakeContext(t.Context())
 		server.Close()
 	}()
 	whole := make([]byte, bytes)
@@ -217,7 +218,9 @@ func TestThreatLongHandshakes(t *testing.T) {
 	config.Certificates = []tls.Certificate{own.TLS}
 	usual, server := connect(t, l, "127.0.0.2")
 	go func() {
-		shaken := tls.Client(usual, &tls.Config{RootCAs: ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13})
+		shaken := tls.Client(usual, &tls.Config{
+			RootCAs: ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13,
+		})
 		_, _ = shaken.Write(make([]byte, 100<<10))
 	}()
 	if _, err := io.ReadFull(tls.Server(server, config), make([]byte, 100<<10)); err != nil {

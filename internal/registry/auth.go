@@ -58,7 +58,8 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 			continue
 		}
 		if !c.hasCredentials() {
-			return "", trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: the server wants a user name and password; set credentialsSecretRef", where)
+			return "", trust.NewFault(v1alpha1.ReasonUnauthorized,
+				"%s: the server wants a user name and password; set credentialsSecretRef", where)
 		}
 		if resp.Request.URL.Scheme != "https" {
 			break
@@ -66,7 +67,8 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 		c.authorization.Add(repository, c.basic(), basicLife)
 		return c.basic(), nil
 	}
-	return "", trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: the server asks for authentication in a way other than a registry token or a password", where)
+	return "", trust.NewFault(v1alpha1.ReasonUnauthorized,
+		"%s: the server asks for authentication in a way other than a registry token or a password", where)
 }
 
 func (c *Client) basic() string {
@@ -102,14 +104,18 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
-		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: the token service refused a token (status %d) %s; %s", place(realm), resp.StatusCode, c.identity(), c.tokenAdvice(resp.StatusCode))
+		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized,
+			"%s: the token service refused a token (status %d) %s; %s", place(realm), resp.StatusCode, c.identity(),
+			c.tokenAdvice(resp.StatusCode))
 	default:
-		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the token service answered with status %d; look at its log", place(realm), resp.StatusCode)
+		f := trust.NewFault(v1alpha1.ReasonServerError,
+			"%s: the token service answered with status %d; look at its log", place(realm), resp.StatusCode)
 		return "", 0, c.turnedAway(resp, f)
 	}
 	token, life, ok := readToken(body)
 	if !ok {
-		return "", 0, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the token service's answer holds no token of at most %d bytes", place(realm), maxToken)
+		return "", 0, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"%s: the token service's answer holds no token of at most %d bytes", place(realm), maxToken)
 	}
 	return token, life, nil
 }
@@ -135,15 +141,20 @@ func (c *Client) tokenAdvice(status int) string {
 func (c *Client) realm(ch challenge) (*url.URL, error) {
 	realm, err := url.Parse(ch.params["realm"])
 	if err != nil || realm.Hostname() == "" || realm.User != nil || len(realm.Host) > maxRealmHost {
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server names no usable token service", place(c.base))
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server names no usable token service",
+			place(c.base))
 	}
 	if realm.Scheme != "https" && (realm.Scheme != "http" || c.base.Scheme != "http") {
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server names %s as its token service, which is not encrypted; tokens are asked for over https only", place(c.base), place(realm))
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"%s: the server names %s as its token service, which is not encrypted; tokens are asked for over https only",
+			place(c.base),
+			place(realm))
 	}
 	if host := hostPort(realm); !c.tokenServices[host] {
 		listed := strings.TrimSuffix(host, ":443")
 		return nil, trust.NewFault(v1alpha1.ReasonUnauthorized,
-			"%s: the server wants a token of %q, a host other than its own, which was not asked; if it is the right token service, list %q in spec.notary.tokenServices",
+			"%s: the server wants a token of %q, a host other than its own, which was not asked; if it is the right "+
+				"token service, list %q in spec.notary.tokenServices",
 			place(c.base), listed, listed)
 	}
 	realm.Host = plainHost(realm)
@@ -164,7 +175,8 @@ func readToken(body []byte) (token string, life time.Duration, ok bool) {
 	if token == "" {
 		token = answer.AccessToken
 	}
-	if token == "" || len(token) > maxToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if token == "" || len(token) > maxToken ||
+		strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", 0, false
 	}
 	life = defaultTokenLife

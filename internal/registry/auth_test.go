@@ -52,7 +52,8 @@ func TestTokenFlow(t *testing.T) {
 	token := serve(t, ca, tokens())
 	s := serve(t, ca, guarded(bearer(token.URL+"/token?keep=this")))
 	c := newClient(t, Config{
-		Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{token.Host},
+		Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password,
+		TokenServices: []string{token.Host},
 	})
 	for range 3 {
 		if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
@@ -70,7 +71,9 @@ func TestTokenFlow(t *testing.T) {
 	if q.Get("scope") != "repository:"+repository+":pull" || q.Get("service") != "notary" || q.Get("keep") != "this" {
 		t.Errorf("asked for a token with %v, want the scope to be the client's own", q)
 	}
-	want := []string{"", "Bearer issued-token-1", "Bearer issued-token-1", "Bearer issued-token-1", "", "Bearer issued-token-2"}
+	want := []string{
+		"", "Bearer issued-token-1", "Bearer issued-token-1", "Bearer issued-token-1", "", "Bearer issued-token-2",
+	}
 	if got := s.authorizations(); !slices.Equal(got, want) {
 		t.Errorf("server saw %q, want %q", got, want)
 	}
@@ -89,12 +92,16 @@ func TestThreatTokenServiceOfAnotherHost(t *testing.T) {
 		listed func(r *recorder) []string
 		want   []string // the Authorization headers that the token service sees
 	}{
-		"listed":                      {with, func(r *recorder) []string { return []string{r.Host} }, []string{basic()}},
-		"listed, anonymous":           {without, func(r *recorder) []string { return []string{r.Host} }, []string{""}},
-		"not listed":                  {with, func(*recorder) []string { return nil }, nil},
-		"not listed, anonymous":       {without, func(*recorder) []string { return nil }, nil},
-		"another host listed":         {with, func(*recorder) []string { return []string{"auth.example.com"} }, nil},
-		"same host with another port": {without, func(*recorder) []string { return []string{"localhost", "localhost:1"} }, nil},
+		"listed": {
+			with, func(r *recorder) []string { return []string{r.Host} }, []string{basic()},
+		},
+		"listed, anonymous":     {without, func(r *recorder) []string { return []string{r.Host} }, []string{""}},
+		"not listed":            {with, func(*recorder) []string { return nil }, nil},
+		"not listed, anonymous": {without, func(*recorder) []string { return nil }, nil},
+		"another host listed":   {with, func(*recorder) []string { return []string{"auth.example.com"} }, nil},
+		"same host with another port": {
+			without, func(*recorder) []string { return []string{"localhost", "localhost:1"} }, nil,
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -104,7 +111,8 @@ func TestThreatTokenServiceOfAnotherHost(t *testing.T) {
 			cfg.Server, cfg.CABundle, cfg.TokenServices = s.URL, string(ca.PEM), tt.listed(token)
 			_, err := newClient(t, cfg).Get(t.Context(), repository, file, 100)
 			if tt.want == nil {
-				wantFault(t, err, v1alpha1.ReasonUnauthorized, s.URL, `list "`+token.Host+`" in spec.notary.tokenServices`)
+				wantFault(t, err, v1alpha1.ReasonUnauthorized, s.URL,
+					`list "`+token.Host+`" in spec.notary.tokenServices`)
 			} else if err != nil {
 				t.Fatal(err)
 			}
@@ -144,8 +152,13 @@ func TestThreatScopeIsTheClientsOwn(t *testing.T) {
 	ca := newCA(t)
 	token := serve(t, ca, tokens())
 	s := serve(t, ca, guarded(bearer(token.URL+"/token?keep=this&scope=repository:evil/other:push,pull&service=evil")))
-	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{token.Host}})
-	for _, tt := range []struct{ repository, want string }{{"", ""}, {repository, "repository:" + repository + ":pull"}, {catalog, "registry:catalog:*"}} {
+	c := newClient(t, Config{
+		Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password,
+		TokenServices: []string{token.Host},
+	})
+	for _, tt := range []struct{ repository, want string }{
+		{"", ""}, {repository, "repository:" + repository + ":pull"}, {catalog, "registry:catalog:*"},
+	} {
 		before := len(token.seen())
 		if _, err := c.Get(t.Context(), tt.repository, file, 100); err != nil {
 			t.Fatal(err)
@@ -155,8 +168,10 @@ func TestThreatScopeIsTheClientsOwn(t *testing.T) {
 			t.Fatalf("%d tokens were asked for, want one", len(asked))
 		}
 		q := asked[0].URL.Query()
-		if got := strings.Join(q["scope"], " "); got != tt.want || strings.Join(q["service"], " ") != "notary" || q.Get("keep") != "this" {
-			t.Errorf("repository %q: asked for a token with %v, want the scope %q and the service of the challenge", tt.repository, q, tt.want)
+		if got := strings.Join(q["scope"], " "); got != tt.want || strings.Join(q["service"], " ") != "notary" ||
+			q.Get("keep") != "this" {
+			t.Errorf("repository %q: asked for a token with %v, want the scope %q and the service of the challenge",
+				tt.repository, q, tt.want)
 		}
 	}
 }
@@ -165,12 +180,19 @@ func TestThreatScopeIsTheClientsOwn(t *testing.T) {
 // listed, and is another when it is connected to.
 func TestThreatHostsThatLookAlike(t *testing.T) {
 	const own = "https://notary.kiwi.example"
-	same := []string{own, own + ":443", "https://NOTARY.kiwi.EXAMPLE/x", "https://notary.kiwi.example.", "https://listed.example:8443"}
+	same := []string{
+		own, own + ":443", "https://NOTARY.kiwi.EXAMPLE/x", "https://notary.kiwi.example.",
+		"https://listed.example:8443",
+	}
 	other := []string{
-		"https://notary.kiwi.example:8443", "https://kiwi.example", "https://x.notary.kiwi.example", "https://notary.kiwi.example..", "https://listed.example",
-		"https://notary.k\u0130wi.example", "https://notary.\u212aiwi.example", "https://\uff4eotary.kiwi.example", "https://xn--notary.kiwi.example",
-		"https://notary.kiwi.example%2fx.example", "https://notary.kiwi.example@evil.example", "https://evil.example#@notary.kiwi.example",
-		"https://evil.example?notary.kiwi.example", "https://[::1]", "https://[::1%25lo]", "https://127.1", "https://notary.kiwi.example\\.evil.example", "//evil.example", "evil.example",
+		"https://notary.kiwi.example:8443", "https://kiwi.example", "https://x.notary.kiwi.example",
+		"https://notary.kiwi.example..", "https://listed.example",
+		"https://notary.k\u0130wi.example", "https://notary.\u212aiwi.example", "https://\uff4eotary.kiwi.example",
+		"https://xn--notary.kiwi.example",
+		"https://notary.kiwi.example%2fx.example", "https://notary.kiwi.example@evil.example",
+		"https://evil.example#@notary.kiwi.example",
+		"https://evil.example?notary.kiwi.example", "https://[::1]", "https://[::1%25lo]", "https://127.1",
+		"https://notary.kiwi.example\\.evil.example", "//evil.example", "evil.example",
 	}
 	c := newClient(t, Config{Server: own, TokenServices: []string{"listed.example:8443"}})
 	for _, realm := range same {
@@ -196,7 +218,8 @@ func TestThreatHostsThatLookAlike(t *testing.T) {
 	}
 	v6 := newClient(t, Config{Server: "https://[2001:db8::1]:4443", TokenServices: []string{"[2001:db8::2]:5001"}})
 	for realm, allowed := range map[string]bool{
-		"https://[2001:db8::1]:4443/token": true, "https://[2001:DB8::2]:5001": true, "https://[2001:db8::2]": false, "https://[2001:db8::1%25eth0]:4443": false,
+		"https://[2001:db8::1]:4443/token": true, "https://[2001:DB8::2]:5001": true, "https://[2001:db8::2]": false,
+		"https://[2001:db8::1%25eth0]:4443": false,
 	} {
 		if _, err := v6.realm(challenge{"bearer", map[string]string{"realm": realm}}); (err == nil) != allowed {
 			t.Errorf("%q: %v, want it allowed: %t", realm, err, allowed)
@@ -276,15 +299,27 @@ func TestTokenServicesThatAreNotUsed(t *testing.T) {
 		reason    string
 		words     string
 	}{
-		"plain http":          {bearer(plain.URL), v1alpha1.ReasonUnexpectedAnswer, "not encrypted"},
-		"metadata service":    {bearer("https://169.254.169.254/latest/meta-data"), v1alpha1.ReasonAddressRefused, "169.254.169.254"},
-		"not listed":          {bearer("https://auth.example.com/token"), v1alpha1.ReasonUnauthorized, `list "auth.example.com" in`},
-		"not listed, a port":  {bearer("https://Auth.example.com.:8443"), v1alpha1.ReasonUnauthorized, `list "auth.example.com:8443" in`},
-		"endless host":        {bearer("https://" + strings.Repeat("a", 1000)), v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
-		"no realm":            {`Bearer service="notary"`, v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
-		"unreadable realm":    {bearer("https://%zz"), v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
-		"realm with a user":   {bearer("https://user@auth.example.com"), v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
-		"file":                {bearer("file:///etc/passwd"), v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
+		"plain http": {bearer(plain.URL), v1alpha1.ReasonUnexpectedAnswer, "not encrypted"},
+		"metadata service": {
+			bearer("https://169.254.169.254/latest/meta-data"), v1alpha1.ReasonAddressRefused, "169.254.169.254",
+		},
+		"not listed": {
+			bearer("https://auth.example.com/token"), v1alpha1.ReasonUnauthorized, `list "auth.example.com" in`,
+		},
+		"not listed, a port": {
+			bearer("https://Auth.example.com.:8443"), v1alpha1.ReasonUnauthorized, `list "auth.example.com:8443" in`,
+		},
+		"endless host": {
+			bearer("https://" + strings.Repeat("a", 1000)), v1alpha1.ReasonUnexpectedAnswer, "no usable token service",
+		},
+		"no realm":         {`Bearer service="notary"`, v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
+		"unreadable realm": {bearer("https://%zz"), v1alpha1.ReasonUnexpectedAnswer, "no usable token service"},
+		"realm with a user": {
+			bearer("https://user@auth.example.com"), v1alpha1.ReasonUnexpectedAnswer, "no usable token service",
+		},
+		"file": {
+			bearer("file:///etc/passwd"), v1alpha1.ReasonUnexpectedAnswer, "no usable token service",
+		},
 		"unknown scheme":      {`Negotiate`, v1alpha1.ReasonUnauthorized, "a way other than"},
 		"unreadable":          {`"`, v1alpha1.ReasonUnauthorized, "a way other than"},
 		"basic, not accepted": {`Basic realm="x"`, v1alpha1.ReasonUnauthorized, "reader"},
@@ -293,7 +328,8 @@ func TestTokenServicesThatAreNotUsed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, ca, guarded(tt.challenge))
 			c := newClient(t, Config{
-				Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{plain.Host, "169.254.169.254"},
+				Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password,
+				TokenServices: []string{plain.Host, "169.254.169.254"},
 			})
 			_, err := c.Get(t.Context(), repository, file, 100)
 			wantFault(t, err, tt.reason, tt.words)
@@ -311,27 +347,48 @@ func TestTokenAnswers(t *testing.T) {
 		reason  string // empty: the token is used
 		words   string
 	}{
-		"token":          {answer(200, "application/json", `{"token":"issued-token"}`), "", ""},
-		"access_token":   {answer(200, "application/json", `{"access_token":"issued-token"}`), "", ""},
-		"none":           {answer(200, "application/json", `{}`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
-		"of 16 KiB":      {answer(200, "application/json", `{"token":"issued-token`+strings.Repeat("a", 16<<10-12)+`"}`), "", ""},
-		"longer":         {answer(200, "application/json", `{"token":"issued-token`+strings.Repeat("a", 16<<10-11)+`"}`), v1alpha1.ReasonUnexpectedAnswer, "no token of at most"},
-		"64 KiB beside":  {answer(200, "application/json", `{"token":"issued-token","x":"`+strings.Repeat("a", 64<<10)+`"}`), v1alpha1.ReasonTooLarge, ""},
-		"with a newline": {answer(200, "application/json", `{"token":"issued-token\r\nX-Evil: 1"}`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
-		"not JSON":       {answer(200, "text/html", `<html>`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
-		"refused":        {answer(401, "application/json", `{"details":"bad password"}`), v1alpha1.ReasonUnauthorized, `refused a token (status 401) to user "reader"; check the user name and the password in the Secret of credentialsSecretRef, and what`},
-		"no right":       {answer(403, "application/json", `{}`), v1alpha1.ReasonUnauthorized, `refused a token (status 403) to user "reader"; check what this user may read`},
-		"bad request":    {answer(400, "application/json", `{}`), v1alpha1.ReasonUnauthorized, `refused a token (status 400) to user "reader"; look at its log, and whether it is the service of this server`},
-		"broken":         {answer(500, "", ""), v1alpha1.ReasonServerError, "500"},
-		"endless":        {endless, v1alpha1.ReasonTooLarge, ""},
-		"not accepted":   {answer(200, "application/json", `{"token":"another"}`), v1alpha1.ReasonUnauthorized, "401"},
+		"token":        {answer(200, "application/json", `{"token":"issued-token"}`), "", ""},
+		"access_token": {answer(200, "application/json", `{"access_token":"issued-token"}`), "", ""},
+		"none":         {answer(200, "application/json", `{}`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
+		"of 16 KiB": {
+			answer(200, "application/json", `{"token":"issued-token`+strings.Repeat("a", 16<<10-12)+`"}`), "", "",
+		},
+		"longer": {
+			answer(200, "application/json", `{"token":"issued-token`+strings.Repeat("a", 16<<10-11)+`"}`),
+			v1alpha1.ReasonUnexpectedAnswer, "no token of at most",
+		},
+		"64 KiB beside": {
+			answer(200, "application/json", `{"token":"issued-token","x":"`+strings.Repeat("a", 64<<10)+`"}`),
+			v1alpha1.ReasonTooLarge, "",
+		},
+		"with a newline": {
+			answer(200, "application/json", `{"token":"issued-token\r\nX-Evil: 1"}`), v1alpha1.ReasonUnexpectedAnswer,
+			"no token",
+		},
+		"not JSON": {answer(200, "text/html", `<html>`), v1alpha1.ReasonUnexpectedAnswer, "no token"},
+		"refused": {
+			answer(401, "application/json", `{"details":"bad password"}`), v1alpha1.ReasonUnauthorized,
+			`refused a token (status 401) to user "reader"; check the user name and the password in the Secret of credentialsSecretRef, and what`,
+		},
+		"no right": {
+			answer(403, "application/json", `{}`), v1alpha1.ReasonUnauthorized,
+			`refused a token (status 403) to user "reader"; check what this user may read`,
+		},
+		"bad request": {
+			answer(400, "application/json", `{}`), v1alpha1.ReasonUnauthorized,
+			`refused a token (status 400) to user "reader"; look at its log, and whether it is the service of this server`,
+		},
+		"broken":       {answer(500, "", ""), v1alpha1.ReasonServerError, "500"},
+		"endless":      {endless, v1alpha1.ReasonTooLarge, ""},
+		"not accepted": {answer(200, "application/json", `{"token":"another"}`), v1alpha1.ReasonUnauthorized, "401"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			token := serve(t, ca, tt.handler)
 			s := serve(t, ca, guarded(bearer(token.URL)))
 			c := newClient(t, Config{
-				Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{token.Host},
+				Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password,
+				TokenServices: []string{token.Host},
 			})
 			_, err := c.Get(t.Context(), repository, file, 100)
 			if tt.reason != "" {
@@ -348,8 +405,10 @@ func TestTokenServiceThatWantsAPassword(t *testing.T) {
 	ca := newCA(t)
 	token := serve(t, ca, answer(401, "application/json", `{}`))
 	s := serve(t, ca, guarded(bearer(token.URL)))
-	_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), TokenServices: []string{token.Host}}).Get(t.Context(), repository, file, 100)
-	wantFault(t, err, v1alpha1.ReasonUnauthorized, "refused a token (status 401) without credentials; set credentialsSecretRef")
+	_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), TokenServices: []string{token.Host}}).Get(
+		t.Context(), repository, file, 100)
+	wantFault(t, err, v1alpha1.ReasonUnauthorized,
+		"refused a token (status 401) without credentials; set credentialsSecretRef")
 }
 
 func TestRefusedTokenIsAskedForAgain(t *testing.T) {
@@ -439,19 +498,26 @@ func TestRealNotaryServer(t *testing.T) {
 		reason string // empty: allowed in
 	}{
 		"open": {nil, func(*notaryserver.Server, *Config) {}, ""},
-		"anonymous pull": {&notaryserver.Auth{Username: "reader", Password: password, AnonymousPull: true}, func(n *notaryserver.Server, c *Config) {
-			c.TokenServices = []string{n.TokenService}
-		}, ""},
-		"anonymous pull, not listed": {&notaryserver.Auth{Username: "reader", Password: password, AnonymousPull: true}, func(*notaryserver.Server, *Config) {}, v1alpha1.ReasonUnauthorized},
-		"credentials": {&notaryserver.Auth{Username: "reader", Password: password}, func(n *notaryserver.Server, c *Config) {
-			c.Username, c.Password, c.TokenServices = "reader", password, []string{n.TokenService}
-		}, ""},
-		"no credentials": {&notaryserver.Auth{Username: "reader", Password: password}, func(n *notaryserver.Server, c *Config) {
-			c.TokenServices = []string{n.TokenService}
-		}, v1alpha1.ReasonUnauthorized},
-		"wrong password": {&notaryserver.Auth{Username: "reader", Password: password}, func(n *notaryserver.Server, c *Config) {
-			c.Username, c.Password, c.TokenServices = "reader", "wrong", []string{n.TokenService}
-		}, v1alpha1.ReasonUnauthorized},
+		"anonymous pull": {&notaryserver.Auth{Username: "reader", Password: password, AnonymousPull: true},
+			func(n *notaryserver.Server, c *Config) {
+				c.TokenServices = []string{n.TokenService}
+			}, ""},
+		"anonymous pull, not listed": {
+			&notaryserver.Auth{Username: "reader", Password: password, AnonymousPull: true},
+			func(*notaryserver.Server, *Config) {}, v1alpha1.ReasonUnauthorized,
+		},
+		"credentials": {&notaryserver.Auth{Username: "reader", Password: password},
+			func(n *notaryserver.Server, c *Config) {
+				c.Username, c.Password, c.TokenServices = "reader", password, []string{n.TokenService}
+			}, ""},
+		"no credentials": {&notaryserver.Auth{Username: "reader", Password: password},
+			func(n *notaryserver.Server, c *Config) {
+				c.TokenServices = []string{n.TokenService}
+			}, v1alpha1.ReasonUnauthorized},
+		"wrong password": {&notaryserver.Auth{Username: "reader", Password: password},
+			func(n *notaryserver.Server, c *Config) {
+				c.Username, c.Password, c.TokenServices = "reader", "wrong", []string{n.TokenService}
+			}, v1alpha1.ReasonUnauthorized},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -473,7 +539,8 @@ func TestRealNotaryServer(t *testing.T) {
 			if _, err := c.Get(t.Context(), "", "/v2/", 1000); err != nil {
 				t.Errorf("probe: %v", err)
 			}
-			if _, err := c.Get(t.Context(), repository+"/none", "/v2/"+repository+"/none/_trust/tuf/root.json", 1<<20); err == nil || !strings.HasSuffix(err.Error(), trust.ErrNotFound.Error()) {
+			if _, err := c.Get(t.Context(), repository+"/none", "/v2/"+repository+"/none/_trust/tuf/root.json",
+				1<<20); err == nil || !strings.HasSuffix(err.Error(), trust.ErrNotFound.Error()) {
 				t.Errorf("a repository that is not there: %v", err)
 			}
 		})

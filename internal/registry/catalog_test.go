@@ -14,18 +14,24 @@ func TestCatalogScope(t *testing.T) {
 	ca := newCA(t)
 	token := serve(t, ca, tokens())
 	s := serve(t, ca, guarded(bearer(token.URL+"/token")))
-	c := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password, TokenServices: []string{token.Host}})
-	if _, err := c.GetCatalog(t.Context(), "/v2/_trust/changefeed", url.Values{"change_id": {"a&b=c"}}, 100); err != nil {
+	c := newClient(t, Config{
+		Server: s.URL, CABundle: string(ca.PEM), Username: "reader", Password: password,
+		TokenServices: []string{token.Host},
+	})
+	if _, err := c.GetCatalog(t.Context(), "/v2/_trust/changefeed", url.Values{"change_id": {"a&b=c"}},
+		100); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
 		t.Fatal(err)
 	}
 	asked := token.seen()
-	if len(asked) != 2 || asked[0].URL.Query().Get("scope") != "registry:catalog:*" || asked[1].URL.Query().Get("scope") != "repository:"+repository+":pull" {
+	if len(asked) != 2 || asked[0].URL.Query().Get("scope") != "registry:catalog:*" ||
+		asked[1].URL.Query().Get("scope") != "repository:"+repository+":pull" {
 		t.Errorf("asked for tokens with %v, want one for the catalogue and one for the repository", asked)
 	}
-	if got := s.seen()[0].URL; got.Path != "/v2/_trust/changefeed" || got.Query().Get("change_id") != "a&b=c" || len(got.Query()) != 1 {
+	if got := s.seen()[0].URL; got.Path != "/v2/_trust/changefeed" || got.Query().Get("change_id") != "a&b=c" ||
+		len(got.Query()) != 1 {
 		t.Errorf("asked for %s, want the query as it was given", got)
 	}
 	if _, err := c.GetCatalog(t.Context(), "/v2/../x", nil, 100); err == nil {
@@ -41,12 +47,14 @@ func TestCatalogOfRealNotaryServer(t *testing.T) {
 		reason string // empty: allowed in
 	}{
 		"open": {nil, func(*notaryserver.Server, *Config) {}, ""},
-		"account that may all": {&notaryserver.Auth{Username: "reader", Password: password}, func(n *notaryserver.Server, c *Config) {
-			c.Username, c.Password, c.TokenServices = "reader", password, []string{n.TokenService}
-		}, ""},
+		"account that may all": {&notaryserver.Auth{Username: "reader", Password: password},
+			func(n *notaryserver.Server, c *Config) {
+				c.Username, c.Password, c.TokenServices = "reader", password, []string{n.TokenService}
+			}, ""},
 		"account that may pull": {
 			&notaryserver.Auth{Username: "reader", Password: password, AnonymousPull: true},
-			func(n *notaryserver.Server, c *Config) { c.TokenServices = []string{n.TokenService} }, v1alpha1.ReasonUnauthorized,
+			func(n *notaryserver.Server, c *Config) { c.TokenServices = []string{n.TokenService} },
+			v1alpha1.ReasonUnauthorized,
 		},
 	}
 	for name, tt := range tests {
@@ -57,7 +65,8 @@ func TestCatalogOfRealNotaryServer(t *testing.T) {
 			}
 			cfg := Config{Server: n.URL, CABundle: string(n.CA.PEM)}
 			tt.client(n, &cfg)
-			body, err := newClient(t, cfg).GetCatalog(t.Context(), "/v2/_trust/changefeed", url.Values{"change_id": {"-1"}, "records": {"1"}}, 1<<20)
+			body, err := newClient(t, cfg).GetCatalog(t.Context(), "/v2/_trust/changefeed",
+				url.Values{"change_id": {"-1"}, "records": {"1"}}, 1<<20)
 			if tt.reason != "" {
 				wantFault(t, err, tt.reason)
 				return
@@ -70,7 +79,8 @@ func TestCatalogOfRealNotaryServer(t *testing.T) {
 	t.Run("server without a list", func(t *testing.T) {
 		ca := newCA(t)
 		s := serve(t, ca, answer(http.StatusMethodNotAllowed, "text/plain", "no"))
-		_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).GetCatalog(t.Context(), "/v2/_trust/changefeed", nil, 100)
+		_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).GetCatalog(t.Context(),
+			"/v2/_trust/changefeed", nil, 100)
 		wantFault(t, err, v1alpha1.ReasonServerError)
 	})
 }

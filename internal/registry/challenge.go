@@ -100,5 +100,6 @@ func (p *challengeParser) token() string {
 }
 
 func isTokenByte(b byte) bool {
-	return b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || strings.IndexByte("!#$%&'*+-.^_`|~", b) >= 0
+	return b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' ||
+		strings.IndexByte("!#$%&'*+-.^_`|~", b) >= 0
 }

@@ -48,7 +48,8 @@ func (c *Client) connectionFault(target *url.URL, err error, asked bool) error {
 	case alerted && wantsClientCertificate(alert):
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
 			"%s: the token service does not accept the client without a certificate (%w); it is shown none, "+
-				"since clientCertificateSecretRef is for the server alone; have the token service ask for none", place(target), alert)
+				"since clientCertificateSecretRef is for the server alone; have the token service ask for none",
+			place(target), alert)
 	case !asked || !alerted && !closedByPeer(err):
 		return f
 	case own:

@@ -26,7 +26,9 @@ func serveAsking(t *testing.T, ca *tlstest.CA, http2 bool, handler http.HandlerF
 		t.Fatal(err)
 	}
 	r.EnableHTTP2 = http2
-	r.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: ca.Pool()}
+	r.TLS = &tls.Config{
+		Certificates: []tls.Certificate{cert.TLS}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: ca.Pool(),
+	}
 	r.StartTLS()
 	t.Cleanup(r.Close)
 	return r.named(t, "https")
@@ -40,7 +42,10 @@ func TestNoHintOfACertificateElsewhere(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg   Config
 		http2 bool
-	}{"none": {}, "none, HTTP/2": {http2: true}, "shown": {cfg: Config{ClientCertificate: string(shown.CertPEM), ClientKey: string(shown.KeyPEM)}}} {
+	}{
+		"none": {}, "none, HTTP/2": {http2: true},
+		"shown": {cfg: Config{ClientCertificate: string(shown.CertPEM), ClientKey: string(shown.KeyPEM)}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			var broken atomic.Bool
 			s := serveAsking(t, ca, c.http2, func(w http.ResponseWriter, _ *http.Request) {
@@ -87,7 +92,10 @@ func closing(t *testing.T, ca *tlstest.CA, version uint16, ask tls.ClientAuthTyp
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = listener.Close() })
-	cfg := &tls.Config{Certificates: []tls.Certificate{cert.TLS}, ClientAuth: ask, ClientCAs: ca.Pool(), MaxVersion: version, MinVersion: version}
+	cfg := &tls.Config{
+		Certificates: []tls.Certificate{cert.TLS}, ClientAuth: ask, ClientCAs: ca.Pool(), MaxVersion: version,
+		MinVersion: version,
+	}
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -126,8 +134,12 @@ func TestHintOfACertificate(t *testing.T) {
 		"closed":                    {tls.VersionTLS13, tls.RequestClientCert, "", v1alpha1.ReasonUnreachable, true},
 		"closed, TLS 1.2":           {tls.VersionTLS12, tls.RequestClientCert, "", v1alpha1.ReasonUnreachable, true},
 		"closed by who did not ask": {tls.VersionTLS13, tls.NoClientCert, "", v1alpha1.ReasonUnreachable, false},
-		"a general alert, TLS 1.2":  {tls.VersionTLS12, tls.RequireAnyClientCert, "", v1alpha1.ReasonTLSNotTrusted, true},
-		"no answer of HTTP":         {tls.VersionTLS13, tls.RequestClientCert, "hello\r\n\r\n", v1alpha1.ReasonUnreachable, false},
+		"a general alert, TLS 1.2": {
+			tls.VersionTLS12, tls.RequireAnyClientCert, "", v1alpha1.ReasonTLSNotTrusted, true,
+		},
+		"no answer of HTTP": {
+			tls.VersionTLS13, tls.RequestClientCert, "hello\r\n\r\n", v1alpha1.ReasonUnreachable, false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := newClient(t, Config{Server: closing(t, ca, c.version, c.ask, c.says), CABundle: string(ca.PEM)})
@@ -149,15 +161,20 @@ func TestTokenServiceThatAsksForACertificate(t *testing.T) {
 		"closed": closing(t, ca, tls.VersionTLS13, tls.RequestClientCert, ""),
 		"alert":  serveClients(t, ca, false, func(http.ResponseWriter, *http.Request) {}).URL,
 	} {
-		for about, cfg := range map[string]Config{"none": {}, "shown": {ClientCertificate: string(shown.CertPEM), ClientKey: string(shown.KeyPEM)}} {
+		for about, cfg := range map[string]Config{
+			"none": {}, "shown": {ClientCertificate: string(shown.CertPEM), ClientKey: string(shown.KeyPEM)},
+		} {
 			t.Run(name+", "+about, func(t *testing.T) {
 				server := serveAsking(t, ca, false, func(w http.ResponseWriter, _ *http.Request) {
 					w.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`/token"`)
 					w.WriteHeader(http.StatusUnauthorized)
 				})
-				cfg.Server, cfg.CABundle, cfg.TokenServices = server.URL, string(ca.PEM), []string{strings.TrimPrefix(realm, "https://")}
+				cfg.Server, cfg.CABundle, cfg.TokenServices = server.URL, string(ca.PEM), []string{
+					strings.TrimPrefix(realm, "https://"),
+				}
 				_, err := newClient(t, cfg).Get(t.Context(), repository, file, 10)
-				if err == nil || !strings.Contains(err.Error(), "the token service") || !strings.Contains(err.Error(), "for the server alone") {
+				if err == nil || !strings.Contains(err.Error(), "the token service") ||
+					!strings.Contains(err.Error(), "for the server alone") {
 					t.Errorf("got %v", err)
 				}
 			})

@@ -51,38 +51,53 @@ func refusalFault(where string, err error) *trust.Fault {
 // tlsFault is for a certificate that is not to be trusted, and for a peer that speaks no TLS.
 func tlsFault(where, host string, err error) *trust.Fault {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate is signed by an unknown authority; put the certificate of the CA that issued it into caBundle", where)
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
+			"%s: the certificate is signed by an unknown authority; put the certificate of the CA that issued it "+
+				"into caBundle", where)
 	}
 	if expired, ok := errors.AsType[*expiredClientCertificate](err); ok {
-		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server asks for a client certificate, and %w; renew it in the Secret of clientCertificateSecretRef", where, expired)
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
+			"%s: the server asks for a client certificate, and %w; renew it in the Secret of clientCertificateSecretRef",
+			where,
+			expired)
 	}
 	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
 		if len(wrong.Certificate.DNSNames) == 0 && len(wrong.Certificate.IPAddresses) == 0 {
 			return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
-				"%s: the certificate has no subject alternative name, only the common name %q, which is not looked at; issue it anew with %q as its subject alternative name",
+				"%s: the certificate has no subject alternative name, only the common name %q, which is not looked "+
+					"at; issue it anew with %q as its subject alternative name",
 				where, text.Cut(wrong.Certificate.Subject.CommonName, maxNames), host)
 		}
 		names := strings.Join(wrong.Certificate.DNSNames, ", ")
 		for _, ip := range wrong.Certificate.IPAddresses {
 			names = strings.TrimPrefix(names+", "+ip.String(), ", ")
 		}
-		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate is for another name: it is for %q, not for %q; correct the server's URL or its certificate", where, text.Cut(names, maxNames), host)
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
+			"%s: the certificate is for another name: it is for %q, not for %q; correct the server's URL or its "+
+				"certificate", where, text.Cut(names, maxNames), host)
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		if invalid.Reason == x509.Expired {
-			return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate has expired or is not valid yet (valid from %s to %s); renew it, or check the clock", where,
+			return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
+				"%s: the certificate has expired or is not valid yet (valid from %s to %s); renew it, or check the "+
+					"clock", where,
 				invalid.Cert.NotBefore.UTC().Format("2006-01-02"), invalid.Cert.NotAfter.UTC().Format("2006-01-02"))
 		}
-		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be accepted: %w", where, invalid)
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be accepted: %w", where,
+			invalid)
 	}
 	if verification, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the certificate cannot be verified: %w; check caBundle", where, verification)
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
+			"%s: the certificate cannot be verified: %w; check caBundle", where, verification)
 	}
-	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" { // how crypto/tls reports an alert
-		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "%s: the server broke off the TLS handshake: %w; look at its log", where, alert)
+	// how crypto/tls reports an alert
+	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
+		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
+			"%s: the server broke off the TLS handshake: %w; look at its log", where, alert)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
-		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: what answers does not speak TLS; check the port and the scheme of the server's URL", where)
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"%s: what answers does not speak TLS; check the port and the scheme of the server's URL", where)
 	}
 	return nil
 }
@@ -90,20 +105,26 @@ func tlsFault(where, host string, err error) *trust.Fault {
 // networkFault is for everything else: the answer did not come.
 func networkFault(where, host string, err error) *trust.Fault {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && !dns.IsTimeout {
-		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the name %q cannot be resolved; check the server's URL and the cluster's DNS", where, host)
+		return trust.NewFault(v1alpha1.ReasonUnreachable,
+			"%s: the name %q cannot be resolved; check the server's URL and the cluster's DNS", where, host)
 	}
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(err, context.Canceled):
 		return trust.NewFault(v1alpha1.ReasonTimeout, "%s: given up before an answer came: %w", where, context.Canceled)
 	case errors.Is(err, context.DeadlineExceeded), ok && timeout.Timeout():
-		return trust.NewFault(v1alpha1.ReasonTimeout, "%s: no full answer in time: %w; is the server overloaded, or a firewall in between?", where, context.DeadlineExceeded)
+		return trust.NewFault(v1alpha1.ReasonTimeout,
+			"%s: no full answer in time: %w; is the server overloaded, or a firewall in between?", where,
+			context.DeadlineExceeded)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the connection was refused; is the server running, and the port right?", where)
+		return trust.NewFault(v1alpha1.ReasonUnreachable,
+			"%s: the connection was refused; is the server running, and the port right?", where)
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: there is no route to the server; check network policies and firewalls", where)
+		return trust.NewFault(v1alpha1.ReasonUnreachable,
+			"%s: there is no route to the server; check network policies and firewalls", where)
 	case closedByPeer(err):
-		return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: the server closed the connection before its answer was complete", where)
+		return trust.NewFault(v1alpha1.ReasonUnreachable,
+			"%s: the server closed the connection before its answer was complete", where)
 	}
 	return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: %w", where, err)
 }

@@ -26,7 +26,8 @@ func TestBundleWithAnOddCertificate(t *testing.T) {
 	if _, err := c.Get(t.Context(), repository, file, 10); err != nil {
 		t.Error(err)
 	}
-	if got := c.Skipped(); len(got) != 1 || !strings.Contains(got[0], `certificate 1 ("CN=test CA"): negative serial number`) {
+	if got := c.Skipped(); len(got) != 1 ||
+		!strings.Contains(got[0], `certificate 1 ("CN=test CA"): negative serial number`) {
 		t.Errorf("skipped %q", got)
 	}
 }
@@ -81,8 +82,10 @@ func TestDefaultPortIsNotInTheHost(t *testing.T) {
 func TestTokenLifeAsServersWriteIt(t *testing.T) {
 	for said, want := range map[string]time.Duration{
 		`300`: 290 * time.Second, `"300"`: 290 * time.Second, `300.0`: 290 * time.Second, `3e2`: 290 * time.Second,
-		`"soon"`: 50 * time.Second, `null`: 50 * time.Second, `{}`: 50 * time.Second, `-1`: 50 * time.Second, `"NaN"`: 50 * time.Second,
-		`"Inf"`: maxTokenLife - tokenMargin, `1e300`: maxTokenLife - tokenMargin, `"-Inf"`: 50 * time.Second, `10`: 5 * time.Second,
+		`"soon"`: 50 * time.Second, `null`: 50 * time.Second, `{}`: 50 * time.Second, `-1`: 50 * time.Second,
+		`"NaN"`: 50 * time.Second,
+		`"Inf"`: maxTokenLife - tokenMargin, `1e300`: maxTokenLife - tokenMargin, `"-Inf"`: 50 * time.Second,
+		`10`: 5 * time.Second,
 	} {
 		token, life, ok := readToken(fmt.Appendf(nil, `{"token":"t","expires_in":%s}`, said))
 		if !ok || token != "t" || life != want {
@@ -104,7 +107,8 @@ func TestCertificateWithACommonNameOnly(t *testing.T) {
 	t.Cleanup(r.Close)
 	r = r.named(t, "https")
 	_, err = newClient(t, Config{Server: r.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository, file, 10)
-	wantFault(t, err, v1alpha1.ReasonTLSNotTrusted, "no subject alternative name", `common name "localhost"`, "issue it anew")
+	wantFault(t, err, v1alpha1.ReasonTLSNotTrusted, "no subject alternative name", `common name "localhost"`,
+		"issue it anew")
 }
 
 // serveClients runs a handler for whoever shows a certificate of a CA.
@@ -116,7 +120,9 @@ func serveClients(t *testing.T, ca *tlstest.CA, http2 bool, handler http.Handler
 		t.Fatal(err)
 	}
 	r.EnableHTTP2 = http2
-	r.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool()}
+	r.TLS = &tls.Config{
+		Certificates: []tls.Certificate{cert.TLS}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: ca.Pool(),
+	}
 	r.Config.ErrorLog = nil
 	r.StartTLS()
 	t.Cleanup(r.Close)
@@ -148,10 +154,14 @@ func TestClientCertificate(t *testing.T) {
 			words string // of the fault; empty: none
 		}{
 			"good": {good, ""}, "none": {&tlstest.Certificate{}, "clientCertificateSecretRef"},
-			"of another CA": {foreign, "clientCertificateSecretRef"}, "expired": {late, "the client certificate expired at"},
+			"of another CA": {foreign, "clientCertificateSecretRef"},
+			"expired":       {late, "the client certificate expired at"},
 		} {
 			t.Run(name+" "+about, func(t *testing.T) {
-				cfg := Config{Server: s.URL, CABundle: string(ca.PEM), ClientCertificate: string(c.shown.CertPEM), ClientKey: string(c.shown.KeyPEM)}
+				cfg := Config{
+					Server: s.URL, CABundle: string(ca.PEM), ClientCertificate: string(c.shown.CertPEM),
+					ClientKey: string(c.shown.KeyPEM),
+				}
 				body, err := newClient(t, cfg).Get(t.Context(), repository, file, 100)
 				if c.words != "" {
 					// The server's reason may be lost where it ends the connection first.
@@ -187,7 +197,10 @@ func TestUnusableClientCertificate(t *testing.T) {
 			}
 		})
 	}
-	_, err := New(Config{Server: "http://notary.example.com", PlainHTTP: true, ClientCertificate: string(one.CertPEM), ClientKey: string(one.KeyPEM)})
+	_, err := New(Config{
+		Server: "http://notary.example.com", PlainHTTP: true, ClientCertificate: string(one.CertPEM),
+		ClientKey: string(one.KeyPEM),
+	})
 	if err == nil || !strings.Contains(err.Error(), "https only") {
 		t.Errorf("over http: %v", err)
 	}

@@ -95,8 +95,10 @@ func (h *Hosts) enter(ctx context.Context, name string) (leave func(), err error
 		}
 		if err != nil {
 			leave()
-			return nil, trust.NewFault(v1alpha1.ReasonTimeout, "%s: no place came free in time beside the other requests to this host, of which at most %d are under way: %w; "+
-				"does the server answer them?", name, maxRequests, err)
+			return nil, trust.NewFault(v1alpha1.ReasonTimeout,
+				"%s: no place came free in time beside the other requests to this host, of which at most %d are "+
+					"under way: %w; "+
+					"does the server answer them?", name, maxRequests, err)
 		}
 		held = append(held, s)
 	}
@@ -155,7 +157,8 @@ func (h *Hosts) fault(name string, at *host) error {
 		return nil
 	}
 	f := trust.NewFault(v1alpha1.ReasonServerError,
-		"%s: the server has asked not to be asked for anything before %s (Retry-After)", name, at.until.UTC().Format(time.RFC3339))
+		"%s: the server has asked not to be asked for anything before %s (Retry-After)", name,
+		at.until.UTC().Format(time.RFC3339))
 	f.RetryAt = at.until
 	return f
 }
@@ -192,7 +195,8 @@ func pauseOf(resp *http.Response, now time.Time) time.Duration {
 	var least time.Duration
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
-		least = defaultPause - time.Duration(rand.Float64()*float64(defaultPause)/5) //nolint:gosec // spreads load, guards nothing
+		least = defaultPause - time.Duration(
+			rand.Float64()*float64(defaultPause)/5) //nolint:gosec // spreads load, guards nothing
 	case http.StatusServiceUnavailable:
 	default:
 		return 0

@@ -54,7 +54,8 @@ func TestThreatRequestsToOneHostAreBounded(t *testing.T) {
 	hosts := NewHosts(time.Now)
 	var clients []*Client
 	for range 4 {
-		clients = append(clients, newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Hosts: hosts, Timeout: time.Minute}))
+		clients = append(clients,
+			newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Hosts: hosts, Timeout: time.Minute}))
 	}
 	var wg sync.WaitGroup
 	flood := func(purpose trust.Purpose, atOnce int64) {
@@ -62,7 +63,8 @@ func TestThreatRequestsToOneHostAreBounded(t *testing.T) {
 		before := all.now.Load()
 		for i := range 4 * maxRequests {
 			wg.Go(func() {
-				if _, err := clients[i%len(clients)].Get(trust.WithPurpose(t.Context(), purpose), fmt.Sprint(i), file, 100); err != nil {
+				if _, err := clients[i%len(clients)].Get(trust.WithPurpose(t.Context(), purpose), fmt.Sprint(i), file,
+					100); err != nil {
 					t.Error(err)
 				}
 			})
@@ -106,27 +108,34 @@ func TestRetryAfter(t *testing.T) {
 		least  time.Duration
 		most   time.Duration
 	}{
-		"seconds":                     {429, http.Header{"Retry-After": {"120"}}, 2 * time.Minute, 2 * time.Minute},
-		"unavailable":                 {503, http.Header{"Retry-After": {" 7 "}}, 7 * time.Second, 7 * time.Second},
-		"date":                        {503, http.Header{"Retry-After": {"Sun, 22 Nov 2026 12:01:30 GMT"}}, 90 * time.Second, 90 * time.Second},
-		"date of a clock that is off": {503, http.Header{"Retry-After": {"Sun, 22 Nov 2026 09:00:10 GMT"}, "Date": {"Sun, 22 Nov 2026 09:00:00 GMT"}}, 10 * time.Second, 10 * time.Second},
-		"date that is past":           {503, http.Header{"Retry-After": {"Sun, 22 Nov 2026 11:00:00 GMT"}}, 0, 0},
-		"an hour":                     {503, http.Header{"Retry-After": {"3600"}}, maxPause, maxPause},
-		"a year":                      {503, http.Header{"Retry-After": {"31536000"}}, 0, 0},
-		"beyond numbers":              {503, http.Header{"Retry-After": {"99999999999999999999"}}, 0, 0},
-		"a year that is far off":      {503, http.Header{"Retry-After": {"Fri, 31 Dec 9999 23:59:59 GMT"}}, 0, 0},
-		"negative":                    {503, http.Header{"Retry-After": {"-5"}}, 0, 0},
-		"malformed":                   {503, http.Header{"Retry-After": {"soon"}}, 0, 0},
-		"unavailable, not said":       {503, http.Header{}, 0, 0},
-		"too many, not said":          {429, http.Header{}, 8 * defaultPause / 10, defaultPause},
-		"too many, malformed":         {429, http.Header{"Retry-After": {"1.5"}}, 8 * defaultPause / 10, defaultPause},
-		"too many, at once":           {429, http.Header{"Retry-After": {"0"}}, 8 * defaultPause / 10, defaultPause},
-		"other failure":               {500, http.Header{"Retry-After": {"120"}}, 0, 0},
-		"success":                     {200, http.Header{"Retry-After": {"120"}}, 0, 0},
+		"seconds":     {429, http.Header{"Retry-After": {"120"}}, 2 * time.Minute, 2 * time.Minute},
+		"unavailable": {503, http.Header{"Retry-After": {" 7 "}}, 7 * time.Second, 7 * time.Second},
+		"date": {
+			503, http.Header{"Retry-After": {"Sun, 22 Nov 2026 12:01:30 GMT"}}, 90 * time.Second, 90 * time.Second,
+		},
+		"date of a clock that is off": {
+			503,
+			http.Header{"Retry-After": {"Sun, 22 Nov 2026 09:00:10 GMT"}, "Date": {"Sun, 22 Nov 2026 09:00:00 GMT"}},
+			10 * time.Second, 10 * time.Second,
+		},
+		"date that is past":      {503, http.Header{"Retry-After": {"Sun, 22 Nov 2026 11:00:00 GMT"}}, 0, 0},
+		"an hour":                {503, http.Header{"Retry-After": {"3600"}}, maxPause, maxPause},
+		"a year":                 {503, http.Header{"Retry-After": {"31536000"}}, 0, 0},
+		"beyond numbers":         {503, http.Header{"Retry-After": {"99999999999999999999"}}, 0, 0},
+		"a year that is far off": {503, http.Header{"Retry-After": {"Fri, 31 Dec 9999 23:59:59 GMT"}}, 0, 0},
+		"negative":               {503, http.Header{"Retry-After": {"-5"}}, 0, 0},
+		"malformed":              {503, http.Header{"Retry-After": {"soon"}}, 0, 0},
+		"unavailable, not said":  {503, http.Header{}, 0, 0},
+		"too many, not said":     {429, http.Header{}, 8 * defaultPause / 10, defaultPause},
+		"too many, malformed":    {429, http.Header{"Retry-After": {"1.5"}}, 8 * defaultPause / 10, defaultPause},
+		"too many, at once":      {429, http.Header{"Retry-After": {"0"}}, 8 * defaultPause / 10, defaultPause},
+		"other failure":          {500, http.Header{"Retry-After": {"120"}}, 0, 0},
+		"success":                {200, http.Header{"Retry-After": {"120"}}, 0, 0},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := pauseOf(&http.Response{StatusCode: tt.status, Header: tt.header}, now); got < tt.least || got > tt.most {
+			if got := pauseOf(&http.Response{StatusCode: tt.status, Header: tt.header}, now); got < tt.least ||
+				got > tt.most {
 				t.Errorf("pause is %s, want %s to %s", got, tt.least, tt.most)
 			}
 		})
@@ -212,7 +221,8 @@ func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 			t.Error("the fault does not say when to try again")
 		}
 		if len(s.seen()) != n || len(token.seen()) != 1 {
-			t.Errorf("%d requests to the server and %d to the token service, want %d and 1", len(s.seen()), len(token.seen()), n)
+			t.Errorf("%d requests to the server and %d to the token service, want %d and 1", len(s.seen()),
+				len(token.seen()), n)
 		}
 	}
 }
@@ -236,7 +246,8 @@ func TestThreatHostsAreForgotten(t *testing.T) {
 				hosts.heed(name, &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"300"}}})
 				leave()
 				if n := len(hosts.hosts); n > maxHosts || hosts.hosts["used.example.com:443"] == nil {
-					t.Fatalf("%d hosts are kept, the one in use among them: %t", n, hosts.hosts["used.example.com:443"] != nil)
+					t.Fatalf("%d hosts are kept, the one in use among them: %t", n,
+						hosts.hosts["used.example.com:443"] != nil)
 				}
 			}
 			stay()

@@ -126,7 +126,8 @@ func New(cfg Config) (*Client, error) {
 	for _, host := range cfg.TokenServices {
 		u, err := url.Parse("https://" + host)
 		if err != nil || u.Host != host || u.Hostname() == "" {
-			return nil, fmt.Errorf("tokenServices: %q is not a host such as auth.example.com or auth.example.com:8443", host)
+			return nil, fmt.Errorf("tokenServices: %q is not a host such as auth.example.com or auth.example.com:8443",
+				host)
 		}
 		c.tokenServices[hostPort(u)] = true
 	}
@@ -202,7 +203,8 @@ func (c *Client) target(file string) (*url.URL, error) {
 
 // fetch sends one GET as soon as its host has a place for it, and reads the body: up to limit where
 // the status is 200, and of an error enough to tell it by.
-func (c *Client) fetch(ctx context.Context, target *url.URL, authorization string, limit int64) (*http.Response, []byte, error) {
+func (c *Client) fetch(ctx context.Context, target *url.URL, authorization string, limit int64) (*http.Response, []byte,
+	error) {
 	if err := checkHost(target); err != nil {
 		return nil, nil, fault(target, err)
 	}
@@ -257,26 +259,35 @@ func (c *Client) judge(resp *http.Response, body []byte) error {
 	where := place(resp.Request.URL)
 	switch code := resp.StatusCode; {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return trust.NewFault(v1alpha1.ReasonUnauthorized, "%s: access was refused (status %d) %s; check the credentials and what they may read", where, code, c.identity())
+		return trust.NewFault(v1alpha1.ReasonUnauthorized,
+			"%s: access was refused (status %d) %s; check the credentials and what they may read", where, code,
+			c.identity())
 	case code == http.StatusTooManyRequests:
 		return c.turnedAway(resp, trust.NewFault(v1alpha1.ReasonServerError,
-			"%s: the server turns requests away because there are too many (status 429); raise refreshInterval, or the server's limit", where))
+			"%s: the server turns requests away because there are too many (status 429); raise refreshInterval, or "+
+				"the server's limit", where))
 	case code >= http.StatusInternalServerError:
-		return c.turnedAway(resp, trust.NewFault(v1alpha1.ReasonServerError, "%s: the server failed with status %d; look at its log", where, code))
+		return c.turnedAway(resp,
+			trust.NewFault(v1alpha1.ReasonServerError, "%s: the server failed with status %d; look at its log",
+				where, code))
 	case isHTML(resp, body):
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: answered with a web page (status %d), so this is no signing server but perhaps a login page or a proxy; check the server's URL", where, code)
+			"%s: answered with a web page (status %d), so this is no signing server but perhaps a login page or a "+
+				"proxy; check the server's URL", where, code)
 	case code == http.StatusOK:
 		return nil
 	case code == http.StatusNotFound && protocolError(body) != "":
 		return fmt.Errorf("%s: %w", where, &trust.NotFound{Code: protocolError(body)})
 	case code == http.StatusNotFound:
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: answered 404, but not in the words of a signing server, so something else listens there; check the server's URL", where)
+			"%s: answered 404, but not in the words of a signing server, so something else listens there; check the "+
+				"server's URL", where)
 	case code >= http.StatusBadRequest:
-		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server refused the request with status %d", where, code)
+		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server refused the request with status %d",
+			where, code)
 	default:
-		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: answered with status %d, which a signing server does not do; check the server's URL", where, code)
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"%s: answered with status %d, which a signing server does not do; check the server's URL", where, code)
 	}
 }
 
@@ -299,7 +310,8 @@ func (c *Client) hasCredentials() bool { return c.username != "" || c.password !
 // isHTML reports a web page, by its type or its first character.
 func isHTML(resp *http.Response, body []byte) bool {
 	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	return err == nil && (kind == "text/html" || kind == "application/xhtml+xml") || bytes.HasPrefix(bytes.TrimSpace(body), []byte("<"))
+	return err == nil && (kind == "text/html" || kind == "application/xhtml+xml") ||
+		bytes.HasPrefix(bytes.TrimSpace(body), []byte("<"))
 }
 
 // protocolError returns the first code in the error format of the distribution protocol,
@@ -321,5 +333,6 @@ func protocolError(body []byte) string {
 }
 
 func tooLarge(target *url.URL, limit int64) error {
-	return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: the answer has more than the %d bytes that it may have", place(target), limit)
+	return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: the answer has more than the %d bytes that it may have",
+		place(target), limit)
 }

@@ -24,19 +24,41 @@ func TestNewRefusesUnusableSettings(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		"no server":              {Config{}, "server:"},
-		"no host":                {Config{Server: "https://"}, "server:"},
-		"user in the URL":        {Config{Server: "https://user:" + password + "@notary.example.com"}, "server:"},
-		"query":                  {Config{Server: "https://notary.example.com?x=y"}, "server:"},
-		"other scheme":           {Config{Server: "ftp://notary.example.com"}, "neither an https nor an http"},
-		"http":                   {Config{Server: "http://notary.example.com"}, "not encrypted"},
-		"credentials over http":  {Config{Server: "http://notary.example.com", PlainHTTP: true, Username: "u", Password: password}, "credentials are sent over https only"},
-		"bundle without PEM":     {Config{Server: "https://notary.example.com", CABundle: "hello"}, "caBundle"},
-		"bundle with rubbish":    {Config{Server: "https://notary.example.com", CABundle: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"}, "certificate 1"},
-		"bundle with a key":      {Config{Server: "https://notary.example.com", CABundle: string(ca.PEM) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}, "private key"},
-		"token service with URL": {Config{Server: "https://notary.example.com", TokenServices: []string{"https://auth.example.com"}}, "tokenServices"},
-		"token service, path":    {Config{Server: "https://notary.example.com", TokenServices: []string{"auth.example.com/token"}}, "tokenServices"},
-		"token service, user":    {Config{Server: "https://notary.example.com", TokenServices: []string{"me@auth.example.com"}}, "tokenServices"},
+		"no server":       {Config{}, "server:"},
+		"no host":         {Config{Server: "https://"}, "server:"},
+		"user in the URL": {Config{Server: "https://user:" + password + "@notary.example.com"}, "server:"},
+		"query":           {Config{Server: "https://notary.example.com?x=y"}, "server:"},
+		"other scheme":    {Config{Server: "ftp://notary.example.com"}, "neither an https nor an http"},
+		"http":            {Config{Server: "http://notary.example.com"}, "not encrypted"},
+		"credentials over http": {
+			Config{Server: "http://notary.example.com", PlainHTTP: true, Username: "u", Password: password},
+			"credentials are sent over https only",
+		},
+		"bundle without PEM": {Config{Server: "https://notary.example.com", CABundle: "hello"}, "caBundle"},
+		"bundle with rubbish": {
+			Config{
+				Server:   "https://notary.example.com",
+				CABundle: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+			}, "certificate 1",
+		},
+		"bundle with a key": {
+			Config{
+				Server:   "https://notary.example.com",
+				CABundle: string(ca.PEM) + "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+			}, "private key",
+		},
+		"token service with URL": {
+			Config{Server: "https://notary.example.com", TokenServices: []string{"https://auth.example.com"}},
+			"tokenServices",
+		},
+		"token service, path": {
+			Config{Server: "https://notary.example.com", TokenServices: []string{"auth.example.com/token"}},
+			"tokenServices",
+		},
+		"token service, user": {
+			Config{Server: "https://notary.example.com", TokenServices: []string{"me@auth.example.com"}},
+			"tokenServices",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -53,7 +75,8 @@ func TestGet(t *testing.T) {
 	s := serve(t, ca, answer(http.StatusOK, "application/json", `{"signed":{}}`))
 	for name, base := range map[string]string{"host": s.URL, "final slash": s.URL + "/", "path": s.URL + "/notary"} {
 		t.Run(name, func(t *testing.T) {
-			body, err := newClient(t, Config{Server: base, CABundle: string(ca.PEM)}).Get(t.Context(), repository, file, 13)
+			body, err := newClient(t, Config{Server: base, CABundle: string(ca.PEM)}).Get(t.Context(), repository,
+				file, 13)
 			if err != nil || string(body) != `{"signed":{}}` {
 				t.Fatalf("got %q, %v", body, err)
 			}
@@ -69,16 +92,19 @@ func TestGet(t *testing.T) {
 	}
 	t.Run("plain http where allowed", func(t *testing.T) {
 		s := servePlain(t, answer(http.StatusOK, "application/json", `{}`))
-		if _, err := newClient(t, Config{Server: s.URL, PlainHTTP: true}).Get(t.Context(), repository, file, 10); err != nil {
+		if _, err := newClient(t, Config{Server: s.URL, PlainHTTP: true}).Get(t.Context(), repository, file,
+			10); err != nil {
 			t.Error(err)
 		}
 	})
 	for name, path := range map[string]string{
-		"traversal": "/v2/../../admin", "traversal at the end": "/v2/x/..", "relative": "v2/x", "empty segment": "/v2//x",
+		"traversal": "/v2/../../admin", "traversal at the end": "/v2/x/..", "relative": "v2/x",
+		"empty segment": "/v2//x",
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := len(s.seen())
-			_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository, path, 100)
+			_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository,
+				path, 100)
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, path)
 			if len(s.seen()) != before {
 				t.Error("the server was asked for it")
@@ -94,25 +120,55 @@ func TestAnswersThatAreNotSuccess(t *testing.T) {
 		reason  string // empty: not found
 		words   string
 	}{
-		"not found":                {answer(404, "application/json", `{"errors":[{"code":"METADATA_NOT_FOUND"}]}`), "", "root.json"},
-		"404 of another program":   {answer(404, "text/plain", "404 page not found"), v1alpha1.ReasonUnexpectedAnswer, "check the server's URL"},
-		"404 with other JSON":      {answer(404, "application/json", `{"message":"no route"}`), v1alpha1.ReasonUnexpectedAnswer, "check the server's URL"},
-		"404 with empty errors":    {answer(404, "application/json", `{"errors":[]}`), v1alpha1.ReasonUnexpectedAnswer, "check the server's URL"},
-		"404 with foreign errors":  {answer(404, "application/json", `{"errors":[{}]}`), v1alpha1.ReasonUnexpectedAnswer, "check the server's URL"},
-		"404 web page":             {answer(404, "text/html", page), v1alpha1.ReasonUnexpectedAnswer, "web page"},
-		"web page":                 {answer(200, "text/html; charset=utf-8", page), v1alpha1.ReasonUnexpectedAnswer, "web page"},
-		"web page called JSON":     {answer(200, "application/json", "\n "+page), v1alpha1.ReasonUnexpectedAnswer, "web page"},
-		"no content":               {answer(204, "", ""), v1alpha1.ReasonUnexpectedAnswer, "204"},
-		"forbidden":                {answer(403, "application/json", `{}`), v1alpha1.ReasonUnauthorized, "403"},
-		"401 without a challenge":  {answer(401, "application/json", `{}`), v1alpha1.ReasonUnauthorized, "authentication"},
-		"too many requests":        {answer(429, "", ""), v1alpha1.ReasonServerError, "429"},
-		"bad request":              {answer(400, "", ""), v1alpha1.ReasonServerError, "400"},
-		"internal error":           {answer(500, "", ""), v1alpha1.ReasonServerError, "500"},
-		"bad gateway's web page":   {answer(502, "text/html", page), v1alpha1.ReasonServerError, "502"},
-		"redirect loop":            {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) }, v1alpha1.ReasonUnexpectedAnswer, "too many redirects"},
-		"redirect to plain http":   {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://"+r.Host+"/", 302) }, v1alpha1.ReasonUnexpectedAnswer, "from https to http"},
-		"redirect to another host": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://127.0.0.1:1/x?t=1", 302) }, v1alpha1.ReasonUnexpectedAnswer, "another host"},
-		"connection broken off":    {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, v1alpha1.ReasonUnreachable, "closed the connection"},
+		"not found": {
+			answer(404, "application/json", `{"errors":[{"code":"METADATA_NOT_FOUND"}]}`), "", "root.json",
+		},
+		"404 of another program": {
+			answer(404, "text/plain", "404 page not found"), v1alpha1.ReasonUnexpectedAnswer, "check the server's URL",
+		},
+		"404 with other JSON": {
+			answer(404, "application/json", `{"message":"no route"}`), v1alpha1.ReasonUnexpectedAnswer,
+			"check the server's URL",
+		},
+		"404 with empty errors": {
+			answer(404, "application/json", `{"errors":[]}`), v1alpha1.ReasonUnexpectedAnswer, "check the server's URL",
+		},
+		"404 with foreign errors": {
+			answer(404, "application/json", `{"errors":[{}]}`), v1alpha1.ReasonUnexpectedAnswer,
+			"check the server's URL",
+		},
+		"404 web page": {answer(404, "text/html", page), v1alpha1.ReasonUnexpectedAnswer, "web page"},
+		"web page": {
+			answer(200, "text/html; charset=utf-8", page), v1alpha1.ReasonUnexpectedAnswer, "web page",
+		},
+		"web page called JSON": {
+			answer(200, "application/json", "\n "+page), v1alpha1.ReasonUnexpectedAnswer, "web page",
+		},
+		"no content": {answer(204, "", ""), v1alpha1.ReasonUnexpectedAnswer, "204"},
+		"forbidden":  {answer(403, "application/json", `{}`), v1alpha1.ReasonUnauthorized, "403"},
+		"401 without a challenge": {
+			answer(401, "application/json", `{}`), v1alpha1.ReasonUnauthorized, "authentication",
+		},
+		"too many requests":      {answer(429, "", ""), v1alpha1.ReasonServerError, "429"},
+		"bad request":            {answer(400, "", ""), v1alpha1.ReasonServerError, "400"},
+		"internal error":         {answer(500, "", ""), v1alpha1.ReasonServerError, "500"},
+		"bad gateway's web page": {answer(502, "text/html", page), v1alpha1.ReasonServerError, "502"},
+		"redirect loop": {
+			func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.Path, 302) },
+			v1alpha1.ReasonUnexpectedAnswer, "too many redirects",
+		},
+		"redirect to plain http": {
+			func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://"+r.Host+"/", 302) },
+			v1alpha1.ReasonUnexpectedAnswer, "from https to http",
+		},
+		"redirect to another host": {
+			func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://127.0.0.1:1/x?t=1", 302) },
+			v1alpha1.ReasonUnexpectedAnswer, "another host",
+		},
+		"connection broken off": {
+			func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, v1alpha1.ReasonUnreachable,
+			"closed the connection",
+		},
 		"body broken off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "50")
 			_, _ = w.Write([]byte("{"))
@@ -156,9 +212,12 @@ func TestSizeIsBounded(t *testing.T) {
 	}{
 		"exactly the limit":             {answer(200, "", body), true},
 		"announced to be one byte more": {answer(200, "", body+"x"), false},
-		"streamed, one byte more":       {func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush(); w.Write([]byte(body + "x")) }, false},
-		"endless":                       {endless, false},
-		"announced, and never sent":     {announceOnly, false},
+		"streamed, one byte more": {
+			func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush(); w.Write([]byte(body + "x")) },
+			false,
+		},
+		"endless":                   {endless, false},
+		"announced, and never sent": {announceOnly, false},
 		"compressed though not asked to": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			w.Write([]byte(body))
@@ -167,7 +226,8 @@ func TestSizeIsBounded(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, ca, tt.handler)
-			got, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository, file, limit)
+			got, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository,
+				file, limit)
 			if !tt.fits {
 				wantFault(t, err, v1alpha1.ReasonTooLarge, strconv.Itoa(limit))
 			} else if err != nil || string(got) != body {
@@ -226,7 +286,8 @@ func TestTimeIsBounded(t *testing.T) {
 			s := serve(t, ca, handler)
 			ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 			defer cancel()
-			_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Timeout: time.Minute}).Get(ctx, repository, file, 1<<20)
+			_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Timeout: time.Minute}).Get(ctx,
+				repository, file, 1<<20)
 			wantFault(t, err, v1alpha1.ReasonTimeout)
 		})
 	}
@@ -250,7 +311,8 @@ func TestConnectionFaultsSayWhatIsWrong(t *testing.T) {
 	t.Cleanup(unsigned.Close)
 	clientCert := serve(t, ca, ok)
 	clientCert.TLS.ClientAuth = tls.RequireAnyClientCert
-	long := "notary." + strings.Repeat("x", 64) + ".invalid" // a label longer than names may have, so that no name server is waited for
+	// a label longer than names may have, so that no name server is waited for
+	long := "notary." + strings.Repeat("x", 64) + ".invalid"
 
 	tests := map[string]struct {
 		server string
@@ -258,18 +320,48 @@ func TestConnectionFaultsSayWhatIsWrong(t *testing.T) {
 		reason string
 		words  []string
 	}{
-		"unknown authority":   {serve(t, other, ok).URL, string(ca.PEM), v1alpha1.ReasonTLSNotTrusted, []string{"unknown authority", "caBundle"}},
-		"not the system's":    {unsigned.URL, "", v1alpha1.ReasonTLSNotTrusted, []string{"unknown authority", "caBundle"}},
-		"wrong name":          {serve(t, ca, ok, "notary.example.com").URL, string(ca.PEM), v1alpha1.ReasonTLSNotTrusted, []string{"another name", "notary.example.com", "localhost"}},
-		"wrong address":       {strings.Replace(serve(t, ca, ok, "10.1.2.3").URL, "localhost", "127.0.0.1", 1), string(ca.PEM), v1alpha1.ReasonTLSNotTrusted, []string{"another name", "10.1.2.3"}},
-		"client certificate":  {clientCert.URL, string(ca.PEM), v1alpha1.ReasonTLSNotTrusted, []string{"clientCertificateSecretRef"}},
-		"no TLS":              {"https://" + servePlain(t, ok).Host, string(ca.PEM), v1alpha1.ReasonUnexpectedAnswer, []string{"does not speak TLS"}},
-		"refused":             {fmt.Sprintf("https://127.0.0.1:%d", closed), string(ca.PEM), v1alpha1.ReasonUnreachable, []string{"refused"}},
-		"no such name":        {"https://" + long, string(ca.PEM), v1alpha1.ReasonUnreachable, []string{long, "resolved"}},
-		"link-local":          {"https://169.254.169.254", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"169.254.169.254", "link-local"}},
-		"link-local, mapped":  {"https://[::ffff:169.254.169.254]", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"link-local"}},
-		"metadata over IPv6":  {"https://[fd00:ec2::254]", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"metadata"}},
-		"unspecified address": {"https://0.0.0.0:4443", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"unspecified"}},
+		"unknown authority": {
+			serve(t, other, ok).URL, string(ca.PEM), v1alpha1.ReasonTLSNotTrusted,
+			[]string{"unknown authority", "caBundle"},
+		},
+		"not the system's": {
+			unsigned.URL, "", v1alpha1.ReasonTLSNotTrusted, []string{"unknown authority", "caBundle"},
+		},
+		"wrong name": {
+			serve(t, ca, ok, "notary.example.com").URL, string(ca.PEM), v1alpha1.ReasonTLSNotTrusted,
+			[]string{"another name", "notary.example.com", "localhost"},
+		},
+		"wrong address": {
+			strings.Replace(serve(t, ca, ok, "10.1.2.3").URL, "localhost", "127.0.0.1", 1), string(ca.PEM),
+			v1alpha1.ReasonTLSNotTrusted, []string{"another name", "10.1.2.3"},
+		},
+		"client certificate": {
+			clientCert.URL, string(ca.PEM), v1alpha1.ReasonTLSNotTrusted, []string{"clientCertificateSecretRef"},
+		},
+		"no TLS": {
+			"https://" + servePlain(t, ok).Host, string(ca.PEM), v1alpha1.ReasonUnexpectedAnswer,
+			[]string{"does not speak TLS"},
+		},
+		"refused": {
+			fmt.Sprintf("https://127.0.0.1:%d", closed), string(ca.PEM), v1alpha1.ReasonUnreachable,
+			[]string{"refused"},
+		},
+		"no such name": {
+			"https://" + long, string(ca.PEM), v1alpha1.ReasonUnreachable, []string{long, "resolved"},
+		},
+		"link-local": {
+			"https://169.254.169.254", string(ca.PEM), v1alpha1.ReasonAddressRefused,
+			[]string{"169.254.169.254", "link-local"},
+		},
+		"link-local, mapped": {
+			"https://[::ffff:169.254.169.254]", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"link-local"},
+		},
+		"metadata over IPv6": {
+			"https://[fd00:ec2::254]", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"metadata"},
+		},
+		"unspecified address": {
+			"https://0.0.0.0:4443", string(ca.PEM), v1alpha1.ReasonAddressRefused, []string{"unspecified"},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -145,20 +145,25 @@ func TestStreamThatIsBrokenOff(t *testing.T) {
 				before(w)
 				panic(http.ErrAbortHandler)
 			})
-			_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository, file, 100)
-			wantFault(t, err, v1alpha1.ReasonUnreachable, "the server closed the connection before its answer was complete")
+			_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository,
+				file, 100)
+			wantFault(t, err, v1alpha1.ReasonUnreachable,
+				"the server closed the connection before its answer was complete")
 		})
 	}
 }
 
 // Tokens of a real token service that live for seconds are renewed in time.
 func TestShortLivedTokens(t *testing.T) {
-	n := notaryserver.Run(t, notaryserver.Options{Auth: &notaryserver.Auth{Username: "reader", Password: password, Lifetime: 2 * time.Second}})
+	n := notaryserver.Run(t, notaryserver.Options{
+		Auth: &notaryserver.Auth{Username: "reader", Password: password, Lifetime: 2 * time.Second},
+	})
 	if err := notaryserver.RunClient(t, n).Init(t.Context(), repository); err != nil {
 		t.Fatal(err)
 	}
 	c := newClient(t, Config{
-		Server: n.URL, CABundle: string(n.CA.PEM), Username: "reader", Password: password, TokenServices: []string{n.TokenService},
+		Server: n.URL, CABundle: string(n.CA.PEM), Username: "reader", Password: password,
+		TokenServices: []string{n.TokenService},
 	})
 	before, gets := n.TokensIssued(), int64(0)
 	eventually(t, "the third token", func() bool {

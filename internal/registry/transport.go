@@ -66,7 +66,9 @@ func notOverTLS(choose chooseProxy) chooseProxy {
 	return func(req *http.Request) (*url.URL, error) {
 		proxy, err := choose(req)
 		if proxy != nil && proxy.Scheme == "https" {
-			return nil, errors.New("no client certificate is used through a proxy that is spoken to over https; name an http:// proxy, or list the server in NO_PROXY")
+			return nil, errors.New(
+				"no client certificate is used through a proxy that is spoken to over https; name an http:// proxy, " +
+					"or list the server in NO_PROXY")
 		}
 		return proxy, err
 	}

@@ -62,7 +62,9 @@ type Format struct {
 
 // PolicyReport is the older format, which most dashboards read.
 func PolicyReport() Format {
-	return Format{schema.GroupVersionKind{Group: "wgpolicyk8s.io", Version: "v1alpha2", Kind: "PolicyReport"}, "policyreports"}
+	return Format{
+		schema.GroupVersionKind{Group: "wgpolicyk8s.io", Version: "v1alpha2", Kind: "PolicyReport"}, "policyreports",
+	}
 }
 
 // OpenReport is its successor.
@@ -213,7 +215,8 @@ func bounded(results []Result) []Result {
 		}
 		more := Result{
 			Source: source, Policy: source, Category: category, Result: resultSkip,
-			Message: fmt.Sprintf("%d further results are left out of this report; its summary counts them", len(results)-i),
+			Message: fmt.Sprintf("%d further results are left out of this report; its summary counts them",
+				len(results)-i),
 		}
 		return append(results[:i:i], more)
 	}

@@ -15,8 +15,18 @@ import (
 )
 
 func TestResult(t *testing.T) {
-	denied := []compliance.ImageFinding{{Image: "registry.example.com/acme/app@sha256:aa", Verdict: policy.Denied, Reason: v1alpha1.ReasonNotSigned, Missing: []string{"qa", "2 of 3"}}}
-	unchecked := []compliance.ImageFinding{{Image: "registry.example.com/acme/app:v1", Verdict: policy.CouldNotCheck, Reason: v1alpha1.ReasonUnreachable, Missing: []string{"qa"}}}
+	denied := []compliance.ImageFinding{
+		{
+			Image: "registry.example.com/acme/app@sha256:aa", Verdict: policy.Denied, Reason: v1alpha1.ReasonNotSigned,
+			Missing: []string{"qa", "2 of 3"},
+		},
+	}
+	unchecked := []compliance.ImageFinding{
+		{
+			Image: "registry.example.com/acme/app:v1", Verdict: policy.CouldNotCheck,
+			Reason: v1alpha1.ReasonUnreachable, Missing: []string{"qa"},
+		},
+	}
 	ambiguous := []compliance.ImageFinding{{Image: "a", Verdict: policy.Denied, Reason: v1alpha1.ReasonAmbiguous}}
 	for name, test := range map[string]struct {
 		mode    v1alpha1.PolicyMode
@@ -29,15 +39,19 @@ func TestResult(t *testing.T) {
 	}{
 		"admitted": {
 			mode: v1alpha1.ModeEnforce, verdict: policy.Admitted,
-			result: "pass", scored: true, message: "every image that the policy covers meets it", summary: Summary{Pass: 1},
+			result: "pass", scored: true, message: "every image that the policy covers meets it",
+			summary: Summary{Pass: 1},
 		},
 		"denied by Enforce": {
 			mode: v1alpha1.ModeEnforce, verdict: policy.Denied, images: denied,
-			result: "fail", scored: true, message: `image "registry.example.com/acme/app@sha256:aa": no signature by qa, 2 of 3`, summary: Summary{Fail: 1},
+			result: "fail", scored: true,
+			message: `image "registry.example.com/acme/app@sha256:aa": no signature by qa, 2 of 3`,
+			summary: Summary{Fail: 1},
 		},
 		"denied by Warn": {
 			mode: v1alpha1.ModeWarn, verdict: policy.Denied, images: denied,
-			result: "warn", message: `image "registry.example.com/acme/app@sha256:aa": no signature by qa, 2 of 3`, summary: Summary{Warn: 1},
+			result: "warn", message: `image "registry.example.com/acme/app@sha256:aa": no signature by qa, 2 of 3`,
+			summary: Summary{Warn: 1},
 		},
 		"denied by Audit": {
 			mode: v1alpha1.ModeAudit, verdict: policy.Denied, images: ambiguous,
@@ -45,26 +59,44 @@ func TestResult(t *testing.T) {
 		},
 		"could not be checked": {
 			mode: v1alpha1.ModeEnforce, verdict: policy.CouldNotCheck, images: unchecked,
-			result: "error", scored: true, message: `image "registry.example.com/acme/app:v1": could not be checked: Unreachable`, summary: Summary{Error: 1},
+			result: "error", scored: true,
+			message: `image "registry.example.com/acme/app:v1": could not be checked: Unreachable`,
+			summary: Summary{Error: 1},
 		},
 		"could not be checked, in Audit": {
 			mode: v1alpha1.ModeAudit, verdict: policy.CouldNotCheck, images: unchecked,
-			result: "error", message: `image "registry.example.com/acme/app:v1": could not be checked: Unreachable`, summary: Summary{Error: 1},
+			result: "error", message: `image "registry.example.com/acme/app:v1": could not be checked: Unreachable`,
+			summary: Summary{Error: 1},
 		},
-		"no mode is Enforce": {verdict: policy.Denied, result: "fail", scored: true, message: "the policy is not met", summary: Summary{Fail: 1}},
-		"an unheard-of mode": {mode: "Later", result: "fail", scored: true, message: "the policy is not met", summary: Summary{Fail: 1}},
-		"no verdict is fail": {mode: v1alpha1.ModeEnforce, result: "fail", scored: true, message: "the policy is not met", summary: Summary{Fail: 1}},
-		"an unknown verdict": {mode: v1alpha1.ModeEnforce, verdict: 99, result: "fail", scored: true, message: "the policy is not met", summary: Summary{Fail: 1}},
+		"no mode is Enforce": {
+			verdict: policy.Denied, result: "fail", scored: true, message: "the policy is not met",
+			summary: Summary{Fail: 1},
+		},
+		"an unheard-of mode": {
+			mode: "Later", result: "fail", scored: true, message: "the policy is not met", summary: Summary{Fail: 1},
+		},
+		"no verdict is fail": {
+			mode: v1alpha1.ModeEnforce, result: "fail", scored: true, message: "the policy is not met",
+			summary: Summary{Fail: 1},
+		},
+		"an unknown verdict": {
+			mode: v1alpha1.ModeEnforce, verdict: 99, result: "fail", scored: true, message: "the policy is not met",
+			summary: Summary{Fail: 1},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := compliance.Finding{Policy: "production", Mode: test.mode, Workload: workload("shop", "app"), Verdict: test.verdict, Images: test.images}
+			f := compliance.Finding{
+				Policy: "production", Mode: test.mode, Workload: workload("shop", "app"), Verdict: test.verdict,
+				Images: test.images,
+			}
 			got := Build("shop", []compliance.Finding{f})
 			if diff := cmp.Diff(test.summary, got.Summary); diff != "" {
 				t.Error(diff)
 			}
 			want := Result{
-				Source: "countersign", Policy: "production", Rule: "required-roles", Category: "Software Supply Chain Security",
-				Result: test.result, Scored: test.scored, Message: test.message,
+				Source: "countersign", Policy: "production", Rule: "required-roles",
+				Category: "Software Supply Chain Security",
+				Result:   test.result, Scored: test.scored, Message: test.message,
 				Resources:  []Resource{{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "shop", Name: "app"}},
 				Properties: got.Results[0].Properties,
 			}
@@ -74,7 +106,10 @@ func TestResult(t *testing.T) {
 		})
 	}
 	t.Run("properties", func(t *testing.T) {
-		f := compliance.Finding{Policy: "production", Workload: workload("shop", "app"), Images: append(append(ambiguous, denied...), denied...)}
+		f := compliance.Finding{
+			Policy: "production", Workload: workload("shop", "app"),
+			Images: append(append(ambiguous, denied...), denied...),
+		}
 		got := Build("shop", []compliance.Finding{f}).Results[0].Properties
 		want := map[string]string{"mode": "Enforce", "reasons": "Ambiguous,NotSigned", "missingRoles": "2 of 3,qa"}
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -84,8 +119,12 @@ func TestResult(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	findings := []compliance.Finding{{Policy: "production", Workload: workload("shop", "app"), Verdict: policy.Admitted}}
-	for format, want := range map[Format]string{PolicyReport(): "wgpolicyk8s.io/v1alpha2 PolicyReport", OpenReport(): "openreports.io/v1alpha1 Report"} {
+	findings := []compliance.Finding{
+		{Policy: "production", Workload: workload("shop", "app"), Verdict: policy.Admitted},
+	}
+	for format, want := range map[Format]string{
+		PolicyReport(): "wgpolicyk8s.io/v1alpha2 PolicyReport", OpenReport(): "openreports.io/v1alpha1 Report",
+	} {
 		text, err := Build("shop", findings).JSON(format)
 		if err != nil {
 			t.Fatal(err)
@@ -101,11 +140,16 @@ func TestJSON(t *testing.T) {
 		if got.APIVersion+" "+got.Kind != want {
 			t.Errorf("%s %s, want %s", got.APIVersion, got.Kind, want)
 		}
-		if diff := cmp.Diff(Metadata{Namespace: "shop", Name: "countersign", Labels: map[string]string{"app.kubernetes.io/managed-by": "countersign"}}, got.Metadata); diff != "" {
+		if diff := cmp.Diff(
+			Metadata{
+				Namespace: "shop", Name: "countersign",
+				Labels: map[string]string{"app.kubernetes.io/managed-by": "countersign"},
+			}, got.Metadata); diff != "" {
 			t.Error(diff)
 		}
 		// What is not set would stay as an earlier write left it for other owners of the field.
-		if diff := cmp.Diff(map[string]int{"pass": 1, "fail": 0, "warn": 0, "error": 0, "skip": 0}, got.Summary); diff != "" {
+		if diff := cmp.Diff(map[string]int{"pass": 1, "fail": 0, "warn": 0, "error": 0, "skip": 0},
+			got.Summary); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -116,7 +160,8 @@ func TestOrder(t *testing.T) {
 	var findings []compliance.Finding
 	for i := range 40 {
 		findings = append(findings, compliance.Finding{
-			Policy: fmt.Sprintf("p-%d", i%3), Mode: []v1alpha1.PolicyMode{v1alpha1.ModeEnforce, v1alpha1.ModeAudit}[i%2],
+			Policy:   fmt.Sprintf("p-%d", i%3),
+			Mode:     []v1alpha1.PolicyMode{v1alpha1.ModeEnforce, v1alpha1.ModeAudit}[i%2],
 			Workload: workload("shop", fmt.Sprintf("app-%d", i)), Verdict: policy.Verdict(i % 3),
 		})
 	}
@@ -145,7 +190,9 @@ func TestOrder(t *testing.T) {
 }
 
 func TestByNamespace(t *testing.T) {
-	a, b, c := compliance.Finding{Workload: workload("shop", "a")}, compliance.Finding{Workload: workload("cart", "b")}, compliance.Finding{Workload: workload("shop", "c")}
+	a, b, c := compliance.Finding{
+		Workload: workload("shop", "a"),
+	}, compliance.Finding{Workload: workload("cart", "b")}, compliance.Finding{Workload: workload("shop", "c")}
 	want := map[string][]compliance.Finding{"shop": {a, c}, "cart": {b}}
 	if diff := cmp.Diff(want, ByNamespace([]compliance.Finding{a, b, c})); diff != "" {
 		t.Error(diff)
@@ -172,10 +219,15 @@ func TestBounds(t *testing.T) {
 			for i := range test.findings {
 				f := compliance.Finding{
 					Policy: "production", Mode: v1alpha1.ModeEnforce, Verdict: policy.Admitted,
-					Workload: compliance.Workload{APIVersion: test.text, Kind: test.text, Namespace: "shop", Name: fmt.Sprint(i, test.text)},
+					Workload: compliance.Workload{
+						APIVersion: test.text, Kind: test.text, Namespace: "shop", Name: fmt.Sprint(i, test.text),
+					},
 				}
 				for range test.images {
-					f.Images = append(f.Images, compliance.ImageFinding{Image: test.text, Reason: test.text, Missing: []string{test.text, test.text}})
+					f.Images = append(f.Images,
+						compliance.ImageFinding{
+							Image: test.text, Reason: test.text, Missing: []string{test.text, test.text},
+						})
 				}
 				if i == test.findings-1 { // the one that matters is the last of the input
 					f.Verdict = policy.Denied
@@ -201,7 +253,8 @@ func TestBounds(t *testing.T) {
 			}
 			last := r.Results[len(r.Results)-1]
 			if left := test.findings - len(r.Results) + 1; left > 1 {
-				if want := fmt.Sprintf("%d further results are left out", left); last.Result != "skip" || !strings.HasPrefix(last.Message, want) {
+				if want := fmt.Sprintf("%d further results are left out", left); last.Result != "skip" ||
+					!strings.HasPrefix(last.Message, want) {
 					t.Errorf("the last of %d results is %+v, want %q", len(r.Results), last, want)
 				}
 			} else if last.Result != "pass" {

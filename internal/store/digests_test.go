@@ -29,7 +29,9 @@ func digestsBench(t *testing.T) (b *bench, r *digests.Registries, held []trust.K
 	r.Sign(digestTwo, "ci")
 	b = newBench(r)
 	b.Reset("acme", time.Minute)
-	for _, image := range []imageref.Ref{app, {Host: app.Host, Path: app.Path, Digest: digestOne}, {Host: app.Host, Path: app.Path, Digest: digestTwo}} {
+	for _, image := range []imageref.Ref{
+		app, {Host: app.Host, Path: app.Path, Digest: digestOne}, {Host: app.Host, Path: app.Path, Digest: digestTwo},
+	} {
 		k := trust.Key{Root: "acme", Subject: r.Subject(image)}
 		if err := b.Ensure(t.Context(), k); err != nil {
 			t.Fatal(err)
@@ -67,7 +69,8 @@ func TestOneRecordForAllSubjects(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want.Statements("", ""), got.Statements("", "")); diff != "" || !cmp.Equal(want.Hints("v1"), got.Hints("v1")) {
+		if diff := cmp.Diff(want.Statements("", ""), got.Statements("", "")); diff != "" ||
+			!cmp.Equal(want.Hints("v1"), got.Hints("v1")) {
 			t.Errorf("%s (-want +got):\n%s", k.Subject, diff)
 		}
 	}

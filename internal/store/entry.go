@@ -14,8 +14,10 @@ type entry struct {
 	used   time.Time // when it was last asked for, by admission or for what runs; zero: not since the start
 
 	// What the list of what was published means to it.
-	named  time.Time // when it was last named
-	polled time.Time // when it is due without a list, by its last fetch; where that has changed since, somebody wants it sooner
+	named time.Time // when it was last named
+	// when it is due without a list, by its last fetch; where that has changed since, somebody
+	// wants it sooner
+	polled time.Time
 	late   time.Time // when it is refreshed whatever the list says
 }
 

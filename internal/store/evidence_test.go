@@ -21,7 +21,8 @@ func estate(n int) evidence {
 // A snapshot that is in use does not change, whatever becomes of its clones.
 func TestClonesAreApart(t *testing.T) {
 	before := estate(100)
-	k, other, further := acmeKey("registry.example.com/acme/app-7"), acmeKey("registry.example.com/acme/app-8"), acmeKey("registry.example.com/acme/new")
+	k, other, further := acmeKey("registry.example.com/acme/app-7"), acmeKey(
+		"registry.example.com/acme/app-8"), acmeKey("registry.example.com/acme/new")
 	was := before.get(k)
 	one, two := before.clone(), before.clone()
 	one.set(k, &held{})
@@ -30,7 +31,8 @@ func TestClonesAreApart(t *testing.T) {
 	if before.get(k) != was || before.get(other) == nil || before.get(further) != nil {
 		t.Error("what is published has changed")
 	}
-	if one.get(k) == was || one.get(other) != nil || one.get(further) != nil || two.get(k) != was || two.get(further) == nil {
+	if one.get(k) == was || one.get(other) != nil || one.get(further) != nil || two.get(k) != was ||
+		two.get(further) == nil {
 		t.Error("a clone has not what was set in it alone")
 	}
 }
@@ -87,7 +89,8 @@ func BenchmarkPublication(b *testing.B) {
 			root := bench.Load().Root("acme").Root
 			b.ReportAllocs()
 			for b.Loop() {
-				if published, _ := bench.putEvidence(k, root, bench.Load().evidence.get(k), &held{evidence: &fact{}}); !published {
+				if published, _ := bench.putEvidence(k, root, bench.Load().evidence.get(k),
+					&held{evidence: &fact{}}); !published {
 					b.Fatal("not published")
 				}
 			}

@@ -51,7 +51,8 @@ func newRealFeed(t *testing.T, n *notaryserver.Server, client *notaryserver.Clie
 		t.Fatal(err)
 	}
 	root, err := notary.New(notary.Config{
-		Name: "acme", RootKeyIDs: pins, Roles: []notary.Role{{Name: "admin", Delegations: []string{"targets"}, Threshold: 1}},
+		Name: "acme", RootKeyIDs: pins,
+		Roles: []notary.Role{{Name: "admin", Delegations: []string{"targets"}, Threshold: 1}},
 	}, get)
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +114,8 @@ func TestRealFeed(t *testing.T) {
 
 	asked := r.spent(3)
 	if got := asked[feedPath]; got < 3 || got > 4 || r.timestamps(asked) > 0 {
-		t.Errorf("asked for %v in 3 intervals without a publication, want the list once an interval and no timestamp", asked)
+		t.Errorf("asked for %v in 3 intervals without a publication, want the list once an interval and no timestamp",
+			asked)
 	}
 	if err := client.AddHash(t.Context(), images[1].Repository(), "v2", 3, strings.Repeat("b", 64)); err != nil {
 		t.Fatal(err)
@@ -157,15 +159,20 @@ func TestRealFeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.spent(1)
-	if got := r.b.Status("acme"); got.Failing != len(images) || got.Faults[0].Fault.Reason != v1alpha1.ReasonMetadataMissing {
+	if got := r.b.Status("acme"); got.Failing != len(images) ||
+		got.Faults[0].Fault.Reason != v1alpha1.ReasonMetadataMissing {
 		t.Errorf("Status = %+v, want every repository to be missed", got)
 	}
 }
 
 // A server that does not let this account read its list is polled.
 func TestRealFeedThatIsRefused(t *testing.T) {
-	n := notaryserver.Run(t, notaryserver.Options{Auth: &notaryserver.Auth{Username: "admin", Password: "admin-password", AnonymousPull: true}})
-	images := []imageref.Ref{{Host: "registry.example.com", Path: "acme/a"}, {Host: "registry.example.com", Path: "acme/b"}}
+	n := notaryserver.Run(t, notaryserver.Options{
+		Auth: &notaryserver.Auth{Username: "admin", Password: "admin-password", AnonymousPull: true},
+	})
+	images := []imageref.Ref{
+		{Host: "registry.example.com", Path: "acme/a"}, {Host: "registry.example.com", Path: "acme/b"},
+	}
 	r := newRealFeed(t, n, notaryserver.RunClient(t, n), images)
 	asked := r.spent(10)
 	if got := r.timestamps(asked); got < 18 {
@@ -174,7 +181,8 @@ func TestRealFeedThatIsRefused(t *testing.T) {
 	if got := r.b.Status("acme"); got.Failing > 0 || got.Server != nil || got.Tracked != 2 {
 		t.Errorf("Status = %+v, want no fault", got)
 	}
-	if got := asked["/v2/_trust/changefeed"]; got < 2 || got > 8 { // each of 4 questions is one without a token, and one with
+	// each of 4 questions is one without a token, and one with
+	if got := asked["/v2/_trust/changefeed"]; got < 2 || got > 8 {
 		t.Errorf("the list was asked for %d times", got)
 	}
 }

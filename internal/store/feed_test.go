@@ -27,7 +27,8 @@ type listing struct {
 }
 
 // newListing has the repositories held, and refreshed at an interval. changes nil: an honest list.
-func newListing(repositories int, interval time.Duration, changes func(after trust.Cursor) (trust.Changes, error)) *listing {
+func newListing(repositories int, interval time.Duration,
+	changes func(after trust.Cursor) (trust.Changes, error)) *listing {
 	l := &listing{scripted: &scripted{}, fetched: map[string][]time.Time{}, changes: changes}
 	if changes == nil {
 		l.changes = l.honest
@@ -154,12 +155,15 @@ func perInterval(t testing.TB, changes func(trust.Cursor) (trust.Changes, error)
 
 func TestFeedSavesRequests(t *testing.T) {
 	without, with := perInterval(t, noFeed), perInterval(t, nil)
-	t.Logf("requests an interval for 1,000 repositories and one publication: %.1f without the feed, %.1f with it", without, with)
+	t.Logf("requests an interval for 1,000 repositories and one publication: %.1f without the feed, %.1f with it",
+		without, with)
 	if without < 1000 {
 		t.Errorf("%.1f requests an interval without the feed, want one for each repository at least", without)
 	}
 	if with > without/8 || with < 1000.0/12 {
-		t.Errorf("%.1f requests an interval with the feed, want at least a twelfth of the repositories and at most an eighth of %.1f", with, without)
+		t.Errorf(
+			"%.1f requests an interval with the feed, want at least a twelfth of the repositories and at most an "+
+				"eighth of %.1f", with, without)
 	}
 }
 
@@ -235,7 +239,8 @@ func TestFeedThatFails(t *testing.T) {
 	l.pass(t, interval*5/4+interval/20)
 	for repository, times := range l.fetched {
 		if times[len(times)-1].Before(at) {
-			t.Errorf("%s was last fetched at %s, want after %s, when the list was gone", repository, times[len(times)-1], at)
+			t.Errorf("%s was last fetched at %s, want after %s, when the list was gone", repository,
+				times[len(times)-1], at)
 		}
 	}
 	if fetches, _ := l.spent(t, 10*interval); fetches < 1000 {
@@ -299,7 +304,9 @@ func TestFeedDoesNotHoldUpExpiry(t *testing.T) {
 			}
 		}
 		if ahead == 0 || past == 0 {
-			t.Errorf("%s was refreshed %d times in the interval before its expiry and %d times in that after, want both", repository, ahead, past)
+			t.Errorf(
+				"%s was refreshed %d times in the interval before its expiry and %d times in that after, want both",
+				repository, ahead, past)
 		}
 	}
 }
@@ -322,7 +329,8 @@ func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 	l.b.acme().mu.Lock()
 	f := l.b.acme().feed
 	l.b.acme().mu.Unlock()
-	l.b.acme().fed(f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}}, nil)
+	l.b.acme().fed(f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}},
+		nil)
 	close(release)
 	<-flight.done
 	l.b.clock.Step(time.Second)

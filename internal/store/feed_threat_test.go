@@ -57,8 +57,10 @@ func TestThreatFeedCostsNoMoreThanPolling(t *testing.T) {
 		"names all, then is lost": alternate(everything(repositories), everything(repositories), lost),
 		"fails now and then":      alternate(everything(repositories), silent, noFeed),
 		"is not there":            noFeed,
-		"fails oddly":             func(trust.Cursor) (trust.Changes, error) { return trust.Changes{}, errors.New("odd") },
-		"panics":                  func(trust.Cursor) (trust.Changes, error) { panic("hostile") },
+		"fails oddly": func(trust.Cursor) (trust.Changes, error) {
+			return trust.Changes{}, errors.New("odd")
+		},
+		"panics": func(trust.Cursor) (trust.Changes, error) { panic("hostile") },
 	}
 	const most = repositories * int(span/(interval*8/10)) // what polling may take by its jitter
 	for name, list := range lists {
@@ -100,6 +102,7 @@ func TestThreatFeedNamesMadeUpRepositories(t *testing.T) {
 		}
 	}
 	if len(l.fetched) != 10 || l.b.Status("acme").Tracked != 10 {
-		t.Errorf("%d repositories were fetched and %d are tracked, want the 10 that are asked for", len(l.fetched), l.b.Status("acme").Tracked)
+		t.Errorf("%d repositories were fetched and %d are tracked, want the 10 that are asked for", len(l.fetched),
+			l.b.Status("acme").Tracked)
 	}
 }

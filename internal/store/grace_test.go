@@ -116,9 +116,12 @@ func TestGraceWhileTheServerIsDown(t *testing.T) {
 // has expired is asked for at once.
 func TestGraceOfWhatIsReadBack(t *testing.T) {
 	held := &fact{expires: time.Unix(1_800_000_000, 0).Add(-time.Minute)}
-	root := &scripted{fetch: returning(nil, slow), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return held, nil }}
+	root := &scripted{
+		fetch: returning(nil, slow), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return held, nil },
+	}
 	b := newBench(root)
-	_, _ = b.PutRootWith("acme", Root{Root: root, ExpiredGrace: time.Hour}, written(map[string][]byte{app.Repository(): []byte("x")}), nil)
+	_, _ = b.PutRootWith("acme", Root{Root: root, ExpiredGrace: time.Hour},
+		written(map[string][]byte{app.Repository(): []byte("x")}), nil)
 	b.graceIs(t, "a start", time.Hour)
 	b.Reset("acme", 24*time.Hour)
 	b.turn()
@@ -149,7 +152,8 @@ func TestStatusOfExpiry(t *testing.T) {
 	in := func(days int) time.Time { return now.AddDate(0, 0, days) }
 	top := func(timestamp int, delegations ...trust.File) *dated {
 		return &dated{fact{expires: in(timestamp)}, append([]trust.File{
-			{Name: "timestamp.json", NotAfter: in(timestamp), Unattended: true}, {Name: "targets.json", NotAfter: in(100)},
+			{Name: "timestamp.json", NotAfter: in(timestamp), Unattended: true},
+			{Name: "targets.json", NotAfter: in(100)},
 		}, delegations...)}
 	}
 	delegation := func(name string, days int) trust.File {
@@ -165,19 +169,25 @@ func TestStatusOfExpiry(t *testing.T) {
 		"nothing": {},
 		"the timestamp comes first": {
 			held: []*dated{top(14), top(10)}, expires: repository(1) + " timestamp.json",
-			signed: Expiry{in(100), repository(0), "targets.json"}, unattended: Expiry{in(10), repository(1), "timestamp.json"},
+			signed:     Expiry{in(100), repository(0), "targets.json"},
+			unattended: Expiry{in(10), repository(1), "timestamp.json"},
 		},
 		"a delegation": {
-			held: []*dated{top(14), top(14, delegation("ci", 50), delegation("qa", 2))}, expires: repository(1) + " targets/qa.json",
-			signed: Expiry{in(2), repository(1), "targets/qa.json"}, unattended: Expiry{in(14), repository(0), "timestamp.json"}, delegation: in(2),
+			held:       []*dated{top(14), top(14, delegation("ci", 50), delegation("qa", 2))},
+			expires:    repository(1) + " targets/qa.json",
+			signed:     Expiry{in(2), repository(1), "targets/qa.json"},
+			unattended: Expiry{in(14), repository(0), "timestamp.json"}, delegation: in(2),
 		},
 		"a delegation that has expired is not in use": {
 			held: []*dated{top(14, delegation("qa", -2))}, expires: repository(0) + " timestamp.json",
-			signed: Expiry{in(-2), repository(0), "targets/qa.json"}, unattended: Expiry{in(14), repository(0), "timestamp.json"}, delegation: in(-2),
+			signed:     Expiry{in(-2), repository(0), "targets/qa.json"},
+			unattended: Expiry{in(14), repository(0), "timestamp.json"}, delegation: in(-2),
 		},
 		"one that was abandoned": {
-			held: []*dated{top(14, delegation("qa", -31), delegation("ci", 3))}, expires: repository(0) + " targets/ci.json",
-			signed: Expiry{in(3), repository(0), "targets/ci.json"}, unattended: Expiry{in(14), repository(0), "timestamp.json"}, delegation: in(3),
+			held:       []*dated{top(14, delegation("qa", -31), delegation("ci", 3))},
+			expires:    repository(0) + " targets/ci.json",
+			signed:     Expiry{in(3), repository(0), "targets/ci.json"},
+			unattended: Expiry{in(14), repository(0), "timestamp.json"}, delegation: in(3),
 		},
 	}
 	for name, c := range tests {
@@ -186,13 +196,15 @@ func TestStatusOfExpiry(t *testing.T) {
 			b := newBench(root)
 			for i, e := range c.held {
 				root.fetch = returning(e, nil)
-				if err := b.Ensure(t.Context(), key(imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)})); err != nil {
+				if err := b.Ensure(t.Context(),
+					key(imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("acme/app-%d", i)})); err != nil {
 					t.Fatal(err)
 				}
 			}
 			s := b.Status("acme")
 			if s.ExpiresFirst != c.expires || !s.Expiries["delegation"].Equal(c.delegation) {
-				t.Errorf("first %q, delegations %s; want %q, %s", s.ExpiresFirst, s.Expiries["delegation"], c.expires, c.delegation)
+				t.Errorf("first %q, delegations %s; want %q, %s", s.ExpiresFirst, s.Expiries["delegation"], c.expires,
+					c.delegation)
 			}
 			if diff := cmp.Diff([]Expiry{c.signed, c.unattended}, []Expiry{s.Signed, s.Unattended}); diff != "" {
 				t.Error(diff)

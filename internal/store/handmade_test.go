@@ -91,11 +91,15 @@ func TestCustomDataOutOfOrderIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := policy.NewSet(policy.UncoveredAllow, []*policy.Policy{p}).Decide(policy.Request{Image: acmeApp + ":v1", Now: time.Now()}, b.Load())
+	got := policy.NewSet(policy.UncoveredAllow,
+		[]*policy.Policy{p}).Decide(policy.Request{Image: acmeApp + ":v1", Now: time.Now()}, b.Load())
 	if got.Verdict != policy.Denied {
 		t.Errorf("verdict %d, want a denial", got.Verdict)
 	}
-	for _, words := range []string{`"qa" has not signed`, "signed by ci", "targets/qa.json is signed by 0 of the keys", "the signature of key " + signers.Roles["qa"].Canonical, "canonical JSON", "custom data"} {
+	for _, words := range []string{
+		`"qa" has not signed`, "signed by ci", "targets/qa.json is signed by 0 of the keys",
+		"the signature of key " + signers.Roles["qa"].Canonical, "canonical JSON", "custom data",
+	} {
 		if !strings.Contains(got.Message, words) {
 			t.Errorf("%q does not say %q", got.Message, words)
 		}

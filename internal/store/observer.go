@@ -49,5 +49,7 @@ func (s *Store) observe(root, format, stage string, began time.Time, h *held, fa
 		return
 	}
 	unsigned := fault == nil && h != nil && !signed(h)
-	s.Observer.Verified(Verification{Root: root, Format: format, Stage: stage, Took: time.Since(began), Unsigned: unsigned, Fault: fault})
+	s.Observer.Verified(Verification{
+		Root: root, Format: format, Stage: stage, Took: time.Since(began), Unsigned: unsigned, Fault: fault,
+	})
 }

@@ -38,7 +38,8 @@ type Saved func(take func(repository trust.Subject, packed []byte)) error
 // that nothing older is ever accepted under it. The result is what could not be taken in, by
 // repository. Once outdated says that another root is to take the place of this one, what is left
 // to be verified anew is left to that. The error is that of saved; nothing is published then.
-func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bool) (map[trust.Subject]*trust.Fault, error) {
+func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bool) (map[trust.Subject]*trust.Fault,
+	error) {
 	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[trust.Subject]*trust.Fault{}}
 	// The work is done before the lock is taken; what was published meanwhile is left for it, and
 	// is little.
@@ -117,7 +118,9 @@ func (p *publication) carry(old *Snapshot) error {
 		}
 		g.Go(func() error {
 			if h.evidence != nil && time.Now().After(until) {
-				fault := trust.NewFault(v1alpha1.ReasonNotLoaded, "TrustRoot %q was changed, and what it holds of the repository is still being verified anew", p.name)
+				fault := trust.NewFault(v1alpha1.ReasonNotLoaded,
+					"TrustRoot %q was changed, and what it holds of the repository is still being verified anew",
+					p.name)
 				p.keep(p.late, k, carried{from: h, to: p.unverified(k, h, earlier, fault)})
 				return nil
 			}
@@ -206,7 +209,9 @@ func (p *publication) replace(k trust.Key, c carried, verified *held) {
 		if snapshot.roots[p.name] != p.root || now == nil || now.fault == nil || now.evidence != c.from.evidence {
 			return
 		}
-		next := &held{evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended}
+		next := &held{
+			evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended,
+		}
 		if published, _ := p.store.putEvidence(k, p.root.Root, now, next); published { // it is as large as before
 			return
 		}
@@ -219,7 +224,9 @@ func (p *publication) unverified(k trust.Key, h *held, earlier *Root, fault *tru
 	if h == nil {
 		return &held{fault: fault}
 	}
-	next := &held{evidence: h.evidence, anew: p.anew(h, earlier), fault: fault, stale: p.stale(k, h, earlier), ended: h.ended}
+	next := &held{
+		evidence: h.evidence, anew: p.anew(h, earlier), fault: fault, stale: p.stale(k, h, earlier), ended: h.ended,
+	}
 	next.used.Store(h.used.Load())
 	return next
 }
@@ -235,7 +242,8 @@ func (p *publication) stale(k trust.Key, h *held, earlier *Root) bool {
 	if p.root.ExpiredGrace <= 0 || h.ended {
 		return false
 	}
-	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 || p.store.Load().down[server{p.name, p.root.Root.Host(k.Subject)}]
+	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 ||
+		p.store.Load().down[server{p.name, p.root.Root.Host(k.Subject)}]
 }
 
 // one returns what the new root holds of a subject, by what was held; nil: nothing.
@@ -335,18 +343,21 @@ func (s *Store) recheck(k trust.Key, r *Root, h *held) *held {
 
 // unpack returns what is held of a repository once what was written down is taken in: what was held
 // before where that adds nothing or is of no use.
-func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held, packed []byte) (after map[trust.Key]*held, fault *trust.Fault) {
+func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held,
+	packed []byte) (after map[trust.Key]*held, fault *trust.Fault) {
 	began := time.Now()
 	after = maps.Clone(before)
 	defer func() {
 		if cause := recover(); cause != nil {
-			after, fault = before, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: reading what was written down broke off: %v", repository.Subject, cause)
+			after, fault = before, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+				"%s: reading what was written down broke off: %v", repository.Subject, cause)
 		}
 		s.observe(repository.Root, r.Format, StageRestore, began, firstOf(after), fault)
 	}()
 	keeper, ok := r.Root.(trust.Keeper)
 	if !ok {
-		return after, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: something was written down, and this format keeps nothing", repository.Subject)
+		return after, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+			"%s: something was written down, and this format keeps nothing", repository.Subject)
 	}
 	seen := map[trust.Subject]trust.Evidence{}
 	for k, h := range before {
@@ -361,7 +372,8 @@ func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held
 	for about, evidence := range found {
 		k := trust.Key{Root: repository.Root, Subject: about}
 		h := before[k]
-		if evidence == nil || k.InRepository() != repository || fault == nil && h != nil && h.fault == nil && !h.anew && h.evidence == evidence {
+		if evidence == nil || k.InRepository() != repository || fault == nil && h != nil && h.fault == nil && !h.anew &&
+			h.evidence == evidence {
 			continue
 		}
 		next := &held{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}

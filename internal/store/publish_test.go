@@ -43,7 +43,8 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 	}
 	_, _ = b.PutRootWith("acme", Root{Root: edited}, written(saved), never)
 	if most := int32(2 * runtime.GOMAXPROCS(0)); early.Load() > most {
-		t.Errorf("%d of %d repositories were verified before the edit took effect, want at most %d", early.Load(), len(images), most)
+		t.Errorf("%d of %d repositories were verified before the edit took effect, want at most %d", early.Load(),
+			len(images), most)
 	}
 	if want := len(images) - int(early.Load()); waiting != want {
 		t.Errorf("%d repositories could not be checked at first, want %d", waiting, want)
@@ -137,7 +138,8 @@ func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 	}
 	_, _ = b.PutRootWith("acme", Root{Root: edited}, written(nil), func() bool { return late.Load() > 0 })
 	if most := int32(runtime.GOMAXPROCS(0)); late.Load() == 0 || late.Load() > most {
-		t.Errorf("%d repositories were verified for an edit that was outdated after the first, want at most %d", late.Load(), most)
+		t.Errorf("%d repositories were verified for an edit that was outdated after the first, want at most %d",
+			late.Load(), most)
 	}
 	b.PutRoot("acme", Root{Root: &scripted{}})
 	for _, image := range images {

@@ -69,7 +69,9 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "the first turns", func() bool { return flights() == inBackground && root.fetches.Load() == inBackground })
+	eventually(t, "the first turns", func() bool {
+		return flights() == inBackground && root.fetches.Load() == inBackground
+	})
 	b.wake()
 	eventually(t, "another look at what is due", func() bool { return len(b.woken) == 0 })
 	if n := flights(); n != inBackground {
@@ -89,7 +91,8 @@ func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			signed, hang := &fact{}, make(chan struct{})
 			var slow atomic.Bool
-			root := &scripted{fetchOf: func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+			root := &scripted{fetchOf: func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence,
+				error) {
 				if slow.Load() && repository != app.Repository() {
 					<-hang
 				}
@@ -114,7 +117,8 @@ func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 			b.running(t)
 			b.Retain(keys(images...))
 			b.wake()
-			eventually(t, "the background to take its turns", func() bool { return root.fetches.Load()-before == inBackground })
+			eventually(t, "the background to take its turns",
+				func() bool { return root.fetches.Load()-before == inBackground })
 			if err := demand(); err != nil { // nothing of the backlog has ended, nor can it
 				t.Error(err)
 			}
@@ -191,7 +195,9 @@ func TestThreatRetainedIsBounded(t *testing.T) {
 	images := append(repositories(maxRetainedUnsigned+50), app)
 	retain := func(images []imageref.Ref, want, beyond int) map[trust.Subject]bool {
 		t.Helper()
-		if n := b.Retain(append(keys(images...), trust.Key{Root: "gone", Subject: key(images[0]).Subject})); n != beyond || len(b.acme().retained) != want {
+		if n := b.Retain(
+			append(keys(images...), trust.Key{Root: "gone", Subject: key(images[0]).Subject})); n != beyond ||
+			len(b.acme().retained) != want {
 			t.Errorf("%d retained and %d beyond, want %d and %d", len(b.acme().retained), n, want, beyond)
 		}
 		if !b.acme().retained[key(app).Subject] {

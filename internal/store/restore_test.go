@@ -25,7 +25,8 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 			bare = true
 		}
 	}
-	if faults, err := b.PutRootWith("acme", Root{Root: root}, written(map[string][]byte{appRepository: {1}}), never); len(faults) > 0 || err != nil {
+	if faults, err := b.PutRootWith("acme", Root{Root: root}, written(map[string][]byte{appRepository: {1}}),
+		never); len(faults) > 0 || err != nil {
 		t.Fatal(faults, err)
 	}
 	b.holds(t, kept)
@@ -128,7 +129,9 @@ func TestThreatFetchDoesNotUndoARestore(t *testing.T) {
 // comes back by no other way.
 func TestEpochStartsVersionsAnew(t *testing.T) {
 	kept, next := &fact{}, &fact{}
-	root := &scripted{fetch: returning(kept, nil), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }}
+	root := &scripted{
+		fetch: returning(kept, nil), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil },
+	}
 	b := newBench(root)
 	if err := b.Ensure(t.Context(), key(app)); err != nil {
 		t.Fatal(err)
@@ -231,7 +234,8 @@ func TestNothingIsPublishedWithoutItsRecords(t *testing.T) {
 	b := newBench(&scripted{})
 	b.DropRoot("acme")
 	unreadable := errors.New("the API server is gone")
-	_, err := b.PutRootWith("acme", Root{Root: &scripted{}}, func(func(trust.Subject, []byte)) error { return unreadable }, never)
+	_, err := b.PutRootWith("acme", Root{Root: &scripted{}},
+		func(func(trust.Subject, []byte)) error { return unreadable }, never)
 	if !errors.Is(err, unreadable) || b.Load().Root("acme") != nil {
 		t.Errorf("got error %v, and root %v", err, b.Load().Root("acme"))
 	}

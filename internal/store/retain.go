@@ -136,8 +136,11 @@ func (t *track) forgettable() []trust.Key {
 			unsigned = append(unsigned, about)
 		}
 	}
-	slices.SortFunc(unsigned, func(a, b trust.Subject) int { return t.entries[b].asked.Compare(t.entries[a].asked) }) // newest first
-	keep := slices.IndexFunc(unsigned, func(about trust.Subject) bool { return now.Sub(t.entries[about].asked) > forgetAfter })
+	// newest first
+	slices.SortFunc(unsigned, func(a, b trust.Subject) int { return t.entries[b].asked.Compare(t.entries[a].asked) })
+	keep := slices.IndexFunc(unsigned, func(about trust.Subject) bool {
+		return now.Sub(t.entries[about].asked) > forgetAfter
+	})
 	if keep < 0 {
 		keep = len(unsigned)
 	}

@@ -168,7 +168,8 @@ func TestRestoredIsRefreshedOverAWhile(t *testing.T) {
 	half := int(o.fetches.Load() - before)
 	b.pass(freshen / 2)
 	if all := int(o.fetches.Load() - before); half < 60 || half > 140 || all < len(images) {
-		t.Errorf("%d are refreshed in the first half of the time and %d in all, want %d spread over both", half, all, len(images))
+		t.Errorf("%d are refreshed in the first half of the time and %d in all, want %d spread over both", half, all,
+			len(images))
 	}
 }
 
@@ -235,7 +236,8 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	}
 	short, end := context.WithTimeout(t.Context(), 10*time.Second)
 	defer end()
-	if err := b.Ensure(short, key(evil(maxAsked+200))); err == nil || trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
+	if err := b.Ensure(short, key(evil(maxAsked+200))); err == nil ||
+		trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
 		t.Errorf("beyond the bound: %v, want a Timeout", err)
 	}
 	if err := b.Renew(t.Context(), key(images[0]), b.clock.Now()); err != nil {

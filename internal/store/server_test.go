@@ -159,7 +159,8 @@ func TestFailingFetchHasTheServerProbed(t *testing.T) {
 	b.fails(t, refused)
 	b.turn()
 	if n := o.probes.Load() - probes; n != 1 || b.acme().outage(trust.Subject{}) == nil {
-		t.Errorf("%d probes, and the outage is %v; want one, and the server to be down", n, b.acme().outage(trust.Subject{}))
+		t.Errorf("%d probes, and the outage is %v; want one, and the server to be down", n,
+			b.acme().outage(trust.Subject{}))
 	}
 }
 
@@ -232,14 +233,17 @@ func TestDemandOfAServerThatIsDown(t *testing.T) {
 	}
 	b.pass(catchUp + 2*time.Second)
 	if s := b.Status("acme"); s.Failing > 0 || o.fetches.Load()-before < 20 {
-		t.Errorf("%d fetches, %d failing; want what was asked for during the outage to be fetched", o.fetches.Load()-before, s.Failing)
+		t.Errorf("%d fetches, %d failing; want what was asked for during the outage to be fetched",
+			o.fetches.Load()-before, s.Failing)
 	}
 }
 
 // Somebody who names a repository at which the server fails, as often as they like, holds up no
 // other.
 func TestThreatFailingRepositoryHoldsUpNoOther(t *testing.T) {
-	for name, fault := range map[string]*trust.Fault{"server error": broken, "broken off": refused, "refused": trust.NewFault(v1alpha1.ReasonUnauthorized, "403")} {
+	for name, fault := range map[string]*trust.Fault{
+		"server error": broken, "broken off": refused, "refused": trust.NewFault(v1alpha1.ReasonUnauthorized, "403"),
+	} {
 		t.Run(name, func(t *testing.T) {
 			b, o, _ := known(t, 1)
 			o.fetchOf = func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
@@ -324,7 +328,8 @@ func TestThreatFailingRepositoryAndProbeAreNoOutage(t *testing.T) {
 				}
 				b.clock.Step(time.Second)
 			}
-			if err := b.Renew(t.Context(), key(asked), b.clock.Now()); err != nil || b.acme().outage(trust.Subject{}) != nil {
+			if err := b.Renew(t.Context(), key(asked), b.clock.Now()); err != nil ||
+				b.acme().outage(trust.Subject{}) != nil {
 				t.Errorf("after %s: %v, want a server that answers not to be down", 2*lastProbe, err)
 			}
 			if n > 0 && down > 3 {

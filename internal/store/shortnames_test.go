@@ -17,7 +17,9 @@ func TestThreatSettingsOutlastPublications(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for as, short := range map[policy.ShortNames]policy.Verdict{policy.ShortNamesDeny: policy.Denied, policy.ShortNamesDockerIO: policy.Admitted} {
+	for as, short := range map[policy.ShortNames]policy.Verdict{
+		policy.ShortNamesDeny: policy.Denied, policy.ShortNamesDockerIO: policy.Admitted,
+	} {
 		t.Run(as.String(), func(t *testing.T) {
 			s := New(policy.UncoveredWarn)
 			s.ReadShortNames(as)

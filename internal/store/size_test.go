@@ -34,7 +34,9 @@ func sized(sizes map[string]int64) *scripted {
 const prefix = "registry.example.com/"
 
 func TestThreatEvidenceIsBounded(t *testing.T) {
-	sizes := map[string]int64{prefix + "acme/a": 40, prefix + "acme/b": 40, prefix + "acme/large": 30, prefix + "acme/small": 20}
+	sizes := map[string]int64{
+		prefix + "acme/a": 40, prefix + "acme/b": 40, prefix + "acme/large": 30, prefix + "acme/small": 20,
+	}
 	b := newBench(sized(sizes))
 	b.MaxSize = 100
 	for _, path := range []string{"acme/a", "acme/b"} {
@@ -46,7 +48,8 @@ func TestThreatEvidenceIsBounded(t *testing.T) {
 	if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
 		t.Fatalf("got %v for what does not fit", err)
 	}
-	if _, _, err := b.Load().Evidence(key(repository("acme/large"))); trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
+	if _, _, err := b.Load().Evidence(key(repository("acme/large"))); trust.AsFault(err,
+		"").Reason != v1alpha1.ReasonTooLarge {
 		t.Errorf("got %v when it is decided on", err)
 	}
 	if err := b.Ensure(t.Context(), key(repository("acme/small"))); err != nil {

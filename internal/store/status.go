@@ -96,7 +96,8 @@ func (s *Status) schedules(snapshot *Snapshot, one *track) {
 		if refreshed.After(s.Succeeded) {
 			s.Succeeded = refreshed
 		}
-		if signed(snapshot.evidence.get(k)) && !refreshed.IsZero() && (s.Oldest.IsZero() || refreshed.Before(s.Oldest)) {
+		if signed(snapshot.evidence.get(k)) && !refreshed.IsZero() &&
+			(s.Oldest.IsZero() || refreshed.Before(s.Oldest)) {
 			s.Oldest = refreshed
 		}
 		f := repositories[k.Name()]
@@ -169,7 +170,8 @@ func (s *Status) expiries(repository string, h *held, now time.Time) {
 			continue
 		}
 		first := Expiry{NotAfter: f.NotAfter, Repository: repository, File: f.Name}
-		if in := (Expiry{NotAfter: s.Expires}); first.before(in) || f.NotAfter.Equal(s.Expires) && repository+" "+f.Name < s.ExpiresFirst {
+		if in := (Expiry{NotAfter: s.Expires}); first.before(in) || f.NotAfter.Equal(s.Expires) && repository+" "+
+			f.Name < s.ExpiresFirst {
 			if !f.Part || now.Before(f.NotAfter) { // else it is no longer in use
 				s.Expires, s.ExpiresFirst = f.NotAfter, repository+" "+f.Name
 			}
@@ -178,7 +180,8 @@ func (s *Status) expiries(repository string, h *held, now time.Time) {
 		if f.Unattended {
 			among = &s.Unattended
 		}
-		if first.before(*among) || first.NotAfter.Equal(among.NotAfter) && repository+" "+f.Name < among.Repository+" "+among.File {
+		if first.before(*among) || first.NotAfter.Equal(among.NotAfter) && repository+" "+f.Name < among.Repository+" "+
+			among.File {
 			*among = first
 		}
 		if have := s.Expiries[f.Kind]; have.IsZero() || f.NotAfter.Before(have) {

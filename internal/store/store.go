@@ -162,7 +162,8 @@ func (s *Store) fitting(k trust.Key, size int64, from, h *held) (*held, *trust.F
 // beyond is the fault of evidence that does not fit beside what is held.
 func beyond(k trust.Key, size, held, most int64) *trust.Fault {
 	return trust.NewFault(v1alpha1.ReasonTooLarge,
-		"%s: what was verified takes up to %d bytes of memory, and %d of the %d for all repositories are taken; raise the memory limit of the operator", k.Subject, size, held, most)
+		"%s: what was verified takes up to %d bytes of memory, and %d of the %d for all repositories are taken; "+
+			"raise the memory limit of the operator", k.Subject, size, held, most)
 }
 
 // with returns a snapshot that holds h of a subject, or nothing where h is nil.

@@ -31,7 +31,8 @@ func (f *fact) Expiry() (time.Time, string)                       { return f.exp
 type scripted struct {
 	fetches atomic.Int32
 	fetch   func(ctx context.Context, held trust.Evidence) (trust.Evidence, error)
-	fetchOf func(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error) // in place of fetch
+	// in place of fetch
+	fetchOf func(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error)
 	recheck func(held trust.Evidence) (trust.Evidence, error)
 	unpack  func(packed []byte, held trust.Evidence) (trust.Evidence, error)
 	probe   error
@@ -63,7 +64,8 @@ func (s *scripted) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence
 
 func (*scripted) Pack(map[trust.Subject]trust.Evidence) ([]byte, error) { return nil, nil }
 
-func (s *scripted) Unpack(repository trust.Subject, packed []byte, held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
+func (s *scripted) Unpack(repository trust.Subject, packed []byte,
+	held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
 	evidence, err := s.unpack(packed, held[repository])
 	if evidence == nil {
 		return nil, err
@@ -218,10 +220,15 @@ func TestFaultIsNoVerdictAndIsTriedAgain(t *testing.T) {
 		fetch  func(context.Context, trust.Evidence) (trust.Evidence, error)
 		reason string
 	}{
-		"typed fault":   {returning(nil, trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "who are you")), v1alpha1.ReasonTLSNotTrusted},
+		"typed fault": {
+			returning(nil, trust.NewFault(v1alpha1.ReasonTLSNotTrusted, "who are you")), v1alpha1.ReasonTLSNotTrusted,
+		},
 		"untyped error": {returning(nil, errors.New("odd")), v1alpha1.ReasonMetadataInvalid},
 		"nil evidence":  {returning(nil, nil), v1alpha1.ReasonMetadataInvalid},
-		"panic":         {func(context.Context, trust.Evidence) (trust.Evidence, error) { panic("hostile") }, v1alpha1.ReasonMetadataInvalid},
+		"panic": {
+			func(context.Context, trust.Evidence) (trust.Evidence, error) { panic("hostile") },
+			v1alpha1.ReasonMetadataInvalid,
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -232,7 +239,8 @@ func TestFaultIsNoVerdictAndIsTriedAgain(t *testing.T) {
 			}
 			b.faults(t, c.reason)
 			if err := b.Ensure(t.Context(), key(app)); err == nil || root.fetches.Load() != 1 {
-				t.Fatalf("a fault of a moment ago: Ensure = %v after %d fetches, want the fault and no second one", err, root.fetches.Load())
+				t.Fatalf("a fault of a moment ago: Ensure = %v after %d fetches, want the fault and no second one", err,
+					root.fetches.Load())
 			}
 			signed := &fact{}
 			root.fetch = returning(signed, nil)
@@ -314,7 +322,9 @@ func TestEditedRootVerifiesAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	revoked := trust.NewFault(v1alpha1.ReasonRootNotPinned, "another pin")
-	b.PutRoot("acme", Root{Root: &scripted{recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, revoked }}})
+	b.PutRoot("acme", Root{
+		Root: &scripted{recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, revoked }},
+	})
 	b.faults(t, v1alpha1.ReasonRootNotPinned)
 	b.PutRoot("acme", Root{Root: &scripted{}})
 	b.holds(t, signed)
@@ -360,7 +370,8 @@ func TestUsable(t *testing.T) {
 			if err := b.Load().Usable(c.root); !errors.As(err, &f) || f.Reason != c.reason {
 				t.Errorf("Usable = %v, want %s", err, c.reason)
 			}
-			if e, _, err := b.Load().Evidence(trust.Key{Root: c.root, Subject: key(app).Subject}); e != nil || err == nil {
+			if e, _, err := b.Load().Evidence(trust.Key{Root: c.root, Subject: key(app).Subject}); e != nil ||
+				err == nil {
 				t.Errorf("Evidence = %v, %v; want an error", e, err)
 			}
 			if err := b.Ensure(t.Context(), trust.Key{Root: c.root, Subject: key(app).Subject}); err == nil {

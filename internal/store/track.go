@@ -50,7 +50,8 @@ type track struct {
 func (t *Tracker) newTrack(root string) *track {
 	return &track{
 		root: root, store: t.store, clock: t.clock, changed: t.changed, wake: t.wake,
-		interval: defaultInterval, entries: map[trust.Subject]*entry{}, hosts: map[string]*host{}, known: newPlaces(), others: newPlaces(),
+		interval: defaultInterval, entries: map[trust.Subject]*entry{}, hosts: map[string]*host{}, known: newPlaces(),
+		others: newPlaces(),
 	}
 }
 
@@ -154,7 +155,8 @@ func (t *track) join(about trust.Subject, enough func(began time.Time) bool) (*f
 	p := t.placesOf(known)
 	if p.full(known) {
 		e.due = earlier(e.due, now)
-		return nil, trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are asked for at once", about, t.root)
+		return nil, trust.NewFault(v1alpha1.ReasonTimeout,
+			"%s: too many other repositories of TrustRoot %q are asked for at once", about, t.root)
 	}
 	return t.begin(about, e, p, now, false), nil
 }
@@ -177,7 +179,9 @@ func (t *track) ask(h *host, now time.Time) (*flight, error) {
 // begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it
 // may leave without ending it.
 func (t *track) begin(about trust.Subject, e *entry, p *places, now time.Time, background bool) *flight {
-	f := &flight{began: now, background: background, trial: t.hostOf(about).down != nil, places: p, done: make(chan struct{})}
+	f := &flight{
+		began: now, background: background, trial: t.hostOf(about).down != nil, places: p, done: make(chan struct{}),
+	}
 	e.flight = f
 	if background {
 		p.background++
@@ -301,7 +305,8 @@ func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error
 	waiting, cancel := context.WithTimeout(ctx, placeTimeout)
 	defer cancel()
 	if err := f.places.Acquire(waiting, 1); err != nil {
-		fault := trust.NewFault(v1alpha1.ReasonTimeout, "%s: too many other repositories of TrustRoot %q are being fetched: %w", about, t.root, err)
+		fault := trust.NewFault(v1alpha1.ReasonTimeout,
+			"%s: too many other repositories of TrustRoot %q are being fetched: %w", about, t.root, err)
 		t.record(about, f, nil, nil, fault)
 		return fault
 	}

@@ -28,7 +28,9 @@ type Tracker struct {
 // NewTracker returns a tracker that fills store. changed is called, without a lock held, when the
 // state of a trust root's repositories has changed; it must not block.
 func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tracker {
-	return &Tracker{store: store, clock: c, changed: changed, tracks: map[string]*track{}, woken: make(chan struct{}, 1)}
+	return &Tracker{
+		store: store, clock: c, changed: changed, tracks: map[string]*track{}, woken: make(chan struct{}, 1),
+	}
 }
 
 // track returns what keeps the evidence under a trust root up to date.

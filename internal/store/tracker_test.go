@@ -64,7 +64,8 @@ func TestDueWithJitter(t *testing.T) {
 	b.clock.Step(6*time.Second + time.Millisecond)
 	late := due()
 	if early < 20 || late < 20 || early+late < 200 {
-		t.Errorf("%d due in the first half of the jitter and %d in the second, want all 200 spread over both", early, late)
+		t.Errorf("%d due in the first half of the jitter and %d in the second, want all 200 spread over both",
+			early, late)
 	}
 }
 
@@ -180,7 +181,8 @@ func TestProbe(t *testing.T) {
 		t.Error("probed before anything was asked")
 	}
 	probe()
-	if got := b.Status("acme"); !got.Probed || got.Server == nil || got.Server.Reason != v1alpha1.ReasonUnexpectedAnswer || got.Tracked != 0 {
+	if got := b.Status("acme"); !got.Probed || got.Server == nil ||
+		got.Server.Reason != v1alpha1.ReasonUnexpectedAnswer || got.Tracked != 0 {
 		t.Errorf("Status = %+v, want the probe's fault and no repository", got)
 	}
 	root.probe = nil

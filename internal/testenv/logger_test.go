@@ -18,7 +18,9 @@ func TestEveryProgramSetsTheLogger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	starts, sets := regexp.MustCompile(`\b(kubeserver\.Start|operator\.Start|client\.New|ctrl\.NewManager)\(`), regexp.MustCompile(`\bctrl\.SetLogger\(`)
+	starts, sets := regexp.MustCompile(
+		`\b(kubeserver\.Start|operator\.Start|client\.New|ctrl\.NewManager)\(`), regexp.MustCompile(
+		`\bctrl\.SetLogger\(`)
 	silent := map[string]bool{} // folders, by whether nothing there sets the logger
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") {

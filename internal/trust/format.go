@@ -54,7 +54,8 @@ func checkPrefix(field, prefix string) *Fault {
 		return NewFault(v1alpha1.ReasonInvalidSpec, "%s: %w", field, err)
 	}
 	if read := strings.TrimSuffix(ref.Name(), rest); read != prefix {
-		return NewFault(v1alpha1.ReasonInvalidSpec, "%s: %q is the same as %q in another spelling; write that", field, prefix, read)
+		return NewFault(v1alpha1.ReasonInvalidSpec, "%s: %q is the same as %q in another spelling; write that", field,
+			prefix, read)
 	}
 	return nil
 }

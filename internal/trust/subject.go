@@ -56,7 +56,8 @@ func (k Key) InRepository() Key { return Key{Root: k.Root, Subject: k.Subject.In
 
 // Compare orders keys by trust root and repository.
 func (k Key) Compare(other Key) int {
-	return cmp.Or(strings.Compare(k.Root, other.Root), strings.Compare(k.Repository, other.Repository), strings.Compare(k.Pulled, other.Pulled),
+	return cmp.Or(strings.Compare(k.Root, other.Root), strings.Compare(k.Repository, other.Repository),
+		strings.Compare(k.Pulled, other.Pulled),
 		strings.Compare(k.Tag, other.Tag), strings.Compare(k.Digest, other.Digest))
 }
 

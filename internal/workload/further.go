@@ -33,10 +33,13 @@ func parseKind(s string) (Kind, error) {
 	}
 	resource, version, group := parts[0], parts[1], parts[2]
 	if problems := validation.IsDNS1035Label(resource); len(problems) > 0 {
-		return Kind{}, fmt.Errorf("%.64q is not the name of a resource, its lower-case plural without a subresource, %s", resource, furtherExample)
+		return Kind{}, fmt.Errorf(
+			"%.64q is not the name of a resource, its lower-case plural without a subresource, %s", resource,
+			furtherExample)
 	}
 	if !regexp.MustCompile(`^v[1-9][0-9]*((alpha|beta)[1-9][0-9]*)?$`).MatchString(version) {
-		return Kind{}, fmt.Errorf("%.64q between resource and group is not a version like v1 or v1alpha1, %s", version, furtherExample)
+		return Kind{}, fmt.Errorf("%.64q between resource and group is not a version like v1 or v1alpha1, %s", version,
+			furtherExample)
 	}
 	if problems := validation.IsDNS1123Subdomain(group); len(problems) > 0 {
 		return Kind{}, fmt.Errorf("%.64q is not the name of an API group, %s", group, furtherExample)
@@ -53,7 +56,9 @@ func parseKind(s string) (Kind, error) {
 func checkPath(path string) error {
 	segments := strings.Split(path, ".")
 	if segments[0] != "spec" {
-		return fmt.Errorf("the path %.64q must begin with spec: an update that leaves the spec as it is asks nobody, so that a template elsewhere would not be checked", path)
+		return fmt.Errorf(
+			"the path %.64q must begin with spec: an update that leaves the spec as it is asks nobody, so that a "+
+				"template elsewhere would not be checked", path)
 	}
 	if len(segments) > maxSegments {
 		return fmt.Errorf("the path has %d segments, at most %d can be read", len(segments), maxSegments)
@@ -61,7 +66,9 @@ func checkPath(path string) error {
 	field := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]*$`)
 	for _, segment := range segments {
 		if len(segment) > maxSegment || !field.MatchString(segment) {
-			return fmt.Errorf("%.64q in the path is not the name of a field: at most %d letters, digits, - and _, the first a letter, and no lists, %s", segment, maxSegment, furtherExample)
+			return fmt.Errorf(
+				"%.64q in the path is not the name of a field: at most %d letters, digits, - and _, the first a "+
+					"letter, and no lists, %s", segment, maxSegment, furtherExample)
 		}
 	}
 	return nil

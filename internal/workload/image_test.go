@@ -36,8 +36,12 @@ func TestThreatChangedImages(t *testing.T) {
 		},
 		"swapped": {
 			[]Image{app, proxy},
-			[]Image{with(app, func(i *Image) { i.Image = "proxy:v1" }), with(proxy, func(i *Image) { i.Image = "app:v1" })},
-			[]Image{with(app, func(i *Image) { i.Image = "proxy:v1" }), with(proxy, func(i *Image) { i.Image = "app:v1" })},
+			[]Image{
+				with(app, func(i *Image) { i.Image = "proxy:v1" }), with(proxy, func(i *Image) { i.Image = "app:v1" }),
+			},
+			[]Image{
+				with(app, func(i *Image) { i.Image = "proxy:v1" }), with(proxy, func(i *Image) { i.Image = "app:v1" }),
+			},
 		},
 		"moved to another list": {
 			[]Image{app},
@@ -65,8 +69,14 @@ func TestThreatChangedImages(t *testing.T) {
 }
 
 func TestReplaced(t *testing.T) {
-	old := []Image{{"/0", "containers", "app", "app:v1"}, {"/1", "containers", "proxy", "proxy:v1"}, {"/2", "initContainers", "set-up", "app:v0"}}
-	changed := []Image{{"/a", "containers", "app", "app:v2"}, {"/b", "containers", "set-up", "app:v2"}, {"/c", "volumes", "proxy", "x"}}
+	old := []Image{
+		{"/0", "containers", "app", "app:v1"}, {"/1", "containers", "proxy", "proxy:v1"},
+		{"/2", "initContainers", "set-up", "app:v0"},
+	}
+	changed := []Image{
+		{"/a", "containers", "app", "app:v2"}, {"/b", "containers", "set-up", "app:v2"},
+		{"/c", "volumes", "proxy", "x"},
+	}
 	if diff := cmp.Diff(map[string]string{"/a": "app:v1"}, Replaced(old, changed)); diff != "" {
 		t.Error(diff)
 	}

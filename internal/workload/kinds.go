@@ -86,7 +86,9 @@ func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error)
 	if group != "" {
 		full += "." + group
 	}
-	return Kind{}, fmt.Errorf("%s in version %q is no kind of workload that can be checked; remove it from the rules of the webhook", full, version)
+	return Kind{}, fmt.Errorf(
+		"%s in version %q is no kind of workload that can be checked; remove it from the rules of the webhook", full,
+		version)
 }
 
 // Fixed reports whether the API server refuses to change the images of an object of this kind: the

@@ -56,17 +56,22 @@ func parsePlaceholder(s string) (Placeholder, error) {
 	odd := func(r rune) bool { return r <= ' ' || r > '~' }
 	switch {
 	case p.Image == "" || len(p.Image) > maxPlaceholder || strings.ContainsFunc(p.Image, odd):
-		return Placeholder{}, fmt.Errorf("the image has to be 1 to %d printable characters of ASCII without blanks, %s", maxPlaceholder, placeholderExample)
+		return Placeholder{}, fmt.Errorf("the image has to be 1 to %d printable characters of ASCII without blanks, %s",
+			maxPlaceholder, placeholderExample)
 	case strings.ContainsAny(p.Image, "/@,"):
-		return Placeholder{}, fmt.Errorf("%.64q is an image and no placeholder: it must have no '/', '@' or ',', %s", p.Image, placeholderExample)
+		return Placeholder{}, fmt.Errorf("%.64q is an image and no placeholder: it must have no '/', '@' or ',', %s",
+			p.Image, placeholderExample)
 	case len(validation.IsQualifiedName(p.Mark)) > 0:
-		return Placeholder{}, fmt.Errorf("%.64q is not the key of a label or an annotation, %s", p.Mark, placeholderExample)
+		return Placeholder{}, fmt.Errorf("%.64q is not the key of a label or an annotation, %s", p.Mark,
+			placeholderExample)
 	case len(parts) == 2:
 		return p, nil
 	}
 	p.Value = parts[2]
 	if p.Value == "" || len(p.Value) > maxMark || strings.ContainsFunc(p.Value, odd) {
-		return Placeholder{}, fmt.Errorf("the value of the mark has to be 1 to %d printable characters of ASCII without blanks; leave out the '=' before it for any value", maxMark)
+		return Placeholder{}, fmt.Errorf(
+			"the value of the mark has to be 1 to %d printable characters of ASCII without blanks; leave out the '=' "+
+				"before it for any value", maxMark)
 	}
 	return p, nil
 }

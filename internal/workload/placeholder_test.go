@@ -46,7 +46,9 @@ func images(t *testing.T, k Kind, raw []byte) []string {
 // of the template are listed.
 func TestThreatPlaceholderNeedsItsMark(t *testing.T) {
 	type of = map[string]string
-	auto, app := corev1.Container{Name: "istio-proxy", Image: "auto"}, corev1.Container{Name: "app", Image: "example.com/app:v1"}
+	auto, app := corev1.Container{Name: "istio-proxy", Image: "auto"}, corev1.Container{
+		Name: "app", Image: "example.com/app:v1",
+	}
 	kinds, err := Builtin().WithPlaceholders([]string{"injected=example.com/inject=yes"})
 	if err != nil {
 		t.Fatal(err)
@@ -56,11 +58,14 @@ func TestThreatPlaceholderNeedsItsMark(t *testing.T) {
 		labels, annotations of
 		through             bool
 	}{
-		"templates, annotated":      {"auto", nil, of{"inject.istio.io/templates": "gateway"}, true},
-		"injection, labelled":       {"auto", of{"sidecar.istio.io/inject": "true"}, nil, true},
-		"injection, annotated":      {"auto", nil, of{"sidecar.istio.io/inject": "true"}, true},
-		"a revision, labelled":      {"auto", of{"istio.io/rev": "canary"}, nil, true},
-		"as a gateway has it":       {"auto", of{"istio": "ingressgateway", "sidecar.istio.io/inject": "true"}, of{"inject.istio.io/templates": "gateway"}, true},
+		"templates, annotated": {"auto", nil, of{"inject.istio.io/templates": "gateway"}, true},
+		"injection, labelled":  {"auto", of{"sidecar.istio.io/inject": "true"}, nil, true},
+		"injection, annotated": {"auto", nil, of{"sidecar.istio.io/inject": "true"}, true},
+		"a revision, labelled": {"auto", of{"istio.io/rev": "canary"}, nil, true},
+		"as a gateway has it": {
+			"auto", of{"istio": "ingressgateway", "sidecar.istio.io/inject": "true"},
+			of{"inject.istio.io/templates": "gateway"}, true,
+		},
 		"given by the flag":         {"injected", of{"example.com/inject": "yes"}, nil, true},
 		"no mark":                   {"auto", nil, nil, false},
 		"another label":             {"auto", of{"istio": "ingressgateway"}, nil, false},
@@ -101,21 +106,44 @@ func TestThreatMarkElsewhereIsNone(t *testing.T) {
 		raw  string
 		want int
 	}{
-		"on the template":             {`{"spec":{"template":{"metadata":{"labels":{` + mark + `}},` + spec + `}}}`, 0},
-		"on the template, behind":     {`{"spec":{"template":{` + spec + `,"metadata":{"annotations":{` + mark + `}}}}}`, 0},
-		"with an escape":              {`{"spec":{"template":{"metadata":{"labels":{"sidecar.istio.io\/inject":"true"}},` + spec + `}}}`, 0},
-		"on the object":               {`{"metadata":{"labels":{` + mark + `}},"spec":{"template":{` + spec + `}}}`, 1},
-		"in the selector":             {`{"spec":{"selector":{"matchLabels":{` + mark + `}},"template":{` + spec + `}}}`, 1},
-		"in the metadata itself":      {`{"spec":{"template":{"metadata":{` + mark + `},` + spec + `}}}`, 1},
-		"no text":                     {`{"spec":{"template":{"metadata":{"labels":{"sidecar.istio.io/inject":true}},` + spec + `}}}`, 1},
-		"a list":                      {`{"spec":{"template":{"metadata":{"labels":[{` + mark + `}]},` + spec + `}}}`, 1},
-		"metadata null":               {`{"spec":{"template":{"metadata":null,` + spec + `}}}`, 1},
-		"labels in capitals":          {`{"spec":{"template":{"metadata":{"Labels":{` + mark + `}},` + spec + `}}}`, 1},
-		"twice":                       {`{"spec":{"template":{"metadata":{"labels":{` + mark + `,"sidecar.istio.io/inject":"false"}},` + spec + `}}}`, 1},
-		"labels twice":                {`{"spec":{"template":{"metadata":{"labels":{` + mark + `},"labels":{}},` + spec + `}}}`, 1},
-		"metadata twice":              {`{"spec":{"template":{"metadata":{"labels":{` + mark + `}},"metadata":{},` + spec + `}}}`, 1},
-		"on a Job's template":         {`{"spec":{"template":{"spec":{"metadata":{"labels":{` + mark + `}},"containers":[{"image":"auto"}]}}}}`, 1},
-		"an image volume, not filled": {`{"spec":{"template":{"metadata":{"labels":{` + mark + `}},"spec":{"containers":[{"image":"auto"}],"volumes":[{"name":"v","image":{"reference":"auto"}}]}}}}`, 1},
+		"on the template": {`{"spec":{"template":{"metadata":{"labels":{` + mark + `}},` + spec + `}}}`, 0},
+		"on the template, behind": {
+			`{"spec":{"template":{` + spec + `,"metadata":{"annotations":{` + mark + `}}}}}`, 0,
+		},
+		"with an escape": {
+			`{"spec":{"template":{"metadata":{"labels":{"sidecar.istio.io\/inject":"true"}},` + spec + `}}}`, 0,
+		},
+		"on the object": {`{"metadata":{"labels":{` + mark + `}},"spec":{"template":{` + spec + `}}}`, 1},
+		"in the selector": {
+			`{"spec":{"selector":{"matchLabels":{` + mark + `}},"template":{` + spec + `}}}`, 1,
+		},
+		"in the metadata itself": {`{"spec":{"template":{"metadata":{` + mark + `},` + spec + `}}}`, 1},
+		"no text": {
+			`{"spec":{"template":{"metadata":{"labels":{"sidecar.istio.io/inject":true}},` + spec + `}}}`, 1,
+		},
+		"a list": {
+			`{"spec":{"template":{"metadata":{"labels":[{` + mark + `}]},` + spec + `}}}`, 1,
+		},
+		"metadata null":      {`{"spec":{"template":{"metadata":null,` + spec + `}}}`, 1},
+		"labels in capitals": {`{"spec":{"template":{"metadata":{"Labels":{` + mark + `}},` + spec + `}}}`, 1},
+		"twice": {
+			`{"spec":{"template":{"metadata":{"labels":{` + mark + `,"sidecar.istio.io/inject":"false"}},` + spec +
+				`}}}`, 1,
+		},
+		"labels twice": {
+			`{"spec":{"template":{"metadata":{"labels":{` + mark + `},"labels":{}},` + spec + `}}}`, 1,
+		},
+		"metadata twice": {
+			`{"spec":{"template":{"metadata":{"labels":{` + mark + `}},"metadata":{},` + spec + `}}}`, 1,
+		},
+		"on a Job's template": {
+			`{"spec":{"template":{"spec":{"metadata":{"labels":{` + mark + `}},"containers":[{"image":"auto"}]}}}}`, 1,
+		},
+		"an image volume, not filled": {
+			`{"spec":{"template":{"metadata":{"labels":{` + mark +
+				`}},"spec":{"containers":[{"image":"auto"}],"volumes":[{"name":"v","image":{"reference":"auto"}}]}}}}`,
+			1,
+		},
 	} {
 		if got := images(t, kind(t, "Deployment"), []byte(c.raw)); len(got) != c.want {
 			t.Errorf("%s: %q, want %d", name, got, c.want)
@@ -126,7 +154,9 @@ func TestThreatMarkElsewhereIsNone(t *testing.T) {
 // An update that takes the mark away, or puts an image in the place of the placeholder, brings that
 // in.
 func TestThreatUpdateOfAMarkedTemplate(t *testing.T) {
-	auto, mark := corev1.Container{Name: "istio-proxy", Image: "auto"}, map[string]string{"sidecar.istio.io/inject": "true"}
+	auto, mark := corev1.Container{Name: "istio-proxy", Image: "auto"}, map[string]string{
+		"sidecar.istio.io/inject": "true",
+	}
 	for _, k := range Builtin()[1:] {
 		read := func(labels map[string]string, image string) []Image {
 			auto.Image = image
@@ -180,7 +210,8 @@ func TestParsePlaceholder(t *testing.T) {
 			t.Errorf("%.40q: %+v, %v; want an error with %q", in, got, err, want)
 		}
 	}
-	if _, err := Builtin().WithPlaceholders(slices.Repeat([]string{"auto=inject"}, 65)); err == nil || !strings.Contains(err.Error(), "at most 64") {
+	if _, err := Builtin().WithPlaceholders(slices.Repeat([]string{"auto=inject"}, 65)); err == nil ||
+		!strings.Contains(err.Error(), "at most 64") {
 		t.Errorf("65 placeholders: %v", err)
 	}
 }
@@ -195,7 +226,8 @@ func FuzzParsePlaceholder(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p.Image == "" || p.Mark == "" || strings.ContainsAny(p.Image, "/@ ") || !strings.HasPrefix(s, p.Image+"="+p.Mark) {
+		if p.Image == "" || p.Mark == "" || strings.ContainsAny(p.Image, "/@ ") ||
+			!strings.HasPrefix(s, p.Image+"="+p.Mark) {
 			t.Fatalf("%q is %+v", s, p)
 		}
 	})

@@ -75,7 +75,8 @@ func suspects(t reflect.Type, path string, suspect bool, above []reflect.Type, f
 			if name != "" {
 				next = strings.TrimPrefix(path+"."+name, ".")
 			}
-			hit := suspect || speaksOfImages.MatchString(f.Name) || speaksOfImages.MatchString(name) || speaksOfImages.MatchString(f.Type.Name())
+			hit := suspect || speaksOfImages.MatchString(f.Name) || speaksOfImages.MatchString(name) ||
+				speaksOfImages.MatchString(f.Type.Name())
 			suspects(f.Type, next, hit, append(above, t), found)
 		}
 	}

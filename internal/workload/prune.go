@@ -14,7 +14,10 @@ type parts map[string]parts
 // partsOf are the parts that documentType decodes, for the path to the PodSpec.
 func partsOf(path []string) parts {
 	containers := parts{"name": nil, "image": nil}
-	at := parts{"initContainers": containers, "containers": containers, "ephemeralContainers": containers, "volumes": {"name": nil, "image": nil}}
+	at := parts{
+		"initContainers": containers, "containers": containers, "ephemeralContainers": containers,
+		"volumes": {"name": nil, "image": nil},
+	}
 	for i := len(path) - 1; i >= 0; i-- {
 		at = parts{path[i]: at}
 	}

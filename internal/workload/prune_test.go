@@ -33,19 +33,27 @@ func decodeBoth(k Kind, raw []byte) (whole, pruned any, wholeOK, prunedOK bool) 
 func FuzzPrune(f *testing.F) {
 	for _, raw := range []string{
 		`{"metadata":{"name":"a","managedFields":[{"f":{}}],"ownerReferences":[{"controller":true,"uid":"1"}]},"spec":{"containers":[{"name":"a","image":"b","env":[{"name":"x","image":"y"}]}]}}`,
-		`{"spec":{"containers":[{"image":"a"}],"containers":[{"image":"b"}]}}`, `{"spec":{"containers":[{"image":"a","image":"b"}]}}`, `{"sp\u0065c":{"containers":[{"image":"a"}]}}`,
-		`{"spec":{"containers":[{"im\u0061ge":"a"}]}}`, `{"Spec":{"containers":[{"image":"a"}]}}`, `{"spec":null}`, `{"spec":[]}`, `{"spec":{"containers":{"image":"a"}}}`,
-		`{"spec":{"volumes":[null,{"image":{"reference":"a","reference":"b"}},[{"image":"x"}]],"containers":[ { "image" : "a" } , null ]}}`, `{"x":tru,"spec":{"containers":[{"image":"a"}]}}`,
-		`{"x":[},"spec":{"containers":[{"image":"a"}]}}`, `{"x":"\"{","spec":{"containers":[{"image":"a\\"}]}} `, `{"spec":{"jobTemplate":{"spec":{"template":{"spec":{"containers":[{"image":"a"}]}}}}}}`,
-		`{"spec":{"metadata":{"spec":{"containers":{"spec":{"containers":[{"image":"a"}]}}}}}}`, `{"a":1,}`, `{"a":"\`, `{"a":01}`,
-		`{}`, ``, `{"metadata":{"name":7}}`, `{"metadata":[{"name":"a"}]}`, "{\"spec\":{\"containers\":[{\"image\":\"\xff\"}]}}", `{"spec":{"containers":[{"image":"a"}]}}{}`,
+		`{"spec":{"containers":[{"image":"a"}],"containers":[{"image":"b"}]}}`,
+		`{"spec":{"containers":[{"image":"a","image":"b"}]}}`, `{"sp\u0065c":{"containers":[{"image":"a"}]}}`,
+		`{"spec":{"containers":[{"im\u0061ge":"a"}]}}`, `{"Spec":{"containers":[{"image":"a"}]}}`, `{"spec":null}`,
+		`{"spec":[]}`, `{"spec":{"containers":{"image":"a"}}}`,
+		`{"spec":{"volumes":[null,{"image":{"reference":"a","reference":"b"}},[{"image":"x"}]],"containers":[ { "image" : "a" } , null ]}}`,
+		`{"x":tru,"spec":{"containers":[{"image":"a"}]}}`,
+		`{"x":[},"spec":{"containers":[{"image":"a"}]}}`, `{"x":"\"{","spec":{"containers":[{"image":"a\\"}]}} `,
+		`{"spec":{"jobTemplate":{"spec":{"template":{"spec":{"containers":[{"image":"a"}]}}}}}}`,
+		`{"spec":{"metadata":{"spec":{"containers":{"spec":{"containers":[{"image":"a"}]}}}}}}`, `{"a":1,}`, `{"a":"\`,
+		`{"a":01}`,
+		`{}`, ``, `{"metadata":{"name":7}}`, `{"metadata":[{"name":"a"}]}`,
+		"{\"spec\":{\"containers\":[{\"image\":\"\xff\"}]}}", `{"spec":{"containers":[{"image":"a"}]}}{}`,
 	} {
 		f.Add([]byte(raw))
 	}
 	for _, o := range objects(everything()) {
 		f.Add(marshal(f, o))
 	}
-	kinds, err := Builtin().With([]string{"rollouts.v1alpha1.argoproj.io=spec.template", "odd.v1.example.com=spec.metadata.spec.containers"})
+	kinds, err := Builtin().With([]string{
+		"rollouts.v1alpha1.argoproj.io=spec.template", "odd.v1.example.com=spec.metadata.spec.containers",
+	})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -64,7 +72,10 @@ func FuzzPrune(f *testing.F) {
 
 // What is not decoded is not kept either, so that it costs nothing.
 func TestPruneDropsTheRest(t *testing.T) {
-	got, err := kind(t, "Pod").parts.prune([]byte(`{"kind":"Pod","metadata":{"name":"a","labels":{"b":"c"}},"spec":{"nodeName":"n","containers":[{"image":"d","env":[]},{}],"volumes":[]}}`))
+	got, err := kind(t,
+		"Pod").parts.prune(
+		[]byte(
+			`{"kind":"Pod","metadata":{"name":"a","labels":{"b":"c"}},"spec":{"nodeName":"n","containers":[{"image":"d","env":[]},{}],"volumes":[]}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +115,8 @@ func TestThreatManyValuesAreNotDecoded(t *testing.T) {
 		})
 	}
 	// What nobody decodes may be as much as it likes, and the most that can be checked is.
-	unread := `{"metadata":{"annotations":` + many(most, "{}") + `},"spec":{"containers":` + many(maxImages, `{"name":"a","image":"b","env":[1,2,3]}`) + `}}`
+	unread := `{"metadata":{"annotations":` + many(most, "{}") + `},"spec":{"containers":` +
+		many(maxImages, `{"name":"a","image":"b","env":[1,2,3]}`) + `}}`
 	if o, err := pod.Read([]byte(unread)); err != nil || len(o.Images) != maxImages {
 		t.Errorf("%d images, %v", len(o.Images), err)
 	}

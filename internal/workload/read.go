@@ -77,9 +77,13 @@ func (e *MissingError) Error() string { return e.Path + ": missing, a " + e.Kind
 func documentType(path []string) reflect.Type {
 	t := reflect.TypeFor[podSpec]()
 	for i := len(path) - 1; i >= 0; i-- {
-		fields := []reflect.StructField{{Name: "Next", Type: reflect.PointerTo(t), Tag: reflect.StructTag(`json:"` + path[i] + `"`)}}
+		fields := []reflect.StructField{
+			{Name: "Next", Type: reflect.PointerTo(t), Tag: reflect.StructTag(`json:"` + path[i] + `"`)},
+		}
 		if i == 0 {
-			fields = append(fields, reflect.StructField{Name: "Metadata", Type: reflect.TypeFor[metadata](), Tag: `json:"metadata"`})
+			fields = append(fields, reflect.StructField{
+				Name: "Metadata", Type: reflect.TypeFor[metadata](), Tag: `json:"metadata"`,
+			})
 		}
 		t = reflect.StructOf(fields)
 	}
@@ -159,7 +163,8 @@ func (k Kind) walk(spec *podSpec, m *marks) ([]Image, error) {
 		list       string
 		containers []*container
 	}{
-		{"initContainers", spec.InitContainers}, {"containers", spec.Containers}, {"ephemeralContainers", spec.EphemeralContainers},
+		{"initContainers", spec.InitContainers}, {"containers", spec.Containers},
+		{"ephemeralContainers", spec.EphemeralContainers},
 	} {
 		for i, c := range l.containers {
 			index := strconv.Itoa(i)

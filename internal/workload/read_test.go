@@ -18,14 +18,21 @@ import (
 // everything is a PodSpec with an image in each place that can hold one.
 func everything() corev1.PodSpec {
 	return corev1.PodSpec{
-		InitContainers: []corev1.Container{{Name: "init", Image: "example.com/init:v1"}, {Name: "sidecar", Image: "example.com/sidecar:v1"}},
-		Containers:     []corev1.Container{{Name: "app", Image: "example.com/app:v1"}, {Name: "proxy", Image: "example.com/proxy:v1"}},
+		InitContainers: []corev1.Container{
+			{Name: "init", Image: "example.com/init:v1"}, {Name: "sidecar", Image: "example.com/sidecar:v1"},
+		},
+		Containers: []corev1.Container{
+			{Name: "app", Image: "example.com/app:v1"}, {Name: "proxy", Image: "example.com/proxy:v1"},
+		},
 		EphemeralContainers: []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 			Name: "debug", Image: "example.com/debug:v1",
 		}}},
 		Volumes: []corev1.Volume{
 			{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-			{Name: "model", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "example.com/model:v1"}}},
+			{
+				Name:         "model",
+				VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "example.com/model:v1"}},
+			},
 		},
 	}
 }
@@ -35,14 +42,16 @@ func objects(spec corev1.PodSpec) map[string]any {
 	template := corev1.PodTemplateSpec{Spec: spec}
 	meta := metav1.ObjectMeta{Name: "acme", Namespace: "shop"}
 	return map[string]any{
-		"Pod":                   &corev1.Pod{ObjectMeta: meta, Spec: spec},
-		"ReplicationController": &corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template}},
-		"PodTemplate":           &corev1.PodTemplate{ObjectMeta: meta, Template: template},
-		"Deployment":            &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Template: template}},
-		"ReplicaSet":            &appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Template: template}},
-		"StatefulSet":           &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Template: template}},
-		"DaemonSet":             &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Template: template}},
-		"Job":                   &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{Template: template}},
+		"Pod": &corev1.Pod{ObjectMeta: meta, Spec: spec},
+		"ReplicationController": &corev1.ReplicationController{
+			ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Template: &template},
+		},
+		"PodTemplate": &corev1.PodTemplate{ObjectMeta: meta, Template: template},
+		"Deployment":  &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Template: template}},
+		"ReplicaSet":  &appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Template: template}},
+		"StatefulSet": &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Template: template}},
+		"DaemonSet":   &appsv1.DaemonSet{ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Template: template}},
+		"Job":         &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{Template: template}},
 		"CronJob": &batchv1.CronJob{ObjectMeta: meta, Spec: batchv1.CronJobSpec{
 			JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: template}},
 		}},
@@ -113,39 +122,75 @@ func TestThreatEveryContainerListOfEveryKindIsRead(t *testing.T) {
 // What cannot be read for certain is refused, and the error names the field.
 func TestThreatOddObjectsAreRefused(t *testing.T) {
 	cases := map[string]struct{ kind, raw, want string }{
-		"not JSON":                 {"Pod", `{"spec":`, "reading the Pod"},
-		"empty":                    {"Pod", ``, "reading the Pod"},
-		"null":                     {"Pod", `null`, "spec"},
-		"an array":                 {"Pod", `[]`, "reading the Pod"},
-		"trailing data":            {"Pod", `{"spec":{"containers":[{"image":"a"}]}} {}`, "reading the Pod"},
-		"no spec":                  {"Pod", `{}`, "spec: missing"},
-		"null spec":                {"Pod", `{"spec":null}`, "spec: missing"},
-		"spec in the wrong case":   {"Pod", `{"Spec":{"containers":[{"image":"a"}]}}`, "spec: missing"},
-		"spec is a string":         {"Pod", `{"spec":"x"}`, "spec"},
-		"no template":              {"Deployment", `{"spec":{}}`, "spec.template: missing"},
-		"null template spec":       {"Deployment", `{"spec":{"template":{"spec":null}}}`, "spec.template.spec: missing"},
-		"no job template":          {"CronJob", `{"spec":{"template":{"spec":{"containers":[{"image":"a"}]}}}}`, "spec.jobTemplate: missing"},
-		"containers missing":       {"Pod", `{"spec":{"initContainers":[{"image":"a"}]}}`, "spec.containers: empty"},
-		"containers null":          {"Pod", `{"spec":{"containers":null}}`, "spec.containers: empty"},
-		"containers empty":         {"Deployment", `{"spec":{"template":{"spec":{"containers":[]}}}}`, "spec.template.spec.containers: empty"},
-		"containers an object":     {"Pod", `{"spec":{"containers":{"image":"a"}}}`, "spec.containers"},
-		"container null":           {"Pod", `{"spec":{"containers":[{"image":"a"},null]}}`, "spec.containers[1]: null"},
-		"init container null":      {"Pod", `{"spec":{"containers":[{"image":"a"}],"initContainers":[null]}}`, "spec.initContainers[0]: null"},
-		"ephemeral container null": {"Pod", `{"spec":{"containers":[{"image":"a"}],"ephemeralContainers":[null]}}`, "spec.ephemeralContainers[0]: null"},
-		"volume null":              {"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[null]}}`, "spec.volumes[0]: null"},
-		"container a string":       {"Pod", `{"spec":{"containers":["a"]}}`, "spec.containers"},
-		"image a number":           {"Pod", `{"spec":{"containers":[{"image":1}]}}`, "spec.containers.image"},
-		"image an array":           {"Pod", `{"spec":{"containers":[{"image":["a"]}]}}`, "spec.containers.image"},
-		"volume image a string":    {"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[{"image":"a"}]}}`, "spec.volumes.image"},
-		"reference a number":       {"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[{"image":{"reference":1}}]}}`, "spec.volumes.image.reference"},
-		"image twice":              {"Pod", `{"spec":{"containers":[{"image":"a","image":"b"}]}}`, `duplicate field "spec.containers[0].image"`},
-		"image twice, escaped":     {"Pod", `{"spec":{"containers":[{"image":"a","\u0069mage":"b"}]}}`, `duplicate field "spec.containers[0].image"`},
-		"containers twice":         {"Pod", `{"spec":{"containers":[{"image":"a"}],"containers":[{"image":"b"}]}}`, `duplicate field "spec.containers"`},
-		"spec twice":               {"Pod", `{"spec":{"containers":[{"image":"a"}]},"spec":{"containers":[{"image":"b"}]}}`, `duplicate field "spec"`},
-		"volumes twice":            {"Deployment", `{"spec":{"template":{"spec":{"containers":[{"image":"a"}],"volumes":[],"volumes":[]}}}}`, `duplicate field "spec.template.spec.volumes"`},
-		"reference twice":          {"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[{"image":{"reference":"a","reference":"b"}}]}}`, `reference"`},
+		"not JSON":               {"Pod", `{"spec":`, "reading the Pod"},
+		"empty":                  {"Pod", ``, "reading the Pod"},
+		"null":                   {"Pod", `null`, "spec"},
+		"an array":               {"Pod", `[]`, "reading the Pod"},
+		"trailing data":          {"Pod", `{"spec":{"containers":[{"image":"a"}]}} {}`, "reading the Pod"},
+		"no spec":                {"Pod", `{}`, "spec: missing"},
+		"null spec":              {"Pod", `{"spec":null}`, "spec: missing"},
+		"spec in the wrong case": {"Pod", `{"Spec":{"containers":[{"image":"a"}]}}`, "spec: missing"},
+		"spec is a string":       {"Pod", `{"spec":"x"}`, "spec"},
+		"no template":            {"Deployment", `{"spec":{}}`, "spec.template: missing"},
+		"null template spec": {
+			"Deployment", `{"spec":{"template":{"spec":null}}}`, "spec.template.spec: missing",
+		},
+		"no job template": {
+			"CronJob", `{"spec":{"template":{"spec":{"containers":[{"image":"a"}]}}}}`, "spec.jobTemplate: missing",
+		},
+		"containers missing": {"Pod", `{"spec":{"initContainers":[{"image":"a"}]}}`, "spec.containers: empty"},
+		"containers null":    {"Pod", `{"spec":{"containers":null}}`, "spec.containers: empty"},
+		"containers empty": {
+			"Deployment", `{"spec":{"template":{"spec":{"containers":[]}}}}`, "spec.template.spec.containers: empty",
+		},
+		"containers an object": {"Pod", `{"spec":{"containers":{"image":"a"}}}`, "spec.containers"},
+		"container null":       {"Pod", `{"spec":{"containers":[{"image":"a"},null]}}`, "spec.containers[1]: null"},
+		"init container null": {
+			"Pod", `{"spec":{"containers":[{"image":"a"}],"initContainers":[null]}}`, "spec.initContainers[0]: null",
+		},
+		"ephemeral container null": {
+			"Pod", `{"spec":{"containers":[{"image":"a"}],"ephemeralContainers":[null]}}`,
+			"spec.ephemeralContainers[0]: null",
+		},
+		"volume null": {
+			"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[null]}}`, "spec.volumes[0]: null",
+		},
+		"container a string": {"Pod", `{"spec":{"containers":["a"]}}`, "spec.containers"},
+		"image a number":     {"Pod", `{"spec":{"containers":[{"image":1}]}}`, "spec.containers.image"},
+		"image an array":     {"Pod", `{"spec":{"containers":[{"image":["a"]}]}}`, "spec.containers.image"},
+		"volume image a string": {
+			"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[{"image":"a"}]}}`, "spec.volumes.image",
+		},
+		"reference a number": {
+			"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[{"image":{"reference":1}}]}}`,
+			"spec.volumes.image.reference",
+		},
+		"image twice": {
+			"Pod", `{"spec":{"containers":[{"image":"a","image":"b"}]}}`, `duplicate field "spec.containers[0].image"`,
+		},
+		"image twice, escaped": {
+			"Pod", `{"spec":{"containers":[{"image":"a","\u0069mage":"b"}]}}`,
+			`duplicate field "spec.containers[0].image"`,
+		},
+		"containers twice": {
+			"Pod", `{"spec":{"containers":[{"image":"a"}],"containers":[{"image":"b"}]}}`,
+			`duplicate field "spec.containers"`,
+		},
+		"spec twice": {
+			"Pod", `{"spec":{"containers":[{"image":"a"}]},"spec":{"containers":[{"image":"b"}]}}`,
+			`duplicate field "spec"`,
+		},
+		"volumes twice": {
+			"Deployment", `{"spec":{"template":{"spec":{"containers":[{"image":"a"}],"volumes":[],"volumes":[]}}}}`,
+			`duplicate field "spec.template.spec.volumes"`,
+		},
+		"reference twice": {
+			"Pod", `{"spec":{"containers":[{"image":"a"}],"volumes":[{"image":{"reference":"a","reference":"b"}}]}}`,
+			`reference"`,
+		},
 		"too many": {
-			"Pod", `{"spec":{"containers":[` + strings.Repeat(`{"image":"a"},`, maxImages) + `{"image":"a"}]}}`, "spec: 4097 images",
+			"Pod", `{"spec":{"containers":[` + strings.Repeat(`{"image":"a"},`, maxImages) + `{"image":"a"}]}}`,
+			"spec: 4097 images",
 		},
 	}
 	for name, c := range cases {
@@ -216,7 +261,9 @@ func TestThreatKeysAreMatchedInTheirCase(t *testing.T) {
 func TestEmptyImages(t *testing.T) {
 	spec := corev1.PodSpec{
 		Containers: []corev1.Container{{Name: "app"}},
-		Volumes:    []corev1.Volume{{Name: "model", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{}}}},
+		Volumes: []corev1.Volume{
+			{Name: "model", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{}}},
+		},
 	}
 	for name, want := range map[string][]string{"Pod": {"containers", "volumes"}, "Deployment": {"containers"}} {
 		got, err := kind(t, name).Read(marshal(t, objects(spec)[name]))
@@ -242,13 +289,16 @@ func TestThreatPlaceholderIsForTemplatesAlone(t *testing.T) {
 		"  ": {"Pod": 2, "Deployment": 2, "DeploymentConfig": 2},
 		"\t": {"Pod": 2, "Deployment": 2, "DeploymentConfig": 2},
 	} {
-		made := objects(corev1.PodSpec{Containers: []corev1.Container{{Name: "later", Image: image}, {Name: "app", Image: "example.com/app:v1"}}})
+		made := objects(corev1.PodSpec{
+			Containers: []corev1.Container{{Name: "later", Image: image}, {Name: "app", Image: "example.com/app:v1"}},
+		})
 		for name, n := range want {
 			got, err := kind(t, name).Read(marshal(t, made[name]))
 			if err != nil || len(got.Images) != n {
 				t.Errorf("%s with %q: %+v, %v; want %d images", name, image, got.Images, err, n)
 			}
-			if last := len(got.Images) - 1; got.Images[last].Image != "example.com/app:v1" || !strings.HasSuffix(got.Images[last].Path, "/containers/1/image") {
+			if last := len(got.Images) - 1; got.Images[last].Image != "example.com/app:v1" ||
+				!strings.HasSuffix(got.Images[last].Path, "/containers/1/image") {
 				t.Errorf("%s with %q: the last is %+v", name, image, got.Images[last])
 			}
 		}
@@ -283,7 +333,8 @@ func TestReadMetadata(t *testing.T) {
 func TestThousandContainers(t *testing.T) {
 	var spec corev1.PodSpec
 	for i := range 1000 {
-		spec.Containers = append(spec.Containers, corev1.Container{Name: fmt.Sprintf("c%d", i), Image: fmt.Sprintf("example.com/app:v%d", i)})
+		spec.Containers = append(spec.Containers,
+			corev1.Container{Name: fmt.Sprintf("c%d", i), Image: fmt.Sprintf("example.com/app:v%d", i)})
 	}
 	got, err := kind(t, "CronJob").Read(marshal(t, objects(spec)["CronJob"]))
 	if err != nil {
@@ -293,7 +344,8 @@ func TestThousandContainers(t *testing.T) {
 		t.Fatalf("%d images", len(got.Images))
 	}
 	last := got.Images[999]
-	if last.Path != "/spec/jobTemplate/spec/template/spec/containers/999/image" || last.Image != "example.com/app:v999" {
+	if last.Path != "/spec/jobTemplate/spec/template/spec/containers/999/image" ||
+		last.Image != "example.com/app:v999" {
 		t.Errorf("the last is %+v", last)
 	}
 }

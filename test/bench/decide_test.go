@@ -42,7 +42,8 @@ func BenchmarkDecideGrowth(b *testing.B) {
 	}
 	var short, long, scattered []float64
 	for b.Loop() {
-		short, long, scattered = append(short, batch(small, few)), append(long, batch(large, few)), append(scattered, batch(large, many))
+		short, long, scattered = append(short, batch(small, few)), append(long, batch(large, few)), append(scattered,
+			batch(large, many))
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(median(long)/median(short), "x/growth")

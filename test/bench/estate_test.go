@@ -73,7 +73,8 @@ func (e *estate) policy(tb testing.TB, name string, pattern v1alpha1.ImagePatter
 	tb.Helper()
 	p, err := policy.Compile(name, &v1alpha1.ImagePolicySpec{
 		Images: []v1alpha1.ImagePattern{pattern}, TrustRoots: []v1alpha1.ObjectName{"acme-notary"},
-		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}}, Mode: v1alpha1.ModeEnforce, PinDigests: v1alpha1.PinPods,
+		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}}, Mode: v1alpha1.ModeEnforce,
+		PinDigests: v1alpha1.PinPods,
 	})
 	check(tb, err)
 	e.store.PutPolicy(p, "1")
@@ -90,5 +91,6 @@ func (e *estate) decide(image string, now time.Time) error {
 
 func (e *estate) decision(image string, now time.Time) policy.Decision {
 	snapshot := e.store.Load()
-	return snapshot.Policies.Decide(policy.Request{Image: image, NamespaceLabels: map[string]string{"env": "production"}, Now: now}, snapshot)
+	return snapshot.Policies.Decide(
+		policy.Request{Image: image, NamespaceLabels: map[string]string{"env": "production"}, Now: now}, snapshot)
 }

@@ -65,7 +65,8 @@ func (f *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if body == nil {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusNotFound)
-		body = []byte(`{"errors":[{"code":"METADATA_NOT_FOUND","message":"You have requested metadata that does not exist.","detail":null}]}`)
+		body = []byte(
+			`{"errors":[{"code":"METADATA_NOT_FOUND","message":"You have requested metadata that does not exist.","detail":null}]}`)
 	}
 	_, _ = w.Write(body)
 }

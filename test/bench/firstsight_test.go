@@ -43,7 +43,9 @@ func newFar(b *testing.B) *far {
 	name := repositoryName(0)
 	_, err := signer.CreateRepository(b.Context(), name, roles()...)
 	check(b, err)
-	check(b, signer.AddHash(b.Context(), name, tag(0), 512, digestHex(name, 0), "targets/ci", "targets/qa", "targets/security"))
+	check(b,
+		signer.AddHash(b.Context(), name, tag(0), 512, digestHex(name, 0), "targets/ci", "targets/qa",
+			"targets/security"))
 	pin, err := signer.Root(name)
 	check(b, err)
 	return &far{Proxy: faultproxy.Run(b, server.URL, server.CA), pin: pin.KeyID, image: name + ":" + tag(0)}
@@ -145,7 +147,8 @@ func BenchmarkHerd(b *testing.B) {
 		}
 		asked := f.Requests()
 		requests = max(requests, len(asked))
-		fetches = max(fetches, len(slices.DeleteFunc(asked, func(r faultproxy.Request) bool { return !isTimestamp(r.Path) })))
+		fetches = max(fetches,
+			len(slices.DeleteFunc(asked, func(r faultproxy.Request) bool { return !isTimestamp(r.Path) })))
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(milliseconds(median(times)), "ms/herd")

@@ -59,7 +59,8 @@ func (e *estate) gate() *webhooks.Gate {
 		Name: "shop", Labels: map[string]string{"env": "production", corev1.LabelMetadataName: "shop"},
 	}}}
 	return &webhooks.Gate{
-		Store: e.store, Tracker: e.tracker, Namespaces: shop, LiveNamespaces: shop, Kinds: workload.Builtin(), Clock: clock.RealClock{},
+		Store: e.store, Tracker: e.tracker, Namespaces: shop, LiveNamespaces: shop, Kinds: workload.Builtin(),
+		Clock:  clock.RealClock{},
 		Events: events.NewFakeRecorder(1), Metrics: metrics.New(prometheus.NewRegistry()),
 	}
 }
@@ -79,7 +80,8 @@ func floor(w http.ResponseWriter, r *http.Request) {
 	}
 	in.Response = &admissionv1.AdmissionResponse{
 		UID: in.Request.UID, Allowed: true, PatchType: ptr.To(admissionv1.PatchTypeJSONPatch),
-		Patch: fmt.Appendf(nil, `[{"op":"replace","path":"/spec/containers/0/image","value":%q}]`, known[in.Request.Namespace]),
+		Patch: fmt.Appendf(nil, `[{"op":"replace","path":"/spec/containers/0/image","value":%q}]`,
+			known[in.Request.Namespace]),
 	}
 	in.Request = nil
 	_ = json.NewEncoder(w).Encode(in)
@@ -93,7 +95,8 @@ func serve(b *testing.B, e *estate, ca *tlstest.CA) (url string) {
 	check(b, err)
 	port, err := process.FreePort()
 	check(b, err)
-	server := webhooks.NewServer(port, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil }, 0, webhooks.DefaultLimits())
+	server := webhooks.NewServer(port,
+		func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil }, 0, webhooks.DefaultLimits())
 	e.gate().Register(server.Register)
 	server.Register(floorPath, http.HandlerFunc(floor))
 	ctx, cancel := context.WithCancel(b.Context())

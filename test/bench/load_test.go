@@ -58,7 +58,8 @@ func generateLoad(in io.Reader, out io.Writer) error {
 				pool := x509.NewCertPool()
 				pool.AppendCertsFromPEM(o.CA)
 				clients[http1] = &http.Client{Transport: &http.Transport{
-					TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, ForceAttemptHTTP2: !http1, MaxIdleConnsPerHost: 64,
+					TLSClientConfig:   &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13},
+					ForceAttemptHTTP2: !http1, MaxIdleConnsPerHost: 64,
 				}}
 			}
 		}

@@ -110,7 +110,10 @@ func newLarge(b *testing.B) *large {
 			RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
 		},
 	}))
-	check(b, l.Create(b.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"env": "production"}}}))
+	check(b,
+		l.Create(b.Context(), &corev1.Namespace{
+			ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"env": "production"}},
+		}))
 	say(l.begin, "creating a Pod of each")
 	each(b, many, 16, l.run)
 	return l
@@ -124,7 +127,8 @@ func (l *large) run(ctx context.Context, i int) error {
 		return err
 	}
 	p.Status = corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{
-		Name: "app", Image: name + ":" + tag(0), ImageID: name + "@sha256:" + digestHex(name, 0), ContainerID: "containerd://" + digestHex("container", i), Ready: true,
+		Name: "app", Image: name + ":" + tag(0), ImageID: name + "@sha256:" + digestHex(name, 0),
+		ContainerID: "containerd://" + digestHex("container", i), Ready: true,
 		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}},
 	}}}
 	return l.Status().Update(ctx, p)
@@ -183,7 +187,8 @@ func (l *large) follows(b *testing.B, m *operator.Manager) {
 	l.await(b, "the change feed", func() error {
 		now := l.server.asked()
 		if now.feed < 2 || now.timestamps < before.timestamps+many {
-			return fmt.Errorf("since there is a feed it was asked for %d times, and timestamps %d times", now.feed, now.timestamps-before.timestamps)
+			return fmt.Errorf("since there is a feed it was asked for %d times, and timestamps %d times", now.feed,
+				now.timestamps-before.timestamps)
 		}
 		return nil
 	})
@@ -204,7 +209,8 @@ func (l *large) spends(b *testing.B, m *operator.Manager, unit string, over func
 	requests := l.server.asked().all - since.all
 	b.ReportMetric(float64(requests), "requests/"+unit)
 	b.ReportMetric(used.Seconds(), "cpu-s/"+unit)
-	say(l.begin, "%s: %d requests and %.2f s of processor time, in %.0f s", unit, requests, used.Seconds(), time.Since(begin).Seconds())
+	say(l.begin, "%s: %d requests and %.2f s of processor time, in %.0f s", unit, requests, used.Seconds(),
+		time.Since(begin).Seconds())
 }
 
 // loaded returns nil once the manager says that it has fetched and verified so many repositories.
@@ -219,7 +225,9 @@ func (l *large) loaded(ctx context.Context, m *operator.Manager, n int) error {
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
-	if want := fmt.Sprintf(`countersign_verification_duration_seconds_count{format="Notary",result="ok",stage="first"} %d`+"\n", n); err == nil && !strings.Contains(string(text), want) {
+	if want := fmt.Sprintf(
+		`countersign_verification_duration_seconds_count{format="Notary",result="ok",stage="first"} %d`+"\n",
+		n); err == nil && !strings.Contains(string(text), want) {
 		err = fmt.Errorf("no %s in its metrics:\n%s", want, text)
 	}
 	return err
@@ -229,7 +237,8 @@ func (l *large) loaded(ctx context.Context, m *operator.Manager, n int) error {
 func (l *large) recorded(ctx context.Context, n int) error {
 	heads := &metav1.PartialObjectMetadataList{}
 	heads.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
-	err := l.List(ctx, heads, client.InNamespace(operator.Namespace), client.MatchingLabels{persist.LabelKind: persist.KindHead})
+	err := l.List(ctx, heads, client.InNamespace(operator.Namespace),
+		client.MatchingLabels{persist.LabelKind: persist.KindHead})
 	if err == nil && len(heads.Items) != n {
 		err = fmt.Errorf("%d of %d repositories are written down", len(heads.Items), n)
 	}

@@ -137,7 +137,8 @@ type record struct {
 // Pack implements trust.Keeper.
 func (*Registries) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
 	var all []record
-	for _, about := range slices.SortedFunc(maps.Keys(held), func(a, b trust.Subject) int { return strings.Compare(a.String(), b.String()) }) {
+	for _, about := range slices.SortedFunc(maps.Keys(held),
+		func(a, b trust.Subject) int { return strings.Compare(a.String(), b.String()) }) {
 		if evidence, ok := held[about].(*Evidence); ok {
 			all = append(all, record{about, *evidence})
 		}
@@ -149,7 +150,8 @@ func (*Registries) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
 }
 
 // Unpack implements trust.Keeper.
-func (*Registries) Unpack(_ trust.Subject, packed []byte, held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
+func (*Registries) Unpack(_ trust.Subject, packed []byte,
+	held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
 	var all []record
 	if err := json.Unmarshal(packed, &all); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "what was written down: %w", err)

@@ -76,7 +76,8 @@ func ask(ctx context.Context, m *operator.Manager, path, image string) (verdict,
 
 // everyManager polls each manager by itself until its answer about an image is as wanted, and
 // returns how long the last took.
-func everyManager(t *testing.T, managers []*operator.Manager, image, what string, good func(verdict) bool) time.Duration {
+func everyManager(t *testing.T, managers []*operator.Manager, image, what string,
+	good func(verdict) bool) time.Duration {
 	t.Helper()
 	from := time.Now()
 	done := make(chan error, len(managers))

@@ -113,9 +113,11 @@ func (b *bed) policy(name, images, root string, roles ...v1alpha1.RoleName) *v1a
 	p := &v1alpha1.ImagePolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: v1alpha1.ImagePolicySpec{
-			Images:            []v1alpha1.ImagePattern{v1alpha1.ImagePattern(images)},
-			TrustRoots:        []v1alpha1.ObjectName{v1alpha1.ObjectName(root)},
-			NamespaceSelector: &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}},
+			Images:     []v1alpha1.ImagePattern{v1alpha1.ImagePattern(images)},
+			TrustRoots: []v1alpha1.ObjectName{v1alpha1.ObjectName(root)},
+			NamespaceSelector: &v1alpha1.NamespaceSelector{
+				MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"},
+			},
 		},
 	}
 	for _, role := range roles {
@@ -169,14 +171,35 @@ func workloads(image string) map[string]client.Object {
 	once.Spec.RestartPolicy = corev1.RestartPolicyNever
 	zero := int32(0)
 	return map[string]client.Object{
-		"Deployment":            &appsv1.Deployment{ObjectMeta: object("Deployment"), Spec: appsv1.DeploymentSpec{Replicas: &zero, Selector: selector, Template: template}},
-		"ReplicaSet":            &appsv1.ReplicaSet{ObjectMeta: object("ReplicaSet"), Spec: appsv1.ReplicaSetSpec{Replicas: &zero, Selector: selector, Template: template}},
-		"StatefulSet":           &appsv1.StatefulSet{ObjectMeta: object("StatefulSet"), Spec: appsv1.StatefulSetSpec{Replicas: &zero, Selector: selector, Template: template}},
-		"DaemonSet":             &appsv1.DaemonSet{ObjectMeta: object("DaemonSet"), Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template}},
-		"Job":                   &batchv1.Job{ObjectMeta: object("Job"), Spec: batchv1.JobSpec{Suspend: new(true), Template: once}},
-		"CronJob":               &batchv1.CronJob{ObjectMeta: object("CronJob"), Spec: batchv1.CronJobSpec{Schedule: "@yearly", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: once}}}},
-		"ReplicationController": &corev1.ReplicationController{ObjectMeta: object("ReplicationController"), Spec: corev1.ReplicationControllerSpec{Replicas: &zero, Selector: labels, Template: &template}},
-		"PodTemplate":           &corev1.PodTemplate{ObjectMeta: object("PodTemplate"), Template: template},
+		"Deployment": &appsv1.Deployment{
+			ObjectMeta: object("Deployment"),
+			Spec:       appsv1.DeploymentSpec{Replicas: &zero, Selector: selector, Template: template},
+		},
+		"ReplicaSet": &appsv1.ReplicaSet{
+			ObjectMeta: object("ReplicaSet"),
+			Spec:       appsv1.ReplicaSetSpec{Replicas: &zero, Selector: selector, Template: template},
+		},
+		"StatefulSet": &appsv1.StatefulSet{
+			ObjectMeta: object("StatefulSet"),
+			Spec:       appsv1.StatefulSetSpec{Replicas: &zero, Selector: selector, Template: template},
+		},
+		"DaemonSet": &appsv1.DaemonSet{
+			ObjectMeta: object("DaemonSet"), Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template},
+		},
+		"Job": &batchv1.Job{
+			ObjectMeta: object("Job"), Spec: batchv1.JobSpec{Suspend: new(true), Template: once},
+		},
+		"CronJob": &batchv1.CronJob{
+			ObjectMeta: object("CronJob"),
+			Spec: batchv1.CronJobSpec{
+				Schedule: "@yearly", JobTemplate: batchv1.JobTemplateSpec{Spec: batchv1.JobSpec{Template: once}},
+			},
+		},
+		"ReplicationController": &corev1.ReplicationController{
+			ObjectMeta: object("ReplicationController"),
+			Spec:       corev1.ReplicationControllerSpec{Replicas: &zero, Selector: labels, Template: &template},
+		},
+		"PodTemplate": &corev1.PodTemplate{ObjectMeta: object("PodTemplate"), Template: template},
 	}
 }
 
@@ -237,7 +260,8 @@ func (b *bed) ready(t *testing.T, o client.Object, name string, status metav1.Co
 	return b.condition(t, o, name, v1alpha1.ConditionReady, status, reason)
 }
 
-func (b *bed) condition(t *testing.T, o client.Object, name, kind string, status metav1.ConditionStatus, reason string) string {
+func (b *bed) condition(t *testing.T, o client.Object, name, kind string, status metav1.ConditionStatus,
+	reason string) string {
 	t.Helper()
 	var message string
 	poll.Await(t, fmt.Sprintf("%s=%s of %s", kind, status, name), func() error {

@@ -43,7 +43,8 @@ func (b *bed) serviceAccount(t *testing.T, namespace string) {
 // breakGlass sets or removes the label by the command of docs/break-glass.md.
 func (b *bed) breakGlass(t *testing.T, label string) {
 	t.Helper()
-	if out, err := b.kube.RunKubectl(t.Context(), "", "label", "--overwrite", "namespace", emergency, v1alpha1.LabelBreakGlass+label); err != nil {
+	if out, err := b.kube.RunKubectl(t.Context(), "", "label", "--overwrite", "namespace", emergency,
+		v1alpha1.LabelBreakGlass+label); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 }
@@ -68,16 +69,20 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	t.Run("without a reason", func(t *testing.T) {
 		b.breakGlass(t, "=")
 		poll.Await(t, "the hint", func() error {
-			if err := b.Create(t.Context(), pod(emergency, unsigned)); err == nil || !strings.Contains(err.Error(), "needs a reason as its value") {
+			if err := b.Create(t.Context(), pod(emergency, unsigned)); err == nil ||
+				!strings.Contains(err.Error(), "needs a reason as its value") {
 				return fmt.Errorf("got %w", err)
 			}
 			return nil
 		})
-		b.denied(t, pod(emergency, unsigned), http.StatusForbidden, `role "qa" has not signed`, v1alpha1.LabelBreakGlass)
+		b.denied(t, pod(emergency, unsigned), http.StatusForbidden, `role "qa" has not signed`,
+			v1alpha1.LabelBreakGlass)
 	})
 
 	b.breakGlass(t, "=INC-1")
-	poll.Await(t, "break-glass", func() error { return b.Create(t.Context(), pod(emergency, unsigned), client.DryRunAll) })
+	poll.Await(t, "break-glass", func() error {
+		return b.Create(t.Context(), pod(emergency, unsigned), client.DryRunAll)
+	})
 	t.Run("dry run", func(t *testing.T) {
 		must(t, c.Create(t.Context(), named(pod(emergency, unsigned), "tried"), client.DryRunAll))
 		wantGlassWarnings(t, heard, unsigned)
@@ -111,7 +116,8 @@ func (b *bed) testBreakGlass(t *testing.T) {
 			return errors.New("not there yet")
 		})
 		out, err := b.kube.RunKubectl(t.Context(), "", "describe", "deployment", "-n", emergency, d.GetName())
-		if err != nil || !strings.Contains(out, v1alpha1.ReasonBreakGlass) || !strings.Contains(out, "break-glass (INC-1) let in") {
+		if err != nil || !strings.Contains(out, v1alpha1.ReasonBreakGlass) ||
+			!strings.Contains(out, "break-glass (INC-1) let in") {
 			t.Errorf("kubectl describe shows no event: %v\n%s", err, out)
 		}
 		b.testSecondUses(t, d, unsigned)
@@ -122,7 +128,8 @@ func (b *bed) testBreakGlass(t *testing.T) {
 			"get namespaces -l countersign.dev/break-glass,countersign.dev/break-glass!=": emergency,
 			"auth can-i patch namespaces/shop -A --as=system:serviceaccount:a:b":          "no",
 		} {
-			if out, _ := b.kube.RunKubectl(t.Context(), "", strings.Fields(command)...); !strings.Contains(out, want) || strings.Contains(out, "Warning:") {
+			if out, _ := b.kube.RunKubectl(t.Context(), "", strings.Fields(command)...); !strings.Contains(out, want) ||
+				strings.Contains(out, "Warning:") {
 				t.Errorf("kubectl %s: want %q, and no warning, in\n%s", command, want, out)
 			}
 		}
@@ -185,7 +192,8 @@ func (b *bed) testSecondUses(t *testing.T, d client.Object, image string) {
 		for _, e := range b.glassEvents(t, "Deployment", d.GetName()) {
 			for _, reason := range []string{"INC-1", "INC-2"} {
 				for _, i := range []string{image, image + "-2"} {
-					if strings.Contains(e.Note, "("+reason+")") && strings.Contains(e.Note, fmt.Sprintf("image %q", i)) && e.Regarding.UID == d.GetUID() {
+					if strings.Contains(e.Note, "("+reason+")") &&
+						strings.Contains(e.Note, fmt.Sprintf("image %q", i)) && e.Regarding.UID == d.GetUID() {
 						got = append(got, reason+" "+i)
 					}
 				}
@@ -232,9 +240,11 @@ func (b *bed) glassEvent(t *testing.T, o client.Object, apiVersion, kind, image 
 			return fmt.Errorf("%d events", len(found))
 		}
 		e := found[0]
-		if e.Type != corev1.EventTypeWarning || e.Regarding.APIVersion != apiVersion || e.Regarding.Namespace != emergency ||
+		if e.Type != corev1.EventTypeWarning || e.Regarding.APIVersion != apiVersion ||
+			e.Regarding.Namespace != emergency ||
 			o.GetUID() == "" || e.Regarding.UID != o.GetUID() ||
-			!strings.Contains(e.Note, "INC-1") || !strings.Contains(e.Note, image) || !strings.Contains(e.Note, `role "qa" has not signed`) {
+			!strings.Contains(e.Note, "INC-1") || !strings.Contains(e.Note, image) ||
+			!strings.Contains(e.Note, `role "qa" has not signed`) {
 			return fmt.Errorf("it is %+v", e)
 		}
 		return nil

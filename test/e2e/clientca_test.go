@@ -38,13 +38,16 @@ func TestClientCA(t *testing.T) {
 		must(t, (&secret{Certificate: &tlstest.Certificate{}, ca: ca}).mount(mounted))
 	}
 	mount(ca.PEM)
-	b := newBedWith(t, kubeserver.Options{APIServerArgs: []string{"--admission-control-config-file", admissionConfig(t, dir, ca, front.URL)}}, func(b *bed) *operator.Manager {
-		m := operator.RunWith(t, b.kube, operator.Options{Args: []string{
-			"--webhook-url=" + front.URL, "--webhook-client-ca=" + filepath.Join(mounted, "ca.crt"),
-		}})
-		front.Add(m)
-		return m
-	})
+	b := newBedWith(t,
+		kubeserver.Options{
+			APIServerArgs: []string{"--admission-control-config-file", admissionConfig(t, dir, ca, front.URL)},
+		}, func(b *bed) *operator.Manager {
+			m := operator.RunWith(t, b.kube, operator.Options{Args: []string{
+				"--webhook-url=" + front.URL, "--webhook-client-ca=" + filepath.Join(mounted, "ca.crt"),
+			}})
+			front.Add(m)
+			return m
+		})
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
@@ -64,7 +67,8 @@ func TestClientCA(t *testing.T) {
 		var shop corev1.Namespace
 		must(t, b.Get(t.Context(), client.ObjectKey{Name: production}, &shop))
 		b.update(t, &shop, func() { shop.Labels[v1alpha1.LabelBreakGlass] = "INC-1" })
-		poll.Await(t, "break-glass, through the API server", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
+		poll.Await(t, "break-glass, through the API server",
+			func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
 		if v, err := ask(t.Context(), b.manager, webhooks.ValidatePath, gun+":unsigned"); err == nil {
 			t.Errorf("break-glass was forged: %+v", v)
 		}
@@ -81,7 +85,8 @@ func TestClientCA(t *testing.T) {
 		t.Log(b.refusedCall(t, gun))
 		poll.Await(t, "the manager, whose CA is good", func() error { return b.manager.Ready(t.Context()) })
 		mount(append(newClientCA(t).PEM, ca.PEM...))
-		poll.Await(t, "a signed Pod to be admitted", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		poll.Await(t, "a signed Pod to be admitted",
+			func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 	})
 	t.Run("no CA", func(t *testing.T) {
 		mount(nil)
@@ -94,7 +99,8 @@ func TestClientCA(t *testing.T) {
 		})
 		mount(ca.PEM)
 		poll.Await(t, "the manager", func() error { return b.manager.Ready(t.Context()) })
-		poll.Await(t, "a signed Pod to be admitted", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		poll.Await(t, "a signed Pod to be admitted",
+			func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 	})
 }
 
@@ -137,7 +143,9 @@ func admissionConfig(t *testing.T, dir string, ca *tlstest.CA, webhook string) s
 	must(t, clientcmd.WriteToFile(*config, kubeconfig))
 	text := "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n"
 	for _, plugin := range []string{"MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"} {
-		text += fmt.Sprintf("- name: %s\n  configuration:\n    apiVersion: apiserver.config.k8s.io/v1\n    kind: WebhookAdmissionConfiguration\n    kubeConfigFile: %s\n", plugin, kubeconfig)
+		text += fmt.Sprintf(
+			"- name: %s\n  configuration:\n    apiVersion: apiserver.config.k8s.io/v1\n    kind: "+
+				"WebhookAdmissionConfiguration\n    kubeConfigFile: %s\n", plugin, kubeconfig)
 	}
 	path := filepath.Join(dir, "admission.yaml")
 	must(t, os.WriteFile(path, []byte(text), 0o600))

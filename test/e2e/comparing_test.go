@@ -93,7 +93,9 @@ func (b *bed) testComparing(t *testing.T) {
 	b.kubectl(t, team.Replace(strings.ReplaceAll(divided, "exceptImages", "# exceptImages")), "create")
 	b.coveredBy(t, gun, "production", "team")
 
-	c := &comparing{bed: b, owner: &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: production, Name: "catalog"}}}
+	c := &comparing{
+		bed: b, owner: &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: production, Name: "catalog"}},
+	}
 	b.create(t, c.owner)
 	if n := c.pods(t, tagged); n != 4 {
 		t.Errorf("of a tag that is pinned, the controller had %d Pods in 4 rounds, want another each time", n)

@@ -65,7 +65,8 @@ func (b *bed) beforeTheOperator(t *testing.T) *appsv1.Deployment {
 	b.create(t, d)
 	poll.Await(t, "the Deployment's Pods", func() error {
 		pods := &corev1.PodList{}
-		if err := b.List(t.Context(), pods, client.InNamespace(production), client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
+		if err := b.List(t.Context(), pods, client.InNamespace(production),
+			client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
 			return err
 		}
 		if len(pods.Items) != 2 {
@@ -83,7 +84,8 @@ func running(namespace, name, image string) *corev1.Pod {
 }
 
 // found waits until the status of a policy counts as wanted, and returns it.
-func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, status metav1.ConditionStatus, reason string) *v1alpha1.ImagePolicy {
+func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, status metav1.ConditionStatus,
+	reason string) *v1alpha1.ImagePolicy {
 	t.Helper()
 	p := &v1alpha1.ImagePolicy{}
 	poll.Await(t, fmt.Sprintf("the counts of %s", policy), func() error {
@@ -158,7 +160,8 @@ func (b *bed) toldOfPolicy(t *testing.T, policy string) {
 		must(t, b.List(t.Context(), events))
 		told = nil
 		for _, e := range events.Items {
-			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy && e.Reason == v1alpha1.ReasonViolations {
+			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy &&
+				e.Reason == v1alpha1.ReasonViolations {
 				told = append(told, fmt.Sprint(e.Type, " ", e.Series == nil, " ", e.Note))
 			}
 		}
@@ -173,7 +176,8 @@ func (b *bed) toldOfPolicy(t *testing.T, policy string) {
 }
 
 func (b *bed) testThereBefore(t *testing.T, rollout *appsv1.Deployment) {
-	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	want := []string{"Deployment rollout " + beforehand + " ci,qa", "Pod alone " + beforehand + " ci,qa"}
 	if diff := cmp.Diff(want, violations(p)); diff != "" {
 		t.Errorf("violations (-want +got):\n%s", diff)
@@ -223,7 +227,9 @@ func (b *bed) pulled(t *testing.T, p *corev1.Pod, imageID string) {
 	t.Helper()
 	was := p.DeepCopy()
 	p.Status.Phase = corev1.PodRunning
-	p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", Image: p.Spec.Containers[0].Image, ImageID: imageID}}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{
+		{Name: "app", Image: p.Spec.Containers[0].Image, ImageID: imageID},
+	}
 	must(t, b.Status().Patch(t.Context(), p, client.MergeFrom(was)))
 }
 
@@ -270,11 +276,15 @@ func (b *bed) testRunningWithdrawn(t *testing.T) {
 	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
 	p := running(production, "withdrawn", gun+":v1")
 	b.admitted(t, p)
-	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
 	withdrawn := time.Now()
-	found := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
-	if took := time.Since(withdrawn); took > 45*time.Second { // at most 30 s, on a machine that has nothing else to do; a second refresh comes after 48 s at the earliest
+	found := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
+	// at most 30 s, on a machine that has nothing else to do; a second refresh comes after 48 s at
+	// the earliest
+	if took := time.Since(withdrawn); took > 45*time.Second {
 		t.Errorf("seen after %s, want it within one refresh", took)
 	}
 	if want := "Pod withdrawn " + gun + "@" + digest + " qa"; !slices.Contains(violations(found), want) {
@@ -282,7 +292,8 @@ func (b *bed) testRunningWithdrawn(t *testing.T) {
 	}
 	b.toldOnce(t, p.UID, corev1.EventTypeWarning, "production", gun, "not signed by qa")
 	must(t, b.Delete(t.Context(), p))
-	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 }
 
 // testRunningRevoked revokes the key of qa, and takes that back.
@@ -294,19 +305,23 @@ func (b *bed) testRunningRevoked(t *testing.T) {
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	p := running(production, "revoked", gun+":v1")
 	b.admitted(t, p)
-	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	revoke := func(ids ...v1alpha1.KeyID) {
 		root := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme-notary"}}
 		b.update(t, root, func() { root.Spec.RevokedKeys = ids })
 	}
 	revoke(v1alpha1.KeyID(keys["qa"].KeyID))
 	revoked := time.Now()
-	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
-	if took := time.Since(revoked); took > 20*time.Second { // a second, on a machine that has nothing else to do; a refresh takes longer
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
+	// a second, on a machine that has nothing else to do; a refresh takes longer
+	if took := time.Since(revoked); took > 20*time.Second {
 		t.Errorf("seen after %s, want it at once", took)
 	}
 	revoke()
-	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	must(t, b.Delete(t.Context(), p))
 }
 
@@ -323,7 +338,8 @@ func (b *bed) testPoliciesAndNamespaces(t *testing.T) {
 		must(t, b.Update(t.Context(), ns))
 	}
 	label("production")
-	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	label("")
 	b.found(t, "production", two, metav1.ConditionFalse, v1alpha1.ReasonViolations)
 
@@ -340,7 +356,8 @@ func (b *bed) testPoliciesAndNamespaces(t *testing.T) {
 	b.found(t, "warning", v1alpha1.WorkloadCounts{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns)
 	must(t, b.Delete(t.Context(), p))
 	b.create(t, b.policy("warning", registry+"/acme/**", "nowhere", "ci"))
-	b.found(t, "warning", v1alpha1.WorkloadCounts{Covered: 2, Unchecked: 2}, metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked)
+	b.found(t, "warning", v1alpha1.WorkloadCounts{Covered: 2, Unchecked: 2}, metav1.ConditionUnknown,
+		v1alpha1.ReasonNotAllChecked)
 	must(t, b.Delete(t.Context(), p))
 }
 
@@ -348,7 +365,8 @@ func (b *bed) testPoliciesAndNamespaces(t *testing.T) {
 func (b *bed) testBreakGlassListed(t *testing.T) {
 	b.namespaceFor(t, "open", map[string]string{"env": "production", v1alpha1.LabelBreakGlass: "incident-4711"})
 	b.admitted(t, running("open", "let-in", beforehand))
-	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	want := []v1alpha1.BreakGlass{{Namespace: "open", Reason: "incident-4711"}}
 	if diff := cmp.Diff(want, p.Status.BreakGlass); diff != "" {
 		t.Errorf("break-glass (-want +got):\n%s", diff)
@@ -374,7 +392,8 @@ func (b *bed) testRestartKeepsSince(t *testing.T) {
 	must(t, b.manager.Stop())
 	must(t, b.Delete(t.Context(), running("open", "let-in", beforehand)))
 	b.manager = operator.Run(t, b.kube)
-	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	var kept []v1alpha1.Violation
 	for _, v := range before.Status.Violations {
 		if v.Namespace == production {
@@ -394,11 +413,13 @@ func (b *bed) testRestartWithoutServer(t *testing.T) {
 	must(t, b.manager.Stop())
 	b.notary.Disconnect()
 	b.manager = operator.Run(t, b.kube)
-	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Unchecked: 2}, metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked)
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Unchecked: 2}, metav1.ConditionUnknown,
+		v1alpha1.ReasonNotAllChecked)
 	if len(p.Status.Violations) > 0 {
 		t.Errorf("violations are %v", p.Status.Violations)
 	}
 	must(t, b.notary.Reconnect())
-	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
 }

@@ -18,7 +18,9 @@ import (
 func (c *cover) uncovered(t *testing.T, do func()) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: legacy}}
-	must(t, c.Patch(t.Context(), namespace, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"env":null}}}`))))
+	must(t,
+		c.Patch(t.Context(), namespace,
+			client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"env":null}}}`))))
 	poll.Await(t, "no policy to cover "+legacy, func() error {
 		return c.Create(t.Context(), pod(legacy, c.image(unsigned)), client.DryRunAll)
 	})
@@ -44,7 +46,10 @@ func (c *cover) testLists(t *testing.T) {
 		"image volume": {"volumes", imageVolume, nil},
 		// The API server refuses them in templates of its own kinds, and in Pods but by the
 		// subresource, which is in the table of operations.
-		"ephemeral": {"ephemeralContainers", func(image string) map[string]any { return container("debug", image) }, []string{"Rollout", "DeploymentConfig"}},
+		"ephemeral": {
+			"ephemeralContainers", func(image string) map[string]any { return container("debug", image) },
+			[]string{"Rollout", "DeploymentConfig"},
+		},
 	}
 	var table []string
 	for _, s := range subjects(t) {
@@ -110,19 +115,26 @@ func (c *cover) testBadTemplates(t *testing.T, rollout subject) {
 		template any
 		want     string
 	}{
-		"missing":              {nil, "spec.template: missing"},
-		"a string":             {c.image(signed), "spec.template"},
-		"a number":             {int64(7), "spec.template"},
-		"a boolean":            {true, "spec.template"},
-		"a list":               {[]any{nested([]any{container("app", c.image(signed))}, "spec", "containers")}, "spec.template"},
-		"empty":                {map[string]any{}, "spec.template.spec: missing"},
-		"spec null":            {map[string]any{"spec": nil}, "spec.template.spec: missing"},
-		"spec a string":        {map[string]any{"spec": "x"}, "spec.template.spec"},
-		"containers null":      {nested(nil, "spec", "containers"), "spec.template.spec.containers: empty"},
-		"containers empty":     {nested([]any{}, "spec", "containers"), "spec.template.spec.containers: empty"},
-		"containers an object": {nested(container("app", c.image(signed)), "spec", "containers"), "spec.template.spec.containers"},
-		"container null":       {nested([]any{nil}, "spec", "containers"), "spec.template.spec.containers[0]: null"},
-		"image a number":       {nested([]any{map[string]any{"image": int64(7)}}, "spec", "containers"), "spec.template.spec.containers.image"},
+		"missing":   {nil, "spec.template: missing"},
+		"a string":  {c.image(signed), "spec.template"},
+		"a number":  {int64(7), "spec.template"},
+		"a boolean": {true, "spec.template"},
+		"a list": {
+			[]any{nested([]any{container("app", c.image(signed))}, "spec", "containers")}, "spec.template",
+		},
+		"empty":            {map[string]any{}, "spec.template.spec: missing"},
+		"spec null":        {map[string]any{"spec": nil}, "spec.template.spec: missing"},
+		"spec a string":    {map[string]any{"spec": "x"}, "spec.template.spec"},
+		"containers null":  {nested(nil, "spec", "containers"), "spec.template.spec.containers: empty"},
+		"containers empty": {nested([]any{}, "spec", "containers"), "spec.template.spec.containers: empty"},
+		"containers an object": {
+			nested(container("app", c.image(signed)), "spec", "containers"), "spec.template.spec.containers",
+		},
+		"container null": {nested([]any{nil}, "spec", "containers"), "spec.template.spec.containers[0]: null"},
+		"image a number": {
+			nested([]any{map[string]any{"image": int64(7)}}, "spec", "containers"),
+			"spec.template.spec.containers.image",
+		},
 	} {
 		t.Run("template "+name, func(t *testing.T) {
 			o := rollout.object(t, production, c.name(), c.image(signed))
@@ -144,7 +156,8 @@ func (c *cover) testBadTemplates(t *testing.T, rollout subject) {
 	t.Run("updated to none", func(t *testing.T) {
 		o := rollout.object(t, production, c.name(), c.image(signed))
 		c.admitted(t, o)
-		refused(t, c.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"template":null}}`))), http.StatusBadRequest, "spec.template: missing", flag)
+		refused(t, c.Patch(t.Context(), o, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"template":null}}`))),
+			http.StatusBadRequest, "spec.template: missing", flag)
 	})
 	must(t, c.manager.Ready(t.Context()))
 }

@@ -22,7 +22,10 @@ import (
 // Kubernetes adds fails this test until somebody has thought about it.
 func TestThreatNoKindIsForgotten(t *testing.T) {
 	t.Parallel()
-	kube := kubeserver.Run(t, kubeserver.Options{APIServerArgs: []string{"--runtime-config=api/all=true", "--feature-gates=AllAlpha=true,AllBeta=true"}, WithoutCRDs: true})
+	kube := kubeserver.Run(t, kubeserver.Options{
+		APIServerArgs: []string{"--runtime-config=api/all=true", "--feature-gates=AllAlpha=true,AllBeta=true"},
+		WithoutCRDs:   true,
+	})
 	client, err := discovery.NewDiscoveryClientForConfig(kube.Config)
 	must(t, err)
 	groups, err := client.OpenAPIV3().Paths()
@@ -43,7 +46,8 @@ func TestThreatNoKindIsForgotten(t *testing.T) {
 		}
 		maps.Copy(schemas, document.Components.Schemas)
 	}
-	t.Logf("%d groups and versions, %d of them alpha; with a PodSpec: %s", len(groups), alpha, strings.Join(slices.Sorted(maps.Keys(resources)), " "))
+	t.Logf("%d groups and versions, %d of them alpha; with a PodSpec: %s", len(groups), alpha,
+		strings.Join(slices.Sorted(maps.Keys(resources)), " "))
 	if alpha == 0 {
 		t.Error("no alpha API is served")
 	}
@@ -106,7 +110,8 @@ type openAPIOperation struct {
 
 // walk calls see with every schema below one and the path to it, and the name that the schema is
 // defined under.
-func (s openAPI) walk(t *testing.T, at *openAPISchema, path string, above []string, see func(path, name string, at *openAPISchema)) {
+func (s openAPI) walk(t *testing.T, at *openAPISchema, path string, above []string,
+	see func(path, name string, at *openAPISchema)) {
 	t.Helper()
 	name := strings.TrimPrefix(at.Ref, "#/components/schemas/")
 	if name != "" {
@@ -149,7 +154,8 @@ func lookAt(t *testing.T, schemas openAPI, path string, o openAPIOperation, seen
 		}
 		schemas.walk(t, content.Schema, "", nil, func(path, name string, _ *openAPISchema) {
 			// A container that is not in a PodSpec would be found by itself.
-			if slices.Contains([]string{"PodSpec", "Container", "EphemeralContainer", "ImageVolumeSource"}, strings.TrimPrefix(name, "io.k8s.api.core.v1.")) {
+			if slices.Contains([]string{"PodSpec", "Container", "EphemeralContainer", "ImageVolumeSource"},
+				strings.TrimPrefix(name, "io.k8s.api.core.v1.")) {
 				found[path] = true
 			}
 		})
@@ -157,7 +163,9 @@ func lookAt(t *testing.T, schemas openAPI, path string, o openAPIOperation, seen
 	if len(found) == 0 {
 		return
 	}
-	parts := regexp.MustCompile(`^/apis?(?:/([^/]+))?/([^/]+)/namespaces/\{namespace\}/([^/{}]+)(?:/\{name\}(?:/([^/{}]+))?)?$`).FindStringSubmatch(path)
+	parts := regexp.MustCompile(
+		`^/apis?(?:/([^/]+))?/([^/]+)/namespaces/\{namespace\}/([^/{}]+)(?:/\{name\}(?:/([^/{}]+))?)?$`).
+		FindStringSubmatch(path)
 	if parts == nil {
 		t.Errorf("%s takes a PodSpec, and is not a path that this test understands", path)
 		return
@@ -213,7 +221,8 @@ func readAt(t *testing.T, k workload.Kind, path []string) bool {
 	raw, err := json.Marshal(value)
 	must(t, err)
 	o, err := k.Read(raw)
-	return err == nil && slices.ContainsFunc(o.Images, func(i workload.Image) bool { return i.Image == "example.com/here" })
+	return err == nil &&
+		slices.ContainsFunc(o.Images, func(i workload.Image) bool { return i.Image == "example.com/here" })
 }
 
 // lookAtFields wants every string of the PodSpec that speaks of an image to be read, or to be known
@@ -226,15 +235,17 @@ func lookAtFields(t *testing.T, schemas openAPI) {
 	if !pod.IsPod() {
 		t.Fatalf("the first kind is %s", pod.Name)
 	}
-	schemas.walk(t, &openAPISchema{Ref: "#/components/schemas/io.k8s.api.core.v1.PodSpec"}, "spec", nil, func(path, _ string, at *openAPISchema) {
-		if at.Type != "string" || !speaks.MatchString(path) || slices.ContainsFunc(known, func(k string) bool { return strings.HasSuffix(path, k) }) {
-			return
-		}
-		read++
-		if !readAt(t, pod, strings.Split(path, ".")) {
-			t.Errorf("%s names an image, and is not read", path)
-		}
-	})
+	schemas.walk(t, &openAPISchema{Ref: "#/components/schemas/io.k8s.api.core.v1.PodSpec"}, "spec", nil,
+		func(path, _ string, at *openAPISchema) {
+			if at.Type != "string" || !speaks.MatchString(path) ||
+				slices.ContainsFunc(known, func(k string) bool { return strings.HasSuffix(path, k) }) {
+				return
+			}
+			read++
+			if !readAt(t, pod, strings.Split(path, ".")) {
+				t.Errorf("%s names an image, and is not read", path)
+			}
+		})
 	if read != 4 {
 		t.Errorf("%d fields of the PodSpec name an image, 4 are known", read)
 	}

@@ -49,14 +49,16 @@ func (c *cover) testKubectl(t *testing.T) {
 				stdin = string(raw)
 			}
 			out, err := c.kube.RunKubectl(t.Context(), stdin, command.args(c.image(state), name)...)
-			table = append(table, fmt.Sprintf("kubectl %-30s %-9s %s", command.name, state, judgeCommand(t, command, state, out, err)))
+			table = append(table,
+				fmt.Sprintf("kubectl %-30s %-9s %s", command.name, state, judgeCommand(t, command, state, out, err)))
 		}
 	}
 	slices.Sort(table)
 	t.Logf("%d commands\n%s", len(table), strings.Join(table, "\n"))
 	live := running.DeepCopy()
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(live), live))
-	if n := len(live.Spec.EphemeralContainers); n != 1 || !strings.Contains(live.Spec.EphemeralContainers[0].Image, ":"+signed+"@sha256:") {
+	if n := len(live.Spec.EphemeralContainers); n != 1 || !strings.Contains(live.Spec.EphemeralContainers[0].Image,
+		":"+signed+"@sha256:") {
 		t.Errorf("%d ephemeral containers run, want the signed one, pinned: %+v", n, live.Spec.EphemeralContainers)
 	}
 }
@@ -74,8 +76,14 @@ func commands(t *testing.T, deployment subject) []command {
 			return in(production, "create", "deployment", name, "--image="+image, "--replicas=0")
 		}, nil},
 		{"apply", true, func(string, string) []string { return in(production, "apply", "-f", "-") }, manifest},
-		{"apply --dry-run=server", true, func(string, string) []string { return in(production, "apply", "--dry-run=server", "-f", "-") }, manifest},
-		{"apply --server-side", true, func(string, string) []string { return in(production, "apply", "--server-side", "-f", "-") }, manifest},
+		{
+			"apply --dry-run=server", true,
+			func(string, string) []string { return in(production, "apply", "--dry-run=server", "-f", "-") }, manifest,
+		},
+		{
+			"apply --server-side", true,
+			func(string, string) []string { return in(production, "apply", "--server-side", "-f", "-") }, manifest,
+		},
 		{"set image", true, func(image, _ string) []string {
 			return in(production, "set", "image", "deployment/deployed", "app="+image)
 		}, nil},
@@ -83,15 +91,28 @@ func commands(t *testing.T, deployment subject) []command {
 			return in(production, "debug", "running", "--image="+image, "--container="+name, "--attach=false")
 		}, nil},
 		{"debug --copy-to", true, func(image, name string) []string {
-			return in(production, "debug", "running", "--image="+image, "--container=debug", "--copy-to="+name, "--attach=false")
+			return in(production, "debug", "running", "--image="+image, "--container=debug", "--copy-to="+name,
+				"--attach=false")
 		}, nil},
 		{"debug --copy-to --set-image", true, func(image, name string) []string {
 			return in(production, "debug", "running", "--set-image=app="+image, "--copy-to="+name, "--attach=false")
 		}, nil},
-		{"scale", false, func(image, _ string) []string { return in(legacy, "scale", deployedWith(image), "--replicas=1") }, nil},
-		{"rollout restart", false, func(image, _ string) []string { return in(legacy, "rollout", "restart", deployedWith(image)) }, nil},
-		{"rollout pause", false, func(image, _ string) []string { return in(legacy, "rollout", "pause", deployedWith(image)) }, nil},
-		{"label", false, func(image, _ string) []string { return in(legacy, "label", deployedWith(image), "tier=web") }, nil},
+		{
+			"scale", false,
+			func(image, _ string) []string { return in(legacy, "scale", deployedWith(image), "--replicas=1") }, nil,
+		},
+		{
+			"rollout restart", false,
+			func(image, _ string) []string { return in(legacy, "rollout", "restart", deployedWith(image)) }, nil,
+		},
+		{
+			"rollout pause", false,
+			func(image, _ string) []string { return in(legacy, "rollout", "pause", deployedWith(image)) }, nil,
+		},
+		{
+			"label", false,
+			func(image, _ string) []string { return in(legacy, "label", deployedWith(image), "tier=web") }, nil,
+		},
 		{"annotate", false, func(image, _ string) []string {
 			return in(legacy, "annotate", deployedWith(image), "example.com/note=x")
 		}, nil},

@@ -74,7 +74,10 @@ func creations() []operation {
 			}
 			return c.Create(c.t.Context(), c.object)
 		}},
-		{"create, zero replicas", true, nothing, false, replicated, func(c *cell) error { return c.Create(c.t.Context(), c.object) }},
+		{
+			"create, zero replicas", true, nothing, false, replicated,
+			func(c *cell) error { return c.Create(c.t.Context(), c.object) },
+		},
 		{"create, dry run", true, nothing, false, anyKind, func(c *cell) error {
 			err := c.Create(c.t.Context(), c.object, client.DryRunAll)
 			if _, gone := c.live(); !apierrors.IsNotFound(gone) {
@@ -83,7 +86,9 @@ func creations() []operation {
 			return err
 		}},
 		{"create, owned by a controller", true, nothing, false, anyKind, func(c *cell) error {
-			c.object.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: "example.com/v1", Kind: "Owner", Name: "x", UID: "1", Controller: new(true)}})
+			c.object.SetOwnerReferences([]metav1.OwnerReference{
+				{APIVersion: "example.com/v1", Kind: "Owner", Name: "x", UID: "1", Controller: new(true)},
+			})
 			return c.Create(c.t.Context(), c.object)
 		}},
 		{"create in another version", true, nothing, false, func(s subject) string {
@@ -96,7 +101,10 @@ func creations() []operation {
 			return c.Create(c.t.Context(), c.object)
 		}},
 		{"server-side apply", true, nothing, false, anyKind, func(c *cell) error { return c.apply(c.object) }},
-		{"server-side apply, dry run", true, nothing, false, anyKind, func(c *cell) error { return c.apply(c.object, client.DryRunAll) }},
+		{
+			"server-side apply, dry run", true, nothing, false, anyKind,
+			func(c *cell) error { return c.apply(c.object, client.DryRunAll) },
+		},
 	}
 }
 
@@ -104,7 +112,10 @@ func creations() []operation {
 func changes() []operation {
 	return []operation{
 		{"image by update", true, allowed, false, changeable, func(c *cell) error { return c.update(c.withImage) }},
-		{"image by update, dry run", true, allowed, false, changeable, func(c *cell) error { return c.update(c.withImage, client.DryRunAll) }},
+		{
+			"image by update, dry run", true, allowed, false, changeable,
+			func(c *cell) error { return c.update(c.withImage, client.DryRunAll) },
+		},
 		{"image and label by update", true, allowed, false, changeable, func(c *cell) error {
 			return c.update(func(o *unstructured.Unstructured) {
 				c.withImage(o)
@@ -127,22 +138,38 @@ func changes() []operation {
 			}
 			return s.frozen
 		}, func(c *cell) error { return c.patch(types.StrategicMergePatchType, c.applied().Object) }},
-		{"image by server-side apply", true, allowed, false, changeable, func(c *cell) error { return c.apply(c.applied()) }},
-		{"image by server-side apply, dry run", true, allowed, false, changeable, func(c *cell) error { return c.apply(c.applied(), client.DryRunAll) }},
+		{
+			"image by server-side apply", true, allowed, false, changeable,
+			func(c *cell) error { return c.apply(c.applied()) },
+		},
+		{
+			"image by server-side apply, dry run", true, allowed, false, changeable,
+			func(c *cell) error { return c.apply(c.applied(), client.DryRunAll) },
+		},
 		{"image of what is being deleted", true, allowed, true, changeable, func(c *cell) error {
 			must(c.t, c.Delete(c.t.Context(), c.object.DeepCopy()))
 			err := c.patchImage()
 			must(c.t, c.patch(types.MergePatchType, nested(nil, "metadata", "finalizers")))
 			return err
 		}},
-		{"second container", true, allowed, false, extensible, func(c *cell) error { return c.extend("containers", container("second", c.image(c.state))) }},
-		{"init container", true, allowed, false, extensible, func(c *cell) error { return c.extend("initContainers", container("init", c.image(c.state))) }},
-		{"image volume", true, allowed, false, extensible, func(c *cell) error { return c.extend("volumes", imageVolume(c.image(c.state))) }},
+		{
+			"second container", true, allowed, false, extensible,
+			func(c *cell) error { return c.extend("containers", container("second", c.image(c.state))) },
+		},
+		{
+			"init container", true, allowed, false, extensible,
+			func(c *cell) error { return c.extend("initContainers", container("init", c.image(c.state))) },
+		},
+		{
+			"image volume", true, allowed, false, extensible,
+			func(c *cell) error { return c.extend("volumes", imageVolume(c.image(c.state))) },
+		},
 		{"container renamed", true, already, false, extensible, func(c *cell) error {
 			return c.update(func(o *unstructured.Unstructured) {
 				containers := c.list(c.t, o, "containers")
 				first(c.t, containers)["name"] = "renamed"
-				must(c.t, unstructured.SetNestedSlice(o.Object, containers, append(slices.Clone(c.podSpec), "containers")...))
+				must(c.t,
+					unstructured.SetNestedSlice(o.Object, containers, append(slices.Clone(c.podSpec), "containers")...))
 			})
 		}},
 	}
@@ -161,7 +188,8 @@ func leftAlone() []operation {
 		}},
 		{"scale by the subresource", false, already, false, replicated, func(c *cell) error {
 			raw := []byte(`{"spec":{"replicas":2}}`)
-			if err := c.SubResource("scale").Patch(c.t.Context(), c.object.DeepCopy(), client.RawPatch(types.MergePatchType, raw)); err != nil {
+			if err := c.SubResource("scale").Patch(c.t.Context(), c.object.DeepCopy(),
+				client.RawPatch(types.MergePatchType, raw)); err != nil {
 				return err
 			}
 			o, err := c.live()
@@ -176,9 +204,18 @@ func leftAlone() []operation {
 			}
 			return ""
 		}, func(c *cell) error { return c.through("status") }},
-		{"deletion", false, already, false, anyKind, func(c *cell) error { return c.Delete(c.t.Context(), c.object.DeepCopy()) }},
-		{"deletion, dry run", false, already, false, anyKind, func(c *cell) error { return c.Delete(c.t.Context(), c.object.DeepCopy(), client.DryRunAll) }},
-		{"finalizer removed", false, already, true, anyKind, func(c *cell) error { return c.patch(types.MergePatchType, nested(nil, "metadata", "finalizers")) }},
+		{
+			"deletion", false, already, false, anyKind,
+			func(c *cell) error { return c.Delete(c.t.Context(), c.object.DeepCopy()) },
+		},
+		{
+			"deletion, dry run", false, already, false, anyKind,
+			func(c *cell) error { return c.Delete(c.t.Context(), c.object.DeepCopy(), client.DryRunAll) },
+		},
+		{
+			"finalizer removed", false, already, true, anyKind,
+			func(c *cell) error { return c.patch(types.MergePatchType, nested(nil, "metadata", "finalizers")) },
+		},
 		{"finalizer removed while being deleted", false, already, true, anyKind, func(c *cell) error {
 			must(c.t, c.Delete(c.t.Context(), c.object.DeepCopy()))
 			if err := c.patch(types.MergePatchType, nested(nil, "metadata", "finalizers")); err != nil {
@@ -207,12 +244,21 @@ func ofPods() []operation {
 		{"ephemeral container by patch", true, allowed, false, pods, func(c *cell) error {
 			raw, err := json.Marshal(nested([]any{container("debug", c.image(c.state))}, "spec", "ephemeralContainers"))
 			must(c.t, err)
-			return c.SubResource("ephemeralcontainers").Patch(c.t.Context(), c.object.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, raw))
+			return c.SubResource("ephemeralcontainers").Patch(c.t.Context(), c.object.DeepCopy(),
+				client.RawPatch(types.StrategicMergePatchType, raw))
 		}},
-		{"another image through ephemeralcontainers", false, already, false, pods, func(c *cell) error { return c.through("ephemeralcontainers") }},
-		{"another image through resize", false, already, false, pods, func(c *cell) error { return c.through("resize") }},
+		{
+			"another image through ephemeralcontainers", false, already, false, pods,
+			func(c *cell) error { return c.through("ephemeralcontainers") },
+		},
+		{
+			"another image through resize", false, already, false, pods,
+			func(c *cell) error { return c.through("resize") },
+		},
 		{"eviction", false, already, false, pods, func(c *cell) error {
-			p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: c.object.GetNamespace(), Name: c.object.GetName()}}
+			p := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{Namespace: c.object.GetNamespace(), Name: c.object.GetName()},
+			}
 			return c.SubResource("eviction").Create(c.t.Context(), p, &policyv1.Eviction{})
 		}},
 	}
@@ -268,7 +314,8 @@ func (c *cell) patchImage() error {
 
 // applied is the object as far as the image goes.
 func (c *cell) applied() *unstructured.Unstructured {
-	return identified(c.object, nested([]any{container("app", c.image(c.state))}, append(slices.Clone(c.podSpec), "containers")...))
+	return identified(c.object,
+		nested([]any{container("app", c.image(c.state))}, append(slices.Clone(c.podSpec), "containers")...))
 }
 
 func (c *cell) apply(o *unstructured.Unstructured, opts ...client.ApplyOption) error {

@@ -39,7 +39,10 @@ type subject struct {
 func subjects(t *testing.T) []subject {
 	t.Helper()
 	replicated := func(name string) subject {
-		return subject{name: name, podSpec: path("spec.template.spec"), knob: path("spec.replicas"), setting: int64(1), replicas: true}
+		return subject{
+			name: name, podSpec: path("spec.template.spec"), knob: path("spec.replicas"), setting: int64(1),
+			replicas: true,
+		}
 	}
 	customised := func(name string) subject {
 		s := replicated(name)
@@ -51,13 +54,17 @@ func subjects(t *testing.T) []subject {
 			name: "Pod", podSpec: path("spec"), knob: path("spec.activeDeadlineSeconds"), setting: int64(600),
 			fixed: "of the containers of a Pod only the images can be changed",
 		},
-		replicated("Deployment"), replicated("ReplicaSet"), replicated("StatefulSet"), replicated("ReplicationController"),
+		replicated("Deployment"), replicated("ReplicaSet"), replicated("StatefulSet"),
+		replicated("ReplicationController"),
 		{name: "DaemonSet", podSpec: path("spec.template.spec"), knob: path("spec.minReadySeconds"), setting: int64(5)},
 		{
 			name: "Job", podSpec: path("spec.template.spec"), knob: path("spec.parallelism"), setting: int64(2),
 			frozen: "the template of a Job is immutable", fixed: "the template of a Job is immutable",
 		},
-		{name: "CronJob", podSpec: path("spec.jobTemplate.spec.template.spec"), knob: path("spec.suspend"), setting: true},
+		{
+			name: "CronJob", podSpec: path("spec.jobTemplate.spec.template.spec"), knob: path("spec.suspend"),
+			setting: true,
+		},
 		{name: "PodTemplate", podSpec: path("template.spec"), knob: path("template.spec.hostname"), setting: "web"},
 		customised("DeploymentConfig"), customised("Rollout"),
 	}
@@ -81,7 +88,8 @@ func (s subject) object(t *testing.T, namespace, name, image string) *unstructur
 				"spec":     map[string]any{"containers": []any{container("app", image)}},
 			},
 		}}
-		o.SetAPIVersion(map[string]string{"DeploymentConfig": "apps.openshift.io/v1", "Rollout": "argoproj.io/v1alpha1"}[s.name])
+		o.SetAPIVersion(
+			map[string]string{"DeploymentConfig": "apps.openshift.io/v1", "Rollout": "argoproj.io/v1alpha1"}[s.name])
 		o.SetKind(s.name)
 	} else {
 		var typed client.Object = pod(namespace, image)
@@ -118,7 +126,9 @@ func (s subject) list(t *testing.T, o *unstructured.Unstructured, name string) [
 // add adds an entry to a list of the PodSpec.
 func (s subject) add(t *testing.T, o *unstructured.Unstructured, name string, entry map[string]any) {
 	t.Helper()
-	must(t, unstructured.SetNestedSlice(o.Object, append(s.list(t, o, name), entry), append(slices.Clone(s.podSpec), name)...))
+	must(t,
+		unstructured.SetNestedSlice(o.Object, append(s.list(t, o, name), entry),
+			append(slices.Clone(s.podSpec), name)...))
 }
 
 // firstImage returns the image of the first container, and setImage changes it.

@@ -56,7 +56,8 @@ func TestCoverage(t *testing.T) {
 	t.Parallel()
 	c := &cover{bed: newBed(t, "--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template")}
 	// After the manager: a kind may be installed later.
-	_, err := envtest.InstallCRDs(c.kube.Config, envtest.CRDInstallOptions{Paths: []string{"testdata"}, ErrorIfPathMissing: true})
+	_, err := envtest.InstallCRDs(c.kube.Config,
+		envtest.CRDInstallOptions{Paths: []string{"testdata"}, ErrorIfPathMissing: true})
 	must(t, err)
 	c.repository = c.bed.repository(t, "ci", "qa")
 	c.sign(t, c.repository, signed, 1, "ci", "qa")
@@ -93,7 +94,8 @@ func (c *cell) judge(err error) string {
 	if err != nil {
 		outcome = "denied"
 		var status apierrors.APIStatus
-		good = !good && errors.As(err, &status) && status.Status().Code == http.StatusForbidden && strings.Contains(err.Error(), missing(c.state)) &&
+		good = !good && errors.As(err, &status) && status.Status().Code == http.StatusForbidden &&
+			strings.Contains(err.Error(), missing(c.state)) &&
 			strings.Contains(err.Error(), `ImagePolicy "production"`)
 	}
 	if good {
@@ -153,7 +155,9 @@ func (c *cover) prepare(t *testing.T, s subject, o operation, state string) *cel
 func (c *cover) coverLegacy(t *testing.T) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: legacy}}
-	must(t, c.Patch(t.Context(), namespace, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"env":"production"}}}`))))
+	must(t,
+		c.Patch(t.Context(), namespace,
+			client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"env":"production"}}}`))))
 	poll.Await(t, "the policy to cover "+legacy, func() error {
 		if c.Create(t.Context(), pod(legacy, c.image(unsigned)), client.DryRunAll) == nil {
 			return errors.New("an unsigned Pod is admitted still")
@@ -187,7 +191,8 @@ func (c *cover) wantNoUnsignedPods(t *testing.T) {
 		}
 		owned++
 		if image := p.Spec.Containers[0].Image; !strings.HasPrefix(image, c.image(signed)+"@sha256:") {
-			t.Errorf("%s %s made Pod %s with image %q", p.OwnerReferences[0].Kind, p.OwnerReferences[0].Name, p.Name, image)
+			t.Errorf("%s %s made Pod %s with image %q", p.OwnerReferences[0].Kind, p.OwnerReferences[0].Name,
+				p.Name, image)
 		}
 	}
 	if owned == 0 {

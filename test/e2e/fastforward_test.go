@@ -44,24 +44,33 @@ func (b restarts) testFastForward(t *testing.T, front *faultproxy.Proxy) {
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden) // which has the server asked
 	b.written(t, gun, before)
 	front.Set(faultproxy.Fault{Old: true})
-	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable, "was seen before; the server offers old metadata")
+	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable,
+		"was seen before; the server offers old metadata")
 	b.restart(t, func() {})
-	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable, "was seen before; the server offers old metadata")
-	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonRollback)
+	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable,
+		"was seen before; the server offers old metadata")
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse,
+		v1alpha1.ReasonRollback)
 
 	b.editRoot(t, func(root *v1alpha1.TrustRoot) {
 		root.Annotations = map[string]string{v1alpha1.AnnotationForgetVersions: "a version was out of reach"}
 	})
 	b.forgotten(t)
-	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue,
+		v1alpha1.ReasonRefreshed)
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden)
 	b.admitted(t, pod(production, gun+":v1"))
 }
 
 // publishAs signs what the server has of a role once more, under another version, and has the
 // server publish that. The server makes snapshot and timestamp itself.
-func (b restarts) publishAs(ctx context.Context, gun, role string, key *notaryserver.SigningKey, version json.Number) error {
-	https := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: b.notary.CA.Pool(), MinVersion: tls.VersionTLS12}}}
+func (b restarts) publishAs(ctx context.Context, gun, role string, key *notaryserver.SigningKey,
+	version json.Number) error {
+	https := &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: b.notary.CA.Pool(), MinVersion: tls.VersionTLS12},
+		},
+	}
 	defer https.CloseIdleConnections()
 	base := b.notary.URL + "/v2/" + gun + "/_trust/tuf/"
 	raw, err := exchange(ctx, https, http.MethodGet, base+role+".json", "", nil)

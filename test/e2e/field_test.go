@@ -117,14 +117,18 @@ func (b *bed) testPortAsWritten(t *testing.T) {
 	}
 	wantImage(ported+":v1", ported+":v1@"+digest)
 	wantImage(ported+"@"+digest, ported+"@"+digest)
-	b.denied(t, pod(production, ported+":unsigned"), http.StatusForbidden, `ImagePolicy "production"`, `role "ci" has not signed`)
-	b.denied(t, pod(production, plain+":v1"), http.StatusForbidden, `ImagePolicy "production"`, "no trust data for this repository")
-	b.denied(t, pod(production, plain+"@"+digest), http.StatusForbidden, `ImagePolicy "production"`, "no trust data for this repository")
+	b.denied(t, pod(production, ported+":unsigned"), http.StatusForbidden, `ImagePolicy "production"`,
+		`role "ci" has not signed`)
+	b.denied(t, pod(production, plain+":v1"), http.StatusForbidden, `ImagePolicy "production"`,
+		"no trust data for this repository")
+	b.denied(t, pod(production, plain+"@"+digest), http.StatusForbidden, `ImagePolicy "production"`,
+		"no trust data for this repository")
 
 	_, err = b.signer.CreateRepository(t.Context(), plain, "ci", "qa")
 	must(t, err)
 	other := b.sign(t, plain, "v1", 2, "ci", "qa")
-	poll.Await(t, "the other spelling's signatures", func() error { return b.Create(t.Context(), pod(production, plain+":v1")) })
+	poll.Await(t, "the other spelling's signatures",
+		func() error { return b.Create(t.Context(), pod(production, plain+":v1")) })
 	wantImage(plain+":v1", plain+":v1@"+other)
 	wantImage(ported+":v1", ported+":v1@"+digest)
 	b.denied(t, pod(production, ported+"@"+other), http.StatusForbidden, `role "ci" has not signed`)
@@ -136,7 +140,8 @@ func (b *bed) testNoNotaryServer(t *testing.T) {
 	images := registryserver.Run(t)
 	below := b.trustRoot("below")
 	below.Spec.Notary.Server = b.notary.URL + "/v2/"
-	if err := b.Create(t.Context(), below); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "drop /v2 from its end") {
+	if err := b.Create(t.Context(), below); !apierrors.IsInvalid(err) ||
+		!strings.Contains(err.Error(), "drop /v2 from its end") {
 		t.Errorf("a server that ends in /v2/ is answered %v", err)
 	}
 	for name, server := range map[string]struct {
@@ -155,7 +160,9 @@ func (b *bed) testNoNotaryServer(t *testing.T) {
 			root := b.trustRoot(name)
 			root.Spec.Notary.Server, root.Spec.Notary.CABundle = server.url, v1alpha1.PEMBundle(server.ca)
 			b.create(t, root)
-			t.Log(b.condition(t, root, name, v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonUnexpectedAnswer))
+			t.Log(
+				b.condition(t, root, name, v1alpha1.ConditionFresh, metav1.ConditionFalse,
+					v1alpha1.ReasonUnexpectedAnswer))
 			b.create(t, b.policy(name, registry+"/"+name+"/**", name, "ci", "qa"))
 			b.ready(t, &v1alpha1.ImagePolicy{}, name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
 			b.couldNotCheck(t, name, gun)
@@ -182,15 +189,18 @@ func (b *bed) couldNotCheck(t *testing.T, policy, gun string) {
 	t.Helper()
 	for _, tag := range []string{"v1", "unsigned"} {
 		out, denied := b.printed(t, policy+"-"+tag, gun+":"+tag)
-		if !denied || !strings.HasPrefix(out, "Error from server (ServiceUnavailable): ") || strings.Contains(out, "has not signed") ||
-			!strings.Contains(out, fmt.Sprintf("TrustRoot %q", policy)) || !strings.Contains(out, "spec.notary.server") {
+		if !denied || !strings.HasPrefix(out, "Error from server (ServiceUnavailable): ") ||
+			strings.Contains(out, "has not signed") ||
+			!strings.Contains(out, fmt.Sprintf("TrustRoot %q", policy)) ||
+			!strings.Contains(out, "spec.notary.server") {
 			t.Errorf("denied %t, kubectl printed %s", denied, out)
 		}
 		b.denied(t, pod(production, gun+":"+tag), http.StatusServiceUnavailable, fmt.Sprintf("TrustRoot %q", policy))
 	}
 	decisions := 0.
 	for series, n := range b.scrape(t) {
-		if !strings.HasPrefix(series, "countersign_decisions_total{") || !strings.Contains(series, fmt.Sprintf("policy=%q", policy)) {
+		if !strings.HasPrefix(series, "countersign_decisions_total{") ||
+			!strings.Contains(series, fmt.Sprintf("policy=%q", policy)) {
 			continue
 		}
 		if n > 0 && !strings.Contains(series, `reason="UnexpectedAnswer",verdict="CouldNotCheck"`) {
@@ -201,7 +211,8 @@ func (b *bed) couldNotCheck(t *testing.T, policy, gun string) {
 	if decisions < 4 {
 		t.Errorf("%v decisions are counted, want 4", decisions)
 	}
-	p := b.found(t, policy, v1alpha1.WorkloadCounts{Covered: 1, Unchecked: 1}, metav1.ConditionUnknown, v1alpha1.ReasonNotAllChecked)
+	p := b.found(t, policy, v1alpha1.WorkloadCounts{Covered: 1, Unchecked: 1}, metav1.ConditionUnknown,
+		v1alpha1.ReasonNotAllChecked)
 	if len(p.Status.Violations) > 0 {
 		t.Errorf("violations are %v", p.Status.Violations)
 	}

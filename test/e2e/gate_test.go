@@ -55,14 +55,17 @@ func TestGate(t *testing.T) {
 func (b *bed) testRoles(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	t.Run("a repository that nobody made", func(t *testing.T) {
-		b.denied(t, pod(production, registry+"/acme/unknown:v1"), http.StatusForbidden, `ImagePolicy "production"`, `role "ci"`, `role "qa"`)
+		b.denied(t, pod(production, registry+"/acme/unknown:v1"), http.StatusForbidden, `ImagePolicy "production"`,
+			`role "ci"`, `role "qa"`)
 	})
 	t.Run("nothing signed", func(t *testing.T) {
-		b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "ci" has not signed`, `role "qa" has not signed`)
+		b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "ci" has not signed`,
+			`role "qa" has not signed`)
 	})
 	digest := b.sign(t, gun, "v1", 1, "ci")
 	t.Run("signed by ci alone", func(t *testing.T) {
-		b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed `+digest[:15]+"...", `signed by ci (TrustRoot "acme-notary")`)
+		b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed `+digest[:15]+"...",
+			`signed by ci (TrustRoot "acme-notary")`)
 	})
 	t.Run("signed in targets/releases and targets too", func(t *testing.T) {
 		must(t, b.signer.AddHash(t.Context(), gun, "v1", 512, strings.TrimPrefix(digest, "sha256:")))
@@ -88,7 +91,8 @@ func (b *bed) testRoles(t *testing.T) {
 	})
 	t.Run("another digest", func(t *testing.T) {
 		other := "@sha256:" + strings.Repeat("7", 64)
-		b.denied(t, pod(production, gun+other), http.StatusForbidden, `role "ci" has not signed`, `role "qa" has not signed`)
+		b.denied(t, pod(production, gun+other), http.StatusForbidden, `role "ci" has not signed`,
+			`role "qa" has not signed`)
 		b.denied(t, pod(production, gun+":v1"+other), http.StatusForbidden, "sha256:77777777...", digest[:15]+"...")
 	})
 	t.Run("every kind of container", func(t *testing.T) {
@@ -98,7 +102,16 @@ func (b *bed) testRoles(t *testing.T) {
 				s.Containers = append(s.Containers, corev1.Container{Name: "x", Image: gun + ":v2"})
 			},
 			"volume": func(s *corev1.PodSpec) {
-				s.Volumes = []corev1.Volume{{Name: "x", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: gun + ":v2", PullPolicy: corev1.PullIfNotPresent}}}}
+				s.Volumes = []corev1.Volume{
+					{
+						Name: "x",
+						VolumeSource: corev1.VolumeSource{
+							Image: &corev1.ImageVolumeSource{
+								Reference: gun + ":v2", PullPolicy: corev1.PullIfNotPresent,
+							},
+						},
+					},
+				}
 			},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -111,7 +124,8 @@ func (b *bed) testRoles(t *testing.T) {
 	t.Run("a thousand containers", func(t *testing.T) {
 		p := pod(production, gun+":v1")
 		for i := range 999 {
-			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: fmt.Sprintf("c-%d", i), Image: gun + ":v1"})
+			p.Spec.Containers = append(p.Spec.Containers,
+				corev1.Container{Name: fmt.Sprintf("c-%d", i), Image: gun + ":v1"})
 		}
 		hidden := p.DeepCopy()
 		b.admitted(t, p)
@@ -128,7 +142,8 @@ func (b *bed) testRoles(t *testing.T) {
 		b.denied(t, pod(production, image), http.StatusForbidden, image, "cannot be read")
 		c, heard := b.listening(t)
 		must(t, c.Create(t.Context(), pod("sandbox", image)))
-		if got := heard.all(); len(got) != 1 || !strings.Contains(got[0], image) || !strings.Contains(got[0], "cannot be read") {
+		if got := heard.all(); len(got) != 1 || !strings.Contains(got[0], image) ||
+			!strings.Contains(got[0], "cannot be read") {
 			t.Errorf("where no policy holds, warnings are %q", got)
 		}
 	})
@@ -173,7 +188,9 @@ func (b *bed) testUpdates(t *testing.T) {
 	debug := func(image string) error {
 		with := p.DeepCopy()
 		with.Spec.EphemeralContainers = append(with.Spec.EphemeralContainers, corev1.EphemeralContainer{
-			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: image, TerminationMessagePolicy: corev1.TerminationMessageReadFile}})
+			EphemeralContainerCommon: corev1.EphemeralContainerCommon{
+				Name: "debug", Image: image, TerminationMessagePolicy: corev1.TerminationMessageReadFile,
+			}})
 		return b.SubResource("ephemeralcontainers").Update(t.Context(), with)
 	}
 	t.Run("unsigned ephemeral container", func(t *testing.T) {
@@ -204,7 +221,8 @@ func (b *bed) testDeployment(t *testing.T) {
 	}
 	poll.Await(t, "the Deployment's Pod", func() error {
 		pods := &corev1.PodList{}
-		if err := b.List(t.Context(), pods, client.InNamespace(production), client.MatchingLabels{"app": "deployed"}); err != nil {
+		if err := b.List(t.Context(), pods, client.InNamespace(production),
+			client.MatchingLabels{"app": "deployed"}); err != nil {
 			return err
 		}
 		if len(pods.Items) != 1 {
@@ -300,7 +318,8 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 			return b.Update(ctx, c)
 		},
 		"narrowed by a condition": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {
-			c.Webhooks[0].MatchConditions = append(c.Webhooks[0].MatchConditions, admissionv1.MatchCondition{Name: "never", Expression: "false"})
+			c.Webhooks[0].MatchConditions = append(c.Webhooks[0].MatchConditions,
+				admissionv1.MatchCondition{Name: "never", Expression: "false"})
 			return b.Update(ctx, c)
 		},
 		"emptied": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {
@@ -362,10 +381,15 @@ func (b *bed) testServerDown(t *testing.T) {
 	b.admitted(t, pod(production, gun+":v1"))
 	b.notary.Disconnect()
 	b.admitted(t, pod(production, gun+":v1"))
-	b.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable, `TrustRoot "acme-notary"`)
-	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable, `role "qa" has not signed`, "could not be asked for newer signatures")
-	t.Log(b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonUnreachable))
+	b.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable,
+		`TrustRoot "acme-notary"`)
+	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable, `role "qa" has not signed`,
+		"could not be asked for newer signatures")
+	t.Log(
+		b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse,
+			v1alpha1.ReasonUnreachable))
 	b.admitted(t, pod(production, gun+":v1"))
 	must(t, b.notary.Reconnect())
-	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue,
+		v1alpha1.ReasonRefreshed)
 }

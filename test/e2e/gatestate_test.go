@@ -48,7 +48,8 @@ func (b *bed) testGateAbsent(t *testing.T) {
 
 	must(t, b.Delete(t.Context(), webhookOwner()))
 	t.Log(b.gated(t, "production", metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing))
-	poll.Await(t, "the API server to ask nobody", func() error { return b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) })
+	poll.Await(t, "the API server to ask nobody",
+		func() error { return b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) })
 	late := b.policy("late", registry+"/late/**", "acme-notary", "ci")
 	late.Spec.Mode = v1alpha1.ModeWarn
 	b.create(t, late)
@@ -68,7 +69,9 @@ func (b *bed) testGateAbsent(t *testing.T) {
 	b.create(t, role)
 	began := time.Now()
 	poll.Await(t, "configurations of the new owner", func() error {
-		for _, o := range []client.Object{&admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}} {
+		for _, o := range []client.Object{
+			&admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{},
+		} {
 			if err := b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o); err != nil {
 				return err
 			}
@@ -99,14 +102,21 @@ func (b *bed) shutAgain(t *testing.T, unsigned string) {
 func (b *bed) testPlatform(t *testing.T) {
 	const writes = `countersign_webhook_configuration_writes_total{cause="restored",configuration="validating"}`
 	before, edits := b.scrape(t)[writes], 0
-	key, c, p := client.ObjectKey{Name: "countersign"}, &admissionv1.ValidatingWebhookConfiguration{}, &v1alpha1.ImagePolicy{}
+	key, c, p := client.ObjectKey{
+		Name: "countersign",
+	}, &admissionv1.ValidatingWebhookConfiguration{}, &v1alpha1.ImagePolicy{}
 	poll.Await(t, "a policy that says that something keeps changing the configuration", func() error {
 		must(t, b.Get(t.Context(), key, c))
 		if s := c.Webhooks[0].NamespaceSelector; len(s.MatchExpressions) == 1 {
 			edits++
 			s.MatchExpressions = append(s.MatchExpressions,
-				metav1.LabelSelectorRequirement{Key: "control-plane", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"true"}},
-				metav1.LabelSelectorRequirement{Key: "kubernetes.azure.com/managedby", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"aks"}},
+				metav1.LabelSelectorRequirement{
+					Key: "control-plane", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"true"},
+				},
+				metav1.LabelSelectorRequirement{
+					Key: "kubernetes.azure.com/managedby", Operator: metav1.LabelSelectorOpNotIn,
+					Values: []string{"aks"},
+				},
 			)
 			must(t, b.Update(t.Context(), c))
 		}
@@ -138,7 +148,8 @@ func (b *bed) event(t *testing.T, policy, reason string) {
 		list := &eventsv1.EventList{}
 		must(t, b.List(t.Context(), list, client.InNamespace(metav1.NamespaceDefault)))
 		for _, e := range list.Items {
-			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy && e.Reason == reason && e.Type == corev1.EventTypeWarning {
+			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy && e.Reason == reason &&
+				e.Type == corev1.EventTypeWarning {
 				return nil
 			}
 		}

@@ -106,7 +106,8 @@ func (b *keyRotation) during(t *testing.T, gun string, do func()) {
 	more()
 	cancel()
 	running.Wait()
-	t.Logf("%d signed Pods, none refused; %d unsigned ones, none admitted, %d of them as not to be checked", signed.Load(), unsigned.Load(), unchecked.Load())
+	t.Logf("%d signed Pods, none refused; %d unsigned ones, none admitted, %d of them as not to be checked",
+		signed.Load(), unsigned.Load(), unchecked.Load())
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "qa" has not signed`)
 }
 
@@ -209,7 +210,8 @@ func (b *keyRotation) testRoot(t *testing.T) {
 		b.admitted(t, pod(production, gun+":v1"))
 		b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable)
 		must(t, b.notary.Reconnect())
-		b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+		b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue,
+			v1alpha1.ReasonRefreshed)
 		b.signNew(t, gun)
 	})
 	t.Run("first sight from the first key", func(t *testing.T) {
@@ -223,7 +225,9 @@ func (b *keyRotation) testRoot(t *testing.T) {
 	})
 	t.Run("pin moved", func(t *testing.T) {
 		b.during(t, gun, func() {
-			for _, pins := range [][]v1alpha1.KeyID{{v1alpha1.KeyID(first), v1alpha1.KeyID(newest.KeyID)}, {v1alpha1.KeyID(newest.KeyID)}} {
+			for _, pins := range [][]v1alpha1.KeyID{
+				{v1alpha1.KeyID(first), v1alpha1.KeyID(newest.KeyID)}, {v1alpha1.KeyID(newest.KeyID)},
+			} {
 				b.editRoot(t, func(root *v1alpha1.TrustRoot) { root.Spec.Notary.Root.KeyIDs = pins })
 				b.ready(t, &v1alpha1.TrustRoot{}, "acme-notary", metav1.ConditionTrue, v1alpha1.ReasonPinned)
 			}
@@ -253,7 +257,8 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 	// moment later.
 	asked := func(gun string) {
 		poll.Await(t, "the server to be asked", func() error {
-			if err := b.Create(t.Context(), pod(production, gun+":unsigned"), client.DryRunAll); !apierrors.IsForbidden(err) {
+			if err := b.Create(t.Context(), pod(production, gun+":unsigned"),
+				client.DryRunAll); !apierrors.IsForbidden(err) {
 				return fmt.Errorf("not denied as unsigned: %w", err)
 			}
 			return nil
@@ -280,16 +285,22 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 		})
 	})
 	t.Run("ConfigMap edited in place", func(t *testing.T) {
-		held := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "notary-ca"}, Data: map[string]string{"ca.crt": string(second.PEM)}}
+		held := &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "notary-ca"},
+			Data:       map[string]string{"ca.crt": string(second.PEM)},
+		}
 		b.create(t, held)
 		root := &v1alpha1.TrustRoot{}
 		b.during(t, gun, func() {
 			edit(func(n *v1alpha1.NotarySpec) {
-				n.CABundle, n.CABundleFrom = "", &v1alpha1.KeySource{Kind: "ConfigMap", Name: "notary-ca", Key: "ca.crt"}
+				n.CABundle, n.CABundleFrom = "", &v1alpha1.KeySource{
+					Kind: "ConfigMap", Name: "notary-ca", Key: "ca.crt",
+				}
 			})
 			b.signNew(t, gun)
 			serve(third)
-			b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonTLSNotTrusted)
+			b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse,
+				v1alpha1.ReasonTLSNotTrusted)
 			generation := root.Generation
 			held.Data["ca.crt"] += string(third.PEM)
 			must(t, b.Update(t.Context(), held))

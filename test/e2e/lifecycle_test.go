@@ -42,7 +42,8 @@ func (b *bed) testManagerDown(t *testing.T) {
 	for _, namespace := range []string{"default", "sandbox", production, emergency} {
 		t.Run("shut "+namespace, func(t *testing.T) {
 			b.serviceAccount(t, namespace)
-			refused(t, b.Create(t.Context(), pod(namespace, "docker.io/library/nginx:1")), http.StatusInternalServerError, "failed calling webhook")
+			refused(t, b.Create(t.Context(), pod(namespace, "docker.io/library/nginx:1")),
+				http.StatusInternalServerError, "failed calling webhook")
 		})
 	}
 	t.Run("the way out", b.testWayOut)
@@ -60,7 +61,8 @@ func (b *bed) testWayOut(t *testing.T) {
 	if got := *validating.Webhooks[0].SideEffects; got != admissionv1.SideEffectClassNoneOnDryRun {
 		t.Errorf("side effects are declared as %s, and break-glass writes events", got)
 	}
-	out, err := b.kube.RunKubectl(t.Context(), "", "delete", "mutatingwebhookconfigurations,validatingwebhookconfigurations", "countersign")
+	out, err := b.kube.RunKubectl(t.Context(), "", "delete",
+		"mutatingwebhookconfigurations,validatingwebhookconfigurations", "countersign")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -90,7 +92,8 @@ func (b *bed) testManagerBack(t *testing.T) {
 	// back.
 	b.deleteCRDs(t)
 	poll.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
-	_, err := envtest.InstallCRDs(b.kube.Config, envtest.CRDInstallOptions{Paths: []string{"../../config/crd"}, ErrorIfPathMissing: true})
+	_, err := envtest.InstallCRDs(b.kube.Config,
+		envtest.CRDInstallOptions{Paths: []string{"../../config/crd"}, ErrorIfPathMissing: true})
 	must(t, err)
 	b.create(t, b.trustRoot("acme-notary"))
 	b.create(t, b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"))
@@ -106,8 +109,11 @@ func (b *bed) testManagerBack(t *testing.T) {
 // testUninstalled removes what owns the webhook configurations while no manager answers, and wants
 // nothing left that keeps workloads out.
 func (b *bed) testUninstalled(t *testing.T) {
-	must(t, b.Delete(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}))
-	poll.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1")) })
+	must(t,
+		b.Delete(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}))
+	poll.Await(t, "an unsigned Pod", func() error {
+		return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1"))
+	})
 }
 
 func (b *bed) deleteCRDs(t *testing.T) {
@@ -115,7 +121,9 @@ func (b *bed) deleteCRDs(t *testing.T) {
 	for _, name := range []string{"imagepolicies.countersign.dev", "trustroots.countersign.dev"} {
 		crd := &unstructured.Unstructured{}
 		crd.SetName(name)
-		crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+		crd.SetGroupVersionKind(schema.GroupVersionKind{
+			Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition",
+		})
 		must(t, b.Delete(t.Context(), crd))
 		poll.Await(t, "the end of "+name, func() error {
 			if err := b.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); !apierrors.IsNotFound(err) {

@@ -94,7 +94,8 @@ func (l *load) stop(t *testing.T) {
 	t.Helper()
 	l.cancel()
 	l.running.Wait()
-	t.Logf("%d signed Pods admitted, %d unsigned ones denied, %d not decided, %d others", l.signed.Load(), l.unsigned.Load(), l.unanswered.Load(), l.others.Load())
+	t.Logf("%d signed Pods admitted, %d unsigned ones denied, %d not decided, %d others", l.signed.Load(),
+		l.unsigned.Load(), l.unanswered.Load(), l.others.Load())
 	if l.signed.Load() < 100 || l.unsigned.Load() < 50 {
 		t.Error("that is no load")
 	}

@@ -55,7 +55,10 @@ func TestThreatHostileMemory(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", strconv.FormatInt(containerLimit(t)/10*9, 10))
 	binary, err := operator.Build(t.Context(), t.TempDir(), false) // the race detector takes memory of its own
 	must(t, err)
-	m := &memories{all: t, binary: binary, front: operator.RunBalancer(t), keys: handmade.NewSigners(t, "ci", "qa"), server: newHostile(t), signers: newHostile(t)}
+	m := &memories{
+		all: t, binary: binary, front: operator.RunBalancer(t), keys: handmade.NewSigners(t, "ci", "qa"),
+		server: newHostile(t), signers: newHostile(t),
+	}
 	m.bed = newBedWith(t, kubeserver.Options{}, func(b *bed) *operator.Manager {
 		m.bed = b
 		m.start(t)
@@ -111,7 +114,9 @@ func signedBy(i int) string { return fmt.Sprintf("%s/acme/app-%d", signersHost, 
 func (m *memories) start(t *testing.T) {
 	t.Helper()
 	for range 3 {
-		r := operator.RunWith(m.all, m.kube, operator.Options{Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL}})
+		r := operator.RunWith(m.all, m.kube, operator.Options{
+			Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL},
+		})
 		m.front.Add(r)
 		m.replicas = append(m.replicas, r)
 	}
@@ -145,7 +150,8 @@ func (m *memories) publishSigned(t *testing.T, version int, bulk func(i int) han
 			files[root] = m.signers.find(root)
 		}
 		m.keys.Publish(t, handmade.Repository{
-			Name: signedBy(i), Version: version, Digests: map[string]string{"v1": fmt.Sprintf("%064x", i)}, Extra: map[string]handmade.Object{"qa": bulk(i)},
+			Name: signedBy(i), Version: version, Digests: map[string]string{"v1": fmt.Sprintf("%064x", i)},
+			Extra: map[string]handmade.Object{"qa": bulk(i)},
 		}, files)
 		m.signers.publish(files)
 	}
@@ -165,7 +171,10 @@ func (m *memories) bulk(i int) handmade.Object {
 		hash := base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%032d", n))
 		targets[fmt.Sprintf("t%06d", n)] = handmade.Object{"length": 1, "hashes": handmade.Object{"sha256": hash}}
 	}
-	targets["v1"] = handmade.Object{"length": 1000, "hashes": handmade.Object{"sha256": base64.StdEncoding.EncodeToString(append(make([]byte, 31), byte(i)))}}
+	targets["v1"] = handmade.Object{
+		"length": 1000,
+		"hashes": handmade.Object{"sha256": base64.StdEncoding.EncodeToString(append(make([]byte, 31), byte(i)))},
+	}
 	return handmade.Object{"targets": targets}
 }
 
@@ -227,11 +236,14 @@ func (m *memories) plantRecords(t *testing.T) {
 	must(t, w.Close())
 	for i := range 40 {
 		repository := fmt.Sprintf("%s/planted/app-%d", signersHost, i)
-		data := fmt.Appendf(nil, `{"format":"countersign notary 1","repository":%q,"names":["targets"],"sizes":[%d,%d]}`+"\n%s", repository, len(zeros), len(zeros), packed.Bytes())
+		data := fmt.Appendf(nil,
+			`{"format":"countersign notary 1","repository":%q,"names":["targets"],"sizes":[%d,%d]}`+"\n%s", repository,
+			len(zeros), len(zeros), packed.Bytes())
 		if i%2 == 1 {
 			data = []byte(`{"seen":{"":{}` + strings.Repeat(`,"":{}`, 100_000) + "}}\n")
 		}
-		head, _, err := persist.Encode(operator.Namespace, persist.Head{Root: root.Name, UID: root.UID, Repository: repository, Used: time.Now()}, data)
+		head, _, err := persist.Encode(operator.Namespace,
+			persist.Head{Root: root.Name, UID: root.UID, Repository: repository, Used: time.Now()}, data)
 		must(t, err)
 		m.create(t, head)
 	}

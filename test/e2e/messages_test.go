@@ -46,23 +46,39 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 	b.ready(t, &v1alpha1.ImagePolicy{}, "security", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 
 	const start = "Error from server (Forbidden): admission webhook \"validate.countersign.dev\" denied the request: "
-	targets := "no signatures for this tag that count (TrustRoot \"acme-notary\"); targets signed sha256:00000000..., which proves no role: " +
-		"sign with a delegation of the role ('docker trust signer add'; administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
+	targets := "no signatures for this tag that count (TrustRoot \"acme-notary\"); targets signed " +
+		"sha256:00000000..., which proves no role: " +
+		"sign with a delegation of the role ('docker trust signer add'; administrators: or name targets in " +
+		"spec.notary.roles[].delegations of the TrustRoot)"
 	for name, c := range map[string]struct{ image, want string }{
 		"newcomer": {
-			newcomer + ":v1", `ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; ` + targets +
-				"; delegations targets/ci, targets/qa are not in this repository, which has none (TrustRoot \"acme-notary\")",
+			newcomer + ":v1",
+			`ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; ` + targets +
+				"; delegations targets/ci, targets/qa are not in this repository, which has none (TrustRoot " +
+				"\"acme-notary\")",
 		},
-		"targets-alone": {gun + ":targets", `ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; ` + targets + ` (TrustRoot "acme-notary")`},
+		"targets-alone": {
+			gun + ":targets",
+			`ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; ` + targets +
+				` (TrustRoot "acme-notary")`,
+		},
 		"no-delegation": {
-			gun + ":half", `ImagePolicy "security": role "security" has not signed it; ci signed sha256:00000000... (TrustRoot "acme-notary"); ` +
+			gun + ":half",
+			`ImagePolicy "security": role "security" has not signed it; ci signed sha256:00000000... (TrustRoot "acme-notary"); ` +
 				`delegation targets/security is not in this repository, which has targets/ci, targets/qa (TrustRoot "acme-notary")`,
 		},
-		"ordinary": {gun + ":half", `ImagePolicy "production": role "qa" has not signed sha256:00000000...; signed by ci (TrustRoot "acme-notary")`},
-		"no-data":  {gun + "-none:v1", `ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no trust data for this repository (TrustRoot "acme-notary")`},
+		"ordinary": {
+			gun + ":half",
+			`ImagePolicy "production": role "qa" has not signed sha256:00000000...; signed by ci (TrustRoot "acme-notary")`,
+		},
+		"no-data": {
+			gun + "-none:v1",
+			`ImagePolicy "production": role "ci" has not signed it, role "qa" has not signed it; no trust data for this repository (TrustRoot "acme-notary")`,
+		},
 	} {
 		out, denied := b.printed(t, name, c.image)
-		if !denied || !strings.HasPrefix(out, start) || !strings.Contains(out, fmt.Sprintf("image %q: ", c.image)) || !strings.Contains(out, c.want) {
+		if !denied || !strings.HasPrefix(out, start) || !strings.Contains(out, fmt.Sprintf("image %q: ", c.image)) ||
+			!strings.Contains(out, c.want) {
 			t.Errorf("%s: denied %t, kubectl printed\n%s\nwant\n%s", name, denied, out, c.want)
 		}
 	}
@@ -71,21 +87,29 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	root := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme-notary"}}
 	b.update(t, root, func() { root.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(keys["qa"].KeyID)} })
-	b.untilPrinted(t, "revoked", gun+":v1", "signed by ci (TrustRoot \"acme-notary\"); targets/qa.json is signed by key "+keys["qa"].KeyID+", which is revoked (administrators: spec.revokedKeys of the TrustRoot) (TrustRoot \"acme-notary\")")
+	b.untilPrinted(t, "revoked", gun+":v1",
+		"signed by ci (TrustRoot \"acme-notary\"); targets/qa.json is signed by key "+keys["qa"].KeyID+
+			", which is revoked (administrators: spec.revokedKeys of the TrustRoot) (TrustRoot \"acme-notary\")")
 	b.update(t, root, func() {
 		root.Spec.RevokedKeys = nil
-		root.Spec.Notary.Roles = []v1alpha1.NotaryRole{{Name: "qa", Delegations: []v1alpha1.DelegationName{"targets/ci", "targets/qa"}, Threshold: 2}}
+		root.Spec.Notary.Roles = []v1alpha1.NotaryRole{
+			{Name: "qa", Delegations: []v1alpha1.DelegationName{"targets/ci", "targets/qa"}, Threshold: 2},
+		}
 	})
-	b.untilPrinted(t, "threshold", gun+":half", `targets/ci signed sha256:00000000..., which is 1 of the 2 keys that role "qa" needs (TrustRoot "acme-notary")`)
+	b.untilPrinted(t, "threshold", gun+":half",
+		`targets/ci signed sha256:00000000..., which is 1 of the 2 keys that role "qa" needs (TrustRoot "acme-notary")`)
 	b.update(t, root, func() {
 		root.Spec.Notary.Roles = nil
-		root.Spec.IdentityRemap = []v1alpha1.IdentityRemap{{Prefix: "mirror.example.com/", SignedPrefix: registry + "/"}}
+		root.Spec.IdentityRemap = []v1alpha1.IdentityRemap{
+			{Prefix: "mirror.example.com/", SignedPrefix: registry + "/"},
+		}
 	})
 	p := b.policy("mirror", "mirror.example.com/acme/**", "acme-notary", "qa")
 	b.create(t, p)
 	b.ready(t, p, "mirror", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	mirrored := "mirror.example.com" + strings.TrimPrefix(gun, registry)
-	b.untilPrinted(t, "mirror", mirrored+":half", `ci signed sha256:00000000... (TrustRoot "acme-notary"); looked up as "`+gun+`" (TrustRoot "acme-notary")`)
+	b.untilPrinted(t, "mirror", mirrored+":half",
+		`ci signed sha256:00000000... (TrustRoot "acme-notary"); looked up as "`+gun+`" (TrustRoot "acme-notary")`)
 	must(t, b.Delete(t.Context(), p))
 }
 
@@ -95,7 +119,8 @@ func (b *bed) untilPrinted(t *testing.T, name, image, want string) {
 	t.Helper()
 	poll.Await(t, "the denial of "+name, func() error {
 		if out, denied := b.printed(t, name, image); !denied || !strings.Contains(out, want) {
-			_, _ = b.kube.RunKubectl(t.Context(), "", "--namespace", production, "delete", "pod", name, "--ignore-not-found", "--wait=false")
+			_, _ = b.kube.RunKubectl(t.Context(), "", "--namespace", production, "delete", "pod", name,
+				"--ignore-not-found", "--wait=false")
 			return fmt.Errorf("denied %t, kubectl printed %s; want %s", denied, out, want)
 		}
 		return nil
@@ -118,11 +143,13 @@ func (b *bed) testHelpAndWarn(t *testing.T) {
 	d.SetGenerateName("")
 	d.SetName("warned")
 	poll.Await(t, "mode Warn in force", func() error { return b.Create(t.Context(), d) })
-	out, err := b.kube.RunKubectl(t.Context(), "", "--namespace", production, "scale", "deployment", "warned", "--replicas=1")
+	out, err := b.kube.RunKubectl(t.Context(), "", "--namespace", production, "scale", "deployment", "warned",
+		"--replicas=1")
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 1, Violating: 1}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 1, Violating: 1}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	if p.Spec.Mode != v1alpha1.ModeWarn {
 		t.Fatalf("mode %s", p.Spec.Mode)
 	}
@@ -130,7 +157,8 @@ func (b *bed) testHelpAndWarn(t *testing.T) {
 	must(t, err)
 	logged := false
 	for line := range strings.Lines(string(log)) {
-		logged = logged || strings.Contains(line, "Admitted what a policy in mode Warn would deny") && strings.Contains(line, "warned-") &&
+		logged = logged || strings.Contains(line, "Admitted what a policy in mode Warn would deny") &&
+			strings.Contains(line, "warned-") &&
 			strings.Contains(line, "#qa to sign")
 	}
 	if !logged {
@@ -151,7 +179,8 @@ func (b *bed) testSelectsNothing(t *testing.T) {
 		"no image that runs in the namespaces where the policy holds matches spec.images": images,
 	} {
 		b.create(t, p)
-		if got := b.condition(t, p, p.Name, v1alpha1.ConditionCompliant, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns); !strings.Contains(got, want) {
+		if got := b.condition(t, p, p.Name, v1alpha1.ConditionCompliant, metav1.ConditionTrue,
+			v1alpha1.ReasonNothingRuns); !strings.Contains(got, want) {
 			t.Errorf("%s: %q does not say %q", p.Name, got, want)
 		}
 		must(t, b.Delete(t.Context(), p))

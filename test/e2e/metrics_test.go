@@ -36,7 +36,8 @@ func (b *bed) testMetrics(t *testing.T) {
 	for i := range 3 {
 		b.admitted(t, pod(production, gun+":both"))
 		b.denied(t, pod(production, gun+":half"), http.StatusForbidden, `role "qa" has not signed`)
-		b.denied(t, pod(production, fmt.Sprintf("%s/metrics-fault/app-%d:v1", registry, i)), http.StatusServiceUnavailable, `TrustRoot "unreachable-metrics"`)
+		b.denied(t, pod(production, fmt.Sprintf("%s/metrics-fault/app-%d:v1", registry, i)),
+			http.StatusServiceUnavailable, `TrustRoot "unreachable-metrics"`)
 	}
 	after := b.scrape(t)
 	for name, least := range map[string]float64{
@@ -51,7 +52,8 @@ func (b *bed) testMetrics(t *testing.T) {
 		`countersign_verification_duration_seconds{format="Notary",result="ok",stage="first"}`:      1,
 		`countersign_verification_duration_seconds{format="Notary",result="ok",stage="refresh"}`:    1,
 		`countersign_refreshes_total{result="ok",trust_root="acme-notary"}`:                         2,
-		`countersign_refreshes_total{result="Unreachable",trust_root="unreachable-metrics"}`:        1, // from then on the server counts as down
+		// from then on the server counts as down
+		`countersign_refreshes_total{result="Unreachable",trust_root="unreachable-metrics"}`: 1,
 	} {
 		if grown := after[name] - before[name]; grown < least {
 			t.Errorf("%s has grown by %v, want %v at least", name, grown, least)
@@ -103,7 +105,8 @@ func (b *bed) deletedAreGone(t *testing.T, gun string) {
 	must(t, b.Delete(t.Context(), b.trustRoot("unreachable-metrics")))
 	gone := regexp.MustCompile(`(policy="(measured|faulty)"|trust_root="unreachable-metrics")`)
 	poll.Await(t, "the end of the series", func() error {
-		left := slices.DeleteFunc(slices.Sorted(maps.Keys(b.scrape(t))), func(name string) bool { return !gone.MatchString(name) })
+		left := slices.DeleteFunc(slices.Sorted(maps.Keys(b.scrape(t))),
+			func(name string) bool { return !gone.MatchString(name) })
 		if len(left) > 0 {
 			return fmt.Errorf("left are %q", left)
 		}
@@ -125,7 +128,9 @@ func (b *bed) scrape(t *testing.T) map[string]float64 {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(resp.Body)
 	must(t, err)
-	maps.DeleteFunc(families, func(name string, _ *dto.MetricFamily) bool { return !strings.HasPrefix(name, "countersign_") })
+	maps.DeleteFunc(families, func(name string, _ *dto.MetricFamily) bool {
+		return !strings.HasPrefix(name, "countersign_")
+	})
 	problems, err := promlint.NewWithMetricFamilies(slices.Collect(maps.Values(families))).Lint()
 	must(t, err)
 	for _, p := range problems {
@@ -145,7 +150,8 @@ func (b *bed) scrape(t *testing.T) map[string]float64 {
 			if len(labels) > 0 {
 				series += "{" + strings.Join(labels, ",") + "}"
 			}
-			values[series] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			values[series] = m.GetCounter().GetValue() + m.GetGauge().GetValue() +
+				float64(m.GetHistogram().GetSampleCount())
 		}
 	}
 	return values

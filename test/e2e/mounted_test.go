@@ -94,7 +94,9 @@ func (m *mounted) goOver(t *testing.T, gun string) {
 		}
 	}
 	stop()
-	own := operator.RunWith(t, m.kube, operator.Options{Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL}})
+	own := operator.RunWith(t, m.kube, operator.Options{
+		Binary: m.binary, Args: []string{"--webhook-url=" + m.front.URL},
+	})
 	m.front.Add(own)
 	m.managers = []*operator.Manager{own}
 	m.answers(t, gun)
@@ -108,7 +110,8 @@ func (m *mounted) goOver(t *testing.T, gun string) {
 // and an unsigned one denied.
 func (m *mounted) answers(t *testing.T, gun string) {
 	t.Helper()
-	poll.Await(t, "a signed Pod to be admitted", func() error { return m.Create(t.Context(), pod(production, gun+":v1")) })
+	poll.Await(t, "a signed Pod to be admitted",
+		func() error { return m.Create(t.Context(), pod(production, gun+":v1")) })
 	m.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden)
 }
 
@@ -174,7 +177,9 @@ func (m *mounted) replace(t *testing.T, l *secret) {
 		u, err := url.Parse(manager.MetricsURL)
 		must(t, err)
 		poll.Await(t, "metrics with the certificate", func() error {
-			state, err := handshake(t.Context(), &operator.Manager{WebhookURL: "https://" + u.Host}, &tls.Config{InsecureSkipVerify: true}) // which certificate it is, is what is asked
+			// which certificate it is, is what is asked
+			state, err := handshake(t.Context(), &operator.Manager{WebhookURL: "https://" + u.Host},
+				&tls.Config{InsecureSkipVerify: true})
 			if err == nil && !l.is(state.PeerCertificates[0]) {
 				err = fmt.Errorf("manager %d serves them with %s", i, state.PeerCertificates[0].SerialNumber)
 			}
@@ -196,7 +201,9 @@ func (l *secret) mount(dir string) error {
 	if err != nil && !first {
 		return err
 	}
-	for name, text := range map[string][]byte{corev1.TLSCertKey: l.CertPEM, corev1.TLSPrivateKeyKey: l.KeyPEM, "ca.crt": l.ca} {
+	for name, text := range map[string][]byte{
+		corev1.TLSCertKey: l.CertPEM, corev1.TLSPrivateKeyKey: l.KeyPEM, "ca.crt": l.ca,
+	} {
 		err := os.WriteFile(filepath.Join(version, name), text, 0o600)
 		if first {
 			err = errors.Join(err, os.Symlink(filepath.Join(data, name), filepath.Join(dir, name)))
@@ -206,7 +213,8 @@ func (l *secret) mount(dir string) error {
 		}
 	}
 	next := filepath.Join(dir, "..data_tmp")
-	if err := errors.Join(os.Symlink(filepath.Base(version), next), os.Rename(next, filepath.Join(dir, data))); err != nil || first {
+	if err := errors.Join(os.Symlink(filepath.Base(version), next),
+		os.Rename(next, filepath.Join(dir, data))); err != nil || first {
 		return err
 	}
 	return os.RemoveAll(filepath.Join(dir, before))

@@ -20,14 +20,16 @@ import (
 func (b *bed) testPinnedByNobody(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "nobody", v1alpha1.PinAll)
 	nobodys := "@sha256:" + strings.Repeat("e", 64)
-	signed, other := deployment("from-before", gun+":v1"+nobodys), deployment("from-before-unsigned", gun+":unsigned"+nobodys)
+	signed, other := deployment("from-before", gun+":v1"+nobodys), deployment("from-before-unsigned",
+		gun+":unsigned"+nobodys)
 	b.admitted(t, signed)
 	b.admitted(t, other)
 	b.enforce(t, policy)
 	c, heard := b.listening(t)
 	apply := func(name, image string) error {
 		d := deployment(name, image)
-		return c.Patch(t.Context(), d, client.Apply, client.FieldOwner("test"), client.ForceOwnership) //nolint:staticcheck // of a typed object
+		return c.Patch(t.Context(), d, client.Apply, client.FieldOwner("test"),
+			client.ForceOwnership) //nolint:staticcheck // of a typed object
 	}
 	must(t, apply("from-before", gun+":v1"))
 	if got := strings.Join(heard.all(), "\n"); !strings.Contains(got, nobodys) || !strings.Contains(got, digest) {
@@ -55,13 +57,15 @@ func (b *bed) testPinnedJob(t *testing.T) {
 			TypeMeta:   metav1.TypeMeta{APIVersion: "batch/v1", Kind: "Job"},
 			ObjectMeta: metav1.ObjectMeta{Namespace: production, Name: "pinned-job"},
 			Spec: batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-				RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "app", Image: gun + ":v1"}},
+				RestartPolicy: corev1.RestartPolicyNever,
+				Containers:    []corev1.Container{{Name: "app", Image: gun + ":v1"}},
 			}}},
 		}
 	}
 	c, heard := b.listening(t)
 	apply := func() error {
-		return c.Patch(t.Context(), job(), client.Apply, client.FieldOwner("test"), client.ForceOwnership) //nolint:staticcheck // of a typed object
+		return c.Patch(t.Context(), job(), client.Apply, client.FieldOwner("test"),
+			client.ForceOwnership) //nolint:staticcheck // of a typed object
 	}
 	for range 2 {
 		must(t, apply())
@@ -83,7 +87,8 @@ func (b *bed) testPinnedJob(t *testing.T) {
 		return nil
 	})
 	must(t, apply())
-	if got := strings.Join(heard.all(), "\n"); !strings.Contains(got, digest) || !strings.Contains(got, "a Job cannot be changed") {
+	if got := strings.Join(heard.all(), "\n"); !strings.Contains(got, digest) ||
+		!strings.Contains(got, "a Job cannot be changed") {
 		t.Errorf("warnings %q do not say that it stays as it is", got)
 	}
 	stored := job()

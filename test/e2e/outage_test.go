@@ -59,22 +59,36 @@ func outages() map[string]outage {
 	closed := []string{"closed the connection before its answer was complete"}
 	return map[string]outage{
 		"refused": {
-			begin: func(_ *testing.T, s *site) { s.proxy.Disconnect() }, end: func(t *testing.T, s *site) { must(t, s.proxy.Reconnect()) },
+			begin:  func(_ *testing.T, s *site) { s.proxy.Disconnect() },
+			end:    func(t *testing.T, s *site) { must(t, s.proxy.Reconnect()) },
 			reason: v1alpha1.ReasonUnreachable, says: []string{"the connection was refused"},
 		},
-		"dead":  {faults: []faultproxy.Fault{{Drop: true}}, reason: v1alpha1.ReasonUnreachable, says: closed, alone: true},
-		"hangs": {faults: []faultproxy.Fault{{Hang: true}}, reason: v1alpha1.ReasonTimeout, says: []string{"not loaded yet", "waiting for", "no full answer in time"}},
+		"dead": {
+			faults: []faultproxy.Fault{{Drop: true}}, reason: v1alpha1.ReasonUnreachable, says: closed, alone: true,
+		},
+		"hangs": {
+			faults: []faultproxy.Fault{{Hang: true}}, reason: v1alpha1.ReasonTimeout,
+			says: []string{"not loaded yet", "waiting for", "no full answer in time"},
+		},
 
 		"slow-100ms": {faults: []faultproxy.Fault{{Delay: 100 * time.Millisecond}}, slow: true},
 		"slow-2s":    {faults: []faultproxy.Fault{{Delay: 2 * time.Second}}, slow: true},
 		"slow-30s":   {faults: []faultproxy.Fault{{Delay: 30 * time.Second}}, slow: true},
 
 		"turned-away": {
-			faults: []faultproxy.Fault{{Status: http.StatusTooManyRequests, RetryAfter: strconv.Itoa(int(turnedAway.Seconds()))}},
+			faults: []faultproxy.Fault{
+				{Status: http.StatusTooManyRequests, RetryAfter: strconv.Itoa(int(turnedAway.Seconds()))},
+			},
 			reason: v1alpha1.ReasonServerError, says: []string{"status 429", "Retry-After"}, pause: turnedAway,
 		},
-		"unavailable": {faults: []faultproxy.Fault{{Status: http.StatusServiceUnavailable}}, reason: v1alpha1.ReasonServerError, says: []string{"status 503"}, alone: true},
-		"broken":      {faults: []faultproxy.Fault{{Status: http.StatusInternalServerError}}, reason: v1alpha1.ReasonServerError, says: []string{"status 500"}, alone: true},
+		"unavailable": {
+			faults: []faultproxy.Fault{{Status: http.StatusServiceUnavailable}}, reason: v1alpha1.ReasonServerError,
+			says: []string{"status 503"}, alone: true,
+		},
+		"broken": {
+			faults: []faultproxy.Fault{{Status: http.StatusInternalServerError}}, reason: v1alpha1.ReasonServerError,
+			says: []string{"status 500"}, alone: true,
+		},
 
 		"tokens": {
 			begin: func(_ *testing.T, s *site) {
@@ -84,16 +98,20 @@ func outages() map[string]outage {
 			reason: v1alpha1.ReasonServerError, says: []string{"token service"}, tokens: true,
 		},
 		"certificate-expired": {
-			begin: func(t *testing.T, s *site) { s.serve(t, s.proxy.CA.IssueExpired) }, end: func(t *testing.T, s *site) { s.serve(t, s.proxy.CA.Issue) },
+			begin:  func(t *testing.T, s *site) { s.serve(t, s.proxy.CA.IssueExpired) },
+			end:    func(t *testing.T, s *site) { s.serve(t, s.proxy.CA.Issue) },
 			reason: v1alpha1.ReasonTLSNotTrusted, says: []string{"the certificate has expired"},
 		},
 		"certificate-of-another-ca": {
-			begin: func(t *testing.T, s *site) { s.serve(t, s.at.notary.CA.Issue) }, end: func(t *testing.T, s *site) { s.serve(t, s.proxy.CA.Issue) },
+			begin:  func(t *testing.T, s *site) { s.serve(t, s.at.notary.CA.Issue) },
+			end:    func(t *testing.T, s *site) { s.serve(t, s.proxy.CA.Issue) },
 			reason: v1alpha1.ReasonTLSNotTrusted, says: []string{"signed by an unknown authority"},
 		},
 
 		"snapshot-missing": {
-			faults: []faultproxy.Fault{{Match: notaryserver.File("snapshot"), Status: http.StatusNotFound, Body: notThere}},
+			faults: []faultproxy.Fault{
+				{Match: notaryserver.File("snapshot"), Status: http.StatusNotFound, Body: notThere},
+			},
 			reason: v1alpha1.ReasonMetadataMissing, says: []string{"the server has no snapshot"},
 		},
 		"snapshot-old": {
@@ -113,8 +131,11 @@ func outages() map[string]outage {
 			faults: []faultproxy.Fault{{Match: notaryserver.File("timestamp"), Corrupt: true}},
 			reason: v1alpha1.ReasonMetadataInvalid, says: []string{"timestamp"},
 		},
-		"cut":       {faults: []faultproxy.Fault{{Cut: 60}}, reason: v1alpha1.ReasonUnreachable, says: closed},
-		"truncated": {faults: []faultproxy.Fault{{Truncate: 60}}, reason: v1alpha1.ReasonMetadataInvalid, says: []string{"timestamp", "root"}},
+		"cut": {faults: []faultproxy.Fault{{Cut: 60}}, reason: v1alpha1.ReasonUnreachable, says: closed},
+		"truncated": {
+			faults: []faultproxy.Fault{{Truncate: 60}}, reason: v1alpha1.ReasonMetadataInvalid,
+			says: []string{"timestamp", "root"},
+		},
 	}
 }
 
@@ -208,7 +229,8 @@ func (s *site) testDecisions(t *testing.T, c outage) {
 		want[s.new+":v1"], want[s.new+":half"], want[s.new+":unsigned"] = denial{}, notSigned, notSigned
 	}
 	took := s.decide(t, want)
-	t.Logf("a known image was admitted after %s; an unknown one answered after %s", round(took[s.old+":v1"]), round(took[s.new+":v1"]))
+	t.Logf("a known image was admitted after %s; an unknown one answered after %s", round(took[s.old+":v1"]),
+		round(took[s.new+":v1"]))
 }
 
 // testRequests has many names asked for, and wants the server not to feel it.
@@ -234,7 +256,8 @@ func (s *site) testRequests(t *testing.T, c outage) {
 	t.Logf("%d Pods of unknown repositories within %s: %d requests, %d of them for metadata, %d at once",
 		pods, since(begun), len(requests), metadata, s.proxy.Peak())
 	if c.alone && metadata > oneRepository {
-		t.Errorf("%d requests were made for metadata of a server that is down, want those of one repository in 30 s", metadata)
+		t.Errorf("%d requests were made for metadata of a server that is down, want those of one repository in 30 s",
+			metadata)
 	}
 	if s.proxy.Peak() > atOnce {
 		t.Errorf("%d requests were under way at once, want %d at most", s.proxy.Peak(), atOnce)
@@ -256,7 +279,8 @@ func (s *site) testPauses(t *testing.T, pause time.Duration, requests []faultpro
 		case later >= pause-time.Second/10: // the clocks are one, the pause begins later
 			turns = append(turns, r.At)
 		case later > 2*time.Second:
-			t.Errorf("%s was asked for %s after the server had turned a request away for %s", r.Path, round(later), pause)
+			t.Errorf("%s was asked for %s after the server had turned a request away for %s", r.Path,
+				round(later), pause)
 		}
 	}
 	if len(turns) < 2 {
@@ -272,7 +296,8 @@ func (s *site) testSlow(t *testing.T, delay time.Duration) {
 	t.Logf("a known image was admitted after %s", since(begun))
 	begun = time.Now()
 	s.loads(t)
-	t.Logf("signed images of a repository unknown before, and since, are admitted %s after they were first asked for", since(begun))
+	t.Logf("signed images of a repository unknown before, and since, are admitted %s after they were first asked for",
+		since(begun))
 	if delay < 5*time.Second {
 		s.judgesAll(t)
 	}
@@ -283,7 +308,10 @@ func (s *site) testSlow(t *testing.T, delay time.Duration) {
 // testMadeUpNames is against who names repositories at which the server fails, so that it is taken
 // to be down.
 func (s *site) testMadeUpNames(t *testing.T) {
-	s.proxy.Set(faultproxy.Fault{Match: func(path string) bool { return strings.Contains(path, "/made-up-") }, Status: http.StatusInternalServerError})
+	s.proxy.Set(faultproxy.Fault{
+		Match:  func(path string) bool { return strings.Contains(path, "/made-up-") },
+		Status: http.StatusInternalServerError,
+	})
 	for range 3 {
 		s.demand(t)
 		s.decide(t, map[string]denial{

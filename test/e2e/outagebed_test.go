@@ -93,7 +93,9 @@ func (o *outageBed) site(t *testing.T, name string, tokens bool) *site {
 	}
 	s.create(t, root)
 	policy := s.policy(name, registry+"/acme/**", name, "ci", "qa")
-	policy.Spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"outage": v1alpha1.LabelValue(name)}}
+	policy.Spec.NamespaceSelector = &v1alpha1.NamespaceSelector{
+		MatchLabels: map[string]v1alpha1.LabelValue{"outage": v1alpha1.LabelValue(name)},
+	}
 	s.create(t, policy)
 	return s
 }
@@ -106,7 +108,8 @@ func (s *site) known(t *testing.T) {
 	})
 	s.ready(t, &v1alpha1.ImagePolicy{}, s.name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	s.decide(t, map[string]denial{s.old + ":v1": {}, s.old + ":half": notSigned})
-	s.condition(t, &v1alpha1.TrustRoot{}, s.name, v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	s.condition(t, &v1alpha1.TrustRoot{}, s.name, v1alpha1.ConditionFresh, metav1.ConditionTrue,
+		v1alpha1.ReasonRefreshed)
 	s.proxy.BackUp()
 }
 
@@ -197,7 +200,9 @@ func (s *site) demand(t *testing.T) {
 	t.Helper()
 	want := map[string]denial{}
 	for i := range madeUp {
-		want[fmt.Sprintf("%s/acme/made-up-%d:v1", registry, i)] = denial{http.StatusServiceUnavailable, []string{`TrustRoot "` + s.name + `"`}}
+		want[fmt.Sprintf("%s/acme/made-up-%d:v1", registry, i)] = denial{
+			http.StatusServiceUnavailable, []string{`TrustRoot "` + s.name + `"`},
+		}
 	}
 	s.decide(t, want)
 }
@@ -214,7 +219,8 @@ func (s *site) loads(t *testing.T) {
 func (s *site) judgesAll(t *testing.T) {
 	t.Helper()
 	s.patiently(t, "verdicts on unsigned images", func() error {
-		return both(func() error { return s.judges(t, s.new+":half") }, func() error { return s.judges(t, s.old+":half") })
+		return both(func() error { return s.judges(t, s.new+":half") },
+			func() error { return s.judges(t, s.old+":half") })
 	})
 }
 
@@ -266,7 +272,8 @@ func (s *site) stays(t *testing.T) {
 		t.Errorf("Fresh is %+v (%v)", c, err)
 	}
 	for _, reason := range s.events(t) {
-		if reason != v1alpha1.ReasonPinned && reason != v1alpha1.ReasonNothingTracked && reason != v1alpha1.ReasonRefreshed {
+		if reason != v1alpha1.ReasonPinned && reason != v1alpha1.ReasonNothingTracked &&
+			reason != v1alpha1.ReasonRefreshed {
 			t.Errorf("there was an event with reason %s", reason)
 		}
 	}

@@ -48,7 +48,8 @@ type swapper struct {
 func (s *swapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var review admissionreviewv1.AdmissionReview
 	var pod corev1.Pod
-	if err := json.NewDecoder(r.Body).Decode(&review); err != nil || review.Request == nil || json.Unmarshal(review.Request.Object.Raw, &pod) != nil {
+	if err := json.NewDecoder(r.Body).Decode(&review); err != nil || review.Request == nil ||
+		json.Unmarshal(review.Request.Object.Raw, &pod) != nil {
 		http.Error(w, "not a review of a Pod", http.StatusBadRequest)
 		return
 	}
@@ -56,7 +57,8 @@ func (s *swapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(pod.Spec.Containers[0].Image, s.repository+":") {
 		s.calls.Add(1)
 		patch := admissionreviewv1.PatchTypeJSONPatch
-		answer.PatchType, answer.Patch = &patch, fmt.Appendf(nil, `[{"op":"replace","path":"/spec/containers/0/image","value":%q}]`, s.image)
+		answer.PatchType, answer.Patch = &patch, fmt.Appendf(nil,
+			`[{"op":"replace","path":"/spec/containers/0/image","value":%q}]`, s.image)
 	}
 	review.Request, review.Response = nil, answer
 	_ = json.NewEncoder(w).Encode(review)
@@ -72,13 +74,17 @@ func (b *bed) swap(t *testing.T, policy admissionv1.ReinvocationPolicyType, s *s
 	configuration := &admissionv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: "later-" + strings.ToLower(string(policy))},
 		Webhooks: []admissionv1.MutatingWebhook{{
-			Name: "swap.example.com", SideEffects: &none, FailurePolicy: &ignore, ReinvocationPolicy: &policy, AdmissionReviewVersions: []string{"v1"},
+			Name: "swap.example.com", SideEffects: &none, FailurePolicy: &ignore, ReinvocationPolicy: &policy,
+			AdmissionReviewVersions: []string{"v1"},
 			ClientConfig: admissionv1.WebhookClientConfig{
-				URL: &path, CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+				URL:      &path,
+				CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
 			},
 			Rules: []admissionv1.RuleWithOperations{{
 				Operations: []admissionv1.OperationType{admissionv1.Create},
-				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"}},
+				Rule: admissionv1.Rule{
+					APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
+				},
 			}},
 		}},
 	}
@@ -105,10 +111,16 @@ func (b *bed) testSwapped(t *testing.T) {
 		code   int32 // 0: admitted, and pinned
 		text   string
 	}{
-		"the tag, once":         {admissionv1.NeverReinvocationPolicy, gun + ":v1", 1, 0, ""},
-		"an unsigned, once":     {admissionv1.NeverReinvocationPolicy, gun + ":unsigned", 1, http.StatusForbidden, gun + ":unsigned"},
-		"the tag, each time":    {admissionv1.IfNeededReinvocationPolicy, gun + ":v1", 2, http.StatusServiceUnavailable, "not pinned"},
-		"an unsigned, and back": {admissionv1.IfNeededReinvocationPolicy, gun + ":unsigned", 1, http.StatusForbidden, gun + ":unsigned"},
+		"the tag, once": {admissionv1.NeverReinvocationPolicy, gun + ":v1", 1, 0, ""},
+		"an unsigned, once": {
+			admissionv1.NeverReinvocationPolicy, gun + ":unsigned", 1, http.StatusForbidden, gun + ":unsigned",
+		},
+		"the tag, each time": {
+			admissionv1.IfNeededReinvocationPolicy, gun + ":v1", 2, http.StatusServiceUnavailable, "not pinned",
+		},
+		"an unsigned, and back": {
+			admissionv1.IfNeededReinvocationPolicy, gun + ":unsigned", 1, http.StatusForbidden, gun + ":unsigned",
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -165,7 +177,8 @@ func (b *bed) listening(t *testing.T) (client.Client, *warnings) {
 }
 
 // pinning makes a policy with pinDigests for one repository, which it makes too and signs as v1.
-func (b *bed) pinning(t *testing.T, name string, pin v1alpha1.PinDigests) (gun, digest string, policy *v1alpha1.ImagePolicy) {
+func (b *bed) pinning(t *testing.T, name string, pin v1alpha1.PinDigests) (gun, digest string,
+	policy *v1alpha1.ImagePolicy) {
 	t.Helper()
 	gun = registry + "/pinning/" + name
 	_, err := b.signer.CreateRepository(t.Context(), gun, "ci", "qa")
@@ -193,7 +206,9 @@ func (b *bed) testPinNone(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "none", v1alpha1.PinNone)
 	b.enforce(t, policy)
 	c, heard := b.listening(t)
-	want := fmt.Sprintf("image %q: verified as %s... and not pinned to it (pinDigests: None): the node asks the registry again what the tag means", gun+":v1", digest[:15])
+	want := fmt.Sprintf(
+		"image %q: verified as %s... and not pinned to it (pinDigests: None): the node asks the registry again what "+
+			"the tag means", gun+":v1", digest[:15])
 	p := pod(production, gun+":v1")
 	must(t, c.Create(t.Context(), p))
 	if got := p.Spec.Containers[0].Image; got != gun+":v1" {
@@ -270,7 +285,8 @@ func (b *bed) testPinAll(t *testing.T) {
 	generation := d.Generation
 	b.update(t, d, func() { d.Spec.Template.Spec.Containers[0].Image = gun + ":v1" })
 	if d.Generation != generation || d.Spec.Template.Spec.Containers[0].Image != pinned {
-		t.Errorf("updated with the tag: generation %d, was %d; image %q", d.Generation, generation, d.Spec.Template.Spec.Containers[0].Image)
+		t.Errorf("updated with the tag: generation %d, was %d; image %q", d.Generation, generation,
+			d.Spec.Template.Spec.Containers[0].Image)
 	}
 	b.replicaSets(t, d, 1)
 }
@@ -328,7 +344,9 @@ func (b *bed) testAppliedByServer(t *testing.T) {
 		for image, o := range objects {
 			must(t, b.Get(t.Context(), client.ObjectKey{Namespace: production, Name: "applied"}, o))
 			wantApplied(t, o, image)
-			versions = append(versions, fmt.Sprintf("%T has generation %d and resourceVersion %s", o, o.GetGeneration(), o.GetResourceVersion()))
+			versions = append(versions,
+				fmt.Sprintf("%T has generation %d and resourceVersion %s", o, o.GetGeneration(),
+					o.GetResourceVersion()))
 		}
 		slices.Sort(versions)
 		return strings.Join(versions, ", ")

@@ -45,7 +45,8 @@ func TestQuickStart(t *testing.T) {
 		t.Errorf("the page's command to list what ci signed prints\n%s", out)
 	}
 	for _, role := range []string{"targets/ci", "targets/qa"} {
-		if out, err := signer.Run(t.Context(), "list", gun, "-r", role); err != nil || !strings.Contains(out, "v1") || !strings.Contains(out, hex) {
+		if out, err := signer.Run(t.Context(), "list", gun, "-r", role); err != nil || !strings.Contains(out, "v1") ||
+			!strings.Contains(out, hex) {
 			t.Errorf("%s has not signed in the end: %v\n%s", role, err, out)
 		}
 	}

@@ -76,7 +76,8 @@ func newReplicas(t *testing.T) *replicas {
 	must(t, err)
 	r.binary = binary
 	options := kubeserver.Options{APIServerArgs: []string{
-		"--audit-policy-file", filepath.Join(r.dir, "audit.yaml"), "--audit-log-path", filepath.Join(r.dir, "audit.log"),
+		"--audit-policy-file", filepath.Join(r.dir, "audit.yaml"), "--audit-log-path",
+		filepath.Join(r.dir, "audit.log"),
 	}}
 	r.bed = newBedWith(t, options, func(b *bed) *operator.Manager {
 		r.bed = b
@@ -97,7 +98,8 @@ func (r *replicas) start(t *testing.T) {
 	must(t, os.Symlink(r.binary, program))
 	m.Manager = operator.RunWith(r.all, r.kube, operator.Options{
 		MayMissRights: true, // the API server is restarted
-		Binary:        program, APIServer: m.link.URL, Args: []string{"--webhook-url=" + r.front.URL, "--shutdown-delay=" + shutdownDelay.String()},
+		Binary:        program, APIServer: m.link.URL,
+		Args: []string{"--webhook-url=" + r.front.URL, "--shutdown-delay=" + shutdownDelay.String()},
 	})
 	r.front.Add(m.Manager)
 	r.alive = append(r.alive, m)
@@ -200,7 +202,8 @@ func (r *replicas) wroteInTurn(t *testing.T) {
 		switch {
 		case len(turns) > 0 && turns[len(turns)-1] == name:
 		case slices.Contains(turns, name):
-			t.Errorf("%s sends %s %s after %s have followed it", name, event.Verb, event.URI, turns[slices.Index(turns, name)+1:])
+			t.Errorf("%s sends %s %s after %s have followed it", name, event.Verb, event.URI,
+				turns[slices.Index(turns, name)+1:])
 		default:
 			turns = append(turns, name)
 		}

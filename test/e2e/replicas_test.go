@@ -97,7 +97,8 @@ func (r *replicas) testEdits(t *testing.T) {
 		took = append(took, time.Since(since))
 	}
 	slices.Sort(took)
-	t.Logf("an edit has reached all replicas after %s (median), %s (worst of %d)", took[len(took)/2], took[len(took)-1], len(took))
+	t.Logf("an edit has reached all replicas after %s (median), %s (worst of %d)", took[len(took)/2], took[len(took)-1],
+		len(took))
 	if worst := took[len(took)-1]; worst > bound {
 		t.Errorf("an edit took %s", worst)
 	}
@@ -142,7 +143,8 @@ func (r *replicas) leaves(t *testing.T, m *replica) {
 		}
 		return nil
 	})
-	if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.signed+":v1@"+r.digest); err != nil || !v.Allowed {
+	if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.signed+":v1@"+r.digest); err != nil ||
+		!v.Allowed {
 		t.Errorf("%s has left, and answers %+v, %v", m.name, v, err)
 	}
 }
@@ -219,7 +221,8 @@ func (r *replicas) testAPIServerRestarted(t *testing.T) {
 	r.edit(t, true)
 	for _, m := range slices.Clone(r.alive) {
 		poll.Await(t, m.name+" to know the edit, or to end", func() error {
-			if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); !m.Ended() && (err != nil || v.Allowed) {
+			if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); !m.Ended() &&
+				(err != nil || v.Allowed) {
 				return fmt.Errorf("it answers %+v, %w", v, err)
 			}
 			return nil

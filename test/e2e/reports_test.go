@@ -30,7 +30,8 @@ func TestReports(t *testing.T) {
 	audit.Spec.Mode = v1alpha1.ModeAudit
 	b.create(t, audit)
 	b.create(t, b.policy("orphan", registry+"/orphan/**", "not-there", "ci"))
-	signed, unsigned, orphan := pod(production, gun+":v1"), pod("sandbox", gun+":v2"), pod("sandbox", registry+"/orphan/app:v1")
+	signed, unsigned, orphan := pod(production, gun+":v1"), pod("sandbox", gun+":v2"), pod("sandbox",
+		registry+"/orphan/app:v1")
 	b.admitted(t, signed)
 	b.admitted(t, unsigned)
 	b.admitted(t, orphan)
@@ -41,23 +42,32 @@ func TestReports(t *testing.T) {
 	uninstall := kubeserver.RunReportCRDs(t, b.kube)
 	b.reports(t, map[string][]string{
 		production: {"pass production " + signed.Name, "warn release " + signed.Name},
-		"sandbox":  {"error orphan " + orphan.Name, "fail production " + unsigned.Name, "warn release " + unsigned.Name},
+		"sandbox": {
+			"error orphan " + orphan.Name, "fail production " + unsigned.Name, "warn release " + unsigned.Name,
+		},
 	})
 	t.Run("as dashboards and kubectl show them", func(t *testing.T) {
 		for _, resource := range []string{"policyreports.wgpolicyk8s.io", "reports.openreports.io"} {
 			out, err := b.kube.RunKubectl(t.Context(), "", "get", resource, "-A")
 			must(t, err)
 			t.Log("kubectl get " + resource + " -A\n" + out)
-			for _, row := range []string{`NAMESPACE +NAME .*PASS +FAIL +WARN +ERROR +SKIP `, production + ` +countersign +1 +0 +1 +0 +0 `, `sandbox +countersign +0 +1 +1 +1 +0 `} {
+			for _, row := range []string{
+				`NAMESPACE +NAME .*PASS +FAIL +WARN +ERROR +SKIP `, production + ` +countersign +1 +0 +1 +0 +0 `,
+				`sandbox +countersign +0 +1 +1 +1 +0 `,
+			} {
 				if !regexp.MustCompile(row).MatchString(out) {
 					t.Errorf("no row %q in\n%s", row, out)
 				}
 			}
 		}
-		out, err := b.kube.RunKubectl(t.Context(), "", "get", "policyreport", "countersign", "-n", "sandbox", "-o", "json")
+		out, err := b.kube.RunKubectl(t.Context(), "", "get", "policyreport", "countersign", "-n", "sandbox", "-o",
+			"json")
 		must(t, err)
 		t.Log(out)
-		for _, text := range []string{`"app.kubernetes.io/managed-by": "countersign"`, `"source": "countersign"`, `"missingRoles": "ci,qa"`, "could not be checked: TrustRootNotFound"} {
+		for _, text := range []string{
+			`"app.kubernetes.io/managed-by": "countersign"`, `"source": "countersign"`, `"missingRoles": "ci,qa"`,
+			"could not be checked: TrustRootNotFound",
+		} {
 			if !strings.Contains(out, text) {
 				t.Errorf("the report does not say %q:\n%s", text, out)
 			}
@@ -70,13 +80,17 @@ func TestReports(t *testing.T) {
 		b.update(t, audit, func() { audit.Spec.Mode = v1alpha1.ModeEnforce })
 		b.reports(t, map[string][]string{
 			production: {"pass production " + signed.Name, "fail release " + signed.Name},
-			"sandbox":  {"error orphan " + orphan.Name, "fail production " + unsigned.Name, "fail release " + unsigned.Name},
+			"sandbox": {
+				"error orphan " + orphan.Name, "fail production " + unsigned.Name, "fail release " + unsigned.Name,
+			},
 		})
 	})
 	t.Run("nothing runs in a namespace any more", func(t *testing.T) {
 		must(t, b.Delete(t.Context(), signed))
 		b.reports(t, map[string][]string{
-			"sandbox": {"error orphan " + orphan.Name, "fail production " + unsigned.Name, "fail release " + unsigned.Name},
+			"sandbox": {
+				"error orphan " + orphan.Name, "fail production " + unsigned.Name, "fail release " + unsigned.Name,
+			},
 		})
 	})
 	t.Run("a namespace is deleted", func(t *testing.T) {
@@ -172,7 +186,8 @@ func (b *bed) reports(t *testing.T, want map[string][]string) {
 						return fmt.Errorf("a result is about %v", resources)
 					}
 					resource, _ := resources[0].(map[string]any)
-					if resource["kind"] != "Pod" || resource["apiVersion"] != "v1" || resource["namespace"] != o.GetNamespace() {
+					if resource["kind"] != "Pod" || resource["apiVersion"] != "v1" ||
+						resource["namespace"] != o.GetNamespace() {
 						return fmt.Errorf("a result is about %v", resource)
 					}
 					lines = append(lines, fmt.Sprintf("%s %s %s", result["result"], result["policy"], resource["name"]))

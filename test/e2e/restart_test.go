@@ -57,7 +57,8 @@ func (b restarts) restart(t *testing.T, meanwhile func()) {
 // record returns the head of the record of a repository, an error where there is none.
 func (b restarts) record(ctx context.Context, gun string) (*corev1.ConfigMap, error) {
 	all := &corev1.ConfigMapList{}
-	if err := b.List(ctx, all, client.InNamespace(operator.Namespace), client.MatchingLabels{"countersign.dev/metadata": "head"}); err != nil {
+	if err := b.List(ctx, all, client.InNamespace(operator.Namespace),
+		client.MatchingLabels{"countersign.dev/metadata": "head"}); err != nil {
 		return nil, err
 	}
 	for i := range all.Items {
@@ -97,14 +98,18 @@ func (b restarts) testStartWithoutServer(t *testing.T) {
 
 	b.restart(t, b.notary.Disconnect)
 	b.admitted(t, pod(production, signed+":v1"))
-	b.denied(t, pod(production, half+":v1"), http.StatusServiceUnavailable, `role "qa" has not signed`, "could not be asked for newer signatures")
+	b.denied(t, pod(production, half+":v1"), http.StatusServiceUnavailable, `role "qa" has not signed`,
+		"could not be asked for newer signatures")
 	b.denied(t, pod(production, signed+":unsigned"), http.StatusServiceUnavailable, `role "qa" has not signed`)
-	b.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable, `TrustRoot "acme-notary"`)
-	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonUnreachable)
+	b.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable,
+		`TrustRoot "acme-notary"`)
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse,
+		v1alpha1.ReasonUnreachable)
 	b.admitted(t, pod(production, signed+":v1"))
 
 	must(t, b.notary.Reconnect())
-	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue,
+		v1alpha1.ReasonRefreshed)
 	b.denied(t, pod(production, half+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 }
 
@@ -126,8 +131,10 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	var withdrawn, accepted *corev1.ConfigMap
 	refused := func(t *testing.T) {
 		t.Helper()
-		b.denied(t, pod(production, gun+":v1"), http.StatusServiceUnavailable, "was seen before; the server offers old metadata")
-		b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonRollback)
+		b.denied(t, pod(production, gun+":v1"), http.StatusServiceUnavailable,
+			"was seen before; the server offers old metadata")
+		b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse,
+			v1alpha1.ReasonRollback)
 	}
 	t.Run("refused after a restart", func(t *testing.T) {
 		b.restart(t, func() { front.Set(faultproxy.Fault{Old: true}) })
@@ -138,7 +145,8 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 		b.editRoot(t, func(root *v1alpha1.TrustRoot) {
 			root.Annotations = map[string]string{v1alpha1.AnnotationForgetVersions: "restored from Friday's backup"}
 		})
-		poll.Await(t, "the older signature to count", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		poll.Await(t, "the older signature to count",
+			func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
 		b.forgotten(t)
 		accepted = b.written(t, gun, withdrawn)
 	})
@@ -160,7 +168,8 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 		refused(t)
 	})
 	front.Set()
-	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue,
+		v1alpha1.ReasonRefreshed)
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 	t.Run("a version out of reach", func(t *testing.T) { b.testFastForward(t, front) })
 }
@@ -204,7 +213,8 @@ func (b restarts) forgotten(t *testing.T) {
 			return err
 		}
 		for _, e := range events.Items {
-			if e.Regarding.Name == "acme-notary" && e.Reason == v1alpha1.ReasonVersionsForgotten && strings.Contains(e.Note, v1alpha1.AnnotationForgetVersions) {
+			if e.Regarding.Name == "acme-notary" && e.Reason == v1alpha1.ReasonVersionsForgotten &&
+				strings.Contains(e.Note, v1alpha1.AnnotationForgetVersions) {
 				return nil
 			}
 		}
@@ -219,7 +229,8 @@ func (b restarts) testRecordsGoWithTheTrustRoot(t *testing.T) {
 	must(t, b.Delete(t.Context(), root))
 	poll.Await(t, "the records to be gone", func() error {
 		all := &corev1.ConfigMapList{}
-		if err := b.List(t.Context(), all, client.InNamespace(operator.Namespace), client.HasLabels{"countersign.dev/metadata"}); err != nil {
+		if err := b.List(t.Context(), all, client.InNamespace(operator.Namespace),
+			client.HasLabels{"countersign.dev/metadata"}); err != nil {
 			return err
 		}
 		if len(all.Items) > 0 {

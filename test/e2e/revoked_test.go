@@ -74,7 +74,8 @@ func admits(v verdict) bool { return v.Allowed }
 
 func saying(code int32, texts ...string) func(verdict) bool {
 	return func(v verdict) bool {
-		return !v.Allowed && v.Code == code && !slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(v.Message, s) })
+		return !v.Allowed && v.Code == code &&
+			!slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(v.Message, s) })
 	}
 }
 
@@ -102,13 +103,16 @@ func within(t *testing.T, what string, edited time.Time) {
 
 func (b *revoking) testSigner(t *testing.T) {
 	edited := b.revoke(t, b.keys["ci"].KeyID)
-	everyManager(t, b.managers, pinned(b.gun), "the revocation", saying(http.StatusForbidden, `role "ci" has not signed`))
+	everyManager(t, b.managers, pinned(b.gun), "the revocation",
+		saying(http.StatusForbidden, `role "ci" has not signed`))
 	within(t, "revoked", edited)
 	b.denied(t, pod(production, b.gun+":v1"), http.StatusForbidden, `role "ci" has not signed`, "signed by qa")
 
-	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 1, Violating: 1}, metav1.ConditionFalse, v1alpha1.ReasonViolations)
+	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 1, Violating: 1}, metav1.ConditionFalse,
+		v1alpha1.ReasonViolations)
 	t.Logf("in the status %s after the edit", time.Since(edited).Round(time.Millisecond))
-	if got := violations(p); len(got) != 1 || !strings.HasPrefix(got[0], "Pod revoked "+b.gun) || !strings.HasSuffix(got[0], " ci") {
+	if got := violations(p); len(got) != 1 || !strings.HasPrefix(got[0], "Pod revoked "+b.gun) ||
+		!strings.HasSuffix(got[0], " ci") {
 		t.Errorf("violations are %q", got)
 	}
 	b.reports(t, map[string][]string{production: {"fail production revoked"}})
@@ -126,7 +130,8 @@ func (b *revoking) testOneOfTwo(t *testing.T) {
 	within(t, "taken back for ci", edited)
 	b.counts(t, "production", 1, 0)
 	b.revoke(t, b.keys["qa"].KeyID, b.keys["qa, second"].KeyID)
-	everyManager(t, b.managers, pinned(b.gun), "the revocation of both", saying(http.StatusForbidden, `role "qa" has not signed`))
+	everyManager(t, b.managers, pinned(b.gun), "the revocation of both",
+		saying(http.StatusForbidden, `role "qa" has not signed`))
 }
 
 // testTopKeys revokes a key of each of three repositories, and then has the keys replaced there.
@@ -142,12 +147,14 @@ func (b *revoking) testTopKeys(t *testing.T) {
 	}
 	edited := b.revoke(t, slices.Collect(maps.Values(ids))...)
 	for role, gun := range guns {
-		everyManager(t, b.managers, pinned(gun), "the revocation", saying(http.StatusServiceUnavailable, role+".json", ids[role], "spec.revokedKeys", "notary key rotate"))
+		everyManager(t, b.managers, pinned(gun), "the revocation",
+			saying(http.StatusServiceUnavailable, role+".json", ids[role], "spec.revokedKeys", "notary key rotate"))
 	}
 	within(t, "three keys revoked", edited)
 	everyManager(t, b.managers, pinned(b.gun), "other repositories", admits)
 	root := &v1alpha1.TrustRoot{}
-	t.Log(b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked))
+	t.Log(
+		b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked))
 	for role, gun := range guns {
 		poll.Await(t, "the key of "+role+" in the status", func() error { return b.names(t, gun, ids[role]) })
 	}
@@ -174,16 +181,19 @@ func (b *revoking) testRestartRevoked(t *testing.T) {
 	top, err := b.signer.TopKeys(broken)
 	must(t, err)
 	b.revoke(t, b.keys["ci"].KeyID, top["targets"])
-	everyManager(t, b.managers, pinned(b.gun), "the revocation", saying(http.StatusForbidden, `role "ci" has not signed`))
+	everyManager(t, b.managers, pinned(b.gun), "the revocation",
+		saying(http.StatusForbidden, `role "ci" has not signed`))
 	for _, m := range b.managers {
 		must(t, m.Stop())
 	}
 	b.notary.Disconnect()
 	m := []*operator.Manager{operator.Run(b.all, b.kube, b.args...)}
-	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(b.gun)); err != nil || !saying(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
+	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(b.gun)); err != nil ||
+		!saying(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
 		t.Errorf("after a restart it says %+v, %v", got, err)
 	}
-	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(broken)); err != nil || !saying(http.StatusServiceUnavailable, top["targets"])(got) {
+	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(broken)); err != nil ||
+		!saying(http.StatusServiceUnavailable, top["targets"])(got) {
 		t.Errorf("after a restart it says of what hangs on a revoked targets key %+v, %v", got, err)
 	}
 	everyManager(t, m, pinned(other), "what hangs on no revoked key", admits)
@@ -196,7 +206,8 @@ func (b *revoking) testTakenBack(t *testing.T) {
 	everyManager(t, b.managers, pinned(b.gun), "the key of ci", admits)
 	within(t, "taken back", edited)
 	must(t, b.notary.Reconnect())
-	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
+	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue,
+		v1alpha1.ReasonRefreshed)
 	b.counts(t, "production", 1, 0)
 }
 
@@ -204,22 +215,26 @@ func (b *revoking) testTakenBack(t *testing.T) {
 func (b *revoking) testRootKey(t *testing.T) {
 	old := b.pin.KeyID
 	edited := b.revoke(t, old)
-	everyManager(t, b.managers, pinned(b.gun), "the revocation", saying(http.StatusServiceUnavailable, "root.json", old, "spec.revokedKeys"))
+	everyManager(t, b.managers, pinned(b.gun), "the revocation",
+		saying(http.StatusServiceUnavailable, "root.json", old, "spec.revokedKeys"))
 	within(t, "root key revoked", edited)
-	message := b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked)
+	message := b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse,
+		v1alpha1.ReasonKeyRevoked)
 	if t.Log(message); !strings.Contains(message, old) {
 		t.Errorf("the message does not name the key %s", old)
 	}
 	p := b.page(t)
 	p.does("A root key", 0, []string{"REPOSITORY", b.gun})
-	must(t, func() error { _, err := b.signer.Run(t.Context(), "list", b.gun); return err }()) // it keeps the new root when it next reads
+	// it keeps the new root when it next reads
+	must(t, func() error { _, err := b.signer.Run(t.Context(), "list", b.gun); return err }())
 	pin, err := b.signer.Root(b.gun)
 	must(t, err)
 	if pin.KeyID == old {
 		t.Fatal("the root did not rotate")
 	}
 	poll.Await(t, "a message that names the new root key", func() error { return b.names(t, b.gun, pin.KeyID) })
-	everyManager(t, b.managers, pinned(b.gun), "the revocation still", saying(http.StatusServiceUnavailable, "root.json", old, pin.KeyID))
+	everyManager(t, b.managers, pinned(b.gun), "the revocation still",
+		saying(http.StatusServiceUnavailable, "root.json", old, pin.KeyID))
 	p.does("A root key", 1, []string{"NEWKEYID", pin.KeyID})
 	everyManager(t, b.managers, pinned(b.gun), "the new root key", admits)
 	b.counts(t, "production", 1, 0)

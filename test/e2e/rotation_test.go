@@ -40,7 +40,10 @@ func TestRotation(t *testing.T) {
 		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operator.Namespace}})
 		first = b.putCertificate(t, time.Now().Add(dueIn+time.Hour-60*24*time.Hour)) // dated back an hour
 	}, args...)
-	r := &rotation{bed: b, managers: []*operator.Manager{b.manager, operator.Run(t, b.kube, args...), operator.Run(t, b.kube, args...)}}
+	r := &rotation{
+		bed:      b,
+		managers: []*operator.Manager{b.manager, operator.Run(t, b.kube, args...), operator.Run(t, b.kube, args...)},
+	}
 	for _, m := range r.managers {
 		front.Add(m)
 	}
@@ -101,7 +104,10 @@ type rotation struct {
 // putCertificate puts what an operator has made at a time into the Secret.
 func (b *bed) putCertificate(t *testing.T, made time.Time) *x509.Certificate {
 	t.Helper()
-	past := &certs.Own{Client: b.Client, Namespace: operator.Namespace, Host: "127.0.0.1", Clock: clocktesting.NewFakePassiveClock(made)}
+	past := &certs.Own{
+		Client: b.Client, Namespace: operator.Namespace, Host: "127.0.0.1",
+		Clock: clocktesting.NewFakePassiveClock(made),
+	}
 	_, _, err := past.CABundle(t.Context())
 	must(t, err)
 	s := &corev1.Secret{}
@@ -192,7 +198,8 @@ func handshake(ctx context.Context, m *operator.Manager, config *tls.Config) (tl
 		return tls.ConnectionState{}, err
 	}
 	config.MinVersion = tls.VersionTLS12
-	conn, err := (&tls.Dialer{NetDialer: &net.Dialer{Timeout: 20 * time.Second}, Config: config}).DialContext(ctx, "tcp", u.Host)
+	conn, err := (&tls.Dialer{NetDialer: &net.Dialer{Timeout: 20 * time.Second}, Config: config}).DialContext(ctx,
+		"tcp", u.Host)
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}

@@ -116,7 +116,9 @@ func newScale(b *testing.B) *scale {
 	for i := range scaleRepositories {
 		_, err := signer.CreateRepository(b.Context(), scaleRepository(i), "ci", "qa")
 		check(b, err)
-		check(b, signer.AddHash(b.Context(), scaleRepository(i), "both", 512, scaleHex(i, "both"), "targets/ci", "targets/qa"))
+		check(b,
+			signer.AddHash(b.Context(), scaleRepository(i), "both", 512, scaleHex(i, "both"), "targets/ci",
+				"targets/qa"))
 		check(b, signer.AddHash(b.Context(), scaleRepository(i), "ci", 512, scaleHex(i, "ci"), "targets/ci"))
 	}
 	pin, err := signer.Root(scaleRepository(0))
@@ -125,7 +127,10 @@ func newScale(b *testing.B) *scale {
 	check(b, s.Create(b.Context(), like.trustRoot("acme-notary")))
 	check(b, s.Create(b.Context(), like.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa")))
 	for i := range scaleNamespaces {
-		check(b, s.Create(b.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: scaleNamespace(i), Labels: map[string]string{"env": "production"}}}))
+		check(b,
+			s.Create(b.Context(), &corev1.Namespace{
+				ObjectMeta: metav1.ObjectMeta{Name: scaleNamespace(i), Labels: map[string]string{"env": "production"}},
+			}))
 	}
 	return s
 }
@@ -204,15 +209,23 @@ func (s *scale) createPod(ctx context.Context, i int) error {
 	}
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: scaleNamespace(workload % scaleNamespaces), Name: fmt.Sprintf("app-%d-5d4f8c7b9-%d", workload, i),
-			Labels:      map[string]string{"app": fmt.Sprintf("app-%d", workload), "pod-template-hash": "5d4f8c7b9", "team": "acme"},
+			Namespace: scaleNamespace(workload % scaleNamespaces),
+			Name:      fmt.Sprintf("app-%d-5d4f8c7b9-%d", workload, i),
+			Labels: map[string]string{
+				"app": fmt.Sprintf("app-%d", workload), "pod-template-hash": "5d4f8c7b9", "team": "acme",
+			},
 			Annotations: map[string]string{"example.com/configuration": strings.Repeat("y", 1000)},
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: "apps/v1", Kind: "ReplicaSet", Name: fmt.Sprintf("app-%d-5d4f8c7b9", workload),
 				UID: types.UID(fmt.Sprintf("00000000-0000-0000-0000-%012d", workload)), Controller: ptr.To(true),
 			}},
 		},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image, Env: env}, {Name: "sidecar", Image: "registry.example.com/mesh/proxy:v1", Env: env}}},
+		Spec: corev1.PodSpec{
+			Containers: []corev1.Container{
+				{Name: "app", Image: image, Env: env},
+				{Name: "sidecar", Image: "registry.example.com/mesh/proxy:v1", Env: env},
+			},
+		},
 	}
 	if err := s.Create(ctx, p); err != nil {
 		return err
@@ -220,10 +233,20 @@ func (s *scale) createPod(ctx context.Context, i int) error {
 	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}
 	p.Status = corev1.PodStatus{
 		Phase: corev1.PodRunning, PodIP: "10.0.0.1", HostIP: "10.0.0.2",
-		Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}, {Type: corev1.PodScheduled, Status: corev1.ConditionTrue}},
+		Conditions: []corev1.PodCondition{
+			{Type: corev1.PodReady, Status: corev1.ConditionTrue},
+			{Type: corev1.PodScheduled, Status: corev1.ConditionTrue},
+		},
 		ContainerStatuses: []corev1.ContainerStatus{
-			{Name: "app", Image: image, ImageID: imageID, ContainerID: "containerd://" + scaleHex(i, "app"), Ready: true, State: running},
-			{Name: "sidecar", Image: "registry.example.com/mesh/proxy:v1", ImageID: "registry.example.com/mesh/proxy@sha256:" + scaleHex(0, "both"), ContainerID: "containerd://" + scaleHex(i, "sidecar"), Ready: true, State: running},
+			{
+				Name: "app", Image: image, ImageID: imageID, ContainerID: "containerd://" + scaleHex(i, "app"),
+				Ready: true, State: running,
+			},
+			{
+				Name: "sidecar", Image: "registry.example.com/mesh/proxy:v1",
+				ImageID:     "registry.example.com/mesh/proxy@sha256:" + scaleHex(0, "both"),
+				ContainerID: "containerd://" + scaleHex(i, "sidecar"), Ready: true, State: running,
+			},
 		},
 	}
 	return s.Status().Update(ctx, p)

@@ -120,7 +120,9 @@ func (b *revoking) testPage(t *testing.T) {
 	p.does(breach, 1, values, production+"/Pod/stolen\t"+gun, `["ci"]`)
 	poll.Await(t, "the event", p.prints(breach, 2, values, "not signed by ci"))
 	p.does("Verify", 0, values, "True")
-	if out, err := p.run("Verify", 2, append(values, "run probe", "run probe --namespace="+production)...); err == nil || !strings.Contains(out, `role "ci" has not signed`) {
+	if out, err := p.run("Verify", 2,
+		append(values, "run probe", "run probe --namespace="+production)...); err == nil ||
+		!strings.Contains(out, `role "ci" has not signed`) {
 		t.Errorf("the last command of the page's section to verify: %v\n%s", err, out)
 	}
 
@@ -135,8 +137,10 @@ func (b *revoking) testPage(t *testing.T) {
 	for n := range 3 {
 		p.does(signer, 3+n, values)
 	}
-	must(t, b.Create(t.Context(), pod(production, gun+":v1"), client.DryRunAll)) // at the first try, with the old key revoked
-	if out, err := p.run(signer, 0, values...); err != nil || !strings.Contains(out, "v1") || strings.Contains(out, "bad") {
+	// at the first try, with the old key revoked
+	must(t, b.Create(t.Context(), pod(production, gun+":v1"), client.DryRunAll))
+	if out, err := p.run(signer, 0, values...); err != nil || !strings.Contains(out, "v1") ||
+		strings.Contains(out, "bad") {
 		t.Errorf("the list that is left (%v):\n%s", err, out)
 	}
 	everyManager(t, b.managers, pinned(gun), "the new key", admits)

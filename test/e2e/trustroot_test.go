@@ -25,14 +25,16 @@ func (b *bed) testTrustRootMissing(t *testing.T) {
 	if !strings.Contains(message, `"not-there"`) {
 		t.Errorf("message %q does not name the trust root", message)
 	}
-	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`, `TrustRoot "not-there" does not exist`)
+	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`,
+		`TrustRoot "not-there" does not exist`)
 	poll.Await(t, "an event", func() error {
 		events := &eventsv1.EventList{}
 		if err := b.List(t.Context(), events); err != nil {
 			return err
 		}
 		for _, e := range events.Items {
-			if e.Regarding.Name == "orphan" && e.Reason == v1alpha1.ReasonTrustRootNotFound && e.Type == corev1.EventTypeWarning {
+			if e.Regarding.Name == "orphan" && e.Reason == v1alpha1.ReasonTrustRootNotFound &&
+				e.Type == corev1.EventTypeWarning {
 				return nil
 			}
 		}
@@ -71,10 +73,18 @@ func (b *bed) testServerFaults(t *testing.T) {
 		spoil  func(*v1alpha1.NotarySpec)
 		reason string
 	}{
-		"wrong-ca":    {func(n *v1alpha1.NotarySpec) { n.CABundle = v1alpha1.PEMBundle(b.pin.CertificatePEM) }, v1alpha1.ReasonTLSNotTrusted},
-		"html":        {func(n *v1alpha1.NotarySpec) { n.Server, n.CABundle = html.URL, bundleOf(html) }, v1alpha1.ReasonUnexpectedAnswer},
+		"wrong-ca": {
+			func(n *v1alpha1.NotarySpec) { n.CABundle = v1alpha1.PEMBundle(b.pin.CertificatePEM) },
+			v1alpha1.ReasonTLSNotTrusted,
+		},
+		"html": {
+			func(n *v1alpha1.NotarySpec) { n.Server, n.CABundle = html.URL, bundleOf(html) },
+			v1alpha1.ReasonUnexpectedAnswer,
+		},
 		"unreachable": {func(n *v1alpha1.NotarySpec) { n.Server = "https://127.0.0.1:1" }, v1alpha1.ReasonUnreachable},
-		"link-local":  {func(n *v1alpha1.NotarySpec) { n.Server = "https://169.254.169.254" }, v1alpha1.ReasonAddressRefused},
+		"link-local": {
+			func(n *v1alpha1.NotarySpec) { n.Server = "https://169.254.169.254" }, v1alpha1.ReasonAddressRefused,
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -84,20 +94,26 @@ func (b *bed) testServerFaults(t *testing.T) {
 			t.Log(b.condition(t, root, name, v1alpha1.ConditionFresh, metav1.ConditionFalse, c.reason))
 			b.create(t, b.policy(name, registry+"/"+name+"/**", name, "ci"))
 			b.ready(t, &v1alpha1.ImagePolicy{}, name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
-			b.denied(t, pod(production, registry+"/"+name+"/app:v1"), http.StatusServiceUnavailable, `TrustRoot "`+name+`"`)
+			b.denied(t, pod(production, registry+"/"+name+"/app:v1"), http.StatusServiceUnavailable,
+				`TrustRoot "`+name+`"`)
 		})
 	}
 }
 
 func (b *bed) testKeyMaterialElsewhere(t *testing.T) {
 	root := b.trustRoot("elsewhere")
-	root.Spec.Notary.Root = v1alpha1.NotaryRoot{KeysFrom: []v1alpha1.KeySource{{Kind: "ConfigMap", Name: "root-keys", Key: "acme.pem"}}}
+	root.Spec.Notary.Root = v1alpha1.NotaryRoot{
+		KeysFrom: []v1alpha1.KeySource{{Kind: "ConfigMap", Name: "root-keys", Key: "acme.pem"}},
+	}
 	b.create(t, root)
 	message := b.ready(t, root, "elsewhere", metav1.ConditionFalse, v1alpha1.ReasonReferenceNotFound)
 	if !strings.Contains(message, "ConfigMap countersign-system/root-keys does not exist") {
 		t.Errorf("message is %q", message)
 	}
-	b.create(t, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "countersign-system", Name: "root-keys"}, Data: map[string]string{"acme.pem": string(b.pin.PublicKeyPEM)}})
+	b.create(t, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "countersign-system", Name: "root-keys"},
+		Data:       map[string]string{"acme.pem": string(b.pin.PublicKeyPEM)},
+	})
 	b.ready(t, root, "elsewhere", metav1.ConditionTrue, v1alpha1.ReasonPinned)
 	if got := root.Status.RootFingerprints; len(got) != 1 || got[0] != b.pin.KeyID {
 		t.Errorf("fingerprints are %q, want the canonical key ID %q", got, b.pin.KeyID)
@@ -130,7 +146,8 @@ func (b *bed) testCredentials(t *testing.T) {
 	root.Spec.Notary.CredentialsSecretRef = &v1alpha1.SecretReference{Name: "notary-reader"}
 	b.create(t, root)
 	b.create(t, b.policy("guarded", registry+"/guarded/**", "guarded", "ci"))
-	message := b.condition(t, root, "guarded", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonUnauthorized)
+	message := b.condition(t, root, "guarded", v1alpha1.ConditionFresh, metav1.ConditionFalse,
+		v1alpha1.ReasonUnauthorized)
 	if strings.Contains(message, "wrong") {
 		t.Errorf("message %q tells the password", message)
 	}
@@ -174,7 +191,8 @@ func (b *bed) testClientCertificate(t *testing.T) {
 	b.create(t, root)
 	b.create(t, b.policy("mutual", registry+"/mutual/**", "mutual", "ci"))
 	b.ready(t, &v1alpha1.ImagePolicy{}, "mutual", metav1.ConditionTrue, v1alpha1.ReasonInForce)
-	b.denied(t, pod(production, gun+":v1"), http.StatusServiceUnavailable, `TrustRoot "mutual"`, "clientCertificateSecretRef")
+	b.denied(t, pod(production, gun+":v1"), http.StatusServiceUnavailable, `TrustRoot "mutual"`,
+		"clientCertificateSecretRef")
 
 	secret.Data = data(guarded.CA)
 	must(t, b.Update(t.Context(), secret))

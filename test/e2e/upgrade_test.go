@@ -84,7 +84,8 @@ func TestUpgrade(t *testing.T) {
 func newUpgrades(t *testing.T) *upgrades {
 	t.Helper()
 	u := &upgrades{previous: previous.Run(t), front: operator.RunBalancer(t), binary: buildManager(t)}
-	text, err := kustomize.Render(t.Context(), os.Stderr, kustomize.Overlay{Image: "registry.example.com/countersign/countersign:next"})
+	text, err := kustomize.Render(t.Context(), os.Stderr,
+		kustomize.Overlay{Image: "registry.example.com/countersign/countersign:next"})
 	must(t, err)
 	u.manifests = filepath.Join(t.TempDir(), "install.yaml")
 	must(t, os.WriteFile(u.manifests, text, 0o600))
@@ -101,7 +102,9 @@ func newUpgrades(t *testing.T) *upgrades {
 	u.sign(t, u.half, "v1", 2, "ci")
 	// The previous release's CRD takes a selector that this one's refuses.
 	odd := u.policy("odd", registry+"/odd/**", "acme-notary", "ci")
-	odd.Spec.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Near"}}}
+	odd.Spec.NamespaceSelector = &v1alpha1.NamespaceSelector{
+		MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Near"}},
+	}
 	u.create(t, odd)
 	return u
 }
@@ -158,7 +161,8 @@ func (u *upgrades) decides(t *testing.T) {
 	u.admitted(t, pod(production, u.signed+":v1"))
 	u.denied(t, pod(production, u.half+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 	u.denied(t, pod(production, u.signed+":unsigned"), http.StatusForbidden)
-	u.denied(t, pod("sandbox", registry+"/odd/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "odd"`, "spec.namespaceSelector")
+	u.denied(t, pod("sandbox", registry+"/odd/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "odd"`,
+		"spec.namespaceSelector")
 
 	u.edits++
 	u.editRoot(t, func(root *v1alpha1.TrustRoot) { root.Spec.RefreshInterval.Duration++ })
@@ -171,7 +175,9 @@ func (u *upgrades) decides(t *testing.T) {
 	} {
 		p := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		u.update(t, p, func() {
-			p.Spec.ExceptImages = []v1alpha1.ImagePattern{v1alpha1.ImagePattern(fmt.Sprintf("%s/none/app-%d", registry, u.edits))}
+			p.Spec.ExceptImages = []v1alpha1.ImagePattern{
+				v1alpha1.ImagePattern(fmt.Sprintf("%s/none/app-%d", registry, u.edits)),
+			}
 		})
 		u.ready(t, p, name, want.status, want.reason)
 	}
@@ -266,7 +272,9 @@ func (u *upgrades) testRecordsOfThePrevious(t *testing.T) {
 	u.admitted(t, pod(production, gun+":v1"))
 	u.admitted(t, pod(production, u.signed+":v1"))
 	u.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable, `role "qa" has not signed`)
-	u.denied(t, pod(production, u.half+":v1"), http.StatusServiceUnavailable, `role "qa" has not signed`, "could not be asked for newer signatures")
-	u.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable, `TrustRoot "acme-notary"`)
+	u.denied(t, pod(production, u.half+":v1"), http.StatusServiceUnavailable, `role "qa" has not signed`,
+		"could not be asked for newer signatures")
+	u.denied(t, pod(production, registry+"/acme/never-seen:v1"), http.StatusServiceUnavailable,
+		`TrustRoot "acme-notary"`)
 	u.hadRights(t)
 }

@@ -56,17 +56,23 @@ func (k *Key) Certified(tb testing.TB, name string) *Key {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(10, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, k.private.Public(), k.private)
 	check(tb, err)
-	c := &Key{private: k.private, kind: "ecdsa-x509", public: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), Canonical: k.Canonical}
+	c := &Key{
+		private: k.private, kind: "ecdsa-x509", public: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		Canonical: k.Canonical,
+	}
 	c.ID = keyID(c.kind, c.public)
 	return c
 }
 
 func keyID(kind string, public []byte) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, `{"keytype":%q,"keyval":{"private":null,"public":%q}}`, kind, base64.StdEncoding.EncodeToString(public)))
+	sum := sha256.Sum256(
+		fmt.Appendf(nil, `{"keytype":%q,"keyval":{"private":null,"public":%q}}`, kind,
+			base64.StdEncoding.EncodeToString(public)))
 	return hex.EncodeToString(sum[:])
 }
 
@@ -83,7 +89,8 @@ func canonical(tb testing.TB, v any) []byte {
 // Seal signs a file of a kind, "Root" say, and version.
 func (k *Key) Seal(tb testing.TB, kind string, version int, lifetime time.Duration, signed Object) []byte {
 	tb.Helper()
-	signed["_type"], signed["version"], signed["expires"] = kind, version, time.Now().Add(lifetime).Format(time.RFC3339Nano)
+	signed["_type"], signed["version"], signed["expires"] = kind, version, time.Now().Add(lifetime).Format(
+		time.RFC3339Nano)
 	message := canonical(tb, signed)
 	sum := sha256.Sum256(message)
 	r, s, err := ecdsa.Sign(rand.Reader, k.private, sum[:])
@@ -99,7 +106,9 @@ func (k *Key) Seal(tb testing.TB, kind string, version int, lifetime time.Durati
 func Listed(keys ...*Key) Object {
 	all := Object{}
 	for _, k := range keys {
-		all[k.ID] = Object{"keytype": k.kind, "keyval": Object{"private": nil, "public": base64.StdEncoding.EncodeToString(k.public)}}
+		all[k.ID] = Object{
+			"keytype": k.kind, "keyval": Object{"private": nil, "public": base64.StdEncoding.EncodeToString(k.public)},
+		}
 	}
 	return all
 }
@@ -176,19 +185,25 @@ func (s *Signers) Publish(tb testing.TB, r Repository, files map[string][]byte) 
 		d["name"], d["paths"] = "targets/"+role, []string{""}
 		delegations = append(delegations, d)
 	}
-	targets, snapshot, timestamp := s.top(tb, r.Name, "targets"), s.top(tb, r.Name, "snapshot"), s.top(tb, r.Name, "timestamp")
-	put("targets", targets.Seal(tb, "Targets", 1, fileLife, Object{"targets": Object{}, "delegations": Object{"keys": Listed(keys...), "roles": delegations}}))
+	targets, snapshot, timestamp := s.top(tb, r.Name, "targets"), s.top(tb, r.Name, "snapshot"), s.top(tb, r.Name,
+		"timestamp")
+	put("targets",
+		targets.Seal(tb, "Targets", 1, fileLife,
+			Object{"targets": Object{}, "delegations": Object{"keys": Listed(keys...), "roles": delegations}}))
 	root := s.top(tb, r.Name, "root")
 	raw := files[prefix+"root.json"] // a version of the root is published once
 	if raw == nil {
 		raw = root.Seal(tb, "Root", 1, rootLife, Object{
 			"consistent_snapshot": false, "keys": Listed(root, targets, snapshot, timestamp),
-			"roles": Object{"root": Only(root), "targets": Only(targets), "snapshot": Only(snapshot), "timestamp": Only(timestamp)},
+			"roles": Object{
+				"root": Only(root), "targets": Only(targets), "snapshot": Only(snapshot), "timestamp": Only(timestamp),
+			},
 		})
 	}
 	put("root", raw)
 	put("snapshot", snapshot.Seal(tb, "Snapshot", version, fileLife, Object{"meta": meta}))
-	put("timestamp", timestamp.Seal(tb, "Timestamp", version, stampLife, Object{"meta": Object{"snapshot": meta["snapshot"]}}))
+	put("timestamp",
+		timestamp.Seal(tb, "Timestamp", version, stampLife, Object{"meta": Object{"snapshot": meta["snapshot"]}}))
 }
 
 // top returns the key of a top-level role of a repository.

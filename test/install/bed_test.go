@@ -142,7 +142,9 @@ func (b *bed) open(t *testing.T, namespace string) error {
 func (b *bed) shut(t *testing.T, namespace string) error {
 	t.Helper()
 	err := b.open(t, namespace)
-	if err != nil && (strings.Contains(err.Error(), `webhook "validate.countersign.dev"`) || strings.Contains(err.Error(), `webhook "mutate.countersign.dev"`)) {
+	if err != nil &&
+		(strings.Contains(err.Error(), `webhook "validate.countersign.dev"`) ||
+			strings.Contains(err.Error(), `webhook "mutate.countersign.dev"`)) {
 		return nil
 	}
 	return fmt.Errorf("the answer is %w, want a denial by the webhook", err)
@@ -152,7 +154,9 @@ func (b *bed) shut(t *testing.T, namespace string) error {
 func (b *bed) configurations(t *testing.T) []string {
 	t.Helper()
 	var found []string
-	for _, o := range []client.Object{&admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}} {
+	for _, o := range []client.Object{
+		&admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{},
+	} {
 		switch err := b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o); {
 		case err == nil:
 			found = append(found, fmt.Sprintf("%T", o))
@@ -188,7 +192,9 @@ func (b *bed) uninstalled(t *testing.T, manifest string) {
 // find returns the first object of a kind and name.
 func find(t *testing.T, all []*unstructured.Unstructured, kind, name string) *unstructured.Unstructured {
 	t.Helper()
-	i := slices.IndexFunc(all, func(o *unstructured.Unstructured) bool { return o.GetKind() == kind && o.GetName() == name })
+	i := slices.IndexFunc(all, func(o *unstructured.Unstructured) bool {
+		return o.GetKind() == kind && o.GetName() == name
+	})
 	if i < 0 {
 		t.Fatalf("the manifest has no %s %s", kind, name)
 	}

@@ -56,7 +56,8 @@ func (b *bed) testApplied(t *testing.T) {
 		}
 		return nil
 	})
-	if out, err := b.kube.RunKubectl(t.Context(), "", "apply", "--dry-run=server", "-f", "../../config/samples"); err != nil {
+	if out, err := b.kube.RunKubectl(t.Context(), "", "apply", "--dry-run=server", "-f",
+		"../../config/samples"); err != nil {
 		t.Errorf("the samples: %v\n%s", err, out)
 	}
 	t.Run("Pods are made, under restricted Pod Security", b.testPodsMade)
@@ -81,13 +82,15 @@ func (b *bed) testBeforeCRDs(t *testing.T) {
 	}
 	dir, applied := t.TempDir(), make(chan error, 1)
 	go func() {
-		applied <- wait.PollUntilContextCancel(t.Context(), 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-			log, _ := os.ReadFile(filepath.Join(dir, "countersign.log"))
-			if !bytes.Contains(log, []byte("CustomResourceDefinition imagepolicies.countersign.dev is not in force")) {
-				return false, nil
-			}
-			return true, errors.Join(b.Create(ctx, crds[0]), b.Create(ctx, crds[1]))
-		})
+		applied <- wait.PollUntilContextCancel(t.Context(), 50*time.Millisecond, true,
+			func(ctx context.Context) (bool, error) {
+				log, _ := os.ReadFile(filepath.Join(dir, "countersign.log"))
+				if !bytes.Contains(log,
+					[]byte("CustomResourceDefinition imagepolicies.countersign.dev is not in force")) {
+					return false, nil
+				}
+				return true, errors.Join(b.Create(ctx, crds[0]), b.Create(ctx, crds[1]))
+			})
 	}()
 	m, err := operator.Start(t.Context(), b.kube, operator.Options{Binary: b.binary, Dir: dir})
 	must(t, err)
@@ -106,13 +109,14 @@ func (b *bed) testFirstEndpoint(t *testing.T) {
 	must(t, b.Create(t.Context(), policy))
 	endpoint := make(chan error, 1)
 	go func() {
-		err := wait.PollUntilContextCancel(t.Context(), 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-			if err := b.Get(ctx, client.ObjectKeyFromObject(policy), policy); err != nil {
-				return false, err
-			}
-			gated := meta.FindStatusCondition(policy.Status.Conditions, v1alpha1.ConditionGated)
-			return gated != nil && gated.Reason == v1alpha1.ReasonWaitingForEndpoints, nil
-		})
+		err := wait.PollUntilContextCancel(t.Context(), 50*time.Millisecond, true,
+			func(ctx context.Context) (bool, error) {
+				if err := b.Get(ctx, client.ObjectKeyFromObject(policy), policy); err != nil {
+					return false, err
+				}
+				gated := meta.FindStatusCondition(policy.Status.Conditions, v1alpha1.ConditionGated)
+				return gated != nil && gated.Reason == v1alpha1.ReasonWaitingForEndpoints, nil
+			})
 		endpoint <- errors.Join(err, b.open(t, covered), b.Create(t.Context(), &discoveryv1.EndpointSlice{
 			ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "ready", Labels: map[string]string{
 				discoveryv1.LabelServiceName: "countersign-webhook",
@@ -149,14 +153,16 @@ func (b *bed) testPodsMade(t *testing.T) {
 			t.Errorf("the image is %q, want %q", p.Spec.Containers[0].Image, image)
 		}
 		if p.Spec.PriorityClassName != "system-cluster-critical" || len(p.Spec.TopologySpreadConstraints) != 2 {
-			t.Errorf("%s has priority %q and the constraints %v", p.Name, p.Spec.PriorityClassName, p.Spec.TopologySpreadConstraints)
+			t.Errorf("%s has priority %q and the constraints %v", p.Name, p.Spec.PriorityClassName,
+				p.Spec.TopologySpreadConstraints)
 		}
 	}
 	privileged := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, GenerateName: "p-"},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}},
 	}
-	if err := b.Create(t.Context(), privileged); err == nil || !strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
+	if err := b.Create(t.Context(), privileged); err == nil ||
+		!strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
 		t.Errorf("a Pod without any restriction: %v", err)
 	}
 }
@@ -185,14 +191,16 @@ func TestUninstall(t *testing.T) {
 	}
 	owner := func(o *unstructured.Unstructured) bool { return o.GetName() == "countersign-webhook-owner" }
 	for name, order := range map[string]func([]*unstructured.Unstructured){
-		"as written":               func([]*unstructured.Unstructured) {},
-		"the other way round":      slices.Reverse[[]*unstructured.Unstructured],
-		"CRDs first":               first(kind("CustomResourceDefinition")),
-		"rights first":             first(kind("Role")),
-		"Deployment first":         first(kind("Deployment")),
-		"owner first":              first(owner),
-		"owner last":               first(func(o *unstructured.Unstructured) bool { return !owner(o) }),
-		"namespace last, CRDs too": first(func(o *unstructured.Unstructured) bool { return !kind("Namespace")(o) && !kind("CustomResource")(o) }),
+		"as written":          func([]*unstructured.Unstructured) {},
+		"the other way round": slices.Reverse[[]*unstructured.Unstructured],
+		"CRDs first":          first(kind("CustomResourceDefinition")),
+		"rights first":        first(kind("Role")),
+		"Deployment first":    first(kind("Deployment")),
+		"owner first":         first(owner),
+		"owner last":          first(func(o *unstructured.Unstructured) bool { return !owner(o) }),
+		"namespace last, CRDs too": first(func(o *unstructured.Unstructured) bool {
+			return !kind("Namespace")(o) && !kind("CustomResource")(o)
+		}),
 	} {
 		for _, dead := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, operator dead=%t", name, dead), func(t *testing.T) {
@@ -266,7 +274,8 @@ func (b *bed) testAdopted(t *testing.T) {
 		uid := o.GetUID()
 		poll.Await(t, "the new owner", func() error {
 			must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
-			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" || owners[0].Name != "countersign-webhook-owner" || o.GetUID() != uid {
+			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" ||
+				owners[0].Name != "countersign-webhook-owner" || o.GetUID() != uid {
 				return fmt.Errorf("the owners are %v, UID %s (it was %s)", owners, o.GetUID(), uid)
 			}
 			return nil

@@ -33,7 +33,10 @@ func (b *bed) testMetrics(t *testing.T) {
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	b.manager(t, "--metrics-secure", "--metrics-bind-address="+address)
 	for _, name := range []string{"prometheus", "nobody"} {
-		must(t, b.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: name}}))
+		must(t,
+			b.Create(t.Context(), &corev1.ServiceAccount{
+				ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: name},
+			}))
 	}
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "prometheus"},
@@ -43,7 +46,9 @@ func (b *bed) testMetrics(t *testing.T) {
 	must(t, b.Create(t.Context(), binding))
 	defer func() { must(t, b.Delete(t.Context(), binding)) }()
 	secret := &corev1.Secret{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: "countersign-webhook-certificate"}, secret))
+	must(t,
+		b.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: "countersign-webhook-certificate"},
+			secret))
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(secret.Data["ca.crt"]) {
 		t.Fatal("the Secret has no CA")

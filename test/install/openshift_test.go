@@ -29,12 +29,16 @@ spec:
 `
 
 // platformNamespaces are those of OpenShift, and those that look like them and are not.
-var platformNamespaces = map[string]bool{"openshift": true, "openshift-ingress": true, "openshifty": false, "my-openshift-app": false}
+var platformNamespaces = map[string]bool{
+	"openshift": true, "openshift-ingress": true, "openshifty": false, "my-openshift-app": false,
+}
 
 func (b *bed) namespaces(t *testing.T) {
 	t.Helper()
 	for name := range platformNamespaces {
-		must(t, client.IgnoreAlreadyExists(b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})))
+		must(t,
+			client.IgnoreAlreadyExists(
+				b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})))
 		poll.Await(t, "the service account of "+name, func() error {
 			return b.Get(t.Context(), client.ObjectKey{Namespace: name, Name: "default"}, &corev1.ServiceAccount{})
 		})
@@ -67,7 +71,10 @@ func (b *bed) testBesideOthers(t *testing.T) {
 		must(t, err)
 	}()
 	poll.Await(t, "an object of the other API", func() error {
-		_, err := b.kube.RunKubectl(t.Context(), `{"apiVersion": "config.openshift.io/v1", "kind": "ImagePolicy", "metadata": {"name": "theirs", "namespace": "shop"}}`, "apply", "-f", "-")
+		_, err := b.kube.RunKubectl(t.Context(),
+			`{"apiVersion": "config.openshift.io/v1", "kind": "ImagePolicy", "metadata": {"name": "theirs", "namespace": "shop"}}`,
+			"apply",
+			"-f", "-")
 		return err
 	})
 	b.namespaces(t)
@@ -76,10 +83,12 @@ func (b *bed) testBesideOthers(t *testing.T) {
 	wantViolation := b.ranShortNamed(t)
 	m := b.manager(t)
 	b.policy(t)
-	if out, err = b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "-o", "name"); err != nil || strings.TrimSpace(out) != "imagepolicy.countersign.dev/everything" {
+	if out, err = b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "-o",
+		"name"); err != nil || strings.TrimSpace(out) != "imagepolicy.countersign.dev/everything" {
 		t.Errorf("our policies: %v, %q", err, out)
 	}
-	if out, err = b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.config.openshift.io", "-A", "-o", "name"); err != nil || strings.TrimSpace(out) != "imagepolicy.config.openshift.io/theirs" {
+	if out, err = b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.config.openshift.io", "-A", "-o",
+		"name"); err != nil || strings.TrimSpace(out) != "imagepolicy.config.openshift.io/theirs" {
 		t.Errorf("their policies: %v, %q", err, out)
 	}
 	wanted := func(t *testing.T) {

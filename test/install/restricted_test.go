@@ -44,7 +44,8 @@ func (b *bed) testRestricted(t *testing.T) {
 			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "another"}},
 			&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "another"}},
 		} {
-			if err := thief.Create(t.Context(), o, client.DryRunAll); err == nil || !strings.Contains(err.Error(), refusal) {
+			if err := thief.Create(t.Context(), o, client.DryRunAll); err == nil ||
+				!strings.Contains(err.Error(), refusal) {
 				return fmt.Errorf("creating another %T: %w", o, err)
 			}
 		}
@@ -53,7 +54,8 @@ func (b *bed) testRestricted(t *testing.T) {
 	restricted.endpoint(t)
 	// The further kinds are in the rules, and the Service in place of the URL by which other tests
 	// reach the manager.
-	m := restricted.manager(t, "--webhook-url=", "--workload-kinds=rollouts.v1alpha1.example.com=spec.template,jobsets.v1alpha2.jobset.x-k8s.io=spec.template")
+	m := restricted.manager(t, "--webhook-url=",
+		"--workload-kinds=rollouts.v1alpha1.example.com=spec.template,jobsets.v1alpha2.jobset.x-k8s.io=spec.template")
 	restricted.testRestored(t)
 	must(t, m.Stop())
 	t.Run("another name", func(t *testing.T) { restricted.testOtherNames(t, thief) })
@@ -68,11 +70,16 @@ func (b *bed) endpoint(t *testing.T) {
 	t.Helper()
 	must(t, b.Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: operator.Namespace, Name: "countersign-webhook-test", Labels: map[string]string{discoveryv1.LabelServiceName: "countersign-webhook"},
+			Namespace: operator.Namespace, Name: "countersign-webhook-test",
+			Labels: map[string]string{discoveryv1.LabelServiceName: "countersign-webhook"},
 		},
 		AddressType: discoveryv1.AddressTypeIPv4,
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}}},
-		Ports:       []discoveryv1.EndpointPort{{Name: new("webhook"), Port: new(int32(9443)), Protocol: new(corev1.ProtocolTCP)}},
+		Endpoints: []discoveryv1.Endpoint{
+			{Addresses: []string{"192.0.2.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}},
+		},
+		Ports: []discoveryv1.EndpointPort{
+			{Name: new("webhook"), Port: new(int32(9443)), Protocol: new(corev1.ProtocolTCP)},
+		},
 	}))
 }
 
@@ -102,7 +109,8 @@ func (b *bed) testRestored(t *testing.T) {
 }
 
 // own returns the operator's two configurations.
-func (b *bed) own(t *testing.T) (*admissionv1.MutatingWebhookConfiguration, *admissionv1.ValidatingWebhookConfiguration) {
+func (b *bed) own(t *testing.T) (*admissionv1.MutatingWebhookConfiguration,
+	*admissionv1.ValidatingWebhookConfiguration) {
 	t.Helper()
 	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
 	must(t, b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, mutating))
@@ -156,14 +164,24 @@ func changes() map[string]change {
 		}
 	}
 	return map[string]change{
-		"none":                     {allowed: true},
-		"another CA":               {client: func(c *admissionv1.WebhookClientConfig) { c.CABundle = nil }, allowed: true},
-		"another further kind":     {rules: to("apps.example.com", "clonesets"), allowed: true},
-		"a kind of a sub-project":  {rules: to("jobset.x-k8s.io", "jobsets"), allowed: true},
-		"Deployments again":        {rules: to("apps", "deployments"), allowed: true},
-		"another Service":          {client: func(c *admissionv1.WebhookClientConfig) { c.Service.Name = "countersign-metrics" }},
-		"a Service of a team":      {client: func(c *admissionv1.WebhookClientConfig) { c.Service.Namespace = covered }},
-		"a URL":                    {client: func(c *admissionv1.WebhookClientConfig) { c.Service, c.URL = nil, new("https://evil.example.com") }},
+		"none": {allowed: true},
+		"another CA": {
+			client: func(c *admissionv1.WebhookClientConfig) { c.CABundle = nil }, allowed: true,
+		},
+		"another further kind":    {rules: to("apps.example.com", "clonesets"), allowed: true},
+		"a kind of a sub-project": {rules: to("jobset.x-k8s.io", "jobsets"), allowed: true},
+		"Deployments again":       {rules: to("apps", "deployments"), allowed: true},
+		"another Service": {
+			client: func(c *admissionv1.WebhookClientConfig) { c.Service.Name = "countersign-metrics" },
+		},
+		"a Service of a team": {
+			client: func(c *admissionv1.WebhookClientConfig) { c.Service.Namespace = covered },
+		},
+		"a URL": {
+			client: func(c *admissionv1.WebhookClientConfig) {
+				c.Service, c.URL = nil, new("https://evil.example.com")
+			},
+		},
 		"failures ignored":         {policy: admissionv1.Ignore},
 		"another name":             {name: "intercept.example.com"},
 		"Secrets":                  {rules: to("", "secrets")},
@@ -194,7 +212,8 @@ func changes() map[string]change {
 func (b *bed) testOwnConfigurations(t *testing.T, thief client.Client) {
 	for name, c := range changes() {
 		mutating, validating := b.own(t)
-		apply := func(webhook *string, way *admissionv1.WebhookClientConfig, rules *[]admissionv1.RuleWithOperations, policy **admissionv1.FailurePolicyType) {
+		apply := func(webhook *string, way *admissionv1.WebhookClientConfig, rules *[]admissionv1.RuleWithOperations,
+			policy **admissionv1.FailurePolicyType) {
 			if c.name != "" {
 				*webhook = c.name
 			}
@@ -219,20 +238,25 @@ func (b *bed) testOwnConfigurations(t *testing.T, thief client.Client) {
 		change  func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration)
 		allowed bool
 	}{
-		"no webhook": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
+		"no webhook": {func(m *admissionv1.MutatingWebhookConfiguration,
+			v *admissionv1.ValidatingWebhookConfiguration) {
 			m.Webhooks, v.Webhooks = nil, nil
 		}, false},
 		"no rules": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
 			m.Webhooks[0].Rules, v.Webhooks[0].Rules = nil, nil
 		}, false},
-		"one more webhook": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
-			m.Webhooks, v.Webhooks = append(m.Webhooks, *m.Webhooks[0].DeepCopy()), append(v.Webhooks, *v.Webhooks[0].DeepCopy())
+		"one more webhook": {func(m *admissionv1.MutatingWebhookConfiguration,
+			v *admissionv1.ValidatingWebhookConfiguration) {
+			m.Webhooks, v.Webhooks = append(m.Webhooks, *m.Webhooks[0].DeepCopy()), append(v.Webhooks,
+				*v.Webhooks[0].DeepCopy())
 			m.Webhooks[1].Name, v.Webhooks[1].Name = "intercept.example.com", "intercept.example.com"
 		}, false},
-		"the name of the other's webhook": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
+		"the name of the other's webhook": {func(m *admissionv1.MutatingWebhookConfiguration,
+			v *admissionv1.ValidatingWebhookConfiguration) {
 			m.Webhooks[0].Name, v.Webhooks[0].Name = v.Webhooks[0].Name, m.Webhooks[0].Name
 		}, false},
-		"labels, annotations, owners, conditions": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
+		"labels, annotations, owners, conditions": {func(m *admissionv1.MutatingWebhookConfiguration,
+			v *admissionv1.ValidatingWebhookConfiguration) {
 			for _, o := range []client.Object{m, v} {
 				o.SetLabels(map[string]string{"a": "b"})
 				o.SetAnnotations(map[string]string{"a": "b"})
@@ -241,19 +265,27 @@ func (b *bed) testOwnConfigurations(t *testing.T, thief client.Client) {
 				}))
 			}
 			more := admissionv1.MatchCondition{Name: "more", Expression: "true"}
-			m.Webhooks[0].MatchConditions, v.Webhooks[0].MatchConditions = append(m.Webhooks[0].MatchConditions, more), append(v.Webhooks[0].MatchConditions, more)
+			m.Webhooks[0].MatchConditions, v.Webhooks[0].MatchConditions = append(m.Webhooks[0].MatchConditions,
+				more), append(v.Webhooks[0].MatchConditions, more)
 		}, true},
-		"no namespaces left out": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
+		"no namespaces left out": {func(m *admissionv1.MutatingWebhookConfiguration,
+			v *admissionv1.ValidatingWebhookConfiguration) {
 			m.Webhooks[0].NamespaceSelector, v.Webhooks[0].NamespaceSelector = nil, nil
 		}, false},
-		"kube-system not left out": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
-			for _, s := range []*metav1.LabelSelector{m.Webhooks[0].NamespaceSelector, v.Webhooks[0].NamespaceSelector} {
+		"kube-system not left out": {func(m *admissionv1.MutatingWebhookConfiguration,
+			v *admissionv1.ValidatingWebhookConfiguration) {
+			for _, s := range []*metav1.LabelSelector{
+				m.Webhooks[0].NamespaceSelector, v.Webhooks[0].NamespaceSelector,
+			} {
 				values := &s.MatchExpressions[0].Values
 				*values = slices.DeleteFunc(*values, func(name string) bool { return name == "kube-system" })
 			}
 		}, false},
-		"one more namespace left out": {func(m *admissionv1.MutatingWebhookConfiguration, v *admissionv1.ValidatingWebhookConfiguration) {
-			for _, s := range []*metav1.LabelSelector{m.Webhooks[0].NamespaceSelector, v.Webhooks[0].NamespaceSelector} {
+		"one more namespace left out": {func(m *admissionv1.MutatingWebhookConfiguration,
+			v *admissionv1.ValidatingWebhookConfiguration) {
+			for _, s := range []*metav1.LabelSelector{
+				m.Webhooks[0].NamespaceSelector, v.Webhooks[0].NamespaceSelector,
+			} {
 				s.MatchExpressions[0].Values = append(s.MatchExpressions[0].Values, "infra")
 			}
 		}, true},
@@ -269,7 +301,8 @@ func (b *bed) judged(t *testing.T, thief client.Client, name string, allowed boo
 	t.Helper()
 	for _, o := range objects {
 		err := thief.Update(t.Context(), o, client.DryRunAll)
-		if refused := err != nil && strings.Contains(err.Error(), refusal); refused == allowed || allowed && err != nil {
+		if refused := err != nil && strings.Contains(err.Error(), refusal); refused == allowed ||
+			allowed && err != nil {
 			t.Errorf("%s, %T: %v, want it allowed: %t", name, o, err, allowed)
 		}
 	}
@@ -279,23 +312,35 @@ func (b *bed) judged(t *testing.T, thief client.Client, name string, allowed boo
 // The operator's own Secret was made under the policy.
 func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 	own := &corev1.Secret{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: "countersign-webhook-certificate"}, own))
+	must(t,
+		b.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: "countersign-webhook-certificate"},
+			own))
 	must(t, b.Delete(t.Context(), own))
-	token := metav1.ObjectMeta{Namespace: operator.Namespace, Name: own.Name, Annotations: map[string]string{corev1.ServiceAccountNameKey: "default"}}
+	token := metav1.ObjectMeta{
+		Namespace: operator.Namespace, Name: own.Name,
+		Annotations: map[string]string{corev1.ServiceAccountNameKey: "default"},
+	}
 	another := *token.DeepCopy()
 	another.Name = "another"
 	for name, c := range map[string]struct {
 		secret  *corev1.Secret
 		allowed bool
 	}{
-		"its own":               {&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: own.Namespace, Name: own.Name}, Type: own.Type, Data: own.Data}, true},
-		"a token":               {&corev1.Secret{ObjectMeta: another, Type: corev1.SecretTypeServiceAccountToken}, false},
+		"its own": {
+			&corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Namespace: own.Namespace, Name: own.Name}, Type: own.Type, Data: own.Data,
+			}, true,
+		},
+		"a token": {
+			&corev1.Secret{ObjectMeta: another, Type: corev1.SecretTypeServiceAccountToken}, false,
+		},
 		"a token as its own":    {&corev1.Secret{ObjectMeta: token, Type: corev1.SecretTypeServiceAccountToken}, false},
 		"another certificate":   {&corev1.Secret{ObjectMeta: another, Type: own.Type, Data: own.Data}, false},
 		"of no type as its own": {&corev1.Secret{ObjectMeta: token}, false},
 	} {
 		err := thief.Create(t.Context(), c.secret, client.DryRunAll)
-		if refused := err != nil && strings.Contains(err.Error(), refusal); refused == c.allowed || c.allowed && err != nil {
+		if refused := err != nil && strings.Contains(err.Error(), refusal); refused == c.allowed ||
+			c.allowed && err != nil {
 			t.Errorf("%s: %v, want it allowed: %t", name, err, c.allowed)
 		}
 	}
@@ -305,11 +350,13 @@ func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 // write.
 func (b *bed) testConfigMaps(t *testing.T, thief client.Client) {
 	for name, allowed := range map[string]bool{
-		persist.Name("uid", trust.Subject{Repository: "registry.example.com/acme/app"}): true, "root-keys": false, "countersign-trusted-ca": false, "countersign-metadata": false,
+		persist.Name("uid", trust.Subject{Repository: "registry.example.com/acme/app"}): true, "root-keys": false,
+		"countersign-trusted-ca": false, "countersign-metadata": false,
 	} {
 		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: name}}
 		judge := func(what string, err error) {
-			if refused := err != nil && strings.Contains(err.Error(), refusal); refused == allowed || allowed && err != nil {
+			if refused := err != nil && strings.Contains(err.Error(), refusal); refused == allowed ||
+				allowed && err != nil {
 				t.Errorf("%s %s: %v, want it allowed: %t", what, name, err, allowed)
 			}
 		}

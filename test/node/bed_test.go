@@ -151,10 +151,14 @@ func (b *bed) policy() *v1alpha1.ImagePolicy {
 	return &v1alpha1.ImagePolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "production"},
 		Spec: v1alpha1.ImagePolicySpec{
-			Images:            []v1alpha1.ImagePattern{v1alpha1.ImagePattern(host + "/acme/**"), v1alpha1.ImagePattern(host + "/countersign/**")},
-			TrustRoots:        []v1alpha1.ObjectName{"acme-notary"},
-			NamespaceSelector: &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"}},
-			RequiredRoles:     []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
+			Images: []v1alpha1.ImagePattern{
+				v1alpha1.ImagePattern(host + "/acme/**"), v1alpha1.ImagePattern(host + "/countersign/**"),
+			},
+			TrustRoots: []v1alpha1.ObjectName{"acme-notary"},
+			NamespaceSelector: &v1alpha1.NamespaceSelector{
+				MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"},
+			},
+			RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
 		},
 	}
 }
@@ -177,7 +181,8 @@ func (b *bed) running(t *testing.T, p *corev1.Pod) *corev1.Pod {
 		if err := b.Get(ctx, client.ObjectKeyFromObject(p), p); err != nil {
 			return err
 		}
-		if p.Status.Phase != corev1.PodRunning || len(p.Status.ContainerStatuses) == 0 || !p.Status.ContainerStatuses[0].Ready {
+		if p.Status.Phase != corev1.PodRunning || len(p.Status.ContainerStatuses) == 0 ||
+			!p.Status.ContainerStatuses[0].Ready {
 			return fmt.Errorf("phase %q, %+v", p.Status.Phase, p.Status.ContainerStatuses)
 		}
 		return nil
@@ -209,7 +214,8 @@ func refusal(err error, code int32) error {
 		return fmt.Errorf("it was admitted, want a denial by the admission webhook with status %d", code)
 	}
 	status := apierrors.APIStatus(nil)
-	if !errors.As(err, &status) || status.Status().Code != code || !strings.Contains(err.Error(), "denied the request") {
+	if !errors.As(err, &status) || status.Status().Code != code ||
+		!strings.Contains(err.Error(), "denied the request") {
 		return fmt.Errorf("want a denial by the admission webhook with status %d, got: %w", code, err)
 	}
 	return nil

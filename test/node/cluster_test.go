@@ -171,11 +171,15 @@ func (c *cluster) apiServer() (*part, error) {
 	}
 	return &part{name: "kube-apiserver", path: c.Kube.APIServer, args: []string{
 		"--etcd-servers", etcdURL, "--advertise-address", nodeIP, "--secure-port", "6443",
-		"--tls-cert-file", certFile, "--tls-private-key-file", keyFile, "--client-ca-file", c.path("ca.crt"), "--cert-dir", c.path("apiserver"),
-		"--kubelet-client-certificate", clientCert, "--kubelet-client-key", clientKey, "--kubelet-preferred-address-types", "InternalIP",
+		"--tls-cert-file", certFile, "--tls-private-key-file", keyFile, "--client-ca-file", c.path("ca.crt"),
+		"--cert-dir", c.path("apiserver"),
+		"--kubelet-client-certificate", clientCert, "--kubelet-client-key", clientKey,
+		"--kubelet-preferred-address-types", "InternalIP",
 		"--service-account-issuer", "https://kubernetes.default.svc",
-		"--service-account-key-file", c.path("service-account.pub"), "--service-account-signing-key-file", c.path("service-account.key"),
-		"--service-cluster-ip-range", services, "--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
+		"--service-account-key-file", c.path("service-account.pub"), "--service-account-signing-key-file",
+		c.path("service-account.key"),
+		"--service-cluster-ip-range", services, "--authorization-mode", "Node,RBAC", "--enable-admission-plugins",
+		"NodeRestriction",
 	}, ready: answers(asAdmin, apiServer+"/readyz")}, nil
 }
 
@@ -183,18 +187,25 @@ func (c *cluster) apiServer() (*part, error) {
 func (c *cluster) others() []*part {
 	return []*part{
 		{name: "kube-controller-manager", path: c.Kube.ControllerManager, args: []string{
-			"--kubeconfig", c.path("controller-manager.kubeconfig"), "--use-service-account-credentials", "--leader-elect=false",
+			"--kubeconfig", c.path("controller-manager.kubeconfig"), "--use-service-account-credentials",
+			"--leader-elect=false",
 			"--service-account-private-key-file", c.path("service-account.key"), "--root-ca-file", c.path("ca.crt"),
 		}},
-		{name: "kube-scheduler", path: c.Kube.Scheduler, args: []string{"--kubeconfig", c.path("scheduler.kubeconfig"), "--leader-elect=false"}},
-		{name: "containerd", path: "containerd", args: []string{"--config", c.path("containerd.toml")}, ready: func(context.Context) error {
-			_, err := os.Stat(containerdSocket)
-			return err
-		}},
+		{
+			name: "kube-scheduler", path: c.Kube.Scheduler,
+			args: []string{"--kubeconfig", c.path("scheduler.kubeconfig"), "--leader-elect=false"},
+		},
+		{name: "containerd", path: "containerd", args: []string{"--config", c.path("containerd.toml")},
+			ready: func(context.Context) error {
+				_, err := os.Stat(containerdSocket)
+				return err
+			}},
 		{name: "kubelet", path: c.Kube.Kubelet, args: []string{
-			"--config", c.path("kubelet.json"), "--kubeconfig", c.path("kubelet.kubeconfig"), "--root-dir", c.path("kubelet"),
+			"--config", c.path("kubelet.json"), "--kubeconfig", c.path("kubelet.kubeconfig"), "--root-dir",
+			c.path("kubelet"),
 			"--hostname-override", nodeName, "--node-ip", nodeIP,
-		}, ready: c.nodeReady, attempts: 30}, // as systemd does: it ends while containerd is still looking at what it knew before
+			// as systemd does: it ends while containerd is still looking at what it knew before
+		}, ready: c.nodeReady, attempts: 30},
 		{name: "kube-proxy", path: c.Kube.Proxy, args: []string{
 			"--kubeconfig", c.path("proxy.kubeconfig"), "--hostname-override", nodeName, "--proxy-mode", "iptables",
 			"--cluster-cidr", podRange, "--conntrack-max-per-core", "0", // or it sets that of the machine
@@ -263,7 +274,8 @@ func (c *cluster) nodeReady(ctx context.Context) error {
 		if condition.Type != corev1.NodeReady {
 			continue
 		}
-		if c.cutOff && condition.Status == corev1.ConditionFalse && strings.Contains(condition.Message, "NetworkReady=false") {
+		if c.cutOff && condition.Status == corev1.ConditionFalse &&
+			strings.Contains(condition.Message, "NetworkReady=false") {
 			return nil
 		}
 		if !c.cutOff && condition.Status == corev1.ConditionTrue {

@@ -35,7 +35,8 @@ func (b *bed) gate(t *testing.T) {
 		debugged.Spec.EphemeralContainers = []corev1.EphemeralContainer{{
 			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: b.tag("v2")},
 		}}
-		_, err := b.clients.CoreV1().Pods(shop).UpdateEphemeralContainers(t.Context(), debugged.Name, debugged, metav1.UpdateOptions{})
+		_, err := b.clients.CoreV1().Pods(shop).UpdateEphemeralContainers(t.Context(), debugged.Name, debugged,
+			metav1.UpdateOptions{})
 		denied(t, err, b.tag("v2"))
 	})
 	t.Run("Deployment", b.deployment)
@@ -54,7 +55,8 @@ func (b *bed) inForce(t *testing.T) {
 		if err := b.Get(ctx, client.ObjectKey{Name: "production"}, policy); err != nil {
 			return err
 		}
-		if !meta.IsStatusConditionTrue(root.Status.Conditions, v1alpha1.ConditionReady) || !meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionReady) {
+		if !meta.IsStatusConditionTrue(root.Status.Conditions, v1alpha1.ConditionReady) ||
+			!meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionReady) {
 			return fmt.Errorf("not ready: %+v, %+v", root.Status.Conditions, policy.Status.Conditions)
 		}
 		return nil
@@ -93,7 +95,8 @@ func (b *bed) available(t *testing.T, d *appsv1.Deployment) []corev1.Pod {
 		if err := b.Get(ctx, client.ObjectKeyFromObject(d), d); err != nil {
 			return err
 		}
-		if s := d.Status; s.ObservedGeneration != d.Generation || s.AvailableReplicas != *d.Spec.Replicas || s.UpdatedReplicas != *d.Spec.Replicas {
+		if s := d.Status; s.ObservedGeneration != d.Generation || s.AvailableReplicas != *d.Spec.Replicas ||
+			s.UpdatedReplicas != *d.Spec.Replicas {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil
@@ -134,12 +137,14 @@ func (b *bed) violation(t *testing.T) {
 		if err := b.Get(ctx, client.ObjectKey{Name: "production"}, p); err != nil {
 			return err
 		}
-		if v := p.Status.Violations; len(v) != 1 || v[0].Name != "legacy" || !strings.Contains(v[0].Image, before.Digest) {
+		if v := p.Status.Violations; len(v) != 1 || v[0].Name != "legacy" ||
+			!strings.Contains(v[0].Image, before.Digest) {
 			return fmt.Errorf("violations are %+v, want Pod legacy with %s", v, before.Digest)
 		}
 		return nil
 	})
-	out, err := b.kubectl("get", "imagepolicies", "--no-headers", "--output=custom-columns=:.status.workloads.violating")
+	out, err := b.kubectl("get", "imagepolicies", "--no-headers",
+		"--output=custom-columns=:.status.workloads.violating")
 	if err != nil || strings.TrimSpace(out) != "1" {
 		t.Errorf("kubectl get imagepolicies tells of %q violations, %v; want 1", out, err)
 	}

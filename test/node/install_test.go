@@ -34,7 +34,10 @@ const (
 // install applies the manifests of the previous release, as a new user did then. A Pod that runs
 // already goes on.
 func (b *bed) install(t *testing.T) {
-	must(t, b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop, Labels: map[string]string{"env": "production"}}}))
+	must(t,
+		b.Create(t.Context(), &corev1.Namespace{
+			ObjectMeta: metav1.ObjectMeta{Name: shop, Labels: map[string]string{"env": "production"}},
+		}))
 	b.await(t, "the service account of "+shop, func(ctx context.Context) error {
 		return b.Get(ctx, client.ObjectKey{Namespace: shop, Name: "default"}, &corev1.ServiceAccount{})
 	})
@@ -46,7 +49,8 @@ func (b *bed) install(t *testing.T) {
 	b.apply(t, b.Operators[0])
 	b.rolledOut(t, b.Operators[0])
 	b.asked(t)
-	if err := b.Get(t.Context(), client.ObjectKeyFromObject(legacy), legacy); err != nil || legacy.Status.Phase != corev1.PodRunning {
+	if err := b.Get(t.Context(), client.ObjectKeyFromObject(legacy), legacy); err != nil ||
+		legacy.Status.Phase != corev1.PodRunning {
 		t.Errorf("the Pod of before is in phase %q, %v; want it to run on", legacy.Status.Phase, err)
 	}
 
@@ -57,7 +61,8 @@ func (b *bed) install(t *testing.T) {
 	}
 	plain := pod(b.tag("v0"))
 	plain.Namespace = own
-	if err := b.Create(t.Context(), plain, client.DryRunAll); err == nil || !strings.Contains(err.Error(), "violates PodSecurity") {
+	if err := b.Create(t.Context(), plain, client.DryRunAll); err == nil ||
+		!strings.Contains(err.Error(), "violates PodSecurity") {
 		t.Errorf("a Pod that is not restricted in %s: %v, want it refused by Pod Security", own, err)
 	}
 }
@@ -78,7 +83,8 @@ func (b *bed) rolledOut(t *testing.T, o version) {
 			return err
 		}
 		s := d.Status
-		if s.ObservedGeneration != d.Generation || s.UpdatedReplicas != o.Replicas || s.AvailableReplicas != o.Replicas || s.Replicas != o.Replicas {
+		if s.ObservedGeneration != d.Generation || s.UpdatedReplicas != o.Replicas ||
+			s.AvailableReplicas != o.Replicas || s.Replicas != o.Replicas {
 			return fmt.Errorf("%+v", s)
 		}
 		pods, err := b.replicas(ctx)
@@ -124,12 +130,16 @@ func (b *bed) asked(t *testing.T) {
 		if err := b.Get(ctx, client.ObjectKey{Name: configs}, mutating); err != nil {
 			return err
 		}
-		asked := []admissionv1.WebhookClientConfig{validating.Webhooks[0].ClientConfig, mutating.Webhooks[0].ClientConfig}
+		asked := []admissionv1.WebhookClientConfig{
+			validating.Webhooks[0].ClientConfig, mutating.Webhooks[0].ClientConfig,
+		}
 		for i, o := range []client.Object{validating, mutating} {
-			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" || owners[0].Name != owner {
+			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" ||
+				owners[0].Name != owner {
 				return fmt.Errorf("%T is owned by %+v, want ClusterRole %s", o, owners, owner)
 			}
-			if c := asked[i]; c.URL != nil || c.Service == nil || c.Service.Name != "countersign-webhook" || c.Service.Namespace != own || len(c.CABundle) == 0 {
+			if c := asked[i]; c.URL != nil || c.Service == nil || c.Service.Name != "countersign-webhook" ||
+				c.Service.Namespace != own || len(c.CABundle) == 0 {
 				return fmt.Errorf("%T asks %+v, want Service countersign-webhook, with a CA", o, c)
 			}
 		}
@@ -173,7 +183,10 @@ func (b *bed) metrics(t *testing.T) {
 		if token != "" {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "countersign-webhook." + own + ".svc"}, DisableKeepAlives: true}
+		transport := &http.Transport{
+			TLSClientConfig:   &tls.Config{RootCAs: roots, ServerName: "countersign-webhook." + own + ".svc"},
+			DisableKeepAlives: true,
+		}
 		resp, err := (&http.Client{Transport: transport}).Do(req)
 		if err != nil {
 			return 0, "", err

@@ -62,7 +62,8 @@ func (c *cluster) configureKubelet() error {
 	return writeJSON(c.path("kubelet.json"), map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
 		"containerRuntimeEndpoint": "unix://" + containerdSocket,
-		"cgroupDriver":             "cgroupfs", "cgroupRoot": "/" + c.Cgroup, "failCgroupV1": false, "failSwapOn": false,
+		"cgroupDriver":             "cgroupfs", "cgroupRoot": "/" + c.Cgroup, "failCgroupV1": false,
+		"failSwapOn": false,
 		"authentication": map[string]any{
 			"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true},
 			"x509": map[string]any{"clientCAFile": c.path("ca.crt")},
@@ -70,7 +71,9 @@ func (c *cluster) configureKubelet() error {
 		"authorization": map[string]any{"mode": "Webhook"},
 		"clusterDomain": "cluster.local", "resolvConf": c.path("resolv.conf"),
 		// A machine whose disk is nearly full, or busy, is no reason to evict anything here.
-		"evictionHard":                map[string]any{"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi"},
+		"evictionHard": map[string]any{
+			"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi",
+		},
 		"imageGCHighThresholdPercent": 100, "registryPullQPS": 0, "eventRecordQPS": 0, "serializeImagePulls": false,
 	})
 }

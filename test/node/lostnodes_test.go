@@ -40,14 +40,16 @@ func (b *bed) lostNodes(t *testing.T) {
 
 	b.await(t, "the Pod that brings up the network", func(ctx context.Context) error { return b.runs(ctx, network) })
 	must(t, b.nodeReady(t.Context()))
-	if err := b.Create(t.Context(), pod(b.tag(signedTag)), client.DryRunAll); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
+	if err := b.Create(t.Context(), pod(b.tag(signedTag)), client.DryRunAll); err == nil ||
+		!strings.Contains(err.Error(), "failed calling webhook") {
 		t.Errorf("with no replica that could start, a Pod gets %v; want it refused, since nobody answers", err)
 	}
 	pods, err := b.replicas(t.Context())
 	must(t, err)
 	for _, p := range pods {
 		if p.Status.Phase != corev1.PodPending {
-			t.Errorf("%s is in phase %s on a node without a network; want it to wait, or the case proves nothing", p.Name, p.Status.Phase)
+			t.Errorf("%s is in phase %s on a node without a network; want it to wait, or the case proves nothing",
+				p.Name, p.Status.Phase)
 		}
 	}
 	workloads := &corev1.PodList{}
@@ -83,7 +85,10 @@ func (b *bed) lostNodes(t *testing.T) {
 // exempt makes a namespace that the policy covers, and has the operator exempt it.
 func (b *bed) exempt(t *testing.T) {
 	t.Helper()
-	must(t, b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: flannel, Labels: map[string]string{"env": "production"}}}))
+	must(t,
+		b.Create(t.Context(), &corev1.Namespace{
+			ObjectMeta: metav1.ObjectMeta{Name: flannel, Labels: map[string]string{"env": "production"}},
+		}))
 	b.await(t, "the service account of "+flannel, func(ctx context.Context) error {
 		return b.Get(ctx, client.ObjectKey{Namespace: flannel, Name: "default"}, &corev1.ServiceAccount{})
 	})
@@ -93,17 +98,22 @@ func (b *bed) exempt(t *testing.T) {
 		return refusal(b.Create(ctx, unsigned.DeepCopy(), client.DryRunAll), http.StatusForbidden)
 	})
 	_, err := b.kubectl("patch", "--namespace="+own, "deployment/"+manager, "--type=json",
-		`--patch=[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--exempt-namespaces=`+flannel+`"}]`)
+		`--patch=[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--exempt-namespaces=`+
+			flannel+`"}]`)
 	must(t, err)
 	b.rolledOut(t, b.Operators[1])
 	b.await(t, "the webhook configurations to leave out "+flannel, func(ctx context.Context) error {
 		validating, mutating := &admissionv1.ValidatingWebhookConfiguration{}, &admissionv1.MutatingWebhookConfiguration{}
-		if err := errors.Join(b.Get(ctx, client.ObjectKey{Name: configs}, validating), b.Get(ctx, client.ObjectKey{Name: configs}, mutating)); err != nil {
+		if err := errors.Join(b.Get(ctx, client.ObjectKey{Name: configs}, validating),
+			b.Get(ctx, client.ObjectKey{Name: configs}, mutating)); err != nil {
 			return err
 		}
-		for _, s := range []*metav1.LabelSelector{validating.Webhooks[0].NamespaceSelector, mutating.Webhooks[0].NamespaceSelector} {
+		for _, s := range []*metav1.LabelSelector{
+			validating.Webhooks[0].NamespaceSelector, mutating.Webhooks[0].NamespaceSelector,
+		} {
 			if !slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
-				return r.Key == corev1.LabelMetadataName && r.Operator == metav1.LabelSelectorOpNotIn && slices.Contains(r.Values, flannel)
+				return r.Key == corev1.LabelMetadataName && r.Operator == metav1.LabelSelectorOpNotIn &&
+					slices.Contains(r.Values, flannel)
 			}) {
 				return fmt.Errorf("they select %s", metav1.FormatLabelSelector(s))
 			}
@@ -118,7 +128,9 @@ func (b *bed) networkPods(t *testing.T) *appsv1.DaemonSet {
 	t.Helper()
 	template := pod(b.tag(unsignedTag)).Spec
 	template.HostNetwork = true
-	template.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}}
+	template.Tolerations = []corev1.Toleration{
+		{Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+	}
 	labels := map[string]string{"app": "flannel"}
 	d := &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: flannel, Name: "kube-flannel-ds"},
@@ -135,7 +147,8 @@ func (b *bed) networkPods(t *testing.T) *appsv1.DaemonSet {
 // runs wants the kubelet to run the Pod of a DaemonSet.
 func (b *bed) runs(ctx context.Context, d *appsv1.DaemonSet) error {
 	pods := &corev1.PodList{}
-	if err := b.List(ctx, pods, client.InNamespace(d.Namespace), client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
+	if err := b.List(ctx, pods, client.InNamespace(d.Namespace),
+		client.MatchingLabels(d.Spec.Selector.MatchLabels)); err != nil {
 		return err
 	}
 	if len(pods.Items) != 1 || pods.Items[0].Status.Phase != corev1.PodRunning {

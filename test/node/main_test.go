@@ -63,7 +63,9 @@ func TestMain(m *testing.M) {
 // outside prepares, runs the tests inside of namespaces, and removes what outlives those.
 func outside(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
-		return errors.New("needs root, for containers and a network of their own; run it with sudo, or on a machine where you are root")
+		return errors.New(
+			"needs root, for containers and a network of their own; run it with sudo, or on a machine where you are " +
+				"root")
 	}
 	p := &prepared{Began: time.Now()}
 	if err := p.packages(ctx); err != nil {
@@ -120,5 +122,6 @@ func readPrepared() (*prepared, error) {
 // say tells whoever waits what it is at, with the time since the start.
 func (p *prepared) say(format string, args ...any) {
 	since := time.Since(p.Began).Round(time.Second)
-	fmt.Fprintf(os.Stderr, "[%02d:%02d] %s\n", int(since.Minutes()), int(since.Seconds())%60, fmt.Sprintf(format, args...))
+	fmt.Fprintf(os.Stderr, "[%02d:%02d] %s\n", int(since.Minutes()), int(since.Seconds())%60,
+		fmt.Sprintf(format, args...))
 }

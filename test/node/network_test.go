@@ -35,7 +35,8 @@ func (b *bed) network(t *testing.T) {
 	})
 	for _, p := range pods {
 		if p.Spec.ServiceAccountName != manager || p.Spec.HostNetwork {
-			t.Errorf("%s runs as %s, with the network of the host: %t; want its own account and network", p.Name, p.Spec.ServiceAccountName, p.Spec.HostNetwork)
+			t.Errorf("%s runs as %s, with the network of the host: %t; want its own account and network", p.Name,
+				p.Spec.ServiceAccountName, p.Spec.HostNetwork)
 		}
 		if n := p.Status.ContainerStatuses[0].RestartCount; n > 0 {
 			t.Errorf("%s was started again %d times; want it to start once, and to pass its probes", p.Name, n)
@@ -78,7 +79,8 @@ func (b *bed) nothingForbidden(t *testing.T) {
 		must(t, err)
 		read += len(text)
 		for line := range strings.Lines(string(text)) {
-			if lower := strings.ToLower(line); strings.Contains(lower, "forbidden") || strings.Contains(lower, "cannot list") {
+			if lower := strings.ToLower(line); strings.Contains(lower, "forbidden") ||
+				strings.Contains(lower, "cannot list") {
 				t.Errorf("%s was forbidden something: %s", p.Name, line)
 			}
 		}

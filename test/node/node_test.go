@@ -27,7 +27,10 @@ func TestNode(t *testing.T) {
 		{"PowerCut", "A power cut, and the start of everything while the Notary server is down", b.powerCut},
 		{"LostNodes", "The loss of all nodes, and a network that a Pod has to bring up first", b.lostNodes},
 		{"Uninstall", "Uninstalling the operator", b.uninstall},
-		{"UninstallDead", "Installing it into the network of the node, and uninstalling it when no replica lives", b.uninstallDead},
+		{
+			"UninstallDead", "Installing it into the network of the node, and uninstalling it when no replica lives",
+			b.uninstallDead,
+		},
 	} {
 		b.say("%s", c.what)
 		if !t.Run(c.name, c.run) {

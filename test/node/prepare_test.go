@@ -47,10 +47,13 @@ func (p *prepared) packages(ctx context.Context) error {
 	}
 	slices.Sort(missing)
 	if _, err := exec.LookPath("apt-get"); err != nil {
-		return fmt.Errorf("missing on this machine, by the names that Debian gives their packages: %s; install them", strings.Join(missing, ", "))
+		return fmt.Errorf("missing on this machine, by the names that Debian gives their packages: %s; install them",
+			strings.Join(missing, ", "))
 	}
 	p.say("Installing packages with apt-get: %s", strings.Join(missing, " "))
-	for _, args := range [][]string{{"update"}, append([]string{"install", "--yes", "--no-install-recommends"}, missing...)} {
+	for _, args := range [][]string{
+		{"update"}, append([]string{"install", "--yes", "--no-install-recommends"}, missing...),
+	} {
 		cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-qq"}, args...)...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -67,7 +70,8 @@ func (p *prepared) packages(ctx context.Context) error {
 // release of the operator, and this version.
 func (p *prepared) build(ctx context.Context) (err error) {
 	p.say("Servers: built where your cache folder does not hold them, which takes some minutes the first time")
-	p.Kube, err = build.Kube(ctx, os.Stderr, "etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "kube-proxy", "kube-scheduler", "kubelet")
+	p.Kube, err = build.Kube(ctx, os.Stderr, "etcd", "kube-apiserver", "kube-controller-manager", "kubectl",
+		"kube-proxy", "kube-scheduler", "kubelet")
 	if err != nil {
 		return err
 	}
@@ -82,8 +86,10 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.say("Building the workload's program, and the operator's image with its manifests: release %s, and this version", previous.Version)
-	compile := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(p.Dir, "sleep"), "./test/node/testdata/sleep")
+	p.say("Building the workload's program, and the operator's image with its manifests: release %s, and this version",
+		previous.Version)
+	compile := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o",
+		filepath.Join(p.Dir, "sleep"), "./test/node/testdata/sleep")
 	compile.Dir, compile.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := compile.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the workload's program: %w\n%s", err, out)
@@ -98,13 +104,16 @@ func (p *prepared) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	installed := version{Version: "v" + previous.Version, Platforms: "linux/" + arch(), Source: before.Source, Replicas: 3}
+	installed := version{
+		Version: "v" + previous.Version, Platforms: "linux/" + arch(), Source: before.Source, Replicas: 3,
+	}
 	upgraded, err := release(root)
 	if err != nil {
 		return err
 	}
 	for i, o := range []version{installed, upgraded} {
-		if err := p.buildOperator(ctx, filepath.Join(p.Dir, "dist", strconv.Itoa(i)), r.host()+"/countersign/countersign", &o); err != nil {
+		if err := p.buildOperator(ctx, filepath.Join(p.Dir, "dist", strconv.Itoa(i)),
+			r.host()+"/countersign/countersign", &o); err != nil {
 			return err
 		}
 		if err := keep(images, o.Image); err != nil {
@@ -129,7 +138,8 @@ func release(root string) (version, error) {
 		o.Version, o.Platforms = "v"+previous.Version+"-next", "linux/"+arch()
 		return o, nil
 	case o.Version == "" || !strings.Contains(o.Released, "@sha256:"):
-		return o, fmt.Errorf("VERSION=%q IMAGE=%q: give the version of a release with its image by digest, or neither", o.Version, o.Released)
+		return o, fmt.Errorf("VERSION=%q IMAGE=%q: give the version of a release with its image by digest, or neither",
+			o.Version, o.Released)
 	}
 	o.Platforms = "linux/amd64,linux/arm64"
 	return o, nil
@@ -138,7 +148,8 @@ func release(root string) (version, error) {
 // buildOperator builds and pushes an image, and renders the manifests that run it, both by the
 // project's own targets. Nothing of a release that lies in dist is touched.
 func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *version) error {
-	if err := p.make(ctx, o.Source, "image", "DIST="+dist, "IMAGE="+image, "VERSION="+o.Version, "PLATFORMS="+o.Platforms); err != nil {
+	if err := p.make(ctx, o.Source, "image", "DIST="+dist, "IMAGE="+image, "VERSION="+o.Version,
+		"PLATFORMS="+o.Platforms); err != nil {
 		return err
 	}
 	reference, err := os.ReadFile(filepath.Join(dist, "image.txt"))
@@ -154,7 +165,8 @@ func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *ver
 
 // render writes the manifests of a version, with some components, and names them in it.
 func (p *prepared) render(ctx context.Context, dist, components string, o *version) error {
-	if err := p.make(ctx, o.Source, "install-yaml", "DIST="+dist, "IMAGE="+o.Image, "COMPONENTS="+components); err != nil {
+	if err := p.make(ctx, o.Source, "install-yaml", "DIST="+dist, "IMAGE="+o.Image,
+		"COMPONENTS="+components); err != nil {
 		return err
 	}
 	o.Manifests = filepath.Join(dist, "install.yaml")
@@ -173,7 +185,9 @@ func (p *prepared) render(ctx context.Context, dist, components string, o *versi
 func (o *version) isReleased() error {
 	_, built, _ := strings.Cut(o.Image, "@")
 	if _, released, _ := strings.Cut(o.Released, "@"); o.Released != "" && built != released {
-		return fmt.Errorf("this checkout makes %s of version %s, and %s was released: is it of the tag, without changes, and this the same version of Go?", built, o.Version, o.Released)
+		return fmt.Errorf(
+			"this checkout makes %s of version %s, and %s was released: is it of the tag, without changes, and this "+
+				"the same version of Go?", built, o.Version, o.Released)
 	}
 	return nil
 }

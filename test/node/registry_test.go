@@ -77,7 +77,8 @@ func workload(program, text string) (v1.Image, error) {
 	if err := archive.Close(); err != nil {
 		return nil, err
 	}
-	image, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer))
+	image, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer))
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +116,9 @@ func described(ref name.Tag, image v1.Image) (registryserver.Image, error) {
 		return registryserver.Image{}, err
 	}
 	size, err := image.Size()
-	return registryserver.Image{Repository: ref.Context().Name(), Tag: ref.TagStr(), Digest: digest.String(), Hex: digest.Hex, Size: size}, err
+	return registryserver.Image{
+		Repository: ref.Context().Name(), Tag: ref.TagStr(), Digest: digest.String(), Hex: digest.Hex, Size: size,
+	}, err
 }
 
 // restore pushes every image of a folder to a repository, by digest.
@@ -151,7 +154,9 @@ func (r *localRegistry) restore(ctx context.Context, dir, repository string) (ma
 				return nil, fmt.Errorf("pushing %s: %w", ref, err)
 			}
 		}
-		restored[ref.String()] = registryserver.Image{Repository: repository, Digest: m.Digest.String(), Hex: m.Digest.Hex, Size: m.Size}
+		restored[ref.String()] = registryserver.Image{
+			Repository: repository, Digest: m.Digest.String(), Hex: m.Digest.Hex, Size: m.Size,
+		}
 	}
 	return restored, nil
 }

@@ -50,7 +50,8 @@ func (b *bed) uninstallDead(t *testing.T) {
 		}
 		return err
 	})
-	if err := b.Create(t.Context(), pod(b.tag(signedTag)), client.DryRunAll); err == nil || !strings.Contains(err.Error(), "failed calling webhook") {
+	if err := b.Create(t.Context(), pod(b.tag(signedTag)), client.DryRunAll); err == nil ||
+		!strings.Contains(err.Error(), "failed calling webhook") {
 		t.Errorf("with no replica, a Pod gets %v; want it refused, or what follows proves nothing", err)
 	}
 	b.remove(t, b.OnHost)
@@ -61,7 +62,8 @@ func (b *bed) uninstallDead(t *testing.T) {
 func (b *bed) installOnHost(t *testing.T) {
 	t.Helper()
 	b.apply(t, b.OnHost)
-	_, err := b.kubectl("scale", "--namespace="+own, "deployment/"+manager, fmt.Sprintf("--replicas=%d", b.OnHost.Replicas))
+	_, err := b.kubectl("scale", "--namespace="+own, "deployment/"+manager,
+		fmt.Sprintf("--replicas=%d", b.OnHost.Replicas))
 	must(t, err)
 	b.rolledOut(t, b.OnHost)
 	pods, err := b.replicas(t.Context())
@@ -96,11 +98,13 @@ func (b *bed) remove(t *testing.T, o version) {
 	gone("the validating webhook", client.ObjectKey{Name: configs}, &admissionv1.ValidatingWebhookConfiguration{})
 	gone("the mutating webhook", client.ObjectKey{Name: configs}, &admissionv1.MutatingWebhookConfiguration{})
 	gone("the namespace", client.ObjectKey{Name: own}, &corev1.Namespace{})
-	if out, err := b.kubectl("get", "imagepolicies.countersign.dev"); err == nil || !strings.Contains(out, "the server doesn't have a resource type") {
+	if out, err := b.kubectl("get", "imagepolicies.countersign.dev"); err == nil ||
+		!strings.Contains(out, "the server doesn't have a resource type") {
 		t.Errorf("kubectl get imagepolicies.countersign.dev: %q, want the kind to be gone", out)
 	}
 	const kinds = "clusterroles,clusterrolebindings,customresourcedefinitions,namespaces"
-	if left, err := b.kubectl("get", kinds, "--selector=app.kubernetes.io/name=countersign", "--output=name", "--ignore-not-found"); err != nil || left != "" {
+	if left, err := b.kubectl("get", kinds, "--selector=app.kubernetes.io/name=countersign", "--output=name",
+		"--ignore-not-found"); err != nil || left != "" {
 		t.Errorf("left of the installation: %q, %v; want nothing", left, err)
 	}
 	p := pod(b.tag(unsignedTag))

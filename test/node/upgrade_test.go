@@ -59,7 +59,9 @@ func (b *bed) certificate(t *testing.T) {
 	must(t, err)
 	b.change(t, key, func(s *corev1.Secret) {
 		s.Annotations = nil
-		s.Data = map[string][]byte{corev1.TLSCertKey: fresh.CertPEM, corev1.TLSPrivateKeyKey: fresh.KeyPEM, "ca.crt": ca.PEM}
+		s.Data = map[string][]byte{
+			corev1.TLSCertKey: fresh.CertPEM, corev1.TLSPrivateKeyKey: fresh.KeyPEM, "ca.crt": ca.PEM,
+		}
 	})
 	const trusted = "countersign.dev/trusted-since"
 	b.await(t, "the webhook configurations to hold both CAs", func(ctx context.Context) error {
@@ -113,7 +115,8 @@ func (b *bed) serves(t *testing.T, certPEM []byte) {
 			return fmt.Errorf("%d replicas", len(pods))
 		}
 		for _, p := range pods {
-			dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} // which certificate it is, is what is asked
+			// which certificate it is, is what is asked
+			dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 			conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(p.Status.PodIP, "9443"))
 			if err != nil {
 				return err

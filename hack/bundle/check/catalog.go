@@ -32,7 +32,10 @@ func Catalog(files, offered map[string][]byte) []Problem {
 		c.add("catalog", "%s: %v", olm.CSVFile, err)
 	}
 	dockerfile := string(files[olm.CatalogDockerfile])
-	for _, line := range []string{"FROM scratch", "LABEL operators.operatorframework.io.index.configs.v1=/configs", "COPY " + olm.CatalogDir + " /configs/"} {
+	for _, line := range []string{
+		"FROM scratch", "LABEL operators.operatorframework.io.index.configs.v1=/configs",
+		"COPY " + olm.CatalogDir + " /configs/",
+	} {
 		if !slices.Contains(strings.Split(dockerfile, "\n"), line) {
 			c.add("catalog", "%s lacks the line %q", olm.CatalogDockerfile, line)
 		}
@@ -44,7 +47,8 @@ func Catalog(files, offered map[string][]byte) []Problem {
 	}
 	c.read(files[olm.CatalogFile])
 	if len(c.packages) != 1 || len(c.channels) != 1 || len(c.bundles) != 1 {
-		c.add("catalog", "there must be one package, one channel and one bundle; there are %d, %d and %d", len(c.packages), len(c.channels), len(c.bundles))
+		c.add("catalog", "there must be one package, one channel and one bundle; there are %d, %d and %d",
+			len(c.packages), len(c.channels), len(c.bundles))
 		return c.problems
 	}
 	c.graph()
@@ -94,9 +98,11 @@ func appendStrict[T any](to []T, raw []byte) ([]T, error) {
 func (c *catalog) graph() {
 	p, ch := c.packages[0], c.channels[0]
 	if p.Name != olm.Package || ch.Package != olm.Package || p.DefaultChannel != ch.Name || ch.Name != olm.Channel {
-		c.add("catalog", "package %q with default channel %q, and channel %q of %q", p.Name, p.DefaultChannel, ch.Name, ch.Package)
+		c.add("catalog", "package %q with default channel %q, and channel %q of %q", p.Name, p.DefaultChannel, ch.Name,
+			ch.Package)
 	}
-	if p.Icon == nil || len(c.csv.Spec.Icon) != 1 || *p.Icon != olm.CatalogIcon(c.csv.Spec.Icon[0]) || p.Description != c.csv.Spec.Description {
+	if p.Icon == nil || len(c.csv.Spec.Icon) != 1 || *p.Icon != olm.CatalogIcon(c.csv.Spec.Icon[0]) ||
+		p.Description != c.csv.Spec.Description {
 		c.add("catalog", "the package is not shown with icon and description of the bundle")
 	}
 	if len(ch.Entries) != 1 || ch.Entries[0].Name != c.bundles[0].Name {
@@ -120,7 +126,8 @@ func (c *catalog) bundle(b olm.CatalogBundle) {
 	if _, err := reference.ParseNormalizedNamed(b.Image); err != nil {
 		c.add("catalog", "the bundle's image %q: %v", b.Image, err)
 	}
-	if want := append([]olm.Image{{Image: b.Image}}, c.csv.Spec.RelatedImages...); !slices.Equal(b.RelatedImages, want) {
+	if want := append([]olm.Image{{Image: b.Image}}, c.csv.Spec.RelatedImages...); !slices.Equal(b.RelatedImages,
+		want) {
 		c.add("catalog", "the related images are %v, not %v", b.RelatedImages, want)
 	}
 	var kinds []string
@@ -129,7 +136,8 @@ func (c *catalog) bundle(b olm.CatalogBundle) {
 		found[p.Type]++
 		switch p.Type {
 		case olm.PropertyPackage:
-			if v, err := value[olm.PackageValue](p); err != nil || v != (olm.PackageValue{PackageName: olm.Package, Version: c.csv.Spec.Version}) {
+			if v, err := value[olm.PackageValue](p); err != nil ||
+				v != (olm.PackageValue{PackageName: olm.Package, Version: c.csv.Spec.Version}) {
 				c.add("catalog", "the property %s is %v: %v", p.Type, v, err)
 			}
 		case olm.PropertyGVK:
@@ -160,8 +168,10 @@ func (c *catalog) metadata(p olm.Property) {
 	}
 	s := c.csv.Spec
 	want := olm.CSVMetadata{
-		Annotations: c.csv.Metadata.Annotations, Labels: c.csv.Metadata.Labels, CRDs: s.CRDs, Description: s.Description, DisplayName: s.DisplayName,
-		InstallModes: s.InstallModes, Keywords: s.Keywords, Links: s.Links, Maintainers: s.Maintainers, Maturity: s.Maturity,
+		Annotations: c.csv.Metadata.Annotations, Labels: c.csv.Metadata.Labels, CRDs: s.CRDs,
+		Description: s.Description, DisplayName: s.DisplayName,
+		InstallModes: s.InstallModes, Keywords: s.Keywords, Links: s.Links, Maintainers: s.Maintainers,
+		Maturity:       s.Maturity,
 		MinKubeVersion: s.MinKubeVersion, Provider: s.Provider,
 	}
 	if !reflect.DeepEqual(v, want) {

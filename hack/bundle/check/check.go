@@ -50,7 +50,9 @@ type Checker struct {
 
 // New returns a Checker that wants bundles to hold those objects, which config/olm renders.
 func New(rendered []unstructured.Unstructured) *Checker {
-	return &Checker{rendered: rendered, objects: map[string]unstructured.Unstructured{}, compiled: map[string]*compiledCRD{}}
+	return &Checker{
+		rendered: rendered, objects: map[string]unstructured.Unstructured{}, compiled: map[string]*compiledCRD{},
+	}
 }
 
 // ByTag has the Checker want images by tag, as a bundle that is committed names them: it is older
@@ -135,7 +137,8 @@ func (b *bundle) read() bool {
 	}
 	z.Close()
 	if compressed.Len() >= maxSize {
-		b.add("layout", "the manifests have %d bytes when compressed; a bundle must have less than %d", compressed.Len(), maxSize)
+		b.add("layout", "the manifests have %d bytes when compressed; a bundle must have less than %d",
+			compressed.Len(), maxSize)
 	}
 	if found != 1 {
 		b.add("layout", "there must be one ClusterServiceVersion, there are %d", found)

@@ -24,7 +24,8 @@ func elsewhere() []string {
 func (b *bundle) sameAsConfig() {
 	want := map[string]unstructured.Unstructured{}
 	for _, o := range b.rendered {
-		inCSV := (o.GetKind() == "ClusterRole" || o.GetKind() == "ClusterRoleBinding") && o.GetName() == olm.ServiceAccount
+		inCSV := (o.GetKind() == "ClusterRole" || o.GetKind() == "ClusterRoleBinding") &&
+			o.GetName() == olm.ServiceAccount
 		if !inCSV && !slices.Contains(elsewhere(), o.GetKind()) {
 			want[key(o)] = plain(o)
 		}

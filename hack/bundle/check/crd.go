@@ -51,7 +51,8 @@ func compile(text []byte) *compiledCRD {
 		c.addVersion(v)
 	}
 	internal := &apiextensions.CustomResourceDefinition{}
-	if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(crd, internal, nil); err != nil {
+	if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(crd,
+		internal, nil); err != nil {
 		c.errs = append(c.errs, err)
 		return c
 	}
@@ -79,7 +80,8 @@ func (c *compiledCRD) addVersion(v apiextensionsv1.CustomResourceDefinitionVersi
 
 func compileSchema(s *apiextensionsv1.JSONSchemaProps) (*compiledSchema, error) {
 	internal := &apiextensions.JSONSchemaProps{}
-	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(s, internal, nil); err != nil {
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(s, internal,
+		nil); err != nil {
 		return nil, err
 	}
 	structural, err := structuralschema.NewStructural(internal)
@@ -90,7 +92,9 @@ func compileSchema(s *apiextensionsv1.JSONSchemaProps) (*compiledSchema, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &compiledSchema{structural, fields, cel.NewValidator(structural, true, celconfig.PerCallLimit), map[string][]error{}}, nil
+	return &compiledSchema{
+		structural, fields, cel.NewValidator(structural, true, celconfig.PerCallLimit), map[string][]error{},
+	}, nil
 }
 
 // schema returns that of a version that is served; nil: there is none.
@@ -110,13 +114,15 @@ func (c *compiledCRD) valid(o unstructured.Unstructured) error {
 		return errors.New("the schema of its kind is not valid")
 	}
 	object := o.DeepCopy().Object
-	if unknown := pruning.PruneWithOptions(object, s.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}); len(unknown) > 0 {
+	if unknown := pruning.PruneWithOptions(object, s.structural, true,
+		structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}); len(unknown) > 0 {
 		return fmt.Errorf("unknown fields: %s", list(unknown))
 	}
 	defaulting.Default(object, s.structural)
 	errs := validation.ValidateCustomResource(nil, object, s.fields)
 	if s.rules != nil {
-		more, _ := s.rules.Validate(context.Background(), nil, s.structural, object, nil, celconfig.RuntimeCELCostBudget)
+		more, _ := s.rules.Validate(context.Background(), nil, s.structural, object, nil,
+			celconfig.RuntimeCELCostBudget)
 		errs = append(errs, more...)
 	}
 	return errs.ToAggregate()

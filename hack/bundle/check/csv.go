@@ -35,7 +35,8 @@ func (b *bundle) identity() {
 		b.add("csv", "the name %q is not %q", csv.Metadata.Name, olm.CSVName(s.Version))
 	}
 	// The name is the value of labels.
-	if problems := append(validation.IsDNS1123Subdomain(csv.Metadata.Name), validation.IsValidLabelValue(csv.Metadata.Name)...); len(problems) > 0 {
+	if problems := append(validation.IsDNS1123Subdomain(csv.Metadata.Name),
+		validation.IsValidLabelValue(csv.Metadata.Name)...); len(problems) > 0 {
 		b.add("csv", "the name %q: %s", csv.Metadata.Name, strings.Join(problems, "; "))
 	}
 	skip := csv.Metadata.Annotations[olm.AnnotationSkipRange]
@@ -67,12 +68,16 @@ func (b *bundle) skipRange(skip string, from, to *version.Version) {
 // shown checks what a catalogue shows of the operator.
 func (b *bundle) shown() {
 	s := b.csv.Spec
-	for field, text := range map[string]string{"displayName": s.DisplayName, "description": s.Description, "maturity": s.Maturity, "provider.name": s.Provider.Name, "provider.url": s.Provider.URL} {
+	for field, text := range map[string]string{
+		"displayName": s.DisplayName, "description": s.Description, "maturity": s.Maturity,
+		"provider.name": s.Provider.Name, "provider.url": s.Provider.URL,
+	} {
 		if strings.TrimSpace(text) == "" {
 			b.add("csv", "spec.%s is empty", field)
 		}
 	}
-	if !slices.Contains([]string{"planning", "pre-alpha", "alpha", "beta", "stable", "mature", "inactive", "deprecated"}, s.Maturity) {
+	if !slices.Contains(
+		[]string{"planning", "pre-alpha", "alpha", "beta", "stable", "mature", "inactive", "deprecated"}, s.Maturity) {
 		b.add("csv", "spec.maturity is %q", s.Maturity)
 	}
 	if len(s.Keywords) == 0 || len(s.Maintainers) == 0 || len(s.Links) == 0 {
@@ -124,8 +129,10 @@ func (b *bundle) icon() {
 // categories are those that catalogues know.
 func categories() []string {
 	return []string{
-		"AI/Machine Learning", "Application Runtime", "Big Data", "Cloud Provider", "Database", "Developer Tools", "Integration & Delivery",
-		"Logging & Tracing", "Modernization & Migration", "Monitoring", "Networking", "Observability", "OpenShift Optional", "Security", "Storage",
+		"AI/Machine Learning", "Application Runtime", "Big Data", "Cloud Provider", "Database", "Developer Tools",
+		"Integration & Delivery",
+		"Logging & Tracing", "Modernization & Migration", "Monitoring", "Networking", "Observability",
+		"OpenShift Optional", "Security", "Storage",
 		"Streaming & Messaging",
 	}
 }
@@ -135,7 +142,8 @@ func (b *bundle) answers() {
 	a := b.csv.Metadata.Annotations
 	levels := []string{"Basic Install", "Seamless Upgrades", "Full Lifecycle", "Deep Insights", "Auto Pilot"}
 	if !slices.Contains(levels, a[olm.AnnotationCapabilities]) {
-		b.add("answers", "%s is %q, not one of %s", olm.AnnotationCapabilities, a[olm.AnnotationCapabilities], strings.Join(levels, ", "))
+		b.add("answers", "%s is %q, not one of %s", olm.AnnotationCapabilities, a[olm.AnnotationCapabilities],
+			strings.Join(levels, ", "))
 	}
 	for _, c := range strings.Split(a[olm.AnnotationCategories], ",") {
 		if !slices.Contains(categories(), strings.TrimSpace(c)) {
@@ -154,7 +162,9 @@ func (b *bundle) answers() {
 		}
 	}
 	b.booleans(a)
-	for _, label := range []string{"operatorframework.io/os.linux", "operatorframework.io/arch.amd64", "operatorframework.io/arch.arm64"} {
+	for _, label := range []string{
+		"operatorframework.io/os.linux", "operatorframework.io/arch.amd64", "operatorframework.io/arch.arm64",
+	} {
 		if b.csv.Metadata.Labels[label] != "supported" {
 			b.add("answers", "the label %s is not supported, but the image is made for it", label)
 		}
@@ -171,27 +181,34 @@ func (b *bundle) booleans(annotations map[string]string) {
 		}
 	}
 	for key := range annotations {
-		if feature, ok := strings.CutPrefix(key, olm.AnnotationFeature); ok && !slices.Contains(olm.Features(), feature) {
+		if feature, ok := strings.CutPrefix(key, olm.AnnotationFeature); ok &&
+			!slices.Contains(olm.Features(), feature) {
 			b.add("answers", "nobody asks %s", key)
 		}
 	}
-	monitored := slices.ContainsFunc(b.extra, func(o unstructured.Unstructured) bool { return o.GetKind() == "ServiceMonitor" })
+	monitored := slices.ContainsFunc(b.extra, func(o unstructured.Unstructured) bool {
+		return o.GetKind() == "ServiceMonitor"
+	})
 	if (annotations[olm.AnnotationMonitoring] == "true") != monitored {
-		b.add("answers", "%s is %q; a ServiceMonitor: %t", olm.AnnotationMonitoring, annotations[olm.AnnotationMonitoring], monitored)
+		b.add("answers", "%s is %q; a ServiceMonitor: %t", olm.AnnotationMonitoring,
+			annotations[olm.AnnotationMonitoring], monitored)
 	}
 }
 
 // namespace checks what a console makes before it installs.
 func (b *bundle) namespace(annotations map[string]string) {
 	if annotations[olm.AnnotationNamespace] != olm.Namespace {
-		b.add("answers", "%s is %q, not %q", olm.AnnotationNamespace, annotations[olm.AnnotationNamespace], olm.Namespace)
+		b.add("answers", "%s is %q, not %q", olm.AnnotationNamespace, annotations[olm.AnnotationNamespace],
+			olm.Namespace)
 	}
 	var o unstructured.Unstructured
 	if err := json.Unmarshal([]byte(annotations[olm.AnnotationNamespaceTemplate]), &o.Object); err != nil {
 		b.add("answers", "%s: %v", olm.AnnotationNamespaceTemplate, err)
 		return
 	}
-	if o.GetKind() != "Namespace" || o.GetName() != olm.Namespace || o.GetLabels()["pod-security.kubernetes.io/enforce"] != "restricted" {
-		b.add("answers", "%s is not the Namespace %s with restricted Pod Security", olm.AnnotationNamespaceTemplate, olm.Namespace)
+	if o.GetKind() != "Namespace" || o.GetName() != olm.Namespace ||
+		o.GetLabels()["pod-security.kubernetes.io/enforce"] != "restricted" {
+		b.add("answers", "%s is not the Namespace %s with restricted Pod Security", olm.AnnotationNamespaceTemplate,
+			olm.Namespace)
 	}
 }

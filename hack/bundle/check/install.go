@@ -19,7 +19,9 @@ func (b *bundle) install() {
 	for _, m := range s.InstallModes {
 		modes[m.Type] = m.Supported
 	}
-	want := map[string]bool{"OwnNamespace": false, "SingleNamespace": false, "MultiNamespace": false, "AllNamespaces": true}
+	want := map[string]bool{
+		"OwnNamespace": false, "SingleNamespace": false, "MultiNamespace": false, "AllNamespaces": true,
+	}
 	if len(s.InstallModes) != len(want) || !maps.Equal(modes, want) {
 		b.add("install", "the install modes are %v, not %v", s.InstallModes, want)
 	}
@@ -34,7 +36,8 @@ func (b *bundle) install() {
 			return p.ServiceAccountName == d.Spec.Template.Spec.ServiceAccountName
 		})
 		if !granted {
-			b.add("install", "Deployment %q runs as %q, which OLM does not make: it has no permissions", d.Name, d.Spec.Template.Spec.ServiceAccountName)
+			b.add("install", "Deployment %q runs as %q, which OLM does not make: it has no permissions", d.Name,
+				d.Spec.Template.Spec.ServiceAccountName)
 		}
 		b.platforms(d)
 		for key, value := range d.Spec.Selector.MatchLabels {
@@ -52,12 +55,14 @@ func (b *bundle) install() {
 func (b *bundle) platforms(d olm.Deployment) {
 	promised, chosen := map[string][]string{}, map[string][]string{}
 	for label := range b.csv.Metadata.Labels {
-		if kind, name, ok := strings.Cut(strings.TrimPrefix(label, "operatorframework.io/"), "."); ok && (kind == "os" || kind == "arch") {
+		if kind, name, ok := strings.Cut(strings.TrimPrefix(label, "operatorframework.io/"), "."); ok &&
+			(kind == "os" || kind == "arch") {
 			promised["kubernetes.io/"+kind] = append(promised["kubernetes.io/"+kind], name)
 		}
 	}
 	// One term, since a node need meet only one of several.
-	if a := d.Spec.Template.Spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+	if a := d.Spec.Template.Spec.Affinity; a != nil && a.NodeAffinity != nil &&
+		a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
 		if terms := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms; len(terms) == 1 {
 			for _, e := range terms[0].MatchExpressions {
 				if e.Operator == corev1.NodeSelectorOpIn {
@@ -68,7 +73,8 @@ func (b *bundle) platforms(d olm.Deployment) {
 	}
 	for key, names := range promised {
 		if list(names) != list(chosen[key]) {
-			b.add("install", "the labels promise %s for %s, the Pods are confined to %s", key, list(names), list(chosen[key]))
+			b.add("install", "the labels promise %s for %s, the Pods are confined to %s", key, list(names),
+				list(chosen[key]))
 		}
 	}
 }
@@ -105,7 +111,8 @@ func (b *bundle) podSecurity() {
 				b.add("pod security", "the volume %q is of the node", v.Name)
 			}
 		}
-		if s := p.SecurityContext; s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.SeccompProfile == nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		if s := p.SecurityContext; s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.SeccompProfile == nil ||
+			s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 			b.add("pod security", "the Pods of %q may run as root, or without a seccomp profile", d.Name)
 		} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.FSGroup != nil {
 			b.add("pod security", "the Pods of %q name a user or a group", d.Name)
@@ -113,10 +120,14 @@ func (b *bundle) podSecurity() {
 		for _, c := range append(slices.Clone(p.InitContainers), p.Containers...) {
 			s := c.SecurityContext
 			if s == nil || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || s.Capabilities == nil ||
-				!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 || s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
-				b.add("pod security", "the container %q may gain privileges, has capabilities, or may write to its root", c.Name)
-			} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.Privileged != nil || s.RunAsNonRoot != nil || s.SeccompProfile != nil {
-				b.add("pod security", "the container %q names a user or a group, is privileged, or says otherwise than its Pod", c.Name)
+				!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || len(s.Capabilities.Add) > 0 ||
+				s.ReadOnlyRootFilesystem == nil || !*s.ReadOnlyRootFilesystem {
+				b.add("pod security",
+					"the container %q may gain privileges, has capabilities, or may write to its root", c.Name)
+			} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.Privileged != nil || s.RunAsNonRoot != nil ||
+				s.SeccompProfile != nil {
+				b.add("pod security",
+					"the container %q names a user or a group, is privileged, or says otherwise than its Pod", c.Name)
 			}
 		}
 	}
@@ -143,7 +154,8 @@ func (b *bundle) trustedCA() {
 			volumes[v.Name] = v.ConfigMap != nil && v.ConfigMap.Name == b.extra[i].GetName()
 		}
 		for _, c := range d.Spec.Template.Spec.Containers {
-			if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return volumes[m.Name] && m.MountPath == TrustedCAFolder }) {
+			if !slices.ContainsFunc(c.VolumeMounts,
+				func(m corev1.VolumeMount) bool { return volumes[m.Name] && m.MountPath == TrustedCAFolder }) {
 				b.add("trusted CA", "the container %q does not have %s in %s", c.Name, key(b.extra[i]), TrustedCAFolder)
 			}
 		}
@@ -172,7 +184,8 @@ func (b *bundle) images() {
 		}
 	}
 	if !maps.Equal(run, related) {
-		b.add("images", "related are %s, run are %s", list(slices.Collect(maps.Keys(related))), list(slices.Collect(maps.Keys(run))))
+		b.add("images", "related are %s, run are %s", list(slices.Collect(maps.Keys(related))),
+			list(slices.Collect(maps.Keys(run))))
 	}
 	container := b.csv.Metadata.Annotations[olm.AnnotationContainerImage]
 	if !run[container] {

@@ -25,7 +25,8 @@ func (b *bundle) kinds() {
 			continue
 		}
 		if o.Kind != crd.object.Spec.Names.Kind || crd.schema(o.Version) == nil {
-			b.add("kinds", "%s is described as %s of version %q, which the CRD does not serve with a schema", o.Name, o.Kind, o.Version)
+			b.add("kinds", "%s is described as %s of version %q, which the CRD does not serve with a schema", o.Name,
+				o.Kind, o.Version)
 		}
 		if o.DisplayName == "" || o.Description == "" {
 			b.add("kinds", "%s has no display name or no description", o.Name)
@@ -57,7 +58,9 @@ func (b *bundle) descriptors() {
 		if !ok || crd.schema(o.Version) == nil {
 			continue
 		}
-		for part, described := range map[string][]olm.Descriptor{"spec": o.SpecDescriptors, "status": o.StatusDescriptors} {
+		for part, described := range map[string][]olm.Descriptor{
+			"spec": o.SpecDescriptors, "status": o.StatusDescriptors,
+		} {
 			b.described(o.Name, part, crd.schema(o.Version).Properties[part], described)
 		}
 	}
@@ -80,7 +83,8 @@ func (b *bundle) described(kind, part string, fields apiextensionsv1.JSONSchemaP
 		}
 		for _, x := range d.XDescriptors {
 			if !slices.Contains(shows(part, x), field.Type) {
-				b.add("descriptors", "%s: %s.%s has the hint %q, which does not show what is of type %s", kind, part, d.Path, x, field.Type)
+				b.add("descriptors", "%s: %s.%s has the hint %q, which does not show what is of type %s", kind, part,
+					d.Path, x, field.Type)
 			}
 		}
 		b.choices(kind, part, d, field)
@@ -104,8 +108,9 @@ const (
 // known, or is one that this project does not use.
 func shows(part, x string) []string {
 	types := map[string][]string{
-		"spec " + formHint + "text": {"string"}, "spec " + formHint + "number": {"integer", "number"}, "spec " + formHint + "booleanSwitch": {"boolean"},
-		"status " + hint + "text": {"string"}, "status " + hint + "io.kubernetes.conditions": {"array"},
+		"spec " + formHint + "text": {"string"}, "spec " + formHint + "number": {"integer", "number"},
+		"spec " + formHint + "booleanSwitch": {"boolean"},
+		"status " + hint + "text":            {"string"}, "status " + hint + "io.kubernetes.conditions": {"array"},
 	}
 	switch {
 	case part == "spec" && strings.HasPrefix(x, selectHint):
@@ -136,7 +141,8 @@ func (b *bundle) choices(kind, part string, d olm.Descriptor, field apiextension
 		}
 	}
 	if list(offered) != list(taken) {
-		b.add("descriptors", "%s: %s.%s offers %q, where the schema takes %q", kind, part, d.Path, list(offered), list(taken))
+		b.add("descriptors", "%s: %s.%s offers %q, where the schema takes %q", kind, part, d.Path, list(offered),
+			list(taken))
 	}
 }
 
@@ -192,7 +198,8 @@ func (b *bundle) checkExamples() {
 func (b *bundle) example(e unstructured.Unstructured) error {
 	for _, crd := range b.crds {
 		gvk := e.GroupVersionKind()
-		if crd.schema(gvk.Version) != nil && crd.object.Spec.Group == gvk.Group && crd.object.Spec.Names.Kind == gvk.Kind {
+		if crd.schema(gvk.Version) != nil && crd.object.Spec.Group == gvk.Group &&
+			crd.object.Spec.Names.Kind == gvk.Kind {
 			return crd.valid(e)
 		}
 	}

@@ -45,7 +45,10 @@ func (b *bundle) annotations() map[string]string {
 		b.add("annotations", "%s: %v", olm.AnnotationsFile, err)
 	}
 	const bundle = "operators.operatorframework.io.bundle."
-	for suffix, want := range map[string]string{"mediatype.v1": "registry+v1", "manifests.v1": inBundle(olm.ManifestsDir), "metadata.v1": inBundle(path.Dir(olm.AnnotationsFile)), "package.v1": olm.Package} {
+	for suffix, want := range map[string]string{
+		"mediatype.v1": "registry+v1", "manifests.v1": inBundle(olm.ManifestsDir),
+		"metadata.v1": inBundle(path.Dir(olm.AnnotationsFile)), "package.v1": olm.Package,
+	} {
 		if got := file.Annotations[bundle+suffix]; got != want {
 			b.add("annotations", "%s is %q, not %q", bundle+suffix, got, want)
 		}
@@ -60,7 +63,8 @@ func (b *bundle) annotations() map[string]string {
 		}
 	}
 	const test = "operators.operatorframework.io.test."
-	if got, want := file.Annotations[test+"config.v1"], inBundle(path.Dir(olm.ScorecardFile)); got != want || file.Annotations[test+"mediatype.v1"] != "scorecard+v1" {
+	if got, want := file.Annotations[test+"config.v1"], inBundle(path.Dir(olm.ScorecardFile)); got != want ||
+		file.Annotations[test+"mediatype.v1"] != "scorecard+v1" {
 		b.add("annotations", "scorecard would look for its configuration in %q, not in %q", got, want)
 	}
 	return file.Annotations
@@ -123,8 +127,9 @@ func (b *bundle) dockerfile(annotations map[string]string) {
 // scorecardTests are all tests that scorecard brings along, by suite.
 func scorecardTests() map[string]string {
 	return map[string]string{
-		"basic-check-spec": "basic", "olm-bundle-validation": "olm", "olm-crds-have-validation": "olm", "olm-crds-have-resources": "olm",
-		"olm-spec-descriptors": "olm", "olm-status-descriptors": "olm",
+		"basic-check-spec": "basic", "olm-bundle-validation": "olm", "olm-crds-have-validation": "olm",
+		"olm-crds-have-resources": "olm",
+		"olm-spec-descriptors":    "olm", "olm-status-descriptors": "olm",
 	}
 }
 
@@ -148,14 +153,16 @@ func (b *bundle) scorecard() {
 		b.add("scorecard", "%s: %v", olm.ScorecardFile, err)
 		return
 	}
-	if config.APIVersion != "scorecard.operatorframework.io/v1alpha3" || config.Kind != "Configuration" || config.Metadata.Name != "config" {
+	if config.APIVersion != "scorecard.operatorframework.io/v1alpha3" || config.Kind != "Configuration" ||
+		config.Metadata.Name != "config" {
 		b.add("scorecard", "it is not a Configuration of scorecard.operatorframework.io/v1alpha3 named config")
 	}
 	found := map[string]string{}
 	images := map[string]bool{}
 	for _, stage := range config.Stages {
 		for _, t := range stage.Tests {
-			if len(t.Entrypoint) != 2 || t.Entrypoint[0] != "scorecard-test" || t.Labels["test"] != t.Entrypoint[1]+"-test" {
+			if len(t.Entrypoint) != 2 || t.Entrypoint[0] != "scorecard-test" || t.Labels["test"] != t.Entrypoint[1]+
+				"-test" {
 				b.add("scorecard", "the test with labels %v runs %q", t.Labels, t.Entrypoint)
 				continue
 			}
@@ -167,6 +174,7 @@ func (b *bundle) scorecard() {
 		b.add("scorecard", "it runs %s, where it should run %s", fmt.Sprint(found), fmt.Sprint(scorecardTests()))
 	}
 	if len(images) != 1 || images[""] {
-		b.add("scorecard", "the tests are run from the images %s, not from one", list(slices.Collect(maps.Keys(images))))
+		b.add("scorecard", "the tests are run from the images %s, not from one",
+			list(slices.Collect(maps.Keys(images))))
 	}
 }

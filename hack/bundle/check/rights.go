@@ -75,7 +75,8 @@ func granted(objects []unstructured.Unstructured, p *problems) grants {
 		decode(o, &binding, p)
 		role, ok := rules[binding.RoleRef.Kind+"/"+binding.RoleRef.Name]
 		if !ok {
-			p.add("rights", "%s refers to %s %q, which is not there", key(o), binding.RoleRef.Kind, binding.RoleRef.Name)
+			p.add("rights", "%s refers to %s %q, which is not there", key(o), binding.RoleRef.Kind,
+				binding.RoleRef.Name)
 		}
 		for _, s := range binding.Subjects {
 			g.add(subject(s.Namespace, s.Name), scope, role)

@@ -50,7 +50,8 @@ func refused(s *structuralschema.Structural, functions *environment.EnvSet, path
 	}
 	var errs []error
 	if len(s.XValidations) > 0 {
-		results, err := cel.Compile(s, model.SchemaDeclType(s, root || s.XEmbeddedResource), celconfig.PerCallLimit, functions, cel.NewExpressionsEnvLoader())
+		results, err := cel.Compile(s, model.SchemaDeclType(s, root || s.XEmbeddedResource), celconfig.PerCallLimit,
+			functions, cel.NewExpressionsEnvLoader())
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the rules of %s: %w", path, err))
 		}

@@ -21,10 +21,15 @@ func Catalog(bundle Files, image string) (Files, error) {
 	}
 	icon := olm.CatalogIcon(csv.Spec.Icon[0])
 	documents := []any{
-		olm.CatalogPackage{Schema: olm.SchemaPackage, Name: olm.Package, DefaultChannel: olm.Channel, Description: csv.Spec.Description, Icon: &icon},
-		olm.CatalogChannel{Schema: olm.SchemaChannel, Name: olm.Channel, Package: olm.Package, Entries: []olm.CatalogEntry{{
-			Name: csv.Metadata.Name, Replaces: csv.Spec.Replaces, SkipRange: csv.Metadata.Annotations[olm.AnnotationSkipRange],
-		}}},
+		olm.CatalogPackage{
+			Schema: olm.SchemaPackage, Name: olm.Package, DefaultChannel: olm.Channel,
+			Description: csv.Spec.Description, Icon: &icon,
+		},
+		olm.CatalogChannel{Schema: olm.SchemaChannel, Name: olm.Channel, Package: olm.Package,
+			Entries: []olm.CatalogEntry{{
+				Name: csv.Metadata.Name, Replaces: csv.Spec.Replaces,
+				SkipRange: csv.Metadata.Annotations[olm.AnnotationSkipRange],
+			}}},
 		olm.CatalogBundle{
 			Schema: olm.SchemaBundle, Name: csv.Metadata.Name, Package: olm.Package, Image: image,
 			Properties:    properties(csv),
@@ -44,14 +49,19 @@ func Catalog(bundle Files, image string) (Files, error) {
 }
 
 func properties(csv *olm.ClusterServiceVersion) []olm.Property {
-	p := []olm.Property{{Type: olm.PropertyPackage, Value: olm.PackageValue{PackageName: olm.Package, Version: csv.Spec.Version}}}
+	p := []olm.Property{
+		{Type: olm.PropertyPackage, Value: olm.PackageValue{PackageName: olm.Package, Version: csv.Spec.Version}},
+	}
 	for _, owned := range csv.Spec.CRDs.Owned {
-		p = append(p, olm.Property{Type: olm.PropertyGVK, Value: olm.GVKValue{Group: owned.Group(), Kind: owned.Kind, Version: owned.Version}})
+		p = append(p, olm.Property{
+			Type: olm.PropertyGVK, Value: olm.GVKValue{Group: owned.Group(), Kind: owned.Kind, Version: owned.Version},
+		})
 	}
 	s := csv.Spec
 	return append(p, olm.Property{Type: olm.PropertyCSVMetadata, Value: olm.CSVMetadata{
 		Annotations: csv.Metadata.Annotations, Labels: csv.Metadata.Labels,
-		CRDs: s.CRDs, Description: s.Description, DisplayName: s.DisplayName, InstallModes: s.InstallModes, Keywords: s.Keywords, Links: s.Links,
+		CRDs: s.CRDs, Description: s.Description, DisplayName: s.DisplayName, InstallModes: s.InstallModes,
+		Keywords: s.Keywords, Links: s.Links,
 		Maintainers: s.Maintainers, Maturity: s.Maturity, MinKubeVersion: s.MinKubeVersion, Provider: s.Provider,
 	}})
 }

@@ -137,9 +137,11 @@ func clusterServiceVersion(in Input) (*olm.ClusterServiceVersion, error) {
 	}
 	s := &csv.Spec
 	described := func(o olm.OwnedCRD) bool { return o.Kind != "" || o.Version != "" }
-	if csv.Metadata.Name != "" || csv.Metadata.Namespace != "" || s.Version != "" || s.Replaces != "" || s.Icon != nil || s.RelatedImages != nil ||
+	if csv.Metadata.Name != "" || csv.Metadata.Namespace != "" || s.Version != "" || s.Replaces != "" ||
+		s.Icon != nil || s.RelatedImages != nil ||
 		!reflect.DeepEqual(s.Install, olm.Install{}) || slices.ContainsFunc(s.CRDs.Owned, described) {
-		return nil, errors.New("the hand-written part of the ClusterServiceVersion names what make bundle fills in: take it out")
+		return nil, errors.New(
+			"the hand-written part of the ClusterServiceVersion names what make bundle fills in: take it out")
 	}
 	csv.Metadata.Name = olm.CSVName(in.Version)
 	csv.Metadata.Namespace = "placeholder"
@@ -168,8 +170,10 @@ func fillInstall(csv *olm.ClusterServiceVersion, in Input) error {
 		return err
 	}
 	csv.Spec.Install = olm.Install{Strategy: "deployment", Spec: olm.InstallSpec{
-		Deployments:        []olm.Deployment{{Name: d.Name, Label: d.Labels, Spec: d.Spec}},
-		ClusterPermissions: []olm.Permission{{ServiceAccountName: d.Spec.Template.Spec.ServiceAccountName, Rules: role.Rules}},
+		Deployments: []olm.Deployment{{Name: d.Name, Label: d.Labels, Spec: d.Spec}},
+		ClusterPermissions: []olm.Permission{
+			{ServiceAccountName: d.Spec.Template.Spec.ServiceAccountName, Rules: role.Rules},
+		},
 	}}
 	for _, c := range d.Spec.Template.Spec.Containers {
 		csv.Spec.RelatedImages = append(csv.Spec.RelatedImages, olm.Image{Name: c.Name, Image: c.Image})
@@ -232,7 +236,9 @@ func fillAnnotations(csv *olm.ClusterServiceVersion, in Input) error {
 	}
 	for key, value := range filled {
 		if _, ok := csv.Metadata.Annotations[key]; ok {
-			return fmt.Errorf("the hand-written part of the ClusterServiceVersion has the annotation %s, which make bundle fills in: take it out", key)
+			return fmt.Errorf(
+				"the hand-written part of the ClusterServiceVersion has the annotation %s, which make bundle fills "+
+					"in: take it out", key)
 		}
 		csv.Metadata.Annotations[key] = value
 	}
@@ -254,7 +260,9 @@ func skipRange(in Input) (string, error) {
 
 // one decodes the object of that kind and name.
 func one(objects []unstructured.Unstructured, kind, name string, into any) error {
-	i := slices.IndexFunc(objects, func(o unstructured.Unstructured) bool { return o.GetKind() == kind && o.GetName() == name })
+	i := slices.IndexFunc(objects, func(o unstructured.Unstructured) bool {
+		return o.GetKind() == kind && o.GetName() == name
+	})
 	if i < 0 {
 		return fmt.Errorf("config/olm renders no %s %q", kind, name)
 	}
@@ -262,7 +270,8 @@ func one(objects []unstructured.Unstructured, kind, name string, into any) error
 		*m = objects[i].Object
 		return nil
 	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(objects[i].Object, into, true); err != nil {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(objects[i].Object, into,
+		true); err != nil {
 		return fmt.Errorf("reading %s %q: %w", kind, name, err)
 	}
 	return nil
@@ -275,6 +284,8 @@ func dockerfile() []byte {
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
 		fmt.Fprintf(&b, "LABEL %s=%s\n", key, annotations[key])
 	}
-	b.WriteString("\nCOPY bundle/manifests /manifests/\nCOPY bundle/metadata /metadata/\nCOPY bundle/tests/scorecard /tests/scorecard/\n")
+	b.WriteString(
+		"\nCOPY bundle/manifests /manifests/\nCOPY bundle/metadata /metadata/\nCOPY bundle/tests/scorecard " +
+			"/tests/scorecard/\n")
 	return []byte(b.String())
 }

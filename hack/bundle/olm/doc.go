@@ -66,7 +66,10 @@ func CSVName(version string) string { return Package + ".v" + version }
 
 // Features are the questions that a bundle answers with "true" or "false".
 func Features() []string {
-	return []string{"disconnected", "fips-compliant", "proxy-aware", "tls-profiles", "token-auth-aws", "token-auth-azure", "token-auth-gcp"}
+	return []string{
+		"disconnected", "fips-compliant", "proxy-aware", "tls-profiles", "token-auth-aws", "token-auth-azure",
+		"token-auth-gcp",
+	}
 }
 
 // OwnerLabels have OLM delete a cluster-scoped object with the ClusterServiceVersion of that name.

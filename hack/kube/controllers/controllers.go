@@ -30,18 +30,22 @@ import (
 
 func (c *cluster) workloads(ctx context.Context) ([]loop, error) {
 	apps, core := c.informers.Apps().V1(), c.informers.Core().V1()
-	deployments, err := deployment.NewDeploymentController(ctx, apps.Deployments(), apps.ReplicaSets(), core.Pods(), c.client)
+	deployments, err := deployment.NewDeploymentController(ctx, apps.Deployments(), apps.ReplicaSets(), core.Pods(),
+		c.client)
 	if err != nil {
 		return nil, fmt.Errorf("making the controller of Deployments: %w", err)
 	}
-	daemons, err := daemon.NewDaemonSetsController(ctx, apps.DaemonSets(), apps.ControllerRevisions(), core.Pods(), core.Nodes(), c.client,
+	daemons, err := daemon.NewDaemonSetsController(ctx, apps.DaemonSets(), apps.ControllerRevisions(), core.Pods(),
+		core.Nodes(), c.client,
 		flowcontrol.NewBackOff(time.Second, 15*time.Minute))
 	if err != nil {
 		return nil, fmt.Errorf("making the controller of DaemonSets: %w", err)
 	}
 	sets := replicaset.NewReplicaSetController(ctx, apps.ReplicaSets(), core.Pods(), c.client, replicaset.BurstReplicas)
-	stateful := statefulset.NewStatefulSetController(ctx, core.Pods(), apps.StatefulSets(), core.PersistentVolumeClaims(), apps.ControllerRevisions(), c.client)
-	old := replication.NewReplicationManager(ctx, core.Pods(), core.ReplicationControllers(), c.client, replication.BurstReplicas)
+	stateful := statefulset.NewStatefulSetController(ctx, core.Pods(), apps.StatefulSets(),
+		core.PersistentVolumeClaims(), apps.ControllerRevisions(), c.client)
+	old := replication.NewReplicationManager(ctx, core.Pods(), core.ReplicationControllers(), c.client,
+		replication.BurstReplicas)
 	return []loop{
 		func(ctx context.Context) { deployments.Run(ctx, 5) },
 		func(ctx context.Context) { daemons.Run(ctx, 2) },
@@ -70,7 +74,8 @@ func (c *cluster) batch(ctx context.Context) ([]loop, error) {
 
 func (c *cluster) namespaces(ctx context.Context) ([]loop, error) {
 	core := c.informers.Core().V1()
-	accounts, err := serviceaccount.NewServiceAccountsController(klog.FromContext(ctx), core.ServiceAccounts(), core.Namespaces(), c.client,
+	accounts, err := serviceaccount.NewServiceAccountsController(klog.FromContext(ctx), core.ServiceAccounts(),
+		core.Namespaces(), c.client,
 		serviceaccount.DefaultServiceAccountsControllerOptions())
 	if err != nil {
 		return nil, fmt.Errorf("making the controller of service accounts: %w", err)
@@ -79,7 +84,8 @@ func (c *cluster) namespaces(ctx context.Context) ([]loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the publisher of the CA: %w", err)
 	}
-	namespaces := namespace.NewNamespaceController(ctx, c.client, c.metadata, c.discovery.ServerPreferredNamespacedResources, core.Namespaces(),
+	namespaces := namespace.NewNamespaceController(ctx, c.client, c.metadata,
+		c.discovery.ServerPreferredNamespacedResources, core.Namespaces(),
 		5*time.Minute, corev1.FinalizerKubernetes)
 	return []loop{
 		func(ctx context.Context) { accounts.Run(ctx, 1) },
@@ -89,18 +95,21 @@ func (c *cluster) namespaces(ctx context.Context) ([]loop, error) {
 }
 
 func (c *cluster) disruption(ctx context.Context) ([]loop, error) {
-	scales, err := scale.NewForConfig(c.config, c.mapper, dynamic.LegacyAPIPathResolverFunc, scale.NewDiscoveryScaleKindResolver(c.discovery))
+	scales, err := scale.NewForConfig(c.config, c.mapper, dynamic.LegacyAPIPathResolverFunc,
+		scale.NewDiscoveryScaleKindResolver(c.discovery))
 	if err != nil {
 		return nil, fmt.Errorf("making a client of scales: %w", err)
 	}
 	apps, core := c.informers.Apps().V1(), c.informers.Core().V1()
-	budgets := disruption.NewDisruptionController(ctx, core.Pods(), c.informers.Policy().V1().PodDisruptionBudgets(), core.ReplicationControllers(),
+	budgets := disruption.NewDisruptionController(ctx, core.Pods(), c.informers.Policy().V1().PodDisruptionBudgets(),
+		core.ReplicationControllers(),
 		apps.ReplicaSets(), apps.Deployments(), apps.StatefulSets(), c.client, c.mapper, scales, c.discovery)
 	return []loop{func(ctx context.Context) { budgets.Run(ctx, 1) }}, nil
 }
 
 func (c *cluster) quotas(ctx context.Context) ([]loop, error) {
-	configuration, err := quotainstall.NewQuotaConfigurationForControllers(quota.ListerFuncForResourceFunc(c.informers.ForResource), c.informers)
+	configuration, err := quotainstall.NewQuotaConfigurationForControllers(
+		quota.ListerFuncForResourceFunc(c.informers.ForResource), c.informers)
 	if err != nil {
 		return nil, fmt.Errorf("configuring quotas: %w", err)
 	}
@@ -126,7 +135,8 @@ func (c *cluster) quotas(ctx context.Context) ([]loop, error) {
 }
 
 func (c *cluster) garbage(ctx context.Context) ([]loop, error) {
-	graph := garbagecollector.NewDependencyGraphBuilder(ctx, c.metadata, c.mapper, garbagecollector.DefaultIgnoredResources(), c.all, c.started)
+	graph := garbagecollector.NewDependencyGraphBuilder(ctx, c.metadata, c.mapper,
+		garbagecollector.DefaultIgnoredResources(), c.all, c.started)
 	collector, err := garbagecollector.NewComposedGarbageCollector(ctx, c.client, c.metadata, c.mapper, graph)
 	if err != nil {
 		return nil, fmt.Errorf("making the garbage collector: %w", err)

@@ -79,7 +79,9 @@ func run(ctx context.Context, kubeconfig, rootCAFile string) error {
 		return fmt.Errorf("reading --root-ca-file: %w", err)
 	}
 	var loops []loop
-	for _, part := range []func(context.Context) ([]loop, error){c.workloads, c.batch, c.namespaces, c.disruption, c.quotas, c.garbage} {
+	for _, part := range []func(context.Context) ([]loop, error){
+		c.workloads, c.batch, c.namespaces, c.disruption, c.quotas, c.garbage,
+	} {
 		made, err := part(ctx)
 		if err != nil {
 			return err
@@ -119,7 +121,8 @@ func newCluster(config *rest.Config) (*cluster, error) {
 		config:    config,
 		mapper:    restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client.Discovery())),
 		informers: shared,
-		all:       informerfactory.NewInformerFactory(shared, metadatainformer.NewSharedInformerFactory(objects, resync)),
-		started:   make(chan struct{}),
+		all: informerfactory.NewInformerFactory(shared,
+			metadatainformer.NewSharedInformerFactory(objects, resync)),
+		started: make(chan struct{}),
 	}, nil
 }

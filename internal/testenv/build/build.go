@@ -62,7 +62,9 @@ func kubeTools() toolset {
 		ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=VERSION",
 		// Kubernetes compiles in little more than half the time without inlining and without the
 		// debug information that -w drops. What an API server spends its time in is inlined.
-		gcflags: []string{"k8s.io/...=-dwarf=false -l", "k8s.io/apimachinery/...=-dwarf=false", "k8s.io/apiserver/...=-dwarf=false"},
+		gcflags: []string{
+			"k8s.io/...=-dwarf=false -l", "k8s.io/apimachinery/...=-dwarf=false", "k8s.io/apiserver/...=-dwarf=false",
+		},
 		packages: map[string]string{
 			"etcd":             "go.etcd.io/etcd/server/v3",
 			"kube-apiserver":   "k8s.io/kubernetes/cmd/kube-apiserver",
@@ -75,7 +77,8 @@ func kubeTools() toolset {
 			"kube-scheduler":          "k8s.io/kubernetes/cmd/kube-scheduler",
 			"kubelet":                 "k8s.io/kubernetes/cmd/kubelet",
 		},
-		notice: "The first build compiles Kubernetes from source: allow 4 to 7 minutes on two cores. Later runs reuse it.",
+		notice: "The first build compiles Kubernetes from source: allow 4 to 7 minutes on two cores. Later runs " +
+			"reuse it.",
 	}
 }
 
@@ -144,8 +147,10 @@ func Kube(ctx context.Context, progress io.Writer, commands ...string) (KubeBina
 		return filepath.Join(dir, name)
 	}
 	return KubeBinaries{
-		Etcd: path("etcd"), APIServer: path("kube-apiserver"), Controllers: path("kube-controllers"), Kubectl: path("kubectl"),
-		ControllerManager: path("kube-controller-manager"), Scheduler: path("kube-scheduler"), Proxy: path("kube-proxy"), Kubelet: path("kubelet"),
+		Etcd: path("etcd"), APIServer: path("kube-apiserver"), Controllers: path("kube-controllers"),
+		Kubectl:           path("kubectl"),
+		ControllerManager: path("kube-controller-manager"), Scheduler: path("kube-scheduler"),
+		Proxy: path("kube-proxy"), Kubelet: path("kubelet"),
 	}, nil
 }
 

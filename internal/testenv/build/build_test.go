@@ -26,7 +26,8 @@ func TestKubebuilderAssetsAreHonoured(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := got // the rest was not named, so where it would be says nothing
-	want.Etcd, want.APIServer, want.Kubectl, want.Kubelet = dir+"/etcd", dir+"/kube-apiserver", dir+"/kubectl", dir+"/kubelet"
+	want.Etcd, want.APIServer, want.Kubectl, want.Kubelet = dir+"/etcd", dir+"/kube-apiserver", dir+"/kubectl", dir+
+		"/kubelet"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

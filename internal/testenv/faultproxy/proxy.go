@@ -63,10 +63,11 @@ func Start(server string, issuer *tlstest.CA) (*Proxy, error) {
 	}
 	answer := func(w http.ResponseWriter, r *http.Request, fault Fault) { f.answer(w, r, behind, fault) }
 	f.server = &http.Server{
-		Handler:           f.rules.Before(answer),
-		TLSConfig:         &tls.Config{GetCertificate: f.serving, MinVersion: tls.VersionTLS12},
-		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){}, // HTTP/1.1 alone: a connection a request under way
-		ErrorLog:          log.New(io.Discard, "", 0),                               // handshakes fail here on purpose
+		Handler:   f.rules.Before(answer),
+		TLSConfig: &tls.Config{GetCertificate: f.serving, MinVersion: tls.VersionTLS12},
+		// HTTP/1.1 alone: a connection a request under way
+		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		ErrorLog:          log.New(io.Discard, "", 0), // handshakes fail here on purpose
 		ReadHeaderTimeout: time.Minute,
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -29,7 +29,9 @@ const (
 
 // ask gets a metadata file from a proxy.
 func ask(ctx context.Context, f *faultproxy.Proxy, file string) (*http.Response, []byte, error) {
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: f.CA.Pool()}, DisableKeepAlives: true}}
+	client := &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: f.CA.Pool()}, DisableKeepAlives: true},
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.URL+"/v2/"+gun+"/_trust/tuf/"+file, nil)
 	if err != nil {
 		return nil, nil, err
@@ -71,14 +73,23 @@ func testSpoiltAnswers(t *testing.T, f *faultproxy.Proxy, whole []byte) {
 		header string
 		broken bool
 	}{
-		"none":             {fault: faultproxy.Fault{}, status: http.StatusOK},
-		"delay":            {fault: faultproxy.Fault{Delay: 200 * time.Millisecond}, status: http.StatusOK},
-		"another path":     {fault: faultproxy.Fault{Match: notaryserver.File("snapshot"), Status: http.StatusNotFound}, status: http.StatusOK},
-		"too many":         {fault: faultproxy.Fault{Status: http.StatusTooManyRequests, RetryAfter: "7", Body: "slow down"}, status: 429, body: []byte("slow down"), header: "7"},
-		"delay and status": {fault: faultproxy.Fault{Delay: 200 * time.Millisecond, Status: http.StatusBadGateway}, status: 502, body: []byte{}},
-		"truncated":        {fault: faultproxy.Fault{Truncate: 40}, status: http.StatusOK, body: whole[:40]},
-		"cut":              {fault: faultproxy.Fault{Cut: 40}, status: http.StatusOK, body: whole[:40], broken: true},
-		"corrupt":          {fault: faultproxy.Fault{Corrupt: true}, status: http.StatusOK, body: flipped(whole)},
+		"none":  {fault: faultproxy.Fault{}, status: http.StatusOK},
+		"delay": {fault: faultproxy.Fault{Delay: 200 * time.Millisecond}, status: http.StatusOK},
+		"another path": {
+			fault:  faultproxy.Fault{Match: notaryserver.File("snapshot"), Status: http.StatusNotFound},
+			status: http.StatusOK,
+		},
+		"too many": {
+			fault:  faultproxy.Fault{Status: http.StatusTooManyRequests, RetryAfter: "7", Body: "slow down"},
+			status: 429, body: []byte("slow down"), header: "7",
+		},
+		"delay and status": {
+			fault: faultproxy.Fault{Delay: 200 * time.Millisecond, Status: http.StatusBadGateway}, status: 502,
+			body: []byte{},
+		},
+		"truncated": {fault: faultproxy.Fault{Truncate: 40}, status: http.StatusOK, body: whole[:40]},
+		"cut":       {fault: faultproxy.Fault{Cut: 40}, status: http.StatusOK, body: whole[:40], broken: true},
+		"corrupt":   {fault: faultproxy.Fault{Corrupt: true}, status: http.StatusOK, body: flipped(whole)},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -97,7 +108,8 @@ func testSpoiltAnswers(t *testing.T, f *faultproxy.Proxy, whole []byte) {
 				want = whole
 			}
 			if resp.StatusCode != tt.status || !bytes.Equal(body, want) || resp.Header.Get("Retry-After") != tt.header {
-				t.Errorf("%s, Retry-After %q, body %q; want %d, %q, %q", resp.Status, resp.Header.Get("Retry-After"), body, tt.status, tt.header, want)
+				t.Errorf("%s, Retry-After %q, body %q; want %d, %q, %q", resp.Status, resp.Header.Get("Retry-After"),
+					body, tt.status, tt.header, want)
 			}
 			if !tt.broken && resp.ContentLength != int64(len(want)) {
 				t.Errorf("the body is said to be of %d bytes, want %d", resp.ContentLength, len(want))
@@ -158,7 +170,8 @@ func testFaultRecords(t *testing.T, f *faultproxy.Proxy) {
 		t.Fatalf("recorded %v, want three", requests)
 	}
 	for _, r := range requests {
-		if r.Path != "/v2/"+gun+"/_trust/tuf/root.json" || !r.Authorized || r.At.Before(before) || r.At.After(time.Now()) {
+		if r.Path != "/v2/"+gun+"/_trust/tuf/root.json" || !r.Authorized || r.At.Before(before) ||
+			r.At.After(time.Now()) {
 			t.Errorf("recorded %+v", r)
 		}
 	}
@@ -202,10 +215,13 @@ func testFaultConnections(t *testing.T, f *faultproxy.Proxy) {
 		issue func() (*tlstest.Certificate, error)
 		want  string
 	}{
-		"expired":      {func() (*tlstest.Certificate, error) { return f.CA.IssueExpired(subject) }, "expired"},
-		"another CA":   {func() (*tlstest.Certificate, error) { return other.Issue(subject) }, "unknown authority"},
-		"another name": {func() (*tlstest.Certificate, error) { return f.CA.Issue(subject, "elsewhere.example.com") }, "not localhost"},
-		"good":         {func() (*tlstest.Certificate, error) { return f.CA.Issue(subject) }, ""},
+		"expired":    {func() (*tlstest.Certificate, error) { return f.CA.IssueExpired(subject) }, "expired"},
+		"another CA": {func() (*tlstest.Certificate, error) { return other.Issue(subject) }, "unknown authority"},
+		"another name": {
+			func() (*tlstest.Certificate, error) { return f.CA.Issue(subject, "elsewhere.example.com") },
+			"not localhost",
+		},
+		"good": {func() (*tlstest.Certificate, error) { return f.CA.Issue(subject) }, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -214,7 +230,8 @@ func testFaultConnections(t *testing.T, f *faultproxy.Proxy) {
 				t.Fatal(err)
 			}
 			f.Serve(cert)
-			if _, _, err = ask(t.Context(), f, "root.json"); tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			if _, _, err = ask(t.Context(), f, "root.json"); tt.want == "" && err != nil || tt.want != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want an error that says %q", err, tt.want)
 			}
 		})

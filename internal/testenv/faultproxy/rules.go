@@ -101,7 +101,9 @@ func (f *Rules) reset() {
 func (f *Rules) begin(r *http.Request) Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.requests = append(f.requests, Request{Path: r.URL.Path, At: time.Now(), Authorized: r.Header.Get("Authorization") != ""})
+	f.requests = append(f.requests, Request{
+		Path: r.URL.Path, At: time.Now(), Authorized: r.Header.Get("Authorization") != "",
+	})
 	f.underWay++
 	f.peak = max(f.peak, f.underWay)
 	for i, fault := range f.faults {

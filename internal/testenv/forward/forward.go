@@ -53,7 +53,9 @@ func At(host string, targets ...string) (*Forwarder, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Forwarder{Address: net.JoinHostPort(host, strconv.Itoa(port)), targets: targets, conns: make(map[net.Conn]struct{})}
+	f := &Forwarder{
+		Address: net.JoinHostPort(host, strconv.Itoa(port)), targets: targets, conns: make(map[net.Conn]struct{}),
+	}
 	return f, f.Connect()
 }
 
@@ -138,7 +140,8 @@ func (f *Forwarder) pass(in net.Conn) {
 func (f *Forwarder) Serve(targets []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	same := len(targets) == len(f.targets) && !slices.ContainsFunc(targets, func(t string) bool { return !slices.Contains(f.targets, t) })
+	same := len(targets) == len(f.targets) &&
+		!slices.ContainsFunc(targets, func(t string) bool { return !slices.Contains(f.targets, t) })
 	if !same { // or each would always have its turn as the first
 		f.targets = targets
 	}

@@ -35,8 +35,12 @@ func RunNeighbourCRDs(t testing.TB, k *Server) (uninstall func()) {
 	t.Helper()
 	const monitoring = "example/prometheus-operator-crd/monitoring.coreos.com_"
 	return runModuleCRDs(t, k, "neighbours", map[string][]string{
-		"github.com/cert-manager/cert-manager":               {"deploy/crds/cert-manager.io_certificates.yaml", "deploy/crds/cert-manager.io_issuers.yaml"},
-		"github.com/prometheus-operator/prometheus-operator": {monitoring + "servicemonitors.yaml", monitoring + "prometheusrules.yaml"},
+		"github.com/cert-manager/cert-manager": {
+			"deploy/crds/cert-manager.io_certificates.yaml", "deploy/crds/cert-manager.io_issuers.yaml",
+		},
+		"github.com/prometheus-operator/prometheus-operator": {
+			monitoring + "servicemonitors.yaml", monitoring + "prometheusrules.yaml",
+		},
 	})
 }
 
@@ -81,7 +85,8 @@ func awaitDeleted(t testing.TB, k *Server, options envtest.CRDInstallOptions) {
 	}
 	for _, crd := range options.CRDs {
 		poll.Await(t, "the end of "+crd.Name, func() error {
-			found, err := c.ApiextensionsV1().CustomResourceDefinitions().Get(t.Context(), crd.Name, metav1.GetOptions{})
+			found, err := c.ApiextensionsV1().CustomResourceDefinitions().Get(t.Context(), crd.Name,
+				metav1.GetOptions{})
 			if err == nil && found.DeletionTimestamp != nil {
 				return fmt.Errorf("it is being deleted: %v", found.Status.Conditions)
 			}
@@ -99,7 +104,8 @@ func AwaitKindsGone(t testing.TB, k *Server) {
 		t.Fatal(err)
 	}
 	poll.Await(t, "our kinds to be served no more", func() error {
-		if _, err := served.ServerResourcesForGroupVersionWithContext(t.Context(), v1alpha1.GroupVersion.String()); !apierrors.IsNotFound(err) {
+		if _, err := served.ServerResourcesForGroupVersionWithContext(t.Context(),
+			v1alpha1.GroupVersion.String()); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("the answer is %w", err)
 		}
 		return nil

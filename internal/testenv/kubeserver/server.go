@@ -245,7 +245,9 @@ func (k *Server) writeKubeconfig(host string) error {
 	}
 	config := clientcmdapi.NewConfig()
 	config.Clusters["countersign"] = &clientcmdapi.Cluster{Server: host, CertificateAuthorityData: k.ca.PEM}
-	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: admin.CertPEM, ClientKeyData: admin.KeyPEM}
+	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{
+		ClientCertificateData: admin.CertPEM, ClientKeyData: admin.KeyPEM,
+	}
 	config.Contexts["countersign"] = &clientcmdapi.Context{Cluster: "countersign", AuthInfo: "admin"}
 	config.CurrentContext = "countersign"
 	k.Kubeconfig = k.path("kubeconfig")
@@ -261,7 +263,8 @@ func (k *Server) writeKubeconfig(host string) error {
 }
 
 func (k *Server) startControllers() error {
-	_, err := k.start("kube-controllers", k.binaries.Controllers, "--kubeconfig", k.Kubeconfig, "--root-ca-file", k.path("ca.crt"))
+	_, err := k.start("kube-controllers", k.binaries.Controllers, "--kubeconfig", k.Kubeconfig, "--root-ca-file",
+		k.path("ca.crt"))
 	return err
 }
 

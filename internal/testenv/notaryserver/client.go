@@ -67,7 +67,8 @@ func (c *Client) Run(ctx context.Context, args ...string) (string, error) {
 		"NOTARY_SNAPSHOT_PASSPHRASE=" + passphrase, "NOTARY_DELEGATION_PASSPHRASE=" + passphrase,
 	}
 	if auth := c.notary.options.Auth; auth != nil {
-		cmd.Env = append(cmd.Env, "NOTARY_AUTH="+base64.StdEncoding.EncodeToString([]byte(auth.Username+":"+auth.Password)))
+		cmd.Env = append(cmd.Env,
+			"NOTARY_AUTH="+base64.StdEncoding.EncodeToString([]byte(auth.Username+":"+auth.Password)))
 	}
 	process.Tie(cmd)
 	var out bytes.Buffer
@@ -216,8 +217,11 @@ func (c *Client) CreateRepository(ctx context.Context, gun string, roles ...stri
 // Shell returns the lines, each begun with indent, that make a shell's "notary" this client.
 func (c *Client) Shell(indent string) string {
 	lines := []string{
-		fmt.Sprintf("alias notary='%s -s %s -d %s --tlscacert %s'", c.notary.binaries.Client, c.notary.URL, c.Dir, filepath.Join(c.notary.dir, "ca.crt")),
-		fmt.Sprintf("export NOTARY_ROOT_PASSPHRASE=%s NOTARY_TARGETS_PASSPHRASE=%[1]s NOTARY_SNAPSHOT_PASSPHRASE=%[1]s NOTARY_DELEGATION_PASSPHRASE=%[1]s", passphrase),
+		fmt.Sprintf("alias notary='%s -s %s -d %s --tlscacert %s'", c.notary.binaries.Client, c.notary.URL, c.Dir,
+			filepath.Join(c.notary.dir, "ca.crt")),
+		fmt.Sprintf(
+			"export NOTARY_ROOT_PASSPHRASE=%s NOTARY_TARGETS_PASSPHRASE=%[1]s NOTARY_SNAPSHOT_PASSPHRASE=%[1]s "+
+				"NOTARY_DELEGATION_PASSPHRASE=%[1]s", passphrase),
 	}
 	return indent + strings.Join(lines, "\n"+indent)
 }

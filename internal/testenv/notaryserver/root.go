@@ -80,12 +80,17 @@ func (c *Client) Root(gun string) (RootPin, error) {
 	if err != nil {
 		return RootPin{}, fmt.Errorf("reading the root certificate of %s: %w", gun, err)
 	}
-	return RootPin{KeyID: canonicalKeyID(public), PublicKeyPEM: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public.der}), CertificatePEM: certificate}, nil
+	return RootPin{
+		KeyID:          canonicalKeyID(public),
+		PublicKeyPEM:   pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public.der}),
+		CertificatePEM: certificate,
+	}, nil
 }
 
 // canonicalKeyID hashes the canonical JSON that Notary makes of a bare public key.
 func canonicalKeyID(key publicKey) string {
-	text := fmt.Sprintf(`{"keytype":%q,"keyval":{"private":null,"public":%q}}`, key.kind, base64.StdEncoding.EncodeToString(key.raw))
+	text := fmt.Sprintf(`{"keytype":%q,"keyval":{"private":null,"public":%q}}`, key.kind,
+		base64.StdEncoding.EncodeToString(key.raw))
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }

@@ -97,7 +97,8 @@ func Start(ctx context.Context, options Options) (_ *Server, err error) {
 	if n.serverPort, err = process.FreePort(); err != nil {
 		return nil, err
 	}
-	if n.front, err = forward.At(cmp.Or(options.Host, "127.0.0.1"), net.JoinHostPort("127.0.0.1", strconv.Itoa(n.serverPort))); err != nil {
+	if n.front, err = forward.At(cmp.Or(options.Host, "127.0.0.1"),
+		net.JoinHostPort("127.0.0.1", strconv.Itoa(n.serverPort))); err != nil {
 		return nil, err
 	}
 	_, port, err := net.SplitHostPort(n.front.Address)
@@ -185,7 +186,8 @@ func (n *Server) configure(ctx context.Context) error {
 	return writeJSON(filepath.Join(n.dir, "server.json"), config)
 }
 
-func (n *Server) startSigner(ctx context.Context, clientCert, clientKey string) (trustService map[string]any, err error) {
+func (n *Server) startSigner(ctx context.Context, clientCert, clientKey string) (trustService map[string]any,
+	err error) {
 	port, err := process.FreePort()
 	if err != nil {
 		return nil, err
@@ -210,7 +212,8 @@ func (n *Server) startSigner(ctx context.Context, clientCert, clientKey string) 
 	if err != nil {
 		return nil, err
 	}
-	n.signer, err = process.Start("notary-signer", n.dir, nil, n.binaries.Signer, "-config", filepath.Join(n.dir, "signer.json"))
+	n.signer, err = process.Start("notary-signer", n.dir, nil, n.binaries.Signer, "-config",
+		filepath.Join(n.dir, "signer.json"))
 	if err != nil {
 		return nil, err
 	}
@@ -228,17 +231,21 @@ func (n *Server) startSigner(ctx context.Context, clientCert, clientKey string) 
 }
 
 func (n *Server) startServer(ctx context.Context) (err error) {
-	n.server, err = process.Start("notary-server", n.dir, nil, n.binaries.Server, "-config", filepath.Join(n.dir, "server.json"))
+	n.server, err = process.Start("notary-server", n.dir, nil, n.binaries.Server, "-config",
+		filepath.Join(n.dir, "server.json"))
 	if err != nil {
 		return err
 	}
 	client := &http.Client{
 		Timeout: 2 * time.Second,
 		Transport: &http.Transport{
-			TLSClientConfig: &tls.Config{RootCAs: n.CA.Pool(), Certificates: []tls.Certificate{n.publisher.TLS}}, DisableKeepAlives: true,
+			TLSClientConfig:   &tls.Config{RootCAs: n.CA.Pool(), Certificates: []tls.Certificate{n.publisher.TLS}},
+			DisableKeepAlives: true,
 		},
 	}
-	return n.server.Await(ctx, func(ctx context.Context) error { return process.Healthy(ctx, client, n.URL+"/_notary_server/health") })
+	return n.server.Await(ctx, func(ctx context.Context) error {
+		return process.Healthy(ctx, client, n.URL+"/_notary_server/health")
+	})
 }
 
 // Server is the server's process, to pause or to kill.

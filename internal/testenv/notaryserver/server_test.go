@@ -69,7 +69,8 @@ func TestNotary(t *testing.T) {
 				if !bytes.Contains(body, []byte(`"v1"`)) {
 					t.Errorf("targets/%s does not list v1: %s", role, body)
 				}
-				if _, body, err = get(ctx, n, "targets.json", nil); err != nil || !bytes.Contains(body, []byte(`"name":"targets/`+role+`"`)) {
+				if _, body, err = get(ctx, n, "targets.json", nil); err != nil ||
+					!bytes.Contains(body, []byte(`"name":"targets/`+role+`"`)) {
 					t.Errorf("no delegation targets/%s (%v): %s", role, err, body)
 				}
 				if out, err := c.Run(ctx, "delegation", "list", gun); err != nil || !strings.Contains(out, key.KeyID) {

@@ -64,7 +64,10 @@ func NewSigningKey(kind KeyKind, commonName string) (*SigningKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := &SigningKey{KeyID: canonicalKeyID(public), Signer: signer, PrivatePEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})}
+	key := &SigningKey{
+		KeyID: canonicalKeyID(public), Signer: signer,
+		PrivatePEM: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
+	}
 	key.PublicPEM = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public.der})
 	if commonName == "" {
 		return key, nil

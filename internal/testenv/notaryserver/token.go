@@ -53,7 +53,8 @@ func startTokenService(ca *tlstest.CA, auth Auth) (*tokenService, error) {
 		return nil, err
 	}
 	s := &tokenService{auth: auth, cert: cert, rules: faultproxy.NewRules()}
-	s.server = httptest.NewUnstartedServer(s.rules.Before(func(w http.ResponseWriter, r *http.Request, _ faultproxy.Fault) { s.token(w, r) }))
+	s.server = httptest.NewUnstartedServer(
+		s.rules.Before(func(w http.ResponseWriter, r *http.Request, _ faultproxy.Fault) { s.token(w, r) }))
 	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
 	s.server.StartTLS()
 	_, port, err := net.SplitHostPort(s.server.Listener.Addr().String())
@@ -76,9 +77,11 @@ func (s *tokenService) stop() {
 // token answers GET /token?service=...&scope=repository:<name>:<actions>.
 func (s *tokenService) token(w http.ResponseWriter, r *http.Request) {
 	user, password, given := r.BasicAuth()
-	known := given && subtle.ConstantTimeCompare([]byte(user+"\x00"+password), []byte(s.auth.Username+"\x00"+s.auth.Password)) == 1
+	known := given && subtle.ConstantTimeCompare([]byte(user+"\x00"+password),
+		[]byte(s.auth.Username+"\x00"+s.auth.Password)) == 1
 	if r.URL.Path != "/token" || (given && !known) || (!given && !s.auth.AnonymousPull) {
-		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
+		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`,
+			http.StatusUnauthorized)
 		return
 	}
 	var access []map[string]any

@@ -130,7 +130,8 @@ func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager
 	m.Process, err = process.Start("countersign", options.Dir, os.Environ(), options.Binary, append([]string{
 		"--kubeconfig", config, "--namespace", Namespace,
 		"--webhook-port", fmt.Sprint(webhook), "--webhook-url", m.WebhookURL,
-		"--health-probe-bind-address", m.health, "--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics), "--metrics-secure=false",
+		"--health-probe-bind-address", m.health, "--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics),
+		"--metrics-secure=false",
 		"--shutdown-delay=0", // nobody asks another replica, unless further flags say so
 	}, options.Args...)...)
 	if err != nil {

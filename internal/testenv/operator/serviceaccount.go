@@ -47,12 +47,16 @@ func kubeconfig(ctx context.Context, k *kubeserver.Server, server, dir string) (
 		return "", err
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: managerAccount}}
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(24 * 3600))}}
+	request := &authenticationv1.TokenRequest{
+		Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(24 * 3600))},
+	}
 	if err := c.SubResource("token").Create(ctx, account, request); err != nil {
 		return "", fmt.Errorf("requesting a token of the ServiceAccount: %w", err)
 	}
 	config := clientcmdapi.NewConfig()
-	config.Clusters["countersign"] = &clientcmdapi.Cluster{Server: cmp.Or(server, k.Config.Host), CertificateAuthorityData: k.Config.CAData}
+	config.Clusters["countersign"] = &clientcmdapi.Cluster{
+		Server: cmp.Or(server, k.Config.Host), CertificateAuthorityData: k.Config.CAData,
+	}
 	config.AuthInfos["manager"] = &clientcmdapi.AuthInfo{Token: request.Status.Token}
 	config.Contexts["countersign"] = &clientcmdapi.Context{Cluster: "countersign", AuthInfo: "manager"}
 	config.CurrentContext = "countersign"
@@ -69,20 +73,21 @@ func kubeconfig(ctx context.Context, k *kubeserver.Server, server, dir string) (
 // awaitRights returns when the API server has taken up the operator's rights, cluster-wide and in
 // its namespace.
 func awaitRights(ctx context.Context, c client.Client) error {
-	return wait.PollUntilContextTimeout(ctx, poll.Interval, process.StartTimeout, true, func(ctx context.Context) (bool, error) {
-		for _, a := range []authorizationv1.ResourceAttributes{
-			{Group: "countersign.dev", Resource: "imagepolicies", Verb: "watch"},
-			{Namespace: Namespace, Resource: "configmaps", Verb: "watch"},
-		} {
-			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
-				User: "system:serviceaccount:" + Namespace + ":" + managerAccount, ResourceAttributes: &a,
-			}}
-			if err := c.Create(ctx, review); err != nil || !review.Status.Allowed {
-				return false, nil //nolint:nilerr // asked again
+	return wait.PollUntilContextTimeout(ctx, poll.Interval, process.StartTimeout, true,
+		func(ctx context.Context) (bool, error) {
+			for _, a := range []authorizationv1.ResourceAttributes{
+				{Group: "countersign.dev", Resource: "imagepolicies", Verb: "watch"},
+				{Namespace: Namespace, Resource: "configmaps", Verb: "watch"},
+			} {
+				review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+					User: "system:serviceaccount:" + Namespace + ":" + managerAccount, ResourceAttributes: &a,
+				}}
+				if err := c.Create(ctx, review); err != nil || !review.Status.Allowed {
+					return false, nil //nolint:nilerr // asked again
+				}
 			}
-		}
-		return true, nil
-	})
+			return true, nil
+		})
 }
 
 func applyRBAC(ctx context.Context, c client.Client) error {

@@ -65,7 +65,8 @@ func Build(ctx context.Context, progress io.Writer) (*Release, error) {
 	if p.built() {
 		return p, nil
 	}
-	fmt.Fprintf(progress, "Building release %s (commit %s) into %s, which takes about a minute.\n", Version, Commit[:12], dir)
+	fmt.Fprintf(progress, "Building release %s (commit %s) into %s, which takes about a minute.\n", Version,
+		Commit[:12], dir)
 	root, err := build.ModuleRoot()
 	if err != nil {
 		return nil, err
@@ -77,7 +78,8 @@ func Build(ctx context.Context, progress io.Writer) (*Release, error) {
 		return nil, fmt.Errorf("release %s: %w", Version, err)
 	}
 	for _, target := range []string{"build", "install-yaml", "chart"} {
-		cmd := exec.CommandContext(ctx, "make", "--no-print-directory", target, "VERSION="+Version, "IMAGE="+Image, "COMPONENTS=")
+		cmd := exec.CommandContext(ctx, "make", "--no-print-directory", target, "VERSION="+Version, "IMAGE="+Image,
+			"COMPONENTS=")
 		cmd.Dir, cmd.Env = dir, cleanEnviron()
 		process.Tie(cmd)
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -118,7 +120,9 @@ func cloneCommit(ctx context.Context, root, dir, commit string) error {
 	if out, err := gitCommand(ctx, nil, append(from, "rev-parse", "--is-shallow-repository")...); err != nil {
 		return fmt.Errorf("commit %s is needed, and %s is no clone with a history: %w", commit, root, err)
 	} else if strings.TrimSpace(out) == "true" {
-		return fmt.Errorf("commit %s is needed with what came before it, and %s is a shallow clone; run: git fetch --unshallow", commit, root)
+		return fmt.Errorf(
+			"commit %s is needed with what came before it, and %s is a shallow clone; run: git fetch --unshallow",
+			commit, root)
 	}
 	if _, err := gitCommand(ctx, nil, append(from, "cat-file", "-e", commit+"^{commit}")...); err != nil {
 		return fmt.Errorf("commit %s is not in %s; run: git fetch origin main (%w)", commit, root, err)
@@ -146,7 +150,8 @@ func cloneCommit(ctx context.Context, root, dir, commit string) error {
 	if _, err := gitCommand(ctx, in, "-C", dir, "index-pack", "--stdin"); err != nil {
 		return err
 	}
-	if _, err := gitCommand(ctx, nil, "-C", dir, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", commit); err != nil {
+	if _, err := gitCommand(ctx, nil, "-C", dir, "-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach",
+		commit); err != nil {
 		return err
 	}
 	return os.Remove(pack)
@@ -168,7 +173,9 @@ func gitCommand(ctx context.Context, stdin io.Reader, args ...string) (string, e
 func cleanEnviron() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "VERSION", "IMAGE", "COMPONENTS"}, name) ||
-			slices.Contains([]string{"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"}, name)
+		return slices.Contains(
+			[]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "VERSION", "IMAGE", "COMPONENTS"}, name) ||
+			slices.Contains(
+				[]string{"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"}, name)
 	})
 }

@@ -40,7 +40,9 @@ func TestPreviousIsTheChangelogs(t *testing.T) {
 	case versions[0] == Version:
 	case len(versions) > 1 && versions[1] == Version && !unreleased:
 	default:
-		t.Errorf("upgrades are tested from %s, and the changelog tells of %v (changes since: %t); name the newest in internal/testenv/previous/previous.go",
+		t.Errorf(
+			"upgrades are tested from %s, and the changelog tells of %v (changes since: %t); name the newest in "+
+				"internal/testenv/previous/previous.go",
 			Version, versions, unreleased)
 	}
 }
@@ -49,7 +51,8 @@ func TestPreviousIsTheChangelogs(t *testing.T) {
 func TestPreviousIsThatRelease(t *testing.T) {
 	p := Run(t)
 	if versions, unreleased := releases(t, p.Source); len(versions) == 0 || versions[0] != Version || unreleased {
-		t.Errorf("the changelog of commit %s tells of %v (changes since: %t), want %s as the newest", Commit, versions, unreleased, Version)
+		t.Errorf("the changelog of commit %s tells of %v (changes since: %t), want %s as the newest", Commit, versions,
+			unreleased, Version)
 	}
 	out, err := gitCommand(t.Context(), nil, "-C", p.Source, "status", "--porcelain", "--branch")
 	if err != nil || strings.TrimSpace(out) != "## HEAD (no branch)" {
@@ -68,7 +71,8 @@ func TestCloneWithoutTheCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	shallow := filepath.Join(t.TempDir(), "shallow")
-	if _, err := gitCommand(t.Context(), nil, "clone", "--quiet", "--depth=1", "file://"+Run(t).Source, shallow); err != nil {
+	if _, err := gitCommand(t.Context(), nil, "clone", "--quiet", "--depth=1", "file://"+Run(t).Source,
+		shallow); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ from, commit, want string }{

@@ -162,7 +162,8 @@ func (p *Process) Await(ctx context.Context, ready func(context.Context) error) 
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended before it was ready: %w\n%s", p.name, cmp.Or(p.err, errors.New("exit status 0")), p.Tail())
+			return fmt.Errorf("%s ended before it was ready: %w\n%s", p.name,
+				cmp.Or(p.err, errors.New("exit status 0")), p.Tail())
 		case <-ctx.Done():
 			return fmt.Errorf("%s did not become ready: %w\n%s", p.name, last, p.Tail())
 		case <-time.After(poll.Interval):

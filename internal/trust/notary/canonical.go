@@ -271,7 +271,8 @@ func (c *canonicalizer) number() error {
 	if negative {
 		digits--
 	}
-	if digits == 0 || negative && zero || bytes.IndexByte([]byte("0123456789.eE+-"), c.peek()) >= 0 && c.at < len(c.text) {
+	if digits == 0 || negative && zero || bytes.IndexByte([]byte("0123456789.eE+-"), c.peek()) >= 0 &&
+		c.at < len(c.text) {
 		return fmt.Errorf("the number at byte %d is not an integer in plain digits", from)
 	}
 	c.out = append(c.out, c.text[from:c.at]...)

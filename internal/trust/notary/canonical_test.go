@@ -16,14 +16,19 @@ import (
 
 func TestCanonical(t *testing.T) {
 	tests := map[string]struct{ in, want string }{
-		"white space":         {" { \"b\" : [ 1 , -2 ] ,\n\"a\":null } ", `{"a":null,"b":[1,-2]}`},
-		"bytewise order":      {`{"é":1,"z":2,"A":3,"_":4,"a":5}`, `{"A":3,"_":4,"a":5,"z":2,"é":1}`},
-		"only two escapes":    {`"\u0041\n\t\u0001<>&\/\"\\\u2028"`, "\"A\n\t\x01<>&/\\\"\\\\\u2028\""},
-		"surrogates":          {`"\ud83d\ude00"`, `"😀"`},
-		"large integers":      {`[9223372036854775807,123456789012345678901234567890]`, `[9223372036854775807,123456789012345678901234567890]`},
-		"literals":            {`[true,false,null,0]`, `[true,false,null,0]`},
-		"empty":               {`{"a":{},"b":[],"":""}`, `{"":"","a":{},"b":[]}`},
-		"nested to the limit": {strings.Repeat("[", 64) + strings.Repeat("]", 64), strings.Repeat("[", 64) + strings.Repeat("]", 64)},
+		"white space":      {" { \"b\" : [ 1 , -2 ] ,\n\"a\":null } ", `{"a":null,"b":[1,-2]}`},
+		"bytewise order":   {`{"é":1,"z":2,"A":3,"_":4,"a":5}`, `{"A":3,"_":4,"a":5,"z":2,"é":1}`},
+		"only two escapes": {`"\u0041\n\t\u0001<>&\/\"\\\u2028"`, "\"A\n\t\x01<>&/\\\"\\\\\u2028\""},
+		"surrogates":       {`"\ud83d\ude00"`, `"😀"`},
+		"large integers": {
+			`[9223372036854775807,123456789012345678901234567890]`,
+			`[9223372036854775807,123456789012345678901234567890]`,
+		},
+		"literals": {`[true,false,null,0]`, `[true,false,null,0]`},
+		"empty":    {`{"a":{},"b":[],"":""}`, `{"":"","a":{},"b":[]}`},
+		"nested to the limit": {
+			strings.Repeat("[", 64) + strings.Repeat("]", 64), strings.Repeat("[", 64) + strings.Repeat("]", 64),
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +72,9 @@ func TestCanonicalRefuses(t *testing.T) {
 func TestFieldsAreReadByTheirExactName(t *testing.T) {
 	wantRoles(t, signedWith(t, func(v *virtual) {
 		v.roles["targets/qa"].mutate = func(signed m) {
-			signed["Targets"], signed["TARGETS"], signed["targetſ"] = m{"v1": entry("two")}, m{"v1": entry("two")}, m{"v1": entry("two")}
+			signed["Targets"], signed["TARGETS"], signed["targetſ"] = m{"v1": entry("two")}, m{"v1": entry("two")}, m{
+				"v1": entry("two"),
+			}
 			delete(signed, "targets")
 		}
 	}, nil), "ci one")
@@ -76,9 +83,12 @@ func TestFieldsAreReadByTheirExactName(t *testing.T) {
 // FuzzCanonical holds the canonical form to that of a reader that builds a tree.
 func FuzzCanonical(f *testing.F) {
 	for _, seed := range []string{
-		`{"a":[1,"x\u0000\"",null,{"b":true}]}`, `"\ud800"`, `-1`, `[[]]`, "\"\xc3\x28\"", `"\ud800\u0041"`, `"\ud800\ud800\udc00"`, `"\u0022\u005C"`,
-		`{"b":{"d":1,"c":2},"a":{"f":[{"z":0,"y":1}],"e":""}}`, `{"\"":1,"!":2,"#":3,"\\":4,"]":5,"[":6}`, `{"a":1,"b":2,"a":3}`, `{"b":1,"a":2,"b":3}`,
-		`{"":0,"a":1,"aa":2,"A":3}`, `[-0]`, `[01]`, `[1e1]`, `[1.0]`, `{"a":tru}`, `{"a":1 ,"b" : 2}`, `[1,]`, `{"a":1,}`, `nul`, `"\x"`, `"\u12"`, `"\ud83d\ude0"`, `{} {}`,
+		`{"a":[1,"x\u0000\"",null,{"b":true}]}`, `"\ud800"`, `-1`, `[[]]`, "\"\xc3\x28\"", `"\ud800\u0041"`,
+		`"\ud800\ud800\udc00"`, `"\u0022\u005C"`,
+		`{"b":{"d":1,"c":2},"a":{"f":[{"z":0,"y":1}],"e":""}}`, `{"\"":1,"!":2,"#":3,"\\":4,"]":5,"[":6}`,
+		`{"a":1,"b":2,"a":3}`, `{"b":1,"a":2,"b":3}`,
+		`{"":0,"a":1,"aa":2,"A":3}`, `[-0]`, `[01]`, `[1e1]`, `[1.0]`, `{"a":tru}`, `{"a":1 ,"b" : 2}`, `[1,]`,
+		`{"a":1,}`, `nul`, `"\x"`, `"\u12"`, `"\ud83d\ude0"`, `{} {}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -174,9 +184,12 @@ func quoted(s string) string {
 
 func FuzzEnvelope(f *testing.F) {
 	key := newKey(f, "ecdsa", "")
-	good := sealed(f, m{"_type": "Targets", "version": 1, "expires": "2030-01-01T00:00:00.123456789+02:00", "targets": m{"v1": entry("one")}, "delegations": m{
-		"keys": keysObject(key), "roles": []m{{"name": "targets/qa", "keyids": []string{key.id}, "threshold": 1, "paths": []string{""}}},
-	}}, key)
+	good := sealed(f,
+		m{"_type": "Targets", "version": 1, "expires": "2030-01-01T00:00:00.123456789+02:00",
+			"targets": m{"v1": entry("one")}, "delegations": m{
+				"keys":  keysObject(key),
+				"roles": []m{{"name": "targets/qa", "keyids": []string{key.id}, "threshold": 1, "paths": []string{""}}},
+			}}, key)
 	f.Add(good)
 	f.Add([]byte(`{"signed":{},"signatures":[]}`))
 	f.Add([]byte(`{"signed":null,"signatures":null}`))
@@ -197,7 +210,8 @@ func FuzzEnvelope(f *testing.F) {
 		}
 		_, _ = decodeTargets("targets", e)
 		_, _ = decodeSnapshot(e.signed)
-		if _, err := e.verify(r, func(*publicKey) bool { return true }); err == nil && !bytes.Equal(e.signed, want.signed) {
+		if _, err := e.verify(r, func(*publicKey) bool { return true }); err == nil &&
+			!bytes.Equal(e.signed, want.signed) {
 			t.Errorf("a signature verifies over another content: %q", data)
 		}
 	})

@@ -161,7 +161,8 @@ func (r *Root) pin(cfg Config) error {
 		}
 	}
 	if len(r.pins) == 0 && r.ca == nil {
-		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.notary.root: pin at least one key, key ID or CA; there is no trust on first use")
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec,
+			"spec.notary.root: pin at least one key, key ID or CA; there is no trust on first use")
 	}
 	return nil
 }
@@ -215,7 +216,8 @@ func (r *Root) addRole(at string, role Role) error {
 // checkSpeaker says which Notary roles may be mapped to a role of a policy.
 func checkSpeaker(name string) error {
 	if name == releasesRole || strings.HasPrefix(name, releasesRole+"/") {
-		return errors.New("targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation")
+		return errors.New(
+			"targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation")
 	}
 	if name == targetsRole {
 		return nil
@@ -224,7 +226,8 @@ func checkSpeaker(name string) error {
 }
 
 func invalidKeyID(field, id string) error {
-	return trust.NewFault(v1alpha1.ReasonInvalidKey, "%s: %q is not a key ID: 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it", field, id)
+	return trust.NewFault(v1alpha1.ReasonInvalidKey,
+		"%s: %q is not a key ID: 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it", field, id)
 }
 
 // Anchors implements trust.Anchors: the pinned keys.

@@ -38,16 +38,21 @@ func bulky(size int) map[string]json.RawMessage {
 	return map[string]json.RawMessage{
 		"objects of one member": json.RawMessage("[" + repeated(size, func(int) string { return `{"":0}` }) + "]"),
 		"zeros":                 json.RawMessage("[" + repeated(size, func(int) string { return "0" }) + "]"),
-		"members in reverse":    json.RawMessage("{" + repeated(size, func(i int) string { return fmt.Sprintf(`"%06x":0`, 0xffffff-i) }) + "}"),
+		"members in reverse": json.RawMessage(
+			"{" + repeated(size, func(i int) string { return fmt.Sprintf(`"%06x":0`, 0xffffff-i) }) + "}"),
 		"reverse, level by level": json.RawMessage(strings.Repeat(`{"b":`, 50) + "{" +
-			repeated(size, func(i int) string { return fmt.Sprintf(`"%06x":0`, 0xffffff-i) }) + "}" + strings.Repeat(`,"a":0}`, 50)),
-		"names with escapes": json.RawMessage("{" + repeated(size, func(i int) string { return fmt.Sprintf(`"\u0022\\%06x":0`, 0xffffff-i) }) + "}"),
-		"one long string":    json.RawMessage(`"` + strings.Repeat(`\u00e9\n\"`, size/10) + `"`),
+			repeated(size, func(i int) string { return fmt.Sprintf(`"%06x":0`, 0xffffff-i) }) + "}" +
+			strings.Repeat(`,"a":0}`, 50)),
+		"names with escapes": json.RawMessage(
+			"{" + repeated(size, func(i int) string { return fmt.Sprintf(`"\u0022\\%06x":0`, 0xffffff-i) }) + "}"),
+		"one long string": json.RawMessage(`"` + strings.Repeat(`\u00e9\n\"`, size/10) + `"`),
 		"targets": json.RawMessage("{" + repeated(size, func(i int) string {
-			return fmt.Sprintf(`"%x":{"hashes":{"sha256":"%s"},"length":1}`, i, base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%032d", i)))
+			return fmt.Sprintf(`"%x":{"hashes":{"sha256":"%s"},"length":1}`, i,
+				base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%032d", i)))
 		}) + "}"),
 		"delegations": json.RawMessage(`{"keys":{},"roles":[` + repeated(size, func(i int) string {
-			return fmt.Sprintf(`{"name":"targets/a/%d","keyids":[],"threshold":1,"paths":[%s]}`, i, repeated(1000, func(int) string { return `""` }))
+			return fmt.Sprintf(`{"name":"targets/a/%d","keyids":[],"threshold":1,"paths":[%s]}`, i,
+				repeated(1000, func(int) string { return `""` }))
 		}) + "]}"),
 		"keys": json.RawMessage(`{"keys":{` + repeated(size, func(i int) string {
 			return fmt.Sprintf(`"%064x":{"keytype":"ed25519","keyval":{"private":null,"public":"%s"}}`, i, hash)
@@ -68,7 +73,10 @@ func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
 		}
 	}
 	// What proves no role is kept too, for the words of a denial.
-	for name, file := range map[string]string{"targets": "targets", "releases": "targets/releases", "a key of two": "targets/qa", "outside of the paths": "targets/ci"} {
+	for name, file := range map[string]string{
+		"targets": "targets", "releases": "targets/releases", "a key of two": "targets/qa",
+		"outside of the paths": "targets/ci",
+	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVirtual(t)
 			v.delegate("targets/releases", entry("one"))
@@ -113,7 +121,9 @@ func costs(t *testing.T, v *virtual, cfg Config, file, field string, text json.R
 func TestThreatTooManyValues(t *testing.T) {
 	values := func(n int) func(v *virtual) {
 		return func(v *virtual) {
-			v.roles["targets/qa"].extra = map[string]json.RawMessage{"x": json.RawMessage("[" + strings.Repeat("0,", n) + "0]")}
+			v.roles["targets/qa"].extra = map[string]json.RawMessage{
+				"x": json.RawMessage("[" + strings.Repeat("0,", n) + "0]"),
+			}
 		}
 	}
 	faultWith(t, values(maxValues), v1alpha1.ReasonTooLarge, "targets/qa.json", "JSON values")
@@ -130,7 +140,9 @@ func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 	if _, err := r.Recheck(of(testGUN), held); err != nil {
 		t.Errorf("got %v for a small repository", err)
 	}
-	v.roles["targets/qa"].extra = map[string]json.RawMessage{"x": json.RawMessage(`"` + strings.Repeat("a", 40_000) + `"`)}
+	v.roles["targets/qa"].extra = map[string]json.RawMessage{
+		"x": json.RawMessage(`"` + strings.Repeat("a", 40_000) + `"`),
+	}
 	v.bump("targets/qa", "snapshot", "timestamp")
 	v.publish()
 	_, err := r.Fetch(t.Context(), of(testGUN), nil)
@@ -147,7 +159,9 @@ func TestLargestRepositoryFitsTheBudget(t *testing.T) {
 // bulkyRoots rotates the root so often, with so many bytes in each, that all of them are beyond the
 // bound.
 func bulkyRoots(v *virtual) {
-	v.roles["root"].extra = map[string]json.RawMessage{"x": json.RawMessage(`"` + strings.Repeat("a", maxChainSize/3) + `"`)}
+	v.roles["root"].extra = map[string]json.RawMessage{
+		"x": json.RawMessage(`"` + strings.Repeat("a", maxChainSize/3) + `"`),
+	}
 	v.rotateRoot(20)
 }
 
@@ -195,7 +209,10 @@ func TestThreatDelegationsInTheThousands(t *testing.T) {
 		return func(v *virtual) {
 			all := []m{}
 			for i := range delegations {
-				all = append(all, m{"name": fmt.Sprintf("targets/r%d", i), "keyids": []string{}, "threshold": 1, "paths": slices.Repeat([]string{"a"}, paths)})
+				all = append(all, m{
+					"name": fmt.Sprintf("targets/r%d", i), "keyids": []string{}, "threshold": 1,
+					"paths": slices.Repeat([]string{"a"}, paths),
+				})
 			}
 			v.roles["targets"].mutate = func(signed m) { signed["delegations"] = m{"keys": m{}, "roles": all} }
 		}
@@ -245,7 +262,8 @@ func TestThreatBulkyCertificates(t *testing.T) {
 		_, err := decodeRoot(raw)
 		runtime.ReadMemStats(&after)
 		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(cost(len(raw))) {
-			t.Errorf("%d usages: took %d bytes for a root of %d, and is charged %d", usages, took, len(raw), cost(len(raw)))
+			t.Errorf("%d usages: took %d bytes for a root of %d, and is charged %d", usages, took, len(raw),
+				cost(len(raw)))
 		}
 		if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
 			t.Errorf("%d usages: got %v", usages, err)

@@ -95,7 +95,8 @@ func decodeSignatures(top object) ([]signature, error) {
 	var sigs []signature
 	for item := range list.elements() {
 		if len(sigs) == maxSignatures {
-			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "carries more than the %d signatures that are read", maxSignatures)
+			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "carries more than the %d signatures that are read",
+				maxSignatures)
 		}
 		s, err := decodeSignature(item)
 		if err != nil {
@@ -137,7 +138,8 @@ func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 		if k == nil || !counts(k) {
 			continue
 		}
-		at, found := slices.BinarySearchFunc(out, k.canonical, func(k *publicKey, id string) int { return strings.Compare(k.canonical, id) })
+		at, found := slices.BinarySearchFunc(out, k.canonical,
+			func(k *publicKey, id string) int { return strings.Compare(k.canonical, id) })
 		if !found && k.verify(s.method, e.signed, s.sig) {
 			out = slices.Insert(out, at, k)
 		}
@@ -149,7 +151,8 @@ func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 func (e *envelope) verify(r role, counts func(*publicKey) bool) ([]*publicKey, error) {
 	signers := e.signers(r, counts)
 	if len(signers) < r.threshold {
-		return nil, fmt.Errorf("is signed by %d of the keys that may sign it, and %d must have%s", len(signers), r.threshold, e.unmatched(r, signers))
+		return nil, fmt.Errorf("is signed by %d of the keys that may sign it, and %d must have%s", len(signers),
+			r.threshold, e.unmatched(r, signers))
 	}
 	return signers, nil
 }
@@ -160,7 +163,9 @@ func (e *envelope) verify(r role, counts func(*publicKey) bool) ([]*publicKey, e
 func (e *envelope) unmatched(r role, signers []*publicKey) string {
 	for _, s := range e.sigs {
 		if k := r.keys[s.keyID]; k != nil && !slices.Contains(signers, k) && !k.verify(s.method, e.signed, s.sig) {
-			return fmt.Sprintf(": the signature of key %s is not over the canonical JSON of the file (members sorted by name, in custom data too)", k.canonical)
+			return fmt.Sprintf(
+				": the signature of key %s is not over the canonical JSON of the file (members sorted by name, in "+
+					"custom data too)", k.canonical)
 		}
 	}
 	return ""
@@ -169,7 +174,8 @@ func (e *envelope) unmatched(r role, signers []*publicKey) string {
 // current fails once a file has expired.
 func (e *envelope) current(now time.Time) error {
 	if !now.Before(e.expires) {
-		return trust.NewFault(v1alpha1.ReasonMetadataExpired, "expired at %s; it must be signed anew", e.expires.Format(time.RFC3339))
+		return trust.NewFault(v1alpha1.ReasonMetadataExpired, "expired at %s; it must be signed anew",
+			e.expires.Format(time.RFC3339))
 	}
 	return nil
 }
@@ -360,7 +366,8 @@ func (m fileMeta) check(raw []byte) error {
 	}
 	if m.sha256 != nil {
 		if sum := sha256.Sum256(raw); subtle.ConstantTimeCompare(sum[:], m.sha256) == 0 {
-			return fmt.Errorf("its sha256 is %s where %s is signed", hex.EncodeToString(sum[:]), hex.EncodeToString(m.sha256))
+			return fmt.Errorf("its sha256 is %s where %s is signed", hex.EncodeToString(sum[:]),
+				hex.EncodeToString(m.sha256))
 		}
 	}
 	if m.sha512 != nil {

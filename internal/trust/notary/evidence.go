@@ -100,7 +100,8 @@ func (e *evidence) span(of line) (from, to int) {
 
 // under returns the statements about a digest under any tag.
 func (e *evidence) under(digest string) []trust.Statement {
-	from, _ := slices.BinarySearchFunc(e.byDigest, digest, func(i int32, digest string) int { return strings.Compare(e.lines[i].digest, digest) })
+	from, _ := slices.BinarySearchFunc(e.byDigest, digest,
+		func(i int32, digest string) int { return strings.Compare(e.lines[i].digest, digest) })
 	to := from
 	for to < len(e.byDigest) && e.lines[e.byDigest[to]].digest == digest {
 		to++
@@ -143,7 +144,8 @@ func (e *evidence) index(all []said) {
 	}
 	slices.SortFunc(e.byDigest, func(i, j int32) int {
 		a, b := &all[i], &all[j]
-		return cmp.Or(bytes.Compare(a.digest[:], b.digest[:]), strings.Compare(a.by.role, b.by.role), strings.Compare(a.tag, b.tag))
+		return cmp.Or(bytes.Compare(a.digest[:], b.digest[:]), strings.Compare(a.by.role, b.by.role),
+			strings.Compare(a.tag, b.tag))
 	})
 	text := ""
 	for n, i := range e.byDigest {

@@ -58,7 +58,10 @@ func TestRoleThresholdAndExpiry(t *testing.T) {
 // Only what the configuration maps to targets is spoken by it.
 func TestTargetsSpeaksOnlyWhereMapped(t *testing.T) {
 	admin := func(_ *virtual, c *Config) {
-		c.Roles = []Role{{Name: "admin", Delegations: []string{"targets"}, Threshold: 1}, {Name: "qa", Delegations: []string{"targets/ci"}, Threshold: 1}}
+		c.Roles = []Role{
+			{Name: "admin", Delegations: []string{"targets"}, Threshold: 1},
+			{Name: "qa", Delegations: []string{"targets/ci"}, Threshold: 1},
+		}
 	}
 	change := func(v *virtual) {
 		v.roles["targets"].targets = m{"v1": entry("two")}
@@ -103,7 +106,8 @@ func TestDigestIndex(t *testing.T) {
 	}
 	for _, tag := range []string{"v1", "v2", "latest"} {
 		got := ev.Statements(tag, "")
-		if !slices.IsSortedFunc(got, func(a, b trust.Statement) int { return strings.Compare(a.Digest+a.Role, b.Digest+b.Role) }) {
+		if !slices.IsSortedFunc(got,
+			func(a, b trust.Statement) int { return strings.Compare(a.Digest+a.Role, b.Digest+b.Role) }) {
 			t.Errorf("Tag(%s) is not sorted: %v", tag, got)
 		}
 	}
@@ -118,15 +122,30 @@ func TestRecheck(t *testing.T) {
 		want   []string
 		reason string
 	}{
-		"unchanged":    {func(*Config) {}, []string{"ci one", "qa one"}, ""},
-		"another role": {func(c *Config) { c.Roles = []Role{{Name: "rel", Delegations: []string{"targets/ci"}, Threshold: 1}} }, []string{"ci one", "qa one", "rel one"}, ""},
+		"unchanged": {func(*Config) {}, []string{"ci one", "qa one"}, ""},
+		"another role": {
+			func(c *Config) { c.Roles = []Role{{Name: "rel", Delegations: []string{"targets/ci"}, Threshold: 1}} },
+			[]string{"ci one", "qa one", "rel one"}, "",
+		},
 		"role's key pinned": {func(c *Config) {
 			c.Roles = []Role{{Name: "qa", Threshold: 1, Keys: []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}}}}
 		}, []string{"ci one"}, ""},
-		"key revoked":      {func(c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, []string{"ci one"}, ""},
-		"root key revoked": {func(c *Config) { c.RevokedKeys = []string{v.roles["root"].keys[0].canonical} }, nil, v1alpha1.ReasonKeyRevoked},
-		"another pin":      {func(c *Config) { c.RootKeys = []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}} }, nil, v1alpha1.ReasonRootNotPinned},
-		"expired":          {func(c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 1, 0) } }, nil, v1alpha1.ReasonMetadataExpired},
+		"key revoked": {
+			func(c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} },
+			[]string{"ci one"}, "",
+		},
+		"root key revoked": {
+			func(c *Config) { c.RevokedKeys = []string{v.roles["root"].keys[0].canonical} }, nil,
+			v1alpha1.ReasonKeyRevoked,
+		},
+		"another pin": {
+			func(c *Config) { c.RootKeys = []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}} }, nil,
+			v1alpha1.ReasonRootNotPinned,
+		},
+		"expired": {
+			func(c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 1, 0) } }, nil,
+			v1alpha1.ReasonMetadataExpired,
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -71,7 +71,8 @@ func (r *Root) Changes(ctx context.Context, after trust.Cursor) (trust.Changes, 
 	if len(after) == 0 {
 		records, err := r.listed(ctx, feedNewest, feedWindow+1)
 		if err == nil && len(records) == 0 {
-			err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server lists no publication at all", feedPath)
+			err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server lists no publication at all",
+				feedPath)
 		}
 		return trust.Changes{Cursor: cursor(feedStart, records)}, err
 	}
@@ -118,24 +119,29 @@ func (r *Root) listed(ctx context.Context, after string, most int) ([]record, er
 	if !ok {
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: cannot be asked for", feedPath)
 	}
-	body, err := get.GetCatalog(ctx, feedPath, url.Values{"change_id": {after}, "records": {strconv.Itoa(most)}}, maxFeedSize)
+	body, err := get.GetCatalog(ctx, feedPath, url.Values{"change_id": {after}, "records": {strconv.Itoa(most)}},
+		maxFeedSize)
 	switch {
 	case errors.Is(err, trust.ErrNotFound):
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server does not list publications: %w", feedPath, err)
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server does not list publications: %w",
+			feedPath, err)
 	case err != nil:
 		return nil, trust.AsFault(err, v1alpha1.ReasonUnreachable)
 	case len(body) > maxFeedSize:
-		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: has more than the %d bytes that it may have", feedPath, maxFeedSize)
+		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: has more than the %d bytes that it may have", feedPath,
+			maxFeedSize)
 	}
 	var answer struct {
 		Records []record `json:"records"`
 	}
 	err = r.decoding(ctx, feedPath, len(body), func() error {
 		if values, ok := jsonscan.Count(body, maxFeedValues); !ok || values == maxFeedValues {
-			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no JSON of less than %d values", feedPath, maxFeedValues)
+			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no JSON of less than %d values",
+				feedPath, maxFeedValues)
 		}
 		if err := json.Unmarshal(body, &answer); err != nil {
-			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no list of publications: %w", feedPath, err)
+			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no list of publications: %w",
+				feedPath, err)
 		}
 		return nil
 	})
@@ -143,12 +149,14 @@ func (r *Root) listed(ctx context.Context, after string, most int) ([]record, er
 		return nil, err
 	}
 	if len(answer.Records) > most {
-		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: lists %d publications where %d were asked for", feedPath, len(answer.Records), most)
+		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: lists %d publications where %d were asked for",
+			feedPath, len(answer.Records), most)
 	}
 	ids := map[string]bool{}
 	for _, record := range answer.Records {
 		if !recordID.MatchString(record.ID) || ids[record.ID] {
-			return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: lists a publication under the ID %.80q, which is none or is there twice", feedPath, record.ID)
+			return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+				"%s: lists a publication under the ID %.80q, which is none or is there twice", feedPath, record.ID)
 		}
 		ids[record.ID] = true
 	}

@@ -53,7 +53,8 @@ func (s *feedServer) publish(paths ...string) {
 	for _, p := range paths {
 		n := len(s.records) + 1
 		s.records = append(s.records, record{
-			ID: strconv.Itoa(n), GUN: "registry.example.com/" + p, Version: int64(n), Category: "update", SHA256: strings.Repeat("0", 60) + fmt.Sprintf("%04d", n),
+			ID: strconv.Itoa(n), GUN: "registry.example.com/" + p, Version: int64(n), Category: "update",
+			SHA256: strings.Repeat("0", 60) + fmt.Sprintf("%04d", n),
 		})
 	}
 }
@@ -131,11 +132,16 @@ func TestFeedPlaceIsLost(t *testing.T) {
 		"emptied":                func(s *feedServer) { s.records = nil },
 		"started anew":           func(s *feedServer) { s.records = nil; s.publish("acme/a", "acme/b") },
 		"restored from a backup": func(s *feedServer) { s.records = s.records[:38] },
-		"restored, then used":    func(s *feedServer) { s.records = s.records[:38]; s.publish("acme/x", "acme/y", "acme/z") },
-		"started anew, as long":  func(s *feedServer) { changed(s.records) },
-		"the last is another":    func(s *feedServer) { changed(s.records[39:]) },
-		"turned round":           func(s *feedServer) { slices.Reverse(s.records) },
-		"more than a page":       func(s *feedServer) { s.publish(slices.Repeat([]string{"acme/a"}, feedPage-feedWindow)...) },
+		"restored, then used": func(s *feedServer) {
+			s.records = s.records[:38]
+			s.publish("acme/x", "acme/y", "acme/z")
+		},
+		"started anew, as long": func(s *feedServer) { changed(s.records) },
+		"the last is another":   func(s *feedServer) { changed(s.records[39:]) },
+		"turned round":          func(s *feedServer) { slices.Reverse(s.records) },
+		"more than a page": func(s *feedServer) {
+			s.publish(slices.Repeat([]string{"acme/a"}, feedPage-feedWindow)...)
+		},
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -177,19 +183,31 @@ func TestThreatFeedMakesNoSense(t *testing.T) {
 		answer func() ([]byte, error)
 		reason string
 	}{
-		"no list":         {func() ([]byte, error) { return nil, fmt.Errorf("asking: %w", trust.ErrNotFound) }, v1alpha1.ReasonUnexpectedAnswer},
-		"refused":         {func() ([]byte, error) { return nil, trust.NewFault(v1alpha1.ReasonUnauthorized, "403") }, v1alpha1.ReasonUnauthorized},
-		"web page":        {said("<html>"), v1alpha1.ReasonUnexpectedAnswer},
-		"cut":             {said(`{"records":[{"ID":"1","GUN":"a`), v1alpha1.ReasonUnexpectedAnswer},
-		"number as text":  {said(`{"records":[{"ID":1}]}`), v1alpha1.ReasonUnexpectedAnswer},
-		"negative":        {said(`{"records":[{"ID":"-1"}]}`), v1alpha1.ReasonUnexpectedAnswer},
-		"no ID":           {said(`{"records":[{"GUN":"registry.example.com/acme/a"}]}`), v1alpha1.ReasonUnexpectedAnswer},
-		"path as ID":      {said(`{"records":[{"ID":"../../x"}]}`), v1alpha1.ReasonUnexpectedAnswer},
-		"long ID":         {said(`{"records":[{"ID":"` + strings.Repeat("1", 65) + `"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"no list": {
+			func() ([]byte, error) { return nil, fmt.Errorf("asking: %w", trust.ErrNotFound) },
+			v1alpha1.ReasonUnexpectedAnswer,
+		},
+		"refused": {
+			func() ([]byte, error) { return nil, trust.NewFault(v1alpha1.ReasonUnauthorized, "403") },
+			v1alpha1.ReasonUnauthorized,
+		},
+		"web page":       {said("<html>"), v1alpha1.ReasonUnexpectedAnswer},
+		"cut":            {said(`{"records":[{"ID":"1","GUN":"a`), v1alpha1.ReasonUnexpectedAnswer},
+		"number as text": {said(`{"records":[{"ID":1}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"negative":       {said(`{"records":[{"ID":"-1"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"no ID": {
+			said(`{"records":[{"GUN":"registry.example.com/acme/a"}]}`), v1alpha1.ReasonUnexpectedAnswer,
+		},
+		"path as ID": {said(`{"records":[{"ID":"../../x"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"long ID": {
+			said(`{"records":[{"ID":"` + strings.Repeat("1", 65) + `"}]}`), v1alpha1.ReasonUnexpectedAnswer,
+		},
 		"same ID twice":   {said(`{"records":[{"ID":"7"},{"ID":"7"}]}`), v1alpha1.ReasonUnexpectedAnswer},
 		"more than asked": {said(string(tooMany)), v1alpha1.ReasonTooLarge},
-		"many values":     {said(`{"records":[` + strings.Repeat(`{},`, 100_000) + `{}]}`), v1alpha1.ReasonUnexpectedAnswer},
-		"too large":       {said(`{"records":[]}` + strings.Repeat(" ", maxFeedSize)), v1alpha1.ReasonTooLarge},
+		"many values": {
+			said(`{"records":[` + strings.Repeat(`{},`, 100_000) + `{}]}`), v1alpha1.ReasonUnexpectedAnswer,
+		},
+		"too large": {said(`{"records":[]}` + strings.Repeat(" ", maxFeedSize)), v1alpha1.ReasonTooLarge},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -216,7 +234,9 @@ func TestThreatFeedMakesNoSense(t *testing.T) {
 }
 
 func FuzzFeed(f *testing.F) {
-	f.Add([]byte(`{"count":1,"records":[{"ID":"1","CreatedAt":"2026-01-01T00:00:00Z","GUN":"registry.example.com/acme/a","Version":1,"SHA256":"00","Category":"update"}]}`))
+	f.Add(
+		[]byte(
+			`{"count":1,"records":[{"ID":"1","CreatedAt":"2026-01-01T00:00:00Z","GUN":"registry.example.com/acme/a","Version":1,"SHA256":"00","Category":"update"}]}`))
 	f.Add([]byte(`{"records":[{"ID":"2","GUN":"../x"}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		s := &feedServer{answer: func() ([]byte, error) { return body, nil }}

@@ -53,7 +53,9 @@ func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Eviden
 	if err != nil {
 		return nil, err
 	}
-	s := &session{rootRules: rootRules{Root: r, repository: repository, at: r.now()}, base: base, got: map[string][]byte{}}
+	s := &session{
+		rootRules: rootRules{Root: r, repository: repository, at: r.now()}, base: base, got: map[string][]byte{},
+	}
 	var ev *evidence
 	if base.raw == nil {
 		ev, err = s.cold(ctx)
@@ -130,7 +132,8 @@ func (r *Root) verified(ev *evidence) (*evidence, error) {
 func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
 	ev, ok := held.(*evidence)
 	if !ok || ev == nil || ev.repository != repository {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the evidence held is not of this repository and format", repository)
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+			"%s: the evidence held is not of this repository and format", repository)
 	}
 	return ev, nil
 }
@@ -151,7 +154,9 @@ func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
 	if err == nil {
 		return checked, nil
 	}
-	left := &evidence{root: r, repository: repository, known: true, unusable: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
+	left := &evidence{
+		root: r, repository: repository, known: true, unusable: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid),
+	}
 	if left.unusable.Reason != v1alpha1.ReasonRootNotPinned {
 		left.floors = ev.floors
 	}

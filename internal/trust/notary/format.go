@@ -114,7 +114,8 @@ func (f Format) server(spec *v1alpha1.NotarySpec, material trust.Material) (*reg
 	}
 	get, err := registry.New(server)
 	if wrong, ok := errors.AsType[*registry.ClientCertificateError](err); ok {
-		return nil, trust.NewFault(v1alpha1.ReasonInvalidKey, "spec.notary.clientCertificateSecretRef (Secret %s): %w", spec.ClientCertificateSecretRef.Name, wrong)
+		return nil, trust.NewFault(v1alpha1.ReasonInvalidKey, "spec.notary.clientCertificateSecretRef (Secret %s): %w",
+			spec.ClientCertificateSecretRef.Name, wrong)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("spec.notary: %w", err)

@@ -3,7 +3,9 @@ package notary
 import "testing"
 
 func TestLineEndsAfterCredentials(t *testing.T) {
-	for value, want := range map[string]string{"pw": "pw", "pw\n": "pw", "pw\r\n": "pw", "p\nw\n": "p\nw", " pw ": " pw "} {
+	for value, want := range map[string]string{
+		"pw": "pw", "pw\n": "pw", "pw\r\n": "pw", "p\nw\n": "p\nw", " pw ": " pw ",
+	} {
 		if got := oneLine(value); got != want {
 			t.Errorf("%q is read as %q, want %q", value, got, want)
 		}

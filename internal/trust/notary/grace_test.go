@@ -82,7 +82,9 @@ func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 			ev, err = check(without)
 			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 			proves(t, ev)
-			for who, key := range map[string]*testKey{"timestamp": v.roles["timestamp"].keys[0], "root": v.roles["root"].keys[0]} {
+			for who, key := range map[string]*testKey{
+				"timestamp": v.roles["timestamp"].keys[0], "root": v.roles["root"].keys[0],
+			} {
 				revoked := v.graceful(&now)
 				revoked.RevokedKeys = []string{key.canonical}
 				if ev, err = check(revoked); err == nil {
@@ -146,7 +148,8 @@ func TestFilesAndTheirExpiry(t *testing.T) {
 		{Name: "targets/qa.json", NotAfter: testNow().AddDate(0, 0, 2), Part: true, Kind: "delegation"},
 	}
 	same := func(a, b trust.File) bool {
-		return a.Name == b.Name && a.NotAfter.Equal(b.NotAfter) && a.Unattended == b.Unattended && a.Part == b.Part && a.Kind == b.Kind
+		return a.Name == b.Name && a.NotAfter.Equal(b.NotAfter) && a.Unattended == b.Unattended && a.Part == b.Part &&
+			a.Kind == b.Kind
 	}
 	if got[0].Name != "root.json" || got[0].NotAfter.IsZero() || !slices.EqualFunc(got, want, same) {
 		t.Errorf("files %v, want %v", got, want)

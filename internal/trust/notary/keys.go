@@ -142,7 +142,8 @@ func checkIssuers(leaf *x509.Certificate, rest []byte) error {
 		case err != nil:
 			return fmt.Errorf("certificate %d is not a certificate that can be read; give the first alone", n)
 		case leaf.IsCA:
-			return errors.New("the first of several certificates is of a CA; put the certificate of the key first, or give it alone")
+			return errors.New(
+				"the first of several certificates is of a CA; put the certificate of the key first, or give it alone")
 		case !issuer.IsCA:
 			return fmt.Errorf("certificate %d is not of a CA; give each key as an entry of its own", n)
 		}

@@ -151,23 +151,67 @@ func TestConfig(t *testing.T) {
 		reason string
 		words  []string
 	}{
-		"no pin":            {Config{}, v1alpha1.ReasonInvalidSpec, []string{"spec.notary.root", "trust on first use"}},
-		"a private key":     {Config{RootKeys: []PEM{{"spec.notary.root.keys[1]", string(private)}}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.keys[1]", "PRIVATE KEY"}},
-		"not PEM":           {Config{RootKeys: []PEM{{"Secret x, entry y", "abc"}}}, v1alpha1.ReasonInvalidKey, []string{"Secret x, entry y", "not PEM"}},
-		"two keys in one":   {Config{RootKeys: []PEM{{"f", string(good.bare) + string(good.bare)}}}, v1alpha1.ReasonInvalidKey, []string{"f:", "more than one"}},
-		"damaged key":       {Config{RootKeys: []PEM{{"f", strings.Replace(string(good.bare), "MFkw", "MFkA", 1)}}}, v1alpha1.ReasonInvalidKey, []string{"f: is not a public key in PKIX form; export it anew, as with 'openssl pkey -pubout'"}},
-		"damaged cert":      {Config{RootKeys: []PEM{{"f", string(damaged)}}}, v1alpha1.ReasonInvalidKey, []string{"f: is not a certificate that can be read"}},
-		"damaged CA":        {Config{RootCA: PEM{"f", string(damaged)}}, v1alpha1.ReasonInvalidKey, []string{"f: holds no certificate that can be used: certificate 1"}},
-		"key ID":            {Config{RootKeyIDs: []string{strings.Repeat("a", 64), "ABC"}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.keyIDs[1]"}},
-		"CA is a leaf":      {Config{RootCA: PEM{"spec.notary.root.caBundle", string(certified.public)}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.caBundle", "authority"}},
-		"CA is nothing":     {Config{RootCA: PEM{"spec.notary.root.caBundle", "x"}}, v1alpha1.ReasonInvalidKey, []string{"spec.notary.root.caBundle"}},
-		"revoked":           {with(func(c *Config) { c.RevokedKeys = []string{"x"} }), v1alpha1.ReasonInvalidKey, []string{"spec.revokedKeys[0]"}},
-		"releases":          {role(Role{Name: "qa", Threshold: 1, Delegations: []string{"targets/releases"}}), v1alpha1.ReasonInvalidSpec, []string{"spec.notary.roles[0].delegations[0]", "proves no role"}},
-		"the role releases": {role(Role{Name: "releases", Threshold: 1}), v1alpha1.ReasonInvalidSpec, []string{"spec.notary.roles[0].delegations[0]"}},
-		"snapshot":          {role(Role{Name: "qa", Threshold: 1, Delegations: []string{"targets/a", "snapshot"}}), v1alpha1.ReasonInvalidSpec, []string{"delegations[1]"}},
-		"role key":          {role(Role{Name: "qa", Threshold: 1, Keys: []PEM{{"spec.notary.roles[0].keys[0]", "x"}}}), v1alpha1.ReasonInvalidKey, []string{"spec.notary.roles[0].keys[0]"}},
-		"no name":           {role(Role{Threshold: 1}), v1alpha1.ReasonInvalidSpec, []string{"spec.notary.roles[0].name"}},
-		"twice": {with(func(c *Config) { c.Roles = []Role{{Name: "qa", Threshold: 1}, {Name: "qa", Threshold: 1}} }), v1alpha1.ReasonInvalidSpec,
+		"no pin": {Config{}, v1alpha1.ReasonInvalidSpec, []string{"spec.notary.root", "trust on first use"}},
+		"a private key": {
+			Config{RootKeys: []PEM{{"spec.notary.root.keys[1]", string(private)}}}, v1alpha1.ReasonInvalidKey,
+			[]string{"spec.notary.root.keys[1]", "PRIVATE KEY"},
+		},
+		"not PEM": {
+			Config{RootKeys: []PEM{{"Secret x, entry y", "abc"}}}, v1alpha1.ReasonInvalidKey,
+			[]string{"Secret x, entry y", "not PEM"},
+		},
+		"two keys in one": {
+			Config{RootKeys: []PEM{{"f", string(good.bare) + string(good.bare)}}}, v1alpha1.ReasonInvalidKey,
+			[]string{"f:", "more than one"},
+		},
+		"damaged key": {
+			Config{RootKeys: []PEM{{"f", strings.Replace(string(good.bare), "MFkw", "MFkA", 1)}}},
+			v1alpha1.ReasonInvalidKey,
+			[]string{"f: is not a public key in PKIX form; export it anew, as with 'openssl pkey -pubout'"},
+		},
+		"damaged cert": {
+			Config{RootKeys: []PEM{{"f", string(damaged)}}}, v1alpha1.ReasonInvalidKey,
+			[]string{"f: is not a certificate that can be read"},
+		},
+		"damaged CA": {
+			Config{RootCA: PEM{"f", string(damaged)}}, v1alpha1.ReasonInvalidKey,
+			[]string{"f: holds no certificate that can be used: certificate 1"},
+		},
+		"key ID": {
+			Config{RootKeyIDs: []string{strings.Repeat("a", 64), "ABC"}}, v1alpha1.ReasonInvalidKey,
+			[]string{"spec.notary.root.keyIDs[1]"},
+		},
+		"CA is a leaf": {
+			Config{RootCA: PEM{"spec.notary.root.caBundle", string(certified.public)}}, v1alpha1.ReasonInvalidKey,
+			[]string{"spec.notary.root.caBundle", "authority"},
+		},
+		"CA is nothing": {
+			Config{RootCA: PEM{"spec.notary.root.caBundle", "x"}}, v1alpha1.ReasonInvalidKey,
+			[]string{"spec.notary.root.caBundle"},
+		},
+		"revoked": {
+			with(func(c *Config) { c.RevokedKeys = []string{"x"} }), v1alpha1.ReasonInvalidKey,
+			[]string{"spec.revokedKeys[0]"},
+		},
+		"releases": {
+			role(Role{Name: "qa", Threshold: 1, Delegations: []string{"targets/releases"}}), v1alpha1.ReasonInvalidSpec,
+			[]string{"spec.notary.roles[0].delegations[0]", "proves no role"},
+		},
+		"the role releases": {
+			role(Role{Name: "releases", Threshold: 1}), v1alpha1.ReasonInvalidSpec,
+			[]string{"spec.notary.roles[0].delegations[0]"},
+		},
+		"snapshot": {
+			role(Role{Name: "qa", Threshold: 1, Delegations: []string{"targets/a", "snapshot"}}),
+			v1alpha1.ReasonInvalidSpec, []string{"delegations[1]"},
+		},
+		"role key": {
+			role(Role{Name: "qa", Threshold: 1, Keys: []PEM{{"spec.notary.roles[0].keys[0]", "x"}}}),
+			v1alpha1.ReasonInvalidKey, []string{"spec.notary.roles[0].keys[0]"},
+		},
+		"no name": {role(Role{Threshold: 1}), v1alpha1.ReasonInvalidSpec, []string{"spec.notary.roles[0].name"}},
+		"twice": {with(func(c *Config) { c.Roles = []Role{{Name: "qa", Threshold: 1}, {Name: "qa", Threshold: 1}} }),
+			v1alpha1.ReasonInvalidSpec,
 			[]string{"spec.notary.roles[1].name"}},
 	}
 	for name, tt := range tests {
@@ -176,8 +220,14 @@ func TestConfig(t *testing.T) {
 			wantFault(t, err, tt.reason, tt.words...)
 		})
 	}
-	headers := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Headers: map[string]string{"role": "qa"}, Bytes: mustDER(t, good.bare)})
-	r, err := New(Config{RootKeys: []PEM{{"f", string(headers)}, {"g", string(certified.public)}}, RootKeyIDs: []string{good.canonical}}, nil)
+	headers := pem.EncodeToMemory(&pem.Block{
+		Type: "PUBLIC KEY", Headers: map[string]string{"role": "qa"}, Bytes: mustDER(t, good.bare),
+	})
+	r, err := New(
+		Config{
+			RootKeys:   []PEM{{"f", string(headers)}, {"g", string(certified.public)}},
+			RootKeyIDs: []string{good.canonical},
+		}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,11 +269,14 @@ func TestKeyFileWithAChain(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %q", name, k, err, c.want)
 		}
 	}
-	r, err := New(Config{RootCA: PEM{"f", string(leaf.CertPEM) + string(tlstest.OddCertificate(ca.PEM)) + string(ca.PEM)}}, nil)
+	r, err := New(
+		Config{RootCA: PEM{"f", string(leaf.CertPEM) + string(tlstest.OddCertificate(ca.PEM)) + string(ca.PEM)}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if notes := r.Notes(); len(r.Fingerprints()) != 1 || len(notes) != 2 || !strings.Contains(notes[0], "not of a certificate authority") || !strings.Contains(notes[1], "negative serial number") {
+	if notes := r.Notes(); len(r.Fingerprints()) != 1 || len(notes) != 2 ||
+		!strings.Contains(notes[0], "not of a certificate authority") ||
+		!strings.Contains(notes[1], "negative serial number") {
 		t.Errorf("pinned to %v, notes %q", r.Fingerprints(), notes)
 	}
 }

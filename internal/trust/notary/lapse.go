@@ -31,7 +31,10 @@ func (m *metadata) lasts(name string, e *envelope) bool {
 // the metadata does not say.
 func (m *metadata) dated() []trust.File {
 	files := []trust.File{
-		{Name: rootRole + ".json", Kind: rootRole, NotAfter: earliest(m.newest().expires, m.certificateExpiry(m.chain))},
+		{
+			Name: rootRole + ".json", Kind: rootRole,
+			NotAfter: earliest(m.newest().expires, m.certificateExpiry(m.chain)),
+		},
 		{Name: timestampRole + ".json", Kind: timestampRole, NotAfter: m.timestamp.expires, Unattended: true},
 		{Name: snapshotRole + ".json", Kind: snapshotRole, NotAfter: m.snapshot.expires},
 		{Name: targetsRole + ".json", Kind: targetsRole, NotAfter: m.verified[targetsRole].expires},

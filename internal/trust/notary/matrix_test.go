@@ -60,7 +60,8 @@ func mutations() map[string]mutation {
 		"lower version": {top: v1alpha1.ReasonRollback, delegation: v1alpha1.ReasonRollback,
 			apply: func(v *virtual, role string) { v.role(role).version = 4 },
 			exceptions: map[string]string{ // nothing to compare with
-				"root cold": signed, "timestamp cold": signed, "snapshot cold": signed, "targets cold": signed, "targets/qa cold": signed,
+				"root cold": signed, "timestamp cold": signed, "snapshot cold": signed, "targets cold": signed,
+				"targets/qa cold": signed,
 			}},
 		"wrong hash": {top: invalid, delegation: invalid,
 			apply: func(v *virtual, role string) { v.serve[role] = v.serveResigned(role) },
@@ -69,7 +70,9 @@ func mutations() map[string]mutation {
 			}},
 		"too short": {top: invalid, delegation: invalid,
 			apply: func(v *virtual, role string) {
-				v.serve[role] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bytes.TrimSpace(v.current[role])) }
+				v.serve[role] = func(w http.ResponseWriter, _ *http.Request) {
+					_, _ = w.Write(bytes.TrimSpace(v.current[role]))
+				}
 			},
 			exceptions: map[string]string{"timestamp cold": signed, "timestamp held": signed}},
 		"too long": {top: v1alpha1.ReasonTooLarge, delegation: v1alpha1.ReasonTooLarge,
@@ -87,7 +90,9 @@ func mutations() map[string]mutation {
 			apply: func(v *virtual, role string) { v.serve[role] = http.NotFound }},
 		"500": {top: v1alpha1.ReasonServerError, delegation: v1alpha1.ReasonServerError,
 			apply: func(v *virtual, role string) {
-				v.serve[role] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
+				v.serve[role] = func(w http.ResponseWriter, _ *http.Request) {
+					w.WriteHeader(http.StatusInternalServerError)
+				}
 			}},
 		"endless body": {top: v1alpha1.ReasonTooLarge, delegation: v1alpha1.ReasonTooLarge,
 			apply: func(v *virtual, role string) { v.serve[role] = endless }},

@@ -122,10 +122,12 @@ func (m *metadata) admit(name string, e *envelope, r role) error {
 		return nil
 	}
 	if now.version < held.version {
-		return trust.NewFault(v1alpha1.ReasonRollback, "is version %d, and version %d was seen before; the server offers old metadata", now.version, held.version)
+		return trust.NewFault(v1alpha1.ReasonRollback,
+			"is version %d, and version %d was seen before; the server offers old metadata", now.version, held.version)
 	}
 	if now.version == held.version && now.digest != held.digest {
-		return trust.NewFault(v1alpha1.ReasonRollback, "is version %d with other content than was seen under that version before", now.version)
+		return trust.NewFault(v1alpha1.ReasonRollback,
+			"is version %d with other content than was seen under that version before", now.version)
 	}
 	return nil
 }
@@ -190,7 +192,8 @@ func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
 
 func bounded(name string, meta fileMeta, limit int64) error {
 	if meta.length > limit {
-		return trust.NewFault(v1alpha1.ReasonTooLarge, "lists %s with %d bytes, more than the %d that are read", name, meta.length, limit)
+		return trust.NewFault(v1alpha1.ReasonTooLarge, "lists %s with %d bytes, more than the %d that are read", name,
+			meta.length, limit)
 	}
 	return nil
 }
@@ -218,7 +221,8 @@ func (m *metadata) loadSnapshot(raw []byte, meta fileMeta) (map[string]fileMeta,
 	}
 	delete(m.listed, rootRole)
 	if _, ok := m.listed[targetsRole]; !ok {
-		return nil, fault(m.repository, snapshotRole, trust.NewFault(v1alpha1.ReasonMetadataMissing, "does not list targets"))
+		return nil, fault(m.repository, snapshotRole,
+			trust.NewFault(v1alpha1.ReasonMetadataMissing, "does not list targets"))
 	}
 	return m.listed, nil
 }
@@ -232,7 +236,8 @@ func decodeSnapshot(signed object) (map[string]fileMeta, error) {
 	var total int64
 	for key, v := range metas.members() {
 		if len(listed) == maxRoles+2 {
-			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists more than the %d roles that are read", maxRoles+2)
+			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists more than the %d roles that are read",
+				maxRoles+2)
 		}
 		name, _ := key.text()
 		if name != rootRole && name != targetsRole {
@@ -251,7 +256,8 @@ func decodeSnapshot(signed object) (map[string]fileMeta, error) {
 		total += meta.length
 	}
 	if total > maxTotalSize {
-		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists files of %d bytes together, more than the %d that are read", total, maxTotalSize)
+		return nil, trust.NewFault(v1alpha1.ReasonTooLarge,
+			"lists files of %d bytes together, more than the %d that are read", total, maxTotalSize)
 	}
 	return listed, nil
 }
@@ -298,7 +304,9 @@ func (m *metadata) finish(held *packed) *evidence {
 			m.seen[name] = f
 		}
 	}
-	ev := &evidence{root: m.Root, repository: m.repository, floors: m.seen, asked: slices.Sorted(maps.Keys(m.asked)), raw: held}
+	ev := &evidence{
+		root: m.Root, repository: m.repository, floors: m.seen, asked: slices.Sorted(maps.Keys(m.asked)), raw: held,
+	}
 	ev.notAfter, ev.file = m.expiry()
 	ev.files, ev.lapsed = m.dated(), m.lapsed
 	ev.anchors = m.anchors()

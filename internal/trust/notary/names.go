@@ -37,13 +37,15 @@ var (
 	// repositoryName is a repository by its name: a host with perhaps a port, and path segments. No
 	// segment can be "..", nor hold anything that a URL would need escaped. Docker's clients keep
 	// the capitals of a host.
-	repositoryName = regexp.MustCompile(`^([A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+$`)
+	repositoryName = regexp.MustCompile(
+		`^([A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+$`)
 )
 
 // checkRepository holds a repository against the name rule before it becomes part of a URL.
 func checkRepository(repository string) error {
 	if len(repository) > maxRepositoryName || !repositoryName.MatchString(repository) {
-		return trust.NewFault(v1alpha1.ReasonMetadataInvalid, "repository %.80q is not a registry host and a path in lower case, so no metadata is asked for", repository)
+		return trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+			"repository %.80q is not a registry host and a path in lower case, so no metadata is asked for", repository)
 	}
 	return nil
 }
@@ -52,10 +54,12 @@ func checkRepository(repository string) error {
 // depth.
 func checkDelegation(name string) error {
 	if len(name) > maxDelegationName || !delegationName.MatchString(name) || path.Clean(name) != name {
-		return fmt.Errorf("%.80q is not the name of a delegation: targets/<name>, in lower-case letters, digits, '-' and '_'", name)
+		return fmt.Errorf(
+			"%.80q is not the name of a delegation: targets/<name>, in lower-case letters, digits, '-' and '_'", name)
 	}
 	if depth := strings.Count(name, "/"); depth > maxDepth {
-		return fmt.Errorf("delegation %.80q is %d levels deep, more than the %d that are followed", name, depth, maxDepth)
+		return fmt.Errorf("delegation %.80q is %d levels deep, more than the %d that are followed", name, depth,
+			maxDepth)
 	}
 	return nil
 }

@@ -51,7 +51,8 @@ type packedFloor struct {
 // Pack implements trust.Keeper. Of a repository there is one subject.
 func (r *Root) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
 	if len(held) > 1 {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "what is held is not of one repository, so it is not written down")
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+			"what is held is not of one repository, so it is not written down")
 	}
 	for _, evidence := range held {
 		return r.packOne(evidence)
@@ -66,21 +67,29 @@ func (r *Root) packOne(held trust.Evidence) ([]byte, error) {
 	}
 	ev, ok := held.(*evidence)
 	if !ok || ev == nil || ev.raw == nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "what is held is not of this format, so it is not written down")
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+			"what is held is not of this format, so it is not written down")
 	}
-	h := packedHeader{Format: packedFormat, Repository: ev.repository, Names: ev.raw.names, Sizes: ev.raw.sizes, Seen: map[string]packedFloor{}, Lapsed: ev.lapsed}
+	h := packedHeader{
+		Format: packedFormat, Repository: ev.repository, Names: ev.raw.names, Sizes: ev.raw.sizes,
+		Seen: map[string]packedFloor{}, Lapsed: ev.lapsed,
+	}
 	for name, f := range ev.floors {
-		h.Seen[name] = packedFloor{Version: f.version, Digest: hex.EncodeToString(f.digest[:]), Keys: f.keys, Listed: f.listed}
+		h.Seen[name] = packedFloor{
+			Version: f.version, Digest: hex.EncodeToString(f.digest[:]), Keys: f.keys, Listed: f.listed,
+		}
 	}
 	line, err := json.Marshal(h)
 	if err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: writing down what was verified: %w", ev.repository, err)
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: writing down what was verified: %w",
+			ev.repository, err)
 	}
 	return slices.Concat(line, []byte("\n"), ev.raw.data), nil
 }
 
 // Unpack implements trust.Keeper.
-func (r *Root) Unpack(repository trust.Subject, data []byte, held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
+func (r *Root) Unpack(repository trust.Subject, data []byte,
+	held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
 	evidence, err := r.unpackOne(repository.Repository, data, held[repository])
 	if evidence == nil {
 		return nil, err
@@ -94,7 +103,8 @@ func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (t
 	}
 	saved, err := readPacked(repository, data)
 	if err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: what was written down is unusable: %w", repository, err)
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: what was written down is unusable: %w",
+			repository, err)
 	}
 	base, err := r.own(repository, held)
 	if err != nil {
@@ -152,7 +162,8 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	}
 	switch {
 	case h.Format != packedFormat:
-		return nil, fmt.Errorf("format %.80q is not %q; it was written by another version, or by something else", h.Format, packedFormat)
+		return nil, fmt.Errorf("format %.80q is not %q; it was written by another version, or by something else",
+			h.Format, packedFormat)
 	case h.Repository != repository:
 		return nil, fmt.Errorf("it is of %.80q", h.Repository)
 	}
@@ -247,7 +258,8 @@ func raise(ours, theirs, proven map[string]floor) (joined map[string]floor, rais
 		if taken[name] {
 			from = theirs
 		}
-		if parent := path.Dir(name); f.listed && strings.HasPrefix(name, targetsRole+"/") && joined[parent].digest != from[parent].digest {
+		if parent := path.Dir(name); f.listed && strings.HasPrefix(name, targetsRole+"/") &&
+			joined[parent].digest != from[parent].digest {
 			f.listed = false
 			joined[name] = f
 		}

@@ -80,11 +80,17 @@ func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 		edit   func(v *virtual, c *Config)
 		reason string
 	}{
-		"expired": {func(_ *virtual, c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } }, v1alpha1.ReasonMetadataExpired},
+		"expired": {
+			func(_ *virtual, c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } },
+			v1alpha1.ReasonMetadataExpired,
+		},
 		"a key revoked": {func(v *virtual, c *Config) {
 			c.RevokedKeys = []string{v.roles["snapshot"].keys[0].canonical}
 		}, v1alpha1.ReasonKeyRevoked},
-		"another root pinned": {func(_ *virtual, c *Config) { c.RootKeys, c.RootKeyIDs = nil, []string{strings.Repeat("ab", 32)} }, v1alpha1.ReasonRootNotPinned},
+		"another root pinned": {
+			func(_ *virtual, c *Config) { c.RootKeys, c.RootKeyIDs = nil, []string{strings.Repeat("ab", 32)} },
+			v1alpha1.ReasonRootNotPinned,
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -158,7 +164,8 @@ func TestThreatRollbackAcrossARestart(t *testing.T) {
 				v.bump("timestamp", "snapshot", "targets", "targets/qa")
 				v.roles[role].version -= 2
 				v.publish()
-				wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one") // it would be accepted at first sight
+				// it would be accepted at first sight
+				wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
 				_, err := r.Fetch(t.Context(), of(testGUN), held)
 				wantFault(t, err, v1alpha1.ReasonRollback, role+".json")
 			})
@@ -179,7 +186,8 @@ func TestThreatRollbackOnAnotherReplica(t *testing.T) {
 	newerData := mustPack(t, r, newer)
 
 	other := v.root(v.config())
-	wantRoles(t, signedBy(mustUnpack(t, other, newerData, mustUnpack(t, other, oldData, nil)), "v1"), "ci one", "qa two")
+	wantRoles(t, signedBy(mustUnpack(t, other, newerData, mustUnpack(t, other, oldData, nil)), "v1"), "ci one",
+		"qa two")
 	held := mustUnpack(t, other, newerData, nil)
 	if got := mustUnpack(t, other, oldData, held); got != held {
 		t.Error("older data changes what is held")
@@ -254,9 +262,13 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 				seen[name] = f
 			}
 		},
-		"no keys":       func(seen map[string]packedFloor) { seen["targets/qa"] = packedFloor{Digest: other} },
-		"nothing seen":  func(seen map[string]packedFloor) { clear(seen) },
-		"another file ": func(seen map[string]packedFloor) { f := seen["targets/qa"]; f.Digest = other; seen["targets/qa"] = f },
+		"no keys":      func(seen map[string]packedFloor) { seen["targets/qa"] = packedFloor{Digest: other} },
+		"nothing seen": func(seen map[string]packedFloor) { clear(seen) },
+		"another file ": func(seen map[string]packedFloor) {
+			f := seen["targets/qa"]
+			f.Digest = other
+			seen["targets/qa"] = f
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			joined, err := r.unpackOne(testGUN, forge(edit), held)
@@ -341,10 +353,14 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 		return bytes.Replace(data, []byte(from), []byte(to), 1)
 	}
 	damaged := map[string][]byte{
-		"empty": nil, "no header": data[line+1:], "cut in the header": data[:line/2], "cut in the files": data[:line+20], "no files": data[:line+1],
-		"another version": replaced("notary 1", "notary 2"), "negative size": replaced(`"sizes":[`, `"sizes":[-1,`), "no roots": []byte(`{"format":"countersign notary 1","repository":"` + testGUN + "\"}\n"),
-		"huge": replaced(`"sizes":[`, `"sizes":[99999999999,`), "half a digest": replaced(`"digest":"`, `"digest":"00`), "text": []byte("x\n"), "null": []byte("null\n"),
-		"more files": slices.Concat(data, compressed(t, "x")), "padded": slices.Concat(data, bytes.Repeat(compressed(t, ""), 1000)),
+		"empty": nil, "no header": data[line+1:], "cut in the header": data[:line/2],
+		"cut in the files": data[:line+20], "no files": data[:line+1],
+		"another version": replaced("notary 1", "notary 2"), "negative size": replaced(`"sizes":[`, `"sizes":[-1,`),
+		"no roots":      []byte(`{"format":"countersign notary 1","repository":"` + testGUN + "\"}\n"),
+		"huge":          replaced(`"sizes":[`, `"sizes":[99999999999,`),
+		"half a digest": replaced(`"digest":"`, `"digest":"00`), "text": []byte("x\n"), "null": []byte("null\n"),
+		"more files":                 slices.Concat(data, compressed(t, "x")),
+		"padded":                     slices.Concat(data, bytes.Repeat(compressed(t, ""), 1000)),
 		"followed by something else": append(bytes.Clone(data), 0),
 	}
 	for name, spoilt := range damaged {

@@ -41,7 +41,9 @@ func TestFetchColdRoundTrips(t *testing.T) {
 // A fault ends the requests beside it: this test would not end otherwise.
 func TestFetchStopsAtTheFirstFault(t *testing.T) {
 	broken := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
-	for _, pair := range [][2]string{{"root", "timestamp"}, {"timestamp", "root"}, {"targets/qa", "targets/ci"}, {"targets", "targets/qa"}} {
+	for _, pair := range [][2]string{
+		{"root", "timestamp"}, {"timestamp", "root"}, {"targets/qa", "targets/ci"}, {"targets", "targets/qa"},
+	} {
 		v := newVirtual(t)
 		v.serve[pair[0]], v.serve[pair[1]] = broken, slow
 		_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
@@ -78,10 +80,16 @@ func TestHalfWrittenPublication(t *testing.T) {
 		status func(w http.ResponseWriter, r *http.Request)
 		reason string
 	}{
-		"no snapshot yet":     {"snapshot", notFound, v1alpha1.ReasonMetadataMissing},
-		"no delegation yet":   {"targets/qa", notFound, v1alpha1.ReasonMetadataMissing},
-		"half of a file":      {"snapshot", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"signed":{`)) }, v1alpha1.ReasonMetadataInvalid},
-		"half of a signature": {"targets/qa", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{}`)) }, v1alpha1.ReasonMetadataInvalid},
+		"no snapshot yet":   {"snapshot", notFound, v1alpha1.ReasonMetadataMissing},
+		"no delegation yet": {"targets/qa", notFound, v1alpha1.ReasonMetadataMissing},
+		"half of a file": {
+			"snapshot", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"signed":{`)) },
+			v1alpha1.ReasonMetadataInvalid,
+		},
+		"half of a signature": {
+			"targets/qa", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{}`)) },
+			v1alpha1.ReasonMetadataInvalid,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVirtual(t)

@@ -47,7 +47,9 @@ func (r *Root) Probe(ctx context.Context, _ string) error {
 		}
 		r.proof.told.Store(true)
 	case isFault && f.Reason == v1alpha1.ReasonUnexpectedAnswer:
-		return f.Within("the server answers /v2/, as an image registry does, and has no Notary API there; check spec.notary.server: %w", f)
+		return f.Within(
+			"the server answers /v2/, as an image registry does, and has no Notary API there; check "+
+				"spec.notary.server: %w", f)
 	case err == nil || isFault && (f.Reason == v1alpha1.ReasonUnauthorized || f.Reason == v1alpha1.ReasonServerError):
 		r.proof.told.Store(true) // whoever may not ask for it learns no more
 	}
@@ -59,10 +61,12 @@ func (r *Root) probeBase(ctx context.Context) error {
 	body, err := r.get.Get(ctx, "", "/v2/", maxProbeSize)
 	switch {
 	case errors.Is(err, trust.ErrNotFound):
-		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "the server has nothing at /v2/ under spec.notary.server, so no Notary server has its base URL there; "+
-			"give the URL without a path, or with the one that a proxy needs, and without /v2 and what follows it")
+		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"the server has nothing at /v2/ under spec.notary.server, so no Notary server has its base URL there; "+
+				"give the URL without a path, or with the one that a proxy needs, and without /v2 and what follows it")
 	case err == nil && !json.Valid(body):
-		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "the server's answer to /v2/ is not JSON, so it is no Notary server; check spec.notary.server")
+		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"the server's answer to /v2/ is not JSON, so it is no Notary server; check spec.notary.server")
 	}
 	if err == nil {
 		r.proof.answered.Store(true)
@@ -83,7 +87,8 @@ func notNotary(err error) error {
 		return nil
 	}
 	return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-		"trust data was answered with a 404 that is not a Notary server's (%w), so an image registry or a proxy listens there; check spec.notary.server", err)
+		"trust data was answered with a 404 that is not a Notary server's (%w), so an image registry or a proxy "+
+			"listens there; check spec.notary.server", err)
 }
 
 // unsigned returns nil where the answers about root.json and timestamp.json are the verdict that
@@ -100,7 +105,9 @@ func (s *session) unsigned(ctx context.Context, answers ...error) error {
 	}
 	if err := s.probeBase(ctx); err != nil {
 		f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
-		return f.Within("%s: the server says that there is no trust data, and has not shown that it is a Notary server: %w", s.repository, f)
+		return f.Within(
+			"%s: the server says that there is no trust data, and has not shown that it is a Notary server: %w",
+			s.repository, f)
 	}
 	return nil
 }

@@ -117,12 +117,16 @@ func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 	}
 	ca := string(r.server.CA.PEM)
 	for name, c := range map[string]struct{ server, ca, words string }{
-		"a path with /v2":           {r.server.URL + "/v2/", ca, "without /v2"},
-		"a path that is not there":  {r.server.URL + "/notary", ca, "without a path"},
-		"a registry":                {"https://" + images.Host, string(images.CA.PEM), "no Notary server"},
-		"a registry's other 404":    {server: serve(notFoundText), words: "image registry"},
-		"NAME_UNKNOWN":              {server: serve(imageRegistry(`{"errors":[{"code":"NAME_UNKNOWN"}]}`)), words: "NAME_UNKNOWN"},
-		"NOT_FOUND":                 {server: serve(imageRegistry(`{"errors":[{"code":"NOT_FOUND"}]}`)), words: "NOT_FOUND"},
+		"a path with /v2":          {r.server.URL + "/v2/", ca, "without /v2"},
+		"a path that is not there": {r.server.URL + "/notary", ca, "without a path"},
+		"a registry":               {"https://" + images.Host, string(images.CA.PEM), "no Notary server"},
+		"a registry's other 404":   {server: serve(notFoundText), words: "image registry"},
+		"NAME_UNKNOWN": {
+			server: serve(imageRegistry(`{"errors":[{"code":"NAME_UNKNOWN"}]}`)), words: "NAME_UNKNOWN",
+		},
+		"NOT_FOUND": {
+			server: serve(imageRegistry(`{"errors":[{"code":"NOT_FOUND"}]}`)), words: "NOT_FOUND",
+		},
 		"a proxy's page":            {server: serve(page), words: "web page"},
 		"a proxy with another path": {server: front(t, r.server, belowTrust), words: "web page"},
 	} {
@@ -164,7 +168,8 @@ func TestNotFoundIsAVerdict(t *testing.T) {
 	r.sign("one", "targets/ci")
 	ca := string(r.server.CA.PEM)
 	for name, server := range map[string]string{
-		"server": r.server.URL, "final slash": r.server.URL + "/", "below a path": front(t, r.server, belowTrust) + "/trust",
+		"server": r.server.URL, "final slash": r.server.URL + "/",
+		"below a path": front(t, r.server, belowTrust) + "/trust",
 	} {
 		t.Run(name, func(t *testing.T) {
 			isUnsigned(t, r.over(server, ca))

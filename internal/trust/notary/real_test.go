@@ -45,7 +45,9 @@ func (r *realRepository) do(err error) {
 // sign publishes content under the tag v1.
 func (r *realRepository) sign(content string, roles ...string) {
 	r.t.Helper()
-	r.do(r.AddHash(r.t.Context(), r.gun, "v1", int64(len(content)), strings.TrimPrefix(digestOf(content), "sha256:"), roles...))
+	r.do(
+		r.AddHash(r.t.Context(), r.gun, "v1", int64(len(content)), strings.TrimPrefix(digestOf(content), "sha256:"),
+			roles...))
 }
 
 func (r *realRepository) pin() notaryserver.RootPin {
@@ -60,7 +62,11 @@ func (r *realRepository) reader(mod func(*Config)) *Root {
 	r.t.Helper()
 	cfg := Config{Name: "real"}
 	mod(&cfg)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.server.CA.Pool(), MinVersion: tls.VersionTLS12}}}
+	client := &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: r.server.CA.Pool(), MinVersion: tls.VersionTLS12},
+		},
+	}
 	r.t.Cleanup(client.CloseIdleConnections)
 	root, err := New(cfg, httpGetter{url: r.server.URL, client: client})
 	r.do(err)
@@ -166,10 +172,13 @@ func TestRealPins(t *testing.T) {
 		config func(*Config)
 		reason string
 	}{
-		"key ID":             {config: pinID(pin.KeyID)},
-		"public key":         {config: func(c *Config) { c.RootKeys = []PEM{{"f", string(pin.PublicKeyPEM)}} }},
-		"certificate":        {config: func(c *Config) { c.RootKeys = []PEM{{"f", string(pin.CertificatePEM)}} }},
-		"another key":        {config: func(c *Config) { c.RootKeys = []PEM{{"f", string(stranger.bare)}} }, reason: v1alpha1.ReasonRootNotPinned},
+		"key ID":      {config: pinID(pin.KeyID)},
+		"public key":  {config: func(c *Config) { c.RootKeys = []PEM{{"f", string(pin.PublicKeyPEM)}} }},
+		"certificate": {config: func(c *Config) { c.RootKeys = []PEM{{"f", string(pin.CertificatePEM)}} }},
+		"another key": {
+			config: func(c *Config) { c.RootKeys = []PEM{{"f", string(stranger.bare)}} },
+			reason: v1alpha1.ReasonRootNotPinned,
+		},
 		"a delegation's key": {config: pinID(r.keys["ci"].KeyID), reason: v1alpha1.ReasonRootNotPinned},
 	}
 	for name, tt := range tests {
@@ -215,6 +224,7 @@ func TestRealDelegations(t *testing.T) {
 	r.sign("one", "targets/dev")
 	ev = mustFetch(t, reader, ev)
 	wantSigned(t, ev, "v1", "ci one", "dev one")
-	_ = r.AddHash(ctx, r.gun, "latest", 3, strings.TrimPrefix(digestOf("one"), "sha256:"), "targets/dev") // outside its paths
+	// outside its paths
+	_ = r.AddHash(ctx, r.gun, "latest", 3, strings.TrimPrefix(digestOf("one"), "sha256:"), "targets/dev")
 	wantSigned(t, mustFetch(t, reader, ev), "latest")
 }

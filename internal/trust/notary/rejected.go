@@ -48,7 +48,8 @@ func (m *metadata) refuse(name, why string) {
 // failed.
 func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
 	if k := m.revokedSigner(e, r); k != nil && len(e.signers(r, func(*publicKey) bool { return true })) >= r.threshold {
-		return fmt.Sprintf("is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)", k.canonical)
+		return fmt.Sprintf("is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)",
+			k.canonical)
 	}
 	return err.Error()
 }
@@ -69,7 +70,8 @@ func (m *metadata) idlers(stated []said) []idle {
 		}
 	}
 	slices.SortFunc(m.short, func(a, b idle) int {
-		return cmp.Or(a.compareTag(b.tag, b.cause.role), bytes.Compare(a.digest[:], b.digest[:]), a.cause.compare(b.cause))
+		return cmp.Or(a.compareTag(b.tag, b.cause.role), bytes.Compare(a.digest[:], b.digest[:]),
+			a.cause.compare(b.cause))
 	})
 	return slices.CompactFunc(m.short, func(a, b idle) bool {
 		return a.tag == b.tag && a.digest == b.digest && *a.cause == *b.cause
@@ -106,11 +108,14 @@ func (m *metadata) voiceless(name string) *cause {
 	case m.speaks(name):
 		return nil
 	case name == targetsRole:
-		c.why = "which proves no role: sign with a delegation of the role ('docker trust signer add'; administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
+		c.why = "which proves no role: sign with a delegation of the role ('docker trust signer add'; " +
+			"administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
 	case checkSpeaker(name) != nil:
-		c.why = "which proves no role, since any one of all signers signs it: the signer's own delegation must have signed ('docker trust signer add')"
+		c.why = "which proves no role, since any one of all signers signs it: the signer's own delegation must have " +
+			"signed ('docker trust signer add')"
 	default:
-		c.why = "which proves no role: the role of its name is mapped to other delegations (administrators: spec.notary.roles of the TrustRoot)"
+		c.why = "which proves no role: the role of its name is mapped to other delegations (administrators: " +
+			"spec.notary.roles of the TrustRoot)"
 	}
 	return c
 }
@@ -128,7 +133,9 @@ func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
 	}
 	c := &cause{role: s.role, by: listed(names)}
 	if len(signed) >= s.threshold {
-		c.why = fmt.Sprintf("by a key that is not pinned for role %q (administrators: spec.notary.roles[].keys of the TrustRoot)", s.role)
+		c.why = fmt.Sprintf(
+			"by a key that is not pinned for role %q (administrators: spec.notary.roles[].keys of the TrustRoot)",
+			s.role)
 	} else {
 		c.why = fmt.Sprintf("which is %d of the %d keys that role %q needs", accepted, s.threshold, s.role)
 	}
@@ -169,7 +176,10 @@ func (s speaker) pathless(t *signedTargets, voices map[string]voiced) *cause {
 	id := "!" + t.name
 	v, ok := voices[id]
 	if !ok {
-		v.short = &cause{role: s.role, by: t.name, why: "outside of the paths of that delegation ('notary delegation add --all-paths')"}
+		v.short = &cause{
+			role: s.role, by: t.name,
+			why: "outside of the paths of that delegation ('notary delegation add --all-paths')",
+		}
 		voices[id] = v
 	}
 	return v.short
@@ -295,7 +305,8 @@ func (e *evidence) unproven(roles []string, tag, digest string) iter.Seq[idle] {
 					}
 				}
 			case ok:
-				for _, i := range span(e.idleByDigest, func(i int32) int { return e.idle[i].compareDigest(wanted, role) }) {
+				for _, i := range span(e.idleByDigest,
+					func(i int32) int { return e.idle[i].compareDigest(wanted, role) }) {
 					if !yield(e.idle[i]) {
 						return
 					}
@@ -340,7 +351,9 @@ func (e *evidence) absent(delegations []string) trust.Rejection {
 	if len(delegations) == 1 {
 		return trust.Rejection{By: "delegation " + delegations[0], Why: "is not in this repository, which has " + has}
 	}
-	return trust.Rejection{By: "delegations " + listed(delegations), Why: "are not in this repository, which has " + has}
+	return trust.Rejection{
+		By: "delegations " + listed(delegations), Why: "are not in this repository, which has " + has,
+	}
 }
 
 // delegationsOf returns the delegations that may speak for a role.

@@ -20,7 +20,8 @@ func rejected(t *testing.T, ev trust.Evidence, roles, tag, digest string) []stri
 	var all []string
 	for _, r := range ev.Rejected(strings.Fields(roles), tag, digest) {
 		if file := strings.HasSuffix(r.By, ".json"); r.Void != file {
-			t.Errorf("%s %s: void %t, want it of a file, and only of a file, that counts for nothing", r.By, r.Why, r.Void)
+			t.Errorf("%s %s: void %t, want it of a file, and only of a file, that counts for nothing", r.By, r.Why,
+				r.Void)
 		}
 		text := r.By + " " + r.Why
 		if r.Digest != "" {
@@ -44,8 +45,10 @@ func contentOf(digest string) string {
 var sortedTexts = cmpopts.SortSlices(strings.Compare)
 
 const (
-	targetsProvesNothing  = "which proves no role: sign with a delegation of the role ('docker trust signer add'; administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
-	releasesProvesNothing = "which proves no role, since any one of all signers signs it: the signer's own delegation must have signed ('docker trust signer add')"
+	targetsProvesNothing = "which proves no role: sign with a delegation of the role ('docker trust signer add'; " +
+		"administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
+	releasesProvesNothing = "which proves no role, since any one of all signers signs it: the signer's own " +
+		"delegation must have signed ('docker trust signer add')"
 )
 
 func TestRejected(t *testing.T) {
@@ -101,26 +104,32 @@ func TestRejected(t *testing.T) {
 		},
 		"a role of the name of releases": {
 			func(v *virtual) { v.delegate("targets/releases", entry("one")) }, nil, "releases",
-			[]string{`role "releases" cannot be proven: targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation`},
+			[]string{
+				`role "releases" cannot be proven: targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation`,
+			},
 		},
 		"the role of its name is mapped to others": {
 			func(v *virtual) { v.roles["targets/qa"].targets["v1"] = entry("two") },
 			func(_ *virtual, c *Config) {
 				c.Roles = []Role{{Name: "qa", Delegations: []string{"targets/ci"}, Threshold: 2}}
 			}, "qa", []string{
-				"targets/qa signed two, which proves no role: the role of its name is mapped to other delegations (administrators: spec.notary.roles of the TrustRoot)",
+				"targets/qa signed two, which proves no role: the role of its name is mapped to other delegations " +
+					"(administrators: spec.notary.roles of the TrustRoot)",
 				`targets/ci signed one, which is 1 of the 2 keys that role "qa" needs`,
 			},
 		},
 		"one of two keys": {
-			func(v *virtual) { delete(v.roles["targets/qa"].targets, "v1") }, team(2, "targets/ci", "targets/qa"), "team",
+			func(v *virtual) { delete(v.roles["targets/qa"].targets, "v1") }, team(2, "targets/ci", "targets/qa"),
+			"team",
 			[]string{`targets/ci signed one, which is 1 of the 2 keys that role "team" needs`},
 		},
 		"one of two keys, of another role": {
-			func(v *virtual) { delete(v.roles["targets/qa"].targets, "v1") }, team(2, "targets/ci", "targets/qa"), "ci", nil,
+			func(v *virtual) { delete(v.roles["targets/qa"].targets, "v1") }, team(2, "targets/ci", "targets/qa"),
+			"ci", nil,
 		},
 		"two of three keys": {
-			func(v *virtual) { v.delegate("targets/x", entry("two")) }, team(3, "targets/ci", "targets/qa", "targets/x"), "team",
+			func(v *virtual) { v.delegate("targets/x", entry("two")) },
+			team(3, "targets/ci", "targets/qa", "targets/x"), "team",
 			[]string{
 				`targets/x signed two, which is 1 of the 3 keys that role "team" needs`,
 				`targets/ci, targets/qa signed one, which is 2 of the 3 keys that role "team" needs`,
@@ -129,21 +138,32 @@ func TestRejected(t *testing.T) {
 		"a key that is not listed": {
 			func(*virtual) {}, func(_ *virtual, c *Config) {
 				c.Roles = []Role{{Name: "qa", Threshold: 1, Keys: []PEM{{"f", string(newKey(t, "ecdsa", "").bare)}}}}
-			}, "qa", []string{`targets/qa signed one, by a key that is not pinned for role "qa" (administrators: spec.notary.roles[].keys of the TrustRoot)`},
+			}, "qa",
+			[]string{
+				`targets/qa signed one, by a key that is not pinned for role "qa" (administrators: spec.notary.roles[].keys of the TrustRoot)`,
+			},
 		},
 		"the only key is revoked": {
-			func(*virtual) {}, func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa",
-			[]string{"targets/qa.json is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)"},
+			func(*virtual) {},
+			func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa",
+			[]string{
+				"targets/qa.json is signed by key %s, which is revoked (administrators: spec.revokedKeys of the " +
+					"TrustRoot)",
+			},
 		},
 		"the key of the delegation above is revoked": {
 			func(v *virtual) { v.delegate("targets/qa/eu", entry("one")) },
 			func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa/eu",
-			[]string{"targets/qa.json is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)"},
+			[]string{
+				"targets/qa.json is signed by key %s, which is revoked (administrators: spec.revokedKeys of the " +
+					"TrustRoot)",
+			},
 		},
 		"one of two keys is revoked": {
 			func(v *virtual) {
 				v.roles["targets/qa"].keys = append(v.roles["targets/qa"].keys, newKey(t, "ecdsa", ""))
-			}, func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} }, "qa", nil,
+			}, func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical} },
+			"qa", nil,
 		},
 		"below the threshold of the delegation": {
 			func(v *virtual) {
@@ -156,7 +176,8 @@ func TestRejected(t *testing.T) {
 			[]string{"targets/qa.json expired at 2026-03-01T12:00:00Z; it must be signed anew"},
 		},
 		"unusable": {
-			func(v *virtual) { v.roles["targets/qa"].mutate = func(signed m) { signed["targets"] = "none" } }, nil, "qa",
+			func(v *virtual) { v.roles["targets/qa"].mutate = func(signed m) { signed["targets"] = "none" } },
+			nil, "qa",
 			[]string{`targets/qa.json is unusable: "targets" is missing or not of its type`},
 		},
 		"unreadable": {
@@ -165,7 +186,9 @@ func TestRejected(t *testing.T) {
 		},
 		"outside of its paths": {
 			func(v *virtual) { v.roles["targets/qa"].paths = []string{"rc-"} }, nil, "qa",
-			[]string{"targets/qa signed one, outside of the paths of that delegation ('notary delegation add --all-paths')"},
+			[]string{
+				"targets/qa signed one, outside of the paths of that delegation ('notary delegation add --all-paths')",
+			},
 		},
 		"outside of the paths of one of a team": {
 			func(v *virtual) { v.roles["targets/qa"].paths = nil }, team(2, "targets/ci", "targets/qa"), "team",
@@ -175,14 +198,18 @@ func TestRejected(t *testing.T) {
 			},
 		},
 		"a role that the repository does not have": {
-			func(*virtual) {}, nil, "security", []string{"delegation targets/security is not in this repository, which has targets/ci, targets/qa"},
+			func(*virtual) {}, nil, "security",
+			[]string{"delegation targets/security is not in this repository, which has targets/ci, targets/qa"},
 		},
 		"a role that is mapped to what the repository does not have": {
 			func(*virtual) {}, team(1, "targets/alice", "targets/bob"), "team",
-			[]string{"delegations targets/alice, targets/bob are not in this repository, which has targets/ci, targets/qa"},
+			[]string{
+				"delegations targets/alice, targets/bob are not in this repository, which has targets/ci, targets/qa",
+			},
 		},
 		"a role of which the repository has a part": {
-			func(v *virtual) { v.roles["targets/ci"].targets = m{} }, team(1, "targets/alice", "targets/ci"), "team", nil,
+			func(v *virtual) { v.roles["targets/ci"].targets = m{} }, team(1, "targets/alice", "targets/ci"),
+			"team", nil,
 		},
 		"a delegation that never signed": {
 			func(v *virtual) { v.roles["targets/qa"].targets = m{}; v.unlist["targets/qa"] = true }, nil, "qa", nil,
@@ -193,8 +220,10 @@ func TestRejected(t *testing.T) {
 					v.delegate(fmt.Sprintf("targets/d%02d", i), nil)
 				}
 			}, nil, "r0 r1 r2 r3 r4 r5 r6 r7 r8 r9",
-			[]string{"delegations targets/r0, targets/r1, targets/r2, targets/r3, targets/r4, targets/r5, targets/r6, targets/r7 and 2 more" +
-				" are not in this repository, which has targets/ci, targets/d00, targets/d01, targets/d02, targets/d03, targets/d04, targets/d05, targets/d06 and 6 more"},
+			[]string{"delegations targets/r0, targets/r1, targets/r2, targets/r3, targets/r4, targets/r5, " +
+				"targets/r6, targets/r7 and 2 more" +
+				" are not in this repository, which has targets/ci, targets/d00, targets/d01, targets/d02, " +
+				"targets/d03, targets/d04, targets/d05, targets/d06 and 6 more"},
 		},
 	}
 	for name, tt := range tests {
@@ -265,7 +294,9 @@ func TestThreatWhatProvesNoRoleIsNoStatement(t *testing.T) {
 	cfg := v.config()
 	cfg.Roles = []Role{{Name: "team", Delegations: team, Threshold: 2}}
 	for i := range 20 {
-		cfg.Roles = append(cfg.Roles, Role{Name: fmt.Sprintf("d%02d", i), Delegations: []string{"targets/none"}, Threshold: 1})
+		cfg.Roles = append(cfg.Roles, Role{
+			Name: fmt.Sprintf("d%02d", i), Delegations: []string{"targets/none"}, Threshold: 1,
+		})
 	}
 	ev := mustFetch(t, v.root(cfg), nil)
 	wantRoles(t, signedBy(ev, "v1"), "ci one")
@@ -300,7 +331,8 @@ func TestRealRejections(t *testing.T) {
 	}
 	wantSigned(t, ev, "v1")
 	want("ci qa", "targets signed one, "+targetsProvesNothing)
-	want("security", "targets signed one, "+targetsProvesNothing, "delegation targets/security is not in this repository, which has targets/ci, targets/qa")
+	want("security", "targets signed one, "+targetsProvesNothing,
+		"delegation targets/security is not in this repository, which has targets/ci, targets/qa")
 
 	r.do(r.Remove(ctx, r.gun, "v1", "targets"))
 	r.sign("one", "targets/ci")
@@ -317,7 +349,9 @@ func TestRealRejections(t *testing.T) {
 		c.RevokedKeys = []string{r.keys["ci"].KeyID}
 	})
 	ev = mustFetch(t, revoked, nil)
-	want("ci", "targets/ci.json is signed by key "+r.keys["ci"].KeyID+", which is revoked (administrators: spec.revokedKeys of the TrustRoot)")
+	want("ci",
+		"targets/ci.json is signed by key "+r.keys["ci"].KeyID+
+			", which is revoked (administrators: spec.revokedKeys of the TrustRoot)")
 }
 
 // What is kept of a repository for the words of a denial is bounded, and so is what is said of one
@@ -355,7 +389,8 @@ func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 		tags, digests := []string{"v1", "v2", "v3", "v4"}, 1+random.IntN(6)
 		for range random.IntN(60) {
 			m.short = append(m.short, idle{
-				tag: tags[random.IntN(3)], digest: [32]byte{byte(random.IntN(digests))}, cause: causes[random.IntN(len(causes))],
+				tag: tags[random.IntN(3)], digest: [32]byte{byte(random.IntN(digests))},
+				cause: causes[random.IntN(len(causes))],
 			})
 		}
 		all := slices.Clone(m.short)
@@ -378,7 +413,8 @@ func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 				got = append(got, told(l))
 			}
 			if len(got) != len(want) {
-				t.Fatalf("%d are looked at of %q, tag %q, digest %q; want %d:\n%v", len(got), roles, tag, digest, len(want), got)
+				t.Fatalf("%d are looked at of %q, tag %q, digest %q; want %d:\n%v", len(got), roles, tag, digest,
+					len(want), got)
 			}
 			for _, r := range got {
 				if !want[r] {
@@ -405,7 +441,9 @@ func TestRejectionsOfManyTags(t *testing.T) {
 	kept := func(digests int) *evidence {
 		all, why := make([]idle, tags), &cause{by: targetsRole, why: "x"}
 		for i := range all {
-			all[i] = idle{tag: fmt.Sprintf("v%04d", i), digest: [32]byte{byte(i % digests), byte(i % digests >> 8)}, cause: why}
+			all[i] = idle{
+				tag: fmt.Sprintf("v%04d", i), digest: [32]byte{byte(i % digests), byte(i % digests >> 8)}, cause: why,
+			}
 		}
 		e := &evidence{}
 		e.retain(all, nil, nil)

@@ -48,7 +48,8 @@ func (c rootRules) revokedFile(name string, e *envelope, r role) error {
 		return nil
 	}
 	return trust.NewFault(v1alpha1.ReasonKeyRevoked,
-		"is signed by key %s, which spec.revokedKeys of TrustRoot %q lists; nothing of this repository can be verified until its %s key is replaced ('notary key rotate')",
+		"is signed by key %s, which spec.revokedKeys of TrustRoot %q lists; nothing of this repository can be "+
+			"verified until its %s key is replaced ('notary key rotate')",
 		k.canonical, c.name, name)
 }
 
@@ -58,7 +59,8 @@ func (c rootRules) revokedRoot(chain []*rootFile) error {
 	if _, err := c.selfSigned(newest, false); err != nil {
 		if k := c.revokedSigner(newest.envelope, newest.roles[rootRole]); k != nil {
 			return trust.NewFault(v1alpha1.ReasonKeyRevoked,
-				"is signed by root key %s, which spec.revokedKeys of TrustRoot %q lists; nothing of this repository can be verified until it has a root of another key and spec.notary.root pins that",
+				"is signed by root key %s, which spec.revokedKeys of TrustRoot %q lists; nothing of this repository "+
+					"can be verified until it has a root of another key and spec.notary.root pins that",
 				k.canonical, c.name)
 		}
 		return err
@@ -66,7 +68,8 @@ func (c rootRules) revokedRoot(chain []*rootFile) error {
 	for _, f := range slices.Backward(chain) {
 		if k := c.revokedSigner(f.envelope, f.roles[rootRole]); k != nil {
 			return trust.NewFault(v1alpha1.ReasonKeyRevoked,
-				"follows from the pinned root only by root key %s, which spec.revokedKeys of TrustRoot %q lists; compare root key %s with 'docker trust inspect' and pin it",
+				"follows from the pinned root only by root key %s, which spec.revokedKeys of TrustRoot %q lists; "+
+					"compare root key %s with 'docker trust inspect' and pin it",
 				k.canonical, c.name, c.rootKeys(newest))
 		}
 	}

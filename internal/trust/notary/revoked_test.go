@@ -116,7 +116,9 @@ func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
 		"role's key": func(c *Config) {
 			c.Roles = []Role{{Name: "qa", Threshold: 1, Keys: []PEM{{"f", string(stranger.bare)}}}}
 		},
-		"role's source": func(c *Config) { c.Roles = []Role{{Name: "qa", Threshold: 1, Delegations: []string{"targets/none"}}} },
+		"role's source": func(c *Config) {
+			c.Roles = []Role{{Name: "qa", Threshold: 1, Delegations: []string{"targets/none"}}}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			edited := cfg

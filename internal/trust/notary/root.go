@@ -133,8 +133,10 @@ func (c rootRules) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
 	if err == nil {
 		return signers, nil
 	}
-	if late, lateErr := f.verify(f.roles[rootRole], func(k *publicKey) bool { return c.vouches(k, true) }); lateErr == nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataExpired, "the certificate of root key %s is not valid at %s; the root must be rotated to a new certificate",
+	if late, lateErr := f.verify(f.roles[rootRole],
+		func(k *publicKey) bool { return c.vouches(k, true) }); lateErr == nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataExpired,
+			"the certificate of root key %s is not valid at %s; the root must be rotated to a new certificate",
 			late[0].canonical, c.at.Format(time.RFC3339))
 	}
 	if other := f.signers(f.roles[rootRole], c.counts); len(other) >= f.roles[rootRole].threshold {
@@ -147,9 +149,13 @@ func (c rootRules) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
 func (c rootRules) unvouched(signers []*publicKey) error {
 	k := signers[max(0, slices.IndexFunc(signers, func(k *publicKey) bool { return !c.vouches(k, true) }))]
 	if k.chain == nil {
-		return fmt.Errorf("is signed by root key %s, which has no certificate, so nothing says that it is for this repository; rotate the root to a key with a certificate", k.canonical)
+		return fmt.Errorf(
+			"is signed by root key %s, which has no certificate, so nothing says that it is for this repository; "+
+				"rotate the root to a key with a certificate", k.canonical)
 	}
-	return fmt.Errorf("is signed by root key %s, whose certificate does not vouch for this repository: its common name must be the repository, it must not be a CA, nor be signed with SHA-1", k.canonical)
+	return fmt.Errorf(
+		"is signed by root key %s, whose certificate does not vouch for this repository: its common name must be the "+
+			"repository, it must not be a CA, nor be signed with SHA-1", k.canonical)
 }
 
 func (c rootRules) isSelfSigned(f *rootFile) bool {
@@ -216,7 +222,8 @@ func (c rootRules) chainFrom(chain []*rootFile, trusted int) ([]*rootFile, error
 
 func (c rootRules) notPinned(f *rootFile) error {
 	return trust.NewFault(v1alpha1.ReasonRootNotPinned,
-		"is signed by root key %s, which spec.notary.root of TrustRoot %q does not pin, and no earlier root that it pins leads there; compare with 'docker trust inspect' before pinning it",
+		"is signed by root key %s, which spec.notary.root of TrustRoot %q does not pin, and no earlier root that it "+
+			"pins leads there; compare with 'docker trust inspect' before pinning it",
 		c.rootKeys(f), c.name)
 }
 

@@ -67,10 +67,12 @@ func TestThreatMetadataOfAnotherRepository(t *testing.T) {
 		commonName string
 		reason     string
 	}{
-		"the repository":          {commonName: testGUN},
-		"a prefix":                {commonName: "registry.example.com/acme/*"},
-		"everything":              {commonName: "*"},
-		"another repository":      {commonName: "registry.example.com/acme/other", reason: v1alpha1.ReasonMetadataInvalid},
+		"the repository": {commonName: testGUN},
+		"a prefix":       {commonName: "registry.example.com/acme/*"},
+		"everything":     {commonName: "*"},
+		"another repository": {
+			commonName: "registry.example.com/acme/other", reason: v1alpha1.ReasonMetadataInvalid,
+		},
 		"a prefix without star":   {commonName: "registry.example.com/acme", reason: v1alpha1.ReasonMetadataInvalid},
 		"another prefix":          {commonName: "registry.example.com/other/*", reason: v1alpha1.ReasonMetadataInvalid},
 		"a star in the middle":    {commonName: "registry.example.com/*/app", reason: v1alpha1.ReasonMetadataInvalid},
@@ -107,21 +109,39 @@ func TestRootPinnedByCA(t *testing.T) {
 		key    *testKey
 		reason string
 	}{
-		"issued directly":         {key: ca.issue(t, testGUN, nil)},
-		"through an issuing CA":   {key: between.issue(t, testGUN, [][]byte{between.pem})},
-		"issuing CA is missing":   {key: between.issue(t, testGUN, nil), reason: v1alpha1.ReasonRootNotPinned},
-		"another CA":              {key: stranger.issue(t, testGUN, [][]byte{stranger.pem}), reason: v1alpha1.ReasonRootNotPinned},
-		"self-signed":             {key: newRootKey(t), reason: v1alpha1.ReasonRootNotPinned},
-		"bare":                    {key: newKey(t, "ecdsa", ""), reason: v1alpha1.ReasonMetadataInvalid},
-		"for another repository":  {key: ca.issue(t, "registry.example.com/acme/other", nil), reason: v1alpha1.ReasonMetadataInvalid},
-		"expired":                 {key: ca.issue(t, testGUN, nil, expiredSince(time.Second)), reason: v1alpha1.ReasonMetadataExpired},
-		"not valid for two days":  {key: ca.issue(t, testGUN, nil, func(c *x509.Certificate) { c.NotBefore = testNow().Add(48 * time.Hour) }), reason: v1alpha1.ReasonMetadataExpired},
-		"valid within the leeway": {key: ca.issue(t, testGUN, nil, func(c *x509.Certificate) { c.NotBefore = testNow().Add(time.Hour) })},
-		"a CA itself":             {key: ca.issue(t, testGUN, nil, func(c *x509.Certificate) { c.IsCA = true }), reason: v1alpha1.ReasonMetadataInvalid},
-		"two leaves":              {key: ca.issue(t, testGUN, [][]byte{newRootKey(t).public}), reason: v1alpha1.ReasonMetadataInvalid},
-		"a chain of eleven":       {key: between.issue(t, testGUN, tooMany), reason: v1alpha1.ReasonMetadataInvalid},
-		"a chain of ten":          {key: between.issue(t, testGUN, tooMany[1:])},
-		"issuing CA expired":      {key: expiredIssuer(t, ca), reason: v1alpha1.ReasonRootNotPinned},
+		"issued directly":       {key: ca.issue(t, testGUN, nil)},
+		"through an issuing CA": {key: between.issue(t, testGUN, [][]byte{between.pem})},
+		"issuing CA is missing": {key: between.issue(t, testGUN, nil), reason: v1alpha1.ReasonRootNotPinned},
+		"another CA": {
+			key: stranger.issue(t, testGUN, [][]byte{stranger.pem}), reason: v1alpha1.ReasonRootNotPinned,
+		},
+		"self-signed": {key: newRootKey(t), reason: v1alpha1.ReasonRootNotPinned},
+		"bare":        {key: newKey(t, "ecdsa", ""), reason: v1alpha1.ReasonMetadataInvalid},
+		"for another repository": {
+			key: ca.issue(t, "registry.example.com/acme/other", nil), reason: v1alpha1.ReasonMetadataInvalid,
+		},
+		"expired": {
+			key: ca.issue(t, testGUN, nil, expiredSince(time.Second)), reason: v1alpha1.ReasonMetadataExpired,
+		},
+		"not valid for two days": {
+			key: ca.issue(t, testGUN, nil, func(c *x509.Certificate) {
+				c.NotBefore = testNow().Add(48 * time.Hour)
+			}),
+			reason: v1alpha1.ReasonMetadataExpired,
+		},
+		"valid within the leeway": {
+			key: ca.issue(t, testGUN, nil, func(c *x509.Certificate) { c.NotBefore = testNow().Add(time.Hour) }),
+		},
+		"a CA itself": {
+			key:    ca.issue(t, testGUN, nil, func(c *x509.Certificate) { c.IsCA = true }),
+			reason: v1alpha1.ReasonMetadataInvalid,
+		},
+		"two leaves": {
+			key: ca.issue(t, testGUN, [][]byte{newRootKey(t).public}), reason: v1alpha1.ReasonMetadataInvalid,
+		},
+		"a chain of eleven":  {key: between.issue(t, testGUN, tooMany), reason: v1alpha1.ReasonMetadataInvalid},
+		"a chain of ten":     {key: between.issue(t, testGUN, tooMany[1:])},
+		"issuing CA expired": {key: expiredIssuer(t, ca), reason: v1alpha1.ReasonRootNotPinned},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -160,7 +180,8 @@ func TestThreatBareRootKeyBindsNoRepository(t *testing.T) {
 			v.roles["root"].keys = []*testKey{bare}
 			v.publish()
 			_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
-			wantFault(t, err, v1alpha1.ReasonMetadataInvalid, testGUN, "root.json", "root key "+bare.canonical+", which has no certificate", "rotate the root")
+			wantFault(t, err, v1alpha1.ReasonMetadataInvalid, testGUN, "root.json",
+				"root key "+bare.canonical+", which has no certificate", "rotate the root")
 		})
 	}
 	bare, certified := newKey(t, "ecdsa", ""), newRootKey(t)
@@ -342,7 +363,9 @@ func TestRootCertificateExpired(t *testing.T) {
 	v := newVirtual(t)
 	v.bump("root")
 	now := testNow()
-	v.roles["root"].keys = []*testKey{newKey(t, "ecdsa-x509", testGUN, func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 0, 7) })}
+	v.roles["root"].keys = []*testKey{
+		newKey(t, "ecdsa-x509", testGUN, func(c *x509.Certificate) { c.NotAfter = now.AddDate(0, 0, 7) }),
+	}
 	v.publish()
 	cfg := v.config()
 	cfg.Clock = func() time.Time { return now }

@@ -150,7 +150,8 @@ func (s *session) older(ctx context.Context, f *rootFile, raw []byte) (*rootFile
 
 func (s *session) longChain() error {
 	return fault(s.repository, rootRole, trust.NewFault(v1alpha1.ReasonTooLarge,
-		"and the older roots that lead to it have more than the %d bytes that are read; pin a newer root", maxChainSize))
+		"and the older roots that lead to it have more than the %d bytes that are read; pin a newer root",
+		maxChainSize))
 }
 
 // refresh brings the evidence about a known repository up to date.
@@ -204,10 +205,13 @@ func (s *session) newerRoots(ctx context.Context) ([][]byte, error) {
 	}
 	if to.version <= from.version {
 		return nil, fault(s.repository, rootRole, trust.NewFault(v1alpha1.ReasonRollback,
-			"is version %d and differs from version %d that was seen before; the server offers old or forged metadata", to.version, from.version))
+			"is version %d and differs from version %d that was seen before; the server offers old or forged metadata",
+			to.version, from.version))
 	}
 	if to.version-from.version > maxRootSteps {
-		return nil, fault(s.repository, rootRole, fmt.Errorf("is version %d, more than %d steps from version %d that was seen before", to.version, maxRootSteps, from.version))
+		return nil, fault(s.repository, rootRole,
+			fmt.Errorf("is version %d, more than %d steps from version %d that was seen before", to.version,
+				maxRootSteps, from.version))
 	}
 	return s.upTo(ctx, newest, to, from)
 }
@@ -275,7 +279,8 @@ func (s *session) loadListed(ctx context.Context, m *metadata, listed map[string
 		size += meta.length
 	}
 	if err := s.transfers.Acquire(ctx, size); err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonTimeout, "%s: waiting for other repositories with large files: %w", s.repository, err)
+		return nil, trust.NewFault(v1alpha1.ReasonTimeout, "%s: waiting for other repositories with large files: %w",
+			s.repository, err)
 	}
 	defer s.transfers.Release(size)
 	small := s.held.others
@@ -385,7 +390,8 @@ func (s *session) get(ctx context.Context, name string, limit int64) ([]byte, er
 }
 
 func (s *session) missing(name string) error {
-	return trust.NewFault(v1alpha1.ReasonMetadataMissing, "%s: the server has no %s, and the repository is known to be signed", s.repository, name)
+	return trust.NewFault(v1alpha1.ReasonMetadataMissing,
+		"%s: the server has no %s, and the repository is known to be signed", s.repository, name)
 }
 
 // retry reports whether a newer root may mend an error: where verification failed, and not where an

@@ -53,7 +53,8 @@ func (m *metadata) statements() []said {
 		m.speak(s, func(tag string, digest [sha256.Size]byte, by *voice) { out = append(out, said{tag, digest, by}) })
 	}
 	slices.SortFunc(out, func(a, b said) int {
-		return cmp.Or(strings.Compare(a.tag, b.tag), bytes.Compare(a.digest[:], b.digest[:]), strings.Compare(a.by.role, b.by.role), b.by.notAfter.Compare(a.by.notAfter))
+		return cmp.Or(strings.Compare(a.tag, b.tag), bytes.Compare(a.digest[:], b.digest[:]),
+			strings.Compare(a.by.role, b.by.role), b.by.notAfter.Compare(a.by.notAfter))
 	})
 	// The same digest with two lengths is one statement: the one that holds longer.
 	return slices.CompactFunc(out, func(a, b said) bool {

@@ -130,7 +130,9 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 		return nil, err
 	}
 	if checkSpeaker(d.name) == nil {
-		m.files = append(m.files, trust.File{Name: d.name + ".json", NotAfter: e.expires, Part: true, Kind: "delegation"})
+		m.files = append(m.files, trust.File{
+			Name: d.name + ".json", NotAfter: e.expires, Part: true, Kind: "delegation",
+		})
 	}
 	if !m.lasts(d.name, e) {
 		m.refuse(d.name, fmt.Sprintf("expired at %s; it must be signed anew", e.expires.Format(time.RFC3339)))
@@ -141,7 +143,8 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 		m.refuse(d.name, fmt.Sprintf("is unusable: %v", err))
 		return nil, beyondBounds(err)
 	}
-	t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths, d.paths)
+	t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths,
+		d.paths)
 	return t, nil
 }
 
@@ -173,8 +176,11 @@ func beyondBounds(err error) error {
 // the parent.
 func (m *metadata) dropped(parent *signedTargets, d delegation) error {
 	held, ok := m.floors[d.name]
-	if ok && held.listed && overlap(held.keys, d.canonical()) && m.floors[parent.name].digest == m.seen[parent.name].digest {
-		return trust.NewFault(v1alpha1.ReasonRollback, "is no longer listed by snapshot.json, though version %d was seen before and its delegation stands", held.version)
+	if ok && held.listed && overlap(held.keys, d.canonical()) &&
+		m.floors[parent.name].digest == m.seen[parent.name].digest {
+		return trust.NewFault(v1alpha1.ReasonRollback,
+			"is no longer listed by snapshot.json, though version %d was seen before and its delegation stands",
+			held.version)
 	}
 	return nil
 }
@@ -222,7 +228,8 @@ func decodeDelegations(parent string, signed object) ([]delegation, error) {
 	names := map[string]bool{}
 	for v := range list.elements() {
 		if len(all) == maxDelegations {
-			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "has more than the %d delegations that are read", maxDelegations)
+			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "has more than the %d delegations that are read",
+				maxDelegations)
 		}
 		d, l, err := decodeDelegation(parent, v)
 		if err != nil {

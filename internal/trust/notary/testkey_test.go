@@ -57,7 +57,8 @@ func newRootKey(t testing.TB) *testKey {
 }
 
 // keyOf wraps a key pair. The certificate is issued by issuer, or by itself where that is nil.
-func keyOf(t testing.TB, signer crypto.Signer, keyType, commonName string, issuer *x509.Certificate, issuerKey crypto.Signer, mods ...func(*x509.Certificate)) *testKey {
+func keyOf(t testing.TB, signer crypto.Signer, keyType, commonName string, issuer *x509.Certificate,
+	issuerKey crypto.Signer, mods ...func(*x509.Certificate)) *testKey {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(signer.Public())
 	if err != nil {
@@ -78,7 +79,8 @@ func keyOf(t testing.TB, signer crypto.Signer, keyType, commonName string, issue
 	return k
 }
 
-func newCertificate(t testing.TB, signer crypto.Signer, commonName string, issuer *x509.Certificate, issuerKey crypto.Signer, mods ...func(*x509.Certificate)) []byte {
+func newCertificate(t testing.TB, signer crypto.Signer, commonName string, issuer *x509.Certificate,
+	issuerKey crypto.Signer, mods ...func(*x509.Certificate)) []byte {
 	t.Helper()
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	if err != nil {
@@ -87,7 +89,8 @@ func newCertificate(t testing.TB, signer crypto.Signer, commonName string, issue
 	tmpl := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: commonName},
 		NotBefore: testNow().Add(-time.Hour), NotAfter: testNow().AddDate(10, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning}, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
+		BasicConstraintsValid: true,
 	}
 	for _, mod := range mods {
 		mod(tmpl)
@@ -103,7 +106,9 @@ func newCertificate(t testing.TB, signer crypto.Signer, commonName string, issue
 }
 
 func testKeyID(keyType string, public []byte) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, `{"keytype":"%s","keyval":{"private":null,"public":"%s"}}`, keyType, base64.StdEncoding.EncodeToString(public)))
+	sum := sha256.Sum256(
+		fmt.Appendf(nil, `{"keytype":"%s","keyval":{"private":null,"public":"%s"}}`, keyType,
+			base64.StdEncoding.EncodeToString(public)))
 	return hex.EncodeToString(sum[:])
 }
 

@@ -52,8 +52,14 @@ func TestThreatAbsentRoleIsNotReplacedByAnother(t *testing.T) {
 		"no delegation qa":          func(v *virtual) { delete(v.roles, "targets/qa") },
 		"qa signed nothing":         func(v *virtual) { v.roles["targets/qa"].targets = nil },
 		"qa is not in the snapshot": func(v *virtual) { v.unlist["targets/qa"] = true },
-		"targets signed":            func(v *virtual) { delete(v.roles, "targets/qa"); v.roles["targets"].targets = m{"v1": entry("one")} },
-		"targets/releases signed":   func(v *virtual) { delete(v.roles, "targets/qa"); v.delegate("targets/releases", entry("one")) },
+		"targets signed": func(v *virtual) {
+			delete(v.roles, "targets/qa")
+			v.roles["targets"].targets = m{"v1": entry("one")}
+		},
+		"targets/releases signed": func(v *virtual) {
+			delete(v.roles, "targets/qa")
+			v.delegate("targets/releases", entry("one"))
+		},
 		"below targets/releases": func(v *virtual) {
 			delete(v.roles, "targets/qa")
 			v.delegate("targets/releases", nil)
@@ -73,7 +79,8 @@ func sha512Only(content string) m {
 }
 
 func TestThreatRolesSignedDifferentDigests(t *testing.T) {
-	wantRoles(t, signedWith(t, func(v *virtual) { v.roles["targets/ci"].targets = m{"v1": entry("two")} }, nil), "ci two", "qa one")
+	wantRoles(t, signedWith(t, func(v *virtual) { v.roles["targets/ci"].targets = m{"v1": entry("two")} }, nil),
+		"ci two", "qa one")
 }
 
 // A pinned key that is listed, while another key of the delegation signed.
@@ -121,10 +128,12 @@ func TestThreatOneKeyCountedTwice(t *testing.T) {
 		}, want: []string{"ci one", "qa one"}},
 		"two delegations of one team": {change: func(v *virtual) {
 			v.roles["targets/qa"].keys = []*testKey{certified(v, v.roles["targets/ci"].keys[0])}
-		}, roles: []Role{{Name: "team", Delegations: []string{"targets/ci", "targets/qa"}, Threshold: 2}}, want: []string{"ci one", "qa one"}},
+		}, roles: []Role{{Name: "team", Delegations: []string{"targets/ci", "targets/qa"}, Threshold: 2}},
+			want: []string{"ci one", "qa one"}},
 		"two delegations with a key each": {
 			change: func(*virtual) {},
-			roles:  []Role{{Name: "team", Delegations: []string{"targets/ci", "targets/qa"}, Threshold: 2}}, want: []string{"ci one", "qa one", "team one"},
+			roles:  []Role{{Name: "team", Delegations: []string{"targets/ci", "targets/qa"}, Threshold: 2}},
+			want:   []string{"ci one", "qa one", "team one"},
 		},
 	}
 	for name, tt := range tests {
@@ -197,7 +206,9 @@ func TestThreatDelegationOutsideItsPaths(t *testing.T) {
 		"a child outside its parent":    {[]string{"release-"}, []string{"v"}, []string{"ci one"}},
 		"a child wider than its parent": {[]string{"v"}, []string{""}, []string{"ci one", "qa one"}},
 		"no glob":                       {[]string{"*"}, []string{"v*"}, []string{"ci one"}},
-		"one of several":                {[]string{"x", "v"}, []string{"y", "v1"}, []string{"ci one", "qa one", "qa/eu one"}},
+		"one of several": {
+			[]string{"x", "v"}, []string{"y", "v1"}, []string{"ci one", "qa one", "qa/eu one"},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { wantRoles(t, signedWith(t, paths(tt.parent, tt.child), nil), tt.want...) })
@@ -266,8 +277,10 @@ func TestThreatDelegationCycle(t *testing.T) {
 // No name of remote origin reaches a URL before the name rule.
 func TestThreatPathTraversal(t *testing.T) {
 	for _, name := range []string{
-		"targets/../../../../secret", "targets/..", "targets//qa", "targets/qa/", "/targets/qa", "targets/QA", "targets/q?a", "targets/q%2fa",
-		"targets/q#a", "targets/q.a", "other", "", "targets/" + strings.Repeat("a", 248), "timestamp", "http://example.com/x",
+		"targets/../../../../secret", "targets/..", "targets//qa", "targets/qa/", "/targets/qa", "targets/QA",
+		"targets/q?a", "targets/q%2fa",
+		"targets/q#a", "targets/q.a", "other", "", "targets/" + strings.Repeat("a", 248), "timestamp",
+		"http://example.com/x",
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVirtual(t)
@@ -283,9 +296,12 @@ func TestThreatPathTraversal(t *testing.T) {
 		})
 	}
 	for _, gun := range []string{
-		"", "app", "registry.example.com", "registry.example.com/", "registry.example.com/../x", "registry.example.com/a//b", "Régistry.example.com/a", "Registry_.example.com/a",
-		"registry.example.com/A", "registry.example.com/a?b", "registry.example.com/a%2e", "registry.example.com/a/", "/a/b", "registry.example.com/a/./b",
-		"registry.example.com:x/a", "user@registry.example.com/a", "registry.example.com/_trust", "registry.example.com/" + strings.Repeat("a", 512),
+		"", "app", "registry.example.com", "registry.example.com/", "registry.example.com/../x",
+		"registry.example.com/a//b", "Régistry.example.com/a", "Registry_.example.com/a",
+		"registry.example.com/A", "registry.example.com/a?b", "registry.example.com/a%2e", "registry.example.com/a/",
+		"/a/b", "registry.example.com/a/./b",
+		"registry.example.com:x/a", "user@registry.example.com/a", "registry.example.com/_trust",
+		"registry.example.com/" + strings.Repeat("a", 512),
 	} {
 		v := newVirtual(t)
 		_, err := v.root(v.config()).Fetch(t.Context(), of(gun), nil)
@@ -299,10 +315,14 @@ func TestThreatPathTraversal(t *testing.T) {
 // A target whose name no tag can have is no statement: one with an empty tag would be about the
 // digest under any tag.
 func TestThreatTargetWithoutAName(t *testing.T) {
-	for _, name := range []string{"", " ", "v1 ", `v1\`, ".v1", "-v1", "a/b", "v1@sha256", "v:1", "é", strings.Repeat("a", 129)} {
+	for _, name := range []string{
+		"", " ", "v1 ", `v1\`, ".v1", "-v1", "a/b", "v1@sha256", "v:1", "é", strings.Repeat("a", 129),
+	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVirtual(t)
-			v.roles["targets/qa"].targets = m{name: entry("two"), strings.Repeat("a", 128): entry("three"), "_V.1-x": entry("three")}
+			v.roles["targets/qa"].targets = m{
+				name: entry("two"), strings.Repeat("a", 128): entry("three"), "_V.1-x": entry("three"),
+			}
 			v.publish()
 			ev := mustFetch(t, v.root(v.config()), nil)
 			unnamed := slices.DeleteFunc(ev.Statements("", ""), func(s trust.Statement) bool { return s.Tag != name })

@@ -36,7 +36,9 @@ type m = map[string]any
 func keysObject(keys ...*testKey) m {
 	out := m{}
 	for _, k := range keys {
-		out[k.id] = m{"keytype": k.keyType, "keyval": m{"private": nil, "public": base64.StdEncoding.EncodeToString(k.public)}}
+		out[k.id] = m{
+			"keytype": k.keyType, "keyval": m{"private": nil, "public": base64.StdEncoding.EncodeToString(k.public)},
+		}
 	}
 	return out
 }
@@ -68,7 +70,9 @@ func sealed(t testing.TB, signed m, keys ...*testKey) []byte {
 	signable := inCanonicalForm(message)
 	sigs := []m{}
 	for _, k := range keys {
-		sigs = append(sigs, m{"keyid": k.id, "method": k.method, "sig": base64.StdEncoding.EncodeToString(k.sign(t, signable))})
+		sigs = append(sigs, m{
+			"keyid": k.id, "method": k.method, "sig": base64.StdEncoding.EncodeToString(k.sign(t, signable)),
+		})
 	}
 	return append(canonicalJSON(t, m{"signed": json.RawMessage(message), "signatures": sigs}), '\n')
 }
@@ -137,7 +141,10 @@ func newVirtual(t testing.TB) *virtual {
 		files: map[string][]byte{}, serve: map[string]http.HandlerFunc{},
 	}
 	for _, name := range []string{"root", "timestamp", "snapshot", "targets"} {
-		v.roles[name] = &vrole{name: name, keys: []*testKey{newKey(t, "ecdsa", "")}, threshold: 1, version: 5, expires: testNow().AddDate(1, 0, 0)}
+		v.roles[name] = &vrole{
+			name: name, keys: []*testKey{newKey(t, "ecdsa", "")}, threshold: 1, version: 5,
+			expires: testNow().AddDate(1, 0, 0),
+		}
 	}
 	v.roles["root"].keys = []*testKey{newRootKey(t)}
 	v.roles["timestamp"].expires = testNow().AddDate(0, 0, 14)
@@ -152,7 +159,10 @@ func newVirtual(t testing.TB) *virtual {
 // delegate adds a delegation with a key of its own that has signed v1.
 func (v *virtual) delegate(name string, v1 m) *vrole {
 	v.t.Helper()
-	r := &vrole{name: name, keys: []*testKey{newKey(v.t, "ecdsa", "")}, threshold: 1, version: 5, expires: testNow().AddDate(1, 0, 0), paths: []string{""}, targets: m{}}
+	r := &vrole{
+		name: name, keys: []*testKey{newKey(v.t, "ecdsa", "")}, threshold: 1, version: 5,
+		expires: testNow().AddDate(1, 0, 0), paths: []string{""}, targets: m{},
+	}
 	if v1 != nil {
 		r.targets["v1"] = v1
 	}
@@ -240,7 +250,8 @@ func (v *virtual) publish() {
 		}
 	}
 	v.put("snapshot", v.build(v.roles["snapshot"], m{"_type": "Snapshot", "meta": listed}))
-	v.put("timestamp", v.build(v.roles["timestamp"], m{"_type": "Timestamp", "meta": m{"snapshot": v.metas["snapshot"]}}))
+	v.put("timestamp",
+		v.build(v.roles["timestamp"], m{"_type": "Timestamp", "meta": m{"snapshot": v.metas["snapshot"]}}))
 }
 
 // put serves the file of a role by its name, by its hash and, for a root, by its version.
@@ -296,7 +307,8 @@ func (v *virtual) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func notFound(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusNotFound)
-	_, _ = io.WriteString(w, `{"errors":[{"code":"METADATA_NOT_FOUND","message":"You have requested metadata that does not exist.","detail":null}]}`)
+	_, _ = io.WriteString(w,
+		`{"errors":[{"code":"METADATA_NOT_FOUND","message":"You have requested metadata that does not exist.","detail":null}]}`)
 }
 
 func (v *virtual) requests() []string {
@@ -352,7 +364,10 @@ func networkFault(err error) error {
 
 // config pins the root key of the repository.
 func (v *virtual) config() Config {
-	return Config{Name: "acme", RootKeys: []PEM{{Field: "spec.notary.root.keys[0]", Data: string(v.roles["root"].keys[0].bare)}}, Clock: testNow}
+	return Config{
+		Name: "acme", RootKeys: []PEM{{Field: "spec.notary.root.keys[0]", Data: string(v.roles["root"].keys[0].bare)}},
+		Clock: testNow,
+	}
 }
 
 func (v *virtual) root(cfg Config) *Root {
