@@ -1,6 +1,7 @@
-# Every target but test-node needs Go 1.26, git and a C compiler, and nothing else. Tools are pinned in hack/tools/go.mod, the real
-# servers that the tests and the demo run against in hack/kube/go.mod and hack/notary/go.mod, the CRDs of policy reports that they install in
-# hack/reports/go.mod, the query engine that the alerts are tested with in hack/prometheus/go.mod, the image builder in
+# Every target but test-node needs Go 1.26, git and a C compiler, and nothing else. Tools are pinned
+# in hack/tools/go.mod, the real servers that the tests and the demo run against in hack/kube/go.mod
+# and hack/notary/go.mod, the CRDs of policy reports that they install in hack/reports/go.mod, the
+# query engine that the alerts are tested with in hack/prometheus/go.mod, the image builder in
 # hack/release/go.mod.
 
 SHELL := bash
@@ -138,6 +139,9 @@ verify: generate ## Regenerate and want a clean tree, the committed bundle inclu
 	$(say) "gofmt"
 	@unformatted="$$(git ls-files '*.go' | xargs gofmt -l)"; if [ -n "$$unformatted" ]; then \
 		echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	$(say) "lines of at most 100 columns in comments and pages, 120 in code"
+	@git ls-files '*.go' '*.md' '*.yaml' '*.tpl' Makefile .ci/run .golangci.yml | grep -v '^bundle/\|^config/crd/' | \
+		xargs go run ./hack/columns
 	$(say) "go vet"
 	@go vet ./...
 	@go vet -tags node ./test/node

@@ -50,9 +50,8 @@ func (r *Reconciler) toCreate(
 		why := ownerMissing + ", so none is created: apply the installation again"
 		return obstacle{reason: v1alpha1.ReasonWebhookOwnerMissing, why: why}, nil
 	case unread != nil:
-		return obstacle{
-			reason: v1alpha1.ReasonConfigurationRefused, why: unread.Error(),
-		}, nil //nolint:nilerr // the obstacle says it
+		refused := obstacle{reason: v1alpha1.ReasonConfigurationRefused, why: unread.Error()}
+		return refused, nil //nolint:nilerr // the obstacle holds the error
 	case !r.Store.Load().Primed:
 		const why = "policies and signatures are still being loaded"
 		return obstacle{v1alpha1.ReasonPoliciesNotLoaded, why, primedInterval}, nil

@@ -49,6 +49,25 @@ type record struct {
 	damaged bool
 }
 
+// says reports whether r, which may be nil, already holds data of this epoch, and the day of the
+// last use.
+func (r *record) says(data []byte, epoch string, used time.Time) bool {
+	return r != nil && !r.damaged && r.Digest == persist.Digest(data) && r.Epoch == epoch &&
+		!used.Truncate(24*time.Hour).After(r.Used)
+}
+
+// lastUse returns the later of the last use that r, which may be nil, holds and tracked. Where
+// neither is known it is now.
+func (r *record) lastUse(tracked, now time.Time) time.Time {
+	if r != nil && r.Used.After(tracked) {
+		tracked = r.Used
+	}
+	if tracked.IsZero() {
+		return now
+	}
+	return tracked
+}
+
 // keep writes down what is held of a repository where the record says something else, and drops
 // what nothing uses. held is the record, which was taken in; nil: there is none. Only the leader
 // calls it.
@@ -59,13 +78,7 @@ func (r *Reconciler) keep(ctx context.Context, k trust.Key, held *record, pause 
 	if root == nil || root.Root == nil {
 		return ctrl.Result{}, nil
 	}
-	used := r.Tracker.LastUsed(k)
-	if held != nil && held.Used.After(used) {
-		used = held.Used
-	}
-	if used.IsZero() {
-		used = now
-	}
+	used := held.lastUse(r.Tracker.LastUsed(k), now)
 	// That a repository carries no signatures undoes a record of before the versions seen started
 	// anew, and no other.
 	if r.forgets(now, used) || held != nil && held.Epoch != root.Epoch && snapshot.Unsigned(k) {
@@ -88,17 +101,16 @@ func (r *Reconciler) keep(ctx context.Context, k trust.Key, held *record, pause 
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("packing what was verified of %s: %w", k.Subject, err)
 	}
-	if held != nil && !held.damaged && held.Digest == persist.Digest(data) && held.Epoch == root.Epoch &&
-		!used.Truncate(24*time.Hour).After(held.Used) {
+	if held.says(data, root.Epoch, used) {
 		return later, r.sweep(ctx, held.Head, nil)
 	}
 	if due := r.state(k).wrote.Add(pause).Sub(now); due > 0 {
 		return ctrl.Result{RequeueAfter: due}, nil
 	}
-	head, parts, err := persist.Encode(r.Namespace,
-		persist.Head{
-			Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Epoch: root.Epoch, Used: used,
-		}, data)
+	named := persist.Head{
+		Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Epoch: root.Epoch, Used: used,
+	}
+	head, parts, err := persist.Encode(r.Namespace, named, data)
 	if err == nil {
 		err = r.fits(k, len(data))
 	}

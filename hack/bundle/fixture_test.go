@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	operatorImage = "registry.example.com/countersign/countersign@sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
-	commitTime    = "2026-01-02T03:04:05+02:00"
+	operatorImage = "registry.example.com/countersign/countersign@" +
+		"sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+	commitTime = "2026-01-02T03:04:05+02:00"
 )
 
 // arguments are those of a bundle of the first version, written to out.

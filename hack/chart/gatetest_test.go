@@ -187,7 +187,9 @@ func (c *cluster) kubeconfigOf(t *testing.T, namespace, name string) string {
 	must(t, err)
 	for _, user := range config.AuthInfos {
 		*user = *user.DeepCopy()
-		user.ClientCertificate, user.ClientCertificateData, user.ClientKey, user.ClientKeyData, user.Token = "", nil, "", nil, request.Status.Token
+		user.ClientCertificate, user.ClientCertificateData = "", nil
+		user.ClientKey, user.ClientKeyData = "", nil
+		user.Token = request.Status.Token
 	}
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	must(t, clientcmd.WriteToFile(*config, path))

@@ -15,7 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
-const testImage = "registry.example.com/countersign/countersign:v0.1.0@sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+const testImage = "registry.example.com/countersign/countersign:v0.1.0@" +
+	"sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 
 // bed is the chart as it was made for testImage, and the Helm client.
 type bed struct {

@@ -37,7 +37,8 @@ func violation(ctx context.Context, d *demo) error {
 		succeeds(namespace+"/Pod/legacy", d.tag("v0"), `["ci","qa"]`); err != nil {
 		return err
 	}
-	return d.kubectl(ctx, "wait", "--for=condition=Compliant=false", "imagepolicy/production", "--timeout=10s").succeeds("condition met")
+	return d.kubectl(ctx, "wait", "--for=condition=Compliant=false", "imagepolicy/production", "--timeout=10s").
+		succeeds("condition met")
 }
 
 // debugged tries the way in that needs no new Pod.
@@ -52,11 +53,13 @@ func breakGlass(ctx context.Context, d *demo) error {
 	if err := d.kubectl(ctx, "label", "namespace", namespace, label+"="+incident).succeeds("labeled"); err != nil {
 		return err
 	}
-	if err := d.runPod(ctx, "emergency", d.tag("v0")).succeeds("Warning:", incident, `role "qa" has not signed`, "pod/emergency created"); err != nil {
+	if err := d.runPod(ctx, "emergency", d.tag("v0")).
+		succeeds("Warning:", incident, `role "qa" has not signed`, "pod/emergency created"); err != nil {
 		return err
 	}
 	_, err := d.until(ctx, patience, 100*time.Millisecond, "the policy to tell of it", func() error {
-		return d.quiet(ctx, "", "get", "imagepolicy", "production", "-o", "jsonpath={.status.breakGlass} {.status.violations[*].name}").
+		return d.quiet(ctx, "", "get", "imagepolicy", "production",
+			"-o", "jsonpath={.status.breakGlass} {.status.violations[*].name}").
 			succeeds(namespace, incident, "emergency")
 	})
 	if err != nil {
@@ -66,11 +69,13 @@ func breakGlass(ctx context.Context, d *demo) error {
 		return err
 	}
 	if _, err := d.until(ctx, patience, 100*time.Millisecond, "the event", func() error {
-		return d.quiet(ctx, "", "get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}").succeeds("BreakGlass")
+		return d.quiet(ctx, "", "get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}").
+			succeeds("BreakGlass")
 	}); err != nil {
 		return err
 	}
-	if err := d.kubectl(ctx, "get", "events", "-n", namespace, "--field-selector=reason=BreakGlass", "-o", "custom-columns=TYPE:.type,REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message").
+	if err := d.kubectl(ctx, "get", "events", "-n", namespace, "--field-selector=reason=BreakGlass",
+		"-o", "custom-columns=TYPE:.type,REASON:.reason,OBJECT:.involvedObject.name,MESSAGE:.message").
 		succeeds("Warning", "emergency", incident); err != nil {
 		return err
 	}

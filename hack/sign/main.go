@@ -44,7 +44,8 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&r.serverCA, "server-ca", os.Getenv("NOTARY_CA"),
 		"file of certificates that the server's must chain to (default $NOTARY_CA, else the system's)")
 	f.StringVar(&r.rootKeyID, "root-key-id", os.Getenv("NOTARY_ROOT_KEY_ID"),
-		"canonical ID of the repository's root key, as \"docker trust inspect\" prints it (default $NOTARY_ROOT_KEY_ID)")
+		"canonical ID of the repository's root key, as \"docker trust inspect\" prints it "+
+			"(default $NOTARY_ROOT_KEY_ID)")
 	f.StringVar(&r.key, "key", os.Getenv("NOTARY_KEY"),
 		"file of the role's private key (default $NOTARY_KEY); NOTARY_DELEGATION_PASSPHRASE opens an encrypted one")
 	if err := f.Parse(args); err != nil {

@@ -17,13 +17,16 @@ const (
 // Pattern matches repositories by their normalised name. It is anchored at both ends, and host and
 // path are matched apart, so that nothing reaches across the first "/":
 //
-//   - "*" in a path stands for any characters of one segment, also for none beside others: "app*" matches "app". As a
-//     whole segment it is exactly one segment.
-//   - "**" as a whole segment stands for any number of segments, also for none: "registry.example.com/acme/**" matches
-//     registry.example.com/acme, .../acme/app and .../acme/team/app.
-//   - "*" in a host stands for characters of one label: "*.example.com" matches registry.example.com and neither
-//     example.com nor a.b.example.com. It never covers a port: "*.example.com" does not match registry.example.com:5000.
-//   - "*" as the whole host is every registry, whatever its name and port: "*/**" matches every image.
+//   - "*" in a path stands for any characters of one segment, also for none beside others: "app*"
+//     matches "app". As a whole segment it is exactly one segment.
+//   - "**" as a whole segment stands for any number of segments, also for none:
+//     "registry.example.com/acme/**" matches registry.example.com/acme, .../acme/app and
+//     .../acme/team/app.
+//   - "*" in a host stands for characters of one label: "*.example.com" matches
+//     registry.example.com and neither example.com nor a.b.example.com. It never covers a port:
+//     "*.example.com" does not match registry.example.com:5000.
+//   - "*" as the whole host is every registry, whatever its name and port: "*/**" matches every
+//     image.
 //
 // A pattern is normalised as a reference is: "nginx*" is "docker.io/library/nginx*". The zero value
 // matches nothing.

@@ -70,13 +70,16 @@ type Options struct {
 // ErrVersion is the error of Parse where the version is asked for.
 var ErrVersion = errors.New("the version is asked for")
 
-// Parse reads the environment and the arguments that follow the program's name. The error of a
-// request for help is pflag.ErrHelp, and that of one for the version ErrVersion.
-func Parse(args []string) (Options, error) {
-	var o Options
-	var uncoveredImages string
-	var furtherKinds, furtherPlaceholders []string
-	f := pflag.NewFlagSet("countersign", pflag.ContinueOnError)
+// values are the flags that Parse reads further: text that stands for a value of another type.
+type values struct {
+	uncoveredImages     string
+	kinds, placeholders []string
+	version             bool
+}
+
+// declare gives f the flags, with their defaults, and returns what they set beside o.
+func declare(f *pflag.FlagSet, o *Options) *values {
+	v := &values{}
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "",
 		"kubeconfig file; default: the cluster that the manager runs in, or $KUBECONFIG")
 	f.IntVar(&o.WebhookPort, "webhook-port", 9443, "port on which admission is served")
@@ -97,7 +100,7 @@ func Parse(args []string) (Options, error) {
 		"address of /healthz and /readyz; 0: off")
 	f.StringVar(&o.Namespace, "namespace", "",
 		"the operator's own namespace; default: where its Pod runs, else countersign-system")
-	f.StringVar(&uncoveredImages, "uncovered-images", "Allow",
+	f.StringVar(&v.uncoveredImages, "uncovered-images", "Allow",
 		"what happens to an image that no policy covers: Allow, Warn or Deny")
 	f.StringVar(&o.ShortNames, "short-names", "",
 		"how an image without a registry host is read: DockerIO, as one of docker.io, or Deny, as a name that nodes "+
@@ -114,20 +117,29 @@ func Parse(args []string) (Options, error) {
 			"most 1m. terminationGracePeriodSeconds should be 20 s longer")
 	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour,
 		"how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
-	f.StringSliceVar(&furtherKinds, "workload-kinds", nil,
+	f.StringSliceVar(&v.kinds, "workload-kinds", nil,
 		"further kinds of workload to check, each RESOURCE.VERSION.GROUP=PATH with the path of its pod template, "+
 			"such as rollouts.v1alpha1.argoproj.io=spec.template")
-	f.StringSliceVar(&furtherPlaceholders, "image-placeholders", nil,
+	f.StringSliceVar(&v.placeholders, "image-placeholders", nil,
 		"further images that an injector replaces in Pods, each IMAGE=MARK or IMAGE=MARK=VALUE with the label or "+
 			"annotation of the pod templates in which they are let through, such as "+
 			"auto=sidecar.istio.io/inject=true, which is known in any case")
 	f.StringVar(&o.LogLevel, "log-level", "info", "what is logged: debug, info or error, each with what is more severe")
 	f.StringVar(&o.LogFormat, "log-format", "json", "how it is logged: json, one object a line, or text")
-	version := f.Bool("version", false, "print the version, and nothing else")
+	f.BoolVar(&v.version, "version", false, "print the version, and nothing else")
+	return v
+}
+
+// Parse reads the environment and the arguments that follow the program's name. The error of a
+// request for help is pflag.ErrHelp, and that of one for the version ErrVersion.
+func Parse(args []string) (Options, error) {
+	var o Options
+	f := pflag.NewFlagSet("countersign", pflag.ContinueOnError)
+	v := declare(f, &o)
 	if err := f.Parse(args); err != nil {
 		return Options{}, err
 	}
-	if *version {
+	if v.version {
 		return Options{}, ErrVersion
 	}
 	if err := fromEnvironment(f, os.LookupEnv); err != nil {
@@ -139,7 +151,7 @@ func Parse(args []string) (Options, error) {
 	if o.Namespace == "" {
 		o.Namespace = ownNamespace()
 	}
-	switch uncoveredImages {
+	switch v.uncoveredImages {
 	case "Allow":
 		o.Uncovered = policy.UncoveredAllow
 	case "Warn":
@@ -147,7 +159,7 @@ func Parse(args []string) (Options, error) {
 	case "Deny":
 		o.Uncovered = policy.UncoveredDeny
 	default:
-		return Options{}, fmt.Errorf("--uncovered-images=%s: must be Allow, Warn or Deny", uncoveredImages)
+		return Options{}, fmt.Errorf("--uncovered-images=%s: must be Allow, Warn or Deny", v.uncoveredImages)
 	}
 	if f.Changed("short-names") && o.ShortNames != policy.ShortNamesDockerIO.String() &&
 		o.ShortNames != policy.ShortNamesDeny.String() {
@@ -155,7 +167,7 @@ func Parse(args []string) (Options, error) {
 			"--short-names=%s: must be DockerIO or Deny; leave it out for the default of the platform", o.ShortNames)
 	}
 	var kinds error
-	o.Kinds, kinds = readKinds(furtherKinds, furtherPlaceholders)
+	o.Kinds, kinds = readKinds(v.kinds, v.placeholders)
 	return o, errors.Join(o.validate(), kinds)
 }
 

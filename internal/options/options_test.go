@@ -106,7 +106,8 @@ func TestParse(t *testing.T) {
 // Each value is told what is wrong with it; all that are right are checked beside the builtin
 // kinds.
 func TestWorkloadKinds(t *testing.T) {
-	const rollouts, services = "rollouts.v1alpha1.argoproj.io=spec.template", "services.v1.serving.knative.dev=spec.template"
+	const rollouts = "rollouts.v1alpha1.argoproj.io=spec.template"
+	const services = "services.v1.serving.knative.dev=spec.template"
 	for _, args := range [][]string{
 		{"--workload-kinds=" + rollouts + "," + services},
 		{"--workload-kinds", rollouts, "--workload-kinds=" + services},

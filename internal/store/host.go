@@ -42,8 +42,8 @@ type host struct {
 // that is slow cannot be told from one that hangs, so a timeout never is.
 func ofServer(f *trust.Fault) bool {
 	switch f.Reason {
-	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonTLSNotTrusted, v1alpha1.ReasonUnauthorized, v1alpha1.ReasonServerError,
-		v1alpha1.ReasonUnexpectedAnswer, v1alpha1.ReasonAddressRefused:
+	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonTLSNotTrusted, v1alpha1.ReasonUnauthorized,
+		v1alpha1.ReasonServerError, v1alpha1.ReasonUnexpectedAnswer, v1alpha1.ReasonAddressRefused:
 		return true
 	}
 	return false

@@ -28,8 +28,8 @@ func (b *bed) testPinnedByNobody(t *testing.T) {
 	c, heard := b.listening(t)
 	apply := func(name, image string) error {
 		d := deployment(name, image)
-		return c.Patch(t.Context(), d, client.Apply, client.FieldOwner("test"),
-			client.ForceOwnership) //nolint:staticcheck // of a typed object
+		return c.Patch(t.Context(), d, client.Apply, //nolint:staticcheck // of a typed object
+			client.FieldOwner("test"), client.ForceOwnership)
 	}
 	must(t, apply("from-before", gun+":v1"))
 	if got := strings.Join(heard.all(), "\n"); !strings.Contains(got, nobodys) || !strings.Contains(got, digest) {
@@ -64,8 +64,8 @@ func (b *bed) testPinnedJob(t *testing.T) {
 	}
 	c, heard := b.listening(t)
 	apply := func() error {
-		return c.Patch(t.Context(), job(), client.Apply, client.FieldOwner("test"),
-			client.ForceOwnership) //nolint:staticcheck // of a typed object
+		return c.Patch(t.Context(), job(), client.Apply, //nolint:staticcheck // of a typed object
+			client.FieldOwner("test"), client.ForceOwnership)
 	}
 	for range 2 {
 		must(t, apply())

@@ -205,7 +205,8 @@ func (b restarts) forgotten(t *testing.T) {
 		if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
 			return err
 		}
-		if got, want := root.Status.LastHandledForgetVersions, root.Annotations[v1alpha1.AnnotationForgetVersions]; got != want {
+		want := root.Annotations[v1alpha1.AnnotationForgetVersions]
+		if got := root.Status.LastHandledForgetVersions; got != want {
 			return fmt.Errorf("the status says %q, want %q", got, want)
 		}
 		events := &eventsv1.EventList{}

@@ -45,8 +45,9 @@ func enter(ctx context.Context, dir string) error {
 	cmd.Env = append(os.Environ(), environment+"="+dir, "TMPDIR="+temporary)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
-		Setpgid:    true, Pdeathsig: syscall.SIGKILL,
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET |
+			syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		Setpgid: true, Pdeathsig: syscall.SIGKILL,
 	}
 	if err := cmd.Run(); ctx.Err() != nil {
 		return fmt.Errorf("interrupted: %w", ctx.Err())

@@ -123,7 +123,8 @@ func (b *bed) replicas(ctx context.Context) ([]corev1.Pod, error) {
 func (b *bed) asked(t *testing.T) {
 	t.Helper()
 	b.await(t, "the webhook configurations", func(ctx context.Context) error {
-		validating, mutating := &admissionv1.ValidatingWebhookConfiguration{}, &admissionv1.MutatingWebhookConfiguration{}
+		validating := &admissionv1.ValidatingWebhookConfiguration{}
+		mutating := &admissionv1.MutatingWebhookConfiguration{}
 		if err := b.Get(ctx, client.ObjectKey{Name: configs}, validating); err != nil {
 			return err
 		}

@@ -103,7 +103,8 @@ func (b *bed) exempt(t *testing.T) {
 	must(t, err)
 	b.rolledOut(t, b.Operators[1])
 	b.await(t, "the webhook configurations to leave out "+flannel, func(ctx context.Context) error {
-		validating, mutating := &admissionv1.ValidatingWebhookConfiguration{}, &admissionv1.MutatingWebhookConfiguration{}
+		validating := &admissionv1.ValidatingWebhookConfiguration{}
+		mutating := &admissionv1.MutatingWebhookConfiguration{}
 		if err := errors.Join(b.Get(ctx, client.ObjectKey{Name: configs}, validating),
 			b.Get(ctx, client.ObjectKey{Name: configs}, mutating)); err != nil {
 			return err

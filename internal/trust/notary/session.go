@@ -402,7 +402,8 @@ func retry(err error) bool {
 		return false
 	}
 	switch f.Reason {
-	case v1alpha1.ReasonMetadataInvalid, v1alpha1.ReasonMetadataExpired, v1alpha1.ReasonRollback, v1alpha1.ReasonKeyRevoked:
+	case v1alpha1.ReasonMetadataInvalid, v1alpha1.ReasonMetadataExpired, v1alpha1.ReasonRollback,
+		v1alpha1.ReasonKeyRevoked:
 		return true
 	}
 	return false
