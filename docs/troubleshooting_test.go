@@ -26,12 +26,16 @@ func literals(t *testing.T, patterns ...string) []string {
 			if err != nil {
 				t.Fatal(err)
 			}
+			parts := make(map[ast.Node]bool) // of what is joined already
 			ast.Inspect(file, func(n ast.Node) bool {
 				expr, ok := n.(ast.Expr)
 				if !ok {
 					return true
 				}
-				if text := joined(expr); text != "" {
+				if sum, ok := n.(*ast.BinaryExpr); ok {
+					parts[sum.X], parts[sum.Y] = true, true
+				}
+				if text := joined(expr); text != "" && !parts[n] {
 					found = append(found, text)
 				}
 				return true

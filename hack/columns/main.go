@@ -1,7 +1,8 @@
 // Command columns finds lines that are too long to read: comments and pages of more than 100
 // columns, and code of more than 120. Its arguments are files; make verify gives those of the
-// repository. A line that is better whole is passed over: of a raw string, a table or a
-// block of code, one string alone or beside its key, or without a space. It prints the lines, and ends with 1 where it found some.
+// repository. A line that is better whole is passed over: of a raw string, a table or a block of
+// code, one string alone or beside its key, or without a space. It prints the lines, and ends with
+// 1 where it found some.
 package main
 
 import (
