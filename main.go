@@ -26,9 +26,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/cluster"
+	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/gatecheck"
 	"github.com/countersign-dev/countersign/internal/metrics"
-	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -55,8 +55,8 @@ func main() {
 	}
 	switch {
 	case errors.Is(err, pflag.ErrHelp):
-	case errors.Is(err, options.ErrVersion):
-		fmt.Println("countersign", options.Version(version))
+	case errors.Is(err, flags.ErrVersion):
+		fmt.Println("countersign", flags.Version(version))
 	case err != nil:
 		fmt.Fprintln(os.Stderr, "countersign:", err)
 		os.Exit(1)
@@ -65,13 +65,13 @@ func main() {
 
 // manage is the manager.
 func manage(ctx context.Context, args []string) error {
-	o, err := options.Parse(args)
+	o, err := flags.Parse(args)
 	if err != nil {
 		return err
 	}
 	ctrl.SetLogger(o.Logger(os.Stderr))
 	klog.SetLogger(ctrl.Log.WithName("client")) // that of the Kubernetes libraries
-	ctrl.Log.Info("Started", "version", options.Version(version))
+	ctrl.Log.Info("Started", "version", flags.Version(version))
 	return run(ctx, o)
 }
 
@@ -93,7 +93,7 @@ func checkGate(ctx context.Context, args []string) error {
 }
 
 // run builds everything and serves until ctx ends.
-func run(ctx context.Context, o options.Options) error {
+func run(ctx context.Context, o flags.Options) error {
 	config, err := cluster.Config(o.Kubeconfig)
 	if err != nil {
 		return err
@@ -137,8 +137,8 @@ func run(ctx context.Context, o options.Options) error {
 // parts are what the controllers and the gate share.
 type parts struct {
 	mgr     ctrl.Manager
-	options options.Options
-	exempt  options.Exempt
+	options flags.Options
+	exempt  flags.Exempt
 	serving certificate.Serving
 	metrics *metrics.Metrics
 	budget  *budget.Budget
@@ -156,7 +156,7 @@ type parts struct {
 	gate *gate.Observation
 }
 
-func newParts(mgr ctrl.Manager, o options.Options, openShift bool, serving certificate.Serving) *parts {
+func newParts(mgr ctrl.Manager, o flags.Options, openShift bool, serving certificate.Serving) *parts {
 	memory := limitMemory()
 	p := &parts{
 		mgr: mgr, options: o, exempt: o.Exempt(openShift), serving: serving,

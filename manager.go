@@ -20,10 +20,10 @@ import (
 
 	"github.com/countersign-dev/countersign/controllers/certificate"
 	"github.com/countersign-dev/countersign/controllers/gate"
-	"github.com/countersign-dev/countersign/internal/access"
 	"github.com/countersign-dev/countersign/internal/certs"
-	"github.com/countersign-dev/countersign/internal/options"
-	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/flags"
+	"github.com/countersign-dev/countersign/internal/metricsauth"
+	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -45,14 +45,14 @@ const stopTimeout = 10 * time.Second
 // metricsOptions say how metrics are served: where secure, with the certificate of the webhook, so
 // that whoever scrapes them can tell it from another, to those whom the API server authenticates
 // and authorizes.
-func metricsOptions(o options.Options, serving certificate.Serving) metricsserver.Options {
+func metricsOptions(o flags.Options, serving certificate.Serving) metricsserver.Options {
 	served := metricsserver.Options{BindAddress: o.MetricsBindAddress}
 	if o.MetricsSecure {
 		get := serving.GetCertificate
 		if mounted, ok := serving.(*certs.Mounted); ok {
 			get = mounted.Newest // Prometheus has the CA from the same Secret
 		}
-		served.SecureServing, served.FilterProvider = true, access.Filter
+		served.SecureServing, served.FilterProvider = true, metricsauth.Filter
 		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) {
 			c.MinVersion, c.NextProtos, c.GetCertificate = tls.VersionTLS12, []string{"h2", "http/1.1"}, get
 		}}
@@ -61,10 +61,10 @@ func metricsOptions(o options.Options, serving certificate.Serving) metricsserve
 }
 
 func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, served metricsserver.Options,
-	o options.Options) (ctrl.Manager, error) {
+	o flags.Options) (ctrl.Manager, error) {
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := fields.OneTermEqualSelector("metadata.name", gate.ConfigurationName)
-	record, err := labels.NewRequirement(persist.LabelKind, selection.DoesNotExist, nil)
+	record, err := labels.NewRequirement(recordmap.LabelKind, selection.DoesNotExist, nil)
 	if err != nil {
 		return nil, err
 	}

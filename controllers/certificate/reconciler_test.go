@@ -28,7 +28,7 @@ import (
 	"github.com/countersign-dev/countersign/controllers/gate"
 	"github.com/countersign-dev/countersign/controllers/requests"
 	"github.com/countersign-dev/countersign/internal/certs"
-	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
@@ -82,7 +82,7 @@ func TestServingCertificate(t *testing.T) {
 func (b *certificateBed) reconciler(c client.Client, authority gate.CertificateAuthority) *gate.Reconciler {
 	return &gate.Reconciler{
 		Client: c, Live: b.Client, Store: b.store, Namespace: operator.Namespace, Certificate: authority,
-		Exempt: options.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate",
+		Exempt: flags.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate",
 		Clock: clock.RealClock{},
 	}
 }

@@ -27,7 +27,7 @@ import (
 	"github.com/countersign-dev/countersign/controllers/requests"
 	"github.com/countersign-dev/countersign/controllers/running"
 	"github.com/countersign-dev/countersign/controllers/status"
-	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
@@ -93,7 +93,7 @@ func (b *gateBed) restart(t *testing.T, certificate CertificateAuthority) {
 	b.configurations = &Reconciler{
 		Client: b, Live: b, Store: decisions, Namespace: operator.Namespace, URL: "https://127.0.0.1:9443",
 		Certificate: certificate, Observation: gate,
-		Exempt: options.Exempt{Names: []string{"kube-system", "platform"}}, MutatePath: "/mutate",
+		Exempt: flags.Exempt{Names: []string{"kube-system", "platform"}}, MutatePath: "/mutate",
 		ValidatePath: "/validate", Clock: b.clock,
 		Rules: []admissionv1.RuleWithOperations{{Operations: []admissionv1.OperationType{admissionv1.Create},
 			Rule: admissionv1.Rule{

@@ -28,8 +28,8 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers/requests"
 	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/metrics"
-	"github.com/countersign-dev/countersign/internal/options"
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
@@ -81,7 +81,7 @@ type Reconciler struct {
 	// Certificate says which CAs the API server must trust.
 	Certificate CertificateAuthority
 	// Exempt are the namespaces that admission leaves alone.
-	Exempt options.Exempt
+	Exempt flags.Exempt
 	// Rules and MatchConditions say what the handlers decide about, and the paths where they are.
 	Rules                    []admissionv1.RuleWithOperations
 	MatchConditions          []admissionv1.MatchCondition

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
@@ -45,7 +45,7 @@ func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch 
 	for {
 		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(pageSize),
 			client.Continue(heads.Continue),
-			client.MatchingLabels{persist.LabelKind: persist.KindHead, persist.LabelTrustRoot: string(tr.UID)})
+			client.MatchingLabels{recordmap.LabelKind: recordmap.KindHead, recordmap.LabelTrustRoot: string(tr.UID)})
 		if err != nil {
 			return fmt.Errorf("listing what was written down of TrustRoot %s: %w", tr.Name, err)
 		}
@@ -67,7 +67,7 @@ func (r *Reconciler) loadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, ep
 	take func(repository trust.Subject, packed []byte)) error {
 	for _, k := range r.refused(tr.Name) {
 		head := &corev1.ConfigMap{}
-		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(tr.UID, k.Subject)}, head)
+		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(tr.UID, k.Subject)}, head)
 		if err == nil {
 			err = r.load(ctx, tr, epoch, head, take)
 		}
@@ -94,7 +94,7 @@ func (r *Reconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch str
 
 // reading is a record as the API server has it.
 type reading struct {
-	persist.Head
+	recordmap.Head
 	data    []byte // nil: it is damaged
 	version string
 }
@@ -123,7 +123,7 @@ func (r *Reconciler) read(ctx context.Context, m *corev1.ConfigMap) (*reading, e
 
 // readOnce returns a record, and what is wrong with it.
 func (r *Reconciler) readOnce(ctx context.Context, m *corev1.ConfigMap) (got *reading, damage, err error) {
-	head, damage := persist.ReadHead(m)
+	head, damage := recordmap.ReadHead(m)
 	release, err := r.hold(ctx, &r.reading, int64(head.Bound()))
 	if err != nil {
 		return nil, nil, err
@@ -141,7 +141,7 @@ func (r *Reconciler) readOnce(ctx context.Context, m *corev1.ConfigMap) (got *re
 }
 
 // parts returns the further parts of a record, nil for each that is missing.
-func (r *Reconciler) parts(ctx context.Context, head persist.Head) ([]*corev1.ConfigMap, error) {
+func (r *Reconciler) parts(ctx context.Context, head recordmap.Head) ([]*corev1.ConfigMap, error) {
 	var parts []*corev1.ConfigMap
 	for _, name := range head.PartNames() {
 		part := &corev1.ConfigMap{}
@@ -158,7 +158,7 @@ func (r *Reconciler) parts(ctx context.Context, head persist.Head) ([]*corev1.Co
 }
 
 // versionOf is recordVersion of a record as the cache has it.
-func (r *Reconciler) versionOf(ctx context.Context, m metav1.Object, head persist.Head) (string, error) {
+func (r *Reconciler) versionOf(ctx context.Context, m metav1.Object, head recordmap.Head) (string, error) {
 	var parts []metav1.Object
 	for _, name := range head.PartNames() {
 		part := configMapHead()

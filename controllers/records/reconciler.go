@@ -32,7 +32,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers/requests"
-	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
@@ -107,7 +107,7 @@ type state struct {
 // before it ends. heads is the cache that Heads reads.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, heads cache.Cache) error {
 	type object = *metav1.PartialObjectMetadata
-	ours := func(o object) bool { return o.GetLabels()[persist.LabelKind] != "" }
+	ours := func(o object) bool { return o.GetLabels()[recordmap.LabelKind] != "" }
 	changed := predicate.NewTypedPredicateFuncs(ours)
 	// a label is soon taken off
 	changed.UpdateFunc = func(e event.TypedUpdateEvent[object]) bool { return ours(e.ObjectOld) || ours(e.ObjectNew) }
@@ -158,7 +158,7 @@ func repositoryOf(req reconcile.Request) trust.Key {
 // requestsOf returns the request of the repository that a ConfigMap is a record of, nothing where
 // it is of none.
 func requestsOf(m metav1.Object) []reconcile.Request {
-	repository, ok := persist.Of(m)
+	repository, ok := recordmap.Of(m)
 	if !ok {
 		return nil
 	}
@@ -192,7 +192,7 @@ func (r *Reconciler) written(ctx context.Context, labels ...client.ListOption) [
 	heads := configMapHeads()
 	options := append(
 		[]client.ListOption{
-			client.InNamespace(r.Namespace), client.MatchingLabels{persist.LabelKind: persist.KindHead},
+			client.InNamespace(r.Namespace), client.MatchingLabels{recordmap.LabelKind: recordmap.KindHead},
 		}, labels...)
 	if err := r.Heads.List(ctx, heads, options...); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "Could not list what was written down")
@@ -242,7 +242,7 @@ func (r *Reconciler) Published(ctx context.Context, tr *v1alpha1.TrustRoot, faul
 	for repository := range faults {
 		r.note(trust.Key{Root: tr.Name, Subject: repository}, func(s *state) { s.refused = true })
 	}
-	for _, request := range r.written(ctx, client.MatchingLabels{persist.LabelTrustRoot: string(tr.UID)}) {
+	for _, request := range r.written(ctx, client.MatchingLabels{recordmap.LabelTrustRoot: string(tr.UID)}) {
 		r.Changes.trigger.Add(request)
 	}
 }
@@ -267,7 +267,7 @@ func (r *Reconciler) bring(ctx context.Context, k trust.Key, pause time.Duration
 		return ctrl.Result{}, nil // its records are read before it is published
 	}
 	m := configMapHead()
-	err := r.Heads.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(root.UID, k.Subject)}, m)
+	err := r.Heads.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(root.UID, k.Subject)}, m)
 	if client.IgnoreNotFound(err) != nil {
 		return ctrl.Result{}, fmt.Errorf("reading the record of %s: %w", k.Subject, err)
 	}
@@ -291,12 +291,12 @@ func (r *Reconciler) bring(ctx context.Context, k trust.Key, pause time.Duration
 // current returns a record, which is then taken in.
 func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root,
 	m *metav1.PartialObjectMetadata) (*record, error) {
-	head, unreadable := persist.ReadHead(m)
+	head, unreadable := recordmap.ReadHead(m)
 	if unreadable != nil {
 		ctrl.LoggerFrom(ctx).Info("Could not read what was written down of a repository", "configMap", m.Name, "cause",
 			unreadable.Error())
 		return &record{
-			Head: persist.Head{UID: root.UID, Repository: k.Repository, Pulled: k.Pulled}, object: m, damaged: true,
+			Head: recordmap.Head{UID: root.UID, Repository: k.Repository, Pulled: k.Pulled}, object: m, damaged: true,
 		}, nil
 	}
 	version, err := r.versionOf(ctx, m, head)
@@ -314,7 +314,7 @@ func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root,
 // takeIn reads a record as it is now and has it verified.
 func (r *Reconciler) takeIn(ctx context.Context, k trust.Key, root *store.Root) error {
 	m := &corev1.ConfigMap{}
-	err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: persist.Name(root.UID, k.Subject)}, m)
+	err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(root.UID, k.Subject)}, m)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

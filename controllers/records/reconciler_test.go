@@ -23,8 +23,8 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
-	"github.com/countersign-dev/countersign/internal/persist"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -222,7 +222,7 @@ func (s *recordScene) all(t *testing.T) []corev1.ConfigMap {
 	t.Helper()
 	list := &corev1.ConfigMapList{}
 	if err := s.List(t.Context(), list, client.InNamespace("default"),
-		client.HasLabels{persist.LabelKind}); err != nil {
+		client.HasLabels{recordmap.LabelKind}); err != nil {
 		t.Fatal(err)
 	}
 	return list.Items
@@ -231,7 +231,7 @@ func (s *recordScene) all(t *testing.T) []corev1.ConfigMap {
 func (s *recordScene) head(t *testing.T) *corev1.ConfigMap {
 	t.Helper()
 	m := &corev1.ConfigMap{}
-	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: persist.Name(s.tr.UID, shopKey.Subject)},
+	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: recordmap.Name(s.tr.UID, shopKey.Subject)},
 		m); err != nil {
 		t.Fatal(err)
 	}
@@ -430,7 +430,7 @@ func (s *recordScene) testDamagedParts(t *testing.T) {
 func (s *recordScene) parts(t *testing.T) []corev1.ConfigMap {
 	t.Helper()
 	return slices.DeleteFunc(s.all(t), func(m corev1.ConfigMap) bool {
-		return m.Labels[persist.LabelKind] != persist.KindPart
+		return m.Labels[recordmap.LabelKind] != recordmap.KindPart
 	})
 }
 
@@ -444,8 +444,8 @@ func (s *recordScene) testPartsLeftBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, parts, err := persist.Encode("default",
-		persist.Head{Root: "acme", UID: s.tr.UID, Repository: shopKey.Repository}, data)
+	_, parts, err := recordmap.Encode("default",
+		recordmap.Head{Root: "acme", UID: s.tr.UID, Repository: shopKey.Repository}, data)
 	if err != nil {
 		t.Fatal(err)
 	}

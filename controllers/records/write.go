@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/controllers/requests"
-	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -43,7 +43,7 @@ const (
 
 // record is one that is there, as the cache has it: without its data.
 type record struct {
-	persist.Head
+	recordmap.Head
 	object *metav1.PartialObjectMetadata
 	// damaged says that its data is not what it should be.
 	damaged bool
@@ -52,7 +52,7 @@ type record struct {
 // says reports whether r, which may be nil, already holds data of this epoch, and the day of the
 // last use.
 func (r *record) says(data []byte, epoch string, used time.Time) bool {
-	return r != nil && !r.damaged && r.Digest == persist.Digest(data) && r.Epoch == epoch &&
+	return r != nil && !r.damaged && r.Digest == recordmap.Digest(data) && r.Epoch == epoch &&
 		!used.Truncate(24*time.Hour).After(r.Used)
 }
 
@@ -107,10 +107,10 @@ func (r *Reconciler) keep(ctx context.Context, k trust.Key, held *record, pause 
 	if due := r.state(k).wrote.Add(pause).Sub(now); due > 0 {
 		return ctrl.Result{RequeueAfter: due}, nil
 	}
-	named := persist.Head{
+	named := recordmap.Head{
 		Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Epoch: root.Epoch, Used: used,
 	}
-	head, parts, err := persist.Encode(r.Namespace, named, data)
+	head, parts, err := recordmap.Encode(r.Namespace, named, data)
 	if err == nil {
 		err = r.fits(k, len(data))
 	}
@@ -191,7 +191,7 @@ func (r *Reconciler) forget(ctx context.Context, k trust.Key, held *record,
 		if err := r.Client.Delete(ctx, held.object, preconditions); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("deleting the record of %s: %w", k.Subject, err)
 		}
-		if err := r.sweep(ctx, persist.Head{UID: held.UID, Repository: held.Repository, Pulled: held.Pulled},
+		if err := r.sweep(ctx, recordmap.Head{UID: held.UID, Repository: held.Repository, Pulled: held.Pulled},
 			held.PartNames()); err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (r *Reconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []
 	if err := r.Client.Update(ctx, head); err != nil {
 		return err
 	}
-	written, err := persist.ReadHead(head)
+	written, err := recordmap.ReadHead(head)
 	if err != nil {
 		return err
 	}
@@ -235,10 +235,10 @@ func (r *Reconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []
 // sweep deletes the parts of a record that its head does not name: those that were named before,
 // and those that were left behind by a replica that ended, or was overtaken, before it wrote the
 // head that they were for.
-func (r *Reconciler) sweep(ctx context.Context, head persist.Head, before []string) error {
+func (r *Reconciler) sweep(ctx context.Context, head recordmap.Head, before []string) error {
 	parts := configMapHeads()
 	err := r.Heads.List(ctx, parts, client.InNamespace(r.Namespace),
-		client.MatchingLabels{persist.LabelKind: persist.KindPart, persist.LabelTrustRoot: string(head.UID)})
+		client.MatchingLabels{recordmap.LabelKind: recordmap.KindPart, recordmap.LabelTrustRoot: string(head.UID)})
 	if err != nil {
 		return fmt.Errorf("listing the parts of records: %w", err)
 	}

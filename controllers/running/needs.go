@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/compliance"
-	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -27,7 +27,7 @@ type Needs struct {
 	Store        *store.Store
 	Clock        clock.PassiveClock
 	// Exempt namespaces are not looked at.
-	Exempt options.Exempt
+	Exempt flags.Exempt
 }
 
 // Missing returns the subjects that what runs is checked against and of which nothing is known.

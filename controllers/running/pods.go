@@ -17,7 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/countersign-dev/countersign/internal/compliance"
-	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/flags"
 )
 
 // runningPods holds what is judged of every Pod that runs. It is filled by a watch of its own and
@@ -49,7 +49,7 @@ type podWatch struct {
 }
 
 // watchPods returns what fills the store with the Pods that podSelector selects.
-func watchPods(mgr ctrl.Manager, pods *runningPods, exempt options.Exempt) (podWatch, error) {
+func watchPods(mgr ctrl.Manager, pods *runningPods, exempt flags.Exempt) (podWatch, error) {
 	config := rest.CopyConfig(mgr.GetConfig())
 	config.ContentType = runtime.ContentTypeProtobuf
 	c, err := typedcorev1.NewForConfigAndClient(config, mgr.GetHTTPClient())
@@ -65,7 +65,7 @@ func watchPods(mgr ctrl.Manager, pods *runningPods, exempt options.Exempt) (podW
 
 // podSelector leaves out what has ended, and namespaces that are exempt by their full name. Pods of
 // the others are left out when they are judged.
-func podSelector(exempt options.Exempt) fields.Selector {
+func podSelector(exempt flags.Exempt) fields.Selector {
 	selectors := []fields.Selector{
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),

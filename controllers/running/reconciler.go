@@ -21,7 +21,7 @@ import (
 	"github.com/countersign-dev/countersign/controllers/requests"
 	"github.com/countersign-dev/countersign/controllers/status"
 	"github.com/countersign-dev/countersign/internal/compliance"
-	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
@@ -52,7 +52,7 @@ type Reconciler struct {
 	Status  status.Writer
 	Clock   clock.PassiveClock
 	// Exempt namespaces are not looked at.
-	Exempt options.Exempt
+	Exempt flags.Exempt
 	// Compliance is where the result goes.
 	Compliance *Compliance
 
@@ -164,7 +164,7 @@ func (r *Reconciler) early(result *compliance.Result, now time.Time) bool {
 
 // evaluationInput returns what Pods are judged by. It reads the cache without copying what it
 // holds; nothing of it is changed here.
-func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt options.Exempt,
+func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt flags.Exempt,
 	now time.Time) (compliance.Input, error) {
 	namespaces := &corev1.NamespaceList{}
 	if err := c.List(ctx, namespaces, client.UnsafeDisableDeepCopy); err != nil {

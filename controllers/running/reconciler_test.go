@@ -35,7 +35,7 @@ import (
 	"github.com/countersign-dev/countersign/controllers/requests"
 	"github.com/countersign-dev/countersign/controllers/status"
 	"github.com/countersign-dev/countersign/internal/compliance"
-	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
@@ -193,7 +193,7 @@ func testPace(t *testing.T, c client.Client) {
 	r := &Reconciler{
 		Client: c, Live: c, Store: decisions, Tracker: store.NewTracker(decisions, now, func(string) {}), Clock: now,
 		Status: status.Writer{Events: events.NewFakeRecorder(100)},
-		Exempt: options.Exempt{Prefixes: []string{"acme-ex"}}, Compliance: found,
+		Exempt: flags.Exempt{Prefixes: []string{"acme-ex"}}, Compliance: found,
 	}
 	results := 0
 	found.OnResult(func(*compliance.Result) { results++ })
@@ -296,7 +296,7 @@ func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, sche
 	var urls []string
 	config := rest.CopyConfig(kube.Config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return recorded{next, &mu, &urls} })
-	exempt := options.Exempt{Names: []string{"acme-exempt"}}
+	exempt := flags.Exempt{Names: []string{"acme-exempt"}}
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
 		// another test of this binary has controllers of the same names

@@ -57,7 +57,7 @@ func TestPullSecretsOfAParent(t *testing.T) {
 // that weaken how Go verifies.
 func TestThreatArgumentsOpenNothing(t *testing.T) {
 	names := []string{"kubeconfig", "webhook-url", "cert-dir", "webhook-client-ca", "namespace"}
-	for _, f := range flags() {
+	for _, f := range managerFlags() {
 		names = append(names, f.name)
 	}
 	container, err := descend(rendered(t, "{ports: {webhook: 1024, health: 1025}}")[deployment], container())
@@ -92,7 +92,7 @@ func TestThreatArgumentsOpenNothing(t *testing.T) {
 	for _, name := range names {
 		refused["{extraArgs: ['--"+name+"=x']}"] = "extraArgs[0]: "
 	}
-	for _, f := range flags() {
+	for _, f := range managerFlags() {
 		refused["{extraArgs: ['--metrics-secure=false', '--"+f.name+"=x']}"] = "extraArgs[1]: --" + f.name +
 			" has a value of its own in this chart: set " + f.value + " instead"
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/flags"
 )
 
 func TestWhatIsNoValueIsRefused(t *testing.T) {
@@ -134,7 +134,7 @@ func TestTheManagerTakesWhatTheSchemaLetsIn(t *testing.T) {
 		if len(args) != 5 {
 			t.Errorf("%s: the manager gets %q, want three more arguments than two", set, args)
 		}
-		if _, err := options.Parse(args); err != nil {
+		if _, err := flags.Parse(args); err != nil {
 			t.Errorf("%s: the manager says %v", set, err)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
-	"github.com/countersign-dev/countersign/internal/options"
+	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
 
@@ -316,16 +316,16 @@ func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 	if err := yaml.Unmarshal(theBed(t).files["values.yaml"], &values); err != nil {
 		t.Fatal(err)
 	}
-	manager, err := options.Parse(nil)
+	manager, err := flags.Parse(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range flags() {
+	for _, f := range managerFlags() {
 		value, ok := values[f.value].(string)
 		if f.list || ok && value == "" {
 			continue // empty is the default of a list, and of what the manager finds out by itself
 		}
-		o, err := options.Parse([]string{"--" + f.name + "=" + value})
+		o, err := flags.Parse([]string{"--" + f.name + "=" + value})
 		if err != nil || !ok {
 			t.Fatalf("%s: %v", f.value, err)
 		}
@@ -336,7 +336,7 @@ func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 	for name, c := range effects(rendered(t, "{}")) {
 		for path, value := range c.want {
 			if argument, ok := value.(string); ok && strings.HasPrefix(argument, "--") {
-				if _, err := options.Parse([]string{argument}); err != nil {
+				if _, err := flags.Parse([]string{argument}); err != nil {
 					t.Errorf("%s sets %s: the manager says %v", name, path, err)
 				}
 			}

@@ -80,7 +80,7 @@ type managerFlag struct {
 	list        bool
 }
 
-func flags() []managerFlag {
+func managerFlags() []managerFlag {
 	return []managerFlag{
 		{name: "uncovered-images", value: "uncoveredImages"},
 		{name: "short-names", value: "shortNames"},
@@ -121,7 +121,7 @@ func setFlags(objects, values, defaults map[string]any) error {
 	if !ok {
 		return fmt.Errorf("%s: the container has no arguments in config/", deployment)
 	}
-	for _, f := range flags() {
+	for _, f := range managerFlags() {
 		if slices.ContainsFunc(args,
 			func(a any) bool { s, ok := a.(string); return ok && strings.HasPrefix(s, "--"+f.name) }) {
 			return fmt.Errorf("config/ passes --%s, which is a value of the chart", f.name)

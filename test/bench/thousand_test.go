@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
 )
@@ -238,7 +238,7 @@ func (l *large) recorded(ctx context.Context, n int) error {
 	heads := &metav1.PartialObjectMetadataList{}
 	heads.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
 	err := l.List(ctx, heads, client.InNamespace(operator.Namespace),
-		client.MatchingLabels{persist.LabelKind: persist.KindHead})
+		client.MatchingLabels{recordmap.LabelKind: recordmap.KindHead})
 	if err == nil && len(heads.Items) != n {
 		err = fmt.Errorf("%d of %d repositories are written down", len(heads.Items), n)
 	}

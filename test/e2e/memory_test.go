@@ -20,7 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
@@ -242,8 +242,8 @@ func (m *memories) plantRecords(t *testing.T) {
 		if i%2 == 1 {
 			data = []byte(`{"seen":{"":{}` + strings.Repeat(`,"":{}`, 100_000) + "}}\n")
 		}
-		head, _, err := persist.Encode(operator.Namespace,
-			persist.Head{Root: root.Name, UID: root.UID, Repository: repository, Used: time.Now()}, data)
+		head, _, err := recordmap.Encode(operator.Namespace,
+			recordmap.Head{Root: root.Name, UID: root.UID, Repository: repository, Used: time.Now()}, data)
 		must(t, err)
 		m.create(t, head)
 	}

@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/countersign-dev/countersign/internal/persist"
+	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -350,7 +350,7 @@ func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 // write.
 func (b *bed) testConfigMaps(t *testing.T, thief client.Client) {
 	for name, allowed := range map[string]bool{
-		persist.Name("uid", trust.Subject{Repository: "registry.example.com/acme/app"}): true, "root-keys": false,
+		recordmap.Name("uid", trust.Subject{Repository: "registry.example.com/acme/app"}): true, "root-keys": false,
 		"countersign-trusted-ca": false, "countersign-metadata": false,
 	} {
 		o := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: name}}

@@ -1,4 +1,4 @@
-// Package access lets a request for metrics in when the API server knows its token (TokenReview)
+// Package metricsauth lets a request for metrics in when the API server knows its token (TokenReview)
 // and the RBAC of the cluster allows its path (SubjectAccessReview). Whoever cannot be checked is
 // not let in, and nobody is anonymous.
 //
@@ -7,7 +7,7 @@
 // bounds those is the rate of the reviews: the client that asks for them has a limit of its own,
 // since the manager's has none, and the API server would make all of the manager's requests wait
 // for a flood of these.
-package access
+package metricsauth
 
 import (
 	"context"

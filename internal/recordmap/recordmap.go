@@ -1,11 +1,11 @@
-// Package persist says how what was verified of a repository is written down in ConfigMaps, so that
+// Package recordmap says how what was verified of a repository is written down in ConfigMaps, so that
 // a restart, a new leader and every replica know what was seen before.
 //
 // It promises that a record is read as a whole or not at all: the first ConfigMap of a record, its
 // head, names the digest of all of it, and takes the place of the one before in a single write,
 // once the further parts are there. It is pure: it touches no API server, and it does not judge
 // what a record holds; the trust root that takes it in verifies that again.
-package persist
+package recordmap
 
 import (
 	"crypto/sha256"

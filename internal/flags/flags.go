@@ -1,6 +1,6 @@
-// Package options reads the manager's flags. It checks what can be checked without a cluster, and
+// Package flags reads the manager's flags. It checks what can be checked without a cluster, and
 // builds nothing but the logger.
-package options
+package flags
 
 import (
 	"errors"
