@@ -231,7 +231,9 @@ func (s *recordScene) all(t *testing.T) []corev1.ConfigMap {
 func (s *recordScene) head(t *testing.T) *corev1.ConfigMap {
 	t.Helper()
 	m := &corev1.ConfigMap{}
-	if err := s.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: recordmap.Name(s.tr.UID, shopKey.Subject)},
+	if err := s.Get(t.Context(), client.ObjectKey{
+		Namespace: "default", Name: recordmap.Name(s.tr.UID, shopKey.Subject),
+	},
 		m); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
-// Package metricsauth lets a request for metrics in when the API server knows its token (TokenReview)
-// and the RBAC of the cluster allows its path (SubjectAccessReview). Whoever cannot be checked is
-// not let in, and nobody is anonymous.
+// Package metricsauth lets a request for metrics in when the API server knows its token
+// (TokenReview) and the RBAC of the cluster allows its path (SubjectAccessReview). Whoever cannot
+// be checked is not let in, and nobody is anonymous.
 //
 // No answer is kept. A scrape costs two small requests, and a token or a right that is taken away
 // counts from the next scrape on. Made-up tokens, each another one, would miss any cache; what

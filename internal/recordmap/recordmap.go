@@ -1,5 +1,5 @@
-// Package recordmap says how what was verified of a repository is written down in ConfigMaps, so that
-// a restart, a new leader and every replica know what was seen before.
+// Package recordmap says how what was verified of a repository is written down in ConfigMaps, so
+// that a restart, a new leader and every replica know what was seen before.
 //
 // It promises that a record is read as a whole or not at all: the first ConfigMap of a record, its
 // head, names the digest of all of it, and takes the place of the one before in a single write,
