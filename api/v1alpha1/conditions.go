@@ -2,62 +2,60 @@ package v1alpha1
 
 // Condition types.
 const (
-	// ConditionReady is on both kinds: the spec is understood and in force. A policy that is not
-	// Ready denies its scope, unless ConditionGated is what it lacks: then nothing is checked at
-	// admission at all.
+	// ConditionReady of both kinds says that the spec is valid and in force. An ImagePolicy that is
+	// not Ready denies its scope. The exception is a policy that is not Ready only because Gated is
+	// not True: then the API server may not call the webhook at all.
 	ConditionReady = "Ready"
-	// ConditionFresh is on TrustRoot: the last refresh of every tracked repository succeeded. While
-	// it is False, decisions go on from the metadata held, until that expires.
+	// ConditionFresh of a TrustRoot says that the last refresh of every tracked repository
+	// succeeded. While it is False, decisions use the verified metadata until it expires.
 	ConditionFresh = "Fresh"
-	// ConditionExpiring is on TrustRoot: metadata in use has expired or is about to, and no refresh
-	// is going to mend that by itself. True is the warning.
+	// ConditionExpiring of a TrustRoot warns, when True, that metadata in use has expired or
+	// expires soon and that no refresh will renew it.
 	ConditionExpiring = "Expiring"
-	// ConditionCompliant is on ImagePolicy: every running workload that the policy covers meets it.
-	// It says nothing about what may start; the gate sees to that.
+	// ConditionCompliant of an ImagePolicy says that every running workload that the policy covers
+	// meets it. It does not say what may start: the webhook decides that.
 	ConditionCompliant = "Compliant"
 )
 
-// ConditionGated is on ImagePolicy: both webhook configurations are in the cluster as they must be,
-// so that the API server calls the webhook for what the policy covers. It is the same for every
-// policy, whatever its mode.
+// ConditionGated of an ImagePolicy says that both webhook configurations are in the cluster and
+// correct, so that the API server calls the webhook. It is the same for every policy, whatever its
+// mode.
 const ConditionGated = "Gated"
 
-// Reasons of the Gated condition of an ImagePolicy. While it is False, Ready is False too, with the
-// same reason unless the policy has a fault of its own.
+// Reasons of the Gated condition of an ImagePolicy. While Gated is False, Ready is False too. It
+// then has the same reason, unless the policy has a fault of its own.
 const (
-	// ReasonConfigurationsInPlace says that both webhook configurations are as they must be.
+	// ReasonConfigurationsInPlace says that both webhook configurations are correct.
 	ReasonConfigurationsInPlace = "ConfigurationsInPlace"
 	// ReasonGateNotObserved says that the leader has not compared the configurations yet; the
 	// condition is Unknown.
 	ReasonGateNotObserved = "GateNotObserved"
 	// ReasonWebhookOwnerMissing says that the ClusterRole that owns the configurations is missing,
-	// so that none is created. While the condition is still True they are in place, and the garbage
-	// collector is about to delete them.
+	// so that the operator creates none and the garbage collector deletes those that exist.
 	ReasonWebhookOwnerMissing = "WebhookOwnerMissing"
-	// ReasonPoliciesNotLoaded says that a configuration is missing, and the leader still loads
-	// policies and signatures.
+	// ReasonPoliciesNotLoaded says that a configuration is missing and that the leader is still
+	// loading policies and signatures.
 	ReasonPoliciesNotLoaded = "PoliciesNotLoaded"
-	// ReasonWaitingForEndpoints says that a configuration is missing, and is created once the
-	// Service has a ready endpoint.
+	// ReasonWaitingForEndpoints says that a configuration is missing and that the operator creates
+	// it once the Service has a ready endpoint.
 	ReasonWaitingForEndpoints = "WaitingForEndpoints"
-	// ReasonCertificateUnavailable says that a configuration is missing, and its CA bundle cannot
-	// be had.
+	// ReasonCertificateUnavailable says that a configuration is missing and that its CA bundle is
+	// not available.
 	ReasonCertificateUnavailable = "CertificateUnavailable"
-	// ReasonConfigurationRefused says that a configuration is missing or narrower than it must be,
-	// and that the API server does not take the write that would restore it.
+	// ReasonConfigurationRefused says that a configuration is missing or covers too little and that
+	// the API server rejects the write that would restore it.
 	ReasonConfigurationRefused = "ConfigurationRefused"
-	// ReasonConfigurationContested says that something keeps changing or deleting a configuration,
-	// so that the operator restores it at growing intervals. The condition stays False until the
-	// configuration has been left alone.
+	// ReasonConfigurationContested says that another client keeps changing or deleting a
+	// configuration, so that the operator restores it with a growing backoff; the condition stays
+	// False until the changes stop.
 	ReasonConfigurationContested = "ConfigurationContested"
 )
 
 // Reasons of the Ready condition of an ImagePolicy, besides those of Gated.
 const (
-	// ReasonInForce says that the policy is compiled and every trust root it names is Ready.
+	// ReasonInForce says that the policy is compiled and that every TrustRoot it names is Ready.
 	ReasonInForce = "InForce"
-	// ReasonInvalidSpec says that the spec of the object cannot be used; the message names the
-	// field.
+	// ReasonInvalidSpec says that the spec of the object is invalid; the message names the field.
 	ReasonInvalidSpec = "InvalidSpec"
 	// ReasonTrustRootNotFound says that the policy names a TrustRoot that does not exist.
 	ReasonTrustRootNotFound = "TrustRootNotFound"
@@ -67,29 +65,28 @@ const (
 
 // Reasons of the Ready condition of a TrustRoot, besides ReasonInvalidSpec.
 const (
-	// ReasonPinned says that the keys of the trust root are read and signatures are checked against
-	// them.
+	// ReasonPinned says that the operator has read the keys of the trust root and verifies
+	// signatures with them.
 	ReasonPinned = "Pinned"
-	// ReasonInvalidKey says that a key, a certificate or a key ID cannot be read; the message names
-	// the field.
+	// ReasonInvalidKey says that a key, a certificate or a key ID cannot be parsed; the message
+	// names the field.
 	ReasonInvalidKey = "InvalidKey"
-	// ReasonReferenceNotFound says that a Secret or ConfigMap the trust root refers to, or an entry
-	// in it, is missing.
+	// ReasonReferenceNotFound says that a Secret or ConfigMap that the trust root refers to, or an
+	// entry in it, does not exist.
 	ReasonReferenceNotFound = "ReferenceNotFound"
 )
 
-// Reasons of the Fresh condition of a TrustRoot. Those that stand for a fault are also the classes
-// of faults that the trust packages report.
+// Reasons of the Fresh condition of a TrustRoot. The trust packages report the same constants as
+// the class of a fault.
 const (
-	// ReasonRefreshed says that every tracked repository was brought up to date by its last
-	// refresh.
+	// ReasonRefreshed says that the last refresh of every tracked repository succeeded.
 	ReasonRefreshed = "Refreshed"
-	// ReasonNotAskedYet says that the server was not heard of since the trust root was made; the
-	// condition is Unknown.
+	// ReasonNotAskedYet says that the operator has no answer from the server yet; the condition is
+	// Unknown.
 	ReasonNotAskedYet = "NotAskedYet"
-	// ReasonNothingTracked says that no image under this trust root has been asked for yet.
+	// ReasonNothingTracked says that no image under this trust root has been checked yet.
 	ReasonNothingTracked = "NothingTracked"
-	// ReasonUnreachable says that no connection to the server could be made, or it broke off.
+	// ReasonUnreachable says that the connection to the server failed or broke.
 	ReasonUnreachable = "Unreachable"
 	// ReasonTimeout says that the server did not answer in time.
 	ReasonTimeout = "Timeout"
@@ -97,34 +94,34 @@ const (
 	// expired, or is for another name.
 	ReasonTLSNotTrusted = "TLSNotTrusted"
 	// ReasonUnauthorized says that the server or its token service refused the credentials, or that
-	// the token service is on a host that tokenServices does not list.
+	// tokenServices does not list the host of the token service.
 	ReasonUnauthorized = "Unauthorized"
 	// ReasonServerError says that the server or its token service answered with a status that is
 	// neither success nor "not found".
 	ReasonServerError = "ServerError"
-	// ReasonUnexpectedAnswer says that what answered does not speak the protocol of the format:
+	// ReasonUnexpectedAnswer says that the answer does not follow the protocol of the format: it is
 	// HTML, for example.
 	ReasonUnexpectedAnswer = "UnexpectedAnswer"
-	// ReasonAddressRefused says that the address is one the operator never connects to, such as a
+	// ReasonAddressRefused says that the operator never connects to this address, such as a
 	// link-local one.
 	ReasonAddressRefused = "AddressRefused"
-	// ReasonRootNotPinned says that the repository's root metadata is not signed by anything the
-	// TrustRoot pins.
+	// ReasonRootNotPinned says that no key or CA that the TrustRoot pins has signed the
+	// repository's root metadata.
 	ReasonRootNotPinned = "RootNotPinned"
-	// ReasonMetadataInvalid says that signed metadata failed verification; the message names the
-	// file and the rule.
+	// ReasonMetadataInvalid says that the verification of signed metadata failed; the message names
+	// the file and the rule.
 	ReasonMetadataInvalid = "MetadataInvalid"
 	// ReasonMetadataMissing says that the server lacks a file that the signed metadata lists.
 	ReasonMetadataMissing = "MetadataMissing"
-	// ReasonMetadataExpired says that signed metadata is past its expiry.
+	// ReasonMetadataExpired says that signed metadata has expired.
 	ReasonMetadataExpired = "MetadataExpired"
-	// ReasonRollback says that the server offered an older version than the one last seen.
+	// ReasonRollback says that the server offered an older version than the operator has seen.
 	ReasonRollback = "Rollback"
-	// ReasonKeyRevoked says that signed metadata hangs on a key that spec.revokedKeys lists; the
-	// message names it.
+	// ReasonKeyRevoked says that signed metadata depends on a key that spec.revokedKeys lists; the
+	// message names the key.
 	ReasonKeyRevoked = "KeyRevoked"
-	// ReasonTooLarge says that an answer exceeded its signed length or the bound of its kind, or
-	// that there is no memory left for what was verified.
+	// ReasonTooLarge says that an answer is longer than its signed length or its limit, or that no
+	// memory is left for the verified evidence.
 	ReasonTooLarge = "TooLarge"
 )
 
@@ -132,57 +129,55 @@ const (
 const (
 	// ReasonExpiresSoon says that a file expires within the warning time; the message names it.
 	ReasonExpiresSoon = "ExpiresSoon"
-	// ReasonNothingExpiresSoon says that no file does, or that the server will sign it anew by
-	// itself.
+	// ReasonNothingExpiresSoon says that no file expires within the warning time, or that the
+	// server renews those that do.
 	ReasonNothingExpiresSoon = "NothingExpiresSoon"
 )
 
-// ReasonVersionsForgotten is the reason of the event on a TrustRoot when the versions seen start
-// anew because AnnotationForgetVersions asked for it.
+// ReasonVersionsForgotten is the reason of the event on a TrustRoot when the operator forgets the
+// versions that it has seen, as AnnotationForgetVersions requests.
 const ReasonVersionsForgotten = "VersionsForgotten"
 
 // Reasons of the Compliant condition of an ImagePolicy.
 const (
 	// ReasonAllSigned says that every running workload that the policy covers meets it.
 	ReasonAllSigned = "AllSigned"
-	// ReasonNothingRuns says that no running workload is covered.
+	// ReasonNothingRuns says that the policy covers no running workload.
 	ReasonNothingRuns = "NothingRuns"
 	// ReasonViolations says that running workloads violate the policy; status.violations lists the
 	// first of them.
 	ReasonViolations = "Violations"
-	// ReasonNotAllChecked says that no violation is known, and some of what runs could not be
+	// ReasonNotAllChecked says that no violation is known and that some running images could not be
 	// checked; the condition is Unknown.
 	ReasonNotAllChecked = "NotAllChecked"
 )
 
-// Reasons of a decision about one image under one policy: in metrics, events and reports. A
+// Reasons of a decision about one image under one policy, in metrics, events and reports. A
 // decision that could not be made has the reason of the fault instead.
 const (
-	// ReasonSigned says that every role which the policy requires has signed.
+	// ReasonSigned says that every role that the policy requires has signed.
 	ReasonSigned = "Signed"
 	// ReasonAllowedUnsigned says that the policy requires nothing.
 	ReasonAllowedUnsigned = "AllowedUnsigned"
-	// ReasonNotSigned says that a role which the policy requires has not signed.
+	// ReasonNotSigned says that a role that the policy requires has not signed.
 	ReasonNotSigned = "NotSigned"
-	// ReasonAmbiguous says that two digests of the tag have every signature they need.
+	// ReasonAmbiguous says that two digests of the tag have every required signature.
 	ReasonAmbiguous = "Ambiguous"
-	// ReasonDigestsDiffer says that each covering policy holds for some digest of the tag, and no
-	// digest does for all.
+	// ReasonDigestsDiffer says that each covering policy accepts a digest of the tag, and that no
+	// digest is accepted by all of them.
 	ReasonDigestsDiffer = "DigestsDiffer"
-	// ReasonNotLoaded says that the signatures of the repository are still to be fetched, or to be
-	// verified anew after an edit.
+	// ReasonNotLoaded says that the signatures of the repository are not fetched yet, or not yet
+	// verified again after an edit.
 	ReasonNotLoaded = "NotLoaded"
 	// ReasonNotCovered says that no policy covers the image.
 	ReasonNotCovered = "NotCovered"
-	// ReasonInvalidImage says that the image reference cannot be parsed. At admission that is
-	// Denied, of what runs CouldNotCheck.
+	// ReasonInvalidImage says that the image reference cannot be parsed, which is Denied at
+	// admission and CouldNotCheck for a running image.
 	ReasonInvalidImage = "InvalidImage"
-	// ReasonShortName says that the image reference names no registry, which nodes may read each in
-	// their own way, and that --short-names=Deny is in force. It fails every policy that holds in
-	// the namespace.
+	// ReasonShortName says that --short-names=Deny is in force and that the image reference names
+	// no registry, which fails every policy that holds in the namespace.
 	ReasonShortName = "ShortName"
-	// ReasonBreakGlass is the reason of an event alone: the workload would be denied, and was
-	// admitted because break-glass is on in its namespace. Metrics of decisions have the reason of
-	// the denial.
+	// ReasonBreakGlass is the reason of the event on a workload that break-glass admitted against a
+	// denial; metrics of decisions have the reason of the denial.
 	ReasonBreakGlass = "BreakGlass"
 )

@@ -1,10 +1,10 @@
 // Package v1alpha1 holds the ImagePolicy and TrustRoot kinds of the group countersign.dev.
 //
-// An ImagePolicy names the signer roles that an image needs before a workload may run it. A
-// TrustRoot says where the signatures of a role come from and which keys may speak for it. Both
-// kinds are cluster-scoped. What can be said about one object alone is validated by the CRD; what
-// depends on others (a TrustRoot that is missing, a key that does not parse) is reported in the
-// status, and the policy then denies its scope.
+// An ImagePolicy names the signer roles that must have signed an image before a workload may run
+// it. A TrustRoot says where the signatures of a role come from and which keys may sign for it.
+// Both kinds are cluster-scoped. The CRD validates what depends on one object alone. The status
+// reports the rest, such as a missing TrustRoot or a key that cannot be parsed, and the policy then
+// denies its scope.
 //
 // +kubebuilder:object:generate=true
 // +groupName=countersign.dev

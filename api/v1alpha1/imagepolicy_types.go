@@ -4,16 +4,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ImagePolicySpec says which images are covered, and which roles must have signed them.
+// ImagePolicySpec says which images the policy covers and which roles must have signed them.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.requiredRoles) != has(self.allowUnsigned)",message="exactly one of requiredRoles and allowUnsigned must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.requiredRoles) || has(self.trustRoots)",message="trustRoots must name at least one TrustRoot where requiredRoles is set"
 // +kubebuilder:validation:XValidation:rule=`!has(self.help) || !self.help.contains("PRIVATE KEY")`,fieldPath=".help",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type ImagePolicySpec struct {
-	// Images are patterns over the normalised repository ("nginx" is "docker.io/library/nginx"),
-	// registry host and path, anchored at both ends. "*" stands for one path segment or a part of
-	// one, "**" as a whole segment for any number of segments. No pattern reaches across the first
-	// "/". Tags and digests cannot be named.
+	// Images are patterns that match registry host and repository path, from the first character
+	// to the last. They match the normalised name: "nginx" is "docker.io/library/nginx". "*"
+	// matches one path segment or a part of it. "**" is a segment of its own and matches any number
+	// of segments. No pattern matches across the first "/". A pattern cannot name a tag or digest.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -21,7 +21,7 @@ type ImagePolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	Images []ImagePattern `json:"images,omitempty"`
 
-	// ExceptImages are patterns of repositories that this policy does not cover although Images
+	// ExceptImages are patterns of repositories that the policy does not cover, even if Images
 	// matches them.
 	// +optional
 	// +listType=set
@@ -29,13 +29,13 @@ type ImagePolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	ExceptImages []ImagePattern `json:"exceptImages,omitempty"`
 
-	// NamespaceSelector selects the namespaces in which the policy holds, by their labels. Absent:
-	// every namespace that is not exempt.
+	// NamespaceSelector selects the namespaces in which the policy holds, by their labels. Without
+	// it, the policy holds in every namespace that is not exempt.
 	// +optional
 	NamespaceSelector *NamespaceSelector `json:"namespaceSelector,omitempty"`
 
-	// TrustRoots names the TrustRoots that a role's signature may come from. For a tag, the first
-	// that yields one acceptable digest decides.
+	// TrustRoots are the names of the TrustRoots whose signatures count. For a tag, the first
+	// TrustRoot with exactly one acceptable digest decides.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -43,54 +43,55 @@ type ImagePolicySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	TrustRoots []ObjectName `json:"trustRoots,omitempty"`
 
-	// RequiredRoles are the requirements; every entry must be met. Exactly one of RequiredRoles and
-	// AllowUnsigned must be set.
+	// RequiredRoles are the requirements. An image must meet every one. Exactly one of
+	// RequiredRoles and AllowUnsigned must be set.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	RequiredRoles []RoleRequirement `json:"requiredRoles,omitempty"`
 
-	// AllowUnsigned, true, marks the images as covered with nothing required. Other policies that
+	// AllowUnsigned, when true, covers the images and requires no signature. Other policies that
 	// cover the same image still hold.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self",message="allowUnsigned can only be true; leave it out and set requiredRoles to require signatures"
 	AllowUnsigned *bool `json:"allowUnsigned,omitempty"`
 
-	// Mode says what a failed requirement does: Enforce denies, Warn admits with a warning to the
-	// client and a line in the operator's log, Audit admits silently and logs. Default Enforce.
+	// Mode says what happens when an image fails the policy. Enforce denies. Warn admits, warns the
+	// client and writes to the operator's log. Audit admits, and writes to the audit log of the API
+	// server and to the operator's log. Default Enforce.
 	// +optional
 	// +default="Enforce"
 	Mode PolicyMode `json:"mode,omitempty"`
 
-	// Help is appended to the denials and warnings of this policy, on the same line, so that a
-	// developer knows whom to ask: "Ask #qa to sign: https://wiki.example.com/signing".
+	// Help is text that ends each denial and warning of this policy. It tells a developer what to
+	// do: "Ask #qa to sign: https://wiki.example.com/signing".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule="self.contains('PRIVATE KEY') || !self.matches('[\\\\p{C}\\\\p{Zl}\\\\p{Zp}]')",message="help is one line of printable characters, without control characters"
 	Help string `json:"help,omitempty"`
 
-	// PinDigests says where a verified tag is rewritten to tag@digest: in Pods, in All workloads
-	// (templates too), or in None. Of several policies in mode Enforce that cover an image the
-	// strongest applies, All before Pods before None; in the other modes nothing is rewritten.
+	// PinDigests says where the webhook rewrites a verified tag to tag@digest: in Pods, in All
+	// workloads (templates too), or in None. Among the policies in mode Enforce that cover an
+	// image, All wins over Pods, and Pods over None. Policies in other modes rewrite nothing.
 	// Default Pods.
 	// +optional
 	// +default="Pods"
 	PinDigests PinDigests `json:"pinDigests,omitempty"`
 }
 
-// NamespaceSelector selects namespaces by their labels. What MatchLabels and what MatchExpressions
-// say must all hold. Empty, it selects every namespace.
+// NamespaceSelector selects namespaces by their labels. A namespace must meet all of MatchLabels
+// and all of MatchExpressions. An empty selector selects every namespace.
 type NamespaceSelector struct {
-	// MatchLabels are labels that a namespace must have, each with its value.
+	// MatchLabels are labels that a namespace must have, with the same values.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule=`self.all(k, !k.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	// +kubebuilder:validation:XValidation:rule=`(self.exists(k, k.contains("PRIVATE KEY")) ? "" : self.exists(k, k == "") ? "a label has a name: write it" : self.exists(k, size(k) > 317 || k.matches("^[^/]{254}")) ? "the name of a label is too long: it has at most 63 characters, and may follow a domain of at most 253 and '/'" : self.exists(k, k.matches("\\s")) ? "a label has no white space: remove it" : self.exists(k, !k.matches("^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")) ? "no label has the name '" + self.filter(k, !k.matches("^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$") && self.all(y, k <= y || y.matches("^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")))[0] + "': a name consists of letters, digits, '-', '_' and '.', at most 63, and may follow a domain and '/', as in example.com/team" : "") == ""`,messageExpression=`self.exists(k, k.contains("PRIVATE KEY")) ? "" : self.exists(k, k == "") ? "a label has a name: write it" : self.exists(k, size(k) > 317 || k.matches("^[^/]{254}")) ? "the name of a label is too long: it has at most 63 characters, and may follow a domain of at most 253 and '/'" : self.exists(k, k.matches("\\s")) ? "a label has no white space: remove it" : self.exists(k, !k.matches("^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")) ? "no label has the name '" + self.filter(k, !k.matches("^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$") && self.all(y, k <= y || y.matches("^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")))[0] + "': a name consists of letters, digits, '-', '_' and '.', at most 63, and may follow a domain and '/', as in example.com/team" : ""`
 	MatchLabels map[string]LabelValue `json:"matchLabels,omitempty"`
 
-	// MatchExpressions are requirements on labels; each must be met.
+	// MatchExpressions are requirements on labels. A namespace must meet every one.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -108,12 +109,12 @@ type NamespaceRequirement struct {
 	// +required
 	Key LabelKey `json:"key,omitempty"`
 
-	// Operator is In or NotIn, which compare the label with Values, or Exists or DoesNotExist.
-	// NotIn and DoesNotExist select the namespaces without the label, too.
+	// Operator is In, NotIn, Exists or DoesNotExist. In and NotIn compare the label with Values.
+	// NotIn and DoesNotExist also select the namespaces that lack the label.
 	// +required
 	Operator SelectorOperator `json:"operator,omitempty"`
 
-	// Values are those that In and NotIn compare with.
+	// Values are the values that In and NotIn compare the label with.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
@@ -137,7 +138,7 @@ type LabelKey string
 // +kubebuilder:validation:XValidation:rule=`(self.matches("\\s") ? "a label has no white space: remove it" : !self.matches("^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$") ? "no label has this value: a value consists of letters, digits, '-', '_' and '.', and begins and ends with a letter or digit" : "") == ""`,messageExpression=`self.matches("\\s") ? "a label has no white space: remove it" : !self.matches("^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$") ? "no label has this value: a value consists of letters, digits, '-', '_' and '.', and begins and ends with a letter or digit" : ""`
 type LabelValue string
 
-// LabelSelector returns s as Kubernetes' own type.
+// LabelSelector converts s to the type of Kubernetes, nil to nil.
 func (s *NamespaceSelector) LabelSelector() *metav1.LabelSelector {
 	if s == nil {
 		return nil
@@ -161,7 +162,7 @@ func (s *NamespaceSelector) LabelSelector() *metav1.LabelSelector {
 	return converted
 }
 
-// ImagePattern is a pattern over registry host and repository path, such as
+// ImagePattern is a pattern that matches registry host and repository path, such as
 // "registry.example.com/acme/**".
 //
 // +kubebuilder:validation:MaxLength=512
@@ -175,25 +176,25 @@ type ImagePattern string
 // +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a name cannot be empty: write the name of the object, or remove the entry" : self.matches("\\s") ? "a name has no white space: remove it" : !self.matches("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$") ? "an object name consists of lower-case letters, digits, '-' and '.'" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a name cannot be empty: write the name of the object, or remove the entry" : self.matches("\\s") ? "a name has no white space: remove it" : !self.matches("^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$") ? "an object name consists of lower-case letters, digits, '-' and '.'" : ""`
 type ObjectName string
 
-// RoleName is the name of a signer role, such as "ci" or "qa". It means the same whatever format
-// proves it.
+// RoleName is the name of a signer role, such as "ci" or "qa". It means the same under every
+// signature format.
 //
 // +kubebuilder:validation:MaxLength=128
 // +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a role name cannot be empty: write the name of the role, or remove the entry" : self.matches("\\s") ? "a role name has no white space: remove it" : self.startsWith("targets/") ? "name the role and not its delegation: ci, not targets/ci" : self == "targets" ? "targets is the repository's own key and no role: write a role such as ci, and give it delegations: [targets] in the TrustRoot, if targets is to speak for it" : !self.matches("^[-a-z0-9_]+(/[-a-z0-9_]+)*$") ? "a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a role name cannot be empty: write the name of the role, or remove the entry" : self.matches("\\s") ? "a role name has no white space: remove it" : self.startsWith("targets/") ? "name the role and not its delegation: ci, not targets/ci" : self == "targets" ? "targets is the repository's own key and no role: write a role such as ci, and give it delegations: [targets] in the TrustRoot, if targets is to speak for it" : !self.matches("^[-a-z0-9_]+(/[-a-z0-9_]+)*$") ? "a role name consists of lower-case letters, digits, '-' and '_', with '/' between the parts of a nested role" : ""`
 type RoleName string
 
-// RoleRequirement is met when one role, or a number of roles out of a list, have signed the image.
+// RoleRequirement is met when one role has signed the image, or enough roles of a list have.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.role) != has(self.anyOf)",message="exactly one of role and anyOf must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.threshold) || has(self.anyOf)",message="threshold goes with anyOf; a single role is always required"
 // +kubebuilder:validation:XValidation:rule="!has(self.threshold) || !has(self.anyOf) || self.threshold <= size(self.anyOf)",message="threshold cannot exceed the number of roles in anyOf"
 // +kubebuilder:validation:XValidation:rule=`!has(self.role) || !self.role.contains("PRIVATE KEY")`,fieldPath=".role",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type RoleRequirement struct {
-	// Role must have signed.
+	// Role is the role that must have signed.
 	// +optional
 	Role RoleName `json:"role,omitempty"`
 
-	// AnyOf lists roles of which Threshold must have signed.
+	// AnyOf lists roles. At least Threshold of them must have signed.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -201,13 +202,13 @@ type RoleRequirement struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	AnyOf []RoleName `json:"anyOf,omitempty"`
 
-	// Threshold is how many roles of AnyOf must have signed, at most all of them. Default 1.
+	// Threshold is how many roles of AnyOf must have signed. Default 1.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	Threshold *int32 `json:"threshold,omitempty"`
 }
 
-// PolicyMode says what a failed requirement does.
+// PolicyMode says what happens when an image fails a policy.
 //
 // +kubebuilder:validation:MaxLength=32
 // +kubebuilder:validation:XValidation:rule=`self in ["Enforce", "Warn", "Audit"]`,message="mode must be Enforce, Warn or Audit"
@@ -220,7 +221,7 @@ const (
 	ModeAudit   PolicyMode = "Audit"
 )
 
-// PinDigests says in which objects a verified tag is rewritten to tag@digest.
+// PinDigests says in which objects the webhook rewrites a verified tag to tag@digest.
 //
 // +kubebuilder:validation:MaxLength=32
 // +kubebuilder:validation:XValidation:rule=`self in ["Pods", "All", "None"]`,message="pinDigests must be Pods, All or None"
@@ -233,27 +234,27 @@ const (
 	PinNone PinDigests = "None"
 )
 
-// ImagePolicyStatus is what the operator observed of a policy.
+// ImagePolicyStatus is the state of a policy as the operator last observed it.
 type ImagePolicyStatus struct {
-	// ObservedGeneration is the generation of the spec that the status speaks of.
+	// ObservedGeneration is the generation of the spec that the status describes.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Conditions are Ready, with the reason where the policy denies its scope, Gated, which says
-	// whether the API server calls the webhook at all, and Compliant, which says whether what
-	// already runs meets the policy.
+	// Conditions are Ready, Gated and Compliant. Ready says whether the policy is in force; if it
+	// is not, the reason says why the policy denies its scope. Gated says whether the API server
+	// calls the webhook at all. Compliant says whether the running workloads meet the policy.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Roles is the requirements in short, for the print column: "ci,qa,2 of 3".
+	// Roles summarises the requirements for the print column: "ci,qa,2 of 3".
 	// +optional
 	// +kubebuilder:validation:MaxLength=8192
 	Roles string `json:"roles,omitempty"`
 
-	// TrustRoots is the names of the trust roots, for the print column: "acme-notary,acme-tuf".
+	// TrustRoots lists the trust roots for the print column: "acme-notary,acme-tuf".
 	// +optional
 	// +kubebuilder:validation:MaxLength=8192
 	TrustRoots string `json:"trustRoots,omitempty"`
@@ -262,14 +263,14 @@ type ImagePolicyStatus struct {
 	// +optional
 	Workloads *WorkloadCounts `json:"workloads,omitempty"`
 
-	// Violations are the first 20 of what runs in breach of the policy, by namespace, kind, name
-	// and image.
+	// Violations are the first 20 running images that violate the policy, sorted by namespace,
+	// kind, name and image.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=20
 	Violations []Violation `json:"violations,omitempty"`
 
-	// BreakGlass are the first 20 namespaces in the policy's scope in which the gate stands open.
+	// BreakGlass are the first 20 namespaces in the policy's scope in which break-glass is on.
 	// +optional
 	// +listType=map
 	// +listMapKey=namespace
@@ -277,51 +278,52 @@ type ImagePolicyStatus struct {
 	BreakGlass []BreakGlass `json:"breakGlass,omitempty"`
 }
 
-// WorkloadCounts counts running workloads. A workload is what the running Pods of one controller
-// belong to, such as a Deployment, or a Pod without a controller.
+// WorkloadCounts counts running workloads. A workload is a controller with its running Pods, such
+// as a Deployment, or a running Pod without a controller.
 type WorkloadCounts struct {
-	// Covered is how many run an image that the policy covers.
+	// Covered is how many workloads run an image that the policy covers.
 	// +required
 	// +kubebuilder:validation:Minimum=0
 	Covered int32 `json:"covered"`
 
-	// Violating is how many of them run an image that the policy does not allow.
+	// Violating is how many of the covered workloads run an image that violates the policy.
 	// +required
 	// +kubebuilder:validation:Minimum=0
 	Violating int32 `json:"violating"`
 
-	// Unchecked is how many of them could not be checked, and are not known to violate the policy.
+	// Unchecked is how many of the covered workloads run an image that could not be checked, and
+	// none that is known to violate the policy.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Unchecked int32 `json:"unchecked,omitempty"`
 
-	// WouldDeny is how many of them mode Enforce would deny and the mode of the policy, Warn or
-	// Audit, lets in: those that violate it, and those that could not be checked. It is absent in
-	// mode Enforce, and where it is 0.
+	// WouldDeny is how many of the covered workloads mode Enforce would deny: those that violate
+	// the policy and those that could not be checked. It is set in modes Warn and Audit only, and
+	// absent when it is 0.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	WouldDeny int32 `json:"wouldDeny,omitempty"`
 }
 
-// Violation is one image of one workload that runs in breach of the policy.
+// Violation is one image of a running workload that violates the policy.
 type Violation struct {
-	// Namespace of the workload.
+	// Namespace is the namespace of the workload.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
 
-	// Kind of the workload, such as Deployment.
+	// Kind is the kind of the workload, such as Deployment.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	Kind string `json:"kind"`
 
-	// Name of the workload.
+	// Name is the name of the workload.
 	// +required
 	// +kubebuilder:validation:MaxLength=253
 	Name string `json:"name"`
 
-	// Image is the repository with the digest that runs, or the reference of the Pod where the
-	// kubelet reports none.
+	// Image is the repository with the running digest. If the kubelet reports no digest, it is the
+	// image reference of the Pod.
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
 	Image string `json:"image"`
@@ -331,25 +333,27 @@ type Violation struct {
 	// +kubebuilder:validation:MaxLength=64
 	Reason string `json:"reason,omitempty"`
 
-	// MissingRoles are the roles that have not signed, "2 of 3" for a requirement with anyOf.
+	// MissingRoles are the required roles that have not signed. A requirement with anyOf is shown
+	// as "2 of 3".
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	// +kubebuilder:validation:items:MaxLength=128
 	MissingRoles []string `json:"missingRoles,omitempty"`
 
-	// Since is when the violation was first seen.
+	// Since is when the operator first saw the violation.
 	// +required
 	Since metav1.Time `json:"since"`
 }
 
-// LabelBreakGlass on a Namespace, with a reason as its value, admits whatever policies would deny
-// there, with a warning.
+// LabelBreakGlass is the label that turns break-glass on in a Namespace. Its value is the reason.
+// Images that policies would deny are then admitted there with a warning.
 const LabelBreakGlass = "countersign.dev/break-glass"
 
-// BreakGlass is a namespace that is labelled so that the gate stands open in it.
+// BreakGlass is a namespace in which break-glass is on: the label countersign.dev/break-glass
+// admits images that policies would deny.
 type BreakGlass struct {
-	// Namespace is its name.
+	// Namespace is the name of the namespace.
 	// +required
 	// +kubebuilder:validation:MaxLength=63
 	Namespace string `json:"namespace"`
@@ -360,7 +364,7 @@ type BreakGlass struct {
 	Reason string `json:"reason"`
 }
 
-// ImagePolicy lets an image run only when every role that it names has signed it.
+// ImagePolicy lets an image run only when every role that it requires has signed the image.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=imgpol,categories=countersign
@@ -381,10 +385,10 @@ type ImagePolicy struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Spec says which images are covered, and which roles must have signed them.
+	// Spec says which images the policy covers and which roles must have signed them.
 	// +required
 	Spec ImagePolicySpec `json:"spec"`
-	// Status is what the operator observed.
+	// Status is the state of the policy as the operator last observed it.
 	// +optional
 	Status ImagePolicyStatus `json:"status,omitempty"`
 }

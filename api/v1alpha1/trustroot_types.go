@@ -4,12 +4,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TrustRootSpec says where signatures come from and which keys may speak for which role. It is a
-// union over the signature formats: exactly one variant is set.
+// TrustRootSpec says where signatures come from and which keys may sign for which role. It is a
+// union of the signature formats: exactly one variant is set.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.notary)",message="exactly one format must be set: notary"
 type TrustRootSpec struct {
-	// RefreshInterval is how often the metadata of each tracked repository is brought up to date,
+	// RefreshInterval is how often the operator refreshes the metadata of each tracked repository,
 	// with jitter. Default 5m, from 30s to 24h.
 	// +optional
 	// +default="5m"
@@ -18,57 +18,57 @@ type TrustRootSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) >= duration('30s') && duration(self) <= duration('24h')",message="refreshInterval must be a duration such as 90s, 5m or 1h30m, from 30s to 24h"
 	RefreshInterval metav1.Duration `json:"refreshInterval,omitzero"`
 
-	// ExpiredGrace is for how long past its expiry metadata goes on being used that was verified
-	// before it expired, while the signing server cannot be asked for newer. It bounds what an
-	// outage may cost; what is fetched has no grace. Default 0, up to 720h.
+	// ExpiredGrace is how long metadata stays in use after its expiry while the signing server is
+	// unavailable. It applies only to metadata that was verified before it expired. Metadata that
+	// is expired when it is fetched has no grace. Default 0, up to 720h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) <= duration('720h')",message="expiredGrace must be a duration such as 12h or 72h, up to 720h"
 	ExpiredGrace metav1.Duration `json:"expiredGrace,omitzero"`
 
-	// IdentityRemap gives the repository under which an image is signed where it is pulled under
-	// another name, from a mirror. Of several matching prefixes the longest applies; an image that
-	// none matches keeps its name.
+	// IdentityRemap maps the repository from which an image is pulled to the repository under which
+	// it is signed, for images from a mirror. If several prefixes match, the longest applies. If
+	// none matches, the name stays the same.
 	// +optional
 	// +listType=map
 	// +listMapKey=prefix
 	// +kubebuilder:validation:MaxItems=64
 	IdentityRemap []IdentityRemap `json:"identityRemap,omitempty"`
 
-	// Notary is Docker Content Trust: a Notary v1 server.
+	// Notary describes a Notary v1 server (Docker Content Trust).
 	// +optional
 	Notary *NotarySpec `json:"notary,omitempty"`
 
-	// RevokedKeys are canonical key IDs that no longer count for any role, whatever the signed
-	// metadata says.
+	// RevokedKeys are canonical IDs of keys that no longer count for any role, even if the signed
+	// metadata lists them.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	RevokedKeys []KeyID `json:"revokedKeys,omitempty"`
 }
 
-// IdentityRemap replaces Prefix by SignedPrefix at the start of a repository. Both end at a "/".
+// IdentityRemap replaces Prefix by SignedPrefix at the start of a repository. Both end in "/".
 //
 // +kubebuilder:validation:XValidation:rule=`!self.prefix.contains("PRIVATE KEY")`,fieldPath=".prefix",message="there is a private key in this field: remove it, and keep it out of the cluster"
 // +kubebuilder:validation:XValidation:rule=`!self.signedPrefix.contains("PRIVATE KEY")`,fieldPath=".signedPrefix",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type IdentityRemap struct {
-	// Prefix is what the pulled repository begins with: a registry host and perhaps path segments,
-	// with a final "/".
+	// Prefix is the beginning of the repository that is pulled: a registry host, optional path
+	// segments and a final "/".
 	// +required
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "prefix cannot be empty: write a registry host that ends in '/', as in mirror.example.com/" : self.matches("\\s") ? "prefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': prefix begins with the registry host, as in mirror.example.com/" : self.matches("[A-Z]") ? "write prefix in lower case" : !self.endsWith("/") ? "end prefix with a '/', as in mirror.example.com/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "prefix cannot be empty: write a registry host that ends in '/', as in mirror.example.com/" : self.matches("\\s") ? "prefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': prefix begins with the registry host, as in mirror.example.com/" : self.matches("[A-Z]") ? "write prefix in lower case" : !self.endsWith("/") ? "end prefix with a '/', as in mirror.example.com/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "prefix is a registry host, perhaps with path segments, and ends in '/', as in mirror.example.com/" : ""`
 	Prefix string `json:"prefix,omitempty"`
 
-	// SignedPrefix is what the signed repository begins with instead, with a final "/".
+	// SignedPrefix replaces Prefix in the name of the signed repository. It has a final "/".
 	// +required
 	// +kubebuilder:validation:MaxLength=512
 	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "signedPrefix cannot be empty: write a registry host that ends in '/', as in docker.io/" : self.matches("\\s") ? "signedPrefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': signedPrefix begins with the registry host, as in docker.io/" : self.matches("[A-Z]") ? "write signedPrefix in lower case" : !self.endsWith("/") ? "end signedPrefix with a '/', as in docker.io/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "signedPrefix cannot be empty: write a registry host that ends in '/', as in docker.io/" : self.matches("\\s") ? "signedPrefix has no white space: remove it" : self.contains("://") ? "drop https:// or what else ends in '://': signedPrefix begins with the registry host, as in docker.io/" : self.matches("[A-Z]") ? "write signedPrefix in lower case" : !self.endsWith("/") ? "end signedPrefix with a '/', as in docker.io/" : !self.matches("^[a-z0-9][a-z0-9.:-]*/([a-z0-9._-]+/)*$") ? "signedPrefix is a registry host, perhaps with path segments, and ends in '/', as in docker.io/" : ""`
 	SignedPrefix string `json:"signedPrefix,omitempty"`
 }
 
-// KeyID is a canonical key ID: the lower-case hexadecimal SHA-256 by which "docker trust inspect"
-// prints a key.
+// KeyID is a canonical key ID: the lower-case hexadecimal SHA-256 that "docker trust inspect"
+// prints for a key.
 //
 // +kubebuilder:validation:MaxLength=100
 // +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : ""`
@@ -86,7 +86,7 @@ type PEM string
 // +kubebuilder:validation:XValidation:rule="self.contains('-----BEGIN CERTIFICATE-----') || self.contains('PRIVATE KEY')",message="expected PEM certificates, each beginning with '-----BEGIN CERTIFICATE-----'"
 type PEMBundle string
 
-// NotarySpec describes a Notary v1 server and the roots of trust of its repositories.
+// NotarySpec describes a Notary v1 server and the root of trust of its repositories.
 //
 // +kubebuilder:validation:XValidation:rule="!self.server.startsWith('http://') || (has(self.plainHTTP) && self.plainHTTP == 'Allow')",message="server must be an https:// URL; set plainHTTP: Allow to accept http"
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
@@ -103,39 +103,41 @@ type NotarySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") || self.matches("[@?#]") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : self.matches("^[hH][tT][tT][pP][sS]?://") && !self.matches("^https?://") ? "write https:// in lower case" : !(isURL(self) && self.matches("^https?://[^/]+(/.*)?$")) ? "server must be an http(s) URL such as https://notary.example.com" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") || self.matches("[@?#]") ? "" : self == "" ? "server cannot be empty: write a URL such as https://notary.example.com" : self.matches("\\s") ? "server has no white space: remove it" : !self.contains("://") ? "write https:// before the host, as in https://notary.example.com" : self.matches("^[hH][tT][tT][pP][sS]?://") && !self.matches("^https?://") ? "write https:// in lower case" : !(isURL(self) && self.matches("^https?://[^/]+(/.*)?$")) ? "server must be an http(s) URL such as https://notary.example.com" : self.matches("/v2/*$") ? "server is the base URL, below which /v2 lies: drop /v2 from its end" : ""`
 	Server string `json:"server,omitempty"`
 
-	// PlainHTTP says whether an unencrypted connection to the server is acceptable. Metadata is
-	// signed, but an onlooker sees which images are asked for, and can hold answers back. Forbid,
-	// or Allow to accept http. Default Forbid.
+	// PlainHTTP says whether the operator may connect to the server without TLS: Forbid, or Allow
+	// to accept http. Metadata is signed, but over http an attacker on the network can see which
+	// images are used and can suppress answers. Default Forbid.
 	// +optional
 	// +default="Forbid"
 	PlainHTTP PlainHTTP `json:"plainHTTP,omitempty"`
 
-	// CABundle is the PEM certificates that the server's TLS certificate must chain to. Absent: the
-	// system's. One that cannot be read is skipped, and condition Ready names it.
+	// CABundle are PEM certificates. The server's TLS certificate must chain to one of them.
+	// Without a bundle, the operator uses the CAs of its system. It skips a certificate that it
+	// cannot parse, and condition Ready names it.
 	// +optional
 	CABundle PEMBundle `json:"caBundle,omitempty"`
 
-	// CABundleFrom takes the bundle from an object in the operator's namespace instead.
+	// CABundleFrom reads the bundle from an object in the operator's namespace instead.
 	// +optional
 	CABundleFrom *KeySource `json:"caBundleFrom,omitempty"`
 
 	// CredentialsSecretRef names a Secret in the operator's namespace with the keys "username" and
-	// "password" (type kubernetes.io/basic-auth). They are sent to the server and, with its token
-	// flow, to a token service on the same host or on one that TokenServices lists.
+	// "password" (type kubernetes.io/basic-auth). The operator sends them to the server. If the
+	// server uses a token service, it sends them there too, provided that the service is on the
+	// same host or that TokenServices lists its host.
 	// +optional
 	CredentialsSecretRef *SecretReference `json:"credentialsSecretRef,omitempty"`
 
 	// ClientCertificateSecretRef names a Secret in the operator's namespace with the keys "tls.crt"
-	// and "tls.key" (type kubernetes.io/tls): the certificate that is shown to a server which asks
-	// clients for one. It is shown to the server's own host and port only: to no token service
-	// elsewhere.
+	// and "tls.key" (type kubernetes.io/tls). The operator presents this client certificate if the
+	// server requests one. It presents it only to the server's own host and port, never to a token
+	// service elsewhere.
 	// +optional
 	ClientCertificateSecretRef *SecretReference `json:"clientCertificateSecretRef,omitempty"`
 
-	// TokenServices are the hosts, other than the server's own, that are asked for a token when the
-	// server names one of them as its token service, with credentials or without. Each has its
-	// port, unless that is 443. A token service on a host that is not listed is not asked, because
-	// its answer is handed to the server: reason Unauthorized.
+	// TokenServices are hosts, other than the server's own, from which the operator may request a
+	// token, with or without credentials. Each is a host with its port; 443 may be left out. The
+	// operator sends a token to the server. So it requests none from a host that is not listed, and
+	// reports Unauthorized instead.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
@@ -145,14 +147,14 @@ type NotarySpec struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, x.contains("PRIVATE KEY") || !x.contains("@"))`,message="a token service takes no user, password or '@': put user and password into a Secret, and name it in credentialsSecretRef"
 	TokenServices []string `json:"tokenServices,omitempty"`
 
-	// Root pins the root of trust: at least one way must be given, there is no trust on first use.
-	// Where several are given, a root that any of them vouches for is accepted.
+	// Root pins the root of trust. There is no trust on first use, so at least one field must be
+	// set. A root is accepted if any of the fields accepts it.
 	// +required
 	Root NotaryRoot `json:"root,omitzero"`
 
-	// Roles maps a role of a policy to the delegations that speak for it. A role r that is not
-	// listed is the delegation targets/r. Neither targets nor targets/releases ever stands in for a
-	// role by default.
+	// Roles maps a role of a policy to the delegations that sign for it. A role r that is not
+	// listed is mapped to the delegation targets/r. By default neither targets nor targets/releases
+	// ever counts for a role.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -160,7 +162,7 @@ type NotarySpec struct {
 	Roles []NotaryRole `json:"roles,omitempty"`
 }
 
-// PlainHTTP says whether unencrypted connections are acceptable.
+// PlainHTTP says whether connections without TLS are allowed.
 //
 // +kubebuilder:validation:MaxLength=32
 // +kubebuilder:validation:XValidation:rule=`self in ["Forbid", "Allow"]`,message="plainHTTP must be Forbid or Allow"
@@ -178,8 +180,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.caBundle) || !has(self.caBundleFrom)",message="at most one of caBundle and caBundleFrom may be set"
 // +kubebuilder:validation:XValidation:rule=`!has(self.caBundle) || !self.caBundle.contains("PRIVATE KEY")`,fieldPath=".caBundle",message="this holds a private key; give certificates only"
 type NotaryRoot struct {
-	// Keys are root public keys, or certificates that carry them. CA certificates may follow a
-	// certificate: they count for nothing.
+	// Keys are public keys of the root role, or certificates with such keys. The CA certificates of
+	// a chain may follow a certificate and are ignored.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -187,42 +189,43 @@ type NotaryRoot struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
 	Keys []PEM `json:"keys,omitempty"`
 
-	// KeysFrom takes root public keys or certificates from objects in the operator's namespace.
+	// KeysFrom reads such public keys or certificates from objects in the operator's namespace.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	KeysFrom []KeySource `json:"keysFrom,omitempty"`
 
-	// KeyIDs are canonical key IDs of root keys.
+	// KeyIDs are canonical IDs of keys of the root role.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=32
 	KeyIDs []KeyID `json:"keyIDs,omitempty"`
 
-	// CABundle is certificates that a root key's certificate must chain to. One that cannot be
-	// read, or is of no certificate authority, is skipped, and condition Ready names it.
+	// CABundle are PEM certificates. The certificate of a root key must chain to one of them. The
+	// operator skips a certificate that it cannot parse or that is not a CA certificate, and
+	// condition Ready names it.
 	// +optional
 	CABundle PEMBundle `json:"caBundle,omitempty"`
 
-	// CABundleFrom takes the bundle from an object in the operator's namespace instead.
+	// CABundleFrom reads the bundle from an object in the operator's namespace instead.
 	// +optional
 	CABundleFrom *KeySource `json:"caBundleFrom,omitempty"`
 }
 
-// NotaryRole says which delegations speak for a role, and how many keys it takes.
+// NotaryRole says which delegations sign for a role, and how many keys must have signed.
 //
 // +kubebuilder:validation:XValidation:rule="self.name != 'releases' || has(self.delegations)",message="role 'releases' needs delegations: targets/releases is signed by any one of all signers and proves no role"
 // +kubebuilder:validation:XValidation:rule=`!self.name.contains("PRIVATE KEY")`,fieldPath=".name",message="there is a private key in this field: remove it, and keep it out of the cluster"
 type NotaryRole struct {
-	// Name is the role, as policies require it.
+	// Name is the name of the role in policies.
 	// +required
 	Name RoleName `json:"name,omitempty"`
 
-	// Delegations are the Notary roles whose signature speaks for this role: delegations such as
-	// targets/qa, or "targets" itself where a repository has no delegations. Absent:
-	// targets/<name>.
+	// Delegations are the Notary roles whose signatures count for this role: delegations such as
+	// targets/qa, or "targets" itself if a repository has no delegations. Without them, the
+	// delegation is targets/<name>.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -230,15 +233,15 @@ type NotaryRole struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="there is a private key in this field: remove it, and keep it out of the cluster"
 	Delegations []DelegationName `json:"delegations,omitempty"`
 
-	// Threshold is how many distinct keys among the delegations must have signed. Default 1.
+	// Threshold is how many distinct keys of the delegations must have signed. Default 1.
 	// +optional
 	// +default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=32
 	Threshold int32 `json:"threshold,omitempty"`
 
-	// Keys, where given, are the only keys that can speak for this role: public keys or
-	// certificates. CA certificates may follow a certificate: they count for nothing.
+	// Keys are public keys or certificates. If Keys or KeysFrom is set, only those keys count for
+	// this role. The CA certificates of a chain may follow a certificate and are ignored.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -246,7 +249,7 @@ type NotaryRole struct {
 	// +kubebuilder:validation:XValidation:rule=`self.all(x, !x.contains("PRIVATE KEY"))`,message="this is a private key; give the public key or the certificate, and keep the private key out of the cluster"
 	Keys []PEM `json:"keys,omitempty"`
 
-	// KeysFrom takes such keys from objects in the operator's namespace.
+	// KeysFrom reads such keys from objects in the operator's namespace.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -260,7 +263,7 @@ type NotaryRole struct {
 // +kubebuilder:validation:XValidation:rule=`(self.contains("PRIVATE KEY") ? "" : self == "" ? "a delegation cannot be empty: write targets/ci for the delegation ci, or remove the entry" : self.matches("\\s") ? "a delegation has no white space: remove it" : self == "targets/releases" ? "targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation" : !self.matches("^targets(/[-a-z0-9_]+)*$") ? "a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself" : "") == ""`,messageExpression=`self.contains("PRIVATE KEY") ? "" : self == "" ? "a delegation cannot be empty: write targets/ci for the delegation ci, or remove the entry" : self.matches("\\s") ? "a delegation has no white space: remove it" : self == "targets/releases" ? "targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation" : !self.matches("^targets(/[-a-z0-9_]+)*$") ? "a delegation is targets/<name>, in lower-case letters, digits, '-' and '_', or targets itself" : ""`
 type DelegationName string
 
-// KeySource names an entry of a Secret or ConfigMap in the operator's namespace that holds PEM.
+// KeySource names a key of a Secret or ConfigMap in the operator's namespace whose value is PEM.
 //
 // +kubebuilder:validation:XValidation:rule=`!self.name.contains("PRIVATE KEY")`,fieldPath=".name",message="there is a private key in this field: remove it, and keep it out of the cluster"
 // +kubebuilder:validation:XValidation:rule=`!self.key.contains("PRIVATE KEY")`,fieldPath=".key",message="there is a private key in this field: remove it, and keep it out of the cluster"
@@ -273,7 +276,7 @@ type KeySource struct {
 	// Name is the name of the object.
 	// +required
 	Name ObjectName `json:"name,omitempty"`
-	// Key is the entry in its data.
+	// Key is the key in the data of the object.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
@@ -289,46 +292,49 @@ type SecretReference struct {
 	Name ObjectName `json:"name,omitempty"`
 }
 
-// AnnotationForgetVersions on a TrustRoot, with a value that it did not have before, lets go of the
-// versions seen of its repositories, once: the way back where a stolen key has raised a version out
-// of reach, or a server was restored from a backup.
+// AnnotationForgetVersions is the annotation of a TrustRoot that makes the operator forget, once
+// for each new value, which versions of the metadata it has seen. Administrators set it when a
+// server was restored from a backup, or when a stolen key has signed a version that the server
+// cannot exceed.
 const AnnotationForgetVersions = "countersign.dev/forget-versions"
 
-// TrustRootStatus is what the operator observed of a trust root.
+// TrustRootStatus is the state of a trust root as the operator last observed it.
 type TrustRootStatus struct {
-	// ObservedGeneration is the generation of the spec that the status speaks of.
+	// ObservedGeneration is the generation of the spec that the status describes.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Conditions are Ready, Fresh and Expiring.
+	// Conditions are Ready, Fresh and Expiring. Ready says whether the trust root can be used,
+	// Fresh whether the last refresh of every repository succeeded. Expiring warns of metadata that
+	// expires.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Format is the variant of the spec that is set: Notary.
+	// Format is the signature format that the spec sets: Notary.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Format string `json:"format,omitempty"`
 
-	// RootFingerprints are what the root of trust is pinned to: canonical key IDs, and the SHA-256
-	// of the certificates of a CA bundle, in hexadecimal.
+	// RootFingerprints are the pins of the root of trust, in hexadecimal: canonical key IDs, and
+	// the SHA-256 of each certificate of the CA bundle.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	RootFingerprints []string `json:"rootFingerprints,omitempty"`
 
-	// Repositories counts what is tracked under this trust root.
+	// Repositories counts the repositories that the operator tracks under this trust root.
 	// +optional
 	Repositories *RepositoryStatus `json:"repositories,omitempty"`
 
-	// Expires is the earliest expiry of metadata in use, as RFC 3339.
+	// Expires is the earliest expiry among the metadata in use, in RFC 3339.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Expires string `json:"expires,omitempty"`
 
-	// ExpiresFirst says which role of which repository expires at that time.
+	// ExpiresFirst names the role and the repository whose metadata expires at that time.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	ExpiresFirst string `json:"expiresFirst,omitempty"`
@@ -337,8 +343,8 @@ type TrustRootStatus struct {
 	// +optional
 	LastRefreshTime *metav1.Time `json:"lastRefreshTime,omitempty"`
 
-	// LastHandledForgetVersions is the value of the annotation countersign.dev/forget-versions by
-	// which the versions seen last started anew.
+	// LastHandledForgetVersions is the last value of the annotation countersign.dev/forget-versions
+	// that the operator has handled.
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	LastHandledForgetVersions string `json:"lastHandledForgetVersions,omitempty"`
@@ -346,13 +352,13 @@ type TrustRootStatus struct {
 
 // RepositoryStatus counts the repositories of a trust root.
 type RepositoryStatus struct {
-	// Tracked is how many repositories have been asked for and are kept up to date.
+	// Tracked is how many repositories the operator has fetched or tried to fetch, and refreshes.
 	// +required
 	Tracked int32 `json:"tracked"`
-	// Failing is how many of them could not be brought up to date by their last refresh.
+	// Failing is how many of them failed their last refresh.
 	// +required
 	Failing int32 `json:"failing"`
-	// Errors are the last errors of the first ten failing repositories, by name.
+	// Errors are the last errors of the first ten failing repositories, sorted by name.
 	// +optional
 	// +listType=map
 	// +listMapKey=repository
@@ -362,7 +368,7 @@ type RepositoryStatus struct {
 
 // RepositoryError is the last error of one repository.
 type RepositoryError struct {
-	// Repository is the repository as it is signed.
+	// Repository is the name under which the repository is signed.
 	// +required
 	// +kubebuilder:validation:MaxLength=1024
 	Repository string `json:"repository,omitempty"`
@@ -376,7 +382,7 @@ type RepositoryError struct {
 	Message string `json:"message,omitempty"`
 }
 
-// TrustRoot says where the signatures of roles come from, and what anchors the trust in them.
+// TrustRoot says where the signatures of roles come from and which keys are trusted.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=troot,categories=countersign
@@ -394,10 +400,10 @@ type TrustRoot struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// Spec says where signatures come from and what anchors the trust in them.
+	// Spec says where signatures come from and which keys are trusted.
 	// +required
 	Spec TrustRootSpec `json:"spec"`
-	// Status is what the operator observed.
+	// Status is the state of the trust root as the operator last observed it.
 	// +optional
 	Status TrustRootStatus `json:"status,omitempty"`
 }
