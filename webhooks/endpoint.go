@@ -127,13 +127,13 @@ type holdKey struct{}
 
 // release gives back what the body of a request takes. Nothing may refer to it any more.
 func release(ctx context.Context) {
-	if hold, ok := ctx.Value(holdKey{}).(*port.Hold); ok {
-		hold.Free()
+	if hold, ok := ctx.Value(holdKey{}).(*port.Reservation); ok {
+		hold.FreeBody()
 	}
 }
 
 // read reads a request. A panic is an error.
-func (e *endpoint) read(ctx context.Context, r *http.Request, hold *port.Hold) (body []byte, err error) {
+func (e *endpoint) read(ctx context.Context, r *http.Request, hold *port.Reservation) (body []byte, err error) {
 	defer recovered(ctx, func(any) { err = errBroke })
 	return readBody(ctx, r, hold)
 }
@@ -191,7 +191,7 @@ func reviewKind() schema.GroupVersionKind {
 
 // clientOf returns the client that a request is from, empty where it is not known.
 func clientOf(ctx context.Context) string {
-	if hold, ok := ctx.Value(holdKey{}).(*port.Hold); ok {
+	if hold, ok := ctx.Value(holdKey{}).(*port.Reservation); ok {
 		return hold.Client()
 	}
 	return ""
@@ -199,7 +199,7 @@ func clientOf(ctx context.Context) string {
 
 // readBody reads a request in full. Memory is taken for what has come: the length that anybody can
 // claim counts for a small one, and once smallBody bytes are there.
-func readBody(ctx context.Context, r *http.Request, hold *port.Hold) ([]byte, error) {
+func readBody(ctx context.Context, r *http.Request, hold *port.Reservation) ([]byte, error) {
 	if is := r.Header.Get("Content-Type"); is != "application/json" {
 		return nil, fmt.Errorf("the content type is %.80q, expected application/json", is)
 	}
@@ -229,7 +229,7 @@ func readBody(ctx context.Context, r *http.Request, hold *port.Hold) ([]byte, er
 }
 
 // brokenOff says why a body broke off.
-func brokenOff(ctx context.Context, hold *port.Hold, err error) error {
+func brokenOff(ctx context.Context, hold *port.Reservation, err error) error {
 	if slow := hold.Arrived(); slow != nil {
 		return slow
 	}
@@ -249,7 +249,7 @@ func tooSlow(ctx context.Context) error {
 }
 
 // grow returns a body with more room, which has been taken of the budget.
-func grow(ctx context.Context, hold *port.Hold, body []byte, claim int64) ([]byte, error) {
+func grow(ctx context.Context, hold *port.Reservation, body []byte, claim int64) ([]byte, error) {
 	const behind = 512 // so that the end of the body is met without growing once more
 	size := int64(cap(body)) * 4
 	switch {

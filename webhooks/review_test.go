@@ -149,7 +149,7 @@ func TestThreatUnreadableReviewsAreDenied(t *testing.T) {
 }
 
 // newHold is what a request takes of a budget of its own.
-func newHold(t *testing.T) *port.Hold {
+func newHold(t *testing.T) *port.Reservation {
 	t.Helper()
 	hold, err := port.NewBudget(port.DefaultLimits()).Begin(t.Context(), "client", requestCost, httptest.NewRecorder())
 	if err != nil {

@@ -1,10 +1,10 @@
-// Package port bounds what the clients of the admission port can take from the manager: memory by a
-// Budget, connections by Conns.
+// Package port limits how much of the manager the clients of the admission port can use: a Budget
+// limits memory, Conns limits connections.
 //
-// Whoever reaches the port can send to it. So nothing here believes what a client claims, each
-// client has a share of its own, and what is full makes room at the cost of whoever has been
-// sending for longest, never of a request that is being decided on. A client is the host part of
-// its address. It decides nothing about a request but whether there is room for it.
+// Anyone who reaches the port can send to it. So the package trusts nothing that a client claims,
+// and each client has a limit of its own. When a limit is reached, the package evicts the request
+// whose body has been arriving for longest. It never evicts a request that is being decided. A
+// client is the host part of an address. The package decides only whether a request has room.
 package port
 
 import (
@@ -15,38 +15,36 @@ import (
 	"time"
 )
 
-// ErrBusy says that there was no room within the time that a request may wait for it.
+// ErrBusy says that a request has waited for memory as long as it may.
 var ErrBusy = errors.New("too many requests are under way; try again")
 
-// ErrTooSlow says that a request gave way to others, because its body had been arriving for long.
-var ErrTooSlow = errors.New("it was arriving for so long that others needed the room; try again")
+// ErrTooSlow says that a request was evicted because its body arrived too slowly.
+var ErrTooSlow = errors.New("it arrived too slowly, and other requests needed its memory; try again")
 
 // Share is a part of the budget.
 type Share struct {
-	// Size is what all requests together may take of it, in bytes.
+	// Size is how many bytes of the share all requests together may use.
 	Size int64
-	// Each is what the requests of one client may take of it, in bytes.
+	// Each is how many bytes of the share the requests of one client may use.
 	Each int64
-	// Waiting is how many requests of one client may wait for room in it.
+	// Waiting is how many requests of one client may wait for memory of the share.
 	Waiting int
 }
 
 // Limits are the bounds of a Budget. All must be positive.
 type Limits struct {
-	// Small is the share of requests that have taken no more than SmallUpTo bytes, and Large that
-	// of all others.
+	// Small is the share for requests whose body uses at most SmallUpTo bytes. Large is the share
+	// for all others.
 	Small, Large Share
 	SmallUpTo    int64
-	// Patience bounds how long a request waits for room.
+	// Patience is how long a request may wait for memory.
 	Patience time.Duration
-	// Grace is how long a body may be arriving before it can be made to give way to a request that
-	// waits.
+	// Grace is how long a body may take to arrive before a waiting request can evict it.
 	Grace time.Duration
 }
 
-// DefaultLimits are 64 MiB. Half of that is for requests of up to 512 KiB, which larger ones cannot
-// take. One client has half of each share: room for about 1,800 small requests at once, or one of
-// the greatest size.
+// DefaultLimits are 64 MiB in total. Half is reserved for requests of up to 512 KiB. One client may
+// use half of each share: about 1,800 small requests at once, or one of the maximum size.
 func DefaultLimits() Limits {
 	return Limits{
 		Small:     Share{Size: 32 << 20, Each: 16 << 20, Waiting: 64},
@@ -70,13 +68,14 @@ type share struct {
 	Share
 	used    int64
 	clients map[string]*account
-	// arriving are the requests that take of this share while their bodies arrive.
-	arriving map[*Hold]struct{}
-	// queue holds those that wait, in the order in which they came.
+	// arriving are the requests that use this share and whose bodies are still arriving.
+	arriving map[*Reservation]struct{}
+	// queue are the waiting requests, in the order of their arrival.
 	queue []*waiter
 }
 
-// account is what one client takes of a share. It goes when that is nothing.
+// account counts what one client uses of a share. It is deleted when the client uses nothing and
+// waits for nothing.
 type account struct {
 	client  string
 	used    int64
@@ -86,137 +85,138 @@ type account struct {
 type waiter struct {
 	account *account
 	bytes   int64
-	ready   chan struct{} // closed when it has its room, or has none
+	ready   chan struct{} // closed when the waiter has its memory or is refused
 	refused bool          // guarded by the mutex of the budget
 }
 
-// NewBudget returns a budget of which nothing is taken.
+// NewBudget returns an unused budget.
 func NewBudget(limits Limits) *Budget {
-	make1 := func(s Share) share {
-		return share{Share: s, clients: make(map[string]*account), arriving: make(map[*Hold]struct{})}
+	newShare := func(s Share) share {
+		return share{Share: s, clients: make(map[string]*account), arriving: make(map[*Reservation]struct{})}
 	}
-	return &Budget{limits: limits, small: make1(limits.Small), large: make1(limits.Large)}
+	return &Budget{limits: limits, small: newShare(limits.Small), large: newShare(limits.Large)}
 }
 
-// Hold is what one request takes. One goroutine at a time may call its methods.
-type Hold struct {
+// Reservation is the memory of one request. Only one goroutine at a time may call its methods.
+type Reservation struct {
 	budget *Budget
 	client string
 	began  time.Time
 	answer http.ResponseWriter
 
-	base int64 // of the small share, until End
+	base int64 // reserved in the small share until End
 
 	// The budget's mutex guards the rest.
 	body    int64
-	in      *share // where body is taken from
+	in      *share // the share that body is reserved in
 	waits   bool
 	evicted bool
 }
 
-// Begin takes base bytes for a request of a client, until End. The error is ErrBusy, or that of
-// ctx. While the body arrives, its reading may be cut off through w.
-func (b *Budget) Begin(ctx context.Context, client string, base int64, w http.ResponseWriter) (*Hold, error) {
-	h := &Hold{budget: b, client: client, began: time.Now(), answer: w, base: base, in: &b.small}
+// Begin reserves base bytes for a request of a client, until End. It returns ErrBusy or the error
+// of ctx. While the body arrives, the budget may evict the request: it then stops the reading of
+// the body through w.
+func (b *Budget) Begin(ctx context.Context, client string, base int64, w http.ResponseWriter) (*Reservation, error) {
+	r := &Reservation{budget: b, client: client, began: time.Now(), answer: w, base: base, in: &b.small}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.take(ctx, h, &b.small, base); err != nil {
+	if err := b.reserve(ctx, r, &b.small, base); err != nil {
 		return nil, err
 	}
-	b.small.arriving[h] = struct{}{}
-	return h, nil
+	b.small.arriving[r] = struct{}{}
+	return r, nil
 }
 
-// Client returns the client that the request is from.
-func (h *Hold) Client() string { return h.client }
+// Client returns the client that sent the request.
+func (r *Reservation) Client() string { return r.client }
 
-// Body makes bytes what the request takes for its body: of the small share up to SmallUpTo, and
-// else all of the large one. The error is ErrBusy, ErrTooSlow, or that of ctx, and then it takes
-// what it took before.
-func (h *Hold) Body(ctx context.Context, bytes int64) error {
-	b := h.budget
+// Body sets what the request reserves for its body to bytes: in the small share up to SmallUpTo
+// bytes, all of it in the large share above. It returns ErrBusy, ErrTooSlow or the error of ctx;
+// then the reservation stays as it was.
+func (r *Reservation) Body(ctx context.Context, bytes int64) error {
+	b := r.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if h.evicted {
+	if r.evicted {
 		return ErrTooSlow
 	}
-	to, more := h.in, bytes-h.body
-	if bytes > b.limits.SmallUpTo && h.in == &b.small {
+	to, more := r.in, bytes-r.body
+	if bytes > b.limits.SmallUpTo && r.in == &b.small {
 		to, more = &b.large, bytes
 	}
 	if more > 0 {
-		h.waits = true
-		err := b.take(ctx, h, to, more)
-		h.waits = false
+		r.waits = true
+		err := b.reserve(ctx, r, to, more)
+		r.waits = false
 		if err != nil {
 			return err
 		}
 	}
-	if to != h.in {
-		b.give(h.in, h.client, h.body)
-		delete(h.in.arriving, h)
-		to.arriving[h] = struct{}{}
+	if to != r.in {
+		b.release(r.in, r.client, r.body)
+		delete(r.in.arriving, r)
+		to.arriving[r] = struct{}{}
 	} else if more < 0 {
-		b.give(to, h.client, -more)
+		b.release(to, r.client, -more)
 	}
-	h.body, h.in = bytes, to
+	r.body, r.in = bytes, to
 	return nil
 }
 
-// Arrived says that the whole body is there: from now on the request gives way to nobody. It
-// returns ErrTooSlow where it has done so.
-func (h *Hold) Arrived() error {
-	b := h.budget
+// Arrived says that the whole body has been read: from now on the request cannot be evicted. It
+// returns ErrTooSlow if the request was evicted before.
+func (r *Reservation) Arrived() error {
+	b := r.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(h.in.arriving, h)
-	if h.evicted {
+	delete(r.in.arriving, r)
+	if r.evicted {
 		return ErrTooSlow
 	}
 	return nil
 }
 
-// Free gives back what the request takes for its body, which nothing may refer to any more.
-func (h *Hold) Free() {
-	b := h.budget
+// FreeBody releases the memory of the body. Nothing may refer to the body any more.
+func (r *Reservation) FreeBody() {
+	b := r.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(h.in.arriving, h)
-	b.give(h.in, h.client, h.body)
-	h.body = 0
+	delete(r.in.arriving, r)
+	b.release(r.in, r.client, r.body)
+	r.body = 0
 }
 
-// End gives back all that the request takes.
-func (h *Hold) End() {
-	h.Free()
-	b := h.budget
+// End releases all memory of the request.
+func (r *Reservation) End() {
+	r.FreeBody()
+	b := r.budget
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.give(&b.small, h.client, h.base)
-	h.base = 0
+	b.release(&b.small, r.client, r.base)
+	r.base = 0
 }
 
-// Used returns what is taken of both shares, in bytes.
+// Used returns how many bytes of each share are reserved.
 func (b *Budget) Used() (small, large int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.small.used, b.large.used
 }
 
-// take takes bytes of a share for a request, and waits for them where it must; the mutex, which the
-// caller holds, is not held then.
-func (b *Budget) take(ctx context.Context, h *Hold, s *share, bytes int64) error {
-	a := s.clients[h.client]
+// reserve reserves bytes of a share for a request, and waits for them if it must. The caller holds
+// the mutex; reserve unlocks it while it waits.
+func (b *Budget) reserve(ctx context.Context, r *Reservation, s *share, bytes int64) error {
+	a := s.clients[r.client]
 	if a == nil {
-		a = &account{client: h.client}
-		s.clients[h.client] = a
+		a = &account{client: r.client}
+		s.clients[r.client] = a
 	}
 	if len(s.queue) == 0 && s.fits(a, bytes) {
 		s.used += bytes
 		a.used += bytes
 		return nil
 	}
-	if bytes > s.Each || a.waiting >= s.Waiting && !s.displace(a, bytes) {
+	if bytes > s.Each || a.waiting >= s.Waiting && !s.refuseLarger(a, bytes) {
 		s.forget(a)
 		return ErrBusy
 	}
@@ -227,21 +227,21 @@ func (b *Budget) take(ctx context.Context, h *Hold, s *share, bytes int64) error
 	return b.wait(ctx, s, w)
 }
 
-// wait waits until a waiter has its room, and has others give way.
+// wait waits until a waiter has its memory, and evicts slow requests for it.
 func (b *Budget) wait(ctx context.Context, s *share, w *waiter) error {
 	patience := time.NewTimer(b.limits.Patience)
 	defer patience.Stop()
-	look := time.NewTicker(max(b.limits.Grace/8, time.Millisecond))
-	defer look.Stop()
+	retry := time.NewTicker(max(b.limits.Grace/8, time.Millisecond))
+	defer retry.Stop()
 	err := error(nil)
 	for err == nil {
-		s.makeRoom(w, time.Now().Add(-b.limits.Grace))
+		s.evictFor(w, time.Now().Add(-b.limits.Grace))
 		b.mu.Unlock()
 		select {
 		case <-w.ready:
 			b.mu.Lock()
 			return w.outcome()
-		case <-look.C:
+		case <-retry.C:
 		case <-patience.C:
 			err = ErrBusy
 		case <-ctx.Done():
@@ -250,17 +250,17 @@ func (b *Budget) wait(ctx context.Context, s *share, w *waiter) error {
 		b.mu.Lock()
 	}
 	select {
-	case <-w.ready: // meanwhile
+	case <-w.ready: // it became ready before the mutex was locked again
 		return w.outcome()
 	default:
 	}
-	s.leave(w)
+	s.dequeue(w)
 	s.forget(w.account)
 	s.serve()
 	return err
 }
 
-// outcome is what came of waiting.
+// outcome returns ErrBusy for a refused waiter, and nil for one that has its memory.
 func (w *waiter) outcome() error {
 	if w.refused {
 		return ErrBusy
@@ -268,8 +268,8 @@ func (w *waiter) outcome() error {
 	return nil
 }
 
-// give gives bytes back.
-func (b *Budget) give(s *share, client string, bytes int64) {
+// release releases bytes that a client has reserved in a share.
+func (b *Budget) release(s *share, client string, bytes int64) {
 	if bytes == 0 {
 		return
 	}
@@ -284,16 +284,16 @@ func (s *share) fits(a *account, bytes int64) bool {
 	return s.used+bytes <= s.Size && a.used+bytes <= s.Each
 }
 
-// forget drops the account of a client that takes nothing.
+// forget deletes the account of a client that uses nothing and waits for nothing.
 func (s *share) forget(a *account) {
 	if a.used == 0 && a.waiting == 0 {
 		delete(s.clients, a.client)
 	}
 }
 
-// serve gives room to those that wait. The client that takes least is the first, and of its
-// requests the one that needs least: the claim of megabytes costs nothing. Where there is no room
-// for that one, the others wait too. A client that takes all it may holds up no other.
+// serve gives memory to waiting requests. The client that uses least comes first, and of its
+// requests the smallest: to claim megabytes costs a client nothing. If that request does not fit,
+// the others wait too. A client at its own limit is skipped, so that it delays no other.
 func (s *share) serve() {
 	for {
 		var first *waiter
@@ -307,36 +307,36 @@ func (s *share) serve() {
 		}
 		s.used += first.bytes
 		first.account.used += first.bytes
-		s.leave(first)
+		s.dequeue(first)
 		close(first.ready)
 	}
 }
 
-// before says that a waiter has its room before another one that came sooner.
+// before reports whether w gets its memory before other, which arrived earlier.
 func (w *waiter) before(other *waiter) bool {
 	return w.account.used < other.account.used || w.account == other.account && w.bytes < other.bytes
 }
 
-// displace refuses the request of a client that waits for most, where that is for more than some
-// bytes.
-func (s *share) displace(a *account, bytes int64) bool {
-	var most *waiter
+// refuseLarger refuses the largest waiting request of a client, if it is for more than bytes. It
+// reports whether it refused one.
+func (s *share) refuseLarger(a *account, bytes int64) bool {
+	var largest *waiter
 	for _, w := range s.queue {
-		if w.account == a && w.bytes > bytes && (most == nil || w.bytes > most.bytes) {
-			most = w
+		if w.account == a && w.bytes > bytes && (largest == nil || w.bytes > largest.bytes) {
+			largest = w
 		}
 	}
-	if most == nil {
+	if largest == nil {
 		return false
 	}
-	most.refused = true
-	s.leave(most)
-	close(most.ready)
+	largest.refused = true
+	s.dequeue(largest)
+	close(largest.ready)
 	return true
 }
 
-// leave takes a waiter out of the queue.
-func (s *share) leave(w *waiter) {
+// dequeue removes a waiter from the queue.
+func (s *share) dequeue(w *waiter) {
 	for i := range s.queue {
 		if s.queue[i] == w {
 			s.queue = append(s.queue[:i], s.queue[i+1:]...)
@@ -346,15 +346,15 @@ func (s *share) leave(w *waiter) {
 	}
 }
 
-// makeRoom has requests give way whose bodies have been arriving since before a time, until there
-// will be room for a waiter: those of the client that takes most first, and of these the ones that
-// began first. Where the waiter's client has taken all that is its own, its own.
-func (s *share) makeRoom(w *waiter, before time.Time) {
+// evictFor evicts requests whose bodies have been arriving since before a time, until a waiter will
+// have its memory. It evicts requests of the client that uses most first, and of these the oldest.
+// If the waiter's own client is at its limit, only requests of that client are evicted.
+func (s *share) evictFor(w *waiter, before time.Time) {
 	own := w.account.used+w.bytes > s.Each
 	leaving := int64(0)
-	for h := range s.arriving {
-		if h.evicted && (!own || h.client == w.account.client) {
-			leaving += h.taken(s)
+	for r := range s.arriving {
+		if r.evicted && (!own || r.client == w.account.client) {
+			leaving += r.reserved(s)
 		}
 	}
 	need := s.used + w.bytes - s.Size
@@ -367,43 +367,45 @@ func (s *share) makeRoom(w *waiter, before time.Time) {
 			return
 		}
 		victim.evict()
-		leaving += victim.taken(s)
+		leaving += victim.reserved(s)
 	}
 }
 
-func (s *share) victim(w *waiter, own bool, before time.Time) *Hold {
-	var found *Hold
-	for h := range s.arriving {
-		if h.evicted || h.waits || !h.began.Before(before) || own && h.client != w.account.client {
+// victim returns the request that evictFor evicts next, nil if there is none.
+func (s *share) victim(w *waiter, own bool, before time.Time) *Reservation {
+	var found *Reservation
+	for r := range s.arriving {
+		if r.evicted || r.waits || !r.began.Before(before) || own && r.client != w.account.client {
 			continue
 		}
 		if found == nil {
-			found = h
+			found = r
 			continue
 		}
-		ours, best := s.clients[h.client].used, s.clients[found.client].used
-		if ours > best || ours == best && h.began.Before(found.began) {
-			found = h
+		used, most := s.clients[r.client].used, s.clients[found.client].used
+		if used > most || used == most && r.began.Before(found.began) {
+			found = r
 		}
 	}
 	return found
 }
 
-// taken is what the end of a request gives back to a share.
-func (h *Hold) taken(s *share) int64 {
+// reserved returns how many bytes the end of a request releases in a share.
+func (r *Reservation) reserved(s *share) int64 {
 	bytes := int64(0)
-	if h.in == s {
-		bytes += h.body
+	if r.in == s {
+		bytes += r.body
 	}
-	if s == &h.budget.small {
-		bytes += h.base
+	if s == &r.budget.small {
+		bytes += r.base
 	}
 	return bytes
 }
 
-// evict cuts the reading of the body off. The mutex is held, so the request is still being read.
-func (h *Hold) evict() {
-	h.evicted = true
-	// where it cannot, Body says ErrTooSlow
-	_ = http.NewResponseController(h.answer).SetReadDeadline(time.Now().Add(-time.Second))
+// evict stops the reading of the body. The caller holds the mutex and r is in arriving, so the body
+// is still being read.
+func (r *Reservation) evict() {
+	r.evicted = true
+	// if the deadline cannot be set, Body returns ErrTooSlow
+	_ = http.NewResponseController(r.answer).SetReadDeadline(time.Now().Add(-time.Second))
 }

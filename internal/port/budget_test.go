@@ -11,7 +11,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/port"
 )
 
-// narrow is room for ten small units, and ten large ones, of which each client has six.
+// narrow returns limits of ten bytes for each share, six of them per client.
 func narrow() port.Limits {
 	return port.Limits{
 		Small: port.Share{Size: 10, Each: 6, Waiting: 4}, Large: port.Share{Size: 10, Each: 6, Waiting: 4},
@@ -19,31 +19,31 @@ func narrow() port.Limits {
 	}
 }
 
-func begin(t *testing.T, b *port.Budget, client string, base int64) *port.Hold {
+func begin(t *testing.T, b *port.Budget, client string, base int64) *port.Reservation {
 	t.Helper()
-	h, err := b.Begin(t.Context(), client, base, httptest.NewRecorder())
+	r, err := b.Begin(t.Context(), client, base, httptest.NewRecorder())
 	if err != nil {
-		t.Fatalf("%s: %v", client, err)
+		t.Fatalf("%s: got %v, want a reservation", client, err)
 	}
-	return h
+	return r
 }
 
-func body(t *testing.T, h *port.Hold, bytes int64) {
+func body(t *testing.T, r *port.Reservation, bytes int64) {
 	t.Helper()
-	if err := h.Body(t.Context(), bytes); err != nil {
-		t.Fatal(err)
+	if err := r.Body(t.Context(), bytes); err != nil {
+		t.Fatalf("reserving %d bytes for the body: got %v, want nil", bytes, err)
 	}
 }
 
-func used(t *testing.T, b *port.Budget, wantSmall, wantLarge int64) {
+func wantUsed(t *testing.T, b *port.Budget, wantSmall, wantLarge int64) {
 	t.Helper()
 	if small, large := b.Used(); small != wantSmall || large != wantLarge {
-		t.Errorf("%d and %d are taken, want %d and %d", small, large, wantSmall, wantLarge)
+		t.Errorf("got %d small and %d large bytes in use, want %d and %d", small, large, wantSmall, wantLarge)
 	}
 }
 
-// over is a context that is over already: whoever has to wait with it does not.
-func over(t *testing.T) context.Context {
+// cancelled returns a cancelled context: a request with it fails instead of waiting.
+func cancelled(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -52,50 +52,50 @@ func over(t *testing.T) context.Context {
 
 func TestBudgetAddsUp(t *testing.T) {
 	b := port.NewBudget(narrow())
-	h := begin(t, b, "a", 1)
-	body(t, h, 2)
-	used(t, b, 3, 0)
-	body(t, h, 5) // which is large: all of it
-	used(t, b, 1, 5)
-	body(t, h, 6)
-	used(t, b, 1, 6)
-	if err := h.Arrived(); err != nil {
-		t.Error(err)
+	r := begin(t, b, "a", 1)
+	body(t, r, 2)
+	wantUsed(t, b, 3, 0)
+	body(t, r, 5) // moves the whole body to the large share
+	wantUsed(t, b, 1, 5)
+	body(t, r, 6)
+	wantUsed(t, b, 1, 6)
+	if err := r.Arrived(); err != nil {
+		t.Errorf("Arrived: got %v, want nil", err)
 	}
-	h.Free()
-	used(t, b, 1, 0)
-	h.End()
-	used(t, b, 0, 0)
+	r.FreeBody()
+	wantUsed(t, b, 1, 0)
+	r.End()
+	wantUsed(t, b, 0, 0)
 	if _, err := b.Begin(t.Context(), "a", 7, httptest.NewRecorder()); !errors.Is(err, port.ErrBusy) {
-		t.Errorf("more than a client may ever take: %v", err)
+		t.Errorf("a request above the limit of a client: got %v, want ErrBusy", err)
 	}
-	used(t, b, 0, 0)
+	wantUsed(t, b, 0, 0)
 }
 
-// Whatever one client takes, and however large its requests are, others have room.
+// One client cannot use the memory of the others, however large its requests are.
 func TestThreatOneClientLeavesRoom(t *testing.T) {
 	b := port.NewBudget(narrow())
 	for range 6 {
 		begin(t, b, "stranger", 1)
 	}
-	if _, err := b.Begin(over(t), "stranger", 1, httptest.NewRecorder()); err == nil {
-		t.Error("a client has more than its part")
+	if _, err := b.Begin(cancelled(t), "stranger", 1, httptest.NewRecorder()); err == nil {
+		t.Error("a client at its limit: got a reservation, want an error")
 	}
-	h := begin(t, b, "server", 1)
-	body(t, h, 2)
-	body(t, h, 4)
-	used(t, b, 7, 4)
-	// Large ones have taken all that there is for them; small ones do not notice.
-	g := begin(t, b, "other", 0)
-	body(t, g, 6)
-	if err := begin(t, b, "third", 0).Body(over(t), 3); err == nil {
-		t.Error("there is no end to the large share")
+	server := begin(t, b, "server", 1)
+	body(t, server, 2)
+	body(t, server, 4)
+	wantUsed(t, b, 7, 4)
+	// The large share is full now. Small requests still find memory.
+	other := begin(t, b, "other", 0)
+	body(t, other, 6)
+	if err := begin(t, b, "third", 0).Body(cancelled(t), 3); err == nil {
+		t.Error("a large body while the large share is full: got nil, want an error")
 	}
 	body(t, begin(t, b, "third", 1), 2)
 }
 
-// A request that waits gets its room from those that have been arriving for longest, and from
-// nobody whose body is there.
+// A waiting request evicts the one whose body has been arriving for longest, and never one whose
+// body is complete.
 func TestThreatStalledBodiesGiveWay(t *testing.T) {
 	limits := narrow()
 	limits.Grace = time.Nanosecond
@@ -109,34 +109,34 @@ func TestThreatStalledBodiesGiveWay(t *testing.T) {
 	body(t, oldest, 1)
 	var ended sync.WaitGroup
 	ended.Go(func() {
-		for { // as a reader does whose reading is cut off
+		for { // as a handler does when its read fails
 			if err := oldest.Body(t.Context(), 1); errors.Is(err, port.ErrTooSlow) {
 				oldest.End()
 				return
 			}
 		}
 	})
-	body(t, younger, 2) // seven, of six
+	body(t, younger, 2) // seven bytes in all, where the client may use six
 	ended.Wait()
 	if err := younger.Arrived(); err != nil {
-		t.Errorf("the younger one: %v", err)
+		t.Errorf("the younger request: got %v, want nil", err)
 	}
-	used(t, b, 5, 0)
+	wantUsed(t, b, 5, 0)
 	body(t, whole, 2)
 }
 
-// Nobody waits for longer than its patience, and no more wait than may.
+// A request waits no longer than Patience, and no more requests of a client wait than Waiting.
 func TestThreatWaitingIsBounded(t *testing.T) {
 	limits := narrow()
 	limits.Patience = time.Millisecond
 	b := port.NewBudget(limits)
 	begin(t, b, "a", 6)
 	if _, err := b.Begin(t.Context(), "a", 1, httptest.NewRecorder()); !errors.Is(err, port.ErrBusy) {
-		t.Errorf("the wait ended with %v", err)
+		t.Errorf("a wait longer than Patience: got %v, want ErrBusy", err)
 	}
 
 	b = port.NewBudget(narrow())
-	h := begin(t, b, "a", 6)
+	r := begin(t, b, "a", 6)
 	waits := make(chan error)
 	for range 5 {
 		go func() {
@@ -147,23 +147,24 @@ func TestThreatWaitingIsBounded(t *testing.T) {
 			waits <- err
 		}()
 	}
-	if err := <-waits; !errors.Is(err, port.ErrBusy) { // one of five
-		t.Errorf("the fifth that waits: %v", err)
+	if err := <-waits; !errors.Is(err, port.ErrBusy) { // one of the five, whichever came last
+		t.Errorf("the fifth waiting request: got %v, want ErrBusy", err)
 	}
-	h.End()
+	r.End()
 	for range 4 {
 		if err := <-waits; err != nil {
-			t.Error(err)
+			t.Errorf("a waiting request after the release: got %v, want nil", err)
 		}
 	}
-	used(t, b, 0, 0)
+	wantUsed(t, b, 0, 0)
 }
 
-// Who claims most does not keep those from waiting that claim less, and they have their room first.
+// Requests with large claims do not keep smaller ones of their client out of the queue, and the
+// smaller ones are served first.
 func TestThreatClaimsDoNotCrowdOut(t *testing.T) {
 	b := port.NewBudget(narrow())
-	h := begin(t, b, "a", 0)
-	body(t, h, 6)
+	r := begin(t, b, "a", 0)
+	body(t, r, 6)
 	refused := make(chan error)
 	for range 4 {
 		greedy := begin(t, b, "a", 0)
@@ -175,25 +176,24 @@ func TestThreatClaimsDoNotCrowdOut(t *testing.T) {
 	}
 	modest, another := make(chan error), make(chan error)
 	for _, answer := range []chan error{modest, another} {
-		h := begin(t, b, "a", 0)
-		go func() { answer <- h.Body(t.Context(), 3) }()
+		small := begin(t, b, "a", 0)
+		go func() { answer <- small.Body(t.Context(), 3) }()
 	}
-	// Six want to wait where four may: whichever came first, two that claim most are refused.
-	if err := <-refused; !errors.Is(err, port.ErrBusy) {
-		t.Error(err)
+	// Six requests want to wait and four may. In any order, two of the largest are refused.
+	for range 2 {
+		if err := <-refused; !errors.Is(err, port.ErrBusy) {
+			t.Errorf("a large request: got %v, want ErrBusy", err)
+		}
 	}
-	if err := <-refused; !errors.Is(err, port.ErrBusy) {
-		t.Error(err)
-	}
-	h.End()
+	r.End()
 	for _, c := range []chan error{modest, another} {
 		if err := <-c; err != nil {
-			t.Error(err)
+			t.Errorf("a small request: got %v, want nil", err)
 		}
 	}
 }
 
-// Whatever happens at once, nothing is lost and nothing is taken twice.
+// Under concurrent load the counts stay within the limits and end at zero.
 func TestBudgetUnderLoad(t *testing.T) {
 	limits := narrow()
 	limits.Grace, limits.Patience = time.Nanosecond, 5*time.Millisecond
@@ -203,23 +203,23 @@ func TestBudgetUnderLoad(t *testing.T) {
 		all.Go(func() {
 			client := string(rune('a' + i%3))
 			for n := range 200 {
-				h, err := b.Begin(t.Context(), client, 1, httptest.NewRecorder())
+				r, err := b.Begin(t.Context(), client, 1, httptest.NewRecorder())
 				if err != nil {
 					continue
 				}
 				for _, bytes := range []int64{1, 2, int64(3 + n%4)} {
-					if h.Body(t.Context(), bytes) != nil {
+					if r.Body(t.Context(), bytes) != nil {
 						break
 					}
 				}
-				_ = h.Arrived()
+				_ = r.Arrived()
 				if small, large := b.Used(); small < 0 || small > 10 || large < 0 || large > 10 {
-					t.Errorf("%d and %d are taken", small, large)
+					t.Errorf("got %d small and %d large bytes in use, want 0 to 10 of each", small, large)
 				}
-				h.End()
+				r.End()
 			}
 		})
 	}
 	all.Wait()
-	used(t, b, 0, 0)
+	wantUsed(t, b, 0, 0)
 }

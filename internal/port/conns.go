@@ -10,48 +10,48 @@ import (
 	"time"
 )
 
-// ConnLimits bound connections: All together, and Each client's. Both must be positive.
+// ConnLimits limit the number of connections: All in total, Each per client. Both must be positive.
 type ConnLimits struct{ All, Each int }
 
-// socketBuffer bounds what the kernel holds of a connection that was not read, or not sent, in
-// bytes. By itself it would hold megabytes, which count as the container's memory.
+// socketBuffer limits how much of a connection the kernel buffers in each direction, in bytes. By
+// default it would buffer megabytes, which count as memory of the container.
 const socketBuffer = 64 << 10
 
-// What is read of a connection before its TLS handshake is done, in bytes. Parsing it takes more
-// than ten times as much.
+// How many bytes are read of a connection before its TLS handshake is done. To parse them takes
+// more than ten times as much memory.
 const (
-	// maxHandshake bounds it.
+	// maxHandshake is the limit for any connection.
 	maxHandshake = 16 << 10
-	// usualHandshake is what any number of connections may send. An API server sends about 2 KiB,
-	// and 1 to 2 KiB more with a client certificate.
+	// usualHandshake is the limit above which the handshake table counts a connection. An API
+	// server sends about 2 KiB, and 1 to 2 KiB more with a client certificate.
 	usualHandshake = 4 << 10
 )
 
 var errLongHandshake = errors.New("the client sent more than 16 KiB before the handshake was done")
 
-// Conns are the connections that are open. It is safe for concurrent use.
+// Conns are the open connections. It is safe for concurrent use.
 type Conns struct {
-	// any holds all connections, and http2 those of them over which requests come by HTTP/2, each
-	// of which can carry many. handshakes holds those that have sent more than usualHandshake bytes
-	// of a handshake that is not done.
+	// any holds all connections. http2 holds those with requests over HTTP/2, each of which can
+	// carry many requests. handshakes holds those that have sent more than usualHandshake bytes of
+	// an unfinished handshake.
 	any, http2, handshakes table
 }
 
-// DefaultConnLimits are 2048 connections, half of them for each client, and the bounds for HTTP/2
-// and for long handshakes. An API server opens one connection for each request that is under way
-// over HTTP/1.1, of which it has 600 at most by default, and over HTTP/2 one for each 100.
+// DefaultConnLimits are 2048 connections, half of them per client, and the limits for HTTP/2 and
+// for long handshakes. Over HTTP/1.1 an API server opens one connection for each request in flight,
+// by default at most 600. Over HTTP/2 it opens one for every 100.
 func DefaultConnLimits() (connections, http2, handshakes ConnLimits) {
 	return ConnLimits{All: 2048, Each: 1024}, ConnLimits{All: 128, Each: 64}, ConnLimits{All: 256, Each: 64}
 }
 
-// NewConns returns connections, of which there are none yet, with bounds for all of them, for those
-// over HTTP/2, and for those in a TLS handshake of more than 4 KiB. The last holds, and no
-// handshake is longer than 16 KiB, where the server's tls.Config has BeginHandshake.
+// NewConns returns an empty set of connections. The limits are for all of them, for those over
+// HTTP/2, and for those with an unfinished TLS handshake of more than 4 KiB. The last limit, and
+// the maximum of 16 KiB for a handshake, need BeginHandshake in the tls.Config of the server.
 func NewConns(connections, http2, handshakes ConnLimits) *Conns {
-	make1 := func(limits ConnLimits) table {
+	newTable := func(limits ConnLimits) table {
 		return table{limits: limits, clients: make(map[string]map[*Conn]struct{})}
 	}
-	return &Conns{any: make1(connections), http2: make1(http2), handshakes: make1(handshakes)}
+	return &Conns{any: newTable(connections), http2: newTable(http2), handshakes: newTable(handshakes)}
 }
 
 // table holds connections by client.
@@ -71,25 +71,28 @@ type Conn struct {
 	client   string
 	accepted time.Time
 	close    sync.Once
-	// served is when the last request was decided on that came by it, and at first when it was
-	// accepted, in Unix nanoseconds.
+	// served is the time of the last decision on a request of the connection, in Unix nanoseconds.
+	// Before the first decision it is the time of accept.
 	served atomic.Int64
-	// deciding is how many requests are being decided on.
+	// deciding is how many requests of the connection are being decided.
 	deciding      atomic.Int32
 	http2, closed atomic.Bool
 
-	// handshake is the context of the TLS handshake, from the ClientHello on.
+	// handshake is the context of the TLS handshake. It is set at the ClientHello.
 	handshake atomic.Pointer[context.Context]
-	// read is how many bytes were read before the handshake was done, and then shaken is set. Only
-	// Read uses them.
-	read   int
-	shaken bool
+	// read is how many bytes were read before the handshake was done. handshaken says that it is
+	// done. Only Read uses them.
+	read       int
+	handshaken bool
 }
 
-// Listener returns a listener for the connections of l. A connection over the bound is let in where
-// another can be closed for it, and else closed. Of the same client, that is one over which no
-// request is being decided on; of all, one of the client that has the most. Of these it is the one
-// over which nothing was decided on for longest, so that whoever stalls goes before whoever works.
+// Listener returns a listener for the connections of l. If a new connection exceeds a limit, the
+// listener closes another one for it, or else the new one.
+//
+// If the client is at its limit, the listener closes one of the client's own connections on which
+// no request is being decided. If all connections are at the limit, it closes one of the client
+// with the most. Among these it closes the one whose last decision is the oldest, so that an idle
+// client loses its connection before a working one.
 func (c *Conns) Listener(l net.Listener) net.Listener { return &listener{l, c} }
 
 type listener struct {
@@ -105,7 +108,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if tcp, ok := accepted.(*net.TCPConn); ok {
-			_ = tcp.SetReadBuffer(socketBuffer) // where it is closed already, that comes to light
+			_ = tcp.SetReadBuffer(socketBuffer) // it fails on a closed connection, and so will the next Read
 			_ = tcp.SetWriteBuffer(socketBuffer)
 		}
 		now := time.Now()
@@ -114,7 +117,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if l.conns.any.add(c) {
 			return c, nil
 		}
-		_ = accepted.Close() // nothing has come over it
+		_ = accepted.Close() // nothing was read from it, so the error does not matter
 	}
 }
 
@@ -140,13 +143,14 @@ func (c *Conn) Close() error {
 	return c.Conn.Close()
 }
 
-// Read implements net.Conn. It fails where a handshake would take more than maxHandshake bytes.
+// Read implements net.Conn. It fails if a handshake needs more than maxHandshake bytes, or more
+// than usualHandshake while the handshake table is full.
 func (c *Conn) Read(p []byte) (int, error) {
-	if c.shaken {
+	if c.handshaken {
 		return c.Conn.Read(p)
 	}
 	if handshake := c.handshake.Load(); handshake != nil && (*handshake).Err() != nil {
-		c.shaken = true
+		c.handshaken = true
 		c.conns.handshakes.remove(c)
 		return c.Conn.Read(p)
 	}
@@ -156,7 +160,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, errLongHandshake
 	case c.read < usualHandshake:
 		limit = usualHandshake
-	case c.read == usualHandshake && !c.counted(&c.conns.handshakes):
+	case c.read == usualHandshake && !c.addTo(&c.conns.handshakes):
 		return 0, errLongHandshake
 	}
 	n, err := c.Conn.Read(p[:min(len(p), limit-c.read)])
@@ -164,9 +168,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// BeginHandshake is for GetConfigForClient of the tls.Config of a server, and changes nothing about
-// it. The connection learns by it when its handshake is done: the context of the handshake is then
-// over.
+// BeginHandshake is a GetConfigForClient for the tls.Config of a server. It does not change the
+// configuration. It gives the connection the context of its handshake, which ends when the
+// handshake is done.
 func BeginHandshake(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if c, ok := hello.Conn.(*Conn); ok {
 		c.handshake.Store(new(hello.Context()))
@@ -174,29 +178,28 @@ func BeginHandshake(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return nil, nil
 }
 
-// Accepted returns since when the connection is there.
+// Accepted returns when the connection was accepted.
 func (c *Conn) Accepted() time.Time { return c.accepted }
 
-// HTTP2 counts the connection among those over HTTP/2, once. It reports whether there is room for
-// it; where there is not, the connection is to be closed.
+// HTTP2 counts the connection, once, among those over HTTP/2. If it returns false, the limit is
+// reached and the caller must close the connection.
 func (c *Conn) HTTP2() bool {
 	if c.http2.Swap(true) {
 		return true
 	}
-	return c.counted(&c.conns.http2)
+	return c.addTo(&c.conns.http2)
 }
 
-// counted adds the connection to a table, and reports whether there is room for it.
-func (c *Conn) counted(t *table) bool {
+// addTo adds the connection to a table, and reports whether the limits of the table allow it.
+func (c *Conn) addTo(t *table) bool {
 	ok := t.add(c)
 	if c.closed.Load() {
-		t.remove(c) // Close may have looked for it before it was there
+		t.remove(c) // Close may have run before the connection was in the table
 	}
 	return ok
 }
 
-// Deciding says that a request that has come by the connection is being decided on, until the
-// function is called that it returns.
+// Deciding marks that a request of the connection is being decided, until done is called.
 func (c *Conn) Deciding() (done func()) {
 	c.deciding.Add(1)
 	return func() {
@@ -212,12 +215,13 @@ func (c *Conns) Open() int {
 	return c.any.all
 }
 
-// add lets a connection in, and closes another one where that makes room for it.
+// add inserts a connection, and closes another one for it if the table is full. It reports whether
+// it inserted c.
 func (t *table) add(c *Conn) bool {
 	t.mu.Lock()
-	victim, ok := t.room(c)
+	victim, ok := t.victimFor(c)
 	if victim != nil {
-		t.drop(victim) // here, so that the bound holds while its Close is under way
+		t.drop(victim) // before Close, so that the limit holds while Close runs
 	}
 	if ok {
 		t.insert(c)
@@ -229,8 +233,9 @@ func (t *table) add(c *Conn) bool {
 	return ok
 }
 
-// room returns whether there is room for a connection, once another has been closed.
-func (t *table) room(c *Conn) (victim *Conn, ok bool) {
+// victimFor reports whether a connection can be inserted. A victim that is not nil must be closed
+// first.
+func (t *table) victimFor(c *Conn) (victim *Conn, ok bool) {
 	own := t.clients[c.client]
 	if len(own) >= t.limits.Each {
 		victim = longestUnserved(own, false)
@@ -251,8 +256,8 @@ func (t *table) room(c *Conn) (victim *Conn, ok bool) {
 	return victim, victim != nil
 }
 
-// longestUnserved returns the connection over which nothing was decided on for longest, but for
-// those over which something is now, unless they count too.
+// longestUnserved returns the connection whose last decision is the oldest. It skips connections on
+// which a request is being decided, unless deciding is set.
 func longestUnserved(of map[*Conn]struct{}, deciding bool) *Conn {
 	var found *Conn
 	for c := range of {
@@ -271,17 +276,17 @@ func (t *table) insert(c *Conn) {
 	t.all++
 }
 
-// remove takes a connection out, where it is there.
+// remove removes a connection, if it is in the table.
 func (t *table) remove(c *Conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.drop(c)
 }
 
-// drop is remove with the mutex held.
+// drop is remove for a caller that holds the mutex.
 func (t *table) drop(c *Conn) {
 	own := t.clients[c.client]
-	if _, there := own[c]; !there {
+	if _, ok := own[c]; !ok {
 		return
 	}
 	delete(own, c)
@@ -292,11 +297,11 @@ func (t *table) drop(c *Conn) {
 
 type connKey struct{}
 
-// WithConn returns a context for the requests of a connection that a listener of Conns has
-// accepted, over TLS or not.
+// WithConn returns a context for the requests of a connection. The connection comes from a listener
+// of Conns, with or without TLS on top.
 func WithConn(ctx context.Context, c net.Conn) context.Context {
-	if over, ok := c.(*tls.Conn); ok {
-		c = over.NetConn()
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
 	}
 	if c, ok := c.(*Conn); ok {
 		return context.WithValue(ctx, connKey{}, c)
@@ -304,7 +309,7 @@ func WithConn(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// ConnOf returns the connection of a request, nil where it is not known.
+// ConnOf returns the connection of a request, nil if the context has none.
 func ConnOf(ctx context.Context) *Conn {
 	c, _ := ctx.Value(connKey{}).(*Conn)
 	return c

@@ -15,7 +15,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// listen returns connections, and a listener for them on loopback.
+// listen returns an empty set of connections, and a listener for it on loopback.
 func listen(t *testing.T, connections, http2 port.ConnLimits) (*port.Conns, net.Listener) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -37,7 +37,7 @@ func connect(t *testing.T, l net.Listener, from string) (client net.Conn, server
 	}
 	server, ok := accepted.(*port.Conn)
 	if !ok {
-		t.Fatalf("accepted a %T", accepted)
+		t.Fatalf("got a %T from Accept, want a *port.Conn", accepted)
 	}
 	t.Cleanup(func() { server.Close() })
 	return client, server
@@ -54,31 +54,32 @@ func dial(t *testing.T, l net.Listener, from string) net.Conn {
 	return client
 }
 
-// open reports whether the other end of a connection is open.
-func open(t *testing.T, c net.Conn, closed bool) {
+// wantClosed fails the test unless the other end of a connection is closed, or is open if closed is
+// false.
+func wantClosed(t *testing.T, c net.Conn, closed bool) {
 	t.Helper()
 	wait := time.Minute
 	if !closed {
-		wait = time.Millisecond // it was closed before this is called, or not at all
+		wait = time.Millisecond // a wrong close has happened before this call
 	}
 	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := c.Read(make([]byte, 1))
 	if ended := errors.Is(err, io.EOF) || err != nil && !errors.Is(err, os.ErrDeadlineExceeded); ended != closed {
-		t.Errorf("closed %t (%v), want %t", ended, err, closed)
+		t.Errorf("got closed %t (%v), want %t", ended, err, closed)
 	}
 }
 
 func wantOpen(t *testing.T, conns *port.Conns, n int) {
 	t.Helper()
 	if got := conns.Open(); got != n {
-		t.Errorf("%d connections are open, want %d", got, n)
+		t.Errorf("got %d open connections, want %d", got, n)
 	}
 }
 
-// A client beyond its bound loses the connection that has been of no use for longest, and others
-// lose none.
+// A client above its limit loses the connection that has been idle for longest. Other clients lose
+// none.
 func TestThreatConnectionsOfOneClient(t *testing.T) {
 	conns, l := listen(t, port.ConnLimits{All: 10, Each: 3}, port.ConnLimits{All: 10, Each: 10})
 	other, _ := connect(t, l, "127.0.0.1")
@@ -88,27 +89,27 @@ func TestThreatConnectionsOfOneClient(t *testing.T) {
 	working.Deciding()()
 	busy, deciding := connect(t, l, "127.0.0.2")
 	wantOpen(t, conns, 4)
-	open(t, stalls, true)
+	wantClosed(t, stalls, true)
 	done := deciding.Deciding()
 	next, nextDeciding := connect(t, l, "127.0.0.2")
-	open(t, younger, true)
+	wantClosed(t, younger, true)
 	working.Deciding()
 	nextDeciding.Deciding()
 
-	refused := dial(t, l, "127.0.0.2") // all three are at work
+	refused := dial(t, l, "127.0.0.2") // requests are being decided on all three
 	let, _ := connect(t, l, "127.0.0.1")
-	open(t, refused, true)
+	wantClosed(t, refused, true)
 	for _, c := range []net.Conn{other, works, busy, next, let} {
-		open(t, c, false)
+		wantClosed(t, c, false)
 	}
 	wantOpen(t, conns, 5)
 	done()
 	_, _ = connect(t, l, "127.0.0.2")
-	open(t, busy, true)
+	wantClosed(t, busy, true)
 }
 
-// Where all connections are taken, whoever has most of them loses one, and whoever has few is let
-// in.
+// At the limit for all clients, the client with the most connections loses one, and a client with
+// few gets a new one.
 func TestThreatConnectionsOfAllClients(t *testing.T) {
 	conns, l := listen(t, port.ConnLimits{All: 6, Each: 5}, port.ConnLimits{All: 10, Each: 10})
 	var theirs []net.Conn
@@ -120,21 +121,20 @@ func TestThreatConnectionsOfAllClients(t *testing.T) {
 	first, _ := connect(t, l, "127.0.0.1")
 	second, deciding := connect(t, l, "127.0.0.1")
 	deciding.Deciding()
-	open(t, theirs[0], true) // though a request of it is being decided on
-	open(t, first, false)
+	wantClosed(t, theirs[0], true) // although a request is being decided on it
+	wantClosed(t, first, false)
 	third, deciding := connect(t, l, "127.0.0.1")
 	deciding.Deciding()
-	open(t, theirs[1], true)
-	_, _ = connect(t, l, "127.0.0.1") // now both have three, and one of its own goes
-	open(t, first, true)
+	wantClosed(t, theirs[1], true)
+	_, _ = connect(t, l, "127.0.0.1") // now both have three, so the client loses one of its own
+	wantClosed(t, first, true)
 	for _, c := range append(theirs[2:], second, third) {
-		open(t, c, false)
+		wantClosed(t, c, false)
 	}
 	wantOpen(t, conns, 6)
 }
 
-// Connections over HTTP/2 are bounded by themselves; a connection counts once, and not after its
-// end.
+// HTTP/2 connections have a limit of their own. Each counts once, and no longer after it is closed.
 func TestThreatConnectionsOverHTTP2(t *testing.T) {
 	conns, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 2, Each: 2})
 	plain, _ := connect(t, l, "127.0.0.2")
@@ -143,35 +143,35 @@ func TestThreatConnectionsOverHTTP2(t *testing.T) {
 	third, c := connect(t, l, "127.0.0.2")
 	for range 2 {
 		if !a.HTTP2() || !b.HTTP2() {
-			t.Error("no room")
+			t.Error("below the limit: got false from HTTP2, want true")
 		}
 	}
 	b.Deciding()
 	if !c.HTTP2() {
-		t.Error("no room, though one stalls")
+		t.Error("at the limit with an idle connection: got false from HTTP2, want true")
 	}
 	c.Deciding()
-	open(t, first, true)
-	open(t, plain, false)
+	wantClosed(t, first, true)
+	wantClosed(t, plain, false)
 	_, d := connect(t, l, "127.0.0.2")
 	if d.HTTP2() {
-		t.Error("room, though all are at work")
+		t.Error("at the limit with no idle connection: got true from HTTP2, want false")
 	}
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	open(t, second, false)
-	open(t, third, false)
+	wantClosed(t, second, false)
+	wantClosed(t, third, false)
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}
 	if _, e := connect(t, l, "127.0.0.2"); !e.HTTP2() {
-		t.Error("no room after an end")
+		t.Error("after a close: got false from HTTP2, want true")
 	}
 	wantOpen(t, conns, 3)
 }
 
-// hello is a ClientHello of at least some bytes.
+// hello returns the first bytes of a ClientHello.
 func hello(t *testing.T, bytes int) []byte {
 	t.Helper()
 	protocols := make([]string, bytes/8+1)
@@ -192,7 +192,8 @@ func hello(t *testing.T, bytes int) []byte {
 	return whole
 }
 
-// A handshake takes 16 KiB at most, whatever it claims, and what follows on it is not bounded.
+// A handshake of more than 16 KiB fails, whatever length it claims. Data after the handshake has no
+// such limit.
 func TestThreatLongHandshakes(t *testing.T) {
 	_, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 10, Each: 10})
 	excessive, stalled := connect(t, l, "127.0.0.2")
@@ -204,7 +205,7 @@ func TestThreatLongHandshakes(t *testing.T) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13, GetConfigForClient: port.BeginHandshake}
 	err := tls.Server(stalled, config).HandshakeContext(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "16 KiB") {
-		t.Errorf("the handshake ended with %v", err)
+		t.Errorf("a handshake of 20 KiB: got %v, want an error that names 16 KiB", err)
 	}
 
 	ca, err := tlstest.NewCA("server")
@@ -218,18 +219,18 @@ func TestThreatLongHandshakes(t *testing.T) {
 	config.Certificates = []tls.Certificate{own.TLS}
 	usual, server := connect(t, l, "127.0.0.2")
 	go func() {
-		shaken := tls.Client(usual, &tls.Config{
+		client := tls.Client(usual, &tls.Config{
 			RootCAs: ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS13,
 		})
-		_, _ = shaken.Write(make([]byte, 100<<10))
+		_, _ = client.Write(make([]byte, 100<<10))
 	}()
 	if _, err := io.ReadFull(tls.Server(server, config), make([]byte, 100<<10)); err != nil {
-		t.Errorf("what follows on a handshake: %v", err)
+		t.Errorf("reading 100 KiB after a handshake: got %v, want nil", err)
 	}
 }
 
-// Handshakes of more than 4 KiB are bounded in number, and the oldest gives way. Shorter ones are
-// not.
+// The number of handshakes of more than 4 KiB is limited: a new one evicts the oldest. Shorter
+// handshakes do not count.
 func TestThreatLongHandshakesOfOneClient(t *testing.T) {
 	_, l := listen(t, port.ConnLimits{All: 10, Each: 10}, port.ConnLimits{All: 10, Each: 10})
 	begin := func(bytes int) (client net.Conn, ended chan error) {
@@ -251,13 +252,13 @@ func TestThreatLongHandshakesOfOneClient(t *testing.T) {
 	first, ended := begin(4<<10 + 1)
 	second, _ := begin(4<<10 + 1)
 	third, _ := begin(4<<10 + 1)
-	if open(t, first, true); t.Failed() {
+	if wantClosed(t, first, true); t.Failed() {
 		return
 	}
 	if err := <-ended; !errors.Is(err, net.ErrClosed) {
-		t.Errorf("the oldest one ended with %v", err)
+		t.Errorf("the oldest handshake: got %v, want net.ErrClosed", err)
 	}
 	for _, c := range []net.Conn{short, second, third} {
-		open(t, c, false)
+		wantClosed(t, c, false)
 	}
 }
