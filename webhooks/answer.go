@@ -21,31 +21,33 @@ import (
 )
 
 const (
-	// maxMessage bounds a denial, in bytes.
+	// maxMessage is the maximum length of a denial, in bytes.
 	maxMessage = 8 << 10
-	// maxWarnings bounds all warnings together, in bytes. Past 4096 characters the API server cuts
-	// each to 256.
+	// maxWarnings is the maximum length of all warnings together, in bytes. Above 4096 characters
+	// the API server would cut each warning to 256.
 	maxWarnings = 4 << 10
-	// maxLine bounds one line of either.
+	// maxLine is the maximum length of one line of a denial or warning, in bytes.
 	maxLine = 3 << 10
 )
 
-// auditAnnotation is the key, below the name of the webhook, of the audit annotation that holds
-// what policies in mode Audit would have denied.
+// auditAnnotation is the key, after the name of the webhook, of the audit annotation with the
+// denials of policies in mode Audit.
 const auditAnnotation = "would-deny"
 
-// pins returns the patch for the images that are to name a digest: the one that was verified now,
-// or on an update the one that the object has already, where that is admitted too. What the object
-// says for itself counts for nothing: anybody may have written it, before there was a policy. Only
-// where the API server lets nobody change it, it stays as it is. The warnings name each digest that
-// was left for another one, or stays and is not admitted.
-func pins(r review, decided decisions) (ops []jsonpatch.Operation, warnings []string) {
+// pinPatch returns the patch that pins images to digests. An image of an update keeps the digest of
+// the old object if that is admitted too. Otherwise it is pinned to the digest that was verified
+// now.
+//
+// A digest in the object proves nothing: anyone may have written it before there was a policy. So a
+// digest that is not admitted is replaced, except where the API server allows no change. Each
+// warning names a digest that was replaced, or that stays although it is not admitted.
+func pinPatch(r parsedRequest, decided decisions) (ops []jsonpatch.Operation, warnings []string) {
 	for _, i := range r.images {
 		d := decided[i.Image]
-		if !pinnedHere(r, d) {
+		if !wantsPin(r, d) {
 			continue
 		}
-		old, had := r.pinned[i.Path]
+		old, had := r.oldPins[i.Path]
 		switch {
 		case had && decided[old].Verdict == policy.Admitted:
 			ops = append(ops, i.Pin(old))
@@ -53,7 +55,7 @@ func pins(r review, decided decisions) (ops []jsonpatch.Operation, warnings []st
 			ops = append(ops, i.Pin(old))
 			warnings = append(warnings, fmt.Sprintf(
 				"image %q: stays pinned as %q, which is not admitted now: a %s cannot be changed, and further Pods "+
-					"of it are denied; delete it and make it anew",
+					"of it are denied; delete it and create it again",
 				i.Image, old, r.kind.Name))
 		case tagOnly(d):
 			ops = append(ops, i.Pin(d.Image.Pinned(d.Digest)))
@@ -67,74 +69,74 @@ func pins(r review, decided decisions) (ops []jsonpatch.Operation, warnings []st
 	return ops, warnings
 }
 
-// toPin returns what is decided on before anything is pinned: the images of the request, and of the
-// old object at most one reference for each, which could stay.
-func toPin(r review) []workload.Image {
+// pinCandidates returns the images that pinPatch needs decisions on: the images of the request, and
+// for each at most one pinned reference of the old object.
+func pinCandidates(r parsedRequest) []workload.Image {
 	images := slices.Clone(r.images)
-	for path, old := range r.pinned {
+	for path, old := range r.oldPins {
 		images = append(images, workload.Image{Path: path, Image: old})
 	}
 	return images
 }
 
-// pinnedHere reports whether policies want the image pinned in an object of this kind.
-func pinnedHere(r review, d policy.Decision) bool {
+// wantsPin reports whether the policies want the image pinned in an object of this kind.
+func wantsPin(r parsedRequest, d policy.Decision) bool {
 	return d.Pin == v1alpha1.PinAll || d.Pin == v1alpha1.PinPods && r.kind.IsPod()
 }
 
-// mustPin reports whether the image may not run as it is written: a runtime would ask the registry
-// what the tag means, and could be given something else than what was verified. Templates do not
-// run.
-func mustPin(r review, d policy.Decision) bool {
-	return r.kind.IsPod() && pinnedHere(r, d) && tagOnly(d)
+// mustPin reports whether the image must not run as it is written. A runtime would resolve the tag
+// again, and the registry could answer with another digest than the verified one. A template does
+// not run.
+func mustPin(r parsedRequest, d policy.Decision) bool {
+	return r.kind.IsPod() && wantsPin(r, d) && tagOnly(d)
 }
 
-// tagOnly reports whether the image was admitted for a digest that it does not name.
+// tagOnly reports whether the image was admitted for a digest that its reference does not name.
 func tagOnly(d policy.Decision) bool {
 	return d.Verdict == policy.Admitted && d.Digest != "" && d.Image.Digest == ""
 }
 
-// ruling is what the decisions on a request come to. Its zero value denies.
-type ruling struct {
+// verdict combines the decisions on all images of a request. Its zero value denies.
+type verdict struct {
 	admitted bool
-	// fault says of a denial that trying again may help: something could not be checked, or is not
+	// fault says that a denied request may succeed later: an image could not be checked, or is not
 	// pinned.
 	fault bool
-	// denials, warnings and audits are lines, yet to be bounded. warned are those of the warnings
-	// that policies in mode Warn gave.
+	// denials, warnings and audits are lines whose total length is not limited yet. warned are the
+	// warnings of policies in mode Warn, which are in warnings too.
 	denials, warnings, warned, audits []string
 }
 
-// judge turns the decisions into a ruling. Only an image that is Admitted, and in a Pod names the
-// digest that was verified where a policy wants that, passes; a decision that is missing is the
-// zero one and denies.
-func judge(r review, decided decisions) ruling {
-	var ruled ruling
+// combine turns the decisions into a verdict. An image passes only if it is Admitted. In a Pod its
+// reference must also name the verified digest, if a policy pins Pods. A missing decision is the
+// zero Decision, which denies.
+func combine(r parsedRequest, decided decisions) verdict {
+	var v verdict
 	for _, i := range r.images {
 		d := decided[i.Image]
-		ruled.warnings, ruled.audits = append(ruled.warnings, d.Warnings...), append(ruled.audits, d.Audits...)
+		v.warnings, v.audits = append(v.warnings, d.Warnings...), append(v.audits, d.Audits...)
 		if failsWarn(d) {
-			ruled.warned = append(ruled.warned, d.Warnings...)
+			v.warned = append(v.warned, d.Warnings...)
 		}
 		switch {
 		case d.Verdict != policy.Admitted:
-			ruled.fault = ruled.fault || d.Verdict == policy.CouldNotCheck
-			ruled.denials = append(ruled.denials,
+			v.fault = v.fault || d.Verdict == policy.CouldNotCheck
+			v.denials = append(v.denials,
 				cmp.Or(d.Message, fmt.Sprintf("image %q: no decision was made", i.Image)))
 		case mustPin(r, d):
-			ruled.fault = true
-			ruled.denials = append(ruled.denials,
+			v.fault = true
+			v.denials = append(v.denials,
 				fmt.Sprintf("image %q: signed as %s and not pinned to it; try again, or write %s", i.Image, d.Digest,
 					d.Image.Pinned(d.Digest)))
 		case d.Pin == v1alpha1.PinNone && tagOnly(d):
-			ruled.warnings = append(ruled.warnings,
+			v.warnings = append(v.warnings,
 				fmt.Sprintf(
 					"image %q: verified as %s and not pinned to it (pinDigests: None): the node asks the registry "+
 						"again what the tag means", i.Image, short(d.Digest)))
 		}
 	}
-	ruled.admitted = len(ruled.denials) == 0
-	return ruled
+	v.admitted = len(v.denials) == 0
+	return v
 }
 
 // failsWarn reports whether the image fails a policy in mode Warn.
@@ -144,22 +146,22 @@ func failsWarn(d policy.Decision) bool {
 	})
 }
 
-// undecided is the ruling where no image could be decided on.
-func undecided(err error) ruling {
-	return ruling{fault: true, denials: []string{"the images could not be checked: " + err.Error() + "; try again"}}
+// undecided is the verdict when no image could be decided on.
+func undecided(err error) verdict {
+	return verdict{fault: true, denials: []string{"the images could not be checked: " + err.Error() + "; try again"}}
 }
 
-// admit answers that the workload may run, with room bytes for warnings. What policies in mode Warn
-// or Audit would deny is logged: the warnings for the Pods of a controller go to the controller,
-// and nobody sees them.
-func (ruled ruling) admit(ctx context.Context, room int) admission.Response {
-	resp := admission.Allowed("").WithWarnings(bounded(ruled.warnings, room)...)
+// admit returns an answer that admits the workload, with at most limit bytes of warnings. It also
+// logs what policies in mode Warn or Audit would deny: the warnings about a Pod mostly reach a
+// controller, where no user sees them.
+func (v verdict) admit(ctx context.Context, limit int) admission.Response {
+	resp := admission.Allowed("").WithWarnings(limitLines(v.warnings, limit)...)
 	resp.AuditAnnotations = map[string]string{}
-	for _, line := range bounded(ruled.warned, maxMessage) {
+	for _, line := range limitLines(v.warned, maxMessage) {
 		logf.FromContext(ctx).Info("Admitted what a policy in mode Warn would deny", "denial", line)
 	}
-	if len(ruled.audits) > 0 {
-		audits := bounded(ruled.audits, maxMessage)
+	if len(v.audits) > 0 {
+		audits := limitLines(v.audits, maxMessage)
 		resp.AuditAnnotations[auditAnnotation] = strings.Join(audits, "\n")
 		for _, line := range audits {
 			logf.FromContext(ctx).Info("Admitted what a policy in mode Audit would deny", "denial", line)
@@ -168,46 +170,47 @@ func (ruled ruling) admit(ctx context.Context, room int) admission.Response {
 	return resp
 }
 
-// deny answers that it may not. A hint, where there is one, comes last.
-func (ruled ruling) deny(ctx context.Context, hint string) admission.Response {
-	message := ruled.denial(maxMessage - len(hint) - len("\n"))
+// deny returns an answer that denies the workload. A hint that is not empty is its last line.
+func (v verdict) deny(ctx context.Context, hint string) admission.Response {
+	message := v.denial(maxMessage - len(hint) - len("\n"))
 	if hint != "" {
 		message += "\n" + hint
 	}
-	logf.FromContext(ctx).Info("Denied the workload", "couldNotCheck", ruled.fault, "denial", message)
-	if ruled.fault {
+	logf.FromContext(ctx).Info("Denied the workload", "couldNotCheck", v.fault, "denial", message)
+	if v.fault {
 		return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, message)
 	}
 	return refusal(http.StatusForbidden, metav1.StatusReasonForbidden, message)
 }
 
-// denial is the text of a denial within limit bytes.
-func (ruled ruling) denial(limit int) string {
-	return strings.Join(bounded(ruled.denials, limit), "\n")
+// denial returns the text of a denial, at most limit bytes.
+func (v verdict) denial(limit int) string {
+	return strings.Join(limitLines(v.denials, limit), "\n")
 }
 
-// unreadable answers an object or request that cannot be understood.
+// unreadable returns the denial of an object or request that cannot be parsed.
 func unreadable(ctx context.Context, err error) admission.Response {
-	logf.FromContext(ctx).Info("Denied what cannot be read", "denial", text.Cut(err.Error(), maxLine))
+	logf.FromContext(ctx).Info("Denied an object that cannot be read", "denial", text.Cut(err.Error(), maxLine))
 	return refusal(http.StatusBadRequest, metav1.StatusReasonBadRequest,
-		bounded([]string{"the images could not be read: " + err.Error()}, maxMessage)[0])
+		limitLines([]string{"the images could not be read: " + err.Error()}, maxMessage)[0])
 }
 
-// broke answers after a panic.
-func broke() admission.Response {
+// panicked returns the denial after a panic.
+func panicked() admission.Response {
 	return refusal(http.StatusInternalServerError, metav1.StatusReasonInternalError,
-		"the images could not be checked: the check broke off; look into the operator's log")
+		"the images could not be checked: internal error; look into the operator's log")
 }
 
+// refusal returns an answer that denies, with an HTTP code, a reason and a message.
 func refusal(code int32, reason metav1.StatusReason, message string) admission.Response {
 	return admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{
 		Result: &metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason, Message: message},
 	}}
 }
 
-// bounded returns the lines sorted, without repetition, and as many as fit into limit bytes; the
-// last then counts the others.
-func bounded(lines []string, limit int) []string {
+// limitLines sorts the lines, removes duplicates and returns as many as fit into limit bytes. If
+// some do not fit, the last line says how many.
+func limitLines(lines []string, limit int) []string {
 	lines = slices.Clone(lines)
 	slices.Sort(lines)
 	lines = slices.Compact(lines)
@@ -226,5 +229,5 @@ func bounded(lines []string, limit int) []string {
 	return append(lines[:fit], fmt.Sprintf("and %d more", len(lines)-fit))
 }
 
-// short is a digest as texts show it.
+// short returns a digest as messages show it: the algorithm and eight digits.
 func short(digest string) string { return text.Cut(digest, len("sha256:")+8+len("...")) }

@@ -78,7 +78,7 @@ func TestWarnAndAudit(t *testing.T) {
 // Logged is the warning of an image that fails a policy in mode Warn, and no other: of what no
 // policy covers, say.
 func TestOtherWarningsAreNotLogged(t *testing.T) {
-	r := review{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
+	r := parsedRequest{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
 	outcome := func(mode v1alpha1.PolicyMode, verdict policy.Verdict) policy.Outcome {
 		return policy.Outcome{Mode: mode, Verdict: verdict}
 	}
@@ -97,7 +97,7 @@ func TestOtherWarningsAreNotLogged(t *testing.T) {
 		"Warn not checkable": {[]policy.Outcome{outcome(v1alpha1.ModeWarn, policy.CouldNotCheck)}, 1},
 	} {
 		d := policy.Decision{Verdict: policy.Admitted, Warnings: []string{"a warning"}, Outcomes: c.outcomes}
-		if got := judge(r, decisions{signed: d}); len(got.warned) != c.logged || len(got.warnings) != 1 {
+		if got := combine(r, decisions{signed: d}); len(got.warned) != c.logged || len(got.warnings) != 1 {
 			t.Errorf("%s: logged %q, warned %q; want %d logged", name, got.warned, got.warnings, c.logged)
 		}
 	}
@@ -151,25 +151,25 @@ func TestWarningsAreBounded(t *testing.T) {
 
 // A decision that is missing, or that is of no kind, is a denial.
 func TestThreatZeroDecisionDenies(t *testing.T) {
-	r := review{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
+	r := parsedRequest{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
 	for name, decided := range map[string]decisions{
 		"none": nil, "zero": {signed: {}}, "unknown": {signed: {Verdict: 99}},
 	} {
-		got := judge(r, decided)
+		got := combine(r, decided)
 		if got.admitted {
 			t.Errorf("%s: admitted", name)
 		} else if !strings.Contains(got.denial(maxMessage), signed) {
 			t.Errorf("%s: message %q", name, got.denials)
 		}
 	}
-	if (ruling{}).admitted {
-		t.Error("the zero ruling admits")
+	if (verdict{}).admitted {
+		t.Error("the zero verdict admits")
 	}
-	r.pinned = map[string]string{"": pinned}
+	r.oldPins = map[string]string{"": pinned}
 	for name, decided := range map[string]decisions{
 		"none": nil, "of the new one alone": {signed: {Pin: v1alpha1.PinAll}},
 	} {
-		if ops, _ := pins(r, decided); len(ops) > 0 {
+		if ops, _ := pinPatch(r, decided); len(ops) > 0 {
 			t.Errorf("%s: pinned %v", name, ops)
 		}
 	}
@@ -191,7 +191,7 @@ func TestBounded(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			given := strings.Join(c.lines, "\n")
-			if diff := cmp.Diff(c.want, bounded(c.lines, c.limit)); diff != "" {
+			if diff := cmp.Diff(c.want, limitLines(c.lines, c.limit)); diff != "" {
 				t.Error(diff)
 			}
 			if strings.Join(c.lines, "\n") != given {

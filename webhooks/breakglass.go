@@ -21,113 +21,116 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// breakGlassAnnotation is the key, below the name of the webhook, of the audit annotation on what
-// only break-glass admitted.
+// breakGlassAnnotation is the key, after the name of the webhook, of the audit annotation on a
+// request that only break-glass admitted.
 const breakGlassAnnotation = "break-glass"
 
-// maxNote bounds the note of an event, in bytes. The API server takes 1024.
+// maxNote is the maximum length of the note of an event, in bytes. The API server allows 1024.
 const maxNote = 1000
 
-// maxReason is how long the value of a label can be, in bytes.
+// maxReason is the maximum length of a label's value, in bytes.
 const maxReason = 63
 
-// unlessBreakGlass answers with the denial, unless the namespace is labelled for break-glass. What
-// is then let in is warned of, logged, counted and recorded in an event. A dry run lets nothing in,
-// so it leaves no count and no event.
-func (g *Gate) unlessBreakGlass(ctx context.Context, req admission.Request, r review, ruled ruling) admission.Response {
+// denyUnlessBreakGlass returns a denial, unless break-glass is on in the namespace. It then admits,
+// warns the client, logs, counts, and records an event. A dry run admits nothing for real, so it is
+// not counted and raises no event.
+func (g *Gate) denyUnlessBreakGlass(ctx context.Context, req admission.Request, r parsedRequest,
+	v verdict) admission.Response {
 	reason, hint := g.breakGlass(ctx, req.Namespace)
 	if reason == "" {
-		return ruled.deny(ctx, hint)
+		return v.deny(ctx, hint)
 	}
-	g.record(ctx, req, r, reason, ruled)
+	g.recordBreakGlass(ctx, req, r, reason, v)
 	first := fmt.Sprintf("break-glass is on in namespace %q (%s): admitted what would be denied", req.Namespace, reason)
-	ruled.warnings = append(ruled.denials, ruled.warnings...)
-	resp := ruled.admit(ctx, maxWarnings-len(first)-len("\n"))
+	v.warnings = append(v.denials, v.warnings...)
+	resp := v.admit(ctx, maxWarnings-len(first)-len("\n"))
 	resp.Warnings = append([]string{first}, resp.Warnings...)
-	resp.AuditAnnotations[breakGlassAnnotation] = "reason " + reason + "\n" + ruled.denial(maxMessage)
+	resp.AuditAnnotations[breakGlassAnnotation] = "reason " + reason + "\n" + v.denial(maxMessage)
 	return resp
 }
 
-// How many admissions by break-glass are recorded one by one, in an event and in the log. Anybody
-// who reaches the port can have some recorded that never were, so each client has a pace of its
-// own, by which it cannot use up what another one has.
+// How many admissions by break-glass are recorded each in an event and a log line: a burst, and one
+// more in each interval. A client that reaches the port can send reviews that no API server made.
+// So each client has a limit of its own, and cannot use up the limit of another.
 const (
-	recordsOfClient, recordsOfNamespace           = 60, 240
-	recordsOfClientEvery, recordsOfNamespaceEvery = 10 * time.Second, 2 * time.Second
+	recordsOfClient, recordsOfNamespace               = 60, 240
+	recordIntervalOfClient, recordIntervalOfNamespace = 10 * time.Second, 2 * time.Second
 )
 
-// records paces what is recorded.
-type records struct{ ofClient, ofNamespace pace }
+// recordLimits limit how many admissions by break-glass are recorded.
+type recordLimits struct{ ofClient, ofNamespace rateLimiter }
 
-func newRecords() *records {
-	return &records{
-		ofClient:    pace{burst: recordsOfClient, every: recordsOfClientEvery},
-		ofNamespace: pace{burst: recordsOfNamespace, every: recordsOfNamespaceEvery},
+func newRecordLimits() *recordLimits {
+	return &recordLimits{
+		ofClient:    rateLimiter{burst: recordsOfClient, interval: recordIntervalOfClient},
+		ofNamespace: rateLimiter{burst: recordsOfNamespace, interval: recordIntervalOfNamespace},
 	}
 }
 
-// take says whether one more admission is recorded in a namespace, and if not, whether it is the
-// first one that is not.
-func (rs *records) take(namespace, client string, dryRun bool, now time.Time) (ok, first bool) {
+// allow reports whether to record one more admission in a namespace. If not, first says that it is
+// the first one in a row that is not recorded.
+func (l *recordLimits) allow(namespace, client string, dryRun bool, now time.Time) (ok, first bool) {
 	if dryRun {
-		namespace = "dry run in " + namespace // which must not use up what is for others
+		namespace = "dry run in " + namespace // a bucket of its own, so that dry runs use up no others
 	}
-	if ok, first = rs.ofClient.take(namespace+" "+client, now); ok {
-		ok, first = rs.ofNamespace.take(namespace, now)
+	if ok, first = l.ofClient.allow(namespace+" "+client, now); ok {
+		ok, first = l.ofNamespace.allow(namespace, now)
 	}
 	return ok, first
 }
 
-// record counts an admission by break-glass, and records it in the log and an event, or says once
-// that there are too many for that.
-func (g *Gate) record(ctx context.Context, req admission.Request, r review, reason string, ruled ruling) {
+// recordBreakGlass counts an admission by break-glass, and records it in the log and an event.
+// Above the limit it says once that further admissions are not recorded.
+func (g *Gate) recordBreakGlass(ctx context.Context, req admission.Request, r parsedRequest, reason string,
+	v verdict) {
 	log, dryRun := logf.FromContext(ctx), ptr.Deref(req.DryRun, false)
 	if !dryRun {
 		g.Metrics.BreakGlass(req.Namespace)
 	}
-	ok, first := g.records().take(req.Namespace, clientOf(ctx), dryRun, g.Clock.Now())
+	ok, first := g.recordLimits().allow(req.Namespace, clientOf(ctx), dryRun, g.Clock.Now())
 	if !ok && !dryRun {
 		g.Metrics.BreakGlassUnrecorded(req.Namespace)
 	}
 	switch {
 	case ok:
 		log.Info("Admitted by break-glass what would be denied", "reason", reason, "dryRun", dryRun, "denial",
-			ruled.denial(maxMessage))
+			v.denial(maxMessage))
 		if !dryRun {
 			g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass,
 				action(reason, r.images), "%s",
 				text.Cut(
-					fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, ruled.denial(maxMessage)),
+					fmt.Sprintf("break-glass (%s) let in what would be denied: %s", reason, v.denial(maxMessage)),
 					maxNote))
 		}
 	case first:
 		log.Info(
-			"Admits more by break-glass than is recorded one by one; the audit log of the API server and the metrics "+
-				"have all", "dryRun", dryRun)
+			"Admitted by break-glass more requests than are logged one by one; the audit log of the API server and "+
+				"the metrics have all of them", "dryRun", dryRun)
 		if !dryRun {
 			g.Events.Eventf(regarding(req, r), nil, corev1.EventTypeWarning, v1alpha1.ReasonBreakGlass, "Omit",
-				"break-glass (%s) lets in more, from this one on, than is recorded in events one by one; the audit "+
-					"log of the API server and the metrics have all", reason)
+				"break-glass (%s) lets in more requests, from this one on, than are recorded in events one by one; "+
+					"the audit log of the API server and the metrics have all of them", reason)
 		}
 	}
 }
 
-// records returns the pace of what is recorded.
-func (g *Gate) records() *records {
-	g.recordsOnce.Do(func() { g.recorded = newRecords() })
-	return g.recorded
+// recordLimits returns the limits of what is recorded, and creates them on the first call.
+func (g *Gate) recordLimits() *recordLimits {
+	g.recordOnce.Do(func() { g.breakGlassLimits = newRecordLimits() })
+	return g.breakGlassLimits
 }
 
-// breakGlass returns the reason for which break-glass is on in a namespace, empty where it is not,
-// and then a hint where the user needs one. The label is looked for in the cache first, so that
-// denials cost the API server nothing, and then read live: a cache that lags behind must not keep
-// open what was shut.
+// breakGlass returns the reason for which break-glass is on in a namespace. The reason is empty if
+// it is off, and hint then says what the user must correct, if anything.
+//
+// It reads the label from the cache first, so that a denial costs the API server no request. If the
+// label is there, it reads it live: a stale cache must not keep break-glass on.
 func (g *Gate) breakGlass(ctx context.Context, namespace string) (reason, hint string) {
 	ctx, cancel := context.WithTimeout(ctx, confirmDeadline)
 	defer cancel()
 	cached, err := g.namespaceLabels(ctx, namespace)
 	if err != nil {
-		return "", "" // and the denial says why
+		return "", "" // the denial gives the reason already
 	}
 	if _, labelled := cached[v1alpha1.LabelBreakGlass]; !labelled {
 		return "", ""
@@ -146,9 +149,9 @@ func (g *Gate) breakGlass(ctx context.Context, namespace string) (reason, hint s
 	return reason, hint
 }
 
-// action names what break-glass did, for an event: why it was on and a hash of the images that came
-// in. Events that are alike but for their note are merged, and only the first note is kept; this
-// keeps two uses on one object apart. The API server takes 128 bytes.
+// action returns the action of a break-glass event: the reason and a hash of the images. Kubernetes
+// merges events that differ only in their note, and keeps the first note. The hash keeps two
+// admissions of one object apart. The API server allows 128 bytes.
 func action(reason string, images []workload.Image) string {
 	refs := make([]string, 0, len(images))
 	for _, i := range images {
@@ -159,9 +162,9 @@ func action(reason string, images []workload.Image) string {
 	return fmt.Sprintf("Admit/%s/%x", text.Cut(reason, maxReason), sum[:8])
 }
 
-// regarding refers to the workload of a request, by the UID that the API server has given it before
-// it asks: kubectl describe shows no event without.
-func regarding(req admission.Request, r review) *corev1.ObjectReference {
+// regarding returns a reference to the workload of a request. It has the UID, which the API server
+// sets before it calls the webhook: kubectl describe shows no event without it.
+func regarding(req admission.Request, r parsedRequest) *corev1.ObjectReference {
 	version := schema.GroupVersion{Group: req.Kind.Group, Version: req.Kind.Version}
 	return &corev1.ObjectReference{
 		APIVersion: version.String(), Kind: req.Kind.Kind, Namespace: req.Namespace, Name: r.name(req),

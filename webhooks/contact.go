@@ -13,34 +13,33 @@ import (
 )
 
 const (
-	// contactInterval is how often the API server is asked for a sign of life, and how long it is
-	// waited for.
+	// contactInterval is how often the API server is probed, and the timeout of a probe.
 	contactInterval = 5 * time.Second
-	// outOfTouch is for how long a replica may not have heard of the API server until what it
-	// decides by counts as old. Restarts of an API server are shorter.
+	// outOfTouch is how long no probe may have succeeded before the replica's policies and trust
+	// roots count as stale. Restarts of an API server are shorter.
 	outOfTouch = time.Minute
 )
 
-// Contact knows whether this replica still hears of the API server. An API server that asks a
-// replica does not know whether the replica's own way back is cut, so that no edit of a policy or
-// trust root arrives there.
+// Contact probes whether this replica can reach the API server. An API server may reach a replica
+// that cannot reach it. Such a replica sees no edit of a policy or trust root, and its decisions
+// would be stale.
 type Contact struct {
-	// Live reads past the cache.
+	// Live reads from the API server and not from a cache.
 	Live  client.Reader
 	Clock clock.WithTicker
 
-	heard atomic.Pointer[time.Time]
-	lost  atomic.Bool // as far as it was told to the log
+	lastSuccess atomic.Pointer[time.Time] // the start of the last probe that succeeded
+	logged      atomic.Bool               // the last value of Lost that was logged
 }
 
 // +kubebuilder:rbac:groups=countersign.dev,resources=imagepolicies,verbs=list
 
-// Start implements manager.Runnable: it asks until ctx ends.
+// Start implements manager.Runnable: it probes the API server until ctx ends.
 func (c *Contact) Start(ctx context.Context) error {
 	ticker := c.Clock.NewTicker(contactInterval)
 	defer ticker.Stop()
 	for {
-		c.ask(ctx)
+		c.probe(ctx)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -52,21 +51,22 @@ func (c *Contact) Start(ctx context.Context) error {
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (*Contact) NeedLeaderElection() bool { return false }
 
-func (c *Contact) ask(ctx context.Context) {
+// probe sends one small request to the API server. It logs each change of Lost.
+func (c *Contact) probe(ctx context.Context) {
 	began := c.Clock.Now()
-	asking, cancel := context.WithTimeout(ctx, contactInterval)
+	probeCtx, cancel := context.WithTimeout(ctx, contactInterval)
 	defer cancel()
-	err := c.Live.List(asking, &v1alpha1.ImagePolicyList{}, client.Limit(1))
+	err := c.Live.List(probeCtx, &v1alpha1.ImagePolicyList{}, client.Limit(1))
 	if err == nil {
-		c.heard.Store(&began)
+		c.lastSuccess.Store(&began)
 	}
-	if lost := c.Lost(); c.lost.Swap(lost) != lost {
-		ctrl.Log.WithName("admission").Info("Contact with the API server", "lost", lost, "cause", err)
+	if lost := c.Lost(); c.logged.Swap(lost) != lost {
+		ctrl.Log.WithName("admission").Info("Contact with the API server changed", "lost", lost, "cause", err)
 	}
 }
 
-// Lost reports whether nothing was heard of the API server for a minute.
+// Lost reports whether no probe has succeeded for a minute. It is false before the first success.
 func (c *Contact) Lost() bool {
-	heard := c.heard.Load()
-	return heard != nil && c.Clock.Since(*heard) > outOfTouch
+	last := c.lastSuccess.Load()
+	return last != nil && c.Clock.Since(*last) > outOfTouch
 }

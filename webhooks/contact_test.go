@@ -71,7 +71,7 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 		}
 	}
 	poll.Await(t, "the first sign of life", func() error {
-		if contact.heard.Load() == nil {
+		if contact.lastSuccess.Load() == nil {
 			return errors.New("not heard of yet")
 		}
 		return nil

@@ -21,20 +21,20 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// fetchesAtOnce bounds how many subjects one request waits for at the same time.
-const fetchesAtOnce = 32
+// maxConcurrentFetches is how many subjects are fetched at the same time for one request.
+const maxConcurrentFetches = 32
 
-// errNotPrimed says that the policies are not all known yet; the one that would deny may be among
-// those missing.
+// errNotPrimed says that some policies are not loaded yet. One of them may deny the image.
 var errNotPrimed = errors.New("the policies are still being loaded")
 
-// decisions are by image, as the workload has it.
+// decisions are the decisions on images, by reference as the workload has it.
 type decisions map[string]policy.Decision
 
-// decide decides on each distinct image, all from one snapshot. Where evidence is not loaded it is
-// fetched and all is decided anew, and before a denial stands the evidence that it rests on is
-// brought up to date, both within the deadline; where that fails the denial is no verdict. An error
-// says that nothing could be decided.
+// decide decides on each distinct image, all from one snapshot, within the deadline.
+//
+// If evidence is not loaded, decide fetches it and decides again. Before a denial it refreshes the
+// evidence that the denial depends on, and decides again. If that refresh fails, the result is
+// "could not check" and not a denial. An error says that no decision was possible.
 func (g *Gate) decide(ctx context.Context, namespace string, images []workload.Image) (decisions, error) {
 	if len(images) == 0 {
 		return nil, nil
@@ -46,33 +46,33 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if err != nil {
 		return nil, err
 	}
-	decided, err := g.ask(set, images)
+	decided, err := g.evaluate(set, images)
 	if err != nil {
 		return nil, err
 	}
-	var missing map[trust.Key]error
-	if len(decided.needs(notLoaded)) > 0 {
-		missing = g.load(ctx, set, decided)
-		if decided, err = g.ask(set, images); err != nil {
+	var loadErrs map[trust.Key]error
+	if len(decided.subjects(notLoaded)) > 0 {
+		loadErrs = g.load(ctx, set, decided)
+		if decided, err = g.evaluate(set, images); err != nil {
 			return nil, err
 		}
 	}
-	if need := decided.needs(consulted); len(need) > 0 {
-		failed := fetch(ctx, need, func(ctx context.Context, k trust.Key) error {
+	if stale := decided.subjects(consulted); len(stale) > 0 {
+		errs := fetchAll(ctx, stale, func(ctx context.Context, k trust.Key) error {
 			return g.Tracker.Renew(ctx, k, arrived)
 		})
-		if decided, err = g.ask(set, images); err != nil {
+		if decided, err = g.evaluate(set, images); err != nil {
 			return nil, err
 		}
-		decided.doubt(failed)
+		decided.notRenewed(errs)
 	}
-	decided.unloaded(missing)
+	decided.explainNotLoaded(loadErrs)
 	return decided, nil
 }
 
-// unloaded says of what is still not loaded why: the server is down, say, so that nothing was asked
-// of it.
-func (ds decisions) unloaded(failed map[trust.Key]error) {
+// explainNotLoaded adds the errors of load to the decisions that still lack evidence: for example
+// that the server is down, so that the operator sent it no request.
+func (ds decisions) explainNotLoaded(failed map[trust.Key]error) {
 	for image, d := range ds {
 		if d.Verdict != policy.CouldNotCheck {
 			continue
@@ -94,9 +94,9 @@ func (ds decisions) unloaded(failed map[trust.Key]error) {
 	}
 }
 
-// doubt turns a verdict that rests on evidence which could not be brought up to date into "could
-// not check": the image may have been signed since.
-func (ds decisions) doubt(failed map[trust.Key]error) {
+// notRenewed turns a denial into "could not check" if the refresh of its evidence failed: the image
+// may have been signed since the last refresh.
+func (ds decisions) notRenewed(failed map[trust.Key]error) {
 	for image, d := range ds {
 		if d.Verdict != policy.Denied {
 			continue
@@ -105,16 +105,16 @@ func (ds decisions) doubt(failed map[trust.Key]error) {
 			if err := failed[k]; err != nil {
 				d.Verdict = policy.CouldNotCheck
 				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %v", k.Root, err)
-				d.Outcomes = doubted(d.Outcomes, k.Root, err)
+				d.Outcomes = outcomesNotRenewed(d.Outcomes, k.Root, err)
 			}
 		}
 		ds[image] = d
 	}
 }
 
-// doubted returns the outcomes with those turned into "could not check" on which a denial rests,
-// and which rest on the trust root.
-func doubted(outcomes []policy.Outcome, root string, err error) []policy.Outcome {
+// outcomesNotRenewed returns the outcomes in which each denial that depends on the trust root is
+// turned into "could not check". Outcomes of policies in mode Warn and Audit do not deny, and stay.
+func outcomesNotRenewed(outcomes []policy.Outcome, root string, err error) []policy.Outcome {
 	outcomes = slices.Clone(outcomes)
 	for i := range outcomes {
 		o := &outcomes[i]
@@ -126,8 +126,8 @@ func doubted(outcomes []policy.Outcome, root string, err error) []policy.Outcome
 	return outcomes
 }
 
-// namespaceLabels returns the labels of a namespace, which decide what policies hold in it. Without
-// them nothing can be decided: no labels would mean fewer policies.
+// namespaceLabels returns the labels of a namespace, by which policies select it. If the read
+// fails, no decision is possible: with empty labels fewer policies would hold.
 func (g *Gate) namespaceLabels(ctx context.Context, name string) (labels.Set, error) {
 	var namespace corev1.Namespace
 	key := types.NamespacedName{Name: name}
@@ -141,8 +141,8 @@ func (g *Gate) namespaceLabels(ctx context.Context, name string) (labels.Set, er
 	return namespace.Labels, nil
 }
 
-// ask decides on each distinct image from the current snapshot, without a network.
-func (g *Gate) ask(namespace labels.Set, images []workload.Image) (decisions, error) {
+// evaluate decides on each distinct image from the current snapshot, without the network.
+func (g *Gate) evaluate(namespace labels.Set, images []workload.Image) (decisions, error) {
 	snapshot := g.Store.Load()
 	if snapshot == nil || snapshot.Policies == nil || !snapshot.Primed {
 		return nil, errNotPrimed
@@ -158,36 +158,38 @@ func (g *Gate) ask(namespace labels.Set, images []workload.Image) (decisions, er
 	return decided, nil
 }
 
-// load fetches what the decisions lack until nothing more comes or ctx is over. As something comes,
-// it decides anew on the images that lacked it: what a tag means has to be known before it can be
-// asked who has signed that, and whoever hangs must not hold up the rest. It returns what went
-// wrong.
+// load fetches the evidence that the decisions lack, until all fetches have ended or ctx ends. It
+// returns the errors.
+//
+// After each fetch it decides again on the images that lacked this subject, because a decision may
+// then need another one: the digest of a tag first, then who has signed that digest. So one slow
+// server does not delay the others.
 func (g *Gate) load(ctx context.Context, namespace labels.Set, decided decisions) map[trust.Key]error {
-	ctx, leave := context.WithCancel(ctx)
-	defer leave()
-	lacking := maps.Clone(decided)
-	maps.DeleteFunc(lacking, func(_ string, d policy.Decision) bool { return len(d.NotLoaded) == 0 })
-	places, arrivals := make(chan struct{}, fetchesAtOnce), make(chan fetched)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	incomplete := maps.Clone(decided)
+	maps.DeleteFunc(incomplete, func(_ string, d policy.Decision) bool { return len(d.NotLoaded) == 0 })
+	semaphore, results := make(chan struct{}, maxConcurrentFetches), make(chan fetchResult)
 	started, ended := map[trust.Key]bool{}, map[trust.Key]bool{}
 	failed := map[trust.Key]error{}
 	for {
-		waits := false
-		for k := range lacking.needs(notLoaded) {
+		inFlight := false
+		for k := range incomplete.subjects(notLoaded) {
 			if !started[k] {
 				started[k] = true
-				go fetchOne(ctx, k, g.Tracker.Ensure, places, arrivals)
+				go fetchInto(ctx, k, g.Tracker.Ensure, semaphore, results)
 			}
-			waits = waits || !ended[k]
+			inFlight = inFlight || !ended[k]
 		}
-		if !waits {
+		if !inFlight {
 			return failed
 		}
 		select {
-		case f := <-arrivals:
+		case f := <-results:
 			if ended[f.key] = true; f.err != nil {
 				failed[f.key] = f.err
 			}
-			g.askAgain(namespace, lacking, f.key)
+			g.reevaluate(namespace, incomplete, f.key)
 		case <-ctx.Done():
 			for k := range started {
 				if !ended[k] {
@@ -199,37 +201,41 @@ func (g *Gate) load(ctx context.Context, namespace labels.Set, decided decisions
 	}
 }
 
-// askAgain decides anew on the images that lacked a subject.
-func (g *Gate) askAgain(namespace labels.Set, lacking decisions, k trust.Key) {
-	for image, d := range lacking {
+// reevaluate decides again on the images that lacked a subject, and keeps those in incomplete that
+// lack evidence still.
+func (g *Gate) reevaluate(namespace labels.Set, incomplete decisions, k trust.Key) {
+	for image, d := range incomplete {
 		if !slices.Contains(d.NotLoaded, k) {
 			continue
 		}
-		delete(lacking, image)
-		if again, err := g.ask(namespace, []workload.Image{{Image: image}}); err == nil &&
+		delete(incomplete, image)
+		if again, err := g.evaluate(namespace, []workload.Image{{Image: image}}); err == nil &&
 			len(again[image].NotLoaded) > 0 {
-			lacking[image] = again[image]
+			incomplete[image] = again[image]
 		}
 	}
 }
 
-// fetched is a subject that the tracker has seen to, and what went wrong.
-type fetched struct {
+// fetchResult is the result of the fetch of one subject.
+type fetchResult struct {
 	key trust.Key
 	err error
 }
 
-// fetchOne has the tracker see to a subject, once there is a place.
-func fetchOne(ctx context.Context, k trust.Key, see func(context.Context, trust.Key) error, places chan struct{},
-	arrivals chan<- fetched) {
+// fetchFunc is a method of the tracker that fetches or refreshes one subject.
+type fetchFunc func(context.Context, trust.Key) error
+
+// fetchInto fetches a subject under the semaphore, and sends the result unless ctx ends first.
+func fetchInto(ctx context.Context, k trust.Key, fetch fetchFunc, semaphore chan struct{},
+	results chan<- fetchResult) {
 	select {
-	case places <- struct{}{}:
-		defer func() { <-places }()
+	case semaphore <- struct{}{}:
+		defer func() { <-semaphore }()
 	case <-ctx.Done():
 		return
 	}
 	select {
-	case arrivals <- fetched{k, seeTo(ctx, k, see)}:
+	case results <- fetchResult{k, fetchOne(ctx, k, fetch)}:
 	case <-ctx.Done():
 	}
 }
@@ -238,28 +244,27 @@ func notLoaded(d policy.Decision) []trust.Key { return d.NotLoaded }
 
 func consulted(d policy.Decision) []trust.Key { return d.Consulted }
 
-// needs returns the subjects that are named by a part of the decisions.
-func (ds decisions) needs(of func(policy.Decision) []trust.Key) map[trust.Key]bool {
-	need := map[trust.Key]bool{}
+// subjects returns the subjects that list names for any of the decisions.
+func (ds decisions) subjects(list func(policy.Decision) []trust.Key) map[trust.Key]bool {
+	found := map[trust.Key]bool{}
 	for _, d := range ds {
-		for _, k := range of(d) {
-			need[k] = true
+		for _, k := range list(d) {
+			found[k] = true
 		}
 	}
-	return need
+	return found
 }
 
-// fetch has the tracker see to each subject, at the same time, until all is done or ctx is over,
-// and returns what went wrong.
-func fetch(ctx context.Context, need map[trust.Key]bool,
-	see func(context.Context, trust.Key) error) map[trust.Key]error {
+// fetchAll fetches subjects concurrently, until all fetches have ended or ctx ends. It returns the
+// errors.
+func fetchAll(ctx context.Context, subjects map[trust.Key]bool, fetch fetchFunc) map[trust.Key]error {
 	var group errgroup.Group
-	group.SetLimit(fetchesAtOnce)
+	group.SetLimit(maxConcurrentFetches)
 	var mu sync.Mutex
 	failed := map[trust.Key]error{}
-	for k := range need {
+	for k := range subjects {
 		group.Go(func() error {
-			if err := seeTo(ctx, k, see); err != nil {
+			if err := fetchOne(ctx, k, fetch); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				failed[k] = err
@@ -267,17 +272,18 @@ func fetch(ctx context.Context, need map[trust.Key]bool,
 			return nil
 		})
 	}
-	_ = group.Wait() // what went wrong is in failed
+	_ = group.Wait() // the errors are in failed
 	return failed
 }
 
-func seeTo(ctx context.Context, k trust.Key, see func(context.Context, trust.Key) error) (err error) {
-	defer recovered(ctx, func(cause any) { err = fmt.Errorf("panic: %v", cause) })
+// fetchOne fetches one subject. It turns a panic into an error, and logs an error.
+func fetchOne(ctx context.Context, k trust.Key, fetch fetchFunc) (err error) {
+	defer recoverPanic(ctx, func(cause any) { err = fmt.Errorf("panic: %v", cause) })
 	if ctx.Err() != nil {
-		return ctx.Err() // nobody waits any more: a fetch begun now would only be in the way of others
+		return ctx.Err() // the request has ended: a fetch would only delay other requests
 	}
-	if err = see(ctx, k); err != nil {
-		logf.FromContext(ctx).V(1).Info("Could not bring the evidence up to date",
+	if err = fetch(ctx, k); err != nil {
+		logf.FromContext(ctx).V(1).Info("Could not refresh the evidence",
 			"trustRoot", k.Root, "subject", k.String(), "cause", err.Error())
 	}
 	return err

@@ -23,65 +23,64 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// maxReview bounds a request: an object and its predecessor of the greatest size that the API
-// server takes.
+// maxReview is the maximum length of a request in bytes: an object and its predecessor, each of the
+// largest size that the API server allows.
 const maxReview = 7 << 20
 
-// How a request is charged, in bytes.
+// The memory that a request reserves, in bytes.
 const (
-	// requestCost is what a request costs beside its header and body: a stream, a goroutine, what
-	// it is decided by.
+	// requestCost is the memory beside header and body: a stream, a goroutine, the decisions.
 	requestCost = 8 << 10
-	// fieldCost is what a field of a header costs beside its name and value.
+	// fieldCost is the memory of a header field beside its name and value.
 	fieldCost = 128
-	// firstRead is what is read of a body at once. Nearly all are smaller.
+	// firstRead is the size of the first buffer for a body. Nearly all bodies fit into it.
 	firstRead = 32 << 10
-	// smallBody is how long a body is that takes of the share for small ones. Longer ones must find
-	// room before more is read.
+	// smallBody is the largest buffer in the share for small bodies. A longer body needs memory of
+	// the large share before more of it is read.
 	smallBody = 256 << 10
-	// decodeFactor is what decoding costs: each byte is held a second time, at most, by what is cut
-	// out and copied of it. The number of its values is bounded apart.
+	// decodeFactor is how many bytes one byte of a body needs: decoding copies each byte at most
+	// once. The number of values has a limit of its own.
 	decodeFactor = 2
 )
 
-// slowArrival is from when on the time that the body took to arrive is taken off the time for the
-// decision.
+// slowArrival is how long a body may take to arrive before its arrival counts against the time for
+// the decision.
 const slowArrival = 100 * time.Millisecond
 
-// tellEvery is how often the log says that requests are refused for lack of room.
-const tellEvery = time.Minute
+// refusalLogInterval is how often the log reports requests that were refused for lack of memory.
+const refusalLogInterval = time.Minute
 
 var (
 	errTooLarge = errors.New("it is larger than 7 MiB")
-	errBroke    = errors.New("the reading broke off")
+	errPanicked = errors.New("reading it panicked")
 	errTooSlow  = errors.New("it did not arrive within")
 )
 
-// endpoint is a handler of admission requests behind HTTP. Every answer is an AdmissionReview, but
-// where there is no room for a request; what cannot be read is denied.
+// endpoint serves admission requests over HTTP. Every answer is an AdmissionReview, except 429 when
+// no memory is left for a request. A request that cannot be parsed is denied.
 type endpoint struct {
 	handle  admission.HandlerFunc
 	budget  *port.Budget
 	metrics *metrics.Metrics
-	// deadline bounds the time from the arrival of a request to its answer.
+	// deadline is the time from the arrival of a request to its answer.
 	deadline time.Duration
-	// told is when the log last said that requests are refused, in Unix nanoseconds.
-	told atomic.Int64
+	// refusalLogged is when the log last reported refused requests, in Unix nanoseconds.
+	refusalLogged atomic.Int64
 }
 
 // ServeHTTP implements http.Handler.
 func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := logf.IntoContext(r.Context(), logf.Log.WithName("admission"))
 	arrived := time.Now()
-	hold, err := e.budget.Begin(ctx, port.Client(r.RemoteAddr), requestCost+size(r.Header), w)
+	memory, err := e.budget.Begin(ctx, port.Client(r.RemoteAddr), requestCost+headerSize(r.Header), w)
 	if err != nil {
-		e.refuse(w)
+		e.refuseBusy(w)
 		return
 	}
-	defer hold.End()
-	body, err := e.read(ctx, r, hold)
+	defer memory.End()
+	body, err := e.read(ctx, r, memory)
 	if errors.Is(err, port.ErrBusy) || errors.Is(err, port.ErrTooSlow) {
-		e.refuse(w)
+		e.refuseBusy(w)
 		return
 	}
 	if took := time.Since(arrived); took > slowArrival {
@@ -89,7 +88,7 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel = context.WithDeadline(ctx, arrived.Add(e.deadline))
 		defer cancel()
 	}
-	out := admissionv1.AdmissionReview{Response: e.answer(context.WithValue(ctx, holdKey{}, hold), body, err)}
+	out := admissionv1.AdmissionReview{Response: e.answer(context.WithValue(ctx, memoryKey{}, memory), body, err)}
 	out.SetGroupVersionKind(reviewKind())
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(out); err != nil {
@@ -97,22 +96,24 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuse answers a request for which there is no room, so that an API server tries again within its
-// own deadline. There is no body: that could wait for whoever does not read it.
-func (e *endpoint) refuse(w http.ResponseWriter) {
+// refuseBusy answers 429 to a request for which no memory is left, so that the API server retries
+// within its own deadline. The answer has no body: a write would block on a client that does not
+// read.
+func (e *endpoint) refuseBusy(w http.ResponseWriter) {
 	e.metrics.Refused(metrics.RefusedBusy)
 	now := time.Now().UnixNano()
-	if told := e.told.Load(); now-told > int64(tellEvery) && e.told.CompareAndSwap(told, now) {
-		logf.Log.WithName("admission").Info(
-			"Refused requests for which there is no room; the metric countersign_admission_refused_total counts them")
+	if last := e.refusalLogged.Load(); now-last > int64(refusalLogInterval) &&
+		e.refusalLogged.CompareAndSwap(last, now) {
+		logf.Log.WithName("admission").Info("Refused requests because no memory was left for them; " +
+			"the metric countersign_admission_refused_total counts them")
 	}
 	w.Header().Set("Retry-After", "1")
 	w.WriteHeader(http.StatusTooManyRequests)
 }
 
-// size is what a header takes, in bytes: a field without a value takes its part of a map all the
-// same.
-func size(h http.Header) (n int64) {
+// headerSize returns how many bytes of memory a header needs. A field without a value still needs
+// fieldCost for its entry in the map.
+func headerSize(h http.Header) (n int64) {
 	for key, values := range h {
 		n += int64(len(key)) + fieldCost
 		for _, v := range values {
@@ -122,37 +123,38 @@ func size(h http.Header) (n int64) {
 	return n
 }
 
-// holdKey is the key of what a request takes of the budget.
-type holdKey struct{}
+// memoryKey is the context key for the memory that a request has reserved.
+type memoryKey struct{}
 
-// release gives back what the body of a request takes. Nothing may refer to it any more.
-func release(ctx context.Context) {
-	if hold, ok := ctx.Value(holdKey{}).(*port.Reservation); ok {
-		hold.FreeBody()
+// freeBody releases the memory of a request's body. Nothing may refer to the body any more.
+func freeBody(ctx context.Context) {
+	if memory, ok := ctx.Value(memoryKey{}).(*port.Reservation); ok {
+		memory.FreeBody()
 	}
 }
 
-// read reads a request. A panic is an error.
-func (e *endpoint) read(ctx context.Context, r *http.Request, hold *port.Reservation) (body []byte, err error) {
-	defer recovered(ctx, func(any) { err = errBroke })
-	return readBody(ctx, r, hold)
+// read reads the body of a request. It turns a panic into errPanicked.
+func (e *endpoint) read(ctx context.Context, r *http.Request, memory *port.Reservation) (body []byte, err error) {
+	defer recoverPanic(ctx, func(any) { err = errPanicked })
+	return readBody(ctx, r, memory)
 }
 
-// answer has a request handled that was read, or not, and why. A panic denies, wherever it is.
+// answer decodes and handles a request. err is the error of reading body, if any. Every error and
+// every panic denies.
 func (e *endpoint) answer(ctx context.Context, body []byte, err error) (answer *admissionv1.AdmissionResponse) {
 	var uid types.UID
 	refuse := func(resp admission.Response) *admissionv1.AdmissionResponse {
 		resp.UID = uid
 		return &resp.AdmissionResponse
 	}
-	defer recovered(ctx, func(any) { answer = refuse(broke()) })
+	defer recoverPanic(ctx, func(any) { answer = refuse(panicked()) })
 	var in admissionv1.AdmissionReview
 	if err == nil {
 		in, err = decodeReview(body)
 	}
 	switch {
-	case errors.Is(err, errBroke):
-		return refuse(broke())
+	case errors.Is(err, errPanicked):
+		return refuse(panicked())
 	case err != nil:
 		return refuse(unreviewable(ctx, err))
 	}
@@ -165,19 +167,19 @@ func (e *endpoint) answer(ctx context.Context, body []byte, err error) (answer *
 	}
 	resp := e.handle(ctx, admission.Request{AdmissionRequest: *in.Request})
 	if err := resp.Complete(admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{UID: uid}}); err != nil {
-		log.Error(err, "Could not write down the patch")
-		return refuse(broke())
+		log.Error(err, "Could not encode the patch")
+		return refuse(panicked())
 	}
 	return &resp.AdmissionResponse
 }
 
-// unreviewable answers what is no review. Anybody who reaches the port can send it, and have it
-// quoted, so that is bounded.
+// unreviewable returns the denial of a request that is not a valid review. The error may quote the
+// request, which any client can send, so the message is cut to maxLine bytes.
 func unreviewable(ctx context.Context, err error) admission.Response {
 	message := text.Cut("the request could not be read: "+err.Error(), maxLine)
 	logf.FromContext(ctx).Info("Could not read an admission request", "denial", message)
 	switch {
-	case errors.Is(err, errTooLarge), errors.Is(err, errBulky):
+	case errors.Is(err, errTooLarge), errors.Is(err, errTooCostly):
 		return refusal(http.StatusRequestEntityTooLarge, metav1.StatusReasonRequestEntityTooLarge, message)
 	case errors.Is(err, errTooSlow):
 		return refusal(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, message)
@@ -189,17 +191,17 @@ func reviewKind() schema.GroupVersionKind {
 	return admissionv1.SchemeGroupVersion.WithKind("AdmissionReview")
 }
 
-// clientOf returns the client that a request is from, empty where it is not known.
+// clientOf returns the client that sent a request, empty if it is not known.
 func clientOf(ctx context.Context) string {
-	if hold, ok := ctx.Value(holdKey{}).(*port.Reservation); ok {
-		return hold.Client()
+	if memory, ok := ctx.Value(memoryKey{}).(*port.Reservation); ok {
+		return memory.Client()
 	}
 	return ""
 }
 
-// readBody reads a request in full. Memory is taken for what has come: the length that anybody can
-// claim counts for a small one, and once smallBody bytes are there.
-func readBody(ctx context.Context, r *http.Request, hold *port.Reservation) ([]byte, error) {
+// readBody reads a body in full. It reserves memory as data arrives. It trusts the Content-Length,
+// which any client can claim, only up to firstRead bytes and after smallBody bytes have arrived.
+func readBody(ctx context.Context, r *http.Request, memory *port.Reservation) ([]byte, error) {
 	if is := r.Header.Get("Content-Type"); is != "application/json" {
 		return nil, fmt.Errorf("the content type is %.80q, expected application/json", is)
 	}
@@ -208,11 +210,11 @@ func readBody(ctx context.Context, r *http.Request, hold *port.Reservation) ([]b
 	}
 	var body []byte
 	for {
-		room, err := grow(ctx, hold, body, r.ContentLength)
+		grown, err := grow(ctx, memory, body, r.ContentLength)
 		if err != nil {
 			return nil, err
 		}
-		body = room
+		body = grown
 		for len(body) < cap(body) {
 			n, err := r.Body.Read(body[len(body):cap(body)])
 			body = body[:len(body)+n]
@@ -220,17 +222,17 @@ func readBody(ctx context.Context, r *http.Request, hold *port.Reservation) ([]b
 			case len(body) > maxReview:
 				return nil, errTooLarge
 			case errors.Is(err, io.EOF):
-				return body, hold.Arrived()
+				return body, memory.Arrived()
 			case err != nil:
-				return nil, brokenOff(ctx, hold, err)
+				return nil, readError(ctx, memory, err)
 			}
 		}
 	}
 }
 
-// brokenOff says why a body broke off.
-func brokenOff(ctx context.Context, hold *port.Reservation, err error) error {
-	if slow := hold.Arrived(); slow != nil {
+// readError returns why the reading of a body failed: an eviction, a timeout or the error itself.
+func readError(ctx context.Context, memory *port.Reservation, err error) error {
+	if slow := memory.Arrived(); slow != nil {
 		return slow
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -239,7 +241,7 @@ func brokenOff(ctx context.Context, hold *port.Reservation, err error) error {
 	return fmt.Errorf("reading the request: %w", err)
 }
 
-// tooSlow returns errTooSlow with the time that the server gives a request to arrive.
+// tooSlow returns errTooSlow with the server's timeout for the arrival of a request.
 func tooSlow(ctx context.Context) error {
 	limit := DefaultLimits().Read
 	if server, ok := ctx.Value(http.ServerContextKey).(*http.Server); ok {
@@ -248,23 +250,24 @@ func tooSlow(ctx context.Context) error {
 	return fmt.Errorf("%w %s; try again", errTooSlow, limit)
 }
 
-// grow returns a body with more room, which has been taken of the budget.
-func grow(ctx context.Context, hold *port.Reservation, body []byte, claim int64) ([]byte, error) {
-	const behind = 512 // so that the end of the body is met without growing once more
+// grow returns the body in a larger buffer, for which it has reserved memory. claim is the
+// Content-Length, negative if there is none.
+func grow(ctx context.Context, memory *port.Reservation, body []byte, claim int64) ([]byte, error) {
+	const spare = 512 // so that Read returns io.EOF without another buffer
 	size := int64(cap(body)) * 4
 	switch {
 	case cap(body) == 0 && claim > 0:
-		size = min(claim+behind, firstRead)
+		size = min(claim+spare, firstRead)
 	case cap(body) == 0:
 		size = firstRead
 	case size > smallBody && cap(body) < smallBody:
 		size = smallBody
 	case size > smallBody && claim > 0:
-		size = claim + behind
+		size = claim + spare
 	case size > smallBody:
-		size = maxReview + behind
+		size = maxReview + spare
 	}
-	if err := hold.Body(ctx, size*decodeFactor); err != nil {
+	if err := memory.Body(ctx, size*decodeFactor); err != nil {
 		return nil, err
 	}
 	return append(make([]byte, 0, size), body...), nil

@@ -76,8 +76,8 @@ func TestThreatFloodOfNamesEndsWithItsRequest(t *testing.T) {
 		images[i] = fmt.Sprintf("registry.example.com/acme/made-up-%d:v1", i)
 	}
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", images...)}), 503)
-	if n := b.Tracker.Status("acme").Tracked; n > fetchesAtOnce {
-		t.Errorf("%d repositories are being fetched, want %d at most", n, fetchesAtOnce)
+	if n := b.Tracker.Status("acme").Tracked; n > maxConcurrentFetches {
+		t.Errorf("%d repositories are being fetched, want %d at most", n, maxConcurrentFetches)
 	}
 }
 
@@ -185,7 +185,8 @@ func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
 				want.reason)
 		}
 	}
-	unclear := doubted([]policy.Outcome{{Policy: "unclear", Roots: []string{"acme"}}}, "acme", errors.New("no answer"))
+	unclear := outcomesNotRenewed([]policy.Outcome{{Policy: "unclear", Roots: []string{"acme"}}}, "acme",
+		errors.New("no answer"))
 	if unclear[0].Verdict != policy.CouldNotCheck || unclear[0].Reason != v1alpha1.ReasonTimeout {
 		t.Errorf("a policy without a mode, which decides: %+v", unclear[0])
 	}
@@ -229,7 +230,7 @@ func TestNotLoadedSaysWhy(t *testing.T) {
 					NotLoaded: []trust.Key{{Root: "acme"}, {Root: "other"}}, Outcomes: before,
 				},
 			}
-			decided.unloaded(map[trust.Key]error{{Root: "acme"}: tt.err})
+			decided.explainNotLoaded(map[trust.Key]error{{Root: "acme"}: tt.err})
 			d := decided[signed]
 			if d.Verdict != policy.CouldNotCheck || d.Message != tt.message {
 				t.Errorf("verdict %d, message %q, want %q", d.Verdict, d.Message, tt.message)

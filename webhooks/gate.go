@@ -1,13 +1,14 @@
 // Package webhooks decides at admission whether the images of a workload may run.
 //
-// Two handlers share one way of deciding. Mutate pins: it rewrites a tag to the digest that was
-// verified, never denies, and leaves to Validate what it cannot decide. Validate is the gate: it
-// runs after every mutation, decides anew, and denies whatever is not clearly admitted: a missing
-// signature, a fault, an object that cannot be read, a panic. A known repository is decided from
-// memory; the network is asked, within the deadline, only where a repository is seen for the first
-// time or before a denial. Nothing that the object says about itself, its owner or its deletion is
-// believed. A denial of images gives way to one thing alone, the break-glass label of the Namespace
-// as the API server has it now.
+// There are two handlers. Mutate pins: it rewrites a tag to the verified digest. It never denies,
+// and leaves to Validate what it cannot decide. Validate is the gate: it runs after every mutating
+// webhook, decides again, and denies every image that is not clearly admitted. So it denies on a
+// missing signature, a fault, an object that cannot be parsed, or a panic.
+//
+// Both decide on a known repository from memory. They use the network, within the deadline, only
+// for a repository that is not loaded and before a denial. They trust nothing that an object says
+// about itself, its owner or its deletion. Only the break-glass label of the Namespace, read live
+// from the API server, turns a denial of images into an admission.
 package webhooks
 
 import (
@@ -32,56 +33,57 @@ import (
 
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get;list;watch
 
-// Where the handlers are served.
+// The URL paths of the handlers.
 const (
 	MutatePath   = "/mutate-workloads"
 	ValidatePath = "/validate-workloads"
 )
 
-// The webhooks' own timeout must be longer than these two together, or a request would end without
-// our answer: 10 s leaves the connection, the queue and the answer one and a half.
+// The timeout in the webhook configurations must be longer than these two together. Otherwise the
+// API server would stop waiting before the answer. A timeout of 10 s leaves 1.5 s for the
+// connection, the queue and the answer.
 const (
-	// defaultDeadline bounds a decision where Gate has no Deadline.
+	// defaultDeadline is the time for a decision if Gate has no Deadline.
 	defaultDeadline = 7 * time.Second
-	// confirmDeadline bounds the reading of a break-glass label.
+	// confirmDeadline is the time to read a break-glass label.
 	confirmDeadline = 1500 * time.Millisecond
 )
 
 // Gate is the admission handler for workloads. All fields but Metrics, Deadline and Limits must be
 // set before Register.
 type Gate struct {
-	// Store holds the snapshot that decisions are made from.
+	// Store holds the snapshot from which the Gate decides.
 	Store *store.Store
-	// Tracker fetches what the snapshot lacks.
+	// Tracker fetches evidence that the snapshot lacks.
 	Tracker *store.Tracker
 	// Namespaces reads Namespaces, normally from a cache.
 	Namespaces client.Reader
-	// LiveNamespaces reads past the cache: Namespaces that it does not know yet, and break-glass
-	// before it is believed.
+	// LiveNamespaces reads from the API server: Namespaces that the cache does not have yet, and
+	// break-glass labels.
 	LiveNamespaces client.Reader
-	// Kinds are the kinds of workload that are checked. A request about any other is denied.
+	// Kinds are the kinds of workload that are checked. A request for any other kind is denied.
 	Kinds workload.Kinds
-	// Clock says when a signature has expired.
+	// Clock is the time for expiry.
 	Clock clock.PassiveClock
-	// Events takes what was admitted by break-glass.
+	// Events records admissions by break-glass.
 	Events events.EventRecorder
 	// Metrics counts decisions and requests; nil counts nothing.
 	Metrics *metrics.Metrics
-	// Deadline bounds the decision of one request; 7 s where it is not positive.
+	// Deadline is the time for the decision on one request; 7 s if it is not positive.
 	Deadline time.Duration
 
-	// Limits bound what the requests under way take; port.DefaultLimits where they are zero.
+	// Limits limit the memory of the requests in flight; port.DefaultLimits if they are zero.
 	Limits port.Limits
 
-	budget *port.Budget // what the requests under way take
+	budget *port.Budget // the memory of the requests in flight
 
-	recordsOnce sync.Once
-	recorded    *records
+	recordOnce       sync.Once
+	breakGlassLimits *recordLimits
 }
 
-// Register adds both handlers under their paths, with the function that adds a handler to a server.
-// Requests are bounded to 7 MiB, an object and its predecessor of the greatest size that the API
-// server takes, and all together to Limits.
+// Register adds both handlers to a server, through the function that adds one handler under a path.
+// A request may have 7 MiB: an object and its predecessor, each of the largest size that the API
+// server allows. Limits limit all requests together.
 func (g *Gate) Register(handle func(path string, handler http.Handler)) {
 	if g.Limits == (port.Limits{}) {
 		g.Limits = port.DefaultLimits()
@@ -96,7 +98,7 @@ func (g *Gate) Register(handle func(path string, handler http.Handler)) {
 	}
 }
 
-// deadline returns how long a decision may take.
+// deadline returns the time for a decision.
 func (g *Gate) deadline() time.Duration {
 	if g.Deadline > 0 {
 		return g.Deadline
@@ -104,41 +106,41 @@ func (g *Gate) deadline() time.Duration {
 	return defaultDeadline
 }
 
-// Mutate pins the images that policies want pinned: of Pods, and under pinDigests All of templates
-// too. It always admits: what is not pinned for whatever reason is for Validate to judge. On an
-// update a digest that the object has already stays, where the policies admit it.
+// Mutate pins images as the policies want: in Pods, and with pinDigests All in templates too. On an
+// update, an image keeps the digest that it has in the old object if the policies admit that
+// digest. Mutate always admits: Validate then decides on every image that is not pinned.
 func (g *Gate) Mutate(ctx context.Context, req admission.Request) (resp admission.Response) {
-	defer recovered(ctx, func(any) { resp = admission.Allowed("") })
-	r, err := g.take(ctx, &req)
+	defer recoverPanic(ctx, func(any) { resp = admission.Allowed("") })
+	r, err := g.readAndFree(ctx, &req)
 	if err != nil || r.ownedTemplate() {
 		return admission.Allowed("")
 	}
-	decided, err := g.decide(ctx, req.Namespace, toPin(r))
+	decided, err := g.decide(ctx, req.Namespace, pinCandidates(r))
 	if err != nil {
 		return admission.Allowed("")
 	}
-	ops, warnings := pins(r, decided)
-	return admission.Patched("", ops...).WithWarnings(bounded(warnings, maxWarnings)...)
+	ops, warnings := pinPatch(r, decided)
+	return admission.Patched("", ops...).WithWarnings(limitLines(warnings, maxWarnings)...)
 }
 
-// Validate admits a workload only when every image that the request brings in may run.
+// Validate admits a workload only if every image that the request adds or changes is admitted.
 func (g *Gate) Validate(ctx context.Context, req admission.Request) (resp admission.Response) {
-	defer recovered(ctx, func(any) { resp = broke() })
+	defer recoverPanic(ctx, func(any) { resp = panicked() })
 	log := logf.FromContext(ctx).WithValues("namespace", req.Namespace, "kind", req.Kind.Kind)
-	r, err := g.take(ctx, &req)
+	r, err := g.readAndFree(ctx, &req)
 	if err != nil {
 		return unreadable(logf.IntoContext(ctx, log.WithValues("name", req.Name)), err)
 	}
 	ctx = logf.IntoContext(ctx, log.WithValues("name", r.name(req)))
-	ruled := g.rule(ctx, req.Namespace, r)
-	if !ruled.admitted {
-		return g.unlessBreakGlass(ctx, req, r, ruled)
+	v := g.check(ctx, req.Namespace, r)
+	if !v.admitted {
+		return g.denyUnlessBreakGlass(ctx, req, r, v)
 	}
-	return ruled.admit(ctx, maxWarnings)
+	return v.admit(ctx, maxWarnings)
 }
 
-// rule decides on the images of a request, and counts each decision.
-func (g *Gate) rule(ctx context.Context, namespace string, r review) ruling {
+// check decides on the images of a request, and counts each decision.
+func (g *Gate) check(ctx context.Context, namespace string, r parsedRequest) verdict {
 	decided, err := g.decide(ctx, namespace, r.images)
 	if err != nil {
 		return undecided(err)
@@ -146,10 +148,10 @@ func (g *Gate) rule(ctx context.Context, namespace string, r review) ruling {
 	for _, d := range decided {
 		g.Metrics.Decided(d)
 	}
-	return judge(r, decided)
+	return combine(r, decided)
 }
 
-// measured notes how long each request to a handler took, and what came of it.
+// measured wraps a handler: it measures the duration of each request and counts its outcome.
 func (g *Gate) measured(name string, handle admission.HandlerFunc) admission.HandlerFunc {
 	return func(ctx context.Context, req admission.Request) admission.Response {
 		arrived := g.Clock.Now()
@@ -159,11 +161,11 @@ func (g *Gate) measured(name string, handle admission.HandlerFunc) admission.Han
 	}
 }
 
-// outcome names what an answer says, as metrics do.
+// outcome returns the metric label for an answer.
 func outcome(resp admission.Response) string {
-	_, broken := resp.AuditAnnotations[breakGlassAnnotation]
+	_, breakGlass := resp.AuditAnnotations[breakGlassAnnotation]
 	switch {
-	case resp.Allowed && broken:
+	case resp.Allowed && breakGlass:
 		return "break_glass"
 	case resp.Allowed:
 		return "admitted"
@@ -175,10 +177,11 @@ func outcome(resp admission.Response) string {
 	return "could_not_check"
 }
 
-// recovered, deferred, keeps a panic from ending the process, and hands the answer to otherwise.
-func recovered(ctx context.Context, otherwise func(cause any)) {
+// recoverPanic recovers from a panic, logs it and calls onPanic. It must be deferred.
+func recoverPanic(ctx context.Context, onPanic func(cause any)) {
 	if cause := recover(); cause != nil {
-		logf.FromContext(ctx).Error(fmt.Errorf("panic: %v", cause), "Broke off", "stack", string(debug.Stack()))
-		otherwise(cause)
+		logf.FromContext(ctx).Error(fmt.Errorf("panic: %v", cause), "Recovered from a panic", "stack",
+			string(debug.Stack()))
+		onPanic(cause)
 	}
 }

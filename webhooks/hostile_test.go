@@ -639,7 +639,7 @@ func TestThreatManyHeaderFields(t *testing.T) {
 	for i := range 2700 {
 		h[fmt.Sprint(i)] = []string{""}
 	}
-	if got := size(h); got < 100*2700 {
+	if got := headerSize(h); got < 100*2700 {
 		t.Errorf("charged %d bytes", got)
 	}
 }

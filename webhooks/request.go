@@ -14,70 +14,70 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// review is a request as far as it matters.
-type review struct {
+// parsedRequest is the part of an admission request that a decision needs.
+type parsedRequest struct {
 	kind   workload.Kind
 	object workload.Object
-	// images are those that the request brings in: all of a new object, what an update changes or
-	// adds.
+	// images are the images to check: all of a new object, and those that an update adds or
+	// changes.
 	images []workload.Image
-	// pinned has references of the old object that could stay where the images of an update are, by
-	// path: each names a digest under the tag that the update has. They are decided on like any
-	// other.
-	pinned map[string]string
+	// oldPins are references of the old object that could replace images of an update, by path.
+	// Each names the tag of the updated image and a digest. They are decided on like other images.
+	oldPins map[string]string
 }
 
-// take reads a request, and lets go of all of it that is not needed while evidence is waited for,
-// as its objects, the user and the options.
-func (g *Gate) take(ctx context.Context, req *admission.Request) (review, error) {
+// readAndFree parses a request. It then frees the memory that is not needed while evidence is
+// fetched: the objects, the user and the options.
+func (g *Gate) readAndFree(ctx context.Context, req *admission.Request) (parsedRequest, error) {
 	r, err := g.read(*req)
 	r.object.Name, r.object.UID = text.Cut(r.object.Name, maxName), text.Cut(r.object.UID, maxUID)
 	*req = admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 		Kind: req.Kind, Namespace: req.Namespace, Name: req.Name, DryRun: req.DryRun,
 	}}
-	release(ctx)
+	freeBody(ctx)
 	return r, err
 }
 
-// read returns the images to check. What is not understood is an error, never an empty review.
-func (g *Gate) read(req admission.Request) (review, error) {
+// read returns the images to check. A request that it cannot parse is an error, never a request
+// without images.
+func (g *Gate) read(req admission.Request) (parsedRequest, error) {
 	if req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
-		return review{}, fmt.Errorf(
-			"operation %q is not one that images come in by; remove it from the rules of the webhook", req.Operation)
+		return parsedRequest{}, fmt.Errorf(
+			"operation %q adds no images; remove it from the rules of the webhook", req.Operation)
 	}
 	if req.Namespace == "" {
-		return review{}, errors.New("the request names no namespace, and every workload is in one")
+		return parsedRequest{}, errors.New("the request names no namespace, and every workload is in one")
 	}
 	kind, err := g.Kinds.Find(req.Resource.Group, req.Resource.Version, req.Resource.Resource, req.SubResource)
 	if err != nil {
-		return review{}, err
+		return parsedRequest{}, err
 	}
 	object, err := kind.Read(req.Object.Raw)
-	if err != nil && lackedBefore(kind, req, err) {
-		return review{kind: kind}, nil
+	if err != nil && missingBefore(kind, req, err) {
+		return parsedRequest{kind: kind}, nil
 	}
 	if err != nil {
 		if kind.Template != "" {
 			err = fmt.Errorf("%w; the pod template is looked for at %s, where the manager's --workload-kinds has it",
 				err, kind.Template)
 		}
-		return review{}, err
+		return parsedRequest{}, err
 	}
-	r := review{kind: kind, object: object, images: object.Images}
+	r := parsedRequest{kind: kind, object: object, images: object.Images}
 	if req.Operation == admissionv1.Update {
-		// An old object that cannot be read vouches for nothing: all images count as new.
+		// If the old object cannot be parsed, all images count as changed.
 		if old, err := kind.Read(req.OldObject.Raw); err == nil {
 			r.images = workload.Changed(old.Images, object.Images)
-			r.pinned = pinnedBefore(workload.Replaced(old.Images, r.images), r.images)
+			r.oldPins = findOldPins(workload.Replaced(old.Images, r.images), r.images)
 		}
 	}
 	return r, nil
 }
 
-// pinnedBefore returns, by path, what the images replace, where that names a digest and they name
-// none, under the same tag of the same repository. The name of the repository is compared as it is
-// signed: whoever corrects its spelling wants the new one.
-func pinnedBefore(replaced map[string]string, images []workload.Image) map[string]string {
+// findOldPins returns, by path, the replaced references that name a digest and belong to an image
+// that names none, with the same tag and repository. It compares the names under which the
+// repositories are signed, so that a corrected spelling is not replaced by the old one.
+func findOldPins(replaced map[string]string, images []workload.Image) map[string]string {
 	pinned := map[string]string{}
 	for _, i := range images {
 		old := replaced[i.Path]
@@ -93,10 +93,10 @@ func pinnedBefore(replaced map[string]string, images []workload.Image) map[strin
 	return pinned
 }
 
-// lackedBefore reports whether an update leaves an object without a pod template as it was, which
-// brings nothing in. Such objects of further kinds were there before the operator, and a finalizer
-// must come off them for their namespace to end.
-func lackedBefore(kind workload.Kind, req admission.Request, err error) bool {
+// missingBefore reports whether an update of an object without a pod template leaves it without
+// one. Such an update adds no image. Objects like that, of further kinds, may be older than the
+// operator, and removing a finalizer from them must work so that their namespace can be deleted.
+func missingBefore(kind workload.Kind, req admission.Request, err error) bool {
 	is, lacks := errors.AsType[*workload.MissingError](err)
 	if !lacks || req.Operation != admissionv1.Update {
 		return false
@@ -106,13 +106,13 @@ func lackedBefore(kind workload.Kind, req admission.Request, err error) bool {
 	return lacked && was.Path == is.Path
 }
 
-// ownedTemplate reports whether the object was made by a controller from a template of its own.
-// Such a controller compares the two, and would make another and yet another object if they
-// differed, so a template in it is left alone; the Pods made of it are pinned all the same.
-func (r *review) ownedTemplate() bool { return !r.kind.IsPod() && r.object.Controlled }
+// ownedTemplate reports whether a controller created the object from its own template. If Mutate
+// changed such an object, the controller would see a difference and create another object, again
+// and again. So its template is not pinned. The Pods that are created from it are.
+func (r *parsedRequest) ownedTemplate() bool { return !r.kind.IsPod() && r.object.Controlled }
 
-// name returns the name for logs; what is still to be named has the prefix of its name.
-func (r *review) name(req admission.Request) string {
+// name returns the name for logs. For an object without a name yet, that is its generateName.
+func (r *parsedRequest) name(req admission.Request) string {
 	if req.Name != "" {
 		return req.Name
 	}

@@ -10,26 +10,26 @@ import (
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 )
 
-// What a review may hold beside its objects: users with their groups, options. Its objects are
-// bounded where they are decoded.
+// The limits of a review without its objects: user, groups, options. The objects have limits where
+// they are decoded.
 const (
 	maxRest   = 1 << 20 // bytes
 	maxValues = 16 << 10
-	// maxName bounds a name that is kept while a review is decided on, in bytes: no object has a
-	// longer one.
+	// maxName is the maximum length of the names in a review, in bytes. No object has a longer
+	// name.
 	maxName = 253
-	// maxUID bounds the UID of a review, in bytes. API servers send 36.
+	// maxUID is the maximum length of the UID of a review, in bytes. API servers send 36.
 	maxUID = 128
-	// maxUser is what the log has of the name of a user, in bytes.
+	// maxUser is the maximum length of a user's name in the log, in bytes.
 	maxUser = 256
 )
 
-// errBulky says that decoding a review would cost more than any that an API server makes.
-var errBulky = fmt.Errorf("it holds more than %d values or %d bytes beside its objects", maxValues, maxRest)
+// errTooCostly says that decoding a review would cost more than any review of an API server does.
+var errTooCostly = fmt.Errorf("it holds more than %d values or %d bytes beside its objects", maxValues, maxRest)
 
-// decodeReview reads an AdmissionReview. The objects in it are most of it, and are decoded later,
-// once their kind is known; they are cut out first, so that their JSON is not gone through twice
-// more, and copied. They share memory with body.
+// decodeReview decodes an AdmissionReview. It cuts the objects out first: they are most of the
+// review, and are decoded later, once their kind is known. So their JSON is neither copied nor
+// scanned twice more. The objects share memory with body.
 func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 	rest, object, old, err := cutObjects(body)
 	if err != nil {
@@ -60,8 +60,8 @@ func decodeReview(body []byte) (admissionv1.AdmissionReview, error) {
 	return in, nil
 }
 
-// checkNames bounds what is kept and logged of a request: no API server serves an object by a
-// longer name.
+// checkNames returns an error if a name or the UID of a request is too long. They are kept and
+// logged, and no API server sends longer ones.
 func checkNames(r *admissionv1.AdmissionRequest) error {
 	if len(r.UID) > maxUID {
 		return fmt.Errorf("request.uid is longer than %d bytes", maxUID)
@@ -80,11 +80,10 @@ func checkNames(r *admissionv1.AdmissionRequest) error {
 	return nil
 }
 
-// cutObjects takes request.object and request.oldObject out of a review, and leaves null in their
-// places. It judges nothing but form: a review that is no JSON is left whole, for the decoder to
-// find fault with, and a key that comes twice does so in the rest too. So does one that is written
-// with escapes, and what is no object is not cut out. The error says that the rest would cost too
-// much.
+// cutObjects cuts request.object and request.oldObject out of a review, and writes null in their
+// stead. It leaves all checks to the decoder: a review that is not valid JSON stays whole, and a
+// repeated key stays repeated in the rest. It does not cut out a value that is not an object, or
+// whose key has an escape. It returns errTooCostly if the rest is too large to decode.
 func cutObjects(body []byte) (rest, object, old []byte, err error) {
 	s := jsonscan.Scanner{Text: body}
 	from := 0
@@ -114,10 +113,10 @@ func cutObjects(body []byte) (rest, object, old []byte, err error) {
 	})
 	s.End()
 	if s.Lost {
-		return body, nil, nil, nil // which the decoder refuses before it builds anything
+		return body, nil, nil, nil // the decoder refuses it before it allocates anything
 	}
 	if s.Values > maxValues || len(rest)+len(body)-from > maxRest {
-		return nil, nil, nil, errBulky
+		return nil, nil, nil, errTooCostly
 	}
 	return append(rest, body[from:]...), object, old, nil
 }

@@ -48,7 +48,7 @@ func FuzzReview(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		want, ok := decodeWhole(body)
 		got, err := decodeReview(slices.Clip(bytes.Clone(body)))
-		if errors.Is(err, errBulky) {
+		if errors.Is(err, errTooCostly) {
 			return
 		}
 		if ok != (err == nil) {
@@ -148,8 +148,8 @@ func TestThreatUnreadableReviewsAreDenied(t *testing.T) {
 	}
 }
 
-// newHold is what a request takes of a budget of its own.
-func newHold(t *testing.T) *port.Reservation {
+// newReservation is what a request takes of a budget of its own.
+func newReservation(t *testing.T) *port.Reservation {
 	t.Helper()
 	hold, err := port.NewBudget(port.DefaultLimits()).Begin(t.Context(), "client", requestCost, httptest.NewRecorder())
 	if err != nil {
@@ -166,7 +166,7 @@ func TestBodiesAreReadInFull(t *testing.T) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, ValidatePath, strings.NewReader(whole))
 		r.Header.Set("Content-Type", "application/json")
 		r.ContentLength = length
-		if body, err := readBody(t.Context(), r, newHold(t)); err != nil || string(body) != whole {
+		if body, err := readBody(t.Context(), r, newReservation(t)); err != nil || string(body) != whole {
 			t.Errorf("%s: %d bytes, %v", name, len(body), err)
 		}
 	}
@@ -175,7 +175,7 @@ func TestBodiesAreReadInFull(t *testing.T) {
 	r.ContentLength = maxReview
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	if _, err := readBody(t.Context(), r, newHold(t)); err != nil {
+	if _, err := readBody(t.Context(), r, newReservation(t)); err != nil {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)

@@ -8,9 +8,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// Rules returns what the webhooks must be called for: everything that can bring an image of one of
-// the kinds into a namespace. Nothing is decided on deletion, and no other subresource can change
-// an image.
+// Rules returns the rules of the webhook configurations: every operation that can add an image to
+// one of the kinds. A deletion adds none, and no other subresource can change an image.
 func Rules(kinds workload.Kinds) []admissionregistrationv1.RuleWithOperations {
 	var rules []admissionregistrationv1.RuleWithOperations
 	add := func(k workload.Kind, resource string, operations ...admissionregistrationv1.OperationType) {
@@ -39,8 +38,9 @@ func Rules(kinds workload.Kinds) []admissionregistrationv1.RuleWithOperations {
 	return rules
 }
 
-// MatchConditions skip updates that leave the spec as it is: labels, finalizers and the like pass
-// even while no replica of the operator answers. An object without a spec is not skipped.
+// MatchConditions returns the match conditions of the webhook configurations. They skip updates
+// that do not change the spec, so that labels and finalizers can change even while no replica of
+// the operator answers. An update of an object without a spec is not skipped.
 func MatchConditions() []admissionregistrationv1.MatchCondition {
 	return []admissionregistrationv1.MatchCondition{{
 		Name:       "spec-changes",

@@ -12,9 +12,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// serverLog passes what net/http reports, such as failed handshakes, on to the manager's log.
-// Whoever reaches the port can cause such reports, so each is cut to maxLine bytes, and those
-// beyond the limit are dropped; the next one that is passed on says how many. It implements
+// serverLog forwards the errors that net/http logs, such as failed handshakes, to the manager's
+// log. Any client that reaches the port can cause such errors. So each is cut to maxLine bytes, and
+// those above the rate limit are dropped; the next one that is logged says how many. It implements
 // slog.Handler for slog.NewLogLogger, which adds no attributes and no groups.
 type serverLog struct {
 	log     logr.Logger
@@ -22,7 +22,7 @@ type serverLog struct {
 	dropped atomic.Int64
 }
 
-// newServerLog returns a serverLog that passes on 10 reports at once, and one more every 10 s.
+// newServerLog returns a serverLog that forwards a burst of 10 errors, and one more every 10 s.
 func newServerLog(log logr.Logger) *serverLog {
 	return &serverLog{log: log, limiter: rate.NewLimiter(rate.Every(10*time.Second), 10)}
 }
@@ -36,7 +36,7 @@ func (l *serverLog) Handle(_ context.Context, r slog.Record) error {
 		l.dropped.Add(1)
 		return nil
 	}
-	l.log.Info("The HTTP server reported a fault", "report", text.Cut(r.Message, maxLine), "droppedBefore",
+	l.log.Info("The HTTP server reported an error", "report", text.Cut(r.Message, maxLine), "droppedBefore",
 		l.dropped.Swap(0))
 	return nil
 }
