@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// maxFurther bounds the further kinds of a manager.
+	// maxFurther is the maximum number of further kinds.
 	maxFurther = 64
-	// maxSegments bounds the path of a pod template. Each is one more level of every object that is
-	// decoded.
+	// maxSegments is the maximum number of fields in the path of a pod template. Each adds a level
+	// to every object that is decoded.
 	maxSegments = 16
-	// maxSegment bounds one segment, in bytes.
+	// maxSegment is the maximum length of one field name in the path, in bytes.
 	maxSegment = 63
 )
 
 const furtherExample = "such as rollouts.v1alpha1.argoproj.io=spec.template"
 
-// parseKind reads a further kind, RESOURCE.VERSION.GROUP=PATH: the resource as kubectl takes it in
-// full, and the dotted path of the pod template, whose field spec is then the PodSpec. The path
-// begins with spec, because an update that leaves the spec as it is asks nobody. The error says
-// what is wrong, and gives an example.
+// parseKind parses a further kind, RESOURCE.VERSION.GROUP=PATH: the full name of the resource as
+// kubectl accepts it, and the dotted path of the pod template. The field spec of the template is
+// the PodSpec. The path begins with spec, because the API server does not call the webhook for an
+// update that leaves the spec unchanged. The error says what is wrong, and gives an example.
 func parseKind(s string) (Kind, error) {
 	name, path, ok := strings.Cut(s, "=")
 	parts := strings.SplitN(name, ".", 3)
@@ -52,13 +52,14 @@ func parseKind(s string) (Kind, error) {
 	return k, nil
 }
 
-// checkPath refuses a path that can lead nowhere, or past what is looked at.
+// checkPath returns an error for a path that cannot lead to a pod template, or that lies outside of
+// the spec.
 func checkPath(path string) error {
 	segments := strings.Split(path, ".")
 	if segments[0] != "spec" {
 		return fmt.Errorf(
-			"the path %.64q must begin with spec: an update that leaves the spec as it is asks nobody, so that a "+
-				"template elsewhere would not be checked", path)
+			"the path %.64q must begin with spec: an update that leaves the spec unchanged is not checked, so a "+
+				"template outside of it could change without a check", path)
 	}
 	if len(segments) > maxSegments {
 		return fmt.Errorf("the path has %d segments, at most %d can be read", len(segments), maxSegments)
@@ -74,10 +75,10 @@ func checkPath(path string) error {
 	return nil
 }
 
-// With returns the kinds and further ones, each as RESOURCE.VERSION.GROUP=PATH, such as
-// rollouts.v1alpha1.argoproj.io=spec.template. It refuses a resource that is listed already, in
-// whatever version: the API server converts from one to the other, and the object would be read in
-// two ways. The error quotes the value that it is about.
+// With returns the kinds and further ones, each given as RESOURCE.VERSION.GROUP=PATH, such as
+// rollouts.v1alpha1.argoproj.io=spec.template. It returns an error for a resource that is listed
+// already, in any version: the API server converts between versions, and the object would be parsed
+// in two ways. The error quotes the value.
 func (ks Kinds) With(values []string) (Kinds, error) {
 	if len(values) > maxFurther {
 		return nil, fmt.Errorf("%d further kinds, at most %d can be checked", len(values), maxFurther)
@@ -100,7 +101,7 @@ func (ks Kinds) With(values []string) (Kinds, error) {
 	return all, nil
 }
 
-// refuse returns why a kind cannot be added.
+// refuse returns an error if a kind cannot be added.
 func (ks Kinds) refuse(added Kind) error {
 	for _, k := range ks {
 		switch {

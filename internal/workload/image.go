@@ -2,23 +2,23 @@ package workload
 
 import "gomodules.xyz/jsonpatch/v2"
 
-// Image is one place of an object that names an image.
+// Image is one field of an object that names an image.
 type Image struct {
 	// Path is the JSON pointer to the reference, such as /spec/template/spec/containers/0/image.
 	Path string
-	// List is the list that the entry is in: initContainers, containers, ephemeralContainers or
-	// volumes.
+	// List is the list with the container or volume: initContainers, containers,
+	// ephemeralContainers or volumes.
 	List string
 	// Name is the name of the container or volume.
 	Name string
-	// Image is the reference as written; empty where there is none.
+	// Image is the reference as written, empty if there is none.
 	Image string
 }
 
-// Changed returns the images that an update brings in. An image stays where the old object has the
-// same reference in an entry of the same list and name, wherever in the list that is. Everything
-// else has changed, so an image that is moved from one container to another is checked, and so is a
-// container under a new name.
+// Changed returns the images that an update adds or changes. An image is unchanged if the old
+// object has the same reference in an entry of the same list and name, at any index. Every other
+// image has changed. So an image that moves to another container is checked, and so is a renamed
+// container.
 func Changed(old, updated []Image) []Image {
 	type entry struct{ list, name, image string }
 	had := make(map[entry]bool, len(old))
@@ -34,8 +34,8 @@ func Changed(old, updated []Image) []Image {
 	return changed
 }
 
-// Replaced returns, by path, what each of the images that an update changes takes the place of: the
-// reference in the old entry of the same list and name. What is added takes no place.
+// Replaced returns, by path, the old reference of each changed image: the reference in the old
+// entry of the same list and name. An image that is added has none.
 func Replaced(old, changed []Image) map[string]string {
 	if len(changed) == 0 {
 		return nil
@@ -54,8 +54,8 @@ func Replaced(old, changed []Image) map[string]string {
 	return replaced
 }
 
-// Pin returns the JSON patch operation that replaces the image by a reference to the digest that
-// was verified. It holds for the very object that the image was read from.
+// Pin returns the JSON patch operation that replaces the image by a reference with a digest. It is
+// valid only for the object that the image was read from.
 func (i Image) Pin(reference string) jsonpatch.Operation {
 	return jsonpatch.NewOperation("replace", i.Path, reference)
 }

@@ -1,10 +1,11 @@
-// Package workload finds the container images of every kind of workload, and says how to pin them.
+// Package workload finds the container images of every kind of workload, and makes the patches that
+// pin them.
 //
-// It promises that no image of a PodSpec is overlooked: init, regular and ephemeral containers and
-// image volumes are read by one walker for all kinds, and a test over the PodSpec type fails when
-// Kubernetes adds another field that carries an image. What it cannot read for certain it refuses,
-// naming the field. It never parses a reference, never decides, and believes nothing that an object
-// says of itself.
+// It finds every image of a PodSpec: one walker for all kinds reads init, regular and ephemeral
+// containers and image volumes. A test over the PodSpec type fails when Kubernetes adds another
+// field with an image. If the package cannot parse an object for certain, it returns an error that
+// names the field. It never parses a reference, never decides, and trusts nothing that an object
+// says about itself.
 package workload
 
 import (
@@ -20,33 +21,33 @@ type Kind struct {
 	Name string
 	// Group is the API group, empty for the core group.
 	Group string
-	// Version is the API version that the object is read in. Requests in other versions are
-	// converted to it by the API server.
+	// Version is the API version of the objects. The API server converts requests in other versions
+	// to it.
 	Version string
 	// Resource is the plural name in URLs.
 	Resource string
-	// Subresources are those whose updates can bring images in.
+	// Subresources are the subresources whose updates can add images.
 	Subresources []string
-	// Template is the path of the pod template as an administrator gave it; empty for a builtin
-	// kind.
+	// Template is the path of the pod template as the administrator configured it, empty for a
+	// builtin kind.
 	Template string
 
 	// podSpec is the path to the PodSpec within the object.
 	podSpec []string
-	// document is a struct type that decodes the path and what lies at its end, and nothing else.
+	// document is a struct type that decodes the metadata and the PodSpec at its path, and nothing
+	// else.
 	document reflect.Type
-	// parts are what document decodes.
+	// parts are the members that document decodes.
 	parts parts
-	// placeholders are the images that a template may hold instead of real ones.
+	// placeholders are the images that a template may have instead of real ones.
 	placeholders []Placeholder
 }
 
 // Kinds are the kinds of workload that are checked.
 type Kinds []Kind
 
-// Builtin returns the kinds of Kubernetes itself, and OpenShift's one: a rule for a group that a
-// cluster does not serve harms nothing. Everything that is made from the list of kinds, the rules
-// of the webhooks too, follows from here.
+// Builtin returns the kinds of Kubernetes and the one of OpenShift. A webhook rule for a group that
+// a cluster does not serve does no harm. The rules of the webhooks are made from this list.
 func Builtin() Kinds {
 	return Kinds{
 		newKind("Pod", "", "pods", "spec", "ephemeralcontainers"),
@@ -70,8 +71,8 @@ func newKind(name, group, resource, podSpec string, subresources ...string) Kind
 	}
 }
 
-// Find returns the kind behind a resource, or behind one of its subresources that can bring images
-// in.
+// Find returns the kind of a resource, or of a subresource that can add images. It returns an error
+// for any other.
 func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error) {
 	for _, k := range ks {
 		if k.Group == group && k.Version == version && k.Resource == resource &&
@@ -95,6 +96,6 @@ func (ks Kinds) Find(group, version, resource, subresource string) (Kind, error)
 // template of a Job is immutable.
 func (k Kind) Fixed() bool { return k.Group == "batch" && k.Resource == "jobs" }
 
-// IsPod tells a Pod, which runs, from a template, of which Pods are made that are checked
-// themselves.
+// IsPod reports whether the kind is Pod. A Pod runs; the other kinds have a template, and the Pods
+// created from it are checked themselves.
 func (k Kind) IsPod() bool { return k.Group == "" && k.Resource == "pods" }

@@ -11,42 +11,42 @@ import (
 )
 
 const (
-	// maxPlaceholders bounds the further placeholders of a manager.
+	// maxPlaceholders is the maximum number of further placeholders.
 	maxPlaceholders = 64
-	// maxPlaceholder bounds the image of a placeholder, and maxMark the value of its mark, in
-	// bytes.
+	// maxPlaceholder is the maximum length of the image of a placeholder, and maxMark of the value
+	// of its mark, in bytes.
 	maxPlaceholder = 128
 	maxMark        = 256
 )
 
 const placeholderExample = "such as auto=sidecar.istio.io/inject=true"
 
-// Placeholder is an image that stands in a pod template until something fills in the real one. It
-// is let through in templates that carry its mark, and never in a Pod: the Pods made of the
-// template are checked once the image is filled in.
+// Placeholder is an image of a pod template that another component replaces by the real one. It is
+// admitted in a template with its mark, and never in a Pod: the Pods created from the template are
+// checked with the real image.
 type Placeholder struct {
-	// Image is the image as it stands in the template.
+	// Image is the image in the template.
 	Image string
-	// Mark is the key of a label or an annotation of the pod template. It is empty for the blank of
-	// OpenShift alone, which needs no mark.
+	// Mark is the key of a label or an annotation of the pod template. It is empty only for the
+	// blank of OpenShift, which needs no mark.
 	Mark string
-	// Value is what the mark must be; empty: anything.
+	// Value is the required value of the mark. If it is empty, any value will do.
 	Value string
 }
 
-// placeholders returns those that every manager knows.
+// placeholders returns the builtin placeholders.
 func placeholders() []Placeholder {
 	return []Placeholder{
-		{Image: " "}, // OpenShift's image triggers fill it in, by an update of the template that is checked
-		// Istio fills these in when it injects its proxy into a Pod, as for gateways.
+		{Image: " "}, // OpenShift's image triggers replace it by an update of the template, which is checked
+		// Istio replaces these when it injects its proxy into a Pod, for gateways for example.
 		{Image: "auto", Mark: "inject.istio.io/templates"},
 		{Image: "auto", Mark: "sidecar.istio.io/inject", Value: "true"},
 		{Image: "auto", Mark: "istio.io/rev"},
 	}
 }
 
-// parsePlaceholder reads a further placeholder, IMAGE=MARK or IMAGE=MARK=VALUE. The error says what
-// is wrong, and gives an example.
+// parsePlaceholder parses a further placeholder, IMAGE=MARK or IMAGE=MARK=VALUE. The error says
+// what is wrong, and gives an example.
 func parsePlaceholder(s string) (Placeholder, error) {
 	parts := strings.SplitN(s, "=", 3)
 	if len(parts) < 2 {
@@ -76,8 +76,8 @@ func parsePlaceholder(s string) (Placeholder, error) {
 	return p, nil
 }
 
-// WithPlaceholders returns the kinds with further placeholders in their templates, each as
-// IMAGE=MARK or IMAGE=MARK=VALUE. The error quotes the value that it is about.
+// WithPlaceholders returns the kinds with further placeholders, each given as IMAGE=MARK or
+// IMAGE=MARK=VALUE. The error quotes the value.
 func (ks Kinds) WithPlaceholders(values []string) (Kinds, error) {
 	if len(values) > maxPlaceholders {
 		return nil, fmt.Errorf("%d further placeholders, at most %d are taken", len(values), maxPlaceholders)
@@ -101,17 +101,16 @@ func (ks Kinds) WithPlaceholders(values []string) (Kinds, error) {
 	return kinds, nil
 }
 
-// marks are the marks of one template. They are read from the object when they are first asked for,
-// since few objects hold a placeholder.
+// marks are the labels and annotations of one template that can be marks. They are parsed on first
+// use, since few objects have a placeholder.
 type marks struct {
 	raw                 []byte
 	read                bool
 	labels, annotations map[string]any
 }
 
-// standsIn reports whether an image is a placeholder here: in a template with the mark of that
-// placeholder.
-func (k Kind) standsIn(image string, m *marks) bool {
+// isPlaceholder reports whether an image is a placeholder in a template with these marks.
+func (k Kind) isPlaceholder(image string, m *marks) bool {
 	if k.IsPod() {
 		return false
 	}
@@ -136,8 +135,8 @@ func (k Kind) marked(p Placeholder, m *marks) bool {
 	return false
 }
 
-// readMarks returns the labels and annotations of the template that are marks. What cannot be read
-// for certain carries no mark.
+// readMarks returns the labels and annotations of the template that can be marks. It returns none
+// if it cannot parse the template for certain.
 func (k Kind) readMarks(raw []byte) (labels, annotations map[string]any) {
 	keys := parts{}
 	for _, p := range k.placeholders {

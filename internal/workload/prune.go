@@ -7,11 +7,11 @@ import (
 	"github.com/countersign-dev/countersign/internal/jsonscan"
 )
 
-// parts are the members of an object that are kept, or of each object in a list; those without
-// parts of their own are kept whole.
+// parts are the members to keep of an object, or of each object in a list. A member without parts
+// of its own is kept whole.
 type parts map[string]parts
 
-// partsOf are the parts that documentType decodes, for the path to the PodSpec.
+// partsOf returns the parts that documentType decodes, for a path to the PodSpec.
 func partsOf(path []string) parts {
 	containers := parts{"name": nil, "image": nil}
 	at := parts{
@@ -25,13 +25,13 @@ func partsOf(path []string) parts {
 	return at
 }
 
-// maxValues bounds the members and elements of what is kept of an object: maxImages images with all
-// that is read beside them are fewer.
+// maxValues is the maximum number of members and elements that are kept of an object. An object
+// with maxImages images has fewer.
 const maxValues = 8 * maxImages
 
-// prune returns an object without what nobody decodes, which is nearly all of it. What is not valid
-// JSON as a whole, or has an escape in a key on the way, is returned as it is, for the decoder to
-// judge. error says that decoding what is kept would cost more than any object that can be checked.
+// prune returns an object with only the parts that are decoded, a small fraction of it. It returns
+// the object unchanged, for the decoder to refuse or decode, if it is not valid JSON or if a key on
+// the path has an escape. It returns an error if the parts have more than maxValues values.
 func (p parts) prune(raw []byte) ([]byte, error) {
 	w := pruner{Scanner: jsonscan.Scanner{Text: raw}, out: make([]byte, 0, 1024)}
 	w.Blank()
@@ -41,7 +41,7 @@ func (p parts) prune(raw []byte) ([]byte, error) {
 	if w.escaped {
 		all := jsonscan.Scanner{Text: raw, Next: w.began}
 		all.Skip()
-		w.kept = all.Values // the decoder is given them all
+		w.kept = all.Values // the decoder gets the whole object
 	}
 	switch {
 	case w.kept > maxValues:
@@ -52,18 +52,19 @@ func (p parts) prune(raw []byte) ([]byte, error) {
 	return w.out, nil
 }
 
+// pruner scans an object and copies the kept parts to out.
 type pruner struct {
 	jsonscan.Scanner
 	out []byte
-	// kept is how many of the values are in out. More than maxValues end the walk.
+	// kept is the number of values in out. The scan ends when it exceeds maxValues.
 	kept int
-	// began is where the object begins.
+	// began is the offset of the object in the text.
 	began int
-	// escaped says that a key on the way has an escape, so that all is left to the decoder.
+	// escaped says that a key on the path has an escape, so that the decoder gets the whole object.
 	escaped bool
 }
 
-// value copies what is kept of a value.
+// value copies the kept parts of a value.
 func (w *pruner) value(p parts) {
 	switch {
 	case p != nil && w.At('{'):
@@ -75,6 +76,7 @@ func (w *pruner) value(p parts) {
 	}
 }
 
+// whole copies a value unchanged.
 func (w *pruner) whole() {
 	from, values := w.Next, w.Values
 	w.Skip()
@@ -83,7 +85,7 @@ func (w *pruner) whole() {
 	}
 }
 
-// keep counts values that are kept.
+// keep counts values that are copied, and ends the scan above maxValues.
 func (w *pruner) keep(values int) {
 	w.kept += values
 	w.Lost = w.Lost || w.kept > maxValues

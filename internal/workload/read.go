@@ -9,27 +9,26 @@ import (
 	"sigs.k8s.io/json"
 )
 
-// maxImages bounds the images of one object. The size limit of the API server keeps real objects
-// below it; it is here so that one request cannot have thousands of repositories looked up.
+// maxImages is the maximum number of images of one object. The API server's size limit keeps real
+// objects below it. It prevents one request from causing thousands of fetches.
 const maxImages = 4096
 
-// Object is what is read of a workload.
+// Object is the part of a workload that the package reads.
 type Object struct {
 	// Images are all images in the order of the walk: init, regular and ephemeral containers, then
 	// image volumes.
 	Images []Image
-	// Name is the name, or what a name will be generated from. It is for logs alone.
+	// Name is the name or else the generateName. It is only for logs.
 	Name string
-	// UID is what the API server tells this object by from others of its name. It is for events
-	// alone.
+	// UID is the UID of the object. It is only for events.
 	UID string
-	// Controlled says that the object names a controller as its owner. Anybody can write that, so
-	// it excuses nothing.
+	// Controlled says that the object names a controller as its owner. Any client can write that,
+	// so it exempts nothing from a check.
 	Controlled bool
 }
 
-// The parts of an object that are read. Keys are matched as the API server matches them, upper and
-// lower case apart, and everything not listed here is skipped.
+// The parts of an object that are decoded. Keys are case-sensitive, as for the API server. All
+// other members are skipped.
 type (
 	metadata struct {
 		Name            string  `json:"name"`
@@ -59,10 +58,10 @@ type (
 	}
 )
 
-// MissingError says that an object has nothing where the PodSpec is to be, or on the way to it. It
-// then names no image.
+// MissingError says that an object has no PodSpec, and so no image: a field on the path to it is
+// absent or null.
 type MissingError struct {
-	// Path is the first field on the way that is absent or null, as "spec.template".
+	// Path is the first field that is absent or null, such as "spec.template".
 	Path string
 	// Kind is the name of the kind.
 	Kind string
@@ -72,8 +71,8 @@ type MissingError struct {
 func (e *MissingError) Error() string { return e.Path + ": missing, a " + e.Kind + " needs it" }
 
 // documentType returns struct{Metadata metadata "metadata"; Next *struct{... Next *podSpec ...}}
-// with the path to the PodSpec as the keys, so that one pass over the JSON reads what is needed
-// whatever the depth.
+// with the path to the PodSpec as the keys. So one pass over the JSON decodes all that is needed,
+// at any depth.
 func documentType(path []string) reflect.Type {
 	t := reflect.TypeFor[podSpec]()
 	for i := len(path) - 1; i >= 0; i-- {
@@ -90,10 +89,10 @@ func documentType(path []string) reflect.Type {
 	return t
 }
 
-// Read returns the images of an object from its JSON. The error names the field: a wrong type or a
-// repeated key on the way to an image, an entry that is null, no containers at all, or more than
-// maxImages images. An object in which nothing is found is an error too: the walk has then looked
-// in the wrong place. Where that is because the object has no PodSpec, it is a *MissingError.
+// Read parses the JSON of an object and returns its images. It returns an error that names the
+// field for a wrong type or a repeated key on the path to an image, an entry that is null, an
+// object without containers, or more than maxImages images. An object without a PodSpec is a
+// *MissingError and never an object without images, since its template may be at another path.
 func (k Kind) Read(raw []byte) (Object, error) {
 	if k.document == nil {
 		return Object{}, fmt.Errorf("the kind %q is unknown", k.Name)
@@ -143,7 +142,7 @@ func (k Kind) find(document reflect.Value) (*podSpec, metadata, error) {
 	return spec, meta, nil
 }
 
-// walk collects the images of a PodSpec, but for placeholders.
+// walk collects the images of a PodSpec, except placeholders.
 func (k Kind) walk(spec *podSpec, m *marks) ([]Image, error) {
 	field, path := strings.Join(k.podSpec, "."), "/"+strings.Join(k.podSpec, "/")
 	if len(spec.Containers) == 0 {
@@ -172,7 +171,7 @@ func (k Kind) walk(spec *podSpec, m *marks) ([]Image, error) {
 			if c == nil {
 				return nil, fmt.Errorf("%s: null, expected a container", at)
 			}
-			if k.standsIn(c.Image, m) {
+			if k.isPlaceholder(c.Image, m) {
 				continue
 			}
 			images = append(images, Image{
@@ -189,8 +188,8 @@ func (k Kind) walk(spec *podSpec, m *marks) ([]Image, error) {
 			return nil, fmt.Errorf("%s: null, expected a volume", at)
 		case v.Image == nil:
 		case v.Image.Reference == "" && !k.IsPod():
-			// A template may leave the reference to whoever fills it in; the Pods made of it are
-			// checked.
+			// A template may have an empty reference that is set later. The Pods created from it
+			// are checked.
 		default:
 			images = append(images, Image{
 				Path: path + "/volumes/" + index + "/image/reference",
