@@ -9,7 +9,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
-// gauges are read from the state at each scrape, so that none is ever left behind.
+// gauges describes the gauges. Their values are read from the State at each scrape, so that no
+// series outlives its object.
 type gauges struct {
 	gateReady, gated, certificateExpiry       *prometheus.Desc
 	rootInfo, rootReady, rootFresh, rootRepos *prometheus.Desc
@@ -24,38 +25,38 @@ func newGauges() gauges {
 		return prometheus.NewDesc(namespace+"_"+name, help, labels, nil)
 	}
 	return gauges{
-		gateReady: desc("gate_ready", "Whether this replica knows every policy and trust root and decides."),
+		gateReady: desc("gate_ready", "Whether this replica has loaded every policy and trust root and decides."),
 		gated: desc("gated",
-			"Whether both webhook configurations are as they must be, so that the API server asks the gate; only the "+
-				"leader knows."),
+			"Whether both webhook configurations are correct, so that the API server calls the gate; only the leader "+
+				"has it."),
 		certificateExpiry: desc("serving_certificate_expiry_timestamp_seconds",
-			"When the certificate expires with which this replica serves admission."),
-		rootInfo: desc("trust_root_info", "What a trust root verifies.", labelTrustRoot, "format"),
-		rootReady: desc("trust_root_ready", "Whether the keys of a trust root are read and it can be used.",
+			"When this replica's serving certificate for admission expires."),
+		rootInfo: desc("trust_root_info", "The signature format of a trust root; always 1.", labelTrustRoot, "format"),
+		rootReady: desc("trust_root_ready", "Whether a trust root can be used, with all its keys read.",
 			labelTrustRoot),
 		rootFresh: desc("trust_root_fresh",
-			"Whether the signing server answers and the last fetch of every repository succeeded; absent before it "+
-				"was asked.", labelTrustRoot),
+			"Whether the signing server answers and the last fetch of every repository succeeded; absent before the "+
+				"first request to it.", labelTrustRoot),
 		rootRepos: desc("trust_root_repositories",
-			"Repositories that are kept up to date, by how their last fetch went.", labelTrustRoot, labelState),
+			"Tracked repositories, by the result of their last fetch.", labelTrustRoot, labelState),
 		rootExpiry: desc("trust_root_expiry_timestamp_seconds",
 			"Earliest expiry of the metadata in use, by file.", labelTrustRoot, "file"),
 		rootGrace: desc("trust_root_grace_repositories",
-			"Repositories whose metadata has expired and is used on the grace of the trust root.", labelTrustRoot),
+			"Repositories whose metadata has expired and is used within the grace of the trust root.", labelTrustRoot),
 		rootLast: desc("trust_root_last_refresh_timestamp_seconds", "When a refresh of any repository last succeeded.",
 			labelTrustRoot),
 		rootOldest: desc("trust_root_oldest_refresh_timestamp_seconds",
-			"When the signed repository that waits the longest for a refresh to succeed had its last.", labelTrustRoot),
+			"Oldest among the last successful refreshes of the signed repositories.", labelTrustRoot),
 		rootInterval: desc("trust_root_refresh_interval_seconds", "How often each repository is refreshed.",
 			labelTrustRoot),
-		policyInfo: desc("policy_info", "The mode of a policy.", labelPolicy, "mode"),
+		policyInfo: desc("policy_info", "The mode of a policy; always 1.", labelPolicy, "mode"),
 		policyReady: desc("policy_ready",
-			"Whether a policy was understood and all its trust roots can be used; it says nothing of the webhook "+
-				"configurations.", labelPolicy),
+			"Whether a policy and all its trust roots can be used; it does not depend on the webhook configurations.",
+			labelPolicy),
 		policyWorkloads: desc("policy_workloads", "Running workloads that a policy covers; only the leader has them.",
 			labelPolicy, labelState),
 		breakGlass: desc("break_glass_namespaces",
-			"Namespaces in which break-glass is on: labelled for it, with a reason."),
+			"Namespaces in which break-glass is on: the label has a reason as its value."),
 	}
 }
 
@@ -69,14 +70,14 @@ func (g *gauges) describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// emitter writes gauges.
+// emitter sends gauges to the collector.
 type emitter chan<- prometheus.Metric
 
 func (e emitter) number(d *prometheus.Desc, value float64, labels ...string) {
 	e <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 }
 
-func (e emitter) truth(d *prometheus.Desc, value bool, labels ...string) {
+func (e emitter) boolean(d *prometheus.Desc, value bool, labels ...string) {
 	number := 0.
 	if value {
 		number = 1
@@ -84,8 +85,8 @@ func (e emitter) truth(d *prometheus.Desc, value bool, labels ...string) {
 	e.number(d, number, labels...)
 }
 
-// moment leaves out a time that is not known.
-func (e emitter) moment(d *prometheus.Desc, value time.Time, labels ...string) {
+// timestamp sends a time as Unix seconds, and nothing for the zero time.
+func (e emitter) timestamp(d *prometheus.Desc, value time.Time, labels ...string) {
 	if !value.IsZero() {
 		e.number(d, float64(value.UnixNano())/1e9, labels...)
 	}
@@ -93,10 +94,10 @@ func (e emitter) moment(d *prometheus.Desc, value time.Time, labels ...string) {
 
 func (g *gauges) collect(e emitter, s *State, namespaces map[string]bool) {
 	snapshot := s.Store.Load()
-	e.truth(g.gateReady, snapshot.Primed)
+	e.boolean(g.gateReady, snapshot.Primed)
 	if s.Gated != nil {
 		if gated, known := s.Gated(); known {
-			e.truth(g.gated, gated)
+			e.boolean(g.gated, gated)
 		}
 	}
 	g.certificate(e, s)
@@ -105,8 +106,8 @@ func (g *gauges) collect(e emitter, s *State, namespaces map[string]bool) {
 	}
 	for _, name := range snapshot.PolicyNames() {
 		p := snapshot.Policy(name)
-		e.truth(g.policyInfo, true, name, string(p.Mode()))
-		e.truth(g.policyReady, p.Ready(snapshot) == nil, name)
+		e.boolean(g.policyInfo, true, name, string(p.Mode()))
+		e.boolean(g.policyReady, p.Ready(snapshot) == nil, name)
 	}
 	g.workloads(e, s, snapshot)
 	if namespaces == nil {
@@ -126,31 +127,30 @@ func (g *gauges) certificate(e emitter, s *State) {
 		return
 	}
 	if c, err := s.Certificate(nil); err == nil && c != nil && c.Leaf != nil {
-		e.moment(g.certificateExpiry, c.Leaf.NotAfter)
+		e.timestamp(g.certificateExpiry, c.Leaf.NotAfter)
 	}
 }
 
-func (g *gauges) root(e emitter, name string, r *store.Root, held store.Status) {
-	e.truth(g.rootInfo, true, name, r.Format)
-	e.truth(g.rootReady, r.Root != nil, name)
-	if r.Root == nil || held.Probed || held.Tracked > 0 {
-		e.truth(g.rootFresh, r.Root != nil && held.Server == nil && held.Failing == 0, name)
+func (g *gauges) root(e emitter, name string, r *store.Root, status store.Status) {
+	e.boolean(g.rootInfo, true, name, r.Format)
+	e.boolean(g.rootReady, r.Root != nil, name)
+	if r.Root == nil || status.Probed || status.Tracked > 0 {
+		e.boolean(g.rootFresh, r.Root != nil && status.Server == nil && status.Failing == 0, name)
 	}
-	e.number(g.rootRepos, float64(held.Tracked-held.Failing), name, "fresh")
-	e.number(g.rootRepos, float64(held.Failing), name, "failing")
-	for kind, at := range held.Expiries {
-		e.moment(g.rootExpiry, at, name, cmp.Or(kind, "other"))
+	e.number(g.rootRepos, float64(status.Tracked-status.Failing), name, "fresh")
+	e.number(g.rootRepos, float64(status.Failing), name, "failing")
+	for kind, at := range status.Expiries {
+		e.timestamp(g.rootExpiry, at, name, cmp.Or(kind, "other"))
 	}
-	e.number(g.rootGrace, float64(held.InGrace), name)
-	e.moment(g.rootLast, held.Succeeded, name)
-	e.moment(g.rootOldest, held.Oldest, name)
-	if held.Interval > 0 {
-		e.number(g.rootInterval, held.Interval.Seconds(), name)
+	e.number(g.rootGrace, float64(status.InGrace), name)
+	e.timestamp(g.rootLast, status.Succeeded, name)
+	e.timestamp(g.rootOldest, status.Oldest, name)
+	if status.Interval > 0 {
+		e.number(g.rootInterval, status.Interval.Seconds(), name)
 	}
 }
 
-// workloads leaves out policies that are no more: what runs is evaluated later than a policy is
-// deleted.
+// workloads skips deleted policies: the last evaluation may be older than the deletion.
 func (g *gauges) workloads(e emitter, s *State, snapshot *store.Snapshot) {
 	if s.Ran == nil {
 		return

@@ -1,7 +1,9 @@
-// Package metrics counts and times what the manager does, for Prometheus. Labels are bounded: names
-// of policies, trust roots and namespaces that an administrator made, and constants of the api
-// package; never an image, a Pod or a user. The series of what was deleted are gone with the next
-// scrape. It never decides anything, and a nil *Metrics counts nothing.
+// Package metrics counts and times the work of the manager, for Prometheus.
+//
+// The number of label values is bounded: they are names of policies, trust roots and namespaces,
+// which administrators create, and constants of the api package. They are never an image, a Pod or
+// a user. The next scrape after the deletion of an object drops its series. The package never
+// decides anything, and a nil *Metrics counts nothing.
 package metrics
 
 import (
@@ -19,7 +21,7 @@ import (
 // namespace begins the name of every metric.
 const namespace = "countersign"
 
-// Label names, and the values of "result" and "cause" that are no reasons of the api package.
+// Label names, and the values of the label "result" that are not reasons of the api package.
 const (
 	labelPolicy    = "policy"
 	labelTrustRoot = "trust_root"
@@ -30,26 +32,25 @@ const (
 	resultUnsigned = "unsigned"
 )
 
-// Why a webhook configuration was written.
+// Causes of a write of a webhook configuration.
 const (
-	// CauseCreated says that it was not there: after an installation, or because somebody has
-	// deleted it.
+	// CauseCreated says that the configuration did not exist: after an installation or a deletion.
 	CauseCreated = "created"
-	// CauseRestored says that it was not as it must be.
+	// CauseRestored says that the configuration had been changed.
 	CauseRestored = "restored"
 )
 
-// Why a request was refused before it was read.
+// Reasons for refusing a request before reading it.
 const (
-	// RefusedBusy says that there was no room for it.
+	// RefusedBusy says that no memory was left for the request.
 	RefusedBusy = "busy"
-	// RefusedClient says that its client was not verified.
+	// RefusedClient says that the client certificate was missing or not verified.
 	RefusedClient = "client"
-	// RefusedConnections says that there were too many connections over HTTP/2.
+	// RefusedConnections says that there were too many HTTP/2 connections.
 	RefusedConnections = "connections"
 )
 
-// Metrics are the metrics of one manager. Make them with New; they are safe for concurrent use.
+// Metrics are the metrics of one manager. Create them with New. They are safe for concurrent use.
 type Metrics struct {
 	decisions, breakGlass, unrecorded, refused, refreshes, writes *prometheus.CounterVec
 	admission, verification                                       *prometheus.HistogramVec
@@ -58,7 +59,7 @@ type Metrics struct {
 	state  atomic.Pointer[State]
 }
 
-// New registers the metrics. It panics where a registry holds them already.
+// New creates and registers the metrics. It panics if the registry has them already.
 func New(r prometheus.Registerer) *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
@@ -69,38 +70,39 @@ func New(r prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		decisions: counter("decisions_total",
-			"Decisions on distinct images of admission requests, by each policy that covers the image.", labelPolicy,
-			"verdict", "reason"),
+			"Decisions on the distinct images of admission requests, one for each policy that covers the image.",
+			labelPolicy, "verdict", "reason"),
 		breakGlass: counter("break_glass_admissions_total",
 			"Requests admitted only because break-glass is on in their namespace.", labelNamespace),
 		unrecorded: counter("break_glass_unrecorded_total",
-			"Admissions by break-glass beyond those of which each is recorded in an event and the log.",
+			"Admissions by break-glass that came too fast to be recorded each in an event and the log.",
 			labelNamespace),
 		refused: counter("admission_refused_total",
 			"Admission requests that were refused before they were read.", "reason"),
 		refreshes: counter("refreshes_total",
-			"Repositories fetched and verified under a trust root, the first time or anew.", labelTrustRoot, "result"),
+			"Fetches and verifications of a repository under a trust root, first ones and refreshes.",
+			labelTrustRoot, "result"),
 		writes: counter("webhook_configuration_writes_total",
-			"Webhook configurations that were created, or restored after a change.", "configuration", "cause"),
+			"Writes of a webhook configuration that was missing or had been changed.", "configuration", "cause"),
 		admission: histogram("admission_duration_seconds",
 			"Time from the arrival of an admission request to its answer.", "handler", "outcome"),
 		verification: histogram("verification_duration_seconds",
-			"Time to fetch and verify what a signing server has on a repository.", "format", "stage", "result"),
+			"Time to fetch and verify the signatures of a repository.", "format", "stage", "result"),
 		gauges: newGauges(),
 	}
 	r.MustRegister(m)
 	return m
 }
 
-// buckets run from 0.1 ms, which an answer from memory takes, to 10 s, when the API server stops
-// waiting. 7 s is the deadline inside.
+// buckets returns the bounds of the histograms, in seconds: from 0.1 ms, the time for an answer
+// from memory, to 10 s, the timeout of the API server. 7 s is the deadline of a decision.
 func buckets() []float64 {
 	return []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 7, 10}
 }
 
-// Decided counts the decision on one image: by each policy that covers it, with its verdict and
-// reason. It is called once for each distinct image of a request, with the decision that stood.
-// Where no policy covers the image, the policy is "".
+// Decided counts the decision on one image, once for each policy that covers it, with its verdict
+// and reason. If no policy covers the image, the label policy is "". Call it once for each distinct
+// image of a request, with the final decision.
 func (m *Metrics) Decided(d policy.Decision) {
 	if m == nil {
 		return
@@ -119,7 +121,7 @@ func (m *Metrics) Decided(d policy.Decision) {
 	m.decisions.WithLabelValues("", verdict(d.Verdict), reason).Inc()
 }
 
-// verdict names a verdict; what is none of them denies.
+// verdict returns the label for a verdict. An unknown verdict is a denial.
 func verdict(v policy.Verdict) string {
 	switch v {
 	case policy.Admitted:
@@ -131,30 +133,30 @@ func verdict(v policy.Verdict) string {
 	return "Denied"
 }
 
-// Admission notes how long one admission request took. handler is "mutate" or "validate", outcome
-// "admitted", "denied", "could_not_check", "unreadable" or "break_glass".
+// Admission records the duration of one admission request. handler is "mutate" or "validate";
+// outcome is "admitted", "denied", "could_not_check", "unreadable" or "break_glass".
 func (m *Metrics) Admission(handler, outcome string, took time.Duration) {
 	if m != nil {
 		m.admission.WithLabelValues(handler, outcome).Observe(took.Seconds())
 	}
 }
 
-// BreakGlass counts one admission that only the break-glass label of the namespace allowed.
+// BreakGlass counts one admission that needed the break-glass label of the namespace.
 func (m *Metrics) BreakGlass(namespace string) {
 	if m != nil {
 		m.breakGlass.WithLabelValues(namespace).Inc()
 	}
 }
 
-// BreakGlassUnrecorded counts one admission by break-glass that is recorded in no event and not in
-// the log.
+// BreakGlassUnrecorded counts one admission by break-glass that is recorded neither in an event nor
+// in the log.
 func (m *Metrics) BreakGlassUnrecorded(namespace string) {
 	if m != nil {
 		m.unrecorded.WithLabelValues(namespace).Inc()
 	}
 }
 
-// Refused counts one request that was refused for one of the reasons above.
+// Refused counts one refused request. reason is RefusedBusy, RefusedClient or RefusedConnections.
 func (m *Metrics) Refused(reason string) {
 	if m != nil {
 		m.refused.WithLabelValues(reason).Inc()
@@ -179,8 +181,8 @@ func (m *Metrics) Verified(v store.Verification) {
 	}
 }
 
-// ConfigurationWritten counts one write of a webhook configuration, "mutating" or "validating", for
-// one of the causes above.
+// ConfigurationWritten counts one write of a webhook configuration. configuration is "mutating" or
+// "validating"; cause is CauseCreated or CauseRestored.
 func (m *Metrics) ConfigurationWritten(configuration, cause string) {
 	if m != nil {
 		m.writes.WithLabelValues(configuration, cause).Inc()
@@ -201,8 +203,8 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	m.gauges.describe(ch)
 }
 
-// Collect implements prometheus.Collector. What belongs to a policy, a trust root or a namespace
-// that is no more is dropped before anything is written.
+// Collect implements prometheus.Collector. It first drops the series of policies, trust roots and
+// namespaces that no longer exist.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	if state := m.state.Load(); state != nil {
 		namespaces := state.namespaces()

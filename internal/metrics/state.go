@@ -15,36 +15,36 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 )
 
-// listTimeout bounds how long a scrape waits for the Namespaces, which come from a cache.
+// listTimeout is how long a scrape waits for the list of Namespaces from the cache.
 const listTimeout = time.Second
 
-// State is what the gauges are read from, at each scrape.
+// State is the source of the gauges. They are read from it at each scrape.
 type State struct {
 	Store   *store.Store
 	Tracker *store.Tracker
 	// Namespaces lists them from a cache.
 	Namespaces client.Reader
-	// Ran returns how what runs meets the policies, nil on a replica that does not evaluate it. A
-	// nil function is the same.
+	// Ran returns the last evaluation of the running workloads, nil on a replica that does not
+	// evaluate them. The function may be nil.
 	Ran func() *compliance.Result
-	// Gated reports whether both webhook configurations are as they must be. It does not know on a
-	// replica that does not lead. A nil function never knows.
+	// Gated reports whether both webhook configurations are correct. known is false on a replica
+	// that is not the leader. The function may be nil.
 	Gated func() (gated, known bool)
-	// Certificate returns what the webhook serves with. A nil function is none.
+	// Certificate returns the serving certificate of the webhook. The function may be nil.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
 
-// Show says what the gauges are read from; before it there are none.
+// Show sets the source of the gauges. Before the first call there are no gauges.
 func (m *Metrics) Show(s State) { m.state.Store(&s) }
 
-// namespaces returns every Namespace and whether break-glass is on in it; nil where they are not
-// known.
+// namespaces returns, for every Namespace, whether break-glass is on in it. It returns nil if the
+// cache cannot list them.
 func (s *State) namespaces() map[string]bool {
 	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
 	defer cancel()
 	var list corev1.NamespaceList
 	if err := s.Namespaces.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
-		return nil // the cache is not filled yet; the next scrape asks again
+		return nil // the cache is not filled yet; the next scrape tries again
 	}
 	all := make(map[string]bool, len(list.Items))
 	for i := range list.Items {
@@ -53,9 +53,9 @@ func (s *State) namespaces() map[string]bool {
 	return all
 }
 
-// prune drops the counters of what is no more. The names are read before the snapshot is: whatever
-// was counted by then was in a snapshot before, and is missing from this one only if it was
-// deleted.
+// prune drops the counters of deleted objects. It reads the names of the counters before it loads
+// the snapshot. Each counted object was in an older snapshot, so it is missing from this one only
+// if it was deleted.
 func (m *Metrics) prune(s *State, namespaces map[string]bool) {
 	policies, roots := values(m.decisions, labelPolicy), values(m.refreshes, labelTrustRoot)
 	snapshot := s.Store.Load()
@@ -74,9 +74,10 @@ func (m *Metrics) prune(s *State, namespaces map[string]bool) {
 	}
 }
 
-func drop(vector *prometheus.CounterVec, label string, values map[string]bool, gone func(string) bool) {
+// drop deletes the series with the values of a label for which deleted returns true.
+func drop(vector *prometheus.CounterVec, label string, values map[string]bool, deleted func(string) bool) {
 	for value := range values {
-		if gone(value) {
+		if deleted(value) {
 			vector.DeletePartialMatch(prometheus.Labels{label: value})
 		}
 	}
