@@ -72,7 +72,7 @@ func (c *cluster) testGate(t *testing.T, release string) {
 	t.Run("not the gate refuses", c.testOthersRefuse)
 	must(t, m.Kill())
 	t.Run("the operator is dead", func(t *testing.T) {
-		c.gateTestFails(t, release, "the API server cannot reach the gate: look whether the operator's Pods are ready")
+		c.gateTestFails(t, release, "the API server cannot reach the gate: check that the operator's Pods are ready")
 	})
 	for _, o := range c.configurations(t) {
 		must(t, c.Delete(t.Context(), o))

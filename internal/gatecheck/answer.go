@@ -10,40 +10,41 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// kind says who answered a request, and how.
+// kind says which component answered a request, and how.
 type kind int
 
 const (
-	unanswered  kind = iota // no API server did
-	admitted                // the Pod would be created
-	decision                // the gate decided, and denied
-	broken                  // the gate answered, and could decide nothing
-	unreachable             // the API server could not ask the gate
-	elsewhere               // another webhook
-	refused                 // the API server itself
+	unanswered  kind = iota // no API server answered
+	admitted                // the API server would create the Pod
+	decision                // the gate denied the Pod
+	broken                  // the gate answered without a decision
+	unreachable             // the API server could not call the gate
+	elsewhere               // another webhook answered
+	refused                 // the API server itself refused the Pod
 )
 
-// answer is what came of a request. text is for people; of a decision it is the gate's own.
+// answer is the answer to a request. text is for the user. For a decision it is the gate's own
+// text.
 type answer struct {
 	kind kind
 	text string
 }
 
-// decides reports whether the gate has decided on an image, and denied it. Each line of its own
-// names the image, and the policy or the rule.
-func (a answer) decides(image string) bool {
+// deniesImage reports whether the gate denied an image. Each line of a denial names the image, and
+// the policy or the rule.
+func (a answer) deniesImage(image string) bool {
 	return a.kind == decision && strings.HasPrefix(a.text, fmt.Sprintf("image %q: ", image)) &&
 		strings.Contains(a.text, "ImagePolicy")
 }
 
-// denies reports whether it denied the image for a policy.
-func (a answer) denies(image, policy string) bool {
-	return a.decides(image) && strings.Contains(a.text, fmt.Sprintf("ImagePolicy %q", policy))
+// deniesFor reports whether the gate denied an image because of a policy.
+func (a answer) deniesFor(image, policy string) bool {
+	return a.deniesImage(image) && strings.Contains(a.text, fmt.Sprintf("ImagePolicy %q", policy))
 }
 
-// read tells from the error of a request who refused it. API servers name the webhook that they
-// asked, which nobody else can have in front of a message.
-func (c *Check) read(err error) answer {
+// classify turns the error of a request into an answer. An API server puts the name of the webhook
+// that it called in front of the message, and no other component can do that.
+func (c *Check) classify(err error) answer {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
 		return answer{unanswered, "the API server does not answer: " + err.Error()}

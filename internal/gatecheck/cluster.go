@@ -14,26 +14,27 @@ import (
 const (
 	// interval is the time between two requests.
 	interval = time.Second
-	// requestTimeout is longer than an API server waits for both webhooks.
+	// requestTimeout is longer than the API server's timeouts for both webhooks together.
 	requestTimeout = 25 * time.Second
 )
 
-// New returns a check of the gate, whose webhooks have these names, in the namespace of a cluster.
+// New returns a check of the gate, in a namespace of a cluster. validating and mutating are the
+// names of the gate's webhooks.
 func New(config *rest.Config, namespace, validating, mutating string, out io.Writer) (*Check, error) {
 	warned := &warnings{}
 	config = rest.CopyConfig(config)
 	config.Timeout, config.WarningHandler = requestTimeout, warned
 	core, err := typedcorev1.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("making a client: %w", err)
+		return nil, fmt.Errorf("creating a client: %w", err)
 	}
 	return &Check{
-		Pods: core.Pods(namespace), Warnings: warned.take, Validating: validating, Mutating: mutating,
+		Pods: core.Pods(namespace), Warnings: warned.drain, Validating: validating, Mutating: mutating,
 		Interval: interval, Out: out,
 	}, nil
 }
 
-// warnings collects what an API server warns of.
+// warnings collects the warnings of an API server.
 type warnings struct {
 	mu    sync.Mutex
 	texts []string
@@ -46,11 +47,11 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.texts = append(w.texts, text)
 }
 
-// take returns the warnings since it was called last.
-func (w *warnings) take() []string {
+// drain returns the warnings since the last call.
+func (w *warnings) drain() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	taken := slices.Clone(w.texts)
+	drained := slices.Clone(w.texts)
 	w.texts = nil
-	return taken
+	return drained
 }

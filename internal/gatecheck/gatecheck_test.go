@@ -19,8 +19,7 @@ const (
 	policy               = "p"
 )
 
-// script answers requests one after the other. It ends the check once there is nothing more to say:
-// the last answer then stands.
+// script answers requests in order. It ends the check after the last answer.
 type script struct {
 	t       *testing.T
 	answers []error
@@ -29,10 +28,10 @@ type script struct {
 
 func (s *script) Create(_ context.Context, pod *corev1.Pod, o metav1.CreateOptions) (*corev1.Pod, error) {
 	if len(o.DryRun) != 1 || o.DryRun[0] != metav1.DryRunAll {
-		s.t.Error("that is no dry run")
+		s.t.Errorf("got the options %+v, want a dry run", o)
 	}
 	if len(s.answers) == 0 {
-		s.t.Errorf("it went on, and asked about %s", pod.Spec.Containers[0].Image)
+		s.t.Errorf("got one request more, for %s, want none", pod.Spec.Containers[0].Image)
 		s.end()
 		return pod, nil
 	}
@@ -47,12 +46,12 @@ func refusal(code int32, format string, args ...any) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Code: code, Message: fmt.Sprintf(format, args...)}}
 }
 
-// denial is a denial as API servers pass it on.
+// denial returns the denial of a webhook as the API server returns it.
 func denial(code int32, webhook, text string) error {
 	return refusal(code, "admission webhook %q denied the request: %s", webhook, text)
 }
 
-// The check believes nothing but the gate's own decision, and waits for it.
+// The check accepts only the gate's own decision, and waits for it.
 func TestCheckBelievesTheGateAlone(t *testing.T) {
 	const (
 		bad, good = `image "` + DeniedImage + `": `, `image "` + AdmittedImage + `": `
@@ -79,7 +78,7 @@ func TestCheckBelievesTheGateAlone(t *testing.T) {
 		},
 
 		"admitted": {[]error{nil}, "so the gate is not reached"},
-		"nobody answers": {
+		"no answer": {
 			[]error{errors.New("connection refused")}, "the API server does not answer: connection refused",
 		},
 		"rights":      {[]error{forbidden}, "that is not the gate"},
@@ -93,12 +92,12 @@ func TestCheckBelievesTheGateAlone(t *testing.T) {
 			[]error{refusal(500, "Internal error occurred: failed calling webhook %q: x", "w.example.com")},
 			"except namespace n from that webhook",
 		},
-		"our words, quoted": {[]error{refusal(403, "pods is forbidden: %s", denied)}, "that is not the gate"},
-		"pinning denies":    {[]error{denial(403, mutating, ours)}, "cannot decide"},
-		"another policy":    {[]error{denial(403, validating, bad+`ImagePolicy "p2": no`)}, "not for ImagePolicy"},
-		"another image":     {[]error{denial(403, validating, good+`ImagePolicy "p": no`)}, "not for ImagePolicy"},
-		"nothing decided":   {[]error{denial(500, validating, ours)}, "cannot decide"},
-		"no word of an image": {
+		"a quoted denial": {[]error{refusal(403, "pods is forbidden: %s", denied)}, "that is not the gate"},
+		"pinning denies":  {[]error{denial(403, mutating, ours)}, "cannot decide"},
+		"another policy":  {[]error{denial(403, validating, bad+`ImagePolicy "p2": no`)}, "not for ImagePolicy"},
+		"another image":   {[]error{denial(403, validating, good+`ImagePolicy "p": no`)}, "not for ImagePolicy"},
+		"nothing decided": {[]error{denial(500, validating, ours)}, "cannot decide"},
+		"no image named": {
 			[]error{denial(503, validating, `the images could not be checked: ImagePolicy "p"`)}, "not for ImagePolicy",
 		},
 
@@ -109,7 +108,7 @@ func TestCheckBelievesTheGateAlone(t *testing.T) {
 			[]error{denied, denial(503, validating, good+"no decision was made")}, "the admission is missing",
 		},
 		"the other broken": {
-			[]error{denied, denial(500, validating, "the check broke off")}, "cannot decide",
+			[]error{denied, denial(500, validating, "internal error")}, "cannot decide",
 		},
 		"the other not reached": {[]error{denied, unreached}, "the admission is missing"},
 		"the other by another webhook": {
@@ -131,17 +130,17 @@ func TestCheckBelievesTheGateAlone(t *testing.T) {
 			}
 			err := c.Run(ctx, Options{Namespace: "n", Policy: policy, Timeout: time.Minute})
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("got %v, want %q; it said\n%s", err, tt.want, &out)
+				t.Errorf("got %v, want %q; the output is\n%s", err, tt.want, &out)
 			}
-			if len(s.answers) > 0 {
-				t.Errorf("it ended before %d answers", len(s.answers))
+			if n := len(s.answers); n > 0 {
+				t.Errorf("got %d requests too few", n)
 			}
 		})
 	}
 }
 
-// What the API server warns of is told: it may be why the gate let the Pod in.
-func TestWarningsAreTold(t *testing.T) {
+// The error quotes the warnings of the API server: they may say why the gate admitted the Pod.
+func TestWarningsAreQuoted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	w := &warnings{}
@@ -151,26 +150,27 @@ func TestWarningsAreTold(t *testing.T) {
 		cancel()
 	}}
 	c := &Check{
-		Pods: s, Warnings: w.take, Validating: validating, Mutating: mutating, Interval: time.Millisecond,
+		Pods: s, Warnings: w.drain, Validating: validating, Mutating: mutating, Interval: time.Millisecond,
 		Out: &strings.Builder{},
 	}
 	err := c.Run(ctx, Options{Namespace: "n", Policy: policy, Timeout: time.Minute})
-	if err == nil || !strings.Contains(err.Error(), "warns: admitted by break-glass, so the gate is not reached") {
-		t.Errorf("got %v", err)
+	const want = "warns: admitted by break-glass, so the gate is not reached"
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %q", err, want)
 	}
 }
 
 func TestExemptNamespace(t *testing.T) {
 	err := (&Check{}).Run(t.Context(), Options{Namespace: "n", ExemptNamespaces: []string{"m", "n"}})
 	if err == nil || !strings.Contains(err.Error(), "namespace n is exempt") {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want that namespace n is exempt", err)
 	}
 }
 
 func TestParse(t *testing.T) {
 	o, err := Parse([]string{"--namespace=n", "--policy=p", "--exempt-namespaces=a,b"})
 	if err != nil || o.Namespace != "n" || o.Policy != "p" || len(o.ExemptNamespaces) != 2 || o.Timeout != time.Minute {
-		t.Errorf("got %+v, %v", o, err)
+		t.Errorf("got %+v and the error %v, want the flags and a timeout of 1m", o, err)
 	}
 	for args, want := range map[string]string{
 		"":                                      "--namespace and --policy must be set",

@@ -8,32 +8,33 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Command is the argument that has the manager's program try the gate rather than be it.
+// Command is the argument with which the manager's program checks the gate instead of running it.
 const Command = "check-gate"
 
-// Options are what the command line says.
+// Options are the flags of the command.
 type Options struct {
-	// Kubeconfig is a file; empty: in-cluster, or what $KUBECONFIG names.
+	// Kubeconfig is the path of a file. If it is empty, the check uses the in-cluster configuration
+	// or the file that $KUBECONFIG names.
 	Kubeconfig string
-	// Namespace is where the Pods are asked for.
+	// Namespace is the namespace in which Pods are requested.
 	Namespace string
-	// Policy is the ImagePolicy that covers DeniedImage there.
+	// Policy is the name of the ImagePolicy that covers DeniedImage in that namespace.
 	Policy string
-	// ExemptNamespaces are those that the manager is told to exempt.
+	// ExemptNamespaces are the exempt namespaces in the manager's configuration.
 	ExemptNamespaces []string
-	// Timeout bounds the whole check.
+	// Timeout is the time for the whole check.
 	Timeout time.Duration
 }
 
-// Parse reads the arguments that follow Command. The error of a request for help is pflag.ErrHelp.
+// Parse parses the arguments after Command. It returns pflag.ErrHelp for --help.
 func Parse(args []string) (Options, error) {
 	var o Options
 	f := pflag.NewFlagSet("countersign "+Command, pflag.ContinueOnError)
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "",
 		"kubeconfig file; default: the cluster that this runs in, or $KUBECONFIG")
-	f.StringVar(&o.Namespace, "namespace", "", "namespace in which Pods are asked for, as dry runs")
+	f.StringVar(&o.Namespace, "namespace", "", "namespace in which Pods are requested, as dry runs")
 	f.StringVar(&o.Policy, "policy", "", "the ImagePolicy that covers "+DeniedImage+" in that namespace")
-	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "what the manager's flag of that name is set to")
+	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil, "value of the manager's flag of the same name")
 	f.DurationVar(&o.Timeout, "timeout", time.Minute, "how long to wait for the gate")
 	if err := f.Parse(args); err != nil {
 		return Options{}, err

@@ -6,8 +6,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// pod returns a Pod of an image that the restricted Pod Security Standard and usual quotas let in:
-// nothing but the gate is to have a reason to refuse it.
+// pod returns a Pod with an image. It meets the restricted Pod Security Standard and usual quotas,
+// so that only the gate has a reason to deny it.
 func pod(image string) *corev1.Pod {
 	amounts := corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi"),
