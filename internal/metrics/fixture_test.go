@@ -29,7 +29,7 @@ import (
 
 var expiry = time.Unix(1_900_000_000, 0)
 
-// signed is evidence that nobody has signed anything, until expiry.
+// signed is evidence of a signed repository without statements, which expires at expiry.
 type signed struct {
 	trust.Unsigned
 	file, kind string
@@ -43,7 +43,7 @@ func (s *signed) Files() []trust.File {
 	return []trust.File{{Name: s.file, Kind: s.kind, NotAfter: expiry}}
 }
 
-// answers is a trust root that answers as a test wants it to, by repository.
+// answers is a trust root with a fault for some repositories.
 type answers struct{ faults map[string]error }
 
 func (*answers) Probe(context.Context, string) error { return nil }
@@ -58,7 +58,7 @@ func (a *answers) Fetch(_ context.Context, about trust.Subject, _ trust.Evidence
 	if strings.Contains(repository, "unsigned") {
 		return trust.Unsigned{}, nil
 	}
-	if strings.HasSuffix(repository, "/app") { // of a kind that the format names
+	if strings.HasSuffix(repository, "/app") { // a file with a kind
 		return &signed{file: "timestamp.json", kind: "timestamp"}, nil
 	}
 	return &signed{file: "targets/" + repository + ".json"}, nil
@@ -72,8 +72,8 @@ func (*answers) Subject(image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: image.Name()}
 }
 
-// namespaces is a cache of Namespaces, each with the value of its break-glass label, "-" where it
-// has none; nil is one that is not filled yet.
+// namespaces is a cache of Namespaces, each with the value of its break-glass label, "-" for none.
+// A nil map is a cache that is not filled yet.
 type namespaces map[string]string
 
 func (namespaces) Get(context.Context, client.ObjectKey, client.Object, ...client.GetOption) error {
@@ -86,7 +86,7 @@ func (n namespaces) List(_ context.Context, list client.ObjectList, _ ...client.
 	}
 	into, ok := list.(*corev1.NamespaceList)
 	if !ok {
-		return fmt.Errorf("no list of Namespaces: %T", list)
+		return fmt.Errorf("got a %T, want a list of Namespaces", list)
 	}
 	for name, reason := range n {
 		namespace := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "x"}}}
@@ -98,7 +98,7 @@ func (n namespaces) List(_ context.Context, list client.ObjectList, _ ...client.
 	return nil
 }
 
-// bench is metrics with all that they are read from.
+// bench is Metrics with the sources of its gauges.
 type bench struct {
 	*metrics.Metrics
 	registry   *prometheus.Registry
@@ -128,7 +128,7 @@ func newBench(tb testing.TB) *bench {
 }
 
 func (b *bench) putPolicy(name string, mode v1alpha1.PolicyMode, roots ...v1alpha1.ObjectName) {
-	// without a trust root the policy is one that cannot be used
+	// without a trust root the policy cannot be used
 	p, _ := policy.Compile(name, &v1alpha1.ImagePolicySpec{
 		Images:        []v1alpha1.ImagePattern{v1alpha1.ImagePattern("registry.example.com/" + name + "/**")},
 		TrustRoots:    roots,
@@ -142,19 +142,19 @@ func (b *bench) putRoot(name string, root trust.Root) {
 	b.tracker.Reset(name, time.Minute)
 }
 
-// decide decides on an image as the gate does, and counts it.
+// decide decides on an image as the gate does, and counts the decision.
 func (b *bench) decide(tb testing.TB, image string) {
 	tb.Helper()
 	request := policy.Request{Image: image, Now: time.Unix(1_800_000_000, 0)}
 	d := b.store.Load().Policies.Decide(request, b.store.Load())
 	for _, k := range d.NotLoaded {
-		_ = b.tracker.Ensure(tb.Context(), k) // what went wrong is in the decision
+		_ = b.tracker.Ensure(tb.Context(), k) // the error is in the decision
 		d = b.store.Load().Policies.Decide(request, b.store.Load())
 	}
 	b.Decided(d)
 }
 
-// populate makes at least one series of every metric.
+// populate creates at least one series of every metric.
 func (b *bench) populate(t *testing.T) {
 	t.Helper()
 	b.putRoot("acme-notary", &answers{
@@ -187,8 +187,8 @@ func (b *bench) populate(t *testing.T) {
 	}
 }
 
-// series returns the value of every series but the buckets of histograms, by its name and labels as
-// Prometheus writes them.
+// series returns the value of every series except histogram buckets, by name and labels in the
+// notation of Prometheus.
 func (b *bench) series(t *testing.T) map[string]float64 {
 	t.Helper()
 	all := map[string]float64{}
@@ -224,13 +224,13 @@ func (b *bench) gather(t *testing.T) []*dto.MetricFamily {
 	return families
 }
 
-// about returns the series that begin with a name, sorted.
-func about(series map[string]float64, name string) []string {
+// withPrefix returns the names of the series that begin with prefix, sorted.
+func withPrefix(series map[string]float64, prefix string) []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(series)),
-		func(s string) bool { return !strings.HasPrefix(s, name) })
+		func(s string) bool { return !strings.HasPrefix(s, prefix) })
 }
 
-// image returns a parsed image, as a decision has it.
+// image parses an image.
 func image(tb testing.TB, name string) imageref.Ref {
 	tb.Helper()
 	ref, err := imageref.Parse(name)

@@ -39,7 +39,7 @@ func TestNamesFollowPrometheusRules(t *testing.T) {
 		want++
 	}
 	if len(families) != want || want < 15 {
-		t.Errorf("%d of %d metrics have a series here, so not all were looked at", len(families), want)
+		t.Errorf("got series of %d metrics, want all %d", len(families), want)
 	}
 }
 
@@ -89,7 +89,7 @@ func TestDecided(t *testing.T) {
 			registry := prometheus.NewRegistry()
 			b := &bench{Metrics: metrics.New(registry), registry: registry}
 			b.Decided(test.decision)
-			if diff := cmp.Diff(test.want, about(b.series(t), "countersign_")); diff != "" {
+			if diff := cmp.Diff(test.want, withPrefix(b.series(t), "countersign_")); diff != "" {
 				t.Errorf("series (-want +got):\n%s", diff)
 			}
 		})
@@ -126,7 +126,7 @@ func TestVerified(t *testing.T) {
 	}
 }
 
-// Whoever may create Pods chooses images and namespaces; no series may come of that.
+// A client that may create Pods chooses the images. No image may create a series.
 func TestThreatMetricsOfMadeUpNames(t *testing.T) {
 	b := newBench(t)
 	b.populate(t)
@@ -142,15 +142,15 @@ func TestThreatMetricsOfMadeUpNames(t *testing.T) {
 	}
 	after := b.series(t)
 	if len(after) != len(before) {
-		t.Errorf("%d series before, %d after:\n%s", len(before), len(after), cmp.Diff(before, after))
+		t.Errorf("got %d series, want the %d of before:\n%s", len(after), len(before), cmp.Diff(before, after))
 	}
 	const counted = `countersign_decisions_total{policy="",reason="InvalidImage",verdict="Denied"}`
 	if got := after[counted] - before[counted]; got != 2000 {
-		t.Errorf("%v decisions were counted by %s, want 2000", got, counted)
+		t.Errorf("got %v decisions counted by %s, want 2000", got, counted)
 	}
 	for name := range after {
 		if strings.Contains(strings.ToLower(name), "made") || strings.Contains(name, "sha256") {
-			t.Errorf("a made-up name is in %s", name)
+			t.Errorf("got a made-up name in %s, want none", name)
 		}
 	}
 }
@@ -189,10 +189,10 @@ func TestCountedWhileScraped(t *testing.T) {
 	wg.Wait()
 	after := b.series(t)
 	if got := after[counted] - before; got > 800 || after[counted] < 800 {
-		t.Errorf("%v decisions were counted, want the 800 that were made", after[counted])
+		t.Errorf("got %v decisions counted, want 800", after[counted])
 	}
-	if left := about(after, `countersign_decisions_total{policy="other`); len(left) > 0 {
-		t.Errorf("left behind are %q", left)
+	if left := withPrefix(after, `countersign_decisions_total{policy="other`); len(left) > 0 {
+		t.Errorf("got series of deleted policies %q, want none", left)
 	}
 }
 

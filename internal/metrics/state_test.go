@@ -22,7 +22,7 @@ func TestGauges(t *testing.T) {
 		case strings.HasPrefix(name, "countersign_trust_root_last_refresh_"), strings.HasPrefix(name,
 			"countersign_trust_root_oldest_refresh_"):
 			if age := began.Unix() - int64(value); age < 0 || age > 60 {
-				t.Errorf("%s is of %d s ago", name, age)
+				t.Errorf("%s: got a time %d s ago, want at most 60", name, age)
 			}
 			got[name] = -1
 		case strings.Contains(name, "_total"), strings.Contains(name, "_duration_"):
@@ -75,7 +75,7 @@ func TestSeriesOfTheDeletedAreGone(t *testing.T) {
 	deletions := map[string]struct {
 		remove func()
 		label  string
-		least  int // how many series there are before
+		least  int // the minimum number of series before the deletion
 	}{
 		"policy": {func() { b.store.DropPolicy("team-a") }, `policy="team-a"`, 7},
 		"trust root": {
@@ -91,11 +91,11 @@ func TestSeriesOfTheDeletedAreGone(t *testing.T) {
 	for name, d := range deletions {
 		t.Run(name, func(t *testing.T) {
 			if had := with(before, d.label); len(had) < d.least {
-				t.Fatalf("only %v had the label %s", had, d.label)
+				t.Fatalf("got %v with the label %s, want at least %d", had, d.label, d.least)
 			}
 			d.remove()
 			if left := with(b.series(t), d.label); len(left) > 0 {
-				t.Errorf("left behind are %v", left)
+				t.Errorf("after the deletion: got %v, want none", left)
 			}
 		})
 	}
@@ -105,12 +105,12 @@ func TestSeriesOfTheDeletedAreGone(t *testing.T) {
 		`countersign_decisions_total{policy="",reason="NotCovered",verdict="Admitted"}`,
 	} {
 		if after[kept] != before[kept] || after[kept] == 0 {
-			t.Errorf("%s is %v, want what it was before: %v", kept, after[kept], before[kept])
+			t.Errorf("%s: got %v, want %v as before", kept, after[kept], before[kept])
 		}
 	}
 }
 
-// While the Namespaces are not known, nothing is said of them and nothing is dropped.
+// While the cache cannot list Namespaces, they have no gauge and no counter is dropped.
 func TestNamespacesNotKnownYet(t *testing.T) {
 	b := newBench(t)
 	b.populate(t)
@@ -120,15 +120,15 @@ func TestNamespacesNotKnownYet(t *testing.T) {
 	})
 	got := b.series(t)
 	if got[`countersign_break_glass_admissions_total{namespace="fire"}`] != 1 {
-		t.Error("a counter was dropped")
+		t.Error("got no counter for the namespace fire, want 1")
 	}
-	if _, there := got["countersign_break_glass_namespaces"]; there {
-		t.Error("namespaces were counted that are not known")
+	if _, ok := got["countersign_break_glass_namespaces"]; ok {
+		t.Error("got a gauge of namespaces, want none")
 	}
-	if left := about(got, "countersign_policy_workloads"); len(left) > 0 {
-		t.Errorf("a replica that judges nothing shows %q", left)
+	if left := withPrefix(got, "countersign_policy_workloads"); len(left) > 0 {
+		t.Errorf("a replica that evaluates no workloads: got %q, want none", left)
 	}
-	if left := about(got, "countersign_gated"); len(left) > 0 {
-		t.Errorf("a replica that has not seen the webhook configurations shows %q", left)
+	if left := withPrefix(got, "countersign_gated"); len(left) > 0 {
+		t.Errorf("a replica that has not compared the webhook configurations: got %q, want none", left)
 	}
 }

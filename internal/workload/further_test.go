@@ -36,18 +36,18 @@ func TestParseKind(t *testing.T) {
 				t.Error(diff)
 			}
 			if k.IsPod() || len(k.Subresources) > 0 {
-				t.Errorf("IsPod is %t, subresources %q", k.IsPod(), k.Subresources)
+				t.Errorf("got IsPod %t and the subresources %q, want false and none", k.IsPod(), k.Subresources)
 			}
 			if found, err := (Kinds{k}).Find(want.Group, want.Version, want.Resource, ""); err != nil ||
 				found.Name != want.Name {
-				t.Errorf("found %q, %v", found.Name, err)
+				t.Errorf("Find: got %q, %v, want %q", found.Name, err, want.Name)
 			}
 		})
 	}
 }
 
-// A value that would leave a kind unchecked, or checked in the wrong place, is refused with what is
-// wrong and an example.
+// A value that would leave a kind unchecked, or checked at the wrong path, is refused. The error
+// says what is wrong and gives an example.
 func TestThreatFurtherKindsAreRefused(t *testing.T) {
 	cases := map[string]struct{ value, want string }{
 		"empty":      {"", "must be RESOURCE.VERSION.GROUP=PATH"},
@@ -106,13 +106,13 @@ func TestThreatFurtherKindsAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			k, err := parseKind(c.value)
 			if err == nil {
-				t.Fatalf("read as %q", k.Name)
+				t.Fatalf("got the kind %q, want an error", k.Name)
 			}
 			if !strings.Contains(err.Error(), c.want) {
-				t.Errorf("the error %q does not contain %q", err, c.want)
+				t.Errorf("got the error %q, want %q in it", err, c.want)
 			}
 			if !strings.Contains(err.Error(), furtherExample) && !strings.Contains(err.Error(), "the path ") {
-				t.Errorf("the error %q gives no example", err)
+				t.Errorf("got the error %q, want an example in it", err)
 			}
 		})
 	}
@@ -165,21 +165,21 @@ func TestWith(t *testing.T) {
 			}
 			for _, want := range c.err {
 				if err == nil || !strings.Contains(err.Error(), want) {
-					t.Errorf("error %v, want it to say %q", err, want)
+					t.Errorf("got the error %v, want %q in it", err, want)
 				}
 			}
 			if len(c.err) > 0 && got != nil {
-				t.Errorf("%d kinds and an error", len(got))
+				t.Errorf("got %d kinds and an error, want no kinds", len(got))
 			}
-			if len(c.err) == 0 && len(got) != len(Builtin())+c.further {
-				t.Errorf("%d kinds", len(got))
+			if want := len(Builtin()) + c.further; len(c.err) == 0 && len(got) != want {
+				t.Errorf("got %d kinds, want %d", len(got), want)
 			}
 		})
 	}
 }
 
-// The template of a further kind is read by the same walker, at its path and nowhere else; what is
-// not there or not what it should be is an error that names the field.
+// The walker reads the template of a further kind at its path and nowhere else. A missing field or
+// a wrong type is an error that names the field.
 func TestThreatFurtherKindsAreRead(t *testing.T) {
 	k, err := parseKind(rollouts)
 	if err != nil {
@@ -194,13 +194,13 @@ func TestThreatFurtherKindsAreRead(t *testing.T) {
 		},
 	}))
 	if err != nil || got.Name != "acme" {
-		t.Fatalf("name %q, %v", got.Name, err)
+		t.Fatalf("got the name %q, %v, want acme", got.Name, err)
 	}
 	var images []string
 	for _, i := range got.Images {
 		images = append(images, i.Image)
 		if !strings.HasPrefix(i.Path, "/spec/template/spec/") {
-			t.Errorf("%q is said to be at %s", i.Image, i.Path)
+			t.Errorf("%q: got the path %s, want one in /spec/template/spec", i.Image, i.Path)
 		}
 	}
 	if want := []string{
@@ -235,16 +235,16 @@ func TestThreatFurtherKindsAreRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, err := k.Read([]byte(c.raw))
 			if err == nil {
-				t.Fatalf("read as %+v", got)
+				t.Fatalf("got %+v, want an error", got)
 			}
 			if !strings.Contains(err.Error(), c.want) {
-				t.Errorf("the error %q does not contain %q", err, c.want)
+				t.Errorf("got the error %q, want %q in it", err, c.want)
 			}
 		})
 	}
 }
 
-// Whatever the value, what is accepted makes a kind that reads objects at its path.
+// FuzzParseKind checks that every accepted value makes a kind that reads objects at its path.
 func FuzzParseKind(f *testing.F) {
 	for _, value := range []string{
 		rollouts, "", "a.v1.b=spec", "a.v1.b=spec.-", "a.v1.b=spec.a,omitempty", "a.v1.b=spec.metadata.spec",
@@ -263,7 +263,7 @@ func FuzzParseKind(f *testing.F) {
 		}
 		got, err := k.Read([]byte(raw))
 		if err != nil || len(got.Images) != 1 || got.Images[0].Image != "here" {
-			t.Errorf("%q: read %+v, %v", value, got, err)
+			t.Errorf("%q: got %+v, %v, want the one image", value, got, err)
 		}
 	})
 }

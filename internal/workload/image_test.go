@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// An update is checked for what it brings in, and for nothing else.
+// An update is checked for the images that it adds or changes, and for no others.
 func TestThreatChangedImages(t *testing.T) {
 	app := Image{Path: "/0", List: "containers", Name: "app", Image: "app:v1"}
 	proxy := Image{Path: "/1", List: "containers", Name: "proxy", Image: "proxy:v1"}
@@ -81,7 +81,7 @@ func TestReplaced(t *testing.T) {
 		t.Error(diff)
 	}
 	if got := Replaced(old, nil); got != nil {
-		t.Errorf("of nothing: %v", got)
+		t.Errorf("without changed images: got %v, want nil", got)
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// marked returns an object of every kind, whose template, or itself for a Pod, has labels and
-// annotations.
+// marked returns an object of every kind with labels and annotations on its template, or on the Pod
+// itself.
 func marked(t *testing.T, labels, annotations map[string]string, containers ...corev1.Container) map[string][]byte {
 	t.Helper()
 	made := map[string][]byte{}
@@ -22,7 +22,7 @@ func marked(t *testing.T, labels, annotations map[string]string, containers ...c
 			continue
 		}
 		spec := strings.LastIndex(text, `"spec":{"initContainers"`)
-		before := strings.TrimSuffix(text[:spec], `"metadata":{},`) // as the types write it
+		before := strings.TrimSuffix(text[:spec], `"metadata":{},`) // which the Go types write
 		made[name] = []byte(before + meta + "," + text[spec:])
 	}
 	return made
@@ -42,8 +42,8 @@ func images(t *testing.T, k Kind, raw []byte) []string {
 	return found
 }
 
-// A placeholder is let through in templates with its mark, and nowhere else; the other containers
-// of the template are listed.
+// A placeholder is admitted in a template with its mark, and nowhere else. The other containers of
+// the template are checked.
 func TestThreatPlaceholderNeedsItsMark(t *testing.T) {
 	type of = map[string]string
 	auto, app := corev1.Container{Name: "istio-proxy", Image: "auto"}, corev1.Container{
@@ -91,14 +91,14 @@ func TestThreatPlaceholderNeedsItsMark(t *testing.T) {
 					want = want[2:]
 				}
 				if got := images(t, k, made[k.Name]); !slices.Equal(got, want) {
-					t.Errorf("%s: %q, want %q in %s", k.Name, got, want, made[k.Name])
+					t.Errorf("%s: got %q, want %q in %s", k.Name, got, want, made[k.Name])
 				}
 			}
 		})
 	}
 }
 
-// A mark that is not for certain the template's is none.
+// A mark counts only if it is certain that it is on the template.
 func TestThreatMarkElsewhereIsNone(t *testing.T) {
 	const spec = `"spec":{"containers":[{"name":"a","image":"auto"}]}`
 	const mark = `"sidecar.istio.io/inject":"true"`
@@ -146,13 +146,12 @@ func TestThreatMarkElsewhereIsNone(t *testing.T) {
 		},
 	} {
 		if got := images(t, kind(t, "Deployment"), []byte(c.raw)); len(got) != c.want {
-			t.Errorf("%s: %q, want %d", name, got, c.want)
+			t.Errorf("%s: got the images %q, want %d", name, got, c.want)
 		}
 	}
 }
 
-// An update that takes the mark away, or puts an image in the place of the placeholder, brings that
-// in.
+// An update that removes the mark, or replaces the placeholder by an image, changes the image.
 func TestThreatUpdateOfAMarkedTemplate(t *testing.T) {
 	auto, mark := corev1.Container{Name: "istio-proxy", Image: "auto"}, map[string]string{
 		"sidecar.istio.io/inject": "true",
@@ -170,12 +169,12 @@ func TestThreatUpdateOfAMarkedTemplate(t *testing.T) {
 			"the mark is gone": Changed(read(mark, "auto"), read(nil, "auto")),
 			"an image instead": Changed(read(mark, "auto"), read(mark, "example.com/app:v1")),
 		} {
-			if len(got) != 2 { // in both lists
-				t.Errorf("%s, %s: %+v has changed", k.Name, name, got)
+			if len(got) != 2 { // one in each list
+				t.Errorf("%s, %s: got the changed images %+v, want two", k.Name, name, got)
 			}
 		}
 		if got := Changed(read(mark, "auto"), read(mark, "auto")); len(got) != 0 {
-			t.Errorf("%s, as it was: %+v has changed", k.Name, got)
+			t.Errorf("%s, unchanged: got the changed images %+v, want none", k.Name, got)
 		}
 	}
 }
@@ -187,7 +186,7 @@ func TestParsePlaceholder(t *testing.T) {
 		"filled:later=inject=a=b":           {"filled:later", "inject", "a=b"},
 	} {
 		if got, err := parsePlaceholder(in); err != nil || got != want {
-			t.Errorf("%q: %+v, %v; want %+v", in, got, err, want)
+			t.Errorf("%q: got %+v, %v, want %+v", in, got, err, want)
 		}
 	}
 	for in, want := range map[string]string{
@@ -207,16 +206,16 @@ func TestParsePlaceholder(t *testing.T) {
 		"auto=x=" + strings.Repeat("a", 257): "1 to 256",
 	} {
 		if got, err := parsePlaceholder(in); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%.40q: %+v, %v; want an error with %q", in, got, err, want)
+			t.Errorf("%.40q: got %+v, %v, want an error with %q", in, got, err, want)
 		}
 	}
 	if _, err := Builtin().WithPlaceholders(slices.Repeat([]string{"auto=inject"}, 65)); err == nil ||
 		!strings.Contains(err.Error(), "at most 64") {
-		t.Errorf("65 placeholders: %v", err)
+		t.Errorf("65 placeholders: got %v, want an error with at most 64", err)
 	}
 }
 
-// FuzzParsePlaceholder says that no placeholder is without a mark, and none names a registry.
+// FuzzParsePlaceholder checks that every accepted placeholder has a mark and names no registry.
 func FuzzParsePlaceholder(f *testing.F) {
 	for _, s := range []string{"auto=a", "auto=a/b=c", " =a", "a==", "a=b=", "x/y=z", "=", "a=b=c=d"} {
 		f.Add(s)
@@ -228,12 +227,12 @@ func FuzzParsePlaceholder(f *testing.F) {
 		}
 		if p.Image == "" || p.Mark == "" || strings.ContainsAny(p.Image, "/@ ") ||
 			!strings.HasPrefix(s, p.Image+"="+p.Mark) {
-			t.Fatalf("%q is %+v", s, p)
+			t.Fatalf("%q: got %+v, want an image without a registry and a mark, or an error", s, p)
 		}
 	})
 }
 
-// A mark that stands there twice is none: readers differ in which of two values they take.
+// A repeated mark does not count: parsers differ in which of the two values they use.
 func TestThreatMarkTwiceIsNone(t *testing.T) {
 	kind, err := Builtin().Find("apps", "v1", "deployments", "")
 	if err != nil {
@@ -241,6 +240,6 @@ func TestThreatMarkTwiceIsNone(t *testing.T) {
 	}
 	const raw = `{"spec":{"template":{"metadata":{"labels":{"sidecar.istio.io/inject":"false","sidecar.istio.io/inject":"true"}},"spec":{"containers":[{"name":"a","image":"auto"}]}}}}`
 	if o, err := kind.Read([]byte(raw)); err == nil && len(o.Images) != 1 {
-		t.Errorf("images %v, want the one to be checked", o.Images)
+		t.Errorf("got the images %v, want the one to be checked", o.Images)
 	}
 }

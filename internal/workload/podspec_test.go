@@ -11,9 +11,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// A string of the PodSpec whose field, type, or any field above it speaks of an image or a
-// reference is either read by the walker or listed here as something else. A new one in a later
-// Kubernetes fails the test until it is put on one of the lists.
+// Each string of the PodSpec with a name like image or reference in its path is on one of two
+// lists: the walker reads it, or it is no image. A new field in a later Kubernetes fails the test
+// until it is on a list.
 func TestThreatNewImageFieldsAreNoticed(t *testing.T) {
 	covered := []string{
 		"containers[].image",
@@ -45,15 +45,15 @@ func TestThreatNewImageFieldsAreNoticed(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !slices.ContainsFunc(got.Images, func(i Image) bool { return i.Image == "example.com/here" }) {
-				t.Errorf("not read: %+v", got.Images)
+				t.Errorf("got the images %+v, want example.com/here among them", got.Images)
 			}
 		})
 	}
 }
 
-var speaksOfImages = regexp.MustCompile(`(?i)image|artifact|^reference$|oci`)
+var imageName = regexp.MustCompile(`(?i)image|artifact|^reference$|oci`)
 
-// suspects calls found with the path of each string that could carry an image.
+// suspects calls found with the path of each string that could be an image.
 func suspects(t reflect.Type, path string, suspect bool, above []reflect.Type, found func(string)) {
 	switch t.Kind() {
 	case reflect.Pointer:
@@ -75,14 +75,14 @@ func suspects(t reflect.Type, path string, suspect bool, above []reflect.Type, f
 			if name != "" {
 				next = strings.TrimPrefix(path+"."+name, ".")
 			}
-			hit := suspect || speaksOfImages.MatchString(f.Name) || speaksOfImages.MatchString(name) ||
-				speaksOfImages.MatchString(f.Type.Name())
+			hit := suspect || imageName.MatchString(f.Name) || imageName.MatchString(name) ||
+				imageName.MatchString(f.Type.Name())
 			suspects(f.Type, next, hit, append(above, t), found)
 		}
 	}
 }
 
-// set puts a string where a path leads, making what is on the way.
+// set sets the string at a path, and creates the values on the path.
 func set(t *testing.T, v reflect.Value, path []string, s string) {
 	t.Helper()
 	if len(path) == 0 {
@@ -105,7 +105,7 @@ func set(t *testing.T, v reflect.Value, path []string, s string) {
 	set(t, f, path[1:], s)
 }
 
-// field returns the field with a JSON name, in the struct or one embedded in it.
+// field returns the field with a JSON name, in the struct or in an embedded one.
 func field(v reflect.Value, name string) reflect.Value {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)

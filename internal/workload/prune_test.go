@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/json"
 )
 
-// decodeBoth decodes an object with and without what is pruned, and returns both, with whether each
-// was accepted.
+// decodeBoth decodes an object whole and pruned. It returns both results, and whether the decoder
+// accepted each.
 func decodeBoth(k Kind, raw []byte) (whole, pruned any, wholeOK, prunedOK bool) {
 	decode := func(raw []byte) (any, bool) {
 		document := reflect.New(k.document)
@@ -23,13 +23,14 @@ func decodeBoth(k Kind, raw []byte) (whole, pruned any, wholeOK, prunedOK bool) 
 	whole, wholeOK = decode(raw)
 	kept, err := k.parts.prune(slices.Clip(bytes.Clone(raw)))
 	if err != nil {
-		return whole, nil, false, false // too many to be read at all
+		return whole, nil, false, false // too many values
 	}
 	pruned, prunedOK = decode(kept)
 	return whole, pruned, wholeOK, prunedOK
 }
 
-// FuzzPrune says that pruning changes nothing of what is read, and nothing about what is refused.
+// FuzzPrune checks that pruning changes neither the decoded value nor whether the decoder accepts
+// it.
 func FuzzPrune(f *testing.F) {
 	for _, raw := range []string{
 		`{"metadata":{"name":"a","managedFields":[{"f":{}}],"ownerReferences":[{"controller":true,"uid":"1"}]},"spec":{"containers":[{"name":"a","image":"b","env":[{"name":"x","image":"y"}]}]}}`,
@@ -61,7 +62,7 @@ func FuzzPrune(f *testing.F) {
 		for _, k := range kinds {
 			whole, pruned, wholeOK, prunedOK := decodeBoth(k, raw)
 			if wholeOK != prunedOK {
-				t.Fatalf("%s: accepted %t as a whole, %t pruned", k.Name, wholeOK, prunedOK)
+				t.Fatalf("%s: got accepted %t when pruned, want %t as for the whole", k.Name, prunedOK, wholeOK)
 			}
 			if diff := cmp.Diff(whole, pruned, cmp.AllowUnexported(Kind{})); wholeOK && diff != "" {
 				t.Fatalf("%s: (-whole +pruned):\n%s", k.Name, diff)
@@ -70,7 +71,7 @@ func FuzzPrune(f *testing.F) {
 	})
 }
 
-// What is not decoded is not kept either, so that it costs nothing.
+// Members that are not decoded are dropped, so that they cost no memory.
 func TestPruneDropsTheRest(t *testing.T) {
 	got, err := kind(t,
 		"Pod").parts.prune(
@@ -85,8 +86,8 @@ func TestPruneDropsTheRest(t *testing.T) {
 	}
 }
 
-// A text that is short and would be decoded to much is refused before it is, and nothing is refused
-// that could be read otherwise.
+// A short text with many values is refused before it is decoded. An object with as many images as
+// allowed is read, and members that are not decoded do not count.
 func TestThreatManyValuesAreNotDecoded(t *testing.T) {
 	many := func(n int, value string) string { return "[" + strings.Repeat(value+",", n-1) + value + "]" }
 	const most = 2 << 20 / len("{},")
@@ -107,17 +108,17 @@ func TestThreatManyValuesAreNotDecoded(t *testing.T) {
 			_, err := pod.Read([]byte(raw))
 			runtime.ReadMemStats(&after)
 			if err == nil || !strings.Contains(err.Error(), "values where images are looked for") {
-				t.Fatalf("%v", err)
+				t.Fatalf("got %v, want an error about too many values", err)
 			}
-			if took := after.TotalAlloc - before.TotalAlloc; took > uint64(4*len(raw)) {
-				t.Errorf("%d bytes for %d", took, len(raw))
+			if allocated := after.TotalAlloc - before.TotalAlloc; allocated > uint64(4*len(raw)) {
+				t.Errorf("got %d bytes allocated for %d, want at most four times as many", allocated, len(raw))
 			}
 		})
 	}
-	// What nobody decodes may be as much as it likes, and the most that can be checked is.
-	unread := `{"metadata":{"annotations":` + many(most, "{}") + `},"spec":{"containers":` +
+	// The annotations are not decoded, so their number does not matter.
+	largest := `{"metadata":{"annotations":` + many(most, "{}") + `},"spec":{"containers":` +
 		many(maxImages, `{"name":"a","image":"b","env":[1,2,3]}`) + `}}`
-	if o, err := pod.Read([]byte(unread)); err != nil || len(o.Images) != maxImages {
-		t.Errorf("%d images, %v", len(o.Images), err)
+	if o, err := pod.Read([]byte(largest)); err != nil || len(o.Images) != maxImages {
+		t.Errorf("got %d images, %v, want %d", len(o.Images), err, maxImages)
 	}
 }

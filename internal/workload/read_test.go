@@ -15,7 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// everything is a PodSpec with an image in each place that can hold one.
+// everything returns a PodSpec with an image in every field that can have one.
 func everything() corev1.PodSpec {
 	return corev1.PodSpec{
 		InitContainers: []corev1.Container{
@@ -79,15 +79,14 @@ func kind(t testing.TB, name string) Kind {
 	return Kind{}
 }
 
-// Every list of every kind, by the types of Kubernetes: each path leads to the image it is said to
-// lead to.
+// Every list of every kind is read, and each path points to its image.
 func TestThreatEveryContainerListOfEveryKindIsRead(t *testing.T) {
 	paths := map[string]string{
 		"Pod": "spec", "PodTemplate": "template.spec", "CronJob": "spec.jobTemplate.spec.template.spec",
 	}
 	made := objects(everything())
 	if len(made) != len(Builtin()) {
-		t.Fatalf("the test makes %d kinds of %d", len(made), len(Builtin()))
+		t.Fatalf("got test objects of %d kinds, want %d", len(made), len(Builtin()))
 	}
 	for _, k := range Builtin() {
 		t.Run(k.Name, func(t *testing.T) {
@@ -113,13 +112,13 @@ func TestThreatEveryContainerListOfEveryKindIsRead(t *testing.T) {
 				t.Error(diff)
 			}
 			if got.Name != "acme" || got.Controlled {
-				t.Errorf("name %q, controlled %t", got.Name, got.Controlled)
+				t.Errorf("got the name %q and controlled %t, want acme and false", got.Name, got.Controlled)
 			}
 		})
 	}
 }
 
-// What cannot be read for certain is refused, and the error names the field.
+// An object that cannot be parsed for certain is refused, and the error names the field.
 func TestThreatOddObjectsAreRefused(t *testing.T) {
 	cases := map[string]struct{ kind, raw, want string }{
 		"not JSON":               {"Pod", `{"spec":`, "reading the Pod"},
@@ -197,19 +196,19 @@ func TestThreatOddObjectsAreRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, err := kind(t, c.kind).Read([]byte(c.raw))
 			if err == nil {
-				t.Fatalf("read as %+v", got)
+				t.Fatalf("got %+v, want an error", got)
 			}
 			if !strings.Contains(err.Error(), c.want) {
-				t.Errorf("the error %q does not contain %q", err, c.want)
+				t.Errorf("got the error %q, want %q in it", err, c.want)
 			}
 		})
 	}
 	if _, err := (Kind{}).Read([]byte(`{}`)); err == nil {
-		t.Error("the zero Kind read an object")
+		t.Error("the zero Kind: got an object, want an error")
 	}
 }
 
-// That there is no PodSpec is told from everything else that is odd.
+// Only a missing PodSpec is a MissingError.
 func TestMissing(t *testing.T) {
 	for raw, want := range map[string]string{
 		`{}`:                                "spec",
@@ -225,13 +224,13 @@ func TestMissing(t *testing.T) {
 		_, err := kind(t, "Deployment").Read([]byte(raw))
 		missing, ok := errors.AsType[*MissingError](err)
 		if err == nil || ok != (want != "") || ok && (missing.Path != want || missing.Kind != "Deployment") {
-			t.Errorf("%s: %v, want %q missing", raw, err, want)
+			t.Errorf("%s: got %v, want %q missing", raw, err, want)
 		}
 	}
 }
 
-// Upper and lower case apart, as the API server reads: a key that only looks like image neither
-// hides nor adds one.
+// Keys are case-sensitive, as for the API server. A key that only looks like image neither hides
+// nor adds an image.
 func TestThreatKeysAreMatchedInTheirCase(t *testing.T) {
 	cases := map[string]struct {
 		container string
@@ -256,8 +255,8 @@ func TestThreatKeysAreMatchedInTheirCase(t *testing.T) {
 	}
 }
 
-// An entry without an image is listed, so that it is denied and not skipped. Only the image volume
-// of a template may be left empty, as the API server allows it.
+// A container without an image is listed, so that it is denied and not skipped. Only an image
+// volume of a template may be empty, because the API server allows that.
 func TestEmptyImages(t *testing.T) {
 	spec := corev1.PodSpec{
 		Containers: []corev1.Container{{Name: "app"}},
@@ -280,8 +279,8 @@ func TestEmptyImages(t *testing.T) {
 	}
 }
 
-// One blank stands for an image that is filled in later, in a template. A Pod cannot have it, and
-// no more than one blank is meant.
+// One blank is the placeholder of OpenShift in a template. It is none in a Pod, and other white
+// space is none anywhere.
 func TestThreatPlaceholderIsForTemplatesAlone(t *testing.T) {
 	for image, want := range map[string]map[string]int{
 		" ":  {"Pod": 2, "Deployment": 1, "DeploymentConfig": 1},
@@ -295,11 +294,11 @@ func TestThreatPlaceholderIsForTemplatesAlone(t *testing.T) {
 		for name, n := range want {
 			got, err := kind(t, name).Read(marshal(t, made[name]))
 			if err != nil || len(got.Images) != n {
-				t.Errorf("%s with %q: %+v, %v; want %d images", name, image, got.Images, err, n)
+				t.Errorf("%s with %q: got %+v, %v, want %d images", name, image, got.Images, err, n)
 			}
 			if last := len(got.Images) - 1; got.Images[last].Image != "example.com/app:v1" ||
 				!strings.HasSuffix(got.Images[last].Path, "/containers/1/image") {
-				t.Errorf("%s with %q: the last is %+v", name, image, got.Images[last])
+				t.Errorf("%s with %q: got the last image %+v, want the second container", name, image, got.Images[last])
 			}
 		}
 	}
@@ -311,7 +310,7 @@ func TestThreatPlaceholderIsForTemplatesAlone(t *testing.T) {
 	}
 	after, err := kind(t, "DeploymentConfig").Read(marshal(t, made["DeploymentConfig"]))
 	if err != nil || len(Changed(before.Images, after.Images)) != 1 {
-		t.Errorf("filled in: %+v, %v", after.Images, err)
+		t.Errorf("after the replacement: got %+v, %v, want one changed image", after.Images, err)
 	}
 }
 
@@ -322,11 +321,12 @@ func TestReadMetadata(t *testing.T) {
 	pod.OwnerReferences = []metav1.OwnerReference{{Name: "a", Controller: &no}, {Name: "b"}}
 	got, err := kind(t, "Pod").Read(marshal(t, pod))
 	if err != nil || got.Name != "acme-" || got.UID != "1-2-3" || got.Controlled {
-		t.Errorf("got %q with UID %q, controlled %t, %v", got.Name, got.UID, got.Controlled, err)
+		t.Errorf("got the name %q, UID %q, controlled %t, %v, want acme-, 1-2-3 and false", got.Name, got.UID,
+			got.Controlled, err)
 	}
 	pod.OwnerReferences[1].Controller = &yes
 	if got, err = kind(t, "Pod").Read(marshal(t, pod)); err != nil || !got.Controlled {
-		t.Errorf("controlled %t, %v", got.Controlled, err)
+		t.Errorf("with a controller: got controlled %t, %v, want true", got.Controlled, err)
 	}
 }
 
@@ -341,12 +341,12 @@ func TestThousandContainers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(got.Images) != 1000 {
-		t.Fatalf("%d images", len(got.Images))
+		t.Fatalf("got %d images, want 1000", len(got.Images))
 	}
 	last := got.Images[999]
 	if last.Path != "/spec/jobTemplate/spec/template/spec/containers/999/image" ||
 		last.Image != "example.com/app:v999" {
-		t.Errorf("the last is %+v", last)
+		t.Errorf("got the last image %+v, want that of container 999", last)
 	}
 }
 
@@ -354,14 +354,14 @@ func TestFind(t *testing.T) {
 	for _, k := range Builtin() {
 		got, err := Builtin().Find(k.Group, "v1", k.Resource, "")
 		if err != nil || got.Name != k.Name {
-			t.Errorf("%s: found %q, %v", k.Name, got.Name, err)
+			t.Errorf("%s: got %q, %v", k.Name, got.Name, err)
 		}
-		if got.IsPod() != (k.Name == "Pod") {
-			t.Errorf("%s: IsPod is %t", k.Name, got.IsPod())
+		if want := k.Name == "Pod"; got.IsPod() != want {
+			t.Errorf("%s: got IsPod %t, want %t", k.Name, got.IsPod(), want)
 		}
 	}
 	if k, err := Builtin().Find("", "v1", "pods", "ephemeralcontainers"); err != nil || k.Name != "Pod" {
-		t.Errorf("pods/ephemeralcontainers: %q, %v", k.Name, err)
+		t.Errorf("pods/ephemeralcontainers: got %q, %v, want Pod", k.Name, err)
 	}
 	for name, c := range map[string][]string{
 		"another resource":    {"", "v1", "services", ""},
@@ -372,12 +372,12 @@ func TestFind(t *testing.T) {
 		"nothing":             {"", "", "", ""},
 	} {
 		if k, err := Builtin().Find(c[0], c[1], c[2], c[3]); err == nil {
-			t.Errorf("%s: found %q", name, k.Name)
+			t.Errorf("%s: got %q, want an error", name, k.Name)
 		}
 	}
 }
 
-// seenByKubernetes returns every reference in a PodSpec, by the type of Kubernetes.
+// seenByKubernetes returns every image reference in a PodSpec of the Kubernetes type.
 func seenByKubernetes(spec corev1.PodSpec) []string {
 	var refs []string
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
