@@ -23,15 +23,16 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// drainTimeout bounds the wait for the requests that are under way at the end: none is waited for
-// longer by the API server.
+// drainTimeout is how long a shutdown waits for the requests in flight. The API server waits no
+// longer for an answer.
 const drainTimeout = 10 * time.Second
 
-// Server serves admission, and leaves in such a way that no request is lost. The manager starts it
-// and does not end it: whatever ends the manager, a signal or a lost lease, Leave takes the replica
-// out of service first. A Service picks a replica for each connection, and an API server keeps its
-// connection for as long as it is open. So a replica that is no longer to be asked has to say so on
-// the connections that are there already.
+// Server serves admission, and shuts down without losing a request. The manager starts it but does
+// not stop it: when the manager ends, by a signal or a lost lease, Leave takes the replica out of
+// service first.
+//
+// A Service picks a replica for each connection, and an API server keeps a connection while it is
+// open. So a replica that leaves must also close the connections that are already open.
 type Server struct {
 	webhook.Server // holds the handlers
 
@@ -51,8 +52,8 @@ type Server struct {
 	log     *serverLog
 
 	started, leaving atomic.Bool
-	turned           atomic.Pointer[time.Time]
-	stale            atomic.Bool // asked while out of touch
+	closeBefore      atomic.Pointer[time.Time] // connections accepted before it are closed, see TurnAway
+	stale            atomic.Bool               // a request came while Contact was lost
 	leave            sync.Once
 	left             chan struct{} // closed when Leave is done
 }
@@ -76,13 +77,13 @@ func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certific
 	}
 	s.http = &http.Server{
 		Handler: s,
-		// No request's context ends with the manager's: what is under way is answered.
+		// No request's context ends with the manager's context: requests in flight are answered.
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(port.WithConn(ctx, c), verifiedKey{}, new(atomic.Pointer[certs.VerifiedClient]))
 		},
 		MaxHeaderBytes: maxHeader,
 		IdleTimeout:    90 * time.Second,
-		ReadTimeout:    limits.Read, // over HTTP/2 of each stream
+		ReadTimeout:    limits.Read, // for each stream over HTTP/2
 		WriteTimeout:   limits.Write,
 		ErrorLog:       slog.NewLogLogger(s.log, slog.LevelInfo),
 		HTTP2: &http.HTTP2Config{
@@ -111,11 +112,11 @@ func (s *Server) SetupWithManager(mgr manager.Manager) error {
 		mgr.AddReadyzCheck("stays", s.Ready))...)
 }
 
-// verifiedKey is the key of what is known of the client certificate of a connection.
+// verifiedKey is the context key for the result of verifying a connection's client certificate.
 type verifiedKey struct{}
 
-// Start implements manager.Runnable. It returns when Leave is done, which the end of ctx brings
-// about.
+// Start implements manager.Runnable. The end of ctx calls Leave, and Start returns when Leave is
+// done.
 func (s *Server) Start(ctx context.Context) error {
 	listener, err := net.Listen("tcp", s.address) //nolint:noctx // as tls.Listen
 	if err != nil {
@@ -124,11 +125,11 @@ func (s *Server) Start(ctx context.Context) error {
 	return s.serveOn(ctx, listener)
 }
 
-// serveOn is Start with a listener, which it closes.
+// serveOn is Start with a given listener, which it closes.
 func (s *Server) serveOn(ctx context.Context, listener net.Listener) error {
 	if s.Clients != nil {
-		s.tls.ClientAuth = tls.RequestClientCert // which ServeHTTP verifies, so that whoever has none is told
-		s.tls.VerifyConnection = s.verifyShown
+		s.tls.ClientAuth = tls.RequestClientCert // not required here: ServeHTTP answers a client without one with 401
+		s.tls.VerifyConnection = s.verifyPresented
 	}
 	ctrl.LoggerFrom(ctx).Info("Serving admission", "address", listener.Addr().String())
 	defer context.AfterFunc(ctx, s.Leave)()
@@ -140,19 +141,19 @@ func (s *Server) serveOn(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// ServeHTTP answers a request, and asks for another connection where this one is from before
-// TurnAway or the replica is out of touch.
+// ServeHTTP answers a request. It closes the connection after the answer if the connection is older
+// than the last TurnAway, or if the contact with the API server is lost.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn := port.ConnOf(r.Context())
 	if conn != nil && r.ProtoMajor == 2 && !conn.HTTP2() {
 		s.Metrics.Refused(metrics.RefusedConnections)
-		_ = conn.Close() // there are too many that work
+		_ = conn.Close() // requests are being decided on all the others
 		return
 	}
-	if turned := s.turned.Load(); conn != nil && turned != nil && conn.Accepted().Before(*turned) {
-		w.Header().Set("Connection", "close") // over HTTP/2: GOAWAY, and what is under way is still answered
+	if t := s.closeBefore.Load(); conn != nil && t != nil && conn.Accepted().Before(*t) {
+		w.Header().Set("Connection", "close") // over HTTP/2: GOAWAY, and streams in flight are still answered
 	}
-	if s.outOfTouch() {
+	if s.contactLost() {
 		s.stale.Store(true)
 		w.Header().Set("Connection", "close")
 	}
@@ -164,7 +165,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.WebhookMux().ServeHTTP(w, r)
 }
 
-// verify returns nil where whoever sends a request may be answered.
+// verify returns nil if the client of a request may be answered.
 func (s *Server) verify(r *http.Request) error {
 	if s.Clients == nil {
 		return nil
@@ -181,9 +182,9 @@ func (s *Server) verify(r *http.Request) error {
 	return err
 }
 
-// verifyShown ends a handshake in which a certificate is shown that is not good: it would be held
-// for as long as the connection, and takes many times its size.
-func (s *Server) verifyShown(state tls.ConnectionState) error {
+// verifyPresented fails a handshake with a client certificate that does not verify. Otherwise the
+// parsed certificate, many times its size, would stay in memory as long as the connection.
+func (s *Server) verifyPresented(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return nil
 	}
@@ -194,7 +195,7 @@ func (s *Server) verifyShown(state tls.ConnectionState) error {
 	return nil
 }
 
-// unverified answers whoever is not verified, without reading what was sent.
+// unverified answers a client that is not verified, without reading the body.
 func unverified(w http.ResponseWriter, err error) {
 	code := http.StatusUnauthorized
 	if errors.Is(err, certs.ErrNoClientCA) {
@@ -206,31 +207,32 @@ func unverified(w http.ResponseWriter, err error) {
 			text.Cut(err.Error(), maxLine), code)
 }
 
-// TurnAway ends each connection that is open now with its next answer, so that whoever asks is
-// given a replica that is ready. Who comes back has no other, and is served.
-func (s *Server) TurnAway() { s.turned.Store(new(time.Now())) }
+// TurnAway closes each connection that is open now after its next answer, so that the Service sends
+// the client to a replica that is ready. A client that connects again has no other replica, and is
+// served.
+func (s *Server) TurnAway() { s.closeBefore.Store(new(time.Now())) }
 
-// Ready returns an error once the replica is about to leave, and while it is asked though it has
-// lost touch with the API server: then others, which have not, are to be asked. Where nobody asks,
-// the API server is down for all, and they are needed as soon as it is back.
+// Ready returns an error once the replica leaves. It also returns an error if a request came while
+// the contact with the API server was lost: another replica, which has contact, should answer. If no
+// request came, the API server may be down for all replicas, and they must be ready when it is back.
 func (s *Server) Ready(*http.Request) error {
 	switch {
 	case s.leaving.Load():
-		return errors.New("the replica is about to end")
-	case !s.outOfTouch():
+		return errors.New("the replica is shutting down")
+	case !s.contactLost():
 		s.stale.Store(false)
 	case s.stale.Load():
-		return fmt.Errorf("nothing was heard of the API server for %s, so what the replica decides by may be old",
+		return fmt.Errorf("the API server has not answered for %s, so the replica's policies may be stale",
 			outOfTouch)
 	}
 	return nil
 }
 
-func (s *Server) outOfTouch() bool { return s.Contact != nil && s.Contact.Lost() }
+func (s *Server) contactLost() bool { return s.Contact != nil && s.Contact.Lost() }
 
-// Leave takes the replica out of service, and returns when that is done. From now on it reports
-// that it is not ready. It goes on answering for the delay, turns away who is still connected when
-// half of that is over, and at last has what is under way answered, for at most 10 seconds. It may
+// Leave takes the replica out of service, and returns when that is done. The replica reports that it
+// is not ready, and answers for the shutdown delay. Halfway through the delay it closes the open
+// connections with TurnAway. At the end it waits at most 10 s for the requests in flight. Leave may
 // be called more than once, and at any time.
 func (s *Server) Leave() {
 	s.leave.Do(func() {
@@ -238,7 +240,7 @@ func (s *Server) Leave() {
 		s.leaving.Store(true)
 		log := ctrl.Log.WithName("admission")
 		if s.started.Load() {
-			log.Info("Reported not ready, and went on answering", "delay", s.delay)
+			log.Info("Reported not ready, and kept answering", "delay", s.delay)
 			<-time.After(s.delay / 2)
 			s.TurnAway()
 			<-time.After(s.delay - s.delay/2)
@@ -246,15 +248,15 @@ func (s *Server) Leave() {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
 		if err := s.http.Shutdown(ctx); err != nil {
-			log.Error(err, "Could not answer everything that was under way")
+			log.Error(err, "Could not answer all requests in flight")
 			return
 		}
-		log.Info("Answered everything that was under way")
+		log.Info("Answered all requests in flight")
 	})
 }
 
-// StartedChecker returns a check that admission is served. It does not ask the port: a server that
-// fails ends the manager.
+// StartedChecker returns a check that admission is served. It sends no request to the port: a server
+// that fails ends the manager.
 func (s *Server) StartedChecker() healthz.Checker {
 	return func(*http.Request) error {
 		if !s.started.Load() {
