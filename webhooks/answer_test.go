@@ -28,7 +28,7 @@ func admissionResponse(answer *admissionv1.AdmissionResponse) admission.Response
 	return admission.Response{AdmissionResponse: *answer}
 }
 
-// observing shows the context of each read.
+// observing is a reader of Namespaces that calls see with the context of each read.
 type observing struct {
 	namespaces
 	see func(context.Context)
@@ -40,8 +40,8 @@ func (o observing) Get(ctx context.Context, key types.NamespacedName, obj client
 	return o.namespaces.Get(ctx, key, obj, opts...)
 }
 
-// Policies that only warn or audit admit: with warnings to the client, or with an audit annotation
-// and a log line.
+// Policies in mode Warn and Audit admit: Warn with warnings to the client, Audit with an audit
+// annotation, both with a log line.
 func TestWarnAndAudit(t *testing.T) {
 	b := newBench(t,
 		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }),
@@ -54,14 +54,14 @@ func TestWarnAndAudit(t *testing.T) {
 	got := b.Validate(ctx, admissionRequest(review)).AdmissionResponse
 	wantAdmitted(t, &got)
 	if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], `ImagePolicy "policy-0"`) {
-		t.Errorf("warnings %q", got.Warnings)
+		t.Errorf("got the warnings %q, want one of policy-0", got.Warnings)
 	}
 	if annotation := got.AuditAnnotations[auditAnnotation]; !strings.Contains(annotation, `ImagePolicy "policy-1"`) ||
 		strings.Contains(annotation, "\n") {
-		t.Errorf("audit annotation %q", annotation)
+		t.Errorf("got the audit annotation %q, want one line of policy-1", annotation)
 	}
 	if len(logged) != 2 {
-		t.Fatalf("logged %q", logged)
+		t.Fatalf("got the log lines %q, want two", logged)
 	}
 	for i, mode := range []string{"Warn", "Audit"} {
 		for _, want := range []string{
@@ -75,8 +75,8 @@ func TestWarnAndAudit(t *testing.T) {
 	}
 }
 
-// Logged is the warning of an image that fails a policy in mode Warn, and no other: of what no
-// policy covers, say.
+// Only the warnings of policies in mode Warn are logged. Others, such as the warning that no policy
+// covers the image, are not.
 func TestOtherWarningsAreNotLogged(t *testing.T) {
 	r := parsedRequest{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
 	outcome := func(mode v1alpha1.PolicyMode, verdict policy.Verdict) policy.Outcome {
@@ -98,12 +98,13 @@ func TestOtherWarningsAreNotLogged(t *testing.T) {
 	} {
 		d := policy.Decision{Verdict: policy.Admitted, Warnings: []string{"a warning"}, Outcomes: c.outcomes}
 		if got := combine(r, decisions{signed: d}); len(got.warned) != c.logged || len(got.warnings) != 1 {
-			t.Errorf("%s: logged %q, warned %q; want %d logged", name, got.warned, got.warnings, c.logged)
+			t.Errorf("%s: got %q logged and %q as warnings, want %d logged and one warning", name, got.warned,
+				got.warnings, c.logged)
 		}
 	}
 }
 
-// A denial is logged once, with what is needed to find the workload.
+// A denial is logged once, with the namespace, kind and name of the workload.
 func TestDenialIsLogged(t *testing.T) {
 	b := newBench(t)
 	var logged []string
@@ -116,7 +117,7 @@ func TestDenialIsLogged(t *testing.T) {
 	review.Request.Name = ""
 	b.Validate(ctx, admissionRequest(review))
 	if len(logged) != 1 {
-		t.Fatalf("logged %q", logged)
+		t.Fatalf("got the log lines %q, want one", logged)
 	}
 	for _, want := range []string{
 		`"level"=0 "msg"="Denied the workload"`, `"namespace"="shop"`, `"kind"="Pod"`, `"name"="acme-7f9-"`,
@@ -128,7 +129,7 @@ func TestDenialIsLogged(t *testing.T) {
 	}
 }
 
-// Warnings stay below what the API server passes on whole.
+// Warnings stay below the length at which the API server cuts them.
 func TestWarningsAreBounded(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }))
 	var images []string
@@ -142,14 +143,14 @@ func TestWarningsAreBounded(t *testing.T) {
 		total += utf8.RuneCountInString(w)
 	}
 	if len(got.Warnings) < 5 || total > 4096 {
-		t.Errorf("%d warnings of %d characters", len(got.Warnings), total)
+		t.Errorf("got %d warnings of %d characters, want at least 5 of at most 4096", len(got.Warnings), total)
 	}
 	if last := got.Warnings[len(got.Warnings)-1]; !strings.HasPrefix(last, "and ") {
-		t.Errorf("the last is %q", last)
+		t.Errorf("got the last warning %q, want the number of the others", last)
 	}
 }
 
-// A decision that is missing, or that is of no kind, is a denial.
+// A missing decision and one with an unknown verdict are denials.
 func TestThreatZeroDecisionDenies(t *testing.T) {
 	r := parsedRequest{kind: workload.Builtin()[0], images: []workload.Image{{Image: signed}}}
 	for name, decided := range map[string]decisions{
@@ -157,25 +158,25 @@ func TestThreatZeroDecisionDenies(t *testing.T) {
 	} {
 		got := combine(r, decided)
 		if got.admitted {
-			t.Errorf("%s: admitted", name)
+			t.Errorf("%s: got an admission, want a denial", name)
 		} else if !strings.Contains(got.denial(maxMessage), signed) {
-			t.Errorf("%s: message %q", name, got.denials)
+			t.Errorf("%s: got the message %q, want the image in it", name, got.denials)
 		}
 	}
 	if (verdict{}).admitted {
-		t.Error("the zero verdict admits")
+		t.Error("the zero verdict: got an admission, want a denial")
 	}
 	r.oldPins = map[string]string{"": pinned}
 	for name, decided := range map[string]decisions{
 		"none": nil, "of the new one alone": {signed: {Pin: v1alpha1.PinAll}},
 	} {
 		if ops, _ := pinPatch(r, decided); len(ops) > 0 {
-			t.Errorf("%s: pinned %v", name, ops)
+			t.Errorf("%s: got the patch %v, want none", name, ops)
 		}
 	}
 }
 
-func TestBounded(t *testing.T) {
+func TestLimitLines(t *testing.T) {
 	cases := map[string]struct {
 		lines []string
 		limit int
@@ -195,7 +196,7 @@ func TestBounded(t *testing.T) {
 				t.Error(diff)
 			}
 			if strings.Join(c.lines, "\n") != given {
-				t.Error("the lines given were changed")
+				t.Error("the argument was changed")
 			}
 		})
 	}

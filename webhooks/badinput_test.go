@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// Images that no registry could serve are denied in every kind, in words that say what is wrong
-// with them; mutation leaves them alone.
+// Invalid image references are denied in every kind, and the denial says what is wrong. The
+// mutating handler does not change them.
 func TestThreatBadImagesAreDenied(t *testing.T) {
 	hex := strings.TrimPrefix(digestA, "sha256:")
 	cases := map[string]struct{ image, want string }{
@@ -67,42 +67,42 @@ func TestThreatBadImagesAreDenied(t *testing.T) {
 				r := request{kind: k.Name, object: object(k.Name, signed, c.image)}
 				if got := b.send(t, MutatePath, r.review(t)); !got.Allowed ||
 					strings.Contains(string(got.Patch), "containers/1") {
-					t.Errorf("mutation answered %+v", got)
+					t.Errorf("mutation: got %+v, want an admission without a patch of the image", got)
 				}
 				_, got := b.admit(t, r)
 				wantDenied(t, got, 403, c.want)
 				if n := len(got.Result.Message); n > maxMessage {
-					t.Errorf("the message has %d bytes", n)
+					t.Errorf("got a message of %d bytes, want at most %d", n, maxMessage)
 				}
 			})
 		}
 	}
 }
 
-// Where no policy holds, everything may run: what cannot be read is let through with a warning, in
-// Pods and templates.
+// In a namespace where no policy holds, an invalid reference is admitted with a warning, in Pods
+// and templates.
 func TestUnreadableImageWhereNoPolicyHolds(t *testing.T) {
 	const bad = "registry.example.com/acme/App:v1"
-	held := requireBoth(func(s *v1alpha1.ImagePolicySpec) {
+	production := requireBoth(func(s *v1alpha1.ImagePolicySpec) {
 		s.NamespaceSelector = &v1alpha1.NamespaceSelector{
 			MatchLabels: map[string]v1alpha1.LabelValue{"env": "production"},
 		}
 	})
-	b := newBench(t, held)
+	b := newBench(t, production)
 	for _, k := range kinds(t) {
 		stored, got := b.admit(t, request{kind: k.Name, namespace: "lab", object: object(k.Name, bad)})
 		wantAdmitted(t, got)
 		wantImage(t, stored, bad)
 		if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], `image "`+bad+`": cannot be read: `) {
-			t.Errorf("%s: warnings %q", k.Name, got.Warnings)
+			t.Errorf("%s: got the warnings %q, want one about the image", k.Name, got.Warnings)
 		}
 		_, got = b.admit(t, request{kind: k.Name, namespace: "shop", object: object(k.Name, bad)})
 		wantDenied(t, got, 403, `image "`+bad+`": cannot be read: `)
 	}
 }
 
-// A registry's host has no case, so capitals in it neither dodge the policy nor keep a signed image
-// out.
+// The host of a registry is case-insensitive. Capitals in it neither bypass the policy nor deny a
+// signed image.
 func TestThreatUpperCaseHostIsTheSameHost(t *testing.T) {
 	b := newBench(t)
 	for _, k := range kinds(t) {
@@ -121,8 +121,8 @@ func TestThreatUpperCaseHostIsTheSameHost(t *testing.T) {
 	}
 }
 
-// Two spellings of one host are two names to sign under, in one Pod too: each finds its own
-// signatures, and is pinned as it is written.
+// Two spellings of one host are two names of signed repositories, even in one Pod. Each has its own
+// signatures, and an image is pinned in its own spelling.
 func TestThreatSpellingsAreDecidedApart(t *testing.T) {
 	b := newBench(t)
 	port := func(image string) string { return strings.Replace(image, "example.com/", "example.com:443/", 1) }
@@ -135,11 +135,12 @@ func TestThreatSpellingsAreDecidedApart(t *testing.T) {
 	}
 	b.root.mu.Unlock()
 	for _, k := range kinds(t) {
-		// at first sight of both
+		// neither of the two is loaded yet
 		got := b.validate(t, request{kind: k.Name, object: object(k.Name, port(pinned), signed)})
 		wantDenied(t, got, 403, `image "`+signed+`"`)
 		if strings.Contains(got.Result.Message, port(signed)) {
-			t.Errorf("%s: what is signed is denied:\n%s", k.Name, got.Result.Message)
+			t.Errorf("%s: got a denial of the signed image, want one of the other alone:\n%s", k.Name,
+				got.Result.Message)
 		}
 		_, got = b.admit(t, request{kind: k.Name, object: object(k.Name, port(ciOnly))})
 		wantDenied(t, got, 403, `role "qa" has not signed`)
@@ -151,13 +152,13 @@ func TestThreatSpellingsAreDecidedApart(t *testing.T) {
 	}
 }
 
-// Where a template is not what it should be, the denial names the field; for a kind that an
-// administrator named, also the flag that says where the template is.
+// If a template is missing or invalid, the denial names the field. For a further kind it also names
+// the flag with the path of the template.
 func TestThreatBadTemplatesAreDenied(t *testing.T) {
 	good := `{"containers":[{"name":"a","image":"` + pinned + `"}]}`
 	const flag = "looked for at spec.template, where the manager's --workload-kinds has it"
 	cases := map[string]struct {
-		spec string // what the object has as its spec; empty: no spec at all
+		spec string // the JSON of the object's spec; empty for an object without one
 		want string
 	}{
 		"no spec":                {``, "spec: missing"},
@@ -219,12 +220,12 @@ func TestThreatBadTemplatesAreDenied(t *testing.T) {
 				for _, old := range []any{nil, object(kind, signed), raw} {
 					_, got := b.admit(t, request{kind: kind, object: raw, old: old})
 					if old == raw && strings.Contains(c.want, ": missing") {
-						wantAdmitted(t, got) // nothing came in; see TestThreatOnlyWhatLackedItsTemplateIsPassed
+						wantAdmitted(t, got) // no image is added: TestThreatOnlyWhatLackedItsTemplateIsPassed
 						continue
 					}
 					wantDenied(t, got, 400, c.want)
 					if named := strings.Contains(got.Result.Message, flag); named != strings.Contains(kind, ".") {
-						t.Errorf("the message names the flag: %t\n%s", named, got.Result.Message)
+						t.Errorf("got the flag in the message: %t, want %t\n%s", named, !named, got.Result.Message)
 					}
 				}
 			})
@@ -232,7 +233,7 @@ func TestThreatBadTemplatesAreDenied(t *testing.T) {
 	}
 }
 
-// A kind is read in the version that its path is for, and in no other.
+// A further kind is accepted in its configured version only.
 func TestThreatAnotherVersionOfAFurtherKindIsDenied(t *testing.T) {
 	b := newBench(t)
 	review := request{kind: "rollouts.argoproj.io", object: object("rollouts.argoproj.io", signed)}.review(t)
@@ -245,8 +246,8 @@ func TestThreatAnotherVersionOfAFurtherKindIsDenied(t *testing.T) {
 		`rollouts.argoproj.io in version "v1alpha1" is no kind of workload that can be checked`)
 }
 
-// The blank that OpenShift's templates have until a trigger fills in the image is for templates:
-// not for a Pod, and not for what is filled in.
+// OpenShift's templates have a blank until a trigger sets the image. The blank is admitted in
+// templates only, and the image that replaces it is checked.
 func TestThreatPlaceholderIsFilledInUnderTheGate(t *testing.T) {
 	b := newBench(t)
 	for _, k := range kinds(t) {
@@ -263,8 +264,8 @@ func TestThreatPlaceholderIsFilledInUnderTheGate(t *testing.T) {
 	}
 }
 
-// What Istio injects into the Pods of a marked template is a placeholder there, and nowhere else;
-// what stands beside it is checked.
+// The image "auto" is a placeholder in a template with Istio's mark, and nowhere else. The other
+// images of the template are checked.
 func TestThreatMarkedTemplateIsUnderTheGate(t *testing.T) {
 	everything := requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"*/**"} })
 	b := newBench(t, everything)
@@ -312,7 +313,7 @@ func TestThreatMarkedTemplateIsUnderTheGate(t *testing.T) {
 	}
 }
 
-// A bad image is found wherever it is.
+// An invalid reference is found in every list.
 func TestThreatBadImagesInEveryList(t *testing.T) {
 	const bad = "régistry.example.com/acme/app"
 	b := newBench(t)
@@ -338,15 +339,15 @@ func TestThreatBadImagesInEveryList(t *testing.T) {
 	}
 }
 
-// What has no pod template and had none brings no image in, so that a finalizer can come off it.
-// Everything else that cannot be read stays denied.
+// An update of an object that has no pod template and had none is admitted, so that a finalizer can
+// be removed. Every other object that cannot be parsed is denied.
 func TestThreatOnlyWhatLackedItsTemplateIsPassed(t *testing.T) {
 	const rollout, image = "rollouts.argoproj.io", `{"template":{"spec":{"containers":[{"name":"c","image":"` + ciOnly +
 		`"}]}}}`
 	with := func(spec, meta string) string { return `{"metadata":{"name":"acme"` + meta + `}` + spec + `}` }
 	cases := map[string]struct {
-		kind, old, is string // the specs; empty old: created
-		code          int32  // 0: admitted
+		kind, old, is string // the kind, and the spec before and after the update
+		code          int32  // 0 for an admission
 	}{
 		"no spec":                   {rollout, ``, ``, 0},
 		"null spec":                 {rollout, `,"spec":null`, `,"spec":null`, 0},

@@ -22,14 +22,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// glass returns the namespace shop with the break-glass label at a value, and others as they are.
+// glass returns the namespaces of the bench, with a break-glass label on shop.
 func glass(reason string) namespaces {
 	return namespaces{labels: map[string]map[string]string{
 		"shop": {"env": "production", v1alpha1.LabelBreakGlass: reason}, "lab": {"env": "lab"},
 	}}
 }
 
-// broken is a bench in whose namespace shop break-glass is on.
+// broken returns a bench in which break-glass is on in the namespace shop.
 func broken(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	t.Helper()
 	b := newBench(t, policies...)
@@ -39,7 +39,7 @@ func broken(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 
 const glassIsOn = `break-glass is on in namespace "shop" (INC-1): admitted what would be denied`
 
-// Whatever would be denied for its images is admitted, with the denial as warnings, an audit
+// Break-glass admits whatever would be denied for its images. The denial is in warnings, an audit
 // annotation, a log line and an event.
 func TestBreakGlassAdmits(t *testing.T) {
 	cases := map[string]struct {
@@ -68,28 +68,28 @@ func TestBreakGlassAdmits(t *testing.T) {
 			got := b.Validate(ctx, admissionRequest(review)).AdmissionResponse
 			wantAdmitted(t, &got)
 			if len(got.Warnings) != 2 || got.Warnings[0] != glassIsOn || !strings.Contains(got.Warnings[1], c.denial) {
-				t.Errorf("warnings %q", got.Warnings)
+				t.Errorf("got the warnings %q, want break-glass and the denial", got.Warnings)
 			}
 			if note := got.AuditAnnotations[breakGlassAnnotation]; !strings.HasPrefix(note, "reason INC-1\n") ||
 				!strings.Contains(note, c.denial) {
-				t.Errorf("audit annotation %q", note)
+				t.Errorf("got the audit annotation %q, want the reason and the denial", note)
 			}
 			if len(logged) != 1 ||
 				!strings.Contains(logged[0], `"level"=0 "msg"="Admitted by break-glass what would be denied"`) ||
 				!strings.Contains(logged[0], `"reason"="INC-1"`) || !strings.Contains(logged[0], `"namespace"="shop"`) {
-				t.Errorf("logged %q", logged)
+				t.Errorf("got the log lines %q, want one with the reason", logged)
 			}
 			events := b.events.all()
 			if len(events) != 1 || !strings.HasPrefix(events[0], "Warning BreakGlass Admit/INC-1/") ||
 				!strings.Contains(events[0], " v1 Pod shop/acme: break-glass (INC-1) let in what would be denied: ") ||
 				!strings.Contains(events[0], c.denial) {
-				t.Errorf("events %q", events)
+				t.Errorf("got the events %q, want one with the denial", events)
 			}
 		})
 	}
 }
 
-// The whole of what a client sees, with several images and a policy that only warns.
+// All warnings for a client, with several images and a policy in mode Warn.
 func TestBreakGlassText(t *testing.T) {
 	b := broken(t, requireBoth(nil), requireBoth(func(s *v1alpha1.ImagePolicySpec) {
 		s.Mode, s.RequiredRoles = v1alpha1.ModeWarn, []v1alpha1.RoleRequirement{{Role: "security"}}
@@ -106,26 +106,26 @@ func TestBreakGlassText(t *testing.T) {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
 	if !strings.Contains(got.AuditAnnotations[auditAnnotation], `ImagePolicy "policy-2"`) {
-		t.Errorf("the audit annotation of the policy in mode Audit is lost: %q", got.AuditAnnotations)
+		t.Errorf("got the audit annotations %q, want one of the policy in mode Audit", got.AuditAnnotations)
 	}
 }
 
-// What is admitted anyhow is admitted without a word, and a denial stands where there is no label.
+// A signed image is admitted without a warning, and a namespace without the label still denies.
 func TestBreakGlassIsSilentWhereItIsNotNeeded(t *testing.T) {
 	b := broken(t)
 	stored, got := b.admit(t, request{kind: "Pod", object: object("Pod", signed)})
 	wantAdmitted(t, got)
 	wantImage(t, stored, pinned)
 	if len(got.Warnings) > 0 || len(got.AuditAnnotations) > 0 || len(b.events.all()) > 0 {
-		t.Errorf("a signed Pod: %+v", got)
+		t.Errorf("a signed Pod: got %+v, want no warning, annotation or event", got)
 	}
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly), namespace: "lab"}), 403)
 	if events := b.events.all(); len(events) > 0 {
-		t.Errorf("events on a denial: %q", events)
+		t.Errorf("a denial: got the events %q, want none", events)
 	}
 }
 
-// Mutation pins what it can, also beside what only break-glass admits.
+// The mutating handler pins signed images even beside an image that only break-glass admits.
 func TestBreakGlassPinsStill(t *testing.T) {
 	b := broken(t)
 	stored, got := b.admit(t, request{kind: "Pod", object: object("Pod", signed, unsigned)})
@@ -134,7 +134,7 @@ func TestBreakGlassPinsStill(t *testing.T) {
 	wantImage(t, stored, unsigned)
 }
 
-// A dry run is answered the same and leaves no trace in the cluster.
+// A dry run has the same answer and raises no event.
 func TestBreakGlassDryRun(t *testing.T) {
 	b := broken(t)
 	review := request{kind: "Pod", object: object("Pod", ciOnly)}.review(t)
@@ -142,19 +142,19 @@ func TestBreakGlassDryRun(t *testing.T) {
 	got := b.send(t, ValidatePath, review)
 	wantAdmitted(t, got)
 	if len(got.Warnings) != 2 || got.Warnings[0] != glassIsOn {
-		t.Errorf("warnings %q", got.Warnings)
+		t.Errorf("got the warnings %q, want break-glass and the denial", got.Warnings)
 	}
 	if events := b.events.all(); len(events) > 0 {
-		t.Errorf("events %q", events)
+		t.Errorf("got the events %q, want none", events)
 	}
 }
 
-// Only the label of the Namespace counts, with a reason, and as the API server has it now.
+// Only the live label of the Namespace counts, and only with a reason.
 func TestThreatBreakGlassIsConfirmed(t *testing.T) {
 	none := namespaces{labels: map[string]map[string]string{"shop": {"env": "production"}}}
 	cases := map[string]struct {
 		cached, live namespaces
-		hint         string // empty: none
+		hint         string // empty for none
 	}{
 		"no label":                {none, none, ""},
 		"removed, the cache lags": {glass("INC-1"), none, ""},
@@ -172,7 +172,7 @@ func TestThreatBreakGlassIsConfirmed(t *testing.T) {
 			glass("INC-1"), namespaces{labels: glass("INC-1").labels, err: errors.New("the server is busy")},
 			"could not be confirmed",
 		},
-		"a word of another cache": {none, glass("INC-1"), ""},
+		"not yet in the cache": {none, glass("INC-1"), ""},
 		"another label's prefix": {
 			labelled("countersign.dev/break-glass.x"), labelled("countersign.dev/break-glass.x"), "",
 		},
@@ -185,10 +185,10 @@ func TestThreatBreakGlassIsConfirmed(t *testing.T) {
 			got := b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)})
 			wantDenied(t, got, 403, `role "qa" has not signed`, c.hint)
 			if c.hint == "" && strings.Contains(got.Result.Message, "break-glass") {
-				t.Errorf("message %q", got.Result.Message)
+				t.Errorf("got the message %q, want nothing about break-glass", got.Result.Message)
 			}
 			if len(got.Warnings) > 0 || len(got.AuditAnnotations) > 0 || len(b.events.all()) > 0 {
-				t.Errorf("a denial that says it admitted: %+v", got)
+				t.Errorf("got %+v, want a denial without warnings, annotations and events", got)
 			}
 		})
 	}
@@ -203,8 +203,8 @@ func labelled(key string) namespaces {
 	return namespaces{labels: map[string]map[string]string{"shop": {key: "INC-1"}}}
 }
 
-// The label is believed on the Namespace alone: not on the object, its template, in annotations,
-// nor on a namespace that the object says it is in.
+// The label counts on the Namespace of the request only: not on the object or its template, not as
+// an annotation, and not on a namespace that the object names.
 func TestThreatBreakGlassOnlyOnTheNamespace(t *testing.T) {
 	on := map[string]string{v1alpha1.LabelBreakGlass: "INC-1"}
 	cases := map[string]func(*appsv1.Deployment){
@@ -238,8 +238,8 @@ func TestThreatBreakGlassOnlyOnTheNamespace(t *testing.T) {
 	}
 }
 
-// What cannot be read stays out, and so does what makes the check break off: nobody could say what
-// was let in.
+// Break-glass does not admit an object that cannot be parsed or that makes the check panic: the
+// images in it would be unknown.
 func TestThreatBreakGlassExcusesNothingUnreadable(t *testing.T) {
 	for name, raw := range map[string]string{
 		"null containers": `{"spec":{"containers":null}}`,
@@ -259,12 +259,12 @@ func TestThreatBreakGlassExcusesNothingUnreadable(t *testing.T) {
 	b.root.answers(panicking{}, nil)
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", pinned)}), 500)
 	if events := b.events.all(); len(events) > 0 {
-		t.Errorf("events %q", events)
+		t.Errorf("got the events %q, want none", events)
 	}
 }
 
-// However many images: the event, the warnings and the annotation stay within what the API server
-// takes.
+// With many images, the event, the warnings and the annotation stay within the limits of the API
+// server.
 func TestBreakGlassIsBounded(t *testing.T) {
 	b := broken(t)
 	var images []string
@@ -278,23 +278,23 @@ func TestBreakGlassIsBounded(t *testing.T) {
 		total += len(w)
 	}
 	if len(got.Warnings) < 5 || total > 4096 || got.Warnings[0] != glassIsOn {
-		t.Errorf("%d warnings of %d bytes, the first %q", len(got.Warnings), total, got.Warnings[0])
+		t.Errorf("got %d warnings of %d bytes, the first %q, want at least 5 of at most 4096", len(got.Warnings),
+			total, got.Warnings[0])
 	}
 	if n := len(got.AuditAnnotations[breakGlassAnnotation]); n < 1000 || n > maxMessage+100 {
-		t.Errorf("an audit annotation of %d bytes", n)
+		t.Errorf("got an audit annotation of %d bytes, want 1000 to %d", n, maxMessage+100)
 	}
 	events := b.events.all()
 	if len(events) != 1 {
-		t.Fatalf("events %q", events)
+		t.Fatalf("got the events %q, want one", events)
 	}
 	_, note, _ := strings.Cut(events[0], "shop/acme: ")
 	if len(note) < 500 || len(note) > 1024 || strings.ToValidUTF8(note, "?") != note {
-		t.Errorf("a note of %d bytes: %q", len(note), note)
+		t.Errorf("got a note of %d bytes, want 500 to 1024 of valid UTF-8: %q", len(note), note)
 	}
 }
 
-// The hint stands at the end of a denial, however long that is, and the whole stays within its
-// bound.
+// The hint ends a denial of any length, and the whole message stays within its limit.
 func TestBreakGlassHintIsNotCutOff(t *testing.T) {
 	b := newBench(t)
 	b.Namespaces, b.LiveNamespaces = glass(""), glass("")
@@ -306,37 +306,37 @@ func TestBreakGlassHintIsNotCutOff(t *testing.T) {
 		got := b.validate(t, request{kind: "Pod", object: object("Pod", images...)})
 		wantDenied(t, got, 403, "needs a reason as its value")
 		if n := len(got.Result.Message); n > maxMessage {
-			t.Errorf("a message of %d bytes", n)
+			t.Errorf("got a message of %d bytes, want at most %d", n, maxMessage)
 		}
 	}
 }
 
-// Decision and confirmation together end before the webhook's own timeout of 10 s.
+// The decision and the live read together end before the webhook's timeout of 10 s.
 func TestThreatConfirmationIsWithinTheTimeout(t *testing.T) {
 	b := broken(t)
 	var left time.Duration
 	b.LiveNamespaces = observing{namespaces: glass("INC-1"), see: func(ctx context.Context) {
 		deadline, ok := ctx.Deadline()
 		if !ok {
-			t.Error("no deadline")
+			t.Error("got a context without a deadline")
 		}
 		left = time.Until(deadline)
 	}}
 	wantAdmitted(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}))
 	if left <= 0 || defaultDeadline+left > 9*time.Second {
-		t.Errorf("the confirmation has %s", left)
+		t.Errorf("got %s for the live read, want at most %s", left, 9*time.Second-defaultDeadline)
 	}
 }
 
-// Denials where nobody asked for break-glass cost the API server nothing.
+// Without the label in the cache, a denial costs the API server no request.
 func TestDenialsAreNotConfirmed(t *testing.T) {
 	b := newBench(t)
 	b.LiveNamespaces = observing{see: func(context.Context) { t.Error("read live") }}
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 403)
 }
 
-// What is merged into one event by those who record it, by all but the note, is one use: the same
-// images for the same reason.
+// Kubernetes merges events that differ only in their note. Only admissions of the same images for
+// the same reason may be merged.
 func TestThreatEachUseOfBreakGlassIsAnEventOfItsOwn(t *testing.T) {
 	long := strings.Repeat("x", maxReason)
 	seen := map[string]string{}
@@ -359,23 +359,23 @@ func TestThreatEachUseOfBreakGlassIsAnEventOfItsOwn(t *testing.T) {
 		}
 		events := b.events.all()
 		if len(events) != 2 {
-			t.Fatalf("%s: events %q", use, events)
+			t.Fatalf("%s: got the events %q, want two", use, events)
 		}
 		action := strings.Fields(events[0])[2]
 		if again := strings.Fields(events[1])[2]; again != action {
-			t.Errorf("%s: the same use is recorded as %s and %s", use, action, again)
+			t.Errorf("%s: got the actions %s and %s for the same images and reason, want one", use, action, again)
 		}
-		if other, taken := seen[action]; taken {
-			t.Errorf("%s and %s are both recorded as %s", use, other, action)
+		if other, ok := seen[action]; ok {
+			t.Errorf("got the action %s for both %s and %s, want two", action, use, other)
 		}
 		if seen[action] = use; len(action) > 128 || !strings.HasPrefix(action, "Admit/"+c.reason+"/") {
-			t.Errorf("%s: action %q", use, action)
+			t.Errorf("%s: got the action %q, want the reason in at most 128 bytes", use, action)
 		}
 	}
 }
 
-// Events are about the workload of the request, whatever the object says, and also where it has no
-// name yet.
+// An event refers to the workload of the request, whatever the object says. An object without a
+// name has the prefix of its name.
 func TestBreakGlassEventIsAboutTheWorkload(t *testing.T) {
 	b := broken(t)
 	d := object("Deployment", ciOnly)
@@ -392,11 +392,11 @@ func TestBreakGlassEventIsAboutTheWorkload(t *testing.T) {
 	events := b.events.all()
 	if len(events) != 2 || !strings.Contains(events[0], " apps/v1 Deployment shop/acme(1-2-3): ") ||
 		!strings.Contains(events[1], " Pod shop/acme-7f9-: ") {
-		t.Errorf("events %q", events)
+		t.Errorf("got the events %q, want one about each workload", events)
 	}
 }
 
-// Each answer has the name that metrics give it.
+// Each answer has its metric label.
 func TestOutcomes(t *testing.T) {
 	pod := func(image string) request { return request{kind: "Pod", object: object("Pod", image)} }
 	fault := newBench(t)
@@ -413,10 +413,10 @@ func TestOutcomes(t *testing.T) {
 	} {
 		want, _, _ = strings.Cut(want, ",")
 		if got := outcome(admissionResponse(answer)); got != want {
-			t.Errorf("%q, want %q: %+v", got, want, answer)
+			t.Errorf("got %q, want %q for %+v", got, want, answer)
 		}
 	}
 	if got := outcome(admissionResponse(&admissionv1.AdmissionResponse{})); got != "could_not_check" {
-		t.Errorf("the zero answer is %q", got)
+		t.Errorf("the zero answer: got %q, want could_not_check", got)
 	}
 }

@@ -38,8 +38,8 @@ func newCA(t *testing.T, name string) *tlstest.CA {
 	return ca
 }
 
-// Where there is a CA of clients, nobody else is answered on any path, over either protocol, and
-// nothing that they send is read.
+// With a client CA, only clients with a certificate of it are answered, on any path and over both
+// protocols. The body of any other client is not read.
 func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 	ca, other := newCA(t, "clients"), newCA(t, "clients") // of the same name
 	file := filepath.Join(t.TempDir(), "ca.crt")
@@ -56,10 +56,10 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 		t.Run(fmt.Sprintf("HTTP/2 %t", http2), func(t *testing.T) {
 			code, body := s.post(t, s.from(t, stranger, http2), raw)
 			if code != http.StatusUnauthorized || !strings.Contains(string(body), "--webhook-client-ca") {
-				t.Errorf("answered %d %q", code, body)
+				t.Errorf("without a certificate: got %d %q, want 401 that names the flag", code, body)
 			}
-			if code, _ = s.post(t, s.from(t, stranger, http2), nil); code != http.StatusUnauthorized || b.taken() != 0 {
-				t.Errorf("a body that stalls is answered %d, and takes %d bytes", code, b.taken())
+			if code, _ = s.post(t, s.from(t, stranger, http2), nil); code != http.StatusUnauthorized || b.used() != 0 {
+				t.Errorf("a stalled body: got %d with %d bytes in use, want 401 with 0", code, b.used())
 			}
 			for name, ca := range map[string]*tlstest.CA{"another CA": other, "the server's own CA": s.ca} {
 				s.refusesHandshake(t, s.from(t, stranger, http2, issue(t, ca, "kube-apiserver")), name)
@@ -67,7 +67,7 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 		})
 	}
 	if events := b.Events.(*recorded).all(); len(events) > 0 {
-		t.Errorf("forged: %q", events)
+		t.Errorf("forged reviews: got the events %q, want none", events)
 	}
 	for _, http2 := range []bool{false, true} {
 		got, _ := s.review(t, s.from(t, stranger, http2, issue(t, ca, "kube-apiserver")),
@@ -75,21 +75,22 @@ func TestThreatClientsWithoutACertificateAreNotAnswered(t *testing.T) {
 		wantAdmitted(t, got)
 	}
 	if events := b.Events.(*recorded).all(); len(events) != 2 {
-		t.Errorf("by break-glass, of an API server: %q", events)
+		t.Errorf("reviews of an API server: got the events %q, want two by break-glass", events)
 	}
 }
 
-// refusesHandshake wants a client turned away for its certificate, in the handshake.
+// refusesHandshake checks that the handshake of a client fails because of its certificate.
 func (s *running) refusesHandshake(t *testing.T, client *http.Client, name string) {
 	t.Helper()
 	resp, err := client.Do(s.newReview(t.Context(), http.NoBody))
-	if err == nil { // how it fails depends on what the client was about to do
+	if err == nil { // the text of the error depends on what the client was doing
 		resp.Body.Close()
-		t.Errorf("%s: answered %s", name, resp.Status)
+		t.Errorf("%s: got the answer %s, want a failed handshake", name, resp.Status)
 	}
 }
 
-// A certificate that is not good is let go of with its connection, before anything is sent over it.
+// A connection with a certificate that does not verify is closed at once, which frees the
+// certificate.
 func TestThreatBadCertificatesAreNotHeld(t *testing.T) {
 	ca, other := newCA(t, "clients"), newCA(t, "others")
 	file := filepath.Join(t.TempDir(), "ca.crt")
@@ -109,7 +110,7 @@ func TestThreatBadCertificatesAreNotHeld(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("the connection stays: %v", err)
+			t.Errorf("got %v, want a closed connection", err)
 		}
 	}
 	poll.Await(t, "all connections to be closed", func() error {
@@ -120,7 +121,7 @@ func TestThreatBadCertificatesAreNotHeld(t *testing.T) {
 	})
 }
 
-// A connection that is open is held to the CAs of now, and to the time of its certificate.
+// The certificate of an open connection is verified again when the CA file changes.
 func TestThreatClientCAIsReadAgain(t *testing.T) {
 	ca, next := newCA(t, "clients"), newCA(t, "clients of tomorrow")
 	file := filepath.Join(t.TempDir(), "ca.crt")
@@ -139,7 +140,7 @@ func TestThreatClientCAIsReadAgain(t *testing.T) {
 		t.Helper()
 		poll.Await(t, what, func() error {
 			if code, body := s.post(t, client, []byte("{}")); code != want {
-				return fmt.Errorf("answered %d %q, want %d", code, body, want)
+				return fmt.Errorf("got %d %q, want %d", code, body, want)
 			}
 			return nil
 		})
@@ -152,14 +153,14 @@ func TestThreatClientCAIsReadAgain(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	await("everybody without a CA", young, http.StatusServiceUnavailable)
+	await("any client without a CA file", young, http.StatusServiceUnavailable)
 	if err := clients.Ready(); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("ready without a file: %v", err)
+		t.Errorf("without the file: got %v from Ready, want os.ErrNotExist", err)
 	}
 }
 
-// Admissions that were never asked for are recorded in bounded number, and use up nothing of what
-// another client has.
+// The number of recorded admissions is limited for each client. So a client with forged reviews
+// does not use up the limit of another.
 func TestThreatForgedBreakGlassIsBounded(t *testing.T) {
 	s, b := runGate(t, gateOptions{})
 	b.Namespaces, b.LiveNamespaces = glass("INC-1"), glass("INC-1")
@@ -174,15 +175,16 @@ func TestThreatForgedBreakGlassIsBounded(t *testing.T) {
 	}
 	send(server, 1)
 	if got := events.all(); len(got) != 1 || !strings.Contains(got[0], "let in what would be denied") {
-		t.Errorf("the first one: %q", got)
+		t.Errorf("the first admission: got the events %q, want one", got)
 	}
 	send(forger, recordsOfClient+40)
 	got := events.all()
 	if len(got) != recordsOfClient+1 || !strings.Contains(got[recordsOfClient], " Omit ") {
-		t.Errorf("%d events for %d forged ones, the last %q", len(got), recordsOfClient+40, got[len(got)-1])
+		t.Errorf("%d forged reviews: got %d events, the last %q, want %d and the last an Omit", recordsOfClient+40,
+			len(got), got[len(got)-1], recordsOfClient+1)
 	}
 	send(server, 1)
 	if got := events.all(); len(got) != 1 || !strings.Contains(got[0], "let in what would be denied") {
-		t.Errorf("after the forged ones: %q", got)
+		t.Errorf("after the forged reviews: got the events %q, want one", got)
 	}
 }

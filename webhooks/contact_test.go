@@ -14,23 +14,23 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// link is the way to an API server that can be cut.
+// link is a connection to an API server that the test can cut.
 type link struct {
 	client.Reader
-	cut   atomic.Bool
-	asked atomic.Int32
+	cut    atomic.Bool
+	probes atomic.Int32
 }
 
 func (l *link) List(context.Context, client.ObjectList, ...client.ListOption) error {
-	l.asked.Add(1)
+	l.probes.Add(1)
 	if l.cut.Load() {
 		return errors.New("no route to host")
 	}
 	return nil
 }
 
-// A replica that the API server reaches, and that does not reach the API server, would decide by
-// old policies for ever.
+// A replica that the API server can reach but that cannot reach the API server would decide by
+// stale policies for ever.
 func TestThreatReplicaOutOfTouch(t *testing.T) {
 	api := &link{}
 	now := clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))
@@ -42,15 +42,15 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 		t.Helper()
 		poll.Await(t, "the ticker", func() error {
 			if !now.HasWaiters() {
-				return errors.New("nobody waits")
+				return errors.New("it is not running yet")
 			}
 			return nil
 		})
-		before := api.asked.Load()
+		before := api.probes.Load()
 		now.Step(d)
-		poll.Await(t, "the next sign of life", func() error {
-			if api.asked.Load() == before {
-				return errors.New("not asked for yet")
+		poll.Await(t, "the next probe", func() error {
+			if api.probes.Load() == before {
+				return errors.New("no probe yet")
 			}
 			return nil
 		})
@@ -59,42 +59,42 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 		t.Helper()
 		poll.Await(t, fmt.Sprintf("ready: %t", want), func() error {
 			if err := s.Ready(nil); (err == nil) != want {
-				return fmt.Errorf("ready says: %w", err)
+				return fmt.Errorf("got %w from Ready", err)
 			}
 			return nil
 		})
 	}
-	asked := func(wantReused bool) {
+	request := func(wantReused bool) {
 		t.Helper()
-		if reused, err := s.ask(t, "/now"); err != nil || reused != wantReused {
-			t.Errorf("connection reused: %t, %v; want %t", reused, err, wantReused)
+		if reused, err := s.request(t, "/now"); err != nil || reused != wantReused {
+			t.Errorf("got connection reused %t, %v, want %t", reused, err, wantReused)
 		}
 	}
-	poll.Await(t, "the first sign of life", func() error {
+	poll.Await(t, "the first success", func() error {
 		if contact.lastSuccess.Load() == nil {
-			return errors.New("not heard of yet")
+			return errors.New("none yet")
 		}
 		return nil
 	})
-	asked(false)
+	request(false)
 
 	api.cut.Store(true)
 	pass(outOfTouch / 2)
-	asked(true)
+	request(true)
 	ready(true)
 	pass(outOfTouch)
-	ready(true) // nobody asks: the API server may be down for all
-	asked(true) // which ends the connection
+	ready(true)   // no request came: the API server may be down for all replicas
+	request(true) // its answer closes the connection
 	ready(false)
-	asked(false)
-	asked(false)
+	request(false)
+	request(false)
 
 	api.cut.Store(false)
 	pass(contactInterval)
 	ready(true)
 	poll.Await(t, "a connection that stays", func() error {
-		if reused, err := s.ask(t, "/now"); err != nil || !reused {
-			return fmt.Errorf("reused: %t, %w", reused, err)
+		if reused, err := s.request(t, "/now"); err != nil || !reused {
+			return fmt.Errorf("got reused %t, %w", reused, err)
 		}
 		return nil
 	})

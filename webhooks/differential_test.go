@@ -20,7 +20,7 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// workloadOf returns an object of a kind, as JSON decodes, with random images in every list.
+// workloadOf returns an object of a kind, as decoded JSON, with random images in every list.
 func workloadOf(r *rand.Rand, kind string) any {
 	image := func() string {
 		return []string{signed, pinned, elsewhere, signed, pinned, elsewhere, signed, unsigned}[r.IntN(8)]
@@ -51,7 +51,7 @@ func workloadOf(r *rand.Rand, kind string) any {
 	return map[string]any{"kind": kind, "metadata": meta, pathOf(kind)[0]: inner}
 }
 
-// pathOf is where the PodSpec of a kind is, apart from the table under test.
+// pathOf returns the path of the PodSpec of a kind, independently of the table under test.
 func pathOf(kind string) []string {
 	switch kind {
 	case "Pod":
@@ -64,8 +64,8 @@ func pathOf(kind string) []string {
 	return []string{"spec", "template", "spec"}
 }
 
-// storedSpec is the PodSpec that the API server reads out of an object: by the types of Kubernetes,
-// all of it, and not strictly.
+// storedSpec returns the PodSpec that the API server decodes from an object: with the types of
+// Kubernetes, in full, and not strictly.
 func storedSpec(kind string, raw []byte) (spec corev1.PodSpec, err error) {
 	read := func(into any) { err = kjson.UnmarshalCaseSensitivePreserveInts(raw, into) }
 	switch kind {
@@ -82,7 +82,7 @@ func storedSpec(kind string, raw []byte) (spec corev1.PodSpec, err error) {
 		read(&o)
 		return o.Spec.JobTemplate.Spec.Template.Spec, err
 	}
-	var o struct { // this much Deployments, Jobs and custom resources have in common
+	var o struct { // Deployments, Jobs and custom resources have these fields in common
 		Metadata metav1.ObjectMeta `json:"metadata"`
 		Spec     struct {
 			Template corev1.PodTemplateSpec `json:"template"`
@@ -92,7 +92,7 @@ func storedSpec(kind string, raw []byte) (spec corev1.PodSpec, err error) {
 	return o.Spec.Template.Spec, err
 }
 
-// imagesOf calls visit with each image of a PodSpec, to be read or replaced.
+// imagesOf calls visit with a pointer to each image of a PodSpec.
 func imagesOf(spec *corev1.PodSpec, visit func(image *string)) {
 	for i := range spec.InitContainers {
 		visit(&spec.InitContainers[i].Image)
@@ -110,7 +110,7 @@ func imagesOf(spec *corev1.PodSpec, visit func(image *string)) {
 	}
 }
 
-// post sends a body as it is, and returns the answer.
+// post sends a body unchanged, and returns the answer.
 func (b *bench) post(t *testing.T, path string, body []byte) *admissionv1.AdmissionResponse {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(body))
@@ -120,12 +120,12 @@ func (b *bench) post(t *testing.T, path string, body []byte) *admissionv1.Admiss
 	var answer admissionv1.AdmissionReview
 	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil ||
 		answer.GroupVersionKind() != reviewKind() {
-		t.Fatalf("status %d, answer %q: %v", w.Code, w.Body, err)
+		t.Fatalf("got status %d and %q, %v, want a review", w.Code, w.Body, err)
 	}
 	return answer.Response
 }
 
-// reviewOf returns the review of a new object, or of an update from a random one, as JSON decodes.
+// reviewOf returns the review of a create, or of an update from a random object, as decoded JSON.
 func reviewOf(t *testing.T, r *rand.Rand, kind string) map[string]any {
 	t.Helper()
 	req := request{kind: kind, object: workloadOf(r, kind)}
@@ -134,17 +134,17 @@ func reviewOf(t *testing.T, r *rand.Rand, kind string) map[string]any {
 	}
 	review, ok := encodable(req.review(t)).(map[string]any)
 	if !ok {
-		t.Fatal("a review is no object")
+		t.Fatal("the review is not a JSON object")
 	}
 	return review
 }
 
-// A review in any spelling, sound or spoilt, is answered as the one that it is to the API server's
-// own decoder and types: with the same images seen, the same pins, the same words; or it is refused
-// as unreadable, which a sound one never is.
+// A review in any spelling gets the same answer as the review that the API server's own decoder and
+// types make of it: the same images, pins and messages. A review with a fault may be refused as
+// unreadable instead, one without never.
 func TestThreatEverySpellingIsReadAsTheAPIServerReadsIt(t *testing.T) {
 	b := newBench(t)
-	// all is fetched and known
+	// so that the repository is loaded
 	b.post(t, ValidatePath, encode(t, request{kind: "Pod", object: object("Pod", unsigned)}.review(t)))
 	counts := map[string]int{}
 	for seed := range uint64(3000) {
@@ -162,7 +162,7 @@ func TestThreatEverySpellingIsReadAsTheAPIServerReadsIt(t *testing.T) {
 		case problem == "":
 			counts["unreadable"]++
 			if s.odd == 0 {
-				problem = "a sound review was refused: " + validated.Result.Message
+				problem = "a review without a fault was refused: " + validated.Result.Message
 			}
 		}
 		if problem != "" {
@@ -177,41 +177,42 @@ func TestThreatEverySpellingIsReadAsTheAPIServerReadsIt(t *testing.T) {
 	}
 	for _, outcome := range []string{"admitted", "denied", "unreadable", "pinned", "odd and read"} {
 		if counts[outcome] < 100 {
-			t.Errorf("only %d were %s, which proves little: %v", counts[outcome], outcome, counts)
+			t.Errorf("got %d reviews with the outcome %q, want at least 100: %v", counts[outcome], outcome, counts)
 		}
 	}
 }
 
-// differs says how the answers to a review differ from those to what it is as a whole.
+// differs returns how the answers to a review differ from those to its canonical form, empty if
+// they do not.
 func differs(t *testing.T, b *bench, kind string, body []byte, odd bool, validated,
 	mutated *admissionv1.AdmissionResponse) string {
 	t.Helper()
 	whole, ok := decodeWhole(body)
 	if !ok {
 		if validated.Allowed || validated.Result.Code != http.StatusBadRequest || mutated.Allowed {
-			return fmt.Sprintf("what is no review was answered %+v, %+v", validated, mutated)
+			return fmt.Sprintf("an invalid review: got %+v and %+v, want denials with 400", validated, mutated)
 		}
 		return ""
 	}
 	if validated.UID != whole.Request.UID || mutated.UID != whole.Request.UID {
-		return fmt.Sprintf("the answers are to %q and %q", validated.UID, mutated.UID)
+		return fmt.Sprintf("got the UIDs %q and %q, want %q", validated.UID, mutated.UID, whole.Request.UID)
 	}
 	if !mutated.Allowed || !validated.Allowed && !slices.Contains([]int32{400, 403, 503}, validated.Result.Code) {
-		return fmt.Sprintf("answered %+v, %+v", validated, mutated)
+		return fmt.Sprintf("got %+v and %+v", validated, mutated)
 	}
 	spec, err := storedSpec(kind, whole.Request.Object.Raw)
 	if err != nil || len(spec.Containers) == 0 || !validated.Allowed && validated.Result.Code == http.StatusBadRequest {
-		return "" // the API server would have refused it, or the gate has
+		return "" // the API server would have refused the object, or the gate has
 	}
 	canonical := whole.DeepCopy()
-	canonical.Request.Object.Raw = respelt(t, kind, spec)
+	canonical.Request.Object.Raw = canonicalJSON(t, kind, spec)
 	if old, err := storedSpec(kind, whole.Request.OldObject.Raw); err == nil &&
 		whole.Request.Operation == admissionv1.Update {
-		canonical.Request.OldObject.Raw = respelt(t, kind, old)
+		canonical.Request.OldObject.Raw = canonicalJSON(t, kind, old)
 	}
 	want := b.post(t, ValidatePath, encode(t, canonical))
 	if odd && whole.Request.Operation == admissionv1.Update && want.Allowed && !validated.Allowed {
-		return "" // an old object that is odd vouches for nothing
+		return "" // the gate does not use an old object with a fault
 	}
 	if diff := cmp.Diff(want, validated); diff != "" {
 		return "validation (-canonical +got):\n" + diff
@@ -222,8 +223,8 @@ func differs(t *testing.T, b *bench, kind string, body []byte, odd bool, validat
 	return pinsOnly(t, kind, whole.Request, spec, validated.Allowed, mutated.Patch)
 }
 
-// respelt encodes an object with a PodSpec as the API server would.
-func respelt(t *testing.T, kind string, spec corev1.PodSpec) []byte {
+// canonicalJSON encodes an object with a PodSpec as the API server would.
+func canonicalJSON(t *testing.T, kind string, spec corev1.PodSpec) []byte {
 	t.Helper()
 	inner := any(spec)
 	for _, key := range slices.Backward(pathOf(kind)) {
@@ -232,8 +233,8 @@ func respelt(t *testing.T, kind string, spec corev1.PodSpec) []byte {
 	return encode(t, inner)
 }
 
-// pinsOnly says what else than pins a patch brings about, and what image was admitted that may not
-// run.
+// pinsOnly returns what a patch changes besides pins. It fails the test for an admitted image that
+// must not run.
 func pinsOnly(t *testing.T, kind string, r *admissionv1.AdmissionRequest, want corev1.PodSpec, admitted bool,
 	patch []byte) string {
 	t.Helper()
@@ -242,11 +243,11 @@ func pinsOnly(t *testing.T, kind string, r *admissionv1.AdmissionRequest, want c
 			covered, fine := strings.HasPrefix(*image, repository), *image == pinned || *image == signed &&
 				kind != "Pod"
 			if admitted && covered && !fine {
-				t.Errorf("admitted with %q", *image)
+				t.Errorf("got an admission with %q, want a denial", *image)
 			}
 			if strings.HasPrefix(*image, "registry.example.com/acme/") && strings.HasSuffix(*image, ":signed") &&
 				kind == "Pod" {
-				*image += "@" + digestA // a byte may have made another repository of it
+				*image += "@" + digestA // a changed byte may have made this another repository
 			}
 		})
 	}

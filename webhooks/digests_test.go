@@ -16,8 +16,8 @@ import (
 
 const digestC = "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
 
-// digestsBench has a trust root "digests" beside "acme", and a policy that takes the word of some
-// of the two.
+// digestsBench returns a bench with the trust roots "acme" and "digests", and a policy that names
+// some of them.
 func digestsBench(t *testing.T, roots ...v1alpha1.ObjectName) (*bench, *digests.Registries) {
 	t.Helper()
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = roots }))
@@ -28,16 +28,15 @@ func digestsBench(t *testing.T, roots ...v1alpha1.ObjectName) (*bench, *digests.
 
 func pod(image string) request { return request{kind: "Pod", object: object("Pod", image)} }
 
-// asked compares the subjects that were asked about.
-func asked(t *testing.T, r *digests.Registries, want ...string) {
+// wantFetched checks which subjects were fetched since the last call.
+func wantFetched(t *testing.T, r *digests.Registries, want ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, r.Asked()); diff != "" {
-		t.Errorf("asked about (-want +got):\n%s", diff)
+		t.Errorf("fetched subjects (-want +got):\n%s", diff)
 	}
 }
 
-// Under a format that signs digests, each digest of a repository is a subject of its own, and so is
-// what a tag means.
+// In a format that signs digests, each digest and each tag of a repository is a subject.
 func TestDigestsAreSubjects(t *testing.T) {
 	b, r := digestsBench(t, "digests")
 	r.Tag(repository, "v1", digestA)
@@ -48,25 +47,24 @@ func TestDigestsAreSubjects(t *testing.T) {
 	stored, got := b.admit(t, pod(repository+":v1"))
 	wantAdmitted(t, got)
 	wantImage(t, stored, repository+":v1@"+digestA)
-	asked(t, r, repository+":v1", repository+"@"+digestA)
+	wantFetched(t, r, repository+":v1", repository+"@"+digestA)
 
 	stored, got = b.admit(t, pod(repository+":v2"))
 	wantAdmitted(t, got)
 	wantImage(t, stored, repository+":v2@"+digestB)
-	asked(t, r, repository+":v2", repository+"@"+digestB)
+	wantFetched(t, r, repository+":v2", repository+"@"+digestB)
 
-	// The digest of another tag, by itself and with a tag that means another: the tag is not
-	// compared.
+	// The digest of another tag, alone and with a tag of another digest: the tag is not compared.
 	for _, image := range []string{repository + "@" + digestB, repository + ":v1@" + digestB} {
 		_, got = b.admit(t, pod(image))
 		wantAdmitted(t, got)
 	}
-	asked(t, r)
+	wantFetched(t, r)
 	wantDenied(t, b.validate(t, pod(repository+"@"+digestC)), 403, `role "ci" has not signed sha256:cccccccc`)
 }
 
-// What a registry says that a tag means is a hint: it chooses what is asked about, and proves
-// nothing.
+// The digest that a registry returns for a tag is a hint: it decides which digest is checked, and
+// proves nothing.
 func TestThreatHintProvesNothing(t *testing.T) {
 	b, r := digestsBench(t, "digests")
 	r.Tag(repository, "v1", digestC)
@@ -80,7 +78,8 @@ func TestThreatHintProvesNothing(t *testing.T) {
 	wantDenied(t, b.validate(t, pod(repository+":none")), 403, `role "ci" has not signed it`)
 }
 
-// A tag that moves is taken for what it meant until it is asked about again; before a denial it is.
+// A tag that moves counts as its old digest until it is resolved again. Before a denial it is
+// resolved again.
 func TestTagMoves(t *testing.T) {
 	b, r := digestsBench(t, "digests")
 	r.Tag(repository, "v1", digestA)
@@ -88,7 +87,7 @@ func TestTagMoves(t *testing.T) {
 	stored, got := b.admit(t, pod(repository+":v1"))
 	wantAdmitted(t, got)
 	wantImage(t, stored, repository+":v1@"+digestA)
-	asked(t, r, repository+":v1", repository+"@"+digestA)
+	wantFetched(t, r, repository+":v1", repository+"@"+digestA)
 
 	r.Tag(repository, "v1", digestB)
 	name := trust.Key{Root: "digests", Subject: trust.Subject{Repository: repository, Pulled: repository, Tag: "v1"}}
@@ -105,7 +104,7 @@ func TestTagMoves(t *testing.T) {
 	wantAdmitted(t, got)
 	wantImage(t, stored, repository+":v1@"+digestB)
 
-	r.Sign(digestB) // withdrawn, and moved back: what a denial rests on is asked about once more
+	r.Sign(digestB) // the signatures are removed and the tag moves back: a denial resolves it again
 	r.Tag(repository, "v1", digestA)
 	digest := name
 	digest.Subject = trust.Subject{Repository: repository, Pulled: repository, Digest: digestB}
@@ -119,12 +118,12 @@ func TestTagMoves(t *testing.T) {
 	wantImage(t, stored, repository+":v1@"+digestA)
 }
 
-// One role by each of two formats: one names the digest for the tag, and the other is asked about
-// that.
+// One role is signed in each of two formats. The first names the digest of the tag, and the second
+// is checked for that digest.
 func TestOneRoleByEachFormat(t *testing.T) {
 	for _, roots := range [][]v1alpha1.ObjectName{{"acme", "digests"}, {"digests", "acme"}} {
 		b, r := digestsBench(t, roots...)
-		r.Tag(repository, "ci-only", digestC) // the registry means another: it has not what ci signed
+		r.Tag(repository, "ci-only", digestC) // the registry has another digest than ci signed
 		r.Sign(digestB, "qa")
 		stored, got := b.admit(t, pod(ciOnly))
 		wantAdmitted(t, got)
@@ -132,8 +131,8 @@ func TestOneRoleByEachFormat(t *testing.T) {
 	}
 }
 
-// With one trust root down, and never heard of the repository, an image is admitted that another
-// proves in full. Where it could have proven a role that is missing, it could not be checked.
+// With one trust root down and nothing loaded from it, an image is admitted if another root proves
+// every role. If the root could have proven a missing role, the answer is "could not check".
 func TestOneRootDown(t *testing.T) {
 	refused := trust.NewFault(v1alpha1.ReasonUnreachable, "connection refused")
 	down := map[string]func(b *bench, r *digests.Registries){
@@ -173,8 +172,7 @@ func TestOneRootDown(t *testing.T) {
 	})
 }
 
-// Several hosts under one trust root: what one of them answers, or does not, is of no concern to
-// images of the others.
+// One trust root can have several hosts. A host that fails does not affect images of the others.
 func TestThreatHostileHostBesideOthers(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
 		s.Images, s.TrustRoots = append(s.Images, "evil.example.com/**"), []v1alpha1.ObjectName{"digests"}

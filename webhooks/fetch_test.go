@@ -19,8 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// A fetch that outlasts the deadline is answered in time as "could not check". It goes on, and the
-// retry finds it.
+// If a fetch takes longer than the deadline, the answer is "could not check", in time. The fetch
+// continues, and a retry finds its result.
 func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 	b := newBench(t)
 	b.Deadline = 50 * time.Millisecond
@@ -35,13 +35,12 @@ func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 		}
 	}
 	pod := request{kind: "Pod", object: object("Pod", signed)}
-	// On a busy machine the deadline may be over before the fetch has begun, which it then does
-	// not.
+	// On a busy machine the deadline may pass before the fetch begins. Then there is no fetch.
 	poll.Await(t, "a fetch to begin", func() error {
 		start := time.Now()
 		_, got := b.admit(t, pod)
 		if took := time.Since(start); took > 10*time.Second {
-			t.Errorf("answered after %s", took)
+			t.Errorf("got an answer after %s, want one within 10s", took)
 		}
 		wantDenied(t, got, 503, "not loaded yet")
 		if b.root.count() == 0 {
@@ -57,11 +56,12 @@ func TestThreatSlowFetchIsDeniedInTimeAndFoundOnRetry(t *testing.T) {
 	wantAdmitted(t, got)
 	wantImage(t, stored, pinned)
 	if n := b.root.count(); n != 1 {
-		t.Errorf("%d fetches, want the one", n)
+		t.Errorf("got %d fetches, want 1", n)
 	}
 }
 
-// A request that names hundreds of repositories begins no fetch that it would not wait for.
+// A request that names hundreds of repositories begins only maxConcurrentFetches fetches, and none
+// after its end.
 func TestThreatFloodOfNamesEndsWithItsRequest(t *testing.T) {
 	b := newBench(t)
 	b.Deadline = 50 * time.Millisecond
@@ -77,11 +77,11 @@ func TestThreatFloodOfNamesEndsWithItsRequest(t *testing.T) {
 	}
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", images...)}), 503)
 	if n := b.Tracker.Status("acme").Tracked; n > maxConcurrentFetches {
-		t.Errorf("%d repositories are being fetched, want %d at most", n, maxConcurrentFetches)
+		t.Errorf("got %d repositories, want at most %d", n, maxConcurrentFetches)
 	}
 }
 
-// The request's own end is a bound as well.
+// The end of the request's context ends the wait for a fetch.
 func TestDeadlineOfTheRequest(t *testing.T) {
 	b := newBench(t)
 	stop := make(chan struct{})
@@ -101,11 +101,11 @@ func TestDeadlineOfTheRequest(t *testing.T) {
 	case got := <-answers:
 		wantDenied(t, &got, 503)
 	case <-time.After(30 * time.Second):
-		t.Fatal("no answer after the request had ended")
+		t.Fatal("got no answer within 30 s of the end of the request")
 	}
 }
 
-// The deadline inside must leave time for the answer before the webhook's own timeout of 10 s.
+// The deadline of a decision must leave time for the answer before the webhook's timeout of 10 s.
 func TestThreatInnerDeadlineIsShorter(t *testing.T) {
 	b := newBench(t)
 	b.Deadline = 0
@@ -113,17 +113,18 @@ func TestThreatInnerDeadlineIsShorter(t *testing.T) {
 	b.Namespaces = observing{namespaces: b.Namespaces.(namespaces), see: func(ctx context.Context) {
 		deadline, ok := ctx.Deadline()
 		if !ok {
-			t.Error("no deadline")
+			t.Error("got a context without a deadline")
 		}
 		left = time.Until(deadline)
 	}}
 	b.validate(t, request{kind: "Pod", object: object("Pod", pinned)})
 	if left <= 0 || left > 8*time.Second {
-		t.Errorf("the deadline inside is %s", left)
+		t.Errorf("got a deadline of %s, want at most 8s", left)
 	}
 }
 
-// A signature made a moment ago is found before a denial stands, by mutation already.
+// The evidence is refreshed before a denial, even by the mutating handler, so that a new signature
+// counts.
 func TestRenewedBeforeADenialStands(t *testing.T) {
 	b := newBench(t)
 	pod := request{kind: "Pod", object: object("Pod", ciOnly)}
@@ -136,12 +137,12 @@ func TestRenewedBeforeADenialStands(t *testing.T) {
 	wantAdmitted(t, got)
 	wantImage(t, stored, ciOnly+"@"+digestB)
 	if n := b.root.count(); n != 2 {
-		t.Errorf("%d fetches, want the first and the renewal", n)
+		t.Errorf("got %d fetches, want 2: the first and the refresh", n)
 	}
 }
 
-// A denial from evidence that cannot be brought up to date is no verdict: the image may have been
-// signed since.
+// If the evidence of a denial cannot be refreshed, the answer is "could not check": the image may
+// have been signed since.
 func TestThreatDenialFromOldEvidenceIsNoVerdict(t *testing.T) {
 	b := newBench(t)
 	pod := request{kind: "Pod", object: object("Pod", ciOnly)}
@@ -154,8 +155,8 @@ func TestThreatDenialFromOldEvidenceIsNoVerdict(t *testing.T) {
 		`TrustRoot "acme" could not be asked for newer signatures: no connection to notary.example.com`)
 }
 
-// Only the outcomes that rest on the trust root which could not be asked are in doubt.
-func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
+// Only the outcomes that depend on the trust root whose refresh failed become "could not check".
+func TestFailedRefreshIsOfItsTrustRootOnly(t *testing.T) {
 	b := newBench(t, requireBoth(nil),
 		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = []v1alpha1.ObjectName{"other"} }),
 		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }))
@@ -171,7 +172,7 @@ func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
 	}
 	d := decided[ciOnly]
 	if len(d.Outcomes) != 3 || d.Verdict != policy.CouldNotCheck {
-		t.Fatalf("decided %+v", d)
+		t.Fatalf("got the decision %+v, want three outcomes and CouldNotCheck", d)
 	}
 	for i, want := range []struct {
 		verdict policy.Verdict
@@ -181,19 +182,19 @@ func TestDoubtIsForTheTrustRootThatFailed(t *testing.T) {
 		{policy.Denied, v1alpha1.ReasonNotSigned},
 	} {
 		if o := d.Outcomes[i]; o.Verdict != want.verdict || o.Reason != want.reason {
-			t.Errorf("%s: verdict %d and reason %s, want %d and %s", o.Policy, o.Verdict, o.Reason, want.verdict,
-				want.reason)
+			t.Errorf("%s: got the verdict %d and the reason %s, want %d and %s", o.Policy, o.Verdict, o.Reason,
+				want.verdict, want.reason)
 		}
 	}
 	unclear := outcomesNotRenewed([]policy.Outcome{{Policy: "unclear", Roots: []string{"acme"}}}, "acme",
 		errors.New("no answer"))
 	if unclear[0].Verdict != policy.CouldNotCheck || unclear[0].Reason != v1alpha1.ReasonTimeout {
-		t.Errorf("a policy without a mode, which decides: %+v", unclear[0])
+		t.Errorf("a policy without a mode: got %+v, want CouldNotCheck with the reason Timeout", unclear[0])
 	}
 }
 
-// What is not loaded because nothing was asked says why, and counts as that fault; what is on its
-// way says so, and stays what it is.
+// If evidence is not loaded because a server is down, the message and the reason are those of that
+// fault. If the fetch is still running, the reason stays NotLoaded.
 func TestNotLoadedSaysWhy(t *testing.T) {
 	image, err := imageref.Parse(signed)
 	if err != nil {
@@ -211,7 +212,7 @@ func TestNotLoadedSaysWhy(t *testing.T) {
 			trust.NewFault(v1alpha1.ReasonServerError, "the server failed with status 503"),
 			`not loaded; TrustRoot "acme": the server failed with status 503`, v1alpha1.ReasonServerError,
 		},
-		"on its way": {
+		"still running": {
 			context.DeadlineExceeded, `not loaded; TrustRoot "acme": context deadline exceeded`,
 			v1alpha1.ReasonNotLoaded,
 		},
@@ -233,21 +234,22 @@ func TestNotLoadedSaysWhy(t *testing.T) {
 			decided.explainNotLoaded(map[trust.Key]error{{Root: "acme"}: tt.err})
 			d := decided[signed]
 			if d.Verdict != policy.CouldNotCheck || d.Message != tt.message {
-				t.Errorf("verdict %d, message %q, want %q", d.Verdict, d.Message, tt.message)
+				t.Errorf("got the verdict %d and the message %q, want %d and %q", d.Verdict, d.Message,
+					policy.CouldNotCheck, tt.message)
 			}
 			for i, want := range []string{tt.reason, v1alpha1.ReasonNotLoaded, v1alpha1.ReasonNotSigned} {
 				if d.Outcomes[i].Reason != want {
-					t.Errorf("%s: reason %s, want %s", d.Outcomes[i].Policy, d.Outcomes[i].Reason, want)
+					t.Errorf("%s: got the reason %s, want %s", d.Outcomes[i].Policy, d.Outcomes[i].Reason, want)
 				}
 			}
 			if before[0].Reason != v1alpha1.ReasonNotLoaded {
-				t.Error("the outcomes that were given are changed")
+				t.Error("the argument was changed")
 			}
 		})
 	}
 }
 
-// Validation renews by itself: what mutation learned is not needed.
+// Validation refreshes by itself, without an earlier mutation.
 func TestValidationRenews(t *testing.T) {
 	b := newBench(t)
 	digest := request{kind: "Pod", object: object("Pod", repository+"@"+digestB)}
@@ -257,8 +259,8 @@ func TestValidationRenews(t *testing.T) {
 	wantAdmitted(t, b.validate(t, digest))
 }
 
-// A known image that is admitted is decided without the network, and goes on being so when the
-// server is gone.
+// A known, admitted image is decided without the network, and stays admitted while the server is
+// down.
 func TestKnownImagesNeedNoNetwork(t *testing.T) {
 	b := newBench(t)
 	pod := request{kind: "Pod", object: object("Pod", signed)}
@@ -271,11 +273,12 @@ func TestKnownImagesNeedNoNetwork(t *testing.T) {
 		wantAdmitted(t, got)
 	}
 	if n := b.root.count(); n != 1 {
-		t.Errorf("%d fetches, want the first alone", n)
+		t.Errorf("got %d fetches, want 1", n)
 	}
 }
 
-// A fault is neither a verdict nor kept: 503, and admitted once the server is back.
+// A fault is not a verdict and is not cached: the answer is 503, and an admission once the server
+// is back.
 func TestThreatFaultIsNoVerdict(t *testing.T) {
 	b := newBench(t)
 	b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
@@ -289,8 +292,7 @@ func TestThreatFaultIsNoVerdict(t *testing.T) {
 	wantAdmitted(t, got)
 }
 
-// One image that could not be checked among denied ones makes the whole a fault: trying again is
-// worth it.
+// One image that could not be checked among denied ones makes the answer a fault: a retry may help.
 func TestMixedDenialIsAFault(t *testing.T) {
 	b := newBench(t)
 	b.root.answer = func(_ context.Context, repository string) (trust.Evidence, error) {
@@ -305,7 +307,7 @@ func TestMixedDenialIsAFault(t *testing.T) {
 	wantDenied(t, got, 503, `app:unsigned"`, `broken:v1"`, "no answer in time")
 }
 
-// However many ask for a new repository at once, it is fetched once.
+// Many concurrent requests for a new repository cause one fetch.
 func TestThunderingHerd(t *testing.T) {
 	b := newBench(t)
 	arrived, release := make(chan struct{}), make(chan struct{})
@@ -320,7 +322,7 @@ func TestThunderingHerd(t *testing.T) {
 		wg.Go(func() {
 			got := b.validate(t, request{kind: "Pod", object: object("Pod", pinned)})
 			if !got.Allowed {
-				t.Errorf("denied: %s", got.Result.Message)
+				t.Errorf("got a denial, want an admission: %s", got.Result.Message)
 			}
 		})
 	}
@@ -328,16 +330,16 @@ func TestThunderingHerd(t *testing.T) {
 	close(release)
 	wg.Wait()
 	if n := b.root.count(); n != 1 {
-		t.Errorf("%d fetches, want one", n)
+		t.Errorf("got %d fetches, want 1", n)
 	}
 }
 
-// wait ends the test where what it waits for does not come.
+// wait waits until done is closed, and fails the test after 30 s.
 func wait(t *testing.T, done <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-done:
 	case <-time.After(30 * time.Second):
-		t.Fatal("it did not come to pass within 30 s")
+		t.Fatal("the channel was not closed within 30 s")
 	}
 }

@@ -19,12 +19,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Every kind, created and updated, with an image that is signed, signed by one role alone, or not
-// at all; pinned where the policy says so.
+// In every kind, on create and update, an image passes only if both roles have signed it. It is
+// pinned as the policy says.
 func TestThreatEveryKindIsGated(t *testing.T) {
 	cases := map[string]struct {
 		image  string
-		denied string // part of the message; empty: admitted
+		denied string // part of the message; empty for an admission
 	}{
 		"signed":   {signed, ""},
 		"digest":   {repository + "@" + digestA, ""},
@@ -58,7 +58,7 @@ func TestThreatEveryKindIsGated(t *testing.T) {
 	}
 }
 
-// The message in full: one line an image, sorted, each image once.
+// The full message of a denial has one line for each denied image, sorted, without repetition.
 func TestDenialText(t *testing.T) {
 	b := newBench(t)
 	got := b.validate(t, request{
@@ -71,11 +71,11 @@ image "registry.example.com/acme/app:unsigned": ImagePolicy "policy-0": role "ci
 		t.Errorf("got\n%s\nwant\n%s", got.Result.Message, want)
 	}
 	if got.UID != "7" {
-		t.Errorf("the answer is to %q", got.UID)
+		t.Errorf("got the UID %q, want 7", got.UID)
 	}
 }
 
-// A Pod must name the digest that was verified: a runtime would resolve the tag a second time.
+// A Pod must name the verified digest: a runtime would resolve the tag a second time.
 func TestThreatTagIsNotReadTwice(t *testing.T) {
 	b := newBench(t)
 	got := b.validate(t, request{kind: "Pod", object: object("Pod", signed)})
@@ -108,7 +108,7 @@ func TestThreatUpdates(t *testing.T) {
 		"moved between containers": {
 			object("Deployment", signed, unsigned), object("Deployment", unsigned, signed), true,
 		},
-		"an old object of no sense": {
+		"an old object that cannot be parsed": {
 			object("Deployment", unsigned), `{"spec":{"template":{"spec":{"containers":"x"}}}}`, true,
 		},
 		"an old object that is null": {object("Deployment", unsigned), `null`, true},
@@ -125,7 +125,7 @@ func TestThreatUpdates(t *testing.T) {
 	}
 }
 
-// What an object says of itself excuses nothing.
+// Nothing that an object says about itself exempts it.
 func TestThreatNothingInTheObjectIsBelieved(t *testing.T) {
 	cases := map[string]func(*appsv1.ReplicaSet){
 		"zero replicas": func(rs *appsv1.ReplicaSet) { rs.Spec.Replicas = ptr.To[int32](0) },
@@ -165,7 +165,7 @@ func TestThreatNothingInTheObjectIsBelieved(t *testing.T) {
 	}
 }
 
-// Every list of a Pod, and its subresource.
+// Every list of a Pod is checked, and its subresource too.
 func TestThreatEveryListIsGated(t *testing.T) {
 	cases := map[string]func(*corev1.PodSpec){
 		"init": func(s *corev1.PodSpec) { s.InitContainers = []corev1.Container{{Name: "x", Image: ciOnly}} },
@@ -201,14 +201,14 @@ func TestThreatEveryListIsGated(t *testing.T) {
 			stored, got := b.admit(t, request{kind: "Pod", object: good})
 			wantAdmitted(t, got)
 			if n := strings.Count(string(stored), pinned); n != 2 {
-				t.Errorf("%d of 2 images are pinned: %s", n, stored)
+				t.Errorf("got %d pinned images, want 2: %s", n, stored)
 			}
 		})
 	}
 }
 
-// A template that a controller made from its own is never rewritten: the controller would take it
-// for another's.
+// A template that a controller created from its own is never rewritten: the controller would see a
+// difference and create another object.
 func TestOwnedTemplatesAreNotPinned(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinAll }))
 	owned := []metav1.OwnerReference{
@@ -223,19 +223,19 @@ func TestOwnedTemplatesAreNotPinned(t *testing.T) {
 	}
 }
 
-// A pinned image that comes back as the tag, as an apply from Git does, is pinned again to the
-// same.
+// If an update replaces a pinned image by its tag, as an apply from Git does, the image is pinned
+// to the same digest.
 func TestPinIsStable(t *testing.T) {
 	b := newBench(t)
 	stored, got := b.admit(t, request{kind: "Pod", object: object("Pod", signed), old: object("Pod", pinned)})
 	wantAdmitted(t, got)
 	wantImage(t, stored, pinned)
 	if mutated := b.send(t, MutatePath, request{kind: "Pod", object: stored}.review(t)); len(mutated.Patch) > 0 {
-		t.Errorf("a pinned Pod is patched: %s", mutated.Patch)
+		t.Errorf("a pinned Pod: got the patch %s, want none", mutated.Patch)
 	}
 }
 
-// The namespace of the request decides which policies hold, never what the object says.
+// Only the namespace of the request selects the policies, whatever the object says.
 func TestThreatNamespaceLabelsDecide(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
 		s.NamespaceSelector = &v1alpha1.NamespaceSelector{
@@ -249,8 +249,8 @@ func TestThreatNamespaceLabelsDecide(t *testing.T) {
 	wantAdmitted(t, b.validate(t, request{kind: "Pod", object: pod, namespace: "lab"}))
 }
 
-// A namespace that the cache does not know is read live; one that cannot be read is never taken for
-// one without labels.
+// A namespace that is not in the cache is read live. A namespace that cannot be read never counts
+// as one without labels.
 func TestThreatUnknownNamespace(t *testing.T) {
 	only := func(s *v1alpha1.ImagePolicySpec) {
 		s.NamespaceSelector = &v1alpha1.NamespaceSelector{
@@ -281,13 +281,13 @@ func TestThreatUnknownNamespace(t *testing.T) {
 			}
 			wantDenied(t, got, c.code)
 			if c.code == 503 && !strings.Contains(got.Result.Message, `labels of namespace "new"`) {
-				t.Errorf("message %q", got.Result.Message)
+				t.Errorf("got the message %q, want the namespace in it", got.Result.Message)
 			}
 		})
 	}
 }
 
-// What the gate does not know how to check, it denies; mutation leaves it alone.
+// Validation denies a request that it cannot check. Mutation does not change it.
 func TestThreatUnknownRequestsAreDenied(t *testing.T) {
 	cases := map[string]struct {
 		change func(*admissionv1.AdmissionRequest)
@@ -312,7 +312,7 @@ func TestThreatUnknownRequestsAreDenied(t *testing.T) {
 			c.change(review.Request)
 			wantDenied(t, b.send(t, ValidatePath, review), 400, c.want)
 			if got := b.send(t, MutatePath, review); !got.Allowed || len(got.Patch) > 0 {
-				t.Errorf("mutation answered %+v", got)
+				t.Errorf("mutation: got %+v, want an admission without a patch", got)
 			}
 		})
 	}
@@ -324,7 +324,7 @@ func TestThreatUnknownRequestsAreDenied(t *testing.T) {
 	wantDenied(t, b.send(t, ValidatePath, empty), 400)
 }
 
-// Objects that are not as they should be are denied with the field named.
+// Invalid objects are denied, and the denial names the field.
 func TestThreatBadObjectsAreDenied(t *testing.T) {
 	cases := map[string]struct {
 		raw  string
@@ -353,7 +353,7 @@ func TestThreatBadObjectsAreDenied(t *testing.T) {
 	}
 }
 
-// A snapshot that does not hold all policies yet admits nothing.
+// A snapshot without all policies admits nothing.
 func TestThreatNothingIsAdmittedBeforeThePoliciesAreKnown(t *testing.T) {
 	b := newBench(t)
 	b.Store = store.New(policy.UncoveredAllow)
@@ -365,7 +365,7 @@ func TestThreatNothingIsAdmittedBeforeThePoliciesAreKnown(t *testing.T) {
 	wantAdmitted(t, got)
 }
 
-// Expiry is judged by the gate's clock.
+// A signature expires by the gate's clock.
 func TestThreatExpiredSignaturesDoNotCount(t *testing.T) {
 	b := newBench(t)
 	e := usual()
@@ -387,14 +387,14 @@ func TestDryRun(t *testing.T) {
 	wantDenied(t, b.send(t, ValidatePath, review), 403)
 }
 
-// A panic, wherever it comes from, denies and does not end the process.
+// A panic anywhere denies and does not end the process.
 func TestThreatPanicDenies(t *testing.T) {
 	b := newBench(t)
 	b.root.answers(panicking{}, nil)
 	pod := request{kind: "Pod", object: object("Pod", pinned)}
 	wantDenied(t, b.validate(t, pod), 500, "operator's log")
 	if got := b.send(t, MutatePath, pod.review(t)); !got.Allowed || len(got.Patch) > 0 {
-		t.Errorf("mutation answered %+v", got)
+		t.Errorf("mutation: got %+v, want an admission without a patch", got)
 	}
 
 	b = newBench(t)
@@ -408,7 +408,7 @@ func TestThreatPanicDenies(t *testing.T) {
 	wantDenied(t, b.validate(t, pod), 500)
 }
 
-// panicking is evidence that breaks when it is used.
+// panicking is evidence that panics when it is used.
 type panicking struct{ *evidence }
 
 func (panicking) Statements(_, _ string) []trust.Statement { panic("in the evidence") }

@@ -44,22 +44,16 @@ const (
 	elsewhere = "registry.example.com/other/app:v1"
 )
 
-// evidence is what was signed in one repository.
+// evidence is evidence with the given statements.
 type evidence struct {
 	trust.Unsigned
 	statements []trust.Statement
 }
 
 func (e *evidence) Statements(tag, digest string) []trust.Statement {
-	return e.those(func(s trust.Statement) bool {
-		return (tag == "" || s.Tag == tag) && (digest == "" || s.Digest == digest)
-	})
-}
-
-func (e *evidence) those(match func(trust.Statement) bool) []trust.Statement {
 	var found []trust.Statement
 	for _, s := range e.statements {
-		if match(s) {
+		if (tag == "" || s.Tag == tag) && (digest == "" || s.Digest == digest) {
 			found = append(found, s)
 		}
 	}
@@ -70,7 +64,7 @@ func (*evidence) Signed() bool { return true }
 
 func (*evidence) Expiry() (notAfter time.Time, file string) { return time.Time{}, "" }
 
-// usual is signed by both roles under one tag, and by CI alone under another.
+// usual returns evidence with one tag that both roles signed, and one that only CI signed.
 func usual(further ...trust.Statement) *evidence {
 	return &evidence{statements: append([]trust.Statement{
 		{Digest: digestA, Tag: "signed", Role: "ci"}, {Digest: digestA, Tag: "signed", Role: "qa"},
@@ -78,7 +72,7 @@ func usual(further ...trust.Statement) *evidence {
 	}, further...)}
 }
 
-// root is a trust root whose answers the test writes.
+// root is a trust root whose answers the test sets.
 type root struct {
 	mu      sync.Mutex
 	fetches int
@@ -112,7 +106,7 @@ func (r *root) count() int {
 	return r.fetches
 }
 
-// answers sets what is signed from now on, in every repository.
+// answers sets the result of later fetches, for every repository.
 func (r *root) answers(e trust.Evidence, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -139,8 +133,8 @@ func (n namespaces) Get(_ context.Context, key types.NamespacedName, o client.Ob
 	return nil
 }
 
-// recorded are events, each as "<type> <reason> <action> <apiVersion> <kind> <namespace>/<name>:
-// <note>", with "(<uid>)" after the name where there is one.
+// recorded records events, each as "<type> <reason> <action> <apiVersion> <kind>
+// <namespace>/<name>: <note>", with "(<uid>)" after the name if the object has a UID.
 type recorded struct {
 	mu     sync.Mutex
 	events []string
@@ -151,7 +145,7 @@ func (r *recorded) Eventf(regarding, _ runtime.Object, kind, reason, action, not
 	defer r.mu.Unlock()
 	o, ok := regarding.(*corev1.ObjectReference)
 	if !ok {
-		panic("the event is not about a reference")
+		panic("the event is not about an ObjectReference")
 	}
 	name := o.Name
 	if o.UID != "" {
@@ -162,7 +156,7 @@ func (r *recorded) Eventf(regarding, _ runtime.Object, kind, reason, action, not
 			fmt.Sprintf(note, args...))
 }
 
-// all returns what was recorded since the last call.
+// all returns the events since the last call.
 func (r *recorded) all() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,8 +165,8 @@ func (r *recorded) all() []string {
 	return events
 }
 
-// bench is a gate behind HTTP, over a real store and tracker, with one trust root and the policies
-// of the test.
+// bench is a gate behind HTTP with a real store and tracker, one trust root and the policies of the
+// test.
 type bench struct {
 	*Gate
 	root    *root
@@ -181,7 +175,7 @@ type bench struct {
 	handler http.Handler
 }
 
-// requireBoth is a policy that wants ci and qa.
+// requireBoth returns a policy that requires ci and qa.
 func requireBoth(change func(*v1alpha1.ImagePolicySpec)) v1alpha1.ImagePolicySpec {
 	spec := v1alpha1.ImagePolicySpec{
 		Images:        []v1alpha1.ImagePattern{"registry.example.com/acme/**"},
@@ -194,7 +188,7 @@ func requireBoth(change func(*v1alpha1.ImagePolicySpec)) v1alpha1.ImagePolicySpe
 	return spec
 }
 
-// kinds are the builtin ones and one of those that an administrator names.
+// kinds returns the builtin kinds and a further one.
 func kinds(t testing.TB) workload.Kinds {
 	t.Helper()
 	all, err := workload.Builtin().With([]string{"rollouts.v1alpha1.argoproj.io=spec.template"})
@@ -236,13 +230,13 @@ func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	return b
 }
 
-// request says what the API server is asked to do.
+// request is a request of a client to the API server.
 type request struct {
 	kind, namespace, subresource string
 	object, old                  any
 }
 
-// resources are by kind, apart from the table under test.
+// resource returns the resource of a kind, independently of the table under test.
 func resource(kind string) metav1.GroupVersionResource {
 	if name, group, ok := strings.Cut(kind, "."); ok {
 		return metav1.GroupVersionResource{Group: group, Version: "v1alpha1", Resource: name}
@@ -308,19 +302,19 @@ func (b *bench) send(t testing.TB, path string, review *admissionv1.AdmissionRev
 	return answer.Response
 }
 
-// validate asks the gate alone.
+// validate sends a request to the validating handler only.
 func (b *bench) validate(t testing.TB, r request) *admissionv1.AdmissionResponse {
 	t.Helper()
 	return b.send(t, ValidatePath, r.review(t))
 }
 
-// mutate applies the patch that the mutating handler gives, and returns what comes of it.
+// mutate sends a request to the mutating handler, and returns the patched object.
 func (b *bench) mutate(t testing.TB, r request) []byte {
 	t.Helper()
 	stored := encode(t, r.object)
 	answer := b.send(t, MutatePath, r.review(t))
 	if !answer.Allowed {
-		t.Errorf("the mutating handler denied: %+v", answer.Result)
+		t.Errorf("mutation: got %+v, want an admission", answer.Result)
 	}
 	if len(answer.Patch) == 0 {
 		return stored
@@ -336,7 +330,7 @@ func (b *bench) mutate(t testing.TB, r request) []byte {
 }
 
 // admit does as the API server does: it mutates, applies the patch and validates. It returns the
-// object then stored.
+// patched object.
 func (b *bench) admit(t testing.TB, r request) (stored []byte, answer *admissionv1.AdmissionResponse) {
 	t.Helper()
 	stored = b.mutate(t, r)
@@ -344,7 +338,7 @@ func (b *bench) admit(t testing.TB, r request) (stored []byte, answer *admission
 	return stored, b.validate(t, r)
 }
 
-// wantDenied checks the class of a denial, and what its message contains.
+// wantDenied checks the code of a denial, and that its message contains some texts.
 func wantDenied(t testing.TB, got *admissionv1.AdmissionResponse, code int32, contains ...string) {
 	t.Helper()
 	reason := map[int32]metav1.StatusReason{
@@ -353,14 +347,14 @@ func wantDenied(t testing.TB, got *admissionv1.AdmissionResponse, code int32, co
 	}[code]
 	switch {
 	case got.Allowed:
-		t.Fatalf("admitted, want %d", code)
+		t.Fatalf("got an admission, want a denial with %d", code)
 	case got.Result.Code != code || got.Result.Reason != reason:
-		t.Errorf("denied with %d %s, want %d %s: %s", got.Result.Code, got.Result.Reason, code, reason,
+		t.Errorf("got a denial with %d %s, want %d %s: %s", got.Result.Code, got.Result.Reason, code, reason,
 			got.Result.Message)
 	}
 	for _, s := range contains {
 		if !strings.Contains(got.Result.Message, s) {
-			t.Errorf("the message lacks %q:\n%s", s, got.Result.Message)
+			t.Errorf("got the message %q, want %q in it", got.Result.Message, s)
 		}
 	}
 }
@@ -369,13 +363,13 @@ func wantDenied(t testing.TB, got *admissionv1.AdmissionResponse, code int32, co
 func wantImage(t testing.TB, stored []byte, image string) {
 	t.Helper()
 	if !strings.Contains(string(stored), `"image":"`+image+`"`) {
-		t.Errorf("want image %q in %s", image, stored)
+		t.Errorf("got %s, want the image %q in it", stored, image)
 	}
 }
 
 func wantAdmitted(t testing.TB, got *admissionv1.AdmissionResponse) {
 	t.Helper()
 	if !got.Allowed {
-		t.Fatalf("denied with %d: %s", got.Result.Code, got.Result.Message)
+		t.Fatalf("got a denial with %d, want an admission: %s", got.Result.Code, got.Result.Message)
 	}
 }

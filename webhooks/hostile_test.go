@@ -35,12 +35,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// stranger is the address of a client that is no API server; neighbour is one that API servers have
-// too.
+// stranger is the address of a client that is not an API server. neighbour is an address that API
+// servers and other clients share.
 const stranger, neighbour = "127.0.0.2", "127.0.0.1"
 
-// gateOptions are what a gate is run with; the zero value leaves it the memory of production, and
-// all the time in the world.
+// gateOptions are the options of a gate. The zero value has the memory limits of production, and
+// timeouts that no test reaches.
 type gateOptions struct {
 	limits  Limits
 	room    port.Limits
@@ -77,8 +77,8 @@ func (s *running) from(t *testing.T, address string, overHTTP2 bool, certificate
 	return &http.Client{Transport: transport, Timeout: time.Minute}
 }
 
-// review posts a review to the gate until it is answered, as an API server does that is told to try
-// again. It returns how often it was refused.
+// review posts a review until it is answered, as an API server does after 429. It returns how often
+// it was refused.
 func (s *running) review(t *testing.T, client *http.Client, r request) (answer *admissionv1.AdmissionResponse,
 	refused int) {
 	t.Helper()
@@ -86,15 +86,15 @@ func (s *running) review(t *testing.T, client *http.Client, r request) (answer *
 	if err != nil {
 		t.Fatal(err)
 	}
-	poll.Await(t, "a review to find room", func() error {
+	poll.Await(t, "a review to be answered", func() error {
 		code, body := s.post(t, client, raw)
 		if code == http.StatusTooManyRequests {
 			refused++
-			return errors.New("refused for lack of room")
+			return errors.New("refused with 429")
 		}
 		var out admissionv1.AdmissionReview
 		if err := json.Unmarshal(body, &out); err != nil || out.Response == nil {
-			t.Fatalf("%d %q: %v", code, body, err)
+			t.Fatalf("got %d %q, %v, want a review", code, body, err)
 		}
 		answer = out.Response
 		return nil
@@ -102,14 +102,14 @@ func (s *running) review(t *testing.T, client *http.Client, r request) (answer *
 	return answer, refused
 }
 
-// post sends a body until it is answered, and returns the answer. A body that is nil stalls after
-// 1000 bytes.
+// post sends a body until it is answered, and returns the answer. A nil body stalls after 1000
+// bytes.
 func (s *running) post(t *testing.T, client *http.Client, body []byte) (code int, answer []byte) {
 	t.Helper()
 	poll.Await(t, "an answer", func() error {
-		once, enough := context.WithCancel(t.Context())
-		defer enough()
-		var from io.Reader = &stalled{1000, once}
+		stalling, stop := context.WithCancel(t.Context())
+		defer stop()
+		var from io.Reader = &stalled{1000, stalling}
 		if body != nil {
 			from = bytes.NewReader(body)
 		}
@@ -120,13 +120,13 @@ func (s *running) post(t *testing.T, client *http.Client, body []byte) (code int
 		defer resp.Body.Close()
 		code = resp.StatusCode
 		answer, err = io.ReadAll(resp.Body)
-		enough() // or Close waits for the body
+		stop() // otherwise Close would wait for the body
 		return err
 	})
 	return code, answer
 }
 
-// newReview makes a request to the gate. The URL is good, so it cannot fail.
+// newReview returns a request to the gate. The URL is valid, so the call cannot fail.
 func (s *running) newReview(ctx context.Context, body io.Reader) *http.Request {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+ValidatePath, body)
 	if err != nil {
@@ -136,8 +136,8 @@ func (s *running) newReview(ctx context.Context, body io.Reader) *http.Request {
 	return r
 }
 
-// answered wants a signed Pod admitted and an unsigned one denied, and returns how often a client
-// was refused before.
+// answered checks that a signed Pod is admitted and an unsigned one denied. It returns how often
+// the client was refused before.
 func (s *running) answered(t *testing.T, client *http.Client) int {
 	t.Helper()
 	yes, refused := s.review(t, client, request{kind: "Pod", object: object("Pod", pinned)})
@@ -147,15 +147,15 @@ func (s *running) answered(t *testing.T, client *http.Client) int {
 	return refused + again
 }
 
-// stalled is a body that never ends: so many bytes, and then nothing until somebody has had enough.
+// stalled is a body of some bytes that then blocks until a context ends.
 type stalled struct {
 	left int
-	over context.Context
+	ctx  context.Context
 }
 
 func (b *stalled) Read(p []byte) (int, error) {
 	if b.left == 0 {
-		<-b.over.Done()
+		<-b.ctx.Done()
 		return 0, io.ErrUnexpectedEOF
 	}
 	n := min(b.left, len(p))
@@ -166,16 +166,16 @@ func (b *stalled) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// hostile says which bodies stall: from an address, over a protocol, how many, and of which size in
-// bytes.
+// hostile describes a client with stalled bodies: its address and protocol, the number of bodies
+// and their size in bytes.
 type hostile struct {
 	address      string
 	http2        bool
 	bodies, size int
 }
 
-// stall has bodies stall of which all but the last byte is sent, and sends each again some time
-// after it is refused, until it is told to stop. It counts those that were refused.
+// stall sends all bytes but the last of some bodies. It sends each again a while after it is
+// refused, until stop is called. It counts the refusals.
 func (s *running) stall(t *testing.T, h hostile) (refused *atomic.Int64, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -185,14 +185,14 @@ func (s *running) stall(t *testing.T, h hostile) (refused *atomic.Int64, stop fu
 	client.Timeout = 0
 	for range h.bodies {
 		all.Go(func() {
-			tick := time.NewTicker(200 * time.Millisecond) // it is not the machine's speed at handshakes that is tested
+			tick := time.NewTicker(200 * time.Millisecond) // so that the test does not measure the speed of handshakes
 			defer tick.Stop()
 			for ; ctx.Err() == nil; <-tick.C {
-				once, enough := context.WithCancel(ctx)
-				r := s.newReview(ctx, &stalled{h.size - 1, once})
+				stalling, end := context.WithCancel(ctx)
+				r := s.newReview(ctx, &stalled{h.size - 1, stalling})
 				r.ContentLength = int64(h.size)
 				resp, err := client.Do(r)
-				enough()
+				end()
 				if err == nil {
 					refused.Add(1)
 					resp.Body.Close()
@@ -206,8 +206,8 @@ func (s *running) stall(t *testing.T, h hostile) (refused *atomic.Int64, stop fu
 	}
 }
 
-// inUse is what the process uses, both sides of every connection together, in bytes. A pool keeps
-// what is given back to it through one collection, so there are two.
+// inUse returns the memory of the process in bytes, with both sides of every connection. A
+// sync.Pool keeps its objects through one garbage collection, so there are two.
 func inUse() uint64 {
 	runtime.GC()
 	runtime.GC()
@@ -216,25 +216,25 @@ func inUse() uint64 {
 	return m.HeapAlloc + m.StackInuse
 }
 
-// taken is what requests take of the budget.
-func (b *bench) taken() int64 {
+// used returns how many bytes of the budget are reserved.
+func (b *bench) used() int64 {
 	small, large := b.budget.Used()
 	return small + large
 }
 
-// awaitFree waits until no request takes anything of the budget.
+// awaitFree waits until nothing of the budget is reserved.
 func (b *bench) awaitFree(t *testing.T) {
 	t.Helper()
 	poll.Await(t, "the budget to be free", func() error {
-		if taken := b.taken(); taken != 0 {
-			return fmt.Errorf("%d bytes are taken", taken)
+		if used := b.used(); used != 0 {
+			return fmt.Errorf("%d bytes are in use", used)
 		}
 		return nil
 	})
 }
 
-// little is a budget of some bodies, of which those up to 32 KiB are small ones. Each client has
-// half of it.
+// little returns limits for a few bodies, of which those up to 32 KiB are small. Each client may
+// use half.
 func little(patience, grace time.Duration) port.Limits {
 	return port.Limits{
 		Small:     port.Share{Size: 1 << 20, Each: 512 << 10, Waiting: 16},
@@ -243,24 +243,24 @@ func little(patience, grace time.Duration) port.Limits {
 	}
 }
 
-// Sizes of bodies that stall: large ones and small ones of little, and ones that take less than a
-// review of a Pod.
+// Sizes of stalled bodies: a large and a small one by the limits of little, and one that is smaller
+// than a review of a Pod.
 const largeStalled, smallStalled, tinyStalled = 100 << 10, 30 << 10, 100
 
-// full returns an error while the bodies do not take all that one client gets.
+// full returns an error until the bodies use all memory that one client may use.
 func (h hostile) full(b *bench, room port.Limits) error {
 	small, large := b.budget.Used()
 	if h.size == largeStalled && large == room.Large.Each || h.size != largeStalled && small > room.Small.Each*3/4 {
 		return nil
 	}
-	return fmt.Errorf("%d and %d bytes are taken", small, large)
+	return fmt.Errorf("%d small and %d large bytes are in use", small, large)
 }
 
-// Bodies that stall, small and large, take no more than the part of their client. Reviews from
-// another address, small and large, are answered in between without being refused once, though
-// nobody gives way, and whoever waits does so for ever.
+// Stalled bodies, small and large, use no more than the limit of their client. Meanwhile small and
+// large reviews from another address are answered and never refused, although here nothing is
+// evicted and a waiting request waits for ever.
 func TestThreatStalledBodies(t *testing.T) {
-	const bodies = 24 // some stall, some wait
+	const bodies = 24 // more than fit, so that some wait
 	for name, h := range map[string]hostile{
 		"large, HTTP/1.1": {stranger, false, bodies, largeStalled},
 		"large, HTTP/2":   {stranger, true, bodies, largeStalled},
@@ -272,10 +272,11 @@ func TestThreatStalledBodies(t *testing.T) {
 			s, b := runGate(t, gateOptions{room: room})
 			_, stop := s.stall(t, h)
 			defer stop()
-			poll.Await(t, "the bodies to take all that they get", func() error {
+			poll.Await(t, "the bodies to use all that their client may", func() error {
 				small, large := b.budget.Used()
 				if small > room.Small.Each || large > room.Large.Each {
-					t.Fatalf("one client takes %d and %d bytes", small, large)
+					t.Fatalf("got %d small and %d large bytes of one client, want at most %d and %d", small, large,
+						room.Small.Each, room.Large.Each)
 				}
 				return h.full(b, room)
 			})
@@ -286,7 +287,7 @@ func TestThreatStalledBodies(t *testing.T) {
 			got, again := s.review(t, server, request{kind: "Deployment", object: large})
 			wantAdmitted(t, got)
 			if refused+again > 0 {
-				t.Errorf("refused %d times because of another client, and the large review %d times", refused, again)
+				t.Errorf("got %d refusals, and %d of the large review, want none", refused, again)
 			}
 			stop()
 			b.awaitFree(t)
@@ -294,9 +295,8 @@ func TestThreatStalledBodies(t *testing.T) {
 	}
 }
 
-// Nobody can tell the bodies that stall from reviews of the same address. Small reviews are
-// answered all the same: those that stall give way, and large ones take nothing of what is for
-// small ones.
+// The gate cannot tell stalled bodies from reviews of the same address. It answers small reviews
+// all the same: it evicts stalled bodies, and large bodies use no memory of the small share.
 func TestThreatStalledBodiesOfOneAddress(t *testing.T) {
 	const bodies = 24
 	for name, h := range map[string]hostile{
@@ -313,7 +313,7 @@ func TestThreatStalledBodiesOfOneAddress(t *testing.T) {
 			s, b := runGate(t, gateOptions{room: room})
 			_, stop := s.stall(t, h)
 			defer stop()
-			poll.Await(t, "the bodies to take all that they get", func() error { return h.full(b, room) })
+			poll.Await(t, "the bodies to use all that their client may", func() error { return h.full(b, room) })
 			s.answered(t, s.from(t, neighbour, true))
 			stop()
 			b.awaitFree(t)
@@ -321,8 +321,8 @@ func TestThreatStalledBodiesOfOneAddress(t *testing.T) {
 	}
 }
 
-// Bodies of the greatest size that stall take no more memory than the budget of production, and
-// what goes with requests that wait.
+// Stalled bodies of the largest size use no more memory than the budget of production, and the cost
+// of waiting requests.
 func TestThreatMemoryOfStalledBodies(t *testing.T) {
 	const bodies, most = 60, 128 << 20
 	s, b := runGate(t, gateOptions{})
@@ -330,34 +330,35 @@ func TestThreatMemoryOfStalledBodies(t *testing.T) {
 	refused, stop := s.stall(t, hostile{stranger, true, bodies, maxReview})
 	defer stop()
 	limits := port.DefaultLimits()
-	poll.Await(t, "one body to have its room, and most others to be refused", func() error {
+	poll.Await(t, "one body to have its memory, and most others to be refused", func() error {
 		small, large := b.budget.Used()
 		if small > limits.Small.Each || large > limits.Large.Each {
-			t.Fatalf("one client takes %d and %d bytes", small, large)
+			t.Fatalf("got %d small and %d large bytes of one client, want at most %d and %d", small, large,
+				limits.Small.Each, limits.Large.Each)
 		}
 		if n := refused.Load(); large < maxReview*decodeFactor || n < bodies*3/4 {
-			return fmt.Errorf("%d and %d bytes, %d refused", small, large, n)
+			return fmt.Errorf("%d small and %d large bytes are in use, %d are refused", small, large, n)
 		}
 		return nil
 	})
 	if grown := int64(inUse()) - int64(before); grown > most {
-		t.Errorf("%d MiB more in use", grown>>20)
+		t.Errorf("got %d MiB more in use, want at most %d", grown>>20, most>>20)
 	}
 	stop()
 	b.awaitFree(t)
 }
 
-// A body that stalls while nobody needs the room is given up all the same, and the answer says why.
+// A stalled body times out even if no other request needs its memory, and the answer says so.
 func TestThreatStalledBodyEnds(t *testing.T) {
 	for _, overHTTP2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %t", overHTTP2), func(t *testing.T) {
 			limits := patient()
-			limits.Read = 300 * time.Millisecond // which a handshake must fit in
+			limits.Read = 300 * time.Millisecond // long enough for a handshake
 			s, b := runGate(t, gateOptions{limits: limits})
 			code, body := s.post(t, s.from(t, stranger, overHTTP2), nil)
 			var out admissionv1.AdmissionReview
 			if err := json.Unmarshal(body, &out); err != nil || code != http.StatusOK {
-				t.Fatalf("%d %q: %v", code, body, err)
+				t.Fatalf("got %d %q, %v, want a review", code, body, err)
 			}
 			wantDenied(t, out.Response, http.StatusServiceUnavailable, "did not arrive within 300ms")
 			b.awaitFree(t)
@@ -377,24 +378,23 @@ func (s *running) dial(t *testing.T, address string) net.Conn {
 	return conn
 }
 
-// shake opens a connection from an address and shakes hands, for one protocol.
-func (s *running) shake(t *testing.T, address, protocol string) *tls.Conn {
+// handshake opens a connection from an address and does the TLS handshake, for one protocol.
+func (s *running) handshake(t *testing.T, address, protocol string) *tls.Conn {
 	t.Helper()
-	shaken := tls.Client(s.dial(t, address), &tls.Config{
+	conn := tls.Client(s.dial(t, address), &tls.Config{
 		RootCAs: s.ca.Pool(), ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12, NextProtos: []string{protocol},
 	})
-	if err := shaken.HandshakeContext(t.Context()); err != nil {
+	if err := conn.HandshakeContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return shaken
+	return conn
 }
 
-// A thousand streams on one connection, each with a body that stalls, are cut down to what a
-// connection may have.
+// Of a thousand streams with stalled bodies on one connection, only maxStreams are accepted.
 func TestThreatThousandsOfStreams(t *testing.T) {
 	const streams = 1000
 	s, b := runGate(t, gateOptions{})
-	conn := s.shake(t, neighbour, "h2")
+	conn := s.handshake(t, neighbour, "h2")
 	if _, err := conn.Write([]byte(http2.ClientPreface)); err != nil {
 		t.Fatal(err)
 	}
@@ -422,7 +422,7 @@ func TestThreatThousandsOfStreams(t *testing.T) {
 		}
 	}()
 	if n := <-allowed; n != maxStreams {
-		t.Errorf("%d streams are allowed", n)
+		t.Errorf("got a limit of %d streams, want %d", n, maxStreams)
 	}
 	if err := framer.WriteSettingsAck(); err != nil {
 		t.Fatal(err)
@@ -446,22 +446,22 @@ func TestThreatThousandsOfStreams(t *testing.T) {
 		}
 	}
 	const each = requestCost + decodeFactor*firstRead
-	poll.Await(t, "the streams that are allowed to stall, and all others to be refused", func() error {
-		if n, taken := refused.Load(), b.taken(); n < streams-maxStreams || taken < maxStreams*each {
-			return fmt.Errorf("%d are refused, and %d bytes taken", n, taken)
+	poll.Await(t, "the accepted streams to stall, and all others to be refused", func() error {
+		if n, used := refused.Load(), b.used(); n < streams-maxStreams || used < maxStreams*each {
+			return fmt.Errorf("%d are refused, and %d bytes in use", n, used)
 		}
 		return nil
 	})
-	if taken := b.taken(); taken > maxStreams*(each+maxHeader) {
-		t.Errorf("%d bytes are taken, by %d streams at most", taken, maxStreams)
+	if used, most := b.used(), int64(maxStreams*(each+maxHeader)); used > most {
+		t.Errorf("got %d bytes in use, want at most %d", used, most)
 	}
 	if refused := s.answered(t, s.from(t, neighbour, true)); refused > 0 {
-		t.Errorf("a review was refused %d times", refused)
+		t.Errorf("a review: got %d refusals, want none", refused)
 	}
 }
 
-// More connections than one client may have are closed before those that are of use, whatever they
-// do: nothing, half a handshake, or half a header.
+// Above the limit of a client, its idle connections are closed before the working one. Idle are
+// those without a request, with half a handshake, or with half a header.
 func TestThreatManyConnections(t *testing.T) {
 	const each = 16
 	limits := patient()
@@ -469,16 +469,16 @@ func TestThreatManyConnections(t *testing.T) {
 	s, _ := runGate(t, gateOptions{limits: limits})
 	server := s.from(t, neighbour, true)
 	if refused := s.answered(t, server); refused > 0 {
-		t.Errorf("refused %d times", refused)
+		t.Errorf("got %d refusals, want none", refused)
 	}
 	for i := range 3 * each {
 		switch i % 4 {
 		case 0:
 			_, _ = s.dial(t, neighbour).Write([]byte{22, 3, 1}) // the beginning of a handshake
 		case 1:
-			s.shake(t, neighbour, "h2")
+			s.handshake(t, neighbour, "h2")
 		default:
-			_, _ = s.shake(t, neighbour, "http/1.1").Write([]byte("POST / HTTP/1.1\r\n"))
+			_, _ = s.handshake(t, neighbour, "http/1.1").Write([]byte("POST / HTTP/1.1\r\n"))
 		}
 		if i%5 == 0 {
 			reused := true
@@ -494,17 +494,17 @@ func TestThreatManyConnections(t *testing.T) {
 			}
 			resp.Body.Close()
 			if !reused {
-				t.Error("the connection of use was closed")
+				t.Error("got a new connection, want the working one to stay open")
 			}
 			s.answered(t, server)
 		}
 		if n := s.conns.Open(); n > each {
-			t.Fatalf("%d connections are open", n)
+			t.Fatalf("got %d open connections, want at most %d", n, each)
 		}
 	}
 }
 
-// A header that is larger than any API server's is refused, in both protocols.
+// A header larger than maxHeader is refused, over both protocols.
 func TestThreatLargeHeaders(t *testing.T) {
 	s, _ := runGate(t, gateOptions{})
 	for _, overHTTP2 := range []bool{false, true} {
@@ -517,15 +517,15 @@ func TestThreatLargeHeaders(t *testing.T) {
 		if err == nil {
 			resp.Body.Close()
 			if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-				t.Errorf("HTTP/2 %t: answered %s", overHTTP2, resp.Status)
+				t.Errorf("HTTP/2 %t: got %s, want 431 or a closed connection", overHTTP2, resp.Status)
 			}
 		}
 	}
 }
 
-// Bodies that are short and nested as deep as JSON goes, or full of values, cost about what the
-// budget is charged for them, so however many come at once, they cost no more than the budget. What
-// is allocated in all bounds what is in use at once.
+// Short bodies that are deeply nested or full of values cost about as much memory as they reserve.
+// So many of them at once cost no more than the budget. The test measures all allocated bytes,
+// which are at least the bytes in use at once.
 func TestThreatCostlyBodies(t *testing.T) {
 	const most = 2 << 20
 	const head = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"7","namespace":"shop","operation":"CREATE","resource":{"version":"v1","resource":"pods"},`
@@ -545,21 +545,21 @@ func TestThreatCostlyBodies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if len(body) > smallBody {
-				t.Fatalf("%d bytes", len(body))
+				t.Fatalf("got a test body of %d bytes, want at most %d", len(body), smallBody)
 			}
 			b := newBench(t)
 			least := uint64(math.MaxUint64)
-			for range 5 { // what else allocates can only add to it
+			for range 5 { // other goroutines can only add to the figure
 				least = min(least, b.allocated(t, body))
 			}
 			if least > most {
-				t.Errorf("%d KiB were allocated for %d", least>>10, len(body)>>10)
+				t.Errorf("got %d KiB allocated for a body of %d, want at most %d", least>>10, len(body)>>10, most>>10)
 			}
 		})
 	}
 }
 
-// allocated denies a body, and returns how many bytes that allocated, beside the body.
+// allocated sends a body that is denied, and returns how many bytes the handler allocated.
 func (b *bench) allocated(t *testing.T, body string) uint64 {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, ValidatePath, strings.NewReader(body))
@@ -570,15 +570,15 @@ func (b *bench) allocated(t *testing.T, body string) uint64 {
 	b.handler.ServeHTTP(w, r)
 	runtime.ReadMemStats(&after)
 	if !strings.Contains(w.Body.String(), `"allowed":false`) {
-		t.Errorf("%d %.300s", w.Code, w.Body)
+		t.Errorf("got %d %.300s, want a denial", w.Code, w.Body)
 	}
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// Reviews that wait for a signing server hold nothing of their size, whatever it is that makes them
-// large. So however many there are, others find room.
+// Large reviews that wait for a signing server free the memory of their bodies. So many of them do
+// not use up the memory for other reviews.
 func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
-	const reviews, bulk = 20, 200 << 10 // whose bodies have room all at once
+	const reviews, bulk = 20, 200 << 10 // the budget has memory for all of them at once
 	large := object("Deployment", pinned)
 	large.SetAnnotations(map[string]string{"notes": strings.Repeat("x", bulk)})
 	long := strings.Repeat("x", bulk)
@@ -594,11 +594,11 @@ func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, b := runGate(t, gateOptions{})
-			asked, answer := make(chan struct{}), make(chan struct{})
+			fetching, answer := make(chan struct{}), make(chan struct{})
 			var once sync.Once
 			b.root.mu.Lock()
 			b.root.answer = func(context.Context, string) (trust.Evidence, error) {
-				once.Do(func() { close(asked) })
+				once.Do(func() { close(fetching) })
 				<-answer
 				return usual(), nil
 			}
@@ -612,16 +612,16 @@ func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
 			for range reviews {
 				all.Go(func() { s.post(t, client, raw) })
 			}
-			<-asked
-			poll.Await(t, "all reviews to wait, and to take next to nothing", func() error {
-				if taken := b.taken(); taken < reviews*requestCost || taken > reviews*(requestCost+(4<<10)) {
-					return fmt.Errorf("they take %d bytes", taken)
+			<-fetching
+			poll.Await(t, "all reviews to wait with little memory reserved", func() error {
+				if used := b.used(); used < reviews*requestCost || used > reviews*(requestCost+(4<<10)) {
+					return fmt.Errorf("%d bytes are reserved", used)
 				}
 				return nil
 			})
-			// A review gives its room back before it lets go of the body, so what is in use comes
-			// down a little later.
-			poll.Await(t, "all reviews to hold nothing of their size", func() error {
+			// A review releases its reservation shortly before the last reference to its body, so
+			// the memory in use drops a little later.
+			poll.Await(t, "the memory of all bodies to be freed", func() error {
 				if grown := int64(inUse()) - int64(before); grown > reviews*bulk/2 {
 					return fmt.Errorf("%d KiB more are in use", grown>>10)
 				}
@@ -633,18 +633,18 @@ func TestThreatWaitingForEvidenceTakesNoRoom(t *testing.T) {
 	}
 }
 
-// A field of a header that has no value is charged for what it takes all the same.
+// A header field without a value reserves memory too.
 func TestThreatManyHeaderFields(t *testing.T) {
 	h := http.Header{}
 	for i := range 2700 {
 		h[fmt.Sprint(i)] = []string{""}
 	}
 	if got := headerSize(h); got < 100*2700 {
-		t.Errorf("charged %d bytes", got)
+		t.Errorf("got %d bytes reserved, want at least %d", got, 100*2700)
 	}
 }
 
-// What the log has of a review is bounded, and so are the names that are kept of it.
+// The names in a review are limited in length, and so is what the log has of them.
 func TestThreatNamesInReviewsAreBounded(t *testing.T) {
 	const long = 300 << 10
 	log := new(lines)
@@ -677,11 +677,11 @@ func TestThreatNamesInReviewsAreBounded(t *testing.T) {
 	wantDenied(t, e.answer(ctx, encode(t, review), nil), http.StatusForbidden)
 	written := log.all()
 	if len(written) == 0 {
-		t.Error("nothing is logged")
+		t.Error("got no log lines, want some")
 	}
 	for _, line := range written {
 		if len(line) > 16<<10 {
-			t.Errorf("a line of %d bytes: %.300s", len(line), line)
+			t.Errorf("got a log line of %d bytes, want at most %d: %.300s", len(line), 16<<10, line)
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// A thousand containers and a review of 3 MiB are decided like any other; what is beyond the bounds
-// is told so.
+// A thousand containers and a review of 3 MiB are decided like any other request. A larger review
+// is refused with 413.
 func TestLargeRequests(t *testing.T) {
 	many := func(image func(int) string) []string {
 		var images []string
@@ -28,7 +28,7 @@ func TestLargeRequests(t *testing.T) {
 	}
 	for i, c := range pod.Spec.Containers {
 		if c.Image != pinned {
-			t.Fatalf("container %d has %q", i, c.Image)
+			t.Fatalf("container %d: got %q, want %q", i, c.Image, pinned)
 		}
 	}
 
@@ -37,10 +37,10 @@ func TestLargeRequests(t *testing.T) {
 	})
 	wantDenied(t, got, 403, "\nand ", " more")
 	if n := len(got.Result.Message); n > maxMessage {
-		t.Errorf("the message has %d bytes", n)
+		t.Errorf("got a message of %d bytes, want at most %d", n, maxMessage)
 	}
-	if b.root.count() > 3 {
-		t.Errorf("%d fetches for one repository", b.root.count())
+	if n := b.root.count(); n > 3 {
+		t.Errorf("got %d fetches of one repository, want at most 3", n)
 	}
 
 	last := append(many(func(int) string { return pinned }), unsigned)
@@ -60,7 +60,7 @@ func TestLargeRequests(t *testing.T) {
 	huge := object("Deployment", elsewhere)
 	huge.SetAnnotations(map[string]string{"notes": strings.Repeat("x", 8<<20)})
 	if got = b.validate(t, request{kind: "Deployment", object: huge}); got.Allowed || got.Result.Code != 413 {
-		t.Errorf("8 MiB: allowed %t, %+v", got.Allowed, got.Result)
+		t.Errorf("8 MiB: got allowed %t, %+v, want a denial with 413", got.Allowed, got.Result)
 	}
 	_, got = b.admit(t, request{kind: "Deployment", object: object("Deployment", strings.Repeat("x", 3<<20))})
 	wantDenied(t, got, 403, "cannot be read")

@@ -19,8 +19,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// The conditions, evaluated by the API server's own code: they skip nothing that brings an image
-// in, and the largest objects stay within the cost that the API server allows.
+// The match conditions skip no request that adds an image, and their cost for the largest objects
+// is within the limit of the API server. The API server's own code evaluates them here.
 func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 	with := func(o runtime.Object, change func(*metav1.ObjectMeta)) runtime.Object {
 		change(o.(metav1.ObjectMetaAccessor).GetObjectMeta().(*metav1.ObjectMeta))
@@ -95,12 +95,13 @@ func TestThreatMatchConditionsSkipNoImage(t *testing.T) {
 				t.Fatal(got.Error)
 			}
 			if got.Matches != c.calls {
-				t.Errorf("the webhook is called: %t, want %t", got.Matches, c.calls)
+				t.Errorf("got the webhook called: %t, want %t", got.Matches, c.calls)
 			}
 		})
 	}
 }
 
+// apiServerMatcher returns the API server's evaluator of the match conditions.
 func apiServerMatcher(t *testing.T) matchconditions.Matcher {
 	t.Helper()
 	compiler, err := cel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))

@@ -13,8 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// counted has the gate count into a registry of its own, and returns what tells the counts since
-// then: of a counter its value, of a histogram how many it has seen.
+// counted gives the gate metrics of its own. The function that it returns returns their counts: the
+// value of a counter, the number of samples of a histogram.
 func (b *bench) counted(t *testing.T) func() map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewRegistry()
@@ -39,8 +39,8 @@ func (b *bench) counted(t *testing.T) func() map[string]float64 {
 	}
 }
 
-// Each distinct image is counted once, by validation alone, with the decision that stood; each
-// request to either handler once.
+// Validation counts each distinct image once, with the final decision. Each request is counted
+// once, by its handler.
 func TestEachDecisionIsCountedOnce(t *testing.T) {
 	b := newBench(t)
 	counts := b.counted(t)
@@ -58,8 +58,8 @@ func TestEachDecisionIsCountedOnce(t *testing.T) {
 	}
 }
 
-// A denial that could not be confirmed with the signing server is counted as the fault that it is.
-func TestDoubtIsCountedAsAFault(t *testing.T) {
+// A denial whose evidence could not be refreshed is counted as a fault.
+func TestFailedRefreshIsCountedAsAFault(t *testing.T) {
 	b := newBench(t)
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 403)
 	counts := b.counted(t)
@@ -75,7 +75,7 @@ func TestDoubtIsCountedAsAFault(t *testing.T) {
 	}
 }
 
-// What break-glass let in is counted by namespace; what it would have let in, on a dry run, is not.
+// Admissions by break-glass are counted by namespace. Dry runs are not counted.
 func TestBreakGlassIsCounted(t *testing.T) {
 	b := broken(t)
 	counts := b.counted(t)

@@ -49,7 +49,7 @@ func object(kind string, images ...string) client.Object {
 			},
 		}
 	}
-	panic("no kind " + kind)
+	panic("unknown kind " + kind)
 }
 
 // custom returns an object with a spec, of a kind without a Go type.
@@ -60,7 +60,7 @@ func custom(spec any) *unstructured.Unstructured {
 	}}
 }
 
-// encodable returns a value as its JSON decodes.
+// encodable converts a value to maps, lists and scalars, through JSON.
 func encodable(v any) (decoded any) {
 	raw, err := json.Marshal(v)
 	if err == nil {

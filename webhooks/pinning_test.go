@@ -21,8 +21,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Under pinDigests None the client hears, once an image and from validation alone, that what runs
-// may be something else.
+// With pinDigests None, validation warns the client, once for each image, that the node may run
+// another digest. Mutation does not warn.
 func TestUnpinnedIsWarnedOf(t *testing.T) {
 	const warning = `image "` + signed +
 		`": verified as sha256:aaaaaaaa... and not pinned to it (pinDigests: None): the node asks the registry again what the tag means`
@@ -87,7 +87,7 @@ func TestUnpinnedIsWarnedOf(t *testing.T) {
 			}
 			r := request{kind: kind, object: c.object, old: c.old}
 			if mutated := b.send(t, MutatePath, r.review(t)); len(mutated.Warnings) > 0 {
-				t.Errorf("mutation warns: %q", mutated.Warnings)
+				t.Errorf("mutation: got the warnings %q, want none", mutated.Warnings)
 			}
 			_, got := b.admit(t, r)
 			wantAdmitted(t, got)
@@ -98,8 +98,8 @@ func TestUnpinnedIsWarnedOf(t *testing.T) {
 	}
 }
 
-// A second call, as the API server makes it when another webhook has changed the object, changes
-// nothing, and pins again what was put back.
+// The API server calls the webhook again if another one has changed the object. The second call
+// changes nothing, or pins an image again that the other webhook has unpinned.
 func TestPinningIsIdempotent(t *testing.T) {
 	for _, pin := range []v1alpha1.PinDigests{v1alpha1.PinPods, v1alpha1.PinAll} {
 		b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = pin }))
@@ -112,7 +112,7 @@ func TestPinningIsIdempotent(t *testing.T) {
 			wantImage(t, first, pinned)
 			r.object = first
 			if again := b.send(t, MutatePath, r.review(t)); len(again.Patch) > 0 {
-				t.Errorf("%s, %s: the second call patches %s", pin, k.Name, again.Patch)
+				t.Errorf("%s, %s: got the patch %s from the second call, want none", pin, k.Name, again.Patch)
 			}
 			r.object = bytes.ReplaceAll(first, []byte("@"+digestA), nil)
 			wantImage(t, b.mutate(t, r), pinned)
@@ -120,8 +120,7 @@ func TestPinningIsIdempotent(t *testing.T) {
 	}
 }
 
-// withOlder adds a trust root, after the one of the bench, by which both roles signed digestB for
-// the tag.
+// withOlder adds the trust root "older", where both roles have signed digestB for the tag.
 func (b *bench) withOlder() *root {
 	older := &root{}
 	older.answers(&evidence{statements: []trust.Statement{
@@ -131,24 +130,24 @@ func (b *bench) withOlder() *root {
 	return older
 }
 
-// byEither is requireBoth, by either trust root.
+// byEither returns the policy of requireBoth with both trust roots.
 func byEither(pin v1alpha1.PinDigests) v1alpha1.ImagePolicySpec {
 	return requireBoth(func(s *v1alpha1.ImagePolicySpec) {
 		s.PinDigests, s.TrustRoots = pin, append(s.TrustRoots, "older")
 	})
 }
 
-// An update leaves an image that the object has pinned under the same tag, also where the tag has
-// moved since, as long as what is pinned is signed. It is then nothing that the update brings in.
+// An update keeps a pinned digest of the same tag if that digest is signed, even if the tag has
+// moved since. So the update does not change the image.
 func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 	all, pods, none := byEither(v1alpha1.PinAll), byEither(v1alpha1.PinPods), byEither(v1alpha1.PinNone)
-	const moved = signed + "@" + digestB // what the tag was signed for when the object was made
+	const moved = signed + "@" + digestB // the signed digest of the tag when the object was created
 	const respelled = "Registry.example.com:443/acme/app:signed"
 	cases := map[string]struct {
 		policies   []v1alpha1.ImagePolicySpec
 		old, given string
-		template   string // what a template comes to have
-		pod        string
+		template   string // the image of a template after the update
+		pod        string // the image of a Pod after the update
 	}{
 		"all":              {[]v1alpha1.ImagePolicySpec{all}, moved, signed, moved, moved},
 		"all, beside none": {[]v1alpha1.ImagePolicySpec{none, all}, moved, signed, moved, moved},
@@ -194,11 +193,11 @@ func TestUpdateLeavesWhatIsPinned(t *testing.T) {
 	}
 }
 
-// A digest that the old object names stays only where the policies admit it. Otherwise what is
-// signed now takes its place, with a warning, or the update is denied. A Job cannot be changed: it
-// keeps what it has, with a warning.
+// A digest of the old object stays only if the policies admit it. Otherwise the digest that is
+// signed now replaces it, with a warning, or the update is denied. A Job cannot be changed: it
+// keeps its digest, with a warning.
 func TestThreatOldPinIsDecided(t *testing.T) {
-	const nobodys = "@sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"
+	const unknown = "@sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee"
 	const moved = signed + "@" + digestB
 	both := func(tag, digest string) []trust.Statement {
 		return []trust.Statement{{Digest: digest, Tag: tag, Role: "ci"}, {Digest: digest, Tag: tag, Role: "qa"}}
@@ -208,11 +207,11 @@ func TestThreatOldPinIsDecided(t *testing.T) {
 		acme, older *evidence
 		fault       error // of older
 		old, given  string
-		want        string // empty: denied
+		want        string // empty for a denial
 	}{
-		"signed by nobody":            {older: usual(), old: signed + nobodys, given: signed, want: pinned},
-		"signed by nobody, nor is it": {older: usual(), old: unsigned + nobodys, given: unsigned},
-		"signed by one role":          {older: usual(), old: ciOnly + "@" + digestB, given: ciOnly},
+		"not signed":               {older: usual(), old: signed + unknown, given: signed, want: pinned},
+		"not signed, nor is a tag": {older: usual(), old: unsigned + unknown, given: unsigned},
+		"signed by one role":       {older: usual(), old: ciOnly + "@" + digestB, given: ciOnly},
 		"signed under another tag": {
 			older: &evidence{statements: both("other", digestB)}, old: moved, given: signed, want: pinned,
 		},
@@ -238,7 +237,7 @@ func TestThreatOldPinIsDecided(t *testing.T) {
 				stored, got := b.admit(t, r)
 				want := c.want
 				if k.Name == "Job" {
-					want = c.old // the API server lets nobody change it
+					want = c.old // the API server allows no change
 				}
 				if want == "" {
 					wantDenied(t, got, 403, "has not signed")
@@ -249,20 +248,20 @@ func TestThreatOldPinIsDecided(t *testing.T) {
 				wantImage(t, stored, want)
 				if want != c.want {
 					if !strings.Contains(warned, c.old) || !strings.Contains(warned, "a Job cannot be changed") {
-						t.Errorf("a Job keeps %q; warnings %q", c.old, warned)
+						t.Errorf("a Job: got the warnings %q, want one that names %q", warned, c.old)
 					}
 					continue
 				}
 				if replaced := c.want != c.old; replaced != strings.Contains(warned, c.old) ||
 					replaced != strings.Contains(warned, digestA) {
-					t.Errorf("%s: %q stays: %t; warnings %q", k.Name, c.old, !replaced, warned)
+					t.Errorf("%s: got the warnings %q, want both digests named: %t", k.Name, warned, replaced)
 				}
 			}
 		})
 	}
 }
 
-// Before an old digest is given up, its evidence is brought up to date, as before any denial.
+// Before an old digest is replaced, its evidence is refreshed, as before any denial.
 func TestOldPinIsRenewed(t *testing.T) {
 	b := newBench(t, byEither(v1alpha1.PinAll))
 	older := b.withOlder()
@@ -279,8 +278,7 @@ func TestOldPinIsRenewed(t *testing.T) {
 	wantImage(t, b.mutate(t, r), signed+"@"+digestB)
 }
 
-// What is left as it is must be in the same place: nothing is brought in by a name that another
-// container has pinned.
+// Only the digest of the same container stays. A container does not get the digest of another one.
 func TestThreatOnlyTheSameImageIsLeft(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.PinDigests = v1alpha1.PinAll }))
 	old := ciOnly + "@" + digestB
@@ -296,14 +294,14 @@ func TestThreatOnlyTheSameImageIsLeft(t *testing.T) {
 		} {
 			r.kind = k.Name
 			if _, got := b.admit(t, r); got.Allowed {
-				t.Errorf("%s, %s: admitted", k.Name, name)
+				t.Errorf("%s, %s: got an admission, want a denial", k.Name, name)
 			}
 		}
 	}
 }
 
-// Random Pods with every field that Kubernetes knows and some that it does not: pinning changes the
-// references that it must, to what they must be, and nothing else.
+// In random Pods with known and unknown fields, pinning replaces the references that it must and
+// changes nothing else.
 func TestPinningChangesNothingElse(t *testing.T) {
 	b := newBench(t)
 	changed := 0
@@ -311,9 +309,9 @@ func TestPinningChangesNothingElse(t *testing.T) {
 		before := randomPod(t, seed)
 		after := decoded(t, b.mutate(t, request{kind: "Pod", object: encode(t, before)}))
 		want := decoded(t, encode(t, before))
-		for _, path := range imagePaths(want) {
-			if place, key := path.place, path.key; place[key] == signed {
-				place[key] = pinned
+		for _, field := range imageFields(want) {
+			if field.object[field.key] == signed {
+				field.object[field.key] = pinned
 				changed++
 			}
 		}
@@ -322,7 +320,7 @@ func TestPinningChangesNothingElse(t *testing.T) {
 		}
 	}
 	if changed < 100 {
-		t.Errorf("%d images were pinned in all: the test says too little", changed)
+		t.Errorf("got %d pinned images in all, want at least 100 for a meaningful test", changed)
 	}
 }
 
@@ -337,32 +335,32 @@ func decoded(t *testing.T, raw []byte) map[string]any {
 	return v
 }
 
-// imagePath is where a reference is.
-type imagePath struct {
-	place map[string]any
-	key   string
+// imageField is a field with an image reference.
+type imageField struct {
+	object map[string]any
+	key    string
 }
 
-// imagePaths finds the references by another way than the code under test.
-func imagePaths(pod map[string]any) []imagePath {
-	var paths []imagePath
+// imageFields finds the fields with references, independently of the code under test.
+func imageFields(pod map[string]any) []imageField {
+	var fields []imageField
 	spec, _ := pod["spec"].(map[string]any)
 	for _, list := range []string{"initContainers", "containers", "ephemeralContainers", "volumes"} {
 		entries, _ := spec[list].([]any)
 		for _, e := range entries {
 			entry, _ := e.(map[string]any)
 			if list != "volumes" {
-				paths = append(paths, imagePath{entry, "image"})
+				fields = append(fields, imageField{entry, "image"})
 			} else if volume, ok := entry["image"].(map[string]any); ok {
-				paths = append(paths, imagePath{volume, "reference"})
+				fields = append(fields, imageField{volume, "reference"})
 			}
 		}
 	}
-	return paths
+	return fields
 }
 
-// randomPod returns a Pod with random values in the fields of the type, images of the test in the
-// places for images, and images, fields and values that no type has anywhere.
+// randomPod returns a Pod with random values in the known fields, images of the test in the fields
+// for images, and unknown fields with images and other values everywhere.
 func randomPod(t *testing.T, seed uint64) map[string]any {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -384,34 +382,34 @@ func randomPod(t *testing.T, seed uint64) map[string]any {
 		pod.Spec.Containers = []corev1.Container{{Name: "a", Image: signed}}
 	}
 	document := decoded(t, encode(t, &pod))
-	for _, place := range places(document) {
+	for _, object := range jsonObjects(document) {
 		if random.IntN(4) == 0 {
-			place["x-"+oddText(random)] = unknown(random, image, 3)
+			object["x-"+oddText(random)] = unknown(random, image, 3)
 		}
 	}
 	return document
 }
 
-// places returns every JSON object within v.
-func places(v any) []map[string]any {
+// jsonObjects returns every JSON object within v.
+func jsonObjects(v any) []map[string]any {
 	switch v := v.(type) {
 	case map[string]any:
 		found := []map[string]any{v}
 		for _, key := range slices.Sorted(maps.Keys(v)) {
-			found = append(found, places(v[key])...)
+			found = append(found, jsonObjects(v[key])...)
 		}
 		return found
 	case []any:
 		var found []map[string]any
 		for _, e := range v {
-			found = append(found, places(e)...)
+			found = append(found, jsonObjects(e)...)
 		}
 		return found
 	}
 	return nil
 }
 
-// unknown is a value of a field that no type has; it may look like a container.
+// unknown returns the value of an unknown field, which may look like a container.
 func unknown(random *rand.Rand, image func() string, depth int) any {
 	kind := random.IntN(8)
 	if depth == 0 {
@@ -437,7 +435,7 @@ func unknown(random *rand.Rand, image func() string, depth int) any {
 	}
 }
 
-// oddText has what JSON, its pointers and HTML escape.
+// oddText returns text with characters that JSON, JSON pointers and HTML escape.
 func oddText(random *rand.Rand) string {
 	pieces := []string{
 		"a", "/", "~", "~1", "~0", `"`, `\`, "<", ">", "&", "é", "\u2028", "\x7f", "image", signed, " ", "\n", "%",

@@ -23,13 +23,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/port"
 )
 
-// decodeWhole reads a review without cutting anything out of it.
+// decodeWhole decodes a review without cutting out its objects.
 func decodeWhole(body []byte) (in admissionv1.AdmissionReview, ok bool) {
 	odd, err := kjson.UnmarshalStrict(body, &in, kjson.DisallowDuplicateFields)
 	return in, err == nil && len(odd) == 0 && in.GroupVersionKind() == reviewKind() && in.Request != nil
 }
 
-// FuzzReview says that cutting objects out changes nothing of what is read, and nothing about what
+// FuzzReview checks that cutting out the objects changes neither the decoded review nor whether it
 // is refused.
 func FuzzReview(f *testing.F) {
 	const head = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":`
@@ -52,7 +52,7 @@ func FuzzReview(f *testing.F) {
 			return
 		}
 		if ok != (err == nil) {
-			t.Fatalf("read as a whole: %t; %v", ok, err)
+			t.Fatalf("got the error %v, want as for the whole: accepted %t", err, ok)
 		}
 		if diff := cmp.Diff(want, got); ok && diff != "" {
 			t.Fatalf("(-whole +got):\n%s", diff)
@@ -60,7 +60,7 @@ func FuzzReview(f *testing.F) {
 	})
 }
 
-// What is no review is denied, in a review, and asks nobody.
+// A body that is not a valid review is answered with a review that denies.
 func TestThreatUnreadableReviewsAreDenied(t *testing.T) {
 	b := newBench(t)
 	const good = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"7"}}`
@@ -133,41 +133,41 @@ func TestThreatUnreadableReviewsAreDenied(t *testing.T) {
 			b.handler.ServeHTTP(w, r)
 			var answer admissionv1.AdmissionReview
 			if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
-				t.Fatalf("%q: %v", w.Body, err)
+				t.Fatalf("got %q, %v, want a review", w.Body, err)
 			}
 			if c.code == 0 {
 				c.code = http.StatusBadRequest
 			}
 			if got := answer.Response; got.Allowed || got.Result.Code != c.code ||
 				!strings.Contains(got.Result.Message, c.want) {
-				t.Errorf("answered %+v: %.500s, want %d with %q", got, got.Result.Message, c.code, c.want)
+				t.Errorf("got %+v: %.500s, want a denial with %d and %q", got, got.Result.Message, c.code, c.want)
 			} else if len(got.Result.Message) > maxLine {
-				t.Errorf("the message has %d bytes", len(got.Result.Message))
+				t.Errorf("got a message of %d bytes, want at most %d", len(got.Result.Message), maxLine)
 			}
 		})
 	}
 }
 
-// newReservation is what a request takes of a budget of its own.
+// newReservation returns the reservation of a request in a budget of its own.
 func newReservation(t *testing.T) *port.Reservation {
 	t.Helper()
-	hold, err := port.NewBudget(port.DefaultLimits()).Begin(t.Context(), "client", requestCost, httptest.NewRecorder())
+	r, err := port.NewBudget(port.DefaultLimits()).Begin(t.Context(), "client", requestCost, httptest.NewRecorder())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return hold
+	return r
 }
 
-// A body of the greatest size is read in full, whether or not its length is told beforehand; a
-// claimed length alone takes no memory.
+// A body of the largest size is read in full, with or without a Content-Length. A Content-Length
+// alone costs no memory.
 func TestBodiesAreReadInFull(t *testing.T) {
 	whole := strings.Repeat("x", maxReview)
-	for name, length := range map[string]int64{"told": maxReview, "not told": -1} {
+	for name, length := range map[string]int64{"Content-Length": maxReview, "no Content-Length": -1} {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, ValidatePath, strings.NewReader(whole))
 		r.Header.Set("Content-Type", "application/json")
 		r.ContentLength = length
 		if body, err := readBody(t.Context(), r, newReservation(t)); err != nil || string(body) != whole {
-			t.Errorf("%s: %d bytes, %v", name, len(body), err)
+			t.Errorf("%s: got %d bytes, %v, want %d", name, len(body), err, len(whole))
 		}
 	}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, ValidatePath, http.NoBody)
@@ -179,12 +179,12 @@ func TestBodiesAreReadInFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)
-	if took := after.TotalAlloc - before.TotalAlloc; took > 1<<20 {
-		t.Errorf("%d bytes for a claim", took)
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 1<<20 {
+		t.Errorf("a Content-Length alone: got %d bytes allocated, want at most %d", allocated, 1<<20)
 	}
 }
 
-// A panic anywhere in a request denies it, and the answer is to that request.
+// A panic anywhere in a request denies it, and the answer has the UID of the request.
 func TestThreatPanicAnywhereDenies(t *testing.T) {
 	const good = `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":"7"}}`
 	handler := &endpoint{
@@ -201,10 +201,10 @@ func TestThreatPanicAnywhereDenies(t *testing.T) {
 		handler.ServeHTTP(w, r)
 		var answer admissionv1.AdmissionReview
 		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
-			t.Fatalf("%s: %q: %v", name, w.Body, err)
+			t.Fatalf("%s: got %q, %v, want a review", name, w.Body, err)
 		}
 		if wantDenied(t, answer.Response, 500); answer.Response.UID != c.uid {
-			t.Errorf("%s: the answer is to %q, want %q", name, answer.Response.UID, c.uid)
+			t.Errorf("%s: got the UID %q, want %q", name, answer.Response.UID, c.uid)
 		}
 	}
 }

@@ -29,8 +29,8 @@ func TestThreatRulesCoverEveryKind(t *testing.T) {
 	if diff := cmp.Diff(builtin, Rules(workload.Builtin())); diff != "" {
 		t.Error(diff)
 	}
-	// Two versions of one group are two rules: together they would say that each kind is served in
-	// both.
+	// Two versions of one group need two rules: one rule would match each resource in both
+	// versions.
 	further, err := workload.Builtin().With([]string{
 		"rollouts.v1alpha1.argoproj.io=spec.template", "canaries.v1.argoproj.io=spec.template",
 		"widgets.v1alpha1.argoproj.io=spec.pod",
@@ -45,7 +45,7 @@ func TestThreatRulesCoverEveryKind(t *testing.T) {
 	}
 }
 
-// Whatever the rules let in, the handlers understand.
+// The handlers can parse every request that the rules match.
 func TestRulesAndHandlersAgree(t *testing.T) {
 	b := newBench(t)
 	for _, k := range kinds(t) {

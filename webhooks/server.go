@@ -213,8 +213,9 @@ func unverified(w http.ResponseWriter, err error) {
 func (s *Server) TurnAway() { s.closeBefore.Store(new(time.Now())) }
 
 // Ready returns an error once the replica leaves. It also returns an error if a request came while
-// the contact with the API server was lost: another replica, which has contact, should answer. If no
-// request came, the API server may be down for all replicas, and they must be ready when it is back.
+// the contact with the API server was lost: another replica, which has contact, should answer. If
+// no request came, the API server may be down for all replicas, and they must be ready when it is
+// back.
 func (s *Server) Ready(*http.Request) error {
 	switch {
 	case s.leaving.Load():
@@ -230,8 +231,8 @@ func (s *Server) Ready(*http.Request) error {
 
 func (s *Server) contactLost() bool { return s.Contact != nil && s.Contact.Lost() }
 
-// Leave takes the replica out of service, and returns when that is done. The replica reports that it
-// is not ready, and answers for the shutdown delay. Halfway through the delay it closes the open
+// Leave takes the replica out of service, and returns when that is done. The replica reports that
+// it is not ready, and answers for the shutdown delay. Halfway through the delay it closes the open
 // connections with TurnAway. At the end it waits at most 10 s for the requests in flight. Leave may
 // be called more than once, and at any time.
 func (s *Server) Leave() {
@@ -255,8 +256,8 @@ func (s *Server) Leave() {
 	})
 }
 
-// StartedChecker returns a check that admission is served. It sends no request to the port: a server
-// that fails ends the manager.
+// StartedChecker returns a check that admission is served. It sends no request to the port: a
+// server that fails ends the manager.
 func (s *Server) StartedChecker() healthz.Checker {
 	return func(*http.Request) error {
 		if !s.started.Load() {

@@ -18,7 +18,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// running is a Server with a handler whose answers the test lets go.
+// running is a Server with a handler that answers when the test allows it.
 type running struct {
 	*Server
 	url     string
@@ -28,7 +28,7 @@ type running struct {
 	stop    context.CancelFunc
 	ended   chan error
 	held    chan context.Context // the context of each request to /held
-	release chan struct{}        // lets them end
+	release chan struct{}        // closed to let these requests end
 }
 
 func runServer(t *testing.T, delay time.Duration) *running {
@@ -38,7 +38,7 @@ func runServer(t *testing.T, delay time.Duration) *running {
 	return s
 }
 
-// patient are limits that no request runs into on a slow machine.
+// patient returns limits that no request reaches on a slow machine.
 func patient() Limits {
 	limits := DefaultLimits()
 	limits.Read, limits.Write = time.Hour, time.Hour
@@ -60,7 +60,8 @@ func prepareServer(t *testing.T, delay time.Duration, limits Limits) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // not a port that was free: another process may have it by now
+	// The server gets the listener and not a free port, which another process could use by then.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,9 +107,8 @@ func newRequest(t *testing.T, url string) *http.Request {
 	return r
 }
 
-// ask sends a request as an API server does, and reports whether it went over a connection that was
-// there.
-func (s *running) ask(t *testing.T, path string) (reused bool, err error) {
+// request sends a request as an API server does, and reports whether it reused a connection.
+func (s *running) request(t *testing.T, path string) (reused bool, err error) {
 	t.Helper()
 	r := newRequest(t, s.url+path)
 	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
@@ -119,7 +119,7 @@ func (s *running) ask(t *testing.T, path string) (reused bool, err error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && string(body) != "HTTP/2.0" {
-		err = fmt.Errorf("answered %q", body)
+		err = fmt.Errorf("got the body %q, want HTTP/2.0", body)
 	}
 	return reused, err
 }
@@ -128,9 +128,9 @@ func TestServerLeaves(t *testing.T) {
 	const delay = 2 * time.Second
 	s := runServer(t, delay)
 	if err := s.Ready(nil); err != nil {
-		t.Fatalf("not ready at the start: %v", err)
+		t.Fatalf("at the start: got %v from Ready, want nil", err)
 	}
-	if _, err := s.ask(t, "/now"); err != nil {
+	if _, err := s.request(t, "/now"); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -142,37 +142,37 @@ func TestServerLeaves(t *testing.T) {
 		return nil
 	})
 
-	// It answers all the time, on the connection that is there until half of the delay is over, and
-	// on others until the end.
+	// It answers all the time: on the open connection until half of the delay has passed, and on
+	// new ones until the end.
 	var fresh int
 	answered := 0
 	var refused error
 	for refused == nil {
 		var reused bool
-		if reused, refused = s.ask(t, "/now"); refused == nil {
+		if reused, refused = s.request(t, "/now"); refused == nil {
 			answered++
 			if !reused {
 				fresh++
 			}
 			if age := time.Since(began); !reused && age < delay/2 {
-				t.Errorf("turned away after %s", age)
+				t.Errorf("got a new connection after %s, want the old one until %s", age, delay/2)
 			}
 		}
 	}
 	if age := time.Since(began); age < delay {
-		t.Errorf("refused after %s: %v", age, refused)
+		t.Errorf("got %v after %s, want answers for %s", refused, age, delay)
 	}
 	if answered < 10 || fresh != 1 {
-		t.Errorf("%d answers, on %d further connections; want many, on one", answered, fresh)
+		t.Errorf("got %d answers on %d new connections, want at least 10 on one", answered, fresh)
 	}
 	if err := <-s.ended; err != nil {
-		t.Errorf("ended with %v", err)
+		t.Errorf("got %v from the server, want nil", err)
 	}
 }
 
-// TestServerAnswersWhatIsUnderWay also when the manager has ended, as it does when its lease is
-// lost.
-func TestServerAnswersWhatIsUnderWay(t *testing.T) {
+// Requests in flight are answered when the server leaves, and when the manager ends, as it does
+// when it loses its lease.
+func TestServerAnswersRequestsInFlight(t *testing.T) {
 	for name, leave := range map[string]func(*running){
 		"left":          func(s *running) { go s.Leave() },
 		"manager ended": func(s *running) { s.stop() },
@@ -181,7 +181,7 @@ func TestServerAnswersWhatIsUnderWay(t *testing.T) {
 			s := runServer(t, 0)
 			answer := make(chan error, 1)
 			go func() {
-				_, err := s.ask(t, "/held")
+				_, err := s.request(t, "/held")
 				answer <- err
 			}()
 			held := <-s.held
@@ -195,19 +195,19 @@ func TestServerAnswersWhatIsUnderWay(t *testing.T) {
 				return nil
 			})
 			if err := held.Err(); err != nil {
-				t.Errorf("the request under way was given up: %v", err)
+				t.Errorf("the context of the request in flight: got %v, want nil", err)
 			}
 			select {
 			case err := <-s.ended:
-				t.Errorf("ended before it was answered: %v", err)
+				t.Errorf("the server ended before its answer: %v", err)
 			default:
 			}
 			close(s.release)
 			if err := <-answer; err != nil {
-				t.Error(err)
+				t.Errorf("the request in flight: got %v, want an answer", err)
 			}
 			if err := <-s.ended; err != nil {
-				t.Errorf("ended with %v", err)
+				t.Errorf("got %v from the server, want nil", err)
 			}
 		})
 	}
@@ -216,21 +216,21 @@ func TestServerAnswersWhatIsUnderWay(t *testing.T) {
 func TestServerTurnsAwayOnce(t *testing.T) {
 	s := runServer(t, 0)
 	for _, want := range []bool{false, true} {
-		if reused, err := s.ask(t, "/now"); err != nil || reused != want {
-			t.Fatalf("connection reused: %t, %v; want %t", reused, err, want)
+		if reused, err := s.request(t, "/now"); err != nil || reused != want {
+			t.Fatalf("got connection reused %t, %v, want %t", reused, err, want)
 		}
 	}
 	s.TurnAway()
 	poll.Await(t, "another connection", func() error {
-		reused, err := s.ask(t, "/now")
+		reused, err := s.request(t, "/now")
 		if err == nil && reused {
-			err = errors.New("on the old one")
+			err = errors.New("the old one was reused")
 		}
 		return err
 	})
 	for range 3 {
-		if reused, err := s.ask(t, "/now"); err != nil || !reused {
-			t.Fatalf("connection reused: %t, %v; want it to stay", reused, err)
+		if reused, err := s.request(t, "/now"); err != nil || !reused {
+			t.Fatalf("got connection reused %t, %v, want true", reused, err)
 		}
 	}
 }

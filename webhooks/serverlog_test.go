@@ -14,7 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// lines is a log whose lines the test reads.
+// lines collects the lines of a log.
 type lines struct {
 	mu   sync.Mutex
 	text []string
@@ -32,8 +32,7 @@ func (l *lines) all() []string {
 	return append([]string(nil), l.text...)
 }
 
-// Handshakes that fail are logged in bounded number, through the manager's log, and counted beyond
-// that.
+// Failed handshakes are logged in the manager's log up to the rate limit, and counted above it.
 func TestThreatFailedHandshakesDoNotFloodTheLog(t *testing.T) {
 	const burst, failed = 3, 20
 	s := prepareServer(t, 0, patient())
@@ -47,17 +46,17 @@ func TestThreatFailedHandshakesDoNotFloodTheLog(t *testing.T) {
 	}
 	poll.Await(t, "all handshakes to fail", func() error {
 		if n := s.log.dropped.Load(); n < failed-burst {
-			return fmt.Errorf("%d reports are dropped", n)
+			return fmt.Errorf("%d errors are dropped, want %d", n, failed-burst)
 		}
 		return nil
 	})
 	got := log.all()
 	if len(got) != burst || !strings.Contains(got[0], "TLS handshake error") {
-		t.Errorf("%d lines: %q", len(got), got)
+		t.Errorf("got %d log lines, want %d about handshakes: %q", len(got), burst, got)
 	}
 }
 
-// What is passed on says how many reports were dropped before it, and is bounded.
+// A log line says how many errors were dropped before it, and its length is limited.
 func TestServerLog(t *testing.T) {
 	log := new(lines)
 	l := newServerLog(funcr.New(log.write, funcr.Options{}))
@@ -70,6 +69,6 @@ func TestServerLog(t *testing.T) {
 	out.Print("last")
 	got := log.all()
 	if len(got) != 2 || len(got[0]) > maxLine+200 || !strings.Contains(got[1], `"report"="last" "droppedBefore"=2`) {
-		t.Errorf("%q", got)
+		t.Errorf("got %q, want two lines, the second with two dropped before it", got)
 	}
 }

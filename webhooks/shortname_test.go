@@ -32,8 +32,9 @@ func distrusting(t *testing.T, as policy.ShortNames, changes ...func(*v1alpha1.I
 	return b
 }
 
-// Every kind: a name that nodes may read otherwise is denied by a policy of another registry, with
-// no trust root asked, and never pinned; in full, or where no policy holds, it is as it was.
+// In every kind, a short name is denied by any policy of the namespace, even one for another
+// registry. No trust root is fetched and nothing is pinned. The full name, and a namespace without
+// a policy, are not affected.
 func TestThreatShortNameIsDenied(t *testing.T) {
 	quay := func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"quay.example.com/acme/**"} }
 	b := distrusting(t, policy.ShortNamesDeny, quay)
@@ -51,7 +52,7 @@ func TestThreatShortNameIsDenied(t *testing.T) {
 			_, got := b.admit(t, request{
 				kind: k.Name, object: object(k.Name, shortName), old: object(k.Name, shortName),
 			})
-			wantAdmitted(t, got) // an update that leaves it as it is
+			wantAdmitted(t, got) // an update that does not change the image
 			_, got = b.admit(t, request{kind: k.Name, object: object(k.Name, "docker.io/"+shortName)})
 			wantAdmitted(t, got)
 			_, got = b.admit(t, request{kind: k.Name, namespace: "lab", object: object(k.Name, shortName)})
@@ -59,11 +60,11 @@ func TestThreatShortNameIsDenied(t *testing.T) {
 		})
 	}
 	if b.root.fetches != 0 {
-		t.Errorf("%d fetches for what nothing can be signed for", b.root.fetches)
+		t.Errorf("got %d fetches, want none", b.root.fetches)
 	}
 }
 
-// Every list of a Pod.
+// A short name is denied in every list of a Pod.
 func TestThreatShortNameInEveryList(t *testing.T) {
 	b := distrusting(t, policy.ShortNamesDeny, func(*v1alpha1.ImagePolicySpec) {})
 	for name, change := range map[string]func(*corev1.PodSpec){
@@ -91,7 +92,8 @@ func TestThreatShortNameInEveryList(t *testing.T) {
 	}
 }
 
-// The mode of the policy says what comes of it, and the strongest of several decides.
+// The mode of the policy decides what happens to a short name. Of several policies, the strictest
+// mode applies.
 func TestShortNameByMode(t *testing.T) {
 	in := func(mode v1alpha1.PolicyMode) func(*v1alpha1.ImagePolicySpec) {
 		return func(s *v1alpha1.ImagePolicySpec) { s.Mode = mode }
@@ -111,12 +113,13 @@ func TestShortNameByMode(t *testing.T) {
 		wantAdmitted(t, got)
 		wantImage(t, stored, shortName)
 		if len(got.Warnings) != 1 || !names(got.Warnings[0], 1) || !names(got.AuditAnnotations[auditAnnotation], 0) {
-			t.Errorf("warnings %q, audit annotations %q", got.Warnings, got.AuditAnnotations)
+			t.Errorf("got the warnings %q and the audit annotations %q, want one of each policy", got.Warnings,
+				got.AuditAnnotations)
 		}
 	}
 }
 
-// Under DockerIO a short name is pinned and judged as what it is in full.
+// With --short-names=DockerIO, a short name is decided on and pinned as its full name on docker.io.
 func TestShortNameOfDockerIO(t *testing.T) {
 	b := distrusting(t, policy.ShortNamesDockerIO,
 		func(s *v1alpha1.ImagePolicySpec) { s.Images = []v1alpha1.ImagePattern{"acme/**"} })

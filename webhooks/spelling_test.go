@@ -10,23 +10,23 @@ import (
 	"strings"
 )
 
-// speller writes JSON in one of the many ways to spell it, and now and then as something else.
+// speller writes JSON with random white space, order and escapes, and sometimes with faults.
 type speller struct {
 	*rand.Rand
 	out bytes.Buffer
-	// oddness is the chance, in 1000, that an entry is spoilt, and odd how many were.
+	// oddness is the chance, in 1000, that an entry gets a fault. odd is the number of faults.
 	oddness, odd int
 }
 
 func (s *speller) blank() { s.out.WriteString([]string{"", "", "", " ", "\n\t", "\r\n"}[s.IntN(6)]) }
 
-// value writes a value, with its members in any order.
+// value writes a value with its members in random order.
 func (s *speller) value(v any) {
 	s.blank()
 	switch v := v.(type) {
 	case map[string]any:
 		var entries []func()
-		for _, key := range slices.Sorted(maps.Keys(v)) { // so that a seed says all
+		for _, key := range slices.Sorted(maps.Keys(v)) { // so that the seed alone decides the order
 			entries = append(entries, func() { s.member(key, v[key]) })
 		}
 		for range s.IntN(2) {
@@ -37,7 +37,7 @@ func (s *speller) value(v any) {
 	case []any:
 		var entries []func()
 		for _, value := range v {
-			entries = append(entries, func() { s.spoilt(value) })
+			entries = append(entries, func() { s.maybeFaulty(value) })
 		}
 		s.enclosed("[", entries, "]")
 	case json.RawMessage:
@@ -63,7 +63,7 @@ func (s *speller) enclosed(open string, entries []func(), end string) {
 	s.out.WriteString(end)
 }
 
-// member writes a member, or what a decoder could take for it: in another case, with an escape, or
+// member writes a member. A fault is a key in another case, with an escape or an invalid byte, or
 // twice.
 func (s *speller) member(key string, value any) {
 	name := fmt.Sprintf("%q", key)
@@ -78,7 +78,7 @@ func (s *speller) member(key string, value any) {
 			name = name[:at] + "\xff" + name[at:]
 		case 3:
 			s.out.WriteString(name + ":")
-			s.spoilt(value)
+			s.maybeFaulty(value)
 			s.out.WriteString(",")
 		}
 	}
@@ -86,11 +86,11 @@ func (s *speller) member(key string, value any) {
 	s.out.WriteString(name)
 	s.blank()
 	s.out.WriteString(":")
-	s.spoilt(value)
+	s.maybeFaulty(value)
 }
 
-// spoilt writes a value, or something else in its place.
-func (s *speller) spoilt(v any) {
+// maybeFaulty writes a value, or as a fault another one.
+func (s *speller) maybeFaulty(v any) {
 	if s.IntN(1000) < s.oddness {
 		s.odd++
 		v = json.RawMessage([]string{
@@ -103,7 +103,7 @@ func (s *speller) spoilt(v any) {
 	s.value(v)
 }
 
-// unknown writes a member that nobody reads, with what looks like images in it.
+// unknown writes a member that is not decoded, with text that looks like images.
 func (s *speller) unknown() {
 	fmt.Fprintf(&s.out, `"x%d":`, s.Uint32())
 	s.out.WriteString([]string{
@@ -112,8 +112,7 @@ func (s *speller) unknown() {
 	}[s.IntN(7)])
 }
 
-// spell returns a value as JSON in some spelling, with a byte changed now and then where it may be
-// odd.
+// spell returns a value as JSON in a random spelling. A fault is a changed, removed or added byte.
 func (s *speller) spell(v any) []byte {
 	s.out.Reset()
 	s.value(v)

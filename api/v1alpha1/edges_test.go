@@ -7,15 +7,16 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// An edge is a part of a rule that the two objects of the rule do not reach: one anchor of an
-// expression, one of several ways to meet it.
+// An edge covers a part of a rule that the two objects of the rule do not cover: one anchor of an
+// expression, or one of several ways to meet it.
 type edge struct {
 	kind              string
 	of                func(any) func(spec)
 	refused, accepted []any
 }
 
-// Each part of each expression counts: without it, one of these values would be judged otherwise.
+// Each part of each expression is needed: without it, the result for one of these values would
+// change.
 func TestRuleEdges(t *testing.T) {
 	nested := func(path string) func(any) func(spec) {
 		return func(v any) func(spec) { return set(path, v) }
@@ -126,13 +127,14 @@ func (e edge) check(t *testing.T) {
 	}
 	for _, value := range e.accepted {
 		if err := submitted(value); err != nil {
-			t.Errorf("%v is refused: %v", value, err)
+			t.Errorf("%v: got %v, want it accepted", value, err)
 		}
 	}
 	for _, value := range e.refused {
-		// An expression that fails refuses too, and says nothing to act on.
+		// An expression with an evaluation error refuses too, but its message does not help the
+		// user.
 		if err := submitted(value); !apierrors.IsInvalid(err) || strings.Contains(err.Error(), "no such key") {
-			t.Errorf("%v got %v, want it refused by a rule in its own words", value, err)
+			t.Errorf("%v: got %v, want it refused with the message of a rule", value, err)
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// policySpec returns the spec of an ImagePolicy that breaks no rule.
+// policySpec returns a valid spec of an ImagePolicy.
 func policySpec() spec {
 	return spec{
 		"images":        []any{"registry.example.com/acme/**"},
@@ -15,7 +15,7 @@ func policySpec() spec {
 	}
 }
 
-// requirement returns an edit that leaves one requirement, of these fields.
+// requirement returns an edit that sets a single requirement with these fields.
 func requirement(fields map[string]any) func(spec) {
 	return set("requiredRoles", []any{fields})
 }
@@ -160,8 +160,8 @@ func TestImagePolicyRules(t *testing.T) {
 	testRules(t, "ImagePolicy", policySpec, rules)
 }
 
-// privateKeyMessage is of rules that sit above the field: the API server prints the value of a
-// string, and no part of a list or object.
+// privateKeyMessage is the message of rules that are on the parent of the field. For a rule on the
+// string itself, the API server would print the value; for a list or object it prints none.
 const privateKeyMessage = "there is a private key in this field: remove it, and keep it out of the cluster"
 
 func addRoleRules(rules map[string]rule, field string, of func(any) func(spec)) {
@@ -180,8 +180,8 @@ func addNameRules(rules map[string]rule, field string, of func(any) func(spec)) 
 	rules[field+" a name has no white space: remove it"] = rule{of("a\n"), of("a")}
 }
 
-// addSelectorRules adds the rules of namespaceSelector: what it holds can be a label, so that it
-// does not select nothing by a typo.
+// addSelectorRules adds the rules of namespaceSelector. They accept only valid labels, so that a
+// typo does not make a selector that selects nothing.
 func addSelectorRules(rules map[string]rule) {
 	const field = "spec.namespaceSelector"
 	matchLabels := func(labels map[string]any) func(spec) { return set("namespaceSelector.matchLabels", labels) }
@@ -251,12 +251,12 @@ func addSelectorRules(rules map[string]rule) {
 	} {
 		rules[at+"[].key "+message] = rule{in(key, "a"), in("example.com/env", "a")}
 	}
-	for place, of := range map[string]func(any) func(spec){
+	for path, of := range map[string]func(any) func(spec){
 		field + ".matchLabels.*": value, at + "[].values[]": func(v any) func(spec) { return in("env", v) },
 	} {
-		rules[place+" maxLength"] = rule{of(text("", 64, "")), of(text("", 63, ""))}
-		rules[place+" a label has no white space: remove it"] = rule{of(" production"), of("production")}
-		rules[place+
+		rules[path+" maxLength"] = rule{of(text("", 64, "")), of(text("", 63, ""))}
+		rules[path+" a label has no white space: remove it"] = rule{of(" production"), of("production")}
+		rules[path+
 			" no label has this value: a value consists of letters, digits, '-', '_' and '.', and begins and ends "+
 			"with a letter or digit"] = rule{
 			of("a*"), of(""),
@@ -269,7 +269,7 @@ const roleNameMessage = "a role name consists of lower-case letters, digits, '-'
 
 const delegationMessage = "name the role and not its delegation: ci, not targets/ci"
 
-// patternRules are the restrictions of a pattern, and patterns on either side of each.
+// patternRules are the restrictions of a pattern, each with a refused and an accepted pattern.
 var patternRules = map[string]struct{ refused, accepted string }{
 	"maxLength": {text("example.com/", 513, ""), text("example.com/", 512, "")},
 	"a pattern matches repositories and cannot name a digest; remove what follows the '@'": {

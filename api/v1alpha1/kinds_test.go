@@ -93,8 +93,8 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	}
 }
 
-// What passes the CRD must be readable by the operator: one object that its client cannot decode
-// would blind it to all.
+// The operator can decode every object that the CRD accepts. A single one that it cannot decode
+// would break its watch of all objects.
 func TestAcceptedObjectsDecode(t *testing.T) {
 	c := server(t)
 	intervals := []string{"30s", "24h", "1440m", "1h30m", "90.5s", "0h30s", "86400000ms"}
@@ -102,7 +102,7 @@ func TestAcceptedObjectsDecode(t *testing.T) {
 		s := rootSpec()
 		s.set("refreshInterval", interval)
 		if err := submit(t, c, "TrustRoot", s); err != nil {
-			t.Errorf("%s: %v", interval, err)
+			t.Errorf("%s: got %v, want it accepted", interval, err)
 			continue
 		}
 		content, err := json.Marshal(map[string]any{"spec": s})
@@ -110,7 +110,7 @@ func TestAcceptedObjectsDecode(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := json.Unmarshal(content, &v1alpha1.TrustRoot{}); err != nil {
-			t.Errorf("the API server accepts %s, and the operator cannot read it: %v", interval, err)
+			t.Errorf("%s: the API server accepts it; got %v from the decoder, want nil", interval, err)
 		}
 	}
 	for _, interval := range []string{
@@ -139,7 +139,7 @@ func TestNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			i := slices.IndexFunc(resources.APIResources, func(r metav1.APIResource) bool { return r.Name == name })
 			if i < 0 {
-				t.Fatalf("not served; served are %v", resources.APIResources)
+				t.Fatalf("got the resources %v, want %s among them", resources.APIResources, name)
 			}
 			got := resources.APIResources[i]
 			if !slices.Contains(got.Categories, "countersign") {
@@ -156,7 +156,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// get reads from the API server what no typed client shows.
+// get sends a GET request to the API server, for answers that no typed client returns.
 func get(t *testing.T, path, accept string, into any) {
 	t.Helper()
 	config := rest.CopyConfig(kube.Config)
@@ -174,8 +174,8 @@ func get(t *testing.T, path, accept string, into any) {
 	}
 }
 
-// columns returns the cells of the only row of a kind's table, by column, and which columns need -o
-// wide.
+// columns returns the cells of the only row of a kind's table, by column, and the columns that
+// kubectl prints with -o wide only.
 func columns(t *testing.T, resource string) (cells map[string]any, wide []string) {
 	t.Helper()
 	table := &metav1.Table{}
@@ -193,7 +193,7 @@ func columns(t *testing.T, resource string) (cells map[string]any, wide []string
 	return cells, wide
 }
 
-// create keeps an object with its status until the test ends.
+// create creates an object with its status, and deletes it at the end of the test.
 func create(t *testing.T, c client.Client, object client.Object, status func()) {
 	t.Helper()
 	if err := c.Create(t.Context(), object); err != nil {
@@ -300,7 +300,7 @@ func TestSamplesAreAccepted(t *testing.T) {
 	}
 }
 
-// The examples of the documentation are taken from its pages as they stand.
+// The API server accepts the examples in the documentation.
 func TestDocumentedExamplesAreAccepted(t *testing.T) {
 	c := server(t)
 	for _, page := range []string{"README.md", "docs/spec/imagepolicy.md", "docs/spec/trustroot.md"} {
@@ -319,12 +319,12 @@ func TestDocumentedExamplesAreAccepted(t *testing.T) {
 			}
 		}
 		if found == 0 {
-			t.Errorf("%s has no example", page)
+			t.Errorf("%s: got no example, want one at least", page)
 		}
 	}
 }
 
-// accepts wants the API server to accept an object given as YAML, under strict validation.
+// accepts checks that the API server accepts an object in YAML, under strict validation.
 func accepts(t *testing.T, c client.Client, content string) {
 	t.Helper()
 	object := &unstructured.Unstructured{}
@@ -333,17 +333,18 @@ func accepts(t *testing.T, c client.Client, content string) {
 	}
 	if err := c.Create(t.Context(), object, client.DryRunAll,
 		client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
-		t.Error(err)
+		t.Errorf("got %v, want the object accepted", err)
 	}
 }
 
-// Others have an "imagepolicies" too. With one of them installed, the full name still reaches ours.
+// Other projects have a resource "imagepolicies" too. Beside such a CRD, the full name still
+// selects ours.
 func TestFullNameBesideAnotherImagePolicies(t *testing.T) {
 	c := server(t)
 	other := readCRD(t, "ImagePolicy")
 	other.Name, other.Spec.Group = "imagepolicies.config.example.com", "config.example.com"
 	other.Spec.Names.ShortNames, other.Spec.Names.Categories = nil, nil
-	// Installed through envtest, which waits until the resource is served.
+	// envtest waits until the API server serves the resource.
 	if _, err := envtest.InstallCRDs(kube.Config, envtest.CRDInstallOptions{
 		CRDs: []*apiextensionsv1.CustomResourceDefinition{other},
 	}); err != nil {

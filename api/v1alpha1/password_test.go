@@ -10,8 +10,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// A URL may hold a password or a token. It is refused, whatever else is wrong with it, and neither
-// the API server nor kubectl prints it: what they print goes to terminals and into logs.
+// A URL with a password or a token is refused, whatever else is wrong with it. Neither the API
+// server nor kubectl prints the secret, because their output is shown in terminals and written to
+// logs.
 func TestThreatPasswordInServer(t *testing.T) {
 	c := server(t)
 	const secret = "hunter2"
@@ -32,24 +33,24 @@ func TestThreatPasswordInServer(t *testing.T) {
 			"notary.tokenServices": set("notary.tokenServices", []any{url}),
 		} {
 			if field == "notary.tokenServices" && !strings.Contains(url, "@") {
-				continue // It is no URL: what it holds is a host.
+				continue // The field has a host and no URL.
 			}
 			s := rootSpec()
 			edit(s)
 			err := submit(t, c, "TrustRoot", s)
 			if !apierrors.IsInvalid(err) || strings.Contains(err.Error(), secret) ||
 				!strings.Contains(err.Error(), "spec."+field) {
-				t.Errorf("%s, %q: %v, want it refused as invalid and not printed", field, url, err)
+				t.Errorf("%s, %q: got %v, want it refused as invalid without the secret", field, url, err)
 			}
 			printed, err := kubectl(t, "create", "--dry-run=server", "-f", manifest(t, "TrustRoot", s))
 			if err == nil || strings.Contains(printed, secret) || !strings.Contains(printed, "spec."+field) {
-				t.Errorf("%s, %q: kubectl printed %s", field, url, printed)
+				t.Errorf("%s, %q: got %s from kubectl, want the field and not the secret", field, url, printed)
 			}
 		}
 	}
 }
 
-// manifest writes an object into a file.
+// manifest writes an object to a file, and returns its path.
 func manifest(t *testing.T, kind string, s spec) string {
 	t.Helper()
 	raw, err := json.Marshal(map[string]any{

@@ -16,9 +16,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
-// What the API server accepts as a pattern, the operator must be able to compile, and the other way
-// round: a pattern that only one of them takes would be a policy that denies its scope, or one that
-// cannot be written.
+// The API server and the operator accept the same patterns. A pattern that only the API server
+// accepts would make a policy that denies its scope. A pattern that only the operator accepts could
+// not be used.
 func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 	patterns := map[string]bool{ // whether it is a pattern
 		"nginx":                            true,
@@ -51,7 +51,7 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 		"*:5000/app":                       false,
 		"Acme/app":                         false,
 		"LOCALHOST/app":                    false,
-		// a repository of docker.io to runtimes, and a registry to whoever writes it
+		// a runtime reads it as a repository of docker.io, and its author means a registry
 		"registry.example.com":             false,
 		"registry.example.com/":            false,
 		"/acme/app":                        false,
@@ -93,7 +93,7 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 	}
 	for pattern, want := range patterns {
 		if _, err := imageref.ParsePattern(pattern); (err == nil) != want {
-			t.Errorf("the parser says of %q: %v, want accepted: %t", pattern, err, want)
+			t.Errorf("%q: got %v from the parser, want accepted: %t", pattern, err, want)
 		}
 	}
 	texts := slices.Collect(maps.Keys(patterns))
@@ -106,28 +106,29 @@ func TestPatternRulesAgreeWithTheParser(t *testing.T) {
 		randomTexts(2000, 12, "[", "]/app",
 			[]string{"0:", "0:", "0:", "0000:", "ffff:", "FFFF:", "a:", ":", ":0", ":1", "Fe80", "00001"})...)
 	slices.Sort(texts)
-	texts = slices.Compact(texts) // of equal entries the API server says that they are
+	texts = slices.Compact(texts) // the API server refuses equal entries
 	c := server(t)
 	for chunk := range slices.Chunk(texts, 256) {
 		refused := refusedPatterns(t, c, chunk)
 		for _, pattern := range chunk {
 			_, err := imageref.ParsePattern(pattern)
-			complaints := refused[pattern]
-			if pattern == "localhost" && len(complaints) == 1 && err == nil {
-				continue // Older objects may hold it. It goes on to mean docker.io/library/localhost and no registry.
+			messages := refused[pattern]
+			if pattern == "localhost" && len(messages) == 1 && err == nil {
+				continue // Older objects may have it. It still means docker.io/library/localhost and not a registry.
 			}
-			if len(complaints) > 0 != (err != nil) {
-				t.Errorf("%q: the API server says %q and the parser %v", pattern, complaints, err)
+			if len(messages) > 0 != (err != nil) {
+				t.Errorf("%q: got %q from the API server and %v from the parser, want the same result", pattern,
+					messages, err)
 			}
-			if len(complaints) > 1 {
-				t.Errorf("%q: the API server says %q; want the first fault alone", pattern, complaints)
+			if len(messages) > 1 {
+				t.Errorf("%q: got %q from the API server, want the first fault only", pattern, messages)
 			}
 		}
 	}
 }
 
-// randomTexts returns n different texts made of at most so many pieces between two ends, the same
-// at each call.
+// randomTexts returns n different texts, each of at most most pieces between before and after. Each
+// call returns the same texts.
 func randomTexts(n, most int, before, after string, pieces []string) []string {
 	random := rand.New(rand.NewPCG(1, 2))
 	seen := map[string]bool{"": true}
@@ -145,7 +146,7 @@ func randomTexts(n, most int, before, after string, pieces []string) []string {
 	return texts
 }
 
-// refusedPatterns returns which of the patterns the API server refuses, and what it says of them.
+// refusedPatterns returns the messages of the patterns that the API server refuses.
 func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[string][]string {
 	t.Helper()
 	s := policySpec()
@@ -163,7 +164,7 @@ func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[strin
 	for _, cause := range status.Status().Details.Causes {
 		match := field.FindStringSubmatch(cause.Field)
 		if match == nil {
-			t.Fatalf("unexpected complaint about %s: %s", cause.Field, cause.Message)
+			t.Fatalf("got a message about %s, want one about a pattern: %s", cause.Field, cause.Message)
 		}
 		i, err := strconv.Atoi(match[1])
 		if err != nil {
@@ -174,8 +175,8 @@ func refusedPatterns(t *testing.T, c client.Client, patterns []string) map[strin
 	return refused
 }
 
-// The message of a pattern with several faults is about the one to act on, and what it tells to
-// write is a pattern.
+// For a pattern with several faults, the message names the one to correct first. The pattern that a
+// message advises is valid.
 func TestPatternAdvice(t *testing.T) {
 	c := server(t)
 	for pattern, want := range map[string]string{
@@ -202,13 +203,13 @@ func TestPatternAdvice(t *testing.T) {
 		"example.com/acme/App":                     "lower-case",
 		"**.example.com/App":                       "cannot stand for the registry host",
 	} {
-		complaints := refusedPatterns(t, c, []string{pattern})[pattern]
-		if len(complaints) != 1 || !strings.Contains(complaints[0], want) {
-			t.Errorf("%q: %q, want one complaint that says %q", pattern, complaints, want)
+		messages := refusedPatterns(t, c, []string{pattern})[pattern]
+		if len(messages) != 1 || !strings.Contains(messages[0], want) {
+			t.Errorf("%q: got %q, want one message with %q", pattern, messages, want)
 		}
 		if _, advice, ok := strings.Cut(want, "write "); ok && strings.HasSuffix(advice, " for") {
 			if _, err := imageref.ParsePattern(strings.TrimSuffix(advice, " for")); err != nil {
-				t.Errorf("the advice %q is no pattern: %v", advice, err)
+				t.Errorf("the advice %q: got %v from the parser, want a valid pattern", advice, err)
 			}
 		}
 	}

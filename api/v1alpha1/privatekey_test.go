@@ -16,30 +16,30 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 )
 
-// A private key that is pasted into any string of a spec is refused, and the API server prints no
-// line of it: its message goes to terminals and into logs.
+// A private key in any string of a spec is refused. The API server prints no line of it, because
+// its message is shown in terminals and written to logs.
 func TestThreatPrivateKeyInSpec(t *testing.T) {
 	c := server(t)
 	for kind, base := range map[string]func() spec{"ImagePolicy": policySpec, "TrustRoot": rootSpec} {
-		places := map[string]func(any) any{}
-		collectStrings(specSchema(t, kind), func(v any) any { return v }, "spec", places)
-		if len(places) < 8 {
-			t.Fatalf("found only %d strings in %s", len(places), kind)
+		fields := map[string]func(any) any{}
+		collectStrings(specSchema(t, kind), func(v any) any { return v }, "spec", fields)
+		if len(fields) < 8 {
+			t.Fatalf("%s: got %d strings, want at least 8", kind, len(fields))
 		}
-		for place, wrap := range places {
+		for path, wrap := range fields {
 			for name, key := range privateKeys(t) {
 				edited := wrap(key).(map[string]any)
 				s := base()
 				merge(s, edited)
 				err := submit(t, c, kind, s)
 				if err == nil {
-					t.Errorf("%s: %s takes a private key (%s)", kind, place, name)
+					t.Errorf("%s: %s accepts a private key (%s), want it refused", kind, path, name)
 					continue
 				}
 				for _, line := range strings.Split(strings.TrimSpace(key), "\n")[1:] {
 					if len(line) >= 8 && !strings.HasPrefix(line, "-----") && !strings.Contains(line, ":") &&
 						strings.Contains(err.Error(), line[:8]) {
-						t.Errorf("%s: %s prints the private key (%s): %v", kind, place, name, err)
+						t.Errorf("%s: %s prints the private key (%s), want no line of it: %v", kind, path, name, err)
 						break
 					}
 				}
@@ -48,28 +48,28 @@ func TestThreatPrivateKeyInSpec(t *testing.T) {
 	}
 }
 
-// collectStrings puts every free string below schema into places, with a function that makes the
-// spec that holds a value there alone.
-func collectStrings(schema *apiextensionsv1.JSONSchemaProps, wrap func(any) any, at string,
-	places map[string]func(any) any) {
+// collectStrings adds every string below schema to fields, by its path. The value is a function
+// that returns a spec with only that string set.
+func collectStrings(schema *apiextensionsv1.JSONSchemaProps, wrap func(any) any, path string,
+	fields map[string]func(any) any) {
 	if schema.Type == "string" {
-		places[at] = wrap
+		fields[path] = wrap
 	}
 	if schema.Items != nil {
-		collectStrings(schema.Items.Schema, func(v any) any { return wrap([]any{v}) }, at+"[]", places)
+		collectStrings(schema.Items.Schema, func(v any) any { return wrap([]any{v}) }, path+"[]", fields)
 	}
 	if schema.AdditionalProperties != nil {
 		collectStrings(schema.AdditionalProperties.Schema, func(v any) any { return wrap(map[string]any{"env": v}) },
-			at+".*", places)
-		places[at+", as a key"] = func(v any) any { return wrap(map[string]any{v.(string): "a"}) }
+			path+".*", fields)
+		fields[path+", as a key"] = func(v any) any { return wrap(map[string]any{v.(string): "a"}) }
 	}
 	for _, name := range slices.Sorted(maps.Keys(schema.Properties)) {
 		property := schema.Properties[name]
-		collectStrings(&property, func(v any) any { return wrap(map[string]any{name: v}) }, at+"."+name, places)
+		collectStrings(&property, func(v any) any { return wrap(map[string]any{name: v}) }, path+"."+name, fields)
 	}
 }
 
-// merge puts edit into s; maps are merged, and everything else is replaced.
+// merge merges the maps of edit into s, and replaces every other value.
 func merge(s, edit map[string]any) {
 	for name, value := range edit {
 		into, ok := s[name].(map[string]any)
@@ -81,7 +81,7 @@ func merge(s, edit map[string]any) {
 	}
 }
 
-// privateKeys returns private keys in the forms that tools write, the shortest one too.
+// privateKeys returns private keys in the formats that tools write, from the shortest to RSA.
 func privateKeys(t *testing.T) map[string]string {
 	t.Helper()
 	_, short, err := ed25519.GenerateKey(rand.Reader)

@@ -20,16 +20,17 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A rule is one restriction of a CRD, and two objects that meet at its border: the API server
-// refuses one for this rule alone, and accepts the other.
+// A rule tests one restriction of a CRD with two objects on either side of its limit. The API
+// server refuses one for this restriction only, and accepts the other.
 type rule struct {
 	refused, accepted func(spec)
 }
 
-// A spec is the spec of an object, as YAML has it.
+// A spec is the spec of an object, as decoded YAML.
 type spec map[string]any
 
-// set replaces the value at a path of map keys, making the maps on the way; nil removes it.
+// set sets the value at a path of map keys, and creates the maps on the path. A nil value removes
+// it.
 func (s spec) set(path string, value any) {
 	keys := strings.Split(path, ".")
 	m := map[string]any(s)
@@ -51,7 +52,7 @@ func (s spec) set(path string, value any) {
 // set returns an edit that sets path.
 func set(path string, value any) func(spec) { return func(s spec) { s.set(path, value) } }
 
-// all returns an edit that makes several.
+// all returns an edit that applies several.
 func all(edits ...func(spec)) func(spec) {
 	return func(s spec) {
 		for _, edit := range edits {
@@ -60,10 +61,10 @@ func all(edits ...func(spec)) func(spec) {
 	}
 }
 
-// as it is: the base object is the neighbour that passes.
+// unchanged is an edit that changes nothing: the base object is the accepted one.
 func unchanged(spec) {}
 
-// list returns n values, each made of its index.
+// list returns n values, each computed from its index.
 func list(n int, value func(i int) any) []any {
 	values := []any{}
 	for i := range n {
@@ -76,13 +77,13 @@ func numbered(format string) func(int) any {
 	return func(i int) any { return fmt.Sprintf(format, i) }
 }
 
-// text returns a string of n times "a" between prefix and suffix, n long in all.
+// text returns a string of length n: prefix, as many "a" as fit, and suffix.
 func text(prefix string, n int, suffix string) string {
 	return prefix + strings.Repeat("a", n-len(prefix)-len(suffix)) + suffix
 }
 
-// message is what the API server says of a restriction other than CEL, which carries its own
-// message.
+// message has the API server's text for each restriction other than CEL rules, which have messages
+// of their own.
 var message = map[string]string{
 	"required":      "Required value",
 	"minItems":      "should have at least",
@@ -98,8 +99,8 @@ var message = map[string]string{
 	"map":           "Duplicate value",
 }
 
-// testRules submits both objects of every rule of a kind and compares the rules tested with those
-// in the CRD.
+// testRules submits both objects of every rule of a kind. It also checks that there is a rule for
+// every restriction in the CRD.
 func testRules(t *testing.T, kind string, base func() spec, rules map[string]rule) {
 	t.Helper()
 	c := server(t)
@@ -108,7 +109,7 @@ func testRules(t *testing.T, kind string, base func() spec, rules map[string]rul
 			accepted := base()
 			r.accepted(accepted)
 			if err := submit(t, c, kind, accepted); err != nil {
-				t.Errorf("the object that keeps the rule was refused: %v", err)
+				t.Errorf("the object that meets the rule: got %v, want it accepted", err)
 			}
 			refused := base()
 			r.refused(refused)
@@ -125,37 +126,37 @@ func testRules(t *testing.T, kind string, base func() spec, rules map[string]rul
 		collectRules("spec", specSchema(t, kind), inCRD)
 		want := slices.Sorted(maps.Keys(inCRD))
 		if len(want) < 20 {
-			t.Fatalf("found only %d rules in the CRD: the walk over its schema misses some", len(want))
+			t.Fatalf("got %d rules from the CRD, want at least 20: the walk over its schema misses some", len(want))
 		}
 		if diff := cmp.Diff(want, slices.Sorted(maps.Keys(rules))); diff != "" {
-			t.Errorf("rules in the CRD (-) and rules tested (+) differ:\n%s", diff)
+			t.Errorf("rules (-in the CRD +tested):\n%s", diff)
 		}
 	})
 }
 
-// checkRefusal wants err to be one complaint, about field, that holds want.
+// checkRefusal checks that err has exactly one cause, which names field and contains want.
 func checkRefusal(t *testing.T, err error, field, want string) {
 	t.Helper()
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) || !apierrors.IsInvalid(err) {
-		t.Fatalf("the object that breaks the rule got %v, want it to be refused as invalid", err)
+		t.Fatalf("the object that breaks the rule: got %v, want it refused as invalid", err)
 	}
 	path := regexp.MustCompile(
 		"^" + strings.NewReplacer(`\[\]`, `\[[0-9]+\]`, `\.\*`,
 			`(\.[^.]+|\[[^\]]+\])`).Replace(regexp.QuoteMeta(field)) + "$")
 	var causes []metav1.StatusCause
 	for _, cause := range status.Status().Details.Causes {
-		// The API server leaves CEL out, and says so, where the schema alone refuses the object.
+		// If the schema refuses an object, the API server skips the CEL rules, and says so.
 		if !strings.Contains(cause.Message, "some validation rules were not checked") {
 			causes = append(causes, cause)
 		}
 	}
 	if len(causes) != 1 || !path.MatchString(causes[0].Field) || !strings.Contains(causes[0].Message, want) {
-		t.Errorf("refused for %+v\nwant exactly one complaint, about %s, that holds %q", causes, field, want)
+		t.Errorf("got the causes %+v, want exactly one about %s with %q", causes, field, want)
 	}
 }
 
-// submit has the API server judge an object, strictly, and keeps nothing.
+// submit creates an object as a dry run, under strict validation.
 func submit(t *testing.T, c client.Client, kind string, s spec) error {
 	t.Helper()
 	object := &unstructured.Unstructured{Object: map[string]any{
@@ -167,10 +168,10 @@ func submit(t *testing.T, c client.Client, kind string, s spec) error {
 	return c.Create(t.Context(), object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
 }
 
-// messages finds the messages in an expression that yields the one of the first fault.
+// messages matches the messages in an expression that returns the message of the first fault.
 var messages = regexp.MustCompile(`[?:] "([^"]* [^"]*)"`)
 
-// collectRules puts every restriction in a schema into rules, as "field restriction".
+// collectRules adds every restriction in a schema to rules, as "field restriction".
 func collectRules(field string, schema *apiextensionsv1.JSONSchemaProps, rules map[string]bool) {
 	add := func(restriction string, present bool) {
 		if present {
@@ -199,7 +200,7 @@ func collectRules(field string, schema *apiextensionsv1.JSONSchemaProps, rules m
 	}
 	add("maxProperties", schema.MaxProperties != nil)
 	if schema.XListType != nil && *schema.XListType != "atomic" {
-		// The API server names the second of two equal entries.
+		// The API server reports the second of two equal entries.
 		rules[field+"[] "+*schema.XListType] = true
 	}
 	for _, name := range schema.Required {
@@ -216,7 +217,7 @@ func collectRules(field string, schema *apiextensionsv1.JSONSchemaProps, rules m
 	}
 }
 
-// readCRD returns the CRD of a kind as it is installed.
+// readCRD reads the CRD of a kind from config/crd.
 func readCRD(t *testing.T, kind string) *apiextensionsv1.CustomResourceDefinition {
 	t.Helper()
 	path := filepath.Join("..", "..", "config", "crd", "countersign.dev_"+plural(kind)+".yaml")

@@ -9,7 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// labelKeys are keys that may be those of a label, each at some border of the rules.
+// labelKeys returns valid and invalid keys of labels, each close to a limit of the rules.
 func labelKeys() []string {
 	keys := []string{
 		"env", "env ", " env", "e nv", "env\n", "\tenv", "", "env=", "=", "Env", "e", "-env", "env-", "e_n.v", ".env",
@@ -24,18 +24,18 @@ func labelKeys() []string {
 	return append(keys, randomTexts(150, 6, "", "", []string{"a", "B", "0", "-", ".", "_", "/", "a.b/", " ", "ab"})...)
 }
 
-// A key that the API server takes is one that a label can have, and the other way round: one that
-// only the API server takes would be a policy that denies its scope.
+// The API server accepts exactly the keys that a label can have. Any other key would make a policy
+// that denies its scope.
 func TestSelectorKeyRulesAgreeWithKubernetes(t *testing.T) {
 	c := server(t)
 	for _, key := range labelKeys() {
 		want := len(validation.IsQualifiedName(key)) == 0
-		for place, selector := range map[string]map[string]any{
+		for field, selector := range map[string]map[string]any{
 			"matchLabels":      {"matchLabels": map[string]any{key: "a"}},
 			"matchExpressions": {"matchExpressions": []any{map[string]any{"key": key, "operator": "Exists"}}},
 		} {
 			if err := submitSelector(t, c, selector); (err == nil) != want {
-				t.Errorf("%s, %q: %v, want accepted: %t", place, key, err, want)
+				t.Errorf("%s, %q: got %v, want accepted: %t", field, key, err, want)
 			}
 		}
 	}
@@ -48,8 +48,7 @@ func submitSelector(t *testing.T, c client.Client, selector map[string]any) erro
 	return submit(t, c, "ImagePolicy", s)
 }
 
-// Of several keys that no label can have, the first in the order of the alphabet is named, each
-// time.
+// For several invalid keys, the message always names the alphabetically first one.
 func TestSelectorNamesTheSameKeyEachTime(t *testing.T) {
 	c := server(t)
 	labels := map[string]any{"env": "production"}
@@ -59,12 +58,12 @@ func TestSelectorNamesTheSameKeyEachTime(t *testing.T) {
 	for range 5 {
 		err := submitSelector(t, c, map[string]any{"matchLabels": labels})
 		if err == nil || !strings.Contains(err.Error(), "no label has the name 'team-00=': ") {
-			t.Fatalf("%v, want a refusal that names team-00=", err)
+			t.Fatalf("got %v, want a refusal that names team-00=", err)
 		}
 	}
 }
 
-// The costliest selector that is sound stays within what the API server spends on an object.
+// The CEL cost of the largest valid selector stays within the budget of the API server.
 func TestCostliestSelectorIsAccepted(t *testing.T) {
 	c := server(t)
 	labels := map[string]any{}
@@ -79,6 +78,6 @@ func TestCostliestSelectorIsAccepted(t *testing.T) {
 		}
 	})
 	if err := submitSelector(t, c, map[string]any{"matchLabels": labels, "matchExpressions": expressions}); err != nil {
-		t.Error(err)
+		t.Errorf("got %v, want the selector accepted", err)
 	}
 }

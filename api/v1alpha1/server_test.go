@@ -55,7 +55,7 @@ func server(t *testing.T) client.Client {
 	return c
 }
 
-// kubectl runs the real kubectl and returns what it printed.
+// kubectl runs the real kubectl and returns its output.
 func kubectl(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	binaries, err := build.Kube(t.Context(), os.Stderr, "kubectl")

@@ -19,7 +19,7 @@ const (
 	nameMessage   = "an object name consists of lower-case letters, digits, '-' and '.'"
 )
 
-// rootSpec returns the spec of a TrustRoot that breaks no rule.
+// rootSpec returns a valid spec of a TrustRoot.
 func rootSpec() spec {
 	return spec{
 		"notary": map[string]any{
@@ -29,10 +29,10 @@ func rootSpec() spec {
 	}
 }
 
-// keyID returns a key ID, a different one for each i.
+// keyID returns a valid key ID, different for each i.
 func keyID(i int) any { return numbered("%064x")(i) }
 
-// bundle returns a text of n bytes that passes for PEM certificates.
+// bundle returns a text of n bytes that the CRD accepts as PEM certificates.
 func bundle(n int) string { return text(certificatePEM, n, "") }
 
 func source(fields map[string]any) map[string]any {
@@ -47,7 +47,7 @@ func source(fields map[string]any) map[string]any {
 	return s
 }
 
-// notaryRole returns an edit that leaves one role, with these fields beside its name.
+// notaryRole returns an edit that sets a single role with a name and these fields.
 func notaryRole(fields map[string]any) func(spec) {
 	role := map[string]any{"name": "qa"}
 	for name, value := range fields {
