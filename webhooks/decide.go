@@ -57,8 +57,8 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 			return nil, err
 		}
 	}
-	if stale := decided.subjects(consulted); len(stale) > 0 {
-		errs := fetchAll(ctx, stale, func(ctx context.Context, k trust.Key) error {
+	if used := decided.subjects(consulted); len(used) > 0 {
+		errs := fetchAll(ctx, used, func(ctx context.Context, k trust.Key) error {
 			return g.Tracker.Renew(ctx, k, arrived)
 		})
 		if decided, err = g.evaluate(set, images); err != nil {
