@@ -64,8 +64,8 @@ type ImagePolicySpec struct {
 	// +default="Enforce"
 	Mode PolicyMode `json:"mode,omitempty"`
 
-	// Help is text that ends each denial and warning of this policy. It tells a developer what to
-	// do: "Ask #qa to sign: https://wiki.example.com/signing".
+	// Help is text at the end of each denial and warning of this policy, on the same line. It tells
+	// a developer what to do: "Ask #qa to sign: https://wiki.example.com/signing".
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=512

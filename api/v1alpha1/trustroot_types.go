@@ -136,8 +136,8 @@ type NotarySpec struct {
 
 	// TokenServices are hosts, other than the server's own, from which the operator may request a
 	// token, with or without credentials. Each is a host with its port; 443 may be left out. The
-	// operator sends a token to the server. So it requests none from a host that is not listed, and
-	// reports Unauthorized instead.
+	// server sees the answer of a token service. So the operator requests no token from a host that
+	// is not listed, and reports Unauthorized instead.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=8
