@@ -10,9 +10,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,9 +21,12 @@ import (
 	"github.com/countersign-dev/countersign/controllers/certificate"
 	"github.com/countersign-dev/countersign/controllers/gate"
 	"github.com/countersign-dev/countersign/internal/certs"
+	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/flags"
+	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/metricsauth"
 	"github.com/countersign-dev/countersign/internal/recordmap"
+	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -37,6 +40,9 @@ const (
 	renewDeadline = 8 * time.Second
 	retryPeriod   = 2 * time.Second
 )
+
+// recorderName is the reporting controller of events.
+const recorderName = "countersign"
 
 // stopTimeout bounds how long controllers may take to stop. With the shutdown delay and what is
 // under way then, it stays below the 30 s that Kubernetes grants a Pod by default.
@@ -60,8 +66,29 @@ func metricsOptions(o flags.Options, serving certificate.Serving) metricsserver.
 	return served
 }
 
-func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Server, served metricsserver.Options,
-	o flags.Options) (ctrl.Manager, error) {
+// newServing returns the serving certificate: the mounted one, or the operator's own.
+func newServing(config *rest.Config, o flags.Options) (certificate.Serving, error) {
+	scheme, err := cluster.Scheme()
+	if err != nil {
+		return nil, err
+	}
+	host, err := o.WebhookHost(gate.ServiceName)
+	if err != nil {
+		return nil, err
+	}
+	return certificate.New(config, scheme, certificate.Options{Dir: o.CertDir, Namespace: o.Namespace, Host: host})
+}
+
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=countersign-system,resources=leases,verbs=create
+// +kubebuilder:rbac:groups=coordination.k8s.io,namespace=countersign-system,resources=leases,resourceNames=countersign.countersign.dev,verbs=get;update
+// +kubebuilder:rbac:groups="",namespace=countersign-system,resources=events,verbs=create;patch
+
+// newManager returns a manager that watches no more than is needed.
+func newManager(config *rest.Config, serving certificate.Serving, o flags.Options) (ctrl.Manager, error) {
+	scheme, err := cluster.Scheme()
+	if err != nil {
+		return nil, err
+	}
 	own := map[string]cache.Config{o.Namespace: {}}
 	named := fields.OneTermEqualSelector("metadata.name", gate.ConfigurationName)
 	record, err := labels.NewRequirement(recordmap.LabelKind, selection.DoesNotExist, nil)
@@ -83,7 +110,7 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 		RetryPeriod:                   new(retryPeriod),
 		GracefulShutdownTimeout:       new(stopTimeout),
 		HealthProbeBindAddress:        o.HealthProbeBindAddress,
-		Metrics:                       served,
+		Metrics:                       metricsOptions(o, serving),
 		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own
 		// namespace. What was written down of repositories has a cache of its own. Of
 		// EndpointSlices, those of the webhook's Service.
@@ -97,8 +124,28 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, server *webhooks.Se
 				&discoveryv1.EndpointSlice{}:                  {Namespaces: own, Label: behind},
 			},
 		},
-		WebhookServer: server,
 	})
+}
+
+// newWebhook returns the server of the webhook, with its handlers.
+func newWebhook(mgr ctrl.Manager, serving certificate.Serving, decisions *store.Store, tracker *store.Tracker,
+	counts *metrics.Metrics, o flags.Options) *webhooks.Server {
+	c, live, now := mgr.GetClient(), mgr.GetAPIReader(), clock.RealClock{}
+	var clients *certs.ClientCA
+	if o.WebhookClientCA != "" {
+		clients = certs.NewClientCA(o.WebhookClientCA, now)
+	}
+	server := webhooks.NewServer(webhooks.ServerOptions{
+		Port: o.WebhookPort, Certificate: serving.GetCertificate, ShutdownDelay: o.ShutdownDelay,
+		Limits: webhooks.DefaultLimits(), Contact: &webhooks.Contact{Live: live, Clock: now}, Clients: clients,
+		Metrics: counts,
+	})
+	handlers := &webhooks.Gate{
+		Store: decisions, Tracker: tracker, Namespaces: c, LiveNamespaces: live, Kinds: o.Kinds, Clock: now,
+		Events: mgr.GetEventRecorder(recorderName), Metrics: counts,
+	}
+	handlers.Register(server.Register)
+	return server
 }
 
 // serve runs the manager until ctx ends or it fails. Either way admission is answered until

@@ -51,7 +51,11 @@ func TestBreakGlassAdmits(t *testing.T) {
 		"not readable": {func(*bench) {}, "registry.example.com/acme/App:v1", "cannot be read"},
 		"not pinned":   {func(*bench) {}, signed, "not pinned"},
 		"not primed": {
-			func(b *bench) { b.Store = store.New(policy.UncoveredAllow) }, pinned, "policies are still being loaded",
+			func(b *bench) {
+				b.Store = store.New(store.Options{
+					Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO,
+				})
+			}, pinned, "policies are still being loaded",
 		},
 		"no signing server": {func(b *bench) {
 			b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))

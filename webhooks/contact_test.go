@@ -35,8 +35,7 @@ func TestThreatReplicaOutOfTouch(t *testing.T) {
 	api := &link{}
 	now := clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))
 	contact := &Contact{Live: api, Clock: now}
-	s := runServer(t, 0)
-	s.Contact = contact
+	s := runServer(t, ServerOptions{Contact: contact})
 	go func() { _ = contact.Start(t.Context()) }()
 	pass := func(d time.Duration) {
 		t.Helper()

@@ -356,7 +356,7 @@ func TestThreatBadObjectsAreDenied(t *testing.T) {
 // A snapshot without all policies admits nothing.
 func TestThreatNothingIsAdmittedBeforeThePoliciesAreKnown(t *testing.T) {
 	b := newBench(t)
-	b.Store = store.New(policy.UncoveredAllow)
+	b.Store = store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO})
 	pod := request{kind: "Pod", object: object("Pod", elsewhere)}
 	_, got := b.admit(t, pod)
 	wantDenied(t, got, 503, "policies are still being loaded")

@@ -200,12 +200,18 @@ func kinds(t testing.TB) workload.Kinds {
 
 func newBench(t *testing.T, policies ...v1alpha1.ImagePolicySpec) *bench {
 	t.Helper()
+	return newBenchReading(t, policy.ShortNamesDockerIO, policies...)
+}
+
+// newBenchReading is newBench with another reading of short names.
+func newBenchReading(t *testing.T, as policy.ShortNames, policies ...v1alpha1.ImagePolicySpec) *bench {
+	t.Helper()
 	b := &bench{
 		root: &root{}, events: &recorded{},
 		clock: clocktesting.NewFakeClock(time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)),
 	}
 	b.root.answers(usual(), nil)
-	s := store.New(policy.UncoveredAllow)
+	s := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: as})
 	s.PutRoot("acme", store.Root{Root: b.root})
 	if len(policies) == 0 {
 		policies = []v1alpha1.ImagePolicySpec{requireBoth(nil)}

@@ -51,13 +51,9 @@ type gateOptions struct {
 func runGate(t *testing.T, o gateOptions) (*running, *bench) {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
-	if o.limits == (Limits{}) {
-		o.limits = patient()
-	}
 	b := newBench(t)
 	b.Limits = o.room
-	s := prepareServer(t, 0, o.limits)
-	s.Clients = o.clients
+	s := prepareServer(t, ServerOptions{Limits: o.limits, Clients: o.clients})
 	b.Register(s.Register)
 	s.serve(t)
 	return s, b

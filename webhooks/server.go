@@ -27,6 +27,26 @@ import (
 // longer for an answer.
 const drainTimeout = 10 * time.Second
 
+// ServerOptions are the settings of a Server.
+type ServerOptions struct {
+	// Port is where it listens, on every interface.
+	Port int
+	// Certificate returns the serving certificate.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	// ShutdownDelay is for how long it answers after it has begun to leave. It must be long enough
+	// for the endpoints of the Service to change everywhere.
+	ShutdownDelay time.Duration
+	// Limits bound connections and requests.
+	Limits Limits
+	// Contact, where set, reports that the replica has lost contact with the API server.
+	Contact *Contact
+	// Clients, where set, verifies client certificates: a client without one gets 401, and with one
+	// that does not verify the handshake fails. Where it is nil, every client is answered.
+	Clients *certs.ClientCA
+	// Metrics counts refused requests; nil counts nothing.
+	Metrics *metrics.Metrics
+}
+
 // Server serves admission, and shuts down without losing a request. The manager starts it but does
 // not stop it: when the manager ends, by a signal or a lost lease, Leave takes the replica out of
 // service first.
@@ -36,15 +56,7 @@ const drainTimeout = 10 * time.Second
 type Server struct {
 	webhook.Server // holds the handlers
 
-	// Contact, where set, tells when the replica has lost touch with the API server.
-	Contact *Contact
-	// Clients, where set, verifies the certificate of whoever asks; who shows none is answered with
-	// 401, and with one that is not good the handshake fails. Where it is nil, anybody is answered.
-	Clients *certs.ClientCA
-	// Metrics counts what is refused; nil counts nothing.
-	Metrics *metrics.Metrics
-
-	delay   time.Duration
+	options ServerOptions
 	address string
 	tls     *tls.Config
 	conns   *port.Conns
@@ -58,18 +70,16 @@ type Server struct {
 	left             chan struct{} // closed when Leave is done
 }
 
-// NewServer returns a server for the port of a number, on every interface. It goes on answering for
-// delay after it has begun to leave, which must be long enough for the endpoints of the Service to
-// change everywhere.
-func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), delay time.Duration,
-	limits Limits) *Server {
+// NewServer returns a server, which does not listen yet.
+func NewServer(o ServerOptions) *Server {
+	limits := o.Limits
 	s := &Server{
 		Server:  webhook.NewServer(webhook.Options{}),
-		delay:   delay,
-		address: net.JoinHostPort("", fmt.Sprint(number)),
+		options: o,
+		address: net.JoinHostPort("", fmt.Sprint(o.Port)),
 		conns:   port.NewConns(limits.Connections, limits.HTTP2, limits.Handshakes),
 		tls: &tls.Config{
-			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: certificate,
+			MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetCertificate: o.Certificate,
 			GetConfigForClient: port.BeginHandshake,
 		},
 		log:  newServerLog(ctrl.Log.WithName("admission")),
@@ -95,16 +105,16 @@ func NewServer(number int, certificate func(*tls.ClientHelloInfo) (*tls.Certific
 	return s
 }
 
-// SetupWithManager has the manager run what the server rests on, and ask it whether the replica is
-// well. The manager starts the server itself, as its webhook server. All fields are set before.
+// SetupWithManager adds the server, the parts that it rests on, and its health checks to the
+// manager.
 func (s *Server) SetupWithManager(mgr manager.Manager) error {
-	var errs []error
-	if s.Clients != nil {
-		errs = append(errs, mgr.Add(s.Clients),
-			mgr.AddReadyzCheck("client-ca", func(*http.Request) error { return s.Clients.Ready() }))
+	errs := []error{mgr.Add(s)}
+	if s.options.Clients != nil {
+		errs = append(errs, mgr.Add(s.options.Clients),
+			mgr.AddReadyzCheck("client-ca", func(*http.Request) error { return s.options.Clients.Ready() }))
 	}
-	if s.Contact != nil {
-		errs = append(errs, mgr.Add(s.Contact))
+	if s.options.Contact != nil {
+		errs = append(errs, mgr.Add(s.options.Contact))
 	}
 	return errors.Join(append(errs,
 		mgr.AddHealthzCheck("webhook", s.StartedChecker()),
@@ -127,7 +137,7 @@ func (s *Server) Start(ctx context.Context) error {
 
 // serveOn is Start with a given listener, which it closes.
 func (s *Server) serveOn(ctx context.Context, listener net.Listener) error {
-	if s.Clients != nil {
+	if s.options.Clients != nil {
 		s.tls.ClientAuth = tls.RequestClientCert // not required here: ServeHTTP answers a client without one with 401
 		s.tls.VerifyConnection = s.verifyPresented
 	}
@@ -146,7 +156,7 @@ func (s *Server) serveOn(ctx context.Context, listener net.Listener) error {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn := port.ConnOf(r.Context())
 	if conn != nil && r.ProtoMajor == 2 && !conn.HTTP2() {
-		s.Metrics.Refused(metrics.RefusedConnections)
+		s.options.Metrics.Refused(metrics.RefusedConnections)
 		_ = conn.Close() // requests are being decided on all the others
 		return
 	}
@@ -158,7 +168,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 	}
 	if err := s.verify(r); err != nil {
-		s.Metrics.Refused(metrics.RefusedClient)
+		s.options.Metrics.Refused(metrics.RefusedClient)
 		unverified(w, err)
 		return
 	}
@@ -167,7 +177,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // verify returns nil if the client of a request may be answered.
 func (s *Server) verify(r *http.Request) error {
-	if s.Clients == nil {
+	if s.options.Clients == nil {
 		return nil
 	}
 	if r.TLS == nil {
@@ -177,7 +187,7 @@ func (s *Server) verify(r *http.Request) error {
 	if !ok {
 		known = new(atomic.Pointer[certs.VerifiedClient])
 	}
-	verified, err := s.Clients.Verify(r.TLS.PeerCertificates, known.Load())
+	verified, err := s.options.Clients.Verify(r.TLS.PeerCertificates, known.Load())
 	known.Store(verified)
 	return err
 }
@@ -188,8 +198,9 @@ func (s *Server) verifyPresented(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) == 0 {
 		return nil
 	}
-	if _, err := s.Clients.Verify(state.PeerCertificates, nil); err != nil && !errors.Is(err, certs.ErrNoClientCA) {
-		s.Metrics.Refused(metrics.RefusedClient)
+	_, err := s.options.Clients.Verify(state.PeerCertificates, nil)
+	if err != nil && !errors.Is(err, certs.ErrNoClientCA) {
+		s.options.Metrics.Refused(metrics.RefusedClient)
 		return err
 	}
 	return nil
@@ -229,7 +240,7 @@ func (s *Server) Ready(*http.Request) error {
 	return nil
 }
 
-func (s *Server) contactLost() bool { return s.Contact != nil && s.Contact.Lost() }
+func (s *Server) contactLost() bool { return s.options.Contact != nil && s.options.Contact.Lost() }
 
 // Leave takes the replica out of service, and returns when that is done. The replica reports that
 // it is not ready, and answers for the shutdown delay. Halfway through the delay it closes the open
@@ -241,10 +252,10 @@ func (s *Server) Leave() {
 		s.leaving.Store(true)
 		log := ctrl.Log.WithName("admission")
 		if s.started.Load() {
-			log.Info("Reported not ready, and kept answering", "delay", s.delay)
-			<-time.After(s.delay / 2)
+			log.Info("Reported not ready, and kept answering", "delay", s.options.ShutdownDelay)
+			<-time.After(s.options.ShutdownDelay / 2)
 			s.TurnAway()
-			<-time.After(s.delay - s.delay/2)
+			<-time.After(s.options.ShutdownDelay - s.options.ShutdownDelay/2)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()

@@ -31,9 +31,9 @@ type running struct {
 	release chan struct{}        // closed to let these requests end
 }
 
-func runServer(t *testing.T, delay time.Duration) *running {
+func runServer(t *testing.T, o ServerOptions) *running {
 	t.Helper()
-	s := prepareServer(t, delay, patient())
+	s := prepareServer(t, o)
 	s.serve(t)
 	return s
 }
@@ -45,9 +45,13 @@ func patient() Limits {
 	return limits
 }
 
-// prepareServer makes a server, which is yet to serve.
-func prepareServer(t *testing.T, delay time.Duration, limits Limits) *running {
+// prepareServer makes a server that does not serve yet: with a certificate of its own, and with
+// patient limits unless the options have others.
+func prepareServer(t *testing.T, o ServerOptions) *running {
 	t.Helper()
+	if o.Limits == (Limits{}) {
+		o.Limits = patient()
+	}
 	ca, err := tlstest.NewCA("test CA")
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +64,7 @@ func prepareServer(t *testing.T, delay time.Duration, limits Limits) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }
 	// The server gets the listener and not a free port, which another process could use by then.
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -67,7 +72,7 @@ func prepareServer(t *testing.T, delay time.Duration, limits Limits) *running {
 	}
 	t.Cleanup(func() { listener.Close() })
 	s := &running{
-		Server: NewServer(0, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }, delay, limits),
+		Server: NewServer(o),
 		url:    "https://" + listener.Addr().String(),
 		listen: listener,
 		ca:     ca,
@@ -126,7 +131,7 @@ func (s *running) request(t *testing.T, path string) (reused bool, err error) {
 
 func TestServerLeaves(t *testing.T) {
 	const delay = 2 * time.Second
-	s := runServer(t, delay)
+	s := runServer(t, ServerOptions{ShutdownDelay: delay})
 	if err := s.Ready(nil); err != nil {
 		t.Fatalf("at the start: got %v from Ready, want nil", err)
 	}
@@ -178,7 +183,7 @@ func TestServerAnswersRequestsInFlight(t *testing.T) {
 		"manager ended": func(s *running) { s.stop() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := runServer(t, 0)
+			s := runServer(t, ServerOptions{})
 			answer := make(chan error, 1)
 			go func() {
 				_, err := s.request(t, "/held")
@@ -214,7 +219,7 @@ func TestServerAnswersRequestsInFlight(t *testing.T) {
 }
 
 func TestServerTurnsAwayOnce(t *testing.T) {
-	s := runServer(t, 0)
+	s := runServer(t, ServerOptions{})
 	for _, want := range []bool{false, true} {
 		if reused, err := s.request(t, "/now"); err != nil || reused != want {
 			t.Fatalf("got connection reused %t, %v, want %t", reused, err, want)

@@ -35,7 +35,7 @@ func (l *lines) all() []string {
 // Failed handshakes are logged in the manager's log up to the rate limit, and counted above it.
 func TestThreatFailedHandshakesDoNotFloodTheLog(t *testing.T) {
 	const burst, failed = 3, 20
-	s := prepareServer(t, 0, patient())
+	s := prepareServer(t, ServerOptions{})
 	log := new(lines)
 	s.log.log, s.log.limiter = funcr.New(log.write, funcr.Options{}), rate.NewLimiter(rate.Every(time.Hour), burst)
 	s.serve(t)

@@ -27,9 +27,7 @@ func distrusting(t *testing.T, as policy.ShortNames, changes ...func(*v1alpha1.I
 			change(s)
 		}))
 	}
-	b := newBench(t, specs...)
-	b.Store.ReadShortNames(as)
-	return b
+	return newBenchReading(t, as, specs...)
 }
 
 // In every kind, a short name is denied by any policy of the namespace, even one for another

@@ -48,7 +48,10 @@ type certificateBed struct {
 // TestServingCertificate keeps the certificate and the webhook configurations on a real API server.
 func TestServingCertificate(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
-	b := &certificateBed{kube: kubeserver.Run(t, kubeserver.Options{}), store: store.New(policy.UncoveredAllow)}
+	b := &certificateBed{
+		kube:  kubeserver.Run(t, kubeserver.Options{}),
+		store: store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
+	}
 	c, err := client.New(b.kube.Config, client.Options{})
 	if err != nil {
 		t.Fatal(err)

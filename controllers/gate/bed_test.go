@@ -84,7 +84,8 @@ func (b *gateBed) restart(t *testing.T, certificate CertificateAuthority) {
 	elected := make(chan struct{})
 	close(elected)
 	b.events, b.clock = events.NewFakeRecorder(1000), clocktesting.NewFakeClock(time.Now())
-	decisions, gate := store.New(policy.UncoveredAllow), &Observation{}
+	decisions, gate := store.New(
+		store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}), &Observation{}
 	decisions.MarkPrimed()
 	b.policies = &publication.ImagePolicyReconciler{
 		Client: b, Store: decisions, Compliance: &running.Compliance{}, Gate: gate,
@@ -362,7 +363,9 @@ func (b *gateBed) reconcileFails(t *testing.T, want string) {
 // kept shut all the same.
 func (b *gateBed) testNotLoaded(t *testing.T) {
 	b.restart(t, b.configurations.Certificate)
-	b.configurations.Store = store.New(policy.UncoveredAllow)
+	b.configurations.Store = store.New(store.Options{
+		Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO,
+	})
 	b.delete(t, b.mutating(t))
 	open := b.validating(t)
 	open.Webhooks[0].ObjectSelector.MatchLabels = map[string]string{"checked": "yes"}

@@ -59,7 +59,7 @@ func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	decisions := store.New(policy.UncoveredAllow)
+	decisions := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO})
 	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
 	running := running.Needs{Client: c, Live: c, Store: decisions, Clock: clock.RealClock{}}
 	primer := &Primer{Client: c, Store: decisions, Tracker: tracker, Running: running}

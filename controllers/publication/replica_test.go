@@ -43,7 +43,8 @@ func TestReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	leads := make(chan struct{})
-	decisions, changes := store.New(policy.UncoveredAllow), &requests.Trigger{}
+	decisions, changes := store.New(
+		store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}), &requests.Trigger{}
 	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
 	writer := status.Writer{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: leads}
 	err = errors.Join(
@@ -125,7 +126,10 @@ func TestReplicas(t *testing.T) {
 		}
 	})
 	t.Run("not ready, by mode", func(t *testing.T) {
-		r := &ImagePolicyReconciler{Client: c, Store: store.New(policy.UncoveredAllow)}
+		r := &ImagePolicyReconciler{
+			Client: c,
+			Store:  store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
+		}
 		for mode, want := range map[v1alpha1.PolicyMode]string{
 			v1alpha1.ModeEnforce: "is denied", "": "is denied", v1alpha1.ModeWarn: "in mode Warn denies nothing",
 			v1alpha1.ModeAudit: "in mode Audit denies nothing",
@@ -139,7 +143,7 @@ func TestReplicas(t *testing.T) {
 		}
 	})
 	t.Run("trust root deleted and the store not told yet", func(t *testing.T) {
-		late := store.New(policy.UncoveredAllow)
+		late := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO})
 		late.PutRoot("ghost", *decisions.Load().Root("acme"))
 		other := p.DeepCopy()
 		other.Spec.TrustRoots = []v1alpha1.ObjectName{"ghost"}

@@ -101,7 +101,8 @@ func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr
 	t.Helper()
 	r := &replica{Reconciler: &Reconciler{
 		Client: c, Live: c, Heads: c, Namespace: "default", Changes: &Changes{},
-		Store: store.New(policy.UncoveredAllow), Clock: clock, KeepUnused: 30 * 24 * time.Hour,
+		Store: store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
+		Clock: clock, KeepUnused: 30 * 24 * time.Hour,
 	}}
 	elected := make(chan struct{})
 	if leads {

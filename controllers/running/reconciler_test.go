@@ -120,7 +120,7 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 			}
 			return errors.Join(err, c.SubResource(sub).Patch(ctx, o, patch, opts...))
 		}})
-	decisions := store.New(policy.UncoveredAllow)
+	decisions := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO})
 	writer := status.Writer{Client: meddling, Events: events.NewFakeRecorder(100), Elected: elected}
 	found := &Compliance{}
 	reconcilers := map[string]struct {
@@ -188,7 +188,8 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 
 // testPace drives the reconciler by hand, on a clock that stands still.
 func testPace(t *testing.T, c client.Client) {
-	decisions, found := store.New(policy.UncoveredAllow), &Compliance{}
+	decisions, found := store.New(
+		store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}), &Compliance{}
 	now := clocktesting.NewFakeClock(time.Now())
 	r := &Reconciler{
 		Client: c, Live: c, Store: decisions, Tracker: store.NewTracker(decisions, now, func(string) {}), Clock: now,
@@ -307,7 +308,10 @@ func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, sche
 	if err != nil {
 		t.Fatal(err)
 	}
-	decisions, found := store.New(policy.UncoveredAllow), &Compliance{}
+	found, changes := &Compliance{}, &Changes{}
+	decisions := store.New(store.Options{
+		Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO, Changed: changes.Notify,
+	})
 	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
 	writer := status.Writer{
 		Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: mgr.Elected(),
@@ -315,9 +319,8 @@ func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, sche
 	r := &Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Store: decisions, Tracker: tracker, Status: writer,
 		Clock:  clock.RealClock{},
-		Exempt: exempt, Compliance: found, Changes: &Changes{},
+		Exempt: exempt, Compliance: found, Changes: changes,
 	}
-	decisions.Changed = r.Changes.Notify
 	err = errors.Join(
 		(&publication.ImagePolicyReconciler{
 			Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{},

@@ -111,11 +111,13 @@ type bench struct {
 func newBench(tb testing.TB) *bench {
 	tb.Helper()
 	b := &bench{
-		registry: prometheus.NewPedanticRegistry(), store: store.New(policy.UncoveredAllow),
+		registry:   prometheus.NewPedanticRegistry(),
 		namespaces: namespaces{"shop": "-", "empty": "", "fire": "incident-7"},
 	}
 	b.Metrics = metrics.New(b.registry)
-	b.store.Observer = b.Metrics
+	b.store = store.New(store.Options{
+		Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO, Observer: b.Metrics,
+	})
 	b.tracker = store.NewTracker(b.store, clock.RealClock{}, func(string) {})
 	b.Show(metrics.State{
 		Store: b.store, Tracker: b.tracker, Namespaces: b.namespaces, Ran: func() *compliance.Result { return b.ran },

@@ -61,6 +61,9 @@ var (
 // token68 is how a bearer token is written (RFC 6750, section 2.1).
 var token68 = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
 
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
+
 // Filter is a FilterProvider of the metrics server. It answers 401 where there is no token that the
 // API server knows, 403 where its user may not use the path with the method, and 503 where that
 // could not be checked.

@@ -47,7 +47,10 @@ func handmadeBench(t *testing.T, files map[string][]byte, pins ...string) *bench
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{Store: New(policy.UncoveredAllow), clock: clocktesting.NewFakeClock(time.Now())}
+	b := &bench{
+		Store: New(Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
+		clock: clocktesting.NewFakeClock(time.Now()),
+	}
 	b.Tracker = NewTracker(b.Store, b.clock, func(string) {})
 	b.PutRoot("acme", Root{Root: root})
 	return b

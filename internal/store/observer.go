@@ -45,11 +45,11 @@ type Verification struct {
 
 // observe tells the observer, if there is one, what came of a verification that began at a time.
 func (s *Store) observe(root, format, stage string, began time.Time, h *held, fault *trust.Fault) {
-	if s.Observer == nil {
+	if s.options.Observer == nil {
 		return
 	}
 	unsigned := fault == nil && h != nil && !signed(h)
-	s.Observer.Verified(Verification{
+	s.options.Observer.Verified(Verification{
 		Root: root, Format: format, Stage: stage, Took: time.Since(began), Unsigned: unsigned, Fault: fault,
 	})
 }

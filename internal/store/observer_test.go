@@ -30,7 +30,7 @@ func TestObserverIsToldOfEveryVerification(t *testing.T) {
 	root := &scripted{fetch: returning(&fact{}, nil)}
 	b := newBench(root)
 	observer := &seen{}
-	b.Observer = observer
+	b.options.Observer = observer
 	published := Root{Root: root, Format: "Notary"}
 	b.PutRoot("acme", published)
 	b.Reset("acme", time.Minute)

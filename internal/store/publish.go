@@ -65,8 +65,8 @@ func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bo
 }
 
 func (s *Store) moved(k trust.Key) {
-	if s.Moved != nil {
-		s.Moved(k)
+	if s.options.Moved != nil {
+		s.options.Moved(k)
 	}
 }
 
@@ -167,7 +167,7 @@ func (p *publication) keep(in map[trust.Key]carried, k trust.Key, c carried) {
 func (p *publication) shed(earlier *Root) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for p.store.MaxSize > 0 && p.size > p.store.MaxSize {
+	for p.store.options.MaxSize > 0 && p.size > p.store.options.MaxSize {
 		var largest trust.Key
 		for k, c := range p.carried {
 			if c.saved && c.to.size() > p.carried[largest].to.size() {
@@ -178,7 +178,7 @@ func (p *publication) shed(earlier *Root) {
 		if !ok {
 			return
 		}
-		fault := beyond(largest, c.to.size(), p.size-c.to.size(), p.store.MaxSize)
+		fault := beyond(largest, c.to.size(), p.size-c.to.size(), p.store.options.MaxSize)
 		p.size -= c.to.size()
 		p.carried[largest] = carried{from: c.from, to: p.unverified(largest, c.from, earlier, fault)}
 		p.faults[largest.Subject.InRepository()] = fault

@@ -36,7 +36,7 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 		return held, nil
 	}
 	var waiting int
-	b.Changed = func() {
+	b.options.Changed = func() {
 		if b.Load().Root("acme").Root == edited && waiting == 0 {
 			waiting = count(b.Load(), images, v1alpha1.ReasonNotLoaded)
 		}

@@ -264,7 +264,7 @@ func TestThreatFloodDoesNotPushOutWhatRuns(t *testing.T) {
 func TestChangedIsCalledForEachSnapshot(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	calls := 0
-	b.Changed = func() {
+	b.options.Changed = func() {
 		calls++
 		b.Load() // no lock is held
 		b.publish(func(*Snapshot) *Snapshot { return nil })

@@ -20,7 +20,7 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 	b := newBench(&scripted{})
 	b.DropRoot("acme")
 	bare := false
-	b.Changed = func() {
+	b.options.Changed = func() {
 		if e, _, err := b.Load().Evidence(key(app)); b.Load().Root("acme") != nil && (e != kept || err != nil) {
 			bare = true
 		}
@@ -181,7 +181,7 @@ func TestMovedTellsOfOtherEvidence(t *testing.T) {
 	kept := &fact{}
 	b := newBench(&scripted{fetch: returning(kept, nil)})
 	var moved []trust.Key
-	b.Moved = func(k trust.Key) { moved = append(moved, k) }
+	b.options.Moved = func(k trust.Key) { moved = append(moved, k) }
 	for range 3 {
 		if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 			t.Fatal(err)

@@ -21,8 +21,7 @@ func TestThreatSettingsOutlastPublications(t *testing.T) {
 		policy.ShortNamesDeny: policy.Denied, policy.ShortNamesDockerIO: policy.Admitted,
 	} {
 		t.Run(as.String(), func(t *testing.T) {
-			s := New(policy.UncoveredWarn)
-			s.ReadShortNames(as)
+			s := New(Options{Uncovered: policy.UncoveredWarn, ShortNames: as})
 			decide := func(image string) policy.Decision {
 				return s.Load().Policies.Decide(policy.Request{Image: image}, s.Load())
 			}

@@ -38,7 +38,7 @@ func TestThreatEvidenceIsBounded(t *testing.T) {
 		prefix + "acme/a": 40, prefix + "acme/b": 40, prefix + "acme/large": 30, prefix + "acme/small": 20,
 	}
 	b := newBench(sized(sizes))
-	b.MaxSize = 100
+	b.options.MaxSize = 100
 	for _, path := range []string{"acme/a", "acme/b"} {
 		if err := b.Ensure(t.Context(), key(repository(path))); err != nil {
 			t.Fatal(err)
@@ -85,7 +85,7 @@ func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
 		return &weighty{size: int64(packed[0])}, nil
 	}}
 	b := newBench(&scripted{})
-	b.MaxSize = 100
+	b.options.MaxSize = 100
 	records := map[string][]byte{}
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		records[prefix+"small/"+name], records[prefix+"large/"+name] = []byte{10}, []byte{45}
@@ -124,7 +124,7 @@ func TestThreatRecordsAreHeldWithinTheBound(t *testing.T) {
 		return &heavy{bytes: make([]byte, 1<<20)}, nil
 	}}
 	b := newBench(&scripted{})
-	b.MaxSize = most << 20
+	b.options.MaxSize = most << 20
 	held := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats

@@ -23,40 +23,37 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
+// Options are the settings of a store. The zero value denies uncovered images and short names.
+type Options struct {
+	// Uncovered is what happens to an image that no policy covers.
+	Uncovered policy.Uncovered
+	// ShortNames is how references without a registry host are read.
+	ShortNames policy.ShortNames
+	// MaxSize bounds the memory that evidence takes up, in bytes. Evidence that does not fit is a
+	// fault of its repository alone; the evidence held before stays. 0: no bound.
+	MaxSize int64
+	// Observer, where set, receives every verification.
+	Observer Observer
+	// Changed, where set, is called after each new snapshot, without a lock held. It must not
+	// block.
+	Changed func()
+	// Moved, where set, is called for each subject whose evidence, or whose root, has changed,
+	// without a lock held. It must not block.
+	Moved func(trust.Key)
+}
+
 // Store publishes snapshots. Make it with New; it is safe for concurrent use.
 type Store struct {
-	// Observer, where set before the first use, is told of every verification.
-	Observer Observer
-	// MaxSize, where set before the first use, bounds the memory in bytes that evidence takes up.
-	// What does not fit is a fault of its repository alone, and what is held stays. 0: no bound.
-	MaxSize int64
-	// Changed, where set before the first use, is called after each new snapshot, without a lock
-	// held. It must not block.
-	Changed func()
-	// Moved, where set before the first use, is called for each subject of which other evidence is
-	// held than before, or under another root, without a lock held. It must not block.
-	Moved func(trust.Key)
-
+	options Options
 	current atomic.Pointer[Snapshot]
 	writing sync.Mutex // held by whoever computes the next snapshot; readers never wait
 }
 
-// New returns a store with no policies and no trust roots; uncovered says what happens to an image
-// no policy covers. Short names are read as those of docker.io until ReadShortNames says otherwise.
-func New(uncovered policy.Uncovered) *Store {
-	s := &Store{}
-	s.current.Store(&Snapshot{Policies: policy.NewSet(uncovered, nil)})
+// New returns a store with no policies and no trust roots.
+func New(o Options) *Store {
+	s := &Store{options: o}
+	s.current.Store(&Snapshot{Policies: policy.NewSet(o.Uncovered, nil).ReadShortNames(o.ShortNames)})
 	return s
-}
-
-// ReadShortNames sets how references without a registry host are read, in this snapshot and all
-// that follow. It is for the start, before the first decision.
-func (s *Store) ReadShortNames(as policy.ShortNames) {
-	s.update(func(old *Snapshot) *Snapshot {
-		next := *old
-		next.Policies = old.Policies.ReadShortNames(as)
-		return &next
-	})
 }
 
 // Load returns the current snapshot.
@@ -65,8 +62,8 @@ func (s *Store) Load() *Snapshot { return s.current.Load() }
 // update publishes what next makes of the current snapshot; next returns nil to leave everything as
 // it is.
 func (s *Store) update(next func(*Snapshot) *Snapshot) {
-	if s.publish(next) && s.Changed != nil {
-		s.Changed()
+	if s.publish(next) && s.options.Changed != nil {
+		s.options.Changed()
 	}
 }
 
@@ -152,10 +149,10 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *held) (publis
 // from, with a fault.
 func (s *Store) fitting(k trust.Key, size int64, from, h *held) (*held, *trust.Fault) {
 	more := h.size() - from.size()
-	if s.MaxSize == 0 || more <= 0 || size+more <= s.MaxSize {
+	if s.options.MaxSize == 0 || more <= 0 || size+more <= s.options.MaxSize {
 		return h, nil
 	}
-	fault := beyond(k, h.size(), size, s.MaxSize)
+	fault := beyond(k, h.size(), size, s.options.MaxSize)
 	return from.failed(fault), fault
 }
 

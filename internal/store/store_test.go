@@ -104,7 +104,10 @@ type bench struct {
 }
 
 func newBench(root trust.Root) *bench {
-	b := &bench{Store: New(policy.UncoveredAllow), clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0))}
+	b := &bench{
+		Store: New(Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
+		clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)),
+	}
 	b.Tracker = NewTracker(b.Store, b.clock, func(string) { b.changes.Add(1) })
 	b.PutRoot("acme", Root{Root: root})
 	return b

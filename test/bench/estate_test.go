@@ -53,7 +53,9 @@ func key(image imageref.Ref) trust.Key {
 // emptyEstate has n policies, and no repository verified yet.
 func emptyEstate(tb testing.TB, root *notary.Root, n int) *estate {
 	tb.Helper()
-	e := &estate{store: store.New(policy.UncoveredDeny)}
+	e := &estate{
+		store: store.New(store.Options{Uncovered: policy.UncoveredDeny, ShortNames: policy.ShortNamesDockerIO}),
+	}
 	e.publish(root)
 	e.tracker = store.NewTracker(e.store, clock.RealClock{}, func(string) {})
 	for i := range n {

@@ -95,8 +95,10 @@ func serve(b *testing.B, e *estate, ca *tlstest.CA) (url string) {
 	check(b, err)
 	port, err := process.FreePort()
 	check(b, err)
-	server := webhooks.NewServer(port,
-		func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil }, 0, webhooks.DefaultLimits())
+	server := webhooks.NewServer(webhooks.ServerOptions{
+		Port: port, Limits: webhooks.DefaultLimits(),
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &serving.TLS, nil },
+	})
 	e.gate().Register(server.Register)
 	server.Register(floorPath, http.HandlerFunc(floor))
 	ctx, cancel := context.WithCancel(b.Context())
