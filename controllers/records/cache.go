@@ -7,11 +7,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
-// Cache holds the metadata of the ConfigMaps in the operator's namespace, and no data. The manager
-// starts it with its own cache, before any controller.
+// Cache holds the metadata of the ConfigMaps in the operator's namespace, and none of their data.
+// The manager starts it with its own cache, before any controller.
 type Cache struct{ cache.Cache }
 
-// GetCache is what tells the manager that it is one.
+// GetCache marks Cache as a cache for the manager.
 func (r Cache) GetCache() cache.Cache { return r.Cache }
 
 // NewCache adds a cache to the manager.
@@ -22,7 +22,7 @@ func NewCache(mgr ctrl.Manager, namespace string) (Cache, error) {
 		DefaultTransform:  cache.TransformStripManagedFields(),
 	})
 	if err != nil {
-		return Cache{}, fmt.Errorf("making the cache of what was written down: %w", err)
+		return Cache{}, fmt.Errorf("making the cache of records: %w", err)
 	}
 	return Cache{c}, mgr.Add(Cache{c})
 }

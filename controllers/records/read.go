@@ -2,6 +2,7 @@ package records
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,29 +18,28 @@ import (
 )
 
 const (
-	// pageSize is how many records are read from the API server at a time. The first part of each
-	// comes with it, of up to 900 KiB.
+	// pageSize is how many heads are listed from the API server at a time. Each has up to 900 KiB
+	// of data.
 	pageSize = 10
-	// readAttempts is how often one is read that is written meanwhile.
+	// readAttempts is how often a record is read that changes while it is read.
 	readAttempts = 5
 )
 
-// Saved returns what was written down that a trust root is to know before it can be used. While one
-// is in use, the records are taken in as they change; those that it could not use it may, now that
-// it was edited.
+// Saved returns the records that a trust root must know before next replaces published, which is
+// nil where there is none. Where published is in use and next has the same epoch, these are the
+// records that published refused: the reconciler has restored the others.
 func (r *Reconciler) Saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) store.Saved {
 	return func(take func(repository trust.Subject, packed []byte)) error {
 		if published == nil || published.Root == nil || published.Epoch != next.Epoch {
-			return r.loadAll(ctx, tr, next.Epoch, take)
+			return r.restoreAll(ctx, tr, next.Epoch, take)
 		}
-		return r.loadRefused(ctx, tr, next.Epoch, take)
+		return r.restoreRefused(ctx, tr, next.Epoch, take)
 	}
 }
 
-// loadAll has take called with what was written down of each of a trust root's repositories since
-// the versions seen last started anew. It asks the API server itself: a cache may lag behind. What
-// is damaged is logged and left out.
-func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string,
+// restoreAll calls take with each record of a trust root and epoch. It lists them from the API
+// server, because a cache may be stale.
+func (r *Reconciler) restoreAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string,
 	take func(repository trust.Subject, packed []byte)) error {
 	heads := &corev1.ConfigMapList{}
 	for {
@@ -47,10 +47,10 @@ func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch 
 			client.Continue(heads.Continue),
 			client.MatchingLabels{recordmap.LabelKind: recordmap.KindHead, recordmap.LabelTrustRoot: string(tr.UID)})
 		if err != nil {
-			return fmt.Errorf("listing what was written down of TrustRoot %s: %w", tr.Name, err)
+			return fmt.Errorf("listing the records of TrustRoot %s: %w", tr.Name, err)
 		}
 		for i := range heads.Items {
-			if err := r.load(ctx, tr, epoch, &heads.Items[i], take); err != nil {
+			if err := r.restoreInto(ctx, tr, epoch, &heads.Items[i], take); err != nil {
 				return err
 			}
 		}
@@ -60,16 +60,15 @@ func (r *Reconciler) loadAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch 
 	}
 }
 
-// loadRefused is loadAll of the records alone that could not be used under the trust root as it
-// was: edited, it is to be given them once more. The edit may revoke a key, so it waits for nothing
-// else.
-func (r *Reconciler) loadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string,
+// restoreRefused calls take with the records that the trust root could not use as it was. It reads
+// no others: the edit may revoke a key.
+func (r *Reconciler) restoreRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string,
 	take func(repository trust.Subject, packed []byte)) error {
 	for _, k := range r.refused(tr.Name) {
 		head := &corev1.ConfigMap{}
 		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(tr.UID, k.Subject)}, head)
 		if err == nil {
-			err = r.load(ctx, tr, epoch, head, take)
+			err = r.restoreInto(ctx, tr, epoch, head, take)
 		}
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("reading the record of %s: %w", k.Subject, err)
@@ -78,53 +77,85 @@ func (r *Reconciler) loadRefused(ctx context.Context, tr *v1alpha1.TrustRoot, ep
 	return nil
 }
 
-// load has a record taken, by its head, unless it is damaged or is of other versions.
-func (r *Reconciler) load(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap,
+// restoreInto restores a record, by its head, under a root that is not in use yet.
+func (r *Reconciler) restoreInto(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string, head *corev1.ConfigMap,
 	take func(repository trust.Subject, packed []byte)) error {
+	k, ok := recordmap.Of(head)
+	if !ok || k.Root != tr.Name || head.Name != recordmap.Name(tr.UID, k.Subject) {
+		ctrl.LoggerFrom(ctx).Info("Ignored a record that names no repository of its trust root", "configMap", head.Name)
+		return nil
+	}
+	ctx = ctrl.LoggerInto(ctx, withRepository(ctrl.LoggerFrom(ctx), k))
+	return r.restore(ctx, k, epoch, head, func(data []byte) error {
+		take(k.Subject, data)
+		return nil
+	})
+}
+
+// restore reads a record, by its head, and calls use with its data, unless the record is damaged or
+// of another epoch. It is the only way from a ConfigMap into the store. The error is one of the API
+// server, or store.ErrReplaced where use returns that; any other error of use is a refusal.
+func (r *Reconciler) restore(ctx context.Context, k trust.Key, epoch string, head *corev1.ConfigMap,
+	use func(data []byte) error) error {
 	got, err := r.read(ctx, head)
-	if err != nil || got.data == nil || got.Epoch != epoch || got.Root != tr.Name {
+	if err != nil {
 		return err
 	}
-	r.note(got.Key(), func(s *state) {
-		s.taken, s.damaged, s.refused, s.size = got.version, false, false, len(got.data)
+	var refusal error
+	if got.data != nil && got.Epoch == epoch {
+		if refusal = use(got.data); errors.Is(refusal, store.ErrReplaced) {
+			return refusal
+		}
+	}
+	r.update(k, func(s *state) {
+		s.version, s.damaged, s.refused, s.size = got.version, got.data == nil, false, len(got.data)
 	})
-	take(got.Key().Subject, got.data)
+	if refusal != nil {
+		r.refuse(ctx, k, refusal)
+	}
 	return nil
+}
+
+// refuse notes that the trust root could not use a record. An edit of the trust root restores it
+// again.
+func (r *Reconciler) refuse(ctx context.Context, k trust.Key, cause error) {
+	r.update(k, func(s *state) { s.refused = true })
+	ctrl.LoggerFrom(ctx).Info("Could not use the record of a repository", "reason",
+		trust.AsFault(cause, v1alpha1.ReasonMetadataInvalid).Reason, "cause", cause.Error())
 }
 
 // reading is a record as the API server has it.
 type reading struct {
 	recordmap.Head
-	data    []byte // nil: it is damaged
+	data    []byte // nil: the record is damaged
 	version string
 }
 
-// read returns a record by its head. One that another replica writes meanwhile, and so takes the
-// parts away of what is being read, is read once more. The error is one of the API server's.
-func (r *Reconciler) read(ctx context.Context, m *corev1.ConfigMap) (*reading, error) {
+// read returns a record by its head. Where another replica writes the record meanwhile, which
+// deletes the parts, it reads the record again. The error is one of the API server.
+func (r *Reconciler) read(ctx context.Context, head *corev1.ConfigMap) (*reading, error) {
 	for attempt := 1; ; attempt++ {
-		got, damage, err := r.readOnce(ctx, m)
+		got, damage, err := r.readOnce(ctx, head)
 		if err != nil || damage == nil {
 			return got, err
 		}
 		again := &corev1.ConfigMap{}
-		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(m), again); client.IgnoreNotFound(err) != nil {
-			return nil, fmt.Errorf("reading record %s: %w", m.Name, err)
+		if err := r.Live.Get(ctx, client.ObjectKeyFromObject(head), again); client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("reading record %s: %w", head.Name, err)
 		}
-		if again.UID == "" || again.ResourceVersion == m.ResourceVersion || attempt == readAttempts {
-			ctrl.LoggerFrom(ctx).Error(damage,
-				"Could not read what was written down of a repository; it is fetched as at first sight", "configMap",
-				m.Name)
+		if again.UID == "" || again.ResourceVersion == head.ResourceVersion || attempt == readAttempts {
+			ctrl.LoggerFrom(ctx).Error(damage, "Could not read a record; its repository is fetched as at first sight",
+				"configMap", head.Name)
 			return got, nil
 		}
-		m = again
+		head = again
 	}
 }
 
-// readOnce returns a record, and what is wrong with it.
+// readOnce returns a record and its damage.
 func (r *Reconciler) readOnce(ctx context.Context, m *corev1.ConfigMap) (got *reading, damage, err error) {
 	head, damage := recordmap.ReadHead(m)
-	release, err := r.hold(ctx, &r.reading, int64(head.Bound()))
+	release, err := r.acquire(ctx, &r.reading, int64(head.Bound()))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -133,14 +164,14 @@ func (r *Reconciler) readOnce(ctx context.Context, m *corev1.ConfigMap) (got *re
 	if err != nil {
 		return nil, nil, err
 	}
-	got = &reading{Head: head, version: recordVersion(m, inOrder(parts))}
+	got = &reading{Head: head, version: recordVersion(m, objects(parts))}
 	if damage == nil {
 		got.data, damage = head.Join(m, parts)
 	}
 	return got, damage, nil
 }
 
-// parts returns the further parts of a record, nil for each that is missing.
+// parts returns the further parts of a record from the API server, nil for each that is missing.
 func (r *Reconciler) parts(ctx context.Context, head recordmap.Head) ([]*corev1.ConfigMap, error) {
 	var parts []*corev1.ConfigMap
 	for _, name := range head.PartNames() {
@@ -157,7 +188,7 @@ func (r *Reconciler) parts(ctx context.Context, head recordmap.Head) ([]*corev1.
 	return parts, nil
 }
 
-// versionOf is recordVersion of a record as the cache has it.
+// versionOf returns the recordVersion of a record in the cache.
 func (r *Reconciler) versionOf(ctx context.Context, m metav1.Object, head recordmap.Head) (string, error) {
 	var parts []metav1.Object
 	for _, name := range head.PartNames() {
@@ -175,8 +206,8 @@ func (r *Reconciler) versionOf(ctx context.Context, m metav1.Object, head record
 	return recordVersion(m, parts), nil
 }
 
-// inOrder returns the parts of a record as objects; a part that is missing is nil.
-func inOrder(parts []*corev1.ConfigMap) []metav1.Object {
+// objects returns the parts of a record as objects; a missing part is nil.
+func objects(parts []*corev1.ConfigMap) []metav1.Object {
 	var all []metav1.Object
 	for _, part := range parts {
 		if part == nil {
@@ -188,7 +219,7 @@ func inOrder(parts []*corev1.ConfigMap) []metav1.Object {
 	return all
 }
 
-// recordVersion tells one state of a record in the API server from any other, whoever wrote it.
+// recordVersion identifies one state of a record in the API server, whichever replica wrote it.
 func recordVersion(head metav1.Object, parts []metav1.Object) string {
 	version := string(head.GetUID()) + " " + head.GetResourceVersion()
 	for _, part := range parts {

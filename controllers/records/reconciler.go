@@ -1,33 +1,34 @@
-// Package records keeps what was verified of each repository in ConfigMaps, so that a restart knows
-// it: the leader writes them, and every replica reads them. A record is believed only as far as its
-// trust root verifies it anew.
+// Package records keeps the verified evidence of each repository in ConfigMaps, so that it outlasts
+// a restart: the leader writes the records, and every replica reads them. A record counts only as
+// far as its trust root verifies it again.
+//
+// Every record that is read goes through restore, and every record that is written through keep.
 package records
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -38,22 +39,22 @@ import (
 )
 
 const (
-	// atOnce is how many records are taken in, or written, at a time.
-	atOnce = 4
-	// dataMemory bounds the data of the records that are read at a time, and of those that are
-	// written, each, in bytes. Most are of a few KiB.
+	// concurrency is how many records are read or written at the same time.
+	concurrency = 4
+	// dataMemory bounds the data of the records that are read at the same time, and the data of
+	// those that are written, each, in bytes. Most records have a few KiB.
 	dataMemory = 32 << 20
 )
 
-// Reconciler keeps what was verified of each repository in ConfigMaps of the operator's namespace:
-// the leader writes it, and every replica takes in what was written. Its requests have the name of
-// the trust root as their namespace, and the repository as their name.
+// Reconciler keeps the verified evidence of each repository in ConfigMaps of the operator's
+// namespace. A request is a repository under its trust root.
 type Reconciler struct {
-	// Client writes ConfigMaps, and Live reads them as they are.
+	// Client writes ConfigMaps.
 	Client client.Client
-	Live   client.Reader
-	// Heads reads the metadata of ConfigMaps, from a cache that has all of it and none of their
-	// data: a start, or a change, takes no more memory for large records than for small ones.
+	// Live reads ConfigMaps from the API server, not from a cache.
+	Live client.Reader
+	// Heads reads the metadata of ConfigMaps from a cache without data, so that large records take
+	// no more memory than small ones.
 	Heads     client.Reader
 	Namespace string
 	Store     *store.Store
@@ -61,115 +62,110 @@ type Reconciler struct {
 	Clock     clock.PassiveClock
 	// Elected is closed once this replica leads.
 	Elected <-chan struct{}
-	// KeepUnused is for how long a record is kept that nothing uses; 0: for ever.
+	// KeepUnused is for how long an unused record is kept; 0: for ever.
 	KeepUnused time.Duration
-
-	// Changes is told by the store when the evidence of a subject has changed.
+	// Changes wakes the reconciler when the evidence of a subject has changed.
 	Changes *Changes
 
 	mu      sync.Mutex
-	known   map[trust.Key]state
-	leading time.Time // when this replica first wrote, or would have
+	known   map[trust.Key]state // by repository
+	leading time.Time           // when this replica first wrote, or had nothing to write
 	pace    *rate.Limiter
-	// reading and writing limit the data in memory. They are two because a write waits for its
+	// reading and writing limit the data in memory. They are separate because a write waits for
 	// pace, and an edit that revokes a key must not wait for that.
 	reading, writing *semaphore.Weighted
 }
 
-// hold waits until the semaphore, reading or writing, has room for the data of a record. The result
-// gives it back.
-func (r *Reconciler) hold(ctx context.Context, of **semaphore.Weighted, size int64) (release func(), err error) {
-	r.mu.Lock()
-	if *of == nil {
-		*of = semaphore.NewWeighted(dataMemory)
-	}
-	room := *of
-	r.mu.Unlock()
-	size = min(size, dataMemory)
-	if err := room.Acquire(ctx, size); err != nil {
-		return nil, fmt.Errorf("waiting for other records to be read or written: %w", err)
-	}
-	return func() { room.Release(size) }, nil
-}
-
-// state is what this replica knows of one record.
+// state is what this replica knows about one record.
 type state struct {
-	taken   string // the version of the record that was last taken in or written
-	damaged bool   // that record is not what its digest says
-	refused bool   // that record could not be used under the trust root as it was then
+	version string // of the record that was last restored or written
+	damaged bool   // the data of that version does not have its digest
+	refused bool   // the trust root could not use that version
 	size    int    // of its data, in bytes
 	wrote   time.Time
 }
 
-// +kubebuilder:rbac:groups="",namespace=countersign-system,resources=configmaps,verbs=get;list;watch;create;update;delete
-
-// SetupWithManager registers the reconciler, on every replica, and on the leader the last writing
-// before it ends. heads is the cache that Heads reads.
-func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, heads cache.Cache) error {
-	type object = *metav1.PartialObjectMetadata
-	ours := func(o object) bool { return o.GetLabels()[recordmap.LabelKind] != "" }
-	changed := predicate.NewTypedPredicateFuncs(ours)
-	// a label is soon taken off
-	changed.UpdateFunc = func(e event.TypedUpdateEvent[object]) bool { return ours(e.ObjectOld) || ours(e.ObjectNew) }
-	owner := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o object) []reconcile.Request {
-		return requestsOf(o)
-	})
-	err := ctrl.NewControllerManagedBy(mgr).
-		Named("records").
-		WatchesRawSource(source.Kind(heads, configMapHead(), owner, changed)).
-		WatchesRawSource(r.Changes.trigger.Source()).
-		WatchesRawSource(r.everything()).
-		WithOptions(controller.Options{NeedLeaderElection: ptr.To(false), MaxConcurrentReconciles: atOnce}).
-		Complete(r)
-	return errors.Join(err, mgr.Add(lastWriting{r}))
+// acquire takes size bytes of a semaphore, reading or writing, and returns how to release them.
+func (r *Reconciler) acquire(ctx context.Context, of **semaphore.Weighted, size int64) (release func(), err error) {
+	r.mu.Lock()
+	if *of == nil {
+		*of = semaphore.NewWeighted(dataMemory)
+	}
+	memory := *of
+	r.mu.Unlock()
+	size = min(size, dataMemory)
+	if err := memory.Acquire(ctx, size); err != nil {
+		return nil, fmt.Errorf("waiting for other records to be read or written: %w", err)
+	}
+	return func() { memory.Release(size) }, nil
 }
 
-// configMapHead and configMapHeads are ConfigMaps without their data, to be read.
+// +kubebuilder:rbac:groups="",namespace=countersign-system,resources=configmaps,verbs=get;list;watch;create;update;delete
+
+// SetupWithManager registers the reconciler on every replica, and the final flush of the leader.
+// heads is the cache that Heads reads.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager, heads cache.Cache) error {
+	type object = *metav1.PartialObjectMetadata
+	isRecord := func(o object) bool { return o.GetLabels()[recordmap.LabelKind] != "" }
+	changed := predicate.NewTypedPredicateFuncs(isRecord)
+	// An update that removes the label changes the record, too.
+	changed.UpdateFunc = func(e event.TypedUpdateEvent[object]) bool {
+		return isRecord(e.ObjectOld) || isRecord(e.ObjectNew)
+	}
+	repository := handler.TypedEnqueueRequestsFromMapFunc(func(_ context.Context, o object) []trust.Key {
+		if k, ok := recordmap.Of(o); ok {
+			return []trust.Key{k}
+		}
+		return nil
+	})
+	const name = "records"
+	err := builder.TypedControllerManagedBy[trust.Key](mgr).
+		Named(name).
+		WatchesRawSource(source.TypedKind(heads, configMapHead(), repository, changed)).
+		WatchesRawSource(r.Changes.trigger.Source()).
+		WatchesRawSource(r.onElection()).
+		WithLogConstructor(func(k *trust.Key) logr.Logger {
+			log := mgr.GetLogger().WithValues("controller", name)
+			if k == nil {
+				return log
+			}
+			return withRepository(log, *k)
+		}).
+		WithOptions(controller.TypedOptions[trust.Key]{
+			NeedLeaderElection: ptr.To(false), MaxConcurrentReconciles: concurrency,
+		}).
+		Complete(r)
+	return errors.Join(err, mgr.Add(finalFlush{r}))
+}
+
+// withRepository adds a repository to the values of a logger.
+func withRepository(log logr.Logger, k trust.Key) logr.Logger {
+	return log.WithValues("trustRoot", k.Root, "repository", k.String())
+}
+
+// configMapHead returns a ConfigMap of which only the metadata is read.
 func configMapHead() *metav1.PartialObjectMetadata {
 	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}}
 }
 
+// configMapHeads returns a list of them.
 func configMapHeads() *metav1.PartialObjectMetadataList {
 	return &metav1.PartialObjectMetadataList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}}
 }
 
 // Changes wakes the reconciler. The zero value is ready for use.
-type Changes struct{ trigger requests.Trigger }
-
-// Notify has the repository of a subject looked at whose evidence has changed. It never blocks.
-func (c *Changes) Notify(k trust.Key) { c.trigger.Add(recordRequest(k)) }
-
-// recordRequest returns the request of the repository of a subject. No name of a repository has a
-// space.
-func recordRequest(k trust.Key) reconcile.Request {
-	name := k.Repository
-	if k.Pulled != "" {
-		name += " " + k.Pulled
-	}
-	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: k.Root, Name: name}}
+type Changes struct {
+	trigger requests.TypedTrigger[trust.Key]
 }
 
-// repositoryOf returns the repository that a request is for.
-func repositoryOf(req reconcile.Request) trust.Key {
-	signed, pulled, _ := strings.Cut(req.Name, " ")
-	return trust.Key{Root: req.Namespace, Subject: trust.Subject{Repository: signed, Pulled: pulled}}
-}
+// Notify enqueues the repository of a subject whose evidence has changed. It never blocks.
+func (c *Changes) Notify(k trust.Key) { c.trigger.Add(k.InRepository()) }
 
-// requestsOf returns the request of the repository that a ConfigMap is a record of, nothing where
-// it is of none.
-func requestsOf(m metav1.Object) []reconcile.Request {
-	repository, ok := recordmap.Of(m)
-	if !ok {
-		return nil
-	}
-	return []reconcile.Request{recordRequest(repository)}
-}
-
-// everything enqueues all that is held when this replica becomes the leader, for nothing of it may
-// be written down yet, and all that is written down, for nothing of it may be held or used any
-// more.
-func (r *Reconciler) everything() source.Source {
-	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+// onElection enqueues, when this replica becomes the leader, every repository with evidence, which
+// may have no record yet, and every record, which may be unused.
+func (r *Reconciler) onElection() source.TypedSource[trust.Key] {
+	type queue = workqueue.TypedRateLimitingInterface[trust.Key]
+	return source.TypedFunc[trust.Key](func(ctx context.Context, q queue) error {
 		go func() {
 			select {
 			case <-ctx.Done():
@@ -177,35 +173,38 @@ func (r *Reconciler) everything() source.Source {
 			case <-r.Elected:
 			}
 			for _, k := range r.Store.Load().Repositories() {
-				queue.Add(recordRequest(k))
+				q.Add(k)
 			}
-			for _, request := range r.written(ctx) {
-				queue.Add(request)
+			for _, k := range r.recorded(ctx) {
+				q.Add(k)
 			}
 		}()
 		return nil
 	})
 }
 
-// written returns requests for the records that the cache knows of, by further labels.
-func (r *Reconciler) written(ctx context.Context, labels ...client.ListOption) []reconcile.Request {
+// recorded returns the repositories of the records in the cache. labels narrow them down.
+func (r *Reconciler) recorded(ctx context.Context, labels ...client.ListOption) []trust.Key {
 	heads := configMapHeads()
 	options := append(
 		[]client.ListOption{
 			client.InNamespace(r.Namespace), client.MatchingLabels{recordmap.LabelKind: recordmap.KindHead},
 		}, labels...)
 	if err := r.Heads.List(ctx, heads, options...); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Could not list what was written down")
+		ctrl.LoggerFrom(ctx).Error(err, "Could not list the records")
 		return nil
 	}
-	var requests []reconcile.Request
+	var all []trust.Key
 	for i := range heads.Items {
-		requests = append(requests, requestsOf(&heads.Items[i])...)
+		if k, ok := recordmap.Of(&heads.Items[i]); ok {
+			all = append(all, k)
+		}
 	}
-	return requests
+	return all
 }
 
-func (r *Reconciler) note(k trust.Key, change func(*state)) {
+// update changes the state of a record.
+func (r *Reconciler) update(k trust.Key, change func(*state)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.known == nil {
@@ -222,8 +221,7 @@ func (r *Reconciler) state(k trust.Key) state {
 	return r.known[k]
 }
 
-// refused returns the repositories of a trust root whose records could not be used under it as it
-// was.
+// refused returns the repositories whose records the trust root could not use as it was.
 func (r *Reconciler) refused(root string) []trust.Key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -236,64 +234,62 @@ func (r *Reconciler) refused(root string) []trust.Key {
 	return keys
 }
 
-// Published tells that a trust root can be used from now on, and which of the records that Saved
-// returned could not be. Each record that has come meanwhile is looked at.
-func (r *Reconciler) Published(ctx context.Context, tr *v1alpha1.TrustRoot, faults map[trust.Subject]*trust.Fault) {
-	for repository := range faults {
-		r.note(trust.Key{Root: tr.Name, Subject: repository}, func(s *state) { s.refused = true })
-	}
-	for _, request := range r.written(ctx, client.MatchingLabels{recordmap.LabelTrustRoot: string(tr.UID)}) {
-		r.Changes.trigger.Add(request)
-	}
-}
-
 func (r *Reconciler) drop(k trust.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.known, k)
 }
 
-// Reconcile takes in the record of a repository where it has changed, and on the leader writes it
-// where the evidence has.
-func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	return r.bring(ctx, repositoryOf(req), writePause)
+// Reconcile restores the record of a repository where it has changed. On the leader it then writes
+// the record where the evidence has changed.
+func (r *Reconciler) Reconcile(ctx context.Context, k trust.Key) (ctrl.Result, error) {
+	return r.sync(ctx, k, writePause)
 }
 
-// bring does so, with a pause between two writes.
-func (r *Reconciler) bring(ctx context.Context, k trust.Key, pause time.Duration) (ctrl.Result, error) {
+// sync is Reconcile with another pause between two writes of a record.
+func (r *Reconciler) sync(ctx context.Context, k trust.Key, pause time.Duration) (ctrl.Result, error) {
 	root := r.Store.Load().Root(k.Root)
 	if root == nil || root.Root == nil {
 		r.drop(k)
-		return ctrl.Result{}, nil // its records are read before it is published
+		return ctrl.Result{}, nil // its publication restores its records
 	}
-	m := configMapHead()
-	err := r.Heads.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(root.UID, k.Subject)}, m)
-	if client.IgnoreNotFound(err) != nil {
-		return ctrl.Result{}, fmt.Errorf("reading the record of %s: %w", k.Subject, err)
+	stored, err := r.current(ctx, k, root)
+	if errors.Is(err, store.ErrReplaced) {
+		return ctrl.Result{RequeueAfter: requests.ConflictRetry}, nil
 	}
-	var held *record
-	if err == nil {
-		if held, err = r.current(ctx, k, root, m); errors.Is(err, store.ErrReplaced) {
-			return ctrl.Result{RequeueAfter: requests.ConflictRetry}, nil
-		}
-		if err != nil {
-			return ctrl.Result{}, err
-		}
+	if err != nil {
+		return ctrl.Result{}, err
 	}
 	select {
 	case <-r.Elected:
-		return r.keep(ctx, k, held, pause)
+		return r.keep(ctx, k, stored, pause)
 	default:
 		return ctrl.Result{}, nil
 	}
 }
 
-// current returns a record, which is then taken in.
-func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root,
-	m *metav1.PartialObjectMetadata) (*record, error) {
+// record is a record as the cache has it: without its data.
+type record struct {
+	recordmap.Head
+	object  *metav1.PartialObjectMetadata
+	damaged bool
+}
+
+// current returns the record of a repository, nil where there is none, and restores it first where
+// it has changed.
+func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root) (*record, error) {
+	m := configMapHead()
+	key := client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(root.UID, k.Subject)}
+	err := r.Heads.Get(ctx, key, m)
+	if apierrors.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // nil is no record
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the record of %s: %w", k.Subject, err)
+	}
 	head, unreadable := recordmap.ReadHead(m)
 	if unreadable != nil {
-		ctrl.LoggerFrom(ctx).Info("Could not read what was written down of a repository", "configMap", m.Name, "cause",
+		ctrl.LoggerFrom(ctx).Info("Could not read the head of a record", "configMap", m.Name, "cause",
 			unreadable.Error())
 		return &record{
 			Head: recordmap.Head{UID: root.UID, Repository: k.Repository, Pulled: k.Pulled}, object: m, damaged: true,
@@ -303,16 +299,16 @@ func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root,
 	if err != nil {
 		return nil, err
 	}
-	if head.Epoch == root.Epoch && version != r.state(k).taken {
-		if err := r.takeIn(ctx, k, root); err != nil {
+	if head.Epoch == root.Epoch && version != r.state(k).version {
+		if err := r.restoreChanged(ctx, k, root); err != nil {
 			return nil, err
 		}
 	}
 	return &record{Head: head, object: m, damaged: r.state(k).damaged}, nil
 }
 
-// takeIn reads a record as it is now and has it verified.
-func (r *Reconciler) takeIn(ctx context.Context, k trust.Key, root *store.Root) error {
+// restoreChanged restores the record of a repository under a root that is in use.
+func (r *Reconciler) restoreChanged(ctx context.Context, k trust.Key, root *store.Root) error {
 	m := &corev1.ConfigMap{}
 	err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(root.UID, k.Subject)}, m)
 	if apierrors.IsNotFound(err) {
@@ -321,23 +317,17 @@ func (r *Reconciler) takeIn(ctx context.Context, k trust.Key, root *store.Root) 
 	if err != nil {
 		return fmt.Errorf("reading the record of %s: %w", k.Subject, err)
 	}
-	got, err := r.read(ctx, m)
-	if err != nil {
-		return err
+	return r.restore(ctx, k, root.Epoch, m, func(data []byte) error { return r.Tracker.Restore(k, root, data) })
+}
+
+// Published must be called once a trust root is in use, with the faults of the records that it
+// could not use. It enqueues every record: one may have been written since Saved read them.
+func (r *Reconciler) Published(ctx context.Context, tr *v1alpha1.TrustRoot, faults map[trust.Subject]*trust.Fault) {
+	for repository, fault := range faults {
+		k := trust.Key{Root: tr.Name, Subject: repository}
+		r.refuse(ctrl.LoggerInto(ctx, withRepository(ctrl.LoggerFrom(ctx), k)), k, fault)
 	}
-	refused := false
-	if got.data != nil && got.Epoch == root.Epoch {
-		err := r.Tracker.Restore(k, root, got.data)
-		if errors.Is(err, store.ErrReplaced) {
-			return err
-		}
-		if refused = err != nil; refused {
-			ctrl.LoggerFrom(ctx).Info("Could not use what was written down of a repository", "repository", k.String(),
-				"cause", err.Error())
-		}
+	for _, k := range r.recorded(ctx, client.MatchingLabels{recordmap.LabelTrustRoot: string(tr.UID)}) {
+		r.Changes.trigger.Add(k)
 	}
-	r.note(k, func(s *state) {
-		s.taken, s.damaged, s.refused, s.size = got.version, got.data == nil, refused, len(got.data)
-	})
-	return nil
 }

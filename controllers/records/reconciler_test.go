@@ -19,7 +19,6 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -30,7 +29,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// edition is evidence that is told by a number, and written down in so many bytes.
+// edition is evidence with a number. Its record has size bytes of data.
 type edition struct {
 	trust.Unsigned
 	number, size int
@@ -38,10 +37,10 @@ type edition struct {
 
 func (*edition) Signed() bool { return true }
 
-// press is a trust root whose server has the edition that a test sets, none being no signatures.
+// press is a trust root whose server has the edition that a test sets, or no signatures.
 type press struct {
 	current atomic.Pointer[edition]
-	refuses bool // what was written down, as a root does that does not pin what signed it
+	refuses bool // every record, as a root does that does not pin its key
 }
 
 func (*press) Probe(context.Context, string) error { return nil }
@@ -87,7 +86,7 @@ func (p *press) Unpack(repository trust.Subject, data []byte,
 	return map[trust.Subject]trust.Evidence{repository: e}, nil
 }
 
-// replica is one manager's part in keeping records.
+// replica is the reconciler of one manager, with its trust root.
 type replica struct {
 	*Reconciler
 	press press
@@ -95,7 +94,7 @@ type replica struct {
 
 var shopKey = trust.Key{Root: "acme", Subject: trust.Subject{Repository: "registry.example.com/shop/app"}}
 
-// newReplica publishes the trust root as a replica does that starts.
+// newReplica returns a replica that has just started: it has published the trust root.
 func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr *v1alpha1.TrustRoot, epoch string,
 	leads bool) *replica {
 	t.Helper()
@@ -130,7 +129,7 @@ func (r *replica) publish(t *testing.T, tr *v1alpha1.TrustRoot, epoch string) {
 	r.Tracker.Reset("acme", time.Hour)
 }
 
-// fetch has the server offer an edition.
+// fetch makes the server offer an edition, nil for no signatures, and fetches it.
 func (r *replica) fetch(t *testing.T, e *edition) error {
 	t.Helper()
 	r.press.current.Store(e)
@@ -139,12 +138,12 @@ func (r *replica) fetch(t *testing.T, e *edition) error {
 
 func (r *replica) reconcile(t *testing.T) {
 	t.Helper()
-	if _, err := r.Reconcile(t.Context(), recordRequest(shopKey)); err != nil {
+	if _, err := r.Reconcile(t.Context(), shopKey); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// holds wants an edition to be what is decided from; 0: none is held.
+// holds checks the number of the edition in the store; 0: there is none.
 func (r *replica) holds(t *testing.T, number int) {
 	t.Helper()
 	got := 0
@@ -152,11 +151,11 @@ func (r *replica) holds(t *testing.T, number int) {
 		got = e.number
 	}
 	if got != number {
-		t.Errorf("edition %d is held, want %d", got, number)
+		t.Errorf("the store has edition %d, want %d", got, number)
 	}
 }
 
-// TestRecords keeps the records of one repository on a real API server, as several replicas do one
+// TestRecords keeps the record of one repository on a real API server. Several replicas do that, one
 // after the other.
 func TestRecords(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
@@ -190,26 +189,26 @@ func TestRecords(t *testing.T) {
 	t.Run("written by the leader alone", s.testWritten)
 	t.Run("read at the start, and when it changes", s.testRead)
 	t.Run("larger than one ConfigMap", s.testParts)
-	t.Run("written by another meanwhile", s.testConflict)
-	t.Run("deleted by accident", s.testDeleted)
+	t.Run("written by another replica meanwhile", s.testConflict)
+	t.Run("deleted", s.testDeleted)
 	t.Run("damaged", s.testDamaged)
 	t.Run("parts damaged", s.testDamagedParts)
-	t.Run("parts left behind", s.testPartsLeftBehind)
+	t.Run("orphaned parts", s.testOrphanedParts)
 	t.Run("written while it is read", s.testWrittenWhileRead)
 	t.Run("written before the trust root is published", s.testWrittenBeforePublished)
-	t.Run("of no use until the trust root is edited", s.testRefused)
+	t.Run("refused until the trust root is edited", s.testRefused)
 	t.Run("paced and bounded", s.testBounds)
-	t.Run("the last before the end", s.testLastWriting)
+	t.Run("flushed before the end", s.testFinalFlush)
 	t.Run("versions forgotten", s.testForgotten)
 	t.Run("used and unused", s.testUnused)
-	t.Run("no signatures any more", s.testUnsigned)
+	t.Run("without signatures", s.testUnsigned)
 }
 
 type recordScene struct {
 	client.Client
 	tr    *v1alpha1.TrustRoot
 	clock *clocktesting.FakeClock
-	// last is the edition that was written last.
+	// last is the number of the edition that was written last.
 	last int
 }
 
@@ -241,7 +240,7 @@ func (s *recordScene) head(t *testing.T) *corev1.ConfigMap {
 	return m
 }
 
-// next has a leader write another edition.
+// next makes a leader fetch and write the next edition.
 func (s *recordScene) next(t *testing.T, leader *replica, size int) {
 	t.Helper()
 	s.last++
@@ -259,7 +258,7 @@ func (s *recordScene) testWritten(t *testing.T) {
 	}
 	follower.reconcile(t)
 	if all := s.all(t); len(all) > 0 {
-		t.Fatalf("a replica that does not lead writes %d records", len(all))
+		t.Fatalf("a replica that does not lead wrote %d records, want none", len(all))
 	}
 	s.next(t, leader, 100)
 	first := s.head(t)
@@ -267,7 +266,7 @@ func (s *recordScene) testWritten(t *testing.T) {
 	s.clock.Step(time.Hour)
 	leader.reconcile(t)
 	if again := s.head(t); again.ResourceVersion != first.ResourceVersion {
-		t.Error("what has not changed is written again")
+		t.Error("an unchanged record was written again")
 	}
 	s.next(t, leader, 100)
 	second := s.head(t)
@@ -280,7 +279,7 @@ func (s *recordScene) testWritten(t *testing.T) {
 		s.clock.Step(time.Millisecond)
 	}
 	if now := s.head(t); now.ResourceVersion != second.ResourceVersion {
-		t.Error("one record is written several times within the pause")
+		t.Error("the record was written within the pause")
 	}
 	s.clock.Step(writePause)
 	leader.reconcile(t)
@@ -293,7 +292,7 @@ func (s *recordScene) testWritten(t *testing.T) {
 	third := s.head(t)
 	follower.reconcile(t)
 	if now := s.head(t); now.ResourceVersion != third.ResourceVersion {
-		t.Error("a replica that does not lead writes over a record")
+		t.Error("a replica that does not lead wrote over a record")
 	}
 }
 
@@ -306,7 +305,7 @@ func (s *recordScene) testRead(t *testing.T) {
 	restarted := s.replica(t, false)
 	restarted.holds(t, s.last)
 	if err := restarted.fetch(t, &edition{number: s.last - 1, size: 100}); err == nil {
-		t.Error("an older edition is accepted after a restart")
+		t.Error("an older edition was accepted after a restart, want a rollback fault")
 	}
 	restarted.holds(t, s.last)
 }
@@ -320,16 +319,16 @@ func (s *recordScene) testParts(t *testing.T) {
 	s.replica(t, false).holds(t, s.last)
 	s.next(t, leader, 1500<<10)
 	if n := len(s.all(t)); n != 2 {
-		t.Errorf("1.5 MB are in %d ConfigMaps, want 2: the others go", n)
+		t.Errorf("1.5 MB are in %d ConfigMaps, want 2: the old parts must be deleted", n)
 	}
 	s.replica(t, false).holds(t, s.last)
 	s.next(t, leader, 100)
 	if n := len(s.all(t)); n != 1 {
-		t.Errorf("100 bytes are in %d ConfigMaps", n)
+		t.Errorf("100 bytes are in %d ConfigMaps, want 1", n)
 	}
 }
 
-// stale has a replica see a record as it was.
+// stale is a client that reads an old state of a record.
 type stale struct {
 	client.Client
 	then *corev1.ConfigMap
@@ -344,8 +343,8 @@ func (s stale) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ 
 	return nil
 }
 
-// testConflict has two replicas that both think that they lead; the one that is behind must not
-// lower what the other has written.
+// testConflict has two replicas that both believe that they lead. The one with a stale cache must not
+// write an older record over a newer one.
 func (s *recordScene) testConflict(t *testing.T) {
 	behind := s.replica(t, true)
 	behind.Client = stale{s.Client, s.head(t)}
@@ -357,7 +356,7 @@ func (s *recordScene) testConflict(t *testing.T) {
 	}
 	behind.reconcile(t)
 	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
-		t.Error("a replica that is behind writes over what it has not taken in")
+		t.Error("a replica with a stale cache wrote over a record that it had not restored")
 	}
 	behind.Client = s.Client
 	s.clock.Step(time.Minute)
@@ -400,14 +399,14 @@ func (s *recordScene) testDamaged(t *testing.T) {
 			s.clock.Step(time.Minute)
 			leader.reconcile(t)
 			if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
-				t.Error("what was mended is written again")
+				t.Error("a repaired record was written again")
 			}
 		})
 	}
 }
 
-// testDamagedParts has somebody delete, and replace, a part that a running leader has written, and
-// its head stays as it was.
+// testDamagedParts deletes, and replaces, a part that a running leader has written. The head stays
+// as it was.
 func (s *recordScene) testDamagedParts(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 1500<<10)
@@ -437,8 +436,8 @@ func (s *recordScene) parts(t *testing.T) []corev1.ConfigMap {
 	})
 }
 
-// testPartsLeftBehind has a leader end between the parts of a record and its head.
-func (s *recordScene) testPartsLeftBehind(t *testing.T) {
+// testOrphanedParts has parts whose leader ended before it wrote their head.
+func (s *recordScene) testOrphanedParts(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 1500<<10)
 	data, err := (*press)(nil).Pack(map[trust.Subject]trust.Evidence{
@@ -460,17 +459,17 @@ func (s *recordScene) testPartsLeftBehind(t *testing.T) {
 	s.clock.SetTime(time.Now())
 	leader.reconcile(t)
 	if n := len(s.parts(t)); n != 3 {
-		t.Errorf("there are %d parts, want 3: some may be waiting for their head", n)
+		t.Errorf("there are %d parts, want 3: young parts may be waiting for their head", n)
 	}
 	s.clock.SetTime(time.Now().Add(mercy + time.Minute))
 	leader.reconcile(t)
 	if n := len(s.parts(t)); n != 1 {
-		t.Errorf("there are %d parts, want 1: nobody will write the head of the others", n)
+		t.Errorf("there are %d parts, want 1: no replica will write the head of the others", n)
 	}
 	s.replica(t, false).holds(t, s.last)
 }
 
-// meanwhile has something done before a part of a record is read the first time.
+// meanwhile is a client that calls do before its first Get.
 type meanwhile struct {
 	client.Client
 	do func()
@@ -495,34 +494,37 @@ func (s *recordScene) testWrittenWhileRead(t *testing.T) {
 		},
 	}
 	taken := 0
-	if err := starting.loadAll(t.Context(), s.tr, "", func(trust.Subject, []byte) { taken++ }); err != nil {
+	if err := starting.restoreAll(t.Context(), s.tr, "", func(trust.Subject, []byte) { taken++ }); err != nil {
 		t.Fatal(err)
 	}
 	if taken != 1 {
-		t.Error("a record that is written while it is read is taken for damaged")
+		t.Errorf("%d records were restored, want 1: one was written while it was read", taken)
 	}
 }
 
-// testWrittenBeforePublished has a record come between the reading of all and the publishing of the
-// trust root: the event of it has been and gone by then.
+// testWrittenBeforePublished writes a record between Saved and Published: its event comes too early
+// to be handled.
 func (s *recordScene) testWrittenBeforePublished(t *testing.T) {
 	r := s.replica(t, false)
-	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[trust.Key]())
 	defer queue.ShutDown()
 	if err := r.Changes.trigger.Source().Start(t.Context(), queue); err != nil {
 		t.Fatal(err)
 	}
+	tagged := shopKey
+	tagged.Tag = "v1"
+	r.Changes.Notify(tagged) // the same record, so the same request
 	r.Published(t.Context(), s.tr, nil)
 	if queue.Len() != 1 {
-		t.Fatalf("%d records are looked at, want the one that is there", queue.Len())
+		t.Fatalf("%d records are enqueued, want 1", queue.Len())
 	}
-	if got, _ := queue.Get(); got != recordRequest(shopKey) {
-		t.Errorf("what is looked at is %v", got)
+	if got, _ := queue.Get(); got != shopKey {
+		t.Errorf("%v is enqueued, want %v", got, shopKey)
 	}
 }
 
-// testRefused starts a leader while the trust root pins something else by mistake: what was seen
-// counts when that is mended.
+// testRefused starts a leader while the trust root pins a wrong key. Once that is corrected the
+// versions in the record count.
 func (s *recordScene) testRefused(t *testing.T) {
 	s.next(t, s.replica(t, true), 100)
 	leader := newReplica(t, s.Client, s.clock,
@@ -530,27 +532,27 @@ func (s *recordScene) testRefused(t *testing.T) {
 	leader.press.refuses = true
 	leader.publish(t, s.tr, "")
 	leader.holds(t, 0)
-	if err := leader.fetch(t, nil); err != nil { // the server does as if it had never had any signatures
+	if err := leader.fetch(t, nil); err != nil { // the server hides the signatures
 		t.Fatal(err)
 	}
 	s.clock.Step(time.Minute)
 	leader.reconcile(t)
 	s.head(t)
 	if len(leader.refused("acme")) != 1 || len(leader.refused("other")) != 0 {
-		t.Error("the record is not asked for once more when the trust root is edited")
+		t.Error("the refused record is not restored again when the trust root is edited")
 	}
 	leader.press.refuses = false
 	leader.publish(t, s.tr, "")
 	leader.holds(t, s.last)
 	if len(leader.refused("acme")) != 0 {
-		t.Error("the record is asked for though it could be used")
+		t.Error("the record still counts as refused")
 	}
 	if err := leader.fetch(t, &edition{number: s.last - 1, size: 100}); err == nil {
-		t.Error("an older edition is accepted after the trust root was mended")
+		t.Error("an older edition was accepted after the trust root was corrected, want a rollback fault")
 	}
 }
 
-// testBounds has a signing server change what it says all the time.
+// testBounds has a signing server that publishes all the time.
 func (s *recordScene) testBounds(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 100)
@@ -558,13 +560,13 @@ func (s *recordScene) testBounds(t *testing.T) {
 	unchanged := func(why string) {
 		t.Helper()
 		if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
-			t.Error("it is written " + why)
+			t.Error("the record was written " + why)
 		}
 	}
 	other := trust.Key{Root: "acme", Subject: trust.Subject{Repository: "registry.example.com/shop/large"}}
-	leader.note(other, func(r *state) { r.size = maxRecords })
+	leader.update(other, func(r *state) { r.size = maxRecords })
 	s.next(t, leader, 100)
-	unchanged("beyond what all records may take up")
+	unchanged("beyond the bound on all records")
 	leader.drop(other)
 	leader.pace = nil
 	leader.limiter().AllowN(time.Now(), writeBurst)
@@ -574,18 +576,18 @@ func (s *recordScene) testBounds(t *testing.T) {
 	if err := leader.fetch(t, &edition{number: s.last, size: 8 << 20}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := leader.Reconcile(short, recordRequest(shopKey)); err == nil {
-		t.Error("Reconcile does not wait")
+	if _, err := leader.Reconcile(short, shopKey); err == nil {
+		t.Error("Reconcile returned no error, want one: it must wait for the rate limiter")
 	}
-	unchanged("faster than records may be")
+	unchanged("faster than the rate limiter permits")
 	leader.pace = nil
 	leader.reconcile(t)
 	s.replica(t, false).holds(t, s.last)
 	s.next(t, leader, 100)
 }
 
-// testLastWriting ends a leader right after it has written, and verified something newer.
-func (s *recordScene) testLastWriting(t *testing.T) {
+// testFinalFlush ends a leader that has verified a newer edition within the pause after a write.
+func (s *recordScene) testFinalFlush(t *testing.T) {
 	leader, follower := s.replica(t, true), s.replica(t, false)
 	s.next(t, leader, 100)
 	s.last++
@@ -601,7 +603,7 @@ func (s *recordScene) testLastWriting(t *testing.T) {
 	for _, r := range []*replica{leader, follower} {
 		ctx, end := context.WithCancel(t.Context())
 		end()
-		if err := (lastWriting{r.Reconciler}).Start(ctx); err != nil {
+		if err := (finalFlush{r.Reconciler}).Start(ctx); err != nil {
 			t.Error(err)
 		}
 	}
@@ -616,14 +618,14 @@ func (s *recordScene) testForgotten(t *testing.T) {
 	follower.reconcile(t)
 	s.clock.Step(time.Minute)
 	if err := leader.fetch(t, &edition{number: s.last - 1, size: 100}); err != nil {
-		t.Fatalf("an older edition is refused after the versions were forgotten: %v", err)
+		t.Fatalf("an older edition was refused after the versions were forgotten: %v", err)
 	}
 	leader.reconcile(t)
 	follower.reconcile(t)
 	leader.holds(t, s.last-1)
 	follower.holds(t, s.last-1)
-	// The very same is verified under the next value: the follower must take that in too, for
-	// nothing of it counts any more.
+	// The same edition is verified under the next epoch. The follower must restore it again, for its
+	// own evidence is of the earlier epoch.
 	for _, r := range []*replica{leader, follower} {
 		r.publish(t, s.tr, "restored once more")
 	}
@@ -634,7 +636,7 @@ func (s *recordScene) testForgotten(t *testing.T) {
 	leader.reconcile(t)
 	follower.reconcile(t)
 	if err := follower.fetch(t, &edition{number: s.last - 2, size: 100}); err == nil {
-		t.Error("versions do not count after they started anew")
+		t.Error("an older edition was accepted within the new epoch, want a rollback fault")
 	}
 	newReplica(t, s.Client, s.clock, s.tr, "restored once more", false).holds(t, s.last-1)
 	newReplica(t, s.Client, s.clock, s.tr, "restored again", false).holds(t, 0)
@@ -651,7 +653,7 @@ func (s *recordScene) testUnused(t *testing.T) {
 	s.clock.SetTime(s.clock.Now().Add(29 * day).Truncate(day).Add(day / 2))
 	leader.reconcile(t)
 	if now := s.head(t); now.ResourceVersion != written.ResourceVersion {
-		t.Error("a record that nothing uses is written")
+		t.Error("an unused record was written")
 	}
 	if _, _, err := leader.Store.Load().Evidence(shopKey); err != nil {
 		t.Fatal(err)
@@ -659,7 +661,7 @@ func (s *recordScene) testUnused(t *testing.T) {
 	leader.reconcile(t)
 	used := s.head(t)
 	if used.ResourceVersion == written.ResourceVersion {
-		t.Error("that it was used is not written down")
+		t.Error("the last use was not recorded")
 	}
 	s.clock.Step(time.Minute)
 	if _, _, err := leader.Store.Load().Evidence(shopKey); err != nil {
@@ -667,17 +669,17 @@ func (s *recordScene) testUnused(t *testing.T) {
 	}
 	leader.reconcile(t)
 	if now := s.head(t); now.ResourceVersion != used.ResourceVersion {
-		t.Error("that it was used is written down more than once a day")
+		t.Error("the last use was recorded twice within a day")
 	}
 	s.clock.Step(32 * day)
 	started := s.replica(t, true)
 	started.reconcile(t)
-	s.head(t) // it is there still: whoever has just begun may not know yet of what runs
+	s.head(t) // it must still exist: a new leader may not know yet what runs
 	s.clock.Step(mercy)
 	started.reconcile(t)
 	started.holds(t, 0)
 	if all := s.all(t); len(all) > 0 {
-		t.Errorf("%d ConfigMaps are left of what nothing has used for 32 days", len(all))
+		t.Errorf("%d ConfigMaps are left after 32 days without use, want none", len(all))
 	}
 }
 
@@ -691,6 +693,6 @@ func (s *recordScene) testUnsigned(t *testing.T) {
 	}
 	leader.reconcile(t)
 	if all := s.all(t); len(all) > 0 {
-		t.Errorf("%d ConfigMaps are left of a repository that carries no signatures", len(all))
+		t.Errorf("%d ConfigMaps are left of a repository without signatures, want none", len(all))
 	}
 }

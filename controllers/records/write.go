@@ -21,43 +21,33 @@ import (
 )
 
 const (
-	// writePause is between two writes of one record at the least, however much changes.
+	// writePause is the least time between two writes of one record.
 	writePause = 2 * time.Second
-	// checkInterval is how often the leader looks whether a record is still used.
+	// checkInterval is how often the leader checks whether a record is still used.
 	checkInterval = time.Hour
-	// mercy is for how long after it began to lead a replica drops nothing as unused: it may not
-	// have heard yet of what runs.
+	// mercy is for how long a new leader deletes nothing as unused: it may not know yet what runs.
 	mercy = time.Hour
-	// writeRate and writeBurst bound the bytes that are written in a second, and at once, and
-	// writeCost is what a write costs besides its data. The API server keeps what was overwritten
-	// for some minutes, so that a signing server that changes what it says all the time would fill
-	// it.
+	// writeRate and writeBurst bound the bytes written per second and at once; writeCost is added
+	// for each write. The API server keeps what was overwritten for some minutes, so a signing
+	// server that publishes all the time would fill it.
 	writeRate  = 1 << 20
 	writeBurst = 32 << 20
 	writeCost  = 16 << 10
-	// maxRecords bounds all records together, in bytes: a quarter of what etcd holds by default.
+	// maxRecords bounds all records together, in bytes: a quarter of the default quota of etcd.
 	maxRecords = 512 << 20
-	// lastWritingTimeout bounds the writing before the end.
-	lastWritingTimeout = 5 * time.Second
+	// flushTimeout bounds the final flush of a leader.
+	flushTimeout = 5 * time.Second
 )
 
-// record is one that is there, as the cache has it: without its data.
-type record struct {
-	recordmap.Head
-	object *metav1.PartialObjectMetadata
-	// damaged says that its data is not what it should be.
-	damaged bool
-}
-
-// says reports whether r, which may be nil, already holds data of this epoch, and the day of the
-// last use.
-func (r *record) says(data []byte, epoch string, used time.Time) bool {
+// matches reports whether r, which may be nil, holds data of this epoch and the day of the last
+// use.
+func (r *record) matches(data []byte, epoch string, used time.Time) bool {
 	return r != nil && !r.damaged && r.Digest == recordmap.Digest(data) && r.Epoch == epoch &&
 		!used.Truncate(24*time.Hour).After(r.Used)
 }
 
-// lastUse returns the later of the last use that r, which may be nil, holds and tracked. Where
-// neither is known it is now.
+// lastUse returns the later of tracked and the last use in r, which may be nil; now where neither
+// is known.
 func (r *record) lastUse(tracked, now time.Time) time.Time {
 	if r != nil && r.Used.After(tracked) {
 		tracked = r.Used
@@ -68,75 +58,73 @@ func (r *record) lastUse(tracked, now time.Time) time.Time {
 	return tracked
 }
 
-// keep writes down what is held of a repository where the record says something else, and drops
-// what nothing uses. held is the record, which was taken in; nil: there is none. Only the leader
-// calls it.
-func (r *Reconciler) keep(ctx context.Context, k trust.Key, held *record, pause time.Duration) (ctrl.Result, error) {
-	now := r.Clock.Now()
-	snapshot := r.Store.Load()
+// keep writes the record of a repository where it differs from the evidence, and deletes it where
+// it is unused. It is the only way from the store into a ConfigMap. stored is the record, which
+// must have been restored; nil: there is none. Only the leader calls keep.
+func (r *Reconciler) keep(ctx context.Context, k trust.Key, stored *record, pause time.Duration) (ctrl.Result, error) {
+	now, snapshot := r.Clock.Now(), r.Store.Load()
 	root, evidence := snapshot.Root(k.Root), snapshot.Verified(k)
 	if root == nil || root.Root == nil {
 		return ctrl.Result{}, nil
 	}
-	used := held.lastUse(r.Tracker.LastUsed(k), now)
-	// That a repository carries no signatures undoes a record of before the versions seen started
-	// anew, and no other.
-	if r.forgets(now, used) || held != nil && held.Epoch != root.Epoch && snapshot.Unsigned(k) {
-		return ctrl.Result{}, r.forget(ctx, k, held, evidence)
+	used := stored.lastUse(r.Tracker.LastUsed(k), now)
+	// A repository without signatures deletes the record of an earlier epoch only. Within an epoch
+	// the signing server cannot make the versions seen go away.
+	if r.forgets(now, used) || stored != nil && stored.Epoch != root.Epoch && snapshot.Unsigned(k) {
+		return requests.Settle(ctrl.Result{}, r.forget(ctx, k, stored, evidence))
 	}
 	later := ctrl.Result{RequeueAfter: checkInterval}
-	if evidence == nil {
-		return later, nil
-	}
 	keeper, ok := root.Root.(trust.Keeper)
-	if !ok {
+	if !ok || evidence == nil {
 		return later, nil
 	}
-	release, err := r.hold(ctx, &r.writing, sizeOf(evidence))
+	release, err := r.acquire(ctx, &r.writing, sizeOf(evidence))
 	if err != nil {
 		return ctrl.Result{}, err
 	}
 	defer release()
 	data, err := keeper.Pack(evidence)
 	if err != nil {
-		return ctrl.Result{}, fmt.Errorf("packing what was verified of %s: %w", k.Subject, err)
+		return ctrl.Result{}, fmt.Errorf("packing the evidence of %s: %w", k.Subject, err)
 	}
-	if held.says(data, root.Epoch, used) {
-		return later, r.sweep(ctx, held.Head, nil)
+	if stored.matches(data, root.Epoch, used) {
+		return later, r.sweep(ctx, stored.Head, nil)
 	}
 	if due := r.state(k).wrote.Add(pause).Sub(now); due > 0 {
 		return ctrl.Result{RequeueAfter: due}, nil
 	}
-	named := recordmap.Head{
+	head := recordmap.Head{
 		Root: k.Root, UID: root.UID, Repository: k.Repository, Pulled: k.Pulled, Epoch: root.Epoch, Used: used,
 	}
-	head, parts, err := recordmap.Encode(r.Namespace, named, data)
+	// After a conflict the record of the other replica is restored first.
+	return requests.Settle(later, r.replace(ctx, k, head, data, stored))
+}
+
+// replace writes a record at the permitted rate. A record that is too large is logged and not
+// written: a retry would not help.
+func (r *Reconciler) replace(ctx context.Context, k trust.Key, h recordmap.Head, data []byte, stored *record) error {
+	head, parts, err := recordmap.Encode(r.Namespace, h, data)
 	if err == nil {
 		err = r.fits(k, len(data))
 	}
-	if err != nil { // nothing that a retry would mend
-		ctrl.LoggerFrom(ctx).Error(err,
-			"Could not write down what was verified of a repository; a restart will not know of it", "trustRoot",
-			k.Root)
-		return later, nil
+	if err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "Could not write a record; a restart will not know its repository")
+		return nil
 	}
 	if err := r.limiter().WaitN(ctx, writeCost+len(data)); err != nil {
-		return ctrl.Result{}, fmt.Errorf("waiting to write down what was verified of %s: %w", k.Subject, err)
+		return fmt.Errorf("waiting to write the record of %s: %w", k.Subject, err)
 	}
-	err = r.write(ctx, head, parts, held)
-	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return ctrl.Result{RequeueAfter: requests.ConflictRetry}, nil // somebody else wrote; that is taken in first
+	now := r.Clock.Now()
+	if err := r.write(ctx, head, parts, stored); err != nil {
+		return fmt.Errorf("writing the record of %s: %w", k.Subject, err)
 	}
-	if err != nil {
-		return ctrl.Result{}, fmt.Errorf("writing down what was verified of %s: %w", k.Subject, err)
-	}
-	r.note(k, func(s *state) {
-		*s = state{taken: recordVersion(head, inOrder(parts)), size: len(data), wrote: now}
+	r.update(k, func(s *state) {
+		*s = state{version: recordVersion(head, objects(parts)), size: len(data), wrote: now}
 	})
-	return later, nil
+	return nil
 }
 
-// sizeOf is how much memory evidence takes up, in bytes.
+// sizeOf returns the memory that evidence takes up, in bytes.
 func sizeOf(evidence map[trust.Subject]trust.Evidence) int64 {
 	size := int64(0)
 	for _, e := range evidence {
@@ -147,7 +135,7 @@ func sizeOf(evidence map[trust.Subject]trust.Evidence) int64 {
 	return size
 }
 
-// limiter paces the writes of the leader.
+// limiter returns the rate limiter of the leader's writes.
 func (r *Reconciler) limiter() *rate.Limiter {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -157,7 +145,7 @@ func (r *Reconciler) limiter() *rate.Limiter {
 	return r.pace
 }
 
-// fits refuses a record with which all would take up more than they may.
+// fits returns an error where all records together would exceed maxRecords with data of this size.
 func (r *Reconciler) fits(k trust.Key, size int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -167,13 +155,13 @@ func (r *Reconciler) fits(k trust.Key, size int) error {
 		}
 	}
 	if size > maxRecords {
-		return fmt.Errorf("%s: with it, %d bytes would be written down, more than the %d that are", k.Subject, size,
+		return fmt.Errorf("%s: all records together would have %d bytes, at most %d are written", k.Subject, size,
 			maxRecords)
 	}
 	return nil
 }
 
-// forgets reports whether what was last used at a time is to be dropped.
+// forgets reports whether a record that was last used at a time is to be deleted.
 func (r *Reconciler) forgets(now, used time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,20 +171,19 @@ func (r *Reconciler) forgets(now, used time.Time) bool {
 	return r.KeepUnused > 0 && now.Sub(used) > r.KeepUnused && now.Sub(r.leading) >= mercy
 }
 
-// forget deletes a record, and what is held of its repository.
-func (r *Reconciler) forget(ctx context.Context, k trust.Key, held *record,
+// forget deletes a record, and releases the evidence of its repository.
+func (r *Reconciler) forget(ctx context.Context, k trust.Key, stored *record,
 	evidence map[trust.Subject]trust.Evidence) error {
-	if held != nil {
-		preconditions := client.Preconditions{UID: &held.object.UID, ResourceVersion: &held.object.ResourceVersion}
-		if err := r.Client.Delete(ctx, held.object, preconditions); client.IgnoreNotFound(err) != nil {
+	if stored != nil {
+		preconditions := client.Preconditions{UID: &stored.object.UID, ResourceVersion: &stored.object.ResourceVersion}
+		if err := r.Client.Delete(ctx, stored.object, preconditions); client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("deleting the record of %s: %w", k.Subject, err)
 		}
-		if err := r.sweep(ctx, recordmap.Head{UID: held.UID, Repository: held.Repository, Pulled: held.Pulled},
-			held.PartNames()); err != nil {
+		none := recordmap.Head{UID: stored.UID, Repository: stored.Repository, Pulled: stored.Pulled}
+		if err := r.sweep(ctx, none, stored.PartNames()); err != nil {
 			return err
 		}
-		ctrl.LoggerFrom(ctx).Info("Deleted what was written down of a repository", "trustRoot", k.Root, "repository",
-			k.String(), "lastUsed", held.Used)
+		ctrl.LoggerFrom(ctx).Info("Deleted the record of a repository", "lastUsed", stored.Used)
 	}
 	if evidence != nil {
 		r.Tracker.Release(k)
@@ -205,23 +192,23 @@ func (r *Reconciler) forget(ctx context.Context, k trust.Key, held *record,
 	return nil
 }
 
-// write puts a record in the place of the one that is held: first its parts, then its head in one
-// write, which fails with a conflict where somebody else has written it meanwhile, and at last the
-// parts of the one before go.
-func (r *Reconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []*corev1.ConfigMap, held *record) error {
+// write replaces a record: it writes the parts, then the head, then deletes the old parts. The
+// write of the head is a conflict where another replica has written it meanwhile.
+func (r *Reconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []*corev1.ConfigMap,
+	stored *record) error {
 	for _, part := range parts {
 		err := r.Client.Create(ctx, part)
 		if apierrors.IsAlreadyExists(err) {
-			err = r.Client.Update(ctx, part) // its name is of what it must hold, which somebody may have changed
+			err = r.Client.Update(ctx, part) // the name is made from the digest, but the data may be damaged
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if held == nil {
+	if stored == nil {
 		return r.Client.Create(ctx, head)
 	}
-	head.ResourceVersion = held.object.ResourceVersion
+	head.ResourceVersion = stored.object.ResourceVersion
 	if err := r.Client.Update(ctx, head); err != nil {
 		return err
 	}
@@ -229,12 +216,11 @@ func (r *Reconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []
 	if err != nil {
 		return err
 	}
-	return r.sweep(ctx, written, held.PartNames())
+	return r.sweep(ctx, written, stored.PartNames())
 }
 
-// sweep deletes the parts of a record that its head does not name: those that were named before,
-// and those that were left behind by a replica that ended, or was overtaken, before it wrote the
-// head that they were for.
+// sweep deletes the parts of a record that its head does not name: the parts of the record before,
+// and parts whose replica ended, or met a conflict, before it wrote their head.
 func (r *Reconciler) sweep(ctx context.Context, head recordmap.Head, before []string) error {
 	parts := configMapHeads()
 	err := r.Heads.List(ctx, parts, client.InNamespace(r.Namespace),
@@ -243,16 +229,16 @@ func (r *Reconciler) sweep(ctx context.Context, head recordmap.Head, before []st
 		return fmt.Errorf("listing the parts of records: %w", err)
 	}
 	old := r.Clock.Now().Add(-mercy)
-	gone := slices.Clone(before)
+	unnamed := slices.Clone(before)
 	for i := range parts.Items {
 		part := &parts.Items[i]
-		// a younger one may be waiting for its head
+		// A younger part may be waiting for its head.
 		if head.Owns(part.Name) && part.CreationTimestamp.Time.Before(old) {
-			gone = append(gone, part.Name)
+			unnamed = append(unnamed, part.Name)
 		}
 	}
 	named := head.PartNames()
-	for _, name := range gone {
+	for _, name := range unnamed {
 		if slices.Contains(named, name) {
 			continue
 		}
@@ -264,34 +250,33 @@ func (r *Reconciler) sweep(ctx context.Context, head recordmap.Head, before []st
 	return nil
 }
 
-// lastWriting has the leader write down, before it gives way to the next, what it has verified
-// since its last writes.
-type lastWriting struct{ *Reconciler }
+// finalFlush is the flush of a leader that ends.
+type finalFlush struct{ *Reconciler }
 
 // Start implements manager.Runnable.
-func (l lastWriting) Start(ctx context.Context) error {
+func (f finalFlush) Start(ctx context.Context) error {
 	<-ctx.Done()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWritingTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
-	l.flush(ctx)
+	f.flush(ctx)
 	return nil
 }
 
-// flush writes down whatever is held and is not written down yet, without the pause between two
-// writes.
+// flush writes all evidence that is not recorded yet, without the pause between two writes.
 func (r *Reconciler) flush(ctx context.Context) {
 	var g errgroup.Group
-	g.SetLimit(atOnce)
+	g.SetLimit(concurrency)
 	for _, k := range r.Store.Load().Repositories() {
 		g.Go(func() error {
+			ctx := ctrl.LoggerInto(ctx, withRepository(ctrl.LoggerFrom(ctx), k))
 			return wait.PollUntilContextCancel(ctx, requests.ConflictRetry, true,
 				func(ctx context.Context) (bool, error) {
-					result, err := r.bring(ctx, k, 0)
+					result, err := r.sync(ctx, k, 0)
 					return result.RequeueAfter != requests.ConflictRetry, err
 				})
 		})
 	}
 	if err := g.Wait(); err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "Could not write down all that was verified before the end")
+		ctrl.LoggerFrom(ctx).Error(err, "Could not write all records before the end")
 	}
 }

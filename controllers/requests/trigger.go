@@ -9,26 +9,32 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 )
 
-// Trigger wakes a reconciler for an object, from outside of the API server. The zero value is ready
-// for use.
+// Trigger wakes a reconciler of cluster-scoped objects by their names. The zero value is ready for
+// use.
 type Trigger struct {
-	queue atomic.Pointer[workqueue.TypedRateLimitingInterface[reconcile.Request]]
+	TypedTrigger[reconcile.Request]
 }
 
-// Notify enqueues the object of a name. It never blocks; before the controller has started, which
-// reconciles everything anyhow, it does nothing.
+// Notify enqueues the object of a name. It never blocks.
 func (t *Trigger) Notify(name string) { t.Add(For(name)) }
 
-// Add enqueues a request, as Notify does.
-func (t *Trigger) Add(request reconcile.Request) {
+// TypedTrigger wakes a reconciler for a request that no watch makes. The zero value is ready for
+// use.
+type TypedTrigger[R comparable] struct {
+	queue atomic.Pointer[workqueue.TypedRateLimitingInterface[R]]
+}
+
+// Add enqueues a request. It never blocks. Before the controller has started it does nothing: a
+// controller reconciles everything when it starts.
+func (t *TypedTrigger[R]) Add(request R) {
 	if queue := t.queue.Load(); queue != nil {
 		(*queue).Add(request)
 	}
 }
 
-// Source hands the queue of a reconciler to the trigger.
-func (t *Trigger) Source() source.Source {
-	return source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
+// Source gives the queue of a controller to the trigger. A trigger has one controller.
+func (t *TypedTrigger[R]) Source() source.TypedSource[R] {
+	return source.TypedFunc[R](func(_ context.Context, queue workqueue.TypedRateLimitingInterface[R]) error {
 		t.queue.Store(&queue)
 		return nil
 	})
