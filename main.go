@@ -133,9 +133,11 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 		Elected: mgr.Elected(), KeepUnused: o.ForgetUnusedAfter, Changes: moved,
 	}
 	trustRoots := &publication.TrustRootReconciler{
-		Client: c, Store: decisions, Tracker: tracker, Status: writer, Records: keeper, Changes: roots, Clock: now,
-		Builder:       publication.RootBuilder{Reader: c, Namespace: o.Namespace, Formats: formats(memory)},
-		ExpiryWarning: o.ExpiryWarning,
+		Client: c, Status: writer, Changes: roots, Clock: now, ExpiryWarning: o.ExpiryWarning,
+		Publisher: &publication.Publisher{
+			Reader: c, Namespace: o.Namespace, Formats: formats(memory), Store: decisions, Tracker: tracker,
+			Records: keeper,
+		},
 	}
 	policies := &publication.ImagePolicyReconciler{
 		Client: c, Store: decisions, Status: writer, Compliance: compliance, Gate: gated,

@@ -11,27 +11,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/controllers/gate"
 	"github.com/countersign-dev/countersign/controllers/requests"
 	"github.com/countersign-dev/countersign/internal/certs"
 	"github.com/countersign-dev/countersign/internal/flags"
-	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
@@ -40,25 +35,15 @@ const webhookHost = "countersign-webhook.countersign-system.svc"
 
 // certificateBed is an API server with the operator's namespace.
 type certificateBed struct {
-	client.Client
-	kube  *kubeserver.Server
+	*controlplane.Plane
 	store *store.Store
 }
 
 // TestServingCertificate keeps the certificate and the webhook configurations on a real API server.
 func TestServingCertificate(t *testing.T) {
-	ctrl.SetLogger(logr.Discard())
-	b := &certificateBed{
-		kube:  kubeserver.Run(t, kubeserver.Options{}),
-		store: store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
-	}
-	c, err := client.New(b.kube.Config, client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.Client = c
+	b := &certificateBed{store: store.New(store.Options{})}
 	b.store.MarkPrimed()
-	for _, o := range []client.Object{
+	b.Plane = controlplane.Run(t,
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operator.Namespace}},
 		&rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: gate.OwnerName}},
 		&discoveryv1.EndpointSlice{
@@ -71,11 +56,7 @@ func TestServingCertificate(t *testing.T) {
 				{Addresses: []string{"10.0.0.1"}, Conditions: discoveryv1.EndpointConditions{Ready: new(true)}},
 			},
 		},
-	} {
-		if err := c.Create(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-	}
+	)
 	t.Run("mounted", b.testMounted)
 	t.Run("certificate fails", b.testCertificateFails)
 	t.Run("another leader meanwhile", b.testAnotherLeader)
@@ -84,7 +65,7 @@ func TestServingCertificate(t *testing.T) {
 
 func (b *certificateBed) reconciler(c client.Client, authority gate.CertificateAuthority) *gate.Reconciler {
 	return &gate.Reconciler{
-		Client: c, Live: b.Client, Store: b.store, Namespace: operator.Namespace, Certificate: authority,
+		Client: c, Live: b, Store: b.store, Namespace: operator.Namespace, Certificate: authority,
 		Exempt: flags.Exempt{Names: []string{"kube-system"}}, MutatePath: "/mutate", ValidatePath: "/validate",
 		Clock: clock.RealClock{},
 	}
@@ -118,7 +99,7 @@ func (b *certificateBed) made(t *testing.T, ago time.Duration) *corev1.Secret {
 		t.Fatal(err)
 	}
 	past := &certs.Own{
-		Client: b.Client, Namespace: operator.Namespace, Host: webhookHost,
+		Client: b, Namespace: operator.Namespace, Host: webhookHost,
 		Clock: clocktesting.NewFakePassiveClock(time.Now().Add(-ago)),
 	}
 	if _, _, err := past.CABundle(t.Context()); err != nil {
@@ -148,7 +129,7 @@ func (b *certificateBed) testMounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := b.reconciler(b.Client, mounted)
+	r := b.reconciler(b, mounted)
 	for range 2 {
 		result, err := r.Reconcile(t.Context(), ctrl.Request{})
 		if err != nil || result.RequeueAfter <= 0 || result.RequeueAfter > time.Minute {
@@ -182,7 +163,7 @@ func (b *certificateBed) testCertificateFails(t *testing.T) {
 	if err := b.Update(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.reconciler(b.Client, faulty{}).Reconcile(t.Context(), ctrl.Request{}); err == nil {
+	if _, err := b.reconciler(b, faulty{}).Reconcile(t.Context(), ctrl.Request{}); err == nil {
 		t.Error("the fault was passed over")
 	}
 	for i, got := range b.configured(t) {
@@ -215,7 +196,7 @@ func (b *certificateBed) testAnotherLeader(t *testing.T) {
 	}
 	newer := b.made(t, time.Hour).Data["ca.crt"]
 	late := &overtaken{certificateBed: b, bundle: b.made(t, 2*time.Hour).Data["ca.crt"], newer: newer}
-	result, err := b.reconciler(b.Client, late).Reconcile(t.Context(), ctrl.Request{})
+	result, err := b.reconciler(b, late).Reconcile(t.Context(), ctrl.Request{})
 	if err != nil || result.RequeueAfter != requests.ConflictRetry {
 		t.Errorf("result = %v, error = %v, want another try after the conflict", result, err)
 	}
@@ -227,42 +208,21 @@ func (b *certificateBed) testAnotherLeader(t *testing.T) {
 // testOnlyTheLeaderWrites runs a replica while another leads, with a certificate that is due, and
 // then lets it lead.
 func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
-	lease := &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: "leader"},
-		Spec: coordinationv1.LeaseSpec{
-			HolderIdentity: ptr.To("another"), LeaseDurationSeconds: ptr.To[int32](3600),
-			AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
-		},
-	}
 	first := b.made(t, 61*24*time.Hour)
-	if err := b.Create(t.Context(), lease); err != nil {
-		t.Fatal(err)
-	}
-	mgr, err := ctrl.NewManager(b.kube.Config, ctrl.Options{
+	lease := b.HoldLease(t, operator.Namespace, "leader")
+	mgr := b.NewManager(t, nil, ctrl.Options{
 		LeaderElection: true, LeaderElectionID: lease.Name, LeaderElectionNamespace: lease.Namespace,
 		LeaderElectionReleaseOnCancel: true,
-		Metrics:                       metricsserver.Options{BindAddress: "0"},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := &certs.Own{Client: b.Client, Namespace: operator.Namespace, Host: webhookHost, Clock: clock.RealClock{}}
-	err = errors.Join(
+	own := &certs.Own{Client: b, Namespace: operator.Namespace, Host: webhookHost, Clock: clock.RealClock{}}
+	err := errors.Join(
 		(&Reconciler{Client: mgr.GetClient(), Certificate: own}).SetupWithManager(mgr),
 		b.reconciler(mgr.GetClient(), own).SetupWithManager(mgr),
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			t.Log(err)
-		}
-	})
+	controlplane.Start(t, mgr)
 	poll.AwaitTrue(t, "the certificate on a replica that does not lead", func() bool { return serves(own, first) })
 
 	second := b.made(t, 62*24*time.Hour)

@@ -7,15 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -30,7 +27,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
@@ -38,8 +35,7 @@ import (
 // gateBed is an API server with a policy of each mode, and the two reconcilers of a leader, which a
 // test calls.
 type gateBed struct {
-	client.Client
-	kube           *kubeserver.Server
+	*controlplane.Plane
 	clock          *clocktesting.FakeClock
 	events         *events.FakeRecorder
 	configurations *Reconciler
@@ -58,20 +54,10 @@ func (a *authority) CABundle(context.Context, ...[]byte) ([]byte, time.Duration,
 
 func newGateBed(t *testing.T) *gateBed {
 	t.Helper()
-	ctrl.SetLogger(logr.Discard())
-	kube := kubeserver.Run(t, kubeserver.Options{})
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(kube.Config, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &gateBed{Client: c, kube: kube}
-	b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operator.Namespace}})
+	b := &gateBed{Plane: controlplane.Run(t,
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: operator.Namespace}})}
 	for _, mode := range []v1alpha1.PolicyMode{v1alpha1.ModeEnforce, v1alpha1.ModeWarn, v1alpha1.ModeAudit} {
-		b.create(t, b.policy(mode))
+		b.Make(t, b.policy(mode))
 	}
 	b.restart(t, &authority{bundle: "first"})
 	return b
@@ -84,8 +70,8 @@ func (b *gateBed) restart(t *testing.T, certificate CertificateAuthority) {
 	elected := make(chan struct{})
 	close(elected)
 	b.events, b.clock = events.NewFakeRecorder(1000), clocktesting.NewFakeClock(time.Now())
-	decisions, gate := store.New(
-		store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}), &Observation{}
+	decisions := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO})
+	gate := &Observation{}
 	decisions.MarkPrimed()
 	b.policies = &publication.ImagePolicyReconciler{
 		Client: b, Store: decisions, Compliance: &running.Compliance{}, Gate: gate,
@@ -101,13 +87,6 @@ func (b *gateBed) restart(t *testing.T, certificate CertificateAuthority) {
 				APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
 				Scope: new(admissionv1.NamespacedScope),
 			}}},
-	}
-}
-
-func (b *gateBed) create(t *testing.T, o client.Object) {
-	t.Helper()
-	if err := b.Create(t.Context(), o); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -266,12 +245,12 @@ func (b *gateBed) testNoOwner(t *testing.T) {
 	}
 	late := b.policy(v1alpha1.ModeEnforce)
 	late.Name = "late"
-	b.create(t, late)
+	b.Make(t, late)
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing, message)
 	if told := b.told(v1alpha1.ReasonWebhookOwnerMissing); told != 1 {
 		t.Errorf("%d events for a policy that was made without a gate", told)
 	}
-	b.create(t, owner())
+	b.Make(t, owner())
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 	if told := b.told(v1alpha1.ReasonConfigurationsInPlace); told != 4 {
@@ -302,7 +281,7 @@ func (b *gateBed) testOwnerGone(t *testing.T) {
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing,
 		"nothing is checked at admission: ValidatingWebhookConfiguration countersign is missing; ClusterRole")
 
-	b.create(t, owner()) // with another UID
+	b.Make(t, owner()) // with another UID
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 	role := owner()
@@ -334,7 +313,7 @@ func (b *gateBed) testNewLeader(t *testing.T) {
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing, "")
 	b.restart(t, certificate)
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing, "")
-	b.create(t, owner())
+	b.Make(t, owner())
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 }
@@ -394,16 +373,16 @@ func (b *gateBed) testRefused(t *testing.T) {
 			APIGroups: []string{"admissionregistration.k8s.io"}, Resources: resources, Verbs: verbs,
 		}
 	}
-	b.create(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: user}, Rules: []rbacv1.PolicyRule{
+	b.Make(t, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: user}, Rules: []rbacv1.PolicyRule{
 		rule([]string{"get"}, "mutatingwebhookconfigurations", "validatingwebhookconfigurations"),
 		rule([]string{"create", "update"}, "validatingwebhookconfigurations"),
 	}})
-	b.create(t, &rbacv1.ClusterRoleBinding{
+	b.Make(t, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: user},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: user},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
 	})
-	as := rest.CopyConfig(b.kube.Config)
+	as := rest.CopyConfig(b.Kube.Config)
 	as.Impersonate.UserName = user
 	limited, err := client.New(as, client.Options{Scheme: b.Scheme()})
 	if err != nil {
@@ -436,7 +415,7 @@ func (b *gateBed) testOwnFault(t *testing.T) {
 		Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, TrustRoots: []v1alpha1.ObjectName{"missing"},
 		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}},
 	}}
-	b.create(t, faulty)
+	b.Make(t, faulty)
 	message := func() string {
 		if _, err := b.policies.Reconcile(t.Context(), requests.For(faulty.Name)); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -14,10 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
@@ -25,7 +23,7 @@ import (
 // TestWebhookConfigurations holds what belongs to no threat of its own, in one API server.
 func TestWebhookConfigurations(t *testing.T) {
 	b := newGateBed(t)
-	b.create(t, owner())
+	b.Make(t, owner())
 	b.reconcile(t)
 	t.Run("created", b.testCreated)
 	t.Run("left alone", b.testLeftAlone)
@@ -44,25 +42,16 @@ func (b *gateBed) testWoken(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.restart(t, &authority{bundle: "first"})
-	mgr, err := ctrl.NewManager(b.kube.Config, ctrl.Options{
-		Scheme: b.Scheme(), Metrics: metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: new(true)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	mgr := b.NewManager(t, nil, ctrl.Options{})
 	r := b.configurations
 	r.Client, r.Live, r.URL = mgr.GetClient(), mgr.GetAPIReader(), ""
 	if err := r.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- mgr.Start(ctx) }()
+	stop := controlplane.Start(t, mgr)
 	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+		if err := stop(); err != nil {
+			t.Errorf("the manager ended with %v, want no error", err)
 		}
 	}()
 	poll.AwaitTrue(t, "a wait for an endpoint", func() bool {
@@ -70,7 +59,7 @@ func (b *gateBed) testWoken(t *testing.T) {
 		return s != nil && s.reason == v1alpha1.ReasonWaitingForEndpoints
 	})
 	slice := endpoints(ServiceName, new(false))
-	b.create(t, slice)
+	b.Make(t, slice)
 	slice.Endpoints[0].Conditions.Ready = new(true)
 	if err := b.Update(t.Context(), slice); err != nil {
 		t.Fatal(err)
@@ -245,13 +234,13 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 	t.Run("no endpoint is ready", func(t *testing.T) {
 		start(t)
 		waits(t)
-		b.create(t, endpoints(ServiceName, new(false)))
-		b.create(t, endpoints("countersign-metrics", new(true)))
+		b.Make(t, endpoints(ServiceName, new(false)))
+		b.Make(t, endpoints("countersign-metrics", new(true)))
 		elsewhere := endpoints(ServiceName, new(true))
 		elsewhere.Namespace = metav1.NamespaceDefault
-		b.create(t, elsewhere)
+		b.Make(t, elsewhere)
 		waits(t)
-		b.create(t, endpoints(ServiceName, new(true)))
+		b.Make(t, endpoints(ServiceName, new(true)))
 		stands(t)
 		// By now it is there: it is restored whatever becomes of the endpoints.
 		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{},
@@ -263,7 +252,7 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 	})
 	t.Run("an endpoint of which nobody says whether it is ready", func(t *testing.T) {
 		start(t)
-		b.create(t, endpoints(ServiceName, nil))
+		b.Make(t, endpoints(ServiceName, nil))
 		stands(t)
 	})
 	t.Run("never ready", func(t *testing.T) {

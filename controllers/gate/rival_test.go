@@ -25,7 +25,7 @@ func platform() []metav1.LabelSelectorRequirement {
 // peace.
 func TestThreatContestedGateIsSaid(t *testing.T) {
 	b := newGateBed(t)
-	b.create(t, owner())
+	b.Make(t, owner())
 	for name, c := range map[string]struct {
 		rival   func(context.Context, client.Object) error
 		message string

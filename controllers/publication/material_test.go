@@ -18,13 +18,14 @@ func TestUnusableClientCertificateIsNamed(t *testing.T) {
 	tr.Spec.Notary.ClientCertificateSecretRef = &v1alpha1.SecretReference{Name: "reader"}
 	certificate := v1alpha1.KeySource{Kind: "Secret", Name: "reader", Key: "tls.crt"}
 	key := v1alpha1.KeySource{Kind: "Secret", Name: "reader", Key: "tls.key"}
-	built := RootBuilder{Formats: trustFormats()}.build(tr, trust.Material{certificate: "x", key: "s3cret"})
+	p := &Publisher{Formats: trustFormats()}
+	built := p.build(tr, trust.Material{certificate: "x", key: "s3cret"}, nil)
 	if f := built.Fault; f == nil || f.Reason != v1alpha1.ReasonInvalidKey ||
 		!strings.Contains(f.Error(), "clientCertificateSecretRef (Secret reader)") ||
 		strings.Contains(f.Error(), "s3cret") {
 		t.Errorf("fault = %v", f)
 	}
-	if all := (RootBuilder{Formats: trustFormats()}).refers(&tr.Spec); len(all) != 2 {
+	if all := p.refers(&tr.Spec); len(all) != 2 {
 		t.Errorf("watches %v, want certificate and key", all)
 	}
 }

@@ -2,26 +2,20 @@ package publication
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers/running"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
-	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
@@ -29,16 +23,6 @@ import (
 // waiting before its fetches end.
 func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	t.Parallel()
-	ctrl.SetLogger(logr.Discard())
-	kube := kubeserver.Run(t, kubeserver.Options{})
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(kube.Config, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
 	server := notaryserver.Run(t, notaryserver.Options{})
 	faults := faultproxy.Run(t, server.URL, server.CA)
 	faults.Set(faultproxy.Fault{Hang: true})
@@ -54,21 +38,17 @@ func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 			corev1.Container{Name: fmt.Sprintf("c%d", i), Image: fmt.Sprintf("registry.example.com/acme/app-%d:v1", i)})
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}
-	for _, o := range []client.Object{tr, pol, account, pod} {
-		if err := c.Create(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c := controlplane.Run(t, tr, pol, account, pod)
 	decisions := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO})
 	tracker := store.NewTracker(decisions, clock.RealClock{}, func(string) {})
 	running := running.Needs{Client: c, Live: c, Store: decisions, Clock: clock.RealClock{}}
 	primer := &Primer{Client: c, Store: decisions, Tracker: tracker, Running: running}
-	builder := RootBuilder{Reader: c, Namespace: "default", Formats: trustFormats()}
-	material, err := builder.gather(t.Context(), tr)
+	publisher := &Publisher{Reader: c, Namespace: "default", Formats: trustFormats()}
+	material, err := publisher.gather(t.Context(), tr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	decisions.PutRoot(tr.Name, builder.build(tr, material))
+	decisions.PutRoot(tr.Name, publisher.build(tr, material, nil))
 	compiled, err := policy.Compile(pol.Name, &pol.Spec)
 	if err != nil {
 		t.Fatal(err)

@@ -1,19 +1,14 @@
 package publication
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
 
-	"github.com/go-logr/logr"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/utils/clock"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers/gate"
@@ -23,43 +18,33 @@ import (
 	"github.com/countersign-dev/countersign/controllers/status"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // TestReplicas runs the controllers as a replica that does not lead, on a real API server, and then
 // lets it lead.
 func TestReplicas(t *testing.T) {
-	ctrl.SetLogger(logr.Discard())
-	kube := kubeserver.Run(t, kubeserver.Options{})
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		t.Fatal(err)
-	}
-	mgr, err := ctrl.NewManager(kube.Config, ctrl.Options{
-		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	leads := make(chan struct{})
-	decisions, changes := store.New(
-		store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}), &requests.Trigger{}
+	c := controlplane.Run(t, objects()...)
+	mgr := c.NewManager(t, nil, ctrl.Options{})
+	leads, changes := make(chan struct{}), &requests.Trigger{}
+	decisions := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO})
 	tracker := store.NewTracker(decisions, clock.RealClock{}, changes.Notify)
 	writer := status.Writer{Client: mgr.GetClient(), Events: mgr.GetEventRecorder("countersign"), Elected: leads}
-	err = errors.Join(
+	err := errors.Join(
 		(&ImagePolicyReconciler{
 			Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: &running.Compliance{},
 			Gate: &gate.Observation{},
 		}).SetupWithManager(t.Context(), mgr),
 		(&TrustRootReconciler{
-			Clock:  clock.RealClock{},
-			Client: mgr.GetClient(), Store: decisions, Tracker: tracker, Status: writer,
-			Builder: RootBuilder{Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats()},
-			Changes: changes,
-			Records: &records.Reconciler{
-				Changes: &records.Changes{}, Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Heads: mgr.GetClient(),
-				Namespace: "default",
+			Client: mgr.GetClient(), Status: writer, Changes: changes, Clock: clock.RealClock{},
+			Publisher: &Publisher{
+				Reader: mgr.GetClient(), Namespace: "default", Formats: trustFormats(), Store: decisions,
+				Tracker: tracker,
+				Records: &records.Reconciler{
+					Changes: &records.Changes{}, Client: mgr.GetClient(), Live: mgr.GetAPIReader(),
+					Heads: mgr.GetClient(), Namespace: "default",
+				},
 			},
 		}).SetupWithManager(t.Context(), mgr),
 		mgr.Add(&Primer{
@@ -72,25 +57,13 @@ func TestReplicas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(kube.Config, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range objects() {
-		if err := c.Create(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-	}
 	if decisions.Load().Primed {
 		t.Error("the store is primed before anything was published")
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- mgr.Start(ctx) }()
+	stop := controlplane.Start(t, mgr)
 	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+		if err := stop(); err != nil {
+			t.Errorf("the manager ended with %v, want no error", err)
 		}
 	})
 

@@ -9,15 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/util/workqueue"
 	clocktesting "k8s.io/utils/clock/testing"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -25,7 +21,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -158,19 +154,6 @@ func (r *replica) holds(t *testing.T, number int) {
 // TestRecords keeps the record of one repository on a real API server. Several replicas do that, one
 // after the other.
 func TestRecords(t *testing.T) {
-	ctrl.SetLogger(logr.Discard())
-	kube := kubeserver.Run(t, kubeserver.Options{})
-	scheme := runtime.NewScheme()
-	if err := clientgoscheme.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(kube.Config, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
 	tr := &v1alpha1.TrustRoot{
 		ObjectMeta: metav1.ObjectMeta{Name: "acme"},
 		Spec: v1alpha1.TrustRootSpec{Notary: &v1alpha1.NotarySpec{
@@ -180,11 +163,8 @@ func TestRecords(t *testing.T) {
 			},
 		}},
 	}
-	if err := c.Create(t.Context(), tr); err != nil {
-		t.Fatal(err)
-	}
 	s := &recordScene{
-		Client: c, tr: tr, clock: clocktesting.NewFakeClock(time.Now().Truncate(24 * time.Hour).Add(12 * time.Hour)),
+		Client: controlplane.Run(t, tr), tr: tr, clock: clocktesting.NewFakeClock(time.Now().Truncate(24 * time.Hour).Add(12 * time.Hour)),
 	}
 	t.Run("written by the leader alone", s.testWritten)
 	t.Run("read at the start, and when it changes", s.testRead)

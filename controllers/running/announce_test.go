@@ -22,7 +22,7 @@ import (
 
 	"github.com/countersign-dev/countersign/controllers/status"
 	"github.com/countersign-dev/countersign/internal/compliance"
-	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
@@ -76,11 +76,11 @@ func testOwner(t *testing.T, c client.Client) {
 }
 
 // testEvents has a real recorder write events about one workload.
-func testEvents(t *testing.T, kube *kubeserver.Server, c client.Client) {
+func testEvents(t *testing.T, c *controlplane.Plane) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{
-		Interface: kubernetes.NewForConfigOrDie(kube.Config).EventsV1(),
+		Interface: kubernetes.NewForConfigOrDie(c.Kube.Config).EventsV1(),
 	})
 	defer broadcaster.Shutdown()
 	if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {

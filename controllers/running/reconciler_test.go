@@ -10,13 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/utils/clock"
@@ -25,8 +21,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/controllers/gate"
@@ -38,7 +32,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
+	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
@@ -46,21 +40,7 @@ import (
 
 // TestWhatRuns shares one API server.
 func TestWhatRuns(t *testing.T) {
-	ctrl.SetLogger(logr.Discard())
-	kube := kubeserver.Run(t, kubeserver.Options{})
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.NewWithWatch(kube.Config, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range acmeObjects() {
-		if err := c.Create(t.Context(), o); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c := controlplane.Run(t, acmeObjects()...)
 	for _, namespace := range []string{"shop", "acme-exempt"} {
 		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "default"}}
 		pod := &corev1.Pod{
@@ -75,16 +55,14 @@ func TestWhatRuns(t *testing.T) {
 		for _, o := range []client.Object{
 			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, account, pod,
 		} {
-			if err := c.Create(t.Context(), o); err != nil {
-				t.Fatal(err)
-			}
+			c.Make(t, o)
 		}
 	}
 	t.Run("conflicting status writes", func(t *testing.T) { testConflicts(t, c) })
 	t.Run("pace", func(t *testing.T) { testPace(t, c) })
 	t.Run("owner", func(t *testing.T) { testOwner(t, c) })
-	t.Run("events", func(t *testing.T) { testEvents(t, kube, c) })
-	t.Run("leader", func(t *testing.T) { testLeaderOnly(t, kube, c, scheme) })
+	t.Run("events", func(t *testing.T) { testEvents(t, c) })
+	t.Run("leader", func(t *testing.T) { testLeaderOnly(t, c) })
 }
 
 // testConflicts has somebody else write the status each time between read and write.
@@ -131,14 +109,13 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 	}{
 		"acme": {
 			(&publication.TrustRootReconciler{
-				Clock: clock.RealClock{}, ExpiryWarning: time.Hour,
-				Client: meddling, Store: decisions,
-				Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}), Status: writer,
-				Builder: publication.RootBuilder{
-					Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}},
-				},
-				Records: &records.Reconciler{
-					Changes: &records.Changes{}, Client: c, Live: c, Heads: c, Namespace: "default",
+				Client: meddling, Status: writer, Clock: clock.RealClock{}, ExpiryWarning: time.Hour,
+				Publisher: &publication.Publisher{
+					Reader: c, Namespace: "default", Formats: []trust.Format{notary.Format{}}, Store: decisions,
+					Tracker: store.NewTracker(decisions, clock.RealClock{}, func(string) {}),
+					Records: &records.Reconciler{
+						Changes: &records.Changes{}, Client: c, Live: c, Heads: c, Namespace: "default",
+					},
 				},
 			}).Reconcile,
 			&v1alpha1.TrustRoot{},
@@ -281,33 +258,17 @@ func (r recorded) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // testLeaderOnly runs a replica while somebody else leads, who then goes.
-func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, scheme *runtime.Scheme) {
-	hour := int32(3600)
-	lease := &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "leader"},
-		Spec: coordinationv1.LeaseSpec{
-			HolderIdentity: ptr.To("somebody-else"), LeaseDurationSeconds: &hour,
-			AcquireTime: ptr.To(metav1.NowMicro()), RenewTime: ptr.To(metav1.NowMicro()),
-		},
-	}
-	if err := c.Create(t.Context(), lease); err != nil {
-		t.Fatal(err)
-	}
+func testLeaderOnly(t *testing.T, c *controlplane.Plane) {
+	lease := c.HoldLease(t, "default", "leader")
 	var mu sync.Mutex
 	var urls []string
-	config := rest.CopyConfig(kube.Config)
+	config := rest.CopyConfig(c.Kube.Config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return recorded{next, &mu, &urls} })
 	exempt := flags.Exempt{Names: []string{"acme-exempt"}}
-	mgr, err := ctrl.NewManager(config, ctrl.Options{
-		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
-		// another test of this binary has controllers of the same names
-		Controller:     ctrlconfig.Controller{SkipNameValidation: ptr.To(true)},
-		LeaderElection: true, LeaderElectionID: "leader", LeaderElectionNamespace: "default",
+	mgr := c.NewManager(t, config, ctrl.Options{
+		LeaderElection: true, LeaderElectionID: lease.Name, LeaderElectionNamespace: lease.Namespace,
 		RetryPeriod: ptr.To(100 * time.Millisecond),
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	found, changes := &Compliance{}, &Changes{}
 	decisions := store.New(store.Options{
 		Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO, Changed: changes.Notify,
@@ -321,18 +282,21 @@ func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, sche
 		Clock:  clock.RealClock{},
 		Exempt: exempt, Compliance: found, Changes: changes,
 	}
-	err = errors.Join(
+	err := errors.Join(
 		(&publication.ImagePolicyReconciler{
 			Client: mgr.GetClient(), Store: decisions, Status: writer, Compliance: found, Gate: &gate.Observation{},
 		}).SetupWithManager(t.Context(), mgr),
-		(&publication.TrustRootReconciler{Clock: clock.RealClock{}, Client: mgr.GetClient(), Store: decisions,
-			Tracker: tracker, Status: writer, Changes: &requests.Trigger{},
-			Builder: publication.RootBuilder{
+		(&publication.TrustRootReconciler{
+			Client: mgr.GetClient(), Status: writer, Changes: &requests.Trigger{}, Clock: clock.RealClock{},
+			Publisher: &publication.Publisher{
 				Reader: mgr.GetClient(), Namespace: "default", Formats: []trust.Format{notary.Format{}},
+				Store: decisions, Tracker: tracker,
+				Records: &records.Reconciler{
+					Changes: &records.Changes{}, Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(),
+					Namespace: "default",
+				},
 			},
-			Records: &records.Reconciler{
-				Changes: &records.Changes{}, Live: mgr.GetAPIReader(), Heads: mgr.GetAPIReader(), Namespace: "default",
-			}}).SetupWithManager(t.Context(), mgr),
+		}).SetupWithManager(t.Context(), mgr),
 		r.SetupWithManager(mgr),
 		mgr.Add(&publication.Primer{
 			Client: mgr.GetClient(), Store: decisions, Tracker: tracker,
@@ -345,13 +309,7 @@ func testLeaderOnly(t *testing.T, kube *kubeserver.Server, c client.Client, sche
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		<-done // that the lease is lost is an error
-	})
+	controlplane.Start(t, mgr)
 	poll.AwaitTrue(t, "the store of a replica that does not lead", func() bool { return decisions.Load().Primed })
 	pods := func() []string {
 		mu.Lock()

@@ -32,7 +32,7 @@ func TestIdentityRemapIsNormalised(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tr := root()
 			tr.Spec.IdentityRemap = []v1alpha1.IdentityRemap{{Prefix: c.prefix, SignedPrefix: c.signedPrefix}}
-			built := RootBuilder{Formats: trustFormats()}.build(tr, nil)
+			built := (&Publisher{Formats: trustFormats()}).build(tr, nil, nil)
 			switch {
 			case c.want == "" && (built.Fault != nil || built.Root == nil):
 				t.Errorf("refused: %v", built.Fault)
@@ -56,8 +56,8 @@ func TestStatusIsBounded(t *testing.T) {
 		held.Faults = append(held.Faults, store.RepositoryFault{Repository: strings.Repeat("r", 3000), Fault: fault})
 	}
 	got := statusOf(root(), &store.Root{}, held)
-	if n := len(got.Repositories.Errors); n != mostErrors {
-		t.Errorf("%d errors are listed, want %d", n, mostErrors)
+	if n := len(got.Repositories.Errors); n != maxErrors {
+		t.Errorf("%d errors are listed, want %d", n, maxErrors)
 	}
 	for _, text := range []string{
 		got.Repositories.Errors[0].Repository, got.Repositories.Errors[0].Message, got.ExpiresFirst,
@@ -86,7 +86,7 @@ func root() *v1alpha1.TrustRoot {
 func TestGraceIsBuilt(t *testing.T) {
 	tr := root()
 	tr.Spec.ExpiredGrace = metav1.Duration{Duration: 48 * time.Hour}
-	if built := (RootBuilder{Formats: trustFormats()}).build(tr, nil); built.Fault != nil ||
+	if built := (&Publisher{Formats: trustFormats()}).build(tr, nil, nil); built.Fault != nil ||
 		built.ExpiredGrace != 48*time.Hour {
 		t.Errorf("grace %s, fault %v", built.ExpiredGrace, built.Fault)
 	}

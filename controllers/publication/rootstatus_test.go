@@ -86,7 +86,7 @@ func TestExpiring(t *testing.T) {
 					t.Errorf("message %q does not say %q", got.Message, text)
 				}
 			}
-			if after := untilTurn(c.held, now, 72*time.Hour); after > c.turns || after < time.Second {
+			if after := untilChange(c.held, now, 72*time.Hour); after > c.turns || after < time.Second {
 				t.Errorf("looked at again after %s, want at most %s", after, c.turns)
 			}
 		})
