@@ -272,7 +272,7 @@ func (r *Reconciler) sync(ctx context.Context, k trust.Key, pause time.Duration)
 type record struct {
 	recordmap.Head
 	object  *metav1.PartialObjectMetadata
-	damaged bool
+	damaged bool // so it must be written again
 }
 
 // current returns the record of a repository, nil where there is none, and restores it first where
@@ -304,7 +304,7 @@ func (r *Reconciler) current(ctx context.Context, k trust.Key, root *store.Root)
 			return nil, err
 		}
 	}
-	return &record{Head: head, object: m, damaged: r.state(k).damaged}, nil
+	return &record{Head: head, object: m, damaged: r.state(k).damaged || head.Root != k.Root}, nil
 }
 
 // restoreChanged restores the record of a repository under a root that is in use.

@@ -151,8 +151,8 @@ func (r *replica) holds(t *testing.T, number int) {
 	}
 }
 
-// TestRecords keeps the record of one repository on a real API server. Several replicas do that, one
-// after the other.
+// TestRecords keeps the record of one repository on a real API server. Several replicas do that,
+// one after the other.
 func TestRecords(t *testing.T) {
 	tr := &v1alpha1.TrustRoot{
 		ObjectMeta: metav1.ObjectMeta{Name: "acme"},
@@ -164,7 +164,8 @@ func TestRecords(t *testing.T) {
 		}},
 	}
 	s := &recordScene{
-		Client: controlplane.Run(t, tr), tr: tr, clock: clocktesting.NewFakeClock(time.Now().Truncate(24 * time.Hour).Add(12 * time.Hour)),
+		Client: controlplane.Run(t, tr), tr: tr,
+		clock: clocktesting.NewFakeClock(time.Now().Truncate(24 * time.Hour).Add(12 * time.Hour)),
 	}
 	t.Run("written by the leader alone", s.testWritten)
 	t.Run("read at the start, and when it changes", s.testRead)
@@ -323,8 +324,8 @@ func (s stale) Get(_ context.Context, _ client.ObjectKey, into client.Object, _ 
 	return nil
 }
 
-// testConflict has two replicas that both believe that they lead. The one with a stale cache must not
-// write an older record over a newer one.
+// testConflict has two replicas that both believe that they lead. The one with a stale cache must
+// not write an older record over a newer one.
 func (s *recordScene) testConflict(t *testing.T) {
 	behind := s.replica(t, true)
 	behind.Client = stale{s.Client, s.head(t)}
@@ -363,6 +364,7 @@ func (s *recordScene) testDamaged(t *testing.T) {
 		},
 		"digest":      func(m *corev1.ConfigMap) { m.Annotations["countersign.dev/digest"] = "00" },
 		"annotations": func(m *corev1.ConfigMap) { m.Annotations = nil },
+		"trust root":  func(m *corev1.ConfigMap) { m.Annotations["countersign.dev/trust-root"] = "other" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := s.head(t)
@@ -604,8 +606,8 @@ func (s *recordScene) testForgotten(t *testing.T) {
 	follower.reconcile(t)
 	leader.holds(t, s.last-1)
 	follower.holds(t, s.last-1)
-	// The same edition is verified under the next epoch. The follower must restore it again, for its
-	// own evidence is of the earlier epoch.
+	// The same edition is verified under the next epoch. The follower must restore it again, for
+	// its own evidence is of the earlier epoch.
 	for _, r := range []*replica{leader, follower} {
 		r.publish(t, s.tr, "restored once more")
 	}
