@@ -20,7 +20,7 @@ func TestEveryProgramSetsTheLogger(t *testing.T) {
 	}
 	starts, sets := regexp.MustCompile(
 		`\b(kubeserver\.Start|operator\.Start|client\.New|ctrl\.NewManager)\(`), regexp.MustCompile(
-		`\bctrl\.SetLogger\(`)
+		`\b(ctrl\.SetLogger|controlplane\.Run)\(`)
 	silent := map[string]bool{} // folders, by whether nothing there sets the logger
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") {

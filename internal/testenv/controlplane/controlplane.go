@@ -88,7 +88,8 @@ func Start(t testing.TB, mgr ctrl.Manager) (stop func() error) {
 	return stop
 }
 
-// HoldLease makes another process the leader for an hour. A manager leads once the lease is deleted.
+// HoldLease makes another process the leader for an hour. A manager leads once the lease is
+// deleted.
 func (p *Plane) HoldLease(t testing.TB, namespace, name string) *coordinationv1.Lease {
 	t.Helper()
 	now := metav1.NowMicro()
