@@ -1,15 +1,15 @@
-// Package certs provides the certificate with which the webhook serves, and the CA bundle by which
-// the API server knows it. By default both are made here and kept in a Secret of the operator's
-// namespace, so that every replica serves with the same; a mounted certificate takes their place
-// where there is one. A private key never leaves the process but for that Secret, and is never
-// logged; the key of a CA is thrown away once it has signed its one certificate.
+// Package certs provides the serving certificate of the webhook, and the CA bundle by which the API
+// server verifies it. By default the package makes both and keeps them in a Secret of the
+// operator's namespace, so that every replica serves the same certificate. A mounted certificate
+// replaces them where there is one. A private key is written to that Secret only, and never logged.
+// The key of a CA is discarded once it has signed its one certificate.
 //
-// A certificate is replaced together with its CA, and the two overlap: the new CA is added to the
-// bundle first; when both webhook configurations hold it and API servers have had the time to take
-// it up, the new certificate is served; the old CA leaves the bundle a day later. Each step is
-// derived from the Secret and the time, so that it does not matter which replica leads, or when one
-// ends. Only the leader writes. A certificate that no API server may know yet is never served while
-// there is another.
+// A certificate is replaced together with its CA, and the two overlap. First the new CA is added to
+// the bundle. Once both webhook configurations hold it, and API servers have had time to load it,
+// the new certificate is served. A day later the old CA leaves the bundle. Each step is derived
+// from the Secret and the time, so it does not matter which replica leads or when one ends. Only
+// the leader writes. A certificate that API servers may not know yet is never served while there is
+// another.
 package certs
 
 import (
@@ -31,26 +31,26 @@ import (
 // +kubebuilder:rbac:groups="",namespace=countersign-system,resources=secrets,resourceNames=countersign-webhook-certificate,verbs=update
 
 const (
-	// SecretName is the Secret, in the operator's namespace, that holds the certificate made here.
+	// SecretName is the Secret, in the operator's namespace, that holds the operator's own
+	// certificate.
 	SecretName = "countersign-webhook-certificate"
 
-	// Uptake is how long API servers are given to take up a CA bundle, and replicas' clocks to
-	// differ.
+	// Uptake is how long API servers may take to load a CA bundle, and how far the clocks of
+	// replicas may differ.
 	Uptake = 10 * time.Minute
-	// Retention is how long an old CA stays in the bundle when its certificate need no longer be
-	// served: a replica that hears of nothing for so long is the only one that can be refused.
+	// Retention is how long an old CA stays in the bundle after its certificate may be replaced.
+	// Only a replica that has missed every change for that long can be refused.
 	Retention = 24 * time.Hour
 
-	// attention bounds the time between two looks at the Secret, for clocks may be set and machines
+	// attention bounds the time between two reads of the Secret: a clock may be set, and a machine
 	// suspended.
 	attention = time.Hour
 )
 
-// Own is the certificate that the operator makes for itself. Every replica serves with it; CABundle
-// is for the leader.
+// Own is the certificate that the operator makes. Every replica serves it; only the leader calls
+// CABundle.
 type Own struct {
-	// Client reads past the cache: what is written rests on what the Secret holds, and not on what
-	// it held.
+	// Client reads past the cache: a write must rest on the current Secret.
 	Client client.Client
 	// Namespace is the operator's own.
 	Namespace string
@@ -61,20 +61,21 @@ type Own struct {
 	held atomic.Pointer[held]
 }
 
-// held is what a replica knows.
+// held is the state of one replica.
 type held struct {
 	state
-	// kept is what was served before the Secret changed: it may say nothing of a certificate that
-	// was in use, when it was deleted for example.
+	// kept is the pair that was served before the Secret changed. The Secret may no longer have it,
+	// for example after it was deleted.
 	kept *pair
-	// known says that what is served is in the webhook configurations, or has been served before.
+	// known says that the CA of the served pair is in the webhook configurations, or that the pair
+	// was served before.
 	known bool
 }
 
-// serving returns the newest certificate where the API servers know it, and else what was served
-// before as long as it is good. It is never nil.
+// serving returns the newest pair where API servers know it, and otherwise an earlier pair that is
+// still valid. It is never nil.
 func (h *held) serving(host string, now time.Time) *pair {
-	if h.inForce(now) && h.newest.current(now) { // it is not where it was made by a clock that was wrong
+	if h.inForce(now) && h.newest.current(now) { // a pair made by a wrong clock is not current
 		return h.newest
 	}
 	for _, p := range []*pair{h.previous, h.kept} {
@@ -85,7 +86,7 @@ func (h *held) serving(host string, now time.Time) *pair {
 	return h.newest
 }
 
-// GetCertificate is for tls.Config. It fails until the Secret was read.
+// GetCertificate implements tls.Config.GetCertificate. It fails until the Secret was read.
 func (o *Own) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	h := o.held.Load()
 	if h == nil {
@@ -95,9 +96,8 @@ func (o *Own) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return &h.serving(o.Host, o.Clock.Now()).tls, nil
 }
 
-// Ready returns an error while there is nothing to serve with that API servers may know. Where a
-// replica starts without a Secret, that is so for the moment between the making of a new one and
-// its CA's place in the webhook configurations.
+// Ready returns an error until there is a certificate that API servers may know. Where the Secret
+// is missing at the start, that takes until the new CA is in the webhook configurations.
 func (o *Own) Ready() error {
 	h := o.held.Load()
 	if h == nil {
@@ -109,8 +109,8 @@ func (o *Own) Ready() error {
 	return nil
 }
 
-// Use takes up what the Secret holds. Where that cannot be used, everything stays as it is, and the
-// error says why. It is called by one goroutine at a time.
+// Use adopts the certificate in the Secret. Where the Secret is unusable nothing changes, and the
+// error says why. One goroutine at a time may call it.
 func (o *Own) Use(secret *corev1.Secret) error {
 	s, err := parse(secret)
 	if err != nil {
@@ -120,7 +120,7 @@ func (o *Own) Use(secret *corev1.Secret) error {
 	return nil
 }
 
-// seen is what this replica holds once it knows of s.
+// seen returns the state of this replica after it has read s.
 func (o *Own) seen(s *state) *held {
 	now := o.Clock.Now()
 	h := &held{
@@ -133,18 +133,18 @@ func (o *Own) seen(s *state) *held {
 	return h
 }
 
-// CABundle brings the Secret one step further where a step is due, and returns the bundle that the
-// webhook configurations must hold from now on, and when to ask again at the latest. configured are
-// the bundles that they hold now, read before this is called: a bundle that rests on an older
+// CABundle takes the next step of a replacement where one is due. It returns the bundle that the
+// webhook configurations must hold from now on, and when to call again at the latest. configured
+// are their current bundles, which must be read before the call: a bundle that rests on an older
 // Secret is then older than they are, and the API server refuses it. Only the leader may call it.
-// Of several that do, one prevails, and the others get a conflict.
+// Where several do, one succeeds and the others get a conflict.
 func (o *Own) CABundle(ctx context.Context, configured ...[]byte) ([]byte, time.Duration, error) {
 	secret := &corev1.Secret{}
 	err := o.Client.Get(ctx, client.ObjectKey{Namespace: o.Namespace, Name: SecretName}, secret)
 	if client.IgnoreNotFound(err) != nil {
 		return nil, 0, fmt.Errorf("reading Secret %s/%s: %w", o.Namespace, SecretName, err)
 	}
-	var s *state // nil: deleted, or spoilt
+	var s *state // nil: deleted, or unreadable
 	if err == nil {
 		if read, err := parse(secret); err == nil {
 			s = read
@@ -185,7 +185,7 @@ func (o *Own) write(ctx context.Context, secret *corev1.Secret, s *state) error 
 	return nil
 }
 
-// step returns what the Secret must hold next: s itself where nothing is due.
+// step returns the next content of the Secret: s itself where nothing is due.
 func (o *Own) step(s *state, configured [][]byte, now time.Time) (*state, error) {
 	if s == nil {
 		return o.remake(configured, now)
@@ -198,9 +198,9 @@ func (o *Own) step(s *state, configured [][]byte, now time.Time) (*state, error)
 			return nil, err
 		}
 		return s.replaced(fresh, serving), nil
-	case !s.bundle.has(serving.ca): // somebody replaced a Secret that was in use
+	case !s.bundle.has(serving.ca): // the Secret was replaced while its pair was in use
 		return &state{newest: s.newest, previous: serving, trusted: s.trusted, bundle: s.bundle.with(serving.ca)}, nil
-	case s.trusted.IsZero() || s.trusted.After(now): // the latter when a clock was wrong
+	case s.trusted.IsZero() || s.trusted.After(now): // in the future where a clock was wrong
 		if !allHold(configured, s.newest.ca) {
 			return s, nil
 		}
@@ -213,9 +213,9 @@ func (o *Own) step(s *state, configured [][]byte, now time.Time) (*state, error)
 	return s, nil
 }
 
-// remake is the step where there is no Secret, or none that can be read. Replicas go on with what
-// they hold in memory, so that every CA that is trusted now stays so, and what this one holds is
-// put back.
+// remake is step where the Secret is missing or unreadable. Replicas go on serving the pair in
+// their memory. So every CA that is trusted now stays in the bundle, and the pair of this replica
+// is written back.
 func (o *Own) remake(configured [][]byte, now time.Time) (*state, error) {
 	next := &state{}
 	var served *pair

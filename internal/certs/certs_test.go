@@ -46,7 +46,7 @@ func TestOwn(t *testing.T) {
 		own := &Own{Client: c, Namespace: "not-there", Host: host, Clock: clocktesting.NewFakePassiveClock(time.Now())}
 		if _, _, err := own.CABundle(t.Context(), nil, nil); err == nil ||
 			!strings.Contains(err.Error(), "--namespace") {
-			t.Errorf("error = %v, want it to say what to do", err)
+			t.Errorf("error = %v, want one that names --namespace", err)
 		}
 	})
 	t.Run("hosts", func(t *testing.T) { testHosts(t, c) })
@@ -62,14 +62,14 @@ func TestOwn(t *testing.T) {
 	t.Run("random", func(t *testing.T) { testRandom(t, c) })
 }
 
-// fleet is some replicas, the bundles that both webhook configurations hold, and API servers that
-// may not know the latest.
+// fleet is some replicas, the bundles in both webhook configurations, and API servers that may
+// still have the bundles before them.
 type fleet struct {
 	client.Client
 	clock    *clocktesting.FakePassiveClock
 	replicas []*replica
-	// configured are the bundles of the mutating and the validating configuration, replaced those
-	// that they held before.
+	// configured are the bundles of the mutating and the validating configuration; replaced are the
+	// bundles before them.
 	configured [2][]byte
 	replaced   []earlier
 }
@@ -79,11 +79,11 @@ type earlier struct {
 	until  time.Time
 }
 
-// replica serves TLS with what its Own says.
+// replica serves TLS with the certificate of its Own.
 type replica struct {
 	own     atomic.Pointer[Own]
 	address string
-	// unaware is set when it has started and the Secret did not say what API servers know.
+	// unaware says that the replica started when the Secret did not say what API servers know.
 	unaware bool
 }
 
@@ -126,7 +126,7 @@ func newFleet(t *testing.T, c client.Client, replicas int) *fleet {
 	return f
 }
 
-// restart has a replica forget everything, and read the Secret.
+// restart empties the memory of a replica, which then reads the Secret.
 func (f *fleet) restart(t *testing.T, r *replica) {
 	t.Helper()
 	r.own.Store(&Own{Client: f.Client, Namespace: namespace, Host: host, Clock: f.clock})
@@ -135,7 +135,7 @@ func (f *fleet) restart(t *testing.T, r *replica) {
 	r.unaware = h == nil || h.trusted.IsZero() && h.overlaps() && h.previous == nil
 }
 
-// follow has a replica take up the Secret, or keep what it holds where that cannot be used.
+// follow makes a replica read the Secret. It keeps its certificate where the Secret is unusable.
 func (f *fleet) follow(t *testing.T, replicas ...*replica) {
 	t.Helper()
 	secret := &corev1.Secret{}
@@ -151,8 +151,8 @@ func (f *fleet) follow(t *testing.T, replicas ...*replica) {
 	}
 }
 
-// lead takes one turn of the leader, which reaches so many of its three writes: Secret, mutating
-// and validating configuration.
+// lead runs the leader once, and ends it after so many of its three writes: Secret, mutating and
+// validating configuration.
 func (f *fleet) lead(t *testing.T, r *replica, writes int) {
 	t.Helper()
 	bundle, wait, err := r.own.Load().CABundle(t.Context(), f.configured[:]...)
@@ -160,7 +160,7 @@ func (f *fleet) lead(t *testing.T, r *replica, writes int) {
 		t.Fatal(err)
 	}
 	if wait <= 0 || wait > time.Hour {
-		t.Errorf("the leader looks again in %s", wait)
+		t.Errorf("the leader reads again in %s, want a time of up to an hour", wait)
 	}
 	for i := range writes - 1 {
 		if string(f.configured[i]) == string(bundle) {
@@ -173,7 +173,7 @@ func (f *fleet) lead(t *testing.T, r *replica, writes int) {
 	}
 }
 
-// turn has the leader do all that it can, and every replica follow.
+// turn runs the leader to the end, and then every replica.
 func (f *fleet) turn(t *testing.T) {
 	t.Helper()
 	for range 3 {
@@ -185,10 +185,10 @@ func (f *fleet) turn(t *testing.T) {
 
 func (f *fleet) pass(d time.Duration) { f.clock.SetTime(f.clock.Now().Add(d)) }
 
-// check wants a handshake with every replica that is ready to succeed, with every bundle that an
-// API server may hold. A replica that remembers nothing, in a rotation of which the Secret says
-// nothing either, can do no better than to serve what the configurations hold the CA of, whether
-// API servers have taken it up or not.
+// check tests that a handshake with every ready replica succeeds, with every bundle that an API
+// server may have. There is one exception. A replica without memory, in a rotation that the Secret
+// does not record, serves a certificate whose CA is in the configurations: API servers may not know
+// it yet.
 func (f *fleet) check(t *testing.T) {
 	t.Helper()
 	var late [][]byte
@@ -241,7 +241,7 @@ func names(bundle []byte) (all []string) {
 	return all
 }
 
-// served returns the certificate that a replica serves.
+// served returns the serving certificate of a replica.
 func (f *fleet) served(t *testing.T, r *replica) *x509.Certificate {
 	t.Helper()
 	c, err := r.own.Load().GetCertificate(nil)
@@ -251,7 +251,7 @@ func (f *fleet) served(t *testing.T, r *replica) *x509.Certificate {
 	return c.Leaf
 }
 
-// held returns what the Secret holds.
+// held returns the state in the Secret.
 func (f *fleet) held(t *testing.T) *state {
 	t.Helper()
 	s, err := parse(f.secret(t))
@@ -295,18 +295,18 @@ func testHosts(t *testing.T, c client.Client) {
 			}
 			options.DNSName = "other.example.com"
 			if _, err := got.Leaf.Verify(options); err == nil {
-				t.Error("the certificate is good for another host")
+				t.Error("the certificate is valid for another host, want an error")
 			}
 		})
 	}
 }
 
-// testFirstStart has many replicas that take themselves for the leader make the first certificate
-// at the same time.
+// testFirstStart makes the first certificate on many replicas at the same time, each of which
+// believes that it leads.
 func testFirstStart(t *testing.T, c client.Client) {
 	f := newFleet(t, c, 8)
 	if _, err := f.replicas[0].own.Load().GetCertificate(nil); err == nil || f.replicas[0].own.Load().Ready() == nil {
-		t.Error("a replica serves before there is a certificate")
+		t.Error("a replica serves before there is a certificate, want an error")
 	}
 	var wg sync.WaitGroup
 	for i, r := range f.replicas {
@@ -334,11 +334,11 @@ func testFirstStart(t *testing.T, c client.Client) {
 		}
 	}
 	if n := len(f.held(t).bundle); n != 1 {
-		t.Errorf("the first bundle holds %d CAs", n)
+		t.Errorf("the first bundle has %d CAs, want 1", n)
 	}
 }
 
-// testWalk goes through the life of a certificate, step by step.
+// testWalk tests the life of a certificate, step by step.
 func testWalk(t *testing.T, c client.Client) {
 	f := newFleet(t, c, 3)
 	f.turn(t)
@@ -382,8 +382,7 @@ func testWalk(t *testing.T, c client.Client) {
 	}
 }
 
-// tenYears returns what an earlier release has made: a CA and a certificate of ten years, and
-// nothing else.
+// tenYears returns the Secret of an earlier release: a CA and a certificate of ten years only.
 func tenYears(t *testing.T, made time.Time) map[string][]byte {
 	t.Helper()
 	key := func() *ecdsa.PrivateKey {
@@ -438,7 +437,7 @@ func testAdopted(t *testing.T, c client.Client) {
 			f.pass(Uptake)
 			f.turn(t)
 			if got := f.served(t, f.replicas[1]); got.Equal(before) || got.NotAfter.Sub(f.clock.Now()) > 90*day {
-				t.Errorf("what is served after two months is good until %s", got.NotAfter)
+				t.Errorf("the certificate after two months is valid until %s, want a shorter one", got.NotAfter)
 			}
 		})
 	}
@@ -458,7 +457,7 @@ func (f *fleet) put(t *testing.T, data map[string][]byte) {
 	}
 }
 
-// TestNoCAKeyIsKept wants no key in the Secret but those of the serving certificates.
+// TestNoCAKeyIsKept tests that the Secret holds no private keys but those of serving certificates.
 func TestNoCAKeyIsKept(t *testing.T) {
 	now := time.Now()
 	old, err := issue(host, now)
@@ -484,12 +483,12 @@ func TestNoCAKeyIsKept(t *testing.T) {
 			}
 			for _, ca := range []*x509.Certificate{old.ca, fresh.ca} {
 				if ca.PublicKey.(*ecdsa.PublicKey).Equal(key.(*ecdsa.PrivateKey).Public()) {
-					t.Errorf("%s is the key of a CA", name)
+					t.Errorf("%s is the key of a CA, want keys of serving certificates only", name)
 				}
 			}
 		}
 	}
 	if keys != 2 {
-		t.Errorf("found %d keys, want those of two certificates", keys)
+		t.Errorf("found %d keys, want 2", keys)
 	}
 }

@@ -21,16 +21,16 @@ import (
 // maxClientCA bounds the file of a ClientCA, in bytes.
 const maxClientCA = 1 << 20
 
-// defaultInterval is how often the file of a ClientCA is read that has no Interval.
+// defaultInterval is how often Start reads the file where Interval is not set.
 const defaultInterval = 2 * time.Second
 
-// ErrNoClientCA says that there is no CA to verify clients by, so that nobody can be believed.
+// ErrNoClientCA says that there is no CA to verify clients with, so that no client is verified.
 var ErrNoClientCA = errors.New("the CA of client certificates cannot be read")
 
-// ClientCA are the CAs that certificates of clients must chain to: the certificates in a file of
-// PEM, which is read again while Start runs. Where the file cannot be used, no client is verified.
-// One such reading of a file that was good before does not count, the next one does: whoever writes
-// the file may not do so at one stroke.
+// ClientCA are the CAs that client certificates must chain to: the certificates in a PEM file,
+// which is read again while Start runs. Where the file is unusable, no client is verified. After a
+// good read a single bad one is ignored, but not a second: the program that writes the file may not
+// do so atomically.
 type ClientCA struct {
 	// Interval is how often Start reads the file; 2 s where it is not positive.
 	Interval time.Duration
@@ -41,30 +41,31 @@ type ClientCA struct {
 	held atomic.Pointer[clientCAs]
 }
 
-// clientCAs is what a reading of the file came to.
+// clientCAs is the result of a read of the file.
 type clientCAs struct {
 	text []byte
 	pool *x509.CertPool
 	err  error // the pool is nil
-	// doubt is what was wrong with the reading after the one that this is of.
+	// doubt is the error of the read that followed this good one.
 	doubt error
 }
 
-// VerifiedClient says that a certificate was verified, by which CAs, and until when that holds.
+// VerifiedClient is a verified client certificate, with the CAs that verified it and the time for
+// which that holds.
 type VerifiedClient struct {
 	by            *clientCAs
 	leaf          *x509.Certificate
 	since, before time.Time
 }
 
-// NewClientCA reads the CAs in a file. That they cannot be read is told by Ready and the log.
+// NewClientCA reads the CAs in a file. Ready and the log report a failure.
 func NewClientCA(file string, clock clock.PassiveClock) *ClientCA {
 	c := &ClientCA{file: file, clock: clock}
 	c.read()
 	return c
 }
 
-// Start implements manager.Runnable: it reads the file again and again until ctx ends.
+// Start implements manager.Runnable: it reads the file at each interval until ctx ends.
 func (c *ClientCA) Start(ctx context.Context) error {
 	interval := c.Interval
 	if interval <= 0 {
@@ -80,10 +81,10 @@ func (*ClientCA) NeedLeaderElection() bool { return false }
 // Ready returns an error, which names the flag, while no client can be verified.
 func (c *ClientCA) Ready() error { return c.held.Load().err }
 
-// Verify returns nil where a certificate that a client has shown, the first of those given, chains
-// to one of the CAs, through the others where it must, is for client authentication and good now.
-// What it returns may be given to it with the same certificates again, to spare the work. The error
-// is ErrNoClientCA where there are no CAs.
+// Verify returns nil where the client certificate, the first of shown, chains to one of the CAs, is
+// for client authentication and is valid now. The other certificates are intermediates. To save
+// work, the result may be passed as before with the same certificates. The error is ErrNoClientCA
+// where there are no CAs.
 func (c *ClientCA) Verify(shown []*x509.Certificate, before *VerifiedClient) (*VerifiedClient, error) {
 	held, now := c.held.Load(), c.clock.Now()
 	switch {
@@ -118,7 +119,7 @@ func (c *ClientCA) Verify(shown []*x509.Certificate, before *VerifiedClient) (*V
 	return verified, nil
 }
 
-// read reads the file.
+// read reads the file and replaces the CAs where it has changed.
 func (c *ClientCA) read() {
 	text, pool, skipped, err := readClientCA(c.file)
 	held := c.held.Load()
@@ -143,7 +144,7 @@ func (c *ClientCA) read() {
 	log.Info("Read the CAs that clients are verified by", "file", c.file, "skipped", skipped)
 }
 
-// readClientCA reads the CAs in a file. skipped says which of them cannot be used.
+// readClientCA reads the CAs in a file. skipped names the unusable ones.
 func readClientCA(path string) (text []byte, pool *x509.CertPool, skipped []string, err error) {
 	file, err := os.Open(path) //nolint:gosec // an administrator names it
 	if err != nil {

@@ -23,8 +23,8 @@ type signer struct {
 	key  *ecdsa.PrivateKey
 }
 
-// signs makes a certificate, by itself where there is no signer, that is good from 2026 for so many
-// days.
+// signs makes a certificate that is valid from 2026 for so many days. Without a signer it is
+// self-signed.
 func (s *signer) signs(t *testing.T, ca bool, days int, usage ...x509.ExtKeyUsage) *signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -98,30 +98,30 @@ func TestThreatClientCertificates(t *testing.T) {
 				return
 			}
 			if again, err := clients.Verify(shown, verified); err != nil || again != verified {
-				t.Errorf("verified anew: %v", err)
+				t.Errorf("the second verification: %v, want no error", err)
 			}
 			stranger := []*x509.Certificate{other.signs(t, false, 100, client).cert}
 			if _, err := clients.Verify(stranger, verified); err == nil {
-				t.Error("another certificate counts as verified")
+				t.Error("another certificate counts as verified, want an error")
 			}
-			// Whatever of the chain ends first ends it.
+			// The certificate of the chain that expires first ends the verification.
 			end := 100
 			if len(shown) > 1 {
 				end = 50
 			}
 			clock.SetTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, end).Add(time.Second))
 			if _, err := clients.Verify(shown, verified); err == nil {
-				t.Error("an expired certificate counts as verified")
+				t.Error("an expired certificate counts as verified, want an error")
 			}
 			clock.SetTime(time.Date(2025, 12, 31, 0, 0, 0, 0, time.UTC))
 			if _, err := clients.Verify(shown, verified); err == nil {
-				t.Error("a certificate that is not yet good counts as verified")
+				t.Error("a certificate that is not yet valid counts as verified, want an error")
 			}
 		})
 	}
 }
 
-// A file that cannot be used is in force from the second reading on, and then nobody is verified.
+// From the second read of an unusable file on, no client is verified.
 func TestThreatClientCAFailsClosed(t *testing.T) {
 	var none *signer
 	ca := none.signs(t, true, 300)
@@ -180,7 +180,7 @@ func TestThreatClientCAFailsClosed(t *testing.T) {
 	}
 }
 
-// One CA that cannot be read leaves the others in force.
+// An unreadable CA does not affect the others.
 func TestClientCASkipsWhatCannotBeRead(t *testing.T) {
 	var none *signer
 	ca := none.signs(t, true, 300)

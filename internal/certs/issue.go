@@ -13,14 +13,14 @@ import (
 )
 
 const (
-	// lifetime is that of a certificate and of its CA; after renewAfter they are replaced.
+	// lifetime is the validity of a certificate and of its CA. They are replaced after renewAfter.
 	lifetime   = 90 * 24 * time.Hour
 	renewAfter = 60 * 24 * time.Hour
 	// backdate allows for clocks that are behind.
 	backdate = time.Hour
 )
 
-// issue makes a CA and a certificate for host that it signs; the CA's key is not kept.
+// issue makes a CA, and a certificate for host that the CA signs. It discards the key of the CA.
 func issue(host string, now time.Time) (*pair, error) {
 	caSigner, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -62,7 +62,7 @@ func template(name string, now time.Time) *x509.Certificate {
 	serial, _ := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)) // rand.Reader does not fail
 	return &x509.Certificate{
 		SerialNumber: serial,
-		// CAs overlap, and are told apart by their names.
+		// CAs overlap, so each needs a name of its own.
 		Subject:   pkix.Name{CommonName: name, SerialNumber: serial.Text(16)},
 		NotBefore: now.Add(-backdate),
 		NotAfter:  now.Add(lifetime),

@@ -18,18 +18,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 )
 
-// reread is how often the files of a mounted certificate are read, besides when the file system
-// reports a change.
+// reread is the interval at which the files of a mounted certificate are read. A file system event
+// causes a read, too.
 const reread = 10 * time.Second
 
-// Mounted is a certificate in a folder that somebody else keeps, and replaces in time: tls.crt and
-// tls.key, with ca.crt as the bundle where it is there. Each is read again when it changes; while
-// that cannot be used, the one before stays.
+// Mounted is a certificate in a folder that another program maintains: tls.crt and tls.key, and
+// optionally the CA bundle ca.crt. Each file is read again when it changes. While the new content
+// is unusable, the old one stays.
 //
-// A kubelet takes a minute or two to mount what has changed, and each takes another. So where the
-// CA is replaced too, the two overlap here as well: a certificate is served when this replica has
-// seen its CA in ca.crt for Uptake, and a CA that has left ca.crt stays in the bundle for
-// Retention.
+// A kubelet takes a minute or two to mount a change, and kubelets do so at different times. So
+// where the CA is replaced as well, the two overlap here, too: a certificate is served once this
+// replica has seen its CA in ca.crt for Uptake, and a CA that has left ca.crt stays in the bundle
+// for Retention.
 type Mounted struct {
 	*certwatcher.CertWatcher
 	dir   string
@@ -38,20 +38,20 @@ type Mounted struct {
 	mu      sync.Mutex
 	serving *tls.Certificate
 	cas     []sighting
-	led     bool // whether the bundle was asked for
+	led     bool // CABundle was called
 }
 
 // sighting is a CA that is or was in ca.crt.
 type sighting struct {
 	ca *x509.Certificate
-	// since is when it was first seen; zero: it was there from the start.
+	// since is when the CA was first seen; zero: at the start.
 	since time.Time
-	// left is since when it is not there any more; zero: it is there.
+	// left is when the CA was first missing; zero: it is in ca.crt.
 	left time.Time
 }
 
-// NewMounted reads the certificate in a folder, and returns nil if the folder holds no tls.crt.
-// Changes are taken up while Start runs.
+// NewMounted reads the certificate in a folder. It returns nil where the folder has no tls.crt.
+// Changes are read while Start runs.
 func NewMounted(dir string, clock clock.PassiveClock) (*Mounted, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return nil, fmt.Errorf("--cert-dir: %w", err)
@@ -75,24 +75,23 @@ func NewMounted(dir string, clock clock.PassiveClock) (*Mounted, error) {
 	return m, err
 }
 
-// Start takes up changes until the context ends. It returns an error where it cannot watch the
-// files.
+// Start reads changes until ctx ends. It returns an error where it cannot watch the files.
 func (m *Mounted) Start(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
-	var looking sync.WaitGroup
-	defer looking.Wait()
+	var reading sync.WaitGroup
+	defer reading.Wait()
 	defer stop()
-	looking.Go(func() {
+	reading.Go(func() {
 		wait.UntilWithContext(ctx, func(context.Context) {
-			_, _ = m.look()              // the leader tells of an error
-			_, _ = m.GetCertificate(nil) // goes over also where nobody asks
+			_, _ = m.look()              // the leader reports the error
+			_, _ = m.GetCertificate(nil) // switches to the next certificate also without clients
 		}, reread)
 	})
 	return m.CertWatcher.Start(ctx)
 }
 
-// GetCertificate is for tls.Config. It returns the certificate in the folder once API servers know
-// its CA, and until then the one before as long as that is good.
+// GetCertificate implements tls.Config.GetCertificate. It returns the certificate in the folder
+// once API servers know its CA, and until then the previous certificate while that is valid.
 func (m *Mounted) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	newest, err := m.Newest(hello)
 	if err != nil {
@@ -106,25 +105,26 @@ func (m *Mounted) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 	return m.serving, nil
 }
 
-// Newest is for the tls.Config of a server whose clients take the CA from where the folder has it,
-// and not from the webhook configurations. It returns the certificate in the folder.
+// Newest returns the certificate in the folder. It is for servers whose clients read the CA from
+// the folder, and not from the webhook configurations.
 func (m *Mounted) Newest(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return m.CertWatcher.GetCertificate(hello)
 }
 
-// known says whether API servers have had the time to take up a CA of the certificate. Where ca.crt
-// holds none, they trust the roots of their systems.
+// known reports whether API servers had time to load a CA of the certificate. Where ca.crt holds no
+// CA, they trust the roots of their systems.
 func (m *Mounted) known(c *tls.Certificate) bool {
 	there := slices.ContainsFunc(m.cas, func(s sighting) bool { return s.left.IsZero() })
 	return !there ||
 		m.verified(c, func(s sighting) bool { return s.since.IsZero() || !m.clock.Now().Before(s.since.Add(Uptake)) })
 }
 
-// good says whether the certificate is accepted by whom trusts the bundle.
+// good reports whether the certificate is valid for a client that trusts the bundle.
 func (m *Mounted) good(c *tls.Certificate) bool {
 	return m.verified(c, func(sighting) bool { return true })
 }
 
+// verified reports whether the certificate chains to a CA that by accepts.
 func (m *Mounted) verified(c *tls.Certificate, by func(sighting) bool) bool {
 	options := x509.VerifyOptions{
 		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: m.clock.Now(),
@@ -143,9 +143,9 @@ func (m *Mounted) verified(c *tls.Certificate, by func(sighting) bool) bool {
 	return err == nil
 }
 
-// CABundle returns what ca.crt holds with what it has held a short time ago, nothing where it is
-// not there, and when to ask again. What the webhook configurations hold stays in the bundle when
-// this replica begins to lead: it has not seen what was there before it started.
+// CABundle returns ca.crt and the CAs that have left it within Retention, and when to call again.
+// It returns nothing where there is no ca.crt. When this replica begins to lead, the CAs in the
+// webhook configurations stay in the bundle: the replica has not seen earlier versions of ca.crt.
 func (m *Mounted) CABundle(_ context.Context, configured ...[]byte) ([]byte, time.Duration, error) {
 	text, err := m.look()
 	if err != nil || len(text) == 0 {
@@ -171,7 +171,7 @@ func (m *Mounted) CABundle(_ context.Context, configured ...[]byte) ([]byte, tim
 	return bundle, reread, nil
 }
 
-// keep has CAs stay that ca.crt may have held before.
+// keep retains CAs that may have been in ca.crt before.
 func (m *Mounted) keep(cas bundle) {
 	for _, ca := range cas {
 		if !slices.ContainsFunc(m.cas, func(s sighting) bool { return s.ca.Equal(ca) }) {
@@ -180,7 +180,7 @@ func (m *Mounted) keep(cas bundle) {
 	}
 }
 
-// look reads ca.crt, and notes which CAs have come and which have left.
+// look reads ca.crt, and notes which CAs have appeared and which have left.
 func (m *Mounted) look() ([]byte, error) {
 	text, err := m.read()
 	if err != nil {
@@ -219,5 +219,5 @@ func (m *Mounted) read() ([]byte, error) {
 	return bundle, nil
 }
 
-// Ready returns nil: there is a certificate from the start.
+// Ready returns nil: NewMounted has read a certificate.
 func (m *Mounted) Ready() error { return nil }

@@ -23,7 +23,7 @@ func TestMounted(t *testing.T) {
 		t.Fatalf("an empty folder: %v, %v; want neither", m, err)
 	}
 	if m, err := NewMounted(filepath.Join(dir, "not-there"), clock); m != nil || err == nil {
-		t.Errorf("a folder that is not there: %v, %v; want an error", m, err)
+		t.Errorf("a missing folder: %v, %v; want an error", m, err)
 	}
 	first := mount(t, dir)
 	m, err := NewMounted(dir, clock)
@@ -42,18 +42,18 @@ func TestMounted(t *testing.T) {
 	})
 	t.Run("replaced", func(t *testing.T) {
 		second := mount(t, dir)
-		poll.Await(t, "the certificate that was mounted to be read", func() error { return newest(m, second) })
+		poll.Await(t, "the new certificate to be read", func() error { return newest(m, second) })
 		if bundle, _, err := m.CABundle(t.Context()); err != nil || !allHold([][]byte{bundle}, first.ca) ||
 			!allHold([][]byte{bundle}, second.ca) {
 			t.Errorf("the bundle is %q, %v; want both CAs", bundle, err)
 		}
 		clock.SetTime(clock.Now().Add(Uptake - time.Second))
 		if err := serves(m, first); err != nil {
-			t.Error("API servers may not know the CA of the certificate that is served")
+			t.Error("a certificate is served whose CA API servers may not know")
 		}
 		clock.SetTime(clock.Now().Add(time.Second))
 		if err := serves(m, second); err != nil {
-			t.Error("the certificate that was mounted is not served")
+			t.Error("the new certificate is not served")
 		}
 		clock.SetTime(clock.Now().Add(Retention))
 		mounted(t, m, second)
@@ -76,7 +76,7 @@ func TestMounted(t *testing.T) {
 			t.Error("a broken key was accepted")
 		}
 		if c, err := m.GetCertificate(nil); err != nil || c == nil {
-			t.Errorf("what was served before is gone: %v", err)
+			t.Errorf("the previous certificate is not served: %v", err)
 		}
 		if _, err := NewMounted(dir, clock); err == nil {
 			t.Error("a broken key was accepted at the start")
@@ -84,8 +84,7 @@ func TestMounted(t *testing.T) {
 	})
 }
 
-// mount writes a new certificate into a folder, as certificate and key are replaced one after the
-// other.
+// mount writes a new certificate into a folder: first the certificate, then the key.
 func mount(t *testing.T, dir string) *pair {
 	t.Helper()
 	p, err := issue(host, time.Now())
@@ -131,7 +130,7 @@ func is(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), want *pair) er
 	return nil
 }
 
-// TestMountedCA replaces what is in the folder in ways that change the CA.
+// TestMountedCA replaces the files of the folder in ways that change the CA.
 func TestMountedCA(t *testing.T) {
 	type folder struct {
 		*Mounted
@@ -168,7 +167,7 @@ func TestMountedCA(t *testing.T) {
 			put(t, f, second, f.first)
 			f.clock.SetTime(f.clock.Now().Add(2 * Uptake))
 			if err := serves(f.Mounted, f.first); err != nil {
-				t.Error("a good certificate was given up for one that no API server accepts")
+				t.Error("a valid certificate was replaced by one that no API server accepts")
 			}
 		},
 		"when the one before has expired": func(t *testing.T, f *folder, second *pair) {
@@ -181,7 +180,7 @@ func TestMountedCA(t *testing.T) {
 		"for one of the system's": func(t *testing.T, f *folder, second *pair) {
 			put(t, f, second)
 			if err := serves(f.Mounted, second); err != nil {
-				t.Error("a certificate that the configurations hold no CA of is served")
+				t.Error("a certificate is served whose CA is not in the configurations")
 			}
 			if bundle, _, err := f.CABundle(t.Context()); len(bundle) > 0 || err != nil {
 				t.Errorf("the bundle is %q, %v", bundle, err)
@@ -222,8 +221,8 @@ func TestMountedCA(t *testing.T) {
 	}
 }
 
-// A folder that cannot be watched ends the manager, which is started again, rather than leave it
-// with a certificate that runs out.
+// A folder that cannot be watched ends the manager, which then restarts. Otherwise its certificate
+// would expire.
 func TestMountedFolderIsGone(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -241,7 +240,7 @@ func TestMountedFolderIsGone(t *testing.T) {
 		select {
 		case err := <-ended:
 			if err == nil {
-				t.Error("it returned without an error")
+				t.Error("Start returned no error, want one")
 			}
 			return nil
 		default:

@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// spoiling is what may become of the Secret.
+// spoiling deletes the Secret or makes it unusable.
 func spoiling() map[string]func(*corev1.Secret) {
 	return map[string]func(*corev1.Secret){
 		"deleted":   nil,
@@ -40,8 +40,8 @@ func (f *fleet) spoil(t *testing.T, how func(*corev1.Secret)) {
 	}
 }
 
-// testLost deletes or spoils the Secret in each phase, with a leader that remembers and with one
-// that has just started.
+// testLost deletes the Secret, or makes it unusable, in each phase, with a leader that has state in
+// memory and with one that has just started.
 func testLost(t *testing.T, c client.Client) {
 	phases := map[string]time.Duration{
 		"steady": day, "new CA in the bundle": 60*day + Uptake/2, "new certificate served": 60*day + 2*Uptake,
@@ -67,7 +67,7 @@ func testLost(t *testing.T, c client.Client) {
 					f.follow(t, f.replicas...)
 					f.check(t)
 					if !f.served(t, f.replicas[1]).Equal(before) {
-						t.Error("a replica left the certificate that API servers know")
+						t.Error("a replica no longer serves the certificate that API servers know")
 					}
 					if restarted && f.replicas[0].own.Load().Ready() == nil &&
 						!f.served(t, f.replicas[0]).Equal(before) {
@@ -82,7 +82,7 @@ func testLost(t *testing.T, c client.Client) {
 					f.pass(Retention)
 					f.turn(t)
 					if s := f.held(t); s.overlaps() || !f.served(t, f.replicas[2]).Equal(s.newest.tls.Leaf) {
-						t.Error("the rotation has not come to its end")
+						t.Error("the rotation has not ended")
 					}
 				})
 			}
@@ -90,7 +90,7 @@ func testLost(t *testing.T, c client.Client) {
 	}
 }
 
-// testReplaced puts another good certificate in place of the one that is in use.
+// testReplaced replaces the certificate in use by another valid one.
 func testReplaced(t *testing.T, c client.Client) {
 	f := newFleet(t, c, 2)
 	f.turn(t)
@@ -109,16 +109,16 @@ func testReplaced(t *testing.T, c client.Client) {
 	f.pass(Uptake)
 	f.turn(t)
 	if f.served(t, f.replicas[0]).Equal(before) {
-		t.Error("the certificate that was put in is never served")
+		t.Error("the new certificate is never served")
 	}
 	f.pass(Retention)
 	f.turn(t)
 	if n := len(f.held(t).bundle); n != 1 {
-		t.Errorf("the bundle ends with %d CAs", n)
+		t.Errorf("the final bundle has %d CAs, want 1", n)
 	}
 }
 
-// testOneConfigurationLags never gets to write the validating configuration.
+// testOneConfigurationLags never writes the validating configuration.
 func testOneConfigurationLags(t *testing.T, c client.Client) {
 	f := newFleet(t, c, 2)
 	f.turn(t)
@@ -131,17 +131,17 @@ func testOneConfigurationLags(t *testing.T, c client.Client) {
 		f.pass(12 * time.Hour)
 	}
 	if !f.held(t).trusted.IsZero() || !f.served(t, f.replicas[1]).Equal(before) {
-		t.Error("the new certificate is taken for trusted while one configuration does not hold its CA")
+		t.Error("the new certificate counts as trusted while one configuration lacks its CA")
 	}
 	f.turn(t)
 	f.pass(Uptake)
 	f.turn(t)
 	if f.served(t, f.replicas[1]).Equal(before) {
-		t.Error("the rotation does not go on")
+		t.Error("the rotation does not continue")
 	}
 }
 
-// testLongStop starts the operator when everything has expired, and when a clock was wrong.
+// testLongStop starts the operator after everything has expired, or after a clock was wrong.
 func testLongStop(t *testing.T, c client.Client) {
 	for name, late := range map[string]time.Duration{"a year later": 365 * day, "with the clock set back": -day} {
 		t.Run(name, func(t *testing.T) {
@@ -163,13 +163,13 @@ func testLongStop(t *testing.T, c client.Client) {
 				}
 			}
 			if s := f.held(t); s.trusted.After(f.clock.Now()) {
-				t.Errorf("trusted since %s, which is to come", s.trusted)
+				t.Errorf("trusted since %s, want a time in the past", s.trusted)
 			}
 		})
 	}
 }
 
-// testWrongClock takes over from a leader whose clock was a year ahead when it noted the time.
+// testWrongClock follows a leader whose clock was a year ahead when it recorded the time.
 func testWrongClock(t *testing.T, c client.Client) {
 	f := newFleet(t, c, 2)
 	f.turn(t)
@@ -185,12 +185,12 @@ func testWrongClock(t *testing.T, c client.Client) {
 	f.pass(Uptake)
 	f.turn(t)
 	if f.served(t, f.replicas[1]).Equal(before) {
-		t.Error("the rotation waits for a time to come")
+		t.Error("the rotation waits for a time in the future")
 	}
 }
 
-// testClockBehind has a leader write whose clock is a year behind, as after a machine was restored.
-// What it makes has expired for everybody else, who must not serve it.
+// testClockBehind has a leader whose clock is a year behind, as after a machine was restored. Its
+// certificates have expired for all other replicas, which must not serve them.
 func testClockBehind(t *testing.T, c client.Client) {
 	f := newFleet(t, c, 2)
 	f.turn(t)
@@ -225,13 +225,13 @@ func testClockBehind(t *testing.T, c client.Client) {
 	f.pass(Uptake)
 	f.turn(t)
 	if s := f.served(t, right); s.Equal(before) || !s.NotAfter.After(f.clock.Now()) {
-		t.Errorf("what is served in the end expires %s", s.NotAfter)
+		t.Errorf("the final certificate expires %s, want a later time", s.NotAfter)
 	}
 }
 
-// testRandom lets months pass with crashes, changes of the leader, restarts, replicas that lag and
-// a Secret that is lost, and wants what each replica serves to be trusted by whatever an API server
-// may hold, all the time.
+// testRandom simulates months with crashes, changes of the leader, restarts, slow replicas and a
+// lost Secret. At all times the certificate of each replica must verify with every bundle that an
+// API server may have.
 func testRandom(t *testing.T, c client.Client) {
 	for seed := range uint64(2) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -272,11 +272,11 @@ func testRandom(t *testing.T, c client.Client) {
 				}
 				f.check(t)
 				if _, err := parse(f.secret(t)); err != nil {
-					t.Fatalf("the leader has left a Secret that cannot be used: %v", err)
+					t.Fatalf("the leader has written an unusable Secret: %v", err)
 				}
 			}
 			if rotations < 2 {
-				t.Errorf("only %d rotations came to an end", rotations)
+				t.Errorf("only %d rotations ended", rotations)
 			}
 		})
 	}

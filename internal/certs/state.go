@@ -13,34 +13,33 @@ import (
 )
 
 // The keys of the Secret besides tls.crt and tls.key, which hold the newest certificate, and the
-// annotation that says since when both webhook configurations hold its CA.
+// annotation with the time since when both webhook configurations have its CA.
 const (
 	caKey             = "ca.crt"       // the bundle: the newest CA first, then older ones that are still trusted
-	previousCertKey   = "previous.crt" // what is served until the newest may be
+	previousCertKey   = "previous.crt" // the pair that is served until the newest may be
 	previousKeyKey    = "previous.key"
 	trustedAnnotation = "countersign.dev/trusted-since"
 )
 
-// state is what the Secret holds. It is never changed.
+// state is the content of the Secret. It is immutable.
 type state struct {
-	// newest is set, and its CA is in the bundle.
+	// newest is never nil. Its CA is in the bundle.
 	newest *pair
 	// previous is nil outside of an overlap.
 	previous *pair
-	// trusted is since when both webhook configurations hold the CA of newest; zero: not yet.
+	// trusted is when both webhook configurations first held the CA of newest; zero: not yet.
 	trusted time.Time
 	bundle  bundle
 }
 
-// inForce says whether API servers know the newest certificate: they have had the time, or have
-// never known another.
+// inForce reports whether API servers know the newest certificate: they had time to load its CA.
 func (s *state) inForce(now time.Time) bool {
 	return !s.trusted.IsZero() && !now.Before(s.trusted.Add(Uptake))
 }
 
 func (s *state) overlaps() bool { return s.previous != nil || len(s.bundle) > 1 }
 
-// replaced begins an overlap of what was served with a fresh pair.
+// replaced returns the state that begins the overlap of the served pair with a fresh one.
 func (s *state) replaced(fresh, served *pair) *state {
 	next := &state{newest: fresh, bundle: bundle{fresh.ca}.with(s.bundle...)}
 	if served != nil && !served.tls.Leaf.Equal(fresh.tls.Leaf) {
@@ -49,8 +48,8 @@ func (s *state) replaced(fresh, served *pair) *state {
 	return next
 }
 
-// wait returns when the next step is due, less what the webhook configurations bring about by
-// changing.
+// wait returns the time until the next step. A change of the webhook configurations may make one
+// due sooner.
 func (s *state) wait(now time.Time) time.Duration {
 	next := s.newest.renewal().Sub(now)
 	if s.overlaps() && !s.trusted.IsZero() {
@@ -59,8 +58,8 @@ func (s *state) wait(now time.Time) time.Duration {
 	return min(max(next, time.Second), attention)
 }
 
-// parse reads a Secret, also one of an earlier release. Whether what it holds is still good is
-// another question.
+// parse reads a Secret, also one of an earlier release. It does not check whether the certificates
+// are still valid.
 func parse(secret *corev1.Secret) (*state, error) {
 	s := &state{bundle: certificates(secret.Data[caKey])}
 	var err error
@@ -68,10 +67,9 @@ func parse(secret *corev1.Secret) (*state, error) {
 		s.bundle); err != nil {
 		return nil, fmt.Errorf("%s: %w", corev1.TLSCertKey, err)
 	}
-	// One that cannot be read is none: it is only there so that a replica that starts can serve
-	// with it.
+	// An unreadable previous pair counts as none: only a replica that starts needs it.
 	s.previous, _ = readPair(secret.Data[previousCertKey], secret.Data[previousKeyKey], s.bundle)
-	s.trusted, _ = time.Parse(time.RFC3339, secret.Annotations[trustedAnnotation]) // and a bad time is none, too
+	s.trusted, _ = time.Parse(time.RFC3339, secret.Annotations[trustedAnnotation]) // a malformed time counts as none
 	return s, nil
 }
 
@@ -115,7 +113,7 @@ func (b bundle) has(ca *x509.Certificate) bool {
 	return false
 }
 
-// with returns the bundle with those added that it lacks.
+// with returns the bundle with the given CAs added, each once.
 func (b bundle) with(cas ...*x509.Certificate) bundle {
 	added := append(bundle{}, b...)
 	for _, ca := range cas {
@@ -126,7 +124,7 @@ func (b bundle) with(cas ...*x509.Certificate) bundle {
 	return added
 }
 
-// certificates returns those in a PEM text, and passes over everything else.
+// certificates returns the certificates in a PEM text, and ignores everything else.
 func certificates(text []byte) (found bundle) {
 	for {
 		var block *pem.Block
@@ -139,7 +137,7 @@ func certificates(text []byte) (found bundle) {
 	}
 }
 
-// allHold says whether each of several bundles holds a CA.
+// allHold reports whether each of the bundles holds a CA.
 func allHold(bundles [][]byte, ca *x509.Certificate) bool {
 	for _, text := range bundles {
 		if !certificates(text).has(ca) {
@@ -156,7 +154,7 @@ type pair struct {
 	ca              *x509.Certificate
 }
 
-// readPair refuses a certificate that no CA of the bundle has signed.
+// readPair returns an error where no CA of the bundle has signed the certificate.
 func readPair(certPEM, keyPEM []byte, cas bundle) (*pair, error) {
 	p := &pair{certPEM: certPEM, keyPEM: keyPEM}
 	var err error
@@ -172,7 +170,7 @@ func readPair(certPEM, keyPEM []byte, cas bundle) (*pair, error) {
 	return nil, errors.New("no CA certificate in " + caKey + " has signed it")
 }
 
-// good says whether an API server that trusts the CA accepts the certificate.
+// good reports whether an API server that trusts the CA accepts the certificate.
 func (p *pair) good(host string, now time.Time) bool {
 	roots := x509.NewCertPool()
 	roots.AddCert(p.ca)
@@ -180,18 +178,19 @@ func (p *pair) good(host string, now time.Time) bool {
 	return err == nil
 }
 
-// current says whether the certificate has begun, and not expired.
+// current reports whether now is within the validity of the certificate.
 func (p *pair) current(now time.Time) bool {
 	return !now.Before(p.tls.Leaf.NotBefore) && !now.After(p.tls.Leaf.NotAfter)
 }
 
-// renewal is when a certificate is replaced: renewAfter from its making, or at two thirds of its
-// life if that is sooner.
+// renewal returns when the certificate is replaced: renewAfter after it was made, or at two thirds
+// of its life if that is sooner.
 func (p *pair) renewal() time.Time {
 	from, to := p.tls.Leaf.NotBefore, p.tls.Leaf.NotAfter
 	return from.Add(min(renewAfter, to.Sub(from)/3*2))
 }
 
+// due reports whether the pair must be replaced now.
 func (p *pair) due(host string, now time.Time) bool {
 	return !now.Before(p.renewal()) || !p.good(host, now)
 }
