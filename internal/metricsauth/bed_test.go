@@ -33,8 +33,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/kubeserver"
 )
 
-// Tokens of users that the API server knows from a file, as it does from whatever its administrator
-// has set up.
+// Tokens of users from the token file of the API server. It stands for any authenticator that an
+// administrator configures.
 const (
 	anonymousToken = "of-the-anonymous"
 	unknownToken   = "of-somebody-unauthenticated"
@@ -75,14 +75,13 @@ func newBed(t *testing.T) *bed {
 	}
 	b.allow(t, "scrape", rbacv1.PolicyRule{Verbs: []string{"get"}, NonResourceURLs: []string{"/metrics"}},
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "scrapers"},
-		// Who has opened something to everybody has not opened the metrics to those who show no
-		// credentials.
+		// A rule for all groups must not open the metrics to clients without credentials.
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "system:anonymous"},
 		rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:unauthenticated"})
 	return b
 }
 
-// allow makes a ClusterRole of one rule and gives it to somebody.
+// allow makes a ClusterRole with one rule and binds it to a subject.
 func (b *bed) allow(t *testing.T, name string, rule rbacv1.PolicyRule,
 	subjects ...rbacv1.Subject) *rbacv1.ClusterRoleBinding {
 	t.Helper()
@@ -103,7 +102,7 @@ func (b *bed) bind(t *testing.T, name, role string, subjects ...rbacv1.Subject) 
 	return binding
 }
 
-// account makes a ServiceAccount and returns it with a token; with a role, one that it is given.
+// account makes a ServiceAccount, binds it to the role where there is one, and returns its token.
 func (b *bed) account(t *testing.T, name, role string, audiences ...string) (account *corev1.ServiceAccount,
 	token string) {
 	t.Helper()
@@ -121,7 +120,7 @@ func subject(account string) rbacv1.Subject {
 	return rbacv1.Subject{Kind: rbacv1.ServiceAccountKind, Namespace: metav1.NamespaceDefault, Name: account}
 }
 
-// until signs a token of a ServiceAccount anew, with another expiry.
+// until signs the token of a ServiceAccount again, with another expiry.
 func (b *bed) until(t *testing.T, token string, expiry time.Time) string {
 	t.Helper()
 	parts := strings.Split(token, ".")
@@ -143,12 +142,12 @@ func (b *bed) until(t *testing.T, token string, expiry time.Time) string {
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// asks is the way to the API server, and remembers what was asked on it.
+// asks is a transport to the API server that records the requests.
 type asks struct {
 	http.RoundTripper
-	// meanwhile, where it is set, is told of each request before it goes out.
+	// meanwhile, where set, is called before each request is sent.
 	meanwhile func(*http.Request)
-	// answer, where it is set, exchanges what the API server has said.
+	// answer, where set, replaces the response of the API server.
 	answer func([]byte) []byte
 
 	mu    sync.Mutex
@@ -185,7 +184,7 @@ func (a *asks) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// asked returns what was asked for since it was called last.
+// asked returns the requests since the last call.
 func (a *asks) asked() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -206,7 +205,7 @@ type endpoint struct {
 
 const served = "what is served"
 
-// serve runs a handler behind the filter, which reaches the API server by a configuration.
+// serve runs a handler behind the filter, which connects to the API server with a configuration.
 func serve(t *testing.T, config *rest.Config) *endpoint {
 	t.Helper()
 	config = rest.CopyConfig(config)
@@ -236,7 +235,7 @@ func (e *endpoint) logged() []string {
 	return e.log
 }
 
-// get asks with a token, and returns the status.
+// get sends a request with a token, and returns the status.
 func (e *endpoint) get(t *testing.T, token string) int {
 	t.Helper()
 	code, err := e.try(t.Context(), token)

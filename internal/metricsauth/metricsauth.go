@@ -1,12 +1,12 @@
-// Package metricsauth lets a request for metrics in when the API server knows its token
-// (TokenReview) and the RBAC of the cluster allows its path (SubjectAccessReview). Whoever cannot
-// be checked is not let in, and nobody is anonymous.
+// Package metricsauth authorizes requests for metrics: the API server must know the token
+// (TokenReview), and the RBAC of the cluster must allow the path (SubjectAccessReview). A request
+// that cannot be checked is refused, and so is an anonymous one.
 //
-// No answer is kept. A scrape costs two small requests, and a token or a right that is taken away
-// counts from the next scrape on. Made-up tokens, each another one, would miss any cache; what
-// bounds those is the rate of the reviews: the client that asks for them has a limit of its own,
-// since the manager's has none, and the API server would make all of the manager's requests wait
-// for a flood of these.
+// No result is cached. A scrape costs two small requests, and a revoked token or right counts from
+// the next scrape on. A cache would not help against made-up tokens, each of which is new. The rate
+// limit of the reviews bounds those: their client has a limit of its own, because the manager's
+// client has none and a flood of reviews would make the API server throttle all of the manager's
+// requests.
 package metricsauth
 
 import (
@@ -31,22 +31,22 @@ import (
 )
 
 const (
-	// reviewTimeout bounds both reviews of a request together, and the wait for their turn.
+	// reviewTimeout bounds both reviews of a request together, and the wait for the rate limiter.
 	// Prometheus waits 10 s by default.
 	reviewTimeout = 5 * time.Second
-	// reviewsPerSecond and reviewBurst bound reviews of each kind. With reviewTimeout they bound
-	// what waits, too: whose turn would come later than that is refused at once.
+	// reviewsPerSecond and reviewBurst limit the reviews of each kind. Together with reviewTimeout
+	// they bound the requests that wait: one that would wait longer is refused at once.
 	reviewsPerSecond = 10
 	reviewBurst      = 20
-	// maxToken is longer than the tokens of ServiceAccounts (1 KiB) and of identity providers that
-	// list many groups.
+	// maxToken, in bytes, is longer than the tokens of ServiceAccounts (1 KiB) and of identity
+	// providers that list many groups.
 	maxToken = 16 << 10
-	// faultInterval is between two lines of the log on faults: whoever is not let in does not fill
-	// it.
+	// faultInterval is the least time between two log lines on faults, so that refused clients do
+	// not fill the log.
 	faultInterval = 10 * time.Second
 )
 
-// What Kubernetes gives whoever has shown no credentials.
+// The identity that Kubernetes gives to a client without credentials.
 const (
 	anonymousUser        = "system:anonymous"
 	unauthenticatedGroup = "system:unauthenticated"
@@ -58,7 +58,7 @@ var (
 	errForbidden       = errors.New("forbidden")
 )
 
-// token68 is how a bearer token is written (RFC 6750, section 2.1).
+// token68 is the syntax of a bearer token (RFC 6750, section 2.1).
 var token68 = regexp.MustCompile(`^[A-Za-z0-9._~+/-]+=*$`)
 
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
@@ -91,7 +91,7 @@ func Filter(config *rest.Config, httpClient *http.Client) (metricsserver.Filter,
 			case errors.Is(err, errForbidden):
 				http.Error(w, err.Error(), http.StatusForbidden)
 			default:
-				if req.Context().Err() == nil && faults.Allow() { // or nobody waits any more
+				if req.Context().Err() == nil && faults.Allow() { // the client still waits
 					log.Error(err, "Could not check a request")
 				}
 				http.Error(w, "credentials could not be checked", http.StatusServiceUnavailable)
@@ -100,14 +100,14 @@ func Filter(config *rest.Config, httpClient *http.Client) (metricsserver.Filter,
 	}, nil
 }
 
-// reviewer asks the API server about requests.
+// reviewer sends reviews to the API server.
 type reviewer struct {
 	tokens authenticationclient.TokenReviewInterface
 	rights authorizationclient.SubjectAccessReviewInterface
 }
 
-// review returns nil for a request that is let in. Its error is errUnauthenticated or errForbidden
-// where that is the verdict, and any other where there is none.
+// review returns nil for an authorized request. The error is errUnauthenticated or errForbidden
+// where that is the verdict, and any other error is a fault.
 func (r reviewer) review(req *http.Request) error {
 	token, ok := bearer(req.Header)
 	if !ok {
@@ -122,7 +122,7 @@ func (r reviewer) review(req *http.Request) error {
 	return r.authorize(ctx, user, strings.ToLower(req.Method), req.URL.Path)
 }
 
-// authenticate returns whose token it is, for the audiences of the API server.
+// authenticate returns the user of a token, for the audiences of the API server.
 func (r reviewer) authenticate(ctx context.Context, token string) (authenticationv1.UserInfo, error) {
 	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}
 	review, err := r.tokens.Create(ctx, review, metav1.CreateOptions{})
@@ -156,8 +156,8 @@ func (r reviewer) authorize(ctx context.Context, user authenticationv1.UserInfo,
 	return nil
 }
 
-// bearer returns the token of the one Authorization header. Of anything else the API server is not
-// asked: a token that begins with a blank it takes for none, and whoever has none for anonymous.
+// bearer returns the token of the only Authorization header. Anything else is not sent to the API
+// server, which takes a token that begins with a blank for no token, and the client for anonymous.
 func bearer(h http.Header) (string, bool) {
 	values := h.Values("Authorization")
 	if len(values) != 1 {

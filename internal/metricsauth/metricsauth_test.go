@@ -110,7 +110,7 @@ func TestFilter(t *testing.T) {
 					c.asked, body)
 			}
 			if (string(body) == served) != (c.code == http.StatusOK) {
-				t.Errorf("the answer is %q", body)
+				t.Errorf("the body is %q", body)
 			}
 			if challenge := resp.Header.Get(
 				"WWW-Authenticate"); (challenge == "Bearer") != (c.code == http.StatusUnauthorized) {
@@ -119,14 +119,14 @@ func TestFilter(t *testing.T) {
 		})
 	}
 	if lines := e.logged(); len(lines) > 0 {
-		t.Errorf("verdicts are no faults: %q", lines)
+		t.Errorf("the log is %q, want no line: verdicts are no faults", lines)
 	}
-	t.Run("what is asked", func(t *testing.T) { b.testAsked(t) })
-	t.Run("taken away", func(t *testing.T) { b.testTakenAway(t) })
+	t.Run("reviews", func(t *testing.T) { b.testAsked(t) })
+	t.Run("revoked", func(t *testing.T) { b.testTakenAway(t) })
 	t.Run("faults", func(t *testing.T) { b.testFaults(t, right) })
-	t.Run("rights of ours", func(t *testing.T) { b.testOwnRights(t, right) })
-	t.Run("answers that contradict themselves", func(t *testing.T) { b.testContradictions(t, right) })
-	t.Run("nobody waits", func(t *testing.T) { b.testNobodyWaits(t, right) })
+	t.Run("without rights of our own", func(t *testing.T) { b.testOwnRights(t, right) })
+	t.Run("contradictory responses", func(t *testing.T) { b.testContradictions(t, right) })
+	t.Run("cancelled", func(t *testing.T) { b.testNobodyWaits(t, right) })
 	t.Run("a flood", func(t *testing.T) { b.testFlood(t, right) })
 }
 
@@ -134,8 +134,8 @@ func authorization(values ...string) http.Header { return http.Header{"Authoriza
 
 func bearing(token string) http.Header { return authorization("Bearer " + token) }
 
-// testAsked wants all of a user that the API server knows to be asked about, since an authorizer
-// may go by any of it.
+// testAsked tests that the SubjectAccessReview has all attributes of the user: an authorizer may
+// depend on any of them.
 func (b *bed) testAsked(t *testing.T) {
 	account, token := b.account(t, "whole", "")
 	e := serve(t, b.kube.Config)
@@ -164,7 +164,7 @@ func (b *bed) testAsked(t *testing.T) {
 	}
 }
 
-// testTakenAway wants what the API server knows no more to count no more, at once.
+// testTakenAway tests that a revoked right, and a deleted account, stop counting at once.
 func (b *bed) testTakenAway(t *testing.T) {
 	account, token := b.account(t, "leaver", "scrape")
 	e := serve(t, b.kube.Config)
@@ -207,7 +207,7 @@ func (b *bed) testTakenAway(t *testing.T) {
 	}
 }
 
-// testFaults has the API server be gone, and be silent.
+// testFaults tests an API server that is down, and one that does not answer.
 func (b *bed) testFaults(t *testing.T, right string) {
 	t.Run("gone", func(t *testing.T) {
 		port, err := process.FreePort()
@@ -240,13 +240,13 @@ func (b *bed) testFaults(t *testing.T, right string) {
 		if code := e.get(t, right); code != http.StatusServiceUnavailable { // or what asks gives up, after a minute
 			t.Errorf("status %d", code)
 		}
-		// The transport would give the connection up later, and say something else.
+		// The transport would time out later, with another error.
 		if lines := e.logged(); len(lines) != 1 || !strings.Contains(lines[0], "context deadline exceeded") ||
 			strings.Contains(lines[0], right) {
-			t.Errorf("the log is %q, want one line that says that the time was over", lines)
+			t.Errorf("the log is %q, want one line about a timeout", lines)
 		}
 		link.Mend()
-		poll.Await(t, "the API server to be asked again", func() error {
+		poll.Await(t, "the next review", func() error {
 			if code := e.get(t, right); code != http.StatusOK {
 				return fmt.Errorf("status %d", code)
 			}
@@ -255,7 +255,7 @@ func (b *bed) testFaults(t *testing.T, right string) {
 	})
 }
 
-// testOwnRights takes the rights away with which we ask.
+// testOwnRights revokes our right to create reviews.
 func (b *bed) testOwnRights(t *testing.T, right string) {
 	_, own := b.account(t, "manager", "")
 	config := rest.AnonymousClientConfig(b.kube.Config)
@@ -281,7 +281,7 @@ func (b *bed) testOwnRights(t *testing.T, right string) {
 	})
 }
 
-// testContradictions wants an answer that no API server should give not to be taken for yes.
+// testContradictions tests that a contradictory response does not authorize a request.
 func (b *bed) testContradictions(t *testing.T, right string) {
 	for name, c := range map[string]struct {
 		find, put string
@@ -306,8 +306,7 @@ func (b *bed) testContradictions(t *testing.T, right string) {
 	}
 }
 
-// testNobodyWaits wants a review to end with the request that it is for, and no word of it in the
-// log.
+// testNobodyWaits tests that a review ends with its request, without a log line.
 func (b *bed) testNobodyWaits(t *testing.T, right string) {
 	e := serve(t, b.kube.Config)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -329,8 +328,8 @@ func (b *bed) testNobodyWaits(t *testing.T, right string) {
 	}
 }
 
-// testFlood wants no more made-up tokens to reach the API server than it would not mind, and the
-// right one to be let in after it.
+// testFlood tests that made-up tokens are rate limited, and that a valid token is authorized after
+// the flood.
 func (b *bed) testFlood(t *testing.T, right string) {
 	e, begin := serve(t, b.kube.Config), time.Now()
 	var mu sync.Mutex
@@ -355,7 +354,7 @@ func (b *bed) testFlood(t *testing.T, right string) {
 		t.Errorf("%d reviews, want %d at most; by status: %v", reviews, most, codes)
 	}
 	t.Logf("%d reviews in %v, by status: %v", reviews, time.Since(begin), codes)
-	poll.Await(t, "the right token to be let in", func() error {
+	poll.Await(t, "the valid token to be authorized", func() error {
 		if code := e.get(t, right); code != http.StatusOK {
 			return fmt.Errorf("status %d", code)
 		}

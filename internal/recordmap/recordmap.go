@@ -1,10 +1,10 @@
-// Package recordmap says how what was verified of a repository is written down in ConfigMaps, so
-// that a restart, a new leader and every replica know what was seen before.
+// Package recordmap encodes the verified evidence of a repository as a record of one or more
+// ConfigMaps, so that it outlasts restarts and reaches every replica.
 //
-// It promises that a record is read as a whole or not at all: the first ConfigMap of a record, its
-// head, names the digest of all of it, and takes the place of the one before in a single write,
-// once the further parts are there. It is pure: it touches no API server, and it does not judge
-// what a record holds; the trust root that takes it in verifies that again.
+// A record is read as a whole or not at all: its first ConfigMap, the head, names the digest of all
+// the data, and replaces the earlier head in a single write, after the further parts were written.
+// The package is pure: it does no I/O, and does not judge the data, which the trust root verifies
+// again when the record is restored.
 package recordmap
 
 import (
@@ -27,14 +27,14 @@ import (
 
 // What the ConfigMaps of records are labelled and annotated with.
 const (
-	// LabelKind is on every ConfigMap of a record: KindHead on the first, KindPart on what does not
-	// fit into it.
+	// LabelKind is on every ConfigMap of a record: KindHead on the first, KindPart on the further
+	// ones.
 	LabelKind = "countersign.dev/metadata"
-	// KindHead is the first ConfigMap of a record.
+	// KindHead marks the first ConfigMap of a record.
 	KindHead = "head"
-	// KindPart is the further ones.
+	// KindPart marks the further ones.
 	KindPart = "part"
-	// LabelTrustRoot is the UID of the TrustRoot, to find its records by.
+	// LabelTrustRoot holds the UID of the TrustRoot. Its records are listed by it.
 	LabelTrustRoot = "countersign.dev/trust-root-uid"
 
 	annotationRoot       = "countersign.dev/trust-root"
@@ -50,35 +50,35 @@ const (
 )
 
 const (
-	// maxPart bounds the data of one ConfigMap; the API server takes 1 MiB of it, and etcd 1.5 MiB
-	// of all.
+	// maxPart bounds the data of one ConfigMap, in bytes. The API server accepts 1 MiB of data, and
+	// etcd 1.5 MiB for the whole object.
 	maxPart = 900 << 10
-	// maxParts bounds a record, and so what one repository can take up in the API server.
+	// maxParts bounds the ConfigMaps of one record.
 	maxParts = 32
 )
 
-// Head is what a record says of itself: all but its data.
+// Head is the metadata of a record.
 type Head struct {
-	// Root and UID are of the TrustRoot, and Repository and Pulled of the repository: as it is
-	// signed and as it is pulled.
+	// Root and UID identify the TrustRoot. Repository is the repository as it is signed, and Pulled
+	// as it is pulled.
 	Root               string
 	UID                types.UID
 	Repository, Pulled string
-	// Epoch is that of the versions seen. A record of another one counts for nothing.
+	// Epoch is the epoch of the versions seen. A record of another epoch is not restored.
 	Epoch string
-	// Used is the day on which the repository was last asked for.
+	// Used is the day of the last use of the repository.
 	Used time.Time
-	// Digest is that of the data, in hexadecimal.
+	// Digest is the digest of the data, in hexadecimal.
 	Digest string
 
 	parts int
 }
 
-// Name returns the name of the head of a record. It is of the UID, so that a TrustRoot that is made
-// anew has nothing of the one before.
+// Name returns the name of the head of a record. It depends on the UID, so that a new TrustRoot
+// under an old name shares no records with the old one.
 func Name(uid types.UID, repository trust.Subject) string {
 	name := string(uid) + " " + repository.Repository
-	if repository.Pulled != "" { // 0.1.0 knew only how it is signed
+	if repository.Pulled != "" { // release 0.1.0 had no Pulled
 		name += " " + repository.Pulled
 	}
 	sum := sha256.Sum256([]byte(name))
@@ -91,8 +91,8 @@ func Digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Encode returns the ConfigMaps of a record: its head, and the parts that must be there before it.
-// The digest of h is of no matter.
+// Encode returns the ConfigMaps of a record: its head, and the parts, which must be written before
+// it. It ignores the digest of h.
 func Encode(namespace string, h Head, data []byte) (head *corev1.ConfigMap, parts []*corev1.ConfigMap, err error) {
 	if len(data) == 0 || len(data) > maxPart*maxParts {
 		return nil, nil, fmt.Errorf("%s: %d bytes of metadata are not from 1 to the %d that are written down",
@@ -111,8 +111,8 @@ func Encode(namespace string, h Head, data []byte) (head *corev1.ConfigMap, part
 	return h.configMap(namespace, Name(h.UID, h.subject()), KindHead, chunks[0]), parts, nil
 }
 
-// PartNames returns the names of the further parts of a record. They are of its digest, so that no
-// record has those of another.
+// PartNames returns the names of the further parts of a record. They depend on the digest, so that
+// no two records share a part.
 func (h Head) PartNames() []string {
 	var names []string
 	for i := 1; i < h.parts; i++ {
@@ -121,10 +121,10 @@ func (h Head) PartNames() []string {
 	return names
 }
 
-// Bound is how many bytes of data the record can have.
+// Bound returns the most bytes of data that the record can have.
 func (h Head) Bound() int { return h.parts * maxPart }
 
-// Owns reports whether a name is that of a part of this record, at whatever time it was written.
+// Owns reports whether a name belongs to a part of this record, in any version of it.
 func (h Head) Owns(part string) bool { return strings.HasPrefix(part, Name(h.UID, h.subject())+"-") }
 
 func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.ConfigMap {
@@ -138,7 +138,7 @@ func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.Conf
 				annotationUsed: h.Used.UTC().Format(time.DateOnly), annotationDigest: h.Digest,
 				annotationParts: strconv.Itoa(h.parts),
 			},
-			// With the TrustRoot the record goes too, whether the operator runs or not.
+			// The garbage collector deletes the record with the TrustRoot.
 			OwnerReferences: []metav1.OwnerReference{
 				{APIVersion: v1alpha1.GroupVersion.String(), Kind: "TrustRoot", Name: h.Root, UID: h.UID},
 			},
@@ -151,7 +151,7 @@ func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.Conf
 	return m
 }
 
-// ReadHead reads what a record says of itself. It needs no data.
+// ReadHead reads the metadata of a record from its head. It needs no data.
 func ReadHead(m metav1.Object) (Head, error) {
 	if m.GetLabels()[LabelKind] != KindHead {
 		return Head{}, errors.New("it is not the head of a record")
@@ -172,13 +172,13 @@ func ReadHead(m metav1.Object) (Head, error) {
 		return Head{}, fmt.Errorf("%s: %.80q is no number of parts", annotationParts, a[annotationParts])
 	}
 	if h.Used, err = time.Parse(time.DateOnly, a[annotationUsed]); err != nil {
-		h.Used = m.GetCreationTimestamp().Time // a stamp is bookkeeping; the data counts without it
+		h.Used = m.GetCreationTimestamp().Time // a malformed day does not invalidate the data
 	}
 	return h, nil
 }
 
-// Of returns the repository, under its trust root, that a ConfigMap, a head or a part, says that it
-// is written down for.
+// Of returns the repository, under its trust root, that the annotations of a ConfigMap name. The
+// ConfigMap may be a head or a part.
 func Of(m metav1.Object) (repository trust.Key, ok bool) {
 	a := m.GetAnnotations()
 	repository = Head{Root: a[annotationRoot], Repository: a[annotationRepository], Pulled: a[annotationPulled]}.Key()
@@ -186,15 +186,15 @@ func Of(m metav1.Object) (repository trust.Key, ok bool) {
 		repository.Subject != (trust.Subject{})
 }
 
-// Key returns the repository, under its trust root, that the record is of.
+// Key returns the repository of the record, under its trust root.
 func (h Head) Key() trust.Key { return trust.Key{Root: h.Root, Subject: h.subject()} }
 
 func (h Head) subject() trust.Subject {
 	return trust.Subject{Repository: h.Repository, Pulled: h.Pulled}
 }
 
-// Join returns the data of a record from its head and parts, in their order; a part that is missing
-// is nil. What is not whole is an error.
+// Join returns the data of a record from its head and parts, in order; a missing part is nil. It
+// returns an error where the data is incomplete or does not have the digest.
 func (h Head) Join(head *corev1.ConfigMap, parts []*corev1.ConfigMap) ([]byte, error) {
 	if len(parts) != h.parts-1 || slices.Contains(parts, nil) {
 		return nil, fmt.Errorf("%s: not all of its %d parts are there", h.subject(), h.parts)

@@ -75,12 +75,12 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	}
 	for name, size := range map[string]int{"nothing": 0, "too much": maxPart*maxParts + 1} {
 		if _, _, err := Encode("own", aHead(), make([]byte, size)); err == nil {
-			t.Errorf("%s: written down", name)
+			t.Errorf("%s: Encode returned no error, want one", name)
 		}
 	}
 }
 
-// What was cut, mixed with another record or meddled with is no record.
+// A truncated, mixed or manipulated record is not read.
 func TestThreatDamagedRecordIsNotRead(t *testing.T) {
 	damage := map[string]func(head *corev1.ConfigMap, parts []*corev1.ConfigMap) []*corev1.ConfigMap{
 		"a part missing": func(_ *corev1.ConfigMap, parts []*corev1.ConfigMap) []*corev1.ConfigMap { return parts[1:] },
@@ -129,7 +129,7 @@ func TestThreatDamagedRecordIsNotRead(t *testing.T) {
 				_, err = h.Join(head, parts)
 			}
 			if err == nil {
-				t.Error("it is read")
+				t.Error("the record was read, want an error")
 			}
 		})
 	}
