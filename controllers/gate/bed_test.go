@@ -32,8 +32,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// gateBed is an API server with a policy of each mode, and the two reconcilers of a leader, which a
-// test calls.
+// gateBed is an API server with a policy of each mode, and the two reconcilers of a leader, which
+// the tests call.
 type gateBed struct {
 	*controlplane.Plane
 	clock          *clocktesting.FakeClock
@@ -42,7 +42,7 @@ type gateBed struct {
 	policies       *publication.ImagePolicyReconciler
 }
 
-// authority is a certificate whose CA is as given.
+// authority returns a given CA bundle or error.
 type authority struct {
 	bundle string
 	err    error
@@ -63,8 +63,7 @@ func newGateBed(t *testing.T) *gateBed {
 	return b
 }
 
-// restart makes the reconcilers anew, as those of a leader that knows nothing yet. Its store is
-// primed.
+// restart makes new reconcilers, as a new leader does. The store is primed.
 func (b *gateBed) restart(t *testing.T, certificate CertificateAuthority) {
 	t.Helper()
 	elected := make(chan struct{})
@@ -112,7 +111,7 @@ func owner() *rbacv1.ClusterRole {
 	return &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: OwnerName}}
 }
 
-// endpoints is an EndpointSlice of a Service with one endpoint.
+// endpoints returns an EndpointSlice of a Service with one endpoint.
 func endpoints(service string, ready *bool) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{
@@ -126,7 +125,7 @@ func endpoints(service string, ready *bool) *discoveryv1.EndpointSlice {
 	}
 }
 
-// reconcile has the leader look at the configurations, and returns when it looks again.
+// reconcile reconciles the configurations, and returns when that is due again.
 func (b *gateBed) reconcile(t *testing.T) time.Duration {
 	t.Helper()
 	result, err := b.configurations.Reconcile(t.Context(), ctrl.Request{})
@@ -136,8 +135,7 @@ func (b *gateBed) reconcile(t *testing.T) time.Duration {
 	return result.RequeueAfter
 }
 
-// wants reconciles every policy, and wants the gate to be told by its conditions: Ready is as Gated
-// is.
+// wants reconciles every policy and checks its conditions Gated and Ready, which must agree.
 func (b *gateBed) wants(t *testing.T, status metav1.ConditionStatus, reason, message string) {
 	t.Helper()
 	list := &v1alpha1.ImagePolicyList{}
@@ -167,8 +165,7 @@ func (b *gateBed) wants(t *testing.T, status metav1.ConditionStatus, reason, mes
 	}
 }
 
-// told returns how many events of a reason were recorded since the last call, and forgets all
-// others.
+// told returns how many events of a reason were recorded since the last call, and drops all others.
 func (b *gateBed) told(reason string) int {
 	told := 0
 	for {
@@ -209,8 +206,8 @@ func both() []client.Object {
 	}
 }
 
-// TestThreatAbsentGateIsSaid takes away what the gate stands on, and wants every policy to say so,
-// whatever its mode, and to be Ready again once the gate is back.
+// TestThreatAbsentGateIsSaid removes each dependency of the gate. Every policy must report that,
+// whatever its mode, and be Ready again once the gate is back.
 func TestThreatAbsentGateIsSaid(t *testing.T) {
 	b := newGateBed(t)
 	t.Run("nothing seen yet", b.testNotObserved)
@@ -226,13 +223,13 @@ func TestThreatAbsentGateIsSaid(t *testing.T) {
 func (b *gateBed) testNotObserved(t *testing.T) {
 	b.wants(t, metav1.ConditionUnknown, v1alpha1.ReasonGateNotObserved, "")
 	if told := b.told(v1alpha1.ReasonGateNotObserved); told > 0 {
-		t.Errorf("%d events tell of nothing", told)
+		t.Errorf("%d events, want none before the first observation", told)
 	}
 }
 
 func (b *gateBed) testNoOwner(t *testing.T) {
 	if again := b.reconcile(t); again != ownerInterval {
-		t.Errorf("it looks again in %s", again)
+		t.Errorf("due again in %s, want %s", again, ownerInterval)
 	}
 	const message = "nothing is checked at admission: ValidatingWebhookConfiguration countersign is missing; " +
 		"MutatingWebhookConfiguration countersign is missing; ClusterRole countersign-webhook-owner, which owns the " +
@@ -241,31 +238,31 @@ func (b *gateBed) testNoOwner(t *testing.T) {
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing, message)
 	if told := b.told(v1alpha1.ReasonWebhookOwnerMissing); told != 3 {
-		t.Errorf("%d events for three policies", told)
+		t.Errorf("%d events for three policies, want 3", told)
 	}
 	late := b.policy(v1alpha1.ModeEnforce)
 	late.Name = "late"
 	b.Make(t, late)
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing, message)
 	if told := b.told(v1alpha1.ReasonWebhookOwnerMissing); told != 1 {
-		t.Errorf("%d events for a policy that was made without a gate", told)
+		t.Errorf("%d events for a policy that was created without a gate, want 1", told)
 	}
 	b.Make(t, owner())
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 	if told := b.told(v1alpha1.ReasonConfigurationsInPlace); told != 4 {
-		t.Errorf("%d events for four policies", told)
+		t.Errorf("%d events for four policies, want 4", told)
 	}
 }
 
-// testOwnerGone has no garbage collector. What somebody opens meanwhile is shut, and what is
-// deleted is not made.
+// testOwnerGone has no garbage collector. A manipulated configuration is restored, and a deleted
+// one is not created.
 func (b *gateBed) testOwnerGone(t *testing.T) {
 	b.delete(t, owner())
 	b.reconcile(t)
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonWebhookOwnerMissing, "the garbage collector deletes them")
 	if told := b.told(v1alpha1.ReasonWebhookOwnerMissing); told != 4 {
-		t.Errorf("%d events for four policies", told)
+		t.Errorf("%d events for four policies, want 4", told)
 	}
 	open := b.validating(t)
 	open.Webhooks[0].FailurePolicy = new(admissionv1.Ignore)
@@ -295,8 +292,8 @@ func (b *gateBed) testOwnerGone(t *testing.T) {
 	}
 }
 
-// testNewLeader wants nothing to change before it has looked, whatever its predecessor has said,
-// nor any event.
+// testNewLeader tests that nothing changes before the first observation of a new leader, and that
+// it records no event.
 func (b *gateBed) testNewLeader(t *testing.T) {
 	certificate := b.configurations.Certificate
 	b.restart(t, certificate)
@@ -305,7 +302,7 @@ func (b *gateBed) testNewLeader(t *testing.T) {
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 	select {
 	case e := <-b.events.Events:
-		t.Errorf("the event %q", e)
+		t.Errorf("event %q, want none", e)
 	default:
 	}
 	b.delete(t, append(both(), owner())...)
@@ -338,8 +335,8 @@ func (b *gateBed) reconcileFails(t *testing.T, want string) {
 	}
 }
 
-// testNotLoaded wants nothing to be created before the policies are known, and what is there to be
-// kept shut all the same.
+// testNotLoaded tests that no configuration is created before the policies are loaded, and that an
+// existing one is restored all the same.
 func (b *gateBed) testNotLoaded(t *testing.T) {
 	b.restart(t, b.configurations.Certificate)
 	b.configurations.Store = store.New(store.Options{
@@ -352,7 +349,7 @@ func (b *gateBed) testNotLoaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again := b.reconcile(t); again != primedInterval {
-		t.Errorf("it looks again in %s", again)
+		t.Errorf("due again in %s, want %s", again, primedInterval)
 	}
 	if got := b.validating(t).Webhooks[0].ObjectSelector; len(got.MatchLabels) > 0 {
 		t.Errorf("the selector is left as %v", got)
@@ -364,8 +361,8 @@ func (b *gateBed) testNotLoaded(t *testing.T) {
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 }
 
-// testRefused takes away the right to write one of the configurations, and wants the other one to
-// be restored, and what is left to be said.
+// testRefused revokes the right to write one of the configurations. The other one must be restored,
+// and the condition must name the first.
 func (b *gateBed) testRefused(t *testing.T) {
 	const user = "limited"
 	rule := func(verbs []string, resources ...string) rbacv1.PolicyRule {
@@ -409,7 +406,8 @@ func (b *gateBed) testRefused(t *testing.T) {
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 }
 
-// testOwnFault wants a policy that denies its scope not to say so where nothing is asked about it.
+// testOwnFault tests that a policy that denies its scope does not claim so while the webhook is not
+// called.
 func (b *gateBed) testOwnFault(t *testing.T) {
 	faulty := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "faulty"}, Spec: v1alpha1.ImagePolicySpec{
 		Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, TrustRoots: []v1alpha1.ObjectName{"missing"},
@@ -440,6 +438,6 @@ func (b *gateBed) testOwnFault(t *testing.T) {
 		t.Errorf("the message is %q", got)
 	}
 	if told := b.told(v1alpha1.ReasonWebhookOwnerMissing); told != 1 {
-		t.Errorf("%d events tell of the gate", told)
+		t.Errorf("%d events about the gate, want 1", told)
 	}
 }

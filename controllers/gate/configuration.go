@@ -16,24 +16,23 @@ import (
 )
 
 // enforcerOptOut, as a label or an annotation, keeps the admissions enforcer of AKS from adding
-// expressions to the namespaceSelector of a webhook configuration. Both are set, since versions of
-// it differ in what they read.
+// expressions to the namespaceSelector of a webhook configuration. Both are set, because versions
+// of the enforcer differ in which they read.
 const enforcerOptOut = "admissions.enforcer/disabled"
 
-// configuration is one of the two webhook configurations: as it was read, and what it must hold.
+// configuration is one of the two webhook configurations: as it was read, and as it must be.
 type configuration struct {
 	object client.Object
-	// kind and short are ValidatingWebhookConfiguration and "validating", say.
+	// kind and short are for example ValidatingWebhookConfiguration and "validating".
 	kind, short string
-	// different names the fields of webhooks that mean something else than they must. set puts them
-	// right.
+	// different returns the fields of webhooks that differ in meaning. set corrects them.
 	different func() []string
 	set       func()
-	// want is what webhooks and owner must be, to be compared with what they had to be before.
+	// want is what webhooks and owner must be. It is compared with the previous want.
 	want wanted
 }
 
-// wanted is what one configuration must hold.
+// wanted is the required content of one configuration.
 type wanted struct {
 	Webhooks any
 	// Owner is nil where the ClusterRole is missing: then the owners stay as they are.
@@ -42,9 +41,9 @@ type wanted struct {
 
 func (c *configuration) missing() bool { return c.object.GetResourceVersion() == "" }
 
-// mutating says what the mutating configuration must be. Every field is set and compared: one that
-// somebody merged in, a further match condition say, narrows the gate as well. owner is nil where
-// the ClusterRole is missing.
+// mutating returns the mutating configuration. Every field is set and compared, because an added
+// one, such as a further match condition, narrows the gate as well. owner is nil where the
+// ClusterRole is missing.
 func (r *Reconciler) mutating(
 	o *admissionv1.MutatingWebhookConfiguration, owner *metav1.OwnerReference, bundle []byte,
 ) *configuration {
@@ -68,7 +67,7 @@ func (r *Reconciler) mutating(
 	}
 }
 
-// validating says the same of the gate itself.
+// validating returns the validating configuration in the same way.
 func (r *Reconciler) validating(
 	o *admissionv1.ValidatingWebhookConfiguration, owner *metav1.OwnerReference, bundle []byte,
 ) *configuration {
@@ -103,16 +102,16 @@ func (r *Reconciler) clientConfig(path string, bundle []byte) admissionv1.Webhoo
 	return c
 }
 
-// namespaces selects every namespace that is not exempt by its full name, by the label with its
-// name that the API server itself keeps.
+// namespaces selects every namespace whose full name is not exempt, by the name label that the API
+// server itself maintains.
 func (r *Reconciler) namespaces() *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
 		Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: r.Exempt.Names,
 	}}}
 }
 
-// conditions are those under which the webhooks are called. A selector of labels knows no prefix,
-// so exempt namespaces that are told by one are told here.
+// conditions returns the match conditions of the webhooks. A label selector has no prefixes, so
+// prefixes of exempt namespaces are match conditions.
 func (r *Reconciler) conditions() []admissionv1.MatchCondition {
 	all := slices.Clone(r.MatchConditions)
 	for _, prefix := range r.Exempt.Prefixes {
@@ -124,9 +123,9 @@ func (r *Reconciler) conditions() []admissionv1.MatchCondition {
 	return all
 }
 
-// amiss says by what the configuration lets pass or leaves alone what it must not, "" where it is
-// all there.
-func (c *configuration) amiss() string {
+// defect says in which way the configuration does not send to the webhook what it must; "": it
+// does.
+func (c *configuration) defect() string {
 	if c.missing() {
 		return c.kind + " " + ConfigurationName + " is missing"
 	}
@@ -136,9 +135,9 @@ func (c *configuration) amiss() string {
 	return ""
 }
 
-// unowned reports whether owners or the opt-out are not as they must be. Neither changes what the
-// gate is asked about. Labels, annotations and finalizers of others are theirs. A second owner is
-// not left alone: it would keep the configuration when the installation is deleted.
+// unowned reports whether the owners or the opt-out are wrong. Neither changes which requests the
+// webhook gets. Labels, annotations and finalizers of others stay. A second owner is removed: it
+// would keep the configuration when the installation is deleted.
 func (c *configuration) unowned() bool {
 	if o := c.want.Owner; o != nil {
 		if owners := c.object.GetOwnerReferences(); len(owners) != 1 || owners[0] != *o {
@@ -148,7 +147,7 @@ func (c *configuration) unowned() bool {
 	return c.object.GetLabels()[enforcerOptOut] != "true" || c.object.GetAnnotations()[enforcerOptOut] != "true"
 }
 
-// prepare makes the object what it must be, for a write.
+// prepare sets the required content of the object, for a write.
 func (c *configuration) prepare() {
 	c.set()
 	c.object.SetName(ConfigurationName)
@@ -161,7 +160,7 @@ func (c *configuration) prepare() {
 	c.object.SetAnnotations(with(c.object.GetAnnotations(), map[string]string{enforcerOptOut: "true"}))
 }
 
-// with returns a copy of all, with ours in it.
+// with returns a copy of all that ours is merged into.
 func with(all, ours map[string]string) map[string]string {
 	merged := maps.Clone(all)
 	if merged == nil {
@@ -171,8 +170,8 @@ func with(all, ours map[string]string) map[string]string {
 	return merged
 }
 
-// different names the fields in which webhooks, of the mutating or the validating type, mean
-// something else than they must.
+// different returns the fields in which webhooks, of the mutating or the validating type, differ in
+// meaning from what they must be.
 func different[W any](have, want []W) []string {
 	if len(have) != len(want) {
 		return []string{"webhooks"}
@@ -192,22 +191,22 @@ func different[W any](have, want []W) []string {
 	return fields
 }
 
-// sameNamespaces reports whether both are selectors that leave out namespaces by name alone, and
-// the same ones: a platform may repeat what is exempt anyhow.
+// sameNamespaces reports whether both are selectors that only exclude namespaces by name, and
+// exclude the same ones: a platform may repeat an excluded name.
 func sameNamespaces(x, y any) bool {
 	a, aok := x.(*metav1.LabelSelector)
 	b, bok := y.(*metav1.LabelSelector)
 	if !aok || !bok {
 		return false
 	}
-	left, lok := leftOut(a)
-	right, rok := leftOut(b)
+	left, lok := excluded(a)
+	right, rok := excluded(b)
 	return lok && rok && slices.Equal(left, right)
 }
 
-// leftOut returns the names of the namespaces that a selector leaves out, sorted. It fails where it
-// selects by anything else.
-func leftOut(s *metav1.LabelSelector) ([]string, bool) {
+// excluded returns the names of the namespaces that a selector excludes, sorted. ok is false where
+// it selects by anything else.
+func excluded(s *metav1.LabelSelector) ([]string, bool) {
 	if s == nil || len(s.MatchLabels) > 0 {
 		return nil, false
 	}
@@ -222,8 +221,8 @@ func leftOut(s *metav1.LabelSelector) ([]string, bool) {
 	return slices.Compact(names), true
 }
 
-// configuredBundles returns the CA bundle of the mutating configuration and that of the validating
-// one, nothing for what is missing.
+// configuredBundles returns the CA bundles of the mutating and the validating configuration, nil
+// for a missing one.
 func configuredBundles(mutating *admissionv1.MutatingWebhookConfiguration,
 	validating *admissionv1.ValidatingWebhookConfiguration) [][]byte {
 	bundles := make([][]byte, 2)

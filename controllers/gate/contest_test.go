@@ -35,8 +35,8 @@ func TestContest(t *testing.T) {
 			t.Errorf("restoration %d waits for %s, want %s", i+1, got, want)
 		}
 	}
-	if !c.on() || c.amiss != "narrower" {
-		t.Errorf("contested: %t, by %q", c.on(), c.amiss)
+	if !c.on() || c.defect != "narrower" {
+		t.Errorf("contested: %t, by %q", c.on(), c.defect)
 	}
 	if left := c.differs(newer, "narrower", now); left > 0 {
 		t.Errorf("what has to change by itself waits for %s", left)
@@ -45,7 +45,7 @@ func TestContest(t *testing.T) {
 	if left := c.stands(must, now.Add(quiet-time.Second)); left != time.Second || !c.on() {
 		t.Errorf("a second before the end of the row it ends in %s (on: %t)", left, c.on())
 	}
-	if left := c.stands(must, now.Add(quiet)); left != 0 || c.on() || c.restored != 0 || c.amiss != "" {
+	if left := c.stands(must, now.Add(quiet)); left != 0 || c.on() || c.restored != 0 || c.defect != "" {
 		t.Errorf("after the row: %+v, look again in %s", c, left)
 	}
 }

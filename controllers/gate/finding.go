@@ -17,28 +17,26 @@ import (
 )
 
 // endpointPatience is how long the first creation of the webhook configurations waits for a ready
-// endpoint. A Service that has none by then may never have one, and the gate must not stay open for
+// endpoint. A Service without one by then may never get one, and the gate must not stay open for
 // that.
 const endpointPatience = time.Minute
 
-// obstacle is why a configuration is not written now, and when to try again; the zero value is
-// none.
+// obstacle is why a configuration is not written now, and when to retry; the zero value is none.
 type obstacle struct {
 	reason, why string
 	after       time.Duration
 }
 
-// finding is what is left of one configuration's faults after an attempt to bring it to what it
-// must be.
+// finding is what remains wrong with one configuration after an attempt to correct it.
 type finding struct {
-	// amiss is by what it is narrower than it must be, "" where it is not.
-	amiss   string
+	// defect says in which way the configuration narrows the gate; "": it does not.
+	defect  string
 	missing bool
 	obstacle
 }
 
-// toCreate returns what stands against the creation of what is missing. unread is why the owner
-// cannot be referred to.
+// toCreate returns what forbids the creation of a missing configuration. unread is why the owner
+// could not be read.
 func (r *Reconciler) toCreate(
 	ctx context.Context, both [2]*configuration, unread error,
 ) (obstacle, error) {
@@ -63,12 +61,13 @@ func (r *Reconciler) toCreate(
 
 const (
 	ownerMissing = "ClusterRole " + OwnerName + ", which owns the webhook configurations, does not exist"
-	// primedInterval is how soon the store is looked at again while it is being filled.
+	// primedInterval is how often the reconciler checks the store until it is primed.
 	primedInterval = 100 * time.Millisecond
 )
 
-// endpoints has the first creation wait for a ready endpoint of the Service: before that every
-// workload would be refused. What this process has seen in place is restored without waiting.
+// endpoints makes the first creation wait for a ready endpoint of the Service: without one every
+// workload would be refused. A configuration that this process has seen in place is restored
+// without a wait.
 func (r *Reconciler) endpoints(ctx context.Context) (obstacle, error) {
 	ready, err := r.endpointReady(ctx)
 	if ready || err != nil {
@@ -89,7 +88,7 @@ func (r *Reconciler) endpoints(ctx context.Context) (obstacle, error) {
 	return obstacle{v1alpha1.ReasonWaitingForEndpoints, why, left}, nil
 }
 
-// endpointReady reports whether some replica is behind the Service.
+// endpointReady reports whether the Service has a ready endpoint.
 func (r *Reconciler) endpointReady(ctx context.Context) (bool, error) {
 	slices := &discoveryv1.EndpointSliceList{}
 	ofWebhook := client.MatchingLabels{discoveryv1.LabelServiceName: ServiceName}
@@ -106,7 +105,7 @@ func (r *Reconciler) endpointReady(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// ofService maps the EndpointSlices of the webhook's Service to the one request that there is.
+// ofService maps the EndpointSlices of the webhook's Service to the only request.
 func ofService(_ context.Context, o client.Object) []reconcile.Request {
 	if o.GetLabels()[discoveryv1.LabelServiceName] != ServiceName {
 		return nil
@@ -115,44 +114,45 @@ func ofService(_ context.Context, o client.Object) []reconcile.Request {
 }
 
 // obstacle forbids a write that comes too soon after the last one of a contest.
-func (c *contest) obstacle(of *configuration, amiss string, now time.Time) obstacle {
-	left := c.differs(of.want, amiss, now)
+func (c *contest) obstacle(of *configuration, defect string, now time.Time) obstacle {
+	left := c.differs(of.want, defect, now)
 	if left <= 0 {
 		return obstacle{}
 	}
 	return obstacle{v1alpha1.ReasonConfigurationContested, contestedWhy, left}
 }
 
-// contestedWhy does not say how it fares at the moment: each change of a message is a write of
-// every policy's status.
+// contestedWhy does not name the current delay: each change of a message writes the status of every
+// policy.
 const contestedWhy = "something keeps changing or deleting it, and it is restored after growing delays of up to 5m"
 
-// inPlace is the finding on a configuration that is as it must be. While it is contested it counts
-// as narrower all the same: by what it was before, and may be in a moment.
+// inPlace returns the finding on a configuration that is in place. During a contest it counts as
+// narrowed all the same: it was a moment ago, and may be again.
 func inPlace(c *configuration, rivalry *contest, now time.Time) finding {
 	f := finding{}
 	f.after = rivalry.stands(c.want, now)
-	if rivalry.on() && rivalry.amiss != "" {
-		f.amiss, f.reason, f.why = rivalry.amiss, v1alpha1.ReasonConfigurationContested, contestedWhy
+	if rivalry.on() && rivalry.defect != "" {
+		f.defect, f.reason, f.why = rivalry.defect, v1alpha1.ReasonConfigurationContested, contestedWhy
 	}
 	return f
 }
 
-// judge says what follows from the findings on the mutating and the validating configuration.
-func judge(found [2]finding, noOwner bool) state {
+// stateOf returns the state that follows from the findings on the mutating and the validating
+// configuration.
+func stateOf(found [2]finding, noOwner bool) state {
 	mutating, validating := found[0], found[1]
 	switch {
-	case mutating.amiss == "" && validating.amiss == "" && noOwner:
+	case mutating.defect == "" && validating.defect == "" && noOwner:
 		message := ownerMissing + ": the garbage collector deletes them, and then nothing is checked at admission; " +
 			"apply the installation again"
 		return state{true, v1alpha1.ReasonWebhookOwnerMissing, message}
-	case mutating.amiss == "" && validating.amiss == "":
+	case mutating.defect == "" && validating.defect == "":
 		const message = "the API server asks the webhook about what the policy covers"
 		return state{true, v1alpha1.ReasonConfigurationsInPlace, message}
 	}
 	s := state{reason: validating.reason}
 	switch {
-	case validating.amiss == "":
+	case validating.defect == "":
 		s.reason, s.message = mutating.reason, "all is checked at admission, and tags may not be pinned to digests"
 	case validating.missing && validating.reason != v1alpha1.ReasonConfigurationContested:
 		s.message = "nothing is checked at admission"
@@ -161,13 +161,13 @@ func judge(found [2]finding, noOwner bool) state {
 	}
 	var parts []string
 	for _, f := range []finding{validating, mutating} {
-		if f.amiss != "" {
-			parts = append(parts, f.amiss)
+		if f.defect != "" {
+			parts = append(parts, f.defect)
 		}
 	}
 	s.message += ": " + strings.Join(parts, "; ")
 	for i, f := range []finding{validating, mutating} {
-		if f.amiss != "" && (i == 0 || f.why != validating.why || validating.amiss == "") {
+		if f.defect != "" && (i == 0 || f.why != validating.why || validating.defect == "") {
 			s.message += "; " + f.why
 		}
 	}

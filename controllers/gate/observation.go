@@ -16,20 +16,20 @@ import (
 
 // Observation is whether the API server calls the webhook, as the leader last saw it. The zero
 // value has seen nothing yet and is ready for use, by one writer and any number of readers. A
-// replica that does not lead never sees anything.
+// replica that does not lead sees nothing.
 type Observation struct {
 	current  atomic.Pointer[state]
 	policies requests.Trigger // wakes the reconciler of ImagePolicies
 }
 
-// state is the condition Gated, without what belongs to one policy.
+// state is the condition Gated without the fields of one policy.
 type state struct {
 	gated           bool
 	reason, message string
 }
 
-// Gated reports whether both webhook configurations are as they must be. known is false where
-// nothing was seen yet.
+// Gated reports whether both webhook configurations are as they must be. known is false before the
+// first observation.
 func (g *Observation) Gated() (gated, known bool) {
 	if s := g.load(); s != nil {
 		return s.gated, true
@@ -44,11 +44,11 @@ func (g *Observation) load() *state {
 	return g.current.Load()
 }
 
-// Changed wakes the reconciler of ImagePolicies when the gate has changed.
+// Changed wakes the reconciler of ImagePolicies when the state has changed.
 func (g *Observation) Changed() source.Source { return g.policies.Source() }
 
-// publish makes a state the current one. Where that is a change it is logged, and all policies are
-// woken: policies are their names in the store, read after the call. A policy that is published
+// publish replaces the state. A change is logged and wakes every policy. policies returns the names
+// of the policies in the store, and is called after the replacement: a policy that is published
 // later reads the new state by itself.
 func (g *Observation) publish(ctx context.Context, s state, policies func() []string) {
 	if g == nil {
@@ -63,8 +63,8 @@ func (g *Observation) publish(ctx context.Context, s state, policies func() []st
 	}
 }
 
-// Condition returns the condition Gated of a policy. Until this replica has seen the gate, what an
-// earlier leader has written stands: a new leader raises no false alarm.
+// Condition returns the condition Gated of a policy. Before the first observation it is the
+// condition that an earlier leader wrote, so that a new leader raises no false alarm.
 func (g *Observation) Condition(p *v1alpha1.ImagePolicy) metav1.Condition {
 	s := g.load()
 	if s != nil {

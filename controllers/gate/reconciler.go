@@ -1,6 +1,6 @@
-// Package gate keeps the webhook configurations, by which the API server asks the webhook, as they
-// must be, on the leader. What it finds of them is an Observation, from which the condition Gated
-// is made. It does not answer admission requests.
+// Package gate maintains the webhook configurations, through which the API server calls the
+// webhook, on the leader. It publishes their state as an Observation, from which the condition
+// Gated is made. It answers no admission requests.
 package gate
 
 import (
@@ -36,64 +36,64 @@ import (
 const (
 	// ConfigurationName is the name of both webhook configurations.
 	ConfigurationName = "countersign"
-	// MutatingWebhookName is how messages of the API server name the webhook that pins.
+	// MutatingWebhookName is the name of the webhook that pins, as messages of the API server have
+	// it.
 	MutatingWebhookName = "mutate.countersign.dev"
-	// ValidatingWebhookName is how they name the one that denies.
+	// ValidatingWebhookName is the name of the webhook that denies.
 	ValidatingWebhookName = "validate.countersign.dev"
 	// ServiceName is the Service by which the API server reaches the webhook.
 	ServiceName = "countersign-webhook"
-	// OwnerName is the ClusterRole that owns the webhook configurations: when it is deleted they go
-	// too, so that none stays behind to block a cluster without an operator. Every way to uninstall
-	// deletes it; some leave the CRDs.
+	// OwnerName is the ClusterRole that owns the webhook configurations. The garbage collector
+	// deletes them with it, so that none stays behind and blocks a cluster without an operator.
+	// Every way to uninstall deletes it; some leave the CRDs.
 	OwnerName = "countersign-webhook-owner"
-	// ownerInterval is how often it is looked for while it is missing.
+	// ownerInterval is how often the reconciler reads the ClusterRole while it is missing.
 	ownerInterval = 2 * time.Second
-	// contestedInterval is how soon the certificate is looked at again when another replica has
-	// changed it meanwhile.
+	// contestedInterval is the delay of a retry after another replica has changed the certificate.
 	contestedInterval = time.Second
-	// failureMost is how long a fault, such as a write that the API server refuses, is left alone
-	// at most.
+	// failureMost bounds the backoff after a fault, such as a write that the API server refuses.
 	failureMost = 30 * time.Second
-	// webhookTimeoutSeconds is longer than the deadline inside the handler.
+	// webhookTimeoutSeconds is longer than the deadline of the handler.
 	webhookTimeoutSeconds = 10
 )
 
-// CertificateAuthority is where the serving certificate comes from.
+// CertificateAuthority provides the CA bundle of the serving certificate.
 type CertificateAuthority interface {
-	// CABundle returns the bundle, PEM, that the webhook configurations must hold, and when to ask
-	// again at the latest. It is empty where the serving certificate chains to the system's roots.
-	// configured are the bundles that they hold now.
+	// CABundle returns the bundle, PEM, that the webhook configurations must hold, and when to call
+	// again at the latest. It is empty where the serving certificate chains to the roots of the
+	// system. configured are the bundles that the configurations hold now.
 	CABundle(ctx context.Context, configured ...[]byte) ([]byte, time.Duration, error)
 }
 
-// Reconciler creates the mutating and the validating webhook configuration once
-// the store is primed and the Service has a ready endpoint, and restores them when they are changed
-// or deleted. What it finds goes to the Observation. It runs on the leader.
+// Reconciler creates the mutating and the validating webhook configuration once the store is primed
+// and the Service has a ready endpoint. It restores them when they are changed or deleted. It runs
+// on the leader and publishes its findings to the Observation.
 type Reconciler struct {
 	Client client.Client
-	// Live reads past the cache: one ClusterRole is all that is read, and the right to list them is
-	// not needed.
+	// Live reads past the cache: the reconciler reads one ClusterRole, and needs no right to list
+	// them.
 	Live  client.Reader
 	Store *store.Store
 	// Namespace and URL say how the API server reaches the webhook: by the base URL where it is
 	// set, and otherwise through the Service in the namespace.
 	Namespace, URL string
-	// Certificate says which CAs the API server must trust.
+	// Certificate provides the CAs that the API server must trust.
 	Certificate CertificateAuthority
 	// Exempt are the namespaces that admission leaves alone.
 	Exempt flags.Exempt
-	// Rules and MatchConditions say what the handlers decide about, and the paths where they are.
+	// Rules and MatchConditions select the requests that the handlers decide on; the paths are
+	// those of the handlers.
 	Rules                    []admissionv1.RuleWithOperations
 	MatchConditions          []admissionv1.MatchCondition
 	MutatePath, ValidatePath string
-	// Metrics counts what is written; nil counts nothing.
+	// Metrics counts the writes; nil counts nothing.
 	Metrics *metrics.Metrics
-	// Observation is told whether the configurations are as they must be; nil is told nothing.
+	// Observation receives the state of the configurations; nil: it is not published.
 	Observation *Observation
 	Clock       clock.PassiveClock
 
-	// What follows is of one goroutine. contests are those of the mutating and of the validating
-	// configuration, waiting is since when their creation waits for an endpoint.
+	// What follows belongs to the only worker. contests are for the mutating and the validating
+	// configuration. waiting is since when their creation waits for an endpoint.
 	contests [2]contest
 	waiting  time.Time
 }
@@ -131,9 +131,9 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	return b.Complete(r)
 }
 
-// Reconcile brings both configurations to what they must be, and publishes how that went. They are
-// read before the CA bundle is: what is written is then either made from a Secret that is at least
-// as new as they are, or refused by the API server as too old.
+// Reconcile corrects both configurations and publishes the result. It reads them before the CA
+// bundle. So a write rests on a Secret at least as new as they are, or the API server refuses it as
+// a conflict.
 func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
 	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
 	for _, o := range []client.Object{mutating, validating} {
@@ -146,7 +146,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	if apierrors.IsConflict(failed) || apierrors.IsAlreadyExists(failed) {
 		return ctrl.Result{RequeueAfter: contestedInterval}, nil // another replica has led, or leads by now
 	}
-	if failed != nil { // which is no reason to leave a configuration open that somebody has opened
+	if failed != nil { // a changed configuration is restored all the same, with its current bundle
 		bundle = slices.MaxFunc(configured, func(a, b []byte) int { return len(a) - len(b) })
 	}
 	owner, unread := r.owner(ctx)
@@ -162,12 +162,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	} else if o.reason != "" {
 		create = o
 	}
-	found, refused := r.bring(ctx, both, create, update)
+	found, refused := r.correct(ctx, both, create, update)
 	if outdated(refused) {
 		return ctrl.Result{RequeueAfter: requests.ConflictRetry}, nil
 	}
 	missing := apierrors.IsNotFound(unread)
-	r.Observation.publish(ctx, judge(found, missing), func() []string { return r.Store.Load().PolicyNames() })
+	r.Observation.publish(ctx, stateOf(found, missing), func() []string { return r.Store.Load().PolicyNames() })
 	again := soonest(wait, found[0].after, found[1].after)
 	if missing {
 		again, unread = soonest(again, ownerInterval), nil
@@ -178,9 +178,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	return ctrl.Result{RequeueAfter: again}, nil
 }
 
-// bring brings both configurations to what they must be: the second also where the first is
-// refused.
-func (r *Reconciler) bring(
+// correct corrects both configurations: the second also where the API server refuses the first.
+func (r *Reconciler) correct(
 	ctx context.Context, both [2]*configuration, create, update obstacle,
 ) (found [2]finding, refused [2]error) {
 	for i, c := range both {
@@ -188,23 +187,23 @@ func (r *Reconciler) bring(
 		if c.missing() {
 			obstacle = create
 		}
-		found[i], refused[i] = r.bringOne(ctx, c, &r.contests[i], obstacle)
+		found[i], refused[i] = r.correctOne(ctx, c, &r.contests[i], obstacle)
 	}
 	return found, refused
 }
 
-// bringOne writes one configuration where it is missing or differs, unless an obstacle or a contest
-// forbids it by now.
-func (r *Reconciler) bringOne(
+// correctOne writes one configuration where it is missing or differs, unless an obstacle or a
+// contest forbids that.
+func (r *Reconciler) correctOne(
 	ctx context.Context, c *configuration, rivalry *contest, o obstacle,
 ) (finding, error) {
 	now := r.Clock.Now()
-	f := finding{amiss: c.amiss(), missing: c.missing()}
-	if f.amiss == "" && !c.unowned() {
+	f := finding{defect: c.defect(), missing: c.missing()}
+	if f.defect == "" && !c.unowned() {
 		return inPlace(c, rivalry, now), nil
 	}
 	if o.reason == "" {
-		o = rivalry.obstacle(c, f.amiss, now)
+		o = rivalry.obstacle(c, f.defect, now)
 	}
 	if o.reason != "" {
 		f.obstacle = o
@@ -219,8 +218,8 @@ func (r *Reconciler) bringOne(
 	return inPlace(c, rivalry, now), nil
 }
 
-// write creates the configuration, or puts it right on top of what was read. A write on top of
-// somebody else's is refused by the API server and tried again.
+// write creates the configuration, or corrects it by an update of the version that was read. A
+// concurrent write is a conflict and is retried.
 func (r *Reconciler) write(ctx context.Context, c *configuration) error {
 	fields, missing := c.different(), c.missing()
 	c.prepare()
@@ -241,15 +240,15 @@ func (r *Reconciler) write(ctx context.Context, c *configuration) error {
 	return nil
 }
 
-// outdated reports whether a write rested on what the cache no longer holds: it is tried again from
-// what it holds by then.
+// outdated reports whether a write failed because the cache was stale. It is retried from the newer
+// cache.
 func outdated(refused [2]error) bool {
 	return slices.ContainsFunc(refused[:], func(err error) bool {
 		return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
 	})
 }
 
-// soonest returns the shortest of some times until the next look; 0 is never.
+// soonest returns the shortest of some durations; 0 means never.
 func soonest(times ...time.Duration) time.Duration {
 	least := time.Duration(0)
 	for _, t := range times {
@@ -260,8 +259,8 @@ func soonest(times ...time.Duration) time.Duration {
 	return least
 }
 
-// owner refers to the ClusterRole that owns the configurations. It is nil where that cannot be
-// read, or, with an error for which IsNotFound holds, does not exist.
+// owner returns a reference to the ClusterRole that owns the configurations, nil where that cannot
+// be read. The error is a NotFound where it does not exist.
 func (r *Reconciler) owner(ctx context.Context) (*metav1.OwnerReference, error) {
 	role := &metav1.PartialObjectMetadata{
 		TypeMeta: metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: "ClusterRole"},

@@ -20,21 +20,21 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestWebhookConfigurations holds what belongs to no threat of its own, in one API server.
+// TestWebhookConfigurations has the tests without a threat of their own, on one API server.
 func TestWebhookConfigurations(t *testing.T) {
 	b := newGateBed(t)
 	b.Make(t, owner())
 	b.reconcile(t)
 	t.Run("created", b.testCreated)
 	t.Run("left alone", b.testLeftAlone)
-	t.Run("put right", b.testPutRight)
+	t.Run("corrected", b.testPutRight)
 	t.Run("a new CA is no contest", b.testNewCA)
 	t.Run("first creation", b.testFirstCreation)
 	t.Run("woken by an endpoint", b.testWoken)
 }
 
-// testWoken runs the reconciler in a manager, whose clock stands still: nothing but the endpoint
-// can end its wait.
+// testWoken runs the reconciler in a manager with a stopped clock: only the endpoint can end its
+// wait.
 func (b *gateBed) testWoken(t *testing.T) {
 	b.delete(t, both()...)
 	if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{},
@@ -78,8 +78,8 @@ func (b *gateBed) testCreated(t *testing.T) {
 	}
 }
 
-// edit changes the validating configuration, has the leader look at it, and returns it, with how
-// often it was written.
+// edit changes the validating configuration, reconciles, and returns the configuration and whether
+// it was written.
 func (b *gateBed) edit(t *testing.T,
 	change func(*admissionv1.ValidatingWebhookConfiguration)) (*admissionv1.ValidatingWebhookConfiguration, bool) {
 	t.Helper()
@@ -191,8 +191,7 @@ func (b *gateBed) testPutRight(t *testing.T) {
 	}
 }
 
-// testNewCA replaces the CA often, as nobody does, and wants each to be written at once, and nobody
-// to be accused.
+// testNewCA replaces the CA often. Each must be written at once and count as no contest.
 func (b *gateBed) testNewCA(t *testing.T) {
 	ca := &authority{}
 	b.restart(t, ca)
@@ -206,8 +205,8 @@ func (b *gateBed) testNewCA(t *testing.T) {
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 }
 
-// testFirstCreation wants the configurations to be created once an endpoint is ready, and never to
-// be waited with where the gate was there before.
+// testFirstCreation tests that the first creation waits for a ready endpoint, and that a
+// restoration never does.
 func (b *gateBed) testFirstCreation(t *testing.T) {
 	start := func(t *testing.T) {
 		t.Helper()
@@ -222,7 +221,7 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 	waits := func(t *testing.T) {
 		t.Helper()
 		if again := b.reconcile(t); again <= 0 || again > endpointPatience {
-			t.Errorf("it looks again in %s", again)
+			t.Errorf("due again in %s", again)
 		}
 		b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonWaitingForEndpoints, "nothing is checked at admission")
 	}
@@ -242,7 +241,7 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 		waits(t)
 		b.Make(t, endpoints(ServiceName, new(true)))
 		stands(t)
-		// By now it is there: it is restored whatever becomes of the endpoints.
+		// It exists now, so it is restored whatever the endpoints are.
 		if err := b.DeleteAllOf(t.Context(), &discoveryv1.EndpointSlice{},
 			client.InNamespace(operator.Namespace)); err != nil {
 			t.Fatal(err)
@@ -250,7 +249,7 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 		b.delete(t, both()...)
 		stands(t)
 	})
-	t.Run("an endpoint of which nobody says whether it is ready", func(t *testing.T) {
+	t.Run("an endpoint without the condition ready", func(t *testing.T) {
 		start(t)
 		b.Make(t, endpoints(ServiceName, nil))
 		stands(t)
@@ -263,7 +262,7 @@ func (b *gateBed) testFirstCreation(t *testing.T) {
 		b.clock.Step(time.Second)
 		stands(t)
 	})
-	t.Run("one was there before this leader", func(t *testing.T) {
+	t.Run("created by an earlier leader", func(t *testing.T) {
 		start(t)
 		b.configurations.URL = "https://127.0.0.1:9443"
 		b.reconcile(t)

@@ -20,9 +20,9 @@ func platform() []metav1.LabelSelectorRequirement {
 	}
 }
 
-// TestThreatContestedGateIsSaid has somebody edit, or delete, both configurations as soon as they
-// are restored, for thirty seconds, and wants few writes and a condition that names the field; then
-// peace.
+// TestThreatContestedGateIsSaid has a rival that edits, or deletes, both configurations as soon as
+// they are restored, for thirty seconds. There must be few writes and a condition that names the
+// field. Then the rival stops.
 func TestThreatContestedGateIsSaid(t *testing.T) {
 	b := newGateBed(t)
 	b.Make(t, owner())
@@ -59,7 +59,7 @@ func TestThreatContestedGateIsSaid(t *testing.T) {
 				t.Errorf("%d writes, want %d", writes, want)
 			}
 			if !said {
-				t.Error("nobody was told")
+				t.Error("no condition or event reported the contest")
 			}
 			b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonConfigurationContested, c.message)
 			if told := b.told(v1alpha1.ReasonConfigurationContested); told != 3 {
@@ -70,9 +70,9 @@ func TestThreatContestedGateIsSaid(t *testing.T) {
 	}
 }
 
-// fight has a rival change the configurations whenever they are as they must be, every tenth of a
-// second. It returns how often they were written to restore them, and whether the policies said so
-// at the first moment that they were left as they are.
+// fight makes the rival change the configurations every tenth of a second, whenever they are in
+// place. It returns how often they were restored, and whether the policies reported the contest as
+// soon as a restoration was delayed.
 func (b *gateBed) fight(t *testing.T, rounds int, rival func(context.Context, client.Object) error,
 	message string) (writes int, said bool) {
 	t.Helper()
@@ -97,7 +97,7 @@ func (b *gateBed) fight(t *testing.T, rounds int, rival func(context.Context, cl
 	return writes, said
 }
 
-// inPlace returns the configurations whose selectors are as they must be.
+// inPlace returns the configurations with the right selectors.
 func (b *gateBed) inPlace(t *testing.T) []client.Object {
 	t.Helper()
 	want := b.configurations.namespaces()
@@ -124,8 +124,8 @@ func (b *gateBed) inPlace(t *testing.T) []client.Object {
 	return all
 }
 
-// peace wants the configurations restored, then contested until they have stood for a time, and
-// then as if nothing had been.
+// peace tests that the configurations are restored, count as contested for a while, and then no
+// longer.
 func (b *gateBed) peace(t *testing.T) {
 	t.Helper()
 	b.clock.Step(b.reconcile(t))
@@ -135,11 +135,11 @@ func (b *gateBed) peace(t *testing.T) {
 	}
 	b.wants(t, metav1.ConditionFalse, v1alpha1.ReasonConfigurationContested, "")
 	if again < contestQuiet || again > 4*contestMost {
-		t.Errorf("it looks again in %s", again)
+		t.Errorf("due again in %s", again)
 	}
 	b.clock.Step(again)
 	if again := b.reconcile(t); again != time.Hour {
-		t.Errorf("it looks again in %s, want it to when the certificate asks for it", again)
+		t.Errorf("due again in %s, want the interval of the certificate", again)
 	}
 	b.wants(t, metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace, "")
 	if told := b.told(v1alpha1.ReasonConfigurationsInPlace); told != 3 {
