@@ -1,5 +1,5 @@
-// Package certificate has every replica serve with the certificate that the Secret holds. It makes
-// none: internal/certs does.
+// Package certificate makes every replica serve the certificate in the Secret, or a mounted one. It
+// makes no certificate: internal/certs does.
 package certificate
 
 import (
@@ -16,9 +16,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/certs"
 )
 
-// Reconciler has every replica serve with the certificate that the Secret holds, without a restart.
-// It writes nothing: that is for the leader, which asks Own for the bundle of the webhook
-// configurations.
+// Reconciler makes a replica serve the certificate in the Secret, without a restart. It writes
+// nothing: the leader does, when it calls Own.CABundle for the webhook configurations.
 type Reconciler struct {
 	Client      client.Reader
 	Certificate *certs.Own
@@ -36,8 +35,8 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 		Complete(r)
 }
 
-// Reconcile takes up the Secret. Where it is deleted or spoilt, the replica goes on with what it
-// holds, until the leader has made another.
+// Reconcile adopts the certificate in the Secret. Where the Secret is missing or unreadable, the
+// replica goes on serving its current certificate until the leader has made another.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	secret := &corev1.Secret{}
 	if err := r.Client.Get(ctx, req.NamespacedName, secret); err != nil {

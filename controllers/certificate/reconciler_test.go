@@ -91,7 +91,7 @@ func (b *certificateBed) configured(t *testing.T) [][]byte {
 	return bundles
 }
 
-// made returns what the Secret holds that an operator has made so long ago.
+// made returns the Secret that an operator made so long ago.
 func (b *certificateBed) made(t *testing.T, ago time.Duration) *corev1.Secret {
 	t.Helper()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: operator.Namespace, Name: certs.SecretName}}
@@ -111,8 +111,8 @@ func (b *certificateBed) made(t *testing.T, ago time.Duration) *corev1.Secret {
 	return secret
 }
 
-// testMounted wants the configurations to follow ca.crt in a folder, and to hold the CA before for
-// a time.
+// testMounted tests that the configurations follow ca.crt in a folder, and retain the previous CA
+// for a while.
 func (b *certificateBed) testMounted(t *testing.T) {
 	dir := t.TempDir()
 	mount := func(ago time.Duration) []byte {
@@ -133,7 +133,7 @@ func (b *certificateBed) testMounted(t *testing.T) {
 	for range 2 {
 		result, err := r.Reconcile(t.Context(), ctrl.Request{})
 		if err != nil || result.RequeueAfter <= 0 || result.RequeueAfter > time.Minute {
-			t.Fatalf("Reconcile = %v, %v; want it to look at the folder again", result, err)
+			t.Fatalf("Reconcile = %v, %v; want a requeue", result, err)
 		}
 		for _, got := range b.configured(t) {
 			if !bytes.Equal(got, want) {
@@ -151,8 +151,8 @@ func (faulty) CABundle(context.Context, ...[]byte) ([]byte, time.Duration, error
 	return nil, 0, errors.New("no Secret today")
 }
 
-// testCertificateFails wants a configuration that somebody has opened to be shut again all the
-// same.
+// testCertificateFails tests that a manipulated configuration is restored while the certificate
+// fails.
 func (b *certificateBed) testCertificateFails(t *testing.T) {
 	before := b.configured(t)
 	c := &admissionv1.ValidatingWebhookConfiguration{}
@@ -164,7 +164,7 @@ func (b *certificateBed) testCertificateFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := b.reconciler(b, faulty{}).Reconcile(t.Context(), ctrl.Request{}); err == nil {
-		t.Error("the fault was passed over")
+		t.Error("Reconcile returned no error, want the fault of the certificate")
 	}
 	for i, got := range b.configured(t) {
 		if len(got) == 0 || !bytes.Equal(got, before[0]) {
@@ -173,8 +173,8 @@ func (b *certificateBed) testCertificateFails(t *testing.T) {
 	}
 }
 
-// overtaken is a leader that does not know yet that it leads no more: while it looks at the Secret,
-// the next one writes the configurations.
+// overtaken is a leader that lost its lease and does not know it yet: while it reads the Secret,
+// the next leader writes the configurations.
 type overtaken struct {
 	*certificateBed
 	bundle, newer []byte
@@ -198,15 +198,15 @@ func (b *certificateBed) testAnotherLeader(t *testing.T) {
 	late := &overtaken{certificateBed: b, bundle: b.made(t, 2*time.Hour).Data["ca.crt"], newer: newer}
 	result, err := b.reconciler(b, late).Reconcile(t.Context(), ctrl.Request{})
 	if err != nil || result.RequeueAfter != requests.ConflictRetry {
-		t.Errorf("result = %v, error = %v, want another try after the conflict", result, err)
+		t.Errorf("result = %v, error = %v, want a retry after the conflict", result, err)
 	}
 	if !bytes.Equal(b.configured(t)[0], newer) {
-		t.Error("the bundle of the next leader was taken back")
+		t.Error("the bundle of the next leader was overwritten")
 	}
 }
 
-// testOnlyTheLeaderWrites runs a replica while another leads, with a certificate that is due, and
-// then lets it lead.
+// testOnlyTheLeaderWrites runs a replica while another leads and the certificate is due, and then
+// makes it the leader.
 func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 	first := b.made(t, 61*24*time.Hour)
 	lease := b.HoldLease(t, operator.Namespace, "leader")
@@ -232,7 +232,7 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 	if err := b.Update(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
-	poll.AwaitTrue(t, "the certificate that took its place", func() bool { return serves(own, second) })
+	poll.AwaitTrue(t, "the certificate that replaced it", func() bool { return serves(own, second) })
 	now := &corev1.Secret{}
 	if err := b.Get(t.Context(), client.ObjectKeyFromObject(second), now); err != nil {
 		t.Fatal(err)
@@ -255,11 +255,11 @@ func (b *certificateBed) testOnlyTheLeaderWrites(t *testing.T) {
 		}
 	}
 	if !serves(own, second) {
-		t.Error("the new certificate is served at once")
+		t.Error("the new certificate is served before API servers know it")
 	}
 }
 
-// serves says whether what is served is the certificate in a Secret.
+// serves reports whether the serving certificate is the one in a Secret.
 func serves(own *certs.Own, secret *corev1.Secret) bool {
 	c, err := own.GetCertificate(nil)
 	return err == nil &&

@@ -16,24 +16,24 @@ import (
 	"github.com/countersign-dev/countersign/internal/certs"
 )
 
-// Serving is what the webhook serves with: the operator's own certificate, or a mounted one.
+// Serving is the serving certificate of the webhook: the operator's own, or a mounted one.
 type Serving interface {
-	// CABundle returns what the webhook configurations must hold: see gate.CertificateAuthority.
+	// CABundle returns the bundle for the webhook configurations: see gate.CertificateAuthority.
 	CABundle(ctx context.Context, configured ...[]byte) ([]byte, time.Duration, error)
-	// GetCertificate returns the certificate to serve with.
+	// GetCertificate returns the certificate for a TLS handshake.
 	GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	// Ready says why there is none yet; nil: there is one.
+	// Ready returns an error while there is no certificate.
 	Ready() error
 }
 
 // Options say where the certificate comes from.
 type Options struct {
-	// Dir is the folder of a mounted certificate. Where it holds none, or is empty, the operator
-	// makes its own: in a Secret of Namespace, for Host.
+	// Dir is the folder of a mounted certificate. Where Dir is empty, or the folder holds no
+	// certificate, the operator makes its own for Host, in a Secret of Namespace.
 	Dir, Namespace, Host string
 }
 
-// New returns the mounted certificate where there is one, and else the operator's own.
+// New returns the mounted certificate where there is one, and otherwise the operator's own.
 func New(config *rest.Config, scheme *runtime.Scheme, from Options) (Serving, error) {
 	if from.Dir != "" {
 		if mounted, err := certs.NewMounted(from.Dir, clock.RealClock{}); mounted != nil || err != nil {
@@ -47,7 +47,8 @@ func New(config *rest.Config, scheme *runtime.Scheme, from Options) (Serving, er
 	return &certs.Own{Client: direct, Namespace: from.Namespace, Host: from.Host, Clock: clock.RealClock{}}, nil
 }
 
-// SetupWithManager has the replica follow its certificate. It is ready once it has one.
+// SetupWithManager makes the replica follow changes of its certificate, and adds its readiness
+// check.
 func SetupWithManager(mgr ctrl.Manager, serving Serving) error {
 	err := mgr.AddReadyzCheck("certificate", func(*http.Request) error { return serving.Ready() })
 	switch serving := serving.(type) {

@@ -31,21 +31,21 @@ type ImagePolicyReconciler struct {
 	Client client.Client
 	Store  *store.Store
 	Status status.Writer
-	// Compliance is how what runs meets the policies.
+	// Compliance reports how the workloads that run meet the policies.
 	Compliance Compliance
-	// Gate is whether the API server asks about them at all.
+	// Gate reports whether the API server calls the webhook.
 	Gate Gate
 }
 
-// Compliance says how what runs meets the policies.
+// Compliance reports how the workloads that run meet the policies.
 type Compliance interface {
-	// Describe fills that in the status of a policy, as far as it is known.
+	// Describe sets the compliance in the status of a policy, as far as it is known.
 	Describe(p *v1alpha1.ImagePolicy)
-	// Changed enqueues each policy of which something else was found.
+	// Changed enqueues each policy whose compliance has changed.
 	Changed() source.Source
 }
 
-// Gate says whether the API server asks the webhook.
+// Gate reports whether the API server calls the webhook.
 type Gate interface {
 	// Condition returns the condition Gated of a policy.
 	Condition(p *v1alpha1.ImagePolicy) metav1.Condition
@@ -110,14 +110,14 @@ func (r *ImagePolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	meta.SetStatusCondition(&p.Status.Conditions, behind(gated, p, ready))
+	meta.SetStatusCondition(&p.Status.Conditions, withGate(gated, p, ready))
 	meta.SetStatusCondition(&p.Status.Conditions, gated)
 	r.Compliance.Describe(p)
 	return requests.Settle(ctrl.Result{}, r.Status.Write(ctx, before, p, before.Status.Conditions, p.Status.Conditions))
 }
 
-// ready says whether the policy itself can be used, and if not what follows from that. What the
-// gate says of it is no part of it, but for what follows.
+// ready returns the condition Ready of the policy itself, with the consequence of a failure. gated
+// only changes that consequence.
 func (r *ImagePolicyReconciler) ready(ctx context.Context, p *v1alpha1.ImagePolicy, invalid error,
 	gated metav1.Condition) (metav1.Condition, error) {
 	follows := "; until this is mended every image that the policy covers is denied"
@@ -145,10 +145,10 @@ func (r *ImagePolicyReconciler) ready(ctx context.Context, p *v1alpha1.ImagePoli
 	return status.Condition(p, v1alpha1.ConditionReady, v1alpha1.ReasonInForce, "the policy is in force", true), nil
 }
 
-// unusable says why a trust root cannot be used, nil where it can. A deletion may be heard of here
-// before the store has it, and nothing wakes the policy once more when the store has: so what is
-// gone from the API server counts as gone. In all other cases the trust root's status is written
-// after the store, and wakes the policy.
+// unusable returns why a trust root cannot be used, nil where it can. This reconciler may see a
+// deletion before the store does, and nothing wakes it again. So a trust root that the API server
+// no longer has counts as missing. In all other cases the status of the trust root is written after
+// the store, and wakes the policy.
 func (r *ImagePolicyReconciler) unusable(ctx context.Context, name string) (*trust.Fault, error) {
 	err := r.Client.Get(ctx, client.ObjectKey{Name: name}, &v1alpha1.TrustRoot{})
 	if apierrors.IsNotFound(err) {
@@ -163,9 +163,9 @@ func (r *ImagePolicyReconciler) unusable(ctx context.Context, name string) (*tru
 	return nil, nil
 }
 
-// behind returns the condition Ready of a policy whose own is ready, with what the gate says: a
-// policy that nobody is held to is not Ready.
-func behind(gated metav1.Condition, p *v1alpha1.ImagePolicy, ready metav1.Condition) metav1.Condition {
+// withGate returns the condition Ready of a policy with the condition Gated applied: a policy that
+// is not enforced is not Ready.
+func withGate(gated metav1.Condition, p *v1alpha1.ImagePolicy, ready metav1.Condition) metav1.Condition {
 	asItWas := meta.IsStatusConditionTrue(p.Status.Conditions, v1alpha1.ConditionReady)
 	switch {
 	case gated.Status == metav1.ConditionTrue || ready.Status != metav1.ConditionTrue:

@@ -12,7 +12,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// A client certificate that cannot be used is InvalidKey, and nothing of its key is told.
+// An unusable client certificate has the reason InvalidKey, and the message does not contain its
+// key.
 func TestUnusableClientCertificateIsNamed(t *testing.T) {
 	tr := root()
 	tr.Spec.Notary.ClientCertificateSecretRef = &v1alpha1.SecretReference{Name: "reader"}
@@ -23,21 +24,21 @@ func TestUnusableClientCertificateIsNamed(t *testing.T) {
 	if f := built.Fault; f == nil || f.Reason != v1alpha1.ReasonInvalidKey ||
 		!strings.Contains(f.Error(), "clientCertificateSecretRef (Secret reader)") ||
 		strings.Contains(f.Error(), "s3cret") {
-		t.Errorf("fault = %v", f)
+		t.Errorf("fault = %v, want InvalidKey, with the Secret and without the key", f)
 	}
 	if all := p.refers(&tr.Spec); len(all) != 2 {
-		t.Errorf("watches %v, want certificate and key", all)
+		t.Errorf("refers to %v, want certificate and key", all)
 	}
 }
 
-// What of the material does not count, and which pins were of no use so far, is told by a condition
-// that stays True: a pin may be kept on purpose while a root is rotated, and the message says so.
+// Condition Ready names ignored material and unused pins, and stays True: a pin may be kept on
+// purpose while a root is rotated.
 func TestReadyNamesWhatDoesNotCount(t *testing.T) {
 	s := statusOf(root(), &store.Root{Notes: []string{"f: skipped one"}},
 		store.Status{Unanchored: []string{"a", "b", "c", "d"}})
 	ready := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
 	if ready.Status != metav1.ConditionTrue || ready.Reason != v1alpha1.ReasonPinned {
-		t.Errorf("Ready is %s, %s", ready.Status, ready.Reason)
+		t.Errorf("Ready is %s, %s; want True, Pinned", ready.Status, ready.Reason)
 	}
 	got := ready.Message
 	for _, words := range []string{

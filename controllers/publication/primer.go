@@ -1,6 +1,7 @@
-// Package publication brings ImagePolicies and TrustRoots into the store that admission decides
-// from, on every replica, and reports in their status how that went, on the leader. A Primer says
-// when all that existed at the start is there. Nothing here decides about an image.
+// Package publication publishes ImagePolicies and TrustRoots to the store that admission decides
+// from, on every replica. On the leader it reports in their status whether they are in force. A
+// Primer reports when everything that existed at the start is published. Nothing here decides on an
+// image.
 package publication
 
 import (
@@ -22,33 +23,33 @@ import (
 )
 
 const (
-	// loadTimeout bounds how long a replica waits, before it is ready, for what runs to be loaded.
+	// loadTimeout bounds how long a replica that starts waits for the evidence of what runs.
 	loadTimeout = 20 * time.Second
-	// loadsAtOnce is how many repositories it waits for at the same time.
+	// loadsAtOnce is how many subjects it fetches at the same time.
 	loadsAtOnce = 32
 )
 
 // Primer marks the store as primed once every ImagePolicy and TrustRoot that exists at the start is
-// in it, with what was written down. Then it loads the repositories of what runs that are still
-// unknown. It runs on every replica, for all of them serve admission.
+// published, with its records. Then it loads the missing evidence for the images that run. It runs
+// on every replica, because every replica serves admission.
 type Primer struct {
 	// Client reads the cache.
 	Client  client.Reader
 	Store   *store.Store
 	Tracker *store.Tracker
-	// Running says what the images that run are checked against.
+	// Running returns the subjects that the images that run need.
 	Running Needs
 
 	loaded atomic.Bool
 }
 
-// Needs says what the images that run are checked against.
+// Needs returns what the decisions on running images need.
 type Needs interface {
-	// Missing returns the subjects among it of which nothing is known.
+	// Missing returns the needed subjects without evidence.
 	Missing(ctx context.Context) ([]trust.Key, error)
 }
 
-// SetupWithManager has the manager run the primer. The replica is ready when it can decide.
+// SetupWithManager adds the primer and its readiness check to the manager.
 func (p *Primer) SetupWithManager(mgr ctrl.Manager) error {
 	return errors.Join(
 		mgr.Add(p),
@@ -77,7 +78,7 @@ func (p *Primer) Start(ctx context.Context) error {
 	return nil
 }
 
-// Ready says why the replica is not ready to decide; nil: it is.
+// Ready returns an error until the replica can decide.
 func (p *Primer) Ready() error {
 	switch {
 	case !p.Store.Load().Primed:
@@ -88,9 +89,9 @@ func (p *Primer) Ready() error {
 	return nil
 }
 
-// load fetches what the images that run are checked against and of which nothing is known. What
-// fails is reported by the tracker, and a server that hangs is waited for no longer than
-// loadTimeout.
+// load fetches the missing subjects for the images that run. The tracker reports failures. load
+// waits no longer than loadTimeout, so that a server that hangs does not keep the replica from
+// being ready.
 func (p *Primer) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
@@ -103,7 +104,7 @@ func (p *Primer) load(ctx context.Context) error {
 	for _, k := range missing {
 		g.Go(func() error {
 			if ctx.Err() == nil {
-				_ = p.Tracker.Ensure(ctx, k) // what failed is in the tracker
+				_ = p.Tracker.Ensure(ctx, k) // the tracker reports failures
 			}
 			return nil
 		})
@@ -112,7 +113,7 @@ func (p *Primer) load(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// complete says whether everything that the cache holds is published.
+// complete reports whether everything in the cache is published.
 func (p *Primer) complete(ctx context.Context) (bool, error) {
 	policies, roots := &v1alpha1.ImagePolicyList{}, &v1alpha1.TrustRootList{}
 	if err := p.Client.List(ctx, policies); err != nil {

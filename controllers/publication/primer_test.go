@@ -19,8 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
-// A replica becomes ready though the signing server never answers about what runs: it gives up
-// waiting before its fetches end.
+// A replica becomes ready though the signing server never answers: it stops waiting before its
+// fetches end.
 func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	t.Parallel()
 	server := notaryserver.Run(t, notaryserver.Options{})
@@ -55,7 +55,7 @@ func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 	}
 	decisions.PutPolicy(compiled, "1")
 	if primer.Ready() == nil {
-		t.Error("it is ready before it has begun")
+		t.Error("the primer is ready before it has started")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -63,12 +63,12 @@ func TestReadyThoughTheSigningServerHangs(t *testing.T) {
 		t.Fatal(err, ctx.Err())
 	}
 	if err := primer.Ready(); err != nil {
-		t.Errorf("it is not ready: %v", err)
+		t.Errorf("the primer is not ready: %v", err)
 	}
 	if len(faults.Requests()) == 0 {
-		t.Error("the signing server was not asked")
+		t.Error("the signing server got no requests")
 	}
 	if s := tracker.Status("acme"); s.Tracked == 0 || s.Failing > 0 {
-		t.Errorf("%d of %d fetches have failed: it has waited for their end", s.Failing, s.Tracked)
+		t.Errorf("%d of %d fetches have failed, want none: the primer waited for their end", s.Failing, s.Tracked)
 	}
 }

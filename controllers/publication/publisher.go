@@ -54,8 +54,8 @@ type Records interface {
 }
 
 // Publish puts a trust root into the store, unless the same version is there already. The error is
-// one of the API server, and worth a retry. What is wrong with the trust root itself is the fault of
-// the result.
+// one of the API server, and worth a retry. What is wrong with the trust root itself is the fault
+// of the result.
 func (p *Publisher) Publish(ctx context.Context, tr *v1alpha1.TrustRoot) (*store.Root, error) {
 	material, err := p.gather(ctx, tr)
 	fault, wrong := errors.AsType[*trust.Fault](err)
@@ -153,8 +153,8 @@ func compareSources(a, b v1alpha1.KeySource) int {
 	return slices.Compare([]string{a.Kind, string(a.Name), a.Key}, []string{b.Kind, string(b.Name), b.Key})
 }
 
-// gather reads the material that a TrustRoot refers to. Missing material is a *trust.Fault; any other
-// error is one of the API server.
+// gather reads the material that a TrustRoot refers to. Missing material is a *trust.Fault; any
+// other error is one of the API server.
 func (p *Publisher) gather(ctx context.Context, tr *v1alpha1.TrustRoot) (trust.Material, error) {
 	m := trust.Material{}
 	for _, source := range p.refers(&tr.Spec) {

@@ -14,10 +14,11 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
-// trustFormats are all that a TrustRoot can have.
+// trustFormats are the formats that a TrustRoot can have.
 func trustFormats() []trust.Format { return []trust.Format{notary.Format{}} }
 
-// A prefix that the name of no repository begins with would never apply, and nobody would know.
+// A prefix that no repository name begins with would never apply, without a notice. So it is an
+// error.
 func TestIdentityRemapIsNormalised(t *testing.T) {
 	cases := map[string]struct{ prefix, signedPrefix, want string }{
 		"as it is read": {"mirror.example.com/", "docker.io/", ""},
@@ -35,7 +36,7 @@ func TestIdentityRemapIsNormalised(t *testing.T) {
 			built := (&Publisher{Formats: trustFormats()}).build(tr, nil, nil)
 			switch {
 			case c.want == "" && (built.Fault != nil || built.Root == nil):
-				t.Errorf("refused: %v", built.Fault)
+				t.Errorf("fault = %v, want none", built.Fault)
 			case c.want != "" &&
 				(built.Root != nil || built.Fault == nil || built.Fault.Reason != v1alpha1.ReasonInvalidSpec ||
 					!strings.Contains(built.Fault.Error(), c.want)):
@@ -45,8 +46,8 @@ func TestIdentityRemapIsNormalised(t *testing.T) {
 	}
 }
 
-// What a status lists may hold names that somebody made up; it must stay within the bounds of the
-// API, or no status would be written at all.
+// A status may contain made-up names. It must stay within the bounds of the API, or the API server
+// would refuse it.
 func TestStatusIsBounded(t *testing.T) {
 	fault := trust.NewFault(v1alpha1.ReasonUnreachable, "%s", strings.Repeat("x", 5000))
 	held := store.Status{
@@ -88,6 +89,6 @@ func TestGraceIsBuilt(t *testing.T) {
 	tr.Spec.ExpiredGrace = metav1.Duration{Duration: 48 * time.Hour}
 	if built := (&Publisher{Formats: trustFormats()}).build(tr, nil, nil); built.Fault != nil ||
 		built.ExpiredGrace != 48*time.Hour {
-		t.Errorf("grace %s, fault %v", built.ExpiredGrace, built.Fault)
+		t.Errorf("grace %s, fault %v; want 48h and none", built.ExpiredGrace, built.Fault)
 	}
 }

@@ -86,16 +86,16 @@ func TestReplicas(t *testing.T) {
 		return c.Get(t.Context(), client.ObjectKey{Name: "production"}, p) == nil && len(p.Status.Conditions) == 2
 	})
 	if got := p.Status.Roles; got != "ci,2 of 3" {
-		t.Errorf("roles are %q", got)
+		t.Errorf("roles are %q, want \"ci,2 of 3\"", got)
 	}
 
-	t.Run("status of what was deleted meanwhile", func(t *testing.T) {
+	t.Run("status of a deleted object", func(t *testing.T) {
 		gone := p.DeepCopy()
 		gone.Name, gone.UID = "gone", ""
 		changed := gone.DeepCopy()
 		changed.Status.Roles = "qa"
 		if err := writer.Write(t.Context(), gone, changed, nil, nil); err != nil {
-			t.Errorf("writing it: %v, want nothing", err)
+			t.Errorf("Write returned %v, want no error", err)
 		}
 	})
 	t.Run("not ready, by mode", func(t *testing.T) {
@@ -115,7 +115,7 @@ func TestReplicas(t *testing.T) {
 			}
 		}
 	})
-	t.Run("trust root deleted and the store not told yet", func(t *testing.T) {
+	t.Run("trust root deleted, but still in the store", func(t *testing.T) {
 		late := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO})
 		late.PutRoot("ghost", *decisions.Load().Root("acme"))
 		other := p.DeepCopy()

@@ -16,8 +16,8 @@ import (
 const inGrace = "2 repositories have expired and are in grace (spec.expiredGrace), the first of them until " +
 	"2026-03-02T12:00:00Z"
 
-// A Notary server signs its timestamp anew only once it has expired: that it is about to is news
-// only where the server cannot be asked.
+// A Notary server renews its timestamp only once it has expired. So the condition warns about it
+// only while the server fails.
 func TestExpiring(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	at := func(d time.Duration, file string) store.Expiry {
@@ -29,7 +29,7 @@ func TestExpiring(t *testing.T) {
 		held   store.Status
 		reason string
 		says   []string
-		turns  time.Duration // when it is looked at again at the latest
+		turns  time.Duration // the most that untilChange may return
 	}{
 		"nothing tracked": {store.Status{}, v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour},
 		"all far away": {
@@ -87,7 +87,7 @@ func TestExpiring(t *testing.T) {
 				}
 			}
 			if after := untilChange(c.held, now, 72*time.Hour); after > c.turns || after < time.Second {
-				t.Errorf("looked at again after %s, want at most %s", after, c.turns)
+				t.Errorf("untilChange = %s, want at most %s", after, c.turns)
 			}
 		})
 	}

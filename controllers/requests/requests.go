@@ -1,6 +1,6 @@
-// Package requests makes the requests that reconcilers work on: for an object by its name, for
-// every object of a list, once more after a conflict, and by a Trigger from outside of the API
-// server.
+// Package requests makes the requests of reconcilers: for an object by its name, for every object
+// of a list, and by a Trigger for events outside of the API server. Settle retries after a
+// conflict.
 package requests
 
 import (
@@ -16,13 +16,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 )
 
-// ConflictRetry is how long after a conflict a write is tried again: the cache is mostly up to date
-// by then.
+// ConflictRetry is the delay of a retry after a conflict: the cache is mostly up to date by then.
 const ConflictRetry = 100 * time.Millisecond
 
-// Listed returns a request for every object that a list with the given options holds. A map
-// function can only log a failure; it is the cache that answers, so there is none once the caches
-// are synced.
+// Listed returns a request for every object in a list. A map function cannot return an error, so
+// Listed logs it. The cache answers the list, so there is none once the caches are synced.
 func Listed(ctx context.Context, c client.Reader, list client.ObjectList,
 	options ...client.ListOption) []reconcile.Request {
 	if err := c.List(ctx, list, options...); err != nil {
@@ -40,13 +38,13 @@ func Listed(ctx context.Context, c client.Reader, list client.ObjectList,
 	return requests
 }
 
-// For returns the request for the object of a name that is in no namespace.
+// For returns the request for a cluster-scoped object.
 func For(name string) reconcile.Request {
 	return reconcile.Request{NamespacedName: types.NamespacedName{Name: name}}
 }
 
-// Settle turns a conflict into a quiet request soon: the cache that the write rested on is stale.
-// So it is where the API server already has what was to be created.
+// Settle turns Conflict and AlreadyExists into a quiet retry: the cache that the write rested on is
+// stale.
 func Settle(result ctrl.Result, err error) (ctrl.Result, error) {
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
 		return ctrl.Result{RequeueAfter: ConflictRetry}, nil

@@ -20,15 +20,15 @@ func TestSettle(t *testing.T) {
 		"a conflict": {
 			fmt.Errorf("writing: %w", apierrors.NewConflict(of, "production", errors.New("changed"))), true,
 		},
-		"made a moment ago":   {fmt.Errorf("writing: %w", apierrors.NewAlreadyExists(of, "production")), true},
-		"refused":             {apierrors.NewForbidden(of, "production", errors.New("no")), false},
-		"nobody has answered": {errors.New("connection refused"), false},
+		"made a moment ago": {fmt.Errorf("writing: %w", apierrors.NewAlreadyExists(of, "production")), true},
+		"refused":           {apierrors.NewForbidden(of, "production", errors.New("no")), false},
+		"no answer":         {errors.New("connection refused"), false},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			result, err := Settle(ctrl.Result{}, c.err)
 			if (result.RequeueAfter > 0) != c.again || (err != nil) != (c.err != nil && !c.again) {
-				t.Errorf("again after %s, error %v", result.RequeueAfter, err)
+				t.Errorf("requeue after %s, error %v; want a requeue: %t", result.RequeueAfter, err, c.again)
 			}
 		})
 	}

@@ -1,5 +1,5 @@
-// Package status writes what reconcilers observed of an object: its conditions, and the events of
-// those that turned. Only the leader writes. The package does not decide what is observed.
+// Package status writes the status that reconcilers computed: conditions, and events for those that
+// changed. Only the leader writes. The package computes no condition.
 package status
 
 import (
@@ -24,11 +24,11 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// MessageBytes bounds the message of a condition, an event or a repository's error.
+// MessageBytes bounds the message of a condition, an event or a repository's error, in bytes.
 const MessageBytes = 1000
 
-// Writer writes what reconcilers observed, on the leader only: every replica reconciles, and they
-// would write over each other.
+// Writer writes status and events on the leader only: every replica reconciles, and they would
+// overwrite each other.
 type Writer struct {
 	Client client.Client
 	Events events.EventRecorder
@@ -37,7 +37,8 @@ type Writer struct {
 }
 
 // Write patches the status of object where it differs from before, and records an event for each
-// condition that turned. It is a conflict where the object has changed since before was read.
+// condition that changed. The error is a conflict where the object has changed since before was
+// read.
 func (s Writer) Write(ctx context.Context, before, object client.Object, was, is []metav1.Condition) error {
 	select {
 	case <-s.Elected:
@@ -47,8 +48,8 @@ func (s Writer) Write(ctx context.Context, before, object client.Object, was, is
 	if equality.Semantic.DeepEqual(before, object) {
 		return nil
 	}
-	// The list of conditions is written as a whole, so what somebody else has added since must not
-	// be undone.
+	// The patch replaces the whole list of conditions. The lock keeps conditions that another
+	// client has added since.
 	err := s.Client.Status().Patch(ctx, object,
 		client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsNotFound(err) {
@@ -57,7 +58,7 @@ func (s Writer) Write(ctx context.Context, before, object client.Object, was, is
 	if err != nil {
 		return fmt.Errorf("writing the status of %s: %w", object.GetName(), err)
 	}
-	// What turned Ready by way of Gated alone is told once, with Gated.
+	// Where Ready changed only because of Gated, the event of Gated is enough.
 	for _, c := range is {
 		if !turned(meta.FindStatusCondition(was, c.Type), c) || c.Type == v1alpha1.ConditionReady &&
 			(byGate(was) || byGate(is)) {
@@ -72,8 +73,8 @@ func (s Writer) Write(ctx context.Context, before, object client.Object, was, is
 	return nil
 }
 
-// turned reports whether a condition has become what is worth an event. That nothing expires soon,
-// or that the gate is in place, is no event where nothing else was known before.
+// turned reports whether a change of a condition deserves an event. A first observation that
+// nothing expires soon, or that the gate is in place, does not.
 func turned(old *metav1.Condition, c metav1.Condition) bool {
 	switch {
 	case c.Status == metav1.ConditionUnknown:
@@ -86,18 +87,18 @@ func turned(old *metav1.Condition, c metav1.Condition) bool {
 	return old.Status != c.Status || old.Reason != c.Reason
 }
 
-// warns reports whether a condition tells of something wrong: of most kinds where it is False.
+// warns reports whether a condition reports a problem: most types do where they are False.
 func warns(c metav1.Condition) bool {
 	switch {
 	case c.Type == v1alpha1.ConditionExpiring:
 		return c.Status == metav1.ConditionTrue
 	case c.Type == v1alpha1.ConditionGated && c.Reason == v1alpha1.ReasonWebhookOwnerMissing:
-		return true // also while the configurations still stand
+		return true // also while the configurations still exist
 	}
 	return c.Status == metav1.ConditionFalse
 }
 
-// byGate reports whether a policy is not Ready for what the gate lacks, and for nothing of its own.
+// byGate reports whether a policy is not Ready only because of its condition Gated.
 func byGate(conditions []metav1.Condition) bool {
 	ready, gated := meta.FindStatusCondition(conditions, v1alpha1.ConditionReady), meta.FindStatusCondition(conditions,
 		v1alpha1.ConditionGated)
@@ -113,8 +114,8 @@ func (s Writer) Record(object client.Object, kind, reason, message string) {
 	}
 }
 
-// OnElection enqueues every object of a list when this replica becomes the leader, so that status
-// which an earlier leader left behind is brought up to date.
+// OnElection enqueues every object of a list when this replica becomes the leader, to update the
+// status that an earlier leader wrote.
 func (s Writer) OnElection(list client.ObjectList) source.Source {
 	return source.Func(func(ctx context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 		go func() {
@@ -142,14 +143,14 @@ func Condition(object client.Object, kind, reason, message string, ok bool) meta
 	}
 }
 
-// Cut bounds text that may hold what a server said.
+// Cut bounds a text that may come from a server.
 func Cut(s string) string { return strings.ToValidUTF8(text.Cut(s, MessageBytes), "?") }
 
-// Version tells one spec from another, also across a deletion and a new creation under the same
-// name.
+// Version identifies one spec of an object. It differs after the object is deleted and created
+// again.
 func Version(object client.Object) string {
 	return fmt.Sprintf("%s/%d", object.GetUID(), object.GetGeneration())
 }
 
-// Count is a number as a status has it.
+// Count converts a number for a status field.
 func Count(n int) int32 { return int32(min(n, math.MaxInt32)) } //nolint:gosec // bounded

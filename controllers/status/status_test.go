@@ -45,7 +45,7 @@ func TestTurned(t *testing.T) {
 	}
 }
 
-// Of most conditions False is the warning, of Expiring it is True.
+// Most conditions warn where they are False, and Expiring where it is True.
 func TestWarns(t *testing.T) {
 	for kind, warning := range map[string]metav1.ConditionStatus{
 		v1alpha1.ConditionReady: metav1.ConditionFalse, v1alpha1.ConditionFresh: metav1.ConditionFalse,
