@@ -152,9 +152,8 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 	}
 	configurations := &gate.Reconciler{
 		Client: c, Live: live, Store: decisions, Namespace: o.Namespace, URL: o.WebhookURL, Certificate: serving,
-		Exempt: exempt, Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
+		Exempt: exempt, Clock: now, Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
 		MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: counts, Observation: gated,
-		Clock: now,
 	}
 	server := newWebhook(mgr, serving, decisions, tracker, counts, o)
 	return server, errors.Join(

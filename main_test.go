@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// TestMain runs the manager itself where a test started this program for that.
+// TestMain runs the manager where a test started this program as one.
 func TestMain(m *testing.M) {
 	if os.Getenv("COUNTERSIGN_TEST_MANAGER") != "" {
 		main()
@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	m.Run()
 }
 
-// The manager logs as its flags say, from its first line on.
+// The manager logs in the format of its flags, from the first line on.
 func TestLog(t *testing.T) {
 	const config = `{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], clusters: [{name: c, cluster: {server: "https://127.0.0.1:1"}}]}`
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
@@ -60,9 +60,9 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// What client-go says comes in the format of the flag too, and not in its own.
+// client-go logs in the format of the flag, too.
 func TestLogOfLibraries(t *testing.T) {
-	// client-go logs a warning of an API server, here that of every answer.
+	// client-go logs the Warning header of a response.
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Warning", `299 - "said by the API server"`)
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -30,11 +30,12 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// How leaders follow each other. One that was killed is followed within leaseDuration and
-// retryPeriod. One that cannot reach the API server stops before another may lead: retryPeriod
-// after its last renewal it tries for renewDeadline, and then to release the lease for up to half
-// of that, which together is less than leaseDuration. An API server that is gone for renewDeadline
-// ends the leader, so it is not shorter: restarts of one take several seconds.
+// The timing of leader elections. Where a leader is killed, the next one leads within leaseDuration
+// and retryPeriod. A leader that cannot reach the API server stops before another may lead:
+// retryPeriod after its last renewal it retries for renewDeadline, then tries to release the lease
+// for up to half of that, which together is less than leaseDuration. renewDeadline is not shorter
+// because a leader ends when the API server is gone for that long, and a restart of an API server
+// takes several seconds.
 const (
 	leaseDuration = 15 * time.Second
 	renewDeadline = 8 * time.Second
@@ -44,19 +45,18 @@ const (
 // recorderName is the reporting controller of events.
 const recorderName = "countersign"
 
-// stopTimeout bounds how long controllers may take to stop. With the shutdown delay and what is
-// under way then, it stays below the 30 s that Kubernetes grants a Pod by default.
+// stopTimeout bounds how long controllers may take to stop. Together with the shutdown delay and
+// the requests in flight it stays below the 30 s that Kubernetes grants a Pod by default.
 const stopTimeout = 10 * time.Second
 
-// metricsOptions say how metrics are served: where secure, with the certificate of the webhook, so
-// that whoever scrapes them can tell it from another, to those whom the API server authenticates
-// and authorizes.
+// metricsOptions returns how metrics are served. Where secure, they are served with the certificate
+// of the webhook, and only to clients that the API server authenticates and authorizes.
 func metricsOptions(o flags.Options, serving certificate.Serving) metricsserver.Options {
 	served := metricsserver.Options{BindAddress: o.MetricsBindAddress}
 	if o.MetricsSecure {
 		get := serving.GetCertificate
 		if mounted, ok := serving.(*certs.Mounted); ok {
-			get = mounted.Newest // Prometheus has the CA from the same Secret
+			get = mounted.Newest // Prometheus reads the CA from the same Secret
 		}
 		served.SecureServing, served.FilterProvider = true, metricsauth.Filter
 		served.TLSOpts = []func(*tls.Config){func(c *tls.Config) {
@@ -83,7 +83,7 @@ func newServing(config *rest.Config, o flags.Options) (certificate.Serving, erro
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=countersign-system,resources=leases,resourceNames=countersign.countersign.dev,verbs=get;update
 // +kubebuilder:rbac:groups="",namespace=countersign-system,resources=events,verbs=create;patch
 
-// newManager returns a manager that watches no more than is needed.
+// newManager returns a manager whose cache holds no more than is needed.
 func newManager(config *rest.Config, serving certificate.Serving, o flags.Options) (ctrl.Manager, error) {
 	scheme, err := cluster.Scheme()
 	if err != nil {
@@ -96,14 +96,14 @@ func newManager(config *rest.Config, serving certificate.Serving, o flags.Option
 		return nil, err
 	}
 	notRecords := labels.NewSelector().Add(*record)
-	behind := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: gate.ServiceName})
+	ofWebhook := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: gate.ServiceName})
 	return ctrl.NewManager(config, ctrl.Options{
 		Scheme:                  scheme,
 		LeaderElection:          o.LeaderElect,
 		LeaderElectionID:        "countersign.countersign.dev",
 		LeaderElectionNamespace: o.Namespace,
-		// The process ends right after, so that the next leader need not wait for the lease to run
-		// out.
+		// The process ends right after the release, so the next leader need not wait for the lease
+		// to expire.
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 new(leaseDuration),
 		RenewDeadline:                 new(renewDeadline),
@@ -111,9 +111,8 @@ func newManager(config *rest.Config, serving certificate.Serving, o flags.Option
 		GracefulShutdownTimeout:       new(stopTimeout),
 		HealthProbeBindAddress:        o.HealthProbeBindAddress,
 		Metrics:                       metricsOptions(o, serving),
-		// Only what is needed is watched: of Secrets and ConfigMaps, those in the operator's own
-		// namespace. What was written down of repositories has a cache of its own. Of
-		// EndpointSlices, those of the webhook's Service.
+		// The cache holds Secrets and ConfigMaps of the operator's own namespace only, and
+		// EndpointSlices of the webhook's Service only. Records have a cache of their own.
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
@@ -121,7 +120,7 @@ func newManager(config *rest.Config, serving certificate.Serving, o flags.Option
 				&corev1.ConfigMap{}:                           {Namespaces: own, Label: notRecords},
 				&admissionv1.MutatingWebhookConfiguration{}:   {Field: named},
 				&admissionv1.ValidatingWebhookConfiguration{}: {Field: named},
-				&discoveryv1.EndpointSlice{}:                  {Namespaces: own, Label: behind},
+				&discoveryv1.EndpointSlice{}:                  {Namespaces: own, Label: ofWebhook},
 			},
 		},
 	})
@@ -148,9 +147,9 @@ func newWebhook(mgr ctrl.Manager, serving certificate.Serving, decisions *store.
 	return server
 }
 
-// serve runs the manager until ctx ends or it fails. Either way admission is answered until
-// everybody asks another replica. After a signal everything else goes on until then, and the lease
-// is released last; a leader that lost its lease writes nothing more at once.
+// serve runs the manager until ctx ends or the manager fails. Either way the server answers
+// admission requests until clients use another replica. After a signal the controllers run until
+// then, and the lease is released last. A leader that lost its lease stops writing at once.
 func serve(ctx context.Context, mgr ctrl.Manager, server *webhooks.Server) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -12,15 +12,15 @@ import (
 // unlimitedEvidence bounds the evidence where the process has no memory limit: 1 GiB.
 const unlimitedEvidence = 1 << 30
 
-// memory is what parts of the process may take up at most, in bytes.
+// memory bounds the memory of parts of the process, in bytes.
 type memory struct {
-	// decoding is for what is being verified, and evidence for what was.
+	// decoding bounds the data that is being verified, and evidence the verified evidence.
 	decoding, evidence int64
 }
 
-// limitMemory has the Go runtime keep below 90 % of the memory limit of the container, unless the
-// environment variable GOMEMLIMIT says otherwise, and shares that out. A limit that cannot be read
-// counts as none.
+// limitMemory makes the Go runtime stay below 90 % of the memory limit of the container, unless the
+// environment variable GOMEMLIMIT is set, and divides that limit among the parts. A limit that
+// cannot be read counts as none.
 func limitMemory() memory {
 	limit, err := memlimit.Set()
 	if err != nil {
@@ -31,7 +31,7 @@ func limitMemory() memory {
 	return shares
 }
 
-// share returns what the parts may take up under a limit; math.MaxInt64 is none.
+// share divides a limit among the parts; math.MaxInt64 is no limit.
 func share(limit int64) memory {
 	if limit == math.MaxInt64 {
 		return memory{decoding: budget.Default, evidence: unlimitedEvidence}

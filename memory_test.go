@@ -12,7 +12,7 @@ func TestMemoryIsSharedOut(t *testing.T) {
 		240 << 20:     {decoding: 40 << 20, evidence: 96 << 20},
 	} {
 		if got := share(limit); got != want {
-			t.Errorf("of %d: got %+v, want %+v", limit, got, want)
+			t.Errorf("share(%d) = %+v, want %+v", limit, got, want)
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package cluster says how the API server is reached, what kinds there are, and what the cluster
-// serves. It starts nothing.
+// Package cluster configures the connection to the API server, lists the kinds that the manager
+// uses, and discovers the platform. It starts nothing.
 package cluster
 
 import (
@@ -17,10 +17,10 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// Config says how the API server is reached: as the file kubeconfig says, or without one as the
-// environment does. It is reached directly, unless the kubeconfig names a proxy. The proxy of the
-// environment is for signing servers, and one that does not know the network of the cluster would
-// keep the manager from it.
+// Config returns the connection to the API server: from the file kubeconfig, or without one from
+// the environment. It uses no proxy unless the kubeconfig names one: the proxy of the environment
+// is for signing servers, and one that cannot reach the network of the cluster would cut the
+// manager off.
 func Config(kubeconfig string) (*rest.Config, error) {
 	config, err := configOf(kubeconfig)
 	if err == nil && config.Proxy == nil {
@@ -39,11 +39,11 @@ func configOf(kubeconfig string) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--kubeconfig: %w", err)
 	}
-	config.QPS = -1 // as in a cluster: the API server shares itself out, and a queue here would hold up admission
+	config.QPS = -1 // as in a cluster: the API server has fair queuing, and a queue here would delay admission
 	return config, nil
 }
 
-// Scheme returns the kinds of Kubernetes, and ours.
+// Scheme returns the kinds of Kubernetes and of the project.
 func Scheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	return scheme, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The API server is reached through the proxy that a kubeconfig names, and through no other: the
-// one of the environment is for signing servers.
+// The manager connects to the API server through the proxy of the kubeconfig only. The proxy of the
+// environment is for signing servers.
 func TestAPIServerIsReachedDirectly(t *testing.T) {
 	for name, tt := range map[string]struct{ setting, want string }{
 		"no proxy named": {"", ""},
@@ -30,7 +30,7 @@ func TestAPIServerIsReachedDirectly(t *testing.T) {
 					t.Fatal(err)
 				}
 				if config.Proxy == nil {
-					t.Fatal("the proxy is that of the environment")
+					t.Fatal("the config has no Proxy function, so it uses the proxy of the environment")
 				}
 				request, err := http.NewRequest(http.MethodGet, config.Host, http.NoBody)
 				if err != nil {
@@ -43,7 +43,7 @@ func TestAPIServerIsReachedDirectly(t *testing.T) {
 					got = u.String()
 				}
 				if got != tt.want {
-					t.Errorf("the API server is reached through %q, not %q", got, tt.want)
+					t.Errorf("the proxy is %q, want %q", got, tt.want)
 				}
 			})
 		}

@@ -17,16 +17,15 @@ import (
 )
 
 const (
-	// openShiftGroup is the API group that OpenShift configures itself with.
+	// openShiftGroup is the API group of the configuration of OpenShift.
 	openShiftGroup = "config.openshift.io"
-	// platformInterval is how often the API server is asked what it serves until it answers, and
-	// serves our kinds.
+	// platformInterval is how often Discover retries.
 	platformInterval = 2 * time.Second
 )
 
-// Discover asks the API server what it serves, until it answers and serves our kinds, or ctx ends:
-// where a manifest is applied, the manager may start before its CRDs are in force. It returns
-// whether the API server is that of an OpenShift cluster.
+// Discover reports whether the API server is that of an OpenShift cluster. It retries until the API
+// server answers and serves our kinds, or ctx ends: when a manifest is applied, the manager may
+// start before its CRDs are in force.
 func Discover(ctx context.Context, config *rest.Config) (openShift bool, err error) {
 	d, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
@@ -47,7 +46,7 @@ func Discover(ctx context.Context, config *rest.Config) (openShift bool, err err
 	return openShift, err
 }
 
-// servesOurKinds returns an error that says what to do where one of our CRDs is not in force.
+// servesOurKinds returns an error, with the remedy, where one of our CRDs is not in force.
 func servesOurKinds(ctx context.Context, d discovery.ServerResourcesInterfaceWithContext) error {
 	served, err := d.ServerResourcesForGroupVersionWithContext(ctx, v1alpha1.GroupVersion.String())
 	if err != nil && !apierrors.IsNotFound(err) {

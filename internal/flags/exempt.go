@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// Exempt are the namespaces that admission leaves alone.
+// Exempt are the namespaces that are exempt from admission.
 type Exempt struct {
-	// Names are sorted.
+	// Names are full names, sorted.
 	Names []string
-	// Prefixes stand for every namespace whose name begins with one.
+	// Prefixes exempt every namespace whose name begins with one.
 	Prefixes []string
 }
 
-// Exempt returns the namespaces that are always exempt, those of the platform where that is
-// OpenShift, and those that the flag names. On OpenShift no more than cluster administrators can
-// make a namespace that begins with openshift-.
+// Exempt returns the namespaces that are always exempt, those of OpenShift on that platform, and
+// those of the flag. On OpenShift only cluster administrators can create a namespace that begins
+// with openshift-.
 func (o Options) Exempt(openShift bool) Exempt {
 	e := Exempt{
 		Names: append([]string{"kube-system", "kube-node-lease", "kube-public", o.Namespace}, o.ExemptNamespaces...),

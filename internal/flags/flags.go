@@ -1,5 +1,5 @@
-// Package flags reads the manager's flags. It checks what can be checked without a cluster, and
-// builds nothing but the logger.
+// Package flags parses the manager's flags. It validates what it can without a cluster, and builds
+// nothing but the logger.
 package flags
 
 import (
@@ -29,55 +29,52 @@ type Options struct {
 	// WebhookURL, where set, is the base URL by which the API server reaches the webhook instead of
 	// its Service.
 	WebhookURL string
-	// CertDir is a folder that may hold tls.crt, tls.key and ca.crt to serve with.
+	// CertDir is a folder that may hold a serving certificate: tls.crt, tls.key and ca.crt.
 	CertDir string
-	// WebhookClientCA, where set, is a file with the CAs that the certificate of whoever asks for
-	// admission must chain to.
+	// WebhookClientCA, where set, is a file with the CAs that client certificates of admission
+	// requests must chain to.
 	WebhookClientCA string
 	// LeaderElect says whether replicas elect one that writes status and events.
 	LeaderElect bool
 	// MetricsBindAddress and HealthProbeBindAddress are listening addresses; "0" is off.
 	MetricsBindAddress, HealthProbeBindAddress string
-	// MetricsSecure has metrics served over TLS, with the certificate of the webhook, to those
-	// alone whom the API server authenticates and authorizes to get /metrics.
+	// MetricsSecure serves metrics over TLS, with the certificate of the webhook, and only to
+	// clients that the API server authenticates and authorizes to get /metrics.
 	MetricsSecure bool
 	// Namespace is the operator's own.
 	Namespace string
-	// Uncovered says what happens to an image that no policy covers.
+	// Uncovered is what happens to an image that no policy covers.
 	Uncovered policy.Uncovered
-	// ShortNames says how an image without a registry host is read, as "DockerIO" or "Deny"; empty:
-	// by the platform, as ReadShortNames says.
+	// ShortNames is how an image without a registry host is read: "DockerIO", "Deny", or empty for
+	// the default of the platform, see ReadShortNames.
 	ShortNames string
 	// ExemptNamespaces are exempt from admission, besides the ones that always are.
 	ExemptNamespaces []string
-	// ForgetUnusedAfter is for how long what was verified of a repository is kept that nothing asks
-	// for; 0: for ever.
+	// ForgetUnusedAfter is for how long the evidence of an unused repository is kept; 0: for ever.
 	ForgetUnusedAfter time.Duration
-	// ShutdownDelay is for how long a replica that is to end reports that it is not ready and goes
-	// on answering.
+	// ShutdownDelay is for how long a replica that ends reports not ready and goes on answering.
 	ShutdownDelay time.Duration
 	// ExpiryWarning is how long before metadata expires the condition Expiring says so.
 	ExpiryWarning time.Duration
-	// Kinds are the kinds of workload that are checked: the builtin ones, and those that
-	// --workload-kinds names. Their templates may hold the placeholders that --image-placeholders
-	// names.
+	// Kinds are the kinds of workload that are checked: the builtin kinds, and those of
+	// --workload-kinds. Their templates may hold the placeholders of --image-placeholders.
 	Kinds workload.Kinds
-	// LogLevel and LogFormat say what Logger writes: "debug", "info" or "error", as "json" or
-	// "text".
+	// LogLevel is "debug", "info" or "error", and LogFormat "json" or "text".
 	LogLevel, LogFormat string
 }
 
-// ErrVersion is the error of Parse where the version is asked for.
-var ErrVersion = errors.New("the version is asked for")
+// ErrVersion is the error of Parse for --version.
+var ErrVersion = errors.New("the version is requested")
 
-// values are the flags that Parse reads further: text that stands for a value of another type.
+// values are flags whose text Parse converts to another type.
 type values struct {
 	uncoveredImages     string
 	kinds, placeholders []string
 	version             bool
 }
 
-// declare gives f the flags, with their defaults, and returns what they set beside o.
+// declare adds the flags to f, with their defaults, and returns those that are not set in o
+// directly.
 func declare(f *pflag.FlagSet, o *Options) *values {
 	v := &values{}
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "",
@@ -88,14 +85,14 @@ func declare(f *pflag.FlagSet, o *Options) *values {
 	f.StringVar(&o.CertDir, "cert-dir", "",
 		"folder with tls.crt, tls.key and ca.crt to serve with; default: a certificate made by the manager")
 	f.StringVar(&o.WebhookClientCA, "webhook-client-ca", "",
-		"PEM file with the CAs of client certificates; admission then answers nobody without one, so API servers "+
-			"must be given theirs first; default: anybody is answered")
+		"PEM file with the CAs of client certificates; admission requests without one are then refused, so "+
+			"configure the API servers first; default: no client certificate is needed")
 	f.BoolVar(&o.LeaderElect, "leader-elect", true, "elect one of several replicas to write status and events")
 	f.StringVar(&o.MetricsBindAddress, "metrics-bind-address", "0",
 		"address of the metrics endpoint, such as :8080; 0: off")
 	f.BoolVar(&o.MetricsSecure, "metrics-secure", true,
-		"serve metrics over TLS, with the webhook's certificate, to those alone who may get /metrics by the RBAC of "+
-			"the cluster; false: plain http, to everybody")
+		"serve metrics over TLS, with the webhook's certificate, only to clients that the RBAC of the cluster "+
+			"allows to get /metrics; false: plain http, to every client")
 	f.StringVar(&o.HealthProbeBindAddress, "health-probe-bind-address", ":8081",
 		"address of /healthz and /readyz; 0: off")
 	f.StringVar(&o.Namespace, "namespace", "",
@@ -110,10 +107,10 @@ func declare(f *pflag.FlagSet, o *Options) *values {
 		"namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own; "+
 			"and, on OpenShift, openshift and openshift-*")
 	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour,
-		"for how long what was verified of a repository is kept that no image that runs or is asked for belongs to; "+
-			"at least 24h; 0: for ever")
+		"how long the evidence of a repository is kept that no running or requested image needs; at least 24h; "+
+			"0: for ever")
 	f.DurationVar(&o.ShutdownDelay, "shutdown-delay", 5*time.Second,
-		"for how long a replica that is to end reports not ready and goes on answering, until nobody asks it; at "+
+		"how long a replica that ends reports not ready and goes on answering, until clients use another one; at "+
 			"most 1m. terminationGracePeriodSeconds should be 20 s longer")
 	f.DurationVar(&o.ExpiryWarning, "expiry-warning", 72*time.Hour,
 		"how long before signed metadata expires the condition Expiring of its TrustRoot warns; from 0 to 8760h")
@@ -122,16 +119,16 @@ func declare(f *pflag.FlagSet, o *Options) *values {
 			"such as rollouts.v1alpha1.argoproj.io=spec.template")
 	f.StringSliceVar(&v.placeholders, "image-placeholders", nil,
 		"further images that an injector replaces in Pods, each IMAGE=MARK or IMAGE=MARK=VALUE with the label or "+
-			"annotation of the pod templates in which they are let through, such as "+
-			"auto=sidecar.istio.io/inject=true, which is known in any case")
-	f.StringVar(&o.LogLevel, "log-level", "info", "what is logged: debug, info or error, each with what is more severe")
-	f.StringVar(&o.LogFormat, "log-format", "json", "how it is logged: json, one object a line, or text")
+			"annotation of the pod templates in which they are admitted, such as "+
+			"auto=sidecar.istio.io/inject=true, which is always known")
+	f.StringVar(&o.LogLevel, "log-level", "info", "least severe level that is logged: debug, info or error")
+	f.StringVar(&o.LogFormat, "log-format", "json", "format of the log: json, one object a line, or text")
 	f.BoolVar(&v.version, "version", false, "print the version, and nothing else")
 	return v
 }
 
-// Parse reads the environment and the arguments that follow the program's name. The error of a
-// request for help is pflag.ErrHelp, and that of one for the version ErrVersion.
+// Parse reads the environment and the arguments that follow the program's name. The error is
+// pflag.ErrHelp for --help, and ErrVersion for --version.
 func Parse(args []string) (Options, error) {
 	var o Options
 	f := pflag.NewFlagSet("countersign", pflag.ContinueOnError)
@@ -171,7 +168,7 @@ func Parse(args []string) (Options, error) {
 	return o, errors.Join(o.validate(), kinds)
 }
 
-// readKinds returns the builtin kinds of workload and further ones, with further placeholders.
+// readKinds returns the builtin kinds of workload with further ones, and with further placeholders.
 func readKinds(further, placeholders []string) (workload.Kinds, error) {
 	kinds, err := workload.Builtin().With(further)
 	if err != nil {
@@ -184,9 +181,9 @@ func readKinds(further, placeholders []string) (workload.Kinds, error) {
 	return kinds, errors.Join(err, odd)
 }
 
-// fromEnvironment sets flags that are not given as arguments, and that an administrator may want to
-// set where no argument can be given, as through a Subscription of OLM:
-// COUNTERSIGN_EXEMPT_NAMESPACES is --exempt-namespaces.
+// fromEnvironment sets flags that are not among the arguments from variables such as
+// COUNTERSIGN_EXEMPT_NAMESPACES for --exempt-namespaces. It is for installations that cannot add
+// arguments, such as a Subscription of OLM.
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	for _, name := range []string{
 		"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders",
@@ -204,8 +201,8 @@ func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error
 	return nil
 }
 
-// ReadShortNames returns how short names are read: as --short-names says, and by default as the
-// nodes of the platform are set up to. Those of OpenShift search several registries for such a
+// ReadShortNames returns how short names are read: as --short-names says, or by default as the
+// nodes of the platform read them. The nodes of OpenShift search several registries for a short
 // name.
 func (o Options) ReadShortNames(openShift bool) policy.ShortNames {
 	if o.ShortNames == policy.ShortNamesDockerIO.String() || o.ShortNames == "" && !openShift {
@@ -254,8 +251,8 @@ func ownNamespace() string {
 	return "countersign-system"
 }
 
-// WebhookHost returns the host by which the API server reaches the webhook: that of WebhookURL, or
-// without one that of a Service in Namespace.
+// WebhookHost returns the host by which the API server reaches the webhook: the host of WebhookURL,
+// or without one the host name of a Service in Namespace.
 func (o Options) WebhookHost(service string) (string, error) {
 	if o.WebhookURL == "" {
 		return fmt.Sprintf("%s.%s.svc", service, o.Namespace), nil

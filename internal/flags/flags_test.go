@@ -103,8 +103,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Each value is told what is wrong with it; all that are right are checked beside the builtin
-// kinds.
+// The error names each bad value. The good ones are added to the builtin kinds.
 func TestWorkloadKinds(t *testing.T) {
 	const rollouts = "rollouts.v1alpha1.argoproj.io=spec.template"
 	const services = "services.v1.serving.knative.dev=spec.template"
@@ -137,8 +136,7 @@ func TestWorkloadKinds(t *testing.T) {
 	}
 }
 
-// Further placeholders hold for the further kinds too, and each value is told what is wrong with
-// it.
+// Further placeholders apply to the further kinds, too. The error names each bad value.
 func TestImagePlaceholders(t *testing.T) {
 	t.Setenv("COUNTERSIGN_IMAGE_PLACEHOLDERS", "later=example.com/inject,auto=inject=yes")
 	o, err := Parse([]string{"--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template"})
@@ -200,7 +198,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// What is said, as an argument or in the environment, goes before the default of the platform.
+// An argument or environment variable takes precedence over the default of the platform.
 func TestReadShortNames(t *testing.T) {
 	const dockerIO, deny = policy.ShortNamesDockerIO, policy.ShortNamesDeny
 	for name, c := range map[string]struct {

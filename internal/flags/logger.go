@@ -19,10 +19,10 @@ func (o Options) Logger(w io.Writer) logr.Logger {
 	return zap.New(zap.WriteTo(w), zap.Level(level), format)
 }
 
-// logTimes has times written as RFC 3339, in either format.
+// logTimes formats times as RFC 3339.
 func logTimes(c *zapcore.EncoderConfig) { c.EncodeTime = zapcore.RFC3339TimeEncoder }
 
-// logLevel is the least severe level that --log-level has logged.
+// logLevel returns the least severe level that is logged.
 func (o Options) logLevel() (level zapcore.Level, ok bool) {
 	switch o.LogLevel {
 	case "debug":

@@ -78,7 +78,7 @@ func readText(t *testing.T, line string) string {
 	return m[1]
 }
 
-// All that is wrong with the log's flags is told at once, from the environment too.
+// One error names every bad flag of the log, also from the environment.
 func TestLoggerRefuses(t *testing.T) {
 	t.Setenv("COUNTERSIGN_LOG_FORMAT", "JSON")
 	_, err := Parse([]string{"--log-level=trace"})

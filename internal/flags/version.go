@@ -8,8 +8,7 @@ import (
 )
 
 // Version describes the build of this program: its version, the commit and the version of Go. The
-// version is the stamped one, else that of the tag it was built from; what was built outside of a
-// checkout is "devel".
+// version is the stamped one, otherwise the tag of the build, otherwise "devel".
 func Version(stamped string) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
