@@ -61,16 +61,21 @@ func (r *Reconciler) restoreAll(ctx context.Context, tr *v1alpha1.TrustRoot, epo
 }
 
 // restoreRefused calls take with the records that the trust root could not use as it was. It reads
-// no others: the edit may revoke a key.
+// no others: the edit may revoke a key. After an error all of them count as refused still, so that
+// a retry reads them again.
 func (r *Reconciler) restoreRefused(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string,
 	take func(repository trust.Subject, packed []byte)) error {
-	for _, k := range r.refused(tr.Name) {
+	refused := r.refused(tr.Name)
+	for _, k := range refused {
 		head := &corev1.ConfigMap{}
 		err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: recordmap.Name(tr.UID, k.Subject)}, head)
 		if err == nil {
 			err = r.restoreInto(ctx, tr, epoch, head, take)
 		}
 		if client.IgnoreNotFound(err) != nil {
+			for _, again := range refused {
+				r.update(again, func(s *state) { s.refused = true })
+			}
 			return fmt.Errorf("reading the record of %s: %w", k.Subject, err)
 		}
 	}

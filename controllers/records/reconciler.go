@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -221,7 +222,7 @@ func (r *Reconciler) state(k trust.Key) state {
 	return r.known[k]
 }
 
-// refused returns the repositories whose records the trust root could not use as it was.
+// refused returns the repositories whose records the trust root could not use as it was, in order.
 func (r *Reconciler) refused(root string) []trust.Key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -231,6 +232,7 @@ func (r *Reconciler) refused(root string) []trust.Key {
 			keys = append(keys, k)
 		}
 	}
+	slices.SortFunc(keys, trust.Key.Compare)
 	return keys
 }
 

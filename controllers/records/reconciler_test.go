@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -466,6 +467,20 @@ func (m *meanwhile) Get(ctx context.Context, key client.ObjectKey, into client.O
 	return m.Client.Get(ctx, key, into, options...)
 }
 
+// failing is a client that cannot read the object of a name.
+type failing struct {
+	client.Client
+	name string
+}
+
+func (f failing) Get(ctx context.Context, key client.ObjectKey, into client.Object,
+	options ...client.GetOption) error {
+	if key.Name == f.name {
+		return errors.New("connection refused")
+	}
+	return f.Client.Get(ctx, key, into, options...)
+}
+
 func (s *recordScene) testWrittenWhileRead(t *testing.T) {
 	leader := s.replica(t, true)
 	s.next(t, leader, 1500<<10)
@@ -524,6 +539,18 @@ func (s *recordScene) testRefused(t *testing.T) {
 		t.Error("the refused record is not restored again when the trust root is edited")
 	}
 	leader.press.refuses = false
+	large := trust.Key{Root: "acme", Subject: trust.Subject{Repository: "registry.example.com/shop/large"}}
+	leader.update(large, func(r *state) { r.refused = true })
+	leader.Live = failing{s.Client, recordmap.Name(s.tr.UID, large.Subject)}
+	published := leader.Store.Load().Root("acme")
+	if err := leader.Saved(t.Context(), s.tr, published, published)(func(trust.Subject, []byte) {}); err == nil {
+		t.Error("Saved returned no error, want that of the API server")
+	}
+	if got := leader.refused("acme"); len(got) != 2 {
+		t.Errorf("after an error %v count as refused, want both records", got)
+	}
+	leader.drop(large)
+	leader.Live = s.Client
 	leader.publish(t, s.tr, "")
 	leader.holds(t, s.last)
 	if len(leader.refused("acme")) != 0 {
