@@ -36,11 +36,11 @@ func TestExpiring(t *testing.T) {
 			store.Status{Signed: at(year, "targets.json"), Unattended: at(year, "timestamp.json")},
 			v1alpha1.ReasonNothingExpiresSoon, nil, 24 * time.Hour,
 		},
-		"the moment before it is told": {
+		"just before the warning": {
 			store.Status{Signed: at(72*time.Hour+1, "targets.json")}, v1alpha1.ReasonNothingExpiresSoon, nil,
 			time.Second + 1,
 		},
-		"the moment it is told": {
+		"at the warning": {
 			store.Status{Signed: at(72*time.Hour, "targets.json")}, v1alpha1.ReasonExpiresSoon,
 			[]string{"registry.example.com/acme/app: targets.json expires at 2026-03-04T12:00:00Z", "sign it anew"},
 			24 * time.Hour,

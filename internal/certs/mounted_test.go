@@ -188,7 +188,7 @@ func TestMountedCA(t *testing.T) {
 		},
 		"while another replica leads": func(t *testing.T, f *folder, second *pair) {
 			configured := pemOf("CERTIFICATE", second.ca.Raw)
-			for range 2 { // only the first time: what somebody puts into the configurations later is taken out again
+			for range 2 { // the second call removes a CA that was added to the configurations later
 				bundle, _, err := f.CABundle(t.Context(), configured, nil)
 				if held := certificates(bundle); err != nil || len(held) != 2 || !held.has(second.ca) ||
 					!held.has(f.first.ca) {
