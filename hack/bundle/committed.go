@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"regexp"
 
-	"github.com/countersign-dev/countersign/hack/bundle/check"
-	"github.com/countersign-dev/countersign/hack/bundle/compose"
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
+	"github.com/countersign-dev/countersign/internal/olm/check"
+	"github.com/countersign-dev/countersign/internal/olm/compose"
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 

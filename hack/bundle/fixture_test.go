@@ -2,19 +2,15 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"sigs.k8s.io/yaml"
-
-	"github.com/countersign-dev/countersign/hack/bundle/compose"
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
+	"github.com/countersign-dev/countersign/internal/olm/compose"
 )
 
 const (
@@ -80,67 +76,6 @@ func runBundle(t *testing.T, args ...string) (string, error) {
 	var out strings.Builder
 	err := run(t.Context(), args, io.Writer(&out))
 	return out.String(), err
-}
-
-// edit changes the object of a file: change gets the value at the path, and returns the new one;
-// nil removes it.
-func edit(t *testing.T, f compose.Files, name string, change func(any) any, path ...any) {
-	t.Helper()
-	text, ok := f[name]
-	if !ok {
-		t.Fatalf("there is no %s among %v", name, maps.Keys(f))
-	}
-	var object map[string]any
-	must(t, yaml.Unmarshal(text, &object))
-	changed := replaced(t, object, change, path)
-	text, err := yaml.Marshal(changed)
-	must(t, err)
-	if string(text) == string(f[name]) {
-		t.Fatalf("nothing was changed at %v of %s", path, name)
-	}
-	f[name] = text
-}
-
-// replaced returns v with what lies at the path replaced. A step is a key or an index.
-func replaced(t *testing.T, v any, change func(any) any, path []any) any {
-	t.Helper()
-	if len(path) == 0 {
-		return change(v)
-	}
-	switch step := path[0].(type) {
-	case int:
-		items, ok := v.([]any)
-		if !ok || step >= len(items) {
-			t.Fatalf("no item %d in %v", step, v)
-		}
-		items[step] = replaced(t, items[step], change, path[1:])
-	case string:
-		m, ok := v.(map[string]any)
-		if !ok {
-			t.Fatalf("no field %q in %v", step, v)
-		}
-		if m[step] = replaced(t, m[step], change, path[1:]); m[step] == nil {
-			delete(m, step)
-		}
-	default:
-		t.Fatalf("a step of type %T", step)
-	}
-	return v
-}
-
-// to replaces a value.
-func to(v any) func(any) any { return func(any) any { return v } }
-
-// with adds a field to a map.
-func with(name string, v any) func(any) any {
-	return func(old any) any {
-		m, ok := old.(map[string]any)
-		if !ok {
-			return fmt.Sprintf("not a map: %v", old)
-		}
-		m[name] = v
-		return m
-	}
 }
 
 // manifestFile is the path of a manifest of the bundle.

@@ -19,9 +19,9 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/version"
 
-	"github.com/countersign-dev/countersign/hack/bundle/check"
-	"github.com/countersign-dev/countersign/hack/bundle/compose"
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
+	"github.com/countersign-dev/countersign/internal/olm/check"
+	"github.com/countersign-dev/countersign/internal/olm/compose"
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
@@ -130,7 +130,7 @@ func (s settings) parseCreated(in *compose.Input) (err error) {
 	return nil
 }
 
-// render reads what the repository has to give.
+// render renders config/olm, and reads the rest of in from config/.
 func render(ctx context.Context, in *compose.Input) error {
 	root, err := build.ModuleRoot()
 	if err != nil {
@@ -140,20 +140,7 @@ func render(ctx context.Context, in *compose.Input) error {
 	if err != nil {
 		return err
 	}
-	if in.Rendered, err = readObjects(text); err != nil {
-		return err
-	}
-	if in.Samples, err = readSamples(filepath.Join(root, "config", "samples"), samples()); err != nil {
-		return err
-	}
-	for name, into := range map[string]*[]byte{
-		"clusterserviceversion.yaml": &in.CSV, "icon.svg": &in.Icon, "scorecard.yaml": &in.Scorecard,
-	} {
-		if *into, err = os.ReadFile(filepath.Join(root, "config", "olm", name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return in.ReadConfig(os.DirFS(filepath.Join(root, "config")), text)
 }
 
 // makeFiles makes bundle and catalog, and checks both.

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,8 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
-	"github.com/countersign-dev/countersign/hack/bundle/check"
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
 )
 
 // The command writes a bundle and a catalog that every check passes, the same ones for the same
@@ -68,19 +65,6 @@ func TestBundleSaysWhatItIs(t *testing.T) {
 	}
 }
 
-// Go reads the folder in which the operator is given CAs.
-func TestTrustedCAsAreRead(t *testing.T) {
-	out, err := exec.Command("go", "env", "GOROOT").Output()
-	must(t, err)
-	source, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "src", "crypto", "x509", "root_linux.go"))
-	must(t, err)
-	_, folders, _ := strings.Cut(string(source), "var certDirectories = []string{")
-	folders, _, _ = strings.Cut(folders, "\n}")
-	if !strings.Contains(folders, `"`+check.TrustedCAFolder+`"`) {
-		t.Errorf("%s is not among the folders that Go reads:%s", check.TrustedCAFolder, folders)
-	}
-}
-
 // A tag beside a digest is left out, and does not become part of the bundle's name.
 func TestTagIsLeftOut(t *testing.T) {
 	in, err := settings{
@@ -90,44 +74,6 @@ func TestTagIsLeftOut(t *testing.T) {
 	if in.Image != "localhost:5000/countersign@sha256:"+strings.Repeat("0", 64) ||
 		in.BundleImage != "localhost:5000/countersign-bundle:v0.1.0" {
 		t.Errorf("got %q and %q", in.Image, in.BundleImage)
-	}
-}
-
-// An upgrade names what it replaces, moves the owner of the webhook configurations to the new
-// version, and passes every check too.
-func TestUpgradeReplaces(t *testing.T) {
-	for name, tt := range map[string]struct {
-		replaces, version, skip string
-		jumps                   bool
-	}{
-		"patch":                   {"0.1.0", "0.1.1", ">=0.1.0 <0.1.1", false},
-		"minor":                   {"0.1.7", "0.2.0", ">=0.1.0 <0.2.0", false},
-		"candidate of a minor":    {"0.1.7", "0.2.0-rc.1", ">=0.1.0 <0.2.0-rc.1", false},
-		"major":                   {"0.9.3", "1.0.0", ">=0.9.0 <1.0.0", false},
-		"over a minor":            {"0.1.0", "0.3.0", ">=0.1.0 <0.3.0", true},
-		"over the first of 1":     {"0.9.3", "1.1.0", ">=0.9.0 <1.1.0", true},
-		"over a major altogether": {"0.9.3", "2.0.0", ">=0.9.0 <2.0.0", true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			in := input(t)
-			in.Version, in.Replaces = tt.version, tt.replaces
-			bundle, catalog := files(t, in)
-			var csv olm.ClusterServiceVersion
-			must(t, yaml.UnmarshalStrict(bundle[olm.CSVFile], &csv))
-			if csv.Spec.Replaces != "countersign.v"+tt.replaces ||
-				csv.Metadata.Annotations[olm.AnnotationSkipRange] != tt.skip {
-				t.Errorf("replaces %q, skips %q", csv.Spec.Replaces, csv.Metadata.Annotations[olm.AnnotationSkipRange])
-			}
-			var owner struct{ Metadata olm.Metadata }
-			must(t, yaml.Unmarshal(bundle[manifestFile("countersign-webhook-owner.clusterrole")], &owner))
-			if got := owner.Metadata.Labels[olm.LabelOwner]; got != "countersign.v"+tt.version {
-				t.Errorf("the owner is deleted with %q", got)
-			}
-			problems := append(check.New(in.Rendered).Bundle(bundle), check.Catalog(catalog, bundle)...)
-			if tt.jumps != (len(problems) > 0) {
-				t.Errorf("problems: %v", problems)
-			}
-		})
 	}
 }
 
@@ -158,56 +104,5 @@ func TestArgumentsAreRefused(t *testing.T) {
 				t.Errorf("wrote %d files", len(left))
 			}
 		})
-	}
-}
-
-// What is written by hand may not say what is made, so that there is one place for each.
-func TestHandWrittenPartIsKeptApart(t *testing.T) {
-	for _, line := range []string{
-		"metadata: {name: countersign.v9.9.9}", "spec: {version: 9.9.9}", "spec: {replaces: countersign.v9.9.8}",
-		"spec: {relatedImages: [{name: a, image: b}]}", "spec: {install: {strategy: deployment}}",
-		"spec: {install: {spec: {clusterPermissions: [{serviceAccountName: a, rules: []}]}}}",
-		"metadata: {namespace: a}",
-		"spec: {customresourcedefinitions: {owned: [{name: imagepolicies.countersign.dev, kind: ImagePolicy}]}}",
-		"metadata: {annotations: {createdAt: today}}",
-	} {
-		t.Run(line, func(t *testing.T) {
-			in := input(t)
-			var base, more map[string]any
-			must(t, yaml.Unmarshal(in.CSV, &base))
-			must(t, yaml.Unmarshal([]byte(line), &more))
-			merge(base, more)
-			var err error
-			in.CSV, err = json.Marshal(base)
-			must(t, err)
-			if _, _, err := makeFiles(in); err == nil || !strings.Contains(err.Error(), "take it out") {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-}
-
-// Without annotations there is much to say, and it is said.
-func TestHandWrittenPartWithoutAnnotations(t *testing.T) {
-	in := input(t)
-	var part map[string]any
-	must(t, yaml.Unmarshal(in.CSV, &part))
-	part["metadata"] = map[string]any{}
-	var err error
-	in.CSV, err = json.Marshal(part)
-	must(t, err)
-	if _, _, err := makeFiles(in); err == nil || !strings.Contains(err.Error(), "answers: capabilities is") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func merge(into, from map[string]any) {
-	for k, v := range from {
-		a, isMap := into[k].(map[string]any)
-		if b, ok := v.(map[string]any); ok && isMap {
-			merge(a, b)
-			continue
-		}
-		into[k] = v
 	}
 }

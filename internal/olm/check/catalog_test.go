@@ -1,4 +1,4 @@
-package main
+package check_test
 
 import (
 	"fmt"
@@ -9,9 +9,9 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/countersign-dev/countersign/hack/bundle/check"
-	"github.com/countersign-dev/countersign/hack/bundle/compose"
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
+	"github.com/countersign-dev/countersign/internal/olm/check"
+	"github.com/countersign-dev/countersign/internal/olm/compose"
 )
 
 // Documents of the catalog, in their order.

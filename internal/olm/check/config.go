@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
 )
 
 // elsewhere are kinds of config that are no manifests of a bundle: OLM makes them, the

@@ -1,4 +1,4 @@
-package main
+package check_test
 
 import (
 	"maps"
@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/countersign-dev/countersign/hack/bundle/check"
-	"github.com/countersign-dev/countersign/hack/bundle/compose"
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
+	"github.com/countersign-dev/countersign/internal/olm/check"
+	"github.com/countersign-dev/countersign/internal/olm/compose"
 )
 
 // A fault is one that is put into a bundle, or a catalog, and what must be said of it.

@@ -14,7 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
 )
 
 // maxSize bounds the bundle, compressed: on its way to a cluster it lies in one ConfigMap.
@@ -111,7 +111,7 @@ func (c *Checker) Bundle(files map[string][]byte) []Problem {
 	return b.problems
 }
 
-// read decodes the manifests, and reports whether there is a ClusterServiceVersion to go on with.
+// read decodes the manifests. It reports whether there is exactly one ClusterServiceVersion.
 func (b *bundle) read() bool {
 	found := 0
 	compressed := &bytes.Buffer{}
@@ -120,7 +120,9 @@ func (b *bundle) read() bool {
 		if path.Dir(name) != olm.ManifestsDir {
 			continue
 		}
-		z.Write(b.files[name])
+		if _, err := z.Write(b.files[name]); err != nil {
+			b.add("layout", "%s cannot be compressed: %v", name, err)
+		}
 		o, err := b.object(b.files[name])
 		if err != nil || o.GetKind() == "" || o.GetName() == "" || bytes.Contains(b.files[name], []byte("\n---")) {
 			b.add("layout", "%s is not one object with kind and name: %v", name, err)
@@ -135,7 +137,9 @@ func (b *bundle) read() bool {
 		}
 		b.readExtra(name, o)
 	}
-	z.Close()
+	if err := z.Close(); err != nil {
+		b.add("layout", "the manifests cannot be compressed: %v", err)
+	}
 	if compressed.Len() >= maxSize {
 		b.add("layout", "the manifests have %d bytes when compressed; a bundle must have less than %d",
 			compressed.Len(), maxSize)

@@ -1,4 +1,4 @@
-package main
+package olm_test
 
 import (
 	"os"
@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
 )
 
 // What a reader is told to apply fits what make bundle writes: the catalog's image has the folders
@@ -17,11 +17,15 @@ import (
 // it may be installed.
 func TestDocumentedObjectsFit(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "openshift.md"))
-	must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, block, _ := strings.Cut(string(page), "```yaml\n")
 	block, _, _ = strings.Cut(block, "```\n")
-	objects, err := readObjects([]byte(block))
-	must(t, err)
+	objects, err := olm.Objects([]byte(block))
+	if err != nil {
+		t.Fatal(err)
+	}
 	got := map[string]any{}
 	for _, o := range objects {
 		switch o.GetKind() {

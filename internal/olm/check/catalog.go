@@ -12,7 +12,7 @@ import (
 	"github.com/distribution/reference"
 	kyaml "k8s.io/apimachinery/pkg/util/yaml"
 
-	"github.com/countersign-dev/countersign/hack/bundle/olm"
+	"github.com/countersign-dev/countersign/internal/olm"
 )
 
 // catalog is what was read of one.
