@@ -17,9 +17,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 )
 
-const namespace = "shop" // where workloads run
+// namespace is the namespace of the demo's workloads.
+const namespace = "shop"
 
-// An environment is everything that the demo starts.
+// environment holds the servers that the demo starts.
 type environment struct {
 	out      io.Writer
 	dir      string
@@ -33,33 +34,32 @@ type environment struct {
 	pin      notaryserver.RootPin
 }
 
-// start brings everything up, in the order in which it depends on each other. What runs when it
-// fails is for stop.
+// start starts every server, dependencies first. After an error the caller must still call stop.
 func (e *environment) start(ctx context.Context) (err error) {
 	if e.dir, err = os.MkdirTemp("", "countersign-demo-"); err != nil {
 		return fmt.Errorf("making a folder for the demo: %w", err)
 	}
 	fmt.Fprintf(e.out, `Countersign demo: real servers on this machine's loopback interface. Logs are in %s.
-There is no node: a Pod that is admitted stays Pending, and no image is pulled or run.
+The cluster has no nodes: an admitted Pod stays Pending, and no image is pulled or run.
 
 `, e.dir)
 	for _, part := range []struct {
 		what  string
 		start func(context.Context) error
 	}{
-		{"Starting a TLS registry, and pushing images made on the spot", e.startRegistry},
+		{"Starting a TLS registry, and pushing newly made images to it", e.startRegistry},
 		{
-			"Starting notary-server with notary-signer: Docker Content Trust, with a fresh CA and fresh keys",
+			"Starting notary-server and notary-signer (Docker Content Trust) with a new CA and new keys",
 			e.startNotary,
 		},
 		{
-			"Creating the repository of trust with the delegations targets/ci and targets/qa, with the notary client",
+			"Creating the Notary repository with the delegations targets/ci and targets/qa",
 			e.initialise,
 		},
 		{"Starting etcd, kube-apiserver and Kubernetes' controllers", e.startKube},
 		{
-			"Building the manager from this checkout, and starting it out of cluster with the rights of its " +
-				"ServiceAccount", e.startManager,
+			"Building the manager from this checkout, and starting it outside the cluster with the permissions of " +
+				"its ServiceAccount", e.startManager,
 		},
 	} {
 		begin := time.Now()
@@ -90,7 +90,7 @@ func (e *environment) startRegistry(ctx context.Context) (err error) {
 	return nil
 }
 
-// push makes a new image and pushes it under a tag, which may have named another before.
+// push makes a new image and pushes it as tag. An existing tag moves to the new image.
 func (e *environment) push(ctx context.Context, tag string) (registryserver.Image, error) {
 	image, err := e.registry.Push(ctx, "acme/app:"+tag)
 	if err == nil {
@@ -108,7 +108,7 @@ func (e *environment) startNotary(ctx context.Context) error {
 	return err
 }
 
-// initialise does what an administrator of the repository does once.
+// initialise creates the Notary repository, as its administrator does once.
 func (e *environment) initialise(ctx context.Context) (err error) {
 	if e.signer, err = e.notary.NewClient(); err != nil {
 		return err
@@ -142,7 +142,8 @@ func (e *environment) startManager(ctx context.Context) error {
 	return err
 }
 
-// repository is the name of the signed repository, in the registry and on the Notary server alike.
+// repository returns the name of the signed repository, which the registry and the Notary server
+// share.
 func (e *environment) repository() string { return e.registry.Host + "/acme/app" }
 
 const (
@@ -150,8 +151,8 @@ const (
 	down = false
 )
 
-// server stops the Notary server in a way that can be undone, since it keeps what was published in
-// memory: its process is suspended, and its address refuses connections.
+// server stops the Notary server, or starts it again. The server keeps its metadata in memory, so
+// server suspends the process and makes its address refuse connections.
 func (e *environment) server(up bool) error {
 	if up {
 		return errors.Join(e.notary.Server().Resume(), e.notary.Reconnect())
@@ -160,7 +161,7 @@ func (e *environment) server(up bool) error {
 	return e.notary.Server().Pause()
 }
 
-// tail is the end of the manager's log, where it runs.
+// tail returns the end of the manager's log.
 func (e *environment) tail() string {
 	if e.manager == nil {
 		return "The manager did not run."
@@ -168,7 +169,7 @@ func (e *environment) tail() string {
 	return e.manager.Tail()
 }
 
-// stop ends everything, in reverse order, and removes what was written unless the logs are wanted.
+// stop stops all servers in reverse order. It removes the demo's folder unless keepLogs is set.
 func (e *environment) stop(keepLogs bool) error {
 	var err error
 	if e.manager != nil {
@@ -189,29 +190,29 @@ func (e *environment) stop(keepLogs bool) error {
 	return err
 }
 
-// explain says how to go on by hand.
+// explain prints commands to try while the demo keeps running.
 func (e *environment) explain() {
 	fmt.Fprintf(e.out, `
-Everything is still running, the Notary server too. In another terminal:
+Everything is still running, and the Notary server is up again. Try in another terminal:
 
   export KUBECONFIG=%s
   alias kubectl=%s
   kubectl get imagepolicies,trustroots -o wide
   kubectl run again --namespace %s --image %s:v3
 
-The notary client signs as CI and QA with:
+To sign as CI and QA with the notary client:
 
 %s
 
   notary addhash -p %[4]s v3 %[6]d --sha256 %[7]s -r targets/ci -r targets/qa
   notary remove  -p %[4]s v3 -r targets/qa
 
-Metrics are served without credentials here; an installation asks for a token:
+Metrics (here without credentials; an installation requires a token):
 
   curl -s %[9]s | grep ^countersign_
 
-Pods stay Pending: no node is there to run them. The manager's log is %[8]s.
-Press Ctrl-C here to stop everything.
+The manager's log is %[8]s.
+Pods stay Pending, because the cluster has no nodes. Press Ctrl-C here to stop everything.
 `, e.kube.Kubeconfig, e.kube.Kubectl, namespace, e.repository(), e.signer.Shell("  "),
 		e.images["v3"].Size, e.images["v3"].Hex, e.manager.Log(), e.manager.MetricsURL)
 }

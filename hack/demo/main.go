@@ -1,8 +1,8 @@
-// Command demo shows the gate at work. It starts a Kubernetes control plane, a Notary server with
-// its signer, a registry and the manager on this machine's loopback interface, signs images with
-// the real notary client, and runs real kubectl commands against them. Each step says what it shows
-// and checks the answer; the first unexpected one ends the demo with a status other than 0.
-// Whatever it started it stops, also on Ctrl-C.
+// Command demo shows the gate on real servers. It starts a Kubernetes control plane, a Notary
+// server with its signer, a registry and the manager on this machine's loopback interface. It signs
+// images with the notary client and runs kubectl commands. Each step explains itself and checks the
+// output; the first unexpected output ends the demo with exit status 1. The demo stops all servers
+// when it ends, also after Ctrl-C.
 package main
 
 import (
@@ -24,7 +24,7 @@ func main() {
 	keep := flag.Bool("keep", os.Getenv("KEEP") != "",
 		"leave everything running at the end, until Ctrl-C (also: KEEP=1)")
 	flag.Parse()
-	ctrl.SetLogger(logr.Discard()) // what its clients would log is none of the demo's output
+	ctrl.SetLogger(logr.Discard()) // keep the logs of the clients out of the transcript
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Stdout, *keep)
 	stop()
@@ -40,9 +40,9 @@ func run(ctx context.Context, out io.Writer, keep bool) (err error) {
 	defer func() {
 		failed := err != nil && ctx.Err() == nil
 		if failed {
-			fmt.Fprintf(out, "\n%s\nAll logs stay in %s.\n", env.tail(), env.dir)
+			fmt.Fprintf(out, "\n%s\nAll logs are kept in %s.\n", env.tail(), env.dir)
 		}
-		fmt.Fprintln(out, "\nStopping everything that was started.")
+		fmt.Fprintln(out, "\nStopping all servers.")
 		err = errors.Join(err, env.stop(failed))
 	}()
 	if err := env.start(ctx); err != nil {
@@ -66,7 +66,7 @@ func run(ctx context.Context, out io.Writer, keep bool) (err error) {
 	return nil
 }
 
-// interrupted says so where a Ctrl-C is what made a step fail.
+// interrupted replaces the error of a step that failed because of Ctrl-C.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("interrupted: %w", ctx.Err())

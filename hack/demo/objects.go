@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// namespaces is where workloads run; the label is what the policy selects.
+// namespaces is the namespace of the workloads. The policy selects it by the label.
 const namespaces = `
 apiVersion: v1
 kind: Namespace
@@ -14,7 +14,7 @@ metadata:
   labels: {env: production}
 `
 
-// trustRoot says where signatures come from, and pins the root of trust by its key ID.
+// trustRoot returns a TrustRoot for the Notary server that pins the root of trust by its key ID.
 func (e *environment) trustRoot() string {
 	return fmt.Sprintf(`
 apiVersion: countersign.dev/v1alpha1
@@ -32,7 +32,7 @@ spec:
 `, e.notary.URL, indent(string(e.notary.CA.PEM), "      "), e.pin.KeyID)
 }
 
-// imagePolicy requires roles, each an item of requiredRoles.
+// imagePolicy returns an ImagePolicy that requires roles.
 func (e *environment) imagePolicy(roles ...string) string {
 	return fmt.Sprintf(`
 apiVersion: countersign.dev/v1alpha1

@@ -8,14 +8,13 @@ import (
 	"time"
 )
 
-// A step shows one thing: why is what the reader is told before, run does it and checks the
-// answers.
+// step shows one behaviour. why explains it to the reader; run executes it and checks the output.
 type step struct {
 	title, why string
 	run        func(ctx context.Context, d *demo) error
 }
 
-// A demo runs steps in an environment, and prints what it does.
+// demo runs steps in an environment and prints every command with its output.
 type demo struct {
 	*environment
 }
@@ -30,18 +29,18 @@ func (d *demo) say(format string, args ...any) {
 	fmt.Fprintf(d.out, "\n"+format+"\n", args...)
 }
 
-// An answer is what a command printed, and whether it failed.
+// answer is the output of a command, and whether it failed.
 type answer struct {
 	command, output string
 	failed          bool
 }
 
-// kubectl runs a command and prints it as a reader would type it, with what it answers.
+// kubectl runs kubectl, and prints the command as a shell takes it, with its output.
 func (d *demo) kubectl(ctx context.Context, args ...string) answer {
 	return d.kubectlWith(ctx, "", args...)
 }
 
-// kubectlWith does so with a file on standard input, which is printed too.
+// kubectlWith is kubectl with standard input, which it prints as well.
 func (d *demo) kubectlWith(ctx context.Context, stdin string, args ...string) answer {
 	command := "kubectl " + strings.Join(quoted(args), " ")
 	if stdin == "" {
@@ -54,13 +53,13 @@ func (d *demo) kubectlWith(ctx context.Context, stdin string, args ...string) an
 	return a
 }
 
-// quiet runs a command and prints nothing.
+// quiet runs kubectl and prints nothing.
 func (d *demo) quiet(ctx context.Context, stdin string, args ...string) answer {
 	output, err := d.kube.RunKubectl(ctx, stdin, args...)
 	return answer{command: "kubectl " + strings.Join(args, " "), output: output, failed: err != nil}
 }
 
-// quoted puts what a shell would split or read otherwise between quotes.
+// quoted returns args with quotes around those that a shell would split or expand.
 func quoted(args []string) []string {
 	all := slices.Clone(args)
 	for i, a := range all {
@@ -79,7 +78,7 @@ func (d *demo) sign(comment string, run func() error) error {
 	return run()
 }
 
-// succeeds wants a command to have succeeded, and to have printed all of words.
+// succeeds returns an error unless the command succeeded and printed all of words.
 func (a answer) succeeds(words ...string) error {
 	if a.failed {
 		return a.unexpected("success")
@@ -87,7 +86,8 @@ func (a answer) succeeds(words ...string) error {
 	return a.says(words...)
 }
 
-// denied wants the webhook to have denied a request with a message that holds all of words.
+// denied returns an error unless the webhook denied the request with a message that has all of
+// words.
 func (a answer) denied(words ...string) error {
 	if !a.failed || !strings.Contains(a.output, "denied the request") {
 		return a.unexpected("a denial by the admission webhook")
@@ -98,25 +98,25 @@ func (a answer) denied(words ...string) error {
 func (a answer) says(words ...string) error {
 	for _, w := range words {
 		if !strings.Contains(a.output, w) {
-			return a.unexpected(fmt.Sprintf("an answer that contains %q", w))
+			return a.unexpected(fmt.Sprintf("output that contains %q", w))
 		}
 	}
 	return nil
 }
 
 func (a answer) unexpected(want string) error {
-	return fmt.Errorf("unexpected answer\n  command:  %s\n  expected: %s\n  got:      %s",
+	return fmt.Errorf("unexpected output\n  command:  %s\n  expected: %s\n  got:      %s",
 		a.command, want, strings.ReplaceAll(strings.TrimSpace(a.output), "\n", "\n            "))
 }
 
-// until asks again and again until ask returns nil, and prints that it is waiting. After the limit,
-// what ask returned last is the error.
-func (d *demo) until(ctx context.Context, limit, every time.Duration, what string, ask func() error) (time.Duration,
+// until calls try at each interval until it returns nil, and prints that it waits for what. It
+// returns the time that this took. After limit it returns the last error of try.
+func (d *demo) until(ctx context.Context, limit, interval time.Duration, what string, try func() error) (time.Duration,
 	error) {
 	start := time.Now()
-	said := start
+	printed := start
 	for {
-		err := ask()
+		err := try()
 		took := time.Since(start)
 		switch {
 		case err == nil:
@@ -125,13 +125,13 @@ func (d *demo) until(ctx context.Context, limit, every time.Duration, what strin
 			return took, ctx.Err()
 		case took > limit:
 			return took, fmt.Errorf("%s took longer than %s: %w", what, limit, err)
-		case time.Since(said) >= 5*time.Second:
-			said = time.Now()
+		case time.Since(printed) >= 5*time.Second:
+			printed = time.Now()
 			fmt.Fprintf(d.out, "  ... waiting for %s (%s)\n", what, took.Round(time.Second))
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(every):
+		case <-time.After(interval):
 		}
 	}
 }

@@ -17,7 +17,7 @@ func TestAnswersAreChecked(t *testing.T) {
 	broken := answer{command: "kubectl run", output: "connection refused", failed: true}
 	tests := map[string]struct {
 		got  error
-		want string // of the error; empty: as expected
+		want string // part of the error; empty: no error
 	}{
 		"admitted as expected":      {admitted.succeeds("created"), ""},
 		"denied as expected":        {denied.denied(`role "qa"`), ""},
@@ -37,7 +37,7 @@ func TestAnswersAreChecked(t *testing.T) {
 			}
 			if tt.got == nil || !strings.Contains(tt.got.Error(), tt.want) ||
 				!strings.Contains(tt.got.Error(), "kubectl run") {
-				t.Errorf("got %v, want an error that says %q and the command", tt.got, tt.want)
+				t.Errorf("got %v, want an error with %q and the command", tt.got, tt.want)
 			}
 		})
 	}
@@ -53,18 +53,18 @@ func TestUntil(t *testing.T) {
 		return nil
 	})
 	if err != nil || calls != 3 {
-		t.Errorf("%d calls, %v", calls, err)
+		t.Errorf("got %d calls and error %v, want 3 and none", calls, err)
 	}
 	never := errors.New("never")
 	if _, err := d.until(t.Context(), time.Millisecond, time.Millisecond, "nothing",
 		func() error { return never }); !errors.Is(err, never) {
-		t.Errorf("past the limit: %v", err)
+		t.Errorf("past the limit: got %v, want %v", err, never)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := d.until(ctx, time.Minute, time.Minute, "nothing", func() error { return never }); !errors.Is(err,
 		context.Canceled) {
-		t.Errorf("interrupted: %v", err)
+		t.Errorf("interrupted: got %v, want %v", err, context.Canceled)
 	}
 }
 

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// legacy starts what no policy covers yet.
+// legacy creates a Pod that no policy covers yet.
 func legacy(ctx context.Context, d *demo) error {
 	if err := d.kubectlWith(ctx, namespaces, "apply", "-f", "-").succeeds(); err != nil {
 		return err
@@ -19,16 +19,16 @@ func legacy(ctx context.Context, d *demo) error {
 	return d.runPod(ctx, "legacy", d.tag("v0")).succeeds("pod/legacy created")
 }
 
-// violation waits for the policy to tell of what ran before it.
+// violation waits until the policy's status lists the Pod that is older than the policy.
 func violation(ctx context.Context, d *demo) error {
-	took, err := d.until(ctx, patience, 100*time.Millisecond, "the policy to count what runs", func() error {
+	took, err := d.until(ctx, patience, 100*time.Millisecond, "the policy to count running Pods", func() error {
 		return d.quiet(ctx, "", "get", "imagepolicy", "production", "-o",
 			"jsonpath={.status.workloads.covered} {.status.workloads.violating}").succeeds("1 1")
 	})
 	if err != nil {
 		return err
 	}
-	d.say("Seen %s after the policy was Ready.", took.Round(10*time.Millisecond))
+	d.say("Reported %s after the policy was Ready.", took.Round(10*time.Millisecond))
 	if err := d.kubectl(ctx, "get", "imagepolicies").succeeds("COVERED", "VIOLATIONS", "production"); err != nil {
 		return err
 	}
@@ -41,13 +41,13 @@ func violation(ctx context.Context, d *demo) error {
 		succeeds("condition met")
 }
 
-// debugged tries the way in that needs no new Pod.
+// debugged tries to add an unsigned ephemeral container to a signed Pod.
 func debugged(ctx context.Context, d *demo) error {
 	return d.kubectl(ctx, "debug", "signed", "-n", namespace, "--image="+d.tag("v0"), "--container=debugger").
 		denied(d.tag("v0"), `role "ci" has not signed`, `role "qa" has not signed`)
 }
 
-// breakGlass opens the gate of a namespace, and shuts it again.
+// breakGlass starts break-glass in the namespace, and ends it.
 func breakGlass(ctx context.Context, d *demo) error {
 	const label, incident = "countersign.dev/break-glass", "INC-4711"
 	if err := d.kubectl(ctx, "label", "namespace", namespace, label+"="+incident).succeeds("labeled"); err != nil {
@@ -57,7 +57,7 @@ func breakGlass(ctx context.Context, d *demo) error {
 		succeeds("Warning:", incident, `role "qa" has not signed`, "pod/emergency created"); err != nil {
 		return err
 	}
-	_, err := d.until(ctx, patience, 100*time.Millisecond, "the policy to tell of it", func() error {
+	_, err := d.until(ctx, patience, 100*time.Millisecond, "break-glass in the policy's status", func() error {
 		return d.quiet(ctx, "", "get", "imagepolicy", "production",
 			"-o", "jsonpath={.status.breakGlass} {.status.violations[*].name}").
 			succeeds(namespace, incident, "emergency")
@@ -65,7 +65,8 @@ func breakGlass(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	if err := d.kubectl(ctx, "get", "imagepolicy", "production", "-o", `jsonpath={.status.breakGlass}{"\n"}`).succeeds(incident); err != nil {
+	if err := d.kubectl(ctx, "get", "imagepolicy", "production",
+		"-o", `jsonpath={.status.breakGlass}{"\n"}`).succeeds(incident); err != nil {
 		return err
 	}
 	if _, err := d.until(ctx, patience, 100*time.Millisecond, "the event", func() error {
@@ -82,8 +83,8 @@ func breakGlass(ctx context.Context, d *demo) error {
 	if err := d.kubectl(ctx, "label", "namespace", namespace, label+"-").succeeds("unlabeled"); err != nil {
 		return err
 	}
-	if _, err := d.until(ctx, patience, 100*time.Millisecond, "the gate to shut", func() error {
-		return d.ask(ctx, d.tag("v0")).denied()
+	if _, err := d.until(ctx, patience, 100*time.Millisecond, "break-glass to end", func() error {
+		return d.dryRunAPI(ctx, d.tag("v0")).denied()
 	}); err != nil {
 		return err
 	}

@@ -13,63 +13,64 @@ import (
 )
 
 const (
-	// refreshed is how long a change on the Notary server may take to be seen: the refresh
-	// interval, and some.
+	// refreshed bounds the time until the manager sees a change on the Notary server: the refresh
+	// interval of 30 s, and 45 s for a slow machine.
 	refreshed = 75 * time.Second
-	patience  = 60 * time.Second
+	patience  = 60 * time.Second // bounds every other wait
 )
 
-// steps are the demo, in order. Each relies on those before it.
+// steps returns the steps in order. Each depends on the ones before it.
 func steps() []step {
 	return []step{
 		{
 			"Before there is a policy",
-			`Image v0 is in the registry, nobody has signed it, and no policy covers it: it may run.`, legacy,
+			`Image v0 is in the registry. It has no signature, but no policy covers it: it may run.`, legacy,
 		},
 		{"A trust root and a policy",
-			`The TrustRoot says where signatures come from and pins the root of trust by the key ID that
-"docker trust inspect" prints. The ImagePolicy says that in namespaces labelled env=production, images of
-this registry under acme/ run only when the roles "ci" and "qa" have signed them.`, applyPolicy},
+			`The TrustRoot names the Notary server, and pins the root of trust by the key ID that
+"docker trust inspect" prints. The ImagePolicy holds in namespaces with the label env=production: images
+under acme/ of this registry run only when the roles "ci" and "qa" have signed them.`, applyPolicy},
 		{
-			"What already runs in breach",
-			`The policy does not stop what runs. It tells: the Pod of before is a violation, and the roles that it misses are named.`,
+			"A Pod that already runs: reported as a violation",
+			`The policy does not stop running Pods. Its status lists the Pod of step 1 as a violation, with the
+missing roles.`,
 			violation,
 		},
-		{"Unsigned: denied", `Image v1 is in the registry, and nobody has signed it.`, unsigned},
+		{"Unsigned: denied", `Image v1 is in the registry, and has no signature.`, unsigned},
 		{"Signed by CI only: denied",
-			`CI signs what it built. The policy wants QA's signature as well, and the denial names the role that is
-missing.`, signedByCI},
+			`CI signs the image that it built. The policy requires QA's signature too. The denial names the
+missing role.`, signedByCI},
 		{"Signed by both: admitted, and pinned to the digest",
-			`QA signs the same digest. The Pod is admitted, and its image is rewritten to the digest that was verified, so
-that what was verified is what runs.`, signedByBoth},
+			`QA signs the same digest. The webhook admits the Pod, and rewrites its image to the verified digest, so
+that exactly this image runs.`, signedByBoth},
 		{
 			"Debugging with an unsigned image: denied",
-			`An ephemeral container needs no new Pod, and passes the same gate.`, debugged,
+			`kubectl debug adds a container to a running Pod. The same policy applies to its image.`, debugged,
 		},
-		{"The same through a Deployment",
-			`A Deployment is checked when it is created, and so is the Pod that its controller makes. The
-template stays as it was written, so that GitOps tools see no drift; the Pod is pinned.`, deployment},
-		{"By digest only", `A reference without a tag is admitted when every role has signed that digest.`, digestOnly},
+		{"Deployments and their Pods: both checked",
+			`The webhook checks a Deployment when it is created, and later each Pod that its controller creates.
+It pins the Pod to the digest. The Deployment's template stays unchanged, so GitOps tools see no drift.`, deployment},
+		{"By digest only", `A reference without a tag is admitted when every role has signed its digest.`, digestOnly},
 		{"Tag moved and re-signed by CI alone: denied",
-			`Somebody pushes another image as v1, and CI signs it. CI's signature is now on one digest and QA's on another:
-no image has both, whatever the registry serves. The message names both digests.`, tagMoved},
+			`A developer pushes another image as v1, and CI signs it. CI's signature is now on one digest and QA's on
+another. No digest has both, so v1 is denied, whatever the registry serves. The denial names both digests.`, tagMoved},
 		{"QA revoked: denied after the refresh",
-			`Image v2 is signed by both and admitted. Then QA takes its signature back. Decisions come from memory, which is
-brought up to date every 30 seconds here (refreshInterval; 5 minutes by default).`, revoked},
-		{"What is enforced",
-			`Policies and trust roots say what they do. Since v1 was signed anew as another digest, nothing that runs as the old one
-has both signatures any more: that shows as violations, and stops nothing.`, visible},
-		{"Break-glass: admitted with a warning, and on record",
-			`A cluster administrator labels the namespace with a reason. What would be denied is then admitted with a
-warning, an event and a metric, and the policy's status tells where the gate stands open.`, breakGlass},
+			`Both roles sign image v2, and it is admitted. Then QA revokes its signature. The manager decides from signed
+metadata in memory, which it refreshes every 30 seconds here (refreshInterval; 5 minutes by default).`, revoked},
+		{"Status: the state of policies and trust roots",
+			`Policies and trust roots report their state. CI has signed v1 with another digest, so Pods that run the
+old digest no longer have both signatures. They count as violations, and keep running.`, visible},
+		{"Break-glass: admitted with a warning, and recorded",
+			`A cluster administrator labels the namespace with a reason. Images that the policy would deny are now
+admitted, each with a warning, an event and a metric. The policy's status lists the namespace.`, breakGlass},
 		{
 			"Policy edited: in force within a second",
-			`Image v3 is signed by both. The policy is edited to want the role "security" too, and then edited back.`,
+			`Both roles sign image v3. The policy is edited to require the role "security" too, and then edited back.`,
 			edited,
 		},
 		{"Notary server stopped: a known image is still admitted",
-			`The signing server's outage does not stop production from scaling: the signed metadata in memory is good until
-it expires (EXPIRES above). The TrustRoot is no longer Fresh, and says why.`, serverStopped},
+			`Production keeps scaling during an outage of the Notary server: the signed metadata in memory is valid
+until it expires (EXPIRES above). The TrustRoot is no longer Fresh, and shows the reason.`, serverStopped},
 	}
 }
 
@@ -119,7 +120,7 @@ func deployment(ctx context.Context, d *demo) error {
 		"--image="+d.tag("v1")).succeeds("created"); err != nil {
 		return err
 	}
-	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controllers to make the Pod", func() error {
+	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controllers to create the Pod", func() error {
 		return d.quiet(ctx, "", "get", "pods", "-n", namespace, "-l", "app=web", "-o", "name").succeeds("pod/web-")
 	})
 	if err != nil {
@@ -140,7 +141,7 @@ func digestOnly(ctx context.Context, d *demo) error {
 		d.repository()+"@"+d.images["v1"].Digest).succeeds("pod/by-digest created"); err != nil {
 		return err
 	}
-	d.say("The digest of v2, which nobody has signed:")
+	d.say("The digest of v2, which has no signature:")
 	return d.runPod(ctx, "by-unsigned-digest",
 		d.repository()+"@"+d.images["v2"].Digest).denied("no signatures for this digest")
 }
@@ -151,11 +152,11 @@ func tagMoved(ctx context.Context, d *demo) error {
 	if err != nil {
 		return err
 	}
-	d.say("The registry served %s... as v1, and now serves %s... instead.", short(before.Digest), short(after.Digest))
+	d.say("The registry served %s... as v1, and now serves %s...", short(before.Digest), short(after.Digest))
 	if err := d.addHash(ctx, "v1", "ci"); err != nil {
 		return err
 	}
-	d.say("Until the next refresh v1 stays the digest that both signed, and never becomes the new one.")
+	d.say("Until the next refresh, v1 is pinned to the digest that both have signed, never to the new one.")
 	if err := d.untilDenied(ctx, d.tag("v1"), func(a answer) error {
 		return a.succeeds(before.Digest)
 	}); err != nil {
@@ -171,7 +172,7 @@ func revoked(ctx context.Context, d *demo) error {
 	if err := d.runPod(ctx, "before", d.tag("v2")).succeeds("pod/before created"); err != nil {
 		return err
 	}
-	err := d.sign("QA takes its signature back",
+	err := d.sign("QA revokes its signature",
 		func() error { return d.signer.Remove(ctx, d.repository(), "v2", "targets/qa") })
 	if err != nil {
 		return err
@@ -201,14 +202,14 @@ func edited(ctx context.Context, d *demo) error {
 			return err
 		}
 		took, err := d.until(ctx, time.Second, time.Millisecond, what,
-			func() error { return want(d.ask(ctx, d.tag("v3"))) })
+			func() error { return want(d.dryRunAPI(ctx, d.tag("v3"))) })
 		if err != nil {
 			return err
 		}
-		d.say("In force %s after kubectl had returned.", took.Round(time.Millisecond))
+		d.say("In force %s after kubectl returned.", took.Round(time.Millisecond))
 		return nil
 	}
-	if err := measure("the edited policy to deny", func(a answer) error { return a.denied("security") }, "ci", "qa",
+	if err := measure("a denial by the edited policy", func(a answer) error { return a.denied("security") }, "ci", "qa",
 		"security"); err != nil {
 		return err
 	}
@@ -216,14 +217,14 @@ func edited(ctx context.Context, d *demo) error {
 		"signed by ci, qa"); err != nil {
 		return err
 	}
-	return measure("the policy, edited back, to admit", func(a answer) error { return a.succeeds() }, "ci", "qa")
+	return measure("an admission by the policy as before", func(a answer) error { return a.succeeds() }, "ci", "qa")
 }
 
 func serverStopped(ctx context.Context, d *demo) error {
 	if err := d.server(down); err != nil {
 		return err
 	}
-	d.say("The Notary server is stopped: its process is suspended and its address refuses connections.")
+	d.say("The Notary server is down: its process is suspended, and its address refuses connections.")
 	if err := d.runPod(ctx, "in-the-dark", d.tag("v3")).succeeds("pod/in-the-dark created"); err != nil {
 		return err
 	}
@@ -231,7 +232,7 @@ func serverStopped(ctx context.Context, d *demo) error {
 		"--image="+d.tag("v3")).succeeds("created"); err != nil {
 		return err
 	}
-	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controllers to make the Pods", func() error {
+	_, err := d.until(ctx, patience, 100*time.Millisecond, "the controllers to create the Pods", func() error {
 		a := d.quiet(ctx, "", "get", "pods", "-n", namespace, "-l", "app=known", "-o", "name")
 		if strings.Count(a.output, "pod/known-") != 3 {
 			return a.unexpected("three Pods")
@@ -246,7 +247,7 @@ func serverStopped(ctx context.Context, d *demo) error {
 		succeeds("3         3"); err != nil {
 		return err
 	}
-	d.say("The TrustRoot says so as soon as the next refresh finds the server gone.")
+	d.say("The next refresh fails, and the TrustRoot's condition Fresh becomes False:")
 	_, err = d.until(ctx, refreshed, time.Second, "Fresh=False", func() error {
 		return d.quiet(ctx, "", "get", "trustroot", "acme-notary", "-o",
 			`jsonpath={.status.conditions[?(@.type=="Fresh")].status}`).succeeds("False")
@@ -260,22 +261,22 @@ func serverStopped(ctx context.Context, d *demo) error {
 	return d.runPod(ctx, "still-in-the-dark", d.tag("v3")).succeeds("pod/still-in-the-dark created")
 }
 
-// tag is the full reference of a tag of the demo's repository.
+// tag returns the full reference of a tag of the demo's repository.
 func (d *demo) tag(tag string) string { return d.repository() + ":" + tag }
 
-// runPod runs an image as a user would.
+// runPod creates a Pod with kubectl run.
 func (d *demo) runPod(ctx context.Context, name, image string) answer {
 	return d.kubectl(ctx, "run", name, "-n", namespace, "--image="+image)
 }
 
-// dryRun asks the API server what would become of a Pod, admission included, and prints nothing.
+// dryRun creates a Pod with kubectl in a server-side dry run, webhooks included. It prints nothing.
 func (d *demo) dryRun(ctx context.Context, image string) answer {
 	return d.quiet(ctx, "", "run", "dry-run", "-n", namespace, "--image="+image, "--dry-run=server", "-o",
 		"jsonpath={.spec.containers[0].image}")
 }
 
-// ask is dryRun without a kubectl to start, for measuring.
-func (d *demo) ask(ctx context.Context, image string) answer {
+// dryRunAPI is dryRun without the time to start kubectl, for measurements.
+func (d *demo) dryRunAPI(ctx context.Context, image string) answer {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "dry-run"},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}},
@@ -287,14 +288,14 @@ func (d *demo) ask(ctx context.Context, image string) answer {
 	return answer{command: "a dry run of " + image, output: pod.Spec.Containers[0].Image}
 }
 
-// untilDenied waits for the next refresh to end the admission of an image. Until then every answer
-// must pass meanwhile.
+// untilDenied waits until the webhook denies the image after the next refresh. meanwhile checks
+// each answer before that.
 func (d *demo) untilDenied(ctx context.Context, image string, meanwhile func(answer) error) error {
 	var wrong error
 	took, err := d.until(ctx, refreshed, time.Second, "the next refresh", func() error {
 		a := d.dryRun(ctx, image)
 		if a.failed {
-			return nil // the step itself looks at the denial
+			return nil // the step checks the denial
 		}
 		if wrong == nil {
 			wrong = meanwhile(a)
@@ -304,11 +305,11 @@ func (d *demo) untilDenied(ctx context.Context, image string, meanwhile func(ans
 	if err := errors.Join(err, wrong); err != nil {
 		return err
 	}
-	d.say("Seen after %s.", took.Round(time.Second))
+	d.say("Denied after %s.", took.Round(time.Second))
 	return nil
 }
 
-// addHash signs the image that a tag names in the registry, in the delegations of roles.
+// addHash signs the tag's image in the delegations of roles.
 func (d *demo) addHash(ctx context.Context, tag string, roles ...string) error {
 	image := d.images[tag]
 	delegations := make([]string, len(roles))
@@ -324,7 +325,7 @@ func (d *demo) addHash(ctx context.Context, tag string, roles ...string) error {
 	})
 }
 
-// short is a digest as denials print it.
+// short returns a digest as denials print it.
 func short(digest string) string {
 	const hex = 8
 	return digest[:len("sha256:")+hex]
