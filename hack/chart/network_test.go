@@ -94,7 +94,7 @@ func TestThreatArgumentsOpenNothing(t *testing.T) {
 	}
 	for _, f := range managerFlags() {
 		refused["{extraArgs: ['--metrics-secure=false', '--"+f.name+"=x']}"] = "extraArgs[1]: --" + f.name +
-			" has a value of its own in this chart: set " + f.value + " instead"
+			" has a value in this chart: set " + f.value + " instead"
 	}
 	for values, want := range refused {
 		if _, err := theBed(t).template(t.Context(), values); err == nil || !strings.Contains(err.Error(), want) {

@@ -56,7 +56,7 @@ func TestWhatIsNoValueIsRefused(t *testing.T) {
 		"{expiryWarning: 8761h}":                             "expiryWarning",
 		"{forgetUnusedAfter: 23h}":                           "forgetUnusedAfter",
 		"{certManager: {enabled: true}, openshift: {enabled: true}}": "certManager.enabled and openshift.enabled " +
-			"each bring a serving certificate",
+			"each provide a serving certificate",
 	} {
 		t.Run(values, func(t *testing.T) {
 			_, err := theBed(t).template(t.Context(), values)

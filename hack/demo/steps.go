@@ -27,9 +27,9 @@ func steps() []step {
 			`Image v0 is in the registry. It has no signature, but no policy covers it: it may run.`, legacy,
 		},
 		{"A trust root and a policy",
-			`The TrustRoot names the Notary server, and pins the root of trust by the key ID that
-"docker trust inspect" prints. The ImagePolicy holds in namespaces with the label env=production: images
-under acme/ of this registry run only when the roles "ci" and "qa" have signed them.`, applyPolicy},
+			`The TrustRoot names the Notary server, and pins the root of trust by the key ID that "docker trust
+inspect" prints. The ImagePolicy holds in namespaces with the label env=production: images under
+acme/ of this registry run only when the roles "ci" and "qa" have signed them.`, applyPolicy},
 		{
 			"A Pod that already runs: reported as a violation",
 			`The policy does not stop running Pods. Its status lists the Pod of step 1 as a violation, with the
@@ -41,36 +41,40 @@ missing roles.`,
 			`CI signs the image that it built. The policy requires QA's signature too. The denial names the
 missing role.`, signedByCI},
 		{"Signed by both: admitted, and pinned to the digest",
-			`QA signs the same digest. The webhook admits the Pod, and rewrites its image to the verified digest, so
-that exactly this image runs.`, signedByBoth},
+			`QA signs the same digest. The webhook admits the Pod, and rewrites its image to the verified
+digest, so that exactly this image runs.`, signedByBoth},
 		{
 			"Debugging with an unsigned image: denied",
 			`kubectl debug adds a container to a running Pod. The same policy applies to its image.`, debugged,
 		},
 		{"Deployments and their Pods: both checked",
-			`The webhook checks a Deployment when it is created, and later each Pod that its controller creates.
-It pins the Pod to the digest. The Deployment's template stays unchanged, so GitOps tools see no drift.`, deployment},
+			`The webhook checks a Deployment when it is created, and later each Pod that its controller
+creates. It pins the Pod to the digest. The Deployment's template stays unchanged, so GitOps tools
+see no drift.`, deployment},
 		{"By digest only", `A reference without a tag is admitted when every role has signed its digest.`, digestOnly},
 		{"Tag moved and re-signed by CI alone: denied",
-			`A developer pushes another image as v1, and CI signs it. CI's signature is now on one digest and QA's on
-another. No digest has both, so v1 is denied, whatever the registry serves. The denial names both digests.`, tagMoved},
+			`A developer pushes another image as v1, and CI signs it. CI's signature is now on one digest and
+QA's on another. No digest has both, so v1 is denied, whatever the registry serves. The denial
+names both digests.`, tagMoved},
 		{"QA revoked: denied after the refresh",
-			`Both roles sign image v2, and it is admitted. Then QA revokes its signature. The manager decides from signed
-metadata in memory, which it refreshes every 30 seconds here (refreshInterval; 5 minutes by default).`, revoked},
+			`Both roles sign image v2, and it is admitted. Then QA revokes its signature. The manager decides
+from signed metadata in memory, which it refreshes every 30 seconds here (refreshInterval; 5
+minutes by default).`, revoked},
 		{"Status: the state of policies and trust roots",
-			`Policies and trust roots report their state. CI has signed v1 with another digest, so Pods that run the
-old digest no longer have both signatures. They count as violations, and keep running.`, visible},
+			`Policies and trust roots report their state. CI has signed v1 with another digest, so Pods that
+run the old digest no longer have both signatures. They count as violations, and keep running.`, visible},
 		{"Break-glass: admitted with a warning, and recorded",
-			`A cluster administrator labels the namespace with a reason. Images that the policy would deny are now
-admitted, each with a warning, an event and a metric. The policy's status lists the namespace.`, breakGlass},
+			`A cluster administrator labels the namespace with a reason. Images that the policy would deny are
+now admitted, each with a warning, an event and a metric. The policy's status lists the namespace.`, breakGlass},
 		{
 			"Policy edited: in force within a second",
-			`Both roles sign image v3. The policy is edited to require the role "security" too, and then edited back.`,
+			`Both roles sign image v3. The policy is edited to require the role "security" too, and then edited
+back.`,
 			edited,
 		},
 		{"Notary server stopped: a known image is still admitted",
-			`Production keeps scaling during an outage of the Notary server: the signed metadata in memory is valid
-until it expires (EXPIRES above). The TrustRoot is no longer Fresh, and shows the reason.`, serverStopped},
+			`Production keeps scaling during an outage of the Notary server: the signed metadata in memory is
+valid until it expires (EXPIRES above). The TrustRoot is no longer Fresh, and shows the reason.`, serverStopped},
 	}
 }
 
@@ -225,7 +229,7 @@ func serverStopped(ctx context.Context, d *demo) error {
 		return err
 	}
 	d.say("The Notary server is down: its process is suspended, and its address refuses connections.")
-	if err := d.runPod(ctx, "in-the-dark", d.tag("v3")).succeeds("pod/in-the-dark created"); err != nil {
+	if err := d.runPod(ctx, "in-the-outage", d.tag("v3")).succeeds("pod/in-the-outage created"); err != nil {
 		return err
 	}
 	if err := d.kubectl(ctx, "create", "deployment", "known", "-n", namespace, "--replicas=3",
@@ -258,7 +262,7 @@ func serverStopped(ctx context.Context, d *demo) error {
 	if err := d.kubectl(ctx, "get", "trustroot", "acme-notary", "-o", "wide").succeeds("False", "refused"); err != nil {
 		return err
 	}
-	return d.runPod(ctx, "still-in-the-dark", d.tag("v3")).succeeds("pod/still-in-the-dark created")
+	return d.runPod(ctx, "later-in-the-outage", d.tag("v3")).succeeds("pod/later-in-the-outage created")
 }
 
 // tag returns the full reference of a tag of the demo's repository.

@@ -1,5 +1,5 @@
-// Command manifests writes what a user applies to install the operator: config/default with an
-// image and, where they are named, components.
+// Command manifests writes the manifests that install the operator: config/default with an image,
+// and with the components of config/components that its flags name.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
 
-// monitoring is the component that comes first.
+// monitoring is the component that must come first.
 const monitoring = "prometheus"
 
 func main() {
@@ -47,10 +47,10 @@ func run(ctx context.Context, args []string) error {
 	}
 	if slices.Contains(m.Components, "cert-manager") && slices.Contains(m.Components, "openshift") {
 		return errors.New(
-			"the components cert-manager and openshift each bring a serving certificate: name one of them")
+			"the components cert-manager and openshift each provide a serving certificate: name only one of them")
 	}
-	// The other components change which certificate this one expects, and change nothing where it
-	// comes after them.
+	// The other components change the certificate that this one expects. If this one came later,
+	// their patches would not find it.
 	if i := slices.Index(m.Components, monitoring); i > 0 {
 		m.Components = append([]string{monitoring}, slices.Delete(m.Components, i, i+1)...)
 	}

@@ -10,8 +10,8 @@ import (
 
 const image = "registry.example.com/countersign@sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 
-// The order in which components are named changes nothing: the ServiceMonitor expects the
-// certificate that is served.
+// The order of components does not matter: the ServiceMonitor always expects the certificate that
+// the manager serves.
 func TestComponentsInAnyOrder(t *testing.T) {
 	files := map[string][]byte{}
 	for _, components := range []string{"prometheus,openshift", "openshift,prometheus"} {
@@ -25,17 +25,17 @@ func TestComponentsInAnyOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Contains(content, []byte("image: "+image+"\n")) {
-			t.Errorf("%s: the image is not in it", components)
+			t.Errorf("%s: got a manifest without image %s", components, image)
 		}
 		files[components] = content
 	}
 	if !bytes.Equal(files["prometheus,openshift"], files["openshift,prometheus"]) {
-		t.Error("the two orders differ")
+		t.Error("got different manifests for the two orders, want the same")
 	}
 }
 
-// The API takes a role without the field rules. Linters report such a role as one that allows
-// everything.
+// Every role has the field rules. The API accepts a role without it, but linters report such a role
+// as one that allows everything.
 func TestEachRoleNamesItsRules(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "install.yaml")
 	if err := run(t.Context(),
@@ -53,11 +53,11 @@ func TestEachRoleNamesItsRules(t *testing.T) {
 		}
 		roles++
 		if !strings.Contains(document, "\nrules:") {
-			t.Errorf("a role has no rules:\n%s", document)
+			t.Errorf("got a role without rules:\n%s", document)
 		}
 	}
 	if roles < 4 {
-		t.Errorf("%d roles, want 4 or more", roles)
+		t.Errorf("got %d roles, want at least 4", roles)
 	}
 }
 
@@ -65,9 +65,9 @@ func TestManifestsAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ args, want string }{
 		"no image": {"--components=prometheus", "name the operator's image"},
 		"two certificates": {
-			"--image=x --components=cert-manager,openshift", "each bring a serving certificate",
+			"--image=x --components=cert-manager,openshift", "each provide a serving certificate",
 		},
-		"a component that is none": {"--image=x --components=promtheus", "config/components/promtheus"},
+		"unknown component": {"--image=x --components=promtheus", "config/components/promtheus"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "install.yaml")
@@ -76,7 +76,7 @@ func TestManifestsAreRefused(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			if _, err := os.Stat(out); err == nil {
-				t.Error("it wrote a file")
+				t.Error("got a file, want none")
 			}
 		})
 	}

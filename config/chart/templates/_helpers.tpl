@@ -5,7 +5,7 @@
 {{- with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
-{{- /* What Helm's charts label their objects with, besides the labels of config/. */}}
+{{- /* The labels that every object has in addition to those of config/. */}}
 {{- define "countersign.labels" -}}
 {{ include "countersign.ownLabels" . }}
 {{- with .Values.commonLabels }}
@@ -13,7 +13,7 @@
 {{- end }}
 {{- end }}
 
-{{- /* The same of what the Prometheus operator reads. */}}
+{{- /* The labels of ServiceMonitor and PrometheusRule in addition to those of config/. */}}
 {{- define "countersign.monitoringLabels" -}}
 {{ include "countersign.ownLabels" . }}
 {{- with merge (dict) (.Values.prometheus.labels | default dict) (.Values.commonLabels | default dict) }}
@@ -21,14 +21,14 @@
 {{- end }}
 {{- end }}
 
-{{- /* Further labels of the Pods. */}}
+{{- /* The additional labels of the Pods. */}}
 {{- define "countersign.podLabels" -}}
 {{- with merge (dict) (.Values.podLabels | default dict) (.Values.commonLabels | default dict) }}
 {{- toYaml . }}
 {{- end }}
 {{- end }}
 
-{{- /* The pull secrets of the chart and of a parent chart, each once. */}}
+{{- /* The pull secrets of this chart and of a parent chart, without duplicates. */}}
 {{- define "countersign.pullSecrets" -}}
 {{- $names := list }}
 {{- range concat (.Values.imagePullSecrets | default list) ((.Values.global | default dict).imagePullSecrets | default list) }}
