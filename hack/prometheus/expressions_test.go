@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// documented returns the labels of each metric in the table of docs/metrics.md, which a test there
-// holds to what the manager exports.
+// documented returns the labels of each metric in the table of docs/metrics.md. Another test
+// compares that table with the metrics that the manager exports.
 func documented(t *testing.T) map[string][]string {
 	t.Helper()
 	row := regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (counter|gauge|histogram) \\| ([^|]*) \\|")
@@ -30,13 +30,12 @@ func documented(t *testing.T) map[string][]string {
 		all[match[1]+"_bucket"], all[match[1]+"_sum"], all[match[1]+"_count"] = append(names, "le"), names, names
 	}
 	if len(all) < 15 {
-		t.Fatalf("found only %d metrics in docs/metrics.md", len(all))
+		t.Fatalf("got %d metrics from docs/metrics.md, want at least 15", len(all))
 	}
 	return all
 }
 
-// check parses an expression and wants every metric and label in it to be one that the manager
-// exports.
+// check parses an expression, and fails for metrics and labels that the manager does not export.
 func check(t *testing.T, metrics map[string][]string, expr string) {
 	t.Helper()
 	parsed, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
@@ -73,23 +72,23 @@ func check(t *testing.T, metrics map[string][]string, expr string) {
 		return nil
 	})
 	if selectors == 0 {
-		t.Errorf("%q asks for no metric", expr)
+		t.Errorf("%q has no metric", expr)
 	}
 	for _, name := range used {
 		if !known[name] {
-			t.Errorf("%q: no metric in it has the label %q", expr, name)
+			t.Errorf("%q: none of its metrics has the label %q", expr, name)
 		}
 	}
 }
 
-func TestAlertsAskForWhatIsExported(t *testing.T) {
+func TestAlertsUseExportedMetrics(t *testing.T) {
 	metrics := documented(t)
 	for name, rule := range alerts(t) {
 		t.Run(name, func(t *testing.T) { check(t, metrics, rule.Expr) })
 	}
 }
 
-// panel is as much of a Grafana panel as is looked at here.
+// panel has the fields of a Grafana panel that the test checks.
 type panel struct {
 	ID         int    `json:"id"`
 	Type       string `json:"type"`
@@ -118,15 +117,15 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	if dashboard.UID == "" || dashboard.Title == "" {
-		t.Error("it has no uid or no title")
+		t.Error("the dashboard has no uid or no title")
 	}
 	variables := dashboard.Templating.List
 	if len(variables) == 0 || variables[0].Name != "datasource" || variables[0].Type != "datasource" ||
 		variables[0].Query != "prometheus" {
-		t.Errorf("its first variable is not the data source: %v", variables)
+		t.Errorf("got variables %v, want the data source first", variables)
 	}
 	metrics := documented(t)
-	ids, rows, places, expressions := map[int]string{}, []string{}, map[string]string{}, 0
+	ids, rows, cells, expressions := map[int]string{}, []string{}, map[string]string{}, 0
 	for _, p := range dashboard.Panels {
 		if first, twice := ids[p.ID]; twice || p.ID == 0 {
 			t.Errorf("%q and %q have the id %d", p.Title, first, p.ID)
@@ -134,11 +133,11 @@ func TestDashboard(t *testing.T) {
 		ids[p.ID] = p.Title
 		for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
 			for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
-				place := fmt.Sprint(x, "/", y)
-				if other, taken := places[place]; taken || x > 23 {
-					t.Fatalf("%q lies on %q, or beyond the edge, at %s", p.Title, other, place)
+				cell := fmt.Sprint(x, "/", y)
+				if other, taken := cells[cell]; taken || x > 23 {
+					t.Fatalf("%q overlaps %q, or exceeds the width of the grid, at %s", p.Title, other, cell)
 				}
-				places[place] = p.Title
+				cells[cell] = p.Title
 			}
 		}
 		if p.Type == "row" {
@@ -147,10 +146,10 @@ func TestDashboard(t *testing.T) {
 		}
 		t.Run(p.Title, func(t *testing.T) {
 			if p.Datasource == nil || p.Datasource.UID != "${datasource}" {
-				t.Error("it does not take its data from the variable")
+				t.Error("the panel does not use the variable datasource")
 			}
 			if len(p.Targets) == 0 {
-				t.Error("it shows nothing")
+				t.Error("the panel has no targets")
 			}
 			for _, target := range p.Targets {
 				expressions++
@@ -159,9 +158,9 @@ func TestDashboard(t *testing.T) {
 		})
 	}
 	if want := []string{"Decisions", "Admission latency", "Trust roots", "Compliance"}; !slices.Equal(rows, want) {
-		t.Errorf("rows are %q, want %q", rows, want)
+		t.Errorf("got rows %q, want %q", rows, want)
 	}
 	if expressions < 10 {
-		t.Errorf("only %d expressions", expressions)
+		t.Errorf("got %d expressions, want at least 10", expressions)
 	}
 }

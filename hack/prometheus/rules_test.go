@@ -1,6 +1,6 @@
-// Package prometheus_test runs the alerts of config/prometheus on series that a test file makes up,
-// with the query engine of Prometheus itself, and holds them and the dashboard to the metrics that
-// docs/metrics.md lists. It is a module of its own, so that the manager's stays small.
+// Package prometheus_test runs the unit tests of the alerts in config/prometheus with the query
+// engine of Prometheus. It also checks that alerts and dashboard use only metrics that
+// docs/metrics.md lists. It is a separate module, so that the manager's module stays small.
 package prometheus_test
 
 import (
@@ -24,7 +24,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// suite is a test file in the format of promtool, as far as alerts need it.
+// suite is a test file in the format of promtool, with the fields for alerts only.
 type suite struct {
 	RuleFiles          []string       `json:"rule_files"`
 	EvaluationInterval model.Duration `json:"evaluation_interval"`
@@ -47,7 +47,7 @@ type expectation struct {
 	ExpAlerts []fired        `json:"exp_alerts"`
 }
 
-// fired is an alert that fires.
+// fired is a firing alert.
 type fired struct {
 	Labels      map[string]string `json:"exp_labels"`
 	Annotations map[string]string `json:"exp_annotations"`
@@ -62,8 +62,8 @@ func read(t *testing.T, path string) []byte {
 	return content
 }
 
-// alerts returns the alerts of the PrometheusRule by name, checked as Prometheus does when it loads
-// them.
+// alerts returns the alerts of the PrometheusRule by name. It checks them as Prometheus does when
+// it loads them.
 func alerts(t *testing.T) map[string]rulefmt.Rule {
 	t.Helper()
 	var resource struct {
@@ -76,7 +76,7 @@ func alerts(t *testing.T) map[string]rulefmt.Rule {
 		t.Fatal(err)
 	}
 	if resource.APIVersion != "monitoring.coreos.com/v1" || resource.Kind != "PrometheusRule" {
-		t.Errorf("it is a %s %s", resource.APIVersion, resource.Kind)
+		t.Errorf("got a %s %s, want a PrometheusRule of monitoring.coreos.com/v1", resource.APIVersion, resource.Kind)
 	}
 	spec, err := yaml.Marshal(resource.Spec)
 	if err != nil {
@@ -94,7 +94,7 @@ func alerts(t *testing.T) map[string]rulefmt.Rule {
 	for _, group := range groups.Groups {
 		for _, rule := range group.Rules {
 			if _, twice := all[rule.Alert]; twice || rule.Alert == "" {
-				t.Errorf("%q is no alert, or there twice", rule.Alert+rule.Record)
+				t.Errorf("%q is not an alert, or is a duplicate", rule.Alert+rule.Record)
 			}
 			all[rule.Alert] = rule
 		}
@@ -105,11 +105,11 @@ func alerts(t *testing.T) map[string]rulefmt.Rule {
 func TestAlertsAreComplete(t *testing.T) {
 	all := alerts(t)
 	if len(all) < 10 {
-		t.Fatalf("found only %d alerts", len(all))
+		t.Fatalf("got %d alerts, want at least 10", len(all))
 	}
 	for name, rule := range all {
 		if severity := rule.Labels["severity"]; severity != "critical" && severity != "warning" {
-			t.Errorf("%s has the severity %q", name, severity)
+			t.Errorf("%s: got severity %q, want critical or warning", name, severity)
 		}
 		for _, text := range []string{"summary", "description"} {
 			if rule.Annotations[text] == "" {
@@ -118,7 +118,7 @@ func TestAlertsAreComplete(t *testing.T) {
 		}
 		if want := "https://github.com/countersign-dev/countersign/blob/main/docs/runbooks/" + name +
 			".md"; rule.Annotations["runbook_url"] != want {
-			t.Errorf("%s has the runbook %q, want %q", name, rule.Annotations["runbook_url"], want)
+			t.Errorf("%s: got runbook %q, want %q", name, rule.Annotations["runbook_url"], want)
 		}
 	}
 }
@@ -135,27 +135,27 @@ func TestAlerts(t *testing.T) {
 	fires, silent := map[string]bool{}, map[string]bool{}
 	for _, test := range s.Tests {
 		t.Run(test.Name, func(t *testing.T) {
-			held := load(t, test.InputSeries, time.Duration(test.Interval))
+			stored := load(t, test.InputSeries, time.Duration(test.Interval))
 			for _, want := range test.AlertRuleTests {
 				rule, there := all[want.Alertname]
 				if !there {
-					t.Fatalf("there is no alert %q", want.Alertname)
+					t.Fatalf("rules.yaml has no alert %q", want.Alertname)
 				}
-				r := run{engine: engine, held: held, rule: rule, interval: time.Duration(s.EvaluationInterval)}
+				r := run{engine: engine, stored: stored, rule: rule, interval: time.Duration(s.EvaluationInterval)}
 				got := r.until(t, time.Duration(want.EvalTime))
 				at := fmt.Sprintf("%s after %s", want.Alertname, want.EvalTime)
 				if len(got) != len(want.ExpAlerts) {
-					t.Fatalf("%s: fires as %v, want %v", at, got, want.ExpAlerts)
+					t.Fatalf("%s: got alerts %v, want %v", at, got, want.ExpAlerts)
 				}
 				fires[rule.Alert] = fires[rule.Alert] || len(got) > 0
 				silent[rule.Alert] = silent[rule.Alert] || len(got) == 0
 				for i, alert := range want.ExpAlerts {
 					if !maps.Equal(got[i].Labels, alert.Labels) {
-						t.Errorf("%s: labels are %v, want %v", at, got[i].Labels, alert.Labels)
+						t.Errorf("%s: got labels %v, want %v", at, got[i].Labels, alert.Labels)
 					}
-					for name, text := range alert.Annotations { // those that are not named are not compared
+					for name, text := range alert.Annotations { // annotations that the case leaves out are not compared
 						if got[i].Annotations[name] != text {
-							t.Errorf("%s: %s is\n%q, want\n%q", at, name, got[i].Annotations[name], text)
+							t.Errorf("%s: got %s\n%q, want\n%q", at, name, got[i].Annotations[name], text)
 						}
 					}
 				}
@@ -164,22 +164,22 @@ func TestAlerts(t *testing.T) {
 	}
 	for name := range all {
 		if !fires[name] || !silent[name] {
-			t.Errorf("%s needs a case in which it fires (%t) and one in which it does not (%t)", name, fires[name],
+			t.Errorf("%s: has a case in which it fires: %t, and one in which it does not: %t; want both", name, fires[name],
 				silent[name])
 		}
 	}
 }
 
-// run evaluates one alert as Prometheus does: at each interval, and firing once it was active at
-// every evaluation for its "for".
+// run evaluates one alert at each interval, as Prometheus does. The alert fires after it was active
+// at every evaluation for the time of its "for".
 type run struct {
 	engine   *promql.Engine
-	held     storageOf
+	stored   storageOf
 	rule     rulefmt.Rule
 	interval time.Duration
 }
 
-// until returns the alerts that fire at a time after the first sample, sorted by labels.
+// until returns the alerts that fire end after the first sample, sorted by labels.
 func (r run) until(t *testing.T, end time.Duration) []fired {
 	t.Helper()
 	since := map[string]time.Time{}
@@ -192,7 +192,7 @@ func (r run) until(t *testing.T, end time.Duration) []fired {
 			sample.Metric = sample.Metric.DropReserved(func(name string) bool { return name == model.MetricNameLabel })
 			key := sample.Metric.String()
 			if _, twice := active[key]; twice {
-				t.Fatalf("%s is there twice: %s", r.rule.Alert, key)
+				t.Fatalf("%s: got two samples with labels %s", r.rule.Alert, key)
 			}
 			active[key] = at
 			if began, was := since[key]; was {
@@ -210,7 +210,7 @@ func (r run) until(t *testing.T, end time.Duration) []fired {
 
 func (r run) query(t *testing.T, expr string, at time.Time) promql.Vector {
 	t.Helper()
-	query, err := r.engine.NewInstantQuery(t.Context(), r.held, nil, expr, at)
+	query, err := r.engine.NewInstantQuery(t.Context(), r.stored, nil, expr, at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,8 +226,8 @@ func (r run) query(t *testing.T, expr string, at time.Time) promql.Vector {
 	return slices.Clone(vector)
 }
 
-// alert fills in the texts. A label that they name and the alert does not have is an error here,
-// where Prometheus leaves a gap.
+// alert expands the templates of labels and annotations. Unlike Prometheus, it fails for a label
+// that the alert does not have.
 func (r run) alert(t *testing.T, sample promql.Sample, at time.Time) fired {
 	t.Helper()
 	a := fired{Labels: sample.Metric.Map(), Annotations: map[string]string{}}
@@ -235,7 +235,7 @@ func (r run) alert(t *testing.T, sample promql.Sample, at time.Time) fired {
 		const definitions = `{{$labels := .Labels}}{{$value := .Value}}`
 		data := template.AlertTemplateData(sample.Metric.Map(), nil, "", sample)
 		none := func(context.Context, string, time.Time) (promql.Vector, error) {
-			return nil, fmt.Errorf("no queries in texts")
+			return nil, fmt.Errorf("annotations must not query")
 		}
 		expander := template.NewTemplateExpander(t.Context(), definitions+text, r.rule.Alert, data,
 			model.TimeFromUnixNano(at.UnixNano()), none, &url.URL{}, []string{"missingkey=error"})

@@ -13,17 +13,17 @@ import (
 	"github.com/prometheus/prometheus/util/annotations"
 )
 
-// start is when the first sample is taken. As in promtool it is the epoch, so that a time in a test
-// is the value of time().
+// start is the time of the first sample. As in promtool it is the epoch, so that a time in a test
+// equals the value of time().
 var start = time.Unix(0, 0).UTC()
 
-// storageOf is series held in memory.
+// storageOf is a storage of series in memory.
 type storageOf []storage.Series
 
-// load reads the series of a test.
+// load parses the series of a test.
 func load(t *testing.T, all []series, interval time.Duration) storageOf {
 	t.Helper()
-	var held storageOf
+	var stored storageOf
 	for _, s := range all {
 		names, values, err := parser.NewParser(parser.Options{}).ParseSeriesDesc(s.Series + " " + s.Values)
 		if err != nil {
@@ -35,13 +35,13 @@ func load(t *testing.T, all []series, interval time.Duration) storageOf {
 				points = append(points, point{at: start.Add(time.Duration(i) * interval), value: v.Value})
 			}
 		}
-		held = append(held, storage.NewListSeries(names, points))
+		stored = append(stored, storage.NewListSeries(names, points))
 	}
-	return held
+	return stored
 }
 
-// Querier implements storage.Queryable. The engine itself drops samples outside of what it asked
-// for.
+// Querier implements storage.Queryable. It ignores the time range, because the engine drops samples
+// outside the range that it queried.
 func (s storageOf) Querier(int64, int64) (storage.Querier, error) {
 	return &storage.MockQuerier{SelectMockFunction: func(_ bool, _ *storage.SelectHints,
 		matchers ...*labels.Matcher) storage.SeriesSet {
