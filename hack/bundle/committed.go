@@ -14,15 +14,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
-// committedRepository stands in the committed bundle for the repository that a release is pushed
-// to.
+// committedRepository is the image repository in the committed bundle, where a release has its own.
 const committedRepository = "registry.example.com/countersign/countersign"
 
-// cut finds the versions of the changelog, the last first, each with its day.
-var cut = regexp.MustCompile(`(?m)^## \[(\d+\.\d+\.\d+[^\]]*)\] - (\d{4}-\d{2}-\d{2})$`)
+// heading matches the headings of the changelog's versions, each with its date. The newest is
+// first.
+var heading = regexp.MustCompile(`(?m)^## \[(\d+\.\d+\.\d+[^\]]*)\] - (\d{4}-\d{2}-\d{2})$`)
 
-// fromChangelog fills in what the committed bundle says of itself. It must be the same whenever and
-// wherever it is made, so nothing of it may be given.
+// fromChangelog sets version, time and image of the committed bundle from the changelog. The bundle
+// must be reproducible, so flags for them are refused.
 func (s *settings) fromChangelog(given func(flag string) bool) error {
 	for _, flag := range []string{"version", "replaces", "image", "bundle-image", "created"} {
 		if given(flag) {
@@ -44,7 +44,7 @@ func (s *settings) fromChangelog(given func(flag string) bool) error {
 }
 
 func (s *settings) fromVersions(changelog []byte) error {
-	found := cut.FindAllSubmatch(changelog, 2)
+	found := heading.FindAllSubmatch(changelog, 2)
 	if len(found) == 0 {
 		return errors.New("the changelog has no version")
 	}
@@ -57,7 +57,7 @@ func (s *settings) fromVersions(changelog []byte) error {
 	return nil
 }
 
-// writeCommitted replaces the bundle that is committed.
+// writeCommitted makes, checks and replaces the committed bundle.
 func (s settings) writeCommitted(in compose.Input, out io.Writer) error {
 	bundle, err := compose.Bundle(in)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm/compose"
 )
 
-// The bundle in the tree is what make bundle makes of config/ today.
+// The committed bundle is up to date with config/.
 func TestCommittedBundleIsUpToDate(t *testing.T) {
 	out := t.TempDir()
 	_, err := runBundle(t, "--committed", "--out="+out)
@@ -25,11 +25,11 @@ func TestCommittedBundleIsUpToDate(t *testing.T) {
 	committed[olm.Dockerfile], err = os.ReadFile(filepath.Join(root, olm.Dockerfile))
 	must(t, err)
 	if diff := cmp.Diff(committed, read(t, out)); diff != "" {
-		t.Errorf("run make bundle, and commit what it writes:\n%s", diff)
+		t.Errorf("the committed bundle differs; run make bundle and commit it:\n%s", diff)
 	}
 }
 
-// What the committed bundle says of its version comes from the changelog.
+// Version and time of the committed bundle come from the changelog.
 func TestCommittedBundleFollowsTheChangelog(t *testing.T) {
 	for name, tt := range map[string]struct {
 		changelog string
@@ -56,7 +56,7 @@ func TestCommittedBundleFollowsTheChangelog(t *testing.T) {
 		})
 	}
 	if err := new(settings).fromVersions([]byte("## [Unreleased]\n")); err == nil {
-		t.Error("a changelog without a version is taken")
+		t.Error("got no error for a changelog without a version")
 	}
 }
 
@@ -64,23 +64,23 @@ func TestCommittedBundleFollowsTheChangelog(t *testing.T) {
 func TestCommittedBundleTakesNoVersion(t *testing.T) {
 	if _, err := runBundle(t, "--committed", "--version=9.9.9", "--out="+t.TempDir()); err == nil ||
 		!strings.Contains(err.Error(), "takes no --version") {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want a refusal of --version", err)
 	}
 }
 
-// Whoever names another folder than dist gets everything there.
+// With another DIST than dist, make writes all files there.
 func TestMakefileWritesToDIST(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
 	must(t, err)
 	for line := range strings.Lines(string(text)) {
 		if recipe, ok := strings.CutPrefix(line, "\t"); ok && strings.Contains(strings.ReplaceAll(recipe, "-dist", ""),
 			"dist") {
-			t.Errorf("a folder is named in place of $(DIST): %s", line)
+			t.Errorf("got dist instead of $(DIST): %s", line)
 		}
 	}
 	for _, command := range []string{"./hack/bundle --out", "./hack/chart -out"} {
 		if !strings.Contains(string(text), command+` "$(DIST)"`) {
-			t.Errorf("%s is not given $(DIST)", command)
+			t.Errorf("got %s without $(DIST)", command)
 		}
 	}
 }

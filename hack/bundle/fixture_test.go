@@ -19,14 +19,14 @@ const (
 	commitTime = "2026-01-02T03:04:05+02:00"
 )
 
-// arguments are those of a bundle of the first version, written to out.
+// arguments returns arguments that write a bundle of the first version to out.
 func arguments(out string, more ...string) []string {
 	return append([]string{"--version=v0.1.0", "--image=" + operatorImage, "--created=" + commitTime, "--out=" + out},
 		more...)
 }
 
-// made is what goes into a bundle, rendered once for all tests.
-var made = sync.OnceValues(func() (compose.Input, error) {
+// rendered is the input of a bundle. All tests share one render.
+var rendered = sync.OnceValues(func() (compose.Input, error) {
 	in, err := settings{version: "0.1.0", image: operatorImage, created: commitTime}.input()
 	if err != nil {
 		return in, err
@@ -34,15 +34,15 @@ var made = sync.OnceValues(func() (compose.Input, error) {
 	return in, render(context.Background(), &in)
 })
 
-// input returns what goes into a bundle. It is shared: change a copy.
+// input returns the input of a bundle. Its contents are shared: replace them, never change them.
 func input(t *testing.T) compose.Input {
 	t.Helper()
-	in, err := made()
+	in, err := rendered()
 	must(t, err)
 	return in
 }
 
-// files returns a bundle and a catalog, to be changed.
+// files returns a bundle and a catalog that the caller may change.
 func files(t *testing.T, in compose.Input) (bundle, catalog compose.Files) {
 	t.Helper()
 	bundle, err := compose.Bundle(in)
@@ -52,7 +52,7 @@ func files(t *testing.T, in compose.Input) (bundle, catalog compose.Files) {
 	return bundle, catalog
 }
 
-// read returns the files below a folder.
+// read returns the files in a folder and its subfolders.
 func read(t *testing.T, dir string) compose.Files {
 	t.Helper()
 	found := compose.Files{}

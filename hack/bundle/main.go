@@ -1,7 +1,7 @@
-// Command bundle makes what OLM installs from: a bundle, made of config/ and the version and image
-// that are given, and a catalog that offers it. Without an image it makes the bundle that is
-// committed, of the version that the changelog has last, which names its image by tag. It checks
-// what it has made, and writes nothing that a check refuses.
+// Command bundle makes a bundle for OLM from config/, a version and an image, and a catalog that
+// offers it. With --committed it makes the bundle that is committed: it has the newest version of
+// the changelog, and names its image by tag. The command checks its output, and writes nothing if a
+// check finds a problem.
 package main
 
 import (
@@ -46,17 +46,17 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	var s settings
 	f := pflag.NewFlagSet("bundle", pflag.ContinueOnError)
 	f.StringVar(&s.version, "version", "", "version of the operator, such as 0.1.0 or v0.1.0")
-	f.StringVar(&s.replaces, "replaces", "", "version that this one is an upgrade from; empty: it is the first")
+	f.StringVar(&s.replaces, "replaces", "", "version that this one upgrades; empty: this is the first version")
 	f.StringVar(&s.image, "image", "", "reference of the operator's image, by digest")
 	f.StringVar(&s.bundleImage, "bundle-image", "",
-		"reference under which the bundle's image will be found; default: the operator's repository with -bundle, "+
+		"reference of the bundle's image; default: the operator's repository with the suffix -bundle, "+
 			"and the version as tag")
 	f.StringVar(&s.created, "created", "",
-		"time of the bundle, as RFC 3339: that of the commit, so that the same commit makes the same bundle")
-	f.StringVar(&s.out, "out", "dist", "folder in which bundle and catalog are replaced")
+		"creation time of the bundle in RFC 3339, usually the commit's, so that a commit always gives the same bundle")
+	f.StringVar(&s.out, "out", "dist", "folder to write bundle and catalog to")
 	f.BoolVar(&s.committed, "committed", false,
-		"make the bundle that is committed, and no catalog: version and time from the changelog, the image by tag, "+
-			"in the folder of the module")
+		"make the committed bundle, in the folder of the module, without a catalog: version and time come from the "+
+			"changelog, and the image is named by tag")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -109,10 +109,11 @@ func (s settings) input() (compose.Input, error) {
 		return in, s.parseCreated(&in)
 	case !pinned:
 		return in, errors.New(
-			"name the operator's image by digest, such as IMAGE=registry.example.com/countersign@sha256:2d71 as make " +
-				"image prints it")
+			"name the operator's image by digest, as make image prints it, such as " +
+				"IMAGE=registry.example.com/countersign@sha256:2d71")
 	}
-	// A tag says nothing beside a digest, and tools that mirror images refuse both.
+	// The digest identifies the image. Tools that mirror images refuse a reference with tag and
+	// digest.
 	if i := strings.LastIndex(repository, ":"); i > strings.LastIndex(repository, "/") {
 		repository = repository[:i]
 	}
@@ -143,7 +144,7 @@ func render(ctx context.Context, in *compose.Input) error {
 	return in.ReadConfig(os.DirFS(filepath.Join(root, "config")), text)
 }
 
-// makeFiles makes bundle and catalog, and checks both.
+// makeFiles makes bundle and catalog. It returns an error if a check finds a problem.
 func makeFiles(in compose.Input) (bundle, catalog compose.Files, err error) {
 	if bundle, err = compose.Bundle(in); err != nil {
 		return nil, nil, err

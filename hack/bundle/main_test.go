@@ -12,14 +12,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// The command writes a bundle and a catalog that every check passes, the same ones for the same
-// commit, and leaves nothing of an earlier one.
+// The command writes a bundle and a catalog without problems. The same input gives the same files,
+// and files of an earlier run are deleted.
 func TestBundleIsWritten(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
-	said, err := runBundle(t, arguments(first)...)
+	output, err := runBundle(t, arguments(first)...)
 	must(t, err)
-	if !strings.Contains(said, "every check passed") {
-		t.Errorf("the command said %q", said)
+	if !strings.Contains(output, "every check passed") {
+		t.Errorf("got output %q, want \"every check passed\"", output)
 	}
 	stale := filepath.Join(second, olm.ManifestsDir, "stale.yaml")
 	must(t, os.MkdirAll(filepath.Dir(stale), 0o755))
@@ -27,7 +27,7 @@ func TestBundleIsWritten(t *testing.T) {
 	_, err = runBundle(t, arguments(second)...)
 	must(t, err)
 	if diff := cmp.Diff(read(t, first), read(t, second)); diff != "" {
-		t.Errorf("two runs differ:\n%s", diff)
+		t.Errorf("got different files from two runs:\n%s", diff)
 	}
 	written := read(t, first)
 	for _, name := range []string{
@@ -35,13 +35,13 @@ func TestBundleIsWritten(t *testing.T) {
 		manifestFile("countersign-webhook.service"),
 	} {
 		if len(written[name]) == 0 {
-			t.Errorf("%s was not written", name)
+			t.Errorf("got no file %s", name)
 		}
 	}
 }
 
-// What the ClusterServiceVersion says of its origin.
-func TestBundleSaysWhatItIs(t *testing.T) {
+// The bundle has the version, time and images of the flags.
+func TestBundleFollowsFlags(t *testing.T) {
 	bundle, catalog := files(t, input(t))
 	var csv olm.ClusterServiceVersion
 	must(t, yaml.UnmarshalStrict(bundle[olm.CSVFile], &csv))
@@ -61,11 +61,11 @@ func TestBundleSaysWhatItIs(t *testing.T) {
 	}
 	if !strings.Contains(string(catalog[olm.CatalogFile]),
 		"image: registry.example.com/countersign/countersign-bundle:v0.1.0") {
-		t.Errorf("the catalog does not offer the bundle under the default name:\n%s", catalog[olm.CatalogFile])
+		t.Errorf("got a catalog without the default name of the bundle's image:\n%s", catalog[olm.CatalogFile])
 	}
 }
 
-// A tag beside a digest is left out, and does not become part of the bundle's name.
+// A tag with a digest is removed, and does not become part of the name of the bundle's image.
 func TestTagIsLeftOut(t *testing.T) {
 	in, err := settings{
 		version: "0.1.0", image: "localhost:5000/countersign:v9@sha256:" + strings.Repeat("0", 64), created: commitTime,
@@ -73,7 +73,7 @@ func TestTagIsLeftOut(t *testing.T) {
 	must(t, err)
 	if in.Image != "localhost:5000/countersign@sha256:"+strings.Repeat("0", 64) ||
 		in.BundleImage != "localhost:5000/countersign-bundle:v0.1.0" {
-		t.Errorf("got %q and %q", in.Image, in.BundleImage)
+		t.Errorf("got images %q and %q, want them without the tag v9", in.Image, in.BundleImage)
 	}
 }
 
@@ -101,7 +101,7 @@ func TestArgumentsAreRefused(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 			if left := read(t, out); len(left) > 0 {
-				t.Errorf("wrote %d files", len(left))
+				t.Errorf("got %d files, want none", len(left))
 			}
 		})
 	}

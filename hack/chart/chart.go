@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// chartName is also the name under which the chart lies in its archive.
+// chartName is the name of the chart, and of its folder in the archive.
 const chartName = "countersign"
 
 // generate returns the files of the chart.
@@ -51,8 +51,8 @@ func generate(ctx context.Context, root string, r release) (files, error) {
 	return written, addTemplates(written, objects)
 }
 
-// parametrize puts expressions in the place of what depends on values, and returns the defaults
-// that were there.
+// parametrize replaces the fields of objects that values set by template expressions. It returns
+// the replaced contents as defaults, by the name of the value.
 func parametrize(objects, values map[string]any) (defaults map[string]any, err error) {
 	if err := removeNamespace(objects); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func parametrize(objects, values map[string]any) (defaults map[string]any, err e
 	return defaults, nil
 }
 
-// parametrizeObject does what is done to every object, and to all of a kind.
+// parametrizeObject makes the changes that apply to every object, and those for its kind.
 func parametrizeObject(key string, object any) (any, error) {
 	object, err := followNamespace("", object)
 	if err != nil {
@@ -116,7 +116,7 @@ func parametrizeObject(key string, object any) (any, error) {
 // ownNamespace is the operator's namespace in config/.
 const ownNamespace = "countersign-system"
 
-// removeNamespace removes the Namespace itself, which whoever installs a chart makes.
+// removeNamespace removes the Namespace. Helm creates it, or the user does before the installation.
 func removeNamespace(objects map[string]any) error {
 	key := "Namespace/" + ownNamespace
 	if _, ok := objects[key]; !ok {
@@ -126,7 +126,7 @@ func removeNamespace(objects map[string]any) error {
 	return nil
 }
 
-// namespacePaths are the fields that name the operator's namespace.
+// namespacePaths returns the paths of the fields that name the operator's namespace.
 func namespacePaths() []string {
 	return []string{
 		"metadata.namespace", "subjects[].namespace",
@@ -136,8 +136,8 @@ func namespacePaths() []string {
 	}
 }
 
-// followNamespace puts the release's namespace in the place of the operator's. It may be named
-// nowhere but in the fields that are listed.
+// followNamespace replaces the operator's namespace by the namespace of the release. A field that
+// names it and is not in namespacePaths is an error.
 func followNamespace(path string, tree any) (any, error) {
 	var err error
 	switch t := tree.(type) {
@@ -169,15 +169,15 @@ func followNamespace(path string, tree any) (any, error) {
 			return t, nil
 		}
 		if !slices.Contains(namespacePaths(), path) {
-			return nil, fmt.Errorf("%s names %s; list the field where it is to follow the release's namespace", path,
-				ownNamespace)
+			return nil, fmt.Errorf("%s names %s; list the field in namespacePaths, to replace it by the release's "+
+				"namespace", path, ownNamespace)
 		}
 		return inline(`"` + strings.ReplaceAll(t, ownNamespace, "{{ .Release.Namespace }}") + `"`), nil
 	}
 	return tree, nil
 }
 
-// addTemplates writes each object into a file of its own.
+// addTemplates adds a template file for each object.
 func addTemplates(to files, objects map[string]any) error {
 	for key, object := range objects {
 		name := filepath.Join("templates", strings.ToLower(strings.ReplaceAll(key, "/", "-"))+".yaml")
@@ -199,5 +199,5 @@ func addTemplates(to files, objects map[string]any) error {
 	return nil
 }
 
-// generated begins every template.
+// generated is the first line of every template.
 const generated = "{{- /* Made from config/ by make chart. */}}\n"

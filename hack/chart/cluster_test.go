@@ -31,15 +31,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
-// A cluster is a control plane without anything of ours.
+// cluster is a control plane without the operator and its CRDs.
 type cluster struct {
 	client.Client
 	kube    *kubeserver.Server
 	manager string // the program
 }
 
-// TestCluster has a real API server take the chart: every object of it by itself, and all of it
-// from installation to uninstallation. Its garbage collector is the real one.
+// TestCluster installs the chart on a real API server with the real garbage collector: first every
+// object alone in a dry run, then installation, upgrade and uninstallation.
 func TestCluster(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	c := &cluster{kube: kubeserver.Run(t, kubeserver.Options{ControllerManager: true, WithoutCRDs: true})}
@@ -57,8 +57,8 @@ func TestCluster(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"every object is accepted", c.testAccepted},
-		{"install, upgrade, uninstall with the operator dead", c.testOperatorDead},
-		{"install once more, uninstall with the operator alive, without keeping the CRDs", c.testOperatorAlive},
+		{"install, upgrade, uninstall after the operator died", c.testOperatorDead},
+		{"install again, uninstall while the operator runs, without keeping the CRDs", c.testOperatorAlive},
 	} {
 		if !t.Run(part.name, part.run) {
 			break
@@ -114,7 +114,7 @@ func (c *cluster) helm(t *testing.T, args ...string) string {
 	return out
 }
 
-// run runs a manager with the rights that the chart gives its ServiceAccount.
+// run starts a manager with the permissions that the chart gives its ServiceAccount.
 func (c *cluster) run(t *testing.T, binary string) *operator.Manager {
 	t.Helper()
 	m, err := operator.Start(t.Context(), c.kube, operator.Options{Binary: binary, Dir: t.TempDir()})
@@ -128,12 +128,12 @@ func (c *cluster) run(t *testing.T, binary string) *operator.Manager {
 		if strings.HasPrefix(o.GetName(), "countersign") {
 			ours++
 			if o.GetLabels()["app.kubernetes.io/managed-by"] != "Helm" {
-				t.Errorf("%s is not the chart's", o.GetName())
+				t.Errorf("%s: got no label of the chart", o.GetName())
 			}
 		}
 	}
 	if ours < 4 {
-		t.Errorf("only %d cluster roles and bindings are there", ours)
+		t.Errorf("got %d cluster roles and bindings, want at least 4", ours)
 	}
 	return m
 }
@@ -149,7 +149,7 @@ func objectsOf[T any, P interface {
 	return objects
 }
 
-// configurations returns the webhook configurations that there are.
+// configurations returns all webhook configurations.
 func (c *cluster) configurations(t *testing.T) []client.Object {
 	t.Helper()
 	var validating admissionv1.ValidatingWebhookConfigurationList
@@ -158,10 +158,10 @@ func (c *cluster) configurations(t *testing.T) []client.Object {
 	return append(objectsOf(validating.Items), objectsOf(mutating.Items)...)
 }
 
-// gateIsGone waits until no webhook configuration is left.
+// gateIsGone waits until all webhook configurations are deleted.
 func (c *cluster) gateIsGone(t *testing.T) {
 	t.Helper()
-	poll.Await(t, "the webhook configurations to go", func() error {
+	poll.Await(t, "the deletion of the webhook configurations", func() error {
 		if left := c.configurations(t); len(left) > 0 {
 			return fmt.Errorf("%d are left", len(left))
 		}
@@ -171,20 +171,20 @@ func (c *cluster) gateIsGone(t *testing.T) {
 
 const policyName = "production"
 
-// testOperatorDead installs the previous release, upgrades it to this chart, and uninstalls when
-// nobody but the cluster itself can clean up.
+// testOperatorDead installs the previous release, upgrades it to this chart, and uninstalls after
+// the operator died, so that only the garbage collector can clean up.
 func (c *cluster) testOperatorDead(t *testing.T) {
 	release := previous.Run(t)
 	c.helm(t, "install", chartName, release.Chart, "--create-namespace", "--set", "replicas=2,uncoveredImages=Warn")
 	m := c.run(t, release.Manager)
 	before := c.configurations(t)
 	if len(before) != 2 {
-		t.Fatalf("%d webhook configurations are there, want 2", len(before))
+		t.Fatalf("got %d webhook configurations, want 2", len(before))
 	}
 	for _, o := range before {
 		owners := o.GetOwnerReferences()
 		if len(owners) != 1 || owners[0].Kind != "ClusterRole" || owners[0].Name != "countersign-webhook-owner" {
-			t.Errorf("the webhook configurations belong to %v", owners)
+			t.Errorf("got owners %v of a webhook configuration, want countersign-webhook-owner", owners)
 		}
 	}
 	must(t, c.Create(t.Context(), &v1alpha1.ImagePolicy{
@@ -199,14 +199,14 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 	must(t, m.Stop())
 	for i, o := range c.configurations(t) {
 		if o.GetUID() != before[i].GetUID() {
-			t.Error("an upgrade has replaced a webhook configuration")
+			t.Error("got a new webhook configuration after the upgrade, want the old one")
 		}
 	}
 	for _, m := range []*operator.Manager{m, next} {
 		log, err := os.ReadFile(m.Log())
 		must(t, err)
 		if strings.Contains(string(log), "is forbidden: User") {
-			t.Errorf("the rights that the chart gives do not suffice:\n%s", log)
+			t.Errorf("the manager lacks permissions:\n%s", log)
 		}
 	}
 	must(t, next.Kill())
@@ -217,16 +217,16 @@ func (c *cluster) testOperatorDead(t *testing.T) {
 		var crd apiextensionsv1.CustomResourceDefinition
 		if err := c.Get(t.Context(), client.ObjectKey{Name: name + ".countersign.dev"}, &crd); err != nil ||
 			crd.DeletionTimestamp != nil {
-			t.Errorf("the CRD of %s was not kept: %v", name, err)
+			t.Errorf("the CRD of %s was deleted: %v", name, err)
 		}
 	}
 	if err := c.Get(t.Context(), client.ObjectKey{Name: policyName}, &v1alpha1.ImagePolicy{}); err != nil {
-		t.Errorf("the policy was not kept: %v", err)
+		t.Errorf("the policy was deleted: %v", err)
 	}
 }
 
-// takeLease takes the lease of an operator that was killed. It did not give it up, and the next one
-// would wait for it to run out.
+// takeLease deletes the lease of an operator that was killed. The operator did not release it, so
+// the next one would wait until it expires.
 func (c *cluster) takeLease(t *testing.T) {
 	t.Helper()
 	must(t,
@@ -235,8 +235,8 @@ func (c *cluster) takeLease(t *testing.T) {
 		}))
 }
 
-// upgrade upgrades to this chart, as another version, as docs/helm.md has it: what was set stays,
-// what was not is new, and the CRDs are the new chart's.
+// upgrade upgrades to this chart under a newer version, as docs/helm.md describes. Values that were
+// set stay, defaults and CRDs come from the new chart.
 func (c *cluster) upgrade(t *testing.T) {
 	t.Helper()
 	root, err := build.ModuleRoot()
@@ -250,51 +250,51 @@ func (c *cluster) upgrade(t *testing.T) {
 	notes := c.helm(t, "upgrade", chartName, dir, "--reset-then-reuse-values")
 	if !strings.Contains(notes,
 		"kubectl label namespace countersign-system pod-security.kubernetes.io/enforce=restricted") {
-		t.Errorf("the notes are:\n%s", notes)
+		t.Errorf("got notes without the label of the namespace:\n%s", notes)
 	}
 	var deployment appsv1.Deployment
 	must(t, c.Get(t.Context(), client.ObjectKey{Namespace: testNamespace, Name: "countersign-manager"}, &deployment))
 	if *deployment.Spec.Replicas != 2 {
-		t.Errorf("%d replicas after the upgrade, want 2 as before", *deployment.Spec.Replicas)
+		t.Errorf("got %d replicas after the upgrade, want 2", *deployment.Spec.Replicas)
 	}
 	container := deployment.Spec.Template.Spec.Containers[0]
 	if !slices.Contains(container.Args, "--uncovered-images=Warn") {
-		t.Errorf("the arguments after the upgrade are %q, without what was set before", container.Args)
+		t.Errorf("got arguments %q after the upgrade, want --uncovered-images=Warn as before", container.Args)
 	}
 	if image := container.Image; image != "registry.example.com/countersign/countersign:v0.2.0" {
-		t.Errorf("the image after the upgrade is %s", image)
+		t.Errorf("got image %s after the upgrade, want that of the new chart", image)
 	}
 	var crd apiextensionsv1.CustomResourceDefinition
 	must(t, c.Get(t.Context(), client.ObjectKey{Name: "imagepolicies.countersign.dev"}, &crd))
 	if chart := crd.Labels["helm.sh/chart"]; chart != "countersign-0.2.0" {
-		t.Errorf("the CRD after the upgrade is that of %s", chart)
+		t.Errorf("got the CRD of %s after the upgrade, want countersign-0.2.0", chart)
 	}
 	poll.Await(t, "a field that only this version's CRD has", func() error {
 		p := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: policyName}}
 		must(t, c.Get(t.Context(), client.ObjectKeyFromObject(p), p))
 		p.Spec.Help = "Ask #qa."
 		if err := c.Update(t.Context(), p); err != nil {
-			return fmt.Errorf("the update is refused: %w", err)
+			return fmt.Errorf("updating the policy: %w", err)
 		}
 		if p.Spec.Help == "" {
-			return errors.New("it is dropped")
+			return errors.New("the field was dropped")
 		}
 		return nil
 	})
 }
 
-// testOperatorAlive installs under another name, which takes the CRDs of the release before over,
-// and uninstalls beside an operator that runs on, and has lost its rights.
+// testOperatorAlive installs under another name with the CRDs of the previous release, and
+// uninstalls while an operator keeps running, which has lost its permissions.
 func (c *cluster) testOperatorAlive(t *testing.T) {
 	const another = "another"
 	_, err := theBed(t).run(t.Context(), "", "install", another, theBed(t).dir, "--namespace", testNamespace,
 		"--kubeconfig", c.kube.Kubeconfig)
 	if err == nil || !strings.Contains(err.Error(), `must equal "another": current value is "countersign"`) {
-		t.Errorf("CRDs of another release were taken: %v", err)
+		t.Errorf("got %v, want a refusal of the CRDs of another release", err)
 	}
 	c.helm(t, "install", another, theBed(t).dir, "--take-ownership", "--set", "crds.keep=false")
 	if err := c.Get(t.Context(), client.ObjectKey{Name: policyName}, &v1alpha1.ImagePolicy{}); err != nil {
-		t.Errorf("the policy of the installation before is gone: %v", err)
+		t.Errorf("the policy of the previous installation was deleted: %v", err)
 	}
 	c.testGate(t, another)
 	m := c.run(t, c.manager)
@@ -302,13 +302,13 @@ func (c *cluster) testOperatorAlive(t *testing.T) {
 	c.gateIsGone(t)
 	must(t, m.Stop())
 	if left := c.configurations(t); len(left) > 0 {
-		t.Errorf("the operator has made %d webhook configurations again", len(left))
+		t.Errorf("got %d webhook configurations after the uninstallation, want none", len(left))
 	}
-	poll.Await(t, "the CRDs to go", func() error {
+	poll.Await(t, "the deletion of the CRDs", func() error {
 		var crd apiextensionsv1.CustomResourceDefinition
 		err := c.Get(t.Context(), client.ObjectKey{Name: "imagepolicies.countersign.dev"}, &crd)
 		if err == nil {
-			return errors.New("it is there")
+			return errors.New("the CRD still exists")
 		}
 		return client.IgnoreNotFound(err)
 	})

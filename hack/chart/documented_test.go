@@ -13,13 +13,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A value is one as values.yaml has it.
+// value is a value of values.yaml.
 type value struct {
 	name, comment string
-	group         bool // of values
+	group         bool // it holds other values
 }
 
-// documented returns the values of config/chart/values.yaml in their order, each with its comment.
+// documented returns the values of config/chart/values.yaml in order, with their comments.
 func documented(t *testing.T) []value {
 	t.Helper()
 	text, err := os.ReadFile("../../config/chart/values.yaml")
@@ -47,7 +47,7 @@ func documented(t *testing.T) []value {
 	return values
 }
 
-// schema is what of a JSON schema the test reads.
+// schema has the fields of a JSON schema that the tests read.
 type schema struct {
 	Description string            `json:"description"`
 	Properties  map[string]schema `json:"properties"`
@@ -55,13 +55,13 @@ type schema struct {
 	Maximum     int               `json:"maximum"`
 }
 
-func TestSchemaSaysWhatTheCommentsSay(t *testing.T) {
+func TestSchemaMatchesComments(t *testing.T) {
 	var s schema
 	if err := json.Unmarshal(theBed(t).files["values.schema.json"], &s); err != nil {
 		t.Fatal(err)
 	}
 	if s.Additional != false {
-		t.Error("the schema lets in what is no value")
+		t.Error("the schema allows unknown values")
 	}
 	described := make(map[string]string)
 	for name, property := range s.Properties {
@@ -69,11 +69,11 @@ func TestSchemaSaysWhatTheCommentsSay(t *testing.T) {
 			continue
 		}
 		described[name] = property.Description
-		if name == "resources" || name == "affinity" || name == "updateStrategy" { // Kubernetes' own
+		if name == "resources" || name == "affinity" || name == "updateStrategy" { // types of Kubernetes
 			continue
 		}
 		if property.Properties != nil && property.Additional != false {
-			t.Errorf("the schema lets in what is no value of %s", name)
+			t.Errorf("the schema allows unknown values in %s", name)
 		}
 		for inner, p := range property.Properties {
 			described[name+"."+inner] = p.Description
@@ -83,7 +83,7 @@ func TestSchemaSaysWhatTheCommentsSay(t *testing.T) {
 	for _, v := range documented(t) {
 		commented[v.name] = v.comment
 		if v.comment == "" {
-			t.Errorf("values.yaml does not say what %s is", v.name)
+			t.Errorf("values.yaml has no comment for %s", v.name)
 		}
 	}
 	if diff := cmp.Diff(commented, described); diff != "" {
@@ -91,7 +91,7 @@ func TestSchemaSaysWhatTheCommentsSay(t *testing.T) {
 	}
 }
 
-// TestTableOfValues holds the table of docs/helm.md to values.yaml.
+// TestTableOfValues compares the table of docs/helm.md with values.yaml.
 func TestTableOfValues(t *testing.T) {
 	var defaults map[string]any
 	if err := yaml.Unmarshal(theBed(t).files["values.yaml"], &defaults); err != nil {
@@ -125,6 +125,6 @@ func TestTableOfValues(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(string(page), "\n"+table.String()) {
-		t.Errorf("the table of values in docs/helm.md is to be:\n%s", table.String())
+		t.Errorf("docs/helm.md has another table of values than values.yaml; want:\n%s", table.String())
 	}
 }

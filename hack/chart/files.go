@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// files are the files of a chart by their paths in it.
+// files are the contents of a chart's files, by path.
 type files map[string][]byte
 
 func readFiles(dir string) (files, error) {
@@ -30,12 +30,12 @@ func readFiles(dir string) (files, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading what the chart is made of: %w", err)
+		return nil, fmt.Errorf("reading the hand-written part of the chart: %w", err)
 	}
 	return read, nil
 }
 
-// write makes dir hold these files and nothing else.
+// write replaces the contents of dir by these files.
 func (f files) write(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -52,13 +52,13 @@ func (f files) write(dir string) error {
 	return nil
 }
 
-// archive writes the package that helm installs from. It is the same for the same files, which
-// helm's own packaging does not make it: that writes the time down.
+// archive writes the archive that helm installs. Unlike helm package, it writes no timestamps, so
+// the same files always give the same archive.
 func (f files) archive(path string) error {
 	var out bytes.Buffer
 	zipped := gzip.NewWriter(&out)
 	packed := tar.NewWriter(zipped)
-	// Helm wants Chart.yaml nowhere in particular; people who list an archive want it first.
+	// Helm accepts any order. Chart.yaml comes first for people who list the archive.
 	names := slices.SortedFunc(maps.Keys(f), func(a, b string) int {
 		if d := strings.Count(a, "/") - strings.Count(b, "/"); d != 0 {
 			return d
@@ -86,23 +86,23 @@ func (f files) archive(path string) error {
 	return os.WriteFile(path, out.Bytes(), 0o644)
 }
 
-// fill puts values in the place of ${name}, each of which is all that a key has. Every value must
-// have its place, and every place its value.
+// fill replaces each placeholder ${name} by the value of that name. A placeholder must be the whole
+// value of a key. A placeholder without a value, or a value without a placeholder, is an error.
 func fill(text []byte, values map[string]any) ([]byte, error) {
-	left := maps.Clone(values)
+	unused := maps.Clone(values)
 	var missing []string
 	filled := regexp.MustCompile(`(?m)^( *)(\w+): \$\{([\w.]+)\}$`).ReplaceAllStringFunc(string(text),
 		func(line string) string {
 			rest := strings.TrimLeft(line, " ")
 			indent := strings.TrimSuffix(line, rest)
-			key, place, _ := strings.Cut(rest, ": ")
-			name := strings.Trim(place, "${}")
+			key, placeholder, _ := strings.Cut(rest, ": ")
+			name := strings.Trim(placeholder, "${}")
 			value, ok := values[name]
 			if !ok {
 				missing = append(missing, name)
 				return line
 			}
-			delete(left, name)
+			delete(unused, name)
 			entry, err := yaml.Marshal(map[string]any{key: value})
 			if err != nil {
 				missing = append(missing, name)
@@ -110,9 +110,9 @@ func fill(text []byte, values map[string]any) ([]byte, error) {
 			}
 			return indent + strings.ReplaceAll(strings.TrimSuffix(string(entry), "\n"), "\n", "\n"+indent)
 		})
-	if len(missing) > 0 || len(left) > 0 {
-		return nil, fmt.Errorf("no value for the places of %q, no place for the values of %q", missing,
-			slices.Sorted(maps.Keys(left)))
+	if len(missing) > 0 || len(unused) > 0 {
+		return nil, fmt.Errorf("placeholders without a value: %q, values without a placeholder: %q", missing,
+			slices.Sorted(maps.Keys(unused)))
 	}
 	return []byte(filled), nil
 }

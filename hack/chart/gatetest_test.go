@@ -28,8 +28,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// testGate has Helm test the release: with the operator alive, dead, and with its webhook
-// configurations gone.
+// testGate runs helm test on the release: with a running operator, after the operator died, and
+// without its webhook configurations.
 func (c *cluster) testGate(t *testing.T, release string) {
 	m := c.run(t, c.manager)
 	t.Run("the gate denies and admits", func(t *testing.T) {
@@ -58,7 +58,7 @@ func (c *cluster) testGate(t *testing.T, release string) {
 		poll.Await(t, "the policy to hold", func() error {
 			err := c.Create(t.Context(), podOf("default", "registry.example.com/other/app:v1"), client.DryRunAll)
 			if err == nil || !strings.Contains(err.Error(), `ImagePolicy "everything"`) {
-				return fmt.Errorf("the answer is %w", err)
+				return fmt.Errorf("got %w", err)
 			}
 			return nil
 		})
@@ -69,7 +69,7 @@ func (c *cluster) testGate(t *testing.T, release string) {
 			t.Errorf("helm test: %v\n%s", err, log)
 		}
 	})
-	t.Run("not the gate refuses", c.testOthersRefuse)
+	t.Run("another part of the cluster refuses", c.testOthersRefuse)
 	must(t, m.Kill())
 	t.Run("the operator is dead", func(t *testing.T) {
 		c.gateTestFails(t, release, "the API server cannot reach the gate: check that the operator's Pods are ready")
@@ -89,12 +89,12 @@ func podOf(namespace, image string) *corev1.Pod {
 	}
 }
 
-// gateTestFails wants the test to fail and to say why, and its Pod to stay for its log.
+// gateTestFails checks that helm test fails with want in its log, and keeps its Pod.
 func (c *cluster) gateTestFails(t *testing.T, release, want string) {
 	t.Helper()
 	log, err := c.helmTest(t, release, "--timeout=3s")
 	if err == nil || !strings.Contains(log, want) {
-		t.Errorf("helm test: %v; the log is to say %q, and says:\n%s", err, want, log)
+		t.Errorf("helm test: got %v and this log, want %q:\n%s", err, want, log)
 	}
 	c.gateTestIsGone(t, false)
 	must(t, c.Delete(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: testNamespace, Name: gateTest}}))
@@ -102,7 +102,8 @@ func (c *cluster) gateTestFails(t *testing.T, release, want string) {
 
 const gateTest = "countersign-gate-test"
 
-// gateTestIsGone wants nothing left of a test, and of one that failed its Pod.
+// gateTestIsGone checks that Helm has deleted all objects of a test. withPod says whether it must
+// have deleted the Pod too, as it does after a test that succeeded.
 func (c *cluster) gateTestIsGone(t *testing.T, withPod bool) {
 	t.Helper()
 	var namespaces corev1.NamespaceList
@@ -110,19 +111,19 @@ func (c *cluster) gateTestIsGone(t *testing.T, withPod bool) {
 	must(t, errors.Join(c.List(t.Context(), &namespaces), c.List(t.Context(), &policies)))
 	for _, o := range append(objectsOf(namespaces.Items), objectsOf(policies.Items)...) {
 		if strings.HasPrefix(o.GetName(), gateTest) {
-			t.Errorf("%T %s is left", o, o.GetName())
+			t.Errorf("got %T %s after the test, want none", o, o.GetName())
 		}
 	}
 	key := client.ObjectKey{Namespace: testNamespace, Name: gateTest}
 	if err := c.Get(t.Context(), key, &corev1.ServiceAccount{}); !apierrors.IsNotFound(err) {
-		t.Errorf("the ServiceAccount is left: %v", err)
+		t.Errorf("got %v for the ServiceAccount, want not found", err)
 	}
 	if err := c.Get(t.Context(), key, &corev1.Pod{}); apierrors.IsNotFound(err) != withPod {
-		t.Errorf("the Pod: %v", err)
+		t.Errorf("got %v for the Pod, want not found: %t", err, withPod)
 	}
 }
 
-// testOthersRefuse tries the gate where something else refuses the Pod.
+// testOthersRefuse runs check-gate where another webhook or the API server refuses the Pod.
 func (c *cluster) testOthersRefuse(t *testing.T) {
 	const namespace, none = "elsewhere", "there-is-none"
 	must(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}))
@@ -141,10 +142,10 @@ func (c *cluster) testOthersRefuse(t *testing.T) {
 		}}}
 	must(t, c.Create(t.Context(), other))
 	defer func() { must(t, c.Delete(t.Context(), other)) }()
-	poll.Await(t, "the other webhook to be asked", func() error {
+	poll.Await(t, "a call of the other webhook", func() error {
 		err := c.Create(t.Context(), podOf(namespace, "registry.example.com/other/app:v1"), client.DryRunAll)
 		if err == nil || !strings.Contains(err.Error(), "other.example.com") {
-			return fmt.Errorf("the answer is %w", err)
+			return fmt.Errorf("got %w", err)
 		}
 		return nil
 	})
@@ -163,12 +164,12 @@ func (c *cluster) testOthersRefuse(t *testing.T) {
 		out, err := c.runCommand(t.Context(), tt.kubeconfig, []string{
 			"check-gate", "--namespace", tt.namespace, "--policy=p", "--timeout=2s", "--exempt-namespaces=exempted"})
 		if err == nil || !strings.Contains(out, tt.want) {
-			t.Errorf("%s: %v; the output is to have %q, and is:\n%s", name, err, tt.want, out)
+			t.Errorf("%s: got %v and this output, want %q:\n%s", name, err, tt.want, out)
 		}
 	}
 }
 
-// runCommand runs the manager's program, as the container of a Pod would.
+// runCommand runs the manager's program as a container does.
 func (c *cluster) runCommand(ctx context.Context, kubeconfig string, args []string) (string, error) {
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, c.manager, append(args, "--kubeconfig="+kubeconfig)...)
@@ -177,7 +178,7 @@ func (c *cluster) runCommand(ctx context.Context, kubeconfig string, args []stri
 	return out.String(), err
 }
 
-// kubeconfigOf returns one with a token of a service account.
+// kubeconfigOf returns the path of a kubeconfig with a token of a ServiceAccount.
 func (c *cluster) kubeconfigOf(t *testing.T, namespace, name string) string {
 	t.Helper()
 	request := &authenticationv1.TokenRequest{}
@@ -196,8 +197,8 @@ func (c *cluster) kubeconfigOf(t *testing.T, namespace, name string) string {
 	return path
 }
 
-// helmTest runs helm test, and does what a node would: it runs the Pod with the rights of its
-// ServiceAccount, and reports how that ended. It returns the Pod's log.
+// helmTest runs helm test and acts as the node: it runs the Pod's container with the permissions of
+// its ServiceAccount, and reports the Pod's phase. It returns the Pod's log.
 func (c *cluster) helmTest(t *testing.T, release string, args ...string) (log string, err error) {
 	t.Helper()
 	ended := make(chan error, 1)
@@ -210,7 +211,7 @@ func (c *cluster) helmTest(t *testing.T, release string, args ...string) (log st
 	poll.Await(t, "the Pod of the test", func() error {
 		select {
 		case err := <-ended:
-			t.Fatalf("helm test has ended before: %v", err)
+			t.Fatalf("helm test ended before its Pod existed: %v", err)
 		default:
 		}
 		return c.Get(t.Context(), client.ObjectKey{Namespace: testNamespace, Name: gateTest}, pod)
@@ -226,15 +227,15 @@ func (c *cluster) helmTest(t *testing.T, release string, args ...string) (log st
 	select {
 	case err = <-ended:
 	case <-time.After(2 * time.Minute):
-		t.Fatal("helm test does not end")
+		t.Fatal("helm test did not end within 2 minutes")
 	}
 	if (err == nil) != (failed == nil) {
-		t.Errorf("Helm says %v of a Pod that ended with %v", err, failed)
+		t.Errorf("got %v from helm test for a Pod that ended with %v", err, failed)
 	}
 	return log, err
 }
 
-// helmTestObjects are what the chart renders for helm test alone, by "Kind/name".
+// helmTestObjects returns the objects that the chart renders only for helm test, by "Kind/name".
 func helmTestObjects(t *testing.T, values string, args ...string) map[string]any {
 	t.Helper()
 	text, err := theBed(t).run(t.Context(), values, append([]string{
@@ -248,8 +249,8 @@ func helmTestObjects(t *testing.T, values string, args ...string) map[string]any
 	return objects
 }
 
-// Everything that helm test makes goes when it ends, denies nothing of anybody, and is nothing that
-// the operator's own objects select.
+// Helm deletes all objects of helm test, their policy applies only to the test, and the operator's
+// selectors do not match them.
 func TestHelmTestObjects(t *testing.T) {
 	objects := helmTestObjects(t,
 		"{commonLabels: {team: a, countersign.dev/break-glass: x, pod-security.kubernetes.io/enforce: privileged}}")
@@ -262,17 +263,17 @@ func TestHelmTestObjects(t *testing.T) {
 		annotations := metadata["annotations"].(map[string]any)
 		if annotations["helm.sh/hook"] != "test" ||
 			annotations["helm.sh/hook-delete-policy"] != "before-hook-creation,hook-succeeded" {
-			t.Errorf("%s has the annotations %v", key, annotations)
+			t.Errorf("%s: got annotations %v", key, annotations)
 		}
 		labels := metadata["labels"].(map[string]any)
 		if labels["app.kubernetes.io/component"] != "gate-test" || labels["team"] != "a" {
-			t.Errorf("%s has the labels %v", key, labels)
+			t.Errorf("%s: got labels %v", key, labels)
 		}
 		if kind == "Namespace" {
 			namespace = name
 			if labels["pod-security.kubernetes.io/enforce"] != "restricted" ||
 				labels["countersign.dev/break-glass"] != nil {
-				t.Errorf("the namespace has the labels %v", labels)
+				t.Errorf("got labels %v of the namespace", labels)
 			}
 		}
 	}
@@ -296,8 +297,8 @@ func TestHelmTestObjects(t *testing.T) {
 	}
 }
 
-// Helm deletes a namespace of that name, so no release may have one that somebody else has, nor its
-// own.
+// Each release has its own namespace for the test, which is not the release's namespace, because
+// Helm deletes it.
 func TestHelmTestNamespace(t *testing.T) {
 	names := make(map[string]bool)
 	for _, release := range [][2]string{
@@ -309,16 +310,16 @@ func TestHelmTestNamespace(t *testing.T) {
 		m := regexp.MustCompile("\nkind: Namespace\nmetadata:\n  name: (countersign-gate-test-[0-9a-f]{12})\n").
 			FindStringSubmatch(text)
 		if m == nil {
-			t.Fatalf("%s has no namespace for its test", release)
+			t.Fatalf("%s: got no namespace for the test", release)
 		}
 		names[m[1]] = true
 	}
 	if len(names) != 4 {
-		t.Errorf("4 releases have the namespaces %v", names)
+		t.Errorf("got namespaces %v for 4 releases, want 4", names)
 	}
 }
 
-// The Pod of the test is pulled and scheduled as the operator's are.
+// The Pod of the test uses the image and scheduling settings of the operator's Pods.
 func TestHelmTestPod(t *testing.T) {
 	standard := helmTestObjects(t, "{}")
 	set := helmTestObjects(t,
@@ -344,9 +345,9 @@ func TestHelmTestPod(t *testing.T) {
 		args = append(args, a.(string))
 	}
 	if args[0] != gatecheck.Command {
-		t.Errorf("the command is %s", args[0])
+		t.Errorf("got command %s, want %s", args[0], gatecheck.Command)
 	}
 	if _, err := gatecheck.Parse(args[1:]); err != nil {
-		t.Errorf("the program says %v of %q", err, args)
+		t.Errorf("got %v from the program for %q, want no error", err, args)
 	}
 }

@@ -18,15 +18,15 @@ import (
 const testImage = "registry.example.com/countersign/countersign:v0.1.0@" +
 	"sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 
-// bed is the chart as it was made for testImage, and the Helm client.
+// bed holds the chart for testImage, and the Helm client.
 type bed struct {
 	files files
-	dir   string // the chart
+	dir   string // of the chart
 	helm  string
-	scrap string // where Helm may write
+	home  string // of Helm
 }
 
-// made is what theBed has made, in a folder that TestMain removes.
+// made is the bed that all tests share, in a folder that TestMain removes.
 var made struct {
 	sync.Once
 	dir string
@@ -51,8 +51,8 @@ func runTests(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// theBed makes the chart the first time. It is made within a test, so that Go knows what it was
-// made from when it keeps the result of the tests.
+// theBed returns the shared bed, and makes it on the first call. It does so within a test, so that
+// go test's cache knows the files that the chart is made from.
 func theBed(t *testing.T) *bed {
 	t.Helper()
 	made.Do(func() { made.bed, made.err = newBed(t.Context(), made.dir) })
@@ -67,10 +67,11 @@ func newBed(ctx context.Context, dir string) (*bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := readFiles(filepath.Join(root, "config")); err != nil { // kubectl reads it, which Go does not see
+	// Only kubectl opens these files otherwise, and the cache of go test would not know them.
+	if _, err := readFiles(filepath.Join(root, "config")); err != nil {
 		return nil, err
 	}
-	b := &bed{dir: filepath.Join(dir, chartName), scrap: filepath.Join(dir, "helm")}
+	b := &bed{dir: filepath.Join(dir, chartName), home: filepath.Join(dir, "helm")}
 	if b.helm, err = build.Helm(ctx, os.Stderr); err != nil {
 		return nil, err
 	}
@@ -84,12 +85,12 @@ func newBed(ctx context.Context, dir string) (*bed, error) {
 	return b, b.files.write(b.dir)
 }
 
-// run runs Helm, with values from standard input where the arguments say "--values -", and returns
-// what it printed on both outputs.
+// run runs Helm and returns its standard output. Helm reads values from standard input if args have
+// "--values -". An error has the standard error output.
 func (b *bed) run(ctx context.Context, values string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, b.helm, args...)
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+b.scrap, "HELM_CONFIG_HOME="+b.scrap, "HELM_DATA_HOME="+b.scrap,
-		"KUBECONFIG=/dev/null", "KUBECACHEDIR="+b.scrap)
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+b.home, "HELM_CONFIG_HOME="+b.home, "HELM_DATA_HOME="+b.home,
+		"KUBECONFIG=/dev/null", "KUBECACHEDIR="+b.home)
 	cmd.Stdin = strings.NewReader(values)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -101,8 +102,8 @@ func (b *bed) run(ctx context.Context, values string, args ...string) (string, e
 
 const testNamespace = "countersign-system"
 
-// template renders the chart with values, in the namespace of config/ unless further arguments say
-// otherwise, and without what helm test makes.
+// template renders the chart with values, without the objects of helm test. The namespace is that
+// of config/, unless args set another.
 func (b *bed) template(ctx context.Context, values string, args ...string) (map[string]any, error) {
 	text, err := b.run(ctx, values,
 		append([]string{"template", chartName, b.dir, "--skip-tests", "--values", "-", "--namespace", testNamespace},
@@ -122,7 +123,7 @@ func rendered(t *testing.T, values string, args ...string) map[string]any {
 	return objects
 }
 
-// differences returns what of b is not as in a, by path; nil stands for what b does not have.
+// differences returns the parts of b that differ from a, by path. A part that b lacks is nil.
 func differences(a, b any) map[string]any {
 	found := make(map[string]any)
 	compare("", a, b, found)

@@ -15,12 +15,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/kustomize"
 )
 
-// A component is a folder of config/components with the condition under which the chart has what it
-// brings.
+// component is a folder of config/components, and the condition under which the chart includes it.
 type component struct {
 	name, condition string
-	// adds says that it brings objects and changes none. The others may change the objects of those
-	// that do.
+	// adds marks a component that only adds objects. The other components may change those objects.
 	adds bool
 }
 
@@ -36,14 +34,14 @@ func components() []component {
 	}
 }
 
-// templates returns what config/default renders to by "Kind/name", with what the components make of
-// it under their conditions.
+// templates renders config/default, and merges the changes by each component under its condition.
+// It returns the objects by "Kind/name".
 func templates(ctx context.Context) (map[string]any, error) {
 	base, err := render(ctx)
 	if err != nil {
 		return nil, err
 	}
-	brought := make(map[string]string) // key of an object -> condition
+	added := make(map[string]string) // key of an added object -> condition
 	var adding []string
 	for _, c := range slices.DeleteFunc(components(), func(c component) bool { return !c.adds }) {
 		with, err := render(ctx, c.name)
@@ -52,9 +50,9 @@ func templates(ctx context.Context) (map[string]any, error) {
 		}
 		for key, object := range with {
 			if old, ok := base[key]; !ok {
-				brought[key] = c.condition
+				added[key] = c.condition
 			} else if !reflect.DeepEqual(old, object) {
-				return nil, fmt.Errorf("component %s is listed as one that changes nothing, and changes %s",
+				return nil, fmt.Errorf("component %s changes %s, but is listed as one that only adds objects",
 					c.name, key)
 			}
 		}
@@ -76,13 +74,13 @@ func templates(ctx context.Context) (map[string]any, error) {
 		return nil, err
 	}
 	objects := merged.(map[string]any)
-	for key, condition := range brought {
+	for key, condition := range added {
 		objects[key] = guarded{condition, objects[key]}
 	}
 	return objects, nil
 }
 
-// render returns the objects of config/default with components, by "Kind/name".
+// render renders config/default with components. It returns the objects by "Kind/name".
 func render(ctx context.Context, components ...string) (map[string]any, error) {
 	text, err := kustomize.Render(ctx, os.Stderr, kustomize.Overlay{Components: components})
 	if err != nil {
@@ -91,7 +89,7 @@ func render(ctx context.Context, components ...string) (map[string]any, error) {
 	return readObjects(bytes.NewReader(text))
 }
 
-// readObjects reads YAML documents into a map by "Kind/name".
+// readObjects decodes YAML documents into a map by "Kind/name".
 func readObjects(r io.Reader) (map[string]any, error) {
 	objects := make(map[string]any)
 	decoder := utilyaml.NewYAMLOrJSONDecoder(r, 4096)
@@ -100,7 +98,7 @@ func readObjects(r io.Reader) (map[string]any, error) {
 		if err := decoder.Decode(&o); errors.Is(err, io.EOF) {
 			return objects, nil
 		} else if err != nil {
-			return nil, fmt.Errorf("reading what was rendered: %w", err)
+			return nil, fmt.Errorf("decoding the rendered objects: %w", err)
 		}
 		if len(o) == 0 {
 			continue

@@ -1,7 +1,7 @@
-// Command chart writes the Helm chart from config/. The templates are what kubectl kustomize
-// renders, with the fields that values set replaced by expressions; where a component of
-// config/components changes something, there is a condition. Nothing of config/ is written down a
-// second time, and a field that is not where it is expected is an error.
+// Command chart makes the Helm chart from config/. It renders config/ with kubectl kustomize, and
+// replaces the fields that values set by template expressions. Changes by a component of
+// config/components become conditions. So config/ has no second copy to maintain, and a field that
+// has moved in config/ is an error.
 package main
 
 import (
@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string) error {
 	version := f.String("version", "", "version of the chart and of the operator, such as 0.1.0")
 	image := f.String("image", "",
 		"image of the manager, REPOSITORY[:TAG][@DIGEST]; default: countersign, with the version as its tag")
-	out := f.String("out", "dist", "folder into which the chart is written")
+	out := f.String("out", "dist", "folder to write the chart to")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// A variant is what becomes of something while a condition holds.
+// variant is a tree that replaces the base while a condition holds.
 type variant struct {
 	condition string
-	value     any // absent{}: it is not there
+	value     any // absent{}: the variant removes the base
 }
 
-// absent stands for what is not there.
+// absent is the value of an entry that does not exist.
 type absent struct{}
 
-// merge returns the tree that is base where no condition holds, and each variant where its own
-// does. Variants that change the same thing to the same are one; to different things, an error.
-// That what several of them change together comes out as it should is for a test.
+// merge returns a tree that renders base if no condition holds, and a variant if its condition
+// holds. Several variants may change a part to the same value; different new values for a part that
+// base lacks are an error. merge does not check what several variants yield together: a test does.
 func merge(path string, base any, variants []variant) (any, error) {
 	changed := slices.DeleteFunc(slices.Clone(variants),
 		func(v variant) bool { return reflect.DeepEqual(v.value, base) })
@@ -49,7 +49,7 @@ func merge(path string, base any, variants []variant) (any, error) {
 	return c, nil
 }
 
-// mergeNew is merge where the base has nothing.
+// mergeNew is merge for a base that is absent.
 func mergeNew(path string, variants []variant) (any, error) {
 	first := variants[0].value
 	same := !slices.ContainsFunc(variants, func(v variant) bool { return !reflect.DeepEqual(v.value, first) })
@@ -71,7 +71,7 @@ func mergeNew(path string, variants []variant) (any, error) {
 	return guarded{condition: either(variants), value: first}, nil
 }
 
-// shared returns the entries that all variants have, the first one's among them.
+// shared returns the entries of first that all variants have with the same value.
 func shared(first map[string]any, variants []variant) map[string]any {
 	entries := maps.Clone(first)
 	maps.DeleteFunc(entries, func(key string, value any) bool {
@@ -82,11 +82,12 @@ func shared(first map[string]any, variants []variant) map[string]any {
 	return entries
 }
 
+// all reports whether the values of all variants have type T.
 func all[T any](variants []variant) bool {
 	return !slices.ContainsFunc(variants, func(v variant) bool { _, ok := v.value.(T); return !ok })
 }
 
-// either returns the condition that one of several holds.
+// either returns the condition that at least one of the variants' conditions holds.
 func either(variants []variant) string {
 	if len(variants) == 1 {
 		return variants[0].condition
@@ -130,7 +131,8 @@ func mergeMaps(path string, base map[string]any, variants []variant) (any, error
 	return merged, nil
 }
 
-// mergeLists keeps the order of the base, and puts what a variant adds where the variant has it.
+// mergeLists keeps the order of base, and inserts the elements that a variant adds at their
+// position in the variant.
 func mergeLists(path string, base []any, variants []variant) (any, error) {
 	elements, order, err := byIdentity(path, base)
 	if err != nil {
@@ -164,14 +166,14 @@ func mergeLists(path string, base []any, variants []variant) (any, error) {
 	return list, nil
 }
 
-// byIdentity returns the elements of a list by what tells them apart, and that in the order of the
+// byIdentity returns the elements of a list by identity, and the identities in the order of the
 // list.
 func byIdentity(path string, list []any) (elements map[string]any, order []string, err error) {
 	elements = make(map[string]any)
 	for _, element := range list {
 		id := identity(element)
 		if _, ok := elements[id]; ok {
-			return nil, nil, fmt.Errorf("%s holds %s twice", path, id)
+			return nil, nil, fmt.Errorf("%s has %s twice", path, id)
 		}
 		elements[id] = element
 		order = append(order, id)
@@ -179,7 +181,7 @@ func byIdentity(path string, list []any) (elements map[string]any, order []strin
 	return elements, order, nil
 }
 
-// identity is what tells the elements of a list apart.
+// identity returns a key that distinguishes an element of a list from the others.
 func identity(element any) string {
 	if m, ok := element.(map[string]any); ok {
 		for _, key := range []string{"mountPath", "name", "port"} {

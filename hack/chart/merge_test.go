@@ -36,12 +36,12 @@ func TestMerge(t *testing.T) {
 			want: "x: 1\n{{- if or .A .B }}\nz:\n{{- if .B }}\n- 3\n{{- end }}\n{{- if .A }}\n- 2\n{{- end }}\n{{- " +
 				"end }}\n",
 		},
-		"both add an element, with a part that is the same": {
+		"both add an element, partly the same": {
 			base: "{x: []}", a: "{x: [{name: m, a: 1}]}", b: "{x: [{name: m, b: 1}]}",
 			want: "x:\n{{- if or .A .B }}\n- name: m\n  {{- if .A }}\n  a: 1\n  {{- end }}\n  {{- if .B }}\n  b: 1\n " +
 				" {{- end }}\n{{- end }}\n",
 		},
-		"both set a key, not to the same": {
+		"both set a key to different values": {
 			base: "{x: 1}", a: "{x: 1, z: 2}", b: "{x: 1, z: 3}", err: ".z: or .A .B set it to different values",
 		},
 		"a value is changed": {
@@ -62,8 +62,8 @@ func TestMerge(t *testing.T) {
 			base: "{x: [{name: m, z: 1}]}", a: "{x: [{name: m, z: 1, zz: 2}]}", b: "{x: [{name: m, z: 1}]}",
 			want: "x:\n- name: m\n  z: 1\n  {{- if .A }}\n  zz: 2\n  {{- end }}\n",
 		},
-		"a list holds the same twice": {base: "{x: [1, 1]}", a: "{x: [1]}", b: "{x: [1, 1]}", err: ".x holds 1 twice"},
-		"braces are no template": {
+		"duplicates in a list": {base: "{x: [1, 1]}", a: "{x: [1]}", b: "{x: [1, 1]}", err: ".x has 1 twice"},
+		"braces are escaped": {
 			base: `{x: "{{ $labels.w }}", zz: 1}`, a: `{x: "{{ $labels.w }}", zz: 2}`,
 			b:    `{x: "{{ $labels.w }}", zz: 1}`,
 			want: "x: '{{ \"{{\" }} $labels.w }}'\n{{- if .A }}\nzz: 2\n{{- else }}\nzz: 1\n{{- end }}\n",
@@ -91,16 +91,16 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-func TestEmitRefusesWhatHasNoForm(t *testing.T) {
+func TestEmitRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		tree map[string]any
 		want string
 	}{
-		"a condition at the head of an element": {
+		"a condition in the first field of an element": {
 			tree: map[string]any{"list": []any{map[string]any{"x": guarded{".A", 1}}}},
-			want: "begins with what depends on a value",
+			want: "must not depend on a value",
 		},
-		"a choice in a list": {tree: map[string]any{"list": []any{choice{otherwise: 1}}}, want: "no form there"},
+		"a choice in a list": {tree: map[string]any{"list": []any{choice{otherwise: 1}}}, want: "cannot be written"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := emit(c.tree); err == nil || !strings.Contains(err.Error(), c.want) {

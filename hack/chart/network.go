@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// setPorts has the manager listen where the ports of the container are.
+// setPorts adds arguments that make the manager listen on the ports of the container.
 func setPorts(args []any, defaults map[string]any) ([]any, error) {
 	const metrics = "--metrics-bind-address=:"
 	i := slices.Index(args, any(fmt.Sprintf("%s%v", metrics, defaults["ports.metrics"])))
 	if i < 0 {
-		return nil, errors.New("config/ does not have the manager serve metrics on the port that it names for that")
+		return nil, errors.New("config/ passes a metrics address that is not on the container's port metrics")
 	}
 	args[i] = inline(`"` + metrics + `{{ int .Values.ports.metrics }}"`)
 	for _, port := range []struct{ value, argument string }{
@@ -25,7 +25,7 @@ func setPorts(args []any, defaults map[string]any) ([]any, error) {
 	return args, nil
 }
 
-// setNetwork lets values take the place of what the component host-network changes.
+// setNetwork lets values override the fields that the component host-network changes.
 func setNetwork(objects map[string]any) error {
 	spec, err := descend(objects[deployment], podSpec())
 	if err != nil {
@@ -33,7 +33,7 @@ func setNetwork(objects map[string]any) error {
 	}
 	dns, ok := spec["dnsPolicy"].(guarded)
 	if !ok {
-		return errors.New("dnsPolicy is not what the component host-network alone sets")
+		return errors.New("dnsPolicy must be set by the component host-network only")
 	}
 	spec["dnsPolicy"] = guarded{
 		"or .Values.dnsPolicy " + dns.condition, inline(fmt.Sprintf("{{ .Values.dnsPolicy | default %q }}", dns.value)),
@@ -48,7 +48,7 @@ func setNetwork(objects map[string]any) error {
 	return nil
 }
 
-// setPeers has the value say from where the NetworkPolicy lets in.
+// setPeers lets a value set the peers of the NetworkPolicy's ingress rule.
 func setPeers(policy any) error {
 	spec, err := descend(policy, []string{"spec"})
 	if err != nil {
@@ -56,7 +56,7 @@ func setPeers(policy any) error {
 	}
 	rules, _ := spec["ingress"].([]any)
 	if len(rules) != 1 {
-		return errors.New("the NetworkPolicy has not one rule")
+		return errors.New("the NetworkPolicy must have exactly one ingress rule")
 	}
 	rules[0].(map[string]any)["from"] = guarded{
 		".Values.networkPolicy.ingressFrom", block("toYaml .Values.networkPolicy.ingressFrom"),
@@ -64,14 +64,14 @@ func setPeers(policy any) error {
 	return nil
 }
 
-// setMonitoring has the values of prometheus reach what the Prometheus operator reads.
+// setMonitoring lets the values under prometheus set fields of ServiceMonitor and PrometheusRule.
 func setMonitoring(kind string, object map[string]any) error {
 	metadata, err := descend(object, []string{"metadata"})
 	if err != nil {
 		return err
 	}
 	if _, ok := metadata["annotations"]; ok {
-		return errors.New("config/ has annotations there")
+		return errors.New("config/ sets annotations already")
 	}
 	metadata["annotations"] = guarded{".Values.prometheus.annotations", block("toYaml .Values.prometheus.annotations")}
 	metadata["labels"].(map[string]any)[moreKey] = block(`include "countersign.monitoringLabels" .`)
@@ -84,7 +84,7 @@ func setMonitoring(kind string, object map[string]any) error {
 	}
 	endpoints, _ := spec["endpoints"].([]any)
 	if len(endpoints) != 1 {
-		return errors.New("the ServiceMonitor has not one endpoint")
+		return errors.New("the ServiceMonitor must have exactly one endpoint")
 	}
 	endpoints[0].(map[string]any)["interval"] = guarded{
 		".Values.prometheus.interval", inline("{{ .Values.prometheus.interval }}"),

@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// labelled is what a label does that every object has, the Pods included.
+// labelled returns the changes that a label on every object and on the Pods makes.
 func labelled(objects map[string]any, label, value string) map[string]any {
 	want := map[string]any{podPath + "metadata.labels." + label: value}
 	for key := range objects {
@@ -16,9 +16,9 @@ func labelled(objects map[string]any, label, value string) map[string]any {
 	return want
 }
 
-// What selects ServiceMonitors and rules by a label finds ours, which has no two values for a
-// label.
-func TestMonitoringIsFound(t *testing.T) {
+// ServiceMonitor and PrometheusRule have the labels of prometheus.labels, which override
+// commonLabels, so that a Prometheus can select them.
+func TestMonitoringLabels(t *testing.T) {
 	const on = "prometheus: {enabled: true"
 	standard := rendered(t, "{"+on+"}}")
 	set := rendered(t,
@@ -38,8 +38,8 @@ func TestMonitoringIsFound(t *testing.T) {
 	}
 }
 
-// A parent chart's pull secrets count beside the chart's own, in both forms that parents have, and
-// none twice.
+// The chart uses the pull secrets of a parent chart in addition to its own, as names and as
+// objects, without duplicates.
 func TestPullSecretsOfAParent(t *testing.T) {
 	set := rendered(t, "{imagePullSecrets: [{name: a}], global: {imagePullSecrets: [a, b, {name: c}]}}")
 	want := map[string]any{
@@ -52,9 +52,9 @@ func TestPullSecretsOfAParent(t *testing.T) {
 	}
 }
 
-// TestThreatArgumentsOpenNothing refuses arguments and variables that replace what the chart says,
-// that hide the gate from the API servers, that have the manager talk to another API server, or
-// that weaken how Go verifies.
+// TestThreatArgumentsOpenNothing checks that the chart refuses arguments and variables that
+// override its values, hide the gate from the API servers, select another API server, or weaken how
+// Go verifies certificates.
 func TestThreatArgumentsOpenNothing(t *testing.T) {
 	names := []string{"kubeconfig", "webhook-url", "cert-dir", "webhook-client-ca", "namespace"}
 	for _, f := range managerFlags() {
@@ -98,12 +98,12 @@ func TestThreatArgumentsOpenNothing(t *testing.T) {
 	}
 	for values, want := range refused {
 		if _, err := theBed(t).template(t.Context(), values); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: got %v, want an error that names %q", values, err, want)
+			t.Errorf("%s: got %v, want an error with %q", values, err, want)
 		}
 	}
 	for _, name := range []string{"HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "GOMEMLIMIT"} {
 		if _, err := theBed(t).template(t.Context(), "{extraEnv: [{name: "+name+", value: x}]}"); err != nil {
-			t.Errorf("%s, which opens nothing: %v", name, err)
+			t.Errorf("%s: got %v, want no error", name, err)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/flags"
 )
 
-func TestWhatIsNoValueIsRefused(t *testing.T) {
+func TestInvalidValuesAreRefused(t *testing.T) {
 	for values, want := range map[string]string{
 		"{replica: 3}":                                "replica",
 		"{replicas: 0}":                               "replicas",
@@ -61,20 +61,20 @@ func TestWhatIsNoValueIsRefused(t *testing.T) {
 		t.Run(values, func(t *testing.T) {
 			_, err := theBed(t).template(t.Context(), values)
 			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("got %v, want an error that names %q", err, want)
+				t.Errorf("got %v, want an error with %q", err, want)
 			}
 			bySchema := !strings.Contains(want, ".")
 			if err != nil && bySchema && !strings.Contains(err.Error(), "don't meet the specifications of the schema") {
-				t.Errorf("not the schema refuses it: %v", err)
+				t.Errorf("got %v, want a refusal by the schema", err)
 			}
 		})
 	}
 }
 
-// TestNoValueCanBeTakenAway has null refused, with which Helm removes a default, wherever the
-// templates would make something else of it than of what is empty.
-func TestNoValueCanBeTakenAway(t *testing.T) {
-	empty := map[string]string{ // what may be taken away, with its empty form
+// TestNullValues checks every value set to null, which makes Helm remove the default. The chart
+// either refuses it, or renders the same as with an empty value.
+func TestNullValues(t *testing.T) {
+	empty := map[string]string{ // values that may be null, with their empty form
 		"image.tag": "''", "image.digest": "''", "image.pullPolicy": "''", "imagePullSecrets": "[]",
 		"resources":    "{limits: null, requests: null}",
 		"nodeSelector": "{kubernetes.io/os: null}", "tolerations": "[]", "affinity": "{}",
@@ -99,7 +99,7 @@ func TestNoValueCanBeTakenAway(t *testing.T) {
 			if !ok {
 				inner := v.name[strings.LastIndex(v.name, ".")+1:]
 				if err == nil || !strings.Contains(err.Error(), "missing property '"+inner+"'") {
-					t.Errorf("got %v, want an error that names %s", err, inner)
+					t.Errorf("got %v, want an error with %s", err, inner)
 				}
 				return
 			}
@@ -109,15 +109,15 @@ func TestNoValueCanBeTakenAway(t *testing.T) {
 			found := differences(rendered(t, as(v.name, same)), got)
 			delete(found, manager+"resources") // null or {}
 			if len(found) > 0 {
-				t.Errorf("null is not as %s: %v", same, found)
+				t.Errorf("got other objects with null than with %s: %v", same, found)
 			}
 		})
 	}
 }
 
-// TestTheManagerTakesWhatTheSchemaLetsIn has the manager read the arguments at the limits of what
-// the schema lets in.
-func TestTheManagerTakesWhatTheSchemaLetsIn(t *testing.T) {
+// TestManagerAcceptsLimitsOfSchema checks that the manager accepts the lowest and highest values
+// that the schema allows.
+func TestManagerAcceptsLimitsOfSchema(t *testing.T) {
 	for _, set := range []string{
 		"{expiryWarning: '0', forgetUnusedAfter: '0', shutdownDelay: 0s}",
 		"{expiryWarning: 1h, forgetUnusedAfter: 24h, shutdownDelay: 60s}",
@@ -132,25 +132,25 @@ func TestTheManagerTakesWhatTheSchemaLetsIn(t *testing.T) {
 			args = append(args, a.(string))
 		}
 		if len(args) != 5 {
-			t.Errorf("%s: the manager gets %q, want three more arguments than two", set, args)
+			t.Errorf("%s: got arguments %q, want five", set, args)
 		}
 		if _, err := flags.Parse(args); err != nil {
-			t.Errorf("%s: the manager says %v", set, err)
+			t.Errorf("%s: got %v from the manager, want no error", set, err)
 		}
 	}
 }
 
-// TestNotIntoDefault refuses the namespace that Helm takes where none is named: the gate would be
-// open there.
+// TestNotIntoDefault checks that the chart refuses the namespace default, which Helm uses if none
+// is given. The release's namespace is exempt, so the gate would not protect it.
 func TestNotIntoDefault(t *testing.T) {
 	_, err := theBed(t).template(t.Context(), "{}", "--namespace", "default")
 	if err == nil || !strings.Contains(err.Error(), "--namespace countersign-system") {
-		t.Errorf("got %v, want an error that says which namespace to name", err)
+		t.Errorf("got %v, want an error that recommends a namespace", err)
 	}
 }
 
-// TestReplicasFitTheQuota has as many Pods fit as there are when all that the schema lets in are
-// being replaced.
+// TestReplicasFitTheQuota checks that the quota allows twice the highest number of replicas, which
+// is reached while a rollout replaces all of them.
 func TestReplicasFitTheQuota(t *testing.T) {
 	var s schema
 	if err := json.Unmarshal(theBed(t).files["values.schema.json"], &s); err != nil {
@@ -162,6 +162,6 @@ func TestReplicasFitTheQuota(t *testing.T) {
 	}
 	pods, err := strconv.Atoi(hard["pods"].(string))
 	if most := s.Properties["replicas"].Maximum; err != nil || most == 0 || 2*most > pods {
-		t.Errorf("up to %d replicas are let in, and the quota is %v Pods", most, hard["pods"])
+		t.Errorf("got a quota of %v Pods for up to %d replicas, want twice as many", hard["pods"], most)
 	}
 }

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// A release is what a chart is made for.
+// release is the release of the operator that the chart installs.
 type release struct {
 	version                 string // without a leading v
 	repository, tag, digest string // of the image
 }
 
-// newRelease reads a version, with or without a leading v, and the reference of an image.
+// newRelease parses a version, with or without a leading v, and the reference of an image.
 func newRelease(version, image string) (release, error) {
 	r := release{version: strings.TrimPrefix(version, "v")}
 	if !regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`).MatchString(r.version) {
@@ -33,5 +33,5 @@ func newRelease(version, image string) (release, error) {
 	return r, nil
 }
 
-// appVersion is the version as the operator's tags and its --version have it.
+// appVersion returns the version with a leading v, as in tags and in the output of --version.
 func (r release) appVersion() string { return "v" + r.version }

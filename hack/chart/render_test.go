@@ -29,7 +29,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// manifests returns what the kustomization renders, as the chart has it: without the Namespace.
+// manifests returns the objects of the kustomization without the Namespace, as in the chart.
 func manifests(t *testing.T, components ...string) map[string]any {
 	t.Helper()
 	text, err := kustomize.Render(t.Context(), io.Discard, kustomize.Overlay{Image: testImage, Components: components})
@@ -46,7 +46,7 @@ func manifests(t *testing.T, components ...string) map[string]any {
 	return objects
 }
 
-// withoutHelm takes away what the chart adds to every object, and fails where it has not.
+// withoutHelm removes the labels and annotations that the chart adds. It fails if one is missing.
 func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 	t.Helper()
 	added := map[string]any{
@@ -58,7 +58,7 @@ func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 		labels := metadata["labels"].(map[string]any)
 		for label, value := range added {
 			if labels[label] != value {
-				t.Errorf("%s has label %s=%v, want %v", key, label, labels[label], value)
+				t.Errorf("%s: got label %s=%v, want %v", key, label, labels[label], value)
 			}
 			delete(labels, label)
 		}
@@ -68,7 +68,7 @@ func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 		if strings.HasPrefix(key, "CustomResourceDefinition/") {
 			annotations := metadata["annotations"].(map[string]any)
 			if annotations["helm.sh/resource-policy"] != "keep" {
-				t.Errorf("%s would not be kept", key)
+				t.Errorf("%s has no annotation that keeps it", key)
 			}
 			delete(annotations, "helm.sh/resource-policy")
 		}
@@ -76,8 +76,8 @@ func withoutHelm(t *testing.T, objects map[string]any) map[string]any {
 	return objects
 }
 
-// TestChartIsTheKustomization proves that there is no second copy of the truth: whatever components
-// are asked for, both say the same.
+// TestChartIsTheKustomization checks that the chart and the kustomization render the same objects,
+// for many combinations of components.
 func TestChartIsTheKustomization(t *testing.T) {
 	values := map[string]string{
 		"prometheus": "prometheus", "pull-secrets": "pullSecrets", "restrict-operator": "restrictOperator",
@@ -85,7 +85,7 @@ func TestChartIsTheKustomization(t *testing.T) {
 		"client-ca": "clientCA", "host-network": "hostNetwork",
 	}
 	if len(values) != len(components()) {
-		t.Fatalf("the test knows %d components of %d", len(values), len(components()))
+		t.Fatalf("got %d components in the test, want all %d", len(values), len(components()))
 	}
 	for _, components := range [][]string{
 		{}, {"prometheus"}, {"pull-secrets"}, {"restrict-operator"}, {"cert-manager"}, {"openshift"},
@@ -106,7 +106,7 @@ func TestChartIsTheKustomization(t *testing.T) {
 			}
 			want, got := manifests(t, components...), withoutHelm(t, rendered(t, string(text)))
 			if len(want) < 15 {
-				t.Fatalf("only %d objects are rendered", len(want))
+				t.Fatalf("got %d objects, want at least 15", len(want))
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
@@ -115,7 +115,7 @@ func TestChartIsTheKustomization(t *testing.T) {
 	}
 }
 
-// TestComponentsAreKnown has a folder of config/components that the chart does not know of fail.
+// TestComponentsAreKnown fails for a folder of config/components that the chart does not know.
 func TestComponentsAreKnown(t *testing.T) {
 	entries, err := os.ReadDir("../../config/components")
 	if err != nil {
@@ -143,7 +143,7 @@ func TestNamespaceFollows(t *testing.T) {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(text), ownNamespace) {
-		t.Errorf("%s is still named", ownNamespace)
+		t.Errorf("got objects that name %s, want none", ownNamespace)
 	}
 	for path, want := range map[string]any{
 		"Deployment/countersign-manager metadata namespace": "elsewhere",
@@ -180,13 +180,13 @@ func TestNamespaceFollows(t *testing.T) {
 	}
 }
 
-// spec is the path of the Pod's spec, manager that of its container.
+// Paths of the Pod template, and of its container manager.
 const (
 	podPath = "Deployment/countersign-manager.spec.template."
 	manager = podPath + "spec.containers[0]."
 )
 
-// effects says of each value what changes with it, and by that what does not.
+// effects returns, for each value, a setting and all changes that it makes.
 func effects(standard map[string]any) map[string]struct {
 	set  string
 	want map[string]any
@@ -280,7 +280,7 @@ func effects(standard map[string]any) map[string]struct {
 	}
 }
 
-func TestEachValueChangesWhatItShould(t *testing.T) {
+func TestEffectsOfValues(t *testing.T) {
 	standard := rendered(t, "{}")
 	for name, c := range effects(standard) {
 		t.Run(name, func(t *testing.T) {
@@ -289,7 +289,7 @@ func TestEachValueChangesWhatItShould(t *testing.T) {
 			}
 		})
 	}
-	tested := []string{"prometheus.labels", "prometheus.annotations", "prometheus.interval"} // TestMonitoringIsFound
+	tested := []string{"prometheus.labels", "prometheus.annotations", "prometheus.interval"} // TestMonitoringLabels
 	for name := range effects(standard) {
 		tested = append(tested, name)
 	}
@@ -309,8 +309,8 @@ func TestEachValueChangesWhatItShould(t *testing.T) {
 	}
 }
 
-// TestFlagsHaveTheManagersDefaults holds the defaults in values.yaml to those of the manager, and
-// what is passed to what it takes.
+// TestFlagsHaveTheManagersDefaults compares the defaults in values.yaml with those of the manager,
+// and checks that the manager accepts the arguments of effects.
 func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 	var values map[string]any
 	if err := yaml.Unmarshal(theBed(t).files["values.yaml"], &values); err != nil {
@@ -323,29 +323,29 @@ func TestFlagsHaveTheManagersDefaults(t *testing.T) {
 	for _, f := range managerFlags() {
 		value, ok := values[f.value].(string)
 		if f.list || ok && value == "" {
-			continue // empty is the default of a list, and of what the manager finds out by itself
+			continue // the default of a list, or of a setting that the manager detects itself
 		}
 		o, err := flags.Parse([]string{"--" + f.name + "=" + value})
 		if err != nil || !ok {
 			t.Fatalf("%s: %v", f.value, err)
 		}
 		if diff := cmp.Diff(fmt.Sprintf("%+v", manager), fmt.Sprintf("%+v", o)); diff != "" {
-			t.Errorf("%s: %s in values.yaml is not the manager's default: %s", f.value, value, diff)
+			t.Errorf("%s: got %s in values.yaml, want the manager's default: %s", f.value, value, diff)
 		}
 	}
 	for name, c := range effects(rendered(t, "{}")) {
 		for path, value := range c.want {
 			if argument, ok := value.(string); ok && strings.HasPrefix(argument, "--") {
 				if _, err := flags.Parse([]string{argument}); err != nil {
-					t.Errorf("%s sets %s: the manager says %v", name, path, err)
+					t.Errorf("%s sets %s: got %v from the manager, want no error", name, path, err)
 				}
 			}
 		}
 	}
 }
 
-// TestArchive has Helm read the archive, and wants it to be the same for the same files at any
-// time.
+// TestArchive checks that Helm reads the archive, and that the same files give the same archive at
+// any time.
 func TestArchive(t *testing.T) {
 	first, second := filepath.Join(t.TempDir(), "a.tgz"), filepath.Join(t.TempDir(), "b.tgz")
 	if err := errors.Join(theBed(t).files.archive(first), maps.Clone(theBed(t).files).archive(second)); err != nil {
@@ -354,11 +354,11 @@ func TestArchive(t *testing.T) {
 	a, _ := os.ReadFile(first)
 	b, err := os.ReadFile(second)
 	if err != nil || string(a) != string(b) {
-		t.Errorf("the archive differs from one time to another (%v)", err)
+		t.Errorf("got different archives of the same files (%v)", err)
 	}
 	for name, modified := range archived(t, first) {
 		if !modified.Equal(time.Unix(0, 0)) {
-			t.Errorf("%s carries the time %s", name, modified)
+			t.Errorf("%s: got modification time %s, want the epoch", name, modified)
 		}
 	}
 	from := func(chart string) string {
@@ -373,14 +373,14 @@ func TestArchive(t *testing.T) {
 	}
 	out, err := theBed(t).run(t.Context(), "", "show", "chart", first)
 	if err != nil || !strings.Contains(out, "\nversion: 0.1.0\n") || !strings.Contains(out, "appVersion: v0.1.0\n") {
-		t.Errorf("helm shows %s, %v", out, err)
+		t.Errorf("got %s from helm show, %v, want the versions", out, err)
 	}
 	if !strings.Contains(out, "maintainers:\n- name: ") {
-		t.Errorf("no maintainer, whom 'ct lint' asks for:\n%s", out)
+		t.Errorf("got no maintainer, which ct lint requires:\n%s", out)
 	}
 }
 
-// archived returns the times of the files in an archive.
+// archived returns the modification times of the files in an archive.
 func archived(t *testing.T, path string) map[string]time.Time {
 	t.Helper()
 	file, err := os.Open(path)
@@ -404,7 +404,8 @@ func archived(t *testing.T, path string) map[string]time.Time {
 		times[header.Name] = header.ModTime
 	}
 	if len(times) != len(theBed(t).files) || !unzipped.ModTime.IsZero() {
-		t.Errorf("the archive holds %d files of %d, or a time (%s)", len(times), len(theBed(t).files), unzipped.ModTime)
+		t.Errorf("got %d files and time %s in the archive, want %d and none", len(times), unzipped.ModTime,
+			len(theBed(t).files))
 	}
 	return times
 }

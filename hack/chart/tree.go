@@ -10,33 +10,34 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// A tree is a template of an object: what sigs.k8s.io/yaml decodes to (maps, lists and scalars),
-// and, wherever something depends on a value, one of the types below.
+// A tree is the template of an object: maps, lists and scalars as sigs.k8s.io/yaml decodes them,
+// and one of the types below for each part that depends on a value.
 
-// inline is template text in the place of a scalar.
+// inline is template text that yields a scalar.
 type inline string
 
-// block is a template pipeline that yields YAML of any kind, in the place of a map or list. Under
-// the key moreKey it yields further entries of the map in which it stands.
+// block is a template pipeline that yields a map or a list in YAML. Under the key moreKey it yields
+// more entries of its own map.
 type block string
 
-// guarded is an entry of a map or an element of a list that is there while a condition holds.
+// guarded is an entry of a map, or an element of a list, that is rendered only if a condition
+// holds.
 type guarded struct {
 	condition string
 	value     any
 }
 
-// choice is an entry of a map that has another value while a condition holds; the first that does
-// counts.
+// choice is an entry of a map whose value depends on conditions. The first branch whose condition
+// holds is rendered.
 type choice struct {
 	branches  []guarded
 	otherwise any
 }
 
-// moreKey sorts behind every real key.
+// moreKey sorts after every real key.
 const moreKey = "\uffff"
 
-// emit writes a tree as the text of a template.
+// emit returns the text of the template that tree describes.
 func emit(tree map[string]any) ([]byte, error) {
 	var e emitter
 	e.entries(0, tree)
@@ -45,7 +46,7 @@ func emit(tree map[string]any) ([]byte, error) {
 
 type emitter struct {
 	out bytes.Buffer
-	err error // the first
+	err error // the first error
 }
 
 func (e *emitter) line(indent int, format string, args ...any) {
@@ -59,13 +60,15 @@ func (e *emitter) fail(err error) {
 	}
 }
 
-// entries writes a map, in the order in which people read it.
+// entries writes a map, with its keys in the order of byReading.
 func (e *emitter) entries(indent int, m map[string]any) {
 	for _, key := range slices.SortedFunc(maps.Keys(m), byReading) {
 		e.entry(indent, key, m[key])
 	}
 }
 
+// byReading orders keys as people expect them in a manifest: name, apiVersion, kind and metadata
+// first.
 func byReading(a, b string) int {
 	rank := func(key string) int {
 		i := slices.Index([]string{"name", "apiVersion", "kind", "metadata", "ports"}, key)
@@ -133,7 +136,7 @@ func (e *emitter) elements(indent int, list []any) {
 			e.element(indent, v)
 		default:
 			if !isPlain(v) {
-				e.fail(fmt.Errorf("a list holds %T, which has no form there", v))
+				e.fail(fmt.Errorf("a list has an element of type %T, which cannot be written", v))
 			}
 			e.plain(indent, []any{v})
 		}
@@ -150,13 +153,13 @@ func (e *emitter) element(indent int, m map[string]any) {
 	inner.entries(indent+2, m)
 	text := strings.TrimLeft(inner.out.String(), " ")
 	if strings.HasPrefix(text, "{{") {
-		e.fail(fmt.Errorf("an element of a list begins with what depends on a value: %s", text))
+		e.fail(fmt.Errorf("the first field of a list's element must not depend on a value: %s", text))
 	}
 	e.fail(inner.err)
 	e.line(indent, "- %s", strings.TrimSuffix(text, "\n"))
 }
 
-// plain writes what depends on no value. Braces in it are no template.
+// plain writes a value as YAML. It escapes braces, so that they are not template text.
 func (e *emitter) plain(indent int, value any) {
 	text, err := yaml.Marshal(value)
 	if err != nil {
@@ -170,7 +173,7 @@ func (e *emitter) plain(indent int, value any) {
 	}
 }
 
-// isPlain says whether no part of a tree depends on a value.
+// isPlain reports whether no part of a tree depends on a value.
 func isPlain(tree any) bool {
 	switch v := tree.(type) {
 	case inline, block, guarded, choice:

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// A field is one that the chart's user sets. Everything that is not listed is passed through as
-// config/ has it.
+// field is a field of an object that values set. The chart keeps all other fields as they are in
+// config/.
 type field struct {
 	object string   // Kind/name
 	path   []string // keys, and the names of elements of lists
-	// value names the value whose default config/ holds: ${value} in values.yaml becomes what is
-	// found. Empty: none.
+	// value is the name of the value whose default is in config/: it replaces ${value} in
+	// values.yaml. Empty: the field has no default in config/.
 	value string
-	// tree takes the place of what is found.
+	// tree replaces the field.
 	tree any
-	// added says that config/ must hold nothing there, rather than something.
+	// added marks a field that config/ must not have. Without it, config/ must have the field.
 	added bool
 }
 
@@ -31,7 +31,7 @@ func container(further ...string) []string {
 	return append(podSpec("containers", "manager"), further...)
 }
 
-// fields are those of the manager's Deployment.
+// fields returns the fields of the Deployment and the ServiceAccount that values set.
 func fields() []field {
 	replaced := func(path []string, value string, tree any) field {
 		return field{object: deployment, path: path, value: value, tree: tree}
@@ -73,8 +73,8 @@ func fields() []field {
 	}
 }
 
-// A managerFlag is one of the manager's that has a value of the chart. It is passed where the value
-// is not the default, which is the manager's.
+// managerFlag is a flag of the manager that a value sets. The chart passes it only if the value is
+// not the manager's default.
 type managerFlag struct {
 	name, value string
 	list        bool
@@ -95,7 +95,7 @@ func managerFlags() []managerFlag {
 	}
 }
 
-// argument returns the element of the container's arguments that a flag is.
+// argument returns the element of the container's args for the flag.
 func (f managerFlag) argument(values map[string]any) (guarded, error) {
 	value := ".Values." + f.value
 	if f.list {
@@ -111,7 +111,7 @@ func (f managerFlag) argument(values map[string]any) (guarded, error) {
 	}, nil
 }
 
-// setFlags appends the flags to the arguments of the container.
+// setFlags appends the flags to the container's args.
 func setFlags(objects, values, defaults map[string]any) error {
 	manager, err := descend(objects[deployment], container())
 	if err != nil {
@@ -124,7 +124,7 @@ func setFlags(objects, values, defaults map[string]any) error {
 	for _, f := range managerFlags() {
 		if slices.ContainsFunc(args,
 			func(a any) bool { s, ok := a.(string); return ok && strings.HasPrefix(s, "--"+f.name) }) {
-			return fmt.Errorf("config/ passes --%s, which is a value of the chart", f.name)
+			return fmt.Errorf("config/ passes --%s, which a value of the chart sets", f.name)
 		}
 		argument, err := f.argument(values)
 		if err != nil {
@@ -139,11 +139,11 @@ func setFlags(objects, values, defaults map[string]any) error {
 	return setGracePeriod(objects, values)
 }
 
-// afterDelay is what a replica needs beyond --shutdown-delay.
+// afterDelay is the time in seconds that a replica needs to stop after --shutdown-delay.
 const afterDelay = 20
 
-// setGracePeriod has the grace period of the Pod follow the shutdown delay, and be as much longer
-// as it is in config/.
+// setGracePeriod makes the Pod's grace period depend on the shutdown delay. It is longer by as much
+// as in config/.
 func setGracePeriod(objects, values map[string]any) error {
 	spec, err := descend(objects[deployment], podSpec())
 	if err != nil {
@@ -166,8 +166,8 @@ func setGracePeriod(objects, values map[string]any) error {
 	return nil
 }
 
-// setFields puts template text in the place of the fields, and returns what was there by the names
-// of the values.
+// setFields replaces fields by their templates. It returns the replaced contents by the names of
+// the values.
 func setFields(objects map[string]any, fields []field) (defaults map[string]any, err error) {
 	defaults = make(map[string]any)
 	for _, f := range fields {
@@ -179,7 +179,7 @@ func setFields(objects map[string]any, fields []field) (defaults map[string]any,
 		key := f.path[len(f.path)-1]
 		found, ok := parent[key]
 		if ok == f.added {
-			return nil, fmt.Errorf("%s: in config/ it is there: %t, expected: %t; bring the list of fields up to date",
+			return nil, fmt.Errorf("%s: in config/ it is there: %t, expected: %t; update the list of fields",
 				where, ok, !f.added)
 		}
 		if ok && !isPlain(found) {
@@ -193,8 +193,7 @@ func setFields(objects map[string]any, fields []field) (defaults map[string]any,
 	return defaults, nil
 }
 
-// descend follows a path into a tree, to a map. It does not go into what is there under a condition
-// only.
+// descend returns the map at a path of a tree. It does not descend into guarded parts.
 func descend(tree any, path []string) (map[string]any, error) {
 	for _, step := range path {
 		var next any

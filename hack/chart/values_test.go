@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// objects is the least that the chart can be made from.
+// objects are the fewest objects from which parametrize can make a chart.
 const objects = `
 Namespace/countersign-system: {}
 ServiceAccount/countersign-manager: {metadata: {name: countersign-manager}}
@@ -35,13 +35,13 @@ Deployment/countersign-manager:
 
 const values = `{shutdownDelay: 5s, logLevel: info, logFormat: json, uncoveredImages: Allow, shortNames: "", expiryWarning: 72h, forgetUnusedAfter: 720h}`
 
-func TestParametrizeFailsLoudly(t *testing.T) {
+func TestParametrizeRejectsUnexpectedObjects(t *testing.T) {
 	for name, c := range map[string]struct {
 		old, new string // in the objects
 		values   string
 		want     string
 	}{
-		"as it should be": {},
+		"valid": {},
 		"no Namespace": {
 			old: "Namespace/countersign-system: {}", want: "config/default has no Namespace/countersign-system",
 		},
@@ -62,7 +62,7 @@ func TestParametrizeFailsLoudly(t *testing.T) {
 		},
 		"no port of that name": {old: "name: health", new: "name: other", want: "config/ has no health there"},
 		"metrics on another port": {
-			old: "containerPort: 8443", new: "containerPort: 8444", want: "on the port that it names for that",
+			old: "containerPort: 8443", new: "containerPort: 8444", want: "not on the container's port metrics",
 		},
 		"a flag is passed already": {
 			old: "--leader-elect", new: "--expiry-warning=1h", want: "config/ passes --expiry-warning",
@@ -84,7 +84,7 @@ func TestParametrizeFailsLoudly(t *testing.T) {
 			if c.values == "" {
 				c.values = values
 			}
-			// A copy that is in no field which is set follows too.
+			// A copy in a field that no value sets must be replaced too.
 			text = strings.Replace(text, "        - name: manager",
 				"        - workingDir: high\n          name: manager", 1)
 			if c.new == "svc.countersign-system" {
@@ -92,7 +92,7 @@ func TestParametrizeFailsLoudly(t *testing.T) {
 			}
 			parsed := parse(t, text).(map[string]any)
 			if spec, err := descend(parsed[deployment], podSpec()); err == nil {
-				// as merging the component leaves it
+				// as templates merges the component
 				spec["dnsPolicy"] = guarded{".Values.hostNetwork.enabled", "ClusterFirstWithHostNet"}
 			}
 			_, err := parametrize(parsed, parse(t, c.values).(map[string]any))
@@ -116,16 +116,16 @@ func TestFill(t *testing.T) {
 		"a map": {
 			text: "b:\n  c: ${x}\n", values: "{x: {k: v, l: [1]}}", want: "b:\n  c:\n    k: v\n    l:\n    - 1\n",
 		},
-		"what is empty": {text: "a: ${x}\nb: ${w}\n", values: `{x: "", w: []}`, want: "a: \"\"\nb: []\n"},
-		"a place too many": {
-			text: "a: ${x}\n", values: "{}", err: `no value for the places of ["x"], no place for the values of []`,
+		"empty values": {text: "a: ${x}\nb: ${w}\n", values: `{x: "", w: []}`, want: "a: \"\"\nb: []\n"},
+		"a placeholder without a value": {
+			text: "a: ${x}\n", values: "{}", err: `placeholders without a value: ["x"], values without a placeholder: []`,
 		},
-		"a value too many": {
-			text: "a: 1\n", values: "{x: 1}", err: `no value for the places of [], no place for the values of ["x"]`,
+		"a value without a placeholder": {
+			text: "a: 1\n", values: "{x: 1}", err: `placeholders without a value: [], values without a placeholder: ["x"]`,
 		},
-		"a place in a text": {
+		"a placeholder inside a text": {
 			text: "a: b ${x}\n", values: "{x: 1}",
-			err: `no value for the places of [], no place for the values of ["x"]`,
+			err: `placeholders without a value: [], values without a placeholder: ["x"]`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

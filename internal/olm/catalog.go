@@ -1,8 +1,8 @@
 package olm
 
-// Files of a catalog, relative to the folder in which its image is built.
+// Files of a catalog, relative to the folder that its image is built from.
 const (
-	// CatalogDir is the root of the catalog, in which nothing else may lie. Its Dockerfile lies
+	// CatalogDir is the root of the catalog. OLM reads every file in it, so the Dockerfile is
 	// beside it.
 	CatalogDir        = "catalog"
 	CatalogDockerfile = "catalog.Dockerfile"
@@ -19,7 +19,7 @@ const (
 	PropertyCSVMetadata = "olm.csv.metadata"
 )
 
-// CatalogPackage names the channel that is taken where none is asked for.
+// CatalogPackage describes the package, and names its default channel.
 type CatalogPackage struct {
 	Schema         string       `json:"schema"`
 	Name           string       `json:"name"`
@@ -28,13 +28,13 @@ type CatalogPackage struct {
 	Icon           *CatalogIcon `json:"icon,omitempty"`
 }
 
-// CatalogIcon is an Icon as catalogs spell it.
+// CatalogIcon is an Icon with the field names of a catalog.
 type CatalogIcon struct {
 	Data      string `json:"base64data"`
 	MediaType string `json:"mediatype"`
 }
 
-// CatalogChannel says which version is upgraded to which.
+// CatalogChannel says which version upgrades to which.
 type CatalogChannel struct {
 	Schema  string         `json:"schema"`
 	Name    string         `json:"name"`
@@ -49,7 +49,7 @@ type CatalogEntry struct {
 	SkipRange string `json:"skipRange,omitempty"`
 }
 
-// CatalogBundle is one bundle, and what is known of it before its image is fetched.
+// CatalogBundle is one bundle, with the properties that OLM needs before it pulls the image.
 type CatalogBundle struct {
 	Schema        string     `json:"schema"`
 	Name          string     `json:"name"`
@@ -59,7 +59,7 @@ type CatalogBundle struct {
 	RelatedImages []Image    `json:"relatedImages"`
 }
 
-// Property is something that a bundle has, or needs.
+// Property is a property or a requirement of a bundle.
 type Property struct {
 	Type  string `json:"type"`
 	Value any    `json:"value"`
@@ -71,14 +71,14 @@ type PackageValue struct {
 	Version     string `json:"version"`
 }
 
-// GVKValue is the value of the property PropertyGVK: a kind that the bundle brings along.
+// GVKValue is the value of the property PropertyGVK: a kind whose CRD is in the bundle.
 type GVKValue struct {
 	Group   string `json:"group"`
 	Kind    string `json:"kind"`
 	Version string `json:"version"`
 }
 
-// CSVMetadata is the value of the property PropertyCSVMetadata: what a console shows.
+// CSVMetadata is the value of the property PropertyCSVMetadata: the description for a console.
 type CSVMetadata struct {
 	Annotations    map[string]string `json:"annotations"`
 	APIServices    struct{}          `json:"apiServiceDefinitions"`

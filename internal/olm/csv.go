@@ -15,14 +15,15 @@ const (
 	APIVersionCSV = "operators.coreos.com/v1alpha1"
 )
 
-// ClusterServiceVersion is what OLM installs, and shows.
+// ClusterServiceVersion describes one version of the operator: its installation, and its entry in a
+// catalog.
 type ClusterServiceVersion struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        Metadata `json:"metadata"`
 	Spec            Spec     `json:"spec"`
 }
 
-// Metadata is what a manifest says of itself.
+// Metadata is the metadata of a manifest.
 type Metadata struct {
 	Name        string            `json:"name,omitempty"`
 	Namespace   string            `json:"namespace,omitempty"`
@@ -30,7 +31,7 @@ type Metadata struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 }
 
-// Spec is the part of a ClusterServiceVersion's spec that is used.
+// Spec has the fields of a ClusterServiceVersion's spec that the bundle uses.
 type Spec struct {
 	DisplayName    string       `json:"displayName,omitempty"`
 	Description    string       `json:"description,omitempty"`
@@ -45,7 +46,7 @@ type Spec struct {
 	Icon           []Icon       `json:"icon,omitempty"`
 	InstallModes   []Mode       `json:"installModes,omitempty"`
 	CRDs           CRDs         `json:"customresourcedefinitions,omitzero"`
-	// APIServices and Webhooks are never used: the operator makes its webhook configurations
+	// APIServices and Webhooks must be empty: the operator creates its webhook configurations
 	// itself.
 	APIServices   json.RawMessage `json:"apiservicedefinitions,omitempty"`
 	Webhooks      json.RawMessage `json:"webhookdefinitions,omitempty"`
@@ -59,30 +60,30 @@ type Link struct {
 	URL  string `json:"url,omitempty"`
 }
 
-// Maintainer is who is written to.
+// Maintainer is a contact.
 type Maintainer struct {
 	Name  string `json:"name,omitempty"`
 	Email string `json:"email,omitempty"`
 }
 
-// Icon is a picture, in base64.
+// Icon is an image in base64.
 type Icon struct {
 	Data      string `json:"base64data,omitempty"`
 	MediaType string `json:"mediatype,omitempty"`
 }
 
-// Mode says whether the operator may be installed for a choice of namespaces.
+// Mode says whether the operator supports an install mode, such as AllNamespaces.
 type Mode struct {
 	Type      string `json:"type"`
 	Supported bool   `json:"supported"`
 }
 
-// CRDs are the kinds that the operator brings along.
+// CRDs are the kinds of the operator.
 type CRDs struct {
 	Owned []OwnedCRD `json:"owned,omitempty"`
 }
 
-// OwnedCRD describes a kind to whoever reads it in a console.
+// OwnedCRD describes a kind for a console.
 type OwnedCRD struct {
 	Name              string       `json:"name"`
 	Version           string       `json:"version,omitempty"`
@@ -94,14 +95,14 @@ type OwnedCRD struct {
 	StatusDescriptors []Descriptor `json:"statusDescriptors,omitempty"`
 }
 
-// Resource is a kind of object that the operator makes for an object of a CRD.
+// Resource is a kind of object that the operator creates for an object of a CRD.
 type Resource struct {
 	Kind    string `json:"kind"`
 	Name    string `json:"name,omitempty"`
 	Version string `json:"version"`
 }
 
-// Descriptor describes a field.
+// Descriptor describes a field for a console.
 type Descriptor struct {
 	Path         string   `json:"path"`
 	DisplayName  string   `json:"displayName,omitempty"`
@@ -109,41 +110,41 @@ type Descriptor struct {
 	XDescriptors []string `json:"x-descriptors,omitempty"`
 }
 
-// Install is how OLM installs.
+// Install says how OLM installs the operator.
 type Install struct {
 	Strategy string      `json:"strategy"`
 	Spec     InstallSpec `json:"spec"`
 }
 
-// InstallSpec is the operator's Deployment, and its rights.
+// InstallSpec has the operator's Deployment and its permissions.
 type InstallSpec struct {
 	Deployments []Deployment `json:"deployments"`
-	// Permissions are granted in the whole cluster too where the operator is installed for all
-	// namespaces, so none are used.
+	// Permissions must be empty: OLM grants them in the whole cluster if the operator is installed
+	// for all namespaces.
 	Permissions        []Permission `json:"permissions,omitempty"`
 	ClusterPermissions []Permission `json:"clusterPermissions,omitempty"`
 }
 
-// Deployment is one that OLM makes in the namespace of the ClusterServiceVersion.
+// Deployment is a Deployment that OLM creates in the namespace of the ClusterServiceVersion.
 type Deployment struct {
 	Name  string                `json:"name"`
 	Label map[string]string     `json:"label,omitempty"`
 	Spec  appsv1.DeploymentSpec `json:"spec"`
 }
 
-// Permission is what a service account may do.
+// Permission grants rules to a ServiceAccount.
 type Permission struct {
 	ServiceAccountName string              `json:"serviceAccountName"`
 	Rules              []rbacv1.PolicyRule `json:"rules"`
 }
 
-// Image is one that the operator needs.
+// Image is an image that the operator needs.
 type Image struct {
 	Name  string `json:"name"`
 	Image string `json:"image"`
 }
 
-// Group is the API group of the kind.
+// Group returns the API group of the kind.
 func (c OwnedCRD) Group() string {
 	_, group, _ := strings.Cut(c.Name, ".")
 	return group

@@ -1,26 +1,26 @@
-// Package olm holds what the Operator Lifecycle Manager reads: the parts of its formats that this
-// project's bundle uses, and no others. Bundles are decoded into these types strictly, so a field
-// that is not known here is an error and not a surprise on a cluster.
+// Package olm has the formats of the Operator Lifecycle Manager: the parts that this project's
+// bundle and catalog use. Decode is strict, so a misspelt field is an error before it reaches a
+// cluster. The packages compose and check make and check the files. The manager uses none of them.
 package olm
 
-// Names that are the same in every bundle.
+// Names that all versions of the bundle share.
 const (
 	// Package is the name of the operator's package in a catalog.
 	Package = "countersign"
-	// Channel is where every version is published. Conventional names are candidate, fast and
-	// stable; the API is v1alpha1.
+	// Channel is the channel of every version. Conventional names are candidate, fast and stable;
+	// it is candidate because the API is v1alpha1.
 	Channel = "candidate"
-	// Namespace is where the operator must be installed: the RoleBinding of the bundle names it.
+	// Namespace is the namespace of the operator. The RoleBinding of the bundle requires it.
 	Namespace = "countersign-system"
-	// ServiceAccount is the operator's. OLM makes it.
+	// ServiceAccount is the operator's ServiceAccount. OLM creates it.
 	ServiceAccount = "countersign-manager"
 	// WebhookOwner is the ClusterRole that owns the webhook configurations.
 	WebhookOwner = "countersign-webhook-owner"
 )
 
 // Labels by which OLM finds the ClusterRoles and ClusterRoleBindings that it deletes with a
-// ClusterServiceVersion. It sets them on those that it makes itself, and honours them on those that
-// a bundle brings along.
+// ClusterServiceVersion. OLM sets them on objects that it creates, and respects them on objects of
+// the bundle.
 const (
 	LabelOwner          = "olm.owner"
 	LabelOwnerKind      = "olm.owner.kind"
@@ -41,12 +41,13 @@ const (
 	AnnotationMonitoring        = "operatorframework.io/cluster-monitoring"
 	AnnotationNamespace         = "operatorframework.io/suggested-namespace"
 	AnnotationNamespaceTemplate = "operatorframework.io/suggested-namespace-template"
-	// AnnotationFeature is the prefix of the answers that OpenShift's catalogue filters by.
+	// AnnotationFeature is the prefix of the feature annotations, by which OpenShift's catalog
+	// filters.
 	AnnotationFeature = "features.operators.openshift.io/"
 )
 
-// AnnotationOpenShift is the annotation of a bundle that says from which version of OpenShift on
-// catalogues offer it.
+// AnnotationOpenShift is the annotation of a bundle with the first version of OpenShift whose
+// catalog offers it.
 const AnnotationOpenShift = "com.redhat.openshift.versions"
 
 // Files of a bundle, relative to the folder in which its image is built.
@@ -61,10 +62,10 @@ const (
 	CSVFile = ManifestsDir + "/" + Package + ".clusterserviceversion.yaml"
 )
 
-// CSVName is the name of the ClusterServiceVersion of a version such as 0.1.0.
+// CSVName returns the name of the ClusterServiceVersion for a version such as 0.1.0.
 func CSVName(version string) string { return Package + ".v" + version }
 
-// Features are the questions that a bundle answers with "true" or "false".
+// Features returns the features that a bundle must declare as "true" or "false".
 func Features() []string {
 	return []string{
 		"disconnected", "fips-compliant", "proxy-aware", "tls-profiles", "token-auth-aws", "token-auth-azure",
@@ -72,12 +73,13 @@ func Features() []string {
 	}
 }
 
-// OwnerLabels have OLM delete a cluster-scoped object with the ClusterServiceVersion of that name.
+// OwnerLabels returns the labels of a cluster-scoped object that make OLM delete it with the
+// ClusterServiceVersion csv.
 func OwnerLabels(csv string) map[string]string {
 	return map[string]string{LabelOwner: csv, LabelOwnerKind: KindCSV, LabelOwnerNamespace: Namespace}
 }
 
-// BundleAnnotations are the content of AnnotationsFile, and the labels of the bundle's image.
+// BundleAnnotations returns the content of AnnotationsFile, which the bundle's image has as labels.
 func BundleAnnotations() map[string]string {
 	const bundle, test = "operators.operatorframework.io.bundle.", "operators.operatorframework.io.test."
 	return map[string]string{
@@ -93,15 +95,15 @@ func BundleAnnotations() map[string]string {
 	}
 }
 
-// Kind is how OLM takes a kind of object from a bundle.
+// Kind is the form in which OLM accepts a kind of object from a bundle.
 type Kind struct {
 	APIVersion string
 	Namespaced bool
 }
 
-// Kinds are what a bundle may hold besides its ClusterServiceVersion, by name. PriorityClasses and
-// the like, which OLM takes too but never deletes, are left out; API versions are those that no
-// supported cluster has removed.
+// Kinds returns the kinds that a bundle may have besides its ClusterServiceVersion, by name. It
+// omits kinds such as PriorityClass, which OLM accepts but never deletes. Every supported cluster
+// serves the API versions.
 func Kinds() map[string]Kind {
 	const rbac, monitoring = "rbac.authorization.k8s.io/v1", "monitoring.coreos.com/v1"
 	return map[string]Kind{

@@ -12,9 +12,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// What a reader is told to apply fits what make bundle writes: the catalog's image has the folders
-// that OLM is to read, and no others, and the Subscription asks for what the catalog offers, where
-// it may be installed.
+// The objects in docs/openshift.md fit the bundle. The CatalogSource names the folder of the
+// catalog's image, and the Subscription names the package and channel of the catalog and the
+// operator's namespace.
 func TestDocumentedObjectsFit(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "openshift.md"))
 	if err != nil {
@@ -40,10 +40,10 @@ func TestDocumentedObjectsFit(t *testing.T) {
 		}
 	}
 	want := map[string]any{
-		// The image holds no cache, and OLM fails where it is told to read one.
+		// The image has no cache, so the CatalogSource must not name one.
 		"extracted": map[string]any{"catalogDir": "/configs"},
 		"package":   olm.Package, "channel": olm.Channel, "namespace": olm.Namespace,
-		"namespaces": map[string]any{}, // all of them
+		"namespaces": map[string]any{}, // all
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -15,7 +15,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// catalog is what was read of one.
+// catalog is a decoded catalog, and the problems found so far. csv is that of the offered bundle.
 type catalog struct {
 	problems
 	csv      olm.ClusterServiceVersion
@@ -24,7 +24,7 @@ type catalog struct {
 	bundles  []olm.CatalogBundle
 }
 
-// Catalog returns what is wrong with a file-based catalog that offers the bundle, both given by
+// Catalog returns the problems of a file-based catalog that offers a bundle. Both are given by
 // their files.
 func Catalog(files, offered map[string][]byte) []Problem {
 	c := &catalog{}
@@ -42,7 +42,7 @@ func Catalog(files, offered map[string][]byte) []Problem {
 	}
 	for name := range files {
 		if name != olm.CatalogFile && name != olm.CatalogDockerfile {
-			c.add("catalog", "%s has no place in a catalog: every file of it is read", name)
+			c.add("catalog", "%s must not be in the catalog: OLM reads every file of it", name)
 		}
 	}
 	c.read(files[olm.CatalogFile])
@@ -93,8 +93,8 @@ func appendStrict[T any](to []T, raw []byte) ([]T, error) {
 	return append(to, v), nil
 }
 
-// graph checks package and channel: the default channel is there, every entry of a channel is a
-// bundle, and upgrades lead to one head.
+// graph checks package and channel: the default channel exists, its only entry is the bundle, and
+// the upgrade is the one that the bundle declares.
 func (c *catalog) graph() {
 	p, ch := c.packages[0], c.channels[0]
 	if p.Name != olm.Package || ch.Package != olm.Package || p.DefaultChannel != ch.Name || ch.Name != olm.Channel {
@@ -103,10 +103,10 @@ func (c *catalog) graph() {
 	}
 	if p.Icon == nil || len(c.csv.Spec.Icon) != 1 || *p.Icon != olm.CatalogIcon(c.csv.Spec.Icon[0]) ||
 		p.Description != c.csv.Spec.Description {
-		c.add("catalog", "the package is not shown with icon and description of the bundle")
+		c.add("catalog", "the package does not have the icon and description of the bundle")
 	}
 	if len(ch.Entries) != 1 || ch.Entries[0].Name != c.bundles[0].Name {
-		c.add("catalog", "the channel has the entries %v, where the bundle is %q", ch.Entries, c.bundles[0].Name)
+		c.add("catalog", "the channel has the entries %v, but the bundle is %q", ch.Entries, c.bundles[0].Name)
 		return
 	}
 	e := ch.Entries[0]
@@ -114,11 +114,11 @@ func (c *catalog) graph() {
 		c.add("catalog", "%s replaces itself", e.Name)
 	}
 	if e.Replaces != c.csv.Spec.Replaces || e.SkipRange != c.csv.Metadata.Annotations[olm.AnnotationSkipRange] {
-		c.add("catalog", "the channel replaces %q and skips %q, the bundle does not", e.Replaces, e.SkipRange)
+		c.add("catalog", "the channel replaces %q and skips %q, but the bundle does not", e.Replaces, e.SkipRange)
 	}
 }
 
-// bundle checks that the catalog says of the bundle what the bundle says.
+// bundle checks that the catalog describes the bundle as the bundle does itself.
 func (c *catalog) bundle(b olm.CatalogBundle) {
 	if b.Name != c.csv.Metadata.Name || b.Package != olm.Package {
 		c.add("catalog", "the bundle %q of %q is not %q", b.Name, b.Package, c.csv.Metadata.Name)
@@ -156,7 +156,7 @@ func (c *catalog) bundle(b olm.CatalogBundle) {
 		c.add("catalog", "there must be one property each of %s and %s", olm.PropertyPackage, olm.PropertyCSVMetadata)
 	}
 	if list(kinds) != list(ownedKinds(c.csv)) {
-		c.add("catalog", "it offers the kinds %s, the bundle %s", list(kinds), list(ownedKinds(c.csv)))
+		c.add("catalog", "the catalog offers the kinds %s, the bundle %s", list(kinds), list(ownedKinds(c.csv)))
 	}
 }
 
@@ -175,11 +175,11 @@ func (c *catalog) metadata(p olm.Property) {
 		MinKubeVersion: s.MinKubeVersion, Provider: s.Provider,
 	}
 	if !reflect.DeepEqual(v, want) {
-		c.add("catalog", "the property %s is not what the ClusterServiceVersion says", p.Type)
+		c.add("catalog", "the property %s differs from the ClusterServiceVersion", p.Type)
 	}
 }
 
-// value decodes that of a property.
+// value decodes the value of a property.
 func value[T any](p olm.Property) (T, error) {
 	var v T
 	raw, err := json.Marshal(p.Value)

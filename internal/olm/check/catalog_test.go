@@ -14,14 +14,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm/compose"
 )
 
-// Documents of the catalog, in their order.
+// Indexes of the documents of the catalog.
 const (
 	packageDocument = iota
 	channelDocument
 	bundleDocument
 )
 
-// document is a fault of one document of the catalog.
+// document returns a fault in one document of the catalog.
 func document(n int, says string, change func(any) any, path ...any) fault {
 	return fault{func(t *testing.T, f compose.Files) {
 		documents := strings.Split(strings.TrimPrefix(string(f[olm.CatalogFile]), "---\n"), "---\n")
@@ -32,11 +32,11 @@ func document(n int, says string, change func(any) any, path ...any) fault {
 	}, "catalog", says}
 }
 
-// A catalog passes, and no longer does when one thing in it is broken.
+// Catalog accepts the catalog, and reports each fault.
 func TestCatalogChecksFindFaults(t *testing.T) {
 	bundle, catalog := files(t, input(t))
 	if problems := check.Catalog(catalog, bundle); len(problems) > 0 {
-		t.Fatalf("before: %v", problems)
+		t.Fatalf("got problems %v before any fault, want none", problems)
 	}
 	for name, f := range catalogFaults() {
 		t.Run(name, func(t *testing.T) {
@@ -50,55 +50,56 @@ func TestCatalogChecksFindFaults(t *testing.T) {
 func catalogFaults() map[string]fault {
 	property := func(n int, path ...any) []any { return append([]any{"properties", n}, path...) }
 	return map[string]fault{
-		"no default channel":   document(packageDocument, "with default channel", to("stable"), "defaultChannel"),
-		"another package":      document(packageDocument, "package \"other\"", to("other"), "name"),
-		"no icon":              document(packageDocument, "is not shown", to(nil), "icon"),
-		"another description":  document(packageDocument, "is not shown", to("x"), "description"),
-		"a field that is none": document(packageDocument, "unknown field", with("colour", "red")),
-		"a channel of another": document(channelDocument, "channel \"candidate\" of \"other\"", to("other"),
+		"no default channel": document(packageDocument, "with default channel", to("stable"), "defaultChannel"),
+		"another package":    document(packageDocument, "package \"other\"", to("other"), "name"),
+		"no icon":            document(packageDocument, "does not have the icon", to(nil), "icon"),
+		"another description": document(packageDocument, "does not have the icon and description", to("x"),
+			"description"),
+		"an unknown field": document(packageDocument, "unknown field", with("colour", "red")),
+		"a channel of another package": document(channelDocument, "channel \"candidate\" of \"other\"", to("other"),
 			"package"),
-		"an entry without bundle": document(channelDocument, "where the bundle is", to("countersign.v0.0.9"),
+		"an entry without a bundle": document(channelDocument, "but the bundle is", to("countersign.v0.0.9"),
 			"entries", 0, "name"),
-		"an entry less": document(channelDocument, "where the bundle is", dropFirst, "entries"),
-		"an entry more": document(channelDocument, "where the bundle is",
+		"no entry": document(channelDocument, "but the bundle is", dropFirst, "entries"),
+		"two entries": document(channelDocument, "but the bundle is",
 			appended(map[string]any{"name": "countersign.v0.0.9"}), "entries"),
 		"a loop": document(channelDocument, "replaces itself", to("countersign.v0.1.0"), "entries", 0,
 			"replaces"),
-		"another upgrade": document(channelDocument, "the bundle does not", to("countersign.v0.0.9"),
+		"another upgrade": document(channelDocument, "but the bundle does not", to("countersign.v0.0.9"),
 			"entries", 0, "replaces"),
-		"another range": document(channelDocument, "the bundle does not", to("<0.1.0"), "entries", 0,
+		"another range": document(channelDocument, "but the bundle does not", to("<0.1.0"), "entries", 0,
 			"skipRange"),
 		"another bundle": document(bundleDocument, "is not \"countersign.v0.1.0\"", to("countersign.v0.0.9"),
 			"name"),
-		"no image":             document(bundleDocument, "the bundle's image", to(""), "image"),
-		"a related image less": document(bundleDocument, "the related images", dropFirst, "relatedImages"),
+		"no image":                document(bundleDocument, "the bundle's image", to(""), "image"),
+		"a missing related image": document(bundleDocument, "the related images", dropFirst, "relatedImages"),
 		"another version": document(bundleDocument, "the property olm.package", to("0.1.1"),
 			property(0, "value", "version")...),
-		"a kind less": document(bundleDocument, "it offers the kinds",
+		"a missing kind": document(bundleDocument, "the catalog offers the kinds",
 			func(v any) any { items, _ := v.([]any); return append(items[:1:1], items[2:]...) }, "properties"),
-		"another kind": document(bundleDocument, "it offers the kinds", to("ImageRule"),
+		"another kind": document(bundleDocument, "the catalog offers the kinds", to("ImageRule"),
 			property(1, "value", "kind")...),
-		"metadata that differs": document(bundleDocument, "is not what the ClusterServiceVersion says", to("x"),
+		"other metadata": document(bundleDocument, "differs from the ClusterServiceVersion", to("x"),
 			property(3, "value", "displayName")...),
 		"no metadata": document(bundleDocument, "one property each",
 			func(v any) any { items, _ := v.([]any); return items[:3] }, "properties"),
-		"a property that is none": document(bundleDocument, "a property of type", to("olm.other"),
+		"an unknown property": document(bundleDocument, "a property of type", to("olm.other"),
 			property(1, "type")...),
-		"an image with a program": text(olm.CatalogDockerfile, "FROM scratch", "FROM busybox", "catalog",
+		"another base image": text(olm.CatalogDockerfile, "FROM scratch", "FROM busybox", "catalog",
 			"lacks the line"),
-		"another place for it": text(olm.CatalogDockerfile, "=/configs", "=/config", "catalog", "lacks the line"),
-		"a file beside it":     added(olm.CatalogDir+"/countersign/README.md", "x", "catalog", "has no place"),
-		"a document of other kind": text(olm.CatalogFile, "schema: olm.channel", "schema: olm.deprecations", "catalog",
+		"another folder": text(olm.CatalogDockerfile, "=/configs", "=/config", "catalog", "lacks the line"),
+		"another file":   added(olm.CatalogDir+"/countersign/README.md", "x", "catalog", "must not be in"),
+		"an unknown document": text(olm.CatalogFile, "schema: olm.channel", "schema: olm.deprecations", "catalog",
 			"a document of schema"),
-		"no YAML":    added(olm.CatalogFile, "a: [", "catalog", ""),
-		"no catalog": missing(olm.CatalogFile, "catalog", "there are 0, 0 and 0"),
+		"invalid YAML": added(olm.CatalogFile, "a: [", "catalog", ""),
+		"no catalog":   missing(olm.CatalogFile, "catalog", "there are 0, 0 and 0"),
 	}
 }
 
-// maxNoise is a little more than a bundle may have.
+// maxNoise is slightly above the limit for a bundle.
 const maxNoise = 1<<20 + 1<<14
 
-// noise is an object that does not compress to what a bundle may have.
+// noise returns an object that exceeds the limit even when it is compressed.
 func noise() []byte {
 	source := rand.NewChaCha8([32]byte{1})
 	data := make([]byte, maxNoise)

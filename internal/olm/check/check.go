@@ -1,6 +1,6 @@
-// Package check judges a bundle and a catalog from their files alone: what the validators of OLM's
-// tools and scorecard ask for, and beyond that, that the bundle says the same as config/. It does
-// no I/O. It finds what is wrong by reading, not by knowing how package compose writes.
+// Package check checks a bundle and a catalog for OLM from their files alone. It has the rules of
+// OLM's validators and of scorecard, and checks that the bundle has the same objects as config/. It
+// does no I/O, and does not depend on how package compose writes the files.
 package check
 
 import (
@@ -17,14 +17,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// maxSize bounds the bundle, compressed: on its way to a cluster it lies in one ConfigMap.
+// maxSize bounds the compressed manifests, because OLM unpacks a bundle through one ConfigMap.
 const maxSize = 1 << 20
 
-// Problem is one thing that is wrong.
+// Problem is one fault of a bundle or a catalog.
 type Problem struct {
-	// Check is what was being checked.
+	// Check is the name of the check.
 	Check string
-	// Text says what is wrong.
+	// Text describes the fault.
 	Text string
 }
 
@@ -40,29 +40,29 @@ func (p *problems) add(check, format string, args ...any) {
 // Checker compares bundles with config.
 type Checker struct {
 	rendered []unstructured.Unstructured
-	// byTag says that images are named by tag.
+	// byTag requires images by tag instead of by digest.
 	byTag bool
-	// By their text, since reading and compiling is what takes time where many bundles are checked
-	// that differ little.
+	// Caches of decoded objects and compiled CRDs, by their text. Decoding and compiling are slow,
+	// and tests check many bundles that differ little.
 	objects  map[string]unstructured.Unstructured
 	compiled map[string]*compiledCRD
 }
 
-// New returns a Checker that wants bundles to hold those objects, which config/olm renders.
+// New returns a Checker that compares bundles with rendered, the objects of config/olm.
 func New(rendered []unstructured.Unstructured) *Checker {
 	return &Checker{
 		rendered: rendered, objects: map[string]unstructured.Unstructured{}, compiled: map[string]*compiledCRD{},
 	}
 }
 
-// ByTag has the Checker want images by tag, as a bundle that is committed names them: it is older
-// than the digest of its image.
+// ByTag makes the Checker require images by tag alone. A committed bundle names its image by tag,
+// because it is made before the image, whose digest is not known yet.
 func (c *Checker) ByTag() *Checker {
 	c.byTag = true
 	return c
 }
 
-// object reads one. It is shared: it may not be changed.
+// object decodes an object. The result is shared: callers must not change it.
 func (c *Checker) object(text []byte) (unstructured.Unstructured, error) {
 	if o, ok := c.objects[string(text)]; ok {
 		return o, nil
@@ -75,7 +75,7 @@ func (c *Checker) object(text []byte) (unstructured.Unstructured, error) {
 	return o, nil
 }
 
-// bundle is what was read of one.
+// bundle is a decoded bundle, and the problems found so far.
 type bundle struct {
 	*Checker
 	problems
@@ -86,7 +86,7 @@ type bundle struct {
 	examples []unstructured.Unstructured
 }
 
-// Bundle returns what is wrong with a bundle, given by its files, and where it differs from config.
+// Bundle returns the problems of a bundle, which is given by its files.
 func (c *Checker) Bundle(files map[string][]byte) []Problem {
 	b := &bundle{Checker: c, files: files, crds: map[string]*compiledCRD{}}
 	b.layout()
@@ -159,7 +159,7 @@ func (b *bundle) readExtra(name string, o unstructured.Unstructured) {
 	case kind.APIVersion != o.GetAPIVersion():
 		b.add("layout", "%s: %s must be of %s, not %s", name, o.GetKind(), kind.APIVersion, o.GetAPIVersion())
 	case o.GetNamespace() != "":
-		b.add("layout", "%s: names the namespace %s; OLM sets it", name, o.GetNamespace())
+		b.add("layout", "%s: names the namespace %s, but OLM sets it", name, o.GetNamespace())
 	}
 	if o.GetKind() != "CustomResourceDefinition" {
 		return
@@ -172,8 +172,8 @@ func (b *bundle) readExtra(name string, o unstructured.Unstructured) {
 	b.crds[o.GetName()] = crd
 }
 
-// key names an object among others.
+// key returns the kind and name of an object.
 func key(o unstructured.Unstructured) string { return o.GetKind() + "/" + o.GetName() }
 
-// list joins what a message names.
+// list returns the sorted items for a message.
 func list(items []string) string { return strings.Join(slices.Sorted(slices.Values(items)), ", ") }

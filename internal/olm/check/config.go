@@ -13,20 +13,19 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// elsewhere are kinds of config that are no manifests of a bundle: OLM makes them, the
-// ClusterServiceVersion holds them, or OLM takes none.
-func elsewhere() []string {
+// omitted returns the kinds of config that are not manifests of a bundle: OLM creates them, the
+// ClusterServiceVersion has them, or OLM does not accept them.
+func omitted() []string {
 	return []string{"Namespace", "Deployment", "ServiceAccount", "ResourceQuota"}
 }
 
-// sameAsConfig checks that the bundle holds every object of config as it is there, and none
-// besides.
+// sameAsConfig checks that the bundle has exactly the objects of config.
 func (b *bundle) sameAsConfig() {
 	want := map[string]unstructured.Unstructured{}
 	for _, o := range b.rendered {
 		inCSV := (o.GetKind() == "ClusterRole" || o.GetKind() == "ClusterRoleBinding") &&
 			o.GetName() == olm.ServiceAccount
-		if !inCSV && !slices.Contains(elsewhere(), o.GetKind()) {
+		if !inCSV && !slices.Contains(omitted(), o.GetKind()) {
 			want[key(o)] = plain(o)
 		}
 		switch o.GetKind() {
@@ -39,7 +38,7 @@ func (b *bundle) sameAsConfig() {
 	got := map[string]unstructured.Unstructured{}
 	for _, o := range b.extra {
 		if _, ok := got[key(o)]; ok {
-			b.add("config", "%s is there twice", key(o))
+			b.add("config", "%s is a duplicate", key(o))
 		}
 		got[key(o)] = plain(o)
 	}
@@ -48,17 +47,17 @@ func (b *bundle) sameAsConfig() {
 		case !ok:
 			b.add("config", "%s is missing", k)
 		case !reflect.DeepEqual(o.Object, want[k].Object):
-			b.add("config", "%s is not what config has", k)
+			b.add("config", "%s differs from config", k)
 		}
 	}
 	for k := range got {
 		if _, ok := want[k]; !ok {
-			b.add("config", "%s is not of config", k)
+			b.add("config", "%s is not in config", k)
 		}
 	}
 }
 
-// plain leaves out what differs between a bundle and config on purpose.
+// plain returns o without the fields that differ between a bundle and config on purpose.
 func plain(o unstructured.Unstructured) unstructured.Unstructured {
 	o = *o.DeepCopy()
 	o.SetNamespace("")
@@ -70,12 +69,13 @@ func plain(o unstructured.Unstructured) unstructured.Unstructured {
 	return o
 }
 
-// sameNamespace checks what a console makes; that it can be read is checked elsewhere.
+// sameNamespace checks the Namespace that a console creates. namespace checks that it can be
+// decoded.
 func (b *bundle) sameNamespace(want unstructured.Unstructured) {
 	var got map[string]any
 	_ = json.Unmarshal([]byte(b.csv.Metadata.Annotations[olm.AnnotationNamespaceTemplate]), &got)
 	if !reflect.DeepEqual(got, want.Object) {
-		b.add("config", "%s is not what config has", key(want))
+		b.add("config", "%s differs from config", key(want))
 	}
 }
 
@@ -90,5 +90,5 @@ func (b *bundle) sameDeployment(o unstructured.Unstructured) {
 			return
 		}
 	}
-	b.add("config", "%s is not what config has", key(o))
+	b.add("config", "%s differs from config", key(o))
 }

@@ -19,22 +19,22 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// compiledCRD is a CRD as an API server takes it.
+// compiledCRD is a decoded CRD with its compiled schemas, and the errors of its validation.
 type compiledCRD struct {
 	object   apiextensionsv1.CustomResourceDefinition
 	errs     []error
-	versions map[string]*compiledSchema // those that have a valid schema
+	versions map[string]*compiledSchema // versions with a valid schema
 }
 
-// compiledSchema is what objects of one version are checked with.
+// compiledSchema validates objects of one version.
 type compiledSchema struct {
 	structural *structuralschema.Structural
 	fields     validation.SchemaValidator
 	rules      *cel.Validator
-	refused    map[string][]error // what an API server of a version refuses of the rules
+	refused    map[string][]error // errors of the rules, by the version of the API server
 }
 
-// compile reads a CRD, and checks it as an API server does. What is wrong is in errs.
+// compile decodes a CRD, and validates it as an API server does. Errors are in errs.
 func compile(text []byte) *compiledCRD {
 	c := &compiledCRD{versions: map[string]*compiledSchema{}}
 	if err := olm.Decode(text, &c.object); err != nil {
@@ -46,7 +46,7 @@ func compile(text []byte) *compiledCRD {
 	apiextensionsv1.SetDefaults_CustomResourceDefinitionSpec(&crd.Spec)
 	for _, v := range crd.Spec.Versions {
 		if v.Storage {
-			crd.Status.StoredVersions = []string{v.Name} // What a server fills in.
+			crd.Status.StoredVersions = []string{v.Name} // An API server sets this.
 		}
 		c.addVersion(v)
 	}
@@ -97,7 +97,7 @@ func compileSchema(s *apiextensionsv1.JSONSchemaProps) (*compiledSchema, error) 
 	}, nil
 }
 
-// schema returns that of a version that is served; nil: there is none.
+// schema returns the schema of a served version; nil: none.
 func (c *compiledCRD) schema(version string) *apiextensionsv1.JSONSchemaProps {
 	for _, v := range c.object.Spec.Versions {
 		if v.Name == version && v.Served && v.Schema != nil {
@@ -107,7 +107,7 @@ func (c *compiledCRD) schema(version string) *apiextensionsv1.JSONSchemaProps {
 	return nil
 }
 
-// valid checks an object as an API server does: no unknown field, the schema, and its CEL rules.
+// valid validates an object as an API server does: unknown fields, the schema, and its CEL rules.
 func (c *compiledCRD) valid(o unstructured.Unstructured) error {
 	s, ok := c.versions[o.GroupVersionKind().Version]
 	if !ok {

@@ -53,8 +53,8 @@ func (b *bundle) identity() {
 	}
 }
 
-// skipRange checks from which versions one step leads to this one: no further back than the minor
-// version that it replaces, which is the one before its own.
+// skipRange checks that one upgrade skips no minor version. The range begins with the minor version
+// of from, which must be the one before that of to.
 func (b *bundle) skipRange(skip string, from, to *version.Version) {
 	if want := fmt.Sprintf(">=%d.%d.0 <%s", from.Major(), from.Minor(), b.csv.Spec.Version); skip != want {
 		b.add("csv", "%s is %q, not %q", olm.AnnotationSkipRange, skip, want)
@@ -65,7 +65,7 @@ func (b *bundle) skipRange(skip string, from, to *version.Version) {
 	}
 }
 
-// shown checks what a catalogue shows of the operator.
+// shown checks the fields that a catalog shows.
 func (b *bundle) shown() {
 	s := b.csv.Spec
 	for field, text := range map[string]string{
@@ -81,7 +81,7 @@ func (b *bundle) shown() {
 		b.add("csv", "spec.maturity is %q", s.Maturity)
 	}
 	if len(s.Keywords) == 0 || len(s.Maintainers) == 0 || len(s.Links) == 0 {
-		b.add("csv", "keywords, maintainers and links must each have one at least")
+		b.add("csv", "keywords, maintainers and links must each have at least one entry")
 	}
 	for _, m := range s.Maintainers {
 		if _, err := mail.ParseAddress(m.Email); err != nil || m.Name == "" {
@@ -90,7 +90,7 @@ func (b *bundle) shown() {
 	}
 	for _, l := range append([]olm.Link{s.Provider}, s.Links...) {
 		if u, err := url.ParseRequestURI(l.URL); err != nil || u.Scheme != "https" || l.Name == "" {
-			b.add("csv", "the link %q to %q has no name or is no https URL", l.Name, l.URL)
+			b.add("csv", "the link %q to %q has no name, or is no https URL", l.Name, l.URL)
 		}
 	}
 	b.icon()
@@ -104,7 +104,7 @@ func (b *bundle) icon() {
 	}
 	picture, err := base64.StdEncoding.DecodeString(icons[0].Data)
 	if err != nil {
-		b.add("icon", "it is not base64: %v", err)
+		b.add("icon", "the icon is not base64: %v", err)
 		return
 	}
 	root := ""
@@ -114,7 +114,7 @@ func (b *bundle) icon() {
 			break
 		}
 		if err != nil {
-			b.add("icon", "it is not XML: %v", err)
+			b.add("icon", "the icon is not XML: %v", err)
 			return
 		}
 		if start, ok := token.(xml.StartElement); ok && root == "" {
@@ -122,11 +122,11 @@ func (b *bundle) icon() {
 		}
 	}
 	if root != "svg" {
-		b.add("icon", "its root is %q, not svg", root)
+		b.add("icon", "its root element is %q, not svg", root)
 	}
 }
 
-// categories are those that catalogues know.
+// categories returns the categories of OLM's catalogs.
 func categories() []string {
 	return []string{
 		"AI/Machine Learning", "Application Runtime", "Big Data", "Cloud Provider", "Database", "Developer Tools",
@@ -137,7 +137,7 @@ func categories() []string {
 	}
 }
 
-// answers checks the annotations and labels by which a catalogue filters, and a console installs.
+// answers checks the annotations and labels by which a catalog filters and a console installs.
 func (b *bundle) answers() {
 	a := b.csv.Metadata.Annotations
 	levels := []string{"Basic Install", "Seamless Upgrades", "Full Lifecycle", "Deep Insights", "Auto Pilot"}
@@ -147,11 +147,11 @@ func (b *bundle) answers() {
 	}
 	for _, c := range strings.Split(a[olm.AnnotationCategories], ",") {
 		if !slices.Contains(categories(), strings.TrimSpace(c)) {
-			b.add("answers", "%s has %q, which is none", olm.AnnotationCategories, c)
+			b.add("answers", "%s has the unknown category %q", olm.AnnotationCategories, c)
 		}
 	}
 	if n := len(a[olm.AnnotationDescription]); n == 0 || n > 135 {
-		b.add("answers", "%s has %d characters; from 1 to 135 are shown", olm.AnnotationDescription, n)
+		b.add("answers", "%s has %d characters; a catalog shows 1 to 135", olm.AnnotationDescription, n)
 	}
 	if _, err := time.Parse(time.RFC3339, a[olm.AnnotationCreatedAt]); err != nil {
 		b.add("answers", "%s: %v", olm.AnnotationCreatedAt, err)
@@ -166,14 +166,14 @@ func (b *bundle) answers() {
 		"operatorframework.io/os.linux", "operatorframework.io/arch.amd64", "operatorframework.io/arch.arm64",
 	} {
 		if b.csv.Metadata.Labels[label] != "supported" {
-			b.add("answers", "the label %s is not supported, but the image is made for it", label)
+			b.add("answers", "the label %s is not set to supported, but the image is built for it", label)
 		}
 	}
 	b.namespace(a)
 }
 
-// booleans wants each question of OpenShift answered, and no others; and monitoring offered where
-// there is something to monitor by.
+// booleans checks that the bundle declares all features of OpenShift and no others, and offers
+// monitoring if it has a ServiceMonitor.
 func (b *bundle) booleans(annotations map[string]string) {
 	for _, feature := range olm.Features() {
 		if v := annotations[olm.AnnotationFeature+feature]; v != "true" && v != "false" {
@@ -183,19 +183,19 @@ func (b *bundle) booleans(annotations map[string]string) {
 	for key := range annotations {
 		if feature, ok := strings.CutPrefix(key, olm.AnnotationFeature); ok &&
 			!slices.Contains(olm.Features(), feature) {
-			b.add("answers", "nobody asks %s", key)
+			b.add("answers", "%s is not a known feature", key)
 		}
 	}
 	monitored := slices.ContainsFunc(b.extra, func(o unstructured.Unstructured) bool {
 		return o.GetKind() == "ServiceMonitor"
 	})
 	if (annotations[olm.AnnotationMonitoring] == "true") != monitored {
-		b.add("answers", "%s is %q; a ServiceMonitor: %t", olm.AnnotationMonitoring,
+		b.add("answers", "%s is %q; the bundle has a ServiceMonitor: %t", olm.AnnotationMonitoring,
 			annotations[olm.AnnotationMonitoring], monitored)
 	}
 }
 
-// namespace checks what a console makes before it installs.
+// namespace checks the Namespace that a console creates before it installs the operator.
 func (b *bundle) namespace(annotations map[string]string) {
 	if annotations[olm.AnnotationNamespace] != olm.Namespace {
 		b.add("answers", "%s is %q, not %q", olm.AnnotationNamespace, annotations[olm.AnnotationNamespace],

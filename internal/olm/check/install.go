@@ -12,7 +12,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// install checks how OLM installs.
+// install checks install modes, Deployment and containers.
 func (b *bundle) install() {
 	s := b.csv.Spec
 	modes := map[string]bool{}
@@ -26,7 +26,8 @@ func (b *bundle) install() {
 		b.add("install", "the install modes are %v, not %v", s.InstallModes, want)
 	}
 	if s.Webhooks != nil || s.APIServices != nil {
-		b.add("install", "it defines webhooks or API services: the operator makes its webhook configurations itself")
+		b.add("install",
+			"it defines webhooks or API services, but the operator creates its webhook configurations itself")
 	}
 	if s.Install.Strategy != "deployment" || len(s.Install.Spec.Deployments) != 1 {
 		b.add("install", "the strategy must be deployment, with one Deployment")
@@ -36,7 +37,8 @@ func (b *bundle) install() {
 			return p.ServiceAccountName == d.Spec.Template.Spec.ServiceAccountName
 		})
 		if !granted {
-			b.add("install", "Deployment %q runs as %q, which OLM does not make: it has no permissions", d.Name,
+			b.add("install", "Deployment %q runs as %q, which OLM does not create, because it has no permissions",
+				d.Name,
 				d.Spec.Template.Spec.ServiceAccountName)
 		}
 		b.platforms(d)
@@ -51,7 +53,7 @@ func (b *bundle) install() {
 	}
 }
 
-// platforms checks that Pods go only to nodes that the labels promise support for.
+// platforms checks that the Pods run only on nodes of the platforms that the labels declare.
 func (b *bundle) platforms(d olm.Deployment) {
 	promised, chosen := map[string][]string{}, map[string][]string{}
 	for label := range b.csv.Metadata.Labels {
@@ -60,7 +62,7 @@ func (b *bundle) platforms(d olm.Deployment) {
 			promised["kubernetes.io/"+kind] = append(promised["kubernetes.io/"+kind], name)
 		}
 	}
-	// One term, since a node need meet only one of several.
+	// There must be one term, because a node needs to match only one of several.
 	if a := d.Spec.Template.Spec.Affinity; a != nil && a.NodeAffinity != nil &&
 		a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
 		if terms := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms; len(terms) == 1 {
@@ -73,7 +75,7 @@ func (b *bundle) platforms(d olm.Deployment) {
 	}
 	for key, names := range promised {
 		if list(names) != list(chosen[key]) {
-			b.add("install", "the labels promise %s for %s, the Pods are confined to %s", key, list(names),
+			b.add("install", "the labels declare %s for %s, but the Pods run on %s", key, list(names),
 				list(chosen[key]))
 		}
 	}
@@ -88,34 +90,34 @@ func (b *bundle) container(c corev1.Container) {
 	}
 	for _, e := range c.Env {
 		if strings.HasSuffix(strings.ToUpper(e.Name), "_PROXY") {
-			b.add("install", "the container %q sets %s, which is for the cluster to say", c.Name, e.Name)
+			b.add("install", "the container %q sets %s, which the cluster must set", c.Name, e.Name)
 		}
 	}
 	for _, arg := range c.Args {
 		if strings.HasPrefix(arg, "--namespace") {
-			b.add("install", "the container %q is told its namespace, which OLM chooses", c.Name)
+			b.add("install", "the container %q has the flag --namespace, but OLM chooses the namespace", c.Name)
 		}
 	}
 }
 
-// podSecurity checks that the Pods meet the restricted standard, and name no user: on OpenShift the
-// security context constraint restricted-v2 chooses one.
+// podSecurity checks that the Pods meet the restricted Pod Security Standard and set no user: on
+// OpenShift, the security context constraint restricted-v2 chooses one.
 func (b *bundle) podSecurity() {
 	for _, d := range b.csv.Spec.Install.Spec.Deployments {
 		p := d.Spec.Template.Spec
 		if p.HostNetwork || p.HostPID || p.HostIPC {
-			b.add("pod security", "Deployment %q shares something with its node", d.Name)
+			b.add("pod security", "Deployment %q shares namespaces with its node", d.Name)
 		}
 		for _, v := range p.Volumes {
 			if v.HostPath != nil {
-				b.add("pod security", "the volume %q is of the node", v.Name)
+				b.add("pod security", "the volume %q is a hostPath", v.Name)
 			}
 		}
 		if s := p.SecurityContext; s == nil || s.RunAsNonRoot == nil || !*s.RunAsNonRoot || s.SeccompProfile == nil ||
 			s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {
 			b.add("pod security", "the Pods of %q may run as root, or without a seccomp profile", d.Name)
 		} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.FSGroup != nil {
-			b.add("pod security", "the Pods of %q name a user or a group", d.Name)
+			b.add("pod security", "the Pods of %q set a user or a group", d.Name)
 		}
 		for _, c := range append(slices.Clone(p.InitContainers), p.Containers...) {
 			s := c.SecurityContext
@@ -127,25 +129,24 @@ func (b *bundle) podSecurity() {
 			} else if s.RunAsUser != nil || s.RunAsGroup != nil || s.Privileged != nil || s.RunAsNonRoot != nil ||
 				s.SeccompProfile != nil {
 				b.add("pod security",
-					"the container %q names a user or a group, is privileged, or says otherwise than its Pod", c.Name)
+					"the container %q sets a user or a group, is privileged, or overrides its Pod", c.Name)
 			}
 		}
 	}
 }
 
-// TrustedCAFolder is where the operator looks for CAs besides the system's: one of the folders that
-// Go reads.
+// TrustedCAFolder is the folder for CAs in addition to those of the image. Go reads it at startup.
 const TrustedCAFolder = "/etc/pki/tls/certs"
 
-// trustedCA checks that the ConfigMap into which the cluster puts its CAs lies where the operator
-// reads them. It may be absent where nobody injects, so nothing else would tell that the Pods name
-// another.
+// trustedCA checks that the containers mount the ConfigMap with the cluster's CAs in
+// TrustedCAFolder. The ConfigMap is optional, so on a cluster nothing else would detect a wrong
+// name.
 func (b *bundle) trustedCA() {
 	i := slices.IndexFunc(b.extra, func(o unstructured.Unstructured) bool {
 		return o.GetKind() == "ConfigMap" && o.GetLabels()["config.openshift.io/inject-trusted-cabundle"] == "true"
 	})
 	if i < 0 {
-		b.add("trusted CA", "there is no ConfigMap that the cluster puts its CAs into")
+		b.add("trusted CA", "there is no ConfigMap for the CAs of the cluster")
 		return
 	}
 	for _, d := range b.csv.Spec.Install.Spec.Deployments {
@@ -156,13 +157,15 @@ func (b *bundle) trustedCA() {
 		for _, c := range d.Spec.Template.Spec.Containers {
 			if !slices.ContainsFunc(c.VolumeMounts,
 				func(m corev1.VolumeMount) bool { return volumes[m.Name] && m.MountPath == TrustedCAFolder }) {
-				b.add("trusted CA", "the container %q does not have %s in %s", c.Name, key(b.extra[i]), TrustedCAFolder)
+				b.add("trusted CA", "the container %q does not mount %s in %s", c.Name, key(b.extra[i]),
+					TrustedCAFolder)
 			}
 		}
 	}
 }
 
-// images checks that what is related is what is run: a mirror is filled from that list.
+// images checks that the related images are exactly the images that run, because tools mirror the
+// related images.
 func (b *bundle) images() {
 	run := map[string]bool{}
 	for _, d := range b.csv.Spec.Install.Spec.Deployments {
@@ -184,12 +187,12 @@ func (b *bundle) images() {
 		}
 	}
 	if !maps.Equal(run, related) {
-		b.add("images", "related are %s, run are %s", list(slices.Collect(maps.Keys(related))),
+		b.add("images", "the related images are %s, but %s run", list(slices.Collect(maps.Keys(related))),
 			list(slices.Collect(maps.Keys(run))))
 	}
 	container := b.csv.Metadata.Annotations[olm.AnnotationContainerImage]
 	if !run[container] {
-		b.add("images", "%s %q is not run", olm.AnnotationContainerImage, container)
+		b.add("images", "%s %q does not run", olm.AnnotationContainerImage, container)
 	}
 	run[container] = true
 	for image := range run {
@@ -202,8 +205,7 @@ func (b *bundle) images() {
 	}
 }
 
-// named checks that an image is named by digest alone, or, where the bundle is one to be committed,
-// by tag alone.
+// named checks that an image is named by digest alone, or by tag alone for a committed bundle.
 func (b *bundle) named(image string, ref reference.Named) {
 	_, pinned := ref.(reference.Canonical)
 	_, tagged := ref.(reference.Tagged)
@@ -217,6 +219,6 @@ func (b *bundle) named(image string, ref reference.Named) {
 		b.add("images", "%q is not named by digest", image)
 	}
 	if tagged {
-		b.add("images", "%q has a tag: tools that mirror images refuse it", image)
+		b.add("images", "%q has a tag, which tools that mirror images refuse", image)
 	}
 }

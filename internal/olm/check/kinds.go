@@ -13,15 +13,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// kinds checks that the CRDs of the bundle are valid, and are the ones that the
-// ClusterServiceVersion describes.
+// kinds checks that the CRDs of the bundle are valid, and that the ClusterServiceVersion describes
+// exactly these.
 func (b *bundle) kinds() {
 	owned := map[string]bool{}
 	for _, o := range b.csv.Spec.CRDs.Owned {
 		owned[o.Name] = true
 		crd, ok := b.crds[o.Name]
 		if !ok {
-			b.add("kinds", "%s is described but not brought along", o.Name)
+			b.add("kinds", "%s is described, but has no CRD in the bundle", o.Name)
 			continue
 		}
 		if o.Kind != crd.object.Spec.Names.Kind || crd.schema(o.Version) == nil {
@@ -42,7 +42,7 @@ func (b *bundle) kinds() {
 	}
 	for name, crd := range b.crds {
 		if !owned[name] {
-			b.add("kinds", "%s is brought along but not described", name)
+			b.add("kinds", "%s has a CRD, but is not described", name)
 		}
 		for _, err := range crd.errs {
 			b.add("kinds", "%s: %v", name, err)
@@ -50,8 +50,8 @@ func (b *bundle) kinds() {
 	}
 }
 
-// descriptors checks that each describes a field that there is, and that every field of spec and
-// status has one.
+// descriptors checks that each descriptor has an existing field, and that every field of spec and
+// status has a descriptor.
 func (b *bundle) descriptors() {
 	for _, o := range b.csv.Spec.CRDs.Owned {
 		crd, ok := b.crds[o.Name]
@@ -83,7 +83,7 @@ func (b *bundle) described(kind, part string, fields apiextensionsv1.JSONSchemaP
 		}
 		for _, x := range d.XDescriptors {
 			if !slices.Contains(shows(part, x), field.Type) {
-				b.add("descriptors", "%s: %s.%s has the hint %q, which does not show what is of type %s", kind, part,
+				b.add("descriptors", "%s: %s.%s has the hint %q, which does not fit the type %s", kind, part,
 					d.Path, x, field.Type)
 			}
 		}
@@ -96,16 +96,16 @@ func (b *bundle) described(kind, part string, fields apiextensionsv1.JSONSchemaP
 	}
 }
 
-// Hints by which a console chooses how it shows a field, and those of them that are followed by
-// what is chosen from.
+// Prefixes of the hints by which a console chooses how to show a field. A choice follows
+// selectHint.
 const (
 	hint       = "urn:alm:descriptor:"
 	formHint   = hint + "com.tectonic.ui:"
 	selectHint = formHint + "select:"
 )
 
-// shows returns the types of fields that a console shows by a hint; none where the hint is not
-// known, or is one that this project does not use.
+// shows returns the types of fields that a hint fits. It returns none for a hint that is unknown,
+// or that this project does not use.
 func shows(part, x string) []string {
 	types := map[string][]string{
 		"spec " + formHint + "text": {"string"}, "spec " + formHint + "number": {"integer", "number"},
@@ -121,32 +121,32 @@ func shows(part, x string) []string {
 	return types[part+" "+x]
 }
 
-// choices checks that a field that is chosen from a list offers what the schema takes, by an enum
-// or by a rule that says it in words.
+// choices checks that the choices of a field are the values that the schema accepts, by an enum or
+// by a rule such as self in ["a", "b"].
 func (b *bundle) choices(kind, part string, d olm.Descriptor, field apiextensionsv1.JSONSchemaProps) {
-	var offered, taken []string
+	var offered, accepted []string
 	for _, x := range d.XDescriptors {
 		if choice, ok := strings.CutPrefix(x, selectHint); ok {
 			offered = append(offered, choice)
 		}
 	}
 	for _, v := range field.Enum {
-		taken = append(taken, strings.Trim(string(v.Raw), `"`))
+		accepted = append(accepted, strings.Trim(string(v.Raw), `"`))
 	}
 	for _, v := range field.XValidations {
 		if words, ok := strings.CutPrefix(v.Rule, "self in ["); ok {
 			for word := range strings.SplitSeq(strings.TrimSuffix(words, "]"), ", ") {
-				taken = append(taken, strings.Trim(word, `"`))
+				accepted = append(accepted, strings.Trim(word, `"`))
 			}
 		}
 	}
-	if list(offered) != list(taken) {
-		b.add("descriptors", "%s: %s.%s offers %q, where the schema takes %q", kind, part, d.Path, list(offered),
-			list(taken))
+	if list(offered) != list(accepted) {
+		b.add("descriptors", "%s: %s.%s offers %q, but the schema accepts %q", kind, part, d.Path, list(offered),
+			list(accepted))
 	}
 }
 
-// at returns the field to which a path such as roles[0].name leads.
+// at returns the schema of the field at a path such as roles[0].name.
 func at(s apiextensionsv1.JSONSchemaProps, path []string) (apiextensionsv1.JSONSchemaProps, bool) {
 	for _, step := range path {
 		name, _, indexed := strings.Cut(step, "[")
@@ -165,8 +165,8 @@ func at(s apiextensionsv1.JSONSchemaProps, path []string) (apiextensionsv1.JSONS
 	return s, true
 }
 
-// checkExamples checks that each is of a kind that is owned and would be taken by an API server,
-// and that every kind has one.
+// checkExamples checks that an API server would accept each example, that its kind is owned, and
+// that every owned kind has an example.
 func (b *bundle) checkExamples() {
 	if err := json.Unmarshal([]byte(b.csv.Metadata.Annotations[olm.AnnotationExamples]), &b.examples); err != nil {
 		b.add("examples", "%s: %v", olm.AnnotationExamples, err)
@@ -180,7 +180,7 @@ func (b *bundle) checkExamples() {
 	for _, e := range b.examples {
 		delete(missing, e.GetKind())
 		if names[key(e)] {
-			b.add("examples", "%s is there twice", key(e))
+			b.add("examples", "%s is a duplicate", key(e))
 		}
 		names[key(e)] = true
 		if _, ok := e.Object["spec"].(map[string]any); !ok {
@@ -206,7 +206,7 @@ func (b *bundle) example(e unstructured.Unstructured) error {
 	return fmt.Errorf("%s is not a kind of this bundle", e.GroupVersionKind())
 }
 
-// ownedKinds are group, version and kind of what the bundle brings along.
+// ownedKinds returns group, version and kind of the owned CRDs.
 func ownedKinds(csv olm.ClusterServiceVersion) []string {
 	kinds := map[string]bool{}
 	for _, o := range csv.Spec.CRDs.Owned {

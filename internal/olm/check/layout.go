@@ -13,7 +13,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// layout checks what lies where, and that annotations, Dockerfile and folders say the same.
+// layout checks the files and folders, and that annotations and Dockerfile agree with them.
 func (b *bundle) layout() {
 	for _, name := range []string{olm.AnnotationsFile, olm.ScorecardFile, olm.Dockerfile} {
 		if _, ok := b.files[name]; !ok {
@@ -23,7 +23,7 @@ func (b *bundle) layout() {
 	for name := range b.files {
 		dir, known := path.Dir(name), []string{olm.AnnotationsFile, olm.ScorecardFile, olm.Dockerfile}
 		if dir != olm.ManifestsDir && !slices.Contains(known, name) {
-			b.add("layout", "%s has no place in a bundle", name)
+			b.add("layout", "%s must not be in the bundle", name)
 		}
 	}
 	annotations := b.annotations()
@@ -31,10 +31,11 @@ func (b *bundle) layout() {
 	b.scorecard()
 }
 
-// inBundle is a folder as a bundle spells it: relative to its root, and ending in a slash.
+// inBundle returns a folder in the form that annotations need: relative to the bundle, with a final
+// slash.
 func inBundle(dir string) string { return strings.TrimPrefix(dir, olm.BundleDir+"/") + "/" }
 
-// bundleAnnotations is the file of annotations.
+// bundleAnnotations is the content of olm.AnnotationsFile.
 type bundleAnnotations struct {
 	Annotations map[string]string `json:"annotations"`
 }
@@ -59,27 +60,27 @@ func (b *bundle) annotations() map[string]string {
 	}
 	for _, c := range channels {
 		if !strings.HasPrefix(c, "candidate") && !strings.HasPrefix(c, "fast") && !strings.HasPrefix(c, "stable") {
-			b.add("annotations", "the channel %q is called neither candidate, fast nor stable", c)
+			b.add("annotations", "the name of the channel %q does not begin with candidate, fast or stable", c)
 		}
 	}
 	const test = "operators.operatorframework.io.test."
 	if got, want := file.Annotations[test+"config.v1"], inBundle(path.Dir(olm.ScorecardFile)); got != want ||
 		file.Annotations[test+"mediatype.v1"] != "scorecard+v1" {
-		b.add("annotations", "scorecard would look for its configuration in %q, not in %q", got, want)
+		b.add("annotations", "scorecard would read its configuration from %q, not from %q", got, want)
 	}
 	return file.Annotations
 }
 
-// kubernetesOf is how much further Kubernetes' minor version is than that of the OpenShift 4 that
-// has it.
+// kubernetesOf is the difference between the minor versions of Kubernetes 1 and of OpenShift 4,
+// which contains it.
 const kubernetesOf = 13
 
-// openShift checks that catalogues of OpenShift offer the bundle from the version on that has the
-// oldest Kubernetes which it takes.
+// openShift checks that OpenShift offers the bundle from the version with the oldest supported
+// Kubernetes on.
 func (b *bundle) openShift() {
 	oldest, err := version.ParseSemantic(b.csv.Spec.MinKubeVersion)
 	if err != nil {
-		return // told of elsewhere
+		return // oldest reports it
 	}
 	var file bundleAnnotations
 	if err := olm.Decode(b.files[olm.AnnotationsFile], &file); err != nil {
@@ -91,8 +92,8 @@ func (b *bundle) openShift() {
 	}
 }
 
-// dockerfile checks that the image has the annotations as labels, and the folders where the labels
-// say.
+// dockerfile checks that the image has the annotations as labels, and the folders that the labels
+// name.
 func (b *bundle) dockerfile(annotations map[string]string) {
 	labels, copies := map[string]string{}, map[string]string{}
 	from := ""
@@ -106,7 +107,7 @@ func (b *bundle) dockerfile(annotations map[string]string) {
 		case len(words) == 3 && words[0] == "COPY":
 			copies[words[1]] = words[2]
 		case len(words) > 0 && !strings.HasPrefix(words[0], "#"):
-			b.add("dockerfile", "not understood: %s", line)
+			b.add("dockerfile", "unknown instruction: %s", line)
 		}
 	}
 	if from != "scratch" {
@@ -120,11 +121,11 @@ func (b *bundle) dockerfile(annotations map[string]string) {
 		want[dir] = "/" + inBundle(dir)
 	}
 	if !maps.Equal(copies, want) {
-		b.add("dockerfile", "copies %v, where it should %v", copies, want)
+		b.add("dockerfile", "it copies %v, not %v", copies, want)
 	}
 }
 
-// scorecardTests are all tests that scorecard brings along, by suite.
+// scorecardTests returns all tests of scorecard with their suites.
 func scorecardTests() map[string]string {
 	return map[string]string{
 		"basic-check-spec": "basic", "olm-bundle-validation": "olm", "olm-crds-have-validation": "olm",
@@ -171,10 +172,10 @@ func (b *bundle) scorecard() {
 		}
 	}
 	if !reflect.DeepEqual(found, scorecardTests()) {
-		b.add("scorecard", "it runs %s, where it should run %s", fmt.Sprint(found), fmt.Sprint(scorecardTests()))
+		b.add("scorecard", "it runs %s, not %s", fmt.Sprint(found), fmt.Sprint(scorecardTests()))
 	}
 	if len(images) != 1 || images[""] {
-		b.add("scorecard", "the tests are run from the images %s, not from one",
+		b.add("scorecard", "the tests use the images %s, not a single one",
 			list(slices.Collect(maps.Keys(images))))
 	}
 }

@@ -13,27 +13,28 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// grants are single rights: who may do what to which resource, and in which namespace; cluster is
-// for all of them.
+// grants is a set of single permissions. Each says who may do what to which resource in which
+// namespace, or in the whole cluster.
 type grants map[string]bool
 
 const cluster = "the cluster"
 
-// rights checks that whoever installs the bundle grants what whoever applies config/ grants, to
-// everybody, and that none of it is a wildcard.
+// rights checks that the bundle grants exactly the permissions that config/ grants, to the same
+// subjects, and that none of them has a wildcard.
 func (b *bundle) rights() {
 	got, want := granted(b.extra, &b.problems), granted(b.rendered, &b.problems)
 	for _, p := range b.csv.Spec.Install.Spec.ClusterPermissions {
 		got.add(subject(olm.Namespace, p.ServiceAccountName), cluster, p.Rules)
 	}
-	// OLM grants these in the whole cluster where the operator is installed for all namespaces.
+	// OLM grants these in the whole cluster if the operator is installed for all namespaces.
 	for _, p := range b.csv.Spec.Install.Spec.Permissions {
 		got.add(subject(olm.Namespace, p.ServiceAccountName), cluster, p.Rules)
-		b.add("rights", "permissions would hold in the whole cluster: a Role and a RoleBinding of the bundle do not")
+		b.add("rights",
+			"permissions would apply in the whole cluster: use a Role and a RoleBinding of the bundle instead")
 	}
 	for _, g := range slices.Sorted(maps.Keys(got)) {
 		if !want[g] {
-			b.add("rights", "the bundle grants what config does not: %s", g)
+			b.add("rights", "the bundle grants more than config: %s", g)
 		}
 		if strings.Contains(g, "*") {
 			b.add("rights", "a wildcard: %s", g)
@@ -41,14 +42,14 @@ func (b *bundle) rights() {
 	}
 	for _, g := range slices.Sorted(maps.Keys(want)) {
 		if !got[g] {
-			b.add("rights", "config grants what the bundle does not: %s", g)
+			b.add("rights", "the bundle grants less than config: %s", g)
 		}
 	}
 }
 
 func subject(namespace, name string) string { return namespace + "/" + name }
 
-// granted collects what the bindings among objects grant.
+// granted returns the permissions that the bindings among objects grant.
 func granted(objects []unstructured.Unstructured, p *problems) grants {
 	rules := map[string][]rbacv1.PolicyRule{}
 	for _, o := range objects {
@@ -63,7 +64,7 @@ func granted(objects []unstructured.Unstructured, p *problems) grants {
 		scope := cluster
 		switch o.GetKind() {
 		case "RoleBinding":
-			// A bundle names no namespace: OLM sets its own.
+			// The objects of a bundle have no namespace, because OLM sets it.
 			if scope = o.GetNamespace(); scope == "" {
 				scope = olm.Namespace
 			}
@@ -75,7 +76,7 @@ func granted(objects []unstructured.Unstructured, p *problems) grants {
 		decode(o, &binding, p)
 		role, ok := rules[binding.RoleRef.Kind+"/"+binding.RoleRef.Name]
 		if !ok {
-			p.add("rights", "%s refers to %s %q, which is not there", key(o), binding.RoleRef.Kind,
+			p.add("rights", "%s refers to %s %q, which does not exist", key(o), binding.RoleRef.Kind,
 				binding.RoleRef.Name)
 		}
 		for _, s := range binding.Subjects {
@@ -112,9 +113,9 @@ func (g grants) add(who, scope string, rules []rbacv1.PolicyRule) {
 	}
 }
 
-// owner checks that OLM deletes what lies in no namespace with the ClusterServiceVersion, and that
-// the owner of the webhook configurations is among it: without it, they would outlive the operator
-// and shut the cluster.
+// owner checks that OLM deletes cluster-scoped objects with the ClusterServiceVersion, among them
+// the owner of the webhook configurations. Without it, the configurations would outlive the
+// operator and block all admission.
 func (b *bundle) owner() {
 	found := false
 	for _, o := range b.extra {
@@ -122,24 +123,24 @@ func (b *bundle) owner() {
 		if kind.Namespaced || o.GetKind() == "CustomResourceDefinition" {
 			for label := range olm.OwnerLabels("") {
 				if _, ok := o.GetLabels()[label]; ok {
-					b.add("owner", "%s has the label %s: OLM would take it for its own", key(o), label)
+					b.add("owner", "%s has the label %s, so OLM would treat it as its own", key(o), label)
 				}
 			}
 			continue
 		}
 		for label, want := range olm.OwnerLabels(b.csv.Metadata.Name) {
 			if got := o.GetLabels()[label]; got != want {
-				b.add("owner", "%s would stay behind: its label %s is %q, not %q", key(o), label, got, want)
+				b.add("owner", "%s would not be deleted: its label %s is %q, not %q", key(o), label, got, want)
 			}
 		}
 		if o.GetKind() == "ClusterRole" && o.GetName() == olm.WebhookOwner {
 			found = true
 			if rules, _, _ := unstructured.NestedSlice(o.Object, "rules"); len(rules) > 0 {
-				b.add("owner", "%s grants something", key(o))
+				b.add("owner", "%s must not grant anything", key(o))
 			}
 		}
 	}
 	if !found {
-		b.add("owner", "ClusterRole %s is missing: the webhook configurations would stay behind", olm.WebhookOwner)
+		b.add("owner", "ClusterRole %s is missing: the webhook configurations would not be deleted", olm.WebhookOwner)
 	}
 }

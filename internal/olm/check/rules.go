@@ -13,9 +13,9 @@ import (
 	"k8s.io/apiserver/pkg/cel/environment"
 )
 
-// oldest checks that the rules of the CRDs can be installed on the oldest version that the
-// ClusterServiceVersion asks for. An API server takes functions in a new rule that were there a
-// minor version before its own, so that one can go back to that.
+// oldest checks that the rules of the CRDs compile on the oldest version of Kubernetes that the
+// ClusterServiceVersion requires. In a new rule an API server accepts only the functions of the
+// minor version before its own, so that it can be downgraded.
 func (b *bundle) oldest() {
 	kube, err := version.ParseSemantic(b.csv.Spec.MinKubeVersion)
 	if err != nil {
@@ -31,8 +31,8 @@ func (b *bundle) oldest() {
 	}
 }
 
-// refusals returns what an API server of a version refuses of the rules. Compiling takes most of
-// the time of a check, so a schema keeps the result for whoever checks the same CRD again.
+// refusals returns the errors that an API server of a version reports for the rules. It caches them
+// in the schema, because compiling takes most of the time of a check.
 func (s *compiledSchema) refusals(kube *version.Version) []error {
 	errs, ok := s.refused[kube.String()]
 	if !ok {
@@ -43,7 +43,7 @@ func (s *compiledSchema) refusals(kube *version.Version) []error {
 	return errs
 }
 
-// refused returns what does not compile of the rules of a schema and of the schemas in it.
+// refused returns the errors of compiling the rules of a schema and of all schemas in it.
 func refused(s *structuralschema.Structural, functions *environment.EnvSet, path string, root bool) []error {
 	if s == nil {
 		return nil

@@ -15,8 +15,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm/compose"
 )
 
-// An upgrade names what it replaces, moves the owner of the webhook configurations to the new
-// version, and passes every check too.
+// An upgrade declares the replaced version and the skip range, its owner of the webhook
+// configurations belongs to the new version, and the checks find a problem only if it skips a minor
+// version.
 func TestUpgradeReplaces(t *testing.T) {
 	for name, tt := range map[string]struct {
 		replaces, version, skip string
@@ -38,16 +39,16 @@ func TestUpgradeReplaces(t *testing.T) {
 			must(t, yaml.UnmarshalStrict(bundle[olm.CSVFile], &csv))
 			if csv.Spec.Replaces != "countersign.v"+tt.replaces ||
 				csv.Metadata.Annotations[olm.AnnotationSkipRange] != tt.skip {
-				t.Errorf("replaces %q, skips %q", csv.Spec.Replaces, csv.Metadata.Annotations[olm.AnnotationSkipRange])
+				t.Errorf("got replaces %q and skip range %q", csv.Spec.Replaces, csv.Metadata.Annotations[olm.AnnotationSkipRange])
 			}
 			var owner struct{ Metadata olm.Metadata }
 			must(t, yaml.Unmarshal(bundle[manifestFile("countersign-webhook-owner.clusterrole")], &owner))
 			if got := owner.Metadata.Labels[olm.LabelOwner]; got != "countersign.v"+tt.version {
-				t.Errorf("the owner is deleted with %q", got)
+				t.Errorf("got owner label %q, want that of the new version", got)
 			}
 			problems := append(check.New(in.Rendered).Bundle(bundle), check.Catalog(catalog, bundle)...)
 			if tt.jumps != (len(problems) > 0) {
-				t.Errorf("problems: %v", problems)
+				t.Errorf("got problems %v, want some: %t", problems, tt.jumps)
 			}
 		})
 	}
@@ -69,7 +70,7 @@ func TestCommittedBundleIsByTag(t *testing.T) {
 	}
 }
 
-// Go reads the folder in which the operator is given CAs.
+// Go reads the folder that the cluster's CAs are mounted in.
 func TestTrustedCAsAreRead(t *testing.T) {
 	out, err := exec.Command("go", "env", "GOROOT").Output()
 	must(t, err)
@@ -78,11 +79,11 @@ func TestTrustedCAsAreRead(t *testing.T) {
 	_, folders, _ := strings.Cut(string(source), "var certDirectories = []string{")
 	folders, _, _ = strings.Cut(folders, "\n}")
 	if !strings.Contains(folders, `"`+check.TrustedCAFolder+`"`) {
-		t.Errorf("%s is not among the folders that Go reads:%s", check.TrustedCAFolder, folders)
+		t.Errorf("got folders without %s:%s", check.TrustedCAFolder, folders)
 	}
 }
 
-// Without annotations there is much to say, and it is said.
+// A hand-written part without annotations is reported, and does not panic.
 func TestHandWrittenPartWithoutAnnotations(t *testing.T) {
 	in := input(t)
 	var part map[string]any

@@ -10,14 +10,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// Catalog returns the files of a file-based catalog that offers the bundle, Dockerfile included.
+// Catalog returns the files of a file-based catalog that offers the bundle, with its Dockerfile.
+// image is the reference of the bundle's image.
 func Catalog(bundle Files, image string) (Files, error) {
 	csv := &olm.ClusterServiceVersion{}
 	if err := olm.Decode(bundle[olm.CSVFile], csv); err != nil {
 		return nil, fmt.Errorf("reading the ClusterServiceVersion: %w", err)
 	}
 	if len(csv.Spec.Icon) != 1 {
-		return nil, errors.New("the ClusterServiceVersion has not one icon")
+		return nil, errors.New("the ClusterServiceVersion must have exactly one icon")
 	}
 	icon := olm.CatalogIcon(csv.Spec.Icon[0])
 	documents := []any{
@@ -67,6 +68,6 @@ func properties(csv *olm.ClusterServiceVersion) []olm.Property {
 }
 
 func catalogDockerfile() []byte {
-	return []byte("# OLM serves what lies in /configs; the image needs no program of its own.\nFROM scratch\n\n" +
+	return []byte("# OLM serves the files in /configs; the image needs no program.\nFROM scratch\n\n" +
 		"LABEL operators.operatorframework.io.index.configs.v1=/configs\n\nCOPY " + olm.CatalogDir + " /configs/\n")
 }

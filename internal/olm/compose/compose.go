@@ -1,6 +1,7 @@
-// Package compose makes a bundle for OLM, and the catalog that offers it, from a render of
-// config/olm and the part of the ClusterServiceVersion that is written by hand. It does no I/O and
-// reads no clock, so the same input makes the same bytes. It judges nothing: package check does.
+// Package compose makes a bundle for OLM, and a catalog that offers it. Its input is a render of
+// config/olm and the hand-written part of the ClusterServiceVersion. It does no I/O except through
+// the fs.FS of ReadConfig, and reads no clock, so the same input gives the same bytes. It does not
+// check its output: package check does.
 package compose
 
 import (
@@ -24,28 +25,28 @@ import (
 	"github.com/countersign-dev/countersign/internal/olm"
 )
 
-// Input is what a bundle is made from.
+// Input is the input of Bundle.
 type Input struct {
-	// Version is semantic, without a leading v. Replaces is the version that it is an upgrade from;
-	// empty: there is none.
+	// Version is a semantic version without a leading v. Replaces is the version that it upgrades;
+	// empty: it is the first version.
 	Version, Replaces string
-	// Image and BundleImage are references of the operator's image and of the bundle's.
+	// Image and BundleImage are the references of the operator's image and of the bundle's image.
 	Image, BundleImage string
-	// Created is when it was made.
+	// Created is the creation time of the bundle.
 	Created time.Time
-	// Rendered are the objects of config/olm, with Image.
+	// Rendered are the objects of config/olm, rendered with Image.
 	Rendered []unstructured.Unstructured
-	// Samples are shown as examples.
+	// Samples become the examples.
 	Samples []unstructured.Unstructured
-	// CSV is the part of the ClusterServiceVersion that is written by hand, as YAML. Icon is an
-	// SVG, Scorecard the configuration of scorecard.
+	// CSV is the hand-written part of the ClusterServiceVersion in YAML, Icon an SVG, and Scorecard
+	// the configuration of scorecard.
 	CSV, Icon, Scorecard []byte
 }
 
-// Files are contents by path, relative to a root.
+// Files are the contents of files by path, relative to a root.
 type Files map[string][]byte
 
-// Bundle returns the bundle's files, Dockerfile included.
+// Bundle returns the files of the bundle, with its Dockerfile.
 func Bundle(in Input) (Files, error) {
 	csv, err := clusterServiceVersion(in)
 	if err != nil {
@@ -63,7 +64,7 @@ func Bundle(in Input) (Files, error) {
 
 func (f Files) add(path string, content any) error {
 	if _, ok := f[path]; ok {
-		return fmt.Errorf("two objects would be written to %s", path)
+		return fmt.Errorf("two objects have the file name %s", path)
 	}
 	text, err := yaml.Marshal(content)
 	if err != nil {
@@ -73,17 +74,17 @@ func (f Files) add(path string, content any) error {
 	return nil
 }
 
-// addManifests writes what OLM is to apply beside the ClusterServiceVersion.
+// addManifests adds the objects that OLM applies besides the ClusterServiceVersion.
 func (f Files) addManifests(in Input, csv string) error {
 	for _, o := range in.Rendered {
 		switch kind := o.GetKind(); kind {
 		case "Namespace", "Deployment":
-			// In the ClusterServiceVersion.
+			// The ClusterServiceVersion has them.
 		case "ResourceQuota":
-			// OLM takes none: whoever has need of it makes it.
+			// OLM does not accept it. A user whose cluster needs it creates it.
 		case "ServiceAccount":
 			if o.GetName() != olm.ServiceAccount {
-				return fmt.Errorf("ServiceAccount %q: OLM makes %s and no other", o.GetName(), olm.ServiceAccount)
+				return fmt.Errorf("ServiceAccount %q: OLM creates only %s", o.GetName(), olm.ServiceAccount)
 			}
 		case "CustomResourceDefinition":
 			if err := f.add(manifest(o), o.Object); err != nil {
@@ -91,7 +92,7 @@ func (f Files) addManifests(in Input, csv string) error {
 			}
 		default:
 			if (kind == "ClusterRole" || kind == "ClusterRoleBinding") && o.GetName() == olm.ServiceAccount {
-				continue // In the ClusterServiceVersion.
+				continue // The ClusterServiceVersion has it.
 			}
 			extra, err := extraManifest(o, csv)
 			if err != nil {
@@ -109,12 +110,12 @@ func manifest(o unstructured.Unstructured) string {
 	return olm.ManifestsDir + "/" + strings.ToLower(o.GetName()+"."+o.GetKind()) + ".yaml"
 }
 
-// extraManifest returns the object as OLM is to apply it: in the namespace that OLM installs to, or
-// with the labels by which OLM deletes it again.
+// extraManifest returns the object in the form for OLM. A namespaced object loses its namespace,
+// because OLM sets it. A cluster-scoped object gets the labels by which OLM deletes it.
 func extraManifest(o unstructured.Unstructured, csv string) (unstructured.Unstructured, error) {
 	kind, ok := olm.Kinds()[o.GetKind()]
 	if !ok {
-		return o, fmt.Errorf("%s %q: OLM takes no such kind from a bundle", o.GetKind(), o.GetName())
+		return o, fmt.Errorf("%s %q: OLM does not accept this kind in a bundle", o.GetKind(), o.GetName())
 	}
 	o = *o.DeepCopy()
 	if kind.Namespaced {
@@ -141,7 +142,7 @@ func clusterServiceVersion(in Input) (*olm.ClusterServiceVersion, error) {
 		s.Icon != nil || s.RelatedImages != nil ||
 		!reflect.DeepEqual(s.Install, olm.Install{}) || slices.ContainsFunc(s.CRDs.Owned, described) {
 		return nil, errors.New(
-			"the hand-written part of the ClusterServiceVersion names what make bundle fills in: take it out")
+			"the hand-written part of the ClusterServiceVersion sets a field that make bundle fills in: remove it")
 	}
 	csv.Metadata.Name = olm.CSVName(in.Version)
 	csv.Metadata.Namespace = "placeholder"
@@ -159,7 +160,7 @@ func clusterServiceVersion(in Input) (*olm.ClusterServiceVersion, error) {
 	return csv, fillAnnotations(csv, in)
 }
 
-// fillInstall copies the Deployment, and the rights that hold in the whole cluster.
+// fillInstall copies the Deployment, and the cluster-wide permissions.
 func fillInstall(csv *olm.ClusterServiceVersion, in Input) error {
 	var d appsv1.Deployment
 	if err := one(in.Rendered, "Deployment", olm.ServiceAccount, &d); err != nil {
@@ -181,7 +182,7 @@ func fillInstall(csv *olm.ClusterServiceVersion, in Input) error {
 	return nil
 }
 
-// fillKinds adds version and kind to the descriptions of the kinds.
+// fillKinds sets version and kind of each owned CRD.
 func fillKinds(csv *olm.ClusterServiceVersion, in Input) error {
 	for i := range csv.Spec.CRDs.Owned {
 		owned := &csv.Spec.CRDs.Owned[i]
@@ -238,27 +239,27 @@ func fillAnnotations(csv *olm.ClusterServiceVersion, in Input) error {
 		if _, ok := csv.Metadata.Annotations[key]; ok {
 			return fmt.Errorf(
 				"the hand-written part of the ClusterServiceVersion has the annotation %s, which make bundle fills "+
-					"in: take it out", key)
+					"in: remove it", key)
 		}
 		csv.Metadata.Annotations[key] = value
 	}
 	return nil
 }
 
-// skipRange is the versions from which one step leads to this one: all before it, from the minor
-// version on of the one that it replaces.
+// skipRange returns the versions that OLM may upgrade to this one directly: all earlier versions,
+// from the first patch of the minor version of Replaces on. It is empty for the first version.
 func skipRange(in Input) (string, error) {
 	if in.Replaces == "" {
 		return "", nil
 	}
 	from, err := version.ParseSemantic(in.Replaces)
 	if err != nil {
-		return "", fmt.Errorf("the version that is replaced: %w", err)
+		return "", fmt.Errorf("parsing the replaced version: %w", err)
 	}
 	return fmt.Sprintf(">=%d.%d.0 <%s", from.Major(), from.Minor(), in.Version), nil
 }
 
-// one decodes the object of that kind and name.
+// one decodes the object of that kind and name into into.
 func one(objects []unstructured.Unstructured, kind, name string, into any) error {
 	i := slices.IndexFunc(objects, func(o unstructured.Unstructured) bool {
 		return o.GetKind() == kind && o.GetName() == name
