@@ -1,8 +1,7 @@
-// Command columns finds lines that are too long to read: comments and pages of more than 100
-// columns, and code of more than 120. Its arguments are files; make verify gives those of the
-// repository. A line that is better whole is passed over: of a raw string, a table or a block of
-// code, one string alone or beside its key, or without a space. It prints the lines, and ends with
-// 1 where it found some.
+// Command columns prints the lines of files that are too long: more than 100 columns in comments
+// and Markdown, more than 120 in code. make verify runs it on the files of the repository. It
+// ignores lines that cannot be broken well: raw strings, tables, blocks of code, a string alone or
+// with its key, and lines without a space. Its exit status is 1 if it prints a line.
 package main
 
 import (
@@ -17,9 +16,9 @@ import (
 )
 
 const (
-	mostProse = 100
-	mostCode  = 120
-	// tabWidth is how wide editors show a tab.
+	maxProse = 100
+	maxCode  = 120
+	// tabWidth is the width of a tab.
 	tabWidth = 4
 )
 
@@ -37,7 +36,7 @@ func main() {
 			os.Exit(1)
 		}
 		for _, l := range long(file, data) {
-			fmt.Printf("%s:%d: %d columns, at most %d\n", file, l.number, l.width, l.most)
+			fmt.Printf("%s:%d: %d columns, at most %d\n", file, l.number, l.width, l.limit)
 			found = true
 		}
 	}
@@ -46,41 +45,41 @@ func main() {
 	}
 }
 
-// line is a line that is too long. Lines count from 1.
-type line struct{ number, width, most int }
+// line is a line that is too long. Numbers begin at 1.
+type line struct{ number, width, limit int }
 
-// long returns the lines of a file that are too long. The kind of the file is in its name.
+// long returns the lines of a file that are too long. The file's extension decides the limits.
 func long(file string, data []byte) []line {
-	var most func(number int, text string) int
+	var limitOf func(number int, text string) int
 	switch {
 	case generated.Match(data[:min(len(data), 200)]):
 		return nil
 	case filepath.Ext(file) == ".go":
-		most = goLimits(data)
+		limitOf = goLimits(data)
 	case filepath.Ext(file) == ".md":
-		most = pageLimits()
+		limitOf = pageLimits()
 	default: // YAML, make, shell
-		most = commentLimits("#")
+		limitOf = commentLimits("#")
 	}
 	var found []line
 	for i, text := range strings.Split(string(data), "\n") {
 		width := utf8.RuneCountInString(strings.ReplaceAll(text, "\t", strings.Repeat(" ", tabWidth)))
-		if limit := most(i+1, text); limit > 0 && width > limit && breakable(text) {
+		if limit := limitOf(i+1, text); limit > 0 && width > limit && breakable(text) {
 			found = append(found, line{i + 1, width, limit})
 		}
 	}
 	return found
 }
 
-// breakable reports whether text has a space between words, after the mark of a comment or a list,
-// and is more than one string, such as the message that a test expects, or one beside its key.
+// breakable reports whether a line can be broken. It cannot if it has no space after the marker of
+// a comment or a list, or if it is a single string, alone or with its key.
 func breakable(text string) bool {
 	text = strings.TrimLeft(text, "\t /#-*")
 	return strings.ContainsRune(text, ' ') && !oneString.MatchString(text)
 }
 
-// goLimits returns the limit of each line of a Go file. 0 stands for none: a line that begins or
-// ends in a raw string.
+// goLimits returns a function for the limits of the lines of a Go file. 0 means no limit, as for
+// lines of raw strings and directives.
 func goLimits(source []byte) func(number int, text string) int {
 	raw := make(map[int]bool)
 	set := token.NewFileSet()
@@ -106,23 +105,25 @@ func goLimits(source []byte) func(number int, text string) int {
 			strings.HasPrefix(comment, "//+"):
 			return 0
 		case prose(number, text) > 0:
-			return mostProse
+			return maxProse
 		}
-		return mostCode
+		return maxCode
 	}
 }
 
-// commentLimits bounds lines that hold a comment alone, which begins with mark.
+// commentLimits returns a function that limits lines with nothing but a comment, which begins with
+// mark.
 func commentLimits(mark string) func(number int, text string) int {
 	return func(_ int, text string) int {
 		if strings.HasPrefix(strings.TrimSpace(text), mark) {
-			return mostProse
+			return maxProse
 		}
 		return 0
 	}
 }
 
-// pageLimits bounds the lines of a Markdown page outside of its tables and blocks of code.
+// pageLimits returns a function that limits the lines of a Markdown page outside tables and blocks
+// of code.
 func pageLimits() func(number int, text string) int {
 	fenced := false
 	return func(_ int, text string) int {
@@ -133,6 +134,6 @@ func pageLimits() func(number int, text string) int {
 		if fenced || strings.HasPrefix(start, "|") || strings.HasPrefix(start, "<") {
 			return 0
 		}
-		return mostProse
+		return maxProse
 	}
 }

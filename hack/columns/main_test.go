@@ -9,7 +9,7 @@ func TestLong(t *testing.T) {
 	words := func(n int) string { return strings.Repeat("a ", n)[:n-1] + "b" }
 	tests := map[string]struct {
 		file, text string
-		want       int // line, 0: none
+		want       int // number of the line; 0: none
 	}{
 		"a comment of 100":               {"a.go", "package a\n// " + words(97), 0},
 		"a comment of 101":               {"a.go", "package a\n// " + words(98), 2},
@@ -39,9 +39,9 @@ func TestLong(t *testing.T) {
 			found := long(test.file, []byte(test.text))
 			switch {
 			case test.want == 0 && len(found) > 0, test.want > 0 && len(found) != 1:
-				t.Fatalf("found %v, want line %d", found, test.want)
+				t.Fatalf("got %v, want line %d", found, test.want)
 			case test.want > 0 && found[0].number != test.want:
-				t.Errorf("found line %d, want %d", found[0].number, test.want)
+				t.Errorf("got line %d, want %d", found[0].number, test.want)
 			}
 		})
 	}

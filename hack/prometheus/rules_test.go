@@ -164,7 +164,8 @@ func TestAlerts(t *testing.T) {
 	}
 	for name := range all {
 		if !fires[name] || !silent[name] {
-			t.Errorf("%s: has a case in which it fires: %t, and one in which it does not: %t; want both", name, fires[name],
+			t.Errorf("%s: has a case in which it fires: %t, and one in which it does not: %t; want both", name,
+				fires[name],
 				silent[name])
 		}
 	}

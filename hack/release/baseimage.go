@@ -16,12 +16,12 @@ import (
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
 
-// user is who the manager runs as, where the cluster gives it no other.
+// user is the user of the manager, unless the cluster sets another.
 const user = "65532"
 
-// baseIndex returns the image that the manager is put upon, for each platform: root certificates,
-// the user's name, licenses, and nothing else, so no shell and no package of anybody that would
-// have to be followed for holes. It is the same to the byte wherever it is made.
+// baseIndex returns the base image for each platform. It has root certificates, the name of the
+// user and licenses, and nothing else: no shell, and no packages whose vulnerabilities would need
+// tracking. It is reproducible to the byte.
 func baseIndex(created time.Time, platforms []v1.Platform, licenses []packed) (v1.ImageIndex, error) {
 	content, err := baseContent(created, licenses)
 	if err != nil {
@@ -70,8 +70,8 @@ func baseImage(layer v1.Layer, created time.Time, platform v1.Platform) (v1.Imag
 	return mutate.ConfigFile(image, config)
 }
 
-// baseContent is the one layer of the base image. Names may be longer than 100 bytes, which USTAR
-// splits at a folder.
+// baseContent returns the single layer of the base image as a tar. USTAR splits names of more than
+// 100 bytes at a slash.
 func baseContent(created time.Time, licenses []packed) ([]byte, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)
@@ -107,8 +107,8 @@ func baseContent(created time.Time, licenses []packed) ([]byte, error) {
 	return content.Bytes(), nil
 }
 
-// rootCertificates returns Mozilla's roots as PEM. A root that is trusted only for what it issued
-// up to a day is left out, for a file of certificates cannot say so.
+// rootCertificates returns Mozilla's roots as PEM. It omits roots that are trusted only for
+// certificates issued before a date, because a PEM file cannot express that.
 func rootCertificates() []byte {
 	var text bytes.Buffer
 	for root := range bundle.Roots() {

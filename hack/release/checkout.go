@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// checkout is what git says of the sources.
+// checkout is the state of the sources in git.
 type checkout struct {
 	revision string // of HEAD; empty outside of a git checkout
-	changed  bool   // something differs from HEAD
+	changed  bool   // the sources differ from HEAD
 	created  time.Time
 }
 
-// readCheckout reads the state of the sources. A folder outside of git has no revision, and was
-// made in 1970. SOURCE_DATE_EPOCH, where it is set, is the time of creation.
+// readCheckout returns the state of the sources. Outside git they have no revision, and their
+// creation time is the start of 1970. SOURCE_DATE_EPOCH overrides the creation time.
 func readCheckout(ctx context.Context, root string) (checkout, error) {
 	c := checkout{created: time.Unix(0, 0).UTC()}
 	switch _, err := os.Stat(filepath.Join(root, ".git")); {
@@ -44,13 +44,14 @@ func readCheckout(ctx context.Context, root string) (checkout, error) {
 	if given := os.Getenv("SOURCE_DATE_EPOCH"); given != "" {
 		var err error
 		if c.created, err = epoch(given); err != nil {
-			return checkout{}, fmt.Errorf("SOURCE_DATE_EPOCH has to be seconds since 1970: %w", err)
+			return checkout{}, fmt.Errorf("SOURCE_DATE_EPOCH must be seconds since 1970: %w", err)
 		}
 	}
 	return c, nil
 }
 
-// epoch is in UTC, so that what is made does not depend on where it is made.
+// epoch parses seconds since 1970. It returns UTC, so that the output does not depend on the time
+// zone.
 func epoch(seconds string) (time.Time, error) {
 	n, err := strconv.ParseInt(seconds, 10, 64)
 	return time.Unix(n, 0).UTC(), err
@@ -70,9 +71,9 @@ func git(ctx context.Context, root string, args ...string) (string, error) {
 	return strings.TrimRight(string(out), "\n"), nil
 }
 
-// settleEnvironment has every go and git that is started see the same: no settings of the caller
-// that change what is compiled, and a checkout that belongs to another user, as in many a CI's
-// container, read all the same. Whoever runs this runs the checkout's code anyway.
+// settleEnvironment sets the environment of every go and git that this program starts. It removes
+// settings that change compilation. It lets git read a checkout of another user, which is common in
+// containers of CI; that is safe, because the caller runs the code of the checkout anyway.
 func settleEnvironment(root string) error {
 	for _, name := range []string{"GOOS", "GOARCH", "GOARM", "GOEXPERIMENT"} {
 		if err := os.Unsetenv(name); err != nil {
@@ -87,7 +88,7 @@ func settleEnvironment(root string) error {
 		}
 	}
 	return errors.Join(
-		os.Setenv("GOFLAGS", "-trimpath"), // empty, it would be what "go env -w" wrote down
+		os.Setenv("GOFLAGS", "-trimpath"), // if empty, go would use the value of go env -w
 		os.Setenv("GOAMD64", "v1"), os.Setenv("GOARM64", "v8.0"), os.Setenv("CGO_ENABLED", "0"),
 		os.Setenv("GOWORK", "off"),
 		os.Setenv(fmt.Sprintf("GIT_CONFIG_KEY_%d", count), "safe.directory"),

@@ -17,13 +17,13 @@ import (
 // sumsFile lists the checksums in the format of sha256sum.
 const sumsFile = "sha256sums.txt"
 
-// finish turns each folder in dist into an archive, so that every file there can be downloaded by
-// itself, and writes the checksums of them all. The archives are of the given time, and hold
-// nothing of this machine.
+// finish replaces each folder in dist by an archive, because a release offers single files, and
+// writes the checksums of all files. The archives depend only on the contents and on created, not
+// on this machine.
 func finish(dist, version string, created time.Time) error {
 	entries, err := os.ReadDir(dist)
 	if err != nil {
-		return fmt.Errorf("reading what was built: %w", err)
+		return fmt.Errorf("reading the built files: %w", err)
 	}
 	for _, e := range entries {
 		if !e.IsDir() {
@@ -43,7 +43,7 @@ func finish(dist, version string, created time.Time) error {
 	return writeSums(dist)
 }
 
-// pack returns a folder as a gzipped tar, in the order of names.
+// pack returns a gzipped tar of a folder, with the files sorted by name.
 func pack(folder string, created time.Time) ([]byte, error) {
 	var archive bytes.Buffer
 	zip := gzip.NewWriter(&archive)

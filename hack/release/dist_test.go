@@ -23,7 +23,7 @@ func TestFinish(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for range 2 { // again over what the first time wrote
+		for range 2 { // the second run must keep the archives of the first
 			if err := finish(dist, "v1.2.3", time.Unix(1, 0)); err != nil {
 				t.Fatal(err)
 			}
@@ -38,14 +38,14 @@ func TestFinish(t *testing.T) {
 		sums[i] = string(text)
 	}
 	if sums[0] != sums[1] {
-		t.Errorf("the same twice has other checksums:\n%s\n%s", sums[0], sums[1])
+		t.Errorf("got different checksums for the same files:\n%s\n%s", sums[0], sums[1])
 	}
 	var names []string
 	for line := range strings.Lines(sums[0]) {
 		names = append(names, strings.Fields(line)[1])
 	}
 	if got, want := strings.Join(names, " "), "countersign-bundle-1.2.3.tar.gz install.yaml"; got != want {
-		t.Errorf("checksums of %q, want %q", got, want)
+		t.Errorf("got checksums of %q, want %q", got, want)
 	}
 }
 
@@ -58,6 +58,6 @@ func TestFinishWantsPlainFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := finish(dist, "v1.2.3", time.Unix(1, 0)); err == nil || !strings.Contains(err.Error(), "no plain file") {
-		t.Errorf("error %v, want one about the link", err)
+		t.Errorf("got error %v, want one about the link", err)
 	}
 }

@@ -20,27 +20,27 @@ import (
 	"github.com/google/ko/pkg/publish"
 )
 
-// manager is the import path of what is built.
+// manager is the import path of the manager.
 const manager = build.StrictScheme + "github.com/countersign-dev/countersign"
 
-// baseName is what the annotation org.opencontainers.image.base.name says. The base is made here
-// and served nowhere by itself. A name that depended on the registry would make another image for
-// each.
+// baseName is the value of the annotation org.opencontainers.image.base.name. No registry serves
+// the base image by itself. The name is constant, because the image must not depend on the
+// registry.
 const baseName = "localhost/base:latest"
 
 type imageOptions struct {
 	root       string   // of the manager's module
-	repository string   // that is pushed to
+	repository string   // to push to
 	platforms  []string // os/arch
-	version    string   // empty: what git says, and the tag devel
+	version    string   // empty: the version from git, and the tag devel
 	dist       string   // folder for the SBOMs
 }
 
-// versions are semantic ones: they become a tag of the image as they are, so that they hold no "+".
+// versions matches semantic versions without "+", because they become tags of the image.
 var versions = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?$`)
 
-// buildImage builds the manager for every platform, puts it on the base, pushes that with its
-// SBOMs, and returns the repository with the digest.
+// buildImage builds the manager for every platform, adds it to the base image, and pushes the image
+// and its SBOMs. It returns the reference by digest.
 func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	root, err := filepath.Abs(o.root)
 	if err != nil {
@@ -49,7 +49,8 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	repository, err := name.NewRepository(o.repository, name.StrictValidation)
 	if err != nil {
 		return "", fmt.Errorf(
-			"give the repository to push to, without a tag, as registry.example.com/countersign/countersign: %w", err)
+			"give the repository to push to, without a tag, such as registry.example.com/countersign/countersign: %w",
+			err)
 	}
 	if o.version != "" && !versions.MatchString(o.version) {
 		return "", fmt.Errorf("version %q is not of the form v1.2.3 or v1.2.3-rc.1", o.version)
@@ -73,14 +74,14 @@ func buildImage(ctx context.Context, o imageOptions) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("setting up the build: %w", err)
 	}
-	log.SetOutput(io.Discard) // the builder's own remarks on tags that it does not use
-	fmt.Fprintf(os.Stderr, "Building the manager for %s: a few minutes the first time.\n",
+	log.SetOutput(io.Discard) // the builder warns about tags that it does not use
+	fmt.Fprintf(os.Stderr, "Building the manager for %s (a few minutes the first time).\n",
 		strings.Join(o.platforms, " and "))
 	result, err := builder.Build(ctx, manager)
 	if err != nil {
 		return "", fmt.Errorf("building the image: %w", err)
 	}
-	fmt.Fprintf(os.Stderr, "Pushing it to %s, with the SBOMs.\n", repository)
+	fmt.Fprintf(os.Stderr, "Pushing the image and its SBOMs to %s.\n", repository)
 	return push(ctx, repository, o.version, result)
 }
 
@@ -96,7 +97,7 @@ func buildOptions(o imageOptions, source checkout, included []packed) ([]build.O
 	options := []build.Option{
 		build.WithBaseImages(base),
 		build.WithPlatforms(o.platforms...),
-		build.WithJobs(1), // each compiles on every core
+		build.WithJobs(1), // a single compilation uses all cores
 		build.WithTrimpath(true),
 		build.WithDefaultFlags([]string{fmt.Sprintf("-buildvcs=%t", source.revision != "")}),
 		build.WithLdflags(ldflags),
@@ -112,7 +113,7 @@ func buildOptions(o imageOptions, source checkout, included []packed) ([]build.O
 	return options, nil
 }
 
-// builderVersion is what the SBOMs name as their maker.
+// builderVersion returns the version of ko, which the SBOMs name as their creator.
 func builderVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -126,8 +127,8 @@ func builderVersion() string {
 	return ""
 }
 
-// base has the builder take the base that is made here, which reaches the registry as a layer of
-// the image.
+// base returns a function that gives the builder the base image of this package. The registry
+// receives it as a layer of the image.
 func base(platforms []string, created time.Time, included []packed) (build.GetBase, error) {
 	wanted := make([]v1.Platform, 0, len(platforms))
 	for _, spec := range platforms {
@@ -148,7 +149,7 @@ func base(platforms []string, created time.Time, included []packed) (build.GetBa
 	return func(context.Context, string) (name.Reference, build.Result, error) { return reference, index, nil }, nil
 }
 
-// described is what the image says of itself, as labels and as annotations.
+// described returns the labels of the image, which are its annotations too.
 func described(version string, source checkout) map[string]string {
 	about := map[string]string{
 		"org.opencontainers.image.title":       "countersign",
@@ -171,8 +172,8 @@ func described(version string, source checkout) map[string]string {
 	return about
 }
 
-// push pushes the image under the tag of its version, with its SBOMs beside it. Credentials are
-// those of the user's Docker configuration; registries on localhost are spoken to in plain HTTP.
+// push pushes the image under the tag of its version, and its SBOMs. Credentials come from the
+// user's Docker configuration. It uses plain HTTP for registries on localhost.
 func push(ctx context.Context, repository name.Repository, version string, result build.Result) (string, error) {
 	tag := version
 	if tag == "" {

@@ -36,7 +36,7 @@ func startRegistry(t *testing.T) string {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// keepEnvironment puts back what a build settles, after the test.
+// keepEnvironment restores the variables that settleEnvironment changes after the test.
 func keepEnvironment(t *testing.T) {
 	for _, name := range []string{
 		"GOOS", "GOARCH", "GOARM", "GOFLAGS", "GOEXPERIMENT", "GOAMD64", "GOARM64", "CGO_ENABLED", "GOWORK",
@@ -64,7 +64,7 @@ func TestImage(t *testing.T) {
 	}
 	digest, err := name.NewDigest(reference)
 	if err != nil {
-		t.Fatalf("what is printed is no reference with a digest: %v", err)
+		t.Fatalf("got no reference with a digest: %v", err)
 	}
 	index, err := remote.Index(digest)
 	if err != nil {
@@ -72,7 +72,7 @@ func TestImage(t *testing.T) {
 	}
 	images := imagesOf(t, index)
 	if got, want := slices.Sorted(maps.Keys(images)), []string{"linux/amd64", "linux/arm64"}; !cmp.Equal(got, want) {
-		t.Errorf("platforms %v, want %v", got, want)
+		t.Errorf("got platforms %v, want %v", got, want)
 	}
 	for platform, image := range images {
 		t.Run(platform, func(t *testing.T) {
@@ -87,13 +87,12 @@ func TestImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := tagged.Digest.String(); got != digest.DigestStr() {
-		t.Errorf("the tag v1.2.3 is %s, want %s", got, digest.DigestStr())
+		t.Errorf("got %s under the tag v1.2.3, want %s", got, digest.DigestStr())
 	}
 	t.Run("version", func(t *testing.T) { checkVersion(t, images["linux/"+runtime.GOARCH], "v1.2.3") })
 }
 
-// A commit makes the same image, to the byte, in whatever folder it lies, wherever the machine is
-// and whatever registry it is for.
+// A commit gives the same image, to the byte, for every folder, time zone and registry.
 func TestReproducible(t *testing.T) {
 	keepEnvironment(t)
 	platform := "linux/" + runtime.GOARCH
@@ -117,7 +116,7 @@ func TestReproducible(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		checkVersion(t, image, "v1.2.3") // which the tag gives
+		checkVersion(t, image, "v1.2.3") // from the tag
 		text, err := os.ReadFile(filepath.Join(dist, "countersign-linux-"+runtime.GOARCH+".spdx.json"))
 		if err != nil {
 			t.Fatal(err)
@@ -131,14 +130,14 @@ func TestReproducible(t *testing.T) {
 	t.Setenv("GOFLAGS", "-tags=other")
 	again, sbomAgain := build("there")
 	if digest != again {
-		t.Errorf("built twice: %s and %s", digest, again)
+		t.Errorf("got digests %s and %s of two builds, want the same", digest, again)
 	}
 	if diff := cmp.Diff(sbom, sbomAgain); diff != "" {
-		t.Errorf("the SBOMs differ: %s", diff)
+		t.Errorf("got different SBOMs of two builds: %s", diff)
 	}
 }
 
-// What was downloaded without its history has no version and no commit, and builds all the same.
+// Sources without git history build too. Their image has the version devel and no commit.
 func TestImageOutsideOfGit(t *testing.T) {
 	keepEnvironment(t)
 	root := t.TempDir()
@@ -163,10 +162,10 @@ func TestImageOutsideOfGit(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, ok := config.Config.Labels["org.opencontainers.image.revision"]; ok {
-		t.Errorf("the image says that it is of commit %q", got)
+		t.Errorf("got the label of commit %q, want none", got)
 	}
 	if want := time.Unix(0, 0); !config.Created.Equal(want) {
-		t.Errorf("created %v, want %v", config.Created, want)
+		t.Errorf("got created %v, want %v", config.Created, want)
 	}
 	checkVersion(t, image, "devel")
 }
@@ -182,7 +181,7 @@ func TestImageRefuses(t *testing.T) {
 		"no version": {
 			imageOptions{repository: "registry.example.com/countersign", version: "1.2.3"}, "of the form v1.2.3",
 		},
-		"metadata of build": {
+		"build metadata": {
 			imageOptions{repository: "registry.example.com/countersign", version: "v1.2.3+dirty"}, "of the form v1.2.3",
 		},
 		"no platform": {
@@ -193,7 +192,7 @@ func TestImageRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c.options.root, c.options.dist = filepath.Join("..", ".."), t.TempDir()
 			if _, err := buildImage(t.Context(), c.options); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error %v, want one with %q", err, c.want)
+				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
 		})
 	}
@@ -231,13 +230,13 @@ func checkConfig(t *testing.T, image v1.Image, platform string) {
 		t.Fatal(err)
 	}
 	if got := config.Platform().String(); got != platform {
-		t.Errorf("the image listed for %s is for %s", platform, got)
+		t.Errorf("got an image for %s in the entry for %s", got, platform)
 	}
 	if got := config.Config.User; got != "65532" {
-		t.Errorf("user %q, want 65532", got)
+		t.Errorf("got user %q, want 65532", got)
 	}
 	if got, want := config.Config.Entrypoint, []string{"/ko-app/countersign"}; !cmp.Equal(got, want) {
-		t.Errorf("entrypoint %v, want %v", got, want)
+		t.Errorf("got entrypoint %v, want %v", got, want)
 	}
 	manifest, err := image.Manifest()
 	if err != nil {
@@ -250,17 +249,18 @@ func checkConfig(t *testing.T, image v1.Image, platform string) {
 			"title": "countersign", "version": "v1.2.3", "licenses": "Apache-2.0",
 		} {
 			if got := about["org.opencontainers.image."+key]; got != want {
-				t.Errorf("%s: %s is %q, want %q", where, key, got, want)
+				t.Errorf("%s: got %s %q, want %q", where, key, got, want)
 			}
 		}
 		created, err := time.Parse(time.RFC3339, about["org.opencontainers.image.created"])
 		if err != nil || !created.Equal(config.Created.Time) {
-			t.Errorf("%s: created %v (%v), the image says %v", where, created, err, config.Created)
+			t.Errorf("%s: got created %v (%v), want %v as in the image", where, created, err, config.Created)
 		}
 	}
 }
 
-// checkContent wants the base with the licenses and the manager in an image, and nothing else.
+// checkContent checks that an image has the base image, the licenses and the manager, and nothing
+// else.
 func checkContent(t *testing.T, image v1.Image) {
 	files := filesOf(t, image)
 	want := []string{"/etc/group", "/etc/passwd", "/etc/ssl/certs/ca-certificates.crt", "/ko-app/countersign"}
@@ -269,29 +269,29 @@ func checkContent(t *testing.T, image v1.Image) {
 			continue
 		}
 		if !slices.Contains(want, name) {
-			t.Errorf("the image holds %s", name)
+			t.Errorf("got the file %s, want none such", name)
 		}
 	}
 	for _, name := range append(want, "/licenses/github.com/countersign-dev/countersign/LICENSE",
 		"/licenses/go/LICENSE",
 		"/licenses/sigs.k8s.io/controller-runtime/LICENSE", "/licenses/github.com/prometheus/client_golang/NOTICE") {
 		if files[name] == nil {
-			t.Errorf("the image has no %s", name)
+			t.Errorf("got no file %s", name)
 		}
 	}
 	if !bytes.Contains(files["/etc/passwd"], []byte("nonroot:x:65532:65532:")) {
-		t.Errorf("/etc/passwd is %q", files["/etc/passwd"])
+		t.Errorf("got /etc/passwd %q, want the user nonroot", files["/etc/passwd"])
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(files["/etc/ssl/certs/ca-certificates.crt"]) {
-		t.Error("no root certificate can be read")
+		t.Error("got no root certificate that can be parsed")
 	}
 	if n := bytes.Count(files["/etc/ssl/certs/ca-certificates.crt"], []byte("BEGIN CERTIFICATE")); n < 50 {
-		t.Errorf("%d root certificates", n)
+		t.Errorf("got %d root certificates, want at least 50", n)
 	}
 }
 
-// filesOf returns what is no folder in the file system of an image.
+// filesOf returns the files of an image, without folders.
 func filesOf(t *testing.T, image v1.Image) map[string][]byte {
 	t.Helper()
 	content := mutate.Extract(image)
@@ -314,8 +314,8 @@ func filesOf(t *testing.T, image v1.Image) map[string][]byte {
 	}
 }
 
-// checkSBOM wants the same SBOM in the registry and in dist, one that names the image and a module
-// that is in it.
+// checkSBOM checks that registry and dist have the same SBOM, which names the image and its
+// modules.
 func checkSBOM(t *testing.T, index name.Digest, image v1.Image, path string) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -340,7 +340,7 @@ func checkSBOM(t *testing.T, index name.Digest, image v1.Image, path string) {
 		digest.String(), "github.com/countersign-dev/countersign", "sigs.k8s.io/controller-runtime",
 	} {
 		if !names[want] {
-			t.Errorf("%s does not name %s", path, want)
+			t.Errorf("got no package %s in %s", want, path)
 		}
 	}
 	pushed, err := remote.Image(index.Tag(strings.ReplaceAll(digest.String(), ":", "-") + ".sbom"))
@@ -349,7 +349,7 @@ func checkSBOM(t *testing.T, index name.Digest, image v1.Image, path string) {
 	}
 	layers, err := pushed.Layers()
 	if err != nil || len(layers) != 1 {
-		t.Fatalf("the SBOM in the registry has %d layers: %v", len(layers), err)
+		t.Fatalf("got an SBOM with %d layers: %v, want 1", len(layers), err)
 	}
 	content, err := layers[0].Uncompressed()
 	if err != nil {
@@ -357,14 +357,14 @@ func checkSBOM(t *testing.T, index name.Digest, image v1.Image, path string) {
 	}
 	defer content.Close()
 	if got, err := io.ReadAll(content); err != nil || !bytes.Equal(got, text) {
-		t.Errorf("the SBOM in the registry is not the one in %s: %v", path, err)
+		t.Errorf("got an SBOM in the registry that differs from %s: %v", path, err)
 	}
 }
 
-// checkVersion runs the manager that is in an image.
+// checkVersion runs the manager of an image with --version.
 func checkVersion(t *testing.T, image v1.Image, want string) {
 	if image == nil || runtime.GOOS != "linux" {
-		t.Skip("this machine runs no image of these platforms")
+		t.Skip("this machine cannot run an image of these platforms")
 	}
 	binary := filepath.Join(t.TempDir(), "countersign")
 	if err := os.WriteFile(binary, filesOf(t, image)["/ko-app/countersign"], 0o755); err != nil {
@@ -374,6 +374,6 @@ func checkVersion(t *testing.T, image v1.Image, want string) {
 	defer stop()
 	out, err := exec.CommandContext(ctx, binary, "--version").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), want) {
-		t.Errorf("--version: %v, %q, want %q", err, out, want)
+		t.Errorf("--version: got %v, %q, want %q", err, out, want)
 	}
 }

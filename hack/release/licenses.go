@@ -13,19 +13,18 @@ import (
 	"strings"
 )
 
-// licenseNames are the names of the files by which modules say under what terms they may be passed
-// on.
+// licenseNames matches the names of license files in modules.
 var licenseNames = regexp.MustCompile(`(?i)^(licen[sc]e|copying|notice|patents)([.-][a-z0-9.-]+)?$`)
 
-// A packed is a file of the base, or a folder where text is nil.
+// packed is a file of the base image, or a folder if text is nil.
 type packed struct {
 	name string
 	text []byte
 }
 
-// licenses returns the folder licenses/ of the image: the license of the manager, those of all
-// modules that are linked into it on one of the platforms, and that of Go. A module without any is
-// an error.
+// licenses returns the folder licenses/ of the image. It has the license files of the manager, of
+// Go, and of every module that is linked into the manager on a platform. A module without a license
+// file is an error.
 func licenses(ctx context.Context, root string, platforms []string) ([]packed, error) {
 	folders := map[string]string{} // by the name of the module, in the image
 	for _, platform := range platforms {
@@ -35,7 +34,7 @@ func licenses(ctx context.Context, root string, platforms []string) ([]packed, e
 		list.Dir, list.Env = root, append(os.Environ(), "GOOS="+goos, "GOARCH="+arch)
 		out, err := list.Output()
 		if err != nil {
-			return nil, fmt.Errorf("listing what is linked for %s: %w", platform, err)
+			return nil, fmt.Errorf("listing the linked modules for %s: %w", platform, err)
 		}
 		for line := range strings.Lines(string(out)) {
 			if name, folder, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok {
@@ -77,7 +76,7 @@ func licenses(ctx context.Context, root string, platforms []string) ([]packed, e
 	return withFolders(files), nil
 }
 
-// withFolders returns files in order, each after the folders that hold it.
+// withFolders returns the files sorted by name, each after its folders.
 func withFolders(files map[string][]byte) []packed {
 	entries := map[string][]byte{}
 	for name, text := range files {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Each module that is linked has its license there, the same each time.
+// The licenses of linked modules are included, and two calls give the same result.
 func TestLicenses(t *testing.T) {
 	keepEnvironment(t)
 	get := func() []packed {
@@ -21,12 +21,12 @@ func TestLicenses(t *testing.T) {
 	got := get()
 	if !slices.EqualFunc(got, get(),
 		func(a, b packed) bool { return a.name == b.name && string(a.text) == string(b.text) }) {
-		t.Error("they differ from one time to the next")
+		t.Error("got different licenses from two calls")
 	}
 	seen := map[string]bool{".": true}
 	for _, f := range got {
 		if parent := filepath.Dir(strings.TrimSuffix(f.name, "/")); !seen[parent] {
-			t.Errorf("%s comes before its folder", f.name)
+			t.Errorf("got %s before its folder", f.name)
 		}
 		seen[strings.TrimSuffix(f.name, "/")] = true
 	}
@@ -35,7 +35,7 @@ func TestLicenses(t *testing.T) {
 		"go.yaml.in/yaml/v2/LICENSE.libyaml", "k8s.io/client-go/LICENSE",
 	} {
 		if !seen["licenses/"+want] {
-			t.Errorf("%s is missing", want)
+			t.Errorf("got no %s", want)
 		}
 	}
 }

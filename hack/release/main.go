@@ -1,6 +1,6 @@
-// Command release builds what is published: the image of the manager, and the checks and checksums
-// around it. It is a module of its own, so that what builds images stays out of the manager's
-// dependencies. Beside Go modules and the registry that is pushed to, it needs no network.
+// Command release builds and pushes the image of the manager, checks the checkout of a release, and
+// writes archives and checksums. It is a separate module, to keep the image builder out of the
+// manager's dependencies. It needs the network only for Go modules and for the registry.
 package main
 
 import (
@@ -32,27 +32,28 @@ func run(ctx context.Context, args []string) error {
 		"image": runImage, "check-tag": runCheckTag, "finish": runFinish,
 	}
 	if len(args) == 0 || tasks[args[0]] == nil {
-		return fmt.Errorf("say what to do, one of: %s", strings.Join(slices.Sorted(maps.Keys(tasks)), ", "))
+		return fmt.Errorf("name a task, one of: %s", strings.Join(slices.Sorted(maps.Keys(tasks)), ", "))
 	}
 	return tasks[args[0]](ctx, args[1:])
 }
 
-// folders are where the program works: it is run in its own folder.
+// folders are the folders of the sources and of the output. make runs the program in hack/release.
 type folders struct{ root, dist string }
 
 func newFlags(task string) (*flag.FlagSet, *folders) {
 	var in folders
 	f := flag.NewFlagSet("release "+task, flag.ContinueOnError)
 	f.StringVar(&in.root, "root", filepath.Join("..", ".."), "folder of the manager's go.mod")
-	f.StringVar(&in.dist, "dist", filepath.Join("..", "..", "dist"), "folder for what is built")
+	f.StringVar(&in.dist, "dist", filepath.Join("..", "..", "dist"), "folder for the output")
 	return f, &in
 }
 
 func runImage(ctx context.Context, args []string) error {
 	f, in := newFlags("image")
-	repository := f.String("image", "", "repository to push to, as registry.example.com/countersign/countersign")
-	platforms := f.String("platforms", "linux/amd64,linux/arm64", "what to build for")
-	version := f.String("version", "", "version to stamp and to tag with; default: what git says, and the tag devel")
+	repository := f.String("image", "", "repository to push to, such as registry.example.com/countersign/countersign")
+	platforms := f.String("platforms", "linux/amd64,linux/arm64", "platforms to build for")
+	version := f.String("version", "",
+		"version of the manager, and tag of the image; default: the version from git, and the tag devel")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func runImage(ctx context.Context, args []string) error {
 
 func runCheckTag(ctx context.Context, args []string) error {
 	f, in := newFlags("check-tag")
-	version := f.String("version", "", "version that is to be released")
+	version := f.String("version", "", "version to release")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func runCheckTag(ctx context.Context, args []string) error {
 
 func runFinish(ctx context.Context, args []string) error {
 	f, in := newFlags("finish")
-	version := f.String("version", "", "version that is released")
+	version := f.String("version", "", "version to release")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// checkTag wants the checkout to be that of the version's tag, with nothing changed, so that
-// anybody can build what is released again.
+// checkTag returns an error unless the checkout is a clean checkout of the version's tag. Anybody
+// can then build the released files again.
 func checkTag(ctx context.Context, root, version string) error {
 	if !versions.MatchString(version) {
-		return fmt.Errorf("say which version is to be released, as VERSION=v1.2.3 or VERSION=v1.2.3-rc.1; %q is none",
+		return fmt.Errorf("version %q: name the version to release, as VERSION=v1.2.3 or VERSION=v1.2.3-rc.1",
 			version)
 	}
 	root, err := filepath.Abs(root)
@@ -32,7 +32,7 @@ func checkTag(ctx context.Context, root, version string) error {
 	}
 	if changes != "" {
 		return fmt.Errorf(
-			"the checkout has changes, and a release is made of what is committed; commit or remove these:\n%s",
+			"the checkout has changes that are not committed; commit or remove these:\n%s",
 			changes)
 	}
 	head, err := git(ctx, root, "rev-parse", "HEAD")
@@ -43,13 +43,13 @@ func checkTag(ctx context.Context, root, version string) error {
 	if err != nil {
 		return err
 	}
-	commits := strings.Fields(tagged) // the tag, and behind it the commit where the tag is an object of its own
+	commits := strings.Fields(tagged) // the tag, followed by its commit if the tag is annotated
 	if len(commits) == 0 {
-		return fmt.Errorf("there is no tag %s here; make it, or fetch it with: git fetch --tags", version)
+		return fmt.Errorf("there is no tag %s here; create it, or fetch it with: git fetch --tags", version)
 	}
 	if commit := commits[len(commits)-1]; commit != head {
 		return fmt.Errorf(
-			"the checkout is of commit %.12s, and the tag %s is of %.12s; go there with: git checkout %[2]s", head,
+			"the checkout is at commit %.12s, but the tag %s is at %.12s; check it out with: git checkout %[2]s", head,
 			version, commit)
 	}
 	return nil

@@ -22,7 +22,7 @@ func TestCheckTag(t *testing.T) {
 		want    string // empty: no error
 	}{
 		"the tag's own commit": {change: func(*testing.T, string) {}},
-		"a tag of its own": {version: "v1.2.4", change: func(t *testing.T, root string) {
+		"an annotated tag": {version: "v1.2.4", change: func(t *testing.T, root string) {
 			runIn(t, root, "git", "-c", "user.name=ci", "-c", "user.email=ci@example.com", "tag", "-am", "four",
 				"v1.2.4")
 		}},
@@ -63,10 +63,10 @@ func TestCheckTag(t *testing.T) {
 			}
 			err := checkTag(t.Context(), root, version)
 			if c.want == "" && err != nil {
-				t.Errorf("refused: %v", err)
+				t.Errorf("got %v, want no error", err)
 			}
 			if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-				t.Errorf("error %v, want one with %q", err, c.want)
+				t.Errorf("got error %v, want one with %q", err, c.want)
 			}
 		})
 	}

@@ -1,6 +1,6 @@
-// Command servers builds the real servers that the tests and the demo run against, and the clients,
-// where the user's cache folder does not hold them yet, and prints where they are. Arguments name
-// servers of Kubernetes that are built besides, such as kubelet.
+// Command servers builds the servers and clients of the tests and the demo, and prints their paths.
+// It skips those that the user's cache folder already has. Arguments name additional servers of
+// Kubernetes to build, such as kubelet.
 package main
 
 import (
@@ -33,8 +33,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if further := os.Args[1:]; len(further) > 0 {
-		if _, err := build.Kube(ctx, os.Stderr, further...); err != nil {
+	if additional := os.Args[1:]; len(additional) > 0 {
+		if _, err := build.Kube(ctx, os.Stderr, additional...); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,7 @@
-// Command sign signs an image in a registry for one role, as Docker Content Trust does, with the
-// real client: this is how the project signs its own. It reads the repository with the manager's
-// own reader before and after: it signs nothing where the root is not the pinned one, and says who
-// has signed the image then.
+// Command sign signs an image for one role with Docker Content Trust, by the notary client. The
+// project signs its own images with it. Before signing it fetches and verifies the repository with
+// the manager's code, and refuses a root that is not the pinned one. Afterwards it does so again,
+// and prints the roles that have signed the image.
 package main
 
 import (
@@ -38,16 +38,16 @@ func run(ctx context.Context, args []string) error {
 	f := pflag.NewFlagSet("sign", pflag.ContinueOnError)
 	f.StringVar(&r.role, "role", "", "role to sign for, such as ci: the delegation targets/ci")
 	f.StringVar(&r.image, "image", "",
-		"repository with the digest, as registry.example.com/countersign/countersign@sha256:...")
-	f.StringVar(&r.tag, "tag", "", "tag of that digest, such as v1.2.3")
+		"image by digest, such as registry.example.com/countersign/countersign@sha256:...")
+	f.StringVar(&r.tag, "tag", "", "tag of the image, such as v1.2.3")
 	f.StringVar(&r.server, "server", os.Getenv("NOTARY_SERVER"), "URL of the Notary server (default $NOTARY_SERVER)")
 	f.StringVar(&r.serverCA, "server-ca", os.Getenv("NOTARY_CA"),
-		"file of certificates that the server's must chain to (default $NOTARY_CA, else the system's)")
+		"file with the CAs of the server's certificate (default $NOTARY_CA, or the system's CAs)")
 	f.StringVar(&r.rootKeyID, "root-key-id", os.Getenv("NOTARY_ROOT_KEY_ID"),
 		"canonical ID of the repository's root key, as \"docker trust inspect\" prints it "+
 			"(default $NOTARY_ROOT_KEY_ID)")
 	f.StringVar(&r.key, "key", os.Getenv("NOTARY_KEY"),
-		"file of the role's private key (default $NOTARY_KEY); NOTARY_DELEGATION_PASSPHRASE opens an encrypted one")
+		"file of the role's private key (default $NOTARY_KEY); NOTARY_DELEGATION_PASSPHRASE decrypts it")
 	if err := f.Parse(args); err != nil {
 		return err
 	}

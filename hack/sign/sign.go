@@ -28,25 +28,26 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
-// request says what is to be signed, and how.
+// request has the image to sign, and the settings for it.
 type request struct {
 	role, image, tag string
 	server, serverCA string
 	rootKeyID        string
 	key, passphrase  string
-	auth             string // user:password, base64, as the client has it
+	auth             string // base64 of user:password, in the format of the notary client
 	tokenServices    []string
 	progress         io.Writer
 }
 
-// manifest is what a signature is about.
+// manifest is the signed content: a manifest's repository, digest and size.
 type manifest struct {
 	repository string
 	digest     string
 	size       int64
 }
 
-// sign signs the image and returns, joined, the roles that have signed this digest under this tag.
+// sign signs the image. It returns the roles that have signed the digest under the tag, joined by
+// commas.
 func sign(ctx context.Context, r request) (string, error) {
 	if err := r.complete(); err != nil {
 		return "", err
@@ -60,7 +61,7 @@ func sign(ctx context.Context, r request) (string, error) {
 		return "", err
 	}
 	if _, err := reader.Fetch(ctx, trust.Subject{Repository: m.repository}, nil); err != nil {
-		return "", fmt.Errorf("nothing was signed, for what the server holds could not be verified: %w", err)
+		return "", fmt.Errorf("nothing was signed, because the metadata on the server could not be verified: %w", err)
 	}
 	binaries, err := build.Notary(ctx, r.progress)
 	if err != nil {
@@ -71,24 +72,24 @@ func sign(ctx context.Context, r request) (string, error) {
 	}
 	evidence, err := reader.Fetch(ctx, trust.Subject{Repository: m.repository}, nil)
 	if err != nil {
-		return "", fmt.Errorf("reading back what was signed: %w", err)
+		return "", fmt.Errorf("verifying the new signature: %w", err)
 	}
 	roles := signedBy(evidence, r.tag, m.digest)
 	if !slices.Contains(roles, r.role) {
 		return "", fmt.Errorf(
-			"the client reported no error, and yet role %q has not signed %s of %s:%s: is the key one of its "+
+			"the client reported no error, but role %q has not signed %s of %s:%s: is the key one of its "+
 				"delegation?", r.role, m.digest, m.repository, r.tag)
 	}
 	return strings.Join(roles, ", "), nil
 }
 
-// complete tells all that is missing at once.
+// complete returns an error that lists all missing settings.
 func (r *request) complete() error {
 	var missing []error
 	for _, setting := range []struct{ value, what string }{
 		{r.role, "ROLE, the role to sign for"},
-		{r.image, "IMAGE, the repository with the digest"},
-		{r.tag, "VERSION, the tag of that digest"},
+		{r.image, "IMAGE, the image by digest"},
+		{r.tag, "VERSION, the tag of the image"},
 		{r.server, "NOTARY_SERVER, the URL of the Notary server"},
 		{r.rootKeyID, "NOTARY_ROOT_KEY_ID, the ID of the repository's root key"},
 		{r.key, "NOTARY_KEY, the file of the role's private key"},
@@ -100,9 +101,9 @@ func (r *request) complete() error {
 	return errors.Join(missing...)
 }
 
-// manifest asks the registry for what is to be signed. The digest is computed from what came, and
-// the tag has to be of it: otherwise another image would be signed than the one that a user of the
-// tag gets.
+// manifest fetches the manifest from the registry, and computes its digest from the content. The
+// tag must have this digest. Otherwise users of the tag would get another image than the signed
+// one.
 func (r *request) manifest(ctx context.Context) (manifest, error) {
 	ref, err := imageref.Parse(r.image)
 	if err != nil {
@@ -110,7 +111,7 @@ func (r *request) manifest(ctx context.Context) (manifest, error) {
 	}
 	digest, err := name.NewDigest(r.image)
 	if err != nil {
-		return manifest{}, fmt.Errorf("an image is signed by its digest: %w", err)
+		return manifest{}, fmt.Errorf("name the image by its digest: %w", err)
 	}
 	options := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
 	d, err := remote.Get(digest, options...)
@@ -122,12 +123,13 @@ func (r *request) manifest(ctx context.Context) (manifest, error) {
 		return manifest{}, fmt.Errorf("reading the tag %s: %w", r.tag, err)
 	}
 	if tagged.Digest != d.Digest {
-		return manifest{}, fmt.Errorf("the tag %s is of %s in the registry, not of %s", r.tag, tagged.Digest, d.Digest)
+		return manifest{}, fmt.Errorf("the tag %s has the digest %s in the registry, not %s", r.tag, tagged.Digest,
+			d.Digest)
 	}
 	return manifest{repository: ref.Name(), digest: d.Digest.String(), size: int64(len(d.Manifest))}, nil
 }
 
-// reader is the manager's own reader of signatures.
+// reader returns the manager's code for fetching and verifying the repository.
 func (r *request) reader() (*notary.Root, error) {
 	cfg := registry.Config{Server: r.server, TokenServices: r.tokenServices}
 	if r.serverCA != "" {
@@ -151,8 +153,8 @@ func (r *request) reader() (*notary.Root, error) {
 	return notary.New(notary.Config{Name: "release", RootKeyIDs: []string{r.rootKeyID}}, get)
 }
 
-// publish has the client sign and publish. Its trust directory, with the role's key, is a temporary
-// one.
+// publish signs and publishes with the notary client. The client's trust directory, which holds the
+// role's key, is temporary.
 func (r *request) publish(ctx context.Context, client string, m manifest) error {
 	dir, err := os.MkdirTemp("", "countersign-sign-")
 	if err != nil {
@@ -167,10 +169,11 @@ func (r *request) publish(ctx context.Context, client string, m manifest) error 
 	if passphrase == "" {
 		if block, _ := pem.Decode(key); block == nil || strings.Contains(block.Type, "ENCRYPTED") {
 			return fmt.Errorf(
-				"the key of role %q is no plain private key in PEM; where it is encrypted, as \"notary key export\" "+
+				"the key of role %q is no unencrypted private key in PEM; for an encrypted one, as \"notary key "+
+					"export\" "+
 					"writes it, set NOTARY_DELEGATION_PASSPHRASE", r.role)
 		}
-		passphrase = rand.Text() // of the client's own copy
+		passphrase = rand.Text() // encrypts the client's copy
 	}
 	file := filepath.Join(dir, "import.key")
 	if err := os.WriteFile(file, key, 0o600); err != nil {

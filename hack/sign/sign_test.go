@@ -24,15 +24,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// release is an image in a registry, and its repository on a Notary server with the delegations of
-// ci and qa.
+// release is an image in a registry, and its repository on a Notary server with delegations for ci
+// and qa.
 type release struct {
-	client     *notaryserver.Client // of who administers the repository
+	client     *notaryserver.Client // of the repository's administrator
 	repository string
-	image      string // with its digest
+	image      string // by digest
 	digest     string
 	size       int
-	request    request           // of role ci
+	request    request           // for role ci
 	keys       map[string]string // role -> file
 	keyIDs     map[string]string // role -> canonical ID
 }
@@ -75,7 +75,7 @@ func newRelease(t *testing.T) release {
 	return r
 }
 
-// push puts an image for two platforms into the registry, as v1.2.3, and returns its reference.
+// push pushes an image for two platforms as v1.2.3, and returns its reference by digest.
 func (r *release) push(t *testing.T) string {
 	t.Helper()
 	index, err := random.Index(1024, 1, 2)
@@ -97,7 +97,7 @@ func (r *release) push(t *testing.T) string {
 	return r.repository + "@" + r.digest
 }
 
-// evidence is what the manager's reader finds.
+// evidence fetches and verifies the repository.
 func (r *release) evidence(t *testing.T) trust.Evidence {
 	t.Helper()
 	reader, err := r.request.reader()
@@ -116,7 +116,7 @@ func (r *release) signed(t *testing.T) string {
 	return strings.Join(signedBy(r.evidence(t), "v1.2.3", r.digest), " ")
 }
 
-// decided is what a gate under the project's own sample policy says of the tag.
+// decided returns the decision of the project's sample policy on the tag.
 func (r *release) decided(t *testing.T) policy.Decision {
 	t.Helper()
 	sample, err := os.ReadFile(filepath.Join("..", "..", "config", "samples", "imagepolicy_countersign.yaml"))
@@ -137,7 +137,7 @@ func (r *release) decided(t *testing.T) policy.Decision {
 	return set.Decide(policy.Request{Image: r.repository + ":v1.2.3", Now: time.Now()}, verified{t, r})
 }
 
-// verified is the one trust root of the sample, over the server.
+// verified is the trust root of the sample, with the evidence of the server.
 type verified struct {
 	t *testing.T
 	r *release
@@ -146,7 +146,7 @@ type verified struct {
 // Usable implements policy.Roots.
 func (v verified) Usable(root string) error {
 	if root != "countersign" {
-		v.t.Errorf("the sample asks for the TrustRoot %q", root)
+		v.t.Errorf("got TrustRoot %q in the sample, want countersign", root)
 	}
 	return nil
 }
@@ -164,18 +164,18 @@ func (v verified) Evidence(trust.Key) (trust.Evidence, time.Duration, error) {
 func TestSign(t *testing.T) {
 	r := newRelease(t)
 	if got := r.signed(t); got != "" {
-		t.Fatalf("signed by %q before anybody signed", got)
+		t.Fatalf("got signatures by %q at first, want none", got)
 	}
 	roles, err := sign(t.Context(), r.request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := r.signed(t); roles != "ci" || got != "ci" {
-		t.Errorf("after ci signed: told %q, signed by %q; qa is to be missing", roles, got)
+		t.Errorf("after ci signed: got roles %q, signatures by %q, want ci alone", roles, got)
 	}
 	if d, want := r.decided(t), `role "qa" has not signed `+
 		r.digest[:len("sha256:12345678")]; d.Verdict != policy.Denied || !strings.Contains(d.Message, want) {
-		t.Errorf("after ci signed: verdict %v, %q, want a denial with %q", d.Verdict, d.Message, want)
+		t.Errorf("after ci signed: got verdict %v, %q, want a denial with %q", d.Verdict, d.Message, want)
 	}
 	qa := r.request
 	qa.role, qa.key = "qa", r.keys["qa"]
@@ -183,10 +183,11 @@ func TestSign(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := r.signed(t); roles != "ci, qa" || got != "ci qa" {
-		t.Errorf("after both signed: told %q, signed by %q", roles, got)
+		t.Errorf("after both signed: got roles %q, signatures by %q, want ci and qa", roles, got)
 	}
 	if d := r.decided(t); d.Verdict != policy.Admitted || d.Digest != r.digest {
-		t.Errorf("after both signed: verdict %v, digest %q, %q, want %s to be admitted", d.Verdict, d.Digest, d.Message,
+		t.Errorf("after both signed: got verdict %v, digest %q, %q, want %s to be admitted", d.Verdict, d.Digest,
+			d.Message,
 			r.digest)
 	}
 	for _, role := range []string{"ci", "qa"} {
@@ -196,12 +197,12 @@ func TestSign(t *testing.T) {
 		}
 		want := fmt.Sprintf("v1.2.3 %s %d targets/%s", strings.TrimPrefix(r.digest, "sha256:"), r.size, role)
 		if !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
-			t.Errorf("the client lists %q, want %q", out, want)
+			t.Errorf("got %q from notary list, want %q", out, want)
 		}
 	}
 }
 
-// A key as the client exports it, encrypted, is what most signers have.
+// An encrypted key, as the client exports it, needs the right passphrase.
 func TestSignWithEncryptedKey(t *testing.T) {
 	r := newRelease(t)
 	r.request.key = filepath.Join(t.TempDir(), "exported.key")
@@ -210,18 +211,18 @@ func TestSignWithEncryptedKey(t *testing.T) {
 	}
 	if _, err := sign(t.Context(), r.request); err == nil ||
 		!strings.Contains(err.Error(), "NOTARY_DELEGATION_PASSPHRASE") {
-		t.Errorf("without the passphrase: %v", err)
+		t.Errorf("without the passphrase: got %v, want an error that names the variable", err)
 	}
 	r.request.passphrase = "wrong-passphrase"
 	if _, err := sign(t.Context(), r.request); err == nil {
-		t.Error("signed with a wrong passphrase")
+		t.Error("with a wrong passphrase: got no error")
 	}
 	if got := r.signed(t); got != "" {
-		t.Errorf("signed by %q", got)
+		t.Errorf("got signatures by %q, want none", got)
 	}
 	r.request.passphrase = "demo-passphrase"
 	if roles, err := sign(t.Context(), r.request); err != nil || roles != "ci" {
-		t.Errorf("signed by %q: %v", roles, err)
+		t.Errorf("got roles %q, error %v, want ci", roles, err)
 	}
 }
 
@@ -233,7 +234,7 @@ func TestSignRefuses(t *testing.T) {
 		change func(*request)
 		want   string
 	}{
-		"the tag was moved": {func(*request) {}, "the tag v1.2.3 is of " + moved.digest},
+		"the tag was moved": {func(*request) {}, "the tag v1.2.3 has the digest " + moved.digest},
 		"another root": {
 			func(q *request) { q.image, q.rootKeyID = moved.repository+"@"+moved.digest, strings.Repeat("0", 64) },
 			"nothing was signed",
@@ -251,11 +252,11 @@ func TestSignRefuses(t *testing.T) {
 			q := r.request
 			c.change(&q)
 			if roles, err := sign(t.Context(), q); err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("signed by %q, error %v, want one with %q", roles, err, c.want)
+				t.Errorf("got roles %q, error %v, want an error with %q", roles, err, c.want)
 			}
 		})
 	}
 	if got := moved.signed(t); got != "" {
-		t.Errorf("signed by %q", got)
+		t.Errorf("got signatures by %q, want none", got)
 	}
 }

@@ -5,8 +5,8 @@
 
 {{ range . -}}
 The group and version `{{ .GroupVersionString }}` has two kinds, both cluster-scoped: [ImagePolicy](#imagepolicy) and [TrustRoot](#trustroot). The pages on
-[ImagePolicy](spec/imagepolicy.md) and [TrustRoot](spec/trustroot.md) explain them, with examples, conditions and remedies. This page lists every
-field, and what the API server refuses.
+[ImagePolicy](spec/imagepolicy.md) and [TrustRoot](spec/trustroot.md) explain them, with examples, conditions and remedies. This page lists all
+fields, and the values that the API server refuses.
 {{- $gv := . }}
 {{- range .SortedKinds }}
 {{- template "type" $gv.TypeForKind . }}
@@ -25,14 +25,14 @@ field, and what the API server refuses.
 {{ regexReplaceAll "\\[Duration\\]\\([^)]*\\)" (markdownRenderType .Type) "duration" }}
 {{- end -}}
 
-{{- /* The texts of some rules: their messages, or those among which their expressions choose. What is given goes into one of them. */ -}}
+{{- /* The messages of rules, or all messages that their expressions can return, with <the value> for the value. */ -}}
 {{- define "refusals" -}}
 {{- $before := .before }}{{ $between := .between -}}
 {{- range .rules -}}
 {{- $texts := list .Message -}}
 {{- if not .Message -}}
 {{- $texts = list -}}
-{{- range regexFindAll "\\? \"[^\"]+\" :" (regexReplaceAll `" \+ self[.]filter[^"]*("[^"]*"[^"]*)*\[0\] \+ "` (replace "\" + self + (self.endsWith(\"/\") ? \"\" : \"/\") + \"" "<what is given>/" .MessageExpression) "<what is given>") -1 -}}
+{{- range regexFindAll "\\? \"[^\"]+\" :" (regexReplaceAll `" \+ self[.]filter[^"]*("[^"]*"[^"]*)*\[0\] \+ "` (replace "\" + self + (self.endsWith(\"/\") ? \"\" : \"/\") + \"" "<the value>/" .MessageExpression) "<the value>") -1 -}}
 {{- $texts = append $texts (trimSuffix "\" :" (trimPrefix "? \"" .)) -}}
 {{- end -}}
 {{- end -}}
@@ -40,7 +40,7 @@ field, and what the API server refuses.
 {{- end -}}
 {{- end -}}
 
-{{- /* That a field has to be given is a column of its own. The rules of a type, and of the items of an array, stand with that type. */ -}}
+{{- /* The limits of a field. The column required is separate. Rules of a type, and of the items of an array, are listed with that type. */ -}}
 {{- define "limits" -}}
 {{- $array := hasSuffix " array" (markdownRenderType .Type) -}}
 {{- $limits := list -}}
@@ -85,7 +85,7 @@ Appears in
 {{- end }}
 {{- if $type.Members }}
 
-| field | type | required | default | what it says | limits |
+| field | type | required | default | description | limits |
 |---|---|---|---|---|---|
 {{- range $type.Members }}
 | `{{ .Name }}` | {{ template "fieldType" . }} | {{ template "required" . }} | {{ with .Default }}`{{ . }}`{{ end }} | {{ if eq .Name "metadata" }}The name, labels and annotations.{{ else }}{{ template "words" .Doc }}{{ end }} | {{ template "limits" . }} |

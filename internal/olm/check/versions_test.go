@@ -39,7 +39,8 @@ func TestUpgradeReplaces(t *testing.T) {
 			must(t, yaml.UnmarshalStrict(bundle[olm.CSVFile], &csv))
 			if csv.Spec.Replaces != "countersign.v"+tt.replaces ||
 				csv.Metadata.Annotations[olm.AnnotationSkipRange] != tt.skip {
-				t.Errorf("got replaces %q and skip range %q", csv.Spec.Replaces, csv.Metadata.Annotations[olm.AnnotationSkipRange])
+				t.Errorf("got replaces %q and skip range %q", csv.Spec.Replaces,
+					csv.Metadata.Annotations[olm.AnnotationSkipRange])
 			}
 			var owner struct{ Metadata olm.Metadata }
 			must(t, yaml.Unmarshal(bundle[manifestFile("countersign-webhook-owner.clusterrole")], &owner))
