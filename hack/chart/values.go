@@ -23,12 +23,14 @@ type field struct {
 
 const deployment = "Deployment/countersign-manager"
 
-func podSpec(further ...string) []string {
-	return append([]string{"spec", "template", "spec"}, further...)
+// podSpec returns the path of a field of the Pod template's spec.
+func podSpec(rest ...string) []string {
+	return append([]string{"spec", "template", "spec"}, rest...)
 }
 
-func container(further ...string) []string {
-	return append(podSpec("containers", "manager"), further...)
+// container returns the path of a field of the container manager.
+func container(rest ...string) []string {
+	return append(podSpec("containers", "manager"), rest...)
 }
 
 // fields returns the fields of the Deployment and the ServiceAccount that values set.

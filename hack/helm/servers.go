@@ -1,6 +1,6 @@
 //go:build servers
 
-// Package helm pins the Helm client that packages the chart, and that its tests install it with.
+// Package helm pins the Helm client with which the tests install the chart.
 package helm
 
 import (

@@ -1,7 +1,7 @@
 //go:build servers
 
-// Package kube pins the control plane that the tests and the demo run against, and the further
-// parts of a node that make test-node builds.
+// Package kube pins the control plane of the tests and the demo, and the other parts of a node for
+// make test-node.
 package kube
 
 import (

@@ -1,4 +1,4 @@
-// The tests of the manifests install the CRDs that these modules carry. Nothing of them is compiled.
+// The tests of the manifests install the CRDs of these modules. No code of them is compiled.
 module github.com/countersign-dev/countersign/hack/neighbours
 
 go 1.26.0

@@ -1,7 +1,6 @@
 //go:build servers
 
-// Package notary pins the Notary v1 server, signer and client that the tests and the demo run
-// against.
+// Package notary pins the Notary v1 server, signer and client of the tests and the demo.
 package notary
 
 import (

@@ -1,4 +1,4 @@
-// The tests of reports install the CRDs that these modules carry. Nothing of them is compiled.
+// The tests of reports install the CRDs of these modules. No code of them is compiled.
 module github.com/countersign-dev/countersign/hack/reports
 
 go 1.26.0
