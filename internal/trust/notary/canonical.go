@@ -53,11 +53,11 @@ type canonicalizer struct {
 }
 
 func (c *canonicalizer) document() error {
-	c.blank()
+	c.skipSpace()
 	if err := c.value(0); err != nil {
 		return err
 	}
-	if c.blank(); c.at < len(c.text) {
+	if c.skipSpace(); c.at < len(c.text) {
 		return errors.New("more follows than one JSON document")
 	}
 	return nil
@@ -72,7 +72,7 @@ func (c *canonicalizer) peek() byte {
 }
 
 // take passes over a byte where it is the next one.
-func (c *canonicalizer) take(b byte) bool {
+func (c *canonicalizer) accept(b byte) bool {
 	if c.peek() != b {
 		return false
 	}
@@ -80,7 +80,7 @@ func (c *canonicalizer) take(b byte) bool {
 	return true
 }
 
-func (c *canonicalizer) blank() {
+func (c *canonicalizer) skipSpace() {
 	for c.at < len(c.text) {
 		switch c.text[c.at] {
 		case ' ', '\t', '\r', '\n':
@@ -92,7 +92,7 @@ func (c *canonicalizer) blank() {
 }
 
 // odd is the error of what cannot be there.
-func (c *canonicalizer) odd() error {
+func (c *canonicalizer) syntaxError() error {
 	if c.at >= len(c.text) {
 		return errors.New("not valid JSON: it ends too early")
 	}
@@ -112,7 +112,7 @@ func (c *canonicalizer) value(depth int) error {
 	case b == '[':
 		return c.list(depth)
 	case b == '"':
-		return c.str()
+		return c.copyString()
 	case b == '-' || '0' <= b && b <= '9':
 		return c.number()
 	}
@@ -123,24 +123,24 @@ func (c *canonicalizer) value(depth int) error {
 			return nil
 		}
 	}
-	return c.odd()
+	return c.syntaxError()
 }
 
 func (c *canonicalizer) list(depth int) error {
 	c.at++
 	c.out = append(c.out, '[')
-	c.blank()
-	for more := !c.take(']'); more; {
+	c.skipSpace()
+	for more := !c.accept(']'); more; {
 		if err := c.value(depth + 1); err != nil {
 			return err
 		}
-		c.blank()
-		if more = !c.take(']'); more {
-			if !c.take(',') {
-				return c.odd()
+		c.skipSpace()
+		if more = !c.accept(']'); more {
+			if !c.accept(',') {
+				return c.syntaxError()
 			}
 			c.out = append(c.out, ',')
-			c.blank()
+			c.skipSpace()
 		}
 	}
 	c.out = append(c.out, ']')
@@ -152,10 +152,10 @@ func (c *canonicalizer) list(depth int) error {
 func (c *canonicalizer) object(depth int) error {
 	c.at++
 	c.out = append(c.out, '{')
-	c.blank()
+	c.skipSpace()
 	from, members, sorted := len(c.out), 0, true
 	var last []byte // the name before; out is never moved
-	for more := !c.take('}'); more; members++ {
+	for more := !c.accept('}'); more; members++ {
 		name, err := c.member(depth)
 		if err != nil {
 			return err
@@ -163,18 +163,18 @@ func (c *canonicalizer) object(depth int) error {
 		switch {
 		case last == nil:
 		case compareNames(last, name) == 0:
-			return twice(name)
+			return duplicateName(name)
 		case compareNames(last, name) > 0:
 			sorted = false
 		}
 		last = name
-		c.blank()
-		if more = !c.take('}'); more {
-			if !c.take(',') {
-				return c.odd()
+		c.skipSpace()
+		if more = !c.accept('}'); more {
+			if !c.accept(',') {
+				return c.syntaxError()
 			}
 			c.out = append(c.out, ',')
-			c.blank()
+			c.skipSpace()
 		}
 	}
 	if !sorted {
@@ -190,18 +190,18 @@ func (c *canonicalizer) object(depth int) error {
 func (c *canonicalizer) member(depth int) ([]byte, error) {
 	from := len(c.out)
 	if c.peek() != '"' {
-		return nil, c.odd()
+		return nil, c.syntaxError()
 	}
-	if err := c.str(); err != nil {
+	if err := c.copyString(); err != nil {
 		return nil, err
 	}
 	name := c.out[from:len(c.out):len(c.out)]
-	c.blank()
-	if !c.take(':') {
-		return nil, c.odd()
+	c.skipSpace()
+	if !c.accept(':') {
+		return nil, c.syntaxError()
 	}
 	c.out = append(c.out, ':')
-	c.blank()
+	c.skipSpace()
 	return name, c.value(depth + 1)
 }
 
@@ -215,8 +215,8 @@ func (c *canonicalizer) sort(from, members int) error {
 	text := c.scratch
 	spans := make([]span, 0, members)
 	for at := 0; at < len(text); at++ { // and over the comma
-		name := end(text, at)
-		to := end(text, name+1)
+		name := valueEnd(text, at)
+		to := valueEnd(text, name+1)
 		spans = append(spans, span{int32(at), int32(name), int32(to)}) //nolint:gosec // of a file of a few MiB
 		at = to
 	}
@@ -226,7 +226,7 @@ func (c *canonicalizer) sort(from, members int) error {
 	for i, s := range spans {
 		if i > 0 {
 			if compareNames(name(spans[i-1]), name(s)) == 0 {
-				return twice(name(s))
+				return duplicateName(name(s))
 			}
 			c.out = append(c.out, ',')
 		}
@@ -235,7 +235,7 @@ func (c *canonicalizer) sort(from, members int) error {
 	return nil
 }
 
-func twice(name []byte) error {
+func duplicateName(name []byte) error {
 	text, _ := value(name).text()
 	return fmt.Errorf("name %.80q occurs twice in one object", text)
 }
@@ -262,8 +262,8 @@ func compareNames(a, b []byte) int {
 // number reads an integer in the one form that canonical JSON gives it.
 func (c *canonicalizer) number() error {
 	from := c.at
-	negative := c.take('-')
-	zero := c.take('0')
+	negative := c.accept('-')
+	zero := c.accept('0')
 	for !zero && '0' <= c.peek() && c.peek() <= '9' {
 		c.at++
 	}
@@ -279,7 +279,7 @@ func (c *canonicalizer) number() error {
 	return nil
 }
 
-func (c *canonicalizer) str() error {
+func (c *canonicalizer) copyString() error {
 	c.at++
 	c.out = append(c.out, '"')
 	for {
@@ -289,15 +289,15 @@ func (c *canonicalizer) str() error {
 		}
 		c.out = append(c.out, c.text[from:c.at]...)
 		switch {
-		case c.take('"'):
+		case c.accept('"'):
 			c.out = append(c.out, '"')
 			return nil
-		case c.take('\\'):
+		case c.accept('\\'):
 			if err := c.escape(); err != nil {
 				return err
 			}
 		default:
-			return c.odd()
+			return c.syntaxError()
 		}
 	}
 }
@@ -305,16 +305,16 @@ func (c *canonicalizer) str() error {
 // escape reads what is behind a backslash.
 func (c *canonicalizer) escape() error {
 	if c.peek() == 'u' {
-		r, ok := c.unit()
+		r, ok := c.unicodeEscape()
 		if !ok {
-			return c.odd()
+			return c.syntaxError()
 		}
 		if utf16.IsSurrogate(r) {
 			before := c.at
 			low := rune(-1)
-			if c.take('\\') && c.peek() == 'u' {
-				if low, ok = c.unit(); !ok {
-					return c.odd()
+			if c.accept('\\') && c.peek() == 'u' {
+				if low, ok = c.unicodeEscape(); !ok {
+					return c.syntaxError()
 				}
 			}
 			if r = utf16.DecodeRune(r, low); r == unicode.ReplacementChar {
@@ -329,7 +329,7 @@ func (c *canonicalizer) escape() error {
 	}
 	i := bytes.IndexByte([]byte(`"\/bfnrt`), c.peek())
 	if i < 0 || c.at >= len(c.text) {
-		return c.odd()
+		return c.syntaxError()
 	}
 	if i < 2 {
 		c.out = append(c.out, '\\')
@@ -340,7 +340,7 @@ func (c *canonicalizer) escape() error {
 }
 
 // unit reads the letter u and four hexadecimal digits.
-func (c *canonicalizer) unit() (rune, bool) {
+func (c *canonicalizer) unicodeEscape() (rune, bool) {
 	if len(c.text)-c.at < 5 {
 		return 0, false
 	}

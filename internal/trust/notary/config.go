@@ -76,24 +76,24 @@ type Role struct {
 // one. It implements trust.Root.
 type Root struct {
 	name      string
-	get       Getter
+	getter       Getter
 	now       func() time.Time
 	budget    *budget.Budget
 	transfers *semaphore.Weighted // bytes of targets and delegations that sessions hold
 	grace     time.Duration
 	pins      map[string]bool // canonical key IDs
 	ca        *x509.CertPool  // nil without one
-	caPrints  []string
-	roles     []speaker
-	named     map[string]bool // the names of roles
+	caFingerprints  []string
+	roles     []mappedRole
+	roleNames     map[string]bool // the names of roles
 	remaps    trust.Remaps
 	revoked   map[string]bool // key IDs
-	proof     *proof
+	identity     *serverIdentity
 	notes     []string
 }
 
 // speaker is a compiled Role.
-type speaker struct {
+type mappedRole struct {
 	role        string
 	delegations []string
 	threshold   int
@@ -104,10 +104,10 @@ type speaker struct {
 // reasons of the Ready condition, InvalidKey or InvalidSpec, and names the field.
 func New(cfg Config, get Getter) (*Root, error) {
 	r := &Root{
-		name: cfg.Name, get: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0), remaps: cfg.Remaps,
+		name: cfg.Name, getter: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0), remaps: cfg.Remaps,
 		budget: cfg.Budget, transfers: semaphore.NewWeighted(2 * maxTotalSize),
-		pins: map[string]bool{}, named: map[string]bool{}, revoked: map[string]bool{},
-		proof: &proof{},
+		pins: map[string]bool{}, roleNames: map[string]bool{}, revoked: map[string]bool{},
+		identity: &serverIdentity{},
 	}
 	if r.budget == nil {
 		r.budget = budget.New(budget.Default)
@@ -154,7 +154,7 @@ func (r *Root) pin(cfg Config) error {
 		r.ca = bundle.Pool()
 		for _, c := range bundle.Certificates {
 			sum := sha256.Sum256(c.Raw)
-			r.caPrints = append(r.caPrints, hex.EncodeToString(sum[:]))
+			r.caFingerprints = append(r.caFingerprints, hex.EncodeToString(sum[:]))
 		}
 		for _, skipped := range bundle.Skipped {
 			r.notes = append(r.notes, fmt.Sprintf("%s: skipped %s", cfg.RootCA.Field, skipped))
@@ -178,7 +178,7 @@ func isCA(c *x509.Certificate) error {
 func (r *Root) Notes() []string { return r.notes }
 
 func (r *Root) addRole(at string, role Role) error {
-	s := speaker{role: role.Name, threshold: role.Threshold, delegations: slices.Clone(role.Delegations)}
+	s := mappedRole{role: role.Name, threshold: role.Threshold, delegations: slices.Clone(role.Delegations)}
 	if len(s.delegations) == 0 {
 		s.delegations = []string{targetsRole + "/" + role.Name}
 	}
@@ -186,13 +186,13 @@ func (r *Root) addRole(at string, role Role) error {
 		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "%s.%w", at, fmt.Errorf(format, args...))
 	}
 	switch {
-	case role.Name == "" || r.named[role.Name]:
+	case role.Name == "" || r.roleNames[role.Name]:
 		return invalid("name: %q is empty or used twice", role.Name)
 	case s.threshold < 1:
 		return invalid("threshold: %d; it must be at least 1", s.threshold)
 	}
 	for i, d := range s.delegations {
-		if err := checkSpeaker(d); err != nil {
+		if err := checkMappable(d); err != nil {
 			return invalid("delegations[%d]: %w", i, err)
 		}
 	}
@@ -208,13 +208,13 @@ func (r *Root) addRole(at string, role Role) error {
 		}
 		s.keys[k.canonical] = true
 	}
-	r.named[role.Name] = true
+	r.roleNames[role.Name] = true
 	r.roles = append(r.roles, s)
 	return nil
 }
 
 // checkSpeaker says which Notary roles may be mapped to a role of a policy.
-func checkSpeaker(name string) error {
+func checkMappable(name string) error {
 	if name == releasesRole || strings.HasPrefix(name, releasesRole+"/") {
 		return errors.New(
 			"targets/releases is signed by any one of all signers and proves no role; name the signer's own delegation")
@@ -236,7 +236,7 @@ func (r *Root) Anchors() []string { return slices.Sorted(maps.Keys(r.pins)) }
 // Fingerprints returns what the root of trust is pinned to, sorted: canonical key IDs, and the
 // SHA-256 of the certificates of the CA bundle, in hexadecimal.
 func (r *Root) Fingerprints() []string {
-	out := slices.Concat(slices.Collect(maps.Keys(r.pins)), r.caPrints)
+	out := slices.Concat(slices.Collect(maps.Keys(r.pins)), r.caFingerprints)
 	slices.Sort(out)
 	return slices.Compact(out)
 }

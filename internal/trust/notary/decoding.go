@@ -26,7 +26,7 @@ func cost(bytes int) int64 {
 
 // decoding runs work, which verifies files of so many bytes without a network, as soon as the
 // budget has room for what that costs. The error is that of work, or a *trust.Fault.
-func (r *Root) decoding(ctx context.Context, repository string, bytes int, work func() error) error {
+func (r *Root) withinBudget(ctx context.Context, repository string, bytes int, work func() error) error {
 	giveBack, err := r.budget.Take(ctx, cost(bytes))
 	if _, tooLarge := errors.AsType[*budget.TooLargeError](err); tooLarge {
 		return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: %w", repository, err)
@@ -39,7 +39,7 @@ func (r *Root) decoding(ctx context.Context, repository string, bytes int, work 
 }
 
 // total is how many bytes files have together.
-func total(files [][]byte) int {
+func totalSize(files [][]byte) int {
 	n := 0
 	for _, raw := range files {
 		n += len(raw)

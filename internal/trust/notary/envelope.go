@@ -187,29 +187,29 @@ type role struct {
 }
 
 // listing is who may sign a file as it is written down: by the IDs of keys.
-type listing struct {
+type roleEntry struct {
 	keyIDs    []string
 	threshold int
 }
 
 // decodeListing reads keyids and threshold.
-func decodeListing(o object) (listing, error) {
+func decodeRoleEntry(o object) (roleEntry, error) {
 	ids, err := o.texts("keyids", maxKeys)
 	if err != nil {
-		return listing{}, err
+		return roleEntry{}, err
 	}
 	threshold, err := o.integer("threshold")
 	if err != nil {
-		return listing{}, err
+		return roleEntry{}, err
 	}
 	if threshold < 1 || threshold > maxSignatures {
-		return listing{}, fmt.Errorf("a threshold of %d; it must be from 1 to %d", threshold, maxSignatures)
+		return roleEntry{}, fmt.Errorf("a threshold of %d; it must be from 1 to %d", threshold, maxSignatures)
 	}
-	return listing{keyIDs: ids, threshold: int(threshold)}, nil
+	return roleEntry{keyIDs: ids, threshold: int(threshold)}, nil
 }
 
 // role returns who may sign, where keys are those of the file.
-func (l listing) role(keys map[string]*publicKey) role {
+func (l roleEntry) role(keys map[string]*publicKey) role {
 	r := role{keys: make(map[string]*publicKey, len(l.keyIDs)), threshold: l.threshold}
 	for _, id := range l.keyIDs {
 		if k := keys[id]; k != nil {
@@ -222,7 +222,7 @@ func (l listing) role(keys map[string]*publicKey) role {
 // decodeKeys reads those keys of the object "keys" that are listed somewhere, of at most limit
 // bytes together. A key that cannot be read, is too weak or too large, or does not hash to its ID
 // counts for nothing and spoils nothing.
-func decodeKeys(o object, limit int, listings ...listing) (map[string]*publicKey, error) {
+func decodeKeys(o object, limit int, listings ...roleEntry) (map[string]*publicKey, error) {
 	all, err := o.optionalObject("keys")
 	if err != nil {
 		return nil, err

@@ -26,41 +26,41 @@ import (
 type evidence struct {
 	root         *Root // whose pins and roles it was verified under
 	repository   string
-	lines        []line  // sorted by tag, digest and role
+	statements        []indexedStatement  // sorted by tag, digest and role
 	byDigest     []int32 // the places of lines, sorted by digest, role and tag
 	notAfter     time.Time
 	file         string
 	files        []trust.File
-	lapsed       []string          // delegations that had expired when they were first verified
-	idle         []idle            // what was signed and proves no role, sorted by tag, role and digest
-	idleByDigest []int32           // the places of idle, sorted by digest and role, each digest and cause once
-	refused      map[string]string // why the file of a delegation does not count
+	seenExpired       []string          // delegations that had expired when they were first verified
+	rejected         []rejectedTarget            // what was signed and proves no role, sorted by tag, role and digest
+	rejectedByDigest []int32           // the places of idle, sorted by digest and role, each digest and cause once
+	rejectedFiles      map[string]string // why the file of a delegation does not count
 	delegations  []string          // all that the files name, sorted
 	raw          *packed
 	size         int64
 	timestamp    [sha256.Size]byte
-	floors       map[string]floor
+	seen       map[string]seenVersion
 	anchors      []string     // pinned keys among the root keys
-	asked        []string     // the IDs of the keys that verifying it depended on, sorted
+	usedKeys        []string     // the IDs of the keys that verifying it depended on, sorted
 	known        bool         // without raw: that the repository was signed before
 	unusable     *trust.Fault // without raw: why what was verified before does not count
 }
 
 // line is one statement, beside what others say in the same voice.
-type line struct {
+type indexedStatement struct {
 	tag, digest string
-	by          *voice
+	proof          *roleProof
 }
 
 // voice is a role that speaks by the same keys until the same time.
-type voice struct {
+type roleProof struct {
 	role     string
 	keys     []string
 	notAfter time.Time
 }
 
-func (l line) statement() trust.Statement {
-	return trust.Statement{Digest: l.digest, Tag: l.tag, Role: l.by.role, Keys: l.by.keys, NotAfter: l.by.notAfter}
+func (l indexedStatement) statement() trust.Statement {
+	return trust.Statement{Digest: l.digest, Tag: l.tag, Role: l.proof.role, Keys: l.proof.keys, NotAfter: l.proof.notAfter}
 }
 
 // Hints implements trust.Evidence: what a tag means is signed.
@@ -69,46 +69,46 @@ func (*evidence) Hints(string) []string { return nil }
 // Statements implements trust.Evidence: what delegations have signed, each for a tag.
 func (e *evidence) Statements(tag, digest string) []trust.Statement {
 	if tag == "" && digest != "" {
-		return e.under(digest)
+		return e.statementsOf(digest)
 	}
-	from, to := 0, len(e.lines)
+	from, to := 0, len(e.statements)
 	if tag != "" {
-		from, to = e.span(line{tag: tag, digest: digest})
+		from, to = e.tagRange(indexedStatement{tag: tag, digest: digest})
 	}
 	all := make([]trust.Statement, to-from)
-	for i, l := range e.lines[from:to] {
+	for i, l := range e.statements[from:to] {
 		all[i] = l.statement()
 	}
 	return all
 }
 
 // span returns where the lines of a tag are, those about one digest where it is given.
-func (e *evidence) span(of line) (from, to int) {
-	compare := func(l, of line) int {
+func (e *evidence) tagRange(of indexedStatement) (from, to int) {
+	compare := func(l, of indexedStatement) int {
 		if of.digest == "" {
 			return strings.Compare(l.tag, of.tag)
 		}
 		return cmp.Or(strings.Compare(l.tag, of.tag), strings.Compare(l.digest, of.digest))
 	}
-	from, _ = slices.BinarySearchFunc(e.lines, of, compare)
+	from, _ = slices.BinarySearchFunc(e.statements, of, compare)
 	to = from
-	for to < len(e.lines) && compare(e.lines[to], of) == 0 {
+	for to < len(e.statements) && compare(e.statements[to], of) == 0 {
 		to++
 	}
 	return from, to
 }
 
 // under returns the statements about a digest under any tag.
-func (e *evidence) under(digest string) []trust.Statement {
+func (e *evidence) statementsOf(digest string) []trust.Statement {
 	from, _ := slices.BinarySearchFunc(e.byDigest, digest,
-		func(i int32, digest string) int { return strings.Compare(e.lines[i].digest, digest) })
+		func(i int32, digest string) int { return strings.Compare(e.statements[i].digest, digest) })
 	to := from
-	for to < len(e.byDigest) && e.lines[e.byDigest[to]].digest == digest {
+	for to < len(e.byDigest) && e.statements[e.byDigest[to]].digest == digest {
 		to++
 	}
 	all := make([]trust.Statement, to-from)
 	for n, i := range e.byDigest[from:to] {
-		all[n] = e.lines[i].statement()
+		all[n] = e.statements[i].statement()
 	}
 	return all
 }
@@ -132,19 +132,19 @@ func (e *evidence) Files() []trust.File { return e.files }
 func (e *evidence) Anchors() []string { return e.anchors }
 
 // index takes statements sorted by tag, digest and role. What they share is held once.
-func (e *evidence) index(all []said) {
-	e.lines, e.byDigest = make([]line, len(all)), make([]int32, len(all))
+func (e *evidence) setStatements(all []rawStatement) {
+	e.statements, e.byDigest = make([]indexedStatement, len(all)), make([]int32, len(all))
 	for i, s := range all {
-		e.lines[i], e.byDigest[i] = line{tag: s.tag, by: s.by}, int32(i)
+		e.statements[i], e.byDigest[i] = indexedStatement{tag: s.tag, proof: s.proof}, int32(i)
 		if i > 0 && all[i-1].tag == s.tag {
-			e.lines[i].tag = e.lines[i-1].tag
+			e.statements[i].tag = e.statements[i-1].tag
 		} else {
 			e.size += textSize(s.tag)
 		}
 	}
 	slices.SortFunc(e.byDigest, func(i, j int32) int {
 		a, b := &all[i], &all[j]
-		return cmp.Or(bytes.Compare(a.digest[:], b.digest[:]), strings.Compare(a.by.role, b.by.role),
+		return cmp.Or(bytes.Compare(a.digest[:], b.digest[:]), strings.Compare(a.proof.role, b.proof.role),
 			strings.Compare(a.tag, b.tag))
 	})
 	text := ""
@@ -153,7 +153,7 @@ func (e *evidence) index(all []said) {
 			text = digestText(all[i].digest)
 			e.size += textSize(text)
 		}
-		e.lines[i].digest = text
+		e.statements[i].digest = text
 	}
 	const each = 5*8 + 4 // a line, and its place by digest
 	e.size += int64(len(all)) * each

@@ -56,7 +56,7 @@ type record struct {
 
 // mark tells a record from any other, also from one that got its number after the server has
 // started anew.
-func (r record) mark() string {
+func (r record) fingerprint() string {
 	sum := sha256.Sum256([]byte(fmt.Sprintf("%q %q %q %d", r.GUN, r.SHA256, r.Category, r.Version)))
 	return r.ID + " " + hex.EncodeToString(sum[:8])
 }
@@ -69,14 +69,14 @@ func (r record) mark() string {
 // timestamp costs.
 func (r *Root) Changes(ctx context.Context, after trust.Cursor) (trust.Changes, error) {
 	if len(after) == 0 {
-		records, err := r.listed(ctx, feedNewest, feedWindow+1)
+		records, err := r.fetchRecords(ctx, feedNewest, feedWindow+1)
 		if err == nil && len(records) == 0 {
 			err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server lists no publication at all",
 				feedPath)
 		}
 		return trust.Changes{Cursor: cursor(feedStart, records)}, err
 	}
-	records, err := r.listed(ctx, after[0], feedPage)
+	records, err := r.fetchRecords(ctx, after[0], feedPage)
 	if err != nil {
 		return trust.Changes{}, err
 	}
@@ -86,7 +86,7 @@ func (r *Root) Changes(ctx context.Context, after trust.Cursor) (trust.Changes, 
 	}
 	named := map[string]bool{}
 	for _, record := range records {
-		mark := record.mark()
+		mark := record.fingerprint()
 		if !seen[mark] && checkRepository(record.GUN) == nil {
 			named[record.GUN] = true
 		}
@@ -107,15 +107,15 @@ func cursor(after string, records []record) trust.Cursor {
 	}
 	c := trust.Cursor{after}
 	for _, record := range records {
-		c = append(c, record.mark())
+		c = append(c, record.fingerprint())
 	}
 	return c
 }
 
 // listed asks for records after an ID, oldest first, and holds them against the bounds and the form
 // of the protocol.
-func (r *Root) listed(ctx context.Context, after string, most int) ([]record, error) {
-	get, ok := r.get.(CatalogGetter)
+func (r *Root) fetchRecords(ctx context.Context, after string, most int) ([]record, error) {
+	get, ok := r.getter.(CatalogGetter)
 	if !ok {
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: cannot be asked for", feedPath)
 	}
@@ -134,7 +134,7 @@ func (r *Root) listed(ctx context.Context, after string, most int) ([]record, er
 	var answer struct {
 		Records []record `json:"records"`
 	}
-	err = r.decoding(ctx, feedPath, len(body), func() error {
+	err = r.withinBudget(ctx, feedPath, len(body), func() error {
 		if values, ok := jsonscan.Count(body, maxFeedValues); !ok || values == maxFeedValues {
 			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no JSON of less than %d values",
 				feedPath, maxFeedValues)

@@ -49,26 +49,26 @@ func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Eviden
 	if err := checkRepository(repository); err != nil {
 		return nil, err
 	}
-	base, err := r.own(repository, held)
+	base, err := r.previousEvidence(repository, held)
 	if err != nil {
 		return nil, err
 	}
 	s := &session{
-		rootRules: rootRules{Root: r, repository: repository, at: r.now()}, base: base, got: map[string][]byte{},
+		rootVerifier: rootVerifier{Root: r, repository: repository, at: r.now()}, previous: base, fetched: map[string][]byte{},
 	}
 	var ev *evidence
 	if base.raw == nil {
-		ev, err = s.cold(ctx)
+		ev, err = s.fetchNew(ctx)
 	} else {
 		ev, err = s.refresh(ctx)
 	}
 	switch {
 	case err != nil:
-		return nil, base.explained(trust.AsFault(err, v1alpha1.ReasonUnreachable))
+		return nil, base.withRevocation(trust.AsFault(err, v1alpha1.ReasonUnreachable))
 	case ev == nil:
 		return trust.Unsigned{}, nil
 	default:
-		r.proof.verified.Store(true)
+		r.identity.verified.Store(true)
 		return ev, nil
 	}
 }
@@ -92,10 +92,10 @@ func (r *Root) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence
 // recheck verifies evidence again. It waits for the budget without a context: whoever holds that
 // waits for the processor alone.
 func (r *Root) recheck(ev *evidence) (checked *evidence, err error) {
-	if same := r.restamped(ev, r.now()); same != nil {
+	if same := r.adopt(ev, r.now()); same != nil {
 		return same, nil
 	}
-	err = r.decoding(context.Background(), ev.repository, ev.raw.size(), func() error {
+	err = r.withinBudget(context.Background(), ev.repository, ev.raw.size(), func() error {
 		checked, err = r.verified(ev)
 		return err
 	})
@@ -107,8 +107,8 @@ func (r *Root) verified(ev *evidence) (*evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := newMetadata(rootRules{Root: r, repository: ev.repository, at: r.now(), grace: r.grace}, ev.floors)
-	m.lapsed = slices.Clone(ev.lapsed)
+	m := newMetadata(rootVerifier{Root: r, repository: ev.repository, at: r.now(), grace: r.grace}, ev.seen)
+	m.seenExpired = slices.Clone(ev.seenExpired)
 	if err := m.loadRoots(f.roots, len(f.roots)); err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
 // another Root verified is verified again under the pins of this one; where that fails only the
 // versions seen are kept. Not even those are where its root is pinned no more: whoever edits the
 // TrustRoot has replaced the root of trust, and versions start anew with it.
-func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
+func (r *Root) previousEvidence(repository string, held trust.Evidence) (*evidence, error) {
 	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
 		return &evidence{root: r, repository: repository}, nil
 	}
@@ -158,14 +158,14 @@ func (r *Root) own(repository string, held trust.Evidence) (*evidence, error) {
 		root: r, repository: repository, known: true, unusable: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid),
 	}
 	if left.unusable.Reason != v1alpha1.ReasonRootNotPinned {
-		left.floors = ev.floors
+		left.seen = ev.seen
 	}
 	return left, nil
 }
 
 // explained adds to the fault of a fetch why what was verified before is of no use: with the server
 // down, that a key is revoked would go unsaid.
-func (e *evidence) explained(f *trust.Fault) *trust.Fault {
+func (e *evidence) withRevocation(f *trust.Fault) *trust.Fault {
 	if e.unusable == nil || e.unusable.Reason != v1alpha1.ReasonKeyRevoked || f.Reason == v1alpha1.ReasonKeyRevoked {
 		return f
 	}

@@ -10,26 +10,26 @@ import (
 // lasts reports whether a delegation has not expired, or, where it was verified before it had, not
 // by more than the grace. What has not is noted, so that no later grace revives what was never seen
 // valid.
-func (m *metadata) lasts(name string, e *envelope) bool {
+func (m *metadata) isCurrent(name string, e *envelope) bool {
 	if e.current(m.at) == nil {
-		m.lapsed = slices.DeleteFunc(m.lapsed, func(lapsed string) bool { return lapsed == name })
+		m.seenExpired = slices.DeleteFunc(m.seenExpired, func(lapsed string) bool { return lapsed == name })
 		return true
 	}
-	if slices.Contains(m.lapsed, name) {
+	if slices.Contains(m.seenExpired, name) {
 		return false
 	}
-	if m.grace > 0 && e.current(m.late()) == nil {
+	if m.grace > 0 && e.current(m.expiryCutoff()) == nil {
 		return true
 	}
-	at, _ := slices.BinarySearch(m.lapsed, name)
-	m.lapsed = slices.Insert(m.lapsed, at, name)
+	at, _ := slices.BinarySearch(m.seenExpired, name)
+	m.seenExpired = slices.Insert(m.seenExpired, at, name)
 	return false
 }
 
 // dated returns every file that the evidence rests on. A Notary server signs the timestamp anew by
 // itself. Of the snapshot nobody can tell: its key may be the server's or an administrator's, and
 // the metadata does not say.
-func (m *metadata) dated() []trust.File {
+func (m *metadata) datedFiles() []trust.File {
 	files := []trust.File{
 		{
 			Name: rootRole + ".json", Kind: rootRole,

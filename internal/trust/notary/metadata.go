@@ -28,7 +28,7 @@ const (
 	// keySize is what the ID of a key takes up, and what is remembered of a role beside its keys.
 	keySize = 128
 	// maxFloors bounds what is remembered about roles that the server no longer lists.
-	maxFloors = 256
+	maxSeenVersions = 256
 )
 
 // files are the raw bytes of a verified set: enough to verify it again without a network.
@@ -40,7 +40,7 @@ type files struct {
 }
 
 // floor is what was last seen of a role, below which its file must not fall.
-type floor struct {
+type seenVersion struct {
 	version int64
 	// digest is that of the signed part: one version is published once. A further signature on it
 	// changes nothing.
@@ -55,26 +55,26 @@ type floor struct {
 // method takes the raw bytes of the next, and says what may be asked for after it. It is pure. A
 // failed method ends it.
 type metadata struct {
-	rootRules
-	floors    map[string]floor // of the evidence held; nil without
-	seen      map[string]floor // what finish will hold
+	rootVerifier
+	lastSeen    map[string]seenVersion // of the evidence held; nil without
+	seen      map[string]seenVersion // what finish will hold
 	chain     []*rootFile
 	raw       files
 	timestamp *envelope
 	snapshot  *envelope
 	listed    map[string]fileMeta
 	verified  map[string]*signedTargets
-	lapsed    []string          // delegations that had expired when they were first verified; they have no grace
+	seenExpired    []string          // delegations that had expired when they were first verified; they have no grace
 	files     []trust.File      // the delegations that may speak for a role
-	short     []idle            // what delegations have signed and does not prove their role
-	refused   map[string]string // why the file of a delegation does not count
-	delegated []string          // the names of all delegations
+	rejected     []rejectedTarget            // what delegations have signed and does not prove their role
+	rejectedFiles   map[string]string // why the file of a delegation does not count
+	delegations []string          // the names of all delegations
 }
 
-func newMetadata(rules rootRules, floors map[string]floor) *metadata {
-	rules.asked = map[string]bool{}
+func newMetadata(rules rootVerifier, floors map[string]seenVersion) *metadata {
+	rules.usedKeys = map[string]bool{}
 	return &metadata{
-		rootRules: rules, floors: floors, seen: map[string]floor{},
+		rootVerifier: rules, lastSeen: floors, seen: map[string]seenVersion{},
 		raw: files{others: map[string][]byte{}}, verified: map[string]*signedTargets{},
 	}
 }
@@ -103,7 +103,7 @@ func (m *metadata) loadRoots(roots [][]byte, trusted int) error {
 		m.raw.roots = append(m.raw.roots, f.raw)
 	}
 	newest := m.newest()
-	if err := m.admit(rootRole, newest.envelope, newest.roles[rootRole]); err != nil {
+	if err := m.checkRollback(rootRole, newest.envelope, newest.roles[rootRole]); err != nil {
 		return fault(m.repository, rootRole, err)
 	}
 	return nil
@@ -114,10 +114,10 @@ func (m *metadata) newest() *rootFile { return m.chain[len(m.chain)-1] }
 // admit refuses a verified file that is older than the one last seen, or another of the same
 // version. A role whose keys have all been replaced since starts anew: no older file can be signed
 // by the new keys, and so a version that a stolen key set too high can be left behind.
-func (m *metadata) admit(name string, e *envelope, r role) error {
-	now := floor{version: e.version, digest: e.digest, keys: r.canonical(), listed: true}
+func (m *metadata) checkRollback(name string, e *envelope, r role) error {
+	now := seenVersion{version: e.version, digest: e.digest, keys: r.canonical(), listed: true}
 	m.seen[name] = now
-	held, ok := m.floors[name]
+	held, ok := m.lastSeen[name]
 	if !ok || name != rootRole && !overlap(held.keys, now.keys) {
 		return nil
 	}
@@ -147,7 +147,7 @@ func overlap(a, b []string) bool {
 
 // loadTop decodes and verifies timestamp.json, snapshot.json or targets.json: signed by the keys
 // that root gives its role, current, and not older than what is held.
-func (m *metadata) loadTop(name, typ string, raw []byte) (*envelope, []*publicKey, error) {
+func (m *metadata) loadTopLevel(name, typ string, raw []byte) (*envelope, []*publicKey, error) {
 	e, err := decodeEnvelope(raw, typ)
 	if err != nil {
 		return nil, nil, fault(m.repository, name, fmt.Errorf("is unusable: %w", err))
@@ -155,12 +155,12 @@ func (m *metadata) loadTop(name, typ string, raw []byte) (*envelope, []*publicKe
 	r := m.newest().roles[name]
 	signers, err := e.verify(r, m.counts)
 	if err == nil {
-		err = e.current(m.late())
+		err = e.current(m.expiryCutoff())
 	} else if revoked := m.revokedFile(name, e, r); revoked != nil {
 		err = revoked
 	}
 	if err == nil {
-		err = m.admit(name, e, r)
+		err = m.checkRollback(name, e, r)
 	}
 	if err != nil {
 		return nil, nil, fault(m.repository, name, err)
@@ -171,7 +171,7 @@ func (m *metadata) loadTop(name, typ string, raw []byte) (*envelope, []*publicKe
 
 // loadTimestamp takes timestamp.json and returns what it says of the snapshot.
 func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
-	e, _, err := m.loadTop(timestampRole, "Timestamp", raw)
+	e, _, err := m.loadTopLevel(timestampRole, "Timestamp", raw)
 	if err != nil {
 		return fileMeta{}, err
 	}
@@ -182,7 +182,7 @@ func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
 	}
 	meta, err := decodeMeta(metas.get(snapshotRole))
 	if err == nil {
-		err = bounded(snapshotRole, meta, maxSnapshotSize)
+		err = checkLength(snapshotRole, meta, maxSnapshotSize)
 	}
 	if err != nil {
 		return fileMeta{}, fault(m.repository, timestampRole, fmt.Errorf("entry %s: %w", snapshotRole, err))
@@ -190,7 +190,7 @@ func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
 	return meta, nil
 }
 
-func bounded(name string, meta fileMeta, limit int64) error {
+func checkLength(name string, meta fileMeta, limit int64) error {
 	if meta.length > limit {
 		return trust.NewFault(v1alpha1.ReasonTooLarge, "lists %s with %d bytes, more than the %d that are read", name,
 			meta.length, limit)
@@ -204,7 +204,7 @@ func (m *metadata) loadSnapshot(raw []byte, meta fileMeta) (map[string]fileMeta,
 	if err := meta.check(raw); err != nil {
 		return nil, fault(m.repository, snapshotRole, err)
 	}
-	e, _, err := m.loadTop(snapshotRole, "Snapshot", raw)
+	e, _, err := m.loadTopLevel(snapshotRole, "Snapshot", raw)
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +249,7 @@ func decodeSnapshot(signed object) (map[string]fileMeta, error) {
 		if err != nil {
 			return nil, fmt.Errorf("entry %s: %w", name, err)
 		}
-		if err := bounded(name, meta, maxFileSize); err != nil {
+		if err := checkLength(name, meta, maxFileSize); err != nil {
 			return nil, err
 		}
 		listed[name] = meta
@@ -298,26 +298,26 @@ func (m *metadata) anchors() []string {
 // finish returns the evidence of a set that has been loaded to its end. held is the same files,
 // packed; nil: not there.
 func (m *metadata) finish(held *packed) *evidence {
-	for name, f := range m.floors {
-		if _, ok := m.seen[name]; !ok && len(m.seen) < maxFloors {
+	for name, f := range m.lastSeen {
+		if _, ok := m.seen[name]; !ok && len(m.seen) < maxSeenVersions {
 			f.listed = false
 			m.seen[name] = f
 		}
 	}
 	ev := &evidence{
-		root: m.Root, repository: m.repository, floors: m.seen, asked: slices.Sorted(maps.Keys(m.asked)), raw: held,
+		root: m.Root, repository: m.repository, seen: m.seen, usedKeys: slices.Sorted(maps.Keys(m.usedKeys)), raw: held,
 	}
 	ev.notAfter, ev.file = m.expiry()
-	ev.files, ev.lapsed = m.dated(), m.lapsed
+	ev.files, ev.seenExpired = m.datedFiles(), m.seenExpired
 	ev.anchors = m.anchors()
 	stated := m.statements()
-	ev.index(stated)
-	ev.retain(m.idlers(stated), m.refused, m.delegated)
+	ev.setStatements(stated)
+	ev.setRejected(m.rejectedTargets(stated), m.rejectedFiles, m.delegations)
 	if ev.raw == nil {
 		ev.raw = pack(m.raw)
 	}
-	ev.size += evidenceSize + int64(cap(ev.raw.data)) + int64(len(ev.asked)+len(ev.anchors))*keySize
-	for _, f := range ev.floors {
+	ev.size += evidenceSize + int64(cap(ev.raw.data)) + int64(len(ev.usedKeys)+len(ev.anchors))*keySize
+	for _, f := range ev.seen {
 		ev.size += int64(1+len(f.keys)) * keySize
 	}
 	ev.timestamp = sha256.Sum256(m.raw.others[timestampRole])

@@ -21,7 +21,7 @@ const (
 	// maxPackedHeader bounds the header: names, sizes, and the versions seen.
 	maxPackedHeader = 2 << 20
 	// maxHeaderValues bounds the JSON values of the header. Most are the keys of the versions seen.
-	maxHeaderValues = maxFloors*(maxKeys+5) + maxPackedRoots + 4*maxRoles
+	maxHeaderValues = maxSeenVersions*(maxKeys+5) + maxPackedRoots + 4*maxRoles
 	// maxPackedRoots bounds the chain of roots, which grows with each rotation that was followed.
 	maxPackedRoots = 1024
 	// maxUnpackedSize bounds all files of a repository together.
@@ -35,13 +35,13 @@ type packedHeader struct {
 	Repository string                 `json:"repository"`
 	Names      []string               `json:"names"`
 	Sizes      []int                  `json:"sizes"`
-	Seen       map[string]packedFloor `json:"seen"`
-	Lapsed     []string               `json:"lapsed,omitempty"`
+	Seen       map[string]packedVersion `json:"seen"`
+	SeenExpired     []string               `json:"lapsed,omitempty"`
 }
 
 // packedFloor is a floor, written down. It is not signed: whoever may write it can hold a
 // repository up, and lowers nothing that was seen here.
-type packedFloor struct {
+type packedVersion struct {
 	Version int64    `json:"version"`
 	Digest  string   `json:"digest"`
 	Keys    []string `json:"keys"`
@@ -72,10 +72,10 @@ func (r *Root) packOne(held trust.Evidence) ([]byte, error) {
 	}
 	h := packedHeader{
 		Format: packedFormat, Repository: ev.repository, Names: ev.raw.names, Sizes: ev.raw.sizes,
-		Seen: map[string]packedFloor{}, Lapsed: ev.lapsed,
+		Seen: map[string]packedVersion{}, SeenExpired: ev.seenExpired,
 	}
-	for name, f := range ev.floors {
-		h.Seen[name] = packedFloor{
+	for name, f := range ev.seen {
+		h.Seen[name] = packedVersion{
 			Version: f.version, Digest: hex.EncodeToString(f.digest[:]), Keys: f.keys, Listed: f.listed,
 		}
 	}
@@ -106,15 +106,15 @@ func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (t
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: what was written down is unusable: %w",
 			repository, err)
 	}
-	base, err := r.own(repository, held)
+	base, err := r.previousEvidence(repository, held)
 	if err != nil {
 		return nil, err
 	}
-	floors, raised := raise(base.floors, saved.floors, r.proven(saved, base.floors))
+	floors, raised := mergeVersions(base.seen, saved.seen, r.provenVersions(saved, base.seen))
 	if base.raw != nil && !raised {
 		return base, nil
 	}
-	saved.floors = floors
+	saved.seen = floors
 	checked, err := r.recheck(saved)
 	if err == nil {
 		return checked, nil
@@ -123,7 +123,7 @@ func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (t
 		return nil, err // another root of trust: nothing of it counts
 	}
 	if base.raw != nil {
-		kept := &evidence{repository: repository, raw: base.raw, floors: floors, lapsed: base.lapsed}
+		kept := &evidence{repository: repository, raw: base.raw, seen: floors, seenExpired: base.seenExpired}
 		if kept, errKept := r.recheck(kept); errKept == nil {
 			return kept, nil
 		}
@@ -134,11 +134,11 @@ func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (t
 // proven returns the versions that the files themselves prove, nothing where they do not verify. It
 // is asked for where that makes a difference: where the keys of a role are said to have been
 // replaced since ours.
-func (r *Root) proven(saved *evidence, ours map[string]floor) map[string]floor {
-	for name, f := range saved.floors {
+func (r *Root) provenVersions(saved *evidence, ours map[string]seenVersion) map[string]seenVersion {
+	for name, f := range saved.seen {
 		if have, ok := ours[name]; ok && name != rootRole && !overlap(have.keys, f.keys) {
 			if checked, err := r.recheck(&evidence{repository: saved.repository, raw: saved.raw}); err == nil {
-				return checked.floors
+				return checked.seen
 			}
 			break
 		}
@@ -171,12 +171,12 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	if err := checkSizes(h.Names, h.Sizes, len(files)); err != nil {
 		return nil, err
 	}
-	floors, err := readFloors(h.Seen)
+	floors, err := readVersions(h.Seen)
 	if err != nil {
 		return nil, err
 	}
 	return &evidence{
-		repository: repository, floors: floors, known: true, lapsed: h.Lapsed,
+		repository: repository, seen: floors, known: true, seenExpired: h.SeenExpired,
 		raw: &packed{names: h.Names, sizes: h.Sizes, data: files}, size: evidenceSize + int64(cap(data)),
 	}, nil
 }
@@ -204,18 +204,18 @@ func checkSizes(names []string, sizes []int, compressed int) error {
 	return nil
 }
 
-func readFloors(seen map[string]packedFloor) (map[string]floor, error) {
-	if len(seen) > maxFloors {
-		return nil, fmt.Errorf("versions of %d roles, more than the %d that are remembered", len(seen), maxFloors)
+func readVersions(seen map[string]packedVersion) (map[string]seenVersion, error) {
+	if len(seen) > maxSeenVersions {
+		return nil, fmt.Errorf("versions of %d roles, more than the %d that are remembered", len(seen), maxSeenVersions)
 	}
-	floors := make(map[string]floor, len(seen))
+	floors := make(map[string]seenVersion, len(seen))
 	for name, s := range seen {
 		if !slices.Contains([]string{rootRole, timestampRole, snapshotRole, targetsRole}, name) {
 			if err := checkDelegation(name); err != nil {
 				return nil, fmt.Errorf("version seen: %w", err)
 			}
 		}
-		f := floor{version: s.Version, keys: s.Keys, listed: s.Listed}
+		f := seenVersion{version: s.Version, keys: s.Keys, listed: s.Listed}
 		digest, err := hex.DecodeString(s.Digest)
 		if err != nil || len(digest) != len(f.digest) {
 			return nil, fmt.Errorf("version seen of %.80q: the digest is not one", name)
@@ -229,18 +229,18 @@ func readFloors(seen map[string]packedFloor) (map[string]floor, error) {
 // raise joins the versions seen here with those said to be seen elsewhere, and reports whether that
 // adds to ours. The higher version of each role counts; where the keys of a role were all replaced
 // since ours, and signed files prove that, the one of the later keys.
-func raise(ours, theirs, proven map[string]floor) (joined map[string]floor, raised bool) {
+func mergeVersions(ours, theirs, proven map[string]seenVersion) (joined map[string]seenVersion, raised bool) {
 	joined = maps.Clone(ours)
 	if joined == nil {
-		joined = map[string]floor{}
+		joined = map[string]seenVersion{}
 	}
-	later := laterOf(ours, proven)
+	later := isLater(ours, proven)
 	taken := map[string]bool{}
 	for name, f := range theirs {
 		have, ok := ours[name]
 		switch {
 		case !ok:
-			taken[name] = len(joined) < maxFloors
+			taken[name] = len(joined) < maxSeenVersions
 		case name == rootRole || overlap(have.keys, f.keys):
 			taken[name] = f.version > have.version
 		default:
@@ -264,18 +264,18 @@ func raise(ours, theirs, proven map[string]floor) (joined map[string]floor, rais
 			joined[name] = f
 		}
 	}
-	return joined, !maps.EqualFunc(ours, joined, equalFloors)
+	return joined, !maps.EqualFunc(ours, joined, sameVersion)
 }
 
 // laterOf reports whether the second of two sets of versions was seen under a later root, or else
 // under a later targets file.
-func laterOf(ours, theirs map[string]floor) bool {
+func isLater(ours, theirs map[string]seenVersion) bool {
 	if a, b := ours[rootRole].version, theirs[rootRole].version; a != b {
 		return b > a
 	}
 	return theirs[targetsRole].version > ours[targetsRole].version
 }
 
-func equalFloors(a, b floor) bool {
+func sameVersion(a, b seenVersion) bool {
 	return a.version == b.version && a.digest == b.digest && a.listed == b.listed && slices.Equal(a.keys, b.keys)
 }

@@ -223,7 +223,7 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 	v.bump("timestamp", "snapshot", "targets/qa")
 	v.publish()
 	held := mustFetch(t, r, old)
-	forge := func(edit func(seen map[string]packedFloor)) []byte {
+	forge := func(edit func(seen map[string]packedVersion)) []byte {
 		line, files, _ := bytes.Cut(mustPack(t, r, old), []byte("\n"))
 		var h packedHeader
 		if err := json.Unmarshal(line, &h); err != nil {
@@ -240,8 +240,8 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 	v.roles["targets/qa"].version--
 	v.bump("timestamp", "snapshot")
 	v.publish()
-	for name, edit := range map[string]func(map[string]packedFloor){
-		"other keys under a later targets file": func(seen map[string]packedFloor) {
+	for name, edit := range map[string]func(map[string]packedVersion){
+		"other keys under a later targets file": func(seen map[string]packedVersion) {
 			for name, f := range seen {
 				f.Version, f.Keys = 0, []string{other}
 				if name == targetsRole {
@@ -252,7 +252,7 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 				}
 			}
 		},
-		"other keys under a later root": func(seen map[string]packedFloor) {
+		"other keys under a later root": func(seen map[string]packedVersion) {
 			for name, f := range seen {
 				f.Keys = []string{other}
 				f.Version = 0
@@ -262,9 +262,9 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 				seen[name] = f
 			}
 		},
-		"no keys":      func(seen map[string]packedFloor) { seen["targets/qa"] = packedFloor{Digest: other} },
-		"nothing seen": func(seen map[string]packedFloor) { clear(seen) },
-		"another file ": func(seen map[string]packedFloor) {
+		"no keys":      func(seen map[string]packedVersion) { seen["targets/qa"] = packedVersion{Digest: other} },
+		"nothing seen": func(seen map[string]packedVersion) { clear(seen) },
+		"another file ": func(seen map[string]packedVersion) {
 			f := seen["targets/qa"]
 			f.Digest = other
 			seen["targets/qa"] = f
@@ -282,8 +282,8 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 		})
 	}
 	t.Run("names without bound", func(t *testing.T) {
-		ev, err := r.unpackOne(testGUN, forge(func(seen map[string]packedFloor) {
-			seen["targets/"+strings.Repeat("a", 1<<20)] = packedFloor{Digest: other}
+		ev, err := r.unpackOne(testGUN, forge(func(seen map[string]packedVersion) {
+			seen["targets/"+strings.Repeat("a", 1<<20)] = packedVersion{Digest: other}
 		}), nil)
 		wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "is not the name of a delegation")
 		proves(t, ev)
@@ -419,8 +419,8 @@ func FuzzUnpack(f *testing.F) {
 		if joined == nil {
 			return
 		}
-		for name, f := range held.(*evidence).floors {
-			if got := joined.(*evidence).floors[name]; err == nil && got.version < f.version {
+		for name, f := range held.(*evidence).seen {
+			if got := joined.(*evidence).seen[name]; err == nil && got.version < f.version {
 				t.Errorf("%s is lowered from %d to %d", name, f.version, got.version)
 			}
 		}

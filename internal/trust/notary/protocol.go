@@ -21,13 +21,13 @@ const (
 
 // proof is what shows that a Notary server answers under the base URL. Without any, that a file is
 // not found is no verdict: a Notary server says it of wrong paths too.
-type proof struct {
+type serverIdentity struct {
 	// answered says that /v2/ is there under the base URL, by the last answer to a probe.
 	answered atomic.Bool
 	// verified says that a repository was fetched and verified.
 	verified atomic.Bool
 	// told says that the server was told from an image registry, as far as it lets us.
-	told atomic.Bool
+	notRegistry atomic.Bool
 }
 
 // Probe implements trust.Root. A Notary server and an image registry answer /v2/ alike, so it asks
@@ -36,29 +36,29 @@ func (r *Root) Probe(ctx context.Context, _ string) error {
 	if err := r.probeBase(ctx); err != nil {
 		return err
 	}
-	if r.proof.verified.Load() || r.proof.told.Load() {
+	if r.identity.verified.Load() || r.identity.notRegistry.Load() {
 		return nil
 	}
-	_, err := r.get.Get(ctx, probeRepository, filePath(probeRepository, rootRole+".json"), maxRootSize)
+	_, err := r.getter.Get(ctx, probeRepository, filePath(probeRepository, rootRole+".json"), maxRootSize)
 	switch f, isFault := errors.AsType[*trust.Fault](err); {
 	case errors.Is(err, trust.ErrNotFound):
 		if err := notNotary(err); err != nil {
 			return err
 		}
-		r.proof.told.Store(true)
+		r.identity.notRegistry.Store(true)
 	case isFault && f.Reason == v1alpha1.ReasonUnexpectedAnswer:
 		return f.Within(
 			"the server answers /v2/, as an image registry does, and has no Notary API there; check "+
 				"spec.notary.server: %w", f)
 	case err == nil || isFault && (f.Reason == v1alpha1.ReasonUnauthorized || f.Reason == v1alpha1.ReasonServerError):
-		r.proof.told.Store(true) // whoever may not ask for it learns no more
+		r.identity.notRegistry.Store(true) // whoever may not ask for it learns no more
 	}
 	return nil
 }
 
 // probeBase asks whether /v2/ is there under the base URL.
 func (r *Root) probeBase(ctx context.Context) error {
-	body, err := r.get.Get(ctx, "", "/v2/", maxProbeSize)
+	body, err := r.getter.Get(ctx, "", "/v2/", maxProbeSize)
 	switch {
 	case errors.Is(err, trust.ErrNotFound):
 		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
@@ -69,12 +69,12 @@ func (r *Root) probeBase(ctx context.Context) error {
 			"the server's answer to /v2/ is not JSON, so it is no Notary server; check spec.notary.server")
 	}
 	if err == nil {
-		r.proof.answered.Store(true)
+		r.identity.answered.Store(true)
 		return nil
 	}
 	f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
 	if f.Reason == v1alpha1.ReasonUnexpectedAnswer {
-		r.proof.answered.Store(false)
+		r.identity.answered.Store(false)
 	}
 	return f
 }
@@ -100,7 +100,7 @@ func (s *session) unsigned(ctx context.Context, answers ...error) error {
 			return trust.AsFault(f, "").Within("%s: %w", s.repository, f)
 		}
 	}
-	if s.proof.answered.Load() || s.proof.verified.Load() {
+	if s.identity.answered.Load() || s.identity.verified.Load() {
 		return nil
 	}
 	if err := s.probeBase(ctx); err != nil {

@@ -20,12 +20,12 @@ const (
 	maxRejections = 8
 	maxNamed      = 8
 	// maxIdle bounds what is kept of a repository for that. Of what is beyond it, less is told.
-	maxIdle = 1 << 16
+	maxRejectedTargets = 1 << 16
 )
 
 // idle is one thing that was signed and proves no role. It is a type of its own, so that it cannot
 // be taken for a statement.
-type idle struct {
+type rejectedTarget struct {
 	tag    string
 	digest [sha256.Size]byte
 	cause  *cause
@@ -37,16 +37,16 @@ type cause struct {
 }
 
 // refuse notes why the file of a delegation does not count.
-func (m *metadata) refuse(name, why string) {
-	if m.refused == nil {
-		m.refused = map[string]string{}
+func (m *metadata) rejectFile(name, why string) {
+	if m.rejectedFiles == nil {
+		m.rejectedFiles = map[string]string{}
 	}
-	m.refused[name] = why
+	m.rejectedFiles[name] = why
 }
 
 // whyUnsigned is why the signatures on the file of a delegation do not count, where verify has
 // failed.
-func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
+func (m *metadata) unsignedReason(e *envelope, r role, err error) string {
 	if k := m.revokedSigner(e, r); k != nil && len(e.signers(r, func(*publicKey) bool { return true })) >= r.threshold {
 		return fmt.Sprintf("is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)",
 			k.canonical)
@@ -57,34 +57,34 @@ func (m *metadata) whyUnsigned(e *envelope, r role, err error) string {
 // idlers returns what was signed and proves no role, sorted by tag, role and digest, each once.
 // What a file that speaks for no role says is left out where a role says the same. stated is sorted
 // as statements returns it.
-func (m *metadata) idlers(stated []said) []idle {
+func (m *metadata) rejectedTargets(stated []rawStatement) []rejectedTarget {
 	for _, name := range slices.Sorted(maps.Keys(m.verified)) {
-		t, c := m.verified[name], m.voiceless(name)
+		t, c := m.verified[name], m.noRoleCause(name)
 		if c == nil {
 			continue
 		}
 		for _, what := range t.targets {
-			if t.allows(what.tag) && !states(stated, what) {
-				m.keep(what, c)
+			if t.allows(what.tag) && !isStated(stated, what) {
+				m.reject(what, c)
 			}
 		}
 	}
-	slices.SortFunc(m.short, func(a, b idle) int {
+	slices.SortFunc(m.rejected, func(a, b rejectedTarget) int {
 		return cmp.Or(a.compareTag(b.tag, b.cause.role), bytes.Compare(a.digest[:], b.digest[:]),
 			a.cause.compare(b.cause))
 	})
-	return slices.CompactFunc(m.short, func(a, b idle) bool {
+	return slices.CompactFunc(m.rejected, func(a, b rejectedTarget) bool {
 		return a.tag == b.tag && a.digest == b.digest && *a.cause == *b.cause
 	})
 }
 
 // compareTag is the order by tag and role.
-func (l idle) compareTag(tag, role string) int {
+func (l rejectedTarget) compareTag(tag, role string) int {
 	return cmp.Or(strings.Compare(l.tag, tag), strings.Compare(l.cause.role, role))
 }
 
 // compareDigest is the order by digest and role.
-func (l idle) compareDigest(digest [sha256.Size]byte, role string) int {
+func (l rejectedTarget) compareDigest(digest [sha256.Size]byte, role string) int {
 	return cmp.Or(bytes.Compare(l.digest[:], digest[:]), strings.Compare(l.cause.role, role))
 }
 
@@ -94,23 +94,23 @@ func (c *cause) compare(other *cause) int {
 }
 
 // states reports whether any role has signed the digest for the tag.
-func states(stated []said, what target) bool {
-	_, found := slices.BinarySearchFunc(stated, what, func(s said, what target) int {
+func isStated(stated []rawStatement, what target) bool {
+	_, found := slices.BinarySearchFunc(stated, what, func(s rawStatement, what target) int {
 		return cmp.Or(strings.Compare(s.tag, what.tag), bytes.Compare(s.digest[:], what.digest[:]))
 	})
 	return found
 }
 
 // voiceless is why a file speaks for no role, nil where it speaks for one.
-func (m *metadata) voiceless(name string) *cause {
+func (m *metadata) noRoleCause(name string) *cause {
 	c := &cause{by: name}
 	switch {
-	case m.speaks(name):
+	case m.hasRole(name):
 		return nil
 	case name == targetsRole:
 		c.why = "which proves no role: sign with a delegation of the role ('docker trust signer add'; " +
 			"administrators: or name targets in spec.notary.roles[].delegations of the TrustRoot)"
-	case checkSpeaker(name) != nil:
+	case checkMappable(name) != nil:
 		c.why = "which proves no role, since any one of all signers signs it: the signer's own delegation must have " +
 			"signed ('docker trust signer add')"
 	default:
@@ -122,7 +122,7 @@ func (m *metadata) voiceless(name string) *cause {
 
 // unmet is why some files do not prove the role that they speak for: too few of the keys that
 // signed them are accepted.
-func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
+func (s mappedRole) thresholdCause(files []*signedTargets, accepted int) *cause {
 	names := make([]string, 0, len(files))
 	signed := map[string]bool{}
 	for _, t := range files {
@@ -131,7 +131,7 @@ func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
 			signed[key] = true
 		}
 	}
-	c := &cause{role: s.role, by: listed(names)}
+	c := &cause{role: s.role, by: joinNames(names)}
 	if len(signed) >= s.threshold {
 		c.why = fmt.Sprintf(
 			"by a key that is not pinned for role %q (administrators: spec.notary.roles[].keys of the TrustRoot)",
@@ -144,21 +144,21 @@ func (s speaker) unmet(files []*signedTargets, accepted int) *cause {
 
 // keep notes what was signed and proves no role. There is room for everything that the files say,
 // up to the bound: a slice that grows would cost more than is charged.
-func (m *metadata) keep(what target, why *cause) {
-	if m.short == nil {
+func (m *metadata) reject(what target, why *cause) {
+	if m.rejected == nil {
 		n := 0
 		for name, t := range m.verified {
-			n += len(t.targets) * max(1, m.speakersOf(name))
+			n += len(t.targets) * max(1, m.roleCount(name))
 		}
-		m.short = make([]idle, 0, min(n, maxIdle))
+		m.rejected = make([]rejectedTarget, 0, min(n, maxRejectedTargets))
 	}
-	if len(m.short) < cap(m.short) {
-		m.short = append(m.short, idle{tag: what.tag, digest: what.digest, cause: why})
+	if len(m.rejected) < cap(m.rejected) {
+		m.rejected = append(m.rejected, rejectedTarget{tag: what.tag, digest: what.digest, cause: why})
 	}
 }
 
 // speakersOf returns how many roles a file may speak for.
-func (m *metadata) speakersOf(name string) int {
+func (m *metadata) roleCount(name string) int {
 	n := 0
 	if _, ok := m.ownRole(name); ok {
 		n++
@@ -172,30 +172,30 @@ func (m *metadata) speakersOf(name string) int {
 }
 
 // pathless is why what a file says of some tags proves nothing for a role. It is kept in voices.
-func (s speaker) pathless(t *signedTargets, voices map[string]voiced) *cause {
+func (s mappedRole) outsidePathsCause(t *signedTargets, voices map[string]roleOutcome) *cause {
 	id := "!" + t.name
 	v, ok := voices[id]
 	if !ok {
-		v.short = &cause{
+		v.cause = &cause{
 			role: s.role, by: t.name,
 			why: "outside of the paths of that delegation ('notary delegation add --all-paths')",
 		}
 		voices[id] = v
 	}
-	return v.short
+	return v.cause
 }
 
 // retain keeps what proves no role, for the words of a denial.
-func (e *evidence) retain(all []idle, refused map[string]string, delegations []string) {
+func (e *evidence) setRejected(all []rejectedTarget, refused map[string]string, delegations []string) {
 	slices.Sort(delegations)
 	if 2*len(all) < cap(all) {
 		all = slices.Clone(all)
 	}
-	e.idle, e.refused, e.delegations = all, refused, delegations
-	e.idleByDigest = indexIdle(all)
+	e.rejected, e.rejectedFiles, e.delegations = all, refused, delegations
+	e.rejectedByDigest = indexRejected(all)
 	const each, place = 16 + sha256.Size + 8, 4
-	e.size += int64(cap(e.idle))*each + int64(cap(e.idleByDigest))*place
-	for i, l := range e.idle {
+	e.size += int64(cap(e.rejected))*each + int64(cap(e.rejectedByDigest))*place
+	for i, l := range e.rejected {
 		if i == 0 || all[i-1].tag != l.tag {
 			e.size += textSize(l.tag)
 		}
@@ -211,7 +211,7 @@ func (e *evidence) retain(all []idle, refused map[string]string, delegations []s
 
 // indexIdle returns the places of what proves no role, sorted by digest and role. What differs in
 // its tag alone has one place.
-func indexIdle(all []idle) []int32 {
+func indexRejected(all []rejectedTarget) []int32 {
 	places := make([]int32, len(all))
 	for i := range all {
 		places[i] = int32(i)
@@ -233,7 +233,7 @@ func indexIdle(all []idle) []int32 {
 // it looks at no more than it tells.
 func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejection {
 	var found rejections
-	for l := range e.unproven(roles, tag, digest) {
+	for l := range e.rejectedFor(roles, tag, digest) {
 		if found.full() {
 			break
 		}
@@ -241,10 +241,10 @@ func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejectio
 	}
 	var absent []string
 	for _, role := range roles {
-		absent = append(absent, e.silent(role, &found)...)
+		absent = append(absent, e.missingFiles(role, &found)...)
 	}
 	if len(absent) > 0 {
-		found.add(e.absent(absent))
+		found.add(e.absentDelegations(absent))
 	}
 	return found
 }
@@ -262,20 +262,20 @@ func (all *rejections) full() bool { return len(*all) >= maxRejections }
 
 // silent adds why no file speaks for a role. It returns the delegations of the role where the
 // repository has none of them.
-func (e *evidence) silent(role string, found *rejections) (absent []string) {
+func (e *evidence) missingFiles(role string, found *rejections) (absent []string) {
 	if e.root == nil {
 		return nil
 	}
 	delegations := e.root.delegationsOf(role)
-	if err := checkSpeaker(delegations[0]); err != nil { // of its own name: others were checked when they were read
+	if err := checkMappable(delegations[0]); err != nil { // of its own name: others were checked when they were read
 		found.add(trust.Rejection{By: fmt.Sprintf("role %.80q", role), Why: fmt.Sprintf("cannot be proven: %v", err)})
 		return nil
 	}
 	present := false
 	for _, d := range delegations {
-		if refused := e.refusedAbove(d); refused != "" {
+		if refused := e.rejectedAncestor(d); refused != "" {
 			present = true
-			found.add(trust.Rejection{By: refused + ".json", Void: true, Why: e.refused[refused]})
+			found.add(trust.Rejection{By: refused + ".json", Void: true, Why: e.rejectedFiles[refused]})
 		}
 		present = present || d == targetsRole || e.has(d)
 	}
@@ -293,21 +293,21 @@ func parseDigest(text string) (digest [sha256.Size]byte, ok bool) {
 
 // unproven returns what was signed and proves none of some roles: for a tag, or where that is empty
 // for a digest under any tag. First comes what speaks for no role at all.
-func (e *evidence) unproven(roles []string, tag, digest string) iter.Seq[idle] {
-	return func(yield func(idle) bool) {
+func (e *evidence) rejectedFor(roles []string, tag, digest string) iter.Seq[rejectedTarget] {
+	return func(yield func(rejectedTarget) bool) {
 		wanted, ok := parseDigest(digest)
 		for _, role := range append([]string{""}, roles...) {
 			switch {
 			case tag != "":
-				for _, l := range span(e.idle, func(l idle) int { return l.compareTag(tag, role) }) {
+				for _, l := range findRange(e.rejected, func(l rejectedTarget) int { return l.compareTag(tag, role) }) {
 					if !yield(l) {
 						return
 					}
 				}
 			case ok:
-				for _, i := range span(e.idleByDigest,
-					func(i int32) int { return e.idle[i].compareDigest(wanted, role) }) {
-					if !yield(e.idle[i]) {
+				for _, i := range findRange(e.rejectedByDigest,
+					func(i int32) int { return e.rejected[i].compareDigest(wanted, role) }) {
+					if !yield(e.rejected[i]) {
 						return
 					}
 				}
@@ -317,7 +317,7 @@ func (e *evidence) unproven(roles []string, tag, digest string) iter.Seq[idle] {
 }
 
 // span returns those that compare to 0 of what is sorted, found by halves.
-func span[E any](sorted []E, compare func(E) int) []E {
+func findRange[E any](sorted []E, compare func(E) int) []E {
 	from, _ := slices.BinarySearchFunc(sorted, 0, func(l E, _ int) int { return compare(l) })
 	rest := sorted[from:]
 	to, _ := slices.BinarySearchFunc(rest, 1, func(l E, end int) int { return cmp.Compare(compare(l), end) })
@@ -326,9 +326,9 @@ func span[E any](sorted []E, compare func(E) int) []E {
 
 // refusedAbove returns the delegation whose file does not count, of one and those above it; empty:
 // none.
-func (e *evidence) refusedAbove(delegation string) string {
+func (e *evidence) rejectedAncestor(delegation string) string {
 	for ; delegation != "." && delegation != targetsRole; delegation = path.Dir(delegation) {
-		if _, ok := e.refused[delegation]; ok {
+		if _, ok := e.rejectedFiles[delegation]; ok {
 			return delegation
 		}
 	}
@@ -341,18 +341,18 @@ func (e *evidence) has(delegation string) bool {
 }
 
 // absent says that the repository does not have some delegations, and which it has.
-func (e *evidence) absent(delegations []string) trust.Rejection {
+func (e *evidence) absentDelegations(delegations []string) trust.Rejection {
 	slices.Sort(delegations)
 	delegations = slices.Compact(delegations)
 	has := "none"
 	if len(e.delegations) > 0 {
-		has = listed(e.delegations)
+		has = joinNames(e.delegations)
 	}
 	if len(delegations) == 1 {
 		return trust.Rejection{By: "delegation " + delegations[0], Why: "is not in this repository, which has " + has}
 	}
 	return trust.Rejection{
-		By: "delegations " + listed(delegations), Why: "are not in this repository, which has " + has,
+		By: "delegations " + joinNames(delegations), Why: "are not in this repository, which has " + has,
 	}
 }
 
@@ -367,7 +367,7 @@ func (r *Root) delegationsOf(role string) []string {
 }
 
 // listed joins names with commas, the first few of them.
-func listed(names []string) string {
+func joinNames(names []string) string {
 	if more := len(names) - maxNamed; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), more)
 	}

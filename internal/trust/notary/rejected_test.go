@@ -357,18 +357,18 @@ func TestRealRejections(t *testing.T) {
 // What is kept of a repository for the words of a denial is bounded, and so is what is said of one
 // image.
 func TestThreatRejectionsAreBounded(t *testing.T) {
-	m := newMetadata(rootRules{Root: &Root{}}, nil)
-	files := signedTargets{name: targetsRole, targets: make([]target, maxIdle+10)}
+	m := newMetadata(rootVerifier{Root: &Root{}}, nil)
+	files := signedTargets{name: targetsRole, targets: make([]target, maxRejectedTargets+10)}
 	m.verified[targetsRole] = &files
 	for range files.targets {
-		m.keep(target{tag: "v1"}, &cause{})
+		m.reject(target{tag: "v1"}, &cause{})
 	}
-	if n := len(m.short); n != maxIdle {
-		t.Errorf("%d are kept, want %d", n, maxIdle)
+	if n := len(m.rejected); n != maxRejectedTargets {
+		t.Errorf("%d are kept, want %d", n, maxRejectedTargets)
 	}
 	var e evidence
 	for i := range byte(2 * maxRejections) {
-		e.idle = append(e.idle, idle{tag: "v1", digest: [32]byte{i}, cause: &cause{by: targetsRole, why: "x"}})
+		e.rejected = append(e.rejected, rejectedTarget{tag: "v1", digest: [32]byte{i}, cause: &cause{by: targetsRole, why: "x"}})
 	}
 	if n := len(e.Rejected([]string{"ci"}, "v1", "")); n != maxRejections {
 		t.Errorf("%d are told, want %d", n, maxRejections)
@@ -381,22 +381,22 @@ func TestThreatRejectionsAreBounded(t *testing.T) {
 func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
-		m := newMetadata(rootRules{Root: &Root{}}, nil)
+		m := newMetadata(rootVerifier{Root: &Root{}}, nil)
 		causes := []*cause{
 			{by: "targets", why: "x"}, {by: "targets/a", why: "x"}, {role: "ci", by: "targets/b", why: "x"},
 			{role: "qa", by: "targets/a", why: "x"}, {role: "qa", by: "targets/a", why: "y"},
 		}
 		tags, digests := []string{"v1", "v2", "v3", "v4"}, 1+random.IntN(6)
 		for range random.IntN(60) {
-			m.short = append(m.short, idle{
+			m.rejected = append(m.rejected, rejectedTarget{
 				tag: tags[random.IntN(3)], digest: [32]byte{byte(random.IntN(digests))},
 				cause: causes[random.IntN(len(causes))],
 			})
 		}
-		all := slices.Clone(m.short)
+		all := slices.Clone(m.rejected)
 		var e evidence
-		e.retain(m.idlers(nil), nil, nil)
-		told := func(l idle) trust.Rejection {
+		e.setRejected(m.rejectedTargets(nil), nil, nil)
+		told := func(l rejectedTarget) trust.Rejection {
 			return trust.Rejection{By: l.cause.role + " " + l.cause.by, Digest: digestText(l.digest), Why: l.cause.why}
 		}
 		check := func(roles []string, tag, digest string) {
@@ -409,7 +409,7 @@ func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 				}
 			}
 			var got []trust.Rejection
-			for l := range e.unproven(roles, tag, digest) {
+			for l := range e.rejectedFor(roles, tag, digest) {
 				got = append(got, told(l))
 			}
 			if len(got) != len(want) {
@@ -439,24 +439,24 @@ func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 func TestRejectionsOfManyTags(t *testing.T) {
 	const tags = 1000
 	kept := func(digests int) *evidence {
-		all, why := make([]idle, tags), &cause{by: targetsRole, why: "x"}
+		all, why := make([]rejectedTarget, tags), &cause{by: targetsRole, why: "x"}
 		for i := range all {
-			all[i] = idle{
+			all[i] = rejectedTarget{
 				tag: fmt.Sprintf("v%04d", i), digest: [32]byte{byte(i % digests), byte(i % digests >> 8)}, cause: why,
 			}
 		}
 		e := &evidence{}
-		e.retain(all, nil, nil)
+		e.setRejected(all, nil, nil)
 		return e
 	}
 	one, many := kept(1), kept(tags)
-	if n, room := len(one.idleByDigest), cap(one.idleByDigest); n != 1 || room > 8 {
+	if n, room := len(one.rejectedByDigest), cap(one.rejectedByDigest); n != 1 || room > 8 {
 		t.Errorf("%d places in room for %d", n, room)
 	}
-	if n := len(many.idleByDigest); n != tags {
+	if n := len(many.rejectedByDigest); n != tags {
 		t.Errorf("%d places, want %d", n, tags)
 	}
-	if got, want := many.size-one.size, int64(4*(cap(many.idleByDigest)-cap(one.idleByDigest))); got != want {
+	if got, want := many.size-one.size, int64(4*(cap(many.rejectedByDigest)-cap(one.rejectedByDigest))); got != want {
 		t.Errorf("the places count for %d bytes, want %d", got, want)
 	}
 }

@@ -15,16 +15,16 @@ import (
 func (r *Root) revokes(k *publicKey) bool { return r.revoked[k.canonical] || r.revoked[k.id] }
 
 // counts reports whether a key may count for anything, and notes that it was asked.
-func (c rootRules) counts(k *publicKey) bool {
-	if c.asked != nil {
-		c.asked[k.canonical], c.asked[k.id] = true, true
+func (c rootVerifier) counts(k *publicKey) bool {
+	if c.usedKeys != nil {
+		c.usedKeys[k.canonical], c.usedKeys[k.id] = true, true
 	}
 	return !c.revokes(k)
 }
 
 // regardless returns the same rules with no key revoked: to find out what a revocation has changed,
 // never to believe anything.
-func (c rootRules) regardless() rootRules {
+func (c rootVerifier) withoutRevocations() rootVerifier {
 	all := *c.Root
 	all.revoked = nil
 	c.Root = &all
@@ -32,7 +32,7 @@ func (c rootRules) regardless() rootRules {
 }
 
 // revokedSigner returns a revoked key of a role that has signed the file; nil where there is none.
-func (c rootRules) revokedSigner(e *envelope, r role) *publicKey {
+func (c rootVerifier) revokedSigner(e *envelope, r role) *publicKey {
 	signers := e.signers(r, c.revokes)
 	if len(signers) == 0 {
 		return nil
@@ -42,7 +42,7 @@ func (c rootRules) revokedSigner(e *envelope, r role) *publicKey {
 
 // revokedFile says that a file of a top-level role would be signed but for a revoked key; nil where
 // that is not the reason.
-func (c rootRules) revokedFile(name string, e *envelope, r role) error {
+func (c rootVerifier) revokedFile(name string, e *envelope, r role) error {
 	k := c.revokedSigner(e, r)
 	if k == nil || len(e.signers(r, func(*publicKey) bool { return true })) < r.threshold {
 		return nil
@@ -54,7 +54,7 @@ func (c rootRules) revokedFile(name string, e *envelope, r role) error {
 }
 
 // revokedRoot says which revoked key breaks a chain of roots that holds without the revocation.
-func (c rootRules) revokedRoot(chain []*rootFile) error {
+func (c rootVerifier) revokedRoot(chain []*rootFile) error {
 	newest := chain[len(chain)-1]
 	if _, err := c.selfSigned(newest, false); err != nil {
 		if k := c.revokedSigner(newest.envelope, newest.roles[rootRole]); k != nil {
@@ -77,7 +77,7 @@ func (c rootRules) revokedRoot(chain []*rootFile) error {
 }
 
 // rootKeys lists the keys that signed a root.
-func (c rootRules) rootKeys(f *rootFile) string {
+func (c rootVerifier) rootKeys(f *rootFile) string {
 	var ids []string
 	for _, k := range f.signers(f.roles[rootRole], c.counts) {
 		ids = append(ids, k.canonical)
@@ -89,18 +89,18 @@ func (c rootRules) rootKeys(f *rootFile) string {
 // would come to the same: the two differ in nothing but keys revoked or taken back, and verifying
 // it depended on none of those. nil where it has to be verified. A revocation must take effect at
 // once however many repositories are held, and most of them know nothing of the key.
-func (r *Root) restamped(ev *evidence, at time.Time) *evidence {
+func (r *Root) adopt(ev *evidence, at time.Time) *evidence {
 	was := ev.root
-	if was == nil || ev.raw == nil || !at.Before(ev.notAfter) || !r.differsByRevocation(was) {
+	if was == nil || ev.raw == nil || !at.Before(ev.notAfter) || !r.equalButRevocations(was) {
 		return nil
 	}
 	for id := range r.revoked {
-		if !was.revoked[id] && ev.dependsOn(id) {
+		if !was.revoked[id] && ev.usedKey(id) {
 			return nil
 		}
 	}
 	for id := range was.revoked {
-		if !r.revoked[id] && ev.dependsOn(id) {
+		if !r.revoked[id] && ev.usedKey(id) {
 			return nil
 		}
 	}
@@ -110,16 +110,16 @@ func (r *Root) restamped(ev *evidence, at time.Time) *evidence {
 }
 
 // differsByRevocation reports whether two Roots judge alike but for what they revoke.
-func (r *Root) differsByRevocation(was *Root) bool {
-	return r.name == was.name && maps.Equal(r.pins, was.pins) && slices.Equal(r.caPrints, was.caPrints) &&
-		maps.Equal(r.named, was.named) && slices.EqualFunc(r.roles, was.roles, func(a, b speaker) bool {
+func (r *Root) equalButRevocations(was *Root) bool {
+	return r.name == was.name && maps.Equal(r.pins, was.pins) && slices.Equal(r.caFingerprints, was.caFingerprints) &&
+		maps.Equal(r.roleNames, was.roleNames) && slices.EqualFunc(r.roles, was.roles, func(a, b mappedRole) bool {
 		return a.role == b.role && a.threshold == b.threshold && slices.Equal(a.delegations, b.delegations) &&
 			(a.keys == nil) == (b.keys == nil) && maps.Equal(a.keys, b.keys)
 	})
 }
 
 // dependsOn reports whether verifying the evidence asked about a key, whatever the answer was.
-func (e *evidence) dependsOn(id string) bool {
-	_, found := slices.BinarySearch(e.asked, id)
+func (e *evidence) usedKey(id string) bool {
+	_, found := slices.BinarySearch(e.usedKeys, id)
 	return found
 }

@@ -28,13 +28,13 @@ func decodeRoot(raw []byte) (*rootFile, error) {
 		return nil, err
 	}
 	names := []string{rootRole, timestampRole, snapshotRole, targetsRole}
-	listings := make([]listing, len(names))
+	listings := make([]roleEntry, len(names))
 	for i, name := range names {
 		o, err := roles.object(name)
 		if err != nil {
 			return nil, fmt.Errorf("role %s: %w", name, err)
 		}
-		if listings[i], err = decodeListing(o); err != nil {
+		if listings[i], err = decodeRoleEntry(o); err != nil {
 			return nil, fmt.Errorf("role %s: %w", name, err)
 		}
 	}
@@ -50,19 +50,19 @@ func decodeRoot(raw []byte) (*rootFile, error) {
 }
 
 // rootRules judge the root files of one repository at one time.
-type rootRules struct {
+type rootVerifier struct {
 	*Root
 	repository string
 	at         time.Time
 	grace      time.Duration   // 0 for what was not verified before
-	asked      map[string]bool // the IDs of the keys that the outcome depends on; nil: not noted
+	usedKeys      map[string]bool // the IDs of the keys that the outcome depends on; nil: not noted
 }
 
 // vouches reports whether a root key may count. It must have a certificate, since nothing else in
 // the metadata says which repository it is of. The leaf must come first and alone, be for this
 // repository and not be signed with SHA-1. An expired certificate is tolerated in an earlier root
 // only.
-func (c rootRules) vouches(k *publicKey, earlier bool) bool {
+func (c rootVerifier) isRootKey(k *publicKey, earlier bool) bool {
 	if !c.counts(k) || k.chain == nil {
 		return false
 	}
@@ -79,11 +79,11 @@ func (c rootRules) vouches(k *publicKey, earlier bool) bool {
 	case x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.DSAWithSHA1, x509.MD5WithRSA, x509.MD2WithRSA:
 		return false
 	}
-	return earlier || !c.at.Before(leaf.NotBefore.Add(-clockLeeway)) && c.late().Before(leaf.NotAfter)
+	return earlier || !c.at.Before(leaf.NotBefore.Add(-clockLeeway)) && c.expiryCutoff().Before(leaf.NotAfter)
 }
 
 // late is the time by which a file must not have expired.
-func (c rootRules) late() time.Time { return c.at.Add(-c.grace) }
+func (c rootVerifier) expiryCutoff() time.Time { return c.at.Add(-c.grace) }
 
 // clockLeeway is how much earlier than its start a certificate is accepted: clients give a day, for
 // signers whose clock is ahead.
@@ -100,7 +100,7 @@ func commonNameIs(commonName, repository string) bool {
 
 // pinned reports whether the TrustRoot pins a key that vouches, by its ID or by the CA of its
 // certificate.
-func (c rootRules) pinned(k *publicKey, earlier bool) bool {
+func (c rootVerifier) isPinnedKey(k *publicKey, earlier bool) bool {
 	if c.pins[k.canonical] {
 		return true
 	}
@@ -113,7 +113,7 @@ func (c rootRules) pinned(k *publicKey, earlier bool) bool {
 		if i > 0 {
 			pool.AddCert(cert)
 		}
-		if (earlier || c.late().Before(cert.NotAfter)) && cert.NotAfter.Before(at) {
+		if (earlier || c.expiryCutoff().Before(cert.NotAfter)) && cert.NotAfter.Before(at) {
 			at = cert.NotAfter
 		}
 	}
@@ -128,26 +128,26 @@ func (c rootRules) pinned(k *publicKey, earlier bool) bool {
 
 // selfSigned returns the keys of a root's own root role that signed it and vouch for it, where they
 // reach its threshold.
-func (c rootRules) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
-	signers, err := f.verify(f.roles[rootRole], func(k *publicKey) bool { return c.vouches(k, earlier) })
+func (c rootVerifier) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
+	signers, err := f.verify(f.roles[rootRole], func(k *publicKey) bool { return c.isRootKey(k, earlier) })
 	if err == nil {
 		return signers, nil
 	}
 	if late, lateErr := f.verify(f.roles[rootRole],
-		func(k *publicKey) bool { return c.vouches(k, true) }); lateErr == nil {
+		func(k *publicKey) bool { return c.isRootKey(k, true) }); lateErr == nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataExpired,
 			"the certificate of root key %s is not valid at %s; the root must be rotated to a new certificate",
 			late[0].canonical, c.at.Format(time.RFC3339))
 	}
 	if other := f.signers(f.roles[rootRole], c.counts); len(other) >= f.roles[rootRole].threshold {
-		return nil, c.unvouched(other)
+		return nil, c.notRootKeys(other)
 	}
 	return nil, err
 }
 
 // unvouched says why the signatures on a root do not count, though enough of its keys made them.
-func (c rootRules) unvouched(signers []*publicKey) error {
-	k := signers[max(0, slices.IndexFunc(signers, func(k *publicKey) bool { return !c.vouches(k, true) }))]
+func (c rootVerifier) notRootKeys(signers []*publicKey) error {
+	k := signers[max(0, slices.IndexFunc(signers, func(k *publicKey) bool { return !c.isRootKey(k, true) }))]
 	if k.chain == nil {
 		return fmt.Errorf(
 			"is signed by root key %s, which has no certificate, so nothing says that it is for this repository; "+
@@ -158,24 +158,24 @@ func (c rootRules) unvouched(signers []*publicKey) error {
 			"repository, it must not be a CA, nor be signed with SHA-1", k.canonical)
 }
 
-func (c rootRules) isSelfSigned(f *rootFile) bool {
+func (c rootVerifier) isSelfSigned(f *rootFile) bool {
 	_, err := c.selfSigned(f, false)
 	return err == nil
 }
 
 // isPinned reports whether a root may begin the chain of trust: signed to its own threshold, and by
 // a key that is pinned.
-func (c rootRules) isPinned(f *rootFile, earlier bool) bool {
+func (c rootVerifier) isPinned(f *rootFile, earlier bool) bool {
 	signers, err := c.selfSigned(f, earlier)
-	return err == nil && slices.ContainsFunc(signers, func(k *publicKey) bool { return c.pinned(k, earlier) })
+	return err == nil && slices.ContainsFunc(signers, func(k *publicKey) bool { return c.isPinnedKey(k, earlier) })
 }
 
 // follows verifies that next is the version after prev, signed to prev's threshold.
-func (c rootRules) follows(prev, next *rootFile) error {
+func (c rootVerifier) follows(prev, next *rootFile) error {
 	if next.version != prev.version+1 {
 		return fmt.Errorf("is version %d where version %d was due", next.version, prev.version+1)
 	}
-	if _, err := next.verify(prev.roles[rootRole], func(k *publicKey) bool { return c.vouches(k, true) }); err != nil {
+	if _, err := next.verify(prev.roles[rootRole], func(k *publicKey) bool { return c.isRootKey(k, true) }); err != nil {
 		return fmt.Errorf("version %d does not follow from version %d: %w", next.version, prev.version, err)
 	}
 	return nil
@@ -185,18 +185,18 @@ func (c rootRules) follows(prev, next *rootFile) error {
 // one, or from trusted where that is earlier. trusted is the index of a root that was in use
 // before, from where every step must hold even if a later root is pinned; len(chain) where there is
 // none.
-func (c rootRules) verifyChain(chain []*rootFile, trusted int) ([]*rootFile, error) {
-	found, err := c.chainFrom(chain, trusted)
+func (c rootVerifier) verifyChain(chain []*rootFile, trusted int) ([]*rootFile, error) {
+	found, err := c.verifyChainOnce(chain, trusted)
 	if err == nil || len(c.revoked) == 0 {
 		return found, err
 	}
-	if _, err := c.regardless().chainFrom(chain, trusted); err != nil {
+	if _, err := c.withoutRevocations().verifyChainOnce(chain, trusted); err != nil {
 		return nil, err // it is not the revocation
 	}
 	return nil, c.revokedRoot(chain)
 }
 
-func (c rootRules) chainFrom(chain []*rootFile, trusted int) ([]*rootFile, error) {
+func (c rootVerifier) verifyChainOnce(chain []*rootFile, trusted int) ([]*rootFile, error) {
 	last := len(chain) - 1
 	if _, err := c.selfSigned(chain[last], false); err != nil {
 		return nil, err
@@ -217,10 +217,10 @@ func (c rootRules) chainFrom(chain []*rootFile, trusted int) ([]*rootFile, error
 			return nil, err
 		}
 	}
-	return chain[from:], chain[last].current(c.late())
+	return chain[from:], chain[last].current(c.expiryCutoff())
 }
 
-func (c rootRules) notPinned(f *rootFile) error {
+func (c rootVerifier) notPinned(f *rootFile) error {
 	return trust.NewFault(v1alpha1.ReasonRootNotPinned,
 		"is signed by root key %s, which spec.notary.root of TrustRoot %q does not pin, and no earlier root that it "+
 			"pins leads there; compare with 'docker trust inspect' before pinning it",
@@ -229,7 +229,7 @@ func (c rootRules) notPinned(f *rootFile) error {
 
 // certificateExpiry is when so many of a root's certificates will have expired that it no longer
 // reaches its threshold, or that no pinned key is left to vouch for it.
-func (c rootRules) certificateExpiry(chain []*rootFile) time.Time {
+func (c rootVerifier) certificateExpiry(chain []*rootFile) time.Time {
 	f := chain[len(chain)-1]
 	signers, err := c.selfSigned(f, false)
 	if err != nil {
@@ -239,7 +239,7 @@ func (c rootRules) certificateExpiry(chain []*rootFile) time.Time {
 	for _, k := range signers {
 		end := k.chain[0].NotAfter.UTC()
 		all = append(all, end)
-		if c.pinned(k, false) {
+		if c.isPinnedKey(k, false) {
 			pinned = append(pinned, end)
 		}
 	}

@@ -395,12 +395,12 @@ func TestRootCertificateWithSHA1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := rootRules{Root: &Root{}, repository: testGUN, at: testNow()}
-	if !c.vouches(parsed, false) {
+	c := rootVerifier{Root: &Root{}, repository: testGUN, at: testNow()}
+	if !c.isRootKey(parsed, false) {
 		t.Fatal("the certificate does not vouch as it is")
 	}
 	parsed.chain[0].SignatureAlgorithm = x509.ECDSAWithSHA1
-	if c.vouches(parsed, false) || c.vouches(parsed, true) {
+	if c.isRootKey(parsed, false) || c.isRootKey(parsed, true) {
 		t.Error("a certificate signed with SHA-1 vouches")
 	}
 }

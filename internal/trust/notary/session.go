@@ -20,40 +20,40 @@ import (
 
 // session is one Fetch.
 type session struct {
-	rootRules
-	base *evidence // raw is nil on first sight
-	held files     // of base: its roots and its snapshot, and the others while all is verified
+	rootVerifier
+	previous *evidence // raw is nil on first sight
+	cached files     // of base: its roots and its snapshot, and the others while all is verified
 	mu   sync.Mutex
-	got  map[string][]byte // fetched files that are named by hash
+	fetched  map[string][]byte // fetched files that are named by hash
 }
 
 // cold brings the first evidence about a repository, nil where it carries no signatures.
-func (s *session) cold(ctx context.Context) (*evidence, error) {
-	root, timestamp, absent, err := s.first(ctx)
+func (s *session) fetchNew(ctx context.Context) (*evidence, error) {
+	root, timestamp, absent, err := s.fetchRootAndTimestamp(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if root == nil && timestamp == nil {
-		if s.base.known {
+		if s.previous.known {
 			return nil, s.missing(rootRole + ".json")
 		}
 		return nil, s.unsigned(ctx, absent[:]...)
 	}
-	ev, err := s.coldFrom(ctx, root, timestamp)
-	if !retry(err) {
+	ev, err := s.verifyNew(ctx, root, timestamp)
+	if !newerRootMayHelp(err) {
 		return ev, err
 	}
 	// Someone may have published between the requests.
-	again, timestamp, _, errAgain := s.first(ctx)
+	again, timestamp, _, errAgain := s.fetchRootAndTimestamp(ctx)
 	if errAgain != nil || bytes.Equal(again, root) {
 		return nil, err
 	}
-	return s.coldFrom(ctx, again, timestamp)
+	return s.verifyNew(ctx, again, timestamp)
 }
 
 // first asks for root.json and timestamp.json at once. A file that the server does not have is nil,
 // and absent holds how it said so.
-func (s *session) first(ctx context.Context) (root, timestamp []byte, absent [2]error, err error) {
+func (s *session) fetchRootAndTimestamp(ctx context.Context) (root, timestamp []byte, absent [2]error, err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	ask := func(into *[]byte, said *error, name string, limit int64) {
 		g.Go(func() error {
@@ -72,14 +72,14 @@ func (s *session) first(ctx context.Context) (root, timestamp []byte, absent [2]
 	return root, timestamp, absent, err
 }
 
-func (s *session) coldFrom(ctx context.Context, root, timestamp []byte) (*evidence, error) {
+func (s *session) verifyNew(ctx context.Context, root, timestamp []byte) (*evidence, error) {
 	if root == nil {
 		return nil, s.missing(rootRole + ".json")
 	}
 	if timestamp == nil {
 		return nil, s.missing(timestampRole + ".json")
 	}
-	roots, err := s.backToPin(ctx, root)
+	roots, err := s.chainToPin(ctx, root)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (s *session) coldFrom(ctx context.Context, root, timestamp []byte) (*eviden
 
 // decodeRoot decodes a root within the budget. The error is a *trust.Fault.
 func (s *session) decodeRoot(ctx context.Context, raw []byte) (f *rootFile, err error) {
-	err = s.decoding(ctx, s.repository, len(raw), func() error {
+	err = s.withinBudget(ctx, s.repository, len(raw), func() error {
 		f, err = decodeRoot(raw)
 		return err
 	})
@@ -102,13 +102,13 @@ func (s *session) decodeRoot(ctx context.Context, raw []byte) (f *rootFile, err 
 // between them, oldest first. It stops where a step does not hold or the server has no older root;
 // the chain then verifies as not pinned. Revoked keys lead on here and nowhere else, so that it is
 // known what they break. Each root is verified before the one before it is asked for.
-func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error) {
+func (s *session) chainToPin(ctx context.Context, newest []byte) ([][]byte, error) {
 	roots, size := [][]byte{newest}, len(newest)
 	f, err := s.decodeRoot(ctx, newest)
 	if err != nil {
 		return nil, err
 	}
-	if !s.regardless().isSelfSigned(f) {
+	if !s.withoutRevocations().isSelfSigned(f) {
 		return roots, nil // loadRoots says why
 	}
 	for earlier := false; f.version > 1 && len(roots) <= maxRootSteps && !s.isPinned(f, earlier); earlier = true {
@@ -120,9 +120,9 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 			return nil, err
 		}
 		if size += len(raw); size > maxChainSize {
-			return nil, s.longChain()
+			return nil, s.chainTooLong()
 		}
-		older, err := s.older(ctx, f, raw)
+		older, err := s.precedingRoot(ctx, f, raw)
 		if err != nil {
 			return nil, err
 		}
@@ -137,18 +137,18 @@ func (s *session) backToPin(ctx context.Context, newest []byte) ([][]byte, error
 
 // older decodes the root that f follows. It is nil where raw is none; the error says that it could
 // not be looked at.
-func (s *session) older(ctx context.Context, f *rootFile, raw []byte) (*rootFile, error) {
+func (s *session) precedingRoot(ctx context.Context, f *rootFile, raw []byte) (*rootFile, error) {
 	older, err := s.decodeRoot(ctx, raw)
 	switch {
 	case err != nil && trust.AsFault(err, "").Reason != v1alpha1.ReasonMetadataInvalid:
 		return nil, err
-	case err != nil || s.regardless().follows(older, f) != nil:
+	case err != nil || s.withoutRevocations().follows(older, f) != nil:
 		return nil, nil //nolint:nilerr,nilnil // it leads nowhere
 	}
 	return older, nil
 }
 
-func (s *session) longChain() error {
+func (s *session) chainTooLong() error {
 	return fault(s.repository, rootRole, trust.NewFault(v1alpha1.ReasonTooLarge,
 		"and the older roots that lead to it have more than the %d bytes that are read; pin a newer root",
 		maxChainSize))
@@ -156,19 +156,19 @@ func (s *session) longChain() error {
 
 // refresh brings the evidence about a known repository up to date.
 func (s *session) refresh(ctx context.Context) (*evidence, error) {
-	timestamp, err := s.need(ctx, timestampRole+".json", maxTimestampSize)
+	timestamp, err := s.getRequired(ctx, timestampRole+".json", maxTimestampSize)
 	if err != nil {
 		return nil, err
 	}
-	if sha256.Sum256(timestamp) == s.base.timestamp && s.at.Before(s.base.notAfter) {
-		return s.base, nil
+	if sha256.Sum256(timestamp) == s.previous.timestamp && s.at.Before(s.previous.notAfter) {
+		return s.previous, nil
 	}
-	if s.held, err = s.base.raw.unpack(isSnapshot); err != nil {
+	if s.cached, err = s.previous.raw.unpack(isSnapshot); err != nil {
 		return nil, err
 	}
-	trusted := len(s.held.roots) - 1
-	ev, err := s.load(ctx, s.held.roots, trusted, timestamp)
-	if !retry(err) {
+	trusted := len(s.cached.roots) - 1
+	ev, err := s.load(ctx, s.cached.roots, trusted, timestamp)
+	if !newerRootMayHelp(err) {
 		return ev, err
 	}
 	roots, errRoots := s.newerRoots(ctx)
@@ -178,7 +178,7 @@ func (s *session) refresh(ctx context.Context) (*evidence, error) {
 	if roots == nil {
 		return nil, err
 	}
-	if timestamp, err = s.need(ctx, timestampRole+".json", maxTimestampSize); err != nil {
+	if timestamp, err = s.getRequired(ctx, timestampRole+".json", maxTimestampSize); err != nil {
 		return nil, err
 	}
 	return s.load(ctx, roots, trusted, timestamp)
@@ -187,11 +187,11 @@ func (s *session) refresh(ctx context.Context) (*evidence, error) {
 // newerRoots returns the chain held, extended to the server's newest root; nil where the server has
 // none newer.
 func (s *session) newerRoots(ctx context.Context) ([][]byte, error) {
-	newest, err := s.need(ctx, rootRole+".json", maxRootSize)
+	newest, err := s.getRequired(ctx, rootRole+".json", maxRootSize)
 	if err != nil {
 		return nil, err
 	}
-	last := s.held.roots[len(s.held.roots)-1]
+	last := s.cached.roots[len(s.cached.roots)-1]
 	if bytes.Equal(newest, last) {
 		return nil, nil
 	}
@@ -213,17 +213,17 @@ func (s *session) newerRoots(ctx context.Context) ([][]byte, error) {
 			fmt.Errorf("is version %d, more than %d steps from version %d that was seen before", to.version,
 				maxRootSteps, from.version))
 	}
-	return s.upTo(ctx, newest, to, from)
+	return s.extendChain(ctx, newest, to, from)
 }
 
 // upTo returns the chain held, extended by the roots from the last of it to the newest. Each root
 // is verified before the one after it is asked for; that the newest follows is verified with the
 // whole.
-func (s *session) upTo(ctx context.Context, newest []byte, to, from *rootFile) ([][]byte, error) {
-	roots := slices.Clone(s.held.roots)
-	size := total(roots) + len(newest)
+func (s *session) extendChain(ctx context.Context, newest []byte, to, from *rootFile) ([][]byte, error) {
+	roots := slices.Clone(s.cached.roots)
+	size := totalSize(roots) + len(newest)
 	for v := from.version + 1; v < to.version; v++ {
-		raw, err := s.need(ctx, rootVersion(v), maxRootSize)
+		raw, err := s.getRequired(ctx, rootVersion(v), maxRootSize)
 		if err != nil {
 			return nil, err
 		}
@@ -231,11 +231,11 @@ func (s *session) upTo(ctx context.Context, newest []byte, to, from *rootFile) (
 		if err != nil {
 			return nil, err
 		}
-		if err := s.regardless().follows(from, next); err != nil {
+		if err := s.withoutRevocations().follows(from, next); err != nil {
 			return nil, fault(s.repository, rootRole, err)
 		}
 		if size += len(raw); size > maxChainSize {
-			return nil, s.longChain()
+			return nil, s.chainTooLong()
 		}
 		roots, from = append(roots, raw), next
 	}
@@ -244,9 +244,9 @@ func (s *session) upTo(ctx context.Context, newest []byte, to, from *rootFile) (
 
 // load verifies a repository from its roots and timestamp down, asking for what it does not hold.
 func (s *session) load(ctx context.Context, roots [][]byte, trusted int, timestamp []byte) (ev *evidence, err error) {
-	m := newMetadata(s.rootRules, s.base.floors)
+	m := newMetadata(s.rootVerifier, s.previous.seen)
 	var meta fileMeta
-	err = s.decoding(ctx, s.repository, total(roots)+len(timestamp), func() error {
+	err = s.withinBudget(ctx, s.repository, totalSize(roots)+len(timestamp), func() error {
 		if err := m.loadRoots(roots, trusted); err != nil {
 			return err
 		}
@@ -256,12 +256,12 @@ func (s *session) load(ctx context.Context, roots [][]byte, trusted int, timesta
 	if err != nil {
 		return nil, err
 	}
-	snapshot, err := s.signed(ctx, snapshotRole, meta)
+	snapshot, err := s.fetchSigned(ctx, snapshotRole, meta)
 	if err != nil {
 		return nil, err
 	}
 	var listed map[string]fileMeta
-	err = s.decoding(ctx, s.repository, len(snapshot), func() error {
+	err = s.withinBudget(ctx, s.repository, len(snapshot), func() error {
 		listed, err = m.loadSnapshot(snapshot, meta)
 		return err
 	})
@@ -283,26 +283,26 @@ func (s *session) loadListed(ctx context.Context, m *metadata, listed map[string
 			s.repository, err)
 	}
 	defer s.transfers.Release(size)
-	small := s.held.others
+	small := s.cached.others
 	defer func() { // what is kept for another attempt is small
-		s.held.others = small
-		maps.DeleteFunc(s.got, func(name string, _ []byte) bool { return !strings.HasPrefix(name, snapshotRole) })
+		s.cached.others = small
+		maps.DeleteFunc(s.fetched, func(name string, _ []byte) bool { return !strings.HasPrefix(name, snapshotRole) })
 	}()
-	if s.base.raw != nil {
-		held, err := s.base.raw.unpack(func(name string, size int) bool {
+	if s.previous.raw != nil {
+		held, err := s.previous.raw.unpack(func(name string, size int) bool {
 			meta, ok := listed[name]
 			return ok && meta.length == int64(size)
 		})
 		if err != nil {
 			return nil, err
 		}
-		s.held.others = held.others
+		s.cached.others = held.others
 	}
-	raw, err := s.all(ctx, listed)
+	raw, err := s.fetchListed(ctx, listed)
 	if err != nil {
 		return nil, err
 	}
-	err = s.decoding(ctx, s.repository, int(size), func() error {
+	err = s.withinBudget(ctx, s.repository, int(size), func() error {
 		if err := m.loadTargets(raw); err != nil {
 			return err
 		}
@@ -314,14 +314,14 @@ func (s *session) loadListed(ctx context.Context, m *metadata, listed map[string
 
 // all returns targets and every delegation that the snapshot lists. The first fault ends the
 // others.
-func (s *session) all(ctx context.Context, listed map[string]fileMeta) (map[string][]byte, error) {
+func (s *session) fetchListed(ctx context.Context, listed map[string]fileMeta) (map[string][]byte, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxParallel)
 	var mu sync.Mutex
 	raw := make(map[string][]byte, len(listed))
 	for name, meta := range listed {
 		g.Go(func() error {
-			data, err := s.signed(ctx, name, meta)
+			data, err := s.fetchSigned(ctx, name, meta)
 			if err != nil {
 				return err
 			}
@@ -336,18 +336,18 @@ func (s *session) all(ctx context.Context, listed map[string]fileMeta) (map[stri
 
 // signed returns a file that signed metadata lists: the one held where it is the same, and
 // otherwise the server's, read to its signed length.
-func (s *session) signed(ctx context.Context, role string, meta fileMeta) ([]byte, error) {
-	if raw, ok := s.held.others[role]; ok && meta.check(raw) == nil {
+func (s *session) fetchSigned(ctx context.Context, role string, meta fileMeta) ([]byte, error) {
+	if raw, ok := s.cached.others[role]; ok && meta.check(raw) == nil {
 		return raw, nil
 	}
 	name := meta.name(role)
 	s.mu.Lock()
-	raw, ok := s.got[name]
+	raw, ok := s.fetched[name]
 	s.mu.Unlock()
 	if ok {
 		return raw, nil
 	}
-	raw, err := s.need(ctx, name, meta.length)
+	raw, err := s.getRequired(ctx, name, meta.length)
 	if err != nil {
 		return nil, err
 	}
@@ -356,12 +356,12 @@ func (s *session) signed(ctx context.Context, role string, meta fileMeta) ([]byt
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.got[name] = raw
+	s.fetched[name] = raw
 	return raw, nil
 }
 
 // need is get for a file that must be there.
-func (s *session) need(ctx context.Context, name string, limit int64) ([]byte, error) {
+func (s *session) getRequired(ctx context.Context, name string, limit int64) ([]byte, error) {
 	raw, err := s.get(ctx, name, limit)
 	if errors.Is(err, trust.ErrNotFound) {
 		return nil, s.missing(name)
@@ -372,7 +372,7 @@ func (s *session) need(ctx context.Context, name string, limit int64) ([]byte, e
 // get returns a file of the server. The error satisfies errors.Is(err, trust.ErrNotFound), or is a
 // *trust.Fault.
 func (s *session) get(ctx context.Context, name string, limit int64) ([]byte, error) {
-	raw, err := s.Root.get.Get(ctx, s.repository, filePath(s.repository, name), limit)
+	raw, err := s.Root.getter.Get(ctx, s.repository, filePath(s.repository, name), limit)
 	switch {
 	case errors.Is(err, trust.ErrNotFound):
 		return nil, err
@@ -396,7 +396,7 @@ func (s *session) missing(name string) error {
 
 // retry reports whether a newer root may mend an error: where verification failed, and not where an
 // answer is wanting.
-func retry(err error) bool {
+func newerRootMayHelp(err error) bool {
 	var f *trust.Fault
 	if !errors.As(err, &f) {
 		return false

@@ -26,18 +26,18 @@ func latest(times []time.Time, k int) time.Time {
 }
 
 // said is one statement before it is indexed.
-type said struct {
+type rawStatement struct {
 	tag    string
 	digest [sha256.Size]byte
-	by     *voice
+	proof     *roleProof
 }
 
 // statements returns what the roles have signed, sorted by tag, digest and role.
-func (m *metadata) statements() []said {
+func (m *metadata) statements() []rawStatement {
 	speakers := slices.Clone(m.roles)
 	for name := range m.verified {
 		if role, ok := m.ownRole(name); ok {
-			speakers = append(speakers, speaker{role: role, delegations: []string{name}, threshold: 1})
+			speakers = append(speakers, mappedRole{role: role, delegations: []string{name}, threshold: 1})
 		}
 	}
 	most := 0
@@ -48,17 +48,17 @@ func (m *metadata) statements() []said {
 			}
 		}
 	}
-	out := make([]said, 0, most)
+	out := make([]rawStatement, 0, most)
 	for _, s := range speakers {
-		m.speak(s, func(tag string, digest [sha256.Size]byte, by *voice) { out = append(out, said{tag, digest, by}) })
+		m.addStatements(s, func(tag string, digest [sha256.Size]byte, by *roleProof) { out = append(out, rawStatement{tag, digest, by}) })
 	}
-	slices.SortFunc(out, func(a, b said) int {
+	slices.SortFunc(out, func(a, b rawStatement) int {
 		return cmp.Or(strings.Compare(a.tag, b.tag), bytes.Compare(a.digest[:], b.digest[:]),
-			strings.Compare(a.by.role, b.by.role), b.by.notAfter.Compare(a.by.notAfter))
+			strings.Compare(a.proof.role, b.proof.role), b.proof.notAfter.Compare(a.proof.notAfter))
 	})
 	// The same digest with two lengths is one statement: the one that holds longer.
-	return slices.CompactFunc(out, func(a, b said) bool {
-		return a.tag == b.tag && a.digest == b.digest && a.by.role == b.by.role
+	return slices.CompactFunc(out, func(a, b rawStatement) bool {
+		return a.tag == b.tag && a.digest == b.digest && a.proof.role == b.proof.role
 	})
 }
 
@@ -66,27 +66,27 @@ func (m *metadata) statements() []said {
 // others.
 func (m *metadata) ownRole(delegation string) (role string, ok bool) {
 	role, ok = strings.CutPrefix(delegation, targetsRole+"/")
-	return role, ok && !m.named[role] && checkSpeaker(delegation) == nil
+	return role, ok && !m.roleNames[role] && checkMappable(delegation) == nil
 }
 
 // speaks reports whether the targets of a file count for any role.
-func (m *metadata) speaks(name string) bool { return m.speakersOf(name) > 0 }
+func (m *metadata) hasRole(name string) bool { return m.roleCount(name) > 0 }
 
 // speak says what one role has signed: a tag, with the digest and length of its manifest, on which
 // the distinct keys of its delegations reach its threshold.
-func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byte, by *voice)) {
+func (m *metadata) addStatements(s mappedRole, say func(tag string, digest [sha256.Size]byte, by *roleProof)) {
 	var files []*signedTargets
 	for _, name := range s.delegations {
 		if t := m.verified[name]; t != nil {
 			files = append(files, t)
 		}
 	}
-	voices := map[string]voiced{}
+	voices := map[string]roleOutcome{}
 	speak := func(what target, files []*signedTargets) {
-		if v := s.voice(files, voices); v.by != nil {
-			say(what.tag, what.digest, v.by)
+		if v := s.prove(files, voices); v.proof != nil {
+			say(what.tag, what.digest, v.proof)
 		} else {
-			m.keep(what, v.short)
+			m.reject(what, v.cause)
 		}
 	}
 	if len(files) == 1 {
@@ -94,7 +94,7 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 			if files[0].allows(what.tag) {
 				speak(what, files)
 			} else {
-				m.keep(what, s.pathless(files[0], voices))
+				m.reject(what, s.outsidePathsCause(files[0], voices))
 			}
 		}
 		return
@@ -118,9 +118,9 @@ func (m *metadata) speak(s speaker, say func(tag string, digest [sha256.Size]byt
 				continue
 			}
 			if what := t.targets[next[i]]; t.allows(tag) {
-				claims = claimed(claims, what, t)
+				claims = addClaim(claims, what, t)
 			} else {
-				m.keep(what, s.pathless(t, voices))
+				m.reject(what, s.outsidePathsCause(t, voices))
 			}
 			next[i]++
 		}
@@ -137,7 +137,7 @@ type claim struct {
 	files []*signedTargets
 }
 
-func claimed(claims []claim, what target, by *signedTargets) []claim {
+func addClaim(claims []claim, what target, by *signedTargets) []claim {
 	for i, c := range claims {
 		if c.target == what {
 			claims[i].files = append(claims[i].files, by)
@@ -148,16 +148,16 @@ func claimed(claims []claim, what target, by *signedTargets) []claim {
 }
 
 // voiced is how a role says what some files say, or why it does not.
-type voiced struct {
-	by    *voice
-	short *cause
+type roleOutcome struct {
+	proof    *roleProof
+	cause *cause
 }
 
 // voice returns how the role says what some files say: by which keys, and until when. Where the
 // keys do not reach the threshold it says why. Keys count by what they signed, not by being listed;
 // a key in two files counts once, until the later expiry. The same files have the same voice, which
 // is kept in voices.
-func (s speaker) voice(files []*signedTargets, voices map[string]voiced) voiced {
+func (s mappedRole) prove(files []*signedTargets, voices map[string]roleOutcome) roleOutcome {
 	id := files[0].name
 	for _, t := range files[1:] {
 		id += " " + t.name
@@ -173,14 +173,14 @@ func (s speaker) voice(files []*signedTargets, voices map[string]voiced) voiced 
 			}
 		}
 	}
-	v := voiced{}
+	v := roleOutcome{}
 	if len(until) >= s.threshold {
-		v.by = &voice{
+		v.proof = &roleProof{
 			role: s.role, keys: slices.Sorted(maps.Keys(until)),
 			notAfter: latest(slices.Collect(maps.Values(until)), s.threshold),
 		}
 	} else {
-		v.short = s.unmet(files, len(until))
+		v.cause = s.thresholdCause(files, len(until))
 	}
 	voices[id] = v
 	return v

@@ -87,7 +87,7 @@ func (m *metadata) loadTargets(raw map[string][]byte) error {
 		}
 		m.raw.others[name] = raw[name]
 	}
-	e, signers, err := m.loadTop(targetsRole, "Targets", raw[targetsRole])
+	e, signers, err := m.loadTopLevel(targetsRole, "Targets", raw[targetsRole])
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (m *metadata) loadTargets(raw map[string][]byte) error {
 	for queue := []*signedTargets{top}; len(queue) > 0; queue = queue[1:] {
 		parent := queue[0]
 		for _, d := range parent.delegations {
-			m.delegated = append(m.delegated, d.name)
+			m.delegations = append(m.delegations, d.name)
 			child, err := m.loadDelegation(parent, d, raw)
 			if err != nil {
 				return fault(m.repository, d.name, err)
@@ -126,21 +126,21 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 	if e == nil {
 		return nil, err
 	}
-	if err := m.admit(d.name, e, d.role); err != nil {
+	if err := m.checkRollback(d.name, e, d.role); err != nil {
 		return nil, err
 	}
-	if checkSpeaker(d.name) == nil {
+	if checkMappable(d.name) == nil {
 		m.files = append(m.files, trust.File{
 			Name: d.name + ".json", NotAfter: e.expires, Part: true, Kind: "delegation",
 		})
 	}
-	if !m.lasts(d.name, e) {
-		m.refuse(d.name, fmt.Sprintf("expired at %s; it must be signed anew", e.expires.Format(time.RFC3339)))
+	if !m.isCurrent(d.name, e) {
+		m.rejectFile(d.name, fmt.Sprintf("expired at %s; it must be signed anew", e.expires.Format(time.RFC3339)))
 		return nil, nil
 	}
 	t, err := decodeTargets(d.name, e)
 	if err != nil {
-		m.refuse(d.name, fmt.Sprintf("is unusable: %v", err))
+		m.rejectFile(d.name, fmt.Sprintf("is unusable: %v", err))
 		return nil, beyondBounds(err)
 	}
 	t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths,
@@ -152,11 +152,11 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 // The error is that of a file beyond the bounds.
 func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, signers []*publicKey, err error) {
 	if e, err = decodeEnvelope(raw, "Targets"); err != nil {
-		m.refuse(d.name, fmt.Sprintf("is unusable: %v", err))
+		m.rejectFile(d.name, fmt.Sprintf("is unusable: %v", err))
 		return nil, nil, beyondBounds(err)
 	}
 	if signers, err = e.verify(d.role, m.counts); err != nil {
-		m.refuse(d.name, m.whyUnsigned(e, d.role, err))
+		m.rejectFile(d.name, m.unsignedReason(e, d.role, err))
 		return nil, nil, nil
 	}
 	return e, signers, nil
@@ -175,9 +175,9 @@ func beyondBounds(err error) error {
 // has changed since: an administrator who removes a delegation, and perhaps adds it again, changes
 // the parent.
 func (m *metadata) dropped(parent *signedTargets, d delegation) error {
-	held, ok := m.floors[d.name]
+	held, ok := m.lastSeen[d.name]
 	if ok && held.listed && overlap(held.keys, d.canonical()) &&
-		m.floors[parent.name].digest == m.seen[parent.name].digest {
+		m.lastSeen[parent.name].digest == m.seen[parent.name].digest {
 		return trust.NewFault(v1alpha1.ReasonRollback,
 			"is no longer listed by snapshot.json, though version %d was seen before and its delegation stands",
 			held.version)
@@ -224,7 +224,7 @@ func decodeDelegations(parent string, signed object) ([]delegation, error) {
 		return nil, fmt.Errorf("delegations: %w", err)
 	}
 	var all []delegation
-	var listings []listing
+	var listings []roleEntry
 	names := map[string]bool{}
 	for v := range list.elements() {
 		if len(all) == maxDelegations {
@@ -252,20 +252,20 @@ func decodeDelegations(parent string, signed object) ([]delegation, error) {
 }
 
 // decodeDelegation reads a delegation but for its keys, whose IDs are in the listing.
-func decodeDelegation(parent string, v value) (delegation, listing, error) {
+func decodeDelegation(parent string, v value) (delegation, roleEntry, error) {
 	var d delegation
 	o, ok := v.object()
 	if !ok {
-		return d, listing{}, errors.New("a delegation is not an object")
+		return d, roleEntry{}, errors.New("a delegation is not an object")
 	}
 	var err error
 	if d.name, err = o.text("name"); err != nil {
-		return d, listing{}, fmt.Errorf("a delegation: %w", err)
+		return d, roleEntry{}, fmt.Errorf("a delegation: %w", err)
 	}
 	if !delegationName.MatchString(d.name) || path.Dir(d.name) != parent {
-		return d, listing{}, fmt.Errorf("%.80q is not the name of a delegation of %s", d.name, parent)
+		return d, roleEntry{}, fmt.Errorf("%.80q is not the name of a delegation of %s", d.name, parent)
 	}
-	l, err := decodeListing(o)
+	l, err := decodeRoleEntry(o)
 	if err == nil {
 		d.paths, err = o.texts("paths", maxPaths)
 	}

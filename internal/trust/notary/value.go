@@ -18,7 +18,7 @@ type value []byte
 type object value
 
 // end returns where the value that begins at a place of a canonical document ends.
-func end(doc []byte, at int) int {
+func valueEnd(doc []byte, at int) int {
 	switch doc[at] {
 	case '"':
 		return stringEnd(doc, at)
@@ -58,8 +58,8 @@ func stringEnd(doc []byte, at int) int {
 func (o object) members() iter.Seq2[value, value] {
 	return func(yield func(name, member value) bool) {
 		for at := 1; at < len(o)-1; at++ { // and over the comma
-			name := end(o, at)
-			to := end(o, name+1)
+			name := valueEnd(o, at)
+			to := valueEnd(o, name+1)
 			if !yield(value(o[at:name]), value(o[name+1:to])) {
 				return
 			}
@@ -81,7 +81,7 @@ func (o object) size() int {
 func (v value) elements() iter.Seq[value] {
 	return func(yield func(value) bool) {
 		for at := 1; at < len(v)-1; at++ { // and over the comma
-			to := end(v, at)
+			to := valueEnd(v, at)
 			if !yield(v[at:to]) {
 				return
 			}
