@@ -75,21 +75,21 @@ type Role struct {
 // in the evidence it returns; it remembers of its own only that the server has shown itself to be
 // one. It implements trust.Root.
 type Root struct {
-	name      string
-	getter       Getter
-	now       func() time.Time
-	budget    *budget.Budget
-	transfers *semaphore.Weighted // bytes of targets and delegations that sessions hold
-	grace     time.Duration
-	pins      map[string]bool // canonical key IDs
-	ca        *x509.CertPool  // nil without one
-	caFingerprints  []string
-	roles     []mappedRole
-	roleNames     map[string]bool // the names of roles
-	remaps    trust.Remaps
-	revoked   map[string]bool // key IDs
-	identity     *serverIdentity
-	notes     []string
+	name           string
+	getter         Getter
+	now            func() time.Time
+	budget         *budget.Budget
+	transfers      *semaphore.Weighted // bytes of targets and delegations that sessions hold
+	grace          time.Duration
+	pins           map[string]bool // canonical key IDs
+	ca             *x509.CertPool  // nil without one
+	caFingerprints []string
+	roles          []mappedRole
+	roleNames      map[string]bool // the names of roles
+	remaps         trust.Remaps
+	revoked        map[string]bool // key IDs
+	identity       *serverIdentity
+	notes          []string
 }
 
 // speaker is a compiled Role.

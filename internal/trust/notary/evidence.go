@@ -24,32 +24,32 @@ import (
 // halves in sorted slices: maps would take as much room as the statements, and statements that are
 // put together for whoever asks a third of what they would take.
 type evidence struct {
-	root         *Root // whose pins and roles it was verified under
-	repository   string
-	statements        []indexedStatement  // sorted by tag, digest and role
-	byDigest     []int32 // the places of lines, sorted by digest, role and tag
-	notAfter     time.Time
-	file         string
-	files        []trust.File
-	seenExpired       []string          // delegations that had expired when they were first verified
-	rejected         []rejectedTarget            // what was signed and proves no role, sorted by tag, role and digest
+	root             *Root // whose pins and roles it was verified under
+	repository       string
+	statements       []indexedStatement // sorted by tag, digest and role
+	byDigest         []int32            // the places of lines, sorted by digest, role and tag
+	notAfter         time.Time
+	file             string
+	files            []trust.File
+	seenExpired      []string          // delegations that had expired when they were first verified
+	rejected         []rejectedTarget  // what was signed and proves no role, sorted by tag, role and digest
 	rejectedByDigest []int32           // the places of idle, sorted by digest and role, each digest and cause once
-	rejectedFiles      map[string]string // why the file of a delegation does not count
-	delegations  []string          // all that the files name, sorted
-	raw          *packed
-	size         int64
-	timestamp    [sha256.Size]byte
-	seen       map[string]seenVersion
-	anchors      []string     // pinned keys among the root keys
-	usedKeys        []string     // the IDs of the keys that verifying it depended on, sorted
-	known        bool         // without raw: that the repository was signed before
-	unusable     *trust.Fault // without raw: why what was verified before does not count
+	rejectedFiles    map[string]string // why the file of a delegation does not count
+	delegations      []string          // all that the files name, sorted
+	raw              *packed
+	size             int64
+	timestamp        [sha256.Size]byte
+	seen             map[string]seenVersion
+	anchors          []string     // pinned keys among the root keys
+	usedKeys         []string     // the IDs of the keys that verifying it depended on, sorted
+	known            bool         // without raw: that the repository was signed before
+	unusable         *trust.Fault // without raw: why what was verified before does not count
 }
 
 // line is one statement, beside what others say in the same voice.
 type indexedStatement struct {
 	tag, digest string
-	proof          *roleProof
+	proof       *roleProof
 }
 
 // voice is a role that speaks by the same keys until the same time.

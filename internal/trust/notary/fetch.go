@@ -10,20 +10,19 @@ import (
 )
 
 const (
-	// maxParallel bounds the requests of one repository that are under way at the same time.
+	// maxParallel bounds the requests in flight for one repository.
 	maxParallel = 16
-	// maxRootSteps bounds how many root versions are walked between a pinned or held root and the
-	// newest.
+	// maxRootSteps bounds the root versions between a pinned or known root and the newest.
 	maxRootSteps = 128
 	maxProbeSize = 64 << 10
 )
 
-// Getter reads from the Notary server. The registry client implements it.
+// Getter sends GET requests to the Notary server. The registry client implements it.
 type Getter interface {
 	// Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json,
 	// with a token scoped to pull from repository. A body of more than limit bytes is a fault. The
-	// error is trust.ErrNotFound where the server says, in the words of its protocol, that there is
-	// no such thing, and otherwise a *trust.Fault.
+	// error is trust.ErrNotFound if the server answers 404 with an error code of its protocol, and
+	// otherwise a *trust.Fault.
 	Get(ctx context.Context, repository, path string, limit int64) ([]byte, error)
 }
 
@@ -32,18 +31,17 @@ var (
 	_ trust.Keeper = (*Root)(nil)
 )
 
-// Subject implements trust.Root: the repository, whose metadata holds what was signed for all of
-// its tags.
+// Subject implements trust.Root. It is the repository: its metadata covers all tags.
 func (r *Root) Subject(image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: r.remaps.Signed(image)}
 }
 
-// Host implements trust.Root: all is asked of one server, whatever its name.
+// Host implements trust.Root. A trust root has one server, so the name is constant.
 func (*Root) Host(trust.Subject) string { return "server" }
 
-// Fetch implements trust.Root. First sight of a repository takes three round trips; a refresh that
-// finds the same timestamp takes one request. Where verification fails, root.json is asked for, and
-// if it is a newer one everything is verified from it, once.
+// Fetch implements trust.Root. The first fetch of a repository takes three round trips. A refresh
+// takes one request if the timestamp is unchanged. If verification fails, it requests root.json; if
+// that is newer, it verifies everything once more from it.
 func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	repository := about.Repository
 	if err := checkRepository(repository); err != nil {
@@ -76,7 +74,7 @@ func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Eviden
 // Recheck implements trust.Root.
 func (r *Root) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	if _, ok := held.(trust.Unsigned); ok {
-		return held, nil // an absence hangs on no pin
+		return held, nil // the absence of signatures depends on no pin
 	}
 	ev, err := asEvidence(about.Repository, held)
 	if err != nil {
@@ -89,8 +87,8 @@ func (r *Root) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence
 	return checked, nil
 }
 
-// recheck verifies evidence again. It waits for the budget without a context: whoever holds that
-// waits for the processor alone.
+// recheck verifies evidence again, without a network. It waits for the memory budget without a
+// context: holders of the budget wait for the processor only.
 func (r *Root) recheck(ev *evidence) (checked *evidence, err error) {
 	if same := r.adopt(ev, r.now()); same != nil {
 		return same, nil
@@ -102,6 +100,7 @@ func (r *Root) recheck(ev *evidence) (checked *evidence, err error) {
 	return checked, err
 }
 
+// verified verifies the raw files of evidence from the root down.
 func (r *Root) verified(ev *evidence) (*evidence, error) {
 	f, err := ev.raw.unpack(isAny)
 	if err != nil {
@@ -124,11 +123,12 @@ func (r *Root) verified(ev *evidence) (*evidence, error) {
 	}
 	same := ev.raw
 	if len(m.raw.roots) != len(f.roots) || len(m.raw.others) != len(f.others) {
-		same = nil // some of the files are of no use any more
+		same = nil // some files are no longer needed
 	}
 	return m.finish(same), nil
 }
 
+// asEvidence returns evidence of this package about the repository. Other evidence is a fault.
 func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
 	ev, ok := held.(*evidence)
 	if !ok || ev == nil || ev.repository != repository {
@@ -138,10 +138,10 @@ func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
 	return ev, nil
 }
 
-// own returns what is held as this Root sees it, and an empty evidence where there is none. What
-// another Root verified is verified again under the pins of this one; where that fails only the
-// versions seen are kept. Not even those are where its root is pinned no more: whoever edits the
-// TrustRoot has replaced the root of trust, and versions start anew with it.
+// previousEvidence returns the evidence to refresh, verified by this Root. It is empty where there
+// is none. Evidence of another Root is verified again under the pins of this one. If that fails,
+// only the seen versions are kept. If its root is no longer pinned, not even those are kept: the
+// administrator has replaced the root of trust, so versions start again.
 func (r *Root) previousEvidence(repository string, held trust.Evidence) (*evidence, error) {
 	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
 		return &evidence{root: r, repository: repository}, nil
@@ -163,8 +163,8 @@ func (r *Root) previousEvidence(repository string, held trust.Evidence) (*eviden
 	return left, nil
 }
 
-// explained adds to the fault of a fetch why what was verified before is of no use: with the server
-// down, that a key is revoked would go unsaid.
+// withRevocation adds to the fault of a fetch that a revoked key invalidated the previous evidence.
+// Without it, a server that is down would hide the revocation.
 func (e *evidence) withRevocation(f *trust.Fault) *trust.Fault {
 	if e.unusable == nil || e.unusable.Reason != v1alpha1.ReasonKeyRevoked || f.Reason == v1alpha1.ReasonKeyRevoked {
 		return f

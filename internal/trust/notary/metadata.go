@@ -16,59 +16,60 @@ const (
 	maxTimestampSize = 512 << 10
 	maxSnapshotSize  = 512 << 10
 	maxRootSize      = 512 << 10
-	// maxChainSize bounds the roots from a pinned or held one to the newest, together.
+	// maxChainSize bounds the total size of the roots from a pinned or known one to the newest.
 	maxChainSize = 1 << 20
-	// maxFileSize bounds the file of targets, or of one delegation.
+	// maxFileSize bounds targets.json and the file of one delegation.
 	maxFileSize = 8 << 20
-	// maxTotalSize bounds the targets and delegations of one repository together.
+	// maxTotalSize bounds the total size of targets and delegations of one repository.
 	maxTotalSize = 16 << 20
-	// evidenceSize is what evidence takes up beside its statements and files, with some
-	// delegations.
+	// evidenceSize is the memory that evidence takes beside its statements and files, in bytes. It
+	// includes some delegations.
 	evidenceSize = 4 << 10
-	// keySize is what the ID of a key takes up, and what is remembered of a role beside its keys.
+	// keySize is the memory of a key ID, and of a seenVersion beside its keys, in bytes.
 	keySize = 128
-	// maxFloors bounds what is remembered about roles that the server no longer lists.
+	// maxSeenVersions bounds the seen versions, which include roles that the server no longer
+	// lists.
 	maxSeenVersions = 256
 )
 
-// files are the raw bytes of a verified set: enough to verify it again without a network.
+// files are the raw bytes of verified metadata. They suffice to verify it again without a network.
 type files struct {
 	// roots is the chain of root files from the pinned one to the newest.
 	roots [][]byte
-	// others are timestamp, snapshot, targets and the delegations, by role.
+	// others holds timestamp, snapshot, targets and the delegations, by role.
 	others map[string][]byte
 }
 
-// floor is what was last seen of a role, below which its file must not fall.
+// seenVersion is the last seen version of a role's file. An older file is a rollback.
 type seenVersion struct {
 	version int64
-	// digest is that of the signed part: one version is published once. A further signature on it
-	// changes nothing.
+	// digest is the SHA-256 of the signed part. A version is published once; an added signature
+	// does not change the digest.
 	digest [sha256.Size]byte
-	// keys are the canonical IDs that could sign the file.
+	// keys are the canonical IDs of the keys that may sign the file.
 	keys []string
-	// listed says that the snapshot listed the role.
+	// listed reports that the snapshot listed the role.
 	listed bool
 }
 
-// metadata verifies the files of one repository in the order of trust, from the root down: each
-// method takes the raw bytes of the next, and says what may be asked for after it. It is pure. A
-// failed method ends it.
+// metadata verifies the files of one repository in the order of trust, from the root down. Each
+// method takes the raw bytes of the next file and returns the files that may be requested after it.
+// It does no I/O. After a failed method it must not be used.
 type metadata struct {
 	rootVerifier
-	lastSeen    map[string]seenVersion // of the evidence held; nil without
-	seen      map[string]seenVersion // what finish will hold
-	chain     []*rootFile
-	raw       files
-	timestamp *envelope
-	snapshot  *envelope
-	listed    map[string]fileMeta
-	verified  map[string]*signedTargets
-	seenExpired    []string          // delegations that had expired when they were first verified; they have no grace
-	files     []trust.File      // the delegations that may speak for a role
-	rejected     []rejectedTarget            // what delegations have signed and does not prove their role
-	rejectedFiles   map[string]string // why the file of a delegation does not count
-	delegations []string          // the names of all delegations
+	lastSeen      map[string]seenVersion // of the previous evidence; nil without one
+	seen          map[string]seenVersion // versions for the new evidence
+	chain         []*rootFile
+	raw           files
+	timestamp     *envelope
+	snapshot      *envelope
+	listed        map[string]fileMeta
+	verified      map[string]*signedTargets
+	seenExpired   []string          // delegations that were never seen valid: they have no grace
+	files         []trust.File      // delegations that a role may count
+	rejected      []rejectedTarget  // signed targets that prove no role
+	rejectedFiles map[string]string // by delegation: why its file does not count
+	delegations   []string          // names of all delegations
 }
 
 func newMetadata(rules rootVerifier, floors map[string]seenVersion) *metadata {
@@ -79,13 +80,13 @@ func newMetadata(rules rootVerifier, floors map[string]seenVersion) *metadata {
 	}
 }
 
-// fault says which file of which repository breaks which rule.
+// fault adds the repository and the file to an error. The default reason is MetadataInvalid.
 func fault(repository, file string, err error) *trust.Fault {
 	f := trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
 	return trust.NewFault(f.Reason, "%s: %s.json %w", repository, file, err)
 }
 
-// loadRoots takes the chain of roots. trusted is as in verifyChain.
+// loadRoots verifies the chain of roots. trusted is as in verifyChain.
 func (m *metadata) loadRoots(roots [][]byte, trusted int) error {
 	chain := make([]*rootFile, len(roots))
 	for i, raw := range roots {
@@ -111,23 +112,24 @@ func (m *metadata) loadRoots(roots [][]byte, trusted int) error {
 
 func (m *metadata) newest() *rootFile { return m.chain[len(m.chain)-1] }
 
-// admit refuses a verified file that is older than the one last seen, or another of the same
-// version. A role whose keys have all been replaced since starts anew: no older file can be signed
-// by the new keys, and so a version that a stolen key set too high can be left behind.
+// checkRollback refuses a verified file that is older than the last seen one, or differs from it
+// under the same version. After all keys of a role are replaced, its versions start again: no older
+// file can be signed by the new keys. That is the way back from a fast-forward attack, where a
+// stolen key set a version too high.
 func (m *metadata) checkRollback(name string, e *envelope, r role) error {
-	now := seenVersion{version: e.version, digest: e.digest, keys: r.canonical(), listed: true}
-	m.seen[name] = now
-	held, ok := m.lastSeen[name]
-	if !ok || name != rootRole && !overlap(held.keys, now.keys) {
+	current := seenVersion{version: e.version, digest: e.digest, keys: r.canonical(), listed: true}
+	m.seen[name] = current
+	last, ok := m.lastSeen[name]
+	if !ok || name != rootRole && !overlap(last.keys, current.keys) {
 		return nil
 	}
-	if now.version < held.version {
+	if current.version < last.version {
 		return trust.NewFault(v1alpha1.ReasonRollback,
-			"is version %d, and version %d was seen before; the server offers old metadata", now.version, held.version)
+			"is version %d, and version %d was seen before; the server offers old metadata", current.version, last.version)
 	}
-	if now.version == held.version && now.digest != held.digest {
+	if current.version == last.version && current.digest != last.digest {
 		return trust.NewFault(v1alpha1.ReasonRollback,
-			"is version %d with other content than was seen under that version before", now.version)
+			"is version %d with other content than was seen under that version before", current.version)
 	}
 	return nil
 }
@@ -145,8 +147,8 @@ func overlap(a, b []string) bool {
 	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
 }
 
-// loadTop decodes and verifies timestamp.json, snapshot.json or targets.json: signed by the keys
-// that root gives its role, current, and not older than what is held.
+// loadTopLevel decodes and verifies timestamp.json, snapshot.json or targets.json. The file must be
+// signed by the keys of its role in root, not expired, and no rollback.
 func (m *metadata) loadTopLevel(name, typ string, raw []byte) (*envelope, []*publicKey, error) {
 	e, err := decodeEnvelope(raw, typ)
 	if err != nil {
@@ -169,7 +171,7 @@ func (m *metadata) loadTopLevel(name, typ string, raw []byte) (*envelope, []*pub
 	return e, signers, nil
 }
 
-// loadTimestamp takes timestamp.json and returns what it says of the snapshot.
+// loadTimestamp verifies timestamp.json and returns the length and hashes of the snapshot.
 func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
 	e, _, err := m.loadTopLevel(timestampRole, "Timestamp", raw)
 	if err != nil {
@@ -190,6 +192,7 @@ func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
 	return meta, nil
 }
 
+// checkLength returns a fault if the listed length of a file exceeds the limit.
 func checkLength(name string, meta fileMeta, limit int64) error {
 	if meta.length > limit {
 		return trust.NewFault(v1alpha1.ReasonTooLarge, "lists %s with %d bytes, more than the %d that are read", name,
@@ -198,8 +201,9 @@ func checkLength(name string, meta fileMeta, limit int64) error {
 	return nil
 }
 
-// loadSnapshot takes snapshot.json and returns what it says of targets and the delegations, whose
-// names have then passed the name rule. The root in use must be the one it lists.
+// loadSnapshot verifies snapshot.json and returns the lengths and hashes of targets and the
+// delegations. Their names have passed the naming rule. The snapshot must list the verified root
+// (mix-and-match).
 func (m *metadata) loadSnapshot(raw []byte, meta fileMeta) (map[string]fileMeta, error) {
 	if err := meta.check(raw); err != nil {
 		return nil, fault(m.repository, snapshotRole, err)
@@ -262,7 +266,7 @@ func decodeSnapshot(signed object) (map[string]fileMeta, error) {
 	return listed, nil
 }
 
-// expiry is when the first of the top-level files, or the certificates of the root, expires.
+// expiry returns when the first top-level file or root certificate expires, and its file.
 func (m *metadata) expiry() (time.Time, string) {
 	end, file := m.newest().expires, rootRole
 	for _, next := range []struct {
@@ -295,8 +299,8 @@ func (m *metadata) anchors() []string {
 	return ids
 }
 
-// finish returns the evidence of a set that has been loaded to its end. held is the same files,
-// packed; nil: not there.
+// finish returns the evidence once all files are loaded. held is the same files, packed. If it is
+// nil, finish packs them.
 func (m *metadata) finish(held *packed) *evidence {
 	for name, f := range m.lastSeen {
 		if _, ok := m.seen[name]; !ok && len(m.seen) < maxSeenVersions {

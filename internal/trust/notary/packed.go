@@ -31,12 +31,12 @@ const (
 // packedHeader is the first line of what Pack writes; the files follow it, compressed, in the order
 // of their sizes.
 type packedHeader struct {
-	Format     string                 `json:"format"`
-	Repository string                 `json:"repository"`
-	Names      []string               `json:"names"`
-	Sizes      []int                  `json:"sizes"`
-	Seen       map[string]packedVersion `json:"seen"`
-	SeenExpired     []string               `json:"lapsed,omitempty"`
+	Format      string                   `json:"format"`
+	Repository  string                   `json:"repository"`
+	Names       []string                 `json:"names"`
+	Sizes       []int                    `json:"sizes"`
+	Seen        map[string]packedVersion `json:"seen"`
+	SeenExpired []string                 `json:"lapsed,omitempty"`
 }
 
 // packedFloor is a floor, written down. It is not signed: whoever may write it can hold a

@@ -55,7 +55,7 @@ type rootVerifier struct {
 	repository string
 	at         time.Time
 	grace      time.Duration   // 0 for what was not verified before
-	usedKeys      map[string]bool // the IDs of the keys that the outcome depends on; nil: not noted
+	usedKeys   map[string]bool // the IDs of the keys that the outcome depends on; nil: not noted
 }
 
 // vouches reports whether a root key may count. It must have a certificate, since nothing else in

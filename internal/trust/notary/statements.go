@@ -29,7 +29,7 @@ func latest(times []time.Time, k int) time.Time {
 type rawStatement struct {
 	tag    string
 	digest [sha256.Size]byte
-	proof     *roleProof
+	proof  *roleProof
 }
 
 // statements returns what the roles have signed, sorted by tag, digest and role.
@@ -50,7 +50,9 @@ func (m *metadata) statements() []rawStatement {
 	}
 	out := make([]rawStatement, 0, most)
 	for _, s := range speakers {
-		m.addStatements(s, func(tag string, digest [sha256.Size]byte, by *roleProof) { out = append(out, rawStatement{tag, digest, by}) })
+		m.addStatements(s, func(tag string, digest [sha256.Size]byte, by *roleProof) {
+			out = append(out, rawStatement{tag, digest, by})
+		})
 	}
 	slices.SortFunc(out, func(a, b rawStatement) int {
 		return cmp.Or(strings.Compare(a.tag, b.tag), bytes.Compare(a.digest[:], b.digest[:]),
@@ -149,7 +151,7 @@ func addClaim(claims []claim, what target, by *signedTargets) []claim {
 
 // voiced is how a role says what some files say, or why it does not.
 type roleOutcome struct {
-	proof    *roleProof
+	proof *roleProof
 	cause *cause
 }
 
