@@ -1,14 +1,13 @@
-// Package budget bounds the memory that the process spends on decoding what comes from outside.
+// Package budget bounds the memory that the process uses to decode data from outside.
 //
-// A file that is small on the wire can be large once it is decoded. Whoever decodes therefore takes
-// the cost of that, in bytes of memory, from one Budget of the process first, and waits until there
-// is room. The package promises that the costs taken at any time add up to no more than the budget,
-// and that whoever waits the longest comes first. It measures nothing: the cost is the caller's
-// bound.
+// A file that is small on the wire can be large once it is decoded. A decoder therefore first
+// acquires that cost, in bytes of memory, from one Budget of the process, and waits while too
+// little is left. The acquired costs never exceed the budget, and callers acquire in the order in
+// which they came. The package measures nothing: the cost is the caller's bound.
 //
-// A cost must be given back without waiting for anything but the processor: not for a network, a
-// lock that is held across one, or the budget itself. So no server can hold up others by being
-// slow, and waiting cannot deadlock.
+// A holder must wait only for the processor until it releases the cost: not for a network, for a
+// lock that is held during a network request, or for the budget itself. So a slow server cannot
+// block others, and there is no deadlock.
 package budget
 
 import (
@@ -18,34 +17,34 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Default is the size of a budget where no other is given: 136 MiB.
+// Default is the default size of a budget: 136 MiB.
 const Default = 136 << 20
 
-// Budget is shared by all who decode. Make it with New; it is safe for concurrent use.
+// Budget is shared by all decoders. Create it with New. It is safe for concurrent use.
 type Budget struct {
 	size int64
-	room *semaphore.Weighted
+	sem  *semaphore.Weighted
 }
 
 // New returns a budget of so many bytes.
-func New(size int64) *Budget { return &Budget{size: size, room: semaphore.NewWeighted(size)} }
+func New(size int64) *Budget { return &Budget{size: size, sem: semaphore.NewWeighted(size)} }
 
 // TooLargeError is the error of a cost that exceeds the whole budget.
 type TooLargeError struct{ Cost, Size int64 }
 
 func (e *TooLargeError) Error() string {
-	return fmt.Sprintf("decoding it takes up to %d bytes of memory, more than the %d that may be taken at once", e.Cost,
+	return fmt.Sprintf("decoding it takes up to %d bytes of memory, more than the limit of %d", e.Cost,
 		e.Size)
 }
 
-// Take waits until the budget has room for a cost in bytes, and takes it. The result gives it back,
-// and must be called once. The error is a *TooLargeError, or wraps that of ctx.
-func (b *Budget) Take(ctx context.Context, cost int64) (giveBack func(), err error) {
+// Acquire waits until a cost in bytes fits into the budget and acquires it. The caller must call
+// release once. The error is a *TooLargeError, or wraps the error of ctx.
+func (b *Budget) Acquire(ctx context.Context, cost int64) (release func(), err error) {
 	if cost > b.size {
 		return nil, &TooLargeError{Cost: cost, Size: b.size}
 	}
-	if err := b.room.Acquire(ctx, cost); err != nil {
+	if err := b.sem.Acquire(ctx, cost); err != nil {
 		return nil, fmt.Errorf("waiting for memory to decode it in: %w", err)
 	}
-	return func() { b.room.Release(cost) }, nil
+	return func() { b.sem.Release(cost) }, nil
 }

@@ -14,7 +14,7 @@ func TestThreatDecodersWaitForTheBudget(t *testing.T) {
 	b := budget.New(size)
 	var first func()
 	for i := range size / each {
-		giveBack, err := b.Take(t.Context(), each)
+		giveBack, err := b.Acquire(t.Context(), each)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -24,12 +24,12 @@ func TestThreatDecodersWaitForTheBudget(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := b.Take(ctx, each); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := b.Acquire(ctx, each); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v with %d of %d bytes taken", err, size/each*each, size)
 	}
 	waiting := make(chan error, 1)
 	go func() {
-		_, err := b.Take(t.Context(), each)
+		_, err := b.Acquire(t.Context(), each)
 		waiting <- err
 	}()
 	first()
@@ -40,17 +40,17 @@ func TestThreatDecodersWaitForTheBudget(t *testing.T) {
 
 func TestTakeEndsWithItsContext(t *testing.T) {
 	b := budget.New(1)
-	giveBack, err := b.Take(t.Context(), 1)
+	giveBack, err := b.Acquire(t.Context(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := b.Take(ctx, 1); !errors.Is(err, context.Canceled) {
+	if _, err := b.Acquire(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v with nothing left and the context over", err)
 	}
 	giveBack()
-	if _, err := b.Take(t.Context(), 1); err != nil {
+	if _, err := b.Acquire(t.Context(), 1); err != nil {
 		t.Errorf("what was given back cannot be taken: %v", err)
 	}
 }
@@ -58,10 +58,10 @@ func TestTakeEndsWithItsContext(t *testing.T) {
 func TestThreatWhatExceedsTheBudgetIsRefused(t *testing.T) {
 	b := budget.New(10)
 	var tooLarge *budget.TooLargeError
-	if _, err := b.Take(t.Context(), 11); !errors.As(err, &tooLarge) || tooLarge.Cost != 11 || tooLarge.Size != 10 {
+	if _, err := b.Acquire(t.Context(), 11); !errors.As(err, &tooLarge) || tooLarge.Cost != 11 || tooLarge.Size != 10 {
 		t.Errorf("got %v for more than there is", err)
 	}
-	if _, err := b.Take(t.Context(), 10); err != nil {
+	if _, err := b.Acquire(t.Context(), 10); err != nil {
 		t.Errorf("got %v for all that there is", err)
 	}
 }

@@ -16,34 +16,36 @@ import (
 )
 
 const (
-	// maxNesting bounds the depth of a JSON document; the deepest file of the format needs nine
-	// levels, and "custom" data of a target whatever its signer put there.
+	// maxNesting bounds the depth of a JSON document. The format needs nine levels; the "custom"
+	// data of a target may need more.
 	maxNesting = 64
 	// maxValues bounds the values of one file: objects, lists, strings, numbers and literals. A
 	// file of 8 MiB that lists nothing but tags has about 400,000.
 	maxValues = 1 << 19
 )
 
-// canonical returns the canonical form of a JSON document: names sorted bytewise, no white space,
-// and in strings only the quotation mark and the backslash escaped; control characters stay raw,
-// unlike in JSON. The canonical form of a part of the document is that part of the result.
+// canonical returns the canonical form of a JSON document: names are sorted by bytes, there is no
+// white space, and strings escape only the quotation mark and the backslash. Control characters
+// stay raw, unlike in JSON. The canonical form of a part of the document is that part of the
+// result.
 //
-// It is stricter than encoding/json where two readers may differ: it refuses names that occur twice
-// in an object, invalid UTF-8 and, since the form knows integers only, all other numbers. It builds
-// no tree: beside text it allocates at most 2 bytes for each byte of it, and 12 for each member of
-// an object whose names are not sorted. A document of too many values is a *trust.Fault, TooLarge.
+// It is stricter than encoding/json where two readers could differ. It refuses duplicate names in
+// an object, invalid UTF-8, and numbers other than integers, which the canonical form does not
+// have. It builds no tree: it allocates at most 2 bytes for each byte of text, and 12 for each
+// member of an object whose names are not sorted. A document with too many values is a *trust.Fault
+// with reason TooLarge.
 func canonical(text []byte) (value, error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("not valid UTF-8")
 	}
-	c := canonicalizer{text: text, out: make([]byte, 0, len(text))} // no escape gets longer
+	c := canonicalizer{text: text, out: make([]byte, 0, len(text))} // the canonical form is never longer
 	if err := c.document(); err != nil {
 		return nil, err
 	}
 	return c.out, nil
 }
 
-// canonicalizer reads text from at on, and appends its canonical form to out.
+// canonicalizer reads text from offset at and appends its canonical form to out.
 type canonicalizer struct {
 	text    []byte
 	at      int
@@ -71,7 +73,7 @@ func (c *canonicalizer) peek() byte {
 	return 0
 }
 
-// take passes over a byte where it is the next one.
+// accept skips the next byte if it is b, and reports whether it is.
 func (c *canonicalizer) accept(b byte) bool {
 	if c.peek() != b {
 		return false
@@ -80,6 +82,7 @@ func (c *canonicalizer) accept(b byte) bool {
 	return true
 }
 
+// skipSpace skips white space.
 func (c *canonicalizer) skipSpace() {
 	for c.at < len(c.text) {
 		switch c.text[c.at] {
@@ -91,7 +94,7 @@ func (c *canonicalizer) skipSpace() {
 	}
 }
 
-// odd is the error of what cannot be there.
+// syntaxError returns the error of an unexpected byte or an unexpected end.
 func (c *canonicalizer) syntaxError() error {
 	if c.at >= len(c.text) {
 		return errors.New("not valid JSON: it ends too early")
@@ -147,14 +150,14 @@ func (c *canonicalizer) list(depth int) error {
 	return nil
 }
 
-// object reads the members in the order in which they are written. Most writers sort them; where
-// this one did not, they are sorted once the last one is read.
+// object reads the members in their order in the text. Most writers sort them. Otherwise it sorts
+// them after it has read the last one.
 func (c *canonicalizer) object(depth int) error {
 	c.at++
 	c.out = append(c.out, '{')
 	c.skipSpace()
 	from, members, sorted := len(c.out), 0, true
-	var last []byte // the name before; out is never moved
+	var last []byte // the preceding name; out never moves
 	for more := !c.accept('}'); more; members++ {
 		name, err := c.member(depth)
 		if err != nil {
@@ -186,7 +189,7 @@ func (c *canonicalizer) object(depth int) error {
 	return nil
 }
 
-// member reads a name and its value, and returns the name as it is in out.
+// member reads a name and its value. It returns the name as it is in out.
 func (c *canonicalizer) member(depth int) ([]byte, error) {
 	from := len(c.out)
 	if c.peek() != '"' {
@@ -205,7 +208,7 @@ func (c *canonicalizer) member(depth int) ([]byte, error) {
 	return name, c.value(depth + 1)
 }
 
-// sort puts the members at the end of out, which begin at from, into the order of their names.
+// sort sorts by name the members at the end of out, which begin at from.
 func (c *canonicalizer) sort(from, members int) error {
 	type span struct{ from, name, to int32 }
 	if c.scratch == nil {
@@ -214,7 +217,7 @@ func (c *canonicalizer) sort(from, members int) error {
 	c.scratch = append(c.scratch[:0], c.out[from:]...)
 	text := c.scratch
 	spans := make([]span, 0, members)
-	for at := 0; at < len(text); at++ { // and over the comma
+	for at := 0; at < len(text); at++ { // at++ skips the comma
 		name := valueEnd(text, at)
 		to := valueEnd(text, name+1)
 		spans = append(spans, span{int32(at), int32(name), int32(to)}) //nolint:gosec // of a file of a few MiB
@@ -240,7 +243,7 @@ func duplicateName(name []byte) error {
 	return fmt.Errorf("name %.80q occurs twice in one object", text)
 }
 
-// compareNames compares two strings in canonical form by the bytes that they stand for.
+// compareNames compares two strings in canonical form by their unescaped bytes.
 func compareNames(a, b []byte) int {
 	a, b = a[1:len(a)-1], b[1:len(b)-1]
 	i, j := 0, 0
@@ -259,7 +262,7 @@ func compareNames(a, b []byte) int {
 	return cmp.Compare(len(a)-i, len(b)-j) // one of the two is 0
 }
 
-// number reads an integer in the one form that canonical JSON gives it.
+// number reads an integer in its only canonical form.
 func (c *canonicalizer) number() error {
 	from := c.at
 	negative := c.accept('-')
@@ -279,6 +282,7 @@ func (c *canonicalizer) number() error {
 	return nil
 }
 
+// copyString reads a string and appends its canonical form.
 func (c *canonicalizer) copyString() error {
 	c.at++
 	c.out = append(c.out, '"')
@@ -302,7 +306,7 @@ func (c *canonicalizer) copyString() error {
 	}
 }
 
-// escape reads what is behind a backslash.
+// escape reads an escape sequence after its backslash.
 func (c *canonicalizer) escape() error {
 	if c.peek() == 'u' {
 		r, ok := c.unicodeEscape()
@@ -339,7 +343,7 @@ func (c *canonicalizer) escape() error {
 	return nil
 }
 
-// unit reads the letter u and four hexadecimal digits.
+// unicodeEscape reads the letter u and four hexadecimal digits.
 func (c *canonicalizer) unicodeEscape() (rune, bool) {
 	if len(c.text)-c.at < 5 {
 		return 0, false

@@ -21,17 +21,17 @@ const (
 	maxSignatures = 64
 	// maxKeys bounds the keys that one role lists.
 	maxKeys = 64
-	// maxKeySize bounds a key as it is written down: a certificate, and what comes with it.
+	// maxKeySize bounds an encoded key, in bytes: it can be a certificate with its chain.
 	maxKeySize = 24 << 10
-	// maxRootKeys and maxFileKeys bound the keys of a root, and those of a targets file, together:
-	// a certificate takes up to thirty times its bytes.
+	// maxRootKeys and maxFileKeys bound the total size of the keys of a root and of a targets file,
+	// in bytes. A parsed certificate takes up to thirty times its size in memory.
 	maxRootKeys = 64 << 10
 	maxFileKeys = 192 << 10
 )
 
-// envelope is a signed file, decoded and not yet verified.
+// envelope is a signed file that is decoded but not verified.
 type envelope struct {
-	signed  object // in its canonical form, which is what is signed
+	signed  object // the signed part, in canonical form
 	digest  [sha256.Size]byte
 	sigs    []signature
 	version int64
@@ -130,7 +130,7 @@ func decodeSignature(item value) (signature, error) {
 }
 
 // signers returns the distinct keys of a role whose signature on the file verifies, sorted by
-// canonical ID, without those that counts refuses.
+// canonical ID. It leaves out keys for which counts is false.
 func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 	var out []*publicKey
 	for _, s := range e.sigs {
@@ -147,7 +147,7 @@ func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 	return out
 }
 
-// verify returns the signers of a file where they reach the role's threshold.
+// verify returns the signers of a file. It fails if they are fewer than the role's threshold.
 func (e *envelope) verify(r role, counts func(*publicKey) bool) ([]*publicKey, error) {
 	signers := e.signers(r, counts)
 	if len(signers) < r.threshold {
@@ -157,9 +157,9 @@ func (e *envelope) verify(r role, counts func(*publicKey) bool) ([]*publicKey, e
 	return signers, nil
 }
 
-// unmatched says which key of a role has a signature in the file that is not over it, nothing where
-// none has. A signer that does not sort the members of custom data signs other bytes than every
-// reader verifies.
+// unmatched names a key of the role whose signature in the file does not verify. It is empty if
+// there is none. One cause is a signer that does not sort the members of custom data: it signs
+// other bytes than readers verify.
 func (e *envelope) unmatched(r role, signers []*publicKey) string {
 	for _, s := range e.sigs {
 		if k := r.keys[s.keyID]; k != nil && !slices.Contains(signers, k) && !k.verify(s.method, e.signed, s.sig) {
@@ -171,7 +171,7 @@ func (e *envelope) unmatched(r role, signers []*publicKey) string {
 	return ""
 }
 
-// current fails once a file has expired.
+// current returns a fault if the file has expired.
 func (e *envelope) current(now time.Time) error {
 	if !now.Before(e.expires) {
 		return trust.NewFault(v1alpha1.ReasonMetadataExpired, "expired at %s; it must be signed anew",
@@ -180,13 +180,13 @@ func (e *envelope) current(now time.Time) error {
 	return nil
 }
 
-// role is who may sign a file, and how many of them must have.
+// role holds the keys that may sign a file and the threshold.
 type role struct {
 	keys      map[string]*publicKey // by the ID that signatures use
 	threshold int
 }
 
-// listing is who may sign a file as it is written down: by the IDs of keys.
+// roleEntry is a role as a file lists it, by key IDs.
 type roleEntry struct {
 	keyIDs    []string
 	threshold int
@@ -208,7 +208,7 @@ func decodeRoleEntry(o object) (roleEntry, error) {
 	return roleEntry{keyIDs: ids, threshold: int(threshold)}, nil
 }
 
-// role returns who may sign, where keys are those of the file.
+// role resolves the key IDs with the keys of the file.
 func (l roleEntry) role(keys map[string]*publicKey) role {
 	r := role{keys: make(map[string]*publicKey, len(l.keyIDs)), threshold: l.threshold}
 	for _, id := range l.keyIDs {
@@ -219,16 +219,16 @@ func (l roleEntry) role(keys map[string]*publicKey) role {
 	return r
 }
 
-// decodeKeys reads those keys of the object "keys" that are listed somewhere, of at most limit
-// bytes together. A key that cannot be read, is too weak or too large, or does not hash to its ID
-// counts for nothing and spoils nothing.
-func decodeKeys(o object, limit int, listings ...roleEntry) (map[string]*publicKey, error) {
+// decodeKeys reads the keys of the object "keys" that a roleEntry lists. Their total size is at
+// most limit bytes. It skips a key that is unreadable, too weak or too large, or does not hash to
+// its ID.
+func decodeKeys(o object, limit int, entries ...roleEntry) (map[string]*publicKey, error) {
 	all, err := o.optionalObject("keys")
 	if err != nil {
 		return nil, err
 	}
 	wanted := map[string]bool{}
-	for _, l := range listings {
+	for _, l := range entries {
 		for _, id := range l.keyIDs {
 			wanted[id] = true
 		}
@@ -253,7 +253,7 @@ func decodeKeys(o object, limit int, listings ...roleEntry) (map[string]*publicK
 	return keys, nil
 }
 
-// decodeKey reads a key, nil where it is not one that can count.
+// decodeKey reads a key. It returns nil for a key that cannot count.
 func decodeKey(v value) (*publicKey, error) {
 	o, ok := v.object()
 	if !ok {
@@ -272,27 +272,27 @@ func decodeKey(v value) (*publicKey, error) {
 		return nil, err
 	}
 	if len(encoded) > maxKeySize {
-		return nil, nil //nolint:nilnil // it counts for nothing
+		return nil, nil //nolint:nilnil // the key does not count
 	}
 	public, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return nil, nil //nolint:nilerr,nilnil // it counts for nothing
+		return nil, nil //nolint:nilerr,nilnil // the key does not count
 	}
 	k, err := parseKey(keyType, public)
 	if err != nil {
-		return nil, nil //nolint:nilerr,nilnil // it counts for nothing
+		return nil, nil //nolint:nilerr,nilnil // the key does not count
 	}
 	return k, nil
 }
 
-// fileMeta is what a signed file says about another, or about a target.
+// fileMeta is the signed length and hashes of a file.
 type fileMeta struct {
 	length int64
 	sha256 []byte // nil where absent
 	sha512 []byte // nil where absent
 }
 
-// decodeMeta reads length and hashes. At least one hash that we know must be there.
+// decodeMeta reads length and hashes. At least one known hash is required.
 func decodeMeta(v value) (fileMeta, error) {
 	length, h, err := decodeHashes(v)
 	m := fileMeta{length: length}
@@ -305,13 +305,15 @@ func decodeMeta(v value) (fileMeta, error) {
 	return m, err
 }
 
-// hashes are those of one file. They need no memory of their own, since a file may list very many.
+// hashes are the hashes of one file. It is a value without pointers, because a file may list very
+// many.
 type hashes struct {
 	sha256         [sha256.Size]byte
 	sha512         [sha512.Size]byte
 	has256, has512 bool
 }
 
+// decodeHashes reads the length and the hashes of a file or target.
 func decodeHashes(v value) (length int64, h hashes, err error) {
 	o, ok := v.object()
 	if !ok {
@@ -339,7 +341,7 @@ func decodeHashes(v value) (length int64, h hashes, err error) {
 	return length, h, nil
 }
 
-// decodeHash reads a hash into sum, and reports whether there is one.
+// decodeHash reads a hash into sum and reports whether it is present.
 func decodeHash(all object, name string, sum []byte) (bool, error) {
 	v := all.get(name)
 	if v.isAbsent() || string(v) == `""` {
@@ -359,7 +361,7 @@ func decodeHash(all object, name string, sum []byte) (bool, error) {
 	return false, fmt.Errorf("%s hash %.200q is not %d bytes in base64", name, []byte(encoded), len(sum))
 }
 
-// check verifies that raw is what was meant: its length, and every hash that is given.
+// check verifies the length of raw and every listed hash.
 func (m fileMeta) check(raw []byte) error {
 	if int64(len(raw)) != m.length {
 		return fmt.Errorf("has %d bytes where %d are signed", len(raw), m.length)
@@ -378,7 +380,8 @@ func (m fileMeta) check(raw []byte) error {
 	return nil
 }
 
-// name is the file's name on the server: by hash where the sha256 is known, else the latest.
+// name returns the file's name on the server. It includes the sha256 if that is listed; without it,
+// the server returns the latest version.
 func (m fileMeta) name(file string) string {
 	if m.sha256 == nil {
 		return file + ".json"

@@ -17,42 +17,42 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// evidence is what was verified about one repository. It implements trust.Evidence. Only inside a
-// Fetch does it occur without raw: nothing was verified yet, or only what was seen is left of it.
+// evidence is the verified metadata of one repository. It implements trust.Evidence. Inside a Fetch
+// it can lack raw: no files are verified, or only the seen versions are kept.
 //
-// Thousands of repositories are held, so it holds what its statements share once, and finds them by
-// halves in sorted slices: maps would take as much room as the statements, and statements that are
-// put together for whoever asks a third of what they would take.
+// The store holds evidence of thousands of repositories, so it stores shared parts of statements
+// once and finds statements by binary search in sorted slices. Maps would take as much memory as
+// the statements. Statements that are built on request take a third of the memory.
 type evidence struct {
-	root             *Root // whose pins and roles it was verified under
+	root             *Root // it was verified under the pins and roles of this
 	repository       string
 	statements       []indexedStatement // sorted by tag, digest and role
-	byDigest         []int32            // the places of lines, sorted by digest, role and tag
+	byDigest         []int32            // indexes of statements, sorted by digest, role and tag
 	notAfter         time.Time
 	file             string
 	files            []trust.File
-	seenExpired      []string          // delegations that had expired when they were first verified
-	rejected         []rejectedTarget  // what was signed and proves no role, sorted by tag, role and digest
-	rejectedByDigest []int32           // the places of idle, sorted by digest and role, each digest and cause once
-	rejectedFiles    map[string]string // why the file of a delegation does not count
-	delegations      []string          // all that the files name, sorted
+	seenExpired      []string          // delegations that were never seen valid, sorted
+	rejected         []rejectedTarget  // signed targets that prove no role, sorted by tag, role and digest
+	rejectedByDigest []int32           // indexes of rejected, sorted by digest and role, each digest and cause once
+	rejectedFiles    map[string]string // by delegation: why its file does not count
+	delegations      []string          // all that the files list, sorted
 	raw              *packed
 	size             int64
 	timestamp        [sha256.Size]byte
 	seen             map[string]seenVersion
 	anchors          []string     // pinned keys among the root keys
-	usedKeys         []string     // the IDs of the keys that verifying it depended on, sorted
-	known            bool         // without raw: that the repository was signed before
-	unusable         *trust.Fault // without raw: why what was verified before does not count
+	usedKeys         []string     // IDs of the keys that its verification depended on, sorted
+	known            bool         // without raw: whether the repository was signed before
+	unusable         *trust.Fault // without raw: why the earlier evidence does not count
 }
 
-// line is one statement, beside what others say in the same voice.
+// indexedStatement is one statement. Statements of a role with the same keys share a roleProof.
 type indexedStatement struct {
 	tag, digest string
 	proof       *roleProof
 }
 
-// voice is a role that speaks by the same keys until the same time.
+// roleProof is a role that the same keys prove until the same time.
 type roleProof struct {
 	role     string
 	keys     []string
@@ -63,10 +63,10 @@ func (l indexedStatement) statement() trust.Statement {
 	return trust.Statement{Digest: l.digest, Tag: l.tag, Role: l.proof.role, Keys: l.proof.keys, NotAfter: l.proof.notAfter}
 }
 
-// Hints implements trust.Evidence: what a tag means is signed.
+// Hints implements trust.Evidence. There are none: the digest of a tag is signed.
 func (*evidence) Hints(string) []string { return nil }
 
-// Statements implements trust.Evidence: what delegations have signed, each for a tag.
+// Statements implements trust.Evidence. Each is about a tag.
 func (e *evidence) Statements(tag, digest string) []trust.Statement {
 	if tag == "" && digest != "" {
 		return e.statementsOf(digest)
@@ -82,7 +82,7 @@ func (e *evidence) Statements(tag, digest string) []trust.Statement {
 	return all
 }
 
-// span returns where the lines of a tag are, those about one digest where it is given.
+// tagRange returns the range of the statements about a tag, and about one digest if it is given.
 func (e *evidence) tagRange(of indexedStatement) (from, to int) {
 	compare := func(l, of indexedStatement) int {
 		if of.digest == "" {
@@ -98,7 +98,7 @@ func (e *evidence) tagRange(of indexedStatement) (from, to int) {
 	return from, to
 }
 
-// under returns the statements about a digest under any tag.
+// statementsOf returns the statements about a digest under any tag.
 func (e *evidence) statementsOf(digest string) []trust.Statement {
 	from, _ := slices.BinarySearchFunc(e.byDigest, digest,
 		func(i int32, digest string) int { return strings.Compare(e.statements[i].digest, digest) })
@@ -113,13 +113,13 @@ func (e *evidence) statementsOf(digest string) []trust.Statement {
 	return all
 }
 
-// Signed implements trust.Evidence: there is trust data.
+// Signed implements trust.Evidence. The repository has trust data.
 func (*evidence) Signed() bool { return true }
 
-// Faults implements trust.Evidence: what is verified is verified in full.
+// Faults implements trust.Evidence. There are none: the metadata is verified completely.
 func (*evidence) Faults() []*trust.Fault { return nil }
 
-// Expiry returns when the first of the top-level files expires, and which.
+// Expiry returns when the first top-level file expires, and its name.
 func (e *evidence) Expiry() (time.Time, string) { return e.notAfter, e.file }
 
 // Size implements trust.Sized.
@@ -131,7 +131,8 @@ func (e *evidence) Files() []trust.File { return e.files }
 // Anchors implements trust.Anchored.
 func (e *evidence) Anchors() []string { return e.anchors }
 
-// index takes statements sorted by tag, digest and role. What they share is held once.
+// setStatements stores statements that are sorted by tag, digest and role. It stores shared strings
+// once.
 func (e *evidence) setStatements(all []rawStatement) {
 	e.statements, e.byDigest = make([]indexedStatement, len(all)), make([]int32, len(all))
 	for i, s := range all {
@@ -155,14 +156,14 @@ func (e *evidence) setStatements(all []rawStatement) {
 		}
 		e.statements[i].digest = text
 	}
-	const each = 5*8 + 4 // a line, and its place by digest
+	const each = 5*8 + 4 // a statement, and its index by digest
 	e.size += int64(len(all)) * each
 }
 
-// textSize is how much memory the bytes of a string take up, in the steps of the allocator.
+// textSize returns the memory of a string's bytes, rounded up as the allocator does.
 func textSize(s string) int64 { return int64(len(s)+15) &^ 15 }
 
-// digestText writes a digest as registries do, with no allocation but its own.
+// digestText formats a digest as registries do. It allocates only the result.
 func digestText(digest [sha256.Size]byte) string {
 	const prefix = "sha256:"
 	var b [len(prefix) + 2*sha256.Size]byte
@@ -171,20 +172,21 @@ func digestText(digest [sha256.Size]byte) string {
 	return string(b[:])
 }
 
-// packed is files, compressed: digests of the same images recur from file to file.
+// packed is compressed files. They compress well: the same digests occur in several files.
 type packed struct {
-	names []string // of others; the roots come before them, unnamed
+	names []string // of others; the roots come first and have no name
 	sizes []int
 	data  []byte
 }
 
+// pack compresses files.
 func pack(f files) *packed {
 	p := &packed{names: slices.Sorted(maps.Keys(f.others))}
 	var buf bytes.Buffer
 	w := gzip.NewWriter(&buf)
 	add := func(raw []byte) {
 		p.sizes = append(p.sizes, len(raw))
-		_, _ = w.Write(raw) // a bytes.Buffer takes everything
+		_, _ = w.Write(raw) // a bytes.Buffer never fails
 	}
 	for _, raw := range f.roots {
 		add(raw)
@@ -197,8 +199,8 @@ func pack(f files) *packed {
 	return p
 }
 
-// unpack returns the roots, and those of the others that are wanted, told by their name and size.
-// Nothing may follow the files: what was written down is kept as it is.
+// unpack returns the roots and the wanted other files. Data after the files is an error: it would
+// be stored again unread.
 func (p *packed) unpack(wanted func(name string, size int) bool) (files, error) {
 	f := files{others: make(map[string][]byte, len(p.names))}
 	r, err := gzip.NewReader(bytes.NewReader(p.data))
@@ -224,12 +226,12 @@ func (p *packed) unpack(wanted func(name string, size int) bool) (files, error) 
 		}
 	}
 	if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		return f, errors.New("unpacking metadata: more follows than the files that it is of")
+		return f, errors.New("unpacking metadata: data follows the last file")
 	}
 	return f, nil
 }
 
-// size is how many bytes the files have together.
+// size returns the total size of the files, uncompressed, in bytes.
 func (p *packed) size() int {
 	n := 0
 	for _, size := range p.sizes {

@@ -19,16 +19,16 @@ import (
 
 const (
 	minRSABits = 2048
-	// maxRSABits keeps a signature check from costing seconds.
+	// maxRSABits bounds the time of a signature check, which otherwise could take seconds.
 	maxRSABits = 8192
-	// maxChain is how many certificates a key may bring along.
+	// maxChain bounds the certificates of one key.
 	maxChain = 10
 )
 
-// blockCertificate is how PEM marks a certificate.
+// blockCertificate is the PEM type of a certificate.
 const blockCertificate = "CERTIFICATE"
 
-// The key types of the format.
+// Key types of the format.
 const (
 	typeECDSA     = "ecdsa"
 	typeECDSAX509 = "ecdsa-x509"
@@ -39,17 +39,17 @@ const (
 
 // publicKey is a key of signed metadata, or of the configuration.
 type publicKey struct {
-	// id is what signatures and roles call the key: for an x509 key it includes the certificate.
+	// id is the key ID that signatures and roles use. For an x509 key it covers the certificate.
 	id string
-	// canonical is the ID of the bare public key. Keys are told apart by it alone, so that one key
-	// in two certificates is one signer.
+	// canonical is the ID of the bare public key. Keys are compared by it alone, so one key in two
+	// certificates is one signer.
 	canonical string
 	key       crypto.PublicKey
-	// chain is the leaf certificate and what came with it; nil for a bare key.
+	// chain is the leaf certificate followed by its issuers; nil for a bare key.
 	chain []*x509.Certificate
 }
 
-// parseKey reads a key of signed metadata: its type, and the bytes that "public" holds in base64.
+// parseKey reads a key of signed metadata: its type, and the decoded bytes of "public".
 func parseKey(keyType string, public []byte) (*publicKey, error) {
 	k := &publicKey{id: keyID(keyType, public)}
 	var err error
@@ -60,7 +60,7 @@ func parseKey(keyType string, public []byte) (*publicKey, error) {
 		}
 		k.key = ed25519.PublicKey(public)
 	case typeECDSA, typeRSA:
-		// Python clients wrote RSA keys as PEM.
+		// Python clients encode RSA keys as PEM.
 		if block, _ := pem.Decode(public); block != nil && keyType == typeRSA {
 			public = block.Bytes
 		}
@@ -86,9 +86,8 @@ func parseKey(keyType string, public []byte) (*publicKey, error) {
 	return k, nil
 }
 
-// parsePEMKey reads a public key or a certificate that an administrator gave. A certificate stands
-// for its key alone. CA certificates may follow it, as in the file of a chain: they stand for
-// nothing, and a key of theirs is not read.
+// parsePEMKey reads a public key or a certificate of the configuration. Of a certificate only the
+// key counts. CA certificates may follow it, as in a chain file; their keys are ignored.
 func parsePEMKey(text string) (*publicKey, error) {
 	block, rest := pem.Decode([]byte(text))
 	if block == nil {
@@ -107,7 +106,7 @@ func parsePEMKey(text string) (*publicKey, error) {
 	case blockCertificate:
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, errors.New("is not a certificate that can be read")
+			return nil, errors.New("is not a readable certificate")
 		}
 		if err := checkIssuers(cert, rest); err != nil {
 			return nil, err
@@ -125,9 +124,8 @@ func parsePEMKey(text string) (*publicKey, error) {
 
 var errMoreKeys = errors.New("more than one PEM block; give each key as an entry of its own")
 
-// checkIssuers says that what follows the certificate of a key are certificates of CAs, which a
-// file of one key may hold. Where a CA comes first it is not clear whose key is meant, and that of
-// a CA is never pinned by mistake.
+// checkIssuers accepts only CA certificates after the certificate of a key. If a CA certificate
+// comes first, it is unclear which key is meant, and the key of a CA must not be pinned by mistake.
 func checkIssuers(leaf *x509.Certificate, rest []byte) error {
 	for n := 2; ; n++ {
 		var block *pem.Block
@@ -140,22 +138,22 @@ func checkIssuers(leaf *x509.Certificate, rest []byte) error {
 		issuer, err := x509.ParseCertificate(block.Bytes)
 		switch {
 		case err != nil:
-			return fmt.Errorf("certificate %d is not a certificate that can be read; give the first alone", n)
+			return fmt.Errorf("certificate %d is not readable; give the first alone", n)
 		case leaf.IsCA:
 			return errors.New(
-				"the first of several certificates is of a CA; put the certificate of the key first, or give it alone")
+				"the first of several certificates is a CA certificate; put the certificate of the key first, or give it alone")
 		case !issuer.IsCA:
-			return fmt.Errorf("certificate %d is not of a CA; give each key as an entry of its own", n)
+			return fmt.Errorf("certificate %d is not a CA certificate; give each key as an entry of its own", n)
 		}
 	}
 }
 
-// parsePKIX reads a public key. Its error leaves the cause out: the ASN.1 parser's words help
-// nobody to mend a key.
+// parsePKIX reads a public key. Its error omits the cause: the texts of the ASN.1 parser do not
+// help the administrator.
 func parsePKIX(der []byte) (crypto.PublicKey, error) {
 	key, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return nil, errors.New("is not a public key in PKIX form; export it anew, as with 'openssl pkey -pubout'")
+		return nil, errors.New("is not a public key in PKIX form; export it again, for example with 'openssl pkey -pubout'")
 	}
 	return key, nil
 }
@@ -176,7 +174,7 @@ func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d is not a certificate that can be read", len(certs)+1)
+			return nil, fmt.Errorf("certificate %d is not readable", len(certs)+1)
 		}
 		certs = append(certs, cert)
 	}
@@ -186,8 +184,8 @@ func parseCertificates(data []byte, limit int) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// canonicalID returns the bare key type and the canonical ID of a key that is strong enough to
-// count. The key is encoded anew, so that another encoding of the same key is not another signer.
+// canonicalID returns the bare key type and the canonical ID of a key. A key that is too weak is an
+// error. It encodes the key again, so that another encoding of the same key is not another signer.
 func canonicalID(key crypto.PublicKey) (keyType, id string, err error) {
 	switch k := key.(type) {
 	case ed25519.PublicKey:
@@ -214,7 +212,7 @@ func canonicalID(key crypto.PublicKey) (keyType, id string, err error) {
 	return keyType, keyID(keyType, der), nil
 }
 
-// keyID is the hexadecimal SHA-256 of the canonical JSON of a key without its private part.
+// keyID returns the hexadecimal SHA-256 of the canonical JSON of a key without its private part.
 func keyID(keyType string, public []byte) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, `{"keytype":"%s","keyval":{"private":null,"public":"%s"}}`,
 		keyType, base64.StdEncoding.EncodeToString(public)))

@@ -10,13 +10,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// The Notary roles with a meaning of their own.
+// Notary roles with a fixed meaning.
 const (
 	rootRole      = "root"
 	timestampRole = "timestamp"
 	snapshotRole  = "snapshot"
 	targetsRole   = "targets"
-	// releasesRole is signed by any one of all signers, so it never speaks for a role.
+	// releasesRole is a delegation that any signer can sign, so it never counts for a role.
 	releasesRole = "targets/releases"
 )
 
@@ -24,34 +24,33 @@ const (
 	maxRepositoryName = 512
 	maxTag            = 128
 	maxDelegationName = 255
-	// maxDepth is how many delegations may lie one below the other.
+	// maxDepth bounds the depth of nested delegations.
 	maxDepth = 8
-	// maxRoles is how many delegations of one repository are read.
+	// maxRoles bounds the delegations of one repository that are read.
 	maxRoles = 64
 )
 
 var (
-	// tagName is what a registry takes as a tag.
+	// tagName matches a tag of the distribution protocol.
 	tagName        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 	delegationName = regexp.MustCompile(`^targets(/[-a-z0-9_]+)+$`)
-	// repositoryName is a repository by its name: a host with perhaps a port, and path segments. No
-	// segment can be "..", nor hold anything that a URL would need escaped. Docker's clients keep
-	// the capitals of a host.
+	// repositoryName matches a host with an optional port, and path segments. No segment can be
+	// ".." or contain a character that a URL must escape. The host may have capitals, which
+	// Docker's clients keep.
 	repositoryName = regexp.MustCompile(
 		`^([A-Za-z0-9]+([.-]+[A-Za-z0-9]+)*|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)+$`)
 )
 
-// checkRepository holds a repository against the name rule before it becomes part of a URL.
+// checkRepository checks a repository against the naming rule, before it becomes part of a URL.
 func checkRepository(repository string) error {
 	if len(repository) > maxRepositoryName || !repositoryName.MatchString(repository) {
 		return trust.NewFault(v1alpha1.ReasonMetadataInvalid,
-			"repository %.80q is not a registry host and a path in lower case, so no metadata is asked for", repository)
+			"repository %.80q is not a registry host and a path in lower case, so no metadata is requested", repository)
 	}
 	return nil
 }
 
-// checkDelegation holds the name of a delegation against the rule of the format, and our bound on
-// depth.
+// checkDelegation checks the name of a delegation against the rule of the format and maxDepth.
 func checkDelegation(name string) error {
 	if len(name) > maxDelegationName || !delegationName.MatchString(name) || path.Clean(name) != name {
 		return fmt.Errorf(
@@ -64,7 +63,7 @@ func checkDelegation(name string) error {
 	return nil
 }
 
-// filePath is where the server has a file. Both parts have passed the name rule.
+// filePath returns the path of a file on the server. Both names must have passed the naming rule.
 func filePath(repository, name string) string {
 	return "/v2/" + repository + "/_trust/tuf/" + name
 }

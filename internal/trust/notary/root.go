@@ -18,6 +18,7 @@ type rootFile struct {
 	roles map[string]role
 }
 
+// decodeRoot decodes root.json with the keys and thresholds of its four roles.
 func decodeRoot(raw []byte) (*rootFile, error) {
 	e, err := decodeEnvelope(raw, "Root")
 	if err != nil {
@@ -28,40 +29,40 @@ func decodeRoot(raw []byte) (*rootFile, error) {
 		return nil, err
 	}
 	names := []string{rootRole, timestampRole, snapshotRole, targetsRole}
-	listings := make([]roleEntry, len(names))
+	entries := make([]roleEntry, len(names))
 	for i, name := range names {
 		o, err := roles.object(name)
 		if err != nil {
 			return nil, fmt.Errorf("role %s: %w", name, err)
 		}
-		if listings[i], err = decodeRoleEntry(o); err != nil {
+		if entries[i], err = decodeRoleEntry(o); err != nil {
 			return nil, fmt.Errorf("role %s: %w", name, err)
 		}
 	}
-	keys, err := decodeKeys(e.signed, maxRootKeys, listings...)
+	keys, err := decodeKeys(e.signed, maxRootKeys, entries...)
 	if err != nil {
 		return nil, err
 	}
 	f := &rootFile{envelope: e, raw: raw, roles: map[string]role{}}
 	for i, name := range names {
-		f.roles[name] = listings[i].role(keys)
+		f.roles[name] = entries[i].role(keys)
 	}
 	return f, nil
 }
 
-// rootRules judge the root files of one repository at one time.
+// rootVerifier verifies the root files of one repository at one time.
 type rootVerifier struct {
 	*Root
 	repository string
 	at         time.Time
-	grace      time.Duration   // 0 for what was not verified before
-	usedKeys   map[string]bool // the IDs of the keys that the outcome depends on; nil: not noted
+	grace      time.Duration   // for expired files that were verified before; 0 in a fetch
+	usedKeys   map[string]bool // IDs of the keys that the result depends on; nil: not recorded
 }
 
-// vouches reports whether a root key may count. It must have a certificate, since nothing else in
-// the metadata says which repository it is of. The leaf must come first and alone, be for this
-// repository and not be signed with SHA-1. An expired certificate is tolerated in an earlier root
-// only.
+// isRootKey reports whether a root key counts. It must have a certificate, because nothing else in
+// the metadata binds the repository. The leaf certificate must come first, be the only leaf, be for
+// this repository and not be signed with SHA-1. Only an earlier root may have an expired
+// certificate.
 func (c rootVerifier) isRootKey(k *publicKey, earlier bool) bool {
 	if !c.counts(k) || k.chain == nil {
 		return false
@@ -82,10 +83,10 @@ func (c rootVerifier) isRootKey(k *publicKey, earlier bool) bool {
 	return earlier || !c.at.Before(leaf.NotBefore.Add(-clockLeeway)) && c.expiryCutoff().Before(leaf.NotAfter)
 }
 
-// late is the time by which a file must not have expired.
+// expiryCutoff returns the time at which a file must not be expired: now, less the grace.
 func (c rootVerifier) expiryCutoff() time.Time { return c.at.Add(-c.grace) }
 
-// clockLeeway is how much earlier than its start a certificate is accepted: clients give a day, for
+// clockLeeway is how long before its start a certificate is accepted. Clients accept one day, for
 // signers whose clock is ahead.
 const clockLeeway = 24 * time.Hour
 
@@ -98,7 +99,7 @@ func commonNameIs(commonName, repository string) bool {
 	return commonName == repository
 }
 
-// pinned reports whether the TrustRoot pins a key that vouches, by its ID or by the CA of its
+// isPinnedKey reports whether the TrustRoot pins a root key, by its ID or by the CA of its
 // certificate.
 func (c rootVerifier) isPinnedKey(k *publicKey, earlier bool) bool {
 	if c.pins[k.canonical] {
@@ -126,8 +127,8 @@ func (c rootVerifier) isPinnedKey(k *publicKey, earlier bool) bool {
 	return err == nil
 }
 
-// selfSigned returns the keys of a root's own root role that signed it and vouch for it, where they
-// reach its threshold.
+// selfSigned returns the signers of a root among the keys of its own root role. It fails if fewer
+// than its threshold count.
 func (c rootVerifier) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error) {
 	signers, err := f.verify(f.roles[rootRole], func(k *publicKey) bool { return c.isRootKey(k, earlier) })
 	if err == nil {
@@ -145,7 +146,8 @@ func (c rootVerifier) selfSigned(f *rootFile, earlier bool) ([]*publicKey, error
 	return nil, err
 }
 
-// unvouched says why the signatures on a root do not count, though enough of its keys made them.
+// notRootKeys returns why the signatures on a root do not count, although enough of its keys made
+// them.
 func (c rootVerifier) notRootKeys(signers []*publicKey) error {
 	k := signers[max(0, slices.IndexFunc(signers, func(k *publicKey) bool { return !c.isRootKey(k, true) }))]
 	if k.chain == nil {
@@ -163,14 +165,15 @@ func (c rootVerifier) isSelfSigned(f *rootFile) bool {
 	return err == nil
 }
 
-// isPinned reports whether a root may begin the chain of trust: signed to its own threshold, and by
-// a key that is pinned.
+// isPinned reports whether a root may start the chain of trust: its own threshold of keys signed
+// it, and one of them is pinned.
 func (c rootVerifier) isPinned(f *rootFile, earlier bool) bool {
 	signers, err := c.selfSigned(f, earlier)
 	return err == nil && slices.ContainsFunc(signers, func(k *publicKey) bool { return c.isPinnedKey(k, earlier) })
 }
 
-// follows verifies that next is the version after prev, signed to prev's threshold.
+// follows verifies that next is the version after prev, and that prev's threshold of keys signed
+// it.
 func (c rootVerifier) follows(prev, next *rootFile) error {
 	if next.version != prev.version+1 {
 		return fmt.Errorf("is version %d where version %d was due", next.version, prev.version+1)
@@ -181,21 +184,21 @@ func (c rootVerifier) follows(prev, next *rootFile) error {
 	return nil
 }
 
-// verifyChain verifies consecutive roots, oldest first, and returns those from the newest pinned
-// one, or from trusted where that is earlier. trusted is the index of a root that was in use
-// before, from where every step must hold even if a later root is pinned; len(chain) where there is
-// none.
+// verifyChain verifies consecutive roots, oldest first. It returns the roots from the newest pinned
+// one, or from trusted if that is earlier. trusted is the index of the root that was trusted
+// before, or len(chain). Every step from it must hold, even if a later root is pinned.
 func (c rootVerifier) verifyChain(chain []*rootFile, trusted int) ([]*rootFile, error) {
 	found, err := c.verifyChainOnce(chain, trusted)
 	if err == nil || len(c.revoked) == 0 {
 		return found, err
 	}
 	if _, err := c.withoutRevocations().verifyChainOnce(chain, trusted); err != nil {
-		return nil, err // it is not the revocation
+		return nil, err // the revocation is not the cause
 	}
 	return nil, c.revokedRoot(chain)
 }
 
+// verifyChainOnce is verifyChain without the search for a revoked key.
 func (c rootVerifier) verifyChainOnce(chain []*rootFile, trusted int) ([]*rootFile, error) {
 	last := len(chain) - 1
 	if _, err := c.selfSigned(chain[last], false); err != nil {
@@ -220,6 +223,7 @@ func (c rootVerifier) verifyChainOnce(chain []*rootFile, trusted int) ([]*rootFi
 	return chain[from:], chain[last].current(c.expiryCutoff())
 }
 
+// notPinned returns the fault of a root that no pin leads to.
 func (c rootVerifier) notPinned(f *rootFile) error {
 	return trust.NewFault(v1alpha1.ReasonRootNotPinned,
 		"is signed by root key %s, which spec.notary.root of TrustRoot %q does not pin, and no earlier root that it "+
@@ -227,8 +231,8 @@ func (c rootVerifier) notPinned(f *rootFile) error {
 		c.rootKeys(f), c.name)
 }
 
-// certificateExpiry is when so many of a root's certificates will have expired that it no longer
-// reaches its threshold, or that no pinned key is left to vouch for it.
+// certificateExpiry returns when the newest root stops being valid because of expired certificates:
+// too few signers are left for its threshold, or no pinned one.
 func (c rootVerifier) certificateExpiry(chain []*rootFile) time.Time {
 	f := chain[len(chain)-1]
 	signers, err := c.selfSigned(f, false)

@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// maxDelegations bounds the delegations that one file lists. Most have signed nothing: of those
-	// that have, maxRoles are read in a repository.
+	// maxDelegations bounds the delegations that one file lists. Most have no file: of the files,
+	// maxRoles are read for a repository.
 	maxDelegations = 256
-	// leastEntry is how many bytes an entry with a sha256 hash has at least.
-	leastEntry = 80
+	// minEntrySize is the minimum size of a target with a sha256 hash, in bytes.
+	minEntrySize = 80
 	// maxPaths bounds the path prefixes of one delegation.
 	maxPaths = 256
 )
 
-// signedTargets is a verified targets file: of targets itself, or of a delegation.
+// signedTargets is a verified targets file: targets.json, or that of a delegation.
 type signedTargets struct {
 	name string
-	// signers are the canonical IDs of the distinct keys that signed it and may, sorted.
+	// signers are the canonical IDs of the distinct authorized keys that signed it, sorted.
 	signers []string
-	// expires is the earliest expiry among the file and those of its ancestors.
+	// expires is the earliest expiry of the file and its ancestors.
 	expires time.Time
-	// paths are the prefixes of the tags it may speak about, narrowed by its ancestors.
+	// paths are prefixes of the tags that it may sign, restricted by its ancestors.
 	paths []string
 	// targets are sorted by tag.
 	targets     []target
@@ -43,14 +43,14 @@ type target struct {
 	length int64
 }
 
-// delegation is what a targets file says about one of its children.
+// delegation is an entry of a targets file: keys, threshold and paths of a child.
 type delegation struct {
 	role
 	name  string
 	paths []string
 }
 
-// allows reports whether the file may speak about a tag: paths are string prefixes.
+// allows reports whether the file may sign a tag. Paths are string prefixes.
 func (t *signedTargets) allows(tag string) bool {
 	for _, p := range t.paths {
 		if strings.HasPrefix(tag, p) {
@@ -60,10 +60,9 @@ func (t *signedTargets) allows(tag string) bool {
 	return false
 }
 
-// narrowed returns the paths of a child of which a parent's path is a prefix. A child's path that
-// is wider than its parent's is void, as clients of the format have it; it is not cut down to the
-// parent's.
-func narrowed(parent, child []string) []string {
+// restrictPaths returns the paths of a child that begin with a path of the parent. As in other
+// clients, a path of the child that is wider does not count; it is not shortened to the parent's.
+func restrictPaths(parent, child []string) []string {
 	var out []string
 	for _, c := range child {
 		for _, p := range parent {
@@ -76,10 +75,10 @@ func narrowed(parent, child []string) []string {
 	return out
 }
 
-// loadTargets takes targets.json and every delegation that the snapshot lists, by role. A
-// targets.json that fails is a fault. A delegation that is what the snapshot lists, and yet
-// expired, not signed by its keys or malformed, has not signed; one that is not what the snapshot
-// lists is a fault, since nobody can tell what it would have said.
+// loadTargets verifies targets.json and every delegation that the snapshot lists, by role. A
+// targets.json that fails is a fault. A delegation that matches the snapshot but is expired,
+// malformed or not signed by its keys has not signed. A delegation that does not match the snapshot
+// is a fault: its signed content is unknown.
 func (m *metadata) loadTargets(raw map[string][]byte) error {
 	for name, meta := range m.listed {
 		if err := meta.check(raw[name]); err != nil {
@@ -98,8 +97,8 @@ func (m *metadata) loadTargets(raw map[string][]byte) error {
 	top.signers, top.expires, top.paths = canonicalIDs(signers), e.expires, []string{""}
 	m.verified[targetsRole] = top
 
-	// A child's name extends its parent's, so the walk ends: there are no cycles, and the snapshot
-	// has bounded how many there are and how deep.
+	// A child's name extends its parent's name, so there are no cycles. The snapshot bounds the
+	// number and depth of the delegations.
 	for queue := []*signedTargets{top}; len(queue) > 0; queue = queue[1:] {
 		parent := queue[0]
 		for _, d := range parent.delegations {
@@ -117,10 +116,10 @@ func (m *metadata) loadTargets(raw map[string][]byte) error {
 	return nil
 }
 
-// loadDelegation returns the file of a delegation, nil where it has not signed.
+// loadDelegation returns the verified file of a delegation, or nil if it has not signed.
 func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[string][]byte) (*signedTargets, error) {
 	if _, ok := m.listed[d.name]; !ok {
-		return nil, m.dropped(parent, d)
+		return nil, m.checkDropped(parent, d)
 	}
 	e, signers, err := m.signedDelegation(d, raw[d.name])
 	if e == nil {
@@ -143,13 +142,13 @@ func (m *metadata) loadDelegation(parent *signedTargets, d delegation, raw map[s
 		m.rejectFile(d.name, fmt.Sprintf("is unusable: %v", err))
 		return nil, beyondBounds(err)
 	}
-	t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires), narrowed(parent.paths,
-		d.paths)
+	t.signers, t.expires, t.paths = canonicalIDs(signers), earliest(e.expires, parent.expires),
+		restrictPaths(parent.paths, d.paths)
 	return t, nil
 }
 
-// signedDelegation decodes the file of a delegation. It is nil where its keys have not signed it.
-// The error is that of a file beyond the bounds.
+// signedDelegation decodes the file of a delegation. It returns nil if the keys of the delegation
+// have not signed it. The error means that the file exceeds a bound.
 func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, signers []*publicKey, err error) {
 	if e, err = decodeEnvelope(raw, "Targets"); err != nil {
 		m.rejectFile(d.name, fmt.Sprintf("is unusable: %v", err))
@@ -162,8 +161,8 @@ func (m *metadata) signedDelegation(d delegation, raw []byte) (e *envelope, sign
 	return e, signers, nil
 }
 
-// beyondBounds returns the error of a delegation's file that is beyond the bounds: nobody can tell
-// what it says. It is nil for a file that is malformed, which has not signed.
+// beyondBounds returns the error of a delegation's file that exceeds a bound: its content is
+// unknown. It returns nil for a malformed file: that has not signed.
 func beyondBounds(err error) error {
 	if f, ok := errors.AsType[*trust.Fault](err); ok && f.Reason == v1alpha1.ReasonTooLarge {
 		return err
@@ -171,16 +170,15 @@ func beyondBounds(err error) error {
 	return nil
 }
 
-// dropped refuses a snapshot that no longer lists a delegation it listed before, unless the parent
-// has changed since: an administrator who removes a delegation, and perhaps adds it again, changes
-// the parent.
-func (m *metadata) dropped(parent *signedTargets, d delegation) error {
-	held, ok := m.lastSeen[d.name]
-	if ok && held.listed && overlap(held.keys, d.canonical()) &&
+// checkDropped refuses a snapshot that no longer lists a delegation that it listed before, unless
+// the parent's file has changed: an administrator who removes a delegation changes that file.
+func (m *metadata) checkDropped(parent *signedTargets, d delegation) error {
+	last, ok := m.lastSeen[d.name]
+	if ok && last.listed && overlap(last.keys, d.canonical()) &&
 		m.lastSeen[parent.name].digest == m.seen[parent.name].digest {
 		return trust.NewFault(v1alpha1.ReasonRollback,
 			"is no longer listed by snapshot.json, though version %d was seen before and its delegation stands",
-			held.version)
+			last.version)
 	}
 	return nil
 }
@@ -193,16 +191,15 @@ func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 		return nil, err
 	}
 	if entries != nil {
-		t.targets = make([]target, 0, min(entries.size(), len(entries)/leastEntry))
+		t.targets = make([]target, 0, min(entries.size(), len(entries)/minEntrySize))
 	}
 	for key, v := range entries.members() {
 		length, h, err := decodeHashes(v)
 		if err != nil {
 			return nil, fmt.Errorf("target %.80s: %w", key, err)
 		}
-		// A digest is a sha256 one, so a target with none but a sha512 hash speaks for no image.
-		// Nor does one whose name no tag can have, and a statement with an empty tag would say that
-		// the digest is signed under any.
+		// Image digests are sha256, so a target with only a sha512 hash is skipped. A target whose
+		// name is not a valid tag is skipped too: a statement with an empty tag would mean any tag.
 		if !h.has256 || len(key) > maxTag+2 {
 			continue
 		}
@@ -214,6 +211,7 @@ func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 	return t, err
 }
 
+// decodeDelegations reads the delegations of a targets file with their keys.
 func decodeDelegations(parent string, signed object) ([]delegation, error) {
 	block, err := signed.optionalObject("delegations")
 	if err != nil || block == nil {
@@ -224,7 +222,7 @@ func decodeDelegations(parent string, signed object) ([]delegation, error) {
 		return nil, fmt.Errorf("delegations: %w", err)
 	}
 	var all []delegation
-	var listings []roleEntry
+	var entries []roleEntry
 	names := map[string]bool{}
 	for v := range list.elements() {
 		if len(all) == maxDelegations {
@@ -239,19 +237,19 @@ func decodeDelegations(parent string, signed object) ([]delegation, error) {
 			return nil, fmt.Errorf("delegation %s is there twice", d.name)
 		}
 		names[d.name] = true
-		all, listings = append(all, d), append(listings, l)
+		all, entries = append(all, d), append(entries, l)
 	}
-	keys, err := decodeKeys(block, maxFileKeys, listings...)
+	keys, err := decodeKeys(block, maxFileKeys, entries...)
 	if err != nil {
 		return nil, fmt.Errorf("delegations: %w", err)
 	}
 	for i := range all {
-		all[i].role = listings[i].role(keys)
+		all[i].role = entries[i].role(keys)
 	}
 	return all, nil
 }
 
-// decodeDelegation reads a delegation but for its keys, whose IDs are in the listing.
+// decodeDelegation reads a delegation without its keys. Their IDs are in the roleEntry.
 func decodeDelegation(parent string, v value) (delegation, roleEntry, error) {
 	var d delegation
 	o, ok := v.object()

@@ -7,12 +7,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// lasts reports whether a delegation has not expired, or, where it was verified before it had, not
-// by more than the grace. What has not is noted, so that no later grace revives what was never seen
-// valid.
+// isCurrent reports whether a delegation is not expired. A delegation that was once seen valid may
+// be expired by up to the grace. A delegation that is refused is recorded in seenExpired, so that a
+// later grace does not make it count.
 func (m *metadata) isCurrent(name string, e *envelope) bool {
 	if e.current(m.at) == nil {
-		m.seenExpired = slices.DeleteFunc(m.seenExpired, func(lapsed string) bool { return lapsed == name })
+		m.seenExpired = slices.DeleteFunc(m.seenExpired, func(expired string) bool { return expired == name })
 		return true
 	}
 	if slices.Contains(m.seenExpired, name) {
@@ -26,9 +26,9 @@ func (m *metadata) isCurrent(name string, e *envelope) bool {
 	return false
 }
 
-// dated returns every file that the evidence rests on. A Notary server signs the timestamp anew by
-// itself. Of the snapshot nobody can tell: its key may be the server's or an administrator's, and
-// the metadata does not say.
+// datedFiles returns every file that the evidence depends on, with its expiry. A Notary server
+// signs the timestamp again by itself. For the snapshot this is unknown: the metadata does not say
+// whether the server or an administrator holds its key.
 func (m *metadata) datedFiles() []trust.File {
 	files := []trust.File{
 		{
