@@ -20,79 +20,79 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// maxCACertificates bounds a CA bundle.
+// maxCACertificates bounds the certificates of a CA bundle.
 const maxCACertificates = 64
 
 var hexKeyID = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// PEM is key material together with where an administrator wrote it, so that an error can name the
-// place: "spec.notary.root.keys[1]", or a Secret and its entry.
+// PEM is key material with its origin, so that an error can name the field:
+// "spec.notary.root.keys[1]", or a Secret and its entry.
 type PEM struct {
 	Field string
 	Data  string
 }
 
-// Config is a TrustRoot of the format, with all that it refers to read. At least one of RootKeys,
-// RootKeyIDs and RootCA is needed.
+// Config is a TrustRoot of the format with the data of its references. At least one of RootKeys,
+// RootKeyIDs and RootCA is required.
 type Config struct {
 	// Name is the name of the TrustRoot.
 	Name string
-	// RootKeys are public keys or certificates, each one PEM block. A certificate stands for its
-	// key.
+	// RootKeys are public keys or certificates, each one PEM block. Of a certificate only the key
+	// counts.
 	RootKeys []PEM
 	// RootKeyIDs are canonical key IDs of root keys.
 	RootKeyIDs []string
-	// RootCA is PEM certificates that the certificate of a root key must chain to. Empty Data:
+	// RootCA holds PEM certificates that the certificate of a root key must chain to. Empty Data:
 	// none.
 	RootCA PEM
-	// Roles are the roles that are not simply the delegation of their name.
+	// Roles are the roles that are not the delegation of the same name.
 	Roles []Role
-	// Remaps give the name under which a repository is signed.
+	// Remaps map a repository to the name under which it is signed.
 	Remaps trust.Remaps
-	// RevokedKeys are canonical key IDs that count for nothing, whatever the metadata says.
+	// RevokedKeys are canonical key IDs that never count, whatever the metadata says.
 	RevokedKeys []string
-	// ExpiredGrace is for how long past its expiry evidence that is verified again, without a
-	// network, remains evidence. What is fetched has no grace.
+	// ExpiredGrace is how long evidence counts after its expiry, when it is verified again without
+	// a network. Fetched files have no grace.
 	ExpiredGrace time.Duration
-	// Budget bounds what decoding takes up, with all others who decode. Nil: one of the Root's own.
+	// Budget bounds the memory of decoding. Several Roots can share it. Nil: the Root has its own.
 	Budget *budget.Budget
-	// Clock tells the time at which expiry is judged. Nil: time.Now.
+	// Clock returns the time for expiry checks. Nil: time.Now.
 	Clock func() time.Time
 }
 
-// Role says who speaks for a role of a policy.
+// Role maps a role of a policy to delegations and keys.
 type Role struct {
 	Name string
 	// Delegations are Notary roles: delegations, or "targets" itself. Empty: targets/<Name>.
 	Delegations []string
-	// Threshold is how many distinct keys among them must have signed, at least 1.
+	// Threshold is how many distinct keys of the delegations must have signed. It is at least 1.
 	Threshold int
-	// Keys, where given, are the only keys that can speak for the role.
+	// Keys, if given, are the only keys that count for the role.
 	Keys []PEM
 }
 
-// Root verifies the repositories of one Notary server under one TrustRoot. What it has verified is
-// in the evidence it returns; it remembers of its own only that the server has shown itself to be
-// one. It implements trust.Root.
+// Root verifies the repositories of one Notary server under one TrustRoot. It implements
+// trust.Root. The verified state is in the evidence that it returns. The Root itself keeps only
+// whether the server has proven to be a Notary server.
 type Root struct {
 	name           string
 	getter         Getter
 	now            func() time.Time
 	budget         *budget.Budget
-	transfers      *semaphore.Weighted // bytes of targets and delegations that sessions hold
+	transfers      *semaphore.Weighted // bounds the bytes of targets and delegations of all sessions
 	grace          time.Duration
 	pins           map[string]bool // canonical key IDs
 	ca             *x509.CertPool  // nil without one
 	caFingerprints []string
 	roles          []mappedRole
-	roleNames      map[string]bool // the names of roles
+	roleNames      map[string]bool // names of roles
 	remaps         trust.Remaps
 	revoked        map[string]bool // key IDs
 	identity       *serverIdentity
 	notes          []string
 }
 
-// speaker is a compiled Role.
+// mappedRole is a compiled Role.
 type mappedRole struct {
 	role        string
 	delegations []string
@@ -100,8 +100,8 @@ type mappedRole struct {
 	keys        map[string]bool // canonical key IDs; nil: any
 }
 
-// New compiles a TrustRoot. It makes no request. The error is a *trust.Fault with one of the
-// reasons of the Ready condition, InvalidKey or InvalidSpec, and names the field.
+// New compiles a TrustRoot. It sends no request. The error is a *trust.Fault with reason InvalidKey
+// or InvalidSpec, which names the field.
 func New(cfg Config, get Getter) (*Root, error) {
 	r := &Root{
 		name: cfg.Name, getter: get, now: cfg.Clock, grace: max(cfg.ExpiredGrace, 0), remaps: cfg.Remaps,
@@ -132,6 +132,7 @@ func New(cfg Config, get Getter) (*Root, error) {
 	return r, nil
 }
 
+// pin reads the pinned root keys, key IDs and CA certificates.
 func (r *Root) pin(cfg Config) error {
 	for _, p := range cfg.RootKeys {
 		k, err := parsePEMKey(p.Data)
@@ -169,14 +170,15 @@ func (r *Root) pin(cfg Config) error {
 
 func isCA(c *x509.Certificate) error {
 	if !c.IsCA {
-		return errors.New("it is not of a certificate authority")
+		return errors.New("it is not a CA certificate")
 	}
 	return nil
 }
 
-// Notes says what of the configuration does not count, and why.
+// Notes returns the parts of the configuration that do not count, and why.
 func (r *Root) Notes() []string { return r.notes }
 
+// addRole compiles a role. at is the field of the role in the TrustRoot.
 func (r *Root) addRole(at string, role Role) error {
 	s := mappedRole{role: role.Name, threshold: role.Threshold, delegations: slices.Clone(role.Delegations)}
 	if len(s.delegations) == 0 {
@@ -213,7 +215,7 @@ func (r *Root) addRole(at string, role Role) error {
 	return nil
 }
 
-// checkSpeaker says which Notary roles may be mapped to a role of a policy.
+// checkMappable returns an error if a Notary role must not be mapped to a role of a policy.
 func checkMappable(name string) error {
 	if name == releasesRole || strings.HasPrefix(name, releasesRole+"/") {
 		return errors.New(
@@ -230,11 +232,11 @@ func invalidKeyID(field, id string) error {
 		"%s: %q is not a key ID: 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it", field, id)
 }
 
-// Anchors implements trust.Anchors: the pinned keys.
+// Anchors implements trust.Anchors. It returns the pinned keys.
 func (r *Root) Anchors() []string { return slices.Sorted(maps.Keys(r.pins)) }
 
-// Fingerprints returns what the root of trust is pinned to, sorted: canonical key IDs, and the
-// SHA-256 of the certificates of the CA bundle, in hexadecimal.
+// Fingerprints returns the pins of the root of trust, sorted: canonical key IDs, and the SHA-256 of
+// the certificates of the CA bundle in hexadecimal.
 func (r *Root) Fingerprints() []string {
 	out := slices.Concat(slices.Collect(maps.Keys(r.pins)), r.caFingerprints)
 	slices.Sort(out)

@@ -20,53 +20,53 @@ import (
 
 const (
 	feedPath = "/v2/_trust/changefeed"
-	// feedWindow is how many of the records that were seen last are read again each time. That they
-	// are still there shows that the list has not started anew; and a record whose number was given
-	// out before theirs, but which was committed after them, is found among them.
+	// feedWindow is how many of the last seen records are read again each time. If they are still
+	// there, the feed has not been reset. The window also contains late records: the server
+	// assigned their ID before that of a seen record, but committed them after it.
 	feedWindow = 16
-	// feedPage is how many records are asked for. More in one interval, and polling is no dearer.
+	// feedPage is how many records are requested. With more new records, polling costs no more.
 	feedPage = 500
-	// maxFeedSize is some four times what a page of long names takes.
+	// maxFeedSize is about four times the size of a page with long names, in bytes.
 	maxFeedSize = 1 << 20
-	// maxFeedValues bounds the JSON values of an answer. A record has six.
+	// maxFeedValues bounds the JSON values of a response. A record has six.
 	maxFeedValues = 32 * feedPage
-	// feedStart is the place before the first record, feedNewest the newest going backwards:
-	// numbers of the protocol.
+	// feedStart requests the records from the oldest on, and feedNewest the newest ones. Both are
+	// values of the protocol.
 	feedStart, feedNewest = "0", "-1"
 )
 
-// recordID is a number with the servers that keep their records in SQL or in memory, and a UUID
-// with others.
+// recordID matches a record ID: a number if the server stores records in SQL or in memory, and a
+// UUID otherwise.
 var recordID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,63}$`)
 
-// CatalogGetter is what a Getter implements that can read what is of no repository.
+// CatalogGetter is a Getter that can also read resources outside of a repository.
 type CatalogGetter interface {
-	// GetCatalog returns the body at a path of the server, with a query and with a token for the
-	// catalogue of all repositories. It fails as Get does.
+	// GetCatalog returns the body at a path of the server. It sends a query and a token with the
+	// catalog scope. Its errors are those of Get.
 	GetCatalog(ctx context.Context, path string, query url.Values, limit int64) ([]byte, error)
 }
 
 var _ trust.Feed = (*Root)(nil)
 
-// record is one publication, or deletion, as the server lists it.
+// record is a publication or deletion in the change feed.
 type record struct {
 	ID, GUN, SHA256, Category string
 	Version                   int64
 }
 
-// mark tells a record from any other, also from one that got its number after the server has
-// started anew.
+// fingerprint identifies a record. It differs even from a record that has the same ID after a reset
+// of the server.
 func (r record) fingerprint() string {
 	sum := sha256.Sum256([]byte(fmt.Sprintf("%q %q %q %d", r.GUN, r.SHA256, r.Category, r.Version)))
 	return r.ID + " " + hex.EncodeToString(sum[:8])
 }
 
-// Changes implements trust.Feed by the change feed of the server. It takes one request. A cursor is
-// the ID that the window begins after, and the marks of the records in it. A list that is empty, or
-// that holds more new records than a page, has none.
+// Changes implements trust.Feed with the change feed of the server. It sends one request. A cursor
+// is the ID before the window, followed by the fingerprints of the records in the window. There is
+// no cursor if the feed is empty or has more new records than a page.
 //
-// The feed of one repository alone, which a Notary server has as well, would cost what its
-// timestamp costs.
+// A Notary server also has a feed for each repository. That would save nothing: a request for the
+// timestamp costs the same.
 func (r *Root) Changes(ctx context.Context, after trust.Cursor) (trust.Changes, error) {
 	if len(after) == 0 {
 		records, err := r.fetchRecords(ctx, feedNewest, feedWindow+1)
@@ -81,25 +81,25 @@ func (r *Root) Changes(ctx context.Context, after trust.Cursor) (trust.Changes, 
 		return trust.Changes{}, err
 	}
 	seen := map[string]bool{}
-	for _, mark := range after[1:] {
-		seen[mark] = true
+	for _, fingerprint := range after[1:] {
+		seen[fingerprint] = true
 	}
-	named := map[string]bool{}
+	changed := map[string]bool{}
 	for _, record := range records {
-		mark := record.fingerprint()
-		if !seen[mark] && checkRepository(record.GUN) == nil {
-			named[record.GUN] = true
+		fingerprint := record.fingerprint()
+		if !seen[fingerprint] && checkRepository(record.GUN) == nil {
+			changed[record.GUN] = true
 		}
-		delete(seen, mark)
+		delete(seen, fingerprint)
 	}
-	changes := trust.Changes{Repositories: slices.Sorted(maps.Keys(named))}
+	changes := trust.Changes{Repositories: slices.Sorted(maps.Keys(changed))}
 	if len(seen) == 0 && len(records) < feedPage {
 		changes.Cursor = cursor(after[0], records)
 	}
 	return changes, nil
 }
 
-// cursor is the place at the end of records that were listed after an ID.
+// cursor returns the cursor at the end of records that were listed after an ID.
 func cursor(after string, records []record) trust.Cursor {
 	if n := len(records); n > feedWindow {
 		after = records[n-feedWindow-1].ID
@@ -112,14 +112,13 @@ func cursor(after string, records []record) trust.Cursor {
 	return c
 }
 
-// listed asks for records after an ID, oldest first, and holds them against the bounds and the form
-// of the protocol.
-func (r *Root) fetchRecords(ctx context.Context, after string, most int) ([]record, error) {
+// fetchRecords requests records after an ID, oldest first, and checks their number and form.
+func (r *Root) fetchRecords(ctx context.Context, after string, limit int) ([]record, error) {
 	get, ok := r.getter.(CatalogGetter)
 	if !ok {
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: cannot be asked for", feedPath)
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: cannot be requested", feedPath)
 	}
-	body, err := get.GetCatalog(ctx, feedPath, url.Values{"change_id": {after}, "records": {strconv.Itoa(most)}},
+	body, err := get.GetCatalog(ctx, feedPath, url.Values{"change_id": {after}, "records": {strconv.Itoa(limit)}},
 		maxFeedSize)
 	switch {
 	case errors.Is(err, trust.ErrNotFound):
@@ -148,15 +147,15 @@ func (r *Root) fetchRecords(ctx context.Context, after string, most int) ([]reco
 	if err != nil {
 		return nil, err
 	}
-	if len(answer.Records) > most {
-		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: lists %d publications where %d were asked for",
-			feedPath, len(answer.Records), most)
+	if len(answer.Records) > limit {
+		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "%s: lists %d publications where %d were requested",
+			feedPath, len(answer.Records), limit)
 	}
 	ids := map[string]bool{}
 	for _, record := range answer.Records {
 		if !recordID.MatchString(record.ID) || ids[record.ID] {
 			return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-				"%s: lists a publication under the ID %.80q, which is none or is there twice", feedPath, record.ID)
+				"%s: lists a publication under the ID %.80q, which is invalid or occurs twice", feedPath, record.ID)
 		}
 		ids[record.ID] = true
 	}

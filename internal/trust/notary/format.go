@@ -15,13 +15,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Format makes Roots of the TrustRoots that have spec.notary.
+// Format builds Roots from the TrustRoots that have spec.notary.
 type Format struct {
-	// Clock tells the time at which expiry is judged. Nil: time.Now.
+	// Clock returns the time for expiry checks. Nil: time.Now.
 	Clock func() time.Time
-	// Hosts bounds what is asked of a server under all trust roots.
+	// Hosts bounds the requests to a server, over all trust roots.
 	Hosts *registry.Hosts
-	// Budget bounds what decoding takes up under all trust roots. Nil: each has its own.
+	// Budget bounds the memory of decoding, over all trust roots. Nil: each has its own.
 	Budget *budget.Budget
 }
 
@@ -56,11 +56,13 @@ func (Format) Refers(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource {
 	return all
 }
 
+// clientCertificate returns the entries of the Secret with the client certificate.
 func clientCertificate(ref *v1alpha1.SecretReference) (certificate, key v1alpha1.KeySource) {
 	return v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.TLSCertKey},
 		v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.TLSPrivateKeyKey}
 }
 
+// credentials returns the entries of the Secret with the credentials.
 func credentials(ref *v1alpha1.SecretReference) (username, password v1alpha1.KeySource) {
 	return v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.BasicAuthUsernameKey},
 		v1alpha1.KeySource{Kind: "Secret", Name: ref.Name, Key: corev1.BasicAuthPasswordKey}
@@ -123,11 +125,11 @@ func (f Format) server(spec *v1alpha1.NotarySpec, material trust.Material) (*reg
 	return get, nil
 }
 
-// oneLine is a value of a Secret without the line ends after it: whoever makes a Secret of a file
-// that an editor or echo wrote has one there, and no server takes it for a part of the password.
+// oneLine returns a value of a Secret without line breaks at its end. A file that an editor or echo
+// wrote ends with one, and no server accepts it as a part of the password.
 func oneLine(value string) string { return strings.TrimRight(value, "\r\n") }
 
-// config reads the spec and what it refers to.
+// config returns the Config of the spec and of the data that it references.
 func (f Format) config(tr *v1alpha1.TrustRoot, material trust.Material) (Config, error) {
 	spec := tr.Spec.Notary
 	cfg := Config{Name: tr.Name, ExpiredGrace: tr.Spec.ExpiredGrace.Duration, Clock: f.Clock, Budget: f.Budget}
@@ -157,15 +159,15 @@ func (f Format) config(tr *v1alpha1.TrustRoot, material trust.Material) (Config,
 	return cfg, nil
 }
 
-// pems joins inline keys with those from elsewhere, each with the place where it was written.
+// pems joins inline keys and keys of Secrets and ConfigMaps, each with its origin.
 func pems(field string, inline []v1alpha1.PEM, from []v1alpha1.KeySource, material trust.Material) []PEM {
 	var all []PEM
 	for i, p := range inline {
 		all = append(all, PEM{Field: fmt.Sprintf("%s.keys[%d]", field, i), Data: string(p)})
 	}
 	for i, s := range from {
-		place := fmt.Sprintf("%s.keysFrom[%d] (%s %s, entry %s)", field, i, s.Kind, s.Name, s.Key)
-		all = append(all, PEM{Field: place, Data: material[s]})
+		origin := fmt.Sprintf("%s.keysFrom[%d] (%s %s, entry %s)", field, i, s.Kind, s.Name, s.Key)
+		all = append(all, PEM{Field: origin, Data: material[s]})
 	}
 	return all
 }

@@ -16,20 +16,20 @@ import (
 )
 
 const (
-	// packedFormat tells what Pack writes from anything else, and its versions from each other.
+	// packedFormat identifies the output of Pack and its version.
 	packedFormat = "countersign notary 1"
-	// maxPackedHeader bounds the header: names, sizes, and the versions seen.
+	// maxPackedHeader bounds the header, in bytes: names, sizes and seen versions.
 	maxPackedHeader = 2 << 20
-	// maxHeaderValues bounds the JSON values of the header. Most are the keys of the versions seen.
+	// maxHeaderValues bounds the JSON values of the header. Most are keys of the seen versions.
 	maxHeaderValues = maxSeenVersions*(maxKeys+5) + maxPackedRoots + 4*maxRoles
-	// maxPackedRoots bounds the chain of roots, which grows with each rotation that was followed.
+	// maxPackedRoots bounds the chain of roots, which grows with each root rotation.
 	maxPackedRoots = 1024
-	// maxUnpackedSize bounds all files of a repository together.
+	// maxUnpackedSize bounds the total size of all files of a repository.
 	maxUnpackedSize = maxTotalSize + maxSnapshotSize + maxTimestampSize + maxChainSize
 )
 
-// packedHeader is the first line of what Pack writes; the files follow it, compressed, in the order
-// of their sizes.
+// packedHeader is the first line of a packed record. The compressed files follow it, in the order
+// of Sizes.
 type packedHeader struct {
 	Format      string                   `json:"format"`
 	Repository  string                   `json:"repository"`
@@ -39,8 +39,8 @@ type packedHeader struct {
 	SeenExpired []string                 `json:"lapsed,omitempty"`
 }
 
-// packedFloor is a floor, written down. It is not signed: whoever may write it can hold a
-// repository up, and lowers nothing that was seen here.
+// packedVersion is a stored seenVersion. It is not signed. An attacker who can write it can block a
+// repository, but cannot lower a version that this process has seen.
 type packedVersion struct {
 	Version int64    `json:"version"`
 	Digest  string   `json:"digest"`
@@ -48,11 +48,11 @@ type packedVersion struct {
 	Listed  bool     `json:"listed,omitempty"`
 }
 
-// Pack implements trust.Keeper. Of a repository there is one subject.
+// Pack implements trust.Keeper. A repository has one subject.
 func (r *Root) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
 	if len(held) > 1 {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
-			"what is held is not of one repository, so it is not written down")
+			"the evidence is of several repositories, so it is not stored")
 	}
 	for _, evidence := range held {
 		return r.packOne(evidence)
@@ -60,7 +60,7 @@ func (r *Root) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
 	return nil, nil
 }
 
-// packOne writes down the files as they were signed, and the versions seen.
+// packOne returns a record of the signed files and the seen versions.
 func (r *Root) packOne(held trust.Evidence) ([]byte, error) {
 	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
 		return nil, nil
@@ -68,7 +68,7 @@ func (r *Root) packOne(held trust.Evidence) ([]byte, error) {
 	ev, ok := held.(*evidence)
 	if !ok || ev == nil || ev.raw == nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
-			"what is held is not of this format, so it is not written down")
+			"the evidence is not of this format, so it is not stored")
 	}
 	h := packedHeader{
 		Format: packedFormat, Repository: ev.repository, Names: ev.raw.names, Sizes: ev.raw.sizes,
@@ -81,7 +81,7 @@ func (r *Root) packOne(held trust.Evidence) ([]byte, error) {
 	}
 	line, err := json.Marshal(h)
 	if err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: writing down what was verified: %w",
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: packing the verified metadata: %w",
 			ev.repository, err)
 	}
 	return slices.Concat(line, []byte("\n"), ev.raw.data), nil
@@ -97,13 +97,15 @@ func (r *Root) Unpack(repository trust.Subject, data []byte,
 	return map[trust.Subject]trust.Evidence{repository: evidence}, err
 }
 
+// unpackOne verifies a record and merges it with the previous evidence. If the record does not
+// verify, its seen versions still count, unless no pinned key signed its root.
 func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (trust.Evidence, error) {
 	if err := checkRepository(repository); err != nil {
 		return nil, err
 	}
 	saved, err := readPacked(repository, data)
 	if err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: what was written down is unusable: %w",
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the stored record is unusable: %w",
 			repository, err)
 	}
 	base, err := r.previousEvidence(repository, held)
@@ -120,7 +122,7 @@ func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (t
 		return checked, nil
 	}
 	if trust.AsFault(err, v1alpha1.ReasonMetadataInvalid).Reason == v1alpha1.ReasonRootNotPinned {
-		return nil, err // another root of trust: nothing of it counts
+		return nil, err // another root of trust: nothing of the record counts
 	}
 	if base.raw != nil {
 		kept := &evidence{repository: repository, raw: base.raw, seen: floors, seenExpired: base.seenExpired}
@@ -131,12 +133,11 @@ func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (t
 	return saved, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
 }
 
-// proven returns the versions that the files themselves prove, nothing where they do not verify. It
-// is asked for where that makes a difference: where the keys of a role are said to have been
-// replaced since ours.
+// provenVersions returns the versions that the files of a record prove, or nil if they do not
+// verify. It verifies the files only if the record claims that all keys of a role were replaced.
 func (r *Root) provenVersions(saved *evidence, ours map[string]seenVersion) map[string]seenVersion {
 	for name, f := range saved.seen {
-		if have, ok := ours[name]; ok && name != rootRole && !overlap(have.keys, f.keys) {
+		if own, ok := ours[name]; ok && name != rootRole && !overlap(own.keys, f.keys) {
 			if checked, err := r.recheck(&evidence{repository: saved.repository, raw: saved.raw}); err == nil {
 				return checked.seen
 			}
@@ -146,7 +147,7 @@ func (r *Root) provenVersions(saved *evidence, ours map[string]seenVersion) map[
 	return nil
 }
 
-// readPacked reads what Pack wrote, within bounds. The result is verified by no Root: it makes no
+// readPacked reads a record of Pack, within bounds. The result is not verified and has no
 // statements.
 func readPacked(repository string, data []byte) (*evidence, error) {
 	end := bytes.IndexByte(data[:min(len(data), maxPackedHeader)], '\n')
@@ -162,7 +163,7 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	}
 	switch {
 	case h.Format != packedFormat:
-		return nil, fmt.Errorf("format %.80q is not %q; it was written by another version, or by something else",
+		return nil, fmt.Errorf("format %.80q is not %q; another version or another program wrote it",
 			h.Format, packedFormat)
 	case h.Repository != repository:
 		return nil, fmt.Errorf("it is of %.80q", h.Repository)
@@ -181,8 +182,8 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 	}, nil
 }
 
-// checkSizes holds what the header says of the files, and how many bytes they take up compressed,
-// against the bounds. Compression adds little to files that it cannot make smaller.
+// checkSizes checks the sizes in the header, and the compressed size, against the bounds. Files
+// that do not compress grow only a little.
 func checkSizes(names []string, sizes []int, compressed int) error {
 	roots := len(sizes) - len(names)
 	if roots < 1 || roots > maxPackedRoots || len(names) > maxRoles+3 {
@@ -226,36 +227,35 @@ func readVersions(seen map[string]packedVersion) (map[string]seenVersion, error)
 	return floors, nil
 }
 
-// raise joins the versions seen here with those said to be seen elsewhere, and reports whether that
-// adds to ours. The higher version of each role counts; where the keys of a role were all replaced
-// since ours, and signed files prove that, the one of the later keys.
+// mergeVersions merges our seen versions with those of a record, and reports whether ours have
+// changed. The higher version of each role counts. If all keys of a role were replaced, the version
+// of the later keys counts, but only if signed files prove the replacement.
 func mergeVersions(ours, theirs, proven map[string]seenVersion) (joined map[string]seenVersion, raised bool) {
 	joined = maps.Clone(ours)
 	if joined == nil {
 		joined = map[string]seenVersion{}
 	}
 	later := isLater(ours, proven)
-	taken := map[string]bool{}
+	fromRecord := map[string]bool{}
 	for name, f := range theirs {
-		have, ok := ours[name]
+		own, ok := ours[name]
 		switch {
 		case !ok:
-			taken[name] = len(joined) < maxSeenVersions
-		case name == rootRole || overlap(have.keys, f.keys):
-			taken[name] = f.version > have.version
+			fromRecord[name] = len(joined) < maxSeenVersions
+		case name == rootRole || overlap(own.keys, f.keys):
+			fromRecord[name] = f.version > own.version
 		default:
 			signed, ok := proven[name]
-			taken[name] = later && ok && f.version >= signed.version && overlap(f.keys, signed.keys)
+			fromRecord[name] = later && ok && f.version >= signed.version && overlap(f.keys, signed.keys)
 		}
-		if taken[name] {
+		if fromRecord[name] {
 			joined[name] = f
 		}
 	}
-	// That a delegation is listed was said under the file of its parent that was seen with it, and
-	// counts under that alone.
+	// That a delegation is listed counts only together with the parent file with which it was seen.
 	for name, f := range joined {
 		from := ours
-		if taken[name] {
+		if fromRecord[name] {
 			from = theirs
 		}
 		if parent := path.Dir(name); f.listed && strings.HasPrefix(name, targetsRole+"/") &&
@@ -267,8 +267,8 @@ func mergeVersions(ours, theirs, proven map[string]seenVersion) (joined map[stri
 	return joined, !maps.EqualFunc(ours, joined, sameVersion)
 }
 
-// laterOf reports whether the second of two sets of versions was seen under a later root, or else
-// under a later targets file.
+// isLater reports whether theirs were seen under a later root than ours or, with equal roots, under
+// a later targets file.
 func isLater(ours, theirs map[string]seenVersion) bool {
 	if a, b := ours[rootRole].version, theirs[rootRole].version; a != b {
 		return b > a

@@ -11,27 +11,28 @@ import (
 )
 
 const (
-	// codeNotFound is the error code by which a Notary server says that it does not have a file. It
-	// says so of every path that it does not know, too.
+	// codeNotFound is the error code of a Notary server for a file that it does not have. It also
+	// returns the code for every unknown path.
 	codeNotFound = "METADATA_NOT_FOUND"
-	// probeRepository is asked for to tell a Notary server from an image registry, which answers
-	// /v2/ alike. It need not exist.
+	// probeRepository is requested to distinguish a Notary server from an image registry, which
+	// answers /v2/ in the same way. It need not exist.
 	probeRepository = "countersign.dev/probe"
 )
 
-// proof is what shows that a Notary server answers under the base URL. Without any, that a file is
-// not found is no verdict: a Notary server says it of wrong paths too.
+// serverIdentity records whether a Notary server answers under the base URL. Without that, a 404 is
+// no verdict: a Notary server answers 404 for wrong paths too.
 type serverIdentity struct {
-	// answered says that /v2/ is there under the base URL, by the last answer to a probe.
+	// answered reports that /v2/ exists under the base URL, by the last answer to a probe.
 	answered atomic.Bool
-	// verified says that a repository was fetched and verified.
+	// verified reports that a repository was fetched and verified.
 	verified atomic.Bool
-	// told says that the server was told from an image registry, as far as it lets us.
+	// notRegistry reports that the server is distinguished from an image registry, as far as it
+	// grants access.
 	notRegistry atomic.Bool
 }
 
-// Probe implements trust.Root. A Notary server and an image registry answer /v2/ alike, so it asks
-// for trust data as well until the two are told apart.
+// Probe implements trust.Root. A Notary server and an image registry answer /v2/ in the same way.
+// So it also requests trust data, until the server is distinguished from a registry.
 func (r *Root) Probe(ctx context.Context, _ string) error {
 	if err := r.probeBase(ctx); err != nil {
 		return err
@@ -51,19 +52,19 @@ func (r *Root) Probe(ctx context.Context, _ string) error {
 			"the server answers /v2/, as an image registry does, and has no Notary API there; check "+
 				"spec.notary.server: %w", f)
 	case err == nil || isFault && (f.Reason == v1alpha1.ReasonUnauthorized || f.Reason == v1alpha1.ReasonServerError):
-		r.identity.notRegistry.Store(true) // whoever may not ask for it learns no more
+		r.identity.notRegistry.Store(true) // without access, nothing more can be found out
 	}
 	return nil
 }
 
-// probeBase asks whether /v2/ is there under the base URL.
+// probeBase checks that /v2/ exists under the base URL.
 func (r *Root) probeBase(ctx context.Context) error {
 	body, err := r.getter.Get(ctx, "", "/v2/", maxProbeSize)
 	switch {
 	case errors.Is(err, trust.ErrNotFound):
 		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"the server has nothing at /v2/ under spec.notary.server, so no Notary server has its base URL there; "+
-				"give the URL without a path, or with the one that a proxy needs, and without /v2 and what follows it")
+			"the server answers 404 to /v2/ under spec.notary.server, so that is not the base URL of a Notary server; "+
+				"give the URL without /v2 and what follows it, and with a path only where a proxy needs one")
 	case err == nil && !json.Valid(body):
 		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"the server's answer to /v2/ is not JSON, so it is no Notary server; check spec.notary.server")
@@ -79,21 +80,21 @@ func (r *Root) probeBase(ctx context.Context) error {
 	return f
 }
 
-// notNotary returns the fault of a "not found" that is not in the words of a Notary server; nil
-// where it is.
+// notNotary returns a fault if a 404 does not have the error code of a Notary server, and nil if it
+// has.
 func notNotary(err error) error {
 	var absent *trust.NotFound
 	if errors.As(err, &absent) && absent.Code == codeNotFound {
 		return nil
 	}
 	return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-		"trust data was answered with a 404 that is not a Notary server's (%w), so an image registry or a proxy "+
-			"listens there; check spec.notary.server", err)
+		"the server answered 404 for trust data without the error code of a Notary server (%w), so an image "+
+			"registry or a proxy listens there; check spec.notary.server", err)
 }
 
-// unsigned returns nil where the answers about root.json and timestamp.json are the verdict that
-// the repository carries no signatures: they are in the protocol's own words, and the server has
-// proven that it speaks the protocol under this base URL. The error is a *trust.Fault.
+// unsigned returns nil if the answers for root.json and timestamp.json prove that the repository
+// has no signatures: both have the error code of the protocol, and the server has proven to be a
+// Notary server under this base URL. The error is a *trust.Fault.
 func (s *session) unsigned(ctx context.Context, answers ...error) error {
 	for _, err := range answers {
 		if f := notNotary(err); f != nil {

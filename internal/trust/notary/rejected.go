@@ -16,27 +16,29 @@ import (
 )
 
 const (
-	// maxRejections bounds what is said of one image, and maxNamed the names in one list of it.
+	// maxRejections bounds the rejections reported for one image, and maxNamed the names in one
+	// list of a rejection.
 	maxRejections = 8
 	maxNamed      = 8
-	// maxIdle bounds what is kept of a repository for that. Of what is beyond it, less is told.
+	// maxRejectedTargets bounds the rejected targets of a repository. Denials do not report those
+	// beyond it.
 	maxRejectedTargets = 1 << 16
 )
 
-// idle is one thing that was signed and proves no role. It is a type of its own, so that it cannot
-// be taken for a statement.
+// rejectedTarget is a signed target that proves no role. It has its own type, so that code cannot
+// mistake it for a statement.
 type rejectedTarget struct {
 	tag    string
 	digest [sha256.Size]byte
 	cause  *cause
 }
 
-// cause is why what some files say proves no role. role is empty where they speak for none.
+// cause is why targets of some files prove no role. role is empty if the files count for no role.
 type cause struct {
 	role, by, why string
 }
 
-// refuse notes why the file of a delegation does not count.
+// rejectFile records why the file of a delegation does not count.
 func (m *metadata) rejectFile(name, why string) {
 	if m.rejectedFiles == nil {
 		m.rejectedFiles = map[string]string{}
@@ -44,8 +46,8 @@ func (m *metadata) rejectFile(name, why string) {
 	m.rejectedFiles[name] = why
 }
 
-// whyUnsigned is why the signatures on the file of a delegation do not count, where verify has
-// failed.
+// unsignedReason returns why the signatures on the file of a delegation do not count. err is the
+// error of verify.
 func (m *metadata) unsignedReason(e *envelope, r role, err error) string {
 	if k := m.revokedSigner(e, r); k != nil && len(e.signers(r, func(*publicKey) bool { return true })) >= r.threshold {
 		return fmt.Sprintf("is signed by key %s, which is revoked (administrators: spec.revokedKeys of the TrustRoot)",
@@ -54,9 +56,9 @@ func (m *metadata) unsignedReason(e *envelope, r role, err error) string {
 	return err.Error()
 }
 
-// idlers returns what was signed and proves no role, sorted by tag, role and digest, each once.
-// What a file that speaks for no role says is left out where a role says the same. stated is sorted
-// as statements returns it.
+// rejectedTargets returns the signed targets that prove no role, sorted by tag, role and digest,
+// each once. A target of a file without a role is left out if a role signed the same. stated is
+// sorted as in statements.
 func (m *metadata) rejectedTargets(stated []rawStatement) []rejectedTarget {
 	for _, name := range slices.Sorted(maps.Keys(m.verified)) {
 		t, c := m.verified[name], m.noRoleCause(name)
@@ -78,22 +80,22 @@ func (m *metadata) rejectedTargets(stated []rawStatement) []rejectedTarget {
 	})
 }
 
-// compareTag is the order by tag and role.
+// compareTag orders by tag and role.
 func (l rejectedTarget) compareTag(tag, role string) int {
 	return cmp.Or(strings.Compare(l.tag, tag), strings.Compare(l.cause.role, role))
 }
 
-// compareDigest is the order by digest and role.
+// compareDigest orders by digest and role.
 func (l rejectedTarget) compareDigest(digest [sha256.Size]byte, role string) int {
 	return cmp.Or(bytes.Compare(l.digest[:], digest[:]), strings.Compare(l.cause.role, role))
 }
 
-// compare is the order of causes of the same role.
+// compare orders causes of the same role.
 func (c *cause) compare(other *cause) int {
 	return cmp.Or(strings.Compare(c.by, other.by), strings.Compare(c.why, other.why))
 }
 
-// states reports whether any role has signed the digest for the tag.
+// isStated reports whether any role has signed the digest for the tag.
 func isStated(stated []rawStatement, what target) bool {
 	_, found := slices.BinarySearchFunc(stated, what, func(s rawStatement, what target) int {
 		return cmp.Or(strings.Compare(s.tag, what.tag), bytes.Compare(s.digest[:], what.digest[:]))
@@ -101,7 +103,7 @@ func isStated(stated []rawStatement, what target) bool {
 	return found
 }
 
-// voiceless is why a file speaks for no role, nil where it speaks for one.
+// noRoleCause returns why a file counts for no role, or nil if it counts for one.
 func (m *metadata) noRoleCause(name string) *cause {
 	c := &cause{by: name}
 	switch {
@@ -120,8 +122,8 @@ func (m *metadata) noRoleCause(name string) *cause {
 	return c
 }
 
-// unmet is why some files do not prove the role that they speak for: too few of the keys that
-// signed them are accepted.
+// thresholdCause returns why some files do not prove their role: too few of the keys that signed
+// them count.
 func (s mappedRole) thresholdCause(files []*signedTargets, accepted int) *cause {
 	names := make([]string, 0, len(files))
 	signed := map[string]bool{}
@@ -142,8 +144,8 @@ func (s mappedRole) thresholdCause(files []*signedTargets, accepted int) *cause 
 	return c
 }
 
-// keep notes what was signed and proves no role. There is room for everything that the files say,
-// up to the bound: a slice that grows would cost more than is charged.
+// reject records a signed target that proves no role. It allocates the slice for all targets of the
+// files once, up to the bound: a growing slice would exceed the memory that cost counts.
 func (m *metadata) reject(what target, why *cause) {
 	if m.rejected == nil {
 		n := 0
@@ -157,7 +159,7 @@ func (m *metadata) reject(what target, why *cause) {
 	}
 }
 
-// speakersOf returns how many roles a file may speak for.
+// roleCount returns for how many roles a file may count.
 func (m *metadata) roleCount(name string) int {
 	n := 0
 	if _, ok := m.ownRole(name); ok {
@@ -171,21 +173,22 @@ func (m *metadata) roleCount(name string) int {
 	return n
 }
 
-// pathless is why what a file says of some tags proves nothing for a role. It is kept in voices.
-func (s mappedRole) outsidePathsCause(t *signedTargets, voices map[string]roleOutcome) *cause {
+// outsidePathsCause returns the cause for tags outside of the paths of a delegation. outcomes
+// caches it.
+func (s mappedRole) outsidePathsCause(t *signedTargets, outcomes map[string]roleOutcome) *cause {
 	id := "!" + t.name
-	v, ok := voices[id]
+	v, ok := outcomes[id]
 	if !ok {
 		v.cause = &cause{
 			role: s.role, by: t.name,
 			why: "outside of the paths of that delegation ('notary delegation add --all-paths')",
 		}
-		voices[id] = v
+		outcomes[id] = v
 	}
 	return v.cause
 }
 
-// retain keeps what proves no role, for the words of a denial.
+// setRejected stores the rejected targets and files, which denials report.
 func (e *evidence) setRejected(all []rejectedTarget, refused map[string]string, delegations []string) {
 	slices.Sort(delegations)
 	if 2*len(all) < cap(all) {
@@ -193,8 +196,8 @@ func (e *evidence) setRejected(all []rejectedTarget, refused map[string]string, 
 	}
 	e.rejected, e.rejectedFiles, e.delegations = all, refused, delegations
 	e.rejectedByDigest = indexRejected(all)
-	const each, place = 16 + sha256.Size + 8, 4
-	e.size += int64(cap(e.rejected))*each + int64(cap(e.rejectedByDigest))*place
+	const each, index = 16 + sha256.Size + 8, 4
+	e.size += int64(cap(e.rejected))*each + int64(cap(e.rejectedByDigest))*index
 	for i, l := range e.rejected {
 		if i == 0 || all[i-1].tag != l.tag {
 			e.size += textSize(l.tag)
@@ -209,8 +212,8 @@ func (e *evidence) setRejected(all []rejectedTarget, refused map[string]string, 
 	}
 }
 
-// indexIdle returns the places of what proves no role, sorted by digest and role. What differs in
-// its tag alone has one place.
+// indexRejected returns the indexes of rejected targets, sorted by digest and role. Targets that
+// differ only in their tag have one index.
 func indexRejected(all []rejectedTarget) []int32 {
 	places := make([]int32, len(all))
 	for i := range all {
@@ -229,8 +232,8 @@ func indexRejected(all []rejectedTarget) []int32 {
 	return places
 }
 
-// Rejected implements trust.Evidence. What it costs does not grow with what the repository holds:
-// it looks at no more than it tells.
+// Rejected implements trust.Evidence. Its cost does not grow with the repository: it reads no more
+// than it returns.
 func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejection {
 	var found rejections
 	for l := range e.rejectedFor(roles, tag, digest) {
@@ -249,7 +252,7 @@ func (e *evidence) Rejected(roles []string, tag, digest string) []trust.Rejectio
 	return found
 }
 
-// rejections are bounded, and each is there once.
+// rejections is a bounded list without duplicates.
 type rejections []trust.Rejection
 
 func (all *rejections) add(r trust.Rejection) {
@@ -260,14 +263,14 @@ func (all *rejections) add(r trust.Rejection) {
 
 func (all *rejections) full() bool { return len(*all) >= maxRejections }
 
-// silent adds why no file speaks for a role. It returns the delegations of the role where the
-// repository has none of them.
+// missingFiles adds to found why files of a role do not count. It returns the delegations of the
+// role if the repository has none of them.
 func (e *evidence) missingFiles(role string, found *rejections) (absent []string) {
 	if e.root == nil {
 		return nil
 	}
 	delegations := e.root.delegationsOf(role)
-	if err := checkMappable(delegations[0]); err != nil { // of its own name: others were checked when they were read
+	if err := checkMappable(delegations[0]); err != nil { // the role's own name: New has checked mapped ones
 		found.add(trust.Rejection{By: fmt.Sprintf("role %.80q", role), Why: fmt.Sprintf("cannot be proven: %v", err)})
 		return nil
 	}
@@ -291,8 +294,8 @@ func parseDigest(text string) (digest [sha256.Size]byte, ok bool) {
 	return digest, err == nil && copy(digest[:], raw) == len(digest)
 }
 
-// unproven returns what was signed and proves none of some roles: for a tag, or where that is empty
-// for a digest under any tag. First comes what speaks for no role at all.
+// rejectedFor returns the rejected targets of some roles: for a tag or, if that is empty, for a
+// digest under any tag. Targets of files without a role come first.
 func (e *evidence) rejectedFor(roles []string, tag, digest string) iter.Seq[rejectedTarget] {
 	return func(yield func(rejectedTarget) bool) {
 		wanted, ok := parseDigest(digest)
@@ -316,7 +319,7 @@ func (e *evidence) rejectedFor(roles []string, tag, digest string) iter.Seq[reje
 	}
 }
 
-// span returns those that compare to 0 of what is sorted, found by halves.
+// findRange returns the elements of a sorted slice that compare to 0. It uses binary search.
 func findRange[E any](sorted []E, compare func(E) int) []E {
 	from, _ := slices.BinarySearchFunc(sorted, 0, func(l E, _ int) int { return compare(l) })
 	rest := sorted[from:]
@@ -324,8 +327,8 @@ func findRange[E any](sorted []E, compare func(E) int) []E {
 	return rest[:to]
 }
 
-// refusedAbove returns the delegation whose file does not count, of one and those above it; empty:
-// none.
+// rejectedAncestor returns the first of a delegation and its ancestors whose file does not count,
+// or an empty string.
 func (e *evidence) rejectedAncestor(delegation string) string {
 	for ; delegation != "." && delegation != targetsRole; delegation = path.Dir(delegation) {
 		if _, ok := e.rejectedFiles[delegation]; ok {
@@ -335,12 +338,14 @@ func (e *evidence) rejectedAncestor(delegation string) string {
 	return ""
 }
 
+// has reports whether the repository has a delegation.
 func (e *evidence) has(delegation string) bool {
 	_, found := slices.BinarySearch(e.delegations, delegation)
 	return found
 }
 
-// absent says that the repository does not have some delegations, and which it has.
+// absentDelegations returns the rejection for delegations that the repository does not have. It
+// names the existing ones.
 func (e *evidence) absentDelegations(delegations []string) trust.Rejection {
 	slices.Sort(delegations)
 	delegations = slices.Compact(delegations)
@@ -356,7 +361,7 @@ func (e *evidence) absentDelegations(delegations []string) trust.Rejection {
 	}
 }
 
-// delegationsOf returns the delegations that may speak for a role.
+// delegationsOf returns the delegations that count for a role.
 func (r *Root) delegationsOf(role string) []string {
 	for _, s := range r.roles {
 		if s.role == role {
@@ -366,7 +371,7 @@ func (r *Root) delegationsOf(role string) []string {
 	return []string{targetsRole + "/" + role}
 }
 
-// listed joins names with commas, the first few of them.
+// joinNames joins the first maxNamed names with commas.
 func joinNames(names []string) string {
 	if more := len(names) - maxNamed; more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNamed], ", "), more)

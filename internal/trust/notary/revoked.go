@@ -10,11 +10,11 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// revokes reports whether spec.revokedKeys lists a key, by its canonical ID or by that which the
+// revokes reports whether spec.revokedKeys lists a key, by its canonical ID or by the ID that the
 // metadata uses.
 func (r *Root) revokes(k *publicKey) bool { return r.revoked[k.canonical] || r.revoked[k.id] }
 
-// counts reports whether a key may count for anything, and notes that it was asked.
+// counts reports whether a key may count, and records the key in usedKeys.
 func (c rootVerifier) counts(k *publicKey) bool {
 	if c.usedKeys != nil {
 		c.usedKeys[k.canonical], c.usedKeys[k.id] = true, true
@@ -22,8 +22,8 @@ func (c rootVerifier) counts(k *publicKey) bool {
 	return !c.revokes(k)
 }
 
-// regardless returns the same rules with no key revoked: to find out what a revocation has changed,
-// never to believe anything.
+// withoutRevocations returns the same verifier with no revoked keys. It finds out what a revocation
+// changes; its results are never evidence.
 func (c rootVerifier) withoutRevocations() rootVerifier {
 	all := *c.Root
 	all.revoked = nil
@@ -31,7 +31,7 @@ func (c rootVerifier) withoutRevocations() rootVerifier {
 	return c
 }
 
-// revokedSigner returns a revoked key of a role that has signed the file; nil where there is none.
+// revokedSigner returns a revoked key of a role that has signed the file, or nil.
 func (c rootVerifier) revokedSigner(e *envelope, r role) *publicKey {
 	signers := e.signers(r, c.revokes)
 	if len(signers) == 0 {
@@ -40,8 +40,8 @@ func (c rootVerifier) revokedSigner(e *envelope, r role) *publicKey {
 	return signers[0]
 }
 
-// revokedFile says that a file of a top-level role would be signed but for a revoked key; nil where
-// that is not the reason.
+// revokedFile returns a fault if a file of a top-level role would reach its threshold with its
+// revoked keys, and nil otherwise.
 func (c rootVerifier) revokedFile(name string, e *envelope, r role) error {
 	k := c.revokedSigner(e, r)
 	if k == nil || len(e.signers(r, func(*publicKey) bool { return true })) < r.threshold {
@@ -53,7 +53,7 @@ func (c rootVerifier) revokedFile(name string, e *envelope, r role) error {
 		k.canonical, c.name, name)
 }
 
-// revokedRoot says which revoked key breaks a chain of roots that holds without the revocation.
+// revokedRoot returns a fault that names the revoked key that breaks a chain of roots.
 func (c rootVerifier) revokedRoot(chain []*rootFile) error {
 	newest := chain[len(chain)-1]
 	if _, err := c.selfSigned(newest, false); err != nil {
@@ -76,7 +76,7 @@ func (c rootVerifier) revokedRoot(chain []*rootFile) error {
 	return c.notPinned(newest)
 }
 
-// rootKeys lists the keys that signed a root.
+// rootKeys returns the IDs of the keys that signed a root.
 func (c rootVerifier) rootKeys(f *rootFile) string {
 	var ids []string
 	for _, k := range f.signers(f.roles[rootRole], c.counts) {
@@ -85,21 +85,21 @@ func (c rootVerifier) rootKeys(f *rootFile) string {
 	return strings.Join(ids, ", ")
 }
 
-// restamped returns evidence of another Root as this one's, without verifying it again, where that
-// would come to the same: the two differ in nothing but keys revoked or taken back, and verifying
-// it depended on none of those. nil where it has to be verified. A revocation must take effect at
-// once however many repositories are held, and most of them know nothing of the key.
+// adopt returns evidence of another Root as evidence of this one, without verifying it again. It
+// returns nil unless the two Roots differ only in revoked keys, and the verification used none of
+// those. So a revocation takes effect at once even with many repositories: most of them do not use
+// the key.
 func (r *Root) adopt(ev *evidence, at time.Time) *evidence {
-	was := ev.root
-	if was == nil || ev.raw == nil || !at.Before(ev.notAfter) || !r.equalButRevocations(was) {
+	earlier := ev.root
+	if earlier == nil || ev.raw == nil || !at.Before(ev.notAfter) || !r.equalButRevocations(earlier) {
 		return nil
 	}
 	for id := range r.revoked {
-		if !was.revoked[id] && ev.usedKey(id) {
+		if !earlier.revoked[id] && ev.usedKey(id) {
 			return nil
 		}
 	}
-	for id := range was.revoked {
+	for id := range earlier.revoked {
 		if !r.revoked[id] && ev.usedKey(id) {
 			return nil
 		}
@@ -109,16 +109,17 @@ func (r *Root) adopt(ev *evidence, at time.Time) *evidence {
 	return &same
 }
 
-// differsByRevocation reports whether two Roots judge alike but for what they revoke.
-func (r *Root) equalButRevocations(was *Root) bool {
-	return r.name == was.name && maps.Equal(r.pins, was.pins) && slices.Equal(r.caFingerprints, was.caFingerprints) &&
-		maps.Equal(r.roleNames, was.roleNames) && slices.EqualFunc(r.roles, was.roles, func(a, b mappedRole) bool {
-		return a.role == b.role && a.threshold == b.threshold && slices.Equal(a.delegations, b.delegations) &&
-			(a.keys == nil) == (b.keys == nil) && maps.Equal(a.keys, b.keys)
-	})
+// equalButRevocations reports whether two Roots differ in nothing but revoked keys.
+func (r *Root) equalButRevocations(earlier *Root) bool {
+	return r.name == earlier.name && maps.Equal(r.pins, earlier.pins) &&
+		slices.Equal(r.caFingerprints, earlier.caFingerprints) && maps.Equal(r.roleNames, earlier.roleNames) &&
+		slices.EqualFunc(r.roles, earlier.roles, func(a, b mappedRole) bool {
+			return a.role == b.role && a.threshold == b.threshold && slices.Equal(a.delegations, b.delegations) &&
+				(a.keys == nil) == (b.keys == nil) && maps.Equal(a.keys, b.keys)
+		})
 }
 
-// dependsOn reports whether verifying the evidence asked about a key, whatever the answer was.
+// usedKey reports whether the verification of the evidence checked a key, whatever the result.
 func (e *evidence) usedKey(id string) bool {
 	_, found := slices.BinarySearch(e.usedKeys, id)
 	return found

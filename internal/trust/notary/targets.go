@@ -234,7 +234,7 @@ func decodeDelegations(parent string, signed object) ([]delegation, error) {
 			return nil, err
 		}
 		if names[d.name] {
-			return nil, fmt.Errorf("delegation %s is there twice", d.name)
+			return nil, fmt.Errorf("delegation %s occurs twice", d.name)
 		}
 		names[d.name] = true
 		all, entries = append(all, d), append(entries, l)

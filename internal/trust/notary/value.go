@@ -8,16 +8,16 @@ import (
 	"strconv"
 )
 
-// value is a JSON value in canonical form, a part of what canonical returned. It shares memory with
+// value is a JSON value in canonical form: a part of a result of canonical. It shares memory with
 // the whole document. nil: absent.
 type value []byte
 
-// object is a value that is an object. Its members are found by their exact names: encoding/json
-// would match struct fields whatever their case, so that two readers of one signed file could see
-// different values. To look one up takes time in proportion to the object.
+// object is a value that is an object. Member names match exactly. encoding/json ignores the case
+// of names, so two readers of one signed file could see different values. A lookup takes linear
+// time.
 type object value
 
-// end returns where the value that begins at a place of a canonical document ends.
+// valueEnd returns the end of the value that begins at offset at of a canonical document.
 func valueEnd(doc []byte, at int) int {
 	switch doc[at] {
 	case '"':
@@ -45,6 +45,7 @@ func valueEnd(doc []byte, at int) int {
 	}
 }
 
+// stringEnd returns the end of the string that begins at offset at.
 func stringEnd(doc []byte, at int) int {
 	for at++; doc[at] != '"'; at++ {
 		if doc[at] == '\\' {
@@ -54,10 +55,10 @@ func stringEnd(doc []byte, at int) int {
 	return at + 1
 }
 
-// members returns the names, which are values themselves, and values of an object, sorted by name.
+// members returns the names and values of an object, sorted by name.
 func (o object) members() iter.Seq2[value, value] {
 	return func(yield func(name, member value) bool) {
-		for at := 1; at < len(o)-1; at++ { // and over the comma
+		for at := 1; at < len(o)-1; at++ { // at++ skips the comma
 			name := valueEnd(o, at)
 			to := valueEnd(o, name+1)
 			if !yield(value(o[at:name]), value(o[name+1:to])) {
@@ -68,7 +69,7 @@ func (o object) members() iter.Seq2[value, value] {
 	}
 }
 
-// size is how many members an object has.
+// size returns the number of members.
 func (o object) size() int {
 	n := 0
 	for range o.members() {
@@ -77,10 +78,10 @@ func (o object) size() int {
 	return n
 }
 
-// elements returns the values of a list.
+// elements returns the elements of a list.
 func (v value) elements() iter.Seq[value] {
 	return func(yield func(value) bool) {
-		for at := 1; at < len(v)-1; at++ { // and over the comma
+		for at := 1; at < len(v)-1; at++ { // at++ skips the comma
 			to := valueEnd(v, at)
 			if !yield(v[at:to]) {
 				return
@@ -90,14 +91,14 @@ func (v value) elements() iter.Seq[value] {
 	}
 }
 
-// object returns the value as an object, false where it is none.
+// object returns the value as an object, and false if it is not one.
 func (v value) object() (object, bool) {
 	return object(v), len(v) > 0 && v[0] == '{'
 }
 
 func (v value) isString() bool { return len(v) > 0 && v[0] == '"' }
 
-// text returns a string, false where the value is none.
+// text returns the value as a string, and false if it is not one.
 func (v value) text() (string, bool) {
 	if !v.isString() {
 		return "", false
@@ -116,7 +117,7 @@ func (v value) text() (string, bool) {
 	return string(out), true
 }
 
-// get returns a member, nil where it is absent. name needs no escape.
+// get returns a member, or nil if it is absent. name must need no escape.
 func (o object) get(name string) value {
 	for n, v := range o.members() {
 		if len(n) == len(name)+2 && string(n[1:len(n)-1]) == name {
@@ -131,7 +132,7 @@ func (v value) isAbsent() bool { return len(v) == 0 || v[0] == 'n' }
 
 func wrongField(name string) error { return fmt.Errorf("%q is missing or not of its type", name) }
 
-// object returns a member that must be there and be an object.
+// object returns a required member that is an object.
 func (o object) object(name string) (object, error) {
 	inner, ok := o.get(name).object()
 	if !ok {
@@ -140,7 +141,7 @@ func (o object) object(name string) (object, error) {
 	return inner, nil
 }
 
-// optionalObject returns a member that is an object, nil where it is absent or null.
+// optionalObject returns a member that is an object, or nil if it is absent or null.
 func (o object) optionalObject(name string) (object, error) {
 	v := o.get(name)
 	if v.isAbsent() {
@@ -153,7 +154,7 @@ func (o object) optionalObject(name string) (object, error) {
 	return inner, nil
 }
 
-// text returns a member that must be there and be a string.
+// text returns a required member that is a string.
 func (o object) text(name string) (string, error) {
 	s, ok := o.get(name).text()
 	if !ok {
@@ -162,7 +163,7 @@ func (o object) text(name string) (string, error) {
 	return s, nil
 }
 
-// list returns a member that must be there and be a list.
+// list returns a required member that is a list.
 func (o object) list(name string) (value, error) {
 	v := o.get(name)
 	if len(v) == 0 || v[0] != '[' {
@@ -171,7 +172,7 @@ func (o object) list(name string) (value, error) {
 	return v, nil
 }
 
-// optionalList returns a member that is a list, nil where it is absent or null.
+// optionalList returns a member that is a list, or nil if it is absent or null.
 func (o object) optionalList(name string) (value, error) {
 	if o.get(name).isAbsent() {
 		return nil, nil
@@ -179,7 +180,7 @@ func (o object) optionalList(name string) (value, error) {
 	return o.list(name)
 }
 
-// integer returns a member that must be an integer of 64 bits.
+// integer returns a required member that is an integer of 64 bits.
 func (o object) integer(name string) (int64, error) {
 	v := o.get(name)
 	if len(v) == 0 || v[0] != '-' && (v[0] < '0' || v[0] > '9') {
@@ -194,8 +195,8 @@ func (o object) integer(name string) (int64, error) {
 
 var errTooMany = errors.New("too many")
 
-// texts returns a member that is a list of at most limit strings, and may be absent or null. The
-// error wraps errTooMany where there are more.
+// texts returns an optional member that is a list of at most limit strings. The error wraps
+// errTooMany if there are more.
 func (o object) texts(name string, limit int) ([]string, error) {
 	list, err := o.optionalList(name)
 	if err != nil || list == nil {
