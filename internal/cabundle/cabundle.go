@@ -1,9 +1,9 @@
 // Package cabundle reads bundles of CA certificates in PEM.
 //
-// Bundles of the field hold certificates that crypto/x509 refuses: with a negative serial number,
-// for example. Read passes over such a one and says which it is, so that the others can be used.
-// That never widens a bundle. A bundle without any usable certificate is an error, and so is one
-// that holds a private key. Nothing of a private key is ever in an error. The package is pure.
+// CA bundles in use contain certificates that crypto/x509 refuses, for example with a negative
+// serial number. Read skips and names such a certificate, so that the others can be used. Skipping
+// never adds trust. A bundle without any usable certificate is an error, and so is a bundle with a
+// private key. An error never contains anything of a private key. The package does no I/O.
 package cabundle
 
 import (
@@ -19,22 +19,22 @@ import (
 )
 
 const (
-	// maxSkipped bounds how many skipped blocks are named.
+	// maxSkipped bounds the skipped blocks that Skipped names.
 	maxSkipped = 5
-	// maxSubject bounds the subject of a skipped certificate, in bytes.
+	// maxSubject bounds the subject of a skipped certificate in a message, in bytes.
 	maxSubject  = 120
 	certificate = "CERTIFICATE"
 )
 
-// Bundle is what a bundle comes to.
+// Bundle is a parsed CA bundle.
 type Bundle struct {
-	// Certificates are those that can be used, in their order; at least one.
+	// Certificates are the usable certificates, in their order. There is at least one.
 	Certificates []*x509.Certificate
-	// Skipped says of each block that was passed over which it is and why: of the first few.
+	// Skipped names the first maxSkipped skipped blocks, with the reason.
 	Skipped []string
 }
 
-// Pool returns the certificates as crypto/x509 takes them.
+// Pool returns the certificates as a pool.
 func (b *Bundle) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	for _, cert := range b.Certificates {
@@ -43,8 +43,8 @@ func (b *Bundle) Pool() *x509.CertPool {
 	return pool
 }
 
-// Read reads a bundle of at most limit blocks; 0: any number. accept says why a certificate is of
-// no use, nil where it is; a nil accept takes every one.
+// Read reads a bundle of at most limit blocks; 0 means no limit. accept returns why a certificate
+// cannot be used, or nil. A nil accept accepts every certificate.
 func Read(data []byte, limit int, accept func(*x509.Certificate) error) (*Bundle, error) {
 	b := &Bundle{}
 	blocks, skipped := 0, 0
@@ -80,6 +80,7 @@ func Read(data []byte, limit int, accept func(*x509.Certificate) error) (*Bundle
 	return b, nil
 }
 
+// parse reads the certificate of a block.
 func parse(block *pem.Block, accept func(*x509.Certificate) error) (*x509.Certificate, error) {
 	if block.Type != certificate {
 		return nil, errors.New("it is not a certificate")
@@ -96,21 +97,20 @@ func parse(block *pem.Block, accept func(*x509.Certificate) error) (*x509.Certif
 	return cert, nil
 }
 
-// name says which block of a bundle it is: by its place, and by its subject as far as that can be
-// read.
-func name(place int, block *pem.Block) string {
+// name returns a block's number in the bundle and its subject, if that can be read.
+func name(number int, block *pem.Block) string {
 	if block.Type != certificate {
-		return fmt.Sprintf("PEM block %d (%q)", place, text.Cut(block.Type, maxSubject))
+		return fmt.Sprintf("PEM block %d (%q)", number, text.Cut(block.Type, maxSubject))
 	}
 	subject := subjectOf(block.Bytes)
 	if subject == "" {
-		return fmt.Sprintf("certificate %d", place)
+		return fmt.Sprintf("certificate %d", number)
 	}
-	return fmt.Sprintf("certificate %d (%q)", place, text.Cut(subject, maxSubject))
+	return fmt.Sprintf("certificate %d (%q)", number, text.Cut(subject, maxSubject))
 }
 
-// subjectOf returns the subject of a certificate that need not be valid (RFC 5280, section 4.1),
-// empty where it cannot be read.
+// subjectOf returns the subject of a certificate, which need not be valid (RFC 5280, section 4.1).
+// It is empty if it cannot be read.
 func subjectOf(der []byte) string {
 	var cert, tbs, field asn1.RawValue
 	if _, err := asn1.Unmarshal(der, &cert); err != nil {
@@ -119,7 +119,7 @@ func subjectOf(der []byte) string {
 	if _, err := asn1.Unmarshal(cert.Bytes, &tbs); err != nil {
 		return ""
 	}
-	// Before it come the version, which may be left out, serial number, signature algorithm, issuer
+	// The subject follows version, which is optional, serial number, signature algorithm, issuer
 	// and validity.
 	rest := tbs.Bytes
 	for before := 4; before >= 0; before-- {

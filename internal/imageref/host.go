@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// namesHost reports whether the first of several segments is a registry host and not part of a path
-// on docker.io: the rule that every runtime follows.
+// namesHost reports whether the first of several segments is a registry host and not a part of a
+// path on docker.io. Every container runtime follows this rule.
 func namesHost(first string) bool {
 	return first == "localhost" || strings.ContainsAny(first, ".:")
 }
 
-// normaliseFirst returns the canonical form of the first of several segments. What is no host is
-// returned unchanged.
+// normaliseFirst returns the canonical form of the first of several segments. It returns a segment
+// that is not a host unchanged.
 func normaliseFirst(first string) (string, error) {
 	if namesHost(first) {
 		return normaliseHost(first)
 	}
 	if strings.ToLower(first) != first {
-		// A runtime takes it for a host because of its capitals; in lower case it would be a path
-		// on docker.io.
+		// A runtime reads it as a host because of its capitals; in lower case it would be a path on
+		// docker.io.
 		return "", fmt.Errorf(
 			"%.64q has capitals and neither '.' nor port: a registry host needs one of them, a repository is in "+
 				"lower case", first)
@@ -30,9 +30,9 @@ func normaliseFirst(first string) (string, error) {
 	return first, nil
 }
 
-// normaliseHost returns the one spelling of a registry host: lower case, no default port, no
-// leading zero in a port, the canonical form of an IPv6 address, docker.io under its one name. "*"
-// may occur in a pattern's host.
+// normaliseHost returns the canonical form of a registry host: lower case, no default port, no
+// leading zero in a port, the canonical form of an IPv6 address, and docker.io for its other names.
+// The host of a pattern may contain "*".
 func normaliseHost(s string) (string, error) {
 	host, port, err := splitPort(strings.ToLower(s))
 	if err != nil {
@@ -55,14 +55,14 @@ func normaliseHost(s string) (string, error) {
 		return host + ":" + port, nil
 	}
 	switch host {
-	case dockerIndex, "registry-1.docker.io", "registry.hub.docker.com": // the same registry by its other names
+	case dockerIndex, "registry-1.docker.io", "registry.hub.docker.com": // other names of the same registry
 		host = dockerHost
 	}
 	return host, nil
 }
 
-// splitPort cuts the port off a host and writes it without leading zeros; it is empty where there
-// is none.
+// splitPort splits a host and its port. It removes leading zeros of the port. A missing port is
+// empty.
 func splitPort(s string) (host, port string, err error) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 || i < strings.LastIndexByte(s, ']') {

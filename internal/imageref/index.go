@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// Index finds which of many patterns match a repository, without trying each: a trie over hosts and
-// path segments, in which only wildcards branch. The time of a look-up depends on the path and on
-// the wildcards met along it, not on the number of patterns that differ in a literal segment. Build
-// it with Add before use; look-ups are then safe for concurrent use. The zero value is empty and
-// ready for Add.
+// Index finds the patterns that match a repository, without a check of every pattern. It is a trie
+// over hosts and path segments, in which only wildcards branch. The time of a lookup depends on the
+// path and on the wildcards along it, not on the number of patterns that differ in a literal
+// segment. Build it with Add before use; lookups are then safe for concurrent use. The zero value
+// is empty and ready for Add.
 type Index struct {
 	hosts map[string]*indexNode // literal hosts
 	wild  []indexEdge           // hosts with wildcards
@@ -18,8 +18,8 @@ type Index struct {
 type indexNode struct {
 	literal map[string]*indexNode
 	wild    []indexEdge // segments with "*"
-	many    *indexNode  // what follows "**"
-	loops   bool        // the node itself follows "**": any segment leads back to it
+	many    *indexNode  // the node after "**"
+	loops   bool        // the node follows "**": any segment leads back to it
 	ids     []int       // patterns that end here
 }
 
@@ -28,8 +28,8 @@ type indexEdge struct {
 	to      *indexNode
 }
 
-// Add enters a pattern under an id of the caller's choice, which need not be unique. The zero
-// Pattern is not entered.
+// Add adds a pattern with an id that the caller chooses. It need not be unique. Add ignores the
+// zero Pattern.
 func (x *Index) Add(p Pattern, id int) {
 	if p.host == "" {
 		return
@@ -84,8 +84,8 @@ func wildChild(edges *[]indexEdge, pattern string) *indexNode {
 	return to
 }
 
-// Find appends the ids of the patterns that match the repository of r to ids, and returns it sorted
-// and without repetition. It allocates only where ids must grow or very many wildcards overlap.
+// Find appends to ids the ids of the patterns that match the repository of r. It returns ids sorted
+// and without duplicates. It allocates only if ids must grow or very many wildcards overlap.
 func (x *Index) Find(r Ref, ids []int) []int {
 	var here, there [16]*indexNode
 	active, next := here[:0], there[:0]
@@ -117,9 +117,9 @@ func (x *Index) Matches(r Ref) bool {
 	return len(x.Find(r, ids[:0])) > 0
 }
 
-// enter adds a node to the active ones, with those that no further segment is needed to reach. A
-// node may be reached on two ways, and is then added once: the active nodes never outnumber the
-// nodes of the trie.
+// enter adds a node to the active ones, and the nodes that need no further segment. It adds a node
+// only once, even if two ways lead to it. So there are never more active nodes than nodes in the
+// trie.
 func (n *indexNode) enter(active []*indexNode) []*indexNode {
 	for ; n != nil && !slices.Contains(active, n); n = n.many {
 		active = append(active, n)
@@ -127,7 +127,7 @@ func (n *indexNode) enter(active []*indexNode) []*indexNode {
 	return active
 }
 
-// step adds the nodes that one segment leads to.
+// step adds the nodes that a segment leads to.
 func (n *indexNode) step(segment string, active []*indexNode) []*indexNode {
 	if n.loops {
 		active = n.enter(active)

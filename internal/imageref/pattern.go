@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// maxPatternLength bounds a pattern, in bytes, as the API does.
+// maxPatternLength is the limit of the API for a pattern, in bytes.
 const maxPatternLength = 512
 
 const (
@@ -14,29 +14,28 @@ const (
 	anyMany = "**"
 )
 
-// Pattern matches repositories by their normalised name. It is anchored at both ends, and host and
-// path are matched apart, so that nothing reaches across the first "/":
+// Pattern matches repositories by their normalised name. It is anchored at both ends. Host and path
+// are matched separately, so no wildcard matches across the first "/":
 //
-//   - "*" in a path stands for any characters of one segment, also for none beside others: "app*"
-//     matches "app". As a whole segment it is exactly one segment.
-//   - "**" as a whole segment stands for any number of segments, also for none:
+//   - "*" in a path segment matches any number of characters, including none: "app*" matches
+//     "app". As a whole segment it matches exactly one segment.
+//   - "**" as a whole segment matches any number of segments, including none:
 //     "registry.example.com/acme/**" matches registry.example.com/acme, .../acme/app and
 //     .../acme/team/app.
-//   - "*" in a host stands for characters of one label: "*.example.com" matches
-//     registry.example.com and neither example.com nor a.b.example.com. It never covers a port:
+//   - "*" in a host matches characters of one label: "*.example.com" matches
+//     registry.example.com, but neither example.com nor a.b.example.com. It never matches a port:
 //     "*.example.com" does not match registry.example.com:5000.
-//   - "*" as the whole host is every registry, whatever its name and port: "*/**" matches every
-//     image.
+//   - "*" as the whole host matches every registry on every port: "*/**" matches every image.
 //
-// A pattern is normalised as a reference is: "nginx*" is "docker.io/library/nginx*". The zero value
+// A pattern is normalised like a reference: "nginx*" is "docker.io/library/nginx*". The zero value
 // matches nothing.
 type Pattern struct {
 	host     string
 	segments []string
 }
 
-// ParsePattern reads a pattern. A pattern that could match no repository at all is refused, as is
-// one that names a tag or a digest: a rule for a tag would be dodged by deploying the digest.
+// ParsePattern reads a pattern. It refuses a pattern that cannot match any repository. It also
+// refuses a tag or a digest: a user could evade a rule for a tag by deploying the digest.
 func ParsePattern(s string) (Pattern, error) {
 	if err := checkPattern(s); err != nil {
 		return Pattern{}, err
@@ -72,7 +71,8 @@ func ParsePattern(s string) (Pattern, error) {
 	return p, nil
 }
 
-// checkPattern says in words what is wrong with the form of a pattern; checkParses finds the rest.
+// checkPattern returns a helpful error for common mistakes in a pattern. checkParses finds the
+// rest.
 func checkPattern(s string) error {
 	switch first, _, several := strings.Cut(s, "/"); {
 	case s == "":
@@ -105,8 +105,8 @@ func checkPattern(s string) error {
 	return nil
 }
 
-// checkParses holds the pattern to the grammar of references: with a letter for each wildcard it
-// must be one.
+// checkParses checks the pattern against the grammar of references: with a letter for each wildcard
+// it must be a valid reference.
 func (p Pattern) checkParses() error {
 	host := p.host
 	if host == anyOne {
@@ -119,7 +119,7 @@ func (p Pattern) checkParses() error {
 	return nil
 }
 
-// String returns the pattern in full, normalised. It parses back to p.
+// String returns the full, normalised pattern. ParsePattern of it returns p.
 func (p Pattern) String() string { return p.host + "/" + strings.Join(p.segments, "/") }
 
 // Match reports whether the repository of r matches. Its time is bounded by the product of the two
@@ -150,8 +150,9 @@ func (p Pattern) Match(r Ref) bool {
 				continue
 			}
 		}
-		// What follows the last "**" did not fit here: let the "**" take one segment more. Earlier
-		// ones need no second try, for what follows them has been found as far left as it goes.
+		// The segments after the last "**" do not match here, so it must match one more segment. An
+		// earlier "**" needs no second try: the segments after it already match as far left as
+		// possible.
 		if after == nil {
 			return false
 		}
@@ -163,7 +164,7 @@ func (p Pattern) Match(r Ref) bool {
 	}
 }
 
-// matchHost matches a host, given apart from any path.
+// matchHost reports whether a pattern matches a host.
 func matchHost(pattern, host string) bool {
 	if pattern == anyOne || pattern == host {
 		return true
@@ -171,8 +172,8 @@ func matchHost(pattern, host string) bool {
 	if !strings.Contains(pattern, anyOne) {
 		return false
 	}
-	// What follows the first colon of an address in brackets is never a number, and so never the
-	// port of a pattern.
+	// In an address in brackets, the text after the first colon is never a number, so it is never
+	// equal to the port of a pattern.
 	pattern, patternPort, _ := strings.Cut(pattern, ":")
 	host, hostPort, _ := strings.Cut(host, ":")
 	if patternPort != hostPort || strings.Count(pattern, ".") != strings.Count(host, ".") {
@@ -189,8 +190,9 @@ func matchHost(pattern, host string) bool {
 	return true
 }
 
-// matchSegment matches one path segment, or one label of a host. Each piece between wildcards is
-// taken where it first fits; no later place could do better, so nothing is tried twice.
+// matchSegment reports whether a pattern matches a path segment or a label of a host. It matches
+// each piece between wildcards at its first occurrence. A later occurrence is never better, so
+// there is no backtracking.
 func matchSegment(pattern, s string) bool {
 	piece, pattern, wild := strings.Cut(pattern, anyOne)
 	if !wild {

@@ -1,16 +1,16 @@
 // Package imageref parses image references and matches them against patterns.
 //
-// It promises one spelling for one repository: whatever a workload writes ("nginx",
-// "Docker.IO/nginx", "index.docker.io:443/library/nginx"), Host and Path are the same, and patterns
-// match by them. Name is what the repository is signed as, for which spellings of one host are
-// different names. A reference without a registry host is read as one of docker.io, and Short tells
-// that it was: a node may read it otherwise. A pattern is normalised by the same rules, so that it
-// can be neither dodged by another spelling nor made to match more than it says. The package is
-// pure: it never resolves a name, asks a registry, or reads a clock.
+// All spellings of a repository ("nginx", "Docker.IO/nginx", "index.docker.io:443/library/nginx")
+// have the same Host and Path, and patterns match by these. Name is the name under which the
+// repository is signed; there, different spellings of a host are different names. A reference
+// without a registry host refers to docker.io and is marked as Short: a node may read it
+// differently. Patterns are normalised by the same rules, so another spelling neither evades a
+// pattern nor makes it match more. The package is pure: it never resolves a name, sends a request,
+// or reads a clock.
 package imageref
 
 import (
-	_ "crypto/sha256" // go-digest knows only the algorithms that are linked
+	_ "crypto/sha256" // go-digest supports only linked algorithms
 	"errors"
 	"fmt"
 	"strings"
@@ -19,13 +19,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// MaxLength bounds a reference, in bytes: a host name, a path and a tag of the greatest length, and
-// a digest.
+// MaxLength bounds a reference, in bytes: a host name, a path and a tag of maximum length, and a
+// digest.
 const MaxLength = 1024
 
 const (
 	dockerHost     = "docker.io"
-	dockerIndex    = "index.docker.io" // which Docker's clients take for docker.io
+	dockerIndex    = "index.docker.io" // Docker's clients read it as docker.io
 	dockerOfficial = "library"
 	defaultTag     = "latest"
 )
@@ -34,23 +34,23 @@ const (
 // Path. The zero value refers to nothing.
 type Ref struct {
 	// Host is the registry, in lower case, with its port unless that is the default 443:
-	// "docker.io", "localhost:5000", "[::1]:5000". A host of a single label keeps its ":443",
-	// without which it would read as a path segment.
+	// "docker.io", "localhost:5000", "[::1]:5000". A host of a single label keeps ":443", because
+	// without it the host would be read as a path segment.
 	Host string
 	// Path is the repository within the registry: "library/nginx".
 	Path string
-	// Tag is the tag; "latest" where neither a tag nor a digest was given, empty where only a
-	// digest was.
+	// Tag is the tag. It is "latest" if the reference has neither a tag nor a digest, and empty if
+	// it has only a digest.
 	Tag string
 	// Digest is "sha256:" and 64 lower-case hexadecimal digits, or empty.
 	Digest string
-	// Short says that the reference names no registry host, and that Host is docker.io for want of
-	// one: "nginx", "acme/app:v1". A node with search registries may take another host. A digest
-	// does not change that: it fixes the content, and not the repository that policies look at.
+	// Short reports that the reference names no registry host, so that Host defaults to docker.io:
+	// "nginx", "acme/app:v1". A node with search registries may use another host. A digest does not
+	// change that: it fixes the content, but not the repository that policies match.
 	Short bool
-	// Written is the repository in the spelling of the reference, where that is another than Host
-	// and Path: "registry.example.com:443/acme/app", "docker.io/nginx". It is empty otherwise, and
-	// where the reference is Short.
+	// Written is the repository as the reference spells it, if that differs from Host and Path:
+	// "registry.example.com:443/acme/app", "docker.io/nginx". Otherwise, and for a Short reference,
+	// it is empty.
 	Written string
 }
 
@@ -58,8 +58,9 @@ type Ref struct {
 func (r Ref) Repository() string { return r.Host + "/" + r.Path }
 
 // Name returns the repository as Docker's clients name it when they sign. They keep capitals and
-// the default port of a host, so that "registry.example.com:443/acme/app" is another name than
-// "registry.example.com/acme/app", although both are pulled from one repository.
+// the default port of a host. So "registry.example.com:443/acme/app" and
+// "registry.example.com/acme/app" are different names, although a runtime pulls both from one
+// repository.
 func (r Ref) Name() string {
 	switch host, _, _ := strings.Cut(r.Written, "/"); host {
 	case "", dockerHost, dockerIndex:
@@ -68,14 +69,14 @@ func (r Ref) Name() string {
 	return r.Written
 }
 
-// String returns the reference in full, by its Name. It parses back to r, apart from Short and,
-// where Name is the same as Repository, Written.
+// String returns the full reference, by its Name. Parse of it returns r, except for Short and, if
+// Name equals Repository, Written.
 func (r Ref) String() string { return r.join(r.Name(), r.Digest) }
 
 // Pinned returns the reference with the given digest in place of its own: "host/path:tag@digest",
-// without the tag where r has none. The tag stays for the reader; a runtime that sees a digest
-// pulls by it alone. The repository stays as it is written, since pull secrets and the
-// configuration of nodes are by that; only a short name is given in full.
+// without the tag if r has none. The tag stays for readers; a runtime pulls by the digest alone.
+// The repository keeps its spelling, because pull secrets and the configuration of nodes use it.
+// Only a short name is completed.
 func (r Ref) Pinned(digest string) string {
 	if r.Written != "" {
 		return r.join(r.Written, digest)
@@ -93,9 +94,9 @@ func (r Ref) join(s, digest string) string {
 	return s
 }
 
-// Parse reads an image reference as a container runtime does, and normalises it. It refuses what a
-// runtime may read otherwise than as a reference to a repository, such as an image ID, and digests
-// other than sha256.
+// Parse reads an image reference as a container runtime does, and normalises it. It refuses digests
+// other than sha256, and text that a runtime may not read as a reference to a repository, such as
+// an image ID.
 func Parse(s string) (Ref, error) {
 	switch {
 	case s == "":
@@ -132,7 +133,7 @@ func Parse(s string) (Ref, error) {
 		return Ref{}, fmt.Errorf("%w; expected registry/repository:tag, in lower case", err)
 	}
 	if reference.Domain(named) != host {
-		// The grammar takes what cannot be a host for a path, where a runtime still takes it for
+		// The grammar reads an invalid host as a part of the path, but a runtime still reads it as
 		// the host.
 		return Ref{}, fmt.Errorf("%.64q is not the name of a registry host", host)
 	}
@@ -148,9 +149,9 @@ func Parse(s string) (Ref, error) {
 	return r, nil
 }
 
-// isImageID reports whether a runtime may take s for the ID of an image that its node already
-// holds, in full or shortened, instead of for a repository called "sha256": that would run an image
-// nobody asked a policy about.
+// isImageID reports whether a runtime may read s as the ID of an image on its node, in full or
+// shortened, and not as a repository named "sha256". That would run an image that no policy has
+// checked.
 func isImageID(s string) bool {
 	algorithm, _, ok := strings.Cut(s, ":")
 	if !ok {
@@ -174,8 +175,8 @@ func checkDigest(s string) error {
 	return nil
 }
 
-// ValidDigest reports whether s is "sha256:" and 64 lower-case hexadecimal digits, the only digests
-// that are accepted.
+// ValidDigest reports whether s is "sha256:" and 64 lower-case hexadecimal digits. No other digests
+// are accepted.
 func ValidDigest(s string) bool {
 	hex, ok := strings.CutPrefix(s, "sha256:")
 	if !ok || len(hex) != 64 {

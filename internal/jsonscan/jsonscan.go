@@ -1,40 +1,37 @@
-// Package jsonscan goes through JSON without decoding it, to find where values begin and end.
+// Package jsonscan scans JSON without decoding it, to find where values begin and end.
 //
-// What it has gone through without getting lost is valid JSON, by the rules of encoding/json; it
-// accepts nothing that a decoder would refuse for its form, and refuses nothing that one would
-// take. What the values mean, and whether a key comes twice, it does not judge. It allocates
-// nothing, and takes time in proportion to the text.
+// It accepts exactly the texts that encoding/json accepts as valid JSON. It does not check what the
+// values mean, or whether a key occurs twice. It allocates nothing and takes linear time.
 package jsonscan
 
 import "bytes"
 
-// maxDepth is how deep encoding/json goes into objects and lists.
+// maxDepth is the maximum nesting of objects and lists in encoding/json.
 const maxDepth = 10000
 
-// Scanner goes through JSON value by value. It is lost where it finds what cannot be there, and
-// stays so.
+// Scanner scans JSON value by value. After a syntax error it is Invalid, and stays so.
 type Scanner struct {
-	// Text is gone through, from Next on. Next is never beyond its end.
+	// Text is scanned from offset Next on. Next is at most len(Text).
 	Text []byte
 	Next int
-	// Lost says that Text is no JSON, or not what was asked for.
+	// Invalid reports that Text is not JSON, or not the value that a method expected.
 	Lost bool
-	// Values is how many members of objects and elements of lists were met so far. A decoder can
-	// take a hundred bytes for each, of which some are no longer than three.
+	// Values counts the scanned members of objects and elements of lists. A decoder can need a
+	// hundred bytes of memory for each, and the text of one can be three bytes.
 	Values int
 
 	depth int
-	most  int                     // Skip is lost once as many values were met, the first one included; 0: never
-	lists [maxDepth/64 + 1]uint64 // for each level that Skip has open, whether it is a list
+	limit  int                     // Skip fails at this number of values, the outermost included; 0: no limit
+	lists [maxDepth/64 + 1]uint64 // one bit for each open level of Skip: whether it is a list
 }
 
-// At reports whether a byte is next.
+// At reports whether c is the next byte.
 func (s *Scanner) At(c byte) bool { return s.Next < len(s.Text) && s.Text[s.Next] == c }
 
-// Count returns how many values a JSON document holds, names not among them. It gives up at limit,
-// and returns limit then. It is false where the text is no JSON, as far as it was looked at.
+// Count returns the number of values in a JSON document, without the names. It stops at limit and
+// then returns limit. ok is false if the text, as far as it was scanned, is not JSON.
 func Count(text []byte, limit int) (values int, ok bool) {
-	s := Scanner{Text: text, most: limit}
+	s := Scanner{Text: text, limit: limit}
 	s.Blank()
 	s.Skip()
 	if values = s.Values + 1; values >= limit {
@@ -44,28 +41,28 @@ func Count(text []byte, limit int) (values int, ok bool) {
 	return values, !s.Lost
 }
 
-// Blank passes over white space.
+// SkipSpace skips white space.
 func (s *Scanner) Blank() {
 	for s.Next < len(s.Text) && (s.At(' ') || s.At('\t') || s.At('\r') || s.At('\n')) {
 		s.Next++
 	}
 }
 
-// End passes over white space, behind which nothing may be left.
+// End skips white space. Anything after it is an error.
 func (s *Scanner) End() {
 	s.Blank()
 	s.Lost = s.Lost || s.Next < len(s.Text)
 }
 
-// Members has each member of an object visited: with its key, quotes included, and at its value,
-// which visit must pass over.
+// Members scans an object and calls visit for each member, with the key in quotes. Next is then at
+// the value, and visit must skip it.
 func (s *Scanner) Members(visit func(key []byte)) {
 	s.entries('{', '}', func() {
 		from := s.Next
-		s.str()
+		s.skipString()
 		key := s.Text[from:s.Next]
 		s.Blank()
-		s.take(':')
+		s.expect(':')
 		s.Blank()
 		if !s.Lost {
 			visit(key)
@@ -73,11 +70,10 @@ func (s *Scanner) Members(visit func(key []byte)) {
 	})
 }
 
-// Elements has each element of a list visited, which visit must pass over.
+// Elements scans a list and calls visit for each element. visit must skip it.
 func (s *Scanner) Elements(visit func()) { s.entries('[', ']', visit) }
 
-// Skip passes over a value. It goes as deep as there is text without a call for each level, so that
-// what is deep costs no more memory than what is flat.
+// Skip skips a value. It does not recurse, so deep nesting takes no more memory than a flat value.
 func (s *Scanner) Skip() {
 	outside := s.depth
 	for s.begin(); !s.Lost && s.depth > outside; {
@@ -97,8 +93,8 @@ func (s *Scanner) Skip() {
 	}
 }
 
-// begin passes over a value, or the beginning of one: the first entries of lists and objects, down
-// to one that holds nothing.
+// begin skips a scalar value or an empty list or object. Of any other list or object, it skips the
+// beginning up to the first such value.
 func (s *Scanner) begin() {
 	for more := true; more && !s.Lost; {
 		more = false
@@ -106,21 +102,21 @@ func (s *Scanner) begin() {
 		case s.At('{'), s.At('['):
 			more = s.open()
 		case s.At('"'):
-			s.str()
+			s.skipString()
 		case s.At('t'):
-			s.word("true")
+			s.literal("true")
 		case s.At('f'):
-			s.word("false")
+			s.literal("false")
 		case s.At('n'):
-			s.word("null")
+			s.literal("null")
 		default:
 			s.number()
 		}
 	}
 }
 
-// open passes over the beginning of a list or an object, up to its first value, and reports whether
-// there is one.
+// open skips the beginning of a list or an object up to its first value, and reports whether there
+// is one.
 func (s *Scanner) open() bool {
 	list := s.At('[')
 	s.Next++
@@ -135,38 +131,38 @@ func (s *Scanner) open() bool {
 	}
 	s.Blank()
 	if list && s.At(']') || !list && s.At('}') {
-		return false // which Skip passes over
+		return false // Skip skips the end
 	}
-	s.head(list)
+	s.entryHead(list)
 	return true
 }
 
-// isList says whether what is open is a list.
+// isList reports whether the innermost open value is a list.
 func (s *Scanner) isList() bool { return s.lists[s.depth/64]&(1<<(s.depth%64)) != 0 }
 
-// entry passes over an entry, or the beginning of it.
+// entry skips an entry, or its beginning as begin does.
 func (s *Scanner) entry(list bool) {
-	s.head(list)
+	s.entryHead(list)
 	s.begin()
 }
 
-// head passes over what is before the value of an entry: of an object, its key.
-func (s *Scanner) head(list bool) {
-	if s.Values++; s.most > 0 && s.Values+1 >= s.most {
+// entryHead counts an entry and skips what precedes its value: in an object, the key.
+func (s *Scanner) entryHead(list bool) {
+	if s.Values++; s.limit > 0 && s.Values+1 >= s.limit {
 		s.Lost = true
 		return
 	}
 	if !list {
-		s.str()
+		s.skipString()
 		s.Blank()
-		s.take(':')
+		s.expect(':')
 		s.Blank()
 	}
 }
 
-// entries passes over what open and end enclose, with a comma between one visit and the next.
+// entries scans comma-separated entries between open and end, and calls visit for each.
 func (s *Scanner) entries(open, end byte, visit func()) {
-	s.take(open)
+	s.expect(open)
 	s.depth++
 	s.Lost = s.Lost || s.depth > maxDepth
 	s.Blank()
@@ -179,12 +175,12 @@ func (s *Scanner) entries(open, end byte, visit func()) {
 			s.Blank()
 		}
 	}
-	s.take(end)
+	s.expect(end)
 	s.depth--
 }
 
-// take passes over a byte that must be next.
-func (s *Scanner) take(c byte) {
+// expect skips the next byte, which must be c.
+func (s *Scanner) expect(c byte) {
 	if s.Lost || !s.At(c) {
 		s.Lost = true
 		return
@@ -192,8 +188,8 @@ func (s *Scanner) take(c byte) {
 	s.Next++
 }
 
-// word passes over a word that must be next.
-func (s *Scanner) word(word string) {
+// literal skips a literal, which must be next.
+func (s *Scanner) literal(word string) {
 	if !bytes.HasPrefix(s.Text[s.Next:], []byte(word)) {
 		s.Lost = true
 		return
@@ -201,9 +197,9 @@ func (s *Scanner) word(word string) {
 	s.Next += len(word)
 }
 
-// str passes over a string. What is no UTF-8 is taken, as decoders take it.
-func (s *Scanner) str() {
-	s.take('"')
+// skipString skips a string. It accepts invalid UTF-8, as encoding/json does.
+func (s *Scanner) skipString() {
+	s.expect('"')
 	for i := s.Next; i < len(s.Text) && !s.Lost; i++ {
 		c := s.Text[i]
 		if c >= ' ' && c != '"' && c != '\\' {
@@ -223,7 +219,7 @@ func (s *Scanner) str() {
 	s.Lost = true
 }
 
-// escape passes over what is behind a backslash.
+// escape skips an escape sequence after its backslash.
 func (s *Scanner) escape() {
 	digits := 0
 	switch {
@@ -243,7 +239,7 @@ func (s *Scanner) escape() {
 	}
 }
 
-// number passes over a number.
+// number skips a number.
 func (s *Scanner) number() {
 	if s.At('-') {
 		s.Next++
@@ -266,7 +262,7 @@ func (s *Scanner) number() {
 	}
 }
 
-// digits passes over at least one digit.
+// digits skips at least one digit.
 func (s *Scanner) digits() {
 	from := s.Next
 	for s.Next < len(s.Text) && '0' <= s.Text[s.Next] && s.Text[s.Next] <= '9' {

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// A refusedAddress is an address that is never connected to.
+// refusedAddress is the error of an address that the client never connects to.
 type refusedAddress struct {
 	address netip.Addr
 	kind    string
@@ -20,29 +20,29 @@ func (e *refusedAddress) Error() string {
 	return fmt.Sprintf("%s is %s, to which Countersign never connects", e.address, e.kind)
 }
 
-// checkAddress is the dialer's last check: it sees what a name was resolved to.
+// checkAddress is the Control function of the dialer. It checks the address to which a name
+// resolved.
 func checkAddress(_, address string, _ syscall.RawConn) error {
 	ap, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("reading the address to connect to: %w", err)
 	}
-	return check(ap.Addr())
+	return checkIP(ap.Addr())
 }
 
-// checkHost refuses a URL that names such an address literally, which matters where a proxy would
-// connect to it.
+// checkHost refuses a URL with such a literal address. A proxy could connect to it.
 func checkHost(u *url.URL) error {
 	address, err := netip.ParseAddr(u.Hostname())
 	if err != nil {
-		return nil //nolint:nilerr // a name; what it resolves to is checked when it is dialed
+		return nil //nolint:nilerr // a name; checkAddress checks its address
 	}
-	return check(address)
+	return checkIP(address)
 }
 
-// check refuses addresses through which a server could make the operator talk to the inside of its
-// machine or cloud. Loopback and private ranges are where self-hosted servers live, and allowed.
-func check(address netip.Addr) error {
-	a := embedded(address.Unmap().WithZone(""))
+// checkIP refuses internal addresses of a machine or a cloud, to which a server could redirect the
+// operator. Loopback and private ranges are allowed: self-hosted servers use them.
+func checkIP(address netip.Addr) error {
+	a := embeddedIPv4(address.Unmap().WithZone(""))
 	refuse := func(kind string) error { return &refusedAddress{address: address, kind: kind} }
 	switch {
 	case a.IsUnspecified(), a.Is4() && a.As4()[0] == 0:
@@ -57,8 +57,8 @@ func check(address netip.Addr) error {
 	return nil
 }
 
-// isMetadataService knows the metadata services that are not on a link-local address: those of AWS
-// and GCP over IPv6, of Alibaba, Oracle and Azure.
+// isMetadataService reports whether an address is a metadata service outside of the link-local
+// range: AWS and GCP over IPv6, Alibaba, Oracle and Azure.
 func isMetadataService(a netip.Addr) bool {
 	switch a.String() {
 	case "fd00:ec2::254", "fd00:ec2::23", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16":
@@ -67,9 +67,9 @@ func isMetadataService(a netip.Addr) bool {
 	return false
 }
 
-// embedded returns the IPv4 address inside an IPv6 address of NAT64 (RFC 6052) or 6to4 (RFC 3056),
-// and any other address as it is.
-func embedded(a netip.Addr) netip.Addr {
+// embeddedIPv4 returns the IPv4 address inside an IPv6 address of NAT64 (RFC 6052) or 6to4 (RFC
+// 3056). It returns any other address unchanged.
+func embeddedIPv4(a netip.Addr) netip.Addr {
 	if !a.Is6() {
 		return a
 	}
@@ -83,18 +83,18 @@ func embedded(a netip.Addr) netip.Addr {
 	return a
 }
 
-// A refusedRedirect is a redirect that is not followed.
+// refusedRedirect is the error of a redirect that the client does not follow.
 type refusedRedirect struct{ to, why string }
 
 func (e *refusedRedirect) Error() string {
 	return fmt.Sprintf("redirected to %s, which is not followed: %s", e.to, e.why)
 }
 
-// checkRedirect follows a redirect only on the host it came from, so that neither credentials nor
-// requests can be led elsewhere.
+// checkRedirect follows redirects only within one host, so that a server cannot direct credentials
+// or requests to another host.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	from := via[len(via)-1].URL
-	refuse := func(why string) error { return &refusedRedirect{to: place(req.URL), why: why} }
+	refuse := func(why string) error { return &refusedRedirect{to: shownURL(req.URL), why: why} }
 	switch {
 	case len(via) > maxRedirects:
 		return refuse("there were too many redirects before it")
@@ -107,9 +107,9 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// hostPort is the host in lower case with its port, the scheme's own where the URL has none. Equal
-// results are one host: ASCII letters alone are brought to lower case, because others, brought
-// there, may look like the letters of a host that is not the one connected to.
+// hostPort returns the host in lower case with its port, or the scheme's default port. Equal
+// results mean one host. It lowers only ASCII letters: lowering others could yield the name of a
+// different host.
 func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -118,8 +118,8 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(strings.Map(lowerASCII, strings.TrimSuffix(u.Hostname(), ".")), port)
 }
 
-// plainHost is the host of a URL without the port that its scheme has by default (RFC 3986, section
-// 6.2.3): what the Host header says. Virtual hosts of some servers are known by nothing else.
+// plainHost returns the host of a URL without the scheme's default port (RFC 3986, section 6.2.3),
+// as the Host header has it. Some servers match virtual hosts only in this form.
 func plainHost(u *url.URL) string {
 	if port := defaultPort(u.Scheme); port != "" && u.Port() == port {
 		return strings.TrimSuffix(u.Host, ":"+port)
@@ -138,16 +138,16 @@ func lowerASCII(r rune) rune {
 	return r
 }
 
-// place is what messages show of a URL: neither user nor query.
-func place(u *url.URL) string {
+// shownURL returns a URL for messages, without user and query.
+func shownURL(u *url.URL) string {
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
-// redact is place for text that may not parse.
+// redact is shownURL for text that may not parse.
 func redact(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
 		return "(unreadable)"
 	}
-	return place(u)
+	return shownURL(u)
 }

@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	maxTokenAnswer   = 64 << 10    // bytes: a token, once more as access_token, and what nobody reads
-	maxToken         = 16 << 10    // bytes: it is sent with every request, as a header
-	maxRealmHost     = 259         // bytes: a name of DNS and a port
-	defaultTokenLife = time.Minute // where the service does not say, by the token specification
+	maxTokenAnswer   = 64 << 10    // bytes: token, access_token and unused members
+	maxToken         = 16 << 10    // bytes: every request sends it in a header
+	maxRealmHost     = 259         // bytes: a DNS name and a port
+	defaultTokenLife = time.Minute // without expires_in, by the token specification
 	maxTokenLife     = time.Hour
 	basicLife        = time.Hour
-	tokenMargin      = 10 * time.Second // a token is renewed so long before it expires, or after half its life
+	tokenMargin      = 10 * time.Second // renewal before expiry, but not before half of the lifetime
 )
 
-// held returns the Authorization header that worked for a repository, or nothing.
-func (c *Client) held(repository string) string {
+// cachedAuthorization returns the cached Authorization header of a repository, or an empty string.
+func (c *Client) cachedAuthorization(repository string) string {
 	v, ok := c.authorization.Get(repository)
 	if !ok {
 		return ""
@@ -34,17 +34,17 @@ func (c *Client) held(repository string) string {
 	return header
 }
 
-// authorize answers the challenge of a 401 with the value of an Authorization header, and keeps
-// that for the repository. sent is what the refused request carried.
+// authorize returns the Authorization header that answers the challenge of a 401, and caches it for
+// the repository. sent is the header of the refused request.
 func (c *Client) authorize(ctx context.Context, repository, sent string, resp *http.Response) (string, error) {
-	if header := c.held(repository); header != "" && header != sent {
-		return header, nil // another request has obtained it meanwhile
+	if header := c.cachedAuthorization(repository); header != "" && header != sent {
+		return header, nil // a concurrent request has obtained it
 	}
 	c.authorization.Remove(repository)
 	offered := challenges(resp.Header)
 	for _, ch := range offered {
 		if ch.scheme == "bearer" {
-			token, life, err := c.token(ctx, repository, ch)
+			token, life, err := c.fetchToken(ctx, repository, ch)
 			if err != nil {
 				return "", err
 			}
@@ -52,7 +52,7 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 			return "Bearer " + token, nil
 		}
 	}
-	where := place(resp.Request.URL)
+	where := shownURL(resp.Request.URL)
 	for _, ch := range offered {
 		if ch.scheme != "basic" {
 			continue
@@ -64,21 +64,22 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 		if resp.Request.URL.Scheme != "https" {
 			break
 		}
-		c.authorization.Add(repository, c.basic(), basicLife)
-		return c.basic(), nil
+		c.authorization.Add(repository, c.basicHeader(), basicLife)
+		return c.basicHeader(), nil
 	}
 	return "", trust.NewFault(v1alpha1.ReasonUnauthorized,
 		"%s: the server asks for authentication in a way other than a registry token or a password", where)
 }
 
-func (c *Client) basic() string {
+// basicHeader returns the Authorization header with the password.
+func (c *Client) basicHeader() string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.username+":"+c.password))
 }
 
-// token asks the token service that a challenge names. The scope is the client's own, whatever the
-// challenge says.
-func (c *Client) token(ctx context.Context, repository string, ch challenge) (string, time.Duration, error) {
-	realm, err := c.realm(ch)
+// fetchToken requests a token from the token service of a challenge. The scope is the client's own,
+// whatever the challenge says.
+func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge) (string, time.Duration, error) {
+	realm, err := c.tokenServiceURL(ch)
 	if err != nil {
 		return "", 0, err
 	}
@@ -94,7 +95,7 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 
 	header := ""
 	if c.hasCredentials() && realm.Scheme == "https" {
-		header = c.basic()
+		header = c.basicHeader()
 	}
 	resp, body, err := c.fetch(ctx, realm, header, maxTokenAnswer)
 	if err != nil {
@@ -105,22 +106,22 @@ func (c *Client) token(ctx context.Context, repository string, ch challenge) (st
 	case http.StatusOK:
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
 		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized,
-			"%s: the token service refused a token (status %d) %s; %s", place(realm), resp.StatusCode, c.identity(),
+			"%s: the token service refused a token (status %d) %s; %s", shownURL(realm), resp.StatusCode, c.identity(),
 			c.tokenAdvice(resp.StatusCode))
 	default:
 		f := trust.NewFault(v1alpha1.ReasonServerError,
-			"%s: the token service answered with status %d; look at its log", place(realm), resp.StatusCode)
-		return "", 0, c.turnedAway(resp, f)
+			"%s: the token service answered with status %d; look at its log", shownURL(realm), resp.StatusCode)
+		return "", 0, c.withRetryAt(resp, f)
 	}
 	token, life, ok := readToken(body)
 	if !ok {
 		return "", 0, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: the token service's answer holds no token of at most %d bytes", place(realm), maxToken)
+			"%s: the token service's answer holds no token of at most %d bytes", shownURL(realm), maxToken)
 	}
 	return token, life, nil
 }
 
-// tokenAdvice says what to do where the token service gives no token.
+// tokenAdvice returns what the administrator can do if the token service refuses a token.
 func (c *Client) tokenAdvice(status int) string {
 	switch {
 	case status == http.StatusBadRequest:
@@ -133,35 +134,34 @@ func (c *Client) tokenAdvice(status int) string {
 	return "check the user name and the password in the Secret of credentialsSecretRef, and what this user may read"
 }
 
-// realm returns the URL of the token service, where it is one that may be asked: on the server's
-// own host, or on one that the configuration lists. Whatever it answers is handed to the server as
-// an Authorization header, so any other host would let the server read, through the operator, what
-// is meant for the inside alone. It must be encrypted unless the server itself is not; there are no
-// credentials then.
-func (c *Client) realm(ch challenge) (*url.URL, error) {
+// tokenServiceURL returns the URL of the token service. It must be on the server's host or on a
+// configured one. The client sends the token to the server, so with any other host a server could
+// read responses of internal hosts through the operator. The URL must be https, unless the server
+// itself is http; there are no credentials then.
+func (c *Client) tokenServiceURL(ch challenge) (*url.URL, error) {
 	realm, err := url.Parse(ch.params["realm"])
 	if err != nil || realm.Hostname() == "" || realm.User != nil || len(realm.Host) > maxRealmHost {
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server names no usable token service",
-			place(c.base))
+			shownURL(c.base))
 	}
 	if realm.Scheme != "https" && (realm.Scheme != "http" || c.base.Scheme != "http") {
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: the server names %s as its token service, which is not encrypted; tokens are asked for over https only",
-			place(c.base),
-			place(realm))
+			"%s: the server names %s as its token service, which is not encrypted; tokens are requested over https only",
+			shownURL(c.base),
+			shownURL(realm))
 	}
 	if host := hostPort(realm); !c.tokenServices[host] {
 		listed := strings.TrimSuffix(host, ":443")
 		return nil, trust.NewFault(v1alpha1.ReasonUnauthorized,
-			"%s: the server wants a token of %q, a host other than its own, which was not asked; if it is the right "+
+			"%s: the server names %q, another host than its own, as its token service, so no token was requested; if it is the right "+
 				"token service, list %q in spec.notary.tokenServices",
-			place(c.base), listed, listed)
+			shownURL(c.base), listed, listed)
 	}
 	realm.Host = plainHost(realm)
 	return realm, nil
 }
 
-// readToken reads the answer of a token service, and how long the token may be kept.
+// readToken reads the response of a token service: the token, and how long it may be cached.
 func readToken(body []byte) (token string, life time.Duration, ok bool) {
 	var answer struct {
 		Token       string  `json:"token"`
@@ -186,8 +186,7 @@ func readToken(body []byte) (token string, life time.Duration, ok bool) {
 	return token, max(life-tokenMargin, life/2), true
 }
 
-// seconds is how long something lasts, as servers write it: a number, or one in quotation marks.
-// What cannot be read counts as not said, zero.
+// seconds is a duration in JSON: a number, or a number in quotation marks. Anything else is zero.
 type seconds float64
 
 // UnmarshalJSON implements json.Unmarshaler.

@@ -196,7 +196,7 @@ func TestThreatHostsThatLookAlike(t *testing.T) {
 	}
 	c := newClient(t, Config{Server: own, TokenServices: []string{"listed.example:8443"}})
 	for _, realm := range same {
-		if _, err := c.realm(challenge{"bearer", map[string]string{"realm": realm}}); err != nil {
+		if _, err := c.tokenServiceURL(challenge{"bearer", map[string]string{"realm": realm}}); err != nil {
 			t.Errorf("%q: %v", realm, err)
 		}
 	}
@@ -205,7 +205,7 @@ func TestThreatHostsThatLookAlike(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, realm := range other {
-		if u, err := c.realm(challenge{"bearer", map[string]string{"realm": realm}}); err == nil {
+		if u, err := c.tokenServiceURL(challenge{"bearer", map[string]string{"realm": realm}}); err == nil {
 			t.Errorf("%q may be asked for a token, at %s", realm, u.Host)
 		}
 		to, err := from.Parse(realm) // as the client of net/http reads the address of a redirect
@@ -221,7 +221,8 @@ func TestThreatHostsThatLookAlike(t *testing.T) {
 		"https://[2001:db8::1]:4443/token": true, "https://[2001:DB8::2]:5001": true, "https://[2001:db8::2]": false,
 		"https://[2001:db8::1%25eth0]:4443": false,
 	} {
-		if _, err := v6.realm(challenge{"bearer", map[string]string{"realm": realm}}); (err == nil) != allowed {
+		if _, err := v6.tokenServiceURL(
+			challenge{"bearer", map[string]string{"realm": realm}}); (err == nil) != allowed {
 			t.Errorf("%q: %v, want it allowed: %t", realm, err, allowed)
 		}
 	}
@@ -448,11 +449,11 @@ func TestTokenLife(t *testing.T) {
 		c := newClient(t, Config{Server: "https://notary.example.com"})
 		c.authorization.Add(repository, "Bearer t", 50*time.Second)
 		<-time.After(49 * time.Second) // of the bubble's clock
-		if c.held(repository) == "" {
+		if c.cachedAuthorization(repository) == "" {
 			t.Error("token is gone before its time")
 		}
 		<-time.After(2 * time.Second)
-		if c.held(repository) != "" {
+		if c.cachedAuthorization(repository) != "" {
 			t.Error("token is kept past its time")
 		}
 	})

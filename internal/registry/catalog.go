@@ -5,12 +5,12 @@ import (
 	"net/url"
 )
 
-// catalog stands for a repository where all of them are meant. It is the name of none.
+// catalog stands for all repositories. It is not a valid repository name.
 const catalog = "*"
 
-// GetCatalog is Get of what is of no repository, such as a list of all that was published, with a
-// query and with a token for the catalogue. Few accounts may read it; for the others it is a fault,
-// Unauthorized.
+// GetCatalog is Get for a resource outside of a repository, such as the change feed. It sends a
+// query and a token with the catalog scope. Few accounts may read it. For others the error is a
+// fault with reason Unauthorized.
 func (c *Client) GetCatalog(ctx context.Context, file string, query url.Values, limit int64) ([]byte, error) {
 	target, err := c.target(file)
 	if err != nil {
@@ -20,7 +20,7 @@ func (c *Client) GetCatalog(ctx context.Context, file string, query url.Values, 
 	return c.get(ctx, catalog, target, limit)
 }
 
-// scope is what a token is asked for, empty where a repository is.
+// scope returns the scope of a token for a repository. It is empty for an empty repository.
 func scope(repository string) string {
 	switch repository {
 	case "":

@@ -7,15 +7,15 @@ import (
 
 const maxChallenges = 16
 
-// A challenge is one of the ways to authenticate that a WWW-Authenticate header offers (RFC 9110,
+// challenge is an authentication scheme with parameters, from a WWW-Authenticate header (RFC 9110,
 // section 11.6.1).
 type challenge struct {
 	scheme string            // lower case
 	params map[string]string // keys in lower case
 }
 
-// challenges reads all that a response offers. What cannot be read ends its header line: an
-// unreadable rest is no offer.
+// challenges reads the challenges of a response. A syntax error ends the parsing of its header
+// line.
 func challenges(h http.Header) []challenge {
 	var all []challenge
 	for _, line := range h.Values("WWW-Authenticate") {

@@ -18,16 +18,16 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// maxNames bounds the names of a certificate that a message shows, in bytes.
+// maxNames bounds the names of a certificate in a message, in bytes.
 const maxNames = 300
 
-// fault says in an administrator's words why a request got no answer.
+// fault returns a *trust.Fault that tells an administrator why a request failed.
 func fault(target *url.URL, err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
-		err = u.Err // the rest of it repeats method and URL
+		err = u.Err // the outer error repeats method and URL
 	}
-	where := place(target)
+	where := shownURL(target)
 	if f := refusalFault(where, err); f != nil {
 		return f
 	}
@@ -37,7 +37,7 @@ func fault(target *url.URL, err error) error {
 	return networkFault(where, target.Hostname(), err)
 }
 
-// refusalFault is for what this package itself would not do.
+// refusalFault returns the fault of an address or redirect that this package refuses, or nil.
 func refusalFault(where string, err error) *trust.Fault {
 	if refused, ok := errors.AsType[*refusedAddress](err); ok {
 		return trust.NewFault(v1alpha1.ReasonAddressRefused, "%s: %w; use the server's own address", where, refused)
@@ -48,7 +48,7 @@ func refusalFault(where string, err error) *trust.Fault {
 	return nil
 }
 
-// tlsFault is for a certificate that is not to be trusted, and for a peer that speaks no TLS.
+// tlsFault returns the fault of a failed TLS handshake, or nil.
 func tlsFault(where, host string, err error) *trust.Fault {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
@@ -64,8 +64,8 @@ func tlsFault(where, host string, err error) *trust.Fault {
 	if wrong, ok := errors.AsType[x509.HostnameError](err); ok {
 		if len(wrong.Certificate.DNSNames) == 0 && len(wrong.Certificate.IPAddresses) == 0 {
 			return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
-				"%s: the certificate has no subject alternative name, only the common name %q, which is not looked "+
-					"at; issue it anew with %q as its subject alternative name",
+				"%s: the certificate has no subject alternative name, only the common name %q, which does "+
+					"not count; issue it again with %q as its subject alternative name",
 				where, text.Cut(wrong.Certificate.Subject.CommonName, maxNames), host)
 		}
 		names := strings.Join(wrong.Certificate.DNSNames, ", ")
@@ -90,19 +90,19 @@ func tlsFault(where, host string, err error) *trust.Fault {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
 			"%s: the certificate cannot be verified: %w; check caBundle", where, verification)
 	}
-	// how crypto/tls reports an alert
+	// crypto/tls reports an alert like this
 	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
 			"%s: the server broke off the TLS handshake: %w; look at its log", where, alert)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: what answers does not speak TLS; check the port and the scheme of the server's URL", where)
+			"%s: the server does not speak TLS; check the port and the scheme of the server's URL", where)
 	}
 	return nil
 }
 
-// networkFault is for everything else: the answer did not come.
+// networkFault returns the fault of any other failure: no complete response arrived.
 func networkFault(where, host string, err error) *trust.Fault {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && !dns.IsTimeout {
 		return trust.NewFault(v1alpha1.ReasonUnreachable,
@@ -111,7 +111,8 @@ func networkFault(where, host string, err error) *trust.Fault {
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(err, context.Canceled):
-		return trust.NewFault(v1alpha1.ReasonTimeout, "%s: given up before an answer came: %w", where, context.Canceled)
+		return trust.NewFault(v1alpha1.ReasonTimeout, "%s: cancelled before the response arrived: %w", where,
+			context.Canceled)
 	case errors.Is(err, context.DeadlineExceeded), ok && timeout.Timeout():
 		return trust.NewFault(v1alpha1.ReasonTimeout,
 			"%s: no full answer in time: %w; is the server overloaded, or a firewall in between?", where,
@@ -129,14 +130,14 @@ func networkFault(where, host string, err error) *trust.Fault {
 	return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: %w", where, err)
 }
 
-// closedByPeer reports whether the other side ended the connection.
+// closedByPeer reports whether the peer closed the connection or the stream.
 func closedByPeer(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || brokenOff(err)
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || http2Closed(err)
 }
 
-// streamError is what net/http fills in from its own error for a stream of HTTP/2 that was broken
-// off: the names of the fields are what it goes by.
+// streamError matches the error of net/http for an HTTP/2 stream that the peer reset. net/http
+// fills it through errors.As, by the names of the fields.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -145,10 +146,9 @@ type streamError struct {
 
 func (streamError) Error() string { return "the stream was broken off" }
 
-// brokenOff reports whether the other side ended an answer over HTTP/2 before it was complete, by
-// its stream alone, or a connection that net/http has no more to say of than a text: before the
-// request was sent, or the whole of it over HTTP/2.
-func brokenOff(err error) bool {
+// http2Closed reports whether the peer reset an HTTP/2 stream or closed the connection before the
+// response was complete. For a closed connection net/http has no error type, only a text.
+func http2Closed(err error) bool {
 	_, stream := errors.AsType[streamError](err)
 	return stream || slices.ContainsFunc([]string{
 		"http: server closed idle connection",

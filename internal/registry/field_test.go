@@ -108,7 +108,7 @@ func TestCertificateWithACommonNameOnly(t *testing.T) {
 	r = r.named(t, "https")
 	_, err = newClient(t, Config{Server: r.URL, CABundle: string(ca.PEM)}).Get(t.Context(), repository, file, 10)
 	wantFault(t, err, v1alpha1.ReasonTLSNotTrusted, "no subject alternative name", `common name "localhost"`,
-		"issue it anew")
+		"issue it again")
 }
 
 // serveClients runs a handler for whoever shows a certificate of a CA.
@@ -183,7 +183,7 @@ func TestUnusableClientCertificate(t *testing.T) {
 	one, two := clientOf(t, ca, "one"), clientOf(t, ca, "two")
 	secret := strings.Split(string(one.KeyPEM), "\n")[1]
 	for name, c := range map[string]struct{ cert, key, want string }{
-		"another key":         {string(two.CertPEM), string(one.KeyPEM), "its key is that of another certificate"},
+		"another key":         {string(two.CertPEM), string(one.KeyPEM), "its key belongs to another certificate"},
 		"no key":              {string(one.CertPEM), "", "its key cannot be read"},
 		"key is text":         {string(one.CertPEM), secret, "its key cannot be read"},
 		"no certificate":      {"", string(one.KeyPEM), "not a PEM certificate"},

@@ -17,28 +17,26 @@ import (
 )
 
 const (
-	// maxRequests is how many requests to one host are under way at once, of all clients that share
-	// Hosts: half of them for repositories known to be signed and for the server itself, and half
-	// for the others, so that a flood of made-up names holds up no refresh. In the background half
-	// of each half can be used, so that whoever waits finds a place.
+	// maxRequests bounds the requests in flight to one host, over all clients that share Hosts. One
+	// half is for known signed repositories and for probes of the server, the other half for the
+	// rest, so that a flood of made-up names delays no refresh. Background requests may use half of
+	// each half, so that requests with a waiting caller get through.
 	maxRequests = 32
-	// maxPause bounds how long a host is left alone because it asked for it. Who asks for more is
-	// asked again after it.
+	// maxPause bounds the time without requests after a Retry-After header. A longer one is cut to
+	// it.
 	maxPause = 5 * time.Minute
-	// absurdPause and what is longer is no pause that a server means, and counts as if nothing had
-	// been said.
+	// absurdPause is the least Retry-After that is ignored as a mistake of the server.
 	absurdPause = 24 * time.Hour
-	// maxHosts is how many hosts are kept in mind that nothing is under way to: servers and token
-	// services that requests were made to, or that asked for a pause. Beyond it all of those are
-	// forgotten, with their pauses.
+	// maxHosts bounds the cached hosts, which are servers and token services. Beyond it, all hosts
+	// without a request in flight are evicted, with their pauses.
 	maxHosts = 256
-	// defaultPause is for a host that turns requests away (429) without saying for how long.
+	// defaultPause is the pause after a status 429 without a Retry-After header.
 	defaultPause = time.Second
 )
 
-// Hosts shares out what is asked of each host, a name and a port, among all clients that have it in
-// their Config: how many requests are under way at once, and until when the host has asked to be
-// left alone. Make it with NewHosts; it is safe for concurrent use.
+// Hosts limits the requests to each host, a name and a port, over all clients that have it in their
+// Config. It bounds the requests in flight and honours Retry-After. Create it with NewHosts. It is
+// safe for concurrent use.
 type Hosts struct {
 	now func() time.Time
 
@@ -46,30 +44,30 @@ type Hosts struct {
 	hosts map[string]*host
 }
 
-// NewHosts returns an object in which no host has been asked for anything.
+// NewHosts returns an empty Hosts.
 func NewHosts(now func() time.Time) *Hosts { return &Hosts{now: now, hosts: map[string]*host{}} }
 
-// host is one host that requests are made to, or that is left alone.
+// host is the state of one host.
 type host struct {
-	users         int       // requests that are under way or wait for a place
-	until         time.Time // before which it is not asked for anything
-	known, others places
+	users         int       // requests in flight or waiting for a semaphore
+	pausedUntil   time.Time // no requests before this time
+	known, others slots
 }
 
-// places are a half of those of a host. Whoever waits the longest comes first.
-type places struct{ all, background *semaphore.Weighted }
+// slots are the semaphores of one half of a host's requests. Waiters acquire in order of arrival.
+type slots struct{ all, background *semaphore.Weighted }
 
 func newHost() *host {
-	half := func() places {
-		return places{all: semaphore.NewWeighted(maxRequests / 2), background: semaphore.NewWeighted(maxRequests / 4)}
+	half := func() slots {
+		return slots{all: semaphore.NewWeighted(maxRequests / 2), background: semaphore.NewWeighted(maxRequests / 4)}
 	}
 	return &host{known: half(), others: half()}
 }
 
-// enter waits for a place at a host, by the purpose of ctx. The result gives it back. The error is
-// a *trust.Fault: the host wants to be left alone, or ctx was over first.
-func (h *Hosts) enter(ctx context.Context, name string) (leave func(), err error) {
-	at, err := h.use(name)
+// acquire waits for the semaphores of a host, which depend on the purpose of ctx. The caller must
+// call release. The error is a *trust.Fault: the host is paused, or ctx ended first.
+func (h *Hosts) acquire(ctx context.Context, name string) (release func(), err error) {
+	at, err := h.addUser(name)
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +77,11 @@ func (h *Hosts) enter(ctx context.Context, name string) (leave func(), err error
 		p = at.known
 	}
 	var held []*semaphore.Weighted
-	leave = func() {
+	release = func() {
 		for _, s := range held {
 			s.Release(1)
 		}
-		h.unuse(at)
+		h.removeUser(at)
 	}
 	wanted := []*semaphore.Weighted{p.all}
 	if purpose.Background {
@@ -94,89 +92,88 @@ func (h *Hosts) enter(ctx context.Context, name string) (leave func(), err error
 			err = s.Acquire(ctx, 1)
 		}
 		if err != nil {
-			leave()
+			release()
 			return nil, trust.NewFault(v1alpha1.ReasonTimeout,
-				"%s: no place came free in time beside the other requests to this host, of which at most %d are "+
-					"under way: %w; "+
+				"%s: too many requests to this host are in flight (at most %d), and none finished in time: %w; "+
 					"does the server answer them?", name, maxRequests, err)
 		}
 		held = append(held, s)
 	}
-	if err := h.paused(name); err != nil { // it may have asked for it while this one waited
-		leave()
+	if err := h.checkPause(name); err != nil { // a response may have set a pause meanwhile
+		release()
 		return nil, err
 	}
-	return leave, nil
+	return release, nil
 }
 
-// use returns the state of a host that may be asked, and has it kept until unuse.
-func (h *Hosts) use(name string) (*host, error) {
+// addUser returns the state of a host that is not paused, and prevents its eviction until
+// removeUser.
+func (h *Hosts) addUser(name string) (*host, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at := h.hosts[name]
 	if at == nil {
 		if len(h.hosts) >= maxHosts {
-			h.sweep()
+			h.evict()
 		}
 		at = newHost()
 		h.hosts[name] = at
 	}
-	if err := h.fault(name, at); err != nil {
+	if err := h.pauseFault(name, at); err != nil {
 		return nil, err
 	}
 	at.users++
 	return at, nil
 }
 
-func (h *Hosts) unuse(at *host) {
+func (h *Hosts) removeUser(at *host) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at.users--
 }
 
-// sweep drops hosts that nothing is known of, or any that nothing is under way to where that leaves
-// too many, each of which may have asked for a pause. The lock is held.
-func (h *Hosts) sweep() {
+// evict drops hosts without a request in flight and without a pause. If too many remain, it drops
+// paused hosts without a request in flight too. The caller holds the lock.
+func (h *Hosts) evict() {
 	now := h.now()
-	maps.DeleteFunc(h.hosts, func(_ string, at *host) bool { return at.users == 0 && !at.until.After(now) })
+	maps.DeleteFunc(h.hosts, func(_ string, at *host) bool { return at.users == 0 && !at.pausedUntil.After(now) })
 	if len(h.hosts) >= maxHosts {
 		maps.DeleteFunc(h.hosts, func(_ string, at *host) bool { return at.users == 0 })
 	}
 }
 
-// paused returns the fault of a host that wants to be left alone, or nil.
-func (h *Hosts) paused(name string) error {
+// checkPause returns the fault of a paused host, or nil.
+func (h *Hosts) checkPause(name string) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.fault(name, h.hosts[name])
+	return h.pauseFault(name, h.hosts[name])
 }
 
-// fault is paused; the lock is held.
-func (h *Hosts) fault(name string, at *host) error {
-	if at == nil || !at.until.After(h.now()) {
+// pauseFault is checkPause for a caller that holds the lock.
+func (h *Hosts) pauseFault(name string, at *host) error {
+	if at == nil || !at.pausedUntil.After(h.now()) {
 		return nil
 	}
 	f := trust.NewFault(v1alpha1.ReasonServerError,
-		"%s: the server has asked not to be asked for anything before %s (Retry-After)", name,
-		at.until.UTC().Format(time.RFC3339))
-	f.RetryAt = at.until
+		"%s: the server accepts no requests before %s (Retry-After)", name,
+		at.pausedUntil.UTC().Format(time.RFC3339))
+	f.RetryAt = at.pausedUntil
 	return f
 }
 
-// until returns when a host may be asked again that has just turned a request away; zero: at any
-// time.
-func (h *Hosts) until(name string) time.Time {
+// retryAt returns when a host accepts requests again, and zero if it is not paused.
+func (h *Hosts) retryAt(name string) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if at := h.hosts[name]; at != nil && at.until.After(h.now()) {
-		return at.until
+	if at := h.hosts[name]; at != nil && at.pausedUntil.After(h.now()) {
+		return at.pausedUntil
 	}
 	return time.Time{}
 }
 
-// heed notes what an answer says of the time until the next request. The place of its request is
-// still held.
-func (h *Hosts) heed(name string, resp *http.Response) {
+// recordPause records the pause that a response requests. The request must still hold its
+// semaphores.
+func (h *Hosts) recordPause(name string, resp *http.Response) {
 	pause := pauseOf(resp, h.now())
 	if pause <= 0 {
 		return
@@ -184,32 +181,32 @@ func (h *Hosts) heed(name string, resp *http.Response) {
 	until := h.now().Add(pause)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if at := h.hosts[name]; at != nil && until.After(at.until) {
-		at.until = until
+	if at := h.hosts[name]; at != nil && until.After(at.pausedUntil) {
+		at.pausedUntil = until
 	}
 }
 
-// pauseOf returns for how long an answer asks for no further requests (RFC 9110, section 10.2.3,
-// and RFC 6585, section 4). What is malformed, negative or absurd counts as not said.
+// pauseOf returns the pause that a response requests (RFC 9110, section 10.2.3, and RFC 6585,
+// section 4). It ignores a header that is malformed, negative or absurd.
 func pauseOf(resp *http.Response, now time.Time) time.Duration {
 	var least time.Duration
 	switch resp.StatusCode {
 	case http.StatusTooManyRequests:
 		least = defaultPause - time.Duration(
-			rand.Float64()*float64(defaultPause)/5) //nolint:gosec // spreads load, guards nothing
+			rand.Float64()*float64(defaultPause)/5) //nolint:gosec // jitter, not a secret
 	case http.StatusServiceUnavailable:
 	default:
 		return 0
 	}
-	asked := retryAfter(resp.Header, now)
-	if asked <= 0 || asked >= absurdPause {
+	requested := retryAfter(resp.Header, now)
+	if requested <= 0 || requested >= absurdPause {
 		return least
 	}
-	return max(least, min(asked, maxPause))
+	return max(least, min(requested, maxPause))
 }
 
-// retryAfter reads the header of the name, zero where it cannot be read. A date counts from the
-// server's own where that is given, so that its clock does not matter.
+// retryAfter reads the Retry-After header. It returns zero if the header cannot be read. It
+// compares a date with the Date header if there is one, so that the server's clock does not matter.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	text := strings.TrimSpace(h.Get("Retry-After"))
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

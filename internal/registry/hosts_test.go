@@ -84,7 +84,7 @@ func TestThreatRequestsToOneHostAreBounded(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := clients[0].Get(ctx, repository, file, 100)
-	wantFault(t, err, v1alpha1.ReasonTimeout, "no place", s.Host)
+	wantFault(t, err, v1alpha1.ReasonTimeout, "in flight", s.Host)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v is no exceeded deadline", err)
 	}
@@ -233,17 +233,17 @@ func TestThreatHostsAreForgotten(t *testing.T) {
 	for name, status := range map[string]int{"answers": http.StatusOK, "asks for a pause": http.StatusTooManyRequests} {
 		t.Run(name, func(t *testing.T) {
 			hosts := NewHosts(time.Now)
-			stay, err := hosts.enter(t.Context(), "used.example.com:443")
+			stay, err := hosts.acquire(t.Context(), "used.example.com:443")
 			if err != nil {
 				t.Fatal(err)
 			}
 			for i := range 4 * maxHosts {
 				name := fmt.Sprintf("%d.example.com:443", i)
-				leave, err := hosts.enter(t.Context(), name)
+				leave, err := hosts.acquire(t.Context(), name)
 				if err != nil {
 					t.Fatal(err)
 				}
-				hosts.heed(name, &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"300"}}})
+				hosts.recordPause(name, &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"300"}}})
 				leave()
 				if n := len(hosts.hosts); n > maxHosts || hosts.hosts["used.example.com:443"] == nil {
 					t.Fatalf("%d hosts are kept, the one in use among them: %t", n,

@@ -29,7 +29,7 @@ func TestCheckAddress(t *testing.T) {
 		"64:ff9b::a9fe:a9fe": true, "2002:a9fe:a9fe::1": true,
 	}
 	for text, refused := range tests {
-		err := check(netip.MustParseAddr(text))
+		err := checkIP(netip.MustParseAddr(text))
 		if _, got := errors.AsType[*refusedAddress](err); got != refused {
 			t.Errorf("%s: refused is %t (%v), want %t", text, got, err, refused)
 		}

@@ -1,12 +1,12 @@
-// Package registry reads from one signing server or registry over HTTP, with the registry token
-// flow.
+// Package registry sends GET requests to one signing server or registry, with the token
+// authentication of the distribution protocol.
 //
-// It promises that an answer is bounded in size and time, that nothing is asked, with credentials
-// or without, of another host than the server's own and the token services that the configuration
-// names, and that an address which belongs to the inside of a machine or a cloud is never connected
-// to. Its errors say "could not check" as a *trust.Fault, and trust.ErrNotFound only where the
-// server said so in the words of its protocol. It never verifies a signature, never trusts what it
-// read, and never puts a password or a token into an error.
+// It bounds every response in size and time. It sends requests, with or without credentials, only
+// to the server's host and to the configured token services. It never connects to internal
+// addresses of a machine or a cloud, such as a metadata service. An error is a *trust.Fault ("could
+// not check"), or trust.ErrNotFound if the server returned an error code of its protocol. The
+// package never verifies a signature, never trusts a response, and never puts a password or a token
+// into an error.
 package registry
 
 import (
@@ -32,53 +32,53 @@ import (
 )
 
 const (
-	// A server that takes 30 seconds for each answer must still load, behind a request that was
-	// denied meanwhile. One that is not there shows when it is connected to, and a connection that
-	// has died when it is asked for a sign of life.
-	defaultTimeout = 45 * time.Second // of one request, its body included
+	// A fetch must succeed in the background even if the server takes 30 seconds for each response.
+	// connectTimeout detects a server that is down, and a ping a dead connection.
+	defaultTimeout = 45 * time.Second // of one request with its body
 	headerTimeout  = 40 * time.Second
-	connectTimeout = 5 * time.Second  // and as much again for TLS
-	silence        = 10 * time.Second // on a connection in use, until it is asked for a sign of life
-	lifeSign       = 5 * time.Second  // for which it is then waited
+	connectTimeout = 5 * time.Second  // and the same again for the TLS handshake
+	pingAfter      = 10 * time.Second // without data on a connection in use
+	pingTimeout    = 5 * time.Second  // for the answer to a ping
 	maxHeader      = 64 << 10
 	maxErrorBody   = 64 << 10
-	maxErrorCode   = 64 // bytes: it is shown in messages
+	maxErrorCode   = 64 // bytes, because messages show it
 	maxRedirects   = 5
-	maxConnections = maxRequests // to one host, where each takes one
+	maxConnections = maxRequests // to one host, if each request takes one
 	maxIdle        = 16          // connections
-	maxTokens      = 2048        // kept, one a repository
+	maxTokens      = 2048        // cached, one for each repository
 )
 
 // Config describes a server. Server is required.
 type Config struct {
 	// Server is the base URL, without the /v2 path.
 	Server string
-	// PlainHTTP accepts an http:// server. Credentials are refused together with it.
+	// PlainHTTP accepts an http:// server. New refuses it together with credentials.
 	PlainHTTP bool
-	// CABundle is PEM certificates that TLS certificates must chain to: the server's, and its token
-	// service's. Empty: the system's.
+	// CABundle holds PEM certificates. The TLS certificates of the server and its token services
+	// must chain to them. Empty: the system's CAs.
 	CABundle string
-	// Username and Password are the credentials; both empty: none.
+	// Username and Password are the credentials. Both empty: none.
 	Username, Password string
-	// ClientCertificate and ClientKey are the PEM of the certificate, with what it chains through,
-	// that is shown to the server where it asks for one, and to no other host. Both empty: none.
+	// ClientCertificate, with its chain, and ClientKey are PEM. The client presents the certificate
+	// to the server, if the server requests one, and to no other host. Both empty: none.
 	ClientCertificate, ClientKey string
-	// TokenServices are hosts, with their port unless it is 443, that a token may be asked of
-	// besides the server, with credentials or without.
+	// TokenServices are hosts, with their port unless it is 443. The client may request tokens from
+	// them and from the server, with or without credentials.
 	TokenServices []string
-	// Timeout bounds one request, body included; the context of Get bounds all that it takes. Zero:
-	// 45 seconds.
+	// Timeout bounds one request with its body. The context of Get bounds all its requests
+	// together. Zero: 45 seconds.
 	Timeout time.Duration
-	// Hosts bounds what is asked of a host by all clients that have it. Nil: by this client alone.
+	// Hosts bounds the requests to a host over all clients that share it. Nil: this client has its
+	// own.
 	Hosts *Hosts
 }
 
-// Client reads from one server. It is safe for concurrent use, and holds nothing open for longer
-// than 90 seconds after its last use.
+// Client sends requests to one server. It is safe for concurrent use. It closes idle connections
+// after 90 seconds.
 //
-// HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honoured. The addresses that are refused are refused for
-// a proxy too, and for a server that is given by its address; what a server's name resolves to
-// behind a proxy is the proxy's to judge.
+// It honours HTTPS_PROXY, HTTP_PROXY and NO_PROXY. It refuses internal addresses for a proxy too,
+// and for a server URL with a literal address. If a proxy resolves the server's name, only the
+// proxy can check the address.
 type Client struct {
 	base          *url.URL
 	username      string
@@ -91,7 +91,7 @@ type Client struct {
 	skipped       []string
 }
 
-// New returns a client. It connects to nothing. The error names the setting that cannot be used.
+// New returns a client. It does not connect. The error names the invalid setting.
 func New(cfg Config) (*Client, error) {
 	base, err := url.Parse(cfg.Server)
 	switch {
@@ -109,7 +109,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	shown, err := clientPair(cfg.ClientCertificate, cfg.ClientKey)
+	certificate, err := parseClientCertificate(cfg.ClientCertificate, cfg.ClientKey)
 	if err != nil {
 		return nil, err
 	}
@@ -131,15 +131,17 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.tokenServices[hostPort(u)] = true
 	}
-	c.http = &http.Client{Transport: c.transport(roots, shown, http.ProxyFromEnvironment), CheckRedirect: checkRedirect}
+	c.http = &http.Client{
+		Transport: c.transport(roots, certificate, http.ProxyFromEnvironment), CheckRedirect: checkRedirect,
+	}
 	return c, nil
 }
 
-// Skipped says which certificates of the CA bundle cannot be used, and why.
+// Skipped returns the certificates of the CA bundle that cannot be used, and why.
 func (c *Client) Skipped() []string { return c.skipped }
 
-// pool reads a bundle; nil stands for the system's. skipped says which of its certificates cannot
-// be used.
+// pool reads a CA bundle. A nil pool means the system's CAs. skipped names the certificates that
+// cannot be used.
 func pool(bundle string) (roots *x509.CertPool, skipped []string, err error) {
 	if bundle == "" {
 		return nil, nil, nil
@@ -151,12 +153,12 @@ func pool(bundle string) (roots *x509.CertPool, skipped []string, err error) {
 	return b.Pool(), b.Skipped, nil
 }
 
-// Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json, with
-// a token scoped to pull from repository. An empty repository asks whether the server is there and
-// takes the credentials: the token then has no scope, and an answer that it opens nothing, in the
-// words of the protocol, is the body and no error. A body of more than limit bytes is a fault. The
-// error satisfies errors.Is(err, trust.ErrNotFound) where the server says, in the words of its
-// protocol, that there is no such thing, and is otherwise a *trust.Fault.
+// Get returns the body at a path of the server, such as /v2/<repository>/_trust/tuf/root.json. It
+// authenticates with a token scoped to pull from repository. An empty repository only checks that
+// the server is up and accepts the credentials: the token has no scope, and a 401 with an error
+// code of the protocol is no error but the body. A body of more than limit bytes is a fault. The
+// error satisfies errors.Is(err, trust.ErrNotFound) if the server answers 404 with an error code of
+// its protocol. Otherwise it is a *trust.Fault.
 func (c *Client) Get(ctx context.Context, repository, file string, limit int64) ([]byte, error) {
 	target, err := c.target(file)
 	if err != nil {
@@ -165,9 +167,9 @@ func (c *Client) Get(ctx context.Context, repository, file string, limit int64) 
 	return c.get(ctx, repository, target, limit)
 }
 
-// get is Get of a URL of the server.
+// get is Get for a URL of the server.
 func (c *Client) get(ctx context.Context, repository string, target *url.URL, limit int64) ([]byte, error) {
-	sent := c.held(repository)
+	sent := c.cachedAuthorization(repository)
 	resp, body, err := c.fetch(ctx, target, sent, limit)
 	if err != nil {
 		return nil, err
@@ -187,13 +189,14 @@ func (c *Client) get(ctx context.Context, repository string, target *url.URL, li
 			c.authorization.Remove(repository)
 		}
 	}
-	return body, c.judge(resp, body)
+	return body, c.checkResponse(resp, body)
 }
 
-// target joins the server's URL and a path, which must be clean: it may hold names from elsewhere.
+// target joins the server's URL and a path. The path must be clean, because it can contain names
+// from outside.
 func (c *Client) target(file string) (*url.URL, error) {
 	if !strings.HasPrefix(file, "/") || path.Clean(file) != strings.TrimRight(file, "/") {
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%q is not a path that can be asked for", file)
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%q is not a path that can be requested", file)
 	}
 	target := *c.base
 	target.Path = strings.TrimRight(c.base.Path, "/") + file
@@ -201,21 +204,21 @@ func (c *Client) target(file string) (*url.URL, error) {
 	return &target, nil
 }
 
-// fetch sends one GET as soon as its host has a place for it, and reads the body: up to limit where
-// the status is 200, and of an error enough to tell it by.
+// fetch sends one GET request once the semaphore of its host admits it, and reads the body. It
+// reads up to limit bytes if the status is 200, and up to maxErrorBody otherwise.
 func (c *Client) fetch(ctx context.Context, target *url.URL, authorization string, limit int64) (*http.Response, []byte,
 	error) {
 	if err := checkHost(target); err != nil {
 		return nil, nil, fault(target, err)
 	}
-	leave, err := c.hosts.enter(ctx, hostPort(target))
+	release, err := c.hosts.acquire(ctx, hostPort(target))
 	if err != nil {
 		return nil, nil, err
 	}
-	defer leave()
+	defer release()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	ctx, asked := watchAsked(ctx)
+	ctx, certificateRequested := withCertificateRequest(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, nil, fault(target, err)
@@ -227,10 +230,10 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, nil, c.connectionFault(target, err, asked.Load())
+		return nil, nil, c.connectionFault(target, err, certificateRequested.Load())
 	}
 	defer resp.Body.Close()
-	c.hosts.heed(hostPort(target), resp)
+	c.hosts.recordPause(hostPort(target), resp)
 	if resp.StatusCode != http.StatusOK {
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		if err != nil {
@@ -243,7 +246,7 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err == nil {
-		err = ctx.Err() // a server that sees us hang up may end its answer as if it were whole
+		err = ctx.Err() // after the client gives up, a server can end the body as if it were complete
 	}
 	if err != nil {
 		return nil, nil, fault(target, err)
@@ -254,20 +257,20 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 	return resp, body, nil
 }
 
-// judge turns the status of a final answer into an error, or nil.
-func (c *Client) judge(resp *http.Response, body []byte) error {
-	where := place(resp.Request.URL)
+// checkResponse turns the status of the last response into an error, or nil.
+func (c *Client) checkResponse(resp *http.Response, body []byte) error {
+	where := shownURL(resp.Request.URL)
 	switch code := resp.StatusCode; {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return trust.NewFault(v1alpha1.ReasonUnauthorized,
 			"%s: access was refused (status %d) %s; check the credentials and what they may read", where, code,
 			c.identity())
 	case code == http.StatusTooManyRequests:
-		return c.turnedAway(resp, trust.NewFault(v1alpha1.ReasonServerError,
-			"%s: the server turns requests away because there are too many (status 429); raise refreshInterval, or "+
+		return c.withRetryAt(resp, trust.NewFault(v1alpha1.ReasonServerError,
+			"%s: the server limits the rate of requests (status 429); raise refreshInterval, or "+
 				"the server's limit", where))
 	case code >= http.StatusInternalServerError:
-		return c.turnedAway(resp,
+		return c.withRetryAt(resp,
 			trust.NewFault(v1alpha1.ReasonServerError, "%s: the server failed with status %d; look at its log",
 				where, code))
 	case isHTML(resp, body):
@@ -280,7 +283,7 @@ func (c *Client) judge(resp *http.Response, body []byte) error {
 		return fmt.Errorf("%s: %w", where, &trust.NotFound{Code: protocolError(body)})
 	case code == http.StatusNotFound:
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: answered 404, but not in the words of a signing server, so something else listens there; check the "+
+			"%s: answered 404 without the error code of a signing server, so something else listens there; check the "+
 				"server's URL", where)
 	case code >= http.StatusBadRequest:
 		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server refused the request with status %d",
@@ -291,13 +294,13 @@ func (c *Client) judge(resp *http.Response, body []byte) error {
 	}
 }
 
-// turnedAway returns the fault of an answer with the time before which its host is not asked again.
-func (c *Client) turnedAway(resp *http.Response, f *trust.Fault) *trust.Fault {
-	f.RetryAt = c.hosts.until(hostPort(resp.Request.URL))
+// withRetryAt sets on a fault the time of the next request to the host of a response.
+func (c *Client) withRetryAt(resp *http.Response, f *trust.Fault) *trust.Fault {
+	f.RetryAt = c.hosts.retryAt(hostPort(resp.Request.URL))
 	return f
 }
 
-// identity says as whom requests are made, without the password.
+// identity returns the user of the requests, without the password.
 func (c *Client) identity() string {
 	if !c.hasCredentials() {
 		return "without credentials"
@@ -307,15 +310,16 @@ func (c *Client) identity() string {
 
 func (c *Client) hasCredentials() bool { return c.username != "" || c.password != "" }
 
-// isHTML reports a web page, by its type or its first character.
+// isHTML reports whether a response is a web page, by its type or its first character.
 func isHTML(resp *http.Response, body []byte) bool {
 	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	return err == nil && (kind == "text/html" || kind == "application/xhtml+xml") ||
 		bytes.HasPrefix(bytes.TrimSpace(body), []byte("<"))
 }
 
-// protocolError returns the first code in the error format of the distribution protocol,
-// {"errors": [{"code": ...}]}: empty where a body is of another form, or the code is no such word.
+// protocolError returns the first code in the error format of the distribution protocol, {"errors":
+// [{"code": "X"}]}. It is empty if the body has another form, or the code is too long or not
+// printable ASCII.
 func protocolError(body []byte) string {
 	var answer struct {
 		Errors []struct {
@@ -332,7 +336,8 @@ func protocolError(body []byte) string {
 	return code
 }
 
+// tooLarge returns the fault of a body that exceeds the limit.
 func tooLarge(target *url.URL, limit int64) error {
 	return trust.NewFault(v1alpha1.ReasonTooLarge, "%s: the answer has more than the %d bytes that it may have",
-		place(target), limit)
+		shownURL(target), limit)
 }

@@ -296,7 +296,7 @@ func TestTimeIsBounded(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM)}).Get(ctx, repository, file, 1<<20)
-		wantFault(t, err, v1alpha1.ReasonTimeout, "given up")
+		wantFault(t, err, v1alpha1.ReasonTimeout, "cancelled before")
 	})
 }
 

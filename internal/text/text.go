@@ -1,18 +1,17 @@
-// Package text bounds texts whose parts come from outside: the names of roles and owners,
-// references of images, what a server said.
+// Package text shortens texts with parts from outside: names of roles and owners, image references,
+// answers of a server.
 //
-// It promises that a bound holds in bytes and that no character is torn apart. It never makes text
-// longer, and never cleans it: what was not valid UTF-8 before is not valid afterwards.
+// It bounds the length in bytes and never splits a character. It never makes a text longer, and
+// never repairs it: text that is not valid UTF-8 stays invalid.
 package text
 
 import "unicode/utf8"
 
-// dots show that something was left out.
+// dots mark a text that was cut.
 const dots = "..."
 
-// Cut shortens s to at most limit bytes, at the border of a character, and shows by three dots at
-// the end that it did. Where limit leaves no room for the dots, they are left out as well. A limit
-// that is not positive leaves nothing.
+// Cut shortens s to at most limit bytes, at the boundary of a character. A shortened text ends with
+// three dots, unless limit is too small for them. A limit of 0 or less returns an empty string.
 func Cut(s string, limit int) string {
 	if len(s) <= max(limit, 0) {
 		return s

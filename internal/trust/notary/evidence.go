@@ -60,7 +60,9 @@ type roleProof struct {
 }
 
 func (l indexedStatement) statement() trust.Statement {
-	return trust.Statement{Digest: l.digest, Tag: l.tag, Role: l.proof.role, Keys: l.proof.keys, NotAfter: l.proof.notAfter}
+	return trust.Statement{
+		Digest: l.digest, Tag: l.tag, Role: l.proof.role, Keys: l.proof.keys, NotAfter: l.proof.notAfter,
+	}
 }
 
 // Hints implements trust.Evidence. There are none: the digest of a tag is signed.

@@ -52,7 +52,8 @@ func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Eviden
 		return nil, err
 	}
 	s := &session{
-		rootVerifier: rootVerifier{Root: r, repository: repository, at: r.now()}, previous: base, fetched: map[string][]byte{},
+		rootVerifier: rootVerifier{Root: r, repository: repository, at: r.now()}, previous: base,
+		fetched: map[string][]byte{},
 	}
 	var ev *evidence
 	if base.raw == nil {

@@ -141,7 +141,8 @@ func checkIssuers(leaf *x509.Certificate, rest []byte) error {
 			return fmt.Errorf("certificate %d is not readable; give the first alone", n)
 		case leaf.IsCA:
 			return errors.New(
-				"the first of several certificates is a CA certificate; put the certificate of the key first, or give it alone")
+				"the first of several certificates is a CA certificate; put the certificate of the key first, or " +
+					"give it alone")
 		case !issuer.IsCA:
 			return fmt.Errorf("certificate %d is not a CA certificate; give each key as an entry of its own", n)
 		}
@@ -153,7 +154,8 @@ func checkIssuers(leaf *x509.Certificate, rest []byte) error {
 func parsePKIX(der []byte) (crypto.PublicKey, error) {
 	key, err := x509.ParsePKIXPublicKey(der)
 	if err != nil {
-		return nil, errors.New("is not a public key in PKIX form; export it again, for example with 'openssl pkey -pubout'")
+		return nil, errors.New(
+			"is not a public key in PKIX form; export it again, for example with 'openssl pkey -pubout'")
 	}
 	return key, nil
 }

@@ -167,11 +167,11 @@ func TestConfig(t *testing.T) {
 		"damaged key": {
 			Config{RootKeys: []PEM{{"f", strings.Replace(string(good.bare), "MFkw", "MFkA", 1)}}},
 			v1alpha1.ReasonInvalidKey,
-			[]string{"f: is not a public key in PKIX form; export it anew, as with 'openssl pkey -pubout'"},
+			[]string{"f: is not a public key in PKIX form; export it again, for example with 'openssl pkey -pubout'"},
 		},
 		"damaged cert": {
 			Config{RootKeys: []PEM{{"f", string(damaged)}}}, v1alpha1.ReasonInvalidKey,
-			[]string{"f: is not a certificate that can be read"},
+			[]string{"f: is not a readable certificate"},
 		},
 		"damaged CA": {
 			Config{RootCA: PEM{"f", string(damaged)}}, v1alpha1.ReasonInvalidKey,
@@ -183,7 +183,7 @@ func TestConfig(t *testing.T) {
 		},
 		"CA is a leaf": {
 			Config{RootCA: PEM{"spec.notary.root.caBundle", string(certified.public)}}, v1alpha1.ReasonInvalidKey,
-			[]string{"spec.notary.root.caBundle", "authority"},
+			[]string{"spec.notary.root.caBundle", "not a CA certificate"},
 		},
 		"CA is nothing": {
 			Config{RootCA: PEM{"spec.notary.root.caBundle", "x"}}, v1alpha1.ReasonInvalidKey,
@@ -261,7 +261,7 @@ func TestKeyFileWithAChain(t *testing.T) {
 	for name, c := range map[string]struct{ file, want string }{
 		"CA first":   {string(ca.PEM) + string(leaf.CertPEM), "put the certificate of the key first"},
 		"two CAs":    {string(ca.PEM) + string(ca.PEM), "put the certificate of the key first"},
-		"two leaves": {string(leaf.CertPEM) + string(leaf.CertPEM), "certificate 2 is not of a CA"},
+		"two leaves": {string(leaf.CertPEM) + string(leaf.CertPEM), "certificate 2 is not a CA certificate"},
 		"a key too":  {string(leaf.CertPEM) + bare, "more than one PEM block"},
 		"unreadable": {string(leaf.CertPEM) + string(tlstest.OddCertificate(ca.PEM)), "certificate 2"},
 	} {
@@ -275,7 +275,7 @@ func TestKeyFileWithAChain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if notes := r.Notes(); len(r.Fingerprints()) != 1 || len(notes) != 2 ||
-		!strings.Contains(notes[0], "not of a certificate authority") ||
+		!strings.Contains(notes[0], "not a CA certificate") ||
 		!strings.Contains(notes[1], "negative serial number") {
 		t.Errorf("pinned to %v, notes %q", r.Fingerprints(), notes)
 	}

@@ -125,7 +125,8 @@ func (m *metadata) checkRollback(name string, e *envelope, r role) error {
 	}
 	if current.version < last.version {
 		return trust.NewFault(v1alpha1.ReasonRollback,
-			"is version %d, and version %d was seen before; the server offers old metadata", current.version, last.version)
+			"is version %d, and version %d was seen before; the server offers old metadata", current.version,
+			last.version)
 	}
 	if current.version == last.version && current.digest != last.digest {
 		return trust.NewFault(v1alpha1.ReasonRollback,

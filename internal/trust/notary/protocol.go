@@ -64,7 +64,7 @@ func (r *Root) probeBase(ctx context.Context) error {
 	case errors.Is(err, trust.ErrNotFound):
 		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"the server answers 404 to /v2/ under spec.notary.server, so that is not the base URL of a Notary server; "+
-				"give the URL without /v2 and what follows it, and with a path only where a proxy needs one")
+				"give the URL without a path, or with the one that a proxy needs, and without /v2 and what follows it")
 	case err == nil && !json.Valid(body):
 		err = trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"the server's answer to /v2/ is not JSON, so it is no Notary server; check spec.notary.server")

@@ -368,7 +368,9 @@ func TestThreatRejectionsAreBounded(t *testing.T) {
 	}
 	var e evidence
 	for i := range byte(2 * maxRejections) {
-		e.rejected = append(e.rejected, rejectedTarget{tag: "v1", digest: [32]byte{i}, cause: &cause{by: targetsRole, why: "x"}})
+		e.rejected = append(e.rejected, rejectedTarget{
+			tag: "v1", digest: [32]byte{i}, cause: &cause{by: targetsRole, why: "x"},
+		})
 	}
 	if n := len(e.Rejected([]string{"ci"}, "v1", "")); n != maxRejections {
 		t.Errorf("%d are told, want %d", n, maxRejections)

@@ -178,7 +178,8 @@ func (c rootVerifier) follows(prev, next *rootFile) error {
 	if next.version != prev.version+1 {
 		return fmt.Errorf("is version %d where version %d was due", next.version, prev.version+1)
 	}
-	if _, err := next.verify(prev.roles[rootRole], func(k *publicKey) bool { return c.isRootKey(k, true) }); err != nil {
+	if _, err := next.verify(prev.roles[rootRole],
+		func(k *publicKey) bool { return c.isRootKey(k, true) }); err != nil {
 		return fmt.Errorf("version %d does not follow from version %d: %w", next.version, prev.version, err)
 	}
 	return nil
