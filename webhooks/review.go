@@ -98,12 +98,12 @@ func cutObjects(body []byte) (rest, object, old []byte, err error) {
 		default:
 			return
 		}
-		if isObject && !s.Lost {
+		if isObject && !s.Invalid {
 			rest = append(append(rest, body[from:at]...), "null"...)
 			*part, from, s.Values = body[at:s.Next:s.Next], s.Next, values
 		}
 	}
-	s.Blank()
+	s.SkipSpace()
 	s.Members(func(key []byte) {
 		if string(key) == `"request"` && s.At('{') {
 			s.Members(cut)
@@ -112,7 +112,7 @@ func cutObjects(body []byte) (rest, object, old []byte, err error) {
 		}
 	})
 	s.End()
-	if s.Lost {
+	if s.Invalid {
 		return body, nil, nil, nil // the decoder refuses it before it allocates anything
 	}
 	if s.Values > maxValues || len(rest)+len(body)-from > maxRest {

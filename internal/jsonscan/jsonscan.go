@@ -15,13 +15,13 @@ type Scanner struct {
 	Text []byte
 	Next int
 	// Invalid reports that Text is not JSON, or not the value that a method expected.
-	Lost bool
+	Invalid bool
 	// Values counts the scanned members of objects and elements of lists. A decoder can need a
 	// hundred bytes of memory for each, and the text of one can be three bytes.
 	Values int
 
 	depth int
-	limit  int                     // Skip fails at this number of values, the outermost included; 0: no limit
+	limit int                     // Skip fails at this number of values, the outermost included; 0: no limit
 	lists [maxDepth/64 + 1]uint64 // one bit for each open level of Skip: whether it is a list
 }
 
@@ -32,17 +32,17 @@ func (s *Scanner) At(c byte) bool { return s.Next < len(s.Text) && s.Text[s.Next
 // then returns limit. ok is false if the text, as far as it was scanned, is not JSON.
 func Count(text []byte, limit int) (values int, ok bool) {
 	s := Scanner{Text: text, limit: limit}
-	s.Blank()
+	s.SkipSpace()
 	s.Skip()
 	if values = s.Values + 1; values >= limit {
 		return limit, true
 	}
 	s.End()
-	return values, !s.Lost
+	return values, !s.Invalid
 }
 
 // SkipSpace skips white space.
-func (s *Scanner) Blank() {
+func (s *Scanner) SkipSpace() {
 	for s.Next < len(s.Text) && (s.At(' ') || s.At('\t') || s.At('\r') || s.At('\n')) {
 		s.Next++
 	}
@@ -50,8 +50,8 @@ func (s *Scanner) Blank() {
 
 // End skips white space. Anything after it is an error.
 func (s *Scanner) End() {
-	s.Blank()
-	s.Lost = s.Lost || s.Next < len(s.Text)
+	s.SkipSpace()
+	s.Invalid = s.Invalid || s.Next < len(s.Text)
 }
 
 // Members scans an object and calls visit for each member, with the key in quotes. Next is then at
@@ -61,10 +61,10 @@ func (s *Scanner) Members(visit func(key []byte)) {
 		from := s.Next
 		s.skipString()
 		key := s.Text[from:s.Next]
-		s.Blank()
+		s.SkipSpace()
 		s.expect(':')
-		s.Blank()
-		if !s.Lost {
+		s.SkipSpace()
+		if !s.Invalid {
 			visit(key)
 		}
 	})
@@ -76,19 +76,19 @@ func (s *Scanner) Elements(visit func()) { s.entries('[', ']', visit) }
 // Skip skips a value. It does not recurse, so deep nesting takes no more memory than a flat value.
 func (s *Scanner) Skip() {
 	outside := s.depth
-	for s.begin(); !s.Lost && s.depth > outside; {
-		s.Blank()
+	for s.begin(); !s.Invalid && s.depth > outside; {
+		s.SkipSpace()
 		list := s.isList()
 		switch {
 		case s.At(','):
 			s.Next++
-			s.Blank()
+			s.SkipSpace()
 			s.entry(list)
 		case list && s.At(']') || !list && s.At('}'):
 			s.Next++
 			s.depth--
 		default:
-			s.Lost = true
+			s.Invalid = true
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (s *Scanner) Skip() {
 // begin skips a scalar value or an empty list or object. Of any other list or object, it skips the
 // beginning up to the first such value.
 func (s *Scanner) begin() {
-	for more := true; more && !s.Lost; {
+	for more := true; more && !s.Invalid; {
 		more = false
 		switch {
 		case s.At('{'), s.At('['):
@@ -121,7 +121,7 @@ func (s *Scanner) open() bool {
 	list := s.At('[')
 	s.Next++
 	if s.depth++; s.depth > maxDepth {
-		s.Lost = true
+		s.Invalid = true
 		return false
 	}
 	if word, bit := s.depth/64, uint64(1)<<(s.depth%64); list {
@@ -129,7 +129,7 @@ func (s *Scanner) open() bool {
 	} else {
 		s.lists[word] &^= bit
 	}
-	s.Blank()
+	s.SkipSpace()
 	if list && s.At(']') || !list && s.At('}') {
 		return false // Skip skips the end
 	}
@@ -149,14 +149,14 @@ func (s *Scanner) entry(list bool) {
 // entryHead counts an entry and skips what precedes its value: in an object, the key.
 func (s *Scanner) entryHead(list bool) {
 	if s.Values++; s.limit > 0 && s.Values+1 >= s.limit {
-		s.Lost = true
+		s.Invalid = true
 		return
 	}
 	if !list {
 		s.skipString()
-		s.Blank()
+		s.SkipSpace()
 		s.expect(':')
-		s.Blank()
+		s.SkipSpace()
 	}
 }
 
@@ -164,15 +164,15 @@ func (s *Scanner) entryHead(list bool) {
 func (s *Scanner) entries(open, end byte, visit func()) {
 	s.expect(open)
 	s.depth++
-	s.Lost = s.Lost || s.depth > maxDepth
-	s.Blank()
-	for more := !s.At(end); more && !s.Lost; {
+	s.Invalid = s.Invalid || s.depth > maxDepth
+	s.SkipSpace()
+	for more := !s.At(end); more && !s.Invalid; {
 		s.Values++
 		visit()
-		s.Blank()
+		s.SkipSpace()
 		if more = s.At(','); more {
 			s.Next++
-			s.Blank()
+			s.SkipSpace()
 		}
 	}
 	s.expect(end)
@@ -181,8 +181,8 @@ func (s *Scanner) entries(open, end byte, visit func()) {
 
 // expect skips the next byte, which must be c.
 func (s *Scanner) expect(c byte) {
-	if s.Lost || !s.At(c) {
-		s.Lost = true
+	if s.Invalid || !s.At(c) {
+		s.Invalid = true
 		return
 	}
 	s.Next++
@@ -191,7 +191,7 @@ func (s *Scanner) expect(c byte) {
 // literal skips a literal, which must be next.
 func (s *Scanner) literal(word string) {
 	if !bytes.HasPrefix(s.Text[s.Next:], []byte(word)) {
-		s.Lost = true
+		s.Invalid = true
 		return
 	}
 	s.Next += len(word)
@@ -200,7 +200,7 @@ func (s *Scanner) literal(word string) {
 // skipString skips a string. It accepts invalid UTF-8, as encoding/json does.
 func (s *Scanner) skipString() {
 	s.expect('"')
-	for i := s.Next; i < len(s.Text) && !s.Lost; i++ {
+	for i := s.Next; i < len(s.Text) && !s.Invalid; i++ {
 		c := s.Text[i]
 		if c >= ' ' && c != '"' && c != '\\' {
 			continue
@@ -213,10 +213,10 @@ func (s *Scanner) skipString() {
 			s.escape()
 			i = s.Next - 1
 		default:
-			s.Lost = true
+			s.Invalid = true
 		}
 	}
-	s.Lost = true
+	s.Invalid = true
 }
 
 // escape skips an escape sequence after its backslash.
@@ -226,13 +226,13 @@ func (s *Scanner) escape() {
 	case s.At('u'):
 		digits = 4
 	case s.Next == len(s.Text) || bytes.IndexByte([]byte(`"\/bfnrt`), s.Text[s.Next]) < 0:
-		s.Lost = true
+		s.Invalid = true
 		return
 	}
 	s.Next++
 	for range digits {
 		if s.Next == len(s.Text) || bytes.IndexByte([]byte("0123456789abcdefABCDEF"), s.Text[s.Next]) < 0 {
-			s.Lost = true
+			s.Invalid = true
 			return
 		}
 		s.Next++
@@ -268,5 +268,5 @@ func (s *Scanner) digits() {
 	for s.Next < len(s.Text) && '0' <= s.Text[s.Next] && s.Text[s.Next] <= '9' {
 		s.Next++
 	}
-	s.Lost = s.Lost || s.Next == from
+	s.Invalid = s.Invalid || s.Next == from
 }

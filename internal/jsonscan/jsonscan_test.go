@@ -11,10 +11,10 @@ import (
 // end to read into.
 func valid(text []byte) bool {
 	s := Scanner{Text: slices.Clip(text)}
-	s.Blank()
+	s.SkipSpace()
 	s.Skip()
 	s.End()
-	return !s.Lost
+	return !s.Invalid
 }
 
 // FuzzSkip says that the scanner passes over what encoding/json takes for JSON, and over nothing

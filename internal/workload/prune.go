@@ -34,7 +34,7 @@ const maxValues = 8 * maxImages
 // the path has an escape. It returns an error if the parts have more than maxValues values.
 func (p parts) prune(raw []byte) ([]byte, error) {
 	w := pruner{Scanner: jsonscan.Scanner{Text: raw}, out: make([]byte, 0, 1024)}
-	w.Blank()
+	w.SkipSpace()
 	w.began = w.Next
 	w.value(p)
 	w.End()
@@ -46,7 +46,7 @@ func (p parts) prune(raw []byte) ([]byte, error) {
 	switch {
 	case w.kept > maxValues:
 		return nil, fmt.Errorf("it holds more than %d values where images are looked for", maxValues)
-	case w.Lost:
+	case w.Invalid:
 		return raw, nil
 	}
 	return w.out, nil
@@ -80,7 +80,7 @@ func (w *pruner) value(p parts) {
 func (w *pruner) whole() {
 	from, values := w.Next, w.Values
 	w.Skip()
-	if w.keep(w.Values - values); !w.Lost {
+	if w.keep(w.Values - values); !w.Invalid {
 		w.out = append(w.out, w.Text[from:w.Next]...)
 	}
 }
@@ -88,14 +88,14 @@ func (w *pruner) whole() {
 // keep counts values that are copied, and ends the scan above maxValues.
 func (w *pruner) keep(values int) {
 	w.kept += values
-	w.Lost = w.Lost || w.kept > maxValues
+	w.Invalid = w.Invalid || w.kept > maxValues
 }
 
 func (w *pruner) object(p parts) {
 	open := byte('{')
 	w.Members(func(key []byte) {
 		if bytes.IndexByte(key, '\\') >= 0 {
-			w.Lost, w.escaped = true, true
+			w.Invalid, w.escaped = true, true
 			return
 		}
 		inner, kept := p[string(key[1:len(key)-1])]
