@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// large is a repository of a hundred tags that three delegations have signed.
+// large returns a repository with a hundred tags that three delegations have signed.
 func large(b testing.TB) *virtual {
 	b.Helper()
 	v := newVirtual(b)
@@ -31,13 +31,13 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkRecheck is the cost of verifying a repository in full.
+// BenchmarkRecheck measures the full verification of a repository.
 func BenchmarkRecheck(b *testing.B) {
 	v := large(b)
 	r := v.root(v.config())
 	ev := mustFetch(b, r, nil)
 	cfg := v.config()
-	cfg.Roles = []Role{{Name: "qa", Threshold: 1}} // says what is so anyhow, and has it verified again
+	cfg.Roles = []Role{{Name: "qa", Threshold: 1}} // changes no result, but forces a verification
 	other := v.root(cfg)
 	for b.Loop() {
 		if _, err := other.Recheck(of(testGUN), ev); err != nil {
@@ -46,8 +46,7 @@ func BenchmarkRecheck(b *testing.B) {
 	}
 }
 
-// BenchmarkRevokeAnother is the cost of a revocation for a repository that knows nothing of the
-// key.
+// BenchmarkRevokeAnother measures a revocation for a repository that does not use the key.
 func BenchmarkRevokeAnother(b *testing.B) {
 	v := large(b)
 	ev := mustFetch(b, v.root(v.config()), nil)

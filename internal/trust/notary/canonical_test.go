@@ -62,13 +62,13 @@ func TestCanonicalRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := canonical([]byte(in)); err == nil {
-				t.Errorf("read as %s", got)
+				t.Errorf("got %s, want an error", got)
 			}
 		})
 	}
 }
 
-// Two spellings of one field are two fields: only the exact one is read.
+// Field names match exactly: another spelling is another field and is ignored.
 func TestFieldsAreReadByTheirExactName(t *testing.T) {
 	wantRoles(t, signedWith(t, func(v *virtual) {
 		v.roles["targets/qa"].mutate = func(signed m) {
@@ -80,7 +80,7 @@ func TestFieldsAreReadByTheirExactName(t *testing.T) {
 	}, nil), "ci one")
 }
 
-// FuzzCanonical holds the canonical form to that of a reader that builds a tree.
+// FuzzCanonical compares the canonical form with that of a reader that builds a tree.
 func FuzzCanonical(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":[1,"x\u0000\"",null,{"b":true}]}`, `"\ud800"`, `-1`, `[[]]`, "\"\xc3\x28\"", `"\ud800\u0041"`,
@@ -96,17 +96,17 @@ func FuzzCanonical(f *testing.F) {
 		got, err := canonical(data)
 		want, errReference := reference(data)
 		if (err == nil) != (errReference == nil) {
-			t.Fatalf("%q is read with error %v, and by the reference with %v", data, err, errReference)
+			t.Fatalf("canonical(%q): got error %v, want %v as of the reference", data, err, errReference)
 		}
 		if err == nil && !bytes.Equal(got, want) {
-			t.Errorf("%q is read as %q, and by the reference as %q", data, got, want)
+			t.Errorf("canonical(%q): got %q, want %q as of the reference", data, got, want)
 		}
 	})
 }
 
 var plainInteger = regexp.MustCompile(`^(0|-?[1-9][0-9]*)$`)
 
-// reference is the canonical form by way of encoding/json and a tree.
+// reference returns the canonical form by means of encoding/json and a tree.
 func reference(data []byte) ([]byte, error) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return nil, errors.New("not valid")
@@ -212,7 +212,7 @@ func FuzzEnvelope(f *testing.F) {
 		_, _ = decodeSnapshot(e.signed)
 		if _, err := e.verify(r, func(*publicKey) bool { return true }); err == nil &&
 			!bytes.Equal(e.signed, want.signed) {
-			t.Errorf("a signature verifies over another content: %q", data)
+			t.Errorf("got a valid signature over other content: %q", data)
 		}
 	})
 }
@@ -226,7 +226,7 @@ func FuzzParseKey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, keyType string, public []byte) {
 		k, err := parseKey(keyType, public)
 		if err == nil && (len(k.id) != 64 || len(k.canonical) != 64 || k.key == nil || k.verify("ecdsa", public, nil)) {
-			t.Errorf("parsed as %+v", k)
+			t.Errorf("got %+v, want a key with its IDs that accepts no empty signature", k)
 		}
 		_, _ = parsePEMKey(string(public))
 	})

@@ -18,8 +18,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// repeated returns elements, as many as have about size bytes together, with a comma between each
-// two.
+// repeated returns comma-separated elements of about size bytes in total.
 func repeated(size int, element func(i int) string) string {
 	var b strings.Builder
 	for i := 0; b.Len() < size; i++ {
@@ -31,8 +30,7 @@ func repeated(size int, element func(i int) string) string {
 	return b.String()
 }
 
-// bulky are parts of a signed file that are small for their bytes, or of a kind, where decoding
-// them costs much.
+// bulky returns parts of a signed file whose decoding costs much memory for their size.
 func bulky(size int) map[string]json.RawMessage {
 	hash := base64.StdEncoding.EncodeToString(make([]byte, 32))
 	return map[string]json.RawMessage{
@@ -60,8 +58,8 @@ func bulky(size int) map[string]json.RawMessage {
 	}
 }
 
-// Whatever a signer puts into a file of a delegation, verifying the repository allocates no more
-// than the budget is charged, garbage included. What is refused is a fault of the repository.
+// Whatever a signer writes into the file of a delegation: verification allocates no more memory,
+// garbage included, than its cost in the budget. A refused file is a fault of the repository.
 func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
 	const size = 256 << 10
 	for name, text := range bulky(size) {
@@ -72,7 +70,7 @@ func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
 			})
 		}
 	}
-	// What proves no role is kept too, for the words of a denial.
+	// Rejected targets are stored too, because denials report them.
 	for name, file := range map[string]string{
 		"targets": "targets", "releases": "targets/releases", "a key of two": "targets/qa",
 		"outside of the paths": "targets/ci",
@@ -89,8 +87,8 @@ func TestThreatVerifyingCostsNoMoreThanIsCharged(t *testing.T) {
 	}
 }
 
-// costs holds what it takes to verify a repository, with a field of one file replaced, to what it
-// is charged.
+// costs replaces a field of one file, verifies the repository, and compares the allocated memory
+// with the cost.
 func costs(t *testing.T, v *virtual, cfg Config, file, field string, text json.RawMessage) {
 	t.Helper()
 	v.roles[file].extra = map[string]json.RawMessage{field: text}
@@ -109,12 +107,12 @@ func costs(t *testing.T, v *virtual, cfg Config, file, field string, text json.R
 	_, err := r.recheck(saved)
 	runtime.ReadMemStats(&after)
 	took, charged := after.TotalAlloc-before.TotalAlloc, uint64(cost(saved.raw.size()))
-	t.Logf("%.1f bytes a byte, error %v", float64(took)/float64(saved.raw.size()), err)
+	t.Logf("%.1f bytes per byte, error %v", float64(took)/float64(saved.raw.size()), err)
 	if took > charged {
-		t.Errorf("took %d bytes for files of %d, and was charged %d", took, saved.raw.size(), charged)
+		t.Errorf("got %d bytes allocated for files of %d, want at most the cost of %d", took, saved.raw.size(), charged)
 	}
 	if err != nil && trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want none or TooLarge", err)
 	}
 }
 
@@ -130,7 +128,7 @@ func TestThreatTooManyValues(t *testing.T) {
 	wantRoles(t, signedWith(t, values(maxValues-1000), nil), "ci one", "qa one")
 }
 
-// Whoever may not have the cost of a repository has a fault of that repository alone.
+// A repository whose cost exceeds the budget is a fault of that repository alone.
 func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
@@ -138,7 +136,7 @@ func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 	cfg.Budget = budget.New(cost(12_000))
 	r := v.root(cfg)
 	if _, err := r.Recheck(of(testGUN), held); err != nil {
-		t.Errorf("got %v for a small repository", err)
+		t.Errorf("got %v for a small repository, want no error", err)
 	}
 	v.roles["targets/qa"].extra = map[string]json.RawMessage{
 		"x": json.RawMessage(`"` + strings.Repeat("a", 40_000) + `"`),
@@ -152,12 +150,11 @@ func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 // The largest repository that the bounds allow is verified within the default budget.
 func TestLargestRepositoryFitsTheBudget(t *testing.T) {
 	if most := cost(maxUnpackedSize); most > budget.Default {
-		t.Errorf("it costs %d bytes, and the budget has %d", most, budget.Default)
+		t.Errorf("got a cost of %d bytes, want at most the default budget of %d", most, budget.Default)
 	}
 }
 
-// bulkyRoots rotates the root so often, with so many bytes in each, that all of them are beyond the
-// bound.
+// bulkyRoots rotates the root so often, with such large files, that the chain exceeds its bound.
 func bulkyRoots(v *virtual) {
 	v.roles["root"].extra = map[string]json.RawMessage{
 		"x": json.RawMessage(`"` + strings.Repeat("a", maxChainSize/3) + `"`),
@@ -175,12 +172,12 @@ func TestThreatLongChainOfRoots(t *testing.T) {
 		_, err := r.Fetch(t.Context(), of(testGUN), base)
 		wantFault(t, err, v1alpha1.ReasonTooLarge, "root.json")
 		if asked := only(v.requests(), "root.json"); len(asked) > 4 {
-			t.Errorf("%s: %d roots are asked for: %s", name, len(asked), asked)
+			t.Errorf("%s: got requests for %d roots: %s", name, len(asked), asked)
 		}
 	}
 }
 
-// A root that does not follow from the one before ends the walk: none of the others is asked for.
+// A root that does not follow from the one before ends the chain: no other root is requested.
 func TestThreatRootsAreVerifiedStepByStep(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -196,10 +193,10 @@ func TestThreatRootsAreVerifiedStepByStep(t *testing.T) {
 	} {
 		v.requests()
 		if _, err := r.Fetch(t.Context(), of(testGUN), tt.held); err == nil {
-			t.Errorf("%s: the newest root is taken", name)
+			t.Errorf("%s: got the newest root accepted, want a fault", name)
 		}
 		if diff := cmp.Diff(tt.want, slices.Compact(only(v.requests(), "root.json"))); diff != "" {
-			t.Errorf("%s: roots asked for (-want +got):\n%s", name, diff)
+			t.Errorf("%s: requested roots (-want +got):\n%s", name, diff)
 		}
 	}
 }
@@ -222,7 +219,7 @@ func TestThreatDelegationsInTheThousands(t *testing.T) {
 	wantRoles(t, signedWith(t, listing(maxDelegations, maxPaths), nil))
 }
 
-// What was written down and could not be verified counts with what is held, too.
+// Evidence of a stored record that does not verify has a size too.
 func TestUnverifiedRecordHasASize(t *testing.T) {
 	v := newVirtual(t)
 	data := mustPack(t, v.root(v.config()), mustFetch(t, v.root(v.config()), nil))
@@ -231,11 +228,11 @@ func TestUnverifiedRecordHasASize(t *testing.T) {
 	ev, err := v.root(cfg).unpackOne(testGUN, data, nil)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 	if sized, ok := ev.(trust.Sized); !ok || sized.Size() < int64(len(data)) {
-		t.Errorf("%T of %d bytes has no such size", ev, len(data))
+		t.Errorf("got %T without a size, want at least %d bytes", ev, len(data))
 	}
 }
 
-// bulkyCertificate is a certificate of a name that says much in few bytes.
+// bulkyCertificate returns a key with a certificate that takes much memory for its size.
 func bulkyCertificate(t *testing.T, name string, usages int) *testKey {
 	t.Helper()
 	return newKey(t, "ecdsa-x509", name, func(c *x509.Certificate) {
@@ -262,16 +259,16 @@ func TestThreatBulkyCertificates(t *testing.T) {
 		_, err := decodeRoot(raw)
 		runtime.ReadMemStats(&after)
 		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(cost(len(raw))) {
-			t.Errorf("%d usages: took %d bytes for a root of %d, and is charged %d", usages, took, len(raw),
+			t.Errorf("%d usages: got %d bytes allocated for a root of %d, want at most the cost of %d", usages, took, len(raw),
 				cost(len(raw)))
 		}
 		if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {
-			t.Errorf("%d usages: got %v", usages, err)
+			t.Errorf("%d usages: got %v, want TooLarge", usages, err)
 		}
 	}
 	k := bulkyCertificate(t, testGUN, 60_000)
 	o := m{"keytype": k.keyType, "keyval": m{"private": nil, "public": base64.StdEncoding.EncodeToString(k.public)}}
 	if key, err := decodeKey(value(canonicalJSON(t, o))); key != nil || err != nil {
-		t.Errorf("a key of %d bytes is read as %v, %v", len(k.public), key, err)
+		t.Errorf("a key of %d bytes: got %v, %v, want none", len(k.public), key, err)
 	}
 }

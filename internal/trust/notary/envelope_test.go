@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The length and each hash that is given must match, whichever of them would do alone.
+// The length and every listed hash must match.
 func TestFileMetaCheck(t *testing.T) {
 	raw := []byte("content")
 	short, long := sha256.Sum256(raw), sha512.Sum512(raw)
@@ -27,7 +27,7 @@ func TestFileMetaCheck(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			if err := tt.meta.check(raw); (err == nil) != tt.ok {
-				t.Errorf("check = %v", err)
+				t.Errorf("got error %v, want ok %t", err, tt.ok)
 			}
 		})
 	}
@@ -52,7 +52,7 @@ func TestDecodeMetaRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			if meta, err := decodeMeta(v); err == nil {
-				t.Errorf("decoded as %+v", meta)
+				t.Errorf("got %+v, want an error", meta)
 			}
 		})
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// A role with a threshold holds for as long as that many of its distinct keys do.
+// A role with a threshold counts as long as that many of its distinct keys count.
 func TestRoleThresholdAndExpiry(t *testing.T) {
 	month := func(n int) time.Time { return testNow().AddDate(0, n, 0) }
 	v := newVirtual(t)
@@ -28,8 +28,8 @@ func TestRoleThresholdAndExpiry(t *testing.T) {
 	v.roles["targets/a"].expires = month(1)
 	v.delegate("targets/b", entry("one")).expires = month(2)
 	v.delegate("targets/c", entry("one")).expires = month(3)
-	v.delegate("targets/d", entry("one")).expires = month(12) // not beyond targets, which vouches for it
-	v.roles["targets/d"].keys = []*testKey{shared}            // a's key again
+	v.delegate("targets/d", entry("one")).expires = month(12) // later than targets, which limits it
+	v.roles["targets/d"].keys = []*testKey{shared}            // the same key as a
 	v.delegate("targets/e", entry("one")).expires = testNow() // expired
 	v.delegate("targets/f", entry("two"))
 	v.roles["targets/a"].targets["v2"] = entry("two")
@@ -51,11 +51,11 @@ func TestRoleThresholdAndExpiry(t *testing.T) {
 		"team-2 " + digestOf("one"): month(3), "team-3 " + digestOf("one"): month(2),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("team's statements (-want +got):\n%s", diff)
+		t.Errorf("statements of the teams (-want +got):\n%s", diff)
 	}
 }
 
-// Only what the configuration maps to targets is spoken by it.
+// The targets role counts only for a role that the configuration maps to it.
 func TestTargetsSpeaksOnlyWhereMapped(t *testing.T) {
 	admin := func(_ *virtual, c *Config) {
 		c.Roles = []Role{
@@ -65,12 +65,12 @@ func TestTargetsSpeaksOnlyWhereMapped(t *testing.T) {
 	}
 	change := func(v *virtual) {
 		v.roles["targets"].targets = m{"v1": entry("two")}
-		v.roles["targets/qa"].targets = m{"v1": entry("three")} // not qa's voice here
+		v.roles["targets/qa"].targets = m{"v1": entry("three")} // does not count for qa here
 	}
 	wantRoles(t, signedWith(t, change, admin), "admin two", "ci one", "qa one")
 }
 
-// The same digest under two lengths is not one signature for a threshold, and not two statements.
+// The same digest with two lengths does not count twice for a threshold, and is one statement.
 func TestLengthIsPartOfWhatIsSigned(t *testing.T) {
 	longer := entry("one")
 	longer["length"] = 4
@@ -96,19 +96,19 @@ func TestDigestIndex(t *testing.T) {
 		var got []string
 		for _, s := range ev.Statements("", digestOf(content)) {
 			if s.Digest != digestOf(content) {
-				t.Errorf("Digest(%s) returns a statement about %s", content, s.Digest)
+				t.Errorf("%s: got a statement about %s", content, s.Digest)
 			}
 			got = append(got, s.Role+" "+s.Tag)
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("Digest(%s) (-want +got):\n%s", content, diff)
+			t.Errorf("statements about %s (-want +got):\n%s", content, diff)
 		}
 	}
 	for _, tag := range []string{"v1", "v2", "latest"} {
 		got := ev.Statements(tag, "")
 		if !slices.IsSortedFunc(got,
 			func(a, b trust.Statement) int { return strings.Compare(a.Digest+a.Role, b.Digest+b.Role) }) {
-			t.Errorf("Tag(%s) is not sorted: %v", tag, got)
+			t.Errorf("tag %s: got %v, want them sorted", tag, got)
 		}
 	}
 }
@@ -164,7 +164,7 @@ func TestRecheck(t *testing.T) {
 	}
 	r := v.root(v.config())
 	if ev, err := r.Recheck(of(testGUN), trust.Unsigned{}); err != nil || ev != trust.Evidence(trust.Unsigned{}) {
-		t.Errorf("Recheck of an unsigned repository = %v, %v", ev, err)
+		t.Errorf("Recheck of an unsigned repository: got %v, %v, want it unchanged", ev, err)
 	}
 	_, err := r.Recheck(of("registry.example.com/acme/other"), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
@@ -172,7 +172,7 @@ func TestRecheck(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 }
 
-// A Root that did not verify what is held believes none of it unseen.
+// A Root verifies again the evidence of another Root.
 func TestFetchWithEvidenceOfAnotherRoot(t *testing.T) {
 	v := newVirtual(t)
 	held := mustFetch(t, v.root(v.config()), nil)
@@ -184,7 +184,7 @@ func TestFetchWithEvidenceOfAnotherRoot(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned)
 }
 
-// What is published between two requests of a first sight is read the second time.
+// A first fetch tries again if a publication happens between its requests.
 func TestFetchDuringPublication(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -200,7 +200,7 @@ func TestFetchDuringPublication(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
 }
 
-// One Root serves many repositories and callers at a time.
+// One Root serves many callers concurrently.
 func TestFetchConcurrently(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -238,7 +238,7 @@ func TestFetchCanceled(t *testing.T) {
 		ev, err := r.Fetch(ctx, of(testGUN), base)
 		wantFault(t, err, v1alpha1.ReasonUnreachable)
 		if ev != nil {
-			t.Errorf("an evidence without a request: %v", ev)
+			t.Errorf("got evidence %v without a request, want none", ev)
 		}
 	}
 }
@@ -246,7 +246,7 @@ func TestFetchCanceled(t *testing.T) {
 func TestProbe(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	v.serve["/v2/"] = notFound // in the words of the protocol
+	v.serve["/v2/"] = notFound // with the error code of the protocol
 	wantFault(t, r.Probe(t.Context(), ""), v1alpha1.ReasonUnexpectedAnswer, "spec.notary.server")
 	clear(v.serve)
 	if err := r.Probe(t.Context(), ""); err != nil {
@@ -258,7 +258,7 @@ func TestProbe(t *testing.T) {
 	wantFault(t, r.Probe(t.Context(), ""), v1alpha1.ReasonUnreachable)
 }
 
-// A thousand repositories of a hundred tags and three delegations must fit in 200 MiB, garbage
+// A thousand repositories with a hundred tags and three delegations must fit in 200 MiB, garbage
 // included.
 func TestMemory(t *testing.T) {
 	v := large(t)
@@ -272,10 +272,10 @@ func TestMemory(t *testing.T) {
 	each := (heap() - before) / n
 	t.Logf("%d bytes for each repository", each)
 	if limit := uint64(48 << 10); each > limit {
-		t.Errorf("a repository takes %d bytes, more than %d", each, limit)
+		t.Errorf("got %d bytes for each repository, want at most %d", each, limit)
 	}
 	if got := len(held[0].Statements("v1.2.7", "")); got != 3 {
-		t.Errorf("%d statements", got)
+		t.Errorf("got %d statements, want 3", got)
 	}
 	runtime.KeepAlive(held)
 }
@@ -294,6 +294,6 @@ func TestLookupAllocations(t *testing.T) {
 	ev := mustFetch(t, v.root(v.config()), nil)
 	digest := digestOf("one")
 	if n := testing.AllocsPerRun(100, func() { _, _ = ev.Statements("v1", ""), ev.Statements("", digest) }); n != 2 {
-		t.Errorf("%v allocations, want one for each lookup", n)
+		t.Errorf("got %v allocations, want one for each lookup", n)
 	}
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// feedServer answers for the change feed as the server does that keeps its records in memory.
+// feedServer serves the change feed as a server does that stores its records in memory.
 type feedServer struct {
 	httpGetter
 	records []record
-	answer  func() ([]byte, error) // in place of the records
+	answer  func() ([]byte, error) // overrides the records
 	asked   int
 }
 
@@ -48,7 +48,7 @@ func (s *feedServer) GetCatalog(_ context.Context, path string, query url.Values
 	return json.Marshal(map[string]any{"records": s.records[from:min(len(s.records), from+most)]})
 }
 
-// publish appends publications to repositories of a name each.
+// publish appends one publication for each repository.
 func (s *feedServer) publish(paths ...string) {
 	for _, p := range paths {
 		n := len(s.records) + 1
@@ -83,7 +83,7 @@ func TestFeed(t *testing.T) {
 	r := newFeed(t, s)
 	place := mustRead(t, r, nil)
 	if len(place.Repositories) > 0 {
-		t.Errorf("the newest names %v", place.Repositories)
+		t.Errorf("the newest records: got %v, want no repositories", place.Repositories)
 	}
 	follow := func(what string, want ...string) {
 		t.Helper()
@@ -95,10 +95,10 @@ func TestFeed(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 		if next.Cursor == nil {
-			t.Fatalf("%s: the place was lost", what)
+			t.Fatalf("%s: got no cursor", what)
 		}
 		if len(next.Cursor) > feedWindow+1 {
-			t.Errorf("%s: a cursor of %d records", what, len(next.Cursor)-1)
+			t.Errorf("%s: got a cursor of %d records", what, len(next.Cursor)-1)
 		}
 		place = next
 	}
@@ -115,18 +115,18 @@ func TestFeed(t *testing.T) {
 	s.publish("Acme/Upper", "acme/../b", "acme//f", "acme/e")
 	follow("names that are none of ours", "acme/e")
 
-	// A record that was numbered early and committed late.
+	// A record whose ID was assigned early and that was committed late.
 	at := len(s.records) - 3
 	late := record{ID: "late-1", GUN: "registry.example.com/acme/late", Version: 1}
 	s.records = slices.Insert(s.records, at, late)
 	follow("a record that came late", "acme/late")
 	if s.asked != 5*feedWindow+7 {
-		t.Errorf("%d requests, want one a reading", s.asked)
+		t.Errorf("got %d requests, want one for each reading", s.asked)
 	}
 }
 
-// A cursor is a place in one list. Where that has started anew, or has run on too far, it is lost,
-// never silently another place.
+// A cursor is a position in one feed. If the feed was reset or has too many new records, there is
+// no cursor, and never a wrong one.
 func TestFeedPlaceIsLost(t *testing.T) {
 	tests := map[string]func(s *feedServer){
 		"emptied":                func(s *feedServer) { s.records = nil },
@@ -150,11 +150,11 @@ func TestFeedPlaceIsLost(t *testing.T) {
 			r := newFeed(t, s)
 			place := mustRead(t, r, nil)
 			if mustRead(t, r, place.Cursor).Cursor == nil {
-				t.Fatal("the place is lost before anything has changed")
+				t.Fatal("got no cursor before anything has changed")
 			}
 			change(s)
 			if got := mustRead(t, r, place.Cursor); got.Cursor != nil {
-				t.Errorf("went on to %v", got)
+				t.Errorf("got %v, want no cursor", got)
 			}
 		})
 	}
@@ -166,7 +166,7 @@ func changed(records []record) {
 	}
 }
 
-// Whatever a server says in its list is bounded, and what makes no sense is a fault.
+// The feed of a server is bounded, and an invalid one is a fault.
 func TestThreatFeedMakesNoSense(t *testing.T) {
 	said := func(text string) func() ([]byte, error) {
 		return func() ([]byte, error) { return []byte(text), nil }
@@ -219,13 +219,13 @@ func TestThreatFeedMakesNoSense(t *testing.T) {
 			got, err := r.Changes(t.Context(), place.Cursor)
 			wantFault(t, err, tt.reason)
 			if len(got.Repositories) > 0 {
-				t.Errorf("names %v all the same", got.Repositories)
+				t.Errorf("got %v beside a fault, want none", got.Repositories)
 			}
 			_, err = r.Changes(t.Context(), nil)
 			wantFault(t, err, tt.reason)
 		})
 	}
-	t.Run("empty", func(t *testing.T) { // it would vouch for everything
+	t.Run("empty", func(t *testing.T) { // an empty feed would mark every repository as unchanged
 		for _, text := range []string{`{"count":0,"records":null}`, `{}`, `null`} {
 			_, err := newFeed(t, &feedServer{answer: said(text)}).Changes(t.Context(), nil)
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer)
@@ -245,7 +245,7 @@ func FuzzFeed(f *testing.F) {
 			got, err := r.Changes(t.Context(), after)
 			var fault *trust.Fault
 			if err != nil && !errors.As(err, &fault) {
-				t.Errorf("%v is no fault", err)
+				t.Errorf("got %v, want a fault", err)
 			}
 			if err != nil {
 				continue
@@ -256,7 +256,7 @@ func FuzzFeed(f *testing.F) {
 				}
 			}
 			if got.Cursor != nil && len(got.Cursor) > feedWindow+1 {
-				t.Errorf("a cursor of %d", len(got.Cursor))
+				t.Errorf("got a cursor of %d records, want none", len(got.Cursor))
 			}
 		}
 	})

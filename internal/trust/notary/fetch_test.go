@@ -23,31 +23,31 @@ func TestFetch(t *testing.T) {
 		{Digest: digestOf("one"), Tag: "v1", Role: "qa", Keys: keys("targets/qa"), NotAfter: end},
 	}
 	if diff := cmp.Diff(want, ev.Statements("v1", "")); diff != "" {
-		t.Errorf("Tag (-want +got):\n%s", diff)
+		t.Errorf("statements of the tag (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(want, ev.Statements("", digestOf("one"))); diff != "" {
-		t.Errorf("Digest (-want +got):\n%s", diff)
+		t.Errorf("statements of the digest (-want +got):\n%s", diff)
 	}
 	if got := len(ev.Statements("v2", "")) + len(ev.Statements("", digestOf("two"))); got != 0 {
-		t.Errorf("%d statements about what nobody signed", got)
+		t.Errorf("got %d statements about an unsigned tag and digest, want 0", got)
 	}
 	if at, file := ev.Expiry(); !at.Equal(v.roles["timestamp"].expires) || file != "timestamp.json" {
-		t.Errorf("Expiry = %s %s", at, file)
+		t.Errorf("Expiry: got %s %s", at, file)
 	}
 }
 
-// A cold fetch asks for four files and the delegations, and nothing below the timestamp otherwise
-// than by hash.
+// A first fetch requests four files and the delegations. It requests files below the timestamp only
+// by hash.
 func TestFetchColdRequests(t *testing.T) {
 	v := newVirtual(t)
 	mustFetch(t, v.root(v.config()), nil)
 	got := v.requests()
 	if len(got) != 6 {
-		t.Fatalf("%d requests, want 4 and one for each of 2 delegations: %q", len(got), got)
+		t.Fatalf("got %d requests, want 4 and one for each of 2 delegations: %q", len(got), got)
 	}
 	for _, name := range got {
 		if name != "root.json" && name != "timestamp.json" && strings.Count(name, ".") != 2 {
-			t.Errorf("%s is asked for without its hash", name)
+			t.Errorf("got a request for %s without its hash", name)
 		}
 	}
 }
@@ -58,7 +58,7 @@ func TestFetchUnchanged(t *testing.T) {
 	held := mustFetch(t, r, nil)
 	v.requests()
 	if again := mustFetch(t, r, held); again != held {
-		t.Error("another evidence for an unchanged repository")
+		t.Error("got other evidence for an unchanged repository")
 	}
 	if diff := cmp.Diff([]string{"timestamp.json"}, v.requests()); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
@@ -80,7 +80,7 @@ func TestFetchChanged(t *testing.T) {
 		t.Errorf("signed (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(held, "v1")); diff != "" {
-		t.Errorf("evidence held has changed (-want +got):\n%s", diff)
+		t.Errorf("the earlier evidence has changed (-want +got):\n%s", diff)
 	}
 	var asked []string
 	for _, name := range v.requests() {
@@ -99,10 +99,10 @@ func TestFetchUnsigned(t *testing.T) {
 	v.serve["root"], v.serve["timestamp"] = notFound, notFound
 	ev := mustFetch(t, r, nil)
 	if _, ok := ev.(trust.Unsigned); !ok {
-		t.Fatalf("got %T for a repository without metadata", ev)
+		t.Fatalf("got %T for a repository without metadata, want Unsigned", ev)
 	}
 	if again := mustFetch(t, r, ev); again != ev {
-		t.Error("another evidence for a repository that is still without metadata")
+		t.Error("got other evidence for a repository that is still without metadata")
 	}
 	clear(v.serve)
 	if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(mustFetch(t, r, ev), "v1")); diff != "" {
@@ -110,7 +110,7 @@ func TestFetchUnsigned(t *testing.T) {
 	}
 }
 
-// A repository that was signed before cannot become unsigned by a server that has lost its files.
+// A repository that was signed before does not become unsigned when the server loses its files.
 func TestFetchSignedBeforeAndGone(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -120,7 +120,7 @@ func TestFetchSignedBeforeAndGone(t *testing.T) {
 	}
 	_, err := r.Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataMissing, testGUN, "timestamp.json")
-	// Nor under a Root that does not accept what is held.
+	// The same holds for a Root that does not accept the earlier evidence.
 	other := v.config()
 	other.RootKeys = []PEM{{Field: "x", Data: string(newKey(t, "ecdsa", "").bare)}}
 	_, err = v.root(other).Fetch(t.Context(), of(testGUN), held)

@@ -7,7 +7,7 @@ func TestLineEndsAfterCredentials(t *testing.T) {
 		"pw": "pw", "pw\n": "pw", "pw\r\n": "pw", "p\nw\n": "p\nw", " pw ": " pw ",
 	} {
 		if got := oneLine(value); got != want {
-			t.Errorf("%q is read as %q, want %q", value, got, want)
+			t.Errorf("oneLine(%q): got %q, want %q", value, got, want)
 		}
 	}
 }

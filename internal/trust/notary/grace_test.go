@@ -9,17 +9,17 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// graceful returns a config with a grace of two days whose clock shows what now points to.
+// graceful returns a config with a grace of two days. Its clock returns the time at now.
 func (v *virtual) graceful(now *time.Time) Config {
 	cfg := v.config()
 	cfg.ExpiredGrace, cfg.Clock = 48*time.Hour, func() time.Time { return *now }
 	return cfg
 }
 
-// A grace is for what was verified before it expired. The server gains nothing by it.
+// The grace is only for evidence that was verified before it expired, not for fetched files.
 func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 	for _, role := range []string{"root", "timestamp", "snapshot", "targets"} {
-		t.Run(role+" expired at first sight", func(t *testing.T) {
+		t.Run(role+" expired at the first fetch", func(t *testing.T) {
 			v := newVirtual(t)
 			v.role(role).expires = testNow().Add(time.Hour)
 			if role == "root" {
@@ -44,7 +44,7 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 		})
 	}
-	t.Run("the same that is held, expired", func(t *testing.T) {
+	t.Run("the known files, expired", func(t *testing.T) {
 		v := newVirtual(t)
 		now := testNow()
 		r := v.root(v.graceful(&now))
@@ -55,8 +55,8 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 	})
 }
 
-// Read back or verified anew, what has expired since passes within the grace, with its expiry as it
-// is.
+// Evidence that has expired since verifies again within the grace, also from a record. Its expiry
+// is unchanged.
 func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 	v := newVirtual(t)
 	now := testNow()
@@ -75,7 +75,7 @@ func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 			}
 			wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
 			if at, file := ev.Expiry(); !at.Equal(testNow().AddDate(0, 0, 14)) || file != "timestamp.json" {
-				t.Errorf("expires at %s by %s", at, file)
+				t.Errorf("got expiry %s of %s", at, file)
 			}
 			without := v.graceful(&now)
 			without.ExpiredGrace = 0
@@ -88,7 +88,7 @@ func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 				revoked := v.graceful(&now)
 				revoked.RevokedKeys = []string{key.canonical}
 				if ev, err = check(revoked); err == nil {
-					t.Errorf("the revoked %s key counts in grace", who)
+					t.Errorf("got a revoked %s key that counts in grace", who)
 				}
 				proves(t, ev)
 			}
@@ -106,7 +106,7 @@ func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 	}
 }
 
-// A delegation that had expired when it was first seen is revived by no grace, not even after a
+// A delegation that was expired when it was first seen never counts by the grace, not even after a
 // restart.
 func TestThreatGraceRevivesNoDelegation(t *testing.T) {
 	v := newVirtual(t)
@@ -120,7 +120,7 @@ func TestThreatGraceRevivesNoDelegation(t *testing.T) {
 	data := mustPack(t, r, held)
 	now = testNow().Add(2 * time.Hour)
 	back := mustUnpack(t, v.root(v.graceful(&now)), data, nil)
-	wantRoles(t, signedBy(back, "v1"), "ci one") // with its expiry, which the decision judges
+	wantRoles(t, signedBy(back, "v1"), "ci one") // with its expiry, which the decision checks
 	again, err := v.root(v.graceful(&now)).Recheck(of(testGUN), back)
 	if err != nil {
 		t.Fatal(err)
@@ -135,12 +135,12 @@ func TestFilesAndTheirExpiry(t *testing.T) {
 	v.publish()
 	dated, ok := mustFetch(t, v.root(v.config()), nil).(trust.Dated)
 	if !ok {
-		t.Fatal("the evidence does not know when its files expire")
+		t.Fatal("got evidence without the expiry of its files")
 	}
 	year := testNow().AddDate(1, 0, 0)
 	got := dated.Files()
 	want := []trust.File{
-		got[0], // the root ends with its certificate
+		got[0], // the root expires with its certificate
 		{Name: "timestamp.json", Kind: "timestamp", NotAfter: testNow().AddDate(0, 0, 14), Unattended: true},
 		{Name: "snapshot.json", Kind: "snapshot", NotAfter: year},
 		{Name: "targets.json", Kind: "targets", NotAfter: year},
@@ -152,6 +152,6 @@ func TestFilesAndTheirExpiry(t *testing.T) {
 			a.Kind == b.Kind
 	}
 	if got[0].Name != "root.json" || got[0].NotAfter.IsZero() || !slices.EqualFunc(got, want, same) {
-		t.Errorf("files %v, want %v", got, want)
+		t.Errorf("got files %v, want %v", got, want)
 	}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// Every type of key with every method it knows, as the key of every role; of the root, where it has
-// a certificate.
+// Every key type with each of its methods, as the key of every role; for root only with a
+// certificate.
 func TestKeyTypesAndMethods(t *testing.T) {
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
@@ -58,14 +58,14 @@ func TestKeyTypesAndMethods(t *testing.T) {
 				ev := mustFetch(t, v.root(v.config()), nil)
 				wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
 				if got := ev.Statements("v1", "")[0].Keys; !slices.Equal(got, []string{key.canonical}) {
-					t.Errorf("signed by %v, want the canonical ID %s", got, key.canonical)
+					t.Errorf("got signers %v, want the canonical ID %s", got, key.canonical)
 				}
 			})
 		}
 	}
 }
 
-// No method verifies for another type of key, another message, or a signature of another length.
+// No method verifies with another key type, another message, or a signature of another length.
 func TestSignatureRefused(t *testing.T) {
 	message := []byte("message")
 	for _, keyType := range []string{"ecdsa", "rsa", "ed25519"} {
@@ -76,19 +76,19 @@ func TestSignatureRefused(t *testing.T) {
 		}
 		sig := k.sign(t, message)
 		if !parsed.verify(k.method, message, sig) {
-			t.Fatalf("%s: a good signature is refused", keyType)
+			t.Fatalf("%s: got a valid signature refused", keyType)
 		}
 		for _, method := range []string{"", "none", "ecdsa", "eddsa", "rsapss", "rsapkcs1v15", "RSAPSS"} {
 			if method != k.method && parsed.verify(method, message, sig) {
-				t.Errorf("%s: a signature by %s verifies as %q", keyType, k.method, method)
+				t.Errorf("%s: got a signature by %s that verifies as %q", keyType, k.method, method)
 			}
 		}
 		if parsed.verify(k.method, []byte("massage"), sig) || parsed.verify(k.method, message, sig[1:]) ||
 			parsed.verify(k.method, message, append(sig, 0)) || parsed.verify(k.method, message, nil) {
-			t.Errorf("%s: a bad signature verifies", keyType)
+			t.Errorf("%s: got a wrong signature that verifies", keyType)
 		}
 		if half := len(sig) / 2; parsed.verify(k.method, message, slices.Concat(sig[:half], []byte{0}, sig[half:])) {
-			t.Errorf("%s: a padded signature verifies", keyType)
+			t.Errorf("%s: got a padded signature that verifies", keyType)
 		}
 	}
 }
@@ -128,12 +128,11 @@ func TestParseKeyRefused(t *testing.T) {
 	}
 }
 
-// A key whose ID is not its own counts for nothing, and neither does one that only its file's
-// signatures name.
+// A key listed under another ID never counts, and neither does a key that only the signatures name.
 func TestKeyUnderAnotherID(t *testing.T) {
 	wantRoles(t, signedWith(t, func(v *virtual) {
 		stranger := newKey(t, "ecdsa", "")
-		stranger.id = v.roles["targets/qa"].keys[0].id // lists the stranger's key under the ID of qa's
+		stranger.id = v.roles["targets/qa"].keys[0].id // lists another key under the ID of qa's key
 		v.roles["targets/qa"].keys = []*testKey{stranger}
 	}, nil), "ci one")
 }
@@ -234,12 +233,12 @@ func TestConfig(t *testing.T) {
 	want := []string{good.canonical, certified.canonical}
 	slices.Sort(want)
 	if got := r.Fingerprints(); !slices.Equal(got, want) {
-		t.Errorf("Fingerprints = %v, want %v", got, want)
+		t.Errorf("Fingerprints: got %v, want %v", got, want)
 	}
 }
 
-// The file of a key may hold the chain of its certificate. The leaf alone is pinned, and a CA never
-// by mistake.
+// The file of a key may contain its certificate chain. Only the leaf is pinned, and never a CA by
+// mistake.
 func TestKeyFileWithAChain(t *testing.T) {
 	ca, err := tlstest.NewCA("CA")
 	if err != nil {
@@ -266,7 +265,7 @@ func TestKeyFileWithAChain(t *testing.T) {
 		"unreadable": {string(leaf.CertPEM) + string(tlstest.OddCertificate(ca.PEM)), "certificate 2"},
 	} {
 		if k, err := parsePEMKey(c.file); k != nil || err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, %v, want %q", name, k, err, c.want)
+			t.Errorf("%s: got %v, %v, want %q", name, k, err, c.want)
 		}
 	}
 	r, err := New(
@@ -277,11 +276,11 @@ func TestKeyFileWithAChain(t *testing.T) {
 	if notes := r.Notes(); len(r.Fingerprints()) != 1 || len(notes) != 2 ||
 		!strings.Contains(notes[0], "not a CA certificate") ||
 		!strings.Contains(notes[1], "negative serial number") {
-		t.Errorf("pinned to %v, notes %q", r.Fingerprints(), notes)
+		t.Errorf("got pins %v and notes %q", r.Fingerprints(), notes)
 	}
 }
 
-// A signature that is there and not over the file is said to be that.
+// A message names a signature that is not over the file.
 func TestSignatureOverOtherBytesIsNamed(t *testing.T) {
 	v := newVirtual(t)
 	k, err := parsePEMKey(string(v.roles["targets/qa"].keys[0].bare))

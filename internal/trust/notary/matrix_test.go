@@ -16,14 +16,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// What a cell of the matrix expects, besides the reason of a fault.
+// Results that a cell of the matrix can expect, besides the reason of a fault.
 const (
 	signed    = "signed by ci and qa"
 	notSigned = "signed by ci only"
 )
 
-// mutation damages one role's file. It says what is expected of the top-level roles and of the
-// delegation, on first sight and with metadata held; exceptions override both, by role and state.
+// mutation damages the file of one role. It has the expected results for top-level roles and for
+// the delegation, in a first fetch and in a refresh. Exceptions override both, by role and state.
 type mutation struct {
 	apply      func(v *virtual, role string)
 	top        string
@@ -50,16 +50,16 @@ func mutations() map[string]mutation {
 			r := v.role(role)
 			r.signers, r.keys, r.threshold = r.keys, append(r.keys, newRootKey(v.t)), 2
 			if role == "root" {
-				return // bumped already
+				return // version already raised
 			}
-			v.bump("root", "targets") // who list it
+			v.bump("root", "targets") // the files that list it
 		}},
 		"expired": {top: v1alpha1.ReasonMetadataExpired, delegation: notSigned, apply: func(v *virtual, role string) {
 			v.role(role).expires = testNow().Add(-time.Second)
 		}},
 		"lower version": {top: v1alpha1.ReasonRollback, delegation: v1alpha1.ReasonRollback,
 			apply: func(v *virtual, role string) { v.role(role).version = 4 },
-			exceptions: map[string]string{ // nothing to compare with
+			exceptions: map[string]string{ // no seen version to compare with
 				"root cold": signed, "timestamp cold": signed, "snapshot cold": signed, "targets cold": signed,
 				"targets/qa cold": signed,
 			}},
@@ -81,7 +81,7 @@ func mutations() map[string]mutation {
 					_, _ = w.Write(append(bytes.Clone(v.current[role]), '\n'))
 				}
 			},
-			exceptions: map[string]string{ // the length of root.json is known only once the snapshot is
+			exceptions: map[string]string{ // only the snapshot lists the length of root.json
 				"root cold": invalid, "root held": invalid, "timestamp cold": signed, "timestamp held": signed,
 			}},
 		"404": {top: v1alpha1.ReasonMetadataMissing, delegation: v1alpha1.ReasonMetadataMissing,
@@ -101,7 +101,7 @@ func mutations() map[string]mutation {
 	}
 }
 
-// serveResigned serves another valid file of the same length: the same content under another
+// serveResigned serves another valid file of the same length: the same content with another
 // signature.
 func (v *virtual) serveResigned(role string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
@@ -147,11 +147,11 @@ func slow(w http.ResponseWriter, r *http.Request) {
 	<-r.Context().Done()
 }
 
-// isSlow is the header of an answer that never ends.
+// isSlow is the header of a response that never ends.
 const isSlow = "X-Slow"
 
-// impatient runs out of time for an answer that never ends, once that has begun. All that is asked
-// for beside it may take the time that it takes on a busy machine.
+// impatient times out on a response that never ends, once it has begun. Other requests may take as
+// long as they need on a busy machine.
 type impatient struct{}
 
 // RoundTrip implements http.RoundTripper.
@@ -164,9 +164,9 @@ func (impatient) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// TestMutationMatrix damages each file in each way, on first sight and with metadata held. Each
-// cell is a verdict or a fault of the right class; what is held answers as before, and is replaced
-// once the server is mended.
+// TestMutationMatrix damages each file in each way, in a first fetch and in a refresh. Each cell
+// expects a verdict or a fault with its reason. The earlier evidence answers as before, and is
+// replaced once the server is repaired.
 func TestMutationMatrix(t *testing.T) {
 	for name, mut := range mutations() {
 		for _, role := range []string{"root", "timestamp", "snapshot", "targets", "targets/qa"} {
@@ -202,7 +202,7 @@ func checkMutation(t *testing.T, mut mutation, role string, warm bool, want stri
 		r.version = 7
 	}
 	if role == "root" || !warm {
-		v.roles["root"].version = 6 // the next: roots are followed one by one
+		v.roles["root"].version = 6 // the next version: roots are verified one by one
 	} else {
 		v.roles["root"].version = 5
 	}
@@ -225,28 +225,28 @@ func checkMutation(t *testing.T, mut mutation, role string, warm bool, want stri
 	default:
 		wantFault(t, err, want, testGUN, role)
 		if ev != nil {
-			t.Errorf("an evidence beside a fault: %v", ev)
+			t.Errorf("got evidence %v beside a fault", ev)
 		}
 	}
 	if !warm {
 		return
 	}
 	if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(held, "v1")); diff != "" {
-		t.Errorf("what is held has changed (-want +got):\n%s", diff)
+		t.Errorf("the earlier evidence has changed (-want +got):\n%s", diff)
 	}
-	v.mend(role, clean)
+	v.repair(role, clean)
 	if got := mustFetch(t, r, held); got == held {
-		t.Error("the mended repository was not read")
+		t.Error("got no new evidence of the repaired repository")
 	} else if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(got, "v1")); diff != "" {
-		t.Errorf("signed after mending (-want +got):\n%s", diff)
+		t.Errorf("signed after the repair (-want +got):\n%s", diff)
 	}
 }
 
-// mend undoes a mutation and publishes the next versions.
-func (v *virtual) mend(role string, clean vrole) {
+// repair undoes a mutation and publishes the next versions.
+func (v *virtual) repair(role string, clean vrole) {
 	v.mu.Lock()
 	clear(v.serve)
-	delete(v.files, "6.root.json") // where there is one, it never became the root in use
+	delete(v.files, "6.root.json") // this root was never accepted
 	v.mu.Unlock()
 	*v.roles[role] = clean
 	for _, r := range v.roles {
