@@ -259,7 +259,8 @@ func TestThreatBulkyCertificates(t *testing.T) {
 		_, err := decodeRoot(raw)
 		runtime.ReadMemStats(&after)
 		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(cost(len(raw))) {
-			t.Errorf("%d usages: got %d bytes allocated for a root of %d, want at most the cost of %d", usages, took, len(raw),
+			t.Errorf("%d usages: got %d bytes allocated for a root of %d, want at most the cost of %d", usages, took,
+				len(raw),
 				cost(len(raw)))
 		}
 		if trust.AsFault(err, "").Reason != v1alpha1.ReasonTooLarge {

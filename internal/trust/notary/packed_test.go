@@ -20,7 +20,7 @@ func mustPack(t testing.TB, r *Root, ev trust.Evidence) []byte {
 	t.Helper()
 	data, err := r.packOne(ev)
 	if err != nil || len(data) == 0 {
-		t.Fatalf("Pack gives %d bytes, %v", len(data), err)
+		t.Fatalf("Pack: got %d bytes, %v", len(data), err)
 	}
 	return data
 }
@@ -34,8 +34,8 @@ func mustUnpack(t testing.TB, r *Root, data []byte, held trust.Evidence) trust.E
 	return ev
 }
 
-// What was written down says the same after a restart, without a request, and goes on being
-// refreshed by one.
+// After a restart, stored evidence has the same statements without a request, and a refresh takes
+// one request.
 func TestPackedIsReadBack(t *testing.T) {
 	v := newVirtual(t)
 	first := v.root(v.config())
@@ -43,38 +43,38 @@ func TestPackedIsReadBack(t *testing.T) {
 	data := mustPack(t, first, fetched)
 
 	r := v.root(v.config())
-	v.requests() // those so far
+	v.requests() // drop the requests so far
 	ev := mustUnpack(t, r, data, nil)
 	if got := v.requests(); len(got) > 0 {
-		t.Errorf("Unpack asks for %q", got)
+		t.Errorf("Unpack: got requests for %q, want none", got)
 	}
 	if diff := cmp.Diff(fetched.Statements("v1", ""), ev.Statements("v1", "")); diff != "" {
 		t.Errorf("statements (-fetched +read back):\n%s", diff)
 	}
 	at, file := fetched.Expiry()
 	if again, fileAgain := ev.Expiry(); !again.Equal(at) || fileAgain != file {
-		t.Errorf("expires %v by %s, want %v by %s", again, fileAgain, at, file)
+		t.Errorf("got expiry %v of %s, want %v of %s", again, fileAgain, at, file)
 	}
 	if again := mustPack(t, r, ev); !bytes.Equal(again, data) {
-		t.Error("what was read back is written down otherwise, so it would be written for ever")
+		t.Error("got another record of evidence that was read from one: it would be written again and again")
 	}
 	if next := mustFetch(t, r, ev); next != ev {
-		t.Error("a refresh that finds nothing new gives other evidence")
+		t.Error("got other evidence of a refresh without news")
 	}
 	if got := v.requests(); len(got) != 1 {
-		t.Errorf("that refresh asks for %q, want the timestamp alone", got)
+		t.Errorf("got requests for %q, want the timestamp alone", got)
 	}
 	if same := mustUnpack(t, r, data, ev); same != ev {
-		t.Error("what is held already gives other evidence")
+		t.Error("got other evidence of a record that adds nothing")
 	}
 	for name, held := range map[string]trust.Evidence{"nothing": nil, "no signatures": trust.Unsigned{}} {
 		if data, err := r.packOne(held); data != nil || err != nil {
-			t.Errorf("%s is written down: %q, %v", name, data, err)
+			t.Errorf("%s: got record %q, %v, want none", name, data, err)
 		}
 	}
 }
 
-// Nothing that was written down counts unless it verifies from the pinned root, as it stands now.
+// A stored record counts only if it verifies from the root as it is pinned now.
 func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 	tests := map[string]struct {
 		edit   func(v *virtual, c *Config)
@@ -134,16 +134,16 @@ func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 	})
 }
 
-// proves wants evidence that came with a fault to say nothing.
+// proves fails if evidence that came with a fault has statements.
 func proves(t *testing.T, ev trust.Evidence) {
 	t.Helper()
 	if ev != nil && (len(ev.Statements("v1", "")) > 0 || len(ev.Statements("", digestOf("one"))) > 0) {
-		t.Errorf("what failed says %v", ev.Statements("v1", ""))
+		t.Errorf("got statements %v beside a fault, want none", ev.Statements("v1", ""))
 	}
 }
 
-// What was seen before a restart binds the server after it, whether what was written down can still
-// be used or not.
+// Versions that were seen before a restart bound the server after it, whether or not the record
+// verifies.
 func TestThreatRollbackAcrossARestart(t *testing.T) {
 	later := func(c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } }
 	for name, edit := range map[string]func(*Config){"current": func(*Config) {}, "expired": later} {
@@ -158,13 +158,13 @@ func TestThreatRollbackAcrossARestart(t *testing.T) {
 				r = v.root(cfg)
 				held, _ := r.unpackOne(testGUN, data, nil)
 				if held == nil {
-					t.Fatal("the versions seen are lost")
+					t.Fatal("got an older version accepted, want the seen versions kept")
 				}
 				v.roles["timestamp"].expires = testNow().AddDate(0, 1, 0)
 				v.bump("timestamp", "snapshot", "targets", "targets/qa")
 				v.roles[role].version -= 2
 				v.publish()
-				// it would be accepted at first sight
+				// A first fetch would accept it.
 				wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
 				_, err := r.Fetch(t.Context(), of(testGUN), held)
 				wantFault(t, err, v1alpha1.ReasonRollback, role+".json")
@@ -173,7 +173,7 @@ func TestThreatRollbackAcrossARestart(t *testing.T) {
 	}
 }
 
-// A replica that has seen less is raised by what another has written down, and never lowered.
+// The record of another replica raises the versions of a replica, and never lowers them.
 func TestThreatRollbackOnAnotherReplica(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -190,20 +190,20 @@ func TestThreatRollbackOnAnotherReplica(t *testing.T) {
 		"qa two")
 	held := mustUnpack(t, other, newerData, nil)
 	if got := mustUnpack(t, other, oldData, held); got != held {
-		t.Error("older data changes what is held")
+		t.Error("got other evidence of an older record")
 	}
 
-	// The two have seen different halves: neither half may fall.
+	// Each replica has seen one half of the versions. Neither half may be lost.
 	v.bump("timestamp", "snapshot")
 	v.roles["targets/qa"].version--
 	v.roles["targets/qa"].targets = m{"v1": entry("one")}
 	v.publish()
-	forked := mustFetch(t, other, mustUnpack(t, other, oldData, nil)) // a later snapshot, and qa's older file
+	forked := mustFetch(t, other, mustUnpack(t, other, oldData, nil)) // a later snapshot with the older file of qa
 	wantRoles(t, signedBy(forked, "v1"), "ci one", "qa one")
 	both, err := other.unpackOne(testGUN, newerData, forked)
 	wantFault(t, err, v1alpha1.ReasonRollback)
 	if both == nil {
-		t.Fatal("what was seen elsewhere is lost")
+		t.Fatal("got an older version accepted that another replica has seen replaced")
 	}
 	proves(t, both)
 	_, err = other.Fetch(t.Context(), of(testGUN), both)
@@ -214,8 +214,8 @@ func TestThreatRollbackOnAnotherReplica(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, other, both), "v1"), "ci one", "qa one")
 }
 
-// Whoever can write records, and has the signing server too, has nothing accepted that is older
-// than what a replica has seen.
+// An attacker who writes records and controls the signing server cannot make a replica accept older
+// versions than it has seen.
 func TestThreatForgedRecordLowersNothing(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -290,8 +290,8 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 	})
 }
 
-// Keys that were all replaced start a role's versions anew, on replicas that have not seen that as
-// well.
+// If all keys of a role were replaced, its versions start again, also on replicas that have not
+// seen the replacement.
 func TestReplacedKeysReachAnotherReplica(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -308,14 +308,15 @@ func TestReplacedKeysReachAnotherReplica(t *testing.T) {
 	got := mustUnpack(t, other, mended, mustUnpack(t, other, data, nil))
 	wantRoles(t, signedBy(got, "v1"), "ci one", "qa one")
 	if same := mustUnpack(t, other, data, got); same != got {
-		t.Error("what was seen under the keys before comes back")
+		t.Error("got the seen versions of the replaced keys back")
 	}
 	v.bump("timestamp", "snapshot")
 	v.publish()
 	mustFetch(t, other, got)
 }
 
-// A delegation that was withdrawn on the leader is no rollback on a replica that still has it.
+// A removed delegation that the leader has seen is no rollback on a replica that still has the
+// delegation.
 func TestWithdrawnDelegationReachesAnotherReplica(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -329,14 +330,14 @@ func TestWithdrawnDelegationReachesAnotherReplica(t *testing.T) {
 	got := mustUnpack(t, other, mustPack(t, r, withdrawn), mustUnpack(t, other, data, nil))
 	wantRoles(t, signedBy(got, "v1"), "ci one")
 	if same := mustUnpack(t, other, data, got); same != got {
-		t.Error("the older of the two changes what is held")
+		t.Error("got other evidence of the older record")
 	}
 	v.bump("timestamp", "snapshot")
 	v.publish()
 	wantRoles(t, signedBy(mustFetch(t, other, got), "v1"), "ci one")
 }
 
-// Damaged data is a fault, and takes nothing from what is held.
+// A damaged record is a fault, and does not change the earlier evidence.
 func TestThreatDamagedPackIsAFault(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -348,7 +349,7 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 	line := bytes.IndexByte(data, '\n')
 	replaced := func(from, to string) []byte {
 		if !bytes.Contains(data, []byte(from)) {
-			t.Fatalf("there is no %q in what is written down", from)
+			t.Fatalf("got a record without %q", from)
 		}
 		return bytes.Replace(data, []byte(from), []byte(to), 1)
 	}
@@ -369,13 +370,13 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 			wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 			proves(t, ev)
 			if ev, err := r.unpackOne(testGUN, spoilt, held); ev != nil && ev != held {
-				t.Errorf("it takes the place of what is held: %v, %v", ev, err)
+				t.Errorf("got %v, %v, want a fault and no evidence", ev, err)
 			}
 		})
 	}
 }
 
-// A header is not decoded that would take fifty times its size.
+// A header that would take fifty times its size in memory is not decoded.
 func TestThreatHeaderOfManyValues(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -413,7 +414,7 @@ func FuzzUnpack(f *testing.F) {
 		if err != nil {
 			proves(t, ev)
 		} else if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(ev, "v1")); diff != "" {
-			t.Errorf("it is accepted and says (-want +got):\n%s", diff)
+			t.Errorf("accepted, with statements (-want +got):\n%s", diff)
 		}
 		joined, err := r.unpackOne(testGUN, data, held)
 		if joined == nil {
@@ -421,7 +422,7 @@ func FuzzUnpack(f *testing.F) {
 		}
 		for name, f := range held.(*evidence).seen {
 			if got := joined.(*evidence).seen[name]; err == nil && got.version < f.version {
-				t.Errorf("%s is lowered from %d to %d", name, f.version, got.version)
+				t.Errorf("%s: got version %d lowered to %d", name, f.version, got.version)
 			}
 		}
 	})

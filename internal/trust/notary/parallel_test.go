@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// meet makes the requests for some roles wait for each other: they are answered only if they are
-// under way together.
+// meet makes the requests for some roles wait for each other: they are answered only if they are in
+// flight together.
 func (v *virtual) meet(roles ...string) {
 	var wg sync.WaitGroup
 	wg.Add(len(roles))
@@ -29,8 +29,8 @@ func (v *virtual) meet(roles ...string) {
 	}
 }
 
-// First sight takes three round trips: root with timestamp, the snapshot, targets with every
-// delegation.
+// A first fetch takes three round trips: root with timestamp, then the snapshot, then targets with
+// every delegation.
 func TestFetchColdRoundTrips(t *testing.T) {
 	v := newVirtual(t)
 	v.meet("root", "timestamp")
@@ -38,7 +38,7 @@ func TestFetchColdRoundTrips(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, v.root(v.config()), nil), "v1"), "ci one", "qa one")
 }
 
-// A fault ends the requests beside it: this test would not end otherwise.
+// A fault cancels the other requests: otherwise this test would not end.
 func TestFetchStopsAtTheFirstFault(t *testing.T) {
 	broken := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
 	for _, pair := range [][2]string{
@@ -51,7 +51,7 @@ func TestFetchStopsAtTheFirstFault(t *testing.T) {
 	}
 }
 
-// Where only a sha512 is signed the file is asked for by its plain name, and held against that
+// If only a sha512 is signed, the file is requested by its plain name and checked against that
 // hash.
 func TestFetchWithoutSHA256(t *testing.T) {
 	v := newVirtual(t)
@@ -64,7 +64,7 @@ func TestFetchWithoutSHA256(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
 	for _, name := range v.requests() {
 		if strings.Count(name, ".") != 1 {
-			t.Errorf("asked for %s", name)
+			t.Errorf("got a request for %s", name)
 		}
 	}
 	v.serve["targets/qa"] = v.serveResigned("targets/qa")
@@ -72,8 +72,8 @@ func TestFetchWithoutSHA256(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "targets/qa", "sha512")
 }
 
-// A publication of which only the timestamp is there yet is a fault: of what is held nothing is
-// lost, and the next fetch finds it.
+// A publication of which the server has only the timestamp is a fault. The earlier evidence is
+// unchanged, and the next fetch succeeds.
 func TestHalfWrittenPublication(t *testing.T) {
 	for name, wanting := range map[string]struct {
 		role   string
@@ -103,11 +103,11 @@ func TestHalfWrittenPublication(t *testing.T) {
 				wantFault(t, err, wanting.reason, wanting.role)
 			}
 			wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")
-			v.mu.Lock() // requests that were given up may still be under way
+			v.mu.Lock() // cancelled requests may still be in flight
 			delete(v.serve, wanting.role)
 			v.mu.Unlock()
 			if next := mustFetch(t, r, held); next == held {
-				t.Error("the publication is not seen once it is whole")
+				t.Error("got the earlier evidence, want that of the complete publication")
 			}
 		})
 	}

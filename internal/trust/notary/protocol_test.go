@@ -17,7 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// over is a Root over a server by the operator's own client, with the pin of the repository.
+// over returns a Root for a server, with the registry client and the pin of the repository.
 func (r *realRepository) over(server, ca string) *Root {
 	r.t.Helper()
 	cfg := registry.Config{Server: server, CABundle: ca, PlainHTTP: true}
@@ -31,8 +31,8 @@ func (r *realRepository) over(server, ca string) *Root {
 	return root
 }
 
-// front is a proxy before a Notary server. It passes on the paths that route gives a new form of,
-// and answers the others with a web page.
+// front returns a proxy in front of a Notary server. It forwards the paths that route rewrites, and
+// answers others with a web page.
 func front(t *testing.T, n *notaryserver.Server, route func(path string) string) string {
 	t.Helper()
 	target, err := url.Parse(n.URL)
@@ -53,7 +53,7 @@ func front(t *testing.T, n *notaryserver.Server, route func(path string) string)
 	return s.URL
 }
 
-// belowTrust is the route of a proxy that has the server under /trust.
+// belowTrust is the route of a proxy that serves the server under /trust.
 func belowTrust(path string) string {
 	if rest, ok := strings.CutPrefix(path, "/trust/"); ok {
 		return "/" + rest
@@ -61,7 +61,7 @@ func belowTrust(path string) string {
 	return ""
 }
 
-// trustDataAlone is the route of a proxy that lets nothing through but trust data.
+// trustDataAlone is the route of a proxy that forwards only trust data.
 func trustDataAlone(path string) string {
 	if strings.Contains(path, "/_trust/") {
 		return path
@@ -77,7 +77,7 @@ func answer(status int, kind, body string) http.HandlerFunc {
 	}
 }
 
-// imageRegistry answers as image registries do, with an error of their own about trust data.
+// imageRegistry answers like an image registry, with its own error for trust data.
 func imageRegistry(about string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v2/" {
@@ -88,9 +88,8 @@ func imageRegistry(about string) http.HandlerFunc {
 	}
 }
 
-// Whatever else than a Notary server answers under the URL, or a Notary server under a wrong path
-// of it: that it does not find trust data is no verdict about an image, and shows before the first
-// one.
+// If another server than Notary answers under the URL, or Notary under a wrong path, missing trust
+// data is no verdict. The probe reports it before the first image.
 func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
 	r.sign("one", "targets/ci", "targets/qa")
@@ -136,7 +135,7 @@ func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 				ev, err := root.Fetch(t.Context(), of(gun), nil)
 				wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, gun)
 				if ev != nil {
-					t.Errorf("a verdict about %s: %v", gun, ev)
+					t.Errorf("%s: got verdict %v, want a fault", gun, ev)
 				}
 			}
 			err := root.Probe(t.Context(), "")
@@ -148,13 +147,13 @@ func TestThreatServerThatIsNotTheSigningServer(t *testing.T) {
 		ev, err := r.over(serve(halfNotary), "").Fetch(t.Context(), of(r.gun), nil)
 		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "NAME_UNKNOWN")
 		if ev != nil {
-			t.Errorf("a verdict: %v", ev)
+			t.Errorf("got verdict %v, want a fault", ev)
 		}
 	})
 }
 
-// Where a Notary server has shown itself, that it has no trust data is a verdict: by its answer to
-// the probe, or by a repository that was verified, even where /v2/ leads elsewhere.
+// After a server has proven to be a Notary server, missing trust data is a verdict. The proof is
+// its answer to the probe or a verified repository, even if /v2/ leads to another server.
 func TestNotFoundIsAVerdict(t *testing.T) {
 	const never = "registry.example.com/acme/never"
 	isUnsigned := func(t *testing.T, root *Root) {

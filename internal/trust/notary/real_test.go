@@ -15,7 +15,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// realRepository is a repository on a real Notary server, published to by the real client.
+// realRepository is a repository on a real Notary server, to which the real client publishes.
 type realRepository struct {
 	*notaryserver.Client
 	t      *testing.T
@@ -57,7 +57,7 @@ func (r *realRepository) pin() notaryserver.RootPin {
 	return pin
 }
 
-// reader is a Root over the server, by the machine's clock, with other settings from mod.
+// reader returns a Root for the server with the machine's clock. mod changes the settings.
 func (r *realRepository) reader(mod func(*Config)) *Root {
 	r.t.Helper()
 	cfg := Config{Name: "real"}
@@ -82,8 +82,8 @@ func wantSigned(t *testing.T, ev trust.Evidence, tag string, want ...string) {
 	}
 }
 
-// The whole life of a repository, as the real client and server write it: with the server's own
-// ed25519 keys, and with the ecdsa keys of a signer beside it.
+// The life cycle of a repository, as the real client and server write it: with ed25519 keys of the
+// server, and with ecdsa keys of a separate signer.
 func TestRealRepository(t *testing.T) {
 	for name, options := range map[string]notaryserver.Options{"local keys": {}, "signer": {Signer: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -101,13 +101,13 @@ func TestRealRepository(t *testing.T) {
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci one")
 			if got := ev.Statements("v1", "")[0].Keys; !slices.Equal(got, []string{r.keys["ci"].KeyID}) {
-				t.Errorf("signed by key %v, want %s", got, r.keys["ci"].KeyID)
+				t.Errorf("got signers %v, want %s", got, r.keys["ci"].KeyID)
 			}
 			r.sign("one", "targets/qa")
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci one", "qa one")
 			if again := mustFetch(t, reader, ev); again != ev {
-				t.Error("another evidence for an unchanged repository")
+				t.Error("got other evidence for an unchanged repository")
 			}
 
 			r.sign("two", "targets/ci")
@@ -116,20 +116,20 @@ func TestRealRepository(t *testing.T) {
 			r.do(r.Remove(ctx, r.gun, "v1", "targets/qa"))
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci two")
-			r.sign("three") // in targets alone: no role's word
+			r.sign("three") // in targets alone, which counts for no role
 			ev = mustFetch(t, reader, ev)
 			wantSigned(t, ev, "v1", "ci two")
 
 			old, _ := ev.Expiry()
 			if left := time.Until(old); left < 13*24*time.Hour || left > 15*24*time.Hour {
-				t.Errorf("expires in %s, want the 14 days of a timestamp", left)
+				t.Errorf("got expiry in %s, want the 14 days of a timestamp", left)
 			}
 		})
 	}
 }
 
-// The root rotates twice: what is held follows it step by step, and a pin of the first key still
-// leads to the newest.
+// The root rotates twice. A refresh verifies each step, and a pin of the first key still leads to
+// the newest root.
 func TestRealRootRotation(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
 	ctx := t.Context()
@@ -143,7 +143,7 @@ func TestRealRootRotation(t *testing.T) {
 	r.do(r.RotateTimestampKey(ctx, r.gun))
 	newest := r.pin()
 	if newest.KeyID == first.KeyID {
-		t.Fatal("the root did not rotate")
+		t.Fatal("got no root rotation")
 	}
 	r.sign("two", "targets/ci", "targets/qa")
 	wantSigned(t, mustFetch(t, byFirst, held), "v1", "ci two", "qa two")
@@ -152,8 +152,7 @@ func TestRealRootRotation(t *testing.T) {
 	again := mustFetch(t, r.reader(pinID(newest.KeyID)), nil)
 	wantSigned(t, again, "v1", "ci two", "qa two")
 
-	// The first key is found out and revoked: it leads nowhere now, and the newest needs it no
-	// more.
+	// The first key is revoked: no chain may start from it, and the newest root no longer needs it.
 	revoked := func(c *Config) { c.RevokedKeys = []string{first.KeyID} }
 	_, err := r.reader(func(c *Config) { pinID(first.KeyID)(c); revoked(c) }).Fetch(ctx, of(r.gun), nil)
 	wantFault(t, err, v1alpha1.ReasonKeyRevoked, first.KeyID, newest.KeyID)
@@ -162,7 +161,7 @@ func TestRealRootRotation(t *testing.T) {
 	}
 }
 
-// Each way to pin a root, and pins of something else.
+// Each way to pin a root, and pins that do not match.
 func TestRealPins(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
 	r.sign("one", "targets/ci")
@@ -196,15 +195,15 @@ func TestRealPins(t *testing.T) {
 	}
 }
 
-// A repository that nobody has initialised is unsigned, and a delegation that is removed and added
-// again has signed nothing.
+// A repository that is not initialised is unsigned. A delegation that was removed and added again
+// has signed nothing.
 func TestRealDelegations(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
 	ctx := t.Context()
 	reader := r.reader(pinID(r.pin().KeyID))
 	ev, err := reader.Fetch(ctx, of("registry.example.com/acme/never"), nil)
 	if _, ok := ev.(trust.Unsigned); err != nil || !ok {
-		t.Errorf("a repository that is not there: %v, %v", ev, err)
+		t.Errorf("a repository that is not initialised: got %v, %v, want unsigned", ev, err)
 	}
 	r.sign("one", "targets/ci", "targets/qa")
 	ev = mustFetch(t, reader, nil)
@@ -217,14 +216,14 @@ func TestRealDelegations(t *testing.T) {
 	r.do(err)
 	r.do(r.AddDelegation(ctx, r.gun, "targets/qa", []*notaryserver.SigningKey{other}))
 	ev = mustFetch(t, reader, ev)
-	wantSigned(t, ev, "v1", "ci one") // the file of the former key is still there
+	wantSigned(t, ev, "v1", "ci one") // the file of the former key still exists
 
 	r.do(r.AddDelegation(ctx, r.gun, "targets/dev", []*notaryserver.SigningKey{other}, "v"))
 	r.do(r.ImportKey(ctx, r.gun, "dev", other))
 	r.sign("one", "targets/dev")
 	ev = mustFetch(t, reader, ev)
 	wantSigned(t, ev, "v1", "ci one", "dev one")
-	// outside its paths
+	// outside of its paths
 	_ = r.AddHash(ctx, r.gun, "latest", 3, strings.TrimPrefix(digestOf("one"), "sha256:"), "targets/dev")
 	wantSigned(t, mustFetch(t, reader, ev), "latest")
 }

@@ -14,13 +14,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// rejected returns what is told of some roles, as policies write it.
+// rejected returns the rejections for some roles, as denials show them.
 func rejected(t *testing.T, ev trust.Evidence, roles, tag, digest string) []string {
 	t.Helper()
 	var all []string
 	for _, r := range ev.Rejected(strings.Fields(roles), tag, digest) {
 		if file := strings.HasSuffix(r.By, ".json"); r.Void != file {
-			t.Errorf("%s %s: void %t, want it of a file, and only of a file, that counts for nothing", r.By, r.Why,
+			t.Errorf("%s %s: got void %t, want true for a file that does not count, and only for that", r.By, r.Why,
 				r.Void)
 		}
 		text := r.By + " " + r.Why
@@ -32,7 +32,7 @@ func rejected(t *testing.T, ev trust.Evidence, roles, tag, digest string) []stri
 	return all
 }
 
-// contentOf returns the content of a digest that the tests use.
+// contentOf returns the content with a digest, of the contents that the tests use.
 func contentOf(digest string) string {
 	for _, content := range []string{"one", "two", "three"} {
 		if digestOf(content) == digest {
@@ -251,13 +251,13 @@ func TestRejected(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(got, rejected(t, again, tt.roles, "v1", "")); diff != "" {
-				t.Errorf("rejected once verified again (-before +after):\n%s", diff)
+				t.Errorf("rejected after another verification (-before +after):\n%s", diff)
 			}
 		})
 	}
 }
 
-// A digest is told of under any tag, once, and no other digest.
+// Rejections of a digest include it under any tag, once, and no other digest.
 func TestRejectedByDigest(t *testing.T) {
 	v := newVirtual(t)
 	v.bump("targets")
@@ -270,15 +270,16 @@ func TestRejectedByDigest(t *testing.T) {
 		digestOf("one"):   nil, "sha256:2": nil, "": nil,
 	} {
 		if diff := cmp.Diff(want, rejected(t, ev, "qa", "", digest)); diff != "" {
-			t.Errorf("rejected of %q (-want +got):\n%s", digest, diff)
+			t.Errorf("rejections of %q (-want +got):\n%s", digest, diff)
 		}
 	}
 	if got := rejected(t, ev, "qa", "v9", digestOf("two")); got != nil {
-		t.Errorf("of a tag that nobody signed: %q", got)
+		t.Errorf("got rejections %q for a tag without signatures, want none", got)
 	}
 }
 
-// However much proves no role, little is told of it, and none of it is a statement.
+// Rejected targets are never statements, and the rejections of an image are few, however many
+// targets prove no role.
 func TestThreatWhatProvesNoRoleIsNoStatement(t *testing.T) {
 	v := newVirtual(t)
 	v.bump("targets", "targets/ci", "targets/qa")
@@ -302,15 +303,15 @@ func TestThreatWhatProvesNoRoleIsNoStatement(t *testing.T) {
 	wantRoles(t, signedBy(ev, "v1"), "ci one")
 	for _, content := range []string{"two", "content 0", "content 19"} {
 		if got := ev.Statements("", digestOf(content)); len(got) > 0 {
-			t.Errorf("statements about %s: %v", content, got)
+			t.Errorf("%s: got statements %v, want none", content, got)
 		}
 	}
 	if got := rejected(t, ev, "team qa ci", "v1", ""); len(got) != maxRejections {
-		t.Errorf("%d rejections, want %d: %q", len(got), maxRejections, got)
+		t.Errorf("got %d rejections, want %d: %q", len(got), maxRejections, got)
 	}
 }
 
-// What the real client signs in targets, in targets/releases, or with one key of two, proves no
+// A signature of the real client in targets, in targets/releases, or with one key of two proves no
 // role.
 func TestRealRejections(t *testing.T) {
 	r := newReal(t, notaryserver.Options{})
@@ -326,7 +327,7 @@ func TestRealRejections(t *testing.T) {
 	want := func(roles string, want ...string) {
 		t.Helper()
 		if diff := cmp.Diff(want, rejected(t, ev, roles, "v1", "")); diff != "" {
-			t.Errorf("rejected of %s (-want +got):\n%s", roles, diff)
+			t.Errorf("rejections of %s (-want +got):\n%s", roles, diff)
 		}
 	}
 	wantSigned(t, ev, "v1")
@@ -354,8 +355,7 @@ func TestRealRejections(t *testing.T) {
 			", which is revoked (administrators: spec.revokedKeys of the TrustRoot)")
 }
 
-// What is kept of a repository for the words of a denial is bounded, and so is what is said of one
-// image.
+// The rejected targets of a repository are bounded, and so are the rejections of one image.
 func TestThreatRejectionsAreBounded(t *testing.T) {
 	m := newMetadata(rootVerifier{Root: &Root{}}, nil)
 	files := signedTargets{name: targetsRole, targets: make([]target, maxRejectedTargets+10)}
@@ -364,7 +364,7 @@ func TestThreatRejectionsAreBounded(t *testing.T) {
 		m.reject(target{tag: "v1"}, &cause{})
 	}
 	if n := len(m.rejected); n != maxRejectedTargets {
-		t.Errorf("%d are kept, want %d", n, maxRejectedTargets)
+		t.Errorf("got %d rejected targets, want %d", n, maxRejectedTargets)
 	}
 	var e evidence
 	for i := range byte(2 * maxRejections) {
@@ -373,13 +373,12 @@ func TestThreatRejectionsAreBounded(t *testing.T) {
 		})
 	}
 	if n := len(e.Rejected([]string{"ci"}, "v1", "")); n != maxRejections {
-		t.Errorf("%d are told, want %d", n, maxRejections)
+		t.Errorf("got %d rejections, want %d", n, maxRejections)
 	}
 }
 
-// What proves no role is found by halves: whatever there is, what is looked at is what a scan of
-// all would tell, each once, and nothing more. So a made-up digest costs the same in a repository
-// that holds little and in one that holds much.
+// Rejected targets are found by binary search. It visits exactly the targets that a full scan would
+// return, each once. So a made-up digest costs the same in a small and in a large repository.
 func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -415,12 +414,12 @@ func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 				got = append(got, told(l))
 			}
 			if len(got) != len(want) {
-				t.Fatalf("%d are looked at of %q, tag %q, digest %q; want %d:\n%v", len(got), roles, tag, digest,
+				t.Fatalf("got %d visited of %q, tag %q, digest %q; want %d:\n%v", len(got), roles, tag, digest,
 					len(want), got)
 			}
 			for _, r := range got {
 				if !want[r] {
-					t.Fatalf("%v is looked at", r)
+					t.Fatalf("got a visit of %v", r)
 				}
 			}
 		}
@@ -437,7 +436,7 @@ func TestThreatRejectionsAreFoundWithoutAScan(t *testing.T) {
 	}
 }
 
-// A digest under very many tags takes one place. Places count in what the evidence takes up.
+// A digest under very many tags has one index. Indexes count for the size of the evidence.
 func TestRejectionsOfManyTags(t *testing.T) {
 	const tags = 1000
 	kept := func(digests int) *evidence {
@@ -453,12 +452,12 @@ func TestRejectionsOfManyTags(t *testing.T) {
 	}
 	one, many := kept(1), kept(tags)
 	if n, room := len(one.rejectedByDigest), cap(one.rejectedByDigest); n != 1 || room > 8 {
-		t.Errorf("%d places in room for %d", n, room)
+		t.Errorf("got %d indexes in a capacity of %d", n, room)
 	}
 	if n := len(many.rejectedByDigest); n != tags {
-		t.Errorf("%d places, want %d", n, tags)
+		t.Errorf("got %d indexes, want %d", n, tags)
 	}
 	if got, want := many.size-one.size, int64(4*(cap(many.rejectedByDigest)-cap(one.rejectedByDigest))); got != want {
-		t.Errorf("the places count for %d bytes, want %d", got, want)
+		t.Errorf("got %d bytes for the indexes, want %d", got, want)
 	}
 }

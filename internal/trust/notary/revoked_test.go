@@ -12,8 +12,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// branched is a repository with keys of every sort: a chain of roots, a role that two keys sign, a
-// certified key, a delegation below another. The keys are those that it hangs on, by what they are.
+// branched returns a repository with many kinds of keys: a chain of roots, a role that two keys
+// sign, a key with a certificate, a nested delegation. It also returns the keys that its
+// verification uses, by their purpose.
 func branched(t *testing.T) (*virtual, Config, map[string]string) {
 	t.Helper()
 	v := newVirtual(t)
@@ -41,8 +42,8 @@ func without(cfg Config, ids ...string) Config {
 	return cfg
 }
 
-// Evidence that is held says after a revocation what a full verification says, whatever key it is
-// of, and again when it is taken back.
+// After a revocation, Recheck gives the same statements as a full verification, for every key, and
+// again when the revocation is undone.
 func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 	v, cfg, keys := branched(t)
 	root := v.root(cfg)
@@ -63,7 +64,7 @@ func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 			if want[name] == nil {
 				wantFault(t, err, v1alpha1.ReasonKeyRevoked, id, testGUN)
 				wantFault(t, errFull, v1alpha1.ReasonKeyRevoked, id)
-				ev = held // as the store keeps it
+				ev = held // as the store does
 			} else if err != nil || errFull != nil {
 				t.Fatal(err, errFull)
 			} else {
@@ -77,14 +78,14 @@ func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(held.Statements("v1", ""), back.Statements("v1", "")); diff != "" {
-				t.Errorf("statements after it is taken back (-before +after):\n%s", diff)
+				t.Errorf("statements after the revocation is undone (-before +after):\n%s", diff)
 			}
 		})
 	}
 }
 
-// A key that a repository knows nothing of costs it next to nothing: a thousand of them are held,
-// and the revocation is to count at once.
+// The revocation of a key that a repository does not use costs almost nothing, so that a revocation
+// takes effect at once on a thousand repositories.
 func TestRevocationOfAnotherKeyVerifiesNothing(t *testing.T) {
 	v, cfg, keys := branched(t)
 	held := mustFetch(t, v.root(cfg), nil)
@@ -96,14 +97,14 @@ func TestRevocationOfAnotherKeyVerifiesNothing(t *testing.T) {
 		})
 	}
 	if got := cost(v.root(without(cfg, keys["nobody's"]))); got > 5 {
-		t.Errorf("%g allocations", got)
+		t.Errorf("got %g allocations, want few", got)
 	}
 	if got := cost(v.root(without(cfg, keys["targets/ci"]))); got < 500 {
-		t.Errorf("%g allocations for a key that it hangs on: that is no verification", got)
+		t.Errorf("got %g allocations for a key that it uses, want a full verification", got)
 	}
 }
 
-// What is edited besides has everything verified again.
+// Any other edit forces a full verification.
 func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
 	v, cfg, _ := branched(t)
 	held := mustFetch(t, v.root(cfg), nil)
@@ -125,14 +126,14 @@ func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
 			edit(&edited)
 			ev, err := v.root(edited).Recheck(of(testGUN), held)
 			if err == nil && slices.Contains(signedBy(ev, "v1"), "qa one") {
-				t.Error("qa has still signed")
+				t.Error("got a signature of qa, want none")
 			}
 		})
 	}
 }
 
-// With the server down, the fault says all the same that it is the revocation which leaves nothing
-// to go on from.
+// While the server is down, the fault still names the revocation that invalidated the earlier
+// evidence.
 func TestRevokedKeyIsNamedWithTheServerDown(t *testing.T) {
 	v := newVirtual(t)
 	held := mustFetch(t, v.root(v.config()), nil)
@@ -142,8 +143,8 @@ func TestRevokedKeyIsNamedWithTheServerDown(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonUnreachable, key, "spec.revokedKeys")
 }
 
-// A stolen root key has led to a root of the thief. Both keys are revoked, and the repository is
-// made anew under another pin: it starts at version 1.
+// An attacker with a stolen root key has published a root. Both keys are revoked, and the
+// repository is created again under another pin: it starts at version 1.
 func TestRevokedRootStartsAnewUnderAnotherPin(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
@@ -165,8 +166,8 @@ func TestRevokedRootStartsAnewUnderAnotherPin(t *testing.T) {
 	wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
 }
 
-// A targets key is replaced and revoked before the operator has seen the new one: what is held does
-// not count, the server's does, and what was seen before still bounds it.
+// A targets key is replaced and revoked before the operator has seen the new one. The earlier
+// evidence does not count, the server's files do, and the seen versions still bound them.
 func TestThreatReplacedAndRevokedTargetsKey(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
@@ -185,12 +186,12 @@ func TestThreatReplacedAndRevokedTargetsKey(t *testing.T) {
 	}
 	wantRoles(t, signedBy(ev, "v1"), "ci one", "qa one")
 
-	for name, raw := range before { // the server goes back to what the stolen key has signed
+	for name, raw := range before { // the server goes back to the files that the stolen key signed
 		v.serve[name] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(raw) }
 	}
 	for name, from := range map[string]trust.Evidence{"held": ev, "first sight": nil} {
 		if got, err := r.Fetch(t.Context(), of(testGUN), from); err == nil {
-			t.Errorf("%s: the old metadata gives %v", name, signedBy(got, "v1"))
+			t.Errorf("%s: got %v of the old metadata, want a fault", name, signedBy(got, "v1"))
 		}
 	}
 }

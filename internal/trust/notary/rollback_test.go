@@ -13,8 +13,8 @@ func serveBytes(raw []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(raw) }
 }
 
-// The same version with other content is as bad as a lower one; a further signature on the same
-// content is not.
+// The same version with other content is a rollback, like a lower one. Another signature on the
+// same content is not.
 func TestThreatRollbackSameVersion(t *testing.T) {
 	for _, role := range []string{"timestamp", "snapshot", "targets", "targets/qa"} {
 		t.Run(role, func(t *testing.T) {
@@ -23,7 +23,7 @@ func TestThreatRollbackSameVersion(t *testing.T) {
 			held := mustFetch(t, r, nil)
 			v.bump("timestamp", "snapshot", "targets", "targets/qa")
 			v.roles[role].version--
-			v.publish() // other hashes below, so other content above; resigned alone for those without any
+			v.publish() // new hashes change the listing files; a file without hashes is only signed again
 			v.roles[role].targets = m{"v1": entry("two")}
 			v.publish()
 			_, err := r.Fetch(t.Context(), of(testGUN), held)
@@ -38,11 +38,12 @@ func TestThreatRollbackSameVersion(t *testing.T) {
 	r := v.root(v.config())
 	held := mustFetch(t, r, nil)
 	v.bump("timestamp", "snapshot")
-	v.publish() // signs the targets files anew, as they are
+	v.publish() // signs the unchanged targets files again
 	wantRoles(t, signedBy(mustFetch(t, r, held), "v1"), "ci one", "qa one")
 }
 
-// A version set too high by a stolen key is left behind by replacing the keys, and by nothing less.
+// After a fast-forward attack with a stolen key, versions start again only when all keys are
+// replaced.
 func TestThreatFastForward(t *testing.T) {
 	for _, role := range []string{"timestamp", "snapshot", "targets", "targets/qa"} {
 		t.Run(role, func(t *testing.T) {
@@ -71,7 +72,7 @@ func TestThreatFastForward(t *testing.T) {
 	}
 }
 
-// A snapshot may stop listing a delegation only where the file that delegates has changed as well.
+// A snapshot may drop a delegation only if the delegating file has changed too.
 func TestThreatRollbackByDroppedDelegation(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
@@ -91,7 +92,7 @@ func TestThreatRollbackByDroppedDelegation(t *testing.T) {
 	next = mustFetch(t, r, next)
 	wantRoles(t, signedBy(next, "v1"), "ci one")
 
-	// What was seen of it is remembered meanwhile.
+	// Its seen version is kept meanwhile.
 	delete(v.unlist, "targets/qa")
 	v.roles["targets/qa"].version--
 	v.bump("timestamp", "snapshot")
@@ -100,7 +101,7 @@ func TestThreatRollbackByDroppedDelegation(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 }
 
-// Versions seen bind after a change of the configuration too.
+// Seen versions still count after a change of the configuration.
 func TestThreatRollbackAfterRecheck(t *testing.T) {
 	v := newVirtual(t)
 	held := mustFetch(t, v.root(v.config()), nil)
@@ -120,8 +121,8 @@ func TestThreatRollbackAfterRecheck(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 }
 
-// A repository that was deleted and made anew is read once its new root is pinned in place of the
-// old one. No other edit of the configuration lets go of the versions seen.
+// A repository that was deleted and created again verifies once its new root is pinned instead of
+// the old one. Any other edit of the configuration keeps the seen versions.
 func TestRepositoryMadeAnew(t *testing.T) {
 	old := newVirtual(t)
 	held := mustFetch(t, old.root(old.config()), nil)
@@ -134,7 +135,7 @@ func TestRepositoryMadeAnew(t *testing.T) {
 
 	_, err := anew.root(old.config()).Fetch(t.Context(), of(testGUN), held)
 	if err == nil {
-		t.Error("a repository made anew is read under the old pin")
+		t.Error("got evidence of a recreated repository under the old pin, want a fault")
 	}
 	both := pinKeys(old.roles["root"].keys[0], anew.roles["root"].keys[0])
 	_, err = anew.root(both).Fetch(t.Context(), of(testGUN), held)
@@ -149,11 +150,11 @@ func TestRepositoryMadeAnew(t *testing.T) {
 	anew.roles["targets/qa"].version--
 	anew.bump("targets", "snapshot", "timestamp")
 	anew.publish()
-	_, err = r.Fetch(t.Context(), of(testGUN), next) // what it has shown since binds it
+	_, err = r.Fetch(t.Context(), of(testGUN), next) // versions seen since still count
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 }
 
-// What is held and fails for another reason than its pin leaves the versions seen behind.
+// If the earlier evidence fails for another reason than its pin, the seen versions are kept.
 func TestThreatRollbackAfterAFailedRecheck(t *testing.T) {
 	tests := map[string]func(v *virtual, c *Config){
 		"expired": func(_ *virtual, c *Config) { c.Clock = func() time.Time { return testNow().AddDate(0, 0, 15) } },
@@ -169,7 +170,7 @@ func TestThreatRollbackAfterAFailedRecheck(t *testing.T) {
 			edit(v, &cfg)
 			r := v.root(cfg)
 			if _, err := r.Recheck(of(testGUN), held); err == nil {
-				t.Fatal("what is held passes, so nothing is tested")
+				t.Fatal("got the earlier evidence verified, so the test tests nothing")
 			}
 			v.roles["targets/qa"].version--
 			v.roles["snapshot"].keys = []*testKey{newKey(t, "ecdsa", "")}
@@ -183,7 +184,7 @@ func TestThreatRollbackAfterAFailedRecheck(t *testing.T) {
 	}
 }
 
-// The server serves a repository from before what is held, root included.
+// The server serves older files of a repository, including the root.
 func TestThreatRollbackOfEverything(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())

@@ -18,7 +18,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// authority is a CA, and perhaps one below it.
+// authority is a CA, optionally with an intermediate CA.
 type authority struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
@@ -47,7 +47,7 @@ func newAuthority(t *testing.T, issuer *authority, mods ...func(*x509.Certificat
 	return a
 }
 
-// issue makes a root key with a certificate of the authority, bundled with the certificates given.
+// issue creates a root key with a certificate of the authority, followed by the given certificates.
 func (a *authority) issue(t *testing.T, commonName string, bundle [][]byte, mods ...func(*x509.Certificate)) *testKey {
 	t.Helper()
 	k := keyOf(t, newKey(t, "ecdsa", "").signer, "ecdsa-x509", commonName, a.cert, a.key, mods...)
@@ -169,8 +169,9 @@ func expiredIssuer(t *testing.T, ca *authority) *testKey {
 	return old.issue(t, testGUN, [][]byte{old.pem})
 }
 
-// A bare root key names no repository, so what it signs for one could be served as another's. It
-// counts for nothing: pinned, beside a key with a certificate, or by a CA.
+// A bare root key binds no repository, so a server could serve a root of one repository for
+// another. It never counts: not if it is pinned, not beside a key with a certificate, and not by a
+// CA.
 func TestThreatBareRootKeyBindsNoRepository(t *testing.T) {
 	for _, keyType := range []string{"ecdsa", "rsa", "ed25519"} {
 		t.Run(keyType, func(t *testing.T) {
@@ -199,8 +200,8 @@ func TestThreatBareRootKeyBindsNoRepository(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, both(1).root(pinKeys(certified)), nil), "v1"), "ci one", "qa one")
 }
 
-// rotateRoot publishes roots 6 to 6+n-1, each with a key of its own, signed by that and the one
-// before. It returns the keys, the one of version 5 first.
+// rotateRoot publishes roots 6 to 6+n-1. Each has its own key and is signed by it and by the one
+// before. It returns the keys from version 5 on.
 func (v *virtual) rotateRoot(n int) []*testKey {
 	v.t.Helper()
 	keys := []*testKey{v.roles["root"].keys[0]}
@@ -234,14 +235,14 @@ func TestRootChain(t *testing.T) {
 	v.requests()
 	wantRoles(t, signedBy(mustFetch(t, byFirst, held), "v1"), "ci one", "qa one")
 	if diff := cmp.Diff([]string{"6.root.json", "7.root.json"}, only(v.requests(), ".root.json")); diff != "" {
-		t.Errorf("older roots asked for (-want +got):\n%s", diff)
+		t.Errorf("requests for older roots (-want +got):\n%s", diff)
 	}
 	_, err := v.root(pinKeys(newRootKey(t))).Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned, keys[3].canonical)
 }
 
-// The pins that are met are those of the roots in use. After a rotation the old pin is met no more
-// where the new one is pinned too, and is where it alone is.
+// Anchors are the pins that match verified roots. After a rotation, the old pin matches only if the
+// new one is not pinned.
 func TestAnchors(t *testing.T) {
 	v := newVirtual(t)
 	old := v.roles["root"].keys[0]
@@ -250,7 +251,7 @@ func TestAnchors(t *testing.T) {
 		t.Helper()
 		ev, ok := mustFetch(t, v.root(pinKeys(pins...)), nil).(trust.Anchored)
 		if !ok {
-			t.Fatal("the evidence knows no anchors")
+			t.Fatal("got evidence without anchors")
 		}
 		if diff := cmp.Diff([]string{want}, ev.Anchors()); diff != "" {
 			t.Errorf("anchors (-want +got):\n%s", diff)
@@ -310,7 +311,7 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 			change(v, old)
 			v.publish()
 			if name == "a version left out" {
-				v.files["6.root.json"] = v.files["5.root.json"] // and another in its place
+				v.files["6.root.json"] = v.files["5.root.json"] // instead of root 6
 			}
 			for state, base := range map[string]any{"cold": nil, "held": held} {
 				var err error
@@ -320,7 +321,7 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 					_, err = r.Fetch(t.Context(), of(testGUN), held)
 				}
 				if err == nil {
-					t.Errorf("%s: the rotated root was taken", state)
+					t.Errorf("%s: got the rotated root accepted, want a fault", state)
 				}
 			}
 			wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")
@@ -328,7 +329,7 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 	}
 }
 
-// The pinned key is listed in a root that another listed key signed.
+// A root lists the pinned key, but another listed key signed it.
 func TestThreatListedRootKeyDidNotSign(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
@@ -336,13 +337,13 @@ func TestThreatListedRootKeyDidNotSign(t *testing.T) {
 	v.bump("root")
 	root := v.roles["root"]
 	root.keys, root.signers = append(root.keys, thief), []*testKey{thief}
-	delete(v.files, "5.root.json") // as if it had never been
+	delete(v.files, "5.root.json") // as if it had never existed
 	v.publish()
 	_, err := v.root(cfg).Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned, thief.canonical)
 }
 
-// A pinned key that signs a newest root does not excuse it from following what is held.
+// A newest root that a pinned key signed must still follow from the known root.
 func TestRootHeldIsFollowedDespiteAPin(t *testing.T) {
 	v := newVirtual(t)
 	first := v.roles["root"].keys[0]
@@ -352,13 +353,13 @@ func TestRootHeldIsFollowedDespiteAPin(t *testing.T) {
 	for _, role := range v.roles {
 		role.version++
 	}
-	v.roles["root"].keys, v.roles["root"].signers = []*testKey{first}, nil // its thief comes back
+	v.roles["root"].keys, v.roles["root"].signers = []*testKey{first}, nil // an attacker uses it again
 	v.publish()
 	_, err := r.Fetch(t.Context(), of(testGUN), held)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "does not follow")
 }
 
-// An expired certificate may lead on from an earlier root, and cannot end the chain.
+// An earlier root may have an expired certificate. The newest root must not.
 func TestRootCertificateExpired(t *testing.T) {
 	v := newVirtual(t)
 	v.bump("root")
@@ -372,7 +373,7 @@ func TestRootCertificateExpired(t *testing.T) {
 	r := v.root(cfg)
 	held := mustFetch(t, r, nil)
 	if at, file := held.Expiry(); !at.Equal(now.AddDate(0, 0, 7)) || file != "root.json" {
-		t.Errorf("Expiry = %s %s, want that of the certificate", at, file)
+		t.Errorf("Expiry: got %s %s, want the expiry of the certificate", at, file)
 	}
 	now = testNow().AddDate(0, 0, 8)
 	_, err := r.Fetch(t.Context(), of(testGUN), held)
@@ -387,8 +388,8 @@ func TestRootCertificateExpired(t *testing.T) {
 	wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
 }
 
-// A certificate signed with SHA-1 vouches for nothing. Nothing makes one any more, so the rule is
-// asked directly.
+// A root key whose certificate is signed with SHA-1 does not count. Current tools create no such
+// certificate, so the test calls the rule directly.
 func TestRootCertificateWithSHA1(t *testing.T) {
 	k := newRootKey(t)
 	parsed, err := parseKey(k.keyType, k.public)
@@ -397,15 +398,15 @@ func TestRootCertificateWithSHA1(t *testing.T) {
 	}
 	c := rootVerifier{Root: &Root{}, repository: testGUN, at: testNow()}
 	if !c.isRootKey(parsed, false) {
-		t.Fatal("the certificate does not vouch as it is")
+		t.Fatal("got an unmodified certificate refused")
 	}
 	parsed.chain[0].SignatureAlgorithm = x509.ECDSAWithSHA1
 	if c.isRootKey(parsed, false) || c.isRootKey(parsed, true) {
-		t.Error("a certificate signed with SHA-1 vouches")
+		t.Error("got a certificate signed with SHA-1 accepted")
 	}
 }
 
-// Unknown fields are signed as well, and change nothing.
+// Unknown fields are signed too, and change nothing.
 func TestUnknownFields(t *testing.T) {
 	wantRoles(t, signedWith(t, func(v *virtual) {
 		for _, r := range v.roles {

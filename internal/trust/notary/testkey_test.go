@@ -20,18 +20,18 @@ import (
 	"time"
 )
 
-// testKey is a key pair as signed metadata lists it.
+// testKey is a key pair, with its entry in signed metadata.
 type testKey struct {
 	id, canonical string
 	keyType       string
 	method        string
-	public        []byte // what "public" encodes
+	public        []byte // the decoded value of "public"
 	bare          []byte // PEM of the bare public key
 	signer        crypto.Signer
 }
 
-// newKey makes a key of a type, with its usual method. commonName and mods are for the certificate
-// of an x509 type.
+// newKey creates a key of a type, with its usual method. commonName and mods apply to the
+// certificate of an x509 type.
 func newKey(t testing.TB, keyType, commonName string, mods ...func(*x509.Certificate)) *testKey {
 	t.Helper()
 	var signer crypto.Signer
@@ -50,13 +50,14 @@ func newKey(t testing.TB, keyType, commonName string, mods ...func(*x509.Certifi
 	return keyOf(t, signer, keyType, commonName, nil, nil, mods...)
 }
 
-// newRootKey makes a root key that is certified for the test repository.
+// newRootKey creates a root key with a certificate for the test repository.
 func newRootKey(t testing.TB) *testKey {
 	t.Helper()
 	return newKey(t, "ecdsa-x509", testGUN)
 }
 
-// keyOf wraps a key pair. The certificate is issued by issuer, or by itself where that is nil.
+// keyOf wraps a key pair. issuer issues the certificate; if it is nil, the certificate is
+// self-signed.
 func keyOf(t testing.TB, signer crypto.Signer, keyType, commonName string, issuer *x509.Certificate,
 	issuerKey crypto.Signer, mods ...func(*x509.Certificate)) *testKey {
 	t.Helper()

@@ -46,7 +46,7 @@ func faultWith(t *testing.T, change func(v *virtual), reason string, words ...st
 	wantFault(t, err, reason, words...)
 }
 
-// A role that is absent is not signed, whoever else signed.
+// A role that is absent has not signed, whatever other roles have signed.
 func TestThreatAbsentRoleIsNotReplacedByAnother(t *testing.T) {
 	tests := map[string]func(v *virtual){
 		"no delegation qa":          func(v *virtual) { delete(v.roles, "targets/qa") },
@@ -83,7 +83,7 @@ func TestThreatRolesSignedDifferentDigests(t *testing.T) {
 		"ci two", "qa one")
 }
 
-// A pinned key that is listed, while another key of the delegation signed.
+// The delegation lists the pinned key, but another of its keys signed.
 func TestThreatListedKeyDidNotSign(t *testing.T) {
 	two := func(v *virtual) {
 		qa := v.roles["targets/qa"]
@@ -99,7 +99,7 @@ func TestThreatListedKeyDidNotSign(t *testing.T) {
 	wantRoles(t, signedWith(t, two, pin(1)), "ci one")
 }
 
-// One key is one signer: in two certificates, two key IDs, two signatures or two delegations.
+// One key is one signer, even in two certificates, two key IDs, two signatures or two delegations.
 func TestThreatOneKeyCountedTwice(t *testing.T) {
 	certified := func(v *virtual, again *testKey) *testKey {
 		return keyOf(v.t, again.signer, "ecdsa-x509", "one", nil, nil)
@@ -150,7 +150,7 @@ func TestThreatThresholdZero(t *testing.T) {
 	for _, role := range []string{"root", "timestamp", "snapshot", "targets"} {
 		faultWith(t, zero(role), v1alpha1.ReasonMetadataInvalid, "threshold of 0")
 	}
-	// The delegation is listed by targets.json, which is invalid with it.
+	// targets.json lists the delegation, so it is invalid too.
 	faultWith(t, zero("targets/qa"), v1alpha1.ReasonMetadataInvalid, "threshold of 0")
 	v := newVirtual(t)
 	cfg := v.config()
@@ -159,8 +159,8 @@ func TestThreatThresholdZero(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonInvalidSpec, "spec.notary.roles[0].threshold")
 }
 
-// A revoked key counts for nothing: not for a role, nor for a delegation's threshold, nor for the
-// files above.
+// A revoked key never counts: not for a role, not for the threshold of a delegation, not for
+// top-level files.
 func TestThreatRevokedKey(t *testing.T) {
 	revoke := func(role string) func(v *virtual, c *Config) {
 		return func(v *virtual, c *Config) { c.RevokedKeys = []string{v.roles[role].keys[0].canonical} }
@@ -215,7 +215,7 @@ func TestThreatDelegationOutsideItsPaths(t *testing.T) {
 	}
 }
 
-// What lies below a delegation hangs on it: not signed, or expired, it vouches for no child.
+// The children of a delegation depend on it: if it is unsigned or expired, they do not count.
 func TestThreatChildOfAnUnsignedDelegation(t *testing.T) {
 	tests := map[string]func(qa *vrole){
 		"unlisted key": func(qa *vrole) { qa.signers = []*testKey{newKey(t, "ecdsa", "")} },
@@ -244,7 +244,7 @@ func TestThreatDeepDelegation(t *testing.T) {
 	}
 	got := signedWith(t, chain(8), nil)
 	if len(got) != 10 {
-		t.Errorf("%d roles signed along a chain of 8 and beside it, want 10: %q", len(got), got)
+		t.Errorf("got %d roles that signed along a chain of 8 and beside it, want 10: %q", len(got), got)
 	}
 	faultWith(t, chain(9), v1alpha1.ReasonMetadataInvalid, "levels deep")
 }
@@ -258,8 +258,8 @@ func TestThreatHundredsOfDelegations(t *testing.T) {
 	}, v1alpha1.ReasonTooLarge, "more than the 66 roles")
 }
 
-// A delegation that names an ancestor, a stranger's child or itself makes no cycle: it makes its
-// file invalid.
+// A delegation that names an ancestor, a child of another delegation or itself creates no cycle:
+// its file is invalid.
 func TestThreatDelegationCycle(t *testing.T) {
 	for _, name := range []string{"targets", "targets/qa", "targets/ci", "targets/qa/eu/x", "root", "targets/../qa"} {
 		t.Run(name, func(t *testing.T) {
@@ -274,7 +274,7 @@ func TestThreatDelegationCycle(t *testing.T) {
 	}
 }
 
-// No name of remote origin reaches a URL before the name rule.
+// No name from outside reaches a URL before the check of the naming rule.
 func TestThreatPathTraversal(t *testing.T) {
 	for _, name := range []string{
 		"targets/../../../../secret", "targets/..", "targets//qa", "targets/qa/", "/targets/qa", "targets/QA",
@@ -290,7 +290,7 @@ func TestThreatPathTraversal(t *testing.T) {
 			wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "snapshot.json")
 			for _, asked := range v.requests() {
 				if role, _, _ := strings.Cut(asked, "."); role != "root" && role != "timestamp" && role != "snapshot" {
-					t.Errorf("asked for %q", asked)
+					t.Errorf("got requests for %q", asked)
 				}
 			}
 		})
@@ -307,13 +307,12 @@ func TestThreatPathTraversal(t *testing.T) {
 		_, err := v.root(v.config()).Fetch(t.Context(), of(gun), nil)
 		wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 		if asked := v.requests(); len(asked) > 0 {
-			t.Errorf("repository %q: asked for %q", gun, asked)
+			t.Errorf("repository %q: got requests for %q, want none", gun, asked)
 		}
 	}
 }
 
-// A target whose name no tag can have is no statement: one with an empty tag would be about the
-// digest under any tag.
+// A target whose name is not a valid tag is no statement: an empty tag would mean any tag.
 func TestThreatTargetWithoutAName(t *testing.T) {
 	for _, name := range []string{
 		"", " ", "v1 ", `v1\`, ".v1", "-v1", "a/b", "v1@sha256", "v:1", "é", strings.Repeat("a", 129),
@@ -327,10 +326,10 @@ func TestThreatTargetWithoutAName(t *testing.T) {
 			ev := mustFetch(t, v.root(v.config()), nil)
 			unnamed := slices.DeleteFunc(ev.Statements("", ""), func(s trust.Statement) bool { return s.Tag != name })
 			if got := ev.Statements("", digestOf("two")); len(got) != 0 || len(unnamed) != 0 {
-				t.Errorf("statements by a target without a name: %v, %v", got, unnamed)
+				t.Errorf("got statements of a target without a name: %v, %v", got, unnamed)
 			}
 			if got := len(ev.Statements("", digestOf("three"))); got != 2 {
-				t.Errorf("%d statements by the targets beside it, want 2", got)
+				t.Errorf("got %d statements of the other targets, want 2", got)
 			}
 		})
 	}
@@ -359,7 +358,7 @@ func TestThreatMegabytesListed(t *testing.T) {
 	}, v1alpha1.ReasonTooLarge, "together")
 }
 
-// The old timestamp is served for ever.
+// The server serves the old timestamp forever.
 func TestThreatFreeze(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
@@ -376,7 +375,7 @@ func TestThreatFreeze(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "timestamp.json")
 }
 
-// Files of different publications do not go together.
+// Files of different publications do not verify together.
 func TestThreatMixAndMatch(t *testing.T) {
 	v := newVirtual(t)
 	old := v.current
@@ -387,7 +386,7 @@ func TestThreatMixAndMatch(t *testing.T) {
 		v.serve[role] = serveBytes(old[role])
 		_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
 		if err == nil {
-			t.Fatalf("an older %s was taken", role)
+			t.Fatalf("got an older %s accepted, want a fault", role)
 		}
 		clear(v.serve)
 	}

@@ -27,12 +27,12 @@ import (
 
 const testGUN = "registry.example.com/acme/app"
 
-// testNow is when every test takes place.
+// testNow returns the current time of every test.
 func testNow() time.Time { return time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC) }
 
 type m = map[string]any
 
-// keysObject is a "keys" object.
+// keysObject returns a "keys" object.
 func keysObject(keys ...*testKey) m {
 	out := m{}
 	for _, k := range keys {
@@ -51,8 +51,8 @@ func roleObject(threshold int, keys ...*testKey) m {
 	return m{"keyids": ids, "threshold": threshold}
 }
 
-// canonicalJSON is the generator's own: for printable ASCII, encoding/json's form of maps is the
-// canonical one. Raw messages in it are as they are.
+// canonicalJSON is an independent generator: for printable ASCII, the output of encoding/json for
+// maps is canonical. Raw messages stay unchanged.
 func canonicalJSON(t testing.TB, v any) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -77,8 +77,8 @@ func sealed(t testing.TB, signed m, keys ...*testKey) []byte {
 	return append(canonicalJSON(t, m{"signed": json.RawMessage(message), "signatures": sigs}), '\n')
 }
 
-// inCanonicalForm returns the form that is signed; what no reader accepts stays as it is. The
-// reference is slow, so large files are left to what is tested.
+// inCanonicalForm returns the canonical form, which is signed. Invalid messages stay unchanged. The
+// reference is slow, so large files use the tested code.
 func inCanonicalForm(message []byte) []byte {
 	read := reference
 	if len(message) > 64<<10 {
@@ -91,11 +91,11 @@ func inCanonicalForm(message []byte) []byte {
 	return form
 }
 
-// vrole is one signed file of a virtual repository, and the role that signs it.
+// vrole is one signed file of a virtual repository, with the role that signs it.
 type vrole struct {
 	name      string
-	keys      []*testKey // listed by the parent
-	signers   []*testKey // who does sign; nil: keys
+	keys      []*testKey // the parent lists these
+	signers   []*testKey // the actual signers; nil: keys
 	threshold int
 	version   int
 	expires   time.Time
@@ -106,12 +106,12 @@ type vrole struct {
 	extra     map[string]json.RawMessage // unknown fields
 }
 
-// virtual is a repository made by hand, served over HTTP.
+// virtual is a generated repository, served over HTTP.
 type virtual struct {
 	t       testing.TB
 	gun     string
 	roles   map[string]*vrole
-	metas   map[string]m // what is listed of each file
+	metas   map[string]m // listed length and hashes of each file
 	mutate  map[string]func(meta m)
 	unlist  map[string]bool
 	mu      sync.Mutex
@@ -127,13 +127,13 @@ func digestOf(content string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// entry is a target whose manifest is content.
+// entry returns a target whose manifest is content.
 func entry(content string) m {
 	sum := sha256.Sum256([]byte(content))
 	return m{"length": len(content), "hashes": m{"sha256": base64.StdEncoding.EncodeToString(sum[:])}}
 }
 
-// newVirtual makes a repository that ci and qa have signed v1 in, with ECDSA keys throughout.
+// newVirtual creates a repository with ECDSA keys, in which ci and qa have signed v1.
 func newVirtual(t testing.TB) *virtual {
 	t.Helper()
 	v := &virtual{
@@ -156,7 +156,7 @@ func newVirtual(t testing.TB) *virtual {
 	return v
 }
 
-// delegate adds a delegation with a key of its own that has signed v1.
+// delegate adds a delegation with its own key, which has signed v1.
 func (v *virtual) delegate(name string, v1 m) *vrole {
 	v.t.Helper()
 	r := &vrole{
@@ -173,7 +173,7 @@ func (v *virtual) delegate(name string, v1 m) *vrole {
 func (v *virtual) role(name string) *vrole {
 	v.t.Helper()
 	if v.roles[name] == nil {
-		v.t.Fatalf("no role %s", name)
+		v.t.Fatalf("got no role %s", name)
 	}
 	return v.roles[name]
 }
@@ -219,7 +219,7 @@ func (v *virtual) targetsFile(r *vrole) m {
 	return signed
 }
 
-// publish signs every file anew, with the hashes of what it lists, and serves that from now on.
+// publish signs every file again, with the hashes of the listed files, and serves them from now on.
 func (v *virtual) publish() {
 	v.t.Helper()
 	v.current = map[string][]byte{}
@@ -239,7 +239,7 @@ func (v *virtual) publish() {
 	}
 	root["keys"] = keysObject(keys...)
 	raw := v.files[fmt.Sprintf("%d.root.json", v.roles["root"].version)]
-	if raw == nil { // a version of the root is published once
+	if raw == nil { // a root version is published once
 		raw = v.build(v.roles["root"], root)
 	}
 	v.put("root", raw)
@@ -254,7 +254,7 @@ func (v *virtual) publish() {
 		v.build(v.roles["timestamp"], m{"_type": "Timestamp", "meta": m{"snapshot": v.metas["snapshot"]}}))
 }
 
-// put serves the file of a role by its name, by its hash and, for a root, by its version.
+// put serves the file of a role by name, by hash and, for a root, by version.
 func (v *virtual) put(name string, raw []byte) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -273,15 +273,15 @@ func (v *virtual) put(name string, raw []byte) {
 	}
 }
 
-// bump raises the versions of roles, so that a publish changes them.
+// bump raises the versions of roles, so that publish changes them.
 func (v *virtual) bump(names ...string) {
 	for _, name := range names {
 		v.roles[name].version++
 	}
 }
 
-// ServeHTTP is the server: v.serve overrides by role, whatever name or hash the file is asked for
-// under.
+// ServeHTTP implements http.Handler. v.serve overrides the file of a role, whatever name or hash
+// the request has.
 func (v *virtual) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, "/v2/"+v.gun+"/_trust/tuf/")
 	v.mu.Lock()
@@ -320,7 +320,7 @@ func (v *virtual) requests() []string {
 	return out
 }
 
-// httpGetter is a Getter that does no more than the contract asks.
+// httpGetter is a minimal Getter.
 type httpGetter struct {
 	url    string
 	client *http.Client
@@ -362,7 +362,7 @@ func networkFault(err error) error {
 	return trust.NewFault(v1alpha1.ReasonUnreachable, "no answer: %w", err)
 }
 
-// config pins the root key of the repository.
+// config returns a Config that pins the root key of the repository.
 func (v *virtual) config() Config {
 	return Config{
 		Name: "acme", RootKeys: []PEM{{Field: "spec.notary.root.keys[0]", Data: string(v.roles["root"].keys[0].bare)}},
@@ -379,7 +379,7 @@ func (v *virtual) root(cfg Config) *Root {
 	return r
 }
 
-// mustFetch fetches what must verify.
+// mustFetch fetches a repository that must verify.
 func mustFetch(t testing.TB, r *Root, held trust.Evidence) trust.Evidence {
 	t.Helper()
 	ev, err := r.Fetch(t.Context(), of(testGUN), held)
@@ -389,7 +389,7 @@ func mustFetch(t testing.TB, r *Root, held trust.Evidence) trust.Evidence {
 	return ev
 }
 
-// signedBy returns which roles signed a tag: "ci one" where content is "one".
+// signedBy returns the roles that signed a tag with the content: "ci one".
 func signedBy(ev trust.Evidence, tag string) []string {
 	names := map[string]string{}
 	for _, content := range []string{"one", "two", "three"} {
@@ -414,12 +414,12 @@ func wantFault(t testing.TB, err error, reason string, words ...string) {
 	}
 	for _, w := range words {
 		if !strings.Contains(f.Error(), w) {
-			t.Errorf("message %q does not say %q", f, w)
+			t.Errorf("got message %q, want it to contain %q", f, w)
 		}
 	}
 }
 
-// publishOnly signs the named roles anew and keeps the files of the others as they were.
+// publishOnly signs the named roles again and keeps the files of the others.
 func (v *virtual) publishOnly(before map[string][]byte, names ...string) {
 	v.t.Helper()
 	for name, r := range v.roles {
