@@ -25,7 +25,7 @@ func TestThreatDecodersWaitForTheBudget(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := b.Acquire(ctx, each); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v with %d of %d bytes taken", err, size/each*each, size)
+		t.Errorf("got %v with %d of %d bytes acquired", err, size/each*each, size)
 	}
 	waiting := make(chan error, 1)
 	go func() {
@@ -34,7 +34,7 @@ func TestThreatDecodersWaitForTheBudget(t *testing.T) {
 	}()
 	first()
 	if err := <-waiting; err != nil {
-		t.Errorf("got %v though there is room again", err)
+		t.Errorf("got %v after a release, want no error", err)
 	}
 }
 
@@ -47,11 +47,11 @@ func TestTakeEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := b.Acquire(ctx, 1); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v with nothing left and the context over", err)
+		t.Errorf("got %v with an exhausted budget and an ended context", err)
 	}
 	giveBack()
 	if _, err := b.Acquire(t.Context(), 1); err != nil {
-		t.Errorf("what was given back cannot be taken: %v", err)
+		t.Errorf("got %v for released bytes, want no error", err)
 	}
 }
 
@@ -59,9 +59,9 @@ func TestThreatWhatExceedsTheBudgetIsRefused(t *testing.T) {
 	b := budget.New(10)
 	var tooLarge *budget.TooLargeError
 	if _, err := b.Acquire(t.Context(), 11); !errors.As(err, &tooLarge) || tooLarge.Cost != 11 || tooLarge.Size != 10 {
-		t.Errorf("got %v for more than there is", err)
+		t.Errorf("got %v for more than the budget", err)
 	}
 	if _, err := b.Acquire(t.Context(), 10); err != nil {
-		t.Errorf("got %v for all that there is", err)
+		t.Errorf("got %v for the whole budget, want no error", err)
 	}
 }

@@ -70,7 +70,7 @@ func TestRead(t *testing.T) {
 			if c.err != "" {
 				if b != nil || err == nil || !strings.Contains(err.Error(), c.err) ||
 					strings.Contains(err.Error(), "s3cret") {
-					t.Errorf("got %v, %v, want an error that says %q", b, err, c.err)
+					t.Errorf("got %v, %v, want an error with %q", b, err, c.err)
 				}
 				return
 			}
@@ -82,10 +82,10 @@ func TestRead(t *testing.T) {
 				got = append(got, cert.Subject.String())
 			}
 			if !slices.Equal(got, c.want) {
-				t.Errorf("read %q, want %q", got, c.want)
+				t.Errorf("got certificates %q, want %q", got, c.want)
 			}
 			if !slices.EqualFunc(b.Skipped, c.skipped, strings.Contains) {
-				t.Errorf("skipped %q, want %q", b.Skipped, c.skipped)
+				t.Errorf("got skipped %q, want %q", b.Skipped, c.skipped)
 			}
 		})
 	}
@@ -104,7 +104,7 @@ func TestReadAccepts(t *testing.T) {
 	}
 }
 
-// However many are skipped, what is said of them stays short.
+// The texts about skipped certificates are bounded, however many there are.
 func TestSkippedAreBounded(t *testing.T) {
 	odd := tlstest.OddCertificate(newCA(t, strings.Repeat("x", 60)))
 	b, err := Read(slices.Concat(slices.Repeat(odd, 60), newCA(t, "CA")), 64, nil)
@@ -112,11 +112,11 @@ func TestSkippedAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	if said := strings.Join(b.Skipped, "; "); len(said) > 2000 || !strings.Contains(said, "55 more") {
-		t.Errorf("%d bytes: %s", len(said), said)
+		t.Errorf("got %d bytes: %s", len(said), said)
 	}
 }
 
-// Whatever a block holds: no panic, and the subject that crypto/x509 reads where it does.
+// For any block, subjectOf does not panic, and it returns the same subject as crypto/x509.
 func FuzzSubject(f *testing.F) {
 	ca, err := tlstest.NewCA("CA")
 	if err != nil {
@@ -130,7 +130,7 @@ func FuzzSubject(f *testing.F) {
 			cert.Subject.ToRDNSequence().String() != got {
 			var names pkix.RDNSequence
 			if _, err := asn1.Unmarshal(cert.RawSubject, &names); err != nil || names.String() != got {
-				t.Errorf("%q, want %q", got, cert.Subject)
+				t.Errorf("got %q, want %q", got, cert.Subject)
 			}
 		}
 	})

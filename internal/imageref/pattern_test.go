@@ -30,7 +30,7 @@ func mustRef(tb testing.TB, s string) imageref.Ref {
 	return r
 }
 
-// index returns an index of the one pattern, to hold it to what Match says.
+// index returns an index of one pattern, to compare it with Match.
 func index(p imageref.Pattern) *imageref.Index {
 	var x imageref.Index
 	x.Add(p, 0)
@@ -174,10 +174,10 @@ func TestThreatPatternMatchesMoreThanItSays(t *testing.T) {
 			check := func(image string, want bool) {
 				r := mustRef(t, image)
 				if got := p.Match(r); got != want {
-					t.Errorf("%q matches %q: %t, want %t", tc.pattern, image, got, want)
+					t.Errorf("Match of %q and %q: got %t, want %t", tc.pattern, image, got, want)
 				}
 				if got := index(p).Matches(r); got != want {
-					t.Errorf("%q, indexed, matches %q: %t, want %t", tc.pattern, image, got, want)
+					t.Errorf("index of %q and %q: got %t, want %t", tc.pattern, image, got, want)
 				}
 			}
 			for _, image := range tc.match {
@@ -187,7 +187,7 @@ func TestThreatPatternMatchesMoreThanItSays(t *testing.T) {
 				check(image, false)
 			}
 			if again := mustPattern(t, p.String()); again.String() != p.String() {
-				t.Errorf("%q prints as %q, and that as %q", tc.pattern, p, again)
+				t.Errorf("String of %q: got %q, and from that %q", tc.pattern, p, again)
 			}
 		})
 	}
@@ -232,18 +232,18 @@ func TestParsePatternRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p, err := imageref.ParsePattern(tc.in)
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Fatalf("ParsePattern(%q) = %v, %v; want an error with %q", tc.in, p, err, tc.want)
+				t.Fatalf("ParsePattern(%q): got %v, %v; want an error with %q", tc.in, p, err, tc.want)
 			}
 			for _, image := range []string{"nginx", "registry.example.com/app", "acme/app"} {
 				if p.Match(mustRef(t, image)) || index(p).Matches(mustRef(t, image)) {
-					t.Errorf("%q was refused, and what came with the error matches %s", tc.in, image)
+					t.Errorf("ParsePattern(%q): got an error and a pattern that matches %s", tc.in, image)
 				}
 			}
 		})
 	}
 }
 
-// TestMatchDoesNotExplode would not end where each wildcard doubled the work.
+// TestMatchDoesNotExplode would not end if each wildcard doubled the work.
 func TestMatchDoesNotExplode(t *testing.T) {
 	var x imageref.Index
 	segments := mustPattern(t, "registry.example.com"+strings.Repeat("/**/a", 60)+"/b")
@@ -253,15 +253,15 @@ func TestMatchDoesNotExplode(t *testing.T) {
 	many := mustRef(t, "registry.example.com/"+strings.Repeat("a/", 120)+"a")
 	one := mustRef(t, "registry.example.com/"+strings.Repeat("a", 250))
 	if segments.Match(many) || letters.Match(one) || x.Matches(many) || x.Matches(one) {
-		t.Error("matched without a final b")
+		t.Error("got a match without a final b")
 	}
 	if !segments.Match(mustRef(t, many.Repository()+"/b")) || !x.Matches(mustRef(t, one.Repository()+"b")) {
-		t.Error("did not match with a final b")
+		t.Error("got no match with a final b")
 	}
 }
 
-// oracle is the rule of patterns a second time, as one regular expression for the host and one for
-// the path.
+// oracle is a second implementation of patterns, with one regular expression for the host and one
+// for the path.
 func oracle(p imageref.Pattern, r imageref.Ref) bool {
 	host, path, _ := strings.Cut(p.String(), "/")
 	hostExpr := `^` + strings.ReplaceAll(regexp.QuoteMeta(host), `\*`, `[^.:/\[\]]*`) + `$`
@@ -283,7 +283,7 @@ func oracle(p imageref.Pattern, r imageref.Ref) bool {
 		regexp.MustCompile(`^`+pathExpr.String()+`$`).MatchString("/"+r.Path)
 }
 
-// random returns a host and a path out of few pieces, so that patterns and references often meet.
+// random returns a host and a path of few pieces, so that patterns and references often match.
 func random(rnd *rand.Rand, pieces, hosts []string) string {
 	s := hosts[rnd.IntN(len(hosts))]
 	for range 1 + rnd.IntN(4) {
@@ -308,14 +308,14 @@ func TestPatternsAgreeWithRegularExpressions(t *testing.T) {
 		r := mustRef(t, random(rnd, refPieces, refHosts))
 		want := oracle(p, r)
 		if got := p.Match(r); got != want {
-			t.Fatalf("%q (%s) matches %s: %t, want %t", s, p, r, got, want)
+			t.Fatalf("Match of %q (%s) and %s: got %t, want %t", s, p, r, got, want)
 		}
 		if want {
 			matched++
 		}
 	}
 	if matched < 300 {
-		t.Errorf("only %d pairs matched: the generator is too thin", matched)
+		t.Errorf("got only %d matching pairs: the generator is too weak", matched)
 	}
 }
 
@@ -328,14 +328,14 @@ func TestLiteralPatternMatchesOnlyItself(t *testing.T) {
 		a, b := mustRef(t, random(rnd, pieces, hosts)), mustRef(t, random(rnd, pieces, hosts))
 		equal := a.Repository() == b.Repository()
 		if got := mustPattern(t, a.Repository()).Match(b); got != equal {
-			t.Fatalf("the literal pattern %s matches %s: %t", a.Repository(), b.Repository(), got)
+			t.Fatalf("Match of the literal pattern %s and %s: got %t", a.Repository(), b.Repository(), got)
 		}
 		if equal {
 			same++
 		}
 	}
 	if same < 20 {
-		t.Errorf("only %d pairs were equal: the generator is too thin", same)
+		t.Errorf("got only %d equal pairs: the generator is too weak", same)
 	}
 }
 
@@ -371,7 +371,7 @@ func TestIndexFindsWhatMatches(t *testing.T) {
 		}
 	}
 	if found < 3000 {
-		t.Errorf("only %d found: the generator is too thin", found)
+		t.Errorf("got only %d found: the generator is too weak", found)
 	}
 }
 
@@ -386,10 +386,10 @@ func TestIndexDoesNotAllocate(t *testing.T) {
 	var ids [8]int
 	if n := testing.AllocsPerRun(100, func() {
 		if len(x.Find(r, ids[:0])) != 4 {
-			t.Fatal("not all found")
+			t.Fatal("got some patterns not found")
 		}
 	}); n != 0 {
-		t.Errorf("%v allocations a look-up", n)
+		t.Errorf("got %v allocations for each lookup", n)
 	}
 }
 
@@ -407,9 +407,9 @@ func FuzzParsePattern(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(p.String()) <= 512 { // as long as a pattern may be
+		if len(p.String()) <= 512 { // the maximum length of a pattern
 			if again, err := imageref.ParsePattern(p.String()); err != nil || again.String() != p.String() {
-				t.Fatalf("%q prints as %q, which parses to %q, %v", s, p, again, err)
+				t.Fatalf("String of %q: got %q, which parses to %q, %v", s, p, again, err)
 			}
 		}
 		r, err := imageref.Parse(image)
@@ -418,10 +418,10 @@ func FuzzParsePattern(f *testing.F) {
 		}
 		matched := p.Match(r)
 		if matched != index(p).Matches(r) {
-			t.Fatalf("%q and %q: Match says %t and the index does not", s, image, matched)
+			t.Fatalf("%q and %q: got %t of Match, and the opposite of the index", s, image, matched)
 		}
 		if matched != oracle(p, r) {
-			t.Fatalf("%q matches %q: %t", s, image, matched)
+			t.Fatalf("Match of %q and %q: got %t", s, image, matched)
 		}
 	})
 }

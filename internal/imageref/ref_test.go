@@ -155,7 +155,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// inFull returns the reference as it is when it is written by its name.
+// inFull returns the reference that results from parsing its full form.
 func inFull(r imageref.Ref) imageref.Ref {
 	if r.Short = false; r.Name() == r.Repository() {
 		r.Written = ""
@@ -163,20 +163,19 @@ func inFull(r imageref.Ref) imageref.Ref {
 	return r
 }
 
-// nameByDocker is the name by which Docker's clients sign: what their own library reads.
+// nameByDocker returns the name under which Docker's clients sign, by their own library.
 func nameByDocker(tb testing.TB, s string) string {
 	tb.Helper()
 	name, _, _ := strings.Cut(s, "@")
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
-		tb.Fatalf("Parse(%q) took what Docker's library does not: %v", s, err)
+		tb.Fatalf("Parse(%q): got a reference, but Docker's library returns %v", s, err)
 	}
 	return named.Name()
 }
 
-// The name to sign by is what Docker's clients make of the reference, and it is pulled and pinned
-// as it is written.
-func TestNameIsThatOfDockersClients(t *testing.T) {
+// Name is the name under which Docker's clients sign. A pinned reference keeps its spelling.
+func TestNameEqualsDockersClients(t *testing.T) {
 	for in, want := range map[string]struct{ name, pinned string }{
 		"nginx":                       {"docker.io/library/nginx", "docker.io/library/nginx:latest"},
 		"acme/app:v1":                 {"docker.io/acme/app", "docker.io/acme/app:v1"},
@@ -198,19 +197,19 @@ func TestNameIsThatOfDockersClients(t *testing.T) {
 	} {
 		r := mustRef(t, in)
 		if r.Name() != want.name || r.Name() != nameByDocker(t, in) {
-			t.Errorf("%q has the name %q, want %q; for Docker it is %q", in, r.Name(), want.name, nameByDocker(t, in))
+			t.Errorf("Name of %q: got %q, want %q; for Docker it is %q", in, r.Name(), want.name, nameByDocker(t, in))
 		}
 		if got := r.Pinned(digestB); got != want.pinned+"@"+digestB {
-			t.Errorf("%q is pinned as %q", in, got)
+			t.Errorf("Pinned of %q: got %q", in, got)
 		}
 		if again := mustRef(t, r.String()); again.Name() != r.Name() || again.Repository() != r.Repository() {
-			t.Errorf("%q in full is %q, of the name %q", in, r, again.Name())
+			t.Errorf("String of %q: got %q, with the name %q", in, r, again.Name())
 		}
 	}
 }
 
-// Another spelling of the host is no way around a pattern: what covers a repository covers it as it
-// may be written.
+// Another spelling of the host does not evade a pattern: a pattern that matches a repository
+// matches every spelling.
 func TestThreatSpellingOfAHostIsNoWayAround(t *testing.T) {
 	for _, pattern := range []string{
 		"registry.example.com/acme/**", "registry.example.com:443/acme/**", "Registry.example.com/acme/app",
@@ -224,10 +223,10 @@ func TestThreatSpellingOfAHostIsNoWayAround(t *testing.T) {
 			for _, rest := range []string{"", ":v1", ":v1@" + digestA, "@" + digestA} {
 				r := mustRef(t, host+"/acme/app"+rest)
 				if !p.Match(r) || !index(p).Matches(r) {
-					t.Errorf("%q does not match %s", pattern, host)
+					t.Errorf("got no match of %q and %s", pattern, host)
 				}
 				if again := mustRef(t, r.Pinned(digestB)); !p.Match(again) || again.Name() != r.Name() {
-					t.Errorf("%q does not match %s once it is pinned as %s, or the name has changed", pattern, host,
+					t.Errorf("got no match of %q and %s after pinning as %s, or another name", pattern, host,
 						r.Pinned(digestB))
 				}
 			}
@@ -235,14 +234,14 @@ func TestThreatSpellingOfAHostIsNoWayAround(t *testing.T) {
 	}
 }
 
-// readsShort reports whether a node that knows search registries takes a reference for a short
-// name: its first segment, as it is written, has neither '.' nor ':' and is not localhost.
+// readsShort reports whether a node with search registries reads a reference as a short name: its
+// first segment, as written, has neither '.' nor ':' and is not localhost.
 func readsShort(tb testing.TB, s string) bool {
 	tb.Helper()
 	ref, err := reference.Parse(s)
 	named, ok := ref.(reference.Named)
 	if err != nil || !ok {
-		tb.Fatalf("Parse(%q) took what the grammar of nodes does not: %v", s, err)
+		tb.Fatalf("Parse(%q): got a reference, but the grammar of nodes returns %v", s, err)
 	}
 	host := reference.Domain(named)
 	return !strings.ContainsAny(host, ".:") && host != "localhost"
@@ -253,7 +252,7 @@ func TestThreatShortNameIsTold(t *testing.T) {
 		"nginx": true, "nginx:1.27": true, "nginx@" + digestA: true, "nginx:1.27@" + digestA: true, "acme/app": true,
 		"acme/team/app:v1": true,
 		"library/nginx":    true, "deadbeef": true, "localhost": true, "localhost:5000": true, "localhosts/app": true,
-		// no slash, so no host
+		// without a slash there is no host
 		"registry.example.com": true, "registry.example.com:5000": true, "docker.io": true, "index.docker.io": true,
 		"docker.io/nginx": false, "Docker.IO/nginx": false, "index.docker.io/nginx": false,
 		"registry-1.docker.io/acme/app": false,
@@ -265,23 +264,24 @@ func TestThreatShortNameIsTold(t *testing.T) {
 		t.Run(in, func(t *testing.T) {
 			got := mustRef(t, in)
 			if got.Short != want || got.Short && got.Host != "docker.io" {
-				t.Errorf("Parse(%q) = %+v; short: want %t", in, got, want)
+				t.Errorf("Parse(%q): got %+v, want Short %t", in, got, want)
 			}
 			if !strings.HasPrefix(in, "[") && readsShort(t, in) != want {
-				t.Errorf("a node reads %q as short: %t", in, !want)
+				t.Errorf("%q: got Short %t for a node", in, !want)
 			}
 			if again := mustRef(t, got.String()); again.Short {
-				t.Errorf("%q in full is %q, which counts as short", in, got)
+				t.Errorf("String of %q: got %q, which is Short", in, got)
 			}
 		})
 	}
-	// What some would take for a short name and others for a host, an ID or nothing is refused.
+	// Parse refuses text that some tools read as a short name and others as a host, an ID or
+	// nothing.
 	for _, in := range []string{
 		"LOCALHOST/app", "Acme/app", "registry_1.example.com/app", "a.b--c__d/app", "registry.example.com./app",
 		"./app", hexA, digestA, "sha256:aaaa",
 	} {
 		if got, err := imageref.Parse(in); err == nil {
-			t.Errorf("Parse(%q) = %+v, want an error", in, got)
+			t.Errorf("Parse(%q): got %+v, want an error", in, got)
 		}
 	}
 }
@@ -330,7 +330,7 @@ func TestParseRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, err := imageref.Parse(tc.in)
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("Parse(%q) = %+v, %v; want an error with %q", tc.in, got, err, tc.want)
+				t.Errorf("Parse(%q): got %+v, %v; want an error with %q", tc.in, got, err, tc.want)
 			}
 			if got != (imageref.Ref{}) {
 				t.Errorf("Parse(%q) returned %+v beside an error", tc.in, got)
@@ -356,7 +356,7 @@ func TestPinned(t *testing.T) {
 			}
 			pinned := ref.Pinned(digestB)
 			if pinned != tc.want {
-				t.Errorf("Pinned = %q, want %q", pinned, tc.want)
+				t.Errorf("Pinned: got %q, want %q", pinned, tc.want)
 			}
 			again, err := imageref.Parse(pinned)
 			if err != nil || again.Repository() != ref.Repository() || again.Digest != digestB || again.Tag != ref.Tag {

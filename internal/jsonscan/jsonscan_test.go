@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// valid reports whether a text is one value, as the scanner sees it. It has no capacity beyond its
-// end to read into.
+// valid reports whether the scanner accepts a text as one value. The slice has no capacity beyond
+// its length, so a read past the end fails.
 func valid(text []byte) bool {
 	s := Scanner{Text: slices.Clip(text)}
 	s.SkipSpace()
@@ -17,8 +17,7 @@ func valid(text []byte) bool {
 	return !s.Invalid
 }
 
-// FuzzSkip says that the scanner passes over what encoding/json takes for JSON, and over nothing
-// else.
+// FuzzSkip checks that the scanner accepts exactly the texts that encoding/json accepts.
 func FuzzSkip(f *testing.F) {
 	for _, text := range []string{
 		``, ` `, `{}`, ` { } `, `[]`, ` [ ] `, `[1]`, `[1,]`, `[,1]`, `[,]`, `[1 2]`, `[`, `]`, `[}`, `{]`, `{"a":1,}`,
@@ -37,37 +36,37 @@ func FuzzSkip(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if got, want := valid(text), json.Valid(text); got != want {
-			t.Errorf("%.200q: valid %t, want %t", text, got, want)
+			t.Errorf("%.200q: got valid %t, want %t", text, got, want)
 		}
 	})
 }
 
-// Every beginning of a text is refused as it must be, wherever it breaks off, and every byte in the
-// place of another judged alike.
-func TestEveryBeginningAndEveryByte(t *testing.T) {
+// Every prefix of a text is refused, and every text with one changed byte gives the same result as
+// encoding/json.
+func TestEveryPrefixAndEveryByte(t *testing.T) {
 	const text = `{"a\u00e9\\":[true,false,null,-1.5e+2,0,{}, [] ,{"b" : "c"}],"d":""}`
 	for n := range len(text) {
 		if valid([]byte(text[:n])) {
-			t.Errorf("%q was taken for a value", text[:n])
+			t.Errorf("%q: got valid, want an error", text[:n])
 		}
 		for c := range 256 {
 			changed := []byte(text)
 			changed[n] = byte(c)
 			if got, want := valid(changed), json.Valid(changed); got != want {
-				t.Errorf("%q: valid %t, want %t", changed, got, want)
+				t.Errorf("%q: got valid %t, want %t", changed, got, want)
 			}
 		}
 	}
 	if !valid([]byte(text)) {
-		t.Errorf("%q was refused", text)
+		t.Errorf("%q: got refused, want valid", text)
 	}
 }
 
-// A text of any form costs no memory, or the API server's largest could be made to cost much.
-func TestNothingIsAllocated(t *testing.T) {
+// No text makes the scanner allocate: otherwise a large request could cost much memory.
+func TestNoAllocations(t *testing.T) {
 	text := []byte(`{"a":[true,{"b":"\u00e9"},[1,2]],"c":{"d":{}}}`)
 	if n := testing.AllocsPerRun(100, func() { valid(text) }); n > 0 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("got %v allocations, want 0", n)
 	}
 }
 
@@ -106,7 +105,7 @@ func TestCount(t *testing.T) {
 	}
 	for _, text := range []string{``, `{`, `[1,]`, `1 2`, `{"a"}`} {
 		if got, ok := Count([]byte(text), 100); ok {
-			t.Errorf("%q: got %d, and it is no JSON", text, got)
+			t.Errorf("%q: got %d values, want an error", text, got)
 		}
 	}
 }

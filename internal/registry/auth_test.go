@@ -26,7 +26,7 @@ func tokens() http.HandlerFunc {
 	}
 }
 
-// guarded answers 401 with a challenge unless the request carries a token that begins with
+// guarded answers 401 with a challenge, unless the request has a token that begins with
 // issued-token.
 func guarded(challenge string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -65,32 +65,32 @@ func TestTokenFlow(t *testing.T) {
 	}
 	asked := token.seen()
 	if len(asked) != 2 {
-		t.Fatalf("%d tokens were asked for, want one for each of two repositories", len(asked))
+		t.Fatalf("got %d token requests, want one for each of two repositories", len(asked))
 	}
 	q := asked[0].URL.Query()
 	if q.Get("scope") != "repository:"+repository+":pull" || q.Get("service") != "notary" || q.Get("keep") != "this" {
-		t.Errorf("asked for a token with %v, want the scope to be the client's own", q)
+		t.Errorf("got a token request with %v, want the client's own scope", q)
 	}
 	want := []string{
 		"", "Bearer issued-token-1", "Bearer issued-token-1", "Bearer issued-token-1", "", "Bearer issued-token-2",
 	}
 	if got := s.authorizations(); !slices.Equal(got, want) {
-		t.Errorf("server saw %q, want %q", got, want)
+		t.Errorf("got Authorization headers %q at the server, want %q", got, want)
 	}
 	if got := token.authorizations(); got[0] != basic() {
-		t.Errorf("token service saw %q, want the credentials", got[0])
+		t.Errorf("got Authorization header %q at the token service, want the credentials", got[0])
 	}
 }
 
-// Threat: credentials sent to another host, or the answer of a service inside read by the server,
-// by token realm.
+// Threat: a token realm makes the client send credentials to another host, or lets the server read
+// the response of an internal service.
 func TestThreatTokenServiceOfAnotherHost(t *testing.T) {
 	ca := newCA(t)
 	with, without := Config{Username: "reader", Password: password}, Config{}
 	tests := map[string]struct {
 		cfg    Config
 		listed func(r *recorder) []string
-		want   []string // the Authorization headers that the token service sees
+		want   []string // Authorization headers at the token service
 	}{
 		"listed": {
 			with, func(r *recorder) []string { return []string{r.Host} }, []string{basic()},
@@ -117,11 +117,11 @@ func TestThreatTokenServiceOfAnotherHost(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := token.authorizations(); !slices.Equal(got, tt.want) {
-				t.Errorf("token service saw %q, want %q", got, tt.want)
+				t.Errorf("got Authorization headers %q at the token service, want %q", got, tt.want)
 			}
 			for _, got := range s.authorizations() {
 				if tt.want == nil && got != "" {
-					t.Errorf("the server was handed %q", got)
+					t.Errorf("got Authorization headers %q at the server, want none", got)
 				}
 			}
 		})
@@ -141,13 +141,12 @@ func TestThreatTokenServiceOfAnotherHost(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := s.authorizations(); !slices.Equal(got, []string{"", basic(), "Bearer issued-token-1"}) {
-			t.Errorf("server saw %q", got)
+			t.Errorf("got Authorization headers %q at the server", got)
 		}
 	})
 }
 
-// Threat: a scope that the server writes into the realm goes out with the request, and has the
-// token open more than the client asked for.
+// Threat: a server adds a scope to the realm, so that the token grants more than the client needs.
 func TestThreatScopeIsTheClientsOwn(t *testing.T) {
 	ca := newCA(t)
 	token := serve(t, ca, tokens())
@@ -165,19 +164,19 @@ func TestThreatScopeIsTheClientsOwn(t *testing.T) {
 		}
 		asked := token.seen()[before:]
 		if len(asked) != 1 {
-			t.Fatalf("%d tokens were asked for, want one", len(asked))
+			t.Fatalf("got %d token requests, want one", len(asked))
 		}
 		q := asked[0].URL.Query()
 		if got := strings.Join(q["scope"], " "); got != tt.want || strings.Join(q["service"], " ") != "notary" ||
 			q.Get("keep") != "this" {
-			t.Errorf("repository %q: asked for a token with %v, want the scope %q and the service of the challenge",
+			t.Errorf("repository %q: got a token request with %v, want the scope %q and the service of the challenge",
 				tt.repository, q, tt.want)
 		}
 	}
 }
 
-// Threat: a host that is written so that it looks like the server's own, or like one that is
-// listed, and is another when it is connected to.
+// Threat: the spelling of a host looks like the server's or a listed host, but the client would
+// connect to another one.
 func TestThreatHostsThatLookAlike(t *testing.T) {
 	const own = "https://notary.kiwi.example"
 	same := []string{
@@ -206,14 +205,14 @@ func TestThreatHostsThatLookAlike(t *testing.T) {
 	}
 	for _, realm := range other {
 		if u, err := c.tokenServiceURL(challenge{"bearer", map[string]string{"realm": realm}}); err == nil {
-			t.Errorf("%q may be asked for a token, at %s", realm, u.Host)
+			t.Errorf("got %q accepted as a token service, at %s", realm, u.Host)
 		}
-		to, err := from.Parse(realm) // as the client of net/http reads the address of a redirect
+		to, err := from.Parse(realm) // as net/http reads the address of a redirect
 		if err != nil || realm == "evil.example" {
 			continue
 		}
 		if err := checkRedirect(&http.Request{URL: to}, []*http.Request{{URL: from}}); err == nil {
-			t.Errorf("a redirect to %q is followed, to %s", realm, to.Host)
+			t.Errorf("got a redirect to %q followed, to %s", realm, to.Host)
 		}
 	}
 	v6 := newClient(t, Config{Server: "https://[2001:db8::1]:4443", TokenServices: []string{"[2001:db8::2]:5001"}})
@@ -223,12 +222,12 @@ func TestThreatHostsThatLookAlike(t *testing.T) {
 	} {
 		if _, err := v6.tokenServiceURL(
 			challenge{"bearer", map[string]string{"realm": realm}}); (err == nil) != allowed {
-			t.Errorf("%q: %v, want it allowed: %t", realm, err, allowed)
+			t.Errorf("%q: got %v, want allowed %t", realm, err, allowed)
 		}
 	}
 }
 
-// Threat: credentials sent to another host, by redirect.
+// Threat: a redirect makes the client send credentials to another host.
 func TestAuthorizationIsNotRedirected(t *testing.T) {
 	ca := newCA(t)
 	thief := serve(t, ca, answer(http.StatusOK, "application/json", `{"token":"issued-token"}`))
@@ -273,7 +272,7 @@ func TestAuthorizationIsNotRedirected(t *testing.T) {
 		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "redirected", thief.Host)
 	})
 	if n := len(thief.seen()); n != 0 {
-		t.Errorf("%d requests reached the other host: %q", n, thief.authorizations())
+		t.Errorf("got %d requests at the other host: %q", n, thief.authorizations())
 	}
 }
 
@@ -337,7 +336,7 @@ func TestTokenServicesThatAreNotUsed(t *testing.T) {
 		})
 	}
 	if n := len(plain.seen()); n != 0 {
-		t.Errorf("%d token requests went out unencrypted: %q", n, plain.authorizations())
+		t.Errorf("got %d unencrypted token requests: %q", n, plain.authorizations())
 	}
 }
 
@@ -345,7 +344,7 @@ func TestTokenAnswers(t *testing.T) {
 	ca := newCA(t)
 	tests := map[string]struct {
 		handler http.HandlerFunc
-		reason  string // empty: the token is used
+		reason  string // empty: the client uses the token
 		words   string
 	}{
 		"token":        {answer(200, "application/json", `{"token":"issued-token"}`), "", ""},
@@ -401,8 +400,8 @@ func TestTokenAnswers(t *testing.T) {
 	}
 }
 
-// A token service that gives nobody a token without a password says so to whoever has none set.
-func TestTokenServiceThatWantsAPassword(t *testing.T) {
+// If a token service requires a password and none is configured, the fault says so.
+func TestTokenServiceThatRequiresAPassword(t *testing.T) {
 	ca := newCA(t)
 	token := serve(t, ca, answer(401, "application/json", `{}`))
 	s := serve(t, ca, guarded(bearer(token.URL)))
@@ -427,7 +426,7 @@ func TestRefusedTokenIsAskedForAgain(t *testing.T) {
 	for n := range int64(2) {
 		accepted.Store(n + 1)
 		if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
-			t.Fatalf("with token %d accepted: %v", n+1, err)
+			t.Fatalf("with token %d accepted: got %v, want none", n+1, err)
 		}
 	}
 }
@@ -442,19 +441,19 @@ func TestTokenLife(t *testing.T) {
 	}
 	for body, want := range tests {
 		if _, got, ok := readToken([]byte(body)); !ok || got != want {
-			t.Errorf("%s: kept for %s, want %s", body, got, want)
+			t.Errorf("%s: got a lifetime of %s, want %s", body, got, want)
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, Config{Server: "https://notary.example.com"})
 		c.authorization.Add(repository, "Bearer t", 50*time.Second)
-		<-time.After(49 * time.Second) // of the bubble's clock
+		<-time.After(49 * time.Second) // of the synctest clock
 		if c.cachedAuthorization(repository) == "" {
-			t.Error("token is gone before its time")
+			t.Error("got no cached token before its expiry")
 		}
 		<-time.After(2 * time.Second)
 		if c.cachedAuthorization(repository) != "" {
-			t.Error("token is kept past its time")
+			t.Error("got a cached token after its expiry")
 		}
 	})
 }
@@ -542,7 +541,7 @@ func TestRealNotaryServer(t *testing.T) {
 			}
 			if _, err := c.Get(t.Context(), repository+"/none", "/v2/"+repository+"/none/_trust/tuf/root.json",
 				1<<20); err == nil || !strings.HasSuffix(err.Error(), trust.ErrNotFound.Error()) {
-				t.Errorf("a repository that is not there: %v", err)
+				t.Errorf("a missing repository: got %v", err)
 			}
 		})
 	}

@@ -28,18 +28,18 @@ func TestCatalogScope(t *testing.T) {
 	asked := token.seen()
 	if len(asked) != 2 || asked[0].URL.Query().Get("scope") != "registry:catalog:*" ||
 		asked[1].URL.Query().Get("scope") != "repository:"+repository+":pull" {
-		t.Errorf("asked for tokens with %v, want one for the catalogue and one for the repository", asked)
+		t.Errorf("got token requests with %v, want one for the catalog and one for the repository", asked)
 	}
 	if got := s.seen()[0].URL; got.Path != "/v2/_trust/changefeed" || got.Query().Get("change_id") != "a&b=c" ||
 		len(got.Query()) != 1 {
-		t.Errorf("asked for %s, want the query as it was given", got)
+		t.Errorf("got request %s, want the given query", got)
 	}
 	if _, err := c.GetCatalog(t.Context(), "/v2/../x", nil, 100); err == nil {
-		t.Error("a path that leaves its place was asked for")
+		t.Error("got a request for a path that is not clean")
 	}
 }
 
-// What a real Notary server lists, and to whom: who may only pull is refused.
+// A real Notary server lists publications only to an account with access to the catalog.
 func TestCatalogOfRealNotaryServer(t *testing.T) {
 	tests := map[string]struct {
 		auth   *notaryserver.Auth
@@ -72,7 +72,7 @@ func TestCatalogOfRealNotaryServer(t *testing.T) {
 				return
 			}
 			if err != nil || !strings.Contains(string(body), repository) {
-				t.Errorf("got %q, %v; want the repository among what was published", body, err)
+				t.Errorf("got %q, %v; want the published repository listed", body, err)
 			}
 		})
 	}

@@ -17,7 +17,7 @@ import (
 
 const aboutCertificates = "client certificate"
 
-// serveAsking runs a handler that asks for a client certificate and can do without.
+// serveAsking runs a server that requests a client certificate but does not require it.
 func serveAsking(t *testing.T, ca *tlstest.CA, http2 bool, handler http.HandlerFunc) *recorder {
 	t.Helper()
 	r := record(handler)
@@ -34,8 +34,8 @@ func serveAsking(t *testing.T, ca *tlstest.CA, http2 bool, handler http.HandlerF
 	return r.named(t, "https")
 }
 
-// Whoever has once asked for a client certificate is not said to want one when something else is
-// wrong.
+// If a connection has another fault, the fault does not mention the client certificate that the
+// server once requested.
 func TestNoHintOfACertificateElsewhere(t *testing.T) {
 	ca := newCA(t)
 	shown := clientOf(t, ca, "reader")
@@ -59,28 +59,27 @@ func TestNoHintOfACertificateElsewhere(t *testing.T) {
 			if _, err := client.Get(t.Context(), repository, file, 10); err != nil {
 				t.Fatal(err)
 			}
-			if c.http2 { // over HTTP/1.1 the request is sent again, on a new connection
+			if c.http2 { // over HTTP/1.1 the client sends the request again on a new connection
 				broken.Store(true)
 				_, err := client.Get(t.Context(), repository, file, 10)
 				wantFault(t, err, v1alpha1.ReasonUnreachable, "closed the connection")
 				if strings.Contains(err.Error(), aboutCertificates) {
-					t.Errorf("on a connection that carried an answer: %v", err)
+					t.Errorf("on a connection that has carried a response: got %v", err)
 				}
 			}
-			client.http.CloseIdleConnections() // so that the next one is opened
+			client.http.CloseIdleConnections() // force a new connection
 			s.Close()
 			_, err := client.Get(t.Context(), repository, file, 10)
 			wantFault(t, err, v1alpha1.ReasonUnreachable, "refused")
 			if strings.Contains(err.Error(), aboutCertificates) {
-				t.Errorf("refused: %v", err)
+				t.Errorf("refused: got %v", err)
 			}
 		})
 	}
 }
 
-// closing answers no request: it says something and ends each connection once its handshake is
-// done, or with the alert of a server of TLS 1.2 that has a general one alone (RFC 5246, section
-// 7.4.6).
+// closing returns a server that answers no request. It closes each connection after the handshake,
+// or with the general alert of a TLS 1.2 server (RFC 5246, section 7.4.6).
 func closing(t *testing.T, ca *tlstest.CA, version uint16, ask tls.ClientAuthType, says string) (server string) {
 	t.Helper()
 	cert, err := ca.Issue(pkix.Name{CommonName: "server"})
@@ -113,15 +112,15 @@ func closing(t *testing.T, ca *tlstest.CA, version uint16, ask tls.ClientAuthTyp
 	return fmt.Sprintf("https://localhost:%d", listener.Addr().(*net.TCPAddr).Port)
 }
 
-// generalAlert makes the alert "bad certificate" (42) "handshake failure" (40).
+// generalAlert replaces the alert "bad certificate" (42) by "handshake failure" (40).
 type generalAlert struct{ net.Conn }
 
 func (c generalAlert) Write(p []byte) (int, error) {
 	return c.Conn.Write(bytes.ReplaceAll(p, []byte{21, 3, 3, 0, 2, 2, 42}, []byte{21, 3, 3, 0, 2, 2, 40}))
 }
 
-// The server that asked and then ended the connection is said to ask; one that ended it without is
-// not.
+// The fault mentions a client certificate only if the server requested one before it closed the
+// connection.
 func TestHintOfACertificate(t *testing.T) {
 	ca := newCA(t)
 	for name, c := range map[string]struct {
@@ -146,15 +145,15 @@ func TestHintOfACertificate(t *testing.T) {
 			_, err := client.Get(t.Context(), repository, file, 10)
 			wantFault(t, err, c.reason)
 			if got := strings.Contains(err.Error(), "clientCertificateSecretRef"); got != c.hint {
-				t.Errorf("tells of a client certificate: %t, want %t: %v", got, c.hint, err)
+				t.Errorf("mention of a client certificate: got %t, want %t: %v", got, c.hint, err)
 			}
 		})
 	}
 }
 
-// A token service on another host is shown no certificate, so nothing is to be corrected in the
-// server's.
-func TestTokenServiceThatAsksForACertificate(t *testing.T) {
+// The client presents no certificate to a token service on another host, so the fault does not
+// blame the server's certificate.
+func TestTokenServiceThatRequestsACertificate(t *testing.T) {
 	ca := newCA(t)
 	shown := clientOf(t, ca, "reader")
 	for name, realm := range map[string]string{

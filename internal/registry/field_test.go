@@ -18,7 +18,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// One certificate of a bundle that Go cannot read spoils none of the others, and is named.
+// A certificate of a bundle that Go cannot parse is named and does not affect the others.
 func TestBundleWithAnOddCertificate(t *testing.T) {
 	ca := newCA(t)
 	s := serve(t, ca, answer(http.StatusOK, "application/json", `{}`))
@@ -28,7 +28,7 @@ func TestBundleWithAnOddCertificate(t *testing.T) {
 	}
 	if got := c.Skipped(); len(got) != 1 ||
 		!strings.Contains(got[0], `certificate 1 ("CN=test CA"): negative serial number`) {
-		t.Errorf("skipped %q", got)
+		t.Errorf("got skipped %q", got)
 	}
 }
 
@@ -36,8 +36,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// A port that the scheme has by default is not in the Host header, as clients of the field have it:
-// for the server, its token service and a redirect.
+// As with other clients, the Host header does not contain the default port: for the server, its
+// token service and a redirect.
 func TestDefaultPortIsNotInTheHost(t *testing.T) {
 	for _, host := range []string{"notary.example.com", "[2001:db8::1]", "notary.example.com:4443"} {
 		var asked []string
@@ -68,17 +68,17 @@ func TestDefaultPortIsNotInTheHost(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(asked) != 4 {
-			t.Errorf("%d requests", len(asked))
+			t.Errorf("got %d requests", len(asked))
 		}
 		for i, got := range asked {
 			if got != host {
-				t.Errorf("request %d to %s has Host: %s, want %s", i, server, got, host)
+				t.Errorf("request %d to %s: got Host %s, want %s", i, server, got, host)
 			}
 		}
 	}
 }
 
-// How long a token lasts is a number in the specification, and a string in the field.
+// expires_in is a number in the specification, but some servers send a string.
 func TestTokenLifeAsServersWriteIt(t *testing.T) {
 	for said, want := range map[string]time.Duration{
 		`300`: 290 * time.Second, `"300"`: 290 * time.Second, `300.0`: 290 * time.Second, `3e2`: 290 * time.Second,
@@ -89,12 +89,12 @@ func TestTokenLifeAsServersWriteIt(t *testing.T) {
 	} {
 		token, life, ok := readToken(fmt.Appendf(nil, `{"token":"t","expires_in":%s}`, said))
 		if !ok || token != "t" || life != want {
-			t.Errorf("expires_in %s: %q for %s, %v; want %s", said, token, life, ok, want)
+			t.Errorf("expires_in %s: got %q for %s, %v; want %s", said, token, life, ok, want)
 		}
 	}
 }
 
-// A certificate without a subject alternative name is for no host: Go looks at no common name.
+// A certificate without a subject alternative name matches no host: Go ignores the common name.
 func TestCertificateWithACommonNameOnly(t *testing.T) {
 	ca := newCA(t)
 	cert, err := ca.IssueNameless(pkix.Name{CommonName: "localhost"})
@@ -111,7 +111,7 @@ func TestCertificateWithACommonNameOnly(t *testing.T) {
 		"issue it again")
 }
 
-// serveClients runs a handler for whoever shows a certificate of a CA.
+// serveClients runs a server that requires a client certificate of a CA.
 func serveClients(t *testing.T, ca *tlstest.CA, http2 bool, handler http.HandlerFunc) *recorder {
 	t.Helper()
 	r := record(handler)
@@ -151,7 +151,7 @@ func TestClientCertificate(t *testing.T) {
 		})
 		for about, c := range map[string]struct {
 			shown *tlstest.Certificate
-			words string // of the fault; empty: none
+			words string // of the fault; empty: no fault
 		}{
 			"good": {good, ""}, "none": {&tlstest.Certificate{}, "clientCertificateSecretRef"},
 			"of another CA": {foreign, "clientCertificateSecretRef"},
@@ -164,14 +164,14 @@ func TestClientCertificate(t *testing.T) {
 				}
 				body, err := newClient(t, cfg).Get(t.Context(), repository, file, 100)
 				if c.words != "" {
-					// The server's reason may be lost where it ends the connection first.
+					// The alert of the server may be lost if it closes the connection first.
 					reason := v1alpha1.ReasonTLSNotTrusted
 					if f := trust.AsFault(err, ""); f.Reason == v1alpha1.ReasonUnreachable && c.shown != late {
 						reason = f.Reason
 					}
 					wantFault(t, err, reason, c.words)
 				} else if err != nil || string(body) != `"reader"` {
-					t.Errorf("%q, %v", body, err)
+					t.Errorf("got %q, %v", body, err)
 				}
 			})
 		}
@@ -202,12 +202,12 @@ func TestUnusableClientCertificate(t *testing.T) {
 		ClientKey: string(one.KeyPEM),
 	})
 	if err == nil || !strings.Contains(err.Error(), "https only") {
-		t.Errorf("over http: %v", err)
+		t.Errorf("over http: got %v", err)
 	}
 }
 
-// The client certificate is for the server: neither a token service on another host or port nor a
-// redirect there gets it, though they ask for one.
+// The client presents its certificate only to the server: not to a token service on another host or
+// port, and not after a redirect there, although they request one.
 func TestThreatClientCertificateIsForTheServerAlone(t *testing.T) {
 	ca := newCA(t)
 	shown := clientOf(t, ca, "reader")
@@ -237,11 +237,11 @@ func TestThreatClientCertificateIsForTheServerAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(tokens.seen()) != 1 || len(seen) != 0 {
-		t.Errorf("the token service was asked %d times and was shown %d certificates", len(tokens.seen()), len(seen))
+		t.Errorf("got %d requests and %d certificates at the token service", len(tokens.seen()), len(seen))
 	}
 }
 
-// Nor does a proxy that is itself spoken to over TLS.
+// The client does not present its certificate to an https:// proxy.
 func TestThreatNoClientCertificateForAProxy(t *testing.T) {
 	ca := newCA(t)
 	shown := clientOf(t, ca, "reader")
@@ -266,6 +266,6 @@ func TestThreatNoClientCertificateForAProxy(t *testing.T) {
 	_, err = c.Get(t.Context(), repository, file, 10)
 	wantFault(t, err, v1alpha1.ReasonUnreachable, "NO_PROXY")
 	if showed != 0 {
-		t.Error("the proxy was shown the certificate")
+		t.Error("got the certificate presented to the proxy")
 	}
 }

@@ -21,7 +21,7 @@ const (
 	password   = "s3cret-passw0rd"
 )
 
-// A recorder serves, and remembers what it was asked.
+// A recorder is a server that records its requests.
 type recorder struct {
 	*httptest.Server
 	Host string
@@ -124,23 +124,24 @@ func newClient(t *testing.T, cfg Config) *Client {
 	return c
 }
 
-// wantFault checks the class of an error, words of its message, and that it gives no secret away.
+// wantFault checks the reason of a fault, words of its message, and that the message contains no
+// secret.
 func wantFault(t *testing.T, err error, reason string, words ...string) {
 	t.Helper()
 	if err == nil {
-		t.Fatalf("no error, want a fault %s", reason)
+		t.Fatalf("got no error, want a fault %s", reason)
 	}
 	if f := trust.AsFault(err, "none"); f.Reason != reason {
-		t.Errorf("fault %s (%v), want %s", f.Reason, err, reason)
+		t.Errorf("got fault %s (%v), want %s", f.Reason, err, reason)
 	}
 	for _, word := range words {
 		if !strings.Contains(err.Error(), word) {
-			t.Errorf("message does not say %q: %v", word, err)
+			t.Errorf("got message %v, want it to contain %q", err, word)
 		}
 	}
 	for _, secret := range []string{password, "issued-token"} {
 		if strings.Contains(err.Error(), secret) {
-			t.Errorf("message gives %q away: %v", secret, err)
+			t.Errorf("got secret %q in the message: %v", secret, err)
 		}
 	}
 }

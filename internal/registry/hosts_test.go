@@ -16,7 +16,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// A crowd is a handler that lets requests wait, and counts those that do.
+// A crowd is a handler that blocks requests and counts them.
 type crowd struct {
 	now, most atomic.Int64
 	release   chan struct{}
@@ -45,8 +45,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// Of several clients at one host, so many requests are under way at once, and each purpose has its
-// own places among them.
+// The requests in flight to one host are bounded over several clients, and each purpose has its own
+// semaphores.
 func TestThreatRequestsToOneHostAreBounded(t *testing.T) {
 	ca := newCA(t)
 	all := &crowd{release: make(chan struct{})}
@@ -79,23 +79,23 @@ func TestThreatRequestsToOneHostAreBounded(t *testing.T) {
 	other := serve(t, ca, answer(http.StatusOK, "application/json", `{}`))
 	c := newClient(t, Config{Server: other.URL, CABundle: string(ca.PEM), Hosts: hosts})
 	if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
-		t.Errorf("another host: %v, want it not to be held up", err)
+		t.Errorf("another host: got %v, want no delay", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := clients[0].Get(ctx, repository, file, 100)
 	wantFault(t, err, v1alpha1.ReasonTimeout, "in flight", s.Host)
 	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("%v is no exceeded deadline", err)
+		t.Errorf("got %v, want an exceeded deadline", err)
 	}
 	close(all.release)
 	wg.Wait()
 	if most := all.most.Load(); most != maxRequests {
-		t.Errorf("%d requests were under way at once, want %d", most, maxRequests)
+		t.Errorf("got %d requests in flight, want %d", most, maxRequests)
 	}
 	for name, at := range hosts.hosts {
 		if at.users != 0 {
-			t.Errorf("%s has %d users when nothing is under way", name, at.users)
+			t.Errorf("%s: got %d users without a request in flight, want 0", name, at.users)
 		}
 	}
 }
@@ -136,14 +136,14 @@ func TestRetryAfter(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if got := pauseOf(&http.Response{StatusCode: tt.status, Header: tt.header}, now); got < tt.least ||
 				got > tt.most {
-				t.Errorf("pause is %s, want %s to %s", got, tt.least, tt.most)
+				t.Errorf("got a pause of %s, want %s to %s", got, tt.least, tt.most)
 			}
 		})
 	}
 }
 
-// A host that asks for a pause has it, from every client, and no longer than it may ask for.
-func TestRetryAfterIsHeeded(t *testing.T) {
+// Every client honours Retry-After, up to its bound.
+func TestRetryAfterIsHonoured(t *testing.T) {
 	ca := newCA(t)
 	for name, status := range map[string]int{"too many requests": 429, "unavailable": 503} {
 		t.Run(name, func(t *testing.T) {
@@ -161,25 +161,25 @@ func TestRetryAfterIsHeeded(t *testing.T) {
 			wantFault(t, err, v1alpha1.ReasonServerError, fmt.Sprint(status))
 			until := clock.Now().Add(maxPause)
 			if f := trust.AsFault(err, ""); !f.RetryAt.Equal(until) {
-				t.Errorf("to be tried again at %s, want %s", f.RetryAt, until)
+				t.Errorf("got RetryAt %s, want %s", f.RetryAt, until)
 			}
 			well.Store(true)
 			clock.Step(maxPause - time.Second)
 			_, err = newClient(t, cfg).Get(t.Context(), repository+"/other", file, 100)
 			wantFault(t, err, v1alpha1.ReasonServerError, "Retry-After", until.UTC().Format(time.RFC3339), s.Host)
 			if f := trust.AsFault(err, ""); !f.RetryAt.Equal(until) || len(s.seen()) != 1 {
-				t.Errorf("to be tried again at %s after %d requests, want %s and 1", f.RetryAt, len(s.seen()), until)
+				t.Errorf("got RetryAt %s after %d requests, want %s and 1", f.RetryAt, len(s.seen()), until)
 			}
 			clock.Step(time.Second)
 			if _, err := newClient(t, cfg).Get(t.Context(), repository, file, 100); err != nil {
-				t.Errorf("after the pause: %v", err)
+				t.Errorf("after the pause: got %v", err)
 			}
 		})
 	}
 }
 
-// Who waits for a place while the host asks for a pause does not go out.
-func TestRetryAfterHoldsThoseWhoWait(t *testing.T) {
+// A request that waits for a semaphore when the host requests a pause is not sent.
+func TestRetryAfterStopsWaitingRequests(t *testing.T) {
 	ca := newCA(t)
 	release := make(chan struct{})
 	s := serve(t, ca, func(w http.ResponseWriter, _ *http.Request) {
@@ -192,7 +192,7 @@ func TestRetryAfterHoldsThoseWhoWait(t *testing.T) {
 	for range 2 * maxRequests {
 		wg.Go(func() {
 			if _, err := c.Get(t.Context(), repository, file, 100); err == nil {
-				t.Error("no fault")
+				t.Error("got no fault")
 			}
 		})
 	}
@@ -200,12 +200,11 @@ func TestRetryAfterHoldsThoseWhoWait(t *testing.T) {
 	close(release)
 	wg.Wait()
 	if n := len(s.seen()); n != maxRequests/2 {
-		t.Errorf("%d requests reached the host, want those that were under way at its answer", n)
+		t.Errorf("got %d requests at the host, want those in flight at its response", n)
 	}
 }
 
-// The token service is a host of its own: what it asks for does not hold up the server, nor the
-// other way round.
+// The token service is a separate host: its pause does not delay the server, and the reverse.
 func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 	ca := newCA(t)
 	token := serve(t, ca, func(w http.ResponseWriter, _ *http.Request) {
@@ -218,17 +217,17 @@ func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 		_, err := c.Get(t.Context(), repository, file, 100)
 		wantFault(t, err, v1alpha1.ReasonServerError, "token service", token.Host)
 		if f := trust.AsFault(err, ""); f.RetryAt.IsZero() {
-			t.Error("the fault does not say when to try again")
+			t.Error("got a fault without RetryAt")
 		}
 		if len(s.seen()) != n || len(token.seen()) != 1 {
-			t.Errorf("%d requests to the server and %d to the token service, want %d and 1", len(s.seen()),
+			t.Errorf("got %d requests to the server and %d to the token service, want %d and 1", len(s.seen()),
 				len(token.seen()), n)
 		}
 	}
 }
 
-// Hosts come and go with the trust roots, and may ask to be left alone: no more than a bound are
-// kept in mind, and those in use.
+// Hosts change with the trust roots, and may request pauses. The cached hosts are bounded, except
+// for those in use.
 func TestThreatHostsAreForgotten(t *testing.T) {
 	for name, status := range map[string]int{"answers": http.StatusOK, "asks for a pause": http.StatusTooManyRequests} {
 		t.Run(name, func(t *testing.T) {
@@ -246,7 +245,7 @@ func TestThreatHostsAreForgotten(t *testing.T) {
 				hosts.recordPause(name, &http.Response{StatusCode: status, Header: http.Header{"Retry-After": {"300"}}})
 				leave()
 				if n := len(hosts.hosts); n > maxHosts || hosts.hosts["used.example.com:443"] == nil {
-					t.Fatalf("%d hosts are kept, the one in use among them: %t", n,
+					t.Fatalf("got %d cached hosts, the one in use among them: %t", n,
 						hosts.hosts["used.example.com:443"] != nil)
 				}
 			}

@@ -12,7 +12,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// Threat: requests made to reach inside.
+// Threat: requests to internal addresses.
 func TestCheckAddress(t *testing.T) {
 	tests := map[string]bool{ // address -> refused
 		"127.0.0.1": false, "::1": false, "10.0.0.1": false, "192.168.1.1": false, "172.16.0.1": false,
@@ -31,12 +31,12 @@ func TestCheckAddress(t *testing.T) {
 	for text, refused := range tests {
 		err := checkIP(netip.MustParseAddr(text))
 		if _, got := errors.AsType[*refusedAddress](err); got != refused {
-			t.Errorf("%s: refused is %t (%v), want %t", text, got, err, refused)
+			t.Errorf("%s: got refused %t (%v), want %t", text, got, err, refused)
 		}
 	}
 }
 
-// The dialer checks for itself, since a name may resolve to anything.
+// The dialer checks the address, because a name can resolve to any.
 func TestDialerRefusesAddresses(t *testing.T) {
 	conn, err := transport(nil, nil).DialContext(t.Context(), "tcp", "169.254.169.254:80")
 	if err == nil {
@@ -47,7 +47,7 @@ func TestDialerRefusesAddresses(t *testing.T) {
 	}
 }
 
-// Through a proxy there is nothing to dial, so that an address given literally is checked before.
+// With a proxy the client does not dial the address, so a literal address is checked before.
 func TestProxyIsNotAskedForRefusedAddresses(t *testing.T) {
 	proxy := servePlain(t, answer(http.StatusOK, "application/json", `{}`))
 	through, err := url.Parse(proxy.URL)
@@ -60,14 +60,14 @@ func TestProxyIsNotAskedForRefusedAddresses(t *testing.T) {
 		_, err := c.Get(t.Context(), repository, file, 100)
 		if host == "192.0.2.1" {
 			if err != nil {
-				t.Errorf("%s through the proxy: %v", host, err)
+				t.Errorf("%s through the proxy: got %v", host, err)
 			}
 			continue
 		}
 		wantFault(t, err, v1alpha1.ReasonAddressRefused, host)
 	}
 	if n := len(proxy.seen()); n != 1 {
-		t.Errorf("the proxy was asked %d times, want once", n)
+		t.Errorf("got %d requests at the proxy, want 1", n)
 	}
 }
 
@@ -126,11 +126,11 @@ func FuzzChallenges(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		got := challenges(http.Header{"Www-Authenticate": {line}})
 		if len(got) > maxChallenges {
-			t.Errorf("%d challenges", len(got))
+			t.Errorf("got %d challenges", len(got))
 		}
 		for _, c := range got {
 			if c.scheme == "" {
-				t.Error("a challenge without a scheme")
+				t.Error("got a challenge without a scheme")
 			}
 		}
 	})

@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// proxied has the test binary ask a server, as the manager would where a proxy is set in its
-// environment, which is read once a process.
+// proxied is set in a second process of the test binary, which sends a request like the manager
+// with a proxy in its environment. net/http reads the environment once per process.
 const proxied = "COUNTERSIGN_TEST_PROXIED"
 
-// Signing servers are reached through the proxy of the environment, which OLM passes on.
+// The client uses the proxy of the environment, which OLM sets.
 func TestProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	if os.Getenv(proxied) != "" {
 		c := newClient(t, Config{Server: "https://notary.example.com"})
@@ -22,13 +22,13 @@ func TestProxyOfTheEnvironmentIsUsed(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestProxyOfTheEnvironmentIsUsed$")
 	cmd.Env = append(os.Environ(), proxied+"=yes", "HTTPS_PROXY="+proxy.URL, "NO_PROXY=")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("asking through the proxy: %v\n%s", err, out)
+		t.Fatalf("sending a request through the proxy: %v\n%s", err, out)
 	}
 	requests := proxy.seen()
 	if len(requests) == 0 {
-		t.Fatal("the proxy was not asked")
+		t.Fatal("got no request at the proxy")
 	}
 	if r := requests[0]; r.Method != http.MethodConnect || r.Host != "notary.example.com:443" {
-		t.Errorf("the proxy was asked to %s %s", r.Method, r.Host)
+		t.Errorf("got request %s %s at the proxy", r.Method, r.Host)
 	}
 }

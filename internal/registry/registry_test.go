@@ -64,7 +64,7 @@ func TestNewRefusesUnusableSettings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := New(tt.cfg)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), password) {
-				t.Errorf("got %v, want an error that says %q", err, tt.want)
+				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 		})
 	}
@@ -86,7 +86,7 @@ func TestGet(t *testing.T) {
 			}
 			all := s.seen()
 			if last := all[len(all)-1]; last.URL.Path != u.Path || last.Header.Get("Authorization") != "" {
-				t.Errorf("asked for %s with %q, want %s", last.URL, last.Header.Get("Authorization"), u.Path)
+				t.Errorf("got request %s with %q, want %s", last.URL, last.Header.Get("Authorization"), u.Path)
 			}
 		})
 	}
@@ -107,7 +107,7 @@ func TestGet(t *testing.T) {
 				path, 100)
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, path)
 			if len(s.seen()) != before {
-				t.Error("the server was asked for it")
+				t.Error("got a request at the server")
 			}
 		})
 	}
@@ -187,13 +187,13 @@ func TestAnswersThatAreNotSuccess(t *testing.T) {
 			if tt.reason != "" {
 				wantFault(t, err, tt.reason, tt.words)
 				if errors.Is(err, trust.ErrNotFound) {
-					t.Errorf("%v is taken for the protocol's own not found", err)
+					t.Errorf("got %v as a not-found error of the protocol, want another fault", err)
 				}
 			} else if !errors.Is(err, trust.ErrNotFound) || !strings.Contains(err.Error(), tt.words) {
 				t.Errorf("got %v, want not found", err)
 			}
 			if err != nil && !strings.Contains(err.Error(), s.Host) {
-				t.Errorf("message does not name the server: %v", err)
+				t.Errorf("got message %v, want it to name the server", err)
 			}
 			if err == nil {
 				t.Errorf("got body %q", body)
@@ -237,7 +237,7 @@ func TestSizeIsBounded(t *testing.T) {
 	}
 }
 
-// endless writes until the client hangs up.
+// endless writes until the client closes the connection.
 func endless(w http.ResponseWriter, _ *http.Request) {
 	chunk := []byte(strings.Repeat("x", 64<<10))
 	for {
@@ -247,7 +247,7 @@ func endless(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// announceOnly says that much will come, and waits until the client hangs up.
+// announceOnly announces a large body, and waits until the client closes the connection.
 func announceOnly(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Length", "1000000")
 	w.WriteHeader(http.StatusOK)
@@ -276,10 +276,10 @@ func TestTimeIsBounded(t *testing.T) {
 			_, err := c.Get(t.Context(), repository, file, 1<<20)
 			wantFault(t, err, v1alpha1.ReasonTimeout, "in time")
 			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%v is no exceeded deadline", err)
+				t.Errorf("got %v, want an exceeded deadline", err)
 			}
 			if took := time.Since(start); took > 5*time.Second {
-				t.Errorf("took %s", took)
+				t.Errorf("got a duration of %s", took)
 			}
 		})
 		t.Run(name+", caller's deadline", func(t *testing.T) {
@@ -307,11 +307,11 @@ func TestConnectionFaultsSayWhatIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unsigned := httptest.NewTLSServer(ok) // a certificate that expires in 2084, of an authority nobody knows
+	unsigned := httptest.NewTLSServer(ok) // a certificate of an unknown authority, valid until 2084
 	t.Cleanup(unsigned.Close)
 	clientCert := serve(t, ca, ok)
 	clientCert.TLS.ClientAuth = tls.RequireAnyClientCert
-	// a label longer than names may have, so that no name server is waited for
+	// a label that is too long for DNS, so that no request to a name server delays the test
 	long := "notary." + strings.Repeat("x", 64) + ".invalid"
 
 	tests := map[string]struct {

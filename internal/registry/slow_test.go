@@ -14,7 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
-// mute passes connections on until it is silenced: then nothing comes through, and nobody is told.
+// mute forwards connections until it is silenced. Then it forwards nothing, without closing them.
 type mute struct {
 	address string
 	silent  atomic.Bool
@@ -35,7 +35,7 @@ func runMute(t *testing.T, to string) *mute {
 		for {
 			n, err := from.Read(buffer)
 			if m.silent.Load() {
-				<-done // neither passed on nor closed
+				<-done // neither forwarded nor closed
 				return
 			}
 			if n > 0 {
@@ -67,8 +67,8 @@ func runMute(t *testing.T, to string) *mute {
 	return m
 }
 
-// A connection that died silently is found by a sign of life, long before its request is given up;
-// a server that is only slow gives one.
+// A ping detects a dead connection long before the request times out. A slow server answers the
+// ping.
 func TestSilentConnectionIsFound(t *testing.T) {
 	ca := newCA(t)
 	release := make(chan struct{})
@@ -93,7 +93,7 @@ func TestSilentConnectionIsFound(t *testing.T) {
 	c := newClient(t, Config{Server: "https://localhost:" + port, CABundle: string(ca.PEM), Timeout: time.Minute})
 	settings := c.http.Transport.(*http.Transport).HTTP2
 	if found := settings.SendPingTimeout + settings.PingTimeout; found <= 0 || found > 15*time.Second {
-		t.Errorf("a dead connection is found after %s, want 15 s", found)
+		t.Errorf("got a dead connection detected after %s, want 15 s", found)
 	}
 	settings.SendPingTimeout, settings.PingTimeout = 100*time.Millisecond, 5*time.Second
 	if body, err := c.Get(t.Context(), "", "/v2/", 100); err != nil || string(body) != "HTTP/2.0" {
@@ -108,7 +108,7 @@ func TestSilentConnectionIsFound(t *testing.T) {
 	eventually(t, "the request", func() bool { return len(s.seen()) == 2 })
 	select {
 	case err := <-answered:
-		t.Fatalf("a slow server was given up: %v", err)
+		t.Fatalf("a slow server: got %v, want no error", err)
 	case <-time.After(time.Second): // ten pings
 	}
 	release <- struct{}{}
@@ -121,14 +121,14 @@ func TestSilentConnectionIsFound(t *testing.T) {
 	select {
 	case err := <-answered:
 		wantFault(t, err, v1alpha1.ReasonUnreachable, "localhost:"+port)
-	case <-time.After(30 * time.Second): // half of the request's own time
-		t.Fatal("the dead connection was not found")
+	case <-time.After(30 * time.Second): // half of the request's timeout
+		t.Fatal("got the dead connection not detected")
 	}
 }
 
-// An answer that ends too early reads alike over HTTP/2, where a stream ends and not the
+// An incomplete response gives the same fault over HTTP/2, where the stream ends and not the
 // connection.
-func TestStreamThatIsBrokenOff(t *testing.T) {
+func TestIncompleteHTTP2Response(t *testing.T) {
 	ca := newCA(t)
 	for name, before := range map[string]func(http.ResponseWriter){
 		"before the answer": func(http.ResponseWriter) {},
@@ -140,7 +140,7 @@ func TestStreamThatIsBrokenOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serveHTTP2(t, ca, func(w http.ResponseWriter, r *http.Request) {
 				if r.ProtoMajor != 2 {
-					t.Errorf("asked over %s", r.Proto)
+					t.Errorf("got a request over %s", r.Proto)
 				}
 				before(w)
 				panic(http.ErrAbortHandler)
@@ -153,7 +153,7 @@ func TestStreamThatIsBrokenOff(t *testing.T) {
 	}
 }
 
-// Tokens of a real token service that live for seconds are renewed in time.
+// The client renews in time the short-lived tokens of a real token service.
 func TestShortLivedTokens(t *testing.T) {
 	n := notaryserver.Run(t, notaryserver.Options{
 		Auth: &notaryserver.Auth{Username: "reader", Password: password, Lifetime: 2 * time.Second},
@@ -174,6 +174,6 @@ func TestShortLivedTokens(t *testing.T) {
 		return n.TokensIssued()-before >= 3
 	})
 	if gets <= 3 {
-		t.Errorf("%d requests took 3 tokens, want each token to be kept for a while", gets)
+		t.Errorf("got 3 tokens for %d requests, want each token cached for a while", gets)
 	}
 }

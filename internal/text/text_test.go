@@ -32,13 +32,13 @@ func TestCut(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			if got := Cut(c.s, c.limit); got != c.want {
-				t.Errorf("Cut(%q, %d) = %q, want %q", c.s, c.limit, got, c.want)
+				t.Errorf("Cut(%q, %d): got %q, want %q", c.s, c.limit, got, c.want)
 			}
 		})
 	}
 }
 
-// Whatever the text: the bound holds, what is kept is its beginning, and what was valid stays
+// For any text, the result is within the bound and a prefix of the text, and valid text stays
 // valid.
 func FuzzCut(f *testing.F) {
 	f.Add("registry.example.com/acme/app:é", 12)
@@ -48,24 +48,24 @@ func FuzzCut(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string, limit int) {
 		got := Cut(s, limit)
 		if len(got) > max(limit, 0) {
-			t.Errorf("%d bytes, the limit is %d", len(got), limit)
+			t.Errorf("got %d bytes, want at most %d", len(got), limit)
 		}
 		if utf8.ValidString(s) && !utf8.ValidString(got) {
-			t.Errorf("%q is not valid UTF-8", got)
+			t.Errorf("got %q, want valid UTF-8", got)
 		}
 		if len(s) <= limit && got != s {
-			t.Errorf("%q was changed to %q without need", s, got)
+			t.Errorf("got %q changed to %q, want it unchanged", s, got)
 		}
 		kept := got
 		if got != s && limit >= len(dots) {
 			kept = strings.TrimSuffix(got, dots)
-			// A character has at most four bytes, so at most three are given up for its border.
+			// A character has at most four bytes, so at most three are lost at its boundary.
 			if utf8.ValidString(s) && len(kept) < limit-len(dots)-3 {
-				t.Errorf("%d bytes are kept of %d", len(kept), limit)
+				t.Errorf("got %d bytes of %d", len(kept), limit)
 			}
 		}
 		if !strings.HasPrefix(s, kept) {
-			t.Errorf("%q is not the beginning of %q", kept, s)
+			t.Errorf("got %q, want a prefix of %q", kept, s)
 		}
 	})
 }

@@ -69,7 +69,7 @@ func TestCanonicalRefuses(t *testing.T) {
 }
 
 // Field names match exactly: another spelling is another field and is ignored.
-func TestFieldsAreReadByTheirExactName(t *testing.T) {
+func TestFieldNamesMatchExactly(t *testing.T) {
 	wantRoles(t, signedWith(t, func(v *virtual) {
 		v.roles["targets/qa"].mutate = func(signed m) {
 			signed["Targets"], signed["TARGETS"], signed["targetſ"] = m{"v1": entry("two")}, m{"v1": entry("two")}, m{

@@ -56,7 +56,7 @@ func TestRoleThresholdAndExpiry(t *testing.T) {
 }
 
 // The targets role counts only for a role that the configuration maps to it.
-func TestTargetsSpeaksOnlyWhereMapped(t *testing.T) {
+func TestTargetsCountsOnlyWhereMapped(t *testing.T) {
 	admin := func(_ *virtual, c *Config) {
 		c.Roles = []Role{
 			{Name: "admin", Delegations: []string{"targets"}, Threshold: 1},
@@ -71,7 +71,7 @@ func TestTargetsSpeaksOnlyWhereMapped(t *testing.T) {
 }
 
 // The same digest with two lengths does not count twice for a threshold, and is one statement.
-func TestLengthIsPartOfWhatIsSigned(t *testing.T) {
+func TestLengthIsSigned(t *testing.T) {
 	longer := entry("one")
 	longer["length"] = 4
 	change := func(v *virtual) { v.roles["targets/qa"].targets = m{"v1": longer} }

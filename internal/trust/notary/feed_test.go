@@ -127,7 +127,7 @@ func TestFeed(t *testing.T) {
 
 // A cursor is a position in one feed. If the feed was reset or has too many new records, there is
 // no cursor, and never a wrong one.
-func TestFeedPlaceIsLost(t *testing.T) {
+func TestFeedWithoutCursor(t *testing.T) {
 	tests := map[string]func(s *feedServer){
 		"emptied":                func(s *feedServer) { s.records = nil },
 		"started anew":           func(s *feedServer) { s.records = nil; s.publish("acme/a", "acme/b") },

@@ -145,7 +145,7 @@ func TestRevokedKeyIsNamedWithTheServerDown(t *testing.T) {
 
 // An attacker with a stolen root key has published a root. Both keys are revoked, and the
 // repository is created again under another pin: it starts at version 1.
-func TestRevokedRootStartsAnewUnderAnotherPin(t *testing.T) {
+func TestRevokedRootRecreatedUnderAnotherPin(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
 	stolen := v.roles["root"].keys[0].canonical

@@ -123,7 +123,7 @@ func TestThreatRollbackAfterRecheck(t *testing.T) {
 
 // A repository that was deleted and created again verifies once its new root is pinned instead of
 // the old one. Any other edit of the configuration keeps the seen versions.
-func TestRepositoryMadeAnew(t *testing.T) {
+func TestRecreatedRepository(t *testing.T) {
 	old := newVirtual(t)
 	held := mustFetch(t, old.root(old.config()), nil)
 	anew := newVirtual(t)
