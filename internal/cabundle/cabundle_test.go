@@ -111,8 +111,8 @@ func TestSkippedAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if said := strings.Join(b.Skipped, "; "); len(said) > 2000 || !strings.Contains(said, "55 more") {
-		t.Errorf("got %d bytes: %s", len(said), said)
+	if skipped := strings.Join(b.Skipped, "; "); len(skipped) > 2000 || !strings.Contains(skipped, "55 more") {
+		t.Errorf("got %d bytes: %s", len(skipped), skipped)
 	}
 }
 

@@ -63,11 +63,11 @@ func TestTokenFlow(t *testing.T) {
 	if _, err := c.Get(t.Context(), "registry.example.com/acme/other", "/v2/x", 100); err != nil {
 		t.Fatal(err)
 	}
-	asked := token.seen()
-	if len(asked) != 2 {
-		t.Fatalf("got %d token requests, want one for each of two repositories", len(asked))
+	requests := token.seen()
+	if len(requests) != 2 {
+		t.Fatalf("got %d token requests, want one for each of two repositories", len(requests))
 	}
-	q := asked[0].URL.Query()
+	q := requests[0].URL.Query()
 	if q.Get("scope") != "repository:"+repository+":pull" || q.Get("service") != "notary" || q.Get("keep") != "this" {
 		t.Errorf("got a token request with %v, want the client's own scope", q)
 	}
@@ -162,11 +162,11 @@ func TestThreatScopeIsTheClientsOwn(t *testing.T) {
 		if _, err := c.Get(t.Context(), tt.repository, file, 100); err != nil {
 			t.Fatal(err)
 		}
-		asked := token.seen()[before:]
-		if len(asked) != 1 {
-			t.Fatalf("got %d token requests, want one", len(asked))
+		requests := token.seen()[before:]
+		if len(requests) != 1 {
+			t.Fatalf("got %d token requests, want one", len(requests))
 		}
-		q := asked[0].URL.Query()
+		q := requests[0].URL.Query()
 		if got := strings.Join(q["scope"], " "); got != tt.want || strings.Join(q["service"], " ") != "notary" ||
 			q.Get("keep") != "this" {
 			t.Errorf("repository %q: got a token request with %v, want the scope %q and the service of the challenge",

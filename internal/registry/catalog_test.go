@@ -25,10 +25,10 @@ func TestCatalogScope(t *testing.T) {
 	if _, err := c.Get(t.Context(), repository, file, 100); err != nil {
 		t.Fatal(err)
 	}
-	asked := token.seen()
-	if len(asked) != 2 || asked[0].URL.Query().Get("scope") != "registry:catalog:*" ||
-		asked[1].URL.Query().Get("scope") != "repository:"+repository+":pull" {
-		t.Errorf("got token requests with %v, want one for the catalog and one for the repository", asked)
+	requests := token.seen()
+	if len(requests) != 2 || requests[0].URL.Query().Get("scope") != "registry:catalog:*" ||
+		requests[1].URL.Query().Get("scope") != "repository:"+repository+":pull" {
+		t.Errorf("got token requests with %v, want one for the catalog and one for the repository", requests)
 	}
 	if got := s.seen()[0].URL; got.Path != "/v2/_trust/changefeed" || got.Query().Get("change_id") != "a&b=c" ||
 		len(got.Query()) != 1 {

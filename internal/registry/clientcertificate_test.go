@@ -125,14 +125,20 @@ func TestHintOfACertificate(t *testing.T) {
 	ca := newCA(t)
 	for name, c := range map[string]struct {
 		version uint16
-		ask     tls.ClientAuthType
-		says    string
+		client  tls.ClientAuthType
+		alert   string
 		reason  string
 		hint    bool
 	}{
-		"closed":                    {tls.VersionTLS13, tls.RequestClientCert, "", v1alpha1.ReasonUnreachable, true},
-		"closed, TLS 1.2":           {tls.VersionTLS12, tls.RequestClientCert, "", v1alpha1.ReasonUnreachable, true},
-		"closed by who did not ask": {tls.VersionTLS13, tls.NoClientCert, "", v1alpha1.ReasonUnreachable, false},
+		"closed": {
+			tls.VersionTLS13, tls.RequestClientCert, "", v1alpha1.ReasonUnreachable, true,
+		},
+		"closed, TLS 1.2": {
+			tls.VersionTLS12, tls.RequestClientCert, "", v1alpha1.ReasonUnreachable, true,
+		},
+		"closed without a certificate request": {
+			tls.VersionTLS13, tls.NoClientCert, "", v1alpha1.ReasonUnreachable, false,
+		},
 		"a general alert, TLS 1.2": {
 			tls.VersionTLS12, tls.RequireAnyClientCert, "", v1alpha1.ReasonTLSNotTrusted, true,
 		},
@@ -141,7 +147,7 @@ func TestHintOfACertificate(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newClient(t, Config{Server: closing(t, ca, c.version, c.ask, c.says), CABundle: string(ca.PEM)})
+			client := newClient(t, Config{Server: closing(t, ca, c.version, c.client, c.alert), CABundle: string(ca.PEM)})
 			_, err := client.Get(t.Context(), repository, file, 10)
 			wantFault(t, err, c.reason)
 			if got := strings.Contains(err.Error(), "clientCertificateSecretRef"); got != c.hint {

@@ -40,14 +40,14 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // token service and a redirect.
 func TestDefaultPortIsNotInTheHost(t *testing.T) {
 	for _, host := range []string{"notary.example.com", "[2001:db8::1]", "notary.example.com:4443"} {
-		var asked []string
+		var requests []string
 		server := "https://" + host
 		if !strings.HasSuffix(host, "4443") {
 			server += ":443"
 		}
 		c := newClient(t, Config{Server: server})
 		c.http.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-			asked = append(asked, cmp.Or(r.Host, r.URL.Host))
+			requests = append(requests, cmp.Or(r.Host, r.URL.Host))
 			rec := httptest.NewRecorder()
 			switch {
 			case r.URL.Path == "/token":
@@ -67,10 +67,10 @@ func TestDefaultPortIsNotInTheHost(t *testing.T) {
 		if _, err := c.Get(t.Context(), repository, file, 10); err != nil {
 			t.Fatal(err)
 		}
-		if len(asked) != 4 {
-			t.Errorf("got %d requests", len(asked))
+		if len(requests) != 4 {
+			t.Errorf("got %d requests", len(requests))
 		}
-		for i, got := range asked {
+		for i, got := range requests {
 			if got != host {
 				t.Errorf("request %d to %s: got Host %s, want %s", i, server, got, host)
 			}
@@ -80,16 +80,16 @@ func TestDefaultPortIsNotInTheHost(t *testing.T) {
 
 // expires_in is a number in the specification, but some servers send a string.
 func TestTokenLifeAsServersWriteIt(t *testing.T) {
-	for said, want := range map[string]time.Duration{
+	for lifetime, want := range map[string]time.Duration{
 		`300`: 290 * time.Second, `"300"`: 290 * time.Second, `300.0`: 290 * time.Second, `3e2`: 290 * time.Second,
 		`"soon"`: 50 * time.Second, `null`: 50 * time.Second, `{}`: 50 * time.Second, `-1`: 50 * time.Second,
 		`"NaN"`: 50 * time.Second,
 		`"Inf"`: maxTokenLife - tokenMargin, `1e300`: maxTokenLife - tokenMargin, `"-Inf"`: 50 * time.Second,
 		`10`: 5 * time.Second,
 	} {
-		token, life, ok := readToken(fmt.Appendf(nil, `{"token":"t","expires_in":%s}`, said))
+		token, life, ok := readToken(fmt.Appendf(nil, `{"token":"t","expires_in":%s}`, lifetime))
 		if !ok || token != "t" || life != want {
-			t.Errorf("expires_in %s: got %q for %s, %v; want %s", said, token, life, ok, want)
+			t.Errorf("expires_in %s: got %q for %s, %v; want %s", lifetime, token, life, ok, want)
 		}
 	}
 }

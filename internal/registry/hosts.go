@@ -76,9 +76,9 @@ func (h *Hosts) acquire(ctx context.Context, name string) (release func(), err e
 	if purpose.Known {
 		p = at.known
 	}
-	var held []*semaphore.Weighted
+	var acquired []*semaphore.Weighted
 	release = func() {
-		for _, s := range held {
+		for _, s := range acquired {
 			s.Release(1)
 		}
 		h.removeUser(at)
@@ -97,7 +97,7 @@ func (h *Hosts) acquire(ctx context.Context, name string) (release func(), err e
 				"%s: too many requests to this host are in flight (at most %d), and none finished in time: %w; "+
 					"does the server answer them?", name, maxRequests, err)
 		}
-		held = append(held, s)
+		acquired = append(acquired, s)
 	}
 	if err := h.checkPause(name); err != nil { // a response may have set a pause meanwhile
 		release()

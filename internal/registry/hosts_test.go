@@ -69,7 +69,8 @@ func TestThreatRequestsToOneHostAreBounded(t *testing.T) {
 				}
 			})
 		}
-		eventually(t, "the places of a purpose to be taken", func() bool { return all.now.Load()-before == atOnce })
+		eventually(t, "the semaphores of a purpose to be acquired",
+			func() bool { return all.now.Load()-before == atOnce })
 	}
 	flood(trust.Purpose{Background: true}, maxRequests/4)
 	flood(trust.Purpose{}, maxRequests/4)
@@ -125,10 +126,10 @@ func TestRetryAfter(t *testing.T) {
 		"a year that is far off": {503, http.Header{"Retry-After": {"Fri, 31 Dec 9999 23:59:59 GMT"}}, 0, 0},
 		"negative":               {503, http.Header{"Retry-After": {"-5"}}, 0, 0},
 		"malformed":              {503, http.Header{"Retry-After": {"soon"}}, 0, 0},
-		"unavailable, not said":  {503, http.Header{}, 0, 0},
-		"too many, not said":     {429, http.Header{}, 8 * defaultPause / 10, defaultPause},
+		"unavailable, no header": {503, http.Header{}, 0, 0},
+		"too many, no header":    {429, http.Header{}, 8 * defaultPause / 10, defaultPause},
 		"too many, malformed":    {429, http.Header{"Retry-After": {"1.5"}}, 8 * defaultPause / 10, defaultPause},
-		"too many, at once":      {429, http.Header{"Retry-After": {"0"}}, 8 * defaultPause / 10, defaultPause},
+		"too many, zero":         {429, http.Header{"Retry-After": {"0"}}, 8 * defaultPause / 10, defaultPause},
 		"other failure":          {500, http.Header{"Retry-After": {"120"}}, 0, 0},
 		"success":                {200, http.Header{"Retry-After": {"120"}}, 0, 0},
 	}
@@ -196,7 +197,7 @@ func TestRetryAfterStopsWaitingRequests(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "the places to be taken", func() bool { return len(s.seen()) == maxRequests/2 })
+	eventually(t, "the semaphores to be acquired", func() bool { return len(s.seen()) == maxRequests/2 })
 	close(release)
 	wg.Wait()
 	if n := len(s.seen()); n != maxRequests/2 {
@@ -229,7 +230,7 @@ func TestTokenServiceIsAHostOfItsOwn(t *testing.T) {
 // Hosts change with the trust roots, and may request pauses. The cached hosts are bounded, except
 // for those in use.
 func TestThreatHostsAreForgotten(t *testing.T) {
-	for name, status := range map[string]int{"answers": http.StatusOK, "asks for a pause": http.StatusTooManyRequests} {
+	for name, status := range map[string]int{"answers": http.StatusOK, "requests a pause": http.StatusTooManyRequests} {
 		t.Run(name, func(t *testing.T) {
 			hosts := NewHosts(time.Now)
 			stay, err := hosts.acquire(t.Context(), "used.example.com:443")

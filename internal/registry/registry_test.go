@@ -218,7 +218,7 @@ func TestSizeIsBounded(t *testing.T) {
 		},
 		"endless":                   {endless, false},
 		"announced, and never sent": {announceOnly, false},
-		"compressed though not asked to": {func(w http.ResponseWriter, _ *http.Request) {
+		"compressed without a request for it": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			w.Write([]byte(body))
 		}, true},

@@ -132,10 +132,10 @@ func TestThreatTooManyValues(t *testing.T) {
 func TestThreatRepositoryBeyondTheBudget(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
-	held := mustFetch(t, v.root(cfg), nil)
+	previous := mustFetch(t, v.root(cfg), nil)
 	cfg.Budget = budget.New(cost(12_000))
 	r := v.root(cfg)
-	if _, err := r.Recheck(of(testGUN), held); err != nil {
+	if _, err := r.Recheck(of(testGUN), previous); err != nil {
 		t.Errorf("got %v for a small repository, want no error", err)
 	}
 	v.roles["targets/qa"].extra = map[string]json.RawMessage{
@@ -165,14 +165,14 @@ func bulkyRoots(v *virtual) {
 func TestThreatLongChainOfRoots(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	bulkyRoots(v)
-	for name, base := range map[string]trust.Evidence{"at first sight": nil, "from what is held": held} {
+	for name, base := range map[string]trust.Evidence{"first fetch": nil, "refresh": previous} {
 		v.requests()
 		_, err := r.Fetch(t.Context(), of(testGUN), base)
 		wantFault(t, err, v1alpha1.ReasonTooLarge, "root.json")
-		if asked := only(v.requests(), "root.json"); len(asked) > 4 {
-			t.Errorf("%s: got requests for %d roots: %s", name, len(asked), asked)
+		if requests := only(v.requests(), "root.json"); len(requests) > 4 {
+			t.Errorf("%s: got requests for %d roots: %s", name, len(requests), requests)
 		}
 	}
 }
@@ -181,18 +181,18 @@ func TestThreatLongChainOfRoots(t *testing.T) {
 func TestThreatRootsAreVerifiedStepByStep(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	v.rotateRoot(6)
 	v.files["7.root.json"] = v.files["6.root.json"]
 	for name, tt := range map[string]struct {
-		held trust.Evidence
-		want []string
+		previous trust.Evidence
+		want     []string
 	}{
-		"at first sight":    {nil, []string{"10.root.json", "7.root.json", "8.root.json", "9.root.json", "root.json"}},
-		"from what is held": {held, []string{"6.root.json", "7.root.json", "root.json"}},
+		"first fetch": {nil, []string{"10.root.json", "7.root.json", "8.root.json", "9.root.json", "root.json"}},
+		"refresh":     {previous, []string{"6.root.json", "7.root.json", "root.json"}},
 	} {
 		v.requests()
-		if _, err := r.Fetch(t.Context(), of(testGUN), tt.held); err == nil {
+		if _, err := r.Fetch(t.Context(), of(testGUN), tt.previous); err == nil {
 			t.Errorf("%s: got the newest root accepted, want a fault", name)
 		}
 		if diff := cmp.Diff(tt.want, slices.Compact(only(v.requests(), "root.json"))); diff != "" {

@@ -115,7 +115,7 @@ func TestDigestIndex(t *testing.T) {
 
 func TestRecheck(t *testing.T) {
 	v := newVirtual(t)
-	held := mustFetch(t, v.root(v.config()), nil)
+	previous := mustFetch(t, v.root(v.config()), nil)
 	v.server.Close() // no network is needed
 	tests := map[string]struct {
 		mod    func(c *Config)
@@ -151,7 +151,7 @@ func TestRecheck(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := v.config()
 			tt.mod(&cfg)
-			ev, err := v.root(cfg).Recheck(of(testGUN), held)
+			ev, err := v.root(cfg).Recheck(of(testGUN), previous)
 			if tt.reason != "" {
 				wantFault(t, err, tt.reason, testGUN)
 				return
@@ -166,21 +166,21 @@ func TestRecheck(t *testing.T) {
 	if ev, err := r.Recheck(of(testGUN), trust.Unsigned{}); err != nil || ev != trust.Evidence(trust.Unsigned{}) {
 		t.Errorf("Recheck of an unsigned repository: got %v, %v, want it unchanged", ev, err)
 	}
-	_, err := r.Recheck(of("registry.example.com/acme/other"), held)
+	_, err := r.Recheck(of("registry.example.com/acme/other"), previous)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
-	_, err = r.Fetch(t.Context(), of("registry.example.com/acme/other"), held)
+	_, err = r.Fetch(t.Context(), of("registry.example.com/acme/other"), previous)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 }
 
 // A Root verifies again the evidence of another Root.
 func TestFetchWithEvidenceOfAnotherRoot(t *testing.T) {
 	v := newVirtual(t)
-	held := mustFetch(t, v.root(v.config()), nil)
+	previous := mustFetch(t, v.root(v.config()), nil)
 	cfg := v.config()
 	cfg.RevokedKeys = []string{v.roles["targets/qa"].keys[0].canonical}
-	wantRoles(t, signedBy(mustFetch(t, v.root(cfg), held), "v1"), "ci one")
+	wantRoles(t, signedBy(mustFetch(t, v.root(cfg), previous), "v1"), "ci one")
 	cfg = pinKeys(newKey(t, "ecdsa", ""))
-	_, err := v.root(cfg).Fetch(t.Context(), of(testGUN), held)
+	_, err := v.root(cfg).Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonRootNotPinned)
 }
 
@@ -204,11 +204,11 @@ func TestFetchDuringPublication(t *testing.T) {
 func TestFetchConcurrently(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	var wg sync.WaitGroup
 	for i := range 32 {
 		wg.Go(func() {
-			base := held
+			base := previous
 			if i%2 == 0 {
 				base = nil
 			}
@@ -231,10 +231,10 @@ func TestFetchConcurrently(t *testing.T) {
 func TestFetchCanceled(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	for _, base := range []trust.Evidence{nil, held} {
+	for _, base := range []trust.Evidence{nil, previous} {
 		ev, err := r.Fetch(ctx, of(testGUN), base)
 		wantFault(t, err, v1alpha1.ReasonUnreachable)
 		if ev != nil {
@@ -264,20 +264,20 @@ func TestMemory(t *testing.T) {
 	v := large(t)
 	r := v.root(v.config())
 	const n = 40
-	held := make([]trust.Evidence, n)
+	previous := make([]trust.Evidence, n)
 	before := heap()
-	for i := range held {
-		held[i] = mustFetch(t, r, nil)
+	for i := range previous {
+		previous[i] = mustFetch(t, r, nil)
 	}
 	each := (heap() - before) / n
 	t.Logf("%d bytes for each repository", each)
 	if limit := uint64(48 << 10); each > limit {
 		t.Errorf("got %d bytes for each repository, want at most %d", each, limit)
 	}
-	if got := len(held[0].Statements("v1.2.7", "")); got != 3 {
+	if got := len(previous[0].Statements("v1.2.7", "")); got != 3 {
 		t.Errorf("got %d statements, want 3", got)
 	}
-	runtime.KeepAlive(held)
+	runtime.KeepAlive(previous)
 }
 
 func heap() uint64 {

@@ -20,13 +20,13 @@ import (
 // feedServer serves the change feed as a server does that stores its records in memory.
 type feedServer struct {
 	httpGetter
-	records []record
-	answer  func() ([]byte, error) // overrides the records
-	asked   int
+	records  []record
+	answer   func() ([]byte, error) // overrides the records
+	requests int
 }
 
 func (s *feedServer) GetCatalog(_ context.Context, path string, query url.Values, _ int64) ([]byte, error) {
-	s.asked++
+	s.requests++
 	if path != "/v2/_trust/changefeed" {
 		return nil, fmt.Errorf("%s: %w", path, trust.ErrNotFound)
 	}
@@ -81,16 +81,16 @@ func TestFeed(t *testing.T) {
 	s := &feedServer{}
 	s.publish("acme/a")
 	r := newFeed(t, s)
-	place := mustRead(t, r, nil)
-	if len(place.Repositories) > 0 {
-		t.Errorf("the newest records: got %v, want no repositories", place.Repositories)
+	first := mustRead(t, r, nil)
+	if len(first.Repositories) > 0 {
+		t.Errorf("the newest records: got %v, want no repositories", first.Repositories)
 	}
 	follow := func(what string, want ...string) {
 		t.Helper()
 		for i := range want {
 			want[i] = "registry.example.com/" + want[i]
 		}
-		next := mustRead(t, r, place.Cursor)
+		next := mustRead(t, r, first.Cursor)
 		if diff := cmp.Diff(want, next.Repositories); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
@@ -100,7 +100,7 @@ func TestFeed(t *testing.T) {
 		if len(next.Cursor) > feedWindow+1 {
 			t.Errorf("%s: got a cursor of %d records", what, len(next.Cursor)-1)
 		}
-		place = next
+		first = next
 	}
 	follow("nothing")
 	s.publish("acme/b", "acme/a", "acme/b")
@@ -120,8 +120,8 @@ func TestFeed(t *testing.T) {
 	late := record{ID: "late-1", GUN: "registry.example.com/acme/late", Version: 1}
 	s.records = slices.Insert(s.records, at, late)
 	follow("a record that came late", "acme/late")
-	if s.asked != 5*feedWindow+7 {
-		t.Errorf("got %d requests, want one for each reading", s.asked)
+	if s.requests != 5*feedWindow+7 {
+		t.Errorf("got %d requests, want one for each reading", s.requests)
 	}
 }
 
@@ -130,15 +130,15 @@ func TestFeed(t *testing.T) {
 func TestFeedWithoutCursor(t *testing.T) {
 	tests := map[string]func(s *feedServer){
 		"emptied":                func(s *feedServer) { s.records = nil },
-		"started anew":           func(s *feedServer) { s.records = nil; s.publish("acme/a", "acme/b") },
+		"reset":                  func(s *feedServer) { s.records = nil; s.publish("acme/a", "acme/b") },
 		"restored from a backup": func(s *feedServer) { s.records = s.records[:38] },
 		"restored, then used": func(s *feedServer) {
 			s.records = s.records[:38]
 			s.publish("acme/x", "acme/y", "acme/z")
 		},
-		"started anew, as long": func(s *feedServer) { changed(s.records) },
-		"the last is another":   func(s *feedServer) { changed(s.records[39:]) },
-		"turned round":          func(s *feedServer) { slices.Reverse(s.records) },
+		"reset, with as many records": func(s *feedServer) { changed(s.records) },
+		"the last is another":         func(s *feedServer) { changed(s.records[39:]) },
+		"reversed":                    func(s *feedServer) { slices.Reverse(s.records) },
 		"more than a page": func(s *feedServer) {
 			s.publish(slices.Repeat([]string{"acme/a"}, feedPage-feedWindow)...)
 		},
@@ -148,12 +148,12 @@ func TestFeedWithoutCursor(t *testing.T) {
 			s := &feedServer{}
 			s.publish(slices.Repeat([]string{"acme/a"}, 40)...)
 			r := newFeed(t, s)
-			place := mustRead(t, r, nil)
-			if mustRead(t, r, place.Cursor).Cursor == nil {
+			first := mustRead(t, r, nil)
+			if mustRead(t, r, first.Cursor).Cursor == nil {
 				t.Fatal("got no cursor before anything has changed")
 			}
 			change(s)
-			if got := mustRead(t, r, place.Cursor); got.Cursor != nil {
+			if got := mustRead(t, r, first.Cursor); got.Cursor != nil {
 				t.Errorf("got %v, want no cursor", got)
 			}
 		})
@@ -168,7 +168,7 @@ func changed(records []record) {
 
 // The feed of a server is bounded, and an invalid one is a fault.
 func TestThreatFeedMakesNoSense(t *testing.T) {
-	said := func(text string) func() ([]byte, error) {
+	body := func(text string) func() ([]byte, error) {
 		return func() ([]byte, error) { return []byte(text), nil }
 	}
 	many := make([]record, feedPage+1)
@@ -184,39 +184,39 @@ func TestThreatFeedMakesNoSense(t *testing.T) {
 		reason string
 	}{
 		"no list": {
-			func() ([]byte, error) { return nil, fmt.Errorf("asking: %w", trust.ErrNotFound) },
+			func() ([]byte, error) { return nil, fmt.Errorf("requesting: %w", trust.ErrNotFound) },
 			v1alpha1.ReasonUnexpectedAnswer,
 		},
 		"refused": {
 			func() ([]byte, error) { return nil, trust.NewFault(v1alpha1.ReasonUnauthorized, "403") },
 			v1alpha1.ReasonUnauthorized,
 		},
-		"web page":       {said("<html>"), v1alpha1.ReasonUnexpectedAnswer},
-		"cut":            {said(`{"records":[{"ID":"1","GUN":"a`), v1alpha1.ReasonUnexpectedAnswer},
-		"number as text": {said(`{"records":[{"ID":1}]}`), v1alpha1.ReasonUnexpectedAnswer},
-		"negative":       {said(`{"records":[{"ID":"-1"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"web page":       {body("<html>"), v1alpha1.ReasonUnexpectedAnswer},
+		"cut":            {body(`{"records":[{"ID":"1","GUN":"a`), v1alpha1.ReasonUnexpectedAnswer},
+		"number as text": {body(`{"records":[{"ID":1}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"negative":       {body(`{"records":[{"ID":"-1"}]}`), v1alpha1.ReasonUnexpectedAnswer},
 		"no ID": {
-			said(`{"records":[{"GUN":"registry.example.com/acme/a"}]}`), v1alpha1.ReasonUnexpectedAnswer,
+			body(`{"records":[{"GUN":"registry.example.com/acme/a"}]}`), v1alpha1.ReasonUnexpectedAnswer,
 		},
-		"path as ID": {said(`{"records":[{"ID":"../../x"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"path as ID": {body(`{"records":[{"ID":"../../x"}]}`), v1alpha1.ReasonUnexpectedAnswer},
 		"long ID": {
-			said(`{"records":[{"ID":"` + strings.Repeat("1", 65) + `"}]}`), v1alpha1.ReasonUnexpectedAnswer,
+			body(`{"records":[{"ID":"` + strings.Repeat("1", 65) + `"}]}`), v1alpha1.ReasonUnexpectedAnswer,
 		},
-		"same ID twice":   {said(`{"records":[{"ID":"7"},{"ID":"7"}]}`), v1alpha1.ReasonUnexpectedAnswer},
-		"more than asked": {said(string(tooMany)), v1alpha1.ReasonTooLarge},
+		"same ID twice":       {body(`{"records":[{"ID":"7"},{"ID":"7"}]}`), v1alpha1.ReasonUnexpectedAnswer},
+		"more than requested": {body(string(tooMany)), v1alpha1.ReasonTooLarge},
 		"many values": {
-			said(`{"records":[` + strings.Repeat(`{},`, 100_000) + `{}]}`), v1alpha1.ReasonUnexpectedAnswer,
+			body(`{"records":[` + strings.Repeat(`{},`, 100_000) + `{}]}`), v1alpha1.ReasonUnexpectedAnswer,
 		},
-		"too large": {said(`{"records":[]}` + strings.Repeat(" ", maxFeedSize)), v1alpha1.ReasonTooLarge},
+		"too large": {body(`{"records":[]}` + strings.Repeat(" ", maxFeedSize)), v1alpha1.ReasonTooLarge},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := &feedServer{}
 			s.publish("acme/a")
 			r := newFeed(t, s)
-			place := mustRead(t, r, nil)
+			first := mustRead(t, r, nil)
 			s.answer = tt.answer
-			got, err := r.Changes(t.Context(), place.Cursor)
+			got, err := r.Changes(t.Context(), first.Cursor)
 			wantFault(t, err, tt.reason)
 			if len(got.Repositories) > 0 {
 				t.Errorf("got %v beside a fault, want none", got.Repositories)
@@ -227,7 +227,7 @@ func TestThreatFeedMakesNoSense(t *testing.T) {
 	}
 	t.Run("empty", func(t *testing.T) { // an empty feed would mark every repository as unchanged
 		for _, text := range []string{`{"count":0,"records":null}`, `{}`, `null`} {
-			_, err := newFeed(t, &feedServer{answer: said(text)}).Changes(t.Context(), nil)
+			_, err := newFeed(t, &feedServer{answer: body(text)}).Changes(t.Context(), nil)
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer)
 		}
 	})

@@ -42,12 +42,12 @@ func (*Root) Host(trust.Subject) string { return "server" }
 // Fetch implements trust.Root. The first fetch of a repository takes three round trips. A refresh
 // takes one request if the timestamp is unchanged. If verification fails, it requests root.json; if
 // that is newer, it verifies everything once more from it.
-func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+func (r *Root) Fetch(ctx context.Context, about trust.Subject, previous trust.Evidence) (trust.Evidence, error) {
 	repository := about.Repository
 	if err := checkRepository(repository); err != nil {
 		return nil, err
 	}
-	base, err := r.previousEvidence(repository, held)
+	base, err := r.previousEvidence(repository, previous)
 	if err != nil {
 		return nil, err
 	}
@@ -73,11 +73,11 @@ func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Eviden
 }
 
 // Recheck implements trust.Root.
-func (r *Root) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
-	if _, ok := held.(trust.Unsigned); ok {
-		return held, nil // the absence of signatures depends on no pin
+func (r *Root) Recheck(about trust.Subject, previous trust.Evidence) (trust.Evidence, error) {
+	if _, ok := previous.(trust.Unsigned); ok {
+		return previous, nil // the absence of signatures depends on no pin
 	}
-	ev, err := asEvidence(about.Repository, held)
+	ev, err := asEvidence(about.Repository, previous)
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +130,11 @@ func (r *Root) verified(ev *evidence) (*evidence, error) {
 }
 
 // asEvidence returns evidence of this package about the repository. Other evidence is a fault.
-func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
-	ev, ok := held.(*evidence)
+func asEvidence(repository string, previous trust.Evidence) (*evidence, error) {
+	ev, ok := previous.(*evidence)
 	if !ok || ev == nil || ev.repository != repository {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
-			"%s: the evidence held is not of this repository and format", repository)
+			"%s: the earlier evidence is not of this repository and format", repository)
 	}
 	return ev, nil
 }
@@ -143,11 +143,11 @@ func asEvidence(repository string, held trust.Evidence) (*evidence, error) {
 // is none. Evidence of another Root is verified again under the pins of this one. If that fails,
 // only the seen versions are kept. If its root is no longer pinned, not even those are kept: the
 // administrator has replaced the root of trust, so versions start again.
-func (r *Root) previousEvidence(repository string, held trust.Evidence) (*evidence, error) {
-	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
+func (r *Root) previousEvidence(repository string, previous trust.Evidence) (*evidence, error) {
+	if _, unsigned := previous.(trust.Unsigned); unsigned || previous == nil {
 		return &evidence{root: r, repository: repository}, nil
 	}
-	ev, err := asEvidence(repository, held)
+	ev, err := asEvidence(repository, previous)
 	if err != nil || ev.root == r {
 		return ev, err
 	}
@@ -170,5 +170,5 @@ func (e *evidence) withRevocation(f *trust.Fault) *trust.Fault {
 	if e.unusable == nil || e.unusable.Reason != v1alpha1.ReasonKeyRevoked || f.Reason == v1alpha1.ReasonKeyRevoked {
 		return f
 	}
-	return trust.NewFault(f.Reason, "%w; and what was verified before does not count: %w", f, e.unusable)
+	return trust.NewFault(f.Reason, "%w; and the earlier evidence does not count: %w", f, e.unusable)
 }

@@ -55,9 +55,9 @@ func TestFetchColdRequests(t *testing.T) {
 func TestFetchUnchanged(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	v.requests()
-	if again := mustFetch(t, r, held); again != held {
+	if again := mustFetch(t, r, previous); again != previous {
 		t.Error("got other evidence for an unchanged repository")
 	}
 	if diff := cmp.Diff([]string{"timestamp.json"}, v.requests()); diff != "" {
@@ -68,27 +68,27 @@ func TestFetchUnchanged(t *testing.T) {
 func TestFetchChanged(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	v.requests()
 	qa := v.role("targets/qa")
 	qa.targets["v1"] = entry("two")
 	before := v.current
 	v.bump("targets/qa", "snapshot", "timestamp")
 	v.publishOnly(before, "targets/qa", "snapshot", "timestamp")
-	next := mustFetch(t, r, held)
+	next := mustFetch(t, r, previous)
 	if diff := cmp.Diff([]string{"ci one", "qa two"}, signedBy(next, "v1")); diff != "" {
 		t.Errorf("signed (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(held, "v1")); diff != "" {
+	if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(previous, "v1")); diff != "" {
 		t.Errorf("the earlier evidence has changed (-want +got):\n%s", diff)
 	}
-	var asked []string
+	var requests []string
 	for _, name := range v.requests() {
 		role, _, _ := strings.Cut(name, ".")
-		asked = append(asked, role)
+		requests = append(requests, role)
 	}
-	slices.Sort(asked)
-	if diff := cmp.Diff([]string{"snapshot", "targets/qa", "timestamp"}, asked); diff != "" {
+	slices.Sort(requests)
+	if diff := cmp.Diff([]string{"snapshot", "targets/qa", "timestamp"}, requests); diff != "" {
 		t.Errorf("requests (-want +got):\n%s", diff)
 	}
 }
@@ -114,15 +114,15 @@ func TestFetchUnsigned(t *testing.T) {
 func TestFetchSignedBeforeAndGone(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	for _, role := range []string{"root", "timestamp", "snapshot", "targets"} {
 		v.serve[role] = notFound
 	}
-	_, err := r.Fetch(t.Context(), of(testGUN), held)
+	_, err := r.Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonMetadataMissing, testGUN, "timestamp.json")
 	// The same holds for a Root that does not accept the earlier evidence.
 	other := v.config()
 	other.RootKeys = []PEM{{Field: "x", Data: string(newKey(t, "ecdsa", "").bare)}}
-	_, err = v.root(other).Fetch(t.Context(), of(testGUN), held)
+	_, err = v.root(other).Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonMetadataMissing, "root.json")
 }

@@ -35,12 +35,12 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 			v := newVirtual(t)
 			now := testNow()
 			r := v.root(v.graceful(&now))
-			held := mustFetch(t, r, nil)
+			previous := mustFetch(t, r, nil)
 			v.role(role).expires = testNow().Add(time.Hour)
 			v.bump("root", "timestamp", "snapshot", "targets")
 			v.publish()
 			now = testNow().Add(2 * time.Hour)
-			_, err := r.Fetch(t.Context(), of(testGUN), held)
+			_, err := r.Fetch(t.Context(), of(testGUN), previous)
 			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 		})
 	}
@@ -48,9 +48,9 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 		v := newVirtual(t)
 		now := testNow()
 		r := v.root(v.graceful(&now))
-		held := mustFetch(t, r, nil)
+		previous := mustFetch(t, r, nil)
 		now = testNow().AddDate(0, 0, 15)
-		_, err := r.Fetch(t.Context(), of(testGUN), held)
+		_, err := r.Fetch(t.Context(), of(testGUN), previous)
 		wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 	})
 }
@@ -60,11 +60,13 @@ func TestThreatGraceIsNotForWhatIsFetched(t *testing.T) {
 func TestThreatGraceOfWhatIsReadBack(t *testing.T) {
 	v := newVirtual(t)
 	now := testNow()
-	held := mustFetch(t, v.root(v.graceful(&now)), nil)
-	data := mustPack(t, v.root(v.graceful(&now)), held)
+	previous := mustFetch(t, v.root(v.graceful(&now)), nil)
+	data := mustPack(t, v.root(v.graceful(&now)), previous)
 	verify := map[string]func(cfg Config) (trust.Evidence, error){
-		"read back":      func(cfg Config) (trust.Evidence, error) { return v.root(cfg).unpackOne(testGUN, data, nil) },
-		"verified again": func(cfg Config) (trust.Evidence, error) { return v.root(cfg).Recheck(of(testGUN), held) },
+		"read back": func(cfg Config) (trust.Evidence, error) { return v.root(cfg).unpackOne(testGUN, data, nil) },
+		"verified again": func(cfg Config) (trust.Evidence, error) {
+			return v.root(cfg).Recheck(of(testGUN), previous)
+		},
 	}
 	for name, check := range verify {
 		t.Run(name, func(t *testing.T) {
@@ -115,9 +117,9 @@ func TestThreatGraceRevivesNoDelegation(t *testing.T) {
 	v.publish()
 	now := testNow()
 	r := v.root(v.graceful(&now))
-	held := mustFetch(t, r, nil)
-	wantRoles(t, signedBy(held, "v1"), "ci one")
-	data := mustPack(t, r, held)
+	previous := mustFetch(t, r, nil)
+	wantRoles(t, signedBy(previous, "v1"), "ci one")
+	data := mustPack(t, r, previous)
 	now = testNow().Add(2 * time.Hour)
 	back := mustUnpack(t, v.root(v.graceful(&now)), data, nil)
 	wantRoles(t, signedBy(back, "v1"), "ci one") // with its expiry, which the decision checks

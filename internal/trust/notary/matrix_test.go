@@ -60,13 +60,14 @@ func mutations() map[string]mutation {
 		"lower version": {top: v1alpha1.ReasonRollback, delegation: v1alpha1.ReasonRollback,
 			apply: func(v *virtual, role string) { v.role(role).version = 4 },
 			exceptions: map[string]string{ // no seen version to compare with
-				"root cold": signed, "timestamp cold": signed, "snapshot cold": signed, "targets cold": signed,
-				"targets/qa cold": signed,
+				"root first fetch": signed, "timestamp first fetch": signed, "snapshot first fetch": signed,
+				"targets first fetch":    signed,
+				"targets/qa first fetch": signed,
 			}},
 		"wrong hash": {top: invalid, delegation: invalid,
 			apply: func(v *virtual, role string) { v.serve[role] = v.serveResigned(role) },
 			exceptions: map[string]string{ // nothing lists its hash
-				"timestamp cold": signed, "timestamp held": signed,
+				"timestamp first fetch": signed, "timestamp refresh": signed,
 			}},
 		"too short": {top: invalid, delegation: invalid,
 			apply: func(v *virtual, role string) {
@@ -74,7 +75,7 @@ func mutations() map[string]mutation {
 					_, _ = w.Write(bytes.TrimSpace(v.current[role]))
 				}
 			},
-			exceptions: map[string]string{"timestamp cold": signed, "timestamp held": signed}},
+			exceptions: map[string]string{"timestamp first fetch": signed, "timestamp refresh": signed}},
 		"too long": {top: v1alpha1.ReasonTooLarge, delegation: v1alpha1.ReasonTooLarge,
 			apply: func(v *virtual, role string) {
 				v.serve[role] = func(w http.ResponseWriter, _ *http.Request) {
@@ -82,7 +83,8 @@ func mutations() map[string]mutation {
 				}
 			},
 			exceptions: map[string]string{ // only the snapshot lists the length of root.json
-				"root cold": invalid, "root held": invalid, "timestamp cold": signed, "timestamp held": signed,
+				"root first fetch": invalid, "root refresh": invalid, "timestamp first fetch": signed,
+				"timestamp refresh": signed,
 			}},
 		"404": {top: v1alpha1.ReasonMetadataMissing, delegation: v1alpha1.ReasonMetadataMissing,
 			apply: func(v *virtual, role string) { v.serve[role] = notFound }},
@@ -170,7 +172,7 @@ func (impatient) RoundTrip(req *http.Request) (*http.Response, error) {
 func TestMutationMatrix(t *testing.T) {
 	for name, mut := range mutations() {
 		for _, role := range []string{"root", "timestamp", "snapshot", "targets", "targets/qa"} {
-			for _, state := range []string{"cold", "held"} {
+			for _, state := range []string{"first fetch", "refresh"} {
 				want := mut.top
 				if role == "targets/qa" {
 					want = mut.delegation
@@ -180,7 +182,7 @@ func TestMutationMatrix(t *testing.T) {
 				}
 				t.Run(name+"/"+role+"/"+state, func(t *testing.T) {
 					t.Parallel()
-					checkMutation(t, mut, role, state == "held", want)
+					checkMutation(t, mut, role, state == "refresh", want)
 				})
 			}
 		}
@@ -193,9 +195,9 @@ func checkMutation(t *testing.T, mut mutation, role string, warm bool, want stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	var held trust.Evidence
+	var previous trust.Evidence
 	if warm {
-		held = mustFetch(t, r, nil)
+		previous = mustFetch(t, r, nil)
 	}
 	clean := *v.role(role)
 	for _, r := range v.roles {
@@ -209,7 +211,7 @@ func checkMutation(t *testing.T, mut mutation, role string, warm bool, want stri
 	mut.apply(v, role)
 	v.publish()
 
-	ev, err := r.Fetch(t.Context(), of(testGUN), held)
+	ev, err := r.Fetch(t.Context(), of(testGUN), previous)
 	switch want {
 	case signed, notSigned:
 		if err != nil {
@@ -231,11 +233,11 @@ func checkMutation(t *testing.T, mut mutation, role string, warm bool, want stri
 	if !warm {
 		return
 	}
-	if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(held, "v1")); diff != "" {
+	if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(previous, "v1")); diff != "" {
 		t.Errorf("the earlier evidence has changed (-want +got):\n%s", diff)
 	}
 	v.repair(role, clean)
-	if got := mustFetch(t, r, held); got == held {
+	if got := mustFetch(t, r, previous); got == previous {
 		t.Error("got no new evidence of the repaired repository")
 	} else if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(got, "v1")); diff != "" {
 		t.Errorf("signed after the repair (-want +got):\n%s", diff)

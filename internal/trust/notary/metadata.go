@@ -300,9 +300,9 @@ func (m *metadata) anchors() []string {
 	return ids
 }
 
-// finish returns the evidence once all files are loaded. held is the same files, packed. If it is
+// finish returns the evidence once all files are loaded. raw is the same files, packed. If it is
 // nil, finish packs them.
-func (m *metadata) finish(held *packed) *evidence {
+func (m *metadata) finish(raw *packed) *evidence {
 	for name, f := range m.lastSeen {
 		if _, ok := m.seen[name]; !ok && len(m.seen) < maxSeenVersions {
 			f.listed = false
@@ -310,7 +310,7 @@ func (m *metadata) finish(held *packed) *evidence {
 		}
 	}
 	ev := &evidence{
-		root: m.Root, repository: m.repository, seen: m.seen, usedKeys: slices.Sorted(maps.Keys(m.usedKeys)), raw: held,
+		root: m.Root, repository: m.repository, seen: m.seen, usedKeys: slices.Sorted(maps.Keys(m.usedKeys)), raw: raw,
 	}
 	ev.notAfter, ev.file = m.expiry()
 	ev.files, ev.seenExpired = m.datedFiles(), m.seenExpired

@@ -49,23 +49,23 @@ type packedVersion struct {
 }
 
 // Pack implements trust.Keeper. A repository has one subject.
-func (r *Root) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
-	if len(held) > 1 {
+func (r *Root) Pack(previous map[trust.Subject]trust.Evidence) ([]byte, error) {
+	if len(previous) > 1 {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
 			"the evidence is of several repositories, so it is not stored")
 	}
-	for _, evidence := range held {
+	for _, evidence := range previous {
 		return r.packOne(evidence)
 	}
 	return nil, nil
 }
 
 // packOne returns a record of the signed files and the seen versions.
-func (r *Root) packOne(held trust.Evidence) ([]byte, error) {
-	if _, unsigned := held.(trust.Unsigned); unsigned || held == nil {
+func (r *Root) packOne(previous trust.Evidence) ([]byte, error) {
+	if _, unsigned := previous.(trust.Unsigned); unsigned || previous == nil {
 		return nil, nil
 	}
-	ev, ok := held.(*evidence)
+	ev, ok := previous.(*evidence)
 	if !ok || ev == nil || ev.raw == nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
 			"the evidence is not of this format, so it is not stored")
@@ -89,8 +89,8 @@ func (r *Root) packOne(held trust.Evidence) ([]byte, error) {
 
 // Unpack implements trust.Keeper.
 func (r *Root) Unpack(repository trust.Subject, data []byte,
-	held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
-	evidence, err := r.unpackOne(repository.Repository, data, held[repository])
+	previous map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
+	evidence, err := r.unpackOne(repository.Repository, data, previous[repository])
 	if evidence == nil {
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func (r *Root) Unpack(repository trust.Subject, data []byte,
 
 // unpackOne verifies a record and merges it with the previous evidence. If the record does not
 // verify, its seen versions still count, unless no pinned key signed its root.
-func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (trust.Evidence, error) {
+func (r *Root) unpackOne(repository string, data []byte, previous trust.Evidence) (trust.Evidence, error) {
 	if err := checkRepository(repository); err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (r *Root) unpackOne(repository string, data []byte, held trust.Evidence) (t
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the stored record is unusable: %w",
 			repository, err)
 	}
-	base, err := r.previousEvidence(repository, held)
+	base, err := r.previousEvidence(repository, previous)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 		return nil, fmt.Errorf("format %.80q is not %q; another version or another program wrote it",
 			h.Format, packedFormat)
 	case h.Repository != repository:
-		return nil, fmt.Errorf("it is of %.80q", h.Repository)
+		return nil, fmt.Errorf("it is a record of %.80q", h.Repository)
 	}
 	files := data[end+1:]
 	if err := checkSizes(h.Names, h.Sizes, len(files)); err != nil {

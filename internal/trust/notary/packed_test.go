@@ -25,9 +25,9 @@ func mustPack(t testing.TB, r *Root, ev trust.Evidence) []byte {
 	return data
 }
 
-func mustUnpack(t testing.TB, r *Root, data []byte, held trust.Evidence) trust.Evidence {
+func mustUnpack(t testing.TB, r *Root, data []byte, previous trust.Evidence) trust.Evidence {
 	t.Helper()
-	ev, err := r.unpackOne(testGUN, data, held)
+	ev, err := r.unpackOne(testGUN, data, previous)
 	if err != nil {
 		t.Fatalf("Unpack: %v", err)
 	}
@@ -59,7 +59,7 @@ func TestPackedIsReadBack(t *testing.T) {
 		t.Error("got another record of evidence that was read from one: it would be written again and again")
 	}
 	if next := mustFetch(t, r, ev); next != ev {
-		t.Error("got other evidence of a refresh without news")
+		t.Error("got other evidence of a refresh that found nothing new")
 	}
 	if got := v.requests(); len(got) != 1 {
 		t.Errorf("got requests for %q, want the timestamp alone", got)
@@ -67,8 +67,8 @@ func TestPackedIsReadBack(t *testing.T) {
 	if same := mustUnpack(t, r, data, ev); same != ev {
 		t.Error("got other evidence of a record that adds nothing")
 	}
-	for name, held := range map[string]trust.Evidence{"nothing": nil, "no signatures": trust.Unsigned{}} {
-		if data, err := r.packOne(held); data != nil || err != nil {
+	for name, previous := range map[string]trust.Evidence{"nothing": nil, "no signatures": trust.Unsigned{}} {
+		if data, err := r.packOne(previous); data != nil || err != nil {
 			t.Errorf("%s: got record %q, %v, want none", name, data, err)
 		}
 	}
@@ -125,7 +125,7 @@ func TestThreatWrittenDownIsVerifiedAgain(t *testing.T) {
 		r := v.root(v.config())
 		data := mustPack(t, r, mustFetch(t, r, nil))
 		ev, err := r.unpackOne(testGUN+"-other", data, nil)
-		wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "it is of")
+		wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "it is a record of")
 		proves(t, ev)
 		renamed := bytes.Replace(data, []byte(testGUN), []byte(testGUN+"-other"), 1)
 		ev, err = r.unpackOne(testGUN+"-other", renamed, nil)
@@ -156,8 +156,8 @@ func TestThreatRollbackAcrossARestart(t *testing.T) {
 				cfg := v.config()
 				edit(&cfg)
 				r = v.root(cfg)
-				held, _ := r.unpackOne(testGUN, data, nil)
-				if held == nil {
+				previous, _ := r.unpackOne(testGUN, data, nil)
+				if previous == nil {
 					t.Fatal("got an older version accepted, want the seen versions kept")
 				}
 				v.roles["timestamp"].expires = testNow().AddDate(0, 1, 0)
@@ -166,7 +166,7 @@ func TestThreatRollbackAcrossARestart(t *testing.T) {
 				v.publish()
 				// A first fetch would accept it.
 				wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
-				_, err := r.Fetch(t.Context(), of(testGUN), held)
+				_, err := r.Fetch(t.Context(), of(testGUN), previous)
 				wantFault(t, err, v1alpha1.ReasonRollback, role+".json")
 			})
 		}
@@ -188,8 +188,8 @@ func TestThreatRollbackOnAnotherReplica(t *testing.T) {
 	other := v.root(v.config())
 	wantRoles(t, signedBy(mustUnpack(t, other, newerData, mustUnpack(t, other, oldData, nil)), "v1"), "ci one",
 		"qa two")
-	held := mustUnpack(t, other, newerData, nil)
-	if got := mustUnpack(t, other, oldData, held); got != held {
+	previous := mustUnpack(t, other, newerData, nil)
+	if got := mustUnpack(t, other, oldData, previous); got != previous {
 		t.Error("got other evidence of an older record")
 	}
 
@@ -222,7 +222,7 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 	old := mustFetch(t, r, nil)
 	v.bump("timestamp", "snapshot", "targets/qa")
 	v.publish()
-	held := mustFetch(t, r, old)
+	previous := mustFetch(t, r, old)
 	forge := func(edit func(seen map[string]packedVersion)) []byte {
 		line, files, _ := bytes.Cut(mustPack(t, r, old), []byte("\n"))
 		var h packedHeader
@@ -271,9 +271,9 @@ func TestThreatForgedRecordLowersNothing(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			joined, err := r.unpackOne(testGUN, forge(edit), held)
+			joined, err := r.unpackOne(testGUN, forge(edit), previous)
 			if joined == nil {
-				joined = held
+				joined = previous
 			} else if err != nil {
 				proves(t, joined)
 			}
@@ -344,8 +344,8 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 	older := mustPack(t, r, mustFetch(t, r, nil))
 	v.bump("timestamp", "snapshot")
 	v.publish()
-	held := mustFetch(t, r, mustUnpack(t, r, older, nil))
-	data := mustPack(t, r, held)
+	previous := mustFetch(t, r, mustUnpack(t, r, older, nil))
+	data := mustPack(t, r, previous)
 	line := bytes.IndexByte(data, '\n')
 	replaced := func(from, to string) []byte {
 		if !bytes.Contains(data, []byte(from)) {
@@ -369,7 +369,7 @@ func TestThreatDamagedPackIsAFault(t *testing.T) {
 			ev, err := r.unpackOne(testGUN, spoilt, nil)
 			wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
 			proves(t, ev)
-			if ev, err := r.unpackOne(testGUN, spoilt, held); ev != nil && ev != held {
+			if ev, err := r.unpackOne(testGUN, spoilt, previous); ev != nil && ev != previous {
 				t.Errorf("got %v, %v, want a fault and no evidence", ev, err)
 			}
 		})
@@ -408,7 +408,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add([]byte("{}\n"))
 	v.bump("timestamp", "snapshot")
 	v.publish()
-	held := mustFetch(f, r, first)
+	previous := mustFetch(f, r, first)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ev, err := r.unpackOne(testGUN, data, nil)
 		if err != nil {
@@ -416,11 +416,11 @@ func FuzzUnpack(f *testing.F) {
 		} else if diff := cmp.Diff([]string{"ci one", "qa one"}, signedBy(ev, "v1")); diff != "" {
 			t.Errorf("accepted, with statements (-want +got):\n%s", diff)
 		}
-		joined, err := r.unpackOne(testGUN, data, held)
+		joined, err := r.unpackOne(testGUN, data, previous)
 		if joined == nil {
 			return
 		}
-		for name, f := range held.(*evidence).seen {
+		for name, f := range previous.(*evidence).seen {
 			if got := joined.(*evidence).seen[name]; err == nil && got.version < f.version {
 				t.Errorf("%s: got version %d lowered to %d", name, f.version, got.version)
 			}

@@ -94,19 +94,19 @@ func TestHalfWrittenPublication(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			v := newVirtual(t)
 			r := v.root(v.config())
-			held := mustFetch(t, r, nil)
+			previous := mustFetch(t, r, nil)
 			v.bump("targets/qa", "snapshot", "timestamp")
 			v.publish()
 			v.serve[wanting.role] = wanting.status
-			for _, from := range []trust.Evidence{nil, held} {
+			for _, from := range []trust.Evidence{nil, previous} {
 				_, err := r.Fetch(t.Context(), of(testGUN), from)
 				wantFault(t, err, wanting.reason, wanting.role)
 			}
-			wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")
+			wantRoles(t, signedBy(previous, "v1"), "ci one", "qa one")
 			v.mu.Lock() // cancelled requests may still be in flight
 			delete(v.serve, wanting.role)
 			v.mu.Unlock()
-			if next := mustFetch(t, r, held); next == held {
+			if next := mustFetch(t, r, previous); next == previous {
 				t.Error("got the earlier evidence, want that of the complete publication")
 			}
 		})

@@ -107,7 +107,7 @@ func (s *session) unsigned(ctx context.Context, answers ...error) error {
 	if err := s.probeBase(ctx); err != nil {
 		f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
 		return f.Within(
-			"%s: the server says that there is no trust data, and has not shown that it is a Notary server: %w",
+			"%s: the server reports no trust data, but has not proven to be a Notary server: %w",
 			s.repository, f)
 	}
 	return nil

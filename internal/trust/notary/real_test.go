@@ -136,7 +136,7 @@ func TestRealRootRotation(t *testing.T) {
 	first := r.pin()
 	r.sign("one", "targets/ci", "targets/qa")
 	byFirst := r.reader(pinID(first.KeyID))
-	held := mustFetch(t, byFirst, nil)
+	previous := mustFetch(t, byFirst, nil)
 
 	r.do(r.RotateRoot(ctx, r.gun))
 	r.do(r.RotateRoot(ctx, r.gun))
@@ -146,7 +146,7 @@ func TestRealRootRotation(t *testing.T) {
 		t.Fatal("got no root rotation")
 	}
 	r.sign("two", "targets/ci", "targets/qa")
-	wantSigned(t, mustFetch(t, byFirst, held), "v1", "ci two", "qa two")
+	wantSigned(t, mustFetch(t, byFirst, previous), "v1", "ci two", "qa two")
 	cold := mustFetch(t, byFirst, nil)
 	wantSigned(t, cold, "v1", "ci two", "qa two")
 	again := mustFetch(t, r.reader(pinID(newest.KeyID)), nil)

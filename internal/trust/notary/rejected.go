@@ -215,21 +215,21 @@ func (e *evidence) setRejected(all []rejectedTarget, refused map[string]string, 
 // indexRejected returns the indexes of rejected targets, sorted by digest and role. Targets that
 // differ only in their tag have one index.
 func indexRejected(all []rejectedTarget) []int32 {
-	places := make([]int32, len(all))
+	indexes := make([]int32, len(all))
 	for i := range all {
-		places[i] = int32(i)
+		indexes[i] = int32(i)
 	}
-	slices.SortFunc(places, func(i, j int32) int {
+	slices.SortFunc(indexes, func(i, j int32) int {
 		a, b := &all[i], &all[j]
 		return cmp.Or(a.compareDigest(b.digest, b.cause.role), a.cause.compare(b.cause), cmp.Compare(i, j))
 	})
-	places = slices.CompactFunc(places, func(i, j int32) bool {
+	indexes = slices.CompactFunc(indexes, func(i, j int32) bool {
 		return all[i].digest == all[j].digest && *all[i].cause == *all[j].cause
 	})
-	if 2*len(places) < cap(places) {
-		places = slices.Clone(places)
+	if 2*len(indexes) < cap(indexes) {
+		indexes = slices.Clone(indexes)
 	}
-	return places
+	return indexes
 }
 
 // Rejected implements trust.Evidence. Its cost does not grow with the repository: it reads no more

@@ -33,7 +33,7 @@ func branched(t *testing.T) (*virtual, Config, map[string]string) {
 	}
 	keys["targets/ci"], keys["targets/ci by its certificate"] = ci.keys[0].canonical, ci.keys[0].id
 	keys["targets/qa, one of two"] = qa.keys[0].canonical
-	keys["nobody's"] = newKey(t, "ecdsa", "").canonical
+	keys["unused"] = newKey(t, "ecdsa", "").canonical
 	return v, cfg, keys
 }
 
@@ -47,24 +47,24 @@ func without(cfg Config, ids ...string) Config {
 func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 	v, cfg, keys := branched(t)
 	root := v.root(cfg)
-	held := mustFetch(t, root, nil)
+	previous := mustFetch(t, root, nil)
 	all := []string{"ci one", "ci/eu one", "qa one"}
-	wantRoles(t, signedBy(held, "v1"), all...)
-	data := mustPack(t, root, held)
+	wantRoles(t, signedBy(previous, "v1"), all...)
+	data := mustPack(t, root, previous)
 	v.server.Close()
 	want := map[string][]string{
 		"targets/ci": {"qa one"}, "targets/ci by its certificate": {"qa one"}, "targets/ci/eu": {"ci one", "qa one"},
-		"targets/qa, one of two": all, "nobody's": all,
+		"targets/qa, one of two": all, "unused": all,
 	}
 	for name, id := range keys {
 		t.Run(name, func(t *testing.T) {
 			r := v.root(without(cfg, id))
-			ev, err := r.Recheck(of(testGUN), held)
+			ev, err := r.Recheck(of(testGUN), previous)
 			full, errFull := r.unpackOne(testGUN, data, nil)
 			if want[name] == nil {
 				wantFault(t, err, v1alpha1.ReasonKeyRevoked, id, testGUN)
 				wantFault(t, errFull, v1alpha1.ReasonKeyRevoked, id)
-				ev = held // as the store does
+				ev = previous // as the store does
 			} else if err != nil || errFull != nil {
 				t.Fatal(err, errFull)
 			} else {
@@ -77,7 +77,7 @@ func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(held.Statements("v1", ""), back.Statements("v1", "")); diff != "" {
+			if diff := cmp.Diff(previous.Statements("v1", ""), back.Statements("v1", "")); diff != "" {
 				t.Errorf("statements after the revocation is undone (-before +after):\n%s", diff)
 			}
 		})
@@ -88,15 +88,15 @@ func TestThreatRevocationReachesWhatIsHeld(t *testing.T) {
 // takes effect at once on a thousand repositories.
 func TestRevocationOfAnotherKeyVerifiesNothing(t *testing.T) {
 	v, cfg, keys := branched(t)
-	held := mustFetch(t, v.root(cfg), nil)
+	previous := mustFetch(t, v.root(cfg), nil)
 	cost := func(r *Root) float64 {
 		return testing.AllocsPerRun(5, func() {
-			if _, err := r.Recheck(of(testGUN), held); err != nil {
+			if _, err := r.Recheck(of(testGUN), previous); err != nil {
 				t.Error(err)
 			}
 		})
 	}
-	if got := cost(v.root(without(cfg, keys["nobody's"]))); got > 5 {
+	if got := cost(v.root(without(cfg, keys["unused"]))); got > 5 {
 		t.Errorf("got %g allocations, want few", got)
 	}
 	if got := cost(v.root(without(cfg, keys["targets/ci"]))); got < 500 {
@@ -107,7 +107,7 @@ func TestRevocationOfAnotherKeyVerifiesNothing(t *testing.T) {
 // Any other edit forces a full verification.
 func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
 	v, cfg, _ := branched(t)
-	held := mustFetch(t, v.root(cfg), nil)
+	previous := mustFetch(t, v.root(cfg), nil)
 	stranger := newKey(t, "ecdsa", "")
 	authority := newAuthority(t, nil)
 	for name, edit := range map[string]func(*Config){
@@ -124,7 +124,7 @@ func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			edited := cfg
 			edit(&edited)
-			ev, err := v.root(edited).Recheck(of(testGUN), held)
+			ev, err := v.root(edited).Recheck(of(testGUN), previous)
 			if err == nil && slices.Contains(signedBy(ev, "v1"), "qa one") {
 				t.Error("got a signature of qa, want none")
 			}
@@ -136,10 +136,10 @@ func TestRecheckAfterAnotherEditVerifies(t *testing.T) {
 // evidence.
 func TestRevokedKeyIsNamedWithTheServerDown(t *testing.T) {
 	v := newVirtual(t)
-	held := mustFetch(t, v.root(v.config()), nil)
+	previous := mustFetch(t, v.root(v.config()), nil)
 	v.server.Close()
 	key := v.roles["targets"].keys[0].canonical
-	_, err := v.root(without(v.config(), key)).Fetch(t.Context(), of(testGUN), held)
+	_, err := v.root(without(v.config(), key)).Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonUnreachable, key, "spec.revokedKeys")
 }
 
@@ -150,7 +150,7 @@ func TestRevokedRootRecreatedUnderAnotherPin(t *testing.T) {
 	cfg := v.config()
 	stolen := v.roles["root"].keys[0].canonical
 	thiefs := v.rotateRoot(1)[1].canonical
-	held := mustFetch(t, v.root(cfg), nil)
+	previous := mustFetch(t, v.root(cfg), nil)
 
 	fresh := newVirtual(t)
 	for _, r := range fresh.roles {
@@ -159,7 +159,7 @@ func TestRevokedRootRecreatedUnderAnotherPin(t *testing.T) {
 	fresh.files = map[string][]byte{}
 	fresh.publish()
 	next := without(fresh.config(), stolen, thiefs)
-	ev, err := fresh.root(next).Fetch(t.Context(), of(testGUN), held)
+	ev, err := fresh.root(next).Fetch(t.Context(), of(testGUN), previous)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,16 +171,16 @@ func TestRevokedRootRecreatedUnderAnotherPin(t *testing.T) {
 func TestThreatReplacedAndRevokedTargetsKey(t *testing.T) {
 	v := newVirtual(t)
 	cfg := v.config()
-	held := mustFetch(t, v.root(cfg), nil)
+	previous := mustFetch(t, v.root(cfg), nil)
 	before := v.current
 	old := v.roles["targets"].keys[0]
 	v.roles["targets"].keys = []*testKey{newKey(t, "ecdsa", "")}
 	v.bump("root", "targets", "snapshot", "timestamp")
 	v.publish()
 	r := v.root(without(cfg, old.canonical))
-	_, err := r.Recheck(of(testGUN), held)
+	_, err := r.Recheck(of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonKeyRevoked, old.canonical, "targets.json", "key rotate")
-	ev, err := r.Fetch(t.Context(), of(testGUN), held)
+	ev, err := r.Fetch(t.Context(), of(testGUN), previous)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestThreatReplacedAndRevokedTargetsKey(t *testing.T) {
 	for name, raw := range before { // the server goes back to the files that the stolen key signed
 		v.serve[name] = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(raw) }
 	}
-	for name, from := range map[string]trust.Evidence{"held": ev, "first sight": nil} {
+	for name, from := range map[string]trust.Evidence{"refresh": ev, "first fetch": nil} {
 		if got, err := r.Fetch(t.Context(), of(testGUN), from); err == nil {
 			t.Errorf("%s: got %v of the old metadata, want a fault", name, signedBy(got, "v1"))
 		}

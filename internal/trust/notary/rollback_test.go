@@ -20,13 +20,13 @@ func TestThreatRollbackSameVersion(t *testing.T) {
 		t.Run(role, func(t *testing.T) {
 			v := newVirtual(t)
 			r := v.root(v.config())
-			held := mustFetch(t, r, nil)
+			previous := mustFetch(t, r, nil)
 			v.bump("timestamp", "snapshot", "targets", "targets/qa")
 			v.roles[role].version--
 			v.publish() // new hashes change the listing files; a file without hashes is only signed again
 			v.roles[role].targets = m{"v1": entry("two")}
 			v.publish()
-			_, err := r.Fetch(t.Context(), of(testGUN), held)
+			_, err := r.Fetch(t.Context(), of(testGUN), previous)
 			if role == "targets" {
 				wantFault(t, err, v1alpha1.ReasonRollback, "targets.json", "other content")
 				return
@@ -36,10 +36,10 @@ func TestThreatRollbackSameVersion(t *testing.T) {
 	}
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	v.bump("timestamp", "snapshot")
 	v.publish() // signs the unchanged targets files again
-	wantRoles(t, signedBy(mustFetch(t, r, held), "v1"), "ci one", "qa one")
+	wantRoles(t, signedBy(mustFetch(t, r, previous), "v1"), "ci one", "qa one")
 }
 
 // After a fast-forward attack with a stolen key, versions start again only when all keys are
@@ -52,7 +52,7 @@ func TestThreatFastForward(t *testing.T) {
 			honest := v.roles[role].version
 			v.roles[role].version = math.MaxInt64
 			v.publish()
-			held := mustFetch(t, r, nil)
+			previous := mustFetch(t, r, nil)
 
 			for _, rest := range v.roles {
 				rest.version = 8
@@ -61,13 +61,13 @@ func TestThreatFastForward(t *testing.T) {
 			v.roles[role].version = honest + 1
 			v.roles[role].keys = append(v.roles[role].keys, newKey(t, "ecdsa", "")) // the stolen key is still listed
 			v.publish()
-			_, err := r.Fetch(t.Context(), of(testGUN), held)
+			_, err := r.Fetch(t.Context(), of(testGUN), previous)
 			wantFault(t, err, v1alpha1.ReasonRollback, role+".json")
 
 			v.roles[role].keys = v.roles[role].keys[1:]
 			v.bump("timestamp", "snapshot", "targets", "root")
 			v.publish()
-			wantRoles(t, signedBy(mustFetch(t, r, held), "v1"), "ci one", "qa one")
+			wantRoles(t, signedBy(mustFetch(t, r, previous), "v1"), "ci one", "qa one")
 		})
 	}
 }
@@ -76,16 +76,16 @@ func TestThreatFastForward(t *testing.T) {
 func TestThreatRollbackByDroppedDelegation(t *testing.T) {
 	v := newVirtual(t)
 	r := v.root(v.config())
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	v.unlist["targets/qa"] = true
 	v.bump("timestamp", "snapshot")
 	v.publish()
-	_, err := r.Fetch(t.Context(), of(testGUN), held)
+	_, err := r.Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa", "no longer listed")
 
 	v.bump("targets", "timestamp", "snapshot")
 	v.publish()
-	next := mustFetch(t, r, held)
+	next := mustFetch(t, r, previous)
 	wantRoles(t, signedBy(next, "v1"), "ci one")
 	v.bump("timestamp", "snapshot")
 	v.publish()
@@ -104,11 +104,11 @@ func TestThreatRollbackByDroppedDelegation(t *testing.T) {
 // Seen versions still count after a change of the configuration.
 func TestThreatRollbackAfterRecheck(t *testing.T) {
 	v := newVirtual(t)
-	held := mustFetch(t, v.root(v.config()), nil)
+	previous := mustFetch(t, v.root(v.config()), nil)
 	cfg := v.config()
 	cfg.Roles = []Role{{Name: "release", Delegations: []string{"targets/ci"}, Threshold: 1}}
 	r := v.root(cfg)
-	rechecked, err := r.Recheck(of(testGUN), held)
+	rechecked, err := r.Recheck(of(testGUN), previous)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestThreatRollbackAfterRecheck(t *testing.T) {
 	v.publish()
 	_, err = r.Fetch(t.Context(), of(testGUN), rechecked)
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
-	_, err = r.Fetch(t.Context(), of(testGUN), held) // verified by another Root
+	_, err = r.Fetch(t.Context(), of(testGUN), previous) // verified by another Root
 	wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 }
 
@@ -125,7 +125,7 @@ func TestThreatRollbackAfterRecheck(t *testing.T) {
 // the old one. Any other edit of the configuration keeps the seen versions.
 func TestRecreatedRepository(t *testing.T) {
 	old := newVirtual(t)
-	held := mustFetch(t, old.root(old.config()), nil)
+	previous := mustFetch(t, old.root(old.config()), nil)
 	anew := newVirtual(t)
 	clear(anew.files)
 	for _, role := range anew.roles {
@@ -133,16 +133,16 @@ func TestRecreatedRepository(t *testing.T) {
 	}
 	anew.publish()
 
-	_, err := anew.root(old.config()).Fetch(t.Context(), of(testGUN), held)
+	_, err := anew.root(old.config()).Fetch(t.Context(), of(testGUN), previous)
 	if err == nil {
 		t.Error("got evidence of a recreated repository under the old pin, want a fault")
 	}
 	both := pinKeys(old.roles["root"].keys[0], anew.roles["root"].keys[0])
-	_, err = anew.root(both).Fetch(t.Context(), of(testGUN), held)
+	_, err = anew.root(both).Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonRollback)
 
 	r := anew.root(anew.config())
-	next := mustFetch(t, r, held)
+	next := mustFetch(t, r, previous)
 	wantRoles(t, signedBy(next, "v1"), "ci one", "qa one")
 	anew.bump("targets/qa", "targets", "snapshot", "timestamp")
 	anew.publish()
@@ -165,11 +165,11 @@ func TestThreatRollbackAfterAFailedRecheck(t *testing.T) {
 	for name, edit := range tests {
 		t.Run(name, func(t *testing.T) {
 			v := newVirtual(t)
-			held := mustFetch(t, v.root(v.config()), nil)
+			previous := mustFetch(t, v.root(v.config()), nil)
 			cfg := v.config()
 			edit(v, &cfg)
 			r := v.root(cfg)
-			if _, err := r.Recheck(of(testGUN), held); err == nil {
+			if _, err := r.Recheck(of(testGUN), previous); err == nil {
 				t.Fatal("got the earlier evidence verified, so the test tests nothing")
 			}
 			v.roles["targets/qa"].version--
@@ -178,7 +178,7 @@ func TestThreatRollbackAfterAFailedRecheck(t *testing.T) {
 			v.bump("root", "timestamp", "snapshot", "targets")
 			v.publish()
 			wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
-			_, err := r.Fetch(t.Context(), of(testGUN), held)
+			_, err := r.Fetch(t.Context(), of(testGUN), previous)
 			wantFault(t, err, v1alpha1.ReasonRollback, "targets/qa")
 		})
 	}
@@ -193,11 +193,11 @@ func TestThreatRollbackOfEverything(t *testing.T) {
 		role.version++
 	}
 	v.publish()
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	for name, raw := range old {
 		v.serve[name] = serveBytes(raw)
 	}
-	_, err := r.Fetch(t.Context(), of(testGUN), held)
+	_, err := r.Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonRollback)
-	wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")
+	wantRoles(t, signedBy(previous, "v1"), "ci one", "qa one")
 }

@@ -152,11 +152,11 @@ func (c rootVerifier) notRootKeys(signers []*publicKey) error {
 	k := signers[max(0, slices.IndexFunc(signers, func(k *publicKey) bool { return !c.isRootKey(k, true) }))]
 	if k.chain == nil {
 		return fmt.Errorf(
-			"is signed by root key %s, which has no certificate, so nothing says that it is for this repository; "+
+			"is signed by root key %s, which has no certificate, so nothing binds it to this repository; "+
 				"rotate the root to a key with a certificate", k.canonical)
 	}
 	return fmt.Errorf(
-		"is signed by root key %s, whose certificate does not vouch for this repository: its common name must be the "+
+		"is signed by root key %s, whose certificate is not valid for this repository: its common name must be the "+
 			"repository, it must not be a CA, nor be signed with SHA-1", k.canonical)
 }
 

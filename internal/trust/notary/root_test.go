@@ -227,13 +227,13 @@ func pinKeys(keys ...*testKey) Config {
 func TestRootChain(t *testing.T) {
 	v := newVirtual(t)
 	byFirst := v.root(v.config())
-	held := mustFetch(t, byFirst, nil)
+	previous := mustFetch(t, byFirst, nil)
 	keys := v.rotateRoot(3)
 	for _, r := range []*Root{byFirst, v.root(pinKeys(keys[1])), v.root(pinKeys(keys[3]))} {
 		wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
 	}
 	v.requests()
-	wantRoles(t, signedBy(mustFetch(t, byFirst, held), "v1"), "ci one", "qa one")
+	wantRoles(t, signedBy(mustFetch(t, byFirst, previous), "v1"), "ci one", "qa one")
 	if diff := cmp.Diff([]string{"6.root.json", "7.root.json"}, only(v.requests(), ".root.json")); diff != "" {
 		t.Errorf("requests for older roots (-want +got):\n%s", diff)
 	}
@@ -303,7 +303,7 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 				v.publish()
 			}
 			r := v.root(v.config())
-			held := mustFetch(t, r, nil)
+			previous := mustFetch(t, r, nil)
 			for _, role := range v.roles {
 				role.version++
 			}
@@ -313,18 +313,18 @@ func TestThreatRootRotatedByTheServer(t *testing.T) {
 			if name == "a version left out" {
 				v.files["6.root.json"] = v.files["5.root.json"] // instead of root 6
 			}
-			for state, base := range map[string]any{"cold": nil, "held": held} {
+			for state, base := range map[string]any{"first fetch": nil, "refresh": previous} {
 				var err error
 				if base == nil {
 					_, err = r.Fetch(t.Context(), of(testGUN), nil)
 				} else {
-					_, err = r.Fetch(t.Context(), of(testGUN), held)
+					_, err = r.Fetch(t.Context(), of(testGUN), previous)
 				}
 				if err == nil {
 					t.Errorf("%s: got the rotated root accepted, want a fault", state)
 				}
 			}
-			wantRoles(t, signedBy(held, "v1"), "ci one", "qa one")
+			wantRoles(t, signedBy(previous, "v1"), "ci one", "qa one")
 		})
 	}
 }
@@ -349,13 +349,13 @@ func TestRootHeldIsFollowedDespiteAPin(t *testing.T) {
 	first := v.roles["root"].keys[0]
 	r := v.root(v.config())
 	v.rotateRoot(1) // away from the pinned key
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	for _, role := range v.roles {
 		role.version++
 	}
 	v.roles["root"].keys, v.roles["root"].signers = []*testKey{first}, nil // an attacker uses it again
 	v.publish()
-	_, err := r.Fetch(t.Context(), of(testGUN), held)
+	_, err := r.Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "does not follow")
 }
 
@@ -371,12 +371,12 @@ func TestRootCertificateExpired(t *testing.T) {
 	cfg := v.config()
 	cfg.Clock = func() time.Time { return now }
 	r := v.root(cfg)
-	held := mustFetch(t, r, nil)
-	if at, file := held.Expiry(); !at.Equal(now.AddDate(0, 0, 7)) || file != "root.json" {
+	previous := mustFetch(t, r, nil)
+	if at, file := previous.Expiry(); !at.Equal(now.AddDate(0, 0, 7)) || file != "root.json" {
 		t.Errorf("Expiry: got %s %s, want the expiry of the certificate", at, file)
 	}
 	now = testNow().AddDate(0, 0, 8)
-	_, err := r.Fetch(t.Context(), of(testGUN), held)
+	_, err := r.Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "root.json", "certificate")
 
 	old := v.roles["root"].keys[0]
@@ -384,7 +384,7 @@ func TestRootCertificateExpired(t *testing.T) {
 	v.roles["root"].signers = []*testKey{old, v.roles["root"].keys[0]}
 	v.bump("root", "snapshot", "timestamp")
 	v.publish()
-	wantRoles(t, signedBy(mustFetch(t, r, held), "v1"), "ci one", "qa one")
+	wantRoles(t, signedBy(mustFetch(t, r, previous), "v1"), "ci one", "qa one")
 	wantRoles(t, signedBy(mustFetch(t, r, nil), "v1"), "ci one", "qa one")
 }
 

@@ -164,14 +164,14 @@ func (s *session) loadListed(ctx context.Context, m *metadata, listed map[string
 		maps.DeleteFunc(s.fetched, func(name string, _ []byte) bool { return !strings.HasPrefix(name, snapshotRole) })
 	}()
 	if s.previous.raw != nil {
-		held, err := s.previous.raw.unpack(func(name string, size int) bool {
+		unpacked, err := s.previous.raw.unpack(func(name string, size int) bool {
 			meta, ok := listed[name]
 			return ok && meta.length == int64(size)
 		})
 		if err != nil {
 			return nil, err
 		}
-		s.cached.others = held.others
+		s.cached.others = unpacked.others
 	}
 	raw, err := s.fetchListed(ctx, listed)
 	if err != nil {

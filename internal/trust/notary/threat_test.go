@@ -35,7 +35,7 @@ func wantRoles(t *testing.T, got []string, want ...string) {
 	}
 }
 
-// faultWith changes a fresh repository, publishes it, and expects a fault on first sight.
+// faultWith changes a fresh repository, publishes it, and expects a fault of the first fetch.
 func faultWith(t *testing.T, change func(v *virtual), reason string, words ...string) {
 	t.Helper()
 	v := newVirtual(t)
@@ -288,9 +288,10 @@ func TestThreatPathTraversal(t *testing.T) {
 			v.publish()
 			_, err := v.root(v.config()).Fetch(t.Context(), of(testGUN), nil)
 			wantFault(t, err, v1alpha1.ReasonMetadataInvalid, "snapshot.json")
-			for _, asked := range v.requests() {
-				if role, _, _ := strings.Cut(asked, "."); role != "root" && role != "timestamp" && role != "snapshot" {
-					t.Errorf("got requests for %q", asked)
+			for _, requests := range v.requests() {
+				if role, _, _ := strings.Cut(requests, "."); role != "root" && role != "timestamp" &&
+					role != "snapshot" {
+					t.Errorf("got requests for %q", requests)
 				}
 			}
 		})
@@ -306,8 +307,8 @@ func TestThreatPathTraversal(t *testing.T) {
 		v := newVirtual(t)
 		_, err := v.root(v.config()).Fetch(t.Context(), of(gun), nil)
 		wantFault(t, err, v1alpha1.ReasonMetadataInvalid)
-		if asked := v.requests(); len(asked) > 0 {
-			t.Errorf("repository %q: got requests for %q, want none", gun, asked)
+		if requests := v.requests(); len(requests) > 0 {
+			t.Errorf("repository %q: got requests for %q, want none", gun, requests)
 		}
 	}
 }
@@ -365,11 +366,11 @@ func TestThreatFreeze(t *testing.T) {
 	now := testNow()
 	cfg.Clock = func() time.Time { return now }
 	r := v.root(cfg)
-	held := mustFetch(t, r, nil)
+	previous := mustFetch(t, r, nil)
 	now = testNow().AddDate(0, 0, 15)
-	_, err := r.Fetch(t.Context(), of(testGUN), held)
+	_, err := r.Fetch(t.Context(), of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "timestamp.json", "expired at")
-	_, err = r.Recheck(of(testGUN), held)
+	_, err = r.Recheck(of(testGUN), previous)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "timestamp.json")
 	_, err = r.Fetch(t.Context(), of(testGUN), nil)
 	wantFault(t, err, v1alpha1.ReasonMetadataExpired, "timestamp.json")

@@ -108,18 +108,18 @@ type vrole struct {
 
 // virtual is a generated repository, served over HTTP.
 type virtual struct {
-	t       testing.TB
-	gun     string
-	roles   map[string]*vrole
-	metas   map[string]m // listed length and hashes of each file
-	mutate  map[string]func(meta m)
-	unlist  map[string]bool
-	mu      sync.Mutex
-	files   map[string][]byte // by name on the server
-	serve   map[string]http.HandlerFunc
-	asked   []string
-	server  *httptest.Server
-	current map[string][]byte // by role
+	t        testing.TB
+	gun      string
+	roles    map[string]*vrole
+	metas    map[string]m // listed length and hashes of each file
+	mutate   map[string]func(meta m)
+	unlist   map[string]bool
+	mu       sync.Mutex
+	files    map[string][]byte // by name on the server
+	serve    map[string]http.HandlerFunc
+	received []string
+	server   *httptest.Server
+	current  map[string][]byte // by role
 }
 
 func digestOf(content string) string {
@@ -285,7 +285,7 @@ func (v *virtual) bump(names ...string) {
 func (v *virtual) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := strings.TrimPrefix(r.URL.Path, "/v2/"+v.gun+"/_trust/tuf/")
 	v.mu.Lock()
-	v.asked = append(v.asked, name)
+	v.received = append(v.received, name)
 	raw := v.files[name]
 	role, _, _ := strings.Cut(name, ".")
 	if strings.HasSuffix(name, ".root.json") {
@@ -314,8 +314,8 @@ func notFound(w http.ResponseWriter, _ *http.Request) {
 func (v *virtual) requests() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	out := v.asked
-	v.asked = nil
+	out := v.received
+	v.received = nil
 	slices.Sort(out)
 	return out
 }
@@ -380,9 +380,9 @@ func (v *virtual) root(cfg Config) *Root {
 }
 
 // mustFetch fetches a repository that must verify.
-func mustFetch(t testing.TB, r *Root, held trust.Evidence) trust.Evidence {
+func mustFetch(t testing.TB, r *Root, previous trust.Evidence) trust.Evidence {
 	t.Helper()
-	ev, err := r.Fetch(t.Context(), of(testGUN), held)
+	ev, err := r.Fetch(t.Context(), of(testGUN), previous)
 	if err != nil {
 		t.Fatalf("Fetch: %v", err)
 	}
