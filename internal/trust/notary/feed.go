@@ -135,11 +135,11 @@ func (r *Root) fetchRecords(ctx context.Context, after string, limit int) ([]rec
 	}
 	err = r.withinBudget(ctx, feedPath, len(body), func() error {
 		if values, ok := jsonscan.Count(body, maxFeedValues); !ok || values == maxFeedValues {
-			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no JSON of less than %d values",
+			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the response is not JSON with fewer than %d values",
 				feedPath, maxFeedValues)
 		}
 		if err := json.Unmarshal(body, &answer); err != nil {
-			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the answer is no list of publications: %w",
+			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the response is not a list of publications: %w",
 				feedPath, err)
 		}
 		return nil

@@ -247,7 +247,7 @@ func decodeSnapshot(signed object) (map[string]fileMeta, error) {
 		name, _ := key.text()
 		if name != rootRole && name != targetsRole {
 			if err := checkDelegation(name); err != nil {
-				return nil, fmt.Errorf("lists a role it must not: %w", err)
+				return nil, fmt.Errorf("lists an invalid role: %w", err)
 			}
 		}
 		meta, err := decodeMeta(v)

@@ -155,7 +155,7 @@ func readPacked(repository string, data []byte) (*evidence, error) {
 		return nil, fmt.Errorf("no header of at most %d bytes", maxPackedHeader)
 	}
 	if values, ok := jsonscan.Count(data[:end], maxHeaderValues); !ok || values == maxHeaderValues {
-		return nil, fmt.Errorf("the header is no JSON of less than %d values", maxHeaderValues)
+		return nil, fmt.Errorf("the header is not JSON with fewer than %d values", maxHeaderValues)
 	}
 	var h packedHeader
 	if err := json.Unmarshal(data[:end], &h); err != nil {

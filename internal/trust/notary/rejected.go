@@ -189,12 +189,12 @@ func (s mappedRole) outsidePathsCause(t *signedTargets, outcomes map[string]role
 }
 
 // setRejected stores the rejected targets and files, which denials report.
-func (e *evidence) setRejected(all []rejectedTarget, refused map[string]string, delegations []string) {
+func (e *evidence) setRejected(all []rejectedTarget, files map[string]string, delegations []string) {
 	slices.Sort(delegations)
 	if 2*len(all) < cap(all) {
 		all = slices.Clone(all)
 	}
-	e.rejected, e.rejectedFiles, e.delegations = all, refused, delegations
+	e.rejected, e.rejectedFiles, e.delegations = all, files, delegations
 	e.rejectedByDigest = indexRejected(all)
 	const each, index = 16 + sha256.Size + 8, 4
 	e.size += int64(cap(e.rejected))*each + int64(cap(e.rejectedByDigest))*index
@@ -203,7 +203,7 @@ func (e *evidence) setRejected(all []rejectedTarget, refused map[string]string, 
 			e.size += textSize(l.tag)
 		}
 	}
-	for _, why := range refused {
+	for _, why := range files {
 		e.size += keySize + textSize(why)
 	}
 	e.size += int64(cap(delegations)) * 16

@@ -176,7 +176,7 @@ func (c rootVerifier) isPinned(f *rootFile, earlier bool) bool {
 // it.
 func (c rootVerifier) follows(prev, next *rootFile) error {
 	if next.version != prev.version+1 {
-		return fmt.Errorf("is version %d where version %d was due", next.version, prev.version+1)
+		return fmt.Errorf("is version %d, but version %d was expected", next.version, prev.version+1)
 	}
 	if _, err := next.verify(prev.roles[rootRole],
 		func(k *publicKey) bool { return c.isRootKey(k, true) }); err != nil {
