@@ -71,7 +71,7 @@ func (s *session) getRequired(ctx context.Context, name string, limit int64) ([]
 // get requests a file from the server. The error satisfies errors.Is(err, trust.ErrNotFound) or is
 // a *trust.Fault.
 func (s *session) get(ctx context.Context, name string, limit int64) ([]byte, error) {
-	raw, err := s.Root.getter.Get(ctx, s.repository, filePath(s.repository, name), limit)
+	raw, err := s.getter.Get(ctx, s.repository, filePath(s.repository, name), limit)
 	switch {
 	case errors.Is(err, trust.ErrNotFound):
 		return nil, err
