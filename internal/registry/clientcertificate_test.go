@@ -147,7 +147,9 @@ func TestHintOfACertificate(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := newClient(t, Config{Server: closing(t, ca, c.version, c.client, c.alert), CABundle: string(ca.PEM)})
+			client := newClient(t, Config{
+				Server: closing(t, ca, c.version, c.client, c.alert), CABundle: string(ca.PEM),
+			})
 			_, err := client.Get(t.Context(), repository, file, 10)
 			wantFault(t, err, c.reason)
 			if got := strings.Contains(err.Error(), "clientCertificateSecretRef"); got != c.hint {

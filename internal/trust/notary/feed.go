@@ -135,7 +135,8 @@ func (r *Root) fetchRecords(ctx context.Context, after string, limit int) ([]rec
 	}
 	err = r.withinBudget(ctx, feedPath, len(body), func() error {
 		if values, ok := jsonscan.Count(body, maxFeedValues); !ok || values == maxFeedValues {
-			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the response is not JSON with fewer than %d values",
+			return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+				"%s: the response is not JSON with fewer than %d values",
 				feedPath, maxFeedValues)
 		}
 		if err := json.Unmarshal(body, &answer); err != nil {
