@@ -1,9 +1,9 @@
-// Package testenv names the real servers that the tests and the demo need. Each has a package of
-// its own below this folder; docs/architecture.md lists them. They are never part of the operator.
+// Package testenv holds the real servers that the tests and the demo run. Each server has its own
+// package below this folder; docs/architecture.md lists them. The operator imports none of them.
 //
-// Functions named Start return a handle with a Stop method. Those named Run, and those whose name
-// begins with it, do the same for a test: they fail it when the server does not come up, show the
-// tail of the server's log when the test failed, and stop the server at its end.
+// A function named Start returns a handle with a Stop method. A function whose name begins with Run
+// does the same for a test: it fails the test if the server does not start, and stops the server
+// when the test ends. If the test has failed, it also logs the tail of the server's log.
 //
-// The servers listen on free loopback ports with certificates made on the spot.
+// The servers listen on free loopback ports, with certificates that are made at each start.
 package testenv

@@ -11,8 +11,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
-// Whoever talks to an API server by controller-runtime sets its logger. Where nobody does, the
-// library prints a stack trace after 30 seconds, into whatever the program prints at that moment.
+// TestEveryProgramSetsTheLogger checks that every package that uses a client of controller-runtime
+// sets the library's logger. Without a logger the library prints a stack trace after 30 seconds,
+// into the middle of the program's output.
 func TestEveryProgramSetsTheLogger(t *testing.T) {
 	root, err := build.ModuleRoot()
 	if err != nil {
@@ -21,7 +22,7 @@ func TestEveryProgramSetsTheLogger(t *testing.T) {
 	starts, sets := regexp.MustCompile(
 		`\b(kubeserver\.Start|operator\.Start|client\.New|ctrl\.NewManager)\(`), regexp.MustCompile(
 		`\b(ctrl\.SetLogger|controlplane\.Run)\(`)
-	silent := map[string]bool{} // folders, by whether nothing there sets the logger
+	silent := map[string]bool{} // by folder: uses a client and sets no logger
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !strings.HasSuffix(path, ".go") {
 			return err
@@ -40,11 +41,11 @@ func TestEveryProgramSetsTheLogger(t *testing.T) {
 		return nil
 	})
 	if err != nil || len(silent) < 5 {
-		t.Fatalf("found %v, %v", silent, err)
+		t.Fatalf("got %d folders that use a client (%v), want at least 5: %v", len(silent), err, silent)
 	}
 	for folder, is := range silent {
 		if is {
-			t.Errorf("%s talks to an API server and does not call ctrl.SetLogger", folder)
+			t.Errorf("%s uses a client of controller-runtime and does not call ctrl.SetLogger", folder)
 		}
 	}
 }

@@ -85,23 +85,22 @@ func everyManager(t *testing.T, managers []*operator.Manager, image, what string
 	defer cancel()
 	for _, m := range managers {
 		go func() {
-			var last verdict
+			var last error
 			tick := time.NewTicker(20 * time.Millisecond) // a pace at which the managers get on with what is waited for
 			defer tick.Stop()
 			for ; ; <-tick.C {
 				got, err := ask(ctx, m, webhooks.ValidatePath, image)
 				switch {
 				case ctx.Err() != nil:
-					done <- fmt.Errorf("%s says at last %d %s", m.WebhookURL, last.Code, last.Message)
+					done <- fmt.Errorf("the last answer of %s: %w", m.WebhookURL, last)
 					return
-				case err != nil:
-					done <- err
-					return
-				case good(got):
+				case err == nil && good(got):
 					done <- nil
 					return
+				case err == nil:
+					err = fmt.Errorf("status %d: %s", got.Code, got.Message)
 				}
-				last = got
+				last = err
 			}
 		}()
 	}

@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"strings"
@@ -31,6 +32,9 @@ import (
 const (
 	production = "shop"
 	registry   = "registry.example.com"
+	// soon bounds what takes a second on an idle machine. It is shorter than the refresh interval of
+	// the bed's trust root, so that no periodic refresh explains what a test has observed.
+	soon = 20 * time.Second
 )
 
 // bed is a cluster with the manager beside it, one Notary server, and a policy that requires ci and
@@ -81,9 +85,7 @@ func newBedWith(t *testing.T, options kubeserver.Options, run func(*bed) *operat
 		b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"env": env}}})
 	}
 	for _, ns := range []string{production, "sandbox"} {
-		poll.Await(t, "service account of "+ns, func() error {
-			return b.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "default"}, &corev1.ServiceAccount{})
-		})
+		b.serviceAccount(t, ns)
 	}
 	b.manager = run(b)
 	b.pin, err = b.signer.Root(b.repository(t, "ci", "qa"))
@@ -208,19 +210,29 @@ func (b *bed) create(t *testing.T, o client.Object) {
 	must(t, b.Create(t.Context(), o))
 }
 
-// update changes an object as it is now: once more where its status, say, was written between the
-// reading and the update.
+// update reads an object, changes it and writes it back. It retries a conflict: another writer may
+// have updated the status in between.
 func (b *bed) update(t *testing.T, o client.Object, change func()) {
 	t.Helper()
+	var updated error
 	poll.Await(t, "an update of "+o.GetName()+" without a conflict", func() error {
-		must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
-		change()
-		err := b.Update(t.Context(), o)
-		if !apierrors.IsConflict(err) {
-			must(t, err)
+		if err := b.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+			return err
 		}
-		return err
+		change()
+		if updated = b.Update(t.Context(), o); apierrors.IsConflict(updated) {
+			return updated
+		}
+		return nil
 	})
+	must(t, updated)
+}
+
+// editRoot changes the trust root of the bed.
+func (b *bed) editRoot(t *testing.T, change func(*v1alpha1.TrustRoot)) {
+	t.Helper()
+	root := &v1alpha1.TrustRoot{ObjectMeta: metav1.ObjectMeta{Name: "acme-notary"}}
+	b.update(t, root, func() { change(root) })
 }
 
 // admitted creates an object and returns it as it was stored.
@@ -236,6 +248,40 @@ func (b *bed) admitted(t *testing.T, o client.Object) {
 func (b *bed) denied(t *testing.T, o client.Object, code int32, texts ...string) {
 	t.Helper()
 	refused(t, b.Create(t.Context(), o), code, texts...)
+}
+
+// awaitDenied polls until a Pod with an image is denied by a verdict, in a dry run.
+func (b *bed) awaitDenied(t *testing.T, what, namespace, image string) {
+	t.Helper()
+	poll.Await(t, what, func() error {
+		return verdictOn(b.Create(t.Context(), pod(namespace, image), client.DryRunAll))
+	})
+}
+
+// awaitAdmitted polls until a Pod with an image is admitted, in a dry run.
+func (b *bed) awaitAdmitted(t *testing.T, what, namespace, image string) {
+	t.Helper()
+	poll.Await(t, what, func() error {
+		return b.Create(t.Context(), pod(namespace, image), client.DryRunAll)
+	})
+}
+
+// fetchNow makes the manager fetch the signatures of a repository. Before it denies an image by a
+// verdict, it fetches them once more, and so it knows everything that was signed before this call.
+func (b *bed) fetchNow(t *testing.T, gun string) {
+	t.Helper()
+	b.awaitDenied(t, "a verdict on an unsigned image of "+gun, production, gun+":unsigned")
+}
+
+// verdictOn returns nil if the creation of a Pod was denied by a verdict, which has status 403.
+func verdictOn(err error) error {
+	switch {
+	case err == nil:
+		return errors.New("admitted, want a denial with status 403")
+	case !apierrors.IsForbidden(err):
+		return fmt.Errorf("got %w, want a denial with status 403", err)
+	}
+	return nil
 }
 
 func refused(t *testing.T, err error, code int32, texts ...string) {

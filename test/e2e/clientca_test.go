@@ -67,26 +67,19 @@ func TestClientCA(t *testing.T) {
 		var shop corev1.Namespace
 		must(t, b.Get(t.Context(), client.ObjectKey{Name: production}, &shop))
 		b.update(t, &shop, func() { shop.Labels[v1alpha1.LabelBreakGlass] = "INC-1" })
-		poll.Await(t, "break-glass, through the API server",
-			func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
+		b.awaitAdmitted(t, "break-glass, through the API server", production, gun+":unsigned")
 		if v, err := ask(t.Context(), b.manager, webhooks.ValidatePath, gun+":unsigned"); err == nil {
 			t.Errorf("break-glass was forged: %+v", v)
 		}
 		b.update(t, &shop, func() { delete(shop.Labels, v1alpha1.LabelBreakGlass) })
-		poll.Await(t, "the end of break-glass", func() error {
-			if err := b.Create(t.Context(), pod(production, gun+":unsigned")); err == nil {
-				return errors.New("admitted")
-			}
-			return nil
-		})
+		b.awaitDenied(t, "the end of break-glass", production, gun+":unsigned")
 	})
 	t.Run("another CA", func(t *testing.T) {
 		mount(newClientCA(t).PEM)
 		t.Log(b.refusedCall(t, gun))
 		poll.Await(t, "the manager, whose CA is good", func() error { return b.manager.Ready(t.Context()) })
 		mount(append(newClientCA(t).PEM, ca.PEM...))
-		poll.Await(t, "a signed Pod to be admitted",
-			func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		b.awaitAdmitted(t, "a signed Pod to be admitted", production, gun+":v1")
 	})
 	t.Run("no CA", func(t *testing.T) {
 		mount(nil)
@@ -99,8 +92,7 @@ func TestClientCA(t *testing.T) {
 		})
 		mount(ca.PEM)
 		poll.Await(t, "the manager", func() error { return b.manager.Ready(t.Context()) })
-		poll.Await(t, "a signed Pod to be admitted",
-			func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		b.awaitAdmitted(t, "a signed Pod to be admitted", production, gun+":v1")
 	})
 }
 

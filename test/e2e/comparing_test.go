@@ -134,8 +134,8 @@ func (b *bed) coveredBy(t *testing.T, gun string, policies ...string) {
 	names := regexp.MustCompile(`ImagePolicy "([^"]+)"`)
 	poll.Await(t, fmt.Sprintf("policies %q to cover %s", policies, gun), func() error {
 		err := b.Create(t.Context(), pod(production, gun+":unsigned"), client.DryRunAll)
-		if !apierrors.IsForbidden(err) {
-			return fmt.Errorf("want it denied, got %w", err)
+		if other := verdictOn(err); other != nil {
+			return other
 		}
 		got := map[string]bool{}
 		for _, m := range names.FindAllStringSubmatch(err.Error(), -1) {

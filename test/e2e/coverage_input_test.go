@@ -10,8 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
 // uncovered does something in the legacy namespace while no policy covers it.
@@ -21,9 +19,7 @@ func (c *cover) uncovered(t *testing.T, do func()) {
 	must(t,
 		c.Patch(t.Context(), namespace,
 			client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"env":null}}}`))))
-	poll.Await(t, "no policy to cover "+legacy, func() error {
-		return c.Create(t.Context(), pod(legacy, c.image(unsigned)), client.DryRunAll)
-	})
+	c.awaitAdmitted(t, "no policy to cover "+legacy, legacy, c.image(unsigned))
 	do()
 	c.coverLegacy(t)
 }

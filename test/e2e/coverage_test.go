@@ -107,10 +107,7 @@ func (c *cell) judge(err error) string {
 
 // testKindsAndOperations fills the table of kinds, operations and states of signing, and prints it.
 func (c *cover) testKindsAndOperations(t *testing.T) {
-	c.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: legacy}})
-	poll.Await(t, "service account of "+legacy, func() error {
-		return c.Get(t.Context(), client.ObjectKey{Namespace: legacy, Name: "default"}, &corev1.ServiceAccount{})
-	})
+	c.namespaceFor(t, legacy, nil)
 	var cells []*cell
 	var table []string
 	for _, s := range subjects(t) {
@@ -158,12 +155,7 @@ func (c *cover) coverLegacy(t *testing.T) {
 	must(t,
 		c.Patch(t.Context(), namespace,
 			client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"env":"production"}}}`))))
-	poll.Await(t, "the policy to cover "+legacy, func() error {
-		if c.Create(t.Context(), pod(legacy, c.image(unsigned)), client.DryRunAll) == nil {
-			return errors.New("an unsigned Pod is admitted still")
-		}
-		return nil
-	})
+	c.awaitDenied(t, "the policy to cover "+legacy, legacy, c.image(unsigned))
 }
 
 // wantNoUnsignedPods wants the controllers to have been denied the Pods of what was scaled: the

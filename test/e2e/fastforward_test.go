@@ -41,7 +41,7 @@ func (b restarts) testFastForward(t *testing.T, front *faultproxy.Proxy) {
 	front.BackUp()
 
 	must(t, b.publishAs(t.Context(), gun, "targets/qa", key, outOfReach))
-	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden) // which has the server asked
+	b.fetchNow(t, gun)
 	b.written(t, gun, before)
 	front.Set(faultproxy.Fault{Old: true})
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusServiceUnavailable,

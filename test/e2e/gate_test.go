@@ -240,12 +240,7 @@ func (b *bed) testTagMoved(t *testing.T) {
 	first := b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
 	second := b.sign(t, gun, "v1", 0xdead0000, "ci")
-	poll.Await(t, "the refresh", func() error {
-		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
-			return errors.New("still admitted")
-		}
-		return nil
-	})
+	b.awaitDenied(t, "the refresh", production, gun+":v1")
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, first[:15]+"...", second[:15]+"...")
 }
 
@@ -260,16 +255,11 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 		p.Spec.RequiredRoles = append(p.Spec.RequiredRoles, v1alpha1.RoleRequirement{Role: "security"})
 	})
 	edited := time.Now()
-	poll.Await(t, "the edit to be in force", func() error {
-		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
-			return errors.New("still admitted")
-		}
-		return nil
-	})
+	b.awaitDenied(t, "the edit to be in force", production, gun+":v1")
 	t.Logf("in force %s after the edit", time.Since(edited).Round(time.Millisecond))
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "security" has not signed`)
 	b.update(t, p, func() { p.Spec = *original })
-	poll.Await(t, "the policy as it was", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	b.awaitAdmitted(t, "the policy as it was", production, gun+":v1")
 }
 
 // testKeyRevoked takes the qa key out of a trust root that keeps on serving what the key has
@@ -281,18 +271,10 @@ func (b *bed) testKeyRevoked(t *testing.T) {
 	must(t, err)
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
-	poll.Await(t, "an edit, on top of what the manager writes of its status", func() error {
-		root := &v1alpha1.TrustRoot{}
-		must(t, b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root))
+	b.editRoot(t, func(root *v1alpha1.TrustRoot) {
 		root.Spec.RevokedKeys = []v1alpha1.KeyID{v1alpha1.KeyID(keys["qa"].KeyID)}
-		return b.Update(t.Context(), root)
 	})
-	poll.Await(t, "the revocation", func() error {
-		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
-			return errors.New("still admitted")
-		}
-		return nil
-	})
+	b.awaitDenied(t, "the revocation", production, gun+":v1")
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 }
 
@@ -366,12 +348,7 @@ func (b *bed) testSignatureWithdrawn(t *testing.T) {
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
 	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
-	poll.Await(t, "the refresh", func() error {
-		if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
-			return errors.New("still admitted")
-		}
-		return nil
-	})
+	b.awaitDenied(t, "the refresh", production, gun+":v1")
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 }
 

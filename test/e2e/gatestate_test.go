@@ -48,8 +48,7 @@ func (b *bed) testGateAbsent(t *testing.T) {
 
 	must(t, b.Delete(t.Context(), webhookOwner()))
 	t.Log(b.gated(t, "production", metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing))
-	poll.Await(t, "the API server to ask nobody",
-		func() error { return b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) })
+	b.awaitAdmitted(t, "the API server to call no webhook", production, unsigned)
 	late := b.policy("late", registry+"/late/**", "acme-notary", "ci")
 	late.Spec.Mode = v1alpha1.ModeWarn
 	b.create(t, late)
@@ -89,12 +88,7 @@ func (b *bed) testGateAbsent(t *testing.T) {
 // shutAgain waits until the API server asks about an image again, and denies it.
 func (b *bed) shutAgain(t *testing.T, unsigned string) {
 	t.Helper()
-	poll.Await(t, "the gate to be shut", func() error {
-		if b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) == nil {
-			return errors.New("still admitted")
-		}
-		return nil
-	})
+	b.awaitDenied(t, "the gate to be shut", production, unsigned)
 }
 
 // testPlatform adds the expressions of a platform to the namespaceSelector as often as they are
@@ -106,9 +100,12 @@ func (b *bed) testPlatform(t *testing.T) {
 		Name: "countersign",
 	}, &admissionv1.ValidatingWebhookConfiguration{}, &v1alpha1.ImagePolicy{}
 	poll.Await(t, "a policy that says that something keeps changing the configuration", func() error {
-		must(t, b.Get(t.Context(), key, c))
+		if err := errors.Join(
+			b.Get(t.Context(), key, c), b.Get(t.Context(), client.ObjectKey{Name: "production"}, p),
+		); err != nil {
+			return err
+		}
 		if s := c.Webhooks[0].NamespaceSelector; len(s.MatchExpressions) == 1 {
-			edits++
 			s.MatchExpressions = append(s.MatchExpressions,
 				metav1.LabelSelectorRequirement{
 					Key: "control-plane", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"true"},
@@ -118,9 +115,11 @@ func (b *bed) testPlatform(t *testing.T) {
 					Values: []string{"aks"},
 				},
 			)
-			must(t, b.Update(t.Context(), c))
+			if err := b.Update(t.Context(), c); err != nil {
+				return err // the manager has written it in between
+			}
+			edits++
 		}
-		must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, p))
 		for _, is := range p.Status.Conditions {
 			if is.Type == v1alpha1.ConditionGated && is.Reason == v1alpha1.ReasonConfigurationContested {
 				t.Log(is.Message)
@@ -146,7 +145,9 @@ func (b *bed) event(t *testing.T, policy, reason string) {
 	t.Helper()
 	poll.Await(t, "an event "+reason+" about "+policy, func() error {
 		list := &eventsv1.EventList{}
-		must(t, b.List(t.Context(), list, client.InNamespace(metav1.NamespaceDefault)))
+		if err := b.List(t.Context(), list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
+			return err
+		}
 		for _, e := range list.Items {
 			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy && e.Reason == reason &&
 				e.Type == corev1.EventTypeWarning {

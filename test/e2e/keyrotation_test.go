@@ -177,7 +177,7 @@ func (b *keyRotation) testDelegationKeyGone(t *testing.T) {
 	gun, keys := b.repositoryOf(t, "gone")
 	b.newKey(t, gun)
 	must(t, b.signer.RemoveDelegationKey(t.Context(), gun, "targets/ci", keys["ci"]))
-	b.denied(t, pod(production, gun+":other"), http.StatusForbidden) // which has the server asked
+	b.fetchNow(t, gun)
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "ci" has not signed`, "signed by qa")
 	must(t, b.signer.Witness(t.Context(), gun, "targets/ci"))
 	b.admitted(t, pod(production, gun+":v1"))
@@ -253,17 +253,8 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 		must(t, err)
 		front.Serve(cert)
 	}
-	// What was under way when the server dropped its connections has failed, and is tried again a
-	// moment later.
-	asked := func(gun string) {
-		poll.Await(t, "the server to be asked", func() error {
-			if err := b.Create(t.Context(), pod(production, gun+":unsigned"),
-				client.DryRunAll); !apierrors.IsForbidden(err) {
-				return fmt.Errorf("not denied as unsigned: %w", err)
-			}
-			return nil
-		})
-	}
+	// A fetch that was in flight when the server dropped its connections has failed. The manager
+	// retries it only a moment later, so each part calls fetchNow before it signs.
 	edit(func(n *v1alpha1.NotarySpec) { n.Server = front.URL; bundle(front.CA.PEM)(n) })
 	gun := b.prepare(t)
 	second, err := tlstest.NewCA("second CA")
@@ -271,14 +262,14 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 	third, err := tlstest.NewCA("third CA")
 	must(t, err)
 	t.Run("another certificate of the CA", func(t *testing.T) {
-		b.during(t, gun, func() { serve(front.CA); asked(gun); b.signNew(t, gun) })
+		b.during(t, gun, func() { serve(front.CA); b.fetchNow(t, gun); b.signNew(t, gun) })
 	})
 	t.Run("another CA by way of both", func(t *testing.T) {
 		b.during(t, gun, func() {
 			edit(bundle(append(append([]byte{}, front.CA.PEM...), second.PEM...)))
 			b.signNew(t, gun)
 			serve(second)
-			asked(gun)
+			b.fetchNow(t, gun)
 			b.signNew(t, gun)
 			edit(bundle(second.PEM))
 			b.signNew(t, gun)
@@ -305,7 +296,7 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 			held.Data["ca.crt"] += string(third.PEM)
 			must(t, b.Update(t.Context(), held))
 			b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
-			asked(gun)
+			b.fetchNow(t, gun)
 			b.signNew(t, gun)
 			if root.Generation != generation {
 				t.Error("the trust root was edited")

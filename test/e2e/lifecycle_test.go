@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,9 +26,7 @@ import (
 func (b *bed) testManagerDown(t *testing.T) {
 	b.namespaceFor(t, exempted, nil)
 	b.breakGlass(t, "=INC-2")
-	poll.Await(t, "break-glass", func() error {
-		return b.Create(t.Context(), pod(emergency, registry+"/acme/unsigned:v1"), client.DryRunAll)
-	})
+	b.awaitAdmitted(t, "break-glass", emergency, registry+"/acme/unsigned:v1")
 	must(t, b.manager.Stop())
 	for _, namespace := range []string{"kube-system", "kube-public", "kube-node-lease", operator.Namespace, exempted} {
 		t.Run("exempt "+namespace, func(t *testing.T) {
@@ -66,14 +63,12 @@ func (b *bed) testWayOut(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	create := func(ctx context.Context) error {
-		return b.Create(ctx, pod(production, registry+"/acme/unsigned:v1"), client.DryRunAll)
-	}
-	poll.Await(t, "an unsigned Pod", func() error { return create(t.Context()) })
+	const unsigned = registry + "/acme/unsigned:v1"
+	b.awaitAdmitted(t, "an unsigned Pod", production, unsigned)
 	b.create(t, mutating)
 	b.create(t, validating)
 	poll.Await(t, "the gate to be shut again", func() error {
-		if create(t.Context()) == nil {
+		if b.Create(t.Context(), pod(production, unsigned), client.DryRunAll) == nil {
 			return errors.New("still admitted")
 		}
 		return nil
@@ -85,24 +80,23 @@ func (b *bed) testManagerBack(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	operator.Run(t, b.kube)
-	poll.Await(t, "a signed Pod", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	b.awaitAdmitted(t, "a signed Pod", production, gun+":v1")
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "ci" has not signed`)
 
 	// Without its CRDs it lets everything through, and shuts the gate again soon after they are
 	// back.
 	b.deleteCRDs(t)
-	poll.Await(t, "an unsigned Pod", func() error { return b.Create(t.Context(), pod(production, gun+":unsigned")) })
+	b.awaitAdmitted(t, "an unsigned Pod", production, gun+":unsigned")
 	_, err := envtest.InstallCRDs(b.kube.Config,
 		envtest.CRDInstallOptions{Paths: []string{"../../config/crd"}, ErrorIfPathMissing: true})
 	must(t, err)
-	b.create(t, b.trustRoot("acme-notary"))
-	b.create(t, b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"))
-	poll.Await(t, "the gate to be shut again", func() error {
-		if b.Create(t.Context(), pod(production, gun+":unsigned")) == nil {
-			return errors.New("still admitted")
-		}
-		return nil
-	})
+	for _, o := range []client.Object{
+		b.trustRoot("acme-notary"), b.policy("production", registry+"/acme/**", "acme-notary", "ci", "qa"),
+	} {
+		// The API server may list a kind a moment before it serves it.
+		poll.Await(t, "the creation of "+o.GetName(), func() error { return b.Create(t.Context(), o) })
+	}
+	b.awaitDenied(t, "the gate to be shut again", production, gun+":unsigned")
 	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 }
 
@@ -111,9 +105,7 @@ func (b *bed) testManagerBack(t *testing.T) {
 func (b *bed) testUninstalled(t *testing.T) {
 	must(t,
 		b.Delete(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}))
-	poll.Await(t, "an unsigned Pod", func() error {
-		return b.Create(t.Context(), pod(production, registry+"/acme/unsigned:v1"))
-	})
+	b.awaitAdmitted(t, "an unsigned Pod", production, registry+"/acme/unsigned:v1")
 }
 
 func (b *bed) deleteCRDs(t *testing.T) {

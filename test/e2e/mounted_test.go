@@ -65,7 +65,8 @@ func TestMounted(t *testing.T) {
 		load.more(t)
 		late := m.run(t, next)
 		m.managers = append(m.managers, late)
-		c := m.served(t, late)
+		c, err := m.served(t.Context(), late)
+		must(t, err)
 		if !next.is(c) {
 			t.Errorf("a replica that has known no other serves %s", c.SerialNumber)
 		}
@@ -110,8 +111,7 @@ func (m *mounted) goOver(t *testing.T, gun string) {
 // and an unsigned one denied.
 func (m *mounted) answers(t *testing.T, gun string) {
 	t.Helper()
-	poll.Await(t, "a signed Pod to be admitted",
-		func() error { return m.Create(t.Context(), pod(production, gun+":v1")) })
+	m.awaitAdmitted(t, "a signed Pod to be admitted", production, gun+":v1")
 	m.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden)
 }
 

@@ -21,7 +21,6 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
-	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
@@ -103,11 +102,12 @@ func (o *outageBed) site(t *testing.T, name string, tokens bool) *site {
 // known has the one repository loaded.
 func (s *site) known(t *testing.T) {
 	t.Helper()
-	poll.Await(t, "the service account of "+s.name, func() error {
-		return s.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "default"}, &corev1.ServiceAccount{})
-	})
+	s.serviceAccount(t, s.name)
 	s.ready(t, &v1alpha1.ImagePolicy{}, s.name, metav1.ConditionTrue, v1alpha1.ReasonInForce)
-	s.decide(t, map[string]denial{s.old + ":v1": {}, s.old + ":half": notSigned})
+	s.patiently(t, "the first fetch", func() error {
+		return both(func() error { return s.admits(t, s.old+":v1") },
+			func() error { return notSigned.mismatch(s.admits(t, s.old+":half")) })
+	})
 	s.condition(t, &v1alpha1.TrustRoot{}, s.name, v1alpha1.ConditionFresh, metav1.ConditionTrue,
 		v1alpha1.ReasonRefreshed)
 	s.proxy.BackUp()

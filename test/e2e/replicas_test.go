@@ -84,9 +84,8 @@ func (r *replicas) testAlike(t *testing.T) {
 	}
 }
 
-// testEdits measures how long an edit takes to reach each replica. The bound is for a busy machine.
+// testEdits measures how long an edit takes to reach each replica.
 func (r *replicas) testEdits(t *testing.T) {
-	const bound = 10 * time.Second
 	var took []time.Duration
 	for i := range 10 {
 		qa := i%2 == 0
@@ -99,8 +98,8 @@ func (r *replicas) testEdits(t *testing.T) {
 	slices.Sort(took)
 	t.Logf("an edit has reached all replicas after %s (median), %s (worst of %d)", took[len(took)/2], took[len(took)-1],
 		len(took))
-	if worst := took[len(took)-1]; worst > bound {
-		t.Errorf("an edit took %s", worst)
+	if worst := took[len(took)-1]; worst > soon {
+		t.Errorf("an edit took %s, want at most %s", worst, soon)
 	}
 }
 

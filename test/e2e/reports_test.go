@@ -110,10 +110,8 @@ func TestReports(t *testing.T) {
 // label sets the label of a namespace that policies select by.
 func (b *bed) label(t *testing.T, namespace, env string) {
 	t.Helper()
-	ns := &corev1.Namespace{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Name: namespace}, ns))
-	ns.Labels["env"] = env
-	must(t, b.Update(t.Context(), ns))
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
+	b.update(t, ns, func() { ns.Labels["env"] = env })
 }
 
 // counts waits until the status of a policy counts workloads as wanted.

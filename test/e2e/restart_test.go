@@ -118,6 +118,8 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	b.editRoot(t, func(root *v1alpha1.TrustRoot) {
 		root.Spec.Notary.Server, root.Spec.Notary.CABundle = front.URL, v1alpha1.PEMBundle(front.CA.PEM)
 	})
+	// BackUp keeps only files that the manager has fetched through the proxy.
+	b.ready(t, &v1alpha1.TrustRoot{}, "acme-notary", metav1.ConditionTrue, v1alpha1.ReasonPinned)
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.admitted(t, pod(production, gun+":v1"))
@@ -125,7 +127,7 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	front.BackUp()
 
 	must(t, b.signer.Remove(t.Context(), gun, "v1", "targets/qa"))
-	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden) // which has the server asked
+	b.fetchNow(t, gun)
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 
 	var withdrawn, accepted *corev1.ConfigMap
@@ -145,20 +147,14 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 		b.editRoot(t, func(root *v1alpha1.TrustRoot) {
 			root.Annotations = map[string]string{v1alpha1.AnnotationForgetVersions: "restored from Friday's backup"}
 		})
-		poll.Await(t, "the older signature to count",
-			func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+		b.awaitAdmitted(t, "the older signature to count", production, gun+":v1")
 		b.forgotten(t)
 		accepted = b.written(t, gun, withdrawn)
 	})
 	t.Run("refused again", func(t *testing.T) {
 		front.Set()
-		poll.Await(t, "the withdrawal", func() error {
-			_ = b.Create(t.Context(), pod(production, gun+":unsigned"))
-			if b.Create(t.Context(), pod(production, gun+":v1")) == nil {
-				return errors.New("still admitted")
-			}
-			return nil
-		})
+		b.fetchNow(t, gun)
+		b.awaitDenied(t, "the withdrawal", production, gun+":v1")
 		b.written(t, gun, accepted)
 		front.Set(faultproxy.Fault{Old: true})
 		refused(t)
@@ -182,19 +178,6 @@ func (b restarts) mended(t *testing.T, gun string) {
 	must(t, err)
 	b.edit(t, m, func() { m.Labels = nil }) // whatever the leader writes meanwhile
 	b.written(t, gun, nil)
-}
-
-// editRoot changes the trust root.
-func (b restarts) editRoot(t *testing.T, change func(*v1alpha1.TrustRoot)) {
-	t.Helper()
-	poll.Await(t, "an edit of the trust root", func() error {
-		root := &v1alpha1.TrustRoot{}
-		if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
-			return err
-		}
-		change(root)
-		return b.Update(t.Context(), root)
-	})
 }
 
 // forgotten waits until the status and an event say that the versions seen started anew.

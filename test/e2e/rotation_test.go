@@ -51,7 +51,9 @@ func TestRotation(t *testing.T) {
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	r.serve(t, "the certificate of the start", func(c *x509.Certificate) bool { return c.Equal(first) })
 	b.admitted(t, pod(production, gun+":v1"))
-	if at := certificates(r.secret(t).Data["ca.crt"]); len(at) != 1 {
+	secret, err := r.secret(t.Context())
+	must(t, err)
+	if at := certificates(secret.Data["ca.crt"]); len(at) != 1 {
 		t.Log("the certificate was due before the load has begun")
 	}
 
@@ -69,18 +71,19 @@ func TestRotation(t *testing.T) {
 		r.bundles(t, 2)
 		load.more(t)
 	})
-	second := r.served(t, r.managers[0])
+	second, err := r.served(t.Context(), r.managers[0])
+	must(t, err)
 	t.Run("old CA gone", func(t *testing.T) {
 		r.date(t, certs.Uptake+certs.Retention)
 		r.bundles(t, 1)
 		load.more(t)
 	})
 	t.Run("Secret deleted", func(t *testing.T) {
-		before := r.secret(t)
+		before, err := r.secret(t.Context())
+		must(t, err)
 		must(t, b.Delete(t.Context(), before))
 		poll.Await(t, "another Secret", func() error {
-			s := &corev1.Secret{}
-			err := b.Get(t.Context(), client.ObjectKeyFromObject(before), s)
+			s, err := r.secret(t.Context())
 			if err == nil && s.UID == before.UID {
 				err = errors.New("still the old one")
 			}
@@ -110,16 +113,15 @@ func (b *bed) putCertificate(t *testing.T, made time.Time) *x509.Certificate {
 	}
 	_, _, err := past.CABundle(t.Context())
 	must(t, err)
-	s := &corev1.Secret{}
-	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: certs.SecretName}, s))
+	s, err := (&rotation{bed: b}).secret(t.Context())
+	must(t, err)
 	return certificates(s.Data[corev1.TLSCertKey])[0]
 }
 
-func (r *rotation) secret(t *testing.T) *corev1.Secret {
-	t.Helper()
+// secret returns the Secret that holds the certificate and its CA.
+func (r *rotation) secret(ctx context.Context) (*corev1.Secret, error) {
 	s := &corev1.Secret{}
-	must(t, r.Get(t.Context(), client.ObjectKey{Namespace: operator.Namespace, Name: certs.SecretName}, s))
-	return s
+	return s, r.Get(ctx, client.ObjectKey{Namespace: operator.Namespace, Name: certs.SecretName}, s)
 }
 
 // date waits until the leader has noted since when both configurations hold the newest CA, and
@@ -128,8 +130,11 @@ func (r *rotation) date(t *testing.T, back time.Duration) {
 	t.Helper()
 	const annotation = "countersign.dev/trusted-since"
 	poll.Await(t, "the note that both configurations hold the CA", func() error {
-		s := r.secret(t)
-		if s.Annotations[annotation] == "" {
+		s, err := r.secret(t.Context())
+		switch {
+		case err != nil:
+			return err
+		case s.Annotations[annotation] == "":
 			return errors.New("not noted")
 		}
 		if back == 0 {
@@ -177,19 +182,22 @@ func (r *rotation) serve(t *testing.T, what string, want func(*x509.Certificate)
 	t.Helper()
 	for i, m := range r.managers {
 		poll.Await(t, what, func() error {
-			if c := r.served(t, m); !want(c) {
-				return fmt.Errorf("manager %d serves %s of %s", i, c.SerialNumber, c.Issuer)
+			c, err := r.served(t.Context(), m)
+			if err == nil && !want(c) {
+				err = fmt.Errorf("manager %d serves %s of %s", i, c.SerialNumber, c.Issuer)
 			}
-			return nil
+			return err
 		})
 	}
 }
 
-func (r *rotation) served(t *testing.T, m *operator.Manager) *x509.Certificate {
-	t.Helper()
-	state, err := handshake(t.Context(), m, &tls.Config{InsecureSkipVerify: true})
-	must(t, err)
-	return state.PeerCertificates[0]
+// served returns the certificate that a manager serves.
+func (r *rotation) served(ctx context.Context, m *operator.Manager) (*x509.Certificate, error) {
+	state, err := handshake(ctx, m, &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		return nil, err
+	}
+	return state.PeerCertificates[0], nil
 }
 
 func handshake(ctx context.Context, m *operator.Manager, config *tls.Config) (tls.ConnectionState, error) {

@@ -9,13 +9,11 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
-	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
@@ -27,19 +25,7 @@ func (b *bed) testTrustRootMissing(t *testing.T) {
 	}
 	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`,
 		`TrustRoot "not-there" does not exist`)
-	poll.Await(t, "an event", func() error {
-		events := &eventsv1.EventList{}
-		if err := b.List(t.Context(), events); err != nil {
-			return err
-		}
-		for _, e := range events.Items {
-			if e.Regarding.Name == "orphan" && e.Reason == v1alpha1.ReasonTrustRootNotFound &&
-				e.Type == corev1.EventTypeWarning {
-				return nil
-			}
-		}
-		return fmt.Errorf("none of %d events is about it", len(events.Items))
-	})
+	b.event(t, "orphan", v1alpha1.ReasonTrustRootNotFound)
 	root := b.trustRoot("not-there")
 	b.create(t, root)
 	b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionTrue, v1alpha1.ReasonInForce)
@@ -156,7 +142,7 @@ func (b *bed) testCredentials(t *testing.T) {
 
 	secret.StringData = map[string]string{"password": auth.Password}
 	must(t, b.Update(t.Context(), secret))
-	poll.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	b.awaitAdmitted(t, "the mended Secret", production, gun+":v1")
 }
 
 // testClientCertificate has a Notary server that serves nobody without a client certificate of its
@@ -196,6 +182,6 @@ func (b *bed) testClientCertificate(t *testing.T) {
 
 	secret.Data = data(guarded.CA)
 	must(t, b.Update(t.Context(), secret))
-	poll.Await(t, "the mended Secret", func() error { return b.Create(t.Context(), pod(production, gun+":v1")) })
+	b.awaitAdmitted(t, "the mended Secret", production, gun+":v1")
 	b.denied(t, pod(production, gun+":v2"), http.StatusForbidden, "has not signed")
 }

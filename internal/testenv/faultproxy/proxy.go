@@ -1,4 +1,5 @@
-// Package faultproxy stands before a server and does what networks, disks and attackers do.
+// Package faultproxy runs a proxy in front of a server. The proxy injects the faults that networks,
+// disks and attackers cause.
 package faultproxy
 
 import (
@@ -23,27 +24,27 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// Proxy stands before a server and does what networks, disks and attackers do. Without faults it
-// passes on what the server says.
+// Proxy is a reverse proxy that injects faults. Without faults it forwards requests and responses
+// unchanged.
 type Proxy struct {
-	// URL is where it is asked, https on a loopback port, HTTP/1.1.
+	// URL is the proxy's address: https on a loopback port, HTTP/1.1 only.
 	URL string
-	// CA issued its certificate; each proxy has its own.
+	// CA issued the proxy's certificate; each proxy has its own CA.
 	CA *tlstest.CA
 
 	rules     *Rules
 	server    *http.Server
-	done      chan struct{} // closed once the server is
+	done      chan struct{} // closed when the HTTP server has ended
 	front     *forward.Forwarder
 	transport *http.Transport
 
-	mu           sync.Mutex
-	certificate  tls.Certificate
-	said, backup map[string][]byte
+	mu             sync.Mutex
+	certificate    tls.Certificate
+	latest, backup map[string][]byte // bodies of responses with status 200, by path
 }
 
-// Start starts a proxy before a server at a URL, whose certificate a CA issued. The server may stop
-// before the proxy does.
+// Start starts a proxy in front of the server at a URL, whose certificate issuer signed. The server
+// may stop before the proxy does.
 func Start(server string, issuer *tlstest.CA) (*Proxy, error) {
 	behind, err := url.Parse(server)
 	if err != nil {
@@ -58,16 +59,16 @@ func Start(server string, issuer *tlstest.CA) (*Proxy, error) {
 		return nil, err
 	}
 	f := &Proxy{
-		CA: ca, certificate: cert.TLS, rules: NewRules(), done: make(chan struct{}), said: map[string][]byte{},
+		CA: ca, certificate: cert.TLS, rules: NewRules(), done: make(chan struct{}), latest: map[string][]byte{},
 		transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: issuer.Pool(), MinVersion: tls.VersionTLS12}},
 	}
-	answer := func(w http.ResponseWriter, r *http.Request, fault Fault) { f.answer(w, r, behind, fault) }
+	respond := func(w http.ResponseWriter, r *http.Request, fault Fault) { f.respond(w, r, behind, fault) }
 	f.server = &http.Server{
-		Handler:   f.rules.Before(answer),
+		Handler:   f.rules.Before(respond),
 		TLSConfig: &tls.Config{GetCertificate: f.serving, MinVersion: tls.VersionTLS12},
-		// HTTP/1.1 alone: a connection a request under way
+		// HTTP/1.1 only: one connection for each request in flight
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){},
-		ErrorLog:          log.New(io.Discard, "", 0), // handshakes fail here on purpose
+		ErrorLog:          log.New(io.Discard, "", 0), // some tests make handshakes fail
 		ReadHeaderTimeout: time.Minute,
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -87,18 +88,19 @@ func Start(server string, issuer *tlstest.CA) (*Proxy, error) {
 	return f, err
 }
 
-// Run runs a proxy before a server at a URL, whose certificate a CA issued, until the test ends.
+// Run runs a proxy in front of the server at a URL, whose certificate issuer signed, until the test
+// ends.
 func Run(t testing.TB, server string, issuer *tlstest.CA) *Proxy {
 	t.Helper()
 	f, err := Start(server, issuer)
 	if err != nil {
-		t.Fatalf("starting the proxy before %s: %v", server, err)
+		t.Fatalf("starting the proxy in front of %s: %v", server, err)
 	}
 	t.Cleanup(f.Stop)
 	return f
 }
 
-// Stop ends the proxy, and whatever hangs in it.
+// Stop ends the proxy, and the requests that hang in it.
 func (f *Proxy) Stop() {
 	f.rules.Stop()
 	f.front.Disconnect()
@@ -107,31 +109,32 @@ func (f *Proxy) Stop() {
 	f.transport.CloseIdleConnections()
 }
 
-// Set replaces what goes wrong, for requests that come from now on. A request meets with the first
-// fault that matches; without faults all goes well.
+// Set replaces the faults for requests that arrive from now on. The first fault that matches a
+// request applies to it. Without faults the proxy forwards everything.
 func (f *Proxy) Set(faults ...Fault) { f.rules.Set(faults) }
 
-// Requests returns what was asked for since the start or the last Reset. A connection that brought
-// no request, as one whose certificate was refused, is not among it.
-func (f *Proxy) Requests() []Request { return f.rules.asked() }
+// Requests returns the requests that arrived since the start or the last Reset. A connection without
+// a request is not among them, for example one whose client refused the certificate.
+func (f *Proxy) Requests() []Request { return f.rules.recorded() }
 
-// Peak returns the greatest number of requests that were under way at once since the start or the
-// last Reset. One whose answer has begun is not.
-func (f *Proxy) Peak() int { return f.rules.mostAtOnce() }
+// Peak returns the greatest number of requests that were in flight at once since the start or the
+// last Reset. A request whose response has begun no longer counts.
+func (f *Proxy) Peak() int { return f.rules.peakInFlight() }
 
-// Reset forgets the requests that came.
+// Reset clears the recorded requests and the peak.
 func (f *Proxy) Reset() { f.rules.reset() }
 
-// Connections counts those that were made since the start. While the proxy is disconnected none is.
+// Connections returns the number of connections that the proxy accepted since the start. It accepts
+// none while it is disconnected.
 func (f *Proxy) Connections() int64 { return f.front.Accepted() }
 
-// Disconnect refuses connections, and drops those that are open.
+// Disconnect refuses new connections, and drops the open ones.
 func (f *Proxy) Disconnect() { f.front.Disconnect() }
 
-// Reconnect ends a Disconnect. The address is the same as before.
+// Reconnect ends a Disconnect. The address stays the same.
 func (f *Proxy) Reconnect() error { return f.front.Connect() }
 
-// Serve exchanges the serving certificate, and drops the connections that saw the one before.
+// Serve replaces the serving certificate, and drops the connections that used the previous one.
 func (f *Proxy) Serve(cert *tlstest.Certificate) {
 	f.mu.Lock()
 	f.certificate = cert.TLS
@@ -139,11 +142,11 @@ func (f *Proxy) Serve(cert *tlstest.Certificate) {
 	f.front.Drop()
 }
 
-// BackUp keeps the last answer for each file, for faults that are Old.
+// BackUp copies the latest response for each file. Faults that are Old serve this copy.
 func (f *Proxy) BackUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.backup = maps.Clone(f.said)
+	f.backup = maps.Clone(f.latest)
 }
 
 func (f *Proxy) serving(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -152,9 +155,9 @@ func (f *Proxy) serving(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return &f.certificate, nil
 }
 
-// answer passes a request on, and back what was said, spoilt.
-func (f *Proxy) answer(w http.ResponseWriter, r *http.Request, behind *url.URL, fault Fault) {
-	if old, ok := f.before(r.URL.Path); ok && fault.Old {
+// respond forwards a request, and applies the fault to the response.
+func (f *Proxy) respond(w http.ResponseWriter, r *http.Request, behind *url.URL, fault Fault) {
+	if old, ok := f.backedUp(r.URL.Path); ok && fault.Old {
 		body, length := fault.spoil(old)
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(length))
@@ -169,7 +172,7 @@ func (f *Proxy) answer(w http.ResponseWriter, r *http.Request, behind *url.URL, 
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(behind) },
 		Transport:     f.transport,
 		ErrorLog:      log.New(io.Discard, "", 0),
-		FlushInterval: -1, // what goes before a cut does go
+		FlushInterval: -1, // the client receives the bytes before a cut
 		ModifyResponse: func(r *http.Response) error {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -190,17 +193,17 @@ func (f *Proxy) answer(w http.ResponseWriter, r *http.Request, behind *url.URL, 
 func (f *Proxy) keep(path string, body []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.said[plain(path)] = body
+	f.latest[plain(path)] = body
 }
 
-func (f *Proxy) before(path string) ([]byte, bool) {
+func (f *Proxy) backedUp(path string) ([]byte, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	body, ok := f.backup[plain(path)]
 	return bytes.Clone(body), ok
 }
 
-// plain returns the path of a metadata file without the hash that it was asked for by.
+// plain returns the path of a metadata file without the hash in its name.
 func plain(path string) string {
 	return regexp.MustCompile(`\.[0-9a-f]{64}\.json$`).ReplaceAllString(path, ".json")
 }

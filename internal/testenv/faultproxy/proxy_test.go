@@ -27,8 +27,8 @@ const (
 	sum = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 )
 
-// ask gets a metadata file from a proxy.
-func ask(ctx context.Context, f *faultproxy.Proxy, file string) (*http.Response, []byte, error) {
+// get fetches a metadata file from a proxy.
+func get(ctx context.Context, f *faultproxy.Proxy, file string) (*http.Response, []byte, error) {
 	client := &http.Client{
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: f.CA.Pool()}, DisableKeepAlives: true},
 	}
@@ -53,7 +53,7 @@ func TestFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := faultproxy.Run(t, n.URL, n.CA)
-	_, whole, err := ask(t.Context(), f, "root.json")
+	_, whole, err := get(t.Context(), f, "root.json")
 	if err != nil || len(whole) < 100 {
 		t.Fatalf("without faults: %v, %q", err, whole)
 	}
@@ -96,26 +96,26 @@ func testSpoiltAnswers(t *testing.T, f *faultproxy.Proxy, whole []byte) {
 			f.Set(tt.fault)
 			defer f.Set()
 			begun := time.Now()
-			resp, body, err := ask(t.Context(), f, "root.json")
+			resp, body, err := get(t.Context(), f, "root.json")
 			if resp == nil {
 				t.Fatal(err)
 			}
 			if tt.broken != errors.Is(err, io.ErrUnexpectedEOF) || !tt.broken && err != nil {
-				t.Errorf("reading the body ended with %v, want it broken: %v", err, tt.broken)
+				t.Errorf("got error %v on reading the body, want an unexpected EOF: %t", err, tt.broken)
 			}
 			want := tt.body
 			if want == nil {
 				want = whole
 			}
 			if resp.StatusCode != tt.status || !bytes.Equal(body, want) || resp.Header.Get("Retry-After") != tt.header {
-				t.Errorf("%s, Retry-After %q, body %q; want %d, %q, %q", resp.Status, resp.Header.Get("Retry-After"),
+				t.Errorf("got %s, Retry-After %q, body %q; want %d, %q, %q", resp.Status, resp.Header.Get("Retry-After"),
 					body, tt.status, tt.header, want)
 			}
 			if !tt.broken && resp.ContentLength != int64(len(want)) {
-				t.Errorf("the body is said to be of %d bytes, want %d", resp.ContentLength, len(want))
+				t.Errorf("got Content-Length %d, want %d", resp.ContentLength, len(want))
 			}
 			if took := time.Since(begun); took < tt.fault.Delay {
-				t.Errorf("it took %s, want %s at least", took, tt.fault.Delay)
+				t.Errorf("the response took %s, want %s at least", took, tt.fault.Delay)
 			}
 		})
 	}
@@ -136,7 +136,7 @@ func testFaultRules(t *testing.T, f *faultproxy.Proxy) {
 	defer f.Set()
 	var got []int
 	for range 4 {
-		resp, _, err := ask(t.Context(), f, "root.json")
+		resp, _, err := get(t.Context(), f, "root.json")
 		if err != nil {
 			got = append(got, 0)
 			continue
@@ -144,11 +144,11 @@ func testFaultRules(t *testing.T, f *faultproxy.Proxy) {
 		got = append(got, resp.StatusCode)
 	}
 	if diff := cmp.Diff([]int{500, 500, 0, 200}, got); diff != "" {
-		t.Errorf("statuses, 0 for none (-want +got):\n%s", diff)
+		t.Errorf("statuses, 0 for no response (-want +got):\n%s", diff)
 	}
 	f.Set()
-	if resp, _, err := ask(t.Context(), f, "timestamp.json"); err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("without faults: %v, %v", resp, err)
+	if resp, _, err := get(t.Context(), f, "timestamp.json"); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("without faults: got %v, %v; want status 200", resp, err)
 	}
 }
 
@@ -159,24 +159,24 @@ func testFaultRecords(t *testing.T, f *faultproxy.Proxy) {
 	before := time.Now()
 	var wg sync.WaitGroup
 	for range 3 {
-		wg.Go(func() { _, _, _ = ask(t.Context(), f, "root.json") })
+		wg.Go(func() { _, _, _ = get(t.Context(), f, "root.json") })
 	}
 	wg.Wait()
 	if got := f.Peak(); got < 2 || got > 3 {
-		t.Errorf("at most %d requests were under way at once, want 3 or, on a busy machine, 2", got)
+		t.Errorf("got a peak of %d requests in flight, want 3 (2 on a busy machine)", got)
 	}
 	requests := f.Requests()
 	if len(requests) != 3 {
-		t.Fatalf("recorded %v, want three", requests)
+		t.Fatalf("got the requests %v, want three", requests)
 	}
 	for _, r := range requests {
 		if r.Path != "/v2/"+gun+"/_trust/tuf/root.json" || !r.Authorized || r.At.Before(before) ||
 			r.At.After(time.Now()) {
-			t.Errorf("recorded %+v", r)
+			t.Errorf("got request %+v, want root.json of %s, authorized, after %s", r, gun, before)
 		}
 	}
 	if f.Reset(); len(f.Requests()) != 0 || f.Peak() != 0 {
-		t.Errorf("after a reset: %v, peak %d", f.Requests(), f.Peak())
+		t.Errorf("after a reset: got the requests %v and peak %d, want none", f.Requests(), f.Peak())
 	}
 }
 
@@ -185,13 +185,13 @@ func testHangs(t *testing.T, f *faultproxy.Proxy) {
 	defer f.Set()
 	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
-	if _, _, err := ask(short, f, "root.json"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("hanging: %v, want no answer", err)
+	if _, _, err := get(short, f, "root.json"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("hanging: got %v, want an exceeded deadline", err)
 	}
-	poll.Await(t, "the proxy to see that the client hung up", func() error {
+	poll.Await(t, "the proxy to see that the client closed the connection", func() error {
 		f.Reset()
 		if f.Peak() > 0 {
-			return errors.New("a request is still under way")
+			return errors.New("a request is still in flight")
 		}
 		return nil
 	})
@@ -200,8 +200,8 @@ func testHangs(t *testing.T, f *faultproxy.Proxy) {
 func testFaultConnections(t *testing.T, f *faultproxy.Proxy) {
 	connections := f.Connections()
 	f.Disconnect()
-	if _, _, err := ask(t.Context(), f, "root.json"); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("disconnected: %v, want a refused connection", err)
+	if _, _, err := get(t.Context(), f, "root.json"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("disconnected: got %v, want a refused connection", err)
 	}
 	if err := f.Reconnect(); err != nil {
 		t.Fatal(err)
@@ -230,9 +230,9 @@ func testFaultConnections(t *testing.T, f *faultproxy.Proxy) {
 				t.Fatal(err)
 			}
 			f.Serve(cert)
-			if _, _, err = ask(t.Context(), f, "root.json"); tt.want == "" && err != nil || tt.want != "" &&
+			if _, _, err = get(t.Context(), f, "root.json"); tt.want == "" && err != nil || tt.want != "" &&
 				(err == nil || !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("got %v, want an error that says %q", err, tt.want)
+				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 		})
 	}
@@ -242,37 +242,37 @@ func testFaultConnections(t *testing.T, f *faultproxy.Proxy) {
 	}
 	f.Serve(good)
 	if got := f.Connections() - connections; got != int64(len(tests)) {
-		t.Errorf("counted %d connections, want %d", got, len(tests))
+		t.Errorf("got %d connections, want %d", got, len(tests))
 	}
 }
 
 func testOldAnswers(t *testing.T, f *faultproxy.Proxy, c *notaryserver.Client) {
-	get := func(file string) string {
-		_, body, err := ask(t.Context(), f, file)
+	fetch := func(file string) string {
+		_, body, err := get(t.Context(), f, file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(body)
 	}
-	before := get("targets.json")
+	before := fetch("targets.json")
 	f.BackUp()
 	if err := c.AddHash(t.Context(), gun, "v1", 528, sum); err != nil {
 		t.Fatal(err)
 	}
-	now := get("targets.json")
+	now := fetch("targets.json")
 	if now == before {
-		t.Fatal("nothing was published")
+		t.Fatal("targets.json has not changed after a publication")
 	}
 	f.Set(faultproxy.Fault{Old: true})
 	defer f.Set()
-	if got := get("targets.json"); got != before {
-		t.Errorf("old: %s, want what was before", got)
+	if got := fetch("targets.json"); got != before {
+		t.Errorf("old: got %s, want the copy %s", got, before)
 	}
-	if got := get("targets." + strings.Repeat("0", 64) + ".json"); got != before {
-		t.Errorf("old, by the hash of another: %s, want what was before", got)
+	if got := fetch("targets." + strings.Repeat("0", 64) + ".json"); got != before {
+		t.Errorf("old, by another hash: got %s, want the copy %s", got, before)
 	}
 	f.Set()
-	if got := get("targets.json"); got != now {
-		t.Errorf("no more old: %s", got)
+	if got := fetch("targets.json"); got != now {
+		t.Errorf("without the fault: got %s, want %s", got, now)
 	}
 }

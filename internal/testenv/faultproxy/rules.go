@@ -10,66 +10,65 @@ import (
 	"time"
 )
 
-// A Fault is one thing that goes wrong with requests. What is not set happens as it should, so that
-// faults combine: a Delay before a Status, say.
+// A Fault is one thing that goes wrong with requests. A field that is not set changes nothing, so
+// fields combine, for example Delay with Status.
 type Fault struct {
-	// Match chooses requests by path. Nil: every request.
+	// Match selects requests by path. Nil: every request.
 	Match func(path string) bool
-	// Times bounds how many requests meet with the fault. Zero: all of them.
+	// Times bounds how many requests the fault applies to. Zero: all of them.
 	Times int
 
-	// Delay goes before the answer, or before what is there in its place.
+	// Delay is the time before the response, or before the fault that replaces it.
 	Delay time.Duration
-	// Hang never answers, until the client hangs up or the server is stopped.
+	// Hang sends no response, until the client closes the connection or the server stops.
 	Hang bool
-	// Drop closes the connection without an answer.
+	// Drop closes the connection without a response.
 	Drop bool
-	// Status is answered in place of what the server says, with Body and with RetryAfter as the
-	// header of that name, in seconds or as a date.
+	// Status replaces the server's response. Body is the body, and RetryAfter the header of that
+	// name, in seconds or as a date.
 	Status     int
 	RetryAfter string
 	Body       string
-	// Old answers what the server said for the same file when BackUp was called; where it said
-	// nothing, it is asked.
+	// Old serves the response to the same file that BackUp copied. Without a copy the proxy forwards
+	// the request.
 	Old bool
-	// Cut breaks the connection after this many bytes of the body.
+	// Cut closes the connection after this many bytes of the body.
 	Cut int
-	// Truncate leaves this many bytes of the body, and says that they are all.
+	// Truncate sends this many bytes of the body, with a Content-Length that matches.
 	Truncate int
 	// Corrupt flips one bit in the middle of the body.
 	Corrupt bool
 }
 
-// Request is one that came, in the order of their coming.
+// Request is a recorded request.
 type Request struct {
-	// Path is the URL's.
+	// Path is the path of its URL.
 	Path string
-	// At is when it came.
+	// At is its time of arrival.
 	At time.Time
-	// Authorized tells whether it carried an Authorization header; the server may think otherwise
-	// of it.
+	// Authorized says that it carried an Authorization header, valid or not.
 	Authorized bool
 }
 
-// Rules are what goes wrong at a server, and what was asked of it.
+// Rules are the faults of a server, and the requests that it received.
 type Rules struct {
 	stopped chan struct{}
 
 	mu       sync.Mutex
 	faults   []Fault
-	left     []int // of each fault with a bound
+	left     []int // how many more requests each fault with a bound applies to
 	requests []Request
-	underWay int
+	inFlight int
 	peak     int
 }
 
-// NewRules returns rules by which nothing goes wrong.
+// NewRules returns rules without faults.
 func NewRules() *Rules { return &Rules{stopped: make(chan struct{})} }
 
-// Stop ends what hangs.
+// Stop ends the requests that hang.
 func (f *Rules) Stop() { close(f.stopped) }
 
-// Set replaces what goes wrong, for requests that come from now on.
+// Set replaces the faults for requests that arrive from now on.
 func (f *Rules) Set(faults []Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -79,13 +78,13 @@ func (f *Rules) Set(faults []Fault) {
 	}
 }
 
-func (f *Rules) asked() []Request {
+func (f *Rules) recorded() []Request {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.requests)
 }
 
-func (f *Rules) mostAtOnce() int {
+func (f *Rules) peakInFlight() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.peak
@@ -94,18 +93,18 @@ func (f *Rules) mostAtOnce() int {
 func (f *Rules) reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.requests, f.peak = nil, f.underWay
+	f.requests, f.peak = nil, f.inFlight
 }
 
-// begin records a request and returns the first fault that is for it.
+// begin records a request and returns the first fault that matches it.
 func (f *Rules) begin(r *http.Request) Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.requests = append(f.requests, Request{
 		Path: r.URL.Path, At: time.Now(), Authorized: r.Header.Get("Authorization") != "",
 	})
-	f.underWay++
-	f.peak = max(f.peak, f.underWay)
+	f.inFlight++
+	f.peak = max(f.peak, f.inFlight)
 	for i, fault := range f.faults {
 		if fault.Match != nil && !fault.Match(r.URL.Path) {
 			continue
@@ -124,17 +123,17 @@ func (f *Rules) begin(r *http.Request) Fault {
 func (f *Rules) end() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.underWay--
+	f.inFlight--
 }
 
-// Before has requests meet with their faults, and passes on to next those that are answered at all,
-// with what is to be done to the answer.
+// Before returns a handler that applies faults to requests. It calls next for a request that the
+// fault does not end, and passes the fault on: next applies it to the response.
 func (f *Rules) Before(next func(http.ResponseWriter, *http.Request, Fault)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fault := f.begin(r)
 		end := sync.OnceFunc(f.end)
 		defer end()
-		w = answering{w, end}
+		w = responding{w, end}
 		if !f.wait(r, fault) || fault.Drop {
 			panic(http.ErrAbortHandler)
 		}
@@ -150,34 +149,34 @@ func (f *Rules) Before(next func(http.ResponseWriter, *http.Request, Fault)) htt
 	})
 }
 
-// answering tells of the first byte of an answer: whoever has read all of it may ask for more
-// before its handler has returned.
-type answering struct {
+// responding calls begun before the first byte of a response. The request must end there: a client
+// that has read the response may send the next request before the handler returns.
+type responding struct {
 	http.ResponseWriter
 	begun func()
 }
 
-// Unwrap is for http.ResponseController.
-func (a answering) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+// Unwrap returns the writer for http.ResponseController.
+func (r responding) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // WriteHeader implements http.ResponseWriter.
-func (a answering) WriteHeader(status int) {
-	a.begun()
-	a.ResponseWriter.WriteHeader(status)
+func (r responding) WriteHeader(status int) {
+	r.begun()
+	r.ResponseWriter.WriteHeader(status)
 }
 
 // Write implements http.ResponseWriter.
-func (a answering) Write(b []byte) (int, error) {
-	a.begun()
-	return a.ResponseWriter.Write(b)
+func (r responding) Write(b []byte) (int, error) {
+	r.begun()
+	return r.ResponseWriter.Write(b)
 }
 
-// wait takes as long as a fault has it; it returns false where there is nobody any more to answer
-// to.
+// wait waits as long as a fault says. It returns false if the client has gone or the rules have
+// stopped.
 func (f *Rules) wait(r *http.Request, fault Fault) bool {
 	var over <-chan time.Time
 	switch {
-	case fault.Hang: // nothing ends it
+	case fault.Hang: // no time ends it
 	case fault.Delay > 0:
 		timer := time.NewTimer(fault.Delay)
 		defer timer.Stop()
@@ -194,7 +193,7 @@ func (f *Rules) wait(r *http.Request, fault Fault) bool {
 	return false
 }
 
-// spoil returns a body as a fault has it, and the length that the answer gives.
+// spoil applies a fault to a body. It returns the body and the Content-Length to send.
 func (fault Fault) spoil(body []byte) (io.Reader, int) {
 	if fault.Corrupt && len(body) > 0 {
 		body = bytes.Clone(body)
@@ -209,7 +208,7 @@ func (fault Fault) spoil(body []byte) (io.Reader, int) {
 	return bytes.NewReader(body), len(body)
 }
 
-// broken is the rest of a body that does not come.
+// broken is a reader that fails, in place of the rest of a body.
 type broken struct{}
 
-func (broken) Read([]byte) (int, error) { return 0, errors.New("the connection is cut on purpose") }
+func (broken) Read([]byte) (int, error) { return 0, errors.New("the fault cuts the connection here") }

@@ -1,4 +1,4 @@
-// Package poll waits for what a test expects to come.
+// Package poll waits in a test until a condition holds.
 package poll
 
 import (
@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Interval is how often a condition is asked about.
+// Interval is the time between two checks of a condition.
 const Interval = 50 * time.Millisecond
 
-// Await polls until ok returns nil, and fails the test with its last error after a minute.
+// Await polls until ok returns nil. After a minute it fails the test with the last error of ok.
 func Await(t testing.TB, what string, ok func() error) {
 	t.Helper()
 	tick := time.NewTicker(Interval)
@@ -26,7 +26,7 @@ func Await(t testing.TB, what string, ok func() error) {
 	}
 }
 
-// AwaitTrue is Await for what is true or not.
+// AwaitTrue polls until ok returns true. After a minute it fails the test.
 func AwaitTrue(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	Await(t, what, func() error {
