@@ -32,8 +32,8 @@ import (
 const (
 	production = "shop"
 	registry   = "registry.example.com"
-	// soon bounds what takes a second on an idle machine. It is shorter than the refresh interval of
-	// the bed's trust root, so that no periodic refresh explains what a test has observed.
+	// soon bounds what takes a second on an idle machine. It is shorter than the refresh interval
+	// of the bed's trust root, so that no periodic refresh explains what a test has observed.
 	soon = 20 * time.Second
 )
 

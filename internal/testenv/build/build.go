@@ -1,6 +1,6 @@
-// Package build builds the programs that the tests and the demo run, from the pinned modules under
-// hack/ into the user's cache folder, once per version. It never reaches beyond the loopback
-// interface except through the go command.
+// Package build builds the programs that the tests and the demo run. It builds them once per
+// version, from the pinned modules under hack/ into the user's cache folder. Only the go command
+// uses a network.
 package build
 
 import (
@@ -24,12 +24,11 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// KubeBinaries are the paths of the control plane's executables, and of those that make a node
-// beside it.
+// KubeBinaries are the paths of the executables of a control plane and of a node.
 type KubeBinaries struct {
-	// Controllers runs a part of Kubernetes' controllers: see hack/kube/controllers.
+	// Controllers runs some of Kubernetes' controllers: see hack/kube/controllers.
 	Etcd, APIServer, Controllers, Kubectl string
-	// ControllerManager, Scheduler, Proxy and Kubelet are built only when they are named.
+	// ControllerManager, Scheduler, Proxy and Kubelet are built only on request, by name.
 	ControllerManager, Scheduler, Proxy, Kubelet string
 }
 
@@ -43,14 +42,15 @@ type toolset struct {
 	name     string            // also the folder under hack/
 	module   string            // the module whose version names the cache folder
 	ldflags  string            // VERSION is replaced by that version
-	gcflags  []string          // of the compiler, each for a pattern of packages; the last that matches holds
+	gcflags  []string          // compiler flags by pattern of packages; the last match applies
 	packages map[string]string // executable -> package
-	named    map[string]string // further ones, which are built only when they are named
-	notice   string            // what the user is told before a build
+	named    map[string]string // executables that are built only on request, by name
+	notice   string            // printed before a build
 	fixes    []fix
 }
 
-// A fix replaces text in one source file of the toolset's module, in the copy that is compiled.
+// A fix replaces text in one source file of the toolset's module. It changes only the copy that is
+// compiled.
 type fix struct {
 	file, old, new string
 }
@@ -60,8 +60,9 @@ func kubeTools() toolset {
 		name:    "kube",
 		module:  "k8s.io/kubernetes",
 		ldflags: "-s -w -X k8s.io/component-base/version.gitVersion=VERSION",
-		// Kubernetes compiles in little more than half the time without inlining and without the
-		// debug information that -w drops. What an API server spends its time in is inlined.
+		// Without inlining, and without the debug information that -w drops anyway, Kubernetes
+		// compiles in little more than half the time. The packages that an API server spends its
+		// time in keep inlining.
 		gcflags: []string{
 			"k8s.io/...=-dwarf=false -l", "k8s.io/apimachinery/...=-dwarf=false", "k8s.io/apiserver/...=-dwarf=false",
 		},
@@ -94,9 +95,9 @@ func notaryTools() toolset {
 		},
 		notice: "The first build takes about half a minute.",
 		fixes: []fix{{
-			// The server takes a delegation's name, "targets/ci", from the file name of an upload.
-			// Since Go 1.17 FileName drops all but the last element of a path, so the header has to
-			// be read instead.
+			// The server reads a delegation's name, "targets/ci", from the file name of an upload.
+			// Since Go 1.17 FileName returns only the last element of a path, so the fix reads the
+			// header instead.
 			file: "server/handlers/default.go",
 			old:  `part.FileName()`,
 			new:  `strings.Trim(strings.SplitN(part.Header.Get("Content-Disposition")+"; filename=", "; filename=", 3)[1], "\"")`,
@@ -108,8 +109,8 @@ func helmTools() toolset {
 	return toolset{
 		name:   "helm",
 		module: "helm.sh/helm/v3",
-		// The version of Kubernetes that it takes a cluster to have which it does not ask is that
-		// of its libraries; without, it is 1.20.
+		// "helm template" contacts no cluster. It assumes the Kubernetes version that is linked in
+		// here; without these flags it assumes 1.20.
 		ldflags: "-s -w -X helm.sh/helm/v3/internal/version.version=VERSION " +
 			"-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37 " +
 			"-X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=37",
@@ -119,9 +120,9 @@ func helmTools() toolset {
 	}
 }
 
-// Kube builds the named commands (none named: all of the control plane, and nothing of a node)
-// where the cache does not hold them, and says on progress what it is at. Where the user has set
-// KUBEBUILDER_ASSETS, what that folder holds is used instead of what would be built.
+// Kube builds the named commands if the cache does not hold them, and reports on progress. Without
+// names it builds the control plane, and nothing of a node. If the user has set KUBEBUILDER_ASSETS,
+// Kube uses the executables in that folder and builds only the others.
 func Kube(ctx context.Context, progress io.Writer, commands ...string) (KubeBinaries, error) {
 	tools := kubeTools()
 	if len(commands) > 0 {
@@ -154,8 +155,8 @@ func Kube(ctx context.Context, progress io.Writer, commands ...string) (KubeBina
 	}, nil
 }
 
-// Notary builds the Notary server, signer and client where the cache does not hold them, and says
-// on progress what it is at.
+// Notary builds the Notary server, signer and client if the cache does not hold them, and reports
+// on progress.
 func Notary(ctx context.Context, progress io.Writer) (NotaryBinaries, error) {
 	dir, err := build(ctx, progress, notaryTools())
 	if err != nil {
@@ -168,8 +169,8 @@ func Notary(ctx context.Context, progress io.Writer) (NotaryBinaries, error) {
 	}, nil
 }
 
-// Helm builds the Helm client where the cache does not hold it, says on progress what it is at, and
-// returns its path.
+// Helm builds the Helm client if the cache does not hold it, reports on progress, and returns its
+// path.
 func Helm(ctx context.Context, progress io.Writer) (string, error) {
 	dir, err := build(ctx, progress, helmTools())
 	if err != nil {
@@ -178,9 +179,9 @@ func Helm(ctx context.Context, progress io.Writer) (string, error) {
 	return filepath.Join(dir, "helm"), nil
 }
 
-// build returns the folder that holds the executables of a toolset. A lock on a file beside it
-// keeps test packages that run at the same time from building twice; each executable is renamed
-// into place once it is whole.
+// build returns the folder that holds the executables of a toolset, and builds those that are
+// missing. A file lock keeps concurrent test packages from building twice. Each executable gets its
+// final name only when it is complete.
 func build(ctx context.Context, progress io.Writer, tools toolset) (string, error) {
 	root, err := ModuleRoot()
 	if err != nil {
@@ -248,16 +249,16 @@ func buildOne(ctx context.Context, source, dir, name, pkg string, flags []string
 		return fmt.Errorf("building %s: %w", name, err)
 	}
 	if err := os.Rename(out, filepath.Join(dir, name)); err != nil {
-		return fmt.Errorf("moving %s into place: %w", name, err)
+		return fmt.Errorf("renaming the executable %s: %w", name, err)
 	}
 	return nil
 }
 
-// fixSource copies the toolset's module into a new folder in dir, applies the fixes to the copy,
-// and returns the path of a go.mod beside it that builds from there. A text that is to be replaced
-// and does not occur exactly once is an error: the module has changed.
+// fixSource copies the toolset's module into a new folder in dir and applies the fixes to the copy.
+// It returns the path of a go.mod that builds from the copy. It fails if the text of a fix does not
+// occur exactly once: the module has changed.
 func fixSource(ctx context.Context, source, dir string, tools toolset) (modfile string, err error) {
-	if _, err := Go(ctx, source, "mod", "download", tools.module); err != nil { // list does not
+	if _, err := Go(ctx, source, "mod", "download", tools.module); err != nil { // "go list" does not download
 		return "", fmt.Errorf("downloading the source of %s: %w", tools.module, err)
 	}
 	original, err := Go(ctx, source, "list", "-m", "-f", "{{.Dir}}", tools.module)
@@ -301,7 +302,7 @@ func fixSource(ctx context.Context, source, dir string, tools toolset) (modfile 
 	return modfile, os.WriteFile(filepath.Join(tmp, "go.sum"), sum, 0o644)
 }
 
-// Go runs the go command in a folder, and returns what it printed on its standard output.
+// Go runs the go command in a folder, and returns its standard output.
 func Go(ctx context.Context, dir string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
@@ -315,8 +316,8 @@ func Go(ctx context.Context, dir string, args ...string) (string, error) {
 	return stdout.String(), nil
 }
 
-// pinned returns the version that names a toolset, and a digest of all that its executables are
-// made from.
+// pinned returns the version of a toolset, and a digest of everything that its executables depend
+// on.
 func pinned(dir string, tools toolset) (version, digest string, err error) {
 	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 	if err != nil {
@@ -332,7 +333,7 @@ func pinned(dir string, tools toolset) (version, digest string, err error) {
 	}
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\x00%s\x00%s\x00%q\x00%q", mod, sum, tools.ldflags, tools.gcflags, tools.fixes)
-	own, err := filepath.Glob(filepath.Join(dir, "*", "*.go")) // commands of the module itself
+	own, err := filepath.Glob(filepath.Join(dir, "*", "*.go")) // commands in the module under hack/
 	if err != nil {
 		return "", "", err
 	}
@@ -361,14 +362,14 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// Lock takes an exclusive lock on a file. The kernel lets go of it when the process ends, however
-// that comes about.
+// Lock takes an exclusive lock on a file. The kernel releases the lock when the process ends, also
+// after a crash.
 func Lock(ctx context.Context, progress io.Writer, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("opening the build lock: %w", err)
 	}
-	told := false
+	reported := false
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
@@ -378,9 +379,9 @@ func Lock(ctx context.Context, progress io.Writer, path string) (unlock func(), 
 			f.Close()
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
-		if !told {
+		if !reported {
 			fmt.Fprintf(progress, "Waiting for another process that is building the same servers (%s).\n", path)
-			told = true
+			reported = true
 		}
 		select {
 		case <-ctx.Done():

@@ -25,7 +25,7 @@ func TestKubebuilderAssetsAreHonoured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := got // the rest was not named, so where it would be says nothing
+	want := got // the paths of the other commands do not matter
 	want.Etcd, want.APIServer, want.Kubectl, want.Kubelet = dir+"/etcd", dir+"/kube-apiserver", dir+"/kubectl", dir+
 		"/kubelet"
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -44,10 +44,10 @@ func TestLockIsHeldByOneAtATime(t *testing.T) {
 	defer cancel()
 	if again, err := Lock(ctx, &progress, path); err == nil {
 		again()
-		t.Error("the lock was taken twice")
+		t.Error("got the lock twice at the same time")
 	}
 	if !strings.Contains(progress.String(), "Waiting for another process") {
-		t.Errorf("progress says %q", progress.String())
+		t.Errorf("got progress %q, want it to say that it waits", progress.String())
 	}
 	unlock()
 	again, err := Lock(t.Context(), io.Discard, path)
@@ -66,6 +66,6 @@ func TestFixFailsWhenTheSourceHasChanged(t *testing.T) {
 	tools.fixes[0].old = "text that is not there"
 	_, err = fixSource(t.Context(), filepath.Join(root, "hack", "notary"), t.TempDir(), tools)
 	if err == nil || !strings.Contains(err.Error(), "0 times, expected once") {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want an error about text that occurs 0 times", err)
 	}
 }

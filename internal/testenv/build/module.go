@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// ModuleRoot returns the folder of this module's go.mod, looked for upward from the working
+// ModuleRoot returns the folder of this module's go.mod. It searches upward from the working
 // directory.
 func ModuleRoot() (string, error) {
 	dir, err := os.Getwd()
@@ -30,8 +30,8 @@ func ModuleRoot() (string, error) {
 	}
 }
 
-// ModuleSource returns the folder with the source of a module that the module under hack/ pins,
-// downloaded where it is not there yet.
+// ModuleSource returns the folder with the source of a module that the module hack/<name> pins. It
+// downloads the source if needed.
 func ModuleSource(ctx context.Context, name, module string) (string, error) {
 	root, err := ModuleRoot()
 	if err != nil {
@@ -43,7 +43,7 @@ func ModuleSource(ctx context.Context, name, module string) (string, error) {
 	}
 	var answer struct{ Dir string }
 	if err := json.Unmarshal([]byte(out), &answer); err != nil {
-		return "", fmt.Errorf("reading where %s was downloaded to: %w", module, err)
+		return "", fmt.Errorf("reading the folder that %s was downloaded to: %w", module, err)
 	}
 	return answer.Dir, nil
 }

@@ -113,8 +113,8 @@ func (f *Proxy) Stop() {
 // request applies to it. Without faults the proxy forwards everything.
 func (f *Proxy) Set(faults ...Fault) { f.rules.Set(faults) }
 
-// Requests returns the requests that arrived since the start or the last Reset. A connection without
-// a request is not among them, for example one whose client refused the certificate.
+// Requests returns the requests that arrived since the start or the last Reset. A connection
+// without a request is not among them, for example one whose client refused the certificate.
 func (f *Proxy) Requests() []Request { return f.rules.recorded() }
 
 // Peak returns the greatest number of requests that were in flight at once since the start or the

@@ -29,8 +29,8 @@ type Fault struct {
 	Status     int
 	RetryAfter string
 	Body       string
-	// Old serves the response to the same file that BackUp copied. Without a copy the proxy forwards
-	// the request.
+	// Old serves the response to the same file that BackUp copied. Without a copy the proxy
+	// forwards the request.
 	Old bool
 	// Cut closes the connection after this many bytes of the body.
 	Cut int

@@ -1,5 +1,5 @@
-// Package forward passes connections on to servers, so that a test can cut them off, hold back what
-// is sent, and have several servers take turns.
+// Package forward forwards TCP connections to servers. A test can refuse them, drop them, or hold
+// back their data, and can balance them over several servers.
 package forward
 
 import (
@@ -14,40 +14,40 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// A Forwarder passes connections on to a server, so that the server can be cut off and come back
-// with what it holds in memory. Of several servers it takes one after the other, whether it listens
-// or not, as a Service does.
+// A Forwarder forwards connections to a server. A test can cut the server off and connect it again
+// without a restart, so the server keeps its memory. With several servers the Forwarder uses them
+// round-robin, whether they listen or not, as a Service does.
 type Forwarder struct {
-	// Address is the host and port where it listens.
+	// Address is the host and port on which it listens.
 	Address  string
 	accepted atomic.Int64
 
 	mu       sync.Mutex
 	targets  []string
-	listener net.Listener // nil while cut off
+	listener net.Listener // nil while disconnected
 	conns    map[net.Conn]struct{}
 	wg       sync.WaitGroup
 
-	// passing is held while what is sent is held back.
-	passing sync.RWMutex
+	// hold is locked for writing while Hold is in effect.
+	hold sync.RWMutex
 }
 
-// passed writes to a connection while nobody holds that back.
-type passed struct {
+// holdable is a connection whose writes wait while Hold is in effect.
+type holdable struct {
 	net.Conn
-	passing *sync.RWMutex
+	hold *sync.RWMutex
 }
 
-func (p passed) Write(b []byte) (int, error) {
-	p.passing.RLock()
-	defer p.passing.RUnlock()
-	return p.Conn.Write(b)
+func (c holdable) Write(b []byte) (int, error) {
+	c.hold.RLock()
+	defer c.hold.RUnlock()
+	return c.Conn.Write(b)
 }
 
-// To listens on a free loopback port, which stays free for it while it is cut off.
+// To listens on a free loopback port. The port stays reserved while the Forwarder is disconnected.
 func To(targets ...string) (*Forwarder, error) { return At("127.0.0.1", targets...) }
 
-// At listens on a free port of an address of this machine.
+// At listens on a free port of an address of this machine. Like To, it keeps the port reserved.
 func At(host string, targets ...string) (*Forwarder, error) {
 	port, err := process.FreePort()
 	if err != nil {
@@ -59,7 +59,7 @@ func At(host string, targets ...string) (*Forwarder, error) {
 	return f, f.Connect()
 }
 
-// Connect listens, on the same port as before.
+// Connect listens on the same port as before.
 func (f *Forwarder) Connect() error {
 	l, err := net.Listen("tcp", f.Address)
 	if err != nil {
@@ -75,25 +75,25 @@ func (f *Forwarder) Connect() error {
 				return
 			}
 			f.accepted.Add(1)
-			f.wg.Go(func() { f.pass(conn) })
+			f.wg.Go(func() { f.forward(conn) })
 		}
 	})
 	return nil
 }
 
-// Accepted counts the connections that it has accepted since its start.
+// Accepted returns the number of connections accepted since the start.
 func (f *Forwarder) Accepted() int64 { return f.accepted.Load() }
 
-// Hold holds back all that is sent, in both directions, until Release. Connections stay open.
-func (f *Forwarder) Hold() { f.passing.Lock() }
+// Hold holds back all data, in both directions, until Release. Connections stay open.
+func (f *Forwarder) Hold() { f.hold.Lock() }
 
-// Release ends a Hold: it closes the connections from before with all that was held back.
+// Release ends a Hold. It closes the open connections and discards the data that was held back.
 func (f *Forwarder) Release() {
 	f.Drop()
-	f.passing.Unlock()
+	f.hold.Unlock()
 }
 
-// Disconnect refuses new connections and drops those that are open.
+// Disconnect refuses new connections and drops the open ones.
 func (f *Forwarder) Disconnect() {
 	f.mu.Lock()
 	if f.listener != nil {
@@ -105,7 +105,7 @@ func (f *Forwarder) Disconnect() {
 	f.wg.Wait()
 }
 
-// Drop closes the connections that are open.
+// Drop closes the open connections.
 func (f *Forwarder) Drop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,7 +114,8 @@ func (f *Forwarder) Drop() {
 	}
 }
 
-func (f *Forwarder) pass(in net.Conn) {
+// forward copies data in both directions until either side closes.
+func (f *Forwarder) forward(in net.Conn) {
 	defer in.Close()
 	out := f.dial()
 	if out == nil {
@@ -127,27 +128,28 @@ func (f *Forwarder) pass(in net.Conn) {
 	defer f.forget(in, out)
 	done := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(passed{out, &f.passing}, in)
+		_, _ = io.Copy(holdable{out, &f.hold}, in)
 		out.Close()
 		close(done)
 	}()
-	_, _ = io.Copy(passed{in, &f.passing}, out)
+	_, _ = io.Copy(holdable{in, &f.hold}, out)
 	in.Close()
 	<-done
 }
 
-// Serve has connections passed on to these servers.
+// Serve replaces the servers that new connections go to.
 func (f *Forwarder) Serve(targets []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	same := len(targets) == len(f.targets) &&
 		!slices.ContainsFunc(targets, func(t string) bool { return !slices.Contains(f.targets, t) })
-	if !same { // or each would always have its turn as the first
+	if !same { // a new order would restart the rotation at each call
 		f.targets = targets
 	}
 }
 
-// dial returns a connection to the server whose turn it is; nil: it does not listen.
+// dial connects to the next server in the rotation. It returns nil if that server does not listen,
+// or there is none.
 func (f *Forwarder) dial() net.Conn {
 	f.mu.Lock()
 	targets := slices.Clone(f.targets)
@@ -165,8 +167,8 @@ func (f *Forwarder) dial() net.Conn {
 	return out
 }
 
-// track remembers connections so that disconnect can drop them; it reports false where that has
-// happened already.
+// track records connections so that Drop can close them. It returns false if the Forwarder has been
+// disconnected meanwhile.
 func (f *Forwarder) track(conns ...net.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

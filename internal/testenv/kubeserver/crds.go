@@ -18,8 +18,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// RunReportCRDs installs the CRDs of PolicyReport and Report, as the modules that hack/reports pins
-// carry them, and returns what deletes them again.
+// RunReportCRDs installs the CRDs of PolicyReport and Report, from the modules that hack/reports
+// pins. It returns a function that deletes them.
 func RunReportCRDs(t testing.TB, k *Server) (uninstall func()) {
 	t.Helper()
 	return runModuleCRDs(t, k, "reports", map[string][]string{
@@ -28,9 +28,9 @@ func RunReportCRDs(t testing.TB, k *Server) (uninstall func()) {
 	})
 }
 
-// RunNeighbourCRDs installs the CRDs of cert-manager and of the Prometheus operator whose kinds
-// config/components has objects of, as the modules that hack/neighbours pins carry them, and
-// returns what deletes them again.
+// RunNeighbourCRDs installs the CRDs of cert-manager and the Prometheus operator that
+// config/components uses, from the modules that hack/neighbours pins. It returns a function that
+// deletes them.
 func RunNeighbourCRDs(t testing.TB, k *Server) (uninstall func()) {
 	t.Helper()
 	const monitoring = "example/prometheus-operator-crd/monitoring.coreos.com_"
@@ -44,8 +44,8 @@ func RunNeighbourCRDs(t testing.TB, k *Server) (uninstall func()) {
 	})
 }
 
-// runModuleCRDs installs CRDs by the modules, pinned by a module under hack/, that have them at
-// these paths.
+// runModuleCRDs installs CRDs. files has their paths, by the module that contains them; the module
+// hack/<pins> pins the versions.
 func runModuleCRDs(t testing.TB, k *Server, pins string, files map[string][]string) (uninstall func()) {
 	t.Helper()
 	var paths []string
@@ -72,8 +72,8 @@ func runModuleCRDs(t testing.TB, k *Server, pins string, files map[string][]stri
 	}
 }
 
-// awaitDeleted waits for the end of those CRDs that are being deleted, which goes on behind the
-// answer: one that is installed meanwhile goes as well.
+// awaitDeleted waits until no CRD of the options is being deleted. The API server deletes a CRD in
+// the background, and would delete one that is installed meanwhile too.
 func awaitDeleted(t testing.TB, k *Server, options envtest.CRDInstallOptions) {
 	t.Helper()
 	if err := envtest.ReadCRDFiles(&options); err != nil {
@@ -84,7 +84,7 @@ func awaitDeleted(t testing.TB, k *Server, options envtest.CRDInstallOptions) {
 		t.Fatal(err)
 	}
 	for _, crd := range options.CRDs {
-		poll.Await(t, "the end of "+crd.Name, func() error {
+		poll.Await(t, "the deletion of "+crd.Name, func() error {
 			found, err := c.ApiextensionsV1().CustomResourceDefinitions().Get(t.Context(), crd.Name,
 				metav1.GetOptions{})
 			if err == nil && found.DeletionTimestamp != nil {
@@ -95,8 +95,8 @@ func awaitDeleted(t testing.TB, k *Server, options envtest.CRDInstallOptions) {
 	}
 }
 
-// AwaitKindsGone waits until the API server tells nobody of our kinds any more, which it does for a
-// moment after their CRDs are gone. Whoever installs them anew asks it.
+// AwaitKindsGone waits until API discovery no longer lists our kinds. It lists them for a moment
+// after the deletion of their CRDs, which misleads a test that installs the CRDs again.
 func AwaitKindsGone(t testing.TB, k *Server) {
 	t.Helper()
 	served, err := discovery.NewDiscoveryClientForConfig(k.Config)
@@ -106,7 +106,7 @@ func AwaitKindsGone(t testing.TB, k *Server) {
 	poll.Await(t, "our kinds to be served no more", func() error {
 		if _, err := served.ServerResourcesForGroupVersionWithContext(t.Context(),
 			v1alpha1.GroupVersion.String()); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("the answer is %w", err)
+			return fmt.Errorf("got %w, want not found", err)
 		}
 		return nil
 	})

@@ -7,43 +7,43 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/forward"
 )
 
-// Link is the way from a manager to the API server, which can be cut without either of them being
-// told.
+// Link is a network path from a manager to the API server. A test can cut it without closing a
+// connection, so neither side notices.
 type Link struct {
-	// URL is where a manager reaches the API server by the link.
-	URL  string
-	to   *forward.Forwarder
-	held bool
+	// URL is the address of the API server through the link.
+	URL     string
+	forward *forward.Forwarder
+	cut     bool
 }
 
 // RunLink runs a link until the test ends.
 func RunLink(t testing.TB, k *Server) *Link {
 	t.Helper()
-	to, err := forward.To(strings.TrimPrefix(k.Config.Host, "https://"))
+	f, err := forward.To(strings.TrimPrefix(k.Config.Host, "https://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Link{URL: "https://" + to.Address, to: to}
+	l := &Link{URL: "https://" + f.Address, forward: f}
 	t.Cleanup(func() {
 		l.Mend()
-		to.Disconnect()
+		f.Disconnect()
 	})
 	return l
 }
 
-// Cut holds back all that is sent from now on, as a network does that loses it: connections stay
-// open and say nothing.
+// Cut holds back all data from now on, like a network that loses every packet. Connections stay
+// open.
 func (l *Link) Cut() {
-	if !l.held {
-		l.to.Hold()
-		l.held = true
+	if !l.cut {
+		l.forward.Hold()
+		l.cut = true
 	}
 }
 
-// Mend lets new connections through. Those from before are dropped with all that was held back.
+// Mend forwards new connections again. It drops the old ones with the data that was held back.
 func (l *Link) Mend() {
-	if l.held {
-		l.held = false
-		l.to.Release()
+	if l.cut {
+		l.cut = false
+		l.forward.Release()
 	}
 }

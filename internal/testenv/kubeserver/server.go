@@ -1,5 +1,5 @@
 // Package kubeserver runs a real Kubernetes control plane on loopback ports: etcd, the API server
-// and, where a test wants them, Kubernetes' controllers.
+// and optionally Kubernetes' controllers.
 package kubeserver
 
 import (
@@ -30,30 +30,29 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// Options say how a control plane is run. The zero value is an API server with this project's CRDs
-// and nothing that acts on objects: a Deployment makes no Pods, and a Pod needs no service account.
+// Options are the options of a control plane. The zero value is an API server with this project's
+// CRDs and no controllers: a Deployment makes no Pods, and a Pod needs no service account.
 type Options struct {
-	// ControllerManager runs Kubernetes' controllers too, those of hack/kube/controllers, and
-	// builds kubectl.
+	// ControllerManager also runs the controllers of hack/kube/controllers, and builds kubectl.
 	ControllerManager bool
-	// WithoutCRDs leaves the CRDs of config/crd out.
+	// WithoutCRDs does not install the CRDs of config/crd.
 	WithoutCRDs bool
 	// APIServerArgs are further arguments of the API server.
 	APIServerArgs []string
 	// Dir holds data, certificates and logs. Empty: a temporary folder that Stop removes.
 	Dir string
-	// Progress is told about builds. Nil: os.Stderr.
+	// Progress receives messages about builds. Nil: os.Stderr.
 	Progress io.Writer
 }
 
-// Server is a running control plane on loopback ports. Its processes are this package's own rather
-// than envtest's, which leaves its servers running when a test binary panics or is interrupted.
+// Server is a running control plane on loopback ports. This package starts the processes itself:
+// envtest leaves its servers running when a test binary panics or is interrupted.
 type Server struct {
-	// Config is an administrator's (group system:masters).
+	// Config authenticates as an administrator (group system:masters).
 	Config *rest.Config
-	// Kubeconfig is the path of a file with the same.
+	// Kubeconfig is the path of a file with the same configuration.
 	Kubeconfig string
-	// Kubectl is the path of the command; empty without the controller manager.
+	// Kubectl is the path of kubectl; empty without the controller manager.
 	Kubectl string
 
 	options   Options
@@ -61,18 +60,18 @@ type Server struct {
 	ownsDir   bool
 	binaries  build.KubeBinaries
 	ca        *tlstest.CA
-	processes []*process.Process // in the order of their start
+	processes []*process.Process // in start order
 	apiServer apiServer
 }
 
-// apiServer is how the API server is run.
+// apiServer is the process of the API server, and what a restart needs.
 type apiServer struct {
 	args    []string
-	client  *http.Client // asks for its readiness
+	client  *http.Client // probes readiness
 	process *process.Process
 }
 
-// Start builds the control plane where needed, and runs it. It returns once the API server is ready
+// Start builds the control plane if needed, and runs it. It returns when the API server is ready
 // and serves the CRDs of config/crd.
 func Start(ctx context.Context, options Options) (_ *Server, err error) {
 	if options.Progress == nil {
@@ -198,7 +197,7 @@ func (k *Server) startAPIServer(ctx context.Context, etcd string) error {
 		"--authorization-mode", "RBAC", "--allow-privileged",
 	}
 	if !k.options.ControllerManager {
-		args = append(args, "--disable-admission-plugins", "ServiceAccount") // nothing makes the default account
+		args = append(args, "--disable-admission-plugins", "ServiceAccount") // no controller makes the default account
 	}
 	if err := k.writeKubeconfig("https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
 		return err
@@ -226,8 +225,8 @@ func (k *Server) runAPIServer(ctx context.Context) error {
 	})
 }
 
-// RestartAPIServer kills the API server and starts it again, on the same port and before the same
-// etcd. It returns once it is ready.
+// RestartAPIServer kills the API server and starts it again, with the same port and etcd. It
+// returns when the API server is ready.
 func (k *Server) RestartAPIServer(ctx context.Context) error {
 	if err := k.apiServer.process.Kill(); err != nil {
 		return err
@@ -237,7 +236,7 @@ func (k *Server) RestartAPIServer(ctx context.Context) error {
 	return k.runAPIServer(ctx)
 }
 
-// writeKubeconfig makes an administrator's certificate and the configuration that uses it.
+// writeKubeconfig makes an administrator's certificate, and writes a kubeconfig with it.
 func (k *Server) writeKubeconfig(host string) error {
 	admin, err := k.ca.Issue(pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}})
 	if err != nil {
@@ -282,15 +281,15 @@ func (k *Server) installCRDs() error {
 	return nil
 }
 
-// KubectlEnv is what kubectl and Helm need in their environment. What they keep of an API server's
-// kinds they keep by its port, on which another cluster may have been an hour ago, so each cluster
-// has a folder of its own for that.
+// KubectlEnv returns the environment variables that kubectl and Helm need. They cache an API
+// server's kinds by host and port. Another cluster may have used the same port before, so each
+// cluster has its own cache folder.
 func (k *Server) KubectlEnv() []string {
 	return []string{"KUBECONFIG=" + k.Kubeconfig, "KUBECACHEDIR=" + k.path("kubectl-cache")}
 }
 
-// RunKubectl runs kubectl as administrator, with stdin where it is not empty, and returns what it
-// printed on both outputs. A status other than 0 is an error.
+// RunKubectl runs kubectl as an administrator, and returns its output and error output together. It
+// returns an error if the exit status is not 0.
 func (k *Server) RunKubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, k.Kubectl, args...)
 	cmd.Env = append(os.Environ(), k.KubectlEnv()...)
@@ -313,7 +312,7 @@ func (k *Server) Tail() string {
 	return strings.Join(tails, "\n")
 }
 
-// Stop ends the control plane, etcd last.
+// Stop ends the control plane, in reverse start order.
 func (k *Server) Stop() (err error) {
 	for i := len(k.processes) - 1; i >= 0; i-- {
 		if e := k.processes[i].Stop(); err == nil {

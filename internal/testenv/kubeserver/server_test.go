@@ -20,9 +20,9 @@ func TestKubeWithControllers(t *testing.T) {
 	out, err = k.RunKubectl(ctx, "", "create", "deployment", "web", "--image=registry.example.com/acme/app:v1")
 	g.Expect(err).NotTo(HaveOccurred(), out)
 	g.Eventually(func() (string, error) { return k.RunKubectl(ctx, "", "get", "pods", "-o", "name") }).
-		WithTimeout(30*time.Second).Should(HavePrefix("pod/web-"), "the controller manager makes the Deployment's Pod")
+		WithTimeout(30*time.Second).Should(HavePrefix("pod/web-"), "the controllers make the Deployment's Pod")
 	_, err = k.RunKubectl(ctx, "", "get", "no-such-kind")
-	g.Expect(err).To(HaveOccurred(), "a failed command is an error")
+	g.Expect(err).To(HaveOccurred(), "a command that fails returns an error")
 }
 
 func TestProcessesEndWithStop(t *testing.T) {
@@ -31,21 +31,21 @@ func TestProcessesEndWithStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(k.processes) != 2 {
-		t.Errorf("%d processes run, want etcd and the API server", len(k.processes))
+		t.Errorf("got %d processes, want etcd and the API server", len(k.processes))
 	}
 	if err := k.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range k.processes {
 		if !p.Ended() {
-			t.Errorf("process %d, which logs to %s, is still running after Stop", p.PID(), p.Log())
+			t.Errorf("process %d with log %s still runs after Stop", p.PID(), p.Log())
 		}
 	}
 }
 
-func TestStartShowsTheLogOfWhatFailed(t *testing.T) {
+func TestStartShowsTheLogOfAFailedServer(t *testing.T) {
 	_, err := Start(t.Context(), Options{APIServerArgs: []string{"--no-such-flag"}})
 	if err == nil || !strings.Contains(err.Error(), "unknown flag: --no-such-flag") {
-		t.Errorf("got %v, want the API server's own complaint", err)
+		t.Errorf("got %v, want the error that the API server logs", err)
 	}
 }

@@ -11,20 +11,20 @@ import (
 	"path/filepath"
 )
 
-// WriteTokenKey makes the key by which an API server signs the tokens of ServiceAccounts, puts it
-// into a folder, and returns the paths of both halves.
+// WriteTokenKey makes the key pair that an API server signs ServiceAccount tokens with, writes it
+// into a folder, and returns both paths.
 func WriteTokenKey(dir string) (private, public string, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return "", "", fmt.Errorf("making the key of tokens: %w", err)
+		return "", "", fmt.Errorf("making the token key: %w", err)
 	}
 	privateDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return "", "", fmt.Errorf("encoding the key of tokens: %w", err)
+		return "", "", fmt.Errorf("encoding the token key: %w", err)
 	}
 	publicDER, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return "", "", fmt.Errorf("encoding the key of tokens: %w", err)
+		return "", "", fmt.Errorf("encoding the token key: %w", err)
 	}
 	private, public = filepath.Join(dir, "service-account.key"), filepath.Join(dir, "service-account.pub")
 	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: privateDER})

@@ -18,19 +18,18 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// Overlay says how config/ is rendered.
+// Overlay is an overlay of config/.
 type Overlay struct {
-	// Base is the folder of config/ that is rendered; empty: default.
+	// Base is the folder of config/ to render. Empty: default.
 	Base string
-	// Image is the reference of the operator's image; empty leaves the name that the manifests
-	// have.
+	// Image is the reference of the operator's image. Empty: the image of the manifests.
 	Image string
 	// Components are folders of config/components.
 	Components []string
 }
 
-// Render returns the YAML documents of config/ as a user would apply them, with a kubectl that is
-// built where it is not there yet.
+// Render returns the YAML documents of config/ as a user would apply them. It runs kubectl, and
+// builds it if needed.
 func Render(ctx context.Context, progress io.Writer, o Overlay) ([]byte, error) {
 	root, err := build.ModuleRoot()
 	if err != nil {
@@ -43,8 +42,8 @@ func Render(ctx context.Context, progress io.Writer, o Overlay) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	// An overlay may only name what it reaches by a relative path, so it lies in the repository,
-	// where git ignores it.
+	// An overlay may only use relative paths. So it lies in the repository, in a folder that git
+	// ignores.
 	if err := os.MkdirAll(filepath.Join(root, "dist"), 0o755); err != nil {
 		return nil, fmt.Errorf("making dist: %w", err)
 	}
@@ -70,8 +69,8 @@ func Render(ctx context.Context, progress io.Writer, o Overlay) ([]byte, error) 
 	return out.Bytes(), nil
 }
 
-// touch opens every file below a folder: go test looks again at what a test itself has opened, and
-// not at what kubectl has.
+// touch opens every file below a folder. Go test reruns a cached test if a file that the test
+// opened has changed; it does not see the files that kubectl opens.
 func touch(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -107,7 +106,7 @@ func (o Overlay) kustomization() map[string]any {
 	return k
 }
 
-// imageOverlay replaces the image that the manifests name.
+// imageOverlay returns the kustomize entry that replaces the image of the manifests.
 func imageOverlay(ref string) map[string]string {
 	image := map[string]string{"name": "countersign"}
 	name, digest, pinned := strings.Cut(ref, "@")

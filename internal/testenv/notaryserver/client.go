@@ -15,13 +15,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-const passphrase = "demo-passphrase" // of keys that are made on the spot and thrown away
+const passphrase = "demo-passphrase" // of keys that exist for one run only
 
-// Client is the real notary command with a trust directory of its own, as one publisher has it.
+// Client is the real notary command with its own trust directory, as a publisher uses it.
 type Client struct {
-	// Dir is the trust directory: private keys, and the metadata last seen.
+	// Dir is the trust directory. It holds private keys, and the metadata that the command read
+	// last.
 	Dir string
-	// Verbose, where set, is told each command line before it runs.
+	// Verbose, if set, is called with each command line before it runs.
 	Verbose func(command string)
 
 	notary *Server
@@ -46,8 +47,7 @@ func RunClient(t testing.TB, n *Server) *Client {
 	return c
 }
 
-// Run runs the notary command with the given arguments and returns its output; a failure carries
-// that too.
+// Run runs the notary command and returns its output. An error contains the output too.
 func (c *Client) Run(ctx context.Context, args ...string) (string, error) {
 	if c.Verbose != nil {
 		c.Verbose("notary " + strings.Join(args, " "))
@@ -72,7 +72,7 @@ func (c *Client) Run(ctx context.Context, args ...string) (string, error) {
 	}
 	process.Tie(cmd)
 	var out bytes.Buffer
-	cmd.Stdin = strings.NewReader("yes\n") // a root rotation asks
+	cmd.Stdin = strings.NewReader("yes\n") // a root rotation asks for confirmation
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("notary %s: %w\n%s", strings.Join(args, " "), err, out.Bytes())
@@ -85,44 +85,42 @@ func (c *Client) run(ctx context.Context, args ...string) error {
 	return err
 }
 
-// Init creates and publishes a repository. The first call makes the root key, which later ones
-// reuse.
+// Init creates and publishes a repository. The first call makes the root key; later calls reuse it.
 func (c *Client) Init(ctx context.Context, gun string) error {
 	return c.run(ctx, "init", "-p", gun)
 }
 
-// RotateSnapshotKey hands the snapshot key over to the server, as delegations need it.
+// RotateSnapshotKey makes the server hold the snapshot key. Delegations need that.
 func (c *Client) RotateSnapshotKey(ctx context.Context, gun string) error {
 	return c.run(ctx, "key", "rotate", gun, "snapshot", "-r")
 }
 
-// RotateTimestampKey makes the server take a new timestamp key.
+// RotateTimestampKey makes the server create a new timestamp key.
 func (c *Client) RotateTimestampKey(ctx context.Context, gun string) error {
 	return c.run(ctx, "key", "rotate", gun, "timestamp", "-r")
 }
 
-// RotateRoot replaces the root key by a new one, signed over by the old.
+// RotateRoot replaces the root key. The old key signs the new root too.
 func (c *Client) RotateRoot(ctx context.Context, gun string) error {
 	if err := c.run(ctx, "key", "rotate", gun, "root"); err != nil {
 		return err
 	}
-	return c.run(ctx, "list", gun) // the command keeps the new root only when it next reads
+	return c.run(ctx, "list", gun) // the command stores the new root only at its next read
 }
 
-// RotateTargetsKey replaces the targets key, which this client holds, and has targets signed anew.
+// RotateTargetsKey replaces the targets key, which this client holds, and signs targets again.
 func (c *Client) RotateTargetsKey(ctx context.Context, gun string) error {
 	return c.run(ctx, "key", "rotate", gun, "targets")
 }
 
-// RotateOwnSnapshotKey replaces the snapshot key by one that this client holds, which then signs
-// all snapshots.
+// RotateOwnSnapshotKey replaces the snapshot key with one that this client holds. The client signs
+// all snapshots from then on.
 func (c *Client) RotateOwnSnapshotKey(ctx context.Context, gun string) error {
 	return c.run(ctx, "key", "rotate", gun, "snapshot")
 }
 
-// AddDelegation lets keys sign for a delegation such as "targets/ci", for the tags that begin with
-// one of paths; with no paths given, for all of them. It does not import the private keys: see
-// ImportKey.
+// AddDelegation adds keys to a delegation such as "targets/ci". They may sign the tags that begin
+// with one of paths; without paths, all tags. It does not import the private keys: see ImportKey.
 func (c *Client) AddDelegation(ctx context.Context, gun, role string, keys []*SigningKey, paths ...string) error {
 	args := []string{"delegation", "add", "-p", gun, role}
 	for i, key := range keys {
@@ -141,7 +139,7 @@ func (c *Client) AddDelegation(ctx context.Context, gun, role string, keys []*Si
 	return c.run(ctx, args...)
 }
 
-// ImportKey puts the private key of a delegation into the trust directory, so that this client can
+// ImportKey stores the private key of a delegation in the trust directory, so that this client can
 // sign with it.
 func (c *Client) ImportKey(ctx context.Context, gun, role string, key *SigningKey) error {
 	file := filepath.Join(c.Dir, "import.key")
@@ -152,25 +150,25 @@ func (c *Client) ImportKey(ctx context.Context, gun, role string, key *SigningKe
 	return c.run(ctx, "key", "import", file, "--role", role, "-g", gun)
 }
 
-// RemoveDelegationKey takes one key out of a delegation, and publishes that. What it alone signed
-// there is then void.
+// RemoveDelegationKey removes one key from a delegation, and publishes that. Signatures of this key
+// alone then no longer count.
 func (c *Client) RemoveDelegationKey(ctx context.Context, gun, role string, key *SigningKey) error {
 	return c.run(ctx, "delegation", "remove", "-p", gun, role, key.KeyID)
 }
 
-// Witness signs anew, with a key that is in a delegation, what the delegation held before, and
-// publishes it.
+// Witness signs the content of delegations again, with keys that this client holds, and publishes
+// it.
 func (c *Client) Witness(ctx context.Context, gun string, roles ...string) error {
 	return c.run(ctx, append([]string{"witness", "-p", gun}, roles...)...)
 }
 
-// RemoveDelegation takes a delegation, and all that it signed, out of a repository.
+// RemoveDelegation removes a delegation with all its signatures from a repository, and publishes
+// that.
 func (c *Client) RemoveDelegation(ctx context.Context, gun, role string) error {
 	return c.run(ctx, "delegation", "remove", "-p", "-y", gun, role)
 }
 
-// AddHash signs a tag in the given roles, and publishes it. With no roles given it is signed in
-// targets alone.
+// AddHash signs a tag in the given roles, and publishes it. Without roles it signs in targets.
 func (c *Client) AddHash(ctx context.Context, gun, tag string, size int64, sha256hex string, roles ...string) error {
 	args := []string{"addhash", "-p", gun, tag, strconv.FormatInt(size, 10), "--sha256", sha256hex}
 	for _, role := range roles {
@@ -179,7 +177,7 @@ func (c *Client) AddHash(ctx context.Context, gun, tag string, size int64, sha25
 	return c.run(ctx, args...)
 }
 
-// Remove takes a tag out of the given roles, and publishes that.
+// Remove removes a tag from the given roles, and publishes that.
 func (c *Client) Remove(ctx context.Context, gun, tag string, roles ...string) error {
 	args := []string{"remove", "-p", gun, tag}
 	for _, role := range roles {
@@ -188,8 +186,8 @@ func (c *Client) Remove(ctx context.Context, gun, tag string, roles ...string) e
 	return c.run(ctx, args...)
 }
 
-// CreateRepository makes a repository whose snapshots the server signs, with one delegation
-// "targets/<role>" for each role and a fresh key for it, which this client holds.
+// CreateRepository makes a repository whose snapshots the server signs. For each role it adds a
+// delegation "targets/<role>" with a new key, which this client holds.
 func (c *Client) CreateRepository(ctx context.Context, gun string, roles ...string) (map[string]*SigningKey, error) {
 	if err := c.Init(ctx, gun); err != nil {
 		return nil, err
@@ -214,7 +212,7 @@ func (c *Client) CreateRepository(ctx context.Context, gun string, roles ...stri
 	return keys, nil
 }
 
-// Shell returns the lines, each begun with indent, that make a shell's "notary" this client.
+// Shell returns indented lines of shell script that define "notary" as this client.
 func (c *Client) Shell(indent string) string {
 	lines := []string{
 		fmt.Sprintf("alias notary='%s -s %s -d %s --tlscacert %s'", c.notary.binaries.Client, c.notary.URL, c.Dir,

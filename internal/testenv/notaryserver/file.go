@@ -6,7 +6,7 @@ import (
 )
 
 // File returns the Match of a fault for the metadata file of a role, such as "snapshot" or
-// "targets/qa", asked for by any name.
+// "targets/qa". It matches the latest file, and files by version and by hash.
 func File(role string) func(path string) bool {
 	return func(path string) bool {
 		_, name, ok := strings.Cut(path, "/_trust/tuf/")

@@ -11,18 +11,18 @@ import (
 	"path/filepath"
 )
 
-// RootPin is what a verifier can pin the root of a repository to.
+// RootPin holds the values that a verifier can pin the root of a repository to.
 type RootPin struct {
-	// KeyID is the canonical key ID, that of the bare public key, as "docker trust inspect" prints
-	// it.
+	// KeyID is the canonical key ID: the ID of the bare public key, as "docker trust inspect"
+	// prints it.
 	KeyID string
 	// PublicKeyPEM is the public key.
 	PublicKeyPEM []byte
-	// CertificatePEM is the certificate that the root metadata carries.
+	// CertificatePEM is the certificate in the root metadata.
 	CertificatePEM []byte
 }
 
-// rootMetadata is what is read of root.json.
+// rootMetadata holds the fields of root.json that this package reads.
 type rootMetadata struct {
 	Signed struct {
 		Keys map[string]struct {
@@ -47,8 +47,8 @@ func (c *Client) root(gun string) (root rootMetadata, err error) {
 	return root, nil
 }
 
-// TopKeys returns the canonical IDs of the one key each of targets, snapshot and timestamp, by
-// role, from the root metadata in the trust directory.
+// TopKeys returns the canonical key IDs of targets, snapshot and timestamp, by role. It reads the
+// root metadata in the trust directory, and fails if a role has more than one key.
 func (c *Client) TopKeys(gun string) (map[string]string, error) {
 	root, err := c.root(gun)
 	if err != nil {
@@ -60,12 +60,12 @@ func (c *Client) TopKeys(gun string) (map[string]string, error) {
 		if len(ids) != 1 {
 			return nil, fmt.Errorf("the root of %s has %d keys for %s, expected one", gun, len(ids), role)
 		}
-		keys[role] = ids[0] // these are bare keys, whose ID is the canonical one
+		keys[role] = ids[0] // the ID of a bare key is the canonical ID
 	}
 	return keys, nil
 }
 
-// Root returns the root key of a repository, from the root metadata in the trust directory.
+// Root returns the root key of a repository. It reads the root metadata in the trust directory.
 func (c *Client) Root(gun string) (RootPin, error) {
 	root, err := c.root(gun)
 	if err != nil {
@@ -87,7 +87,7 @@ func (c *Client) Root(gun string) (RootPin, error) {
 	}, nil
 }
 
-// canonicalKeyID hashes the canonical JSON that Notary makes of a bare public key.
+// canonicalKeyID returns the hash of the canonical JSON that Notary encodes a bare public key as.
 func canonicalKeyID(key publicKey) string {
 	text := fmt.Sprintf(`{"keytype":%q,"keyval":{"private":null,"public":%q}}`, key.kind,
 		base64.StdEncoding.EncodeToString(key.raw))

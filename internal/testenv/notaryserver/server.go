@@ -1,5 +1,5 @@
-// Package notaryserver runs a real Notary v1 server with its signer, a token service and the notary
-// command, and makes the keys that its users sign with.
+// Package notaryserver runs a real Notary v1 server, its signer and a token service. It also runs
+// the notary command, and makes keys for signers.
 package notaryserver
 
 import (
@@ -24,34 +24,34 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// publisher is the name of the files with the client certificate of publishers.
+// publisher is the base name of the files that hold the publishers' client certificate.
 const publisher = "publisher"
 
-// Options say how a Notary server is run. The zero value is a server that signs timestamps and
-// snapshots itself, with ed25519 keys, and lets everyone in.
+// Options are the options of a Notary server. The zero value is a server that requires no
+// credentials and signs timestamps and snapshots itself, with ed25519 keys.
 type Options struct {
-	// Signer runs the real signer beside the server, over mutual TLS; the server's keys are then
-	// ecdsa.
+	// Signer runs the real signer, which the server calls over mutual TLS. The keys of timestamps
+	// and snapshots are then ecdsa.
 	Signer bool
-	// Auth makes the server ask for a token of a token service, which runs in this process.
+	// Auth makes the server require a token. The token service runs in this process.
 	Auth *Auth
-	// ClientCertificates makes the server ask for a client certificate of its CA. Publishers show
+	// ClientCertificates makes the server require a client certificate of its CA. A Client sends
 	// one.
 	ClientCertificates bool
-	// Host is the IP address at which the server is reached, by Pods for example. Empty: loopback,
-	// as localhost.
+	// Host is the IP address of the server, for example one that Pods reach. Empty: loopback, as
+	// localhost.
 	Host string
 	// Dir holds configuration, logs and trust directories. Empty: a temporary folder that Stop
 	// removes.
 	Dir string
-	// Progress is told about builds. Nil: os.Stderr.
+	// Progress receives messages about builds. Nil: os.Stderr.
 	Progress io.Writer
 }
 
-// Server is a running Notary v1 server with memory storage: what was published lasts as long as the
-// process.
+// Server is a running Notary v1 server. It stores metadata in memory, so a restart loses everything
+// that was published.
 type Server struct {
-	// URL is the server's base URL, https, on a loopback port unless the options name a host.
+	// URL is the server's base URL: https, on a loopback port unless the options name a host.
 	URL string
 	// CA issued the server's certificate.
 	CA *tlstest.CA
@@ -63,15 +63,15 @@ type Server struct {
 	ownsDir    bool
 	binaries   build.NotaryBinaries
 	serverPort int
-	publisher  *tlstest.Certificate // shown where the server asks for one
+	publisher  *tlstest.Certificate // client certificate
 	server     *process.Process
 	signer     *process.Process
 	tokens     *tokenService
 	front      *forward.Forwarder
 }
 
-// Start builds the Notary binaries where needed, and runs a server on free loopback ports with
-// certificates made on the spot. It returns once the server reports itself healthy.
+// Start builds the Notary binaries if needed, and runs a server on free loopback ports with new
+// certificates. It returns when the server's health check succeeds.
 func Start(ctx context.Context, options Options) (_ *Server, err error) {
 	if options.Progress == nil {
 		options.Progress = os.Stderr
@@ -133,7 +133,7 @@ func Run(t testing.TB, options Options) *Server {
 	return n
 }
 
-// configure writes the server's configuration, and starts what it needs beside it.
+// configure writes the server's configuration, and starts the signer and the token service.
 func (n *Server) configure(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(n.dir, "ca.crt"), n.CA.PEM, 0o644); err != nil {
 		return err
@@ -248,17 +248,17 @@ func (n *Server) startServer(ctx context.Context) (err error) {
 	})
 }
 
-// Server is the server's process, to pause or to kill.
+// Server returns the server's process, so that a test can pause or kill it.
 func (n *Server) Server() *process.Process { return n.server }
 
-// Disconnect makes the server's address refuse connections, without a loss of what was published.
+// Disconnect makes the server's address refuse connections. The server keeps its metadata.
 func (n *Server) Disconnect() { n.front.Disconnect() }
 
-// Reconnect ends a Disconnect. The address is the same as before.
+// Reconnect ends a Disconnect. The address stays the same.
 func (n *Server) Reconnect() error { return n.front.Connect() }
 
-// Restart ends the server and starts another on the same address with the same certificate. What
-// was published is lost; so are the server's own keys, unless a signer holds them.
+// Restart ends the server and starts another with the same address and certificate. All metadata is
+// lost, and the server's own keys too, unless a signer holds them.
 func (n *Server) Restart(ctx context.Context) error {
 	if err := n.server.Stop(); err != nil {
 		return err

@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// On Linux all of 127.0.0.0/8 is loopback, so that an address beside the usual one needs no
-// network.
+// TestNotaryAtAnotherAddress uses 127.0.0.2: on Linux all of 127.0.0.0/8 is loopback.
 func TestNotaryAtAnotherAddress(t *testing.T) {
 	const host = "127.0.0.2"
 	n := Run(t, Options{Host: host})
@@ -14,6 +13,6 @@ func TestNotaryAtAnotherAddress(t *testing.T) {
 		t.Errorf("the URL is %s, want host %s", n.URL, host)
 	}
 	if err := RunClient(t, n).Init(t.Context(), gun); err != nil {
-		t.Errorf("a client does not get through: %v", err)
+		t.Errorf("a client cannot publish: %v", err)
 	}
 }

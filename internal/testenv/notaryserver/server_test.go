@@ -78,7 +78,7 @@ func TestNotary(t *testing.T) {
 				}
 			}
 			if got := keyType(t, n, "timestamp"); got != tt.timestampKeys {
-				t.Errorf("timestamp key is %s, want %s", got, tt.timestampKeys)
+				t.Errorf("got a timestamp key of type %s, want %s", got, tt.timestampKeys)
 			}
 			if err := c.Remove(ctx, gun, "v1", "targets/qa"); err != nil {
 				t.Fatal(err)
@@ -120,7 +120,7 @@ func TestNotaryRootRotation(t *testing.T) {
 	}
 	resp, _, err := get(ctx, n, "2.root.json", nil)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("second root: %v, %v", resp, err)
+		t.Errorf("got %v, %v for 2.root.json, want status 200", resp, err)
 	}
 }
 
@@ -137,7 +137,8 @@ func TestNotaryTokenAuth(t *testing.T) {
 	}
 	challenge := resp.Header.Get("WWW-Authenticate")
 	if resp.StatusCode != http.StatusUnauthorized || !strings.Contains(challenge, `scope="repository:`+gun+`:pull"`) {
-		t.Fatalf("without a token: %s, challenge %q", resp.Status, challenge)
+		t.Fatalf("without a token: got %s, challenge %q; want status 401 and the scope of %s", resp.Status, challenge,
+			gun)
 	}
 	issued := n.TokensIssued()
 	token, err := n.tokens.sign([]map[string]any{{"type": "repository", "name": gun, "actions": []string{"pull"}}})
@@ -146,10 +147,10 @@ func TestNotaryTokenAuth(t *testing.T) {
 	}
 	resp, _, err = get(ctx, n, "root.json", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) })
 	if err != nil || resp.StatusCode != http.StatusOK {
-		t.Errorf("with a token: %v, %v", resp, err)
+		t.Errorf("with a token: got %v, %v; want status 200", resp, err)
 	}
 	if issued == 0 {
-		t.Error("the notary command published without asking the token service")
+		t.Error("the notary command published, and the token service issued no token")
 	}
 }
 
@@ -169,13 +170,13 @@ func TestNotaryOutage(t *testing.T) {
 	}
 	n.Disconnect()
 	if _, err := status(); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("disconnected: %v, want a refused connection", err)
+		t.Errorf("disconnected: got %v, want a refused connection", err)
 	}
 	if err := n.Reconnect(); err != nil {
 		t.Fatal(err)
 	}
 	if code, err := status(); code != http.StatusOK {
-		t.Errorf("reconnected: %d, %v; want the repository as it was", code, err)
+		t.Errorf("reconnected: got status %d, %v; want the repository as before", code, err)
 	}
 
 	if err := n.Server().Pause(); err != nil {
@@ -184,20 +185,20 @@ func TestNotaryOutage(t *testing.T) {
 	short, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if _, _, err := get(short, n, "root.json", nil); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("paused: %v, want no answer", err)
+		t.Errorf("paused: got %v, want an exceeded deadline", err)
 	}
 	if err := n.Server().Resume(); err != nil {
 		t.Fatal(err)
 	}
 	if code, err := status(); code != http.StatusOK {
-		t.Errorf("resumed: %d, %v; want the repository as it was", code, err)
+		t.Errorf("resumed: got status %d, %v; want the repository as before", code, err)
 	}
 
 	if err := n.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if code, err := status(); code != http.StatusNotFound {
-		t.Errorf("restarted: %d, %v; want an empty server", code, err)
+		t.Errorf("restarted: got status %d, %v; want an empty server", code, err)
 	}
 }
 

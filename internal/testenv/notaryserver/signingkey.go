@@ -18,7 +18,7 @@ import (
 // KeyKind is the type of a signing key.
 type KeyKind string
 
-// The kinds of keys that Notary delegations use.
+// The kinds of keys in Notary delegations.
 const (
 	ECDSA256 KeyKind = "ecdsa-p256"
 	ECDSA384 KeyKind = "ecdsa-p384"
@@ -31,15 +31,15 @@ type SigningKey struct {
 	KeyID string
 	// PrivatePEM is the private key, PKCS #8.
 	PrivatePEM []byte
-	// PublicPEM is what is given to "notary delegation add": a self-signed certificate, or a bare
+	// PublicPEM is the argument of "notary delegation add": a self-signed certificate, or a bare
 	// public key.
 	PublicPEM []byte
 	// Signer is the private key.
 	Signer crypto.Signer
 }
 
-// NewSigningKey makes a key. With a common name given, its public half is a self-signed certificate
-// of that name, as Docker's tools make them; without one it is a bare public key.
+// NewSigningKey makes a key. With a common name, PublicPEM is a self-signed certificate of that
+// name, as Docker's tools make it; without one, a bare public key.
 func NewSigningKey(kind KeyKind, commonName string) (*SigningKey, error) {
 	var signer crypto.Signer
 	var err error
@@ -78,7 +78,7 @@ func NewSigningKey(kind KeyKind, commonName string) (*SigningKey, error) {
 	return key, nil
 }
 
-// A publicKey is a public key in the encodings that Notary uses: raw is what a key ID is made of.
+// A publicKey is a public key in Notary's encodings. The key ID is a hash over raw.
 type publicKey struct {
 	kind     string
 	der, raw []byte

@@ -26,18 +26,17 @@ const (
 	tokenAudience = "notary"
 )
 
-// Auth says who may use a Notary server.
+// Auth are the credentials of a Notary server, and what needs none.
 type Auth struct {
-	// Username and Password may publish and read.
+	// Username and Password allow to publish and read.
 	Username, Password string
-	// AnonymousPull lets everyone read.
+	// AnonymousPull allows to read without credentials.
 	AnonymousPull bool
-	// Lifetime of a token. Zero: five minutes.
+	// Lifetime is the lifetime of a token. Zero: five minutes.
 	Lifetime time.Duration
 }
 
-// A tokenService issues the tokens that the registry token flow asks for, to those who have the
-// password.
+// A tokenService issues the tokens of the registry token flow, to clients that send the password.
 type tokenService struct {
 	auth   Auth
 	host   string
@@ -86,7 +85,7 @@ func (s *tokenService) token(w http.ResponseWriter, r *http.Request) {
 	}
 	var access []map[string]any
 	for _, scope := range r.URL.Query()["scope"] {
-		// The name may hold a port, and so a colon.
+		// The name may contain a port, and so a colon.
 		kind, rest, _ := strings.Cut(scope, ":")
 		last := strings.LastIndex(rest, ":")
 		if last < 0 {
@@ -115,7 +114,7 @@ func (s *tokenService) lifetime() time.Duration {
 	return 5 * time.Minute
 }
 
-// sign makes an ES256 JSON web token (RFC 7515) that carries its certificate.
+// sign makes an ES256 JSON web token (RFC 7515) with the signer's certificate in its header.
 func (s *tokenService) sign(access []map[string]any) (string, error) {
 	now := time.Now()
 	header, err := json.Marshal(map[string]any{
@@ -149,11 +148,11 @@ func (s *tokenService) sign(access []map[string]any) (string, error) {
 	return signed + "." + encode(sig), nil
 }
 
-// SetTokenFaults replaces what goes wrong at the token service; of faults that spoil an answer it
-// knows none.
+// SetTokenFaults replaces the faults of the token service. It ignores the fields Old, Cut, Truncate
+// and Corrupt.
 func (n *Server) SetTokenFaults(faults ...faultproxy.Fault) { n.tokens.rules.Set(faults) }
 
-// TokensIssued counts the tokens that the token service has issued.
+// TokensIssued returns the number of tokens that the token service has issued.
 func (n *Server) TokensIssued() int64 {
 	if n.tokens == nil {
 		return 0

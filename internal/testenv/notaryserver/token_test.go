@@ -12,7 +12,7 @@ func TestTokenServiceFaults(t *testing.T) {
 	c := RunClient(t, n)
 	n.SetTokenFaults(faultproxy.Fault{Status: http.StatusServiceUnavailable})
 	if err := c.Init(t.Context(), gun); err == nil {
-		t.Error("published without a token")
+		t.Error("init succeeded without a token, want an error")
 	}
 	n.SetTokenFaults()
 	if err := RunClient(t, n).Init(t.Context(), gun); err != nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/forward"
 )
 
-// Balancer stands in front of several managers as a Service does: one URL for the API server, and
-// connections to each of them in turn that is ready. A connection that is there stays, whatever
-// becomes of the manager's readiness.
+// Balancer is a load balancer in front of several managers, like a Service: the API server uses one
+// URL, and connections go to the ready managers round-robin. An open connection stays open when its
+// manager stops being ready.
 type Balancer struct {
 	// URL is for --webhook-url.
 	URL   string
@@ -27,13 +27,13 @@ type Balancer struct {
 }
 
 const (
-	// probeInterval is what the kubelet's probe and the endpoints take together, which is seconds
-	// in a cluster.
+	// probeInterval stands for the time until a change of readiness reaches the endpoints of a
+	// Service. In a cluster that takes seconds.
 	probeInterval = 200 * time.Millisecond
 	probeTimeout  = 2 * time.Second
 )
 
-// RunBalancer runs a balancer without managers until the test ends.
+// RunBalancer runs a balancer until the test ends. It starts without managers.
 func RunBalancer(t testing.TB) *Balancer {
 	t.Helper()
 	front, err := forward.To()
@@ -49,8 +49,8 @@ func RunBalancer(t testing.TB) *Balancer {
 	return b
 }
 
-// Add puts a manager behind the balancer, which asks it while it is ready. One that is ready now
-// has its turn when Add returns.
+// Add adds a manager, and probes its readiness until it ends. If the manager is ready now, the
+// balancer uses it when Add returns.
 func (b *Balancer) Add(m *Manager) {
 	host := strings.TrimPrefix(m.WebhookURL, "https://")
 	b.probe(m, host)
@@ -65,22 +65,22 @@ func (b *Balancer) Add(m *Manager) {
 				b.probe(m, host)
 			}
 		}
-		b.take(host, false)
+		b.set(host, false)
 	})
 }
 
-// probe asks one manager whether it is ready. One that does not answer in time stays what it was,
-// as the kubelet wants two failures.
+// probe probes the readiness of one manager. A probe without a response in time changes nothing: a
+// kubelet requires several failures too.
 func (b *Balancer) probe(m *Manager, host string) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	if err := m.Ready(ctx); ctx.Err() == nil {
-		b.take(host, err == nil)
+		b.set(host, err == nil)
 	}
 }
 
-// take puts a server among those that have their turn, or takes it out.
-func (b *Balancer) take(host string, ready bool) {
+// set adds a server to the rotation, or removes it.
+func (b *Balancer) set(host string, ready bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if slices.Contains(b.ready, host) != ready {

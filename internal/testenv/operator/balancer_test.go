@@ -15,10 +15,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// TestBalancer wants a manager to have its turn when Add returns, to lose it when it says that it
-// is not ready, and to keep it when it says nothing.
+// TestBalancer checks that the balancer uses a manager when Add returns, stops when the manager
+// reports that it is not ready, and continues when a probe gets no response.
 func TestBalancer(t *testing.T) {
-	const ready, hangs, leaves = 0, 1, 2
+	const ready, hangs, notReady = 0, 1, 2
 	var state atomic.Int32
 	hung := make(chan struct{}, 100)
 	health := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -26,7 +26,7 @@ func TestBalancer(t *testing.T) {
 		case hangs:
 			hung <- struct{}{}
 			<-r.Context().Done()
-		case leaves:
+		case notReady:
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 	}))
@@ -47,55 +47,55 @@ func TestBalancer(t *testing.T) {
 		}
 	}()
 	b := RunBalancer(t)
-	passes := func() error {
+	connects := func() error {
 		conn, err := net.DialTimeout("tcp", strings.TrimPrefix(b.URL, "https://"), time.Minute)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
 		if text, err := io.ReadAll(conn); string(text) != "here" {
-			return errors.Join(err, errors.New("there is nobody behind it"))
+			return errors.Join(err, errors.New("no manager behind it"))
 		}
 		return nil
 	}
-	if passes() == nil {
-		t.Error("a balancer without managers leads somewhere")
+	if connects() == nil {
+		t.Error("got a connection through a balancer without managers")
 	}
-	stands, err := process.Start("sleep", t.TempDir(), nil, "/bin/sleep", "600") // in for a manager
+	standIn, err := process.Start("sleep", t.TempDir(), nil, "/bin/sleep", "600") // in place of a manager
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stands.Kill() }()
+	defer func() { _ = standIn.Kill() }()
 	m := &Manager{
-		Process:    stands,
+		Process:    standIn,
 		WebhookURL: "https://" + listener.Addr().String(), health: strings.TrimPrefix(health.URL, "http://"),
 	}
 	b.Add(m)
-	if err := passes(); err != nil {
-		t.Errorf("when Add has returned: %v", err)
+	if err := connects(); err != nil {
+		t.Errorf("got %v after Add, want a connection", err)
 	}
 	state.Store(hangs)
 	<-hung
-	<-hung // the one before is over
-	if err := passes(); err != nil {
-		t.Errorf("after a probe without an answer: %v", err)
+	<-hung // the first probe is over
+	if err := connects(); err != nil {
+		t.Errorf("got %v after a probe without a response, want a connection", err)
 	}
-	for state.Store(leaves); len(hung) > 0; <-hung {
+	for state.Store(notReady); len(hung) > 0; <-hung {
 	}
-	poll.Await(t, "a manager that is not ready to lose its turn", func() error {
-		if passes() == nil {
-			return errors.New("it is asked still")
+	poll.Await(t, "the balancer to stop using a manager that is not ready", func() error {
+		if connects() == nil {
+			return errors.New("it still uses the manager")
 		}
 		return nil
 	})
 	state.Store(ready)
-	poll.Await(t, "a manager that is ready again to have its turn", passes)
+	poll.Await(t, "the balancer to use a manager that is ready again", connects)
 	if err := m.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	poll.Await(t, "a manager that has ended to lose its turn", func() error {
-		if passes() == nil {
-			return errors.New("it is asked still")
+	poll.Await(t, "the balancer to stop using a manager that has ended", func() error {
+		if connects() == nil {
+			return errors.New("it still uses the manager")
 		}
 		return nil
 	})

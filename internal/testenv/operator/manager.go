@@ -1,5 +1,5 @@
-// Package operator runs the manager of this repository beside a control plane, with the rights of
-// config/rbac, and several of them behind one address.
+// Package operator runs the manager of this repository outside of a control plane, with the rights
+// of config/rbac. It can run several managers behind one address.
 package operator
 
 import (
@@ -26,37 +26,38 @@ import (
 // Namespace is the operator's namespace in tests and in the demo.
 const Namespace = "countersign-system"
 
-// Options say how the manager is run.
+// Options are the options of a manager.
 type Options struct {
-	// Binary is what Build returned.
+	// Binary is the path that Build returned.
 	Binary string
-	// Dir is where its log goes.
+	// Dir is the folder of its log.
 	Dir string
 	// Args are further flags.
 	Args []string
-	// MayMissRights says that it is no failure that the manager missed a right: the test takes
-	// rights away, or restarts the API server, which knows of none at first.
+	// MayMissRights allows that the API server denies the manager a request for lack of a right. It
+	// is for a test that removes rights, or restarts the API server, which has loaded no rights at
+	// first.
 	MayMissRights bool
-	// APIServer is the URL at which it reaches the API server; empty: the API server's own.
+	// APIServer is the URL of the API server for the manager. Empty: the API server's own URL.
 	APIServer string
 }
 
-// Manager is the operator, running outside of the cluster; the API server reaches its webhook on
+// Manager is the operator, which runs outside of the cluster. The API server calls its webhook on
 // loopback.
 type Manager struct {
 	*process.Process
-	// WebhookURL is where it serves admission.
+	// WebhookURL is the URL of its webhook server.
 	WebhookURL string
-	// MetricsURL is where it serves metrics.
+	// MetricsURL is the URL of its metrics.
 	MetricsURL string
 	// Binary is the path of its program.
 	Binary string
 	health string
 }
 
-// Build builds the manager of this repository into dir, with the race detector if asked to,
-// and returns its path. The user's cache folder keeps the program, one for each checkout: the go
-// command links again for every new path, and for the same path only when a source has changed.
+// Build builds the manager of this repository into dir, optionally with the race detector, and
+// returns its path. The user's cache folder keeps one program for each checkout: the go command
+// links again for every new output path, but for the same path only if a source has changed.
 func Build(ctx context.Context, dir string, race bool) (string, error) {
 	root, err := build.ModuleRoot()
 	if err != nil {
@@ -84,11 +85,12 @@ func Build(ctx context.Context, dir string, race bool) (string, error) {
 		return "", fmt.Errorf("building the manager: %w", err)
 	}
 	path := filepath.Join(dir, "countersign")
-	return path, place(kept, path)
+	return path, linkOrCopy(kept, path)
 }
 
-// place links or copies a program to another path. A later build of the program does not change it.
-func place(program, path string) error {
+// linkOrCopy links or copies a program to another path. A later build does not change the program
+// at that path.
+func linkOrCopy(program, path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("replacing a program: %w", err)
 	}
@@ -102,8 +104,8 @@ func place(program, path string) error {
 	return os.WriteFile(path, text, 0o755)
 }
 
-// Start starts the manager as the operator's ServiceAccount, and returns once it is ready and the
-// API server asks it.
+// Start starts the manager as the operator's ServiceAccount. It returns when the manager is ready
+// and both webhook configurations exist.
 func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager, error) {
 	config, err := kubeconfig(ctx, k, options.APIServer, options.Dir)
 	if err != nil {
@@ -132,12 +134,12 @@ func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager
 		"--webhook-port", fmt.Sprint(webhook), "--webhook-url", m.WebhookURL,
 		"--health-probe-bind-address", m.health, "--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics),
 		"--metrics-secure=false",
-		"--shutdown-delay=0", // nobody asks another replica, unless further flags say so
+		"--shutdown-delay=0", // no load balancer has to notice the end, unless Args say so
 	}, options.Args...)...)
 	if err != nil {
 		return nil, err
 	}
-	err = m.Await(ctx, func(ctx context.Context) error { return errors.Join(m.Ready(ctx), asked(ctx, k)) })
+	err = m.Await(ctx, func(ctx context.Context) error { return errors.Join(m.Ready(ctx), configured(ctx, k)) })
 	if err != nil {
 		_ = m.Stop()
 		return nil, err
@@ -145,8 +147,8 @@ func Start(ctx context.Context, k *kubeserver.Server, options Options) (*Manager
 	return m, nil
 }
 
-// asked returns nil once both webhook configurations are there.
-func asked(ctx context.Context, k *kubeserver.Server) error {
+// configured returns nil if both webhook configurations exist.
+func configured(ctx context.Context, k *kubeserver.Server) error {
 	c, err := client.New(k.Config, client.Options{})
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
@@ -158,7 +160,7 @@ func asked(ctx context.Context, k *kubeserver.Server) error {
 	)
 }
 
-// Ready asks the manager whether it can decide.
+// Ready returns nil if the manager's readiness probe succeeds.
 func (m *Manager) Ready(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.health+"/readyz", nil)
 	if err != nil {
@@ -181,8 +183,8 @@ func Run(t testing.TB, k *kubeserver.Server, args ...string) *Manager {
 	return RunWith(t, k, Options{Args: args})
 }
 
-// RunWith runs a manager until the test ends, and builds it with the race detector where the
-// options do not say where it is. They need not name a folder.
+// RunWith runs a manager until the test ends. If the options name no binary, it builds one with the
+// race detector. It sets Dir itself.
 func RunWith(t testing.TB, k *kubeserver.Server, options Options) *Manager {
 	t.Helper()
 	options.Dir = t.TempDir()
@@ -202,9 +204,9 @@ func RunWith(t testing.TB, k *kubeserver.Server, options Options) *Manager {
 			t.Errorf("stopping the manager: %v", err)
 		}
 		if log, err := os.ReadFile(m.Log()); err != nil || bytes.Contains(log, []byte("DATA RACE")) {
-			t.Errorf("a data race in the manager, or no log to tell (%v):\n%s", err, log)
+			t.Errorf("a data race in the manager, or its log cannot be read (%v):\n%s", err, log)
 		} else if missed := rightMissed(log); missed != "" && !options.MayMissRights {
-			t.Errorf("the rights of config/rbac do not suffice: %s", missed)
+			t.Errorf("config/rbac lacks a right: %s", missed)
 		}
 		if t.Failed() {
 			t.Log(m.Tail())
@@ -213,8 +215,8 @@ func RunWith(t testing.TB, k *kubeserver.Server, options Options) *Manager {
 	return m
 }
 
-// rightMissed returns the first line of a log that tells of a request that the API server has
-// refused for lack of a right.
+// rightMissed returns the first log line about a request that the API server denied for lack of a
+// right.
 func rightMissed(log []byte) string {
 	for line := range bytes.Lines(log) {
 		if bytes.Contains(line, []byte("is forbidden: User")) {

@@ -31,9 +31,9 @@ import (
 // managerAccount is the ServiceAccount of config/rbac.
 const managerAccount = "countersign-manager"
 
-// kubeconfig makes the operator's namespace and everything in config/rbac where it is missing, and
-// writes a kubeconfig into a folder with a token of the operator's ServiceAccount: the manager gets
-// the rights that it is installed with, and no others.
+// kubeconfig creates the operator's namespace and the objects of config/rbac if they are missing.
+// Then it writes a kubeconfig with a token of the operator's ServiceAccount into a folder. So the
+// manager has the rights of an installation, and no others.
 func kubeconfig(ctx context.Context, k *kubeserver.Server, server, dir string) (string, error) {
 	c, err := client.New(k.Config, client.Options{})
 	if err != nil {
@@ -41,7 +41,7 @@ func kubeconfig(ctx context.Context, k *kubeserver.Server, server, dir string) (
 	}
 	err = c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: Namespace}})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return "", fmt.Errorf("making namespace %s: %w", Namespace, err)
+		return "", fmt.Errorf("creating namespace %s: %w", Namespace, err)
 	}
 	if err := applyRBAC(ctx, c); err != nil {
 		return "", err
@@ -70,8 +70,8 @@ func kubeconfig(ctx context.Context, k *kubeserver.Server, server, dir string) (
 	return path, nil
 }
 
-// awaitRights returns when the API server has taken up the operator's rights, cluster-wide and in
-// its namespace.
+// awaitRights waits until the API server has loaded the operator's rights, cluster-wide and in its
+// namespace.
 func awaitRights(ctx context.Context, c client.Client) error {
 	return wait.PollUntilContextTimeout(ctx, poll.Interval, process.StartTimeout, true,
 		func(ctx context.Context) (bool, error) {
@@ -83,7 +83,7 @@ func awaitRights(ctx context.Context, c client.Client) error {
 					User: "system:serviceaccount:" + Namespace + ":" + managerAccount, ResourceAttributes: &a,
 				}}
 				if err := c.Create(ctx, review); err != nil || !review.Status.Allowed {
-					return false, nil //nolint:nilerr // asked again
+					return false, nil //nolint:nilerr // the poll retries
 				}
 			}
 			return true, nil

@@ -1,4 +1,4 @@
-// Package previous builds the release before this one, which upgrades are tested from.
+// Package previous builds the previous release. Upgrade tests start from it.
 package previous
 
 import (
@@ -17,28 +17,27 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// The release before this one, which upgrades are tested from: its version, and the commit that is
-// tagged with it. docs/release.md says when they change. The changelog and this place are held to
-// each other by a test.
+// The version of the previous release, and the commit of its tag. docs/release.md says when they
+// change. A test compares them with the changelog.
 const (
 	Version = "0.1.0"
 	Commit  = "a605c54c87bf10ba24fe7c5bf3949e5f83abfa22"
 )
 
-// Image is the image that the manifests and the chart of the previous release name.
+// Image is the operator's image in the manifests and the chart of the previous release.
 const Image = "registry.example.com/countersign/countersign:v" + Version
 
-// Release is the previous release, built by its own targets from its own sources.
+// Release is the previous release, built from its own sources by its own make targets.
 type Release struct {
-	// Source is a clone whose HEAD is the commit.
+	// Source is a clone whose HEAD is Commit.
 	Source string
-	// Manager is the program, Manifests the installation for kubectl, and Chart the archive for
-	// Helm.
+	// Manager is the path of the program, Manifests of the installation for kubectl, and Chart of
+	// the archive for Helm.
 	Manager, Manifests, Chart string
 }
 
-// Build builds the previous release where the cache does not hold it, and says on progress what it
-// is at. The user's cache folder keeps it under the commit's name, so that it is built once.
+// Build builds the previous release if the cache does not hold it, and reports on progress. The
+// user's cache folder keeps it under the commit's name, so Build builds it once.
 func Build(ctx context.Context, progress io.Writer) (*Release, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -71,7 +70,7 @@ func Build(ctx context.Context, progress io.Writer) (*Release, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.RemoveAll(dir); err != nil { // what an interrupted build has left
+	if err := os.RemoveAll(dir); err != nil { // files of an interrupted build
 		return nil, fmt.Errorf("removing an unfinished build: %w", err)
 	}
 	if err := cloneCommit(ctx, root, dir, Commit); err != nil {
@@ -88,7 +87,7 @@ func Build(ctx context.Context, progress io.Writer) (*Release, error) {
 	}
 	for _, path := range []string{p.Manager, p.Manifests, p.Chart} {
 		if _, err := os.Stat(path); err != nil {
-			return nil, fmt.Errorf("what release %s makes: %w", Version, err)
+			return nil, fmt.Errorf("finding what release %s has built: %w", Version, err)
 		}
 	}
 	return p, os.WriteFile(p.mark(), nil, 0o600)
@@ -104,7 +103,7 @@ func Run(t testing.TB) *Release {
 	return p
 }
 
-// mark is a file that is there once all of the release is.
+// mark is the path of a file that Build writes when the release is complete.
 func (p *Release) mark() string { return filepath.Join(p.Source, "dist", ".built") }
 
 func (p *Release) built() bool {
@@ -112,16 +111,16 @@ func (p *Release) built() bool {
 	return err == nil
 }
 
-// cloneCommit makes a clone of a repository in a new folder, with one commit checked out and what
-// came before it. It reads the objects itself instead of having git clone do so: that refuses a
-// repository of another user, which it may be where tests run as root.
+// cloneCommit clones a repository into a new folder, with the history of one commit, and checks the
+// commit out. It does not use "git clone": that refuses a repository of another user, for example
+// if tests run as root.
 func cloneCommit(ctx context.Context, root, dir, commit string) error {
 	from := []string{"-c", "safe.directory=" + root, "-C", root}
 	if out, err := gitCommand(ctx, nil, append(from, "rev-parse", "--is-shallow-repository")...); err != nil {
 		return fmt.Errorf("commit %s is needed, and %s is no clone with a history: %w", commit, root, err)
 	} else if strings.TrimSpace(out) == "true" {
 		return fmt.Errorf(
-			"commit %s is needed with what came before it, and %s is a shallow clone; run: git fetch --unshallow",
+			"commit %s is needed with its history, and %s is a shallow clone; run: git fetch --unshallow",
 			commit, root)
 	}
 	if _, err := gitCommand(ctx, nil, append(from, "cat-file", "-e", commit+"^{commit}")...); err != nil {
@@ -168,8 +167,8 @@ func gitCommand(ctx context.Context, stdin io.Reader, args ...string) (string, e
 	return out.String(), nil
 }
 
-// cleanEnviron is the environment without what a make or a git that runs this has put there: that
-// is about another folder.
+// cleanEnviron returns the environment without variables of make and git. If make or git runs this
+// program, its variables are about another folder.
 func cleanEnviron() []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")

@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
-// releases returns the versions of a changelog, the newest first, and whether it tells of changes
-// since.
+// releases returns the versions in a changelog, the newest first, and whether it lists unreleased
+// changes.
 func releases(t *testing.T, root string) (versions []string, unreleased bool) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md"))
@@ -26,8 +26,8 @@ func releases(t *testing.T, root string) (versions []string, unreleased bool) {
 	return versions, strings.TrimSpace(since) != ""
 }
 
-// The previous release is the newest of the changelog; in the commit that cuts a release, the one
-// before that.
+// TestPreviousIsTheChangelogs checks that Version is the newest release in the changelog. In the
+// commit that cuts a release it is the second newest.
 func TestPreviousIsTheChangelogs(t *testing.T) {
 	root, err := build.ModuleRoot()
 	if err != nil {
@@ -36,27 +36,28 @@ func TestPreviousIsTheChangelogs(t *testing.T) {
 	versions, unreleased := releases(t, root)
 	switch {
 	case len(versions) == 0:
-		t.Fatal("no release is in the changelog")
+		t.Fatal("the changelog lists no release")
 	case versions[0] == Version:
 	case len(versions) > 1 && versions[1] == Version && !unreleased:
 	default:
 		t.Errorf(
-			"upgrades are tested from %s, and the changelog tells of %v (changes since: %t); name the newest in "+
+			"got version %s, want the newest of the changelog's %v (unreleased changes: %t); set it in "+
 				"internal/testenv/previous/previous.go",
 			Version, versions, unreleased)
 	}
 }
 
-// The commit is the one that cut the release, and what was built of it says so.
+// TestPreviousIsThatRelease checks that Commit cut the release Version, and that the built files
+// name it.
 func TestPreviousIsThatRelease(t *testing.T) {
 	p := Run(t)
 	if versions, unreleased := releases(t, p.Source); len(versions) == 0 || versions[0] != Version || unreleased {
-		t.Errorf("the changelog of commit %s tells of %v (changes since: %t), want %s as the newest", Commit, versions,
-			unreleased, Version)
+		t.Errorf("the changelog of commit %s lists %v (unreleased changes: %t), want %s as the newest", Commit,
+			versions, unreleased, Version)
 	}
 	out, err := gitCommand(t.Context(), nil, "-C", p.Source, "status", "--porcelain", "--branch")
 	if err != nil || strings.TrimSpace(out) != "## HEAD (no branch)" {
-		t.Errorf("its clone is not as it was committed: %q, %v", out, err)
+		t.Errorf("got git status %q (%v), want a clean clone with a detached HEAD", out, err)
 	}
 	manifests, err := os.ReadFile(p.Manifests)
 	if err != nil || !strings.Contains(string(manifests), Image) {
@@ -64,7 +65,8 @@ func TestPreviousIsThatRelease(t *testing.T) {
 	}
 }
 
-// A clone that lacks the commit says how to get it, and nothing is left that looks like a release.
+// TestCloneWithoutTheCommit checks that the error says how to fetch a commit that is missing, and
+// that cloneCommit leaves no folder behind.
 func TestCloneWithoutTheCommit(t *testing.T) {
 	root, err := build.ModuleRoot()
 	if err != nil {
@@ -84,10 +86,10 @@ func TestCloneWithoutTheCommit(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "release")
 			err := cloneCommit(t.Context(), c.from, dir, c.commit)
 			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("got %v, want %q", err, c.want)
+				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
 			if _, err := os.Stat(dir); !os.IsNotExist(err) {
-				t.Errorf("it left %s (%v)", dir, err)
+				t.Errorf("got %v for %s, want no such folder", err, dir)
 			}
 		})
 	}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFreePortIsFreeOnAllAddresses wants a port on which a server can listen on all addresses. So
-// nobody else may have it, or get it, on any of them.
+// TestFreePortIsFreeOnAllAddresses checks that a server can listen on the port on all addresses,
+// and that no other socket can bind it on any of them.
 func TestFreePortIsFreeOnAllAddresses(t *testing.T) {
 	port, err := FreePort()
 	if err != nil {
@@ -23,14 +23,14 @@ func TestFreePortIsFreeOnAllAddresses(t *testing.T) {
 		}
 		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: other, Port: port})
 		if unix.Close(fd); !errors.Is(err, unix.EADDRINUSE) {
-			t.Errorf("another socket is bound to the port at %v: %v", other, err)
+			t.Errorf("binding another socket to the port at %v: got %v, want address in use", other, err)
 		}
 	}
 	for _, host := range []string{"", "127.0.0.1"} {
-		for range 2 { // a server starts again on its port
+		for range 2 { // a server restarts on its port
 			l, err := net.Listen("tcp", net.JoinHostPort(host, fmt.Sprint(port)))
 			if err != nil {
-				t.Fatalf("the server that the port is for cannot listen at %q: %v", host, err)
+				t.Fatalf("the server cannot listen on the port at %q: %v", host, err)
 			}
 			l.Close()
 		}

@@ -1,7 +1,6 @@
-// Package process runs the servers of tests and the demo as processes that end with whoever started
-// them: by Stop or Kill, which go by the process's own id, and on Linux by the kernel when the
-// parent dies, so that a test that panics leaves nothing behind. It also finds the ports that they
-// listen on.
+// Package process runs the servers of tests and the demo as child processes. Stop and Kill end them
+// by process id. On Linux the kernel also ends them when the parent dies, so a test that panics
+// leaves no process behind. The package also finds free ports for servers.
 package process
 
 import (
@@ -22,26 +21,27 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// StartTimeout is how long a server may take until it is ready: a control plane on two busy cores
-// does.
+// StartTimeout bounds the time until a server is ready. A control plane on two busy cores can need
+// most of it.
 const StartTimeout = 90 * time.Second
 
 const (
-	stopTimeout = 20 * time.Second // then the process is killed
+	stopTimeout = 20 * time.Second // Stop kills the process after this time
 	logTail     = 4 << 10
 )
 
-// Process is a server that runs beside the test or the demo, in a process group of its own so that
-// a Ctrl-C in the terminal reaches only the parent, which then stops its servers in order.
+// Process is a server of a test or the demo. It has its own process group: Ctrl-C in the terminal
+// interrupts only the parent, which then stops its servers in order.
 type Process struct {
 	name string
 	cmd  *exec.Cmd
 	log  string
 	done chan struct{} // closed when the process has ended
-	err  error         // how it ended; read after done
+	err  error         // of Wait; read after done is closed
 }
 
-// Start starts an executable whose output goes to <dir>/<name>.log. An env of nil is the parent's.
+// Start starts an executable in dir, and writes its output to <dir>/<name>.log. A nil env means the
+// parent's environment.
 func Start(name, dir string, env []string, path string, args ...string) (*Process, error) {
 	p := &Process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -63,14 +63,13 @@ func Start(name, dir string, env []string, path string, args ...string) (*Proces
 	return p, nil
 }
 
-// Log is the file that the output of the process goes to.
+// Log returns the path of the file with the output of the process.
 func (p *Process) Log() string { return p.log }
 
-// PID is the id of the process.
+// PID returns the id of the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Memory returns what the process holds in memory, and the most that it held, in MiB. It needs
-// Linux.
+// Memory returns the resident memory of the process, and its peak, in MiB. It needs Linux.
 func (p *Process) Memory() (resident, peak float64, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
@@ -91,13 +90,13 @@ func (p *Process) Memory() (resident, peak float64, err error) {
 	return resident, peak, nil
 }
 
-// Stop asks the process to end, and kills it where it does not within 20 seconds. It may be called
-// more than once, and on nil.
+// Stop sends SIGTERM, and kills the process if it does not end within 20 seconds. A test may call
+// it more than once, and on nil.
 func (p *Process) Stop() error {
 	if p == nil {
 		return nil
 	}
-	_ = p.cmd.Process.Signal(syscall.SIGCONT) // a paused process would not see the next one
+	_ = p.cmd.Process.Signal(syscall.SIGCONT) // a paused process does not handle SIGTERM
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
@@ -107,7 +106,7 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Kill ends the process at once, as a crash would.
+// Kill ends the process at once with SIGKILL, like a crash.
 func (p *Process) Kill() error {
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("killing %s: %w", p.name, err)
@@ -126,8 +125,8 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Pause suspends the process: its connections stay open and nothing answers from when Pause returns
-// until Resume.
+// Pause suspends the process until Resume. Its connections stay open, and when Pause has returned
+// the process responds to nothing.
 func (p *Process) Pause() error {
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("pausing %s: %w", p.name, err)
@@ -138,7 +137,7 @@ func (p *Process) Pause() error {
 	return nil
 }
 
-// Resume lets a paused process go on.
+// Resume resumes a paused process.
 func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Tail returns the end of the log.
@@ -150,8 +149,8 @@ func (p *Process) Tail() string {
 	return fmt.Sprintf("--- end of %s ---\n%s", p.log, bytes.TrimSpace(text[max(0, len(text)-logTail):]))
 }
 
-// Await polls until ready returns nil. It gives up after 90 seconds, with the context, or when the
-// process ends, and then shows the end of its log.
+// Await polls until ready returns nil. It fails after StartTimeout, when the context is done, or
+// when the process ends. The error contains the end of the log.
 func (p *Process) Await(ctx context.Context, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, StartTimeout)
 	defer cancel()
@@ -171,9 +170,9 @@ func (p *Process) Await(ctx context.Context, ready func(context.Context) error) 
 	}
 }
 
-// FreePort returns a port that nothing listens on. On Linux that holds for every address, and
-// nobody else is given it while this process lives, however often the server that it is for starts
-// and ends.
+// FreePort returns a port on which no process listens. On Linux it is free on every address, and
+// stays reserved while this process lives: the kernel gives it to no other process, also while the
+// server restarts.
 func FreePort() (int, error) {
 	port, err := reservePort()
 	if err != nil {
@@ -182,7 +181,7 @@ func FreePort() (int, error) {
 	return port, nil
 }
 
-// Healthy reports whether a GET is answered by 200.
+// Healthy returns nil if a GET request gets status 200.
 func Healthy(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -195,7 +194,7 @@ func Healthy(ctx context.Context, client *http.Client, url string) error {
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s: %s", url, resp.Status, body)
+		return fmt.Errorf("%s returns %s: %s", url, resp.Status, body)
 	}
 	return nil
 }

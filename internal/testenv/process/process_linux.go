@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Tie puts a process into a group of its own and lets the kernel end it with its parent.
+// Tie gives a process its own process group, and makes the kernel kill it when its parent dies.
 func Tie(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// awaitPause returns when a child that was told to stop has, with all its threads, or has ended. A
-// signal is only sent when kill returns: until each thread has seen it, the process goes on
-// answering.
+// awaitPause waits until all threads of a child that got SIGSTOP have stopped, or the child has
+// ended. The kill system call only sends the signal. Until each thread has handled it, the process
+// can still respond.
 func awaitPause(pid int) error {
 	for {
-		// WNOWAIT leaves the end of the process to whoever waits for that.
+		// WNOWAIT does not reap the process: Start waits for its end.
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WEXITED|unix.WNOWAIT, nil)
 		if !errors.Is(err, unix.EINTR) {
 			return err
@@ -27,17 +27,16 @@ func awaitPause(pid int) error {
 	}
 }
 
-// reservePort binds a socket to a port that the kernel chooses, and leaves it open and not
-// listening. A server that is told the port can listen there, since each Go program lets addresses
-// be reused. The kernel gives the port to no other that asks for any, neither before the server
-// starts nor between its end and its next start.
+// reservePort binds a socket to a port that the kernel chooses, and leaves the socket open without
+// listening. A server can still listen on the port, since Go sets SO_REUSEADDR. The kernel does not
+// choose the port again, neither before the server starts nor while it restarts.
 //
-// The socket is bound to all addresses, as a manager listens on all. Bound to 127.0.0.1 alone it
-// could share its port with a connection or a listener of another address, and the manager could
-// not listen.
+// The socket is bound to all addresses, because a manager listens on all of them. A socket bound to
+// 127.0.0.1 could share its port with a connection or listener on another address, and the manager
+// could not listen.
 func reservePort() (int, error) {
 	port, err := reserve(unix.AF_INET6, &unix.SockaddrInet6{})
-	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // a machine without IPv6
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) { // no IPv6
 		port, err = reserve(unix.AF_INET, &unix.SockaddrInet4{})
 	}
 	return port, err

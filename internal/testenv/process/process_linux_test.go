@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestServersEndWithTheirParent runs this test binary once more, in which a test starts a server
-// and then ends without any cleanup, as a panic or a kill would end it.
+// TestServersEndWithTheirParent runs this test binary once more. There a test starts a server and
+// exits without cleanup, as after a panic or a kill.
 func TestServersEndWithTheirParent(t *testing.T) {
 	const variable = "COUNTERSIGN_TEST_ABANDON"
 	if os.Getenv(variable) != "" {
@@ -40,12 +40,12 @@ func TestServersEndWithTheirParent(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); running(pid); time.Sleep(poll.Interval) {
 		if time.Now().After(deadline) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
-			t.Fatalf("process %d outlived the test that started it", pid)
+			t.Fatalf("process %d still runs, want it to end with the test that started it", pid)
 		}
 	}
 }
 
-// running reports whether a process exists that is not merely waiting to be reaped.
+// running reports whether a process exists and is no zombie.
 func running(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -55,8 +55,8 @@ func running(pid int) bool {
 	return !bytes.HasPrefix(rest, []byte("Z"))
 }
 
-// TestPause runs this test binary once more, busy on several threads, and wants each of them to
-// have stopped when Pause returns.
+// TestPause runs this test binary once more, busy on several threads, and checks that every thread
+// has stopped when Pause returns.
 func TestPause(t *testing.T) {
 	const variable = "COUNTERSIGN_TEST_BUSY"
 	if os.Getenv(variable) != "" {
@@ -76,7 +76,7 @@ func TestPause(t *testing.T) {
 		}
 		for thread, state := range states(t, p.PID()) {
 			if state != 'T' {
-				t.Errorf("thread %s of a paused process is in state %c, want T", thread, state)
+				t.Errorf("got state %c of thread %s of a paused process, want T", state, thread)
 			}
 		}
 		if err := p.Resume(); err != nil {
@@ -87,18 +87,18 @@ func TestPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := p.Pause(); !errors.Is(err, os.ErrProcessDone) {
-		t.Errorf("pausing a process that has ended: %v, want that it has", err)
+		t.Errorf("pausing a process that has ended: got %v, want %v", err, os.ErrProcessDone)
 	}
 }
 
-// busy goes through the kernel for ever, which is where a thread is told to stop.
+// busy makes system calls forever. A thread handles a signal when it returns from the kernel.
 func busy() {
 	for {
 		_ = syscall.Getppid()
 	}
 }
 
-// states are the states of the threads of a process, as proc(5) names them.
+// states returns the state of each thread of a process, in the notation of proc(5).
 func states(t *testing.T, pid int) map[string]byte {
 	t.Helper()
 	files, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
@@ -117,10 +117,10 @@ func states(t *testing.T, pid int) map[string]byte {
 	return found
 }
 
-// TestFreePort wants a port that the server it is for can listen on, again and again, and that
-// nobody else is given meanwhile. The kernel chooses the ports that it gives to others by chance
-// among so many that a test of this kind would hardly meet: it is asked what it thinks of a socket
-// that does not want to share, as a connection's does not.
+// TestFreePort checks that a server can listen on the port repeatedly, and that the kernel gives it
+// to no other socket. The kernel chooses ports at random among so many that a test cannot wait for
+// a collision. So the test binds the port with a socket that does not share it, as a connection
+// does.
 func TestFreePort(t *testing.T) {
 	port, err := FreePort()
 	if err != nil {
@@ -129,15 +129,15 @@ func TestFreePort(t *testing.T) {
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	for range 2 {
 		if _, err := net.Dial("tcp", address); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("dialling: %v, want nobody to listen", err)
+			t.Errorf("dialling: got %v, want a refused connection", err)
 		}
 		other := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}}
 		if _, err := other.Dial("tcp", address); !errors.Is(err, syscall.EADDRINUSE) {
-			t.Errorf("connecting from it: %v, want it to be in use", err)
+			t.Errorf("connecting from the port: got %v, want address in use", err)
 		}
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			t.Fatalf("the server it is for: %v", err)
+			t.Fatalf("the server cannot listen on the port: %v", err)
 		}
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
@@ -152,10 +152,10 @@ func TestMemory(t *testing.T) {
 	}
 	resident, peak, err := p.Memory()
 	if err != nil || resident <= 0 || peak < resident {
-		t.Errorf("memory is %v MiB, %v at its peak, %v; want some, and no less at the peak", resident, peak, err)
+		t.Errorf("got %v MiB, peak %v MiB, %v; want more than 0, and a peak at least as high", resident, peak, err)
 	}
 	_ = p.Kill()
 	if _, _, err := p.Memory(); err == nil {
-		t.Error("a process that has ended holds memory")
+		t.Error("got the memory of a process that has ended, want an error")
 	}
 }

@@ -8,16 +8,15 @@ import (
 	"syscall"
 )
 
-// Tie puts a process into a group of its own.
+// Tie gives a process its own process group.
 func Tie(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }
 
-// awaitPause does nothing: only Linux tells of a child that has stopped without taking the news of
-// its end as well.
+// awaitPause does nothing: only Linux can wait for a child to stop without reaping it.
 func awaitPause(int) error { return nil }
 
-// reservePort finds a port that nothing listens on now.
+// reservePort finds a port on which no process listens now. It does not reserve the port.
 func reservePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

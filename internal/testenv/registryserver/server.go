@@ -1,4 +1,4 @@
-// Package registryserver runs an OCI registry over TLS in the test's own process.
+// Package registryserver runs an OCI registry over TLS in the test process.
 package registryserver
 
 import (
@@ -22,9 +22,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// Server is an OCI registry over TLS, in this process and in memory.
+// Server is an OCI registry over TLS. It runs in this process and stores images in memory.
 type Server struct {
-	// Host is its host and port, as an image name begins.
+	// Host is its host and port, the first part of an image name.
 	Host string
 	// CA issued its certificate.
 	CA *tlstest.CA
@@ -32,7 +32,7 @@ type Server struct {
 	server *httptest.Server
 }
 
-// Start runs a registry on a free loopback port with a certificate made on the spot.
+// Start runs a registry on a free loopback port with a new certificate.
 func Start() (*Server, error) {
 	ca, err := tlstest.NewCA("Registry test CA")
 	if err != nil {
@@ -75,21 +75,21 @@ func (r *Server) Stop() error {
 	return nil
 }
 
-// Image is an image that was pushed.
+// Image is an image in the registry.
 type Image struct {
-	// Repository is the image's name without tag, the registry's host included.
+	// Repository is the image's name with the registry's host and without the tag.
 	Repository string
 	Tag        string
-	// Digest is "sha256:" and the hash of the manifest, Hex the hash alone, Size the manifest's
-	// length in bytes: what a Notary client signs.
+	// Digest is "sha256:" and the hash of the manifest, Hex the hash alone, and Size the manifest's
+	// length in bytes. A Notary client signs hash and size.
 	Digest, Hex string
 	Size        int64
 }
 
-// Reference is the image by its tag.
+// Reference returns the name of the image with its tag.
 func (i Image) Reference() string { return i.Repository + ":" + i.Tag }
 
-// Push makes an image of random content and pushes it under a path and tag such as "acme/app:v1".
+// Push makes an image with random content, and pushes it with a path and tag such as "acme/app:v1".
 func (r *Server) Push(ctx context.Context, pathAndTag string) (Image, error) {
 	ref, err := name.NewTag(r.Host+"/"+pathAndTag, name.StrictValidation)
 	if err != nil {

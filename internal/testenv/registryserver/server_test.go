@@ -27,6 +27,6 @@ func TestRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got.Digest.String() != image.Digest || got.Size != image.Size || image.Digest != "sha256:"+image.Hex {
-		t.Errorf("registry holds %s of %d bytes, pushed %+v", got.Digest, got.Size, image)
+		t.Errorf("got a manifest %s of %d bytes, want the pushed %+v", got.Digest, got.Size, image)
 	}
 }

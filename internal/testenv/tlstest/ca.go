@@ -1,5 +1,5 @@
-// Package tlstest makes certificate authorities and certificates on the spot, and those that a
-// verifier should refuse.
+// Package tlstest makes certificate authorities and certificates for one test run. It also makes
+// certificates that a verifier must refuse.
 package tlstest
 
 import (
@@ -20,11 +20,11 @@ import (
 	"time"
 )
 
-const lifetime = 7 * 24 * time.Hour // of every certificate made here
+const lifetime = 7 * 24 * time.Hour // of certificates
 
-// CA is a certificate authority made on the spot.
+// CA is a certificate authority.
 type CA struct {
-	// PEM is its certificate, for a caBundle.
+	// PEM is its certificate.
 	PEM  []byte
 	cert *x509.Certificate
 	key  crypto.Signer
@@ -45,7 +45,7 @@ func NewCA(name string) (*CA, error) {
 	return newCA(name, key)
 }
 
-// Renew makes another certificate of the CA for its name and key.
+// Renew makes another certificate of the CA, with the same name and key.
 func (ca *CA) Renew() (*CA, error) { return newCA(ca.cert.Subject.CommonName, ca.key) }
 
 func newCA(name string, key crypto.Signer) (*CA, error) {
@@ -66,20 +66,20 @@ func newCA(name string, key crypto.Signer) (*CA, error) {
 	return &CA{PEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), cert: cert, key: key}, nil
 }
 
-// Pool holds the CA's certificate alone.
+// Pool returns a pool that holds only the CA's certificate.
 func (ca *CA) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
 	return pool
 }
 
-// Issue makes a certificate for a server or a client. Hosts are DNS names or IP addresses; with
-// none given, it is for localhost, 127.0.0.1 and ::1.
+// Issue makes a certificate for a server or a client. Hosts are DNS names or IP addresses; without
+// hosts the certificate is for localhost, 127.0.0.1 and ::1.
 func (ca *CA) Issue(subject pkix.Name, hosts ...string) (*Certificate, error) {
 	return ca.issue(subject, time.Now().Add(lifetime), orLocalhost(hosts))
 }
 
-// IssueExpired makes one whose time was over a minute ago.
+// IssueExpired makes a certificate that expired a minute ago.
 func (ca *CA) IssueExpired(subject pkix.Name, hosts ...string) (*Certificate, error) {
 	return ca.issue(subject, time.Now().Add(-time.Minute), orLocalhost(hosts))
 }
@@ -91,7 +91,7 @@ func orLocalhost(hosts []string) []string {
 	return hosts
 }
 
-// IssueNameless makes one without a subject alternative name, for no host.
+// IssueNameless makes a certificate without a subject alternative name.
 func (ca *CA) IssueNameless(subject pkix.Name) (*Certificate, error) {
 	return ca.issue(subject, time.Now().Add(lifetime), nil)
 }
@@ -133,7 +133,7 @@ func (ca *CA) issue(subject pkix.Name, until time.Time, hosts []string) (*Certif
 	return c, nil
 }
 
-// SelfSigned makes the certificate of a key for signing code, in PEM.
+// SelfSigned makes a self-signed certificate for code signing, in PEM.
 func SelfSigned(name string, key crypto.Signer) ([]byte, error) {
 	template, err := certificate(name)
 	if err != nil {
@@ -148,8 +148,8 @@ func SelfSigned(name string, key crypto.Signer) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
 }
 
-// OddCertificate returns the first certificate of some PEM with a negative serial number in it, as
-// old CAs have issued them and crypto/x509 refuses them. Its signature no longer holds.
+// OddCertificate returns the first certificate of a PEM text, changed to a negative serial number.
+// Old CAs have issued such certificates, and crypto/x509 refuses them. Its signature is not valid.
 func OddCertificate(certificate []byte) []byte {
 	block, _ := pem.Decode(certificate)
 	cert, err := x509.ParseCertificate(block.Bytes)
@@ -159,14 +159,14 @@ func OddCertificate(certificate []byte) []byte {
 	serial := cert.SerialNumber.Bytes()
 	at := bytes.Index(block.Bytes, serial)
 	if serial[0]&0x80 != 0 {
-		at-- // to the zero by which it is positive
+		at-- // to the zero byte that makes it positive
 	}
 	odd := bytes.Clone(block.Bytes)
-	odd[at] = 0x80 // after another first byte of a negative number, the next one may make it malformed
+	odd[at] = 0x80 // any other first byte of a negative number might not be the minimal encoding
 	return pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: odd})
 }
 
-// Write puts the certificate and key into <dir>/<name>.crt and .key and returns the two paths.
+// Write writes the certificate and key to <dir>/<name>.crt and .key, and returns both paths.
 func (c *Certificate) Write(dir, name string) (certFile, keyFile string, err error) {
 	certFile, keyFile = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	if err := os.WriteFile(certFile, c.CertPEM, 0o644); err != nil {
