@@ -1,5 +1,5 @@
-// Package e2e runs the built manager against a real control plane and a real Notary server, and
-// looks at it as its users do: through the API server.
+// Package e2e runs the built manager against a real control plane and a real Notary server. It
+// observes the manager as users do: through the API server.
 package e2e
 
 import (
@@ -37,8 +37,8 @@ const (
 	soon = 20 * time.Second
 )
 
-// bed is a cluster with the manager beside it, one Notary server, and a policy that requires ci and
-// qa in namespaces labelled env=production.
+// bed is a cluster with a manager, one Notary server, and a policy that requires ci and qa in
+// namespaces with the label env=production.
 type bed struct {
 	client.Client
 	kube    *kubeserver.Server
@@ -49,14 +49,13 @@ type bed struct {
 	images  int
 }
 
-// newBed starts the servers, and the manager with further flags.
+// newBed starts the servers, and the manager with the given flags in addition to the usual ones.
 func newBed(t *testing.T, args ...string) *bed {
 	t.Helper()
 	return newBedAfter(t, func(*bed) {}, args...)
 }
 
-// newBedAfter is newBed with something done to the cluster before the manager is there, and before
-// any policy is.
+// newBedAfter is newBed, but calls first before it starts the manager and creates a policy.
 func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
 	t.Helper()
 	return newBedWith(t, kubeserver.Options{}, func(b *bed) *operator.Manager {
@@ -65,8 +64,8 @@ func newBedAfter(t *testing.T, first func(*bed), args ...string) *bed {
 	})
 }
 
-// newBedWith is newBed with further options of the control plane, and a manager that the caller
-// runs before any policy is there.
+// newBedWith is newBed with options of the control plane. The caller runs the manager, before
+// newBedWith creates a policy.
 func newBedWith(t *testing.T, options kubeserver.Options, run func(*bed) *operator.Manager) *bed {
 	t.Helper()
 	options.ControllerManager = true
@@ -128,7 +127,7 @@ func (b *bed) policy(name, images, root string, roles ...v1alpha1.RoleName) *v1a
 	return p
 }
 
-// repository makes a repository of trust with a delegation for each role and returns its name.
+// repository makes a Notary repository with a delegation for each role, and returns its name.
 func (b *bed) repository(t *testing.T, roles ...string) string {
 	t.Helper()
 	b.images++
@@ -138,8 +137,8 @@ func (b *bed) repository(t *testing.T, roles ...string) string {
 	return gun
 }
 
-// sign signs a made-up manifest digest, which n tells from others, under a tag as the roles, and
-// returns the digest.
+// sign signs a made-up digest for a tag as the given roles, and returns the digest. Each n has
+// another digest.
 func (b *bed) sign(t *testing.T, gun, tag string, n int, roles ...string) string {
 	t.Helper()
 	hex := fmt.Sprintf("%064x", 0xabc0000+n)
@@ -158,7 +157,7 @@ func pod(namespace, image string) *corev1.Pod {
 	}
 }
 
-// workloads returns one object of each kind that carries a pod template, with the image in it.
+// workloads returns one object of each kind with a pod template that has the image.
 func workloads(image string) map[string]client.Object {
 	labels := map[string]string{"app": "x"}
 	selector := &metav1.LabelSelector{MatchLabels: labels}
@@ -235,16 +234,16 @@ func (b *bed) editRoot(t *testing.T, change func(*v1alpha1.TrustRoot)) {
 	b.update(t, root, func() { change(root) })
 }
 
-// admitted creates an object and returns it as it was stored.
+// admitted creates an object. Then o is the stored object.
 func (b *bed) admitted(t *testing.T, o client.Object) {
 	t.Helper()
 	if err := b.Create(t.Context(), o); err != nil {
-		t.Fatalf("denied: %v", err)
+		t.Fatalf("got %v, want the object admitted", err)
 	}
 }
 
-// denied creates an object and wants it refused with a status code and a message that holds every
-// one of the texts.
+// denied tries to create an object, and checks that it is denied with a status code and a message
+// that contains all texts.
 func (b *bed) denied(t *testing.T, o client.Object, code int32, texts ...string) {
 	t.Helper()
 	refused(t, b.Create(t.Context(), o), code, texts...)
@@ -284,28 +283,32 @@ func verdictOn(err error) error {
 	return nil
 }
 
+// refused checks that err is a denial with a status code and a message that contains all texts.
 func refused(t *testing.T, err error, code int32, texts ...string) {
 	t.Helper()
 	if err == nil {
-		t.Fatal("admitted, want a denial")
+		t.Fatalf("admitted, want a denial with status %d", code)
 	}
 	status, ok := err.(apierrors.APIStatus)
 	if !ok || status.Status().Code != code {
-		t.Errorf("denied with %v, want status %d", err, code)
+		t.Errorf("got %v, want a denial with status %d", err, code)
 	}
 	for _, text := range texts {
 		if !strings.Contains(err.Error(), text) {
-			t.Errorf("denial %q does not say %q", err, text)
+			t.Errorf("got denial %q, want it to contain %q", err, text)
 		}
 	}
 }
 
-// ready waits until the Ready condition of an object is as wanted, and returns its message.
+// ready waits until the Ready condition of an object has a status and reason, and returns its
+// message.
 func (b *bed) ready(t *testing.T, o client.Object, name string, status metav1.ConditionStatus, reason string) string {
 	t.Helper()
 	return b.condition(t, o, name, v1alpha1.ConditionReady, status, reason)
 }
 
+// condition waits until a condition of an object has a status and reason for the newest generation,
+// and returns its message.
 func (b *bed) condition(t *testing.T, o client.Object, name, kind string, status metav1.ConditionStatus,
 	reason string) string {
 	t.Helper()
@@ -324,7 +327,7 @@ func (b *bed) condition(t *testing.T, o client.Object, name, kind string, status
 		c := meta.FindStatusCondition(conditions, kind)
 		if c == nil || c.Status != status || c.Reason != reason || c.ObservedGeneration != o.GetGeneration() {
 			text, _ := json.Marshal(conditions)
-			return fmt.Errorf("want reason %s, conditions are %s", reason, text)
+			return fmt.Errorf("got the conditions %s, want reason %s", text, reason)
 		}
 		message = c.Message
 		return nil
@@ -339,7 +342,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// bundleOf returns the certificate of a test server.
+// bundleOf returns the certificate of a test server as a CA bundle.
 func bundleOf(s *httptest.Server) v1alpha1.PEMBundle {
 	return v1alpha1.PEMBundle(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 }

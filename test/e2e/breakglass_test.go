@@ -63,7 +63,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
 	unsigned := gun + ":unsigned"
 	b.namespaceFor(t, emergency, map[string]string{"env": "production"})
-	c, heard := b.listening(t)
+	c, warned := b.withWarnings(t)
 	b.denied(t, pod(emergency, unsigned), http.StatusForbidden, `role "qa" has not signed`)
 
 	t.Run("without a reason", func(t *testing.T) {
@@ -83,24 +83,24 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	b.awaitAdmitted(t, "break-glass", emergency, unsigned)
 	t.Run("dry run", func(t *testing.T) {
 		must(t, c.Create(t.Context(), named(pod(emergency, unsigned), "tried"), client.DryRunAll))
-		wantGlassWarnings(t, heard, unsigned)
+		wantGlassWarnings(t, warned, unsigned)
 	})
 	t.Run("Pod", func(t *testing.T) {
 		p := named(pod(emergency, unsigned), "let-in")
 		must(t, c.Create(t.Context(), p))
-		wantGlassWarnings(t, heard, unsigned)
+		wantGlassWarnings(t, warned, unsigned)
 		b.glassEvent(t, p, "v1", "Pod", unsigned)
 	})
 	t.Run("Pod of a generated name", func(t *testing.T) {
 		p := pod(emergency, unsigned)
 		must(t, c.Create(t.Context(), p))
-		wantGlassWarnings(t, heard, unsigned)
+		wantGlassWarnings(t, warned, unsigned)
 		b.glassEvent(t, p, "v1", "Pod", unsigned)
 	})
 	t.Run("Deployment", func(t *testing.T) {
 		d := named(deployment("", unsigned), "let-in")
 		must(t, c.Create(t.Context(), d))
-		wantGlassWarnings(t, heard, unsigned)
+		wantGlassWarnings(t, warned, unsigned)
 		b.glassEvent(t, d, "apps/v1", "Deployment", unsigned)
 		poll.Await(t, "its Pod", func() error {
 			pods := &corev1.PodList{}
@@ -140,7 +140,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 		if got, want := p.Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
 			t.Errorf("stored image is %q, want %q", got, want)
 		}
-		if got := heard.all(); len(got) > 0 {
+		if got := warned.drain(); len(got) > 0 {
 			t.Errorf("warnings %q", got)
 		}
 		if got := b.glassEvents(t, "Pod", p.Name); len(got) > 0 {
@@ -203,9 +203,9 @@ func (b *bed) testSecondUses(t *testing.T, d client.Object, image string) {
 }
 
 // wantGlassWarnings wants one line that says that break-glass is on, and one for the image.
-func wantGlassWarnings(t *testing.T, heard *warnings, image string) {
+func wantGlassWarnings(t *testing.T, warned *warnings, image string) {
 	t.Helper()
-	got := heard.all()
+	got := warned.drain()
 	if len(got) != 2 || !strings.Contains(got[0], `break-glass is on in namespace "`+emergency+`" (INC-1)`) ||
 		!strings.Contains(got[1], image) || !strings.Contains(got[1], `role "qa" has not signed`) {
 		t.Errorf("warnings %q", got)

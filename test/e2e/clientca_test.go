@@ -25,8 +25,8 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// TestClientCA runs an API server with a client certificate for the webhook, as
-// docs/client-certificates.md has it, and a manager that answers nobody else.
+// TestClientCA runs an API server with a client certificate for the webhook, as described in
+// docs/client-certificates.md, and a manager that requires this certificate.
 func TestClientCA(t *testing.T) {
 	t.Parallel()
 	front := operator.RunBalancer(t)
@@ -53,11 +53,11 @@ func TestClientCA(t *testing.T) {
 	b.admitted(t, pod(production, gun+":v1"))
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "qa" has not signed`)
 
-	t.Run("nobody else is answered", func(t *testing.T) {
-		poll.Await(t, "an answer of 401", func() error {
-			v, err := ask(t.Context(), b.manager, webhooks.ValidatePath, gun+":v1")
+	t.Run("other clients are refused", func(t *testing.T) {
+		poll.Await(t, "a response with status 401", func() error {
+			v, err := review(t.Context(), b.manager, webhooks.ValidatePath, gun+":v1")
 			if err == nil {
-				t.Fatalf("answered %+v", v)
+				t.Fatalf("got %+v without a client certificate, want status 401", v)
 			}
 			if !strings.Contains(err.Error(), "401") {
 				return err
@@ -68,8 +68,8 @@ func TestClientCA(t *testing.T) {
 		must(t, b.Get(t.Context(), client.ObjectKey{Name: production}, &shop))
 		b.update(t, &shop, func() { shop.Labels[v1alpha1.LabelBreakGlass] = "INC-1" })
 		b.awaitAdmitted(t, "break-glass, through the API server", production, gun+":unsigned")
-		if v, err := ask(t.Context(), b.manager, webhooks.ValidatePath, gun+":unsigned"); err == nil {
-			t.Errorf("break-glass was forged: %+v", v)
+		if v, err := review(t.Context(), b.manager, webhooks.ValidatePath, gun+":unsigned"); err == nil {
+			t.Errorf("got %+v without a client certificate under break-glass, want status 401", v)
 		}
 		b.update(t, &shop, func() { delete(shop.Labels, v1alpha1.LabelBreakGlass) })
 		b.awaitDenied(t, "the end of break-glass", production, gun+":unsigned")
@@ -77,7 +77,7 @@ func TestClientCA(t *testing.T) {
 	t.Run("another CA", func(t *testing.T) {
 		mount(newClientCA(t).PEM)
 		t.Log(b.refusedCall(t, gun))
-		poll.Await(t, "the manager, whose CA is good", func() error { return b.manager.Ready(t.Context()) })
+		poll.Await(t, "the manager to be ready: its CA is valid", func() error { return b.manager.Ready(t.Context()) })
 		mount(append(newClientCA(t).PEM, ca.PEM...))
 		b.awaitAdmitted(t, "a signed Pod to be admitted", production, gun+":v1")
 	})
@@ -86,23 +86,23 @@ func TestClientCA(t *testing.T) {
 		t.Log(b.refusedCall(t, gun))
 		poll.Await(t, "the manager to be not ready", func() error {
 			if b.manager.Ready(t.Context()) == nil {
-				return errors.New("it is ready")
+				return errors.New("got ready")
 			}
 			return nil
 		})
 		mount(ca.PEM)
-		poll.Await(t, "the manager", func() error { return b.manager.Ready(t.Context()) })
+		poll.Await(t, "the manager to be ready", func() error { return b.manager.Ready(t.Context()) })
 		b.awaitAdmitted(t, "a signed Pod to be admitted", production, gun+":v1")
 	})
 }
 
-// refusedCall waits until no signed Pod can be created, because the manager does not answer the API
-// server, and returns the error.
+// refusedCall waits until the creation of a signed Pod fails because the manager refuses the API
+// server's call. It returns the error.
 func (b *bed) refusedCall(t *testing.T, gun string) (refused error) {
 	t.Helper()
-	poll.Await(t, "the API server not to be answered", func() error {
+	poll.Await(t, "the manager to refuse the API server's call", func() error {
 		if refused = b.Create(t.Context(), pod(production, gun+":v1")); refused == nil {
-			return errors.New("a Pod was admitted")
+			return errors.New("a Pod was admitted, want an error")
 		}
 		if !apierrors.IsInternalError(refused) || !strings.Contains(refused.Error(), "failed calling webhook") {
 			return refused
@@ -119,8 +119,8 @@ func newClientCA(t *testing.T) *tlstest.CA {
 	return ca
 }
 
-// admissionConfig writes what has an API server show a certificate to the webhook at a URL, and
-// returns its path.
+// admissionConfig writes an API server's configuration with a client certificate for the webhook at a
+// URL, and returns its path.
 func admissionConfig(t *testing.T, dir string, ca *tlstest.CA, webhook string) string {
 	t.Helper()
 	u, err := url.Parse(webhook)

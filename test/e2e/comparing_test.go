@@ -20,8 +20,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// comparing is a controller that owns one Pod. It deletes a Pod whose image is not the one that it
-// asked for, and makes another.
+// comparing is a controller that owns one Pod. If the Pod's image differs from its own spec, it
+// deletes the Pod and creates another.
 type comparing struct {
 	*bed
 	owner *corev1.ConfigMap
@@ -48,7 +48,7 @@ func (c *comparing) reconcile(t *testing.T) types.UID {
 	return want.UID
 }
 
-// pods returns how many Pods the controller has in a few rounds, when it asks for an image.
+// pods sets the controller's image, and returns how many different Pods it has in four rounds.
 func (c *comparing) pods(t *testing.T, image string) int {
 	t.Helper()
 	c.image = image
@@ -60,8 +60,8 @@ func (c *comparing) pods(t *testing.T, image string) int {
 	return len(uids)
 }
 
-// comparingDocs returns the answers to such controllers that the page documents: the reference that
-// names the digest, and the manifests of a policy and of its twin that does not pin.
+// comparingDocs reads the two solutions for such controllers from the documentation: the reference
+// with a digest, and the manifests of a policy and of its twin that does not pin.
 func comparingDocs(t *testing.T) (image, policy, twin string) {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/spec/imagepolicy.md")
@@ -70,18 +70,19 @@ func comparingDocs(t *testing.T) (image, policy, twin string) {
 	section, _, _ = strings.Cut(section, "\n## ")
 	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(section, -1)
 	if len(blocks) != 2 {
-		t.Fatalf("the page has %d manifests for controllers that compare their Pods, want 2", len(blocks))
+		t.Fatalf("got %d manifests in the section on controllers that compare their Pods, want 2", len(blocks))
 	}
 	var source struct{ Spec struct{ Image string } }
 	must(t, yaml.Unmarshal([]byte(blocks[0][1]), &source))
 	policy, twin, ok := strings.Cut(blocks[1][1], "\n---\n")
 	if !ok || !strings.Contains(source.Spec.Image, "@sha256:") {
-		t.Fatalf("the page has no two policies, or no digest in %q", source.Spec.Image)
+		t.Fatalf("got image %q and policies\n%s\nwant an image with a digest, and two policies", source.Spec.Image,
+			blocks[1][1])
 	}
 	return source.Spec.Image, policy, twin
 }
 
-// testComparing has such a controller under two policies that pin.
+// testComparing runs such a controller under two policies that pin.
 func (b *bed) testComparing(t *testing.T) {
 	pinned, divided, twin := comparingDocs(t)
 	tagged, digest, _ := strings.Cut(pinned, "@sha256:")
@@ -98,29 +99,29 @@ func (b *bed) testComparing(t *testing.T) {
 	}
 	b.create(t, c.owner)
 	if n := c.pods(t, tagged); n != 4 {
-		t.Errorf("of a tag that is pinned, the controller had %d Pods in 4 rounds, want another each time", n)
+		t.Errorf("with a tag that both policies pin: got %d Pods in 4 rounds, want 4", n)
 	}
 	if n := c.pods(t, pinned); n != 1 {
-		t.Errorf("of %s, the controller had %d Pods in 4 rounds, want one", pinned, n)
+		t.Errorf("with %s: got %d Pods in 4 rounds, want 1", pinned, n)
 	}
 
 	b.kubectl(t, twin, "create")
 	b.kubectl(t, divided, "replace")
 	b.coveredBy(t, gun, "production-unpinned", "team")
 	if n := c.pods(t, tagged); n != 4 {
-		t.Errorf("with one policy of two divided, the controller had %d Pods in 4 rounds, want another each time", n)
+		t.Errorf("with a twin for one policy of two: got %d Pods in 4 rounds, want 4", n)
 	}
 	b.kubectl(t, team.Replace(twin), "create")
 	b.kubectl(t, team.Replace(divided), "replace")
 	b.coveredBy(t, gun, "production-unpinned", "team-unpinned")
 	if n := c.pods(t, tagged); n != 1 {
-		t.Errorf("with both policies divided, the controller had %d Pods in 4 rounds, want one", n)
+		t.Errorf("with a twin for both policies: got %d Pods in 4 rounds, want 1", n)
 	}
 	other := pod(production, gun+"-other:v1")
 	b.denied(t, other, http.StatusForbidden, `ImagePolicy "production"`, `ImagePolicy "team"`)
 }
 
-// kubectl hands a manifest to a command of kubectl.
+// kubectl runs a kubectl command with a manifest as its input.
 func (b *bed) kubectl(t *testing.T, manifest string, command ...string) {
 	t.Helper()
 	if out, err := b.kube.RunKubectl(t.Context(), manifest, append(command, "-f", "-")...); err != nil {
@@ -128,7 +129,7 @@ func (b *bed) kubectl(t *testing.T, manifest string, command ...string) {
 	}
 }
 
-// coveredBy waits until these policies and no others deny what is not signed in a repository.
+// coveredBy waits until these policies, and no others, deny an unsigned image of a repository.
 func (b *bed) coveredBy(t *testing.T, gun string, policies ...string) {
 	t.Helper()
 	names := regexp.MustCompile(`ImagePolicy "([^"]+)"`)
@@ -142,7 +143,7 @@ func (b *bed) coveredBy(t *testing.T, gun string, policies ...string) {
 			got[m[1]] = true
 		}
 		if named := slices.Sorted(maps.Keys(got)); !slices.Equal(named, policies) {
-			return fmt.Errorf("covered by %q: %w", named, err)
+			return fmt.Errorf("got policies %q: %w", named, err)
 		}
 		return nil
 	})

@@ -114,7 +114,7 @@ func violations(p *v1alpha1.ImagePolicy) []string {
 }
 
 // told returns the notes of the events of a type about an object and a policy.
-func (b *bed) told(t *testing.T, uid types.UID, kind, policy string) ([]string, error) {
+func (b *bed) eventNotes(t *testing.T, uid types.UID, kind, policy string) ([]string, error) {
 	t.Helper()
 	events := &eventsv1.EventList{}
 	if err := b.List(t.Context(), events); err != nil {
@@ -134,12 +134,12 @@ func (b *bed) told(t *testing.T, uid types.UID, kind, policy string) ([]string, 
 }
 
 // toldOnce waits for the one event about an object and a policy, whose note holds all of the texts.
-func (b *bed) toldOnce(t *testing.T, uid types.UID, kind, policy string, texts ...string) {
+func (b *bed) oneEvent(t *testing.T, uid types.UID, kind, policy string, texts ...string) {
 	t.Helper()
 	var notes []string
 	poll.Await(t, "the event", func() error {
 		var err error
-		if notes, err = b.told(t, uid, kind, policy); err == nil && len(notes) == 0 {
+		if notes, err = b.eventNotes(t, uid, kind, policy); err == nil && len(notes) == 0 {
 			err = errors.New("there is none")
 		}
 		return err
@@ -155,7 +155,7 @@ func (b *bed) toldOnce(t *testing.T, uid types.UID, kind, policy string, texts .
 }
 
 // toldOfPolicy waits for the one event that says that a policy is violated.
-func (b *bed) toldOfPolicy(t *testing.T, policy string) {
+func (b *bed) onePolicyEvent(t *testing.T, policy string) {
 	t.Helper()
 	var told []string
 	poll.Await(t, "the event on the policy", func() error {
@@ -193,9 +193,9 @@ func (b *bed) testThereBefore(t *testing.T, rollout *appsv1.Deployment) {
 			t.Errorf("got violation %+v, want one since the policy was created at %s", v, p.CreationTimestamp)
 		}
 	}
-	b.toldOnce(t, rollout.UID, corev1.EventTypeWarning, "production", beforehand, "not signed by ci, qa")
-	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
-	b.toldOfPolicy(t, "production")
+	b.oneEvent(t, rollout.UID, corev1.EventTypeWarning, "production", beforehand, "not signed by ci, qa")
+	b.oneEvent(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
+	b.onePolicyEvent(t, "production")
 	out, err := b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "production")
 	must(t, err)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
@@ -262,8 +262,8 @@ func (b *bed) testDigestThatRuns(t *testing.T) {
 	check("content that goes by another repository's name", 1, "Pod odd "+gun+":v2 ci,qa")
 	b.pulled(t, odd, "docker-pullable://"+gun+"@"+v1)
 	check("an unsigned tag that was pulled as a signed digest", 0)
-	b.toldOnce(t, odd.UID, corev1.EventTypeWarning, "audited", gun+":v2", "ci, qa")
-	b.toldOnce(t, odd.UID, corev1.EventTypeNormal, "audited", `ImagePolicy "audited"`)
+	b.oneEvent(t, odd.UID, corev1.EventTypeWarning, "audited", gun+":v2", "ci, qa")
+	b.oneEvent(t, odd.UID, corev1.EventTypeNormal, "audited", `ImagePolicy "audited"`)
 	b.pulled(t, tagged, gun+"@"+unsigned)
 	check("a signed tag that was pulled as an unsigned digest", 1, "Pod tagged "+gun+"@"+unsigned+" ci,qa")
 	b.pulled(t, tagged, "docker://"+unsigned)
@@ -300,7 +300,7 @@ func (b *bed) testRunningWithdrawn(t *testing.T) {
 	if want := "Pod withdrawn " + gun + "@" + digest + " qa"; !slices.Contains(violations(found), want) {
 		t.Errorf("violations are %q, want %q among them", violations(found), want)
 	}
-	b.toldOnce(t, p.UID, corev1.EventTypeWarning, "production", gun, "not signed by qa")
+	b.oneEvent(t, p.UID, corev1.EventTypeWarning, "production", gun, "not signed by qa")
 	must(t, b.Delete(t.Context(), p))
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse,
 		v1alpha1.ReasonViolations)
@@ -405,8 +405,8 @@ func (b *bed) testRestartKeepsSince(t *testing.T) {
 	if diff := cmp.Diff(kept, p.Status.Violations); diff != "" {
 		t.Errorf("violations (-before +after):\n%s", diff)
 	}
-	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
-	b.toldOfPolicy(t, "production")
+	b.oneEvent(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
+	b.onePolicyEvent(t, "production")
 }
 
 // testRestartWithoutServer starts an operator that cannot ask anybody: nothing it does not know may
@@ -423,5 +423,5 @@ func (b *bed) testRestartWithoutServer(t *testing.T) {
 	must(t, b.notary.Reconnect())
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse,
 		v1alpha1.ReasonViolations)
-	b.toldOnce(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
+	b.oneEvent(t, b.podUID(t, production, "alone"), corev1.EventTypeWarning, "production", beforehand)
 }

@@ -21,12 +21,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
-// outOfReach is the highest version that the database of a Notary server holds: none follows it.
+// outOfReach is the highest version that the database of a Notary server can store.
 const outOfReach = json.Number("2147483647")
 
-// testFastForward has a stolen key sign a version that nothing can follow. The server is then
-// restored from its backup, which is refused until an administrator has the versions seen start
-// anew.
+// testFastForward signs the highest possible version with a stolen key. Then the server is restored
+// from its backup. The manager refuses the older versions until an administrator makes it forget the
+// versions that it has seen.
 func (b restarts) testFastForward(t *testing.T, front *faultproxy.Proxy) {
 	gun := b.repository(t)
 	key, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, gun)
@@ -62,8 +62,8 @@ func (b restarts) testFastForward(t *testing.T, front *faultproxy.Proxy) {
 	b.admitted(t, pod(production, gun+":v1"))
 }
 
-// publishAs signs what the server has of a role once more, under another version, and has the
-// server publish that. The server makes snapshot and timestamp itself.
+// publishAs fetches the file of a role, signs it with another version, and publishes it. The server
+// makes the snapshot and the timestamp.
 func (b restarts) publishAs(ctx context.Context, gun, role string, key *notaryserver.SigningKey,
 	version json.Number) error {
 	https := &http.Client{
@@ -87,13 +87,14 @@ func (b restarts) publishAs(ctx context.Context, gun, role string, key *notaryse
 		return err
 	}
 	file.Signed["version"] = version
-	signed, err := json.Marshal(file.Signed) // sorted, without spaces, and nothing of it is escaped: canonical
+	signed, err := json.Marshal(file.Signed) // canonical: sorted, without spaces, and no character needs escaping
 	if err != nil {
 		return err
 	}
 	private, ok := key.Signer.(*ecdsa.PrivateKey)
 	if !ok || len(file.Signatures) != 1 {
-		return fmt.Errorf("%s is signed otherwise than expected", role)
+		return fmt.Errorf("%s has %d signatures, or the key is not ECDSA; want one ECDSA signature", role,
+			len(file.Signatures))
 	}
 	digest := sha256.Sum256(signed)
 	r, s, err := ecdsa.Sign(rand.Reader, private, digest[:])
@@ -121,7 +122,7 @@ func (b restarts) publishAs(ctx context.Context, gun, role string, key *notaryse
 	return err
 }
 
-// exchange returns what a server answers with success.
+// exchange sends a request and returns the body of a response with status 200.
 func exchange(ctx context.Context, c *http.Client, method, url, contentType string, body io.Reader) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -21,7 +20,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 )
 
-// TestField has what users of such a gate report from the field.
+// TestField tests situations that users of admission gates have reported.
 func TestField(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -39,8 +38,8 @@ func template(o client.Object) *corev1.PodTemplateSpec {
 	return &o.(*appsv1.Deployment).Spec.Template
 }
 
-// testAppliedAgain applies the same manifests again once their tag is signed for another digest: a
-// Job stays, and a Deployment rolls out.
+// testAppliedAgain applies the same manifests again after another digest was signed for their tag. A
+// Job keeps its digest, and a Deployment rolls out the new one.
 func (b *bed) testAppliedAgain(t *testing.T) {
 	gun, first, policy := b.pinning(t, "again", v1alpha1.PinAll)
 	b.enforce(t, policy)
@@ -69,7 +68,7 @@ func (b *bed) testAppliedAgain(t *testing.T) {
 	fresh := workloads(gun + ":v1")["Job"]
 	must(t, b.Create(t.Context(), fresh, client.DryRunAll))
 	if got, want := template(fresh).Spec.Containers[0].Image, gun+":v1@"+second; got != want {
-		t.Errorf("a Job that is created now has image %s, want %s", got, want)
+		t.Errorf("a new Job: got image %s, want %s", got, want)
 	}
 	for by, command := range apply {
 		for _, kind := range []string{"job", "deployment"} {
@@ -80,23 +79,25 @@ func (b *bed) testAppliedAgain(t *testing.T) {
 				continue
 			}
 			must(t, b.Get(t.Context(), client.ObjectKeyFromObject(before[name]), before[name]))
-			if got := template(before[name]).Spec.Containers[0].Image; got != gun+":v1@"+second {
-				t.Errorf("%s has image %s, want %s, which is signed now", name, got, second)
+			if got, want := template(before[name]).Spec.Containers[0].Image, gun+":v1@"+second; got != want {
+				t.Errorf("%s: got image %s, want %s", name, got, want)
 			}
 		}
 	}
 }
 
-// unchanged wants an object to have this image still, and never to have been changed.
+// unchanged checks that an object has an image and is still in its first generation.
 func (b *bed) unchanged(t *testing.T, o client.Object, image string) {
 	t.Helper()
 	must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
 	if got := template(o).Spec.Containers[0].Image; got != image || o.GetGeneration() != 1 {
-		t.Errorf("%s has image %s in generation %d, want %s in the first", o.GetName(), got, o.GetGeneration(), image)
+		t.Errorf("%s: got image %s in generation %d, want %s in generation 1", o.GetName(), got, o.GetGeneration(),
+			image)
 	}
 }
 
-// testPortAsWritten signs one repository of a registry under both spellings of its host.
+// testPortAsWritten signs a repository under two spellings of its registry: with and without port 443.
+// They are two repositories.
 func (b *bed) testPortAsWritten(t *testing.T) {
 	ported, plain := registry+":443/acme/ported", registry+"/acme/ported"
 	_, err := b.signer.CreateRepository(t.Context(), ported, "ci", "qa")
@@ -107,7 +108,7 @@ func (b *bed) testPortAsWritten(t *testing.T) {
 		p := pod(production, image)
 		b.admitted(t, p)
 		if got := p.Spec.Containers[0].Image; got != want {
-			t.Errorf("stored image is %q, want %q", got, want)
+			t.Errorf("got stored image %q, want %q", got, want)
 		}
 	}
 	wantImage(ported+":v1", ported+":v1@"+digest)
@@ -129,14 +130,15 @@ func (b *bed) testPortAsWritten(t *testing.T) {
 	b.denied(t, pod(production, plain+"@"+digest), http.StatusForbidden, `role "ci" has not signed`)
 }
 
-// testNoNotaryServer gives TrustRoots other servers than the one that has the signatures.
+// testNoNotaryServer points TrustRoots at servers that are no Notary server. The manager must report
+// a fault and no verdict.
 func (b *bed) testNoNotaryServer(t *testing.T) {
 	images := registryserver.Run(t)
 	below := b.trustRoot("below")
 	below.Spec.Notary.Server = b.notary.URL + "/v2/"
 	if err := b.Create(t.Context(), below); !apierrors.IsInvalid(err) ||
 		!strings.Contains(err.Error(), "drop /v2 from its end") {
-		t.Errorf("a server that ends in /v2/ is answered %v", err)
+		t.Errorf("a server URL that ends in /v2/: got %v, want an Invalid error", err)
 	}
 	for name, server := range map[string]struct {
 		url string
@@ -162,13 +164,13 @@ func (b *bed) testNoNotaryServer(t *testing.T) {
 			b.couldNotCheck(t, name, gun)
 
 			b.update(t, root, func() { root.Spec.Notary = b.trustRoot(name).Spec.Notary })
-			poll.Await(t, "the mended server", func() error {
+			poll.Await(t, "the corrected server", func() error {
 				p := pod(production, gun+":v1")
 				if err := b.Create(t.Context(), p); err != nil {
 					return err
 				}
 				if got := p.Spec.Containers[0].Image; got != gun+":v1@"+digest {
-					return errors.New("stored image is " + got)
+					return fmt.Errorf("got stored image %q", got)
 				}
 				return nil
 			})
@@ -177,8 +179,8 @@ func (b *bed) testNoNotaryServer(t *testing.T) {
 	}
 }
 
-// couldNotCheck wants no verdict on what a policy covers, whose TrustRoot has the same name:
-// neither in what kubectl prints, nor in the metrics, nor in the status.
+// couldNotCheck checks that a policy gives no verdict: not in kubectl's output, the metrics or the
+// status. The TrustRoot of the policy has the same name.
 func (b *bed) couldNotCheck(t *testing.T, policy, gun string) {
 	t.Helper()
 	for _, tag := range []string{"v1", "unsigned"} {
@@ -187,7 +189,7 @@ func (b *bed) couldNotCheck(t *testing.T, policy, gun string) {
 			strings.Contains(out, "has not signed") ||
 			!strings.Contains(out, fmt.Sprintf("TrustRoot %q", policy)) ||
 			!strings.Contains(out, "spec.notary.server") {
-			t.Errorf("denied %t, kubectl printed %s", denied, out)
+			t.Errorf("got denied %t and kubectl output %s, want a denial with a fault of spec.notary.server", denied, out)
 		}
 		b.denied(t, pod(production, gun+":"+tag), http.StatusServiceUnavailable, fmt.Sprintf("TrustRoot %q", policy))
 	}
@@ -198,16 +200,16 @@ func (b *bed) couldNotCheck(t *testing.T, policy, gun string) {
 			continue
 		}
 		if n > 0 && !strings.Contains(series, `reason="UnexpectedAnswer",verdict="CouldNotCheck"`) {
-			t.Errorf("%s is %v", series, n)
+			t.Errorf("got %s %v, want no decision but CouldNotCheck", series, n)
 		}
 		decisions += n
 	}
 	if decisions < 4 {
-		t.Errorf("%v decisions are counted, want 4", decisions)
+		t.Errorf("got %v counted decisions, want at least 4", decisions)
 	}
 	p := b.found(t, policy, v1alpha1.WorkloadCounts{Covered: 1, Unchecked: 1}, metav1.ConditionUnknown,
 		v1alpha1.ReasonNotAllChecked)
 	if len(p.Status.Violations) > 0 {
-		t.Errorf("violations are %v", p.Status.Violations)
+		t.Errorf("got violations %v, want none", p.Status.Violations)
 	}
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestGate holds everything that can share one cluster; its parts run in order, and the later ones
-// stop servers.
+// TestGate holds the tests that can share one cluster. They run in order, and the later ones stop
+// servers.
 func TestGate(t *testing.T) {
 	t.Parallel()
 	b := newBed(t, "--exempt-namespaces="+exempted)
@@ -54,7 +54,7 @@ func TestGate(t *testing.T) {
 
 func (b *bed) testRoles(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
-	t.Run("a repository that nobody made", func(t *testing.T) {
+	t.Run("a repository that does not exist", func(t *testing.T) {
 		b.denied(t, pod(production, registry+"/acme/unknown:v1"), http.StatusForbidden, `ImagePolicy "production"`,
 			`role "ci"`, `role "qa"`)
 	})
@@ -79,14 +79,14 @@ func (b *bed) testRoles(t *testing.T) {
 		p := pod(production, gun+":v1")
 		b.admitted(t, p)
 		if got, want := p.Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
-			t.Errorf("stored image is %q, want %q", got, want)
+			t.Errorf("got stored image %q, want %q", got, want)
 		}
 	})
 	t.Run("by digest alone", func(t *testing.T) {
 		p := pod(production, gun+"@"+digest)
 		b.admitted(t, p)
 		if got, want := p.Spec.Containers[0].Image, gun+"@"+digest; got != want {
-			t.Errorf("stored image is %q, want %q", got, want)
+			t.Errorf("got stored image %q, want %q", got, want)
 		}
 	})
 	t.Run("another digest", func(t *testing.T) {
@@ -131,7 +131,7 @@ func (b *bed) testRoles(t *testing.T) {
 		b.admitted(t, p)
 		for _, c := range p.Spec.Containers {
 			if want := gun + ":v1@" + digest; c.Image != want {
-				t.Fatalf("container %s has image %q, want %q", c.Name, c.Image, want)
+				t.Fatalf("got image %q of container %s, want %q", c.Image, c.Name, want)
 			}
 		}
 		hidden.Spec.Containers[998].Image = gun + ":v2"
@@ -140,16 +140,16 @@ func (b *bed) testRoles(t *testing.T) {
 	t.Run("an image that cannot be parsed", func(t *testing.T) {
 		const image = "registry.example.com/UPPER/app:v1"
 		b.denied(t, pod(production, image), http.StatusForbidden, image, "cannot be read")
-		c, heard := b.listening(t)
+		c, warned := b.withWarnings(t)
 		must(t, c.Create(t.Context(), pod("sandbox", image)))
-		if got := heard.all(); len(got) != 1 || !strings.Contains(got[0], image) ||
+		if got := warned.drain(); len(got) != 1 || !strings.Contains(got[0], image) ||
 			!strings.Contains(got[0], "cannot be read") {
-			t.Errorf("where no policy holds, warnings are %q", got)
+			t.Errorf("where no policy holds: got warnings %q, want one that the image cannot be read", got)
 		}
 	})
 }
 
-// testKinds prints what became of each kind with each state of signing.
+// testKinds creates each kind with each state of signing, and logs a table of the results.
 func (b *bed) testKinds(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "both", 1, "ci", "qa")
@@ -160,10 +160,10 @@ func (b *bed) testKinds(t *testing.T) {
 			err := b.Create(t.Context(), o)
 			table = append(table, fmt.Sprintf("%-22s %-9s admitted=%v", kind, tag, err == nil))
 			if (err == nil) != admit {
-				t.Errorf("%s with an image signed by %s: %v, want admitted %v", kind, tag, err, admit)
+				t.Errorf("%s with image tag %s: got %v, want admitted %t", kind, tag, err, admit)
 			}
 			if err != nil && !apierrors.IsForbidden(err) {
-				t.Errorf("%s: %v, want 403", kind, err)
+				t.Errorf("%s: got %v, want status 403", kind, err)
 			}
 		}
 	}
@@ -200,13 +200,13 @@ func (b *bed) testUpdates(t *testing.T) {
 		must(t, debug(gun+":v1"))
 		must(t, b.Get(t.Context(), client.ObjectKeyFromObject(p), p))
 		if got, want := p.Spec.EphemeralContainers[0].Image, gun+":v1@"+digest; got != want {
-			t.Errorf("stored image is %q, want %q", got, want)
+			t.Errorf("got stored image %q, want %q", got, want)
 		}
 	})
 	t.Run("deletion", func(t *testing.T) { must(t, b.Delete(t.Context(), p)) })
 }
 
-// testDeployment has the real controllers make the Pod.
+// testDeployment creates a Deployment, and the real controllers create its Pod.
 func (b *bed) testDeployment(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -217,7 +217,7 @@ func (b *bed) testDeployment(t *testing.T) {
 	d.Spec.Template.Labels = d.Spec.Selector.MatchLabels
 	b.admitted(t, d)
 	if got, want := d.Spec.Template.Spec.Containers[0].Image, gun+":v1"; got != want {
-		t.Errorf("the template's image became %q, want it left as %q", got, want)
+		t.Errorf("got the template's image %q, want %q unchanged", got, want)
 	}
 	poll.Await(t, "the Deployment's Pod", func() error {
 		pods := &corev1.PodList{}
@@ -226,10 +226,10 @@ func (b *bed) testDeployment(t *testing.T) {
 			return err
 		}
 		if len(pods.Items) != 1 {
-			return fmt.Errorf("%d pods", len(pods.Items))
+			return fmt.Errorf("got %d Pods, want one", len(pods.Items))
 		}
 		if got, want := pods.Items[0].Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
-			return fmt.Errorf("the Pod's image is %q, want %q", got, want)
+			return fmt.Errorf("got the Pod's image %q, want %q", got, want)
 		}
 		return nil
 	})
@@ -262,8 +262,8 @@ func (b *bed) testPolicyEdited(t *testing.T) {
 	b.awaitAdmitted(t, "the policy as it was", production, gun+":v1")
 }
 
-// testKeyRevoked takes the qa key out of a trust root that keeps on serving what the key has
-// signed.
+// testKeyRevoked revokes the key of qa in the trust root. The signing server still serves the
+// signatures of the key.
 func (b *bed) testKeyRevoked(t *testing.T) {
 	b.images++
 	gun := fmt.Sprintf("%s/acme/revoked-%d", registry, b.images)
@@ -278,13 +278,14 @@ func (b *bed) testKeyRevoked(t *testing.T) {
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 }
 
-// testWebhookConfigurations deletes and narrows what makes the API server ask.
+// testWebhookConfigurations deletes and narrows the webhook configurations. The manager must restore
+// them.
 func (b *bed) testWebhookConfigurations(t *testing.T) {
 	key := client.ObjectKey{Name: "countersign"}
 	before := &admissionv1.ValidatingWebhookConfiguration{}
 	must(t, b.Get(t.Context(), key, before))
 	if len(before.OwnerReferences) != 1 || before.OwnerReferences[0].Name != "countersign-webhook-owner" {
-		t.Errorf("owners are %v, want the ClusterRole", before.OwnerReferences)
+		t.Errorf("got owners %v, want the ClusterRole countersign-webhook-owner", before.OwnerReferences)
 	}
 	tampering := map[string]func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error{
 		"deleted": func(ctx context.Context, c *admissionv1.ValidatingWebhookConfiguration) error {
@@ -319,7 +320,7 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 					return err
 				}
 				if len(c.Webhooks) != 1 || c.Webhooks[0].String() != before.Webhooks[0].String() {
-					return fmt.Errorf("it is %v", c.Webhooks)
+					return fmt.Errorf("got webhooks %v, want %v", c.Webhooks, before.Webhooks)
 				}
 				return nil
 			})
@@ -335,14 +336,14 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 				return err
 			}
 			if c.UID == uid {
-				return errors.New("it is still the old one")
+				return errors.New("got the old one")
 			}
 			return nil
 		})
 	})
 }
 
-// testSignatureWithdrawn removes qa's signature on the server; the next refresh brings it in.
+// testSignatureWithdrawn removes qa's signature on the server. The next refresh must notice.
 func (b *bed) testSignatureWithdrawn(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")

@@ -22,7 +22,7 @@ func webhookOwner() *rbacv1.ClusterRole {
 	return &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}
 }
 
-// gated waits for the condition Gated of a policy, and for Ready and the metric to agree.
+// gated waits for the condition Gated of a policy, and until Ready and the metric agree with it.
 func (b *bed) gated(t *testing.T, policy string, status metav1.ConditionStatus, reason string) string {
 	t.Helper()
 	message := b.condition(t, &v1alpha1.ImagePolicy{}, policy, v1alpha1.ConditionGated, status, reason)
@@ -33,14 +33,14 @@ func (b *bed) gated(t *testing.T, policy string, status metav1.ConditionStatus, 
 	b.ready(t, &v1alpha1.ImagePolicy{}, policy, status, ready)
 	poll.Await(t, "the metric", func() error {
 		if got, there := b.scrape(t)["countersign_gated"]; !there || got != metric {
-			return fmt.Errorf("countersign_gated is %v (%t), want %v", got, there, metric)
+			return fmt.Errorf("got countersign_gated %v (exported: %t), want %v", got, there, metric)
 		}
 		return nil
 	})
 	return message
 }
 
-// testGateAbsent prunes the ClusterRole that owns the webhook configurations, and puts it back.
+// testGateAbsent deletes the ClusterRole that owns the webhook configurations, and creates it again.
 func (b *bed) testGateAbsent(t *testing.T) {
 	unsigned := registry + "/acme/nobody-signed:v1"
 	b.gated(t, "production", metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)
@@ -62,7 +62,7 @@ func (b *bed) testGateAbsent(t *testing.T) {
 	must(t, b.Delete(t.Context(), late))
 	b.shutAgain(t, unsigned)
 
-	// The garbage collector takes away what belongs to the ClusterRole before.
+	// The garbage collector deletes the configurations that the deleted ClusterRole owned.
 	must(t, b.Delete(t.Context(), webhookOwner()))
 	role := webhookOwner()
 	b.create(t, role)
@@ -75,31 +75,31 @@ func (b *bed) testGateAbsent(t *testing.T) {
 				return err
 			}
 			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].UID != role.UID {
-				return fmt.Errorf("the owners of %T are %v", o, owners)
+				return fmt.Errorf("got owners %v of %T, want the new ClusterRole", owners, o)
 			}
 		}
 		return nil
 	})
-	t.Logf("in place %s after the owner was replaced", time.Since(began).Round(10*time.Millisecond))
+	t.Logf("both exist %s after the owner was replaced", time.Since(began).Round(10*time.Millisecond))
 	b.gated(t, "production", metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)
 	b.shutAgain(t, unsigned)
 }
 
-// shutAgain waits until the API server asks about an image again, and denies it.
+// shutAgain waits until the API server calls the webhook again, and an image is denied.
 func (b *bed) shutAgain(t *testing.T, unsigned string) {
 	t.Helper()
 	b.awaitDenied(t, "the gate to be shut", production, unsigned)
 }
 
-// testPlatform adds the expressions of a platform to the namespaceSelector as often as they are
-// taken out, until every policy says so, and then lets go.
+// testPlatform adds a platform's expressions to the namespaceSelector each time that the manager
+// removes them. When every policy reports the contest, it stops.
 func (b *bed) testPlatform(t *testing.T) {
 	const writes = `countersign_webhook_configuration_writes_total{cause="restored",configuration="validating"}`
 	before, edits := b.scrape(t)[writes], 0
 	key, c, p := client.ObjectKey{
 		Name: "countersign",
 	}, &admissionv1.ValidatingWebhookConfiguration{}, &v1alpha1.ImagePolicy{}
-	poll.Await(t, "a policy that says that something keeps changing the configuration", func() error {
+	poll.Await(t, "a policy that reports the contest over the configuration", func() error {
 		if err := errors.Join(
 			b.Get(t.Context(), key, c), b.Get(t.Context(), client.ObjectKey{Name: "production"}, p),
 		); err != nil {
@@ -116,7 +116,7 @@ func (b *bed) testPlatform(t *testing.T) {
 				},
 			)
 			if err := b.Update(t.Context(), c); err != nil {
-				return err // the manager has written it in between
+				return err // a conflict: the manager has updated it in between
 			}
 			edits++
 		}
@@ -126,21 +126,21 @@ func (b *bed) testPlatform(t *testing.T) {
 				return nil
 			}
 		}
-		return fmt.Errorf("after %d edits the conditions are %v", edits, p.Status.Conditions)
+		return fmt.Errorf("after %d edits: got conditions %v", edits, p.Status.Conditions)
 	})
 	b.gated(t, "production", metav1.ConditionFalse, v1alpha1.ReasonConfigurationContested)
 	b.event(t, "production", v1alpha1.ReasonConfigurationContested)
 	b.gated(t, "production", metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)
 	must(t, b.Get(t.Context(), key, c))
 	if got := len(c.Webhooks[0].NamespaceSelector.MatchExpressions); got != 1 {
-		t.Errorf("the selector has %d expressions", got)
+		t.Errorf("got %d expressions in the selector, want 1", got)
 	}
 	if got := b.scrape(t)[writes] - before; got > float64(edits) || edits > 5 {
-		t.Errorf("%v writes against %d edits", got, edits)
+		t.Errorf("got %v writes after %d edits, want no more writes than edits, and at most 5 edits", got, edits)
 	}
 }
 
-// event waits for an event of a reason about a policy.
+// event waits for a warning event about a policy with a reason.
 func (b *bed) event(t *testing.T, policy, reason string) {
 	t.Helper()
 	poll.Await(t, "an event "+reason+" about "+policy, func() error {
@@ -154,6 +154,6 @@ func (b *bed) event(t *testing.T, policy, reason string) {
 				return nil
 			}
 		}
-		return fmt.Errorf("there are %d others", len(list.Items))
+		return fmt.Errorf("got %d other events", len(list.Items))
 	})
 }

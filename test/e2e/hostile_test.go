@@ -20,20 +20,21 @@ import (
 	"github.com/countersign-dev/countersign/test/handmade"
 )
 
-// hostile is a signing server that answers whatever costs its reader the most.
+// hostile is a signing server whose responses cost a client as much as possible.
 type hostile struct {
 	url string
 	ca  []byte
 
-	mu    sync.Mutex
-	files map[string][]byte
-	asked map[string]int
-	// unpinned makes the root of a version of any repository, with keys that nobody pins; nil:
-	// there is none.
+	mu       sync.Mutex
+	files    map[string][]byte
+	requests map[string]int // by path
+	// unpinned makes the root of a version of any repository, with keys that no trust root pins.
+	// Nil: the server has no such roots.
 	unpinned func(repository string, version int) []byte
 }
 
-// newest is the version of the newest root that nobody pins. As many older ones lead to it.
+// newest is the version of the newest root that no trust root pins. A client fetches all versions up
+// to it.
 const newest = 128
 
 func newHostile(t *testing.T) *hostile {
@@ -42,7 +43,7 @@ func newHostile(t *testing.T) *hostile {
 	must(t, err)
 	serving, err := ca.Issue(pkix.Name{CommonName: "localhost"})
 	must(t, err)
-	h := &hostile{ca: ca.PEM, files: map[string][]byte{}, asked: map[string]int{}}
+	h := &hostile{ca: ca.PEM, files: map[string][]byte{}, requests: map[string]int{}}
 	server := httptest.NewUnstartedServer(h)
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{serving.TLS}, MinVersion: tls.VersionTLS12}
@@ -67,7 +68,7 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *hostile) find(path string) []byte {
 	h.mu.Lock()
 	raw, unpinned := h.files[path], h.unpinned
-	h.asked[path]++
+	h.requests[path]++
 	h.mu.Unlock()
 	repository, file, ok := strings.Cut(strings.TrimPrefix(path, "/v2/"), "/_trust/tuf/")
 	switch {
@@ -89,22 +90,22 @@ func (h *hostile) find(path string) []byte {
 	return unpinned(repository, version)
 }
 
-// publish adds files, or puts them in the place of those there.
+// publish adds or replaces files.
 func (h *hostile) publish(files map[string][]byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	maps.Copy(h.files, files)
 }
 
-// fetched returns how often a file was asked for.
+// fetched returns the number of requests for a file.
 func (h *hostile) fetched(path string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.asked[path]
+	return h.requests[path]
 }
 
-// offerUnpinned has it serve, for every repository, roots that follow from one another, each as
-// bulky as a root can be.
+// offerUnpinned makes the server offer, for every repository, a chain of roots, each as large
+// as a root may be.
 func (h *hostile) offerUnpinned(t *testing.T) {
 	t.Helper()
 	var mu sync.Mutex

@@ -21,8 +21,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// testManagerDown wants everything shut but what is exempt, break-glass or not: nobody would warn
-// of it, count or record it.
+// testManagerDown checks that without a manager only exempt namespaces admit Pods. Break-glass does
+// not help: there is no manager to warn, count and record.
 func (b *bed) testManagerDown(t *testing.T) {
 	b.namespaceFor(t, exempted, nil)
 	b.breakGlass(t, "=INC-2")
@@ -46,8 +46,8 @@ func (b *bed) testManagerDown(t *testing.T) {
 	t.Run("the way out", b.testWayOut)
 }
 
-// testWayOut deletes both webhook configurations as docs/break-glass.md says, and then puts them
-// back for the tests to come.
+// testWayOut deletes both webhook configurations as docs/break-glass.md says. Then it restores them
+// for the next tests.
 func (b *bed) testWayOut(t *testing.T) {
 	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
 	for _, o := range []client.Object{mutating, validating} {
@@ -56,7 +56,7 @@ func (b *bed) testWayOut(t *testing.T) {
 		o.SetUID("")
 	}
 	if got := *validating.Webhooks[0].SideEffects; got != admissionv1.SideEffectClassNoneOnDryRun {
-		t.Errorf("side effects are declared as %s, and break-glass writes events", got)
+		t.Errorf("got side effects %s, want NoneOnDryRun: break-glass writes events", got)
 	}
 	out, err := b.kube.RunKubectl(t.Context(), "", "delete",
 		"mutatingwebhookconfigurations,validatingwebhookconfigurations", "countersign")
@@ -75,7 +75,7 @@ func (b *bed) testWayOut(t *testing.T) {
 	})
 }
 
-// testManagerBack starts another manager, on other ports, where one has been before.
+// testManagerBack starts another manager, on other ports, in a cluster that had one before.
 func (b *bed) testManagerBack(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -83,8 +83,8 @@ func (b *bed) testManagerBack(t *testing.T) {
 	b.awaitAdmitted(t, "a signed Pod", production, gun+":v1")
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "ci" has not signed`)
 
-	// Without its CRDs it lets everything through, and shuts the gate again soon after they are
-	// back.
+	// Without its CRDs the manager admits everything. It enforces policies again soon after the CRDs
+	// are back.
 	b.deleteCRDs(t)
 	b.awaitAdmitted(t, "an unsigned Pod", production, gun+":unsigned")
 	_, err := envtest.InstallCRDs(b.kube.Config,
@@ -100,8 +100,8 @@ func (b *bed) testManagerBack(t *testing.T) {
 	b.ready(t, &v1alpha1.ImagePolicy{}, "production", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 }
 
-// testUninstalled removes what owns the webhook configurations while no manager answers, and wants
-// nothing left that keeps workloads out.
+// testUninstalled deletes the owner of the webhook configurations while no manager runs. Then no
+// webhook may block workloads.
 func (b *bed) testUninstalled(t *testing.T) {
 	must(t,
 		b.Delete(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "countersign-webhook-owner"}}))
@@ -117,9 +117,9 @@ func (b *bed) deleteCRDs(t *testing.T) {
 			Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition",
 		})
 		must(t, b.Delete(t.Context(), crd))
-		poll.Await(t, "the end of "+name, func() error {
+		poll.Await(t, "the deletion of "+name, func() error {
 			if err := b.Get(t.Context(), client.ObjectKeyFromObject(crd), crd); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("still there (%w)", err)
+				return fmt.Errorf("got %w, want not found", err)
 			}
 			return nil
 		})

@@ -14,20 +14,21 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// load is a steady rate of creations, each of which has to be answered, and rightly.
+// load creates Pods at a steady rate, and checks that each one gets the right verdict.
 type load struct {
 	t       *testing.T
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	// excused says that there is a reason for which nothing can be decided now.
+	// excused reports whether a creation may fail now because no manager can decide.
 	excused func() bool
 
-	signed, unsigned, others, unanswered atomic.Int64
+	signed, unsigned, others, excusedFailures atomic.Int64
 }
 
-// load creates signed Pods and unsigned ones until stop. Nothing may be refused but the unsigned
-// Pods, which must be, unless that is excused when the creation begins or ends; nil excuses none.
+// load creates signed and unsigned Pods until stop. Signed Pods must be admitted, and unsigned Pods
+// denied by a verdict. A failure is excused if excused returns true when the creation begins or
+// ends. A nil excused excuses none.
 func (b *bed) load(t *testing.T, gun string, excused func() bool) *load {
 	t.Helper()
 	if excused == nil {
@@ -42,17 +43,17 @@ func (b *bed) load(t *testing.T, gun string, excused func() bool) *load {
 		err := b.Create(ctx, pod(production, gun+":unsigned"))
 		switch {
 		case err == nil:
-			t.Error("an unsigned Pod was admitted")
+			t.Error("an unsigned Pod was admitted, want a denial")
 			return nil
 		case apierrors.IsForbidden(err):
 			return nil
 		}
-		return fmt.Errorf("an unsigned Pod, not %d: %w", http.StatusForbidden, err)
+		return fmt.Errorf("an unsigned Pod: got %w, want status %d", err, http.StatusForbidden)
 	})
 	return l
 }
 
-// repeat does something 40 times a second at most, and counts what went well.
+// repeat calls do at most 40 times a second, and counts the successes.
 func (l *load) repeat(done *atomic.Int64, do func(context.Context) error) {
 	l.running.Go(func() {
 		tick := time.NewTicker(25 * time.Millisecond)
@@ -63,28 +64,28 @@ func (l *load) repeat(done *atomic.Int64, do func(context.Context) error) {
 				return
 			case <-tick.C:
 			}
-			excused := l.excused() // it may be over while this one still waits
+			excused := l.excused() // the reason may end while do waits
 			err := do(l.ctx)
 			switch {
 			case err == nil:
 				done.Add(1)
 			case l.ctx.Err() != nil:
 			case excused || l.excused():
-				l.unanswered.Add(1)
+				l.excusedFailures.Add(1)
 			default:
-				l.t.Errorf("%s, after %d: %v", time.Now().Format(time.StampMilli), done.Load(), err)
+				l.t.Errorf("at %s, after %d successes: %v", time.Now().Format(time.StampMilli), done.Load(), err)
 			}
 		}
 	})
 }
 
-// more waits until the load has gone on for a while.
+// more waits until the load has created some more Pods.
 func (l *load) more(t *testing.T) {
 	t.Helper()
 	signed, unsigned := l.signed.Load(), l.unsigned.Load()
 	poll.Await(t, "more Pods", func() error {
 		if a, b := l.signed.Load()-signed, l.unsigned.Load()-unsigned; a < 50 || b < 10 {
-			return fmt.Errorf("%d signed ones and %d unsigned ones so far", a, b)
+			return fmt.Errorf("got %d signed and %d unsigned ones, want 50 and 10", a, b)
 		}
 		return nil
 	})
@@ -94,9 +95,9 @@ func (l *load) stop(t *testing.T) {
 	t.Helper()
 	l.cancel()
 	l.running.Wait()
-	t.Logf("%d signed Pods admitted, %d unsigned ones denied, %d not decided, %d others", l.signed.Load(),
-		l.unsigned.Load(), l.unanswered.Load(), l.others.Load())
-	if l.signed.Load() < 100 || l.unsigned.Load() < 50 {
-		t.Error("that is no load")
+	t.Logf("%d signed Pods admitted, %d unsigned ones denied, %d excused, %d other checks", l.signed.Load(),
+		l.unsigned.Load(), l.excusedFailures.Load(), l.others.Load())
+	if signed, unsigned := l.signed.Load(), l.unsigned.Load(); signed < 100 || unsigned < 50 {
+		t.Errorf("got a load of %d signed and %d unsigned Pods, want at least 100 and 50", signed, unsigned)
 	}
 }

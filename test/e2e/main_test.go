@@ -8,8 +8,8 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
-// TestMain discards what the clients of controller-runtime log. The logger is one for the whole
-// process, and the tests run side by side, so none of them may set it.
+// TestMain discards the logs of controller-runtime's clients. The process has one logger and the
+// tests run in parallel, so no single test may set it.
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
 	os.Exit(m.Run())

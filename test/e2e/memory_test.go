@@ -277,7 +277,7 @@ func (m *memories) decided(t *testing.T) {
 func (m *memories) answers(t *testing.T, r *operator.Manager, image string, allowed bool, code int32) {
 	t.Helper()
 	poll.Await(t, "an answer about "+image, func() error {
-		v, err := ask(t.Context(), r, "/validate-workloads", image)
+		v, err := review(t.Context(), r, "/validate-workloads", image)
 		if err == nil && (v.Allowed != allowed || v.Code != code && !allowed) {
 			err = fmt.Errorf("it is %+v", v)
 		}

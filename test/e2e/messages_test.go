@@ -13,8 +13,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestMessages reads what kubectl prints to a user whom the product knows more to tell than that an
-// image is not signed.
+// TestMessages checks kubectl's output where a denial can say more than that an image is not signed.
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -24,7 +23,7 @@ func TestMessages(t *testing.T) {
 	t.Run("columns", b.testTrustRootsColumn)
 }
 
-// printed returns what kubectl prints to a user who runs an image.
+// printed returns the output of "kubectl run" with an image.
 func (b *bed) printed(t *testing.T, name, image string) (out string, denied bool) {
 	t.Helper()
 	out, err := b.kube.RunKubectl(t.Context(), "", "--namespace", production, "run", name, "--image="+image)
@@ -79,7 +78,7 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 		out, denied := b.printed(t, name, c.image)
 		if !denied || !strings.HasPrefix(out, start) || !strings.Contains(out, fmt.Sprintf("image %q: ", c.image)) ||
 			!strings.Contains(out, c.want) {
-			t.Errorf("%s: denied %t, kubectl printed\n%s\nwant\n%s", name, denied, out, c.want)
+			t.Errorf("%s: got denied %t and kubectl output\n%s\nwant\n%s", name, denied, out, c.want)
 		}
 	}
 	must(t, b.Delete(t.Context(), &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "security"}}))
@@ -113,21 +112,21 @@ func (b *bed) testDenialsSayWhatIsKnown(t *testing.T) {
 	must(t, b.Delete(t.Context(), p))
 }
 
-// untilPrinted waits until an edit has reached the gate, and kubectl prints a denial that holds a
-// text.
+// untilPrinted waits until kubectl prints a denial that contains a text: an edit needs a moment to
+// take effect.
 func (b *bed) untilPrinted(t *testing.T, name, image, want string) {
 	t.Helper()
 	poll.Await(t, "the denial of "+name, func() error {
 		if out, denied := b.printed(t, name, image); !denied || !strings.Contains(out, want) {
 			_, _ = b.kube.RunKubectl(t.Context(), "", "--namespace", production, "delete", "pod", name,
 				"--ignore-not-found", "--wait=false")
-			return fmt.Errorf("denied %t, kubectl printed %s; want %s", denied, out, want)
+			return fmt.Errorf("got denied %t and kubectl output %s; want %s", denied, out, want)
 		}
 		return nil
 	})
 }
 
-// testHelpAndWarn edits the policy from Enforce to Warn, with a help.
+// testHelpAndWarn sets the policy's help text, and then its mode to Warn.
 func (b *bed) testHelpAndWarn(t *testing.T) {
 	const help = "Ask #qa to sign: https://wiki.example.com/signing"
 	gun := b.repository(t, "ci", "qa")
@@ -151,7 +150,7 @@ func (b *bed) testHelpAndWarn(t *testing.T) {
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 1, Violating: 1}, metav1.ConditionFalse,
 		v1alpha1.ReasonViolations)
 	if p.Spec.Mode != v1alpha1.ModeWarn {
-		t.Fatalf("mode %s", p.Spec.Mode)
+		t.Fatalf("got mode %s, want Warn", p.Spec.Mode)
 	}
 	log, err := os.ReadFile(b.manager.Log())
 	must(t, err)
@@ -162,11 +161,11 @@ func (b *bed) testHelpAndWarn(t *testing.T) {
 			strings.Contains(line, "#qa to sign")
 	}
 	if !logged {
-		t.Error("the log does not say that a Pod of the Deployment was let in by mode Warn")
+		t.Error("got no log line that mode Warn admitted a Pod of the Deployment")
 	}
 	out, denied := b.printed(t, "warned-directly", gun+":v1")
 	if denied || !strings.Contains(out, "Warning: image ") || !strings.Contains(out, said) {
-		t.Errorf("denied %t, kubectl printed %s; want a warning with %s", denied, out, said)
+		t.Errorf("got denied %t and kubectl output %s; want a warning with %s", denied, out, said)
 	}
 }
 
@@ -181,7 +180,7 @@ func (b *bed) testSelectsNothing(t *testing.T) {
 		b.create(t, p)
 		if got := b.condition(t, p, p.Name, v1alpha1.ConditionCompliant, metav1.ConditionTrue,
 			v1alpha1.ReasonNothingRuns); !strings.Contains(got, want) {
-			t.Errorf("%s: %q does not say %q", p.Name, got, want)
+			t.Errorf("%s: got message %q, want it to contain %q", p.Name, got, want)
 		}
 		must(t, b.Delete(t.Context(), p))
 	}
@@ -195,6 +194,6 @@ func (b *bed) testTrustRootsColumn(t *testing.T) {
 	out, err := b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "production", "-o", "wide")
 	must(t, err)
 	if !strings.Contains(out, " acme-notary,acme-old ") {
-		t.Errorf("kubectl printed\n%s", out)
+		t.Errorf("got kubectl output\n%s\nwant acme-notary,acme-old in it", out)
 	}
 }

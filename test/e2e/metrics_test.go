@@ -19,7 +19,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// testMetrics scrapes the manager around decisions of each kind.
+// testMetrics compares the manager's metrics before and after decisions of each kind.
 func (b *bed) testMetrics(t *testing.T) {
 	b.create(t, b.policy("measured", registry+"/**", "acme-notary", "ci", "qa"))
 	b.ready(t, &v1alpha1.ImagePolicy{}, "measured", metav1.ConditionTrue, v1alpha1.ReasonInForce)
@@ -52,11 +52,11 @@ func (b *bed) testMetrics(t *testing.T) {
 		`countersign_verification_duration_seconds{format="Notary",result="ok",stage="first"}`:      1,
 		`countersign_verification_duration_seconds{format="Notary",result="ok",stage="refresh"}`:    1,
 		`countersign_refreshes_total{result="ok",trust_root="acme-notary"}`:                         2,
-		// from then on the server counts as down
+		// after one failure the server counts as down, and the manager only probes it
 		`countersign_refreshes_total{result="Unreachable",trust_root="unreachable-metrics"}`: 1,
 	} {
 		if grown := after[name] - before[name]; grown < least {
-			t.Errorf("%s has grown by %v, want %v at least", name, grown, least)
+			t.Errorf("got %s grown by %v, want at least %v", name, grown, least)
 		}
 	}
 	for name, want := range map[string]float64{
@@ -73,30 +73,30 @@ func (b *bed) testMetrics(t *testing.T) {
 		`countersign_webhook_configuration_writes_total{cause="created",configuration="validating"}`: 1,
 	} {
 		if got, there := after[name]; !there || got != want {
-			t.Errorf("%s is %v (%t), want %v", name, got, there, want)
+			t.Errorf("got %s %v (exported: %t), want %v", name, got, there, want)
 		}
 	}
 	const expiry = `countersign_trust_root_expiry_timestamp_seconds{file="timestamp",trust_root="acme-notary"}`
 	if after[expiry] <= after[`countersign_trust_root_last_refresh_timestamp_seconds{trust_root="acme-notary"}`] {
-		t.Errorf("the timestamp expires at %v, want it after the last refresh", after[expiry])
+		t.Errorf("got a timestamp expiry of %v, want it after the last refresh", after[expiry])
 	}
 	b.awaitWorkloads(t)
 	b.deletedAreGone(t, gun)
 }
 
-// awaitWorkloads waits for what runs to be counted: nothing does here, since no kubelet starts it,
-// but Pods count by their spec.
+// awaitWorkloads waits until the workloads are counted. No kubelet runs the Pods, but they count by
+// their spec.
 func (b *bed) awaitWorkloads(t *testing.T) {
 	t.Helper()
 	poll.Await(t, "the count of workloads", func() error {
 		if got := b.scrape(t)[`countersign_policy_workloads{policy="measured",state="compliant"}`]; got < 3 {
-			return fmt.Errorf("%v are compliant, want the 3 Pods", got)
+			return fmt.Errorf("got %v compliant workloads, want the 3 Pods", got)
 		}
 		return nil
 	})
 }
 
-// deletedAreGone deletes a policy and a trust root, and wants no series to be left of either.
+// deletedAreGone deletes two policies and a trust root, and checks that all their series disappear.
 func (b *bed) deletedAreGone(t *testing.T, gun string) {
 	t.Helper()
 	for _, name := range []string{"measured", "faulty"} {
@@ -108,18 +108,17 @@ func (b *bed) deletedAreGone(t *testing.T, gun string) {
 		left := slices.DeleteFunc(slices.Sorted(maps.Keys(b.scrape(t))),
 			func(name string) bool { return !gone.MatchString(name) })
 		if len(left) > 0 {
-			return fmt.Errorf("left are %q", left)
+			return fmt.Errorf("got the series %q, want none", left)
 		}
 		return nil
 	})
 	if b.scrape(t)[`countersign_decisions_total{policy="production",reason="Signed",verdict="Admitted"}`] < 3 {
-		t.Error("the series of a policy that is still there are gone too")
+		t.Error("the series of the policy production have disappeared too, want them kept")
 	}
 }
 
-// scrape returns what the manager exports of its own, the counts of histograms among it, by name
-// and labels. Names that break the rules of Prometheus are errors, and so are labels that hold an
-// image.
+// scrape returns the manager's own metrics by name and labels; of a histogram, the count. It fails
+// the test if a name breaks Prometheus' naming rules, or a label contains an image.
 func (b *bed) scrape(t *testing.T) map[string]float64 {
 	t.Helper()
 	resp, err := http.Get(b.manager.MetricsURL)
@@ -143,7 +142,7 @@ func (b *bed) scrape(t *testing.T) map[string]float64 {
 			for _, pair := range m.GetLabel() {
 				labels = append(labels, fmt.Sprintf("%s=%q", pair.GetName(), pair.GetValue()))
 				if strings.ContainsAny(pair.GetValue(), "/:@") {
-					t.Errorf("%s has a label with an image in it: %s", name, pair)
+					t.Errorf("got the label %s of %s, want none that contains an image", pair, name)
 				}
 			}
 			series := name

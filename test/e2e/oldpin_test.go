@@ -13,40 +13,42 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// testPinnedByNobody has a Deployment from before the policy that names a digest which nobody
-// signed. The clean manifest takes it away, and where that is not signed either it is denied.
-func (b *bed) testPinnedByNobody(t *testing.T) {
+// testUnsignedPin applies a manifest with a tag over a Deployment that is older than the policy and
+// names an unsigned digest. The apply replaces the digest. If the tag is not signed either, the
+// apply is denied.
+func (b *bed) testUnsignedPin(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "nobody", v1alpha1.PinAll)
-	nobodys := "@sha256:" + strings.Repeat("e", 64)
-	signed, other := deployment("from-before", gun+":v1"+nobodys), deployment("from-before-unsigned",
-		gun+":unsigned"+nobodys)
+	unsignedPin := "@sha256:" + strings.Repeat("e", 64)
+	signed, other := deployment("from-before", gun+":v1"+unsignedPin), deployment("from-before-unsigned",
+		gun+":unsigned"+unsignedPin)
 	b.admitted(t, signed)
 	b.admitted(t, other)
 	b.enforce(t, policy)
-	c, heard := b.listening(t)
+	c, warned := b.withWarnings(t)
 	apply := func(name, image string) error {
 		d := deployment(name, image)
 		return c.Patch(t.Context(), d, client.Apply, //nolint:staticcheck // of a typed object
 			client.FieldOwner("test"), client.ForceOwnership)
 	}
 	must(t, apply("from-before", gun+":v1"))
-	if got := strings.Join(heard.all(), "\n"); !strings.Contains(got, nobodys) || !strings.Contains(got, digest) {
-		t.Errorf("warnings %q name not both digests", got)
+	if got := strings.Join(warned.drain(), "\n"); !strings.Contains(got, unsignedPin) ||
+		!strings.Contains(got, digest) {
+		t.Errorf("got warnings %q, want them to name %s and %s", got, unsignedPin, digest)
 	}
 	must(t, b.Get(t.Context(), client.ObjectKeyFromObject(signed), signed))
-	if got := signed.Spec.Template.Spec.Containers[0].Image; got != gun+":v1@"+digest {
-		t.Errorf("the template's image is %q", got)
+	if got, want := signed.Spec.Template.Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
+		t.Errorf("got the template's image %q, want %q", got, want)
 	}
 	refused(t, apply("from-before-unsigned", gun+":unsigned"), http.StatusForbidden, gun+":unsigned", "has not signed")
 	must(t, b.Get(t.Context(), client.ObjectKeyFromObject(other), other))
-	if got := other.Spec.Template.Spec.Containers[0].Image; got != gun+":unsigned"+nobodys {
-		t.Errorf("the template's image is %q", got)
+	if got, want := other.Spec.Template.Spec.Containers[0].Image, gun+":unsigned"+unsignedPin; got != want {
+		t.Errorf("got the template's image %q, want %q", got, want)
 	}
 }
 
-// testPinnedJob applies a Job again, and once more after its tag was signed for another digest,
-// which takes the signatures off the first: the Job cannot be changed, so it stays as it is, and
-// the user hears why.
+// testPinnedJob applies a Job twice, and once more after a new digest was signed for its tag. The
+// first digest is then no longer signed. The Job keeps it, because its template is immutable, and a
+// warning says why.
 func (b *bed) testPinnedJob(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "job", v1alpha1.PinAll)
 	b.enforce(t, policy)
@@ -60,7 +62,7 @@ func (b *bed) testPinnedJob(t *testing.T) {
 			}}},
 		}
 	}
-	c, heard := b.listening(t)
+	c, warned := b.withWarnings(t)
 	apply := func() error {
 		return c.Patch(t.Context(), job(), client.Apply, //nolint:staticcheck // of a typed object
 			client.FieldOwner("test"), client.ForceOwnership)
@@ -68,8 +70,8 @@ func (b *bed) testPinnedJob(t *testing.T) {
 	for range 2 {
 		must(t, apply())
 	}
-	if got := heard.all(); len(got) > 0 {
-		t.Errorf("applied again: warnings %q", got)
+	if got := warned.drain(); len(got) > 0 {
+		t.Errorf("applied twice: got warnings %q, want none", got)
 	}
 	next := b.sign(t, gun, "v1", 2, "ci", "qa")
 	// Without this the manager could learn of the new digest between pinning and validation.
@@ -77,16 +79,16 @@ func (b *bed) testPinnedJob(t *testing.T) {
 	p := pod(production, gun+":v1")
 	must(t, b.Create(t.Context(), p, client.DryRunAll))
 	if got, want := p.Spec.Containers[0].Image, gun+":v1@"+next; got != want {
-		t.Errorf("a Pod that is created now has image %q, want %q", got, want)
+		t.Errorf("a new Pod: got image %q, want %q", got, want)
 	}
 	must(t, apply())
-	if got := strings.Join(heard.all(), "\n"); !strings.Contains(got, digest) ||
+	if got := strings.Join(warned.drain(), "\n"); !strings.Contains(got, digest) ||
 		!strings.Contains(got, "a Job cannot be changed") {
-		t.Errorf("warnings %q do not say that it stays as it is", got)
+		t.Errorf("got warnings %q, want one that the Job keeps %s", got, digest)
 	}
 	stored := job()
 	b.update(t, stored, func() { stored.Labels = map[string]string{"seen": "yes"}; stored.Finalizers = nil })
-	if got := stored.Spec.Template.Spec.Containers[0].Image; got != gun+":v1@"+digest {
-		t.Errorf("with another label, the image is %q", got)
+	if got, want := stored.Spec.Template.Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
+		t.Errorf("after a change of labels: got image %q, want %q", got, want)
 	}
 }

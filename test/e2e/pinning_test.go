@@ -31,14 +31,14 @@ func (b *bed) testPinning(t *testing.T) {
 	t.Run("none", b.testPinNone)
 	t.Run("all", b.testPinAll)
 	t.Run("all, in a Deployment from before", b.testPinAllLater)
-	t.Run("all, over what nobody signed", b.testPinnedByNobody)
+	t.Run("all, over an unsigned digest", b.testUnsignedPin)
 	t.Run("all, in a Job", b.testPinnedJob)
 	t.Run("applied by the server", b.testAppliedByServer)
 	t.Run("applied by the client", b.testAppliedByClient)
 }
 
-// swapper is a mutating webhook that puts an image in the place of whatever Pods of one repository
-// have.
+// swapper is a mutating webhook that replaces the image of Pods whose image is of one repository and
+// has no digest.
 type swapper struct {
 	repository, image string
 	calls             atomic.Int32
@@ -63,8 +63,8 @@ func (s *swapper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(review)
 }
 
-// swap has the API server call the swapper after our webhook until the test ends. Its
-// configuration's name sorts after ours.
+// swap makes the API server call the swapper after our webhook until the test ends: the name of its
+// configuration sorts after ours.
 func (b *bed) swap(t *testing.T, policy admissionv1.ReinvocationPolicyType, s *swapper) {
 	t.Helper()
 	server := httptest.NewTLSServer(s)
@@ -98,7 +98,8 @@ func (b *bed) swap(t *testing.T, policy admissionv1.ReinvocationPolicyType, s *s
 	})
 }
 
-// testSwapped has another webhook put back the tag, or an unsigned image, after ours has pinned.
+// testSwapped runs another webhook that replaces the pinned image with the tag, or with an unsigned
+// image.
 func (b *bed) testSwapped(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -129,7 +130,7 @@ func (b *bed) testSwapped(t *testing.T) {
 			p := pod(production, gun+":v1")
 			err := b.Create(t.Context(), p)
 			if n := s.calls.Load(); n != c.calls {
-				t.Errorf("the other webhook swapped %d times, want %d", n, c.calls)
+				t.Errorf("the other webhook replaced the image %d times, want %d", n, c.calls)
 			}
 			if c.code != 0 {
 				refused(t, err, c.code, c.text)
@@ -137,13 +138,13 @@ func (b *bed) testSwapped(t *testing.T) {
 			}
 			must(t, err)
 			if got, want := p.Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
-				t.Errorf("stored image is %q, want %q", got, want)
+				t.Errorf("got stored image %q, want %q", got, want)
 			}
 		})
 	}
 }
 
-// warnings are what the API server told a client.
+// warnings are the warnings that a client has received from the API server.
 type warnings struct {
 	mu    sync.Mutex
 	lines []string
@@ -156,8 +157,8 @@ func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.lines = append(w.lines, text)
 }
 
-// all returns what was heard since the last call.
-func (w *warnings) all() []string {
+// drain returns the warnings since the last call.
+func (w *warnings) drain() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	lines := w.lines
@@ -165,17 +166,18 @@ func (w *warnings) all() []string {
 	return lines
 }
 
-// listening returns a client, and what the API server warns it of.
-func (b *bed) listening(t *testing.T) (client.Client, *warnings) {
+// withWarnings returns a client, and the warnings that it receives.
+func (b *bed) withWarnings(t *testing.T) (client.Client, *warnings) {
 	t.Helper()
-	heard, config := &warnings{}, rest.CopyConfig(b.kube.Config)
-	config.WarningHandler = heard
+	warned, config := &warnings{}, rest.CopyConfig(b.kube.Config)
+	config.WarningHandler = warned
 	c, err := client.New(config, client.Options{Scheme: b.Scheme()})
 	must(t, err)
-	return c, heard
+	return c, warned
 }
 
-// pinning makes a policy with pinDigests for one repository, which it makes too and signs as v1.
+// pinning makes a repository, signs its tag v1, and returns a policy with pinDigests for it. It does
+// not create the policy.
 func (b *bed) pinning(t *testing.T, name string, pin v1alpha1.PinDigests) (gun, digest string,
 	policy *v1alpha1.ImagePolicy) {
 	t.Helper()
@@ -187,6 +189,7 @@ func (b *bed) pinning(t *testing.T, name string, pin v1alpha1.PinDigests) (gun, 
 	return gun, b.sign(t, gun, "v1", 1, "ci", "qa"), policy
 }
 
+// enforce creates a policy, waits until the manager decides by it, and deletes it when the test ends.
 func (b *bed) enforce(t *testing.T, policy *v1alpha1.ImagePolicy) {
 	t.Helper()
 	b.create(t, policy)
@@ -198,31 +201,31 @@ func (b *bed) enforce(t *testing.T, policy *v1alpha1.ImagePolicy) {
 func (b *bed) testPinNone(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "none", v1alpha1.PinNone)
 	b.enforce(t, policy)
-	c, heard := b.listening(t)
+	c, warned := b.withWarnings(t)
 	want := fmt.Sprintf(
 		"image %q: verified as %s... and not pinned to it (pinDigests: None): the node asks the registry again what "+
 			"the tag means", gun+":v1", digest[:15])
 	p := pod(production, gun+":v1")
 	must(t, c.Create(t.Context(), p))
 	if got := p.Spec.Containers[0].Image; got != gun+":v1" {
-		t.Errorf("stored image is %q", got)
+		t.Errorf("got stored image %q, want the tag", got)
 	}
-	if got := heard.all(); !slices.Equal(got, []string{want}) {
-		t.Errorf("a Pod: warnings %q, want %q", got, want)
+	if got := warned.drain(); !slices.Equal(got, []string{want}) {
+		t.Errorf("a Pod: got warnings %q, want %q", got, want)
 	}
 	d := workloads(gun + ":v1")["Deployment"]
 	must(t, c.Create(t.Context(), d))
-	if got := heard.all(); !slices.Equal(got, []string{want}) {
-		t.Errorf("a Deployment: warnings %q, want %q", got, want)
+	if got := warned.drain(); !slices.Equal(got, []string{want}) {
+		t.Errorf("a Deployment: got warnings %q, want %q", got, want)
 	}
 	must(t, c.Create(t.Context(), pod(production, gun+"@"+digest)))
-	if got := heard.all(); len(got) > 0 {
-		t.Errorf("by digest: warnings %q", got)
+	if got := warned.drain(); len(got) > 0 {
+		t.Errorf("by digest: got warnings %q, want none", got)
 	}
 	b.denied(t, pod(production, gun+":v2"), http.StatusForbidden, `role "qa" has not signed`)
 }
 
-// deployment returns a Deployment of one Pod.
+// deployment returns a Deployment with one replica.
 func deployment(name, image string) *appsv1.Deployment {
 	labels := map[string]string{"app": name}
 	return &appsv1.Deployment{
@@ -238,8 +241,8 @@ func deployment(name, image string) *appsv1.Deployment {
 	}
 }
 
-// replicaSets waits until the controller has made the newest ReplicaSet of a Deployment and its
-// Pod, and returns the images of all.
+// replicaSets waits until a Deployment has the wanted number of ReplicaSets and one updated Pod. It
+// returns the images of the ReplicaSets.
 func (b *bed) replicaSets(t *testing.T, d *appsv1.Deployment, want int) []string {
 	t.Helper()
 	var images []string
@@ -252,7 +255,7 @@ func (b *bed) replicaSets(t *testing.T, d *appsv1.Deployment, want int) []string
 			return err
 		}
 		if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedReplicas != 1 || len(sets.Items) != want {
-			return fmt.Errorf("%d ReplicaSets, want %d; status %+v", len(sets.Items), want, d.Status)
+			return fmt.Errorf("got %d ReplicaSets, want %d; status %+v", len(sets.Items), want, d.Status)
 		}
 		images = nil
 		for _, rs := range sets.Items {
@@ -261,12 +264,13 @@ func (b *bed) replicaSets(t *testing.T, d *appsv1.Deployment, want int) []string
 		return nil
 	})
 	if d.Status.CollisionCount != nil {
-		t.Errorf("the controller met %d ReplicaSets that it did not know for its own", *d.Status.CollisionCount)
+		t.Errorf("got collision count %d, want none: the controller did not recognise its own ReplicaSet",
+			*d.Status.CollisionCount)
 	}
 	return images
 }
 
-// testPinAll wants a template pinned and its ReplicaSet made once.
+// testPinAll checks that a template is pinned, and that the controller makes one ReplicaSet of it.
 func (b *bed) testPinAll(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "all", v1alpha1.PinAll)
 	b.enforce(t, policy)
@@ -274,22 +278,22 @@ func (b *bed) testPinAll(t *testing.T) {
 	d := deployment("pinned-all", gun+":v1")
 	b.admitted(t, d)
 	if got := d.Spec.Template.Spec.Containers[0].Image; got != pinned {
-		t.Errorf("the template's image is %q, want %q", got, pinned)
+		t.Errorf("got the template's image %q, want %q", got, pinned)
 	}
 	if got := b.replicaSets(t, d, 1); !slices.Equal(got, []string{pinned}) {
-		t.Errorf("ReplicaSets have %q", got)
+		t.Errorf("got the ReplicaSets' images %q, want %q", got, pinned)
 	}
 	generation := d.Generation
 	b.update(t, d, func() { d.Spec.Template.Spec.Containers[0].Image = gun + ":v1" })
 	if d.Generation != generation || d.Spec.Template.Spec.Containers[0].Image != pinned {
-		t.Errorf("updated with the tag: generation %d, was %d; image %q", d.Generation, generation,
-			d.Spec.Template.Spec.Containers[0].Image)
+		t.Errorf("updated with the tag: got generation %d and image %q, want %d and %q", d.Generation,
+			d.Spec.Template.Spec.Containers[0].Image, generation, pinned)
 	}
 	b.replicaSets(t, d, 1)
 }
 
-// testPinAllLater has a template with a tag from before the policy: what the controllers make of it
-// must stay equal to it.
+// testPinAllLater creates a Deployment with a tag before the policy. Its ReplicaSets must keep the
+// tag: the controller compares their templates with its own.
 func (b *bed) testPinAllLater(t *testing.T) {
 	gun, digest, policy := b.pinning(t, "later", v1alpha1.PinAll)
 	d := deployment("pinned-later", gun+":v1")
@@ -298,9 +302,9 @@ func (b *bed) testPinAllLater(t *testing.T) {
 	b.enforce(t, policy)
 	b.update(t, d, func() { d.Spec.Template.Annotations = map[string]string{"restarted": "yes"} })
 	if got := b.replicaSets(t, d, 2); !slices.Equal(got, []string{gun + ":v1", gun + ":v1"}) {
-		t.Errorf("ReplicaSets have %q", got)
+		t.Errorf("got the ReplicaSets' images %q, want the tag in both", got)
 	}
-	poll.Await(t, "a Pod that is pinned", func() error {
+	poll.Await(t, "a pinned Pod", func() error {
 		pods := &corev1.PodList{}
 		if err := b.List(t.Context(), pods, client.InNamespace(production),
 			client.MatchingLabels{"app": d.Name}); err != nil {
@@ -311,11 +315,11 @@ func (b *bed) testPinAllLater(t *testing.T) {
 				return nil
 			}
 		}
-		return fmt.Errorf("none among %d", len(pods.Items))
+		return fmt.Errorf("got none among %d Pods", len(pods.Items))
 	})
 }
 
-// manifest is a Deployment and a Pod as they are kept in Git.
+// manifest returns the manifest of a Deployment and a Pod.
 func manifest(t *testing.T, name, image string) string {
 	t.Helper()
 	p := pod(production, image)
@@ -329,7 +333,8 @@ func manifest(t *testing.T, name, image string) string {
 	return strings.Join(documents, "\n---\n")
 }
 
-// testAppliedByServer applies a Deployment and a Pod twice, as GitOps tools do.
+// testAppliedByServer applies a Deployment and a Pod repeatedly on the server side, as GitOps tools
+// do. Only the first apply may change them.
 func (b *bed) testAppliedByServer(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -352,7 +357,7 @@ func (b *bed) testAppliedByServer(t *testing.T) {
 		return strings.Join(versions, ", ")
 	}
 	apply()
-	// The controller writes the Deployment's status for a while; then nothing may change any more.
+	// The controller updates the Deployment's status at first. After that nothing may change.
 	b.replicaSets(t, deployment("applied", ""), 1)
 	poll.Await(t, "an apply that changes nothing", func() error {
 		if before, after := apply(), apply(); before != after {
@@ -361,17 +366,17 @@ func (b *bed) testAppliedByServer(t *testing.T) {
 		return nil
 	})
 	if d := objects[gun+":v1"]; d.GetGeneration() != 1 {
-		t.Errorf("the Deployment's generation is %d", d.GetGeneration())
+		t.Errorf("got generation %d of the Deployment, want 1", d.GetGeneration())
 	}
 }
 
-// wantApplied checks the stored image of an object, and that the applier and nobody else owns it.
+// wantApplied checks the stored image of an object, and that only the applier owns the field.
 func wantApplied(t *testing.T, o client.Object, image string) {
 	t.Helper()
 	raw, err := json.Marshal(o)
 	must(t, err)
 	if !strings.Contains(string(raw), fmt.Sprintf(`"image":%q`, image)) {
-		t.Errorf("%T: want image %q in %s", o, image, raw)
+		t.Errorf("%T: got %s, want image %q", o, raw, image)
 	}
 	owned := false
 	for _, f := range o.GetManagedFields() {
@@ -379,16 +384,16 @@ func wantApplied(t *testing.T, o client.Object, image string) {
 			continue
 		}
 		if f.Manager != "gitops" || f.Operation != metav1.ManagedFieldsOperationApply {
-			t.Errorf("%T: the image is owned by %s (%s)", o, f.Manager, f.Operation)
+			t.Errorf("%T: %s (%s) owns the image, want only gitops (Apply)", o, f.Manager, f.Operation)
 		}
 		owned = true
 	}
 	if !owned {
-		t.Errorf("%T: nobody owns the image: %v", o, o.GetManagedFields())
+		t.Errorf("%T: got no owner of the image, want gitops: %v", o, o.GetManagedFields())
 	}
 }
 
-// testAppliedByClient wants kubectl to see no drift.
+// testAppliedByClient checks that kubectl sees no drift after an apply on the client side.
 func (b *bed) testAppliedByClient(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -397,10 +402,10 @@ func (b *bed) testAppliedByClient(t *testing.T) {
 	for _, want := range []string{"created", "unchanged"} {
 		out, err := b.kube.RunKubectl(t.Context(), string(raw), "apply", "-f", "-")
 		if err != nil || !strings.Contains(out, want) {
-			t.Errorf("want %q: %v\n%s", want, err, out)
+			t.Errorf("got %v and output\n%s\nwant %q", err, out, want)
 		}
-		// What the controller writes between the two readings of a diff is drift to kubectl; what
-		// our webhook makes would stay.
+		// A diff reads the object twice. A status update of the controller in between looks like
+		// drift, and a retry ends it. Drift that our webhook causes would stay.
 		poll.Await(t, "kubectl to see no drift", func() error {
 			out, err := b.kube.RunKubectl(t.Context(), string(raw), "diff", "-f", "-")
 			if err == nil && out != "" {
@@ -414,6 +419,6 @@ func (b *bed) testAppliedByClient(t *testing.T) {
 	}
 	drifted := strings.ReplaceAll(string(raw), gun+":v1", gun+":v1-moved")
 	if out, err := b.kube.RunKubectl(t.Context(), drifted, "diff", "-f", "-"); err == nil {
-		t.Errorf("kubectl sees no drift where there is one:\n%s", out)
+		t.Errorf("got no drift from kubectl for another tag, want one:\n%s", out)
 	}
 }

@@ -146,7 +146,7 @@ func get(ctx context.Context, url string) (string, error) {
 func (r *replicas) decides(t *testing.T, m *replica, want bool) {
 	t.Helper()
 	poll.Await(t, fmt.Sprintf("%s to answer %t", m.name, want), func() error {
-		v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned)
+		v, err := review(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned)
 		if err == nil && v.Allowed != want {
 			err = fmt.Errorf("it answers %+v", v)
 		}
@@ -181,7 +181,7 @@ func (r *replicas) statusRight(t *testing.T, what string, since time.Time) {
 
 // wroteInTurn looks at what the API server was sent: one that follows another in writing is never
 // followed by it again.
-func (r *replicas) wroteInTurn(t *testing.T) {
+func (r *replicas) oneWriterAtATime(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(r.dir, "audit.log"))
 	must(t, err)

@@ -46,7 +46,7 @@ func TestReplicas(t *testing.T) {
 		}
 	}
 	r.load.stop(t)
-	r.wroteInTurn(t)
+	r.oneWriterAtATime(t)
 }
 
 func (r *replicas) testAlike(t *testing.T) {
@@ -67,7 +67,7 @@ func (r *replicas) testAlike(t *testing.T) {
 			for _, path := range []string{"/mutate-workloads", "/validate-workloads"} {
 				var first verdict
 				for i, m := range r.alive {
-					v, err := ask(t.Context(), m.Manager, path, c.image)
+					v, err := review(t.Context(), m.Manager, path, c.image)
 					must(t, err)
 					if i == 0 {
 						first = v
@@ -142,7 +142,7 @@ func (r *replicas) leaves(t *testing.T, m *replica) {
 		}
 		return nil
 	})
-	if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.signed+":v1@"+r.digest); err != nil ||
+	if v, err := review(t.Context(), m.Manager, webhooks.ValidatePath, r.signed+":v1@"+r.digest); err != nil ||
 		!v.Allowed {
 		t.Errorf("%s has left, and answers %+v, %v", m.name, v, err)
 	}
@@ -154,7 +154,7 @@ const released = 10 * time.Second
 
 func (r *replicas) testLeaderKilled(t *testing.T) {
 	m := r.leader(t)
-	before := r.load.unanswered.Load()
+	before := r.load.excusedFailures.Load()
 	r.excused.Store(true)
 	r.gone(m)
 	must(t, m.Kill())
@@ -162,7 +162,7 @@ func (r *replicas) testLeaderKilled(t *testing.T) {
 	r.edit(t, true)
 	r.load.more(t)
 	r.excused.Store(false)
-	lost := r.load.unanswered.Load() - before
+	lost := r.load.excusedFailures.Load() - before
 	t.Logf("%d creations failed that were under way, or came before the endpoints had changed", lost)
 	if lost > 100 {
 		t.Errorf("%d creations failed, which are too many for that", lost)
@@ -190,7 +190,7 @@ func (r *replicas) testLeaderCutOff(t *testing.T) {
 	for _, other := range r.alive {
 		r.decides(t, other, false)
 	}
-	if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); err != nil || !v.Allowed {
+	if v, err := review(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); err != nil || !v.Allowed {
 		t.Errorf("cut off, it answers %+v, %v; want what it knew", v, err)
 	}
 	r.leaves(t, m)
@@ -220,7 +220,7 @@ func (r *replicas) testAPIServerRestarted(t *testing.T) {
 	r.edit(t, true)
 	for _, m := range slices.Clone(r.alive) {
 		poll.Await(t, m.name+" to know the edit, or to end", func() error {
-			if v, err := ask(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); !m.Ended() &&
+			if v, err := review(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); !m.Ended() &&
 				(err != nil || v.Allowed) {
 				return fmt.Errorf("it answers %+v, %w", v, err)
 			}

@@ -38,7 +38,7 @@ func TestReports(t *testing.T) {
 	b.label(t, "sandbox", "production")
 	b.counts(t, "production", 2, 1)
 
-	b.noise(t)
+	b.noErrorsLogged(t)
 	uninstall := kubeserver.RunReportCRDs(t, b.kube)
 	b.reports(t, map[string][]string{
 		production: {"pass production " + signed.Name, "warn release " + signed.Name},
@@ -104,7 +104,7 @@ func TestReports(t *testing.T) {
 		b.create(t, pod(production, gun+":v1"))
 		b.counts(t, "production", 1, 0)
 	})
-	b.noise(t)
+	b.noErrorsLogged(t)
 }
 
 // label sets the label of a namespace that policies select by.
@@ -130,7 +130,7 @@ func (b *bed) counts(t *testing.T, policy string, covered, violating int32) {
 }
 
 // noise wants the manager to have logged no failure.
-func (b *bed) noise(t *testing.T) {
+func (b *bed) noErrorsLogged(t *testing.T) {
 	t.Helper()
 	log, err := os.ReadFile(b.manager.Log())
 	must(t, err)

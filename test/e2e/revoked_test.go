@@ -62,7 +62,7 @@ func (b *revoking) prepare(t *testing.T) {
 	must(t, b.signer.ImportKey(t.Context(), b.gun, "qa", second))
 	b.keys["qa, second"] = second
 	b.sign(t, b.gun, "v1", 1, "ci", "qa")
-	everyManager(t, b.managers, pinned(b.gun), "the signatures", admits)
+	awaitManagers(t, b.managers, pinned(b.gun), "the signatures", admits)
 	b.admitted(t, running(production, "revoked", b.gun+":v1"))
 	b.counts(t, "production", 1, 0)
 }
@@ -72,7 +72,7 @@ func pinned(gun string) string { return fmt.Sprintf("%s:v1@sha256:%064x", gun, 0
 
 func admits(v verdict) bool { return v.Allowed }
 
-func saying(code int32, texts ...string) func(verdict) bool {
+func denies(code int32, texts ...string) func(verdict) bool {
 	return func(v verdict) bool {
 		return !v.Allowed && v.Code == code &&
 			!slices.ContainsFunc(texts, func(s string) bool { return !strings.Contains(v.Message, s) })
@@ -103,8 +103,8 @@ func within(t *testing.T, what string, edited time.Time) {
 
 func (b *revoking) testSigner(t *testing.T) {
 	edited := b.revoke(t, b.keys["ci"].KeyID)
-	everyManager(t, b.managers, pinned(b.gun), "the revocation",
-		saying(http.StatusForbidden, `role "ci" has not signed`))
+	awaitManagers(t, b.managers, pinned(b.gun), "the revocation",
+		denies(http.StatusForbidden, `role "ci" has not signed`))
 	within(t, "revoked", edited)
 	b.denied(t, pod(production, b.gun+":v1"), http.StatusForbidden, `role "ci" has not signed`, "signed by qa")
 
@@ -126,12 +126,12 @@ func (b *revoking) testSigner(t *testing.T) {
 // by ci, which is taken back with it.
 func (b *revoking) testOneOfTwo(t *testing.T) {
 	edited := b.revoke(t, b.keys["qa"].KeyID)
-	everyManager(t, b.managers, pinned(b.gun), "the word of the other key of qa", admits)
+	awaitManagers(t, b.managers, pinned(b.gun), "the word of the other key of qa", admits)
 	within(t, "taken back for ci", edited)
 	b.counts(t, "production", 1, 0)
 	b.revoke(t, b.keys["qa"].KeyID, b.keys["qa, second"].KeyID)
-	everyManager(t, b.managers, pinned(b.gun), "the revocation of both",
-		saying(http.StatusForbidden, `role "qa" has not signed`))
+	awaitManagers(t, b.managers, pinned(b.gun), "the revocation of both",
+		denies(http.StatusForbidden, `role "qa" has not signed`))
 }
 
 // testTopKeys revokes a key of each of three repositories, and then has the keys replaced there.
@@ -140,18 +140,18 @@ func (b *revoking) testTopKeys(t *testing.T) {
 	for _, role := range []string{"targets", "snapshot", "timestamp"} {
 		guns[role] = b.repository(t, "ci", "qa")
 		b.sign(t, guns[role], "v1", 1, "ci", "qa")
-		everyManager(t, b.managers, pinned(guns[role]), "the signatures", admits)
+		awaitManagers(t, b.managers, pinned(guns[role]), "the signatures", admits)
 		top, err := b.signer.TopKeys(guns[role])
 		must(t, err)
 		ids[role] = top[role]
 	}
 	edited := b.revoke(t, slices.Collect(maps.Values(ids))...)
 	for role, gun := range guns {
-		everyManager(t, b.managers, pinned(gun), "the revocation",
-			saying(http.StatusServiceUnavailable, role+".json", ids[role], "spec.revokedKeys", "notary key rotate"))
+		awaitManagers(t, b.managers, pinned(gun), "the revocation",
+			denies(http.StatusServiceUnavailable, role+".json", ids[role], "spec.revokedKeys", "notary key rotate"))
 	}
 	within(t, "three keys revoked", edited)
-	everyManager(t, b.managers, pinned(b.gun), "other repositories", admits)
+	awaitManagers(t, b.managers, pinned(b.gun), "other repositories", admits)
 	root := &v1alpha1.TrustRoot{}
 	t.Log(
 		b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked))
@@ -163,7 +163,7 @@ func (b *revoking) testTopKeys(t *testing.T) {
 	must(t, b.signer.RotateSnapshotKey(t.Context(), guns["snapshot"]))
 	must(t, b.signer.RotateTimestampKey(t.Context(), guns["timestamp"]))
 	for role, gun := range guns {
-		everyManager(t, b.managers, pinned(gun), "the new key of "+role, admits)
+		awaitManagers(t, b.managers, pinned(gun), "the new key of "+role, admits)
 	}
 	b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
 }
@@ -174,36 +174,36 @@ func (b *revoking) testRestartRevoked(t *testing.T) {
 	other, broken := b.repository(t, "ci", "qa"), b.repository(t, "ci", "qa")
 	for _, gun := range []string{other, broken} {
 		b.sign(t, gun, "v1", 1, "ci", "qa")
-		everyManager(t, b.managers, pinned(gun), "the signatures", admits)
+		awaitManagers(t, b.managers, pinned(gun), "the signatures", admits)
 		b.written(t, gun, nil)
 	}
 	b.written(t, b.gun, nil)
 	top, err := b.signer.TopKeys(broken)
 	must(t, err)
 	b.revoke(t, b.keys["ci"].KeyID, top["targets"])
-	everyManager(t, b.managers, pinned(b.gun), "the revocation",
-		saying(http.StatusForbidden, `role "ci" has not signed`))
+	awaitManagers(t, b.managers, pinned(b.gun), "the revocation",
+		denies(http.StatusForbidden, `role "ci" has not signed`))
 	for _, m := range b.managers {
 		must(t, m.Stop())
 	}
 	b.notary.Disconnect()
 	m := []*operator.Manager{operator.Run(b.all, b.kube, b.args...)}
-	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(b.gun)); err != nil ||
-		!saying(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
+	if got, err := review(t.Context(), m[0], webhooks.ValidatePath, pinned(b.gun)); err != nil ||
+		!denies(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
 		t.Errorf("after a restart it says %+v, %v", got, err)
 	}
-	if got, err := ask(t.Context(), m[0], webhooks.ValidatePath, pinned(broken)); err != nil ||
-		!saying(http.StatusServiceUnavailable, top["targets"])(got) {
+	if got, err := review(t.Context(), m[0], webhooks.ValidatePath, pinned(broken)); err != nil ||
+		!denies(http.StatusServiceUnavailable, top["targets"])(got) {
 		t.Errorf("after a restart it says of what hangs on a revoked targets key %+v, %v", got, err)
 	}
-	everyManager(t, m, pinned(other), "what hangs on no revoked key", admits)
+	awaitManagers(t, m, pinned(other), "what hangs on no revoked key", admits)
 	b.managers = m
 }
 
 // testTakenBack clears spec.revokedKeys, with the signing server still down.
 func (b *revoking) testTakenBack(t *testing.T) {
 	edited := b.revoke(t)
-	everyManager(t, b.managers, pinned(b.gun), "the key of ci", admits)
+	awaitManagers(t, b.managers, pinned(b.gun), "the key of ci", admits)
 	within(t, "taken back", edited)
 	must(t, b.notary.Reconnect())
 	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue,
@@ -215,8 +215,8 @@ func (b *revoking) testTakenBack(t *testing.T) {
 func (b *revoking) testRootKey(t *testing.T) {
 	old := b.pin.KeyID
 	edited := b.revoke(t, old)
-	everyManager(t, b.managers, pinned(b.gun), "the revocation",
-		saying(http.StatusServiceUnavailable, "root.json", old, "spec.revokedKeys"))
+	awaitManagers(t, b.managers, pinned(b.gun), "the revocation",
+		denies(http.StatusServiceUnavailable, "root.json", old, "spec.revokedKeys"))
 	within(t, "root key revoked", edited)
 	message := b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse,
 		v1alpha1.ReasonKeyRevoked)
@@ -233,10 +233,10 @@ func (b *revoking) testRootKey(t *testing.T) {
 		t.Fatal("the root did not rotate")
 	}
 	poll.Await(t, "a message that names the new root key", func() error { return b.names(t, b.gun, pin.KeyID) })
-	everyManager(t, b.managers, pinned(b.gun), "the revocation still",
-		saying(http.StatusServiceUnavailable, "root.json", old, pin.KeyID))
+	awaitManagers(t, b.managers, pinned(b.gun), "the revocation still",
+		denies(http.StatusServiceUnavailable, "root.json", old, pin.KeyID))
 	p.does("A root key", 1, []string{"NEWKEYID", pin.KeyID})
-	everyManager(t, b.managers, pinned(b.gun), "the new root key", admits)
+	awaitManagers(t, b.managers, pinned(b.gun), "the new root key", admits)
 	b.counts(t, "production", 1, 0)
 }
 

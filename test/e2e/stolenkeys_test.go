@@ -104,7 +104,7 @@ func (b *revoking) testPage(t *testing.T) {
 	must(t, err)
 	b.sign(t, gun, "v1", 1, "ci", "qa")
 	b.sign(t, gun, "bad", 2, "ci")
-	everyManager(t, b.managers, pinned(gun), "the signatures", admits)
+	awaitManagers(t, b.managers, pinned(gun), "the signatures", admits)
 	b.admitted(t, running(production, "stolen", gun+":v1"))
 	values := []string{"NEWKEYID", "", "KEYID", keys["ci"].KeyID, "REPOSITORY", gun, "BADTAG", "bad", "TAG", "v1"}
 
@@ -112,7 +112,7 @@ func (b *revoking) testPage(t *testing.T) {
 	p.does(revokeIt, 0, values, "acme-notary")
 	p.does(revokeIt, 2, values)
 	p.does(revokeIt, 1, values, keys["ci"].KeyID)
-	everyManager(t, b.managers, pinned(gun), "the revocation", saying(http.StatusForbidden, `role "ci" has not signed`))
+	awaitManagers(t, b.managers, pinned(gun), "the revocation", denies(http.StatusForbidden, `role "ci" has not signed`))
 	p.fails(revokeIt, 2, "KEYID", strings.Repeat("ab", 32)) // which would drop the first
 	p.does(revokeIt, 1, values, keys["ci"].KeyID)
 	b.counts(t, "production", 2, 1)
@@ -143,20 +143,20 @@ func (b *revoking) testPage(t *testing.T) {
 		strings.Contains(out, "bad") {
 		t.Errorf("the list that is left (%v):\n%s", err, out)
 	}
-	everyManager(t, b.managers, pinned(gun), "the new key", admits)
+	awaitManagers(t, b.managers, pinned(gun), "the new key", admits)
 
 	top, err := b.signer.TopKeys(gun)
 	must(t, err)
 	values[3] = top["targets"]
 	p.does(revokeIt, 3, values)
 	p.does(revokeIt, 1, values, keys["ci"].KeyID, top["targets"])
-	everyManager(t, b.managers, pinned(gun), "the revocation", saying(http.StatusServiceUnavailable, top["targets"]))
+	awaitManagers(t, b.managers, pinned(gun), "the revocation", denies(http.StatusServiceUnavailable, top["targets"]))
 	poll.Await(t, "the fault in the status", p.prints(breach, 3, values, gun+"\tKeyRevoked\t"))
 	p.does(targets, 0, values, "targets/ci", fresh.KeyID)
 	p.does(targets, 1, values)
 	p.does("A snapshot or timestamp key", 0, values)
 	p.does("A snapshot or timestamp key", 1, values)
-	everyManager(t, b.managers, pinned(gun), "the new targets key", admits)
+	awaitManagers(t, b.managers, pinned(gun), "the new targets key", admits)
 	p.does(back, 0, values, top["targets"])
 	p.fails(back, 1, values...) // it is not at the first place
 	values[3] = keys["ci"].KeyID

@@ -21,7 +21,7 @@ func (b *bed) testTrustRootMissing(t *testing.T) {
 	b.create(t, b.policy("orphan", registry+"/orphan/**", "not-there", "ci"))
 	message := b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionFalse, v1alpha1.ReasonTrustRootNotFound)
 	if !strings.Contains(message, `"not-there"`) {
-		t.Errorf("message %q does not name the trust root", message)
+		t.Errorf("got message %q, want it to name the trust root", message)
 	}
 	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`,
 		`TrustRoot "not-there" does not exist`)
@@ -40,15 +40,15 @@ func (b *bed) testTrustRootBroken(t *testing.T) {
 	b.create(t, root)
 	message := b.ready(t, &v1alpha1.TrustRoot{}, "broken", metav1.ConditionFalse, v1alpha1.ReasonInvalidKey)
 	if !strings.Contains(message, "spec.notary.root.keys[0]") {
-		t.Errorf("message %q does not name the field", message)
+		t.Errorf("got message %q, want it to name the field", message)
 	}
 	b.create(t, b.policy("on-broken", registry+"/broken/**", "broken", "ci"))
 	b.ready(t, &v1alpha1.ImagePolicy{}, "on-broken", metav1.ConditionFalse, v1alpha1.ReasonTrustRootNotReady)
 	b.denied(t, pod(production, registry+"/broken/app:v1"), http.StatusServiceUnavailable, `TrustRoot "broken"`)
 }
 
-// testServerFaults wants the trust root to say what is wrong with its server before any image is
-// asked for.
+// testServerFaults checks that a trust root reports the fault of its server before any request for an
+// image.
 func (b *bed) testServerFaults(t *testing.T) {
 	html := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -94,7 +94,7 @@ func (b *bed) testKeyMaterialElsewhere(t *testing.T) {
 	b.create(t, root)
 	message := b.ready(t, root, "elsewhere", metav1.ConditionFalse, v1alpha1.ReasonReferenceNotFound)
 	if !strings.Contains(message, "ConfigMap countersign-system/root-keys does not exist") {
-		t.Errorf("message is %q", message)
+		t.Errorf("got message %q, want it to say that the ConfigMap does not exist", message)
 	}
 	b.create(t, &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "countersign-system", Name: "root-keys"},
@@ -102,12 +102,12 @@ func (b *bed) testKeyMaterialElsewhere(t *testing.T) {
 	})
 	b.ready(t, root, "elsewhere", metav1.ConditionTrue, v1alpha1.ReasonPinned)
 	if got := root.Status.RootFingerprints; len(got) != 1 || got[0] != b.pin.KeyID {
-		t.Errorf("fingerprints are %q, want the canonical key ID %q", got, b.pin.KeyID)
+		t.Errorf("got fingerprints %q, want the canonical key ID %q", got, b.pin.KeyID)
 	}
 }
 
-// testCredentials has a Notary server that issues tokens against a password, on a token service of
-// its own host.
+// testCredentials uses a Notary server that requires tokens. The token service has its own host and
+// requires a password. The first Secret holds a wrong password.
 func (b *bed) testCredentials(t *testing.T) {
 	auth := &notaryserver.Auth{Username: "reader", Password: "right"}
 	guarded := notaryserver.Run(t, notaryserver.Options{Auth: auth})
@@ -135,18 +135,18 @@ func (b *bed) testCredentials(t *testing.T) {
 	message := b.condition(t, root, "guarded", v1alpha1.ConditionFresh, metav1.ConditionFalse,
 		v1alpha1.ReasonUnauthorized)
 	if strings.Contains(message, "wrong") {
-		t.Errorf("message %q tells the password", message)
+		t.Errorf("got message %q, want it without the password", message)
 	}
 	b.ready(t, &v1alpha1.ImagePolicy{}, "guarded", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	b.denied(t, pod(production, gun+":v1"), http.StatusServiceUnavailable, `TrustRoot "guarded"`)
 
 	secret.StringData = map[string]string{"password": auth.Password}
 	must(t, b.Update(t.Context(), secret))
-	b.awaitAdmitted(t, "the mended Secret", production, gun+":v1")
+	b.awaitAdmitted(t, "the corrected Secret", production, gun+":v1")
 }
 
-// testClientCertificate has a Notary server that serves nobody without a client certificate of its
-// CA. The first Secret holds one of another CA, and the mended one is taken in.
+// testClientCertificate uses a Notary server that requires a client certificate of its CA. The first
+// Secret holds a certificate of another CA. The manager must use the corrected Secret.
 func (b *bed) testClientCertificate(t *testing.T) {
 	guarded := notaryserver.Run(t, notaryserver.Options{ClientCertificates: true})
 	signer := notaryserver.RunClient(t, guarded)
@@ -182,6 +182,6 @@ func (b *bed) testClientCertificate(t *testing.T) {
 
 	secret.Data = data(guarded.CA)
 	must(t, b.Update(t.Context(), secret))
-	b.awaitAdmitted(t, "the mended Secret", production, gun+":v1")
+	b.awaitAdmitted(t, "the corrected Secret", production, gun+":v1")
 	b.denied(t, pod(production, gun+":v2"), http.StatusForbidden, "has not signed")
 }

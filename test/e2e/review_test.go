@@ -19,16 +19,15 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// verdict is what a manager answers.
+// verdict is a manager's response to an AdmissionReview.
 type verdict struct {
 	Allowed        bool
 	Code           int32
 	Message, Patch string
 }
 
-// ask asks one manager about the creation of a Pod, as the API server would, without one between
-// them.
-func ask(ctx context.Context, m *operator.Manager, path, image string) (verdict, error) {
+// review sends one manager an AdmissionReview of the creation of a Pod, as the API server does.
+func review(ctx context.Context, m *operator.Manager, path, image string) (verdict, error) {
 	p := pod(production, image)
 	p.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 	raw, err := json.Marshal(p)
@@ -38,7 +37,7 @@ func ask(ctx context.Context, m *operator.Manager, path, image string) (verdict,
 	body, err := json.Marshal(admissionreviewv1.AdmissionReview{
 		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
 		Request: &admissionreviewv1.AdmissionRequest{
-			UID: types.UID("asked"), Operation: admissionreviewv1.Create, Namespace: p.Namespace, DryRun: new(true),
+			UID: types.UID("review"), Operation: admissionreviewv1.Create, Namespace: p.Namespace, DryRun: new(true),
 			Kind:     metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
 			Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
 			Object:   runtime.RawExtension{Raw: raw},
@@ -60,23 +59,23 @@ func ask(ctx context.Context, m *operator.Manager, path, image string) (verdict,
 		return verdict{}, err
 	}
 	defer resp.Body.Close()
-	var review admissionreviewv1.AdmissionReview
-	if err := json.NewDecoder(resp.Body).Decode(&review); err != nil {
-		return verdict{}, fmt.Errorf("reading an answer of status %s: %w", resp.Status, err)
+	var reviewed admissionreviewv1.AdmissionReview
+	if err := json.NewDecoder(resp.Body).Decode(&reviewed); err != nil {
+		return verdict{}, fmt.Errorf("reading a response with status %s: %w", resp.Status, err)
 	}
-	if review.Response == nil {
-		return verdict{}, fmt.Errorf("no response in an answer of status %s", resp.Status)
+	if reviewed.Response == nil {
+		return verdict{}, fmt.Errorf("no review in a response with status %s", resp.Status)
 	}
-	v := verdict{Allowed: review.Response.Allowed, Patch: string(review.Response.Patch)}
-	if review.Response.Result != nil {
-		v.Code, v.Message = review.Response.Result.Code, review.Response.Result.Message
+	v := verdict{Allowed: reviewed.Response.Allowed, Patch: string(reviewed.Response.Patch)}
+	if reviewed.Response.Result != nil {
+		v.Code, v.Message = reviewed.Response.Result.Code, reviewed.Response.Result.Message
 	}
 	return v, nil
 }
 
-// everyManager polls each manager by itself until its answer about an image is as wanted, and
-// returns how long the last took.
-func everyManager(t *testing.T, managers []*operator.Manager, image, what string,
+// awaitManagers polls every manager until its verdict on an image is good, and returns the time that
+// the slowest took.
+func awaitManagers(t *testing.T, managers []*operator.Manager, image, what string,
 	good func(verdict) bool) time.Duration {
 	t.Helper()
 	from := time.Now()
@@ -86,13 +85,13 @@ func everyManager(t *testing.T, managers []*operator.Manager, image, what string
 	for _, m := range managers {
 		go func() {
 			var last error
-			tick := time.NewTicker(20 * time.Millisecond) // a pace at which the managers get on with what is waited for
+			tick := time.NewTicker(20 * time.Millisecond) // leaves the managers time for their own work
 			defer tick.Stop()
 			for ; ; <-tick.C {
-				got, err := ask(ctx, m, webhooks.ValidatePath, image)
+				got, err := review(ctx, m, webhooks.ValidatePath, image)
 				switch {
 				case ctx.Err() != nil:
-					done <- fmt.Errorf("the last answer of %s: %w", m.WebhookURL, last)
+					done <- fmt.Errorf("last response of %s: %w", m.WebhookURL, last)
 					return
 				case err == nil && good(got):
 					done <- nil
@@ -106,7 +105,7 @@ func everyManager(t *testing.T, managers []*operator.Manager, image, what string
 	}
 	for range managers {
 		if err := <-done; err != nil {
-			t.Errorf("waiting for %s of %s: %v", what, image, err)
+			t.Errorf("waiting for %s on %s: %v", what, image, err)
 		}
 	}
 	return time.Since(from)
