@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -20,19 +19,20 @@ import (
 )
 
 const (
-	// emergency is a namespace of production in which break-glass is used.
+	// emergency is a production namespace that uses break-glass.
 	emergency = "shop-emergency"
-	// exempted is what --exempt-namespaces names.
+	// exempted is the namespace in --exempt-namespaces.
 	exempted = "acme-exempt"
 )
 
-// namespaceFor makes a namespace in which Pods can be made.
+// namespaceFor creates a namespace, and waits until it can hold Pods.
 func (b *bed) namespaceFor(t *testing.T, name string, labels map[string]string) {
 	t.Helper()
 	b.create(t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
 	b.serviceAccount(t, name)
 }
 
+// serviceAccount waits for the default ServiceAccount of a namespace. Pods need it.
 func (b *bed) serviceAccount(t *testing.T, namespace string) {
 	t.Helper()
 	poll.Await(t, "service account of "+namespace, func() error {
@@ -40,7 +40,7 @@ func (b *bed) serviceAccount(t *testing.T, namespace string) {
 	})
 }
 
-// breakGlass sets or removes the label by the command of docs/break-glass.md.
+// breakGlass sets or removes the break-glass label, with the command of docs/break-glass.md.
 func (b *bed) breakGlass(t *testing.T, label string) {
 	t.Helper()
 	if out, err := b.kube.RunKubectl(t.Context(), "", "label", "--overwrite", "namespace", emergency,
@@ -49,7 +49,7 @@ func (b *bed) breakGlass(t *testing.T, label string) {
 	}
 }
 
-// named gives an object a name of its own in the emergency namespace.
+// named sets an object's name, and its namespace to the emergency namespace.
 func named(o client.Object, name string) client.Object {
 	o.SetGenerateName("")
 	o.SetNamespace(emergency)
@@ -57,7 +57,7 @@ func named(o client.Object, name string) client.Object {
 	return o
 }
 
-// testBreakGlass sets the label on a namespace, and takes it away.
+// testBreakGlass sets the break-glass label on a namespace, and removes it.
 func (b *bed) testBreakGlass(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -71,7 +71,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 		poll.Await(t, "the hint", func() error {
 			if err := b.Create(t.Context(), pod(emergency, unsigned)); err == nil ||
 				!strings.Contains(err.Error(), "needs a reason as its value") {
-				return fmt.Errorf("got %w", err)
+				return fmt.Errorf("got %w, want a denial with the hint", err)
 			}
 			return nil
 		})
@@ -113,12 +113,12 @@ func (b *bed) testBreakGlass(t *testing.T) {
 					return nil
 				}
 			}
-			return errors.New("not there yet")
+			return fmt.Errorf("got %d Pods, and none of the Deployment", len(pods.Items))
 		})
 		out, err := b.kube.RunKubectl(t.Context(), "", "describe", "deployment", "-n", emergency, d.GetName())
 		if err != nil || !strings.Contains(out, v1alpha1.ReasonBreakGlass) ||
 			!strings.Contains(out, "break-glass (INC-1) let in") {
-			t.Errorf("kubectl describe shows no event: %v\n%s", err, out)
+			t.Errorf("got %v and output\n%s\nwant the break-glass event in it", err, out)
 		}
 		b.testSecondUses(t, d, unsigned)
 	})
@@ -130,7 +130,7 @@ func (b *bed) testBreakGlass(t *testing.T) {
 		} {
 			if out, _ := b.kube.RunKubectl(t.Context(), "", strings.Fields(command)...); !strings.Contains(out, want) ||
 				strings.Contains(out, "Warning:") {
-				t.Errorf("kubectl %s: want %q, and no warning, in\n%s", command, want, out)
+				t.Errorf("kubectl %s: got\n%s\nwant %q in it, and no warning", command, out, want)
 			}
 		}
 	})
@@ -138,18 +138,18 @@ func (b *bed) testBreakGlass(t *testing.T) {
 		p := pod(emergency, gun+":v1")
 		must(t, c.Create(t.Context(), p))
 		if got, want := p.Spec.Containers[0].Image, gun+":v1@"+digest; got != want {
-			t.Errorf("stored image is %q, want %q", got, want)
+			t.Errorf("got stored image %q, want %q", got, want)
 		}
 		if got := warned.drain(); len(got) > 0 {
-			t.Errorf("warnings %q", got)
+			t.Errorf("got warnings %q, want none", got)
 		}
 		if got := b.glassEvents(t, "Pod", p.Name); len(got) > 0 {
-			t.Errorf("events %v", got)
+			t.Errorf("got events %v, want none", got)
 		}
 	})
-	t.Run("no event of the dry run", func(t *testing.T) {
+	t.Run("no event for the dry run", func(t *testing.T) {
 		if got := b.glassEvents(t, "Pod", "tried"); len(got) > 0 {
-			t.Errorf("events %v", got)
+			t.Errorf("got events %v, want none", got)
 		}
 	})
 	t.Run("other namespaces", func(t *testing.T) {
@@ -170,8 +170,8 @@ func (b *bed) testBreakGlass(t *testing.T) {
 	b.denied(t, pod(emergency, unsigned), http.StatusForbidden, `role "qa" has not signed`)
 }
 
-// testSecondUses uses break-glass on the same Deployment again, for another image and for another
-// reason. Each use is an event.
+// testSecondUses uses break-glass on the same Deployment again, for another image and with another
+// reason. Each use must be an event of its own.
 func (b *bed) testSecondUses(t *testing.T, d client.Object, image string) {
 	use := func(image string) {
 		t.Helper()
@@ -196,19 +196,20 @@ func (b *bed) testSecondUses(t *testing.T, d client.Object, image string) {
 		}
 		slices.Sort(got)
 		if want := []string{"INC-1 " + image, "INC-1 " + image + "-2", "INC-2 " + image}; !slices.Equal(got, want) {
-			return fmt.Errorf("there are %q, want %q", got, want)
+			return fmt.Errorf("got events %q, want %q", got, want)
 		}
 		return nil
 	})
 }
 
-// wantGlassWarnings wants one line that says that break-glass is on, and one for the image.
+// wantGlassWarnings checks that there are two warnings: that break-glass is on, and one about the
+// image.
 func wantGlassWarnings(t *testing.T, warned *warnings, image string) {
 	t.Helper()
 	got := warned.drain()
 	if len(got) != 2 || !strings.Contains(got[0], `break-glass is on in namespace "`+emergency+`" (INC-1)`) ||
 		!strings.Contains(got[1], image) || !strings.Contains(got[1], `role "qa" has not signed`) {
-		t.Errorf("warnings %q", got)
+		t.Errorf("got warnings %q, want one that break-glass is on and one about %s", got, image)
 	}
 }
 
@@ -226,13 +227,13 @@ func (b *bed) glassEvents(t *testing.T, kind, name string) []eventsv1.Event {
 	return found
 }
 
-// glassEvent wants the one event about a stored object.
+// glassEvent waits for the one break-glass event about a stored object.
 func (b *bed) glassEvent(t *testing.T, o client.Object, apiVersion, kind, image string) {
 	t.Helper()
 	poll.Await(t, "the event about "+kind+" "+o.GetName(), func() error {
 		found := b.glassEvents(t, kind, o.GetName())
 		if len(found) != 1 {
-			return fmt.Errorf("%d events", len(found))
+			return fmt.Errorf("got %d events, want one", len(found))
 		}
 		e := found[0]
 		if e.Type != corev1.EventTypeWarning || e.Regarding.APIVersion != apiVersion ||
@@ -240,7 +241,7 @@ func (b *bed) glassEvent(t *testing.T, o client.Object, apiVersion, kind, image 
 			o.GetUID() == "" || e.Regarding.UID != o.GetUID() ||
 			!strings.Contains(e.Note, "INC-1") || !strings.Contains(e.Note, image) ||
 			!strings.Contains(e.Note, `role "qa" has not signed`) {
-			return fmt.Errorf("it is %+v", e)
+			return fmt.Errorf("got %+v, want a warning with INC-1, %s and the missing role", e, image)
 		}
 		return nil
 	})

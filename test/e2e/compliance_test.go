@@ -23,13 +23,13 @@ import (
 )
 
 const (
-	// audited is a namespace whose policy, in mode Audit, neither denies nor pins.
+	// audited is a namespace with a policy in mode Audit: nothing is denied or pinned.
 	audited    = "audited"
 	beforehand = registry + "/acme/beforehand:v1"
 )
 
-// TestCompliance holds what runs to the policies. Its parts run in order, and the later ones stop
-// servers.
+// TestCompliance checks that the status of policies reports violations of running workloads. Its
+// subtests run in order, and the later ones stop servers.
 func TestCompliance(t *testing.T) {
 	t.Parallel()
 	var rollout *appsv1.Deployment
@@ -39,8 +39,8 @@ func TestCompliance(t *testing.T) {
 	p.Spec.NamespaceSelector.MatchLabels = map[string]v1alpha1.LabelValue{"env": audited}
 	p.Spec.Mode = v1alpha1.ModeAudit
 	b.create(t, p)
-	t.Run("there before the operator", func(t *testing.T) { b.testThereBefore(t, rollout) })
-	t.Run("digest that runs", b.testDigestThatRuns)
+	t.Run("older than the operator", func(t *testing.T) { b.testThereBefore(t, rollout) })
+	t.Run("running digest", b.testDigestThatRuns)
 	t.Run("signature withdrawn", b.testRunningWithdrawn)
 	t.Run("key revoked", b.testRunningRevoked)
 	t.Run("policies and namespaces", b.testPoliciesAndNamespaces)
@@ -49,7 +49,7 @@ func TestCompliance(t *testing.T) {
 	t.Run("operator restarted without its server", b.testRestartWithoutServer)
 }
 
-// beforeTheOperator makes workloads while there is neither an operator nor a policy.
+// beforeTheOperator creates workloads before the operator and any policy.
 func (b *bed) beforeTheOperator(t *testing.T) *appsv1.Deployment {
 	t.Helper()
 	b.create(t, running(production, "alone", beforehand))
@@ -70,20 +70,22 @@ func (b *bed) beforeTheOperator(t *testing.T) *appsv1.Deployment {
 			return err
 		}
 		if len(pods.Items) != 2 {
-			return fmt.Errorf("%d Pods", len(pods.Items))
+			return fmt.Errorf("got %d Pods, want 2", len(pods.Items))
 		}
 		return nil
 	})
 	return d
 }
 
+// running returns a Pod with a name.
 func running(namespace, name, image string) *corev1.Pod {
 	p := pod(namespace, image)
 	p.GenerateName, p.Name = "", name
 	return p
 }
 
-// found waits until the status of a policy counts as wanted, and returns it.
+// found waits until the status of a policy has the wanted counts and condition Compliant, and returns
+// the policy.
 func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, status metav1.ConditionStatus,
 	reason string) *v1alpha1.ImagePolicy {
 	t.Helper()
@@ -96,7 +98,7 @@ func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, s
 			want.WouldDeny = want.Violating + want.Unchecked
 		}
 		if p.Status.Workloads == nil || *p.Status.Workloads != want {
-			return fmt.Errorf("they are %+v, want %+v; violations %+v", p.Status.Workloads, want, p.Status.Violations)
+			return fmt.Errorf("got %+v, want %+v; violations %+v", p.Status.Workloads, want, p.Status.Violations)
 		}
 		return nil
 	})
@@ -104,7 +106,7 @@ func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, s
 	return p
 }
 
-// violations are those in the status of a policy as "kind name image missing".
+// violations returns the violations in a policy's status as "kind name image missing-roles".
 func violations(p *v1alpha1.ImagePolicy) []string {
 	var all []string
 	for _, v := range p.Status.Violations {
@@ -113,7 +115,7 @@ func violations(p *v1alpha1.ImagePolicy) []string {
 	return all
 }
 
-// told returns the notes of the events of a type about an object and a policy.
+// eventNotes returns the notes of the events of a type about an object and a policy.
 func (b *bed) eventNotes(t *testing.T, uid types.UID, kind, policy string) ([]string, error) {
 	t.Helper()
 	events := &eventsv1.EventList{}
@@ -133,50 +135,50 @@ func (b *bed) eventNotes(t *testing.T, uid types.UID, kind, policy string) ([]st
 	return notes, nil
 }
 
-// toldOnce waits for the one event about an object and a policy, whose note holds all of the texts.
+// oneEvent waits for the one event about an object and a policy. Its note must contain all texts.
 func (b *bed) oneEvent(t *testing.T, uid types.UID, kind, policy string, texts ...string) {
 	t.Helper()
 	var notes []string
 	poll.Await(t, "the event", func() error {
 		var err error
 		if notes, err = b.eventNotes(t, uid, kind, policy); err == nil && len(notes) == 0 {
-			err = errors.New("there is none")
+			err = errors.New("got no event")
 		}
 		return err
 	})
 	if len(notes) != 1 {
-		t.Errorf("events %q, want one", notes)
+		t.Errorf("got events %q, want one", notes)
 	}
 	for _, text := range texts {
 		if !strings.Contains(notes[0], text) {
-			t.Errorf("note %q does not say %q", notes[0], text)
+			t.Errorf("got note %q, want it to contain %q", notes[0], text)
 		}
 	}
 }
 
-// toldOfPolicy waits for the one event that says that a policy is violated.
+// onePolicyEvent waits for the one event that reports the violations of a policy.
 func (b *bed) onePolicyEvent(t *testing.T, policy string) {
 	t.Helper()
-	var told []string
+	var notes []string
 	poll.Await(t, "the event on the policy", func() error {
 		events := &eventsv1.EventList{}
 		if err := b.List(t.Context(), events); err != nil {
 			return err
 		}
-		told = nil
+		notes = nil
 		for _, e := range events.Items {
 			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy &&
 				e.Reason == v1alpha1.ReasonViolations {
-				told = append(told, fmt.Sprint(e.Type, " ", e.Series == nil, " ", e.Note))
+				notes = append(notes, fmt.Sprint(e.Type, " ", e.Series == nil, " ", e.Note))
 			}
 		}
-		if len(told) == 0 {
-			return errors.New("there is none")
+		if len(notes) == 0 {
+			return errors.New("got no event")
 		}
 		return nil
 	})
-	if len(told) != 1 || !strings.HasPrefix(told[0], "Warning true 2 of 2 running workloads violate the policy") {
-		t.Errorf("events %q, want one warning", told)
+	if len(notes) != 1 || !strings.HasPrefix(notes[0], "Warning true 2 of 2 running workloads violate the policy") {
+		t.Errorf("got events %q, want one warning about 2 of 2 workloads, without a series", notes)
 	}
 }
 
@@ -201,19 +203,19 @@ func (b *bed) testThereBefore(t *testing.T, rollout *appsv1.Deployment) {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	header, row := strings.Fields(lines[0]), strings.Fields(lines[len(lines)-1])
 	if want := []string{"NAME", "MODE", "ROLES", "READY", "COVERED", "VIOLATIONS", "AGE"}; !slices.Equal(header, want) {
-		t.Errorf("columns are %q, want %q", header, want)
+		t.Errorf("got columns %q, want %q", header, want)
 	}
 	if len(row) < 6 || row[4] != "2" || row[5] != "2" {
-		t.Errorf("kubectl prints\n%s", out)
+		t.Errorf("got kubectl output\n%s\nwant 2 covered and 2 violations", out)
 	}
 	out, err = b.kube.RunKubectl(t.Context(), "", "describe", "deployment", "-n", production, "rollout")
 	must(t, err)
 	if !strings.Contains(out, `in breach of ImagePolicy "production"`) {
-		t.Errorf("kubectl describe does not show the event:\n%s", out)
+		t.Errorf("got kubectl output\n%s\nwant the event in it", out)
 	}
 }
 
-// edit changes an object as kubectl patch does, whatever becomes of its status meanwhile.
+// edit changes an object with a merge patch, which cannot conflict with other writers.
 func (b *bed) edit(t *testing.T, o client.Object, change func()) {
 	t.Helper()
 	was, _ := o.DeepCopyObject().(client.Object)
@@ -228,7 +230,7 @@ func (b *bed) podUID(t *testing.T, namespace, name string) types.UID {
 	return p.UID
 }
 
-// pulled does what a kubelet does: it says which image runs in the one container of a Pod.
+// pulled sets the status of a Pod as a kubelet does: the image ID of its one container.
 func (b *bed) pulled(t *testing.T, p *corev1.Pod, imageID string) {
 	t.Helper()
 	was := p.DeepCopy()
@@ -239,7 +241,7 @@ func (b *bed) pulled(t *testing.T, p *corev1.Pod, imageID string) {
 	must(t, b.Status().Patch(t.Context(), p, client.MergeFrom(was)))
 }
 
-// testDigestThatRuns has the kubelet report other digests than the tag has.
+// testDigestThatRuns reports, as a kubelet, digests that differ from the digest of the tag.
 func (b *bed) testDigestThatRuns(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	v1, unsigned := b.sign(t, gun, "v1", 1, "ci", "qa"), "sha256:"+strings.Repeat("7", 64)
@@ -259,7 +261,7 @@ func (b *bed) testDigestThatRuns(t *testing.T) {
 	}
 	check("before the kubelet reports", 1, "Pod odd "+gun+":v2 ci,qa")
 	b.pulled(t, odd, "docker-pullable://mirror.example.com/other@"+v1)
-	check("content that goes by another repository's name", 1, "Pod odd "+gun+":v2 ci,qa")
+	check("an image ID of another repository", 1, "Pod odd "+gun+":v2 ci,qa")
 	b.pulled(t, odd, "docker-pullable://"+gun+"@"+v1)
 	check("an unsigned tag that was pulled as a signed digest", 0)
 	b.oneEvent(t, odd.UID, corev1.EventTypeWarning, "audited", gun+":v2", "ci, qa")
@@ -280,7 +282,7 @@ func (b *bed) testDigestThatRuns(t *testing.T) {
 	b.found(t, "audited", v1alpha1.WorkloadCounts{}, metav1.ConditionTrue, v1alpha1.ReasonNothingRuns)
 }
 
-// testRunningWithdrawn has qa's signature removed from the server, of an image that runs.
+// testRunningWithdrawn removes qa's signature of a running image from the server.
 func (b *bed) testRunningWithdrawn(t *testing.T) {
 	gun := b.repository(t, "ci", "qa")
 	digest := b.sign(t, gun, "v1", 1, "ci", "qa")
@@ -292,13 +294,13 @@ func (b *bed) testRunningWithdrawn(t *testing.T) {
 	withdrawn := time.Now()
 	found := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse,
 		v1alpha1.ReasonViolations)
-	// at most 30 s, on a machine that has nothing else to do; a second refresh comes after 48 s at
-	// the earliest
+	// A refresh takes at most 30 s on an idle machine. The second one comes after 48 s at the
+	// earliest.
 	if took := time.Since(withdrawn); took > 45*time.Second {
-		t.Errorf("seen after %s, want it within one refresh", took)
+		t.Errorf("the violation was reported after %s, want it after one refresh", took)
 	}
 	if want := "Pod withdrawn " + gun + "@" + digest + " qa"; !slices.Contains(violations(found), want) {
-		t.Errorf("violations are %q, want %q among them", violations(found), want)
+		t.Errorf("got violations %q, want %q among them", violations(found), want)
 	}
 	b.oneEvent(t, p.UID, corev1.EventTypeWarning, "production", gun, "not signed by qa")
 	must(t, b.Delete(t.Context(), p))
@@ -306,7 +308,7 @@ func (b *bed) testRunningWithdrawn(t *testing.T) {
 		v1alpha1.ReasonViolations)
 }
 
-// testRunningRevoked revokes the key of qa, and takes that back.
+// testRunningRevoked revokes the key of qa, and then removes it from the revoked keys again.
 func (b *bed) testRunningRevoked(t *testing.T) {
 	b.images++
 	gun := fmt.Sprintf("%s/acme/app-%d", registry, b.images)
@@ -325,7 +327,7 @@ func (b *bed) testRunningRevoked(t *testing.T) {
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 3}, metav1.ConditionFalse,
 		v1alpha1.ReasonViolations)
 	if took := time.Since(revoked); took > soon {
-		t.Errorf("seen after %s, want it at once", took)
+		t.Errorf("the violation was reported after %s, want at most %s", took, soon)
 	}
 	revoke()
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 3, Violating: 2}, metav1.ConditionFalse,
@@ -333,7 +335,7 @@ func (b *bed) testRunningRevoked(t *testing.T) {
 	must(t, b.Delete(t.Context(), p))
 }
 
-// testPoliciesAndNamespaces edits what decides which policies hold where.
+// testPoliciesAndNamespaces edits labels of namespaces, and policies. The counts must follow.
 func (b *bed) testPoliciesAndNamespaces(t *testing.T) {
 	b.namespaceFor(t, "unlabelled", nil)
 	b.create(t, running("unlabelled", "p", beforehand))
@@ -350,7 +352,7 @@ func (b *bed) testPoliciesAndNamespaces(t *testing.T) {
 	b.create(t, warn)
 	p := b.found(t, "warning", two, metav1.ConditionFalse, v1alpha1.ReasonViolations)
 	if got := p.Status.Violations[0].MissingRoles; !slices.Equal(got, []string{"ci"}) {
-		t.Errorf("missing roles are %q, want those of this policy", got)
+		t.Errorf("got missing roles %q, want [ci], as this policy requires", got)
 	}
 	b.edit(t, p, func() { p.Spec.RequiredRoles, p.Spec.AllowUnsigned = nil, new(true) })
 	b.found(t, "warning", v1alpha1.WorkloadCounts{Covered: 2}, metav1.ConditionTrue, v1alpha1.ReasonAllSigned)
@@ -363,7 +365,7 @@ func (b *bed) testPoliciesAndNamespaces(t *testing.T) {
 	must(t, b.Delete(t.Context(), p))
 }
 
-// testBreakGlassListed opens the gate in a namespace.
+// testBreakGlassListed uses break-glass in a namespace. The policy's status must list it.
 func (b *bed) testBreakGlassListed(t *testing.T) {
 	b.namespaceFor(t, "open", map[string]string{"env": "production", v1alpha1.LabelBreakGlass: "incident-4711"})
 	b.admitted(t, running("open", "let-in", beforehand))
@@ -376,18 +378,19 @@ func (b *bed) testBreakGlassListed(t *testing.T) {
 	b.denied(t, running(production, "not-here", beforehand), http.StatusForbidden, "qa")
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "open"}}
 	b.update(t, ns, func() { delete(ns.Labels, v1alpha1.LabelBreakGlass) })
-	poll.Await(t, "the closed gate in the status", func() error {
+	poll.Await(t, "a status without break-glass", func() error {
 		if err := b.Get(t.Context(), client.ObjectKey{Name: "production"}, p); err != nil {
 			return err
 		}
 		if len(p.Status.BreakGlass) > 0 {
-			return fmt.Errorf("it lists %v", p.Status.BreakGlass)
+			return fmt.Errorf("got %v, want none", p.Status.BreakGlass)
 		}
 		return nil
 	})
 }
 
-// testRestartKeepsSince starts another operator, which must know what the first reported.
+// testRestartKeepsSince restarts the operator. It must keep the times of the violations, and repeat
+// no event.
 func (b *bed) testRestartKeepsSince(t *testing.T) {
 	before := &v1alpha1.ImagePolicy{}
 	must(t, b.Get(t.Context(), client.ObjectKey{Name: "production"}, before))
@@ -409,8 +412,8 @@ func (b *bed) testRestartKeepsSince(t *testing.T) {
 	b.onePolicyEvent(t, "production")
 }
 
-// testRestartWithoutServer starts an operator that cannot ask anybody: nothing it does not know may
-// be called a violation.
+// testRestartWithoutServer starts an operator while the signing server is down. It must report
+// workloads that it cannot check, and no violations.
 func (b *bed) testRestartWithoutServer(t *testing.T) {
 	must(t, b.manager.Stop())
 	b.notary.Disconnect()
@@ -418,7 +421,7 @@ func (b *bed) testRestartWithoutServer(t *testing.T) {
 	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Unchecked: 2}, metav1.ConditionUnknown,
 		v1alpha1.ReasonNotAllChecked)
 	if len(p.Status.Violations) > 0 {
-		t.Errorf("violations are %v", p.Status.Violations)
+		t.Errorf("got violations %v, want none", p.Status.Violations)
 	}
 	must(t, b.notary.Reconnect())
 	b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 2, Violating: 2}, metav1.ConditionFalse,

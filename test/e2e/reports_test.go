@@ -20,7 +20,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestReports runs the manager on a cluster in which the CRDs of reports come and go.
+// TestReports runs the manager on a cluster in which the CRDs of reports are installed and deleted.
 func TestReports(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -56,7 +56,7 @@ func TestReports(t *testing.T) {
 				`sandbox +countersign +0 +1 +1 +1 +0 `,
 			} {
 				if !regexp.MustCompile(row).MatchString(out) {
-					t.Errorf("no row %q in\n%s", row, out)
+					t.Errorf("got\n%s\nwant a row that matches %q", out, row)
 				}
 			}
 		}
@@ -69,11 +69,11 @@ func TestReports(t *testing.T) {
 			"could not be checked: TrustRootNotFound",
 		} {
 			if !strings.Contains(out, text) {
-				t.Errorf("the report does not say %q:\n%s", text, out)
+				t.Errorf("got report\n%s\nwant %q in it", out, text)
 			}
 		}
 	})
-	t.Run("a policy changes, and a deleted report comes back with it", func(t *testing.T) {
+	t.Run("an edit of a policy restores deleted reports", func(t *testing.T) {
 		for _, kind := range reportKinds() {
 			must(t, b.Delete(t.Context(), reportIn("sandbox", kind)))
 		}
@@ -85,7 +85,7 @@ func TestReports(t *testing.T) {
 			},
 		})
 	})
-	t.Run("nothing runs in a namespace any more", func(t *testing.T) {
+	t.Run("a namespace without workloads has no report", func(t *testing.T) {
 		must(t, b.Delete(t.Context(), signed))
 		b.reports(t, map[string][]string{
 			"sandbox": {
@@ -107,14 +107,14 @@ func TestReports(t *testing.T) {
 	b.noErrorsLogged(t)
 }
 
-// label sets the label of a namespace that policies select by.
+// label sets the label env of a namespace, which policies select by.
 func (b *bed) label(t *testing.T, namespace, env string) {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
 	b.update(t, ns, func() { ns.Labels["env"] = env })
 }
 
-// counts waits until the status of a policy counts workloads as wanted.
+// counts waits until the status of a policy has the wanted counts of workloads.
 func (b *bed) counts(t *testing.T, policy string, covered, violating int32) {
 	t.Helper()
 	poll.Await(t, "the counts of "+policy, func() error {
@@ -123,20 +123,20 @@ func (b *bed) counts(t *testing.T, policy string, covered, violating int32) {
 			return err
 		}
 		if w := p.Status.Workloads; w == nil || w.Covered != covered || w.Violating != violating {
-			return fmt.Errorf("counted %+v, want %d covered and %d violating", w, covered, violating)
+			return fmt.Errorf("got %+v, want %d covered and %d violating", w, covered, violating)
 		}
 		return nil
 	})
 }
 
-// noise wants the manager to have logged no failure.
+// noErrorsLogged checks that the manager has logged no error.
 func (b *bed) noErrorsLogged(t *testing.T) {
 	t.Helper()
 	log, err := os.ReadFile(b.manager.Log())
 	must(t, err)
 	for line := range strings.Lines(string(log)) {
 		if strings.Contains(line, `"level":"error"`) {
-			t.Errorf("the manager logged %s", line)
+			t.Errorf("got log line %s, want no error", line)
 		}
 	}
 }
@@ -156,8 +156,8 @@ func reportIn(namespace string, kind schema.GroupVersionKind) client.Object {
 	return o
 }
 
-// reports waits until the reports of all namespaces, in both formats, hold exactly the wanted
-// results, each as result, policy and name of the workload.
+// reports waits until the reports in both formats contain exactly the wanted results. want has the
+// results by namespace, each as "result policy workload".
 func (b *bed) reports(t *testing.T, want map[string][]string) {
 	t.Helper()
 	for namespace := range want {
@@ -181,12 +181,12 @@ func (b *bed) reports(t *testing.T, want map[string][]string) {
 					result, _ := r.(map[string]any)
 					resources, _, _ := unstructured.NestedSlice(result, "resources")
 					if len(resources) != 1 {
-						return fmt.Errorf("a result is about %v", resources)
+						return fmt.Errorf("got a result about %v, want one resource", resources)
 					}
 					resource, _ := resources[0].(map[string]any)
 					if resource["kind"] != "Pod" || resource["apiVersion"] != "v1" ||
 						resource["namespace"] != o.GetNamespace() {
-						return fmt.Errorf("a result is about %v", resource)
+						return fmt.Errorf("got a result about %v, want a Pod in %s", resource, o.GetNamespace())
 					}
 					lines = append(lines, fmt.Sprintf("%s %s %s", result["result"], result["policy"], resource["name"]))
 				}
@@ -194,7 +194,7 @@ func (b *bed) reports(t *testing.T, want map[string][]string) {
 				got[o.GetNamespace()] = lines
 			}
 			if !maps.EqualFunc(got, want, slices.Equal) {
-				return fmt.Errorf("they are %q, want %q", got, want)
+				return fmt.Errorf("got %q, want %q", got, want)
 			}
 			return nil
 		})

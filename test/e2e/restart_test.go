@@ -19,8 +19,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestRestart stops everything of the operator and starts it again, in a cluster and beside a
-// signing server that are less kind each time.
+// TestRestart stops the operator and starts it again, while the signing server is down, serves old
+// metadata, or the trust root is deleted.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	b := restarts{newBed(t), t}
@@ -29,23 +29,23 @@ func TestRestart(t *testing.T) {
 	t.Run("trust root deleted", b.testRecordsGoWithTheTrustRoot)
 }
 
-// restarts is a bed whose manager is started again by parts of a test; it lasts as long as all of
-// the test.
+// restarts is a bed whose manager subtests restart. A new manager runs until the end of the whole
+// test.
 type restarts struct {
 	*bed
 	all *testing.T
 }
 
-// restart ends the manager, has something done, and starts another.
+// restart stops the manager, calls meanwhile, and starts another manager.
 func (b restarts) restart(t *testing.T, meanwhile func()) {
 	t.Helper()
 	must(t, b.manager.Stop())
 	meanwhile()
 	b.manager = operator.Run(b.all, b.kube)
-	poll.Await(t, "the API server to ask the new manager", func() error {
-		err := b.Create(t.Context(), pod(production, registry+"/acme/nobody-asked:v1"))
+	poll.Await(t, "the API server to call the new manager", func() error {
+		err := b.Create(t.Context(), pod(production, registry+"/acme/never-requested:v1"))
 		if err == nil {
-			return errors.New("it is admitted")
+			return errors.New("admitted, want a denial")
 		}
 		if strings.Contains(err.Error(), "failed calling webhook") {
 			return err
@@ -54,7 +54,7 @@ func (b restarts) restart(t *testing.T, meanwhile func()) {
 	})
 }
 
-// record returns the head of the record of a repository, an error where there is none.
+// record returns the head of a repository's record. It fails if there is none.
 func (b restarts) record(ctx context.Context, gun string) (*corev1.ConfigMap, error) {
 	all := &corev1.ConfigMapList{}
 	if err := b.List(ctx, all, client.InNamespace(operator.Namespace),
@@ -66,10 +66,10 @@ func (b restarts) record(ctx context.Context, gun string) (*corev1.ConfigMap, er
 			return &all.Items[i], nil
 		}
 	}
-	return nil, fmt.Errorf("none of %d records is of %s", len(all.Items), gun)
+	return nil, fmt.Errorf("got %d records, and none of %s", len(all.Items), gun)
 }
 
-// written waits for a record other than one before, and returns it.
+// written waits for a record of a repository that differs from before, and returns it.
 func (b restarts) written(t *testing.T, gun string, before *corev1.ConfigMap) *corev1.ConfigMap {
 	t.Helper()
 	var m *corev1.ConfigMap
@@ -79,7 +79,7 @@ func (b restarts) written(t *testing.T, gun string, before *corev1.ConfigMap) *c
 			return err
 		}
 		if digest := "countersign.dev/digest"; before != nil && m.Annotations[digest] == before.Annotations[digest] {
-			return errors.New("it is the one before")
+			return errors.New("got the same record as before")
 		}
 		return nil
 	})
@@ -94,7 +94,7 @@ func (b restarts) testStartWithoutServer(t *testing.T) {
 	b.denied(t, pod(production, half+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 	b.written(t, signed, nil)
 	b.written(t, half, nil)
-	b.mended(t, signed)
+	b.relabelled(t, signed)
 
 	b.restart(t, b.notary.Disconnect)
 	b.admitted(t, pod(production, signed+":v1"))
@@ -140,7 +140,7 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	}
 	t.Run("refused after a restart", func(t *testing.T) {
 		b.restart(t, func() { front.Set(faultproxy.Fault{Old: true}) })
-		withdrawn = b.written(t, gun, before) // at the end at the latest
+		withdrawn = b.written(t, gun, before) // written by the stopped manager when it ended, at the latest
 		refused(t)
 	})
 	t.Run("accepted once, on request", func(t *testing.T) {
@@ -158,7 +158,7 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 		b.written(t, gun, accepted)
 		front.Set(faultproxy.Fault{Old: true})
 		refused(t)
-		b.editRoot(t, func(root *v1alpha1.TrustRoot) { root.Annotations = nil }) // which is no request
+		b.editRoot(t, func(root *v1alpha1.TrustRoot) { root.Annotations = nil }) // requests nothing
 		refused(t)
 		b.restart(t, func() {})
 		refused(t)
@@ -170,17 +170,18 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	t.Run("a version out of reach", func(t *testing.T) { b.testFastForward(t, front) })
 }
 
-// mended takes off a record what it is found by at a start, and waits for the leader to put it
-// back.
-func (b restarts) mended(t *testing.T, gun string) {
+// relabelled removes the labels of a record, by which a manager finds it at its start. It waits until
+// the leader restores them.
+func (b restarts) relabelled(t *testing.T, gun string) {
 	t.Helper()
 	m, err := b.record(t.Context(), gun)
 	must(t, err)
-	b.edit(t, m, func() { m.Labels = nil }) // whatever the leader writes meanwhile
+	b.edit(t, m, func() { m.Labels = nil })
 	b.written(t, gun, nil)
 }
 
-// forgotten waits until the status and an event say that the versions seen started anew.
+// forgotten waits until the status and an event say that the manager has forgotten the versions that
+// it had seen.
 func (b restarts) forgotten(t *testing.T) {
 	t.Helper()
 	poll.Await(t, "the status and the event", func() error {
@@ -190,7 +191,7 @@ func (b restarts) forgotten(t *testing.T) {
 		}
 		want := root.Annotations[v1alpha1.AnnotationForgetVersions]
 		if got := root.Status.LastHandledForgetVersions; got != want {
-			return fmt.Errorf("the status says %q, want %q", got, want)
+			return fmt.Errorf("got status %q, want %q", got, want)
 		}
 		events := &eventsv1.EventList{}
 		if err := b.List(t.Context(), events); err != nil {
@@ -202,11 +203,12 @@ func (b restarts) forgotten(t *testing.T) {
 				return nil
 			}
 		}
-		return fmt.Errorf("none of %d events is about it", len(events.Items))
+		return fmt.Errorf("got %d events, and none about the versions", len(events.Items))
 	})
 }
 
-// testRecordsGoWithTheTrustRoot deletes it while no operator runs.
+// testRecordsGoWithTheTrustRoot deletes the trust root while no operator runs. The garbage collector
+// must delete its records.
 func (b restarts) testRecordsGoWithTheTrustRoot(t *testing.T) {
 	must(t, b.manager.Stop())
 	root := b.trustRoot("acme-notary")
@@ -218,7 +220,7 @@ func (b restarts) testRecordsGoWithTheTrustRoot(t *testing.T) {
 			return err
 		}
 		if len(all.Items) > 0 {
-			return fmt.Errorf("%d are left", len(all.Items))
+			return fmt.Errorf("got %d records, want none", len(all.Items))
 		}
 		return nil
 	})
