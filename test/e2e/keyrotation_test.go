@@ -25,9 +25,8 @@ import (
 )
 
 // TestKeyRotation replaces every key of a repository with the real client, and the certificate and
-// CA of its server, while Pods with its images are created all the time: the signed one is never
-// refused, the unsigned one never admitted, and what was signed with a new key counts at the first
-// try.
+// CA of its server. Meanwhile it creates Pods continuously: signed Pods must never be denied, and
+// unsigned Pods never be admitted. A signature with a new key must count at the first request.
 func TestKeyRotation(t *testing.T) {
 	t.Parallel()
 	b := &keyRotation{restarts: restarts{newBed(t), t}}
@@ -44,18 +43,18 @@ type keyRotation struct {
 	tags int
 }
 
-// signNew signs another tag, and wants it admitted at the first try.
+// signNew signs another tag, and checks that the first request admits it.
 func (b *keyRotation) signNew(t *testing.T, gun string) {
 	t.Helper()
 	b.tags++
 	tag := fmt.Sprintf("new-%d", b.tags)
 	b.sign(t, gun, tag, 100+b.tags, "ci", "qa")
 	if err := b.Create(t.Context(), pod(production, gun+":"+tag), client.DryRunAll); err != nil {
-		t.Errorf("what was signed a moment ago is denied: %v", err)
+		t.Errorf("tag %s, signed a moment ago: got %v, want it admitted", tag, err)
 	}
 }
 
-// prepare makes a repository in which v1 is signed, and known.
+// prepare makes a repository, signs v1, and makes the manager fetch it.
 func (b *keyRotation) prepare(t *testing.T) string {
 	t.Helper()
 	gun := b.repository(t, "ci", "qa")
@@ -64,7 +63,7 @@ func (b *keyRotation) prepare(t *testing.T) string {
 	return gun
 }
 
-// during does something while Pods are created, and for a while before and after.
+// during calls do while it creates Pods, and creates some more before and after.
 func (b *keyRotation) during(t *testing.T, gun string, do func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -77,7 +76,7 @@ func (b *keyRotation) during(t *testing.T, gun string, do func()) {
 			for ctx.Err() == nil {
 				err := b.Create(ctx, pod(production, gun+":"+tag), client.DryRunAll)
 				if ctx.Err() == nil && !good(err) {
-					t.Errorf("%s, :%s after %d: %v", time.Now().Format(time.TimeOnly), tag, count.Load(), err)
+					t.Errorf("at %s, tag %s after %d Pods: got %v", time.Now().Format(time.TimeOnly), tag, count.Load(), err)
 				}
 				count.Add(1)
 				<-tick.C
@@ -96,7 +95,7 @@ func (b *keyRotation) during(t *testing.T, gun string, do func()) {
 		from, others := signed.Load(), unsigned.Load()
 		poll.Await(t, "more Pods", func() error {
 			if signed.Load() < from+10 || unsigned.Load() < others+5 {
-				return errors.New("too few")
+				return errors.New("got too few")
 			}
 			return nil
 		})
@@ -106,7 +105,7 @@ func (b *keyRotation) during(t *testing.T, gun string, do func()) {
 	more()
 	cancel()
 	running.Wait()
-	t.Logf("%d signed Pods, none refused; %d unsigned ones, none admitted, %d of them as not to be checked",
+	t.Logf("%d signed Pods; %d unsigned Pods, %d of them denied because of a fault",
 		signed.Load(), unsigned.Load(), unchecked.Load())
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "qa" has not signed`)
 }
@@ -116,7 +115,7 @@ func (b *keyRotation) testKeys(t *testing.T, ownSnapshot bool) {
 	snapshot := b.signer.RotateSnapshotKey
 	if ownSnapshot {
 		snapshot = b.signer.RotateOwnSnapshotKey
-		b.during(t, gun, func() { must(t, snapshot(t.Context(), gun)) }) // hands it over
+		b.during(t, gun, func() { must(t, snapshot(t.Context(), gun)) }) // from the server to the client
 		b.signNew(t, gun)
 	}
 	for role, rotate := range map[string]func(context.Context, string) error{
@@ -132,13 +131,13 @@ func (b *keyRotation) testKeys(t *testing.T, ownSnapshot bool) {
 			after, err := b.signer.TopKeys(gun)
 			must(t, err)
 			if before[role] == after[role] {
-				t.Errorf("the %s key is the one before", role)
+				t.Errorf("got the same %s key %s as before, want another", role, after[role])
 			}
 		})
 	}
 }
 
-// newKey adds a key to the delegation of ci, and has the client hold it.
+// newKey adds a key to the delegation of ci, and imports it into the client.
 func (b *keyRotation) newKey(t *testing.T, gun string) {
 	t.Helper()
 	key, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, gun)
@@ -147,7 +146,7 @@ func (b *keyRotation) newKey(t *testing.T, gun string) {
 	must(t, b.signer.ImportKey(t.Context(), gun, "ci", key))
 }
 
-// repositoryOf is prepare, and returns the keys as well.
+// repositoryOf is prepare for a repository with a name, and also returns the keys of its roles.
 func (b *keyRotation) repositoryOf(t *testing.T, name string) (string, map[string]*notaryserver.SigningKey) {
 	t.Helper()
 	gun := registry + "/acme/" + name
@@ -158,8 +157,8 @@ func (b *keyRotation) repositoryOf(t *testing.T, name string) (string, map[strin
 	return gun, keys
 }
 
-// testDelegationKey replaces a key in the order that leaves no gap: the new key is added, signs,
-// and then the old one goes.
+// testDelegationKey replaces a key without a gap: it adds the new key, signs with it, and then
+// removes the old one.
 func (b *keyRotation) testDelegationKey(t *testing.T) {
 	gun, keys := b.repositoryOf(t, "delegation")
 	b.during(t, gun, func() {
@@ -171,8 +170,8 @@ func (b *keyRotation) testDelegationKey(t *testing.T) {
 	b.admitted(t, pod(production, gun+":v1"))
 }
 
-// testDelegationKeyGone removes a key whose signatures nobody has renewed. They do not count until
-// the new key has renewed them, and then at once.
+// testDelegationKeyGone removes a key before its signatures are renewed. They must not count until the
+// new key signs them, and then count at once.
 func (b *keyRotation) testDelegationKeyGone(t *testing.T) {
 	gun, keys := b.repositoryOf(t, "gone")
 	b.newKey(t, gun)
@@ -184,9 +183,9 @@ func (b *keyRotation) testDelegationKeyGone(t *testing.T) {
 	b.signNew(t, gun)
 }
 
-// testRoot rotates the root once and over two more steps with the pin on the first key, starts the
-// manager anew without the server, has another trust root find its way from the first key, and
-// moves the pin.
+// testRoot rotates the root three times while the trust root pins the first key. Then it restarts the
+// manager without the server, lets another trust root verify the chain from the first key, and moves
+// the pin to the newest key.
 func (b *keyRotation) testRoot(t *testing.T) {
 	gun := b.prepare(t)
 	first := b.pin.KeyID
@@ -202,7 +201,7 @@ func (b *keyRotation) testRoot(t *testing.T) {
 	newest, err := b.signer.Root(gun)
 	must(t, err)
 	if newest.KeyID == first {
-		t.Fatal("the root did not rotate")
+		t.Fatal("got the same root key after three rotations, want another")
 	}
 	b.written(t, gun, before)
 	t.Run("restart without the server", func(t *testing.T) {
@@ -236,8 +235,8 @@ func (b *keyRotation) testRoot(t *testing.T) {
 	})
 }
 
-// testServerCertificate replaces the certificate of the signing server, and then its CA twice: with
-// a bundle that holds both for a while, and by a ConfigMap that is edited in place.
+// testServerCertificate replaces the certificate of the signing server, and then its CA twice: by a
+// bundle that holds both CAs for a while, and by an edit of a ConfigMap.
 func (b *keyRotation) testServerCertificate(t *testing.T) {
 	front := faultproxy.Run(t, b.notary.URL, b.notary.CA)
 	edit := func(change func(*v1alpha1.NotarySpec)) {
@@ -264,7 +263,7 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 	t.Run("another certificate of the CA", func(t *testing.T) {
 		b.during(t, gun, func() { serve(front.CA); b.fetchNow(t, gun); b.signNew(t, gun) })
 	})
-	t.Run("another CA by way of both", func(t *testing.T) {
+	t.Run("another CA, with both in between", func(t *testing.T) {
 		b.during(t, gun, func() {
 			edit(bundle(append(append([]byte{}, front.CA.PEM...), second.PEM...)))
 			b.signNew(t, gun)
@@ -299,7 +298,8 @@ func (b *keyRotation) testServerCertificate(t *testing.T) {
 			b.fetchNow(t, gun)
 			b.signNew(t, gun)
 			if root.Generation != generation {
-				t.Error("the trust root was edited")
+				t.Errorf("got generation %d of the trust root, want %d: the test has not edited it", root.Generation,
+					generation)
 			}
 		})
 	})

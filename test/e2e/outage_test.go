@@ -14,45 +14,44 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// outage is one thing that goes wrong between the operator and a signing server, or at that.
+// outage is a fault of a signing server, or of the network to it.
 type outage struct {
-	// faults are set at the proxy; begin and end are for what is not to be had that way.
+	// faults are set at the proxy. begin and end are for what the proxy cannot do.
 	faults     []faultproxy.Fault
 	begin, end func(*testing.T, *site)
-	// reason is that of Fresh=False, or the other one, and says are texts of which a denial has
-	// one.
+	// reason is the reason of Fresh=False; or is a second one that is also right. A denial contains
+	// one of says.
 	reason, or string
 	says       []string
-	// slow is for answers that come, late: what is new loads while it lasts, and nothing is a
+	// slow is for late responses. The manager must still fetch new repositories, and report no
 	// fault.
 	slow bool
-	// published says that only repositories are concerned which were known before, and have been
-	// published to since.
+	// published limits the outage to known repositories with a publication since.
 	published bool
-	// tokens has a Notary server that asks for tokens of a short life.
+	// tokens selects the Notary server that requires tokens, which expire soon.
 	tokens bool
-	// pause is how long the server wants to be left alone.
+	// pause is the time that the server tells clients to wait.
 	pause time.Duration
-	// alone says that a server which is not well is asked for nothing but signs of life, and for
-	// one repository.
+	// alone says that the manager must send nothing but probes to the server, and requests for one
+	// repository.
 	alone bool
 }
 
 const (
-	// patience is for what takes several bounds of the operator: a request's, a pause between two,
-	// or three slow round trips.
+	// patience is longer than several timeouts of the operator, its pauses between requests, or three
+	// slow round trips.
 	patience = 4 * time.Minute
-	// turnedAway is the Retry-After of the server that turns requests away, and tokenLife how long
-	// tokens live.
+	// turnedAway is the Retry-After of the server that responds with status 429. tokenLife is the
+	// lifetime of tokens.
 	turnedAway = 15 * time.Second
 	tokenLife  = 2 * time.Second
-	// atOnce bounds the requests to one server, and oneRepository those for a repository that
-	// cannot be had.
+	// atOnce bounds the requests in flight to one server, and oneRepository the requests for a
+	// repository that cannot be fetched.
 	atOnce        = 32
 	oneRepository = 4
 )
 
-// notThere is what a Notary server answers about a file that it does not have.
+// notThere is the body of a Notary server's response for a file that it does not have.
 const notThere = `{"errors":[{"code":"METADATA_NOT_FOUND","message":"You have requested metadata that does not exist.","detail":null}]}`
 
 func outages() map[string]outage {
@@ -116,7 +115,7 @@ func outages() map[string]outage {
 		},
 		"snapshot-old": {
 			faults: []faultproxy.Fault{{Match: notaryserver.File("snapshot"), Old: true}},
-			reason: v1alpha1.ReasonMetadataInvalid, or: v1alpha1.ReasonTooLarge, // it may be longer or not
+			reason: v1alpha1.ReasonMetadataInvalid, or: v1alpha1.ReasonTooLarge, // the old file may be longer
 			says: []string{"snapshot"}, published: true,
 		},
 		"delegation-truncated": {
@@ -139,9 +138,9 @@ func outages() map[string]outage {
 	}
 }
 
-// TestOutages has a server fail in every way at once: for each a namespace, with a policy and a
-// trust root of its own, whose way to the Notary server leads through a proxy of its own. None
-// admits an unsigned image, none keeps a known one out, and each ends by itself.
+// TestOutages runs all outages at the same time. Each has its own namespace, policy, trust root, and
+// proxy in front of the Notary server. During an outage unsigned images must be denied, and known
+// images admitted. Afterwards the manager must recover by itself.
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	o := newOutageBed(t)
@@ -159,7 +158,7 @@ func TestOutages(t *testing.T) {
 	var under sync.WaitGroup
 	run := func(name string, test func(*testing.T)) { under.Go(func() { t.Run(name, test) }) }
 	for name, c := range cases {
-		if !c.tokens { // whoever publishes needs one too
+		if !c.tokens { // publish needs tokens too
 			sites[name].begin(t, c)
 		}
 	}
@@ -178,7 +177,7 @@ func TestOutages(t *testing.T) {
 	under.Wait()
 }
 
-// begin has something go wrong from now on.
+// begin starts the outage.
 func (s *site) begin(t *testing.T, c outage) {
 	t.Helper()
 	if c.begin != nil {
@@ -188,14 +187,14 @@ func (s *site) begin(t *testing.T, c outage) {
 	s.proxy.Reset()
 }
 
-// testOutage begins when something has gone wrong already.
+// testOutage tests a site whose outage has begun, and then ends the outage.
 func (s *site) testOutage(t *testing.T, c outage) {
 	begun := time.Now()
 	if c.tokens {
-		poll.Await(t, "the end of the tokens' life", func() error { return after(begun, tokenLife) })
+		poll.Await(t, "the tokens to expire", func() error { return after(begun, tokenLife) })
 	}
 	s.testDecisions(t, c)
-	s.turns(t, c.reason, c.or)
+	s.awaitFresh(t, c.reason, c.or)
 	t.Logf("Fresh=False with %s after at most %s", c.reason, since(begun))
 	s.testDecisions(t, c)
 	s.testRequests(t, c)
@@ -208,11 +207,11 @@ func (s *site) testOutage(t *testing.T, c outage) {
 	s.loads(t)
 	t.Logf("signed images of a repository unknown before, and since, are admitted %s after the end", since(ended))
 	s.judgesAll(t)
-	s.turns(t, v1alpha1.ReasonRefreshed)
+	s.awaitFresh(t, v1alpha1.ReasonRefreshed)
 	t.Logf("Fresh=True %s after the end", since(ended))
 }
 
-// testDecisions asks for everything at once: what was known is admitted, and nothing else.
+// testDecisions creates Pods of all images at once: only known images are admitted.
 func (s *site) testDecisions(t *testing.T, c outage) {
 	t.Helper()
 	fault := denial{http.StatusServiceUnavailable, c.says}
@@ -220,7 +219,7 @@ func (s *site) testDecisions(t *testing.T, c outage) {
 		s.old + ":v1":       {},
 		s.old + ":half":     fault,
 		s.old + ":unsigned": fault,
-		s.old + ":v2":       fault, // signed since
+		s.old + ":v2":       fault, // signed since the outage began
 		s.new + ":half":     fault,
 		s.new + ":unsigned": fault,
 		s.new + ":v1":       fault,
@@ -229,19 +228,19 @@ func (s *site) testDecisions(t *testing.T, c outage) {
 		want[s.new+":v1"], want[s.new+":half"], want[s.new+":unsigned"] = denial{}, notSigned, notSigned
 	}
 	took := s.decide(t, want)
-	t.Logf("a known image was admitted after %s; an unknown one answered after %s", round(took[s.old+":v1"]),
+	t.Logf("a known image was admitted after %s, an unknown one denied after %s", round(took[s.old+":v1"]),
 		round(took[s.new+":v1"]))
 }
 
-// testRequests has many names asked for, and wants the server not to feel it.
+// testRequests creates Pods of many made-up repositories. The server must get few requests.
 func (s *site) testRequests(t *testing.T, c outage) {
 	for _, fault := range c.faults {
 		if fault.Match != nil || fault.Cut > 0 || fault.Truncate > 0 {
-			return // the server is well, so that each repository is asked for
+			return // the server works, so the manager fetches every repository
 		}
 	}
 	if c.pause == 0 {
-		s.proxy.Reset() // with it, all since the first request counts
+		s.proxy.Reset() // with a pause, requests count since the outage began
 	}
 	begun, pods := time.Now(), 0
 	for ; time.Since(begun) < max(8*time.Second, c.pause); pods += madeUp {
@@ -253,60 +252,60 @@ func (s *site) testRequests(t *testing.T, c outage) {
 			metadata++
 		}
 	}
-	t.Logf("%d Pods of unknown repositories within %s: %d requests, %d of them for metadata, %d at once",
+	t.Logf("%d Pods of unknown repositories within %s: %d requests, %d of them for metadata, at most %d in flight",
 		pods, since(begun), len(requests), metadata, s.proxy.Peak())
 	if c.alone && metadata > oneRepository {
-		t.Errorf("%d requests were made for metadata of a server that is down, want those of one repository in 30 s",
-			metadata)
+		t.Errorf("got %d metadata requests to a server that is down, want at most %d: one repository in 30 s", metadata,
+			oneRepository)
 	}
 	if s.proxy.Peak() > atOnce {
-		t.Errorf("%d requests were under way at once, want %d at most", s.proxy.Peak(), atOnce)
+		t.Errorf("got %d requests in flight, want at most %d", s.proxy.Peak(), atOnce)
 	}
 	if c.pause > 0 {
 		s.testPauses(t, c.pause, requests)
 	}
 }
 
-// testPauses wants a server that turned a request away to be asked for nothing before the time it
-// gave, and then to be asked. Requests that were under way already are not to be called back.
+// testPauses checks that the manager waits as long as the server's Retry-After says, and then sends
+// requests again. Requests that are in flight when the pause begins do not count.
 func (s *site) testPauses(t *testing.T, pause time.Duration, requests []faultproxy.Request) {
 	if len(requests) == 0 {
-		t.Fatal("the server was not asked for anything")
+		t.Fatal("got no request")
 	}
-	turns := []time.Time{requests[0].At}
+	bursts := []time.Time{requests[0].At}
 	for _, r := range requests {
-		switch later := r.At.Sub(turns[len(turns)-1]); {
-		case later >= pause-time.Second/10: // the clocks are one, the pause begins later
-			turns = append(turns, r.At)
+		switch later := r.At.Sub(bursts[len(bursts)-1]); {
+		case later >= pause-time.Second/10: // the manager's pause begins after the request arrives
+			bursts = append(bursts, r.At)
 		case later > 2*time.Second:
-			t.Errorf("%s was asked for %s after the server had turned a request away for %s", r.Path,
-				round(later), pause)
+			t.Errorf("got a request for %s %s after the server required a pause of %s", r.Path, round(later), pause)
 		}
 	}
-	if len(turns) < 2 {
-		t.Errorf("in %s the server was asked once", since(turns[0]))
+	if len(bursts) < 2 {
+		t.Errorf("got no request after the pause, within %s", since(bursts[0]))
 	}
 }
 
-// testSlow has everything that is signed admitted in the end while the server goes on being slow. A
-// denial that stands needs a look at the server within the deadline.
+// testSlow checks that all signed images are admitted in the end, while the server stays slow. A
+// verdict that an image is not signed needs a fetch within the deadline, so it is checked only with
+// a short delay.
 func (s *site) testSlow(t *testing.T, delay time.Duration) {
 	begun := time.Now()
 	must(t, s.admits(t, s.old+":v1"))
 	t.Logf("a known image was admitted after %s", since(begun))
 	begun = time.Now()
 	s.loads(t)
-	t.Logf("signed images of a repository unknown before, and since, are admitted %s after they were first asked for",
+	t.Logf("signed images of a repository unknown before, and since, are admitted %s after the first request",
 		since(begun))
 	if delay < 5*time.Second {
 		s.judgesAll(t)
 	}
 	s.decide(t, map[string]denial{s.old + ":v1": {}, s.new + ":v1": {}})
-	s.stays(t)
+	s.stayedFresh(t)
 }
 
-// testMadeUpNames is against who names repositories at which the server fails, so that it is taken
-// to be down.
+// testMadeUpNames checks that an attacker who requests repositories for which the server fails cannot
+// make the manager treat the server as down for other repositories.
 func (s *site) testMadeUpNames(t *testing.T) {
 	s.proxy.Set(faultproxy.Fault{
 		Match:  func(path string) bool { return strings.Contains(path, "/made-up-") },
@@ -319,8 +318,8 @@ func (s *site) testMadeUpNames(t *testing.T) {
 			s.new + ":v1": {}, s.new + ":half": notSigned, s.new + ":unsigned": notSigned,
 		})
 	}
-	s.turns(t, v1alpha1.ReasonServerError)
+	s.awaitFresh(t, v1alpha1.ReasonServerError)
 	s.proxy.Set()
 	s.patiently(t, "a verdict on a made-up name", func() error { return s.judges(t, registry+"/acme/made-up-0:v1") })
-	s.turns(t, v1alpha1.ReasonRefreshed)
+	s.awaitFresh(t, v1alpha1.ReasonRefreshed)
 }

@@ -24,16 +24,16 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// madeUp is how many made-up repositories are asked for at once.
+// madeUp is the number of made-up repositories in one call of demand.
 const madeUp = 8
 
-// outageBed is a bed with a second Notary server, which asks for tokens, and with the same two
-// repositories on both.
+// outageBed is a bed with a second Notary server, which requires tokens. Both servers have the same
+// two repositories.
 type outageBed struct {
 	*bed
-	guarded *bed // the same cluster, and the second server
-	// old is known before anything goes wrong, and new is not; v1 and v2 are the digests signed
-	// under tags of these names.
+	guarded *bed // the same cluster with the second server
+	// old is a repository that the manager fetches before an outage, and new one that it does not.
+	// v1 and v2 are the digests of the tags of these names.
 	old, new, v1, v2 string
 }
 
@@ -59,7 +59,7 @@ func newOutageBed(t *testing.T) *outageBed {
 	return o
 }
 
-// publish signs another tag of the repository that is known.
+// publish signs another tag in the known repository.
 func (o *outageBed) publish(t *testing.T) {
 	t.Helper()
 	for _, at := range []*bed{o.bed, o.guarded} {
@@ -67,10 +67,11 @@ func (o *outageBed) publish(t *testing.T) {
 	}
 }
 
-// site is a namespace whose signatures come from one server, through a proxy.
+// site is a namespace with a policy and a trust root. The manager reaches the trust root's server
+// through a proxy.
 type site struct {
 	*outageBed
-	at    *bed // whose server it is
+	at    *bed // the bed with the server
 	name  string
 	proxy *faultproxy.Proxy
 }
@@ -99,7 +100,7 @@ func (o *outageBed) site(t *testing.T, name string, tokens bool) *site {
 	return s
 }
 
-// known has the one repository loaded.
+// known makes the manager fetch the known repository.
 func (s *site) known(t *testing.T) {
 	t.Helper()
 	s.serviceAccount(t, s.name)
@@ -113,7 +114,7 @@ func (s *site) known(t *testing.T) {
 	s.proxy.BackUp()
 }
 
-// serve has the proxy serve another certificate.
+// serve makes the proxy serve another certificate.
 func (s *site) serve(t *testing.T, issue func(subject pkix.Name, hosts ...string) (*tlstest.Certificate, error)) {
 	t.Helper()
 	cert, err := issue(pkix.Name{CommonName: "fault-proxy"})
@@ -121,8 +122,8 @@ func (s *site) serve(t *testing.T, issue func(subject pkix.Name, hosts ...string
 	s.proxy.Serve(cert)
 }
 
-// denial is how an image is answered: not denied at all where the code is 0, and otherwise with one
-// of the texts.
+// denial is an expected verdict: status code, and texts of which the message contains one. Code 0
+// means admitted.
 type denial struct {
 	code int32
 	says []string
@@ -130,8 +131,8 @@ type denial struct {
 
 var notSigned = denial{http.StatusForbidden, []string{`role "qa" has not signed`}}
 
-// decide asks for Pods of all the images at once, and returns how long each took. That an answer
-// comes from the webhook at all, and not from an API server which waits no longer, the code tells.
+// decide creates Pods of all images at once, checks the verdicts, and returns the time of each. The
+// status code shows that the verdict is the webhook's: a timeout of the API server has another code.
 func (s *site) decide(t *testing.T, want map[string]denial) map[string]time.Duration {
 	t.Helper()
 	var mu sync.Mutex
@@ -149,32 +150,32 @@ func (s *site) decide(t *testing.T, want map[string]denial) map[string]time.Dura
 	all.Wait()
 	for image, w := range want {
 		if err := w.mismatch(got[image]); err != nil {
-			t.Errorf("%s: %v", image, err)
+			t.Errorf("image %s: %v", image, err)
 		}
 	}
 	return took
 }
 
-// mismatch returns an error where an answer is another than wanted.
+// mismatch returns an error if err differs from the expected verdict.
 func (d denial) mismatch(err error) error {
 	status, ok := err.(apierrors.APIStatus)
 	switch {
 	case d.code == 0 && err != nil:
-		return fmt.Errorf("denied: %w", err)
+		return fmt.Errorf("got %w, want it admitted", err)
 	case d.code == 0:
 		return nil
 	case err == nil:
 		return errors.New("admitted, want a denial")
 	case !ok || status.Status().Code != d.code:
-		return fmt.Errorf("want status %d: %w", d.code, err)
+		return fmt.Errorf("got %w, want status %d", err, d.code)
 	case !slices.ContainsFunc(d.says, func(text string) bool { return strings.Contains(err.Error(), text) }):
-		return fmt.Errorf("want it to say one of %q: %w", d.says, err)
+		return fmt.Errorf("got %w, want it to contain one of %q", err, d.says)
 	}
 	return nil
 }
 
-// admits asks for a Pod of an image. No fault whatsoever excuses the admission of an image that is
-// not signed, or another digest than the signed one.
+// admits creates a Pod of an image. It fails the test if an unsigned image is admitted, or a signed
+// one with another digest: no outage excuses that.
 func (s *site) admits(t *testing.T, image string) error {
 	p := pod(s.name, image)
 	if err := s.Create(t.Context(), p); err != nil {
@@ -183,19 +184,19 @@ func (s *site) admits(t *testing.T, image string) error {
 	digest, signed := map[string]string{s.old + ":v1": s.v1, s.new + ":v1": s.v1, s.old + ":v2": s.v2}[image]
 	switch got := p.Spec.Containers[0].Image; {
 	case !signed:
-		t.Errorf("%s was admitted, and is not signed", image)
+		t.Errorf("image %s was admitted and is not signed, want a denial", image)
 	case got != image+"@"+digest:
-		t.Errorf("%s was admitted as %s, and %s is signed", image, got, digest)
+		t.Errorf("got image %s admitted as %s, want digest %s", image, got, digest)
 	}
 	return nil
 }
 
-// judges returns nil where an image is denied by a verdict.
+// judges returns nil if an image is denied by a verdict.
 func (s *site) judges(t *testing.T, image string) error {
 	return denial{http.StatusForbidden, []string{"has not signed"}}.mismatch(s.admits(t, image))
 }
 
-// demand asks for Pods of made-up repositories, about which nothing can be found out.
+// demand creates Pods of made-up repositories. The manager cannot check them.
 func (s *site) demand(t *testing.T) {
 	t.Helper()
 	want := map[string]denial{}
@@ -207,7 +208,7 @@ func (s *site) demand(t *testing.T) {
 	s.decide(t, want)
 }
 
-// loads waits until all that is signed is admitted.
+// loads waits until the images that were signed since the outage began are admitted.
 func (s *site) loads(t *testing.T) {
 	t.Helper()
 	s.patiently(t, "the signed images", func() error {
@@ -215,7 +216,7 @@ func (s *site) loads(t *testing.T) {
 	})
 }
 
-// judgesAll waits until what is not signed is denied by a verdict.
+// judgesAll waits until unsigned images are denied by a verdict.
 func (s *site) judgesAll(t *testing.T) {
 	t.Helper()
 	s.patiently(t, "verdicts on unsigned images", func() error {
@@ -224,14 +225,14 @@ func (s *site) judgesAll(t *testing.T) {
 	})
 }
 
-// both does two things at the same time.
+// both calls two functions at the same time.
 func both(one, other func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- one() }()
 	return errors.Join(other(), <-done)
 }
 
-// patiently is poll.Await at a slower pace and with more patience: many sites share a machine.
+// patiently is poll.Await with a longer interval and timeout: many sites share a machine.
 func (s *site) patiently(t *testing.T, what string, ok func() error) {
 	t.Helper()
 	tick := time.NewTicker(time.Second)
@@ -247,8 +248,8 @@ func (s *site) patiently(t *testing.T, what string, ok func() error) {
 	}
 }
 
-// turns waits until Fresh has one of the reasons, and an event says so.
-func (s *site) turns(t *testing.T, reasons ...string) {
+// awaitFresh waits until condition Fresh has one of the reasons, and an event has it too.
+func (s *site) awaitFresh(t *testing.T, reasons ...string) {
 	t.Helper()
 	s.patiently(t, fmt.Sprintf("Fresh with one of the reasons %q, and an event", reasons), func() error {
 		c, err := s.fresh(t)
@@ -256,25 +257,25 @@ func (s *site) turns(t *testing.T, reasons ...string) {
 		case err != nil:
 			return err
 		case !slices.Contains(reasons, c.Reason):
-			return fmt.Errorf("it is %s, %s: %s", c.Status, c.Reason, c.Message)
+			return fmt.Errorf("got %s, %s: %s", c.Status, c.Reason, c.Message)
 		}
 		if events := s.events(t); !slices.Contains(events, c.Reason) {
-			return fmt.Errorf("there are events with the reasons %q", events)
+			return fmt.Errorf("got events with the reasons %q, want %s", events, c.Reason)
 		}
 		return nil
 	})
 }
 
-// stays wants Fresh to be and to have been True.
-func (s *site) stays(t *testing.T) {
+// stayedFresh checks that condition Fresh is True, and that no event reports anything else.
+func (s *site) stayedFresh(t *testing.T) {
 	t.Helper()
 	if c, err := s.fresh(t); err != nil || c.Status != metav1.ConditionTrue {
-		t.Errorf("Fresh is %+v (%v)", c, err)
+		t.Errorf("got Fresh %+v (%v), want True", c, err)
 	}
 	for _, reason := range s.events(t) {
 		if reason != v1alpha1.ReasonPinned && reason != v1alpha1.ReasonNothingTracked &&
 			reason != v1alpha1.ReasonRefreshed {
-			t.Errorf("there was an event with reason %s", reason)
+			t.Errorf("got an event with reason %s, want none of a fault", reason)
 		}
 	}
 }
@@ -286,12 +287,12 @@ func (s *site) fresh(t *testing.T) (*metav1.Condition, error) {
 	}
 	c := meta.FindStatusCondition(root.Status.Conditions, v1alpha1.ConditionFresh)
 	if c == nil {
-		return nil, errors.New("there is no condition Fresh")
+		return nil, errors.New("got no condition Fresh")
 	}
 	return c, nil
 }
 
-// events returns the reasons of those on the trust root.
+// events returns the reasons of the events about the trust root.
 func (s *site) events(t *testing.T) []string {
 	t.Helper()
 	all := &eventsv1.EventList{}
@@ -305,7 +306,7 @@ func (s *site) events(t *testing.T) []string {
 	return reasons
 }
 
-// after returns an error until a while has passed.
+// after returns an error until a duration has passed.
 func after(begun time.Time, while time.Duration) error {
 	if passed := time.Since(begun); passed < while {
 		return fmt.Errorf("only %s have passed", passed)

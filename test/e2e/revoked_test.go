@@ -20,8 +20,8 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// TestThreatRevokedKeys takes keys out of a trust root that three managers decide by, while the
-// signing server goes on serving what they have signed.
+// TestThreatRevokedKeys revokes keys in a trust root that three managers use. The signing server
+// still serves the signatures of these keys.
 func TestThreatRevokedKeys(t *testing.T) {
 	t.Parallel()
 	front := operator.RunBalancer(t)
@@ -36,9 +36,9 @@ func TestThreatRevokedKeys(t *testing.T) {
 	t.Run("signer", b.testSigner)
 	t.Run("one of two signers", b.testOneOfTwo)
 	t.Run("targets, snapshot and timestamp", b.testTopKeys)
-	t.Run("as the page on it says", b.testPage)
+	t.Run("as docs/stolen-keys.md says", b.testPage)
 	t.Run("restart without the signing server", b.testRestartRevoked)
-	t.Run("taken back", b.testTakenBack)
+	t.Run("revocation removed", b.testTakenBack)
 	t.Run("root", b.testRootKey)
 }
 
@@ -46,11 +46,11 @@ type revoking struct {
 	restarts
 	args     []string
 	managers []*operator.Manager
-	gun      string                              // which ci, and both keys of qa, have signed
+	gun      string                              // signed by ci, and by both keys of qa
 	keys     map[string]*notaryserver.SigningKey // of ci and qa, and the second of qa
 }
 
-// prepare signs an image with one key of ci and two of qa, and runs it.
+// prepare signs an image with one key of ci and two keys of qa, and creates a Pod with it.
 func (b *revoking) prepare(t *testing.T) {
 	b.gun = registry + "/acme/revoked"
 	var err error
@@ -67,7 +67,7 @@ func (b *revoking) prepare(t *testing.T) {
 	b.counts(t, "production", 1, 0)
 }
 
-// pinned is v1 of a repository as it comes to validation.
+// pinned returns tag v1 of a repository with its digest, as the validating webhook receives it.
 func pinned(gun string) string { return fmt.Sprintf("%s:v1@sha256:%064x", gun, 0xabc0001) }
 
 func admits(v verdict) bool { return v.Allowed }
@@ -79,7 +79,7 @@ func denies(code int32, texts ...string) func(verdict) bool {
 	}
 }
 
-// revoke sets spec.revokedKeys, and returns when the API server had it.
+// revoke sets spec.revokedKeys, and returns the time when the API server had stored it.
 func (b *revoking) revoke(t *testing.T, ids ...string) time.Time {
 	t.Helper()
 	b.editRoot(t, func(root *v1alpha1.TrustRoot) {
@@ -91,11 +91,11 @@ func (b *revoking) revoke(t *testing.T, ids ...string) time.Time {
 	return time.Now()
 }
 
-// within reports how long after an edit every manager knew of it.
-func within(t *testing.T, what string, edited time.Time) {
+// tookSoon logs the time since an edit, which every manager knows now, and checks that it is short.
+func tookSoon(t *testing.T, what string, edited time.Time) {
 	t.Helper()
 	took := time.Since(edited)
-	t.Logf("%s: on three managers %s after the edit", what, took.Round(time.Millisecond))
+	t.Logf("%s: three managers know it %s after the edit", what, took.Round(time.Millisecond))
 	if took > soon {
 		t.Errorf("%s: took %s, want at most %s", what, took, soon)
 	}
@@ -105,7 +105,7 @@ func (b *revoking) testSigner(t *testing.T) {
 	edited := b.revoke(t, b.keys["ci"].KeyID)
 	awaitManagers(t, b.managers, pinned(b.gun), "the revocation",
 		denies(http.StatusForbidden, `role "ci" has not signed`))
-	within(t, "revoked", edited)
+	tookSoon(t, "revoked", edited)
 	b.denied(t, pod(production, b.gun+":v1"), http.StatusForbidden, `role "ci" has not signed`, "signed by qa")
 
 	p := b.found(t, "production", v1alpha1.WorkloadCounts{Covered: 1, Violating: 1}, metav1.ConditionFalse,
@@ -113,28 +113,28 @@ func (b *revoking) testSigner(t *testing.T) {
 	t.Logf("in the status %s after the edit", time.Since(edited).Round(time.Millisecond))
 	if got := violations(p); len(got) != 1 || !strings.HasPrefix(got[0], "Pod revoked "+b.gun) ||
 		!strings.HasSuffix(got[0], " ci") {
-		t.Errorf("violations are %q", got)
+		t.Errorf("got violations %q, want one of Pod revoked without ci", got)
 	}
 	b.reports(t, map[string][]string{production: {"fail production revoked"}})
 	out, err := b.kube.RunKubectl(t.Context(), "", "get", "imgpol", "production", "--no-headers")
 	if fields := strings.Fields(out); err != nil || len(fields) < 6 || fields[4] != "1" || fields[5] != "1" {
-		t.Errorf("want 1 covered and 1 violation in the columns %q (%v)", out, err)
+		t.Errorf("got columns %q (%v), want 1 covered and 1 violation", out, err)
 	}
 }
 
-// testOneOfTwo revokes a key of qa beside which another has signed. That the edit has arrived shows
-// by ci, which is taken back with it.
+// testOneOfTwo revokes one of two keys of qa that have both signed. The same edit restores the key of
+// ci, which shows that the managers know the edit.
 func (b *revoking) testOneOfTwo(t *testing.T) {
 	edited := b.revoke(t, b.keys["qa"].KeyID)
-	awaitManagers(t, b.managers, pinned(b.gun), "the word of the other key of qa", admits)
-	within(t, "taken back for ci", edited)
+	awaitManagers(t, b.managers, pinned(b.gun), "the signature of the other key of qa", admits)
+	tookSoon(t, "ci restored", edited)
 	b.counts(t, "production", 1, 0)
 	b.revoke(t, b.keys["qa"].KeyID, b.keys["qa, second"].KeyID)
 	awaitManagers(t, b.managers, pinned(b.gun), "the revocation of both",
 		denies(http.StatusForbidden, `role "qa" has not signed`))
 }
 
-// testTopKeys revokes a key of each of three repositories, and then has the keys replaced there.
+// testTopKeys revokes a top-level key of each of three repositories, and then replaces the keys.
 func (b *revoking) testTopKeys(t *testing.T) {
 	guns, ids := map[string]string{}, map[string]string{}
 	for _, role := range []string{"targets", "snapshot", "timestamp"} {
@@ -150,13 +150,13 @@ func (b *revoking) testTopKeys(t *testing.T) {
 		awaitManagers(t, b.managers, pinned(gun), "the revocation",
 			denies(http.StatusServiceUnavailable, role+".json", ids[role], "spec.revokedKeys", "notary key rotate"))
 	}
-	within(t, "three keys revoked", edited)
+	tookSoon(t, "three keys revoked", edited)
 	awaitManagers(t, b.managers, pinned(b.gun), "other repositories", admits)
 	root := &v1alpha1.TrustRoot{}
 	t.Log(
 		b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse, v1alpha1.ReasonKeyRevoked))
 	for role, gun := range guns {
-		poll.Await(t, "the key of "+role+" in the status", func() error { return b.names(t, gun, ids[role]) })
+		poll.Await(t, "the key of "+role+" in the status", func() error { return b.statusNames(t, gun, ids[role]) })
 	}
 
 	must(t, b.signer.RotateTargetsKey(t.Context(), guns["targets"]))
@@ -168,8 +168,8 @@ func (b *revoking) testTopKeys(t *testing.T) {
 	b.condition(t, root, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue, v1alpha1.ReasonRefreshed)
 }
 
-// testRestartRevoked revokes the key of ci and a targets key, and starts one manager anew with
-// nothing but the records.
+// testRestartRevoked revokes the key of ci and a targets key. Then it starts one manager that has
+// only the records: the signing server is down.
 func (b *revoking) testRestartRevoked(t *testing.T) {
 	other, broken := b.repository(t, "ci", "qa"), b.repository(t, "ci", "qa")
 	for _, gun := range []string{other, broken} {
@@ -190,49 +190,50 @@ func (b *revoking) testRestartRevoked(t *testing.T) {
 	m := []*operator.Manager{operator.Run(b.all, b.kube, b.args...)}
 	if got, err := review(t.Context(), m[0], webhooks.ValidatePath, pinned(b.gun)); err != nil ||
 		!denies(http.StatusServiceUnavailable, `role "ci" has not signed`)(got) {
-		t.Errorf("after a restart it says %+v, %v", got, err)
+		t.Errorf("after a restart: got %+v, %v; want status 503 without ci", got, err)
 	}
 	if got, err := review(t.Context(), m[0], webhooks.ValidatePath, pinned(broken)); err != nil ||
 		!denies(http.StatusServiceUnavailable, top["targets"])(got) {
-		t.Errorf("after a restart it says of what hangs on a revoked targets key %+v, %v", got, err)
+		t.Errorf("after a restart, with a revoked targets key: got %+v, %v; want status 503 that names the key", got,
+			err)
 	}
-	awaitManagers(t, m, pinned(other), "what hangs on no revoked key", admits)
+	awaitManagers(t, m, pinned(other), "a repository without a revoked key", admits)
 	b.managers = m
 }
 
-// testTakenBack clears spec.revokedKeys, with the signing server still down.
+// testTakenBack clears spec.revokedKeys while the signing server is still down.
 func (b *revoking) testTakenBack(t *testing.T) {
 	edited := b.revoke(t)
 	awaitManagers(t, b.managers, pinned(b.gun), "the key of ci", admits)
-	within(t, "taken back", edited)
+	tookSoon(t, "revocation removed", edited)
 	must(t, b.notary.Reconnect())
 	b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionTrue,
 		v1alpha1.ReasonRefreshed)
 	b.counts(t, "production", 1, 0)
 }
 
-// testRootKey revokes the root key, and then has it replaced and the new one pinned.
+// testRootKey revokes the root key, replaces it, and pins the new one.
 func (b *revoking) testRootKey(t *testing.T) {
 	old := b.pin.KeyID
 	edited := b.revoke(t, old)
 	awaitManagers(t, b.managers, pinned(b.gun), "the revocation",
 		denies(http.StatusServiceUnavailable, "root.json", old, "spec.revokedKeys"))
-	within(t, "root key revoked", edited)
+	tookSoon(t, "root key revoked", edited)
 	message := b.condition(t, &v1alpha1.TrustRoot{}, "acme-notary", v1alpha1.ConditionFresh, metav1.ConditionFalse,
 		v1alpha1.ReasonKeyRevoked)
 	if t.Log(message); !strings.Contains(message, old) {
-		t.Errorf("the message does not name the key %s", old)
+		t.Errorf("got message %q, want it to name the key %s", message, old)
 	}
 	p := b.page(t)
 	p.does("A root key", 0, []string{"REPOSITORY", b.gun})
-	// it keeps the new root when it next reads
+	// The command stores the new root at its next read.
 	must(t, func() error { _, err := b.signer.Run(t.Context(), "list", b.gun); return err }())
 	pin, err := b.signer.Root(b.gun)
 	must(t, err)
 	if pin.KeyID == old {
-		t.Fatal("the root did not rotate")
+		t.Fatal("got the same root key after the rotation, want another")
 	}
-	poll.Await(t, "a message that names the new root key", func() error { return b.names(t, b.gun, pin.KeyID) })
+	poll.Await(t, "a message that names the new root key", func() error { return b.statusNames(t, b.gun, pin.KeyID) })
 	awaitManagers(t, b.managers, pinned(b.gun), "the revocation still",
 		denies(http.StatusServiceUnavailable, "root.json", old, pin.KeyID))
 	p.does("A root key", 1, []string{"NEWKEYID", pin.KeyID})
@@ -240,8 +241,8 @@ func (b *revoking) testRootKey(t *testing.T) {
 	b.counts(t, "production", 1, 0)
 }
 
-// names returns nil where the status says of a repository that a key is revoked, and names a key.
-func (b *revoking) names(t *testing.T, gun, id string) error {
+// statusNames returns nil if the status says that a repository has a revoked key, and names a key.
+func (b *revoking) statusNames(t *testing.T, gun, id string) error {
 	root := &v1alpha1.TrustRoot{}
 	if err := b.Get(t.Context(), client.ObjectKey{Name: "acme-notary"}, root); err != nil {
 		return err
@@ -251,5 +252,5 @@ func (b *revoking) names(t *testing.T, gun, id string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("errors are %+v", root.Status.Repositories.Errors)
+	return fmt.Errorf("got errors %+v", root.Status.Repositories.Errors)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// page is docs/stolen-keys.md: its commands, by section.
+// page holds the commands of docs/stolen-keys.md by section.
 type page struct {
 	*revoking
 	t        *testing.T
@@ -39,12 +39,11 @@ func (b *revoking) page(t *testing.T) page {
 	return p
 }
 
-// run runs a command of the page as it stands there, with what its placeholders stand for, and
-// returns what it prints.
+// run runs a command of the page with its placeholders replaced, and returns the output.
 func (p page) run(section string, n int, placeholders ...string) (string, error) {
 	p.t.Helper()
 	if n >= len(p.commands[section]) {
-		p.t.Fatalf("section %q of the page has no command %d", section, n)
+		p.t.Fatalf("got %d commands in section %q of the page, want more than %d", len(p.commands[section]), section, n)
 	}
 	command := strings.NewReplacer(placeholders...).Replace(p.commands[section][n])
 	if args, ok := strings.CutPrefix(command, "notary "); ok {
@@ -56,7 +55,7 @@ func (p page) run(section string, n int, placeholders ...string) (string, error)
 	return string(out), err
 }
 
-// does wants a command to succeed, and to print the texts.
+// does checks that a command succeeds, and that its output contains all texts.
 func (p page) does(section string, n int, placeholders []string, texts ...string) {
 	p.t.Helper()
 	out, err := p.run(section, n, placeholders...)
@@ -65,27 +64,27 @@ func (p page) does(section string, n int, placeholders []string, texts ...string
 	}
 	for _, text := range texts {
 		if !strings.Contains(out, text) {
-			p.t.Errorf("%s prints no %q:\n%s", p.commands[section][n], text, out)
+			p.t.Errorf("%s: got output\n%s\nwant %q in it", p.commands[section][n], out, text)
 		}
 	}
 }
 
-// prints returns nil once a command prints a text.
+// prints returns a function that returns nil if the output of a command contains a text.
 func (p page) prints(section string, n int, placeholders []string, text string) func() error {
 	return func() error {
 		out, err := p.run(section, n, placeholders...)
 		if err == nil && !strings.Contains(out, text) {
-			err = fmt.Errorf("it prints no %q:\n%s", text, out)
+			err = fmt.Errorf("got output\n%s\nwant %q in it", out, text)
 		}
 		return err
 	}
 }
 
-// fails wants a command to change nothing.
+// fails checks that a command fails.
 func (p page) fails(section string, n int, placeholders ...string) {
 	p.t.Helper()
 	if out, err := p.run(section, n, placeholders...); err == nil {
-		p.t.Errorf("%s succeeds:\n%s", p.commands[section][n], out)
+		p.t.Errorf("%s: got success, want an error:\n%s", p.commands[section][n], out)
 	}
 }
 
@@ -95,7 +94,7 @@ const (
 	back     = "Taking it back"
 )
 
-// testPage goes by docs/stolen-keys.md when the key of ci is stolen, and then a targets key.
+// testPage follows docs/stolen-keys.md after the theft of the key of ci, and then of a targets key.
 func (b *revoking) testPage(t *testing.T) {
 	b.revoke(t)
 	p := b.page(t)
@@ -108,12 +107,12 @@ func (b *revoking) testPage(t *testing.T) {
 	b.admitted(t, running(production, "stolen", gun+":v1"))
 	values := []string{"NEWKEYID", "", "KEYID", keys["ci"].KeyID, "REPOSITORY", gun, "BADTAG", "bad", "TAG", "v1"}
 
-	p.fails(revokeIt, 3, values...) // there is no list yet
+	p.fails(revokeIt, 3, values...) // spec.revokedKeys does not exist yet
 	p.does(revokeIt, 0, values, "acme-notary")
 	p.does(revokeIt, 2, values)
 	p.does(revokeIt, 1, values, keys["ci"].KeyID)
 	awaitManagers(t, b.managers, pinned(gun), "the revocation", denies(http.StatusForbidden, `role "ci" has not signed`))
-	p.fails(revokeIt, 2, "KEYID", strings.Repeat("ab", 32)) // which would drop the first
+	p.fails(revokeIt, 2, "KEYID", strings.Repeat("ab", 32)) // it would replace the first key
 	p.does(revokeIt, 1, values, keys["ci"].KeyID)
 	b.counts(t, "production", 2, 1)
 	p.does(breach, 0, values, "production")
@@ -123,7 +122,7 @@ func (b *revoking) testPage(t *testing.T) {
 	if out, err := p.run("Verify", 2,
 		append(values, "run probe", "run probe --namespace="+production)...); err == nil ||
 		!strings.Contains(out, `role "ci" has not signed`) {
-		t.Errorf("the last command of the page's section to verify: %v\n%s", err, out)
+		t.Errorf("the last command of section Verify: got %v and\n%s\nwant a denial", err, out)
 	}
 
 	const signer, targets = "A signer's key", "A targets key"
@@ -137,11 +136,11 @@ func (b *revoking) testPage(t *testing.T) {
 	for n := range 3 {
 		p.does(signer, 3+n, values)
 	}
-	// at the first try, with the old key revoked
+	// The first request must admit it, although the old key is revoked.
 	must(t, b.Create(t.Context(), pod(production, gun+":v1"), client.DryRunAll))
 	if out, err := p.run(signer, 0, values...); err != nil || !strings.Contains(out, "v1") ||
 		strings.Contains(out, "bad") {
-		t.Errorf("the list that is left (%v):\n%s", err, out)
+		t.Errorf("got the list (%v)\n%s\nwant v1 in it, and not bad", err, out)
 	}
 	awaitManagers(t, b.managers, pinned(gun), "the new key", admits)
 
@@ -158,7 +157,7 @@ func (b *revoking) testPage(t *testing.T) {
 	p.does("A snapshot or timestamp key", 1, values)
 	awaitManagers(t, b.managers, pinned(gun), "the new targets key", admits)
 	p.does(back, 0, values, top["targets"])
-	p.fails(back, 1, values...) // it is not at the first place
+	p.fails(back, 1, values...) // the key is not the first of the list
 	values[3] = keys["ci"].KeyID
 	p.does(back, 1, values)
 	p.does(revokeIt, 1, values, top["targets"])
