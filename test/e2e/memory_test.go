@@ -29,31 +29,31 @@ import (
 )
 
 const (
-	// mostMemory is what a replica may have held at its peak, in MiB.
+	// mostMemory bounds the peak memory of a replica, in MiB.
 	mostMemory = 400
-	// signersHost is where a signer of one role is hostile, and serversHost where the server is,
-	// which has no key.
+	// signersHost is a host with a hostile signer of one role. serversHost is a host whose signing
+	// server is hostile and has no key.
 	signersHost, serversHost = "signer.example.com", "server.example.com"
 )
 
-// memories is a bed with three replicas, each as large as the container of the manifest lets it be.
+// memories is a bed with three replicas. Each has the memory limit of the manifest's container.
 type memories struct {
 	*bed
 	all      *testing.T
 	binary   string
 	front    *operator.Balancer
 	replicas []*operator.Manager
-	server   *hostile // without a key
-	signers  *hostile // with the files of a hostile signer
+	server   *hostile // has no key
+	signers  *hostile // serves the files of a hostile signer
 	keys     *handmade.Signers
 	known    string // a repository of the real Notary server
 }
 
-// TestThreatHostileMemory has a hostile server, a hostile signer and hostile records at once, while
-// replicas start, refresh and start again.
+// TestThreatHostileMemory checks the memory of replicas while they start, refresh and restart, with a
+// hostile server, a hostile signer and hostile records at the same time.
 func TestThreatHostileMemory(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", strconv.FormatInt(containerLimit(t)/10*9, 10))
-	binary, err := operator.Build(t.Context(), t.TempDir(), false) // the race detector takes memory of its own
+	binary, err := operator.Build(t.Context(), t.TempDir(), false) // the race detector needs memory itself
 	must(t, err)
 	m := &memories{
 		all: t, binary: binary, front: operator.RunBalancer(t), keys: handmade.NewSigners(t, "ci", "qa"),
@@ -74,7 +74,7 @@ func TestThreatHostileMemory(t *testing.T) {
 		m.admitted(t, pod(production, signedBy(i)+":v1"))
 	}
 
-	defer m.within(t, "in the end") // also where something is waited for in vain
+	defer m.within(t, "in the end") // also after a timeout
 	load := m.load(t, m.known, nil)
 	m.trust(t, "hostile-server", serversHost, m.server, handmade.NewKey(t).Canonical)
 	m.publishSigned(t, 2, m.bulk)
@@ -101,8 +101,8 @@ func TestThreatHostileMemory(t *testing.T) {
 }
 
 const (
-	// hostiles are repositories of the hostile server that Pods run of, and bulks those of the
-	// hostile signer.
+	// hostiles is the number of the hostile server's repositories that Pods use, and bulks that of
+	// the hostile signer.
 	hostiles, bulks = 24, 6
 	// fileSize is a little less than the largest file of a delegation.
 	fileSize = 8<<20 - 64<<10
@@ -122,7 +122,7 @@ func (m *memories) start(t *testing.T) {
 	}
 }
 
-// runEverywhere has Pods run of every hostile repository, from before any policy covers them.
+// runEverywhere creates a Pod of every hostile repository, before a policy covers them.
 func (m *memories) runEverywhere(t *testing.T) {
 	t.Helper()
 	for i := range hostiles {
@@ -130,6 +130,7 @@ func (m *memories) runEverywhere(t *testing.T) {
 	}
 }
 
+// trust creates a trust root of a hostile server, and a policy for the images of a host.
 func (m *memories) trust(t *testing.T, name, host string, server *hostile, pin string) {
 	t.Helper()
 	root := m.trustRoot(name)
@@ -157,7 +158,7 @@ func (m *memories) publishSigned(t *testing.T, version int, bulk func(i int) han
 	}
 }
 
-// bulk is what the hostile signer signs beside what is asked.
+// bulk returns what the hostile signer adds to a file.
 func (m *memories) bulk(i int) handmade.Object {
 	switch i % 3 {
 	case 0:
@@ -178,21 +179,21 @@ func (m *memories) bulk(i int) handmade.Object {
 	return handmade.Object{"targets": targets}
 }
 
-// refreshed waits until every replica has asked for the newest files of the hostile signer.
+// refreshed waits until every replica has fetched the newest files of the hostile signer.
 func (m *memories) refreshed(t *testing.T) {
 	t.Helper()
 	for i := range bulks {
 		path := m.newestFile(t, signedBy(i), "targets/qa")
 		poll.Await(t, "replicas to fetch "+path, func() error {
 			if n := m.signers.fetched(path); n < len(m.replicas) {
-				return fmt.Errorf("it was asked for %d times", n)
+				return fmt.Errorf("got %d requests", n)
 			}
 			return nil
 		})
 	}
 }
 
-// newestFile is the path of a file of a repository by its hash, as the server's snapshot lists it.
+// newestFile returns the path of a file by the hash in the server's snapshot.
 func (m *memories) newestFile(t *testing.T, repository, role string) string {
 	t.Helper()
 	var snapshot struct {
@@ -205,7 +206,7 @@ func (m *memories) newestFile(t *testing.T, repository, role string) string {
 	return fmt.Sprintf("%s%s.%x.json", prefix, role, snapshot.Signed.Meta[role].Hashes["sha256"])
 }
 
-// failing waits until so many repositories of a trust root have failed.
+// failing waits until at least n repositories of a trust root have failed.
 func (m *memories) failing(t *testing.T, name string, n int32) {
 	t.Helper()
 	poll.Await(t, fmt.Sprintf("%d failing repositories of %s", n, name), func() error {
@@ -214,14 +215,14 @@ func (m *memories) failing(t *testing.T, name string, n int32) {
 			return err
 		}
 		if r := root.Status.Repositories; r == nil || r.Failing < n {
-			return fmt.Errorf("status is %+v", r)
+			return fmt.Errorf("got status %+v", r)
 		}
 		return nil
 	})
 }
 
-// plantRecords writes records that are small and large at once: of many files of zeros, and with
-// headers of nothing.
+// plantRecords creates records that are small and need much memory when they are read: compressed
+// zeros, and headers with many empty entries.
 func (m *memories) plantRecords(t *testing.T) {
 	t.Helper()
 	root := &v1alpha1.TrustRoot{}
@@ -249,7 +250,7 @@ func (m *memories) plantRecords(t *testing.T) {
 	}
 }
 
-// within wants every replica to have stayed below the bound, and says what it took.
+// within logs the memory of every replica, and checks that its peak is within the bound.
 func (m *memories) within(t *testing.T, when string) {
 	t.Helper()
 	for i, r := range m.replicas {
@@ -257,12 +258,12 @@ func (m *memories) within(t *testing.T, when string) {
 		must(t, err)
 		t.Logf("%s: replica %d has %.0f MiB, and had %.0f at its peak", when, i, resident, peak)
 		if peak > mostMemory {
-			t.Errorf("%s: replica %d had %.0f MiB at its peak, more than %d", when, i, peak, mostMemory)
+			t.Errorf("%s: got a peak of %.0f MiB in replica %d, want at most %d", when, peak, i, mostMemory)
 		}
 	}
 }
 
-// decided wants each image decided as it must be, by every replica.
+// decided checks the verdict of every replica on each image.
 func (m *memories) decided(t *testing.T) {
 	t.Helper()
 	for _, r := range m.replicas {
@@ -279,13 +280,13 @@ func (m *memories) answers(t *testing.T, r *operator.Manager, image string, allo
 	poll.Await(t, "an answer about "+image, func() error {
 		v, err := review(t.Context(), r, "/validate-workloads", image)
 		if err == nil && (v.Allowed != allowed || v.Code != code && !allowed) {
-			err = fmt.Errorf("it is %+v", v)
+			err = fmt.Errorf("got %+v, want allowed %t, code %d", v, allowed, code)
 		}
 		return err
 	})
 }
 
-// containerLimit is the memory limit of the manager's container in the manifest, in bytes.
+// containerLimit returns the memory limit of the manager's container in the manifest, in bytes.
 func containerLimit(t *testing.T) int64 {
 	t.Helper()
 	root, err := build.ModuleRoot()

@@ -20,9 +20,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// TestMounted replaces a mounted certificate, and its CA, on three managers behind one URL, while
-// Pods are created all the time. Folders are written as kubelets do it, one after the other, with
-// what cert-manager puts into its Secret.
+// TestMounted replaces a mounted certificate, and its CA, on three managers behind one URL, and
+// creates Pods continuously. It writes the managers' folders one after the other, as kubelets do,
+// with the files of a Secret of cert-manager.
 func TestMounted(t *testing.T) {
 	t.Parallel()
 	front := operator.RunBalancer(t)
@@ -54,7 +54,7 @@ func TestMounted(t *testing.T) {
 		var err error
 		m.ca, err = m.ca.Renew()
 		must(t, err)
-		renewed(t, 2) // at once: it is good by the old CA, too
+		renewed(t, 2) // served at once: the old CA verifies it too
 	})
 	t.Run("CA replaced", func(t *testing.T) {
 		m.ca = newCA(t)
@@ -68,7 +68,7 @@ func TestMounted(t *testing.T) {
 		c, err := m.served(t.Context(), late)
 		must(t, err)
 		if !next.is(c) {
-			t.Errorf("a replica that has known no other serves %s", c.SerialNumber)
+			t.Errorf("a new replica: got certificate %s, want the only one that it has", c.SerialNumber)
 		}
 		bundles, err := m.configured(t.Context())
 		must(t, err)
@@ -79,14 +79,14 @@ func TestMounted(t *testing.T) {
 		load.more(t)
 	})
 	load.stop(t)
-	if load.others.Load() < 100 {
-		t.Error("there were few handshakes")
+	if n := load.others.Load(); n < 100 {
+		t.Errorf("got %d rounds of handshakes, want at least 100", n)
 	}
-	t.Run("gone over to the operator's own, and back", func(t *testing.T) { m.goOver(t, gun) })
+	t.Run("the operator's own certificate, and back", func(t *testing.T) { m.goOver(t, gun) })
 }
 
-// goOver replaces all managers by one with the operator's own certificate, and that one again by
-// one with a mounted certificate of a new CA.
+// goOver replaces all managers with one that makes its own certificate. Then it replaces that manager
+// with one that has a mounted certificate of a new CA.
 func (m *mounted) goOver(t *testing.T, gun string) {
 	t.Helper()
 	stop := func() {
@@ -107,15 +107,15 @@ func (m *mounted) goOver(t *testing.T, gun string) {
 	m.answers(t, gun)
 }
 
-// answers waits until API servers know the CA of what is served, and wants a signed Pod admitted
-// and an unsigned one denied.
+// answers waits until the API server trusts the serving certificate: a signed Pod is admitted, and an
+// unsigned one denied.
 func (m *mounted) answers(t *testing.T, gun string) {
 	t.Helper()
 	m.awaitAdmitted(t, "a signed Pod to be admitted", production, gun+":v1")
 	m.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden)
 }
 
-// mounted is a rotation of what lies in a folder of each manager.
+// mounted is a rotation of the certificates in the managers' folders.
 type mounted struct {
 	*rotation
 	front  *operator.Balancer
@@ -124,7 +124,7 @@ type mounted struct {
 	dirs   []string
 }
 
-// secret is a certificate with the bundle that is mounted beside it.
+// secret is a certificate with its CA bundle, as files of a mounted Secret.
 type secret struct {
 	*tlstest.Certificate
 	ca []byte
@@ -132,7 +132,7 @@ type secret struct {
 
 func (l *secret) is(c *x509.Certificate) bool { return c.Equal(l.TLS.Leaf) }
 
-// newCA makes one whose name is the same each time.
+// newCA makes a CA. All have the same name.
 func newCA(t *testing.T) *tlstest.CA {
 	t.Helper()
 	ca, err := tlstest.NewCA("countersign webhook CA")
@@ -155,7 +155,7 @@ func (m *mounted) issue(t *testing.T) *secret {
 	return &secret{Certificate: c, ca: m.ca.PEM}
 }
 
-// run runs one more manager with a folder of its own.
+// run runs another manager with its own folder.
 func (m *mounted) run(t *testing.T, l *secret) *operator.Manager {
 	t.Helper()
 	dir := t.TempDir()
@@ -168,8 +168,8 @@ func (m *mounted) run(t *testing.T, l *secret) *operator.Manager {
 	return manager
 }
 
-// replace mounts a certificate in one folder after the other, and waits each time until the manager
-// has read it: metrics are served with it at once.
+// replace mounts a certificate in one folder after the other. Each time it waits until the manager
+// serves its metrics with the certificate, which happens as soon as the manager has read it.
 func (m *mounted) replace(t *testing.T, l *secret) {
 	t.Helper()
 	for i, manager := range m.managers {
@@ -177,19 +177,19 @@ func (m *mounted) replace(t *testing.T, l *secret) {
 		u, err := url.Parse(manager.MetricsURL)
 		must(t, err)
 		poll.Await(t, "metrics with the certificate", func() error {
-			// which certificate it is, is what is asked
+			// The handshake does not verify the certificate: the test compares it.
 			state, err := handshake(t.Context(), &operator.Manager{WebhookURL: "https://" + u.Host},
 				&tls.Config{InsecureSkipVerify: true})
 			if err == nil && !l.is(state.PeerCertificates[0]) {
-				err = fmt.Errorf("manager %d serves them with %s", i, state.PeerCertificates[0].SerialNumber)
+				err = fmt.Errorf("got certificate %s from manager %d", state.PeerCertificates[0].SerialNumber, i)
 			}
 			return err
 		})
 	}
 }
 
-// mount writes a folder as a kubelet mounts a Secret: the files are links through ..data, which is
-// replaced at one stroke.
+// mount writes a folder as a kubelet mounts a Secret: the files are symbolic links through ..data,
+// which is replaced atomically.
 func (l *secret) mount(dir string) error {
 	version, err := os.MkdirTemp(dir, "..")
 	if err != nil {

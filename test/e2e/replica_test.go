@@ -26,7 +26,7 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// auditPolicy has the API server note what managers write, but for leases and events.
+// auditPolicy makes the API server log the writes of managers, except leases and events.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -38,30 +38,30 @@ rules:
   verbs: [create, update, patch, delete]
 `
 
-// shutdownDelay is for what the balancer needs to see that a replica leaves, with its turning away
-// at half of it, on a busy machine.
+// shutdownDelay is long enough for the balancer to notice on a busy machine that a replica is not
+// ready. At half of it a replica stops accepting connections.
 const shutdownDelay = 5 * time.Second
 
+// replicas is a bed with several managers behind one URL.
 type replicas struct {
 	*bed
-	all    *testing.T // managers last as long as it
+	all    *testing.T // the managers run until it ends
 	dir    string
 	front  *operator.Balancer
 	binary string
 	count  int
 	alive  []*replica
 	load   *load
-	// excused is true while a creation may fail for want of an answer.
+	// excused is true while a creation may fail because no manager responds.
 	excused atomic.Bool
-	// Repositories that ci and qa have signed, and ci alone; the last one is under a policy that is
-	// edited.
+	// signed is a repository that ci and qa have signed, half one that only ci has signed. switched
+	// is under a policy that the tests edit.
 	signed, half, switched string
-	// The digest that all have signed, and the image of the policy that is edited, pinned as it is
-	// after mutation.
+	// digest is the signed digest, and pinned the image of switched with its digest.
 	digest, pinned string
 }
 
-// replica is a manager that the API server's audit log knows by name.
+// replica is a manager with a name in the API server's audit log.
 type replica struct {
 	*operator.Manager
 	name string
@@ -89,7 +89,8 @@ func newReplicas(t *testing.T) *replicas {
 	return r
 }
 
-// start runs another replica, with a name of its own: client-go tells the API server the program's.
+// start runs another replica under its own name: client-go sends the program's name to the API
+// server.
 func (r *replicas) start(t *testing.T) {
 	t.Helper()
 	r.count++
@@ -97,7 +98,7 @@ func (r *replicas) start(t *testing.T) {
 	program := filepath.Join(r.dir, m.name)
 	must(t, os.Symlink(r.binary, program))
 	m.Manager = operator.RunWith(r.all, r.kube, operator.Options{
-		MayMissRights: true, // the API server is restarted
+		MayMissRights: true, // a test restarts the API server
 		Binary:        program, APIServer: m.link.URL,
 		Args: []string{"--webhook-url=" + r.front.URL, "--shutdown-delay=" + shutdownDelay.String()},
 	})
@@ -105,11 +106,12 @@ func (r *replicas) start(t *testing.T) {
 	r.alive = append(r.alive, m)
 }
 
+// gone removes a replica from those that are alive.
 func (r *replicas) gone(m *replica) {
 	r.alive = slices.DeleteFunc(r.alive, func(other *replica) bool { return other == m })
 }
 
-// leader waits for a replica that says that it leads.
+// leader waits for a replica whose metrics say that it leads.
 func (r *replicas) leader(t *testing.T) (leader *replica) {
 	t.Helper()
 	poll.Await(t, "a leader", func() error {
@@ -123,11 +125,12 @@ func (r *replicas) leader(t *testing.T) (leader *replica) {
 				return nil
 			}
 		}
-		return errors.New("none leads")
+		return errors.New("got no leader")
 	})
 	return leader
 }
 
+// get returns the body of a GET request's response.
 func get(ctx context.Context, url string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -142,19 +145,20 @@ func get(ctx context.Context, url string) (string, error) {
 	return string(text), err
 }
 
-// decides waits until a replica admits, or denies, an image under the policy that is edited.
+// decides waits until a replica admits or denies the image under the edited policy.
 func (r *replicas) decides(t *testing.T, m *replica, want bool) {
 	t.Helper()
-	poll.Await(t, fmt.Sprintf("%s to answer %t", m.name, want), func() error {
+	poll.Await(t, fmt.Sprintf("%s to admit the image: %t", m.name, want), func() error {
 		v, err := review(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned)
 		if err == nil && v.Allowed != want {
-			err = fmt.Errorf("it answers %+v", v)
+			err = fmt.Errorf("got %+v", v)
 		}
 		return err
 	})
 }
 
-// edit requires qa beside ci, or ci alone, and returns when the API server has taken that.
+// edit makes the policy require ci and qa, or only ci. It returns the time when the API server had
+// stored that.
 func (r *replicas) edit(t *testing.T, qa bool) time.Time {
 	t.Helper()
 	roles := []v1alpha1.RoleName{"ci"}
@@ -172,24 +176,24 @@ func (r *replicas) edit(t *testing.T, qa bool) time.Time {
 	return time.Now()
 }
 
-// statusRight waits until the status is of the newest edit, which only a leader writes.
+// statusRight waits until the status is about the newest edit. Only a leader writes it.
 func (r *replicas) statusRight(t *testing.T, what string, since time.Time) {
 	t.Helper()
 	r.ready(t, &v1alpha1.ImagePolicy{}, "switched", metav1.ConditionTrue, v1alpha1.ReasonInForce)
 	t.Logf("status right again %s after %s", time.Since(since).Round(10*time.Millisecond), what)
 }
 
-// wroteInTurn looks at what the API server was sent: one that follows another in writing is never
-// followed by it again.
+// oneWriterAtATime reads the audit log. After another replica has become the writer, a replica must
+// never write again.
 func (r *replicas) oneWriterAtATime(t *testing.T) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(r.dir, "audit.log"))
 	must(t, err)
-	var turns []string
+	var writers []string
 	writes := 0
 	for line := range bytes.Lines(text) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
-			break // it is being written
+			break // the API server is still writing the line
 		}
 		var event struct {
 			UserAgent string `json:"userAgent"`
@@ -200,16 +204,16 @@ func (r *replicas) oneWriterAtATime(t *testing.T) {
 		name, _, _ := strings.Cut(event.UserAgent, "/")
 		writes++
 		switch {
-		case len(turns) > 0 && turns[len(turns)-1] == name:
-		case slices.Contains(turns, name):
-			t.Errorf("%s sends %s %s after %s have followed it", name, event.Verb, event.URI,
-				turns[slices.Index(turns, name)+1:])
+		case len(writers) > 0 && writers[len(writers)-1] == name:
+		case slices.Contains(writers, name):
+			t.Errorf("got %s %s from %s after %s became writers, want no write", event.Verb, event.URI, name,
+				writers[slices.Index(writers, name)+1:])
 		default:
-			turns = append(turns, name)
+			writers = append(writers, name)
 		}
 	}
-	t.Logf("%d writes, by %s in turn", writes, turns)
-	if len(turns) < 4 {
-		t.Error("there were fewer leaders than there must have been")
+	t.Logf("%d writes, by %s one after the other", writes, writers)
+	if len(writers) < 4 {
+		t.Errorf("got the writers %s, want at least 4", writers)
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// TestReplicas has three managers behind one URL while Pods are created all the time, and takes one
-// after the other away: with a signal, without one, and from the API server.
+// TestReplicas runs three managers behind one URL, and creates Pods continuously. It stops managers
+// with a signal, kills one, cuts one off from the API server, and restarts the API server.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	r := newReplicas(t)
@@ -73,10 +73,10 @@ func (r *replicas) testAlike(t *testing.T) {
 						first = v
 					}
 					if diff := cmp.Diff(first, v); diff != "" {
-						t.Errorf("%s answers otherwise at %s: %s", m.name, path, diff)
+						t.Errorf("%s at %s differs from the first replica (-first +this): %s", m.name, path, diff)
 					}
 					if path == "/validate-workloads" && (v.Allowed != (c.code == 0) || !v.Allowed && v.Code != c.code) {
-						t.Errorf("%s answers %+v, want code %d", m.name, v, c.code)
+						t.Errorf("%s: got %+v, want code %d", m.name, v, c.code)
 					}
 				}
 			}
@@ -96,15 +96,14 @@ func (r *replicas) testEdits(t *testing.T) {
 		took = append(took, time.Since(since))
 	}
 	slices.Sort(took)
-	t.Logf("an edit has reached all replicas after %s (median), %s (worst of %d)", took[len(took)/2], took[len(took)-1],
+	t.Logf("an edit reached all replicas after %s (median), %s (slowest of %d)", took[len(took)/2], took[len(took)-1],
 		len(took))
 	if worst := took[len(took)-1]; worst > soon {
 		t.Errorf("an edit took %s, want at most %s", worst, soon)
 	}
 }
 
-// testRollingRestart is one in which each replica is followed by another, as a Deployment does it.
-// Nothing is excused.
+// testRollingRestart replaces each replica with another, as a Deployment does. No failure is excused.
 func (r *replicas) testRollingRestart(t *testing.T) {
 	for _, m := range slices.Clone(r.alive) {
 		r.load.more(t)
@@ -116,14 +115,14 @@ func (r *replicas) testRollingRestart(t *testing.T) {
 		must(t, <-stopped)
 		t.Logf("%s (leader: %t) ended after %s", m.name, led, time.Since(began).Round(10*time.Millisecond))
 		if took := time.Since(began); took < shutdownDelay {
-			t.Errorf("it ended before the delay was over, after %s", took)
+			t.Errorf("%s ended after %s, want at least the shutdown delay of %s", m.name, took, shutdownDelay)
 		}
 		r.gone(m)
 		if led {
 			began := r.edit(t, true)
 			r.leader(t)
 			if took := time.Since(began); took > released {
-				t.Errorf("nobody led for %s: the lease was not released", took)
+				t.Errorf("no replica led for %s, want at most %s: the lease was not released", took, released)
 			}
 			r.statusRight(t, "the leader was stopped", began)
 			r.edit(t, false)
@@ -133,23 +132,23 @@ func (r *replicas) testRollingRestart(t *testing.T) {
 	}
 }
 
-// leaves waits until a replica is not ready any more, and wants it to answer still.
+// leaves waits until a replica is no longer ready, and checks that it still responds.
 func (r *replicas) leaves(t *testing.T, m *replica) {
 	t.Helper()
 	poll.Await(t, m.name+" to report that it is not ready", func() error {
 		if m.Ready(t.Context()) == nil {
-			return errors.New("it is ready")
+			return errors.New("got ready")
 		}
 		return nil
 	})
 	if v, err := review(t.Context(), m.Manager, webhooks.ValidatePath, r.signed+":v1@"+r.digest); err != nil ||
 		!v.Allowed {
-		t.Errorf("%s has left, and answers %+v, %v", m.name, v, err)
+		t.Errorf("%s, no longer ready: got %+v, %v; want the image admitted", m.name, v, err)
 	}
 }
 
-// released is how long the next leader may take where the lease was released; a lease that was not
-// lasts 13 s more at the least.
+// released bounds the time until the next leader if the lease was released. A lease that is not
+// released lasts at least 13 s more.
 const released = 10 * time.Second
 
 func (r *replicas) testLeaderKilled(t *testing.T) {
@@ -163,9 +162,9 @@ func (r *replicas) testLeaderKilled(t *testing.T) {
 	r.load.more(t)
 	r.excused.Store(false)
 	lost := r.load.excusedFailures.Load() - before
-	t.Logf("%d creations failed that were under way, or came before the endpoints had changed", lost)
+	t.Logf("%d creations failed that were in flight, or began before the endpoints had changed", lost)
 	if lost > 100 {
-		t.Errorf("%d creations failed, which are too many for that", lost)
+		t.Errorf("got %d failed creations, want at most 100", lost)
 	}
 	for _, other := range r.alive {
 		r.decides(t, other, false)
@@ -176,8 +175,9 @@ func (r *replicas) testLeaderKilled(t *testing.T) {
 	r.edit(t, false)
 }
 
-// testLeaderCutOff cuts the leader off from the API server, which still asks it. It goes on with
-// what it knows, and ends without a creation lost when it cannot renew its lease.
+// testLeaderCutOff cuts the leader's connection to the API server, which can still call its webhook.
+// The leader decides by the policies that it has, and ends when it cannot renew its lease. No
+// creation may fail.
 func (r *replicas) testLeaderCutOff(t *testing.T) {
 	m := r.leader(t)
 	for _, other := range r.alive {
@@ -191,16 +191,16 @@ func (r *replicas) testLeaderCutOff(t *testing.T) {
 		r.decides(t, other, false)
 	}
 	if v, err := review(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); err != nil || !v.Allowed {
-		t.Errorf("cut off, it answers %+v, %v; want what it knew", v, err)
+		t.Errorf("cut off: got %+v, %v; want a decision by the policy before the edit", v, err)
 	}
 	r.leaves(t, m)
-	poll.Await(t, "the one that is cut off to end", func() error {
+	poll.Await(t, "the replica that is cut off to end", func() error {
 		if !m.Ended() {
-			return errors.New("it still runs")
+			return errors.New("got a running process")
 		}
 		return nil
 	})
-	t.Logf("it ended %s after it was cut off", time.Since(cut).Round(10*time.Millisecond))
+	t.Logf("the replica ended %s after it was cut off", time.Since(cut).Round(10*time.Millisecond))
 	r.statusRight(t, "the leader was cut off", cut)
 	m.link.Mend()
 	r.load.more(t)
@@ -214,7 +214,7 @@ func (r *replicas) testAPIServerRestarted(t *testing.T) {
 	began := time.Now()
 	must(t, r.kube.RestartAPIServer(t.Context()))
 	back := time.Now()
-	t.Logf("the API server was away for %s", back.Sub(began).Round(10*time.Millisecond))
+	t.Logf("the API server was down for %s", back.Sub(began).Round(10*time.Millisecond))
 	r.load.more(t)
 	r.excused.Store(false)
 	r.edit(t, true)
@@ -222,11 +222,11 @@ func (r *replicas) testAPIServerRestarted(t *testing.T) {
 		poll.Await(t, m.name+" to know the edit, or to end", func() error {
 			if v, err := review(t.Context(), m.Manager, webhooks.ValidatePath, r.pinned); !m.Ended() &&
 				(err != nil || v.Allowed) {
-				return fmt.Errorf("it answers %+v, %w", v, err)
+				return fmt.Errorf("got %+v, %w; want a denial", v, err)
 			}
 			return nil
 		})
-		if m.Ended() { // a leader that could not renew its lease, and left; the kubelet would start it again
+		if m.Ended() { // a leader that could not renew its lease; a kubelet would restart it
 			t.Logf("%s has ended", m.name)
 			r.gone(m)
 			r.start(t)

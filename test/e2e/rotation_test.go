@@ -23,14 +23,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// dueIn is how long after the start of the first manager its certificate is due: the load has begun
-// by then.
+// dueIn is the time from the start of the first manager until its certificate is due. The load has
+// begun by then.
 const dueIn = time.Minute
 
-// TestRotation replaces the serving certificate and its CA on three managers behind one URL, while
-// Pods are created all the time. The Secret is there from the start, and comes due by itself; what
-// then takes ten minutes and a day is brought about by dating the step before it back in the
-// Secret.
+// TestRotation replaces the serving certificate and its CA on three managers behind one URL, and
+// creates Pods continuously. The Secret exists from the start, and its certificate becomes due by
+// itself. The next steps would take ten minutes and a day: the test backdates the previous step in
+// the Secret.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	front := operator.RunBalancer(t)
@@ -54,16 +54,16 @@ func TestRotation(t *testing.T) {
 	secret, err := r.secret(t.Context())
 	must(t, err)
 	if at := certificates(secret.Data["ca.crt"]); len(at) != 1 {
-		t.Log("the certificate was due before the load has begun")
+		t.Log("the certificate was due before the load began")
 	}
 
 	load := r.loaded(t, gun)
 	t.Run("new CA in the bundle", func(t *testing.T) {
 		r.bundles(t, 2)
-		r.serve(t, "what API servers know", func(c *x509.Certificate) bool { return c.Equal(first) })
-		r.date(t, 0) // waits for the note that both configurations hold it
+		r.serve(t, "the certificate that API servers trust", func(c *x509.Certificate) bool { return c.Equal(first) })
+		r.date(t, 0) // waits for the annotation that both configurations contain the CA
 		load.more(t)
-		r.serve(t, "what API servers know", func(c *x509.Certificate) bool { return c.Equal(first) })
+		r.serve(t, "the certificate that API servers trust", func(c *x509.Certificate) bool { return c.Equal(first) })
 	})
 	t.Run("new certificate served", func(t *testing.T) {
 		r.date(t, certs.Uptake)
@@ -85,26 +85,28 @@ func TestRotation(t *testing.T) {
 		poll.Await(t, "another Secret", func() error {
 			s, err := r.secret(t.Context())
 			if err == nil && s.UID == before.UID {
-				err = errors.New("still the old one")
+				err = errors.New("got the old one")
 			}
 			return err
 		})
 		r.date(t, 0)
-		r.serve(t, "what they have served before", func(c *x509.Certificate) bool { return c.Equal(second) })
+		r.serve(t, "the same certificate as before", func(c *x509.Certificate) bool { return c.Equal(second) })
 		load.more(t)
 	})
 	load.stop(t)
-	if load.others.Load() < 100 {
-		t.Error("there were few handshakes")
+	if n := load.others.Load(); n < 100 {
+		t.Errorf("got %d rounds of handshakes, want at least 100", n)
 	}
 }
 
+// rotation is a bed with several managers whose certificates are replaced.
 type rotation struct {
 	*bed
 	managers []*operator.Manager
 }
 
-// putCertificate puts what an operator has made at a time into the Secret.
+// putCertificate creates the Secret with a certificate that an operator would have made at a given
+// time, and returns the certificate.
 func (b *bed) putCertificate(t *testing.T, made time.Time) *x509.Certificate {
 	t.Helper()
 	past := &certs.Own{
@@ -124,18 +126,18 @@ func (r *rotation) secret(ctx context.Context) (*corev1.Secret, error) {
 	return s, r.Get(ctx, client.ObjectKey{Namespace: operator.Namespace, Name: certs.SecretName}, s)
 }
 
-// date waits until the leader has noted since when both configurations hold the newest CA, and
-// dates that back.
+// date waits until the leader has recorded since when both configurations contain the newest CA, and
+// backdates that time.
 func (r *rotation) date(t *testing.T, back time.Duration) {
 	t.Helper()
 	const annotation = "countersign.dev/trusted-since"
-	poll.Await(t, "the note that both configurations hold the CA", func() error {
+	poll.Await(t, "the annotation that both configurations contain the CA", func() error {
 		s, err := r.secret(t.Context())
 		switch {
 		case err != nil:
 			return err
 		case s.Annotations[annotation] == "":
-			return errors.New("not noted")
+			return errors.New("got no annotation")
 		}
 		if back == 0 {
 			return nil
@@ -145,20 +147,21 @@ func (r *rotation) date(t *testing.T, back time.Duration) {
 	})
 }
 
-// bundles waits until both configurations hold so many CAs.
+// bundles waits until both configurations contain the wanted number of CAs.
 func (r *rotation) bundles(t *testing.T, want int) {
 	t.Helper()
 	poll.Await(t, fmt.Sprintf("%d CAs in both configurations", want), func() error {
 		bundles, err := r.configured(t.Context())
 		for _, bundle := range bundles {
 			if got := len(certificates(bundle)); got != want {
-				err = errors.Join(err, fmt.Errorf("one holds %d", got))
+				err = errors.Join(err, fmt.Errorf("got %d in one", got))
 			}
 		}
 		return err
 	})
 }
 
+// configured returns the CA bundles of both webhook configurations.
 func (r *rotation) configured(ctx context.Context) ([][]byte, error) {
 	mutating, validating := &admissionv1.MutatingWebhookConfiguration{}, &admissionv1.ValidatingWebhookConfiguration{}
 	key := client.ObjectKey{Name: "countersign"}
@@ -168,6 +171,7 @@ func (r *rotation) configured(ctx context.Context) ([][]byte, error) {
 	return [][]byte{mutating.Webhooks[0].ClientConfig.CABundle, validating.Webhooks[0].ClientConfig.CABundle}, nil
 }
 
+// certificates parses the certificates in a PEM text.
 func certificates(text []byte) (found []*x509.Certificate) {
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if c, err := x509.ParseCertificate(block.Bytes); err == nil {
@@ -177,14 +181,14 @@ func certificates(text []byte) (found []*x509.Certificate) {
 	return found
 }
 
-// serve waits until every manager serves a certificate.
+// serve waits until every manager serves a wanted certificate.
 func (r *rotation) serve(t *testing.T, what string, want func(*x509.Certificate) bool) {
 	t.Helper()
 	for i, m := range r.managers {
 		poll.Await(t, what, func() error {
 			c, err := r.served(t.Context(), m)
 			if err == nil && !want(c) {
-				err = fmt.Errorf("manager %d serves %s of %s", i, c.SerialNumber, c.Issuer)
+				err = fmt.Errorf("got certificate %s of %s from manager %d", c.SerialNumber, c.Issuer, i)
 			}
 			return err
 		})
@@ -200,6 +204,7 @@ func (r *rotation) served(ctx context.Context, m *operator.Manager) (*x509.Certi
 	return state.PeerCertificates[0], nil
 }
 
+// handshake connects to a manager's webhook server over TLS, and returns the connection's state.
 func handshake(ctx context.Context, m *operator.Manager, config *tls.Config) (tls.ConnectionState, error) {
 	u, err := url.Parse(m.WebhookURL)
 	if err != nil {
@@ -215,8 +220,8 @@ func handshake(ctx context.Context, m *operator.Manager, config *tls.Config) (tl
 	return conn.(*tls.Conn).ConnectionState(), nil
 }
 
-// loaded has Pods created, and shakes hands with every manager as an API server does that trusts
-// what one of the configurations holds.
+// loaded creates Pods continuously. It also connects to every manager, as an API server does, with
+// the CA bundle of each configuration.
 func (r *rotation) loaded(t *testing.T, gun string) *load {
 	t.Helper()
 	l := r.load(t, gun, nil)

@@ -27,8 +27,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
-// upgrades is an installation of the previous release, by its own manifests and with two
-// replicas of its own program.
+// upgrades is an installation of the previous release, from its own manifests and with two replicas
+// of its own program.
 type upgrades struct {
 	restarts
 	front *operator.Balancer
@@ -38,30 +38,30 @@ type upgrades struct {
 	previous          *previous.Release
 	manifests, binary string // of this version
 
-	signed, half string // repositories that ci and qa have signed, and ci alone
+	signed, half string // repositories that ci and qa have signed, and that only ci has signed
 	edits        int
 	kept         kept
 }
 
-// kept is what neither an upgrade nor a downgrade may change.
+// kept is the state that neither an upgrade nor a downgrade may change.
 type kept struct {
 	Certificate map[string][]byte
 	Webhooks    [2]types.UID
 	Root        v1alpha1.TrustRootSpec
 	Policy      v1alpha1.ImagePolicySpec
-	Record      string // the digest of what was written down of the signed repository
+	Record      string // the digest in the record of the signed repository
 }
 
-// TestUpgrade replaces the previous release by this version and back, one replica after the
-// other, while Pods are created all the time. Then this version starts on what the previous
-// release has written, with the signing server down.
+// TestUpgrade replaces the previous release with this version, and this version with the previous
+// release, one replica after the other. Meanwhile it creates Pods continuously. Then this version
+// starts with the previous release's records, while the signing server is down.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	u := newUpgrades(t)
 	u.decides(t)
 	u.written(t, u.signed, nil)
 	u.kept = u.state(t)
-	dry := *u.bed // the load leaves no Pods behind: what they cost is not the subject
+	dry := *u.bed // dry runs leave no Pods behind
 	dry.Client = client.NewDryRunClient(u.Client)
 	u.load = dry.load(t, u.signed, nil)
 	for _, part := range []struct {
@@ -100,7 +100,7 @@ func newUpgrades(t *testing.T) *upgrades {
 	u.signed, u.half = u.repository(t, "ci", "qa"), u.repository(t, "ci", "qa")
 	u.sign(t, u.signed, "v1", 1, "ci", "qa")
 	u.sign(t, u.half, "v1", 2, "ci")
-	// The previous release's CRD takes a selector that this one's refuses.
+	// The previous release's CRD accepts a selector that this version's CRD refuses.
 	odd := u.policy("odd", registry+"/odd/**", "acme-notary", "ci")
 	odd.Spec.NamespaceSelector = &v1alpha1.NamespaceSelector{
 		MatchExpressions: []v1alpha1.NamespaceRequirement{{Key: "env", Operator: "Near"}},
@@ -109,7 +109,7 @@ func newUpgrades(t *testing.T) *upgrades {
 	return u
 }
 
-// apply applies the manifests of a version with kubectl, as an administrator does.
+// apply applies the manifests of a version with kubectl.
 func (u *upgrades) apply(t *testing.T, manifests string) {
 	t.Helper()
 	out, err := u.kube.RunKubectl(t.Context(), "", "apply", "--filename="+manifests)
@@ -118,19 +118,19 @@ func (u *upgrades) apply(t *testing.T, manifests string) {
 	}
 }
 
-// start runs another replica. Where it must miss no right, hadRights looks.
+// start runs another replica. hadRights checks for missed rights.
 func (u *upgrades) start(t *testing.T, binary string) {
 	t.Helper()
 	m := operator.RunWith(u.all, u.kube, operator.Options{
 		Binary: binary, Args: []string{"--webhook-url=" + u.front.URL, "--shutdown-delay=" + shutdownDelay.String()},
-		MayMissRights: true, // this version may after the downgrade, which takes its rights as well
+		MayMissRights: true, // a replica of this version may, after the downgrade removes its rights
 	})
 	u.front.Add(m)
 	u.alive = append(u.alive, m)
 }
 
-// roll replaces every replica by one of another version, each before the next, with both
-// versions at work for a while.
+// roll replaces every replica with one of another version, one after the other. Meanwhile both
+// versions serve requests.
 func (u *upgrades) roll(t *testing.T, binary string) {
 	t.Helper()
 	for range len(u.alive) {
@@ -142,20 +142,20 @@ func (u *upgrades) roll(t *testing.T, binary string) {
 	}
 }
 
-// hadRights wants the replicas that live to have missed no right so far.
+// hadRights checks that no running replica was denied a request for lack of a right.
 func (u *upgrades) hadRights(t *testing.T) {
 	t.Helper()
 	for _, m := range u.alive {
 		log, err := os.ReadFile(m.Log())
 		must(t, err)
 		if i := bytes.Index(log, []byte("is forbidden: User")); i >= 0 {
-			t.Errorf("the rights that its manifests give do not suffice: %.300s", log[i:])
+			t.Errorf("its manifests lack a right: %.300s", log[i:])
 		}
 	}
 }
 
-// decides wants right answers, and a status that is written after an edit, of a policy that this
-// version's CRD would refuse, too.
+// decides checks verdicts, and that the status is updated after an edit. One of the policies has a
+// spec that this version's CRD would refuse.
 func (u *upgrades) decides(t *testing.T) {
 	t.Helper()
 	u.admitted(t, pod(production, u.signed+":v1"))
@@ -184,7 +184,7 @@ func (u *upgrades) decides(t *testing.T) {
 	u.ready(t, &v1alpha1.TrustRoot{}, "acme-notary", metav1.ConditionTrue, v1alpha1.ReasonPinned)
 }
 
-// state returns what is there now, without what decides edits.
+// state returns the current state, without the fields that decides edits.
 func (u *upgrades) state(t *testing.T) (k kept) {
 	t.Helper()
 	var (
@@ -210,11 +210,11 @@ func (u *upgrades) state(t *testing.T) (k kept) {
 	}
 }
 
-// unchanged wants what was there at first.
+// unchanged checks that the state is the same as at first.
 func (u *upgrades) unchanged(t *testing.T) {
 	t.Helper()
 	if diff := cmp.Diff(u.kept, u.state(t)); diff != "" {
-		t.Errorf("it is not as it was (-before +now):\n%s", diff)
+		t.Errorf("the state has changed (-before +now):\n%s", diff)
 	}
 }
 
@@ -229,7 +229,7 @@ func (u *upgrades) testUpgrade(t *testing.T) {
 
 	p := &v1alpha1.ImagePolicy{ObjectMeta: metav1.ObjectMeta{Name: "production"}}
 	u.update(t, p, func() { p.Spec.Help = "Ask #qa." })
-	poll.Await(t, "a denial with a field that is new", func() error {
+	poll.Await(t, "a denial with the new field's text", func() error {
 		err := u.Create(t.Context(), pod(production, u.half+":v1"))
 		if err == nil {
 			t.Fatal("admitted, want a denial")
@@ -241,8 +241,8 @@ func (u *upgrades) testUpgrade(t *testing.T) {
 	})
 }
 
-// testDowngrade leaves a field behind that the previous release does not know. Taking it away
-// makes the policy no weaker.
+// testDowngrade leaves a field in the policy that the previous release does not know. The policy is no
+// weaker without it.
 func (u *upgrades) testDowngrade(t *testing.T) {
 	u.apply(t, u.previous.Manifests)
 	u.load.more(t) // this version, with the CRDs of the previous release
@@ -252,8 +252,8 @@ func (u *upgrades) testDowngrade(t *testing.T) {
 	u.unchanged(t)
 }
 
-// testRecordsOfThePrevious upgrades at a time at which nothing can be fetched. A record that the
-// previous release has written then decides.
+// testRecordsOfThePrevious upgrades while the signing server is down. The new version must decide by
+// the records of the previous release.
 func (u *upgrades) testRecordsOfThePrevious(t *testing.T) {
 	gun := u.repository(t, "ci", "qa")
 	u.sign(t, gun, "v1", 3, "ci", "qa")
