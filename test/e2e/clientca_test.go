@@ -119,8 +119,8 @@ func newClientCA(t *testing.T) *tlstest.CA {
 	return ca
 }
 
-// admissionConfig writes an API server's configuration with a client certificate for the webhook at a
-// URL, and returns its path.
+// admissionConfig writes an API server's configuration with a client certificate for the webhook at
+// a URL, and returns its path.
 func admissionConfig(t *testing.T, dir string, ca *tlstest.CA, webhook string) string {
 	t.Helper()
 	u, err := url.Parse(webhook)

@@ -84,8 +84,8 @@ func running(namespace, name, image string) *corev1.Pod {
 	return p
 }
 
-// found waits until the status of a policy has the wanted counts and condition Compliant, and returns
-// the policy.
+// found waits until the status of a policy has the wanted counts and condition Compliant, and
+// returns the policy.
 func (b *bed) found(t *testing.T, policy string, want v1alpha1.WorkloadCounts, status metav1.ConditionStatus,
 	reason string) *v1alpha1.ImagePolicy {
 	t.Helper()

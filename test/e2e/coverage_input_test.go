@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// uncovered does something in the legacy namespace while no policy covers it.
+// uncovered calls do while no policy covers the legacy namespace.
 func (c *cover) uncovered(t *testing.T, do func()) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: legacy}}
@@ -24,12 +24,12 @@ func (c *cover) uncovered(t *testing.T, do func()) {
 	c.coverLegacy(t)
 }
 
-// testLists puts the image into every list that can hold one, beside a signed one.
+// testLists adds the image to every list that can hold images, beside a signed one.
 func (c *cover) testLists(t *testing.T) {
 	lists := map[string]struct {
 		name  string
 		entry func(image string) map[string]any
-		// only are the kinds that have it on creation; empty: all.
+		// only are the kinds that can be created with the list. Empty: all.
 		only []string
 	}{
 		"regular": {"containers", func(image string) map[string]any { return container("second", image) }, nil},
@@ -40,8 +40,8 @@ func (c *cover) testLists(t *testing.T) {
 			return sidecar
 		}, nil},
 		"image volume": {"volumes", imageVolume, nil},
-		// The API server refuses them in templates of its own kinds, and in Pods but by the
-		// subresource, which is in the table of operations.
+		// The API server refuses ephemeral containers in templates of its own kinds, and in new
+		// Pods. The table of operations tests the subresource that adds them to Pods.
 		"ephemeral": {
 			"ephemeralContainers", func(image string) map[string]any { return container("debug", image) },
 			[]string{"Rollout", "DeploymentConfig"},
@@ -65,11 +65,11 @@ func (c *cover) testLists(t *testing.T) {
 	t.Logf("%d cells\n%s", len(table), strings.Join(table, "\n"))
 }
 
-// testBadInput hands in what the API server lets through.
+// testBadInput creates objects with bad images that the API server accepts.
 func (c *cover) testBadInput(t *testing.T) {
 	hex := strings.Repeat("a", 64)
 	all := subjects(t)
-	// Docker's clients sign a host in capitals as another name.
+	// For Docker's clients a host in capitals is another name.
 	capitals := strings.Replace(c.repository, "registry", "Registry", 1)
 	_, err := c.signer.CreateRepository(t.Context(), capitals, "ci", "qa")
 	must(t, err)
@@ -101,10 +101,10 @@ func (c *cover) testBadInput(t *testing.T) {
 	c.testBadTemplates(t, all[len(all)-1])
 }
 
-// testBadTemplates hands in Rollouts, whose templates the API server does not look into.
+// testBadTemplates creates Rollouts with bad templates. The API server does not validate them.
 func (c *cover) testBadTemplates(t *testing.T, rollout subject) {
 	if rollout.name != "Rollout" {
-		t.Fatalf("the last kind is %s", rollout.name)
+		t.Fatalf("got %s as the last kind, want Rollout", rollout.name)
 	}
 	const flag = "where the manager's --workload-kinds has it"
 	for name, bad := range map[string]struct {
@@ -136,7 +136,7 @@ func (c *cover) testBadTemplates(t *testing.T, rollout subject) {
 			o := rollout.object(t, production, c.name(), c.image(signed))
 			spec, ok := o.Object["spec"].(map[string]any)
 			if !ok {
-				t.Fatalf("the spec is %v", o.Object["spec"])
+				t.Fatalf("got spec %v, want an object", o.Object["spec"])
 			}
 			spec["template"] = bad.template
 			c.denied(t, o, http.StatusBadRequest, bad.want, flag)

@@ -16,10 +16,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// Everything that a Kubernetes API server takes is looked at, alpha APIs too: whatever has a
-// PodSpec in it is among the kinds that are checked, and is read where the PodSpec is; and every
-// field of the PodSpec that names an image is read. A kind, a subresource or a field that a later
-// Kubernetes adds fails this test until somebody has thought about it.
+// TestThreatNoKindIsForgotten reads the OpenAPI documents of an API server, with alpha APIs. Every
+// resource that accepts a PodSpec must be a checked kind, with the right path to the PodSpec. Every
+// field of the PodSpec that names an image must be read. So the test fails if a later Kubernetes
+// adds a kind, a subresource or a field that needs a decision.
 func TestThreatNoKindIsForgotten(t *testing.T) {
 	t.Parallel()
 	kube := kubeserver.Run(t, kubeserver.Options{
@@ -49,22 +49,22 @@ func TestThreatNoKindIsForgotten(t *testing.T) {
 	t.Logf("%d groups and versions, %d of them alpha; with a PodSpec: %s", len(groups), alpha,
 		strings.Join(slices.Sorted(maps.Keys(resources)), " "))
 	if alpha == 0 {
-		t.Error("no alpha API is served")
+		t.Error("got no alpha API, want some")
 	}
 	for _, k := range workload.Builtin() {
 		if k.Group == "apps.openshift.io" {
-			continue // not of Kubernetes
+			continue // not served by Kubernetes
 		}
 		for _, name := range append([]string{""}, k.Subresources...) {
 			if full := resourceName(k.Group, k.Version, k.Resource, name); !resources[full] {
-				t.Errorf("%s is checked, and not among what has a PodSpec: has this test looked?", full)
+				t.Errorf("%s is a checked kind, and this test found no PodSpec in it", full)
 			}
 		}
 	}
 	lookAtFields(t, schemas)
 }
 
-// openAPI are the schemas of a document by name.
+// openAPI holds the schemas of a document by name.
 type openAPI map[string]*openAPISchema
 
 type openAPISchema struct {
@@ -89,7 +89,8 @@ type openAPIOperations struct {
 	Post, Put *openAPIOperation
 }
 
-// taking returns the operations that take an object. What can be patched can be put as well.
+// taking returns the operations with an object as request body. PATCH needs no check: a resource
+// that supports PATCH supports PUT too.
 func (o openAPIOperations) taking() []openAPIOperation {
 	var taking []openAPIOperation
 	for _, operation := range []*openAPIOperation{o.Post, o.Put} {
@@ -108,8 +109,7 @@ type openAPIOperation struct {
 	} `json:"requestBody"`
 }
 
-// walk calls see with every schema below one and the path to it, and the name that the schema is
-// defined under.
+// walk calls see with a schema and all schemas below it, with their paths and names.
 func (s openAPI) walk(t *testing.T, at *openAPISchema, path string, above []string,
 	see func(path, name string, at *openAPISchema)) {
 	t.Helper()
@@ -119,7 +119,7 @@ func (s openAPI) walk(t *testing.T, at *openAPISchema, path string, above []stri
 			return
 		}
 		if at = s[name]; at == nil {
-			t.Fatalf("no schema %s", name)
+			t.Fatalf("got no schema %s", name)
 		}
 		above = append(slices.Clone(above), name)
 	}
@@ -144,7 +144,7 @@ func resourceName(group, version, resource, subresource string) string {
 	return strings.Trim(fmt.Sprintf("%s/%s", name.GroupVersion(), strings.Trim(resource+"/"+subresource, "/")), "/")
 }
 
-// lookAt wants what one operation takes to be checked where it has a PodSpec in it.
+// lookAt checks that an operation belongs to a checked kind if its request body contains a PodSpec.
 func lookAt(t *testing.T, schemas openAPI, path string, o openAPIOperation, seen map[string]bool) {
 	t.Helper()
 	found := map[string]bool{}
@@ -153,7 +153,7 @@ func lookAt(t *testing.T, schemas openAPI, path string, o openAPIOperation, seen
 			continue
 		}
 		schemas.walk(t, content.Schema, "", nil, func(path, name string, _ *openAPISchema) {
-			// A container that is not in a PodSpec would be found by itself.
+			// A container outside of a PodSpec counts too.
 			if slices.Contains([]string{"PodSpec", "Container", "EphemeralContainer", "ImageVolumeSource"},
 				strings.TrimPrefix(name, "io.k8s.api.core.v1.")) {
 				found[path] = true
@@ -167,7 +167,7 @@ func lookAt(t *testing.T, schemas openAPI, path string, o openAPIOperation, seen
 		`^/apis?(?:/([^/]+))?/([^/]+)/namespaces/\{namespace\}/([^/{}]+)(?:/\{name\}(?:/([^/{}]+))?)?$`).
 		FindStringSubmatch(path)
 	if parts == nil {
-		t.Errorf("%s takes a PodSpec, and is not a path that this test understands", path)
+		t.Errorf("%s accepts a PodSpec, and this test cannot parse the path", path)
 		return
 	}
 	group, version, resource, subresource := parts[1], parts[2], parts[3], parts[4]
@@ -176,23 +176,24 @@ func lookAt(t *testing.T, schemas openAPI, path string, o openAPIOperation, seen
 		return
 	}
 	seen[full] = true
-	// No image goes in by these: TestCoverage tries for every kind.
+	// These accept no new image: TestCoverage tests that for every kind.
 	if subresource == "status" || resource == "pods" && subresource == "resize" {
 		return
 	}
 	k, err := workload.Builtin().Find(group, version, resource, subresource)
 	if err != nil {
-		t.Errorf("%s takes a PodSpec (at %s), and is not checked: %v", full, slices.Sorted(maps.Keys(found)), err)
+		t.Errorf("%s accepts a PodSpec (at %s) and is not a checked kind: %v", full, slices.Sorted(maps.Keys(found)),
+			err)
 		return
 	}
 	for at := range found {
 		if !readAt(t, k, strings.Split(leaf(at), ".")) {
-			t.Errorf("%s has a container or PodSpec at %q, where nobody looks", full, at)
+			t.Errorf("%s has a container or PodSpec at %q, and the manager does not read it", full, at)
 		}
 	}
 }
 
-// leaf returns the path of an image below a PodSpec, a container or an image volume.
+// leaf returns the path of the image in a PodSpec, a container or an image volume.
 func leaf(at string) string {
 	switch {
 	case strings.HasSuffix(at, "ontainers[]"):
@@ -203,7 +204,7 @@ func leaf(at string) string {
 	return strings.TrimPrefix(at+".containers[].image", ".")
 }
 
-// readAt reports whether an image at a path of an object is read.
+// readAt reports whether the manager reads an image at a path of an object.
 func readAt(t *testing.T, k workload.Kind, path []string) bool {
 	t.Helper()
 	var value any = "example.com/here"
@@ -225,28 +226,28 @@ func readAt(t *testing.T, k workload.Kind, path []string) bool {
 		slices.ContainsFunc(o.Images, func(i workload.Image) bool { return i.Image == "example.com/here" })
 }
 
-// lookAtFields wants every string of the PodSpec that speaks of an image to be read, or to be known
-// as something else.
+// lookAtFields checks every string field of the PodSpec whose path contains a word for an image.
+// The manager must read it, unless it is known as something else.
 func lookAtFields(t *testing.T, schemas openAPI) {
 	t.Helper()
-	speaks := regexp.MustCompile(`(?i)image|artifact|reference$|oci`)
+	imageLike := regexp.MustCompile(`(?i)image|artifact|reference$|oci`)
 	known := []string{"imagePullPolicy", "imagePullSecrets[].name", "volumes[].image.pullPolicy", "volumes[].rbd.image"}
 	pod, read := workload.Builtin()[0], 0
 	if !pod.IsPod() {
-		t.Fatalf("the first kind is %s", pod.Name)
+		t.Fatalf("got %s as the first kind, want Pod", pod.Name)
 	}
 	schemas.walk(t, &openAPISchema{Ref: "#/components/schemas/io.k8s.api.core.v1.PodSpec"}, "spec", nil,
 		func(path, _ string, at *openAPISchema) {
-			if at.Type != "string" || !speaks.MatchString(path) ||
+			if at.Type != "string" || !imageLike.MatchString(path) ||
 				slices.ContainsFunc(known, func(k string) bool { return strings.HasSuffix(path, k) }) {
 				return
 			}
 			read++
 			if !readAt(t, pod, strings.Split(path, ".")) {
-				t.Errorf("%s names an image, and is not read", path)
+				t.Errorf("the manager does not read %s, want it read: it names an image", path)
 			}
 		})
 	if read != 4 {
-		t.Errorf("%d fields of the PodSpec name an image, 4 are known", read)
+		t.Errorf("got %d fields of the PodSpec that name an image, want 4", read)
 	}
 }

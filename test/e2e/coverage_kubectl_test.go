@@ -10,30 +10,29 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// command is one thing that users do with kubectl.
+// command is a kubectl command that users run.
 type command struct {
 	name string
-	// brings says that the image comes in by it.
+	// brings says that the command brings in the image.
 	brings bool
-	// args are those of kubectl for the image in question; name is one that is not taken.
+	// args returns the arguments of kubectl. name is a new name.
 	args func(image, name string) []string
-	// stdin is an object to hand in, where there is one.
+	// stdin returns the object that kubectl reads. Nil: kubectl reads none.
 	stdin func(image, name string) any
 }
 
-// testKubectl does with the real kubectl what users do with it, with images that are signed, half
-// signed and not signed. A Pod and a Deployment with a signed image are there, and a Deployment
-// with the image in question from before any policy.
+// testKubectl runs the real kubectl with each state of signing. There are a Pod and a Deployment
+// with a signed image. For each state there is also a Deployment that is older than the policy.
 func (c *cover) testKubectl(t *testing.T) {
 	deployment := subjects(t)[1]
 	if deployment.name != "Deployment" {
-		t.Fatalf("the second kind is %s", deployment.name)
+		t.Fatalf("got %s as the second kind, want Deployment", deployment.name)
 	}
 	running := pod(production, c.image(signed))
 	running.GenerateName, running.Name = "", "running"
 	c.admitted(t, running)
 	c.admitted(t, deployment.object(t, production, "deployed", c.image(signed)))
-	// Break-glass aside, this is the one way to have such objects: they were there first.
+	// Apart from break-glass, such objects exist only if they are older than the policy.
 	c.uncovered(t, func() {
 		for _, state := range states() {
 			c.create(t, deployment.object(t, legacy, "deployed-"+state, c.image(state)))
@@ -59,11 +58,11 @@ func (c *cover) testKubectl(t *testing.T) {
 	must(t, c.Get(t.Context(), client.ObjectKeyFromObject(live), live))
 	if n := len(live.Spec.EphemeralContainers); n != 1 || !strings.Contains(live.Spec.EphemeralContainers[0].Image,
 		":"+signed+"@sha256:") {
-		t.Errorf("%d ephemeral containers run, want the signed one, pinned: %+v", n, live.Spec.EphemeralContainers)
+		t.Errorf("got %d ephemeral containers %+v, want only the signed one, pinned", n, live.Spec.EphemeralContainers)
 	}
 }
 
-// commands are those that users have.
+// commands returns the commands that users run.
 func commands(t *testing.T, deployment subject) []command {
 	t.Helper()
 	manifest := func(image, name string) any { return deployment.object(t, production, name, image).Object }
@@ -120,11 +119,13 @@ func commands(t *testing.T, deployment subject) []command {
 	}
 }
 
-// deployedWith is the Deployment that has had an image since before any policy.
+// deployedWith returns the Deployment with an image that is older than the policy.
 func deployedWith(image string) string {
 	return "deployment/deployed-" + image[strings.LastIndex(image, ":")+1:]
 }
 
+// judgeCommand compares the result of a command with the expected one, and returns a text for the
+// table.
 func judgeCommand(t *testing.T, c command, state, out string, err error) string {
 	t.Helper()
 	outcome, good := "admitted", !c.brings || state == signed
@@ -135,6 +136,6 @@ func judgeCommand(t *testing.T, c command, state, out string, err error) string 
 	if good {
 		return outcome + " as expected"
 	}
-	t.Errorf("kubectl %s with the image that is %s: %v\n%s", c.name, state, err, out)
+	t.Errorf("kubectl %s with image tag %s: got %v and output\n%s", c.name, state, err, out)
 	return outcome + " NOT AS EXPECTED"
 }

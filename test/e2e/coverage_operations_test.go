@@ -19,25 +19,25 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// before is what an operation finds.
+// before is the state of the object before an operation.
 type before int
 
 const (
-	nothing before = iota // the object is yet to be made
-	allowed               // an object with a signed image
-	already               // an object that has the image of the cell, made before any policy
+	nothing before = iota // the object does not exist
+	allowed               // it has a signed image
+	already               // it has the image of the cell, and is older than the policy
 )
 
-// operation is one way to change something, done for every kind and state of signing that it
-// applies to.
+// operation is a way to create or change an object. The test runs it for every kind and state of
+// signing that it applies to.
 type operation struct {
 	name string
-	// brings says that the image comes in by it.
+	// brings says that the operation brings in the image.
 	brings bool
 	before before
 	// held says that the object has a finalizer.
 	held bool
-	// not says why a kind does not have the operation; empty: it has it.
+	// not returns why a kind does not have the operation. Empty: it has the operation.
 	not func(subject) string
 	do  func(*cell) error
 }
@@ -56,7 +56,7 @@ func extensible(s subject) string { return s.fixed }
 
 func pods(s subject) string {
 	if s.name != "Pod" {
-		return "of Pods alone"
+		return "only Pods have it"
 	}
 	return ""
 }
@@ -65,7 +65,7 @@ func operations() []operation {
 	return slices.Concat(creations(), changes(), leftAlone(), ofPods())
 }
 
-// creations make the object.
+// creations are the operations that create the object.
 func creations() []operation {
 	return []operation{
 		{"create", true, nothing, false, anyKind, func(c *cell) error {
@@ -81,7 +81,7 @@ func creations() []operation {
 		{"create, dry run", true, nothing, false, anyKind, func(c *cell) error {
 			err := c.Create(c.t.Context(), c.object, client.DryRunAll)
 			if _, gone := c.live(); !apierrors.IsNotFound(gone) {
-				return fmt.Errorf("a dry run was no dry run: %w", errors.Join(err, gone))
+				return fmt.Errorf("got the object after a dry run, want not found: %w", errors.Join(err, gone))
 			}
 			return err
 		}},
@@ -108,7 +108,7 @@ func creations() []operation {
 	}
 }
 
-// changes bring the image into an object that was good.
+// changes are the operations that bring the image into an object with a signed image.
 func changes() []operation {
 	return []operation{
 		{"image by update", true, allowed, false, changeable, func(c *cell) error { return c.update(c.withImage) }},
@@ -175,7 +175,7 @@ func changes() []operation {
 	}
 }
 
-// leftAlone bring no image in: the object has its image already.
+// leftAlone are the operations that bring in no image: the object has its image already.
 func leftAlone() []operation {
 	return []operation{
 		{"label by merge patch", false, already, false, anyKind, func(c *cell) error {
@@ -194,7 +194,7 @@ func leftAlone() []operation {
 			}
 			o, err := c.live()
 			if n, _, _ := unstructured.NestedInt64(o.Object, "spec", "replicas"); err == nil && n != 2 {
-				return fmt.Errorf("%d replicas after a scale to 2", n)
+				return fmt.Errorf("got %d replicas, want 2", n)
 			}
 			return err
 		}},
@@ -221,9 +221,9 @@ func leftAlone() []operation {
 			if err := c.patch(types.MergePatchType, nested(nil, "metadata", "finalizers")); err != nil {
 				return err
 			}
-			poll.Await(c.t, "the end of "+c.object.GetName(), func() error {
+			poll.Await(c.t, "the deletion of "+c.object.GetName(), func() error {
 				if _, err := c.live(); !apierrors.IsNotFound(err) {
-					return fmt.Errorf("it is still there: %w", err)
+					return fmt.Errorf("got %w, want not found", err)
 				}
 				return nil
 			})
@@ -232,7 +232,7 @@ func leftAlone() []operation {
 	}
 }
 
-// ofPods are the subresources of Pods.
+// ofPods are the operations on subresources of Pods.
 func ofPods() []operation {
 	return []operation{
 		{"ephemeral container by update", true, allowed, false, pods, func(c *cell) error {
@@ -278,7 +278,7 @@ func (c *cell) live() (*unstructured.Unstructured, error) {
 	return o, c.Get(c.t.Context(), client.ObjectKeyFromObject(o), o)
 }
 
-// retry does something with the object as it is, once more where a controller was faster.
+// retry reads the object and calls do with it. It retries a conflict with a controller.
 func (c *cell) retry(do func(*unstructured.Unstructured) error) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		o, err := c.live()
@@ -312,7 +312,7 @@ func (c *cell) patchImage() error {
 	}})
 }
 
-// applied is the object as far as the image goes.
+// applied returns an object to apply, with only the name and the image.
 func (c *cell) applied() *unstructured.Unstructured {
 	return identified(c.object,
 		nested([]any{container("app", c.image(c.state))}, append(slices.Clone(c.podSpec), "containers")...))
@@ -323,7 +323,7 @@ func (c *cell) apply(o *unstructured.Unstructured, opts ...client.ApplyOption) e
 	return c.Apply(c.t.Context(), client.ApplyConfigurationFromUnstructured(o), opts...)
 }
 
-// through tries to change the image by a subresource that must not be able to.
+// through tries to change the image through a subresource that must not change it.
 func (c *cell) through(subresource string) error {
 	var was string
 	err := c.retry(func(o *unstructured.Unstructured) error {
@@ -333,7 +333,7 @@ func (c *cell) through(subresource string) error {
 	})
 	o, gone := c.live()
 	if gone == nil && c.firstImage(c.t, o) != was {
-		return fmt.Errorf("the image became %q through %s", c.firstImage(c.t, o), subresource)
+		return fmt.Errorf("got image %q through %s, want %q unchanged", c.firstImage(c.t, o), subresource, was)
 	}
 	return errors.Join(err, gone)
 }

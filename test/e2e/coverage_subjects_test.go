@@ -15,27 +15,27 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// subject is a kind of workload, as the table of TestCoverage has it.
+// subject is a kind of workload in the table of TestCoverage.
 type subject struct {
 	name string
 	// podSpec is the path to the PodSpec.
 	podSpec []string
-	// knob is a field of the spec, or of the template of a PodTemplate, that is no image, and
-	// setting what it is set to.
+	// knob is the path of a field that is no image, in the spec or in the template of a
+	// PodTemplate. setting is its new value.
 	knob    []string
 	setting any
-	// replicas says that it has spec.replicas, and with that the scale subresource.
+	// replicas says that it has spec.replicas and the scale subresource.
 	replicas bool
 	// custom says that it is a custom resource.
 	custom bool
-	// frozen says why no image can be changed, where that is so: the API server itself refuses it
-	// with 422.
+	// frozen says why the image cannot be changed: the API server refuses that with status 422.
+	// Empty: it can be changed.
 	frozen string
-	// fixed says why no container can be added.
+	// fixed says why no container can be added. Empty: containers can be added.
 	fixed string
 }
 
-// subjects are all kinds that TestCoverage has the manager check.
+// subjects returns all kinds that the manager of TestCoverage checks.
 func subjects(t *testing.T) []subject {
 	t.Helper()
 	replicated := func(name string) subject {
@@ -69,14 +69,14 @@ func subjects(t *testing.T) []subject {
 		customised("DeploymentConfig"), customised("Rollout"),
 	}
 	if want := len(workload.Builtin()) + 1; len(all) != want {
-		t.Fatalf("the table has %d kinds, and %d are checked", len(all), want)
+		t.Fatalf("got %d kinds in the table, want the %d that are checked", len(all), want)
 	}
 	return all
 }
 
 func path(dotted string) []string { return strings.Split(dotted, ".") }
 
-// object returns a workload of the kind with one container, and no replicas where it has any.
+// object returns a workload of the kind with one container and zero replicas.
 func (s subject) object(t *testing.T, namespace, name, image string) *unstructured.Unstructured {
 	t.Helper()
 	o := &unstructured.Unstructured{}
@@ -100,7 +100,7 @@ func (s subject) object(t *testing.T, namespace, name, image string) *unstructur
 		must(t, err)
 		raw, err := json.Marshal(typed)
 		must(t, err)
-		// Each has labels of its own, so that no controller takes one for another's.
+		// Each object has its own labels, so that no controller adopts the Pods of another.
 		must(t, json.Unmarshal([]byte(strings.ReplaceAll(string(raw), `"app":"x"`, `"app":"`+name+`"`)), &o.Object))
 		o.SetGroupVersionKind(gvk)
 		unstructured.RemoveNestedField(o.Object, "status")
@@ -115,7 +115,7 @@ func container(name, image string) map[string]any {
 	return map[string]any{"name": name, "image": image}
 }
 
-// list returns a list of the PodSpec: containers, initContainers, volumes.
+// list returns a list of the PodSpec, for example containers or volumes.
 func (s subject) list(t *testing.T, o *unstructured.Unstructured, name string) []any {
 	t.Helper()
 	list, _, err := unstructured.NestedSlice(o.Object, append(slices.Clone(s.podSpec), name)...)
@@ -131,7 +131,7 @@ func (s subject) add(t *testing.T, o *unstructured.Unstructured, name string, en
 			append(slices.Clone(s.podSpec), name)...))
 }
 
-// firstImage returns the image of the first container, and setImage changes it.
+// firstImage returns the image of the first container.
 func (s subject) firstImage(t *testing.T, o *unstructured.Unstructured) string {
 	t.Helper()
 	image, _, err := unstructured.NestedString(first(t, s.list(t, o, "containers")), "image")
@@ -139,6 +139,7 @@ func (s subject) firstImage(t *testing.T, o *unstructured.Unstructured) string {
 	return image
 }
 
+// setImage changes the image of the first container.
 func (s subject) setImage(t *testing.T, o *unstructured.Unstructured, image string) {
 	t.Helper()
 	containers := s.list(t, o, "containers")
@@ -149,11 +150,11 @@ func (s subject) setImage(t *testing.T, o *unstructured.Unstructured, image stri
 func first(t *testing.T, containers []any) map[string]any {
 	t.Helper()
 	if len(containers) == 0 {
-		t.Fatal("no containers")
+		t.Fatal("got no containers, want one")
 	}
 	c, ok := containers[0].(map[string]any)
 	if !ok {
-		t.Fatalf("the first container is %v", containers[0])
+		t.Fatalf("got %v as the first container, want an object", containers[0])
 	}
 	return c
 }
@@ -166,7 +167,7 @@ func nested(value any, path ...string) map[string]any {
 	return map[string]any{path[0]: value}
 }
 
-// identified returns an object that names another, and has further fields.
+// identified returns an object with the kind, namespace and name of o, and further fields.
 func identified(o *unstructured.Unstructured, fields map[string]any) *unstructured.Unstructured {
 	u := &unstructured.Unstructured{Object: maps.Clone(fields)}
 	u.SetGroupVersionKind(o.GroupVersionKind())

@@ -19,18 +19,18 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// legacy is a namespace that had workloads before a policy covered it.
+// legacy is a namespace with workloads that are older than the policy.
 const legacy = "legacy"
 
-// cover is a bed whose manager checks Rollouts too, with a repository in which one tag is signed by
-// both roles, one by CI alone, and one by nobody.
+// cover is a bed whose manager checks Rollouts too. In its repository one tag is signed by both
+// roles, one only by ci, and one is not signed.
 type cover struct {
 	*bed
 	repository string
 	names      int
 }
 
-// The states of signing, which are also the tags.
+// The states of signing. They are also the tags.
 const (
 	signed   = "signed"
 	ciOnly   = "ci-only"
@@ -46,16 +46,16 @@ func (c *cover) name() string {
 	return fmt.Sprintf("w-%d", c.names)
 }
 
-// missing is what a denial says of a state.
+// missing returns a text of the denial of an image in a state.
 func missing(state string) string {
 	return map[string]string{ciOnly: `role "qa" has not signed`, unsigned: `role "ci" has not signed`}[state]
 }
 
-// TestCoverage goes every way by which an image can come into a cluster.
+// TestCoverage tests every way in which an image can get into a cluster.
 func TestCoverage(t *testing.T) {
 	t.Parallel()
 	c := &cover{bed: newBed(t, "--workload-kinds=rollouts.v1alpha1.argoproj.io=spec.template")}
-	// After the manager: a kind may be installed later.
+	// The manager runs already: a kind may be installed after it.
 	_, err := envtest.InstallCRDs(c.kube.Config,
 		envtest.CRDInstallOptions{Paths: []string{"testdata"}, ErrorIfPathMissing: true})
 	must(t, err)
@@ -68,14 +68,14 @@ func TestCoverage(t *testing.T) {
 	t.Run("bad input", c.testBadInput)
 }
 
-// cell is one place of the table.
+// cell is one cell of the table.
 type cell struct {
 	*cover
 	t *testing.T
 	subject
 	operation
 	state string
-	// object is what the operation is done to, in the form in which it was made.
+	// object is the object of the operation, as it was created.
 	object *unstructured.Unstructured
 }
 
@@ -83,11 +83,11 @@ func (c *cell) String() string {
 	return fmt.Sprintf("%-18s %-42s %-9s", c.subject.name, c.operation.name, c.state)
 }
 
-// want is the one rule of the table: what brings an image in is admitted where every role has
-// signed the image, and everything else is admitted.
+// want returns whether the operation must be admitted. That is the one rule of the table: an
+// operation that brings in an image needs the signatures of every role. All others are admitted.
 func (c *cell) want() bool { return !c.brings || c.state == signed }
 
-// judge compares what became of a cell with what had to, and returns the line of the table.
+// judge compares the result of an operation with want, and returns the line of the table.
 func (c *cell) judge(err error) string {
 	c.t.Helper()
 	outcome, good := "admitted", c.want()
@@ -101,11 +101,12 @@ func (c *cell) judge(err error) string {
 	if good {
 		return fmt.Sprintf("%s %-8s as expected", c, outcome)
 	}
-	c.t.Errorf("%s: admitted must be %t: %v", c, c.want(), err)
+	c.t.Errorf("%s: got %v, want admitted %t", c, err, c.want())
 	return fmt.Sprintf("%s %-8s NOT AS EXPECTED", c, outcome)
 }
 
-// testKindsAndOperations fills the table of kinds, operations and states of signing, and prints it.
+// testKindsAndOperations runs each operation on each kind with each state of signing, and logs the
+// table.
 func (c *cover) testKindsAndOperations(t *testing.T) {
 	c.namespaceFor(t, legacy, nil)
 	var cells []*cell
@@ -133,7 +134,7 @@ func (c *cover) testKindsAndOperations(t *testing.T) {
 	c.wantNoUnsignedPods(t)
 }
 
-// prepare makes what an operation finds, while no policy covers the namespace.
+// prepare creates the object of an operation while no policy covers the namespace.
 func (c *cover) prepare(t *testing.T, s subject, o operation, state string) *cell {
 	t.Helper()
 	made := &cell{cover: c, t: t, subject: s, operation: o, state: state}
@@ -148,7 +149,7 @@ func (c *cover) prepare(t *testing.T, s subject, o operation, state string) *cel
 	return made
 }
 
-// coverLegacy has the policy cover the namespace, and returns once it does.
+// coverLegacy labels the namespace so that the policy covers it, and waits until it does.
 func (c *cover) coverLegacy(t *testing.T) {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: legacy}}
@@ -158,11 +159,11 @@ func (c *cover) coverLegacy(t *testing.T) {
 	c.awaitDenied(t, "the policy to cover "+legacy, legacy, c.image(unsigned))
 }
 
-// wantNoUnsignedPods wants the controllers to have been denied the Pods of what was scaled: the
-// owner of a Pod proves nothing.
+// wantNoUnsignedPods checks that the Pods of controllers were denied: the owner of a Pod proves
+// nothing.
 func (c *cover) wantNoUnsignedPods(t *testing.T) {
 	t.Helper()
-	poll.Await(t, "a controller that is told of the denial", func() error {
+	poll.Await(t, "an event of a controller about the denial", func() error {
 		events := &corev1.EventList{}
 		if err := c.List(t.Context(), events, client.InNamespace(legacy)); err != nil {
 			return err
@@ -172,7 +173,7 @@ func (c *cover) wantNoUnsignedPods(t *testing.T) {
 				return nil
 			}
 		}
-		return fmt.Errorf("none among %d events", len(events.Items))
+		return fmt.Errorf("got %d other events", len(events.Items))
 	})
 	pods := &corev1.PodList{}
 	must(t, c.List(t.Context(), pods, client.InNamespace(legacy)))
@@ -183,11 +184,11 @@ func (c *cover) wantNoUnsignedPods(t *testing.T) {
 		}
 		owned++
 		if image := p.Spec.Containers[0].Image; !strings.HasPrefix(image, c.image(signed)+"@sha256:") {
-			t.Errorf("%s %s made Pod %s with image %q", p.OwnerReferences[0].Kind, p.OwnerReferences[0].Name,
-				p.Name, image)
+			t.Errorf("got Pod %s of %s %s with image %q, want only signed images", p.Name, p.OwnerReferences[0].Kind,
+				p.OwnerReferences[0].Name, image)
 		}
 	}
 	if owned == 0 {
-		t.Error("no controller made any Pod")
+		t.Error("got no Pod of a controller, want some with the signed image")
 	}
 }

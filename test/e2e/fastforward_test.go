@@ -25,8 +25,8 @@ import (
 const outOfReach = json.Number("2147483647")
 
 // testFastForward signs the highest possible version with a stolen key. Then the server is restored
-// from its backup. The manager refuses the older versions until an administrator makes it forget the
-// versions that it has seen.
+// from its backup. The manager refuses the older versions until an administrator makes it forget
+// the versions that it has seen.
 func (b restarts) testFastForward(t *testing.T, front *faultproxy.Proxy) {
 	gun := b.repository(t)
 	key, err := notaryserver.NewSigningKey(notaryserver.ECDSA256, gun)

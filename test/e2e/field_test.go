@@ -38,8 +38,8 @@ func template(o client.Object) *corev1.PodTemplateSpec {
 	return &o.(*appsv1.Deployment).Spec.Template
 }
 
-// testAppliedAgain applies the same manifests again after another digest was signed for their tag. A
-// Job keeps its digest, and a Deployment rolls out the new one.
+// testAppliedAgain applies the same manifests again after another digest was signed for their tag.
+// A Job keeps its digest, and a Deployment rolls out the new one.
 func (b *bed) testAppliedAgain(t *testing.T) {
 	gun, first, policy := b.pinning(t, "again", v1alpha1.PinAll)
 	b.enforce(t, policy)
@@ -96,8 +96,8 @@ func (b *bed) unchanged(t *testing.T, o client.Object, image string) {
 	}
 }
 
-// testPortAsWritten signs a repository under two spellings of its registry: with and without port 443.
-// They are two repositories.
+// testPortAsWritten signs a repository under two spellings of its registry: with and without port
+// 443. They are two repositories.
 func (b *bed) testPortAsWritten(t *testing.T) {
 	ported, plain := registry+":443/acme/ported", registry+"/acme/ported"
 	_, err := b.signer.CreateRepository(t.Context(), ported, "ci", "qa")
@@ -130,8 +130,8 @@ func (b *bed) testPortAsWritten(t *testing.T) {
 	b.denied(t, pod(production, plain+"@"+digest), http.StatusForbidden, `role "ci" has not signed`)
 }
 
-// testNoNotaryServer points TrustRoots at servers that are no Notary server. The manager must report
-// a fault and no verdict.
+// testNoNotaryServer points TrustRoots at servers that are no Notary server. The manager must
+// report a fault and no verdict.
 func (b *bed) testNoNotaryServer(t *testing.T) {
 	images := registryserver.Run(t)
 	below := b.trustRoot("below")
@@ -189,7 +189,8 @@ func (b *bed) couldNotCheck(t *testing.T, policy, gun string) {
 			strings.Contains(out, "has not signed") ||
 			!strings.Contains(out, fmt.Sprintf("TrustRoot %q", policy)) ||
 			!strings.Contains(out, "spec.notary.server") {
-			t.Errorf("got denied %t and kubectl output %s, want a denial with a fault of spec.notary.server", denied, out)
+			t.Errorf("got denied %t and kubectl output %s, want a denial with a fault of spec.notary.server",
+				denied, out)
 		}
 		b.denied(t, pod(production, gun+":"+tag), http.StatusServiceUnavailable, fmt.Sprintf("TrustRoot %q", policy))
 	}

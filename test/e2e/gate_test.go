@@ -278,8 +278,8 @@ func (b *bed) testKeyRevoked(t *testing.T) {
 	b.denied(t, pod(production, gun+":v1"), http.StatusForbidden, `role "qa" has not signed`)
 }
 
-// testWebhookConfigurations deletes and narrows the webhook configurations. The manager must restore
-// them.
+// testWebhookConfigurations deletes and narrows the webhook configurations. The manager must
+// restore them.
 func (b *bed) testWebhookConfigurations(t *testing.T) {
 	key := client.ObjectKey{Name: "countersign"}
 	before := &admissionv1.ValidatingWebhookConfiguration{}

@@ -40,7 +40,8 @@ func (b *bed) gated(t *testing.T, policy string, status metav1.ConditionStatus, 
 	return message
 }
 
-// testGateAbsent deletes the ClusterRole that owns the webhook configurations, and creates it again.
+// testGateAbsent deletes the ClusterRole that owns the webhook configurations, and creates it
+// again.
 func (b *bed) testGateAbsent(t *testing.T) {
 	unsigned := registry + "/acme/nobody-signed:v1"
 	b.gated(t, "production", metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)

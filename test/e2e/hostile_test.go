@@ -33,8 +33,8 @@ type hostile struct {
 	unpinned func(repository string, version int) []byte
 }
 
-// newest is the version of the newest root that no trust root pins. A client fetches all versions up
-// to it.
+// newest is the version of the newest root that no trust root pins. A client fetches all versions
+// up to it.
 const newest = 128
 
 func newHostile(t *testing.T) *hostile {

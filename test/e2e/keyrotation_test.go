@@ -76,7 +76,8 @@ func (b *keyRotation) during(t *testing.T, gun string, do func()) {
 			for ctx.Err() == nil {
 				err := b.Create(ctx, pod(production, gun+":"+tag), client.DryRunAll)
 				if ctx.Err() == nil && !good(err) {
-					t.Errorf("at %s, tag %s after %d Pods: got %v", time.Now().Format(time.TimeOnly), tag, count.Load(), err)
+					t.Errorf("at %s, tag %s after %d Pods: got %v", time.Now().Format(time.TimeOnly), tag,
+						count.Load(), err)
 				}
 				count.Add(1)
 				<-tick.C
@@ -170,8 +171,8 @@ func (b *keyRotation) testDelegationKey(t *testing.T) {
 	b.admitted(t, pod(production, gun+":v1"))
 }
 
-// testDelegationKeyGone removes a key before its signatures are renewed. They must not count until the
-// new key signs them, and then count at once.
+// testDelegationKeyGone removes a key before its signatures are renewed. They must not count until
+// the new key signs them, and then count at once.
 func (b *keyRotation) testDelegationKeyGone(t *testing.T) {
 	gun, keys := b.repositoryOf(t, "gone")
 	b.newKey(t, gun)
@@ -183,9 +184,9 @@ func (b *keyRotation) testDelegationKeyGone(t *testing.T) {
 	b.signNew(t, gun)
 }
 
-// testRoot rotates the root three times while the trust root pins the first key. Then it restarts the
-// manager without the server, lets another trust root verify the chain from the first key, and moves
-// the pin to the newest key.
+// testRoot rotates the root three times while the trust root pins the first key. Then it restarts
+// the manager without the server, lets another trust root verify the chain from the first key, and
+// moves the pin to the newest key.
 func (b *keyRotation) testRoot(t *testing.T) {
 	gun := b.prepare(t)
 	first := b.pin.KeyID

@@ -83,8 +83,8 @@ func (b *bed) testManagerBack(t *testing.T) {
 	b.awaitAdmitted(t, "a signed Pod", production, gun+":v1")
 	b.denied(t, pod(production, gun+":unsigned"), http.StatusForbidden, `role "ci" has not signed`)
 
-	// Without its CRDs the manager admits everything. It enforces policies again soon after the CRDs
-	// are back.
+	// Without its CRDs the manager admits everything. It enforces policies again soon after the
+	// CRDs are back.
 	b.deleteCRDs(t)
 	b.awaitAdmitted(t, "an unsigned Pod", production, gun+":unsigned")
 	_, err := envtest.InstallCRDs(b.kube.Config,

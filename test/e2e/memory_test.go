@@ -49,8 +49,8 @@ type memories struct {
 	known    string // a repository of the real Notary server
 }
 
-// TestThreatHostileMemory checks the memory of replicas while they start, refresh and restart, with a
-// hostile server, a hostile signer and hostile records at the same time.
+// TestThreatHostileMemory checks the memory of replicas while they start, refresh and restart, with
+// a hostile server, a hostile signer and hostile records at the same time.
 func TestThreatHostileMemory(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", strconv.FormatInt(containerLimit(t)/10*9, 10))
 	binary, err := operator.Build(t.Context(), t.TempDir(), false) // the race detector needs memory itself

@@ -13,7 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestMessages checks kubectl's output where a denial can say more than that an image is not signed.
+// TestMessages checks kubectl's output where a denial can say more than that an image is not
+// signed.
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)

@@ -85,8 +85,8 @@ func TestMounted(t *testing.T) {
 	t.Run("the operator's own certificate, and back", func(t *testing.T) { m.goOver(t, gun) })
 }
 
-// goOver replaces all managers with one that makes its own certificate. Then it replaces that manager
-// with one that has a mounted certificate of a new CA.
+// goOver replaces all managers with one that makes its own certificate. Then it replaces that
+// manager with one that has a mounted certificate of a new CA.
 func (m *mounted) goOver(t *testing.T, gun string) {
 	t.Helper()
 	stop := func() {
@@ -107,8 +107,8 @@ func (m *mounted) goOver(t *testing.T, gun string) {
 	m.answers(t, gun)
 }
 
-// answers waits until the API server trusts the serving certificate: a signed Pod is admitted, and an
-// unsigned one denied.
+// answers waits until the API server trusts the serving certificate: a signed Pod is admitted, and
+// an unsigned one denied.
 func (m *mounted) answers(t *testing.T, gun string) {
 	t.Helper()
 	m.awaitAdmitted(t, "a signed Pod to be admitted", production, gun+":v1")

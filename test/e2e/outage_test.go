@@ -38,8 +38,8 @@ type outage struct {
 }
 
 const (
-	// patience is longer than several timeouts of the operator, its pauses between requests, or three
-	// slow round trips.
+	// patience is longer than several timeouts of the operator, its pauses between requests, or
+	// three slow round trips.
 	patience = 4 * time.Minute
 	// turnedAway is the Retry-After of the server that responds with status 429. tokenLife is the
 	// lifetime of tokens.
@@ -138,9 +138,9 @@ func outages() map[string]outage {
 	}
 }
 
-// TestOutages runs all outages at the same time. Each has its own namespace, policy, trust root, and
-// proxy in front of the Notary server. During an outage unsigned images must be denied, and known
-// images admitted. Afterwards the manager must recover by itself.
+// TestOutages runs all outages at the same time. Each has its own namespace, policy, trust root,
+// and proxy in front of the Notary server. During an outage unsigned images must be denied, and
+// known images admitted. Afterwards the manager must recover by itself.
 func TestOutages(t *testing.T) {
 	t.Parallel()
 	o := newOutageBed(t)
@@ -304,8 +304,8 @@ func (s *site) testSlow(t *testing.T, delay time.Duration) {
 	s.stayedFresh(t)
 }
 
-// testMadeUpNames checks that an attacker who requests repositories for which the server fails cannot
-// make the manager treat the server as down for other repositories.
+// testMadeUpNames checks that an attacker who requests repositories for which the server fails
+// cannot make the manager treat the server as down for other repositories.
 func (s *site) testMadeUpNames(t *testing.T) {
 	s.proxy.Set(faultproxy.Fault{
 		Match:  func(path string) bool { return strings.Contains(path, "/made-up-") },

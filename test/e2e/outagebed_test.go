@@ -132,7 +132,8 @@ type denial struct {
 var notSigned = denial{http.StatusForbidden, []string{`role "qa" has not signed`}}
 
 // decide creates Pods of all images at once, checks the verdicts, and returns the time of each. The
-// status code shows that the verdict is the webhook's: a timeout of the API server has another code.
+// status code shows that the verdict is the webhook's: a timeout of the API server has another
+// code.
 func (s *site) decide(t *testing.T, want map[string]denial) map[string]time.Duration {
 	t.Helper()
 	var mu sync.Mutex

@@ -37,8 +37,8 @@ func (b *bed) testPinning(t *testing.T) {
 	t.Run("applied by the client", b.testAppliedByClient)
 }
 
-// swapper is a mutating webhook that replaces the image of Pods whose image is of one repository and
-// has no digest.
+// swapper is a mutating webhook that replaces the image of Pods whose image is of one repository
+// and has no digest.
 type swapper struct {
 	repository, image string
 	calls             atomic.Int32
@@ -176,8 +176,8 @@ func (b *bed) withWarnings(t *testing.T) (client.Client, *warnings) {
 	return c, warned
 }
 
-// pinning makes a repository, signs its tag v1, and returns a policy with pinDigests for it. It does
-// not create the policy.
+// pinning makes a repository, signs its tag v1, and returns a policy with pinDigests for it. It
+// does not create the policy.
 func (b *bed) pinning(t *testing.T, name string, pin v1alpha1.PinDigests) (gun, digest string,
 	policy *v1alpha1.ImagePolicy) {
 	t.Helper()
@@ -189,7 +189,8 @@ func (b *bed) pinning(t *testing.T, name string, pin v1alpha1.PinDigests) (gun, 
 	return gun, b.sign(t, gun, "v1", 1, "ci", "qa"), policy
 }
 
-// enforce creates a policy, waits until the manager decides by it, and deletes it when the test ends.
+// enforce creates a policy, waits until the manager decides by it, and deletes it when the test
+// ends.
 func (b *bed) enforce(t *testing.T, policy *v1alpha1.ImagePolicy) {
 	t.Helper()
 	b.create(t, policy)

@@ -9,8 +9,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/notaryserver"
 )
 
-// TestQuickStart runs the notary commands of docs/quickstart-dct.md as they stand there, in their
-// order.
+// TestQuickStart runs the notary commands of docs/quickstart-dct.md in their order.
 func TestQuickStart(t *testing.T) {
 	t.Parallel()
 	const gun, hex = registry + "/acme/quickstart", "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
@@ -34,20 +33,20 @@ func TestQuickStart(t *testing.T) {
 		must(t, err)
 	}
 	if len(printed) != 10 {
-		t.Errorf("the page has %d notary commands, want 10", len(printed))
+		t.Errorf("got %d notary commands in the page, want 10", len(printed))
 	}
 	root, err := signer.Root(gun)
 	must(t, err)
 	if out := printed["key list"]; !strings.Contains(out, root.KeyID) {
-		t.Errorf("the page's command to find the root key %s prints\n%s", root.KeyID, out)
+		t.Errorf("notary key list: got output\n%s\nwant the root key %s in it", out, root.KeyID)
 	}
 	if out := printed["list "+gun+" -r targets/ci"]; !strings.Contains(out, hex) {
-		t.Errorf("the page's command to list what ci signed prints\n%s", out)
+		t.Errorf("notary list of targets/ci: got output\n%s\nwant %s in it", out, hex)
 	}
 	for _, role := range []string{"targets/ci", "targets/qa"} {
 		if out, err := signer.Run(t.Context(), "list", gun, "-r", role); err != nil || !strings.Contains(out, "v1") ||
 			!strings.Contains(out, hex) {
-			t.Errorf("%s has not signed in the end: %v\n%s", role, err, out)
+			t.Errorf("notary list of %s: got %v and output\n%s\nwant v1 in it", role, err, out)
 		}
 	}
 }

@@ -103,7 +103,8 @@ func (r *replicas) testEdits(t *testing.T) {
 	}
 }
 
-// testRollingRestart replaces each replica with another, as a Deployment does. No failure is excused.
+// testRollingRestart replaces each replica with another, as a Deployment does. No failure is
+// excused.
 func (r *replicas) testRollingRestart(t *testing.T) {
 	for _, m := range slices.Clone(r.alive) {
 		r.load.more(t)
@@ -175,9 +176,9 @@ func (r *replicas) testLeaderKilled(t *testing.T) {
 	r.edit(t, false)
 }
 
-// testLeaderCutOff cuts the leader's connection to the API server, which can still call its webhook.
-// The leader decides by the policies that it has, and ends when it cannot renew its lease. No
-// creation may fail.
+// testLeaderCutOff cuts the leader's connection to the API server, which can still call its
+// webhook. The leader decides by the policies that it has, and ends when it cannot renew its lease.
+// No creation may fail.
 func (r *replicas) testLeaderCutOff(t *testing.T) {
 	m := r.leader(t)
 	for _, other := range r.alive {

@@ -170,8 +170,8 @@ func (b restarts) testRestartBeforeOlderMetadata(t *testing.T) {
 	t.Run("a version out of reach", func(t *testing.T) { b.testFastForward(t, front) })
 }
 
-// relabelled removes the labels of a record, by which a manager finds it at its start. It waits until
-// the leader restores them.
+// relabelled removes the labels of a record, by which a manager finds it at its start. It waits
+// until the leader restores them.
 func (b restarts) relabelled(t *testing.T, gun string) {
 	t.Helper()
 	m, err := b.record(t.Context(), gun)
@@ -180,8 +180,8 @@ func (b restarts) relabelled(t *testing.T, gun string) {
 	b.written(t, gun, nil)
 }
 
-// forgotten waits until the status and an event say that the manager has forgotten the versions that
-// it had seen.
+// forgotten waits until the status and an event say that the manager has forgotten the versions
+// that it had seen.
 func (b restarts) forgotten(t *testing.T) {
 	t.Helper()
 	poll.Await(t, "the status and the event", func() error {
@@ -207,8 +207,8 @@ func (b restarts) forgotten(t *testing.T) {
 	})
 }
 
-// testRecordsGoWithTheTrustRoot deletes the trust root while no operator runs. The garbage collector
-// must delete its records.
+// testRecordsGoWithTheTrustRoot deletes the trust root while no operator runs. The garbage
+// collector must delete its records.
 func (b restarts) testRecordsGoWithTheTrustRoot(t *testing.T) {
 	must(t, b.manager.Stop())
 	root := b.trustRoot("acme-notary")

@@ -73,8 +73,8 @@ func review(ctx context.Context, m *operator.Manager, path, image string) (verdi
 	return v, nil
 }
 
-// awaitManagers polls every manager until its verdict on an image is good, and returns the time that
-// the slowest took.
+// awaitManagers polls every manager until its verdict on an image is good, and returns the time
+// that the slowest took.
 func awaitManagers(t *testing.T, managers []*operator.Manager, image, what string,
 	good func(verdict) bool) time.Duration {
 	t.Helper()

@@ -122,8 +122,8 @@ func (b *revoking) testSigner(t *testing.T) {
 	}
 }
 
-// testOneOfTwo revokes one of two keys of qa that have both signed. The same edit restores the key of
-// ci, which shows that the managers know the edit.
+// testOneOfTwo revokes one of two keys of qa that have both signed. The same edit restores the key
+// of ci, which shows that the managers know the edit.
 func (b *revoking) testOneOfTwo(t *testing.T) {
 	edited := b.revoke(t, b.keys["qa"].KeyID)
 	awaitManagers(t, b.managers, pinned(b.gun), "the signature of the other key of qa", admits)

@@ -126,8 +126,8 @@ func (r *rotation) secret(ctx context.Context) (*corev1.Secret, error) {
 	return s, r.Get(ctx, client.ObjectKey{Namespace: operator.Namespace, Name: certs.SecretName}, s)
 }
 
-// date waits until the leader has recorded since when both configurations contain the newest CA, and
-// backdates that time.
+// date waits until the leader has recorded since when both configurations contain the newest CA,
+// and backdates that time.
 func (r *rotation) date(t *testing.T, back time.Duration) {
 	t.Helper()
 	const annotation = "countersign.dev/trusted-since"

@@ -47,8 +47,8 @@ func (b *bed) testTrustRootBroken(t *testing.T) {
 	b.denied(t, pod(production, registry+"/broken/app:v1"), http.StatusServiceUnavailable, `TrustRoot "broken"`)
 }
 
-// testServerFaults checks that a trust root reports the fault of its server before any request for an
-// image.
+// testServerFaults checks that a trust root reports the fault of its server before any request for
+// an image.
 func (b *bed) testServerFaults(t *testing.T) {
 	html := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
@@ -145,8 +145,8 @@ func (b *bed) testCredentials(t *testing.T) {
 	b.awaitAdmitted(t, "the corrected Secret", production, gun+":v1")
 }
 
-// testClientCertificate uses a Notary server that requires a client certificate of its CA. The first
-// Secret holds a certificate of another CA. The manager must use the corrected Secret.
+// testClientCertificate uses a Notary server that requires a client certificate of its CA. The
+// first Secret holds a certificate of another CA. The manager must use the corrected Secret.
 func (b *bed) testClientCertificate(t *testing.T) {
 	guarded := notaryserver.Run(t, notaryserver.Options{ClientCertificates: true})
 	signer := notaryserver.RunClient(t, guarded)

@@ -241,8 +241,8 @@ func (u *upgrades) testUpgrade(t *testing.T) {
 	})
 }
 
-// testDowngrade leaves a field in the policy that the previous release does not know. The policy is no
-// weaker without it.
+// testDowngrade leaves a field in the policy that the previous release does not know. The policy is
+// no weaker without it.
 func (u *upgrades) testDowngrade(t *testing.T) {
 	u.apply(t, u.previous.Manifests)
 	u.load.more(t) // this version, with the CRDs of the previous release
@@ -252,8 +252,8 @@ func (u *upgrades) testDowngrade(t *testing.T) {
 	u.unchanged(t)
 }
 
-// testRecordsOfThePrevious upgrades while the signing server is down. The new version must decide by
-// the records of the previous release.
+// testRecordsOfThePrevious upgrades while the signing server is down. The new version must decide
+// by the records of the previous release.
 func (u *upgrades) testRecordsOfThePrevious(t *testing.T) {
 	gun := u.repository(t, "ci", "qa")
 	u.sign(t, gun, "v1", 3, "ci", "qa")

@@ -108,7 +108,8 @@ func testSpoiltAnswers(t *testing.T, f *faultproxy.Proxy, whole []byte) {
 				want = whole
 			}
 			if resp.StatusCode != tt.status || !bytes.Equal(body, want) || resp.Header.Get("Retry-After") != tt.header {
-				t.Errorf("got %s, Retry-After %q, body %q; want %d, %q, %q", resp.Status, resp.Header.Get("Retry-After"),
+				t.Errorf("got %s, Retry-After %q, body %q; want %d, %q, %q", resp.Status,
+					resp.Header.Get("Retry-After"),
 					body, tt.status, tt.header, want)
 			}
 			if !tt.broken && resp.ContentLength != int64(len(want)) {
