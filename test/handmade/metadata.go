@@ -1,5 +1,6 @@
-// Package handmade makes Notary metadata by hand, for tests: thousands of repositories at once, and
-// what no real client would sign. The real server and client are the measure of everything else.
+// Package handmade makes Notary metadata without a Notary client, for tests with thousands of
+// repositories, or with metadata that no real client would sign. All other tests use the real server
+// and client.
 package handmade
 
 import (
@@ -23,12 +24,12 @@ import (
 	"time"
 )
 
-// Object is a JSON Object to be signed.
+// Object is a JSON object.
 type Object = map[string]any
 
 // Key is a key pair as signed metadata lists it.
 type Key struct {
-	// ID is what metadata calls the key, and Canonical the ID of the bare key.
+	// ID is the key ID in metadata, and Canonical the ID of the bare key.
 	ID, Canonical string
 
 	private *ecdsa.PrivateKey
@@ -49,8 +50,8 @@ func NewKey(tb testing.TB) *Key {
 	return k
 }
 
-// Certified is the key with a certificate of a name, as root keys and those of Docker's signers
-// have one.
+// Certified returns the same key with a certificate for a name, as root keys and the keys of Docker's
+// signers have one.
 func (k *Key) Certified(tb testing.TB, name string) *Key {
 	tb.Helper()
 	template := &x509.Certificate{
@@ -76,7 +77,8 @@ func keyID(kind string, public []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// canonical is the canonical form of metadata: for printable ASCII, encoding/json's form of maps.
+// canonical returns canonical JSON. For printable ASCII that is the encoding of maps by
+// encoding/json.
 func canonical(tb testing.TB, v any) []byte {
 	tb.Helper()
 	var buf bytes.Buffer
@@ -86,7 +88,7 @@ func canonical(tb testing.TB, v any) []byte {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
 
-// Seal signs a file of a kind, "Root" say, and version.
+// Seal signs a file of a kind, for example "Root", with a version.
 func (k *Key) Seal(tb testing.TB, kind string, version int, lifetime time.Duration, signed Object) []byte {
 	tb.Helper()
 	signed["_type"], signed["version"], signed["expires"] = kind, version, time.Now().Add(lifetime).Format(
@@ -102,7 +104,7 @@ func (k *Key) Seal(tb testing.TB, kind string, version int, lifetime time.Durati
 	})
 }
 
-// Listed is a "keys" object.
+// Listed returns a "keys" object of metadata.
 func Listed(keys ...*Key) Object {
 	all := Object{}
 	for _, k := range keys {
@@ -113,19 +115,19 @@ func Listed(keys ...*Key) Object {
 	return all
 }
 
-// Only is a role that one key signs.
+// Only returns a role that one key signs.
 func Only(k *Key) Object { return Object{"keyids": []string{k.ID}, "threshold": 1} }
 
-// Signers are the keys of an organisation: one root key, certified for each repository, and a key
-// of each role in all of them.
+// Signers are the keys of an organisation: one root key, with a certificate for each repository, and
+// one key for each role in all repositories.
 type Signers struct {
 	Root  *Key
 	Roles map[string]*Key
 
-	tops map[string]*Key // of repositories and their top-level roles
+	tops map[string]*Key // by repository and top-level role
 }
 
-// NewSigners makes the keys.
+// NewSigners makes the keys of an organisation with these roles.
 func NewSigners(tb testing.TB, roles ...string) *Signers {
 	tb.Helper()
 	s := &Signers{Root: NewKey(tb), Roles: map[string]*Key{}, tops: map[string]*Key{}}
@@ -135,15 +137,15 @@ func NewSigners(tb testing.TB, roles ...string) *Signers {
 	return s
 }
 
-// Repository is what all roles sign.
+// Repository is the content of a repository, which all roles sign.
 type Repository struct {
-	// Name is that of the repository as it is signed.
+	// Name is the name of the repository as it is signed.
 	Name string
-	// Digests are those of the manifests, in hexadecimal, by tag.
+	// Digests are the digests of the manifests, in hexadecimal, by tag.
 	Digests map[string]string
-	// Extra are members of the signed part that only the file of a role has, by role.
+	// Extra holds further members of the signed part of a role's file, by role.
 	Extra map[string]Object
-	// Version is that of the delegations, the snapshot and the timestamp; 0: 1.
+	// Version is the version of the delegations, the snapshot and the timestamp. 0 means 1.
 	Version int
 }
 
@@ -153,8 +155,8 @@ const (
 	stampLife = 14 * 24 * time.Hour
 )
 
-// Publish signs a repository as Notary's client does, with all tags signed by every role, and puts
-// its files under the paths that a Notary server has them at.
+// Publish signs a repository as Notary's client does, with all tags signed by every role. It adds the
+// files to files, under the paths of a Notary server.
 func (s *Signers) Publish(tb testing.TB, r Repository, files map[string][]byte) {
 	tb.Helper()
 	prefix, version := Prefix(r.Name), max(r.Version, 1)
@@ -191,7 +193,7 @@ func (s *Signers) Publish(tb testing.TB, r Repository, files map[string][]byte) 
 		targets.Seal(tb, "Targets", 1, fileLife,
 			Object{"targets": Object{}, "delegations": Object{"keys": Listed(keys...), "roles": delegations}}))
 	root := s.top(tb, r.Name, "root")
-	raw := files[prefix+"root.json"] // a version of the root is published once
+	raw := files[prefix+"root.json"] // the root is published only once
 	if raw == nil {
 		raw = root.Seal(tb, "Root", 1, rootLife, Object{
 			"consistent_snapshot": false, "keys": Listed(root, targets, snapshot, timestamp),
@@ -219,7 +221,7 @@ func (s *Signers) top(tb testing.TB, repository, role string) *Key {
 	return s.tops[name]
 }
 
-// Prefix is what the paths of a repository's files begin with.
+// Prefix returns the prefix of the paths of a repository's files.
 func Prefix(repository string) string { return "/v2/" + repository + "/_trust/tuf/" }
 
 func check(tb testing.TB, err error) {

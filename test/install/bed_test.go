@@ -1,6 +1,6 @@
 // Package install applies the rendered installation to a real API server, as a user would, and
-// takes it away again. The manager runs outside of the cluster with a token of the installed
-// ServiceAccount: it has the rights that it is installed with, and no others.
+// deletes it again. The manager runs outside of the cluster, with a token of the installed
+// ServiceAccount. So it has the rights of the installation, and no others.
 package install
 
 import (
@@ -39,7 +39,7 @@ const (
 	forbidden = "is forbidden"
 )
 
-// bed is an empty cluster, and what would be installed in it.
+// bed is an empty cluster with a manifest to install in it.
 type bed struct {
 	client.Client
 	kube     *kubeserver.Server
@@ -47,8 +47,8 @@ type bed struct {
 	manifest string
 }
 
-// TestMain discards what the clients of controller-runtime log. The logger is one for the whole
-// process, and tests run side by side, so none of them may set it.
+// TestMain discards the logs of controller-runtime's clients. The process has one logger and the
+// tests run in parallel, so no single test may set it.
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
 	os.Exit(m.Run())
@@ -68,12 +68,19 @@ func newBed(t *testing.T) *bed {
 	must(t, err)
 	b.manifest = render(t)
 	must(t, b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: covered}}))
-	poll.Await(t, "the service account of "+covered, func() error {
-		return b.Get(t.Context(), client.ObjectKey{Namespace: covered, Name: "default"}, &corev1.ServiceAccount{})
-	})
+	b.serviceAccount(t, covered)
 	return b
 }
 
+// serviceAccount waits for the default ServiceAccount of a namespace. Pods need it.
+func (b *bed) serviceAccount(t *testing.T, namespace string) {
+	t.Helper()
+	poll.Await(t, "the service account of "+namespace, func() error {
+		return b.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "default"}, &corev1.ServiceAccount{})
+	})
+}
+
+// render returns the manifest of the installation with components.
 func render(t *testing.T, components ...string) string {
 	t.Helper()
 	text, err := kustomize.Render(t.Context(), os.Stderr, kustomize.Overlay{Image: image, Components: components})
@@ -105,20 +112,21 @@ func (b *bed) install(t *testing.T) {
 	}
 }
 
-// manager starts a manager, and stops it when the test ends, by when its rights may have been
-// deleted.
+// manager runs a manager until the test ends. Its rights may be deleted before it stops.
 func (b *bed) manager(t *testing.T, args ...string) *operator.Manager {
 	t.Helper()
 	return operator.RunWith(t, b.kube, operator.Options{Binary: b.binary, Args: args, MayMissRights: true})
 }
 
-// policy covers every image of a namespace, and no image can meet it: its trust root is missing.
+// policy creates a policy that no image can meet, because its trust root is missing, and waits until
+// it is in force.
 func (b *bed) policy(t *testing.T) {
 	t.Helper()
 	must(t, b.Create(t.Context(), everything()))
 	poll.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
 }
 
+// everything returns a policy for every image of a registry.
 func everything() *v1alpha1.ImagePolicy {
 	return &v1alpha1.ImagePolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "everything"},
@@ -129,7 +137,7 @@ func everything() *v1alpha1.ImagePolicy {
 	}
 }
 
-// open returns nil where a Pod that meets no policy is admitted.
+// open returns nil if a Pod that meets no policy is admitted.
 func (b *bed) open(t *testing.T, namespace string) error {
 	t.Helper()
 	return b.Create(t.Context(), &corev1.Pod{
@@ -138,7 +146,7 @@ func (b *bed) open(t *testing.T, namespace string) error {
 	}, client.DryRunAll)
 }
 
-// shut returns nil where such a Pod is denied by us, or for want of us.
+// shut returns nil if such a Pod is denied: by our webhook, or because the webhook does not respond.
 func (b *bed) shut(t *testing.T, namespace string) error {
 	t.Helper()
 	err := b.open(t, namespace)
@@ -147,10 +155,10 @@ func (b *bed) shut(t *testing.T, namespace string) error {
 			strings.Contains(err.Error(), `webhook "mutate.countersign.dev"`)) {
 		return nil
 	}
-	return fmt.Errorf("the answer is %w, want a denial by the webhook", err)
+	return fmt.Errorf("got %w, want a denial by the webhook", err)
 }
 
-// configurations returns the names of our webhook configurations that are there.
+// configurations returns the types of our webhook configurations that exist.
 func (b *bed) configurations(t *testing.T) []string {
 	t.Helper()
 	var found []string
@@ -167,36 +175,36 @@ func (b *bed) configurations(t *testing.T) []string {
 	return found
 }
 
-// uninstalled waits until nothing of a manifest is left, nor a webhook configuration, and workloads
-// are created as before.
+// uninstalled waits until no object of a manifest and no webhook configuration exists, and Pods are
+// admitted.
 func (b *bed) uninstalled(t *testing.T, manifest string) {
 	t.Helper()
 	poll.Await(t, "everything to be gone", func() error {
 		for _, o := range objects(t, manifest) {
 			if err := b.Get(t.Context(), client.ObjectKeyFromObject(o), o); !apierrors.IsNotFound(err) {
-				return fmt.Errorf("%s %s is still there (%w)", o.GetKind(), o.GetName(), err)
+				return fmt.Errorf("%s %s: got %w, want not found", o.GetKind(), o.GetName(), err)
 			}
 		}
 		return nil
 	})
 	poll.Await(t, "the webhook configurations to be gone", func() error {
 		if found := b.configurations(t); len(found) > 0 {
-			return fmt.Errorf("there are %v", found)
+			return fmt.Errorf("got %v, want none", found)
 		}
 		return nil
 	})
 	kubeserver.AwaitKindsGone(t, b.kube)
-	poll.Await(t, "the API server to ask nobody", func() error { return b.open(t, covered) })
+	poll.Await(t, "the API server to call no webhook", func() error { return b.open(t, covered) })
 }
 
-// find returns the first object of a kind and name.
+// find returns the object with a kind and name.
 func find(t *testing.T, all []*unstructured.Unstructured, kind, name string) *unstructured.Unstructured {
 	t.Helper()
 	i := slices.IndexFunc(all, func(o *unstructured.Unstructured) bool {
 		return o.GetKind() == kind && o.GetName() == name
 	})
 	if i < 0 {
-		t.Fatalf("the manifest has no %s %s", kind, name)
+		t.Fatalf("got no %s %s in the manifest, want one", kind, name)
 	}
 	return all[i]
 }

@@ -26,8 +26,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestInstall goes through the life of an installation in one cluster; each part leaves it as empty
-// as it was.
+// TestInstall tests an installation in one cluster. Each subtest leaves the cluster empty.
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -42,13 +41,13 @@ func TestInstall(t *testing.T) {
 	t.Run("beside others", b.testBesideOthers)
 }
 
-// testApplied wants what is applied to end in a working gate, and to stay as it is when it is
-// applied again.
+// testApplied checks that an applied manifest leads to a working gate, and that a second apply
+// changes nothing.
 func (b *bed) testApplied(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
-	// What a controller writes between the two readings of a diff is a difference to kubectl, too;
-	// one of ours would stay.
+	// A diff reads the object twice. A controller's update in between looks like a difference, and a
+	// retry ends it. A difference that we cause would stay.
 	poll.Await(t, "a manifest that changes nothing when it is applied again", func() error {
 		out, err := b.kube.RunKubectl(t.Context(), b.manifest, "diff", "-f", "-")
 		if err != nil {
@@ -60,13 +59,13 @@ func (b *bed) testApplied(t *testing.T) {
 		"../../config/samples"); err != nil {
 		t.Errorf("the samples: %v\n%s", err, out)
 	}
-	t.Run("Pods are made, under restricted Pod Security", b.testPodsMade)
+	t.Run("Pods are created, under restricted Pod Security", b.testPodsMade)
 	b.manager(t)
 	b.policy(t)
 }
 
-// testBeforeCRDs has the manager start before its CRDs are in force, as may happen while a manifest
-// is applied.
+// testBeforeCRDs starts the manager before its CRDs are in force, as can happen while a manifest is
+// applied.
 func (b *bed) testBeforeCRDs(t *testing.T) {
 	defer b.uninstall(t)
 	var crds, others []*unstructured.Unstructured
@@ -99,9 +98,8 @@ func (b *bed) testBeforeCRDs(t *testing.T) {
 	b.policy(t)
 }
 
-// testFirstEndpoint has the manager reached through its Service, as where it is installed, and
-// wants everything to be admitted until the Service has a ready endpoint, with every policy saying
-// so.
+// testFirstEndpoint runs the manager behind its Service, as in an installation. Until the Service has
+// a ready endpoint, everything must be admitted, and every policy must report that.
 func (b *bed) testFirstEndpoint(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
@@ -127,34 +125,38 @@ func (b *bed) testFirstEndpoint(t *testing.T) {
 			}},
 		}))
 	}()
-	b.manager(t, "--webhook-url=") // returns when both configurations are there
+	b.manager(t, "--webhook-url=") // returns when both configurations exist
 	must(t, <-endpoint)
 	poll.Await(t, "the gate to be shut", func() error { return b.shut(t, covered) })
 }
 
-// testPodsMade wants three Pods of the manager, that a kubelet could start as any user, and a Pod
-// that is not restricted refused beside them.
+// testPodsMade checks that three Pods of the manager are created, without a fixed user, and that a
+// Pod that violates the restricted Pod Security is refused in their namespace.
 func (b *bed) testPodsMade(t *testing.T) {
 	pods := &corev1.PodList{}
 	poll.Await(t, "three Pods", func() error {
-		must(t, b.List(t.Context(), pods, client.InNamespace(operator.Namespace)))
+		events := &corev1.EventList{}
+		if err := errors.Join(
+			b.List(t.Context(), pods, client.InNamespace(operator.Namespace)),
+			b.List(t.Context(), events, client.InNamespace(operator.Namespace)),
+		); err != nil {
+			return err
+		}
 		if len(pods.Items) != 3 {
-			events := &corev1.EventList{}
-			must(t, b.List(t.Context(), events, client.InNamespace(operator.Namespace)))
-			return fmt.Errorf("there are %d; events: %v", len(pods.Items), events.Items)
+			return fmt.Errorf("got %d; events: %v", len(pods.Items), events.Items)
 		}
 		return nil
 	})
 	for _, p := range pods.Items {
 		if p.Spec.SecurityContext.RunAsUser != nil || p.Spec.Containers[0].SecurityContext.RunAsUser != nil {
-			t.Errorf("%s names a user: %v", p.Name, p.Spec.SecurityContext)
+			t.Errorf("%s: got security context %v, want no fixed user", p.Name, p.Spec.SecurityContext)
 		}
 		if p.Spec.Containers[0].Image != image {
-			t.Errorf("the image is %q, want %q", p.Spec.Containers[0].Image, image)
+			t.Errorf("%s: got image %q, want %q", p.Name, p.Spec.Containers[0].Image, image)
 		}
 		if p.Spec.PriorityClassName != "system-cluster-critical" || len(p.Spec.TopologySpreadConstraints) != 2 {
-			t.Errorf("%s has priority %q and the constraints %v", p.Name, p.Spec.PriorityClassName,
-				p.Spec.TopologySpreadConstraints)
+			t.Errorf("%s: got priority class %q and constraints %v, want system-cluster-critical and two constraints",
+				p.Name, p.Spec.PriorityClassName, p.Spec.TopologySpreadConstraints)
 		}
 	}
 	privileged := &corev1.Pod{
@@ -163,12 +165,12 @@ func (b *bed) testPodsMade(t *testing.T) {
 	}
 	if err := b.Create(t.Context(), privileged); err == nil ||
 		!strings.Contains(err.Error(), `violates PodSecurity "restricted`) {
-		t.Errorf("a Pod without any restriction: %v", err)
+		t.Errorf("a Pod without restrictions: got %v, want a violation of PodSecurity", err)
 	}
 }
 
-// TestUninstall deletes the objects in several orders, with the operator alive and dead. It has a
-// cluster of its own, beside that of TestInstall, because both mostly wait.
+// TestUninstall deletes the objects in several orders, with the operator alive and dead. It has its
+// own cluster, so that it can run in parallel with TestInstall: both mostly wait.
 func TestUninstall(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -233,18 +235,18 @@ func TestUninstall(t *testing.T) {
 	})
 }
 
-// gate has a policy in force, whether or not it is there already.
+// gate ensures that a policy is in force. The policy may exist already.
 func (b *bed) gate(t *testing.T) {
 	t.Helper()
 	if b.shut(t, covered) != nil {
 		b.policy(t)
 	}
 	if got := b.configurations(t); len(got) != 2 {
-		t.Fatalf("webhook configurations: %v", got)
+		t.Fatalf("got webhook configurations %v, want both", got)
 	}
 }
 
-// uninstall takes away what a part has installed.
+// uninstall deletes the objects of the manifest.
 func (b *bed) uninstall(t *testing.T) {
 	t.Helper()
 	out, err := b.kube.RunKubectl(t.Context(), b.manifest, "delete", "--ignore-not-found", "--timeout=150s", "-f", "-")
@@ -254,8 +256,8 @@ func (b *bed) uninstall(t *testing.T) {
 	b.uninstalled(t, b.manifest)
 }
 
-// testAdopted has webhook configurations there from an earlier version, owned by the CRD, and wants
-// them taken over as they stand: none is missing for a moment.
+// testAdopted creates the webhook configurations of an earlier version, which the CRD owns. The
+// manager must adopt them without deleting them, so that none is missing for a moment.
 func (b *bed) testAdopted(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
@@ -273,23 +275,25 @@ func (b *bed) testAdopted(t *testing.T) {
 	for _, o := range []client.Object{mutating, validating} {
 		uid := o.GetUID()
 		poll.Await(t, "the new owner", func() error {
-			must(t, b.Get(t.Context(), client.ObjectKeyFromObject(o), o))
+			if err := b.Get(t.Context(), client.ObjectKeyFromObject(o), o); err != nil {
+				return err
+			}
 			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" ||
 				owners[0].Name != "countersign-webhook-owner" || o.GetUID() != uid {
-				return fmt.Errorf("the owners are %v, UID %s (it was %s)", owners, o.GetUID(), uid)
+				return fmt.Errorf("got owners %v and UID %s, want the ClusterRole and %s", owners, o.GetUID(), uid)
 			}
 			return nil
 		})
 	}
 }
 
-// TestCertManagerKeepsTheKeyOfTheCA wants a renewed CA to vouch for what the one before has signed:
-// replicas take up a renewed certificate at different times, and cert-manager would make another
-// key by default. What that is good for is tested in TestMounted.
+// TestCertManagerKeepsTheKeyOfTheCA checks that cert-manager renews the CA with the same key: by
+// default it makes another key. Replicas read a renewed certificate at different times, and with the
+// same key either CA certificate verifies it. TestMounted tests that.
 func TestCertManagerKeepsTheKeyOfTheCA(t *testing.T) {
 	ca := find(t, objects(t, render(t, "cert-manager")), "Certificate", "countersign-webhook-ca")
 	policy, _, err := unstructured.NestedString(ca.Object, "spec", "privateKey", "rotationPolicy")
 	if err != nil || policy != "Never" {
-		t.Errorf("the rotation policy of its key is %q (%v), want Never", policy, err)
+		t.Errorf("got rotation policy %q of the CA's key (%v), want Never", policy, err)
 	}
 }

@@ -23,8 +23,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 )
 
-// testMetrics scrapes as the ServiceMonitor does: with a token, and the certificate checked against
-// the CA in the Secret of the webhook.
+// testMetrics scrapes as the ServiceMonitor does: with a token, and with the CA in the webhook's
+// Secret.
 func (b *bed) testMetrics(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
@@ -51,7 +51,7 @@ func (b *bed) testMetrics(t *testing.T) {
 			secret))
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(secret.Data["ca.crt"]) {
-		t.Fatal("the Secret has no CA")
+		t.Fatal("got no CA in the Secret, want one")
 	}
 	scrape := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true,
@@ -69,9 +69,11 @@ func (b *bed) testMetrics(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var code int
 			var body []byte
-			poll.Await(t, "an answer", func() error {
+			poll.Await(t, "a response", func() error {
 				req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/metrics", nil)
-				must(t, err)
+				if err != nil {
+					return err
+				}
 				if c.token != "" {
 					req.Header.Set("Authorization", "Bearer "+c.token)
 				}
@@ -85,16 +87,17 @@ func (b *bed) testMetrics(t *testing.T) {
 				return err
 			})
 			if code != c.code || strings.Contains(string(body), "countersign_gate_ready") != (code == http.StatusOK) {
-				t.Errorf("status %d, want %d; %d bytes: %.200s", code, c.code, len(body), body)
+				t.Errorf("got status %d, want %d, and metrics only with 200; %d bytes: %.200s", code, c.code, len(body),
+					body)
 			}
 		})
 	}
 	b.testMetricsByHand(t, address)
 }
 
-// testMetricsByHand runs the commands that docs/metrics.md has for a look by hand. kubectl
-// port-forward takes a node, so it is left out, and this asks in the place of curl, with the token
-// and the CA that the commands give.
+// testMetricsByHand runs the commands of docs/metrics.md, section "A look by hand". It leaves out
+// kubectl port-forward, which needs a node. Instead of curl it sends the request itself, with the
+// token and the CA from the commands.
 func (b *bed) testMetricsByHand(t *testing.T, address string) {
 	t.Helper()
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "metrics.md"))
@@ -126,7 +129,7 @@ func (b *bed) testMetricsByHand(t *testing.T, address string) {
 		}
 	}
 	if run != 4 || token == "" {
-		t.Fatalf("the page has %d commands, want 4, the last one with a token", run)
+		t.Fatalf("got %d commands and token %q, want 4 commands, the last one with a token", run, token)
 	}
 	ca, err := os.ReadFile(filepath.Join(dir, "ca.crt"))
 	must(t, err)
@@ -144,7 +147,7 @@ func (b *bed) testMetricsByHand(t *testing.T, address string) {
 	body, err := io.ReadAll(resp.Body)
 	must(t, err)
 	if !strings.Contains(string(body), "countersign_gate_ready 1") {
-		t.Errorf("status %d: %.300s", resp.StatusCode, body)
+		t.Errorf("got status %d and %.300s, want countersign_gate_ready 1", resp.StatusCode, body)
 	}
 	out, err := b.kube.RunKubectl(t.Context(), "", "delete", "clusterrolebinding/countersign-metrics-look")
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// another is an API of another product that has the plural, the kind and the short name of ours, in
-// the group that OpenShift configures itself with.
+// another is the CRD of another product. It has the plural, kind and short name of ours, in the API
+// group of OpenShift's own configuration.
 const another = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -28,24 +28,23 @@ spec:
   - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
 `
 
-// platformNamespaces are those of OpenShift, and those that look like them and are not.
+// platformNamespaces says of each name whether it is a namespace of OpenShift.
 var platformNamespaces = map[string]bool{
 	"openshift": true, "openshift-ingress": true, "openshifty": false, "my-openshift-app": false,
 }
 
+// namespaces creates the namespaces of platformNamespaces if they are missing.
 func (b *bed) namespaces(t *testing.T) {
 	t.Helper()
 	for name := range platformNamespaces {
 		must(t,
 			client.IgnoreAlreadyExists(
 				b.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})))
-		poll.Await(t, "the service account of "+name, func() error {
-			return b.Get(t.Context(), client.ObjectKey{Namespace: name, Name: "default"}, &corev1.ServiceAccount{})
-		})
+		b.serviceAccount(t, name)
 	}
 }
 
-// testNoOpenShift wants no namespace exempt for its name where the cluster is none of OpenShift's.
+// testNoOpenShift checks that without OpenShift no namespace is exempt because of its name.
 func (b *bed) testNoOpenShift(t *testing.T) {
 	b.namespaces(t)
 	b.install(t)
@@ -58,9 +57,9 @@ func (b *bed) testNoOpenShift(t *testing.T) {
 	must(t, b.shortNamesAllowed(t))
 }
 
-// testBesideOthers installs beside another API of the same plural. Its group is that of OpenShift,
-// whose own namespaces are then exempt, also while the operator is dead, and short names are not
-// trusted unless a flag says so.
+// testBesideOthers installs beside an API with the same plural, in OpenShift's group. OpenShift's
+// namespaces must then be exempt, also while the operator is dead. Short names must not be trusted
+// unless a flag allows that.
 func (b *bed) testBesideOthers(t *testing.T) {
 	out, err := b.kube.RunKubectl(t.Context(), another, "apply", "-f", "-")
 	if err != nil {
@@ -85,11 +84,11 @@ func (b *bed) testBesideOthers(t *testing.T) {
 	b.policy(t)
 	if out, err = b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.countersign.dev", "-o",
 		"name"); err != nil || strings.TrimSpace(out) != "imagepolicy.countersign.dev/everything" {
-		t.Errorf("our policies: %v, %q", err, out)
+		t.Errorf("our policies: got %q (%v), want everything", out, err)
 	}
 	if out, err = b.kube.RunKubectl(t.Context(), "", "get", "imagepolicies.config.openshift.io", "-A", "-o",
 		"name"); err != nil || strings.TrimSpace(out) != "imagepolicy.config.openshift.io/theirs" {
-		t.Errorf("their policies: %v, %q", err, out)
+		t.Errorf("their policies: got %q (%v), want theirs", out, err)
 	}
 	wanted := func(t *testing.T) {
 		for name, exempt := range platformNamespaces {

@@ -20,14 +20,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// refusal is how the API server says that a ValidatingAdmissionPolicy of the component refused a
-// write.
+// refusal is the text with which the API server reports that a ValidatingAdmissionPolicy of the
+// component refused a write.
 const refusal = "ValidatingAdmissionPolicy 'countersign-own-"
 
-// testRestricted installs with the component restrict-operator, and wants the operator to do its
-// work under it, and whoever has stolen its token to write no webhook configuration by which
-// somebody else, or the operator itself, hears of more than workloads. What the thief tries is a
-// dry run.
+// testRestricted installs the component restrict-operator. The operator must still work. A thief of
+// its token must not be able to write a webhook configuration that sends other objects than
+// workloads to anyone, the operator included. The thief's requests are dry runs.
 func (b *bed) testRestricted(t *testing.T) {
 	restricted := *b
 	restricted.manifest = render(t, "restrict-operator")
@@ -46,14 +45,13 @@ func (b *bed) testRestricted(t *testing.T) {
 		} {
 			if err := thief.Create(t.Context(), o, client.DryRunAll); err == nil ||
 				!strings.Contains(err.Error(), refusal) {
-				return fmt.Errorf("creating another %T: %w", o, err)
+				return fmt.Errorf("creating another %T: got %w, want it refused by the policy", o, err)
 			}
 		}
 		return nil
 	})
 	restricted.endpoint(t)
-	// The further kinds are in the rules, and the Service in place of the URL by which other tests
-	// reach the manager.
+	// The rules include further kinds. The webhook uses the Service, not a URL as in other tests.
 	m := restricted.manager(t, "--webhook-url=",
 		"--workload-kinds=rollouts.v1alpha1.example.com=spec.template,jobsets.v1alpha2.jobset.x-k8s.io=spec.template")
 	restricted.testRestored(t)
@@ -64,8 +62,7 @@ func (b *bed) testRestricted(t *testing.T) {
 	t.Run("ConfigMaps", func(t *testing.T) { restricted.testConfigMaps(t, thief) })
 }
 
-// endpoint gives the webhook's Service an endpoint that counts as ready, since no kubelet has a Pod
-// be so.
+// endpoint creates a ready endpoint of the webhook's Service. No kubelet makes a Pod ready here.
 func (b *bed) endpoint(t *testing.T) {
 	t.Helper()
 	must(t, b.Create(t.Context(), &discoveryv1.EndpointSlice{
@@ -83,8 +80,7 @@ func (b *bed) endpoint(t *testing.T) {
 	}))
 }
 
-// testRestored has somebody narrow one configuration and delete the other, and wants the operator
-// to put both back.
+// testRestored narrows one configuration and deletes the other. The operator must restore both.
 func (b *bed) testRestored(t *testing.T) {
 	t.Helper()
 	mutating, validating := b.own(t)
@@ -92,19 +88,19 @@ func (b *bed) testRestored(t *testing.T) {
 	validating.Webhooks[0].Rules = validating.Webhooks[0].Rules[:1]
 	must(t, b.Update(t.Context(), validating))
 	must(t, b.Delete(t.Context(), mutating))
-	poll.Await(t, "both configurations to be put back", func() error {
+	poll.Await(t, "both configurations to be restored", func() error {
 		for _, o := range []client.Object{mutating, validating} {
 			if err := b.Get(t.Context(), client.ObjectKey{Name: "countersign"}, o); err != nil {
 				return err
 			}
 		}
 		if got := len(validating.Webhooks[0].Rules); got != len(kept.Rules) {
-			return fmt.Errorf("there are %d rules of %d", got, len(kept.Rules))
+			return fmt.Errorf("got %d rules, want %d", got, len(kept.Rules))
 		}
 		return nil
 	})
 	if service := validating.Webhooks[0].ClientConfig.Service; service == nil || service.Name != "countersign-webhook" {
-		t.Errorf("the webhook is reached by %v", validating.Webhooks[0].ClientConfig)
+		t.Errorf("got client config %v, want Service countersign-webhook", validating.Webhooks[0].ClientConfig)
 	}
 }
 
@@ -118,8 +114,8 @@ func (b *bed) own(t *testing.T) (*admissionv1.MutatingWebhookConfiguration,
 	return mutating, validating
 }
 
-// testOtherNames copies the operator's configurations, which are good in all else, under names of
-// the thief's. Whoever else may is not bound.
+// testOtherNames creates copies of the operator's configurations under other names. The thief must be
+// refused. Other users with the right to create them are not restricted.
 func (b *bed) testOtherNames(t *testing.T, thief client.Client) {
 	mutating, validating := b.own(t)
 	for _, name := range []metav1.ObjectMeta{{Name: "another"}, {Name: "countersign2"}, {GenerateName: "countersign"}} {
@@ -127,17 +123,17 @@ func (b *bed) testOtherNames(t *testing.T, thief client.Client) {
 		for _, o := range []client.Object{mutating, validating} {
 			err := thief.Create(t.Context(), o.DeepCopyObject().(client.Object), client.DryRunAll)
 			if err == nil || !strings.Contains(err.Error(), refusal) {
-				t.Errorf("%T %v: %v, want it refused by the policy", o, name, err)
+				t.Errorf("%T %v: got %v, want it refused by the policy", o, name, err)
 			}
 			if err := b.Create(t.Context(), o.DeepCopyObject().(client.Object), client.DryRunAll); err != nil {
-				t.Errorf("%T %v by an administrator: %v", o, name, err)
+				t.Errorf("%T %v by an administrator: got %v, want success", o, name, err)
 			}
 		}
 	}
 }
 
-// A change is one that a thief makes in a webhook of the operator's, or in the rules and the way to
-// it that both kinds have.
+// A change is a thief's change to a webhook of the operator: to its name, failure policy, client
+// config or rules.
 type change struct {
 	client  func(*admissionv1.WebhookClientConfig)
 	rules   func(*admissionv1.RuleWithOperations)
@@ -296,20 +292,20 @@ func (b *bed) testOwnConfigurations(t *testing.T, thief client.Client) {
 	}
 }
 
-// judged has the thief write configurations, and wants the policy alone to decide.
+// judged updates configurations as the thief, and checks whether the policy allows that.
 func (b *bed) judged(t *testing.T, thief client.Client, name string, allowed bool, objects ...client.Object) {
 	t.Helper()
 	for _, o := range objects {
 		err := thief.Update(t.Context(), o, client.DryRunAll)
 		if refused := err != nil && strings.Contains(err.Error(), refusal); refused == allowed ||
 			allowed && err != nil {
-			t.Errorf("%s, %T: %v, want it allowed: %t", name, o, err, allowed)
+			t.Errorf("%s, %T: got %v, want it allowed: %t", name, o, err, allowed)
 		}
 	}
 }
 
-// testSecrets has the thief ask for a token of a ServiceAccount by a Secret, under whatever name.
-// The operator's own Secret was made under the policy.
+// testSecrets tries to get a token of a ServiceAccount by creating a Secret, under several names. The
+// operator created its own Secret under the policy.
 func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 	own := &corev1.Secret{}
 	must(t,
@@ -341,13 +337,13 @@ func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 		err := thief.Create(t.Context(), c.secret, client.DryRunAll)
 		if refused := err != nil && strings.Contains(err.Error(), refusal); refused == c.allowed ||
 			c.allowed && err != nil {
-			t.Errorf("%s: %v, want it allowed: %t", name, err, c.allowed)
+			t.Errorf("%s: got %v, want it allowed: %t", name, err, c.allowed)
 		}
 	}
 }
 
-// testConfigMaps has the thief write over the keys of a trust root, and what the operator may
-// write.
+// testConfigMaps writes ConfigMaps as the thief: records, which the operator may write, and others,
+// for example the keys of a trust root.
 func (b *bed) testConfigMaps(t *testing.T, thief client.Client) {
 	for name, allowed := range map[string]bool{
 		recordmap.Name("uid", trust.Subject{Repository: "registry.example.com/acme/app"}): true, "root-keys": false,
@@ -357,7 +353,7 @@ func (b *bed) testConfigMaps(t *testing.T, thief client.Client) {
 		judge := func(what string, err error) {
 			if refused := err != nil && strings.Contains(err.Error(), refusal); refused == allowed ||
 				allowed && err != nil {
-				t.Errorf("%s %s: %v, want it allowed: %t", what, name, err, allowed)
+				t.Errorf("%s %s: got %v, want it allowed: %t", what, name, err, allowed)
 			}
 		}
 		judge("create", thief.Create(t.Context(), o.DeepCopy(), client.DryRunAll))

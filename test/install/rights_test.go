@@ -21,7 +21,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
 )
 
-// token returns a token of a ServiceAccount.
+// token requests a token of a ServiceAccount.
 func (b *bed) token(t *testing.T, namespace, name string) string {
 	t.Helper()
 	request := &authenticationv1.TokenRequest{
@@ -32,7 +32,7 @@ func (b *bed) token(t *testing.T, namespace, name string) string {
 	return request.Status.Token
 }
 
-// listOf returns a list of the kind of an object.
+// listOf returns an empty list for the kind of an object.
 func listOf(o *unstructured.Unstructured) *unstructured.UnstructuredList {
 	l := &unstructured.UnstructuredList{}
 	l.SetAPIVersion(o.GetAPIVersion())
@@ -40,9 +40,9 @@ func listOf(o *unstructured.Unstructured) *unstructured.UnstructuredList {
 	return l
 }
 
-// testRights asks the API server, as the installed ServiceAccount, for what the operator needs and
-// for what whoever steals its token would want. All is a dry run, or reads. That the operator needs
-// no more is shown by every test that runs it with these rights.
+// testRights sends requests as the installed ServiceAccount: those that the operator needs, and those
+// that a thief of its token would try. All are dry runs or reads. Every test that runs the operator
+// with these rights shows that it needs no others.
 func (b *bed) testRights(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
@@ -177,7 +177,7 @@ func (b *bed) testRights(t *testing.T) {
 	} {
 		if denied := c.err != nil && strings.Contains(c.err.Error(), forbidden) &&
 			apierrors.IsForbidden(c.err); denied == c.allowed {
-			t.Errorf("%s: %v, want it allowed: %t", name, c.err, c.allowed)
+			t.Errorf("%s: got %v, want it allowed: %t", name, c.err, c.allowed)
 		}
 	}
 }

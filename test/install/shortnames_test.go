@@ -13,11 +13,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// shortNamed names no registry. No pattern of the policy covers what it is on docker.io.
+// shortNamed is an image name without a registry. No pattern of the policy covers it as a name on
+// docker.io.
 const shortNamed = "acme/app:v1"
 
-// shortNamedPod is a Pod of that image, with the given name, or where that ends in "-" with a
-// generated one.
+// shortNamedPod returns a Pod of that image. If the name ends in "-", it is the prefix of a generated
+// name.
 func shortNamedPod(name string) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: name},
@@ -29,25 +30,25 @@ func shortNamedPod(name string) *corev1.Pod {
 	return p
 }
 
-// shortNamesDenied returns nil where a short name is denied as one.
+// shortNamesDenied returns nil if a short name is denied for being one.
 func (b *bed) shortNamesDenied(t *testing.T) error {
 	t.Helper()
 	const want = `image "acme/app:v1": ImagePolicy "everything": it names no registry, and a node may pull it from any that it searches (--short-names=Deny); write docker.io/acme/app:v1 or the registry that you mean`
 	err := b.Create(t.Context(), shortNamedPod("p-"), client.DryRunAll)
 	if err == nil || !strings.Contains(err.Error(), want) {
-		return fmt.Errorf("the answer is %w, want a denial that says %q", err, want)
+		return fmt.Errorf("got %w, want a denial with %q", err, want)
 	}
 	return nil
 }
 
-// shortNamesAllowed returns nil where a short name that no pattern covers is admitted.
+// shortNamesAllowed returns nil if a short name that no pattern covers is admitted.
 func (b *bed) shortNamesAllowed(t *testing.T) error {
 	t.Helper()
 	return b.Create(t.Context(), shortNamedPod("p-"), client.DryRunAll)
 }
 
-// ranShortNamed makes a Pod with a short name before a policy is there, and returns what wants it
-// to be in the status of the policy.
+// ranShortNamed creates a Pod with a short name before the policy. It returns a function that checks
+// that the policy's status lists the Pod.
 func (b *bed) ranShortNamed(t *testing.T) (wantViolation func()) {
 	t.Helper()
 	before := shortNamedPod("short")
@@ -57,13 +58,15 @@ func (b *bed) ranShortNamed(t *testing.T) (wantViolation func()) {
 		defer func() { must(t, b.Delete(t.Context(), before, client.GracePeriodSeconds(0))) }()
 		poll.Await(t, "the violation", func() error {
 			var p v1alpha1.ImagePolicy
-			must(t, b.Get(t.Context(), client.ObjectKey{Name: "everything"}, &p))
+			if err := b.Get(t.Context(), client.ObjectKey{Name: "everything"}, &p); err != nil {
+				return err
+			}
 			for _, v := range p.Status.Violations {
 				if v.Name == before.Name && v.Image == shortNamed && v.Reason == v1alpha1.ReasonShortName {
 					return nil
 				}
 			}
-			return fmt.Errorf("the status is %+v", p.Status)
+			return fmt.Errorf("got status %+v", p.Status)
 		})
 	}
 }
