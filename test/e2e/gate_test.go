@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -313,8 +314,12 @@ func (b *bed) testWebhookConfigurations(t *testing.T) {
 	for name, tamper := range tampering {
 		t.Run(name, func(t *testing.T) {
 			c := &admissionv1.ValidatingWebhookConfiguration{}
-			must(t, b.Get(t.Context(), key, c))
-			must(t, tamper(t.Context(), c))
+			must(t, retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+				if err := b.Get(t.Context(), key, c); err != nil {
+					return err
+				}
+				return tamper(t.Context(), c)
+			}))
 			poll.Await(t, "the restored configuration", func() error {
 				if err := b.Get(t.Context(), key, c); err != nil {
 					return err

@@ -1,6 +1,6 @@
 // Package handmade makes Notary metadata without a Notary client, for tests with thousands of
-// repositories, or with metadata that no real client would sign. All other tests use the real server
-// and client.
+// repositories, or with metadata that no real client would sign. All other tests use the real
+// server and client.
 package handmade
 
 import (
@@ -50,8 +50,8 @@ func NewKey(tb testing.TB) *Key {
 	return k
 }
 
-// Certified returns the same key with a certificate for a name, as root keys and the keys of Docker's
-// signers have one.
+// Certified returns the same key with a certificate for a name, as root keys and the keys of
+// Docker's signers have one.
 func (k *Key) Certified(tb testing.TB, name string) *Key {
 	tb.Helper()
 	template := &x509.Certificate{
@@ -118,8 +118,8 @@ func Listed(keys ...*Key) Object {
 // Only returns a role that one key signs.
 func Only(k *Key) Object { return Object{"keyids": []string{k.ID}, "threshold": 1} }
 
-// Signers are the keys of an organisation: one root key, with a certificate for each repository, and
-// one key for each role in all repositories.
+// Signers are the keys of an organisation: one root key, with a certificate for each repository,
+// and one key for each role in all repositories.
 type Signers struct {
 	Root  *Key
 	Roles map[string]*Key
@@ -155,8 +155,8 @@ const (
 	stampLife = 14 * 24 * time.Hour
 )
 
-// Publish signs a repository as Notary's client does, with all tags signed by every role. It adds the
-// files to files, under the paths of a Notary server.
+// Publish signs a repository as Notary's client does, with all tags signed by every role. It adds
+// the files to files, under the paths of a Notary server.
 func (s *Signers) Publish(tb testing.TB, r Repository, files map[string][]byte) {
 	tb.Helper()
 	prefix, version := Prefix(r.Name), max(r.Version, 1)

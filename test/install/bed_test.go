@@ -118,8 +118,8 @@ func (b *bed) manager(t *testing.T, args ...string) *operator.Manager {
 	return operator.RunWith(t, b.kube, operator.Options{Binary: b.binary, Args: args, MayMissRights: true})
 }
 
-// policy creates a policy that no image can meet, because its trust root is missing, and waits until
-// it is in force.
+// policy creates a policy that no image can meet, because its trust root is missing, and waits
+// until it is in force.
 func (b *bed) policy(t *testing.T) {
 	t.Helper()
 	must(t, b.Create(t.Context(), everything()))
@@ -146,7 +146,8 @@ func (b *bed) open(t *testing.T, namespace string) error {
 	}, client.DryRunAll)
 }
 
-// shut returns nil if such a Pod is denied: by our webhook, or because the webhook does not respond.
+// shut returns nil if such a Pod is denied: by our webhook, or because the webhook does not
+// respond.
 func (b *bed) shut(t *testing.T, namespace string) error {
 	t.Helper()
 	err := b.open(t, namespace)

@@ -46,8 +46,8 @@ func TestInstall(t *testing.T) {
 func (b *bed) testApplied(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
-	// A diff reads the object twice. A controller's update in between looks like a difference, and a
-	// retry ends it. A difference that we cause would stay.
+	// A diff reads the object twice. A controller's update in between looks like a difference, and
+	// a retry ends it. A difference that we cause would stay.
 	poll.Await(t, "a manifest that changes nothing when it is applied again", func() error {
 		out, err := b.kube.RunKubectl(t.Context(), b.manifest, "diff", "-f", "-")
 		if err != nil {
@@ -98,8 +98,8 @@ func (b *bed) testBeforeCRDs(t *testing.T) {
 	b.policy(t)
 }
 
-// testFirstEndpoint runs the manager behind its Service, as in an installation. Until the Service has
-// a ready endpoint, everything must be admitted, and every policy must report that.
+// testFirstEndpoint runs the manager behind its Service, as in an installation. Until the Service
+// has a ready endpoint, everything must be admitted, and every policy must report that.
 func (b *bed) testFirstEndpoint(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)
@@ -288,8 +288,8 @@ func (b *bed) testAdopted(t *testing.T) {
 }
 
 // TestCertManagerKeepsTheKeyOfTheCA checks that cert-manager renews the CA with the same key: by
-// default it makes another key. Replicas read a renewed certificate at different times, and with the
-// same key either CA certificate verifies it. TestMounted tests that.
+// default it makes another key. Replicas read a renewed certificate at different times, and with
+// the same key either CA certificate verifies it. TestMounted tests that.
 func TestCertManagerKeepsTheKeyOfTheCA(t *testing.T) {
 	ca := find(t, objects(t, render(t, "cert-manager")), "Certificate", "countersign-webhook-ca")
 	policy, _, err := unstructured.NestedString(ca.Object, "spec", "privateKey", "rotationPolicy")

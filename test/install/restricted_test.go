@@ -84,9 +84,9 @@ func (b *bed) endpoint(t *testing.T) {
 func (b *bed) testRestored(t *testing.T) {
 	t.Helper()
 	mutating, validating := b.own(t)
-	kept := validating.Webhooks[0].DeepCopy()
+	kept := validating.DeepCopy()
 	validating.Webhooks[0].Rules = validating.Webhooks[0].Rules[:1]
-	must(t, b.Update(t.Context(), validating))
+	must(t, b.Patch(t.Context(), validating, client.MergeFrom(kept))) // cannot conflict with the manager
 	must(t, b.Delete(t.Context(), mutating))
 	poll.Await(t, "both configurations to be restored", func() error {
 		for _, o := range []client.Object{mutating, validating} {
@@ -94,8 +94,8 @@ func (b *bed) testRestored(t *testing.T) {
 				return err
 			}
 		}
-		if got := len(validating.Webhooks[0].Rules); got != len(kept.Rules) {
-			return fmt.Errorf("got %d rules, want %d", got, len(kept.Rules))
+		if got, want := len(validating.Webhooks[0].Rules), len(kept.Webhooks[0].Rules); got != want {
+			return fmt.Errorf("got %d rules, want %d", got, want)
 		}
 		return nil
 	})
@@ -114,8 +114,8 @@ func (b *bed) own(t *testing.T) (*admissionv1.MutatingWebhookConfiguration,
 	return mutating, validating
 }
 
-// testOtherNames creates copies of the operator's configurations under other names. The thief must be
-// refused. Other users with the right to create them are not restricted.
+// testOtherNames creates copies of the operator's configurations under other names. The thief must
+// be refused. Other users with the right to create them are not restricted.
 func (b *bed) testOtherNames(t *testing.T, thief client.Client) {
 	mutating, validating := b.own(t)
 	for _, name := range []metav1.ObjectMeta{{Name: "another"}, {Name: "countersign2"}, {GenerateName: "countersign"}} {
@@ -304,8 +304,8 @@ func (b *bed) judged(t *testing.T, thief client.Client, name string, allowed boo
 	}
 }
 
-// testSecrets tries to get a token of a ServiceAccount by creating a Secret, under several names. The
-// operator created its own Secret under the policy.
+// testSecrets tries to get a token of a ServiceAccount by creating a Secret, under several names.
+// The operator created its own Secret under the policy.
 func (b *bed) testSecrets(t *testing.T, thief client.Client) {
 	own := &corev1.Secret{}
 	must(t,

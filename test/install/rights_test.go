@@ -40,9 +40,9 @@ func listOf(o *unstructured.Unstructured) *unstructured.UnstructuredList {
 	return l
 }
 
-// testRights sends requests as the installed ServiceAccount: those that the operator needs, and those
-// that a thief of its token would try. All are dry runs or reads. Every test that runs the operator
-// with these rights shows that it needs no others.
+// testRights sends requests as the installed ServiceAccount: those that the operator needs, and
+// those that a thief of its token would try. All are dry runs or reads. Every test that runs the
+// operator with these rights shows that it needs no others.
 func (b *bed) testRights(t *testing.T) {
 	b.install(t)
 	defer b.uninstall(t)

@@ -17,8 +17,8 @@ import (
 // docker.io.
 const shortNamed = "acme/app:v1"
 
-// shortNamedPod returns a Pod of that image. If the name ends in "-", it is the prefix of a generated
-// name.
+// shortNamedPod returns a Pod of that image. If the name ends in "-", it is the prefix of a
+// generated name.
 func shortNamedPod(name string) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: covered, Name: name},
@@ -47,8 +47,8 @@ func (b *bed) shortNamesAllowed(t *testing.T) error {
 	return b.Create(t.Context(), shortNamedPod("p-"), client.DryRunAll)
 }
 
-// ranShortNamed creates a Pod with a short name before the policy. It returns a function that checks
-// that the policy's status lists the Pod.
+// ranShortNamed creates a Pod with a short name before the policy. It returns a function that
+// checks that the policy's status lists the Pod.
 func (b *bed) ranShortNamed(t *testing.T) (wantViolation func()) {
 	t.Helper()
 	before := shortNamedPod("short")

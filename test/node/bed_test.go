@@ -28,16 +28,16 @@ import (
 )
 
 const (
-	shop      = "shop" // where workloads run that the policy covers
+	shop      = "shop" // a namespace that the policy covers
 	own       = operator.Namespace
 	manager   = "countersign-manager"
 	configs   = "countersign" // the name of both webhook configurations
 	patience  = 3 * time.Minute
 	poll      = 200 * time.Millisecond
-	refreshed = 75 * time.Second // a refresh interval of 30 s, and some
+	refreshed = 75 * time.Second // more than two refresh intervals of 30 s
 )
 
-// A bed is a cluster with a registry and a Notary server that its Pods reach.
+// A bed is a cluster with a registry and a Notary server. Pods can reach both.
 type bed struct {
 	client.Client
 	*cluster
@@ -46,12 +46,12 @@ type bed struct {
 	notary   *notaryserver.Server
 	signer   *notaryserver.Client
 	pin      notaryserver.RootPin
-	images   map[string]registryserver.Image // by tag, of the workload
-	shipped  map[string]registryserver.Image // by reference, of the operator
+	images   map[string]registryserver.Image // of workloads, by tag
+	shipped  map[string]registryserver.Image // of the operator, by reference
 }
 
-// newBed brings everything up until the test ends; the kernel ends whatever is left when this
-// process has ended.
+// newBed runs everything until the test ends. The kernel ends all remaining processes with this
+// one.
 func newBed(t *testing.T) *bed {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
@@ -83,6 +83,7 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
+// connect makes the clients of the cluster.
 func (b *bed) connect(t *testing.T) {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -94,13 +95,14 @@ func (b *bed) connect(t *testing.T) {
 	must(t, err)
 }
 
-// workload is the repository of the images of workloads, in the registry and on the Notary server
-// alike.
+// workload returns the repository of the workloads' images, in the registry and on the Notary
+// server.
 func (b *bed) workload() string { return b.registry.host() + "/acme/app" }
 
+// tag returns the workloads' image with a tag.
 func (b *bed) tag(tag string) string { return b.workload() + ":" + tag }
 
-// push pushes a new image as a tag of the workload's repository.
+// push pushes a new image with a tag into the workloads' repository.
 func (b *bed) push(t *testing.T, tag string) {
 	t.Helper()
 	image, err := b.registry.push(t.Context(), b.path("sleep"), "acme/app:"+tag)
@@ -108,14 +110,14 @@ func (b *bed) push(t *testing.T, tag string) {
 	b.images[tag] = image
 }
 
-// repository makes a repository of trust with the roles ci and qa.
+// repository makes a Notary repository with the roles ci and qa.
 func (b *bed) repository(t *testing.T, name string) {
 	t.Helper()
 	_, err := b.signer.CreateRepository(t.Context(), name, "ci", "qa")
 	must(t, err)
 }
 
-// sign signs the image that a tag names now.
+// sign signs the current image of a tag.
 func (b *bed) sign(t *testing.T, tag string, roles ...string) {
 	t.Helper()
 	b.signAs(t, b.images[tag], tag, roles...)
@@ -144,8 +146,8 @@ func (b *bed) trustRoot() *v1alpha1.TrustRoot {
 	}
 }
 
-// policy requires ci and qa of the workload's images, and of the operator's own, in covered
-// namespaces.
+// policy returns a policy that requires ci and qa for the workloads' images and the operator's own,
+// in production namespaces.
 func (b *bed) policy() *v1alpha1.ImagePolicy {
 	host := b.registry.host()
 	return &v1alpha1.ImagePolicy{
@@ -163,7 +165,7 @@ func (b *bed) policy() *v1alpha1.ImagePolicy {
 	}
 }
 
-// pod is a Pod that ends as soon as it is told to.
+// pod returns a Pod with a short grace period.
 func pod(image string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, GenerateName: "p-"},
@@ -183,40 +185,41 @@ func (b *bed) running(t *testing.T, p *corev1.Pod) *corev1.Pod {
 		}
 		if p.Status.Phase != corev1.PodRunning || len(p.Status.ContainerStatuses) == 0 ||
 			!p.Status.ContainerStatuses[0].Ready {
-			return fmt.Errorf("phase %q, %+v", p.Status.Phase, p.Status.ContainerStatuses)
+			return fmt.Errorf("got phase %q, %+v", p.Status.Phase, p.Status.ContainerStatuses)
 		}
 		return nil
 	})
 	return p
 }
 
-// denied wants the verdict of the webhook that an image is not signed, with a message that holds
-// every one of the texts.
+// denied checks that err is the webhook's verdict that an image is not signed, with a message that
+// contains all texts.
 func denied(t *testing.T, err error, texts ...string) {
 	t.Helper()
 	refused(t, err, http.StatusForbidden, texts...)
 }
 
-// refused wants the webhook to have refused with a status.
+// refused checks that err is a denial of the webhook with a status, and a message that contains all
+// texts.
 func refused(t *testing.T, err error, code int32, texts ...string) {
 	t.Helper()
 	must(t, refusal(err, code))
 	for _, text := range texts {
 		if !strings.Contains(err.Error(), text) {
-			t.Errorf("denial %q does not say %q", err, text)
+			t.Errorf("got denial %q, want it to contain %q", err, text)
 		}
 	}
 }
 
-// refusal is nil where the webhook has refused with a status.
+// refusal returns nil if err is a denial of the webhook with a status.
 func refusal(err error, code int32) error {
 	if err == nil {
-		return fmt.Errorf("it was admitted, want a denial by the admission webhook with status %d", code)
+		return fmt.Errorf("admitted, want a denial by the admission webhook with status %d", code)
 	}
 	status := apierrors.APIStatus(nil)
 	if !errors.As(err, &status) || status.Status().Code != code ||
 		!strings.Contains(err.Error(), "denied the request") {
-		return fmt.Errorf("want a denial by the admission webhook with status %d, got: %w", code, err)
+		return fmt.Errorf("got %w, want a denial by the admission webhook with status %d", err, code)
 	}
 	return nil
 }
@@ -227,6 +230,7 @@ func (b *bed) await(t *testing.T, what string, ok func(context.Context) error) {
 	b.awaitFor(t, patience, what, ok)
 }
 
+// awaitFor is await with a time limit.
 func (b *bed) awaitFor(t *testing.T, limit time.Duration, what string, ok func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)

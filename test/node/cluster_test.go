@@ -26,7 +26,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// Addresses of the cluster. They exist in its own network only, so that none can be taken.
+// Addresses of the cluster. They exist only in its own network namespace, so they are always free.
 const (
 	nodeName     = "node"
 	bridge       = "countersign0"
@@ -43,20 +43,20 @@ type cluster struct {
 	*prepared
 	config *rest.Config // an administrator's
 	ca     *tlstest.CA
-	parts  []*part // in the order of their start
-	cutOff bool    // whether Pods have no network, so that the node is not ready
+	parts  []*part // in start order
+	cutOff bool    // Pods have no network, so the node is not ready
 }
 
 // A part is a server of the cluster.
 type part struct {
 	name, path string
 	args       []string
-	ready      func(context.Context) error // nil: at once
-	attempts   int                         // how often it is started where it ends at once; 0: once
+	ready      func(context.Context) error // nil: ready at once
+	attempts   int                         // starts if it ends before it is ready; 0: one
 	process    *process.Process            // nil: not running
 }
 
-// newCluster writes the certificates and configurations of a cluster, and starts nothing.
+// newCluster writes the certificates and configurations of a cluster. It does not start it.
 func newCluster(p *prepared, pause string) (*cluster, error) {
 	c := &cluster{prepared: p}
 	if err := errors.Join(os.MkdirAll(c.path("log"), 0o755), c.network()); err != nil {
@@ -85,8 +85,8 @@ func newCluster(p *prepared, pause string) (*cluster, error) {
 
 func (c *cluster) path(name string) string { return filepath.Join(c.Dir, name) }
 
-// network makes the bridge of the Pods, and sends to it what goes to a Service, where kube-proxy's
-// rules find it.
+// network makes the Pods' bridge, and routes the Services' addresses to it, so that kube-proxy's
+// rules apply to them.
 func (c *cluster) network() error {
 	for _, args := range [][]string{
 		{"link", "add", bridge, "type", "bridge"},
@@ -104,8 +104,8 @@ func (c *cluster) network() error {
 	)
 }
 
-// accounts makes a certificate and a kubeconfig for an administrator and for each part, of the
-// users that the API server grants what the parts need.
+// accounts makes a certificate and a kubeconfig for an administrator and for each part. The parts
+// use Kubernetes' predefined users, which have the rights that they need.
 func (c *cluster) accounts() error {
 	for file, subject := range map[string]pkix.Name{
 		"admin":              {CommonName: "admin", Organization: []string{"system:masters"}},
@@ -183,7 +183,7 @@ func (c *cluster) apiServer() (*part, error) {
 	}, ready: answers(asAdmin, apiServer+"/readyz")}, nil
 }
 
-// others are the parts beside etcd and the API server.
+// others returns the parts other than etcd and the API server.
 func (c *cluster) others() []*part {
 	return []*part{
 		{name: "kube-controller-manager", path: c.Kube.ControllerManager, args: []string{
@@ -204,20 +204,20 @@ func (c *cluster) others() []*part {
 			"--config", c.path("kubelet.json"), "--kubeconfig", c.path("kubelet.kubeconfig"), "--root-dir",
 			c.path("kubelet"),
 			"--hostname-override", nodeName, "--node-ip", nodeIP,
-			// as systemd does: it ends while containerd is still looking at what it knew before
+			// Restarted, as by systemd: it ends while containerd is still loading its state.
 		}, ready: c.nodeReady, attempts: 30},
 		{name: "kube-proxy", path: c.Kube.Proxy, args: []string{
 			"--kubeconfig", c.path("proxy.kubeconfig"), "--hostname-override", nodeName, "--proxy-mode", "iptables",
-			"--cluster-cidr", podRange, "--conntrack-max-per-core", "0", // or it sets that of the machine
+			"--cluster-cidr", podRange, "--conntrack-max-per-core", "0", // otherwise it changes the machine's setting
 			"--conntrack-tcp-timeout-established", "0", "--conntrack-tcp-timeout-close-wait", "0",
 		}, ready: answers(http.DefaultClient, "http://127.0.0.1:10256/healthz")},
 	}
 }
 
-// start starts what does not run, in order, and returns once everything is ready.
+// start starts the parts that do not run, in order, and returns when all are ready.
 func (c *cluster) start(ctx context.Context) error { return c.startFirst(ctx, len(c.parts)) }
 
-// startFirst does so with the first n parts: with two of them, etcd and the API server.
+// startFirst is start for the first n parts. The first two are etcd and the API server.
 func (c *cluster) startFirst(ctx context.Context, n int) error {
 	for _, p := range c.parts[:n] {
 		if p.process != nil {
@@ -246,7 +246,7 @@ func (c *cluster) startPart(ctx context.Context, p *part) error {
 	}
 }
 
-// tail returns the ends of the logs of the parts that are named.
+// tail returns the ends of the logs of the named parts.
 func (c *cluster) tail(names ...string) (text string) {
 	for _, p := range c.parts {
 		if slices.Contains(names, p.name) && p.process != nil {
@@ -256,8 +256,8 @@ func (c *cluster) tail(names ...string) (text string) {
 	return text
 }
 
-// nodeReady asks the kubelet whether it lives, and the API server what it reports: that may be from
-// before. A node whose Pods have no network has to say so instead of being ready.
+// nodeReady returns nil if the kubelet is healthy and the API server reports the node as ready.
+// That report alone may be old. If Pods have no network, the node must report that instead.
 func (c *cluster) nodeReady(ctx context.Context) error {
 	if err := answers(http.DefaultClient, "http://127.0.0.1:10248/healthz")(ctx); err != nil {
 		return err
@@ -283,10 +283,10 @@ func (c *cluster) nodeReady(ctx context.Context) error {
 		}
 	}
 	text, _ := json.Marshal(node.Status.Conditions)
-	return fmt.Errorf("the node is not as it should be (Pods without a network: %t): %s", c.cutOff, text)
+	return fmt.Errorf("got node conditions %s, want ready: %t", text, !c.cutOff)
 }
 
-// answers returns a check that a GET is answered by 200.
+// answers returns a check that a GET request gets status 200.
 func answers(c *http.Client, url string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -299,7 +299,7 @@ func answers(c *http.Client, url string) func(context.Context) error {
 		}
 		defer resp.Body.Close()
 		if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %s: %s", url, resp.Status, body)
+			return fmt.Errorf("%s returns %s: %s", url, resp.Status, body)
 		}
 		return nil
 	}

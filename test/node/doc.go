@@ -1,12 +1,12 @@
 //go:build node
 
-// Package node proves the installation inside a real cluster: etcd, the API server with all
-// controllers, the scheduler, kube-proxy, containerd and a kubelet, all on this machine, with Pods
-// that run. "make test-node" runs it; it needs Linux and root.
+// Package node tests the installation in a real cluster on this machine, with Pods that run: etcd,
+// the API server with all controllers, the scheduler, kube-proxy, containerd and a kubelet. "make
+// test-node" runs it; it needs Linux and root.
 //
-// The test binary prepares what needs a network (building servers and images), and then starts
-// itself again as the first process of namespaces of its own for processes, mounts and the network.
-// There the cluster is brought up. Its bridge, its iptables rules, its mounts and its processes are
-// seen by nobody else, and the kernel takes them away with that process, however it ends. What else
-// there is, a folder and the control groups, the first process removes.
+// The test binary first builds servers and images, which needs a network. Then it starts itself
+// again, as the first process of new namespaces for processes, mounts and the network. The inner
+// process runs the cluster. No other process sees its bridge, iptables rules, mounts and processes,
+// and the kernel removes them when the inner process ends. The outer process removes the folder and
+// the control groups.
 package node

@@ -15,14 +15,14 @@ import (
 	"syscall"
 )
 
-// hidden are folders that the parts of a node write to wherever they are told to keep their data.
-// Inside, each is an empty file system in memory.
+// hidden returns folders that the parts of a node write to, whatever their configuration says. In
+// the namespaces each is an empty file system in memory.
 func hidden() []string {
 	return []string{"/run", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods"}
 }
 
-// tunables are settings of the kernel that a kubelet changes for the whole machine. Inside, it
-// finds them as it wants them, and so leaves those of the machine alone.
+// tunables returns kernel settings that a kubelet changes for the whole machine. In the namespaces
+// it finds the values that it wants, and so does not change the machine's.
 func tunables() map[string]string {
 	return map[string]string{
 		"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1",
@@ -30,8 +30,7 @@ func tunables() map[string]string {
 	}
 }
 
-// enter starts this binary again, in namespaces of its own, and waits until everything in them has
-// ended.
+// enter starts this binary again in new namespaces, and waits until everything in them has ended.
 func enter(ctx context.Context, dir string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -57,11 +56,11 @@ func enter(ctx context.Context, dir string) error {
 	return nil
 }
 
-// enclose gives this process, the first in its namespaces, the mounts and the loopback interface
-// that belong to them.
+// enclose sets up the mounts and the loopback interface of the namespaces. This process is the
+// first in them.
 func enclose() error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("keeping mounts apart: %w", err)
+		return fmt.Errorf("making mounts private: %w", err)
 	}
 	if err := syscall.Mount("proc", "/proc", "proc", syscall.MS_NOSUID|syscall.MS_NODEV|syscall.MS_NOEXEC,
 		""); err != nil {
@@ -88,7 +87,7 @@ func enclose() error {
 	return command("ip", "link", "set", "lo", "up")
 }
 
-// makeMountPoints makes those of the hidden folders that are not there, and returns what it made.
+// makeMountPoints makes the hidden folders that do not exist, and returns those.
 func makeMountPoints() (made []string, err error) {
 	for _, dir := range hidden() {
 		if err := os.Mkdir(dir, 0o755); err == nil {
@@ -107,8 +106,8 @@ func removeMountPoints(made []string) (err error) {
 	return err
 }
 
-// hierarchies are the roots of the control groups: of one hierarchy in version 2, of one each
-// controller in version 1, and often of one of version 2 beside those.
+// hierarchies returns the roots of the control groups. Version 2 has one hierarchy. Version 1 has
+// one for each controller, and often one of version 2 beside them.
 func hierarchies() ([]string, error) {
 	const root = "/sys/fs/cgroup"
 	if unified() {
@@ -119,7 +118,7 @@ func hierarchies() ([]string, error) {
 		found[i] = filepath.Dir(path)
 	}
 	if err == nil && len(found) == 0 {
-		err = errors.New("no control groups in " + root)
+		err = errors.New("found no control groups in " + root)
 	}
 	return found, err
 }
@@ -129,8 +128,8 @@ func unified() bool {
 	return err == nil
 }
 
-// makeCgroups makes the control group that the kubelet keeps its Pods in. In version 2, undo
-// disables again the controllers that it had to enable for the whole machine.
+// makeCgroups makes the control group of the kubelet's Pods. In version 2 it may have to enable
+// controllers for the whole machine; undo disables them again.
 func makeCgroups(name string) (undo func() error, err error) {
 	undo = func() error { return nil }
 	roots, err := hierarchies()
@@ -157,16 +156,16 @@ func makeCgroups(name string) (undo func() error, err error) {
 	return undo, nil
 }
 
-// enableControllers lets the groups below a group have every controller that it has itself, and
-// returns those that they had not.
+// enableControllers enables every controller of a group for the groups below it, and returns those
+// that were not enabled before.
 func enableControllers(dir string) (enabled []string, err error) {
 	has, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
-		return nil, fmt.Errorf("reading which controllers there are: %w", err)
+		return nil, fmt.Errorf("reading the controllers of a group: %w", err)
 	}
 	gives, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	if err != nil {
-		return nil, fmt.Errorf("reading which controllers are enabled: %w", err)
+		return nil, fmt.Errorf("reading the enabled controllers of a group: %w", err)
 	}
 	for controller := range strings.FieldsSeq(string(has)) {
 		if !slices.Contains(strings.Fields(string(gives)), controller) {
@@ -187,8 +186,8 @@ func switchControllers(dir, sign string, controllers []string) error {
 	return nil
 }
 
-// removeCgroups removes the control group with all below it. They are empty once the processes have
-// ended.
+// removeCgroups removes the control group and all groups below it. They are empty when the
+// processes have ended.
 func removeCgroups(name string) error {
 	roots, err := hierarchies()
 	for _, root := range roots {
@@ -209,7 +208,7 @@ func removeCgroups(name string) error {
 	return err
 }
 
-// command runs a command whose output matters only where it fails.
+// command runs a command. The error contains its output.
 func command(name string, args ...string) error {
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)

@@ -18,8 +18,8 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// gate goes through what the gate is for, and looks at what the kubelet runs. The trust root and
-// the policy are of before the upgrade.
+// gate tests verdicts, and checks which image the kubelet runs. The trust root and the policy are
+// older than the upgrade.
 func (b *bed) gate(t *testing.T) {
 	b.inForce(t)
 	denied(t, b.Create(t.Context(), pod(b.tag("v4"))), b.tag("v4"), `role "ci"`, `role "qa"`)
@@ -63,19 +63,19 @@ func (b *bed) inForce(t *testing.T) {
 	})
 }
 
-// pinned wants a Pod to be pinned to a digest, and the kubelet to run that.
+// pinned checks that a Pod is pinned to a digest, and that the kubelet runs the digest.
 func (b *bed) pinned(t *testing.T, p *corev1.Pod, tag, digest string) {
 	t.Helper()
 	b.running(t, p)
 	if got, want := p.Spec.Containers[0].Image, b.tag(tag)+"@"+digest; got != want {
-		t.Errorf("Pod %s names image %s, want %s", p.Name, got, want)
+		t.Errorf("Pod %s: got image %s, want %s", p.Name, got, want)
 	}
 	if got, want := p.Status.ContainerStatuses[0].ImageID, b.workload()+"@"+digest; got != want {
-		t.Errorf("the kubelet runs %s in Pod %s, want %s", got, p.Name, want)
+		t.Errorf("Pod %s: got image ID %s, want %s", p.Name, got, want)
 	}
 }
 
-// deployed is a Deployment of the shop.
+// deployed returns a Deployment in the shop.
 func deployed(name, image string, replicas int32) *appsv1.Deployment {
 	labels := map[string]string{"app": name}
 	template := pod(image)
@@ -106,25 +106,25 @@ func (b *bed) available(t *testing.T, d *appsv1.Deployment) []corev1.Pod {
 	return pods.Items
 }
 
-// A Deployment keeps its template, and its Pods run pinned.
+// deployment checks that a Deployment keeps its template, and that its Pods are pinned.
 func (b *bed) deployment(t *testing.T) {
 	denied(t, b.Create(t.Context(), deployed("unsigned", b.tag("v2"), 1)), b.tag("v2"))
 	web := deployed("web", b.tag("v1"), 2)
 	must(t, b.Create(t.Context(), web))
 	pods := b.available(t, web)
 	if len(pods) != 2 {
-		t.Errorf("%d Pods, want 2", len(pods))
+		t.Errorf("got %d Pods, want 2", len(pods))
 	}
 	for i := range pods {
 		b.pinned(t, &pods[i], "v1", b.images["v1"].Digest)
 	}
 	if got := web.Spec.Template.Spec.Containers[0].Image; got != b.tag("v1") {
-		t.Errorf("the template names %s, want it as it was written", got)
+		t.Errorf("got the template's image %s, want %s", got, b.tag("v1"))
 	}
 }
 
-// The tag that the Pod of before names is moved to an image that both have signed. What the kubelet
-// runs is still unsigned: that is what counts.
+// violation moves the tag of a running Pod to an image that both roles have signed. The Pod must
+// stay a violation: the kubelet still runs the unsigned image.
 func (b *bed) violation(t *testing.T) {
 	before := b.images["v0"]
 	b.push(t, "v0")
@@ -132,29 +132,29 @@ func (b *bed) violation(t *testing.T) {
 	fresh := pod(b.tag("v0"))
 	b.awaitFor(t, refreshed, "the new v0 to be known", func(ctx context.Context) error { return b.Create(ctx, fresh) })
 	b.pinned(t, fresh, "v0", b.images["v0"].Digest)
-	b.await(t, "the Pod of before to be a violation", func(ctx context.Context) error {
+	b.await(t, "the running Pod to be a violation", func(ctx context.Context) error {
 		p := &v1alpha1.ImagePolicy{}
 		if err := b.Get(ctx, client.ObjectKey{Name: "production"}, p); err != nil {
 			return err
 		}
 		if v := p.Status.Violations; len(v) != 1 || v[0].Name != "legacy" ||
 			!strings.Contains(v[0].Image, before.Digest) {
-			return fmt.Errorf("violations are %+v, want Pod legacy with %s", v, before.Digest)
+			return fmt.Errorf("got violations %+v, want Pod legacy with %s", v, before.Digest)
 		}
 		return nil
 	})
 	out, err := b.kubectl("get", "imagepolicies", "--no-headers",
 		"--output=custom-columns=:.status.workloads.violating")
 	if err != nil || strings.TrimSpace(out) != "1" {
-		t.Errorf("kubectl get imagepolicies tells of %q violations, %v; want 1", out, err)
+		t.Errorf("kubectl get imagepolicies: got %q violations, %v; want 1", out, err)
 	}
 	table, err := b.kubectl("get", "imagepolicies")
 	if err != nil || !strings.Contains(table, "VIOLATIONS") {
-		t.Errorf("kubectl get imagepolicies prints\n%s\n%v", table, err)
+		t.Errorf("kubectl get imagepolicies: got\n%s\n%v; want a column VIOLATIONS", table, err)
 	}
 }
 
-// Whoever moves a tag and has ci sign it gets nothing to run.
+// tagMoved moves a signed tag to an image that only ci has signed. No Pod may run that image.
 func (b *bed) tagMoved(t *testing.T) {
 	b.sign(t, "v3", "ci", "qa")
 	before := b.images["v3"]
@@ -165,16 +165,16 @@ func (b *bed) tagMoved(t *testing.T) {
 	b.sign(t, "v3", "ci")
 	var refusal error
 	b.awaitFor(t, refreshed, "every replica to know of the move", func(ctx context.Context) error {
-		for range 20 { // whichever replicas are asked
+		for range 20 { // so that the requests reach every replica
 			p := pod(b.tag("v3"))
 			if refusal = b.Create(ctx, p, client.DryRunAll); refusal == nil {
 				if got := p.Spec.Containers[0].Image; !strings.HasSuffix(got, before.Digest) {
-					t.Fatalf("%s was admitted as %s, which nobody but ci has signed", b.tag("v3"), got)
+					t.Fatalf("%s was admitted as %s, which only ci has signed", b.tag("v3"), got)
 				}
 				return errors.New("still admitted")
 			}
 			if strings.Contains(refusal.Error(), "try again") {
-				return refusal // one replica knows, and another does not yet
+				return refusal // one replica knows the move, and another does not
 			}
 		}
 		return nil
@@ -182,12 +182,12 @@ func (b *bed) tagMoved(t *testing.T) {
 	denied(t, refusal, before.Digest[:15], b.images["v3"].Digest[:15], "ci", "qa")
 }
 
-// ownImage runs what we ship as everybody's images run: signed by ci and qa.
+// ownImage runs the operator's image under the policy, like any other image: signed by ci and qa.
 func (b *bed) ownImage(t *testing.T) {
 	o := b.Operators[1]
 	image, repository := b.shipped[o.Image], b.registry.host()+"/countersign/countersign"
 	if image.Digest == "" {
-		t.Fatalf("no image %s in the registry", o.Image)
+		t.Fatalf("got no image %s in the registry", o.Image)
 	}
 	version := func() *corev1.Pod {
 		p := pod(repository + ":" + o.Version)
@@ -206,15 +206,15 @@ func (b *bed) ownImage(t *testing.T) {
 			return err
 		}
 		if p.Status.Phase != corev1.PodSucceeded {
-			return fmt.Errorf("phase %q, %+v", p.Status.Phase, p.Status.ContainerStatuses)
+			return fmt.Errorf("got phase %q, %+v", p.Status.Phase, p.Status.ContainerStatuses)
 		}
 		return nil
 	})
 	if got := p.Status.ContainerStatuses[0].ImageID; got != repository+"@"+image.Digest {
-		t.Errorf("the kubelet ran %s, want digest %s", got, image.Digest)
+		t.Errorf("got image ID %s, want digest %s", got, image.Digest)
 	}
 	out, err := b.kubectl("logs", "--namespace="+shop, p.Name)
 	if err != nil || !strings.Contains(out, o.Version) {
-		t.Errorf("it printed %q, %v; want version %s", out, err, o.Version)
+		t.Errorf("got output %q, %v; want version %s", out, err, o.Version)
 	}
 }

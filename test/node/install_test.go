@@ -31,8 +31,8 @@ const (
 	metricsRole = "countersign-metrics-reader" // a ClusterRole
 )
 
-// install applies the manifests of the previous release, as a new user did then. A Pod that runs
-// already goes on.
+// install applies the manifests of the previous release to an empty cluster. A Pod that runs
+// already must keep running.
 func (b *bed) install(t *testing.T) {
 	must(t,
 		b.Create(t.Context(), &corev1.Namespace{
@@ -48,22 +48,22 @@ func (b *bed) install(t *testing.T) {
 
 	b.apply(t, b.Operators[0])
 	b.rolledOut(t, b.Operators[0])
-	b.asked(t)
+	b.configured(t)
 	if err := b.Get(t.Context(), client.ObjectKeyFromObject(legacy), legacy); err != nil ||
 		legacy.Status.Phase != corev1.PodRunning {
-		t.Errorf("the Pod of before is in phase %q, %v; want it to run on", legacy.Status.Phase, err)
+		t.Errorf("the older Pod: got phase %q, %v; want Running", legacy.Status.Phase, err)
 	}
 
 	namespace := &corev1.Namespace{}
 	must(t, b.Get(t.Context(), client.ObjectKey{Name: own}, namespace))
 	if got := namespace.Labels["pod-security.kubernetes.io/enforce"]; got != "restricted" {
-		t.Errorf("Pod Security of %s is %q, want restricted", own, got)
+		t.Errorf("got Pod Security %q of %s, want restricted", got, own)
 	}
 	plain := pod(b.tag("v0"))
 	plain.Namespace = own
 	if err := b.Create(t.Context(), plain, client.DryRunAll); err == nil ||
 		!strings.Contains(err.Error(), "violates PodSecurity") {
-		t.Errorf("a Pod that is not restricted in %s: %v, want it refused by Pod Security", own, err)
+		t.Errorf("a Pod in %s that is not restricted: got %v, want it refused by Pod Security", own, err)
 	}
 }
 
@@ -74,7 +74,7 @@ func (b *bed) apply(t *testing.T, o version) {
 	must(t, err)
 }
 
-// rolledOut waits until all replicas of a version are available, and nothing is left of another.
+// rolledOut waits until all replicas of a version are available, and no other replica exists.
 func (b *bed) rolledOut(t *testing.T, o version) {
 	t.Helper()
 	b.await(t, fmt.Sprintf("%d replicas of %s", o.Replicas, o.Version), func(ctx context.Context) error {
@@ -92,18 +92,18 @@ func (b *bed) rolledOut(t *testing.T, o version) {
 			return err
 		}
 		if len(pods) != int(o.Replicas) {
-			return fmt.Errorf("%d Pods", len(pods))
+			return fmt.Errorf("got %d Pods, want %d", len(pods), o.Replicas)
 		}
 		for _, p := range pods {
 			if status := p.Status.ContainerStatuses; len(status) != 1 || status[0].ImageID != o.Image {
-				return fmt.Errorf("%s runs %+v, want image %s", p.Name, status, o.Image)
+				return fmt.Errorf("%s: got %+v, want image %s", p.Name, status, o.Image)
 			}
 		}
 		return nil
 	})
 }
 
-// replicas are the Pods of the operator.
+// replicas returns the Pods of the operator.
 func (b *bed) replicas(ctx context.Context) ([]corev1.Pod, error) {
 	list := &corev1.PodList{}
 	parsed, err := metav1.ParseToLabelSelector(selector)
@@ -118,9 +118,9 @@ func (b *bed) replicas(ctx context.Context) ([]corev1.Pod, error) {
 	return list.Items, err
 }
 
-// asked waits until the API server asks the operator, through its Service, and checks who owns the
-// configurations.
-func (b *bed) asked(t *testing.T) {
+// configured waits until both webhook configurations name the operator's Service, with a CA and the
+// right owner.
+func (b *bed) configured(t *testing.T) {
 	t.Helper()
 	b.await(t, "the webhook configurations", func(ctx context.Context) error {
 		validating := &admissionv1.ValidatingWebhookConfiguration{}
@@ -131,32 +131,32 @@ func (b *bed) asked(t *testing.T) {
 		if err := b.Get(ctx, client.ObjectKey{Name: configs}, mutating); err != nil {
 			return err
 		}
-		asked := []admissionv1.WebhookClientConfig{
+		clientConfigs := []admissionv1.WebhookClientConfig{
 			validating.Webhooks[0].ClientConfig, mutating.Webhooks[0].ClientConfig,
 		}
 		for i, o := range []client.Object{validating, mutating} {
 			if owners := o.GetOwnerReferences(); len(owners) != 1 || owners[0].Kind != "ClusterRole" ||
 				owners[0].Name != owner {
-				return fmt.Errorf("%T is owned by %+v, want ClusterRole %s", o, owners, owner)
+				return fmt.Errorf("%T: got owners %+v, want ClusterRole %s", o, owners, owner)
 			}
-			if c := asked[i]; c.URL != nil || c.Service == nil || c.Service.Name != "countersign-webhook" ||
+			if c := clientConfigs[i]; c.URL != nil || c.Service == nil || c.Service.Name != "countersign-webhook" ||
 				c.Service.Namespace != own || len(c.CABundle) == 0 {
-				return fmt.Errorf("%T asks %+v, want Service countersign-webhook, with a CA", o, c)
+				return fmt.Errorf("%T: got %+v, want Service countersign-webhook, with a CA", o, c)
 			}
 		}
 		return nil
 	})
 }
 
-// reached waits until the API server asks the webhook and gets an answer. It takes the
-// configurations up, and kube-proxy the endpoints of the Service, a moment after both are there.
+// reached waits until the API server calls the webhook and gets a response. The API server loads
+// the configurations, and kube-proxy the Service's endpoints, a moment after they exist.
 func (b *bed) reached(t *testing.T) {
 	t.Helper()
-	b.await(t, "an answer of the webhook", func(ctx context.Context) error {
+	b.await(t, "a response of the webhook", func(ctx context.Context) error {
 		err := b.Create(ctx, pod(b.tag(unsignedTag)), client.DryRunAll)
 		switch {
 		case err == nil:
-			return errors.New("it is not asked")
+			return errors.New("admitted, want a call of the webhook")
 		case strings.Contains(err.Error(), "failed calling webhook"):
 			return err
 		}
@@ -164,8 +164,8 @@ func (b *bed) reached(t *testing.T) {
 	})
 }
 
-// metrics asks the endpoint through its Service: without a token, with one of an account without
-// rights, and with one that may.
+// metrics requests the metrics through their Service: without a token, with a token of an account
+// without rights, and with one that has the right.
 func (b *bed) metrics(t *testing.T) {
 	service := &corev1.Service{}
 	must(t, b.Get(t.Context(), client.ObjectKey{Namespace: own, Name: "countersign-metrics"}, service))
@@ -201,7 +201,7 @@ func (b *bed) metrics(t *testing.T) {
 		b.await(t, fmt.Sprintf("status %d of the metrics", code), func(context.Context) error {
 			got, body, err := get(token)
 			if err == nil && (got != code || !strings.Contains(body, text)) {
-				err = fmt.Errorf("status %d, %.200q", got, body)
+				err = fmt.Errorf("got status %d, %.200q; want %q", got, body, text)
 			}
 			return err
 		})
@@ -217,7 +217,7 @@ func (b *bed) metrics(t *testing.T) {
 	want(token, http.StatusOK, "countersign_")
 }
 
-// token makes an account in the shop and returns a token of it.
+// token creates a ServiceAccount in the shop, and returns a token of it.
 func (b *bed) token(t *testing.T, account string) string {
 	t.Helper()
 	made := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: account}}

@@ -22,9 +22,10 @@ func lookPath(name string) (string, error) {
 	return path, nil
 }
 
-// configureContainerd writes its configuration, and that of the network that it gives Pods.
+// configureContainerd writes containerd's configuration, and the configuration of the Pods'
+// network.
 func (c *cluster) configureContainerd(pause string) error {
-	// Version 2 is read by every containerd from 1.6 on. The native snapshotter works on every file
+	// Every containerd from 1.6 on reads version 2. The native snapshotter works on every file
 	// system.
 	config := fmt.Sprintf(`version = 2
 root = %q
@@ -70,7 +71,7 @@ func (c *cluster) configureKubelet() error {
 		},
 		"authorization": map[string]any{"mode": "Webhook"},
 		"clusterDomain": "cluster.local", "resolvConf": c.path("resolv.conf"),
-		// A machine whose disk is nearly full, or busy, is no reason to evict anything here.
+		// A nearly full disk of this machine must not evict Pods.
 		"evictionHard": map[string]any{
 			"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "50Mi",
 		},
@@ -86,8 +87,8 @@ func writeJSON(path string, v any) error {
 	return os.WriteFile(path, text, 0o600)
 }
 
-// kubectl runs kubectl as administrator, and returns what it printed on both outputs. A status
-// other than 0 is an error.
+// kubectl runs kubectl as an administrator, and returns its output and error output together. It
+// returns an error if the exit status is not 0.
 func (c *cluster) kubectl(args ...string) (string, error) {
 	cmd := exec.Command(c.Kube.Kubectl, append([]string{"--kubeconfig", c.path("admin.kubeconfig")}, args...)...)
 	out, err := cmd.CombinedOutput()
@@ -97,8 +98,7 @@ func (c *cluster) kubectl(args ...string) (string, error) {
 	return string(out), err
 }
 
-// stop ends the kubelet and then everything else, the last to start first. The Pods' processes end
-// with those of the namespace.
+// stop ends the parts in reverse start order. The Pods' processes end with the process namespace.
 func (c *cluster) stop() {
 	for _, p := range slices.Backward(c.parts) {
 		_ = p.process.Stop()

@@ -13,21 +13,20 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// A load creates Pods all the time: the signed image must never be refused, and the unsigned one
-// never admitted.
+// A load creates Pods continuously. The signed image must never be denied, and the unsigned image
+// never be admitted.
 type load struct {
 	bed   *bed
 	end   context.CancelFunc
 	ended sync.WaitGroup
 
-	mu      sync.Mutex
-	asked   map[string]int // by tag
-	wrong   []string
-	created []*corev1.Pod
+	mu       sync.Mutex
+	requests map[string]int // by tag
+	wrong    []string
+	created  []*corev1.Pod
 }
 
-// The pace of the load. What goes through admission and is not kept comes often, what a kubelet has
-// to run now and then.
+// The pace of the load. Dry runs are frequent. Pods that a kubelet has to run are rare.
 const (
 	dryRunEvery = 50 * time.Millisecond
 	createEvery = 2 * time.Second
@@ -38,19 +37,20 @@ const (
 	unsignedTag = "v2"
 )
 
-// startLoad runs until finish.
+// startLoad starts a load that runs until finish.
 func (b *bed) startLoad(t *testing.T) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{bed: b, end: cancel, asked: make(map[string]int)}
+	l := &load{bed: b, end: cancel, requests: make(map[string]int)}
 	t.Cleanup(func() { cancel(); l.ended.Wait() })
 	for _, tag := range []string{signedTag, unsignedTag} {
-		l.every(ctx, dryRunEvery, func() { l.ask(ctx, tag, client.DryRunAll) })
+		l.every(ctx, dryRunEvery, func() { l.create(ctx, tag, client.DryRunAll) })
 	}
-	l.every(ctx, createEvery, func() { l.ask(ctx, signedTag) })
+	l.every(ctx, createEvery, func() { l.create(ctx, signedTag) })
 	return l
 }
 
+// every calls do periodically until ctx is done.
 func (l *load) every(ctx context.Context, period time.Duration, do func()) {
 	l.ended.Go(func() {
 		tick := time.NewTicker(period)
@@ -66,7 +66,8 @@ func (l *load) every(ctx context.Context, period time.Duration, do func()) {
 	})
 }
 
-func (l *load) ask(ctx context.Context, tag string, options ...client.CreateOption) {
+// create creates a Pod, and records whether the verdict is right.
+func (l *load) create(ctx context.Context, tag string, options ...client.CreateOption) {
 	p := pod(l.bed.tag(tag))
 	err := l.bed.Create(ctx, p, options...)
 	if ctx.Err() != nil {
@@ -74,33 +75,33 @@ func (l *load) ask(ctx context.Context, tag string, options ...client.CreateOpti
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.asked[tag]++
+	l.requests[tag]++
 	switch at := time.Now().Format(time.TimeOnly); {
 	case tag == signedTag && err != nil:
-		l.wrong = append(l.wrong, fmt.Sprintf("%s: the signed image was refused: %v", at, err))
+		l.wrong = append(l.wrong, fmt.Sprintf("at %s: the signed image: got %v, want it admitted", at, err))
 	case tag == unsignedTag && err == nil:
-		l.wrong = append(l.wrong, fmt.Sprintf("%s: the unsigned image was admitted", at))
+		l.wrong = append(l.wrong, fmt.Sprintf("at %s: the unsigned image was admitted, want a denial", at))
 	case len(options) == 0:
 		l.created = append(l.created, p)
 	}
 }
 
-// counts returns how many Pods were asked for, signed and unsigned, and how many were created.
+// counts returns the number of requests for signed and for unsigned Pods, and of created Pods.
 func (l *load) counts() (signed, unsigned, created int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.asked[signedTag], l.asked[unsignedTag], len(l.created)
+	return l.requests[signedTag], l.requests[unsignedTag], len(l.created)
 }
 
-// finish ends the load after a while more, wants every answer to have been right and every Pod to
-// run, and removes those.
+// finish waits for some more requests and ends the load. It checks that every verdict was right and
+// that every created Pod runs, and deletes the Pods.
 func (l *load) finish(t *testing.T) {
 	t.Helper()
 	signedBefore, unsignedBefore, _ := l.counts()
-	l.bed.await(t, "more Pods to be asked for", func(context.Context) error {
+	l.bed.await(t, "more requests", func(context.Context) error {
 		signed, unsigned, created := l.counts()
 		if signed < signedBefore+50 || unsigned < unsignedBefore+50 || created == 0 {
-			return fmt.Errorf("%d signed, %d unsigned, %d created", signed, unsigned, created)
+			return fmt.Errorf("got %d signed, %d unsigned, %d created", signed, unsigned, created)
 		}
 		return nil
 	})
@@ -114,7 +115,7 @@ func (l *load) finish(t *testing.T) {
 		t.Error(text)
 	}
 	signed, unsigned, created := l.counts()
-	l.bed.say("  %d signed Pods were asked for, %d unsigned ones, and %d run", signed, unsigned, created)
+	l.bed.say("  %d requests for signed Pods, %d for unsigned ones; %d Pods created", signed, unsigned, created)
 	for _, p := range l.created {
 		l.bed.running(t, p)
 		must(t, l.bed.Delete(t.Context(), p))

@@ -19,12 +19,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-const flannel = "kube-flannel" // a namespace that a policy covers, and that is exempt
+const flannel = "kube-flannel" // a namespace that the policy covers and the operator exempts
 
-// lostNodes ends everything and starts it on a node that is new: it runs no Pod, and Pods have a
-// network there only once one of them, in the network of the node, has brought it up. That one is
-// neither signed nor in a namespace that is always exempt, and it has to start while the operator
-// cannot.
+// lostNodes ends everything and starts it again on a new node without Pods. There Pods get a
+// network only after one Pod, which uses the node's network, has set it up. That Pod is not signed,
+// and its namespace is not exempt by default. It must start before the operator can.
 func (b *bed) lostNodes(t *testing.T) {
 	b.exempt(t)
 	network := b.networkPods(t)
@@ -35,35 +34,34 @@ func (b *bed) lostNodes(t *testing.T) {
 	b.cutOff = true
 	must(t, b.startFirst(t.Context(), 2))
 	b.forgetNode(t)
-	b.say("  the node and its Pods are gone; starting it anew, without a network for Pods")
+	b.say("  the node and its Pods are gone; starting a new node, without a network for Pods")
 	must(t, b.start(t.Context()))
 
-	b.await(t, "the Pod that brings up the network", func(ctx context.Context) error { return b.runs(ctx, network) })
+	b.await(t, "the Pod that sets up the network", func(ctx context.Context) error { return b.runs(ctx, network) })
 	must(t, b.nodeReady(t.Context()))
 	if err := b.Create(t.Context(), pod(b.tag(signedTag)), client.DryRunAll); err == nil ||
 		!strings.Contains(err.Error(), "failed calling webhook") {
-		t.Errorf("with no replica that could start, a Pod gets %v; want it refused, since nobody answers", err)
+		t.Errorf("while no replica can start: got %v for a Pod, want a failed call of the webhook", err)
 	}
 	pods, err := b.replicas(t.Context())
 	must(t, err)
 	for _, p := range pods {
 		if p.Status.Phase != corev1.PodPending {
-			t.Errorf("%s is in phase %s on a node without a network; want it to wait, or the case proves nothing",
-				p.Name, p.Status.Phase)
+			t.Errorf("%s on a node without a network: got phase %s, want Pending", p.Name, p.Status.Phase)
 		}
 	}
 	workloads := &corev1.PodList{}
 	must(t, b.List(t.Context(), workloads, client.InNamespace(shop)))
 	if len(workloads.Items) > 0 {
-		t.Errorf("%d Pods of %s came into being with no replica to ask, want none", len(workloads.Items), shop)
+		t.Errorf("got %d new Pods in %s while no replica runs, want none", len(workloads.Items), shop)
 	}
 
-	b.say("  that Pod runs, and the operator's wait for it; giving Pods their network")
-	must(t, os.WriteFile(file, config, 0o600)) // and not renamed: containerd looks for writes
+	b.say("  that Pod runs, and the operator's Pods are pending; giving Pods their network")
+	must(t, os.WriteFile(file, config, 0o600)) // containerd watches for writes, not for renames
 	b.cutOff = false
 	b.await(t, "the node to be ready", b.nodeReady)
 	b.rolledOut(t, b.Operators[1])
-	b.asked(t)
+	b.configured(t)
 	b.reached(t)
 	b.awaitFor(t, refreshed, "the unsigned image to be refused by a verdict", func(ctx context.Context) error {
 		return refusal(b.Create(ctx, pod(b.tag(unsignedTag)), client.DryRunAll), http.StatusForbidden)
@@ -74,7 +72,7 @@ func (b *bed) lostNodes(t *testing.T) {
 	must(t, b.Delete(t.Context(), p))
 	web := b.available(t, deployed("web", b.tag(signedTag), 2))
 	if len(web) != 2 {
-		t.Errorf("%d Pods of the Deployment of before, want 2", len(web))
+		t.Errorf("got %d Pods of the older Deployment, want 2", len(web))
 	}
 	for i := range web {
 		b.pinned(t, &web[i], signedTag, b.images[signedTag].Digest)
@@ -82,7 +80,7 @@ func (b *bed) lostNodes(t *testing.T) {
 	b.nothingForbidden(t)
 }
 
-// exempt makes a namespace that the policy covers, and has the operator exempt it.
+// exempt creates a namespace that the policy covers, and configures the operator to exempt it.
 func (b *bed) exempt(t *testing.T) {
 	t.Helper()
 	must(t,
@@ -102,7 +100,7 @@ func (b *bed) exempt(t *testing.T) {
 			flannel+`"}]`)
 	must(t, err)
 	b.rolledOut(t, b.Operators[1])
-	b.await(t, "the webhook configurations to leave out "+flannel, func(ctx context.Context) error {
+	b.await(t, "the webhook configurations to exempt "+flannel, func(ctx context.Context) error {
 		validating := &admissionv1.ValidatingWebhookConfiguration{}
 		mutating := &admissionv1.MutatingWebhookConfiguration{}
 		if err := errors.Join(b.Get(ctx, client.ObjectKey{Name: configs}, validating),
@@ -116,15 +114,14 @@ func (b *bed) exempt(t *testing.T) {
 				return r.Key == corev1.LabelMetadataName && r.Operator == metav1.LabelSelectorOpNotIn &&
 					slices.Contains(r.Values, flannel)
 			}) {
-				return fmt.Errorf("they select %s", metav1.FormatLabelSelector(s))
+				return fmt.Errorf("got selector %s, want it without %s", metav1.FormatLabelSelector(s), flannel)
 			}
 		}
 		return nil
 	})
 }
 
-// networkPods makes a DaemonSet as those are which bring up the network, and waits until its Pod
-// runs.
+// networkPods creates a DaemonSet like one that sets up the network, and waits until its Pod runs.
 func (b *bed) networkPods(t *testing.T) *appsv1.DaemonSet {
 	t.Helper()
 	template := pod(b.tag(unsignedTag)).Spec
@@ -145,7 +142,7 @@ func (b *bed) networkPods(t *testing.T) *appsv1.DaemonSet {
 	return d
 }
 
-// runs wants the kubelet to run the Pod of a DaemonSet.
+// runs returns nil if the kubelet runs the Pod of a DaemonSet.
 func (b *bed) runs(ctx context.Context, d *appsv1.DaemonSet) error {
 	pods := &corev1.PodList{}
 	if err := b.List(ctx, pods, client.InNamespace(d.Namespace),
@@ -153,12 +150,12 @@ func (b *bed) runs(ctx context.Context, d *appsv1.DaemonSet) error {
 		return err
 	}
 	if len(pods.Items) != 1 || pods.Items[0].Status.Phase != corev1.PodRunning {
-		return fmt.Errorf("there are Pods %+v", pods.Items)
+		return fmt.Errorf("got Pods %+v, want one that runs", pods.Items)
 	}
 	return nil
 }
 
-// forgetNode deletes the node and every Pod, as is done with nodes that do not come back.
+// forgetNode deletes the node and every Pod, as administrators do with lost nodes.
 func (b *bed) forgetNode(t *testing.T) {
 	t.Helper()
 	must(t, b.Delete(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}))
@@ -168,6 +165,6 @@ func (b *bed) forgetNode(t *testing.T) {
 	left := &corev1.PodList{}
 	must(t, b.List(t.Context(), left))
 	if len(left.Items) > 0 {
-		t.Fatalf("%d Pods are left", len(left.Items))
+		t.Fatalf("got %d Pods, want none", len(left.Items))
 	}
 }

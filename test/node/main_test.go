@@ -18,10 +18,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 )
 
-// environment names the folder of the run to the process inside of the namespaces.
+// environment is the variable that tells the inner process the folder of the run.
 const environment = "COUNTERSIGN_NODE"
 
-// prepared is what the outer process hands to the inner one, in a file of the folder.
+// prepared is the data that the outer process passes to the inner one, in a file of the folder.
 type prepared struct {
 	Began     time.Time
 	Dir       string
@@ -33,15 +33,15 @@ type prepared struct {
 	OnHost    version   // this version, in the network of the node
 }
 
-// A version is what is installed of the operator.
+// A version is a version of the operator to install.
 type version struct {
 	Version   string
-	Source    string // folder that it is built from
-	Platforms string // that it is built for
-	Released  string // reference by digest of what it has to be; empty: nothing
+	Source    string // folder of its sources
+	Platforms string // platforms of its image
+	Released  string // reference by digest that Image must equal; empty: any
 	Image     string // reference by digest
 	Manifests string // path of its install.yaml
-	Replicas  int32  // that there are to be
+	Replicas  int32
 }
 
 func TestMain(m *testing.M) {
@@ -60,12 +60,11 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// outside prepares, runs the tests inside of namespaces, and removes what outlives those.
+// outside prepares the run, runs the tests in namespaces, and removes what remains after them.
 func outside(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New(
-			"needs root, for containers and a network of their own; run it with sudo, or on a machine where you are " +
-				"root")
+			"needs root, for containers and their own network; run it with sudo, or on a machine where you are root")
 	}
 	p := &prepared{Began: time.Now()}
 	if err := p.packages(ctx); err != nil {
@@ -109,17 +108,17 @@ func inside(m *testing.M) int {
 	return m.Run()
 }
 
-// readPrepared reads what the outer process has prepared.
+// readPrepared reads the data of the outer process.
 func readPrepared() (*prepared, error) {
 	text, err := os.ReadFile(filepath.Join(os.Getenv(environment), "prepared.json"))
 	if err != nil {
-		return nil, fmt.Errorf("reading what was prepared: %w", err)
+		return nil, fmt.Errorf("reading the data of the outer process: %w", err)
 	}
 	p := &prepared{}
 	return p, json.Unmarshal(text, p)
 }
 
-// say tells whoever waits what it is at, with the time since the start.
+// say prints the progress of the run, with the time since its start.
 func (p *prepared) say(format string, args ...any) {
 	since := time.Since(p.Began).Round(time.Second)
 	fmt.Fprintf(os.Stderr, "[%02d:%02d] %s\n", int(since.Minutes()), int(since.Seconds())%60,

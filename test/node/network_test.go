@@ -13,13 +13,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// network looks at the ways between the API server and the operator, and at what the operator's
-// account may do.
+// network checks the connections between the API server and the operator, and the rights of the
+// operator's account.
 func (b *bed) network(t *testing.T) {
 	pods, err := b.replicas(t.Context())
 	must(t, err)
 	if len(pods) != 3 {
-		t.Fatalf("%d replicas, want 3", len(pods))
+		t.Fatalf("got %d replicas, want 3", len(pods))
 	}
 	b.await(t, "every replica to reach the API server as "+kubernetesIP, func(context.Context) error {
 		out, err := exec.Command("conntrack", "--dump", "--proto=tcp", "--orig-dst="+kubernetesIP).CombinedOutput()
@@ -28,25 +28,25 @@ func (b *bed) network(t *testing.T) {
 		}
 		for _, p := range pods {
 			if !strings.Contains(string(out), fmt.Sprintf("src=%s dst=%s ", p.Status.PodIP, kubernetesIP)) {
-				return fmt.Errorf("no connection from %s (%s) in\n%s", p.Name, p.Status.PodIP, out)
+				return fmt.Errorf("got\n%s\nwant a connection from %s (%s)", out, p.Name, p.Status.PodIP)
 			}
 		}
 		return nil
 	})
 	for _, p := range pods {
 		if p.Spec.ServiceAccountName != manager || p.Spec.HostNetwork {
-			t.Errorf("%s runs as %s, with the network of the host: %t; want its own account and network", p.Name,
-				p.Spec.ServiceAccountName, p.Spec.HostNetwork)
+			t.Errorf("%s: got account %s and host network %t, want account %s and its own network", p.Name,
+				p.Spec.ServiceAccountName, p.Spec.HostNetwork, manager)
 		}
 		if n := p.Status.ContainerStatuses[0].RestartCount; n > 0 {
-			t.Errorf("%s was started again %d times; want it to start once, and to pass its probes", p.Name, n)
+			t.Errorf("%s: got %d restarts, want none", p.Name, n)
 		}
 	}
 	may := func(answer string, what ...string) {
 		t.Helper()
 		args := append([]string{"auth", "can-i", "--as=system:serviceaccount:" + own + ":" + manager}, what...)
 		if out, _ := b.kubectl(args...); !strings.HasPrefix(lastLine(out), answer) {
-			t.Errorf("kubectl %s: %q, want %q", strings.Join(args, " "), out, answer)
+			t.Errorf("kubectl %s: got %q, want %q", strings.Join(args, " "), out, answer)
 		}
 	}
 	may("yes", "list", "imagepolicies.countersign.dev")
@@ -65,7 +65,7 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// nothingForbidden reads the logs of all replicas for a permission that the operator lacks.
+// nothingForbidden checks that no replica has logged a request that was denied for lack of a right.
 func (b *bed) nothingForbidden(t *testing.T) {
 	t.Helper()
 	pods, err := b.replicas(t.Context())
@@ -81,11 +81,11 @@ func (b *bed) nothingForbidden(t *testing.T) {
 		for line := range strings.Lines(string(text)) {
 			if lower := strings.ToLower(line); strings.Contains(lower, "forbidden") ||
 				strings.Contains(lower, "cannot list") {
-				t.Errorf("%s was forbidden something: %s", p.Name, line)
+				t.Errorf("%s: got log line %s, want no denied request", p.Name, line)
 			}
 		}
 	}
 	if len(pods) == 0 || read == 0 {
-		t.Errorf("%d replicas have logged %d bytes: nothing was checked", len(pods), read)
+		t.Errorf("got %d bytes of logs from %d replicas, want some", read, len(pods))
 	}
 }

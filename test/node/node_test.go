@@ -9,8 +9,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
-// TestNode goes through the life of an installation. Each case relies on those before it, so that
-// the first that fails is the last.
+// TestNode tests an installation from its beginning to its end. Each case depends on those before
+// it, so the test stops at the first failure.
 func TestNode(t *testing.T) {
 	b := newBed(t)
 	for _, c := range []struct {
@@ -19,16 +19,16 @@ func TestNode(t *testing.T) {
 	}{
 		{"Install", "Installing release " + previous.Version + " of the operator into an empty cluster", b.install},
 		{"Upgrade", "Upgrading it to this version under load", b.upgrade},
-		{"Metrics", "Metrics: credentials are demanded", b.metrics},
+		{"Metrics", "Metrics: credentials are required", b.metrics},
 		{"Gate", "The gate, with Pods that run: unsigned, signed by ci, signed by both, moved", b.gate},
 		{"OwnImage", "The operator's own image, signed by ci and qa", b.ownImage},
 		{"Network", "How the API server and the operator reach each other, and with what rights", b.network},
 		{"Certificate", "Replacing the serving certificate under load", b.certificate},
 		{"PowerCut", "A power cut, and the start of everything while the Notary server is down", b.powerCut},
-		{"LostNodes", "The loss of all nodes, and a network that a Pod has to bring up first", b.lostNodes},
+		{"LostNodes", "The loss of all nodes, and a network that a Pod has to set up first", b.lostNodes},
 		{"Uninstall", "Uninstalling the operator", b.uninstall},
 		{
-			"UninstallDead", "Installing it into the network of the node, and uninstalling it when no replica lives",
+			"UninstallDead", "Installing it into the network of the node, and uninstalling it when no replica runs",
 			b.uninstallDead,
 		},
 	} {
@@ -38,10 +38,10 @@ func TestNode(t *testing.T) {
 			return
 		}
 	}
-	b.say("Every case went as expected")
+	b.say("Every case passed")
 }
 
-// explain shows what there is to see after a failure.
+// explain logs the state of the cluster after a failure.
 func (b *bed) explain(t *testing.T) {
 	t.Helper()
 	for _, args := range [][]string{

@@ -22,8 +22,8 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// powerCut ends everything at once and starts it again while the Notary server is down: nothing
-// that was known is lost.
+// powerCut ends everything at once and starts it again while the Notary server is down. No evidence
+// may be lost.
 func (b *bed) powerCut(t *testing.T) {
 	b.notary.Disconnect()
 	must(t, b.notary.Server().Pause())
@@ -32,18 +32,18 @@ func (b *bed) powerCut(t *testing.T) {
 	}()
 	must(t, b.cut())
 	if err := b.Create(t.Context(), pod(b.tag(signedTag)), client.DryRunAll); err == nil {
-		t.Fatal("the cluster still answers after a power cut")
+		t.Fatal("got a response of the cluster after a power cut, want an error")
 	}
 	b.say("  everything has ended; starting it again")
 	must(t, b.start(t.Context()))
 	b.await(t, "the signed image to be admitted", func(ctx context.Context) error {
 		if err := b.Create(ctx, pod(b.tag(unsignedTag)), client.DryRunAll); err == nil {
-			t.Fatal("the unsigned image was admitted after a power cut")
+			t.Fatal("the unsigned image was admitted after a power cut, want a denial")
 		}
 		return b.Create(ctx, pod(b.tag(signedTag)), client.DryRunAll)
 	})
 	b.rolledOut(t, b.Operators[1])
-	b.asked(t)
+	b.configured(t)
 	err := b.Create(t.Context(), pod(b.tag(unsignedTag)))
 	refused(t, err, http.StatusServiceUnavailable, b.tag(unsignedTag), `role "ci"`, "could not be asked")
 	p := pod(b.tag(signedTag))
@@ -51,21 +51,21 @@ func (b *bed) powerCut(t *testing.T) {
 	b.pinned(t, p, signedTag, b.images[signedTag].Digest)
 	must(t, b.Delete(t.Context(), p))
 	b.available(t, deployed("web", b.tag("v1"), 2))
-	b.awaitFor(t, refreshed, "a leader to tell that the Notary server is down", func(ctx context.Context) error {
+	b.awaitFor(t, refreshed, "a leader to report that the Notary server is down", func(ctx context.Context) error {
 		root := &v1alpha1.TrustRoot{}
 		if err := b.Get(ctx, client.ObjectKey{Name: "acme-notary"}, root); err != nil {
 			return err
 		}
 		if !meta.IsStatusConditionFalse(root.Status.Conditions, v1alpha1.ConditionFresh) {
-			return fmt.Errorf("conditions are %+v", root.Status.Conditions)
+			return fmt.Errorf("got conditions %+v, want Fresh=False", root.Status.Conditions)
 		}
 		return nil
 	})
 	b.nothingForbidden(t)
 }
 
-// cut ends the cluster as a power cut does: no process is told, mounts and control groups are gone,
-// and of /run nothing is left.
+// cut ends the cluster as a power cut does: it kills all processes, removes mounts and control
+// groups, and empties /run.
 func (c *cluster) cut() error {
 	for _, p := range slices.Backward(c.parts) {
 		if err := p.process.Kill(); err != nil {
@@ -85,8 +85,8 @@ func (c *cluster) cut() error {
 	return errors.Join(c.unmount(), removeAllIn("/run"), removeCgroups(c.Cgroup+"/kubepods"))
 }
 
-// killPods kills the shims of containerd and what runs in the kubelet's control group, each by its
-// id, and returns how many lived. All processes that are to be seen here are the test's own.
+// killPods kills containerd's shims and the processes in the kubelet's control group, each by its
+// id. It returns their number. All processes in this namespace belong to the test.
 func (c *cluster) killPods() (killed int, err error) {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -114,7 +114,7 @@ func (c *cluster) killPods() (killed int, err error) {
 	return killed, nil
 }
 
-// unmount takes away what containerd and the kubelet have mounted, the last mount first.
+// unmount removes the mounts of containerd and the kubelet, the last mount first.
 func (c *cluster) unmount() error {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -125,7 +125,7 @@ func (c *cluster) unmount() error {
 		if len(fields) < 2 || !strings.HasPrefix(fields[1], "/run/") && !strings.HasPrefix(fields[1], c.Dir+"/") {
 			continue
 		}
-		// What containerd was about to remove when it was killed may be gone by now.
+		// Containerd may have removed the folder before it was killed.
 		if err := syscall.Unmount(fields[1], syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.ENOENT) {
 			return fmt.Errorf("unmounting %s: %w", fields[1], err)
 		}
@@ -133,7 +133,7 @@ func (c *cluster) unmount() error {
 	return nil
 }
 
-// removeAllIn removes what a folder holds.
+// removeAllIn removes everything in a folder.
 func removeAllIn(dir string) (err error) {
 	entries, err := os.ReadDir(dir)
 	for _, entry := range entries {

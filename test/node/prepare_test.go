@@ -23,8 +23,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/previous"
 )
 
-// packages wants the commands that come from the distribution, and installs those that are missing
-// where there is apt-get.
+// packages finds commands of the distribution's packages. If some are missing, it installs them
+// with apt-get, or fails if there is no apt-get.
 func (p *prepared) packages(ctx context.Context) error {
 	for _, dir := range []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"} {
 		if _, err := exec.LookPath(filepath.Join(dir, "bridge")); err == nil {
@@ -61,13 +61,13 @@ func (p *prepared) packages(ctx context.Context) error {
 		}
 	}
 	if slices.Contains(missing, "containernetworking-plugins") {
-		return p.packages(ctx) // where the plugins are now
+		return p.packages(ctx) // to find the folder of the plugins
 	}
 	return nil
 }
 
-// build makes everything that may need a network: the servers, the workload's program, the previous
-// release of the operator, and this version.
+// build builds everything that may need a network: the servers, the workload's program, and the
+// previous release and this version of the operator.
 func (p *prepared) build(ctx context.Context) (err error) {
 	p.say("Servers: built where your cache folder does not hold them, which takes some minutes the first time")
 	p.Kube, err = build.Kube(ctx, os.Stderr, "etcd", "kube-apiserver", "kube-controller-manager", "kubectl",
@@ -125,12 +125,11 @@ func (p *prepared) build(ctx context.Context) (err error) {
 		return errors.New("both versions of the operator have the same digest: an upgrade would not replace a Pod")
 	}
 	p.OnHost = p.Operators[1]
-	p.OnHost.Replicas = 1 // there is one node, and it has each port once
+	p.OnHost.Replicas = 1 // replicas in the node's network use the same ports, and there is one node
 	return p.render(ctx, filepath.Join(p.Dir, "dist", "host"), "host-network", &p.OnHost)
 }
 
-// release is the operator that is upgraded to: where make was given a VERSION with its IMAGE, what
-// is released.
+// release returns the version to upgrade to. If make has VERSION and IMAGE, it is that release.
 func release(root string) (version, error) {
 	o := version{Version: os.Getenv("VERSION"), Released: os.Getenv("IMAGE"), Source: root, Replicas: 3}
 	switch {
@@ -145,8 +144,8 @@ func release(root string) (version, error) {
 	return o, nil
 }
 
-// buildOperator builds and pushes an image, and renders the manifests that run it, both by the
-// project's own targets. Nothing of a release that lies in dist is touched.
+// buildOperator builds and pushes an image, and renders its manifests, with the project's own make
+// targets. It does not change the folder dist of the sources.
 func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *version) error {
 	if err := p.make(ctx, o.Source, "image", "DIST="+dist, "IMAGE="+image, "VERSION="+o.Version,
 		"PLATFORMS="+o.Platforms); err != nil {
@@ -154,7 +153,7 @@ func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *ver
 	}
 	reference, err := os.ReadFile(filepath.Join(dist, "image.txt"))
 	if err != nil {
-		return fmt.Errorf("reading what image was built: %w", err)
+		return fmt.Errorf("reading the reference of the image: %w", err)
 	}
 	o.Image = strings.TrimSpace(string(reference))
 	if err := o.isReleased(); err != nil {
@@ -163,7 +162,7 @@ func (p *prepared) buildOperator(ctx context.Context, dist, image string, o *ver
 	return p.render(ctx, dist, "", o)
 }
 
-// render writes the manifests of a version, with some components, and names them in it.
+// render writes the manifests of a version with components, and sets their path in o.
 func (p *prepared) render(ctx context.Context, dist, components string, o *version) error {
 	if err := p.make(ctx, o.Source, "install-yaml", "DIST="+dist, "IMAGE="+o.Image,
 		"COMPONENTS="+components); err != nil {
@@ -180,14 +179,14 @@ func (p *prepared) render(ctx context.Context, dist, components string, o *versi
 	return nil
 }
 
-// isReleased wants what was built to be what is released, to the byte: then what runs here is what
-// is signed.
+// isReleased checks that the image equals the released one to the byte. Then this test runs the
+// image that is signed.
 func (o *version) isReleased() error {
 	_, built, _ := strings.Cut(o.Image, "@")
 	if _, released, _ := strings.Cut(o.Released, "@"); o.Released != "" && built != released {
 		return fmt.Errorf(
-			"this checkout makes %s of version %s, and %s was released: is it of the tag, without changes, and this "+
-				"the same version of Go?", built, o.Version, o.Released)
+			"this checkout builds %s of version %s, and %s was released: check that it is the tag without changes, and "+
+				"the same version of Go", built, o.Version, o.Released)
 	}
 	return nil
 }
@@ -200,11 +199,11 @@ func (p *prepared) make(ctx context.Context, root string, args ...string) error 
 	return nil
 }
 
-// keep copies an image out of a registry into a folder, with the digest that it has.
+// keep copies an image from a registry into a folder, with the same digest.
 func keep(images layout.Path, reference string) error {
 	ref, err := name.ParseReference(reference)
 	if err != nil {
-		return fmt.Errorf("reading what image was built: %w", err)
+		return fmt.Errorf("parsing the reference of the image: %w", err)
 	}
 	desc, err := remote.Get(ref)
 	if err != nil {

@@ -28,15 +28,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 )
 
-// localRegistry is a registry without TLS, which containerd accepts of localhost. It is in this
-// process and in memory.
+// localRegistry is a registry without TLS, which containerd accepts on localhost. It runs in this
+// process and stores images in memory.
 type localRegistry struct {
 	port   int
 	server *http.Server
 	pushed int
 }
 
-// startRegistry listens on a port of loopback; 0: one that is free.
+// startRegistry starts a registry on a loopback port. Port 0 means a free port.
 func startRegistry(port int) (*localRegistry, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
@@ -51,14 +51,14 @@ func startRegistry(port int) (*localRegistry, error) {
 	return r, nil
 }
 
-// host is how the names of its images begin.
+// host returns the host and port with which the names of its images begin.
 func (r *localRegistry) host() string { return fmt.Sprintf("localhost:%d", r.port) }
 
 func (r *localRegistry) stop() { _ = r.server.Close() }
 
 func arch() string { return runtime.GOARCH }
 
-// workload makes an image that holds one static program, and a text that makes its digest its own.
+// workload makes an image with one static program, and a text that makes its digest unique.
 func workload(program, text string) (v1.Image, error) {
 	content, err := os.ReadFile(program)
 	if err != nil {
@@ -92,7 +92,7 @@ func workload(program, text string) (v1.Image, error) {
 	return mutate.ConfigFile(image, config)
 }
 
-// push pushes a new image under a path and tag, which may have named another before.
+// push pushes a new image with a path and tag. It may replace another image.
 func (r *localRegistry) push(ctx context.Context, program, pathAndTag string) (registryserver.Image, error) {
 	ref, err := name.NewTag(r.host() + "/" + pathAndTag)
 	if err != nil {
@@ -109,7 +109,7 @@ func (r *localRegistry) push(ctx context.Context, program, pathAndTag string) (r
 	return described(ref, image)
 }
 
-// described is what a client of Notary signs of an image.
+// described returns the name, digest and size of an image, which a Notary client signs.
 func described(ref name.Tag, image v1.Image) (registryserver.Image, error) {
 	digest, err := image.Digest()
 	if err != nil {
@@ -125,7 +125,7 @@ func described(ref name.Tag, image v1.Image) (registryserver.Image, error) {
 func (r *localRegistry) restore(ctx context.Context, dir, repository string) (map[string]registryserver.Image, error) {
 	index, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
-		return nil, fmt.Errorf("reading the images that were built: %w", err)
+		return nil, fmt.Errorf("reading the built images: %w", err)
 	}
 	manifest, err := index.IndexManifest()
 	if err != nil {

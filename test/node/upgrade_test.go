@@ -23,7 +23,7 @@ import (
 )
 
 // upgrade applies the manifests of this version over the previous release, as an administrator
-// does, with a trust root, a policy and a signed image of before.
+// does. The trust root, the policy and the signed image are older than the upgrade.
 func (b *bed) upgrade(t *testing.T) {
 	b.sign(t, signedTag, "ci", "qa")
 	must(t, b.Create(t.Context(), b.trustRoot()))
@@ -37,8 +37,8 @@ func (b *bed) upgrade(t *testing.T) {
 	b.nothingForbidden(t)
 }
 
-// certificate loses the Secret of the serving certificate, which changes nothing, and then has the
-// certificate replaced.
+// certificate deletes the Secret of the serving certificate, which must change nothing, and then
+// replaces the certificate.
 func (b *bed) certificate(t *testing.T) {
 	key := client.ObjectKey{Namespace: own, Name: certs.SecretName}
 	before := &corev1.Secret{}
@@ -47,9 +47,9 @@ func (b *bed) certificate(t *testing.T) {
 
 	must(t, b.Delete(t.Context(), before))
 	after := &corev1.Secret{}
-	b.await(t, "the Secret to be made anew", func(ctx context.Context) error { return b.Get(ctx, key, after) })
+	b.await(t, "the Secret to be created again", func(ctx context.Context) error { return b.Get(ctx, key, after) })
 	if !bytes.Equal(after.Data[corev1.TLSCertKey], before.Data[corev1.TLSCertKey]) {
-		t.Error("the Secret was made anew with another certificate than the one that is served")
+		t.Error("got a new certificate in the Secret, want the one that is served")
 	}
 	b.serves(t, before.Data[corev1.TLSCertKey])
 
@@ -64,23 +64,23 @@ func (b *bed) certificate(t *testing.T) {
 		}
 	})
 	const trusted = "countersign.dev/trusted-since"
-	b.await(t, "the webhook configurations to hold both CAs", func(ctx context.Context) error {
+	b.await(t, "the webhook configurations to contain both CAs", func(ctx context.Context) error {
 		if err := b.Get(ctx, key, after); err != nil {
 			return err
 		}
 		if after.Annotations[trusted] == "" {
-			return errors.New("not noted yet")
+			return errors.New("got no annotation " + trusted)
 		}
 		return nil
 	})
 	b.serves(t, before.Data[corev1.TLSCertKey])
-	b.say("  both CAs are trusted; going on as if that were eleven minutes ago")
+	b.say("  both CAs are trusted; backdating that by eleven minutes")
 	b.change(t, key, func(s *corev1.Secret) {
 		s.Annotations[trusted] = time.Now().Add(-certs.Uptake - time.Minute).UTC().Format(time.RFC3339)
 	})
 	b.serves(t, fresh.CertPEM)
-	// The connections of before are kept, whatever the certificate. New replicas are connected to
-	// anew.
+	// The API server keeps its connections when the certificate changes. It opens new ones to new
+	// replicas.
 	_, err = b.kubectl("rollout", "restart", "--namespace="+own, "deployment/"+manager)
 	must(t, err)
 	b.rolledOut(t, b.Operators[1])
@@ -89,7 +89,7 @@ func (b *bed) certificate(t *testing.T) {
 	b.nothingForbidden(t)
 }
 
-// change updates a Secret, again where the leader was faster.
+// change updates a Secret. It retries a conflict with the leader.
 func (b *bed) change(t *testing.T, key client.ObjectKey, edit func(*corev1.Secret)) {
 	t.Helper()
 	b.await(t, "an edit of "+key.Name, func(ctx context.Context) error {
@@ -112,10 +112,10 @@ func (b *bed) serves(t *testing.T, certPEM []byte) {
 			return err
 		}
 		if len(pods) != 3 {
-			return fmt.Errorf("%d replicas", len(pods))
+			return fmt.Errorf("got %d replicas, want 3", len(pods))
 		}
 		for _, p := range pods {
-			// which certificate it is, is what is asked
+			// The handshake does not verify the certificate: the test compares it.
 			dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
 			conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(p.Status.PodIP, "9443"))
 			if err != nil {
@@ -124,7 +124,7 @@ func (b *bed) serves(t *testing.T, certPEM []byte) {
 			served := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
 			conn.Close()
 			if !served.Equal(want) {
-				return fmt.Errorf("%s serves %s, want %s", p.Name, served.SerialNumber, want.SerialNumber)
+				return fmt.Errorf("%s: got certificate %s, want %s", p.Name, served.SerialNumber, want.SerialNumber)
 			}
 		}
 		return nil
@@ -135,7 +135,7 @@ func certificate(t *testing.T, text []byte) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode(text)
 	if block == nil {
-		t.Fatal("no certificate")
+		t.Fatal("got no certificate")
 	}
 	c, err := x509.ParseCertificate(block.Bytes)
 	must(t, err)

@@ -1,5 +1,5 @@
-// Command sleep is what runs in the images of the test: it waits until it is told to end. It is the
-// pause of Pods too.
+// Command sleep is the program in the images of the test: it waits for a signal to end. It is also
+// the pause container of Pods.
 package main
 
 import (
@@ -9,7 +9,7 @@ import (
 )
 
 func main() {
-	told := make(chan os.Signal, 1)
-	signal.Notify(told, syscall.SIGTERM, syscall.SIGINT)
-	<-told
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
+	<-end
 }
