@@ -3,11 +3,13 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -340,6 +343,31 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// events returns the events of all namespaces that match.
+func (b *bed) events(ctx context.Context, match func(*eventsv1.Event) bool) ([]eventsv1.Event, error) {
+	all := &eventsv1.EventList{}
+	if err := b.List(ctx, all); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all.Items, func(e eventsv1.Event) bool { return !match(&e) }), nil
+}
+
+// event waits for a warning event about a cluster-scoped object with a reason. Such events are in the
+// namespace default.
+func (b *bed) event(t *testing.T, kind, name, reason string) {
+	t.Helper()
+	poll.Await(t, "an event "+reason+" about "+name, func() error {
+		found, err := b.events(t.Context(), func(e *eventsv1.Event) bool {
+			return e.Namespace == metav1.NamespaceDefault && e.Regarding.Kind == kind && e.Regarding.Name == name &&
+				e.Reason == reason && e.Type == corev1.EventTypeWarning
+		})
+		if err == nil && len(found) == 0 {
+			err = errors.New("got no event")
+		}
+		return err
+	})
 }
 
 // bundleOf returns the certificate of a test server as a CA bundle.

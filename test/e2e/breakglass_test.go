@@ -143,13 +143,13 @@ func (b *bed) testBreakGlass(t *testing.T) {
 		if got := warned.drain(); len(got) > 0 {
 			t.Errorf("got warnings %q, want none", got)
 		}
-		if got := b.glassEvents(t, "Pod", p.Name); len(got) > 0 {
-			t.Errorf("got events %v, want none", got)
+		if got, err := b.glassEvents(t, "Pod", p.Name); err != nil || len(got) > 0 {
+			t.Errorf("got events %v (%v), want none", got, err)
 		}
 	})
 	t.Run("no event for the dry run", func(t *testing.T) {
-		if got := b.glassEvents(t, "Pod", "tried"); len(got) > 0 {
-			t.Errorf("got events %v, want none", got)
+		if got, err := b.glassEvents(t, "Pod", "tried"); err != nil || len(got) > 0 {
+			t.Errorf("got events %v (%v), want none", got, err)
 		}
 	})
 	t.Run("other namespaces", func(t *testing.T) {
@@ -183,8 +183,12 @@ func (b *bed) testSecondUses(t *testing.T, d client.Object, image string) {
 	use(image)
 	b.breakGlass(t, "=INC-1")
 	poll.Await(t, "an event for each use", func() error {
+		found, err := b.glassEvents(t, "Deployment", d.GetName())
+		if err != nil {
+			return err
+		}
 		var got []string
-		for _, e := range b.glassEvents(t, "Deployment", d.GetName()) {
+		for _, e := range found {
 			for _, reason := range []string{"INC-1", "INC-2"} {
 				for _, i := range []string{image, image + "-2"} {
 					if strings.Contains(e.Note, "("+reason+")") &&
@@ -214,24 +218,22 @@ func wantGlassWarnings(t *testing.T, warned *warnings, image string) {
 }
 
 // glassEvents returns the break-glass events about a workload of the emergency namespace.
-func (b *bed) glassEvents(t *testing.T, kind, name string) []eventsv1.Event {
+func (b *bed) glassEvents(t *testing.T, kind, name string) ([]eventsv1.Event, error) {
 	t.Helper()
-	list := &eventsv1.EventList{}
-	must(t, b.List(t.Context(), list, client.InNamespace(emergency)))
-	var found []eventsv1.Event
-	for _, e := range list.Items {
-		if e.Reason == v1alpha1.ReasonBreakGlass && e.Regarding.Kind == kind && e.Regarding.Name == name {
-			found = append(found, e)
-		}
-	}
-	return found
+	return b.events(t.Context(), func(e *eventsv1.Event) bool {
+		return e.Namespace == emergency && e.Reason == v1alpha1.ReasonBreakGlass && e.Regarding.Kind == kind &&
+			e.Regarding.Name == name
+	})
 }
 
 // glassEvent waits for the one break-glass event about a stored object.
 func (b *bed) glassEvent(t *testing.T, o client.Object, apiVersion, kind, image string) {
 	t.Helper()
 	poll.Await(t, "the event about "+kind+" "+o.GetName(), func() error {
-		found := b.glassEvents(t, kind, o.GetName())
+		found, err := b.glassEvents(t, kind, o.GetName())
+		if err != nil {
+			return err
+		}
 		if len(found) != 1 {
 			return fmt.Errorf("got %d events, want one", len(found))
 		}

@@ -118,21 +118,17 @@ func violations(p *v1alpha1.ImagePolicy) []string {
 // eventNotes returns the notes of the events of a type about an object and a policy.
 func (b *bed) eventNotes(t *testing.T, uid types.UID, kind, policy string) ([]string, error) {
 	t.Helper()
-	events := &eventsv1.EventList{}
-	if err := b.List(t.Context(), events); err != nil {
-		return nil, err
-	}
+	found, err := b.events(t.Context(), func(e *eventsv1.Event) bool {
+		return e.Regarding.UID == uid && e.Type == kind && e.Related != nil && e.Related.Name == policy
+	})
 	var notes []string
-	for _, e := range events.Items {
-		if e.Regarding.UID != uid || e.Type != kind || e.Related == nil || e.Related.Name != policy {
-			continue
-		}
+	for _, e := range found {
 		if e.Series != nil {
 			notes = append(notes, fmt.Sprintf("a series of %d", e.Series.Count))
 		}
 		notes = append(notes, e.Note)
 	}
-	return notes, nil
+	return notes, err
 }
 
 // oneEvent waits for the one event about an object and a policy. Its note must contain all texts.
@@ -161,21 +157,18 @@ func (b *bed) onePolicyEvent(t *testing.T, policy string) {
 	t.Helper()
 	var notes []string
 	poll.Await(t, "the event on the policy", func() error {
-		events := &eventsv1.EventList{}
-		if err := b.List(t.Context(), events); err != nil {
-			return err
-		}
+		found, err := b.events(t.Context(), func(e *eventsv1.Event) bool {
+			return e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy &&
+				e.Reason == v1alpha1.ReasonViolations
+		})
 		notes = nil
-		for _, e := range events.Items {
-			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy &&
-				e.Reason == v1alpha1.ReasonViolations {
-				notes = append(notes, fmt.Sprint(e.Type, " ", e.Series == nil, " ", e.Note))
-			}
+		for _, e := range found {
+			notes = append(notes, fmt.Sprint(e.Type, " ", e.Series == nil, " ", e.Note))
 		}
-		if len(notes) == 0 {
-			return errors.New("got no event")
+		if err == nil && len(notes) == 0 {
+			err = errors.New("got no event")
 		}
-		return nil
+		return err
 	})
 	if len(notes) != 1 || !strings.HasPrefix(notes[0], "Warning true 2 of 2 running workloads violate the policy") {
 		t.Errorf("got events %q, want one warning about 2 of 2 workloads, without a series", notes)

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -54,7 +52,7 @@ func (b *bed) testGateAbsent(t *testing.T) {
 	late.Spec.Mode = v1alpha1.ModeWarn
 	b.create(t, late)
 	b.gated(t, "late", metav1.ConditionFalse, v1alpha1.ReasonWebhookOwnerMissing)
-	b.event(t, "late", v1alpha1.ReasonWebhookOwnerMissing)
+	b.event(t, "ImagePolicy", "late", v1alpha1.ReasonWebhookOwnerMissing)
 
 	b.create(t, webhookOwner())
 	for _, policy := range []string{"production", "late"} {
@@ -130,7 +128,7 @@ func (b *bed) testPlatform(t *testing.T) {
 		return fmt.Errorf("after %d edits: got conditions %v", edits, p.Status.Conditions)
 	})
 	b.gated(t, "production", metav1.ConditionFalse, v1alpha1.ReasonConfigurationContested)
-	b.event(t, "production", v1alpha1.ReasonConfigurationContested)
+	b.event(t, "ImagePolicy", "production", v1alpha1.ReasonConfigurationContested)
 	b.gated(t, "production", metav1.ConditionTrue, v1alpha1.ReasonConfigurationsInPlace)
 	must(t, b.Get(t.Context(), key, c))
 	if got := len(c.Webhooks[0].NamespaceSelector.MatchExpressions); got != 1 {
@@ -139,22 +137,4 @@ func (b *bed) testPlatform(t *testing.T) {
 	if got := b.scrape(t)[writes] - before; got > float64(edits) || edits > 5 {
 		t.Errorf("got %v writes after %d edits, want no more writes than edits, and at most 5 edits", got, edits)
 	}
-}
-
-// event waits for a warning event about a policy with a reason.
-func (b *bed) event(t *testing.T, policy, reason string) {
-	t.Helper()
-	poll.Await(t, "an event "+reason+" about "+policy, func() error {
-		list := &eventsv1.EventList{}
-		if err := b.List(t.Context(), list, client.InNamespace(metav1.NamespaceDefault)); err != nil {
-			return err
-		}
-		for _, e := range list.Items {
-			if e.Regarding.Kind == "ImagePolicy" && e.Regarding.Name == policy && e.Reason == reason &&
-				e.Type == corev1.EventTypeWarning {
-				return nil
-			}
-		}
-		return fmt.Errorf("got %d other events", len(list.Items))
-	})
 }

@@ -260,10 +260,11 @@ func (s *site) awaitFresh(t *testing.T, reasons ...string) {
 		case !slices.Contains(reasons, c.Reason):
 			return fmt.Errorf("got %s, %s: %s", c.Status, c.Reason, c.Message)
 		}
-		if events := s.events(t); !slices.Contains(events, c.Reason) {
-			return fmt.Errorf("got events with the reasons %q, want %s", events, c.Reason)
+		events, err := s.eventReasons(t)
+		if err == nil && !slices.Contains(events, c.Reason) {
+			err = fmt.Errorf("got events with the reasons %q, want %s", events, c.Reason)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -273,7 +274,9 @@ func (s *site) stayedFresh(t *testing.T) {
 	if c, err := s.fresh(t); err != nil || c.Status != metav1.ConditionTrue {
 		t.Errorf("got Fresh %+v (%v), want True", c, err)
 	}
-	for _, reason := range s.events(t) {
+	reasons, err := s.eventReasons(t)
+	must(t, err)
+	for _, reason := range reasons {
 		if reason != v1alpha1.ReasonPinned && reason != v1alpha1.ReasonNothingTracked &&
 			reason != v1alpha1.ReasonRefreshed {
 			t.Errorf("got an event with reason %s, want none of a fault", reason)
@@ -293,18 +296,17 @@ func (s *site) fresh(t *testing.T) (*metav1.Condition, error) {
 	return c, nil
 }
 
-// events returns the reasons of the events about the trust root.
-func (s *site) events(t *testing.T) []string {
+// eventReasons returns the reasons of the events about the trust root.
+func (s *site) eventReasons(t *testing.T) ([]string, error) {
 	t.Helper()
-	all := &eventsv1.EventList{}
-	must(t, s.List(t.Context(), all))
+	found, err := s.events(t.Context(), func(e *eventsv1.Event) bool {
+		return e.Regarding.Kind == "TrustRoot" && e.Regarding.Name == s.name
+	})
 	var reasons []string
-	for _, e := range all.Items {
-		if e.Regarding.Kind == "TrustRoot" && e.Regarding.Name == s.name {
-			reasons = append(reasons, e.Reason)
-		}
+	for _, e := range found {
+		reasons = append(reasons, e.Reason)
 	}
-	return reasons
+	return reasons, err
 }
 
 // after returns an error until a duration has passed.

@@ -193,17 +193,14 @@ func (b restarts) forgotten(t *testing.T) {
 		if got := root.Status.LastHandledForgetVersions; got != want {
 			return fmt.Errorf("got status %q, want %q", got, want)
 		}
-		events := &eventsv1.EventList{}
-		if err := b.List(t.Context(), events); err != nil {
-			return err
+		found, err := b.events(t.Context(), func(e *eventsv1.Event) bool {
+			return e.Regarding.Name == "acme-notary" && e.Reason == v1alpha1.ReasonVersionsForgotten &&
+				strings.Contains(e.Note, v1alpha1.AnnotationForgetVersions)
+		})
+		if err == nil && len(found) == 0 {
+			err = errors.New("got no event about the versions")
 		}
-		for _, e := range events.Items {
-			if e.Regarding.Name == "acme-notary" && e.Reason == v1alpha1.ReasonVersionsForgotten &&
-				strings.Contains(e.Note, v1alpha1.AnnotationForgetVersions) {
-				return nil
-			}
-		}
-		return fmt.Errorf("got %d events, and none about the versions", len(events.Items))
+		return err
 	})
 }
 

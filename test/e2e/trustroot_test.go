@@ -25,7 +25,7 @@ func (b *bed) testTrustRootMissing(t *testing.T) {
 	}
 	b.denied(t, pod(production, registry+"/orphan/app:v1"), http.StatusServiceUnavailable, `ImagePolicy "orphan"`,
 		`TrustRoot "not-there" does not exist`)
-	b.event(t, "orphan", v1alpha1.ReasonTrustRootNotFound)
+	b.event(t, "ImagePolicy", "orphan", v1alpha1.ReasonTrustRootNotFound)
 	root := b.trustRoot("not-there")
 	b.create(t, root)
 	b.ready(t, &v1alpha1.ImagePolicy{}, "orphan", metav1.ConditionTrue, v1alpha1.ReasonInForce)
