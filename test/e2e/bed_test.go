@@ -354,8 +354,8 @@ func (b *bed) events(ctx context.Context, match func(*eventsv1.Event) bool) ([]e
 	return slices.DeleteFunc(all.Items, func(e eventsv1.Event) bool { return !match(&e) }), nil
 }
 
-// event waits for a warning event about a cluster-scoped object with a reason. Such events are in the
-// namespace default.
+// event waits for a warning event about a cluster-scoped object with a reason. Such events are in
+// the namespace default.
 func (b *bed) event(t *testing.T, kind, name, reason string) {
 	t.Helper()
 	poll.Await(t, "an event "+reason+" about "+name, func() error {
