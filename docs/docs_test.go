@@ -205,21 +205,50 @@ func TestLinksLeadSomewhere(t *testing.T) {
 		}
 		pages = append(pages, more...)
 	}
-	links := 0
+	links, anchors := 0, map[string]map[string]bool{}
 	for _, page := range pages {
 		content, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, match := range regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`).FindAllStringSubmatch(string(content),
+		for _, match := range regexp.MustCompile(`\]\(([^)#:]*)(?:#([^)]*))?\)`).FindAllStringSubmatch(string(content),
 			-1) {
 			links++
-			if _, err := os.Stat(filepath.Join(filepath.Dir(page), filepath.FromSlash(match[1]))); err != nil {
+			target := page
+			if match[1] != "" {
+				target = filepath.Join(filepath.Dir(page), filepath.FromSlash(match[1]))
+			}
+			if _, err := os.Stat(target); err != nil {
 				t.Errorf("%s: %v", page, err)
+				continue
+			}
+			if match[2] == "" || !strings.HasSuffix(target, ".md") {
+				continue
+			}
+			if anchors[target] == nil {
+				anchors[target] = headings(t, target)
+			}
+			if !anchors[target][match[2]] {
+				t.Errorf("%s: %s has no heading #%s", page, target, match[2])
 			}
 		}
 	}
 	if links < 5 {
 		t.Fatalf("found only %d links in %v", links, pages)
 	}
+}
+
+// headings returns the anchors of a page's headings, as GitHub makes them.
+func headings(t *testing.T, page string) map[string]bool {
+	t.Helper()
+	content, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors := map[string]bool{}
+	for _, match := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(content), -1) {
+		plain := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(match[1]), "")
+		anchors[strings.ReplaceAll(plain, " ", "-")] = true
+	}
+	return anchors
 }
