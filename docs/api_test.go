@@ -34,7 +34,7 @@ func visit(t *testing.T, show func(path string, schema apiextensionsv1.JSONSchem
 	}
 }
 
-// kubectl explain prints descriptions, and no default beside them.
+// kubectl explain prints descriptions without defaults, so each description must state its default.
 func TestDescriptionsSayTheDefaults(t *testing.T) {
 	defaults := 0
 	visit(t, func(path string, schema apiextensionsv1.JSONSchemaProps) {
@@ -52,7 +52,7 @@ func TestDescriptionsSayTheDefaults(t *testing.T) {
 	}
 }
 
-// docs/api.md says with which words the API server refuses something.
+// docs/api.md has every message of the CRDs' validation rules.
 func TestReferenceHasTheRefusals(t *testing.T) {
 	page := strings.NewReplacer(`\*`, "*", "&lt;", "<").Replace(read(t, "docs/api.md"))
 	texts := map[string]bool{}

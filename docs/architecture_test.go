@@ -39,7 +39,7 @@ func declaredIn(t *testing.T, path string) map[string]bool {
 	return declared
 }
 
-// The walks through the code name functions, each in the file that declares it.
+// Each function in the two walks through the code is declared in the file beside it.
 func TestArchitectureNamesFunctions(t *testing.T) {
 	page := read(t, "docs/architecture.md")
 	functions := 0
@@ -58,7 +58,7 @@ func TestArchitectureNamesFunctions(t *testing.T) {
 	}
 }
 
-// The layout and the lists of files to change name what is there, and tests that exist.
+// Each file, folder and test that the page names exists.
 func TestArchitectureNamesFiles(t *testing.T) {
 	page := read(t, "docs/architecture.md")
 	namedTests(t, "docs/architecture.md", declaredTests(t))
@@ -78,7 +78,7 @@ func TestArchitectureNamesFiles(t *testing.T) {
 	}
 }
 
-// Every package is in the layout, by its own path or by the name that its folder lists.
+// The layout has every package: by its path, or for internal/testenv by its name.
 func TestArchitectureHasEveryPackage(t *testing.T) {
 	page := read(t, "docs/architecture.md")
 	layout, _, _ := strings.Cut(page, "\n### Layers")

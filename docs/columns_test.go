@@ -26,8 +26,8 @@ func pages(t *testing.T) []string {
 	return paths
 }
 
-// What the pages print of kubectl get has the columns of the CRDs, in their order: kubectl keeps
-// it, also where -o wide adds some.
+// The output of kubectl get on the pages has the columns of the CRDs, in the same order, with -o
+// wide and without.
 func TestListingsHaveTheColumns(t *testing.T) {
 	plain, wide := map[string][]string{}, map[string][]string{}
 	for first, file := range map[string]string{

@@ -1,4 +1,4 @@
-// Package docs_test holds the documentation to the code that it speaks of.
+// Package docs_test checks the documentation against the code.
 package docs_test
 
 import (
@@ -61,7 +61,7 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 		}
 		for _, name := range names {
 			if !regexp.MustCompile("`[^`]*\\b" + name + "\\b[^`]*`").MatchString(text) {
-				t.Errorf("%s does not speak of the field %s", page, name)
+				t.Errorf("%s does not name the field %s", page, name)
 			}
 		}
 	}
@@ -90,7 +90,7 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 			}
 			constants++
 			if !strings.Contains(pages, "`"+value+"`") {
-				t.Errorf("the pages of docs/spec do not speak of %s", value)
+				t.Errorf("no page of docs/spec names %s", value)
 			}
 		}
 		return true
@@ -121,7 +121,7 @@ func declaredTests(t *testing.T) map[string]bool {
 	return declared
 }
 
-// namedTests returns the names of tests in a page, and wants each to exist.
+// namedTests returns the names of the tests in a page. It fails if one does not exist.
 func namedTests(t *testing.T, page string, declared map[string]bool) map[string]bool {
 	t.Helper()
 	named := map[string]bool{}
@@ -134,8 +134,7 @@ func namedTests(t *testing.T, page string, declared map[string]bool) map[string]
 	return named
 }
 
-// The threat model names the tests that stand for it; each must exist, and each TestThreat must be
-// in it.
+// Each test that the threat model names exists, and the threat model names each TestThreat.
 func TestModelNamesTheThreats(t *testing.T) {
 	declared := declaredTests(t)
 	named := namedTests(t, "docs/threat-model.md", declared)
@@ -149,8 +148,7 @@ func TestModelNamesTheThreats(t *testing.T) {
 	}
 }
 
-// Each row of the table of faults names the test that stands for it, and each fault of TestOutages
-// is in it.
+// Each row of the tables of faults names its test, and the tables have each fault of TestOutages.
 func TestFaultsAreNamedWithTheirTests(t *testing.T) {
 	declared := declaredTests(t)
 	page := read(t, "docs/reliability.md")
@@ -176,7 +174,7 @@ func TestFaultsAreNamedWithTheirTests(t *testing.T) {
 	}
 }
 
-// Whoever is woken by the alert finds what to do about each reason.
+// The runbook says what to do about each reason.
 func TestRunbookKnowsEveryFault(t *testing.T) {
 	_, section, _ := strings.Cut(read(t, "docs/spec/trustroot.md"), "### Condition Fresh")
 	section, _, _ = strings.Cut(section, "\n##")
@@ -186,9 +184,9 @@ func TestRunbookKnowsEveryFault(t *testing.T) {
 		t.Fatalf("found only %d reasons", len(reasons))
 	}
 	for _, reason := range reasons {
-		// which has an alert of its own
+		// TrustRootNotReady has its own alert and runbook
 		if reason[1] != "TrustRootNotReady" && !strings.Contains(runbook, "`"+reason[1]+"`") {
-			t.Errorf("the runbook does not speak of %s", reason[1])
+			t.Errorf("the runbook does not name %s", reason[1])
 		}
 	}
 }

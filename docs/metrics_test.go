@@ -13,8 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/metrics"
 )
 
-// The expressions of alerts and dashboard are held to this table in hack/prometheus, with the
-// parser of Prometheus.
+// A test in hack/prometheus compares the expressions of alerts and dashboard with this table, using
+// the parser of Prometheus.
 func TestEveryMetricIsDocumented(t *testing.T) {
 	documented := map[string]string{} // labels by name
 	for _, row := range regexp.MustCompile("(?m)^\\| `(countersign_[a-z_]+)` \\| [a-z]+ \\| ([^|]*) \\|").
@@ -74,7 +74,7 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 			}
 			page := read(t, "docs/runbooks/"+name+".md")
 			if !strings.HasPrefix(page, "# "+name+"\n\nSeverity: "+severity+".") {
-				t.Errorf("the runbook of %s begins otherwise, or with another severity", name)
+				t.Errorf("the runbook of %s does not begin with its name and severity", name)
 			}
 			for _, section := range []string{"Meaning", "Impact", "Diagnosis", "Mitigation"} {
 				_, after, there := strings.Cut(page, "\n## "+section+"\n\n")
@@ -91,7 +91,7 @@ func TestEveryAlertHasItsRunbook(t *testing.T) {
 	}
 	for _, page := range pages {
 		if name := strings.TrimSuffix(filepath.Base(page), ".md"); !slices.Contains(alerts, name) {
-			t.Errorf("%s is about no alert", page)
+			t.Errorf("%s belongs to no alert", page)
 		}
 	}
 	if len(alerts) < 10 {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Of a server that cannot be reached or is not trusted, curl says why on standard error. With -s it
-// does so only where -S is there too, and behind a pipe the answer of a server is hidden.
+// curl prints to standard error why it cannot reach or trust a server. With -s it does so only if
+// -S is set too. A pipe would hide the answer of the server.
 func TestCurlShowsWhatIsWrong(t *testing.T) {
 	commands := 0
 	for _, pattern := range []string{"*.md", "spec/*.md", "runbooks/*.md"} {
@@ -31,12 +31,12 @@ func TestCurlShowsWhatIsWrong(t *testing.T) {
 	}
 	for line := range strings.Lines(read(t, "docs/registries.md")) {
 		if strings.HasPrefix(line, "curl ") && strings.Contains(line, "|") {
-			t.Errorf("docs/registries.md cuts what its table of answers speaks of: %s", line)
+			t.Errorf("docs/registries.md pipes an answer that its table explains: %s", line)
 		}
 	}
 }
 
-// A TrustRoot is Ready with whatever server: whether it is the Notary server is in Fresh.
+// A TrustRoot is Ready with any server. Only Fresh shows that the server is a Notary server.
 func TestQuickStartWaitsForTheServer(t *testing.T) {
 	page := read(t, "docs/quickstart-dct.md")
 	for _, condition := range []string{"Ready", "Fresh"} {

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// literals returns the strings of Go files, what is joined with + as one.
+// literals returns the string literals of Go files. Literals joined with + are one.
 func literals(t *testing.T, patterns ...string) []string {
 	t.Helper()
 	var found []string
@@ -58,7 +58,7 @@ func joined(expr ast.Expr) string {
 	return ""
 }
 
-// says reports whether a text holds what the page quotes, where "..." stands for anything.
+// says reports whether a text contains a quotation, in which "..." stands for any text.
 func says(text, quoted string) bool {
 	for _, part := range strings.Split(quoted, "...") {
 		_, after, found := strings.Cut(text, part)
@@ -70,7 +70,7 @@ func says(text, quoted string) bool {
 	return true
 }
 
-// quoted returns the texts of denials and warnings by which docs/troubleshooting.md is ordered.
+// quoted returns the denials and warnings in the first column of docs/troubleshooting.md.
 func quoted(t *testing.T) []string {
 	t.Helper()
 	var all []string
@@ -97,21 +97,21 @@ func quoted(t *testing.T) []string {
 	return all
 }
 
-// The texts by which somebody who is denied looks for help are those that the product says: in its
-// sources, or in the tests that hold its messages word for word.
+// Each denial on the page is one that the product prints: it is in the sources, or in the tests
+// that compare messages word for word.
 func TestTroubleshootingQuotesTheDenials(t *testing.T) {
 	said := literals(t, "internal/policy/*.go", "internal/trust/notary/*.go", "internal/registry/*.go",
 		"internal/store/*.go", "test/e2e/messages_test.go")
 	const ofTheAPIServer = `failed calling webhook "validate.countersign.dev"`
 	for _, quote := range quoted(t) {
 		if quote != ofTheAPIServer && !slices.ContainsFunc(said, func(text string) bool { return says(text, quote) }) {
-			t.Errorf("nothing says %q", quote)
+			t.Errorf("no source or test prints %q", quote)
 		}
 	}
 }
 
-// Whatever the gate tells of signatures that do not count is on the page. What it tells, the test
-// of these texts has word for word.
+// The page has every text about signatures that do not count. rejected_test.go of the format has
+// these texts word for word.
 func TestTroubleshootingKnowsWhatDoesNotCount(t *testing.T) {
 	quotes, told := quoted(t), 0
 	for _, text := range literals(t, "internal/trust/notary/rejected_test.go") {
@@ -121,7 +121,7 @@ func TestTroubleshootingKnowsWhatDoesNotCount(t *testing.T) {
 		}
 		told++
 		if !slices.ContainsFunc(quotes, func(quote string) bool { return says(text, quote) }) {
-			t.Errorf("docs/troubleshooting.md does not know %q", text)
+			t.Errorf("docs/troubleshooting.md lacks %q", text)
 		}
 	}
 	if told < 15 {

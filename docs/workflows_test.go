@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// workflow is what is checked of a file in .github/workflows.
+// workflow is the part of a file in .github/workflows that the tests check.
 type workflow struct {
 	On          map[string]any    `json:"true"` // YAML takes the key "on" for a boolean
 	Permissions map[string]string `json:"permissions"`
@@ -60,8 +60,8 @@ func workflows(t *testing.T) map[string]workflow {
 	return all
 }
 
-// A tag of an action can be moved by whoever owns it, or has broken into it. A digest cannot, and
-// the comment beside it says which version it is.
+// The owner of an action, or an attacker, can move its tag. A digest cannot be moved. The comment
+// beside the digest names the version.
 func TestActionsArePinned(t *testing.T) {
 	use := regexp.MustCompile(`(?m)^\s*(?:- )?uses: (.*)$`)
 	pinned := regexp.MustCompile(`^([\w.-]+/[\w./-]+)@([0-9a-f]{40}) # v\d+\.\d+\.\d+$`)
@@ -168,9 +168,9 @@ func TestWorkflowsRunCI(t *testing.T) {
 	}
 }
 
-// A called workflow has no secrets, not even those of the environment that its job names, unless
-// the caller passes its own on. The caller has none: every secret belongs to an environment, so
-// nothing more is passed than what the job that signs may have.
+// A called workflow has no secrets, not even those of its job's environment, unless the caller
+// passes its own. The caller has none, because every secret belongs to an environment. So a signing
+// job gets only the secrets of its own environment.
 func TestSignersGetTheirSecrets(t *testing.T) {
 	signers := 0
 	for id, j := range workflows(t)["release.yaml"].Jobs {
@@ -187,8 +187,8 @@ func TestSignersGetTheirSecrets(t *testing.T) {
 	}
 }
 
-// A version such as v1.2.3-rc.1 is no release that users are pointed to as the latest. The script
-// is run, with an echo in the place of gh.
+// A version such as v1.2.3-rc.1 is not marked as the latest release. The test runs the script, with
+// echo instead of gh.
 func TestCandidatesAreMarked(t *testing.T) {
 	var script string
 	for _, s := range workflows(t)["release.yaml"].Jobs["build"].Steps {
