@@ -46,6 +46,7 @@ func (a *answer) unloaded() bool { return a.fault == nil && a.evidence == nil }
 // gather asks the trust roots of the policies, each once, which digests the image may mean, and
 // then all of them who has signed each of those.
 func (e *evaluation) gather(covering []*Policy) {
+	e.sources = make([]source, 0, len(covering[0].roots)) // mostly those of all
 	for _, p := range covering {
 		e.consult(p)
 	}
@@ -173,13 +174,13 @@ func (e *evaluation) candidates(policies []*Policy) []string {
 			continue
 		}
 		for n := range s.live {
-			if st := &s.live[n]; e.names(st) && imageref.ValidDigest(st.Digest) &&
-				speaksFor(policies, s.root, st.Role) && !slices.Contains(digests, st.Digest) {
+			if st := &s.live[n]; e.names(st) && speaksFor(policies, s.root, st.Role) &&
+				!slices.Contains(digests, st.Digest) && imageref.ValidDigest(st.Digest) {
 				digests = append(digests, st.Digest)
 			}
 		}
 		for _, digest := range s.hints {
-			if imageref.ValidDigest(digest) && !slices.Contains(digests, digest) {
+			if !slices.Contains(digests, digest) && imageref.ValidDigest(digest) {
 				digests = append(digests, digest)
 			}
 		}

@@ -1,50 +1,75 @@
 package store
 
 import (
+	"hash/maphash"
 	"iter"
+	"maps"
 
 	"github.com/google/btree"
 
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// evidence is what is held of each subject, in the order of keys. A clone shares what is not
-// changed in it, so that a publication costs the same however much is held. The zero value is
-// empty, and to be read only.
-type evidence struct{ tree *btree.BTreeG[pair] }
+// evidence holds the evidence of each subject. A clone shares with its original all that is not
+// changed in it, so that a publication costs about the same however much is held. The zero value is
+// empty and read-only.
+//
+// It holds each subject twice: a decision finds one by its hash, and whoever lists several reads
+// the tree.
+type evidence struct {
+	ordered *btree.BTreeG[*pair] // by key
+	shards  *[shards]map[trust.Key]*held
+	seed    maphash.Seed // of the shards
+}
 
 type pair struct {
 	key  trust.Key
 	held *held
 }
 
-// nodeSize is half of what a node of the tree holds at most. A change copies a few nodes; a
-// decision finds its way through fewer the larger they are.
-const nodeSize = 16
+const (
+	// degree is the degree of the tree. A change copies the nodes on the path to one key.
+	degree = 16
+	// shards is the number of maps. A change copies one of them, and the pointers to all.
+	shards = 512
+)
 
 func (e evidence) clone() evidence {
-	if e.tree == nil {
-		return evidence{btree.NewG(nodeSize, func(a, b pair) bool { return a.key.Compare(b.key) < 0 })}
+	if e.ordered == nil {
+		return evidence{
+			ordered: btree.NewG(degree, func(a, b *pair) bool { return a.key.Compare(b.key) < 0 }),
+			shards:  &[shards]map[trust.Key]*held{}, seed: maphash.MakeSeed(),
+		}
 	}
-	return evidence{e.tree.Clone()}
+	copied := *e.shards
+	return evidence{ordered: e.ordered.Clone(), shards: &copied, seed: e.seed}
 }
+
+func (e evidence) shard(k trust.Key) int { return int(maphash.Comparable(e.seed, k) % shards) }
 
 // get returns what is held of a subject; nil: nothing.
 func (e evidence) get(k trust.Key) *held {
-	if e.tree == nil {
+	if e.shards == nil {
 		return nil
 	}
-	found, _ := e.tree.Get(pair{key: k})
-	return found.held
+	return e.shards[e.shard(k)][k]
 }
 
-// set puts h in the place of what is held of a subject, or where it is nil has nothing held.
+// set replaces what is held of a subject, and removes it where h is nil.
 func (e evidence) set(k trust.Key, h *held) {
+	i := e.shard(k)
+	shard := maps.Clone(e.shards[i]) // other snapshots share it
 	if h == nil {
-		e.tree.Delete(pair{key: k})
-		return
+		delete(shard, k)
+		e.ordered.Delete(&pair{key: k})
+	} else {
+		if shard == nil {
+			shard = map[trust.Key]*held{}
+		}
+		shard[k] = h
+		e.ordered.ReplaceOrInsert(&pair{key: k, held: h})
 	}
-	e.tree.ReplaceOrInsert(pair{key: k, held: h})
+	e.shards[i] = shard
 }
 
 // all yields everything, in order.
@@ -65,10 +90,10 @@ func (e evidence) of(k trust.Key) iter.Seq2[trust.Key, *held] {
 
 func (e evidence) from(first trust.Key, within func(trust.Key) bool) iter.Seq2[trust.Key, *held] {
 	return func(yield func(trust.Key, *held) bool) {
-		if e.tree == nil {
+		if e.ordered == nil {
 			return
 		}
-		e.tree.AscendGreaterOrEqual(pair{key: first}, func(found pair) bool {
+		e.ordered.AscendGreaterOrEqual(&pair{key: first}, func(found *pair) bool {
 			return within(found.key) && yield(found.key, found.held)
 		})
 	}

@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,6 +36,50 @@ func TestClonesAreApart(t *testing.T) {
 	if one.get(k) == was || one.get(other) != nil || one.get(further) != nil || two.get(k) != was ||
 		two.get(further) == nil {
 		t.Error("a clone has not what was set in it alone")
+	}
+}
+
+// A decision, which finds one subject, and a list of all subjects see the same evidence, in each of
+// the snapshots that are in use at once.
+func TestLookupAndListAgree(t *testing.T) {
+	var keys []trust.Key
+	for i := range 200 {
+		repository := fmt.Sprintf("registry.example.com/acme/app-%d", i/4)
+		keys = append(keys, trust.Key{
+			Root: "acme", Subject: trust.Subject{Repository: repository, Digest: fmt.Sprintf("sha256:%064d", i%4)},
+		})
+	}
+	type generation struct {
+		evidence evidence
+		want     map[trust.Key]*held
+	}
+	last := generation{evidence{}, map[trust.Key]*held{}}
+	var all []generation
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same changes in each run
+	for range 50 {
+		next := generation{last.evidence.clone(), maps.Clone(last.want)}
+		for range 20 {
+			k := keys[random.IntN(len(keys))]
+			if random.IntN(3) == 0 {
+				next.evidence.set(k, nil)
+				delete(next.want, k)
+				continue
+			}
+			h := &held{}
+			next.evidence.set(k, h)
+			next.want[k] = h
+		}
+		all, last = append(all, next), next
+	}
+	for i, g := range all {
+		if listed := maps.Collect(g.evidence.all()); !maps.Equal(listed, g.want) {
+			t.Errorf("generation %d lists %d subjects other than the %d that were set", i, len(listed), len(g.want))
+		}
+		for _, k := range keys {
+			if got := g.evidence.get(k); got != g.want[k] {
+				t.Errorf("generation %d: %s: got %p, want %p", i, k.Subject, got, g.want[k])
+			}
+		}
 	}
 }
 
