@@ -22,7 +22,7 @@ func digestsBench(t *testing.T, roots ...v1alpha1.ObjectName) (*bench, *digests.
 	t.Helper()
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = roots }))
 	r := &digests.Registries{}
-	b.Store.PutRoot("digests", store.Root{Root: r})
+	b.Store.PutRoot("digests", store.Root{Verifier: r})
 	return b, r
 }
 
@@ -178,7 +178,7 @@ func TestThreatHostileHostBesideOthers(t *testing.T) {
 		s.Images, s.TrustRoots = append(s.Images, "evil.example.com/**"), []v1alpha1.ObjectName{"digests"}
 	}))
 	r := &digests.Registries{}
-	b.Store.PutRoot("digests", store.Root{Root: r})
+	b.Store.PutRoot("digests", store.Root{Verifier: r})
 	r.Fail("evil.example.com", trust.NewFault(v1alpha1.ReasonUnreachable, "connection refused"))
 	r.Tag(repository, "v1", digestA)
 	r.Sign(digestA, "ci", "qa")

@@ -162,7 +162,7 @@ func TestFailedRefreshIsOfItsTrustRootOnly(t *testing.T) {
 		requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeWarn }))
 	other := &root{}
 	other.answers(usual(), nil)
-	b.Store.PutRoot("other", store.Root{Root: other})
+	b.Store.PutRoot("other", store.Root{Verifier: other})
 	wantDenied(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}), 403)
 	b.root.answers(nil, trust.NewFault(v1alpha1.ReasonUnreachable, "no connection to notary.example.com"))
 	b.clock.Step(5 * time.Second)

@@ -212,7 +212,7 @@ func newBenchReading(t *testing.T, as policy.ShortNames, policies ...v1alpha1.Im
 	}
 	b.root.answers(usual(), nil)
 	s := store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: as})
-	s.PutRoot("acme", store.Root{Root: b.root})
+	s.PutRoot("acme", store.Root{Verifier: b.root})
 	if len(policies) == 0 {
 		policies = []v1alpha1.ImagePolicySpec{requireBoth(nil)}
 	}

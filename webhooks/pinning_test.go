@@ -126,7 +126,7 @@ func (b *bench) withOlder() *root {
 	older.answers(&evidence{statements: []trust.Statement{
 		{Digest: digestB, Tag: "signed", Role: "ci"}, {Digest: digestB, Tag: "signed", Role: "qa"},
 	}}, nil)
-	b.Store.PutRoot("older", store.Root{Root: older})
+	b.Store.PutRoot("older", store.Root{Verifier: older})
 	return older
 }
 

@@ -214,7 +214,7 @@ func (p *Publisher) build(tr *v1alpha1.TrustRoot, material trust.Material, missi
 	if err != nil {
 		return store.Root{Format: f.Name(), Fault: trust.AsFault(err, v1alpha1.ReasonInvalidSpec)}
 	}
-	built := store.Root{Format: f.Name(), Root: root, ExpiredGrace: tr.Spec.ExpiredGrace.Duration}
+	built := store.Root{Format: f.Name(), Verifier: root, ExpiredGrace: tr.Spec.ExpiredGrace.Duration}
 	if described, ok := root.(trust.Described); ok {
 		built.Fingerprints, built.Notes = described.Fingerprints(), described.Notes()
 	}

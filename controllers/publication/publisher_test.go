@@ -35,10 +35,10 @@ func TestIdentityRemapIsNormalised(t *testing.T) {
 			tr.Spec.IdentityRemap = []v1alpha1.IdentityRemap{{Prefix: c.prefix, SignedPrefix: c.signedPrefix}}
 			built := (&Publisher{Formats: trustFormats()}).build(tr, nil, nil)
 			switch {
-			case c.want == "" && (built.Fault != nil || built.Root == nil):
+			case c.want == "" && (built.Fault != nil || built.Verifier == nil):
 				t.Errorf("fault = %v, want none", built.Fault)
 			case c.want != "" &&
-				(built.Root != nil || built.Fault == nil || built.Fault.Reason != v1alpha1.ReasonInvalidSpec ||
+				(built.Verifier != nil || built.Fault == nil || built.Fault.Reason != v1alpha1.ReasonInvalidSpec ||
 					!strings.Contains(built.Fault.Error(), c.want)):
 				t.Errorf("fault = %v, want %q", built.Fault, c.want)
 			}

@@ -30,7 +30,7 @@ const (
 // records that published refused: the reconciler has restored the others.
 func (r *Reconciler) Saved(ctx context.Context, tr *v1alpha1.TrustRoot, published, next *store.Root) store.Saved {
 	return func(take func(repository trust.Subject, packed []byte)) error {
-		if published == nil || published.Root == nil || published.Epoch != next.Epoch {
+		if published == nil || published.Verifier == nil || published.Epoch != next.Epoch {
 			return r.restoreAll(ctx, tr, next.Epoch, take)
 		}
 		return r.restoreRefused(ctx, tr, next.Epoch, take)

@@ -251,7 +251,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, k trust.Key) (ctrl.Result, e
 // sync is Reconcile with another pause between two writes of a record.
 func (r *Reconciler) sync(ctx context.Context, k trust.Key, pause time.Duration) (ctrl.Result, error) {
 	root := r.Store.Load().Root(k.Root)
-	if root == nil || root.Root == nil {
+	if root == nil || root.Verifier == nil {
 		r.drop(k)
 		return ctrl.Result{}, nil // its publication restores its records
 	}

@@ -112,7 +112,7 @@ func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr
 
 func (r *replica) publish(t *testing.T, tr *v1alpha1.TrustRoot, epoch string) {
 	t.Helper()
-	next := store.Root{Root: &r.press, UID: tr.UID, Epoch: epoch}
+	next := store.Root{Verifier: &r.press, UID: tr.UID, Epoch: epoch}
 	published := r.Store.Load().Root("acme")
 	if published != nil && published.UID != tr.UID {
 		published = nil

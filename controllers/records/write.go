@@ -64,7 +64,7 @@ func (r *record) lastUse(tracked, now time.Time) time.Time {
 func (r *Reconciler) keep(ctx context.Context, k trust.Key, stored *record, pause time.Duration) (ctrl.Result, error) {
 	now, snapshot := r.Clock.Now(), r.Store.Load()
 	root, evidence := snapshot.Root(k.Root), snapshot.Verified(k)
-	if root == nil || root.Root == nil {
+	if root == nil || root.Verifier == nil {
 		return ctrl.Result{}, nil
 	}
 	used := stored.lastUse(r.Tracker.LastUsed(k), now)
@@ -74,7 +74,7 @@ func (r *Reconciler) keep(ctx context.Context, k trust.Key, stored *record, paus
 		return requests.Settle(ctrl.Result{}, r.forget(ctx, k, stored, evidence))
 	}
 	later := ctrl.Result{RequeueAfter: checkInterval}
-	keeper, ok := root.Root.(trust.Keeper)
+	keeper, ok := root.Verifier.(trust.Keeper)
 	if !ok || evidence == nil {
 		return later, nil
 	}

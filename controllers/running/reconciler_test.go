@@ -218,7 +218,7 @@ func testPace(t *testing.T, c client.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	decisions.PutRoot("acme", store.Root{Root: built})
+	decisions.PutRoot("acme", store.Root{Verifier: built})
 	compiled, err := policy.Compile(p.Name, &p.Spec)
 	if err != nil {
 		t.Fatal(err)

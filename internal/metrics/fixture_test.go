@@ -140,7 +140,7 @@ func (b *bench) putPolicy(name string, mode v1alpha1.PolicyMode, roots ...v1alph
 }
 
 func (b *bench) putRoot(name string, root trust.Root) {
-	b.store.PutRoot(name, store.Root{Root: root, Format: "Notary"})
+	b.store.PutRoot(name, store.Root{Verifier: root, Format: "Notary"})
 	b.tracker.Reset(name, time.Minute)
 }
 

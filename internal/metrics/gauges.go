@@ -133,9 +133,9 @@ func (g *gauges) certificate(e emitter, s *State) {
 
 func (g *gauges) root(e emitter, name string, r *store.Root, status store.Status) {
 	e.boolean(g.rootInfo, true, name, r.Format)
-	e.boolean(g.rootReady, r.Root != nil, name)
-	if r.Root == nil || status.Probed || status.Tracked > 0 {
-		e.boolean(g.rootFresh, r.Root != nil && status.Server == nil && status.Failing == 0, name)
+	e.boolean(g.rootReady, r.Verifier != nil, name)
+	if r.Verifier == nil || status.Probed || status.Tracked > 0 {
+		e.boolean(g.rootFresh, r.Verifier != nil && status.Server == nil && status.Failing == 0, name)
 	}
 	e.number(g.rootRepos, float64(status.Tracked-status.Failing), name, "fresh")
 	e.number(g.rootRepos, float64(status.Failing), name, "failing")

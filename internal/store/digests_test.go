@@ -60,7 +60,7 @@ func TestOneRecordForAllSubjects(t *testing.T) {
 		take(repository.Subject, packed)
 		return nil
 	}
-	if faults, err := again.PutRootWith("acme", Root{Root: restarted}, saved, never); err != nil || len(faults) > 0 {
+	if faults, err := again.PutRootWith("acme", Root{Verifier: restarted}, saved, never); err != nil || len(faults) > 0 {
 		t.Fatalf("faults %v, error %v", faults, err)
 	}
 	for _, k := range held {
@@ -118,7 +118,7 @@ func TestSeveralFailingSubjectsOfOneRepository(t *testing.T) {
 func TestEachSubjectIsCheckedAgain(t *testing.T) {
 	b, _, held := digestsBench(t)
 	edited := &rechecking{Registries: &digests.Registries{}}
-	b.PutRoot("acme", Root{Root: edited})
+	b.PutRoot("acme", Root{Verifier: edited})
 	for _, k := range held {
 		if _, ok := edited.told.Load(k.Subject); !ok {
 			t.Errorf("%s was not checked again", k.Subject)
@@ -174,7 +174,7 @@ func TestThreatHintsAreNotSignatures(t *testing.T) {
 func TestNothingIsLeftOfHostsAndRoots(t *testing.T) {
 	r := &digests.Registries{}
 	b := newBench(r)
-	b.PutRoot("acme", Root{Root: r, ExpiredGrace: time.Hour})
+	b.PutRoot("acme", Root{Verifier: r, ExpiredGrace: time.Hour})
 	b.Reset("acme", time.Minute)
 	for i := range 20 {
 		host := fmt.Sprintf("registry-%d.example.com", i)
@@ -199,7 +199,7 @@ func TestNothingIsLeftOfHostsAndRoots(t *testing.T) {
 	h.down = trust.NewFault(v1alpha1.ReasonUnreachable, "refused")
 	b.DropRoot("acme")
 	b.Forget("acme")
-	b.PutRoot("acme", Root{Root: r, ExpiredGrace: time.Hour})
+	b.PutRoot("acme", Root{Verifier: r, ExpiredGrace: time.Hour})
 	old.noteHost(h)
 	if n := len(b.Load().down); n > 0 {
 		t.Error("what was under way under the trust root that is gone speaks for the new one")
@@ -210,7 +210,7 @@ func TestNothingIsLeftOfHostsAndRoots(t *testing.T) {
 func TestRecordKeepsWhatCannotBeVerified(t *testing.T) {
 	b, r, held := digestsBench(t)
 	edited := &refusing{Registries: r, refused: held[2].Subject}
-	b.PutRoot("acme", Root{Root: edited})
+	b.PutRoot("acme", Root{Verifier: edited})
 	if _, _, err := b.Load().Evidence(held[2]); err == nil {
 		t.Fatal("it is not refused")
 	}

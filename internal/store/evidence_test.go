@@ -132,7 +132,7 @@ func BenchmarkPublication(b *testing.B) {
 				next.evidence = estate(n)
 				return &next
 			})
-			root := bench.Load().Root("acme").Root
+			root := bench.Load().Root("acme").Verifier
 			b.ReportAllocs()
 			for b.Loop() {
 				if published, _ := bench.putEvidence(k, root, bench.Load().evidence.get(k),

@@ -136,7 +136,7 @@ func (t *track) read(ctx context.Context, f *feed) {
 	var changes trust.Changes
 	fault := trust.NewFault(v1alpha1.ReasonTrustRootNotReady, "TrustRoot %q lists no publications", t.root)
 	if r := snapshot.roots[t.root]; r != nil {
-		if list, ok := r.Root.(trust.Feed); ok {
+		if list, ok := r.Verifier.(trust.Feed); ok {
 			began := time.Now()
 			changes, fault = changesOf(ctx, list, after)
 			t.store.observe(t.root, r.Format, StageFeed, began, nil, fault)

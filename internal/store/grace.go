@@ -13,10 +13,10 @@ type server struct{ root, host string }
 // grace is for how long past its expiry evidence may be used.
 func (s *Snapshot) grace(k trust.Key, h *held) time.Duration {
 	r := s.roots[k.Root]
-	if r == nil || r.Root == nil {
+	if r == nil || r.Verifier == nil {
 		return 0 // nothing is used
 	}
-	if h.stale || !h.ended && len(s.down) > 0 && s.down[server{k.Root, r.Root.Host(k.Subject)}] {
+	if h.stale || !h.ended && len(s.down) > 0 && s.down[server{k.Root, r.Verifier.Host(k.Subject)}] {
 		return r.ExpiredGrace
 	}
 	return 0

@@ -24,7 +24,7 @@ func (b *bench) graceIs(t *testing.T, after string, want time.Duration) {
 
 func graced(root trust.Root, grace time.Duration) *bench {
 	b := newBench(root)
-	b.PutRoot("acme", Root{Root: root, ExpiredGrace: grace})
+	b.PutRoot("acme", Root{Verifier: root, ExpiredGrace: grace})
 	b.Reset("acme", time.Minute)
 	return b
 }
@@ -87,7 +87,7 @@ func TestNoGraceNothingNoted(t *testing.T) {
 // then.
 func TestGraceWhileTheServerIsDown(t *testing.T) {
 	b, o, _ := known(t, 20)
-	b.PutRoot("acme", Root{Root: o, ExpiredGrace: time.Hour})
+	b.PutRoot("acme", Root{Verifier: o, ExpiredGrace: time.Hour})
 	b.Reset("acme", time.Minute)
 	b.pass(3 * time.Minute)
 	b.graceIs(t, "an edit", 0)
@@ -99,14 +99,14 @@ func TestGraceWhileTheServerIsDown(t *testing.T) {
 		}
 	}
 	// An edit changes nothing of that.
-	b.PutRoot("acme", Root{Root: o, ExpiredGrace: 2 * time.Hour})
+	b.PutRoot("acme", Root{Verifier: o, ExpiredGrace: 2 * time.Hour})
 	b.Reset("acme", time.Minute)
 	b.graceIs(t, "an edit during the outage", 2*time.Hour)
 	o.is(nil, nil)
 	b.pass(3 * time.Minute)
 	b.graceIs(t, "the server is back", 0)
 	b.DropRoot("acme")
-	b.PutRoot("acme", Root{Root: o})
+	b.PutRoot("acme", Root{Verifier: o})
 	if n := len(b.Load().down); n > 0 {
 		t.Errorf("%d roots are down that have no grace", n)
 	}
@@ -120,7 +120,7 @@ func TestGraceOfWhatIsReadBack(t *testing.T) {
 		fetch: returning(nil, slow), unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return held, nil },
 	}
 	b := newBench(root)
-	_, _ = b.PutRootWith("acme", Root{Root: root, ExpiredGrace: time.Hour},
+	_, _ = b.PutRootWith("acme", Root{Verifier: root, ExpiredGrace: time.Hour},
 		written(map[string][]byte{app.Repository(): []byte("x")}), nil)
 	b.graceIs(t, "a start", time.Hour)
 	b.Reset("acme", 24*time.Hour)
@@ -221,7 +221,7 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 	failed := map[imageref.Ref]bool{}
 	var asked sync.Once
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
-		if b.Load().Root("acme").Root != edited {
+		if b.Load().Root("acme").Verifier != edited {
 			<-time.After(atOnce)
 			return held, nil
 		}
@@ -232,7 +232,7 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 		})
 		return held, nil
 	}
-	b.PutRoot("acme", Root{Root: edited, ExpiredGrace: time.Hour})
+	b.PutRoot("acme", Root{Verifier: edited, ExpiredGrace: time.Hour})
 	some := 0
 	for _, image := range images {
 		want := time.Duration(0)
@@ -253,7 +253,7 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 // grace, and nothing of it is left when it is gone.
 func TestUnusableRootWhileTheServerIsDown(t *testing.T) {
 	b, o, _ := known(t, 20)
-	b.PutRoot("acme", Root{Root: o, ExpiredGrace: time.Hour})
+	b.PutRoot("acme", Root{Verifier: o, ExpiredGrace: time.Hour})
 	b.Reset("acme", time.Minute)
 	b.pass(3 * time.Minute) // each is fetched anew
 	o.is(refused, refused)

@@ -52,7 +52,7 @@ func handmadeBench(t *testing.T, files map[string][]byte, pins ...string) *bench
 		clock: clocktesting.NewFakeClock(time.Now()),
 	}
 	b.Tracker = NewTracker(b.Store, b.clock, func(string) {})
-	b.PutRoot("acme", Root{Root: root})
+	b.PutRoot("acme", Root{Verifier: root})
 	return b
 }
 

@@ -31,7 +31,7 @@ func TestObserverIsToldOfEveryVerification(t *testing.T) {
 	b := newBench(root)
 	observer := &seen{}
 	b.options.Observer = observer
-	published := Root{Root: root, Format: "Notary"}
+	published := Root{Verifier: root, Format: "Notary"}
 	b.PutRoot("acme", published)
 	b.Reset("acme", time.Minute)
 	for _, k := range b.acme().dueNow() {

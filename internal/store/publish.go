@@ -96,7 +96,7 @@ type carried struct {
 // written down is in memory than is being verified. The error is that of saved.
 func (p *publication) carry(old *Snapshot) error {
 	p.carried, p.late = map[trust.Key]carried{}, map[trust.Key]carried{}
-	if p.root.Root == nil {
+	if p.root.Verifier == nil {
 		return nil
 	}
 	var g errgroup.Group
@@ -212,7 +212,7 @@ func (p *publication) replace(k trust.Key, c carried, verified *held) {
 		next := &held{
 			evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended,
 		}
-		if published, _ := p.store.putEvidence(k, p.root.Root, now, next); published { // it is as large as before
+		if published, _ := p.store.putEvidence(k, p.root.Verifier, now, next); published { // it is as large as before
 			return
 		}
 	}
@@ -243,7 +243,7 @@ func (p *publication) stale(k trust.Key, h *held, earlier *Root) bool {
 		return false
 	}
 	return h.stale || earlier == nil || earlier.ExpiredGrace <= 0 ||
-		p.store.Load().down[server{p.name, p.root.Root.Host(k.Subject)}]
+		p.store.Load().down[server{p.name, p.root.Verifier.Host(k.Subject)}]
 }
 
 // one returns what the new root holds of a subject, by what was held; nil: nothing.
@@ -279,7 +279,7 @@ func (p *publication) again(repository trust.Key, earlier *Root, from map[trust.
 		delete(p.late, k)
 	}
 	var packed []byte
-	if keeper, ok := p.root.Root.(trust.Keeper); ok && len(taken) > 0 {
+	if keeper, ok := p.root.Verifier.(trust.Keeper); ok && len(taken) > 0 {
 		packed, _ = keeper.Pack(taken) // what cannot be packed was not taken in
 	}
 	if packed != nil {
@@ -295,7 +295,7 @@ func (p *publication) again(repository trust.Key, earlier *Root, from map[trust.
 // are; the store's lock is held. Where not all fits, the small ones come first.
 func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 	next.evidence = old.evidence.clone()
-	if p.root.Root == nil {
+	if p.root.Verifier == nil {
 		for k, h := range old.evidence.under(p.name) {
 			if earlier := old.roots[p.name]; earlier != nil && earlier.Epoch != p.root.Epoch {
 				next.set(k, &held{evidence: h.evidence, fault: h.fault, anew: true})
@@ -332,7 +332,7 @@ func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 
 func (s *Store) recheck(k trust.Key, r *Root, h *held) *held {
 	began := time.Now()
-	evidence, err := r.Root.Recheck(k.Subject, h.evidence)
+	evidence, err := r.Verifier.Recheck(k.Subject, h.evidence)
 	next := &held{evidence: evidence}
 	if err != nil {
 		next = &held{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
@@ -354,7 +354,7 @@ func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held
 		}
 		s.observe(repository.Root, r.Format, StageRestore, began, firstOf(after), fault)
 	}()
-	keeper, ok := r.Root.(trust.Keeper)
+	keeper, ok := r.Verifier.(trust.Keeper)
 	if !ok {
 		return after, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
 			"%s: something was written down, and this format keeps nothing", repository.Subject)

@@ -28,7 +28,7 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 	var early atomic.Int32
 	edited := &scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return nil, refused }}
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
-		if b.Load().Root("acme").Root == edited {
+		if b.Load().Root("acme").Verifier == edited {
 			return held, nil
 		}
 		early.Add(1)
@@ -37,11 +37,11 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 	}
 	var waiting int
 	b.options.Changed = func() {
-		if b.Load().Root("acme").Root == edited && waiting == 0 {
+		if b.Load().Root("acme").Verifier == edited && waiting == 0 {
 			waiting = count(b.Load(), images, v1alpha1.ReasonNotLoaded)
 		}
 	}
-	_, _ = b.PutRootWith("acme", Root{Root: edited}, written(saved), never)
+	_, _ = b.PutRootWith("acme", Root{Verifier: edited}, written(saved), never)
 	if most := int32(2 * runtime.GOMAXPROCS(0)); early.Load() > most {
 		t.Errorf("%d of %d repositories were verified before the edit took effect, want at most %d", early.Load(),
 			len(images), most)
@@ -65,7 +65,7 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 	var fetched atomic.Bool
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
 		switch {
-		case b.Load().Root("acme").Root != edited:
+		case b.Load().Root("acme").Verifier != edited:
 			<-time.After(atOnce)
 		case fetched.CompareAndSwap(false, true):
 			for _, image := range images {
@@ -76,7 +76,7 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 		}
 		return held, nil
 	}
-	b.PutRoot("acme", Root{Root: edited})
+	b.PutRoot("acme", Root{Verifier: edited})
 	var fresh int
 	for _, image := range images {
 		if e, _, err := b.Load().Evidence(key(image)); err == nil && e == newer {
@@ -97,7 +97,7 @@ func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 	var asked sync.Once
 	failed := 0
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
-		if b.Load().Root("acme").Root != edited {
+		if b.Load().Root("acme").Verifier != edited {
 			<-time.After(atOnce)
 			return held, nil
 		}
@@ -110,7 +110,7 @@ func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 		})
 		return held, nil
 	}
-	b.PutRoot("acme", Root{Root: edited})
+	b.PutRoot("acme", Root{Verifier: edited})
 	if failed == 0 {
 		t.Fatal("no fetch failed in between")
 	}
@@ -129,19 +129,19 @@ func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 	var late atomic.Int32
 	edited := &scripted{}
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
-		if b.Load().Root("acme").Root == edited {
+		if b.Load().Root("acme").Verifier == edited {
 			late.Add(1)
 		} else {
 			<-time.After(atOnce)
 		}
 		return held, nil
 	}
-	_, _ = b.PutRootWith("acme", Root{Root: edited}, written(nil), func() bool { return late.Load() > 0 })
+	_, _ = b.PutRootWith("acme", Root{Verifier: edited}, written(nil), func() bool { return late.Load() > 0 })
 	if most := int32(runtime.GOMAXPROCS(0)); late.Load() == 0 || late.Load() > most {
 		t.Errorf("%d repositories were verified for an edit that was outdated after the first, want at most %d",
 			late.Load(), most)
 	}
-	b.PutRoot("acme", Root{Root: &scripted{}})
+	b.PutRoot("acme", Root{Verifier: &scripted{}})
 	for _, image := range images {
 		if _, _, err := b.Load().Evidence(key(image)); err != nil {
 			t.Errorf("after the next edit: %v", err)

@@ -275,7 +275,7 @@ func TestChangedIsCalledForEachSnapshot(t *testing.T) {
 			t.Errorf("called %d times after %s, want %d", calls, after, n)
 		}
 	}
-	b.PutRoot("other", Root{Root: &scripted{}})
+	b.PutRoot("other", Root{Verifier: &scripted{}})
 	want(1, "a trust root")
 	compiled, _ := policy.Compile("p", nil)
 	b.PutPolicy(compiled, "1")

@@ -17,14 +17,14 @@ var ErrReplaced = errors.New("the trust root has been published anew meanwhile")
 func (t *Tracker) Restore(repository trust.Key, root *Root, packed []byte) error {
 	for {
 		snapshot := t.store.Load()
-		if snapshot.roots[repository.Root] != root || root.Root == nil {
+		if snapshot.roots[repository.Root] != root || root.Verifier == nil {
 			return ErrReplaced
 		}
 		before := maps.Collect(snapshot.evidence.of(repository))
 		after, fault := t.store.unpack(repository, root, before, packed)
 		whole := true
 		for k, next := range after {
-			published, beyond := t.store.putEvidence(k, root.Root, before[k], next)
+			published, beyond := t.store.putEvidence(k, root.Verifier, before[k], next)
 			if beyond != nil {
 				fault = beyond
 			}

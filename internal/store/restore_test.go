@@ -25,7 +25,7 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 			bare = true
 		}
 	}
-	if faults, err := b.PutRootWith("acme", Root{Root: root}, written(map[string][]byte{appRepository: {1}}),
+	if faults, err := b.PutRootWith("acme", Root{Verifier: root}, written(map[string][]byte{appRepository: {1}}),
 		never); len(faults) > 0 || err != nil {
 		t.Fatal(faults, err)
 	}
@@ -54,7 +54,7 @@ func TestThreatRestoredFaultKeepsTheVersionsSeen(t *testing.T) {
 		},
 	}
 	b := newBench(&scripted{})
-	faults, err := b.PutRootWith("acme", Root{Root: root}, written(map[string][]byte{appRepository: {1}}), never)
+	faults, err := b.PutRootWith("acme", Root{Verifier: root}, written(map[string][]byte{appRepository: {1}}), never)
 	if len(faults) != 1 || err != nil {
 		t.Errorf("faults are %v, error %v", faults, err)
 	}
@@ -148,8 +148,8 @@ func TestEpochStartsVersionsAnew(t *testing.T) {
 		return next, nil
 	}}
 	b.PutRoot("acme", Root{Fault: trust.NewFault(v1alpha1.ReasonInvalidKey, "gone for a moment"), Epoch: "1"})
-	b.PutRoot("acme", Root{Root: edited, Epoch: "1"})
-	b.PutRoot("acme", Root{Root: edited, Epoch: "1", Version: "edited again"})
+	b.PutRoot("acme", Root{Verifier: edited, Epoch: "1"})
+	b.PutRoot("acme", Root{Verifier: edited, Epoch: "1", Version: "edited again"})
 	if err := b.Restore(k, before, []byte{1}); !errors.Is(err, ErrReplaced) {
 		t.Errorf("what was written down under the epoch before is taken in: %v", err)
 	}
@@ -234,7 +234,7 @@ func TestNothingIsPublishedWithoutItsRecords(t *testing.T) {
 	b := newBench(&scripted{})
 	b.DropRoot("acme")
 	unreadable := errors.New("the API server is gone")
-	_, err := b.PutRootWith("acme", Root{Root: &scripted{}},
+	_, err := b.PutRootWith("acme", Root{Verifier: &scripted{}},
 		func(func(trust.Subject, []byte)) error { return unreadable }, never)
 	if !errors.Is(err, unreadable) || b.Load().Root("acme") != nil {
 		t.Errorf("got error %v, and root %v", err, b.Load().Root("acme"))

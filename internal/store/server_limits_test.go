@@ -126,7 +126,7 @@ func TestEditEndsAnOutage(t *testing.T) {
 	b.clock.Step(lastProbe)
 	stale := b.probing()
 	edited := newOutage()
-	b.PutRoot("acme", Root{Root: edited, Version: "2"})
+	b.PutRoot("acme", Root{Verifier: edited, Version: "2"})
 	b.Reset("acme", time.Minute)
 	edited.is(broken, nil)
 	b.fails(t, broken)
@@ -186,7 +186,7 @@ func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 		<-hang
 		return nil, slow
 	}
-	b.PutRoot("other", Root{Root: newOutage()})
+	b.PutRoot("other", Root{Verifier: newOutage()})
 	b.clock.Step(2 * time.Minute)
 	b.running(t)
 	var wg sync.WaitGroup

@@ -111,7 +111,7 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.PutRoot("other", Root{Root: newOutage()})
+	b.PutRoot("other", Root{Verifier: newOutage()})
 	b.Reset("other", time.Minute) // whose turns are free
 	o.is(refused, refused)
 	b.clock.Step(time.Minute)

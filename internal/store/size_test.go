@@ -90,7 +90,7 @@ func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
 	for _, name := range []string{"a", "b", "c", "d", "e"} {
 		records[prefix+"small/"+name], records[prefix+"large/"+name] = []byte{10}, []byte{45}
 	}
-	faults, err := b.PutRootWith("acme", Root{Root: root}, written(records), never)
+	faults, err := b.PutRootWith("acme", Root{Verifier: root}, written(records), never)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestThreatRecordsAreHeldWithinTheBound(t *testing.T) {
 		return m.HeapAlloc
 	}
 	before, peak := held(), uint64(0)
-	faults, err := b.PutRootWith("acme", Root{Root: root}, func(take func(trust.Subject, []byte)) error {
+	faults, err := b.PutRootWith("acme", Root{Verifier: root}, func(take func(trust.Subject, []byte)) error {
 		for i := range records {
 			take(acmeKey(fmt.Sprintf("%sacme/app-%d", prefix, i)).Subject, []byte{1})
 			peak = max(peak, held())

@@ -133,10 +133,10 @@ func (t *track) health() (probed bool, fault *trust.Fault) {
 // unanchored returns the anchors of a trust root that none of its evidence has met.
 func (s *Snapshot) unanchored(root string) []string {
 	r := s.roots[root]
-	if r == nil || r.Root == nil {
+	if r == nil || r.Verifier == nil {
 		return nil
 	}
-	anchors, ok := r.Root.(trust.Anchors)
+	anchors, ok := r.Verifier.(trust.Anchors)
 	if !ok {
 		return nil
 	}

@@ -127,7 +127,7 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *held) (publis
 	changed := false
 	s.update(func(old *Snapshot) *Snapshot {
 		r := old.roots[k.Root]
-		if published = r != nil && r.Root == root && old.evidence.get(k) == from; !published {
+		if published = r != nil && r.Verifier == root && old.evidence.get(k) == from; !published {
 			return nil
 		}
 		if h, fault = s.fitting(k, old.size, from, h); from == h {
@@ -206,7 +206,7 @@ func (s *Store) dropEvidence(keys []trust.Key) {
 // Root is one TrustRoot in a snapshot: usable, or the fault that keeps it from being so.
 type Root struct {
 	// Root verifies images; nil where Fault is set.
-	Root trust.Root
+	Verifier trust.Root
 	// Fault says why the trust root cannot be used.
 	Fault *trust.Fault
 	// Version tells one publication from another, so that a controller need not publish what is in
@@ -288,7 +288,7 @@ func (s *Snapshot) Usable(root string) error {
 	if r == nil {
 		return trust.NewFault(v1alpha1.ReasonTrustRootNotFound, "TrustRoot %q does not exist", root)
 	}
-	if r.Root == nil {
+	if r.Verifier == nil {
 		return trust.NewFault(v1alpha1.ReasonTrustRootNotReady, "TrustRoot %q is not ready: %w", root, r.Fault)
 	}
 	return nil
@@ -296,7 +296,7 @@ func (s *Snapshot) Usable(root string) error {
 
 // Subject implements policy.Roots.
 func (s *Snapshot) Subject(root string, image imageref.Ref) trust.Subject {
-	return s.roots[root].Root.Subject(image)
+	return s.roots[root].Verifier.Subject(image)
 }
 
 // Evidence implements policy.Roots.

@@ -109,7 +109,7 @@ func newBench(root trust.Root) *bench {
 		clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)),
 	}
 	b.Tracker = NewTracker(b.Store, b.clock, func(string) { b.changes.Add(1) })
-	b.PutRoot("acme", Root{Root: root})
+	b.PutRoot("acme", Root{Verifier: root})
 	return b
 }
 
@@ -310,7 +310,7 @@ func TestRootReplacedDuringAFetch(t *testing.T) {
 	<-entered
 	signed := &fact{}
 	newer := &scripted{fetch: returning(signed, nil)}
-	b.PutRoot("acme", Root{Root: newer})
+	b.PutRoot("acme", Root{Verifier: newer})
 	close(release)
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -326,10 +326,10 @@ func TestEditedRootVerifiesAgain(t *testing.T) {
 	}
 	revoked := trust.NewFault(v1alpha1.ReasonRootNotPinned, "another pin")
 	b.PutRoot("acme", Root{
-		Root: &scripted{recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, revoked }},
+		Verifier: &scripted{recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, revoked }},
 	})
 	b.faults(t, v1alpha1.ReasonRootNotPinned)
-	b.PutRoot("acme", Root{Root: &scripted{}})
+	b.PutRoot("acme", Root{Verifier: &scripted{}})
 	b.holds(t, signed)
 }
 
@@ -342,7 +342,7 @@ func TestThreatRollbackAcrossAnEditOfTheTrustRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	var given trust.Evidence
-	b.PutRoot("acme", Root{Root: &scripted{
+	b.PutRoot("acme", Root{Verifier: &scripted{
 		recheck: func(trust.Evidence) (trust.Evidence, error) { return nil, errors.New("another pin") },
 		fetch: func(_ context.Context, held trust.Evidence) (trust.Evidence, error) {
 			given = held
@@ -389,7 +389,7 @@ func TestUsable(t *testing.T) {
 	if _, _, err := b.Load().Evidence(key(app)); err == nil {
 		t.Error("evidence outlived its trust root")
 	}
-	b.PutRoot("acme", Root{Root: &scripted{}})
+	b.PutRoot("acme", Root{Verifier: &scripted{}})
 	if _, _, err := b.Load().Evidence(key(app)); !errors.Is(err, policy.ErrNotLoaded) {
 		t.Errorf("a new trust root of the same name: %v, want nothing held", err)
 	}

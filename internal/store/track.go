@@ -73,8 +73,8 @@ func (t *track) placesOf(known bool) *places {
 // hostOf returns the host that is asked about a subject; the lock is held.
 func (t *track) hostOf(about trust.Subject) *host {
 	name := ""
-	if r := t.store.Load().roots[t.root]; r != nil && r.Root != nil {
-		name = r.Root.Host(about)
+	if r := t.store.Load().roots[t.root]; r != nil && r.Verifier != nil {
+		name = r.Verifier.Host(about)
 	}
 	return t.host(name)
 }
@@ -118,8 +118,8 @@ func (t *track) reset(interval time.Duration) []*host {
 			e.due = now.Add(spread(min(interval/2, freshen)))
 		}
 	}
-	if r := snapshot.roots[t.root]; r != nil && r.Root != nil {
-		if t.server = r.Root.Host(trust.Subject{}); t.server != "" {
+	if r := snapshot.roots[t.root]; r != nil && r.Verifier != nil {
+		if t.server = r.Verifier.Host(trust.Subject{}); t.server != "" {
 			t.host(t.server)
 		}
 	}
@@ -237,7 +237,7 @@ func (t *track) probe(ctx context.Context, h *host, f *flight) error {
 		}
 		root := snapshot.roots[t.root]
 		began := time.Now()
-		fault := probeOne(ctx, root.Root, h.name)
+		fault := probeOne(ctx, root.Verifier, h.name)
 		t.store.observe(t.root, root.Format, StageProbe, began, nil, fault)
 		if t.store.Load().roots[t.root] != root {
 			continue // it says nothing of what was published meanwhile
@@ -328,12 +328,12 @@ func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error
 		if old != nil && old.evidence != nil {
 			stage = StageRefresh
 		}
-		next, fault := fetchOne(ctx, root.Root, about, old)
+		next, fault := fetchOne(ctx, root.Verifier, about, old)
 		if root.ExpiredGrace > 0 {
 			next = next.aged(old, fault)
 		}
 		t.store.observe(t.root, root.Format, stage, began, next, fault)
-		published, beyond := t.store.putEvidence(k, root.Root, old, next)
+		published, beyond := t.store.putEvidence(k, root.Verifier, old, next)
 		if !published {
 			continue
 		}

@@ -68,7 +68,7 @@ func emptyEstate(tb testing.TB, root *notary.Root, n int) *estate {
 
 // publish publishes the trust root that the policies name, or puts another in its place.
 func (e *estate) publish(root *notary.Root) {
-	e.store.PutRoot("acme-notary", store.Root{Root: root, Format: "Notary"})
+	e.store.PutRoot("acme-notary", store.Root{Verifier: root, Format: "Notary"})
 }
 
 func (e *estate) policy(tb testing.TB, name string, pattern v1alpha1.ImagePattern) {
