@@ -200,7 +200,7 @@ func TestNothingIsLeftOfHostsAndRoots(t *testing.T) {
 	b.DropRoot("acme")
 	b.Forget("acme")
 	b.PutRoot("acme", Root{Verifier: r, ExpiredGrace: time.Hour})
-	old.noteHost(h)
+	old.publishHost(h)
 	if n := len(b.Load().down); n > 0 {
 		t.Error("what was under way under the trust root that is gone speaks for the new one")
 	}

@@ -18,13 +18,13 @@ import (
 // the tree.
 type evidence struct {
 	ordered *btree.BTreeG[*pair] // by key
-	shards  *[shards]map[trust.Key]*held
+	shards  *[shards]map[trust.Key]*cached
 	seed    maphash.Seed // of the shards
 }
 
 type pair struct {
-	key  trust.Key
-	held *held
+	key    trust.Key
+	cached *cached
 }
 
 const (
@@ -38,7 +38,7 @@ func (e evidence) clone() evidence {
 	if e.ordered == nil {
 		return evidence{
 			ordered: btree.NewG(degree, func(a, b *pair) bool { return a.key.Compare(b.key) < 0 }),
-			shards:  &[shards]map[trust.Key]*held{}, seed: maphash.MakeSeed(),
+			shards:  &[shards]map[trust.Key]*cached{}, seed: maphash.MakeSeed(),
 		}
 	}
 	copied := *e.shards
@@ -48,7 +48,7 @@ func (e evidence) clone() evidence {
 func (e evidence) shard(k trust.Key) int { return int(maphash.Comparable(e.seed, k) % shards) }
 
 // get returns what is held of a subject; nil: nothing.
-func (e evidence) get(k trust.Key) *held {
+func (e evidence) get(k trust.Key) *cached {
 	if e.shards == nil {
 		return nil
 	}
@@ -56,7 +56,7 @@ func (e evidence) get(k trust.Key) *held {
 }
 
 // set replaces what is held of a subject, and removes it where h is nil.
-func (e evidence) set(k trust.Key, h *held) {
+func (e evidence) set(k trust.Key, h *cached) {
 	i := e.shard(k)
 	shard := maps.Clone(e.shards[i]) // other snapshots share it
 	if h == nil {
@@ -64,37 +64,37 @@ func (e evidence) set(k trust.Key, h *held) {
 		e.ordered.Delete(&pair{key: k})
 	} else {
 		if shard == nil {
-			shard = map[trust.Key]*held{}
+			shard = map[trust.Key]*cached{}
 		}
 		shard[k] = h
-		e.ordered.ReplaceOrInsert(&pair{key: k, held: h})
+		e.ordered.ReplaceOrInsert(&pair{key: k, cached: h})
 	}
 	e.shards[i] = shard
 }
 
 // all yields everything, in order.
-func (e evidence) all() iter.Seq2[trust.Key, *held] {
+func (e evidence) all() iter.Seq2[trust.Key, *cached] {
 	return e.from(trust.Key{}, func(trust.Key) bool { return true })
 }
 
 // under yields what is held under a trust root, in order.
-func (e evidence) under(root string) iter.Seq2[trust.Key, *held] {
+func (e evidence) under(root string) iter.Seq2[trust.Key, *cached] {
 	return e.from(trust.Key{Root: root}, func(k trust.Key) bool { return k.Root == root })
 }
 
 // of yields what is held of the repository of a subject, in order.
-func (e evidence) of(k trust.Key) iter.Seq2[trust.Key, *held] {
+func (e evidence) of(k trust.Key) iter.Seq2[trust.Key, *cached] {
 	repository := k.InRepository()
 	return e.from(repository, func(k trust.Key) bool { return k.InRepository() == repository })
 }
 
-func (e evidence) from(first trust.Key, within func(trust.Key) bool) iter.Seq2[trust.Key, *held] {
-	return func(yield func(trust.Key, *held) bool) {
+func (e evidence) from(first trust.Key, within func(trust.Key) bool) iter.Seq2[trust.Key, *cached] {
+	return func(yield func(trust.Key, *cached) bool) {
 		if e.ordered == nil {
 			return
 		}
 		e.ordered.AscendGreaterOrEqual(&pair{key: first}, func(found *pair) bool {
-			return within(found.key) && yield(found.key, found.held)
+			return within(found.key) && yield(found.key, found.cached)
 		})
 	}
 }

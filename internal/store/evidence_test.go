@@ -15,7 +15,7 @@ import (
 func estate(n int) evidence {
 	e := evidence{}.clone()
 	for i := range n {
-		e.set(acmeKey(fmt.Sprintf("registry.example.com/acme/app-%d", i)), &held{evidence: &fact{}})
+		e.set(acmeKey(fmt.Sprintf("registry.example.com/acme/app-%d", i)), &cached{evidence: &fact{}})
 	}
 	return e
 }
@@ -27,9 +27,9 @@ func TestClonesAreApart(t *testing.T) {
 		"registry.example.com/acme/app-8"), acmeKey("registry.example.com/acme/new")
 	was := before.get(k)
 	one, two := before.clone(), before.clone()
-	one.set(k, &held{})
+	one.set(k, &cached{})
 	one.set(other, nil)
-	two.set(further, &held{})
+	two.set(further, &cached{})
 	if before.get(k) != was || before.get(other) == nil || before.get(further) != nil {
 		t.Error("what is published has changed")
 	}
@@ -51,9 +51,9 @@ func TestLookupAndListAgree(t *testing.T) {
 	}
 	type generation struct {
 		evidence evidence
-		want     map[trust.Key]*held
+		want     map[trust.Key]*cached
 	}
-	last := generation{evidence{}, map[trust.Key]*held{}}
+	last := generation{evidence{}, map[trust.Key]*cached{}}
 	var all []generation
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same changes in each run
 	for range 50 {
@@ -65,7 +65,7 @@ func TestLookupAndListAgree(t *testing.T) {
 				delete(next.want, k)
 				continue
 			}
-			h := &held{}
+			h := &cached{}
 			next.evidence.set(k, h)
 			next.want[k] = h
 		}
@@ -95,11 +95,11 @@ func TestRangesOfEvidence(t *testing.T) {
 		{Root: "b", Subject: trust.Subject{Repository: "r-2", Pulled: "p", Digest: digestOne}},
 		{Root: "c", Subject: trust.Subject{Repository: "r"}},
 	} {
-		e.set(k, &held{})
+		e.set(k, &cached{})
 		want = append(want, k)
 	}
 	ranges := map[string]struct {
-		of   func(yield func(trust.Key, *held) bool)
+		of   func(yield func(trust.Key, *cached) bool)
 		want []trust.Key
 	}{
 		"all":           {e.all(), want},
@@ -136,7 +136,7 @@ func BenchmarkPublication(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				if published, _ := bench.putEvidence(k, root, bench.Load().evidence.get(k),
-					&held{evidence: &fact{}}); !published {
+					&cached{evidence: &fact{}}); !published {
 					b.Fatal("not published")
 				}
 			}

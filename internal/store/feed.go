@@ -37,7 +37,7 @@ type feed struct {
 	cursor trust.Cursor // nil: nowhere
 	// taken is when the cursor was had without one before: what was fetched earlier may lack what
 	// lies before it.
-	taken   time.Time
+	since   time.Time
 	read    time.Time // when the last reading that succeeded began
 	due     time.Time // when the list is asked for next
 	misses  int       // in a row
@@ -46,14 +46,14 @@ type feed struct {
 
 // vouches reports whether the list has named a subject since it was last fetched if anything was
 // published of it. A fetch that began before the list was read may have missed what is named in it.
-func (f *feed) vouches(e *entry) bool {
-	return f != nil && f.cursor != nil && e.fault == nil && !e.fetched.Before(f.taken) && !e.fetched.Before(e.named)
+func (f *feed) covers(e *entry) bool {
+	return f != nil && f.cursor != nil && e.fault == nil && !e.fetched.Before(f.since) && !e.fetched.Before(e.listed)
 }
 
 // refreshed returns when a subject was last known to be up to date: by a fetch that succeeded, or
 // by a reading of the list.
 func (f *feed) refreshed(e *entry) time.Time {
-	if f.vouches(e) && f.read.After(e.succeeded) {
+	if f.covers(e) && f.read.After(e.succeeded) {
 		return f.read
 	}
 	return e.succeeded
@@ -61,22 +61,22 @@ func (f *feed) refreshed(e *entry) time.Time {
 
 // dueAt returns when a subject is to be refreshed.
 func (f *feed) dueAt(e *entry, interval time.Duration) time.Time {
-	if e.fault == nil && e.fetched.Before(e.named) && e.named.Before(e.due) {
-		return e.named
+	if e.fault == nil && e.fetched.Before(e.listed) && e.listed.Before(e.due) {
+		return e.listed
 	}
-	if !f.vouches(e) || !e.due.Equal(e.polled) {
+	if !f.covers(e) || !e.due.Equal(e.polled) {
 		return e.due
 	}
 	at := f.read.Add(interval + interval/4) // the next reading may take its time
-	if at.After(e.late) {
-		at = e.late
+	if at.After(e.deadline) {
+		at = e.deadline
 	}
 	return later(at, e.due)
 }
 
 // missed notes a reading that failed. The list is asked for less and less, since most servers that
 // fail here have none, or not for this account.
-func (f *feed) missed(now time.Time, interval time.Duration, fault *trust.Fault) {
+func (f *feed) failed(now time.Time, interval time.Duration, fault *trust.Fault) {
 	f.reading = false
 	f.due = later(now.Add(jitter(min(interval<<min(f.misses, 10), maxFeedTime))), fault.RetryAt)
 	f.misses++
@@ -84,10 +84,10 @@ func (f *feed) missed(now time.Time, interval time.Duration, fault *trust.Fault)
 
 // took notes a reading that began at a time, and returns the repositories that it names: none where
 // it is the first, since all are polled once from there on.
-func (f *feed) took(began, now time.Time, interval time.Duration, changes trust.Changes) []string {
+func (f *feed) advanced(began, now time.Time, interval time.Duration, changes trust.Changes) []string {
 	f.reading = false
 	if f.cursor == nil {
-		f.taken, changes.Repositories = now, nil
+		f.since, changes.Repositories = now, nil
 	}
 	f.cursor, f.read, f.due, f.misses = changes.Cursor, began, now.Add(jitter(interval)), 0
 	return changes.Repositories
@@ -95,12 +95,12 @@ func (f *feed) took(began, now time.Time, interval time.Duration, changes trust.
 
 // reading returns the list where it is to be asked for now; it is then taken to be under way. Nil:
 // it is not.
-func (t *track) reading() *feed {
+func (t *track) startReading() *feed {
 	now := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.feed
-	if f == nil || f.reading || f.due.After(now) || t.interval >= maxFeedTime || !t.worthAFeed() {
+	if f == nil || f.reading || f.due.After(now) || t.interval >= maxFeedTime || !t.feedUseful() {
 		return nil
 	}
 	f.reading = true
@@ -109,14 +109,14 @@ func (t *track) reading() *feed {
 
 // worthAFeed reports whether the root has enough subjects, and its server is known to answer; the
 // lock is held.
-func (t *track) worthAFeed() bool {
+func (t *track) feedUseful() bool {
 	h := t.hosts[t.server]
 	return h != nil && h.probe.fault == nil && !h.probe.succeeded.IsZero() && len(t.entries) >= feedFrom
 }
 
 // readFeed asks in the background for the list, where it is due.
 func (t *track) readFeed() {
-	f := t.reading()
+	f := t.startReading()
 	if f == nil {
 		return
 	}
@@ -142,7 +142,7 @@ func (t *track) read(ctx context.Context, f *feed) {
 			t.store.observe(t.root, r.Format, StageFeed, began, nil, fault)
 		}
 	}
-	t.fed(f, now, changes, fault)
+	t.recordFeed(f, now, changes, fault)
 }
 
 func changesOf(ctx context.Context, list trust.Feed, after trust.Cursor) (changes trust.Changes, fault *trust.Fault) {
@@ -160,7 +160,7 @@ func changesOf(ctx context.Context, list trust.Feed, after trust.Cursor) (change
 
 // fed notes what came of a reading that began at a time. A fault is none of the subjects, nor of
 // the server: they are polled as if there were no list.
-func (t *track) fed(f *feed, began time.Time, changes trust.Changes, fault *trust.Fault) {
+func (t *track) recordFeed(f *feed, began time.Time, changes trust.Changes, fault *trust.Fault) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,13 +168,13 @@ func (t *track) fed(f *feed, began time.Time, changes trust.Changes, fault *trus
 	case t.feed != f: // the root was published anew, or is gone
 		return
 	case fault != nil:
-		f.missed(now, t.interval, fault)
+		f.failed(now, t.interval, fault)
 		return
 	}
-	named := f.took(began, now, t.interval, changes)
+	named := f.advanced(began, now, t.interval, changes)
 	for about, e := range t.entries {
 		if _, ok := slices.BinarySearch(named, about.Repository); ok {
-			e.named = now
+			e.listed = now
 		}
 	}
 	t.wake()

@@ -76,7 +76,7 @@ func (l *listing) honest(after trust.Cursor) (trust.Changes, error) {
 // turn does what Run does at a tick, and waits for it.
 func (l *listing) turn(t testing.TB) {
 	t.Helper()
-	if f := l.b.acme().reading(); f != nil {
+	if f := l.b.acme().startReading(); f != nil {
 		l.b.acme().read(t.Context(), f)
 	}
 	for due := l.b.acme().dueNow(); len(due) > 0; due = l.b.acme().dueNow() {
@@ -329,7 +329,7 @@ func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 	l.b.acme().mu.Lock()
 	f := l.b.acme().feed
 	l.b.acme().mu.Unlock()
-	l.b.acme().fed(f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}},
+	l.b.acme().recordFeed(f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}},
 		nil)
 	close(release)
 	<-flight.done

@@ -94,7 +94,7 @@ func TestThreatFeedNamesMadeUpRepositories(t *testing.T) {
 			t.Fatalf("%d are tracked", n)
 		}
 		l.b.clock.Step(time.Minute)
-		if f := l.b.acme().reading(); f != nil {
+		if f := l.b.acme().startReading(); f != nil {
 			l.b.acme().read(t.Context(), f)
 		}
 		for _, k := range l.b.acme().dueNow() {

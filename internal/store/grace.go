@@ -11,7 +11,7 @@ import (
 type server struct{ root, host string }
 
 // grace is for how long past its expiry evidence may be used.
-func (s *Snapshot) grace(k trust.Key, h *held) time.Duration {
+func (s *Snapshot) grace(k trust.Key, h *cached) time.Duration {
 	r := s.roots[k.Root]
 	if r == nil || r.Verifier == nil {
 		return 0 // nothing is used

@@ -222,7 +222,7 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 	var asked sync.Once
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
 		if b.Load().Root("acme").Verifier != edited {
-			<-time.After(atOnce)
+			<-time.After(recheckTime)
 			return held, nil
 		}
 		asked.Do(func() {

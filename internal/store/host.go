@@ -40,7 +40,7 @@ type host struct {
 
 // ofServer reports whether a fault may be the server's own, rather than one of a subject. A server
 // that is slow cannot be told from one that hangs, so a timeout never is.
-func ofServer(f *trust.Fault) bool {
+func mayBeServers(f *trust.Fault) bool {
 	switch f.Reason {
 	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonTLSNotTrusted, v1alpha1.ReasonUnauthorized,
 		v1alpha1.ReasonServerError, v1alpha1.ReasonUnexpectedAnswer, v1alpha1.ReasonAddressRefused:
@@ -52,12 +52,12 @@ func ofServer(f *trust.Fault) bool {
 // reset forgets what is known, and has the host probed at once.
 func (h *host) reset(now time.Time) {
 	h.down, h.suspect, h.tried, h.answered, h.failing = nil, false, time.Time{}, time.Time{}, time.Time{}
-	h.probe.again(now)
+	h.probe.reset(now)
 }
 
 // heard notes what the outcome of a fetch that began at a time says of the host. It reports whether
 // the host is back, and whether the probe should go out soon.
-func (h *host) heard(began, now time.Time, fault *trust.Fault) (recovered, probe bool) {
+func (h *host) fetchEnded(began, now time.Time, fault *trust.Fault) (recovered, probe bool) {
 	switch {
 	case fault == nil:
 		h.suspect, h.answered = false, later(h.answered, began)
@@ -65,7 +65,7 @@ func (h *host) heard(began, now time.Time, fault *trust.Fault) (recovered, probe
 			h.down = nil
 			return true, false
 		}
-	case h.down == nil && ofServer(fault):
+	case h.down == nil && mayBeServers(fault):
 		h.suspect, h.probe.due = true, now
 		h.judge(h.probe.fault)
 		return false, h.probeable(now) // otherwise a tick is soon enough
@@ -76,21 +76,21 @@ func (h *host) heard(began, now time.Time, fault *trust.Fault) (recovered, probe
 // judge has the host down where its last probe failed too, which was under the same trust root;
 // where fetches succeed though the probe fails, it is not.
 func (h *host) judge(probe *trust.Fault) {
-	if probe != nil && ofServer(probe) && h.suspect && !h.failing.IsZero() && !h.answered.After(h.failing) {
+	if probe != nil && mayBeServers(probe) && h.suspect && !h.failing.IsZero() && !h.answered.After(h.failing) {
 		h.down = probe
 	}
 }
 
 // probed notes the outcome of a probe that began at a time, and when the next is due. It reports
 // whether the host is back.
-func (h *host) probed(began, now time.Time, interval time.Duration, fault *trust.Fault) (recovered bool) {
-	h.probe.ended(now, fault)
-	h.probe.next(now, min(h.probe.wait(), lastProbe), interval, probeGap)
+func (h *host) probeEnded(began, now time.Time, interval time.Duration, fault *trust.Fault) (recovered bool) {
+	h.probe.record(now, fault)
+	h.probe.next(now, min(h.probe.backoff(), lastProbe), interval, probeGap)
 	was := h.down
 	switch {
 	case fault == nil:
 		h.down, h.suspect, h.tried, h.failing = nil, false, time.Time{}, time.Time{}
-	case !ofServer(fault):
+	case !mayBeServers(fault):
 		h.down = nil
 	default:
 		if h.failing.IsZero() {

@@ -44,7 +44,7 @@ type Verification struct {
 }
 
 // observe tells the observer, if there is one, what came of a verification that began at a time.
-func (s *Store) observe(root, format, stage string, began time.Time, h *held, fault *trust.Fault) {
+func (s *Store) observe(root, format, stage string, began time.Time, h *cached, fault *trust.Fault) {
 	if s.options.Observer == nil {
 		return
 	}

@@ -24,11 +24,11 @@ func (s *Store) PutRoot(name string, r Root) {
 // atOnce is how long the publication of an edited trust root waits for repositories to be verified
 // anew. Those that are left cannot be checked until they are, so that a revoked key is out of every
 // decision soon, however many repositories hang on it.
-const atOnce = 500 * time.Millisecond
+const recheckTime = 500 * time.Millisecond
 
 // savedAtOnce is how many repositories are verified at the same time at most, of those that were
 // written down.
-const savedAtOnce = 4
+const savedConcurrency = 4
 
 // Saved has take called with what was written down of each repository, one after the other. take
 // keeps what it is given, and may wait until there is room for more.
@@ -43,7 +43,7 @@ func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bo
 	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[trust.Subject]*trust.Fault{}}
 	// The work is done before the lock is taken; what was published meanwhile is left for it, and
 	// is little.
-	if err := p.carry(s.Load()); err != nil {
+	if err := p.recheckAll(s.Load()); err != nil {
 		return nil, err
 	}
 	var keys []trust.Key
@@ -60,7 +60,7 @@ func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bo
 	for _, k := range keys {
 		s.moved(k)
 	}
-	p.finish(outdated)
+	p.recheckPending(outdated)
 	return p.faults, nil
 }
 
@@ -79,39 +79,39 @@ type publication struct {
 
 	mu      sync.Mutex
 	size    int64 // of what is carried
-	carried map[trust.Key]carried
-	late    map[trust.Key]carried // published as what cannot be checked yet, and to be verified after that
+	results map[trust.Key]rechecked
+	pending map[trust.Key]rechecked // published as what cannot be checked yet, and to be verified after that
 	faults  map[trust.Subject]*trust.Fault
 }
 
 // carried is what the new root makes of what was held, and of what was written down where there is
 // that; nil: of nothing.
-type carried struct {
-	from, to *held
+type rechecked struct {
+	from, to *cached
 	saved    bool
 }
 
 // carry verifies what is known of the root's repositories, as many at once as there are processors:
 // all that was written down, and of the others what can be done at once. No more of what was
 // written down is in memory than is being verified. The error is that of saved.
-func (p *publication) carry(old *Snapshot) error {
-	p.carried, p.late = map[trust.Key]carried{}, map[trust.Key]carried{}
+func (p *publication) recheckAll(old *Snapshot) error {
+	p.results, p.pending = map[trust.Key]rechecked{}, map[trust.Key]rechecked{}
 	if p.root.Verifier == nil {
 		return nil
 	}
 	var g errgroup.Group
-	g.SetLimit(min(runtime.GOMAXPROCS(0), savedAtOnce))
+	g.SetLimit(min(runtime.GOMAXPROCS(0), savedConcurrency))
 	seen, earlier := map[trust.Key]bool{}, old.roots[p.name]
 	err := p.saved(func(repository trust.Subject, packed []byte) {
 		k := trust.Key{Root: p.name, Subject: repository}
 		seen[k] = true
 		g.Go(func() error {
 			p.restore(k, earlier, maps.Collect(old.evidence.of(k)), packed)
-			p.shed(earlier)
+			p.evict(earlier)
 			return nil
 		})
 	})
-	until := time.Now().Add(atOnce)
+	until := time.Now().Add(recheckTime)
 	for k, h := range old.evidence.under(p.name) {
 		if seen[k.InRepository()] {
 			continue
@@ -121,23 +121,23 @@ func (p *publication) carry(old *Snapshot) error {
 				fault := trust.NewFault(v1alpha1.ReasonNotLoaded,
 					"TrustRoot %q was changed, and what it holds of the repository is still being verified anew",
 					p.name)
-				p.keep(p.late, k, carried{from: h, to: p.unverified(k, h, earlier, fault)})
+				p.add(p.pending, k, rechecked{from: h, to: p.unverified(k, h, earlier, fault)})
 				return nil
 			}
-			p.keep(p.carried, k, carried{from: h, to: p.one(k, earlier, h)})
+			p.add(p.results, k, rechecked{from: h, to: p.recheck(k, earlier, h)})
 			return nil
 		})
 	}
 	_ = g.Wait() // faults are in the evidence
-	maps.Copy(p.carried, p.late)
+	maps.Copy(p.results, p.pending)
 	return err
 }
 
 // restore carries a repository of which something was written down, and perhaps something is held.
-func (p *publication) restore(repository trust.Key, earlier *Root, from map[trust.Key]*held, packed []byte) {
-	next := map[trust.Key]*held{}
+func (p *publication) restore(repository trust.Key, earlier *Root, from map[trust.Key]*cached, packed []byte) {
+	next := map[trust.Key]*cached{}
 	for k, h := range from {
-		if one := p.one(k, earlier, h); one != nil {
+		if one := p.recheck(k, earlier, h); one != nil {
 			next[k] = one
 		}
 	}
@@ -147,15 +147,15 @@ func (p *publication) restore(repository trust.Key, earlier *Root, from map[trus
 	}
 	for k, h := range from {
 		if taken[k] == nil {
-			p.keep(p.carried, k, carried{from: h, saved: true})
+			p.add(p.results, k, rechecked{from: h, saved: true})
 		}
 	}
 	for k, to := range taken {
-		p.keep(p.carried, k, carried{from: from[k], to: to, saved: true})
+		p.add(p.results, k, rechecked{from: from[k], to: to, saved: true})
 	}
 }
 
-func (p *publication) keep(in map[trust.Key]carried, k trust.Key, c carried) {
+func (p *publication) add(in map[trust.Key]rechecked, k trust.Key, c rechecked) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	in[k] = c
@@ -164,32 +164,32 @@ func (p *publication) keep(in map[trust.Key]carried, k trust.Key, c carried) {
 
 // shed lets go of the largest of what was written down until what is carried fits: not even for a
 // moment is more of it held.
-func (p *publication) shed(earlier *Root) {
+func (p *publication) evict(earlier *Root) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.store.options.MaxSize > 0 && p.size > p.store.options.MaxSize {
 		var largest trust.Key
-		for k, c := range p.carried {
-			if c.saved && c.to.size() > p.carried[largest].to.size() {
+		for k, c := range p.results {
+			if c.saved && c.to.size() > p.results[largest].to.size() {
 				largest = k
 			}
 		}
-		c, ok := p.carried[largest]
+		c, ok := p.results[largest]
 		if !ok {
 			return
 		}
 		fault := beyond(largest, c.to.size(), p.size-c.to.size(), p.store.options.MaxSize)
 		p.size -= c.to.size()
-		p.carried[largest] = carried{from: c.from, to: p.unverified(largest, c.from, earlier, fault)}
+		p.results[largest] = rechecked{from: c.from, to: p.unverified(largest, c.from, earlier, fault)}
 		p.faults[largest.Subject.InRepository()] = fault
 	}
 }
 
 // finish verifies what was late, and publishes each repository as it is done.
-func (p *publication) finish(outdated func() bool) {
+func (p *publication) recheckPending(outdated func() bool) {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for k, c := range p.late {
+	for k, c := range p.pending {
 		g.Go(func() error {
 			if !outdated() {
 				p.replace(k, c, p.store.recheck(k, p.root, c.from))
@@ -202,14 +202,14 @@ func (p *publication) finish(outdated func() bool) {
 
 // replace publishes what was late in the place of what could not be checked, also where a fetch has
 // failed meanwhile. Where one has succeeded, or under another root, it changes nothing.
-func (p *publication) replace(k trust.Key, c carried, verified *held) {
+func (p *publication) replace(k trust.Key, c rechecked, verified *cached) {
 	for {
 		snapshot := p.store.Load()
 		now := snapshot.evidence.get(k)
 		if snapshot.roots[p.name] != p.root || now == nil || now.fault == nil || now.evidence != c.from.evidence {
 			return
 		}
-		next := &held{
+		next := &cached{
 			evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended,
 		}
 		if published, _ := p.store.putEvidence(k, p.root.Verifier, now, next); published { // it is as large as before
@@ -220,11 +220,11 @@ func (p *publication) replace(k trust.Key, c carried, verified *held) {
 
 // unverified is what is held, which may be nothing, of what could not be verified under the new
 // root.
-func (p *publication) unverified(k trust.Key, h *held, earlier *Root, fault *trust.Fault) *held {
+func (p *publication) unverified(k trust.Key, h *cached, earlier *Root, fault *trust.Fault) *cached {
 	if h == nil {
-		return &held{fault: fault}
+		return &cached{fault: fault}
 	}
-	next := &held{
+	next := &cached{
 		evidence: h.evidence, anew: p.anew(h, earlier), fault: fault, stale: p.stale(k, h, earlier), ended: h.ended,
 	}
 	next.used.Store(h.used.Load())
@@ -232,13 +232,13 @@ func (p *publication) unverified(k trust.Key, h *held, earlier *Root, fault *tru
 }
 
 // anew reports whether the versions seen start anew with the new root.
-func (p *publication) anew(h *held, earlier *Root) bool {
+func (p *publication) anew(h *cached, earlier *Root) bool {
 	return h.anew || earlier != nil && earlier.Epoch != p.root.Epoch
 }
 
 // stale reports whether newer evidence could not be had. Under a root without a grace nobody has
 // noted that: it holds until the fetch that follows at once.
-func (p *publication) stale(k trust.Key, h *held, earlier *Root) bool {
+func (p *publication) stale(k trust.Key, h *cached, earlier *Root) bool {
 	if p.root.ExpiredGrace <= 0 || h.ended {
 		return false
 	}
@@ -247,7 +247,7 @@ func (p *publication) stale(k trust.Key, h *held, earlier *Root) bool {
 }
 
 // one returns what the new root holds of a subject, by what was held; nil: nothing.
-func (p *publication) one(k trust.Key, earlier *Root, h *held) *held {
+func (p *publication) recheck(k trust.Key, earlier *Root, h *cached) *cached {
 	if h.evidence == nil { // a fault of the earlier root says nothing of this one
 		return nil
 	}
@@ -266,17 +266,17 @@ func (p *publication) fail(k trust.Key, fault *trust.Fault) {
 
 // again carries a repository once more, of which other evidence is held than before. What was
 // written down of it is in what was carried.
-func (p *publication) again(repository trust.Key, earlier *Root, from map[trust.Key]*held) {
+func (p *publication) recheckRepository(repository trust.Key, earlier *Root, from map[trust.Key]*cached) {
 	taken := map[trust.Subject]trust.Evidence{}
-	for k, c := range p.carried {
+	for k, c := range p.results {
 		if k.InRepository() != repository {
 			continue
 		}
 		if c.saved && c.to != nil && c.to.evidence != nil {
 			taken[k.Subject] = c.to.evidence
 		}
-		delete(p.carried, k)
-		delete(p.late, k)
+		delete(p.results, k)
+		delete(p.pending, k)
 	}
 	var packed []byte
 	if keeper, ok := p.root.Verifier.(trust.Keeper); ok && len(taken) > 0 {
@@ -287,7 +287,7 @@ func (p *publication) again(repository trust.Key, earlier *Root, from map[trust.
 		return
 	}
 	for k, h := range from {
-		p.carried[k] = carried{from: h, to: p.one(k, earlier, h)}
+		p.results[k] = rechecked{from: h, to: p.recheck(k, earlier, h)}
 	}
 }
 
@@ -298,26 +298,26 @@ func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 	if p.root.Verifier == nil {
 		for k, h := range old.evidence.under(p.name) {
 			if earlier := old.roots[p.name]; earlier != nil && earlier.Epoch != p.root.Epoch {
-				next.set(k, &held{evidence: h.evidence, fault: h.fault, anew: true})
+				next.set(k, &cached{evidence: h.evidence, fault: h.fault, anew: true})
 			}
 		}
 		return nil
 	}
 	changed := map[trust.Key]bool{}
 	for k, h := range old.evidence.under(p.name) {
-		if c, ok := p.carried[k]; !ok || c.from != h {
+		if c, ok := p.results[k]; !ok || c.from != h {
 			changed[k.InRepository()] = true
 		}
 	}
 	for repository := range changed {
-		p.again(repository, old.roots[p.name], maps.Collect(old.evidence.of(repository)))
+		p.recheckRepository(repository, old.roots[p.name], maps.Collect(old.evidence.of(repository)))
 	}
-	keys := slices.SortedFunc(maps.Keys(p.carried), func(a, b trust.Key) int {
-		return cmp.Or(cmp.Compare(p.carried[a].to.size(), p.carried[b].to.size()), a.Compare(b))
+	keys := slices.SortedFunc(maps.Keys(p.results), func(a, b trust.Key) int {
+		return cmp.Or(cmp.Compare(p.results[a].to.size(), p.results[b].to.size()), a.Compare(b))
 	})
 	var held []trust.Key
 	for _, k := range keys {
-		c := p.carried[k]
+		c := p.results[k]
 		to, fault := p.store.fitting(k, next.size, old.evidence.get(k), c.to)
 		if fault != nil {
 			p.fail(k, fault)
@@ -330,12 +330,12 @@ func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 	return held
 }
 
-func (s *Store) recheck(k trust.Key, r *Root, h *held) *held {
+func (s *Store) recheck(k trust.Key, r *Root, h *cached) *cached {
 	began := time.Now()
 	evidence, err := r.Verifier.Recheck(k.Subject, h.evidence)
-	next := &held{evidence: evidence}
+	next := &cached{evidence: evidence}
 	if err != nil {
-		next = &held{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
+		next = &cached{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
 	}
 	s.observe(k.Root, r.Format, StageRecheck, began, next, next.fault)
 	return next
@@ -343,8 +343,8 @@ func (s *Store) recheck(k trust.Key, r *Root, h *held) *held {
 
 // unpack returns what is held of a repository once what was written down is taken in: what was held
 // before where that adds nothing or is of no use.
-func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held,
-	packed []byte) (after map[trust.Key]*held, fault *trust.Fault) {
+func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*cached,
+	packed []byte) (after map[trust.Key]*cached, fault *trust.Fault) {
 	began := time.Now()
 	after = maps.Clone(before)
 	defer func() {
@@ -376,7 +376,7 @@ func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held
 			h.evidence == evidence {
 			continue
 		}
-		next := &held{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}
+		next := &cached{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}
 		next.used.Store(h != nil && h.used.Load())
 		after[k] = next
 	}
@@ -384,7 +384,7 @@ func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*held
 }
 
 // firstOf returns any of what is held; nil: nothing is.
-func firstOf(all map[trust.Key]*held) *held {
+func firstOf(all map[trust.Key]*cached) *cached {
 	for _, h := range all {
 		return h
 	}

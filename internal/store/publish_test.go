@@ -32,7 +32,7 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 			return held, nil
 		}
 		early.Add(1)
-		<-time.After(atOnce)
+		<-time.After(recheckTime)
 		return held, nil
 	}
 	var waiting int
@@ -66,7 +66,7 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
 		switch {
 		case b.Load().Root("acme").Verifier != edited:
-			<-time.After(atOnce)
+			<-time.After(recheckTime)
 		case fetched.CompareAndSwap(false, true):
 			for _, image := range images {
 				if err := b.Ensure(t.Context(), key(image)); err != nil {
@@ -98,7 +98,7 @@ func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 	failed := 0
 	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
 		if b.Load().Root("acme").Verifier != edited {
-			<-time.After(atOnce)
+			<-time.After(recheckTime)
 			return held, nil
 		}
 		asked.Do(func() {
@@ -132,7 +132,7 @@ func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 		if b.Load().Root("acme").Verifier == edited {
 			late.Add(1)
 		} else {
-			<-time.After(atOnce)
+			<-time.After(recheckTime)
 		}
 		return held, nil
 	}

@@ -23,7 +23,7 @@ func (t *track) dueNow() []task {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var due []task
-	room := t.known.turns() > 0 || t.others.turns() > 0
+	room := t.known.free() > 0 || t.others.free() > 0
 	for _, h := range t.hosts {
 		if h.probeable(now) && !h.probe.due.After(now) && (h.name == t.server || h.suspect || h.down != nil) {
 			due = append(due, task{track: t, host: h})
@@ -33,7 +33,7 @@ func (t *track) dueNow() []task {
 	if !room {
 		return due
 	}
-	known, others := waiting{room: t.known.turns()}, waiting{room: t.others.turns()}
+	known, others := longestDue{size: t.known.free()}, longestDue{size: t.others.free()}
 	trials := map[*host]*trial{}
 	for about, e := range t.entries {
 		at, h := t.feed.dueAt(e, t.interval), t.hostOf(about)
@@ -46,13 +46,13 @@ func (t *track) dueNow() []task {
 					one = &trial{}
 					trials[h] = one
 				}
-				one.take(about, at, signed(snapshot.evidence.get(t.key(about))))
+				one.offer(about, at, signed(snapshot.evidence.get(t.key(about))))
 			}
 		case at.After(now):
 		case signed(snapshot.evidence.get(t.key(about))):
-			known.take(about, at)
+			known.offer(about, at)
 		default:
-			others.take(about, at)
+			others.offer(about, at)
 		}
 	}
 	for h, one := range trials {
@@ -66,22 +66,22 @@ func (t *track) dueNow() []task {
 }
 
 // waiting are the subjects that are due the longest, as many as there is room for.
-type waiting struct {
-	room     int
+type longestDue struct {
+	size     int
 	subjects []trust.Subject
 	since    []time.Time
 }
 
-func (w *waiting) take(about trust.Subject, since time.Time) {
+func (w *longestDue) offer(about trust.Subject, since time.Time) {
 	at := len(w.subjects)
 	for at > 0 && since.Before(w.since[at-1]) {
 		at--
 	}
-	if at >= w.room {
+	if at >= w.size {
 		return
 	}
 	w.subjects, w.since = slices.Insert(w.subjects, at, about), slices.Insert(w.since, at, since)
-	n := min(len(w.subjects), w.room)
+	n := min(len(w.subjects), w.size)
 	w.subjects, w.since = w.subjects[:n], w.since[:n]
 }
 
@@ -93,7 +93,7 @@ type trial struct {
 	taken bool
 }
 
-func (t *trial) take(about trust.Subject, since time.Time, known bool) {
+func (t *trial) offer(about trust.Subject, since time.Time, known bool) {
 	if !t.taken || known && !t.known || known == t.known && since.Before(t.since) {
 		*t = trial{about: about, since: since, known: known, taken: true}
 	}
@@ -119,5 +119,5 @@ func (d task) start() *flight {
 		return e.flight
 	}
 	e.due = now.Add(fetchTimeout) // moved on by the outcome
-	return t.begin(d.about, e, t.placesOf(known), now, true)
+	return t.begin(d.about, e, t.limitFor(known), now, true)
 }

@@ -57,7 +57,7 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 	}}
 	b := newBench(root)
 	b.running(t)
-	images := repositories(10 * inBackground)
+	images := repositories(10 * maxBackground)
 	b.Retain(append(keys(images...), trust.Key{Root: "gone", Subject: key(images[0]).Subject}))
 	flights := func() (n int) {
 		b.acme().mu.Lock()
@@ -70,12 +70,12 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 		return n
 	}
 	eventually(t, "the first turns", func() bool {
-		return flights() == inBackground && root.fetches.Load() == inBackground
+		return flights() == maxBackground && root.fetches.Load() == maxBackground
 	})
 	b.wake()
 	eventually(t, "another look at what is due", func() bool { return len(b.woken) == 0 })
-	if n := flights(); n != inBackground {
-		t.Errorf("%d fetches are under way in the background, want %d", n, inBackground)
+	if n := flights(); n != maxBackground {
+		t.Errorf("%d fetches are under way in the background, want %d", n, maxBackground)
 	}
 	close(release)
 	eventually(t, "all of them, without a tick", func() bool { return b.loaded(images) == len(images) })
@@ -100,7 +100,7 @@ func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 			}}
 			b := newBench(root)
 			defer close(hang)
-			images := repositories(100 * inBackground)
+			images := repositories(100 * maxBackground)
 			demand := func() error { return b.Ensure(t.Context(), key(app)) }
 			if known {
 				for _, i := range append(images, app) {
@@ -118,12 +118,12 @@ func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 			b.Retain(keys(images...))
 			b.wake()
 			eventually(t, "the background to take its turns",
-				func() bool { return root.fetches.Load()-before == inBackground })
+				func() bool { return root.fetches.Load()-before == maxBackground })
 			if err := demand(); err != nil { // nothing of the backlog has ended, nor can it
 				t.Error(err)
 			}
-			if n := root.fetches.Load() - before; n != inBackground+1 {
-				t.Errorf("%d fetches have begun, want the %d in the background and the one asked for", n, inBackground)
+			if n := root.fetches.Load() - before; n != maxBackground+1 {
+				t.Errorf("%d fetches have begun, want the %d in the background and the one asked for", n, maxBackground)
 			}
 		})
 	}
@@ -139,8 +139,8 @@ func TestThreatBacklogIsNotLookedThroughEachTime(t *testing.T) {
 			b.acme().entry(acmeKey(fmt.Sprint(i)).Subject, b.clock.Now()).due = b.clock.Now().Add(-time.Duration(i))
 		}
 		due := b.acme().dueNow()
-		if len(due) != inBackground {
-			t.Fatalf("%d are due, want the %d whose turn it is", len(due), inBackground)
+		if len(due) != maxBackground {
+			t.Fatalf("%d are due, want the %d whose turn it is", len(due), maxBackground)
 		}
 		for i, k := range due {
 			if want := fmt.Sprint(n - 1 - i); k.about.Repository != want {
@@ -160,7 +160,7 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 		<-turns
 		return trust.Unsigned{}, nil
 	}})
-	b.Retain(keys(repositories(10 * inBackground)...))
+	b.Retain(keys(repositories(10 * maxBackground)...))
 	<-b.woken
 	for _, k := range b.acme().dueNow() {
 		k.start()
@@ -171,16 +171,16 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 	free := func() int {
 		b.acme().mu.Lock()
 		defer b.acme().mu.Unlock()
-		return inBackground - b.acme().others.background
+		return maxBackground - b.acme().others.background
 	}
-	for ended := 1; ended <= inBackground; ended++ {
+	for ended := 1; ended <= maxBackground; ended++ {
 		turns <- struct{}{}
 		eventually(t, "the end of a fetch", func() bool { return free() == ended })
-		if woken, want := len(b.woken) == 1, ended > inBackground/2; woken != want {
-			t.Errorf("after %d of %d: woken %v, want %v", ended, inBackground, woken, want)
+		if woken, want := len(b.woken) == 1, ended > maxBackground/2; woken != want {
+			t.Errorf("after %d of %d: woken %v, want %v", ended, maxBackground, woken, want)
 		}
 	}
-	if p := b.acme().others; p.background != 0 || p.asked != 0 {
+	if p := b.acme().others; p.background != 0 || p.onDemand != 0 {
 		t.Errorf("turns are taken when nothing is under way: %+v", p)
 	}
 }

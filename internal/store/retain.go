@@ -95,12 +95,12 @@ func (t *Tracker) prune() {
 			t.Forget(one.root)
 			continue
 		}
-		if forgotten := one.forgettable(); len(forgotten) > 0 {
+		if forgotten := one.dropUnsigned(); len(forgotten) > 0 {
 			t.store.dropEvidence(forgotten)
 			t.changed(one.root)
 		}
 		for _, h := range one.pruneHosts() {
-			one.noteHost(h)
+			one.publishHost(h)
 		}
 	}
 }
@@ -126,7 +126,7 @@ func (t *track) pruneHosts() (dropped []*host) {
 }
 
 // forgettable stops tracking, and returns, the subjects to drop.
-func (t *track) forgettable() []trust.Key {
+func (t *track) dropUnsigned() []trust.Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,9 +137,9 @@ func (t *track) forgettable() []trust.Key {
 		}
 	}
 	// newest first
-	slices.SortFunc(unsigned, func(a, b trust.Subject) int { return t.entries[b].asked.Compare(t.entries[a].asked) })
+	slices.SortFunc(unsigned, func(a, b trust.Subject) int { return t.entries[b].requested.Compare(t.entries[a].requested) })
 	keep := slices.IndexFunc(unsigned, func(about trust.Subject) bool {
-		return now.Sub(t.entries[about].asked) > forgetAfter
+		return now.Sub(t.entries[about].requested) > forgetAfter
 	})
 	if keep < 0 {
 		keep = len(unsigned)

@@ -30,10 +30,10 @@ type schedule struct {
 }
 
 // again has it asked at once, as if it had never failed. What went wrong last is still told.
-func (s *schedule) again(now time.Time) { s.due, s.retry, s.failures = now, now, 0 }
+func (s *schedule) reset(now time.Time) { s.due, s.retry, s.failures = now, now, 0 }
 
 // ended notes the outcome of a fetch.
-func (s *schedule) ended(now time.Time, fault *trust.Fault) {
+func (s *schedule) record(now time.Time, fault *trust.Fault) {
 	if s.fault = fault; fault == nil {
 		s.failures, s.succeeded = 0, now
 	} else {
@@ -42,7 +42,7 @@ func (s *schedule) ended(now time.Time, fault *trust.Fault) {
 }
 
 // wait is how long to wait after the failures in a row.
-func (s *schedule) wait() time.Duration { return firstRetry << min(max(s.failures-1, 0), 20) }
+func (s *schedule) backoff() time.Duration { return firstRetry << min(max(s.failures-1, 0), 20) }
 
 // next sets when it is asked again: after an interval, or after a fault once it has waited, but not
 // before the server wants it, and then within late.

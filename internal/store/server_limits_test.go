@@ -226,17 +226,17 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 		return imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("evil/%d", i)}
 	}
 	refused := 0
-	for i := range maxAsked + 100 {
+	for i := range maxOnDemand + 100 {
 		if err := b.Ensure(gone, key(evil(i))); !errors.Is(err, context.Canceled) {
 			refused++
 		}
 	}
 	if refused != 100 {
-		t.Errorf("%d were turned away at once, want those beyond %d", refused, maxAsked)
+		t.Errorf("%d were turned away at once, want those beyond %d", refused, maxOnDemand)
 	}
 	short, end := context.WithTimeout(t.Context(), 10*time.Second)
 	defer end()
-	if err := b.Ensure(short, key(evil(maxAsked+200))); err == nil ||
+	if err := b.Ensure(short, key(evil(maxOnDemand+200))); err == nil ||
 		trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
 		t.Errorf("beyond the bound: %v, want a Timeout", err)
 	}
@@ -247,9 +247,9 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	eventually(t, "the fetches to end", func() bool {
 		b.acme().mu.Lock()
 		defer b.acme().mu.Unlock()
-		return b.acme().others.asked == 0
+		return b.acme().others.onDemand == 0
 	})
-	if err := b.Ensure(t.Context(), key(evil(maxAsked+200))); err != nil {
+	if err := b.Ensure(t.Context(), key(evil(maxOnDemand+200))); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }

@@ -118,7 +118,7 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 	before := o.fetches.Load()
 	b.turn()
 	b.pass(2 * time.Second)
-	if n := o.fetches.Load() - before; n > 2*inBackground {
+	if n := o.fetches.Load() - before; n > 2*maxBackground {
 		t.Errorf("%d fetches went out before the server was found to be down, want no more than one turn", n)
 	}
 	before, probes := o.fetches.Load(), o.probes.Load()
@@ -131,7 +131,7 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 		t.Errorf("%d probes went out in ten minutes, want one in about 30 s", n)
 	}
 	b.holds(t, evidence)
-	if n := b.Status("acme").Failing; n > 2*inBackground+tried {
+	if n := b.Status("acme").Failing; n > 2*maxBackground+tried {
 		t.Errorf("%d repositories are failing, want those alone that the server was asked for", n)
 	}
 	if s := b.Status("acme"); s.Server == nil || s.Server.Reason != v1alpha1.ReasonUnreachable {

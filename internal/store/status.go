@@ -159,7 +159,7 @@ func (s *Snapshot) unanchored(root string) []string {
 }
 
 // expiries takes in when the files of a repository expire.
-func (s *Status) expiries(repository string, h *held, now time.Time) {
+func (s *Status) expiries(repository string, h *cached, now time.Time) {
 	at, file := h.evidence.Expiry()
 	files := []trust.File{{Name: file, NotAfter: at}}
 	if dated, ok := h.evidence.(trust.Dated); ok {
@@ -195,7 +195,7 @@ func (e Expiry) before(other Expiry) bool {
 }
 
 // grace takes in whether a repository is used past its expiry.
-func (s *Status) grace(grace time.Duration, h *held, now time.Time) {
+func (s *Status) grace(grace time.Duration, h *cached, now time.Time) {
 	if grace <= 0 || !h.past(now) {
 		return
 	}

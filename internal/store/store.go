@@ -123,7 +123,7 @@ func (s *Store) DropRoot(name string) {
 // putEvidence publishes what root made of what was held, unless another root or other evidence has
 // taken its place meanwhile: then nothing is changed and the answer is false. The fault says that
 // it did not fit; what was held then stays.
-func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *held) (published bool, fault *trust.Fault) {
+func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *cached) (published bool, fault *trust.Fault) {
 	changed := false
 	s.update(func(old *Snapshot) *Snapshot {
 		r := old.roots[k.Root]
@@ -147,7 +147,7 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *held) (publis
 
 // fitting returns h where it fits in the place of from beside evidence of so many bytes, and else
 // from, with a fault.
-func (s *Store) fitting(k trust.Key, size int64, from, h *held) (*held, *trust.Fault) {
+func (s *Store) fitting(k trust.Key, size int64, from, h *cached) (*cached, *trust.Fault) {
 	more := h.size() - from.size()
 	if s.options.MaxSize == 0 || more <= 0 || size+more <= s.options.MaxSize {
 		return h, nil
@@ -164,7 +164,7 @@ func beyond(k trust.Key, size, held, most int64) *trust.Fault {
 }
 
 // with returns a snapshot that holds h of a subject, or nothing where h is nil.
-func (s *Snapshot) with(k trust.Key, h *held) *Snapshot {
+func (s *Snapshot) with(k trust.Key, h *cached) *Snapshot {
 	next := *s
 	next.evidence = s.evidence.clone()
 	next.set(k, h)
@@ -172,7 +172,7 @@ func (s *Snapshot) with(k trust.Key, h *held) *Snapshot {
 }
 
 // set is with in place, for a snapshot that is being made.
-func (s *Snapshot) set(k trust.Key, h *held) {
+func (s *Snapshot) set(k trust.Key, h *cached) {
 	s.size += h.size() - s.evidence.get(k).size()
 	s.evidence.set(k, h)
 }

@@ -20,7 +20,7 @@ const (
 	fetchTimeout = 150 * time.Second
 	// placeTimeout bounds the wait for a place before it. Whoever finds none is fetched in the
 	// background, in turn.
-	placeTimeout = 30 * time.Second
+	queueTimeout = 30 * time.Second
 	// defaultInterval is how often a subject is refreshed until Reset says it.
 	defaultInterval = 5 * time.Minute
 )
@@ -41,8 +41,8 @@ type track struct {
 	hosts    map[string]*host // by name
 	server   string           // the host that can be asked before any subject; empty: there is none
 	feed     *feed
-	known    *places // for subjects that are known to be signed
-	others   *places
+	known    *limit // for subjects that are known to be signed
+	others   *limit
 	retained map[trust.Subject]bool // what runs is checked against these
 	gone     bool                   // it is forgotten: what is still under way speaks for nobody
 }
@@ -50,8 +50,8 @@ type track struct {
 func (t *Tracker) newTrack(root string) *track {
 	return &track{
 		root: root, store: t.store, clock: t.clock, changed: t.changed, wake: t.wake,
-		interval: defaultInterval, entries: map[trust.Subject]*entry{}, hosts: map[string]*host{}, known: newPlaces(),
-		others: newPlaces(),
+		interval: defaultInterval, entries: map[trust.Subject]*entry{}, hosts: map[string]*host{}, known: newLimit(),
+		others: newLimit(),
 	}
 }
 
@@ -63,7 +63,7 @@ func (t *track) signed(about trust.Subject) bool {
 }
 
 // placesOf returns the places in which a subject is fetched; the lock is held.
-func (t *track) placesOf(known bool) *places {
+func (t *track) limitFor(known bool) *limit {
 	if known {
 		return t.known
 	}
@@ -93,7 +93,7 @@ func (t *track) host(name string) *host {
 func (t *track) entry(about trust.Subject, now time.Time) *entry {
 	e := t.entries[about]
 	if e == nil {
-		e = &entry{asked: now}
+		e = &entry{requested: now}
 		e.due = now.Add(jitter(t.interval))
 		t.entries[about] = e
 	}
@@ -113,7 +113,7 @@ func (t *track) reset(interval time.Duration) []*host {
 		t.entry(k.Subject, now)
 	}
 	for about, e := range t.entries {
-		e.again(now)
+		e.reset(now)
 		if h := snapshot.evidence.get(t.key(about)); h.current(now) && e.fault == nil {
 			e.due = now.Add(spread(min(interval/2, freshen)))
 		}
@@ -137,7 +137,7 @@ func (t *track) join(about trust.Subject, enough func(began time.Time) bool) (*f
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(about, now)
-	e.asked, e.used = now, now
+	e.requested, e.used = now, now
 	switch {
 	case e.flight != nil:
 		return e.flight, nil
@@ -146,13 +146,13 @@ func (t *track) join(about trust.Subject, enough func(began time.Time) bool) (*f
 	}
 	if h := t.hostOf(about); h.down != nil {
 		e.due = earlier(e.due, now) // when the host is back
-		return t.ask(h, now)
+		return t.awaitHost(h, now)
 	}
 	if e.fault != nil && now.Before(e.retry) {
 		return nil, e.fault
 	}
 	known := t.signed(about)
-	p := t.placesOf(known)
+	p := t.limitFor(known)
 	if p.full(known) {
 		e.due = earlier(e.due, now)
 		return nil, trust.NewFault(v1alpha1.ReasonTimeout,
@@ -164,7 +164,7 @@ func (t *track) join(about trust.Subject, enough func(began time.Time) bool) (*f
 // ask returns the probe to wait for before anything else is asked of a host that is down, or its
 // fault where the probe went out moments ago or the server wants to be left alone; the lock is
 // held.
-func (t *track) ask(h *host, now time.Time) (*flight, error) {
+func (t *track) awaitHost(h *host, now time.Time) (*flight, error) {
 	switch {
 	case h.down.RetryAt.After(now):
 		return nil, h.down
@@ -178,19 +178,19 @@ func (t *track) ask(h *host, now time.Time) (*flight, error) {
 
 // begin starts a fetch; the lock is held. The fetch has a deadline of its own: whoever waits for it
 // may leave without ending it.
-func (t *track) begin(about trust.Subject, e *entry, p *places, now time.Time, background bool) *flight {
+func (t *track) begin(about trust.Subject, e *entry, p *limit, now time.Time, background bool) *flight {
 	f := &flight{
-		began: now, background: background, trial: t.hostOf(about).down != nil, places: p, done: make(chan struct{}),
+		began: now, background: background, trial: t.hostOf(about).down != nil, limit: p, done: make(chan struct{}),
 	}
 	e.flight = f
 	if background {
 		p.background++
 	} else {
-		p.asked++
+		p.onDemand++
 	}
 	go func() {
 		f.err = t.fetch(context.Background(), about, f)
-		t.land(e, f)
+		t.finish(e, f)
 		close(f.done)
 	}()
 	return f
@@ -198,16 +198,16 @@ func (t *track) begin(about trust.Subject, e *entry, p *places, now time.Time, b
 
 // land notes the end of a fetch. Run is woken when so many turns are free that a look at everything
 // is worth it.
-func (t *track) land(e *entry, f *flight) {
+func (t *track) finish(e *entry, f *flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e.flight, e.fetched = nil, f.began
 	if !f.background {
-		f.places.asked--
+		f.limit.onDemand--
 		return
 	}
-	f.places.background--
-	if f.places.background < inBackground/2 {
+	f.limit.background--
+	if f.limit.background < maxBackground/2 {
 		t.wake()
 	}
 }
@@ -267,12 +267,12 @@ func (t *track) recordProbe(h *host, f *flight, fault *trust.Fault) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	before := h.probe
-	if h.probed(f.began, now, t.interval, fault) {
+	if h.probeEnded(f.began, now, t.interval, fault) {
 		t.recovered(h, now)
 	}
 	changed := before.succeeded.IsZero() || !sameReason(before.fault, fault)
 	t.mu.Unlock()
-	t.noteHost(h)
+	t.publishHost(h)
 	if changed {
 		t.changed(t.root)
 	}
@@ -302,20 +302,20 @@ func (t *track) outage(about trust.Subject) *trust.Fault {
 
 // fetch brings one subject up to date and publishes the outcome.
 func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error {
-	waiting, cancel := context.WithTimeout(ctx, placeTimeout)
+	waiting, cancel := context.WithTimeout(ctx, queueTimeout)
 	defer cancel()
-	if err := f.places.Acquire(waiting, 1); err != nil {
+	if err := f.limit.Acquire(waiting, 1); err != nil {
 		fault := trust.NewFault(v1alpha1.ReasonTimeout,
 			"%s: too many other repositories of TrustRoot %q are being fetched: %w", about, t.root, err)
 		t.record(about, f, nil, nil, fault)
 		return fault
 	}
-	defer f.places.Release(1)
+	defer f.limit.Release(1)
 	if fault := t.outage(about); fault != nil && !f.trial { // since it waits for a place
 		t.record(about, f, nil, nil, fault)
 		return fault
 	}
-	purpose := trust.Purpose{Known: f.places == t.known, Background: f.background}
+	purpose := trust.Purpose{Known: f.limit == t.known, Background: f.background}
 	ctx, cancel = context.WithTimeout(trust.WithPurpose(ctx, purpose), fetchTimeout)
 	defer cancel()
 	for k := t.key(about); ; {
@@ -350,7 +350,7 @@ func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error
 
 // fetchOne asks the root for evidence newer than old. A panic in the verification of hostile
 // metadata is a fault like any other.
-func fetchOne(ctx context.Context, root trust.Root, about trust.Subject, old *held) (next *held, fault *trust.Fault) {
+func fetchOne(ctx context.Context, root trust.Root, about trust.Subject, old *cached) (next *cached, fault *trust.Fault) {
 	next = old
 	defer func() {
 		if r := recover(); r != nil {
@@ -371,18 +371,18 @@ func fetchOne(ctx context.Context, root trust.Root, about trust.Subject, old *he
 }
 
 // record notes the outcome of a fetch, and when the next is due.
-func (t *track) record(about trust.Subject, f *flight, old, next *held, fault *trust.Fault) {
+func (t *track) record(about trust.Subject, f *flight, old, next *cached, fault *trust.Fault) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	e := t.entry(about, now)
 	changed := old != next || e.succeeded.IsZero() || !sameReason(e.fault, fault)
-	e.ended(now, fault)
-	e.next(now, e.wait(), t.interval, catchUp)
+	e.record(now, fault)
+	e.next(now, e.backoff(), t.interval, catchUp)
 	if fault == nil {
-		e.hint(now, t.interval, next.proof())
+		e.planByFeed(now, t.interval, next.verified())
 	}
 	h := t.hostOf(about)
-	recovered, probe := h.heard(f.began, now, fault)
+	recovered, probe := h.fetchEnded(f.began, now, fault)
 	if recovered {
 		t.recovered(h, now)
 	}
@@ -390,7 +390,7 @@ func (t *track) record(about trust.Subject, f *flight, old, next *held, fault *t
 	if probe {
 		t.wake()
 	}
-	t.noteHost(h)
+	t.publishHost(h)
 	if changed {
 		t.changed(t.root)
 	}
@@ -398,7 +398,7 @@ func (t *track) record(about trust.Subject, f *flight, old, next *held, fault *t
 
 // noteHost has the snapshot know whether a host is down, where that makes a difference: then
 // nothing is fetched, and no fetch fails.
-func (t *track) noteHost(h *host) {
+func (t *track) publishHost(h *host) {
 	at := server{t.root, h.name}
 	t.store.update(func(old *Snapshot) *Snapshot {
 		t.mu.Lock()

@@ -68,7 +68,7 @@ func (t *Tracker) all() []*track {
 func (t *Tracker) Reset(root string, interval time.Duration) {
 	one := t.track(root)
 	for _, h := range one.reset(interval) {
-		one.noteHost(h)
+		one.publishHost(h)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // held is what is known of one subject. With a fault, decisions must not use the evidence.
-type held struct {
+type cached struct {
 	evidence trust.Evidence
 	fault    *trust.Fault
 	// anew says that the versions seen count no more: the next fetch is one at first sight.
@@ -25,7 +25,7 @@ type held struct {
 }
 
 // seen is what a root is to go on from.
-func (h *held) seen() trust.Evidence {
+func (h *cached) seen() trust.Evidence {
 	if h == nil || h.anew {
 		return nil
 	}
@@ -33,7 +33,7 @@ func (h *held) seen() trust.Evidence {
 }
 
 // size is how much memory the evidence takes up, in bytes. h may be nil.
-func (h *held) size() int64 {
+func (h *cached) size() int64 {
 	if h == nil {
 		return 0
 	}
@@ -45,28 +45,28 @@ func (h *held) size() int64 {
 
 // fetched returns what is held once a fetch has succeeded: h itself where nothing has changed. h
 // may be nil.
-func (h *held) fetched(evidence trust.Evidence) *held {
+func (h *cached) fetched(evidence trust.Evidence) *cached {
 	if h != nil && h.fault == nil && !h.anew && !h.stale && !h.ended && evidence == h.evidence {
 		return h
 	}
-	return &held{evidence: evidence}
+	return &cached{evidence: evidence}
 }
 
 // failed returns what is held once a fetch has failed: h itself where it can be used on, and else
 // the fault, with the evidence kept for a later root that accepts it again. h may be nil.
-func (h *held) failed(fault *trust.Fault) *held {
+func (h *cached) failed(fault *trust.Fault) *cached {
 	switch {
 	case h == nil:
-		return &held{fault: fault}
+		return &cached{fault: fault}
 	case h.evidence != nil && h.fault == nil:
 		return h
 	}
-	return &held{fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended}
+	return &cached{fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended}
 }
 
 // aged returns what a fetch left under a root with a grace, with whether it may be used past its
 // expiry. Without a fault nothing is noted. h and old, which was held before, may be nil.
-func (h *held) aged(old *held, fault *trust.Fault) *held {
+func (h *cached) aged(old *cached, fault *trust.Fault) *cached {
 	if fault == nil || h == nil || h.evidence == nil {
 		return h
 	}
@@ -74,13 +74,13 @@ func (h *held) aged(old *held, fault *trust.Fault) *held {
 	if h.ended == ended && h.stale == !ended {
 		return h
 	}
-	noted := &held{evidence: h.evidence, fault: h.fault, anew: h.anew, stale: !ended, ended: ended}
+	noted := &cached{evidence: h.evidence, fault: h.fault, anew: h.anew, stale: !ended, ended: ended}
 	noted.used.Store(old != nil && old.used.Load())
 	return noted
 }
 
 // proof is the evidence, nil where nothing is held.
-func (h *held) proof() trust.Evidence {
+func (h *cached) verified() trust.Evidence {
 	if h == nil {
 		return nil
 	}
@@ -88,12 +88,12 @@ func (h *held) proof() trust.Evidence {
 }
 
 // current reports whether decisions go by what is held. h may be nil.
-func (h *held) current(now time.Time) bool {
+func (h *cached) current(now time.Time) bool {
 	return h != nil && h.fault == nil && !h.anew && !h.past(now)
 }
 
 // past reports whether evidence as a whole has expired.
-func (h *held) past(now time.Time) bool {
+func (h *cached) past(now time.Time) bool {
 	if h.evidence == nil {
 		return false
 	}
@@ -102,6 +102,6 @@ func (h *held) past(now time.Time) bool {
 }
 
 // signed reports whether what is held says that anybody has signed. h may be nil.
-func signed(h *held) bool {
+func signed(h *cached) bool {
 	return h != nil && h.evidence != nil && h.evidence.Signed()
 }
