@@ -14,50 +14,36 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// PutRoot publishes a trust root under its name. Evidence that an earlier root of the name obtained
-// is verified again by the new one; what fails is a fault from then on.
+// PutRoot publishes a trust root under its name. The new root verifies again the evidence that an
+// earlier root of the name obtained; evidence that fails becomes a fault.
 func (s *Store) PutRoot(name string, r Root) {
 	nothing := func(func(trust.Subject, []byte)) error { return nil }
-	_, _ = s.PutRootWith(name, r, nothing, func() bool { return false }) // there is no error but that of saved
+	_, _ = s.PutRootWith(name, r, nothing, func() bool { return false }) // only saved can fail
 }
 
-// atOnce is how long the publication of an edited trust root waits for repositories to be verified
-// anew. Those that are left cannot be checked until they are, so that a revoked key is out of every
-// decision soon, however many repositories hang on it.
+// recheckTime is how long the publication of an edited trust root waits for repositories to be
+// verified again. The others become faults until they are verified, so that a revoked key stops
+// counting soon, however many repositories there are.
 const recheckTime = 500 * time.Millisecond
 
-// savedAtOnce is how many repositories are verified at the same time at most, of those that were
-// written down.
+// savedConcurrency bounds how many repositories from records are verified at the same time.
 const savedConcurrency = 4
 
-// Saved has take called with what was written down of each repository, one after the other. take
-// keeps what it is given, and may wait until there is room for more.
+// Saved calls take with the record of each repository, one after the other. take keeps the bytes,
+// and may block until another repository is verified.
 type Saved func(take func(repository trust.Subject, packed []byte)) error
 
-// PutRootWith is PutRoot with what was written down: it is taken in before the root can be used, so
-// that nothing older is ever accepted under it. The result is what could not be taken in, by
-// repository. Once outdated says that another root is to take the place of this one, what is left
-// to be verified anew is left to that. The error is that of saved; nothing is published then.
+// PutRootWith is PutRoot with records. It verifies the records before the root can be used, so that
+// nothing older is ever accepted under it. It returns the faults of the records that could not be
+// verified, by repository. Once outdated reports that another root will replace this one, it leaves
+// the remaining repositories to that. The error is that of saved; nothing is published then.
 func (s *Store) PutRootWith(name string, r Root, saved Saved, outdated func() bool) (map[trust.Subject]*trust.Fault,
 	error) {
 	p := publication{store: s, name: name, root: &r, saved: saved, faults: map[trust.Subject]*trust.Fault{}}
-	// The work is done before the lock is taken; what was published meanwhile is left for it, and
-	// is little.
 	if err := p.recheckAll(s.Load()); err != nil {
 		return nil, err
 	}
-	var keys []trust.Key
-	s.update(func(old *Snapshot) *Snapshot {
-		next := *old
-		next.roots = maps.Clone(old.roots)
-		if next.roots == nil {
-			next.roots = map[string]*Root{}
-		}
-		next.roots[name] = &r
-		keys = p.evidence(old, &next)
-		return &next
-	})
-	for _, k := range keys {
+	for _, k := range p.publish() {
 		s.moved(k)
 	}
 	p.recheckPending(outdated)
@@ -70,7 +56,7 @@ func (s *Store) moved(k trust.Key) {
 	}
 }
 
-// publication is a trust root on its way into the next snapshot.
+// publication verifies the evidence under a new root, and publishes both in one snapshot.
 type publication struct {
 	store *Store
 	name  string
@@ -78,22 +64,22 @@ type publication struct {
 	saved Saved
 
 	mu      sync.Mutex
-	size    int64 // of what is carried
+	size    int64 // of results
 	results map[trust.Key]rechecked
-	pending map[trust.Key]rechecked // published as what cannot be checked yet, and to be verified after that
+	pending map[trust.Key]rechecked // published as faults, and verified afterwards
 	faults  map[trust.Subject]*trust.Fault
 }
 
-// carried is what the new root makes of what was held, and of what was written down where there is
-// that; nil: of nothing.
+// rechecked is the state of one subject before and after it was verified under the new root. Either
+// may be nil: nothing is held. saved says that the record of its repository was read.
 type rechecked struct {
 	from, to *cached
 	saved    bool
 }
 
-// carry verifies what is known of the root's repositories, as many at once as there are processors:
-// all that was written down, and of the others what can be done at once. No more of what was
-// written down is in memory than is being verified. The error is that of saved.
+// recheckAll verifies the root's repositories, as many at once as there are processors: all that
+// have a record, and of the others those that it can within recheckTime. It holds in memory only
+// the records that it is verifying. The error is that of saved.
 func (p *publication) recheckAll(old *Snapshot) error {
 	p.results, p.pending = map[trust.Key]rechecked{}, map[trust.Key]rechecked{}
 	if p.root.Verifier == nil {
@@ -128,12 +114,12 @@ func (p *publication) recheckAll(old *Snapshot) error {
 			return nil
 		})
 	}
-	_ = g.Wait() // faults are in the evidence
+	_ = g.Wait() // faults are in the results
 	maps.Copy(p.results, p.pending)
 	return err
 }
 
-// restore carries a repository of which something was written down, and perhaps something is held.
+// restore verifies a repository from its record, and the evidence that is held of it, if any.
 func (p *publication) restore(repository trust.Key, earlier *Root, from map[trust.Key]*cached, packed []byte) {
 	next := map[trust.Key]*cached{}
 	for k, h := range from {
@@ -162,8 +148,9 @@ func (p *publication) add(in map[trust.Key]rechecked, k trust.Key, c rechecked) 
 	p.size += c.to.size()
 }
 
-// shed lets go of the largest of what was written down until what is carried fits: not even for a
-// moment is more of it held.
+// evict replaces the largest evidence from records by a fault until the results fit in MaxSize. It
+// runs after each record, so that memory never exceeds the bound by more than the records that are
+// being verified.
 func (p *publication) evict(earlier *Root) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -185,7 +172,7 @@ func (p *publication) evict(earlier *Root) {
 	}
 }
 
-// finish verifies what was late, and publishes each repository as it is done.
+// recheckPending verifies the pending repositories, and publishes each as soon as it is verified.
 func (p *publication) recheckPending(outdated func() bool) {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -200,8 +187,8 @@ func (p *publication) recheckPending(outdated func() bool) {
 	_ = g.Wait()
 }
 
-// replace publishes what was late in the place of what could not be checked, also where a fetch has
-// failed meanwhile. Where one has succeeded, or under another root, it changes nothing.
+// replace publishes a pending subject once it is verified, also where a fetch has failed meanwhile.
+// It changes nothing where a fetch has succeeded, or another root was published.
 func (p *publication) replace(k trust.Key, c rechecked, verified *cached) {
 	for {
 		snapshot := p.store.Load()
@@ -212,14 +199,14 @@ func (p *publication) replace(k trust.Key, c rechecked, verified *cached) {
 		next := &cached{
 			evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended,
 		}
-		if published, _ := p.store.putEvidence(k, p.root.Verifier, now, next); published { // it is as large as before
+		if published, _ := p.store.putEvidence(k, p.root.Verifier, now, next); published { // it always fits: it is as large as before
 			return
 		}
 	}
 }
 
-// unverified is what is held, which may be nothing, of what could not be verified under the new
-// root.
+// unverified returns the state of a subject that could not be verified under the new root: the
+// fault, with the evidence that was held. h may be nil.
 func (p *publication) unverified(k trust.Key, h *cached, earlier *Root, fault *trust.Fault) *cached {
 	if h == nil {
 		return &cached{fault: fault}
@@ -231,13 +218,13 @@ func (p *publication) unverified(k trust.Key, h *cached, earlier *Root, fault *t
 	return next
 }
 
-// anew reports whether the versions seen start anew with the new root.
+// anew reports whether the versions seen are forgotten with the new root.
 func (p *publication) anew(h *cached, earlier *Root) bool {
 	return h.anew || earlier != nil && earlier.Epoch != p.root.Epoch
 }
 
-// stale reports whether newer evidence could not be had. Under a root without a grace nobody has
-// noted that: it holds until the fetch that follows at once.
+// stale reports whether newer evidence could not be fetched. Nothing recorded that under an earlier
+// root without a grace: then it holds until the fetch that follows at once.
 func (p *publication) stale(k trust.Key, h *cached, earlier *Root) bool {
 	if p.root.ExpiredGrace <= 0 || h.ended {
 		return false
@@ -246,7 +233,7 @@ func (p *publication) stale(k trust.Key, h *cached, earlier *Root) bool {
 		p.store.Load().down[server{p.name, p.root.Verifier.Host(k.Subject)}]
 }
 
-// one returns what the new root holds of a subject, by what was held; nil: nothing.
+// recheck verifies a subject's evidence under the new root. It returns nil where there is none.
 func (p *publication) recheck(k trust.Key, earlier *Root, h *cached) *cached {
 	if h.evidence == nil { // a fault of the earlier root says nothing of this one
 		return nil
@@ -264,8 +251,8 @@ func (p *publication) fail(k trust.Key, fault *trust.Fault) {
 	p.faults[k.Subject.InRepository()] = fault
 }
 
-// again carries a repository once more, of which other evidence is held than before. What was
-// written down of it is in what was carried.
+// recheckRepository verifies a repository once more after its evidence has changed. The evidence
+// from its record, if it had one, is among the results.
 func (p *publication) recheckRepository(repository trust.Key, earlier *Root, from map[trust.Key]*cached) {
 	taken := map[trust.Subject]trust.Evidence{}
 	for k, c := range p.results {
@@ -280,7 +267,7 @@ func (p *publication) recheckRepository(repository trust.Key, earlier *Root, fro
 	}
 	var packed []byte
 	if keeper, ok := p.root.Verifier.(trust.Keeper); ok && len(taken) > 0 {
-		packed, _ = keeper.Pack(taken) // what cannot be packed was not taken in
+		packed, _ = keeper.Pack(taken) // what cannot be packed did not come from a record
 	}
 	if packed != nil {
 		p.restore(repository, earlier, from, packed)
@@ -291,8 +278,51 @@ func (p *publication) recheckRepository(repository trust.Key, earlier *Root, fro
 	}
 }
 
-// evidence puts what the new root holds into the next snapshot, and returns which subjects those
-// are; the store's lock is held. Where not all fits, the small ones come first.
+// publish publishes the root with the verified evidence, and returns the subjects that have any.
+// Where evidence has changed since it was verified, it verifies that again first, without the
+// store's lock.
+func (p *publication) publish() (keys []trust.Key) {
+	for {
+		var from *Snapshot
+		var changed map[trust.Key]bool
+		p.store.update(func(old *Snapshot) *Snapshot {
+			if from, changed = old, p.changed(old); len(changed) > 0 {
+				return nil
+			}
+			next := *old
+			next.roots = maps.Clone(old.roots)
+			if next.roots == nil {
+				next.roots = map[string]*Root{}
+			}
+			next.roots[p.name] = p.root
+			keys = p.evidence(old, &next)
+			return &next
+		})
+		if len(changed) == 0 {
+			return keys
+		}
+		for repository := range changed {
+			p.recheckRepository(repository, from.roots[p.name], maps.Collect(from.evidence.of(repository)))
+		}
+	}
+}
+
+// changed returns the repositories whose evidence is other than what was verified.
+func (p *publication) changed(now *Snapshot) map[trust.Key]bool {
+	if p.root.Verifier == nil {
+		return nil // it verifies nothing
+	}
+	changed := map[trust.Key]bool{}
+	for k, h := range now.evidence.under(p.name) {
+		if c, ok := p.results[k]; !ok || c.from != h {
+			changed[k.InRepository()] = true
+		}
+	}
+	return changed
+}
+
+// evidence replaces the root's evidence in the next snapshot, and returns the subjects that have
+// any; the store's lock is held. Where not all fits, it prefers small evidence.
 func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 	next.evidence = old.evidence.clone()
 	if p.root.Verifier == nil {
@@ -302,15 +332,6 @@ func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 			}
 		}
 		return nil
-	}
-	changed := map[trust.Key]bool{}
-	for k, h := range old.evidence.under(p.name) {
-		if c, ok := p.results[k]; !ok || c.from != h {
-			changed[k.InRepository()] = true
-		}
-	}
-	for repository := range changed {
-		p.recheckRepository(repository, old.roots[p.name], maps.Collect(old.evidence.of(repository)))
 	}
 	keys := slices.SortedFunc(maps.Keys(p.results), func(a, b trust.Key) int {
 		return cmp.Or(cmp.Compare(p.results[a].to.size(), p.results[b].to.size()), a.Compare(b))
@@ -328,65 +349,4 @@ func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 		}
 	}
 	return held
-}
-
-func (s *Store) recheck(k trust.Key, r *Root, h *cached) *cached {
-	began := time.Now()
-	evidence, err := r.Verifier.Recheck(k.Subject, h.evidence)
-	next := &cached{evidence: evidence}
-	if err != nil {
-		next = &cached{evidence: h.evidence, fault: trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)}
-	}
-	s.observe(k.Root, r.Format, StageRecheck, began, next, next.fault)
-	return next
-}
-
-// unpack returns what is held of a repository once what was written down is taken in: what was held
-// before where that adds nothing or is of no use.
-func (s *Store) unpack(repository trust.Key, r *Root, before map[trust.Key]*cached,
-	packed []byte) (after map[trust.Key]*cached, fault *trust.Fault) {
-	began := time.Now()
-	after = maps.Clone(before)
-	defer func() {
-		if cause := recover(); cause != nil {
-			after, fault = before, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
-				"%s: reading what was written down broke off: %v", repository.Subject, cause)
-		}
-		s.observe(repository.Root, r.Format, StageRestore, began, firstOf(after), fault)
-	}()
-	keeper, ok := r.Verifier.(trust.Keeper)
-	if !ok {
-		return after, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
-			"%s: something was written down, and this format keeps nothing", repository.Subject)
-	}
-	seen := map[trust.Subject]trust.Evidence{}
-	for k, h := range before {
-		if evidence := h.seen(); evidence != nil {
-			seen[k.Subject] = evidence
-		}
-	}
-	found, err := keeper.Unpack(repository.Subject, packed, seen)
-	if err != nil {
-		fault = trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
-	}
-	for about, evidence := range found {
-		k := trust.Key{Root: repository.Root, Subject: about}
-		h := before[k]
-		if evidence == nil || k.InRepository() != repository || fault == nil && h != nil && h.fault == nil && !h.anew &&
-			h.evidence == evidence {
-			continue
-		}
-		next := &cached{evidence: evidence, fault: fault, stale: r.ExpiredGrace > 0}
-		next.used.Store(h != nil && h.used.Load())
-		after[k] = next
-	}
-	return after, fault
-}
-
-// firstOf returns any of what is held; nil: nothing is.
-func firstOf(all map[trust.Key]*cached) *cached {
-	for _, h := range all {
-		return h
-	}
-	return nil
 }

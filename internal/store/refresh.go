@@ -7,30 +7,26 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// task is what is due: a fetch in the background, or where host is set the probe of that.
+// task is due work: a background fetch of a subject, or where host is set the probe of that host.
 type task struct {
 	*track
 	about trust.Subject
 	host  *host
 }
 
-// dueNow returns what is to be refreshed now and whose turn it is: what is due the longest comes
-// first. Where every turn is taken it looks at nothing, and otherwise once at each subject. Of a
-// host that is down only the probe is due, and now and then one subject: the one due the longest,
-// of those known to be signed where there are any, since anybody can name others.
+// dueNow returns the probes and background fetches to start now. The subjects that are due the
+// longest come first, as many as the limits allow. Of a down host it returns only the probe and, at
+// most every 30 s, one trial fetch: of the subject due the longest, preferably of one known to be
+// signed, since a Pod can name any other.
+//
+// It looks at all entries, once each, but only where it may return a fetch: not while the limits
+// are reached, nor while every host is down and no trial is due.
 func (t *track) dueNow() []task {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var due []task
-	room := t.known.free() > 0 || t.others.free() > 0
-	for _, h := range t.hosts {
-		if h.probeable(now) && !h.probe.due.After(now) && (h.name == t.server || h.suspect || h.down != nil) {
-			due = append(due, task{track: t, host: h})
-		}
-		room = room || h.tryable(now)
-	}
-	if !room {
+	due, fetchable := t.probesDue(now)
+	if !fetchable {
 		return due
 	}
 	known, others := longestDue{size: t.known.free()}, longestDue{size: t.others.free()}
@@ -65,27 +61,41 @@ func (t *track) dueNow() []task {
 	return due
 }
 
-// waiting are the subjects that are due the longest, as many as there is room for.
+// probesDue returns the probes to start now. It also reports whether a subject of any host may be
+// fetched; the lock is held.
+func (t *track) probesDue(now time.Time) (due []task, fetchable bool) {
+	free := t.known.free() > 0 || t.others.free() > 0
+	for _, h := range t.hosts {
+		if h.probeable(now) && !h.probe.due.After(now) && (h.name == t.server || h.suspect || h.down != nil) {
+			due = append(due, task{track: t, host: h})
+		}
+		fetchable = fetchable || h.tryable(now) || h.down == nil && free
+	}
+	return due, fetchable
+}
+
+// longestDue keeps the subjects that are due the longest, at most size of them.
 type longestDue struct {
 	size     int
 	subjects []trust.Subject
 	since    []time.Time
 }
 
-func (w *longestDue) offer(about trust.Subject, since time.Time) {
-	at := len(w.subjects)
-	for at > 0 && since.Before(w.since[at-1]) {
+// offer adds a subject, and drops the last one where there are too many.
+func (l *longestDue) offer(about trust.Subject, since time.Time) {
+	at := len(l.subjects)
+	for at > 0 && since.Before(l.since[at-1]) {
 		at--
 	}
-	if at >= w.size {
+	if at >= l.size {
 		return
 	}
-	w.subjects, w.since = slices.Insert(w.subjects, at, about), slices.Insert(w.since, at, since)
-	n := min(len(w.subjects), w.size)
-	w.subjects, w.since = w.subjects[:n], w.since[:n]
+	l.subjects, l.since = slices.Insert(l.subjects, at, about), slices.Insert(l.since, at, since)
+	n := min(len(l.subjects), l.size)
+	l.subjects, l.since = l.subjects[:n], l.since[:n]
 }
 
-// trial is the subject that is fetched though its host is down.
+// trial is the subject to fetch from a host although that is down.
 type trial struct {
 	about trust.Subject
 	since time.Time
@@ -93,13 +103,14 @@ type trial struct {
 	taken bool
 }
 
+// offer replaces the subject by a better one: signed before unsigned, then due longer.
 func (t *trial) offer(about trust.Subject, since time.Time, known bool) {
 	if !t.taken || known && !t.known || known == t.known && since.Before(t.since) {
 		*t = trial{about: about, since: since, known: known, taken: true}
 	}
 }
 
-// start starts it, or joins what is under way.
+// start starts the task, or returns the flight that is doing it already.
 func (d task) start() *flight {
 	t, now := d.track, d.clock.Now()
 	if d.host != nil {
@@ -108,7 +119,7 @@ func (d task) start() *flight {
 		if d.host.flight != nil {
 			return d.host.flight
 		}
-		d.host.probe.due = now.Add(fetchTimeout) // moved on by the outcome
+		d.host.probe.due = now.Add(fetchTimeout) // the outcome sets it anew
 		return t.beginProbe(d.host, now)
 	}
 	known := t.signed(d.about)
@@ -118,6 +129,6 @@ func (d task) start() *flight {
 	if e.flight != nil {
 		return e.flight
 	}
-	e.due = now.Add(fetchTimeout) // moved on by the outcome
+	e.due = now.Add(fetchTimeout) // the outcome sets it anew
 	return t.begin(d.about, e, t.limitFor(known), now, true)
 }

@@ -1,0 +1,157 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+const (
+	// fetchTimeout bounds one fetch of one subject. It allows for three round trips to a server
+	// that takes 30 seconds for each, and for a token. No request waits that long: the result
+	// serves later requests.
+	fetchTimeout = 150 * time.Second
+	// queueTimeout bounds the wait for the semaphore before a fetch. After it the subject is
+	// fetched in the background.
+	queueTimeout = 30 * time.Second
+)
+
+// begin starts a fetch; the lock is held. The fetch has its own deadline, so that a caller may stop
+// waiting without cancelling it.
+func (t *track) begin(about trust.Subject, e *entry, l *limit, now time.Time, background bool) *flight {
+	f := &flight{
+		began: now, background: background, trial: t.hostOf(about).down != nil, limit: l, done: make(chan struct{}),
+	}
+	e.flight = f
+	if background {
+		l.background++
+	} else {
+		l.onDemand++
+	}
+	go func() {
+		f.err = t.fetch(context.Background(), about, f)
+		t.finish(e, f)
+		close(f.done)
+	}()
+	return f
+}
+
+// finish removes a fetch that has ended from its entry. It wakes Run once half of the background
+// fetches have ended: Run then looks at all entries.
+func (t *track) finish(e *entry, f *flight) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e.flight, e.fetched = nil, f.began
+	if !f.background {
+		f.limit.onDemand--
+		return
+	}
+	f.limit.background--
+	if f.limit.background < maxBackground/2 {
+		t.wake()
+	}
+}
+
+// fetch brings one subject up to date, publishes the evidence and records the outcome.
+func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error {
+	waiting, cancel := context.WithTimeout(ctx, queueTimeout)
+	defer cancel()
+	if err := f.limit.Acquire(waiting, 1); err != nil {
+		fault := trust.NewFault(v1alpha1.ReasonTimeout,
+			"%s: too many other repositories of TrustRoot %q are being fetched: %w", about, t.root, err)
+		t.record(about, f, nil, nil, fault)
+		return fault
+	}
+	defer f.limit.Release(1)
+	if fault := t.outage(about); fault != nil && !f.trial { // the host went down during the wait
+		t.record(about, f, nil, nil, fault)
+		return fault
+	}
+	purpose := trust.Purpose{Known: f.limit == t.known, Background: f.background}
+	ctx, cancel = context.WithTimeout(trust.WithPurpose(ctx, purpose), fetchTimeout)
+	defer cancel()
+	for k := t.key(about); ; {
+		snapshot := t.store.Load()
+		if err := snapshot.Usable(t.root); err != nil {
+			return err
+		}
+		root, old := snapshot.roots[t.root], snapshot.evidence.get(k)
+		began, stage := time.Now(), StageFirst
+		if old != nil && old.evidence != nil {
+			stage = StageRefresh
+		}
+		next, fault := fetchOne(ctx, root.Verifier, about, old)
+		if root.ExpiredGrace > 0 {
+			next = next.aged(old, fault)
+		}
+		t.store.observe(t.root, root.Format, stage, began, next, fault)
+		published, beyond := t.store.putEvidence(k, root.Verifier, old, next)
+		if !published {
+			continue
+		}
+		if beyond != nil {
+			next, fault = old.failed(beyond), beyond
+		}
+		t.record(about, f, old, next, fault)
+		if fault != nil {
+			return fault
+		}
+		return nil
+	}
+}
+
+// fetchOne fetches evidence newer than old. A panic in the verification of hostile metadata is a
+// fault like any other.
+func fetchOne(ctx context.Context, root trust.Root, about trust.Subject,
+	old *cached) (next *cached, fault *trust.Fault) {
+	next = old
+	defer func() {
+		if r := recover(); r != nil {
+			fault = trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification broke off: %v", about, r)
+		}
+		if fault != nil {
+			next = old.failed(fault)
+		}
+	}()
+	evidence, err := root.Fetch(ctx, about, old.seen())
+	switch {
+	case err != nil:
+		return next, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid)
+	case evidence == nil:
+		return next, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: verification gave no evidence", about)
+	}
+	return old.fetched(evidence), nil
+}
+
+// record records the outcome of a fetch, and schedules the next.
+func (t *track) record(about trust.Subject, f *flight, old, next *cached, fault *trust.Fault) {
+	now := t.clock.Now()
+	t.mu.Lock()
+	e := t.entry(about, now)
+	changed := old != next || e.succeeded.IsZero() || !sameReason(e.fault, fault)
+	e.record(now, fault)
+	e.next(now, e.backoff(), t.interval, catchUp)
+	if fault == nil {
+		e.planByFeed(now, t.interval, next.verified())
+	}
+	h := t.hostOf(about)
+	recovered, probe := h.fetchEnded(f.began, now, fault)
+	if recovered {
+		t.recovered(h, now)
+	}
+	t.mu.Unlock()
+	if probe {
+		t.wake()
+	}
+	t.publishHost(h)
+	if changed {
+		t.changed(t.root)
+	}
+}
+
+// sameReason reports whether a status shows two outcomes alike.
+func sameReason(a, b *trust.Fault) bool {
+	return (a == nil) == (b == nil) && (a == nil || a.Reason == b.Reason)
+}
