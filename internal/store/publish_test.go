@@ -151,6 +151,40 @@ func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 
 func never() bool { return false }
 
+// Evidence that changes while an edit verifies it is verified again before the edit takes effect, and
+// without the store's lock: other publications go on meanwhile.
+func TestEditVerifiesWithoutTheLock(t *testing.T) {
+	newer := &fact{}
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
+		t.Fatal(err)
+	}
+	var verified []trust.Evidence
+	earlier := b.Load().Root("acme").Verifier
+	edited := &scripted{}
+	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
+		if !b.writing.TryLock() {
+			t.Error("evidence is verified under the store's lock")
+			return held, nil
+		}
+		b.writing.Unlock()
+		if verified = append(verified, held); len(verified) == 1 { // a fetch under the earlier root ends now
+			from := b.Load().evidence.get(key(app))
+			if published, _ := b.putEvidence(key(app), earlier, from, &cached{evidence: newer}); !published {
+				t.Error("the fetch was not published")
+			}
+		}
+		return held, nil
+	}
+	b.PutRoot("acme", Root{Verifier: edited})
+	if len(verified) != 2 || verified[1] != trust.Evidence(newer) {
+		t.Errorf("verified %d times, want 2: the second time what was fetched", len(verified))
+	}
+	if got, _, err := b.Load().Evidence(key(app)); err != nil || got != trust.Evidence(newer) {
+		t.Errorf("evidence %v, error %v; want what was fetched", got, err)
+	}
+}
+
 // holdsMany has more repositories fetched than are verified at a time.
 func (b *bench) holdsMany(t *testing.T) []imageref.Ref {
 	t.Helper()

@@ -13,6 +13,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/test/digests"
 )
 
 func repositories(n int) []imageref.Ref {
@@ -293,4 +294,60 @@ func TestChangedIsCalledForEachSnapshot(t *testing.T) {
 	want(3, "dropping what is not there")
 	b.DropPolicy("p")
 	want(4, "dropping a policy")
+}
+
+// countingHosts counts how often it is asked which host serves a subject.
+type countingHosts struct {
+	*digests.Registries
+	subjects atomic.Int32
+}
+
+func (c *countingHosts) Host(about trust.Subject) string {
+	if about != (trust.Subject{}) {
+		c.subjects.Add(1)
+	}
+	return c.Registries.Host(about)
+}
+
+// While the only host is down, a look for due work looks at the subjects only when a trial fetch is
+// due. A subject of another host, which is not known to be down, is fetched all the same.
+func TestDownHostCostsNoLookAtItsSubjects(t *testing.T) {
+	r := &countingHosts{Registries: &digests.Registries{}}
+	b := newBench(r)
+	b.Reset("acme", time.Minute)
+	about := func(host string, i int) trust.Key {
+		image := imageref.Ref{Host: host, Path: fmt.Sprintf("app-%d", i), Tag: "v1"}
+		return trust.Key{Root: "acme", Subject: r.Subject(image)}
+	}
+	const down = "down.example.com"
+	r.Fail(down, refused)
+	for i := range 3 {
+		b.clock.Step(time.Minute)
+		_ = b.Renew(t.Context(), about(down, i), b.clock.Now())
+		<-task{track: b.acme(), host: b.acme().host(down)}.start().done
+	}
+	if b.acme().host(down).down == nil {
+		t.Fatal("the host is not down")
+	}
+	fetches := func() (n int) {
+		for _, due := range b.acme().dueNow() {
+			if due.host == nil {
+				n++
+			}
+		}
+		return n
+	}
+	b.clock.Step(lastProbe)
+	if got := fetches(); got != 1 {
+		t.Errorf("%d fetches are due, want one trial", got)
+	}
+	r.subjects.Store(0)
+	b.clock.Step(lastProbe - time.Second)
+	if got := fetches(); got != 0 || r.subjects.Load() != 0 {
+		t.Errorf("%d fetches are due after a look at %d subjects, want none of both", got, r.subjects.Load())
+	}
+	b.Retain([]trust.Key{about("up.example.com", 0)})
+	if got := fetches(); got != 1 {
+		t.Errorf("%d fetches are due, want that from the other host", got)
+	}
 }
