@@ -37,7 +37,7 @@ type Result struct {
 	Policies map[string]Summary
 	// Needs are the subjects that what runs is checked against: their evidence is to be kept.
 	Needs []trust.Key
-	// NotLoaded counts the images that wait for evidence to be fetched for the first time.
+	// NotLoaded counts the digests and tags that wait for evidence to be fetched for the first time.
 	NotLoaded int
 }
 
@@ -130,6 +130,7 @@ func (e *evaluation) workloads() map[Workload]running {
 // Everything else that runs is judged by its digest and without the tag, which may have moved on
 // since. Where the Pod names one digest and the kubelet reports another, as some do of an index, a
 // policy is met if either meets it: what is asked for by digest is that content, or a part of it.
+// Where one does not meet it, and the other could not be checked, it could not be checked.
 func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	if j := e.judged[q]; j != nil {
 		return j
@@ -158,31 +159,37 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 		j.outcomes = e.unreadable(namespace)
 		return j
 	}
-	d := e.decide(ref.String(), namespace)
-	j.outcomes = d.Outcomes
-	if len(d.NotLoaded) > 0 {
-		e.notLoaded++
-	}
-	for _, k := range d.NotLoaded {
-		e.needs[k] = true
-	}
+	j.outcomes = e.check(ref, namespace)
 	if q.image.Digest != "" && q.image.Digest != ref.Digest {
 		part := ref
 		part.Digest = q.image.Digest
-		for i, o := range e.decide(part.String(), namespace).Outcomes { // of the same policies: they cover repositories
-			if o.Verdict == policy.Admitted {
+		for i, o := range e.check(part, namespace) { // of the same policies: they cover repositories
+			if worse(j.outcomes[i].Verdict, o.Verdict) != o.Verdict {
 				j.outcomes[i] = o
 			}
 		}
 	}
-	if len(j.outcomes) > 0 {
-		for _, root := range e.Policies.Consults(ref, namespace) {
+	return j
+}
+
+// check decides on an image, and notes the subjects that the decision needs: those that are yet to
+// be fetched, and those that a trust root is checked for, so that their evidence is kept.
+func (e *evaluation) check(image imageref.Ref, namespace labels.Set) []policy.Outcome {
+	d := e.decide(image.String(), namespace)
+	if len(d.NotLoaded) > 0 {
+		e.notLoaded++
+	}
+	for _, k := range slices.Concat(d.NotLoaded, d.Consulted) {
+		e.needs[k] = true
+	}
+	if len(d.Outcomes) > 0 {
+		for _, root := range e.Policies.Consults(image, namespace) {
 			if e.Roots.Usable(root) == nil {
-				e.needs[trust.Key{Root: root, Subject: e.Roots.Subject(root, ref)}] = true
+				e.needs[trust.Key{Root: root, Subject: e.Roots.Subject(root, image)}] = true
 			}
 		}
 	}
-	return j
+	return d.Outcomes
 }
 
 func (e *evaluation) decide(image string, namespace labels.Set) policy.Decision {
