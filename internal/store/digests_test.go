@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,9 @@ import (
 const (
 	digestOne = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
 	digestTwo = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
+
+	digestThree = "sha256:3333333333333333333333333333333333333333333333333333333333333333"
+	digestFour  = "sha256:4444444444444444444444444444444444444444444444444444444444444444"
 )
 
 // digestsBench has a trust root "acme" under which a tag and two digests of one repository are
@@ -230,4 +234,48 @@ func (r *refusing) Recheck(about trust.Subject, held trust.Evidence) (trust.Evid
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "refused")
 	}
 	return held, nil
+}
+
+// Each digest of a repository is fetched, retained and pruned by itself: neither the other digests
+// nor the signatures on those keep one that nobody needs.
+func TestDigestsArePrunedByThemselves(t *testing.T) {
+	b, r, held := digestsBench(t) // a tag, and two digests that are signed
+	unsigned := make([]trust.Key, 2)
+	for i, digest := range []string{digestThree, digestFour} {
+		unsigned[i] = trust.Key{
+			Root: "acme", Subject: r.Subject(imageref.Ref{Host: app.Host, Path: app.Path, Digest: digest}),
+		}
+	}
+	_ = r.Asked()
+	b.Retain([]trust.Key{unsigned[0]})
+	for _, due := range b.acme().dueNow() {
+		<-due.start().done
+	}
+	if err := b.Ensure(t.Context(), unsigned[1]); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{unsigned[0].String(), unsigned[1].String()}, r.Asked()); diff != "" {
+		t.Fatalf("fetched (-want +got):\n%s", diff)
+	}
+	b.clock.Step(2 * forgetAfter)
+	b.prune()
+	wantHeld := func(want ...trust.Key) {
+		t.Helper()
+		for _, k := range slices.Concat(held, unsigned) {
+			got, want := b.Load().evidence.get(k) != nil, slices.Contains(want, k)
+			if tracked := b.acme().entries[k.Subject] != nil; got != want || tracked != want {
+				t.Errorf("%s: held %t, tracked %t; want %t", k.Subject, got, tracked, want)
+			}
+		}
+	}
+	wantHeld(held[1], held[2], unsigned[0]) // what is signed, and what runs
+	b.Retain(nil)
+	b.prune()
+	wantHeld(held[1], held[2])
+	if err := b.Ensure(t.Context(), unsigned[0]); err != nil { // who asks again has it fetched again
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{unsigned[0].String()}, r.Asked()); diff != "" {
+		t.Errorf("fetched again (-want +got):\n%s", diff)
+	}
 }
