@@ -13,18 +13,18 @@ import (
 // evaluation is what is known about one image while it is decided on: first which digests it may
 // mean, then who has signed each.
 type evaluation struct {
-	image   imageref.Ref
-	now     time.Time
-	roots   Roots
-	sources []source
+	image    imageref.Ref
+	now      time.Time
+	roots    Roots
+	evidence []rootEvidence
 }
 
 // source is one trust root, and what it answered about the image.
-type source struct {
+type rootEvidence struct {
 	root     string
 	unusable error // the TrustRoot is missing or not Ready
 	needed   bool  // for evidence
-	answers  []answer
+	lookups  []lookup
 	// live and expired are the statements of all answers that may speak for the image: those about
 	// its tag, and where it has none those about its digest, under any tag. hints are the digests
 	// that its tag may mean.
@@ -34,65 +34,65 @@ type source struct {
 
 // answer is what a trust root knows of one subject. Exactly one of fault and evidence is set, and
 // neither where nobody has asked for the subject yet.
-type answer struct {
+type lookup struct {
 	subject  trust.Subject
 	fault    error          // could not be checked
 	evidence trust.Evidence // verified, and not expired by more than the grace
 	grace    time.Duration
 }
 
-func (a *answer) unloaded() bool { return a.fault == nil && a.evidence == nil }
+func (a *lookup) unloaded() bool { return a.fault == nil && a.evidence == nil }
 
 // gather asks the trust roots of the policies, each once, which digests the image may mean, and
 // then all of them who has signed each of those.
-func (e *evaluation) gather(covering []*Policy) {
-	e.sources = make([]source, 0, len(covering[0].roots)) // mostly those of all
+func (e *evaluation) lookUpAll(covering []*Policy) {
+	e.evidence = make([]rootEvidence, 0, len(covering[0].roots)) // mostly those of all
 	for _, p := range covering {
-		e.consult(p)
+		e.addRoots(p)
 	}
-	e.askAll(e.image)
+	e.lookUpEach(e.image)
 	if e.image.Digest != "" {
 		return
 	}
 	for _, digest := range e.candidates(covering) {
 		named := e.image
 		named.Digest = digest
-		e.askAll(named)
+		e.lookUpEach(named)
 	}
 }
 
 // consult has each trust root of the policy among the sources. Where nothing is required no
 // evidence is needed, and that of a policy which denies in any case is not looked at.
-func (e *evaluation) consult(p *Policy) {
+func (e *evaluation) addRoots(p *Policy) {
 	if p.invalid != nil {
 		return
 	}
 	for _, root := range p.roots {
-		s := e.source(root)
+		s := e.under(root)
 		if s == nil {
-			e.sources = append(e.sources, source{root: root, unusable: e.roots.Usable(root)})
-			s = &e.sources[len(e.sources)-1]
+			e.evidence = append(e.evidence, rootEvidence{root: root, unusable: e.roots.Usable(root)})
+			s = &e.evidence[len(e.evidence)-1]
 		}
 		s.needed = s.needed || len(p.requirements) > 0 && s.unusable == nil
 	}
 }
 
 // askAll asks the sources about the image or one of its digests.
-func (e *evaluation) askAll(about imageref.Ref) {
-	for i := range e.sources {
-		if s := &e.sources[i]; s.needed {
-			e.ask(s, about)
+func (e *evaluation) lookUpEach(about imageref.Ref) {
+	for i := range e.evidence {
+		if s := &e.evidence[i]; s.needed {
+			e.lookUp(s, about)
 		}
 	}
 }
 
 // ask asks a source, unless it has answered that already.
-func (e *evaluation) ask(s *source, about imageref.Ref) {
+func (e *evaluation) lookUp(s *rootEvidence, about imageref.Ref) {
 	subject := e.roots.Subject(s.root, about)
-	if slices.ContainsFunc(s.answers, func(a answer) bool { return a.subject == subject }) {
+	if slices.ContainsFunc(s.lookups, func(a lookup) bool { return a.subject == subject }) {
 		return
 	}
-	a := answer{subject: subject}
+	a := lookup{subject: subject}
 	evidence, grace, err := e.roots.Evidence(trust.Key{Root: s.root, Subject: subject})
 	a.grace = max(grace, 0)
 	switch {
@@ -109,12 +109,12 @@ func (e *evaluation) ask(s *source, about imageref.Ref) {
 				graceOver(a.grace))
 		}
 	}
-	s.answers = append(s.answers, a)
-	e.take(s, &a)
+	s.lookups = append(s.lookups, a)
+	e.collect(s, &a)
 }
 
 // take adds what an answer says of the image to its source.
-func (e *evaluation) take(s *source, a *answer) {
+func (e *evaluation) collect(s *rootEvidence, a *lookup) {
 	if a.evidence == nil {
 		return
 	}
@@ -146,10 +146,10 @@ func (e *evaluation) take(s *source, a *answer) {
 	}
 }
 
-func (e *evaluation) source(root string) *source {
-	for i := range e.sources {
-		if e.sources[i].root == root {
-			return &e.sources[i]
+func (e *evaluation) under(root string) *rootEvidence {
+	for i := range e.evidence {
+		if e.evidence[i].root == root {
+			return &e.evidence[i]
 		}
 	}
 	return nil
@@ -168,13 +168,13 @@ func (e *evaluation) candidates(policies []*Policy) []string {
 		return []string{e.image.Digest}
 	}
 	var digests []string
-	for i := range e.sources {
-		s := &e.sources[i]
+	for i := range e.evidence {
+		s := &e.evidence[i]
 		if !slices.ContainsFunc(policies, func(p *Policy) bool { return slices.Contains(p.roots, s.root) }) {
 			continue
 		}
 		for n := range s.live {
-			if st := &s.live[n]; e.names(st) && speaksFor(policies, s.root, st.Role) &&
+			if st := &s.live[n]; e.names(st) && accept(policies, s.root, st.Role) &&
 				!slices.Contains(digests, st.Digest) && imageref.ValidDigest(st.Digest) {
 				digests = append(digests, st.Digest)
 			}
@@ -196,7 +196,7 @@ func (e *evaluation) names(st *trust.Statement) bool { return st.Tag != "" && st
 // signed reports whether a trust root of the policy proves that the role has signed the digest.
 func (e *evaluation) signed(p *Policy, role, digest string) bool {
 	for _, root := range p.roots {
-		s := e.source(root)
+		s := e.under(root)
 		if s == nil {
 			continue
 		}
@@ -252,7 +252,7 @@ func (e *evaluation) choose(policies []*Policy) choice {
 		return choice{}
 	}
 	for root := range rootsInOrder(policies) {
-		if c := e.chooseFrom(e.source(root), policies); c.digest != "" {
+		if c := e.chooseFrom(e.under(root), policies); c.digest != "" {
 			return c
 		}
 	}
@@ -261,12 +261,12 @@ func (e *evaluation) choose(policies []*Policy) choice {
 
 // chooseFrom finds the acceptable digest among those that a source names: by statements for roles
 // that the policies ask it about, or as hints.
-func (e *evaluation) chooseFrom(s *source, policies []*Policy) choice {
+func (e *evaluation) chooseFrom(s *rootEvidence, policies []*Policy) choice {
 	var c choice
 	if s == nil {
 		return c
 	}
-	take := func(digest string) {
+	try := func(digest string) {
 		if digest == c.digest || c.rival != "" || !imageref.ValidDigest(digest) || !e.meets(policies, digest) {
 			return
 		}
@@ -277,18 +277,18 @@ func (e *evaluation) chooseFrom(s *source, policies []*Policy) choice {
 		c = choice{digest: digest, root: s.root}
 	}
 	for i := range s.live {
-		if st := &s.live[i]; e.names(st) && speaksFor(policies, s.root, st.Role) {
-			take(st.Digest)
+		if st := &s.live[i]; e.names(st) && accept(policies, s.root, st.Role) {
+			try(st.Digest)
 		}
 	}
 	for _, digest := range s.hints {
-		take(digest)
+		try(digest)
 	}
 	return c
 }
 
 // speaksFor reports whether any of the policies takes the word of the root for the role.
-func speaksFor(policies []*Policy, root, role string) bool {
+func accept(policies []*Policy, root, role string) bool {
 	for _, p := range policies {
 		if slices.Contains(p.roots, root) && slices.Contains(p.roles, role) {
 			return true

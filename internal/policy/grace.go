@@ -15,10 +15,10 @@ func (e *evaluation) onGrace(image string, policies []*Policy, digest string) []
 		return nil
 	}
 	var parts []part
-	for i := range e.sources {
-		s := &e.sources[i]
-		for n := range s.answers {
-			if text := e.graceOf(s.root, &s.answers[n], digest); text != "" {
+	for i := range e.evidence {
+		s := &e.evidence[i]
+		for n := range s.lookups {
+			if text := e.graceOf(s.root, &s.lookups[n], digest); text != "" {
 				parts = append(parts, part{text: text})
 			}
 		}
@@ -29,19 +29,19 @@ func (e *evaluation) onGrace(image string, policies []*Policy, digest string) []
 
 // strict returns what is known without any grace, and whether there is one.
 func (e *evaluation) strict() (strict *evaluation, graced bool) {
-	for i := range e.sources {
-		graced = graced || slices.ContainsFunc(e.sources[i].answers, func(a answer) bool { return a.grace > 0 })
+	for i := range e.evidence {
+		graced = graced || slices.ContainsFunc(e.evidence[i].lookups, func(a lookup) bool { return a.grace > 0 })
 	}
 	if !graced {
 		return nil, false
 	}
 	s := *e
-	s.sources = slices.Clone(e.sources)
-	for i := range s.sources {
-		one := &s.sources[i]
-		one.answers, one.live, one.expired, one.hints = slices.Clone(one.answers), nil, nil, nil
-		for n := range one.answers {
-			a := &one.answers[n]
+	s.evidence = slices.Clone(e.evidence)
+	for i := range s.evidence {
+		one := &s.evidence[i]
+		one.lookups, one.live, one.expired, one.hints = slices.Clone(one.lookups), nil, nil, nil
+		for n := range one.lookups {
+			a := &one.lookups[n]
 			a.grace = 0
 			if a.evidence == nil {
 				continue
@@ -49,14 +49,14 @@ func (e *evaluation) strict() (strict *evaluation, graced bool) {
 			if notAfter, _ := a.evidence.Expiry(); e.past(notAfter, 0) {
 				a.evidence = nil
 			}
-			s.take(one, a)
+			s.collect(one, a)
 		}
 	}
 	return &s, true
 }
 
 // graceOf says what of an answer has expired and is used all the same; empty where nothing is.
-func (e *evaluation) graceOf(root string, a *answer, digest string) string {
+func (e *evaluation) graceOf(root string, a *lookup, digest string) string {
 	if a.evidence == nil || a.grace == 0 {
 		return ""
 	}

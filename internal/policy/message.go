@@ -74,7 +74,7 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	if len(p.requirements) == 0 || len(e.holdsFor(p)) > 0 {
 		return ""
 	}
-	if e.unheard(p) {
+	if e.nothingLoaded(p) {
 		return e.faults([]*Policy{p})
 	}
 	return join(e.explainUnmet(p), e.rejections(p), e.expired(p), e.lookedUp(p), e.faults([]*Policy{p}))
@@ -105,7 +105,7 @@ func (e *evaluation) explainBlocked(p *Policy) string {
 	}
 	var texts []string
 	for _, root := range p.roots {
-		switch s := e.source(root); {
+		switch s := e.under(root); {
 		case s == nil:
 		case s.unusable != nil:
 			texts = append(texts, clean(s.unusable.Error()))
@@ -123,23 +123,23 @@ func (e *evaluation) faults(policies []*Policy) string {
 	}
 	slices.Sort(roots)
 	for _, root := range slices.Compact(roots) {
-		if s := e.source(root); s != nil {
-			texts = append(texts, s.doubts()...)
+		if s := e.under(root); s != nil {
+			texts = append(texts, s.faultTexts()...)
 		}
 	}
 	return join(texts...)
 }
 
 // doubts says what could not be checked of a source, each once.
-func (s *source) doubts() []string {
+func (s *rootEvidence) faultTexts() []string {
 	var texts []string
 	add := func(text string) {
 		if !slices.Contains(texts, text) && len(texts) < maxListed {
 			texts = append(texts, text)
 		}
 	}
-	for i := range s.answers {
-		switch a := &s.answers[i]; {
+	for i := range s.lookups {
+		switch a := &s.lookups[i]; {
 		case a.unloaded():
 			add(fmt.Sprintf("the signatures under TrustRoot %q are not loaded yet; try again", s.root))
 		case a.fault != nil:
@@ -154,10 +154,10 @@ func (s *source) doubts() []string {
 }
 
 // unheard reports whether nothing is loaded yet of what the policy's trust roots know.
-func (e *evaluation) unheard(p *Policy) bool {
+func (e *evaluation) nothingLoaded(p *Policy) bool {
 	return !slices.ContainsFunc(p.roots, func(root string) bool {
-		s := e.source(root)
-		return s != nil && slices.ContainsFunc(s.answers, func(a answer) bool { return !a.unloaded() })
+		s := e.under(root)
+		return s != nil && slices.ContainsFunc(s.lookups, func(a lookup) bool { return !a.unloaded() })
 	})
 }
 
@@ -177,7 +177,7 @@ func (e *evaluation) explainDigest(p *Policy, digest string) string {
 // not be checked it does not claim that nobody signed.
 func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 	signed, hasNot := "signed", "has not signed"
-	if e.unsure(p, e.candidates([]*Policy{p})) {
+	if e.incomplete(p, e.candidates([]*Policy{p})) {
 		signed, hasNot = "are known to have signed", "is not known to have signed"
 	}
 	var texts []string
@@ -202,7 +202,7 @@ func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 // signers lists, for each trust root of the policy, who signed the digest; none is what to say
 // where nobody did.
 func (e *evaluation) signers(p *Policy, digest, none string) string {
-	return e.perRoot(p, none, "signed by ", "by ", func(s *source) []string {
+	return e.perRoot(p, none, "signed by ", "by ", func(s *rootEvidence) []string {
 		var texts []string
 		tags := map[string][]string{}
 		for _, st := range s.of(digest) {
@@ -225,7 +225,7 @@ func (e *evaluation) signers(p *Policy, digest, none string) string {
 
 // statements lists, for each trust root of the policy, who signed which digest for the tag.
 func (e *evaluation) statements(p *Policy, none string) string {
-	return e.perRoot(p, none, "", "", func(s *source) []string {
+	return e.perRoot(p, none, "", "", func(s *rootEvidence) []string {
 		texts := make([]string, 0, len(s.live))
 		for _, st := range s.live {
 			texts = append(texts, roleText(st.Role)+" signed "+short(st.Digest))
@@ -239,7 +239,7 @@ func (e *evaluation) otherDigests(p *Policy, digest string) string {
 	if e.image.Tag == "" {
 		return ""
 	}
-	return e.perRoot(p, "", "the tag is signed otherwise: ", "", func(s *source) []string {
+	return e.perRoot(p, "", "the tag is signed otherwise: ", "", func(s *rootEvidence) []string {
 		var texts []string
 		for _, st := range s.live {
 			if st.Digest != digest {
@@ -252,7 +252,7 @@ func (e *evaluation) otherDigests(p *Policy, digest string) string {
 
 // expired says which roles of the policy did sign, and whose signatures have expired since.
 func (e *evaluation) expired(p *Policy) string {
-	return e.perRoot(p, "", "expired: ", "", func(s *source) []string {
+	return e.perRoot(p, "", "expired: ", "", func(s *rootEvidence) []string {
 		var texts []string
 		for _, st := range s.expired {
 			if slices.Contains(p.roles, st.Role) {
@@ -266,12 +266,12 @@ func (e *evaluation) expired(p *Policy) string {
 
 // perRoot joins what each trust root of the policy has to say. Where one says something the silent
 // ones are named too.
-func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*source) []string) string {
+func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*rootEvidence) []string) string {
 	var texts []string
-	var silent []*source
+	var silent []*rootEvidence
 	for _, root := range p.roots {
-		s := e.source(root)
-		if s == nil || !s.heard() {
+		s := e.under(root)
+		if s == nil || !s.complete() {
 			continue
 		}
 		if said := say(s); len(said) > 0 {
@@ -287,7 +287,7 @@ func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*sour
 	switch {
 	case none == "" || len(silent) == 0:
 	case len(texts) == 0:
-		return e.silence(p, none, silent)
+		return e.explainUnsigned(p, none, silent)
 	default:
 		return fmt.Sprintf("%s, by nobody (%s)", strings.Join(texts, ", "), rootNames(silent))
 	}
@@ -295,13 +295,13 @@ func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*sour
 }
 
 // of returns the statements of a source about one digest.
-func (s *source) of(digest string) []trust.Statement {
+func (s *rootEvidence) of(digest string) []trust.Statement {
 	return slices.DeleteFunc(slices.Clone(s.live), func(st trust.Statement) bool { return st.Digest != digest })
 }
 
 // heard reports whether a source has answered with evidence, about all that it was asked.
-func (s *source) heard() bool {
-	return len(s.answers) > 0 && !slices.ContainsFunc(s.answers, func(a answer) bool { return a.evidence == nil })
+func (s *rootEvidence) complete() bool {
+	return len(s.lookups) > 0 && !slices.ContainsFunc(s.lookups, func(a lookup) bool { return a.evidence == nil })
 }
 
 // holdsFor returns the digests of the image for which the policy by itself holds.

@@ -27,17 +27,17 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 			return d
 		}
 	}
-	if blocked || e.doubtful(policies, c) {
+	if blocked || e.inconclusive(policies, c) {
 		d.Verdict = CouldNotCheck
 	}
 	d.Message = line(image, e.explain(policies, c)...)
 	candidates := e.candidates(policies)
 	for _, p := range policies {
-		if c.rival == "" && !e.blocked(p) && !e.lacks(p, candidates) {
+		if c.rival == "" && !e.blocked(p) && !e.unmetForSome(p, candidates) {
 			continue // it holds, whatever else its trust roots would say
 		}
 		for _, root := range p.roots {
-			d.Consulted = e.answersOf(root, d.Consulted, func(a *answer) bool { return !a.unloaded() })
+			d.Consulted = e.appendKeys(root, d.Consulted, func(a *lookup) bool { return !a.unloaded() })
 		}
 	}
 	d.Consulted = sorted(d.Consulted)
@@ -58,18 +58,18 @@ func (e *evaluation) notLoaded(covering []*Policy, d *Decision) []trust.Key {
 			continue
 		}
 		for _, root := range p.roots {
-			keys = e.answersOf(root, keys, (*answer).unloaded)
+			keys = e.appendKeys(root, keys, (*lookup).unloaded)
 		}
 	}
 	return sorted(keys)
 }
 
 // answersOf appends the keys of a trust root's answers that fulfil a condition.
-func (e *evaluation) answersOf(root string, to []trust.Key, holds func(*answer) bool) []trust.Key {
-	if s := e.source(root); s != nil {
-		for i := range s.answers {
-			if holds(&s.answers[i]) {
-				to = append(to, trust.Key{Root: root, Subject: s.answers[i].subject})
+func (e *evaluation) appendKeys(root string, to []trust.Key, holds func(*lookup) bool) []trust.Key {
+	if s := e.under(root); s != nil {
+		for i := range s.lookups {
+			if holds(&s.lookups[i]) {
+				to = append(to, trust.Key{Root: root, Subject: s.lookups[i].subject})
 			}
 		}
 	}
@@ -93,7 +93,7 @@ func (e *evaluation) advise(image string, covering []*Policy, d *Decision) {
 			continue
 		}
 		var c choice
-		if d.Outcomes[i], c = on.alone(p); d.Outcomes[i].Verdict == Admitted {
+		if d.Outcomes[i], c = on.evaluateAlone(p); d.Outcomes[i].Verdict == Admitted {
 			continue
 		}
 		text := line(image, on.explain(covering[i:i+1], c)...)
@@ -107,7 +107,7 @@ func (e *evaluation) advise(image string, covering []*Policy, d *Decision) {
 
 // settle fills in how each policy in mode Enforce was met. A policy that holds by itself is met
 // although another denies, unless each holds for a digest of its own.
-func (e *evaluation) settle(covering []*Policy, d *Decision) {
+func (e *evaluation) setOutcomes(covering []*Policy, d *Decision) {
 	denies, required := false, false
 	for i, p := range covering {
 		if !p.enforces() {
@@ -118,7 +118,7 @@ func (e *evaluation) settle(covering []*Policy, d *Decision) {
 			*o = p.met()
 			continue
 		}
-		*o, _ = e.alone(p)
+		*o, _ = e.evaluateAlone(p)
 		required = required || len(p.requirements) > 0
 		denies = denies || o.Verdict != Admitted
 	}
@@ -133,10 +133,10 @@ func (e *evaluation) settle(covering []*Policy, d *Decision) {
 }
 
 // alone judges one policy by itself, and says which digest it was met for.
-func (e *evaluation) alone(p *Policy) (Outcome, choice) {
+func (e *evaluation) evaluateAlone(p *Policy) (Outcome, choice) {
 	o := Outcome{Policy: p.name, Mode: p.mode, Roots: p.roots}
 	if e.blocked(p) {
-		o.Verdict, o.Reason = CouldNotCheck, e.whyBlocked(p)
+		o.Verdict, o.Reason = CouldNotCheck, e.blockedReason(p)
 		return o, choice{}
 	}
 	if len(p.requirements) == 0 {
@@ -147,14 +147,14 @@ func (e *evaluation) alone(p *Policy) (Outcome, choice) {
 	switch {
 	case c.unique():
 		return p.met(), c
-	case e.doubtful(policies, c):
-		o.Verdict, o.Reason = CouldNotCheck, e.whyDoubtful(p)
+	case e.inconclusive(policies, c):
+		o.Verdict, o.Reason = CouldNotCheck, e.inconclusiveReason(p)
 	case c.rival != "":
 		o.Reason = v1alpha1.ReasonAmbiguous
 	default:
 		o.Reason = v1alpha1.ReasonNotSigned
 	}
-	if c.rival == "" && !e.unheard(p) {
+	if c.rival == "" && !e.nothingLoaded(p) {
 		o.Missing = e.missing(p)
 	}
 	return o, c
@@ -188,12 +188,12 @@ func (e *evaluation) missing(p *Policy) []string {
 }
 
 // whyBlocked is the reason for which the policy cannot be evaluated.
-func (e *evaluation) whyBlocked(p *Policy) string {
+func (e *evaluation) blockedReason(p *Policy) string {
 	if p.invalid != nil {
 		return v1alpha1.ReasonInvalidSpec
 	}
 	for _, root := range p.roots {
-		switch s := e.source(root); {
+		switch s := e.under(root); {
 		case s == nil:
 		case s.unusable != nil:
 			return trust.AsFault(s.unusable, v1alpha1.ReasonTrustRootNotReady).Reason
@@ -203,14 +203,14 @@ func (e *evaluation) whyBlocked(p *Policy) string {
 }
 
 // whyDoubtful is the reason of the first trust root that could not be checked.
-func (e *evaluation) whyDoubtful(p *Policy) string {
+func (e *evaluation) inconclusiveReason(p *Policy) string {
 	for _, root := range p.roots {
-		s := e.source(root)
+		s := e.under(root)
 		if s == nil {
 			continue
 		}
-		for i := range s.answers {
-			switch a := &s.answers[i]; {
+		for i := range s.lookups {
+			switch a := &s.lookups[i]; {
 			case a.unloaded():
 				return v1alpha1.ReasonNotLoaded
 			case a.fault != nil:
@@ -230,7 +230,7 @@ func (e *evaluation) blocked(p *Policy) bool {
 		return true
 	}
 	for _, root := range p.roots {
-		if s := e.source(root); s == nil || s.unusable != nil {
+		if s := e.under(root); s == nil || s.unusable != nil {
 			return true
 		}
 	}
@@ -240,29 +240,29 @@ func (e *evaluation) blocked(p *Policy) bool {
 // doubtful reports whether what could not be checked, or is yet to be loaded, may change that no
 // digest was found that meets the policies: whether it could prove a role that is unmet, or name a
 // digest before c and its rival.
-func (e *evaluation) doubtful(policies []*Policy, c choice) bool {
+func (e *evaluation) inconclusive(policies []*Policy, c choice) bool {
 	candidates := e.candidates(policies)
 	return slices.ContainsFunc(policies, func(p *Policy) bool {
-		return e.unsure(p, candidates) && (c.rival != "" || e.lacks(p, candidates))
+		return e.incomplete(p, candidates) && (c.rival != "" || e.unmetForSome(p, candidates))
 	})
 }
 
 // lacks reports whether the policy is not met for some of the digests that an image may mean, or
 // none is known.
-func (e *evaluation) lacks(p *Policy, candidates []string) bool {
+func (e *evaluation) unmetForSome(p *Policy, candidates []string) bool {
 	return len(p.requirements) > 0 && (len(candidates) == 0 ||
 		slices.ContainsFunc(candidates, func(digest string) bool { return !e.meets([]*Policy{p}, digest) }))
 }
 
 // unsure reports whether the policy requires something, and any of its trust roots could not be
 // checked in full: as to which digests the image may mean, or who has signed those.
-func (e *evaluation) unsure(p *Policy, candidates []string) bool {
+func (e *evaluation) incomplete(p *Policy, candidates []string) bool {
 	if len(p.requirements) == 0 {
 		return false
 	}
 	return slices.ContainsFunc(p.roots, func(root string) bool {
-		s := e.source(root)
-		return s != nil && slices.ContainsFunc(s.answers, func(a answer) bool {
+		s := e.under(root)
+		return s != nil && slices.ContainsFunc(s.lookups, func(a lookup) bool {
 			asked := a.subject.Digest == "" || slices.Contains(candidates, a.subject.Digest)
 			return asked && (a.evidence == nil || len(a.evidence.Faults()) > 0)
 		})

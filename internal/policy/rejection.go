@@ -20,7 +20,7 @@ const (
 func (e *evaluation) rejections(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {
-		s := e.source(root)
+		s := e.under(root)
 		all := e.rejected(p, s)
 		if len(all) == 0 {
 			continue
@@ -46,14 +46,14 @@ func rejectionText(r trust.Rejection) string {
 }
 
 // rejected returns what a source knows of the image that proves no missing role of the policy.
-func (e *evaluation) rejected(p *Policy, s *source) []trust.Rejection {
+func (e *evaluation) rejected(p *Policy, s *rootEvidence) []trust.Rejection {
 	if s == nil {
 		return nil
 	}
 	roles := e.unmetRoles(p)
 	var all []trust.Rejection
-	for i := range s.answers {
-		if a := &s.answers[i]; a.evidence != nil {
+	for i := range s.lookups {
+		if a := &s.lookups[i]; a.evidence != nil {
 			all = append(all, a.evidence.Rejected(roles, e.image.Tag, e.image.Digest)...)
 		}
 	}
@@ -85,12 +85,12 @@ func (e *evaluation) unmetRoles(p *Policy) []string {
 
 // silence says that no role has signed, for the sources that are silent. none is what to say where
 // nothing more is known.
-func (e *evaluation) silence(p *Policy, none string, silent []*source) string {
+func (e *evaluation) explainUnsigned(p *Policy, none string, silent []*rootEvidence) string {
 	var phrases []string
-	by := map[string][]*source{}
+	by := map[string][]*rootEvidence{}
 	for _, s := range silent {
 		phrase := none
-		if s.bare() {
+		if s.unsigned() {
 			phrase = "no trust data for this repository"
 		} else if e.uncounted(p, s) {
 			phrase = none + " that count"
@@ -109,14 +109,14 @@ func (e *evaluation) silence(p *Policy, none string, silent []*source) string {
 
 // uncounted reports whether a source knows of signatures that do not count: on the image, or in a
 // file of which it is not known what it says of the image.
-func (e *evaluation) uncounted(p *Policy, s *source) bool {
+func (e *evaluation) uncounted(p *Policy, s *rootEvidence) bool {
 	ofOne := *p
 	ofOne.roots = []string{s.root}
 	return e.expired(&ofOne) != "" ||
 		slices.ContainsFunc(e.rejected(p, s), func(r trust.Rejection) bool { return r.Digest != "" || r.Void })
 }
 
-func rootNames(sources []*source) string {
+func rootNames(sources []*rootEvidence) string {
 	names := make([]string, 0, len(sources))
 	for _, s := range sources {
 		names = append(names, fmt.Sprintf("TrustRoot %q", s.root))
@@ -125,8 +125,8 @@ func rootNames(sources []*source) string {
 }
 
 // bare reports whether nothing carries signatures of all that a source has answered about.
-func (s *source) bare() bool {
-	return !slices.ContainsFunc(s.answers, func(a answer) bool {
+func (s *rootEvidence) unsigned() bool {
+	return !slices.ContainsFunc(s.lookups, func(a lookup) bool {
 		_, unsigned := a.evidence.(trust.Unsigned)
 		return !unsigned
 	})
@@ -137,12 +137,12 @@ func (s *source) bare() bool {
 func (e *evaluation) lookedUp(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {
-		s := e.source(root)
+		s := e.under(root)
 		if s == nil {
 			continue
 		}
-		for i := range s.answers {
-			name := s.answers[i].subject.Name()
+		for i := range s.lookups {
+			name := s.lookups[i].subject.Name()
 			text := fmt.Sprintf("looked up as %s (TrustRoot %q)", quote(name, maxImageText), root)
 			if (e.image.Short || name != cmp.Or(e.image.Written, e.image.Repository())) &&
 				!slices.Contains(texts, text) {

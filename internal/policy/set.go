@@ -124,10 +124,10 @@ func (s *Set) Decide(req Request, roots Roots) Decision {
 			enforcing = append(enforcing, p)
 		}
 	}
-	e.gather(covering)
+	e.lookUpAll(covering)
 	d := e.enforce(req.Image, enforcing)
 	d.Outcomes = make([]Outcome, len(covering))
-	e.settle(covering, &d)
+	e.setOutcomes(covering, &d)
 	if len(enforcing) < len(covering) {
 		e.advise(req.Image, covering, &d)
 	}

@@ -42,7 +42,7 @@ func (s *Set) decideShort(req Request, image imageref.Ref) Decision {
 		d.Audits = []string{shortLine(req.Image, image, auditing)}
 	}
 	if len(enforcing) == 0 && !slices.ContainsFunc(holding, func(p *Policy) bool { return p.everything }) {
-		s.mayBeUncovered(req, &d)
+		s.applyUncovered(req, &d)
 	}
 	return d
 }
@@ -50,7 +50,7 @@ func (s *Set) decideShort(req Request, image imageref.Ref) Decision {
 // mayBeUncovered applies --uncovered-images to a short name that no policy denies. No pattern is
 // known to cover such a name, unless it covers every image, and what the policies only advise must
 // not let in what is denied in full.
-func (s *Set) mayBeUncovered(req Request, d *Decision) {
+func (s *Set) applyUncovered(req Request, d *Decision) {
 	const why = "it names no registry, so no ImagePolicy is known to cover it"
 	switch s.uncovered {
 	case UncoveredAllow:
