@@ -25,7 +25,7 @@ type Policy struct {
 	roots        []string
 	requirements []requirement
 	roles        []string // of all requirements
-	invalid      error    // of Compile: the policy denies its scope
+	invalid      error    // the error of Compile; the policy then denies its scope
 }
 
 // requirement is met when at least need of its roles have signed. A single role is one of one.
@@ -35,11 +35,11 @@ type requirement struct {
 	anyOf bool
 }
 
-// Compile reads the spec of the ImagePolicy of the given name. It always returns a policy: where
-// there is also an error, which names the field, that policy denies its scope, and its scope is as
-// wide as the spec could mean. A pattern that cannot be read covers every image, a selector that
-// cannot be read selects every namespace, and an exception that cannot be read excepts nothing.
-// What the CRD refuses is refused here again, for an object may be older than its CRD.
+// Compile compiles the spec of an ImagePolicy. It always returns a policy. Where it also returns an
+// error, which names the field, the policy denies its scope, and its scope is as wide as the spec
+// could mean: an invalid pattern covers every image, an invalid selector selects every namespace, and
+// an invalid exception excepts nothing. Compile repeats the checks of the CRD, since an object may be
+// older than its CRD.
 func Compile(name string, spec *v1alpha1.ImagePolicySpec) (*Policy, error) {
 	p := &Policy{name: name, mode: v1alpha1.ModeEnforce, pin: v1alpha1.PinPods, selector: labels.Everything()}
 	if spec == nil {
@@ -55,7 +55,7 @@ func Compile(name string, spec *v1alpha1.ImagePolicySpec) (*Policy, error) {
 	return p, p.invalid
 }
 
-// everything is the pattern of every image. It stands in for one that cannot be read.
+// everything is the pattern of every image. It replaces an invalid pattern.
 const everything = "*/**"
 
 func (p *Policy) compileScope(spec *v1alpha1.ImagePolicySpec) error {
@@ -192,8 +192,8 @@ func (p *Policy) Name() string { return p.name }
 // Mode returns the mode of the policy.
 func (p *Policy) Mode() v1alpha1.PolicyMode { return p.mode }
 
-// Ready returns nil where the policy can be held to: its spec was understood, and every trust root
-// that it names is usable. Otherwise it denies its scope, for the reason of the error.
+// Ready returns nil where the policy can be evaluated: its spec is valid, and every trust root that
+// it names is usable. Otherwise the policy denies its scope, for the reason of the error.
 func (p *Policy) Ready(roots Roots) error {
 	if p.invalid != nil {
 		return p.invalid
@@ -206,8 +206,8 @@ func (p *Policy) Ready(roots Roots) error {
 	return nil
 }
 
-// Roles returns the requirements in short, for a column: "ci,qa,2 of 3". It is "none" where nothing
-// is required, and empty where the requirements cannot be read.
+// Roles returns the requirements for a column: "ci,qa,2 of 3". It is "none" where nothing is
+// required, and empty where the spec is invalid.
 func (p *Policy) Roles() string {
 	if len(p.requirements) == 0 && p.invalid == nil {
 		return "none"
@@ -229,8 +229,7 @@ func (r requirement) short() string {
 	return r.roles[0]
 }
 
-// fieldErrors is several errors about fields of one spec, on one line, for it goes into a condition
-// and into denials.
+// fieldErrors joins errors about fields of one spec on one line, for a condition and for denials.
 type fieldErrors []error
 
 func (e fieldErrors) Error() string {

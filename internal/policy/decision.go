@@ -3,11 +3,10 @@
 //
 // It promises that an image is admitted only where every requirement of every covering policy in
 // mode Enforce is met by signatures that a trust root of that same policy verified, for one digest;
-// that a role is proven by that role's statements and by nothing else; and that what could not be
-// checked is kept apart from what is not signed. Zero values, specs that cannot be read and answers
-// that make no sense deny. The package is pure: it asks for evidence through an interface that
-// answers from memory, takes the time as an argument, and never touches a network, a clock or the
-// cluster.
+// that only a role's own statements prove that role; and that "could not check" is never reported as
+// "not signed". Zero values, invalid specs and evidence that makes no sense deny. The package is
+// pure: it reads evidence from memory through an interface, takes the time as an argument, and never
+// uses a network, a clock or the cluster.
 package policy
 
 import (
@@ -21,15 +20,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Verdict is what a decision comes to. The zero value denies.
+// Verdict is the result of a decision. The zero value denies.
 type Verdict uint8
 
 const (
 	// Denied is a verdict about the image: a requirement is not met, or the reference is unusable
 	// and a policy may cover it.
 	Denied Verdict = iota
-	// CouldNotCheck denies because of a fault: the image may be signed, and nobody could tell. It
-	// is never kept.
+	// CouldNotCheck denies because of a fault: the image may be signed. It is never cached.
 	CouldNotCheck
 	// Admitted says that every requirement of every covering policy in mode Enforce is met, or that
 	// none covers. A reference that cannot be parsed is Admitted only where no policy holds in the
@@ -55,9 +53,9 @@ const (
 type ShortNames uint8
 
 const (
-	// ShortNamesDeny takes such a reference for a name that nodes may read otherwise: as that of
-	// another registry than docker.io. It fails every policy that holds in the namespace, whatever
-	// its patterns, and the mode of each says what comes of that.
+	// ShortNamesDeny assumes that nodes may pull such a name from another registry than docker.io.
+	// It fails every policy that holds in the namespace, whatever its patterns. The mode of each
+	// policy decides whether that denies, warns or is recorded.
 	ShortNamesDeny ShortNames = iota
 	// ShortNamesDockerIO reads it as one of docker.io.
 	ShortNamesDockerIO
@@ -71,7 +69,7 @@ func (n ShortNames) String() string {
 	return "Deny"
 }
 
-// Request asks about one container image in one namespace.
+// Request is one container image in one namespace, to be decided on.
 type Request struct {
 	// Image is the reference as the workload has it.
 	Image string
@@ -81,18 +79,17 @@ type Request struct {
 	Now time.Time
 }
 
-// Roots answers for the trust roots, from memory.
+// Roots gives access to the evidence of the trust roots, in memory.
 type Roots interface {
 	// Usable returns nil where the TrustRoot exists and is Ready, and a *trust.Fault that names it
 	// where not: a policy that names it then denies its scope.
 	Usable(root string) error
-	// Subject returns what a usable root is asked about an image: about its tag, or where it names
-	// a digest about that.
+	// Subject returns the subject to look up for an image under a usable root: of its digest where
+	// it has one, and else of its tag.
 	Subject(root string, image imageref.Ref) trust.Subject
-	// Evidence returns what a root has verified about a subject, and for how long past its expiry
-	// that may be used: zero, unless the root has a grace and newer evidence could not be had. The
-	// error is ErrNotLoaded where nobody has asked for the subject yet, and otherwise a
-	// *trust.Fault.
+	// Evidence returns the verified evidence of a subject, and how long past its expiry it may be
+	// used: zero, unless the root has a grace and newer evidence could not be fetched. The error is
+	// ErrNotLoaded where the subject was never fetched, and otherwise a *trust.Fault.
 	Evidence(about trust.Key) (evidence trust.Evidence, grace time.Duration, err error)
 }
 
@@ -120,20 +117,20 @@ type Decision struct {
 	// Audits are for the log: what policies in mode Audit would have denied. Each is one line,
 	// sorted.
 	Audits []string
-	// NotLoaded is what must be fetched before the decision is final. The verdict may be Admitted
-	// all the same: another trust root proves all that is needed. Sorted, without repetition.
+	// NotLoaded are the subjects to fetch before the decision is final. The verdict may be Admitted
+	// all the same, where another trust root proves every role. Sorted, without repetition.
 	NotLoaded []trust.Key
-	// Consulted is the evidence that a denial rests on, under trust roots that could prove what is
-	// unmet, so that the caller can bring it up to date and ask once more. Sorted, without
-	// repetition; empty where Admitted.
+	// Consulted are the subjects whose evidence a denial rests on, under trust roots that could
+	// prove an unmet role. The caller can refresh them and decide again. Sorted, without repetition;
+	// empty where Admitted.
 	Consulted []trust.Key
-	// Outcomes says how each covering policy was met, by name, whatever its mode. It is empty where
-	// none covers the image, and where the reference cannot be parsed. For a short name that is
-	// read by ShortNamesDeny it has every policy that holds in the namespace, each Denied.
+	// Outcomes are the outcomes of the covering policies, by name, whatever their mode. It is empty
+	// where no policy covers the image, and where the reference cannot be parsed. For a short name
+	// under ShortNamesDeny it has every policy that holds in the namespace, each Denied.
 	Outcomes []Outcome
 }
 
-// Outcome is how one policy was met. Its zero value denies.
+// Outcome is the result of one policy. Its zero value denies.
 type Outcome struct {
 	// Policy is the name of the ImagePolicy, and Mode its mode.
 	Policy string
@@ -142,8 +139,8 @@ type Outcome struct {
 	// changed.
 	Roots []string
 	// Verdict is Admitted where the policy is met: in mode Enforce for the digest that was decided,
-	// in the other modes for that or by itself. What a Denied or CouldNotCheck comes to, the mode
-	// says.
+	// in the other modes for that or by itself. The mode decides what Denied and CouldNotCheck lead
+	// to.
 	Verdict Verdict
 	// Reason is one of the reasons of decisions in api/v1alpha1.
 	Reason string

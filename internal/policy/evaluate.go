@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// evaluation is what is known about one image while it is decided on: first which digests it may
-// mean, then who has signed each.
+// evaluation holds the evidence about one image while it is decided on: first the digests that the
+// image may mean, then the signatures on each.
 type evaluation struct {
 	image    imageref.Ref
 	now      time.Time
@@ -19,21 +19,20 @@ type evaluation struct {
 	evidence []rootEvidence
 }
 
-// source is one trust root, and what it answered about the image.
+// rootEvidence is the evidence of one trust root about the image.
 type rootEvidence struct {
 	root     string
 	unusable error // the TrustRoot is missing or not Ready
 	needed   bool  // for evidence
 	lookups  []lookup
-	// live and expired are the statements of all answers that may speak for the image: those about
-	// its tag, and where it has none those about its digest, under any tag. hints are the digests
-	// that its tag may mean.
+	// live and expired are the statements about the image's tag, or where it has none about its
+	// digest under any tag. hints are the digests that its tag may mean.
 	live, expired []trust.Statement
 	hints         []string
 }
 
-// answer is what a trust root knows of one subject. Exactly one of fault and evidence is set, and
-// neither where nobody has asked for the subject yet.
+// lookup is the result of one look-up of a subject under a trust root. Exactly one of fault and
+// evidence is set, and neither where the subject was never fetched.
 type lookup struct {
 	subject  trust.Subject
 	fault    error          // could not be checked
@@ -43,10 +42,10 @@ type lookup struct {
 
 func (a *lookup) unloaded() bool { return a.fault == nil && a.evidence == nil }
 
-// gather asks the trust roots of the policies, each once, which digests the image may mean, and
-// then all of them who has signed each of those.
+// lookUpAll looks up which digests the image may mean, once for each trust root of the policies, and
+// then the signatures on each of the digests.
 func (e *evaluation) lookUpAll(covering []*Policy) {
-	e.evidence = make([]rootEvidence, 0, len(covering[0].roots)) // mostly those of all
+	e.evidence = make([]rootEvidence, 0, len(covering[0].roots)) // most policies name the same
 	for _, p := range covering {
 		e.addRoots(p)
 	}
@@ -61,8 +60,8 @@ func (e *evaluation) lookUpAll(covering []*Policy) {
 	}
 }
 
-// consult has each trust root of the policy among the sources. Where nothing is required no
-// evidence is needed, and that of a policy which denies in any case is not looked at.
+// addRoots adds the trust roots of the policy. A policy that requires nothing needs no evidence, and
+// neither does one that denies in any case.
 func (e *evaluation) addRoots(p *Policy) {
 	if p.invalid != nil {
 		return
@@ -77,7 +76,7 @@ func (e *evaluation) addRoots(p *Policy) {
 	}
 }
 
-// askAll asks the sources about the image or one of its digests.
+// lookUpEach looks up the image, or one of its digests, under each trust root.
 func (e *evaluation) lookUpEach(about imageref.Ref) {
 	for i := range e.evidence {
 		if s := &e.evidence[i]; s.needed {
@@ -86,7 +85,7 @@ func (e *evaluation) lookUpEach(about imageref.Ref) {
 	}
 }
 
-// ask asks a source, unless it has answered that already.
+// lookUp looks up an image under one trust root, unless its subject was looked up already.
 func (e *evaluation) lookUp(s *rootEvidence, about imageref.Ref) {
 	subject := e.roots.Subject(s.root, about)
 	if slices.ContainsFunc(s.lookups, func(a lookup) bool { return a.subject == subject }) {
@@ -113,7 +112,7 @@ func (e *evaluation) lookUp(s *rootEvidence, about imageref.Ref) {
 	e.collect(s, &a)
 }
 
-// take adds what an answer says of the image to its source.
+// collect adds the statements and hints of a look-up to those of its trust root.
 func (e *evaluation) collect(s *rootEvidence, a *lookup) {
 	if a.evidence == nil {
 		return
@@ -155,14 +154,14 @@ func (e *evaluation) under(root string) *rootEvidence {
 	return nil
 }
 
-// past reports whether a time of expiry has come, and a grace after it. As in TUF, what expires now
-// has expired. Zero never comes.
+// past reports whether an expiry time, extended by a grace, has passed. As in TUF, what expires now
+// has expired. The zero time never passes.
 func (e *evaluation) past(notAfter time.Time, grace time.Duration) bool {
 	return !notAfter.IsZero() && !e.now.Before(notAfter.Add(grace))
 }
 
-// candidates returns the digests that the image may mean, in order: its own; or those that roles of
-// the policies have signed for its tag, and those that are hints.
+// candidates returns the digests that the image may mean, sorted: its own; or those that roles of
+// the policies have signed for its tag, and the hints.
 func (e *evaluation) candidates(policies []*Policy) []string {
 	if e.image.Digest != "" {
 		return []string{e.image.Digest}
@@ -189,8 +188,8 @@ func (e *evaluation) candidates(policies []*Policy) []string {
 	return digests
 }
 
-// names reports whether a statement says what the tag of the image means. One about a digest
-// whatever the tag does not.
+// names reports whether a statement is about the image's tag, and so names a digest for it. A
+// statement without a tag does not.
 func (e *evaluation) names(st *trust.Statement) bool { return st.Tag != "" && st.Tag == e.image.Tag }
 
 // signed reports whether a trust root of the policy proves that the role has signed the digest.
@@ -232,18 +231,18 @@ func (e *evaluation) meets(policies []*Policy, digest string) bool {
 	return true
 }
 
-// choice is which digest of the image meets the policies.
+// choice is the digest of the image that meets the policies.
 type choice struct {
 	digest string
-	rival  string // a second digest, that the same root proves as well: then neither may run
-	root   string // that root
+	rival  string // a second digest that the same root proves as well: then neither may run
+	root   string // the trust root that proves it
 }
 
 // unique reports whether exactly one digest was found.
 func (c choice) unique() bool { return c.digest != "" && c.rival == "" }
 
-// choose finds the digest that meets all of the policies: the image's own, or that of its tag on
-// which the first root that has any acceptable digest is unambiguous.
+// choose returns the digest that meets all of the policies: the image's own; or for a tag the only
+// acceptable digest of the first root that names any.
 func (e *evaluation) choose(policies []*Policy) choice {
 	if e.image.Digest != "" {
 		if e.meets(policies, e.image.Digest) {
@@ -259,8 +258,8 @@ func (e *evaluation) choose(policies []*Policy) choice {
 	return choice{}
 }
 
-// chooseFrom finds the acceptable digest among those that a source names: by statements for roles
-// that the policies ask it about, or as hints.
+// chooseFrom returns the acceptable digest among those that a trust root names: by statements of
+// roles that the policies require from it, or by hints.
 func (e *evaluation) chooseFrom(s *rootEvidence, policies []*Policy) choice {
 	var c choice
 	if s == nil {
@@ -287,7 +286,7 @@ func (e *evaluation) chooseFrom(s *rootEvidence, policies []*Policy) choice {
 	return c
 }
 
-// speaksFor reports whether any of the policies takes the word of the root for the role.
+// accept reports whether any of the policies accepts the root's statements about the role.
 func accept(policies []*Policy, root, role string) bool {
 	for _, p := range policies {
 		if slices.Contains(p.roots, root) && slices.Contains(p.roles, role) {
@@ -297,8 +296,8 @@ func accept(policies []*Policy, root, role string) bool {
 	return false
 }
 
-// rootsInOrder yields the trust roots of the policies in the order in which they decide. A root of
-// several policies comes again.
+// rootsInOrder yields the trust roots of the policies in the order in which they decide. It yields a
+// root of several policies several times.
 func rootsInOrder(policies []*Policy) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for _, p := range policies {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// onGrace warns where the policies hold for the digest only because the grace of a trust root is
-// not over yet.
+// onGrace returns a warning where the policies hold for the digest only thanks to the grace of a
+// trust root.
 func (e *evaluation) onGrace(image string, policies []*Policy, digest string) []string {
 	strict, graced := e.strict()
 	if !graced || strict.meets(policies, digest) {
@@ -27,7 +27,7 @@ func (e *evaluation) onGrace(image string, policies []*Policy, digest string) []
 	return []string{line(image, parts...)}
 }
 
-// strict returns what is known without any grace, and whether there is one.
+// strict returns the evaluation without any grace, and whether a grace applies at all.
 func (e *evaluation) strict() (strict *evaluation, graced bool) {
 	for i := range e.evidence {
 		graced = graced || slices.ContainsFunc(e.evidence[i].lookups, func(a lookup) bool { return a.grace > 0 })
@@ -55,7 +55,7 @@ func (e *evaluation) strict() (strict *evaluation, graced bool) {
 	return &s, true
 }
 
-// graceOf says what of an answer has expired and is used all the same; empty where nothing is.
+// graceOf says which evidence of a look-up has expired and is used on the grace; empty: none.
 func (e *evaluation) graceOf(root string, a *lookup, digest string) string {
 	if a.evidence == nil || a.grace == 0 {
 		return ""
@@ -79,7 +79,7 @@ func (e *evaluation) graceOf(root string, a *lookup, digest string) string {
 		root, notAfter.Add(a.grace).UTC().Format(time.RFC3339), clean(what), notAfter.UTC().Format(time.RFC3339))
 }
 
-// graceOver says that a grace did not help.
+// graceOver says that the grace is over as well; empty where there is none.
 func graceOver(grace time.Duration) string {
 	if grace == 0 {
 		return ""

@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// explain says, for each policy that does not hold, which requirements are unmet, who did sign
-// which digest and where it was looked.
+// explain says, for each policy that does not hold, which requirements are unmet, which roles signed
+// which digest, and under which trust roots.
 func (e *evaluation) explain(policies []*Policy, c choice) []part {
 	if c.rival != "" {
 		requiring := requiring(policies)
@@ -80,8 +80,8 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	return join(e.explainUnmet(p), e.rejections(p), e.expired(p), e.lookedUp(p), e.faults([]*Policy{p}))
 }
 
-// explainUnmet says what the policy misses: on the image's own digest, or on each that its roles
-// signed for the tag.
+// explainUnmet says which requirements are unmet: for the image's own digest, or for each digest that
+// the policy's roles signed for the tag.
 func (e *evaluation) explainUnmet(p *Policy) string {
 	candidates := e.candidates([]*Policy{p})
 	switch {
@@ -114,8 +114,8 @@ func (e *evaluation) explainBlocked(p *Policy) string {
 	return strings.Join(texts, "; ")
 }
 
-// faults says which of the policies' trust roots could not be checked, and why, and which are not
-// loaded yet.
+// faults says which of the policies' trust roots could not be checked, and why, and which have not
+// loaded the signatures yet.
 func (e *evaluation) faults(policies []*Policy) string {
 	var texts, roots []string
 	for root := range rootsInOrder(policies) {
@@ -130,7 +130,7 @@ func (e *evaluation) faults(policies []*Policy) string {
 	return join(texts...)
 }
 
-// doubts says what could not be checked of a source, each once.
+// faultTexts returns the faults of a trust root's look-ups, each once.
 func (s *rootEvidence) faultTexts() []string {
 	var texts []string
 	add := func(text string) {
@@ -153,7 +153,7 @@ func (s *rootEvidence) faultTexts() []string {
 	return texts
 }
 
-// unheard reports whether nothing is loaded yet of what the policy's trust roots know.
+// nothingLoaded reports whether no trust root of the policy has loaded any signatures yet.
 func (e *evaluation) nothingLoaded(p *Policy) bool {
 	return !slices.ContainsFunc(p.roots, func(root string) bool {
 		s := e.under(root)
@@ -161,7 +161,7 @@ func (e *evaluation) nothingLoaded(p *Policy) bool {
 	})
 }
 
-// explainDigest says which requirements one digest does not meet, and who did sign it.
+// explainDigest says which requirements one digest does not meet, and which roles signed it.
 func (e *evaluation) explainDigest(p *Policy, digest string) string {
 	name, none := short(digest), "no signatures for this tag"
 	switch {
@@ -174,7 +174,7 @@ func (e *evaluation) explainDigest(p *Policy, digest string) string {
 }
 
 // unmet lists the requirements of the policy that a digest does not meet. Where a trust root could
-// not be checked it does not claim that nobody signed.
+// not be checked it does not claim that a role has not signed.
 func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 	signed, hasNot := "signed", "has not signed"
 	if e.incomplete(p, e.candidates([]*Policy{p})) {
@@ -199,8 +199,8 @@ func (e *evaluation) unmet(p *Policy, digest, name string) []string {
 	return texts
 }
 
-// signers lists, for each trust root of the policy, who signed the digest; none is what to say
-// where nobody did.
+// signers lists, for each trust root of the policy, the roles that signed the digest; none is the
+// text where no role did.
 func (e *evaluation) signers(p *Policy, digest, none string) string {
 	return e.perRoot(p, none, "signed by ", "by ", func(s *rootEvidence) []string {
 		var texts []string
@@ -223,7 +223,7 @@ func (e *evaluation) signers(p *Policy, digest, none string) string {
 	})
 }
 
-// statements lists, for each trust root of the policy, who signed which digest for the tag.
+// statements lists, for each trust root of the policy, which role signed which digest for the tag.
 func (e *evaluation) statements(p *Policy, none string) string {
 	return e.perRoot(p, none, "", "", func(s *rootEvidence) []string {
 		texts := make([]string, 0, len(s.live))
@@ -234,7 +234,7 @@ func (e *evaluation) statements(p *Policy, none string) string {
 	})
 }
 
-// otherDigests says as what else the tag is signed, where the reference has a digest as well.
+// otherDigests lists the other digests that are signed for the tag, where the reference has both.
 func (e *evaluation) otherDigests(p *Policy, digest string) string {
 	if e.image.Tag == "" {
 		return ""
@@ -250,7 +250,7 @@ func (e *evaluation) otherDigests(p *Policy, digest string) string {
 	})
 }
 
-// expired says which roles of the policy did sign, and whose signatures have expired since.
+// expired lists the roles of the policy whose signatures have expired.
 func (e *evaluation) expired(p *Policy) string {
 	return e.perRoot(p, "", "expired: ", "", func(s *rootEvidence) []string {
 		var texts []string
@@ -264,8 +264,8 @@ func (e *evaluation) expired(p *Policy) string {
 	})
 }
 
-// perRoot joins what each trust root of the policy has to say. Where one says something the silent
-// ones are named too.
+// perRoot joins the texts that say returns for each trust root of the policy. It also names the trust
+// roots without a text.
 func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*rootEvidence) []string) string {
 	var texts []string
 	var silent []*rootEvidence
@@ -294,12 +294,12 @@ func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*root
 	return strings.Join(texts, ", ")
 }
 
-// of returns the statements of a source about one digest.
+// of returns the live statements about one digest.
 func (s *rootEvidence) of(digest string) []trust.Statement {
 	return slices.DeleteFunc(slices.Clone(s.live), func(st trust.Statement) bool { return st.Digest != digest })
 }
 
-// heard reports whether a source has answered with evidence, about all that it was asked.
+// complete reports whether every look-up under the trust root has evidence.
 func (s *rootEvidence) complete() bool {
 	return len(s.lookups) > 0 && !slices.ContainsFunc(s.lookups, func(a lookup) bool { return a.evidence == nil })
 }

@@ -34,7 +34,7 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 	candidates := e.candidates(policies)
 	for _, p := range policies {
 		if c.rival == "" && !e.blocked(p) && !e.unmetForSome(p, candidates) {
-			continue // it holds, whatever else its trust roots would say
+			continue // it holds, whatever newer evidence would say
 		}
 		for _, root := range p.roots {
 			d.Consulted = e.appendKeys(root, d.Consulted, func(a *lookup) bool { return !a.unloaded() })
@@ -44,9 +44,9 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 	return d
 }
 
-// notLoaded returns what must be fetched before the decision is final. An image with a digest that
-// is admitted needs nothing more. What a tag means does, in mode Enforce: who has not answered yet
-// may name another digest, or have signed one that a trust root before names as well.
+// notLoaded returns the subjects that must be fetched before the decision is final. An admitted image
+// with a digest needs none. An admitted tag does, in mode Enforce: evidence that is not loaded may
+// name another digest, or meet the policies for a second digest of an earlier trust root.
 func (e *evaluation) notLoaded(covering []*Policy, d *Decision) []trust.Key {
 	var keys []trust.Key
 	for i, p := range covering {
@@ -64,7 +64,7 @@ func (e *evaluation) notLoaded(covering []*Policy, d *Decision) []trust.Key {
 	return sorted(keys)
 }
 
-// answersOf appends the keys of a trust root's answers that fulfil a condition.
+// appendKeys appends the keys of a trust root's look-ups that fulfil a condition.
 func (e *evaluation) appendKeys(root string, to []trust.Key, holds func(*lookup) bool) []trust.Key {
 	if s := e.under(root); s != nil {
 		for i := range s.lookups {
@@ -81,8 +81,8 @@ func sorted(keys []trust.Key) []trust.Key {
 	return slices.Compact(keys)
 }
 
-// advise evaluates the policies in mode Warn and Audit, each by itself: on the digest that was
-// decided, or where none was, by the rules of the decision. Whatever it finds, the verdict stays.
+// advise evaluates the policies in mode Warn and Audit, each by itself: for the digest that was
+// decided, or else as if it decided alone. It never changes the verdict.
 func (e *evaluation) advise(image string, covering []*Policy, d *Decision) {
 	on := *e
 	if d.Digest != "" {
@@ -105,8 +105,8 @@ func (e *evaluation) advise(image string, covering []*Policy, d *Decision) {
 	}
 }
 
-// settle fills in how each policy in mode Enforce was met. A policy that holds by itself is met
-// although another denies, unless each holds for a digest of its own.
+// setOutcomes sets the outcome of each policy in mode Enforce. A policy that holds by itself is met
+// although another denies, unless each holds for a different digest.
 func (e *evaluation) setOutcomes(covering []*Policy, d *Decision) {
 	denies, required := false, false
 	for i, p := range covering {
@@ -132,7 +132,7 @@ func (e *evaluation) setOutcomes(covering []*Policy, d *Decision) {
 	}
 }
 
-// alone judges one policy by itself, and says which digest it was met for.
+// evaluateAlone evaluates one policy by itself, and returns the digest that met it.
 func (e *evaluation) evaluateAlone(p *Policy) (Outcome, choice) {
 	o := Outcome{Policy: p.name, Mode: p.mode, Roots: p.roots}
 	if e.blocked(p) {
@@ -169,8 +169,8 @@ func (p *Policy) met() Outcome {
 	return o
 }
 
-// missing lists the requirements that are not met, of the image's digest, or of that digest of its
-// tag which lacks the fewest.
+// missing lists the unmet requirements of the image's digest, or of that digest of its tag which has
+// the fewest.
 func (e *evaluation) missing(p *Policy) []string {
 	var fewest []string
 	for i, digest := range append(e.candidates([]*Policy{p}), "") {
@@ -187,7 +187,7 @@ func (e *evaluation) missing(p *Policy) []string {
 	return fewest
 }
 
-// whyBlocked is the reason for which the policy cannot be evaluated.
+// blockedReason returns the reason why the policy cannot be evaluated.
 func (e *evaluation) blockedReason(p *Policy) string {
 	if p.invalid != nil {
 		return v1alpha1.ReasonInvalidSpec
@@ -202,7 +202,7 @@ func (e *evaluation) blockedReason(p *Policy) string {
 	return v1alpha1.ReasonTrustRootNotReady
 }
 
-// whyDoubtful is the reason of the first trust root that could not be checked.
+// inconclusiveReason returns the reason of the first trust root that could not be checked.
 func (e *evaluation) inconclusiveReason(p *Policy) string {
 	for _, root := range p.roots {
 		s := e.under(root)
@@ -223,8 +223,8 @@ func (e *evaluation) inconclusiveReason(p *Policy) string {
 	return v1alpha1.ReasonUnexpectedAnswer
 }
 
-// blocked reports whether the policy cannot be evaluated: it cannot be read, or one of its trust
-// roots is not there to be asked. It then denies, whatever its other trust roots say.
+// blocked reports whether the policy cannot be evaluated: its spec is invalid, or one of its trust
+// roots is unusable. It then denies, whatever its other trust roots prove.
 func (e *evaluation) blocked(p *Policy) bool {
 	if p.invalid != nil {
 		return true
@@ -237,9 +237,8 @@ func (e *evaluation) blocked(p *Policy) bool {
 	return false
 }
 
-// doubtful reports whether what could not be checked, or is yet to be loaded, may change that no
-// digest was found that meets the policies: whether it could prove a role that is unmet, or name a
-// digest before c and its rival.
+// inconclusive reports whether a denial may rest on evidence that could not be checked or is not
+// loaded: such evidence could prove a missing role, or name a digest before c and its rival.
 func (e *evaluation) inconclusive(policies []*Policy, c choice) bool {
 	candidates := e.candidates(policies)
 	return slices.ContainsFunc(policies, func(p *Policy) bool {
@@ -247,15 +246,15 @@ func (e *evaluation) inconclusive(policies []*Policy, c choice) bool {
 	})
 }
 
-// lacks reports whether the policy is not met for some of the digests that an image may mean, or
-// none is known.
+// unmetForSome reports whether the policy is unmet for one of the digests that an image may mean, or
+// no such digest is known.
 func (e *evaluation) unmetForSome(p *Policy, candidates []string) bool {
 	return len(p.requirements) > 0 && (len(candidates) == 0 ||
 		slices.ContainsFunc(candidates, func(digest string) bool { return !e.meets([]*Policy{p}, digest) }))
 }
 
-// unsure reports whether the policy requires something, and any of its trust roots could not be
-// checked in full: as to which digests the image may mean, or who has signed those.
+// incomplete reports whether the policy requires roles, and any of its trust roots could not be
+// checked in full: for the digests that the image may mean, or for the signatures on those.
 func (e *evaluation) incomplete(p *Policy, candidates []string) bool {
 	if len(p.requirements) == 0 {
 		return false
@@ -263,8 +262,8 @@ func (e *evaluation) incomplete(p *Policy, candidates []string) bool {
 	return slices.ContainsFunc(p.roots, func(root string) bool {
 		s := e.under(root)
 		return s != nil && slices.ContainsFunc(s.lookups, func(a lookup) bool {
-			asked := a.subject.Digest == "" || slices.Contains(candidates, a.subject.Digest)
-			return asked && (a.evidence == nil || len(a.evidence.Faults()) > 0)
+			relevant := a.subject.Digest == "" || slices.Contains(candidates, a.subject.Digest)
+			return relevant && (a.evidence == nil || len(a.evidence.Faults()) > 0)
 		})
 	})
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Bounds of what is said about signatures that do not count, of one trust root.
+// Bounds of the text about signatures that do not count, for one trust root.
 const (
 	maxRejected      = 4
 	maxRejectionText = 400
 )
 
-// rejections says, for each trust root of the policy, what was signed, or should have been, and
-// proves no role that is missing.
+// rejections lists, for each trust root of the policy, the signatures that exist or were expected and
+// prove no missing role.
 func (e *evaluation) rejections(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {
@@ -45,7 +45,7 @@ func rejectionText(r trust.Rejection) string {
 	return fmt.Sprintf("%s signed %s, %s", r.By, short(r.Digest), r.Why)
 }
 
-// rejected returns what a source knows of the image that proves no missing role of the policy.
+// rejected returns the rejections of the image under a trust root, for the policy's unmet roles.
 func (e *evaluation) rejected(p *Policy, s *rootEvidence) []trust.Rejection {
 	if s == nil {
 		return nil
@@ -60,8 +60,8 @@ func (e *evaluation) rejected(p *Policy, s *rootEvidence) []trust.Rejection {
 	return all
 }
 
-// unmetRoles returns the roles that have not signed, of the requirements that some digest of the
-// image does not meet.
+// unmetRoles returns the roles that have not signed, from the requirements that a digest of the image
+// does not meet.
 func (e *evaluation) unmetRoles(p *Policy) []string {
 	digests := e.candidates([]*Policy{p})
 	if len(digests) == 0 {
@@ -83,8 +83,8 @@ func (e *evaluation) unmetRoles(p *Policy) []string {
 	return roles
 }
 
-// silence says that no role has signed, for the sources that are silent. none is what to say where
-// nothing more is known.
+// explainUnsigned says that no role has signed, for the trust roots without a statement. none is the
+// text where nothing more is known.
 func (e *evaluation) explainUnsigned(p *Policy, none string, silent []*rootEvidence) string {
 	var phrases []string
 	by := map[string][]*rootEvidence{}
@@ -107,8 +107,8 @@ func (e *evaluation) explainUnsigned(p *Policy, none string, silent []*rootEvide
 	return strings.Join(texts, ", ")
 }
 
-// uncounted reports whether a source knows of signatures that do not count: on the image, or in a
-// file of which it is not known what it says of the image.
+// uncounted reports whether a trust root knows signatures that do not count: on the image, or in a
+// file that cannot be read.
 func (e *evaluation) uncounted(p *Policy, s *rootEvidence) bool {
 	ofOne := *p
 	ofOne.roots = []string{s.root}
@@ -124,7 +124,7 @@ func rootNames(sources []*rootEvidence) string {
 	return list(names)
 }
 
-// bare reports whether nothing carries signatures of all that a source has answered about.
+// unsigned reports whether no look-up under the trust root found any signatures.
 func (s *rootEvidence) unsigned() bool {
 	return !slices.ContainsFunc(s.lookups, func(a lookup) bool {
 		_, unsigned := a.evidence.(trust.Unsigned)
@@ -132,8 +132,8 @@ func (s *rootEvidence) unsigned() bool {
 	})
 }
 
-// lookedUp says under which name the trust roots of the policy have looked up the repository, where
-// that is another than the workload has.
+// lookedUp names the repository as the trust roots of the policy looked it up, where the workload has
+// another name.
 func (e *evaluation) lookedUp(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {

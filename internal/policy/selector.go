@@ -13,9 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 )
 
-// compileSelector reads a selector of namespaces. Of several faults it tells the first, in the same
-// order each time, and it tells them in words of its own: Kubernetes' quote the grammar of labels,
-// and whatever stands in the place of one.
+// compileSelector compiles a namespace selector. Of several faults it returns the first, in a fixed
+// order. It words them itself: Kubernetes' errors quote the grammar of labels, and the whole value.
 func compileSelector(s *v1alpha1.NamespaceSelector) (labels.Selector, error) {
 	const field = "spec.namespaceSelector"
 	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
@@ -35,7 +34,7 @@ func compileSelector(s *v1alpha1.NamespaceSelector) (labels.Selector, error) {
 	return selector, nil
 }
 
-// checkLabel says whether a label can have this name and these values.
+// checkLabel checks the name and the values of a label.
 func checkLabel(key string, values ...v1alpha1.LabelValue) error {
 	if len(validation.IsQualifiedName(key)) > 0 {
 		return fmt.Errorf(
@@ -54,9 +53,9 @@ func checkLabel(key string, values ...v1alpha1.LabelValue) error {
 	return nil
 }
 
-// withheld returns the text of an error about a field. Where the text holds a private key, the
-// field alone is named: the text goes into conditions, events, logs and denials, and the CRD of an
-// older object may have let the key in.
+// withheld returns the text of an error about a field. Where the text holds a private key it names
+// only the field, since the text goes into conditions, events, logs and denials. The CRD of an older
+// object may have accepted the key.
 func withheld(text string) string {
 	if !strings.Contains(text, "PRIVATE KEY") {
 		return text

@@ -15,7 +15,7 @@ import (
 type Set struct {
 	uncovered  Uncovered
 	shortNames ShortNames
-	policies   []*Policy // by name: the index holds positions
+	policies   []*Policy // sorted by name; the index holds positions in it
 	index      imageref.Index
 }
 
@@ -26,8 +26,7 @@ func NewSet(uncovered Uncovered, policies []*Policy) *Set {
 	return (&Set{uncovered: uncovered, shortNames: ShortNamesDockerIO}).With(policies)
 }
 
-// With returns the set of other policies, which decides as s does on what none of them covers and
-// on short names.
+// With returns a set of other policies that treats uncovered images and short names as s does.
 func (s *Set) With(policies []*Policy) *Set {
 	other := &Set{uncovered: s.uncovered, shortNames: s.shortNames, policies: slices.Clone(policies)}
 	slices.SortStableFunc(other.policies, func(a, b *Policy) int { return strings.Compare(a.name, b.name) })
@@ -39,16 +38,16 @@ func (s *Set) With(policies []*Policy) *Set {
 	return other
 }
 
-// ReadShortNames returns the set of the same policies that reads short names as given. What is no
-// constant counts as ShortNamesDeny.
+// ReadShortNames returns a set of the same policies that reads short names as given. Any other value
+// than the constants counts as ShortNamesDeny.
 func (s *Set) ReadShortNames(as ShortNames) *Set {
 	other := *s
 	other.shortNames = as
 	return &other
 }
 
-// Distrusts reports whether the set decides on an image by ShortNamesDeny: no pattern and no
-// signature speaks for it.
+// Distrusts reports whether the set decides on an image by ShortNamesDeny: whatever its patterns and
+// signatures.
 func (s *Set) Distrusts(image imageref.Ref) bool {
 	return image.Short && s.shortNames != ShortNamesDockerIO
 }
@@ -98,11 +97,10 @@ func (s *Set) HoldingIn(namespace labels.Set) []*Policy {
 	return all
 }
 
-// Decide answers whether an image may run in a namespace. It asks roots, from memory, about the
-// trust roots of the policies that cover the image and about no others. Its time and its
-// allocations do not depend on the number of policies that do not cover the image; text is made
-// only for what is not admitted, or is warned of. Only for a short name under ShortNamesDeny it
-// looks at every policy, and asks about no trust root.
+// Decide decides whether an image may run in a namespace. It reads evidence only of the trust roots
+// of the policies that cover the image. Its time and its allocations do not depend on the number of
+// other policies. It formats text only for denials, warnings and audits. For a short name under
+// ShortNamesDeny alone it looks at every policy, and at no evidence.
 func (s *Set) Decide(req Request, roots Roots) Decision {
 	image, err := imageref.Parse(req.Image)
 	if err != nil {
@@ -150,8 +148,7 @@ func (s *Set) decideUncovered(req Request, image imageref.Ref) Decision {
 	return d
 }
 
-// enforces reports whether the policy decides, and does not only advise. Anything but a clear Warn
-// or Audit decides.
+// enforces reports whether the policy can deny. Every mode but Warn and Audit can.
 func (p *Policy) enforces() bool {
 	return p.mode != v1alpha1.ModeWarn && p.mode != v1alpha1.ModeAudit
 }

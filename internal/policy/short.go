@@ -9,9 +9,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// decideShort decides on a name that nodes may read otherwise than as one of docker.io. It fails
-// every policy that holds in the namespace: one in mode Enforce denies, one in mode Warn warns, one
-// in mode Audit is recorded. Where none holds, the image is as any that no policy covers.
+// decideShort decides on a name that nodes may pull from another registry than docker.io. It fails
+// every policy that holds in the namespace: mode Enforce denies, mode Warn warns, and mode Audit is
+// recorded. Where no policy holds, it decides as on an uncovered image.
 func (s *Set) decideShort(req Request, image imageref.Ref) Decision {
 	holding := s.HoldingIn(req.NamespaceLabels)
 	if len(holding) == 0 {
@@ -47,9 +47,9 @@ func (s *Set) decideShort(req Request, image imageref.Ref) Decision {
 	return d
 }
 
-// mayBeUncovered applies --uncovered-images to a short name that no policy denies. No pattern is
-// known to cover such a name, unless it covers every image, and what the policies only advise must
-// not let in what is denied in full.
+// applyUncovered applies --uncovered-images to a short name that no policy denies. No pattern is
+// known to cover such a name, unless it covers every image. A policy in mode Warn or Audit must not
+// admit a short name where the same image, written in full, is denied.
 func (s *Set) applyUncovered(req Request, d *Decision) {
 	const why = "it names no registry, so no ImagePolicy is known to cover it"
 	switch s.uncovered {
@@ -74,7 +74,7 @@ func shortLine(written string, image imageref.Ref, policies []*Policy) string {
 			policyNames(policies), inFull(image)), help: helpOf(policies)})
 }
 
-// inFull says how to write a short name so that everybody reads it alike.
+// inFull says how to write a short name so that every node pulls it from one registry.
 func inFull(image imageref.Ref) string {
 	full := image.Repository()
 	if image.Tag != "" && image.Tag != "latest" || image.Digest != "" {

@@ -11,8 +11,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// Bounds of the texts, in bytes. Names of roles and tags, and the errors of servers, come from
-// outside.
+// Bounds of the texts, in bytes. Role names, tags and the errors of servers are untrusted input.
 const (
 	maxLine      = 1500
 	maxImageText = 320
@@ -23,14 +22,12 @@ const (
 	maxHelp = 1536
 )
 
-// part is what a line says of one policy, or of several at once: the text, and the help of the
-// policy.
+// part is the text about one policy, or about several at once, with the policy's help.
 type part struct{ text, help string }
 
-// line is the one line about an image: the image as the workload has it and the parts, one for each
-// policy, as many as the bound allows. Each help comes after its part, and one that several share
-// comes once. Of a part that is too long the help is kept and the text cut. The bound is maxLine,
-// and beyond that the longest help.
+// line returns the one line about an image: the image as the workload has it, then as many parts as
+// the bound allows. Each help follows its part, and a shared help comes once. Of a part that is too
+// long it keeps the help and cuts the text. The bound is maxLine plus the longest help.
 func line(image string, parts ...part) string {
 	const reserve = len("; and 1000000 more policies")
 	limit, helps := maxLine-reserve, map[string]bool{"": true}
@@ -60,7 +57,7 @@ func join(clauses ...string) string {
 	return strings.Join(slices.DeleteFunc(clauses, func(s string) bool { return s == "" }), "; ")
 }
 
-// list joins items with commas, the first few of them.
+// list joins the first maxListed items with commas, and counts the others.
 func list(items []string) string {
 	if more := len(items) - maxListed; more > 0 {
 		return strings.Join(items[:maxListed], ", ") + fmt.Sprintf(" and %d more", more)
@@ -68,10 +65,10 @@ func list(items []string) string {
 	return strings.Join(items, ", ")
 }
 
-// quote returns s, shortened, between quotation marks, on one line whatever it holds.
+// quote returns s, shortened and quoted, on one line.
 func quote(s string, limit int) string { return strconv.Quote(text.Cut(s, limit)) }
 
-// roleText is the name of a role in a list: bare where it is such as policies name, else quoted.
+// roleText returns a role's name for a list: quoted unless a policy could name it.
 func roleText(role string) string {
 	if role == "" || len(role) > maxName || strings.Trim(role, "abcdefghijklmnopqrstuvwxyz0123456789-_/") != "" {
 		return quote(role, maxName)
@@ -79,10 +76,10 @@ func roleText(role string) string {
 	return role
 }
 
-// clean returns text from elsewhere, an error of a server say, on one line and shortened.
+// clean returns untrusted text, such as a server's error, on one line and shortened.
 func clean(s string) string { return cleanTo(s, maxFaultText) }
 
-// cleanTo returns text from elsewhere on one line and within limit bytes.
+// cleanTo returns untrusted text on one line and within limit bytes.
 func cleanTo(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -93,7 +90,7 @@ func cleanTo(s string, limit int) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// short is a digest as texts show it: enough to tell two apart.
+// short returns the start of a digest, enough to tell two apart.
 func short(digest string) string {
 	if !imageref.ValidDigest(digest) {
 		return quote(digest, 24)
