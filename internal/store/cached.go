@@ -8,31 +8,32 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// held is what is known of one subject. With a fault, decisions must not use the evidence.
+// cached is the state of one subject: its evidence, a fault, or both. Where it has a fault,
+// decisions must not use the evidence.
 type cached struct {
 	evidence trust.Evidence
 	fault    *trust.Fault
-	// anew says that the versions seen count no more: the next fetch is one at first sight.
+	// anew says that the versions seen no longer count: the next fetch starts as at first sight.
 	anew bool
-	// stale says, under a root with a grace, that no newer evidence could be had: the last fetch
-	// failed for another reason than that all there is has expired, or there was none since it was
-	// read back.
+	// stale says, under a root with a grace, that no newer evidence could be fetched: the last fetch
+	// failed, and not because all evidence has expired; or the evidence is from a record, and no
+	// fetch has ended since.
 	stale bool
-	// ended says that the last fetch found nothing but what has expired: no grace extends that.
+	// ended says that the last fetch found only expired evidence: no grace extends that.
 	ended bool
-	// used says that it was asked for since the tracker last looked.
+	// used says that a decision has used it since the tracker last looked.
 	used atomic.Bool
 }
 
-// seen is what a root is to go on from.
+// seen returns the evidence that a fetch must not undercut: nothing older is accepted.
 func (h *cached) seen() trust.Evidence {
 	if h == nil || h.anew {
 		return nil
 	}
-	return h.evidence // with a fault too: what was seen before must not be undercut
+	return h.evidence // with a fault, too
 }
 
-// size is how much memory the evidence takes up, in bytes. h may be nil.
+// size returns how much memory the evidence takes up, in bytes. h may be nil.
 func (h *cached) size() int64 {
 	if h == nil {
 		return 0
@@ -43,8 +44,8 @@ func (h *cached) size() int64 {
 	return 0
 }
 
-// fetched returns what is held once a fetch has succeeded: h itself where nothing has changed. h
-// may be nil.
+// fetched returns the state after a fetch that succeeded: h itself where nothing has changed. h may
+// be nil.
 func (h *cached) fetched(evidence trust.Evidence) *cached {
 	if h != nil && h.fault == nil && !h.anew && !h.stale && !h.ended && evidence == h.evidence {
 		return h
@@ -52,8 +53,8 @@ func (h *cached) fetched(evidence trust.Evidence) *cached {
 	return &cached{evidence: evidence}
 }
 
-// failed returns what is held once a fetch has failed: h itself where it can be used on, and else
-// the fault, with the evidence kept for a later root that accepts it again. h may be nil.
+// failed returns the state after a fetch that failed: h itself where decisions can still use it, and
+// else the fault, with the evidence for a later root that accepts it again. h may be nil.
 func (h *cached) failed(fault *trust.Fault) *cached {
 	switch {
 	case h == nil:
@@ -64,8 +65,9 @@ func (h *cached) failed(fault *trust.Fault) *cached {
 	return &cached{fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended}
 }
 
-// aged returns what a fetch left under a root with a grace, with whether it may be used past its
-// expiry. Without a fault nothing is noted. h and old, which was held before, may be nil.
+// aged returns h, the state after a fetch under a root with a grace, marked for whether it may be
+// used past its expiry. Without a fault it returns h itself. h and old, the state before the fetch,
+// may be nil.
 func (h *cached) aged(old *cached, fault *trust.Fault) *cached {
 	if fault == nil || h == nil || h.evidence == nil {
 		return h
@@ -79,7 +81,7 @@ func (h *cached) aged(old *cached, fault *trust.Fault) *cached {
 	return noted
 }
 
-// proof is the evidence, nil where nothing is held.
+// verified returns the evidence. h may be nil.
 func (h *cached) verified() trust.Evidence {
 	if h == nil {
 		return nil
@@ -87,12 +89,12 @@ func (h *cached) verified() trust.Evidence {
 	return h.evidence
 }
 
-// current reports whether decisions go by what is held. h may be nil.
+// current reports whether decisions may use the evidence. h may be nil.
 func (h *cached) current(now time.Time) bool {
 	return h != nil && h.fault == nil && !h.anew && !h.past(now)
 }
 
-// past reports whether evidence as a whole has expired.
+// past reports whether the evidence as a whole has expired.
 func (h *cached) past(now time.Time) bool {
 	if h.evidence == nil {
 		return false
@@ -101,7 +103,7 @@ func (h *cached) past(now time.Time) bool {
 	return !at.IsZero() && !now.Before(at)
 }
 
-// signed reports whether what is held says that anybody has signed. h may be nil.
+// signed reports whether the evidence contains a signature, by anybody. h may be nil.
 func signed(h *cached) bool {
 	return h != nil && h.evidence != nil && h.evidence.Signed()
 }

@@ -6,33 +6,32 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// entry is what is known of one subject beside its evidence.
+// entry is the tracking state of one subject.
 type entry struct {
 	schedule
 	flight    *flight   // the fetch under way; nil: none
-	requested time.Time // when somebody last asked for it
-	used      time.Time // when it was last asked for, by admission or for what runs; zero: not since the start
+	requested time.Time // of the last request for it
+	used      time.Time // of the last use by admission or by what runs; zero: none since the start
 
-	// What the list of what was published means to it.
-	listed time.Time // when it was last named
-	// when it is due without a list, by its last fetch; where that has changed since, somebody
-	// wants it sooner
+	// From the change feed.
+	listed time.Time // when the feed last listed it
+	// due, as the last fetch set it; where due differs, a request has moved it forward
 	polled   time.Time
-	deadline time.Time // when it is refreshed whatever the list says
+	deadline time.Time // when it is refreshed whatever the feed lists
 }
 
-// flight is one fetch, or one probe, which any number of callers wait for.
+// flight is one fetch or probe in flight. Any number of callers may wait for it.
 type flight struct {
 	began      time.Time
-	background bool          // nobody waits for it
-	trial      bool          // of a host that is down
-	limit      *limit        // among which it counts; nil: a probe
+	background bool          // no request waits for it
+	trial      bool          // the host is down
+	limit      *limit        // that it counts against; nil: a probe
 	done       chan struct{} // closed when it has ended
 	err        error         // read after done
 }
 
-// hint notes when a subject that was just fetched with success is due, without a list and whatever
-// that says.
+// planByFeed sets, after a fetch that succeeded, when the subject is due without a feed, and when it
+// is due whatever the feed lists.
 func (e *entry) planByFeed(now time.Time, interval time.Duration, evidence trust.Evidence) {
 	e.polled, e.deadline = e.due, now.Add(jitter(min(maxFeedIntervals*interval, maxFeedTime)))
 	if evidence == nil {

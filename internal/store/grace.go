@@ -7,14 +7,14 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// server is a host that is asked under a trust root.
+// server is a host under a trust root.
 type server struct{ root, host string }
 
-// grace is for how long past its expiry evidence may be used.
+// grace returns how long past its expiry the evidence may be used.
 func (s *Snapshot) grace(k trust.Key, h *cached) time.Duration {
 	r := s.roots[k.Root]
 	if r == nil || r.Verifier == nil {
-		return 0 // nothing is used
+		return 0 // no decision uses it
 	}
 	if h.stale || !h.ended && len(s.down) > 0 && s.down[server{k.Root, r.Verifier.Host(k.Subject)}] {
 		return r.ExpiredGrace
@@ -22,13 +22,13 @@ func (s *Snapshot) grace(k trust.Key, h *cached) time.Duration {
 	return 0
 }
 
-// withoutDown has the snapshot, which is being made, forget which servers of a trust root are down.
+// withoutDown removes the down servers of a trust root from a snapshot that is not published yet.
 func (s *Snapshot) withoutDown(root string) {
 	s.down = maps.Clone(s.down)
 	maps.DeleteFunc(s.down, func(at server, _ bool) bool { return at.root == root })
 }
 
-// withDown returns a snapshot that knows whether a server is down, nil where this one does.
+// withDown returns a snapshot in which a server is down or up; nil: this one is such.
 func (s *Snapshot) withDown(at server, down bool) *Snapshot {
 	if down == s.down[at] {
 		return nil

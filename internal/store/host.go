@@ -8,38 +8,37 @@ import (
 )
 
 const (
-	// probeGap is the shortest time between two probes of a host under one trust root, however many
-	// ask.
+	// probeGap is the shortest time between two probes of a host under one trust root.
 	probeGap = time.Second
-	// lastProbe bounds the time between two probes of a host that is down, and is the least between
-	// two trials.
+	// lastProbe is the longest time between two probes of a down host, and the shortest between two
+	// trial fetches.
 	lastProbe = 30 * time.Second
 )
 
-// host is the health of one server that a trust root asks, and the circuit breaker before it. A
-// fetch that fails in a way that may be the server's own makes it a suspect, and the probe decides:
-// what it answers about one subject, which anybody may have named, holds up no other. While it is
-// down only the probe goes out, and now and then one fetch: what answers the probe need not be what
-// answers the rest.
+// host is the health of one server under a trust root, and its circuit breaker. A fetch whose fault
+// may be the server's makes it a suspect, and the probe decides: a fault of one subject, which
+// anybody may have named, must not stop the fetches of others. While the host is down the tracker
+// sends only the probe, and now and then one trial fetch: another server may answer the probe than
+// answers fetches.
 type host struct {
 	name string
-	// down is the fault of the last probe; nil: the host is asked.
+	// down is the fault of the last probe of a down host; nil: the circuit is closed.
 	down *trust.Fault
-	// suspect says that the last fetch to end failed in a way that may be the server's own.
+	// suspect says that the last fetch to end failed with a fault that may be the server's.
 	suspect bool
-	// tried is when something was last fetched though the host was down.
+	// tried is when the last trial fetch began.
 	tried time.Time
-	// answered is when the last fetch began that succeeded, and failing when the first probe did of
-	// those in a row that failed.
+	// answered is when the last successful fetch began, and failing when the first of the probes
+	// began that have failed in a row.
 	answered, failing time.Time
-	// probe is when the host is asked for a sign of life.
+	// probe is the schedule of probes.
 	probe schedule
-	// flight is the probe under way; nil: none.
+	// flight is the probe in flight; nil: none.
 	flight *flight
 }
 
-// ofServer reports whether a fault may be the server's own, rather than one of a subject. A server
-// that is slow cannot be told from one that hangs, so a timeout never is.
+// mayBeServers reports whether a fault may be the server's, rather than one subject's. A timeout
+// never counts: it does not show whether the server is slow or hangs.
 func mayBeServers(f *trust.Fault) bool {
 	switch f.Reason {
 	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonTLSNotTrusted, v1alpha1.ReasonUnauthorized,
@@ -49,14 +48,14 @@ func mayBeServers(f *trust.Fault) bool {
 	return false
 }
 
-// reset forgets what is known, and has the host probed at once.
+// reset closes the circuit, and makes the probe due now.
 func (h *host) reset(now time.Time) {
 	h.down, h.suspect, h.tried, h.answered, h.failing = nil, false, time.Time{}, time.Time{}, time.Time{}
 	h.probe.reset(now)
 }
 
-// heard notes what the outcome of a fetch that began at a time says of the host. It reports whether
-// the host is back, and whether the probe should go out soon.
+// fetchEnded updates the host after a fetch that began at a time. It reports whether the host has
+// recovered, and whether a probe should be sent soon.
 func (h *host) fetchEnded(began, now time.Time, fault *trust.Fault) (recovered, probe bool) {
 	switch {
 	case fault == nil:
@@ -73,16 +72,16 @@ func (h *host) fetchEnded(began, now time.Time, fault *trust.Fault) (recovered, 
 	return false, false
 }
 
-// judge has the host down where its last probe failed too, which was under the same trust root;
-// where fetches succeed though the probe fails, it is not.
+// judge marks the host down when both a fetch and the latest probe failed and no later fetch
+// succeeded.
 func (h *host) judge(probe *trust.Fault) {
 	if probe != nil && mayBeServers(probe) && h.suspect && !h.failing.IsZero() && !h.answered.After(h.failing) {
 		h.down = probe
 	}
 }
 
-// probed notes the outcome of a probe that began at a time, and when the next is due. It reports
-// whether the host is back.
+// probeEnded updates the host after a probe that began at a time, and schedules the next. It reports
+// whether the host has recovered.
 func (h *host) probeEnded(began, now time.Time, interval time.Duration, fault *trust.Fault) (recovered bool) {
 	h.probe.record(now, fault)
 	h.probe.next(now, min(h.probe.backoff(), lastProbe), interval, probeGap)
@@ -103,13 +102,12 @@ func (h *host) probeEnded(began, now time.Time, interval time.Duration, fault *t
 	return was != nil && fault == nil
 }
 
-// tryable reports whether something may be fetched to find out whether the host is as down as its
-// probe.
+// tryable reports whether a trial fetch may be sent to the down host.
 func (h *host) tryable(now time.Time) bool {
 	return h.down != nil && !h.down.RetryAt.After(now) && (h.tried.IsZero() || now.Sub(h.tried) >= lastProbe)
 }
 
-// probeable reports whether a probe may go out.
+// probeable reports whether a probe may be sent.
 func (h *host) probeable(now time.Time) bool {
 	return h.flight == nil && now.Sub(h.probe.fetched) >= probeGap
 }

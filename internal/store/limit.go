@@ -3,35 +3,32 @@ package store
 import "golang.org/x/sync/semaphore"
 
 const (
-	// fetchesPerRoot is how many subjects of one trust root are fetched at once: of those that are
-	// known to be signed, and of the others, each.
+	// fetchesPerRoot bounds the concurrent fetches under one trust root: of subjects that are known
+	// to be signed, and of the others, each.
 	fetchesPerRoot = 8
-	// inBackground bounds the fetches of each of the two that Run has under way at once. What is
-	// due beyond waits its turn where it costs nothing, and the other half of the places is free
-	// for whoever asks on demand.
+	// maxBackground bounds the background fetches of each of the two. Requests have the other half.
 	maxBackground = fetchesPerRoot / 2
-	// maxAsked is how many subjects of one trust root that are not known to be signed may be
-	// fetched, or wait for that, because somebody asks: Pods may name any. Who asks beyond has one
-	// fetched in the background, in turn.
+	// maxOnDemand bounds the subjects of one trust root, not known to be signed, that are fetched or
+	// queued for a request: Pods may name any. Subjects beyond are fetched in the background.
 	maxOnDemand = 1000
 )
 
-// places are how much is fetched under one trust root at a time, of one kind: of subjects that are
-// known to be signed, or of the others. Those that are known to be signed have places of their own,
-// so that a flood of made-up names holds up neither a refresh nor a revocation.
+// limit is the semaphore that limits the concurrent fetches under one trust root: of subjects that
+// are known to be signed, or of the others. Signed subjects have their own, so that a flood of
+// made-up names delays neither a refresh nor a revocation.
 type limit struct {
 	*semaphore.Weighted
-	// background counts the fetches under way that nobody asked for.
+	// background counts the background fetches in flight.
 	background int
-	// asked counts those on demand, those that wait for a place among them.
+	// onDemand counts the fetches for requests, queued ones included.
 	onDemand int
 }
 
 func newLimit() *limit { return &limit{Weighted: semaphore.NewWeighted(fetchesPerRoot)} }
 
-// turns is how many more fetches may begin in the background.
+// free returns how many more background fetches may begin.
 func (p *limit) free() int { return maxBackground - p.background }
 
-// full reports whether as many are asked for as may be. What is known to be signed is bounded by
-// what is signed.
+// full reports whether no further request may fetch or queue. The number of signed subjects bounds
+// itself.
 func (p *limit) full(known bool) bool { return !known && p.onDemand >= maxOnDemand }

@@ -8,12 +8,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// ErrReplaced says that another trust root of the name has been published meanwhile.
+// ErrReplaced says that another trust root of the same name was published meanwhile.
 var ErrReplaced = errors.New("the trust root has been published anew meanwhile")
 
-// Restore takes in what another replica has written down of a repository, under the root that it is
-// for. What is held is never undercut by it. The error is ErrReplaced, or a *trust.Fault where
-// nothing, or only the versions seen, could be taken in.
+// Restore verifies a record of a repository that another replica wrote, under the root that it is
+// for, and publishes its evidence. It never replaces evidence by older. The error is ErrReplaced, or
+// a *trust.Fault where no evidence, or only the versions seen, could be restored.
 func (t *Tracker) Restore(repository trust.Key, root *Root, packed []byte) error {
 	for {
 		snapshot := t.store.Load()
@@ -43,7 +43,7 @@ func (t *Tracker) Restore(repository trust.Key, root *Root, packed []byte) error
 	}
 }
 
-// restored has a subject tracked, and tells of it.
+// restored tracks a subject, and reports the change.
 func (t *Tracker) restored(k trust.Key) {
 	one := t.track(k.Root)
 	one.mu.Lock()
@@ -52,10 +52,10 @@ func (t *Tracker) restored(k trust.Key) {
 	t.changed(k.Root)
 }
 
-// Verified returns the evidence about a repository that is worth writing down, by subject: none
-// where it carries no signatures, could not be verified, or is about to be fetched anew. Where some
-// of it is verified, what could not be goes with it: it was once, and is verified again when it is
-// read.
+// Verified returns the evidence of a repository that its record should hold, by subject. It returns
+// none where the repository has no signatures, could not be verified, or is about to be fetched anew.
+// Beside verified evidence it returns evidence with a fault: that was verified once, and is verified
+// again when the record is read.
 func (s *Snapshot) Verified(repository trust.Key) map[trust.Subject]trust.Evidence {
 	all, verified := map[trust.Subject]trust.Evidence{}, false
 	for k, h := range s.evidence.of(repository) {
@@ -70,7 +70,7 @@ func (s *Snapshot) Verified(repository trust.Key) map[trust.Subject]trust.Eviden
 	return all
 }
 
-// Unsigned reports whether a repository was found to carry no signatures.
+// Unsigned reports whether a repository was found to have no signatures.
 func (s *Snapshot) Unsigned(repository trust.Key) bool {
 	found := false
 	for _, h := range s.evidence.of(repository) {
@@ -82,7 +82,7 @@ func (s *Snapshot) Unsigned(repository trust.Key) bool {
 	return found
 }
 
-// Repositories returns every repository of which something is held, in order.
+// Repositories returns every repository with evidence or a fault, in order.
 func (s *Snapshot) Repositories() []trust.Key {
 	var all []trust.Key
 	for k := range s.evidence.all() {
@@ -93,8 +93,8 @@ func (s *Snapshot) Repositories() []trust.Key {
 	return all
 }
 
-// LastUsed returns when a repository was last asked for, by admission or for what runs; zero: not
-// since the start. It is of this replica alone, and as coarse as the calls of it are apart.
+// LastUsed returns when admission or a running image last used a repository; zero: not since the
+// start. It knows this replica alone, and is as coarse as the time between its calls.
 func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 	now := t.clock.Now()
 	snapshot, one := t.store.Load(), t.lookup(repository.Root)
@@ -117,8 +117,7 @@ func (t *Tracker) LastUsed(repository trust.Key) time.Time {
 	return last
 }
 
-// Release forgets a repository, whatever is held of it. Who asks for it again has it fetched as at
-// first sight.
+// Release drops a repository with all its evidence. The next request fetches it as at first sight.
 func (t *Tracker) Release(repository trust.Key) {
 	if one := t.lookup(repository.Root); one != nil {
 		one.mu.Lock()

@@ -8,20 +8,20 @@ import (
 )
 
 const (
-	// maxRetainedUnsigned bounds the subjects of one trust root that are retained and are not known
-	// to be signed: Pods may name any.
+	// maxRetainedUnsigned bounds the retained subjects of one trust root that are not known to be
+	// signed: Pods may name any.
 	maxRetainedUnsigned = 2000
-	// forgetAfter is when a subject without signatures is dropped that nobody asked for meanwhile.
+	// forgetAfter is how long after the last request a subject without signatures is dropped.
 	forgetAfter = 10 * time.Minute
-	// maxUnsigned is how many subjects without signatures are kept of one trust root; past it those
-	// are dropped that were asked for the longest ago.
+	// maxUnsigned bounds the subjects without signatures of one trust root; beyond it those with the
+	// oldest requests are dropped.
 	maxUnsigned = 1000
 )
 
-// Retain says what the images that run are checked against, in place of what it was told before. It
-// is fetched in the background, kept up to date, and not forgotten. Trust roots that cannot be used
-// are passed over. Of a root's subjects that are not known to be signed at most 2,000 are retained,
-// those first that were before; it returns how many are not.
+// Retain replaces the list of subjects that the running images need. The tracker fetches them in the
+// background, refreshes them and does not drop them. It skips unusable trust roots. Of a root's
+// subjects that are not known to be signed it retains at most 2,000, those first that it retained
+// before; it returns how many it does not retain.
 func (t *Tracker) Retain(subjects []trust.Key) (beyond int) {
 	snapshot := t.store.Load()
 	wanted := map[string][]trust.Subject{}
@@ -39,7 +39,7 @@ func (t *Tracker) Retain(subjects []trust.Key) (beyond int) {
 	return beyond
 }
 
-// retain has a subject tracked that is wanted, and forgets which were before.
+// retain replaces the retained subjects, and tracks them.
 func (t *track) retain(snapshot *Snapshot, wanted []trust.Subject) (beyond int) {
 	now, missing := t.clock.Now(), false
 	t.mu.Lock()
@@ -57,7 +57,7 @@ func (t *track) retain(snapshot *Snapshot, wanted []trust.Subject) (beyond int) 
 	return beyond
 }
 
-// choose returns which of the wanted subjects are retained, and how many are not; the lock is held.
+// choose returns the wanted subjects to retain, and the number of the others; the lock is held.
 func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject) (retained map[trust.Subject]bool, beyond int) {
 	retained = map[trust.Subject]bool{}
 	unsigned, further := 0, []trust.Subject(nil)
@@ -66,7 +66,7 @@ func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject) (retained map
 		case retained[about]:
 		case signed(snapshot.evidence.get(t.key(about))):
 			retained[about] = true
-		case t.retained[about] && unsigned < maxRetainedUnsigned: // some may have been signed once, and are no more
+		case t.retained[about] && unsigned < maxRetainedUnsigned: // some may have been signed before
 			retained[about] = true
 			unsigned++
 		default:
@@ -86,9 +86,9 @@ func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject) (retained map
 	return retained, beyond
 }
 
-// prune drops what is known of subjects without signatures, or that could never be verified, so
-// that requests for made-up names do not fill the memory. Nothing is lost: who asks for one again
-// has it fetched again. What was signed stays, and so does what runs.
+// prune drops subjects without signatures, and those that could never be verified, so that requests
+// for made-up names do not fill the memory. The next request for one fetches it again. Signed
+// subjects stay, and so do retained ones.
 func (t *Tracker) prune() {
 	for _, one := range t.all() {
 		if t.store.Load().roots[one.root] == nil {
@@ -105,19 +105,19 @@ func (t *Tracker) prune() {
 	}
 }
 
-// pruneHosts drops, and returns, the hosts of which no subject is left.
+// pruneHosts drops and returns the hosts without subjects.
 func (t *track) pruneHosts() (dropped []*host) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.hosts) < 2 {
-		return nil // that of all subjects
+		return nil // the only host serves all subjects
 	}
-	asked := map[*host]bool{}
+	serving := map[*host]bool{}
 	for about := range t.entries {
-		asked[t.hostOf(about)] = true
+		serving[t.hostOf(about)] = true
 	}
 	for name, h := range t.hosts {
-		if name != t.server && h.flight == nil && !asked[h] {
+		if name != t.server && h.flight == nil && !serving[h] {
 			delete(t.hosts, name)
 			dropped = append(dropped, h)
 		}
@@ -125,7 +125,7 @@ func (t *track) pruneHosts() (dropped []*host) {
 	return dropped
 }
 
-// forgettable stops tracking, and returns, the subjects to drop.
+// dropUnsigned stops tracking the subjects to drop, and returns them.
 func (t *track) dropUnsigned() []trust.Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()

@@ -8,31 +8,31 @@ import (
 )
 
 const (
-	// firstRetry doubles with each failure in a row, up to the refresh interval. Who asks need not
-	// wait longer than the first time: one fetch of a subject is under way at a time, and what is
-	// wrong with one is mended while somebody waits for it.
+	// firstRetry is the first backoff. It doubles with each failure in a row, up to the refresh
+	// interval. A request always waits for the first backoff only: one fetch of a subject is in
+	// flight at a time, and somebody may just have repaired the cause.
 	firstRetry = time.Second
-	// catchUp is the time over which what is due, or has failed, is refreshed when a host is back.
+	// catchUp is the time over which due and failed subjects are refreshed once a host is back.
 	catchUp = 5 * time.Second
-	// freshen bounds the time over which what is held is refreshed under a trust root that was
-	// published anew.
+	// freshen bounds the time over which cached evidence is refreshed after a trust root was
+	// published again.
 	freshen = 2 * time.Minute
 )
 
-// schedule is when something is asked again, by what came of it so far.
+// schedule is when a subject is fetched, or a host probed, again, and the outcomes so far.
 type schedule struct {
 	fetched   time.Time // when the last fetch that has ended began
 	due       time.Time // of the next
-	retry     time.Time // before which no fetch on demand is made after a fault; moments, or until the server wants one
+	retry     time.Time // after a fault, before which no request starts a fetch: moments, or as the server asks
 	succeeded time.Time
 	failures  int          // in a row
 	fault     *trust.Fault // of the last fetch
 }
 
-// again has it asked at once, as if it had never failed. What went wrong last is still told.
+// reset makes it due now, as if it had never failed. The status still shows the last fault.
 func (s *schedule) reset(now time.Time) { s.due, s.retry, s.failures = now, now, 0 }
 
-// ended notes the outcome of a fetch.
+// record records the outcome of a fetch.
 func (s *schedule) record(now time.Time, fault *trust.Fault) {
 	if s.fault = fault; fault == nil {
 		s.failures, s.succeeded = 0, now
@@ -41,11 +41,11 @@ func (s *schedule) record(now time.Time, fault *trust.Fault) {
 	}
 }
 
-// wait is how long to wait after the failures in a row.
+// backoff returns how long to wait after the failures in a row.
 func (s *schedule) backoff() time.Duration { return firstRetry << min(max(s.failures-1, 0), 20) }
 
-// next sets when it is asked again: after an interval, or after a fault once it has waited, but not
-// before the server wants it, and then within late.
+// next sets when it is due: after the interval, or after a fault once the backoff is over. Where the
+// server asks for a longer pause, it is due within late after that.
 func (s *schedule) next(now time.Time, wait, interval, late time.Duration) {
 	if s.fault == nil {
 		s.due = now.Add(jitter(interval))
@@ -73,10 +73,10 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// jitter returns a duration from 80 % to the whole of d.
+// jitter returns a random duration from 80 % of d to d.
 func jitter(d time.Duration) time.Duration { return d - spread(d/5) }
 
-// spread returns a duration from nothing to d.
+// spread returns a random duration from 0 to d.
 func spread(d time.Duration) time.Duration {
 	return time.Duration(rand.Float64() * float64(d)) //nolint:gosec // spreads load, guards nothing
 }
