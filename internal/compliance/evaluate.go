@@ -37,7 +37,8 @@ type Result struct {
 	Policies map[string]Summary
 	// Needs are the subjects that what runs is checked against: their evidence is to be kept.
 	Needs []trust.Key
-	// NotLoaded counts the digests and tags that wait for evidence to be fetched for the first time.
+	// NotLoaded counts the digests and tags that wait for evidence to be fetched for the first
+	// time.
 	NotLoaded int
 }
 

@@ -37,9 +37,9 @@ type requirement struct {
 
 // Compile compiles the spec of an ImagePolicy. It always returns a policy. Where it also returns an
 // error, which names the field, the policy denies its scope, and its scope is as wide as the spec
-// could mean: an invalid pattern covers every image, an invalid selector selects every namespace, and
-// an invalid exception excepts nothing. Compile repeats the checks of the CRD, since an object may be
-// older than its CRD.
+// could mean: an invalid pattern covers every image, an invalid selector selects every namespace,
+// and an invalid exception excepts nothing. Compile repeats the checks of the CRD, since an object
+// may be older than its CRD.
 func Compile(name string, spec *v1alpha1.ImagePolicySpec) (*Policy, error) {
 	p := &Policy{name: name, mode: v1alpha1.ModeEnforce, pin: v1alpha1.PinPods, selector: labels.Everything()}
 	if spec == nil {

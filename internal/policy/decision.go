@@ -3,10 +3,10 @@
 //
 // It promises that an image is admitted only where every requirement of every covering policy in
 // mode Enforce is met by signatures that a trust root of that same policy verified, for one digest;
-// that only a role's own statements prove that role; and that "could not check" is never reported as
-// "not signed". Zero values, invalid specs and evidence that makes no sense deny. The package is
-// pure: it reads evidence from memory through an interface, takes the time as an argument, and never
-// uses a network, a clock or the cluster.
+// that only a role's own statements prove that role; and that "could not check" is never reported
+// as "not signed". Zero values, invalid specs and evidence that makes no sense deny. The package is
+// pure: it reads evidence from memory through an interface, takes the time as an argument, and
+// never uses a network, a clock or the cluster.
 package policy
 
 import (
@@ -121,8 +121,8 @@ type Decision struct {
 	// all the same, where another trust root proves every role. Sorted, without repetition.
 	NotLoaded []trust.Key
 	// Consulted are the subjects whose evidence a denial rests on, under trust roots that could
-	// prove an unmet role. The caller can refresh them and decide again. Sorted, without repetition;
-	// empty where Admitted.
+	// prove an unmet role. The caller can refresh them and decide again. Sorted, without
+	// repetition; empty where Admitted.
 	Consulted []trust.Key
 	// Outcomes are the outcomes of the covering policies, by name, whatever their mode. It is empty
 	// where no policy covers the image, and where the reference cannot be parsed. For a short name

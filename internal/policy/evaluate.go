@@ -42,8 +42,8 @@ type lookup struct {
 
 func (a *lookup) unloaded() bool { return a.fault == nil && a.evidence == nil }
 
-// lookUpAll looks up which digests the image may mean, once for each trust root of the policies, and
-// then the signatures on each of the digests.
+// lookUpAll looks up which digests the image may mean, once for each trust root of the policies,
+// and then the signatures on each of the digests.
 func (e *evaluation) lookUpAll(covering []*Policy) {
 	e.evidence = make([]rootEvidence, 0, len(covering[0].roots)) // most policies name the same
 	for _, p := range covering {
@@ -60,8 +60,8 @@ func (e *evaluation) lookUpAll(covering []*Policy) {
 	}
 }
 
-// addRoots adds the trust roots of the policy. A policy that requires nothing needs no evidence, and
-// neither does one that denies in any case.
+// addRoots adds the trust roots of the policy. A policy that requires nothing needs no evidence,
+// and neither does one that denies in any case.
 func (e *evaluation) addRoots(p *Policy) {
 	if p.invalid != nil {
 		return
@@ -296,8 +296,8 @@ func accept(policies []*Policy, root, role string) bool {
 	return false
 }
 
-// rootsInOrder yields the trust roots of the policies in the order in which they decide. It yields a
-// root of several policies several times.
+// rootsInOrder yields the trust roots of the policies in the order in which they decide. It yields
+// a root of several policies several times.
 func rootsInOrder(policies []*Policy) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for _, p := range policies {

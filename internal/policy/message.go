@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// explain says, for each policy that does not hold, which requirements are unmet, which roles signed
-// which digest, and under which trust roots.
+// explain says, for each policy that does not hold, which requirements are unmet, which roles
+// signed which digest, and under which trust roots.
 func (e *evaluation) explain(policies []*Policy, c choice) []part {
 	if c.rival != "" {
 		requiring := requiring(policies)
@@ -80,8 +80,8 @@ func (e *evaluation) explainPolicy(p *Policy) string {
 	return join(e.explainUnmet(p), e.rejections(p), e.expired(p), e.lookedUp(p), e.faults([]*Policy{p}))
 }
 
-// explainUnmet says which requirements are unmet: for the image's own digest, or for each digest that
-// the policy's roles signed for the tag.
+// explainUnmet says which requirements are unmet: for the image's own digest, or for each digest
+// that the policy's roles signed for the tag.
 func (e *evaluation) explainUnmet(p *Policy) string {
 	candidates := e.candidates([]*Policy{p})
 	switch {
@@ -264,8 +264,8 @@ func (e *evaluation) expired(p *Policy) string {
 	})
 }
 
-// perRoot joins the texts that say returns for each trust root of the policy. It also names the trust
-// roots without a text.
+// perRoot joins the texts that say returns for each trust root of the policy. It also names the
+// trust roots without a text.
 func (e *evaluation) perRoot(p *Policy, none, first, each string, say func(*rootEvidence) []string) string {
 	var texts []string
 	var silent []*rootEvidence

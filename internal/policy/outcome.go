@@ -44,9 +44,10 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 	return d
 }
 
-// notLoaded returns the subjects that must be fetched before the decision is final. An admitted image
-// with a digest needs none. An admitted tag does, in mode Enforce: evidence that is not loaded may
-// name another digest, or meet the policies for a second digest of an earlier trust root.
+// notLoaded returns the subjects that must be fetched before the decision is final. An admitted
+// image with a digest needs none. An admitted tag does, in mode Enforce: evidence that is not
+// loaded may name another digest, or meet the policies for a second digest of an earlier trust
+// root.
 func (e *evaluation) notLoaded(covering []*Policy, d *Decision) []trust.Key {
 	var keys []trust.Key
 	for i, p := range covering {
@@ -169,8 +170,8 @@ func (p *Policy) met() Outcome {
 	return o
 }
 
-// missing lists the unmet requirements of the image's digest, or of that digest of its tag which has
-// the fewest.
+// missing lists the unmet requirements of the image's digest, or of that digest of its tag which
+// has the fewest.
 func (e *evaluation) missing(p *Policy) []string {
 	var fewest []string
 	for i, digest := range append(e.candidates([]*Policy{p}), "") {
@@ -246,8 +247,8 @@ func (e *evaluation) inconclusive(policies []*Policy, c choice) bool {
 	})
 }
 
-// unmetForSome reports whether the policy is unmet for one of the digests that an image may mean, or
-// no such digest is known.
+// unmetForSome reports whether the policy is unmet for one of the digests that an image may mean,
+// or no such digest is known.
 func (e *evaluation) unmetForSome(p *Policy, candidates []string) bool {
 	return len(p.requirements) > 0 && (len(candidates) == 0 ||
 		slices.ContainsFunc(candidates, func(digest string) bool { return !e.meets([]*Policy{p}, digest) }))

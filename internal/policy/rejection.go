@@ -15,8 +15,8 @@ const (
 	maxRejectionText = 400
 )
 
-// rejections lists, for each trust root of the policy, the signatures that exist or were expected and
-// prove no missing role.
+// rejections lists, for each trust root of the policy, the signatures that exist or were expected
+// and prove no missing role.
 func (e *evaluation) rejections(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {
@@ -60,8 +60,8 @@ func (e *evaluation) rejected(p *Policy, s *rootEvidence) []trust.Rejection {
 	return all
 }
 
-// unmetRoles returns the roles that have not signed, from the requirements that a digest of the image
-// does not meet.
+// unmetRoles returns the roles that have not signed, from the requirements that a digest of the
+// image does not meet.
 func (e *evaluation) unmetRoles(p *Policy) []string {
 	digests := e.candidates([]*Policy{p})
 	if len(digests) == 0 {
@@ -83,8 +83,8 @@ func (e *evaluation) unmetRoles(p *Policy) []string {
 	return roles
 }
 
-// explainUnsigned says that no role has signed, for the trust roots without a statement. none is the
-// text where nothing more is known.
+// explainUnsigned says that no role has signed, for the trust roots without a statement. none is
+// the text where nothing more is known.
 func (e *evaluation) explainUnsigned(p *Policy, none string, silent []*rootEvidence) string {
 	var phrases []string
 	by := map[string][]*rootEvidence{}
@@ -108,7 +108,7 @@ func (e *evaluation) explainUnsigned(p *Policy, none string, silent []*rootEvide
 }
 
 // uncounted reports whether a trust root knows signatures that do not count: on the image, or in a
-// file that cannot be read.
+// file that as a whole does not count.
 func (e *evaluation) uncounted(p *Policy, s *rootEvidence) bool {
 	ofOne := *p
 	ofOne.roots = []string{s.root}
@@ -132,8 +132,8 @@ func (s *rootEvidence) unsigned() bool {
 	})
 }
 
-// lookedUp names the repository as the trust roots of the policy looked it up, where the workload has
-// another name.
+// lookedUp names the repository as the trust roots of the policy looked it up, where the workload
+// has another name.
 func (e *evaluation) lookedUp(p *Policy) string {
 	var texts []string
 	for _, root := range p.roots {

@@ -54,8 +54,8 @@ func checkLabel(key string, values ...v1alpha1.LabelValue) error {
 }
 
 // withheld returns the text of an error about a field. Where the text holds a private key it names
-// only the field, since the text goes into conditions, events, logs and denials. The CRD of an older
-// object may have accepted the key.
+// only the field, since the text goes into conditions, events, logs and denials. The CRD of an
+// older object may have accepted the key.
 func withheld(text string) string {
 	if !strings.Contains(text, "PRIVATE KEY") {
 		return text

@@ -38,16 +38,16 @@ func (s *Set) With(policies []*Policy) *Set {
 	return other
 }
 
-// ReadShortNames returns a set of the same policies that reads short names as given. Any other value
-// than the constants counts as ShortNamesDeny.
+// ReadShortNames returns a set of the same policies that reads short names as given. Any other
+// value than the constants counts as ShortNamesDeny.
 func (s *Set) ReadShortNames(as ShortNames) *Set {
 	other := *s
 	other.shortNames = as
 	return &other
 }
 
-// Distrusts reports whether the set decides on an image by ShortNamesDeny: whatever its patterns and
-// signatures.
+// Distrusts reports whether the set decides on an image by ShortNamesDeny: whatever its patterns
+// and signatures.
 func (s *Set) Distrusts(image imageref.Ref) bool {
 	return image.Short && s.shortNames != ShortNamesDockerIO
 }

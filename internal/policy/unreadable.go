@@ -3,9 +3,9 @@ package policy
 import "fmt"
 
 // decideUnreadable decides on a reference that cannot be parsed. Any policy that holds in the
-// namespace may cover it, whatever its patterns and mode. So it denies where one holds, with the names
-// and the help of all that hold. Elsewhere it decides as on an uncovered image and warns the client,
-// since the node will probably fail to pull it.
+// namespace may cover it, whatever its patterns and mode. So it denies where one holds, with the
+// names and the help of all that hold. Elsewhere it decides as on an uncovered image and warns the
+// client, since the node will probably fail to pull it.
 func (s *Set) decideUnreadable(req Request, err error) Decision {
 	why := "cannot be read: " + clean(err.Error())
 	holding := s.HoldingIn(req.NamespaceLabels)

@@ -15,9 +15,9 @@ type cached struct {
 	fault    *trust.Fault
 	// anew says that the versions seen no longer count: the next fetch starts as at first sight.
 	anew bool
-	// stale says, under a root with a grace, that no newer evidence could be fetched: the last fetch
-	// failed, and not because all evidence has expired; or the evidence is from a record, and no
-	// fetch has ended since.
+	// stale says, under a root with a grace, that no newer evidence could be fetched: the last
+	// fetch failed, and not because all evidence has expired; or the evidence is from a record, and
+	// no fetch has ended since.
 	stale bool
 	// ended says that the last fetch found only expired evidence: no grace extends that.
 	ended bool
@@ -53,8 +53,8 @@ func (h *cached) fetched(evidence trust.Evidence) *cached {
 	return &cached{evidence: evidence}
 }
 
-// failed returns the state after a fetch that failed: h itself where decisions can still use it, and
-// else the fault, with the evidence for a later root that accepts it again. h may be nil.
+// failed returns the state after a fetch that failed: h itself where decisions can still use it,
+// and else the fault, with the evidence for a later root that accepts it again. h may be nil.
 func (h *cached) failed(fault *trust.Fault) *cached {
 	switch {
 	case h == nil:

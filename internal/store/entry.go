@@ -30,8 +30,8 @@ type flight struct {
 	err        error         // read after done
 }
 
-// planByFeed sets, after a fetch that succeeded, when the subject is due without a feed, and when it
-// is due whatever the feed lists.
+// planByFeed sets, after a fetch that succeeded, when the subject is due without a feed, and when
+// it is due whatever the feed lists.
 func (e *entry) planByFeed(now time.Time, interval time.Duration, evidence trust.Evidence) {
 	e.polled, e.deadline = e.due, now.Add(jitter(min(maxFeedIntervals*interval, maxFeedTime)))
 	if evidence == nil {

@@ -9,34 +9,33 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// A signing server may list what was published (trust.Feed). A reading of the list that does not
-// name a repository then stands for a refresh of it, so that one request an interval does for all
-// that nothing happened to.
+// A signing server may have a change feed (trust.Feed). A reading of the feed that does not list a
+// repository counts as a refresh of it, so that one request an interval serves all unchanged
+// repositories.
 //
-// The list is a hint and not signed. A stale copy of it that a cache hands out, or a server that
-// leaves something out, must not keep a revocation from being seen for as long as a timestamp
-// lasts, which is two weeks. So each subject is refreshed all the same every twelfth interval, at
-// the latest after an hour, and in the interval before its evidence expires; a denial has it
-// refreshed first, as ever. A list that is not read within an interval and a quarter stands for
-// nothing: all is polled.
+// The feed is an unsigned hint. A stale copy from a cache, or a server that leaves entries out,
+// could otherwise hide a revocation until the timestamp expires, for two weeks. So each subject is
+// fetched all the same every twelfth interval, at the latest after an hour, and in the interval
+// before its evidence expires. A denial refreshes its subjects first, with or without a feed. Where
+// the feed was not read for an interval and a quarter, every subject is fetched each interval.
 const (
-	// maxFeedIntervals and maxFeedTime are how long the list alone keeps a subject from being
-	// refreshed. Twelve costs an eighth of what polling costs at most; past an hour polling is no
-	// burden.
+	// maxFeedIntervals and maxFeedTime bound how long the feed alone stands in for a fetch. With
+	// twelve, at most an eighth of the requests of polling remain; once an hour polling is cheap.
 	maxFeedIntervals = 12
 	maxFeedTime      = time.Hour
-	// feedFrom is with how many subjects the list is asked for. It saves nothing for a single one.
+	// feedFrom is the least number of subjects for which the feed is read. For one it saves
+	// nothing.
 	feedFrom = 2
 	// feedTimeout bounds one reading.
 	feedTimeout = 30 * time.Second
 )
 
-// feed is how far the list of one trust root was read. Another takes its place when the root is
-// published anew.
+// feed is the read position in the change feed of one trust root. Each publication of the root
+// replaces it.
 type feed struct {
 	cursor trust.Cursor // nil: nowhere
-	// taken is when the cursor was had without one before: what was fetched earlier may lack what
-	// lies before it.
+	// since is when the first cursor was read. Evidence fetched earlier may lack changes from
+	// before it.
 	since   time.Time
 	read    time.Time // when the last reading that succeeded began
 	due     time.Time // when the list is asked for next
@@ -44,14 +43,14 @@ type feed struct {
 	reading bool
 }
 
-// vouches reports whether the list has named a subject since it was last fetched if anything was
-// published of it. A fetch that began before the list was read may have missed what is named in it.
+// covers reports whether the feed would have listed a subject that has changed since its last
+// fetch. A fetch that began before the feed was read may have missed a change that the feed lists.
 func (f *feed) covers(e *entry) bool {
 	return f != nil && f.cursor != nil && e.fault == nil && !e.fetched.Before(f.since) && !e.fetched.Before(e.listed)
 }
 
-// refreshed returns when a subject was last known to be up to date: by a fetch that succeeded, or
-// by a reading of the list.
+// refreshed returns when a subject was last known to be up to date: by a successful fetch, or by a
+// reading of the feed.
 func (f *feed) refreshed(e *entry) time.Time {
 	if f.covers(e) && f.read.After(e.succeeded) {
 		return f.read
@@ -59,7 +58,7 @@ func (f *feed) refreshed(e *entry) time.Time {
 	return e.succeeded
 }
 
-// dueAt returns when a subject is to be refreshed.
+// dueAt returns when a subject is due for a fetch.
 func (f *feed) dueAt(e *entry, interval time.Duration) time.Time {
 	if e.fault == nil && e.fetched.Before(e.listed) && e.listed.Before(e.due) {
 		return e.listed
@@ -74,16 +73,16 @@ func (f *feed) dueAt(e *entry, interval time.Duration) time.Time {
 	return later(at, e.due)
 }
 
-// missed notes a reading that failed. The list is asked for less and less, since most servers that
-// fail here have none, or not for this account.
+// failed records a reading that failed, and backs off: most servers that fail here have no feed, or
+// none for this account.
 func (f *feed) failed(now time.Time, interval time.Duration, fault *trust.Fault) {
 	f.reading = false
 	f.due = later(now.Add(jitter(min(interval<<min(f.misses, 10), maxFeedTime))), fault.RetryAt)
 	f.misses++
 }
 
-// took notes a reading that began at a time, and returns the repositories that it names: none where
-// it is the first, since all are polled once from there on.
+// advanced records a reading that began at a time, and returns the repositories that it lists. The
+// first reading lists none: from there on every subject is fetched once.
 func (f *feed) advanced(began, now time.Time, interval time.Duration, changes trust.Changes) []string {
 	f.reading = false
 	if f.cursor == nil {
@@ -93,8 +92,7 @@ func (f *feed) advanced(began, now time.Time, interval time.Duration, changes tr
 	return changes.Repositories
 }
 
-// reading returns the list where it is to be asked for now; it is then taken to be under way. Nil:
-// it is not.
+// startReading marks the feed as being read and returns it, where a reading is due; else nil.
 func (t *track) startReading() *feed {
 	now := t.clock.Now()
 	t.mu.Lock()
@@ -107,14 +105,14 @@ func (t *track) startReading() *feed {
 	return f
 }
 
-// worthAFeed reports whether the root has enough subjects, and its server is known to answer; the
-// lock is held.
+// feedUseful reports whether the root has enough subjects, and a server that answers; the lock is
+// held.
 func (t *track) feedUseful() bool {
 	h := t.hosts[t.server]
 	return h != nil && h.probe.fault == nil && !h.probe.succeeded.IsZero() && len(t.entries) >= feedFrom
 }
 
-// readFeed asks in the background for the list, where it is due.
+// readFeed reads the feed in the background, where that is due.
 func (t *track) readFeed() {
 	f := t.startReading()
 	if f == nil {
@@ -127,7 +125,7 @@ func (t *track) readFeed() {
 	}()
 }
 
-// read goes on with the list by one request.
+// read reads the feed with one request.
 func (t *track) read(ctx context.Context, f *feed) {
 	snapshot, now := t.store.Load(), t.clock.Now()
 	t.mu.Lock()
@@ -158,8 +156,8 @@ func changesOf(ctx context.Context, list trust.Feed, after trust.Cursor) (change
 	return changes, nil
 }
 
-// fed notes what came of a reading that began at a time. A fault is none of the subjects, nor of
-// the server: they are polled as if there were no list.
+// recordFeed records the outcome of a reading that began at a time. A fault concerns neither the
+// subjects nor the host: the subjects are fetched as if there were no feed.
 func (t *track) recordFeed(f *feed, began time.Time, changes trust.Changes, fault *trust.Fault) {
 	now := t.clock.Now()
 	t.mu.Lock()

@@ -80,8 +80,8 @@ func (h *host) judge(probe *trust.Fault) {
 	}
 }
 
-// probeEnded updates the host after a probe that began at a time, and schedules the next. It reports
-// whether the host has recovered.
+// probeEnded updates the host after a probe that began at a time, and schedules the next. It
+// reports whether the host has recovered.
 func (h *host) probeEnded(began, now time.Time, interval time.Duration, fault *trust.Fault) (recovered bool) {
 	h.probe.record(now, fault)
 	h.probe.next(now, min(h.probe.backoff(), lastProbe), interval, probeGap)

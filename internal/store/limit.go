@@ -8,8 +8,8 @@ const (
 	fetchesPerRoot = 8
 	// maxBackground bounds the background fetches of each of the two. Requests have the other half.
 	maxBackground = fetchesPerRoot / 2
-	// maxOnDemand bounds the subjects of one trust root, not known to be signed, that are fetched or
-	// queued for a request: Pods may name any. Subjects beyond are fetched in the background.
+	// maxOnDemand bounds the subjects of one trust root, not known to be signed, that are fetched
+	// or queued for a request: Pods may name any. Subjects beyond are fetched in the background.
 	maxOnDemand = 1000
 )
 

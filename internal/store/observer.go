@@ -18,13 +18,13 @@ const (
 	StageRefresh = "refresh"
 	// StageRecheck is evidence that an edited trust root verified again, without a network.
 	StageRecheck = "recheck"
-	// StageRestore is evidence from a record, of another replica or from before a restart, without a
-	// network.
+	// StageRestore is evidence from a record, of another replica or from before a restart, without
+	// a network.
 	StageRestore = "restore"
 )
 
-// Observer receives each verification by a trust root. It must not block, and is called from several
-// goroutines at once.
+// Observer receives each verification by a trust root. It must not block, and is called from
+// several goroutines at once.
 type Observer interface {
 	Verified(Verification)
 }

@@ -151,8 +151,8 @@ func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 
 func never() bool { return false }
 
-// Evidence that changes while an edit verifies it is verified again before the edit takes effect, and
-// without the store's lock: other publications go on meanwhile.
+// Evidence that changes while an edit verifies it is verified again before the edit takes effect,
+// and without the store's lock: other publications go on meanwhile.
 func TestEditVerifiesWithoutTheLock(t *testing.T) {
 	newer := &fact{}
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})

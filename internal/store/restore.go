@@ -12,8 +12,8 @@ import (
 var ErrReplaced = errors.New("the trust root has been published anew meanwhile")
 
 // Restore verifies a record of a repository that another replica wrote, under the root that it is
-// for, and publishes its evidence. It never replaces evidence by older. The error is ErrReplaced, or
-// a *trust.Fault where no evidence, or only the versions seen, could be restored.
+// for, and publishes its evidence. It never replaces evidence by older. The error is ErrReplaced,
+// or a *trust.Fault where no evidence, or only the versions seen, could be restored.
 func (t *Tracker) Restore(repository trust.Key, root *Root, packed []byte) error {
 	for {
 		snapshot := t.store.Load()
@@ -53,9 +53,9 @@ func (t *Tracker) restored(k trust.Key) {
 }
 
 // Verified returns the evidence of a repository that its record should hold, by subject. It returns
-// none where the repository has no signatures, could not be verified, or is about to be fetched anew.
-// Beside verified evidence it returns evidence with a fault: that was verified once, and is verified
-// again when the record is read.
+// none where the repository has no signatures, could not be verified, or is about to be fetched
+// anew. Beside verified evidence it returns evidence with a fault: that was verified once, and is
+// verified again when the record is read.
 func (s *Snapshot) Verified(repository trust.Key) map[trust.Subject]trust.Evidence {
 	all, verified := map[trust.Subject]trust.Evidence{}, false
 	for k, h := range s.evidence.of(repository) {

@@ -13,13 +13,13 @@ const (
 	maxRetainedUnsigned = 2000
 	// forgetAfter is how long after the last request a subject without signatures is dropped.
 	forgetAfter = 10 * time.Minute
-	// maxUnsigned bounds the subjects without signatures of one trust root; beyond it those with the
-	// oldest requests are dropped.
+	// maxUnsigned bounds the subjects without signatures of one trust root; beyond it those with
+	// the oldest requests are dropped.
 	maxUnsigned = 1000
 )
 
-// Retain replaces the list of subjects that the running images need. The tracker fetches them in the
-// background, refreshes them and does not drop them. It skips unusable trust roots. Of a root's
+// Retain replaces the list of subjects that the running images need. The tracker fetches them in
+// the background, refreshes them and does not drop them. It skips unusable trust roots. Of a root's
 // subjects that are not known to be signed it retains at most 2,000, those first that it retained
 // before; it returns how many it does not retain.
 func (t *Tracker) Retain(subjects []trust.Key) (beyond int) {

@@ -44,8 +44,8 @@ func (s *schedule) record(now time.Time, fault *trust.Fault) {
 // backoff returns how long to wait after the failures in a row.
 func (s *schedule) backoff() time.Duration { return firstRetry << min(max(s.failures-1, 0), 20) }
 
-// next sets when it is due: after the interval, or after a fault once the backoff is over. Where the
-// server asks for a longer pause, it is due within late after that.
+// next sets when it is due: after the interval, or after a fault once the backoff is over. Where
+// the server asks for a longer pause, it is due within late after that.
 func (s *schedule) next(now time.Time, wait, interval, late time.Duration) {
 	if s.fault == nil {
 		s.due = now.Add(jitter(interval))

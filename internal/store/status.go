@@ -11,37 +11,34 @@ import (
 
 // Status is the state of a trust root's repositories.
 type Status struct {
-	// Probed says that the signing server was asked for a sign of life.
+	// Probed says that the signing server was probed.
 	Probed bool
-	// Server is the fault of the last probe of the signing server; nil where it answered, or was
-	// not asked yet.
+	// Server is the fault of the last probe of the signing server; nil where it succeeded, or was
+	// not sent yet.
 	Server *trust.Fault
-	// Tracked counts the repositories that are kept up to date, Failing those of which a last fetch
-	// failed.
+	// Tracked counts the tracked repositories, and Failing those with a last fetch that failed.
 	Tracked, Failing int
 	// Faults are the last faults of the failing repositories, sorted by repository.
 	Faults []RepositoryFault
-	// Expires is the earliest expiry of metadata in use, and ExpiresFirst the repository and file
-	// that it is of.
+	// Expires is the earliest expiry of metadata in use, and ExpiresFirst its repository and file.
 	Expires      time.Time
 	ExpiresFirst string
-	// Signed is the earliest expiry of a file that people sign, also of a delegation that has
-	// expired, and Unattended that of a file that the server signs anew by itself.
+	// Signed is the earliest expiry of a file that people sign, expired delegations included, and
+	// Unattended the earliest expiry of a file that the server signs by itself.
 	Signed, Unattended Expiry
 	// Expiries are the earliest expiries of metadata in use, by the kind of file.
 	Expiries map[string]time.Time
-	// Unanchored are the IDs of pinned keys that nothing carries which was verified so far, sorted;
-	// empty while nothing was.
+	// Unanchored are the IDs of pinned keys that no verified repository has, sorted; empty while no
+	// repository is verified.
 	Unanchored []string
-	// InGrace counts the repositories that have expired and are used on the grace of the trust
-	// root, and GraceEnds is when the first of them no longer will be.
+	// InGrace counts the expired repositories that are used on the grace of the trust root, and
+	// GraceEnds is when the grace of the first of them ends.
 	InGrace   int
 	GraceEnds time.Time
-	// Succeeded is when a refresh last succeeded: a fetch, or a reading of what was published that
-	// names nothing of the repository.
+	// Succeeded is when a refresh last succeeded: a fetch, or a reading of the change feed that
+	// does not list the repository.
 	Succeeded time.Time
-	// Oldest is when the evidence in use that is the longest without a refresh that succeeded had
-	// its last.
+	// Oldest is the earliest last successful refresh of any evidence in use.
 	Oldest time.Time
 	// Interval is how often a repository is refreshed.
 	Interval time.Duration
@@ -59,7 +56,7 @@ type Expiry struct {
 	Repository, File string
 }
 
-// abandoned is how long ago a delegation has expired that nobody is told of any more.
+// abandoned is how long after its expiry a delegation is no longer reported.
 const abandoned = 30 * 24 * time.Hour
 
 // Status returns the state of a trust root's repositories.
@@ -79,9 +76,9 @@ func (t *Tracker) Status(root string) Status {
 	return s
 }
 
-// schedules takes in what came of fetches, by repository.
+// schedules adds the outcomes of fetches, by repository.
 func (s *Status) schedules(snapshot *Snapshot, one *track) {
-	// A repository may have several subjects that fail: the first of them speaks for it.
+	// Of several failing subjects of a repository the first is reported.
 	type failure struct {
 		about trust.Key
 		fault *trust.Fault
@@ -117,8 +114,8 @@ func (s *Status) schedules(snapshot *Snapshot, one *track) {
 	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
 }
 
-// health returns whether any host was asked for a sign of life, and the fault of the first, by
-// name, that gave none; the lock is held.
+// health reports whether any host was probed, and returns the fault of the first host, by name,
+// whose probe failed; the lock is held.
 func (t *track) health() (probed bool, fault *trust.Fault) {
 	for _, name := range slices.Sorted(maps.Keys(t.hosts)) {
 		h := t.hosts[name]
@@ -130,7 +127,7 @@ func (t *track) health() (probed bool, fault *trust.Fault) {
 	return probed, fault
 }
 
-// unanchored returns the anchors of a trust root that none of its evidence has met.
+// unanchored returns the anchors of a trust root that none of its verified evidence has.
 func (s *Snapshot) unanchored(root string) []string {
 	r := s.roots[root]
 	if r == nil || r.Verifier == nil {
@@ -158,7 +155,7 @@ func (s *Snapshot) unanchored(root string) []string {
 	return slices.DeleteFunc(slices.Clone(anchors.Anchors()), func(id string) bool { return met[id] })
 }
 
-// expiries takes in when the files of a repository expire.
+// expiries adds the expiries of a repository's files.
 func (s *Status) expiries(repository string, h *cached, now time.Time) {
 	at, file := h.evidence.Expiry()
 	files := []trust.File{{Name: file, NotAfter: at}}
@@ -194,7 +191,7 @@ func (e Expiry) before(other Expiry) bool {
 	return other.NotAfter.IsZero() || e.NotAfter.Before(other.NotAfter)
 }
 
-// grace takes in whether a repository is used past its expiry.
+// grace counts a repository that is used past its expiry.
 func (s *Status) grace(grace time.Duration, h *cached, now time.Time) {
 	if grace <= 0 || !h.past(now) {
 		return

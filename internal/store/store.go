@@ -2,10 +2,10 @@
 // verified evidence, as one immutable snapshot behind an atomic pointer. Controllers publish the
 // next snapshot, the webhook loads the current one once a request; they meet nowhere else.
 //
-// Nothing is fetched under a lock, and nothing that takes long is done under one: writers take
-// turns at making the next snapshot from the current one, and readers never wait. The Tracker
-// beside it fetches evidence, once for all who ask, and keeps it up to date. The package never
-// decides anything, and never drops evidence because a server cannot be reached.
+// The package neither fetches nor verifies under a lock: writers make the next snapshot from the
+// current one, one writer at a time, and readers never wait. The Tracker fetches evidence, once for
+// all concurrent requests, and keeps it up to date. The package never decides anything, and never
+// drops evidence because a server cannot be reached.
 package store
 
 import (
@@ -59,8 +59,8 @@ func New(o Options) *Store {
 // Load returns the current snapshot.
 func (s *Store) Load() *Snapshot { return s.current.Load() }
 
-// update publishes what next makes of the current snapshot; next returns nil to leave everything as
-// it is.
+// update publishes the snapshot that next makes from the current one. Where next returns nil, the
+// current one stays.
 func (s *Store) update(next func(*Snapshot) *Snapshot) {
 	if s.publish(next) && s.options.Changed != nil {
 		s.options.Changed()
@@ -120,9 +120,9 @@ func (s *Store) DropRoot(name string) {
 	})
 }
 
-// putEvidence publishes what root made of what was held, unless another root or other evidence has
-// taken its place meanwhile: then nothing is changed and the answer is false. The fault says that
-// it did not fit; what was held then stays.
+// putEvidence publishes h, which root made from the state from. It changes nothing, and returns
+// false, where another root or state was published meanwhile. Where h does not fit in MaxSize it
+// returns a fault, and the earlier evidence stays.
 func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *cached) (published bool, fault *trust.Fault) {
 	changed := false
 	s.update(func(old *Snapshot) *Snapshot {
@@ -145,8 +145,8 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *cached) (publ
 	return published, fault
 }
 
-// fitting returns h where it fits in the place of from beside evidence of so many bytes, and else
-// from, with a fault.
+// fitting returns h where it fits in place of from, with size bytes of evidence in all. Otherwise
+// it returns from with a fault.
 func (s *Store) fitting(k trust.Key, size int64, from, h *cached) (*cached, *trust.Fault) {
 	more := h.size() - from.size()
 	if s.options.MaxSize == 0 || more <= 0 || size+more <= s.options.MaxSize {
@@ -156,14 +156,14 @@ func (s *Store) fitting(k trust.Key, size int64, from, h *cached) (*cached, *tru
 	return from.failed(fault), fault
 }
 
-// beyond is the fault of evidence that does not fit beside what is held.
+// beyond returns the fault of evidence that does not fit in MaxSize.
 func beyond(k trust.Key, size, held, most int64) *trust.Fault {
 	return trust.NewFault(v1alpha1.ReasonTooLarge,
 		"%s: what was verified takes up to %d bytes of memory, and %d of the %d for all repositories are taken; "+
 			"raise the memory limit of the operator", k.Subject, size, held, most)
 }
 
-// with returns a snapshot that holds h of a subject, or nothing where h is nil.
+// with returns a snapshot in which a subject has the state h, or none where h is nil.
 func (s *Snapshot) with(k trust.Key, h *cached) *Snapshot {
 	next := *s
 	next.evidence = s.evidence.clone()
@@ -171,13 +171,13 @@ func (s *Snapshot) with(k trust.Key, h *cached) *Snapshot {
 	return &next
 }
 
-// set is with in place, for a snapshot that is being made.
+// set is with in place, for a snapshot that is not published yet.
 func (s *Snapshot) set(k trust.Key, h *cached) {
 	s.size += h.size() - s.evidence.get(k).size()
 	s.evidence.set(k, h)
 }
 
-// release forgets a repository.
+// release drops a repository.
 func (s *Store) release(repository trust.Key) {
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
@@ -189,7 +189,7 @@ func (s *Store) release(repository trust.Key) {
 	})
 }
 
-// dropEvidence forgets subjects that carry no signatures.
+// dropEvidence drops those of the subjects that have no signatures.
 func (s *Store) dropEvidence(keys []trust.Key) {
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
@@ -203,27 +203,27 @@ func (s *Store) dropEvidence(keys []trust.Key) {
 	})
 }
 
-// Root is one TrustRoot in a snapshot: usable, or the fault that keeps it from being so.
+// Root is one TrustRoot in a snapshot: usable, or with a fault that says why not.
 type Root struct {
-	// Root verifies images; nil where Fault is set.
+	// Verifier verifies images; nil where Fault is set.
 	Verifier trust.Root
 	// Fault says why the trust root cannot be used.
 	Fault *trust.Fault
 	// Version tells one publication from another, so that a controller need not publish what is in
 	// force already.
 	Version string
-	// UID is that of the TrustRoot.
+	// UID is the UID of the TrustRoot.
 	UID types.UID
-	// Epoch is that of the versions seen. Under another one they all start anew, as at first sight.
+	// Epoch is the epoch of the versions seen. A new epoch forgets them, as at first sight.
 	Epoch string
 	// Format is what the trust root verifies, as its status names it: "Notary".
 	Format string
 	// Fingerprints are what the root of trust is pinned to, for the status.
 	Fingerprints []string
-	// Notes say what of its material does not count, for the status.
+	// Notes say which of its material does not count, for the status.
 	Notes []string
-	// ExpiredGrace is for how long past its expiry evidence is used that no fetch could bring up to
-	// date. 0: not at all.
+	// ExpiredGrace is how long past its expiry evidence is used that no fetch could refresh. 0: not
+	// at all.
 	ExpiredGrace time.Duration
 }
 
@@ -231,15 +231,16 @@ type Root struct {
 type Snapshot struct {
 	// Policies are the policies in force.
 	Policies *policy.Set
-	// Primed says that what existed at the start is in. Nothing may be admitted from a snapshot
-	// that is not primed: the policy that would deny may be among those still to come.
+	// Primed says that the snapshot has all policies and trust roots that existed at the start. No
+	// image may be admitted from a snapshot that is not primed: a policy that denies it may be
+	// missing.
 	Primed bool
 
 	policies map[string]versioned
 	roots    map[string]*Root
 	evidence evidence
 	size     int64           // of evidence, in bytes
-	down     map[server]bool // those under roots with a grace, so that nothing is fetched from them
+	down     map[server]bool // the down servers under roots with a grace
 }
 
 type versioned struct {
@@ -257,8 +258,7 @@ func (s *Snapshot) withPolicies(policies map[string]versioned) *Snapshot {
 	return &next
 }
 
-// MarkPrimed says that every policy and trust root that existed at the start has been published.
-// Before that a snapshot knows too little to admit anything.
+// MarkPrimed records that every policy and trust root that existed at the start was published.
 func (s *Store) MarkPrimed() {
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
@@ -308,7 +308,7 @@ func (s *Snapshot) Evidence(about trust.Key) (trust.Evidence, time.Duration, err
 	if h == nil {
 		return nil, 0, policy.ErrNotLoaded
 	}
-	if !h.used.Load() { // a write for each would have the processors wait for one another
+	if !h.used.Load() { // a write for each decision would contend between processors
 		h.used.Store(true)
 	}
 	if h.fault != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Tracker fetches evidence into a Store, once for all who ask at the same time, and keeps it up to
-// date. Make it with NewTracker; Run refreshes until its context ends.
+// Tracker fetches evidence into a Store, once for all concurrent requests, and keeps it up to date.
+// Make it with NewTracker; Run refreshes until its context ends.
 type Tracker struct {
 	store   *Store
 	clock   clock.WithTicker
@@ -33,7 +33,7 @@ func NewTracker(store *Store, c clock.WithTicker, changed func(root string)) *Tr
 	}
 }
 
-// track returns what keeps the evidence under a trust root up to date.
+// track returns the track of a trust root, and creates it where needed.
 func (t *Tracker) track(root string) *track {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -45,14 +45,14 @@ func (t *Tracker) track(root string) *track {
 	return one
 }
 
-// lookup returns what keeps the evidence under a trust root up to date, nil where nothing does.
+// lookup returns the track of a trust root; nil: there is none.
 func (t *Tracker) lookup(root string) *track {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.tracks[root]
 }
 
-// all returns that of every trust root.
+// all returns the tracks of all trust roots.
 func (t *Tracker) all() []*track {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -63,8 +63,8 @@ func (t *Tracker) all() []*track {
 	return all
 }
 
-// Reset says that a trust root was published anew: how often its subjects are refreshed from now
-// on, and that what failed under the earlier root is to be fetched at once.
+// Reset starts anew after a trust root was published: it sets the refresh interval, and fetches at
+// once what failed under the earlier root.
 func (t *Tracker) Reset(root string, interval time.Duration) {
 	one := t.track(root)
 	for _, h := range one.reset(interval) {
@@ -72,7 +72,7 @@ func (t *Tracker) Reset(root string, interval time.Duration) {
 	}
 }
 
-// Forget drops what is known of a trust root's subjects.
+// Forget drops the tracking state of a trust root.
 func (t *Tracker) Forget(root string) {
 	t.mu.Lock()
 	one := t.tracks[root]
@@ -85,10 +85,9 @@ func (t *Tracker) Forget(root string) {
 	}
 }
 
-// Ensure fetches a subject unless its evidence is held, and waits until that is done or ctx is
-// over; the fetch then goes on for those who ask later. It is the caller that loads the snapshot
-// anew. The error is ctx's, or the *trust.Fault of the fetch, or that of a fetch that failed
-// moments ago.
+// Ensure fetches a subject unless the store has its evidence, and waits until the fetch or ctx
+// ends. The fetch outlives ctx and serves later requests. The caller must load the snapshot again.
+// The error is ctx's, or the *trust.Fault of this fetch, or of one that failed moments ago.
 func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
 	return t.demand(ctx, k, func(time.Time) bool {
 		h := t.store.Load().evidence.get(k)
@@ -96,15 +95,15 @@ func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
 	})
 }
 
-// Renew sees to it that the evidence about a subject is of a fetch that began no earlier than
-// since, so that a signature made before then is seen. However many ask, one fetch of a subject is
-// under way at a time. It waits and fails as Ensure does.
+// Renew fetches a subject unless a fetch of it began at since or later, so that a signature made
+// before since is found. One fetch of a subject is in flight at a time. It waits and fails as
+// Ensure does.
 func (t *Tracker) Renew(ctx context.Context, k trust.Key, since time.Time) error {
 	return t.demand(ctx, k, func(began time.Time) bool { return !began.Before(since) })
 }
 
-// demand starts or joins fetches until enough says that what began at a time and has ended will do;
-// the lock is held when it is asked.
+// demand starts or joins fetches until enough accepts one, by the time at which it began. enough is
+// called with the lock held.
 func (t *Tracker) demand(ctx context.Context, k trust.Key, enough func(began time.Time) bool) error {
 	if err := t.store.Load().Usable(k.Root); err != nil {
 		return err
@@ -125,16 +124,16 @@ func (t *Tracker) demand(ctx context.Context, k trust.Key, enough func(began tim
 	}
 }
 
-// wake has Run look for what is due now.
+// wake makes Run look for due work now.
 func (t *Tracker) wake() {
 	select {
 	case t.woken <- struct{}{}:
-	default: // it is told already
+	default: // it is signalled already
 	}
 }
 
-// Run refreshes what is due until ctx ends. It does not wait for fetches under way; they are
-// bounded.
+// Run refreshes due subjects until ctx ends. It does not wait for fetches in flight; each has a
+// timeout.
 func (t *Tracker) Run(ctx context.Context) error {
 	ticker := t.clock.NewTicker(time.Second)
 	defer ticker.Stop()

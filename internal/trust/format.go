@@ -8,32 +8,32 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
-// Format makes Roots of the TrustRoots of one format. It is safe for concurrent use.
+// Format builds Roots from the TrustRoots of one format. It is safe for concurrent use.
 type Format interface {
-	// Name is how status and metrics name the format: "Notary".
+	// Name returns the name of the format in status and metrics: "Notary".
 	Name() string
-	// Of reports whether a TrustRoot is of the format.
+	// Of reports whether a TrustRoot has this format.
 	Of(spec *v1alpha1.TrustRootSpec) bool
-	// Refers lists every entry of a Secret or ConfigMap that a TrustRoot of the format refers to.
+	// Refers lists every entry of a Secret or ConfigMap that a TrustRoot refers to.
 	Refers(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource
-	// Build compiles a TrustRoot of the format. It makes no request. The error is a *Fault with one
-	// of the reasons of the Ready condition, and names the field.
+	// Build compiles a TrustRoot. It makes no request. The error is a *Fault with one of the
+	// reasons of the Ready condition, and names the field.
 	Build(tr *v1alpha1.TrustRoot, material Material) (Root, error)
 }
 
-// Material is what a TrustRoot refers to, by source.
+// Material is the content of the Secrets and ConfigMaps that a TrustRoot refers to, by source.
 type Material map[v1alpha1.KeySource]string
 
-// Described is a Root that says more of itself in the status of its TrustRoot.
+// Described is a Root that adds to the status of its TrustRoot.
 type Described interface {
-	// Fingerprints are what the root of trust is pinned to, sorted.
+	// Fingerprints returns the fingerprints of the pinned root of trust, sorted.
 	Fingerprints() []string
-	// Notes say what of the material does not count, and why.
+	// Notes says which of the material does not count, and why.
 	Notes() []string
 }
 
-// NewRemaps reads the identity remapping of a TrustRoot. The error is a *Fault. A prefix that the
-// name of no repository begins with is refused: it would silently never apply.
+// NewRemaps reads the identity remapping of a TrustRoot. It refuses a prefix with which no
+// repository's name can begin: it would silently never apply. The error is a *Fault.
 func NewRemaps(spec []v1alpha1.IdentityRemap) (Remaps, error) {
 	var all Remaps
 	for i, m := range spec {

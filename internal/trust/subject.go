@@ -8,23 +8,23 @@ import (
 )
 
 // Subject is what one piece of evidence is about. A format sets only the fields that it needs, so
-// that what is fetched once is held once: where the signatures of a whole repository come together,
-// the repository alone.
+// that one fetch serves all images with the same evidence: where one fetch brings the signatures of
+// a whole repository, the repository alone.
 type Subject struct {
 	// Repository is the name under which the repository is signed.
 	Repository string
-	// Pulled is the name under which its registry is asked.
+	// Pulled is the name under which the image is pulled.
 	Pulled string
-	// Tag and Digest are of the image.
+	// Tag and Digest are those of the image.
 	Tag, Digest string
 }
 
-// InRepository returns the subject without what tells it from others of the same repository. What
-// is written down of all of those is one record.
+// InRepository returns the subject without tag and digest. All subjects of a repository are in one
+// record.
 func (s Subject) InRepository() Subject { return Subject{Repository: s.Repository, Pulled: s.Pulled} }
 
-// Name returns the name of the repository: as it is signed, or where the format needs only that, as
-// it is pulled.
+// Name returns the name of the repository: as it is signed, or where the format does not set that,
+// as it is pulled.
 func (s Subject) Name() string {
 	if s.Repository == "" {
 		return s.Pulled
@@ -67,9 +67,9 @@ type Remap struct{ Prefix, SignedPrefix string }
 // Remaps are the identity remapping of a trust root. The longest prefix applies.
 type Remaps []Remap
 
-// Signed returns the name under which the repository of an image is signed. A prefix is compared
-// with the name as it is written, and where none fits that, with the normalised one: a mirror is
-// the same mirror with its port.
+// Signed returns the name under which the repository of an image is signed. It matches prefixes
+// with the name as written, and where none matches, with the normalised name: a mirror is the same
+// mirror with its port.
 func (all Remaps) Signed(image imageref.Ref) string {
 	name := image.Name()
 	if signed, ok := all.apply(name); ok {
