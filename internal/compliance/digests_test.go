@@ -38,7 +38,8 @@ type estate struct {
 func newEstate(t *testing.T, image compliance.Image) *estate {
 	t.Helper()
 	e := &estate{
-		Store: store.New(policy.UncoveredAllow), clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)), image: image,
+		Store: store.New(policy.UncoveredAllow), clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)),
+		image: image,
 	}
 	e.Tracker = store.NewTracker(e.Store, e.clock, func(string) {})
 	e.PutRoot("acme", store.Root{Verifier: &e.registries})
@@ -126,7 +127,9 @@ func TestReportedDigestIsFetchedByItself(t *testing.T) {
 func TestReportedDigestCouldNotBeChecked(t *testing.T) {
 	e := newEstate(t, compliance.Image{Spec: repository + "@" + indexDigest, Digest: platformDigest})
 	about := func(digest string) trust.Key {
-		return trust.Key{Root: "acme", Subject: trust.Subject{Repository: repository, Pulled: repository, Digest: digest}}
+		return trust.Key{
+			Root: "acme", Subject: trust.Subject{Repository: repository, Pulled: repository, Digest: digest},
+		}
 	}
 	if err := e.Ensure(t.Context(), about(indexDigest)); err != nil {
 		t.Fatal(err)

@@ -64,7 +64,8 @@ func TestOneRecordForAllSubjects(t *testing.T) {
 		take(repository.Subject, packed)
 		return nil
 	}
-	if faults, err := again.PutRootWith("acme", Root{Verifier: restarted}, saved, never); err != nil || len(faults) > 0 {
+	if faults, err := again.PutRootWith("acme", Root{Verifier: restarted}, saved, never); err != nil ||
+		len(faults) > 0 {
 		t.Fatalf("faults %v, error %v", faults, err)
 	}
 	for _, k := range held {

@@ -329,7 +329,9 @@ func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 	l.b.acme().mu.Lock()
 	f := l.b.acme().feed
 	l.b.acme().mu.Unlock()
-	l.b.acme().recordFeed(f, l.b.clock.Now(), trust.Changes{Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"}},
+	l.b.acme().recordFeed(f, l.b.clock.Now(), trust.Changes{
+		Repositories: []string{k.Repository}, Cursor: trust.Cursor{"1"},
+	},
 		nil)
 	close(release)
 	<-flight.done

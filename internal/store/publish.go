@@ -199,7 +199,8 @@ func (p *publication) replace(k trust.Key, c rechecked, verified *cached) {
 		next := &cached{
 			evidence: verified.evidence, fault: verified.fault, anew: now.anew, stale: now.stale, ended: now.ended,
 		}
-		if published, _ := p.store.putEvidence(k, p.root.Verifier, now, next); published { // it always fits: it is as large as before
+		// it always fits: it is as large as before
+		if published, _ := p.store.putEvidence(k, p.root.Verifier, now, next); published {
 			return
 		}
 	}

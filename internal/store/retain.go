@@ -137,7 +137,9 @@ func (t *track) dropUnsigned() []trust.Key {
 		}
 	}
 	// newest first
-	slices.SortFunc(unsigned, func(a, b trust.Subject) int { return t.entries[b].requested.Compare(t.entries[a].requested) })
+	slices.SortFunc(unsigned, func(a, b trust.Subject) int {
+		return t.entries[b].requested.Compare(t.entries[a].requested)
+	})
 	keep := slices.IndexFunc(unsigned, func(about trust.Subject) bool {
 		return now.Sub(t.entries[about].requested) > forgetAfter
 	})
