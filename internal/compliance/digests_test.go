@@ -82,7 +82,7 @@ func wantNeeds(t *testing.T, r *compliance.Result, want ...string) {
 	t.Helper()
 	got := make([]string, 0, len(r.Needs))
 	for _, k := range r.Needs {
-		got = append(got, k.Subject.String())
+		got = append(got, k.String())
 	}
 	slices.Sort(got)
 	if diff := cmp.Diff(want, got); diff != "" {
