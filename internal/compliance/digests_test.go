@@ -38,7 +38,8 @@ type estate struct {
 func newEstate(t *testing.T, image compliance.Image) *estate {
 	t.Helper()
 	e := &estate{
-		Store: store.New(policy.UncoveredAllow), clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)),
+		Store: store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
+		clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)),
 		image: image,
 	}
 	e.Tracker = store.NewTracker(e.Store, e.clock, func(string) {})
