@@ -3,7 +3,6 @@ package running
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/clock"
@@ -15,9 +14,6 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
-
-// podsPage is how many Pods are read from the API server at a time.
-const podsPage = 500
 
 // Needs says what the images that run are checked against. It lists Pods once for each answer and
 // watches none, so that every replica can use it when it starts.
@@ -51,21 +47,19 @@ func (n Needs) Missing(ctx context.Context) ([]trust.Key, error) {
 	return missing, nil
 }
 
-// running returns the Pods that have not ended, of namespaces that are not exempt.
+// running returns the Pods that have not ended, of namespaces that are not exempt. Of Pods that are
+// judged alike it returns one.
 func (n Needs) running(ctx context.Context) ([]compliance.Pod, error) {
 	var pods []compliance.Pod
-	page := &corev1.PodList{}
-	for {
-		err := n.Live.List(ctx, page, client.MatchingFieldsSelector{Selector: podSelector(n.Exempt)},
-			client.Limit(podsPage), client.Continue(page.Continue))
-		if err != nil {
-			return nil, fmt.Errorf("listing the Pods that run: %w", err)
+	known := map[fingerprint]struct{}{}
+	_, err := eachPod(ctx, n.Live, n.Exempt, func(p *corev1.Pod) error {
+		pod := compliance.NewPod(p)
+		key := fingerprintOf(&pod)
+		if _, ok := known[key]; !ok {
+			known[key] = struct{}{}
+			pods = append(pods, pod)
 		}
-		for i := range page.Items {
-			pods = append(pods, compliance.NewPod(&page.Items[i]))
-		}
-		if page.Continue == "" {
-			return pods, nil
-		}
-	}
+		return nil
+	})
+	return pods, err
 }

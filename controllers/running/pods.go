@@ -1,105 +1,67 @@
 package running
 
 import (
-	"context"
 	"fmt"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
-	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/countersign-dev/countersign/internal/compliance"
-	"github.com/countersign-dev/countersign/internal/flags"
 )
 
-// runningPods holds what is judged of every Pod that runs. It is filled by a watch of its own and
-// not by the manager's cache, which would hold ten times as much of each Pod, and copy it for each
-// evaluation.
+// runningPods is the store of the Pods that run, reduced to the parts that an evaluation reads. A
+// reflector of its own fills it. The manager's cache would hold ten times as much of each Pod, and
+// copy it for each evaluation. Pods that are judged alike share one compliance.Pod.
 type runningPods struct {
-	// changed is called, without a lock held, when something else is to be judged.
+	// changed is called when an evaluation would find something else. No lock is held then.
 	changed func()
 
+	contents contents
+
 	mu  sync.Mutex
-	all map[types.NamespacedName]compliance.Pod // nil until all are there
+	all map[types.NamespacedName]*compliance.Pod // nil until the first list is complete
 }
 
-// arrival is one Pod on its way into the store.
+// arrival is one Pod between the reflector and the store.
 type arrival struct {
+	metav1.TypeMeta
 	key types.NamespacedName
-	pod compliance.Pod
+	pod *compliance.Pod
 }
 
-// GetObjectMeta implements metav1.ObjectMetaAccessor: a reflector asks for the name.
-func (r *arrival) GetObjectMeta() metav1.Object {
-	return &metav1.ObjectMeta{Namespace: r.key.Namespace, Name: r.key.Name}
+// GetObjectMeta implements metav1.ObjectMetaAccessor: the reflector needs the name.
+func (a *arrival) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{Namespace: a.key.Namespace, Name: a.key.Name}
 }
 
-// podWatch is a runnable that fills the store while this replica leads: there is no other reader.
-type podWatch struct {
-	pods   *runningPods
-	source *toolscache.ListWatch
+// DeepCopyObject implements runtime.Object. The compliance.Pod is immutable.
+func (a *arrival) DeepCopyObject() runtime.Object {
+	next := *a
+	return &next
 }
 
-// watchPods returns what fills the store with the Pods that podSelector selects.
-func watchPods(mgr ctrl.Manager, pods *runningPods, exempt flags.Exempt) (podWatch, error) {
-	config := rest.CopyConfig(mgr.GetConfig())
-	config.ContentType = runtime.ContentTypeProtobuf
-	c, err := typedcorev1.NewForConfigAndClient(config, mgr.GetHTTPClient())
-	if err != nil {
-		return podWatch{}, fmt.Errorf("making a client for Pods: %w", err)
-	}
-	selector := podSelector(exempt).String()
-	return podWatch{pods, toolscache.NewFilteredListWatchFromClient(c.RESTClient(), "pods", metav1.NamespaceAll,
-		func(o *metav1.ListOptions) {
-			o.FieldSelector = selector
-		})}, nil
-}
-
-// podSelector leaves out what has ended, and namespaces that are exempt by their full name. Pods of
-// the others are left out when they are judged.
-func podSelector(exempt flags.Exempt) fields.Selector {
-	selectors := []fields.Selector{
-		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
-		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
-	}
-	for _, namespace := range exempt.Names {
-		selectors = append(selectors, fields.OneTermNotEqualSelector("metadata.namespace", namespace))
-	}
-	return fields.AndSelectors(selectors...)
-}
-
-// Start implements manager.Runnable. Where Pods cannot be listed, the log says why and it is tried
-// again, as long as it takes: the replica serves admission too.
-func (w podWatch) Start(ctx context.Context) error {
-	toolscache.NewReflectorWithOptions(w.source, &corev1.Pod{}, w.pods,
-		toolscache.ReflectorOptions{Name: "running Pods"}).RunWithContext(ctx)
-	return nil
-}
-
-// NeedLeaderElection implements manager.LeaderElectionRunnable.
-func (podWatch) NeedLeaderElection() bool { return true }
-
-// list returns the Pods, and whether all are there yet.
+// list returns each distinct compliance.Pod once, and whether the first list is complete.
 func (s *runningPods) list() ([]compliance.Pod, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	pods := make([]compliance.Pod, 0, len(s.all))
+	var pods []compliance.Pod
+	listed := make(map[*compliance.Pod]struct{})
 	for _, p := range s.all {
-		pods = append(pods, p)
+		if _, known := listed[p]; !known {
+			listed[p] = struct{}{}
+			pods = append(pods, *p)
+		}
 	}
 	return pods, s.all != nil
 }
 
-// reduce keeps of a Pod what is judged; nil is one that has ended.
-func reduce(o any) (*arrival, error) {
+// reduce returns the parts of a Pod that an evaluation reads. It returns nil for a Pod that has
+// ended.
+func (s *runningPods) reduce(o any) (*arrival, error) {
 	switch o := o.(type) {
 	case *arrival:
 		return o, nil
@@ -107,17 +69,19 @@ func reduce(o any) (*arrival, error) {
 		if o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
 			return nil, nil
 		}
-		return &arrival{types.NamespacedName{Namespace: o.Namespace, Name: o.Name}, compliance.NewPod(o)}, nil
+		pod := s.contents.share(compliance.NewPod(o))
+		key := types.NamespacedName{Namespace: pod.Workload.Namespace, Name: o.Name}
+		return &arrival{key: key, pod: pod}, nil
 	}
 	return nil, fmt.Errorf("watching Pods: got a %T", o)
 }
 
-// Transformer implements toolscache.TransformingStore: the Pods of the first list are gathered in
-// this form.
-func (*runningPods) Transformer() toolscache.TransformFunc {
+// Transformer implements toolscache.TransformingStore: the reflector reduces each Pod of the first
+// list as it arrives.
+func (s *runningPods) Transformer() toolscache.TransformFunc {
 	return func(o any) (any, error) {
-		if r, err := reduce(o); r != nil || err != nil {
-			return r, err
+		if a, err := s.reduce(o); a != nil || err != nil {
+			return a, err
 		}
 		return o, nil
 	}
@@ -128,20 +92,20 @@ func (s *runningPods) Add(o any) error { return s.Update(o) }
 
 // Update implements toolscache.ReflectorStore.
 func (s *runningPods) Update(o any) error {
-	r, err := reduce(o)
+	a, err := s.reduce(o)
 	if err != nil {
 		return err
 	}
-	if r == nil {
+	if a == nil {
 		return s.Delete(o)
 	}
 	s.mu.Lock()
-	was, known := s.all[r.key]
+	was := s.all[a.key]
 	if s.all != nil {
-		s.all[r.key] = r.pod
+		s.all[a.key] = a.pod
 	}
 	s.mu.Unlock()
-	if !known || !equality.Semantic.DeepEqual(was, r.pod) {
+	if was != a.pod {
 		s.changed()
 	}
 	return nil
@@ -164,16 +128,16 @@ func (s *runningPods) Delete(o any) error {
 	return nil
 }
 
-// Replace implements toolscache.ReflectorStore. It is how the store becomes complete.
+// Replace implements toolscache.ReflectorStore. The first call makes the store complete.
 func (s *runningPods) Replace(all []any, _ string) error {
-	next := make(map[types.NamespacedName]compliance.Pod, len(all))
+	next := make(map[types.NamespacedName]*compliance.Pod, len(all))
 	for _, o := range all {
-		r, err := reduce(o)
+		a, err := s.reduce(o)
 		if err != nil {
 			return err
 		}
-		if r != nil {
-			next[r.key] = r.pod
+		if a != nil {
+			next[a.key] = a.pod
 		}
 	}
 	s.mu.Lock()

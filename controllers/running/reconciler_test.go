@@ -316,7 +316,7 @@ func testLeaderOnly(t *testing.T, c *controlplane.Plane) {
 		defer mu.Unlock()
 		// Each replica looks once, in pages, at what runs when it starts.
 		return slices.DeleteFunc(slices.Clone(urls),
-			func(u string) bool { return !strings.HasPrefix(u, "/api/v1/pods?") || strings.Contains(u, "limit=500") })
+			func(u string) bool { return !strings.HasPrefix(u, "/api/v1/pods?") || strings.Contains(u, "limit=100") })
 	}
 	if asked := pods(); len(asked) > 0 || found.Load() != nil {
 		t.Errorf("a replica that does not lead asks for %q, and has a result: %v", asked, found.Load() != nil)
