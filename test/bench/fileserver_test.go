@@ -14,9 +14,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// fileServer serves metadata as a Notary server does, and counts. Publishing a thousand
-// repositories to a real one, by the real client, would take hours; what is measured over this is
-// the verifier, and what it asks for.
+// fileServer serves metadata as a Notary server does, and counts requests. To publish a thousand
+// repositories to a real server with the real client would take hours. The benchmarks on it measure
+// the manager, and not the server.
 type fileServer struct {
 	url   string
 	ca    []byte
@@ -24,17 +24,16 @@ type fileServer struct {
 	stop  func()
 
 	mu    sync.Mutex
-	count asked
+	count requests
 	feed  bool // whether there is a change feed
 }
 
-// asked is how many requests there were: in all, for timestamps, and for the change feed once there
-// is one.
-type asked struct{ all, timestamps, feed int }
+// requests counts them: all, those for timestamps, and those for the change feed once there is one.
+type requests struct{ all, timestamps, feed int }
 
 const (
 	feedPath = "/v2/_trust/changefeed"
-	// publications is what the change feed lists: one, of a repository that nobody here uses.
+	// publications is the change feed: one publication, of a repository that no benchmark uses.
 	publications = `{"count":1,"records":[{"ID":"1","GUN":"registry.example.com/other/app","SHA256":"00","Category":"update","Version":1}]}`
 )
 
@@ -71,7 +70,7 @@ func (f *fileServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(body)
 }
 
-// find counts a request, and returns what there is at its path, nil where there is nothing.
+// find counts a request and returns the body at its path, or nil.
 func (f *fileServer) find(path string) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,14 +87,14 @@ func (f *fileServer) find(path string) []byte {
 	return f.files[path]
 }
 
-// asked returns how many requests came so far.
-func (f *fileServer) asked() asked {
+// requests returns the count so far.
+func (f *fileServer) requests() requests {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.count
 }
 
-// offerFeed has it offer a change feed from now on.
+// offerFeed makes the server offer a change feed from now on.
 func (f *fileServer) offerFeed() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -23,13 +23,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
 )
 
-// patience bounds each wait of BenchmarkThousandRepositories, on a machine however busy.
+// patience bounds each wait for the manager, on a machine however busy.
 const patience = 5 * time.Minute
 
-// large is a control plane without controllers, on which one Pod of each of 1,000 repositories
-// runs.
+// large is a control plane without controllers, and a signing server with n repositories.
 type large struct {
 	client.Client
+	n      int
 	kube   *kubeserver.Server
 	server *fileServer
 	binary string
@@ -37,20 +37,22 @@ type large struct {
 }
 
 // BenchmarkThousandRepositories runs the manager, built as it is released, over 1,000 repositories
-// of 100 tags and 3 delegations: its start when it knows nothing of them, its memory, a round of
-// refreshes, and its start from what it has written down with the signing server gone. Each time a
-// Pod must be admitted and pinned.
+// of 100 tags and 3 delegations, of which one Pod each runs. It measures the start without any
+// record, the memory, a round of refreshes, and the start from records while the signing server is
+// down. After each start the manager must admit and pin a Pod.
 func BenchmarkThousandRepositories(b *testing.B) {
 	for b.Loop() {
-		l := newLarge(b)
-		say(l.begin, "starting the manager, which knows nothing yet")
+		l := newLarge(b, many, 30*time.Second)
+		say(l.begin, "creating a Pod of each repository")
+		each(b, l.n, 16, l.run)
+		say(l.begin, "starting the manager without records")
 		m := l.start(b)
 		b.ReportMetric(l.ready(b, m, "cold").Seconds(), "s/cold-start")
-		l.await(b, "every repository", func() error { return l.loaded(b.Context(), m, many) })
+		l.await(b, "every repository", func() error { return l.loaded(b.Context(), m) })
 		loaded := age(b, m.PID())
-		requests := l.server.asked().all
-		say(l.begin, "all is loaded; waiting until it is written down")
-		l.await(b, "the records", func() error { return l.recorded(b.Context(), many) })
+		requests := l.server.requests().all
+		say(l.begin, "every repository is loaded; waiting for the records")
+		l.await(b, "the records", func() error { return l.recorded(b.Context()) })
 		b.ReportMetric(loaded.Seconds(), "s/load")
 		b.ReportMetric(float64(requests)/many, "requests/repository")
 		l.polls(b, m)
@@ -76,10 +78,36 @@ func BenchmarkThousandRepositories(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-func newLarge(b *testing.B) *large {
+// BenchmarkTenThousandRepositories measures the memory of the manager with 10,000 repositories. A
+// Pod of each is created as a dry run, so that none is stored. The manager must admit and pin every
+// one.
+func BenchmarkTenThousandRepositories(b *testing.B) {
+	for b.Loop() {
+		l := newLarge(b, 10*many, time.Hour)
+		say(l.begin, "starting the manager without records")
+		m := l.start(b)
+		say(l.begin, "creating a Pod of each repository, as a dry run")
+		began := time.Now()
+		each(b, l.n, 16, l.try)
+		l.await(b, "every repository", func() error { return l.loaded(b.Context(), m) })
+		b.ReportMetric(time.Since(began).Seconds(), "s/load")
+		b.ReportMetric(float64(l.server.requests().all)/float64(l.n), "requests/repository")
+		resident, peak, err := m.Memory()
+		check(b, err)
+		say(l.begin, "every repository is loaded: %.0f MiB, at its peak %.0f", resident, peak)
+		b.ReportMetric(resident, "MiB-resident")
+		b.ReportMetric(peak, "MiB-peak")
+		check(b, m.Stop())
+		l.ungate(b)
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// newLarge starts the servers, signs n repositories, and creates a policy that covers them.
+func newLarge(b *testing.B, n int, refresh time.Duration) *large {
 	b.Helper()
-	l := &large{begin: time.Now()}
-	say(l.begin, "starting the servers, and signing %d repositories", many)
+	l := &large{n: n, begin: time.Now()}
+	say(l.begin, "starting the servers, and signing %d repositories", n)
 	l.kube = kubeserver.Run(b, kubeserver.Options{})
 	scheme := runtime.NewScheme()
 	check(b, clientgoscheme.AddToScheme(scheme))
@@ -91,12 +119,12 @@ func newLarge(b *testing.B) *large {
 	check(b, err)
 	l.binary, err = operator.Build(b.Context(), b.TempDir(), false)
 	check(b, err)
-	signers, files := published(b, many)
+	signers, files := published(b, n)
 	l.server = newFileServer(b, files)
 	check(b, l.Create(b.Context(), &v1alpha1.TrustRoot{
 		ObjectMeta: metav1.ObjectMeta{Name: "acme-notary"},
 		Spec: v1alpha1.TrustRootSpec{
-			RefreshInterval: metav1.Duration{Duration: 30 * time.Second},
+			RefreshInterval: metav1.Duration{Duration: refresh},
 			Notary: &v1alpha1.NotarySpec{
 				Server: l.server.url, CABundle: v1alpha1.PEMBundle(l.server.ca),
 				Root: v1alpha1.NotaryRoot{KeyIDs: []v1alpha1.KeyID{v1alpha1.KeyID(signers.Root.Canonical)}},
@@ -114,12 +142,10 @@ func newLarge(b *testing.B) *large {
 		l.Create(b.Context(), &corev1.Namespace{
 			ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"env": "production"}},
 		}))
-	say(l.begin, "creating a Pod of each")
-	each(b, many, 16, l.run)
 	return l
 }
 
-// run makes the Pod of a repository, as one that runs.
+// run creates a Pod of a repository, with the status of one that runs.
 func (l *large) run(ctx context.Context, i int) error {
 	name := repositoryName(i)
 	p := pod(name+":"+tag(0), i)
@@ -147,8 +173,26 @@ func (l *large) start(b *testing.B) *operator.Manager {
 	return m
 }
 
-// ready returns how long ago a manager that has just become ready was started, and has it decide on
-// a Pod.
+// try creates a Pod of a repository as a dry run, which asks the manager and stores nothing.
+func (l *large) try(ctx context.Context, i int) error {
+	image := repositoryName(i) + ":" + tag(i%tags)
+	p := pod(image, i)
+	if err := l.Create(ctx, p, client.DryRunAll); err != nil {
+		return err
+	}
+	return pinned(p, image, digestHex(repositoryName(i), i%tags))
+}
+
+// pinned returns nil where the image of a Pod was pinned to a digest.
+func pinned(p *corev1.Pod, image, hex string) error {
+	if got, want := p.Spec.Containers[0].Image, image+"@sha256:"+hex; got != want {
+		return fmt.Errorf("the Pod was created with image %s, want %s", got, want)
+	}
+	return nil
+}
+
+// ready returns the age of a manager that has just become ready. It also creates a Pod, which the
+// manager must pin.
 func (l *large) ready(b *testing.B, m *operator.Manager, name string) time.Duration {
 	b.Helper()
 	took := age(b, m.PID())
@@ -157,64 +201,64 @@ func (l *large) ready(b *testing.B, m *operator.Manager, name string) time.Durat
 	p := pod(image, 0)
 	p.Name = name
 	check(b, l.Create(b.Context(), p))
-	if want := image + "@sha256:" + digestHex(repositoryName(7), 7); p.Spec.Containers[0].Image != want {
-		b.Fatalf("the Pod was created with image %s, want %s", p.Spec.Containers[0].Image, want)
-	}
+	check(b, pinned(p, image, digestHex(repositoryName(7), 7)))
 	return took
 }
 
-// polls measures one round of refreshes: as many as there are repositories, from any moment on.
+// polls measures one round of refreshes. It may begin with any repository: it ends after as many
+// refreshes as there are repositories.
 func (l *large) polls(b *testing.B, m *operator.Manager) {
 	b.Helper()
 	say(l.begin, "waiting for a round of refreshes")
-	l.spends(b, m, "refresh-round", func(since, now asked) bool { return now.timestamps >= since.timestamps+many })
+	l.spends(b, m, "refresh-round", func(since, now requests) bool { return now.timestamps >= since.timestamps+l.n })
 }
 
-// follows measures one interval in which the manager goes by the change feed, from one reading of
-// it to the next. Every repository was refreshed once since the feed was there, and the first that
-// is polled in spite of it is due after ten intervals and more.
+// follows measures one interval in which the manager reads the change feed, from one read to the
+// next. Each repository is refreshed once after the feed appears. The manager still polls each
+// repository now and then, but not before ten more intervals.
 func (l *large) follows(b *testing.B, m *operator.Manager) {
 	b.Helper()
-	before := l.server.asked()
+	before := l.server.requests()
 	l.server.offerFeed()
-	// A server that had no feed is asked for one again within an hour, and at once when its trust
-	// root is edited.
+	// The manager looks for a missing feed again within an hour, and at once when the TrustRoot is
+	// edited.
 	var tr v1alpha1.TrustRoot
 	check(b, l.Get(b.Context(), client.ObjectKey{Name: "acme-notary"}, &tr))
 	tr.Spec.RefreshInterval.Duration += time.Second
 	check(b, l.Update(b.Context(), &tr))
-	say(l.begin, "waiting until the manager goes by the change feed, and for an interval after that")
+	say(l.begin, "waiting until the manager reads the change feed, and for one more interval")
 	l.await(b, "the change feed", func() error {
-		now := l.server.asked()
-		if now.feed < 2 || now.timestamps < before.timestamps+many {
-			return fmt.Errorf("since there is a feed it was asked for %d times, and timestamps %d times", now.feed,
+		now := l.server.requests()
+		if now.feed < 2 || now.timestamps < before.timestamps+l.n {
+			return fmt.Errorf("since there is a feed, got %d requests for it and %d for timestamps", now.feed,
 				now.timestamps-before.timestamps)
 		}
 		return nil
 	})
-	l.spends(b, m, "feed-interval", func(since, now asked) bool { return now.feed > since.feed })
+	l.spends(b, m, "feed-interval", func(since, now requests) bool { return now.feed > since.feed })
 }
 
-// spends reports the requests and the processor time of the manager until over.
-func (l *large) spends(b *testing.B, m *operator.Manager, unit string, over func(since, now asked) bool) {
+// spends reports the requests and the processor time of the manager until over returns true.
+func (l *large) spends(b *testing.B, m *operator.Manager, unit string, over func(since, now requests) bool) {
 	b.Helper()
-	begin, since, used := time.Now(), l.server.asked(), usedTime(b, m.PID())
+	begin, since, used := time.Now(), l.server.requests(), usedTime(b, m.PID())
 	l.await(b, unit, func() error {
-		if now := l.server.asked(); !over(since, now) {
-			return fmt.Errorf("%+v requests so far, and %+v before", now, since)
+		if now := l.server.requests(); !over(since, now) {
+			return fmt.Errorf("got %+v requests so far, %+v of them before", now, since)
 		}
 		return nil
 	})
 	used = usedTime(b, m.PID()) - used
-	requests := l.server.asked().all - since.all
-	b.ReportMetric(float64(requests), "requests/"+unit)
+	sent := l.server.requests().all - since.all
+	b.ReportMetric(float64(sent), "requests/"+unit)
 	b.ReportMetric(used.Seconds(), "cpu-s/"+unit)
-	say(l.begin, "%s: %d requests and %.2f s of processor time, in %.0f s", unit, requests, used.Seconds(),
+	say(l.begin, "%s: %d requests and %.2f s of processor time, in %.0f s", unit, sent, used.Seconds(),
 		time.Since(begin).Seconds())
 }
 
-// loaded returns nil once the manager says that it has fetched and verified so many repositories.
-func (l *large) loaded(ctx context.Context, m *operator.Manager, n int) error {
+// loaded returns nil once the metrics say that the manager has fetched and verified every
+// repository.
+func (l *large) loaded(ctx context.Context, m *operator.Manager) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, m.MetricsURL, nil)
 	if err != nil {
 		return err
@@ -227,25 +271,26 @@ func (l *large) loaded(ctx context.Context, m *operator.Manager, n int) error {
 	text, err := io.ReadAll(answer.Body)
 	if want := fmt.Sprintf(
 		`countersign_verification_duration_seconds_count{format="Notary",result="ok",stage="first"} %d`+"\n",
-		n); err == nil && !strings.Contains(string(text), want) {
+		l.n); err == nil && !strings.Contains(string(text), want) {
 		err = fmt.Errorf("no %s in its metrics:\n%s", want, text)
 	}
 	return err
 }
 
-// recorded returns nil once so many repositories are written down.
-func (l *large) recorded(ctx context.Context, n int) error {
+// recorded returns nil once there is a record of every repository.
+func (l *large) recorded(ctx context.Context) error {
 	heads := &metav1.PartialObjectMetadataList{}
 	heads.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("ConfigMapList"))
 	err := l.List(ctx, heads, client.InNamespace(operator.Namespace),
 		client.MatchingLabels{recordmap.LabelKind: recordmap.KindHead})
-	if err == nil && len(heads.Items) != n {
-		err = fmt.Errorf("%d of %d repositories are written down", len(heads.Items), n)
+	if err == nil && len(heads.Items) != l.n {
+		err = fmt.Errorf("got %d records, want %d", len(heads.Items), l.n)
 	}
 	return err
 }
 
-// ungate takes the webhooks away, so that the next start is waited for until it has put them back.
+// ungate deletes the webhook configurations, so that the next start waits until the manager has
+// created them again.
 func (l *large) ungate(b *testing.B) {
 	b.Helper()
 	name := metav1.ObjectMeta{Name: "countersign"}
