@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"runtime/debug"
 	"testing"
 )
 
@@ -14,5 +15,19 @@ func TestMemoryIsSharedOut(t *testing.T) {
 		if got := share(limit); got != want {
 			t.Errorf("share(%d) = %+v, want %+v", limit, got, want)
 		}
+	}
+}
+
+func TestGarbageTargetIsTheEnvironmentsFirst(t *testing.T) {
+	for set, want := range map[string]int{"": gcPercent, "200": 200} {
+		t.Run("GOGC="+set, func(t *testing.T) {
+			before := debug.SetGCPercent(200) // as the runtime reads GOGC
+			defer debug.SetGCPercent(before)
+			t.Setenv("GOGC", set)
+			limitGarbage()
+			if got := debug.SetGCPercent(200); got != want {
+				t.Errorf("got %d, want %d", got, want)
+			}
+		})
 	}
 }

@@ -39,10 +39,10 @@ func watchPods(mgr ctrl.Manager, pods *runningPods, exempt flags.Exempt) (podWat
 	return podWatch{pods, podSource(mgr.GetAPIReader(), c.Pods(metav1.NamespaceAll), pods, exempt)}, nil
 }
 
-// podSource returns what the reflector reads. It prefers to watch from the beginning: the API server
-// then streams every Pod. One that is older than Kubernetes 1.34 may not know how. The reflector
-// then lists all Pods at once, in one response, so this source lists them page by page instead and
-// reduces each page before it reads the next.
+// podSource returns what the reflector reads. It prefers to watch from the beginning: the API
+// server then streams every Pod. One that is older than Kubernetes 1.34 may not know how. The
+// reflector then lists all Pods at once, in one response, so this source lists them page by page
+// instead and reduces each page before it reads the next.
 func podSource(live client.Reader, pods typedcorev1.PodInterface, store *runningPods,
 	exempt flags.Exempt) *toolscache.ListWatch {
 	return &toolscache.ListWatch{
@@ -70,8 +70,8 @@ func (a *arrivals) DeepCopyObject() runtime.Object {
 	return &next
 }
 
-// page lists the Pods page by page. The resource version is that of the first page: all pages are of
-// one state of the cluster.
+// page lists the Pods page by page. The resource version is that of the first page: all pages are
+// of one state of the cluster.
 func (s *runningPods) page(ctx context.Context, live client.Reader, exempt flags.Exempt) (*arrivals, error) {
 	all := &arrivals{}
 	version, err := eachPod(ctx, live, exempt, func(p *corev1.Pod) error {

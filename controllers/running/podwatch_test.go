@@ -44,8 +44,8 @@ func (r *recorder) lists() []string {
 	return slices.DeleteFunc(slices.Clone(r.queries), func(q string) bool { return strings.Contains(q, "watch=") })
 }
 
-// TestPodsWithoutStreaming reads Pods from an API server that cannot stream the first list, as those
-// before Kubernetes 1.34. All Pods arrive, by pages, and so does what changes later.
+// TestPodsWithoutStreaming reads Pods from an API server that cannot stream the first list, as
+// those before Kubernetes 1.34. All Pods arrive, by pages, and so does what changes later.
 func TestPodsWithoutStreaming(t *testing.T) {
 	const pods = 2*podsPage + 50
 	kube := kubeserver.Run(t, kubeserver.Options{

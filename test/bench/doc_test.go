@@ -7,6 +7,7 @@ package bench
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ func tag(i int) string { return fmt.Sprintf("v1.2.%d", i) }
 // TestMain runs the benchmarks, or is the process that sends requests for one of them.
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
+	debug.SetGCPercent(50) // as the manager does
 	if os.Getenv(loadVariable) != "" {
 		if err := generateLoad(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "load:", err)

@@ -128,8 +128,9 @@ func serve(b *testing.B, e *estate, ca *tlstest.CA) (url string) {
 // BenchmarkHandler compares both handlers of the gate with the two floors, over HTTPS, at several
 // numbers of clients, over HTTP/2 and HTTP/1.1. They get their turns in the same run. "rate" is the
 // gate's requests per second in percent of the floor's, and "rate-of-reader" in percent of the
-// reader's. "cpu" is the processor time of one request as a multiple of the floor's. The clients are
-// another process, whose processor time does not count, but which shares the machine in each turn.
+// reader's. "cpu" is the processor time of one request as a multiple of the floor's. The clients
+// are another process, whose processor time does not count, but which shares the machine in each
+// turn.
 func BenchmarkHandler(b *testing.B) {
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard)))
 	e := newEstate(b, many)
