@@ -22,29 +22,28 @@ import (
 	"github.com/countersign-dev/countersign/internal/report"
 )
 
-// crdTerminating is what the API server says while it deletes a CRD. It gives it no reason and no
-// cause of its own, Forbidden alone, as for a missing right; only the text tells the two apart.
-// Were it to change, one failure more would be logged.
+// crdTerminating is in the API server's error while it deletes a CRD. The reason is Forbidden, as
+// for a missing right, and there is no cause: only the text distinguishes the two. If the text
+// changes, one more failure is logged.
 const crdTerminating = "custom resource definition is terminating"
 
-// formatWriter keeps the reports in one format. It is used by one goroutine.
+// formatWriter maintains the reports in one format. One goroutine uses it.
 type formatWriter struct {
 	*Writer
 	format report.Format
 
-	// present says whether the CRD was there when it was last looked for, at probed.
+	// present says whether the CRD existed at the last probe, at the time probed.
 	present bool
 	probed  time.Time
-	// written is the hash of the report that each namespace was last given, zero where only its
-	// name is known.
+	// written has the hash of the last report of each namespace, or zero if only its name is known.
 	written map[string][sha256.Size]byte
 	renewed time.Time
-	// done is what was last written, apart from the namespaces in refused.
+	// done is the last written result, without the namespaces in refused.
 	done *compliance.Result
-	// refused are the namespaces whose report is not taken, to be tried again one by one.
+	// refused are the namespaces whose report the API server refused. Each is retried by itself.
 	refused map[string]*refusal
 
-	// These are of a failure that is about all namespaces.
+	// The rest describes a failure that concerns all namespaces.
 	failure string
 	wait    time.Duration
 	retryAt time.Time
@@ -57,9 +56,8 @@ type refusal struct {
 	retryAt time.Time
 }
 
-// write brings the reports of all namespaces to what was found. A namespace that refuses its report
-// does not keep the others from theirs, whatever the refusal; it is tried again by itself, later
-// and later. The error is about all of them.
+// write writes the reports of all namespaces. A report that the API server refuses does not stop
+// the others; it is retried by itself, with a growing backoff. The error concerns all namespaces.
 func (f *formatWriter) write(ctx context.Context, found *compliance.Result) error {
 	if err := f.probe(ctx); err != nil || !f.present {
 		return err
@@ -86,7 +84,7 @@ func (f *formatWriter) write(ctx context.Context, found *compliance.Result) erro
 		err := f.sync(ctx, namespace, namespaces[namespace])
 		if err != nil && !answered(err) {
 			f.done = nil
-			return err // nor will it answer about the others
+			return err // the others would get no answer either
 		}
 		if f.note(namespace, err) {
 			if news++; first == nil {
@@ -103,8 +101,8 @@ func (f *formatWriter) write(ctx context.Context, found *compliance.Result) erro
 	return nil
 }
 
-// note takes down how a namespace took its report, and reports whether that is a refusal other than
-// the one before.
+// note records whether the report of a namespace was refused, and returns whether the refusal
+// differs from the one before.
 func (f *formatWriter) note(namespace string, err error) (news bool) {
 	if err == nil {
 		delete(f.refused, namespace)
@@ -122,7 +120,7 @@ func (f *formatWriter) note(namespace string, err error) (news bool) {
 	return news
 }
 
-// due reports whether a namespace is to be tried again.
+// due reports whether the backoff of any refused namespace has ended.
 func (f *formatWriter) due(now time.Time) bool {
 	for _, r := range f.refused {
 		if !now.Before(r.retryAt) {
@@ -132,8 +130,7 @@ func (f *formatWriter) due(now time.Time) bool {
 	return false
 }
 
-// next returns how long there is nothing to do: until the next look for the CRD, or the next try of
-// a namespace.
+// next returns the time until the next probe for the CRD, or the next retry of a namespace.
 func (f *formatWriter) next() time.Duration {
 	now, wait := f.clock.Now(), probeInterval
 	if left := f.probed.Add(probeInterval).Sub(now); left > 0 {
@@ -152,9 +149,8 @@ func (f *formatWriter) concerned(namespaces map[string][]compliance.Finding) []s
 	return slices.Compact(names)
 }
 
-// sync brings the report of one namespace to what was found. That the namespace or the CRD goes
-// away meanwhile is no error: there is nothing to write to any more, and which of the two it is the
-// next probe tells.
+// sync writes or deletes the report of one namespace. If the namespace or the CRD is deleted
+// meanwhile, that is no error: the next probe finds out which.
 func (f *formatWriter) sync(ctx context.Context, namespace string, findings []compliance.Finding) error {
 	if len(findings) == 0 {
 		return f.remove(ctx, namespace)
@@ -170,8 +166,8 @@ func (f *formatWriter) sync(ctx context.Context, namespace string, findings []co
 	return err
 }
 
-// probe looks from time to time whether the CRD is there. It asks for one small document of the API
-// server, and nothing is held about a CRD that is deleted or replaced.
+// probe checks from time to time whether the CRD exists. It requests one small document, and caches
+// nothing about a CRD that is deleted or replaced.
 func (f *formatWriter) probe(ctx context.Context) error {
 	now := f.clock.Now()
 	if now.Sub(f.probed) < probeInterval {
@@ -192,8 +188,8 @@ func (f *formatWriter) probe(ctx context.Context) error {
 	return nil
 }
 
-// renew forgets from time to time what was written, and takes note of all reports of ours that are
-// there: those of an earlier leader, too, for the namespaces that have no findings any more.
+// renew clears written from time to time, and lists all reports of Countersign. The list includes
+// those that an earlier leader wrote for namespaces that have no findings any more.
 func (f *formatWriter) renew(ctx context.Context) error {
 	now := f.clock.Now()
 	if now.Sub(f.renewed) < renewalInterval {
@@ -223,7 +219,7 @@ func (f *formatWriter) renew(ctx context.Context) error {
 	return nil
 }
 
-// apply writes the report of a namespace unless it was given the same before.
+// apply writes the report of a namespace, unless the last one was the same.
 func (f *formatWriter) apply(ctx context.Context, namespace string, findings []compliance.Finding) error {
 	text, err := report.Build(namespace, findings).JSON(f.format)
 	if err != nil {
@@ -236,9 +232,9 @@ func (f *formatWriter) apply(ctx context.Context, namespace string, findings []c
 	_, err = f.reports(namespace).Patch(ctx, report.Name, types.ApplyPatchType, text,
 		metav1.PatchOptions{FieldManager: report.Manager, Force: ptr.To(true)})
 	if spoilt(err) {
-		// Somebody has filled what bears our name with what leaves no room for ours. The name is
-		// ours, so it is made anew: with the next try, because the API server applies to what its
-		// cache holds, and that has yet to hear of the deletion.
+		// Another client has filled the report until ours no longer fits. The name belongs to
+		// Countersign, so delete the report. The next attempt creates it: the API server's cache
+		// does not know of the deletion yet.
 		if err := f.remove(ctx, namespace); err != nil {
 			return err
 		}
@@ -250,7 +246,7 @@ func (f *formatWriter) apply(ctx context.Context, namespace string, findings []c
 	return nil
 }
 
-// remove deletes the report of a namespace in which no policy covers anything any more.
+// remove deletes the report of a namespace in which no policy covers a workload any more.
 func (f *formatWriter) remove(ctx context.Context, namespace string) error {
 	if err := f.reports(namespace).Delete(ctx, report.Name, metav1.DeleteOptions{}); err != nil &&
 		!apierrors.IsNotFound(err) {
@@ -260,15 +256,15 @@ func (f *formatWriter) remove(ctx context.Context, namespace string) error {
 	return nil
 }
 
-// answered reports whether an error is an answer of the API server, rather than that there was
-// none. It need not have a reason: what etcd refuses has none.
+// answered reports whether an error is an answer of the API server. It need not have a reason:
+// etcd's refusals have none.
 func answered(err error) bool {
 	var status apierrors.APIStatus
 	return errors.As(err, &status)
 }
 
-// spoilt reports whether a refusal is about what the stored report holds: with ours it is invalid,
-// or too large. etcd and the client that the API server has for it say the latter in words alone.
+// spoilt reports whether the content of the stored report causes the refusal: merged with ours it
+// is invalid or too large. etcd and the API server's client for it report the latter only as text.
 func spoilt(err error) bool {
 	if apierrors.IsInvalid(err) || apierrors.IsRequestEntityTooLargeError(err) {
 		return true

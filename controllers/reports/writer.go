@@ -1,5 +1,5 @@
-// Package reports writes what was found of what runs as policy reports, in every format whose CRD
-// is installed, on the leader. It evaluates nothing itself.
+// Package reports writes the compliance of running workloads as policy reports, on the leader, in
+// every format whose CRD is installed. It evaluates nothing itself.
 package reports
 
 import (
@@ -19,24 +19,23 @@ import (
 )
 
 const (
-	// probeInterval is how often it is looked whether the CRD of a format is there.
+	// probeInterval is how often the writer checks whether the CRD of a format exists.
 	probeInterval = 20 * time.Second
-	// renewalInterval is how often every report is written whether it changed or not, so that what
-	// somebody deleted or changed comes back.
+	// renewalInterval is how often the writer writes every report, changed or not. That restores
+	// reports that a user deleted or changed.
 	renewalInterval = 10 * time.Minute
-	// firstRetry is how long a failed write waits for the next try. It doubles each time, up to
-	// longestRetry.
+	// firstRetry is the backoff after a failed write. It doubles each time, up to longestRetry.
 	firstRetry, longestRetry = time.Second, time.Minute
 	// requestTimeout bounds one request.
 	requestTimeout = 30 * time.Second
-	// requestRate and requestBurst bound the requests of reports, apart from those of everything
-	// else.
+	// requestRate and requestBurst limit the requests of reports. All other requests have a limit
+	// of their own.
 	requestRate, requestBurst = 10, 20
 )
 
-// Writer keeps a report on each namespace in every format whose CRD is installed. It runs on the
-// leader. CRDs may come and go at any time. It has a client of its own, so that nothing else ever
-// waits for reports.
+// Writer maintains a report for each namespace in every format whose CRD is installed. It runs on
+// the leader. CRDs may appear and disappear at any time. The writer has its own client, so that no
+// other request waits for reports.
 type Writer struct {
 	metadata  metadata.Interface
 	discovery discovery.ServerResourcesInterfaceWithContext
@@ -45,15 +44,15 @@ type Writer struct {
 	changed   chan struct{}
 }
 
-// Reports are created by server-side apply alone, whose URL has the name, so that the right to
-// create can be given by name, too.
+// The writer creates reports only by server-side apply. Its URL has the name, so that RBAC can
+// restrict the right to create by name too.
 
 // +kubebuilder:rbac:groups=wgpolicyk8s.io,resources=policyreports,verbs=list
 // +kubebuilder:rbac:groups=wgpolicyk8s.io,resources=policyreports,resourceNames=countersign,verbs=create;patch;delete
 // +kubebuilder:rbac:groups=openreports.io,resources=reports,verbs=list
 // +kubebuilder:rbac:groups=openreports.io,resources=reports,resourceNames=countersign,verbs=create;patch;delete
 
-// NewWriter returns a writer that asks the API server of config.
+// NewWriter returns a writer that uses the API server of config.
 func NewWriter(config *rest.Config, c clock.Clock) (*Writer, error) {
 	own := rest.CopyConfig(config)
 	own.QPS, own.Burst, own.Timeout = requestRate, requestBurst, requestTimeout
@@ -68,29 +67,28 @@ func NewWriter(config *rest.Config, c clock.Clock) (*Writer, error) {
 	return &Writer{metadata: objects, discovery: resources, clock: c, changed: make(chan struct{}, 1)}, nil
 }
 
-// Results hands out what was found of what runs.
+// Results provides the results of the evaluations.
 type Results interface {
-	// OnResult has notify called with each new result.
+	// OnResult registers notify, which is called with each new result.
 	OnResult(notify func(*compliance.Result))
 }
 
-// SetupWithManager has the manager run the writer, on the leader, and writes down each new result.
+// SetupWithManager adds the writer to the manager, on the leader, and subscribes it to results.
 func (w *Writer) SetupWithManager(mgr ctrl.Manager, results Results) error {
 	results.OnResult(w.publish)
 	return mgr.Add(w)
 }
 
-// publish hands over the last evaluation. It never blocks.
+// publish stores the last result and wakes the writer. It never blocks.
 func (w *Writer) publish(found *compliance.Result) {
 	w.found.Store(found)
 	select {
 	case w.changed <- struct{}{}:
-	default: // the writer is told already, and takes the newest
+	default: // the writer is awake and will read the newest
 	}
 }
 
-// Start implements manager.Runnable. Before the first evaluation nothing is known, and no report is
-// touched.
+// Start implements manager.Runnable. It changes no report before the first result.
 func (w *Writer) Start(ctx context.Context) error {
 	formats := []*formatWriter{
 		{Writer: w, format: report.PolicyReport(), refused: map[string]*refusal{}},
@@ -118,9 +116,8 @@ func (w *Writer) Start(ctx context.Context) error {
 // NeedLeaderElection implements manager.LeaderElectionRunnable.
 func (*Writer) NeedLeaderElection() bool { return true }
 
-// attempt writes what there is to write unless an earlier failure is to be waited for, and returns
-// for how long to wait until the next attempt. A failure is logged when it is not the same as
-// before.
+// attempt writes the reports, unless the backoff of an earlier failure has not ended. It returns
+// how long to wait until the next attempt. It logs a failure that differs from the one before.
 func (f *formatWriter) attempt(ctx context.Context, found *compliance.Result) time.Duration {
 	if left := f.retryAt.Sub(f.clock.Now()); left > 0 {
 		return left

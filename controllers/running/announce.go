@@ -18,7 +18,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 )
 
-// compliant says what the Compliant condition says of a policy.
+// compliant returns the status, reason and message of a policy's Compliant condition.
 func compliant(s *compliance.Summary) (status metav1.ConditionStatus, reason, message string) {
 	switch {
 	case s.Violating > 0:
@@ -50,7 +50,7 @@ func allMeet(covered int) string {
 	return fmt.Sprintf("all %d running workloads that it covers meet the policy", covered)
 }
 
-// examples lists the first workloads of a verdict.
+// examples lists the first workloads with a verdict.
 func examples(findings []compliance.Finding, verdict policy.Verdict) string {
 	const most = 3
 	var b strings.Builder
@@ -80,8 +80,8 @@ func examples(findings []compliance.Finding, verdict policy.Verdict) string {
 	return b.String()
 }
 
-// short says in a few words what is wrong with an image. A digest is cut as denials cut it, and the
-// rest to what leaves room for others.
+// short describes briefly what is wrong with an image. It cuts a digest as denials do, and other
+// text so that several images fit into one message.
 func short(i compliance.ImageFinding) string {
 	image, digest, found := strings.Cut(i.Image, "@")
 	image = fmt.Sprintf("%.160s", image)
@@ -94,7 +94,7 @@ func short(i compliance.ImageFinding) string {
 	return fmt.Sprintf("%s: %s", image, i.Reason)
 }
 
-// announce records an event on the owner of each workload that there is news of.
+// announce records one event for each item, on the owner of its workload.
 func (r *Reconciler) announce(ctx context.Context, all []news) {
 	for _, n := range all {
 		f := n.finding
@@ -117,8 +117,8 @@ func (r *Reconciler) announce(ctx context.Context, all []news) {
 	}
 }
 
-// evaluationOf is the action of an event about images. It differs where they do: of events that
-// differ in nothing but the note, the recorder counts all but the first, whose note it keeps.
+// evaluationOf returns the action of an event about images. Other images give another action. The
+// recorder merges events that differ only in their note, and keeps the first note.
 func evaluationOf(images []compliance.ImageFinding) string {
 	h := sha256.New()
 	for _, i := range images {
@@ -127,11 +127,11 @@ func evaluationOf(images []compliance.ImageFinding) string {
 	return "Evaluate-" + hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// maxOwner bounds what is taken over of an owner reference, which may be of any size.
+// maxOwner bounds the text of an owner reference, in bytes. The API server accepts any size.
 const maxOwner = 1024
 
-// owner returns whom the event is for: the controller of the Pod's controller where it has one and
-// can be read, and else that controller itself.
+// owner returns the object that the event is about: the controller of the Pod's controller, if it
+// has one and both can be read, otherwise the Pod's controller.
 func (r *Reconciler) owner(ctx context.Context, f *compliance.Finding) *corev1.ObjectReference {
 	c := f.Controller
 	direct := &corev1.ObjectReference{

@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/compliance"
 )
 
-// Compliance is how what runs meets the policies, as the leader last evaluated it. The zero value
-// is ready for use, by one writer and any number of readers.
+// Compliance holds the leader's last evaluation of the running workloads. The zero value is ready
+// for use, by one writer and any number of readers.
 type Compliance struct {
 	current  atomic.Pointer[evaluated]
 	readers  []func(*compliance.Result)
@@ -32,13 +32,13 @@ func (c *Compliance) Load() *compliance.Result {
 	return nil
 }
 
-// OnResult has notify called with each new result. It must not block. All calls of OnResult come
-// before the manager starts.
+// OnResult registers notify, which publish calls with each new result. notify must not block. Call
+// OnResult before the manager starts.
 func (c *Compliance) OnResult(notify func(*compliance.Result)) {
 	c.readers = append(slices.Clip(c.readers), notify)
 }
 
-// publish makes an evaluation the current one, and wakes the policies that it has news of.
+// publish stores an evaluation as the current one, and requeues the policies whose state changed.
 func (c *Compliance) publish(e *evaluated) {
 	was := c.current.Swap(e)
 	known := map[string]state(nil)
@@ -55,11 +55,11 @@ func (c *Compliance) publish(e *evaluated) {
 	}
 }
 
-// Changed wakes the reconciler of ImagePolicies for each policy of which something else was found.
+// Changed requests a reconcile of each ImagePolicy whose state changed.
 func (c *Compliance) Changed() source.Source { return c.policies.Source() }
 
-// Describe fills in the status how what runs meets the policy. Until this version of it was
-// evaluated, the status stays as an earlier version or an earlier leader left it.
+// Describe sets the part of the status about running workloads. Until this version of the policy is
+// evaluated, the status of an earlier version or leader stays.
 func (c *Compliance) Describe(p *v1alpha1.ImagePolicy) {
 	found := c.state(p.Name, status.Version(p))
 	if found == nil {
@@ -71,8 +71,8 @@ func (c *Compliance) Describe(p *v1alpha1.ImagePolicy) {
 	meta.SetStatusCondition(&p.Status.Conditions, is)
 }
 
-// state returns what was found of a policy of the given version, nil where that version was not
-// evaluated yet.
+// state returns the state of a policy in the given version, or nil if that version is not evaluated
+// yet.
 func (c *Compliance) state(policy, version string) *state {
 	e := c.current.Load()
 	if e == nil {
@@ -84,15 +84,15 @@ func (c *Compliance) state(policy, version string) *state {
 	return nil
 }
 
-// evaluated is one evaluation, with what the policies' status says of it.
+// evaluated is one evaluation, with the resulting state of each policy.
 type evaluated struct {
 	result *compliance.Result
 	states map[string]state
 }
 
-// state is what an evaluation found of one policy.
+// state is the result of an evaluation for one policy.
 type state struct {
-	// Version is that of the policy which was evaluated.
+	// Version is the evaluated version of the policy.
 	Version    string
 	Workloads  v1alpha1.WorkloadCounts
 	Violations []v1alpha1.Violation

@@ -19,51 +19,51 @@ import (
 const (
 	// mostListed is how many violations, and how many namespaces, the status of a policy lists.
 	mostListed = 20
-	// mostAnnounced bounds the workloads that one evaluation tells of, and mostOfNamespace those of
-	// one namespace among them. The others are told with the next.
+	// mostAnnounced bounds the workloads that one evaluation records events for, and
+	// mostOfNamespace those of one namespace. The next evaluation records the others.
 	mostAnnounced, mostOfNamespace = 50, 10
 )
 
-// violation names one image of one workload in breach of a policy. What comes from a status has no
-// API version.
+// violation is one image of one workload that violates a policy. One read from a status has no API
+// version.
 type violation struct {
 	policy   string
 	workload compliance.Workload
 	image    string
 }
 
-// listed is the violation as a status lists it.
+// listed returns the violation as a status lists it.
 func (v violation) listed() violation {
 	v.workload.APIVersion = ""
 	return v
 }
 
-// compareViolations compares within a policy, in the order of the status.
+// compareViolations compares violations of one policy. Its order is that of the status.
 func compareViolations(a, b violation) int {
 	x, y := a.workload, b.workload
 	return cmp.Or(strings.Compare(x.Namespace, y.Namespace), strings.Compare(x.Kind, y.Kind),
 		strings.Compare(x.Name, y.Name), strings.Compare(a.image, b.image))
 }
 
-// entry is what the ledger knows of a violation.
+// entry is the state of a known violation.
 type entry struct {
 	since metav1.Time
 	told  bool
 }
 
-// ledger knows since when each violation has been there and whether its owner was told, so that
-// each is told once and keeps its time.
+// ledger stores when each violation was first seen and whether an event was recorded for it, so
+// that each has one event and keeps its time.
 type ledger struct {
 	known map[violation]entry
-	// broken are the workloads, as violations without an image, whose owners were told of one and
-	// not yet of its end.
+	// broken are the workloads with an event about a violation and none yet about its end. Each is
+	// a violation without an image.
 	broken map[violation]bool
-	// last is the last violation that the status of a policy had room for, until the first entry:
-	// what comes after it may have been reported by an earlier leader.
+	// last is the last violation in a full status of each policy, until the first enter: an earlier
+	// leader may have recorded events for those after it.
 	last map[string]violation
 }
 
-// readLedger makes a ledger of what earlier leaders left in the status of the policies.
+// readLedger builds a ledger from the status of the policies, which earlier leaders wrote.
 func readLedger(ctx context.Context, c client.Reader) (*ledger, error) {
 	policies := &v1alpha1.ImagePolicyList{}
 	if err := c.List(ctx, policies); err != nil {
@@ -89,16 +89,16 @@ func ledgerOf(policies []v1alpha1.ImagePolicy) *ledger {
 	return l
 }
 
-// news is what to tell the owner of a workload: which of its images are in breach of a policy and
-// were not told of; none: that none is any more.
+// news is the content of one event about a workload: the images that violate a policy and have no
+// event yet. Without images, the workload no longer violates it.
 type news struct {
 	finding *compliance.Finding
 	images  []compliance.ImageFinding
 	since   metav1.Time // of the first of the images
 }
 
-// enter notes a result. It returns what is to be told now, and how many news wait for the next
-// time. A violation that cannot be checked at the moment is neither new nor over.
+// enter stores a result. It returns the events to record now, and how many wait for the next
+// result. A violation that cannot be checked at the moment is neither new nor over.
 func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, waiting int) {
 	next := &ledger{known: make(map[violation]entry, len(l.known)), broken: map[violation]bool{}}
 	var all []news
@@ -142,8 +142,8 @@ func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, w
 	return tell, len(all) - len(tell)
 }
 
-// find returns what is known of a violation. Where the kubelet has come to report the digest of a
-// tag, it is what was known of the tag.
+// find returns the entry of a violation. If the kubelet has reported the digest of a tag since, it
+// is the entry of the tag.
 func (l *ledger) find(f *compliance.Finding, image *compliance.ImageFinding) (entry, bool) {
 	names := []string{image.Image}
 	if image.Tag != "" {
@@ -161,14 +161,14 @@ func (l *ledger) find(f *compliance.Finding, image *compliance.ImageFinding) (en
 	return entry{}, false
 }
 
-// begin is the entry of a violation that was not known.
+// begin returns the entry of a new violation.
 func (l *ledger) begin(key violation, now time.Time) entry {
 	last, full := l.last[key.policy]
 	return entry{since: metav1.NewTime(now.Truncate(time.Second)), told: full && compareViolations(key, last) >= 0}
 }
 
-// reported are the tags of which the workload has a digest in breach. Nothing is told of such a tag
-// until the kubelet reports whether it is the same.
+// reported returns the tags for which the workload also runs a violating digest. Such a tag has no
+// event until the kubelet reports whether it is the same image.
 func reported(f *compliance.Finding) map[string]bool {
 	tags := map[string]bool{}
 	for i := range f.Images {
@@ -179,14 +179,14 @@ func reported(f *compliance.Finding) map[string]bool {
 	return tags
 }
 
-// tagged is the image by the Pod's tag, as it was named before the kubelet reported a digest.
+// tagged returns the image with the Pod's tag, its name before the kubelet reported a digest.
 func tagged(image *compliance.ImageFinding) string {
 	repository, _, _ := strings.Cut(image.Image, "@")
 	return repository + ":" + image.Tag
 }
 
-// share chooses what is told now: violations before ends, some of each namespace before more of
-// any, and what has waited longest.
+// share selects the events to record now: violations before their ends, some of each namespace
+// before more of one, and those first that waited longest.
 func share(all []news) []news {
 	ends := func(n news) int { return min(len(n.images), 1) ^ 1 }
 	slices.SortStableFunc(all, func(a, b news) int {
@@ -205,7 +205,7 @@ func share(all []news) []news {
 	return chosen[:min(len(chosen), mostAnnounced)]
 }
 
-// told notes that the owner of a workload is told.
+// told marks the event of a workload as recorded.
 func (l *ledger) told(n news) {
 	workload := keyOf(n.finding, "")
 	if len(n.images) == 0 {
@@ -223,7 +223,7 @@ func keyOf(f *compliance.Finding, image string) violation {
 	return violation{f.Policy, f.Workload, image}
 }
 
-// first returns the first violations of a policy, whose findings come in the order of the status.
+// first returns the first violations of a policy. findings are in the order of the status.
 func (l *ledger) first(findings []compliance.Finding) []v1alpha1.Violation {
 	var all []v1alpha1.Violation
 	for i := range findings {

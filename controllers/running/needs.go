@@ -15,18 +15,18 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Needs says what the images that run are checked against. It lists Pods once for each answer and
-// watches none, so that every replica can use it when it starts.
+// Needs returns the subjects that the running images are checked against. It lists Pods once for
+// each call and watches none, so that every replica can use it when it starts.
 type Needs struct {
 	// Client reads the cache, and Live the Pods, of which none is cached.
 	Client, Live client.Reader
 	Store        *store.Store
 	Clock        clock.PassiveClock
-	// Exempt namespaces are not looked at.
+	// Exempt namespaces are left out.
 	Exempt flags.Exempt
 }
 
-// Missing returns the subjects that what runs is checked against and of which nothing is known.
+// Missing returns the subjects that running images are checked against and that have no evidence.
 func (n Needs) Missing(ctx context.Context) ([]trust.Key, error) {
 	pods, err := n.running(ctx)
 	if err != nil {

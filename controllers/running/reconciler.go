@@ -1,5 +1,6 @@
-// Package running evaluates what runs by the policies, on the leader: it watches Pods, keeps the
-// last result as Compliance, and records events on the owners of workloads. It denies nothing.
+// Package running evaluates the running workloads against the policies, on the leader. It watches
+// Pods, stores the last result in Compliance, and records events on the owners of workloads. It
+// denies nothing.
 package running
 
 import (
@@ -26,22 +27,22 @@ import (
 )
 
 const (
-	// evaluationPause is between two evaluations at the least, however much changes; the first
-	// change after a pause is evaluated at once.
+	// evaluationPause is the minimum time between two evaluations. The first change after a pause
+	// is evaluated at once.
 	evaluationPause = time.Second
-	// evaluationInterval is between two at the most: what has expired shows without an event.
+	// evaluationInterval is the maximum time between two evaluations: no event announces an expiry.
 	evaluationInterval = time.Minute
-	// patience is for how long nothing is reported while repositories are being fetched for the
-	// first time, so that the start of the operator, or of a new application, does not look like a
-	// loss of what was known.
+	// patience is how long no result is published while repositories are fetched for the first
+	// time. Without it, the start of the operator or of a new application would look as if evidence
+	// had been lost.
 	patience = 10 * time.Second
 )
 
 // everything is the one request of the compliance controller.
 const everything = "everything-that-runs"
 
-// Reconciler evaluates what runs whenever Pods, namespaces, policies, trust roots or the evidence
-// under them change. It runs on the leader only, and Pods are watched only there.
+// Reconciler evaluates the running workloads when Pods, namespaces, policies, trust roots or
+// evidence change. It runs on the leader only, and only there watches Pods.
 type Reconciler struct {
 	// Client reads namespaces and ImagePolicies.
 	Client client.Reader
@@ -51,9 +52,9 @@ type Reconciler struct {
 	Tracker *store.Tracker
 	Status  status.Writer
 	Clock   clock.PassiveClock
-	// Exempt namespaces are not looked at.
+	// Exempt namespaces are left out.
 	Exempt flags.Exempt
-	// Compliance is where the result goes.
+	// Compliance receives the result.
 	Compliance *Compliance
 
 	// Changes is told by the store when it has a new snapshot.
@@ -97,11 +98,11 @@ func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 // Changes wakes the reconciler. The zero value is ready for use.
 type Changes struct{ trigger requests.Trigger }
 
-// Notify has everything evaluated again soon. It never blocks, and does nothing on a replica that
-// does not lead.
+// Notify requests an evaluation soon. It never blocks, and does nothing on a replica that does not
+// lead.
 func (c *Changes) Notify() { c.trigger.Notify(everything) }
 
-// Reconcile evaluates everything that runs.
+// Reconcile evaluates all running workloads.
 func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
 	snapshot := r.Store.Load()
 	if !snapshot.Primed {
@@ -140,7 +141,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	return ctrl.Result{RequeueAfter: evaluationInterval}, nil
 }
 
-// retain has the evidence for what runs kept up to date, and says so where that is too much.
+// retain keeps the evidence for the running images up to date. It logs if there are too many.
 func (r *Reconciler) retain(ctx context.Context, result *compliance.Result) {
 	beyond := r.Tracker.Retain(result.Needs)
 	if beyond > 0 && !r.crowded {
@@ -151,7 +152,7 @@ func (r *Reconciler) retain(ctx context.Context, result *compliance.Result) {
 	r.crowded = beyond > 0
 }
 
-// early reports whether repositories are still being fetched that were not asked for before.
+// early reports whether repositories are being fetched for the first time, within patience.
 func (r *Reconciler) early(result *compliance.Result, now time.Time) bool {
 	switch {
 	case result.NotLoaded == 0:
@@ -162,8 +163,8 @@ func (r *Reconciler) early(result *compliance.Result, now time.Time) bool {
 	return result.NotLoaded > 0 && now.Sub(r.waiting) < patience
 }
 
-// evaluationInput returns what Pods are judged by. It reads the cache without copying what it
-// holds; nothing of it is changed here.
+// evaluationInput returns the input of an evaluation, without the Pods. It reads the cache without
+// a copy, so callers must not change the result.
 func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snapshot, exempt flags.Exempt,
 	now time.Time) (compliance.Input, error) {
 	namespaces := &corev1.NamespaceList{}
@@ -182,7 +183,7 @@ func evaluationInput(ctx context.Context, c client.Reader, snapshot *store.Snaps
 	return in, nil
 }
 
-// states makes what each policy's status says of a result.
+// states returns the state of each policy after a result.
 func (r *Reconciler) states(snapshot *store.Snapshot, result *compliance.Result) map[string]state {
 	states := make(map[string]state, len(result.Policies))
 	for name, summary := range result.Policies {
