@@ -18,12 +18,12 @@ func BenchmarkPublicationGrowth(b *testing.B) {
 			next.evidence = estate(n)
 			return &next
 		})
-		root := bench.Load().Root("acme").Root
+		root := bench.Load().Root("acme").Verifier
 		return func() float64 {
 			begin := time.Now()
 			for range batch {
 				if published, _ := bench.putEvidence(k, root, bench.Load().evidence.get(k),
-					&held{evidence: &fact{}}); !published {
+					&cached{evidence: &fact{}}); !published {
 					b.Fatal("not published")
 				}
 			}
