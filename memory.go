@@ -2,8 +2,6 @@ package main
 
 import (
 	"math"
-	"os"
-	"runtime/debug"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -13,18 +11,6 @@ import (
 
 // unlimitedEvidence bounds the evidence where the process has no memory limit: 1 GiB.
 const unlimitedEvidence = 1 << 30
-
-// gcPercent is how much the heap grows between two garbage collections, in percent of what is in
-// use. Most of the heap is evidence, which stays: the default of 100 would double it. One of 50
-// costs a request about 5 % more processor time.
-const gcPercent = 50
-
-// limitGarbage sets the target of the garbage collector, unless the environment variable GOGC does.
-func limitGarbage() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
-}
 
 // memory bounds the memory of parts of the process, in bytes.
 type memory struct {
@@ -36,7 +22,6 @@ type memory struct {
 // environment variable GOMEMLIMIT is set, and divides that limit among the parts. A limit that
 // cannot be read counts as none.
 func limitMemory() memory {
-	limitGarbage()
 	limit, err := memlimit.Set()
 	if err != nil {
 		ctrl.Log.Error(err, "Could not read the memory limit of the container; set GOMEMLIMIT, such as to 900MiB")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"math"
-	"runtime/debug"
 	"testing"
 )
 
@@ -15,19 +14,5 @@ func TestMemoryIsSharedOut(t *testing.T) {
 		if got := share(limit); got != want {
 			t.Errorf("share(%d) = %+v, want %+v", limit, got, want)
 		}
-	}
-}
-
-func TestGarbageTargetIsTheEnvironmentsFirst(t *testing.T) {
-	for set, want := range map[string]int{"": gcPercent, "200": 200} {
-		t.Run("GOGC="+set, func(t *testing.T) {
-			before := debug.SetGCPercent(200) // as the runtime reads GOGC
-			defer debug.SetGCPercent(before)
-			t.Setenv("GOGC", set)
-			limitGarbage()
-			if got := debug.SetGCPercent(200); got != want {
-				t.Errorf("got %d, want %d", got, want)
-			}
-		})
 	}
 }
