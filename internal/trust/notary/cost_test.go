@@ -101,7 +101,7 @@ func costs(t *testing.T, v *virtual, cfg Config, file, field string, text json.R
 			files.others[role] = raw
 		}
 	}
-	saved := &evidence{repository: testGUN, raw: pack(files)}
+	saved := &evidence{repository: testGUN, raw: r.pack(files)}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	_, err := r.recheck(saved)

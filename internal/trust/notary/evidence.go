@@ -2,16 +2,13 @@ package notary
 
 import (
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -20,14 +17,11 @@ import (
 // evidence is the verified metadata of one repository. It implements trust.Evidence. Inside a Fetch
 // it can lack raw: no files are verified, or only the seen versions are kept.
 //
-// The store holds evidence of thousands of repositories, so it stores shared parts of statements
-// once and finds statements by binary search in sorted slices. Maps would take as much memory as
-// the statements. Statements that are built on request take a third of the memory.
+// The store holds evidence of thousands of repositories, so its parts are compact.
 type evidence struct {
 	root             *Root // it was verified under the pins and roles of this
 	repository       string
-	statements       []indexedStatement // sorted by tag, digest and role
-	byDigest         []int32            // indexes of statements, sorted by digest, role and tag
+	statements       statementIndex
 	notAfter         time.Time
 	file             string
 	files            []trust.File
@@ -46,73 +40,12 @@ type evidence struct {
 	unusable         *trust.Fault // without raw: why the earlier evidence does not count
 }
 
-// indexedStatement is one statement. Statements of a role with the same keys share a roleProof.
-type indexedStatement struct {
-	tag, digest string
-	proof       *roleProof
-}
-
-// roleProof is a role that the same keys prove until the same time.
-type roleProof struct {
-	role     string
-	keys     []string
-	notAfter time.Time
-}
-
-func (l indexedStatement) statement() trust.Statement {
-	return trust.Statement{
-		Digest: l.digest, Tag: l.tag, Role: l.proof.role, Keys: l.proof.keys, NotAfter: l.proof.notAfter,
-	}
-}
-
 // Hints implements trust.Evidence. There are none: the digest of a tag is signed.
 func (*evidence) Hints(string) []string { return nil }
 
 // Statements implements trust.Evidence. Each is about a tag.
 func (e *evidence) Statements(tag, digest string) []trust.Statement {
-	if tag == "" && digest != "" {
-		return e.statementsOf(digest)
-	}
-	from, to := 0, len(e.statements)
-	if tag != "" {
-		from, to = e.tagRange(indexedStatement{tag: tag, digest: digest})
-	}
-	all := make([]trust.Statement, to-from)
-	for i, l := range e.statements[from:to] {
-		all[i] = l.statement()
-	}
-	return all
-}
-
-// tagRange returns the range of the statements about a tag, and about one digest if it is given.
-func (e *evidence) tagRange(of indexedStatement) (from, to int) {
-	compare := func(l, of indexedStatement) int {
-		if of.digest == "" {
-			return strings.Compare(l.tag, of.tag)
-		}
-		return cmp.Or(strings.Compare(l.tag, of.tag), strings.Compare(l.digest, of.digest))
-	}
-	from, _ = slices.BinarySearchFunc(e.statements, of, compare)
-	to = from
-	for to < len(e.statements) && compare(e.statements[to], of) == 0 {
-		to++
-	}
-	return from, to
-}
-
-// statementsOf returns the statements about a digest under any tag.
-func (e *evidence) statementsOf(digest string) []trust.Statement {
-	from, _ := slices.BinarySearchFunc(e.byDigest, digest,
-		func(i int32, digest string) int { return strings.Compare(e.statements[i].digest, digest) })
-	to := from
-	for to < len(e.byDigest) && e.statements[e.byDigest[to]].digest == digest {
-		to++
-	}
-	all := make([]trust.Statement, to-from)
-	for n, i := range e.byDigest[from:to] {
-		all[n] = e.statements[i].statement()
-	}
-	return all
+	return e.statements.find(tag, digest)
 }
 
 // Signed implements trust.Evidence. The repository has trust data.
@@ -133,46 +66,8 @@ func (e *evidence) Files() []trust.File { return e.files }
 // Anchors implements trust.Anchored.
 func (e *evidence) Anchors() []string { return e.anchors }
 
-// setStatements stores statements that are sorted by tag, digest and role. It stores shared strings
-// once.
-func (e *evidence) setStatements(all []rawStatement) {
-	e.statements, e.byDigest = make([]indexedStatement, len(all)), make([]int32, len(all))
-	for i, s := range all {
-		e.statements[i], e.byDigest[i] = indexedStatement{tag: s.tag, proof: s.proof}, int32(i)
-		if i > 0 && all[i-1].tag == s.tag {
-			e.statements[i].tag = e.statements[i-1].tag
-		} else {
-			e.size += textSize(s.tag)
-		}
-	}
-	slices.SortFunc(e.byDigest, func(i, j int32) int {
-		a, b := &all[i], &all[j]
-		return cmp.Or(bytes.Compare(a.digest[:], b.digest[:]), strings.Compare(a.proof.role, b.proof.role),
-			strings.Compare(a.tag, b.tag))
-	})
-	text := ""
-	for n, i := range e.byDigest {
-		if n == 0 || all[e.byDigest[n-1]].digest != all[i].digest {
-			text = digestText(all[i].digest)
-			e.size += textSize(text)
-		}
-		e.statements[i].digest = text
-	}
-	const each = 5*8 + 4 // a statement, and its index by digest
-	e.size += int64(len(all)) * each
-}
-
 // textSize returns the memory of a string's bytes, rounded up as the allocator does.
 func textSize(s string) int64 { return int64(len(s)+15) &^ 15 }
-
-// digestText formats a digest as registries do. It allocates only the result.
-func digestText(digest [sha256.Size]byte) string {
-	const prefix = "sha256:"
-	var b [len(prefix) + 2*sha256.Size]byte
-	copy(b[:], prefix)
-	hex.Encode(b[len(prefix):], digest[:])
-	return string(b[:])
-}
 
 // packed is compressed files. They compress well: the same digests occur in several files.
 type packed struct {
@@ -182,10 +77,15 @@ type packed struct {
 }
 
 // pack compresses files.
-func pack(f files) *packed {
+func (r *Root) pack(f files) *packed {
 	p := &packed{names: slices.Sorted(maps.Keys(f.others))}
 	var buf bytes.Buffer
-	w := gzip.NewWriter(&buf)
+	w, idle := r.compressors.Get().(*gzip.Writer)
+	if !idle {
+		w = gzip.NewWriter(nil)
+	}
+	defer r.compressors.Put(w)
+	w.Reset(&buf)
 	add := func(raw []byte) {
 		p.sizes = append(p.sizes, len(raw))
 		_, _ = w.Write(raw) // a bytes.Buffer never fails

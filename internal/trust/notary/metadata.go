@@ -316,10 +316,11 @@ func (m *metadata) finish(raw *packed) *evidence {
 	ev.files, ev.seenExpired = m.datedFiles(), m.seenExpired
 	ev.anchors = m.anchors()
 	stated := m.statements()
-	ev.setStatements(stated)
+	ev.statements = newStatementIndex(stated)
+	ev.size = ev.statements.size()
 	ev.setRejected(m.rejectedTargets(stated), m.rejectedFiles, m.delegations)
 	if ev.raw == nil {
-		ev.raw = pack(m.raw)
+		ev.raw = m.pack(m.raw)
 	}
 	ev.size += evidenceSize + int64(cap(ev.raw.data)) + int64(len(ev.usedKeys)+len(ev.anchors))*keySize
 	for _, f := range ev.seen {
