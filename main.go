@@ -95,8 +95,9 @@ func run(ctx context.Context, o flags.Options) error {
 
 // formats are the formats that a TrustRoot can have.
 func formats(m memory) []trust.Format {
+	hosts, decoding := registry.NewHosts(time.Now), budget.New(m.decoding) // of all formats together
 	return []trust.Format{
-		notary.Format{Hosts: registry.NewHosts(time.Now), Budget: budget.New(m.decoding)},
+		notary.Format{Hosts: hosts, Budget: decoding},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -105,5 +106,36 @@ func TestArchitectureHasEveryPackage(t *testing.T) {
 	}
 	if packages < 50 {
 		t.Fatalf("found only %d packages", packages)
+	}
+}
+
+// TestArchitectureNamesIdentifiers wants every identifier in lowerCamelCase that the page names in
+// some source file: a name that was changed sends its reader nowhere.
+func TestArchitectureNamesIdentifiers(t *testing.T) {
+	named := map[string]bool{}
+	for _, name := range regexp.MustCompile("`([a-z]+[A-Z][A-Za-z]*)`").
+		FindAllStringSubmatch(read(t, "docs/architecture.md"), -1) {
+		named[name[1]] = true
+	}
+	if len(named) < 5 {
+		t.Fatalf("found only %d names", len(named))
+	}
+	err := filepath.WalkDir(filepath.FromSlash(root), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for name := range named {
+			if regexp.MustCompile(`\b` + name + `\b`).Match(text) {
+				delete(named, name)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range named {
+		t.Errorf("docs/architecture.md names %s, which no source file does", name)
 	}
 }
