@@ -42,6 +42,9 @@ type signature struct {
 	keyID  string
 	method string
 	sig    []byte
+
+	checkedBy *publicKey // the key that checked it last; nil: none yet
+	valid     bool       // the result of that check
 }
 
 // decodeEnvelope decodes a file whose "_type" must be typ.
@@ -129,18 +132,29 @@ func decodeSignature(item value) (signature, error) {
 	return s, nil
 }
 
+// isValid reports whether signature i of the file is of the key. It remembers the result, because a
+// root is verified several times with the same keys. Neither the file nor a key ever changes. It is
+// not safe for concurrent use.
+func (e *envelope) isValid(i int, k *publicKey) bool {
+	s := &e.sigs[i]
+	if s.checkedBy != k {
+		s.checkedBy, s.valid = k, k.verify(s.method, e.signed, s.sig)
+	}
+	return s.valid
+}
+
 // signers returns the distinct keys of a role whose signature on the file verifies, sorted by
 // canonical ID. It leaves out keys for which counts is false.
 func (e *envelope) signers(r role, counts func(*publicKey) bool) []*publicKey {
 	var out []*publicKey
-	for _, s := range e.sigs {
+	for i, s := range e.sigs {
 		k := r.keys[s.keyID]
 		if k == nil || !counts(k) {
 			continue
 		}
 		at, found := slices.BinarySearchFunc(out, k.canonical,
 			func(k *publicKey, id string) int { return strings.Compare(k.canonical, id) })
-		if !found && k.verify(s.method, e.signed, s.sig) {
+		if !found && e.isValid(i, k) {
 			out = slices.Insert(out, at, k)
 		}
 	}
@@ -161,8 +175,8 @@ func (e *envelope) verify(r role, counts func(*publicKey) bool) ([]*publicKey, e
 // there is none. One cause is a signer that does not sort the members of custom data: it signs
 // other bytes than readers verify.
 func (e *envelope) unmatched(r role, signers []*publicKey) string {
-	for _, s := range e.sigs {
-		if k := r.keys[s.keyID]; k != nil && !slices.Contains(signers, k) && !k.verify(s.method, e.signed, s.sig) {
+	for i, s := range e.sigs {
+		if k := r.keys[s.keyID]; k != nil && !slices.Contains(signers, k) && !e.isValid(i, k) {
 			return fmt.Sprintf(
 				": the signature of key %s is not over the canonical JSON of the file (members sorted by name, in "+
 					"custom data too)", k.canonical)
@@ -192,7 +206,7 @@ type roleEntry struct {
 	threshold int
 }
 
-// decodeListing reads keyids and threshold.
+// decodeRoleEntry reads keyids and threshold.
 func decodeRoleEntry(o object) (roleEntry, error) {
 	ids, err := o.texts("keyids", maxKeys)
 	if err != nil {

@@ -57,3 +57,32 @@ func TestDecodeMetaRefused(t *testing.T) {
 		})
 	}
 }
+
+// A remembered result counts for its key alone: a role may list another key under the same ID.
+func TestSignatureOfOneKeyCountsForNoOther(t *testing.T) {
+	v := newVirtual(t)
+	r := v.role("targets/qa")
+	e, err := decodeEnvelope(v.build(r, v.targetsFile(r)), "Targets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := parsePEMKey(string(r.keys[0].bare))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := parsePEMKey(string(v.role("targets/ci").keys[0].bare))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := e.sigs[0].keyID
+	for i, want := range []bool{true, true, false, false, true} {
+		k := other
+		if want {
+			k = own
+		}
+		_, err := e.verify(role{keys: map[string]*publicKey{id: k}, threshold: 1}, func(*publicKey) bool { return true })
+		if got := err == nil; got != want {
+			t.Errorf("check %d: got %t (%v), want %t", i, got, err, want)
+		}
+	}
+}
