@@ -120,7 +120,7 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 		Certificate: serving.GetCertificate,
 	})
 
-	heads, err := records.NewCache(mgr, o.Namespace)
+	heads, err := records.NewCache(ctx, mgr, o.Namespace)
 	if err != nil {
 		return nil, err
 	}

@@ -54,8 +54,8 @@ type Reconciler struct {
 	Client client.Client
 	// Live reads ConfigMaps from the API server, not from a cache.
 	Live client.Reader
-	// Heads reads the metadata of ConfigMaps from a cache without data, so that large records take
-	// no more memory than small ones.
+	// Heads reads the metadata of ConfigMaps from the Cache, which has no data, so that large records
+	// take no more memory than small ones.
 	Heads     client.Reader
 	Namespace string
 	Store     *store.Store
@@ -70,6 +70,7 @@ type Reconciler struct {
 
 	mu      sync.Mutex
 	known   map[trust.Key]state // by repository
+	size    int                 // of the data of all known records, in bytes
 	leading time.Time           // when this replica first wrote, or had nothing to write
 	pace    *rate.Limiter
 	// reading and writing limit the data in memory. They are separate because a write waits for
@@ -212,7 +213,9 @@ func (r *Reconciler) update(k trust.Key, change func(*state)) {
 		r.known = map[trust.Key]state{}
 	}
 	s := r.known[k]
+	r.size -= s.size
 	change(&s)
+	r.size += s.size
 	r.known[k] = s
 }
 
@@ -239,6 +242,7 @@ func (r *Reconciler) refused(root string) []trust.Key {
 func (r *Reconciler) drop(k trust.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.size -= r.known[k].size
 	delete(r.known, k)
 }
 

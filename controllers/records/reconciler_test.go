@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -83,6 +84,28 @@ func (p *press) Unpack(repository trust.Subject, data []byte,
 	return map[trust.Subject]trust.Evidence{repository: e}, nil
 }
 
+// uncached stands for the Cache, without its delay: it reads from the API server, which has no index
+// fieldHead.
+type uncached struct{ client.Reader }
+
+func (u uncached) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
+	o := (&client.ListOptions{}).ApplyOptions(options)
+	fields := o.FieldSelector
+	o.FieldSelector = nil
+	if err := u.Reader.List(ctx, list, o); err != nil || fields == nil {
+		return err
+	}
+	heads, ok := list.(*metav1.PartialObjectMetadataList)
+	name, exact := fields.RequiresExactMatch(fieldHead)
+	if !ok || !exact {
+		return fmt.Errorf("got a list %T by %s, want metadata by %s", list, fields, fieldHead)
+	}
+	heads.Items = slices.DeleteFunc(heads.Items, func(m metav1.PartialObjectMetadata) bool {
+		return !slices.Contains(headName(&m), name)
+	})
+	return nil
+}
+
 // replica is the reconciler of one manager, with its trust root.
 type replica struct {
 	*Reconciler
@@ -96,7 +119,7 @@ func newReplica(t *testing.T, c client.Client, clock *clocktesting.FakeClock, tr
 	leads bool) *replica {
 	t.Helper()
 	r := &replica{Reconciler: &Reconciler{
-		Client: c, Live: c, Heads: c, Namespace: "default", Changes: &Changes{},
+		Client: c, Live: c, Heads: uncached{c}, Namespace: "default", Changes: &Changes{},
 		Store: store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
 		Clock: clock, KeepUnused: 30 * 24 * time.Hour,
 	}}

@@ -149,12 +149,7 @@ func (r *Reconciler) limiter() *rate.Limiter {
 func (r *Reconciler) fits(k trust.Key, size int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for other, s := range r.known {
-		if other != k {
-			size += s.size
-		}
-	}
-	if size > maxRecords {
+	if size += r.size - r.known[k].size; size > maxRecords {
 		return fmt.Errorf("%s: all records together would have %d bytes, at most %d are written", k.Subject, size,
 			maxRecords)
 	}
@@ -224,9 +219,10 @@ func (r *Reconciler) write(ctx context.Context, head *corev1.ConfigMap, parts []
 func (r *Reconciler) sweep(ctx context.Context, head recordmap.Head, before []string) error {
 	parts := configMapHeads()
 	err := r.Heads.List(ctx, parts, client.InNamespace(r.Namespace),
+		client.MatchingFields{fieldHead: recordmap.Name(head.UID, head.Key().Subject)},
 		client.MatchingLabels{recordmap.LabelKind: recordmap.KindPart, recordmap.LabelTrustRoot: string(head.UID)})
 	if err != nil {
-		return fmt.Errorf("listing the parts of records: %w", err)
+		return fmt.Errorf("listing the parts of a record: %w", err)
 	}
 	old := r.Clock.Now().Add(-mercy)
 	unnamed := slices.Clone(before)

@@ -55,6 +55,12 @@ const (
 	maxPart = 900 << 10
 	// maxParts bounds the ConfigMaps of one record.
 	maxParts = 32
+
+	// The name of a head is namePrefix and the first nameDigest bytes of a digest, in hexadecimal:
+	// nameSize bytes.
+	namePrefix = "countersign-metadata-"
+	nameDigest = 16
+	nameSize   = len(namePrefix) + 2*nameDigest
 )
 
 // Head is the metadata of a record.
@@ -82,7 +88,7 @@ func Name(uid types.UID, repository trust.Subject) string {
 		name += " " + repository.Pulled
 	}
 	sum := sha256.Sum256([]byte(name))
-	return "countersign-metadata-" + hex.EncodeToString(sum[:16])
+	return namePrefix + hex.EncodeToString(sum[:nameDigest])
 }
 
 // Digest returns the digest of the data of a record.
@@ -125,7 +131,16 @@ func (h Head) PartNames() []string {
 func (h Head) Bound() int { return h.parts * maxPart }
 
 // Owns reports whether a name belongs to a part of this record, in any version of it.
-func (h Head) Owns(part string) bool { return strings.HasPrefix(part, Name(h.UID, h.subject())+"-") }
+func (h Head) Owns(part string) bool { return HeadName(part) == Name(h.UID, h.subject()) }
+
+// HeadName returns the name of the head that a part belongs to, by the name of the part. It returns
+// an empty name for any other ConfigMap.
+func HeadName(part string) string {
+	if len(part) <= nameSize || !strings.HasPrefix(part, namePrefix) || part[nameSize] != '-' {
+		return ""
+	}
+	return part[:nameSize]
+}
 
 func (h Head) configMap(namespace, name, kind string, chunk []byte) *corev1.ConfigMap {
 	m := &corev1.ConfigMap{
