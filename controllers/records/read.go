@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,23 +39,44 @@ func (r *Reconciler) Saved(ctx context.Context, tr *v1alpha1.TrustRoot, publishe
 }
 
 // restoreAll calls take with each record of a trust root and epoch. It lists them from the API
-// server, because a cache may be stale.
+// server, because a cache may be stale. It lists the next page while take verifies one, so that it
+// holds two pages at most.
 func (r *Reconciler) restoreAll(ctx context.Context, tr *v1alpha1.TrustRoot, epoch string,
 	take func(repository trust.Subject, packed []byte)) error {
-	heads := &corev1.ConfigMapList{}
-	for {
-		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(pageSize),
-			client.Continue(heads.Continue),
+	listing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	pages := make(chan []corev1.ConfigMap)
+	var g errgroup.Group
+	g.Go(func() error {
+		defer close(pages)
+		return r.listHeads(listing, tr, pages)
+	})
+	for page := range pages {
+		for i := range page {
+			if err := r.restoreInto(ctx, tr, epoch, &page[i], take); err != nil {
+				return err
+			}
+		}
+	}
+	return g.Wait()
+}
+
+// listHeads sends the heads of the records of a trust root to pages. It returns nil only after it
+// has sent all of them.
+func (r *Reconciler) listHeads(ctx context.Context, tr *v1alpha1.TrustRoot, pages chan<- []corev1.ConfigMap) error {
+	for next := ""; ; {
+		heads := &corev1.ConfigMapList{}
+		err := r.Live.List(ctx, heads, client.InNamespace(r.Namespace), client.Limit(pageSize), client.Continue(next),
 			client.MatchingLabels{recordmap.LabelKind: recordmap.KindHead, recordmap.LabelTrustRoot: string(tr.UID)})
 		if err != nil {
 			return fmt.Errorf("listing the records of TrustRoot %s: %w", tr.Name, err)
 		}
-		for i := range heads.Items {
-			if err := r.restoreInto(ctx, tr, epoch, &heads.Items[i], take); err != nil {
-				return err
-			}
+		select {
+		case pages <- heads.Items:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		if heads.Continue == "" {
+		if next = heads.Continue; next == "" {
 			return nil
 		}
 	}
