@@ -41,7 +41,7 @@ func (p *paged) Get(ctx context.Context, key client.ObjectKey, into client.Objec
 	return p.Client.Get(ctx, key, into, options...)
 }
 
-// All records are restored, or the result is an error: a missing record would be a way to roll back.
+// All records are restored, or the result is an error: a missing record would permit a rollback.
 func TestEveryPageOfRecordsIsRestored(t *testing.T) {
 	const records = 3*pageSize + 1
 	plane := controlplane.Run(t)
@@ -75,7 +75,7 @@ func TestEveryPageOfRecordsIsRestored(t *testing.T) {
 			test.live.Client = plane
 			r := &Reconciler{Live: test.live, Namespace: corev1.NamespaceDefault}
 			taken := map[trust.Subject]bool{}
-			err := r.restoreAll(t.Context(), tr, "1", func(repository trust.Subject, _ []byte) { taken[repository] = true })
+			err := r.restoreAll(t.Context(), tr, "1", func(k trust.Subject, _ []byte) { taken[k] = true })
 			if test.fails != errors.Is(err, errPaged) || !test.fails && (err != nil || len(taken) != records) {
 				t.Errorf("got %d records and error %v, want an error: %t, else %d records", len(taken), err, test.fails,
 					records)

@@ -54,8 +54,8 @@ type Reconciler struct {
 	Client client.Client
 	// Live reads ConfigMaps from the API server, not from a cache.
 	Live client.Reader
-	// Heads reads the metadata of ConfigMaps from the Cache, which has no data, so that large records
-	// take no more memory than small ones.
+	// Heads reads the metadata of ConfigMaps from the Cache, which has no data, so that large
+	// records take no more memory than small ones.
 	Heads     client.Reader
 	Namespace string
 	Store     *store.Store

@@ -84,8 +84,8 @@ func (p *press) Unpack(repository trust.Subject, data []byte,
 	return map[trust.Subject]trust.Evidence{repository: e}, nil
 }
 
-// uncached stands for the Cache, without its delay: it reads from the API server, which has no index
-// fieldHead.
+// uncached stands for the Cache, without its delay: it reads from the API server, which has no
+// index fieldHead.
 type uncached struct{ client.Reader }
 
 func (u uncached) List(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {

@@ -80,7 +80,8 @@ func TestSignatureOfOneKeyCountsForNoOther(t *testing.T) {
 		if want {
 			k = own
 		}
-		_, err := e.verify(role{keys: map[string]*publicKey{id: k}, threshold: 1}, func(*publicKey) bool { return true })
+		r := role{keys: map[string]*publicKey{id: k}, threshold: 1}
+		_, err := e.verify(r, func(*publicKey) bool { return true })
 		if got := err == nil; got != want {
 			t.Errorf("check %d: got %t (%v), want %t", i, got, err, want)
 		}
