@@ -179,7 +179,9 @@ func (x *statementIndex) append(all []trust.Statement, s signedTag, digest strin
 		digest = digestText(x.digests[s.digest])
 	}
 	tag, proofs := x.tagOf(s), x.proofs[s.proofs]
-	all = slices.Grow(all, len(proofs))
+	if all == nil {
+		all = make([]trust.Statement, 0, len(proofs)) // mostly of one tag
+	}
 	for _, p := range proofs {
 		all = append(all, trust.Statement{Digest: digest, Tag: tag, Role: p.role, Keys: p.keys, NotAfter: p.notAfter})
 	}
