@@ -26,6 +26,10 @@ func (s *Store) PutRoot(name string, r Root) {
 // counting soon, however many repositories there are.
 const recheckTime = 500 * time.Millisecond
 
+// recheckAttempts is how often a publication tries to publish evidence that did not change while it
+// was verified. Only the few fetches that can end during one attempt concern the next.
+const recheckAttempts = 5
+
 // savedConcurrency bounds how many repositories from records are verified at the same time.
 const savedConcurrency = 4
 
@@ -281,14 +285,19 @@ func (p *publication) recheckRepository(repository trust.Key, earlier *Root, fro
 
 // publish publishes the root with the verified evidence, and returns the subjects that have any.
 // Where evidence has changed since it was verified, it verifies that again first, without the
-// store's lock.
+// store's lock; in the last of recheckAttempts with the lock, so that fetches that never cease
+// cannot postpone an edit that revokes a key.
 func (p *publication) publish() (keys []trust.Key) {
-	for {
+	for attempt := 1; ; attempt++ {
 		var from *Snapshot
 		var changed map[trust.Key]bool
 		p.store.update(func(old *Snapshot) *Snapshot {
 			if from, changed = old, p.changed(old); len(changed) > 0 {
-				return nil
+				if attempt < recheckAttempts {
+					return nil
+				}
+				p.recheckChanged(old, changed)
+				changed = nil
 			}
 			next := *old
 			next.roots = maps.Clone(old.roots)
@@ -302,9 +311,14 @@ func (p *publication) publish() (keys []trust.Key) {
 		if len(changed) == 0 {
 			return keys
 		}
-		for repository := range changed {
-			p.recheckRepository(repository, from.roots[p.name], maps.Collect(from.evidence.of(repository)))
-		}
+		p.recheckChanged(from, changed)
+	}
+}
+
+// recheckChanged verifies repositories once more.
+func (p *publication) recheckChanged(from *Snapshot, changed map[trust.Key]bool) {
+	for repository := range changed {
+		p.recheckRepository(repository, from.roots[p.name], maps.Collect(from.evidence.of(repository)))
 	}
 }
 

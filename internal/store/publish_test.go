@@ -185,6 +185,39 @@ func TestEditVerifiesWithoutTheLock(t *testing.T) {
 	}
 }
 
+// An edit may revoke a key. Evidence that changes each time before the edit takes effect, as when an
+// attacker keeps fetches busy, must not postpone the edit for ever.
+func TestThreatEditIsNotPostponedByFetches(t *testing.T) {
+	const enough = 1000
+	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
+	if err := b.Ensure(t.Context(), key(app)); err != nil {
+		t.Fatal(err)
+	}
+	earlier := b.Load().Root("acme").Verifier
+	edited, fetches := &scripted{}, 0
+	edited.recheck = func(held trust.Evidence) (trust.Evidence, error) {
+		if fetches == enough || !b.writing.TryLock() {
+			return held, nil
+		}
+		b.writing.Unlock()
+		fetches++ // under the earlier root
+		from := b.Load().evidence.get(key(app))
+		if published, _ := b.putEvidence(key(app), earlier, from,
+			&cached{evidence: &fact{expires: b.clock.Now().Add(time.Hour)}}); !published {
+			t.Error("the fetch was not published")
+		}
+		return held, nil
+	}
+	b.PutRoot("acme", Root{Verifier: edited})
+	if fetches == 0 || fetches > recheckAttempts {
+		t.Errorf("%d fetches postponed the edit, want from 1 to %d", fetches, recheckAttempts)
+	}
+	last := b.Load().evidence.get(key(app))
+	if last == nil || last.fault != nil || last.evidence.(*fact).expires.IsZero() {
+		t.Errorf("evidence %+v, want what the last fetch brought, verified under the edited root", last)
+	}
+}
+
 // holdsMany has more repositories fetched than are verified at a time.
 func (b *bench) holdsMany(t *testing.T) []imageref.Ref {
 	t.Helper()

@@ -2,10 +2,11 @@
 // verified evidence, as one immutable snapshot behind an atomic pointer. Controllers publish the
 // next snapshot, the webhook loads the current one once a request; they meet nowhere else.
 //
-// The package neither fetches nor verifies under a lock: writers make the next snapshot from the
-// current one, one writer at a time, and readers never wait. The Tracker fetches evidence, once for
-// all concurrent requests, and keeps it up to date. The package never decides anything, and never
-// drops evidence because a server cannot be reached.
+// The package fetches nothing under a lock, and verifies nothing under one unless evidence keeps
+// changing while an edited trust root is to be published (recheckAttempts). Writers make the next
+// snapshot from the current one, one writer at a time, and readers never wait. The Tracker fetches
+// evidence, once for all concurrent requests, and keeps it up to date. The package never decides
+// anything, and never drops evidence because a server cannot be reached.
 package store
 
 import (
