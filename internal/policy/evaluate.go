@@ -42,6 +42,12 @@ type lookup struct {
 
 func (a *lookup) unloaded() bool { return a.fault == nil && a.evidence == nil }
 
+// relevant reports whether the look-up is about one of the candidates, or about which digests are
+// candidates.
+func (a *lookup) relevant(candidates []string) bool {
+	return a.subject.Digest == "" || slices.Contains(candidates, a.subject.Digest)
+}
+
 // lookUpAll looks up which digests the image may mean, once for each trust root of the policies,
 // and then the signatures on each of the digests.
 func (e *evaluation) lookUpAll(covering []*Policy) {

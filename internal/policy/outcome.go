@@ -37,7 +37,9 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 			continue // it holds, whatever newer evidence would say
 		}
 		for _, root := range p.roots {
-			d.Consulted = e.appendKeys(root, d.Consulted, func(a *lookup) bool { return !a.unloaded() })
+			d.Consulted = e.appendKeys(root, d.Consulted, func(a *lookup) bool {
+				return !a.unloaded() && a.relevant(candidates)
+			})
 		}
 	}
 	d.Consulted = sorted(d.Consulted)
@@ -47,19 +49,21 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 // notLoaded returns the subjects that must be fetched before the decision is final. An admitted
 // image with a digest needs none. An admitted tag does, in mode Enforce: evidence that is not
 // loaded may name another digest, or meet the policies for a second digest of an earlier trust
-// root.
-func (e *evaluation) notLoaded(covering []*Policy, d *Decision) []trust.Key {
+// root. A policy needs nothing about digests that only trust roots of other policies name.
+func (e *evaluation) notLoaded(covering, enforcing []*Policy, d *Decision) []trust.Key {
 	var keys []trust.Key
 	for i, p := range covering {
-		settled := d.Outcomes[i].Verdict == Admitted
+		settled, policies := d.Outcomes[i].Verdict == Admitted, covering[i:i+1]
 		if p.enforces() {
-			settled = d.Verdict == Admitted && e.image.Digest != ""
+			settled, policies = d.Verdict == Admitted && e.image.Digest != "", enforcing
 		}
 		if settled || len(p.requirements) == 0 {
 			continue
 		}
 		for _, root := range p.roots {
-			keys = e.appendKeys(root, keys, (*lookup).unloaded)
+			keys = e.appendKeys(root, keys, func(a *lookup) bool {
+				return a.unloaded() && (a.subject.Digest == d.Digest || a.relevant(e.candidates(policies)))
+			})
 		}
 	}
 	return sorted(keys)
@@ -263,8 +267,7 @@ func (e *evaluation) incomplete(p *Policy, candidates []string) bool {
 	return slices.ContainsFunc(p.roots, func(root string) bool {
 		s := e.under(root)
 		return s != nil && slices.ContainsFunc(s.lookups, func(a lookup) bool {
-			relevant := a.subject.Digest == "" || slices.Contains(candidates, a.subject.Digest)
-			return relevant && (a.evidence == nil || len(a.evidence.Faults()) > 0)
+			return a.relevant(candidates) && (a.evidence == nil || len(a.evidence.Faults()) > 0)
 		})
 	})
 }

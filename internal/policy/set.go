@@ -129,7 +129,7 @@ func (s *Set) Decide(req Request, roots Roots) Decision {
 	if len(enforcing) < len(covering) {
 		e.advise(req.Image, covering, &d)
 	}
-	d.NotLoaded = e.notLoaded(covering, &d)
+	d.NotLoaded = e.notLoaded(covering, enforcing, &d)
 	return d
 }
 

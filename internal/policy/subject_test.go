@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -182,5 +183,47 @@ func TestThreatFaultOfAPolicyThatHolds(t *testing.T) {
 	if got = decide(app, r,
 		compiled(t, "a", requires("ci", "qa"), from("x", "y"))); got.Verdict != policy.CouldNotCheck {
 		t.Errorf("verdict %d, want one that could not be checked: %s", got.Verdict, got.Message)
+	}
+}
+
+// A policy in mode Audit never decides. A digest that only its own trust root names does not delay
+// a denial by others, nor turn it into one that could not be checked.
+func TestThreatAuditDoesNotDelayADenial(t *testing.T) {
+	audit := func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeAudit }
+	tests := map[string]struct {
+		named any // the evidence of the enforced root about the digest that only the other names
+	}{
+		"not loaded":    {named: nil},
+		"loaded":        {named: trust.Unsigned{}},
+		"not fetchable": {named: trust.NewFault(v1alpha1.ReasonUnreachable, "connection refused")},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			r := bySubject{
+				"s": {"v1": hint("a"), "a": signed("ci - a")},
+				"t": {"v1": hint("b"), "a": trust.Unsigned{}, "b": trust.Unsigned{}},
+			}
+			if tc.named != nil {
+				r["s"]["b"] = tc.named
+			}
+			set := policy.NewSet(policy.UncoveredDeny, []*policy.Policy{
+				compiled(t, "audited", from("t"), audit), compiled(t, "enforced", from("s")),
+			})
+			got := set.Decide(policy.Request{Image: app, Now: now}, r)
+			if got.Verdict != policy.Denied {
+				t.Errorf("verdict %d, want a denial: %s", got.Verdict, got.Message)
+			}
+			if len(got.NotLoaded) > 0 {
+				t.Errorf("a denial waits for %v, want nothing", got.NotLoaded)
+			}
+			want := []trust.Key{
+				{Root: "s", Subject: trust.Subject{Pulled: repository, Tag: "v1"}},
+				{Root: "s", Subject: trust.Subject{Pulled: repository, Digest: digest("a")}},
+			}
+			slices.SortFunc(want, trust.Key.Compare)
+			if diff := cmp.Diff(want, got.Consulted); diff != "" {
+				t.Errorf("consulted (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
