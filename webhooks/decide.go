@@ -33,8 +33,10 @@ type decisions map[string]policy.Decision
 // decide decides on each distinct image, all from one snapshot, within the deadline.
 //
 // If evidence is not loaded, decide fetches it and decides again. Before a denial it refreshes the
-// evidence that the denial depends on, and decides again. If that refresh fails, the result is
-// "could not check" and not a denial. An error says that no decision was possible.
+// evidence that the denial depends on, and decides again. The result may depend on further
+// evidence, as of the digest to which a tag has moved, so decide repeats both until nothing is left
+// to fetch. If a refresh fails, the result is "could not check" and not a denial. An error says
+// that no decision was possible.
 func (g *Gate) decide(ctx context.Context, namespace string, images []workload.Image) (decisions, error) {
 	if len(images) == 0 {
 		return nil, nil
@@ -50,22 +52,27 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if err != nil {
 		return nil, err
 	}
-	var loadErrs map[trust.Key]error
-	if len(decided.subjects(notLoaded)) > 0 {
-		loadErrs = g.load(ctx, set, decided)
+	renew := func(ctx context.Context, k trust.Key) error { return g.Tracker.Renew(ctx, k, arrived) }
+	loadErrs, renewErrs := map[trust.Key]error{}, map[trust.Key]error{}
+	for renewed := map[trust.Key]bool{}; ; {
+		if len(decided.subjects(notLoaded)) > 0 {
+			maps.Copy(loadErrs, g.load(ctx, set, decided))
+			if decided, err = g.evaluate(set, images); err != nil {
+				return nil, err
+			}
+		}
+		used := decided.subjects(consulted)
+		maps.DeleteFunc(used, func(k trust.Key, _ bool) bool { return renewed[k] })
+		if len(used) == 0 {
+			break
+		}
+		maps.Copy(renewed, used)
+		maps.Copy(renewErrs, fetchAll(ctx, used, renew))
 		if decided, err = g.evaluate(set, images); err != nil {
 			return nil, err
 		}
 	}
-	if used := decided.subjects(consulted); len(used) > 0 {
-		errs := fetchAll(ctx, used, func(ctx context.Context, k trust.Key) error {
-			return g.Tracker.Renew(ctx, k, arrived)
-		})
-		if decided, err = g.evaluate(set, images); err != nil {
-			return nil, err
-		}
-		decided.notRenewed(errs)
-	}
+	decided.notRenewed(renewErrs)
 	decided.explainNotLoaded(loadErrs)
 	return decided, nil
 }
@@ -163,7 +170,8 @@ func (g *Gate) evaluate(namespace labels.Set, images []workload.Image) (decision
 //
 // After each fetch it decides again on the images that lacked this subject, because a decision may
 // then need another one: the digest of a tag first, then who has signed that digest. So one slow
-// server does not delay the others.
+// server does not delay the others. A denial waits for none: only policies in mode Warn and Audit
+// lack evidence then, and if they used up the deadline, the denial could not be confirmed.
 func (g *Gate) load(ctx context.Context, namespace labels.Set, decided decisions) map[trust.Key]error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -174,12 +182,14 @@ func (g *Gate) load(ctx context.Context, namespace labels.Set, decided decisions
 	failed := map[trust.Key]error{}
 	for {
 		inFlight := false
-		for k := range incomplete.subjects(notLoaded) {
-			if !started[k] {
-				started[k] = true
-				go fetchInto(ctx, k, g.Tracker.Ensure, semaphore, results)
+		for _, d := range incomplete {
+			for _, k := range d.NotLoaded {
+				if !started[k] {
+					started[k] = true
+					go fetchInto(ctx, k, g.Tracker.Ensure, semaphore, results)
+				}
+				inFlight = inFlight || !ended[k] && d.Verdict != policy.Denied
 			}
-			inFlight = inFlight || !ended[k]
 		}
 		if !inFlight {
 			return failed

@@ -118,6 +118,48 @@ func TestTagMoves(t *testing.T) {
 	wantImage(t, stored, repository+":v1@"+digestA)
 }
 
+// A denial resolves its tag again. The digest to which the tag has moved is then checked in the
+// same request, whether or not it was seen before it was signed.
+func TestThreatTagMovesToASignedDigest(t *testing.T) {
+	for name, seen := range map[string]bool{"never seen": false, "seen before it was signed": true} {
+		t.Run(name, func(t *testing.T) {
+			b, r := digestsBench(t, "digests")
+			r.Tag(repository, "v1", digestA)
+			r.Sign(digestA, "ci")
+			wantDenied(t, b.validate(t, pod(repository+":v1")), 403, `role "qa" has not signed sha256:aaaaaaaa`)
+			if seen {
+				wantDenied(t, b.validate(t, pod(repository+"@"+digestB)), 403, `has not signed sha256:bbbbbbbb`)
+			}
+			r.Tag(repository, "v1", digestB)
+			r.Sign(digestB, "ci", "qa")
+			b.clock.Step(time.Second)
+			stored, got := b.admit(t, pod(repository+":v1"))
+			wantAdmitted(t, got)
+			wantImage(t, stored, repository+":v1@"+digestB)
+		})
+	}
+}
+
+// A trust root of a policy in mode Audit that hangs does not use up the time in which a denial is
+// confirmed.
+func TestThreatAuditDoesNotQuestionADenial(t *testing.T) {
+	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
+		s.TrustRoots = []v1alpha1.ObjectName{"digests"}
+	}), requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeAudit }))
+	r := &digests.Registries{}
+	b.Store.PutRoot("digests", store.Root{Verifier: r})
+	b.Deadline = 5 * time.Second
+	r.Tag(repository, "v1", digestA)
+	r.Sign(digestA, "ci")
+	hangs := make(chan struct{})
+	defer close(hangs)
+	b.root.answer = func(context.Context, string) (trust.Evidence, error) {
+		<-hangs
+		return trust.Unsigned{}, nil
+	}
+	wantDenied(t, b.validate(t, pod(repository+":v1")), 403, `role "qa" has not signed sha256:aaaaaaaa`)
+}
+
 // One role is signed in each of two formats. The first names the digest of the tag, and the second
 // is checked for that digest.
 func TestOneRoleByEachFormat(t *testing.T) {

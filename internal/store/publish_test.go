@@ -185,8 +185,8 @@ func TestEditVerifiesWithoutTheLock(t *testing.T) {
 	}
 }
 
-// An edit may revoke a key. Evidence that changes each time before the edit takes effect, as when an
-// attacker keeps fetches busy, must not postpone the edit for ever.
+// An edit may revoke a key. Evidence that changes each time before the edit takes effect, as when
+// an attacker keeps fetches busy, must not postpone the edit for ever.
 func TestThreatEditIsNotPostponedByFetches(t *testing.T) {
 	const enough = 1000
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
