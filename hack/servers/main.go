@@ -38,11 +38,15 @@ func run(ctx context.Context) error {
 			return err
 		}
 	}
+	registry, err := build.Distribution(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
 	helm, err := build.Helm(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("helm:    %s\nnotary:  %s\nkube:    %s\nkubectl: %s\n", filepath.Dir(helm), filepath.Dir(notary.Server),
-		filepath.Dir(kube.APIServer), kube.Kubectl)
+	fmt.Printf("helm:     %s\nnotary:   %s\nregistry: %s\nkube:     %s\nkubectl:  %s\n", filepath.Dir(helm),
+		filepath.Dir(notary.Server), filepath.Dir(registry), filepath.Dir(kube.APIServer), kube.Kubectl)
 	return nil
 }

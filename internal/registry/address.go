@@ -107,6 +107,15 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// returnRedirect is checkRedirect, but returns the response that redirects to another host.
+func returnRedirect(req *http.Request, via []*http.Request) error {
+	from := via[len(via)-1].URL
+	if req.URL.Scheme != from.Scheme || hostPort(req.URL) != hostPort(from) {
+		return http.ErrUseLastResponse
+	}
+	return checkRedirect(req, via)
+}
+
 // hostPort returns the host in lower case with its port, or the scheme's default port. Equal
 // results mean one host. It lowers only ASCII letters: lowering others could yield the name of a
 // different host.

@@ -97,7 +97,7 @@ func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge
 	if c.hasCredentials() && realm.Scheme == "https" {
 		header = c.basicHeader()
 	}
-	resp, body, err := c.fetch(ctx, realm, header, maxTokenAnswer)
+	resp, body, err := c.fetch(ctx, request{target: realm, limit: maxTokenAnswer}, header)
 	if err != nil {
 		f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
 		return "", 0, f.Within("the token service that the server names gave no token: %w", f)

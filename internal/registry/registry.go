@@ -85,6 +85,7 @@ type Client struct {
 	password      string
 	tokenServices map[string]bool // host and port
 	http          *http.Client
+	redirected    *http.Client // returns the response that redirects to another host
 	timeout       time.Duration
 	authorization *cache.LRUExpireCache // repository -> value of the header
 	hosts         *Hosts
@@ -134,6 +135,7 @@ func New(cfg Config) (*Client, error) {
 	c.http = &http.Client{
 		Transport: c.transport(roots, certificate, http.ProxyFromEnvironment), CheckRedirect: checkRedirect,
 	}
+	c.redirected = &http.Client{Transport: c.http.Transport, CheckRedirect: returnRedirect}
 	return c, nil
 }
 
@@ -169,27 +171,43 @@ func (c *Client) Get(ctx context.Context, repository, file string, limit int64) 
 
 // get is Get for a URL of the server.
 func (c *Client) get(ctx context.Context, repository string, target *url.URL, limit int64) ([]byte, error) {
-	sent := c.cachedAuthorization(repository)
-	resp, body, err := c.fetch(ctx, target, sent, limit)
+	resp, body, err := c.send(ctx, repository, request{target: target, limit: limit})
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode == http.StatusUnauthorized {
-		header, err := c.authorize(ctx, repository, sent, resp)
-		if err != nil {
-			return nil, err
-		}
-		if resp, body, err = c.fetch(ctx, target, header, limit); err != nil {
-			return nil, err
-		}
-		if resp.StatusCode == http.StatusUnauthorized {
-			if repository == "" && strings.HasPrefix(header, "Bearer ") && protocolError(body) != "" {
-				return body, nil
-			}
-			c.authorization.Remove(repository)
-		}
+	if repository == "" && resp.StatusCode == http.StatusUnauthorized && protocolError(body) != "" &&
+		strings.HasPrefix(resp.Request.Header.Get("Authorization"), "Bearer ") {
+		return body, nil
 	}
 	return body, c.checkResponse(resp, body)
+}
+
+// request is one request to the server. The zero values of method and accept are GET and JSON.
+type request struct {
+	target         *url.URL
+	method, accept string
+	limit          int64 // of the body, in bytes
+	// elsewhere returns a response that redirects to another host. By default that is a fault.
+	elsewhere bool
+}
+
+// send sends a request with the authorization for a repository, and answers one challenge. No status
+// of the response is an error.
+func (c *Client) send(ctx context.Context, repository string, r request) (*http.Response, []byte, error) {
+	sent := c.cachedAuthorization(repository)
+	resp, body, err := c.fetch(ctx, r, sent)
+	if err != nil || resp.StatusCode != http.StatusUnauthorized {
+		return resp, body, err
+	}
+	header, err := c.authorize(ctx, repository, sent, resp)
+	if err != nil {
+		return nil, nil, err
+	}
+	resp, body, err = c.fetch(ctx, r, header)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && repository != "" {
+		c.authorization.Remove(repository)
+	}
+	return resp, body, err
 }
 
 // target joins the server's URL and a path. The path must be clean, because it can contain names
@@ -204,10 +222,10 @@ func (c *Client) target(file string) (*url.URL, error) {
 	return &target, nil
 }
 
-// fetch sends one GET request once the semaphore of its host admits it, and reads the body. It
-// reads up to limit bytes if the status is 200, and up to maxErrorBody otherwise.
-func (c *Client) fetch(ctx context.Context, target *url.URL, authorization string, limit int64) (*http.Response, []byte,
-	error) {
+// fetch sends one request once the semaphore of its host admits it, and reads the body. It reads up
+// to the limit if the status is 200, and up to maxErrorBody otherwise.
+func (c *Client) fetch(ctx context.Context, r request, authorization string) (*http.Response, []byte, error) {
+	target, limit := r.target, r.limit
 	if err := checkHost(target); err != nil {
 		return nil, nil, fault(target, err)
 	}
@@ -219,16 +237,20 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	ctx, certificateRequested := withCertificateRequest(ctx)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.method, http.MethodGet), target.String(), nil)
 	if err != nil {
 		return nil, nil, fault(target, err)
 	}
 	req.Header.Set("User-Agent", "countersign")
-	req.Header.Set("Accept", "application/json, */*;q=0.5")
+	req.Header.Set("Accept", cmp.Or(r.accept, "application/json, */*;q=0.5"))
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
-	resp, err := c.http.Do(req)
+	sender := c.http
+	if r.elsewhere {
+		sender = c.redirected
+	}
+	resp, err := sender.Do(req)
 	if err != nil {
 		return nil, nil, c.connectionFault(target, err, certificateRequested.Load())
 	}
@@ -241,7 +263,7 @@ func (c *Client) fetch(ctx context.Context, target *url.URL, authorization strin
 		}
 		return resp, body, nil
 	}
-	if resp.ContentLength > limit {
+	if resp.ContentLength > limit && req.Method != http.MethodHead {
 		return nil, nil, tooLarge(target, limit)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))

@@ -105,6 +105,16 @@ func notaryTools() toolset {
 	}
 }
 
+func distributionTools() toolset {
+	return toolset{
+		name:     "distribution",
+		module:   "github.com/distribution/distribution/v3",
+		ldflags:  "-s -w",
+		packages: map[string]string{"registry": "github.com/distribution/distribution/v3/cmd/registry"},
+		notice:   "The first build takes about two minutes.",
+	}
+}
+
 func helmTools() toolset {
 	return toolset{
 		name:   "helm",
@@ -167,6 +177,16 @@ func Notary(ctx context.Context, progress io.Writer) (NotaryBinaries, error) {
 		Server: filepath.Join(dir, "notary-server"),
 		Signer: filepath.Join(dir, "notary-signer"),
 	}, nil
+}
+
+// Distribution builds the distribution registry if the cache does not hold it, reports on progress,
+// and returns its path.
+func Distribution(ctx context.Context, progress io.Writer) (string, error) {
+	dir, err := build(ctx, progress, distributionTools())
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "registry"), nil
 }
 
 // Helm builds the Helm client if the cache does not hold it, reports on progress, and returns its
