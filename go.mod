@@ -33,7 +33,10 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
-require github.com/google/btree v1.1.3
+require (
+	github.com/google/btree v1.1.3
+	golang.org/x/crypto v0.54.0
+)
 
 require (
 	cel.dev/expr v0.25.1 // indirect

@@ -245,7 +245,8 @@ func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, limi
 	case to.Scheme != "https" && (to.Scheme != "http" || !known || !listed.PlainHTTP):
 		return nil, nil, refuse(to, "it is not encrypted; where that is right, list the host in spec.registries")
 	}
-	storage, err := i.cached(to.Scheme+"://"+to.Host, Config{PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle})
+	base := to.Scheme + "://" + plainHost(to)
+	storage, err := i.cached(base, Config{Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle})
 	if err != nil {
 		return nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to a storage host: %w",
 			shownURL(from), err)

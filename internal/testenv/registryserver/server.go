@@ -42,7 +42,8 @@ func Start() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	server := httptest.NewUnstartedServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	server := httptest.NewUnstartedServer(registry.New(registry.Logger(log.New(io.Discard, "", 0)),
+		registry.WithReferrersSupport(true)))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
 	server.StartTLS()
@@ -73,6 +74,14 @@ func Run(t testing.TB) *Server {
 func (r *Server) Stop() error {
 	r.server.Close()
 	return nil
+}
+
+// Options returns what go-containerregistry needs to push to the registry.
+func (r *Server) Options(ctx context.Context) []remote.Option {
+	return []remote.Option{
+		remote.WithContext(ctx),
+		remote.WithTransport(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: r.CA.Pool()}}),
+	}
 }
 
 // Image is an image in the registry.
