@@ -229,3 +229,14 @@ func AsFault(err error, reason string) *Fault {
 	}
 	return &Fault{Reason: reason, Err: err}
 }
+
+// Answer is an Evidence that somebody gave who proves nothing, such as a registry about a tag. It
+// ages from the moment at which it was given.
+type Answer interface {
+	// Given is when it was given.
+	Given() time.Time
+	// Fresh is until when it counts. Later a decision waits for a new answer.
+	Fresh() time.Time
+	// Usable is until when it stands in for a new answer, where whoever gives them cannot be reached.
+	Usable() time.Time
+}
