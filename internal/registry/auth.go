@@ -153,9 +153,9 @@ func (c *Client) tokenServiceURL(ch challenge) (*url.URL, error) {
 	if host := hostPort(realm); !c.tokenServices[host] {
 		listed := strings.TrimSuffix(host, ":443")
 		return nil, trust.NewFault(v1alpha1.ReasonUnauthorized,
-			"%s: the server names %q, another host than its own, as its token service, so no token was requested; if it is the right "+
-				"token service, list %q in spec.notary.tokenServices",
-			shownURL(c.base), listed, listed)
+			"%s: the server names %q, another host than its own, as its token service, so no token was requested; "+
+				"if it is the right token service, list %q in %s",
+			shownURL(c.base), listed, listed, c.terms.tokenServices)
 	}
 	realm.Host = plainHost(realm)
 	return realm, nil

@@ -105,7 +105,7 @@ func (i *Images) cached(name string, cfg Config) (*Client, error) {
 	if c, ok := i.clients.Get(name); ok {
 		return c.(*Client), nil //nolint:errcheck // the cache holds nothing else
 	}
-	cfg.Hosts, cfg.Timeout = i.cfg.Hosts, cmp.Or(cfg.Timeout, i.cfg.Timeout)
+	cfg.Hosts, cfg.Timeout, cfg.isRegistry = i.cfg.Hosts, cmp.Or(cfg.Timeout, i.cfg.Timeout), true
 	c, err := New(cfg)
 	if err != nil {
 		return nil, err

@@ -71,6 +71,8 @@ type Config struct {
 	// Hosts bounds the requests to a host over all clients that share it. Nil: this client has its
 	// own.
 	Hosts *Hosts
+
+	isRegistry bool // for the words of messages
 }
 
 // Client sends requests to one server. It is safe for concurrent use. It closes idle connections
@@ -89,6 +91,7 @@ type Client struct {
 	timeout       time.Duration
 	authorization *cache.LRUExpireCache // repository -> value of the header
 	hosts         *Hosts
+	terms         terms
 	skipped       []string
 }
 
@@ -120,6 +123,10 @@ func New(cfg Config) (*Client, error) {
 		timeout:       cmp.Or(cfg.Timeout, defaultTimeout),
 		authorization: cache.NewLRUExpireCache(maxTokens),
 		hosts:         cfg.Hosts,
+		terms:         ofSigningServer(),
+	}
+	if cfg.isRegistry {
+		c.terms = ofRegistry()
 	}
 	if c.hosts == nil {
 		c.hosts = NewHosts(time.Now)
@@ -137,6 +144,23 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.redirected = &http.Client{Transport: c.http.Transport, CheckRedirect: returnRedirect}
 	return c, nil
+}
+
+// terms are what messages call the server and its settings.
+type terms struct{ server, address, interval, tokenServices string }
+
+func ofSigningServer() terms {
+	return terms{
+		server: "signing server", address: "the server's URL", interval: "refreshInterval",
+		tokenServices: "spec.notary.tokenServices",
+	}
+}
+
+func ofRegistry() terms {
+	return terms{
+		server: "registry", address: "the host of the image", interval: "resolveInterval",
+		tokenServices: "spec.registries[].tokenServices",
+	}
 }
 
 // Skipped returns the certificates of the CA bundle that cannot be used, and why.
@@ -191,8 +215,8 @@ type request struct {
 	elsewhere bool
 }
 
-// send sends a request with the authorization for a repository, and answers one challenge. No status
-// of the response is an error.
+// send sends a request with the authorization for a repository, and answers one challenge. No
+// status of the response is an error.
 func (c *Client) send(ctx context.Context, repository string, r request) (*http.Response, []byte, error) {
 	sent := c.cachedAuthorization(repository)
 	resp, body, err := c.fetch(ctx, r, sent)
@@ -289,30 +313,31 @@ func (c *Client) checkResponse(resp *http.Response, body []byte) error {
 			c.identity())
 	case code == http.StatusTooManyRequests:
 		return c.withRetryAt(resp, trust.NewFault(v1alpha1.ReasonServerError,
-			"%s: the server limits the rate of requests (status 429); raise refreshInterval, or "+
-				"the server's limit", where))
+			"%s: the server limits the rate of requests (status 429); raise %s, or the server's "+
+				"limit", where, c.terms.interval))
 	case code >= http.StatusInternalServerError:
 		return c.withRetryAt(resp,
 			trust.NewFault(v1alpha1.ReasonServerError, "%s: the server failed with status %d; look at its log",
 				where, code))
 	case isHTML(resp, body):
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: answered with a web page (status %d), so this is no signing server but perhaps a login page or a "+
-				"proxy; check the server's URL", where, code)
+			"%s: answered with a web page (status %d), so this is no %s but perhaps a login page or a proxy; "+
+				"check %s", where, code, c.terms.server, c.terms.address)
 	case code == http.StatusOK:
 		return nil
 	case code == http.StatusNotFound && protocolError(body) != "":
 		return fmt.Errorf("%s: %w", where, &trust.NotFound{Code: protocolError(body)})
 	case code == http.StatusNotFound:
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: answered 404 without the error code of a signing server, so something else listens there; check the "+
-				"server's URL", where)
+			"%s: answered 404 without the error code of a %s, so something else listens there; check %s",
+			where, c.terms.server, c.terms.address)
 	case code >= http.StatusBadRequest:
 		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server refused the request with status %d",
 			where, code)
 	default:
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: answered with status %d, which a signing server does not do; check the server's URL", where, code)
+			"%s: answered with status %d, which a %s does not do; check %s", where, code, c.terms.server,
+			c.terms.address)
 	}
 }
 

@@ -237,6 +237,7 @@ type Answer interface {
 	Given() time.Time
 	// Fresh is until when it counts. Later a decision waits for a new answer.
 	Fresh() time.Time
-	// Usable is until when it stands in for a new answer, where whoever gives them cannot be reached.
+	// Usable is until when it stands in for a new answer, where whoever gives them cannot be
+	// reached.
 	Usable() time.Time
 }

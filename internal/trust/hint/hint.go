@@ -1,9 +1,10 @@
-// Package hint holds what image registries answer about tags, for the formats that sign digests.
+// Package hint stores the answers of image registries about tags, for the formats that sign
+// digests.
 //
-// An answer is a hint: it says which digest a tag may mean, and proves nothing. The digest has to be
-// signed all the same. The package promises that an answer carries the time at which the registry
-// gave it, that it counts from then and no longer than an interval, and that an older one stands in
-// only where the registry could not be asked, for a day at most.
+// An answer is a hint: it says which digest a tag may mean, and proves nothing. The digest has to
+// be signed all the same. The package promises that an answer carries the time at which the
+// registry gave it, that it counts from then and no longer than an interval, and that an older one
+// stands in only where the registry could not be asked, for a day at most.
 package hint
 
 import (
@@ -19,25 +20,25 @@ import (
 )
 
 const (
-	// askTimeout bounds a request to a registry where there is an older answer.
-	askTimeout = 2 * time.Second
-	// mostStale is for how long an answer stands in where the registry cannot be asked.
+	// queryTimeout bounds a request to a registry if there is an older answer.
+	queryTimeout = 2 * time.Second
+	// mostStale is for how long an older answer counts if the registry cannot be reached.
 	mostStale = 24 * time.Hour
 	// recordedEvery is how exactly records keep the time of an answer, so that the same answer does
 	// not write them again at each interval.
 	recordedEvery = time.Hour
 )
 
-// Resolver asks registries: *registry.Images.
+// Resolver queries registries: *registry.Images.
 type Resolver interface {
 	// Resolve returns the digest of a tag. The error is trust.ErrNotFound or a *trust.Fault.
 	Resolve(ctx context.Context, repository, tag string) (digest string, err error)
 }
 
-// Tags brings answers about tags up to date.
+// Tags fetches the answers about tags.
 type Tags struct {
 	Resolver Resolver
-	// Interval is for how long an answer counts. Zero: each decision asks anew.
+	// Interval is for how long an answer counts. Zero: each decision sends a request.
 	Interval time.Duration
 	Now      func() time.Time
 }
@@ -59,12 +60,12 @@ var (
 	_ trust.Sized    = (*Evidence)(nil)
 )
 
-// Fetch asks the registry of a tag. Where it cannot be asked and held still stands in for its
-// answer, the fault is returned, and held stays what it is. The error is a *trust.Fault.
+// Fetch requests the digest of a tag from its registry. If that fails, held stays usable until its
+// own time. The error is a *trust.Fault.
 func (t Tags) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	if have, ok := held.(*Evidence); ok && have.Usable().After(t.Now()) {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, askTimeout)
+		ctx, cancel = context.WithTimeout(ctx, queryTimeout)
 		defer cancel()
 	}
 	given := t.Now() // of the request, so that the answer is no older than it says
@@ -133,7 +134,8 @@ func (t Tags) Read(tag string, data []byte) (*Evidence, error) {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "the recorded answer for the tag %s: %w", tag, err)
 	}
 	if !imageref.ValidDigest(r.Digest) {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "the recorded answer for the tag %s has no digest", tag)
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid,
+			"the recorded answer for the tag %s has no digest", tag)
 	}
 	if now := t.Now(); r.Given.After(now) {
 		r.Given = now
