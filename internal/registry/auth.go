@@ -155,7 +155,7 @@ func (c *Client) tokenServiceURL(ch challenge) (*url.URL, error) {
 		return nil, trust.NewFault(v1alpha1.ReasonUnauthorized,
 			"%s: the server names %q, another host than its own, as its token service, so no token was requested; "+
 				"if it is the right token service, list %q in %s",
-			shownURL(c.base), listed, listed, c.terms.tokenServices)
+			shownURL(c.base), listed, listed, c.terms.listedIn)
 	}
 	realm.Host = plainHost(realm)
 	return realm, nil

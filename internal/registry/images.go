@@ -30,7 +30,7 @@ const (
 
 	dockerIO          = "docker.io"
 	dockerIOServer    = "https://registry-1.docker.io"
-	dockerIOTokens    = "auth.docker.io"
+	dockerIORealm     = "auth.docker.io"
 	manifestMediaType = "application/vnd.oci.image.manifest.v1+json"
 	indexMediaType    = "application/vnd.oci.image.index.v1+json"
 	// acceptManifests is every type of manifest that an image may have.
@@ -89,7 +89,7 @@ func (i *Images) client(host string) (*Client, error) {
 	switch {
 	case host == dockerIO:
 		cfg.Server = dockerIOServer
-		cfg.TokenServices = append([]string{dockerIOTokens}, cfg.TokenServices...)
+		cfg.TokenServices = append([]string{dockerIORealm}, cfg.TokenServices...)
 	case cfg.PlainHTTP:
 		cfg.Server = "http://" + host
 	default:

@@ -147,19 +147,19 @@ func New(cfg Config) (*Client, error) {
 }
 
 // terms are what messages call the server and its settings.
-type terms struct{ server, address, interval, tokenServices string }
+type terms struct{ server, address, interval, listedIn string }
 
 func ofSigningServer() terms {
 	return terms{
 		server: "signing server", address: "the server's URL", interval: "refreshInterval",
-		tokenServices: "spec.notary.tokenServices",
+		listedIn: "spec.notary.tokenServices",
 	}
 }
 
 func ofRegistry() terms {
 	return terms{
 		server: "registry", address: "the host of the image", interval: "resolveInterval",
-		tokenServices: "spec.registries[].tokenServices",
+		listedIn: "spec.registries[].tokenServices",
 	}
 }
 
