@@ -25,26 +25,26 @@ var (
 	platformDigest = "sha256:" + strings.Repeat("2", 64)
 )
 
-// estate is a store with a trust root "acme" of a format that signs digests, and a policy that
+// fixture is a store with a trust root "acme" of a format that signs digests, and a policy that
 // requires ci from it.
-type estate struct {
+type fixture struct {
 	*store.Store
 	*store.Tracker
 	registries digests.Registries
 	clock      *clocktesting.FakeClock
-	image      compliance.Image // of the one Pod that runs
+	image      compliance.Image // of the only running Pod
 }
 
-func newEstate(t *testing.T, image compliance.Image) *estate {
+func newFixture(t *testing.T, image compliance.Image) *fixture {
 	t.Helper()
-	e := &estate{
+	e := &fixture{
 		Store: store.New(store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
 		clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)),
 		image: image,
 	}
 	e.Tracker = store.NewTracker(e.Store, e.clock, func(string) {})
 	e.PutRoot("acme", store.Root{Verifier: &e.registries})
-	e.Reset("acme", 24*time.Hour) // nothing is refreshed unless somebody needs it
+	e.Reset("acme", 24*time.Hour) // no periodic refresh during the test
 	p, err := policy.Compile("production", &v1alpha1.ImagePolicySpec{
 		Images: []v1alpha1.ImagePattern{"registry.example.com/**"}, TrustRoots: []v1alpha1.ObjectName{"acme"},
 		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}},
@@ -56,8 +56,8 @@ func newEstate(t *testing.T, image compliance.Image) *estate {
 	return e
 }
 
-// evaluate judges the Pod, by what the store holds now.
-func (e *estate) evaluate() *compliance.Result {
+// evaluate evaluates the Pod against the store's current snapshot.
+func (e *fixture) evaluate() *compliance.Result {
 	snapshot := e.Load()
 	return compliance.Evaluate(compliance.Input{
 		Pods: []compliance.Pod{{
@@ -68,8 +68,8 @@ func (e *estate) evaluate() *compliance.Result {
 	})
 }
 
-// fetch fetches all that the Pod needs.
-func (e *estate) fetch(t *testing.T) {
+// fetch fetches all evidence that the Pod needs.
+func (e *fixture) fetch(t *testing.T) {
 	t.Helper()
 	for _, k := range e.evaluate().Needs {
 		if err := e.Ensure(t.Context(), k); err != nil {
@@ -78,7 +78,7 @@ func (e *estate) fetch(t *testing.T) {
 	}
 }
 
-// wantNeeds compares the subjects that a result needs.
+// wantNeeds compares the needs of a result with the wanted ones.
 func wantNeeds(t *testing.T, r *compliance.Result, want ...string) {
 	t.Helper()
 	got := make([]string, 0, len(r.Needs))
@@ -91,42 +91,44 @@ func wantNeeds(t *testing.T, r *compliance.Result, want ...string) {
 	}
 }
 
-// wantCounts compares how many workloads violate the policy, and could not be checked.
+// wantCounts compares the counts of workloads that violate the policy or could not be checked.
 func wantCounts(t *testing.T, r *compliance.Result, violating, unchecked int) {
 	t.Helper()
 	if got := r.Policies["production"]; got.Covered != 1 || got.Violating != violating || got.Unchecked != unchecked {
-		t.Errorf("%d covered, %d violating, %d unchecked; want 1, %d, %d", got.Covered, got.Violating, got.Unchecked,
-			violating, unchecked)
+		t.Errorf("got %d covered, %d violating, %d unchecked; want 1, %d, %d", got.Covered, got.Violating,
+			got.Unchecked, violating, unchecked)
 	}
 }
 
-// A Pod names the digest of an index, and the kubelet reports the digest of one platform's image.
-// Under a format that signs digests both are subjects, and both are fetched: either may be signed.
+// A Pod names the digest of an index, and the kubelet reports the digest of the image of one
+// platform. With a format that signs digests, both are subjects. Both are fetched, because either
+// may be signed.
 func TestReportedDigestIsFetchedByItself(t *testing.T) {
 	for name, signed := range map[string]string{"index": indexDigest, "platform": platformDigest} {
 		t.Run(name, func(t *testing.T) {
-			e := newEstate(t, compliance.Image{Spec: repository + "@" + indexDigest, Digest: platformDigest})
+			e := newFixture(t, compliance.Image{Spec: repository + "@" + indexDigest, Digest: platformDigest})
 			e.registries.Sign(signed, "ci")
 			r := e.evaluate()
 			wantNeeds(t, r, repository+"@"+indexDigest, repository+"@"+platformDigest)
 			wantCounts(t, r, 0, 1)
 			if r.NotLoaded == 0 {
-				t.Error("nothing is waited for")
+				t.Error("got NotLoaded 0 before the fetch, want more")
 			}
 			e.fetch(t)
 			r = e.evaluate()
 			wantCounts(t, r, 0, 0)
 			wantNeeds(t, r, repository+"@"+indexDigest, repository+"@"+platformDigest)
 			if r.NotLoaded > 0 {
-				t.Errorf("%d are not loaded", r.NotLoaded)
+				t.Errorf("got NotLoaded %d after the fetch, want 0", r.NotLoaded)
 			}
 		})
 	}
 }
 
-// While the evidence of one of the two digests is not known, the workload is no violation yet.
+// A workload does not violate the policy while the evidence of one of its two digests is not
+// loaded.
 func TestReportedDigestCouldNotBeChecked(t *testing.T) {
-	e := newEstate(t, compliance.Image{Spec: repository + "@" + indexDigest, Digest: platformDigest})
+	e := newFixture(t, compliance.Image{Spec: repository + "@" + indexDigest, Digest: platformDigest})
 	about := func(digest string) trust.Key {
 		return trust.Key{
 			Root: "acme", Subject: trust.Subject{Repository: repository, Pulled: repository, Digest: digest},
@@ -139,13 +141,13 @@ func TestReportedDigestCouldNotBeChecked(t *testing.T) {
 	if err := e.Ensure(t.Context(), about(platformDigest)); err != nil {
 		t.Fatal(err)
 	}
-	wantCounts(t, e.evaluate(), 1, 0) // nobody has signed either
+	wantCounts(t, e.evaluate(), 1, 0) // neither digest is signed
 }
 
-// Before the kubelet has reported a digest, a Pod needs what its tag means and the evidence of that
-// digest, although nobody has signed it.
+// Before the kubelet reports a digest, a Pod needs the digest of its tag and the evidence of that
+// digest, even if the digest is not signed.
 func TestTagNeedsItsDigest(t *testing.T) {
-	e := newEstate(t, compliance.Image{Spec: repository + ":v1"})
+	e := newFixture(t, compliance.Image{Spec: repository + ":v1"})
 	e.registries.Tag(repository, "v1", indexDigest)
 	wantNeeds(t, e.evaluate(), repository+":v1")
 	e.fetch(t)

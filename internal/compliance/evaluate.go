@@ -15,58 +15,59 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Input is what an evaluation looks at. Nothing of it is changed.
+// Input is the input of Evaluate, which reads it only.
 type Input struct {
-	// Pods are those that run.
+	// Pods are the running Pods.
 	Pods []Pod
-	// Namespaces are the labels of every namespace that is not exempt. Pods of others are left out.
+	// Namespaces are the labels of every namespace that is not exempt. Evaluate ignores Pods of
+	// other namespaces.
 	Namespaces map[string]labels.Set
-	// Policies and Roots are of one snapshot.
+	// Policies and Roots are from one snapshot.
 	Policies *policy.Set
 	Roots    policy.Roots
-	// Now is the time at which expiry is judged.
+	// Now is the time to compare expiries with.
 	Now time.Time
 }
 
-// Result is how what runs meets the policies. It is immutable and shared.
+// Result is the outcome of an evaluation. It is immutable and shared.
 type Result struct {
-	// Findings are sorted by policy, namespace, kind, name and API version: one for each policy and
-	// each workload that it covers.
+	// Findings has one item for each pair of a policy and a workload that it covers. They are
+	// sorted by policy, namespace, kind, name and API version.
 	Findings []Finding
-	// Policies holds every policy, by name.
+	// Policies has every policy, by name.
 	Policies map[string]Summary
-	// Needs are the subjects that what runs is checked against: their evidence is to be kept.
+	// Needs are the subjects whose evidence the running Pods need. The store keeps it.
 	Needs []trust.Key
-	// NotLoaded counts the digests and tags that wait for evidence to be fetched for the first
-	// time.
+	// NotLoaded counts the digests and tags whose evidence has not been fetched for the first time
+	// yet.
 	NotLoaded int
 }
 
-// Summary is how what runs meets one policy.
+// Summary is the outcome of an evaluation for one policy.
 type Summary struct {
-	// Covered counts the workloads that the policy covers; Violating those of them that violate it;
-	// and Unchecked those that could not be checked, and are not known to violate it.
+	// Covered counts the workloads that the policy covers. Violating counts those that violate it.
+	// Unchecked counts those that could not be checked and do not violate it as far as is known.
 	Covered, Violating, Unchecked int
-	// WouldDeny counts those that mode Enforce would deny and the mode of the policy lets in.
+	// WouldDeny counts the workloads that mode Enforce would deny and the policy's mode admits.
 	WouldDeny int
-	// Nowhere says that the policy holds in no namespace that is not exempt.
+	// Nowhere is true if the policy holds in none of the namespaces that are not exempt.
 	Nowhere bool
-	// Findings are the policy's part of Result.Findings.
+	// Findings are the items of Result.Findings of this policy.
 	Findings []Finding
-	// BreakGlass are the namespaces in which the policy would hold and the gate stands open, by
-	// name.
+	// BreakGlass are the namespaces where the policy would hold without their break-glass label,
+	// sorted by name.
 	BreakGlass []BreakGlass
 }
 
-// BreakGlass is a namespace with the label that opens the gate in it.
+// BreakGlass is a namespace with the break-glass label. Reason is the value of the label.
 type BreakGlass struct {
 	Namespace, Reason string
 }
 
-// Evaluate judges what runs. Its time is that of one decision for each distinct image of a
-// namespace, and little for each further Pod.
+// Evaluate checks the running Pods against the policies. It makes one decision for each distinct
+// image of a namespace. A further Pod with the same images costs little.
 func Evaluate(in Input) *Result {
-	e := evaluation{Input: in, judged: map[question]*judgement{}, needs: map[trust.Key]bool{}}
+	e := evaluation{Input: in, judged: map[target]*judgement{}, needs: map[trust.Key]bool{}}
 	workloads := e.workloads()
 	r := &Result{Needs: slices.Collect(maps.Keys(e.needs)), NotLoaded: e.notLoaded}
 	for workload, images := range workloads {
@@ -79,28 +80,29 @@ func Evaluate(in Input) *Result {
 
 type evaluation struct {
 	Input
-	judged    map[question]*judgement
+	judged    map[target]*judgement
 	needs     map[trust.Key]bool
 	notLoaded int
 }
 
-// question tells what is judged apart.
-type question struct {
+// target is an image in a namespace. Each distinct target is judged once.
+type target struct {
 	namespace string
 	image     Image
 }
 
-// judgement is what became of one image in one namespace.
+// judgement is the outcome for one target: of each policy that covers it. Image and tag are those
+// of ImageFinding.
 type judgement struct {
 	image, tag string
 	outcomes   []policy.Outcome
 }
 
-// running are the distinct images of a workload that policies cover, each with the first controller
-// of the Pods that have it.
+// running are the distinct images of a workload that policies cover. Each has the controller of one
+// of the Pods with that image, the first in order.
 type running map[*judgement]*Reference
 
-// workloads judges the images of all Pods, by what the Pods belong to.
+// workloads judges the images of all Pods and groups them by workload.
 func (e *evaluation) workloads() map[Workload]running {
 	workloads := map[Workload]running{}
 	for i := range e.Pods {
@@ -110,7 +112,7 @@ func (e *evaluation) workloads() map[Workload]running {
 			continue
 		}
 		for _, image := range p.Images {
-			j := e.judge(question{p.Workload.Namespace, image}, namespace)
+			j := e.judge(target{p.Workload.Namespace, image}, namespace)
 			if len(j.outcomes) == 0 {
 				continue
 			}
@@ -127,44 +129,46 @@ func (e *evaluation) workloads() map[Workload]running {
 	return workloads
 }
 
-// judge decides on one image, once. A short name that is not trusted is judged as it is written.
-// Everything else that runs is judged by its digest and without the tag, which may have moved on
-// since. Where the Pod names one digest and the kubelet reports another, as some do of an index, a
-// policy is met if either meets it: what is asked for by digest is that content, or a part of it.
-// Where one does not meet it, and the other could not be checked, it could not be checked.
-func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
-	if j := e.judged[q]; j != nil {
+// judge decides on one target, once. It judges a short name under ShortNamesDeny as written, and
+// any other image by its digest without the tag, which may have moved since the Pod started.
+//
+// The Pod may name one digest and the kubelet report another: some kubelets do so for an index.
+// Then either digest can meet a policy, because the reported content is that of the named digest or
+// a part of it. If one digest does not meet the policy and the other could not be checked, the
+// verdict is CouldNotCheck.
+func (e *evaluation) judge(t target, namespace labels.Set) *judgement {
+	if j := e.judged[t]; j != nil {
 		return j
 	}
-	j := &judgement{image: q.image.Spec}
-	e.judged[q] = j
-	ref, err := imageref.Parse(q.image.Spec)
+	j := &judgement{image: t.image.Spec}
+	e.judged[t] = j
+	ref, err := imageref.Parse(t.image.Spec)
 	if err != nil {
 		j.outcomes = e.unreadable(namespace)
 		return j
 	}
 	if e.Policies.Distrusts(ref) {
-		// The kubelet's report does not tell how the name was read: a runtime reports any name of
-		// the content on its node.
-		j.outcomes = e.decide(q.image.Spec, namespace).Outcomes
+		// The kubelet's report does not say how the runtime resolved the short name: a runtime
+		// reports any name that the content has on its node.
+		j.outcomes = e.decide(t.image.Spec, namespace).Outcomes
 		return j
 	}
-	if ref.Digest == "" && q.image.Digest != "" {
-		j.tag, ref.Digest = ref.Tag, q.image.Digest
+	if ref.Digest == "" && t.image.Digest != "" {
+		j.tag, ref.Digest = ref.Tag, t.image.Digest
 	}
 	if ref.Digest != "" {
 		ref.Tag = ""
 	}
-	j.image = bounded(ref.String(), imageref.MaxLength)
-	if j.image != ref.String() { // in full it is longer than what can be parsed
+	j.image = truncate(ref.String(), imageref.MaxLength)
+	if j.image != ref.String() { // the full reference is too long to be parsed
 		j.outcomes = e.unreadable(namespace)
 		return j
 	}
 	j.outcomes = e.check(ref, namespace)
-	if q.image.Digest != "" && q.image.Digest != ref.Digest {
+	if t.image.Digest != "" && t.image.Digest != ref.Digest {
 		part := ref
-		part.Digest = q.image.Digest
-		for i, o := range e.check(part, namespace) { // of the same policies: they cover repositories
+		part.Digest = t.image.Digest
+		for i, o := range e.check(part, namespace) { // the same policies: they cover repositories
 			if worse(j.outcomes[i].Verdict, o.Verdict) != o.Verdict {
 				j.outcomes[i] = o
 			}
@@ -173,8 +177,8 @@ func (e *evaluation) judge(q question, namespace labels.Set) *judgement {
 	return j
 }
 
-// check decides on an image, and notes the subjects that the decision needs: those that are yet to
-// be fetched, and those that a trust root is checked for, so that their evidence is kept.
+// check decides on an image and records the subjects that the decision needs, fetched or not, so
+// that the store keeps their evidence.
 func (e *evaluation) check(image imageref.Ref, namespace labels.Set) []policy.Outcome {
 	d := e.decide(image.String(), namespace)
 	if len(d.NotLoaded) > 0 {
@@ -197,8 +201,8 @@ func (e *evaluation) decide(image string, namespace labels.Set) policy.Decision 
 	return e.Policies.Decide(policy.Request{Image: image, NamespaceLabels: namespace, Now: e.Now}, e.Roots)
 }
 
-// unreadable is what a reference that cannot be parsed comes to: nobody can tell which of the
-// policies that hold in the namespace cover it, so none of them may count it as met.
+// unreadable returns the outcomes for a reference that cannot be parsed. Any policy that holds in
+// the namespace might cover it, so for each of them the verdict is CouldNotCheck.
 func (e *evaluation) unreadable(namespace labels.Set) []policy.Outcome {
 	var all []policy.Outcome
 	for _, p := range e.Policies.HoldingIn(namespace) {
@@ -212,7 +216,7 @@ func (e *evaluation) unreadable(namespace labels.Set) []policy.Outcome {
 // find returns a finding for each policy that covers an image of the workload.
 func find(workload Workload, images running) []Finding {
 	var found []Finding
-	at := map[string]int{} // by policy
+	at := map[string]int{} // index in found, by policy
 	for j, controller := range images {
 		for _, o := range j.outcomes {
 			i, known := at[o.Policy]
@@ -227,8 +231,8 @@ func find(workload Workload, images running) []Finding {
 		}
 	}
 	for i := range found {
-		// Several spellings of one image were judged alike; where the kubelet reports different
-		// digests for one, the worst counts.
+		// Several spellings of one image give the same item. If the kubelets report different
+		// digests for one image, only the worst remains.
 		slices.SortFunc(found[i].Images, func(a, b ImageFinding) int {
 			return cmp.Or(strings.Compare(a.Image, b.Image), cmp.Compare(a.Verdict, b.Verdict),
 				strings.Compare(a.Tag, b.Tag))
@@ -239,7 +243,7 @@ func find(workload Workload, images running) []Finding {
 	return found
 }
 
-// add takes one image into the finding.
+// add adds one image to the finding.
 func (f *Finding) add(j *judgement, o policy.Outcome, controller Reference) {
 	switch worst := worse(f.Verdict, o.Verdict); {
 	case worst != f.Verdict:
@@ -254,8 +258,8 @@ func (f *Finding) add(j *judgement, o policy.Outcome, controller Reference) {
 	}
 }
 
-// worse puts a violation before what could not be checked, and that before what is met. Anything
-// else is a violation.
+// worse returns the worse of two verdicts: Denied, then CouldNotCheck, then Admitted. Any other
+// verdict counts as Denied.
 func worse(a, b policy.Verdict) policy.Verdict {
 	switch {
 	case a == policy.Admitted:
@@ -268,7 +272,7 @@ func worse(a, b policy.Verdict) policy.Verdict {
 	return a
 }
 
-// summarise counts findings, which are sorted by policy.
+// summarise returns the summary of each policy. The findings are sorted by policy.
 func summarise(in Input, findings []Finding) map[string]Summary {
 	summaries := map[string]Summary{}
 	for _, p := range in.Policies.All() {

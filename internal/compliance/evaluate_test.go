@@ -22,13 +22,14 @@ import (
 
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// facts are the evidence of one repository: "role tag digest".
+// facts is the evidence of one repository.
 type facts struct {
 	trust.Unsigned
 	all     []trust.Statement
 	expires time.Time
 }
 
+// signed returns evidence with the given statements. Each is "role tag digest".
 func signed(all ...string) *facts {
 	f := &facts{}
 	for _, s := range all {
@@ -50,8 +51,8 @@ func (f *facts) Statements(tag, digest string) []trust.Statement {
 
 func (f *facts) Expiry() (time.Time, string) { return f.expires, "timestamp" }
 
-// roots are evidence by trust root and repository. A repository that is not there is not loaded,
-// and nil could not be fetched.
+// roots holds evidence by trust root and repository. A missing repository is not loaded. The fetch
+// of a repository with nil failed.
 type roots map[string]map[string]*facts
 
 func (r roots) Usable(root string) error {
@@ -115,7 +116,7 @@ func pod(name string, images ...Image) Pod {
 
 const app = "registry.example.com/acme/app"
 
-// evaluate judges Pods by one policy that requires ci and qa.
+// evaluate evaluates Pods against one policy that requires ci and qa.
 func evaluate(t testing.TB, held *facts, pods ...Pod) *Result {
 	t.Helper()
 	return Evaluate(Input{
@@ -151,9 +152,9 @@ func TestOneImage(t *testing.T) {
 		"pinned, neither is signed": {
 			signed(both...), Image{app + ":v1@" + digest("e"), digest("d")}, violates(app+"@"+digest("e"), "ci", "qa"),
 		},
-		"pinned, reported as a part of it": {signed(both...), Image{app + ":v1@" + digest("a"), digest("d")}, nil},
-		"pinned, the part is signed":       {signed(both...), Image{app + "@" + digest("d"), digest("a")}, nil},
-		"pinned, each by one": {
+		"pinned, reported digest unsigned": {signed(both...), Image{app + ":v1@" + digest("a"), digest("d")}, nil},
+		"pinned, reported digest signed":   {signed(both...), Image{app + "@" + digest("d"), digest("a")}, nil},
+		"pinned, each digest signed by one role": {
 			signed("ci v1 a", "qa v1 b"), Image{app + "@" + digest("a"), digest("b")},
 			violates(app+"@"+digest("a"), "qa"),
 		},
@@ -161,13 +162,13 @@ func TestOneImage(t *testing.T) {
 		"signed by ci only": {
 			signed(both...), Image{app + ":v1", digest("b")}, violates(app+"@"+digest("b"), "qa"),
 		},
-		"signed by each under a tag of its own": {signed(both...), Image{app + ":v1", digest("c")}, nil},
+		"signed by each role under another tag": {signed(both...), Image{app + ":v1", digest("c")}, nil},
 		"nothing reported":                      {signed(both...), Image{app + ":v1", ""}, nil},
 		"nothing reported, unsigned tag": {
 			signed(both...), Image{app + ":v9", ""}, violates(app+":v9", "ci", "qa"),
 		},
 		"nothing reported, pinned": {signed(both...), Image{app + ":v1@" + digest("a"), ""}, nil},
-		"nobody signed anything": {
+		"no signature in the repository": {
 			signed(), Image{app + ":v1", digest("a")}, violates(app+"@"+digest("a"), "ci", "qa"),
 		},
 		"another spelling": {
@@ -194,7 +195,7 @@ func TestOneImage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := evaluate(t, c.held, pod("web", c.image))
 			if len(r.Findings) != 1 {
-				t.Fatalf("findings %+v, want one", r.Findings)
+				t.Fatalf("got findings %+v, want one", r.Findings)
 			}
 			for i := range c.want {
 				if _, tag, _ := strings.Cut(c.image.Spec, ":v"); c.image.Digest != "" &&
@@ -221,7 +222,7 @@ func TestOneImage(t *testing.T) {
 	}
 }
 
-// Where no policy holds, nothing can cover what cannot be parsed.
+// A reference that cannot be parsed gives no finding in a namespace where no policy holds.
 func TestUnparsableWhereNoPolicyHolds(t *testing.T) {
 	in := Input{
 		Pods: []Pod{pod("web", Image{digest("a"), ""})}, Namespaces: map[string]labels.Set{"shop": {"env": "lab"}},
@@ -231,20 +232,20 @@ func TestUnparsableWhereNoPolicyHolds(t *testing.T) {
 		}),
 	}
 	if r := Evaluate(in); len(r.Findings) != 0 {
-		t.Errorf("findings %+v, want none", r.Findings)
+		t.Errorf("got findings %+v, want none", r.Findings)
 	}
 	in.Namespaces["shop"]["env"] = "production"
 	if r := Evaluate(in); len(r.Findings) != 1 || r.Findings[0].Verdict != policy.CouldNotCheck {
-		t.Errorf("findings %+v, want one unchecked", r.Findings)
+		t.Errorf("got findings %+v, want one unchecked", r.Findings)
 	}
 }
 
-// What could not be checked is never a violation, and never compliant.
+// A workload that could not be checked is neither a violation nor compliant.
 func TestThreatUncheckedIsKeptApart(t *testing.T) {
 	for name, held := range map[string]*facts{"fault": nil, "expired": {expires: now}} {
 		r := evaluate(t, held, pod("web", Image{app + ":v1", digest("a")}))
 		if got := r.Policies["production"]; got.Unchecked != 1 || got.Violating != 0 || got.Covered != 1 {
-			t.Errorf("%s: %+v, want it unchecked", name, got)
+			t.Errorf("%s: got %+v, want one unchecked", name, got)
 		}
 	}
 }
@@ -258,23 +259,23 @@ func TestWorstImageDecides(t *testing.T) {
 		want   policy.Verdict
 		n      int
 	}{
-		"all good":               {[]Image{good}, policy.Admitted, 0},
-		"unknown":                {[]Image{good, unknown}, policy.CouldNotCheck, 1},
-		"bad":                    {[]Image{good, bad}, policy.Denied, 1},
-		"bad and unknown":        {[]Image{bad, unknown, good}, policy.Denied, 2},
-		"unknown before bad":     {[]Image{unknown, bad}, policy.Denied, 2},
-		"one image in two words": {[]Image{bad, {app, digest("b")}}, policy.Denied, 1},
-		"signed as two names":    {[]Image{bad, {"Registry.example.com/acme/app", digest("b")}}, policy.Denied, 2},
+		"all good":                   {[]Image{good}, policy.Admitted, 0},
+		"unknown":                    {[]Image{good, unknown}, policy.CouldNotCheck, 1},
+		"bad":                        {[]Image{good, bad}, policy.Denied, 1},
+		"bad and unknown":            {[]Image{bad, unknown, good}, policy.Denied, 2},
+		"unknown before bad":         {[]Image{unknown, bad}, policy.Denied, 2},
+		"one digest under two tags":  {[]Image{bad, {app, digest("b")}}, policy.Denied, 1},
+		"one digest under two hosts": {[]Image{bad, {"Registry.example.com/acme/app", digest("b")}}, policy.Denied, 2},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			var pods []Pod
-			for _, image := range c.images { // of several Pods of one workload
+			for _, image := range c.images { // each in its own Pod of one workload
 				pods = append(pods, pod("web", image))
 			}
 			r := evaluate(t, signed("ci v1 a", "qa v1 a"), pods...)
 			if len(r.Findings) != 1 || r.Findings[0].Verdict != c.want || len(r.Findings[0].Images) != c.n {
-				t.Errorf("findings are %+v, want one of verdict %d with %d images", r.Findings, c.want, c.n)
+				t.Errorf("got findings %+v, want one with verdict %d and %d images", r.Findings, c.want, c.n)
 			}
 		})
 	}
@@ -297,20 +298,20 @@ func TestNamespaces(t *testing.T) {
 	r := Evaluate(in)
 	want := Summary{BreakGlass: []BreakGlass{{"another", "incident-2"}, {"other", "incident-1"}}}
 	if diff := cmp.Diff(want, r.Policies["production"]); diff != "" {
-		t.Errorf("a Pod in a namespace that is exempt, or not known yet: summary (-want +got):\n%s", diff)
+		t.Errorf("a Pod in a namespace that is exempt or not in the cache yet: summary (-want +got):\n%s", diff)
 	}
 	in.Namespaces["shop"] = labels.Set{"env": "test"}
 	if got := Evaluate(in).Policies["production"].Covered; got != 0 {
-		t.Errorf("%d covered where the policy does not hold", got)
+		t.Errorf("the policy does not hold: got %d covered, want 0", got)
 	}
 	in.Namespaces["shop"] = labels.Set{"env": "production"}
 	if got := Evaluate(in).Policies["production"]; got.Covered != 1 || got.Violating != 1 {
-		t.Errorf("%+v where the policy holds", got)
+		t.Errorf("the policy holds: got %+v, want 1 covered and violating", got)
 	}
 }
 
-// What mode Enforce would deny is counted where the mode is another. A policy that holds in no
-// namespace says so.
+// WouldDeny counts what mode Enforce would deny, for policies in other modes. Nowhere is true for a
+// policy that holds in no namespace.
 func TestWouldDenyAndNowhere(t *testing.T) {
 	roles := []v1alpha1.RoleName{"ci"}
 	all := "registry.example.com/acme/**"
@@ -358,11 +359,11 @@ func TestNeeds(t *testing.T) {
 		t.Errorf("needs (-want +got):\n%s", diff)
 	}
 	if r.NotLoaded != 1 {
-		t.Errorf("%d images wait for evidence, want one", r.NotLoaded)
+		t.Errorf("got %d images not loaded, want 1", r.NotLoaded)
 	}
 }
 
-// world is what TestEvaluateAgreesWithTheRule makes up.
+// world is a random input of TestEvaluateAgreesWithTheRule.
 type world struct {
 	rules      []rule
 	roots      roots
@@ -427,8 +428,8 @@ func newWorld(r *rand.Rand) world {
 	return w
 }
 
-// judge says the rule once more, image by image: which verdict a policy comes to on a digest; ""
-// where it does not cover it.
+// judge is a second, simple implementation of the rule. It returns the verdict of a policy on an
+// image, or "" if the policy does not cover it.
 func (w world) judge(p rule, namespace string, i Image) string {
 	repository, pinned, _ := strings.Cut(i.Spec, "@")
 	repository = strings.TrimSuffix(strings.TrimSuffix(repository, ":v1"), ":v2")
@@ -481,29 +482,29 @@ func TestEvaluateAgreesWithTheRule(t *testing.T) {
 			}[f.Verdict]
 		}
 		if diff := cmp.Diff(want, found); diff != "" {
-			t.Fatalf("seed %d, %+v: findings (-want +got):\n%s", seed, w, diff)
+			t.Fatalf("seed %d, input %+v: findings (-want +got):\n%s", seed, w, diff)
 		}
 		for _, v := range want {
 			seen[v]++
 		}
 		if !slices.IsSortedFunc(got.Findings, compareFindings) {
-			t.Fatalf("seed %d: findings are not sorted", seed)
+			t.Fatalf("seed %d: got unsorted findings", seed)
 		}
 		r.Shuffle(len(w.pods), func(i, j int) { w.pods[i], w.pods[j] = w.pods[j], w.pods[i] })
 		again := Evaluate(Input{
 			Pods: w.pods, Namespaces: w.namespaces, Policies: compile(t, w.rules...), Roots: w.roots, Now: now,
 		})
 		if diff := cmp.Diff(got.Policies, again.Policies); diff != "" {
-			t.Fatalf("seed %d: the order of the Pods matters:\n%s", seed, diff)
+			t.Fatalf("seed %d: another order of the Pods changed the result:\n%s", seed, diff)
 		}
 	}
 	if seen["violates"] < 100 || seen["unchecked"] < 100 || seen["met"] < 100 {
-		t.Errorf("the worlds are too much alike: %v", seen)
+		t.Errorf("got %v findings by verdict, want at least 100 of each", seen)
 	}
 }
 
-// cluster is 10,000 Pods of 2,000 Deployments with as many images in 50 namespaces. Their strings
-// are their own, as decoded ones are.
+// cluster returns 10,000 Pods of 2,000 Deployments with 2,000 images in 50 namespaces. They share
+// no strings, like decoded Pods.
 func cluster() []Pod {
 	yes := true
 	var pods []Pod
@@ -553,8 +554,8 @@ func largeInput(t testing.TB, pods []Pod) Input {
 	return in
 }
 
-// 10,000 Pods and what is found of them are to stay within 100 MiB, with what the garbage collector
-// leaves lying and what the first list of the Pods takes.
+// The limit for 10,000 Pods with their findings is 100 MiB, including garbage and the first list of
+// the Pods. This test measures only the live part.
 func TestMemoryOfTenThousandPods(t *testing.T) {
 	before := heap()
 	pods := cluster()
@@ -564,10 +565,10 @@ func TestMemoryOfTenThousandPods(t *testing.T) {
 	all := heap() - before
 	t.Logf("Pods %d KiB, with the evaluation %d KiB", held>>10, all>>10)
 	if len(r.Findings) != 2000+20*20 || r.NotLoaded != 2000 {
-		t.Errorf("%d findings and %d images not loaded", len(r.Findings), r.NotLoaded)
+		t.Errorf("got %d findings and %d images not loaded, want 2400 and 2000", len(r.Findings), r.NotLoaded)
 	}
 	if all > 20<<20 {
-		t.Errorf("they take %d MiB, want at most 20", all>>20)
+		t.Errorf("got %d MiB, want at most 20", all>>20)
 	}
 	runtime.KeepAlive(pods)
 	runtime.KeepAlive(in)
@@ -578,7 +579,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if len(Evaluate(in).Findings) == 0 {
-			b.Fatal("nothing found")
+			b.Fatal("got no findings")
 		}
 	}
 }

@@ -1,10 +1,10 @@
-// Package compliance judges what already runs by the policies that are in force.
+// Package compliance checks running workloads against the policies.
 //
-// It promises that a workload counts as violating a policy only where verified evidence says so, by
-// the digest that the kubelet reports for each container and not by what a tag means today; and
-// that what could not be checked is kept apart. The decision itself is policy.Decide, the same as
-// at admission. The package is pure: Pods, namespaces, the snapshot and the time are arguments, and
-// it never touches a network, a clock or the cluster.
+// It reports a violation only if verified evidence proves it. It checks the digest that the kubelet
+// reports for each container, and not the digest that a tag has today. Workloads that could not be
+// checked are counted separately. policy.Decide makes each decision, as at admission. The package
+// is pure: Pods, namespaces, the snapshot and the time are arguments. It uses no network, clock or
+// cluster.
 package compliance
 
 import (
@@ -12,42 +12,41 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 )
 
-// Workload is what users know a running Pod by: the controller that it belongs to, or the Pod
-// itself where it has none. It says what the Pod says of its owner; nothing is admitted or denied
-// by it.
+// Workload is the object that users know a running Pod by: its controller, or the Pod itself if it
+// has none. It comes from the Pod's owner reference, which is not verified. No decision depends on
+// it.
 type Workload struct {
 	APIVersion, Kind, Namespace, Name string
 }
 
-// Finding is how one workload meets one policy that covers an image of it.
+// Finding is the outcome for one workload and one policy that covers an image of it.
 type Finding struct {
 	// Policy is the name of the ImagePolicy, and Mode its mode.
 	Policy string
 	Mode   v1alpha1.PolicyMode
-	// Workload is what runs.
+	// Workload is the running workload.
 	Workload Workload
-	// Controller is the direct controller of one of its Pods, or that Pod where it has none: for
-	// events, which need the UID. The Pod is one that has an image of this verdict.
+	// Controller is the direct controller of a Pod that has an image with this verdict, or that Pod
+	// if it has no controller. Events need its UID.
 	Controller Reference
-	// Verdict is that of the worst of its images: Denied is a violation, CouldNotCheck is not known
-	// to be one.
+	// Verdict is the worst verdict of its images. Denied is a violation, CouldNotCheck may be one.
 	Verdict policy.Verdict
-	// Images are those that are not Admitted, sorted by image, without repetition.
+	// Images are the images that are not Admitted, sorted by image, without duplicates.
 	Images []ImageFinding
 }
 
-// ImageFinding is one image that does not meet a policy, or could not be checked against it.
+// ImageFinding is one image that does not meet a policy, or could not be checked.
 type ImageFinding struct {
-	// Image is the repository with the digest that the Pod names, or else with that which the
-	// kubelet reports, or else with the tag. What cannot be parsed is the reference of the Pod, and
-	// so is a short name under ShortNamesDeny. It is bounded as a reference is.
+	// Image is the repository with the digest that the Pod names, otherwise with the digest that
+	// the kubelet reports, otherwise with the tag. A reference that cannot be parsed, and a short
+	// name under ShortNamesDeny, are as in the Pod. It is at most imageref.MaxLength bytes long.
 	Image string
-	// Tag is the Pod's, where Image has the digest that the kubelet reports for it.
+	// Tag is the Pod's tag if Image has the digest that the kubelet reports.
 	Tag string
 	// Verdict is Denied or CouldNotCheck.
 	Verdict policy.Verdict
 	// Reason is one of the reasons of decisions in api/v1alpha1.
 	Reason string
-	// Missing are the roles that have not signed, as policy.Outcome has them.
+	// Missing are the roles that have not signed, in the form of policy.Outcome.
 	Missing []string
 }

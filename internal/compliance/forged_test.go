@@ -17,7 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// forged is a Pod with whatever owner and images its author likes.
+// forged returns a Pod with an owner reference and images that an attacker chose.
 func forged(name, apiVersion, kind, owner, hash string, images ...string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "shop", Name: name, Labels: map[string]string{labelTemplateHash: hash},
@@ -31,8 +31,8 @@ func forged(name, apiVersion, kind, owner, hash string, images ...string) *corev
 	return p
 }
 
-// The API server takes owners and images of more than a MiB, which would be held for each Pod and
-// go into events and status.
+// The API server accepts owner references and images of more than 1 MiB. Untruncated, each Pod
+// would keep them in memory, and they would be written to events and status.
 func TestThreatNothingOfAPodIsKeptWithoutBound(t *testing.T) {
 	const size = 1400 << 10
 	for name, character := range map[string]string{"ASCII": "a", "of three bytes": "\u20ac"} {
@@ -61,15 +61,15 @@ func TestThreatNothingOfAPodIsKeptWithoutBound(t *testing.T) {
 			} {
 				x, y := s.of(pods[0]), s.of(pods[1])
 				if len(x) > s.most || len(x) < s.most/2 || strings.ToValidUTF8(x, "") != x {
-					t.Errorf("%s: %d bytes are kept, want at most %d of valid text", s.what, len(x), s.most)
+					t.Errorf("%s: got %d bytes, want at most %d of valid text", s.what, len(x), s.most)
 				}
 				if x == y {
-					t.Errorf("%s: two became one", s.what)
+					t.Errorf("%s: two different strings were truncated to the same one", s.what)
 				}
 			}
 			for _, i := range pods[0].Images {
 				if ref, err := imageref.Parse(i.Spec); err == nil {
-					t.Errorf("an image that was cut is taken for %s", ref)
+					t.Errorf("a truncated image was parsed as %s, want an error", ref)
 				}
 			}
 		})
@@ -81,12 +81,12 @@ func TestLongNamesThatAreLegalStay(t *testing.T) {
 	image := strings.Repeat("h", 800) + ".example.com/" + strings.Repeat("p", 100)
 	p := NewPod(forged("p", group, strings.Repeat("k", 63), name, "", image))
 	if p.Workload != (Workload{group, strings.Repeat("k", 63), "shop", name}) || p.Images[0].Spec != image {
-		t.Errorf("read as %+v", p)
+		t.Errorf("got %+v, want the names unchanged", p)
 	}
 }
 
-// What no policy covers is not kept, however many images Pods of one forged owner have; what is
-// covered is kept once.
+// Images that no policy covers are not kept, however many the Pods of one forged owner have. A
+// covered image is kept once.
 func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 	var pods []Pod
 	for i := range 10 {
@@ -99,7 +99,7 @@ func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 			corev1.Container{Name: "d", Image: app + ":v1"})
 		pods = append(pods, NewPod(p))
 		if n := len(pods[i].Images); n != 401 {
-			t.Fatalf("%d images of a Pod, want 401", n)
+			t.Fatalf("got %d images of a Pod, want 401", n)
 		}
 	}
 	e := evaluation{
@@ -107,17 +107,17 @@ func TestThreatUncoveredImagesCostNothing(t *testing.T) {
 			Pods: pods, Namespaces: map[string]labels.Set{"shop": {}}, Now: now, Roots: roots{"acme": {}},
 			Policies: compile(t, rule{name: "production", images: app, root: "acme", roles: []v1alpha1.RoleName{"ci"}}),
 		},
-		judged: map[question]*judgement{}, needs: map[trust.Key]bool{},
+		judged: map[target]*judgement{}, needs: map[trust.Key]bool{},
 	}
 	workloads := e.workloads()
 	if len(workloads) != 1 || len(workloads[pods[0].Workload]) != 1 {
-		t.Errorf("%d workloads, and %d images of the forged one; want one of each", len(workloads),
+		t.Errorf("got %d workloads, and %d images of the forged one; want 1 and 1", len(workloads),
 			len(workloads[pods[0].Workload]))
 	}
 }
 
-// Whoever makes up an owner must neither be counted with a workload of another API group, nor draw
-// the event about its violation to himself.
+// An attacker may forge an owner reference. The Pod must not count as part of a workload of another
+// API group, and the event about a real violation must not move to the forged owner.
 func TestThreatForgedOwnerDivertsNothing(t *testing.T) {
 	good, bad := app+"@"+digest("a"), app+"@"+digest("b")
 	genuine := forged("real", "apps/v1", "ReplicaSet", "app-7f6d", "7f6d", bad)
@@ -133,11 +133,11 @@ func TestThreatForgedOwnerDivertsNothing(t *testing.T) {
 			for _, pods := range [][]Pod{{NewPod(genuine), NewPod(c.forged)}, {NewPod(c.forged), NewPod(genuine)}} {
 				r := evaluate(t, signed("ci v1 a", "qa v1 a"), pods...)
 				if len(r.Findings) != c.workloads {
-					t.Fatalf("findings %+v, want %d", r.Findings, c.workloads)
+					t.Fatalf("got findings %+v, want %d", r.Findings, c.workloads)
 				}
 				f := r.Findings[0]
 				if f.Workload.Kind != "Deployment" || f.Verdict != policy.Denied || f.Controller.Name != "app-7f6d" {
-					t.Errorf("the event about %+v would be on %+v, want the controller of the Pod in breach",
+					t.Errorf("the event about %+v would be on %+v, want the controller of the violating Pod",
 						f.Workload, f.Controller)
 				}
 			}
@@ -145,21 +145,21 @@ func TestThreatForgedOwnerDivertsNothing(t *testing.T) {
 	}
 }
 
-// The kubelet's report changes how an image is known only where the Pod names no digest.
+// A finding names the digest that the kubelet reports only if the Pod names no digest.
 func TestNameOfAnImage(t *testing.T) {
 	cases := map[string]struct {
 		image     Image
 		name, tag string
 	}{
-		"tag":                        {Image{app + ":v1", ""}, app + ":v1", ""},
-		"no tag":                     {Image{"nginx", ""}, "docker.io/library/nginx:latest", ""},
-		"tag, reported":              {Image{app + ":v1", digest("b")}, app + "@" + digest("b"), "v1"},
-		"digest":                     {Image{app + "@" + digest("a"), ""}, app + "@" + digest("a"), ""},
-		"tag and digest":             {Image{app + ":v1@" + digest("a"), ""}, app + "@" + digest("a"), ""},
-		"tag and digest, reported":   {Image{app + ":v1@" + digest("a"), digest("a")}, app + "@" + digest("a"), ""},
-		"tag and digest, part of it": {Image{app + ":v1@" + digest("a"), digest("b")}, app + "@" + digest("a"), ""},
-		"too long in full":           {Image{strings.Repeat("h", 1006) + ".example.com/p", ""}, "", ""},
-		"too long with its digest":   {Image{strings.Repeat("h", 1000) + ".example.com/p", digest("a")}, "", ""},
+		"tag":                      {Image{app + ":v1", ""}, app + ":v1", ""},
+		"no tag":                   {Image{"nginx", ""}, "docker.io/library/nginx:latest", ""},
+		"tag, reported":            {Image{app + ":v1", digest("b")}, app + "@" + digest("b"), "v1"},
+		"digest":                   {Image{app + "@" + digest("a"), ""}, app + "@" + digest("a"), ""},
+		"tag and digest":           {Image{app + ":v1@" + digest("a"), ""}, app + "@" + digest("a"), ""},
+		"tag and digest, reported": {Image{app + ":v1@" + digest("a"), digest("a")}, app + "@" + digest("a"), ""},
+		"another digest reported":  {Image{app + ":v1@" + digest("a"), digest("b")}, app + "@" + digest("a"), ""},
+		"too long with a tag":      {Image{strings.Repeat("h", 1006) + ".example.com/p", ""}, "", ""},
+		"too long with its digest": {Image{strings.Repeat("h", 1000) + ".example.com/p", digest("a")}, "", ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -169,11 +169,11 @@ func TestNameOfAnImage(t *testing.T) {
 				Policies: compile(t, rule{name: "all", images: "*/**", root: "acme", roles: []v1alpha1.RoleName{"ci"}}),
 			})
 			if len(r.Findings) != 1 || len(r.Findings[0].Images) != 1 {
-				t.Fatalf("findings %+v, want one of one image", r.Findings)
+				t.Fatalf("got findings %+v, want one with one image", r.Findings)
 			}
 			got := r.Findings[0].Images[0]
 			if len(got.Image) > imageref.MaxLength || c.name != "" && (got.Image != c.name || got.Tag != c.tag) {
-				t.Errorf("known as %q with tag %q, want %q and %q", got.Image, got.Tag, c.name, c.tag)
+				t.Errorf("got image %q with tag %q, want %q and %q", got.Image, got.Tag, c.name, c.tag)
 			}
 		})
 	}

@@ -17,8 +17,8 @@ const (
 	labelDeploymentConfig = "deploymentconfig"
 )
 
-// Bounds of what is kept of a Pod, in bytes. The API server takes owner references and images of
-// any size.
+// Maximum lengths of the strings in a Pod, in bytes. The API server accepts owner references and
+// images of any length.
 const (
 	maxAPIVersion = 317 // a group of 253, a slash and a version of 63
 	maxKind       = 63
@@ -26,8 +26,8 @@ const (
 	maxUID        = 128
 )
 
-// Reference names an object of a workload's namespace for certain: the direct controller of a Pod,
-// or the Pod itself.
+// Reference identifies an object in a workload's namespace: the direct controller of a Pod, or the
+// Pod itself.
 type Reference struct {
 	APIVersion, Kind, Name string
 	UID                    types.UID
@@ -35,30 +35,30 @@ type Reference struct {
 
 // Image is one image of a Pod.
 type Image struct {
-	// Spec is the reference that the Pod has, of at most imageref.MaxLength bytes: a longer one is
-	// cut, and cannot be parsed either way.
+	// Spec is the reference in the Pod, at most imageref.MaxLength bytes. A longer one is
+	// truncated. It cannot be parsed either way.
 	Spec string
-	// Digest is what the kubelet reports to run; empty where it reports none that names a manifest
-	// of the repository in Spec.
+	// Digest is the manifest digest that the kubelet reports. It is empty if the kubelet reports
+	// none for the repository in Spec.
 	Digest string
 }
 
-// Pod is what is judged of a running Pod.
+// Pod has the parts of a running Pod that Evaluate reads.
 type Pod struct {
 	Workload   Workload
 	Controller Reference
-	// Images are those of init, regular and ephemeral containers and of image volumes, in this
-	// order, without repetition.
+	// Images are the images of init, regular and ephemeral containers and of image volumes, in this
+	// order, without duplicates.
 	Images []Image
 }
 
-// NewPod reads a Pod. It keeps no part of the object but strings of bounded length.
+// NewPod converts a Pod. The result refers to no part of p except strings of limited length.
 func NewPod(p *corev1.Pod) Pod {
 	pod := Pod{Images: make([]Image, 0, len(p.Spec.Containers))}
 	pod.Workload, pod.Controller = owner(p)
 	seen := make(map[Image]struct{}, len(p.Spec.Containers))
 	add := func(reference, imageID string) {
-		image := Image{bounded(reference, imageref.MaxLength), digestOf(reference, imageID)}
+		image := Image{truncate(reference, imageref.MaxLength), digestOf(reference, imageID)}
 		if _, known := seen[image]; !known {
 			seen[image] = struct{}{}
 			pod.Images = append(pod.Images, image)
@@ -85,7 +85,7 @@ func NewPod(p *corev1.Pod) Pod {
 	return pod
 }
 
-// reported returns what the kubelet reports as the image IDs of containers, by name.
+// reported returns the image IDs that the kubelet reports, by the name of the container.
 func reported(statuses []corev1.ContainerStatus) map[string]string {
 	ids := make(map[string]string, len(statuses))
 	for i := range statuses {
@@ -94,8 +94,8 @@ func reported(statuses []corev1.ContainerStatus) map[string]string {
 	return ids
 }
 
-// mounted returns what the kubelet reports as the image IDs of image volumes, by name, with
-// whichever container mounts them.
+// mounted returns the image IDs that the kubelet reports for image volumes, by the name of the
+// volume. It reads the mounts of all containers.
 func mounted(status *corev1.PodStatus) map[string]string {
 	ids := map[string]string{}
 	for _, statuses := range [][]corev1.ContainerStatus{
@@ -112,30 +112,31 @@ func mounted(status *corev1.PodStatus) map[string]string {
 	return ids
 }
 
-// digestOf returns the manifest digest in what a kubelet reports as the ID of an image,
-// "name@sha256:...", where the name is that of the repository that the Pod asked for: a runtime
-// reports any name that the same content has on the node, and that another repository's signatures
-// speak for it says nothing. It is empty for anything else: a bare "sha256:..." or
-// "docker://sha256:..." is the hash of the image's configuration, which nobody signs.
+// digestOf returns the manifest digest of an image ID that a kubelet reports, "name@sha256:...", if
+// the name is the repository in the Pod's reference. A runtime may report any name that the same
+// content has on the node, and signatures of another repository prove nothing. The result is empty
+// for any other ID: a bare "sha256:..." or "docker://sha256:..." is the hash of the image's
+// configuration, and signatures are about manifests.
 func digestOf(reference, imageID string) string {
 	id := strings.TrimPrefix(imageID, "docker-pullable://")
 	if !strings.Contains(id, "@") {
 		return ""
 	}
-	runs, err := imageref.Parse(id)
+	reported, err := imageref.Parse(id)
 	if err != nil {
 		return ""
 	}
-	asked, err := imageref.Parse(reference)
-	if err != nil || asked.Repository() != runs.Repository() {
+	named, err := imageref.Parse(reference)
+	if err != nil || named.Repository() != reported.Repository() {
 		return ""
 	}
-	return strings.Clone(runs.Digest) // without the text around it
+	return strings.Clone(reported.Digest) // do not keep the whole ID in memory
 }
 
-// bounded cuts text from elsewhere to at most so many bytes. Where it cuts, a hash of the whole
-// takes the end, so that no two become one; what was cut is neither a name nor an image reference.
-func bounded(s string, most int) string {
+// truncate shortens a string to at most the given number of bytes. It replaces the end with a hash
+// of the whole, so that different strings stay different. A truncated string is no valid name or
+// image reference.
+func truncate(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
@@ -144,16 +145,16 @@ func bounded(s string, most int) string {
 	return strings.ToValidUTF8(s[:most-len(end)], "") + end
 }
 
-// owner says what users know the Pod by, and what made it. The word of the Pod is taken for it:
-// nothing hangs on it but where a finding is shown.
+// owner returns the workload of a Pod and its direct controller, from the Pod's owner reference. It
+// does not verify the reference, which only determines where a finding is shown.
 func owner(p *corev1.Pod) (Workload, Reference) {
 	c := metav1.GetControllerOfNoCopy(p)
 	if c == nil || c.Kind == "Node" && c.APIVersion == "v1" { // a static Pod is "controlled" by its node
 		return Workload{"v1", "Pod", p.Namespace, p.Name}, Reference{"v1", "Pod", p.Name, p.UID}
 	}
 	r := Reference{
-		bounded(c.APIVersion, maxAPIVersion), bounded(c.Kind, maxKind), bounded(c.Name, maxName),
-		types.UID(bounded(string(c.UID), maxUID)),
+		truncate(c.APIVersion, maxAPIVersion), truncate(c.Kind, maxKind), truncate(c.Name, maxName),
+		types.UID(truncate(string(c.UID), maxUID)),
 	}
 	w := Workload{r.APIVersion, r.Kind, p.Namespace, r.Name}
 	switch {

@@ -25,16 +25,16 @@ func TestReportedDigest(t *testing.T) {
 		"another spelling":        {"nginx:1", "docker.io/library/nginx@" + digest("a"), digest("a")},
 		"with a tag":              {app, app + ":v1@" + digest("a"), digest("a")},
 		"another digest":          {app + "@" + digest("b"), app + "@" + digest("a"), digest("a")},
-		"under another name":      {app, "mirror.example.com:5000/x@" + digest("a"), ""},
-		"of a part of the name":   {app, app + "-2@" + digest("a"), ""},
+		"another repository":      {app, "mirror.example.com:5000/x@" + digest("a"), ""},
+		"a longer name":           {app, app + "-2@" + digest("a"), ""},
 		"docker, configuration":   {app, "docker://" + digest("a"), ""},
 		"bare configuration":      {app, digest("a"), ""},
 		"too short":               {app, app + "@sha256:abc", ""},
 		"upper case":              {app, app + "@" + strings.ToUpper(digest("a")), ""},
 		"another algorithm":       {app, app + "@sha512:" + strings.Repeat("a", 128), ""},
-		"something behind":        {app, app + "@" + digest("a") + "@x", ""},
-		"of an unparsable image":  {"%", app + "@" + digest("a"), ""},
-		"of a name without bound": {app, strings.Repeat("a", 1<<20) + "@" + digest("a"), ""},
+		"a suffix":                {app, app + "@" + digest("a") + "@x", ""},
+		"an unparsable reference": {"%", app + "@" + digest("a"), ""},
+		"a name of 1 MiB":         {app, strings.Repeat("a", 1<<20) + "@" + digest("a"), ""},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestWorkload(t *testing.T) {
 			Workload{"v1", "ReplicationController", "shop", "web-3"},
 			Reference{"v1", "ReplicationController", "web-3", "owner"},
 		},
-		"static Pod of another kind of node": {
+		"Node of another group": {
 			owned("evil/v1", "Node", "node-1", nil), Workload{"evil/v1", "Node", "shop", "node-1"},
 			Reference{"evil/v1", "Node", "node-1", "owner"},
 		},
@@ -127,7 +127,8 @@ func TestWorkload(t *testing.T) {
 	}
 }
 
-// full is a Pod with an image in every place that has one, and with much that nobody needs.
+// full returns a Pod with an image in every field that may have one, and with many fields that an
+// evaluation does not read.
 func full() *corev1.Pod {
 	yes := true
 	status := func(name, imageID string) corev1.ContainerStatus {
@@ -204,8 +205,8 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// What runs is looked for wherever admission looks: its walker, which a test holds to the PodSpec
-// type, is the measure.
+// NewPod finds an image in every field where admission finds one. Another test compares admission's
+// walker with the PodSpec type.
 func TestThreatEveryListIsJudged(t *testing.T) {
 	raw, err := json.Marshal(full())
 	if err != nil {
@@ -222,11 +223,11 @@ func TestThreatEveryListIsJudged(t *testing.T) {
 	judged := NewPod(full()).Images
 	for _, i := range object.Images {
 		if !slices.ContainsFunc(judged, func(j Image) bool { return j.Spec == i.Image }) {
-			t.Errorf("%s of %s is not judged", i.Image, i.Path)
+			t.Errorf("image %s at %s is missing", i.Image, i.Path)
 		}
 	}
 	if len(judged) != len(object.Images) {
-		t.Errorf("%d images are judged, admission sees %d", len(judged), len(object.Images))
+		t.Errorf("got %d images, want %d as at admission", len(judged), len(object.Images))
 	}
 }
 

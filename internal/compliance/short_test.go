@@ -10,8 +10,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 )
 
-// shortNamed judges one image in a namespace by two policies, of which one holds in other
-// namespaces alone. What the kubelet reports is signed by both roles on docker.io.
+// shortNamed evaluates a Pod against three policies. Policy lab holds only in other namespaces. The
+// digest a of docker.io/acme/app is signed by both roles.
 func shortNamed(t *testing.T, as policy.ShortNames, images ...Image) *Result {
 	t.Helper()
 	return Evaluate(Input{
@@ -28,8 +28,8 @@ func shortNamed(t *testing.T, as policy.ShortNames, images ...Image) *Result {
 	})
 }
 
-// Under Deny what runs by a short name violates every policy that holds, as it would be denied at
-// admission, whatever the kubelet reports; under DockerIO it is judged as an image of docker.io.
+// Under Deny, a running image with a short name violates every policy that holds, whatever digest
+// the kubelet reports: admission would deny it too. Under DockerIO it is an image of docker.io.
 func TestThreatShortNameThatRuns(t *testing.T) {
 	for name, image := range map[string]Image{
 		"nothing reported": {"acme/app:v1", ""},
@@ -43,17 +43,17 @@ func TestThreatShortNameThatRuns(t *testing.T) {
 			for _, p := range []string{"production", "usual"} {
 				s := r.Policies[p]
 				if s.Covered != 1 || s.Violating != 1 || len(s.Findings) != 1 {
-					t.Fatalf("policy %s: %+v, want one violation", p, s)
+					t.Fatalf("policy %s: got %+v, want one violation", p, s)
 				}
 				if diff := cmp.Diff(want, s.Findings[0].Images); diff != "" {
 					t.Errorf("policy %s (-want +got):\n%s", p, diff)
 				}
 			}
 			if s := r.Policies["lab"]; s.Covered != 0 {
-				t.Errorf("a policy that does not hold: %+v", s)
+				t.Errorf("a policy that does not hold: got %+v, want 0 covered", s)
 			}
 			if len(r.Needs) != 0 || r.NotLoaded != 0 {
-				t.Errorf("evidence is asked for that decides nothing: %v, %d", r.Needs, r.NotLoaded)
+				t.Errorf("got needs %v and %d not loaded, want none", r.Needs, r.NotLoaded)
 			}
 			full := Image{"docker.io/" + image.Spec, image.Digest}
 			for as, image := range map[policy.ShortNames]Image{
@@ -62,14 +62,15 @@ func TestThreatShortNameThatRuns(t *testing.T) {
 				r := shortNamed(t, as, image)
 				if r.Policies["usual"].Covered != 1 || r.Policies["usual"].Violating != 0 ||
 					r.Policies["production"].Covered != 0 {
-					t.Errorf("%s, %s: %+v, want it to meet the one that covers docker.io", as, image.Spec, r.Policies)
+					t.Errorf("%s, %s: got %+v, want it to meet the policy for docker.io", as, image.Spec, r.Policies)
 				}
 			}
 		})
 	}
 }
 
-// One short name with several digests is one image of the finding, and stands beside those in full.
+// One short name with several digests is one image of the finding. The same image with its full
+// name is another one.
 func TestShortNameIsOneFinding(t *testing.T) {
 	r := shortNamed(t, policy.ShortNamesDeny,
 		Image{"acme/app:v1", digest("a")}, Image{"acme/app:v1", digest("b")},

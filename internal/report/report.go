@@ -1,11 +1,11 @@
-// Package report puts compliance findings into the form that dashboards of the policy ecosystem
-// read: one report for each namespace, as PolicyReport (wgpolicyk8s.io/v1alpha2) and as its
-// successor Report (openreports.io/v1alpha1), whose fields are the same.
+// Package report converts compliance findings to the reports that policy dashboards read: one for
+// each namespace, as PolicyReport (wgpolicyk8s.io/v1alpha2) or as its successor Report
+// (openreports.io/v1alpha1). The fields of both are the same.
 //
-// It promises that equal findings, in whatever order, give equal bytes; that what could not be
-// checked is an error and never a pass; that the summary counts everything; and that no report
-// grows past its bounds, however much runs in a namespace and whatever the owner references of Pods
-// hold. The package is pure: it never touches a network, a clock or the cluster.
+// Equal findings give equal bytes, in any order. A workload that could not be checked is an error
+// and never a pass. The summary counts every finding. A report stays within its bounds, however
+// many workloads run in a namespace and whatever the owner references of Pods contain. The package
+// is pure: it uses no network, clock or cluster.
 package report
 
 import (
@@ -24,27 +24,28 @@ import (
 )
 
 const (
-	// Name is the name of every report, one in a namespace.
+	// Name is the name of every report. Each namespace has one.
 	Name = "countersign"
-	// ManagedBy is the label that tells our reports from those of others.
+	// ManagedBy is the label of Countersign's reports.
 	ManagedBy = "app.kubernetes.io/managed-by"
-	// Manager is its value, and the owner of the fields that are applied.
+	// Manager is the value of that label, and the field manager of server-side apply.
 	Manager = "countersign"
-	// maxResults bounds the results of one report. Those that matter most are kept.
+	// maxResults is the maximum number of results in one report. The most important are kept.
 	maxResults = 1000
-	// maxBytes bounds the results of one report as JSON. The API server stores objects of up to 1.5
-	// MiB; with everything around the results, a report stays below 1 MiB.
+	// maxBytes is the maximum size of the results of one report as JSON. The whole report then
+	// stays below 1 MiB. The API server stores objects of up to 1.5 MiB.
 	maxBytes = 900 << 10
 )
 
-// What every result has.
+// Fields that are the same in every result.
 const (
 	source   = "countersign"
 	category = "Software Supply Chain Security"
 	rule     = "required-roles"
 )
 
-// The results that the schemas of both formats know. Skip stands for what was left out.
+// The values of the field result in the schemas of both formats. Countersign uses skip for the
+// result that says how many were left out.
 const (
 	resultFail  = "fail"
 	resultError = "error"
@@ -53,27 +54,27 @@ const (
 	resultSkip  = "skip"
 )
 
-// Format is one of the kinds that a report is written as.
+// Format is one of the kinds of report.
 type Format struct {
 	schema.GroupVersionKind
-	// Resource is the name of the kind in URLs.
+	// Resource is the resource name of the kind, as in URLs.
 	Resource string
 }
 
-// PolicyReport is the older format, which most dashboards read.
+// PolicyReport returns the older format, which most dashboards read.
 func PolicyReport() Format {
 	return Format{
 		schema.GroupVersionKind{Group: "wgpolicyk8s.io", Version: "v1alpha2", Kind: "PolicyReport"}, "policyreports",
 	}
 }
 
-// OpenReport is its successor.
+// OpenReport returns the successor of PolicyReport.
 func OpenReport() Format {
 	return Format{schema.GroupVersionKind{Group: "openreports.io", Version: "v1alpha1", Kind: "Report"}, "reports"}
 }
 
-// Report is the report of one namespace, in either format. The fields are those of the two schemas
-// that are used here.
+// Report is the report of one namespace, in either format. It has the fields of the two schemas
+// that Countersign uses.
 type Report struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        Metadata `json:"metadata"`
@@ -81,14 +82,14 @@ type Report struct {
 	Results         []Result `json:"results"`
 }
 
-// Metadata is what a report sets of the metadata of an object.
+// Metadata is the part of an object's metadata that a report sets.
 type Metadata struct {
 	Namespace string            `json:"namespace"`
 	Name      string            `json:"name"`
 	Labels    map[string]string `json:"labels"`
 }
 
-// Summary counts the results, also those that were left out of the report.
+// Summary counts the results, including those left out of the report.
 type Summary struct {
 	Pass  int `json:"pass"`
 	Fail  int `json:"fail"`
@@ -97,8 +98,8 @@ type Summary struct {
 	Skip  int `json:"skip"`
 }
 
-// Result is how one workload meets one policy. It has no time, so that what did not change is not
-// written again.
+// Result is the outcome for one workload and one policy. It has no time, so that the writer does
+// not rewrite an unchanged report.
 type Result struct {
 	Source     string            `json:"source"`
 	Policy     string            `json:"policy"`
@@ -119,7 +120,7 @@ type Resource struct {
 	Name       string `json:"name"`
 }
 
-// ByNamespace groups findings by the namespace of their workload. The findings stay as they are.
+// ByNamespace groups findings by the namespace of their workload.
 func ByNamespace(findings []compliance.Finding) map[string][]compliance.Finding {
 	grouped := make(map[string][]compliance.Finding)
 	for _, f := range findings {
@@ -128,10 +129,9 @@ func ByNamespace(findings []compliance.Finding) map[string][]compliance.Finding 
 	return grouped
 }
 
-// Build returns the report of a namespace. Results are sorted: what fails first, then what could
-// not be checked, what is warned of and what passes, and among these by policy and workload. Of
-// more than 1,000 results, or 900 KiB of them, the last are left out, and a result that says how
-// many takes their place.
+// Build returns the report of a namespace. It sorts the results by outcome (fail, error, warn,
+// pass), then by policy and workload. If there are more than 1,000 results or more than 900 KiB, it
+// leaves out the last ones and appends a result that says how many.
 func Build(namespace string, findings []compliance.Finding) Report {
 	r := Report{Metadata: Metadata{Namespace: namespace, Name: Name, Labels: map[string]string{ManagedBy: Manager}}}
 	results := make([]Result, 0, len(findings))
@@ -141,11 +141,11 @@ func Build(namespace string, findings []compliance.Finding) Report {
 		results = append(results, one)
 	}
 	slices.SortFunc(results, compare)
-	r.Results = bounded(results)
+	r.Results = truncate(results)
 	return r
 }
 
-// JSON returns the report in a format, as server-side apply wants it.
+// JSON encodes the report in a format, for server-side apply.
 func (r Report) JSON(f Format) ([]byte, error) {
 	r.APIVersion, r.Kind = f.GroupVersion().String(), f.Kind
 	text, err := json.Marshal(r)
@@ -155,11 +155,12 @@ func (r Report) JSON(f Format) ([]byte, error) {
 	return text, nil
 }
 
-// result is the result of a finding. A mode or verdict that is not known counts as the strictest.
+// result returns the result of a finding. An unknown mode counts as Enforce, and an unknown verdict
+// as Denied.
 func result(f *compliance.Finding) Result {
-	noncommittal := f.Mode == v1alpha1.ModeWarn || f.Mode == v1alpha1.ModeAudit
+	admits := f.Mode == v1alpha1.ModeWarn || f.Mode == v1alpha1.ModeAudit
 	r := Result{
-		Source: source, Policy: text.Cut(f.Policy, maxName), Rule: rule, Category: category, Scored: !noncommittal,
+		Source: source, Policy: text.Cut(f.Policy, maxName), Rule: rule, Category: category, Scored: !admits,
 		Resources: []Resource{{
 			APIVersion: text.Cut(f.Workload.APIVersion, maxName), Kind: text.Cut(f.Workload.Kind, maxName),
 			Namespace: text.Cut(f.Workload.Namespace, maxName), Name: text.Cut(f.Workload.Name, maxName),
@@ -171,7 +172,7 @@ func result(f *compliance.Finding) Result {
 		r.Result = resultPass
 	case f.Verdict == policy.CouldNotCheck:
 		r.Result = resultError
-	case noncommittal:
+	case admits:
 		r.Result = resultWarn
 	default:
 		r.Result = resultFail
@@ -203,8 +204,9 @@ func compare(a, b Result) int {
 	)
 }
 
-// bounded returns as many of the results as a report may hold, and says how many there are besides.
-func bounded(results []Result) []Result {
+// truncate returns as many results as fit into a report. If some do not fit, the last result says
+// how many.
+func truncate(results []Result) []Result {
 	size := 0
 	for i := range results {
 		text, err := json.Marshal(results[i])

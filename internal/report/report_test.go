@@ -68,14 +68,14 @@ func TestResult(t *testing.T) {
 			result: "error", message: `image "registry.example.com/acme/app:v1": could not be checked: Unreachable`,
 			summary: Summary{Error: 1},
 		},
-		"no mode is Enforce": {
+		"an empty mode counts as Enforce": {
 			verdict: policy.Denied, result: "fail", scored: true, message: "the policy is not met",
 			summary: Summary{Fail: 1},
 		},
-		"an unheard-of mode": {
+		"an unknown mode": {
 			mode: "Later", result: "fail", scored: true, message: "the policy is not met", summary: Summary{Fail: 1},
 		},
-		"no verdict is fail": {
+		"a zero verdict": {
 			mode: v1alpha1.ModeEnforce, result: "fail", scored: true, message: "the policy is not met",
 			summary: Summary{Fail: 1},
 		},
@@ -138,7 +138,7 @@ func TestJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got.APIVersion+" "+got.Kind != want {
-			t.Errorf("%s %s, want %s", got.APIVersion, got.Kind, want)
+			t.Errorf("got %s %s, want %s", got.APIVersion, got.Kind, want)
 		}
 		if diff := cmp.Diff(
 			Metadata{
@@ -147,7 +147,8 @@ func TestJSON(t *testing.T) {
 			}, got.Metadata); diff != "" {
 			t.Error(diff)
 		}
-		// What is not set would stay as an earlier write left it for other owners of the field.
+		// Zeros are written too: a field that is not applied keeps the value that another field
+		// manager wrote.
 		if diff := cmp.Diff(map[string]int{"pass": 1, "fail": 0, "warn": 0, "error": 0, "skip": 0},
 			got.Summary); diff != "" {
 			t.Error(diff)
@@ -155,7 +156,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// TestOrder wants the same bytes whatever the order of the findings, worst first.
+// Build returns the same bytes for any order of the findings, with the worst results first.
 func TestOrder(t *testing.T) {
 	var findings []compliance.Finding
 	for i := range 40 {
@@ -173,19 +174,19 @@ func TestOrder(t *testing.T) {
 		rand.Shuffle(len(findings), func(i, j int) { findings[i], findings[j] = findings[j], findings[i] })
 		got, err := Build("shop", findings).JSON(PolicyReport())
 		if err != nil || string(got) != string(want) {
-			t.Fatalf("another order of findings (%v) gives\n%s\nand not\n%s", err, got, want)
+			t.Fatalf("another order of findings: error %v, got\n%s\nwant\n%s", err, got, want)
 		}
 	}
 	rank := map[string]int{"fail": 1, "error": 2, "warn": 3, "pass": 4}
 	last := 0
 	for _, r := range Build("shop", findings).Results {
 		if rank[r.Result] < last {
-			t.Fatalf("%s comes after rank %d", r.Result, last)
+			t.Fatalf("got result %s after one of rank %d, want them sorted", r.Result, last)
 		}
 		last = rank[r.Result]
 	}
 	if last != 4 {
-		t.Errorf("the last result has rank %d", last)
+		t.Errorf("got last rank %d, want 4", last)
 	}
 }
 
@@ -199,14 +200,15 @@ func TestByNamespace(t *testing.T) {
 	}
 }
 
-// TestBounds fills a report with what Pods and clusters could hold at the worst.
+// Build keeps a report within its bounds, even with the largest names and counts that Pods and
+// clusters can have.
 func TestBounds(t *testing.T) {
 	long := strings.Repeat("<é\x00\xff", 4000)
 	for name, test := range map[string]struct {
 		findings int
 		text     string
 		images   int
-		results  int // exact, or 0: as many as fit
+		results  int // 0: as many as fit
 	}{
 		"as many as fit":         {findings: 1000, text: "x", images: 1, results: 1000},
 		"one too many":           {findings: 1001, text: "x", images: 1, results: 1000},
@@ -229,40 +231,40 @@ func TestBounds(t *testing.T) {
 							Image: test.text, Reason: test.text, Missing: []string{test.text, test.text},
 						})
 				}
-				if i == test.findings-1 { // the one that matters is the last of the input
+				if i == test.findings-1 { // the most important finding is the last of the input
 					f.Verdict = policy.Denied
 				}
 				findings = append(findings, f)
 			}
 			r := Build("shop", findings)
 			if want := (Summary{Fail: 1, Pass: test.findings - 1}); r.Summary != want {
-				t.Errorf("summary %+v, want %+v", r.Summary, want)
+				t.Errorf("got summary %+v, want %+v", r.Summary, want)
 			}
 			text, err := r.JSON(OpenReport())
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(text) >= 1<<20 || len(r.Results) > 1000 {
-				t.Errorf("%d results in %d bytes", len(r.Results), len(text))
+				t.Errorf("got %d results in %d bytes, want at most 1000 in less than 1 MiB", len(r.Results), len(text))
 			}
 			if test.results > 0 && len(r.Results) != test.results {
-				t.Errorf("%d results, want %d", len(r.Results), test.results)
+				t.Errorf("got %d results, want %d", len(r.Results), test.results)
 			}
 			if got := r.Results[0].Result; got != "fail" {
-				t.Errorf("the first result is %q, and not what fails", got)
+				t.Errorf("got first result %q, want fail", got)
 			}
 			last := r.Results[len(r.Results)-1]
 			if left := test.findings - len(r.Results) + 1; left > 1 {
 				if want := fmt.Sprintf("%d further results are left out", left); last.Result != "skip" ||
 					!strings.HasPrefix(last.Message, want) {
-					t.Errorf("the last of %d results is %+v, want %q", len(r.Results), last, want)
+					t.Errorf("got last result %+v of %d, want %q", last, len(r.Results), want)
 				}
 			} else if last.Result != "pass" {
-				t.Errorf("the last result is %+v", last)
+				t.Errorf("got last result %+v, want pass", last)
 			}
 			for _, one := range r.Results {
 				if len(one.Message) > maxMessage {
-					t.Fatalf("a message of %d bytes", len(one.Message))
+					t.Fatalf("got a message of %d bytes, want at most %d", len(one.Message), maxMessage)
 				}
 			}
 		})

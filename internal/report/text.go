@@ -12,49 +12,50 @@ import (
 	"github.com/countersign-dev/countersign/internal/text"
 )
 
-// Bounds of the texts, in bytes. Names of owners come from Pods, and references of images too.
+// Maximum lengths of texts, in bytes. Names of owners and image references come from Pods, whose
+// authors are not trusted.
 const (
 	maxName    = 253
 	maxImage   = 320
 	maxMessage = 1000
 )
 
-// message says of each image that does not meet the policy what is amiss, as many as the bound
-// allows.
+// message describes the fault of each image that does not meet the policy. It describes as many as
+// fit into maxMessage bytes.
 func message(f *compliance.Finding) string {
 	if f.Verdict == policy.Admitted {
 		return "every image that the policy covers meets it"
 	}
 	const reserve = len("; and 1000000 more images")
-	var said string
+	var all string
 	for i := range f.Images {
 		part := text.Cut(imageText(&f.Images[i]), maxMessage-reserve)
 		if i > 0 {
 			part = "; " + part
 		}
-		if len(said)+len(part) > maxMessage-reserve {
-			return said + fmt.Sprintf("; and %d more images", len(f.Images)-i)
+		if len(all)+len(part) > maxMessage-reserve {
+			return all + fmt.Sprintf("; and %d more images", len(f.Images)-i)
 		}
-		said += part
+		all += part
 	}
-	return cmp.Or(said, "the policy is not met")
+	return cmp.Or(all, "the policy is not met")
 }
 
 func imageText(i *compliance.ImageFinding) string {
-	said := fmt.Sprintf("image %q: ", text.Cut(i.Image, maxImage))
+	prefix := fmt.Sprintf("image %q: ", text.Cut(i.Image, maxImage))
 	missing := text.Cut(strings.Join(i.Missing, ", "), maxName)
 	switch {
 	case i.Verdict == policy.CouldNotCheck:
-		return said + "could not be checked: " + text.Cut(i.Reason, maxName)
+		return prefix + "could not be checked: " + text.Cut(i.Reason, maxName)
 	case missing != "":
-		return said + "no signature by " + missing
+		return prefix + "no signature by " + missing
 	default:
-		return said + text.Cut(i.Reason, maxName)
+		return prefix + text.Cut(i.Reason, maxName)
 	}
 }
 
-// properties are for filters: the mode of the policy, and where it is not met the reasons and the
-// missing roles of all images.
+// properties returns values that users can filter results by: the mode of the policy, and the
+// reasons and missing roles of all images that do not meet it.
 func properties(f *compliance.Finding) map[string]string {
 	var reasons, missing []string
 	for i := range f.Images {
