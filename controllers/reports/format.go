@@ -71,39 +71,39 @@ func (f *formatWriter) write(ctx context.Context, found *compliance.Result) erro
 	}
 	f.done = found
 	namespaces := report.ByNamespace(found.Findings)
-	concerned := f.concerned(namespaces)
+	names := f.namespacesToWrite(namespaces)
 	maps.DeleteFunc(f.refused, func(name string, _ *refusal) bool {
-		_, known := slices.BinarySearch(concerned, name)
+		_, known := slices.BinarySearch(names, name)
 		return !known
 	})
-	before, news, first := len(f.refused), 0, error(nil)
-	for _, namespace := range concerned {
+	before, failures, first := len(f.refused), 0, error(nil)
+	for _, namespace := range names {
 		if r := f.refused[namespace]; r != nil && now.Before(r.retryAt) {
 			continue
 		}
 		err := f.sync(ctx, namespace, namespaces[namespace])
 		if err != nil && !answered(err) {
 			f.done = nil
-			return err // the others would get no answer either
+			return err // requests for the others would fail too
 		}
-		if f.note(namespace, err) {
-			if news++; first == nil {
+		if f.record(namespace, err) {
+			if failures++; first == nil {
 				first = err
 			}
 		}
 	}
 	switch log := ctrl.LoggerFrom(ctx); {
-	case news > 0:
-		log.Error(first, "Failed to write reports of namespaces, and tries again", "namespaces", news)
+	case failures > 0:
+		log.Error(first, "Failed to write reports of namespaces, will retry", "namespaces", failures)
 	case before > 0 && len(f.refused) == 0:
-		log.Info("Wrote reports again after a refusal")
+		log.Info("Wrote all reports after a refusal")
 	}
 	return nil
 }
 
-// note records whether the report of a namespace was refused, and returns whether the refusal
+// record records whether the report of a namespace was refused. It returns whether the refusal
 // differs from the one before.
-func (f *formatWriter) note(namespace string, err error) (news bool) {
+func (f *formatWriter) record(namespace string, err error) (differs bool) {
 	if err == nil {
 		delete(f.refused, namespace)
 		return false
@@ -114,10 +114,10 @@ func (f *formatWriter) note(namespace string, err error) (news bool) {
 		f.refused[namespace] = r
 	}
 	text := err.Error()
-	news, r.text = r.text != text, text
+	differs, r.text = r.text != text, text
 	r.wait = min(max(2*r.wait, firstRetry), longestRetry)
 	r.retryAt = f.clock.Now().Add(r.wait)
-	return news
+	return differs
 }
 
 // due reports whether the backoff of any refused namespace has ended.
@@ -142,8 +142,8 @@ func (f *formatWriter) next() time.Duration {
 	return wait
 }
 
-// concerned returns the namespaces that have findings or a report, sorted.
-func (f *formatWriter) concerned(namespaces map[string][]compliance.Finding) []string {
+// namespacesToWrite returns the namespaces that have findings or a report, sorted.
+func (f *formatWriter) namespacesToWrite(namespaces map[string][]compliance.Finding) []string {
 	names := slices.AppendSeq(slices.Collect(maps.Keys(namespaces)), maps.Keys(f.written))
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -176,12 +176,12 @@ func (f *formatWriter) probe(ctx context.Context) error {
 	version := f.format.GroupVersion().String()
 	list, err := f.discovery.ServerResourcesForGroupVersionWithContext(ctx, version)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("looking for %s of %s: %w", f.format.Resource, version, err)
+		return fmt.Errorf("checking whether the API has %s of %s: %w", f.format.Resource, version, err)
 	}
 	present := err == nil &&
 		slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == f.format.Resource })
 	if present != f.present {
-		ctrl.LoggerFrom(ctx).Info("Found that the CRD of a report format came or went", "installed", present)
+		ctrl.LoggerFrom(ctx).Info("The CRD of a report format was installed or deleted", "installed", present)
 		f.renewed = time.Time{}
 	}
 	f.present, f.probed = present, now
@@ -204,7 +204,7 @@ func (f *formatWriter) renew(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("listing the %s of ours: %w", f.format.Resource, err)
+			return fmt.Errorf("listing the %s of Countersign: %w", f.format.Resource, err)
 		}
 		for i := range list.Items {
 			if o := &list.Items[i]; o.Name == report.Name {
@@ -231,7 +231,7 @@ func (f *formatWriter) apply(ctx context.Context, namespace string, findings []c
 	}
 	_, err = f.reports(namespace).Patch(ctx, report.Name, types.ApplyPatchType, text,
 		metav1.PatchOptions{FieldManager: report.Manager, Force: ptr.To(true)})
-	if spoilt(err) {
+	if rejectsMerge(err) {
 		// Another client has filled the report until ours no longer fits. The name belongs to
 		// Countersign, so delete the report. The next attempt creates it: the API server's cache
 		// does not know of the deletion yet.
@@ -263,9 +263,10 @@ func answered(err error) bool {
 	return errors.As(err, &status)
 }
 
-// spoilt reports whether the content of the stored report causes the refusal: merged with ours it
-// is invalid or too large. etcd and the API server's client for it report the latter only as text.
-func spoilt(err error) bool {
+// rejectsMerge reports whether the content of the stored report causes the refusal: merged with
+// ours it is invalid or too large. etcd and the API server's client for it report the latter only
+// as text.
+func rejectsMerge(err error) bool {
 	if apierrors.IsInvalid(err) || apierrors.IsRequestEntityTooLargeError(err) {
 		return true
 	}

@@ -129,14 +129,14 @@ func (f *formatWriter) attempt(ctx context.Context, found *compliance.Result) ti
 	}
 	if err == nil {
 		if f.failure != "" {
-			log.Info("Wrote reports again after a failure")
+			log.Info("Wrote reports after a failure")
 		}
 		f.failure, f.wait = "", 0
 		return f.next()
 	}
 	if text := err.Error(); text != f.failure {
 		f.failure = text
-		log.Error(err, "Failed to write reports, and tries again")
+		log.Error(err, "Failed to write reports, will retry")
 	}
 	f.wait = min(max(2*f.wait, firstRetry), longestRetry)
 	f.retryAt = f.clock.Now().Add(f.wait)

@@ -37,8 +37,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// TestReportWriter runs a writer against a real API server, on which the CRDs of reports come and
-// go.
+// TestReportWriter runs a writer against a real API server, and installs and deletes the CRDs of
+// reports.
 func TestReportWriter(t *testing.T) {
 	ctrl.SetLogger(logr.Discard())
 	r := startReports(t)
@@ -49,12 +49,12 @@ func TestReportWriter(t *testing.T) {
 		},
 	}
 
-	r.hand(both)
+	r.evaluate(both)
 	for range 5 {
 		r.step(probeInterval)
 	}
 	if got := r.logged(); len(got) > 0 || r.requests("PATCH", "LIST", "DELETE") > 0 {
-		t.Fatalf("without the CRDs: logged %q, and made %d requests for reports", got,
+		t.Fatalf("without the CRDs: got log lines %q and %d requests for reports, want none", got,
 			r.requests("PATCH", "LIST", "DELETE"))
 	}
 
@@ -68,26 +68,26 @@ func TestReportWriter(t *testing.T) {
 		"default/countersign": "none",
 	})
 
-	t.Run("nothing new", func(t *testing.T) {
+	t.Run("equal findings", func(t *testing.T) {
 		before := r.requests("PATCH")
-		r.hand(&compliance.Result{Findings: slices.Clone(both.Findings)})
+		r.evaluate(&compliance.Result{Findings: slices.Clone(both.Findings)})
 		r.step(probeInterval)
 		if n := r.requests("PATCH") - before; n != 0 {
-			t.Errorf("%d reports were written again", n)
+			t.Errorf("got %d writes, want 0", n)
 		}
 	})
-	t.Run("one namespace changed, one went out of scope", func(t *testing.T) {
+	t.Run("one namespace changed, one without findings", func(t *testing.T) {
 		before := r.requests("PATCH")
 		shop.Verdict = policy.Admitted
-		r.hand(&compliance.Result{Findings: []compliance.Finding{shop}})
+		r.evaluate(&compliance.Result{Findings: []compliance.Finding{shop}})
 		r.awaitReports(t, map[string]string{
 			"shop/countersign": "1 pass 0 fail 0 error", "old/theirs": "none", "default/countersign": "none",
 		})
 		if n := r.requests("PATCH") - before; n != 2 {
-			t.Errorf("%d writes, want one in each format", n)
+			t.Errorf("got %d writes, want one in each format", n)
 		}
 	})
-	t.Run("a report deleted by hand", func(t *testing.T) {
+	t.Run("a report that a user deleted", func(t *testing.T) {
 		for _, f := range formats() {
 			r.remove(f, "shop")
 		}
@@ -98,75 +98,76 @@ func TestReportWriter(t *testing.T) {
 		})
 	})
 	t.Run("a namespace without the right to write", func(t *testing.T) { r.testForbidden(t, both) })
-	t.Run("a report of our name that leaves no room", func(t *testing.T) { r.testSpoilt(t, both) })
+	t.Run("a report that another client filled", func(t *testing.T) { r.testFilled(t, both) })
 	t.Run("CRDs deleted, and installed again", func(t *testing.T) {
-		r.forget()
+		r.clearLog()
 		uninstall()
 		shop.Verdict = policy.CouldNotCheck
-		r.hand(&compliance.Result{Findings: []compliance.Finding{shop}})
+		r.evaluate(&compliance.Result{Findings: []compliance.Finding{shop}})
 		for range 5 {
 			r.step(probeInterval)
 		}
 		for _, line := range r.logged() {
 			if !strings.Contains(line, `"installed"=false`) {
-				t.Errorf("logged %s", line)
+				t.Errorf("got log line %s, want only the deletion of the CRD", line)
 			}
 		}
 		kubeserver.RunReportCRDs(t, r.kube)
 		r.time.Step(probeInterval - 6*time.Second)
-		r.hand(&compliance.Result{Findings: []compliance.Finding{shop}}) // puts nothing off
+		r.evaluate(&compliance.Result{Findings: []compliance.Finding{shop}}) // does not delay the next probe
 		r.step(6 * time.Second)
 		r.awaitReports(t, map[string]string{"shop/countersign": "0 pass 0 fail 1 error"})
 	})
-	t.Run("nothing is covered any more", func(t *testing.T) {
-		r.hand(&compliance.Result{})
+	t.Run("no findings", func(t *testing.T) {
+		r.evaluate(&compliance.Result{})
 		r.awaitReports(t, map[string]string{})
 	})
 }
 
-// testForbidden takes away the right to write in one namespace.
+// testForbidden revokes the right to write in one namespace.
 func (r *reports) testForbidden(t *testing.T, found *compliance.Result) {
 	want := map[string]string{
 		"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none",
 		"default/countersign": "none",
 	}
 	r.revoke("cart")
-	r.forget()
-	r.hand(found)
+	r.clearLog()
+	r.evaluate(found)
 	delete(want, "cart/countersign")
-	r.awaitReports(t, want) // the refusal of one namespace does not hold up the other
+	r.awaitReports(t, want) // the refusal in one namespace does not delay the other
 	for range 10 {
 		r.step(longestRetry)
 	}
 	if got := r.logged(); len(got) != 2 || !strings.Contains(strings.Join(got, "\n"), "report of namespace cart") {
-		t.Errorf("logged %q, want one failure in each format", got)
+		t.Errorf("got log lines %q, want one failure in each format", got)
 	}
 	r.grant("cart")
 	want["cart/countersign"] = "1 pass 0 fail 1 error"
 	r.awaitRetried(t, want)
 }
 
-// testSpoilt has somebody fill the reports of a namespace until nothing can be added. What can be
-// deleted is made anew; what cannot keeps no other namespace from its report, now nor later.
-func (r *reports) testSpoilt(t *testing.T, found *compliance.Result) {
+// testFilled fills the reports of a namespace as another client, until nothing can be added. The
+// writer deletes and recreates such a report. If it cannot be deleted, the other namespaces still
+// get their reports.
+func (r *reports) testFilled(t *testing.T, found *compliance.Result) {
 	want := map[string]string{
 		"shop/countersign": "0 pass 1 fail 0 error", "cart/countersign": "1 pass 0 fail 1 error", "old/theirs": "none",
 		"default/countersign": "none",
 	}
-	for name, finalizers := range map[string][]string{"to be deleted": nil, "that stays": {"example.com/hold"}} {
+	for name, finalizers := range map[string][]string{"without finalizer": nil, "finalizer": {"example.com/hold"}} {
 		t.Run(name, func(t *testing.T) {
 			for _, f := range formats() {
 				r.remove(f, "cart")
 				r.fill(f, "cart", finalizers)
 			}
-			r.forget()
+			r.clearLog()
 			r.step(renewalInterval)
 			r.step(longestRetry)
 			if len(finalizers) > 0 {
 				for _, verdict := range []policy.Verdict{policy.Admitted, policy.CouldNotCheck} {
 					changed := slices.Clone(found.Findings)
 					changed[0].Verdict = verdict
-					r.hand(&compliance.Result{Findings: changed})
+					r.evaluate(&compliance.Result{Findings: changed})
 					r.awaitReports(t, map[string]string{
 						"shop/countersign": map[policy.Verdict]string{
 							policy.Admitted: "1 pass 0 fail 0 error", policy.CouldNotCheck: "0 pass 0 fail 1 error",
@@ -175,19 +176,19 @@ func (r *reports) testSpoilt(t *testing.T, found *compliance.Result) {
 					})
 				}
 				if got := r.logged(); len(got) < 2 || !strings.Contains(strings.Join(got, "\n"), "too large") {
-					t.Errorf("logged %.300q, want the failure in each format", got)
+					t.Errorf("got log lines %.300q, want a failure in each format", got)
 				}
 				for _, f := range formats() {
 					r.empty(f, "cart")
 				}
-				r.hand(found)
+				r.evaluate(found)
 			}
 			r.awaitRetried(t, want)
 		})
 	}
 }
 
-// reports is a running writer, and what it did.
+// reports is a running writer, with its log lines and the counts of its requests.
 type reports struct {
 	*Writer
 	t      *testing.T
@@ -200,8 +201,8 @@ type reports struct {
 	sent  map[string]int
 }
 
-// startReports runs a writer that may do what config/rbac allows the manager to do with reports, in
-// two namespaces.
+// startReports runs a writer with the rights on reports that config/rbac grants the manager, in
+// three namespaces.
 func startReports(t *testing.T) *reports {
 	t.Helper()
 	r := &reports{
@@ -245,7 +246,7 @@ func startReports(t *testing.T) *reports {
 	return r
 }
 
-// grant lets the writer write in a namespace.
+// grant grants the writer the right to write in a namespace.
 func (r *reports) grant(namespace string) {
 	r.create(&rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "writer"},
@@ -255,7 +256,7 @@ func (r *reports) grant(namespace string) {
 	r.awaitRight(namespace, true)
 }
 
-// revoke takes that right away.
+// revoke revokes that right.
 func (r *reports) revoke(namespace string) {
 	r.t.Helper()
 	if err := r.client.Delete(r.t.Context(),
@@ -265,8 +266,8 @@ func (r *reports) revoke(namespace string) {
 	r.awaitRight(namespace, false)
 }
 
-// awaitRight waits until the API server grants the right to write or refuses it: it goes by what
-// its cache holds, which may lag.
+// awaitRight waits until the API server grants or denies the right to write. Its cache may be
+// stale.
 func (r *reports) awaitRight(namespace string, want bool) {
 	r.t.Helper()
 	poll.Await(r.t, "the right to write", func() error {
@@ -279,32 +280,32 @@ func (r *reports) awaitRight(namespace string, want bool) {
 			return err
 		}
 		if review.Status.Allowed != want {
-			return fmt.Errorf("it is %t in %s, want %t", review.Status.Allowed, namespace, want)
+			return fmt.Errorf("got allowed %t in %s, want %t", review.Status.Allowed, namespace, want)
 		}
 		return nil
 	})
 }
 
-// hand hands a result over and waits until the writer has worked on it.
-func (r *reports) hand(found *compliance.Result) {
-	r.round(func() { r.publish(found) })
+// evaluate publishes a result and waits until the writer has processed it.
+func (r *reports) evaluate(found *compliance.Result) {
+	r.untilIdle(func() { r.publish(found) })
 }
 
-// step moves the clock and waits until the writer has done what is due.
+// step advances the clock and waits until the writer is idle.
 func (r *reports) step(d time.Duration) {
-	r.round(func() { r.time.Step(d) })
+	r.untilIdle(func() { r.time.Step(d) })
 }
 
-// round does something that makes the idle writer work, and waits until it is idle again: it makes
-// a new timer each time.
-func (r *reports) round(begin func()) {
-	poll.AwaitTrue(r.t, "the writer to start", func() bool { return r.time.timers.Load() > 0 })
+// untilIdle calls begin, which wakes the idle writer, and waits until it is idle again. The writer
+// creates a timer each time it becomes idle.
+func (r *reports) untilIdle(begin func()) {
+	poll.AwaitTrue(r.t, "the start of the writer", func() bool { return r.time.timers.Load() > 0 })
 	before := r.time.timers.Load()
 	begin()
-	poll.AwaitTrue(r.t, "the writer to be idle", func() bool { return r.time.timers.Load() > before })
+	poll.AwaitTrue(r.t, "the idle writer", func() bool { return r.time.timers.Load() > before })
 }
 
-// countTimers is a clock that only the test moves.
+// countTimers is a fake clock that counts its timers.
 type countTimers struct {
 	*clocktesting.FakeClock
 	timers atomic.Int64
@@ -335,10 +336,10 @@ func (r *reports) remove(f report.Format, namespace string) {
 	}
 }
 
-// fill makes a report of our name that is nearly as large as the API server stores.
+// fill creates a report with Countersign's name and nearly the maximum size of an object.
 func (r *reports) fill(f report.Format, namespace string, finalizers []string) {
 	r.t.Helper()
-	for size := 1536 << 10; ; size -= 1 << 10 { // what etcd takes in one request
+	for size := 1536 << 10; ; size -= 1 << 10 { // etcd's limit of one request
 		o := &unstructured.Unstructured{
 			Object: map[string]any{"scope": map[string]any{"kind": "Pod", "name": strings.Repeat("x", size)}},
 		}
@@ -356,7 +357,7 @@ func (r *reports) fill(f report.Format, namespace string, finalizers []string) {
 	}
 }
 
-// empty takes from a report what fill put in.
+// empty removes the content of fill from a report.
 func (r *reports) empty(f report.Format, namespace string) {
 	r.t.Helper()
 	o := &unstructured.Unstructured{}
@@ -369,15 +370,14 @@ func (r *reports) empty(f report.Format, namespace string) {
 	}
 }
 
-// awaitReports waits until the reports in both formats are those wanted, by namespace and name. The
-// reports of others are there in the older format alone.
+// awaitReports waits until the reports in both formats equal want, by namespace and name.
 func (r *reports) awaitReports(t *testing.T, want map[string]string) {
 	t.Helper()
 	poll.Await(t, "the reports", func() error { return r.compare(t, want) })
 }
 
-// awaitRetried does so where a write may be refused once more: the API server applies to what its
-// cache holds, which may lag.
+// awaitRetried is awaitReports with retries: the API server's cache may be stale, so it may refuse
+// one more write.
 func (r *reports) awaitRetried(t *testing.T, want map[string]string) {
 	t.Helper()
 	poll.Await(t, "the reports", func() error {
@@ -386,8 +386,8 @@ func (r *reports) awaitRetried(t *testing.T, want map[string]string) {
 	})
 }
 
-// compare wants the reports of both formats to be as given; those that somebody else wrote are of
-// the older one alone.
+// compare compares the reports in both formats with want. The reports of other clients exist only
+// in the older format.
 func (r *reports) compare(t *testing.T, want map[string]string) error {
 	for _, f := range formats() {
 		want := maps.Clone(want)
@@ -398,7 +398,7 @@ func (r *reports) compare(t *testing.T, want map[string]string) error {
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(f.GroupVersionKind)
 		if err := r.client.List(t.Context(), list); apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
-			return errors.New("the CRD is not there")
+			return errors.New("the CRD is not installed")
 		} else if err != nil {
 			return err
 		}
@@ -411,7 +411,7 @@ func (r *reports) compare(t *testing.T, want map[string]string) error {
 			got[o.GetNamespace()+"/"+o.GetName()] = text
 		}
 		if !maps.Equal(got, want) {
-			return fmt.Errorf("%s: there are %v, want %v; logged: %q", f.Resource, got, want, r.logged())
+			return fmt.Errorf("%s: got %v, want %v; log lines: %q", f.Resource, got, want, r.logged())
 		}
 	}
 	return nil
@@ -429,13 +429,13 @@ func (r *reports) logged() []string {
 	return slices.Clone(r.lines)
 }
 
-func (r *reports) forget() {
+func (r *reports) clearLog() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.lines = nil
 }
 
-// requests says how many requests for reports were sent.
+// requests returns the number of requests with one of the methods.
 func (r *reports) requests(methods ...string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -446,7 +446,8 @@ func (r *reports) requests(methods ...string) int {
 	return n
 }
 
-// countRequests counts what is sent, a list apart from the discovery of what there is.
+// countRequests is a transport that counts requests by method. It counts lists of reports as LIST,
+// and discovery as GET.
 type countRequests struct {
 	*reports
 	next http.RoundTripper
@@ -473,7 +474,7 @@ func finding(namespace, name string, verdict policy.Verdict) compliance.Finding 
 	}
 }
 
-// reportOf is a report as somebody else may have written it.
+// reportOf returns a report as another client may write it.
 func reportOf(namespace, name string, labels map[string]string) client.Object {
 	o := &unstructured.Unstructured{}
 	o.SetGroupVersionKind(report.PolicyReport().GroupVersionKind)

@@ -95,7 +95,7 @@ func short(i compliance.ImageFinding) string {
 }
 
 // announce records one event for each item, on the owner of its workload.
-func (r *Reconciler) announce(ctx context.Context, all []news) {
+func (r *Reconciler) announce(ctx context.Context, all []announcement) {
 	for _, n := range all {
 		f := n.finding
 		related := &corev1.ObjectReference{

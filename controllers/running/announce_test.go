@@ -2,7 +2,6 @@ package running
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,8 +25,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// testOwner looks for the owner of a Pod's controller, which may not be the object that the Pod
-// means.
+// testOwner tests that owner verifies the Pod's controller: an object with the same name may be
+// another one.
 func testOwner(t *testing.T, c client.Client) {
 	owned := func(name string, by metav1.OwnerReference) *appsv1.ReplicaSet {
 		labels := map[string]string{"app": name}
@@ -50,17 +49,17 @@ func testOwner(t *testing.T, c client.Client) {
 	of := func(rs *appsv1.ReplicaSet) compliance.Reference {
 		return compliance.Reference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: rs.Name, UID: rs.UID}
 	}
-	anew, gone, other := of(web), of(web), of(web)
-	anew.UID, gone.Name, other.APIVersion = "an-earlier-one", "web-gone", "evil/v1"
+	earlier, gone, other := of(web), of(web), of(web)
+	earlier.UID, gone.Name, other.APIVersion = "an-earlier-one", "web-gone", "evil/v1"
 	cases := map[string]struct {
 		controller compliance.Reference
 		want       string
 	}{
-		"ReplicaSet of a Deployment":           {of(web), "Deployment web deployment"},
-		"made anew since, under the same name": {anew, "ReplicaSet web-abc an-earlier-one"},
-		"gone":                                 {gone, fmt.Sprint("ReplicaSet web-gone ", web.UID)},
-		"of another group":                     {other, fmt.Sprint("ReplicaSet web-abc ", web.UID)},
-		"with an owner of any size":            {of(long), fmt.Sprint("ReplicaSet long-abc ", long.UID)},
+		"ReplicaSet of a Deployment": {of(web), "Deployment web deployment"},
+		"recreated since":            {earlier, "ReplicaSet web-abc an-earlier-one"},
+		"deleted":                    {gone, fmt.Sprint("ReplicaSet web-gone ", web.UID)},
+		"of another group":           {other, fmt.Sprint("ReplicaSet web-abc ", web.UID)},
+		"with an owner of 1 MiB":     {of(long), fmt.Sprint("ReplicaSet long-abc ", long.UID)},
 	}
 	r := &Reconciler{Live: c}
 	for name, tc := range cases {
@@ -69,13 +68,13 @@ func testOwner(t *testing.T, c client.Client) {
 			f.Controller = tc.controller
 			got := r.owner(t.Context(), &f)
 			if text := fmt.Sprint(got.Kind, " ", got.Name, " ", got.UID); text != tc.want || got.Namespace != "shop" {
-				t.Errorf("the event is on %.300s in %s, want %s", text, got.Namespace, tc.want)
+				t.Errorf("got owner %.300s in %s, want %s in shop", text, got.Namespace, tc.want)
 			}
 		})
 	}
 }
 
-// testEvents has a real recorder write events about one workload.
+// testEvents writes events about one workload with a real recorder.
 func testEvents(t *testing.T, c *controlplane.Plane) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -91,12 +90,12 @@ func testEvents(t *testing.T, c *controlplane.Plane) {
 	}
 	var found []compliance.Finding
 	for _, image := range []string{"example.com/a@sha256:0123456789", "example.com/a@sha256:abcdefabcd"} {
-		f := podFound("told", image+" bad")
-		f.Controller = compliance.Reference{APIVersion: "v1", Kind: "Pod", Name: "told", UID: "told"}
+		f := podFound("announced", image+" bad")
+		f.Controller = compliance.Reference{APIVersion: "v1", Kind: "Pod", Name: "announced", UID: "announced"}
 		found = append(found, f)
 	}
 	for i := range found {
-		r.announce(t.Context(), []news{{finding: &found[i], images: found[i].Images}})
+		r.announce(t.Context(), []announcement{{finding: &found[i], images: found[i].Images}})
 	}
 	var notes []string
 	poll.Await(t, "both events", func() error {
@@ -106,12 +105,12 @@ func testEvents(t *testing.T, c *controlplane.Plane) {
 		}
 		notes = nil
 		for _, e := range list.Items {
-			if e.Regarding.UID == "told" {
+			if e.Regarding.UID == "announced" {
 				notes = append(notes, e.Note)
 			}
 		}
 		if len(notes) != len(found) {
-			return errors.New("there are " + strings.Join(notes, " and "))
+			return fmt.Errorf("got %q, want %d notes", notes, len(found))
 		}
 		return nil
 	})
@@ -125,7 +124,7 @@ func testEvents(t *testing.T, c *controlplane.Plane) {
 	}
 }
 
-// Text in events is bounded, whatever the images are called.
+// The text of an event is limited, however long the names of images are.
 func TestNotesAreBounded(t *testing.T) {
 	recorder := events.NewFakeRecorder(1)
 	r := &Reconciler{Status: status.Writer{Events: recorder}}
@@ -134,25 +133,25 @@ func TestNotesAreBounded(t *testing.T) {
 		images = append(images, fmt.Sprint(i, strings.Repeat("x", 4096), " bad"))
 	}
 	f := podFound("pod", images...)
-	r.announce(t.Context(), []news{{finding: &f, images: f.Images}})
+	r.announce(t.Context(), []announcement{{finding: &f, images: f.Images}})
 	if e := <-recorder.Events; len(e) > 1100 {
-		t.Errorf("an event of %d bytes", len(e))
+		t.Errorf("got an event of %d bytes, want at most 1100", len(e))
 	}
 }
 
-// Made-up owners that differ in nothing but the API version must neither make news without end nor
-// keep those of others from being told.
+// An attacker may forge owners that differ only in their API version. They must not cause new
+// events in each evaluation, and must not delay the events of others.
 func TestThreatForgedOwnersDoNotDrownNews(t *testing.T) {
 	l := ledgerOf(nil)
 	forged := []compliance.Finding{findingOf("evil/v0", "aaa", "n", "i bad")}
-	for i := range 2 * mostAnnounced {
+	for i := range 2 * maxAnnounced {
 		forged = append(forged, findingOf(fmt.Sprintf("evil%d/v1", i), "aaa", "n"))
 	}
 	enter := func(minute int64, want []string, found ...compliance.Finding) {
 		t.Helper()
 		n, waiting := l.enter(&compliance.Result{Findings: found}, time.Unix(1_800_000_000+60*minute, 0))
-		if diff := cmp.Diff(want, told(n)); diff != "" || waiting > 0 {
-			t.Errorf("minute %d: %d news wait; news (-want +got):\n%s", minute, waiting, diff)
+		if diff := cmp.Diff(want, texts(n)); diff != "" || waiting > 0 {
+			t.Errorf("minute %d: got %d waiting, want 0; events (-want +got):\n%s", minute, waiting, diff)
 		}
 	}
 	enter(0, []string{"n: i"}, forged...)
@@ -160,12 +159,12 @@ func TestThreatForgedOwnersDoNotDrownNews(t *testing.T) {
 	enter(2, []string{"app: i"}, append(slices.Clone(forged), findingOf("apps/v1", "victim", "app", "i bad"))...)
 }
 
-// What one evaluation has no room for is told later; violations come before what is over, and every
-// namespace has its share.
+// Events beyond the limit of one evaluation are recorded later. Violations come before their ends,
+// and the events of one namespace do not delay those of another.
 func TestThreatAnnouncementsAreShared(t *testing.T) {
 	l := &ledger{}
 	var bad, good []compliance.Finding
-	for i := range 3 * mostAnnounced {
+	for i := range 3 * maxAnnounced {
 		name := fmt.Sprintf("pod-%03d", i)
 		bad, good = append(bad, findingOf("v1", "crowd", name, "x bad")), append(good, findingOf("v1", "crowd", name))
 	}
@@ -173,64 +172,66 @@ func TestThreatAnnouncementsAreShared(t *testing.T) {
 	enter := func(minute int64, waits int, found ...compliance.Finding) []string {
 		t.Helper()
 		n, waiting := l.enter(&compliance.Result{Findings: found}, time.Unix(1_800_000_000+60*minute, 0))
-		if waiting != waits || len(n) > mostAnnounced {
-			t.Errorf("minute %d: %d are told and %d wait, want %d to wait", minute, len(n), waiting, waits)
+		if waiting != waits || len(n) > maxAnnounced {
+			t.Errorf("minute %d: got %d events and %d waiting, want at most %d and %d", minute, len(n), waiting,
+				maxAnnounced, waits)
 		}
-		for _, text := range told(n) {
+		for _, text := range texts(n) {
 			seen[text]++
 		}
-		return told(n)
+		return texts(n)
 	}
-	minutes := int64(3 * mostAnnounced / mostOfNamespace)
+	minutes := int64(3 * maxAnnounced / maxPerNamespace)
 	for m := range minutes {
 		found := slices.Clone(bad)
 		if m == 3 {
 			found = append(found, findingOf("v1", "victim", "app", "y bad"))
 		}
-		waits := 3*mostAnnounced - int(m+1)*mostOfNamespace
+		waits := 3*maxAnnounced - int(m+1)*maxPerNamespace
 		if got := enter(m, waits, found...); m == 3 && !slices.Contains(got, "app: y") {
-			t.Errorf("the other namespace is not told: %q", got)
+			t.Errorf("the other namespace is not announced: %q", got)
 		}
 	}
 	for i := range bad {
 		if text := bad[i].Workload.Name + ": x"; seen[text] != 1 {
-			t.Errorf("%s is told %d times, want once", text, seen[text])
+			t.Errorf("%s: got %d events, want 1", text, seen[text])
 		}
 	}
 	if got := l.first(bad)[0].Since.Unix(); got != 1_800_000_000 {
-		t.Errorf("since is %d, want when it was first seen", got)
+		t.Errorf("got since %d, want the time of the first evaluation", got)
 	}
 	mixed := append(slices.Clone(good), findingOf("v1", "crowd", "new", "z bad"))
-	if got := enter(minutes, 3*mostAnnounced+1-mostOfNamespace, mixed...); got[0] != "new: z" {
-		t.Errorf("told first is %q, want the violation", got)
+	if got := enter(minutes, 3*maxAnnounced+1-maxPerNamespace, mixed...); got[0] != "new: z" {
+		t.Errorf("got events %q, want the violation first", got)
 	}
 	for m := range minutes {
 		n, _ := l.enter(&compliance.Result{Findings: mixed}, time.Unix(1_800_001_000+60*m, 0))
-		for _, text := range told(n) {
+		for _, text := range texts(n) {
 			seen[text]++
 		}
 	}
 	for i := range bad {
 		if text := bad[i].Workload.Name + " cured"; seen[text] != 1 {
-			t.Errorf("%s: told %d times, want once", text, seen[text])
+			t.Errorf("%s: got %d events, want one", text, seen[text])
 		}
 	}
 }
 
 func TestAnnouncementsInAllAreBounded(t *testing.T) {
 	var found []compliance.Finding
-	for i := range 4 * mostAnnounced {
+	for i := range 4 * maxAnnounced {
 		found = append(found, findingOf("v1", fmt.Sprintf("ns-%d", i/4), fmt.Sprint("pod-", i), "x bad"))
 	}
 	l := &ledger{}
 	n, waiting := l.enter(&compliance.Result{Findings: found}, time.Unix(1_800_000_000, 0))
-	if len(n) != mostAnnounced || waiting != 3*mostAnnounced {
-		t.Errorf("%d are told and %d wait, want %d and %d", len(n), waiting, mostAnnounced, 3*mostAnnounced)
+	if len(n) != maxAnnounced || waiting != 3*maxAnnounced {
+		t.Errorf("got %d events and %d waiting, want %d and %d", len(n), waiting, maxAnnounced, 3*maxAnnounced)
 	}
 }
 
-// The kubelet's report of the digest of a tag is no news, and another digest of the tag is.
-func TestDigestOfATagIsNoNews(t *testing.T) {
+// There is no second event when the kubelet reports the digest of a tag that has an event. Another
+// digest of the same tag has an event.
+func TestDigestOfATagHasNoSecondEvent(t *testing.T) {
 	const y, z = "e.com/app@sha256:yy bad", "e.com/app@sha256:zz bad"
 	reported := func(images ...string) compliance.Finding {
 		f := findingOf("v1", "shop", "web", images...)
@@ -243,7 +244,7 @@ func TestDigestOfATagIsNoNews(t *testing.T) {
 	}
 	steps := []struct {
 		found compliance.Finding
-		told  []string
+		texts []string
 		since []int64
 	}{
 		{reported("e.com/app:v0 bad"), []string{"web: e.com/app:v0"}, []int64{0}},
@@ -256,8 +257,8 @@ func TestDigestOfATagIsNoNews(t *testing.T) {
 	l := &ledger{}
 	for i, s := range steps {
 		n, _ := l.enter(&compliance.Result{Findings: []compliance.Finding{s.found}}, time.Unix(int64(i), 0))
-		if diff := cmp.Diff(s.told, told(n)); diff != "" {
-			t.Errorf("step %d: news (-want +got):\n%s", i, diff)
+		if diff := cmp.Diff(s.texts, texts(n)); diff != "" {
+			t.Errorf("step %d: events (-want +got):\n%s", i, diff)
 		}
 		var since []int64
 		for _, v := range l.first([]compliance.Finding{s.found}) {
@@ -271,10 +272,11 @@ func TestDigestOfATagIsNoNews(t *testing.T) {
 	l = ledgerOf(nil)
 	l.known[violation{
 		"production", compliance.Workload{Namespace: "shop", Kind: "Pod", Name: "web"}, "e.com/app:v0",
-	}] = entry{since: metav1.Unix(7, 0), told: true}
+	}] = entry{since: metav1.Unix(7, 0), announced: true}
 	f := reported(y)
 	n, _ := l.enter(&compliance.Result{Findings: []compliance.Finding{f}}, time.Unix(9, 0))
 	if got := l.first([]compliance.Finding{f}); len(n) > 0 || got[0].Since.Unix() != 7 {
-		t.Errorf("after another leader: told %q, since %s", told(n), got[0].Since)
+		t.Errorf("after another leader: got events %q since %s, want none since %s", texts(n), got[0].Since,
+			metav1.Unix(7, 0))
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/compliance"
 )
 
-// contents holds one compliance.Pod for all Pods that are judged alike: the replicas of a
-// controller differ in their names alone. It refers to them weakly, so that the garbage collector
-// frees an entry with its last Pod. The zero value is ready for use.
+// contents interns compliance.Pods: Pods that an evaluation cannot distinguish use one. The
+// replicas of a controller differ only in their names. The pointers are weak, so the garbage
+// collector frees an entry with its last Pod. The zero value is ready for use.
 type contents struct {
 	mu    sync.Mutex
 	known map[fingerprint]weak.Pointer[compliance.Pod]
@@ -22,8 +22,8 @@ type contents struct {
 // references and images come from users, who must not be able to make two Pods look alike.
 type fingerprint [sha256.Size]byte
 
-// share returns the compliance.Pod that equals p, for reading only.
-func (c *contents) share(p compliance.Pod) *compliance.Pod {
+// intern returns the one compliance.Pod that equals p. Callers must not change it.
+func (c *contents) intern(p compliance.Pod) *compliance.Pod {
 	key := fingerprintOf(&p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -33,10 +33,10 @@ func (c *contents) share(p compliance.Pod) *compliance.Pod {
 	if c.known == nil {
 		c.known = make(map[fingerprint]weak.Pointer[compliance.Pod])
 	}
-	shared := &p
-	c.known[key] = weak.Make(shared)
-	runtime.AddCleanup(shared, c.forget, key)
-	return shared
+	interned := &p
+	c.known[key] = weak.Make(interned)
+	runtime.AddCleanup(interned, c.forget, key)
+	return interned
 }
 
 // forget removes an entry whose compliance.Pod is gone, unless an equal one has replaced it.

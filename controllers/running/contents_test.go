@@ -15,7 +15,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// replica is one of the Pods of a ReplicaSet.
+// replica returns a Pod of one ReplicaSet.
 func replica(name string) *corev1.Pod {
 	p := aPod(name)
 	p.OwnerReferences = []metav1.OwnerReference{
@@ -24,8 +24,7 @@ func replica(name string) *corev1.Pod {
 	return p
 }
 
-// Replicas share what is judged of them. One that differs in its images, as while a release rolls
-// out, does not.
+// Replicas use one compliance.Pod. A replica with other images, as during a rollout, has its own.
 func TestReplicasShare(t *testing.T) {
 	s := &runningPods{changed: func() {}}
 	other := replica("web-3")
@@ -40,17 +39,17 @@ func TestReplicasShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, _ := s.list(); len(got) != 2 {
-		t.Errorf("got %+v with one replica fewer, want one Pod of each image still", got)
+		t.Errorf("got %+v with one replica fewer, want one Pod of each image", got)
 	}
 	if err := s.Delete(replica("web-2")); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := s.list(); len(got) != 1 || got[0].Images[0].Spec != other.Spec.Containers[0].Image {
-		t.Errorf("got %+v, want the Pod that is left", got)
+		t.Errorf("got %+v, want the remaining Pod", got)
 	}
 }
 
-// What no Pod refers to any more is freed: Pods come and go for as long as the leader runs.
+// An entry without Pods is freed. Otherwise memory would grow for as long as the leader runs.
 func TestContentsAreFreed(t *testing.T) {
 	s := &runningPods{changed: func() {}}
 	for i := range 100 {
@@ -59,7 +58,7 @@ func TestContentsAreFreed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	poll.Await(t, "what is gone to be freed", func() error {
+	poll.Await(t, "unused entries to be freed", func() error {
 		runtime.GC()
 		s.contents.mu.Lock()
 		defer s.contents.mu.Unlock()
@@ -73,8 +72,9 @@ func TestContentsAreFreed(t *testing.T) {
 	}
 }
 
-// Pods that differ in anything have different fingerprints, wherever the text is cut: owner
-// references and images are a user's to choose. A new field of compliance.Pod must be in it too.
+// Pods that differ in any field have different fingerprints. An attacker chooses owner references
+// and images, so shifting text between fields must not help. The fingerprint has every field of
+// compliance.Pod.
 func TestFingerprintsDiffer(t *testing.T) {
 	full := compliance.Pod{
 		Workload:   compliance.Workload{APIVersion: "a", Kind: "b", Namespace: "c", Name: "d"},

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// mostListed is how many violations, and how many namespaces, the status of a policy lists.
-	mostListed = 20
-	// mostAnnounced bounds the workloads that one evaluation records events for, and
-	// mostOfNamespace those of one namespace. The next evaluation records the others.
-	mostAnnounced, mostOfNamespace = 50, 10
+	// maxListed is how many violations, and how many namespaces, the status of a policy lists.
+	maxListed = 20
+	// maxAnnounced bounds the workloads that one evaluation records events for, and
+	// maxPerNamespace those of one namespace. The next evaluation records the others.
+	maxAnnounced, maxPerNamespace = 50, 10
 )
 
 // violation is one image of one workload that violates a policy. One read from a status has no API
@@ -47,17 +47,17 @@ func compareViolations(a, b violation) int {
 
 // entry is the state of a known violation.
 type entry struct {
-	since metav1.Time
-	told  bool
+	since     metav1.Time
+	announced bool // an event is recorded
 }
 
 // ledger stores when each violation was first seen and whether an event was recorded for it, so
 // that each has one event and keeps its time.
 type ledger struct {
 	known map[violation]entry
-	// broken are the workloads with an event about a violation and none yet about its end. Each is
-	// a violation without an image.
-	broken map[violation]bool
+	// violating are the workloads with an event about a violation and none yet about its end. Each
+	// is a violation without an image.
+	violating map[violation]bool
 	// last is the last violation in a full status of each policy, until the first enter: an earlier
 	// leader may have recorded events for those after it.
 	last map[string]violation
@@ -67,31 +67,31 @@ type ledger struct {
 func readLedger(ctx context.Context, c client.Reader) (*ledger, error) {
 	policies := &v1alpha1.ImagePolicyList{}
 	if err := c.List(ctx, policies); err != nil {
-		return nil, fmt.Errorf("listing what was reported before: %w", err)
+		return nil, fmt.Errorf("listing ImagePolicies for their recorded violations: %w", err)
 	}
 	return ledgerOf(policies.Items), nil
 }
 
 func ledgerOf(policies []v1alpha1.ImagePolicy) *ledger {
-	l := &ledger{known: map[violation]entry{}, broken: map[violation]bool{}, last: map[string]violation{}}
+	l := &ledger{known: map[violation]entry{}, violating: map[violation]bool{}, last: map[string]violation{}}
 	for i := range policies {
 		p := &policies[i]
 		for _, v := range p.Status.Violations {
 			key := violation{p.Name, compliance.Workload{Namespace: v.Namespace, Kind: v.Kind, Name: v.Name}, v.Image}
-			l.known[key] = entry{since: v.Since, told: true}
-			if len(p.Status.Violations) >= mostListed {
+			l.known[key] = entry{since: v.Since, announced: true}
+			if len(p.Status.Violations) >= maxListed {
 				l.last[p.Name] = key
 			}
 			key.image = ""
-			l.broken[key] = true
+			l.violating[key] = true
 		}
 	}
 	return l
 }
 
-// news is the content of one event about a workload: the images that violate a policy and have no
-// event yet. Without images, the workload no longer violates it.
-type news struct {
+// announcement is the content of one event about a workload: the images that violate a policy and
+// have no event yet. Without images, the workload no longer violates it.
+type announcement struct {
 	finding *compliance.Finding
 	images  []compliance.ImageFinding
 	since   metav1.Time // of the first of the images
@@ -99,12 +99,12 @@ type news struct {
 
 // enter stores a result. It returns the events to record now, and how many wait for the next
 // result. A violation that cannot be checked at the moment is neither new nor over.
-func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, waiting int) {
-	next := &ledger{known: make(map[violation]entry, len(l.known)), broken: map[violation]bool{}}
-	var all []news
+func (l *ledger) enter(result *compliance.Result, now time.Time) (selected []announcement, waiting int) {
+	next := &ledger{known: make(map[violation]entry, len(l.known)), violating: map[violation]bool{}}
+	var all []announcement
 	for i := range result.Findings {
 		f := &result.Findings[i]
-		n, starting := news{finding: f}, reported(f)
+		n, starting := announcement{finding: f}, reported(f)
 		for j := range f.Images {
 			image := &f.Images[j]
 			key := keyOf(f, image.Image)
@@ -116,10 +116,10 @@ func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, w
 				e = l.begin(key, now)
 			}
 			next.known[key] = e
-			if e.told {
-				next.broken[keyOf(f, "")] = true
+			if e.announced {
+				next.violating[keyOf(f, "")] = true
 			}
-			if !e.told && image.Verdict != policy.CouldNotCheck && !starting[image.Image] {
+			if !e.announced && image.Verdict != policy.CouldNotCheck && !starting[image.Image] {
 				n.images = append(n.images, *image)
 				if len(n.images) == 1 || e.since.Before(&n.since) {
 					n.since = e.since
@@ -127,19 +127,19 @@ func (l *ledger) enter(result *compliance.Result, now time.Time) (tell []news, w
 			}
 		}
 		workload := keyOf(f, "")
-		if l.broken[workload] || l.broken[workload.listed()] {
-			next.broken[workload] = true
+		if l.violating[workload] || l.violating[workload.listed()] {
+			next.violating[workload] = true
 		}
-		if len(n.images) > 0 || f.Verdict == policy.Admitted && next.broken[workload] {
+		if len(n.images) > 0 || f.Verdict == policy.Admitted && next.violating[workload] {
 			all = append(all, n)
 		}
 	}
-	tell = share(all)
-	for _, n := range tell {
-		next.told(n)
+	selected = selectNow(all)
+	for _, n := range selected {
+		next.mark(n)
 	}
 	*l = *next
-	return tell, len(all) - len(tell)
+	return selected, len(all) - len(selected)
 }
 
 // find returns the entry of a violation. If the kubelet has reported the digest of a tag since, it
@@ -164,7 +164,7 @@ func (l *ledger) find(f *compliance.Finding, image *compliance.ImageFinding) (en
 // begin returns the entry of a new violation.
 func (l *ledger) begin(key violation, now time.Time) entry {
 	last, full := l.last[key.policy]
-	return entry{since: metav1.NewTime(now.Truncate(time.Second)), told: full && compareViolations(key, last) >= 0}
+	return entry{since: metav1.NewTime(now.Truncate(time.Second)), announced: full && compareViolations(key, last) >= 0}
 }
 
 // reported returns the tags for which the workload also runs a violating digest. Such a tag has no
@@ -185,11 +185,12 @@ func tagged(image *compliance.ImageFinding) string {
 	return repository + ":" + image.Tag
 }
 
-// share selects the events to record now: violations before their ends, some of each namespace
-// before more of one, and those first that waited longest.
-func share(all []news) []news {
-	ends := func(n news) int { return min(len(n.images), 1) ^ 1 }
-	slices.SortStableFunc(all, func(a, b news) int {
+// selectNow selects the events to record now. Violations come before their ends. Within each of
+// these, the first event of every namespace comes before the second of any. The longest wait comes
+// first.
+func selectNow(all []announcement) []announcement {
+	ends := func(n announcement) int { return min(len(n.images), 1) ^ 1 }
+	slices.SortStableFunc(all, func(a, b announcement) int {
 		return cmp.Or(cmp.Compare(ends(a), ends(b)), a.since.Compare(b.since.Time))
 	})
 	ranks, of := make(map[*compliance.Finding]int, len(all)), map[string]int{}
@@ -198,24 +199,25 @@ func share(all []news) []news {
 		ranks[n.finding] = of[namespace]
 		of[namespace]++
 	}
-	chosen := slices.DeleteFunc(slices.Clone(all), func(n news) bool { return ranks[n.finding] >= mostOfNamespace })
-	slices.SortStableFunc(chosen, func(a, b news) int {
+	chosen := slices.DeleteFunc(slices.Clone(all),
+		func(n announcement) bool { return ranks[n.finding] >= maxPerNamespace })
+	slices.SortStableFunc(chosen, func(a, b announcement) int {
 		return cmp.Or(cmp.Compare(ends(a), ends(b)), cmp.Compare(ranks[a.finding], ranks[b.finding]))
 	})
-	return chosen[:min(len(chosen), mostAnnounced)]
+	return chosen[:min(len(chosen), maxAnnounced)]
 }
 
-// told marks the event of a workload as recorded.
-func (l *ledger) told(n news) {
+// mark marks the event of a workload as recorded.
+func (l *ledger) mark(n announcement) {
 	workload := keyOf(n.finding, "")
 	if len(n.images) == 0 {
-		delete(l.broken, workload)
+		delete(l.violating, workload)
 		return
 	}
-	l.broken[workload] = true
+	l.violating[workload] = true
 	for i := range n.images {
 		key := keyOf(n.finding, n.images[i].Image)
-		l.known[key] = entry{since: l.known[key].since, told: true}
+		l.known[key] = entry{since: l.known[key].since, announced: true}
 	}
 }
 
@@ -232,7 +234,7 @@ func (l *ledger) first(findings []compliance.Finding) []v1alpha1.Violation {
 			if image.Verdict == policy.CouldNotCheck {
 				continue
 			}
-			if len(all) == mostListed {
+			if len(all) == maxListed {
 				return all
 			}
 			all = append(all, v1alpha1.Violation{

@@ -15,7 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 )
 
-// podFound is what was found of a Pod: images as "name verdict", of which the worst is the verdict.
+// podFound returns the finding about a Pod. Each image is "name verdict". The verdict of the
+// finding is the worst of them.
 func podFound(pod string, images ...string) compliance.Finding {
 	f := compliance.Finding{
 		Policy:   "production",
@@ -38,15 +39,15 @@ func podFound(pod string, images ...string) compliance.Finding {
 	return f
 }
 
-// finding is of a workload of a kind.
+// findingOf returns the finding about a workload with this API version, namespace and name.
 func findingOf(apiVersion, namespace, name string, images ...string) compliance.Finding {
 	f := podFound(name, images...)
 	f.Workload.APIVersion, f.Workload.Namespace = apiVersion, namespace
 	return f
 }
 
-// told is news as "pod: image, image" and "pod cured".
-func told(all []news) []string {
+// texts describes each announcement as "pod: image, image" or "pod cured".
+func texts(all []announcement) []string {
 	var texts []string
 	for _, n := range all {
 		text := n.finding.Workload.Name + " cured"
@@ -64,12 +65,12 @@ func TestLedger(t *testing.T) {
 	}
 	type step struct {
 		found []compliance.Finding
-		told  []string
-		since map[string]int // by pod and image, the minute
+		texts []string
+		since map[string]int // minute, by pod and image
 	}
 	one := podFound
 	cases := map[string][]step{
-		"a violation keeps its time and is told once": {
+		"a violation keeps its time and has one event": {
 			{[]compliance.Finding{one("a", "x bad")}, []string{"a: x"}, map[string]int{"a x": 0}},
 			{[]compliance.Finding{one("a", "x bad")}, nil, map[string]int{"a x": 0}},
 			{
@@ -92,7 +93,7 @@ func TestLedger(t *testing.T) {
 			{[]compliance.Finding{one("a", "x bad")}, []string{"a: x"}, map[string]int{"a x": 0}},
 			{nil, nil, nil},
 		},
-		"not to be checked for a while": {
+		"a violation could not be checked for a while": {
 			{[]compliance.Finding{one("a", "x bad")}, []string{"a: x"}, map[string]int{"a x": 0}},
 			{[]compliance.Finding{one("a", "x unknown")}, nil, nil},
 			{[]compliance.Finding{one("a", "x bad")}, nil, map[string]int{"a x": 0}},
@@ -107,9 +108,9 @@ func TestLedger(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := &ledger{}
 			for i, s := range steps {
-				news, waiting := l.enter(&compliance.Result{Findings: s.found}, at(i))
-				if diff := cmp.Diff(s.told, told(news)); diff != "" || waiting > 0 {
-					t.Errorf("step %d: %d news wait; news (-want +got):\n%s", i, waiting, diff)
+				selected, waiting := l.enter(&compliance.Result{Findings: s.found}, at(i))
+				if diff := cmp.Diff(s.texts, texts(selected)); diff != "" || waiting > 0 {
+					t.Errorf("step %d: got %d waiting, want 0; events (-want +got):\n%s", i, waiting, diff)
 				}
 				var since map[string]int
 				for _, v := range l.first(s.found) {
@@ -126,8 +127,8 @@ func TestLedger(t *testing.T) {
 	}
 }
 
-// A new leader goes on from the status, and where that had no room for everything, does not tell
-// what may have been told.
+// A new leader continues from the status. If the status was full, the new leader records no event
+// for a violation that the earlier leader may have recorded.
 func TestLedgerAfterAnotherLeader(t *testing.T) {
 	var found []compliance.Finding
 	for i := range 30 {
@@ -135,35 +136,35 @@ func TestLedgerAfterAnotherLeader(t *testing.T) {
 	}
 	first := &ledger{}
 	if n, _ := first.enter(&compliance.Result{Findings: found}, time.Unix(1_800_000_000, 0)); len(n) != 30 {
-		t.Fatalf("the first leader told of %d, want 30", len(n))
+		t.Fatalf("got %d events of the first leader, want 30", len(n))
 	}
 	status := first.first(found)
-	if len(status) != mostListed {
-		t.Fatalf("the status lists %d, want %d", len(status), mostListed)
+	if len(status) != maxListed {
+		t.Fatalf("got %d violations in the status, want %d", len(status), maxListed)
 	}
 	next := ledgerOf([]v1alpha1.ImagePolicy{
 		{ObjectMeta: metav1.ObjectMeta{Name: "production"}, Status: v1alpha1.ImagePolicyStatus{Violations: status}},
 	})
 	found = append([]compliance.Finding{findingOf("v1", "ns-0", "pod-00-new", "x bad")}, found...)
-	tell := func(at int64, want ...string) {
+	enter := func(at int64, want ...string) {
 		t.Helper()
 		n, _ := next.enter(&compliance.Result{Findings: found}, time.Unix(at, 0))
-		if diff := cmp.Diff(want, told(n)); diff != "" {
-			t.Errorf("news (-want +got):\n%s", diff)
+		if diff := cmp.Diff(want, texts(n)); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
 		}
 	}
-	tell(1_800_000_900, "pod-00-new: x")
+	enter(1_800_000_900, "pod-00-new: x")
 	if got := next.first(found)[1].Since; !got.Time.Equal(time.Unix(1_800_000_000, 0)) {
-		t.Errorf("since is %s, want it kept", got)
+		t.Errorf("got since %s, want it unchanged", got)
 	}
 	found = append(found, findingOf("v1", "ns-2", "pod-99", "x bad"))
-	tell(1_800_000_900, "pod-99: x")
-	// one was listed, and one may have been told
+	enter(1_800_000_900, "pod-99: x")
+	// the first was in the status, the second may have an event
 	found[1], found[30] = findingOf("v1", "ns-0", "pod-00"), findingOf("v1", "ns-2", "pod-29")
-	tell(1_800_000_901, "pod-00 cured", "pod-29 cured")
+	enter(1_800_000_901, "pod-00 cured", "pod-29 cured")
 }
 
-// What ended while nobody led is told by the next leader.
+// The next leader records an event for a violation that ended while no replica led.
 func TestLedgerEndsAfterAnotherLeader(t *testing.T) {
 	l := ledgerOf(
 		[]v1alpha1.ImagePolicy{{ObjectMeta: metav1.ObjectMeta{Name: "production"}, Status: v1alpha1.ImagePolicyStatus{
@@ -173,8 +174,8 @@ func TestLedgerEndsAfterAnotherLeader(t *testing.T) {
 		}}})
 	for i, want := range [][]string{{"a cured"}, nil} {
 		n, _ := l.enter(&compliance.Result{Findings: []compliance.Finding{podFound("a")}}, time.Unix(9, 0))
-		if diff := cmp.Diff(want, told(n)); diff != "" {
-			t.Errorf("evaluation %d: news (-want +got):\n%s", i, diff)
+		if diff := cmp.Diff(want, texts(n)); diff != "" {
+			t.Errorf("evaluation %d: events (-want +got):\n%s", i, diff)
 		}
 	}
 }
@@ -244,16 +245,16 @@ func TestCompliant(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			is, reason, message := compliant(&c.summary)
 			if is != c.status || reason != c.reason {
-				t.Errorf("%s, %s; want %s, %s", is, reason, c.status, c.reason)
+				t.Errorf("got %s, %s; want %s, %s", is, reason, c.status, c.reason)
 			}
 			for _, text := range c.says {
 				if !strings.Contains(message, text) {
-					t.Errorf("%q does not say %q", message, text)
+					t.Errorf("got message %q, want it to contain %q", message, text)
 				}
 			}
 			if len(message) > status.MessageBytes && name != "many" || len(message) > 2000 ||
 				strings.Contains(message, "shop/pod-3") {
-				t.Errorf("message is not bounded: %q", message)
+				t.Errorf("got a message of %d bytes, want it limited: %q", len(message), message)
 			}
 		})
 	}

@@ -47,8 +47,8 @@ func (n Needs) Missing(ctx context.Context) ([]trust.Key, error) {
 	return missing, nil
 }
 
-// running returns the Pods that have not ended, of namespaces that are not exempt. Of Pods that are
-// judged alike it returns one.
+// running returns the Pods that have not ended, of namespaces that are not exempt. Of Pods that an
+// evaluation cannot distinguish, it returns one.
 func (n Needs) running(ctx context.Context) ([]compliance.Pod, error) {
 	var pods []compliance.Pod
 	known := map[fingerprint]struct{}{}

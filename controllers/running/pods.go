@@ -15,7 +15,7 @@ import (
 
 // runningPods is the store of the Pods that run, reduced to the parts that an evaluation reads. A
 // reflector of its own fills it. The manager's cache would hold ten times as much of each Pod, and
-// copy it for each evaluation. Pods that are judged alike share one compliance.Pod.
+// copy it for each evaluation. Pods that an evaluation cannot distinguish use one compliance.Pod.
 type runningPods struct {
 	// changed is called when an evaluation would find something else. No lock is held then.
 	changed func()
@@ -26,20 +26,20 @@ type runningPods struct {
 	all map[types.NamespacedName]*compliance.Pod // nil until the first list is complete
 }
 
-// arrival is one Pod between the reflector and the store.
-type arrival struct {
+// reducedPod is one Pod between the reflector and the store.
+type reducedPod struct {
 	metav1.TypeMeta
 	key types.NamespacedName
 	pod *compliance.Pod
 }
 
 // GetObjectMeta implements metav1.ObjectMetaAccessor: the reflector needs the name.
-func (a *arrival) GetObjectMeta() metav1.Object {
+func (a *reducedPod) GetObjectMeta() metav1.Object {
 	return &metav1.ObjectMeta{Namespace: a.key.Namespace, Name: a.key.Name}
 }
 
 // DeepCopyObject implements runtime.Object. The compliance.Pod is immutable.
-func (a *arrival) DeepCopyObject() runtime.Object {
+func (a *reducedPod) DeepCopyObject() runtime.Object {
 	next := *a
 	return &next
 }
@@ -61,17 +61,17 @@ func (s *runningPods) list() ([]compliance.Pod, bool) {
 
 // reduce returns the parts of a Pod that an evaluation reads. It returns nil for a Pod that has
 // ended.
-func (s *runningPods) reduce(o any) (*arrival, error) {
+func (s *runningPods) reduce(o any) (*reducedPod, error) {
 	switch o := o.(type) {
-	case *arrival:
+	case *reducedPod:
 		return o, nil
 	case *corev1.Pod:
 		if o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
 			return nil, nil
 		}
-		pod := s.contents.share(compliance.NewPod(o))
+		pod := s.contents.intern(compliance.NewPod(o))
 		key := types.NamespacedName{Namespace: pod.Workload.Namespace, Name: o.Name}
-		return &arrival{key: key, pod: pod}, nil
+		return &reducedPod{key: key, pod: pod}, nil
 	}
 	return nil, fmt.Errorf("watching Pods: got a %T", o)
 }

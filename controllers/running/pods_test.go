@@ -27,7 +27,8 @@ func aPod(name string) *corev1.Pod {
 	}
 }
 
-// Only what changes the judgement of a Pod wakes the evaluation; readiness comes and goes all day.
+// A change of a Pod wakes the evaluation only if the evaluation reads the changed field. Readiness,
+// for example, changes often.
 func TestPodChanges(t *testing.T) {
 	cases := map[string]struct {
 		change func(*corev1.Pod)
@@ -53,8 +54,8 @@ func TestPodChanges(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			told := 0
-			s := &runningPods{changed: func() { told++ }}
+			calls := 0
+			s := &runningPods{changed: func() { calls++ }}
 			if err := s.Replace([]any{aPod("web")}, ""); err != nil {
 				t.Fatal(err)
 			}
@@ -63,15 +64,15 @@ func TestPodChanges(t *testing.T) {
 			if err := s.Update(p); err != nil {
 				t.Fatal(err)
 			}
-			if got := told == 2; got != c.want {
-				t.Errorf("told %d times, want it told of the change: %v", told, c.want)
+			if got := calls == 2; got != c.want {
+				t.Errorf("got %d calls of changed, want a second one: %v", calls, c.want)
 			}
 			want := []compliance.Pod{compliance.NewPod(p)}
 			if p.Status.Phase != corev1.PodRunning {
 				want = nil
 			}
 			if got, _ := s.list(); len(got) != len(want) || len(got) == 1 && !podsEqual(got[0], want[0]) {
-				t.Errorf("it holds %+v, want %+v", got, want)
+				t.Errorf("got Pods %+v, want %+v", got, want)
 			}
 		})
 	}
@@ -82,17 +83,17 @@ func podsEqual(a, b compliance.Pod) bool {
 		a.Images[0] == b.Images[0]
 }
 
-// The store is driven as a reflector drives it: the first list comes transformed, what follows does
-// not.
+// The test calls the store like a reflector: the Pods of the first list are transformed, later ones
+// are not.
 func TestPodStore(t *testing.T) {
-	told := 0
-	s := &runningPods{changed: func() { told++ }}
-	holds := func(what string, n, calls int, complete bool) {
+	calls := 0
+	s := &runningPods{changed: func() { calls++ }}
+	holds := func(step string, wantPods, wantCalls int, wantComplete bool) {
 		t.Helper()
-		got, ok := s.list()
-		if len(got) != n || ok != complete || told != calls {
-			t.Errorf("%s: %d Pods, complete %v, told %d times; want %d, %v, %d", what, len(got), ok, told, n,
-				complete, calls)
+		got, complete := s.list()
+		if len(got) != wantPods || complete != wantComplete || calls != wantCalls {
+			t.Errorf("%s: got %d Pods, complete %v, %d calls of changed; want %d, %v, %d", step, len(got), complete,
+				calls, wantPods, wantComplete, wantCalls)
 		}
 	}
 	must := func(err error) {
@@ -101,7 +102,7 @@ func TestPodStore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	holds("at first", 0, 0, false)
+	holds("before the first list", 0, 0, false)
 	gathered := toolscache.NewStore(toolscache.DeletionHandlingMetaNamespaceKeyFunc,
 		toolscache.WithTransformer(s.Transformer()))
 	ended := aPod("ended")
@@ -115,7 +116,7 @@ func TestPodStore(t *testing.T) {
 	must(s.Add(aPod("d")))
 	holds("a further Pod", 3, 2, true)
 	must(s.Add(aPod("d")))
-	holds("the same once more", 3, 2, true)
+	holds("the same Pod again", 3, 2, true)
 	must(s.Delete(aPod("a")))
 	must(s.Delete(aPod("a")))
 	holds("deleted, twice", 2, 3, true)
@@ -124,6 +125,6 @@ func TestPodStore(t *testing.T) {
 	must(s.Replace(nil, "10"))
 	holds("an empty list", 0, 5, true)
 	if err := s.Add(&corev1.Secret{}); err == nil {
-		t.Error("a Secret was taken for a Pod")
+		t.Error("adding a Secret: got no error, want one")
 	}
 }

@@ -56,24 +56,24 @@ func podSource(live client.Reader, pods typedcorev1.PodInterface, store *running
 	}
 }
 
-// arrivals are all Pods of one list, as the reflector reads them.
-type arrivals struct {
+// reducedPods are all Pods of one list, as the reflector reads them.
+type reducedPods struct {
 	metav1.TypeMeta
 	metav1.ListMeta
-	Items []arrival
+	Items []reducedPod
 }
 
 // DeepCopyObject implements runtime.Object.
-func (a *arrivals) DeepCopyObject() runtime.Object {
+func (a *reducedPods) DeepCopyObject() runtime.Object {
 	next := *a
-	next.Items = append([]arrival(nil), a.Items...)
+	next.Items = append([]reducedPod(nil), a.Items...)
 	return &next
 }
 
 // page lists the Pods page by page. The resource version is that of the first page: all pages are
 // of one state of the cluster.
-func (s *runningPods) page(ctx context.Context, live client.Reader, exempt flags.Exempt) (*arrivals, error) {
-	all := &arrivals{}
+func (s *runningPods) page(ctx context.Context, live client.Reader, exempt flags.Exempt) (*reducedPods, error) {
+	all := &reducedPods{}
 	version, err := eachPod(ctx, live, exempt, func(p *corev1.Pod) error {
 		a, err := s.reduce(p)
 		if a != nil {
@@ -95,7 +95,7 @@ func eachPod(ctx context.Context, live client.Reader, exempt flags.Exempt,
 		err := live.List(ctx, page, client.MatchingFieldsSelector{Selector: podSelector(exempt)},
 			client.Limit(podsPage), client.Continue(next))
 		if err != nil {
-			return "", fmt.Errorf("listing the Pods that run: %w", err)
+			return "", fmt.Errorf("listing Pods: %w", err)
 		}
 		if version == "" {
 			version = page.ResourceVersion

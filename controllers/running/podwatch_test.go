@@ -21,7 +21,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 )
 
-// recorder is a transport that notes the query of each request for Pods.
+// recorder is a transport that records the query of each request for Pods.
 type recorder struct {
 	http.RoundTripper
 	mu      sync.Mutex
@@ -37,15 +37,15 @@ func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 	return r.RoundTripper.RoundTrip(request)
 }
 
-// lists returns the queries that are no watches.
+// lists returns the queries of lists, without watches.
 func (r *recorder) lists() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(r.queries), func(q string) bool { return strings.Contains(q, "watch=") })
 }
 
-// TestPodsWithoutStreaming reads Pods from an API server that cannot stream the first list, as
-// those before Kubernetes 1.34. All Pods arrive, by pages, and so does what changes later.
+// An API server before Kubernetes 1.34 may not be able to stream the first list. The store then
+// reads all Pods page by page, and watches later changes.
 func TestPodsWithoutStreaming(t *testing.T) {
 	const pods = 2*podsPage + 50
 	kube := kubeserver.Run(t, kubeserver.Options{
@@ -96,7 +96,7 @@ func TestPodsWithoutStreaming(t *testing.T) {
 	}
 	for _, query := range lists {
 		if !strings.Contains(query, fmt.Sprint("limit=", podsPage)) || !strings.Contains(query, "status.phase") {
-			t.Errorf("got the list %q, want a page of what has not ended", query)
+			t.Errorf("got the list %q, want a page of Pods that have not ended", query)
 		}
 	}
 	createPod(t, live, "later")

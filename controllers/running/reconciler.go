@@ -32,10 +32,10 @@ const (
 	evaluationPause = time.Second
 	// evaluationInterval is the maximum time between two evaluations: no event announces an expiry.
 	evaluationInterval = time.Minute
-	// patience is how long no result is published while repositories are fetched for the first
-	// time. Without it, the start of the operator or of a new application would look as if evidence
-	// had been lost.
-	patience = 10 * time.Second
+	// firstLoadTimeout is the maximum time that no result is published because repositories are
+	// being fetched for the first time. Otherwise the start of the operator or of a new application
+	// would look like lost evidence.
+	firstLoadTimeout = 10 * time.Second
 )
 
 // everything is the one request of the compliance controller.
@@ -57,7 +57,7 @@ type Reconciler struct {
 	// Compliance receives the result.
 	Compliance *Compliance
 
-	// Changes is told by the store when it has a new snapshot.
+	// Changes wakes this reconciler. The store calls Notify after each new snapshot.
 	Changes *Changes
 
 	pods runningPods
@@ -65,9 +65,11 @@ type Reconciler struct {
 	// The rest belongs to the one worker.
 
 	earliest time.Time // of the next evaluation
-	waiting  time.Time // since when repositories are waited for; zero: for none
-	crowded  bool      // more repositories run than are retained
-	ledger   *ledger
+	// loadingSince is the time of the first evaluation that found evidence not loaded yet. It is
+	// zero if none is missing.
+	loadingSince time.Time
+	overLimit    bool // more repositories run than are retained
+	ledger       *ledger
 }
 
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch
@@ -106,14 +108,14 @@ func (c *Changes) Notify() { c.trigger.Notify(everything) }
 func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result, error) {
 	snapshot := r.Store.Load()
 	if !snapshot.Primed {
-		return ctrl.Result{}, nil // the store tells when it is
+		return ctrl.Result{}, nil // the store calls Notify when it is
 	}
 	if wait := r.earliest.Sub(r.Clock.Now()); wait > 0 {
 		return ctrl.Result{RequeueAfter: wait}, nil
 	}
 	pods, complete := r.pods.list()
 	if !complete {
-		return ctrl.Result{}, nil // it tells when it is
+		return ctrl.Result{}, nil // the store of Pods calls Notify when it is
 	}
 	in, err := evaluationInput(ctx, r.Client, snapshot, r.Exempt, r.Clock.Now())
 	if err != nil {
@@ -128,39 +130,40 @@ func (r *Reconciler) Reconcile(ctx context.Context, _ ctrl.Request) (ctrl.Result
 	result := compliance.Evaluate(in)
 	r.retain(ctx, result)
 	r.earliest = r.Clock.Now().Add(evaluationPause)
-	if r.early(result, in.Now) {
+	if r.loading(result, in.Now) {
 		return ctrl.Result{RequeueAfter: evaluationPause}, nil
 	}
-	news, later := r.ledger.enter(result, in.Now)
-	if later > 0 {
-		ctrl.LoggerFrom(ctx).Info("Recorded events for some workloads, and will for the others", "recorded", len(news),
-			"waiting", later)
+	selected, waiting := r.ledger.enter(result, in.Now)
+	if waiting > 0 {
+		ctrl.LoggerFrom(ctx).Info("Recorded events for some workloads, the next evaluation records more",
+			"recorded", len(selected), "waiting", waiting)
 	}
 	r.Compliance.publish(&evaluated{result: result, states: r.states(snapshot, result)})
-	r.announce(ctx, news)
+	r.announce(ctx, selected)
 	return ctrl.Result{RequeueAfter: evaluationInterval}, nil
 }
 
 // retain keeps the evidence for the running images up to date. It logs if there are too many.
 func (r *Reconciler) retain(ctx context.Context, result *compliance.Result) {
 	beyond := r.Tracker.Retain(result.Needs)
-	if beyond > 0 && !r.crowded {
+	if beyond > 0 && !r.overLimit {
 		ctrl.LoggerFrom(ctx).Info(
-			"Passed over repositories that run and are not known to be signed, of which there are too many",
+			"Too many running repositories without known signatures, so some are not kept up to date",
 			"passedOver", beyond)
 	}
-	r.crowded = beyond > 0
+	r.overLimit = beyond > 0
 }
 
-// early reports whether repositories are being fetched for the first time, within patience.
-func (r *Reconciler) early(result *compliance.Result, now time.Time) bool {
+// loading reports whether repositories are being fetched for the first time, for less than
+// firstLoadTimeout.
+func (r *Reconciler) loading(result *compliance.Result, now time.Time) bool {
 	switch {
 	case result.NotLoaded == 0:
-		r.waiting = time.Time{}
-	case r.waiting.IsZero():
-		r.waiting = now
+		r.loadingSince = time.Time{}
+	case r.loadingSince.IsZero():
+		r.loadingSince = now
 	}
-	return result.NotLoaded > 0 && now.Sub(r.waiting) < patience
+	return result.NotLoaded > 0 && now.Sub(r.loadingSince) < firstLoadTimeout
 }
 
 // evaluationInput returns the input of an evaluation, without the Pods. It reads the cache without
@@ -196,7 +199,7 @@ func (r *Reconciler) states(snapshot *store.Snapshot, result *compliance.Result)
 			},
 			Violations: r.ledger.first(summary.Findings),
 		}
-		for _, b := range summary.BreakGlass[:min(len(summary.BreakGlass), mostListed)] {
+		for _, b := range summary.BreakGlass[:min(len(summary.BreakGlass), maxListed)] {
 			s.BreakGlass = append(s.BreakGlass, v1alpha1.BreakGlass{Namespace: b.Namespace, Reason: b.Reason})
 		}
 		s.Compliant, s.Reason, s.Message = compliant(&summary)

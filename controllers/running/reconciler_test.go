@@ -38,7 +38,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
-// TestWhatRuns shares one API server.
+// TestWhatRuns runs all tests of this package that need an API server on one of them.
 func TestWhatRuns(t *testing.T) {
 	c := controlplane.Run(t, acmeObjects()...)
 	for _, namespace := range []string{"shop", "acme-exempt"} {
@@ -65,11 +65,13 @@ func TestWhatRuns(t *testing.T) {
 	t.Run("leader", func(t *testing.T) { testLeaderOnly(t, c) })
 }
 
-// testConflicts has somebody else write the status each time between read and write.
+// testConflicts writes the status as another client, each time between the reconciler's read and
+// write.
 func testConflicts(t *testing.T, c client.WithWatch) {
 	elected := make(chan struct{})
 	close(elected)
-	// meddler adds a condition of its own to whatever is about to be patched for the first time.
+	// meddle adds a condition of its own to an object before the reconciler patches it for the
+	// first time.
 	meddled := map[string]bool{}
 	meddle := func(ctx context.Context, name string, o client.Object, conditions func() *[]metav1.Condition) error {
 		if meddled[name] {
@@ -146,7 +148,7 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 			})
 			again, err := r.reconcile(t.Context(), requests.For(name))
 			if err != nil || again.RequeueAfter <= 0 || again.RequeueAfter > time.Second {
-				t.Errorf("after a conflict: %v, %v; want it done again soon and no error", again, err)
+				t.Errorf("after a conflict: got %v, %v; want a requeue within a second and no error", again, err)
 			}
 			if _, err := r.reconcile(t.Context(), requests.For(name)); err != nil {
 				t.Fatal(err)
@@ -156,14 +158,14 @@ func testConflicts(t *testing.T, c client.WithWatch) {
 			}
 			for _, kind := range append([]string{"Other"}, r.ours...) {
 				if meta.FindStatusCondition(r.is(r.object), kind) == nil {
-					t.Errorf("condition %s was lost; there are %v", kind, r.is(r.object))
+					t.Errorf("got conditions %v, want %s too", r.is(r.object), kind)
 				}
 			}
 		})
 	}
 }
 
-// testPace drives the reconciler by hand, on a clock that stands still.
+// testPace calls the reconciler directly, with a fake clock.
 func testPace(t *testing.T, c client.Client) {
 	decisions, found := store.New(
 		store.Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}), &Compliance{}
@@ -175,20 +177,20 @@ func testPace(t *testing.T, c client.Client) {
 	}
 	results := 0
 	found.OnResult(func(*compliance.Result) { results++ })
-	reconciled := func(what string, want int, after time.Duration) {
+	reconciled := func(step string, want int, after time.Duration) {
 		t.Helper()
 		result, err := r.Reconcile(t.Context(), requests.For(everything))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if results != want || result.RequeueAfter != after {
-			t.Errorf("%s: %d results and again after %s, want %d and %s", what, results, result.RequeueAfter,
-				want, after)
+			t.Errorf("%s: got %d results and a requeue after %s, want %d and %s", step, results,
+				result.RequeueAfter, want, after)
 		}
 	}
 	reconciled("before the store is primed", 0, 0)
 	decisions.MarkPrimed()
-	reconciled("before the Pods are there", 0, 0)
+	reconciled("before the first list of Pods", 0, 0)
 	pods := &corev1.PodList{}
 	if err := c.List(t.Context(), pods); err != nil {
 		t.Fatal(err)
@@ -201,7 +203,7 @@ func testPace(t *testing.T, c client.Client) {
 	if err := r.pods.Replace(all, ""); err != nil {
 		t.Fatal(err)
 	}
-	reconciled("at first", 1, evaluationInterval)
+	reconciled("the first time", 1, evaluationInterval)
 	now.Step(evaluationPause / 4)
 	reconciled("right after", 1, evaluationPause*3/4)
 	now.Step(evaluationPause)
@@ -225,25 +227,26 @@ func testPace(t *testing.T, c client.Client) {
 	}
 	decisions.PutPolicy(compiled, status.Version(&p))
 	now.Step(evaluationPause)
-	reconciled("with a repository that is not loaded", 2, evaluationPause) // nobody runs the tracker, so it never is
-	if found.state(p.Name, status.Version(&p)) != nil {
-		t.Error("a policy that was not evaluated has a state")
+	// The tracker does not run, so the repository is never loaded.
+	reconciled("with a repository that is not loaded", 2, evaluationPause)
+	if got := found.state(p.Name, status.Version(&p)); got != nil {
+		t.Errorf("got state %+v of a policy that was not evaluated, want none", got)
 	}
-	now.Step(patience - time.Millisecond)
-	reconciled("just before patience ends", 2, evaluationPause)
+	now.Step(firstLoadTimeout - time.Millisecond)
+	reconciled("just before the timeout", 2, evaluationPause)
 	now.Step(evaluationPause)
-	reconciled("when patience is over", 3, evaluationInterval)
+	reconciled("after the timeout", 3, evaluationInterval)
 	got := found.state(p.Name, status.Version(&p))
 	if got == nil || got.Workloads != (v1alpha1.WorkloadCounts{Covered: 1, Unchecked: 1}) ||
 		got.Compliant != metav1.ConditionUnknown {
-		t.Errorf("state is %+v, want the one Pod of the namespace that is not exempt, unchecked", got)
+		t.Errorf("got state %+v, want the one Pod of the namespace that is not exempt, unchecked", got)
 	}
-	if found.state(p.Name, "another/version") != nil {
-		t.Error("the state of an earlier version is given out for a later one")
+	if got := found.state(p.Name, "another/version"); got != nil {
+		t.Errorf("got state %+v of another version of the policy, want none", got)
 	}
 }
 
-// recorded notes the paths that are asked for.
+// recorded is a transport that records the URL of each request.
 type recorded struct {
 	next http.RoundTripper
 	mu   *sync.Mutex
@@ -257,7 +260,7 @@ func (r recorded) RoundTrip(req *http.Request) (*http.Response, error) {
 	return r.next.RoundTrip(req)
 }
 
-// testLeaderOnly runs a replica while somebody else leads, who then goes.
+// testLeaderOnly starts a replica while another client holds the lease, then deletes the lease.
 func testLeaderOnly(t *testing.T, c *controlplane.Plane) {
 	lease := c.HoldLease(t, "default", "leader")
 	var mu sync.Mutex
@@ -314,26 +317,27 @@ func testLeaderOnly(t *testing.T, c *controlplane.Plane) {
 	pods := func() []string {
 		mu.Lock()
 		defer mu.Unlock()
-		// Each replica looks once, in pages, at what runs when it starts.
+		// Each replica lists the Pods once when it starts, in pages.
 		return slices.DeleteFunc(slices.Clone(urls),
 			func(u string) bool { return !strings.HasPrefix(u, "/api/v1/pods?") || strings.Contains(u, "limit=100") })
 	}
-	if asked := pods(); len(asked) > 0 || found.Load() != nil {
-		t.Errorf("a replica that does not lead asks for %q, and has a result: %v", asked, found.Load() != nil)
+	if got := pods(); len(got) > 0 || found.Load() != nil {
+		t.Errorf("a replica that does not lead: got requests %q and a result: %v, want neither", got,
+			found.Load() != nil)
 	}
 	if err := c.Delete(t.Context(), lease); err != nil {
 		t.Fatal(err)
 	}
 	poll.AwaitTrue(t, "a first result", func() bool { return found.Load() != nil })
 	if got := found.Load().Policies["production"].Covered; got != 1 {
-		t.Errorf("%d workloads are covered, want 1", got)
+		t.Errorf("got %d covered workloads, want 1", got)
 	}
 	for _, u := range pods() {
 		for _, part := range []string{
 			"status.phase%21%3DSucceeded", "status.phase%21%3DFailed", "metadata.namespace%21%3Dacme-exempt",
 		} {
 			if !strings.Contains(u, part) {
-				t.Errorf("asks for %q, without %s", u, part)
+				t.Errorf("got request %q, want it to contain %s", u, part)
 			}
 		}
 	}
@@ -344,7 +348,7 @@ func testLeaderOnly(t *testing.T, c *controlplane.Plane) {
 	poll.AwaitTrue(t, "the end of the Pod", func() bool { return found.Load().Policies["production"].Covered == 0 })
 }
 
-// acmeObjects are a trust root and a policy.
+// acmeObjects returns a TrustRoot and an ImagePolicy.
 func acmeObjects() []client.Object {
 	two := int32(2)
 	return []client.Object{
