@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// figure is one figure of the table.
+// figure is one row of the table.
 type figure struct {
 	name, benchmark, unit string
 	// most and least are the bounds in the shown unit. Without a bound, the table shows the figure
 	// for information.
 	most, least *float64
-	// shown is the unit of the table, where it differs from unit. factor converts to it.
+	// shown is the unit in the table if it differs from unit. factor converts to it.
 	shown  string
 	factor float64
 }
@@ -83,15 +83,15 @@ func handlers() []figure {
 func fetches() []figure {
 	return []figure{
 		{
-			name: "a publication, 10 repositories held", benchmark: "Publication/size=10", unit: "ns/op", shown: "µs",
-			factor: 1e-3,
-		},
-		{
-			name: "  10,000 repositories held", benchmark: "Publication/size=10000", unit: "ns/op", most: new(20.0),
+			name: "a publication with 10 repositories in the store", benchmark: "Publication/size=10", unit: "ns/op",
 			shown: "µs", factor: 1e-3,
 		},
+		{
+			name: "  with 10,000 repositories in the store", benchmark: "Publication/size=10000", unit: "ns/op",
+			most: new(20.0), shown: "µs", factor: 1e-3,
+		},
 		{name: "  10,000 against 10", benchmark: "PublicationGrowth", unit: "x/growth", most: new(1.2)},
-		{name: "first sight, 3 delegations: round trips", benchmark: "FirstSight", unit: "round-trips", most: new(3.0)},
+		{name: "first fetch, 3 delegations: round trips", benchmark: "FirstSight", unit: "round-trips", most: new(3.0)},
 		{name: "  requests", benchmark: "FirstSight", unit: "requests", most: new(7.0)},
 		{name: "  at no added latency", benchmark: "FirstSight", unit: "ms/0ms-away", shown: "ms"},
 		{name: "  at 100 ms of added latency", benchmark: "FirstSight", unit: "ms/100ms-away", shown: "ms"},
@@ -99,10 +99,10 @@ func fetches() []figure {
 		{name: "  requests", benchmark: "Herd", unit: "requests", most: new(7.0)},
 		{name: "  all admitted, 100 ms away, after", benchmark: "Herd", unit: "ms/herd", shown: "ms"},
 		{
-			name: "1,000 repositories, a key of all revoked: counts no more after", benchmark: "Revocation",
+			name: "1,000 repositories, a key of all revoked: no longer counts after", benchmark: "Revocation",
 			unit: "ms/revoked", most: new(1000.0), shown: "ms",
 		},
-		{name: "  all verified anew after", benchmark: "Revocation", unit: "s/verified-anew", shown: "s"},
+		{name: "  all verified again after", benchmark: "Revocation", unit: "s/verified-again", shown: "s"},
 	}
 }
 
@@ -124,7 +124,7 @@ func thousandRepositories() []figure {
 		},
 		{name: "  processor time of it", benchmark: thousand, unit: "cpu-s/feed-interval", shown: "s"},
 		{
-			name: "  on average, each being polled now and then", benchmark: "RefreshOf1000/feed", unit: "requests/op",
+			name: "  on average, with the rare polls of each", benchmark: "RefreshOf1000/feed", unit: "requests/op",
 			most: new(125.0), shown: "requests",
 		},
 		{name: "  ready from nothing, server up", benchmark: thousand, unit: "s/cold-start", shown: "s"},
@@ -149,7 +149,7 @@ func estates() []figure {
 		{name: "10,000 Pods: counted after a start", benchmark: pods, unit: "s/start", shown: "s"},
 		{name: "  after an edit of the policy", benchmark: pods, unit: "s/policy-edit", shown: "s"},
 		{
-			name: "  memory that they cost, at its peak", benchmark: pods, unit: "MiB-more-at-peak", most: new(40.0),
+			name: "  their memory, at its peak", benchmark: pods, unit: "MiB-more-at-peak", most: new(40.0),
 			shown: "MiB",
 		},
 		{name: "idle, without Pods: resident memory", benchmark: pods, unit: "MiB-idle", most: new(80.0), shown: "MiB"},
@@ -194,7 +194,7 @@ func (f figure) verdict(value float64) string {
 	return "met"
 }
 
-// command returns the command that measures the figure alone.
+// command returns the command that measures only this figure.
 func (f figure) command() string {
 	parts := strings.Split("Benchmark"+f.benchmark, "/")
 	for i, part := range parts {

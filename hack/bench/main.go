@@ -1,9 +1,9 @@
-// Command bench reads the output of "go test -bench" and prints what the project promises beside
-// what was measured, as one table. A bound that is missed is marked, and fails nothing: the machine
-// may be slow, or busy. A figure that is absent fails.
+// Command bench reads the output of "go test -bench" and prints a table of the promised bounds and
+// the measured figures. It marks a missed bound but does not fail, because the machine may be slow
+// or busy. It fails if a figure is absent.
 //
-// The input has the format that benchstat reads: lines of a benchmark's name, its iterations, and
-// pairs of a value and its unit. Of several lines of one benchmark the median counts.
+// The input has the format that benchstat reads: each line has a benchmark's name, its iterations,
+// and pairs of a value and its unit. Several lines of one benchmark give their median.
 package main
 
 import (
@@ -28,7 +28,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	if len(args) != 1 {
-		return errors.New("give the file with the output of go test -bench")
+		return errors.New("want one argument: the file with the output of go test -bench")
 	}
 	file, err := os.Open(args[0])
 	if err != nil {
@@ -45,10 +45,10 @@ func run(args []string, out io.Writer) error {
 // measurement names one unit of one benchmark.
 type measurement struct{ benchmark, unit string }
 
-// processors is the end of a benchmark's name, which says how many were used.
+// processors matches the end of a benchmark's name, which is the number of processors.
 var processors = regexp.MustCompile(`-\d+$`)
 
-// read returns what was measured, every time. Lines of anything else are passed over.
+// read returns the values of each measurement. It ignores all other lines.
 func read(in io.Reader) (map[measurement][]float64, error) {
 	measured := map[measurement][]float64{}
 	lines := bufio.NewScanner(in)
@@ -64,7 +64,7 @@ func read(in io.Reader) (map[measurement][]float64, error) {
 		for i := 2; i < len(fields); i += 2 {
 			value, err := strconv.ParseFloat(fields[i], 64)
 			if err != nil {
-				return nil, fmt.Errorf("%s: %q is no number", fields[0], fields[i])
+				return nil, fmt.Errorf("%s: %q is not a number", fields[0], fields[i])
 			}
 			m := measurement{name, fields[i+1]}
 			measured[m] = append(measured[m], value)

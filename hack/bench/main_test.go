@@ -31,7 +31,7 @@ ok  	github.com/countersign-dev/countersign/test/bench	68.748s
 	}
 }
 
-// What is met, what is missed and what is absent are told apart, and only what is absent fails.
+// The table distinguishes met, missed and absent figures. Only an absent one fails.
 func TestTable(t *testing.T) {
 	measured := map[measurement][]float64{}
 	for _, f := range figures() {
@@ -44,22 +44,22 @@ func TestTable(t *testing.T) {
 	for _, f := range figures() {
 		want := f.verdict(f.scale())
 		if f.least != nil && want != "MISSED" || f.most != nil && want != "met" {
-			t.Errorf("%s: 1 against %s is %q", f.name, f.bound(), want)
+			t.Errorf("%s: got %q for the value 1 and the bound %s", f.name, want, f.bound())
 		}
 		if !strings.Contains(out.String(), f.name) || !strings.Contains(out.String(), f.command()) {
-			t.Errorf("%q is not in the table", f.name)
+			t.Errorf("got a table without %q", f.name)
 		}
 	}
 	first := figures()[0]
 	delete(measured, measurement{first.benchmark, first.unit})
 	if err := table(&out, figures(), measured); err == nil || !strings.Contains(err.Error(), first.name) {
-		t.Errorf("an absent figure gave the error %v", err)
+		t.Errorf("absent figure: got error %v, want one that names %s", err, first.name)
 	}
 }
 
 func TestMedian(t *testing.T) {
 	if got := median([]float64{9, 1, 2}); got != 2 {
-		t.Errorf("got %v", got)
+		t.Errorf("got %v, want 2", got)
 	}
 }
 

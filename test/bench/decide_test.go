@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// BenchmarkDecide is one decision out of a store of so many policies and repositories of 100 tags,
-// over evidence of the real verifier. Each decision is on one of ten images, wherever in the store
-// they are: what else there is must make no difference.
+// BenchmarkDecide measures one decision with 10 and with 1,000 policies and repositories of 100
+// tags, over evidence of the real verifier. The decisions are about ten images. The rest of the
+// store must make no difference.
 func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{few, many} {
 		b.Run(fmt.Sprintf("size=%d", n), func(b *testing.B) {
@@ -24,10 +24,10 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkDecideGrowth is how much longer the same decisions take with 1,000 policies and
-// repositories than with 10. The two take turns, so that whatever else the machine does is in both.
-// In a third turn each decision is on another of the 1,000 repositories: what that takes more is
-// the processor's caches, which hold the evidence of some and not of all.
+// BenchmarkDecideGrowth measures how much longer the same decisions take with 1,000 policies and
+// repositories than with 10. It alternates between the two, so that other load on the machine
+// affects both. A third series decides on another of the 1,000 repositories each time. It takes
+// longer because the processor's caches cannot hold the evidence of all repositories.
 func BenchmarkDecideGrowth(b *testing.B) {
 	small, large := newEstate(b, few), newEstate(b, many)
 	now := time.Now()

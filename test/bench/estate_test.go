@@ -18,8 +18,8 @@ import (
 	"github.com/countersign-dev/countersign/test/handmade"
 )
 
-// estate is a store as a manager has it that knows n repositories, each covered by a policy of its
-// own and by one for all.
+// estate is the store and tracker of a manager with n repositories. Each repository has its own
+// policy.
 type estate struct {
 	store   *store.Store
 	tracker *store.Tracker
@@ -27,7 +27,8 @@ type estate struct {
 	signers *handmade.Signers
 }
 
-// newEstate verifies n repositories by the real verifier, from memory.
+// newEstate returns an estate whose n repositories are verified by the real verifier, from files in
+// memory.
 func newEstate(tb testing.TB, n int) *estate {
 	tb.Helper()
 	s, files := published(tb, n)
@@ -45,12 +46,12 @@ func newEstate(tb testing.TB, n int) *estate {
 	return e
 }
 
-// key returns what is asked about an image.
+// key returns the subject of an image under the trust root.
 func key(image imageref.Ref) trust.Key {
 	return trust.Key{Root: "acme-notary", Subject: trust.Subject{Repository: image.Name()}}
 }
 
-// emptyEstate has n policies, and no repository verified yet.
+// emptyEstate returns an estate with n policies and no verified repository yet.
 func emptyEstate(tb testing.TB, root *notary.Root, n int) *estate {
 	tb.Helper()
 	e := &estate{
@@ -66,7 +67,7 @@ func emptyEstate(tb testing.TB, root *notary.Root, n int) *estate {
 	return e
 }
 
-// publish publishes the trust root that the policies name, or puts another in its place.
+// publish publishes the trust root that the policies name, or replaces it.
 func (e *estate) publish(root *notary.Root) {
 	e.store.PutRoot("acme-notary", store.Root{Verifier: root, Format: "Notary"})
 }
@@ -82,7 +83,8 @@ func (e *estate) policy(tb testing.TB, name string, pattern v1alpha1.ImagePatter
 	e.store.PutPolicy(p, "1")
 }
 
-// decide has an image admitted as the gate does, from the snapshot that holds now.
+// decide decides on an image with the current snapshot, as the gate does. It returns an error
+// unless the image is admitted with a digest.
 func (e *estate) decide(image string, now time.Time) error {
 	d := e.decision(image, now)
 	if d.Verdict != policy.Admitted || d.Digest == "" {

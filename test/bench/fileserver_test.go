@@ -14,9 +14,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-// fileServer serves metadata as a Notary server does, and counts requests. To publish a thousand
-// repositories to a real server with the real client would take hours. The benchmarks on it measure
-// the manager, and not the server.
+// fileServer serves metadata like a Notary server and counts requests. The benchmarks on it measure
+// the manager, not the server. With the real client and server, the publication of 1,000
+// repositories would take hours.
 type fileServer struct {
 	url   string
 	ca    []byte
@@ -28,7 +28,8 @@ type fileServer struct {
 	feed  bool // whether there is a change feed
 }
 
-// requests counts them: all, those for timestamps, and those for the change feed once there is one.
+// requests has the numbers of all requests, of those for timestamps, and of successful reads of the
+// change feed.
 type requests struct{ all, timestamps, feed int }
 
 const (

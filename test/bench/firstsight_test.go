@@ -22,14 +22,14 @@ import (
 )
 
 const (
-	// latency is what each request to the signing server takes longer.
+	// latency is the delay of each request to the signing server.
 	latency = 100 * time.Millisecond
-	// herd is how many Pods are created at once.
+	// herd is the number of Pods that are created at the same time.
 	herd = 500
 )
 
-// far is a real Notary server, behind a proxy that delays and counts, with one repository that
-// three delegations have signed.
+// far is a real Notary server with one repository that three delegations have signed. A proxy in
+// front of it delays and counts requests.
 type far struct {
 	*faultproxy.Proxy
 	pin   string
@@ -51,7 +51,7 @@ func newFar(b *testing.B) *far {
 	return &far{Proxy: faultproxy.Run(b, server.URL, server.CA), pin: pin.KeyID, image: name + ":" + tag(0)}
 }
 
-// delayed has every request take longer, and forgets those before.
+// delayed delays every further request and resets the count.
 func (f *far) delayed(by time.Duration) {
 	f.Set()
 	if by > 0 {
@@ -60,7 +60,7 @@ func (f *far) delayed(by time.Duration) {
 	f.Reset()
 }
 
-// fresh is an estate that has never asked this server for anything, without a connection to it.
+// fresh returns an estate without evidence of this server and without a connection to it.
 func (f *far) fresh(b *testing.B) *estate {
 	b.Helper()
 	get, err := registry.New(registry.Config{Server: f.URL, CABundle: string(f.CA.PEM)})
@@ -72,9 +72,9 @@ func (f *far) fresh(b *testing.B) *estate {
 	return e
 }
 
-// BenchmarkFirstSight fetches and verifies a repository of three delegations of which nothing is
-// known, from a real Notary server: at once, and with 100 ms more for each request. The two take
-// turns; what the slower one takes longer, in units of those 100 ms, is the number of round trips.
+// BenchmarkFirstSight fetches and verifies a repository of three delegations for the first time,
+// from a real Notary server. It alternates between no delay and a delay of 100 ms for each request.
+// The difference of the two times, divided by 100 ms, is the number of round trips.
 func BenchmarkFirstSight(b *testing.B) {
 	f := newFar(b)
 	image, err := imageref.Parse(f.image)
@@ -106,14 +106,14 @@ func BenchmarkFirstSight(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(milliseconds(median(near)), "ms/0ms-away")
 	b.ReportMetric(milliseconds(median(distant)), "ms/100ms-away")
-	// The fastest of each are compared: they are the ones that nothing else on the machine held up.
+	// Compare the fastest of each: other load on the machine delayed these least.
 	b.ReportMetric(float64((slices.Min(distant)-slices.Min(near)).Round(latency))/float64(latency), "round-trips")
 	b.ReportMetric(float64(most), "requests")
 }
 
-// BenchmarkHerd has 500 Pods of one repository that is unknown come at the same time, each to both
-// handlers of the gate, with a real Notary server 100 ms away, so that all of them find the
-// repository unknown. Every Pod must be admitted.
+// BenchmarkHerd sends 500 Pods of one unknown repository to the gate at the same time, each to both
+// handlers. The real Notary server responds after 100 ms, so no Pod finds the repository loaded.
+// Every Pod must be admitted.
 func BenchmarkHerd(b *testing.B) {
 	f := newFar(b)
 	var mutate, validate [][]byte
@@ -145,10 +145,10 @@ func BenchmarkHerd(b *testing.B) {
 		if len(failed) > 0 {
 			b.Fatalf("%d of %d Pods were not admitted, the first because of: %v", len(failed), herd, <-failed)
 		}
-		asked := f.Requests()
-		requests = max(requests, len(asked))
+		sent := f.Requests()
+		requests = max(requests, len(sent))
 		fetches = max(fetches,
-			len(slices.DeleteFunc(asked, func(r faultproxy.Request) bool { return !isTimestamp(r.Path) })))
+			len(slices.DeleteFunc(sent, func(r faultproxy.Request) bool { return !isTimestamp(r.Path) })))
 	}
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(milliseconds(median(times)), "ms/herd")
@@ -156,19 +156,19 @@ func BenchmarkHerd(b *testing.B) {
 	b.ReportMetric(float64(requests), "requests")
 }
 
-// admitted asks a handler of the gate, and returns why it did not admit, or did not pin where it
-// was to.
+// admitted sends a review to a handler of the gate. It returns an error unless the handler admits
+// the Pod, with a patch if pinned is true and without one otherwise.
 func admitted(gate http.Handler, path string, body []byte, pinned bool) error {
 	r := httptest.NewRequest(http.MethodPost, path, bytes.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	w := httptest.NewRecorder()
 	gate.ServeHTTP(w, r)
-	var answer admissionv1.AdmissionReview
-	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+	var response admissionv1.AdmissionReview
+	if err := json.Unmarshal(w.Body.Bytes(), &response); err != nil {
 		return err
 	}
-	if a := answer.Response; a == nil || !a.Allowed || pinned != (len(a.Patch) > 0) {
-		return fmt.Errorf("%s answered %s", path, w.Body)
+	if got := response.Response; got == nil || !got.Allowed || pinned != (len(got.Patch) > 0) {
+		return fmt.Errorf("%s: got response %s, want it admitted, with a patch: %v", path, w.Body, pinned)
 	}
 	return nil
 }

@@ -34,12 +34,12 @@ import (
 const (
 	floorPath  = "/floor"
 	readerPath = "/reader"
-	// turn is how long the clients load one handler at a stretch. A round gives each handler two
-	// such turns.
-	turn, rounds = 250 * time.Millisecond, 4
+	// interval is how long the clients load one handler before the next. In each round every
+	// handler has two intervals.
+	interval, rounds = 250 * time.Millisecond, 4
 )
 
-// cached reads Namespaces as a cache does: each reader has a copy of its own.
+// cached reads one Namespace like the manager's cache: each reader gets a copy.
 type cached struct {
 	client.Reader
 	namespace *corev1.Namespace
@@ -54,7 +54,7 @@ func (c cached) Get(_ context.Context, _ client.ObjectKey, o client.Object, _ ..
 	return nil
 }
 
-// gate returns the gate over an estate, built as the manager builds it.
+// gate returns a gate on the estate, built as in the manager.
 func (e *estate) gate() *webhooks.Gate {
 	shop := cached{namespace: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: "shop", Labels: map[string]string{"env": "production", corev1.LabelMetadataName: "shop"},
@@ -66,8 +66,8 @@ func (e *estate) gate() *webhooks.Gate {
 	}
 }
 
-// floor decodes the review, looks its namespace up in a map, and answers with a fixed patch. A
-// handler that pins images cannot do less.
+// floor decodes the review, looks up its namespace in a map, and responds with a fixed patch. It is
+// the least work of any handler that pins images.
 func floor(w http.ResponseWriter, r *http.Request) {
 	known := map[string]string{"shop": repositoryName(0) + ":" + tag(0) + "@sha256:" + digestHex(repositoryName(0), 0)}
 	body, err := io.ReadAll(r.Body)
@@ -88,8 +88,9 @@ func floor(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(in)
 }
 
-// reader reads the body, decodes nothing, and gives a fixed answer. The API server would not accept
-// it, for it lacks the UID of the request. No handler of any kind can do less.
+// reader reads the body without decoding it, and sends a fixed response. It is the least work of
+// any handler. The API server would not accept the response, because it lacks the UID of the
+// request.
 func reader(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.ReadAll(r.Body); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -99,8 +100,8 @@ func reader(w http.ResponseWriter, r *http.Request) {
 		`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{"uid":"","allowed":true}}`)
 }
 
-// serve serves the gate and both floors with one server, built as the manager builds its own. It
-// returns the URL.
+// serve serves the gate, floor and reader with one server, built as in the manager. It returns the
+// URL.
 func serve(b *testing.B, e *estate, ca *tlstest.CA) (url string) {
 	b.Helper()
 	serving, err := ca.Issue(pkix.Name{CommonName: "countersign"})
@@ -125,12 +126,11 @@ func serve(b *testing.B, e *estate, ca *tlstest.CA) (url string) {
 	return fmt.Sprintf("https://127.0.0.1:%d", port)
 }
 
-// BenchmarkHandler compares both handlers of the gate with the two floors, over HTTPS, at several
-// numbers of clients, over HTTP/2 and HTTP/1.1. They get their turns in the same run. "rate" is the
-// gate's requests per second in percent of the floor's, and "rate-of-reader" in percent of the
-// reader's. "cpu" is the processor time of one request as a multiple of the floor's. The clients
-// are another process, whose processor time does not count, but which shares the machine in each
-// turn.
+// BenchmarkHandler compares both handlers of the gate with floor and reader, over HTTPS, with
+// several numbers of clients, over HTTP/2 and HTTP/1.1. It alternates between them in one run.
+// "rate" is the gate's requests per second in percent of floor's, and "rate-of-reader" in percent
+// of reader's. "cpu" is the processor time of one request as a multiple of floor's. The clients are
+// another process on the same machine. Their processor time is not counted.
 func BenchmarkHandler(b *testing.B) {
 	ctrl.SetLogger(zap.New(zap.WriteTo(io.Discard)))
 	e := newEstate(b, many)
@@ -151,7 +151,7 @@ func BenchmarkHandler(b *testing.B) {
 		for _, protocol := range []string{"HTTP2", "HTTP1"} {
 			for _, clients := range []int{1, 8, 32, 64} {
 				b.Run(fmt.Sprintf("%s/%s/clients=%d", handler.name, protocol, clients), func(b *testing.B) {
-					o := order{Clients: clients, For: turn, HTTP1: protocol == "HTTP1"}
+					o := order{Clients: clients, For: interval, HTTP1: protocol == "HTTP1"}
 					compare(b, generator, o, url, handler.path)
 					b.ReportMetric(float64(len(handler.reviews[0])), "B/review")
 				})
@@ -160,13 +160,13 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-// side holds the measurements of one handler, one of each turn.
+// side holds the measurements of one handler, one for each interval.
 type side struct {
 	order
 	rates, cpu []float64
 }
 
-func (s *side) turn(b *testing.B, g *generator) {
+func (s *side) measure(b *testing.B, g *generator) {
 	b.Helper()
 	before := processorTime(b)
 	r := g.do(b, s.order)
@@ -179,14 +179,14 @@ func compare(b *testing.B, g *generator, o order, url, path string) {
 	at := func(path string) *side {
 		s := &side{order: o}
 		s.URL = url + path
-		g.do(b, s.order) // the first requests make connections and grow buffers
+		g.do(b, s.order) // warm up: the first requests open connections and grow buffers
 		return s
 	}
 	gate, floor, reader := at(path), at(floorPath), at(readerPath)
 	for b.Loop() {
 		for range rounds {
 			for _, s := range []*side{floor, gate, reader, reader, gate, floor} {
-				s.turn(b, g)
+				s.measure(b, g)
 			}
 		}
 	}

@@ -16,31 +16,32 @@ import (
 	"time"
 )
 
-// loadVariable, where set, makes this program one that sends requests. It runs apart, so that the
-// processor time of the one that measures is that of the server alone.
+// loadVariable is the environment variable that makes this program a load generator. It is a
+// process of its own, so that the processor time of the benchmark is that of the server alone.
 const loadVariable = "COUNTERSIGN_BENCH_LOAD"
 
-// order is what the load generator is asked to do, a line of JSON each; the first one has CA and
+// order is one command to the load generator, as one line of JSON. Only the first one has CA and
 // Bodies.
 type order struct {
 	CA     []byte   `json:",omitempty"`
 	Bodies [][]byte `json:",omitempty"`
-	// URL is asked by so many clients, each with one request at a time, for so long. HTTP1 gives
-	// each a connection of its own; otherwise all share one, as the API server's do.
+	// URL receives the requests of Clients clients for the time For. Each client has one request in
+	// flight. With HTTP1 each has its own connection. Otherwise all use one, like those of the API
+	// server.
 	URL     string
 	Clients int
 	For     time.Duration
 	HTTP1   bool
 }
 
-// result is the answer to an order.
+// result is the response to an order.
 type result struct {
 	Requests int64
 	Took     time.Duration
 	Error    string `json:",omitempty"`
 }
 
-// generateLoad carries out orders until there are no more.
+// generateLoad executes orders until in ends.
 func generateLoad(in io.Reader, out io.Writer) error {
 	decoder, encoder := json.NewDecoder(in), json.NewEncoder(out)
 	var bodies [][]byte
@@ -63,13 +64,13 @@ func generateLoad(in io.Reader, out io.Writer) error {
 				}}
 			}
 		}
-		if err := encoder.Encode(carryOut(clients[o.HTTP1], bodies, o)); err != nil {
+		if err := encoder.Encode(execute(clients[o.HTTP1], bodies, o)); err != nil {
 			return err
 		}
 	}
 }
 
-func carryOut(c *http.Client, bodies [][]byte, o order) result {
+func execute(c *http.Client, bodies [][]byte, o order) result {
 	var wg sync.WaitGroup
 	var sent atomic.Int64
 	var failed atomic.Pointer[string]
@@ -99,23 +100,23 @@ func send(c *http.Client, url string, body []byte) error {
 		return err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK || !bytes.Contains(answer, []byte(`"allowed":true`)) {
-		return fmt.Errorf("%s answered %s: %s", url, resp.Status, answer)
+	if resp.StatusCode != http.StatusOK || !bytes.Contains(text, []byte(`"allowed":true`)) {
+		return fmt.Errorf("%s: got response %s: %s, want it allowed", url, resp.Status, text)
 	}
 	return nil
 }
 
-// generator is the process that sends requests.
+// generator is a running load generator.
 type generator struct {
 	encoder *json.Encoder
 	decoder *json.Decoder
 }
 
-// newGenerator starts the process; it ends with the benchmark, or when its input does.
+// newGenerator starts a load generator. It ends with the benchmark.
 func newGenerator(tb testing.TB, ca []byte, bodies [][]byte) *generator {
 	tb.Helper()
 	self, err := os.Executable()

@@ -14,12 +14,12 @@ import (
 	"github.com/countersign-dev/countersign/test/handmade"
 )
 
-// digestHex is the made-up digest of an image.
+// digestHex returns the digest of tag i of a repository, in hexadecimal. There is no such image.
 func digestHex(repository string, i int) string {
 	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %d", repository, i)))
 }
 
-// published are n repositories.
+// published returns n signed repositories: their signers, and their files by path.
 func published(tb testing.TB, n int) (*handmade.Signers, map[string][]byte) {
 	tb.Helper()
 	s, files := handmade.NewSigners(tb, roles()...), make(map[string][]byte)
@@ -33,12 +33,12 @@ func published(tb testing.TB, n int) (*handmade.Signers, map[string][]byte) {
 	return s, files
 }
 
-// pin is the configuration that pins the root key.
+// pin returns a configuration that pins the root key.
 func pin(s *handmade.Signers) notary.Config {
 	return notary.Config{Name: "acme-notary", RootKeyIDs: []string{s.Root.Canonical}}
 }
 
-// memory is a Notary server whose files are at hand.
+// memory serves the files of a Notary server from memory.
 type memory map[string][]byte
 
 // Get implements notary.Getter.
@@ -49,7 +49,8 @@ func (m memory) Get(_ context.Context, _, path string, _ int64) ([]byte, error) 
 	return nil, fmt.Errorf("%s: %w", path, trust.ErrNotFound)
 }
 
-// each does something for every number below n, a few at once, and fails with the first error.
+// each calls do for every number below n, at most atOnce at the same time. It fails with the first
+// error.
 func each(tb testing.TB, n, atOnce int, do func(ctx context.Context, i int) error) {
 	tb.Helper()
 	group, ctx := errgroup.WithContext(tb.Context())
@@ -60,5 +61,6 @@ func each(tb testing.TB, n, atOnce int, do func(ctx context.Context, i int) erro
 	check(tb, group.Wait())
 }
 
-// isTimestamp tells the one file that a refresh asks for.
+// isTimestamp reports whether a path is that of a timestamp, the only file that a refresh fetches
+// if nothing changed.
 func isTimestamp(path string) bool { return strings.HasSuffix(path, "/timestamp.json") }

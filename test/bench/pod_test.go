@@ -17,8 +17,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// review is what the API server sends about a new Pod of a Deployment: with defaults, injected
-// volumes and managed fields.
+// review returns the AdmissionReview that the API server sends for a new Pod of a Deployment, with
+// defaults, injected volumes and managed fields.
 func review(tb testing.TB, image string, i int) []byte {
 	tb.Helper()
 	pods := func(resource string) metav1.GroupVersionResource {
@@ -167,7 +167,7 @@ func podSpec(containers ...corev1.Container) corev1.PodSpec {
 	}
 }
 
-// managedFields are those of the Pod, as the controller manager writes them.
+// managedFields returns the managed fields of the Pod, as the controller manager writes them.
 func managedFields() string {
 	own := func(names ...string) string {
 		text := `{".":{}`

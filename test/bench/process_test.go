@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// clockTick is the unit of times in /proc/<pid>/stat, which Linux fixes for programs.
+// clockTick is the unit of times in /proc/<pid>/stat. It is the same on every Linux.
 const clockTick = 10 * time.Millisecond
 
-// procStat returns fields of /proc/<pid>/stat, numbered from 1 as in proc(5).
+// procStat returns the sum of fields of /proc/<pid>/stat, numbered from 1 as in proc(5).
 func procStat(b *testing.B, pid int, fields ...int) (ticks time.Duration) {
 	b.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	check(b, err)
-	_, rest, _ := strings.Cut(string(text), ") ") // behind the name, which may hold blanks
+	_, rest, _ := strings.Cut(string(text), ") ") // after the name, which may contain spaces
 	all := strings.Fields(rest)
 	for _, field := range fields {
 		n, err := strconv.Atoi(all[field-3])
@@ -27,13 +27,13 @@ func procStat(b *testing.B, pid int, fields ...int) (ticks time.Duration) {
 	return ticks
 }
 
-// usedTime is the time of processors that a process has used.
+// usedTime returns the processor time that a process has used.
 func usedTime(b *testing.B, pid int) time.Duration {
 	b.Helper()
 	return procStat(b, pid, 14, 15)
 }
 
-// age is how long ago a process was started.
+// age returns the time since the start of a process.
 func age(b *testing.B, pid int) time.Duration {
 	b.Helper()
 	text, err := os.ReadFile("/proc/uptime")

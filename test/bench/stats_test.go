@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// median returns the middle one of what was measured; there is at least one.
+// median returns the median of at least one measurement.
 func median[T cmp.Ordered](all []T) T {
 	all = slices.Clone(all)
 	slices.Sort(all)

@@ -23,10 +23,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/operator"
 )
 
-// patience bounds each wait for the manager, on a machine however busy.
-const patience = 5 * time.Minute
+// waitTimeout limits each wait for the manager. It is long enough for a busy machine.
+const waitTimeout = 5 * time.Minute
 
-// large is a control plane without controllers, and a signing server with n repositories.
+// large is a control plane without controllers, with a signing server of n repositories.
 type large struct {
 	client.Client
 	n      int
@@ -36,22 +36,22 @@ type large struct {
 	begin  time.Time
 }
 
-// BenchmarkThousandRepositories runs the manager, built as it is released, over 1,000 repositories
-// of 100 tags and 3 delegations, of which one Pod each runs. It measures the start without any
-// record, the memory, a round of refreshes, and the start from records while the signing server is
+// BenchmarkThousandRepositories runs the manager, built as for a release, with 1,000 repositories
+// of 100 tags and 3 delegations, and one running Pod of each. It measures the start without
+// records, the memory, a round of refreshes, and the start from records while the signing server is
 // down. After each start the manager must admit and pin a Pod.
 func BenchmarkThousandRepositories(b *testing.B) {
 	for b.Loop() {
 		l := newLarge(b, many, 30*time.Second)
-		say(l.begin, "creating a Pod of each repository")
+		progress(l.begin, "creating a Pod of each repository")
 		each(b, l.n, 16, l.run)
-		say(l.begin, "starting the manager without records")
+		progress(l.begin, "starting the manager without records")
 		m := l.start(b)
 		b.ReportMetric(l.ready(b, m, "cold").Seconds(), "s/cold-start")
 		l.await(b, "every repository", func() error { return l.loaded(b.Context(), m) })
 		loaded := age(b, m.PID())
 		requests := l.server.requests().all
-		say(l.begin, "every repository is loaded; waiting for the records")
+		progress(l.begin, "every repository is loaded; waiting for the records")
 		l.await(b, "the records", func() error { return l.recorded(b.Context()) })
 		b.ReportMetric(loaded.Seconds(), "s/load")
 		b.ReportMetric(float64(requests)/many, "requests/repository")
@@ -63,7 +63,7 @@ func BenchmarkThousandRepositories(b *testing.B) {
 		l.follows(b, m)
 		check(b, m.Stop())
 
-		say(l.begin, "starting the manager from its records, without a signing server")
+		progress(l.begin, "starting the manager from its records, without a signing server")
 		l.server.stop()
 		l.ungate(b)
 		m = l.start(b)
@@ -84,9 +84,9 @@ func BenchmarkThousandRepositories(b *testing.B) {
 func BenchmarkTenThousandRepositories(b *testing.B) {
 	for b.Loop() {
 		l := newLarge(b, 10*many, time.Hour)
-		say(l.begin, "starting the manager without records")
+		progress(l.begin, "starting the manager without records")
 		m := l.start(b)
-		say(l.begin, "creating a Pod of each repository, as a dry run")
+		progress(l.begin, "creating a Pod of each repository, as a dry run")
 		began := time.Now()
 		each(b, l.n, 16, l.try)
 		l.await(b, "every repository", func() error { return l.loaded(b.Context(), m) })
@@ -94,7 +94,7 @@ func BenchmarkTenThousandRepositories(b *testing.B) {
 		b.ReportMetric(float64(l.server.requests().all)/float64(l.n), "requests/repository")
 		resident, peak, err := m.Memory()
 		check(b, err)
-		say(l.begin, "every repository is loaded: %.0f MiB, at its peak %.0f", resident, peak)
+		progress(l.begin, "every repository is loaded: %.0f MiB, at its peak %.0f", resident, peak)
 		b.ReportMetric(resident, "MiB-resident")
 		b.ReportMetric(peak, "MiB-peak")
 		check(b, m.Stop())
@@ -107,7 +107,7 @@ func BenchmarkTenThousandRepositories(b *testing.B) {
 func newLarge(b *testing.B, n int, refresh time.Duration) *large {
 	b.Helper()
 	l := &large{n: n, begin: time.Now()}
-	say(l.begin, "starting the servers, and signing %d repositories", n)
+	progress(l.begin, "starting the servers, and signing %d repositories", n)
 	l.kube = kubeserver.Run(b, kubeserver.Options{})
 	scheme := runtime.NewScheme()
 	check(b, clientgoscheme.AddToScheme(scheme))
@@ -145,7 +145,7 @@ func newLarge(b *testing.B, n int, refresh time.Duration) *large {
 	return l
 }
 
-// run creates a Pod of a repository, with the status of one that runs.
+// run creates a Pod of a repository, with the status of a running one.
 func (l *large) run(ctx context.Context, i int) error {
 	name := repositoryName(i)
 	p := pod(name+":"+tag(0), i)
@@ -173,7 +173,8 @@ func (l *large) start(b *testing.B) *operator.Manager {
 	return m
 }
 
-// try creates a Pod of a repository as a dry run, which asks the manager and stores nothing.
+// try creates a Pod of a repository as a dry run. The API server calls the manager and stores
+// nothing.
 func (l *large) try(ctx context.Context, i int) error {
 	image := repositoryName(i) + ":" + tag(i%tags)
 	p := pod(image, i)
@@ -183,10 +184,10 @@ func (l *large) try(ctx context.Context, i int) error {
 	return pinned(p, image, digestHex(repositoryName(i), i%tags))
 }
 
-// pinned returns nil where the image of a Pod was pinned to a digest.
+// pinned returns an error unless the image of a Pod is pinned to the digest.
 func pinned(p *corev1.Pod, image, hex string) error {
 	if got, want := p.Spec.Containers[0].Image, image+"@sha256:"+hex; got != want {
-		return fmt.Errorf("the Pod was created with image %s, want %s", got, want)
+		return fmt.Errorf("got a Pod with image %s, want %s", got, want)
 	}
 	return nil
 }
@@ -196,7 +197,7 @@ func pinned(p *corev1.Pod, image, hex string) error {
 func (l *large) ready(b *testing.B, m *operator.Manager, name string) time.Duration {
 	b.Helper()
 	took := age(b, m.PID())
-	say(l.begin, "ready after %.2f s", took.Seconds())
+	progress(l.begin, "ready after %.2f s", took.Seconds())
 	image := repositoryName(7) + ":" + tag(7)
 	p := pod(image, 0)
 	p.Name = name
@@ -209,7 +210,7 @@ func (l *large) ready(b *testing.B, m *operator.Manager, name string) time.Durat
 // refreshes as there are repositories.
 func (l *large) polls(b *testing.B, m *operator.Manager) {
 	b.Helper()
-	say(l.begin, "waiting for a round of refreshes")
+	progress(l.begin, "waiting for a round of refreshes")
 	l.spends(b, m, "refresh-round", func(since, now requests) bool { return now.timestamps >= since.timestamps+l.n })
 }
 
@@ -226,7 +227,7 @@ func (l *large) follows(b *testing.B, m *operator.Manager) {
 	check(b, l.Get(b.Context(), client.ObjectKey{Name: "acme-notary"}, &tr))
 	tr.Spec.RefreshInterval.Duration += time.Second
 	check(b, l.Update(b.Context(), &tr))
-	say(l.begin, "waiting until the manager reads the change feed, and for one more interval")
+	progress(l.begin, "waiting until the manager reads the change feed, and for one more interval")
 	l.await(b, "the change feed", func() error {
 		now := l.server.requests()
 		if now.feed < 2 || now.timestamps < before.timestamps+l.n {
@@ -252,7 +253,7 @@ func (l *large) spends(b *testing.B, m *operator.Manager, unit string, over func
 	sent := l.server.requests().all - since.all
 	b.ReportMetric(float64(sent), "requests/"+unit)
 	b.ReportMetric(used.Seconds(), "cpu-s/"+unit)
-	say(l.begin, "%s: %d requests and %.2f s of processor time, in %.0f s", unit, sent, used.Seconds(),
+	progress(l.begin, "%s: %d requests and %.2f s of processor time, in %.0f s", unit, sent, used.Seconds(),
 		time.Since(begin).Seconds())
 }
 
@@ -263,16 +264,16 @@ func (l *large) loaded(ctx context.Context, m *operator.Manager) error {
 	if err != nil {
 		return err
 	}
-	answer, err := http.DefaultClient.Do(request)
+	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err
 	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
 	if want := fmt.Sprintf(
 		`countersign_verification_duration_seconds_count{format="Notary",result="ok",stage="first"} %d`+"\n",
 		l.n); err == nil && !strings.Contains(string(text), want) {
-		err = fmt.Errorf("no %s in its metrics:\n%s", want, text)
+		err = fmt.Errorf("got metrics without %s:\n%s", want, text)
 	}
 	return err
 }
@@ -303,7 +304,7 @@ func (l *large) await(b *testing.B, what string, ok func() error) {
 	b.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
+	for deadline := time.Now().Add(waitTimeout); ; <-tick.C {
 		err := ok()
 		if err == nil {
 			return
