@@ -31,7 +31,7 @@ func pod(image string) request { return request{kind: "Pod", object: object("Pod
 // wantFetched checks which subjects were fetched since the last call.
 func wantFetched(t *testing.T, r *digests.Registries, want ...string) {
 	t.Helper()
-	if diff := cmp.Diff(want, r.Asked()); diff != "" {
+	if diff := cmp.Diff(want, r.Fetched()); diff != "" {
 		t.Errorf("fetched subjects (-want +got):\n%s", diff)
 	}
 }

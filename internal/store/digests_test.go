@@ -23,8 +23,8 @@ const (
 	digestFour  = "sha256:4444444444444444444444444444444444444444444444444444444444444444"
 )
 
-// digestsBench has a trust root "acme" under which a tag and two digests of one repository are
-// held.
+// digestsBench returns a bench whose trust root "acme" has evidence of a tag and two digests of one
+// repository.
 func digestsBench(t *testing.T) (b *bench, r *digests.Registries, held []trust.Key) {
 	t.Helper()
 	r = &digests.Registries{}
@@ -45,8 +45,7 @@ func digestsBench(t *testing.T) (b *bench, r *digests.Registries, held []trust.K
 	return b, r, held
 }
 
-// All subjects of a repository are written down in one record, and read back from it without a
-// network.
+// One record has all subjects of a repository. They are restored from it without a network.
 func TestOneRecordForAllSubjects(t *testing.T) {
 	b, r, held := digestsBench(t)
 	repository := held[0].InRepository()
@@ -79,11 +78,11 @@ func TestOneRecordForAllSubjects(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", k.Subject, diff)
 		}
 	}
-	if asked := restarted.Asked(); len(asked) > 0 {
-		t.Errorf("asked about %q", asked)
+	if fetched := restarted.Fetched(); len(fetched) > 0 {
+		t.Errorf("got fetches of %q, want none", fetched)
 	}
 
-	// What another replica writes later adds its subjects to what is held.
+	// A later record of another replica adds its subjects to the evidence in use.
 	late := newBench(&digests.Registries{})
 	if err := late.Restore(repository, late.Load().Root("acme"), packed); err != nil {
 		t.Fatal(err)
@@ -97,8 +96,7 @@ func TestOneRecordForAllSubjects(t *testing.T) {
 	}
 }
 
-// A repository fails once, however many of its subjects do: the list of the status is by
-// repository.
+// The status lists a failing repository once, however many of its subjects fail.
 func TestSeveralFailingSubjectsOfOneRepository(t *testing.T) {
 	b, r, held := digestsBench(t)
 	r.Fail(app.Host, trust.NewFault(v1alpha1.ReasonTimeout, "no answer"))
@@ -119,7 +117,7 @@ func TestSeveralFailingSubjectsOfOneRepository(t *testing.T) {
 	}
 }
 
-// An edited trust root has each subject verified anew.
+// After an edit of the trust root, each subject is verified again.
 func TestEachSubjectIsCheckedAgain(t *testing.T) {
 	b, _, held := digestsBench(t)
 	edited := &rechecking{Registries: &digests.Registries{}}
@@ -131,7 +129,7 @@ func TestEachSubjectIsCheckedAgain(t *testing.T) {
 	}
 }
 
-// rechecking notes what it checks again.
+// rechecking records the subjects that it verifies again.
 type rechecking struct {
 	*digests.Registries
 	told sync.Map
@@ -142,8 +140,9 @@ func (r *rechecking) Recheck(about trust.Subject, held trust.Evidence) (trust.Ev
 	return held, nil
 }
 
-// What registries say that tags mean is no signature: made-up tags of an own registry do not
-// outlast those who ask, take no place of what is signed, and are not written down.
+// The digest that a registry reports for a tag is no signature. An attacker may report any tags of
+// their own registry: these are dropped like unsigned subjects, displace no signed ones, and are
+// not recorded.
 func TestThreatHintsAreNotSignatures(t *testing.T) {
 	r := &digests.Registries{}
 	b := newBench(r)
@@ -174,8 +173,7 @@ func TestThreatHintsAreNotSignatures(t *testing.T) {
 	}
 }
 
-// Hosts that are gone, and trust roots that are, leave nothing behind, also where a fetch of theirs
-// ends late.
+// Nothing remains of deleted hosts and trust roots, even if one of their fetches ends later.
 func TestNothingIsLeftOfHostsAndRoots(t *testing.T) {
 	r := &digests.Registries{}
 	b := newBench(r)
@@ -237,8 +235,8 @@ func (r *refusing) Recheck(about trust.Subject, held trust.Evidence) (trust.Evid
 	return held, nil
 }
 
-// Each digest of a repository is fetched, retained and pruned by itself: neither the other digests
-// nor the signatures on those keep one that nobody needs.
+// Each digest of a repository is fetched, retained and pruned independently. An unused digest is
+// pruned even if other digests of the repository are in use or signed.
 func TestDigestsArePrunedByThemselves(t *testing.T) {
 	b, r, held := digestsBench(t) // a tag, and two digests that are signed
 	unsigned := make([]trust.Key, 2)
@@ -247,7 +245,7 @@ func TestDigestsArePrunedByThemselves(t *testing.T) {
 			Root: "acme", Subject: r.Subject(imageref.Ref{Host: app.Host, Path: app.Path, Digest: digest}),
 		}
 	}
-	_ = r.Asked()
+	_ = r.Fetched()
 	b.Retain([]trust.Key{unsigned[0]})
 	for _, due := range b.acme().dueNow() {
 		<-due.start().done
@@ -255,7 +253,7 @@ func TestDigestsArePrunedByThemselves(t *testing.T) {
 	if err := b.Ensure(t.Context(), unsigned[1]); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{unsigned[0].String(), unsigned[1].String()}, r.Asked()); diff != "" {
+	if diff := cmp.Diff([]string{unsigned[0].String(), unsigned[1].String()}, r.Fetched()); diff != "" {
 		t.Fatalf("fetched (-want +got):\n%s", diff)
 	}
 	b.clock.Step(2 * forgetAfter)
@@ -269,14 +267,14 @@ func TestDigestsArePrunedByThemselves(t *testing.T) {
 			}
 		}
 	}
-	wantHeld(held[1], held[2], unsigned[0]) // what is signed, and what runs
+	wantHeld(held[1], held[2], unsigned[0]) // signed ones, and the running one
 	b.Retain(nil)
 	b.prune()
 	wantHeld(held[1], held[2])
-	if err := b.Ensure(t.Context(), unsigned[0]); err != nil { // who asks again has it fetched again
+	if err := b.Ensure(t.Context(), unsigned[0]); err != nil { // a new request fetches it again
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{unsigned[0].String()}, r.Asked()); diff != "" {
+	if diff := cmp.Diff([]string{unsigned[0].String()}, r.Fetched()); diff != "" {
 		t.Errorf("fetched again (-want +got):\n%s", diff)
 	}
 }

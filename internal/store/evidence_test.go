@@ -20,7 +20,7 @@ func estate(n int) evidence {
 	return e
 }
 
-// A snapshot that is in use does not change, whatever becomes of its clones.
+// A snapshot in use does not change when its clones change.
 func TestClonesAreApart(t *testing.T) {
 	before := estate(100)
 	k, other, further := acmeKey("registry.example.com/acme/app-7"), acmeKey(
@@ -31,11 +31,11 @@ func TestClonesAreApart(t *testing.T) {
 	one.set(other, nil)
 	two.set(further, &cached{})
 	if before.get(k) != was || before.get(other) == nil || before.get(further) != nil {
-		t.Error("what is published has changed")
+		t.Error("the published snapshot changed")
 	}
 	if one.get(k) == was || one.get(other) != nil || one.get(further) != nil || two.get(k) != was ||
 		two.get(further) == nil {
-		t.Error("a clone has not what was set in it alone")
+		t.Error("the clone lacks the evidence that was set in it")
 	}
 }
 
@@ -120,8 +120,8 @@ func TestRangesOfEvidence(t *testing.T) {
 	}
 }
 
-// BenchmarkPublication is the next snapshot with other evidence about one repository, beside so
-// many others.
+// BenchmarkPublication measures the publication of a snapshot with other evidence about one
+// repository, among 10 and among 10,000 others.
 func BenchmarkPublication(b *testing.B) {
 	for _, n := range []int{10, 10_000} {
 		b.Run(fmt.Sprintf("size=%d", n), func(b *testing.B) {

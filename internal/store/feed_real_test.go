@@ -15,8 +15,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust/notary"
 )
 
-// realFeed is a tracker of repositories on a real Notary server, by a clock that the test sets
-// forward. What is asked of the server is counted on the way.
+// realFeed is a tracker of repositories on a real Notary server, with a clock that the test
+// advances. A proxy counts the requests.
 type realFeed struct {
 	t      *testing.T
 	b      *bench
@@ -69,7 +69,7 @@ func newRealFeed(t *testing.T, n *notaryserver.Server, client *notaryserver.Clie
 	return r
 }
 
-// spent lets intervals go by and returns what was asked for, by how often.
+// spent advances the clock by intervals and returns the number of requests by kind.
 func (r *realFeed) spent(intervals int) map[string]int {
 	r.t.Helper()
 	r.faults.Reset()
@@ -99,8 +99,8 @@ func (r *realFeed) signs(image imageref.Ref, tag string) bool {
 	return len(ev.Statements(tag, "")) > 0
 }
 
-// With a real server: a publication is seen within an interval, and only what was published to is
-// asked for. A server that has lost its storage is noticed.
+// With a real server, a publication is seen within an interval, and only the published repositories
+// are fetched. The tracker notices a server that has lost its storage.
 func TestRealFeed(t *testing.T) {
 	const feedPath = "/v2/_trust/changefeed"
 	n := notaryserver.Run(t, notaryserver.Options{})
@@ -165,7 +165,7 @@ func TestRealFeed(t *testing.T) {
 	}
 }
 
-// A server that does not let this account read its list is polled.
+// The tracker polls a server that does not let this account read its change feed.
 func TestRealFeedThatIsRefused(t *testing.T) {
 	n := notaryserver.Run(t, notaryserver.Options{
 		Auth: &notaryserver.Auth{Username: "admin", Password: "admin-password", AnonymousPull: true},
@@ -181,7 +181,7 @@ func TestRealFeedThatIsRefused(t *testing.T) {
 	if got := r.b.Status("acme"); got.Failing > 0 || got.Server != nil || got.Tracked != 2 {
 		t.Errorf("Status = %+v, want no fault", got)
 	}
-	// each of 4 questions is one without a token, and one with
+	// each of 4 readings is one request without a token, and one with it
 	if got := asked["/v2/_trust/changefeed"]; got < 2 || got > 8 {
 		t.Errorf("the list was asked for %d times", got)
 	}

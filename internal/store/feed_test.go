@@ -13,8 +13,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// listing is a scripted trust root whose server lists what was published, and when each repository
-// was fetched. Its clock is the bench's, so that days pass in a moment.
+// listing is a scripted trust root with a change feed. It records when each repository was fetched,
+// by the fake clock of the bench.
 type listing struct {
 	*scripted
 	b *bench
@@ -73,7 +73,7 @@ func (l *listing) honest(after trust.Cursor) (trust.Changes, error) {
 	return c, nil
 }
 
-// turn does what Run does at a tick, and waits for it.
+// turn does the work of one tick of Run, and waits for its end.
 func (l *listing) turn(t testing.TB) {
 	t.Helper()
 	if f := l.b.acme().startReading(); f != nil {
@@ -86,7 +86,7 @@ func (l *listing) turn(t testing.TB) {
 	}
 }
 
-// pass lets time go by, in steps of a fraction of the interval.
+// pass advances the clock in steps of a fraction of the interval.
 func (l *listing) pass(t testing.TB, d time.Duration) {
 	t.Helper()
 	l.b.acme().mu.Lock()
@@ -107,7 +107,7 @@ func (l *listing) requests() (fetches, asked int) {
 	return fetches, len(l.asked)
 }
 
-// spent returns what is asked of the server in the time.
+// spent returns the number of requests in the given time.
 func (l *listing) spent(t testing.TB, d time.Duration) (fetches, asked int) {
 	t.Helper()
 	fetchesBefore, askedBefore := l.requests()
@@ -120,7 +120,7 @@ func noFeed(trust.Cursor) (trust.Changes, error) {
 	return trust.Changes{}, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "404")
 }
 
-// silent is a list that goes on and never names anything.
+// silent is a feed that advances and never names a repository.
 func silent(trust.Cursor) (trust.Changes, error) {
 	return trust.Changes{Cursor: trust.Cursor{"1"}}, nil
 }
@@ -180,8 +180,8 @@ func BenchmarkRefreshOf1000(b *testing.B) {
 	}
 }
 
-// What is published is fetched as soon as by polling, whether it is known to the list before or
-// after the repository was fetched.
+// A published repository is fetched as soon as by polling, whether the feed has the publication
+// before or after the last fetch.
 func TestFeedNamesWhatWasPublished(t *testing.T) {
 	const interval = 5 * time.Minute
 	l := newListing(100, interval, nil)
@@ -208,8 +208,8 @@ func TestFeedNamesWhatWasPublished(t *testing.T) {
 	}
 }
 
-// A list that is not there is asked for again now and then, and at once when the trust root is
-// published anew.
+// A missing feed is requested again once an hour, and at once when the trust root is published
+// again.
 func TestFeedThatIsNotThere(t *testing.T) {
 	l := newListing(10, 30*time.Second, noFeed)
 	fetches, asked := l.spent(t, 24*time.Hour)
@@ -225,8 +225,7 @@ func TestFeedThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A list that was gone by and is no more leaves polling behind it, within an interval and a
-// quarter.
+// When a working feed fails, the tracker polls every repository within an interval and a quarter.
 func TestFeedThatFails(t *testing.T) {
 	const interval = 5 * time.Minute
 	l := newListing(100, interval, silent)
@@ -248,8 +247,8 @@ func TestFeedThatFails(t *testing.T) {
 	}
 }
 
-// Everything is fetched once after the place in the list was taken, so that nothing falls into the
-// gap before it; and once more when the place was lost.
+// Every repository is fetched once after the first cursor was read, because evidence fetched
+// earlier may lack changes from before the cursor. The same happens when the cursor is lost.
 func TestFeedGap(t *testing.T) {
 	const interval = 5 * time.Minute
 	l := newListing(100, interval, nil)
@@ -277,7 +276,7 @@ func TestFeedGap(t *testing.T) {
 	since("the trust root was published anew")
 }
 
-// What expires is polled for an interval before, whatever the list says.
+// A repository is polled for an interval before its evidence expires, whatever the feed says.
 func TestFeedDoesNotHoldUpExpiry(t *testing.T) {
 	const interval = 5 * time.Minute
 	l := newListing(20, interval, silent)
@@ -311,7 +310,8 @@ func TestFeedDoesNotHoldUpExpiry(t *testing.T) {
 	}
 }
 
-// What is named while it is being fetched is fetched again: the fetch may have come too early.
+// A repository that the feed names while its fetch is in flight is fetched again: the fetch may
+// have begun before the change.
 func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 	l := newListing(2, 5*time.Minute, nil)
 	l.pass(t, 20*time.Minute)
@@ -341,7 +341,7 @@ func TestFeedNamesWhatIsBeingFetched(t *testing.T) {
 	}
 }
 
-// Whoever wants a repository sooner than an interval from now gets it, whatever the list says.
+// A request for a repository is served at once, whatever the feed says.
 func TestFeedHoldsUpNobody(t *testing.T) {
 	l := newListing(10, 5*time.Minute, silent)
 	l.pass(t, 20*time.Minute)
@@ -362,7 +362,7 @@ func TestFeedHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// A server that is down is not asked for its list, nor one with a single repository.
+// The feed of a down server is not read, nor that of a server with a single repository.
 func TestFeedIsNotAskedFor(t *testing.T) {
 	l := newListing(10, 30*time.Second, nil)
 	l.probe = trust.NewFault(v1alpha1.ReasonUnreachable, "down")
@@ -378,8 +378,8 @@ func TestFeedIsNotAskedFor(t *testing.T) {
 	}
 }
 
-// A reading that names nothing of a repository is shown as its refresh: the alert on stale evidence
-// goes by it.
+// A reading that does not name a repository counts as its refresh in the status. The alert on stale
+// evidence depends on it.
 func TestFeedShowsInStatus(t *testing.T) {
 	const interval = 30 * time.Second
 	for name, list := range map[string]func(trust.Cursor) (trust.Changes, error){"feed": nil, "polling": noFeed} {

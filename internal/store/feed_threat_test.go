@@ -9,7 +9,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// A list that leaves changes out delays them by a bound, however it goes on.
+// A hostile feed that omits changes can delay them only by a fixed time.
 func TestThreatFeedLeavesOutChanges(t *testing.T) {
 	tests := map[string]struct{ interval, bound, atLeast time.Duration }{
 		"shortest": {30 * time.Second, 6 * time.Minute, 4 * time.Minute},
@@ -37,8 +37,7 @@ func TestThreatFeedLeavesOutChanges(t *testing.T) {
 	}
 }
 
-// Nothing that a list says or does has more asked of the server than polling, but for the question
-// itself.
+// No content of a feed can cause more requests than polling, except the reading of the feed itself.
 func TestThreatFeedCostsNoMoreThanPolling(t *testing.T) {
 	const repositories, interval, span = 50, time.Minute, 5 * time.Hour
 	turns := 0
@@ -80,7 +79,8 @@ func TestThreatFeedCostsNoMoreThanPolling(t *testing.T) {
 	}
 }
 
-// A list may name anything in any number: only what somebody has asked for is fetched.
+// A hostile feed may name any number of repositories. Only those with an earlier request are
+// fetched.
 func TestThreatFeedNamesMadeUpRepositories(t *testing.T) {
 	names := make([]string, 1_000_000)
 	for i := range names {

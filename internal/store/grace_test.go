@@ -29,8 +29,8 @@ func graced(root trust.Root, grace time.Duration) *bench {
 	return b
 }
 
-// A grace is given while a refresh fails, and never where it says that all there is has expired: it
-// stands in for the server, not for the signers.
+// The grace applies while refreshes fail, and never after a fetch that found only expired evidence:
+// it covers outages of the server, not missing signatures.
 func TestThreatGraceIsForOutagesAlone(t *testing.T) {
 	first, second := &fact{}, &fact{}
 	root := &scripted{fetch: returning(first, nil)}
@@ -64,7 +64,7 @@ func TestThreatGraceIsForOutagesAlone(t *testing.T) {
 	}
 }
 
-// Without a grace nothing is noted, and no snapshot made for it.
+// Without a grace, a failed fetch changes nothing and makes no snapshot.
 func TestNoGraceNothingNoted(t *testing.T) {
 	root := &scripted{fetch: returning(&fact{}, nil)}
 	b := graced(root, 0)
@@ -83,8 +83,8 @@ func TestNoGraceNothingNoted(t *testing.T) {
 	}
 }
 
-// Of a server that is down nothing is fetched, so no fetch fails: it is the server that counts
-// then.
+// No fetch fails while the server is down, because none is sent. The grace then depends on the
+// state of the server.
 func TestGraceWhileTheServerIsDown(t *testing.T) {
 	b, o, _ := known(t, 20)
 	b.PutRoot("acme", Root{Verifier: o, ExpiredGrace: time.Hour})
@@ -98,7 +98,7 @@ func TestGraceWhileTheServerIsDown(t *testing.T) {
 			t.Errorf("repository %d: grace %s, error %v, with the server down", i, grace, err)
 		}
 	}
-	// An edit changes nothing of that.
+	// An edit of the trust root does not change that.
 	b.PutRoot("acme", Root{Verifier: o, ExpiredGrace: 2 * time.Hour})
 	b.Reset("acme", time.Minute)
 	b.graceIs(t, "an edit during the outage", 2*time.Hour)
@@ -112,8 +112,8 @@ func TestGraceWhileTheServerIsDown(t *testing.T) {
 	}
 }
 
-// What was read back at a start is used on the grace until the server has been asked, which what
-// has expired is asked for at once.
+// Evidence restored at the start is used with the grace until the first fetch ends. Expired
+// evidence is fetched at once.
 func TestGraceOfWhatIsReadBack(t *testing.T) {
 	held := &fact{expires: time.Unix(1_800_000_000, 0).Add(-time.Minute)}
 	root := &scripted{
@@ -213,7 +213,8 @@ func TestStatusOfExpiry(t *testing.T) {
 	}
 }
 
-// That a fetch fails while an edit is not through yet, is known once it is.
+// If a fetch fails before an edit has verified its subject, the grace applies after the
+// verification.
 func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 	b := graced(&scripted{fetch: returning(&fact{}, nil)}, time.Hour)
 	images := b.holdsMany(t)
@@ -249,8 +250,8 @@ func TestGraceOfWhatAnEditHasLeftForLater(t *testing.T) {
 	}
 }
 
-// With its server down a trust root may be edited so that it cannot be used: its status tells of no
-// grace, and nothing of it is left when it is gone.
+// A trust root whose server is down may be edited so that it cannot be used. Its status then shows
+// no grace, and nothing remains of it after its deletion.
 func TestUnusableRootWhileTheServerIsDown(t *testing.T) {
 	b, o, _ := known(t, 20)
 	b.PutRoot("acme", Root{Verifier: o, ExpiredGrace: time.Hour})

@@ -22,8 +22,8 @@ import (
 	"github.com/countersign-dev/countersign/test/handmade"
 )
 
-// handmadeBench has a trust root "acme" over metadata that no real client would sign, pinned to the
-// keys.
+// handmadeBench returns a bench with a trust root "acme", pinned to the keys, over metadata that no
+// real client would sign.
 func handmadeBench(t *testing.T, files map[string][]byte, pins ...string) *bench {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -56,7 +56,7 @@ func handmadeBench(t *testing.T, files map[string][]byte, pins ...string) *bench
 	return b
 }
 
-// ensured has the repository of an image fetched.
+// ensured fetches the repository of an image.
 func (b *bench) ensured(t *testing.T, image string) {
 	t.Helper()
 	ref, err := imageref.Parse(image)
@@ -109,8 +109,8 @@ func TestCustomDataOutOfOrderIsNamed(t *testing.T) {
 	}
 }
 
-// A pin that nothing verified rests on is told, once something was verified, and no longer once a
-// repository has it.
+// The status lists a pinned key that no verified repository has, as soon as one repository is
+// verified.
 func TestUnanchored(t *testing.T) {
 	one, other, files := handmade.NewSigners(t, "ci"), handmade.NewSigners(t, "ci"), map[string][]byte{}
 	publish := func(s *handmade.Signers, name string) {

@@ -14,7 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// seen is an observer that remembers.
+// seen is an observer that records its calls.
 type seen struct {
 	mu  sync.Mutex
 	all []Verification

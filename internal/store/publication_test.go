@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// BenchmarkPublicationGrowth compares the time of a publication beside 10,000 repositories with one
-// beside 10. Batches of the two alternate, so that both share whatever else the machine does.
+// BenchmarkPublicationGrowth compares the time of a publication with 10,000 repositories in the
+// store and with 10. It alternates between the two, so that other load on the machine affects both.
 func BenchmarkPublicationGrowth(b *testing.B) {
 	const batch = 1000
 	prepare := func(n int) func() float64 {

@@ -14,9 +14,8 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// An edit may take a key out. However long it takes to verify everything anew, nothing is decided
-// by the root before any longer than it takes to verify a few: the others cannot be checked until
-// they are.
+// An edit may revoke a key. It takes effect after a few repositories are verified again, however
+// long the verification of all takes. Until then, the others could not be checked.
 func TestThreatEditDoesNotWaitForEveryRepository(t *testing.T) {
 	t.Run("nothing refused", func(t *testing.T) { testEditDoesNotWait(t, nil) })
 	t.Run("a record refused before", func(t *testing.T) { testEditDoesNotWait(t, map[string][]byte{"refused": {1}}) })
@@ -56,7 +55,7 @@ func testEditDoesNotWait(t *testing.T, saved map[string][]byte) {
 	}
 }
 
-// A fetch may bring newer evidence than what is verified anew.
+// A fetch may bring newer evidence while an edit verifies the older evidence.
 func TestEditDoesNotUndoAFetch(t *testing.T) {
 	newer := &fact{}
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
@@ -88,8 +87,8 @@ func TestEditDoesNotUndoAFetch(t *testing.T) {
 	}
 }
 
-// While the signing server is down, what an edit has left to be verified is asked for, and the
-// fetch fails: the edit is no reason for it not to be known any more.
+// While the signing server is down, a request may fetch evidence that an edit has not verified yet.
+// The fetch fails, but the edit must still verify the earlier evidence.
 func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	images := b.holdsMany(t)
@@ -121,8 +120,7 @@ func TestEditIsFinishedThoughFetchesFail(t *testing.T) {
 	}
 }
 
-// The next edit, which may revoke a key, does not wait until everything has been verified for the
-// one before.
+// The next edit may revoke a key. It does not wait until the earlier edit has verified everything.
 func TestThreatEditDoesNotWaitForTheOneBefore(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	images := b.holdsMany(t)
@@ -218,7 +216,7 @@ func TestThreatEditIsNotPostponedByFetches(t *testing.T) {
 	}
 }
 
-// holdsMany has more repositories fetched than are verified at a time.
+// holdsMany fetches more repositories than are verified in one batch.
 func (b *bench) holdsMany(t *testing.T) []imageref.Ref {
 	t.Helper()
 	images := make([]imageref.Ref, 4*runtime.GOMAXPROCS(0)+1)

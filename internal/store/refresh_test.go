@@ -24,7 +24,7 @@ func repositories(n int) []imageref.Ref {
 	return all
 }
 
-// running has Run run until the test ends.
+// running calls Run until the test ends.
 func (b *bench) running(t *testing.T) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -49,7 +49,7 @@ func (b *bench) loaded(images []imageref.Ref) (n int) {
 	return n
 }
 
-// What runs is fetched without a tick of the clock, in turns, and each turn is handed on.
+// Retained subjects are fetched without a tick of the clock. Each fetch that ends starts the next.
 func TestRetainedIsFetchedInTurns(t *testing.T) {
 	release, signed := make(chan struct{}), &fact{}
 	root := &scripted{fetch: func(context.Context, trust.Evidence) (trust.Evidence, error) {
@@ -85,8 +85,7 @@ func TestRetainedIsFetchedInTurns(t *testing.T) {
 	}
 }
 
-// Whoever asks on demand finds a place, however much is due in the background and however long that
-// takes.
+// A request is fetched at once, however many background fetches are due and however long they take.
 func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 	for name, known := range map[string]bool{"first fetch": false, "renewal": true} {
 		t.Run(name, func(t *testing.T) {
@@ -130,8 +129,8 @@ func TestThreatBackgroundDoesNotStarveAdmission(t *testing.T) {
 	}
 }
 
-// A backlog of any size is worked off without a look at all of it for each fetch, and a look keeps
-// no more of it than there are turns.
+// The tracker does not scan the whole backlog for each fetch, and a scan returns at most as many
+// subjects as may be fetched in the background.
 func TestThreatBacklogIsNotLookedThroughEachTime(t *testing.T) {
 	allocations := map[int]float64{}
 	for _, n := range []int{100, 20_000} {
@@ -186,8 +185,8 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 	}
 }
 
-// Pods may name any number of repositories: those that are not known to be signed are bounded, and
-// stay the same ones.
+// Pods may name any number of repositories. The number of retained ones without known signatures is
+// limited, and they stay the same.
 func TestThreatRetainedIsBounded(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(&fact{}, nil)})
 	if err := b.Ensure(t.Context(), key(app)); err != nil {
@@ -240,7 +239,7 @@ func TestRetainedIsNotForgotten(t *testing.T) {
 	}
 }
 
-// A flood of made-up names must not push out what runs, nor count against it.
+// A flood of made-up names must not evict running repositories, nor count toward their limit.
 func TestThreatFloodDoesNotPushOutWhatRuns(t *testing.T) {
 	b := newBench(&scripted{fetch: returning(trust.Unsigned{}, nil)})
 	b.Retain(keys(app))
@@ -296,7 +295,7 @@ func TestChangedIsCalledForEachSnapshot(t *testing.T) {
 	want(4, "dropping a policy")
 }
 
-// countingHosts counts how often it is asked which host serves a subject.
+// countingHosts counts the calls of Host.
 type countingHosts struct {
 	*digests.Registries
 	subjects atomic.Int32

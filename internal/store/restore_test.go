@@ -12,8 +12,7 @@ import (
 
 const appRepository = "registry.example.com/acme/app"
 
-// What was written down is in the snapshot that first has the root: no request ever finds the root
-// without it.
+// The first snapshot with a root has its restored evidence. No request finds the root without it.
 func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 	kept := &fact{}
 	root := &scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) { return kept, nil }}
@@ -39,8 +38,8 @@ func TestRestoredBeforeTheRootCanBeUsed(t *testing.T) {
 	}
 }
 
-// What was written down and does not verify is a fault; the versions seen in it bind the next
-// fetch.
+// Recorded evidence that does not verify is a fault. The next fetch must still have no older
+// versions.
 func TestThreatRestoredFaultKeepsTheVersionsSeen(t *testing.T) {
 	seen, next := &fact{}, &fact{}
 	var given trust.Evidence
@@ -68,7 +67,7 @@ func TestThreatRestoredFaultKeepsTheVersionsSeen(t *testing.T) {
 	b.holds(t, next)
 }
 
-// Data that is of no use, or breaks its reader, leaves what is held as it is.
+// Invalid data, even data that makes its reader panic, does not change the evidence in use.
 func TestThreatUnusableDataLeavesWhatIsHeld(t *testing.T) {
 	for name, unpack := range map[string]func([]byte, trust.Evidence) (trust.Evidence, error){
 		"fault": func([]byte, trust.Evidence) (trust.Evidence, error) { return nil, errors.New("no such format") },
@@ -95,7 +94,7 @@ func TestThreatUnusableDataLeavesWhatIsHeld(t *testing.T) {
 	}
 }
 
-// A fetch that began before something newer was taken in starts over from that.
+// If newer evidence is restored while a fetch is in flight, the fetch starts again from it.
 func TestThreatFetchDoesNotUndoARestore(t *testing.T) {
 	older, newer, latest := &fact{}, &fact{}, &fact{}
 	asked, release := make(chan struct{}, 2), make(chan struct{})
@@ -125,8 +124,8 @@ func TestThreatFetchDoesNotUndoARestore(t *testing.T) {
 	b.holds(t, latest)
 }
 
-// In a new epoch the next fetch is one at first sight; what is held is decided from until then, and
-// comes back by no other way.
+// In a new epoch the next fetch ignores the versions seen. Until then the earlier evidence stays in
+// use. A record of the earlier epoch does not restore it.
 func TestEpochStartsVersionsAnew(t *testing.T) {
 	kept, next := &fact{}, &fact{}
 	root := &scripted{
@@ -219,7 +218,7 @@ func TestLastUsed(t *testing.T) {
 	}
 }
 
-// written is what was written down, by repository.
+// written has recorded evidence by repository.
 func written(records map[string][]byte) Saved {
 	return func(take func(trust.Subject, []byte)) error {
 		for repository, packed := range records {
@@ -229,7 +228,7 @@ func written(records map[string][]byte) Saved {
 	}
 }
 
-// What cannot be read leaves everything as it was: the root is not published without its records.
+// If the records cannot be read, nothing changes: the root is not published without its records.
 func TestNothingIsPublishedWithoutItsRecords(t *testing.T) {
 	b := newBench(&scripted{})
 	b.DropRoot("acme")

@@ -14,7 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// A server that says when it wants to be asked again is left alone until then.
+// After a response with Retry-After, no request is sent before that time.
 func TestRetryAtIsHonoured(t *testing.T) {
 	b, o, images := known(t, 50)
 	busy := trust.NewFault(v1alpha1.ReasonServerError, "status 429")
@@ -57,7 +57,8 @@ func TestRetryAtIsHonoured(t *testing.T) {
 	})
 }
 
-// The places that a request finds at its host are by what it is for.
+// The context of each fetch has its purpose: whether its subject is known to be signed, and whether
+// it is a background fetch.
 func TestPurposeOfFetches(t *testing.T) {
 	var purpose trust.Purpose
 	b := newBench(&scripted{fetch: func(ctx context.Context, _ trust.Evidence) (trust.Evidence, error) {
@@ -67,7 +68,7 @@ func TestPurposeOfFetches(t *testing.T) {
 	wants := func(want trust.Purpose) {
 		t.Helper()
 		if purpose != want {
-			t.Errorf("purpose is %+v, want %+v", purpose, want)
+			t.Errorf("got purpose %+v, want %+v", purpose, want)
 		}
 	}
 	if err := b.Ensure(t.Context(), key(app)); err != nil {
@@ -84,7 +85,7 @@ func TestPurposeOfFetches(t *testing.T) {
 	wants(trust.Purpose{Known: true, Background: true})
 }
 
-// Who waits for a place while the server is found to be down does not go out to it.
+// A fetch that waits for the semaphore is not sent if the server is found to be down meanwhile.
 func TestQueueDoesNotGoOutToADeadServer(t *testing.T) {
 	b, o, _ := known(t, 0)
 	release := make(chan struct{})
@@ -113,8 +114,8 @@ func TestQueueDoesNotGoOutToADeadServer(t *testing.T) {
 	}
 }
 
-// An edit of the trust root may be what was wanting: what failed is tried at once, and the outage
-// is over.
+// An edit of the trust root may repair the cause of a fault. Failed fetches are retried at once,
+// and the circuit is closed.
 func TestEditEndsAnOutage(t *testing.T) {
 	b, o, images := known(t, 20)
 	o.is(refused, refused)
@@ -153,8 +154,8 @@ func TestEditEndsAnOutage(t *testing.T) {
 	}
 }
 
-// What is held when a trust root is published, mostly from what was written down, is refreshed over
-// a while.
+// The evidence that exists when a trust root is published, mostly from records, is refreshed over a
+// while and not at once.
 func TestRestoredIsRefreshedOverAWhile(t *testing.T) {
 	b, o, images := known(t, 200)
 	b.Reset("acme", 5*time.Minute)
@@ -173,8 +174,7 @@ func TestRestoredIsRefreshedOverAWhile(t *testing.T) {
 	}
 }
 
-// A server that hangs holds up nothing of another, and what is known of its own is decided
-// throughout.
+// A server that hangs does not delay another. Cached evidence of its own repositories stays in use.
 func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	b, o, _ := known(t, 1)
 	evidence, _, err := b.Load().Evidence(key(app))
@@ -208,8 +208,8 @@ func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	wg.Wait()
 }
 
-// Pods may name any number of repositories while a server hangs: so many wait for it and no more,
-// and nobody else's turn is taken.
+// Pods may name any number of repositories while a server hangs. Only a limited number waits, and
+// fetches of signed repositories are not delayed.
 func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	b, o, images := known(t, 1)
 	hang := make(chan struct{})

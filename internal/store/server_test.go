@@ -59,7 +59,7 @@ var (
 	slow    = trust.NewFault(v1alpha1.ReasonTimeout, "no answer in time")
 )
 
-// turn has everything that is due fetched, and waits for it.
+// turn fetches everything that is due, and waits for the end.
 func (b *bench) turn() (n int) {
 	for {
 		due := b.acme().dueNow()
@@ -73,7 +73,7 @@ func (b *bench) turn() (n int) {
 	}
 }
 
-// pass has time pass as Run sees it.
+// pass advances the clock, with the ticks of Run.
 func (b *bench) pass(d time.Duration) {
 	for ; d > 0; d -= time.Second {
 		b.clock.Step(time.Second)
@@ -103,8 +103,8 @@ func (b *bench) fails(t *testing.T, want *trust.Fault) {
 	}
 }
 
-// Of a server that is down nothing is asked but for signs of life and one repository in 30 s,
-// whatever was known, and then everything at once.
+// A down server receives only one probe and one trial fetch in about 30 s. When it is back, every
+// repository is fetched.
 func TestOutageCostsProbesAlone(t *testing.T) {
 	b, o, images := known(t, 100)
 	evidence, _, err := b.Load().Evidence(key(app))
@@ -149,8 +149,7 @@ func TestOutageCostsProbesAlone(t *testing.T) {
 	}
 }
 
-// A fetch that fails has the server asked for a sign of life at once, not when that is due, and the
-// server is down from then on.
+// A failed fetch sends a probe at once. If it fails too, the server is down.
 func TestFailingFetchHasTheServerProbed(t *testing.T) {
 	b, o, _ := known(t, 1)
 	o.is(refused, refused)
@@ -164,7 +163,7 @@ func TestFailingFetchHasTheServerProbed(t *testing.T) {
 	}
 }
 
-// What is refreshed when a server is back is spread over a while.
+// When a server is back, the refreshes are spread over a while.
 func TestRecoveryIsSpread(t *testing.T) {
 	b, o, images := known(t, 200)
 	o.is(refused, refused)
@@ -192,8 +191,8 @@ func TestRecoveryIsSpread(t *testing.T) {
 	}
 }
 
-// However many ask of a server that is down, it is asked for a sign of life once a second; and the
-// first who asks when it is back has an answer.
+// However many requests there are for a down server, it receives one probe a second. The first
+// request after its recovery is served.
 func TestDemandOfAServerThatIsDown(t *testing.T) {
 	b, o, _ := known(t, 1)
 	o.is(refused, refused)
@@ -238,8 +237,7 @@ func TestDemandOfAServerThatIsDown(t *testing.T) {
 	}
 }
 
-// Somebody who names a repository at which the server fails, as often as they like, holds up no
-// other.
+// An attacker who often requests a repository at which the server fails does not delay others.
 func TestThreatFailingRepositoryHoldsUpNoOther(t *testing.T) {
 	for name, fault := range map[string]*trust.Fault{
 		"server error": broken, "broken off": refused, "refused": trust.NewFault(v1alpha1.ReasonUnauthorized, "403"),
@@ -271,7 +269,7 @@ func TestThreatFailingRepositoryHoldsUpNoOther(t *testing.T) {
 	}
 }
 
-// A server that does not answer its probe, and answers everything else, is not down.
+// A server whose probes fail and whose fetches succeed is not down.
 func TestProbeAloneIsNoOutage(t *testing.T) {
 	b, o, _ := known(t, 1)
 	o.is(nil, broken)
@@ -294,8 +292,8 @@ func TestProbeAloneIsNoOutage(t *testing.T) {
 	}
 }
 
-// Where something that answers for the probe fails, and somebody names a repository at which the
-// server fails, as often as they like, it is found out soon that the server answers about others.
+// An attacker may often request a repository at which the server fails, while probes fail too. The
+// tracker soon finds that fetches of other repositories succeed.
 func TestThreatFailingRepositoryAndProbeAreNoOutage(t *testing.T) {
 	for name, n := range map[string]int{"nothing known": 0, "much known": 20} {
 		t.Run(name, func(t *testing.T) {
@@ -339,7 +337,7 @@ func TestThreatFailingRepositoryAndProbeAreNoOutage(t *testing.T) {
 	}
 }
 
-// A server that is slow cannot be told from one that hangs, and must still be asked.
+// A slow server looks like one that hangs, so a timeout does not open the circuit.
 func TestTimeoutIsNoOutage(t *testing.T) {
 	b, o, _ := known(t, 1)
 	probes := o.probes.Load()

@@ -7,8 +7,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/policy"
 )
 
-// How short names are read, and what happens to images that no policy covers, outlasts every
-// publication.
+// The settings for short names and for uncovered images stay the same in every publication.
 func TestThreatSettingsOutlastPublications(t *testing.T) {
 	compiled, err := policy.Compile("production", &v1alpha1.ImagePolicySpec{
 		Images: []v1alpha1.ImagePattern{"quay.example.com/**"}, TrustRoots: []v1alpha1.ObjectName{"acme"},

@@ -12,7 +12,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// weighty is a fact of a size.
+// weighty is a fact with a size.
 type weighty struct {
 	fact
 	size int64
@@ -79,7 +79,7 @@ func TestThreatEvidenceIsBounded(t *testing.T) {
 	}
 }
 
-// At a start the small repositories come first, whatever the others hold.
+// At the start, small repositories are restored first, so large ones cannot displace them.
 func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
 	root := &scripted{unpack: func(packed []byte, _ trust.Evidence) (trust.Evidence, error) {
 		return &weighty{size: int64(packed[0])}, nil
@@ -109,7 +109,7 @@ func TestThreatLargeRecordsDisplaceNoSmallOnes(t *testing.T) {
 	}
 }
 
-// heavy is a fact of a MiB.
+// heavy is a fact of 1 MiB.
 type heavy struct {
 	fact
 	bytes []byte
@@ -117,7 +117,7 @@ type heavy struct {
 
 func (h *heavy) Size() int64 { return int64(len(h.bytes)) }
 
-// While records are taken in, no more of them is held than may be held in the end.
+// The restore of records never uses more memory than the limit of the evidence in use.
 func TestThreatRecordsAreHeldWithinTheBound(t *testing.T) {
 	const most, records = 8, 100
 	root := &scripted{unpack: func([]byte, trust.Evidence) (trust.Evidence, error) {

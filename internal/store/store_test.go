@@ -16,7 +16,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// fact is evidence that is told apart by its pointer.
+// fact is evidence that tests distinguish by its pointer.
 type fact struct{ expires time.Time }
 
 func (*fact) Hints(string) []string                               { return nil }
@@ -26,12 +26,12 @@ func (*fact) Signed() bool                                        { return true 
 func (*fact) Faults() []*trust.Fault                              { return nil }
 func (f *fact) Expiry() (time.Time, string)                       { return f.expires, "timestamp" }
 
-// scripted is a trust root whose answers a test sets: what no real server can be made to show on
+// scripted is a trust root whose results a test sets, for faults that no real server can show on
 // demand.
 type scripted struct {
 	fetches atomic.Int32
 	fetch   func(ctx context.Context, held trust.Evidence) (trust.Evidence, error)
-	// in place of fetch
+	// instead of fetch
 	fetchOf func(ctx context.Context, repository string, held trust.Evidence) (trust.Evidence, error)
 	recheck func(held trust.Evidence) (trust.Evidence, error)
 	unpack  func(packed []byte, held trust.Evidence) (trust.Evidence, error)
@@ -78,10 +78,10 @@ func acmeKey(repository string) trust.Key {
 	return trust.Key{Root: "acme", Subject: trust.Subject{Repository: repository}}
 }
 
-// key returns that of the repository of an image.
+// key returns the key of the repository of an image.
 func key(image imageref.Ref) trust.Key { return acmeKey(image.Name()) }
 
-// keys returns those of several images.
+// keys returns the keys of several images.
 func keys(images ...imageref.Ref) []trust.Key {
 	all := make([]trust.Key, 0, len(images))
 	for _, image := range images {
@@ -113,15 +113,15 @@ func newBench(root trust.Root) *bench {
 	return b
 }
 
-// acme returns what keeps the evidence under the trust root up to date.
+// acme returns the tracker's part for the trust root.
 func (b *bench) acme() *track { return b.track("acme") }
 
-// fetching has a subject fetched in the background.
+// fetching fetches a subject in the background.
 func (b *bench) fetching(k trust.Key) *flight {
 	return task{track: b.acme(), about: k.Subject}.start()
 }
 
-// probing has the server asked for a sign of life.
+// probing probes the server.
 func (b *bench) probing() *flight {
 	return task{track: b.acme(), host: b.acme().host("notary.example.com")}.start()
 }
@@ -192,7 +192,7 @@ func TestFetchGoesOnBehindACallerThatLeaves(t *testing.T) {
 	b.holds(t, signed)
 }
 
-func TestFaultKeepsWhatWasVerified(t *testing.T) {
+func TestFaultKeepsVerifiedEvidence(t *testing.T) {
 	signed := &fact{expires: time.Unix(1_900_000_000, 0)}
 	root := &scripted{fetch: returning(signed, nil)}
 	b := newBench(root)
@@ -207,7 +207,7 @@ func TestFaultKeepsWhatWasVerified(t *testing.T) {
 	}
 	b.holds(t, signed)
 	if b.changes.Load() == changes {
-		t.Error("nobody was told of the fault")
+		t.Error("got no notification of the fault, want one")
 	}
 	got := b.Status("acme")
 	if got.Tracked != 1 || got.Failing != 1 || got.Faults[0].Fault.Reason != v1alpha1.ReasonUnreachable {
@@ -256,8 +256,7 @@ func TestFaultIsNoVerdictAndIsTriedAgain(t *testing.T) {
 	}
 }
 
-// A signature made before a request must be seen by it, whatever fetch was under way when it was
-// made.
+// A request must see every signature from before it, even if a fetch was already in flight.
 func TestRenewSeesWhatWasThereBefore(t *testing.T) {
 	entered, release := make(chan struct{}, 10), make(chan struct{})
 	var published atomic.Pointer[fact]
@@ -333,8 +332,7 @@ func TestEditedRootVerifiesAgain(t *testing.T) {
 	b.holds(t, signed)
 }
 
-// What was seen of a repository must not be undercut because the trust root was edited to one that
-// refuses it.
+// An edit to a trust root that rejects a repository must not permit a rollback of the repository.
 func TestThreatRollbackAcrossAnEditOfTheTrustRoot(t *testing.T) {
 	signed := &fact{}
 	b := newBench(&scripted{fetch: returning(signed, nil)})
@@ -387,7 +385,7 @@ func TestUsable(t *testing.T) {
 	}
 	b.DropRoot("acme")
 	if _, _, err := b.Load().Evidence(key(app)); err == nil {
-		t.Error("evidence outlived its trust root")
+		t.Error("got evidence of a deleted trust root, want none")
 	}
 	b.PutRoot("acme", Root{Verifier: &scripted{}})
 	if _, _, err := b.Load().Evidence(key(app)); !errors.Is(err, policy.ErrNotLoaded) {
@@ -406,9 +404,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// What is wrong with a repository is mended while somebody waits for it: who asks has it fetched a
-// moment after the last time, however often it has failed, and however many ask, no more often than
-// that.
+// The cause of a fault may be repaired while a client waits. A request fetches a failing repository
+// again a second after its last fetch, however often it has failed. More requests cause no more
+// fetches.
 func TestDemandAfterManyFaults(t *testing.T) {
 	root := &scripted{fetch: returning(nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "half published"))}
 	b := newBench(root)

@@ -98,7 +98,7 @@ func TestUnsignedIsForgotten(t *testing.T) {
 	}
 }
 
-// Requests for names that somebody makes up must not fill the memory, nor push out what is signed.
+// Requests for made-up names must not fill the memory, nor evict signed repositories.
 func TestThreatMadeUpRepositories(t *testing.T) {
 	root := &scripted{fetch: returning(&fact{}, nil)}
 	b := newBench(root)
@@ -129,8 +129,8 @@ func TestThreatMadeUpRepositories(t *testing.T) {
 	}
 }
 
-// However many names somebody makes up, and however slow the server is, what is signed is
-// refreshed.
+// Signed repositories are refreshed, however many made-up names are requested and however slow the
+// server is.
 func TestThreatMadeUpRepositoriesHoldNothingUp(t *testing.T) {
 	hang := make(chan struct{})
 	var slow atomic.Bool
@@ -178,7 +178,7 @@ func TestProbe(t *testing.T) {
 		}
 	}
 	if b.Status("acme").Probed {
-		t.Error("probed before anything was asked")
+		t.Error("got a probe in the status before the first one was sent")
 	}
 	probe()
 	if got := b.Status("acme"); !got.Probed || got.Server == nil ||

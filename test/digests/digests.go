@@ -1,6 +1,6 @@
-// Package digests is a format for tests that signs digests whatever the tag, and takes what a tag
-// means from the image's registry. It verifies nothing: a test says what registries answer. What a
-// real format of its kind asks of the packages above it, it asks of them.
+// Package digests is a format for tests. It signs digests, and resolves tags at the image's
+// registry. It verifies nothing: a test sets the responses of the registries. It uses the packages
+// above it like a real format of this kind.
 package digests
 
 import (
@@ -17,15 +17,15 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// Registries are all registries that there are, and a Root that asks them. Its zero value is empty.
-// It is safe for concurrent use.
+// Registries is the content of all registries, and a trust.Root that fetches from them. The zero
+// value is empty. It is safe for concurrent use.
 type Registries struct {
-	mu     sync.Mutex
-	tags   map[string]string   // digests by repository:tag
-	roles  map[string][]string // roles by digest
-	faults map[string]*trust.Fault
-	asked  []string
-	// Remaps are the identity remapping of the Root.
+	mu      sync.Mutex
+	tags    map[string]string       // digest, by repository:tag
+	roles   map[string][]string     // roles, by digest
+	faults  map[string]*trust.Fault // by host
+	fetched []string                // subjects since the last call of Fetched
+	// Remaps is the identity remapping of the Root.
 	Remaps trust.Remaps
 }
 
@@ -34,7 +34,7 @@ var (
 	_ trust.Keeper = (*Registries)(nil)
 )
 
-// Tag has a tag mean a digest.
+// Tag sets the digest of a tag.
 func (r *Registries) Tag(repository, tag, digest string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -44,7 +44,7 @@ func (r *Registries) Tag(repository, tag, digest string) {
 	r.tags[repository+":"+tag] = digest
 }
 
-// Sign has roles sign a digest, in place of those that did before.
+// Sign sets the roles that have signed a digest.
 func (r *Registries) Sign(digest string, roles ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,7 +54,7 @@ func (r *Registries) Sign(digest string, roles ...string) {
 	r.roles[digest] = slices.Sorted(slices.Values(roles))
 }
 
-// Fail has a host answer everything with a fault; nil ends that.
+// Fail makes every request to a host fail with a fault. With nil, requests succeed again.
 func (r *Registries) Fail(host string, fault *trust.Fault) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -64,17 +64,18 @@ func (r *Registries) Fail(host string, fault *trust.Fault) {
 	r.faults[host] = fault
 }
 
-// Asked returns the subjects that were asked about since the last call, sorted.
-func (r *Registries) Asked() []string {
+// Fetched returns the subjects that were fetched since the last call, sorted.
+func (r *Registries) Fetched() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	asked := r.asked
-	r.asked = nil
-	slices.Sort(asked)
-	return asked
+	fetched := r.fetched
+	r.fetched = nil
+	slices.Sort(fetched)
+	return fetched
 }
 
-// Subject implements trust.Root: the tag of an image without a digest, or else the digest.
+// Subject implements trust.Root. The subject has the digest of the image, or its tag if it has no
+// digest.
 func (r *Registries) Subject(image imageref.Ref) trust.Subject {
 	about := trust.Subject{Repository: r.Remaps.Signed(image), Pulled: image.Name()}
 	if image.Digest != "" {
@@ -97,7 +98,7 @@ func (r *Registries) Probe(_ context.Context, host string) error {
 	defer r.mu.Unlock()
 	fault := r.faults[host]
 	if fault == nil {
-		return nil // and no *trust.Fault that is nil
+		return nil // an untyped nil: a nil *trust.Fault would be a non-nil error
 	}
 	return fault
 }
@@ -106,7 +107,7 @@ func (r *Registries) Probe(_ context.Context, host string) error {
 func (r *Registries) Fetch(_ context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.asked = append(r.asked, about.String())
+	r.fetched = append(r.fetched, about.String())
 	if fault := r.faults[r.Host(about)]; fault != nil {
 		return nil, fault
 	}
@@ -128,7 +129,7 @@ func (*Registries) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence
 	return held, nil
 }
 
-// record is one subject of what Pack writes.
+// record is one subject in the output of Pack.
 type record struct {
 	About trust.Subject
 	Evidence
@@ -154,24 +155,25 @@ func (*Registries) Unpack(_ trust.Subject, packed []byte,
 	held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
 	var all []record
 	if err := json.Unmarshal(packed, &all); err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "what was written down: %w", err)
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "decoding the record: %w", err)
 	}
 	found := map[trust.Subject]trust.Evidence{}
 	for _, one := range all {
 		found[one.About] = &one.Evidence
 		if held[one.About] != nil {
-			found[one.About] = held[one.About] // as new as what was written down
+			found[one.About] = held[one.About] // at least as new as the record
 		}
 	}
 	return found, nil
 }
 
-// Evidence is what a registry answers about a tag, which is what it means, or about a digest, which
-// is who has signed it.
+// Evidence is a registry's response about a tag or a digest.
 type Evidence struct {
 	trust.Unsigned `json:"-"`
 
-	Means  string
+	// Means is the digest of a tag.
+	Means string
+	// Digest and Roles are about a digest: the roles that have signed it.
 	Digest string
 	Roles  []string
 }
@@ -202,5 +204,5 @@ func (e *Evidence) Signed() bool { return len(e.Roles) > 0 }
 // Size implements trust.Sized.
 func (*Evidence) Size() int64 { return 1 }
 
-// Expiry implements trust.Evidence: nothing expires.
+// Expiry implements trust.Evidence. The evidence never expires.
 func (*Evidence) Expiry() (notAfter time.Time, file string) { return time.Time{}, "" }
