@@ -11,7 +11,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// indexed is evidence that answers as a real one does, without allocating.
+// indexed is evidence that looks up statements without allocations, like real evidence.
 type indexed struct {
 	*held
 	tag []trust.Statement
@@ -19,7 +19,7 @@ type indexed struct {
 
 func (i indexed) Statements(string, string) []trust.Statement { return i.tag }
 
-// loaded is trust roots that all hold the same evidence.
+// loaded is a set of trust roots that all have the same evidence.
 type loaded struct{ evidence trust.Evidence }
 
 func (loaded) Usable(string) error { return nil }
@@ -66,7 +66,7 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// TestAllocationsDoNotGrowWithPolicies counts, for a count is the same on every machine.
+// The test counts allocations and not time, because a count is the same on every machine.
 func TestAllocationsDoNotGrowWithPolicies(t *testing.T) {
 	allocations := func(n int) float64 {
 		set := teams(t, n)
@@ -77,9 +77,9 @@ func TestAllocationsDoNotGrowWithPolicies(t *testing.T) {
 			}
 		})
 	}
-	// The regular expressions of the reference parser keep their scratch space in a pool, from
-	// which the race detector drops some at random: a few more say nothing, one for each policy
-	// would be hundreds.
+	// The regular expressions of the reference parser keep buffers in a pool, and the race detector
+	// drops some of them at random. A few more allocations are therefore no fault. One for each
+	// policy would be hundreds.
 	if few, many := allocations(10), allocations(1000); many > few+5 {
 		t.Errorf("%v allocations with 10 policies, %v with 1000", few, many)
 	}

@@ -16,8 +16,8 @@ func require(r ...v1alpha1.RoleRequirement) edit {
 	return func(s *v1alpha1.ImagePolicySpec) { s.RequiredRoles = r }
 }
 
-// TestThreatEmptyOrUnreadablePolicyDenies holds each defect of a spec to an error that names the
-// field, and to a policy that denies an image which would be admitted without the defect.
+// Each defect of a spec gives an error that names the field, and a policy that denies an image that
+// would be admitted without the defect.
 func TestThreatEmptyOrUnreadablePolicyDenies(t *testing.T) {
 	tests := map[string]struct {
 		edits []edit
@@ -227,7 +227,7 @@ func TestCoverage(t *testing.T) {
 	}
 }
 
-// selects returns an edit that sets matchLabels, of keys and values by turns.
+// selects returns an edit that sets matchLabels, from alternating keys and values.
 func selects(keysAndValues ...string) edit {
 	return func(s *v1alpha1.ImagePolicySpec) {
 		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{}}
@@ -237,8 +237,8 @@ func selects(keysAndValues ...string) edit {
 	}
 }
 
-// An object may be older than its CRD. A private key in it goes into no condition, event, log or
-// denial.
+// An object may be older than its CRD. A private key in it must not appear in a condition, event,
+// log or denial.
 func TestThreatPrivateKeyInOlderPolicy(t *testing.T) {
 	const secret = "MC4CAQAwBQYDK2VwBCIEIAbcdefghijklmnopqrstuvwxyz"
 	const key = "-----BEGIN PRIVATE KEY-----\n" + secret + "\n-----END PRIVATE KEY-----\n"

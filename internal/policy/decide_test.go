@@ -20,7 +20,8 @@ func admitted(letter string) policy.Decision {
 	return policy.Decision{Verdict: policy.Admitted, Digest: digest(letter), Pin: v1alpha1.PinPods}
 }
 
-// decisions are compared without their texts, which TestDenials holds, and what is consulted.
+// decisions are cases that compare a decision without its texts, which TestDenials compares, and
+// without the consulted subjects.
 type decisions map[string]struct {
 	image    string // app by default
 	roots    roots
@@ -69,8 +70,9 @@ func TestThreatZeroValueDenies(t *testing.T) {
 	}
 }
 
-// What cannot be parsed may be covered by any policy that holds in the namespace, whatever it says.
-// Only where none holds is it let through, with a warning, unless what none covers is denied.
+// Any policy that holds in the namespace might cover a reference that cannot be parsed, so each of
+// them denies it. If no policy holds, it is admitted with a warning, unless uncovered images are
+// denied.
 func TestThreatUnparsableImage(t *testing.T) {
 	elsewhere := func(s *v1alpha1.ImagePolicySpec) {
 		s.NamespaceSelector = &v1alpha1.NamespaceSelector{
@@ -288,7 +290,7 @@ func TestCandidatesInTheOrderOfTheRoots(t *testing.T) {
 			roots{"a": signed("ci v1 a"), "b": signed("ci v1 b")}, []*policy.Policy{
 				compiled(t, "y", ci, from("b")), compiled(t, "x", ci, from("a"), mode(v1alpha1.ModeWarn)),
 			}, admitted("b")},
-		"a root whose word for the role no policy takes does not choose": {"",
+		"a root whose role no policy requires does not choose": {"",
 			roots{"a": signed("qa v1 b"), "c": signed("ci v1 a", "qa v1 a", "ci v1 b", "qa v1 b")}, []*policy.Policy{
 				compiled(t, "x", ci, from("a", "c")), compiled(t, "y", requires("qa"), from("c")),
 			}, policy.Decision{}},
@@ -383,8 +385,7 @@ func TestPinDigests(t *testing.T) {
 			if got.Verdict != policy.Admitted || got.Pin != tc.want || (got.Digest == "") != (got.Pin == "") {
 				t.Errorf("verdict %d, digest %q, pin %q; want %q", got.Verdict, got.Digest, got.Pin, tc.want)
 			}
-			// An update that is denied for what it would bring in keeps what is pinned already, so
-			// the wish is known without a digest.
+			// An update with a denied image keeps the pinned one, so Pin is set without a digest.
 			for name, evidence := range map[string]any{
 				"not signed": signed("ci v1 a"), "not loaded": policy.ErrNotLoaded,
 			} {

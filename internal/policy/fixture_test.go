@@ -20,18 +20,18 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 const app = "registry.example.com/acme/app:v1"
 
-// digest returns a digest of the same letter throughout.
+// digest returns a digest that consists of one letter.
 func digest(letter string) string { return "sha256:" + strings.Repeat(letter, 64) }
 
-// held is the evidence of one repository, from memory.
+// held is the evidence of one repository.
 type held struct {
 	statements []trust.Statement
 	notAfter   time.Time
 	grace      time.Duration
 }
 
-// signed reads statements such as "ci v1 a": ci signed digest a as v1. A tag "-" is none, as in
-// formats that sign digests alone.
+// signed returns evidence with statements such as "ci v1 a": ci signed digest a as v1. With the tag
+// "-" the statement has no tag, as in formats that sign only digests.
 func signed(statements ...string) *held {
 	h := &held{}
 	for _, s := range statements {
@@ -55,7 +55,7 @@ func (h *held) until(t time.Time) *held {
 	return h
 }
 
-// lasting sets when every statement of a role expires.
+// lasting sets the expiry of every statement of a role.
 func (h *held) lasting(role string, t time.Time) *held {
 	for i := range h.statements {
 		if h.statements[i].Role == role {
@@ -87,8 +87,8 @@ func (h *held) Expiry() (time.Time, string) {
 	return h.notAfter, "timestamp.json of registry.example.com/acme/app"
 }
 
-// roots are trust roots by name: evidence, an error of Evidence, or unusable. A root that is not
-// named does not exist.
+// roots has trust roots by name: their evidence, an error of Evidence, or unusable. A root without
+// an entry does not exist.
 type roots map[string]any
 
 type unusable string
@@ -126,20 +126,20 @@ func (r roots) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) 
 	case nothing:
 		return nil, 0, nil
 	}
-	return nil, 0, fmt.Errorf("asked for the evidence of %s, which is not usable", root)
+	return nil, 0, fmt.Errorf("got a call of Evidence for %s, which is not usable", root)
 }
 
-// mapped is the answer of a root that looks up a repository under another name.
+// mapped is the evidence of a root that looks up a repository under another name.
 type mapped struct {
 	as     string
 	answer any
 }
 
-// explained is evidence that knows what proves no role.
+// explained is evidence with rejected signatures.
 type explained struct {
 	*held
 	rejected []trust.Rejection
-	asked    *[]string // what it was asked, where that is not nil
+	asked    *[]string // receives the arguments of each call, unless nil
 }
 
 func (e explained) Rejected(roles []string, tag, digest string) []trust.Rejection {
@@ -149,7 +149,7 @@ func (e explained) Rejected(roles []string, tag, digest string) []trust.Rejectio
 	return e.rejected
 }
 
-// nothing makes a root answer with neither evidence nor error.
+// nothing makes Evidence return neither evidence nor an error.
 type nothing struct{}
 
 var unreachable = trust.NewFault(v1alpha1.ReasonUnreachable, "get https://notary.example.com: connection refused")
@@ -165,7 +165,7 @@ func from(roots ...v1alpha1.ObjectName) edit {
 	return func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = roots }
 }
 
-// requires reads requirements: "qa", or "2 of a b c".
+// requires returns an edit that sets requirements, such as "qa" or "2 of a b c".
 func requires(requirements ...string) edit {
 	return func(s *v1alpha1.ImagePolicySpec) {
 		s.RequiredRoles = nil
@@ -220,7 +220,7 @@ func compiled(tb testing.TB, name string, edits ...edit) *policy.Policy {
 	return p
 }
 
-// broken compiles a spec that cannot be used.
+// broken returns a policy from a spec that does not compile.
 func broken(tb testing.TB, name string, edits ...edit) *policy.Policy {
 	tb.Helper()
 	p, err := policy.Compile(name, spec(edits...))

@@ -14,15 +14,15 @@ func (h *held) graced(d time.Duration) *held {
 	return h
 }
 
-// What has expired is used within the grace alone, for the evidence as a whole and for one role,
-// and never silently.
+// Expired evidence, as a whole or of one role, is used only within the grace and always with a
+// warning.
 func TestThreatGraceEnds(t *testing.T) {
 	at := func(d time.Duration) time.Time { return now.Add(d) }
 	all := func() *held { return signed("ci v1 a", "qa v1 a") }
 	cases := map[string]struct {
 		held    *held
 		verdict policy.Verdict
-		warning string // what it must say; empty: there must be none
+		warning string // part of the wanted warning; empty: no warning
 	}{
 		"valid":             {all().until(at(time.Hour)).graced(time.Hour), policy.Admitted, ""},
 		"expired, no grace": {all().until(at(-time.Second)), policy.CouldNotCheck, ""},

@@ -19,7 +19,7 @@ import (
 
 const askQA = "Ask #qa to sign: https://wiki.example.com/signing"
 
-// TestDenials holds the denials word for word: they are what a user sees of the product.
+// The test compares denials word for word, because users see them.
 func TestDenials(t *testing.T) {
 	notary := []trust.Key{{Root: "acme-notary"}}
 	both := []trust.Key{{Root: "acme-notary"}, {Root: "acme-tuf"}}
@@ -87,7 +87,7 @@ func TestDenials(t *testing.T) {
 				Message: `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "ci" is not known to have signed it; looked up as "docker.io/acme/app" (TrustRoot "acme-notary"); could not check TrustRoot "acme-notary": get https://notary.example.com: connection refused`,
 			},
 		},
-		"signed by what proves no role": {
+		"a rejected signature": {
 			app, roots{"acme-notary": explained{signed(), []trust.Rejection{
 				{By: "targets", Digest: digest("a"), Why: "which proves no role"},
 				{By: "delegation targets/ci", Why: "is not in this repository, which has none"},
@@ -164,7 +164,7 @@ func TestDenials(t *testing.T) {
 				Message:   `image "registry.example.com/acme/app:v1": ImagePolicy "production": role "qa" has not signed sha256:aaaaaaaa...; signed by ci (TrustRoot "acme-notary"); delegation targets/qa is not in this repository, which has targets/ci (TrustRoot "acme-notary")`,
 			},
 		},
-		"more than is said that proves no role": {
+		"more rejected signatures than the denial names": {
 			app,
 			roots{
 				"acme-notary": explained{
@@ -455,7 +455,7 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 		"one policy of many roles": {
 			app, roots{"acme-notary": trust.Unsigned{}}, many[:1], "only 0 of the 2 needed of ",
 		},
-		"what proves no role": {
+		"rejected signatures": {
 			app, roots{"acme-notary": explained{signed("ci v1 a"), rejections(evil), nil}},
 			[]*policy.Policy{compiled(t, "production")}, `and 6 more`,
 		},
@@ -476,7 +476,7 @@ func TestMessagesAreOneBoundedLine(t *testing.T) {
 				t.Errorf("verdict %d, message %q; want a denial with %q", got.Verdict, got.Message, tc.want)
 			}
 			if n := len(got.Message); n > 1500 {
-				t.Errorf("the message has %d bytes", n)
+				t.Errorf("got a message of %d bytes, want it within the bound", n)
 			}
 			if i := strings.IndexFunc(got.Message, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
 				t.Errorf("the message holds %q", got.Message[i:i+1])
@@ -493,8 +493,7 @@ func rejections(text string) []trust.Rejection {
 	return all
 }
 
-// Of many policies as many are named as fit, with their help; the help of the first always fits,
-// whatever it is.
+// A denial names as many policies as fit, with their help. The help of the first always fits.
 func TestHelpIsKeptWithinTheBound(t *testing.T) {
 	long := "Ask " + strings.Repeat("\u4eba", 508)
 	for name, text := range map[string]string{"ASCII": "Ask " + strings.Repeat("x", 508), "wide": long} {
@@ -519,7 +518,7 @@ func TestHelpIsKeptWithinTheBound(t *testing.T) {
 	}
 }
 
-// A name that is not trusted comes with the help of every policy that it fails, each text once.
+// The denial of a short name has the help of every policy that denies it, each text once.
 func TestHelpForShortNames(t *testing.T) {
 	policies := []*policy.Policy{
 		compiled(t, "a", help(askQA)), compiled(t, "b", help(askQA)), compiled(t, "c", help("Ask c.")),
@@ -536,8 +535,7 @@ func TestHelpForShortNames(t *testing.T) {
 	}
 }
 
-// What proves no role is asked for by the roles that are missing, and only for what is not
-// admitted.
+// Rejected is called with the missing roles, and only for images that are not admitted.
 func TestRejectionsAreAskedForMissingRoles(t *testing.T) {
 	tests := map[string]struct {
 		image    string
@@ -567,13 +565,13 @@ func TestRejectionsAreAskedForMissingRoles(t *testing.T) {
 				compiled(t, "production", requires(tc.requires...)))
 			slices.Sort(asked)
 			if diff := cmp.Diff(tc.want, slices.Compact(asked)); diff != "" {
-				t.Errorf("asked for (-want +got):\n%s", diff)
+				t.Errorf("calls of Rejected (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// Whatever proves no role, nothing is admitted by it.
+// A rejected signature never admits an image.
 func TestThreatRejectionsProveNothing(t *testing.T) {
 	rejected := []trust.Rejection{
 		{By: "ci", Digest: digest("a"), Why: "qa"}, {By: "qa", Digest: digest("a")}, {By: "qa", Void: true},
@@ -586,7 +584,7 @@ func TestThreatRejectionsProveNothing(t *testing.T) {
 	}
 }
 
-// The advice stands at the end of a fault, so the end of a long one is kept.
+// The advice is at the end of a fault, so a denial keeps the end of a long one.
 func TestAdviceIsKept(t *testing.T) {
 	advice := "; then do as is said here"
 	long := strings.Repeat("x", 500) + advice

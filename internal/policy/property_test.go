@@ -81,8 +81,8 @@ func (w world) decide(t *testing.T) policy.Decision {
 	return decide(w.image, w.roots, policies...)
 }
 
-// proven reports, by the words of the rule and nothing of its code, whether a root of the spec says
-// that the role signed the digest.
+// proven reports whether a root of the spec has a signature of the digest by the role. It is
+// independent of the code under test.
 func (w world) proven(s *v1alpha1.ImagePolicySpec, role v1alpha1.RoleName, want string) bool {
 	for _, root := range s.TrustRoots {
 		h, ok := w.roots[string(root)].(*held)
@@ -136,8 +136,8 @@ func (w world) requires() bool {
 
 const ambiguous = "neither is chosen"
 
-// inWorlds runs a property in many worlds, from a fixed seed, and fails where fewer than enough of
-// them were to the point.
+// inWorlds tests a property in many worlds, from a fixed seed. It fails if the property applied to
+// too few of them.
 func inWorlds(t *testing.T, enough int, property func(rnd *rand.Rand, w world) bool) {
 	t.Helper()
 	relevant := 0
@@ -151,7 +151,7 @@ func inWorlds(t *testing.T, enough int, property func(rnd *rand.Rand, w world) b
 		}
 	}
 	if relevant < enough {
-		t.Errorf("only %d worlds were to the point: the generator is too thin", relevant)
+		t.Errorf("got %d worlds to which the property applies, want more", relevant)
 	}
 }
 
@@ -188,8 +188,8 @@ func TestNoDenialWithoutReason(t *testing.T) {
 	})
 }
 
-// tagged drops the statements without a tag: such a root proves a digest, and another must say
-// which digest a tag is.
+// tagged drops the statements without a tag. Such a statement proves a digest, and another root
+// must resolve the tag.
 func (w world) tagged() world {
 	for _, r := range w.roots {
 		if h, ok := r.(*held); ok {

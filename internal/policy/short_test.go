@@ -17,7 +17,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// in has a policy hold in the namespaces of one environment alone.
+// in returns an edit that restricts a policy to the namespaces of one environment.
 func in(env v1alpha1.LabelValue) edit {
 	return func(s *v1alpha1.ImagePolicySpec) {
 		s.NamespaceSelector = &v1alpha1.NamespaceSelector{MatchLabels: map[string]v1alpha1.LabelValue{"env": env}}
@@ -41,7 +41,7 @@ const (
 	deny  = policy.UncoveredDeny
 )
 
-// The texts of one short name, whatever the patterns of the policies say.
+// The texts about a short name do not depend on the patterns of the policies.
 func TestThreatShortName(t *testing.T) {
 	const why = `it names no registry, and a node may pull it from any that it searches (--short-names=Deny)`
 	const full = `write docker.io/acme/app:v1 or the registry that you mean`
@@ -153,8 +153,7 @@ func TestThreatShortNameOutcomes(t *testing.T) {
 	}
 }
 
-// The advice is a reference that everybody reads alike, whatever of tag and digest the short one
-// has.
+// The advice is a full reference, with the tag and digest of the short one.
 func TestShortNameInFull(t *testing.T) {
 	for in, want := range map[string]string{
 		"nginx":                       "docker.io/library/nginx",
@@ -182,10 +181,10 @@ func TestShortNameInFull(t *testing.T) {
 	}
 }
 
-// What is no constant of ShortNames is not read as one of docker.io.
+// Any unknown value of ShortNames denies short names.
 func TestThreatUnknownShortNames(t *testing.T) {
 	if policy.ShortNames(0) != policy.ShortNamesDeny {
-		t.Error("the zero ShortNames trusts a reading")
+		t.Errorf("got the zero ShortNames %d, want %d, ShortNamesDeny", policy.ShortNames(0), policy.ShortNamesDeny)
 	}
 	if got := decideIn(99, allow, "nginx", nil, compiled(t, "production")); got.Verdict != policy.Denied {
 		t.Errorf("verdict %d", got.Verdict)
@@ -196,8 +195,8 @@ func TestThreatUnknownShortNames(t *testing.T) {
 	}
 }
 
-// readsShort says, by the words of the rule and nothing of its code, which references nodes search
-// registries for.
+// readsShort reports whether a node searches registries for a reference. It is independent of the
+// code under test.
 func readsShort(image string) bool {
 	ref, err := reference.Parse(image)
 	named, ok := ref.(reference.Named)
@@ -208,7 +207,7 @@ func readsShort(image string) bool {
 	return !strings.ContainsAny(host, ".:") && host != "localhost"
 }
 
-// randomName is any reference, often a short one.
+// randomName returns a random reference, often a short one.
 func randomName(rnd *rand.Rand) string {
 	return pick(rnd, "", "", "", "docker.io/", "quay.example.com/", "registry.example.com:443/", "localhost/",
 		"registry:5000/") +
@@ -216,8 +215,8 @@ func randomName(rnd *rand.Rand) string {
 		pick(rnd, "", ":v1", ":v2", "@"+digest("a"), ":v1@"+digest("b"))
 }
 
-// Under ShortNamesDeny no short name is admitted where a policy in mode Enforce holds, nothing is
-// admitted that ShortNamesDockerIO denies, and nothing else changes.
+// Under ShortNamesDeny, no short name is admitted in a namespace where a policy in mode Enforce
+// holds, and no image that ShortNamesDockerIO denies. All other decisions are the same.
 func TestThreatNoShortNameIsAdmitted(t *testing.T) {
 	inWorlds(t, 500, func(rnd *rand.Rand, w world) bool {
 		var policies []*policy.Policy

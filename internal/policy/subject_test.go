@@ -13,9 +13,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-// bySubject are roots of two formats: those whose name begins with "n" hold a repository in one
-// piece, and the others each tag and each digest by itself. Of what is not there nobody has asked
-// yet.
+// bySubject has evidence of roots of two formats. Roots whose name begins with "n" have one subject
+// for a repository, the others have one for each tag and digest. A subject without an entry is not
+// loaded.
 type bySubject map[string]map[string]any
 
 func (r bySubject) Usable(string) error { return nil }
@@ -46,7 +46,7 @@ func (r bySubject) Evidence(about trust.Key) (trust.Evidence, time.Duration, err
 	return nil, 0, policy.ErrNotLoaded
 }
 
-// means is the evidence of a tag in a registry.
+// means is the evidence of a tag: the digest that its registry reports.
 type means struct {
 	trust.Unsigned
 	digests []string
@@ -62,7 +62,7 @@ func hint(letters ...string) means {
 
 func (m means) Hints(string) []string { return m.digests }
 
-// partly is evidence beside which something could not be checked.
+// partly is evidence with a fault: a part of it could not be checked.
 type partly struct {
 	*held
 	fault *trust.Fault
@@ -165,8 +165,8 @@ func TestSubjects(t *testing.T) {
 	}
 }
 
-// A fault counts only where its root could have proven a role that is unmet: a policy that holds
-// all the same does not make another's denial one that could not be checked.
+// A fault counts only if its root could have proven an unmet role. A fault that concerns only a
+// policy that is met does not change another policy's denial to CouldNotCheck.
 func TestThreatFaultOfAPolicyThatHolds(t *testing.T) {
 	a := compiled(t, "a", requires("ci"), from("x", "y"))
 	b := compiled(t, "b", requires("qa"), from("y"))
@@ -177,7 +177,7 @@ func TestThreatFaultOfAPolicyThatHolds(t *testing.T) {
 	}
 	for _, k := range got.Consulted {
 		if k.Root == "x" {
-			t.Error("a trust root that could prove nothing that is unmet is to be asked before the denial stands")
+			t.Error("got a subject to fetch of a trust root that could prove no unmet role, want none")
 		}
 	}
 	if got = decide(app, r,
