@@ -119,7 +119,6 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 		Store: decisions, Tracker: tracker, Namespaces: c, Ran: compliance.Load, Gated: gated.Gated,
 		Certificate: serving.GetCertificate,
 	})
-
 	heads, err := records.NewCache(ctx, mgr, o.Namespace)
 	if err != nil {
 		return nil, err

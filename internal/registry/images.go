@@ -225,25 +225,23 @@ func isRedirect(resp *http.Response) bool {
 	return false
 }
 
-// follow fetches what a redirect leads to: over https, from a host that the system's CAs vouch for,
-// or from one that the configuration lists, by its settings but for the credentials.
+// follow fetches the target of a redirect, without credentials. The certificate of the host must
+// chain to the system's CAs, or to the CA bundle of the host if the configuration lists it.
 func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, limit int64) (*http.Response, []byte,
 	error) {
 	from := resp.Request.URL
 	refuse := func(to *url.URL, why string) error { return fault(from, &refusedRedirect{to: shownURL(to), why: why}) }
 	to, err := from.Parse(resp.Header.Get("Location"))
 	if err != nil || to.Hostname() == "" {
-		return nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to what is no URL",
+		return nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to an invalid URL",
 			shownURL(from))
 	}
-	listed, known := i.cfg.Registries[to.Host]
+	listed := i.cfg.Registries[to.Host]
 	switch {
 	case hops > maxRedirects:
 		return nil, nil, refuse(to, "there were too many redirects before it")
 	case to.User != nil:
 		return nil, nil, refuse(to, "it carries credentials")
-	case to.Scheme != "https" && (to.Scheme != "http" || !known || !listed.PlainHTTP):
-		return nil, nil, refuse(to, "it is not encrypted; where that is right, list the host in spec.registries")
 	}
 	base := to.Scheme + "://" + plainHost(to)
 	storage, err := i.cached(base, Config{Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle})

@@ -144,6 +144,10 @@ func TestThreatManifestOfAnotherHash(t *testing.T) {
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "hashes to")
 			_, err = images.Blob(t.Context(), repository, digest, 1<<10)
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "hashes to")
+
+			silent, repository := imagesOf(t, ca, serve(t, ca, answer(http.StatusOK, manifestMediaType, body)))
+			_, err = silent.Manifest(t.Context(), repository, digest)
+			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "hashes to")
 		})
 	}
 }
@@ -320,9 +324,17 @@ func TestThreatNextPageElsewhere(t *testing.T) {
 // be fetched without the registry's credentials.
 func TestThreatStorageRedirect(t *testing.T) {
 	ca, content := newCA(t), []byte("content")
-	storage := serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/loop" {
+	var storage *recorder
+	further := serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "https://"+storage.Host+r.URL.Path, http.StatusFound)
+	})
+	storage = serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/loop":
 			http.Redirect(w, r, "https://"+r.Host+"/loop?again", http.StatusFound)
+			return
+		case r.URL.Path == "/hosts" && len(further.seen()) < 20:
+			http.Redirect(w, r, "https://"+further.Host+"/hosts", http.StatusFound)
 			return
 		}
 		_, _ = w.Write(content)
@@ -349,6 +361,10 @@ func TestThreatStorageRedirect(t *testing.T) {
 			to: "https://" + storage.Host + "/loop", listed: true, fault: v1alpha1.ReasonUnexpectedAnswer,
 			words: "too many redirects",
 		},
+		"from host to host": {
+			to: "https://" + storage.Host + "/hosts", listed: true, fault: v1alpha1.ReasonUnexpectedAnswer,
+			words: "too many redirects",
+		},
 		"no URL": {to: "https://%zz/", fault: v1alpha1.ReasonUnreachable},
 	}
 	for name, test := range tests {
@@ -368,6 +384,7 @@ func TestThreatStorageRedirect(t *testing.T) {
 			}
 			if test.listed { // with credentials of its own, which are not for a redirect either
 				registries[storage.Host] = Config{CABundle: string(ca.PEM), Username: "reader", Password: password}
+				registries[further.Host] = Config{CABundle: string(ca.PEM)}
 			}
 			body, err := newImages(t, registries).Blob(t.Context(), server.Host+"/acme/app", digestOf(content), 1<<10)
 			if test.fault != "" {

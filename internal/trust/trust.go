@@ -230,14 +230,13 @@ func AsFault(err error, reason string) *Fault {
 	return &Fault{Reason: reason, Err: err}
 }
 
-// Answer is an Evidence that somebody gave who proves nothing, such as a registry about a tag. It
-// ages from the moment at which it was given.
+// Answer is an Evidence without proof, such as the answer of a registry about a tag. It ages from
+// the time at which it was given.
 type Answer interface {
-	// Given is when it was given.
+	// Given is the time at which it was given.
 	Given() time.Time
-	// Fresh is until when it counts. Later a decision waits for a new answer.
+	// Fresh is the time until which it counts. After that a decision waits for a new answer.
 	Fresh() time.Time
-	// Usable is until when it stands in for a new answer, where whoever gives them cannot be
-	// reached.
+	// Usable is the time until which it counts if no new answer can be fetched.
 	Usable() time.Time
 }

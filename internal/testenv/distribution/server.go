@@ -30,14 +30,14 @@ import (
 
 // Options say how a registry is run. The zero value lets everyone in and serves its blobs itself.
 type Options struct {
-	// Username and Password are asked of everyone, by basic authentication. Both empty: no one is
-	// asked.
+	// Username and Password are required of every client, by basic authentication. Both empty: the
+	// registry requires none.
 	Username, Password string
-	// Token asks everyone for a token of a token service.
+	// Token requires a token of a token service of every client.
 	Token *Token
 	// Storage redirects requests for blobs to a storage host, which has a certificate of StorageCA.
 	Storage bool
-	// Progress is told about builds. Nil: os.Stderr.
+	// Progress receives messages about builds. Nil: os.Stderr.
 	Progress io.Writer
 }
 
@@ -58,7 +58,7 @@ type Server struct {
 	// there is none.
 	Storage   string
 	StorageCA *tlstest.CA
-	// Fetched counts what the storage host was asked for, with the requests' Authorization headers.
+	// Fetched returns the Authorization header of each request to the storage host.
 	Fetched func() (authorizations []string)
 
 	options Options
