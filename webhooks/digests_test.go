@@ -21,7 +21,7 @@ const digestC = "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccc
 func digestsBench(t *testing.T, roots ...v1alpha1.ObjectName) (*bench, *digests.Registries) {
 	t.Helper()
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.TrustRoots = roots }))
-	r := &digests.Registries{}
+	r := &digests.Registries{Now: b.clock.Now}
 	b.Store.PutRoot("digests", store.Root{Verifier: r})
 	return b, r
 }

@@ -42,6 +42,7 @@ func newFixture(t *testing.T, image compliance.Image) *fixture {
 		clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)),
 		image: image,
 	}
+	e.registries.Now = e.clock.Now
 	e.Tracker = store.NewTracker(e.Store, e.clock, func(string) {})
 	e.PutRoot("acme", store.Root{Verifier: &e.registries})
 	e.Reset("acme", 24*time.Hour) // no periodic refresh during the test

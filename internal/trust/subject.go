@@ -17,10 +17,13 @@ type Subject struct {
 	Pulled string
 	// Tag and Digest are those of the image.
 	Tag, Digest string
+	// Tenant is the namespace whose pull secrets read the registry. Empty: the credentials of the
+	// trust root do, and the evidence serves all namespaces.
+	Tenant string
 }
 
-// InRepository returns the subject without tag and digest. All subjects of a repository are in one
-// record.
+// InRepository returns the subject without tag, digest and tenant. All subjects of a repository are
+// in one record.
 func (s Subject) InRepository() Subject { return Subject{Repository: s.Repository, Pulled: s.Pulled} }
 
 // Name returns the name of the repository: as it is signed, or where the format does not set that,
@@ -30,6 +33,13 @@ func (s Subject) Name() string {
 		return s.Pulled
 	}
 	return s.Repository
+}
+
+// Compare orders subjects by repository, so that all of a repository follow each other.
+func (s Subject) Compare(other Subject) int {
+	return cmp.Or(strings.Compare(s.Repository, other.Repository), strings.Compare(s.Pulled, other.Pulled),
+		strings.Compare(s.Tag, other.Tag), strings.Compare(s.Digest, other.Digest),
+		strings.Compare(s.Tenant, other.Tenant))
 }
 
 // String returns the subject as an image reference.
@@ -56,9 +66,7 @@ func (k Key) InRepository() Key { return Key{Root: k.Root, Subject: k.Subject.In
 
 // Compare orders keys by trust root and repository.
 func (k Key) Compare(other Key) int {
-	return cmp.Or(strings.Compare(k.Root, other.Root), strings.Compare(k.Repository, other.Repository),
-		strings.Compare(k.Pulled, other.Pulled),
-		strings.Compare(k.Tag, other.Tag), strings.Compare(k.Digest, other.Digest))
+	return cmp.Or(strings.Compare(k.Root, other.Root), k.Subject.Compare(other.Subject))
 }
 
 // Remap replaces Prefix by SignedPrefix at the start of a repository; both end in "/".

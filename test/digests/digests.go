@@ -1,32 +1,39 @@
-// Package digests is a format for tests. It signs digests, and resolves tags at the image's
-// registry. It verifies nothing: a test sets the responses of the registries. It uses the packages
-// above it like a real format of this kind.
+// Package digests is a format for tests, which signs digests. It is built of the same parts as a
+// real one: bydigest.Root with the answers about tags and the records.
+//
+// Registries holds the registries in memory, for tests of the packages that know no registry.
+// Referrers reads a real registry: a signature there is a referrer of the image that names a role.
+// Neither verifies anything.
 package digests
 
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
 
 // Registries is the content of all registries, and a trust.Root that fetches from them. The zero
 // value is empty. It is safe for concurrent use.
 type Registries struct {
+	// Remaps is the identity remapping of the Root.
+	Remaps trust.Remaps
+	// Now is the clock; nil: time.Now.
+	Now func() time.Time
+	// Interval is for how long an answer about a tag counts; zero: an hour.
+	Interval time.Duration
+
 	mu      sync.Mutex
 	tags    map[string]string       // digest, by repository:tag
 	roles   map[string][]string     // roles, by digest
 	faults  map[string]*trust.Fault // by host
 	fetched []string                // subjects since the last call of Fetched
-	// Remaps is the identity remapping of the Root.
-	Remaps trust.Remaps
 }
 
 var (
@@ -74,116 +81,141 @@ func (r *Registries) Fetched() []string {
 	return fetched
 }
 
-// Subject implements trust.Root. The subject has the digest of the image, or its tag if it has no
-// digest.
-func (r *Registries) Subject(image imageref.Ref) trust.Subject {
-	about := trust.Subject{Repository: r.Remaps.Signed(image), Pulled: image.Name()}
-	if image.Digest != "" {
-		about.Digest = image.Digest
-	} else {
-		about.Tag = image.Tag
+// root returns the Root over the content.
+func (r *Registries) root() *bydigest.Root {
+	root := &bydigest.Root{
+		Registry: inMemory{r}, Verifier: verifier{source: inMemory{r}}, Interval: r.Interval, Now: r.Now, Remaps: r.Remaps,
 	}
-	return about
+	if root.Interval == 0 {
+		root.Interval = time.Hour
+	}
+	if root.Now == nil {
+		root.Now = time.Now
+	}
+	return root
 }
 
-// Host implements trust.Root: the registry that the image is pulled from.
-func (*Registries) Host(about trust.Subject) string {
-	host, _, _ := strings.Cut(about.Pulled, "/")
-	return host
-}
+// Subject implements trust.Root.
+func (r *Registries) Subject(image imageref.Ref) trust.Subject { return r.root().Subject(image) }
+
+// Host implements trust.Root.
+func (r *Registries) Host(about trust.Subject) string { return r.root().Host(about) }
 
 // Probe implements trust.Root.
-func (r *Registries) Probe(_ context.Context, host string) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	fault := r.faults[host]
-	if fault == nil {
-		return nil // an untyped nil: a nil *trust.Fault would be a non-nil error
-	}
-	return fault
-}
+func (r *Registries) Probe(ctx context.Context, host string) error { return r.root().Probe(ctx, host) }
 
 // Fetch implements trust.Root.
-func (r *Registries) Fetch(_ context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+func (r *Registries) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.fetched = append(r.fetched, about.String())
-	if fault := r.faults[r.Host(about)]; fault != nil {
-		return nil, fault
-	}
-	next := &Evidence{Means: r.tags[about.Pulled+":"+about.Tag]}
-	if about.Digest != "" {
-		next = &Evidence{Digest: about.Digest, Roles: r.roles[about.Digest]}
-	}
-	switch have, ok := held.(*Evidence); {
-	case ok && have.Means == next.Means && have.Digest == next.Digest && slices.Equal(have.Roles, next.Roles):
-		return held, nil
-	case next.Means == "" && len(next.Roles) == 0:
-		return trust.Unsigned{}, nil
-	}
-	return next, nil
+	r.mu.Unlock()
+	return r.root().Fetch(ctx, about, held)
 }
 
 // Recheck implements trust.Root.
-func (*Registries) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
-	return held, nil
-}
-
-// record is one subject in the output of Pack.
-type record struct {
-	About trust.Subject
-	Evidence
+func (r *Registries) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	return r.root().Recheck(about, held)
 }
 
 // Pack implements trust.Keeper.
-func (*Registries) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
-	var all []record
-	for _, about := range slices.SortedFunc(maps.Keys(held),
-		func(a, b trust.Subject) int { return strings.Compare(a.String(), b.String()) }) {
-		if evidence, ok := held[about].(*Evidence); ok {
-			all = append(all, record{about, *evidence})
-		}
-	}
-	if len(all) == 0 {
-		return nil, nil
-	}
-	return json.Marshal(all)
+func (r *Registries) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
+	return r.root().Pack(held)
 }
 
 // Unpack implements trust.Keeper.
-func (*Registries) Unpack(_ trust.Subject, packed []byte,
+func (r *Registries) Unpack(repository trust.Subject, packed []byte,
 	held map[trust.Subject]trust.Evidence) (map[trust.Subject]trust.Evidence, error) {
-	var all []record
-	if err := json.Unmarshal(packed, &all); err != nil {
-		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "decoding the record: %w", err)
-	}
-	found := map[trust.Subject]trust.Evidence{}
-	for _, one := range all {
-		found[one.About] = &one.Evidence
-		if held[one.About] != nil {
-			found[one.About] = held[one.About] // at least as new as the record
-		}
-	}
-	return found, nil
+	return r.root().Unpack(repository, packed, held)
 }
 
-// Evidence is a registry's response about a tag or a digest.
+// inMemory is the content of Registries as a registry.
+type inMemory struct{ *Registries }
+
+// Probe implements bydigest.Registry.
+func (r inMemory) Probe(_ context.Context, host string) error { return r.fault(host) }
+
+// fault returns the fault of a host as an error.
+func (r inMemory) fault(host string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if fault := r.faults[host]; fault != nil {
+		return fault
+	}
+	return nil // an untyped nil: a nil *trust.Fault would be a non-nil error
+}
+
+// Resolve implements bydigest.Registry.
+func (r inMemory) Resolve(_ context.Context, repository, tag string) (string, error) {
+	if err := r.fault(r.Host(trust.Subject{Pulled: repository})); err != nil {
+		return "", err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	digest, ok := r.tags[repository+":"+tag]
+	if !ok {
+		return "", &trust.NotFound{Code: "MANIFEST_UNKNOWN"}
+	}
+	return digest, nil
+}
+
+func (r inMemory) signedBy(_ context.Context, about trust.Subject) ([]string, error) {
+	if err := r.fault(r.Host(about)); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.roles[about.Digest], nil
+}
+
+// source knows which roles have signed a digest, sorted.
+type source interface {
+	signedBy(ctx context.Context, about trust.Subject) (roles []string, err error)
+}
+
+// verifier is the bydigest.Verifier of the format.
+type verifier struct{ source source }
+
+// Fetch implements bydigest.Verifier.
+func (v verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	roles, err := v.source.signedBy(ctx, about)
+	if err != nil {
+		return nil, err
+	}
+	if have, ok := held.(*Evidence); ok && slices.Equal(have.Roles, roles) {
+		return held, nil
+	}
+	if len(roles) == 0 {
+		return trust.Unsigned{}, nil
+	}
+	return &Evidence{Digest: about.Digest, Roles: roles}, nil
+}
+
+// Recheck implements bydigest.Verifier.
+func (verifier) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	return held, nil
+}
+
+// Pack implements bydigest.Verifier.
+func (verifier) Pack(held trust.Evidence) ([]byte, error) { return json.Marshal(held) }
+
+// Unpack implements bydigest.Verifier.
+func (verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidence) (trust.Evidence, error) {
+	if held != nil {
+		return held, nil // at least as new as the record
+	}
+	read := &Evidence{}
+	if err := json.Unmarshal(packed, read); err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: decoding the record: %w", about, err)
+	}
+	return read, nil
+}
+
+// Evidence says which roles have signed a digest.
 type Evidence struct {
 	trust.Unsigned `json:"-"`
 
-	// Means is the digest of a tag.
-	Means string
-	// Digest and Roles are about a digest: the roles that have signed it.
 	Digest string
 	Roles  []string
-}
-
-// Hints implements trust.Evidence.
-func (e *Evidence) Hints(string) []string {
-	if e.Means == "" {
-		return nil
-	}
-	return []string{e.Means}
 }
 
 // Statements implements trust.Evidence.
@@ -203,6 +235,3 @@ func (e *Evidence) Signed() bool { return len(e.Roles) > 0 }
 
 // Size implements trust.Sized.
 func (*Evidence) Size() int64 { return 1 }
-
-// Expiry implements trust.Evidence. The evidence never expires.
-func (*Evidence) Expiry() (notAfter time.Time, file string) { return time.Time{}, "" }

@@ -1,0 +1,194 @@
+package bydigest_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
+)
+
+const (
+	one = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+	two = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
+)
+
+// registry has one digest for every tag.
+type registry struct{}
+
+func (registry) Resolve(_ context.Context, _, tag string) (string, error) {
+	if tag == "none" {
+		return "", &trust.NotFound{Code: "MANIFEST_UNKNOWN"}
+	}
+	return one, nil
+}
+
+func (registry) Probe(context.Context, string) error { return nil }
+
+// signature is the evidence of a digest: its text.
+type signature struct {
+	trust.Unsigned
+
+	text string
+}
+
+func (*signature) Signed() bool { return true }
+
+// verifier accepts every signature but "forged".
+type verifier struct{}
+
+func (verifier) Fetch(_ context.Context, about trust.Subject, _ trust.Evidence) (trust.Evidence, error) {
+	return &signature{text: about.Digest}, nil
+}
+
+func (verifier) Recheck(_ trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	return held, nil
+}
+
+func (verifier) Pack(held trust.Evidence) ([]byte, error) { return []byte(held.(*signature).text), nil }
+
+func (verifier) Unpack(_ trust.Subject, packed []byte, held trust.Evidence) (trust.Evidence, error) {
+	if string(packed) == "forged" {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "forged")
+	}
+	if held != nil {
+		return held, nil
+	}
+	return &signature{text: string(packed)}, nil
+}
+
+func newRoot(now *time.Time) *bydigest.Root {
+	return &bydigest.Root{
+		Registry: registry{}, Verifier: verifier{}, Interval: time.Minute, Now: func() time.Time { return *now },
+		Remaps: trust.Remaps{{Prefix: "mirror.example.com/", SignedPrefix: "registry.example.com/"}},
+	}
+}
+
+func parse(t *testing.T, image string) imageref.Ref {
+	t.Helper()
+	ref, err := imageref.Parse(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+// A tag and a digest are two subjects, served by the registry that is pulled from. Signatures that
+// lie elsewhere are served by another one.
+func TestSubjectAndHost(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	r := newRoot(&now)
+	tag := r.Subject(parse(t, "mirror.example.com/acme/app:v1"))
+	digest := r.Subject(parse(t, "mirror.example.com/acme/app:v1@"+one))
+	want := trust.Subject{Repository: "registry.example.com/acme/app", Pulled: "mirror.example.com/acme/app", Tag: "v1"}
+	if diff := cmp.Diff(want, tag); diff != "" {
+		t.Errorf("subject of a tag (-want +got):\n%s", diff)
+	}
+	want.Tag, want.Digest = "", one
+	if diff := cmp.Diff(want, digest); diff != "" {
+		t.Errorf("subject of a digest (-want +got):\n%s", diff)
+	}
+	r.Signatures = "signatures.example.com:5000/acme/app"
+	if got := r.Host(tag); got != "mirror.example.com" {
+		t.Errorf("host of a tag: got %s, want the registry of the image", got)
+	}
+	if got := r.Host(digest); got != "signatures.example.com:5000" {
+		t.Errorf("host of a digest: got %s, want the registry of the signatures", got)
+	}
+}
+
+// One record has every subject of a repository. What proves nothing is not recorded.
+func TestRecord(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	r := newRoot(&now)
+	repository := trust.Subject{Repository: "registry.example.com/acme/app", Pulled: "registry.example.com/acme/app"}
+	held := map[trust.Subject]trust.Evidence{}
+	for _, about := range []trust.Subject{
+		{Tag: "v1"}, {Tag: "none"}, {Digest: one}, {Digest: one, Tenant: "team-a"},
+	} {
+		about.Repository, about.Pulled = repository.Repository, repository.Pulled
+		evidence, err := r.Fetch(t.Context(), about, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held[about] = evidence
+	}
+	unsigned := repository
+	unsigned.Digest = two
+	held[unsigned] = trust.Unsigned{}
+	packed, err := r.Pack(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := r.Unpack(repository, packed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for about, evidence := range held {
+		recorded := about.Tag != "none" && about.Digest != two
+		if (found[about] != nil) != recorded {
+			t.Errorf("%s for %q: got %v from the record, want recorded %t", about, about.Tenant, found[about], recorded)
+		}
+		if recorded && !cmp.Equal(found[about].Hints("v1"), evidence.Hints("v1")) {
+			t.Errorf("%s: got hints %v, want %v", about, found[about].Hints("v1"), evidence.Hints("v1"))
+		}
+	}
+	if again, err := r.Unpack(repository, packed, held); err != nil || len(again) != 3 {
+		t.Errorf("read beside what is held: got %v, %v", again, err)
+	} else {
+		for about, evidence := range again {
+			if evidence != held[about] {
+				t.Errorf("%s: the record replaced evidence that is as new", about)
+			}
+		}
+	}
+}
+
+// A part of a record that cannot be used does not spoil the rest; a record without a usable part is
+// a fault.
+func TestDamagedRecord(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	r := newRoot(&now)
+	repository := trust.Subject{Repository: "registry.example.com/acme/app", Pulled: "registry.example.com/acme/app"}
+	const good = `{"digest":"` + one + `","signatures":"c2lnbmVk"}`
+	for name, bad := range map[string]string{
+		"a forged signature":     `{"digest":"` + two + `","signatures":"Zm9yZ2Vk"}`,
+		"neither tag nor digest": `{"signatures":"c2lnbmVk"}`,
+		"tag and digest":         `{"tag":"v1","digest":"` + two + `","signatures":"c2lnbmVk"}`,
+		"no digest":              `{"digest":"sha256:1","signatures":"c2lnbmVk"}`,
+		"no signatures":          `{"digest":"` + two + `"}`,
+		"no answer":              `{"tag":"v1"}`,
+		"an answer of nothing":   `{"tag":"v1","answer":{}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, err := r.Unpack(repository, []byte(`{"subjects":[`+bad+`,`+good+`]}`), nil)
+			if err != nil || len(found) != 1 {
+				t.Errorf("beside a good part: got %v, %v, want the good one", found, err)
+			}
+			_, err = r.Unpack(repository, []byte(`{"subjects":[`+bad+`]}`), nil)
+			var fault *trust.Fault
+			if !errors.As(err, &fault) || fault.Reason != v1alpha1.ReasonMetadataInvalid {
+				t.Errorf("alone: got %v, want a fault", err)
+			}
+		})
+	}
+	if _, err := r.Unpack(repository, []byte("{"), nil); err == nil || !strings.Contains(err.Error(), "decoding") {
+		t.Errorf("no JSON: got %v, want a fault of decoding", err)
+	}
+}
+
+// Evidence of another format is never used.
+func TestForeignEvidence(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	r := newRoot(&now)
+	if got, err := r.Recheck(trust.Subject{Tag: "v1"}, &signature{}); err == nil {
+		t.Errorf("a signature as the answer about a tag: got %v, want a fault", got)
+	}
+}
