@@ -84,7 +84,8 @@ func (r *Registries) Fetched() []string {
 // root returns the Root over the content.
 func (r *Registries) root() *bydigest.Root {
 	root := &bydigest.Root{
-		Registry: inMemory{r}, Verifier: verifier{source: inMemory{r}}, Interval: r.Interval, Now: r.Now, Remaps: r.Remaps,
+		Registry: inMemory{r}, Verifier: verifier{source: inMemory{r}}, Interval: r.Interval, Now: r.Now,
+		Remaps: r.Remaps,
 	}
 	if root.Interval == 0 {
 		root.Interval = time.Hour
@@ -138,10 +139,11 @@ func (r inMemory) Probe(_ context.Context, host string) error { return r.fault(h
 func (r inMemory) fault(host string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if fault := r.faults[host]; fault != nil {
-		return fault
+	fault := r.faults[host]
+	if fault == nil {
+		return nil // an untyped nil: a nil *trust.Fault would be a non-nil error
 	}
-	return nil // an untyped nil: a nil *trust.Fault would be a non-nil error
+	return fault
 }
 
 // Resolve implements bydigest.Registry.
