@@ -40,7 +40,8 @@ const auditAnnotation = "would-deny"
 //
 // A digest in the object proves nothing: anyone may have written it before there was a policy. So a
 // digest that is not admitted is replaced, except where the API server allows no change. Each
-// warning names a digest that was replaced, or that stays although it is not admitted.
+// warning names a digest that was replaced, that stays although it is not admitted, or that an older
+// answer about a tag named.
 func pinPatch(r parsedRequest, decided decisions) (ops []jsonpatch.Operation, warnings []string) {
 	for _, i := range r.images {
 		d := decided[i.Image]
@@ -59,6 +60,9 @@ func pinPatch(r parsedRequest, decided decisions) (ops []jsonpatch.Operation, wa
 				i.Image, old, r.kind.Name))
 		case tagOnly(d):
 			ops = append(ops, i.Pin(d.Image.Pinned(d.Digest)))
+			if d.OlderAnswer != "" { // validation does not see the tag
+				warnings = append(warnings, d.OlderAnswer)
+			}
 			if had {
 				warnings = append(warnings, fmt.Sprintf(
 					"image %q: was pinned as %q, which is not admitted now; is pinned to %s, which is", i.Image, old,

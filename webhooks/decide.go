@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -30,13 +31,21 @@ var errNotPrimed = errors.New("the policies are still being loaded")
 // decisions are the decisions on images, by reference as the workload has it.
 type decisions map[string]policy.Decision
 
+// asking is one request while it is decided on.
+type asking struct {
+	namespace labels.Set
+	arrived   time.Time
+	// failed are the fetches for the request that failed.
+	failed map[trust.Key]error
+}
+
 // decide decides on each distinct image, all from one snapshot, within the deadline.
 //
-// If evidence is not loaded, decide fetches it and decides again. Before a denial it refreshes the
-// evidence that the denial depends on, and decides again. The result may depend on further
-// evidence, as of the digest to which a tag has moved, so decide repeats both until nothing is left
-// to fetch. If a refresh fails, the result is "could not check" and not a denial. An error says
-// that no decision was possible.
+// If evidence is not loaded, or the answer about a tag is too old, decide fetches it and decides
+// again. Before a denial it refreshes the evidence that the denial depends on, and decides again.
+// The result may depend on further evidence, as of the digest to which a tag has moved, so decide
+// repeats both until nothing is left to fetch. If a refresh fails, the result is "could not check"
+// and not a denial. An error says that no decision was possible.
 func (g *Gate) decide(ctx context.Context, namespace string, images []workload.Image) (decisions, error) {
 	if len(images) == 0 {
 		return nil, nil
@@ -48,33 +57,41 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if err != nil {
 		return nil, err
 	}
-	decided, err := g.evaluate(set, images)
+	a := &asking{namespace: set, arrived: arrived}
+	decided, err := g.evaluate(a, images)
 	if err != nil {
 		return nil, err
 	}
 	renew := func(ctx context.Context, k trust.Key) error { return g.Tracker.Renew(ctx, k, arrived) }
-	loadErrs, renewErrs := map[trust.Key]error{}, map[trust.Key]error{}
 	for renewed := map[trust.Key]bool{}; ; {
 		if len(decided.subjects(notLoaded)) > 0 {
-			maps.Copy(loadErrs, g.load(ctx, set, decided))
-			if decided, err = g.evaluate(set, images); err != nil {
+			g.load(ctx, a, decided)
+			if decided, err = g.evaluate(a, images); err != nil {
 				return nil, err
 			}
 		}
 		used := decided.subjects(consulted)
-		maps.DeleteFunc(used, func(k trust.Key, _ bool) bool { return renewed[k] })
+		maps.DeleteFunc(used, func(k trust.Key, _ bool) bool { return renewed[k] || a.failed[k] != nil })
 		if len(used) == 0 {
 			break
 		}
 		maps.Copy(renewed, used)
-		maps.Copy(renewErrs, fetchAll(ctx, used, renew))
-		if decided, err = g.evaluate(set, images); err != nil {
+		a.fail(fetchAll(ctx, used, renew))
+		if decided, err = g.evaluate(a, images); err != nil {
 			return nil, err
 		}
 	}
-	decided.notRenewed(renewErrs)
-	decided.explainNotLoaded(loadErrs)
+	decided.notRenewed(a.failed)
+	decided.explainNotLoaded(a.failed)
 	return decided, nil
+}
+
+// fail adds fetches that failed.
+func (a *asking) fail(failed map[trust.Key]error) {
+	if a.failed == nil {
+		a.failed = map[trust.Key]error{}
+	}
+	maps.Copy(a.failed, failed)
 }
 
 // explainNotLoaded adds the errors of load to the decisions that still lack evidence: for example
@@ -149,7 +166,7 @@ func (g *Gate) namespaceLabels(ctx context.Context, name string) (labels.Set, er
 }
 
 // evaluate decides on each distinct image from the current snapshot, without the network.
-func (g *Gate) evaluate(namespace labels.Set, images []workload.Image) (decisions, error) {
+func (g *Gate) evaluate(a *asking, images []workload.Image) (decisions, error) {
 	snapshot := g.Store.Load()
 	if snapshot == nil || snapshot.Policies == nil || !snapshot.Primed {
 		return nil, errNotPrimed
@@ -158,68 +175,74 @@ func (g *Gate) evaluate(namespace labels.Set, images []workload.Image) (decision
 	decided := make(decisions, len(images))
 	for _, i := range images {
 		if _, done := decided[i.Image]; !done {
-			decided[i.Image] = snapshot.Policies.Decide(
-				policy.Request{Image: i.Image, NamespaceLabels: namespace, Now: now}, snapshot)
+			decided[i.Image] = snapshot.Policies.Decide(policy.Request{
+				Image: i.Image, NamespaceLabels: a.namespace, Now: now, Arrived: a.arrived, Failed: a.failed,
+			}, snapshot)
 		}
 	}
 	return decided, nil
 }
 
 // load fetches the evidence that the decisions lack, until all fetches have ended or ctx ends. It
-// returns the errors.
+// adds those that fail to the request, and fetches none again that has failed.
 //
 // After each fetch it decides again on the images that lacked this subject, because a decision may
 // then need another one: the digest of a tag first, then who has signed that digest. So one slow
 // server does not delay the others. A denial waits for none: only policies in mode Warn and Audit
 // lack evidence then, and if they used up the deadline, the denial could not be confirmed.
-func (g *Gate) load(ctx context.Context, namespace labels.Set, decided decisions) map[trust.Key]error {
+func (g *Gate) load(ctx context.Context, a *asking, decided decisions) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	ensure := func(ctx context.Context, k trust.Key) error { return g.Tracker.EnsureFor(ctx, k, a.arrived) }
 	incomplete := maps.Clone(decided)
 	maps.DeleteFunc(incomplete, func(_ string, d policy.Decision) bool { return len(d.NotLoaded) == 0 })
 	semaphore, results := make(chan struct{}, maxConcurrentFetches), make(chan fetchResult)
 	started, ended := map[trust.Key]bool{}, map[trust.Key]bool{}
-	failed := map[trust.Key]error{}
 	for {
 		inFlight := false
 		for _, d := range incomplete {
 			for _, k := range d.NotLoaded {
+				if a.failed[k] != nil {
+					continue
+				}
 				if !started[k] {
 					started[k] = true
-					go fetchInto(ctx, k, g.Tracker.Ensure, semaphore, results)
+					go fetchInto(ctx, k, ensure, semaphore, results)
 				}
 				inFlight = inFlight || !ended[k] && d.Verdict != policy.Denied
 			}
 		}
 		if !inFlight {
-			return failed
+			return
 		}
 		select {
 		case f := <-results:
 			if ended[f.key] = true; f.err != nil {
-				failed[f.key] = f.err
+				a.fail(map[trust.Key]error{f.key: f.err})
 			}
-			g.reevaluate(namespace, incomplete, f.key)
+			g.reevaluate(a, incomplete, f.key)
 		case <-ctx.Done():
 			for k := range started {
 				if !ended[k] {
-					failed[k] = fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Subject, k.Root, ctx.Err())
+					a.fail(map[trust.Key]error{
+						k: fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Subject, k.Root, ctx.Err()),
+					})
 				}
 			}
-			return failed
+			return
 		}
 	}
 }
 
 // reevaluate decides again on the images that lacked a subject, and keeps those in incomplete that
 // lack evidence still.
-func (g *Gate) reevaluate(namespace labels.Set, incomplete decisions, k trust.Key) {
+func (g *Gate) reevaluate(a *asking, incomplete decisions, k trust.Key) {
 	for image, d := range incomplete {
 		if !slices.Contains(d.NotLoaded, k) {
 			continue
 		}
 		delete(incomplete, image)
-		if again, err := g.evaluate(namespace, []workload.Image{{Image: image}}); err == nil &&
+		if again, err := g.evaluate(a, []workload.Image{{Image: image}}); err == nil &&
 			len(again[image].NotLoaded) > 0 {
 			incomplete[image] = again[image]
 		}

@@ -146,7 +146,7 @@ func TestThreatAuditDoesNotQuestionADenial(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
 		s.TrustRoots = []v1alpha1.ObjectName{"digests"}
 	}), requireBoth(func(s *v1alpha1.ImagePolicySpec) { s.Mode = v1alpha1.ModeAudit }))
-	r := &digests.Registries{}
+	r := &digests.Registries{Now: b.clock.Now}
 	b.Store.PutRoot("digests", store.Root{Verifier: r})
 	b.Deadline = 5 * time.Second
 	r.Tag(repository, "v1", digestA)
@@ -219,7 +219,7 @@ func TestThreatHostileHostBesideOthers(t *testing.T) {
 	b := newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
 		s.Images, s.TrustRoots = append(s.Images, "evil.example.com/**"), []v1alpha1.ObjectName{"digests"}
 	}))
-	r := &digests.Registries{}
+	r := &digests.Registries{Now: b.clock.Now}
 	b.Store.PutRoot("digests", store.Root{Verifier: r})
 	r.Fail("evil.example.com", trust.NewFault(v1alpha1.ReasonUnreachable, "connection refused"))
 	r.Tag(repository, "v1", digestA)

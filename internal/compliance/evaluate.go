@@ -198,7 +198,8 @@ func (e *evaluation) check(image imageref.Ref, namespace labels.Set) []policy.Ou
 }
 
 func (e *evaluation) decide(image string, namespace labels.Set) policy.Decision {
-	return e.Policies.Decide(policy.Request{Image: image, NamespaceLabels: namespace, Now: e.Now}, e.Roots)
+	return e.Policies.Decide(
+		policy.Request{Image: image, NamespaceLabels: namespace, Now: e.Now, Report: true}, e.Roots)
 }
 
 // unreadable returns the outcomes for a reference that cannot be parsed. Any policy that holds in

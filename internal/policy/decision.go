@@ -77,6 +77,15 @@ type Request struct {
 	NamespaceLabels labels.Set
 	// Now is the time at which expiry is judged.
 	Now time.Time
+	// Arrived is when the request for the decision arrived. An answer about a tag counts if it was
+	// fresh then, or was given later. Zero: Now.
+	Arrived time.Time
+	// Failed are the fetches for this request that failed, by subject, each with its error. Where
+	// the server could not be queried, an older answer about a tag counts in its place.
+	Failed map[trust.Key]error
+	// Report says that the decision is for a report, for which nothing is fetched: an answer about
+	// a tag counts until it ends.
+	Report bool
 }
 
 // Roots gives access to the evidence of the trust roots, in memory.
@@ -89,7 +98,8 @@ type Roots interface {
 	Subject(root string, image imageref.Ref) trust.Subject
 	// Evidence returns the verified evidence of a subject, and how long past its expiry it may be
 	// used: zero, unless the root has a grace and newer evidence could not be fetched. The error is
-	// ErrNotLoaded where the subject was never fetched, and otherwise a *trust.Fault.
+	// ErrNotLoaded where the subject was never fetched, and otherwise a *trust.Fault. Whether an
+	// answer (trust.Answer) is recent enough is left to the caller.
 	Evidence(about trust.Key) (evidence trust.Evidence, grace time.Duration, err error)
 }
 
@@ -111,13 +121,17 @@ type Decision struct {
 	// Message is the denial, one line; empty where Admitted.
 	Message string
 	// Warnings are for the client: of policies in mode Warn, of an uncovered image, of one that
-	// cannot be parsed, or of signatures that have expired and are used on the grace of their trust
-	// root. Each is one line, sorted.
+	// cannot be parsed, of signatures that have expired and are used on the grace of their trust
+	// root, or OlderAnswer. Each is one line, sorted.
 	Warnings []string
+	// OlderAnswer is the warning that an older answer named the Digest for the tag, because the
+	// registry could not be queried; empty where none did.
+	OlderAnswer string
 	// Audits are for the log: what policies in mode Audit would have denied. Each is one line,
 	// sorted.
 	Audits []string
-	// NotLoaded are the subjects to fetch before the decision is final. The verdict may be Admitted
+	// NotLoaded are the subjects to fetch before the decision is final, because they were never
+	// fetched or the answer about a tag is too old. The verdict may be Admitted
 	// all the same, where another trust root proves every role. Sorted, without repetition.
 	NotLoaded []trust.Key
 	// Consulted are the subjects whose evidence a denial rests on, under trust roots that could

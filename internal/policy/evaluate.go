@@ -15,8 +15,22 @@ import (
 type evaluation struct {
 	image    imageref.Ref
 	now      time.Time
+	arrived  time.Time
+	failed   map[trust.Key]error // as in Request
+	report   bool
 	roots    Roots
 	evidence []rootEvidence
+}
+
+// newEvaluation returns an evaluation of an image without evidence yet.
+func newEvaluation(image imageref.Ref, req *Request, roots Roots) evaluation {
+	e := evaluation{
+		image: image, now: req.Now, arrived: req.Arrived, failed: req.Failed, report: req.Report, roots: roots,
+	}
+	if e.arrived.IsZero() {
+		e.arrived = e.now
+	}
+	return e
 }
 
 // rootEvidence is the evidence of one trust root about the image.
@@ -32,12 +46,17 @@ type rootEvidence struct {
 }
 
 // lookup is the result of one look-up of a subject under a trust root. Exactly one of fault and
-// evidence is set, and neither where the subject was never fetched.
+// evidence is set, and neither where the subject was never fetched or its answer is too old.
 type lookup struct {
 	subject  trust.Subject
 	fault    error          // could not be checked
 	evidence trust.Evidence // verified, and not expired by more than the grace
 	grace    time.Duration
+	// older says why no newer answer could be fetched. Evidence is then an older one, on which no
+	// denial may rest.
+	older *trust.Fault
+	// outdated says that there is an answer, which is too old.
+	outdated bool
 }
 
 func (a *lookup) unloaded() bool { return a.fault == nil && a.evidence == nil }
@@ -113,9 +132,37 @@ func (e *evaluation) lookUp(s *rootEvidence, about imageref.Ref) {
 				"%s expired at %s%s; it must be signed anew", file, notAfter.UTC().Format(time.RFC3339),
 				graceOver(a.grace))
 		}
+		if answer, ok := evidence.(trust.Answer); ok {
+			e.judgeAge(&a, answer, s.root)
+		}
 	}
 	s.lookups = append(s.lookups, a)
 	e.collect(s, &a)
+}
+
+// judgeAge drops an answer that is too old for the request. An older one stays where the request has
+// failed to fetch a newer one, because the server could not be queried.
+func (e *evaluation) judgeAge(a *lookup, answer trust.Answer, root string) {
+	if e.report {
+		if a.outdated = !e.now.Before(answer.Ends()); a.outdated {
+			a.evidence = nil
+		}
+		return
+	}
+	if trust.Timely(answer, e.arrived) {
+		return
+	}
+	f, failed := errors.AsType[*trust.Fault](e.failed[trust.Key{Root: root, Subject: a.subject}])
+	if failed && f.Unavailable() && e.now.Before(answer.Usable()) {
+		a.older = f
+		return
+	}
+	a.evidence, a.outdated = nil, true
+}
+
+// conclusive reports whether a denial may rest on the look-up.
+func (a *lookup) conclusive() bool {
+	return a.evidence != nil && a.older == nil && len(a.evidence.Faults()) == 0
 }
 
 // collect adds the statements and hints of a look-up to those of its trust root.

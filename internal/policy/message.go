@@ -140,11 +140,16 @@ func (s *rootEvidence) faultTexts() []string {
 	}
 	for i := range s.lookups {
 		switch a := &s.lookups[i]; {
+		case a.outdated:
+			add(fmt.Sprintf("the registry's answer about the tag under TrustRoot %q is too old; try again", s.root))
 		case a.unloaded():
 			add(fmt.Sprintf("the signatures under TrustRoot %q are not loaded yet; try again", s.root))
 		case a.fault != nil:
 			add(fmt.Sprintf("could not check TrustRoot %q: %s", s.root, clean(a.fault.Error())))
 		default:
+			if a.older != nil {
+				add(fmt.Sprintf("could not check TrustRoot %q: %s", s.root, clean(a.older.Error())))
+			}
 			for _, f := range a.evidence.Faults() {
 				add(fmt.Sprintf("could not check TrustRoot %q: %s", s.root, clean(f.Error())))
 			}

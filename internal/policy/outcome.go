@@ -24,6 +24,9 @@ func (e *evaluation) enforce(image string, policies []*Policy) Decision {
 		if c = e.choose(policies); c.unique() {
 			d.Verdict, d.Digest = Admitted, c.digest
 			d.Warnings = e.onGrace(image, policies, c.digest)
+			if d.OlderAnswer = e.onOlderAnswer(image, c); d.OlderAnswer != "" {
+				d.Warnings = append(d.Warnings, d.OlderAnswer)
+			}
 			return d
 		}
 	}
@@ -220,6 +223,8 @@ func (e *evaluation) inconclusiveReason(p *Policy) string {
 				return v1alpha1.ReasonNotLoaded
 			case a.fault != nil:
 				return trust.AsFault(a.fault, v1alpha1.ReasonUnexpectedAnswer).Reason
+			case a.older != nil:
+				return a.older.Reason
 			case len(a.evidence.Faults()) > 0:
 				return a.evidence.Faults()[0].Reason
 			}
@@ -267,7 +272,7 @@ func (e *evaluation) incomplete(p *Policy, candidates []string) bool {
 	return slices.ContainsFunc(p.roots, func(root string) bool {
 		s := e.under(root)
 		return s != nil && slices.ContainsFunc(s.lookups, func(a lookup) bool {
-			return a.relevant(candidates) && (a.evidence == nil || len(a.evidence.Faults()) > 0)
+			return a.relevant(candidates) && !a.conclusive()
 		})
 	})
 }

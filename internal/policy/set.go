@@ -114,7 +114,7 @@ func (s *Set) Decide(req Request, roots Roots) Decision {
 	if len(covering) == 0 {
 		return s.decideUncovered(req, image)
 	}
-	e := evaluation{image: image, now: req.Now, roots: roots}
+	e := newEvaluation(image, &req, roots)
 	var decide [8]*Policy
 	enforcing := decide[:0]
 	for _, p := range covering {

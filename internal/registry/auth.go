@@ -111,6 +111,7 @@ func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge
 	default:
 		f := trust.NewFault(v1alpha1.ReasonServerError,
 			"%s: the token service answered with status %d; look at its log", shownURL(realm), resp.StatusCode)
+		f.Refused = resp.StatusCode < http.StatusInternalServerError && resp.StatusCode != http.StatusTooManyRequests
 		return "", 0, c.withRetryAt(resp, f)
 	}
 	token, life, ok := readToken(body)

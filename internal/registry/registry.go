@@ -332,8 +332,10 @@ func (c *Client) checkResponse(resp *http.Response, body []byte) error {
 			"%s: answered 404 without the error code of a %s, so something else listens there; check %s",
 			where, c.terms.server, c.terms.address)
 	case code >= http.StatusBadRequest:
-		return trust.NewFault(v1alpha1.ReasonServerError, "%s: the server refused the request with status %d",
+		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the server refused the request with status %d",
 			where, code)
+		f.Refused = true
+		return f
 	default:
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"%s: answered with status %d, which a %s does not do; check %s", where, code, c.terms.server,

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -101,6 +102,42 @@ func (h *cached) past(now time.Time) bool {
 	}
 	at, _ := h.evidence.Expiry()
 	return !at.IsZero() && !now.Before(at)
+}
+
+// sameAnswer reports whether h and old hold the same answer about a tag, given at different times.
+// Both may be nil.
+func (h *cached) sameAnswer(old *cached) bool {
+	if h == nil || old == nil || h.fault != nil || old.fault != nil || h.anew != old.anew || h.stale != old.stale ||
+		h.ended != old.ended {
+		return false
+	}
+	_, is := h.evidence.(trust.Answer)
+	_, was := old.evidence.(trust.Answer)
+	return is && was && slices.Equal(h.evidence.Hints(""), old.evidence.Hints(""))
+}
+
+// known reports whether a subject is known to be signed: its evidence has a signature, or it is a
+// tag whose digest has one. An answer that has ended does not count.
+func (s *Snapshot) known(k trust.Key, now time.Time) bool {
+	h := s.evidence.get(k)
+	if h == nil || h.evidence == nil {
+		return false
+	}
+	answer, ok := h.evidence.(trust.Answer)
+	if !ok {
+		return h.evidence.Signed()
+	}
+	if !now.Before(answer.Ends()) {
+		return false
+	}
+	for _, digest := range h.evidence.Hints(k.Tag) {
+		named := k
+		named.Tag, named.Digest = "", digest
+		if signed(s.evidence.get(named)) {
+			return true
+		}
+	}
+	return false
 }
 
 // signed reports whether the evidence contains a signature, by anybody. h may be nil.

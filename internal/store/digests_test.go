@@ -154,7 +154,7 @@ func TestThreatHintsAreNotSignatures(t *testing.T) {
 		if err := b.Ensure(t.Context(), k); err != nil {
 			t.Fatal(err)
 		}
-		if b.acme().signed(k.Subject) {
+		if b.acme().isKnown(k.Subject) {
 			t.Fatalf("%s is taken to be signed", k.Subject)
 		}
 	}

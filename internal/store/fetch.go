@@ -130,7 +130,7 @@ func (t *track) record(about trust.Subject, f *flight, old, next *cached, fault 
 	now := t.clock.Now()
 	t.mu.Lock()
 	e := t.entry(about, now)
-	changed := old != next || e.succeeded.IsZero() || !sameReason(e.fault, fault)
+	changed := old != next && !next.sameAnswer(old) || e.succeeded.IsZero() || !sameReason(e.fault, fault)
 	e.record(now, fault)
 	e.next(now, e.backoff(), t.interval, catchUp)
 	if fault == nil {

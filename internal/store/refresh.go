@@ -42,10 +42,10 @@ func (t *track) dueNow() []task {
 					one = &trial{}
 					trials[h] = one
 				}
-				one.offer(about, at, signed(snapshot.evidence.get(t.key(about))))
+				one.offer(about, at, snapshot.known(t.key(about), now))
 			}
 		case at.After(now):
-		case signed(snapshot.evidence.get(t.key(about))):
+		case snapshot.known(t.key(about), now):
 			known.offer(about, at)
 		default:
 			others.offer(about, at)
@@ -122,7 +122,7 @@ func (d task) start() *flight {
 		d.host.probe.due = now.Add(fetchTimeout) // the outcome sets it anew
 		return t.beginProbe(d.host, now)
 	}
-	known := t.signed(d.about)
+	known := t.isKnown(d.about)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(d.about, now)

@@ -55,10 +55,14 @@ func (t *Tracker) restored(k trust.Key) {
 // Verified returns the evidence of a repository that its record should hold, by subject. It returns
 // none where the repository has no signatures, could not be verified, or is about to be fetched
 // anew. Beside verified evidence it returns evidence with a fault: that was verified once, and is
-// verified again when the record is read.
+// verified again when the record is read. It leaves out the tags whose digest is not known to be
+// signed.
 func (s *Snapshot) Verified(repository trust.Key) map[trust.Subject]trust.Evidence {
 	all, verified := map[trust.Subject]trust.Evidence{}, false
 	for k, h := range s.evidence.of(repository) {
+		if _, ok := h.evidence.(trust.Answer); ok && !s.known(k, time.Time{}) {
+			continue
+		}
 		if h.evidence != nil && !h.anew {
 			all[k.Subject] = h.evidence
 			verified = verified || signed(h) && h.fault == nil
@@ -77,7 +81,9 @@ func (s *Snapshot) Unsigned(repository trust.Key) bool {
 		if h.fault != nil || h.anew || signed(h) {
 			return false
 		}
-		found = true
+		if _, ok := h.evidence.(trust.Answer); !ok { // which says nothing about signatures
+			found = true
+		}
 	}
 	return found
 }

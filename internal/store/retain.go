@@ -13,6 +13,9 @@ const (
 	maxRetainedUnsigned = 2000
 	// forgetAfter is how long after the last request a subject without signatures is dropped.
 	forgetAfter = 10 * time.Minute
+	// maxTags bounds the tags of one trust root that mean a signed digest; beyond it those with the
+	// oldest use are dropped. Whoever may push to a repository may tag such a digest at will.
+	maxTags = 10_000
 	// maxUnsigned bounds the subjects without signatures of one trust root; beyond it those with
 	// the oldest requests are dropped.
 	maxUnsigned = 1000
@@ -43,7 +46,7 @@ func (t *Tracker) Retain(subjects []trust.Key) (beyond int) {
 func (t *track) retain(snapshot *Snapshot, wanted []trust.Subject) (beyond int) {
 	now, missing := t.clock.Now(), false
 	t.mu.Lock()
-	t.retained, beyond = t.choose(snapshot, wanted)
+	t.retained, beyond = t.choose(snapshot, wanted, now)
 	for about := range t.retained {
 		if t.entries[about] == nil {
 			t.entry(about, now).due = now
@@ -58,13 +61,14 @@ func (t *track) retain(snapshot *Snapshot, wanted []trust.Subject) (beyond int) 
 }
 
 // choose returns the wanted subjects to retain, and the number of the others; the lock is held.
-func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject) (retained map[trust.Subject]bool, beyond int) {
+func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject, now time.Time) (retained map[trust.Subject]bool,
+	beyond int) {
 	retained = map[trust.Subject]bool{}
 	unsigned, further := 0, []trust.Subject(nil)
 	for _, about := range wanted {
 		switch {
 		case retained[about]:
-		case signed(snapshot.evidence.get(t.key(about))):
+		case snapshot.known(t.key(about), now):
 			retained[about] = true
 		case t.retained[about] && unsigned < maxRetainedUnsigned: // some may have been signed before
 			retained[about] = true
@@ -130,24 +134,33 @@ func (t *track) dropUnsigned() []trust.Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var unsigned []trust.Subject
+	var unsigned, tags []trust.Subject
 	for about, e := range t.entries {
-		if e.flight == nil && !t.retained[about] && !signed(snapshot.evidence.get(t.key(about))) {
+		switch {
+		case e.flight != nil || t.retained[about]:
+		case !snapshot.known(t.key(about), now):
 			unsigned = append(unsigned, about)
+		case about.Tag != "":
+			tags = append(tags, about)
 		}
 	}
-	// newest first
-	slices.SortFunc(unsigned, func(a, b trust.Subject) int {
-		return t.entries[b].requested.Compare(t.entries[a].requested)
-	})
+	newestFirst := func(last func(*entry) time.Time) func(a, b trust.Subject) int {
+		return func(a, b trust.Subject) int { return last(t.entries[b]).Compare(last(t.entries[a])) }
+	}
+	slices.SortFunc(unsigned, newestFirst(func(e *entry) time.Time { return e.requested }))
 	keep := slices.IndexFunc(unsigned, func(about trust.Subject) bool {
 		return now.Sub(t.entries[about].requested) > forgetAfter
 	})
 	if keep < 0 {
 		keep = len(unsigned)
 	}
-	var keys []trust.Key
-	for _, about := range unsigned[min(keep, maxUnsigned):] {
+	drop := unsigned[min(keep, maxUnsigned):]
+	if len(tags) > maxTags {
+		slices.SortFunc(tags, newestFirst(func(e *entry) time.Time { return later(e.requested, e.used) }))
+		drop = append(drop, tags[maxTags:]...)
+	}
+	keys := make([]trust.Key, 0, len(drop))
+	for _, about := range drop {
 		delete(t.entries, about)
 		keys = append(keys, t.key(about))
 	}

@@ -64,7 +64,7 @@ func (t *Tracker) Status(root string) Status {
 	s := Status{Expiries: map[string]time.Time{}}
 	snapshot, now := t.store.Load(), t.clock.Now()
 	if one := t.lookup(root); one != nil {
-		s.schedules(snapshot, one)
+		s.schedules(snapshot, one, now)
 	}
 	for k, h := range snapshot.evidence.under(root) {
 		if h.evidence != nil && h.fault == nil {
@@ -77,7 +77,7 @@ func (t *Tracker) Status(root string) Status {
 }
 
 // schedules adds the outcomes of fetches, by repository.
-func (s *Status) schedules(snapshot *Snapshot, one *track) {
+func (s *Status) schedules(snapshot *Snapshot, one *track, now time.Time) {
 	// Of several failing subjects of a repository the first is reported.
 	type failure struct {
 		about trust.Key
@@ -93,7 +93,7 @@ func (s *Status) schedules(snapshot *Snapshot, one *track) {
 		if refreshed.After(s.Succeeded) {
 			s.Succeeded = refreshed
 		}
-		if signed(snapshot.evidence.get(k)) && !refreshed.IsZero() &&
+		if snapshot.known(k, now) && !refreshed.IsZero() &&
 			(s.Oldest.IsZero() || refreshed.Before(s.Oldest)) {
 			s.Oldest = refreshed
 		}

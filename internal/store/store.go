@@ -36,10 +36,11 @@ type Options struct {
 	// Observer, where set, receives every verification.
 	Observer Observer
 	// Changed, where set, is called after each new snapshot, without a lock held. It must not
-	// block.
+	// block. It is not called where a registry gave the same answer about a tag again.
 	Changed func()
 	// Moved, where set, is called for each subject whose evidence, or whose root, has changed,
-	// without a lock held. It must not block.
+	// without a lock held. It must not block. It is not called where a registry gave the same
+	// answer about a tag again: the hourly check of a record writes down its time.
 	Moved func(trust.Key)
 }
 
@@ -63,7 +64,13 @@ func (s *Store) Load() *Snapshot { return s.current.Load() }
 // update publishes the snapshot that next makes from the current one. Where next returns nil, the
 // current one stays.
 func (s *Store) update(next func(*Snapshot) *Snapshot) {
-	if s.publish(next) && s.options.Changed != nil {
+	if s.publish(next) {
+		s.notifyChanged()
+	}
+}
+
+func (s *Store) notifyChanged() {
+	if s.options.Changed != nil {
 		s.options.Changed()
 	}
 }
@@ -126,7 +133,7 @@ func (s *Store) DropRoot(name string) {
 // returns a fault, and the earlier evidence stays.
 func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *cached) (published bool, fault *trust.Fault) {
 	changed := false
-	s.update(func(old *Snapshot) *Snapshot {
+	next := func(old *Snapshot) *Snapshot {
 		r := old.roots[k.Root]
 		if published = r != nil && r.Verifier == root && old.evidence.get(k) == from; !published {
 			return nil
@@ -134,13 +141,14 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *cached) (publ
 		if h, fault = s.fitting(k, old.size, from, h); from == h {
 			return nil
 		}
-		changed = true
+		changed = !h.sameAnswer(from)
 		if from != nil && from.used.Load() {
 			h.used.Store(true)
 		}
 		return old.with(k, h)
-	})
-	if changed {
+	}
+	if s.publish(next); changed {
+		s.notifyChanged()
 		s.moved(k)
 	}
 	return published, fault
@@ -190,13 +198,14 @@ func (s *Store) release(repository trust.Key) {
 	})
 }
 
-// dropEvidence drops those of the subjects that have no signatures.
+// dropEvidence drops those of the subjects that have no signatures: a fetch may have ended since
+// they were chosen. Tags it drops in any case.
 func (s *Store) dropEvidence(keys []trust.Key) {
 	s.update(func(old *Snapshot) *Snapshot {
 		next := *old
 		next.evidence = old.evidence.clone()
 		for _, k := range keys {
-			if !signed(next.evidence.get(k)) { // a fetch may have ended since
+			if !signed(next.evidence.get(k)) {
 				next.set(k, nil)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/test/digests"
 )
 
 // fact is evidence that tests distinguish by its pointer.
@@ -107,6 +108,9 @@ func newBench(root trust.Root) *bench {
 	b := &bench{
 		Store: New(Options{Uncovered: policy.UncoveredAllow, ShortNames: policy.ShortNamesDockerIO}),
 		clock: clocktesting.NewFakeClock(time.Unix(1_800_000_000, 0)),
+	}
+	if r, ok := root.(*digests.Registries); ok {
+		r.Now = b.clock.Now
 	}
 	b.Tracker = NewTracker(b.Store, b.clock, func(string) { b.changes.Add(1) })
 	b.PutRoot("acme", Root{Verifier: root})

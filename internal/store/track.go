@@ -47,9 +47,9 @@ func (t *Tracker) newTrack(root string) *track {
 
 func (t *track) key(about trust.Subject) trust.Key { return trust.Key{Root: t.root, Subject: about} }
 
-// signed reports whether a subject is known to be signed.
-func (t *track) signed(about trust.Subject) bool {
-	return signed(t.store.Load().evidence.get(t.key(about)))
+// isKnown reports whether a subject is known to be signed.
+func (t *track) isKnown(about trust.Subject) bool {
+	return t.store.Load().known(t.key(about), t.clock.Now())
 }
 
 // limitFor returns the limit on fetches of signed subjects, or of the others; the lock is held.
@@ -123,7 +123,7 @@ func (t *track) reset(interval time.Duration) []*host {
 
 // join returns the fetch to wait for, or the probe where the host is down. It returns nil where the
 // evidence is recent enough, or where a fault says why nothing is fetched now.
-func (t *track) join(about trust.Subject, enough func(began time.Time) bool) (*flight, error) {
+func (t *track) join(about trust.Subject, w wait) (*flight, error) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,17 +132,21 @@ func (t *track) join(about trust.Subject, enough func(began time.Time) bool) (*f
 	switch {
 	case e.flight != nil:
 		return e.flight, nil
-	case !e.fetched.IsZero() && e.fault == nil && enough(e.fetched):
+	case !e.fetched.IsZero() && e.fault == nil && w.enough(e.fetched):
 		return nil, nil
 	}
 	if h := t.hostOf(about); h.down != nil {
 		e.due = earlier(e.due, now) // when the host is back
-		return t.awaitHost(h, now)
+		f, err := t.awaitHost(h, now)
+		if f != nil && !w.until.IsZero() && h.down.Unavailable() {
+			return nil, h.down // an older answer counts without the result of the probe
+		}
+		return f, err
 	}
 	if e.fault != nil && now.Before(e.retry) {
 		return nil, e.fault
 	}
-	known := t.signed(about)
+	known := t.isKnown(about)
 	l := t.limitFor(known)
 	if l.full(known) {
 		e.due = earlier(e.due, now)

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/utils/clock"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -85,42 +86,101 @@ func (t *Tracker) Forget(root string) {
 	}
 }
 
+// answerWait bounds how long a request waits for a new answer about a tag where an older one counts
+// in its place.
+const answerWait = 2 * time.Second
+
 // Ensure fetches a subject unless the store has its evidence, and waits until the fetch or ctx
 // ends. The fetch outlives ctx and serves later requests. The caller must load the snapshot again.
 // The error is ctx's, or the *trust.Fault of this fetch, or of one that failed moments ago.
 func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
-	return t.demand(ctx, k, func(time.Time) bool {
+	return t.demand(ctx, k, wait{enough: func(time.Time) bool {
 		h := t.store.Load().evidence.get(k)
 		return h != nil && h.fault == nil
-	})
+	}})
+}
+
+// EnsureFor is Ensure for a request that arrived at a time: an answer about a tag must count for it
+// (trust.Timely). If an older answer is usable, EnsureFor waits until 2 s after the arrival at the
+// longest, or after the fetch began that it joins. Then it returns a fault with ReasonTimeout, and
+// the fetch continues. For a host that is down it then returns the fault at once.
+func (t *Tracker) EnsureFor(ctx context.Context, k trust.Key, arrived time.Time) error {
+	w := wait{enough: func(time.Time) bool {
+		h := t.store.Load().evidence.get(k)
+		if h == nil || h.fault != nil {
+			return false
+		}
+		answer, ok := h.evidence.(trust.Answer)
+		return !ok || trust.Timely(answer, arrived)
+	}}
+	if h := t.store.Load().evidence.get(k); h != nil && h.fault == nil {
+		if answer, ok := h.evidence.(trust.Answer); ok && t.clock.Now().Before(answer.Usable()) {
+			w.until = arrived.Add(answerWait)
+		}
+	}
+	return t.demand(ctx, k, w)
 }
 
 // Renew fetches a subject unless a fetch of it began at since or later, so that a signature made
 // before since is found. One fetch of a subject is in flight at a time. It waits and fails as
 // Ensure does.
 func (t *Tracker) Renew(ctx context.Context, k trust.Key, since time.Time) error {
-	return t.demand(ctx, k, func(began time.Time) bool { return !began.Before(since) })
+	return t.demand(ctx, k, wait{enough: func(began time.Time) bool { return !began.Before(since) }})
 }
 
-// demand starts or joins fetches until enough accepts one, by the time at which it began. enough is
-// called with the lock held.
-func (t *Tracker) demand(ctx context.Context, k trust.Key, enough func(began time.Time) bool) error {
+// wait says what a request waits for.
+type wait struct {
+	// enough accepts a fetch, by the time at which it began. It is called with the lock held.
+	enough func(began time.Time) bool
+	// until is when the request stops waiting, because an older answer counts in place of a new
+	// one. Zero: there is none.
+	until time.Time
+}
+
+// end returns when to stop waiting for a flight; zero: never.
+func (w wait) end(f *flight) time.Time {
+	if w.until.IsZero() {
+		return time.Time{}
+	}
+	return earlier(w.until, f.began.Add(answerWait))
+}
+
+// demand starts or joins fetches until one is enough.
+func (t *Tracker) demand(ctx context.Context, k trust.Key, w wait) error {
 	if err := t.store.Load().Usable(k.Root); err != nil {
 		return err
 	}
 	for one := t.track(k.Root); ; {
-		f, err := one.join(k.Subject, enough)
+		f, err := one.join(k.Subject, w)
 		if f == nil {
 			return err
 		}
-		select {
-		case <-f.done:
-			if f.err != nil {
-				return f.err
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Subject, k.Root, ctx.Err())
+		if err := t.await(ctx, k, f, w.end(f)); err != nil {
+			return err
 		}
+	}
+}
+
+// await waits for a flight until end, and returns its error.
+func (t *Tracker) await(ctx context.Context, k trust.Key, f *flight, end time.Time) error {
+	late := trust.NewFault(v1alpha1.ReasonTimeout, "%s: no answer within %s", k.Subject, answerWait)
+	var timeout <-chan time.Time
+	if !end.IsZero() {
+		left := end.Sub(t.clock.Now())
+		if left <= 0 {
+			return late
+		}
+		timer := t.clock.NewTimer(left)
+		defer timer.Stop()
+		timeout = timer.C()
+	}
+	select {
+	case <-f.done:
+		return f.err
+	case <-timeout:
+		return late
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Subject, k.Root, ctx.Err())
 	}
 }
 

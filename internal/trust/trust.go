@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
 )
 
@@ -204,6 +205,9 @@ type Fault struct {
 	// RetryAt is the earliest time at which the server accepts the next request; zero: it named
 	// none.
 	RetryAt time.Time
+	// Refused says, with ReasonServerError, that the server refused the request: with a status 4xx
+	// other than 429.
+	Refused bool
 }
 
 // NewFault returns a Fault with a formatted error.
@@ -213,7 +217,7 @@ func NewFault(reason, format string, args ...any) *Fault {
 
 // Within returns the fault with a formatted error that adds context; the format must wrap f.
 func (f *Fault) Within(format string, args ...any) *Fault {
-	return &Fault{Reason: f.Reason, Err: fmt.Errorf(format, args...), RetryAt: f.RetryAt}
+	return &Fault{Reason: f.Reason, Err: fmt.Errorf(format, args...), RetryAt: f.RetryAt, Refused: f.Refused}
 }
 
 func (f *Fault) Error() string { return f.Err.Error() }
@@ -230,6 +234,19 @@ func AsFault(err error, reason string) *Fault {
 	return &Fault{Reason: reason, Err: err}
 }
 
+// Unavailable reports whether the server could not be queried: there was no connection, no response
+// in time, or a status 429 or 5xx. A response that refuses something does not count, nor does one
+// that cannot be trusted.
+func (f *Fault) Unavailable() bool {
+	switch f.Reason {
+	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonTimeout:
+		return true
+	case v1alpha1.ReasonServerError:
+		return !f.Refused
+	}
+	return false
+}
+
 // Answer is an Evidence without proof, such as the answer of a registry about a tag. It ages from
 // the time at which it was given.
 type Answer interface {
@@ -237,6 +254,15 @@ type Answer interface {
 	Given() time.Time
 	// Fresh is the time until which it counts. After that a decision waits for a new answer.
 	Fresh() time.Time
-	// Usable is the time until which it counts if no new answer can be fetched.
+	// Usable is the time until which it counts if the server could not be queried for a new answer.
 	Usable() time.Time
+	// Ends is the time until which it counts for the report of what runs, which sends no request.
+	// After that it counts for nothing.
+	Ends() time.Time
+}
+
+// Timely reports whether an answer counts for a request that arrived at a time: it was fresh then,
+// or it was given after that.
+func Timely(a Answer, arrived time.Time) bool {
+	return arrived.Before(a.Fresh()) || !a.Given().Before(arrived)
 }

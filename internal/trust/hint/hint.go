@@ -20,8 +20,6 @@ import (
 )
 
 const (
-	// queryTimeout bounds a request to a registry if there is an older answer.
-	queryTimeout = 2 * time.Second
 	// mostStale is for how long an older answer counts if the registry cannot be reached.
 	mostStale = 24 * time.Hour
 	// recordedEvery is how exactly records keep the time of an answer, so that the same answer does
@@ -47,8 +45,7 @@ type Tags struct {
 type Evidence struct {
 	trust.Unsigned
 
-	// digest is empty where the registry has no such tag.
-	digest   string
+	digests  []string // one; none: the registry has no such tag
 	tag      string
 	given    time.Time
 	interval time.Duration
@@ -62,18 +59,21 @@ var (
 
 // Fetch requests the digest of a tag from its registry. If that fails, held stays usable until its
 // own time. The error is a *trust.Fault.
-func (t Tags) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
-	if have, ok := held.(*Evidence); ok && have.Usable().After(t.Now()) {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, queryTimeout)
-		defer cancel()
-	}
+func (t Tags) Fetch(ctx context.Context, about trust.Subject, _ trust.Evidence) (trust.Evidence, error) {
 	given := t.Now() // of the request, so that the answer is no older than it says
 	digest, err := t.Resolver.Resolve(ctx, about.Pulled, about.Tag)
 	if err != nil && !errors.Is(err, trust.ErrNotFound) {
-		return nil, trust.AsFault(err, v1alpha1.ReasonUnreachable)
+		return nil, trust.AsFault(err, v1alpha1.ReasonUnexpectedAnswer) // not a reason to use an older answer
 	}
-	return &Evidence{digest: digest, tag: about.Tag, given: given, interval: t.Interval}, nil
+	return t.answer(about.Tag, digest, given), nil
+}
+
+func (t Tags) answer(tag, digest string, given time.Time) *Evidence {
+	e := &Evidence{tag: tag, given: given, interval: t.Interval}
+	if digest != "" {
+		e.digests = []string{digest}
+	}
+	return e
 }
 
 // Recheck returns an answer that another Tags obtained, with the interval of this one.
@@ -84,16 +84,19 @@ func (t Tags) Recheck(held *Evidence) *Evidence {
 }
 
 // Hints implements trust.Evidence.
-func (e *Evidence) Hints(string) []string {
-	if e.digest == "" {
-		return nil
+func (e *Evidence) Hints(string) []string { return e.digests }
+
+// digest is empty where the registry has no such tag.
+func (e *Evidence) digest() string {
+	if len(e.digests) == 0 {
+		return ""
 	}
-	return []string{e.digest}
+	return e.digests[0]
 }
 
 // Rejected implements trust.Evidence: it says that the registry has no such tag.
 func (e *Evidence) Rejected(roles []string, _, _ string) []trust.Rejection {
-	if e.digest != "" || len(roles) == 0 {
+	if len(e.digests) > 0 || len(roles) == 0 {
 		return nil
 	}
 	return []trust.Rejection{{By: "the registry", Why: "has no tag " + e.tag}}
@@ -107,14 +110,18 @@ func (e *Evidence) Given() time.Time { return e.given }
 
 // Usable implements trust.Answer. An answer that there is no such tag stands in for nothing.
 func (e *Evidence) Usable() time.Time {
-	if e.interval == 0 || e.digest == "" {
+	if e.interval == 0 || len(e.digests) == 0 {
 		return e.Fresh()
 	}
 	return e.given.Add(mostStale)
 }
 
+// Ends implements trust.Answer. It does not depend on the interval: the report of what runs would
+// otherwise change between two refreshes.
+func (e *Evidence) Ends() time.Time { return e.given.Add(mostStale) }
+
 // Size implements trust.Sized.
-func (e *Evidence) Size() int64 { return int64(len(e.digest)+len(e.tag)) + 96 }
+func (e *Evidence) Size() int64 { return int64(len(e.digest())+len(e.tag)) + 128 }
 
 // record is an answer as records keep it.
 type record struct {
@@ -124,7 +131,7 @@ type record struct {
 
 // MarshalJSON returns the answer for a record. Its time is rounded down to the hour.
 func (e *Evidence) MarshalJSON() ([]byte, error) {
-	return json.Marshal(record{Digest: e.digest, Given: e.given.UTC().Truncate(recordedEvery)})
+	return json.Marshal(record{Digest: e.digest(), Given: e.given.UTC().Truncate(recordedEvery)})
 }
 
 // Read returns the answer that a record keeps of a tag. An answer from the future counts from now.
@@ -140,7 +147,7 @@ func (t Tags) Read(tag string, data []byte) (*Evidence, error) {
 	if now := t.Now(); r.Given.After(now) {
 		r.Given = now
 	}
-	return &Evidence{digest: r.Digest, tag: tag, given: r.Given, interval: t.Interval}, nil
+	return t.answer(tag, r.Digest, r.Given), nil
 }
 
 // Newer returns the later of two answers, of which either may be nil.
