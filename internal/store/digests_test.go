@@ -267,10 +267,10 @@ func TestDigestsArePrunedByThemselves(t *testing.T) {
 			}
 		}
 	}
-	wantHeld(held[1], held[2], unsigned[0]) // signed ones, and the running one
+	wantHeld(held[0], held[1], held[2], unsigned[0]) // signed ones with their tag, and the running one
 	b.Retain(nil)
 	b.prune()
-	wantHeld(held[1], held[2])
+	wantHeld(held...)
 	if err := b.Ensure(t.Context(), unsigned[0]); err != nil { // a new request fetches it again
 		t.Fatal(err)
 	}

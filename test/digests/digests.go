@@ -28,6 +28,8 @@ type Registries struct {
 	Now func() time.Time
 	// Interval is for how long an answer about a tag counts; zero: an hour.
 	Interval time.Duration
+	// Always makes each decision send a request, as an interval of 0s does.
+	Always bool
 
 	mu      sync.Mutex
 	tags    map[string]string       // digest, by repository:tag
@@ -87,7 +89,10 @@ func (r *Registries) root() *bydigest.Root {
 		Registry: inMemory{r}, Verifier: verifier{source: inMemory{r}}, Interval: r.Interval, Now: r.Now,
 		Remaps: r.Remaps,
 	}
-	if root.Interval == 0 {
+	switch {
+	case r.Always:
+		root.Interval = 0
+	case root.Interval == 0:
 		root.Interval = time.Hour
 	}
 	if root.Now == nil {

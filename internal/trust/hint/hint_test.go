@@ -3,6 +3,7 @@ package hint_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,17 +18,9 @@ import (
 type registry struct {
 	digest string
 	err    error
-	// deadline is what the last request had left.
-	deadline time.Duration
 }
 
-func (r *registry) Resolve(ctx context.Context, _, _ string) (string, error) {
-	r.deadline = 0
-	if end, ok := ctx.Deadline(); ok {
-		r.deadline = time.Until(end)
-	}
-	return r.digest, r.err
-}
+func (r *registry) Resolve(context.Context, string, string) (string, error) { return r.digest, r.err }
 
 var (
 	about = trust.Subject{
@@ -73,8 +66,8 @@ func TestAnswer(t *testing.T) {
 	if want := start.Add(24 * time.Hour); !first.Usable().Equal(want) {
 		t.Errorf("usable until %s, want %s", first.Usable(), want)
 	}
-	if r.deadline != 0 {
-		t.Errorf("the first request had a deadline of %s, want the caller's alone", r.deadline)
+	if want := start.Add(24 * time.Hour); !first.Ends().Equal(want) {
+		t.Errorf("ends at %s, want %s", first.Ends(), want)
 	}
 
 	*now = start.Add(time.Minute)
@@ -82,15 +75,6 @@ func TestAnswer(t *testing.T) {
 	second := fetch(t, source, first)
 	if got := second.Hints("v1"); got[0] != digest(2) || !second.Given().Equal(*now) {
 		t.Errorf("got %q of %s, want the new digest of now", got, second.Given())
-	}
-	if r.deadline <= 0 || r.deadline > 2*time.Second {
-		t.Errorf("a request beside an older answer had a deadline of %s, want 2s", r.deadline)
-	}
-
-	*now = start.Add(25 * time.Hour)
-	fetch(t, source, first)
-	if r.deadline != 0 {
-		t.Errorf("a request beside an answer that is too old had a deadline of %s, want none", r.deadline)
 	}
 }
 
@@ -108,6 +92,15 @@ func TestNoSuchTag(t *testing.T) {
 	}
 }
 
+// An error of an unknown kind is no reason to use an older answer.
+func TestThreatUntypedErrorIsNoOutage(t *testing.T) {
+	source, _ := tags(&registry{err: errors.New("something else")}, time.Minute)
+	_, err := source.Fetch(t.Context(), about, nil)
+	if f := trust.AsFault(err, ""); f.Unavailable() {
+		t.Errorf("got the fault %v with the reason %s, want one of a server that could be queried", f, f.Reason)
+	}
+}
+
 func TestFaultIsReturned(t *testing.T) {
 	r := &registry{err: trust.NewFault(v1alpha1.ReasonTimeout, "no answer")}
 	source, _ := tags(r, time.Minute)
@@ -120,6 +113,9 @@ func TestFaultIsReturned(t *testing.T) {
 func TestAlwaysAsked(t *testing.T) {
 	source, _ := tags(&registry{digest: digest(1)}, 0)
 	answer := fetch(t, source, nil)
+	if !answer.Ends().Equal(start.Add(24 * time.Hour)) {
+		t.Errorf("ends at %s, want a day after %s", answer.Ends(), start)
+	}
 	if !answer.Fresh().Equal(start) || !answer.Usable().Equal(start) {
 		t.Errorf("fresh until %s, usable until %s, want neither past %s", answer.Fresh(), answer.Usable(), start)
 	}
