@@ -158,3 +158,28 @@ func TestTagNeedsItsDigest(t *testing.T) {
 	wantNeeds(t, r, repository+":v1", repository+"@"+indexDigest)
 	wantCounts(t, r, 1, 0)
 }
+
+// What runs under a tag is judged by the registry's last answer, also if that is too old for an
+// admission, for a day. The answer is still needed then.
+func TestTagIsJudgedByTheLastAnswer(t *testing.T) {
+	for name, always := range map[string]bool{"interval of an hour": false, "interval of 0s": true} {
+		t.Run(name, func(t *testing.T) {
+			e := newFixture(t, compliance.Image{Spec: repository + ":v1"})
+			e.registries.Always = always
+			e.registries.Tag(repository, "v1", indexDigest)
+			e.registries.Sign(indexDigest, "ci")
+			e.fetch(t)
+			e.fetch(t)
+			for _, age := range []time.Duration{0, 24*time.Hour - time.Second} {
+				e.clock.Step(age)
+				r := e.evaluate()
+				wantCounts(t, r, 0, 0)
+				wantNeeds(t, r, repository+":v1")
+			}
+			e.clock.Step(time.Second)
+			r := e.evaluate()
+			wantCounts(t, r, 0, 1)
+			wantNeeds(t, r, repository+":v1")
+		})
+	}
+}

@@ -180,7 +180,7 @@ func TestOlderAnswerOfADownHost(t *testing.T) {
 		t.Fatal("got an answer of a registry that fails")
 	}
 	<-task{track: b.acme(), host: b.acme().host(app.Host)}.start().done
-	b.Store.PutRoot("acme", Root{Verifier: registries})
+	b.PutRoot("acme", Root{Verifier: registries})
 	b.clock.Step(time.Minute)
 	wantUnavailable(t, <-b.ensure(t, tag), v1alpha1.ReasonUnreachable)
 	if got := <-registries.began; got != "probe" {
@@ -216,7 +216,7 @@ func TestTagOfASignedDigestIsKnown(t *testing.T) {
 	for _, due := range b.acme().dueNow() {
 		<-due.start().done
 	}
-	if got := r.Fetched(); !slices.Contains(got, tag.Subject.String()) {
+	if got := r.Fetched(); !slices.Contains(got, tag.String()) {
 		t.Errorf("got refreshes of %q, want the tag among them", got)
 	}
 	refreshed := b.clock.Now()
