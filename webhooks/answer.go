@@ -40,8 +40,8 @@ const auditAnnotation = "would-deny"
 //
 // A digest in the object proves nothing: anyone may have written it before there was a policy. So a
 // digest that is not admitted is replaced, except where the API server allows no change. Each
-// warning names a digest that was replaced, that stays although it is not admitted, or that an older
-// answer about a tag named.
+// warning names a digest that was replaced, that stays although it is not admitted, or that an
+// older answer about a tag named.
 func pinPatch(r parsedRequest, decided decisions) (ops []jsonpatch.Operation, warnings []string) {
 	for _, i := range r.images {
 		d := decided[i.Image]

@@ -40,7 +40,9 @@ func newTagBench(t *testing.T, server *distribution.Server, interval time.Durati
 	path := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	b.repository = host + "/acme/" + path
 	b.bench = newBench(t, requireBoth(func(s *v1alpha1.ImagePolicySpec) {
-		s.Images, s.TrustRoots = []v1alpha1.ImagePattern{v1alpha1.ImagePattern(host + "/**")}, []v1alpha1.ObjectName{"digests"}
+		s.Images, s.TrustRoots = []v1alpha1.ImagePattern{v1alpha1.ImagePattern(host + "/**")}, []v1alpha1.ObjectName{
+			"digests",
+		}
 	}))
 	images, err := registry.NewImages(registry.ImagesConfig{
 		Registries: map[string]registry.Config{host: {CABundle: string(b.proxy.CA.PEM)}},
@@ -265,7 +267,8 @@ func testTagDenial(t *testing.T, server *distribution.Server) {
 	wantDenied(t, b.validateTag(t), http.StatusForbidden, `role "qa" has not signed`, short(moved))
 	b.proxy.Set(tagFault(faultproxy.Fault{Status: http.StatusInternalServerError}))
 	b.clock.Step(time.Minute)
-	wantDenied(t, b.validateTag(t), http.StatusServiceUnavailable, `role "qa" is not known to have signed`, "status 500")
+	wantDenied(t, b.validateTag(t), http.StatusServiceUnavailable, `role "qa" is not known to have signed`,
+		"status 500")
 	if n := b.resolves(); n > 3 { // one before the fault, then HEAD and GET
 		t.Errorf("got %d requests for the tag, want no second attempt for one Pod", n)
 	}

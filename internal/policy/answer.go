@@ -20,7 +20,8 @@ func (e *evaluation) onOlderAnswer(image string, c choice) string {
 			return line(image, part{text: fmt.Sprintf(
 				"admitted for the digest that its registry named for the tag %s at %s (TrustRoot %q): "+
 					"the registry could not be queried again: %s",
-				quote(e.image.Tag, maxName), answer.Given().UTC().Format(time.RFC3339), s.root, clean(a.older.Error()))})
+				quote(e.image.Tag, maxName), answer.Given().UTC().Format(time.RFC3339), s.root,
+				clean(a.older.Error()))})
 		}
 	}
 	return ""

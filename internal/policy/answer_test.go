@@ -93,7 +93,9 @@ func TestThreatAnswerOlderThanTheDecision(t *testing.T) {
 		"not fresh when the request arrived":    {answered(13 * time.Second), arrivedBefore(3 * time.Second), false},
 		"always queried, given for the request": {always(answered(time.Second)), arrivedBefore(time.Second), true},
 		"always queried, given before":          {always(answered(time.Second)), nil, false},
-		"no time of arrival":                    {answered(time.Minute), func(r *policy.Request) { r.Arrived = time.Time{} }, false},
+		"no time of arrival": {
+			answered(time.Minute), func(r *policy.Request) { r.Arrived = time.Time{} }, false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := decideTag(t, test.answer, test.change)

@@ -140,8 +140,8 @@ func (e *evaluation) lookUp(s *rootEvidence, about imageref.Ref) {
 	e.collect(s, &a)
 }
 
-// judgeAge drops an answer that is too old for the request. An older one stays where the request has
-// failed to fetch a newer one, because the server could not be queried.
+// judgeAge drops an answer that is too old for the request. An older one stays where the request
+// has failed to fetch a newer one, because the server could not be queried.
 func (e *evaluation) judgeAge(a *lookup, answer trust.Answer, root string) {
 	if e.report {
 		if a.outdated = !e.now.Before(answer.Ends()); a.outdated {

@@ -321,7 +321,8 @@ func TestThreatRestartWithTheRegistryDown(t *testing.T) {
 			take(tag.Subject.InRepository(), packed)
 			return nil
 		}
-		if faults, err := again.PutRootWith("acme", Root{Verifier: restarted}, saved, never); err != nil || len(faults) > 0 {
+		if faults, err := again.PutRootWith("acme", Root{Verifier: restarted}, saved, never); err != nil ||
+			len(faults) > 0 {
 			t.Fatalf("got faults %v, error %v", faults, err)
 		}
 		arrived := again.clock.Now()
@@ -351,7 +352,9 @@ func TestAnswerIsNotUnsigned(t *testing.T) {
 	b := newBench(r)
 	r.Tag(app.Name(), "v1", digestOne)
 	tag := trust.Key{Root: "acme", Subject: r.Subject(app)}
-	digest := trust.Key{Root: "acme", Subject: r.Subject(imageref.Ref{Host: app.Host, Path: app.Path, Digest: digestOne})}
+	digest := trust.Key{
+		Root: "acme", Subject: r.Subject(imageref.Ref{Host: app.Host, Path: app.Path, Digest: digestOne}),
+	}
 	for _, k := range []trust.Key{tag, digest} {
 		if b.Load().Unsigned(tag.InRepository()) {
 			t.Errorf("got a repository without signatures before its digest was looked up")
