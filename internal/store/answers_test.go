@@ -231,6 +231,29 @@ func TestTagOfASignedDigestIsKnown(t *testing.T) {
 	}
 }
 
+// A tag of a signed digest that nothing has used for a week is dropped. A decision from memory uses
+// it.
+func TestUnusedTagIsDropped(t *testing.T) {
+	for name, used := range map[string]bool{"used": true, "unused": false} {
+		t.Run(name, func(t *testing.T) {
+			b, _, tag := answersBench(t)
+			b.Load().evidence.get(tag).used.Store(false)
+			for range 8 {
+				b.clock.Step(24*time.Hour - time.Second)
+				<-b.fetching(tag).done
+				if used {
+					_ = b.hint(t, tag)
+				}
+				b.prune()
+				b.clock.Step(time.Second)
+			}
+			if got := b.Load().evidence.get(tag) != nil; got != used {
+				t.Errorf("got the tag kept %t after eight days, want %t", got, used)
+			}
+		})
+	}
+}
+
 // A tag that cannot be refreshed for a day is no longer known, and is dropped.
 func TestThreatTagFrozenIsDropped(t *testing.T) {
 	b, r, tag := answersBench(t)

@@ -16,6 +16,9 @@ const (
 	// maxTags bounds the tags of one trust root that mean a signed digest; beyond it those with the
 	// oldest use are dropped. Whoever may push to a repository may tag such a digest at will.
 	maxTags = 10_000
+	// forgetTagAfter is how long after its last use a tag of a signed digest is dropped: some
+	// pipelines make a tag for each build.
+	forgetTagAfter = 7 * 24 * time.Hour
 	// maxUnsigned bounds the subjects without signatures of one trust root; beyond it those with
 	// the oldest requests are dropped.
 	maxUnsigned = 1000
@@ -92,7 +95,8 @@ func (t *track) choose(snapshot *Snapshot, wanted []trust.Subject, now time.Time
 
 // prune drops subjects without signatures, and those that could never be verified, so that requests
 // for made-up names do not fill the memory. The next request for one fetches it again. Signed
-// subjects stay, and so do retained ones.
+// subjects stay, but not the tags of signed digests beyond maxTags or unused for forgetTagAfter.
+// Retained subjects stay.
 func (t *Tracker) prune() {
 	for _, one := range t.all() {
 		if t.store.Load().roots[one.root] == nil {
@@ -129,40 +133,66 @@ func (t *track) pruneHosts() (dropped []*host) {
 	return dropped
 }
 
-// dropUnsigned stops tracking the subjects to drop, and returns them.
+// dropUnsigned stops tracking the subjects to drop, and returns them: unsigned ones, and tags that
+// nothing has used.
 func (t *track) dropUnsigned() []trust.Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var unsigned, tags []trust.Subject
+	var unsigned, drop []trust.Subject
+	tags := 0
 	for about, e := range t.entries {
-		switch {
+		switch k := t.key(about); {
 		case e.flight != nil || t.retained[about]:
-		case !snapshot.known(t.key(about), now):
+		case !snapshot.known(k, now):
 			unsigned = append(unsigned, about)
-		case about.Tag != "":
-			tags = append(tags, about)
+		case about.Tag == "":
+		case now.Sub(e.lastUse(snapshot.evidence.get(k), now)) > forgetTagAfter:
+			drop = append(drop, about)
+		default:
+			tags++
 		}
 	}
-	newestFirst := func(last func(*entry) time.Time) func(a, b trust.Subject) int {
-		return func(a, b trust.Subject) int { return last(t.entries[b]).Compare(last(t.entries[a])) }
-	}
-	slices.SortFunc(unsigned, newestFirst(func(e *entry) time.Time { return e.requested }))
+	t.newestFirst(unsigned, func(e *entry) time.Time { return e.requested })
 	keep := slices.IndexFunc(unsigned, func(about trust.Subject) bool {
 		return now.Sub(t.entries[about].requested) > forgetAfter
 	})
 	if keep < 0 {
 		keep = len(unsigned)
 	}
-	drop := unsigned[min(keep, maxUnsigned):]
-	if len(tags) > maxTags {
-		slices.SortFunc(tags, newestFirst(func(e *entry) time.Time { return later(e.requested, e.used) }))
-		drop = append(drop, tags[maxTags:]...)
+	drop = append(drop, unsigned[min(keep, maxUnsigned):]...)
+	if tags > maxTags {
+		drop = append(drop, t.oldestTags(snapshot, now)...)
 	}
-	keys := make([]trust.Key, 0, len(drop))
+	var keys []trust.Key
 	for _, about := range drop {
 		delete(t.entries, about)
 		keys = append(keys, t.key(about))
 	}
 	return keys
+}
+
+// oldestTags returns the tags of signed digests beyond maxTags; the lock is held.
+func (t *track) oldestTags(snapshot *Snapshot, now time.Time) []trust.Subject {
+	var tags []trust.Subject
+	for about, e := range t.entries {
+		if about.Tag != "" && e.flight == nil && !t.retained[about] && snapshot.known(t.key(about), now) {
+			tags = append(tags, about)
+		}
+	}
+	t.newestFirst(tags, func(e *entry) time.Time { return later(e.requested, e.used) })
+	return tags[min(maxTags, len(tags)):]
+}
+
+// newestFirst sorts subjects by a time of their entries; the lock is held.
+func (t *track) newestFirst(subjects []trust.Subject, last func(*entry) time.Time) {
+	slices.SortFunc(subjects, func(a, b trust.Subject) int { return last(t.entries[b]).Compare(last(t.entries[a])) })
+}
+
+// lastUse returns when a decision or a request last used an entry, whose state is h.
+func (e *entry) lastUse(h *cached, now time.Time) time.Time {
+	if h.used.Swap(false) {
+		e.used = now
+	}
+	return later(e.requested, e.used)
 }

@@ -151,6 +151,36 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// An answer that was given again within the same hour does not change the record.
+func TestRecordOfTheSameAnswer(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0).Truncate(time.Hour)
+	r := newRoot(&now)
+	about := trust.Subject{
+		Repository: "registry.example.com/acme/app", Pulled: "registry.example.com/acme/app", Tag: "v1",
+	}
+	pack := func() string {
+		t.Helper()
+		answer, err := r.Fetch(t.Context(), about, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packed, err := r.Pack(map[trust.Subject]trust.Evidence{about: answer})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(packed)
+	}
+	first := pack()
+	now = now.Add(time.Hour - time.Second)
+	if got := pack(); got != first {
+		t.Errorf("got %s within the hour, want %s", got, first)
+	}
+	now = now.Add(time.Second)
+	if got := pack(); got == first {
+		t.Errorf("got %s after the hour, want a later time", got)
+	}
+}
+
 // A part of a record that cannot be used does not spoil the rest; a record without a usable part is
 // a fault.
 func TestDamagedRecord(t *testing.T) {
