@@ -1,6 +1,7 @@
 package webhooks
 
 import (
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 	"github.com/countersign-dev/countersign/test/digests"
 )
@@ -124,6 +126,7 @@ func TestTags(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *distribution.Server){
 		"interval": testTagInterval, "always": testTagAlways, "moves": testTagMoves, "stopped": testTagRegistryStopped,
 		"refusals": testTagRefusals, "denial": testTagDenial, "restart": testTagRestart,
+		"hangs": testTagRegistryHangs,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, server) })
 	}
@@ -271,6 +274,34 @@ func testTagDenial(t *testing.T, server *distribution.Server) {
 		"status 500")
 	if n := b.resolves(); n > 3 { // one before the fault, then HEAD and GET
 		t.Errorf("got %d requests for the tag, want no second attempt for one Pod", n)
+	}
+}
+
+// A registry that hangs delays a request for two seconds, also before a denial.
+func testTagRegistryHangs(t *testing.T, server *distribution.Server) {
+	b, _ := newTagBench(t, server, 10*time.Second)
+	b.Deadline = 15 * time.Second
+	b.push(t, "ci")
+	wantDenied(t, b.validateTag(t), http.StatusForbidden, `role "qa" has not signed`)
+	b.proxy.Set(tagFault(faultproxy.Fault{Hang: true}))
+	b.clock.Step(time.Minute)
+	result := make(chan *admissionv1.AdmissionResponse, 1)
+	review := pod(b.repository + ":v1").review(t)
+	go func() {
+		answer := b.Validate(t.Context(), admissionRequest(review)).AdmissionResponse
+		result <- &answer
+	}()
+	poll.Await(t, "the request to wait", func() error {
+		if !b.clock.HasWaiters() {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	b.clock.Step(2 * time.Second)
+	got := <-result
+	wantDenied(t, got, http.StatusServiceUnavailable, "no answer within 2s")
+	if strings.Contains(got.Result.Message, "waiting for") {
+		t.Errorf("got the message %q, want no second wait", got.Result.Message)
 	}
 }
 
