@@ -327,8 +327,8 @@ func TestThreatConfirmationIsWithinTheTimeout(t *testing.T) {
 		left = time.Until(deadline)
 	}}
 	wantAdmitted(t, b.validate(t, request{kind: "Pod", object: object("Pod", ciOnly)}))
-	if left <= 0 || defaultDeadline+left > 9*time.Second {
-		t.Errorf("got %s for the live read, want at most %s", left, 9*time.Second-defaultDeadline)
+	if left <= 0 || validateDeadline+left > 9*time.Second {
+		t.Errorf("got %s for the live read, want at most %s", left, 9*time.Second-validateDeadline)
 	}
 }
 

@@ -1,11 +1,13 @@
 package webhooks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,8 +24,18 @@ import (
 	"github.com/countersign-dev/countersign/internal/workload"
 )
 
-// maxConcurrentFetches is how many subjects are fetched at the same time for one request.
-const maxConcurrentFetches = 32
+const (
+	// maxConcurrentFetches is how many subjects are fetched or queued at the same time for one
+	// request.
+	maxConcurrentFetches = 32
+	// maxNewImages is how many images of one request are fetched that are not loaded. A Pod may
+	// name hundreds; a retry continues with the next ones.
+	maxNewImages = 32
+)
+
+// errTooManyNew says that an image of a request was not fetched.
+var errTooManyNew = fmt.Errorf("one request fetches at most %d images that are not loaded; a retry fetches the next "+
+	"ones", maxNewImages)
 
 // errNotPrimed says that some policies are not loaded yet. One of them may deny the image.
 var errNotPrimed = errors.New("the policies are still being loaded")
@@ -37,9 +49,11 @@ type asking struct {
 	arrived   time.Time
 	// failed are the fetches for the request that failed.
 	failed map[trust.Key]error
+	// fetched are the images that load has fetched so far, at most maxNewImages.
+	fetched map[string]bool
 }
 
-// decide decides on each distinct image, all from one snapshot, within the deadline.
+// decide decides on each distinct image, all from one snapshot, until ctx ends.
 //
 // If evidence is not loaded, or the answer about a tag is too old, decide fetches it and decides
 // again. Before a denial it refreshes the evidence that the denial depends on, and decides again.
@@ -51,13 +65,12 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 		return nil, nil
 	}
 	arrived := g.Clock.Now()
-	ctx, cancel := context.WithTimeout(ctx, g.deadline())
-	defer cancel()
+	ctx = trust.WithPurpose(ctx, trust.Purpose{Namespace: namespace})
 	set, err := g.namespaceLabels(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
-	a := &asking{namespace: set, arrived: arrived}
+	a := &asking{namespace: set, arrived: arrived, fetched: map[string]bool{}}
 	decided, err := g.evaluate(a, images)
 	if err != nil {
 		return nil, err
@@ -194,8 +207,7 @@ func (g *Gate) load(ctx context.Context, a *asking, decided decisions) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ensure := func(ctx context.Context, k trust.Key) error { return g.Tracker.EnsureFor(ctx, k, a.arrived) }
-	incomplete := maps.Clone(decided)
-	maps.DeleteFunc(incomplete, func(_ string, d policy.Decision) bool { return len(d.NotLoaded) == 0 })
+	incomplete := g.toLoad(a, decided)
 	semaphore, results := make(chan struct{}, maxConcurrentFetches), make(chan fetchResult)
 	started, ended := map[trust.Key]bool{}, map[trust.Key]bool{}
 	for {
@@ -232,6 +244,48 @@ func (g *Gate) load(ctx context.Context, a *asking, decided decisions) {
 			return
 		}
 	}
+}
+
+// toLoad returns the decisions that lack evidence. Of those with subjects that the store does not know
+// at all, it returns at most maxNewImages images in the whole request, and adds an error for each
+// subject that only others lack. Denied images come last: their denial does not depend on what they
+// lack.
+func (g *Gate) toLoad(a *asking, decided decisions) (incomplete decisions) {
+	incomplete = maps.Clone(decided)
+	maps.DeleteFunc(incomplete, func(_ string, d policy.Decision) bool { return len(d.NotLoaded) == 0 })
+	snapshot := g.Store.Load()
+	unknown := func(k trust.Key) bool { // else its answer about a tag is too old
+		_, _, err := snapshot.Evidence(k)
+		return errors.Is(err, policy.ErrNotLoaded)
+	}
+	images := slices.SortedFunc(maps.Keys(incomplete), func(a, b string) int {
+		last := func(image string) int {
+			if decided[image].Verdict == policy.Denied {
+				return 1
+			}
+			return 0
+		}
+		return cmp.Or(last(a)-last(b), strings.Compare(a, b))
+	})
+	beyond := map[trust.Key]error{}
+	for _, image := range images {
+		d := incomplete[image]
+		switch {
+		case a.fetched[image], !slices.ContainsFunc(d.NotLoaded, unknown):
+		case len(a.fetched) < maxNewImages:
+			a.fetched[image] = true
+		default:
+			for _, k := range d.NotLoaded {
+				beyond[k] = errTooManyNew
+			}
+			delete(incomplete, image)
+		}
+	}
+	for _, k := range slices.Collect(maps.Keys(incomplete.subjects(notLoaded))) {
+		delete(beyond, k)
+	}
+	a.fail(beyond)
+	return incomplete
 }
 
 // reevaluate decides again on the images that lacked a subject, and keeps those in incomplete that

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,6 +104,99 @@ func TestDeadlineOfTheRequest(t *testing.T) {
 		wantDenied(t, &got, 503)
 	case <-time.After(30 * time.Second):
 		t.Fatal("got no answer within 30 s of the end of the request")
+	}
+}
+
+// The flood: 40 Pods of one namespace name 1,280 repositories, and the server answers none
+// of them. A newly signed repository of another namespace is admitted at the first try.
+func TestThreatFloodOfOneNamespaceKeepsNoOtherOut(t *testing.T) {
+	b := newBench(t)
+	release := make(chan struct{})
+	var answered atomic.Int32
+	b.root.answer = func(_ context.Context, repository string) (trust.Evidence, error) {
+		if strings.Contains(repository, "made-up") {
+			<-release
+			answered.Add(1)
+			return trust.Unsigned{}, nil
+		}
+		return usual(), nil
+	}
+	ctx, end := context.WithCancel(t.Context())
+	var floods sync.WaitGroup
+	for pod := range 40 {
+		images := make([]string, 32)
+		for i := range images {
+			images[i] = fmt.Sprintf("registry.example.com/acme/made-up-%d-%d:v1", pod, i)
+		}
+		review := admissionRequest(request{kind: "Pod", object: object("Pod", images...), namespace: "lab"}.review(t))
+		floods.Go(func() { b.Validate(ctx, review) })
+	}
+	defer func() { end(); close(release); floods.Wait() }()
+	poll.Await(t, "the flood", func() error {
+		// The rest was turned away: these requests have ended.
+		if n := b.Tracker.Status("acme").Tracked; n < 1000 {
+			return fmt.Errorf("%d names are known to the tracker", n)
+		}
+		return nil
+	})
+	_, got := b.admit(t, request{kind: "Pod", object: object("Pod", signed)})
+	wantAdmitted(t, got)
+	if n := answered.Load(); n != 0 {
+		t.Errorf("got %d made-up names served before it, want none", n)
+	}
+}
+
+// A Pod of 20 new images is admitted at the first try. One of 40 has 32 of them fetched; the retry
+// fetches the rest.
+func TestThreatNewImagesOfARequestAreBounded(t *testing.T) {
+	b := newBench(t)
+	names := func(what string, n int) (images []string) {
+		for i := range n {
+			images = append(images, fmt.Sprintf("registry.example.com/acme/%s-%d:signed@%s", what, i, digestA))
+		}
+		return images
+	}
+	_, got := b.admit(t, request{kind: "Pod", object: object("Pod", names("few", 20)...)})
+	wantAdmitted(t, got)
+	pod := request{kind: "Pod", object: object("Pod", names("many", 40)...)}
+	before := b.root.count()
+	wantDenied(t, b.validate(t, pod), 503, errTooManyNew.Error())
+	if n := b.root.count() - before; n != maxNewImages {
+		t.Errorf("got %d fetches, want %d", n, maxNewImages)
+	}
+	_, got = b.admit(t, pod)
+	wantAdmitted(t, got)
+	if n := b.root.count() - before; n != 40 {
+		t.Errorf("got %d fetches with the retry, want 40", n)
+	}
+}
+
+// A server hangs. Both handlers together have less than 8 s for an unknown image.
+func TestUnknownImageIsDeniedWithin8Seconds(t *testing.T) {
+	b := newBench(t)
+	b.Deadline = 0
+	var all time.Duration
+	b.Namespaces = observing{namespaces: b.Namespaces.(namespaces), see: func(ctx context.Context) {
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			t.Fatal("got a context without a deadline")
+		}
+		all += time.Until(deadline)
+	}}
+	for path := range map[string]bool{MutatePath: true, ValidatePath: true} {
+		before := all
+		review := admissionRequest(request{kind: "Pod", object: object("Pod", pinned)}.review(t))
+		if path == MutatePath {
+			b.Mutate(t.Context(), review)
+		} else {
+			b.Validate(t.Context(), review)
+		}
+		if all == before {
+			t.Errorf("%s: got no decision", path)
+		}
+	}
+	if all <= 0 || all > 7500*time.Millisecond {
+		t.Errorf("got %s for both handlers, want at most 7.5s, which leaves time for the rest", all)
 	}
 }
 

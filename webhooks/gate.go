@@ -39,12 +39,16 @@ const (
 	ValidatePath = "/validate-workloads"
 )
 
-// The timeout in the webhook configurations must be longer than these two together. Otherwise the
-// API server would stop waiting before the answer. A timeout of 10 s leaves 1.5 s for the
-// connection, the queue and the answer.
+// The API server calls both handlers one after the other, so an unknown image of a server that
+// hangs is denied after both deadlines: within 8 s, all included. The timeout in the webhook
+// configurations must be longer than validateDeadline and confirmDeadline together. Otherwise the
+// API server would stop waiting before the answer. A timeout of 10 s leaves 4 s for the connection,
+// the queue and the answer.
 const (
-	// defaultDeadline is the time for a decision if Gate has no Deadline.
-	defaultDeadline = 7 * time.Second
+	// mutateDeadline is the time for the decision of Mutate, and validateDeadline for that of
+	// Validate, if Gate has no Deadline. The fetch goes on in between.
+	mutateDeadline   = 3 * time.Second
+	validateDeadline = 4500 * time.Millisecond
 	// confirmDeadline is the time to read a break-glass label.
 	confirmDeadline = 1500 * time.Millisecond
 )
@@ -69,7 +73,8 @@ type Gate struct {
 	Events events.EventRecorder
 	// Metrics counts decisions and requests; nil counts nothing.
 	Metrics *metrics.Metrics
-	// Deadline is the time for the decision on one request; 7 s if it is not positive.
+	// Deadline is the time for the decision on one request. If it is not positive, Mutate has 3 s
+	// and Validate 4.5 s.
 	Deadline time.Duration
 
 	// Limits limit the memory of the requests in flight; port.DefaultLimits if they are zero.
@@ -89,21 +94,23 @@ func (g *Gate) Register(handle func(path string, handler http.Handler)) {
 		g.Limits = port.DefaultLimits()
 	}
 	g.budget = port.NewBudget(g.Limits)
-	for path, h := range map[string]admission.HandlerFunc{
-		MutatePath: g.measured("mutate", g.Mutate), ValidatePath: g.measured("validate", g.Validate),
+	for path, h := range map[string]*endpoint{
+		MutatePath: {handle: g.measured("mutate", g.Mutate), deadline: g.deadline(mutateDeadline)},
+		ValidatePath: {
+			handle: g.measured("validate", g.Validate), deadline: g.deadline(validateDeadline) + confirmDeadline,
+		},
 	} {
-		handle(path, &endpoint{
-			handle: h, budget: g.budget, metrics: g.Metrics, deadline: g.deadline() + confirmDeadline,
-		})
+		h.budget, h.metrics = g.budget, g.Metrics
+		handle(path, h)
 	}
 }
 
 // deadline returns the time for a decision.
-func (g *Gate) deadline() time.Duration {
+func (g *Gate) deadline(usual time.Duration) time.Duration {
 	if g.Deadline > 0 {
 		return g.Deadline
 	}
-	return defaultDeadline
+	return usual
 }
 
 // Mutate pins images as the policies want: in Pods, and with pinDigests All in templates too. On an
@@ -115,6 +122,8 @@ func (g *Gate) Mutate(ctx context.Context, req admission.Request) (resp admissio
 	if err != nil || r.ownedTemplate() {
 		return admission.Allowed("")
 	}
+	ctx, cancel := context.WithTimeout(ctx, g.deadline(mutateDeadline))
+	defer cancel()
 	decided, err := g.decide(ctx, req.Namespace, pinCandidates(r))
 	if err != nil {
 		return admission.Allowed("")
@@ -141,6 +150,8 @@ func (g *Gate) Validate(ctx context.Context, req admission.Request) (resp admiss
 
 // check decides on the images of a request, and counts each decision.
 func (g *Gate) check(ctx context.Context, namespace string, r parsedRequest) verdict {
+	ctx, cancel := context.WithTimeout(ctx, g.deadline(validateDeadline))
+	defer cancel()
 	decided, err := g.decide(ctx, namespace, r.images)
 	if err != nil {
 		return undecided(err)

@@ -352,13 +352,15 @@ type TrustRootStatus struct {
 
 // RepositoryStatus counts the repositories of a trust root.
 type RepositoryStatus struct {
-	// Tracked is how many repositories the operator has fetched or tried to fetch, and refreshes.
+	// Tracked is how many repositories are known to be signed or needed by running images. While
+	// there are none, it is how many the operator has tried to fetch.
 	// +required
 	Tracked int32 `json:"tracked"`
 	// Failing is how many of them failed their last refresh.
 	// +required
 	Failing int32 `json:"failing"`
-	// Errors are the last errors of the first ten failing repositories, sorted by name.
+	// Errors are the last errors of the first ten failing repositories: those known to be signed
+	// first, and then sorted by name.
 	// +optional
 	// +listType=map
 	// +listMapKey=repository

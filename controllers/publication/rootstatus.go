@@ -71,12 +71,18 @@ func pinnedMessage(root *store.Root, held store.Status) string {
 }
 
 // fresh returns condition Fresh: whether the server answers, and the last refresh of every
-// repository succeeded.
+// repository succeeded that is known to be signed or needed by a running image. The message counts
+// the others that could not be checked: Pods may name any, so they make it False only while no
+// repository is known.
 func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.Condition {
 	state := func(reason, message string, ok bool) metav1.Condition {
 		return status.Condition(tr, v1alpha1.ConditionFresh, reason, message, ok)
 	}
-	until := ""
+	until, unknown := "", ""
+	if n := held.UnknownFailing; n > 0 {
+		unknown = fmt.Sprintf("; %d repositories that are not known to be signed could not be checked: "+
+			"the denials of their images say why", n)
+	}
 	switch {
 	case held.InGrace > 0:
 		until = fmt.Sprintf(
@@ -98,12 +104,12 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 	case held.Failing > 0:
 		f := held.Faults[0]
 		return state(f.Fault.Reason,
-			fmt.Sprintf("%d of %d repositories could not be refreshed; the first: %s%s", held.Failing, held.Tracked,
-				f.Fault.Error(), until), false)
+			fmt.Sprintf("%d of %d repositories could not be refreshed; the first: %s%s%s", held.Failing, held.Tracked,
+				f.Fault.Error(), until, unknown), false)
 	case held.Tracked == 0:
 		return state(v1alpha1.ReasonNothingTracked, "no image under this trust root has been asked for yet", true)
 	}
-	return state(v1alpha1.ReasonRefreshed, fmt.Sprintf("repositories up to date: %d", held.Tracked), true)
+	return state(v1alpha1.ReasonRefreshed, fmt.Sprintf("repositories up to date: %d%s", held.Tracked, unknown), true)
 }
 
 // expiring returns condition Expiring: whether metadata has expired, or soon will, that no refresh

@@ -103,3 +103,20 @@ func TestFreshSaysWhenTheGraceEnds(t *testing.T) {
 		t.Errorf("%s: %s", got.Status, got.Message)
 	}
 }
+
+// Repositories that are not known to be signed are counted in the message, and change nothing else.
+func TestFreshSaysWhatDoesNotCount(t *testing.T) {
+	const says = "3 repositories that are not known to be signed could not be checked"
+	held := store.Status{Probed: true, Tracked: 5, Unknown: 7, UnknownFailing: 3}
+	c := fresh(&v1alpha1.TrustRoot{}, &store.Root{}, held)
+	if c.Status != metav1.ConditionTrue || c.Reason != v1alpha1.ReasonRefreshed || !strings.Contains(c.Message, says) {
+		t.Errorf("got %+v, want it True, with %q", c, says)
+	}
+	held.Failing = 1
+	held.Faults = []store.RepositoryFault{{Repository: "r", Fault: trust.NewFault(v1alpha1.ReasonTimeout, "no answer")}}
+	c = fresh(&v1alpha1.TrustRoot{}, &store.Root{}, held)
+	if c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, "1 of 5") ||
+		!strings.Contains(c.Message, says) {
+		t.Errorf("got %+v, want it False, with 1 of 5, and %q", c, says)
+	}
+}

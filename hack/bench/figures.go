@@ -99,6 +99,19 @@ func fetches() []figure {
 		{name: "  requests", benchmark: "Herd", unit: "requests", most: new(7.0)},
 		{name: "  all admitted, 100 ms away, after", benchmark: "Herd", unit: "ms/herd", shown: "ms"},
 		{
+			name: "a signed repository beside 1,280 made-up ones, no latency: after", benchmark: "Flood",
+			unit: "ms/0ms-away", shown: "ms",
+		},
+		{
+			name: "  fetches of made-up ones before it", benchmark: "Flood", unit: "fetches-before/0ms-away",
+			shown: "fetches",
+		},
+		{name: "  100 ms away: after", benchmark: "Flood", unit: "ms/100ms-away", shown: "ms"},
+		{
+			name: "  fetches of made-up ones before it", benchmark: "Flood", unit: "fetches-before/100ms-away",
+			shown: "fetches",
+		},
+		{
 			name: "1,000 repositories, a key of all revoked: no longer counts after", benchmark: "Revocation",
 			unit: "ms/revoked", most: new(1000.0), shown: "ms",
 		},

@@ -174,6 +174,12 @@ func (b *bench) populate(t *testing.T) {
 	} {
 		b.decide(t, image)
 	}
+	running := func(repository string) trust.Key {
+		return trust.Key{
+			Root: "acme-notary", Subject: trust.Subject{Repository: "registry.example.com/team-a/" + repository},
+		}
+	}
+	b.tracker.Retain([]trust.Key{running("unsigned"), running("down")})
 	b.Verified(store.Verification{
 		Root: "acme-notary", Format: "Notary", Stage: store.StageProbe, Took: 20 * time.Millisecond,
 	})

@@ -95,7 +95,7 @@ func New(r prometheus.Registerer) *Metrics {
 }
 
 // buckets returns the bounds of the histograms, in seconds: from 0.1 ms, the time for an answer
-// from memory, to 10 s, the timeout of the API server. 7 s is the deadline of a decision.
+// from memory, to 10 s, the timeout of the API server. 4.5 s is the deadline of a decision.
 func buckets() []float64 {
 	return []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 7, 10}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/fair"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -20,7 +21,8 @@ const (
 	// maxRequests bounds the requests in flight to one host, over all clients that share Hosts. One
 	// half is for known signed repositories and for probes of the server, the other half for the
 	// rest, so that a flood of made-up names delays no refresh. Background requests may use half of
-	// each half, so that requests with a waiting caller get through.
+	// each half, so that requests with a waiting caller get through. Of these, each namespace has
+	// its share.
 	maxRequests = 32
 	// maxPause bounds the time without requests after a Retry-After header. A longer one is cut to
 	// it.
@@ -32,6 +34,10 @@ const (
 	maxHosts = 256
 	// defaultPause is the pause after a status 429 without a Retry-After header.
 	defaultPause = time.Second
+	// longestWait is the longest pause that a request with a waiting caller waits for.
+	longestWait = 5 * time.Second
+	// afterPause is the time over which such requests start once the pause is over.
+	afterPause = 200 * time.Millisecond
 )
 
 // Hosts limits the requests to each host, a name and a port, over all clients that have it in their
@@ -54,61 +60,102 @@ type host struct {
 	known, others slots
 }
 
-// slots are the semaphores of one half of a host's requests. Waiters acquire in order of arrival.
-type slots struct{ all, background *semaphore.Weighted }
+// slots are the semaphores of one half of a host's requests. Namespaces are served in rotation.
+type slots struct {
+	all        *fair.Semaphore
+	background *semaphore.Weighted
+}
 
 func newHost() *host {
 	half := func() slots {
-		return slots{all: semaphore.NewWeighted(maxRequests / 2), background: semaphore.NewWeighted(maxRequests / 4)}
+		return slots{all: fair.NewSemaphore(maxRequests/2, 0), background: semaphore.NewWeighted(maxRequests / 4)}
 	}
 	return &host{known: half(), others: half()}
 }
 
-// acquire waits for the semaphores of a host, which depend on the purpose of ctx. The caller must
-// call release. The error is a *trust.Fault: the host is paused, or ctx ended first.
+// acquire waits for the semaphores of a host, which depend on the purpose of ctx, and for the end
+// of a short pause. The caller must call release. The error is a *trust.Fault: the host is paused,
+// or ctx ended first.
 func (h *Hosts) acquire(ctx context.Context, name string) (release func(), err error) {
-	at, err := h.addUser(name)
-	if err != nil {
-		return nil, err
-	}
-	purpose := trust.PurposeOf(ctx)
-	p := at.others
-	if purpose.Known {
-		p = at.known
-	}
-	var acquired []*semaphore.Weighted
-	release = func() {
-		for _, s := range acquired {
-			s.Release(1)
-		}
-		h.removeUser(at)
-	}
-	wanted := []*semaphore.Weighted{p.all}
-	if purpose.Background {
-		wanted = []*semaphore.Weighted{p.background, p.all}
-	}
-	for _, s := range wanted {
-		if !s.TryAcquire(1) {
-			err = s.Acquire(ctx, 1)
-		}
+	for waited := time.Duration(0); ; {
+		pause, err := h.awaitPause(ctx, name, longestWait-waited)
 		if err != nil {
-			release()
-			return nil, trust.NewFault(v1alpha1.ReasonTimeout,
-				"%s: too many requests to this host are in flight (at most %d), and none finished in time: %w; "+
-					"does the server answer them?", name, maxRequests, err)
+			return nil, err
 		}
-		acquired = append(acquired, s)
-	}
-	if err := h.checkPause(name); err != nil { // a response may have set a pause meanwhile
+		waited += pause
+		release, err := h.acquireSlots(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if h.checkPause(name) == nil { // a response may have set a pause meanwhile
+			return release, nil
+		}
 		release()
-		return nil, err
 	}
-	return release, nil
 }
 
-// addUser returns the state of a host that is not paused, and prevents its eviction until
-// removeUser.
-func (h *Hosts) addUser(name string) (*host, error) {
+// awaitPause waits until a host is not paused, and returns for how long it waited. It returns the
+// fault of the pause if no caller waits for the request, or if the pause is longer than most, or
+// than ctx allows. Those that waited start spread over afterPause.
+func (h *Hosts) awaitPause(ctx context.Context, name string, most time.Duration) (waited time.Duration, err error) {
+	fault := h.checkPause(name)
+	if fault == nil {
+		return 0, nil
+	}
+	pause := fault.RetryAt.Sub(h.now())
+	wait := pause + time.Duration(rand.Float64()*float64(afterPause)) //nolint:gosec // jitter, not a secret
+	deadline, ok := ctx.Deadline()
+	if trust.PurposeOf(ctx).Background || pause > most || ok && wait >= time.Until(deadline) {
+		return 0, fault
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return wait, nil
+	case <-ctx.Done():
+		return 0, fault
+	}
+}
+
+// acquireSlots waits for the semaphores of a host.
+func (h *Hosts) acquireSlots(ctx context.Context, name string) (release func(), err error) {
+	at, purpose := h.addUser(name), trust.PurposeOf(ctx)
+	of, share := at.others, purpose.Share()
+	if purpose.Known {
+		of = at.known
+	}
+	if purpose.Background {
+		if err = of.background.Acquire(ctx, 1); err != nil {
+			h.removeUser(at)
+			return nil, busy(name, err)
+		}
+	}
+	if err = of.all.Acquire(ctx, share); err != nil {
+		if purpose.Background {
+			of.background.Release(1)
+		}
+		h.removeUser(at)
+		return nil, busy(name, err)
+	}
+	return func() {
+		of.all.Release(share)
+		if purpose.Background {
+			of.background.Release(1)
+		}
+		h.removeUser(at)
+	}, nil
+}
+
+// busy returns the fault of a request that could not be sent in time.
+func busy(name string, err error) *trust.Fault {
+	return trust.NewFault(v1alpha1.ReasonTimeout,
+		"%s: too many requests to this host are in flight (at most %d), and none finished in time: %w; "+
+			"does the server answer them?", name, maxRequests, err)
+}
+
+// addUser returns the state of a host, and prevents its eviction until removeUser.
+func (h *Hosts) addUser(name string) *host {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at := h.hosts[name]
@@ -119,11 +166,8 @@ func (h *Hosts) addUser(name string) (*host, error) {
 		at = newHost()
 		h.hosts[name] = at
 	}
-	if err := h.pauseFault(name, at); err != nil {
-		return nil, err
-	}
 	at.users++
-	return at, nil
+	return at
 }
 
 func (h *Hosts) removeUser(at *host) {
@@ -143,14 +187,10 @@ func (h *Hosts) evict() {
 }
 
 // checkPause returns the fault of a paused host, or nil.
-func (h *Hosts) checkPause(name string) error {
+func (h *Hosts) checkPause(name string) *trust.Fault {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.pauseFault(name, h.hosts[name])
-}
-
-// pauseFault is checkPause for a caller that holds the lock.
-func (h *Hosts) pauseFault(name string, at *host) error {
+	at := h.hosts[name]
 	if at == nil || !at.pausedUntil.After(h.now()) {
 		return nil
 	}

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"slices"
 	"time"
 
+	"github.com/countersign-dev/countersign/internal/fair"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -11,6 +13,7 @@ type entry struct {
 	schedule
 	flight    *flight   // the fetch under way; nil: none
 	requested time.Time // of the last request for it
+	share     string    // of the last request for it
 	used      time.Time // of the last use by admission or by what runs; zero: none since the start
 
 	// From the change feed.
@@ -22,12 +25,44 @@ type entry struct {
 
 // flight is one fetch or probe in flight. Any number of callers may wait for it.
 type flight struct {
-	began      time.Time
-	background bool          // no request waits for it
-	trial      bool          // the host is down
-	limit      *limit        // that it counts against; nil: a probe
-	done       chan struct{} // closed when it has ended
-	err        error         // read after done
+	created time.Time
+	began   time.Time     // when it was started; zero: it is queued
+	done    chan struct{} // closed when it has ended
+	err     error         // read after done
+
+	// Of a fetch.
+	about      trust.Subject
+	entry      *entry
+	host       *host
+	limit      *limit
+	share      string   // that it was started for
+	tickets    []queued // its positions in the queue
+	background bool     // no request had wanted it when it was queued
+	trial      bool     // the host is down
+}
+
+// queued is the position of a fetch in the queue of a share.
+type queued struct {
+	share string
+	*fair.Ticket[*host, *flight]
+}
+
+// waitsFor reports whether the fetch is in the queue of a share.
+func (f *flight) waitsFor(share string) bool {
+	return slices.ContainsFunc(f.tickets, func(q queued) bool { return q.share == share })
+}
+
+// evicted forgets a position that the queue has dropped.
+func (f *flight) evicted(ticket *fair.Ticket[*host, *flight]) {
+	f.tickets = slices.DeleteFunc(f.tickets, func(q queued) bool { return q.Ticket == ticket })
+}
+
+// leaveQueue gives up all positions.
+func (f *flight) leaveQueue() {
+	for _, q := range f.tickets {
+		f.limit.queue.Remove(q.Ticket)
+	}
+	f.tickets = nil
 }
 
 // planByFeed sets, after a fetch that succeeded, when the subject is due without a feed, and when

@@ -90,7 +90,7 @@ func TestThreatFeedNamesMadeUpRepositories(t *testing.T) {
 		return trust.Changes{Repositories: names, Cursor: trust.Cursor{"1"}}, nil
 	})
 	for _, asked := l.requests(); asked < 4; _, asked = l.requests() {
-		if n := l.b.Status("acme").Tracked; n != 10 {
+		if n := len(l.b.acme().entries); n != 10 {
 			t.Fatalf("%d are tracked", n)
 		}
 		l.b.clock.Step(time.Minute)
@@ -101,8 +101,8 @@ func TestThreatFeedNamesMadeUpRepositories(t *testing.T) {
 			<-k.start().done
 		}
 	}
-	if len(l.fetched) != 10 || l.b.Status("acme").Tracked != 10 {
+	if len(l.fetched) != 10 || len(l.b.acme().entries) != 10 {
 		t.Errorf("%d repositories were fetched and %d are tracked, want the 10 that are asked for", len(l.fetched),
-			l.b.Status("acme").Tracked)
+			len(l.b.acme().entries))
 	}
 }

@@ -8,69 +8,78 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
-const (
-	// fetchTimeout bounds one fetch of one subject. It allows for three round trips to a server
-	// that takes 30 seconds for each, and for a token. No request waits that long: the result
-	// serves later requests.
-	fetchTimeout = 150 * time.Second
-	// queueTimeout bounds the wait for the semaphore before a fetch. After it the subject is
-	// fetched in the background.
-	queueTimeout = 30 * time.Second
-)
+// fetchTimeout bounds one fetch of one subject. It allows for three round trips to a server that
+// takes 30 seconds for each, and for a token. No request waits that long: the result serves later
+// requests.
+const fetchTimeout = 150 * time.Second
 
-// begin starts a fetch; the lock is held. The fetch has its own deadline, so that a caller may stop
-// waiting without cancelling it.
-func (t *track) begin(about trust.Subject, e *entry, l *limit, now time.Time, background bool) *flight {
+// begin starts a fetch for a share, or queues it. It returns nil where the queue is full; the lock
+// is held.
+func (t *track) begin(about trust.Subject, e *entry, l *limit, share string, now time.Time, background bool) *flight {
+	h := t.hostOf(about)
 	f := &flight{
-		began: now, background: background, trial: t.hostOf(about).down != nil, limit: l, done: make(chan struct{}),
+		created: now, about: about, entry: e, host: h, limit: l, background: background, trial: h.down != nil,
+		done: make(chan struct{}),
+	}
+	if !t.startOrQueue(f, share, now) {
+		return nil
 	}
 	e.flight = f
-	if background {
-		l.background++
-	} else {
-		l.onDemand++
-	}
-	go func() {
-		f.err = t.fetch(context.Background(), about, f)
-		t.finish(e, f)
-		close(f.done)
-	}()
+	t.count(f, 1)
 	return f
 }
 
-// finish removes a fetch that has ended from its entry. It wakes Run once half of the background
-// fetches have ended: Run then looks at all entries.
-func (t *track) finish(e *entry, f *flight) {
+// startOrQueue starts a fetch for a share, or queues it. It reports false where the queue is full;
+// the lock is held.
+func (t *track) startOrQueue(f *flight, share string, now time.Time) bool {
+	if f.limit.free(share, f.host) {
+		t.start(f, share)
+		return true
+	}
+	return t.queue(f, share, now)
+}
+
+// start starts a fetch for a share. The fetch has its own deadline, so that a caller may stop
+// waiting without cancelling it. The lock is held.
+func (t *track) start(f *flight, share string) {
+	f.leaveQueue()
+	f.share, f.began = share, t.clock.Now()
+	f.limit.slots.Take(share)
+	f.host.capacity(f.limit).slots.Take(share)
+	go func() {
+		f.err = t.fetch(context.Background(), f.about, f)
+		t.finish(f)
+		close(f.done)
+	}()
+}
+
+// finish removes a fetch that has ended from its entry, and starts those that waited for it. It
+// wakes Run once half of the background fetches have ended: Run then looks at all entries.
+func (t *track) finish(f *flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e.flight, e.fetched = nil, f.began
-	if !f.background {
-		f.limit.onDemand--
-		return
-	}
-	f.limit.background--
-	if f.limit.background < maxBackground/2 {
+	f.entry.flight, f.entry.fetched = nil, f.began
+	of := f.host.capacity(f.limit)
+	f.limit.slots.Release(f.share)
+	of.slots.Release(f.share)
+	t.count(f, -1)
+	t.dispatch(f.limit)
+	if f.background && of.background < maxBackground/2 {
 		t.wake()
 	}
 }
 
 // fetch brings one subject up to date, publishes the evidence and records the outcome.
 func (t *track) fetch(ctx context.Context, about trust.Subject, f *flight) error {
-	waiting, cancel := context.WithTimeout(ctx, queueTimeout)
-	defer cancel()
-	if err := f.limit.Acquire(waiting, 1); err != nil {
-		fault := trust.NewFault(v1alpha1.ReasonTimeout,
-			"%s: too many other repositories of TrustRoot %q are being fetched: %w", about, t.root, err)
-		t.record(about, f, nil, nil, fault)
-		return fault
-	}
-	defer f.limit.Release(1)
 	if fault := t.outage(about); fault != nil && !f.trial { // the host went down during the wait
 		t.record(about, f, nil, nil, fault)
 		return fault
 	}
-	purpose := trust.Purpose{Known: f.limit == t.known, Background: f.background}
-	ctx, cancel = context.WithTimeout(trust.WithPurpose(ctx, purpose), fetchTimeout)
+	purpose := trust.Purpose{Known: f.limit.known, Background: f.share == trust.BackgroundShare, Namespace: f.share}
+	if purpose.Background {
+		purpose.Namespace = ""
+	}
+	ctx, cancel := context.WithTimeout(trust.WithPurpose(ctx, purpose), fetchTimeout)
 	defer cancel()
 	for k := t.key(about); ; {
 		snapshot := t.store.Load()

@@ -35,6 +35,14 @@ type host struct {
 	probe schedule
 	// flight is the probe in flight; nil: none.
 	flight *flight
+	// known and others are its parts of the two limits.
+	known, others capacity
+	// counts says that a subject of it was known to be signed, or retained, at the last tick.
+	counts bool
+}
+
+func newHost(name string) *host {
+	return &host{name: name, known: newCapacity(), others: newCapacity()}
 }
 
 // mayBeServers reports whether a fault may be the server's, rather than one subject's. A timeout

@@ -8,16 +8,32 @@ import (
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
+// maxProbes bounds the concurrent probes of hosts that serve nothing known to be signed and no
+// running image: Pods may name any number of hosts.
+const maxProbes = 16
+
+// probesInFlight counts these probes; the lock is held.
+func (t *track) probesInFlight() (n int) {
+	for _, h := range t.hosts {
+		if h.flight != nil && !h.counts && h.name != t.server {
+			n++
+		}
+	}
+	return n
+}
+
 // awaitHost returns the probe that a request for a subject of a down host waits for. It returns the
-// host's fault where the last probe was sent moments ago, or the server asked for a pause; the lock
-// is held.
+// host's fault where the server asked for a pause, or the last probe was sent moments ago, unless a
+// pause was the reason for that; the lock is held.
 func (t *track) awaitHost(h *host, now time.Time) (*flight, error) {
 	switch {
 	case h.down.RetryAt.After(now):
 		return nil, h.down
 	case h.flight != nil:
 		return h.flight, nil
-	case !h.probeable(now):
+	case !h.probeable(now) && h.down.RetryAt.IsZero():
+		return nil, h.down
+	case !h.counts && h.name != t.server && t.probesInFlight() >= maxProbes:
 		return nil, h.down
 	}
 	return t.beginProbe(h, now), nil
@@ -25,7 +41,7 @@ func (t *track) awaitHost(h *host, now time.Time) (*flight, error) {
 
 // beginProbe starts a probe of a host; the lock is held.
 func (t *track) beginProbe(h *host, now time.Time) *flight {
-	f := &flight{began: now, done: make(chan struct{})}
+	f := &flight{created: now, began: now, done: make(chan struct{})}
 	h.flight = f
 	go func() {
 		f.err = t.probe(context.Background(), h, f)

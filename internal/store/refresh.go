@@ -14,10 +14,11 @@ type task struct {
 	host  *host
 }
 
-// dueNow returns the probes and background fetches to start now. The subjects that are due the
-// longest come first, as many as the limits allow. Of a down host it returns only the probe and, at
-// most every 30 s, one trial fetch: of the subject due the longest, preferably of one known to be
-// signed, since a Pod can name any other.
+// dueNow returns the probes and background fetches to start now: of each host the subjects that are
+// due the longest, as many as the limits allow. Of those not known to be signed, every other one is
+// of a running image, so that neither these nor other names wait for all of the others. Of a down
+// host it returns only the probe and, at most every 30 s, one trial fetch: of the subject due the
+// longest, preferably of one known to be signed, since a Pod can name any other.
 //
 // It looks at all entries, once each, but only where it may return a fetch: not while the limits
 // are reached, nor while every host is down and no trial is due.
@@ -29,8 +30,7 @@ func (t *track) dueNow() []task {
 	if !fetchable {
 		return due
 	}
-	known, others := longestDue{size: t.known.free()}, longestDue{size: t.others.free()}
-	trials := map[*host]*trial{}
+	fetches, trials := map[*host]*dueFetches{}, map[*host]*trial{}
 	for about, e := range t.entries {
 		at, h := t.feed.dueAt(e, t.interval), t.hostOf(about)
 		switch {
@@ -45,30 +45,73 @@ func (t *track) dueNow() []task {
 				one.offer(about, at, snapshot.known(t.key(about), now))
 			}
 		case at.After(now):
-		case snapshot.known(t.key(about), now):
-			known.offer(about, at)
 		default:
-			others.offer(about, at)
+			of := fetches[h]
+			if of == nil {
+				of = t.newDueFetches(h)
+				fetches[h] = of
+			}
+			switch {
+			case snapshot.known(t.key(about), now):
+				of.known.offer(about, at)
+			case t.retained[about]:
+				of.retained.offer(about, at)
+			default:
+				of.others.offer(about, at)
+			}
 		}
 	}
 	for h, one := range trials {
 		h.tried = now
 		due = append(due, task{track: t, about: one.about})
 	}
-	for _, about := range slices.Concat(known.subjects, others.subjects) {
-		due = append(due, task{track: t, about: about})
+	known, others := maxBackgroundOfRoot-t.known.background, maxBackgroundOfRoot-t.others.background
+	for _, of := range fetches {
+		first, second := of.known.subjects, alternate(of.retained.subjects, of.others.subjects)
+		first, second = first[:min(len(first), known)], second[:min(len(second), of.others.size, others)]
+		known, others = known-len(first), others-len(second)
+		for _, about := range slices.Concat(first, second) {
+			due = append(due, task{track: t, about: about})
+		}
 	}
 	return due
+}
+
+// dueFetches are the background fetches to start from one host: of subjects that are known to be
+// signed, of others that running images need, and of the rest.
+type dueFetches struct{ known, retained, others longestDue }
+
+func (t *track) newDueFetches(h *host) *dueFetches {
+	known, others := t.known.freeBackground(h), t.others.freeBackground(h)
+	return &dueFetches{
+		known: longestDue{size: known}, retained: longestDue{size: others}, others: longestDue{size: others},
+	}
+}
+
+// alternate returns the elements of both, each time one of each.
+func alternate(a, b []trust.Subject) (all []trust.Subject) {
+	for len(a) > 0 && len(b) > 0 {
+		all = append(all, a[0], b[0])
+		a, b = a[1:], b[1:]
+	}
+	return slices.Concat(all, a, b)
 }
 
 // probesDue returns the probes to start now. It also reports whether a subject of any host may be
 // fetched; the lock is held.
 func (t *track) probesDue(now time.Time) (due []task, fetchable bool) {
-	free := t.known.free() > 0 || t.others.free() > 0
+	probes := t.probesInFlight()
 	for _, h := range t.hosts {
 		if h.probeable(now) && !h.probe.due.After(now) && (h.name == t.server || h.suspect || h.down != nil) {
+			if !h.counts && h.name != t.server {
+				if probes >= maxProbes {
+					continue
+				}
+				probes++
+			}
 			due = append(due, task{track: t, host: h})
 		}
+		free := t.known.freeBackground(h) > 0 || t.others.freeBackground(h) > 0
 		fetchable = fetchable || h.tryable(now) || h.down == nil && free
 	}
 	return due, fetchable
@@ -110,7 +153,8 @@ func (t *trial) offer(about trust.Subject, since time.Time, known bool) {
 	}
 }
 
-// start starts the task, or returns the flight that is doing it already.
+// start starts or queues the task, or returns the flight that is doing it already. It returns nil
+// where the queue is full: the subject stays due.
 func (d task) start() *flight {
 	t, now := d.track, d.clock.Now()
 	if d.host != nil {
@@ -129,6 +173,9 @@ func (d task) start() *flight {
 	if e.flight != nil {
 		return e.flight
 	}
-	e.due = now.Add(fetchTimeout) // the outcome sets it anew
-	return t.begin(d.about, e, t.limitFor(known), now, true)
+	f := t.begin(d.about, e, t.limitFor(known), trust.BackgroundShare, now, true)
+	if f != nil {
+		e.due = now.Add(fetchTimeout) // the outcome sets it anew
+	}
+	return f
 }

@@ -180,7 +180,7 @@ func TestRunIsWokenWhenTurnsAreFree(t *testing.T) {
 			t.Errorf("after %d of %d: woken %v, want %v", ended, maxBackground, woken, want)
 		}
 	}
-	if p := b.acme().others; p.background != 0 || p.onDemand != 0 {
+	if p := b.acme().others; p.background != 0 || p.queue.Len() != 0 || !p.slots.Free(trust.BackgroundShare) {
 		t.Errorf("turns are taken when nothing is under way: %+v", p)
 	}
 }
@@ -256,7 +256,7 @@ func TestThreatFloodDoesNotPushOutWhatRuns(t *testing.T) {
 	if b.loaded([]imageref.Ref{app}) != 1 {
 		t.Error("what runs was forgotten")
 	}
-	if got := b.Status("acme").Tracked; got != maxUnsigned+1 {
+	if got := len(b.acme().entries); got != maxUnsigned+1 {
 		t.Errorf("%d repositories are tracked, want %d", got, maxUnsigned+1)
 	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -19,8 +20,8 @@ const (
 	// forgetTagAfter is how long after its last use a tag of a signed digest is dropped: some
 	// pipelines make a tag for each build.
 	forgetTagAfter = 7 * 24 * time.Hour
-	// maxUnsigned bounds the subjects without signatures of one trust root; beyond it those with
-	// the oldest requests are dropped.
+	// maxUnsigned bounds the subjects without signatures of one trust root. Beyond it, the tracker
+	// drops those with the oldest requests, of the namespaces that have the most.
 	maxUnsigned = 1000
 )
 
@@ -113,18 +114,24 @@ func (t *Tracker) prune() {
 	}
 }
 
-// pruneHosts drops and returns the hosts without subjects.
+// pruneHosts drops and returns the hosts without subjects. It also notes which hosts serve a
+// subject that counts.
 func (t *track) pruneHosts() (dropped []*host) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.hosts) < 2 {
 		return nil // the only host serves all subjects
 	}
-	serving := map[*host]bool{}
+	snapshot, serving, counting := t.store.Load(), map[*host]bool{}, map[*host]bool{}
 	for about := range t.entries {
-		serving[t.hostOf(about)] = true
+		h := t.hostOf(about)
+		serving[h] = true
+		if !counting[h] && t.counts(snapshot, about) {
+			counting[h] = true
+		}
 	}
 	for name, h := range t.hosts {
+		h.counts = counting[h]
 		if name != t.server && h.flight == nil && !serving[h] {
 			delete(t.hosts, name)
 			dropped = append(dropped, h)
@@ -139,35 +146,46 @@ func (t *track) dropUnsigned() []trust.Key {
 	now, snapshot := t.clock.Now(), t.store.Load()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var unsigned, drop []trust.Subject
-	tags := 0
-	for about, e := range t.entries {
-		switch k := t.key(about); {
-		case e.flight != nil || t.retained[about]:
-		case !snapshot.known(k, now):
-			unsigned = append(unsigned, about)
-		case about.Tag == "":
-		case now.Sub(e.lastUse(snapshot.evidence.get(k), now)) > forgetTagAfter:
-			drop = append(drop, about)
-		default:
-			tags++
-		}
-	}
-	t.newestFirst(unsigned, func(e *entry) time.Time { return e.requested })
-	keep := slices.IndexFunc(unsigned, func(about trust.Subject) bool {
-		return now.Sub(t.entries[about].requested) > forgetAfter
-	})
-	if keep < 0 {
-		keep = len(unsigned)
-	}
-	drop = append(drop, unsigned[min(keep, maxUnsigned):]...)
-	if tags > maxTags {
-		drop = append(drop, t.oldestTags(snapshot, now)...)
-	}
 	var keys []trust.Key
-	for _, about := range drop {
+	drop := func(about trust.Subject) {
 		delete(t.entries, about)
 		keys = append(keys, t.key(about))
+	}
+	recent := map[string][]trust.Subject{} // by share
+	tags := 0
+	for about, e := range t.entries {
+		k := t.key(about)
+		switch {
+		case t.retained[about]:
+			continue
+		case !snapshot.known(k, now):
+		case e.flight != nil || about.Tag == "":
+			continue
+		case now.Sub(e.lastUse(snapshot.evidence.get(k), now)) > forgetTagAfter:
+			drop(about)
+			continue
+		default:
+			tags++
+			continue
+		}
+		old := now.Sub(e.requested) > forgetAfter
+		if f := e.flight; old && f != nil && f.began.IsZero() {
+			f.leaveQueue()
+			t.turnAway(f, now)
+		}
+		switch {
+		case e.flight != nil:
+		case old:
+			drop(about)
+		default:
+			recent[e.share] = append(recent[e.share], about)
+		}
+	}
+	t.dropBeyond(recent, drop)
+	if tags > maxTags {
+		for _, about := range t.oldestTags(snapshot, now) {
+			drop(about)
+		}
 	}
 	return keys
 }
@@ -195,4 +213,32 @@ func (e *entry) lastUse(h *cached, now time.Time) time.Time {
 		e.used = now
 	}
 	return later(e.requested, e.used)
+}
+
+// dropBeyond drops subjects until maxUnsigned remain: of the shares that have the most, those with
+// the oldest requests.
+func (t *track) dropBeyond(recent map[string][]trust.Subject, drop func(trust.Subject)) {
+	total := 0
+	for _, of := range recent {
+		total += len(of)
+	}
+	if total <= maxUnsigned {
+		return
+	}
+	shares := slices.SortedFunc(maps.Values(recent), func(a, b []trust.Subject) int { return len(a) - len(b) })
+	room := maxUnsigned
+	for i, of := range shares {
+		keep := min(len(of), room/(len(shares)-i)) // a smaller share leaves its rest to larger ones
+		room -= keep
+		t.newestFirst(of, func(e *entry) time.Time { return e.requested })
+		for _, about := range of[keep:] {
+			drop(about)
+		}
+	}
+}
+
+// counts reports whether a subject is known to be signed, or needed by a running image. Pods may
+// name any other, so these say nothing about the health of the trust root. The lock is held.
+func (t *track) counts(snapshot *Snapshot, about trust.Subject) bool {
+	return t.retained[about] || snapshot.known(t.key(about), t.clock.Now())
 }

@@ -54,7 +54,7 @@ func (s *schedule) next(now time.Time, wait, interval, late time.Duration) {
 	s.retry = now.Add(jitter(firstRetry))
 	s.due = now.Add(jitter(min(wait, interval)))
 	if at := s.fault.RetryAt; at.After(now) {
-		s.retry = later(s.retry, at)
+		s.retry = at
 		s.due = later(s.due, at.Add(spread(late)))
 	}
 }

@@ -24,7 +24,7 @@ func TestRetryAtIsHonoured(t *testing.T) {
 	b.turn()
 	b.pass(2 * time.Second)
 	before, probes := o.fetches.Load(), o.probes.Load()
-	for range 57 {
+	for range 52 { // in the last 5 s a request would wait
 		b.pass(time.Second)
 		b.fails(t, busy)
 	}
@@ -32,7 +32,7 @@ func TestRetryAtIsHonoured(t *testing.T) {
 		t.Errorf("%d fetches and %d probes before the time", n, m)
 	}
 	o.is(nil, nil)
-	b.pass(3*time.Second + catchUp)
+	b.pass(8*time.Second + catchUp)
 	if n := int(o.fetches.Load() - before); n < len(images) {
 		t.Errorf("%d fetches after the time, want one of each of %d", n, len(images))
 	}
@@ -44,13 +44,13 @@ func TestRetryAtIsHonoured(t *testing.T) {
 		b.clock.Step(time.Second)
 		b.fails(t, busy)
 		before := o.fetches.Load()
-		b.clock.Step(3*time.Minute - 2*time.Second)
+		b.clock.Step(3*time.Minute - 8*time.Second)
 		b.fails(t, busy)
 		if due := b.acme().entries[key(app).Subject].due; o.fetches.Load() != before || due.Before(busy.RetryAt) {
 			t.Errorf("it is fetched before the time, or due at %s", due)
 		}
 		o.is(nil, nil)
-		b.clock.Step(time.Second)
+		b.clock.Step(7 * time.Second)
 		if err := b.Renew(t.Context(), key(app), b.clock.Now()); err != nil {
 			t.Error(err)
 		}
@@ -96,21 +96,21 @@ func TestQueueDoesNotGoOutToADeadServer(t *testing.T) {
 	o.is(refused, refused)
 	before := o.fetches.Load()
 	var wg sync.WaitGroup
-	for _, i := range repositories(10 * fetchesPerRoot) {
+	for _, i := range repositories(10 * fetchesPerHost) {
 		wg.Go(func() {
 			if err := b.Ensure(t.Context(), key(i)); !errors.Is(err, refused) {
 				t.Errorf("Ensure = %v", err)
 			}
 		})
 	}
-	eventually(t, "the places to be taken", func() bool { return o.fetches.Load()-before == fetchesPerRoot })
+	eventually(t, "the slots to be taken", func() bool { return o.fetches.Load()-before == ofOneShare })
 	b.acme().mu.Lock()
 	b.acme().host("notary.example.com").down = refused
 	b.acme().mu.Unlock()
 	close(release)
 	wg.Wait()
-	if n := o.fetches.Load() - before; n != fetchesPerRoot {
-		t.Errorf("%d fetches went out, want the %d that were under way", n, fetchesPerRoot)
+	if n := o.fetches.Load() - before; n != ofOneShare {
+		t.Errorf("%d fetches went out, want the %d that were under way", n, ofOneShare)
 	}
 }
 
@@ -190,13 +190,13 @@ func TestThreatHangingServerHoldsUpNoOther(t *testing.T) {
 	b.clock.Step(2 * time.Minute)
 	b.running(t)
 	var wg sync.WaitGroup
-	for _, i := range repositories(10 * fetchesPerRoot) {
+	for _, i := range repositories(10 * fetchesPerHost) {
 		wg.Go(func() { _ = b.Ensure(t.Context(), key(i)) })
 	}
-	eventually(t, "the places of the server to be taken", func() bool {
+	eventually(t, "the slots of the server to be taken", func() bool {
 		b.acme().mu.Lock()
 		defer b.acme().mu.Unlock()
-		return !b.acme().others.TryAcquire(1)
+		return !b.acme().others.free("", b.acme().host("notary.example.com"))
 	})
 	for _, i := range repositories(50) {
 		if err := b.Ensure(t.Context(), trust.Key{Root: "other", Subject: key(i).Subject}); err != nil {
@@ -226,17 +226,17 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 		return imageref.Ref{Host: "registry.example.com", Path: fmt.Sprintf("evil/%d", i)}
 	}
 	refused := 0
-	for i := range maxOnDemand + 100 {
+	for i := range ofOneShare + maxQueued + 100 {
 		if err := b.Ensure(gone, key(evil(i))); !errors.Is(err, context.Canceled) {
 			refused++
 		}
 	}
 	if refused != 100 {
-		t.Errorf("%d were turned away at once, want those beyond %d", refused, maxOnDemand)
+		t.Errorf("%d were turned away at once, want those beyond %d", refused, ofOneShare+maxQueued)
 	}
 	short, end := context.WithTimeout(t.Context(), 10*time.Second)
 	defer end()
-	if err := b.Ensure(short, key(evil(maxOnDemand+200))); err == nil ||
+	if err := b.Ensure(short, key(evil(2*maxQueued+200))); err == nil ||
 		trust.AsFault(err, "").Reason != v1alpha1.ReasonTimeout {
 		t.Errorf("beyond the bound: %v, want a Timeout", err)
 	}
@@ -247,9 +247,9 @@ func TestThreatMadeUpNamesWaitInBoundedNumber(t *testing.T) {
 	eventually(t, "the fetches to end", func() bool {
 		b.acme().mu.Lock()
 		defer b.acme().mu.Unlock()
-		return b.acme().others.onDemand == 0
+		return b.acme().others.queue.Len() == 0
 	})
-	if err := b.Ensure(t.Context(), key(evil(maxOnDemand+200))); err != nil {
+	if err := b.Ensure(t.Context(), key(evil(2*maxQueued+200))); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 }

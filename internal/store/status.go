@@ -11,15 +11,25 @@ import (
 
 // Status is the state of a trust root's repositories.
 type Status struct {
-	// Probed says that the signing server was probed.
+	// Probed says that a server was probed: the signing server, or one that serves a repository
+	// that counts.
 	Probed bool
-	// Server is the fault of the last probe of the signing server; nil where it succeeded, or was
-	// not sent yet.
+	// Server is the fault of the last probe of such a server; nil where it succeeded, or was not
+	// sent yet.
 	Server *trust.Fault
-	// Tracked counts the tracked repositories, and Failing those with a last fetch that failed.
-	Tracked, Failing int
-	// Faults are the last faults of the failing repositories, sorted by repository.
+	// Tracked counts the tracked repositories that count: those that are known to be signed, and
+	// those that running images need. Pods may name any other, so these say nothing about the
+	// health of the trust root. While no repository counts, all do: on a new trust root the first
+	// fault must show.
+	Tracked int
+	// Failing counts those of Tracked with a last fetch that failed.
+	Failing int
+	// Faults are the last faults of the failing repositories: those known to be signed first, and
+	// then by repository.
 	Faults []RepositoryFault
+	// Unknown counts the tracked repositories that do not count, and UnknownFailing those of them
+	// with a last fetch that failed.
+	Unknown, UnknownFailing int
 	// Expires is the earliest expiry of metadata in use, and ExpiresFirst its repository and file.
 	Expires      time.Time
 	ExpiresFirst string
@@ -48,6 +58,8 @@ type Status struct {
 type RepositoryFault struct {
 	Repository string
 	Fault      *trust.Fault
+
+	signed bool // it is known to be signed
 }
 
 // Expiry is when a file of a repository expires. Zero: none does.
@@ -76,49 +88,90 @@ func (t *Tracker) Status(root string) Status {
 	return s
 }
 
+// outcome is the outcome of the fetches of one repository.
+type outcome struct {
+	// Of several failing subjects the first is reported.
+	about  trust.Key
+	fault  *trust.Fault
+	signed bool // it is known to be signed
+	counts bool // or needed by a running image
+}
+
 // schedules adds the outcomes of fetches, by repository.
 func (s *Status) schedules(snapshot *Snapshot, one *track, now time.Time) {
-	// Of several failing subjects of a repository the first is reported.
-	type failure struct {
-		about trust.Key
-		fault *trust.Fault
-	}
-	repositories := map[string]failure{}
 	one.mu.Lock()
+	repositories, hosts := one.outcomes(snapshot, now)
 	s.Interval = one.interval
-	s.Probed, s.Server = one.health()
+	s.Probed, s.Server = one.health(hosts)
 	for about, e := range one.entries {
-		k := one.key(about)
+		if len(hosts) > 0 && !one.counts(snapshot, about) {
+			continue
+		}
 		refreshed := one.feed.refreshed(e)
 		if refreshed.After(s.Succeeded) {
 			s.Succeeded = refreshed
 		}
-		if snapshot.known(k, now) && !refreshed.IsZero() &&
+		if snapshot.known(one.key(about), now) && !refreshed.IsZero() &&
 			(s.Oldest.IsZero() || refreshed.Before(s.Oldest)) {
 			s.Oldest = refreshed
 		}
-		f := repositories[k.Name()]
-		if e.fault != nil && (f.fault == nil || k.Compare(f.about) < 0) {
-			f = failure{about: k, fault: e.fault}
-		}
-		repositories[k.Name()] = f
 	}
 	one.mu.Unlock()
-	s.Tracked = len(repositories)
-	for repository, f := range repositories {
-		if f.fault != nil {
-			s.Faults = append(s.Faults, RepositoryFault{Repository: repository, Fault: f.fault})
+	for name, r := range repositories {
+		switch {
+		case len(hosts) > 0 && !r.counts:
+			s.Unknown++
+			if r.fault != nil {
+				s.UnknownFailing++
+			}
+		case r.fault != nil:
+			s.Faults = append(s.Faults, RepositoryFault{Repository: name, Fault: r.fault, signed: r.signed})
 		}
 	}
-	s.Failing = len(s.Faults)
-	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int { return cmp.Compare(a.Repository, b.Repository) })
+	s.Tracked, s.Failing = len(repositories)-s.Unknown, len(s.Faults)
+	slices.SortFunc(s.Faults, func(a, b RepositoryFault) int {
+		if a.signed != b.signed {
+			if a.signed {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.Repository, b.Repository)
+	})
 }
 
-// health reports whether any host was probed, and returns the fault of the first host, by name,
-// whose probe failed; the lock is held.
-func (t *track) health() (probed bool, fault *trust.Fault) {
+// outcomes returns the outcomes by repository, and the hosts that serve a subject that counts. A
+// subject that does not count says nothing about a repository that does. The lock is held.
+func (t *track) outcomes(snapshot *Snapshot,
+	now time.Time) (repositories map[string]outcome, hosts map[*host]bool) {
+	repositories, hosts = map[string]outcome{}, map[*host]bool{}
+	for about, e := range t.entries {
+		k, counts := t.key(about), t.counts(snapshot, about)
+		r := repositories[k.Name()]
+		if counts {
+			hosts[t.hostOf(about)] = true
+			if !r.counts {
+				r = outcome{counts: true}
+			}
+			r.signed = r.signed || snapshot.known(k, now)
+		}
+		if counts == r.counts && e.fault != nil && (r.fault == nil || k.Compare(r.about) < 0) {
+			r.about, r.fault = k, e.fault
+		}
+		repositories[k.Name()] = r
+	}
+	return repositories, hosts
+}
+
+// health reports whether a host was probed, and returns the fault of the first, by name, whose
+// probe failed. It is about the server, and the hosts that serve a subject that counts; about all
+// where there are none. The lock is held.
+func (t *track) health(counting map[*host]bool) (probed bool, fault *trust.Fault) {
 	for _, name := range slices.Sorted(maps.Keys(t.hosts)) {
 		h := t.hosts[name]
+		if len(counting) > 0 && !counting[h] && name != t.server {
+			continue
+		}
 		probed = probed || h.probe.fault != nil || !h.probe.succeeded.IsZero()
 		if fault == nil {
 			fault = h.probe.fault

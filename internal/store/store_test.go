@@ -97,6 +97,9 @@ func returning(e trust.Evidence, err error) func(context.Context, trust.Evidence
 
 var app = imageref.Ref{Host: "registry.example.com", Path: "acme/app", Tag: "v1"}
 
+// ofOneShare is how many fetches from one host one namespace alone may have in flight.
+const ofOneShare = fetchesPerHost * 2 / 3
+
 type bench struct {
 	*Store
 	*Tracker

@@ -8,7 +8,6 @@ import (
 
 	"k8s.io/utils/clock"
 
-	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -40,8 +39,9 @@ type track struct {
 func (t *Tracker) newTrack(root string) *track {
 	return &track{
 		root: root, store: t.store, clock: t.clock, changed: t.changed, wake: t.wake,
-		interval: defaultInterval, entries: map[trust.Subject]*entry{}, hosts: map[string]*host{}, known: newLimit(),
-		others: newLimit(),
+		interval: defaultInterval, entries: map[trust.Subject]*entry{}, hosts: map[string]*host{},
+		known:  newLimit(true),
+		others: newLimit(false),
 	}
 }
 
@@ -72,7 +72,7 @@ func (t *track) hostOf(about trust.Subject) *host {
 func (t *track) host(name string) *host {
 	h := t.hosts[name]
 	if h == nil {
-		h = &host{name: name}
+		h = newHost(name)
 		h.probe.due = t.clock.Now().Add(jitter(t.interval))
 		t.hosts[name] = h
 	}
@@ -122,8 +122,9 @@ func (t *track) reset(interval time.Duration) []*host {
 }
 
 // join returns the fetch to wait for, or the probe where the host is down. It returns nil where the
-// evidence is recent enough, or where a fault says why nothing is fetched now.
-func (t *track) join(about trust.Subject, w wait) (*flight, error) {
+// evidence is recent enough, or where a fault says why nothing is fetched now. A fetch that is
+// queued for another share is queued for this one too.
+func (t *track) join(about trust.Subject, share string, w wait) (*flight, error) {
 	now := t.clock.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -131,6 +132,10 @@ func (t *track) join(about trust.Subject, w wait) (*flight, error) {
 	e.requested, e.used = now, now
 	switch {
 	case e.flight != nil:
+		if e.flight.began.IsZero() {
+			e.share = share
+			t.startOrQueue(e.flight, share, now)
+		}
 		return e.flight, nil
 	case !e.fetched.IsZero() && e.fault == nil && w.enough(e.fetched):
 		return nil, nil
@@ -146,12 +151,10 @@ func (t *track) join(about trust.Subject, w wait) (*flight, error) {
 	if e.fault != nil && now.Before(e.retry) {
 		return nil, e.fault
 	}
-	known := t.isKnown(about)
-	l := t.limitFor(known)
-	if l.full(known) {
-		e.due = earlier(e.due, now)
-		return nil, trust.NewFault(v1alpha1.ReasonTimeout,
-			"%s: too many other repositories of TrustRoot %q are asked for at once", about, t.root)
+	e.share = share
+	if f := t.begin(about, e, t.limitFor(t.isKnown(about)), share, now, false); f != nil {
+		return f, nil
 	}
-	return t.begin(about, e, l, now, false), nil
+	e.due = earlier(e.due, now)
+	return nil, t.turnedAway(about)
 }

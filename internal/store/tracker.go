@@ -91,8 +91,10 @@ func (t *Tracker) Forget(root string) {
 const answerWait = 2 * time.Second
 
 // Ensure fetches a subject unless the store has its evidence, and waits until the fetch or ctx
-// ends. The fetch outlives ctx and serves later requests. The caller must load the snapshot again.
-// The error is ctx's, or the *trust.Fault of this fetch, or of one that failed moments ago.
+// ends. The fetch outlives ctx, even while it is queued, and serves later requests. It counts
+// against the namespace that the purpose of ctx names. Where the server asks for a short pause,
+// Ensure waits for its end if ctx allows that, and fetches again. The caller must load the snapshot
+// again. The error is ctx's, or the *trust.Fault of this fetch, or of one that failed moments ago.
 func (t *Tracker) Ensure(ctx context.Context, k trust.Key) error {
 	return t.demand(ctx, k, wait{enough: func(time.Time) bool {
 		h := t.store.Load().evidence.get(k)
@@ -142,7 +144,7 @@ func (w wait) end(f *flight) time.Time {
 	if w.until.IsZero() {
 		return time.Time{}
 	}
-	return earlier(w.until, f.began.Add(answerWait))
+	return earlier(w.until, f.created.Add(answerWait))
 }
 
 // demand starts or joins fetches until one is enough.
@@ -150,12 +152,16 @@ func (t *Tracker) demand(ctx context.Context, k trust.Key, w wait) error {
 	if err := t.store.Load().Usable(k.Root); err != nil {
 		return err
 	}
-	for one := t.track(k.Root); ; {
-		f, err := one.join(k.Subject, w)
+	share := trust.PurposeOf(ctx).Share()
+	for one, pauses := t.track(k.Root), 0; ; {
+		f, err := one.join(k.Subject, share, w)
 		if f == nil {
-			return err
+			if err == nil || !t.awaitPause(ctx, w, err, &pauses) {
+				return err
+			}
+			continue
 		}
-		if err := t.await(ctx, k, f, w.end(f)); err != nil {
+		if err := t.await(ctx, k, f, w.end(f)); err != nil && !t.awaitPause(ctx, w, err, &pauses) {
 			return err
 		}
 	}
@@ -181,6 +187,34 @@ func (t *Tracker) await(ctx context.Context, k trust.Key, f *flight, end time.Ti
 		return late
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for %s under TrustRoot %q: %w", k.Subject, k.Root, ctx.Err())
+	}
+}
+
+const (
+	// longestPause is the longest pause that a request waits for.
+	longestPause = 5 * time.Second
+	// maxPauses is how many pauses one request waits for.
+	maxPauses = 8
+)
+
+// awaitPause waits until the server that gave a fault accepts requests again. It reports false, at
+// once, if the fault names no such time, or one that is too far off for ctx or for the request.
+func (t *Tracker) awaitPause(ctx context.Context, w wait, err error, pauses *int) bool {
+	at := trust.AsFault(err, "").RetryAt
+	if *pauses++; at.IsZero() || *pauses > maxPauses || !w.until.IsZero() && !at.Before(w.until) {
+		return false
+	}
+	pause := at.Sub(t.clock.Now())
+	if deadline, ok := ctx.Deadline(); pause > longestPause || ok && pause >= time.Until(deadline) {
+		return false
+	}
+	timer := t.clock.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C():
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -116,7 +116,7 @@ func TestThreatMadeUpRepositories(t *testing.T) {
 		}
 	}
 	b.prune()
-	if got := b.Status("acme").Tracked; got != maxUnsigned+1 {
+	if got := len(b.acme().entries); got != maxUnsigned+1 {
 		t.Errorf("%d repositories are tracked, want %d", got, maxUnsigned+1)
 	}
 	if _, _, err := b.Load().Evidence(key(app)); err != nil {
@@ -151,10 +151,10 @@ func TestThreatMadeUpRepositoriesHoldNothingUp(t *testing.T) {
 	}
 	slow.Store(true)
 	var flights []*flight
-	for i := range 10 * fetchesPerRoot {
+	for i := range 10 * fetchesPerHost {
 		flights = append(flights, b.fetching(acmeKey(fmt.Sprintf("registry.example.com/acme/made-up-%d", i))))
 	}
-	eventually(t, "every place to be taken", func() bool { return root.fetches.Load() == 1+fetchesPerRoot })
+	eventually(t, "every place to be taken", func() bool { return root.fetches.Load() == 1+ofOneShare })
 	b.clock.Step(time.Second)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

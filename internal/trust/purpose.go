@@ -10,6 +10,20 @@ type Purpose struct {
 	Known bool
 	// Background says that no caller was waiting when the request began.
 	Background bool
+	// Namespace is the namespace whose admission request waits; empty: none does.
+	Namespace string
+}
+
+// BackgroundShare is the share of work in the background. It is no namespace: their names have no
+// spaces.
+const BackgroundShare = "background work"
+
+// Share returns the share that limits count the work against: the namespace, or BackgroundShare.
+func (p Purpose) Share() string {
+	if p.Background {
+		return BackgroundShare
+	}
+	return p.Namespace
 }
 
 type purposeKey struct{}
