@@ -106,7 +106,11 @@ func (s *share[L]) largest() *lane[L] {
 }
 
 func newest[L comparable, T any](l *lane[L]) *Ticket[L, T] {
-	return l.items.Back().Value.(*Ticket[L, T])
+	return ticketOf[L, T](l.items.Back())
+}
+
+func ticketOf[L comparable, T any](element *list.Element) *Ticket[L, T] {
+	return element.Value.(*Ticket[L, T]) //nolint:errcheck // the lists hold nothing else
 }
 
 // Remove removes an item that may still wait. It reports whether it did.
@@ -139,7 +143,7 @@ func (q *Queue[L, T]) Next(eligible func(share string, lane L) bool) (ticket *Ti
 			}
 			q.rotation = append(slices.Delete(q.rotation, i, i+1), s)
 			s.rotation = append(slices.Delete(s.rotation, j, j+1), l)
-			ticket = l.items.Front().Value.(*Ticket[L, T])
+			ticket = ticketOf[L, T](l.items.Front())
 			q.Remove(ticket)
 			return ticket, s.name
 		}
