@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -26,7 +25,7 @@ const (
 
 // cachedAuthorization returns the cached Authorization header of a repository, or an empty string.
 func (c *Client) cachedAuthorization(repository string) string {
-	v, ok := c.authorization.Get(repository)
+	v, ok := c.authorization.Get(c.authorizationKey(repository))
 	if !ok {
 		return ""
 	}
@@ -40,7 +39,7 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 	if header := c.cachedAuthorization(repository); header != "" && header != sent {
 		return header, nil // a concurrent request has obtained it
 	}
-	c.authorization.Remove(repository)
+	c.authorization.Remove(c.authorizationKey(repository))
 	offered := challenges(resp.Header)
 	for _, ch := range offered {
 		if ch.scheme == "bearer" {
@@ -48,7 +47,7 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 			if err != nil {
 				return "", err
 			}
-			c.authorization.Add(repository, "Bearer "+token, life)
+			c.authorization.Add(c.authorizationKey(repository), "Bearer "+token, life)
 			return "Bearer " + token, nil
 		}
 	}
@@ -64,16 +63,11 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 		if resp.Request.URL.Scheme != "https" {
 			break
 		}
-		c.authorization.Add(repository, c.basicHeader(), basicLife)
+		c.authorization.Add(c.authorizationKey(repository), c.basicHeader(), basicLife)
 		return c.basicHeader(), nil
 	}
 	return "", trust.NewFault(v1alpha1.ReasonUnauthorized,
 		"%s: the server asks for authentication in a way other than a registry token or a password", where)
-}
-
-// basicHeader returns the Authorization header with the password.
-func (c *Client) basicHeader() string {
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.username+":"+c.password))
 }
 
 // fetchToken requests a token from the token service of a challenge. The scope is the client's own,
@@ -120,19 +114,6 @@ func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge
 			"%s: the token service's answer holds no token of at most %d bytes", shownURL(realm), maxToken)
 	}
 	return token, life, nil
-}
-
-// tokenAdvice returns what the administrator can do if the token service refuses a token.
-func (c *Client) tokenAdvice(status int) string {
-	switch {
-	case status == http.StatusBadRequest:
-		return "look at its log, and whether it is the service of this server"
-	case !c.hasCredentials():
-		return "set credentialsSecretRef"
-	case status == http.StatusForbidden:
-		return "check what this user may read"
-	}
-	return "check the user name and the password in the Secret of credentialsSecretRef, and what this user may read"
 }
 
 // tokenServiceURL returns the URL of the token service. It must be on the server's host or on a

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/cache"
 	"k8s.io/utils/lru"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -61,6 +62,8 @@ type ImagesConfig struct {
 type Images struct {
 	cfg ImagesConfig
 
+	tokens *cache.LRUExpireCache // of pull secrets, as in Client
+
 	mu      sync.Mutex
 	clients *lru.Cache // the host of a registry, or the base URL of a storage host -> *Client
 }
@@ -74,7 +77,7 @@ func NewImages(cfg ImagesConfig) (*Images, error) {
 	if cfg.Budget == nil {
 		cfg.Budget = budget.New(budget.Default)
 	}
-	i := &Images{cfg: cfg, clients: lru.New(maxClients)}
+	i := &Images{cfg: cfg, tokens: cache.NewLRUExpireCache(maxTokens), clients: lru.New(maxClients)}
 	for host := range cfg.Registries {
 		if _, err := i.client(host); err != nil {
 			return nil, fmt.Errorf("registry %q: %w", host, err)
@@ -131,16 +134,16 @@ func (i *Images) Probe(ctx context.Context, host string) error {
 // imageref.Ref.Name does. The error satisfies errors.Is(err, trust.ErrNotFound) where the registry
 // says that it has no such tag or repository, and is otherwise a *trust.Fault.
 func (i *Images) Resolve(ctx context.Context, repository, tag string) (digest string, err error) {
-	at, err := i.repository(repository)
+	return read(ctx, i, repository, func(at imageRepository) (string, error) { return at.resolve(ctx, tag) })
+}
+
+func (r imageRepository) resolve(ctx context.Context, tag string) (digest string, err error) {
+	wanted, err := r.manifest(tag)
 	if err != nil {
 		return "", err
 	}
-	r, err := at.manifest(tag)
-	if err != nil {
-		return "", err
-	}
-	r.method = http.MethodHead
-	resp, body, err := at.client.send(ctx, at.path, r)
+	wanted.method = http.MethodHead
+	resp, body, err := r.client.send(ctx, r.path, wanted)
 	if err != nil {
 		return "", err
 	}
@@ -150,11 +153,11 @@ func (i *Images) Resolve(ctx context.Context, repository, tag string) (digest st
 	}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
-		return "", at.client.checkResponse(resp, body)
+		return "", r.client.checkResponse(resp, body)
 	}
 	// The answer to a HEAD has no body, which alone tells an error of the registry from one of
 	// something in between; and some registries serve no HEAD, or name no digest.
-	m, err := at.get(ctx, tag)
+	m, err := r.get(ctx, tag)
 	if err != nil {
 		return "", err
 	}
@@ -173,27 +176,25 @@ type Manifest struct {
 // Manifest returns the manifest of a digest. Its errors are those of Resolve; a body that does not
 // hash to the digest is a *trust.Fault.
 func (i *Images) Manifest(ctx context.Context, repository, digest string) (Manifest, error) {
-	at, err := i.repository(repository)
-	if err != nil {
-		return Manifest{}, err
-	}
-	m, err := at.get(ctx, digest)
-	if err != nil {
-		return Manifest{}, err
-	}
-	if m.Digest != digest {
-		return Manifest{}, wrongHash(at.shownURL("manifests/"+digest), m.Digest)
-	}
-	return m, nil
+	return read(ctx, i, repository, func(at imageRepository) (Manifest, error) {
+		m, err := at.get(ctx, digest)
+		if err != nil {
+			return Manifest{}, err
+		}
+		if m.Digest != digest {
+			return Manifest{}, wrongHash(at.shownURL("manifests/"+digest), m.Digest)
+		}
+		return m, nil
+	})
 }
 
 // Blob returns a blob of at most limit bytes. It follows a redirect to a storage host without
 // credentials. Its errors are those of Manifest.
 func (i *Images) Blob(ctx context.Context, repository, digest string, limit int64) ([]byte, error) {
-	at, err := i.repository(repository)
-	if err != nil {
-		return nil, err
-	}
+	return read(ctx, i, repository, func(at imageRepository) ([]byte, error) { return i.blob(ctx, at, digest, limit) })
+}
+
+func (i *Images) blob(ctx context.Context, at imageRepository, digest string, limit int64) ([]byte, error) {
 	target, err := at.target("blobs/" + digest)
 	if err != nil {
 		return nil, err

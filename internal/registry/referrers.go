@@ -45,10 +45,13 @@ type Descriptor struct {
 // may leave the type of a descriptor empty, so those are listed too. Without referrers the list is
 // empty. More than 1,024 of them, or 4 MiB, are a fault. The error is a *trust.Fault.
 func (i *Images) Referrers(ctx context.Context, repository, digest, artifactType string) ([]Descriptor, error) {
-	at, err := i.repository(repository)
-	if err != nil {
-		return nil, err
-	}
+	return read(ctx, i, repository, func(at imageRepository) ([]Descriptor, error) {
+		return i.referrers(ctx, at, digest, artifactType)
+	})
+}
+
+func (i *Images) referrers(ctx context.Context, at imageRepository, digest, artifactType string) ([]Descriptor,
+	error) {
 	target, err := at.target("referrers/" + digest)
 	if err != nil {
 		return nil, err

@@ -82,14 +82,14 @@ type Config struct {
 // and for a server URL with a literal address. If a proxy resolves the server's name, only the
 // proxy can check the address.
 type Client struct {
+	account
+
 	base          *url.URL
-	username      string
-	password      string
 	tokenServices map[string]bool // host and port
 	http          *http.Client
 	redirected    *http.Client // returns the response that redirects to another host
 	timeout       time.Duration
-	authorization *cache.LRUExpireCache // repository -> value of the header
+	authorization *cache.LRUExpireCache // authorizationKey -> value of the header
 	hosts         *Hosts
 	terms         terms
 	skipped       []string
@@ -118,7 +118,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		base: base, username: cfg.Username, password: cfg.Password, skipped: skipped,
+		base: base, account: account{username: cfg.Username, password: cfg.Password}, skipped: skipped,
 		tokenServices: map[string]bool{hostPort(base): true},
 		timeout:       cmp.Or(cfg.Timeout, defaultTimeout),
 		authorization: cache.NewLRUExpireCache(maxTokens),
@@ -229,7 +229,7 @@ func (c *Client) send(ctx context.Context, repository string, r request) (*http.
 	}
 	resp, body, err = c.fetch(ctx, r, header)
 	if err == nil && resp.StatusCode == http.StatusUnauthorized && repository != "" {
-		c.authorization.Remove(repository)
+		c.authorization.Remove(c.authorizationKey(repository))
 	}
 	return resp, body, err
 }
@@ -348,16 +348,6 @@ func (c *Client) withRetryAt(resp *http.Response, f *trust.Fault) *trust.Fault {
 	f.RetryAt = c.hosts.retryAt(hostPort(resp.Request.URL))
 	return f
 }
-
-// identity returns the user of the requests, without the password.
-func (c *Client) identity() string {
-	if !c.hasCredentials() {
-		return "without credentials"
-	}
-	return fmt.Sprintf("to user %q", c.username)
-}
-
-func (c *Client) hasCredentials() bool { return c.username != "" || c.password != "" }
 
 // isHTML reports whether a response is a web page, by its type or its first character.
 func isHTML(resp *http.Response, body []byte) bool {
