@@ -96,6 +96,9 @@ const (
 	// ReasonUnauthorized says that the server or its token service refused the credentials, or that
 	// tokenServices does not list the host of the token service.
 	ReasonUnauthorized = "Unauthorized"
+	// ReasonPullSecretsUnreadable says that the operator could not read the pull secrets of a
+	// namespace from the API server.
+	ReasonPullSecretsUnreadable = "PullSecretsUnreadable"
 	// ReasonServerError says that the server or its token service answered with a status that is
 	// neither success nor "not found".
 	ReasonServerError = "ServerError"

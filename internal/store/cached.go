@@ -60,7 +60,7 @@ func (h *cached) failed(fault *trust.Fault) *cached {
 	switch {
 	case h == nil:
 		return &cached{fault: fault}
-	case h.evidence != nil && h.fault == nil:
+	case h.evidence != nil && h.fault == nil && !fault.Ends:
 		return h
 	}
 	return &cached{fault: fault, evidence: h.evidence, anew: h.anew, stale: h.stale, ended: h.ended}

@@ -309,6 +309,20 @@ func (s *Snapshot) Subject(root string, image imageref.Ref) trust.Subject {
 	return s.roots[root].Verifier.Subject(image)
 }
 
+// Tenant implements policy.Roots.
+func (s *Snapshot) Tenant(about trust.Key, namespace string) (instead trust.Key, ok bool) {
+	r := s.roots[about.Root]
+	if r == nil || namespace == "" {
+		return trust.Key{}, false
+	}
+	tenanted, ok := r.Verifier.(trust.Tenanted)
+	if !ok {
+		return trust.Key{}, false
+	}
+	subject, ok := tenanted.Tenant(about.Subject, namespace)
+	return trust.Key{Root: about.Root, Subject: subject}, ok
+}
+
 // Evidence implements policy.Roots.
 func (s *Snapshot) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
 	if err := s.Usable(about.Root); err != nil {

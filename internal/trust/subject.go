@@ -2,6 +2,7 @@ package trust
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
@@ -42,7 +43,7 @@ func (s Subject) Compare(other Subject) int {
 		strings.Compare(s.Tenant, other.Tenant))
 }
 
-// String returns the subject as an image reference.
+// String returns the subject as an image reference, with its tenant.
 func (s Subject) String() string {
 	var b strings.Builder
 	b.WriteString(s.Name())
@@ -52,7 +53,18 @@ func (s Subject) String() string {
 	if s.Digest != "" {
 		b.WriteString("@" + s.Digest)
 	}
+	if s.Tenant != "" {
+		fmt.Fprintf(&b, " with the pull secrets of namespace %q", s.Tenant)
+	}
 	return b.String()
+}
+
+// Tenanted is a Root that reads image registries. What its own credentials may not read, the pull
+// secrets of a namespace may.
+type Tenanted interface {
+	// Tenant returns the subject that is read with the pull secrets of a namespace in place of a
+	// subject without a tenant. ok is false if no pull secrets are in use.
+	Tenant(about Subject, namespace string) (instead Subject, ok bool)
 }
 
 // Key is a subject under a trust root.

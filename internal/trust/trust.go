@@ -171,7 +171,7 @@ type Root interface {
 	// Fetch brings the evidence of a subject up to date. held is the result of an earlier Fetch or
 	// Recheck of the subject, or nil; where nothing has changed, Fetch returns held itself. It
 	// never returns evidence older than held, nor expired evidence. On an error, which is a *Fault,
-	// held stays valid.
+	// held stays valid, unless the fault Ends it.
 	Fetch(ctx context.Context, about Subject, held Evidence) (Evidence, error)
 	// Recheck verifies again, without a network, evidence that another Root of the same TrustRoot
 	// obtained: after an edit of the spec. Evidence that has expired since it was fetched, by less
@@ -208,6 +208,8 @@ type Fault struct {
 	// Refused says, with ReasonServerError, that the server refused the request: with a status 4xx
 	// other than 429.
 	Refused bool
+	// Ends says that the evidence held before must not be used either.
+	Ends bool
 }
 
 // NewFault returns a Fault with a formatted error.
@@ -217,7 +219,9 @@ func NewFault(reason, format string, args ...any) *Fault {
 
 // Within returns the fault with a formatted error that adds context; the format must wrap f.
 func (f *Fault) Within(format string, args ...any) *Fault {
-	return &Fault{Reason: f.Reason, Err: fmt.Errorf(format, args...), RetryAt: f.RetryAt, Refused: f.Refused}
+	within := *f
+	within.Err = fmt.Errorf(format, args...)
+	return &within
 }
 
 func (f *Fault) Error() string { return f.Err.Error() }

@@ -69,7 +69,8 @@ func (r *Root) Pack(held map[trust.Subject]trust.Evidence) ([]byte, error) {
 }
 
 // Unpack implements trust.Keeper. A subject that cannot be used does not spoil the others: it is
-// left out, and its fault is returned only where none could be used.
+// left out, and its fault is returned only where none could be used. So are the subjects of tenants
+// if no pull secrets are in use.
 func (r *Root) Unpack(repository trust.Subject, packed []byte, held map[trust.Subject]trust.Evidence) (
 	map[trust.Subject]trust.Evidence, error) {
 	var in record
@@ -80,6 +81,9 @@ func (r *Root) Unpack(repository trust.Subject, packed []byte, held map[trust.Su
 	for _, one := range in.Subjects {
 		about := repository
 		about.Tag, about.Digest, about.Tenant = one.Tag, one.Digest, one.Tenant
+		if about.Tenant != "" && r.Keychain == nil {
+			continue // it was read with pull secrets, which are no longer in use
+		}
 		evidence, err := r.unpack(about, one, held[about])
 		if err != nil {
 			faults = append(faults, err)

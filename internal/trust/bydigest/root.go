@@ -8,11 +8,13 @@ package bydigest
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/hint"
 )
@@ -40,8 +42,8 @@ type Registry interface {
 	Probe(ctx context.Context, host string) error
 }
 
-// Root is the trust.Root of a format that signs digests. All fields but Remaps and Signatures are
-// required.
+// Root is the trust.Root of a format that signs digests. All fields but Remaps, Signatures and
+// Keychain are required.
 type Root struct {
 	Registry Registry
 	Verifier Verifier
@@ -53,11 +55,14 @@ type Root struct {
 	Remaps trust.Remaps
 	// Signatures is the repository that has the signatures. Empty: that of the image.
 	Signatures string
+	// Keychain finds the pull secrets of namespaces. Nil: none are used.
+	Keychain registry.Keychain
 }
 
 var (
-	_ trust.Root   = (*Root)(nil)
-	_ trust.Keeper = (*Root)(nil)
+	_ trust.Root     = (*Root)(nil)
+	_ trust.Keeper   = (*Root)(nil)
+	_ trust.Tenanted = (*Root)(nil)
 )
 
 // Subject implements trust.Root: the digest of the image, or its tag if it has no digest.
@@ -82,15 +87,54 @@ func (r *Root) Host(about trust.Subject) string {
 	return host
 }
 
-// Probe implements trust.Root.
-func (r *Root) Probe(ctx context.Context, host string) error { return r.Registry.Probe(ctx, host) }
+// Tenant implements trust.Tenanted.
+func (r *Root) Tenant(about trust.Subject, namespace string) (trust.Subject, bool) {
+	about.Tenant = namespace
+	return about, r.Keychain != nil
+}
 
-// Fetch implements trust.Root: it resolves a tag, or fetches the signatures on a digest.
+// Probe implements trust.Root. With pull secrets in use, a registry that refuses the credentials of
+// the trust root is not down: it may accept those of a namespace.
+func (r *Root) Probe(ctx context.Context, host string) error {
+	err := r.Registry.Probe(ctx, host)
+	if r.Keychain != nil && refused(err) {
+		return nil
+	}
+	return err
+}
+
+// Fetch implements trust.Root: it resolves a tag, or fetches the signatures on a digest. It reads
+// the registry for a tenant with the pull secrets of the tenant alone.
+//
+// If the pull secrets are refused, the evidence held before ends. Otherwise a namespace could keep
+// evidence by withdrawing its own pull secrets, after a signature was removed.
 func (r *Root) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	if about.Tenant == "" {
+		return r.fetch(ctx, about, held)
+	}
+	if r.Keychain == nil {
+		return nil, &trust.Fault{Reason: v1alpha1.ReasonUnauthorized, Ends: true, Err: fmt.Errorf(
+			"%s: pull secrets are not in use (--use-pull-secrets)", about)}
+	}
+	evidence, err := r.fetch(registry.WithKeychain(ctx, r.Keychain, about.Tenant), about, held)
+	if refused(err) {
+		f := *trust.AsFault(err, v1alpha1.ReasonUnauthorized)
+		f.Ends = true
+		return nil, &f
+	}
+	return evidence, err
+}
+
+func (r *Root) fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	if about.Digest == "" {
 		return r.tags().Fetch(ctx, about, held)
 	}
 	return r.Verifier.Fetch(ctx, about, held)
+}
+
+// refused reports whether an error is the refusal of a registry or its token service.
+func refused(err error) bool {
+	return err != nil && trust.AsFault(err, "").Reason == v1alpha1.ReasonUnauthorized
 }
 
 // Recheck implements trust.Root.
