@@ -45,6 +45,7 @@ type decisions map[string]policy.Decision
 
 // asking is one request while it is decided on.
 type asking struct {
+	name      string // of the namespace
 	namespace labels.Set
 	arrived   time.Time
 	// failed are the fetches for the request that failed.
@@ -70,7 +71,7 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if err != nil {
 		return nil, err
 	}
-	a := &asking{namespace: set, arrived: arrived, fetched: map[string]bool{}}
+	a := &asking{name: namespace, namespace: set, arrived: arrived, fetched: map[string]bool{}}
 	decided, err := g.evaluate(a, images)
 	if err != nil {
 		return nil, err
@@ -139,7 +140,7 @@ func (ds decisions) notRenewed(failed map[trust.Key]error) {
 			continue
 		}
 		for _, k := range d.Consulted {
-			if err := failed[k]; err != nil {
+			if err := failed[k]; err != nil && !hasTenant(d.Consulted, k) {
 				d.Verdict = policy.CouldNotCheck
 				d.Message += fmt.Sprintf("; TrustRoot %q could not be asked for newer signatures: %v", k.Root, err)
 				d.Outcomes = outcomesNotRenewed(d.Outcomes, k.Root, err)
@@ -147,6 +148,16 @@ func (ds decisions) notRenewed(failed map[trust.Key]error) {
 		}
 		ds[image] = d
 	}
+}
+
+// hasTenant reports whether one of the subjects is k as pull secrets read it. The refresh of k itself
+// may then fail: the decision depends on the other one.
+func hasTenant(all []trust.Key, k trust.Key) bool {
+	return slices.ContainsFunc(all, func(other trust.Key) bool {
+		tenant := other.Tenant
+		other.Tenant = k.Tenant
+		return tenant != k.Tenant && other == k
+	})
 }
 
 // outcomesNotRenewed returns the outcomes in which each denial that depends on the trust root is
@@ -189,7 +200,8 @@ func (g *Gate) evaluate(a *asking, images []workload.Image) (decisions, error) {
 	for _, i := range images {
 		if _, done := decided[i.Image]; !done {
 			decided[i.Image] = snapshot.Policies.Decide(policy.Request{
-				Image: i.Image, NamespaceLabels: a.namespace, Now: now, Arrived: a.arrived, Failed: a.failed,
+				Image: i.Image, Namespace: a.name, NamespaceLabels: a.namespace, Now: now, Arrived: a.arrived,
+				Failed: a.failed,
 			}, snapshot)
 		}
 	}

@@ -156,6 +156,8 @@ func (verified) Subject(_ string, image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: image.Repository()}
 }
 
+func (verified) Tenant(trust.Key, string) (trust.Key, bool) { return trust.Key{}, false }
+
 // Evidence implements policy.Roots.
 func (v verified) Evidence(trust.Key) (trust.Evidence, time.Duration, error) {
 	return v.r.evidence(v.t), 0, nil

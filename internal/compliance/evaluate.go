@@ -150,7 +150,7 @@ func (e *evaluation) judge(t target, namespace labels.Set) *judgement {
 	if e.Policies.Distrusts(ref) {
 		// The kubelet's report does not say how the runtime resolved the short name: a runtime
 		// reports any name that the content has on its node.
-		j.outcomes = e.decide(t.image.Spec, namespace).Outcomes
+		j.outcomes = e.Policies.Decide(e.request(t.image.Spec, t.namespace, namespace), e.Roots).Outcomes
 		return j
 	}
 	if ref.Digest == "" && t.image.Digest != "" {
@@ -164,11 +164,11 @@ func (e *evaluation) judge(t target, namespace labels.Set) *judgement {
 		j.outcomes = e.unreadable(namespace)
 		return j
 	}
-	j.outcomes = e.check(ref, namespace)
+	j.outcomes = e.check(ref, t.namespace, namespace)
 	if t.image.Digest != "" && t.image.Digest != ref.Digest {
 		part := ref
 		part.Digest = t.image.Digest
-		for i, o := range e.check(part, namespace) { // the same policies: they cover repositories
+		for i, o := range e.check(part, t.namespace, namespace) { // the same policies: they cover repositories
 			if worse(j.outcomes[i].Verdict, o.Verdict) != o.Verdict {
 				j.outcomes[i] = o
 			}
@@ -179,27 +179,25 @@ func (e *evaluation) judge(t target, namespace labels.Set) *judgement {
 
 // check decides on an image and records the subjects that the decision needs, fetched or not, so
 // that the store keeps their evidence.
-func (e *evaluation) check(image imageref.Ref, namespace labels.Set) []policy.Outcome {
-	d := e.decide(image.String(), namespace)
+func (e *evaluation) check(image imageref.Ref, name string, namespace labels.Set) []policy.Outcome {
+	req := e.request(image.String(), name, namespace)
+	d := e.Policies.Decide(req, e.Roots)
 	if len(d.NotLoaded) > 0 {
 		e.notLoaded++
 	}
-	for _, k := range slices.Concat(d.NotLoaded, d.Consulted) {
-		e.needs[k] = true
-	}
+	needs := slices.Concat(d.NotLoaded, d.Consulted)
 	if len(d.Outcomes) > 0 {
-		for _, root := range e.Policies.Consults(image, namespace) {
-			if e.Roots.Usable(root) == nil {
-				e.needs[trust.Key{Root: root, Subject: e.Roots.Subject(root, image)}] = true
-			}
-		}
+		needs = append(needs, e.Policies.Subjects(image, req, e.Roots)...)
+	}
+	for _, k := range needs {
+		e.needs[k] = true
 	}
 	return d.Outcomes
 }
 
-func (e *evaluation) decide(image string, namespace labels.Set) policy.Decision {
-	return e.Policies.Decide(
-		policy.Request{Image: image, NamespaceLabels: namespace, Now: e.Now, Report: true}, e.Roots)
+// request returns the request for a decision on an image in a namespace of a name and labels.
+func (e *evaluation) request(image, name string, namespace labels.Set) policy.Request {
+	return policy.Request{Image: image, Namespace: name, NamespaceLabels: namespace, Now: e.Now, Report: true}
 }
 
 // unreadable returns the outcomes for a reference that cannot be parsed. Any policy that holds in

@@ -66,6 +66,8 @@ func (r roots) Subject(_ string, image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: image.Repository()}
 }
 
+func (roots) Tenant(trust.Key, string) (trust.Key, bool) { return trust.Key{}, false }
+
 func (r roots) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
 	f, ok := r[about.Root][about.Repository]
 	switch {

@@ -48,6 +48,8 @@ func (byDigest) Subject(_ string, image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: image.Name(), Tag: image.Tag}
 }
 
+func (byDigest) Tenant(trust.Key, string) (trust.Key, bool) { return trust.Key{}, false }
+
 func (r byDigest) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
 	if e := r[about.Tag+about.Digest]; e != nil {
 		return e, 0, nil

@@ -28,6 +28,8 @@ func (loaded) Subject(_ string, image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: image.Repository()}
 }
 
+func (loaded) Tenant(trust.Key, string) (trust.Key, bool) { return trust.Key{}, false }
+
 func (l loaded) Evidence(trust.Key) (trust.Evidence, time.Duration, error) {
 	return l.evidence, 0, nil
 }

@@ -73,6 +73,9 @@ func (n ShortNames) String() string {
 type Request struct {
 	// Image is the reference as the workload has it.
 	Image string
+	// Namespace is the name of the namespace. Its pull secrets may read what a trust root's
+	// credentials may not. Empty: no namespace's may.
+	Namespace string
 	// Namespace labels decide which policies cover the image.
 	NamespaceLabels labels.Set
 	// Now is the time at which expiry is judged.
@@ -96,6 +99,9 @@ type Roots interface {
 	// Subject returns the subject to look up for an image under a usable root: of its digest where
 	// it has one, and else of its tag.
 	Subject(root string, image imageref.Ref) trust.Subject
+	// Tenant returns the key of the same subject as the pull secrets of a namespace read it. ok is
+	// false if none are in use under the root.
+	Tenant(about trust.Key, namespace string) (instead trust.Key, ok bool)
 	// Evidence returns the verified evidence of a subject, and how long past its expiry it may be
 	// used: zero, unless the root has a grace and newer evidence could not be fetched. The error is
 	// ErrNotLoaded where the subject was never fetched, and otherwise a *trust.Fault. Whether an
@@ -135,7 +141,8 @@ type Decision struct {
 	// all the same, where another trust root proves every role. Sorted, without repetition.
 	NotLoaded []trust.Key
 	// Consulted are the subjects whose evidence a denial rests on, under trust roots that could
-	// prove an unmet role. The caller can refresh them and decide again. Sorted, without
+	// prove an unmet role. The caller can refresh them and decide again. A subject that is read with
+	// pull secrets follows the one that it stands in for, whose refresh may fail. Sorted, without
 	// repetition; empty where Admitted.
 	Consulted []trust.Key
 	// Outcomes are the outcomes of the covering policies, by name, whatever their mode. It is empty

@@ -13,19 +13,22 @@ import (
 // evaluation holds the evidence about one image while it is decided on: first the digests that the
 // image may mean, then the signatures on each.
 type evaluation struct {
-	image    imageref.Ref
-	now      time.Time
-	arrived  time.Time
-	failed   map[trust.Key]error // as in Request
-	report   bool
-	roots    Roots
-	evidence []rootEvidence
+	image   imageref.Ref
+	now     time.Time
+	arrived time.Time
+	failed  map[trust.Key]error // as in Request
+	report  bool
+	// namespace is that of Request.
+	namespace string
+	roots     Roots
+	evidence  []rootEvidence
 }
 
 // newEvaluation returns an evaluation of an image without evidence yet.
 func newEvaluation(image imageref.Ref, req *Request, roots Roots) evaluation {
 	e := evaluation{
 		image: image, now: req.Now, arrived: req.Arrived, failed: req.Failed, report: req.Report, roots: roots,
+		namespace: req.Namespace,
 	}
 	if e.arrived.IsZero() {
 		e.arrived = e.now
@@ -113,11 +116,26 @@ func (e *evaluation) lookUpEach(about imageref.Ref) {
 // lookUp looks up an image under one trust root, unless its subject was looked up already.
 func (e *evaluation) lookUp(s *rootEvidence, about imageref.Ref) {
 	subject := e.roots.Subject(s.root, about)
-	if slices.ContainsFunc(s.lookups, func(a lookup) bool { return a.subject == subject }) {
+	if slices.ContainsFunc(s.lookups, func(a lookup) bool { return a.shared() == subject }) {
 		return
 	}
-	a := lookup{subject: subject}
-	evidence, grace, err := e.roots.Evidence(trust.Key{Root: s.root, Subject: subject})
+	k := trust.Key{Root: s.root, Subject: subject}
+	a := e.read(k)
+	if a.evidence == nil && e.lookUpTenant(s, k, &a) {
+		return
+	}
+	e.add(s, &a)
+}
+
+func (e *evaluation) add(s *rootEvidence, a *lookup) {
+	s.lookups = append(s.lookups, *a)
+	e.collect(s, a)
+}
+
+// read returns the look-up of a subject.
+func (e *evaluation) read(k trust.Key) lookup {
+	a := lookup{subject: k.Subject}
+	evidence, grace, err := e.roots.Evidence(k)
 	a.grace = max(grace, 0)
 	switch {
 	case errors.Is(err, ErrNotLoaded):
@@ -133,11 +151,10 @@ func (e *evaluation) lookUp(s *rootEvidence, about imageref.Ref) {
 				graceOver(a.grace))
 		}
 		if answer, ok := evidence.(trust.Answer); ok {
-			e.judgeAge(&a, answer, s.root)
+			e.judgeAge(&a, answer, k.Root)
 		}
 	}
-	s.lookups = append(s.lookups, a)
-	e.collect(s, &a)
+	return a
 }
 
 // judgeAge drops an answer that is too old for the request. An older one stays where the request

@@ -110,6 +110,8 @@ func (r roots) Subject(root string, image imageref.Ref) trust.Subject {
 	return trust.Subject{Repository: image.Repository()}
 }
 
+func (roots) Tenant(trust.Key, string) (trust.Key, bool) { return trust.Key{}, false }
+
 func (r roots) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
 	root := about.Root
 	switch v := r[root].(type) {

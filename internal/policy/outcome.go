@@ -76,9 +76,14 @@ func (e *evaluation) notLoaded(covering, enforcing []*Policy, d *Decision) []tru
 func (e *evaluation) appendKeys(root string, to []trust.Key, holds func(*lookup) bool) []trust.Key {
 	if s := e.under(root); s != nil {
 		for i := range s.lookups {
-			if holds(&s.lookups[i]) {
-				to = append(to, trust.Key{Root: root, Subject: s.lookups[i].subject})
+			a := &s.lookups[i]
+			if !holds(a) {
+				continue
 			}
+			if a.evidence != nil && a.subject.Tenant != "" { // the trust root may be able to read it now
+				to = append(to, trust.Key{Root: root, Subject: a.shared()})
+			}
+			to = append(to, trust.Key{Root: root, Subject: a.subject})
 		}
 	}
 	return to

@@ -30,6 +30,8 @@ func (r bySubject) Subject(root string, image imageref.Ref) trust.Subject {
 	return trust.Subject{Pulled: image.Name(), Tag: image.Tag}
 }
 
+func (bySubject) Tenant(trust.Key, string) (trust.Key, bool) { return trust.Key{}, false }
+
 func (r bySubject) Evidence(about trust.Key) (trust.Evidence, time.Duration, error) {
 	at := about.Tag
 	for _, letter := range []string{"a", "b", "c"} {
