@@ -155,7 +155,7 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 		Exempt: exempt, Clock: now, Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
 		MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: counts, Observation: gated,
 	}
-	server := newWebhook(mgr, serving, decisions, tracker, counts, o)
+	server := newWebhook(mgr, serving, decisions, tracker, newPullSecrets(mgr, o), counts, o)
 	return server, errors.Join(
 		mgr.Add(replicated(tracker.Run)), keeper.SetupWithManager(mgr, heads),
 		trustRoots.SetupWithManager(ctx, mgr), policies.SetupWithManager(ctx, mgr), primer.SetupWithManager(mgr),

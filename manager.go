@@ -25,6 +25,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/flags"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/metricsauth"
+	"github.com/countersign-dev/countersign/internal/pullsecrets"
 	"github.com/countersign-dev/countersign/internal/recordmap"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/webhooks"
@@ -126,9 +127,17 @@ func newManager(config *rest.Config, serving certificate.Serving, o flags.Option
 	})
 }
 
+// newPullSecrets returns what finds the pull secrets of namespaces; nil: none are used.
+func newPullSecrets(mgr ctrl.Manager, o flags.Options) *pullsecrets.Finder {
+	if !o.UsePullSecrets {
+		return nil
+	}
+	return pullsecrets.New(mgr.GetAPIReader(), clock.RealClock{})
+}
+
 // newWebhook returns the server of the webhook, with its handlers.
 func newWebhook(mgr ctrl.Manager, serving certificate.Serving, decisions *store.Store, tracker *store.Tracker,
-	counts *metrics.Metrics, o flags.Options) *webhooks.Server {
+	secrets *pullsecrets.Finder, counts *metrics.Metrics, o flags.Options) *webhooks.Server {
 	c, live, now := mgr.GetClient(), mgr.GetAPIReader(), clock.RealClock{}
 	var clients *certs.ClientCA
 	if o.WebhookClientCA != "" {
@@ -141,7 +150,7 @@ func newWebhook(mgr ctrl.Manager, serving certificate.Serving, decisions *store.
 	})
 	handlers := &webhooks.Gate{
 		Store: decisions, Tracker: tracker, Namespaces: c, LiveNamespaces: live, Kinds: o.Kinds, Clock: now,
-		Events: mgr.GetEventRecorder(recorderName), Metrics: counts,
+		Events: mgr.GetEventRecorder(recorderName), Metrics: counts, PullSecrets: secrets,
 	}
 	handlers.Register(server.Register)
 	return server

@@ -27,6 +27,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/port"
+	"github.com/countersign-dev/countersign/internal/pullsecrets"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
@@ -53,8 +54,8 @@ const (
 	confirmDeadline = 1500 * time.Millisecond
 )
 
-// Gate is the admission handler for workloads. All fields but Metrics, Deadline and Limits must be
-// set before Register.
+// Gate is the admission handler for workloads. All fields but Metrics, PullSecrets, Deadline and
+// Limits must be set before Register.
 type Gate struct {
 	// Store holds the snapshot from which the Gate decides.
 	Store *store.Store
@@ -73,6 +74,9 @@ type Gate struct {
 	Events events.EventRecorder
 	// Metrics counts decisions and requests; nil counts nothing.
 	Metrics *metrics.Metrics
+	// PullSecrets receives what each workload says about its pull secrets, before anything is
+	// fetched for it. Nil: no pull secrets are in use.
+	PullSecrets *pullsecrets.Finder
 	// Deadline is the time for the decision on one request. If it is not positive, Mutate has 3 s
 	// and Validate 4.5 s.
 	Deadline time.Duration

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/pullsecrets"
 	"github.com/countersign-dev/countersign/internal/text"
 	"github.com/countersign-dev/countersign/internal/workload"
 )
@@ -30,6 +31,10 @@ type parsedRequest struct {
 // fetched: the objects, the user and the options.
 func (g *Gate) readAndFree(ctx context.Context, req *admission.Request) (parsedRequest, error) {
 	r, err := g.read(*req)
+	if g.PullSecrets != nil && err == nil && len(r.images) > 0 {
+		p := r.kind.PullSecrets(req.Object.Raw)
+		g.PullSecrets.Note(req.Namespace, pullsecrets.User{Secrets: p.Names, ServiceAccount: p.ServiceAccount})
+	}
 	r.object.Name, r.object.UID = text.Cut(r.object.Name, maxName), text.Cut(r.object.UID, maxUID)
 	*req = admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 		Kind: req.Kind, Namespace: req.Namespace, Name: req.Name, DryRun: req.DryRun,

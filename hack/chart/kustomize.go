@@ -25,12 +25,12 @@ type component struct {
 func components() []component {
 	return []component{
 		{name: "prometheus", condition: ".Values.prometheus.enabled", adds: true},
-		{name: "pull-secrets", condition: ".Values.pullSecrets.enabled", adds: true},
 		{name: "restrict-operator", condition: ".Values.restrictOperator.enabled", adds: true},
 		{name: "cert-manager", condition: ".Values.certManager.enabled"},
 		{name: "openshift", condition: ".Values.openshift.enabled"},
 		{name: "client-ca", condition: ".Values.clientCA.enabled"},
 		{name: "host-network", condition: ".Values.hostNetwork.enabled"},
+		{name: "pull-secrets", condition: ".Values.pullSecrets.enabled"},
 	}
 }
 

@@ -56,7 +56,7 @@ func TestPullSecretsOfAParent(t *testing.T) {
 // override its values, hide the gate from the API servers, select another API server, or weaken how
 // Go verifies certificates.
 func TestThreatArgumentsOpenNothing(t *testing.T) {
-	names := []string{"kubeconfig", "webhook-url", "cert-dir", "webhook-client-ca", "namespace"}
+	names := []string{"kubeconfig", "webhook-url", "cert-dir", "webhook-client-ca", "use-pull-secrets", "namespace"}
 	for _, f := range managerFlags() {
 		names = append(names, f.name)
 	}

@@ -50,6 +50,9 @@ type Options struct {
 	ShortNames string
 	// ExemptNamespaces are exempt from admission, besides the ones that always are.
 	ExemptNamespaces []string
+	// UsePullSecrets says whether the pull secrets of a namespace may read a registry that refuses
+	// the credentials of a trust root.
+	UsePullSecrets bool
 	// ForgetUnusedAfter is for how long the evidence of an unused repository is kept; 0: for ever.
 	ForgetUnusedAfter time.Duration
 	// ShutdownDelay is for how long a replica that ends reports not ready and goes on answering.
@@ -106,6 +109,10 @@ func declare(f *pflag.FlagSet, o *Options) *values {
 	f.StringSliceVar(&o.ExemptNamespaces, "exempt-namespaces", nil,
 		"namespaces exempt from admission, besides kube-system, kube-node-lease, kube-public and the operator's own; "+
 			"and, on OpenShift, openshift and openshift-*")
+	f.BoolVar(&o.UsePullSecrets, "use-pull-secrets", false,
+		"read an image registry that refuses the credentials of a TrustRoot with the image pull secrets of the "+
+			"Pod and of its service account, for images of their namespace; needs the right to get Secrets and "+
+			"ServiceAccounts in every namespace")
 	f.DurationVar(&o.ForgetUnusedAfter, "forget-unused-after", 30*24*time.Hour,
 		"how long the evidence of a repository is kept that no running or requested image needs; at least 24h; "+
 			"0: for ever")
@@ -187,7 +194,7 @@ func readKinds(further, placeholders []string) (workload.Kinds, error) {
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	for _, name := range []string{
 		"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders",
-		"forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca", "log-level", "log-format",
+		"use-pull-secrets", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca", "log-level", "log-format",
 	} {
 		variable := "COUNTERSIGN_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		value, ok := lookup(variable)

@@ -78,6 +78,14 @@ func New(live client.Reader, c clock.PassiveClock) *Finder {
 	}
 }
 
+// Keychain returns f, or nil if f is nil.
+func (f *Finder) Keychain() registry.Keychain {
+	if f == nil {
+		return nil
+	}
+	return f
+}
+
 // Note remembers that a Pod of a namespace, or the template of one, is about to be decided on. The
 // latest are tried first.
 func (f *Finder) Note(namespace string, u User) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -155,12 +156,26 @@ func (t *track) outcomes(snapshot *Snapshot,
 			}
 			r.signed = r.signed || snapshot.known(k, now)
 		}
-		if counts == r.counts && e.fault != nil && (r.fault == nil || k.Compare(r.about) < 0) {
+		if counts == r.counts && e.fault != nil && !snapshot.isOfTenant(k, e.fault) &&
+			(r.fault == nil || k.Compare(r.about) < 0) {
 			r.about, r.fault = k, e.fault
 		}
 		repositories[k.Name()] = r
 	}
 	return repositories, hosts
+}
+
+// isOfTenant reports whether a fault is the matter of one namespace: its pull secrets were refused,
+// or they are what remains to read a subject of which no evidence is held.
+func (s *Snapshot) isOfTenant(k trust.Key, f *trust.Fault) bool {
+	if f.Reason != v1alpha1.ReasonUnauthorized {
+		return false
+	}
+	if k.Tenant != "" {
+		return true
+	}
+	_, ok := s.Tenant(k, "any")
+	return ok && s.evidence.get(k).verified() == nil
 }
 
 // health reports whether a host was probed, and returns the fault of the first, by name, whose
