@@ -446,7 +446,7 @@ func TestTokenLife(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		c := newClient(t, Config{Server: "https://notary.example.com"})
-		c.authorization.Add(repository, "Bearer t", 50*time.Second)
+		c.authorization.Add(c.authorizationKey(repository), "Bearer t", 50*time.Second)
 		<-time.After(49 * time.Second) // of the synctest clock
 		if c.cachedAuthorization(repository) == "" {
 			t.Error("got no cached token before its expiry")

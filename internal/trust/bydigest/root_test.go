@@ -11,6 +11,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/imageref"
+	images "github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/bydigest"
 )
@@ -67,8 +68,16 @@ func (verifier) Unpack(_ trust.Subject, packed []byte, held trust.Evidence) (tru
 func newRoot(now *time.Time) *bydigest.Root {
 	return &bydigest.Root{
 		Registry: registry{}, Verifier: verifier{}, Interval: time.Minute, Now: func() time.Time { return *now },
-		Remaps: trust.Remaps{{Prefix: "mirror.example.com/", SignedPrefix: "registry.example.com/"}},
+		Remaps:   trust.Remaps{{Prefix: "mirror.example.com/", SignedPrefix: "registry.example.com/"}},
+		Keychain: keychain{},
 	}
+}
+
+// keychain has no pull secrets.
+type keychain struct{}
+
+func (keychain) Credentials(context.Context, string, string, bool) (images.Found, error) {
+	return images.Found{}, nil
 }
 
 func parse(t *testing.T, image string) imageref.Ref {
@@ -220,5 +229,72 @@ func TestForeignEvidence(t *testing.T) {
 	r := newRoot(&now)
 	if got, err := r.Recheck(trust.Subject{Tag: "v1"}, &signature{}); err == nil {
 		t.Errorf("a signature as the answer about a tag: got %v, want a fault", got)
+	}
+}
+
+// refusing is a registry that refuses all credentials.
+type refusing struct{ registry }
+
+func (refusing) Resolve(context.Context, string, string) (string, error) {
+	return "", trust.NewFault(v1alpha1.ReasonUnauthorized, "refused")
+}
+
+func (refusing) Probe(context.Context, string) error {
+	return trust.NewFault(v1alpha1.ReasonUnauthorized, "refused")
+}
+
+// A registry that refuses the credentials of the trust root is not down if pull secrets are in use:
+// it may accept those. If it refuses those of a namespace, the evidence of the namespace ends.
+func TestRefusedByTheRegistry(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	r := newRoot(&now)
+	r.Registry = refusing{}
+	if err := r.Probe(t.Context(), "registry.example.com"); err != nil {
+		t.Errorf("probe: got %v, want none", err)
+	}
+	about := trust.Subject{Repository: "registry.example.com/acme/app", Pulled: "registry.example.com/acme/app", Tag: "v1"}
+	for tenant, ends := range map[string]bool{"": false, "team-a": true} {
+		about.Tenant = tenant
+		_, err := r.Fetch(t.Context(), about, nil)
+		if f := trust.AsFault(err, ""); f.Reason != v1alpha1.ReasonUnauthorized || f.Ends != ends {
+			t.Errorf("fetch for %q: got %v that ends what is held: %t, want a refusal, and %t", tenant, err, f.Ends, ends)
+		}
+	}
+	if instead, ok := r.Tenant(trust.Subject{Tag: "v1"}, "team-b"); !ok || instead.Tenant != "team-b" || instead.Tag != "v1" {
+		t.Errorf("tenant: got %v, %t, want the tag for team-b", instead, ok)
+	}
+	r.Keychain = nil
+	if err := r.Probe(t.Context(), "registry.example.com"); err == nil {
+		t.Error("probe without pull secrets: got none, want a fault")
+	}
+	if _, ok := r.Tenant(trust.Subject{}, "team-b"); ok {
+		t.Error("got a tenant without pull secrets in use")
+	}
+}
+
+// Without pull secrets in use, nothing of a tenant is fetched, and nothing is read from its record.
+func TestThreatNoTenantWithoutPullSecrets(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	r := newRoot(&now)
+	repository := trust.Subject{Repository: "registry.example.com/acme/app", Pulled: "registry.example.com/acme/app"}
+	about := repository
+	about.Digest, about.Tenant = one, "team-a"
+	evidence, err := r.Fetch(t.Context(), about, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packed, err := r.Pack(map[trust.Subject]trust.Evidence{about: evidence})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found, err := r.Unpack(repository, packed, nil); err != nil || len(found) != 1 {
+		t.Fatalf("got %v, %v, want the evidence of team-a", found, err)
+	}
+	r.Keychain = nil
+	if found, err := r.Unpack(repository, packed, nil); err != nil || len(found) != 0 {
+		t.Errorf("without pull secrets: got %v, %v, want nothing", found, err)
+	}
+	if got, err := r.Fetch(t.Context(), about, nil); !trust.AsFault(err, "").Ends {
+		t.Errorf("without pull secrets: got %v, %v, want a fault that ends what is held", got, err)
 	}
 }
