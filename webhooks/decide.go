@@ -150,8 +150,8 @@ func (ds decisions) notRenewed(failed map[trust.Key]error) {
 	}
 }
 
-// hasTenant reports whether one of the subjects is k as pull secrets read it. The refresh of k itself
-// may then fail: the decision depends on the other one.
+// hasTenant reports whether one of the subjects is k as pull secrets read it. The refresh of k
+// itself may then fail: the decision depends on the other one.
 func hasTenant(all []trust.Key, k trust.Key) bool {
 	return slices.ContainsFunc(all, func(other trust.Key) bool {
 		tenant := other.Tenant

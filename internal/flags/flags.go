@@ -194,7 +194,8 @@ func readKinds(further, placeholders []string) (workload.Kinds, error) {
 func fromEnvironment(f *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	for _, name := range []string{
 		"uncovered-images", "short-names", "exempt-namespaces", "workload-kinds", "image-placeholders",
-		"use-pull-secrets", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca", "log-level", "log-format",
+		"use-pull-secrets", "forget-unused-after", "shutdown-delay", "expiry-warning", "webhook-client-ca", "log-level",
+		"log-format",
 	} {
 		variable := "COUNTERSIGN_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 		value, ok := lookup(variable)

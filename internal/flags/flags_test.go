@@ -69,6 +69,7 @@ func TestParse(t *testing.T) {
 		"plain metrics": {
 			args: []string{"--metrics-secure=false"}, want: func(o *Options) { o.MetricsSecure = false },
 		},
+		"pull secrets": {args: []string{"--use-pull-secrets"}, want: func(o *Options) { o.UsePullSecrets = true }},
 		"client CA": {
 			args: []string{"--webhook-client-ca=/ca.crt"}, want: func(o *Options) { o.WebhookClientCA = "/ca.crt" },
 		},

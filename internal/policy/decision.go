@@ -141,9 +141,9 @@ type Decision struct {
 	// all the same, where another trust root proves every role. Sorted, without repetition.
 	NotLoaded []trust.Key
 	// Consulted are the subjects whose evidence a denial rests on, under trust roots that could
-	// prove an unmet role. The caller can refresh them and decide again. A subject that is read with
-	// pull secrets follows the one that it stands in for, whose refresh may fail. Sorted, without
-	// repetition; empty where Admitted.
+	// prove an unmet role. The caller can refresh them and decide again. A subject that is read
+	// with pull secrets follows the one that it stands in for, whose refresh may fail. Sorted,
+	// without repetition; empty where Admitted.
 	Consulted []trust.Key
 	// Outcomes are the outcomes of the covering policies, by name, whatever their mode. It is empty
 	// where no policy covers the image, and where the reference cannot be parsed. For a short name

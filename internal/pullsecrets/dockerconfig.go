@@ -143,8 +143,8 @@ func matching(entries []entry, repository string) []entry {
 	return found
 }
 
-// matchesHost reports whether the host of an entry matches the host of a repository: label by label,
-// with the same port.
+// matchesHost reports whether the host of an entry matches the host of a repository: label by
+// label, with the same port.
 func matchesHost(pattern, host string) bool {
 	pattern, patternPort := splitPort(pattern)
 	host, port := splitPort(host)

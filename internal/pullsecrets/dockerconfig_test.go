@@ -23,16 +23,27 @@ func TestMatching(t *testing.T) {
 		repository string
 		want       []string
 	}{
-		"host":               {[]string{"registry.example.com"}, "registry.example.com/acme/app", []string{"registry.example.com"}},
-		"https":              {[]string{"https://registry.example.com"}, "registry.example.com/app", []string{"https://registry.example.com"}},
-		"path of the API":    {[]string{"https://registry.example.com/v2/"}, "registry.example.com/app", []string{"https://registry.example.com/v2/"}},
+		"host": {
+			[]string{"registry.example.com"}, "registry.example.com/acme/app", []string{"registry.example.com"},
+		},
+		"https": {
+			[]string{"https://registry.example.com"}, "registry.example.com/app",
+			[]string{"https://registry.example.com"},
+		},
+		"path of the API": {
+			[]string{"https://registry.example.com/v2/"}, "registry.example.com/app",
+			[]string{"https://registry.example.com/v2/"},
+		},
 		"another host":       {[]string{"registry.example.com"}, "registry.example.org/acme/app", nil},
 		"host inside a host": {[]string{"example.com"}, "registry.example.com/acme/app", nil},
 		"host as a suffix":   {[]string{"registry.example.com"}, "registry.example.com.evil.example.org/acme/app", nil},
 		"host as a path":     {[]string{"registry.example.com"}, "evil.example.org/registry.example.com/app", nil},
-		"port":               {[]string{"registry.example.com:5000"}, "registry.example.com:5000/app", []string{"registry.example.com:5000"}},
-		"another port":       {[]string{"registry.example.com:5000"}, "registry.example.com:5001/app", nil},
-		"no port":            {[]string{"registry.example.com"}, "registry.example.com:5000/app", nil},
+		"port": {
+			[]string{"registry.example.com:5000"}, "registry.example.com:5000/app",
+			[]string{"registry.example.com:5000"},
+		},
+		"another port": {[]string{"registry.example.com:5000"}, "registry.example.com:5001/app", nil},
+		"no port":      {[]string{"registry.example.com"}, "registry.example.com:5000/app", nil},
 		"longest first": {
 			[]string{"registry.example.com", "registry.example.com/acme/app", "registry.example.com/acme"},
 			"registry.example.com/acme/app",
@@ -42,10 +53,12 @@ func TestMatching(t *testing.T) {
 		"wildcard":              {[]string{"*.example.com"}, "registry.example.com/app", []string{"*.example.com"}},
 		"wildcard of one label": {[]string{"*.example.com"}, "a.b.example.com/app", nil},
 		"wildcard with a port":  {[]string{"*.example.com"}, "registry.example.com:5000/app", nil},
-		"wildcard in a label":   {[]string{"registry-*.example.com"}, "registry-1.example.com/app", []string{"registry-*.example.com"}},
-		"every single label":    {[]string{"*"}, "registry.example.com/app", nil},
-		"invalid wildcard":      {[]string{"[.example.com"}, "registry.example.com/app", nil},
-		"docker.io":             {[]string{"docker.io"}, "docker.io/library/nginx", []string{"docker.io"}},
+		"wildcard in a label": {
+			[]string{"registry-*.example.com"}, "registry-1.example.com/app", []string{"registry-*.example.com"},
+		},
+		"every single label": {[]string{"*"}, "registry.example.com/app", nil},
+		"invalid wildcard":   {[]string{"[.example.com"}, "registry.example.com/app", nil},
+		"docker.io":          {[]string{"docker.io"}, "docker.io/library/nginx", []string{"docker.io"}},
 		"Docker's own spelling": {
 			[]string{"https://index.docker.io/v1/"}, "docker.io/library/nginx", []string{"https://index.docker.io/v1/"},
 		},
@@ -97,15 +110,19 @@ func TestReadSecret(t *testing.T) {
 		"user name and password": {of(`{"username": "reader", "password": "` + secret + `"}`), "reader", secret, ""},
 		"auth":                   {of(`{"auth": "` + auth + `"}`), "reader", secret, ""},
 		"auth without padding":   {of(`{"auth": "` + strings.TrimRight(auth, "=") + `"}`), "reader", secret, ""},
-		"auth first":             {of(`{"username": "x", "password": "y", "auth": "` + auth + `"}`), "reader", secret, ""},
-		"dockercfg":              {dockercfg, "reader", secret, ""},
-		"auth without a colon":   {of(`{"auth": "` + secret + `"}`), "", "", "base64 of user:password"},
-		"identity token":         {of(`{"identitytoken": "` + secret + `"}`), "", "", "no other kind of credentials"},
-		"no object":              {of(`"` + secret + `"`), "", "", "no JSON object"},
-		"another type":           {opaque, "", "", `has the type "Opaque"`},
-		"no JSON":                {dockerConfigJSON(`{"auths": ` + secret), "", "", "is no JSON"},
-		"no list of registries":  {dockerConfigJSON(`{"auths": ["` + secret + `"]}`), "", "", "docker login"},
-		"too long":               {of(`{"auth": "` + strings.Repeat("A", maxContent) + `"}`), "", "", "more than 131072 bytes"},
+		"auth first": {
+			of(`{"username": "x", "password": "y", "auth": "` + auth + `"}`), "reader", secret, "",
+		},
+		"dockercfg":             {dockercfg, "reader", secret, ""},
+		"auth without a colon":  {of(`{"auth": "` + secret + `"}`), "", "", "base64 of user:password"},
+		"identity token":        {of(`{"identitytoken": "` + secret + `"}`), "", "", "no other kind of credentials"},
+		"no object":             {of(`"` + secret + `"`), "", "", "no JSON object"},
+		"another type":          {opaque, "", "", `has the type "Opaque"`},
+		"no JSON":               {dockerConfigJSON(`{"auths": ` + secret), "", "", "is no JSON"},
+		"no list of registries": {dockerConfigJSON(`{"auths": ["` + secret + `"]}`), "", "", "docker login"},
+		"too long": {
+			of(`{"auth": "` + strings.Repeat("A", maxContent) + `"}`), "", "", "more than 131072 bytes",
+		},
 		"too many values": {
 			dockerConfigJSON(`{"x": [` + strings.Repeat("0,", maxValues) + `0]}`), "", "", "more than 4096 values",
 		},
@@ -120,7 +137,8 @@ func TestReadSecret(t *testing.T) {
 				got.unusable = err.Error()
 			}
 			if got.username != test.username || got.password != test.password {
-				t.Errorf("got user %q, password %q, want %q, %q", got.username, got.password, test.username, test.password)
+				t.Errorf("got user %q, password %q, want %q, %q", got.username, got.password, test.username,
+					test.password)
 			}
 			if !strings.Contains(got.unusable, test.unusable) || (test.unusable == "") != (got.unusable == "") {
 				t.Errorf("got the problem %q, want %q in it", got.unusable, test.unusable)

@@ -22,6 +22,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/pullsecrets"
 	"github.com/countersign-dev/countersign/internal/testenv/controlplane"
+	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -217,7 +218,8 @@ func TestFinderUsesWhatRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := pullsecrets.New(r, clock)
-	// The admission plugin of the API server has merged what the service account names into the Pod.
+	// The admission plugin of the API server has merged what the service account names into the
+	// Pod.
 	wantUsers(t, f, "team-a", false, "builder-a")
 	wantUsers(t, f, "team-b", false, "second-b")
 	wantReads(t, r, "get *v1.Secret team-a/gone", "get *v1.Secret team-a/of-builder", "get *v1.Secret team-b/second",
@@ -265,7 +267,8 @@ func TestRights(t *testing.T) {
 		!apierrors.IsForbidden(errors.Unwrap(errors.Unwrap(f.Err))) {
 		t.Errorf("without the rights: got %v, want a fault PullSecretsUnreadable", err)
 	}
-	for _, words := range []string{`ServiceAccount "default" of namespace "team-a"`, "--use-pull-secrets", "get serviceaccounts",
+	for _, words := range []string{`ServiceAccount "default" of namespace "team-a"`, "--use-pull-secrets",
+		"get serviceaccounts",
 		"install the component pull-secrets"} {
 		if err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("got %v, want %q in it", err, words)
@@ -275,11 +278,5 @@ func TestRights(t *testing.T) {
 		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: verbs}
 	}
 	grant("countersign-pull-secrets", core([]string{"secrets", "serviceaccounts"}, []string{"get"}))
-	deadline := time.Now().Add(10 * time.Second)
-	for err = find(); err != nil && time.Now().Before(deadline); { // until the API server has loaded the rights
-		err = find()
-	}
-	if err != nil {
-		t.Errorf("with the rights: got %v, want none", err)
-	}
+	poll.Await(t, "the rights", find) // the API server loads them in the background
 }

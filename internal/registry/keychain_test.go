@@ -207,8 +207,12 @@ func TestThreatPullSecretIsForItsHost(t *testing.T) {
 		"redirect of a blob within the host": {handler: redirect("/v2/team-b/app/blobs/x"), blob: true},
 		"redirect to another host":           {redirect(other.URL + "/x"), false, v1alpha1.ReasonUnexpectedAnswer},
 		"redirect of a blob to another host": {redirect(other.URL + "/x"), true, v1alpha1.ReasonUnexpectedAnswer},
-		"token service of another host":      {guarded(bearer(other.URL + "/token")), false, v1alpha1.ReasonUnauthorized},
-		"token service without encryption":   {guarded(bearer(plain.URL + "/token")), false, v1alpha1.ReasonUnexpectedAnswer},
+		"token service of another host": {
+			guarded(bearer(other.URL + "/token")), false, v1alpha1.ReasonUnauthorized,
+		},
+		"token service without encryption": {
+			guarded(bearer(plain.URL + "/token")), false, v1alpha1.ReasonUnexpectedAnswer,
+		},
 		"token service, with a user of its own": {
 			guarded(bearer("https://reader:x@" + other.Host + "/token")), false, v1alpha1.ReasonUnexpectedAnswer,
 		},
@@ -253,7 +257,9 @@ func TestThreatPullSecretIsForItsHost(t *testing.T) {
 	})
 	t.Run("redirect to what needs no encryption", func(t *testing.T) {
 		server := serve(t, ca, redirect(plain.URL+"/x"))
-		images := newImages(t, map[string]Config{server.Host: {CABundle: string(ca.PEM)}, plain.Host: {PlainHTTP: true}})
+		images := newImages(t, map[string]Config{
+			server.Host: {CABundle: string(ca.PEM)}, plain.Host: {PlainHTTP: true},
+		})
 		_, err := images.Blob(WithKeychain(t.Context(), k, "team-a"), server.Host+"/acme/app", digest, 1<<10)
 		if err == nil {
 			t.Error("got an answer, want an error: the plain host answers 401")

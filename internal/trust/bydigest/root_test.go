@@ -252,15 +252,19 @@ func TestRefusedByTheRegistry(t *testing.T) {
 	if err := r.Probe(t.Context(), "registry.example.com"); err != nil {
 		t.Errorf("probe: got %v, want none", err)
 	}
-	about := trust.Subject{Repository: "registry.example.com/acme/app", Pulled: "registry.example.com/acme/app", Tag: "v1"}
+	about := trust.Subject{
+		Repository: "registry.example.com/acme/app", Pulled: "registry.example.com/acme/app", Tag: "v1",
+	}
 	for tenant, ends := range map[string]bool{"": false, "team-a": true} {
 		about.Tenant = tenant
 		_, err := r.Fetch(t.Context(), about, nil)
 		if f := trust.AsFault(err, ""); f.Reason != v1alpha1.ReasonUnauthorized || f.Ends != ends {
-			t.Errorf("fetch for %q: got %v that ends what is held: %t, want a refusal, and %t", tenant, err, f.Ends, ends)
+			t.Errorf("fetch for %q: got %v that ends what is held: %t, want a refusal, and %t", tenant, err,
+				f.Ends, ends)
 		}
 	}
-	if instead, ok := r.Tenant(trust.Subject{Tag: "v1"}, "team-b"); !ok || instead.Tenant != "team-b" || instead.Tag != "v1" {
+	if instead, ok := r.Tenant(trust.Subject{Tag: "v1"}, "team-b"); !ok || instead.Tenant != "team-b" ||
+		instead.Tag != "v1" {
 		t.Errorf("tenant: got %v, %t, want the tag for team-b", instead, ok)
 	}
 	r.Keychain = nil
