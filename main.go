@@ -32,6 +32,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/trust/notary"
+	"github.com/countersign-dev/countersign/internal/trust/sigstore"
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
@@ -98,6 +99,7 @@ func formats(m memory) []trust.Format {
 	hosts, decoding := registry.NewHosts(time.Now), budget.New(m.decoding) // of all formats together
 	return []trust.Format{
 		notary.Format{Hosts: hosts, Budget: decoding},
+		sigstore.Format{Hosts: hosts, Budget: decoding},
 	}
 }
 

@@ -20,7 +20,9 @@ import (
 // its message is shown in terminals and written to logs.
 func TestThreatPrivateKeyInSpec(t *testing.T) {
 	c := server(t)
-	for kind, base := range map[string]func() spec{"ImagePolicy": policySpec, "TrustRoot": rootSpec} {
+	for kind, base := range map[string]func(path string) spec{
+		"ImagePolicy": func(string) spec { return policySpec() }, "TrustRoot": rootSpecFor,
+	} {
 		fields := map[string]func(any) any{}
 		collectStrings(specSchema(t, kind), func(v any) any { return v }, "spec", fields)
 		if len(fields) < 8 {
@@ -29,7 +31,7 @@ func TestThreatPrivateKeyInSpec(t *testing.T) {
 		for path, wrap := range fields {
 			for name, key := range privateKeys(t) {
 				edited := wrap(key).(map[string]any)
-				s := base()
+				s := base(path)
 				merge(s, edited)
 				err := submit(t, c, kind, s)
 				if err == nil {
@@ -46,6 +48,17 @@ func TestThreatPrivateKeyInSpec(t *testing.T) {
 			}
 		}
 	}
+}
+
+// rootSpecFor returns a valid TrustRoot of the format that has a field: else it would be refused
+// for that, whatever the value of the field.
+func rootSpecFor(path string) spec {
+	for _, field := range []string{"sigstore", "registries", "resolveInterval"} {
+		if strings.HasPrefix(path, "spec."+field) {
+			return sigstoreSpec()
+		}
+	}
+	return rootSpec()
 }
 
 // collectStrings adds every string below schema to fields, by its path. The value is a function

@@ -65,7 +65,7 @@ func delegations(names ...any) func(spec) {
 
 func TestTrustRootRules(t *testing.T) {
 	rules := map[string]rule{
-		"spec exactly one format must be set: notary": {set("notary", nil), unchanged},
+		"spec exactly one format must be set: notary or sigstore": {set("notary", nil), unchanged},
 
 		"spec.refreshInterval maxLength": {
 			set("refreshInterval", "0h0m0h0m0h0m0h30s"),
@@ -196,23 +196,6 @@ func TestTrustRootRules(t *testing.T) {
 		"spec.notary.credentialsSecretRef.name " + nameMessage: {
 			set("notary.credentialsSecretRef.name", "Reader"), set("notary.credentialsSecretRef.name", "reader"),
 		},
-		"spec.notary.tokenServices maxItems": {
-			set("notary.tokenServices", list(9, numbered("%d.example.com"))),
-			set("notary.tokenServices", list(8, numbered("%d.example.com"))),
-		},
-		"spec.notary.tokenServices[] set": {
-			set("notary.tokenServices", []any{"a.example.com", "a.example.com"}),
-			set("notary.tokenServices", []any{"a.example.com", "b.example.com"}),
-		},
-		"spec.notary.tokenServices[] maxLength": {
-			set("notary.tokenServices", []any{text("", 256, "")}),
-			set("notary.tokenServices", []any{text("", 255, "")}),
-		},
-		"spec.notary.tokenServices[] a token service is a host name, with its port if it has one, as in " +
-			"auth.example.com:5001": {
-			set("notary.tokenServices", []any{"auth.example.com:port"}),
-			set("notary.tokenServices", []any{"auth.example.com:5001", "[2001:db8::1]:5001"}),
-		},
 		"spec.notary.root required": {set("notary.root", nil), unchanged},
 		"spec.notary.root pin the root with at least one of keys, keysFrom, keyIDs, caBundle and caBundleFrom; there " +
 			"is no trust on first use": {
@@ -248,6 +231,9 @@ func TestTrustRootRules(t *testing.T) {
 	}
 	addRemapRules(rules)
 	addServerRules(rules)
+	addTokenServiceRules(rules, "spec.notary.tokenServices",
+		func(v ...any) func(spec) { return set("notary.tokenServices", v) })
+	addSigstoreRules(rules)
 	for _, ref := range []string{"notary.credentialsSecretRef.name", "notary.clientCertificateSecretRef.name"} {
 		addNameRules(rules, "spec."+ref, func(v any) func(spec) { return set(ref, v) })
 		rules["spec."+ref+" "+privateKeyMessage] = rule{set(ref, privateKeyPEM), unchanged}
@@ -296,22 +282,28 @@ func addServerRules(rules map[string]rule) {
 	} {
 		rules["spec.notary.server "+message] = rule{server(value), unchanged}
 	}
-	service := func(v any) func(spec) { return set("notary.tokenServices", []any{v}) }
+}
+
+func addTokenServiceRules(rules map[string]rule, field string, services func(...any) func(spec)) {
+	accepted := services("auth.example.com:5001", "[2001:db8::1]:5001")
+	rules[field+" maxItems"] = rule{
+		services(list(9, numbered("%d.example.com"))...), services(list(8, numbered("%d.example.com"))...),
+	}
+	rules[field+"[] set"] = rule{services("a.example.com", "a.example.com"), services("a.example.com", "b.example.com")}
+	rules[field+"[] maxLength"] = rule{services(text("", 256, "")), services(text("", 255, ""))}
 	for message, value := range map[string]string{
+		"a token service is a host name, with its port if it has one, as in auth.example.com:5001":                "auth.example.com:port",
 		"a token service cannot be empty: write its host, or remove the entry":                                    "",
 		"a token service has no white space: remove it":                                                           " auth.example.com",
 		"drop https://: a token service is a host name, with its port if it has one, as in auth.example.com:5001": "https://auth.example.com",
 		"drop the '/' and what follows: a token service is a host name, with its port if it has one":              "auth.example.com/token",
 		"write the host of a token service in lower case":                                                         "Auth.example.com",
 	} {
-		rules["spec.notary.tokenServices[] "+message] = rule{service(value), service("auth.example.com")}
+		rules[field+"[] "+message] = rule{services(value), accepted}
 	}
-	rules["spec.notary.tokenServices "+privateKeyMessage] = rule{service(privateKeyPEM), unchanged}
-	rules["spec.notary.tokenServices a token service takes no user, password or '@': put user and password into a "+
-		"Secret, "+
-		"and name it in credentialsSecretRef"] = rule{
-		service("https://reader:secret@auth.example.com"), service("auth.example.com"),
-	}
+	rules[field+" "+privateKeyMessage] = rule{services(privateKeyPEM), accepted}
+	rules[field+" a token service takes no user, password or '@': put user and password into a Secret, and name it in "+
+		"credentialsSecretRef"] = rule{services("https://reader:secret@auth.example.com"), accepted}
 }
 
 func addRemapRules(rules map[string]rule) {
@@ -380,7 +372,7 @@ func addKeyIDRules(rules map[string]rule, field string, ids func(...any) func(sp
 	rules[field+" a key ID has no white space: remove it"] = rule{ids(keyID(1).(string) + "\n"), ids(keyID(1))}
 	rules[field+" drop the prefix sha256: before the key ID"] = rule{ids("SHA256:" + keyID(1).(string)), ids(keyID(1))}
 	rules[field+" write the key ID in lower case"] = rule{ids(strings.Repeat("A", 64)), ids(strings.Repeat("a", 64))}
-	rules[field+" a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it"] = rule{
+	rules[field+" a key ID is 64 lower-case hexadecimal digits"] = rule{
 		ids(keyID(1).(string) + "0"), ids(keyID(1)),
 	}
 }

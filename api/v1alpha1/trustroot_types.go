@@ -7,10 +7,13 @@ import (
 // TrustRootSpec says where signatures come from and which keys may sign for which role. It is a
 // union of the signature formats: exactly one variant is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.notary)",message="exactly one format must be set: notary"
+// +kubebuilder:validation:XValidation:rule="has(self.notary) != has(self.sigstore)",message="exactly one format must be set: notary or sigstore"
+// +kubebuilder:validation:XValidation:rule="!has(self.expiredGrace) || !has(self.sigstore)",message="expiredGrace applies to notary: what sigstore verifies has no expiry; remove expiredGrace"
+// +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.notary)",message="registries applies to sigstore: notary reads no image registry; remove registries"
+// +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.notary)",message="resolveInterval applies to sigstore: notary reads no image registry; remove resolveInterval"
 type TrustRootSpec struct {
-	// RefreshInterval is how often the operator refreshes the metadata of each tracked repository,
-	// with jitter. Default 5m, from 30s to 24h.
+	// RefreshInterval is how often the operator refreshes the metadata or signatures of each tracked
+	// repository, with jitter. Default 5m, from 30s to 24h.
 	// +optional
 	// +default="5m"
 	// +kubebuilder:validation:Type=string
@@ -20,7 +23,7 @@ type TrustRootSpec struct {
 
 	// ExpiredGrace is how long metadata stays in use after its expiry while the signing server is
 	// unavailable. It applies only to metadata that was verified before it expired. Metadata that
-	// is expired when it is fetched has no grace. Default 0, up to 720h.
+	// is expired when it is fetched has no grace. Only for notary. Default 0, up to 720h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=16
@@ -36,12 +39,34 @@ type TrustRootSpec struct {
 	// +kubebuilder:validation:MaxItems=64
 	IdentityRemap []IdentityRemap `json:"identityRemap,omitempty"`
 
+	// ResolveInterval is for how long the answer of an image registry about a tag counts. After
+	// that, a request waits for a new answer. With 0s every request does. Only for sigstore.
+	// Default 10s, up to 1h.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) <= duration('1h')",message="resolveInterval must be a duration such as 0s, 10s or 5m, up to 1h"
+	ResolveInterval *metav1.Duration `json:"resolveInterval,omitempty"`
+
+	// Registries are the settings of image registries. The operator reads a registry that is not
+	// listed over https, with the CAs of its system and without credentials. Only for sigstore.
+	// +optional
+	// +listType=map
+	// +listMapKey=host
+	// +kubebuilder:validation:MaxItems=32
+	Registries []Registry `json:"registries,omitempty"`
+
 	// Notary describes a Notary v1 server (Docker Content Trust).
 	// +optional
 	Notary *NotarySpec `json:"notary,omitempty"`
 
-	// RevokedKeys are canonical IDs of keys that no longer count for any role, even if the signed
-	// metadata lists them.
+	// Sigstore describes the keys that sign images with cosign, and where the signatures are.
+	// +optional
+	Sigstore *SigstoreSpec `json:"sigstore,omitempty"`
+
+	// RevokedKeys are IDs of keys that no longer count for any role. For notary they are canonical
+	// key IDs, which no longer count even if the signed metadata lists them. For sigstore they are
+	// the SHA-256 of the public key (DER, SubjectPublicKeyInfo).
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
@@ -67,11 +92,11 @@ type IdentityRemap struct {
 	SignedPrefix string `json:"signedPrefix,omitempty"`
 }
 
-// KeyID is a canonical key ID: the lower-case hexadecimal SHA-256 that "docker trust inspect"
-// prints for a key.
+// KeyID is the lower-case hexadecimal SHA-256 of a key. For notary it is the canonical key ID that
+// "docker trust inspect" prints. For sigstore it is the SHA-256 of the SubjectPublicKeyInfo.
 //
 // +kubebuilder:validation:MaxLength=100
-// +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits, as 'docker trust inspect' prints it" : ""`
+// +kubebuilder:validation:XValidation:rule=`(self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : "") == ""`,messageExpression=`self == "" ? "an empty key ID names no key: remove it" : self.matches("\\s") ? "a key ID has no white space: remove it" : self.matches("^[sS][hH][aA]256:") ? "drop the prefix sha256: before the key ID" : self.matches("[A-F]") && self.matches("^[0-9a-fA-F]{64}$") ? "write the key ID in lower case" : !self.matches("^[0-9a-f]{64}$") ? "a key ID is 64 lower-case hexadecimal digits" : ""`
 type KeyID string
 
 // PEM is one PEM document of at most 8 KiB: a public key or a certificate.
@@ -313,13 +338,13 @@ type TrustRootStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Format is the signature format that the spec sets: Notary.
+	// Format is the signature format that the spec sets: Notary or Sigstore.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	Format string `json:"format,omitempty"`
 
-	// RootFingerprints are the pins of the root of trust, in hexadecimal: canonical key IDs, and
-	// the SHA-256 of each certificate of the CA bundle.
+	// RootFingerprints are the pins of the root of trust, in hexadecimal: key IDs, and the SHA-256
+	// of each certificate of the CA bundle.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256

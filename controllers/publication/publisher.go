@@ -129,7 +129,7 @@ func (p *Publisher) format(spec *v1alpha1.TrustRootSpec) trust.Format {
 }
 
 // refers returns every entry of a Secret or ConfigMap that a TrustRoot refers to.
-func (p *Publisher) refers(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource {
+func (p *Publisher) refers(spec *v1alpha1.TrustRootSpec) []trust.Reference {
 	f := p.format(spec)
 	if f == nil {
 		return nil
@@ -158,20 +158,20 @@ func compareSources(a, b v1alpha1.KeySource) int {
 func (p *Publisher) gather(ctx context.Context, tr *v1alpha1.TrustRoot) (trust.Material, error) {
 	m := trust.Material{}
 	for _, source := range p.refers(&tr.Spec) {
-		value, err := p.read(ctx, source)
+		value, found, err := p.read(ctx, source)
 		if err != nil {
 			return m, err
 		}
-		m[source] = value
+		if found {
+			m[source.KeySource] = value
+		}
 	}
 	return m, nil
 }
 
-func (p *Publisher) read(ctx context.Context, source v1alpha1.KeySource) (string, error) {
+// read reads one entry. found is false for an optional entry that the object lacks.
+func (p *Publisher) read(ctx context.Context, source trust.Reference) (value string, found bool, err error) {
 	key := client.ObjectKey{Namespace: p.Namespace, Name: string(source.Name)}
-	var value string
-	var found bool
-	var err error
 	switch source.Kind {
 	case "Secret":
 		var o corev1.Secret
@@ -186,15 +186,15 @@ func (p *Publisher) read(ctx context.Context, source v1alpha1.KeySource) (string
 	}
 	switch {
 	case apierrors.IsNotFound(err):
-		return "", trust.NewFault(v1alpha1.ReasonReferenceNotFound,
+		return "", false, trust.NewFault(v1alpha1.ReasonReferenceNotFound,
 			"%s %s does not exist; the trust root refers to its entry %q", source.Kind, key, source.Key)
 	case err != nil:
-		return "", fmt.Errorf("reading %s %s: %w", source.Kind, key, err)
-	case !found:
-		return "", trust.NewFault(v1alpha1.ReasonReferenceNotFound,
+		return "", false, fmt.Errorf("reading %s %s: %w", source.Kind, key, err)
+	case !found && !source.Optional:
+		return "", false, trust.NewFault(v1alpha1.ReasonReferenceNotFound,
 			"%s %s has no entry %q, to which the trust root refers", source.Kind, key, source.Key)
 	}
-	return value, nil
+	return value, found, nil
 }
 
 // build compiles a TrustRoot and its material. missing is the fault in gathering the material. What

@@ -46,7 +46,12 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("helm:     %s\nnotary:   %s\nregistry: %s\nkube:     %s\nkubectl:  %s\n", filepath.Dir(helm),
+	cosign, err := build.Cosign(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("cosign:   %s\nhelm:     %s\nnotary:   %s\nregistry: %s\nkube:     %s\nkubectl:  %s\n",
+		filepath.Dir(cosign), filepath.Dir(helm),
 		filepath.Dir(notary.Server), filepath.Dir(registry), filepath.Dir(kube.APIServer), kube.Kubectl)
 	return nil
 }

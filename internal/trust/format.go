@@ -15,10 +15,27 @@ type Format interface {
 	// Of reports whether a TrustRoot has this format.
 	Of(spec *v1alpha1.TrustRootSpec) bool
 	// Refers lists every entry of a Secret or ConfigMap that a TrustRoot refers to.
-	Refers(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource
+	Refers(spec *v1alpha1.TrustRootSpec) []Reference
 	// Build compiles a TrustRoot. It makes no request. The error is a *Fault with one of the
 	// reasons of the Ready condition, and names the field.
 	Build(tr *v1alpha1.TrustRoot, material Material) (Root, error)
+}
+
+// Reference is an entry of a Secret or ConfigMap that a TrustRoot refers to.
+type Reference struct {
+	v1alpha1.KeySource
+	// Optional says that the object may lack the entry, which the Material then lacks too. The
+	// object itself must exist.
+	Optional bool
+}
+
+// Required returns the references to entries that must exist.
+func Required(sources ...v1alpha1.KeySource) []Reference {
+	all := make([]Reference, 0, len(sources))
+	for _, source := range sources {
+		all = append(all, Reference{KeySource: source})
+	}
+	return all
 }
 
 // Material is the content of the Secrets and ConfigMaps that a TrustRoot refers to, by source.

@@ -96,6 +96,16 @@ func Distribution(ctx context.Context, progress io.Writer) (string, error) {
 	return filepath.Join(dir, "registry"), nil
 }
 
+// Cosign builds the cosign client if the cache does not hold it, reports on progress, and returns its
+// path.
+func Cosign(ctx context.Context, progress io.Writer) (string, error) {
+	dir, err := build(ctx, progress, cosignTools())
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "cosign"), nil
+}
+
 // Helm builds the Helm client if the cache does not hold it, reports on progress, and returns its
 // path.
 func Helm(ctx context.Context, progress io.Writer) (string, error) {

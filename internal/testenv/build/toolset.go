@@ -78,6 +78,16 @@ func distributionTools() toolset {
 	}
 }
 
+func cosignTools() toolset {
+	return toolset{
+		name:     "cosign",
+		module:   "github.com/sigstore/cosign/v3",
+		ldflags:  "-s -w",
+		packages: map[string]string{"cosign": "github.com/sigstore/cosign/v3/cmd/cosign"},
+		notice:   "The first build takes two to four minutes.",
+	}
+}
+
 func helmTools() toolset {
 	return toolset{
 		name:   "helm",

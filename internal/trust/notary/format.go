@@ -34,7 +34,7 @@ func (Format) Name() string { return "Notary" }
 func (Format) Of(spec *v1alpha1.TrustRootSpec) bool { return spec.Notary != nil }
 
 // Refers implements trust.Format.
-func (Format) Refers(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource {
+func (Format) Refers(spec *v1alpha1.TrustRootSpec) []trust.Reference {
 	n := spec.Notary
 	all := slices.Clone(n.Root.KeysFrom)
 	for _, one := range []*v1alpha1.KeySource{n.CABundleFrom, n.Root.CABundleFrom} {
@@ -53,7 +53,7 @@ func (Format) Refers(spec *v1alpha1.TrustRootSpec) []v1alpha1.KeySource {
 		certificate, key := clientCertificate(n.ClientCertificateSecretRef)
 		all = append(all, certificate, key)
 	}
-	return all
+	return trust.Required(all...)
 }
 
 // clientCertificate returns the entries of the Secret with the client certificate.

@@ -1,0 +1,149 @@
+// Package sigstore verifies the signatures that cosign makes on images.
+//
+// A signature is in the registry, beside the image or in a repository of its own, in one of two
+// layouts: as a layer under the tag sha256-<hex>.sig, or as a Sigstore bundle in a manifest that
+// refers to the image. Both are read, side by side, and count alike.
+//
+// The digest binds a signature to an image. A statement says that enough distinct keys of a role
+// have signed the digest. An attestation, a signed statement of another type, never stands in for a
+// signature. Nothing that a registry says counts by itself.
+//
+// From the bottom up: a key and the schemes of its signatures (keys.go), the roles and whose key is
+// whose (roles.go), what one signature claims (claim.go), the signatures as they are kept
+// (signature.go), fetching both layouts (fetch.go), judging them all (verifier.go), and what that
+// says to a policy (evidence.go).
+package sigstore
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/budget"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/registry"
+	"github.com/countersign-dev/countersign/internal/trust"
+	"github.com/countersign-dev/countersign/internal/trust/bydigest"
+)
+
+// resolveInterval is for how long a registry's answer about a tag counts, by default.
+const resolveInterval = 10 * time.Second
+
+// Format builds Roots from the TrustRoots that have spec.sigstore.
+type Format struct {
+	// Clock returns the time by which answers about tags age. Nil: time.Now.
+	Clock func() time.Time
+	// Hosts bounds the requests to a registry, over all trust roots.
+	Hosts *registry.Hosts
+	// Budget bounds the memory of decoding, over all trust roots. Nil: each has its own.
+	Budget *budget.Budget
+}
+
+var _ trust.Format = Format{}
+
+// Name implements trust.Format.
+func (Format) Name() string { return "Sigstore" }
+
+// Of implements trust.Format.
+func (Format) Of(spec *v1alpha1.TrustRootSpec) bool { return spec.Sigstore != nil }
+
+// Refers implements trust.Format.
+func (Format) Refers(spec *v1alpha1.TrustRootSpec) []trust.Reference {
+	all := registry.Refers(spec.Registries)
+	for i := range spec.Sigstore.Roles {
+		all = append(all, trust.Required(spec.Sigstore.Roles[i].KeysFrom...)...)
+	}
+	return all
+}
+
+// Build implements trust.Format.
+func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Root, error) {
+	spec := tr.Spec.Sigstore
+	remaps, err := trust.NewRemaps(tr.Spec.IdentityRemap)
+	if err != nil {
+		return nil, err
+	}
+	of, err := newRoles(&tr.Spec, material)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRepository(spec.SignatureRepository); err != nil {
+		return nil, err
+	}
+	settings, notes, err := registry.Settings(tr.Spec.Registries, material)
+	if err != nil {
+		return nil, err
+	}
+	if f.Budget == nil {
+		f.Budget = budget.New(budget.Default)
+	}
+	if f.Clock == nil {
+		f.Clock = time.Now
+	}
+	images, err := registry.NewImages(registry.ImagesConfig{Registries: settings, Hosts: f.Hosts, Budget: f.Budget})
+	if err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.registries: %w", err)
+	}
+	interval := resolveInterval
+	if tr.Spec.ResolveInterval != nil {
+		interval = tr.Spec.ResolveInterval.Duration
+	}
+	return &Root{
+		Root: bydigest.Root{
+			Registry: images, Interval: interval, Now: f.Clock, Remaps: remaps, Signatures: spec.SignatureRepository,
+			Verifier: &verifier{
+				registry: images, roles: of, repository: spec.SignatureRepository, budget: f.Budget,
+				match: spec.SignedRepository == v1alpha1.SignedRepositoryMatch,
+			},
+		},
+		roles: of, notes: notes,
+	}, nil
+}
+
+// checkRepository refuses a signatureRepository that no reference to an image can name.
+func checkRepository(repository string) error {
+	if repository == "" {
+		return nil
+	}
+	ref, err := imageref.Parse(repository)
+	if err != nil {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.signatureRepository: %w", err)
+	}
+	if ref.Repository() != repository {
+		return trust.NewFault(v1alpha1.ReasonInvalidSpec, "spec.sigstore.signatureRepository: %q is read as the "+
+			"repository %q; write that", repository, ref.Repository())
+	}
+	return nil
+}
+
+// Root is the trust.Root of a TrustRoot of this format.
+type Root struct {
+	bydigest.Root
+	roles *roles
+	notes []string
+}
+
+var (
+	_ trust.Root      = (*Root)(nil)
+	_ trust.Keeper    = (*Root)(nil)
+	_ trust.Described = (*Root)(nil)
+)
+
+// Fingerprints implements trust.Described: the IDs of the keys.
+func (r *Root) Fingerprints() []string { return r.roles.fingerprints() }
+
+// Notes implements trust.Described.
+func (r *Root) Notes() []string {
+	var revoked []string
+	for _, id := range r.roles.fingerprints() {
+		if r.roles.revoked[id] {
+			revoked = append(revoked, short(id))
+		}
+	}
+	if len(revoked) == 0 {
+		return r.notes
+	}
+	return append([]string{fmt.Sprintf("spec.revokedKeys lists keys of roles, which do not count: %s",
+		strings.Join(revoked, ", "))}, r.notes...)
+}

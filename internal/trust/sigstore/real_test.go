@@ -1,0 +1,184 @@
+package sigstore
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/testenv/cosign"
+	"github.com/countersign-dev/countersign/internal/testenv/distribution"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// keyRole returns a role with these keys.
+func keyRole(name string, threshold int, keys ...string) v1alpha1.SigstoreRole {
+	role := v1alpha1.SigstoreRole{Name: v1alpha1.RoleName(name), Threshold: int32(threshold)}
+	for _, k := range keys {
+		role.Keys = append(role.Keys, v1alpha1.PEM(k))
+	}
+	return role
+}
+
+// trustRoot returns a TrustRoot of the format.
+func trustRoot(registries []v1alpha1.Registry, roles ...v1alpha1.SigstoreRole) *v1alpha1.TrustRoot {
+	return &v1alpha1.TrustRoot{
+		ObjectMeta: metav1.ObjectMeta{Name: "acme-sigstore"},
+		Spec:       v1alpha1.TrustRootSpec{Registries: registries, Sigstore: &v1alpha1.SigstoreSpec{Roles: roles}},
+	}
+}
+
+// build compiles a TrustRoot.
+func build(t *testing.T, tr *v1alpha1.TrustRoot) *Root {
+	t.Helper()
+	root, err := Format{}.Build(tr, trust.Material{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root.(*Root)
+}
+
+// registryOf returns the settings that read a registry.
+func registryOf(server *distribution.Server) []v1alpha1.Registry {
+	return []v1alpha1.Registry{{Host: server.Host, CABundle: v1alpha1.RegistryCABundle(server.CA.PEM)}}
+}
+
+// parse parses a reference.
+func parse(t *testing.T, image string) imageref.Ref {
+	t.Helper()
+	ref, err := imageref.Parse(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+// fetch returns the evidence about an image.
+func fetch(t *testing.T, root trust.Root, image string, held trust.Evidence) (trust.Evidence, error) {
+	t.Helper()
+	return root.Fetch(t.Context(), root.Subject(parse(t, image)), held)
+}
+
+// rolesOf returns the roles that have signed, joined by commas.
+func rolesOf(e trust.Evidence) string {
+	if e == nil {
+		return "no evidence"
+	}
+	var roles []string
+	for _, st := range e.Statements("", "") {
+		roles = append(roles, st.Role)
+	}
+	return strings.Join(roles, ",")
+}
+
+// keysOf returns a private key of each type that may sign.
+func keysOf(t *testing.T) map[string]crypto.PrivateKey {
+	t.Helper()
+	all := map[string]crypto.PrivateKey{}
+	for name, curve := range map[string]elliptic.Curve{
+		"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521(),
+	} {
+		k, err := ecdsa.GenerateKey(curve, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = k
+	}
+	long, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, edwards, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all["RSA-2048"], all["Ed25519"] = long, edwards
+	return all
+}
+
+// pushImage pushes an image, and returns its reference by digest.
+func pushImage(t *testing.T, server *distribution.Server, tag string) string {
+	t.Helper()
+	ref, err := name.NewTag(server.Host + "/acme/" + tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := random.Image(64, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, image, server.Options(t.Context())...); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref.Repository.Name() + "@" + digest.String()
+}
+
+// What the real cosign signs with each type of key, in each layout, proves the role of the key and
+// no other.
+func TestRealSignatures(t *testing.T) {
+	t.Parallel()
+	server := distribution.Run(t, distribution.Options{})
+	client := cosign.NewClient(t, server.CA)
+	qa, err := client.GenerateKey(t.Context(), "qa")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table strings.Builder
+	fmt.Fprintf(&table, "%-10s %-7s %-8s %s\n", "key", "layout", "by ci", "by ci and qa")
+	kinds := keysOf(t)
+	kinds["cosign"] = nil
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		signer := "ci-" + strings.ToLower(kind)
+		ci, err := importKey(t, client, signer, kinds[kind])
+		if err != nil {
+			t.Fatal(err)
+		}
+		root := build(t, trustRoot(registryOf(server), keyRole("ci", 1, ci), keyRole("qa", 1, qa)))
+		for _, layout := range cosign.Layouts() {
+			image := pushImage(t, server, "app:"+signer+"-"+layout)
+			got := [2]string{}
+			for i, by := range []string{signer, "qa"} {
+				if err := client.Sign(t.Context(), image, by, layout); err != nil {
+					t.Fatal(err)
+				}
+				e, err := fetch(t, root, image, nil)
+				if err != nil {
+					t.Fatalf("%s, %s: %v", kind, layout, err)
+				}
+				got[i] = rolesOf(e)
+			}
+			fmt.Fprintf(&table, "%-10s %-7s %-8s %s\n", kind, layout, got[0], got[1])
+			if got != [2]string{"ci", "ci,qa"} {
+				t.Errorf("%s, %s: got %q, want ci, and then ci,qa", kind, layout, got)
+			}
+		}
+	}
+	t.Log("\n" + table.String())
+}
+
+// importKey gives cosign a private key; nil: it makes one.
+func importKey(t *testing.T, client *cosign.Client, name string, private crypto.PrivateKey) (string, error) {
+	t.Helper()
+	if private == nil {
+		return client.GenerateKey(t.Context(), name)
+	}
+	return client.ImportKey(t.Context(), name, private)
+}

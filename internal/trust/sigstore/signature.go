@@ -1,0 +1,113 @@
+package sigstore
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// The layouts in which cosign stores signatures in a registry.
+const (
+	// layoutTag is the tag sha256-<hex>.sig, whose manifest has a layer for each signature.
+	layoutTag layout = "tag"
+	// layoutBundle is a Sigstore bundle in a manifest that refers to the image.
+	layoutBundle layout = "bundle"
+)
+
+type layout string
+
+// String returns the layout in the words of messages.
+func (l layout) String() string {
+	if l == layoutTag {
+		return "signature of cosign's tag"
+	}
+	return "Sigstore bundle"
+}
+
+// kept is one signature as the registry has it, so that it can be verified again. The zero value of
+// all contents is what was found in the place of a signature, and is none: Why says why.
+type kept struct {
+	Layout layout `json:"layout"`
+	// ID is the digest by which the registry has it: of the manifest of a bundle, or of the payload
+	// in the tag layout, where several signatures may share one.
+	ID string `json:"id"`
+
+	// Payload and Signature are of the tag layout. Signature is base64, as the annotation has it.
+	Payload   []byte `json:"payload,omitempty"`
+	Signature string `json:"signature,omitempty"`
+	// Bundle is the bundle's JSON.
+	Bundle []byte `json:"bundle,omitempty"`
+
+	// Why is the rest of a sentence that begins with the layout.
+	Why string `json:"why,omitempty"`
+}
+
+// size bounds what decoding the signature takes up, in bytes.
+func (s *kept) size() int64 { return int64(len(s.Payload) + len(s.Signature) + len(s.Bundle)) }
+
+// same reports whether two entries are one signature.
+func (s *kept) same(other *kept) bool {
+	return s.Layout == other.Layout && s.ID == other.ID && s.Signature == other.Signature
+}
+
+// collection is all signatures on one digest.
+type collection struct {
+	// Tag is the digest of the manifest of the tag layout, empty where there is none.
+	Tag        string `json:"tag,omitempty"`
+	Signatures []kept `json:"signatures"`
+	// Manifest is the image's own, where a signature is over it.
+	Manifest []byte `json:"manifest,omitempty"`
+}
+
+// maxUnpacked bounds an unpacked collection, in bytes: base64 of what was fetched, and its frame.
+const maxUnpacked = 2*maxTotal + 1<<20
+
+// packer compresses collections. The zero value is ready for use.
+type packer struct {
+	writers sync.Pool // of *gzip.Writer: a new one allocates 800 KB
+}
+
+// pack returns a collection in compressed form. Equal collections have equal forms.
+func (p *packer) pack(c *collection) ([]byte, error) {
+	var out bytes.Buffer
+	w, ok := p.writers.Get().(*gzip.Writer)
+	if !ok {
+		w = gzip.NewWriter(nil)
+	}
+	defer p.writers.Put(w)
+	w.Reset(&out)
+	if err := json.NewEncoder(w).Encode(c); err != nil {
+		return nil, fmt.Errorf("encoding the signatures: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("compressing the signatures: %w", err)
+	}
+	return bytes.Clone(out.Bytes()), nil
+}
+
+// unpack returns the collection of a compressed form.
+func unpack(packed []byte) (*collection, error) {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, fmt.Errorf("uncompressing the signatures: %w", err)
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxUnpacked+1))
+	if err != nil {
+		return nil, fmt.Errorf("uncompressing the signatures: %w", err)
+	}
+	if len(data) > maxUnpacked {
+		return nil, errors.New("the signatures are larger than any that are kept")
+	}
+	c := &collection{}
+	if err := json.Unmarshal(data, c); err != nil {
+		return nil, fmt.Errorf("decoding the signatures: %w", err)
+	}
+	if len(c.Signatures) > 2*maxSignatures*2 {
+		return nil, errors.New("there are more signatures than are kept")
+	}
+	return c, nil
+}

@@ -1,0 +1,214 @@
+package sigstore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/budget"
+	"github.com/countersign-dev/countersign/internal/imageref"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// decodeCost bounds the memory that decoding and verifying a signature takes up, by byte of it, and
+// decodeFrame what any takes up.
+const (
+	decodeCost  = 16
+	decodeFrame = 256 << 10
+)
+
+// verifier is the bydigest.Verifier of the format.
+type verifier struct {
+	registry registries
+	roles    *roles
+	// repository has the signatures; empty: that of the image has.
+	repository string
+	// match is set where a signature counts only if it names the repository of the image.
+	match  bool
+	budget *budget.Budget
+	packer packer
+}
+
+// Fetch implements bydigest.Verifier. It looks for signatures in both layouts. What cannot be
+// fetched is a fault of the evidence, which keeps in its place what was fetched before. It is an
+// error where nothing is left that was verified.
+func (v *verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	before, have := v.held(held)
+	found := v.collect(ctx, about, before)
+	if len(found.Signatures) == 0 {
+		if len(found.faults) > 0 {
+			return nil, found.faults[0]
+		}
+		return trust.Unsigned{}, nil
+	}
+	next, err := v.verify(ctx, about, &found.collection, found.fetchManifest)
+	if err != nil {
+		return nil, err
+	}
+	next.faults = append(found.faults, next.faults...)
+	if len(next.faults) > 0 && !next.Signed() {
+		return nil, next.faults[0]
+	}
+	if have != nil && len(have.faults) == 0 && len(next.faults) == 0 && bytes.Equal(have.packed, next.packed) {
+		return held, nil
+	}
+	return next, nil
+}
+
+// held returns the signatures in held evidence.
+func (v *verifier) held(held trust.Evidence) (*collection, *evidence) {
+	have, ok := held.(*evidence)
+	if !ok || have.roles != v.roles {
+		return &collection{}, nil
+	}
+	c, err := unpack(have.packed)
+	if err != nil {
+		return &collection{}, nil //nolint:nilerr // then everything is fetched anew
+	}
+	return c, have
+}
+
+// verify judges every signature of a collection. manifest fetches the image's manifest; nil: it is
+// not to be had.
+func (v *verifier) verify(ctx context.Context, about trust.Subject, c *collection,
+	manifest func() ([]byte, error)) (*evidence, error) {
+	e := &evidence{digest: about.Digest, roles: v.roles}
+	by := map[string]bool{}
+	for i := range c.Signatures {
+		j, err := v.judge(ctx, about, &c.Signatures[i], c.Manifest)
+		if errors.Is(err, errNeedsManifest) && manifest != nil {
+			if c.Manifest, err = manifest(); err == nil {
+				j, err = v.judge(ctx, about, &c.Signatures[i], c.Manifest)
+			}
+		}
+		if err != nil {
+			e.faults = append(e.faults, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid))
+			j = judgement{layout: c.Signatures[i].Layout, fault: true}
+		}
+		if j.by != "" && j.why == "" {
+			by[j.by] = true
+		}
+		e.judged = append(e.judged, j)
+	}
+	e.statements = v.roles.statements(about.Digest, by)
+	var err error
+	if e.packed, err = v.packer.pack(c); err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
+	}
+	return e, nil
+}
+
+// judge verifies one signature. The error is a *trust.Fault, or errNeedsManifest.
+func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept, manifest []byte) (judgement, error) {
+	if s.Why != "" {
+		return judgement{layout: s.Layout, why: s.Why}, nil
+	}
+	release, err := v.acquire(ctx, decodeFrame+decodeCost*s.size())
+	if err != nil {
+		return judgement{}, err
+	}
+	defer release()
+	c, err := s.read(about.Digest, manifest)
+	if errors.Is(err, errNeedsManifest) {
+		return judgement{}, err
+	}
+	if err != nil {
+		return judgement{layout: s.Layout, why: err.Error()}, nil
+	}
+	j := judgement{layout: s.Layout}
+	if k := v.roles.signer(c); k != nil {
+		j.by = k.id
+		if v.match && !c.names(about.Repository) {
+			j.why = "but names " + named(c.repository) + ", and signedRepository is Match"
+		}
+	}
+	return j, nil
+}
+
+// acquire waits for memory to decode in. The error is a *trust.Fault.
+func (v *verifier) acquire(ctx context.Context, cost int64) (release func(), err error) {
+	release, err = v.budget.Acquire(ctx, cost)
+	if err == nil {
+		return release, nil
+	}
+	reason := v1alpha1.ReasonTimeout
+	if _, tooLarge := errors.AsType[*budget.TooLargeError](err); tooLarge {
+		reason = v1alpha1.ReasonTooLarge
+	}
+	return nil, trust.NewFault(reason, "a signature: %w", err)
+}
+
+func named(repository string) string {
+	if repository == "" {
+		return "no repository"
+	}
+	return "the repository " + shown(repository)
+}
+
+// Recheck implements bydigest.Verifier.
+func (v *verifier) Recheck(about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
+	have, ok := held.(*evidence)
+	if !ok || have.digest != about.Digest {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the evidence is not of this format", about)
+	}
+	c, err := unpack(have.packed)
+	if err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", about, err)
+	}
+	next, err := v.verify(context.Background(), about, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	next.faults = append(slices.Clone(have.faults), next.faults...)
+	return next, nil
+}
+
+// Pack implements bydigest.Verifier. It keeps the signatures that a key of the trust root has made:
+// anyone may push others.
+func (v *verifier) Pack(held trust.Evidence) ([]byte, error) {
+	have, ok := held.(*evidence)
+	if !ok {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "the evidence is not of this format, so it is not "+
+			"stored")
+	}
+	c, err := unpack(have.packed)
+	if err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", have.digest, err)
+	}
+	own := &collection{Manifest: c.Manifest}
+	for i, j := range have.judged { // one for each signature
+		if j.by != "" {
+			own.Signatures = append(own.Signatures, c.Signatures[i])
+		}
+	}
+	if len(own.Signatures) == 0 {
+		return nil, nil
+	}
+	packed, err := v.packer.pack(own)
+	if err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: %w", have.digest, err)
+	}
+	return packed, nil
+}
+
+// Unpack implements bydigest.Verifier.
+func (v *verifier) Unpack(about trust.Subject, packed []byte, held trust.Evidence) (trust.Evidence, error) {
+	if held != nil {
+		return held, nil // at least as new as the record
+	}
+	c, err := unpack(packed)
+	if err != nil {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record: %w", about, err)
+	}
+	if c.Manifest != nil && digestOf(c.Manifest) != about.Digest {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record has the manifest of another image",
+			about)
+	}
+	c.Signatures = slices.DeleteFunc(c.Signatures, func(s kept) bool { return s.Why != "" })
+	if len(c.Signatures) == 0 || !imageref.ValidDigest(about.Digest) {
+		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record has no signature", about)
+	}
+	return v.verify(context.Background(), about, c, nil)
+}
