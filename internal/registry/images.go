@@ -216,13 +216,14 @@ func (i *Images) blob(ctx context.Context, at imageRepository, digest string, li
 	if err != nil {
 		return nil, err
 	}
+	sum := digestOf(body)
+	if sum == digest && resp.StatusCode == http.StatusOK {
+		return body, nil // whatever it looks like: a blob may begin as a web page does
+	}
 	if err := at.client.checkResponse(resp, body); err != nil {
 		return nil, err
 	}
-	if sum := digestOf(body); sum != digest {
-		return nil, wrongHash(at.shownURL("blobs/"+digest), sum)
-	}
-	return body, nil
+	return nil, wrongHash(at.shownURL("blobs/"+digest), sum)
 }
 
 // isRedirect reports a response that leads elsewhere.

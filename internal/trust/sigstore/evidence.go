@@ -82,7 +82,9 @@ func (e *evidence) Rejected(names []string, _, digest string) []trust.Rejection 
 	if digest != "" && digest != e.digest {
 		return nil
 	}
-	unmet := e.roles.named(names)
+	unmet := slices.DeleteFunc(e.roles.named(names), func(r *role) bool {
+		return slices.ContainsFunc(e.statements, func(st trust.Statement) bool { return st.Role == r.name })
+	})
 	var all []trust.Rejection
 	add := func(r trust.Rejection) {
 		if len(all) < maxRejections && !slices.Contains(all, r) {
@@ -122,8 +124,11 @@ func (r *roles) named(names []string) []*role {
 // foreign says why a key that has signed proves none of some roles: it is revoked, of other roles,
 // or alone below the threshold.
 func (r *roles) foreign(id string, unmet []*role) string {
-	if r.revoked[id] {
+	switch {
+	case r.revoked[id]:
 		return "and spec.revokedKeys lists that key"
+	case len(unmet) == 0:
+		return ""
 	}
 	for _, one := range unmet {
 		if slices.ContainsFunc(one.keys, func(k *key) bool { return k.id == id }) {
@@ -137,9 +142,6 @@ func (r *roles) foreign(id string, unmet []*role) string {
 		}
 	}
 	slices.Sort(of)
-	if len(unmet) == 0 {
-		return ""
-	}
 	return "and is a key of " + strings.Join(of, ", ") + " alone"
 }
 

@@ -56,6 +56,7 @@ type registries interface {
 type found struct {
 	collection
 	faults        []*trust.Fault
+	unread        bool // neither layout could be fetched
 	fetchManifest func() ([]byte, error)
 }
 
@@ -95,6 +96,7 @@ func (v *verifier) collect(ctx context.Context, about trust.Subject, before *col
 	all.Tag = tag
 	all.Signatures = slices.Concat(f.merge(layoutTag, tagged), f.merge(layoutBundle, bundles))
 	all.faults = slices.Concat(tagged.faults, bundles.faults)
+	all.unread = tagged.unread && bundles.unread
 	return all
 }
 
@@ -102,6 +104,13 @@ func (v *verifier) collect(ctx context.Context, about trust.Subject, before *col
 type part struct {
 	signatures []kept
 	faults     []*trust.Fault
+	unread     bool // nothing of it could be fetched
+}
+
+// failAll is fail where nothing of the layout could be fetched.
+func (p *part) failAll(where string, err error) {
+	p.fail(where, err)
+	p.unread = true
 }
 
 func (p *part) fail(where string, err error) {
@@ -134,7 +143,7 @@ func (f *fetcher) tagged(ctx context.Context) (p part, tag string) {
 	case errors.Is(err, trust.ErrNotFound):
 		return p, ""
 	case err != nil:
-		p.fail(where, err)
+		p.failAll(where, err)
 		return p, ""
 	case m.Digest == f.before.Tag:
 		for i := range f.before.Signatures {
@@ -180,7 +189,7 @@ func (f *fetcher) bundles(ctx context.Context) (p part) {
 	where := f.repository + "@" + f.about.Digest
 	list, err := f.registry.Referrers(ctx, f.repository, f.about.Digest, "")
 	if err != nil {
-		p.fail("the referrers of "+where, err)
+		p.failAll("the referrers of "+where, err)
 		return p
 	}
 	var candidates []registry.Descriptor

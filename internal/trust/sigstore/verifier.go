@@ -37,10 +37,10 @@ type verifier struct {
 func (v *verifier) Fetch(ctx context.Context, about trust.Subject, held trust.Evidence) (trust.Evidence, error) {
 	before, have := v.held(held)
 	found := v.collect(ctx, about, before)
-	if len(found.Signatures) == 0 {
-		if len(found.faults) > 0 {
-			return nil, found.faults[0]
-		}
+	switch {
+	case found.unread, len(found.Signatures) == 0 && len(found.faults) > 0:
+		return nil, found.faults[0]
+	case len(found.Signatures) == 0:
 		return trust.Unsigned{}, nil
 	}
 	next, err := v.verify(ctx, about, &found.collection, found.fetchManifest)
