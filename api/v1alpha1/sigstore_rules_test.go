@@ -90,8 +90,10 @@ func sigstoreRules() map[string]rule {
 			sigstoreRole(map[string]any{"keys": nil}),
 			sigstoreRole(map[string]any{"keys": nil, "keysFrom": []any{source(nil)}}),
 		},
-		"spec.sigstore.roles[].name required":           {sigstoreRole(map[string]any{"name": nil}), sigstoreRole(nil)},
-		"spec.sigstore.roles[].name " + roleNameMessage: {sigstoreRole(map[string]any{"name": "QA"}), sigstoreRole(nil)},
+		"spec.sigstore.roles[].name required": {sigstoreRole(map[string]any{"name": nil}), sigstoreRole(nil)},
+		"spec.sigstore.roles[].name " + roleNameMessage: {
+			sigstoreRole(map[string]any{"name": "QA"}), sigstoreRole(nil),
+		},
 		"spec.sigstore.roles[].name " + delegationMessage: {
 			sigstoreRole(map[string]any{"name": "targets/qa"}), sigstoreRole(nil),
 		},
@@ -159,7 +161,8 @@ func addRegistryRules(rules map[string]rule) {
 		return func(v any) func(spec) { return ofRegistry(map[string]any{name: v}) }
 	}
 	many := func(n int) func(spec) {
-		return set("registries", list(n, func(i int) any { return map[string]any{"host": numbered("r%d.example.com")(i)} }))
+		return set("registries",
+			list(n, func(i int) any { return map[string]any{"host": numbered("r%d.example.com")(i)} }))
 	}
 	secret := map[string]any{"name": "pull"}
 	rules[field+" maxItems"] = rule{many(33), many(32)}

@@ -12,8 +12,8 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(self.registries) || !has(self.notary)",message="registries applies to sigstore: notary reads no image registry; remove registries"
 // +kubebuilder:validation:XValidation:rule="!has(self.resolveInterval) || !has(self.notary)",message="resolveInterval applies to sigstore: notary reads no image registry; remove resolveInterval"
 type TrustRootSpec struct {
-	// RefreshInterval is how often the operator refreshes the metadata or signatures of each tracked
-	// repository, with jitter. Default 5m, from 30s to 24h.
+	// RefreshInterval is how often the operator refreshes the metadata or signatures of each
+	// tracked repository, with jitter. Default 5m, from 30s to 24h.
 	// +optional
 	// +default="5m"
 	// +kubebuilder:validation:Type=string

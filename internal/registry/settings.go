@@ -101,7 +101,8 @@ func registryCredentials(ref *v1alpha1.SecretReference, host string, material tr
 		var found bool
 		username, password, found, err = dockerCredentials(config, host)
 		if err != nil {
-			return "", "", trust.NewFault(v1alpha1.ReasonInvalidSpec, "its entry %s %w", corev1.DockerConfigJsonKey, err)
+			return "", "", trust.NewFault(v1alpha1.ReasonInvalidSpec, "its entry %s %w",
+				corev1.DockerConfigJsonKey, err)
 		}
 		if !found {
 			return "", "", trust.NewFault(v1alpha1.ReasonReferenceNotFound, "its entry %s has no credentials for %q",

@@ -34,15 +34,23 @@ func TestCredentialsOfRegistries(t *testing.T) {
 		host    string
 		entries map[string]string
 	}{
-		"basic-auth":    {"registry.example.com", map[string]string{"username": "reader\n", "password": "s3:cret\r\n"}},
-		"docker config": {"registry.example.com:5000", map[string]string{".dockerconfigjson": entry("registry.example.com:5000")}},
+		"basic-auth": {"registry.example.com", map[string]string{"username": "reader\n", "password": "s3:cret\r\n"}},
+		"docker config": {
+			"registry.example.com:5000", map[string]string{".dockerconfigjson": entry("registry.example.com:5000")},
+		},
 		"by its fields": {"registry.example.com", map[string]string{
 			".dockerconfigjson": `{"auths":{"registry.example.com":{"username":"reader","password":"s3:cret"}}}`,
 		}},
-		"as a URL":              {"registry.example.com", map[string]string{".dockerconfigjson": entry("https://registry.example.com/v2/")}},
-		"Docker Hub":            {"docker.io", map[string]string{".dockerconfigjson": entry("https://index.docker.io/v1/")}},
-		"Docker Hub, its name":  {"docker.io", map[string]string{".dockerconfigjson": entry("docker.io")}},
-		"both, the config wins": {"docker.io", map[string]string{".dockerconfigjson": entry("docker.io"), "username": "x", "password": "y"}},
+		"as a URL": {
+			"registry.example.com", map[string]string{".dockerconfigjson": entry("https://registry.example.com/v2/")},
+		},
+		"Docker Hub": {
+			"docker.io", map[string]string{".dockerconfigjson": entry("https://index.docker.io/v1/")},
+		},
+		"Docker Hub, its name": {"docker.io", map[string]string{".dockerconfigjson": entry("docker.io")}},
+		"both, the config wins": {
+			"docker.io", map[string]string{".dockerconfigjson": entry("docker.io"), "username": "x", "password": "y"},
+		},
 	} {
 		settings, _, err := Settings(pulling(c.host), secret(c.entries))
 		if got := settings[c.host]; err != nil || got.Username != "reader" || got.Password != "s3:cret" {
@@ -58,14 +66,33 @@ func TestThreatUnusableCredentialsAreNotShown(t *testing.T) {
 		entries map[string]string
 		reason  string
 	}{
-		"empty":            {nil, v1alpha1.ReasonReferenceNotFound},
-		"no password":      {map[string]string{"username": "reader"}, v1alpha1.ReasonReferenceNotFound},
-		"not JSON":         {map[string]string{".dockerconfigjson": password}, v1alpha1.ReasonInvalidSpec},
-		"another host":     {map[string]string{".dockerconfigjson": `{"auths":{"registry.example.com.evil":{"auth":"` + password + `"}}}`}, v1alpha1.ReasonReferenceNotFound},
-		"one repository":   {map[string]string{".dockerconfigjson": `{"auths":{"registry.example.com/acme":{"auth":"` + password + `"}}}`}, v1alpha1.ReasonReferenceNotFound},
-		"no base64":        {map[string]string{".dockerconfigjson": `{"auths":{"registry.example.com":{"auth":"` + password + `"}}}`}, v1alpha1.ReasonInvalidSpec},
-		"a token":          {map[string]string{".dockerconfigjson": `{"auths":{"registry.example.com":{"identitytoken":"` + password + `"}}}`}, v1alpha1.ReasonInvalidSpec},
-		"a number instead": {map[string]string{".dockerconfigjson": `{"auths":{"registry.example.com":{"auth":1}},"` + password + `":0}`}, v1alpha1.ReasonInvalidSpec},
+		"empty":       {nil, v1alpha1.ReasonReferenceNotFound},
+		"no password": {map[string]string{"username": "reader"}, v1alpha1.ReasonReferenceNotFound},
+		"not JSON":    {map[string]string{".dockerconfigjson": password}, v1alpha1.ReasonInvalidSpec},
+		"another host": {
+			map[string]string{
+				".dockerconfigjson": `{"auths":{"registry.example.com.evil":{"auth":"` + password + `"}}}`,
+			}, v1alpha1.ReasonReferenceNotFound,
+		},
+		"one repository": {
+			map[string]string{
+				".dockerconfigjson": `{"auths":{"registry.example.com/acme":{"auth":"` + password + `"}}}`,
+			}, v1alpha1.ReasonReferenceNotFound,
+		},
+		"no base64": {
+			map[string]string{".dockerconfigjson": `{"auths":{"registry.example.com":{"auth":"` + password + `"}}}`},
+			v1alpha1.ReasonInvalidSpec,
+		},
+		"a token": {
+			map[string]string{
+				".dockerconfigjson": `{"auths":{"registry.example.com":{"identitytoken":"` + password + `"}}}`,
+			}, v1alpha1.ReasonInvalidSpec,
+		},
+		"a number instead": {
+			map[string]string{
+				".dockerconfigjson": `{"auths":{"registry.example.com":{"auth":1}},"` + password + `":0}`,
+			}, v1alpha1.ReasonInvalidSpec,
+		},
 	} {
 		_, _, err := Settings(pulling("registry.example.com"), secret(c.entries))
 		fault, ok := errors.AsType[*trust.Fault](err)
@@ -87,7 +114,8 @@ func TestSettingsReadARegistry(t *testing.T) {
 	odd := tlstest.OddCertificate(server.CA.PEM)
 	spec[0].CABundle = v1alpha1.RegistryCABundle(string(odd) + string(server.CA.PEM))
 	settings, notes, err := Settings(spec, secret(map[string]string{"username": "reader", "password": "s3cret"}))
-	if err != nil || len(notes) != 1 || !strings.HasPrefix(notes[0], "spec.registries[0].caBundle: skipped certificate 1") {
+	if err != nil || len(notes) != 1 ||
+		!strings.HasPrefix(notes[0], "spec.registries[0].caBundle: skipped certificate 1") {
 		t.Fatalf("got notes %q and %v, want the skipped certificate", notes, err)
 	}
 	read := func(settings map[string]Config) (Manifest, error) {
@@ -106,7 +134,8 @@ func TestSettingsReadARegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	fault, ok := errors.AsType[*trust.Fault](func() error { _, err := read(settings); return err }())
-	if !ok || fault.Reason != v1alpha1.ReasonUnauthorized || !strings.Contains(fault.Error(), "set credentialsSecretRef") {
+	if !ok || fault.Reason != v1alpha1.ReasonUnauthorized ||
+		!strings.Contains(fault.Error(), "set credentialsSecretRef") {
 		t.Errorf("without credentials: got %v, want Unauthorized, with the field", fault)
 	}
 }

@@ -34,7 +34,8 @@ func TestSigstore(t *testing.T) {
 	both := push(t, images, "both")
 	commands := 0
 	for _, line := range regexp.MustCompile(`(?m)^\$ cosign (.*)$`).FindAllStringSubmatch(string(page), -1) {
-		_, err := client.Run(t.Context(), strings.Fields(strings.ReplaceAll(line[1], "REPOSITORY@DIGEST", both.digest))...)
+		_, err := client.Run(t.Context(),
+			strings.Fields(strings.ReplaceAll(line[1], "REPOSITORY@DIGEST", both.digest))...)
 		must(t, err)
 		commands++
 	}
@@ -91,7 +92,8 @@ func TestSigstore(t *testing.T) {
 	b.restart(t, func() { must(t, images.Stop()) })
 	b.admitted(t, pod(production, both.digest))
 	b.admitted(t, pod(production, both.tag))
-	b.denied(t, pod(production, ciOnly.digest), http.StatusServiceUnavailable, `role "qa" has not signed`)
+	b.denied(t, pod(production, ciOnly.digest), http.StatusServiceUnavailable, `role "qa" has not signed`,
+		"could not be asked for newer signatures")
 	b.denied(t, pod(production, none.digest), http.StatusServiceUnavailable, `TrustRoot "acme-sigstore"`)
 }
 

@@ -96,8 +96,8 @@ func Distribution(ctx context.Context, progress io.Writer) (string, error) {
 	return filepath.Join(dir, "registry"), nil
 }
 
-// Cosign builds the cosign client if the cache does not hold it, reports on progress, and returns its
-// path.
+// Cosign builds the cosign client if the cache does not hold it, reports on progress, and returns
+// its path.
 func Cosign(ctx context.Context, progress io.Writer) (string, error) {
 	dir, err := build(ctx, progress, cosignTools())
 	if err != nil {

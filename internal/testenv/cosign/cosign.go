@@ -46,7 +46,7 @@ func New(ctx context.Context, dir string, ca *tlstest.CA, progress io.Writer) (*
 		return nil, err
 	}
 	c := &Client{Dir: dir, binary: binary}
-	return c, os.WriteFile(c.file("ca.crt"), []byte(ca.PEM), 0o600)
+	return c, os.WriteFile(c.file("ca.crt"), ca.PEM, 0o600)
 }
 
 // NewClient is New with a fresh folder that the test removes.
@@ -105,7 +105,8 @@ func (c *Client) ImportKey(ctx context.Context, name string, private crypto.Priv
 		return "", err
 	}
 	imported := c.file(name + ".pem")
-	if err := os.WriteFile(imported, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(imported, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}),
+		0o600); err != nil {
 		return "", err
 	}
 	if _, err := c.Run(ctx, "import-key-pair", "--key", imported, "--output-key-prefix", name); err != nil {

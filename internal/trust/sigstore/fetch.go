@@ -279,8 +279,9 @@ func (f *fetcher) fetchAll(ctx context.Context, where string, wanted []blob, p *
 		case size <= 0 || !imageref.ValidDigest(w.layer.Digest):
 			*w.why, w.into = "has a layer without a usable size or digest", nil
 		case size > maxTotal-total:
-			faults[i], w.into = trust.NewFault(v1alpha1.ReasonTooLarge, "%s: the signatures have more than the %d bytes "+
-				"that are read", where, maxTotal), nil
+			faults[i], w.into = trust.NewFault(v1alpha1.ReasonTooLarge,
+				"%s: the signatures have more than the %d bytes "+
+					"that are read", where, maxTotal), nil
 		default:
 			total += size
 		}

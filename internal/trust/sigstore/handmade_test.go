@@ -195,8 +195,11 @@ func (b *registryBed) bundle(on image, mediaType string, content []byte) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	base, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), emptyConfig),
-		mutate.Addendum{Layer: static.NewLayer(content, types.MediaType(mediaType)), MediaType: types.MediaType(mediaType)})
+	base, err := mutate.Append(
+		mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), emptyConfig),
+		mutate.Addendum{
+			Layer: static.NewLayer(content, types.MediaType(mediaType)), MediaType: types.MediaType(mediaType),
+		})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -182,3 +182,57 @@ func importKey(t *testing.T, client *cosign.Client, name string, private crypto.
 	}
 	return client.ImportKey(t.Context(), name, private)
 }
+
+// An index does not sign its images, and an image does not sign its index. A signature by the
+// tag means the digest that the tag has.
+func TestRealIndex(t *testing.T) {
+	t.Parallel()
+	server := distribution.Run(t, distribution.Options{})
+	client := cosign.NewClient(t, server.CA)
+	ci, err := client.GenerateKey(t.Context(), "ci")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := build(t, trustRoot(registryOf(server), keyRole("ci", 1, ci)))
+	for _, layout := range cosign.Layouts() {
+		ref, err := name.NewTag(server.Host + "/acme/multi:" + layout)
+		if err != nil {
+			t.Fatal(err)
+		}
+		index, err := random.Index(64, 1, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := remote.WriteIndex(ref, index, server.Options(t.Context())...); err != nil {
+			t.Fatal(err)
+		}
+		digest, err := index.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		children, err := index.IndexManifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		parent := ref.Repository.Name() + "@" + digest.String()
+		if err := client.Sign(t.Context(), parent, "ci", layout); err != nil {
+			t.Fatal(err)
+		}
+		child := ref.Repository.Name() + "@" + children.Manifests[0].Digest.String()
+		for image, want := range map[string]string{parent: "ci", child: ""} {
+			if e, err := fetch(t, root, image, nil); err != nil || rolesOf(e) != want {
+				t.Errorf("%s: %s: got %q and %v, want %q", layout, image, rolesOf(e), err, want)
+			}
+		}
+		tag, err := fetch(t, root, ref.Name(), nil)
+		if err != nil || len(tag.Hints(layout)) != 1 || tag.Hints(layout)[0] != digest.String() {
+			t.Errorf("%s: got the hints %v and %v, want the index", layout, tag, err)
+		}
+		if err := client.Attest(t.Context(), child, "ci", layout, "https://slsa.dev/provenance/v1", "{}"); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := fetch(t, root, child, nil); err != nil || rolesOf(e) != "" {
+			t.Errorf("%s: an attestation on the image: got %q and %v, want no role", layout, rolesOf(e), err)
+		}
+	}
+}

@@ -48,7 +48,8 @@ func newRoles(spec *v1alpha1.TrustRootSpec, material trust.Material) (*roles, er
 		}
 		if n := len(compiled.keys); n < compiled.threshold {
 			return nil, trust.NewFault(v1alpha1.ReasonInvalidSpec,
-				"%s.threshold: %d keys must sign, and the role has %d distinct keys, so it could never be proven", field,
+				"%s.threshold: %d keys must sign, and the role has %d distinct keys, so it could never be proven",
+				field,
 				compiled.threshold, n)
 		}
 		r.all = append(r.all, compiled)

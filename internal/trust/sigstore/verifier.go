@@ -65,7 +65,7 @@ func (v *verifier) held(held trust.Evidence) (*collection, *evidence) {
 	}
 	c, err := unpack(have.packed)
 	if err != nil {
-		return &collection{}, nil //nolint:nilerr // then everything is fetched anew
+		return &collection{}, nil // then everything is fetched anew
 	}
 	return c, have
 }

@@ -77,13 +77,17 @@ func TestThreatWhatIsNoSignature(t *testing.T) {
 		signed  bool
 		because string // of the rejection
 	}{
-		"tag":                              {push: simple(cosignType, "registry.example.com/acme/app", false, "ci"), signed: true},
+		"tag": {
+			push: simple(cosignType, "registry.example.com/acme/app", false, "ci"), signed: true,
+		},
 		"tag, the type that podman writes": {push: simple(atomicType, "", false, "ci"), signed: true},
 		"tag, another type": {
 			push: simple("blob signature", "", false, "ci"), because: `of the type "blob signature"`,
 		},
 		"tag, another image": {push: simple(cosignType, "", true, "ci"), because: "is about another image, sha256:"},
-		"tag, another key":   {push: simple(cosignType, "", false, "other"), because: "a key that no role of this trust root lists"},
+		"tag, another key": {
+			push: simple(cosignType, "", false, "other"), because: "a key that no role of this trust root lists",
+		},
 		"tag, another media type": {
 			push: func(b *registryBed, on image, ci, _ signer) {
 				content := payload(cosignType, "", on.DigestStr())
@@ -115,10 +119,12 @@ func TestThreatWhatIsNoSignature(t *testing.T) {
 		},
 		"bundle 0.1": {push: statementBy("ci", signPredicate, bundlePrefix+".v0.1+json"), signed: true},
 		"bundle 0.4": {
-			push: statementBy("ci", signPredicate, bundlePrefix+".v0.4+json"), because: "is no Sigstore bundle of a version",
+			push:    statementBy("ci", signPredicate, bundlePrefix+".v0.4+json"),
+			because: "is no Sigstore bundle of a version",
 		},
 		"bundle, another key": {
-			push: statementBy("other", signPredicate, bundleType), because: "a key that no role of this trust root lists",
+			push:    statementBy("other", signPredicate, bundleType),
+			because: "a key that no role of this trust root lists",
 		},
 		"bundle, an attestation": {
 			push:    statementBy("ci", "https://slsa.dev/provenance/v1", bundleType),
@@ -126,15 +132,17 @@ func TestThreatWhatIsNoSignature(t *testing.T) {
 		},
 		"bundle, other images": {
 			push: func(b *registryBed, on image, ci, _ signer) {
-				b.bundle(on, bundleType, envelope(b.t, ci, bundleType, statementOf(signPredicate, b.push().DigestStr())))
+				b.bundle(on, bundleType,
+					envelope(b.t, ci, bundleType, statementOf(signPredicate, b.push().DigestStr())))
 			},
 			because: "is about other images",
 		},
 		"bundle, a second signature in the envelope": {
-			push: func(b *registryBed, on image, ci, other signer) {
+			push: func(b *registryBed, on image, ci, _ signer) {
 				content := statementOf(signPredicate, on.DigestStr())
 				text := envelope(b.t, ci, bundleType, content)
-				b.bundle(on, bundleType, bytes.Replace(text, []byte(`"signatures":[`), []byte(`"signatures":[{"sig":"eA=="},`), 1))
+				b.bundle(on, bundleType,
+					bytes.Replace(text, []byte(`"signatures":[`), []byte(`"signatures":[{"sig":"eA=="},`), 1))
 			},
 			because: "a key that no role of this trust root lists",
 		},
@@ -143,7 +151,9 @@ func TestThreatWhatIsNoSignature(t *testing.T) {
 			because: "is not JSON",
 		},
 		"bundle of a signature over the manifest": {
-			push:   func(b *registryBed, on image, ci, _ signer) { b.bundle(on, bundleType, message(b.t, ci, on.manifest)) },
+			push: func(b *registryBed, on image, ci, _ signer) {
+				b.bundle(on, bundleType, message(b.t, ci, on.manifest))
+			},
 			signed: true,
 		},
 		"bundle of a signature over something else": {
@@ -350,7 +360,8 @@ func TestThreatSignatureOfAnotherRepository(t *testing.T) {
 		}{"Ignore": {ignoring, true}, "Match": {matching, counts}} {
 			e, err := fetch(t, c.root, on.Name(), nil)
 			if err != nil || (rolesOf(e) == "ci") != c.counts {
-				t.Errorf("%s, signed as %q: got %q and %v, want it to count: %t", name, repository, rolesOf(e), err, c.counts)
+				t.Errorf("%s, signed as %q: got %q and %v, want it to count: %t", name, repository, rolesOf(e), err,
+					c.counts)
 			}
 			if got := whys(e, "ci"); !c.counts && !strings.Contains(got, "signedRepository is Match") {
 				t.Errorf("%s, signed as %q: got rejections %q, want the reason", name, repository, got)
@@ -498,7 +509,8 @@ func TestThreatSigstoreSignaturesInTheHundreds(t *testing.T) {
 	for name, first := range map[string]bool{"the good one first": true, "the good one last": false} {
 		on := b.push()
 		content := payload(cosignType, "", on.DigestStr())
-		good, bad := layerOf(content, ci.sign(t, content), simpleSigning), layerOf(content, other.sign(t, content), simpleSigning)
+		good, bad := layerOf(content, ci.sign(t, content), simpleSigning), layerOf(content, other.sign(t, content),
+			simpleSigning)
 		layers := slices.Repeat([]mutate.Addendum{bad}, 200)
 		layers[len(layers)-1] = good
 		if first {
@@ -558,14 +570,21 @@ func TestThreatForgedSigstoreRecord(t *testing.T) {
 		about  image
 		role   bool
 	}{
-		"as it was":                    {record(on), on, true},
-		"as it was, over a manifest":   {record(second), second, true},
-		"of another image":             {record(on), second, false},
-		"over another manifest":        {record(second), on, false},
-		"truncated":                    {record(on)[:20], on, false},
-		"by another key":               {edit(record(on), func(c *collection) { c.Signatures[0].Signature = other.sign(t, c.Signatures[0].Payload) }), on, false},
-		"another payload":              {edit(record(on), func(c *collection) { c.Signatures[0].Payload = forged }), second, false},
-		"what proves nothing, said so": {edit(record(on), func(c *collection) { c.Signatures[0].Why = "a made-up reason" }), on, false},
+		"as it was":                  {record(on), on, true},
+		"as it was, over a manifest": {record(second), second, true},
+		"of another image":           {record(on), second, false},
+		"over another manifest":      {record(second), on, false},
+		"truncated":                  {record(on)[:20], on, false},
+		"by another key": {
+			edit(record(on),
+				func(c *collection) { c.Signatures[0].Signature = other.sign(t, c.Signatures[0].Payload) }), on, false,
+		},
+		"another payload": {
+			edit(record(on), func(c *collection) { c.Signatures[0].Payload = forged }), second, false,
+		},
+		"what proves nothing, said so": {
+			edit(record(on), func(c *collection) { c.Signatures[0].Why = "a made-up reason" }), on, false,
+		},
 	} {
 		e, err := root.Verifier.Unpack(root.Subject(parse(t, c.about.Name())), c.packed, nil)
 		if got := err == nil && rolesOf(e) == "ci"; got != c.role {
@@ -581,7 +600,7 @@ func TestThreatForgedSigstoreRecord(t *testing.T) {
 func TestUnusableSigstoreTrustRoot(t *testing.T) {
 	t.Parallel()
 	ci := newSigner(t)
-	short, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // the test is that it is refused
+	short, err := rsa.GenerateKey(rand.Reader, 1024)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -621,5 +640,48 @@ func TestUnusableSigstoreTrustRoot(t *testing.T) {
 	}
 	if _, err := newKey(&p224.PublicKey); err == nil || !strings.Contains(err.Error(), "curve") {
 		t.Errorf("an unknown curve: got %v, want it refused", err)
+	}
+}
+
+// Megabytes of signatures are not read beyond the bound, and hide no signature before it.
+func TestThreatSigstoreSignaturesOfMegabytes(t *testing.T) {
+	t.Parallel()
+	b, ci := newRegistryBed(t), newSigner(t)
+	root := build(t, trustRoot(b.settings(), keyRole("ci", 1, ci.pem)))
+	on := b.push()
+	content := payload(cosignType, "", on.DigestStr())
+	layers := []mutate.Addendum{layerOf(content, ci.sign(t, content), simpleSigning)}
+	for i := range 3 {
+		layers = append(layers, layerOf(bytes.Repeat([]byte{byte('a' + i)}, maxTotal/3), "eA==", simpleSigning))
+	}
+	b.tagged(on, layers...)
+	f := withFaults(root)
+	e, err := fetch(t, root, on.Name(), nil)
+	if err != nil || rolesOf(e) != "ci" || len(e.Faults()) != 1 || e.Faults()[0].Reason != v1alpha1.ReasonTooLarge {
+		t.Fatalf("got %q and %v, want the role and a fault: TooLarge", rolesOf(e), err)
+	}
+	if n := len(slices.DeleteFunc(f.requests, func(r string) bool { return r != "blob" })); n != 3 {
+		t.Errorf("got %d blobs, want the 3 within the bound", n)
+	}
+}
+
+// Signatures may be in a repository of their own, for all images.
+func TestSignatureRepository(t *testing.T) {
+	t.Parallel()
+	b, ci := newRegistryBed(t), newSigner(t)
+	tr := trustRoot(b.settings(), keyRole("ci", 1, ci.pem))
+	beside := build(t, tr)
+	tr.Spec.Sigstore.SignatureRepository = b.Host + "/acme/signatures"
+	elsewhere := build(t, tr)
+	on := b.push()
+	content := payload(cosignType, "", on.DigestStr())
+	moved := on
+	moved.Digest = b.ref("acme/signatures").Digest(on.DigestStr())
+	b.tagged(moved, layerOf(content, ci.sign(t, content), simpleSigning))
+	if e, err := fetch(t, elsewhere, on.Name(), nil); err != nil || rolesOf(e) != "ci" {
+		t.Errorf("in the repository of signatures: got %q and %v, want the role", rolesOf(e), err)
+	}
+	if e, err := fetch(t, beside, on.Name(), nil); err != nil || rolesOf(e) != "" {
+		t.Errorf("beside the image: got %q and %v, want no role", rolesOf(e), err)
 	}
 }
