@@ -95,11 +95,11 @@ func run(ctx context.Context, o flags.Options) error {
 }
 
 // formats are the formats that a TrustRoot can have.
-func formats(m memory) []trust.Format {
+func formats(m memory, pullSecrets registry.Keychain) []trust.Format {
 	hosts, decoding := registry.NewHosts(time.Now), budget.New(m.decoding) // of all formats together
 	return []trust.Format{
 		notary.Format{Hosts: hosts, Budget: decoding},
-		sigstore.Format{Hosts: hosts, Budget: decoding},
+		sigstore.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
 	}
 }
 
@@ -109,6 +109,7 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 	c, live, now, memory := mgr.GetClient(), mgr.GetAPIReader(), clock.RealClock{}, limitMemory()
 	exempt, shortNames := o.Exempt(openShift), o.ReadShortNames(openShift)
 	ctrl.Log.Info("Set how short image names are read", "shortNames", shortNames.String(), "openShift", openShift)
+	secrets := newPullSecrets(mgr, o)
 	roots, moved, changed := &requests.Trigger{}, &records.Changes{}, &running.Changes{}
 	counts := metrics.New(ctrlmetrics.Registry)
 	decisions := store.New(store.Options{
@@ -137,8 +138,8 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 	trustRoots := &publication.TrustRootReconciler{
 		Client: c, Status: writer, Changes: roots, Clock: now, ExpiryWarning: o.ExpiryWarning,
 		Publisher: &publication.Publisher{
-			Reader: c, Namespace: o.Namespace, Formats: formats(memory), Store: decisions, Tracker: tracker,
-			Records: keeper,
+			Reader: c, Namespace: o.Namespace, Formats: formats(memory, secrets.Keychain()), Store: decisions,
+			Tracker: tracker, Records: keeper,
 		},
 	}
 	policies := &publication.ImagePolicyReconciler{
@@ -157,7 +158,7 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 		Exempt: exempt, Clock: now, Rules: webhooks.Rules(o.Kinds), MatchConditions: webhooks.MatchConditions(),
 		MutatePath: webhooks.MutatePath, ValidatePath: webhooks.ValidatePath, Metrics: counts, Observation: gated,
 	}
-	server := newWebhook(mgr, serving, decisions, tracker, newPullSecrets(mgr, o), counts, o)
+	server := newWebhook(mgr, serving, decisions, tracker, secrets, counts, o)
 	return server, errors.Join(
 		mgr.Add(replicated(tracker.Run)), keeper.SetupWithManager(mgr, heads),
 		trustRoots.SetupWithManager(ctx, mgr), policies.SetupWithManager(ctx, mgr), primer.SetupWithManager(mgr),

@@ -38,6 +38,8 @@ type Format struct {
 	Hosts *registry.Hosts
 	// Budget bounds the memory of decoding, over all trust roots. Nil: each has its own.
 	Budget *budget.Budget
+	// Keychain finds the pull secrets of namespaces. Nil: none are used.
+	Keychain registry.Keychain
 }
 
 var _ trust.Format = Format{}
@@ -92,6 +94,7 @@ func (f Format) Build(tr *v1alpha1.TrustRoot, material trust.Material) (trust.Ro
 	return &Root{
 		Root: bydigest.Root{
 			Registry: images, Interval: interval, Now: f.Clock, Remaps: remaps, Signatures: spec.SignatureRepository,
+			Keychain: f.Keychain,
 			Verifier: &verifier{
 				registry: images, roles: of, repository: spec.SignatureRepository, budget: f.Budget,
 				match: spec.SignedRepository == v1alpha1.SignedRepositoryMatch,
