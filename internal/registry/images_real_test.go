@@ -149,6 +149,18 @@ func TestImages(t *testing.T) {
 			Resolve(t.Context(), p.repository, "v1")
 		wantFault(t, err, v1alpha1.ReasonUnauthorized, server.Host)
 	})
+	t.Run("token", func(t *testing.T) {
+		server := distribution.Run(t, distribution.Options{Username: "reader", Password: password, Token: true})
+		p := push(t, server.Host, server.Options(t.Context())...)
+		cfg := Config{
+			CABundle: string(server.CA.PEM), Username: "reader", Password: password,
+			TokenServices: []string{server.Tokens.Host},
+		}
+		p.read(t, newImages(t, map[string]Config{server.Host: cfg}))
+		cfg.Password = "wrong"
+		_, err := newImages(t, map[string]Config{server.Host: cfg}).Resolve(t.Context(), p.repository, "v1")
+		wantFault(t, err, v1alpha1.ReasonUnauthorized, server.Tokens.Host)
+	})
 	t.Run("storage host", func(t *testing.T) {
 		server := distribution.Run(t, distribution.Options{Username: "reader", Password: password, Storage: true})
 		p := push(t, server.Host, server.Options(t.Context())...)

@@ -26,6 +26,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/build"
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
+	"github.com/countersign-dev/countersign/internal/testenv/tokenserver"
 )
 
 // Options say how a registry is run. The zero value lets everyone in and serves its blobs itself.
@@ -33,20 +34,17 @@ type Options struct {
 	// Username and Password are required of every client, by basic authentication. Both empty: the
 	// registry requires none.
 	Username, Password string
-	// Token requires a token of a token service of every client.
-	Token *Token
+	// Token makes the registry require a token of a token service, which issues it for Username and
+	// Password. The service runs in this process, and has a certificate of the registry's CA.
+	Token bool
 	// Storage redirects requests for blobs to a storage host, which has a certificate of StorageCA.
 	Storage bool
 	// Progress receives messages about builds. Nil: os.Stderr.
 	Progress io.Writer
 }
 
-// Token is a token service that a registry trusts.
-type Token struct {
-	Realm, Service, Issuer string
-	// RootCertBundle is a PEM file with the certificates that tokens chain to.
-	RootCertBundle string
-}
+// audience is the name of the registry in tokens.
+const audience = "registry"
 
 // Server is a running registry on a loopback port, which holds what was pushed until it is stopped.
 type Server struct {
@@ -54,6 +52,8 @@ type Server struct {
 	Host string
 	// CA issued its certificate.
 	CA *tlstest.CA
+	// Tokens is the token service; nil: there is none.
+	Tokens *tokenserver.Server
 	// Storage is the host and port of the storage host, and StorageCA issued its certificate. Nil:
 	// there is none.
 	Storage   string
@@ -99,6 +99,12 @@ func Start(ctx context.Context, options Options) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	if options.Token {
+		auth := tokenserver.Auth{Username: options.Username, Password: options.Password}
+		if s.Tokens, err = tokenserver.Start(s.CA, audience, auth); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.configure(port); err != nil {
 		return nil, err
 	}
@@ -123,7 +129,7 @@ func Run(t testing.TB, options Options) *Server {
 	return s
 }
 
-// Stop ends the registry and its storage host, and removes what they held.
+// Stop ends the registry, its storage host and its token service, and removes what they held.
 func (s *Server) Stop() error {
 	var errs []error
 	if s.process != nil {
@@ -132,6 +138,7 @@ func (s *Server) Stop() error {
 	if s.storage != nil {
 		s.storage.Close()
 	}
+	s.Tokens.Stop()
 	if s.dir != "" {
 		errs = append(errs, os.RemoveAll(s.dir))
 	}
@@ -205,27 +212,38 @@ func (s *Server) configure(port int) error {
 			"name": "redirect", "options": map[string]any{"baseurl": "https://" + s.Storage + "/"},
 		}}}
 	}
-	if s.options.Username != "" {
-		hash, err := bcrypt.GenerateFromPassword([]byte(s.options.Password), bcrypt.MinCost)
-		if err != nil {
-			return err
-		}
-		file := filepath.Join(s.dir, "htpasswd")
-		if err := os.WriteFile(file, fmt.Appendf(nil, "%s:%s\n", s.options.Username, hash), 0o600); err != nil {
-			return err
-		}
-		config["auth"] = map[string]any{"htpasswd": map[string]any{"realm": "registry", "path": file}}
+	auth, err := s.authentication()
+	if err != nil {
+		return err
 	}
-	if t := s.options.Token; t != nil {
-		config["auth"] = map[string]any{"token": map[string]any{
-			"realm": t.Realm, "service": t.Service, "issuer": t.Issuer, "rootcertbundle": t.RootCertBundle,
-		}}
+	if auth != nil {
+		config["auth"] = auth
 	}
 	data, err := json.Marshal(config)
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(s.dir, "config.yml"), data, 0o600)
+}
+
+// authentication returns what the configuration says of the clients that are let in.
+func (s *Server) authentication() (map[string]any, error) {
+	switch {
+	case s.options.Token:
+		authority := filepath.Join(s.dir, "ca.crt")
+		return map[string]any{"token": map[string]any{
+			"realm": s.Tokens.Realm(), "service": audience, "issuer": tokenserver.Issuer, "rootcertbundle": authority,
+		}}, os.WriteFile(authority, s.CA.PEM, 0o600)
+	case s.options.Username != "":
+		hash, err := bcrypt.GenerateFromPassword([]byte(s.options.Password), bcrypt.MinCost)
+		if err != nil {
+			return nil, err
+		}
+		file := filepath.Join(s.dir, "htpasswd")
+		return map[string]any{"htpasswd": map[string]any{"realm": "registry", "path": file}},
+			os.WriteFile(file, fmt.Appendf(nil, "%s:%s\n", s.options.Username, hash), 0o600)
+	}
+	return nil, nil //nolint:nilnil // everyone is let in
 }
 
 func (s *Server) start(ctx context.Context) (err error) {

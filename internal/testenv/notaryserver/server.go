@@ -19,10 +19,18 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/testenv/build"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
 	"github.com/countersign-dev/countersign/internal/testenv/forward"
 	"github.com/countersign-dev/countersign/internal/testenv/process"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
+	"github.com/countersign-dev/countersign/internal/testenv/tokenserver"
 )
+
+// audience is the name of the server in tokens.
+const audience = "notary"
+
+// Auth are the credentials of a Notary server, and what needs none.
+type Auth = tokenserver.Auth
 
 // publisher is the base name of the files that hold the publishers' client certificate.
 const publisher = "publisher"
@@ -66,7 +74,7 @@ type Server struct {
 	publisher  *tlstest.Certificate // client certificate
 	server     *process.Process
 	signer     *process.Process
-	tokens     *tokenService
+	tokens     *tokenserver.Server
 	front      *forward.Forwarder
 }
 
@@ -174,12 +182,12 @@ func (n *Server) configure(ctx context.Context) error {
 		}
 	}
 	if n.options.Auth != nil {
-		if n.tokens, err = startTokenService(n.CA, *n.options.Auth); err != nil {
+		if n.tokens, err = tokenserver.Start(n.CA, audience, *n.options.Auth); err != nil {
 			return err
 		}
-		n.TokenService = n.tokens.host
+		n.TokenService = n.tokens.Host
 		config["auth"] = map[string]any{"type": "token", "options": map[string]any{
-			"realm": n.tokens.realm(), "issuer": tokenIssuer, "service": tokenAudience,
+			"realm": n.tokens.Realm(), "issuer": tokenserver.Issuer, "service": audience,
 			"rootcertbundle": filepath.Join(n.dir, "ca.crt"),
 		}}
 	}
@@ -248,6 +256,12 @@ func (n *Server) startServer(ctx context.Context) (err error) {
 	})
 }
 
+// SetTokenFaults replaces the faults of the token service.
+func (n *Server) SetTokenFaults(faults ...faultproxy.Fault) { n.tokens.SetFaults(faults...) }
+
+// TokensIssued returns the number of tokens that the token service has issued.
+func (n *Server) TokensIssued() int64 { return n.tokens.Issued() }
+
 // Server returns the server's process, so that a test can pause or kill it.
 func (n *Server) Server() *process.Process { return n.server }
 
@@ -275,7 +289,7 @@ func (n *Server) Stop() error {
 	if e := n.signer.Stop(); err == nil {
 		err = e
 	}
-	n.tokens.stop()
+	n.tokens.Stop()
 	if n.ownsDir {
 		if e := os.RemoveAll(n.dir); err == nil {
 			err = e

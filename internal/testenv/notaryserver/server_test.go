@@ -141,7 +141,7 @@ func TestNotaryTokenAuth(t *testing.T) {
 			gun)
 	}
 	issued := n.TokensIssued()
-	token, err := n.tokens.sign([]map[string]any{{"type": "repository", "name": gun, "actions": []string{"pull"}}})
+	token, err := n.tokens.Token(gun)
 	if err != nil {
 		t.Fatal(err)
 	}

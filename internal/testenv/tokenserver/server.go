@@ -1,4 +1,6 @@
-package notaryserver
+// Package tokenserver runs a token service, as the distribution protocol's token authentication
+// has it. It runs in the test process.
+package tokenserver
 
 import (
 	"crypto/ecdsa"
@@ -10,6 +12,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -21,14 +25,12 @@ import (
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
-const (
-	tokenIssuer   = "countersign-test-tokens"
-	tokenAudience = "notary"
-)
+// Issuer is the issuer of the tokens.
+const Issuer = "countersign-test-tokens"
 
-// Auth are the credentials of a Notary server, and what needs none.
+// Auth are the credentials of a server, and what needs none.
 type Auth struct {
-	// Username and Password allow to publish and read.
+	// Username and Password allow to push or publish, and to read.
 	Username, Password string
 	// AnonymousPull allows to read without credentials.
 	AnonymousPull bool
@@ -36,45 +38,70 @@ type Auth struct {
 	Lifetime time.Duration
 }
 
-// A tokenService issues the tokens of the registry token flow, to clients that send the password.
-type tokenService struct {
-	auth   Auth
-	host   string
-	cert   *tlstest.Certificate
-	server *httptest.Server
-	rules  *faultproxy.Rules
-	issued atomic.Int64
+// Server issues tokens to clients that send the password.
+type Server struct {
+	// Host is its host and port.
+	Host string
+
+	auth     Auth
+	audience string
+	cert     *tlstest.Certificate
+	server   *httptest.Server
+	rules    *faultproxy.Rules
+	issued   atomic.Int64
 }
 
-func startTokenService(ca *tlstest.CA, auth Auth) (*tokenService, error) {
+// Start runs a token service on a free loopback port. ca issues its certificate, which also signs
+// the tokens. audience is the name of the service that accepts them.
+func Start(ca *tlstest.CA, audience string, auth Auth) (*Server, error) {
 	cert, err := ca.Issue(pkix.Name{CommonName: "token-service"})
 	if err != nil {
 		return nil, err
 	}
-	s := &tokenService{auth: auth, cert: cert, rules: faultproxy.NewRules()}
+	s := &Server{auth: auth, audience: audience, cert: cert, rules: faultproxy.NewRules()}
 	s.server = httptest.NewUnstartedServer(
 		s.rules.Before(func(w http.ResponseWriter, r *http.Request, _ faultproxy.Fault) { s.token(w, r) }))
+	s.server.Config.ErrorLog = log.New(io.Discard, "", 0) // some tests make handshakes fail
 	s.server.TLS = &tls.Config{Certificates: []tls.Certificate{cert.TLS}}
 	s.server.StartTLS()
 	_, port, err := net.SplitHostPort(s.server.Listener.Addr().String())
 	if err != nil {
 		return nil, err
 	}
-	s.host = net.JoinHostPort("localhost", port)
+	s.Host = net.JoinHostPort("localhost", port)
 	return s, nil
 }
 
-func (s *tokenService) realm() string { return "https://" + s.host + "/token" }
+// Realm is the URL at which it issues tokens.
+func (s *Server) Realm() string { return "https://" + s.Host + "/token" }
 
-func (s *tokenService) stop() {
+// Stop ends it, and the requests that hang in it. s may be nil.
+func (s *Server) Stop() {
 	if s != nil {
 		s.rules.Stop()
 		s.server.Close()
 	}
 }
 
+// SetFaults replaces its faults. It ignores the fields that change a response: Old, Cut, Truncate
+// and Corrupt.
+func (s *Server) SetFaults(faults ...faultproxy.Fault) { s.rules.Set(faults) }
+
+// Issued returns the number of tokens that it has issued. s may be nil.
+func (s *Server) Issued() int64 {
+	if s == nil {
+		return 0
+	}
+	return s.issued.Load()
+}
+
+// Token returns a token that allows to pull a repository.
+func (s *Server) Token(repository string) (string, error) {
+	return s.sign([]map[string]any{{"type": "repository", "name": repository, "actions": []string{"pull"}}})
+}
+
 // token answers GET /token?service=...&scope=repository:<name>:<actions>.
-func (s *tokenService) token(w http.ResponseWriter, r *http.Request) {
+func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	user, password, given := r.BasicAuth()
 	known := given && subtle.ConstantTimeCompare([]byte(user+"\x00"+password),
 		[]byte(s.auth.Username+"\x00"+s.auth.Password)) == 1
@@ -107,7 +134,7 @@ func (s *tokenService) token(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": int(s.lifetime().Seconds())})
 }
 
-func (s *tokenService) lifetime() time.Duration {
+func (s *Server) lifetime() time.Duration {
 	if s.auth.Lifetime > 0 {
 		return s.auth.Lifetime
 	}
@@ -115,7 +142,7 @@ func (s *tokenService) lifetime() time.Duration {
 }
 
 // sign makes an ES256 JSON web token (RFC 7515) with the signer's certificate in its header.
-func (s *tokenService) sign(access []map[string]any) (string, error) {
+func (s *Server) sign(access []map[string]any) (string, error) {
 	now := time.Now()
 	header, err := json.Marshal(map[string]any{
 		"typ": "JWT", "alg": "ES256",
@@ -125,7 +152,7 @@ func (s *tokenService) sign(access []map[string]any) (string, error) {
 		return "", err
 	}
 	claims, err := json.Marshal(map[string]any{
-		"iss": tokenIssuer, "aud": tokenAudience, "sub": s.auth.Username, "access": access, "jti": rand.Text(),
+		"iss": Issuer, "aud": s.audience, "sub": s.auth.Username, "access": access, "jti": rand.Text(),
 		"iat": now.Unix(), "nbf": now.Add(-time.Minute).Unix(), "exp": now.Add(s.lifetime()).Unix(),
 	})
 	if err != nil {
@@ -146,16 +173,4 @@ func (s *tokenService) sign(access []map[string]any) (string, error) {
 	r.FillBytes(sig[:32])
 	v.FillBytes(sig[32:])
 	return signed + "." + encode(sig), nil
-}
-
-// SetTokenFaults replaces the faults of the token service. It ignores the fields Old, Cut, Truncate
-// and Corrupt.
-func (n *Server) SetTokenFaults(faults ...faultproxy.Fault) { n.tokens.rules.Set(faults) }
-
-// TokensIssued returns the number of tokens that the token service has issued.
-func (n *Server) TokensIssued() int64 {
-	if n.tokens == nil {
-		return 0
-	}
-	return n.tokens.issued.Load()
 }
