@@ -174,6 +174,9 @@ func (f *Proxy) respond(w http.ResponseWriter, r *http.Request, behind *url.URL,
 		ErrorLog:      log.New(io.Discard, "", 0),
 		FlushInterval: -1, // the client receives the bytes before a cut
 		ModifyResponse: func(r *http.Response) error {
+			if fault.setHeader(r.Header); r.Request.Method == http.MethodHead {
+				return nil
+			}
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
 				return err

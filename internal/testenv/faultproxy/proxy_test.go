@@ -61,6 +61,8 @@ func TestFaults(t *testing.T) {
 	t.Run("rules", func(t *testing.T) { testFaultRules(t, f) })
 	t.Run("records", func(t *testing.T) { testFaultRecords(t, f) })
 	t.Run("hangs", func(t *testing.T) { testHangs(t, f) })
+	t.Run("holds", func(t *testing.T) { testHolds(t, f, whole) })
+	t.Run("endless", func(t *testing.T) { testEndless(t, f) })
 	t.Run("connections", func(t *testing.T) { testFaultConnections(t, f) })
 	t.Run("old", func(t *testing.T) { testOldAnswers(t, f, c) })
 }
@@ -90,6 +92,19 @@ func testSpoiltAnswers(t *testing.T, f *faultproxy.Proxy, whole []byte) {
 		"truncated": {fault: faultproxy.Fault{Truncate: 40}, status: http.StatusOK, body: whole[:40]},
 		"cut":       {fault: faultproxy.Fault{Cut: 40}, status: http.StatusOK, body: whole[:40], broken: true},
 		"corrupt":   {fault: faultproxy.Fault{Corrupt: true}, status: http.StatusOK, body: flipped(whole)},
+		"another method": {
+			fault: faultproxy.Fault{Method: http.MethodHead, Status: http.StatusNotFound}, status: http.StatusOK,
+		},
+		"header": {
+			fault:  faultproxy.Fault{Header: map[string]string{"Retry-After": "9"}},
+			status: http.StatusOK, header: "9",
+		},
+		"header of a status": {
+			fault: faultproxy.Fault{
+				Status: http.StatusFound, Body: "elsewhere", Header: map[string]string{"Retry-After": "9"},
+			},
+			status: http.StatusFound, body: []byte("elsewhere"), header: "9",
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -196,6 +211,46 @@ func testHangs(t *testing.T, f *faultproxy.Proxy) {
 		}
 		return nil
 	})
+}
+
+// testHolds checks that a request that is held goes through once the faults are replaced.
+func testHolds(t *testing.T, f *faultproxy.Proxy, whole []byte) {
+	f.Set(faultproxy.Fault{Hold: true, Status: http.StatusTeapot})
+	defer f.Set()
+	f.Reset()
+	type answer struct {
+		body []byte
+		err  error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		_, body, err := get(t.Context(), f, "root.json")
+		answers <- answer{body, err}
+	}()
+	poll.AwaitTrue(t, "the request to arrive", func() bool { return len(f.Requests()) == 1 })
+	select {
+	case got := <-answers:
+		t.Fatalf("got %q, %v while the request is held, want no response", got.body, got.err)
+	default:
+	}
+	f.Set()
+	if got := <-answers; got.err != nil || !bytes.Equal(got.body, whole) {
+		t.Errorf("got %q, %v, want the response of the server", got.body, got.err)
+	}
+}
+
+// testEndless checks that a body has no end until the client closes the connection.
+func testEndless(t *testing.T, f *faultproxy.Proxy) {
+	f.Set(faultproxy.Fault{Endless: true, Body: "begin"})
+	defer f.Set()
+	short, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	resp, body, err := get(short, f, "root.json")
+	if resp == nil || resp.StatusCode != http.StatusOK || !errors.Is(err, context.DeadlineExceeded) ||
+		len(body) < 1<<20 || !bytes.HasPrefix(body, []byte("begin")) {
+		t.Errorf("got %v, %d bytes and error %v, want status 200 and a body of more than 1 MiB without an end", resp,
+			len(body), err)
+	}
 }
 
 func testFaultConnections(t *testing.T, f *faultproxy.Proxy) {

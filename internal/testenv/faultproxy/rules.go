@@ -2,6 +2,7 @@ package faultproxy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"net/http"
@@ -15,6 +16,8 @@ import (
 type Fault struct {
 	// Match selects requests by path. Nil: every request.
 	Match func(path string) bool
+	// Method selects requests by method. Empty: every method.
+	Method string
 	// Times bounds how many requests the fault applies to. Zero: all of them.
 	Times int
 
@@ -22,6 +25,8 @@ type Fault struct {
 	Delay time.Duration
 	// Hang sends no response, until the client closes the connection or the server stops.
 	Hang bool
+	// Hold sends no response until the faults are replaced. The request then goes through.
+	Hold bool
 	// Drop closes the connection without a response.
 	Drop bool
 	// Status replaces the server's response. Body is the body, and RetryAfter the header of that
@@ -29,6 +34,11 @@ type Fault struct {
 	Status     int
 	RetryAfter string
 	Body       string
+	// Header is set in the response. An empty value removes a header.
+	Header map[string]string
+	// Endless sends a body that has no end, until the client closes the connection or the server
+	// stops.
+	Endless bool
 	// Old serves the response to the same file that BackUp copied. Without a copy the proxy
 	// forwards the request.
 	Old bool
@@ -55,6 +65,7 @@ type Rules struct {
 	stopped chan struct{}
 
 	mu       sync.Mutex
+	replaced chan struct{} // closed when the faults are replaced
 	faults   []Fault
 	left     []int // how many more requests each fault with a bound applies to
 	requests []Request
@@ -63,7 +74,7 @@ type Rules struct {
 }
 
 // NewRules returns rules without faults.
-func NewRules() *Rules { return &Rules{stopped: make(chan struct{})} }
+func NewRules() *Rules { return &Rules{stopped: make(chan struct{}), replaced: make(chan struct{})} }
 
 // Stop ends the requests that hang.
 func (f *Rules) Stop() { close(f.stopped) }
@@ -72,6 +83,8 @@ func (f *Rules) Stop() { close(f.stopped) }
 func (f *Rules) Set(faults []Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	close(f.replaced)
+	f.replaced = make(chan struct{})
 	f.faults, f.left = slices.Clone(faults), make([]int, len(faults))
 	for i, fault := range faults {
 		f.left[i] = fault.Times
@@ -96,8 +109,9 @@ func (f *Rules) reset() {
 	f.requests, f.peak = nil, f.inFlight
 }
 
-// begin records a request and returns the first fault that matches it.
-func (f *Rules) begin(r *http.Request) Fault {
+// begin records a request and returns the first fault that matches it, and a channel that is closed
+// when the faults are replaced.
+func (f *Rules) begin(r *http.Request) (Fault, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.requests = append(f.requests, Request{
@@ -106,7 +120,7 @@ func (f *Rules) begin(r *http.Request) Fault {
 	f.inFlight++
 	f.peak = max(f.peak, f.inFlight)
 	for i, fault := range f.faults {
-		if fault.Match != nil && !fault.Match(r.URL.Path) {
+		if fault.Match != nil && !fault.Match(r.URL.Path) || fault.Method != "" && fault.Method != r.Method {
 			continue
 		}
 		if fault.Times > 0 {
@@ -115,9 +129,9 @@ func (f *Rules) begin(r *http.Request) Fault {
 			}
 			f.left[i]--
 		}
-		return fault
+		return fault, f.replaced
 	}
-	return Fault{}
+	return Fault{}, f.replaced
 }
 
 func (f *Rules) end() {
@@ -130,23 +144,53 @@ func (f *Rules) end() {
 // fault does not end, and passes the fault on: next applies it to the response.
 func (f *Rules) Before(next func(http.ResponseWriter, *http.Request, Fault)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fault := f.begin(r)
+		fault, replaced := f.begin(r)
 		end := sync.OnceFunc(f.end)
 		defer end()
 		w = responding{w, end}
-		if !f.wait(r, fault) || fault.Drop {
+		if !f.wait(r, fault, replaced) || fault.Drop {
 			panic(http.ErrAbortHandler)
 		}
-		if fault.Status == 0 {
+		if fault.Hold {
+			fault = Fault{}
+		}
+		if fault.Status == 0 && !fault.Endless {
 			next(w, r, fault)
 			return
 		}
 		if fault.RetryAfter != "" {
 			w.Header().Set("Retry-After", fault.RetryAfter)
 		}
-		w.WriteHeader(fault.Status)
-		_, _ = io.WriteString(w, fault.Body)
+		fault.setHeader(w.Header())
+		w.WriteHeader(cmp.Or(fault.Status, http.StatusOK))
+		_, err := io.WriteString(w, fault.Body)
+		for err == nil && fault.Endless && r.Method != http.MethodHead {
+			if f.ended(r) {
+				panic(http.ErrAbortHandler)
+			}
+			_, err = w.Write(make([]byte, 64<<10))
+		}
 	})
+}
+
+// setHeader sets the header of a fault.
+func (fault Fault) setHeader(h http.Header) {
+	for name, value := range fault.Header {
+		if h.Del(name); value != "" {
+			h.Set(name, value)
+		}
+	}
+}
+
+// ended reports whether the client has gone, or the rules have stopped.
+func (f *Rules) ended(r *http.Request) bool {
+	select {
+	case <-r.Context().Done():
+	case <-f.stopped:
+	default:
+		return false
+	}
+	return true
 }
 
 // responding calls begun before the first byte of a response. The request must end there: a client
@@ -171,13 +215,16 @@ func (r responding) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// wait waits as long as a fault says. It returns false if the client has gone or the rules have
+// wait waits as long as a fault says; replaced ends a fault that holds. It returns false if the client has gone or the rules have
 // stopped.
-func (f *Rules) wait(r *http.Request, fault Fault) bool {
+func (f *Rules) wait(r *http.Request, fault Fault, replaced <-chan struct{}) bool {
 	var over <-chan time.Time
 	switch {
 	case fault.Hang: // no time ends it
+		replaced = nil
+	case fault.Hold:
 	case fault.Delay > 0:
+		replaced = nil
 		timer := time.NewTimer(fault.Delay)
 		defer timer.Stop()
 		over = timer.C
@@ -186,6 +233,8 @@ func (f *Rules) wait(r *http.Request, fault Fault) bool {
 	}
 	select {
 	case <-over:
+		return true
+	case <-replaced:
 		return true
 	case <-r.Context().Done():
 	case <-f.stopped:

@@ -83,8 +83,8 @@ func (s *Server) Stop() {
 	}
 }
 
-// SetFaults replaces its faults. It ignores the fields that change a response: Old, Cut, Truncate
-// and Corrupt.
+// SetFaults replaces its faults. It ignores the fields that change its own response: Old, Cut,
+// Truncate and Corrupt, and Header without Status.
 func (s *Server) SetFaults(faults ...faultproxy.Fault) { s.rules.Set(faults) }
 
 // Issued returns the number of tokens that it has issued. s may be nil.
