@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -161,6 +162,11 @@ func (r imageRepository) resolve(ctx context.Context, tag string) (digest string
 	if err != nil {
 		return "", err
 	}
+	if !json.Valid(m.Body) { // its digest would be one that nobody has signed
+		return "", trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"%s: the manifest is no JSON: the answer was cut short, or something else than a registry gave it",
+			at.shownURL("manifests/"+tag))
+	}
 	return m.Digest, nil
 }
 
@@ -210,20 +216,49 @@ func (i *Images) blob(ctx context.Context, at imageRepository, digest string, li
 	}
 	resp, body, err := at.client.send(ctx, at.path,
 		request{target: target, accept: "*/*", limit: limit, elsewhere: true})
-	for hops := 1; err == nil && isRedirect(resp); hops++ {
-		resp, body, err = i.follow(ctx, resp, hops, limit)
-	}
 	if err != nil {
 		return nil, err
 	}
+	stored := isRedirect(resp)
+	if stored {
+		if body, err = i.fromStorage(ctx, resp, limit); err != nil {
+			f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
+			return nil, f.Within("%s: the registry redirected to its storage: %w", shownURL(target), f)
+		}
+	}
 	sum := digestOf(body)
-	if sum == digest && resp.StatusCode == http.StatusOK {
+	if sum == digest && (stored || resp.StatusCode == http.StatusOK) {
 		return body, nil // whatever it looks like: a blob may begin as a web page does
 	}
-	if err := at.client.checkResponse(resp, body); err != nil {
-		return nil, err
+	if !stored {
+		if err := at.client.checkResponse(resp, body); err != nil {
+			return nil, err
+		}
 	}
 	return nil, wrongHash(at.shownURL("blobs/"+digest), sum)
+}
+
+// fromStorage follows the redirects of a registry to its storage. The error is a *trust.Fault.
+func (i *Images) fromStorage(ctx context.Context, resp *http.Response, limit int64) (body []byte, err error) {
+	for hops := 1; isRedirect(resp); hops++ {
+		if resp, body, err = i.follow(ctx, resp, hops, limit); err != nil {
+			return nil, err
+		}
+	}
+	// A storage host speaks no protocol that is known here: any status but 200 is a fault.
+	where := shownURL(resp.Request.URL)
+	switch code := resp.StatusCode; {
+	case code == http.StatusOK:
+		return body, nil
+	case code == http.StatusTooManyRequests || code >= http.StatusInternalServerError:
+		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the storage host answered with status %d; look at its log",
+			where, code)
+		f.RetryAt = i.cfg.Hosts.retryAt(hostPort(resp.Request.URL))
+		return nil, f
+	default:
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+			"%s: the storage host answered with status %d; check the registry's storage", where, code)
+	}
 }
 
 // isRedirect reports a response that leads elsewhere.

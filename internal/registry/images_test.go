@@ -81,6 +81,11 @@ func TestResolve(t *testing.T) {
 			get:   answer(http.StatusNotFound, "text/html", "<html>"),
 			fault: v1alpha1.ReasonUnexpectedAnswer, requests: 2,
 		},
+		"no JSON": {
+			head:  answer(http.StatusMethodNotAllowed, "text/plain", ""),
+			get:   answer(http.StatusOK, manifestMediaType, aManifest[:len(aManifest)-1]),
+			fault: v1alpha1.ReasonUnexpectedAnswer, requests: 2,
+		},
 		"access is refused": {
 			head: answer(http.StatusForbidden, "application/json", ""), fault: v1alpha1.ReasonUnauthorized, requests: 1,
 		},
@@ -388,7 +393,7 @@ func TestThreatStorageRedirect(t *testing.T) {
 			}
 			body, err := newImages(t, registries).Blob(t.Context(), server.Host+"/acme/app", digestOf(content), 1<<10)
 			if test.fault != "" {
-				wantFault(t, err, test.fault, test.words)
+				wantFault(t, err, test.fault, test.words, server.Host)
 			} else if err != nil || string(body) != string(content) {
 				t.Errorf("got %q, %v, want %q", body, err, content)
 			}
@@ -401,6 +406,35 @@ func TestThreatStorageRedirect(t *testing.T) {
 	}
 	if got := plain.methods(); len(got) != 0 {
 		t.Errorf("the host without TLS got requests %q, want none", got)
+	}
+}
+
+// A storage host speaks another protocol than a registry: none of its statuses says that there is no
+// such blob, or that the registry refused access.
+func TestStorageFails(t *testing.T) {
+	ca := newCA(t)
+	for status, reason := range map[int]string{
+		http.StatusForbidden:          v1alpha1.ReasonUnexpectedAnswer,
+		http.StatusNotFound:           v1alpha1.ReasonUnexpectedAnswer,
+		http.StatusTooManyRequests:    v1alpha1.ReasonServerError,
+		http.StatusServiceUnavailable: v1alpha1.ReasonServerError,
+	} {
+		storage := serve(t, ca, answer(status, "application/xml", unknownCode))
+		server := serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://"+storage.Host+"/blob", http.StatusTemporaryRedirect)
+		})
+		images := newImages(t, map[string]Config{
+			server.Host: {CABundle: string(ca.PEM)}, storage.Host: {CABundle: string(ca.PEM)},
+		})
+		_, err := images.Blob(t.Context(), server.Host+"/acme/app", numbered(1), 1<<10)
+		if wantFault(t, err, reason, fmt.Sprintf("the storage host answered with status %d", status), server.Host,
+			storage.Host); errors.Is(err, trust.ErrNotFound) {
+			t.Errorf("status %d of the storage host counts as the absence of the blob", status)
+		}
+		paused := trust.AsFault(err, "").RetryAt
+		if status == http.StatusTooManyRequests && paused.IsZero() {
+			t.Error("got no pause after status 429")
+		}
 	}
 }
 

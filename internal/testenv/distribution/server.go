@@ -147,9 +147,13 @@ func (s *Server) Stop() error {
 
 // Options returns what go-containerregistry needs to push to the registry.
 func (s *Server) Options(ctx context.Context) []remote.Option {
+	authorities := s.CA.Pool()
+	if s.StorageCA != nil {
+		authorities.AppendCertsFromPEM(s.StorageCA.PEM)
+	}
 	options := []remote.Option{
 		remote.WithContext(ctx),
-		remote.WithTransport(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.CA.Pool()}}),
+		remote.WithTransport(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: authorities}}),
 	}
 	if s.options.Username != "" {
 		options = append(options, remote.WithAuth(&authn.Basic{
