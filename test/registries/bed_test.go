@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,6 +68,7 @@ type backend struct {
 	tokens  *tokenserver.Server
 	storage map[string]registry.Config
 	digests map[string]string // by tag
+	options []remote.Option   // to push and pull
 }
 
 // newDistribution runs the reference registry: with tokens, a private CA, and a storage host of
@@ -95,7 +97,7 @@ func newReferrersAPI(t *testing.T) *backend {
 // alone signs.
 func (b *backend) push(t *testing.T, options []remote.Option) {
 	t.Helper()
-	b.digests = map[string]string{}
+	b.digests, b.options = map[string]string{}, options
 	for _, tag := range []string{"fresh", "stale", "digest", "half", "new", "new-digest"} {
 		ref, err := name.NewTag(b.host + "/" + path + ":" + tag)
 		if err != nil {
@@ -147,6 +149,7 @@ type gate struct {
 	*webhooks.Gate
 	clock   *clocktesting.FakeClock
 	handler http.Handler
+	stop    func() // ends the tracker
 }
 
 // newGate returns a gate whose policy requires ci and qa from the trust roots.
@@ -177,12 +180,13 @@ func newGate(t *testing.T, now time.Time, roots ...string) *gate {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Tracker.Run(ctx) }()
-	t.Cleanup(func() {
+	g.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(g.stop)
 	return g
 }
 
