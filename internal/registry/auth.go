@@ -58,7 +58,8 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 		}
 		if !c.hasCredentials() {
 			return "", trust.NewFault(v1alpha1.ReasonUnauthorized,
-				"%s: the server wants a user name and password; set credentialsSecretRef", where)
+				"%s: the %s wants a user name and password; set %s", where, c.terms.short,
+				c.terms.setting("credentialsSecretRef"))
 		}
 		if resp.Request.URL.Scheme != "https" {
 			break
@@ -67,18 +68,29 @@ func (c *Client) authorize(ctx context.Context, repository, sent string, resp *h
 		return c.basicHeader(), nil
 	}
 	return "", trust.NewFault(v1alpha1.ReasonUnauthorized,
-		"%s: the server asks for authentication in a way other than a registry token or a password", where)
+		"%s: the %s asks for authentication in a way other than a registry token or a password", where, c.terms.short)
 }
 
 // fetchToken requests a token from the token service of a challenge. The scope is the client's own,
-// whatever the challenge says.
+// whatever the challenge says. A fault names the server too: several may have one token service.
 func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge) (string, time.Duration, error) {
 	realm, err := c.tokenServiceURL(ch)
 	if err != nil {
 		return "", 0, err
 	}
+	token, life, err := c.requestToken(ctx, repository, realm, ch.params["service"])
+	if err != nil {
+		f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
+		return "", 0, f.Within("%s: the token service of the %s gave no token: %w", shownURL(c.base), c.terms.short, f)
+	}
+	return token, life, nil
+}
+
+// requestToken requests a token for a repository.
+func (c *Client) requestToken(ctx context.Context, repository string, realm *url.URL,
+	service string) (string, time.Duration, error) {
 	query := realm.Query()
-	if service := ch.params["service"]; service != "" {
+	if service != "" {
 		query.Set("service", service)
 	}
 	query.Del("scope")
@@ -93,8 +105,7 @@ func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge
 	}
 	resp, body, err := c.fetch(ctx, request{target: realm, limit: maxTokenAnswer}, header)
 	if err != nil {
-		f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
-		return "", 0, f.Within("the token service that the server names gave no token: %w", f)
+		return "", 0, err
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:
@@ -123,21 +134,20 @@ func (c *Client) fetchToken(ctx context.Context, repository string, ch challenge
 func (c *Client) tokenServiceURL(ch challenge) (*url.URL, error) {
 	realm, err := url.Parse(ch.params["realm"])
 	if err != nil || realm.Hostname() == "" || realm.User != nil || len(realm.Host) > maxRealmHost {
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the server names no usable token service",
-			shownURL(c.base))
+		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: the %s names no usable token service",
+			shownURL(c.base), c.terms.short)
 	}
 	if realm.Scheme != "https" && (realm.Scheme != "http" || c.base.Scheme != "http") {
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: the server names %s as its token service, which is not encrypted; tokens are requested over https only",
-			shownURL(c.base),
-			shownURL(realm))
+			"%s: the %s names %s as its token service, which is not encrypted; tokens are requested over https only",
+			shownURL(c.base), c.terms.short, shownURL(realm))
 	}
 	if host := hostPort(realm); !c.tokenServices[host] {
 		listed := strings.TrimSuffix(host, ":443")
 		return nil, trust.NewFault(v1alpha1.ReasonUnauthorized,
-			"%s: the server names %q, another host than its own, as its token service, so no token was requested; "+
+			"%s: the %s names %q, another host than its own, as its token service, so no token was requested; "+
 				"if it is the right token service, list %q in %s",
-			shownURL(c.base), listed, listed, c.terms.listedIn)
+			shownURL(c.base), c.terms.short, listed, listed, c.terms.tokenServices)
 	}
 	realm.Host = plainHost(realm)
 	return realm, nil

@@ -37,7 +37,13 @@ func recordCertificateRequest(info *tls.CertificateRequestInfo) {
 // close the connection before its alert arrives; with earlier versions its alert may be a general
 // one (RFC 5246, section 7.4.6). A refused connection or a timeout has another cause.
 func (c *Client) connectionFault(target *url.URL, err error, certificateRequested bool) error {
-	f := trust.AsFault(fault(target, err), v1alpha1.ReasonUnreachable)
+	f := trust.AsFault(c.termsOf(target).fault(target, err), v1alpha1.ReasonUnreachable)
+	if c.terms.settings != "" { // there is no setting for a client certificate
+		if certificateRequested && (closedByPeer(err) || f.Reason == v1alpha1.ReasonTLSNotTrusted) {
+			return f.Within("%w; it requests a client certificate, and Countersign has none for a registry", f)
+		}
+		return f
+	}
 	alert, alerted := errors.AsType[*net.OpError](err)
 	alerted = alerted && alert.Op == "remote error" // crypto/tls reports an alert like this
 	switch own := hostPort(target) == hostPort(c.base); {

@@ -22,25 +22,25 @@ import (
 const maxNames = 300
 
 // fault returns a *trust.Fault that tells an administrator why a request failed.
-func fault(target *url.URL, err error) error {
+func (t terms) fault(target *url.URL, err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err // the outer error repeats method and URL
 	}
 	where := shownURL(target)
-	if f := refusalFault(where, err); f != nil {
+	if f := t.refusalFault(where, err); f != nil {
 		return f
 	}
-	if f := tlsFault(where, target.Hostname(), err); f != nil {
+	if f := t.tlsFault(where, target.Hostname(), err); f != nil {
 		return f
 	}
-	return networkFault(where, target.Hostname(), err)
+	return t.networkFault(where, target.Hostname(), err)
 }
 
 // refusalFault returns the fault of an address or redirect that this package refuses, or nil.
-func refusalFault(where string, err error) *trust.Fault {
+func (t terms) refusalFault(where string, err error) *trust.Fault {
 	if refused, ok := errors.AsType[*refusedAddress](err); ok {
-		return trust.NewFault(v1alpha1.ReasonAddressRefused, "%s: %w; use the server's own address", where, refused)
+		return trust.NewFault(v1alpha1.ReasonAddressRefused, "%s: %w; use the %s's own address", where, refused, t.short)
 	}
 	if redirect, ok := errors.AsType[*refusedRedirect](err); ok {
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: %w", where, redirect)
@@ -49,11 +49,11 @@ func refusalFault(where string, err error) *trust.Fault {
 }
 
 // tlsFault returns the fault of a failed TLS handshake, or nil.
-func tlsFault(where, host string, err error) *trust.Fault {
+func (t terms) tlsFault(where, host string, err error) *trust.Fault {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
 			"%s: the certificate is signed by an unknown authority; put the certificate of the CA that issued it "+
-				"into caBundle", where)
+				"into %s", where, t.setting("caBundle"))
 	}
 	if expired, ok := errors.AsType[*expiredClientCertificate](err); ok {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
@@ -73,8 +73,8 @@ func tlsFault(where, host string, err error) *trust.Fault {
 			names = strings.TrimPrefix(names+", "+ip.String(), ", ")
 		}
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
-			"%s: the certificate is for another name: it is for %q, not for %q; correct the server's URL or its "+
-				"certificate", where, text.Cut(names, maxNames), host)
+			"%s: the certificate is for another name: it is for %q, not for %q; correct %s or the "+
+				"certificate", where, text.Cut(names, maxNames), host, t.address)
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok {
 		if invalid.Reason == x509.Expired {
@@ -88,25 +88,25 @@ func tlsFault(where, host string, err error) *trust.Fault {
 	}
 	if verification, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
-			"%s: the certificate cannot be verified: %w; check caBundle", where, verification)
+			"%s: the certificate cannot be verified: %w; check %s", where, verification, t.setting("caBundle"))
 	}
 	// crypto/tls reports an alert like this
 	if alert, ok := errors.AsType[*net.OpError](err); ok && alert.Op == "remote error" {
 		return trust.NewFault(v1alpha1.ReasonTLSNotTrusted,
-			"%s: the server broke off the TLS handshake: %w; look at its log", where, alert)
+			"%s: the %s broke off the TLS handshake: %w; look at its log", where, t.short, alert)
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok || errors.Is(err, http.ErrSchemeMismatch) {
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
-			"%s: the server does not speak TLS; check the port and the scheme of the server's URL", where)
+			"%s: the %s does not speak TLS; check %s", where, t.short, t.scheme)
 	}
 	return nil
 }
 
 // networkFault returns the fault of any other failure: no complete response arrived.
-func networkFault(where, host string, err error) *trust.Fault {
+func (t terms) networkFault(where, host string, err error) *trust.Fault {
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && !dns.IsTimeout {
 		return trust.NewFault(v1alpha1.ReasonUnreachable,
-			"%s: the name %q cannot be resolved; check the server's URL and the cluster's DNS", where, host)
+			"%s: the name %q cannot be resolved; check %s and the cluster's DNS", where, host, t.address)
 	}
 	timeout, ok := errors.AsType[net.Error](err)
 	switch {
@@ -115,17 +115,17 @@ func networkFault(where, host string, err error) *trust.Fault {
 			context.Canceled)
 	case errors.Is(err, context.DeadlineExceeded), ok && timeout.Timeout():
 		return trust.NewFault(v1alpha1.ReasonTimeout,
-			"%s: no full answer in time: %w; is the server overloaded, or a firewall in between?", where,
-			context.DeadlineExceeded)
+			"%s: no full answer in time: %w; is the %s overloaded, or a firewall in between?", where,
+			context.DeadlineExceeded, t.short)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return trust.NewFault(v1alpha1.ReasonUnreachable,
-			"%s: the connection was refused; is the server running, and the port right?", where)
+			"%s: the connection was refused; is the %s running, and the port right?", where, t.short)
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return trust.NewFault(v1alpha1.ReasonUnreachable,
-			"%s: there is no route to the server; check network policies and firewalls", where)
+			"%s: there is no route to the %s; check network policies and firewalls", where, t.short)
 	case closedByPeer(err):
 		return trust.NewFault(v1alpha1.ReasonUnreachable,
-			"%s: the server closed the connection before its answer was complete", where)
+			"%s: the %s closed the connection before its answer was complete", where, t.short)
 	}
 	return trust.NewFault(v1alpha1.ReasonUnreachable, "%s: %w", where, err)
 }

@@ -90,6 +90,7 @@ func NewImages(cfg ImagesConfig) (*Images, error) {
 // client returns the client of a registry.
 func (i *Images) client(host string) (*Client, error) {
 	cfg := i.cfg.Registries[host]
+	cfg.terms = ofRegistry()
 	switch {
 	case host == dockerIO:
 		cfg.Server = dockerIOServer
@@ -109,7 +110,7 @@ func (i *Images) cached(name string, cfg Config) (*Client, error) {
 	if c, ok := i.clients.Get(name); ok {
 		return c.(*Client), nil //nolint:errcheck // the cache holds nothing else
 	}
-	cfg.Hosts, cfg.Timeout, cfg.isRegistry = i.cfg.Hosts, cmp.Or(cfg.Timeout, i.cfg.Timeout), true
+	cfg.Hosts, cfg.Timeout = i.cfg.Hosts, cmp.Or(cfg.Timeout, i.cfg.Timeout)
 	c, err := New(cfg)
 	if err != nil {
 		return nil, err
@@ -276,7 +277,9 @@ func isRedirect(resp *http.Response) bool {
 func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, limit int64) (*http.Response, []byte,
 	error) {
 	from := resp.Request.URL
-	refuse := func(to *url.URL, why string) error { return fault(from, &refusedRedirect{to: shownURL(to), why: why}) }
+	refuse := func(to *url.URL, why string) error {
+		return ofRegistry().fault(from, &refusedRedirect{to: shownURL(to), why: why})
+	}
 	to, err := from.Parse(resp.Header.Get("Location"))
 	if err != nil || to.Hostname() == "" {
 		return nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to an invalid URL",
@@ -290,7 +293,9 @@ func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, limi
 		return nil, nil, refuse(to, "it carries credentials")
 	}
 	base := to.Scheme + "://" + plainHost(to)
-	storage, err := i.cached(base, Config{Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle})
+	storage, err := i.cached(base, Config{
+		Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle, terms: ofStorage(),
+	})
 	if err != nil {
 		return nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to a storage host: %w",
 			shownURL(from), err)

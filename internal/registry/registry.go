@@ -72,7 +72,7 @@ type Config struct {
 	// own.
 	Hosts *Hosts
 
-	isRegistry bool // for the words of messages
+	terms terms // of messages; the zero value: those of a signing server
 }
 
 // Client sends requests to one server. It is safe for concurrent use. It closes idle connections
@@ -123,10 +123,7 @@ func New(cfg Config) (*Client, error) {
 		timeout:       cmp.Or(cfg.Timeout, defaultTimeout),
 		authorization: cache.NewLRUExpireCache(maxTokens),
 		hosts:         cfg.Hosts,
-		terms:         ofSigningServer(),
-	}
-	if cfg.isRegistry {
-		c.terms = ofRegistry()
+		terms:         cmp.Or(cfg.terms, ofSigningServer()),
 	}
 	if c.hosts == nil {
 		c.hosts = NewHosts(time.Now)
@@ -147,21 +144,48 @@ func New(cfg Config) (*Client, error) {
 }
 
 // terms are what messages call the server and its settings.
-type terms struct{ server, address, interval, listedIn string }
+type terms struct {
+	server, short     string // what it is
+	address, interval string // what an administrator can change
+	scheme            string // where to say that it does not speak TLS
+	tokenServices     string
+	settings          string // the field that contains its other settings, with a dot
+}
 
 func ofSigningServer() terms {
 	return terms{
-		server: "signing server", address: "the server's URL", interval: "refreshInterval",
-		listedIn: "spec.notary.tokenServices",
+		server: "signing server", short: "server", address: "the server's URL", interval: "refreshInterval",
+		scheme: "the port and the scheme of the server's URL", tokenServices: "spec.notary.tokenServices",
 	}
 }
 
 func ofRegistry() terms {
+	const settings = "spec.registries[]."
 	return terms{
-		server: "registry", address: "the host of the image", interval: "resolveInterval",
-		listedIn: "spec.registries[].tokenServices",
+		server: "registry", short: "registry", address: "the host of the image", interval: "resolveInterval",
+		scheme: "the port, or allow plain http in " + settings + "plainHTTP", tokenServices: settings + "tokenServices",
+		settings: settings,
 	}
 }
+
+func ofStorage() terms {
+	t := ofRegistry()
+	t.server, t.short, t.address, t.scheme = "storage host", "storage host", "the registry's storage",
+		"where the registry redirects to"
+	return t
+}
+
+// termsOf returns the terms of a host: the server, or its token service.
+func (c *Client) termsOf(target *url.URL) terms {
+	t := c.terms
+	if hostPort(target) != hostPort(c.base) {
+		t.short, t.address, t.scheme = "token service", "its URL", "its port"
+	}
+	return t
+}
+
+// setting returns the full name of a setting.
+func (t terms) setting(name string) string { return t.settings + name }
 
 // Skipped returns the certificates of the CA bundle that cannot be used, and why.
 func (c *Client) Skipped() []string { return c.skipped }
@@ -251,7 +275,7 @@ func (c *Client) target(file string) (*url.URL, error) {
 func (c *Client) fetch(ctx context.Context, r request, authorization string) (*http.Response, []byte, error) {
 	target, limit := r.target, r.limit
 	if err := checkHost(target); err != nil {
-		return nil, nil, fault(target, err)
+		return nil, nil, c.termsOf(target).fault(target, err)
 	}
 	release, err := c.hosts.acquire(ctx, hostPort(target))
 	if err != nil {
@@ -263,7 +287,7 @@ func (c *Client) fetch(ctx context.Context, r request, authorization string) (*h
 	ctx, certificateRequested := withCertificateRequest(ctx)
 	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.method, http.MethodGet), target.String(), nil)
 	if err != nil {
-		return nil, nil, fault(target, err)
+		return nil, nil, c.termsOf(target).fault(target, err)
 	}
 	req.Header.Set("User-Agent", "countersign")
 	req.Header.Set("Accept", cmp.Or(r.accept, "application/json, */*;q=0.5"))
@@ -283,7 +307,7 @@ func (c *Client) fetch(ctx context.Context, r request, authorization string) (*h
 	if resp.StatusCode != http.StatusOK {
 		body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		if err != nil {
-			return nil, nil, fault(target, err)
+			return nil, nil, c.termsOf(target).fault(target, err)
 		}
 		return resp, body, nil
 	}
@@ -295,7 +319,7 @@ func (c *Client) fetch(ctx context.Context, r request, authorization string) (*h
 		err = ctx.Err() // after the client gives up, a server can end the body as if it were complete
 	}
 	if err != nil {
-		return nil, nil, fault(target, err)
+		return nil, nil, c.termsOf(target).fault(target, err)
 	}
 	if int64(len(body)) > limit {
 		return nil, nil, tooLarge(target, limit)
@@ -313,12 +337,12 @@ func (c *Client) checkResponse(resp *http.Response, body []byte) error {
 			c.identity())
 	case code == http.StatusTooManyRequests:
 		return c.withRetryAt(resp, trust.NewFault(v1alpha1.ReasonServerError,
-			"%s: the server limits the rate of requests (status 429); raise %s, or the server's "+
-				"limit", where, c.terms.interval))
+			"%s: the %s limits the rate of requests (status 429); raise %s, or the limit", where, c.terms.short,
+			c.terms.interval))
 	case code >= http.StatusInternalServerError:
 		return c.withRetryAt(resp,
-			trust.NewFault(v1alpha1.ReasonServerError, "%s: the server failed with status %d; look at its log",
-				where, code))
+			trust.NewFault(v1alpha1.ReasonServerError, "%s: the %s failed with status %d; look at its log",
+				where, c.terms.short, code))
 	case isHTML(resp, body):
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"%s: answered with a web page (status %d), so this is no %s but perhaps a login page or a proxy; "+
@@ -332,8 +356,8 @@ func (c *Client) checkResponse(resp *http.Response, body []byte) error {
 			"%s: answered 404 without the error code of a %s, so something else listens there; check %s",
 			where, c.terms.server, c.terms.address)
 	case code >= http.StatusBadRequest:
-		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the server refused the request with status %d",
-			where, code)
+		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the %s refused the request with status %d",
+			where, c.terms.short, code)
 		f.Refused = true
 		return f
 	default:
