@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -115,6 +116,39 @@ func TestSeveralFailingSubjectsOfOneRepository(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A registry that answers fetches again is no longer reported, even if its last probe failed: such a
+// host is not probed again until a fetch fails.
+func TestRegistryThatAnswersAgain(t *testing.T) {
+	b, r, held := digestsBench(t)
+	b.PutRoot("acme", Root{Verifier: unprobed{r}})
+	r.Fail(app.Host, trust.NewFault(v1alpha1.ReasonUnreachable, "refused"))
+	b.clock.Step(time.Second)
+	_ = b.Renew(t.Context(), held[0], b.clock.Now())
+	h := b.acme().host(app.Host)
+	<-task{track: b.acme(), host: h}.start().done
+	if h.down == nil || b.Status("acme").Server == nil {
+		t.Fatal("the registry is not reported to be down")
+	}
+	r.Fail(app.Host, nil)
+	b.clock.Step(2 * lastProbe)
+	for _, due := range b.acme().dueNow() {
+		<-due.start().done
+	}
+	if h.down != nil || h.suspect {
+		t.Fatal("the trial fetch did not end the outage")
+	}
+	if fault := b.Status("acme").Server; fault != nil {
+		t.Errorf("got %v, want no fault of a registry that answers", fault)
+	}
+}
+
+// unprobed is a registry that answers no probe.
+type unprobed struct{ *digests.Registries }
+
+func (unprobed) Probe(context.Context, string) error {
+	return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "there is no such endpoint")
 }
 
 // After an edit of the trust root, each subject is verified again.

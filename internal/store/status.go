@@ -188,7 +188,7 @@ func (t *track) health(counting map[*host]bool) (probed bool, fault *trust.Fault
 			continue
 		}
 		probed = probed || h.probe.fault != nil || !h.probe.succeeded.IsZero()
-		if fault == nil {
+		if fault == nil && (name == t.server || h.probed()) {
 			fault = h.probe.fault
 		}
 	}
