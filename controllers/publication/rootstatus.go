@@ -17,6 +17,8 @@ import (
 const (
 	// maxErrors is how many failing repositories the status lists.
 	maxErrors = 10
+	// maxHosts is how many failing hosts the condition Fresh names.
+	maxHosts = 10
 	// maxUnanchored is how many pinned keys that no root carries the status names.
 	maxUnanchored = 3
 )
@@ -100,16 +102,33 @@ func fresh(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) metav1.C
 		c.Status = metav1.ConditionUnknown
 		return c
 	case held.Server != nil:
-		return state(held.Server.Reason, held.Server.Error()+until, false)
+		return state(held.Server.Reason, held.Server.Error()+failingHosts(held)+until, false)
 	case held.Failing > 0:
 		f := held.Faults[0]
 		return state(f.Fault.Reason,
 			fmt.Sprintf("%d of %d repositories could not be refreshed; the first: %s%s%s", held.Failing, held.Tracked,
-				f.Fault.Error(), until, unknown), false)
+				f.Fault.Error(), failingHosts(held), until+unknown), false)
 	case held.Tracked == 0:
 		return state(v1alpha1.ReasonNothingTracked, "no image under this trust root has been asked for yet", true)
 	}
 	return state(v1alpha1.ReasonRefreshed, fmt.Sprintf("repositories up to date: %d%s", held.Tracked, unknown), true)
+}
+
+// failingHosts says which of several hosts fail, each with the reason. Of a single host the message
+// says enough.
+func failingHosts(held store.Status) string {
+	if held.Hosts < 2 || len(held.HostFaults) == 0 {
+		return ""
+	}
+	var hosts []string
+	for _, f := range held.HostFaults[:min(len(held.HostFaults), maxHosts)] {
+		hosts = append(hosts, fmt.Sprintf("%s (%s)", status.Cut(f.Host), f.Fault.Reason))
+	}
+	text := fmt.Sprintf("; of %d hosts, %d fail: %s", held.Hosts, len(held.HostFaults), strings.Join(hosts, ", "))
+	if more := len(held.HostFaults) - maxHosts; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // expiring returns condition Expiring: whether metadata has expired, or soon will, that no refresh

@@ -2,6 +2,7 @@ package publication
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +91,52 @@ func TestExpiring(t *testing.T) {
 				t.Errorf("untilChange = %s, want at most %s", after, c.turns)
 			}
 		})
+	}
+}
+
+// Of several registries, the condition Fresh names those that fail.
+func TestFreshNamesTheHostsThatFail(t *testing.T) {
+	at := func(host, reason string) store.HostFault {
+		return store.HostFault{Host: host, Fault: trust.NewFault(reason, "%s: no answer", host)}
+	}
+	one, two := at("a.example.com", v1alpha1.ReasonUnreachable), at("b.example.com:5000", v1alpha1.ReasonTimeout)
+	many := store.Status{Probed: true, Server: one.Fault, Hosts: 50}
+	for i := range 12 {
+		many.HostFaults = append(many.HostFaults, at(fmt.Sprintf("%02d.example.com", i), v1alpha1.ReasonTimeout))
+	}
+	tests := map[string]struct {
+		held store.Status
+		says string // empty: no list of hosts
+	}{
+		"a probe failed": {
+			store.Status{Probed: true, Server: one.Fault, Hosts: 3, HostFaults: []store.HostFault{one, two}},
+			"a.example.com: no answer; of 3 hosts, 2 fail: a.example.com (Unreachable), b.example.com:5000 (Timeout)",
+		},
+		"fetches failed": {
+			store.Status{
+				Probed: true, Tracked: 7, Failing: 2, Hosts: 2, HostFaults: []store.HostFault{two},
+				Faults: []store.RepositoryFault{{Repository: "b.example.com:5000/app", Fault: two.Fault}},
+			},
+			"b.example.com:5000: no answer; of 2 hosts, 1 fail: b.example.com:5000 (Timeout)",
+		},
+		"a single host": {
+			store.Status{Probed: true, Server: one.Fault, Hosts: 1, HostFaults: []store.HostFault{one}}, "",
+		},
+		"many": {many, "of 50 hosts, 12 fail: 00.example.com (Timeout), 01.example.com (Timeout), "},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := fresh(&v1alpha1.TrustRoot{}, &store.Root{}, test.held)
+			if got.Status != metav1.ConditionFalse || !strings.Contains(got.Message, test.says) {
+				t.Errorf("got %s %q, want False and %q in it", got.Status, got.Message, test.says)
+			}
+			if listed := strings.Contains(got.Message, " hosts, "); listed != (test.says != "") {
+				t.Errorf("got %q, want a list of hosts: %t", got.Message, test.says != "")
+			}
+		})
+	}
+	if got := fresh(&v1alpha1.TrustRoot{}, &store.Root{}, many).Message; !strings.HasSuffix(got, " and 2 more") {
+		t.Errorf("got %q, want ten hosts and the number of the others", got)
 	}
 }
 

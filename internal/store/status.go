@@ -18,6 +18,10 @@ type Status struct {
 	// Server is the fault of the last probe of such a server; nil where it succeeded, or was not
 	// sent yet.
 	Server *trust.Fault
+	// Hosts counts the servers that serve a repository that counts, and HostFaults are the last
+	// faults of those that fail, sorted by name.
+	Hosts      int
+	HostFaults []HostFault
 	// Tracked counts the tracked repositories that count: those that are known to be signed, and
 	// those that running images need. Pods may name any other, so these say nothing about the
 	// health of the trust root. While no repository counts, all do: on a new trust root the first
@@ -104,6 +108,9 @@ func (s *Status) schedules(snapshot *Snapshot, one *track, now time.Time) {
 	repositories, hosts := one.outcomes(snapshot, now)
 	s.Interval = one.interval
 	s.Probed, s.Server = one.health(hosts)
+	s.Hosts, s.HostFaults = one.hostFaults(func(about trust.Subject) bool {
+		return len(hosts) == 0 || one.counts(snapshot, about)
+	})
 	for about, e := range one.entries {
 		if len(hosts) > 0 && !one.counts(snapshot, about) {
 			continue
@@ -188,9 +195,7 @@ func (t *track) health(counting map[*host]bool) (probed bool, fault *trust.Fault
 			continue
 		}
 		probed = probed || h.probe.fault != nil || !h.probe.succeeded.IsZero()
-		if fault == nil && (name == t.server || h.probed()) {
-			fault = h.probe.fault
-		}
+		fault = cmp.Or(fault, t.probeFault(h))
 	}
 	return probed, fault
 }
