@@ -148,7 +148,8 @@ func TestModelNamesTheThreats(t *testing.T) {
 	}
 }
 
-// Each row of the tables of faults names its test, and the tables have each fault of TestOutages.
+// Each row of the tables of faults names its test, and the tables have each fault of TestOutages and
+// TestRegistryOutages.
 func TestFaultsAreNamedWithTheirTests(t *testing.T) {
 	declared := declaredTests(t)
 	page := read(t, "docs/reliability.md")
@@ -162,14 +163,25 @@ func TestFaultsAreNamedWithTheirTests(t *testing.T) {
 			t.Errorf("no test is named in %s", row[0])
 		}
 	}
-	outages := regexp.MustCompile(`(?m)^\t\t"([-a-z0-9]+)": +\{`).FindAllStringSubmatch(
-		read(t, "test/e2e/outage_test.go"), -1)
-	if len(outages) < 10 {
-		t.Fatalf("found only %d outages", len(outages))
-	}
-	for _, outage := range outages {
-		if !strings.Contains(page, "`TestOutages/"+outage[1]+"`") {
-			t.Errorf("docs/reliability.md does not name TestOutages/%s", outage[1])
+	for test, file := range map[string]string{
+		"TestOutages":         "test/e2e/outage_test.go",
+		"TestRegistryOutages": "test/registries/outage_test.go",
+	} {
+		outages := regexp.MustCompile(`(?m)^\t\t"([-a-z0-9]+)": +\{`).FindAllStringSubmatch(read(t, file), -1)
+		if len(outages) < 10 {
+			t.Fatalf("found only %d outages in %s", len(outages), file)
+		}
+		named := map[string]bool{}
+		for _, outage := range outages {
+			named[outage[1]] = true
+			if !strings.Contains(page, "`"+test+"/"+outage[1]+"`") {
+				t.Errorf("docs/reliability.md does not name %s/%s", test, outage[1])
+			}
+		}
+		for _, row := range regexp.MustCompile("`"+test+"/([-a-z0-9]+)`").FindAllStringSubmatch(page, -1) {
+			if !named[row[1]] && row[1] != "made-up-names" { // which is not in the table of the test
+				t.Errorf("docs/reliability.md names %s, which is no outage of %s", row[0], file)
+			}
 		}
 	}
 }
