@@ -145,7 +145,7 @@ func (r imageRepository) resolve(ctx context.Context, tag string) (digest string
 		return "", err
 	}
 	wanted.method = http.MethodHead
-	resp, body, err := r.client.send(ctx, r.path, wanted)
+	by, resp, body, err := r.send(ctx, wanted)
 	if err != nil {
 		return "", err
 	}
@@ -155,7 +155,7 @@ func (r imageRepository) resolve(ctx context.Context, tag string) (digest string
 	}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
-		return "", r.client.checkResponse(resp, body)
+		return "", r.check(wanted, by, resp, body)
 	}
 	// The answer to a HEAD has no body, which alone tells an error of the registry from one of
 	// something in between; and some registries serve no HEAD, or name no digest.
@@ -166,7 +166,7 @@ func (r imageRepository) resolve(ctx context.Context, tag string) (digest string
 	if !json.Valid(m.Body) { // its digest would be one that nobody has signed
 		return "", trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"%s: the manifest is no JSON: the answer was cut short, or something else than a registry gave it",
-			at.shownURL("manifests/"+tag))
+			r.shownURL("manifests/"+tag))
 	}
 	return m.Digest, nil
 }
@@ -215,51 +215,72 @@ func (i *Images) blob(ctx context.Context, at imageRepository, digest string, li
 	if err != nil {
 		return nil, err
 	}
-	resp, body, err := at.client.send(ctx, at.path,
-		request{target: target, accept: "*/*", limit: limit, elsewhere: true})
+	by, resp, body, err := at.send(ctx, request{target: target, accept: "*/*", limit: limit})
 	if err != nil {
 		return nil, err
 	}
-	stored := isRedirect(resp)
-	if stored {
-		if body, err = i.fromStorage(ctx, resp, limit); err != nil {
-			f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
-			return nil, f.Within("%s: the registry redirected to its storage: %w", shownURL(target), f)
-		}
-	}
 	sum := digestOf(body)
-	if sum == digest && (stored || resp.StatusCode == http.StatusOK) {
+	if sum == digest && resp.StatusCode == http.StatusOK {
 		return body, nil // whatever it looks like: a blob may begin as a web page does
 	}
-	if !stored {
-		if err := at.client.checkResponse(resp, body); err != nil {
-			return nil, err
-		}
+	if by == at.client {
+		err = by.checkResponse(resp, body)
+	} else {
+		err = redirected(target, by.checkStorage(resp))
+	}
+	if err != nil {
+		return nil, err
 	}
 	return nil, wrongHash(at.shownURL("blobs/"+digest), sum)
 }
 
-// fromStorage follows the redirects of a registry to its storage. The error is a *trust.Fault.
-func (i *Images) fromStorage(ctx context.Context, resp *http.Response, limit int64) (body []byte, err error) {
-	for hops := 1; isRedirect(resp); hops++ {
-		if resp, body, err = i.follow(ctx, resp, hops, limit); err != nil {
-			return nil, err
-		}
-	}
-	// A storage host speaks no protocol that is known here: any status but 200 is a fault.
+// checkStorage turns the status of a storage host into an error, or nil. Such a host speaks no
+// protocol that is known here: any status but 200 is a fault.
+func (c *Client) checkStorage(resp *http.Response) error {
 	where := shownURL(resp.Request.URL)
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
-		return body, nil
+		return nil
 	case code == http.StatusTooManyRequests || code >= http.StatusInternalServerError:
-		f := trust.NewFault(v1alpha1.ReasonServerError, "%s: the storage host answered with status %d; look at its log",
-			where, code)
-		f.RetryAt = i.cfg.Hosts.retryAt(hostPort(resp.Request.URL))
-		return nil, f
+		return c.withRetryAt(resp, trust.NewFault(v1alpha1.ReasonServerError,
+			"%s: the storage host failed with status %d; look at its log", where, code))
 	default:
-		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
+		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer,
 			"%s: the storage host answered with status %d; check the registry's storage", where, code)
 	}
+}
+
+// send sends a request for a part of the repository, and follows redirects to other hosts. by is the
+// client of the host that answered: the registry's, or one without credentials.
+func (r imageRepository) send(ctx context.Context, wanted request) (by *Client, resp *http.Response, body []byte,
+	err error) {
+	wanted.elsewhere = true
+	by = r.client
+	resp, body, err = by.send(ctx, r.path, wanted)
+	for hops := 1; err == nil && isRedirect(resp); hops++ {
+		by, resp, body, err = r.images.follow(ctx, resp, hops, wanted)
+		err = redirected(wanted.target, err)
+	}
+	return by, resp, body, err
+}
+
+// check is checkResponse for a request for a manifest, by the client of the host that answered.
+func (r imageRepository) check(wanted request, by *Client, resp *http.Response, body []byte) error {
+	err := by.checkResponse(resp, body)
+	if by == r.client || errors.Is(err, trust.ErrNotFound) {
+		return err
+	}
+	return redirected(wanted.target, err)
+}
+
+// redirected adds to the fault of another host the URL whose registry redirected to it. err may be
+// nil.
+func redirected(from *url.URL, err error) error {
+	if err == nil {
+		return nil
+	}
+	f := trust.AsFault(err, v1alpha1.ReasonUnreachable)
+	return f.Within("%s: the registry redirected: %w", shownURL(from), f)
 }
 
 // isRedirect reports a response that leads elsewhere.
@@ -272,40 +293,43 @@ func isRedirect(resp *http.Response) bool {
 	return false
 }
 
-// follow fetches the target of a redirect, without credentials. The certificate of the host must
-// chain to the system's CAs, or to the CA bundle of the host if the configuration lists it.
-func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, limit int64) (*http.Response, []byte,
-	error) {
+// follow repeats a request at the target of a redirect, without credentials. The certificate of the
+// host must chain to the system's CAs, or to the CA bundle of the host if the configuration lists it.
+func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, wanted request) (*Client, *http.Response,
+	[]byte, error) {
 	from := resp.Request.URL
 	refuse := func(to *url.URL, why string) error {
 		return ofRegistry().fault(from, &refusedRedirect{to: shownURL(to), why: why})
 	}
 	to, err := from.Parse(resp.Header.Get("Location"))
 	if err != nil || to.Hostname() == "" {
-		return nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to an invalid URL",
+		return nil, nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to an invalid URL",
 			shownURL(from))
 	}
 	listed := i.cfg.Registries[to.Host]
 	switch {
 	case hops > maxRedirects:
-		return nil, nil, refuse(to, "there were too many redirects before it")
+		return nil, nil, nil, refuse(to, "there were too many redirects before it")
 	case to.User != nil:
-		return nil, nil, refuse(to, "it carries credentials")
+		return nil, nil, nil, refuse(to, "it carries credentials")
 	}
 	base := to.Scheme + "://" + plainHost(to)
-	storage, err := i.cached(base, Config{
-		Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle, terms: ofStorage(),
+	other, err := i.cached(base, Config{
+		Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle, terms: ofRedirect(),
 	})
 	if err != nil {
-		return nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to a storage host: %w",
+		return nil, nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to another host: %w",
 			shownURL(from), err)
 	}
 	to.Fragment, to.Host = "", plainHost(to)
-	return storage.fetch(ctx, request{target: to, accept: "*/*", limit: limit, elsewhere: true}, "")
+	wanted.target = to
+	resp, body, err := other.fetch(ctx, wanted, "")
+	return other, resp, body, err
 }
 
 // imageRepository is one repository of a registry.
 type imageRepository struct {
+	images *Images
 	client *Client
 	path   string // without the host: what tokens are scoped to
 }
@@ -321,7 +345,7 @@ func (i *Images) repository(name string) (imageRepository, error) {
 	if err != nil {
 		return imageRepository{}, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: %w", ref.Host, err)
 	}
-	return imageRepository{client: c, path: ref.Path}, nil
+	return imageRepository{images: i, client: c, path: ref.Path}, nil
 }
 
 // target is the URL of what the repository has at a path.
@@ -347,11 +371,11 @@ func (r imageRepository) get(ctx context.Context, reference string) (Manifest, e
 	if err != nil {
 		return Manifest{}, err
 	}
-	resp, body, err := r.client.send(ctx, r.path, wanted)
+	by, resp, body, err := r.send(ctx, wanted)
 	if err != nil {
 		return Manifest{}, err
 	}
-	if err := r.client.checkResponse(resp, body); err != nil {
+	if err := r.check(wanted, by, resp, body); err != nil {
 		return Manifest{}, err
 	}
 	m := Manifest{MediaType: resp.Header.Get("Content-Type"), Digest: digestOf(body), Body: body}

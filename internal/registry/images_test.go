@@ -409,6 +409,59 @@ func TestThreatStorageRedirect(t *testing.T) {
 	}
 }
 
+// TestThreatManifestRedirect has a registry redirect tags and manifests to another registry, as some
+// public ones do. It gets no credentials, its answer for a digest is hashed, and it is no address
+// that the operator never connects to.
+func TestThreatManifestRedirect(t *testing.T) {
+	ca := newCA(t)
+	digest := digestOf([]byte(aManifest))
+	mirror := serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/mirror/manifests/none":
+			answer(http.StatusNotFound, "application/json", unknownCode)(w, r)
+		case r.URL.Path == "/mirror/manifests/secret":
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			answer(http.StatusOK, manifestMediaType, aManifest)(w, r)
+		}
+	})
+	to := "https://" + mirror.Host + "/mirror"
+	server := serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
+		if _, _, ok := r.BasicAuth(); !ok {
+			w.Header().Set("WWW-Authenticate", `Basic realm="r"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		http.Redirect(w, r, to+strings.TrimPrefix(r.URL.Path, "/v2/acme/app"), http.StatusTemporaryRedirect)
+	})
+	images := newImages(t, map[string]Config{
+		server.Host: {CABundle: string(ca.PEM), Username: "reader", Password: password},
+		mirror.Host: {CABundle: string(ca.PEM), Username: "reader", Password: password},
+	})
+	repository := server.Host + "/acme/app"
+	if got, err := images.Resolve(t.Context(), repository, "v1"); err != nil || got != digest {
+		t.Errorf("Resolve: got %q, %v, want %q", got, err, digest)
+	}
+	if got, err := images.Manifest(t.Context(), repository, digest); err != nil || string(got.Body) != aManifest {
+		t.Errorf("Manifest: got %q, %v, want %q", got.Body, err, aManifest)
+	}
+	_, err := images.Manifest(t.Context(), repository, numbered(1))
+	wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "which is not its digest")
+	if _, err := images.Resolve(t.Context(), repository, "none"); !errors.Is(err, trust.ErrNotFound) {
+		t.Errorf("a tag that the mirror does not have: got %v, want ErrNotFound", err)
+	}
+	_, err = images.Resolve(t.Context(), repository, "secret")
+	wantFault(t, err, v1alpha1.ReasonUnauthorized, server.Host, mirror.Host, "without credentials")
+	for _, got := range mirror.authorizations() {
+		if got != "" {
+			t.Errorf("the mirror got the Authorization header %q", got)
+		}
+	}
+	to = "https://169.254.169.254/mirror"
+	_, err = images.Resolve(t.Context(), repository, "v1")
+	wantFault(t, err, v1alpha1.ReasonAddressRefused, server.Host)
+}
+
 // A storage host speaks another protocol than a registry: none of its statuses says that there is no
 // such blob, or that the registry refused access.
 func TestStorageFails(t *testing.T) {
@@ -427,7 +480,7 @@ func TestStorageFails(t *testing.T) {
 			server.Host: {CABundle: string(ca.PEM)}, storage.Host: {CABundle: string(ca.PEM)},
 		})
 		_, err := images.Blob(t.Context(), server.Host+"/acme/app", numbered(1), 1<<10)
-		if wantFault(t, err, reason, fmt.Sprintf("the storage host answered with status %d", status), server.Host,
+		if wantFault(t, err, reason, "the storage host", fmt.Sprintf("with status %d", status), server.Host,
 			storage.Host); errors.Is(err, trust.ErrNotFound) {
 			t.Errorf("status %d of the storage host counts as the absence of the blob", status)
 		}

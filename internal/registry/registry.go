@@ -168,10 +168,10 @@ func ofRegistry() terms {
 	}
 }
 
-func ofStorage() terms {
+// ofRedirect are the terms of another host that a registry redirects to.
+func ofRedirect() terms {
 	t := ofRegistry()
-	t.server, t.short, t.address, t.scheme = "storage host", "storage host", "the registry's storage",
-		"where the registry redirects to"
+	t.short, t.address, t.scheme = "host", "where the registry redirects to", "where the registry redirects to"
 	return t
 }
 

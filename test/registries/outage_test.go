@@ -180,6 +180,11 @@ func statuses() map[string]outage {
 			faults: always(tags, status(http.StatusInternalServerError, "")), unknownDigest: admitted,
 			stale: warned, says: []string{"status 500"}, reason: v1alpha1.ReasonServerError,
 		},
+		"redirect-tags-inside": {
+			faults: always(tags, status(http.StatusTemporaryRedirect, "", "Location", "https://169.254.169.254/v1")),
+			says:   []string{"to which Countersign never connects"}, unknownDigest: admitted,
+			reason: v1alpha1.ReasonAddressRefused,
+		},
 		"500-referrers": {
 			faults: always(referrers, status(http.StatusInternalServerError, "")),
 			stale:  admitted, says: []string{"status 500"}, reason: v1alpha1.ReasonServerError,
