@@ -148,8 +148,8 @@ func TestModelNamesTheThreats(t *testing.T) {
 	}
 }
 
-// Each row of the tables of faults names its test, and the tables have each fault of TestOutages and
-// TestRegistryOutages.
+// Each row of the tables of faults names its test, and the tables have each fault of TestOutages
+// and TestRegistryOutages.
 func TestFaultsAreNamedWithTheirTests(t *testing.T) {
 	declared := declaredTests(t)
 	page := read(t, "docs/reliability.md")
