@@ -149,13 +149,14 @@ type gate struct {
 	*webhooks.Gate
 	clock   *clocktesting.FakeClock
 	handler http.Handler
-	stop    func() // ends the tracker
+	began   time.Time // in real time
+	stop    func()    // ends the tracker
 }
 
 // newGate returns a gate whose policy requires ci and qa from the trust roots.
 func newGate(t *testing.T, now time.Time, roots ...string) *gate {
 	t.Helper()
-	g := &gate{clock: clocktesting.NewFakeClock(now)}
+	g := &gate{clock: clocktesting.NewFakeClock(now), began: time.Now()}
 	s := store.New(store.Options{Uncovered: policy.UncoveredDeny})
 	spec := v1alpha1.ImagePolicySpec{
 		Images: []v1alpha1.ImagePattern{"*/acme/**"}, RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
@@ -189,6 +190,10 @@ func newGate(t *testing.T, now time.Time, roots ...string) *gate {
 	t.Cleanup(g.stop)
 	return g
 }
+
+// hostsNow is the clock of the limits of hosts: a request waits in real time for the end of a short
+// pause.
+func (g *gate) hostsNow() time.Time { return g.clock.Now().Add(time.Since(g.began)) }
 
 // put publishes a trust root.
 func (g *gate) put(name string, root trust.Root) {
@@ -326,7 +331,7 @@ func newSite(t *testing.T, b *backend, timeout time.Duration) *site {
 	s := &site{backend: b, proxy: faultproxy.Run(t, "https://"+b.host, b.ca)}
 	s.gate = newGate(t, start, "registries")
 	images, err := registry.NewImages(registry.ImagesConfig{
-		Registries: b.settings(s.proxy), Hosts: registry.NewHosts(s.clock.Now), Timeout: timeout,
+		Registries: b.settings(s.proxy), Hosts: registry.NewHosts(s.hostsNow), Timeout: timeout,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -68,7 +68,7 @@ func (e *estate) start(t *testing.T, now time.Time, saved map[string]records) ma
 	built := map[string]*bydigest.Root{}
 	for root, role := range e.roots {
 		images, err := registry.NewImages(registry.ImagesConfig{
-			Registries: registries, Hosts: registry.NewHosts(g.clock.Now),
+			Registries: registries, Hosts: registry.NewHosts(g.hostsNow),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -27,7 +27,7 @@ func TestOneRegistryOfSeveralDown(t *testing.T) {
 		maps.Copy(settings, behind.settings(sites[i].proxy))
 	}
 	images, err := registry.NewImages(registry.ImagesConfig{
-		Registries: settings, Hosts: registry.NewHosts(g.clock.Now), Timeout: hung,
+		Registries: settings, Hosts: registry.NewHosts(g.hostsNow), Timeout: hung,
 	})
 	if err != nil {
 		t.Fatal(err)
