@@ -138,6 +138,7 @@ func (s *site) serve(t *testing.T, issue func(pkix.Name, ...string) (*tlstest.Ce
 
 // statuses are answers with a status of failure.
 func statuses() map[string]outage {
+	// A request waits for the end of a pause of up to 5 s.
 	limited := []string{"status 429", "Retry-After"}
 	return map[string]outage{
 		"401": {
@@ -157,7 +158,7 @@ func statuses() map[string]outage {
 			says:   []string{"answered 404 without the error code"}, reason: v1alpha1.ReasonUnexpectedAnswer,
 		},
 		"429": {
-			faults: always(everything, status(http.StatusTooManyRequests, "")),
+			faults: always(everything, status(http.StatusTooManyRequests, "", "Retry-After", "6")),
 			stale:  warned, says: limited, reason: v1alpha1.ReasonServerError,
 		},
 		"429-retry-after": {
@@ -341,7 +342,7 @@ func tokens() map[string]outage {
 			begin: fails(status(http.StatusServiceUnavailable, "")), stale: warned, reason: v1alpha1.ReasonServerError,
 		},
 		"token-service-429": {
-			begin: fails(status(http.StatusTooManyRequests, "")), stale: warned, reason: v1alpha1.ReasonServerError,
+			begin: fails(status(http.StatusTooManyRequests, "", "Retry-After", "6")), stale: warned, reason: v1alpha1.ReasonServerError,
 		},
 		"token-service-refuses": {
 			begin: fails(status(http.StatusUnauthorized, refused)), reason: v1alpha1.ReasonUnauthorized,
