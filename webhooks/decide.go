@@ -259,9 +259,9 @@ func (g *Gate) load(ctx context.Context, a *asking, decided decisions) {
 }
 
 // toLoad returns the decisions that lack evidence. Of those with subjects that the store does not
-// know at all, it returns at most maxNewImages images in the whole request, and adds an error for each
-// subject that only others lack. Denied images come last: their denial does not depend on what they
-// lack.
+// know at all, it returns at most maxNewImages images in the whole request, and adds an error for
+// each subject that only others lack. Denied images come last: their denial does not depend on what
+// they lack.
 func (g *Gate) toLoad(a *asking, decided decisions) (incomplete decisions) {
 	incomplete = maps.Clone(decided)
 	maps.DeleteFunc(incomplete, func(_ string, d policy.Decision) bool { return len(d.NotLoaded) == 0 })

@@ -170,7 +170,7 @@ func TestThreatPullSecretsOfANamespace(t *testing.T) {
 	shop := podIn("shop", specOf(b.repository+":v1", "", "pull"))
 	lab := podIn("lab", specOf(b.repository+":v1", "", "pull"))
 	refusal := []string{
-		"the server wants a user name and password", `no pull secret of namespace "lab" could read it`,
+		"the registry wants a user name and password", `no pull secret of namespace "lab" could read it`,
 		`access was refused (status 401) with Secret "pull"`,
 	}
 
@@ -341,7 +341,7 @@ func TestThreatNoPullSecretsWithoutTheFlag(t *testing.T) {
 	root.Keychain = off.Keychain()
 	b.Store.PutRoot("digests", store.Root{Verifier: root, Version: "off"})
 	got := b.validate(t, podIn("shop", specOf(b.repository+":v1", "", "pull")))
-	wantDenied(t, got, 503, "the server wants a user name and password")
+	wantDenied(t, got, 503, "the registry wants a user name and password")
 	if strings.Contains(got.Result.Message, "pull secret") {
 		t.Errorf("got the message %q, want nothing of pull secrets", got.Result.Message)
 	}

@@ -256,9 +256,9 @@ func (f *Finder) secret(ctx context.Context, namespace, name string, age time.Du
 		if err != nil {
 			return nil, explain(err, "secrets")
 		}
-		entries, err := readSecret(&s)
-		if err != nil {
-			return &contents{unusable: err.Error()}, nil
+		entries, unusable := readSecret(&s)
+		if unusable != nil {
+			return &contents{unusable: unusable.Error()}, nil //nolint:nilerr // other Secrets may be usable
 		}
 		return &contents{entries: entries}, nil
 	})

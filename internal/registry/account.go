@@ -69,16 +69,17 @@ func (a account) identity() string {
 }
 
 // tokenAdvice returns what the administrator can do if the token service refuses a token.
-func (a account) tokenAdvice(status int) string {
+// setting is the field of the credentials.
+func (a account) tokenAdvice(status int, setting string) string {
 	switch {
 	case status == http.StatusBadRequest:
 		return "look at its log, and whether it is the service of this server"
 	case a.source != "":
 		return "check the user name and the password in it, and what this user may read"
 	case !a.hasCredentials():
-		return "set credentialsSecretRef"
+		return "set " + setting
 	case status == http.StatusForbidden:
 		return "check what this user may read"
 	}
-	return "check the user name and the password in the Secret of credentialsSecretRef, and what this user may read"
+	return "check the user name and the password in the Secret of " + setting + ", and what this user may read"
 }

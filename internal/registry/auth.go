@@ -112,7 +112,7 @@ func (c *Client) requestToken(ctx context.Context, repository string, realm *url
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusBadRequest:
 		return "", 0, trust.NewFault(v1alpha1.ReasonUnauthorized,
 			"%s: the token service refused a token (status %d) %s; %s", shownURL(realm), resp.StatusCode, c.identity(),
-			c.tokenAdvice(resp.StatusCode))
+			c.tokenAdvice(resp.StatusCode, c.terms.setting("credentialsSecretRef")))
 	default:
 		f := trust.NewFault(v1alpha1.ReasonServerError,
 			"%s: the token service answered with status %d; look at its log", shownURL(realm), resp.StatusCode)

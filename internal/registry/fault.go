@@ -40,7 +40,8 @@ func (t terms) fault(target *url.URL, err error) error {
 // refusalFault returns the fault of an address or redirect that this package refuses, or nil.
 func (t terms) refusalFault(where string, err error) *trust.Fault {
 	if refused, ok := errors.AsType[*refusedAddress](err); ok {
-		return trust.NewFault(v1alpha1.ReasonAddressRefused, "%s: %w; use the %s's own address", where, refused, t.short)
+		return trust.NewFault(v1alpha1.ReasonAddressRefused, "%s: %w; use the %s's own address", where, refused,
+			t.short)
 	}
 	if redirect, ok := errors.AsType[*refusedRedirect](err); ok {
 		return trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: %w", where, redirect)

@@ -250,8 +250,8 @@ func (c *Client) checkStorage(resp *http.Response) error {
 	}
 }
 
-// send sends a request for a part of the repository, and follows redirects to other hosts. by is the
-// client of the host that answered: the registry's, or one without credentials.
+// send sends a request for a part of the repository, and follows redirects to other hosts. by is
+// the client of the host that answered: the registry's, or one without credentials.
 func (r imageRepository) send(ctx context.Context, wanted request) (by *Client, resp *http.Response, body []byte,
 	err error) {
 	wanted.elsewhere = true
@@ -294,7 +294,8 @@ func isRedirect(resp *http.Response) bool {
 }
 
 // follow repeats a request at the target of a redirect, without credentials. The certificate of the
-// host must chain to the system's CAs, or to the CA bundle of the host if the configuration lists it.
+// host must chain to the system's CAs, or to the CA bundle of the host if the configuration lists
+// it.
 func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, wanted request) (*Client, *http.Response,
 	[]byte, error) {
 	from := resp.Request.URL

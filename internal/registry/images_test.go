@@ -409,17 +409,17 @@ func TestThreatStorageRedirect(t *testing.T) {
 	}
 }
 
-// TestThreatManifestRedirect has a registry redirect tags and manifests to another registry, as some
-// public ones do. It gets no credentials, its answer for a digest is hashed, and it is no address
-// that the operator never connects to.
+// TestThreatManifestRedirect has a registry redirect tags and manifests to another registry, as
+// some public ones do. It gets no credentials, its answer for a digest is hashed, and it is no
+// address that the operator never connects to.
 func TestThreatManifestRedirect(t *testing.T) {
 	ca := newCA(t)
 	digest := digestOf([]byte(aManifest))
 	mirror := serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.URL.Path == "/mirror/manifests/none":
+		switch r.URL.Path {
+		case "/mirror/manifests/none":
 			answer(http.StatusNotFound, "application/json", unknownCode)(w, r)
-		case r.URL.Path == "/mirror/manifests/secret":
+		case "/mirror/manifests/secret":
 			w.WriteHeader(http.StatusUnauthorized)
 		default:
 			answer(http.StatusOK, manifestMediaType, aManifest)(w, r)
@@ -462,8 +462,8 @@ func TestThreatManifestRedirect(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonAddressRefused, server.Host)
 }
 
-// A storage host speaks another protocol than a registry: none of its statuses says that there is no
-// such blob, or that the registry refused access.
+// A storage host speaks another protocol than a registry: none of its statuses says that there is
+// no such blob, or that the registry refused access.
 func TestStorageFails(t *testing.T) {
 	ca := newCA(t)
 	for status, reason := range map[int]string{

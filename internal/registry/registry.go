@@ -153,7 +153,7 @@ type terms struct {
 }
 
 func ofSigningServer() terms {
-	return terms{
+	return terms{ //nolint:gosec // the names of fields, no credentials
 		server: "signing server", short: "server", address: "the server's URL", interval: "refreshInterval",
 		scheme: "the port and the scheme of the server's URL", tokenServices: "spec.notary.tokenServices",
 	}

@@ -135,7 +135,7 @@ func TestSettingsReadARegistry(t *testing.T) {
 	}
 	fault, ok := errors.AsType[*trust.Fault](func() error { _, err := read(settings); return err }())
 	if !ok || fault.Reason != v1alpha1.ReasonUnauthorized ||
-		!strings.Contains(fault.Error(), "set credentialsSecretRef") {
+		!strings.Contains(fault.Error(), "set spec.registries[].credentialsSecretRef") {
 		t.Errorf("without credentials: got %v, want Unauthorized, with the field", fault)
 	}
 }

@@ -28,14 +28,19 @@ func TestMessagesAboutRegistries(t *testing.T) {
 			handler: challenge(`Basic realm="r"`),
 			says:    "the registry wants a user name and password; set spec.registries[].credentialsSecretRef",
 		},
-		"another way":  {handler: challenge("Negotiate"), says: "the registry asks for authentication in a way other"},
-		"no realm":     {handler: challenge("Bearer x=y"), says: "the registry names no usable token service"},
-		"plain tokens": {handler: challenge(`Bearer realm="http://localhost/"`), says: `the registry names http://localhost/`},
+		"another way": {handler: challenge("Negotiate"), says: "the registry asks for authentication in a way other"},
+		"no realm":    {handler: challenge("Bearer x=y"), says: "the registry names no usable token service"},
+		"plain tokens": {
+			handler: challenge(`Bearer realm="http://localhost/"`), says: `the registry names http://localhost/`,
+		},
 		"token host": {
 			handler: challenge(`Bearer realm="https://auth.example.com/"`),
 			says:    `list "auth.example.com" in spec.registries[].tokenServices`,
 		},
-		"429":     {handler: answer(429, "", ""), says: "the registry limits the rate of requests (status 429); raise resolveInterval"},
+		"429": {
+			handler: answer(429, "", ""),
+			says:    "the registry limits the rate of requests (status 429); raise resolveInterval",
+		},
 		"503":     {handler: answer(503, "", ""), says: "the registry failed with status 503"},
 		"418":     {handler: answer(418, "", ""), says: "the registry refused the request with status 418"},
 		"404":     {handler: answer(404, "", ""), says: "without the error code of a registry"},

@@ -118,8 +118,8 @@ func TestSeveralFailingSubjectsOfOneRepository(t *testing.T) {
 	}
 }
 
-// A registry that answers fetches again is no longer reported, even if its last probe failed: such a
-// host is not probed again until a fetch fails.
+// A registry that answers fetches again is no longer reported, even if its last probe failed: such
+// a host is not probed again until a fetch fails.
 func TestRegistryThatAnswersAgain(t *testing.T) {
 	b, r, held := digestsBench(t)
 	b.PutRoot("acme", Root{Verifier: unprobed{r}})

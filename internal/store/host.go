@@ -110,8 +110,8 @@ func (h *host) probeEnded(began, now time.Time, interval time.Duration, fault *t
 	return was != nil && fault == nil
 }
 
-// probed reports whether the host is probed now, so that the outcome of the last probe counts. A host
-// that is known only by its subjects is probed while it is a suspect or down: once a fetch has
+// probed reports whether the host is probed now, so that the outcome of the last probe counts. A
+// host that is known only by its subjects is probed while it is a suspect or down: once a fetch has
 // succeeded, the last probe says nothing more.
 func (h *host) probed() bool { return h.suspect || h.down != nil }
 

@@ -159,7 +159,8 @@ func newGate(t *testing.T, now time.Time, roots ...string) *gate {
 	g := &gate{clock: clocktesting.NewFakeClock(now), began: time.Now()}
 	s := store.New(store.Options{Uncovered: policy.UncoveredDeny})
 	spec := v1alpha1.ImagePolicySpec{
-		Images: []v1alpha1.ImagePattern{"*/acme/**"}, RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
+		Images:        []v1alpha1.ImagePattern{"*/acme/**"},
+		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
 	}
 	for _, root := range roots {
 		spec.TrustRoots = append(spec.TrustRoots, v1alpha1.ObjectName(root))
@@ -309,13 +310,13 @@ func (got outcome) is(want verdict, digest string, says ...string) error {
 	return nil
 }
 
-func containsAny(text string, any []string) bool {
-	for _, one := range any {
+func containsAny(text string, parts []string) bool {
+	for _, one := range parts {
 		if strings.Contains(text, one) {
 			return true
 		}
 	}
-	return len(any) == 0
+	return len(parts) == 0
 }
 
 // site is a gate whose trust root "registries" reads one registry through a proxy.
@@ -400,9 +401,9 @@ func (s *site) awaitStatus(t *testing.T, reason string) {
 			return errors.New("got no fault")
 		case fault.Reason != reason:
 			s.clock.Step(nextTry)
-			return fmt.Errorf("got %s (%v), want %q", fault.Reason, fault, reason)
+			return fmt.Errorf("got %s (%w), want %q", fault.Reason, fault, reason)
 		case !strings.Contains(fault.Error(), host(s.proxy)):
-			return fmt.Errorf("got %v, want it to name the host", fault)
+			return fmt.Errorf("got %w, want it to name the host", fault)
 		}
 		return nil
 	})

@@ -121,7 +121,8 @@ func network() map[string]outage {
 				s.serve(t, other.Issue)
 			},
 			end:   func(t *testing.T, s *site) { s.serve(t, s.proxy.CA.Issue) },
-			stale: couldNotCheck, says: []string{"signed by an unknown authority"}, reason: v1alpha1.ReasonTLSNotTrusted,
+			stale: couldNotCheck, says: []string{"signed by an unknown authority"},
+			reason: v1alpha1.ReasonTLSNotTrusted,
 		},
 	}
 }
@@ -142,8 +143,9 @@ func statuses() map[string]outage {
 	limited := []string{"status 429", "Retry-After"}
 	return map[string]outage{
 		"401": {
-			faults: always(everything, status(http.StatusUnauthorized, refused, "WWW-Authenticate", `Basic realm="registry"`)),
-			says:   []string{"access was refused (status 401)"}, reason: v1alpha1.ReasonUnauthorized,
+			faults: always(everything,
+				status(http.StatusUnauthorized, refused, "WWW-Authenticate", `Basic realm="registry"`)),
+			says: []string{"access was refused (status 401)"}, reason: v1alpha1.ReasonUnauthorized,
 		},
 		"403": {
 			faults: always(everything, status(http.StatusForbidden, refused)),
@@ -239,7 +241,8 @@ func bodies() map[string]outage {
 func lists() map[string]outage {
 	var many strings.Builder
 	for i := range 1100 {
-		fmt.Fprintf(&many, `,{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%064x","size":2}`, i)
+		fmt.Fprintf(&many,
+			`,{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%064x","size":2}`, i)
 	}
 	index := func(manifests string) faultproxy.Fault {
 		return status(http.StatusOK, `{"schemaVersion":2,"manifests":[`+strings.TrimPrefix(manifests, ",")+`]}`,
@@ -255,7 +258,8 @@ func lists() map[string]outage {
 			reason: v1alpha1.ReasonTooLarge,
 		},
 		"index-huge": {
-			faults: always(referrers, index(strings.Repeat(",{}", 1<<20))), says: []string{"has more than 65536 values"},
+			faults: always(referrers, index(strings.Repeat(",{}", 1<<20))),
+			says:   []string{"has more than 65536 values"},
 			reason: v1alpha1.ReasonUnexpectedAnswer,
 		},
 		"next-elsewhere": {
@@ -295,7 +299,8 @@ func redirects() map[string]outage {
 			reason: v1alpha1.ReasonUnexpectedAnswer,
 		},
 		"redirect-with-credentials": {
-			faults: to("https://user:" + password + "@storage.example.com/blob"), says: []string{"it carries credentials"},
+			faults: to("https://user:" + password + "@storage.example.com/blob"),
+			says:   []string{"it carries credentials"},
 			reason: v1alpha1.ReasonUnexpectedAnswer,
 		},
 		"redirect-loop": {
@@ -342,7 +347,8 @@ func tokens() map[string]outage {
 			begin: fails(status(http.StatusServiceUnavailable, "")), stale: warned, reason: v1alpha1.ReasonServerError,
 		},
 		"token-service-429": {
-			begin: fails(status(http.StatusTooManyRequests, "", "Retry-After", "6")), stale: warned, reason: v1alpha1.ReasonServerError,
+			begin: fails(status(http.StatusTooManyRequests, "", "Retry-After", "6")), stale: warned,
+			reason: v1alpha1.ReasonServerError,
 		},
 		"token-service-refuses": {
 			begin: fails(status(http.StatusUnauthorized, refused)), reason: v1alpha1.ReasonUnauthorized,
@@ -356,8 +362,8 @@ func tokens() map[string]outage {
 	return all
 }
 
-// TestRegistryOutages goes through all outages. Each has its own gate, and its own proxy in front of
-// a real registry.
+// TestRegistryOutages goes through all outages. Each has its own gate, and its own proxy in front
+// of a real registry.
 func TestRegistryOutages(t *testing.T) {
 	t.Parallel()
 	tagged, listed := newDistribution(t), newReferrersAPI(t)

@@ -46,7 +46,7 @@ func TestOneRegistryOfSeveralDown(t *testing.T) {
 		for _, f := range status.HostFaults {
 			got = append(got, f.Host+" "+f.Fault.Reason)
 			if !strings.Contains(f.Fault.Error(), f.Host) {
-				return fmt.Errorf("got %v of %s, want its name in it", f.Fault, f.Host)
+				return fmt.Errorf("got %w of %s, want its name in it", f.Fault, f.Host)
 			}
 		}
 		if diff := cmp.Diff(want, got); diff != "" || status.Hosts != 3 {

@@ -215,8 +215,8 @@ func (r responding) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// wait waits as long as a fault says; replaced ends a fault that holds. It returns false if the client has gone or the rules have
-// stopped.
+// wait waits as long as a fault says; replaced ends a fault that holds. It returns false if the
+// client has gone or the rules have stopped.
 func (f *Rules) wait(r *http.Request, fault Fault, replaced <-chan struct{}) bool {
 	var over <-chan time.Time
 	switch {

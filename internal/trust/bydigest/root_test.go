@@ -233,7 +233,7 @@ func TestForeignEvidence(t *testing.T) {
 }
 
 // refusing is a registry that refuses all credentials.
-type refusing struct{ registry }
+type refusing struct{}
 
 func (refusing) Resolve(context.Context, string, string) (string, error) {
 	return "", trust.NewFault(v1alpha1.ReasonUnauthorized, "refused")
