@@ -95,8 +95,9 @@ func run(ctx context.Context, o flags.Options) error {
 }
 
 // formats are the formats that a TrustRoot can have.
-func formats(m memory, pullSecrets registry.Keychain) []trust.Format {
+func formats(m memory, pullSecrets registry.Keychain, counts *metrics.Metrics) []trust.Format {
 	hosts, decoding := registry.NewHosts(time.Now), budget.New(m.decoding) // of all formats together
+	hosts.Observer = counts
 	return []trust.Format{
 		notary.Format{Hosts: hosts, Budget: decoding},
 		sigstore.Format{Hosts: hosts, Budget: decoding, Keychain: pullSecrets},
@@ -138,7 +139,7 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 	trustRoots := &publication.TrustRootReconciler{
 		Client: c, Status: writer, Changes: roots, Clock: now, ExpiryWarning: o.ExpiryWarning,
 		Publisher: &publication.Publisher{
-			Reader: c, Namespace: o.Namespace, Formats: formats(memory, secrets.Keychain()), Store: decisions,
+			Reader: c, Namespace: o.Namespace, Formats: formats(memory, secrets.Keychain(), counts), Store: decisions,
 			Tracker: tracker, Records: keeper,
 		},
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/imageref"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
@@ -184,6 +185,10 @@ func (b *bench) populate(t *testing.T) {
 		Root: "acme-notary", Format: "Notary", Stage: store.StageProbe, Took: 20 * time.Millisecond,
 	})
 	b.Admission("validate", "admitted", 200*time.Microsecond)
+	b.Requested(registry.Exchange{
+		Host: "notary.example.com", Named: true, Result: registry.ResultOK, Sent: true, Took: 20 * time.Millisecond,
+		Ended: noon,
+	})
 	b.BreakGlass("fire")
 	b.BreakGlassUnrecorded("fire")
 	b.Refused(metrics.RefusedBusy)

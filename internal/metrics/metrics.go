@@ -1,9 +1,9 @@
 // Package metrics counts and times the work of the manager, for Prometheus.
 //
 // The number of label values is bounded: they are names of policies, trust roots and namespaces,
-// which administrators create, and constants of the api package. They are never an image, a Pod or
-// a user. The next scrape after the deletion of an object drops its series. The package never
-// decides anything, and a nil *Metrics counts nothing.
+// which administrators create, constants of the api package, and up to 64 hosts of servers. They
+// are never an image, a Pod or a user. The next scrape after the deletion of an object drops its
+// series. The package never decides anything, and a nil *Metrics counts nothing.
 package metrics
 
 import (
@@ -27,6 +27,8 @@ const (
 	labelTrustRoot = "trust_root"
 	labelNamespace = "namespace"
 	labelState     = "state"
+	labelHost      = "host"
+	labelResult    = "result"
 
 	resultOK       = "ok"
 	resultUnsigned = "unsigned"
@@ -55,6 +57,7 @@ type Metrics struct {
 	decisions, breakGlass, unrecorded, refused, refreshes, writes *prometheus.CounterVec
 	admission, verification                                       *prometheus.HistogramVec
 
+	hosts  *hosts
 	gauges gauges
 	state  atomic.Pointer[State]
 }
@@ -81,13 +84,14 @@ func New(r prometheus.Registerer) *Metrics {
 			"Admission requests that were refused before they were read.", "reason"),
 		refreshes: counter("refreshes_total",
 			"Fetches and verifications of a repository under a trust root, first ones and refreshes.",
-			labelTrustRoot, "result"),
+			labelTrustRoot, labelResult),
 		writes: counter("webhook_configuration_writes_total",
 			"Writes of a webhook configuration that was missing or had been changed.", "configuration", "cause"),
 		admission: histogram("admission_duration_seconds",
 			"Time from the arrival of an admission request to its answer.", "handler", "outcome"),
 		verification: histogram("verification_duration_seconds",
-			"Time to fetch and verify the signatures of a repository.", "format", "stage", "result"),
+			"Time to fetch and verify the signatures of a repository.", "format", "stage", labelResult),
+		hosts:  newHosts(),
 		gauges: newGauges(),
 	}
 	r.MustRegister(m)
@@ -192,6 +196,7 @@ func (m *Metrics) ConfigurationWritten(configuration, cause string) {
 func (m *Metrics) vectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.decisions, m.breakGlass, m.unrecorded, m.refused, m.refreshes, m.writes, m.admission, m.verification,
+		m.hosts.requests, m.hosts.durations,
 	}
 }
 
@@ -204,8 +209,9 @@ func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector. It first drops the series of policies, trust roots and
-// namespaces that no longer exist.
+// namespaces that no longer exist, and of hosts without requests.
 func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+	m.hosts.forgetIdle()
 	if state := m.state.Load(); state != nil {
 		namespaces := state.namespaces()
 		m.prune(state, namespaces)

@@ -14,6 +14,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/metrics"
 	"github.com/countersign-dev/countersign/internal/policy"
+	"github.com/countersign-dev/countersign/internal/registry"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
@@ -163,6 +164,7 @@ func TestNilCountsNothing(*testing.T) {
 	m.BreakGlassUnrecorded("shop")
 	m.Refused(metrics.RefusedBusy)
 	m.Verified(store.Verification{})
+	m.Requested(registry.Exchange{})
 	m.ConfigurationWritten("mutating", metrics.CauseCreated)
 }
 

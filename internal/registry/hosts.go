@@ -44,6 +44,9 @@ const (
 // Config. It bounds the requests in flight and honours Retry-After. Create it with NewHosts. It is
 // safe for concurrent use.
 type Hosts struct {
+	// Observer receives each request. Set it before the first one. Nil: none does.
+	Observer Observer
+
 	now func() time.Time
 
 	mu    sync.Mutex

@@ -89,8 +89,8 @@ func NewImages(cfg ImagesConfig) (*Images, error) {
 
 // client returns the client of a registry.
 func (i *Images) client(host string) (*Client, error) {
-	cfg := i.cfg.Registries[host]
-	cfg.terms = ofRegistry()
+	cfg, listed := i.cfg.Registries[host]
+	cfg.terms, cfg.unlisted = ofRegistry(), !listed && host != dockerIO
 	switch {
 	case host == dockerIO:
 		cfg.Server = dockerIOServer
@@ -307,7 +307,7 @@ func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, want
 		return nil, nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to an invalid URL",
 			shownURL(from))
 	}
-	listed := i.cfg.Registries[to.Host]
+	listed, found := i.cfg.Registries[to.Host]
 	switch {
 	case hops > maxRedirects:
 		return nil, nil, nil, refuse(to, "there were too many redirects before it")
@@ -316,7 +316,7 @@ func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, want
 	}
 	base := to.Scheme + "://" + plainHost(to)
 	other, err := i.cached(base, Config{
-		Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle, terms: ofRedirect(),
+		Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle, unlisted: !found, terms: ofRedirect(),
 	})
 	if err != nil {
 		return nil, nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to another host: %w",

@@ -73,6 +73,8 @@ type Config struct {
 	Hosts *Hosts
 
 	terms terms // of messages; the zero value: those of a signing server
+	// unlisted says that a Pod or a registry named the host, and no administrator.
+	unlisted bool
 }
 
 // Client sends requests to one server. It is safe for concurrent use. It closes idle connections
@@ -91,6 +93,7 @@ type Client struct {
 	timeout       time.Duration
 	authorization *cache.LRUExpireCache // authorizationKey -> value of the header
 	hosts         *Hosts
+	named         bool // an administrator named the server
 	terms         terms
 	skipped       []string
 }
@@ -123,6 +126,7 @@ func New(cfg Config) (*Client, error) {
 		timeout:       cmp.Or(cfg.Timeout, defaultTimeout),
 		authorization: cache.NewLRUExpireCache(maxTokens),
 		hosts:         cfg.Hosts,
+		named:         !cfg.unlisted,
 		terms:         cmp.Or(cfg.terms, ofSigningServer()),
 	}
 	if c.hosts == nil {
@@ -237,11 +241,16 @@ type request struct {
 	limit          int64 // of the body, in bytes
 	// elsewhere returns a response that redirects to another host. By default that is a fault.
 	elsewhere bool
+	// signed says that the request concerns a repository known to be signed.
+	signed bool
+	// answers says that the client answers a 401, with authorization.
+	answers bool
 }
 
 // send sends a request with the authorization for a repository, and answers one challenge. No
 // status of the response is an error.
 func (c *Client) send(ctx context.Context, repository string, r request) (*http.Response, []byte, error) {
+	r.signed, r.answers = repository != "" && trust.PurposeOf(ctx).Known, true
 	sent := c.cachedAuthorization(repository)
 	resp, body, err := c.fetch(ctx, r, sent)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
@@ -270,18 +279,34 @@ func (c *Client) target(file string) (*url.URL, error) {
 	return &target, nil
 }
 
-// fetch sends one request once the semaphore of its host admits it, and reads the body. It reads up
-// to the limit if the status is 200, and up to maxErrorBody otherwise.
+// fetch sends one request once the semaphore of its host admits it, and reports the outcome to the
+// observer.
 func (c *Client) fetch(ctx context.Context, r request, authorization string) (*http.Response, []byte, error) {
-	target, limit := r.target, r.limit
-	if err := checkHost(target); err != nil {
-		return nil, nil, c.termsOf(target).fault(target, err)
+	e := Exchange{Named: c.named, Signed: r.signed}
+	if err := checkHost(r.target); err != nil {
+		e.Result = v1alpha1.ReasonAddressRefused
+		c.hosts.observe(r.target, e)
+		return nil, nil, c.termsOf(r.target).fault(r.target, err)
 	}
-	release, err := c.hosts.acquire(ctx, hostPort(target))
+	release, err := c.hosts.acquire(ctx, hostPort(r.target))
 	if err != nil {
+		e.Result = resultOfUnsent(err)
+		c.hosts.observe(r.target, e)
 		return nil, nil, err
 	}
 	defer release()
+	began := time.Now()
+	resp, body, err := c.exchange(ctx, r, authorization)
+	e.Sent, e.Took = true, time.Since(began)
+	e.Result = resultOf(resp, body, r.answers && authorization == "", err)
+	c.hosts.observe(r.target, e)
+	return resp, body, err
+}
+
+// exchange sends one request and reads the body. It reads up to the limit if the status is 200, and
+// up to maxErrorBody otherwise.
+func (c *Client) exchange(ctx context.Context, r request, authorization string) (*http.Response, []byte, error) {
+	target, limit := r.target, r.limit
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	ctx, certificateRequested := withCertificateRequest(ctx)
