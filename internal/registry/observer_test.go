@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -197,5 +198,28 @@ func TestThreatHostsThatPodsName(t *testing.T) {
 	hub, err := images.client(dockerIO)
 	if err != nil || !hub.named {
 		t.Errorf("got docker.io named: %t, %v, want it named: its hosts are constants", hub.named, err)
+	}
+}
+
+// A host has one name, however its URL is written.
+func TestHostOfARequest(t *testing.T) {
+	tests := map[string]string{
+		"https://Registry.Example.com.:443/v2/":   "registry.example.com",
+		"https://registry.example.com/v2/":        "registry.example.com",
+		"https://registry.example.com:5000/v2/":   "registry.example.com:5000",
+		"http://registry.example.com:80/v2/":      "registry.example.com",
+		"https://[2001:db8::1]:443/v2/":           "[2001:db8::1]",
+		"https://registry.example.com:5000/?a=b#": "registry.example.com:5000",
+	}
+	for text, want := range tests {
+		target, err := url.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts, o := observedHosts()
+		hosts.observe(target, Exchange{})
+		if got := o.all[0].Host; got != want {
+			t.Errorf("%s: got %q, want %q", text, got, want)
+		}
 	}
 }
