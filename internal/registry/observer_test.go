@@ -63,6 +63,7 @@ func TestResults(t *testing.T) {
 		t.Fatal(err)
 	}
 	status := func(code int) string { return serve(t, ca, answer(code, "application/json", unknownCode)).URL }
+	text := func(kind, body string) string { return serve(t, ca, answer(http.StatusOK, kind, body)).URL }
 	hangs := serve(t, ca, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	tests := map[string]struct {
 		server string
@@ -76,8 +77,8 @@ func TestResults(t *testing.T) {
 		"rate limit":         {server: status(429), want: "rate_limited"},
 		"server error":       {server: status(502), want: v1alpha1.ReasonServerError},
 		"bad request":        {server: status(400), want: v1alpha1.ReasonServerError},
-		"web page":           {server: serve(t, ca, answer(200, "text/html", "<html>")).URL, want: v1alpha1.ReasonUnexpectedAnswer},
-		"too large":          {server: serve(t, ca, answer(200, "", strings.Repeat("x", 200))).URL, want: v1alpha1.ReasonTooLarge},
+		"web page":           {server: text("text/html", "<html>"), want: v1alpha1.ReasonUnexpectedAnswer},
+		"too large":          {server: text("", strings.Repeat("x", 200)), want: v1alpha1.ReasonTooLarge},
 		"hangs":              {server: hangs.URL, want: v1alpha1.ReasonTimeout},
 		"connection refused": {server: fmt.Sprintf("https://127.0.0.1:%d", closed), want: v1alpha1.ReasonUnreachable},
 		"another CA":         {server: serve(t, newCA(t), answer(200, "", "{}")).URL, want: v1alpha1.ReasonTLSNotTrusted},

@@ -41,17 +41,19 @@ func (b *bed) testMetrics(t *testing.T) {
 	}
 	after := b.scrape(t)
 	for name, least := range map[string]float64{
-		`countersign_decisions_total{policy="measured",reason="Signed",verdict="Admitted"}`:         3,
-		`countersign_decisions_total{policy="production",reason="Signed",verdict="Admitted"}`:       3,
-		`countersign_decisions_total{policy="measured",reason="NotSigned",verdict="Denied"}`:        3,
-		`countersign_decisions_total{policy="faulty",reason="Unreachable",verdict="CouldNotCheck"}`: 3,
-		`countersign_admission_duration_seconds{handler="validate",outcome="admitted"}`:             3,
-		`countersign_admission_duration_seconds{handler="validate",outcome="denied"}`:               3,
-		`countersign_admission_duration_seconds{handler="validate",outcome="could_not_check"}`:      3,
-		`countersign_admission_duration_seconds{handler="mutate",outcome="admitted"}`:               9,
-		`countersign_verification_duration_seconds{format="Notary",result="ok",stage="first"}`:      1,
-		`countersign_verification_duration_seconds{format="Notary",result="ok",stage="refresh"}`:    1,
-		`countersign_refreshes_total{result="ok",trust_root="acme-notary"}`:                         2,
+		`countersign_decisions_total{policy="measured",reason="Signed",verdict="Admitted"}`:                            3,
+		`countersign_decisions_total{policy="production",reason="Signed",verdict="Admitted"}`:                          3,
+		`countersign_decisions_total{policy="measured",reason="NotSigned",verdict="Denied"}`:                           3,
+		`countersign_decisions_total{policy="faulty",reason="Unreachable",verdict="CouldNotCheck"}`:                    3,
+		`countersign_admission_duration_seconds{handler="validate",outcome="admitted"}`:                                3,
+		`countersign_admission_duration_seconds{handler="validate",outcome="denied"}`:                                  3,
+		`countersign_admission_duration_seconds{handler="validate",outcome="could_not_check"}`:                         3,
+		`countersign_admission_duration_seconds{handler="mutate",outcome="admitted"}`:                                  9,
+		`countersign_verification_duration_seconds{format="Notary",result="ok",stage="first"}`:                         1,
+		`countersign_verification_duration_seconds{format="Notary",result="ok",stage="refresh"}`:                       1,
+		`countersign_refreshes_total{result="ok",trust_root="acme-notary"}`:                                            2,
+		`countersign_registry_requests_total{host="` + strings.TrimPrefix(b.notary.URL, "https://") + `",result="ok"}`: 4,
+		`countersign_registry_requests_total{host="127.0.0.1:1",result="Unreachable"}`:                                 1,
 		// after one failure the server counts as down, and the manager only probes it
 		`countersign_refreshes_total{result="Unreachable",trust_root="unreachable-metrics"}`: 1,
 	} {
