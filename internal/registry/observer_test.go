@@ -82,7 +82,9 @@ func TestResults(t *testing.T) {
 		"hangs":              {server: hangs.URL, want: v1alpha1.ReasonTimeout},
 		"connection refused": {server: fmt.Sprintf("https://127.0.0.1:%d", closed), want: v1alpha1.ReasonUnreachable},
 		"another CA":         {server: serve(t, newCA(t), answer(200, "", "{}")).URL, want: v1alpha1.ReasonTLSNotTrusted},
-		"address":            {server: "https://169.254.169.254", want: v1alpha1.ReasonAddressRefused, unsent: true},
+		"refused address": {
+			server: "https://169.254.169.254", want: v1alpha1.ReasonAddressRefused, unsent: true,
+		},
 		"redirected elsewhere": {
 			server: serve(t, ca, func(w http.ResponseWriter, r *http.Request) {
 				http.Redirect(w, r, "https://other.example.com/", http.StatusFound)
