@@ -52,7 +52,7 @@ func key(image imageref.Ref) trust.Key {
 }
 
 // emptyEstate returns an estate with n policies and no verified repository yet.
-func emptyEstate(tb testing.TB, root *notary.Root, n int) *estate {
+func emptyEstate(tb testing.TB, root trust.Root, n int) *estate {
 	tb.Helper()
 	e := &estate{
 		store: store.New(store.Options{Uncovered: policy.UncoveredDeny, ShortNames: policy.ShortNamesDockerIO}),
@@ -68,7 +68,7 @@ func emptyEstate(tb testing.TB, root *notary.Root, n int) *estate {
 }
 
 // publish publishes the trust root that the policies name, or replaces it.
-func (e *estate) publish(root *notary.Root) {
+func (e *estate) publish(root trust.Root) {
 	e.store.PutRoot("acme-notary", store.Root{Verifier: root, Format: "Notary"})
 }
 

@@ -1,0 +1,271 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/registry"
+	"github.com/countersign-dev/countersign/internal/testenv/distribution"
+	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
+	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
+	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
+	"github.com/countersign-dev/countersign/test/digests"
+	"github.com/countersign-dev/countersign/webhooks"
+)
+
+// resolveInterval is for how long an answer about a tag counts: the default of a TrustRoot.
+const resolveInterval = 10 * time.Second
+
+// tagged is a real image registry with one image, which two roles have signed as test/digests does.
+// A proxy in front of it delays and counts requests.
+type tagged struct {
+	*faultproxy.Proxy
+	near place
+	away place // behind the proxy
+	tags []string
+	hex  string // of the digest of every tag
+}
+
+// place is one address of a registry.
+type place struct {
+	host string
+	ca   *tlstest.CA
+}
+
+func (p place) repository() string { return p.host + "/acme/app" }
+
+// newTagged pushes the image under n tags of one repository, and its signatures.
+func newTagged(b *testing.B, near place, n int, options ...remote.Option) *tagged {
+	b.Helper()
+	t := &tagged{Proxy: faultproxy.Run(b, "https://"+near.host, near.ca), near: near}
+	t.away = place{strings.TrimPrefix(t.URL, "https://"), t.CA}
+	repository, err := name.NewRepository(near.repository())
+	check(b, err)
+	image, err := random.Image(256, 1)
+	check(b, err)
+	digest, err := image.Digest()
+	check(b, err)
+	t.hex = digest.Hex
+	check(b, remote.Write(repository.Digest(digest.String()), image, options...))
+	for _, role := range []string{"ci", "qa"} {
+		check(b, digests.Sign(repository.Digest(digest.String()), role, options...))
+	}
+	for i := range n {
+		t.tags = append(t.tags, fmt.Sprintf("v%d", i))
+	}
+	each(b, n, 4, func(_ context.Context, i int) error {
+		return remote.Tag(repository.Tag(t.tags[i]), image, options...)
+	})
+	return t
+}
+
+// newDistribution runs the distribution registry, which lists referrers under a tag.
+func newDistribution(b *testing.B, n int) *tagged {
+	b.Helper()
+	server := distribution.Run(b, distribution.Options{})
+	return newTagged(b, place{server.Host, server.CA}, n, server.Options(b.Context())...)
+}
+
+// delayed delays every further request and resets the count.
+func (t *tagged) delayed(by time.Duration) {
+	t.Set()
+	if by > 0 {
+		t.Set(faultproxy.Fault{Delay: by})
+	}
+	t.Reset()
+}
+
+// images returns a reader of the registry, without a connection to it.
+func (p place) images(b *testing.B) *registry.Images {
+	b.Helper()
+	images, err := registry.NewImages(registry.ImagesConfig{
+		Registries: map[string]registry.Config{p.host: {CABundle: string(p.ca.PEM)}},
+	})
+	check(b, err)
+	return images
+}
+
+// gate returns the handlers of a manager that knows nothing of the registry and has no connection
+// to it.
+func (p place) gate(b *testing.B) *http.ServeMux {
+	b.Helper()
+	e := emptyEstate(b, digests.NewRoot(p.images(b), resolveInterval, time.Now), 0)
+	e.policy(b, "production", v1alpha1.ImagePattern(p.host+"/**"))
+	mux := http.NewServeMux()
+	e.gate().Register(mux.Handle)
+	return mux
+}
+
+// pins sends the review of a new Pod to the handler that pins.
+func pins(gate http.Handler, body []byte) error {
+	return admitted(gate, webhooks.MutatePath, body, true)
+}
+
+// BenchmarkResolve requests the digest of a tag from the distribution registry, over a connection
+// that is open already.
+func BenchmarkResolve(b *testing.B) {
+	t := newDistribution(b, 1)
+	images := t.away.images(b)
+	took := map[time.Duration][]time.Duration{}
+	for b.Loop() {
+		for range 5 {
+			for _, by := range []time.Duration{0, latency} {
+				t.delayed(by)
+				begin := time.Now()
+				digest, err := images.Resolve(b.Context(), t.away.repository(), t.tags[0])
+				took[by] = append(took[by], time.Since(begin))
+				check(b, err)
+				if digest != "sha256:"+t.hex || len(t.Requests()) != 1 {
+					b.Fatalf("got %s after %d requests, want %s after one", digest, len(t.Requests()), t.hex)
+				}
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(milliseconds(median(took[0])), "ms/0ms-away")
+	b.ReportMetric(milliseconds(median(took[latency])), "ms/100ms-away")
+}
+
+// BenchmarkTagFirstSight sends the first Pod of a tag to the handler that pins: nothing is known of
+// the tag, nor of its digest. It alternates between no delay and a delay of 100 ms for each request,
+// as BenchmarkFirstSight does, on a registry that serves the referrers API and on the distribution
+// registry, which does not.
+func BenchmarkTagFirstSight(b *testing.B) {
+	b.Run("referrers-API", func(b *testing.B) {
+		server := registryserver.Run(b)
+		benchmarkTagFirstSight(b, newTagged(b, place{server.Host, server.CA}, 1, server.Options(b.Context())...))
+	})
+	b.Run("tag-schema", func(b *testing.B) { benchmarkTagFirstSight(b, newDistribution(b, 1)) })
+}
+
+func benchmarkTagFirstSight(b *testing.B, t *tagged) {
+	b.Helper()
+	body := review(b, t.away.repository()+":"+t.tags[0], 0)
+	took := map[time.Duration][]time.Duration{}
+	most := 0
+	for b.Loop() {
+		for range 5 {
+			for _, by := range []time.Duration{0, latency} {
+				gate := t.away.gate(b)
+				t.delayed(by)
+				begin := time.Now()
+				check(b, pins(gate, body))
+				took[by] = append(took[by], time.Since(begin))
+				most = max(most, len(t.Requests()))
+			}
+		}
+	}
+	near, distant := took[0], took[latency]
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(milliseconds(median(near)), "ms/0ms-away")
+	b.ReportMetric(milliseconds(median(distant)), "ms/100ms-away")
+	b.ReportMetric(float64((slices.Min(distant)-slices.Min(near)).Round(latency))/float64(latency), "round-trips")
+	b.ReportMetric(float64(most), "requests")
+}
+
+// BenchmarkTagHerd sends 500 Pods of one new tag to the gate at the same time, each to both
+// handlers. The distribution registry responds after 100 ms, so no Pod finds the tag known. Every
+// Pod must be admitted. The requests are compared with those of a first sight by one Pod.
+func BenchmarkTagHerd(b *testing.B) {
+	t := newDistribution(b, 1)
+	image := t.away.repository() + ":" + t.tags[0]
+	var mutate, validate [][]byte
+	for i := range herd {
+		mutate = append(mutate, review(b, image, i))
+		validate = append(validate, review(b, image+"@sha256:"+t.hex, i))
+	}
+	t.delayed(latency)
+	check(b, pins(t.away.gate(b), mutate[0]))
+	alone, requests := len(t.Requests()), 0
+	var times []time.Duration
+	for b.Loop() {
+		gate := t.away.gate(b)
+		t.Reset()
+		begin := time.Now()
+		each(b, herd, herd, func(_ context.Context, i int) error {
+			return errors.Join(pins(gate, mutate[i]), admitted(gate, webhooks.ValidatePath, validate[i], false))
+		})
+		times = append(times, time.Since(begin))
+		requests = max(requests, len(t.Requests()))
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(milliseconds(median(times)), "ms/herd")
+	b.ReportMetric(float64(requests), "requests")
+	b.ReportMetric(float64(requests)/float64(alone), "x/first-sight")
+}
+
+// BenchmarkKnownTags requests 1,000 known tags again once in a resolveInterval of 10 s, evenly
+// spread: a Pod of each is created. Each answer has become too old by then, so each Pod waits for a
+// request to the distribution registry.
+//
+// The first round is at no added latency and without the proxy, so that the processor time is that
+// of the gate and its client alone. The second is behind the proxy with 100 ms.
+func BenchmarkKnownTags(b *testing.B) {
+	t := newDistribution(b, many)
+	for b.Loop() {
+		t.delayed(0)
+		near, away := t.near.gate(b), t.away.gate(b)
+		bodies := func(p place) (all [][]byte) {
+			for i, tag := range t.tags {
+				all = append(all, review(b, p.repository()+":"+tag, i))
+			}
+			return all
+		}
+		nearBodies, awayBodies := bodies(t.near), bodies(t.away)
+		each(b, many, 8, func(_ context.Context, i int) error {
+			return errors.Join(pins(near, nearBodies[i]), pins(away, awayBodies[i]))
+		})
+		time.Sleep(resolveInterval + resolveInterval/20) // until every answer is too old
+
+		used := processorTime(b)
+		began := time.Now()
+		waits := paced(b, near, nearBodies)
+		took := time.Since(began)
+		used = processorTime(b) - used
+		b.ReportMetric(100*used.Seconds()/took.Seconds(), "%/cpu")
+		b.ReportMetric(milliseconds(median(waits)), "ms/0ms-away")
+		b.ReportMetric(milliseconds(percentile(waits, 99)), "ms/0ms-away-p99")
+
+		t.delayed(latency)
+		began = time.Now()
+		waits = paced(b, away, awayBodies)
+		took = time.Since(began)
+		b.ReportMetric(float64(len(t.Requests()))/took.Seconds(), "requests/s")
+		b.ReportMetric(float64(len(t.Requests()))/many, "requests/tag")
+		b.ReportMetric(milliseconds(median(waits)), "ms/100ms-away")
+		b.ReportMetric(milliseconds(percentile(waits, 99)), "ms/100ms-away-p99")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// paced sends each review once, evenly spread over an interval, and returns how long each took.
+func paced(b *testing.B, gate http.Handler, bodies [][]byte) []time.Duration {
+	b.Helper()
+	took, failed := make([]time.Duration, len(bodies)), make([]error, len(bodies))
+	tick := time.NewTicker(resolveInterval / time.Duration(len(bodies)))
+	defer tick.Stop()
+	var wg sync.WaitGroup
+	for i, body := range bodies {
+		<-tick.C
+		wg.Go(func() {
+			begin := time.Now()
+			failed[i] = pins(gate, body)
+			took[i] = time.Since(begin)
+		})
+	}
+	wg.Wait()
+	check(b, errors.Join(failed...))
+	return took
+}
