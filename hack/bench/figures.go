@@ -23,6 +23,7 @@ const (
 	thousand    = "ThousandRepositories"
 	tenThousand = "TenThousandRepositories"
 	pods        = "Compliance10000Pods"
+	knownTags   = "KnownTags"
 )
 
 // figures returns all rows of the table, in its order.
@@ -45,6 +46,7 @@ func figures() []figure {
 	}
 	all = append(all, handlers()...)
 	all = append(all, fetches()...)
+	all = append(all, registries()...)
 	all = append(all, thousandRepositories()...)
 	return append(all, estates()...)
 }
@@ -117,6 +119,49 @@ func fetches() []figure {
 		},
 		{name: "  all verified again after", benchmark: "Revocation", unit: "s/verified-again", shown: "s"},
 	}
+}
+
+// registries returns the figures of image registries, which formats that sign digests read.
+func registries() []figure {
+	all := []figure{
+		{name: "resolve of a tag: at no added latency", benchmark: "Resolve", unit: "ms/0ms-away", shown: "ms"},
+		{name: "  at 100 ms of added latency", benchmark: "Resolve", unit: "ms/100ms-away", shown: "ms"},
+	}
+	for _, kind := range []struct{ part, name string }{
+		{"referrers-API", "referrers API"}, {"tag-schema", "referrers under a tag"},
+	} {
+		benchmark := "TagFirstSight/" + kind.part
+		all = append(all,
+			figure{
+				name: "first sight by tag, 2 signatures, " + kind.name + ": round trips", benchmark: benchmark,
+				unit: "round-trips", most: new(3.0),
+			},
+			figure{name: "  requests", benchmark: benchmark, unit: "requests"},
+			figure{name: "  at no added latency", benchmark: benchmark, unit: "ms/0ms-away", shown: "ms"},
+			figure{name: "  at 100 ms of added latency", benchmark: benchmark, unit: "ms/100ms-away", shown: "ms"},
+		)
+	}
+	return append(all,
+		figure{
+			name: "500 Pods of one new tag: requests, against those of one Pod", benchmark: "TagHerd",
+			unit: "x/first-sight", most: new(1.0),
+		},
+		figure{name: "  requests", benchmark: "TagHerd", unit: "requests"},
+		figure{name: "  all admitted, 100 ms away, after", benchmark: "TagHerd", unit: "ms/herd", shown: "ms"},
+		figure{
+			name: "1,000 known tags, each again after its 10 s: requests for each", benchmark: knownTags,
+			unit: "requests/tag", most: new(1.0), shown: "requests",
+		},
+		figure{name: "  requests to the registry", benchmark: knownTags, unit: "requests/s"},
+		figure{name: "  processor time, of one processor", benchmark: knownTags, unit: "%/cpu", shown: "%"},
+		figure{name: "  a request waits, at no added latency", benchmark: knownTags, unit: "ms/0ms-away", shown: "ms"},
+		figure{name: "  the slowest hundredth", benchmark: knownTags, unit: "ms/0ms-away-p99", shown: "ms"},
+		figure{
+			name: "  a request waits, at 100 ms of added latency", benchmark: knownTags, unit: "ms/100ms-away",
+			shown: "ms",
+		},
+		figure{name: "  the slowest hundredth", benchmark: knownTags, unit: "ms/100ms-away-p99", shown: "ms"},
+	)
 }
 
 // thousandRepositories returns the figures of the manager with 1,000 repositories.
@@ -217,6 +262,8 @@ func (f figure) command() string {
 	switch parts[0] {
 	case "^BenchmarkCompliance10000Pods$":
 		folder, times = "./test/e2e", " -benchtime 1x -timeout 20m"
+	case "^BenchmarkKnownTags$":
+		times = " -benchtime 1x"
 	case "^BenchmarkThousandRepositories$", "^BenchmarkTenThousandRepositories$":
 		times = " -benchtime 1x -timeout 20m"
 	case "^BenchmarkRefreshOf1000$", "^BenchmarkPublication$", "^BenchmarkPublicationGrowth$":

@@ -139,9 +139,9 @@ func BenchmarkResolve(b *testing.B) {
 }
 
 // BenchmarkTagFirstSight sends the first Pod of a tag to the handler that pins: nothing is known of
-// the tag, nor of its digest. It alternates between no delay and a delay of 100 ms for each request,
-// as BenchmarkFirstSight does, on a registry that serves the referrers API and on the distribution
-// registry, which does not.
+// the tag, nor of its digest. It alternates between no delay and a delay of 100 ms for each
+// request, as BenchmarkFirstSight does. One registry serves the referrers API. The other is the
+// distribution registry, which does not.
 func BenchmarkTagFirstSight(b *testing.B) {
 	b.Run("referrers-API", func(b *testing.B) {
 		server := registryserver.Run(b)

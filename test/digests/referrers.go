@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/registry"
@@ -25,6 +26,7 @@ import (
 const (
 	signatureType = "application/vnd.example.signature"
 	maxRole       = 64 // bytes
+	maxAtOnce     = 8  // signatures that are fetched side by side
 )
 
 // NewRoot returns a Root that reads real registries: it resolves tags, and finds the signatures of
@@ -43,24 +45,37 @@ func (r referrers) signedBy(ctx context.Context, about trust.Subject) ([]string,
 	if err != nil {
 		return nil, err
 	}
-	var roles []string
-	for _, signature := range list {
-		m, err := r.images.Manifest(ctx, about.Pulled, signature.Digest)
-		if err != nil {
-			return nil, missing(err)
-		}
-		var manifest v1.Manifest
-		if err := json.Unmarshal(m.Body, &manifest); err != nil || len(manifest.Layers) != 1 {
-			return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: not a signature", signature.Digest)
-		}
-		role, err := r.images.Blob(ctx, about.Pulled, manifest.Layers[0].Digest.String(), maxRole)
-		if err != nil {
-			return nil, missing(err)
-		}
-		roles = append(roles, string(role))
+	roles := make([]string, len(list))
+	side, ctx := errgroup.WithContext(ctx)
+	side.SetLimit(maxAtOnce)
+	for i, signature := range list {
+		side.Go(func() (err error) {
+			roles[i], err = r.role(ctx, about.Pulled, signature.Digest)
+			return err
+		})
+	}
+	if err := side.Wait(); err != nil {
+		return nil, err
 	}
 	slices.Sort(roles)
 	return slices.Compact(roles), nil
+}
+
+// role returns the role of one signature.
+func (r referrers) role(ctx context.Context, repository, digest string) (string, error) {
+	m, err := r.images.Manifest(ctx, repository, digest)
+	if err != nil {
+		return "", missing(err)
+	}
+	var manifest v1.Manifest
+	if err := json.Unmarshal(m.Body, &manifest); err != nil || len(manifest.Layers) != 1 {
+		return "", trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: not a signature", digest)
+	}
+	role, err := r.images.Blob(ctx, repository, manifest.Layers[0].Digest.String(), maxRole)
+	if err != nil {
+		return "", missing(err)
+	}
+	return string(role), nil
 }
 
 // missing makes the absence of a part of a signature a fault.
