@@ -3,6 +3,7 @@ package registry
 import (
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -18,7 +19,7 @@ type Observer interface {
 // Exchange is one request to a host, and its outcome.
 type Exchange struct {
 	// Host is the name of the host, in lower case, with its port unless that is the scheme's
-	// default. Unless Named is true, anybody may have chosen it.
+	// default. It is valid UTF-8. Unless Named is true, anybody may have chosen it.
 	Host string
 	// Named says that no Pod named the host, but an administrator: as a server, a registry or a
 	// token service. The hosts of docker.io count as named.
@@ -60,7 +61,7 @@ func (h *Hosts) observe(target *url.URL, e Exchange) {
 	}
 	shown := *target
 	shown.Host = hostPort(target)
-	e.Host, e.Ended = plainHost(&shown), h.now()
+	e.Host, e.Ended = strings.ToValidUTF8(plainHost(&shown), "\ufffd"), h.now()
 	h.Observer.Requested(e)
 }
 

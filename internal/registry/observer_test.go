@@ -213,6 +213,7 @@ func TestHostOfARequest(t *testing.T) {
 		"http://registry.example.com:80/v2/":      "registry.example.com",
 		"https://[2001:db8::1]:443/v2/":           "[2001:db8::1]",
 		"https://registry.example.com:5000/?a=b#": "registry.example.com:5000",
+		"https://%ff.example.com/":                "\ufffd.example.com",
 	}
 	for text, want := range tests {
 		target, err := url.Parse(text)
