@@ -292,7 +292,8 @@ func (k *known) round(b *testing.B) []time.Duration {
 	wg.Wait()
 	check(b, errors.Join(failed...))
 	if got := k.sent.Load(); got < int64(len(k.bodies)) {
-		b.Fatalf("got %d requests to the registry, want one for each of %d answers that are too old", got, len(k.bodies))
+		b.Fatalf("got %d requests to the registry, want one for each of %d answers that are too old", got,
+			len(k.bodies))
 	}
 	return took
 }
