@@ -81,7 +81,9 @@ func TestResults(t *testing.T) {
 		"too large":          {server: text("", strings.Repeat("x", 200)), want: v1alpha1.ReasonTooLarge},
 		"hangs":              {server: hangs.URL, want: v1alpha1.ReasonTimeout},
 		"connection refused": {server: fmt.Sprintf("https://127.0.0.1:%d", closed), want: v1alpha1.ReasonUnreachable},
-		"another CA":         {server: serve(t, newCA(t), answer(200, "", "{}")).URL, want: v1alpha1.ReasonTLSNotTrusted},
+		"another CA": {
+			server: serve(t, newCA(t), answer(200, "", "{}")).URL, want: v1alpha1.ReasonTLSNotTrusted,
+		},
 		"refused address": {
 			server: "https://169.254.169.254", want: v1alpha1.ReasonAddressRefused, unsent: true,
 		},
