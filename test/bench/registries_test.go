@@ -298,7 +298,7 @@ func (k *known) round(b *testing.B) []time.Duration {
 	return took
 }
 
-// renewed returns the percentage of the tags in a round that the registry was queried about. For the
-// others, no answer came within the two seconds that a request waits for one, and the last one
+// renewed returns the percentage of the tags in a round that the registry was queried about. For
+// the others, no answer came within the two seconds that a request waits for one, and the last one
 // counted.
 func (k *known) renewed() float64 { return 100 * float64(k.sent.Load()) / float64(len(k.bodies)) }
