@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,8 +27,12 @@ import (
 	"github.com/countersign-dev/countersign/webhooks"
 )
 
-// resolveInterval is for how long an answer about a tag counts: the default of a TrustRoot.
-const resolveInterval = 10 * time.Second
+const (
+	// resolveInterval is for how long an answer about a tag counts: the default of a TrustRoot.
+	resolveInterval = 10 * time.Second
+	// namespaces have the Pods of the known tags. One alone has only a share of the requests.
+	namespaces = 10
+)
 
 // tagged is a real image registry with one image, which two roles have signed as test/digests does.
 // A proxy in front of it delays and counts requests.
@@ -224,8 +229,8 @@ func BenchmarkTagHerd(b *testing.B) {
 }
 
 // BenchmarkKnownTags requests 1,000 known tags again once in a resolveInterval of 10 s, evenly
-// spread: a Pod of each is created. Each answer has become too old by then, so each Pod waits for a
-// request to the distribution registry.
+// spread: a Pod of each is created, in ten namespaces. Each answer has become too old by then, so
+// each Pod waits for a request to the distribution registry.
 //
 // The first round is at no added latency and without the proxy, so that the processor time is that
 // of the gate and its client alone. The second is behind the proxy with 100 ms.
@@ -267,7 +272,9 @@ func (t *tagged) known(b *testing.B, at place) *known {
 	gate, sent := at.counted(b)
 	k := &known{gate: gate, sent: sent}
 	for i, tag := range t.tags {
-		k.bodies = append(k.bodies, review(b, at.repository()+":"+tag, i))
+		body := review(b, at.repository()+":"+tag, i)
+		team := fmt.Appendf(nil, `"namespace":"team-%d"`, i%namespaces)
+		k.bodies = append(k.bodies, bytes.ReplaceAll(body, []byte(`"namespace":"shop"`), team))
 	}
 	each(b, len(k.bodies), 8, func(_ context.Context, i int) error { return pins(k.gate, k.bodies[i]) })
 	return k
