@@ -50,7 +50,7 @@ bench: servers ## Measure the figures of docs/performance.md, and print them as 
 	$(say) "single parts: verification, decision, parsing"
 	@go test -run '^$$' -bench . -benchtime 0.2s -benchmem ./internal/... | grep --line-buffered -v 'no test files' | tee -a $(BENCH)
 	$(say) "decision, handlers over HTTPS, first fetch of a repository or tag, 500 Pods at once, revocation of a key: three minutes"
-	@go test -run '^$$' -bench 'Decide|Handler|FirstSight|Herd|Revocation' -count $(COUNT) -timeout 30m ./test/bench | tee -a $(BENCH)
+	@go test -run '^$$' -bench 'Decide|Handler|FirstSight|Herd|Flood|Revocation' -count $(COUNT) -timeout 30m ./test/bench | tee -a $(BENCH)
 	$(say) "image registries, and 1,000 known tags on one: a minute"
 	@go test -run '^$$' -bench 'Resolve|KnownTags' -benchtime 1x -count $(COUNT) -timeout 30m ./test/bench | tee -a $(BENCH)
 	$(say) "1,000 and 10,000 repositories: four minutes"
