@@ -135,7 +135,8 @@ func TestResultsOfUnsentRequests(t *testing.T) {
 	c = newClient(t, Config{Server: s.URL, CABundle: string(ca.PEM), Hosts: hosts})
 	var wg sync.WaitGroup
 	for i := range maxRequests / 2 {
-		wg.Go(func() { _, _ = c.Get(t.Context(), fmt.Sprint(i), file, 100) })
+		ctx := trust.WithPurpose(t.Context(), trust.Purpose{Namespace: fmt.Sprint(i)})
+		wg.Go(func() { _, _ = c.Get(ctx, fmt.Sprint(i), file, 100) })
 	}
 	eventually(t, "the requests in flight", func() bool { return crowded.now.Load() == maxRequests/2 })
 	ended, cancel := context.WithCancel(t.Context())
