@@ -15,6 +15,7 @@ import (
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/budget"
+	"github.com/countersign-dev/countersign/internal/canonicaljson"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -124,8 +125,8 @@ func TestThreatTooManyValues(t *testing.T) {
 			}
 		}
 	}
-	faultWith(t, values(maxValues), v1alpha1.ReasonTooLarge, "targets/qa.json", "JSON values")
-	wantRoles(t, signedWith(t, values(maxValues-1000), nil), "ci one", "qa one")
+	faultWith(t, values(canonicaljson.MaxValues), v1alpha1.ReasonTooLarge, "targets/qa.json", "JSON values")
+	wantRoles(t, signedWith(t, values(canonicaljson.MaxValues-1000), nil), "ci one", "qa one")
 }
 
 // A repository whose cost exceeds the budget is a fault of that repository alone.
@@ -269,7 +270,7 @@ func TestThreatBulkyCertificates(t *testing.T) {
 	}
 	k := bulkyCertificate(t, testGUN, 60_000)
 	o := m{"keytype": k.keyType, "keyval": m{"private": nil, "public": base64.StdEncoding.EncodeToString(k.public)}}
-	if key, err := decodeKey(value(canonicalJSON(t, o))); key != nil || err != nil {
+	if key, err := decodeKey(canonicaljson.Value(canonicalJSON(t, o))); key != nil || err != nil {
 		t.Errorf("a key of %d bytes: got %v, %v, want none", len(k.public), key, err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/canonicaljson"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -31,7 +32,7 @@ const (
 
 // envelope is a signed file that is decoded but not verified.
 type envelope struct {
-	signed  object // the signed part, in canonical form
+	signed  canonicaljson.Object // the signed part, in canonical form
 	digest  [sha256.Size]byte
 	sigs    []signature
 	version int64
@@ -49,35 +50,35 @@ type signature struct {
 
 // decodeEnvelope decodes a file whose "_type" must be typ.
 func decodeEnvelope(raw []byte, typ string) (*envelope, error) {
-	doc, err := canonical(raw)
+	doc, err := canonicaljson.Encode(raw)
 	if err != nil {
 		return nil, err
 	}
-	top, ok := doc.object()
+	top, ok := doc.Object()
 	if !ok {
 		return nil, errors.New("not a JSON object")
 	}
 	e := &envelope{}
-	if e.signed, err = top.object("signed"); err != nil {
+	if e.signed, err = top.Object("signed"); err != nil {
 		return nil, err
 	}
 	if e.sigs, err = decodeSignatures(top); err != nil {
 		return nil, err
 	}
-	got, err := e.signed.text("_type")
+	got, err := e.signed.Text("_type")
 	if err != nil {
 		return nil, err
 	}
 	if got != typ {
 		return nil, fmt.Errorf("its _type is %.80q and must be %q", got, typ)
 	}
-	if e.version, err = e.signed.integer("version"); err != nil {
+	if e.version, err = e.signed.Integer("version"); err != nil {
 		return nil, err
 	}
 	if e.version < 1 {
 		return nil, fmt.Errorf("version %d is below 1", e.version)
 	}
-	expires, err := e.signed.text("expires")
+	expires, err := e.signed.Text("expires")
 	if err != nil {
 		return nil, err
 	}
@@ -90,13 +91,13 @@ func decodeEnvelope(raw []byte, typ string) (*envelope, error) {
 	return e, nil
 }
 
-func decodeSignatures(top object) ([]signature, error) {
-	list, err := top.list("signatures")
+func decodeSignatures(top canonicaljson.Object) ([]signature, error) {
+	list, err := top.List("signatures")
 	if err != nil {
 		return nil, err
 	}
 	var sigs []signature
-	for item := range list.elements() {
+	for item := range list.Elements() {
 		if len(sigs) == maxSignatures {
 			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "carries more than the %d signatures that are read",
 				maxSignatures)
@@ -110,17 +111,17 @@ func decodeSignatures(top object) ([]signature, error) {
 	return sigs, nil
 }
 
-func decodeSignature(item value) (signature, error) {
-	o, ok := item.object()
+func decodeSignature(item canonicaljson.Value) (signature, error) {
+	o, ok := item.Object()
 	if !ok {
 		return signature{}, errors.New("not an object")
 	}
 	var s signature
 	var errs [3]error
 	var encoded string
-	s.keyID, errs[0] = o.text("keyid")
-	s.method, errs[1] = o.text("method")
-	encoded, errs[2] = o.text("sig")
+	s.keyID, errs[0] = o.Text("keyid")
+	s.method, errs[1] = o.Text("method")
+	encoded, errs[2] = o.Text("sig")
 	if err := errors.Join(errs[:]...); err != nil {
 		return signature{}, err
 	}
@@ -207,12 +208,12 @@ type roleEntry struct {
 }
 
 // decodeRoleEntry reads keyids and threshold.
-func decodeRoleEntry(o object) (roleEntry, error) {
-	ids, err := o.texts("keyids", maxKeys)
+func decodeRoleEntry(o canonicaljson.Object) (roleEntry, error) {
+	ids, err := o.Texts("keyids", maxKeys)
 	if err != nil {
 		return roleEntry{}, err
 	}
-	threshold, err := o.integer("threshold")
+	threshold, err := o.Integer("threshold")
 	if err != nil {
 		return roleEntry{}, err
 	}
@@ -236,8 +237,8 @@ func (l roleEntry) role(keys map[string]*publicKey) role {
 // decodeKeys reads the keys of the object "keys" that a roleEntry lists. Their total size is at
 // most limit bytes. It skips a key that is unreadable, too weak or too large, or does not hash to
 // its ID.
-func decodeKeys(o object, limit int, entries ...roleEntry) (map[string]*publicKey, error) {
-	all, err := o.optionalObject("keys")
+func decodeKeys(o canonicaljson.Object, limit int, entries ...roleEntry) (map[string]*publicKey, error) {
+	all, err := o.OptionalObject("keys")
 	if err != nil {
 		return nil, err
 	}
@@ -248,8 +249,8 @@ func decodeKeys(o object, limit int, entries ...roleEntry) (map[string]*publicKe
 		}
 	}
 	keys := map[string]*publicKey{}
-	for name, v := range all.members() {
-		id, _ := name.text()
+	for name, v := range all.Members() {
+		id, _ := name.Text()
 		if !wanted[id] {
 			continue
 		}
@@ -268,20 +269,20 @@ func decodeKeys(o object, limit int, entries ...roleEntry) (map[string]*publicKe
 }
 
 // decodeKey reads a key. It returns nil for a key that cannot count.
-func decodeKey(v value) (*publicKey, error) {
-	o, ok := v.object()
+func decodeKey(v canonicaljson.Value) (*publicKey, error) {
+	o, ok := v.Object()
 	if !ok {
 		return nil, errors.New("not an object")
 	}
-	keyType, err := o.text("keytype")
+	keyType, err := o.Text("keytype")
 	if err != nil {
 		return nil, err
 	}
-	val, err := o.object("keyval")
+	val, err := o.Object("keyval")
 	if err != nil {
 		return nil, err
 	}
-	encoded, err := val.text("public")
+	encoded, err := val.Text("public")
 	if err != nil {
 		return nil, err
 	}
@@ -307,7 +308,7 @@ type fileMeta struct {
 }
 
 // decodeMeta reads length and hashes. At least one known hash is required.
-func decodeMeta(v value) (fileMeta, error) {
+func decodeMeta(v canonicaljson.Value) (fileMeta, error) {
 	length, h, err := decodeHashes(v)
 	m := fileMeta{length: length}
 	if h.has256 {
@@ -328,18 +329,18 @@ type hashes struct {
 }
 
 // decodeHashes reads the length and the hashes of a file or target.
-func decodeHashes(v value) (length int64, h hashes, err error) {
-	o, ok := v.object()
+func decodeHashes(v canonicaljson.Value) (length int64, h hashes, err error) {
+	o, ok := v.Object()
 	if !ok {
 		return 0, h, errors.New("not an object")
 	}
-	if length, err = o.integer("length"); err != nil {
+	if length, err = o.Integer("length"); err != nil {
 		return 0, h, err
 	}
 	if length < 0 {
 		return 0, h, fmt.Errorf("a length of %d", length)
 	}
-	all, err := o.object("hashes")
+	all, err := o.Object("hashes")
 	if err != nil {
 		return 0, h, err
 	}
@@ -356,13 +357,13 @@ func decodeHashes(v value) (length int64, h hashes, err error) {
 }
 
 // decodeHash reads a hash into sum and reports whether it is present.
-func decodeHash(all object, name string, sum []byte) (bool, error) {
-	v := all.get(name)
-	if v.isAbsent() || string(v) == `""` {
+func decodeHash(all canonicaljson.Object, name string, sum []byte) (bool, error) {
+	v := all.Get(name)
+	if v.IsAbsent() || string(v) == `""` {
 		return false, nil
 	}
-	if !v.isString() {
-		return false, wrongField(name)
+	if !v.IsString() {
+		return false, canonicaljson.WrongField(name)
 	}
 	var decoded [96]byte
 	encoded := v[1 : len(v)-1]

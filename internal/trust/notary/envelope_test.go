@@ -3,6 +3,7 @@ package notary
 import (
 	"crypto/sha256"
 	"crypto/sha512"
+	"github.com/countersign-dev/countersign/internal/canonicaljson"
 	"testing"
 )
 
@@ -47,7 +48,7 @@ func TestDecodeMetaRefused(t *testing.T) {
 		"not an object":       `[]`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			v, err := canonical([]byte(text))
+			v, err := canonicaljson.Encode([]byte(text))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/canonicaljson"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 )
 
@@ -287,7 +288,7 @@ func TestSignatureOverOtherBytesIsNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &envelope{signed: object(`{}`), sigs: []signature{{keyID: "x", method: "ecdsa", sig: make([]byte, 64)}}}
+	e := &envelope{signed: canonicaljson.Object(`{}`), sigs: []signature{{keyID: "x", method: "ecdsa", sig: make([]byte, 64)}}}
 	_, err = e.verify(role{keys: map[string]*publicKey{"x": k}, threshold: 1}, func(*publicKey) bool { return true })
 	if err == nil || !strings.Contains(err.Error(), k.canonical) || !strings.Contains(err.Error(), "canonical JSON") {
 		t.Errorf("got %v", err)

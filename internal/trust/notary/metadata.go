@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/canonicaljson"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -179,11 +180,11 @@ func (m *metadata) loadTimestamp(raw []byte) (fileMeta, error) {
 		return fileMeta{}, err
 	}
 	m.timestamp = e
-	metas, err := e.signed.object("meta")
+	metas, err := e.signed.Object("meta")
 	if err != nil {
 		return fileMeta{}, fault(m.repository, timestampRole, err)
 	}
-	meta, err := decodeMeta(metas.get(snapshotRole))
+	meta, err := decodeMeta(metas.Get(snapshotRole))
 	if err == nil {
 		err = checkLength(snapshotRole, meta, maxSnapshotSize)
 	}
@@ -232,19 +233,19 @@ func (m *metadata) loadSnapshot(raw []byte, meta fileMeta) (map[string]fileMeta,
 	return m.listed, nil
 }
 
-func decodeSnapshot(signed object) (map[string]fileMeta, error) {
-	metas, err := signed.object("meta")
+func decodeSnapshot(signed canonicaljson.Object) (map[string]fileMeta, error) {
+	metas, err := signed.Object("meta")
 	if err != nil {
 		return nil, err
 	}
 	listed := map[string]fileMeta{}
 	var total int64
-	for key, v := range metas.members() {
+	for key, v := range metas.Members() {
 		if len(listed) == maxRoles+2 {
 			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "lists more than the %d roles that are read",
 				maxRoles+2)
 		}
-		name, _ := key.text()
+		name, _ := key.Text()
 		if name != rootRole && name != targetsRole {
 			if err := checkDelegation(name); err != nil {
 				return nil, fmt.Errorf("lists an invalid role: %w", err)

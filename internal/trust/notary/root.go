@@ -24,14 +24,14 @@ func decodeRoot(raw []byte) (*rootFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	roles, err := e.signed.object("roles")
+	roles, err := e.signed.Object("roles")
 	if err != nil {
 		return nil, err
 	}
 	names := []string{rootRole, timestampRole, snapshotRole, targetsRole}
 	entries := make([]roleEntry, len(names))
 	for i, name := range names {
-		o, err := roles.object(name)
+		o, err := roles.Object(name)
 		if err != nil {
 			return nil, fmt.Errorf("role %s: %w", name, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/canonicaljson"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -186,14 +187,14 @@ func (m *metadata) checkDropped(parent *signedTargets, d delegation) error {
 // decodeTargets reads the targets and the delegations of a targets file.
 func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 	t := &signedTargets{name: name}
-	entries, err := e.signed.optionalObject("targets")
+	entries, err := e.signed.OptionalObject("targets")
 	if err != nil {
 		return nil, err
 	}
 	if entries != nil {
-		t.targets = make([]target, 0, min(entries.size(), len(entries)/minEntrySize))
+		t.targets = make([]target, 0, min(entries.Size(), len(entries)/minEntrySize))
 	}
-	for key, v := range entries.members() {
+	for key, v := range entries.Members() {
 		length, h, err := decodeHashes(v)
 		if err != nil {
 			return nil, fmt.Errorf("target %.80s: %w", key, err)
@@ -203,7 +204,7 @@ func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 		if !h.has256 || len(key) > maxTag+2 {
 			continue
 		}
-		if tag, _ := key.text(); tagName.MatchString(tag) {
+		if tag, _ := key.Text(); tagName.MatchString(tag) {
 			t.targets = append(t.targets, target{tag: tag, digest: h.sha256, length: length})
 		}
 	}
@@ -212,19 +213,19 @@ func decodeTargets(name string, e *envelope) (*signedTargets, error) {
 }
 
 // decodeDelegations reads the delegations of a targets file with their keys.
-func decodeDelegations(parent string, signed object) ([]delegation, error) {
-	block, err := signed.optionalObject("delegations")
+func decodeDelegations(parent string, signed canonicaljson.Object) ([]delegation, error) {
+	block, err := signed.OptionalObject("delegations")
 	if err != nil || block == nil {
 		return nil, err
 	}
-	list, err := block.optionalList("roles")
+	list, err := block.OptionalList("roles")
 	if err != nil {
 		return nil, fmt.Errorf("delegations: %w", err)
 	}
 	var all []delegation
 	var entries []roleEntry
 	names := map[string]bool{}
-	for v := range list.elements() {
+	for v := range list.Elements() {
 		if len(all) == maxDelegations {
 			return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "has more than the %d delegations that are read",
 				maxDelegations)
@@ -250,14 +251,14 @@ func decodeDelegations(parent string, signed object) ([]delegation, error) {
 }
 
 // decodeDelegation reads a delegation without its keys. Their IDs are in the roleEntry.
-func decodeDelegation(parent string, v value) (delegation, roleEntry, error) {
+func decodeDelegation(parent string, v canonicaljson.Value) (delegation, roleEntry, error) {
 	var d delegation
-	o, ok := v.object()
+	o, ok := v.Object()
 	if !ok {
 		return d, roleEntry{}, errors.New("a delegation is not an object")
 	}
 	var err error
-	if d.name, err = o.text("name"); err != nil {
+	if d.name, err = o.Text("name"); err != nil {
 		return d, roleEntry{}, fmt.Errorf("a delegation: %w", err)
 	}
 	if !delegationName.MatchString(d.name) || path.Dir(d.name) != parent {
@@ -265,9 +266,9 @@ func decodeDelegation(parent string, v value) (delegation, roleEntry, error) {
 	}
 	l, err := decodeRoleEntry(o)
 	if err == nil {
-		d.paths, err = o.texts("paths", maxPaths)
+		d.paths, err = o.Texts("paths", maxPaths)
 	}
-	if errors.Is(err, errTooMany) {
+	if errors.Is(err, canonicaljson.ErrTooMany) {
 		err = trust.NewFault(v1alpha1.ReasonTooLarge, "%w", err)
 	}
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/canonicaljson"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -77,14 +78,9 @@ func sealed(t testing.TB, signed m, keys ...*testKey) []byte {
 	return append(canonicalJSON(t, m{"signed": json.RawMessage(message), "signatures": sigs}), '\n')
 }
 
-// inCanonicalForm returns the canonical form, which is signed. Invalid messages stay unchanged. The
-// reference is slow, so large files use the tested code.
+// inCanonicalForm returns the canonical form, which is signed. Invalid messages stay unchanged.
 func inCanonicalForm(message []byte) []byte {
-	read := reference
-	if len(message) > 64<<10 {
-		read = func(data []byte) ([]byte, error) { return canonical(data) }
-	}
-	form, err := read(message)
+	form, err := canonicaljson.Encode(message)
 	if err != nil {
 		return message
 	}

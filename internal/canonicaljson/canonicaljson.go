@@ -1,4 +1,9 @@
-package notary
+// Package canonicaljson converts JSON to the canonical form that TUF metadata is signed in.
+//
+// Names are sorted by bytes, there is no white space, and strings escape only the quotation mark
+// and the backslash. Control characters stay raw, unlike in JSON. The canonical form of a part of a
+// document is that part of the result. The package does not say what the values mean.
+package canonicaljson
 
 import (
 	"bytes"
@@ -16,25 +21,22 @@ import (
 )
 
 const (
-	// maxNesting bounds the depth of a JSON document. The format needs nine levels; the "custom"
+	// maxNesting bounds the depth of a JSON document. The formats need nine levels; the "custom"
 	// data of a target may need more.
 	maxNesting = 64
-	// maxValues bounds the values of one file: objects, lists, strings, numbers and literals. A
+	// MaxValues bounds the values of one document: objects, lists, strings, numbers and literals. A
 	// file of 8 MiB that lists nothing but tags has about 400,000.
-	maxValues = 1 << 19
+	MaxValues = 1 << 19
 )
 
-// canonical returns the canonical form of a JSON document: names are sorted by bytes, there is no
-// white space, and strings escape only the quotation mark and the backslash. Control characters
-// stay raw, unlike in JSON. The canonical form of a part of the document is that part of the
-// result.
+// Encode returns the canonical form of a JSON document.
 //
 // It is stricter than encoding/json where two readers could differ. It refuses duplicate names in
 // an object, invalid UTF-8, and numbers other than integers, which the canonical form does not
 // have. It builds no tree: it allocates at most 2 bytes for each byte of text, and 12 for each
 // member of an object whose names are not sorted. A document with too many values is a *trust.Fault
 // with reason TooLarge.
-func canonical(text []byte) (value, error) {
+func Encode(text []byte) (Value, error) {
 	if !utf8.Valid(text) {
 		return nil, errors.New("not valid UTF-8")
 	}
@@ -106,8 +108,8 @@ func (c *canonicalizer) value(depth int) error {
 	if depth > maxNesting {
 		return fmt.Errorf("nested deeper than %d levels", maxNesting)
 	}
-	if c.values++; c.values > maxValues {
-		return trust.NewFault(v1alpha1.ReasonTooLarge, "has more than the %d JSON values that are read", maxValues)
+	if c.values++; c.values > MaxValues {
+		return trust.NewFault(v1alpha1.ReasonTooLarge, "has more than the %d JSON values that are read", MaxValues)
 	}
 	switch b := c.peek(); {
 	case b == '{':
@@ -218,8 +220,8 @@ func (c *canonicalizer) sort(from, members int) error {
 	text := c.scratch
 	spans := make([]span, 0, members)
 	for at := 0; at < len(text); at++ { // at++ skips the comma
-		name := valueEnd(text, at)
-		to := valueEnd(text, name+1)
+		name := ValueEnd(text, at)
+		to := ValueEnd(text, name+1)
 		spans = append(spans, span{int32(at), int32(name), int32(to)}) //nolint:gosec // of a file of a few MiB
 		at = to
 	}
@@ -239,7 +241,7 @@ func (c *canonicalizer) sort(from, members int) error {
 }
 
 func duplicateName(name []byte) error {
-	text, _ := value(name).text()
+	text, _ := Value(name).Text()
 	return fmt.Errorf("name %.80q occurs twice in one object", text)
 }
 
@@ -354,4 +356,42 @@ func (c *canonicalizer) unicodeEscape() (rune, bool) {
 	}
 	c.at += 5
 	return rune(n), true
+}
+
+// ValueEnd returns the end of the value that begins at offset at of a canonical document.
+func ValueEnd(doc []byte, at int) int {
+	switch doc[at] {
+	case '"':
+		return stringEnd(doc, at)
+	case '{', '[':
+	default:
+		for at < len(doc) && doc[at] != ',' && doc[at] != '}' && doc[at] != ']' {
+			at++
+		}
+		return at
+	}
+	for depth := 0; ; {
+		switch doc[at] {
+		case '"':
+			at = stringEnd(doc, at)
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+		if at++; depth == 0 {
+			return at
+		}
+	}
+}
+
+// stringEnd returns the end of the string that begins at offset at.
+func stringEnd(doc []byte, at int) int {
+	for at++; doc[at] != '"'; at++ {
+		if doc[at] == '\\' {
+			at++
+		}
+	}
+	return at + 1
 }
