@@ -68,6 +68,19 @@ func TestCanonicalRefuses(t *testing.T) {
 	}
 }
 
+// A value that is no object has no members: a caller that ignores the second result reads nothing.
+func TestNoObject(t *testing.T) {
+	for _, text := range []string{`null`, `[1]`, `"text"`, `1`, `true`} {
+		v, err := Encode([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o, ok := v.Object(); ok || o.Size() != 0 || o.Get("a") != nil {
+			t.Errorf("%s: got object %q, %t, want none", text, o, ok)
+		}
+	}
+}
+
 // FuzzCanonical compares the canonical form with that of a reader that builds a tree.
 func FuzzCanonical(f *testing.F) {
 	for _, seed := range []string{

@@ -53,9 +53,12 @@ func (v Value) Elements() iter.Seq[Value] {
 	}
 }
 
-// Object returns the value as an object, and false if it is not one.
+// Object returns the value as an object, and nil and false if it is not one.
 func (v Value) Object() (Object, bool) {
-	return Object(v), len(v) > 0 && v[0] == '{'
+	if len(v) == 0 || v[0] != '{' {
+		return nil, false
+	}
+	return Object(v), true
 }
 
 // IsString reports whether the value is a string.

@@ -1,0 +1,165 @@
+package tufrepo
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/trust"
+)
+
+// Load fetches and verifies the delegated files that may have signed the paths, and returns a State
+// with them: held itself if it has them all. Each file is fetched once, however many paths and
+// delegations lead to it. With an error, which is a *trust.Fault, it still returns a State with
+// everything else; Signed then names what is Missing.
+func (c *Client) Load(ctx context.Context, held *State, paths ...string) (*State, error) {
+	return c.load(ctx, held, func(s *State) []edge {
+		var missing []edge
+		for _, path := range paths {
+			missing = append(missing, s.walk(path, c.now()).missing...)
+		}
+		return missing
+	})
+}
+
+// LoadAll is Load for every path: it fetches every delegated file that the snapshot lists, within
+// the bounds. It serves questions about a digest whose path is not known.
+func (c *Client) LoadAll(ctx context.Context, held *State) (*State, error) {
+	return c.load(ctx, held, func(s *State) []edge { return s.unverified(true) })
+}
+
+// load loads what missing returns, until it returns nothing that can be loaded.
+func (c *Client) load(ctx context.Context, held *State, missing func(*State) []edge) (*State, error) {
+	s, failed := held, map[edge]bool{}
+	var first error
+	for {
+		var edges []edge
+		seen := map[edge]bool{}
+		for _, e := range missing(s) {
+			if !failed[e] && !seen[e] {
+				seen[e] = true
+				edges = append(edges, e)
+			}
+		}
+		if len(edges) == 0 {
+			break
+		}
+		s = s.withRoom()
+		raw := c.fetchFiles(ctx, s, edges)
+		for _, e := range edges {
+			if err := c.addEdge(ctx, s, e, raw); err != nil {
+				name, _ := e.child()
+				failed[e] = true
+				if first == nil {
+					first = c.fault(name+".json", err)
+				}
+			}
+		}
+	}
+	return s, first
+}
+
+// withRoom returns a copy that can be added to.
+func (s *State) withRoom() *State {
+	next := *s
+	next.files, next.edges, next.changed = maps.Clone(s.files), maps.Clone(s.edges), maps.Clone(s.changed)
+	return &next
+}
+
+// fetched is the result of a request for a delegated file.
+type fetched struct {
+	raw []byte
+	err error
+}
+
+// fetchFiles fetches the files that delegations lead to and that are not loaded, by role. It ends
+// at the bounds: what is beyond has a fault.
+func (c *Client) fetchFiles(ctx context.Context, s *State, edges []edge) map[string]fetched {
+	files, size := s.loadedSize()
+	var mu sync.Mutex
+	all, requested := map[string]fetched{}, map[string]bool{}
+	var g errgroup.Group
+	g.SetLimit(maxParallel)
+	for _, e := range edges {
+		name, _ := e.child()
+		listed, ok := s.snapshot.listed[name]
+		if !ok || requested[name] || s.files[name] != nil {
+			continue
+		}
+		requested[name] = true
+		files++
+		fits := files <= maxFiles
+		g.Go(func() error {
+			answer := fetched{err: trust.NewFault(v1alpha1.ReasonTooLarge,
+				"it is not loaded: the delegated files would exceed %d files or %d bytes", maxFiles, maxTotalSize)}
+			var raw []byte
+			err := error(nil)
+			if fits {
+				raw, err = c.getRole(ctx, s, name, listed, maxTargetsSize)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			size += int64(len(raw))
+			if err != nil || fits && size <= maxTotalSize {
+				answer = fetched{raw: raw, err: err}
+			}
+			all[name] = answer
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in all
+	return all
+}
+
+// addEdge verifies a delegation and adds the verdict to s, with the file if its role has signed it.
+//
+// What the snapshot binds by a hash is the file, whoever has signed it: if its role has not, that
+// is a verdict. Without a hash, any server can answer with a file that the role has not signed, so
+// that is a fault, and the next Load tries again.
+func (c *Client) addEdge(ctx context.Context, s *State, e edge, answers map[string]fetched) error {
+	name, role := e.child()
+	listed, ok := s.snapshot.listed[name]
+	if !ok {
+		s.edges[e] = verdict{why: "is not listed in snapshot.json: it has never been published"}
+		return nil
+	}
+	f, loaded := s.files[name]
+	raw := answers[name].raw
+	if loaded {
+		raw = f.raw
+	} else if answers[name].err != nil {
+		return answers[name].err
+	}
+	if err := listed.check(raw); err != nil {
+		return err
+	}
+	var keys []Key
+	err := c.withinBudget(ctx, raw, func() error {
+		opened, envelope, err := openTargets(name, listed, raw)
+		if err == nil {
+			keys, err = role.verify(envelope, c.revoked)
+		}
+		if !loaded {
+			f = opened
+		}
+		return err
+	})
+	reason := trust.AsFault(err, v1alpha1.ReasonMetadataInvalid).Reason
+	switch {
+	case err == nil:
+	case reason == v1alpha1.ReasonTooLarge, reason == v1alpha1.ReasonTimeout, !loaded && !listed.hashed():
+		return err
+	default:
+		s.edges[e] = verdict{why: "does not count: " + err.Error(), listed: listed}
+		return nil
+	}
+	if before, ok := s.changed[name]; ok && before.version == f.version && before.digest != f.digest {
+		return replaced(f.version)
+	}
+	delete(s.changed, name)
+	s.files[name], s.edges[e] = f, verdict{to: f, keys: keys, listed: listed}
+	return nil
+}
