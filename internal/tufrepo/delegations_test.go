@@ -211,7 +211,8 @@ func TestHashBins(t *testing.T) {
 		bins        int
 		first, last string
 	}{
-		1: {2, "b-0", "b-1"}, 3: {8, "b-0", "b-7"}, 4: {16, "b-0", "b-f"}, 5: {32, "b-00", "b-1f"}, 8: {256, "b-00", "b-ff"},
+		1: {2, "b-0", "b-1"}, 3: {8, "b-0", "b-7"}, 4: {16, "b-0", "b-f"}, 5: {32, "b-00", "b-1f"},
+		8:  {256, "b-00", "b-ff"},
 		10: {1024, "b-000", "b-3ff"},
 	} {
 		r := newRepository(t)
@@ -398,7 +399,8 @@ func TestThreatTUFDelegationsInTheThousands(t *testing.T) {
 	if got := len(r.requests()); got > 1000 {
 		t.Errorf("got %d requests, want each file once", got)
 	}
-	if got := s.Signed("app", today); len(got.Rejected) > 64 || !strings.Contains(got.Rejected[0].Why, "more than 64 roles") {
+	if got := s.Signed("app", today); len(got.Rejected) > 64 ||
+		!strings.Contains(got.Rejected[0].Why, "more than 64 roles") {
 		t.Errorf("got %+v, want the bound named, and at most 64 rejections", got.Rejected)
 	}
 
@@ -428,6 +430,18 @@ func TestThreatTUFDelegationsInTheThousands(t *testing.T) {
 	r.publish(metadata.TARGETS)
 	_, err = c.Refresh(t.Context(), nil)
 	wantFault(t, err, v1alpha1.ReasonTooLarge, "4096 delegations")
+}
+
+func TestThreatTUFPatternsWithoutEnd(t *testing.T) {
+	r := newRepository(t)
+	var patterns []string
+	for i := range 600 {
+		patterns = append(patterns, strings.Repeat("*a", 500)+fmt.Sprint(i))
+	}
+	r.delegate(metadata.TARGETS, "ci", patterns...)
+	r.publish(metadata.TARGETS, "ci")
+	_, err := r.client().Refresh(t.Context(), nil)
+	wantFault(t, err, v1alpha1.ReasonTooLarge, "targets.json", "paths of more than 524288 bytes")
 }
 
 func TestThreatTUFPathTraversal(t *testing.T) {
@@ -513,23 +527,52 @@ func TestThreatTUFOneKeyCountedTwice(t *testing.T) {
 		want      bool
 		words     string
 	}{
-		"two keys":          {map[string]*metadata.Key{one.id: one.public, two.id: two.public}, 2, []*key{one, two}, true, ""},
-		"one of two":        {map[string]*metadata.Key{one.id: one.public, two.id: two.public}, 2, []*key{one}, false, "by 1 of the role's keys, and needs 2"},
-		"one under two IDs": {map[string]*metadata.Key{one.id: one.public, "x": one.public}, 2, []*key{one, renamed(one, "x")}, false, "by 1 of"},
+		"two keys": {
+			map[string]*metadata.Key{one.id: one.public, two.id: two.public}, 2, []*key{one, two}, true, "",
+		},
+		"one of two": {
+			map[string]*metadata.Key{one.id: one.public, two.id: two.public}, 2, []*key{one}, false,
+			"by 1 of the role's keys, and needs 2",
+		},
+		"one under two IDs": {
+			map[string]*metadata.Key{one.id: one.public, "x": one.public}, 2, []*key{one, renamed(one, "x")}, false,
+			"by 1 of",
+		},
 		"one in two writings": {
 			map[string]*metadata.Key{two.id: two.public, "x": written(two, "ecdsa-sha2-nistp256")}, 2,
 			[]*key{two, renamed(two, "x")}, false, "by 1 of",
 		},
-		"a threshold of 0":           {map[string]*metadata.Key{one.id: one.public}, 0, []*key{one}, false, "threshold of 0"},
+		"a threshold of 0": {
+			map[string]*metadata.Key{one.id: one.public}, 0, []*key{one}, false, "threshold of 0",
+		},
 		"a threshold of 0, unsigned": {map[string]*metadata.Key{one.id: one.public}, 0, nil, false, "threshold of 0"},
-		"a negative threshold":       {map[string]*metadata.Key{one.id: one.public}, -1, []*key{one}, false, "threshold of -1"},
-		"no keys":                    {map[string]*metadata.Key{}, 1, []*key{one}, false, "by 0 of"},
-		"an unknown type beside":     {map[string]*metadata.Key{one.id: one.public, "x": written(one, "falcon")}, 1, []*key{one, renamed(one, "x")}, true, ""},
-		"an unknown type alone":      {map[string]*metadata.Key{"x": written(one, "falcon")}, 1, []*key{renamed(one, "x")}, false, "by 0 of"},
-		"an unknown scheme":          {map[string]*metadata.Key{"x": {Type: "ed25519", Scheme: "rot13", Value: one.public.Value}}, 1, []*key{renamed(one, "x")}, false, "by 0 of"},
-		"a short key":                {map[string]*metadata.Key{"x": {Type: "ed25519", Scheme: "ed25519", Value: metadata.KeyVal{PublicKey: "00"}}}, 1, []*key{renamed(one, "x")}, false, "by 0 of"},
-		"another key's signature":    {map[string]*metadata.Key{one.id: one.public}, 1, []*key{renamed(two, one.id)}, false, "by 0 of"},
-		"a further wrong one":        {map[string]*metadata.Key{one.id: one.public, two.id: two.public}, 1, []*key{one, renamed(one, two.id)}, true, ""},
+		"a negative threshold": {
+			map[string]*metadata.Key{one.id: one.public}, -1, []*key{one}, false, "threshold of -1",
+		},
+		"no keys": {map[string]*metadata.Key{}, 1, []*key{one}, false, "by 0 of"},
+		"an unknown type beside": {
+			map[string]*metadata.Key{one.id: one.public, "x": written(one, "falcon")}, 1,
+			[]*key{one, renamed(one, "x")}, true, "",
+		},
+		"an unknown type alone": {
+			map[string]*metadata.Key{"x": written(one, "falcon")}, 1, []*key{renamed(one, "x")}, false, "by 0 of",
+		},
+		"an unknown scheme": {
+			map[string]*metadata.Key{"x": {Type: "ed25519", Scheme: "rot13", Value: one.public.Value}}, 1,
+			[]*key{renamed(one, "x")}, false, "by 0 of",
+		},
+		"a short key": {
+			map[string]*metadata.Key{
+				"x": {Type: "ed25519", Scheme: "ed25519", Value: metadata.KeyVal{PublicKey: "00"}},
+			}, 1, []*key{renamed(one, "x")}, false, "by 0 of",
+		},
+		"another key's signature": {
+			map[string]*metadata.Key{one.id: one.public}, 1, []*key{renamed(two, one.id)}, false, "by 0 of",
+		},
+		"a further wrong one": {
+			map[string]*metadata.Key{one.id: one.public, two.id: two.public}, 1, []*key{one, renamed(one, two.id)},
+			true, "",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRepository(t)
@@ -572,7 +615,8 @@ func TestThreatTwoTUFSignaturesByOneKeyID(t *testing.T) {
 func TestThreatTUFSignaturesInTheHundreds(t *testing.T) {
 	r := newRepository(t)
 	for i := range 100 {
-		r.keys[metadata.TIMESTAMP] = append(r.keys[metadata.TIMESTAMP], renamed(r.keys[metadata.TIMESTAMP][0], fmt.Sprint(i)))
+		r.keys[metadata.TIMESTAMP] = append(r.keys[metadata.TIMESTAMP],
+			renamed(r.keys[metadata.TIMESTAMP][0], fmt.Sprint(i)))
 	}
 	r.publish()
 	_, err := r.client().Refresh(t.Context(), nil)
@@ -624,20 +668,24 @@ func TestDelegatedRoleThatDoesNotCount(t *testing.T) {
 		reason string // of the fault, instead
 	}{
 		"expired": {
-			spoil: func(r *repository) { r.targets["ci"].Signed.Expires = today }, words: "expired at 2026-03-01T12:00:00Z",
+			spoil: func(r *repository) { r.targets["ci"].Signed.Expires = today },
+			words: "expired at 2026-03-01T12:00:00Z",
 		},
 		"never published": {
-			spoil: func(r *repository) { delete(r.snapshot.Signed.Meta, "ci.json") }, words: "is not listed in snapshot.json",
+			spoil: func(r *repository) { delete(r.snapshot.Signed.Meta, "ci.json") },
+			words: "is not listed in snapshot.json",
 		},
 		"signed by another key, bound by a hash": {
-			hashes: true, spoil: func(r *repository) { r.keys["ci"] = []*key{newKey(r.t)}; r.publish("ci") }, words: "by 0 of",
+			hashes: true, spoil: func(r *repository) { r.keys["ci"] = []*key{newKey(r.t)}; r.publish("ci") },
+			words: "by 0 of",
 		},
 		"signed by another key, bound by nothing": {
 			spoil:  func(r *repository) { r.keys["ci"] = []*key{newKey(r.t)}; r.publish("ci") },
 			reason: v1alpha1.ReasonMetadataInvalid,
 		},
 		"malformed, bound by a hash": {
-			hashes: true, spoil: func(r *repository) { r.mutate["ci"] = unset("targets"); r.publish("ci") }, words: "targets",
+			hashes: true, spoil: func(r *repository) { r.mutate["ci"] = unset("targets"); r.publish("ci") },
+			words: "targets",
 		},
 		"of another hash": {
 			hashes: true, spoil: func(r *repository) {
@@ -645,7 +693,8 @@ func TestDelegatedRoleThatDoesNotCount(t *testing.T) {
 			}, reason: v1alpha1.ReasonMetadataInvalid,
 		},
 		"of another version": {
-			spoil: func(r *repository) { r.put("/2.ci.json", r.served("/1.ci.json")) }, reason: v1alpha1.ReasonMetadataInvalid,
+			spoil:  func(r *repository) { r.put("/2.ci.json", r.served("/1.ci.json")) },
+			reason: v1alpha1.ReasonMetadataInvalid,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

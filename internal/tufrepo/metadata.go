@@ -30,7 +30,9 @@ func openRoot(raw []byte) (*rootFile, *envelope, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	r := &rootFile{file: e.file, consistent: string(e.signed.Get("consistent_snapshot")) == "true", roles: map[string]role{}}
+	r := &rootFile{
+		file: e.file, consistent: string(e.signed.Get("consistent_snapshot")) == "true", roles: map[string]role{},
+	}
 	keys, err := decodeKeys(e.signed)
 	if err != nil {
 		return nil, nil, err

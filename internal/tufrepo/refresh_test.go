@@ -49,10 +49,14 @@ func TestRefreshFetchesWhatChanged(t *testing.T) {
 		r.publish()
 		r.proxy.Reset()
 		next := refreshed(t, c, held)
-		if got, want := next.Versions(), (tufrepo.Versions{Root: 1, Timestamp: 2, Snapshot: 2, Targets: 1}); got != want {
+		if got, want := next.Versions(), (tufrepo.Versions{
+			Root: 1, Timestamp: 2, Snapshot: 2, Targets: 1,
+		}); got != want {
 			t.Errorf("hashes %t: got versions %+v, want %+v", hashes, got, want)
 		}
-		if got, want := r.requests(), []string{"/2.root.json", "/2.snapshot.json", "/timestamp.json"}; !slices.Equal(got,
+		if got, want := r.requests(), []string{
+			"/2.root.json", "/2.snapshot.json", "/timestamp.json",
+		}; !slices.Equal(got,
 			want) {
 			t.Errorf("hashes %t: got requests %q, want %q: targets.json has not changed", hashes, got, want)
 		}
@@ -247,7 +251,8 @@ func TestThreatTUFRollback(t *testing.T) {
 			_, err := c.Refresh(t.Context(), held)
 			wantFault(t, err, v1alpha1.ReasonRollback, tt.words...)
 			if _, err := r.client().Refresh(t.Context(), nil); err != nil {
-				t.Errorf("without a held State: got %v, want the same files accepted: the case is about rollback alone", err)
+				t.Errorf("without a held State: got %v, want the same files accepted: the case is about rollback alone",
+					err)
 			}
 		})
 	}
@@ -299,7 +304,8 @@ func TestThreatTUFFreeze(t *testing.T) {
 			tt.expire(r)
 			r.publish(metadata.ROOT, metadata.TARGETS)
 			_, err := r.client().Refresh(t.Context(), nil)
-			wantFault(t, err, v1alpha1.ReasonMetadataExpired, tt.file+": expired at 2026-03-01T11:59:59Z", "sign it anew")
+			wantFault(t, err, v1alpha1.ReasonMetadataExpired, tt.file+": expired at 2026-03-01T11:59:59Z",
+				"sign it anew")
 			_, err = r.client(func(c *tufrepo.Config) { c.ExpiredGrace = time.Hour }).Refresh(t.Context(), nil)
 			wantFault(t, err, v1alpha1.ReasonMetadataExpired)
 		})
@@ -405,19 +411,22 @@ func TestThreatUnusableTUFMetadata(t *testing.T) {
 		mutate func(signed map[string]any)
 		words  string
 	}{
-		"another type":           {"timestamp", set("_type", "snapshot"), `it is of type "snapshot"`},
-		"no type":                {"snapshot", unset("_type"), "it is of type"},
-		"another specification":  {"targets", set("spec_version", "2.0.0"), `version "2.0.0" of the TUF specification`},
-		"no specification":       {"targets", unset("spec_version"), "of the TUF specification"},
-		"version 0":              {"targets", set("version", 0), `"version" is not an integer above 0`},
-		"version as a text":      {"timestamp", set("version", "1"), `"version" is not an integer above 0`},
-		"no expiry":              {"timestamp", unset("expires"), `"expires" is no time`},
-		"expiry without a time":  {"snapshot", set("expires", "2030-01-01"), `"expires" is no time`},
-		"no meta":                {"timestamp", unset("meta"), "snapshot.json"},
-		"null meta":              {"timestamp", set("meta", map[string]any{"snapshot.json": nil}), "not an object"},
-		"meta without a version": {"timestamp", set("meta", map[string]any{"snapshot.json": map[string]any{}}), "version"},
+		"another type":          {"timestamp", set("_type", "snapshot"), `it is of type "snapshot"`},
+		"no type":               {"snapshot", unset("_type"), "it is of type"},
+		"another specification": {"targets", set("spec_version", "2.0.0"), `version "2.0.0" of the TUF specification`},
+		"no specification":      {"targets", unset("spec_version"), "of the TUF specification"},
+		"version 0":             {"targets", set("version", 0), `"version" is not an integer above 0`},
+		"version as a text":     {"timestamp", set("version", "1"), `"version" is not an integer above 0`},
+		"no expiry":             {"timestamp", unset("expires"), `"expires" is no time`},
+		"expiry without a time": {"snapshot", set("expires", "2030-01-01"), `"expires" is no time`},
+		"no meta":               {"timestamp", unset("meta"), "snapshot.json"},
+		"null meta":             {"timestamp", set("meta", map[string]any{"snapshot.json": nil}), "not an object"},
+		"meta without a version": {
+			"timestamp", set("meta", map[string]any{"snapshot.json": map[string]any{}}), "version",
+		},
 		"negative length": {
-			"timestamp", set("meta", map[string]any{"snapshot.json": map[string]any{"version": 2, "length": -1}}), "length",
+			"timestamp", set("meta", map[string]any{"snapshot.json": map[string]any{"version": 2, "length": -1}}),
+			"length",
 		},
 		"a hash in base64": {
 			"timestamp",
@@ -435,7 +444,9 @@ func TestThreatUnusableTUFMetadata(t *testing.T) {
 		},
 		"no targets in the snapshot": {"snapshot", set("meta", map[string]any{}), "does not list targets.json"},
 		"targets is a list":          {"targets", set("targets", []any{}), "targets"},
-		"a null target":              {"targets", set("targets", map[string]any{"x": nil}), `target "x" is not an object`},
+		"a null target": {
+			"targets", set("targets", map[string]any{"x": nil}), `target "x" is not an object`,
+		},
 		"a target without a length": {
 			"targets", set("targets", map[string]any{"x": map[string]any{"hashes": map[string]any{}}}), "length",
 		},
@@ -445,11 +456,13 @@ func TestThreatUnusableTUFMetadata(t *testing.T) {
 			"sha256",
 		},
 		"a null delegation": {
-			"targets", set("delegations", map[string]any{"keys": map[string]any{}, "roles": []any{nil}}), "not an object",
+			"targets", set("delegations", map[string]any{"keys": map[string]any{}, "roles": []any{nil}}),
+			"not an object",
 		},
 		"no roles in the root": {"root", set("roles", map[string]any{}), `role "root"`},
 		"a null role": {
-			"root", func(signed map[string]any) { signed["roles"].(map[string]any)["timestamp"] = nil }, `role "timestamp"`,
+			"root", func(signed map[string]any) { signed["roles"].(map[string]any)["timestamp"] = nil },
+			`role "timestamp"`,
 		},
 		"a null key": {
 			"root", func(signed map[string]any) {
@@ -512,12 +525,16 @@ func TestThreatTUFServerFaults(t *testing.T) {
 			fault  faultproxy.Fault
 			reason []string
 		}{
-			"cut":      {faultproxy.Fault{Cut: 20}, []string{v1alpha1.ReasonUnreachable}},
-			"dropped":  {faultproxy.Fault{Drop: true}, []string{v1alpha1.ReasonUnreachable}},
-			"short":    {faultproxy.Fault{Truncate: 20}, []string{v1alpha1.ReasonMetadataInvalid}},
-			"corrupt":  {faultproxy.Fault{Corrupt: true}, []string{v1alpha1.ReasonMetadataInvalid, v1alpha1.ReasonRootNotPinned}},
-			"500":      {faultproxy.Fault{Status: 500}, []string{v1alpha1.ReasonServerError}},
-			"web page": {faultproxy.Fault{Status: 200, Body: "<html>Sign in"}, []string{v1alpha1.ReasonUnexpectedAnswer}},
+			"cut":     {faultproxy.Fault{Cut: 20}, []string{v1alpha1.ReasonUnreachable}},
+			"dropped": {faultproxy.Fault{Drop: true}, []string{v1alpha1.ReasonUnreachable}},
+			"short":   {faultproxy.Fault{Truncate: 20}, []string{v1alpha1.ReasonMetadataInvalid}},
+			"corrupt": {
+				faultproxy.Fault{Corrupt: true}, []string{v1alpha1.ReasonMetadataInvalid, v1alpha1.ReasonRootNotPinned},
+			},
+			"500": {faultproxy.Fault{Status: 500}, []string{v1alpha1.ReasonServerError}},
+			"web page": {
+				faultproxy.Fault{Status: 200, Body: "<html>Sign in"}, []string{v1alpha1.ReasonUnexpectedAnswer},
+			},
 			"endless": {
 				faultproxy.Fault{Status: 200, Body: strings.Repeat(" ", 16<<20)}, []string{v1alpha1.ReasonTooLarge},
 			},

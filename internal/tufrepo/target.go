@@ -26,7 +26,8 @@ func (c *Client) Target(ctx context.Context, s *State, path string) ([]byte, err
 	}
 	if t.Length > c.maxTarget {
 		return nil, trust.NewFault(v1alpha1.ReasonTooLarge,
-			"%s: target %s is listed with %d bytes, more than the %d that are read", c.name, path, t.Length, c.maxTarget)
+			"%s: target %s is listed with %d bytes, more than the %d that are read", c.name, path, t.Length,
+			c.maxTarget)
 	}
 	hash := t.SHA256
 	if hash == "" {

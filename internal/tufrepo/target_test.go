@@ -18,43 +18,31 @@ import (
 )
 
 func TestTarget(t *testing.T) {
-	content := []byte("<trusted root>")
-	in256 := sha256.Sum256(content)
-	in512 := sha512.Sum512(content)
+	content := []byte(`{"a":1}`)
+	in256, in512 := sha256.Sum256(content), sha512.Sum512(content)
+	name256, name512 := hex.EncodeToString(in256[:]), hex.EncodeToString(in512[:])
 	for name, tt := range map[string]struct {
 		path, file string
 		hashes     metadata.Hashes
 		consistent bool
 	}{
 		"by sha256": {
-			"trusted_root.json", "/targets/" + hex.EncodeToString(in256[:]) + ".trusted_root.json",
+			"trusted_root.json", "/targets/" + name256 + ".trusted_root.json",
 			metadata.Hashes{"sha256": in256[:]}, true,
 		},
 		"by sha512": {
-			"trusted_root.json", "/targets/" + hex.EncodeToString(in512[:]) + ".trusted_root.json",
+			"trusted_root.json", "/targets/" + name512 + ".trusted_root.json",
 			metadata.Hashes{"sha512": in512[:]}, true,
 		},
 		"in a folder": {
-			"a b/c?d", "/targets/a%20b/" + hex.EncodeToString(in256[:]) + ".c%3Fd", metadata.Hashes{"sha256": in256[:]}, true,
+			"a b/c?d", "/targets/a%20b/" + name256 + ".c%3Fd", metadata.Hashes{"sha256": in256[:]}, true,
 		},
-		"not consistent": {"a/b", "/targets/a/b", metadata.Hashes{"sha256": in256[:], "sha512": in512[:]}, false},
+		"not consistent": {
+			"a/b", "/targets/a/b", metadata.Hashes{"sha256": in256[:], "sha512": in512[:]}, false,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRepository(t)
-			if strings.HasSuffix(tt.path, ".json") {
-				content = []byte(`{"a":1}`)
-				in256, in512 = sha256.Sum256(content), sha512.Sum512(content)
-				tt.file = "/targets/" + hex.EncodeToString(in256[:]) + ".trusted_root.json"
-				if tt.hashes["sha256"] == nil {
-					tt.file = "/targets/" + hex.EncodeToString(in512[:]) + ".trusted_root.json"
-				}
-			} else {
-				content = []byte("<trusted root>")
-				in256, in512 = sha256.Sum256(content), sha512.Sum512(content)
-			}
-			for algorithm := range tt.hashes {
-				tt.hashes[algorithm] = map[string][]byte{"sha256": in256[:], "sha512": in512[:]}[algorithm]
-			}
 			r.root.Signed.ConsistentSnapshot = tt.consistent
 			r.targets[metadata.TARGETS].Signed.Targets[tt.path] = &metadata.TargetFiles{
 				Length: int64(len(content)), Hashes: tt.hashes,
@@ -83,16 +71,26 @@ func TestThreatTUFTargetOfAnotherContent(t *testing.T) {
 		length int64
 		reason string
 	}{
-		"of another hash":         {[]byte("9876543210"), faultproxy.Fault{}, 10, v1alpha1.ReasonMetadataInvalid},
-		"shorter":                 {[]byte("01234"), faultproxy.Fault{}, 10, v1alpha1.ReasonMetadataInvalid},
-		"longer":                  {append(slices.Clone(content), '0'), faultproxy.Fault{}, 10, v1alpha1.ReasonTooLarge},
-		"a wrong length":          {content, faultproxy.Fault{}, 11, v1alpha1.ReasonMetadataInvalid},
-		"a length of 0":           {content, faultproxy.Fault{}, 0, v1alpha1.ReasonTooLarge},
-		"beyond the bound":        {content, faultproxy.Fault{}, 5 << 20, v1alpha1.ReasonTooLarge},
-		"missing":                 {nil, faultproxy.Fault{Match: ends(".root"), Status: 404}, 10, v1alpha1.ReasonMetadataMissing},
-		"forbidden":               {content, faultproxy.Fault{Match: ends(".root"), Status: 403}, 10, v1alpha1.ReasonUnauthorized},
-		"cut":                     {content, faultproxy.Fault{Match: ends(".root"), Cut: 3}, 10, v1alpha1.ReasonUnreachable},
-		"elsewhere by a redirect": {content, faultproxy.Fault{Match: ends(".root"), Status: 302}, 10, v1alpha1.ReasonUnreachable},
+		"of another hash": {[]byte("9876543210"), faultproxy.Fault{}, 10, v1alpha1.ReasonMetadataInvalid},
+		"shorter":         {[]byte("01234"), faultproxy.Fault{}, 10, v1alpha1.ReasonMetadataInvalid},
+		"longer": {
+			append(slices.Clone(content), '0'), faultproxy.Fault{}, 10, v1alpha1.ReasonTooLarge,
+		},
+		"a wrong length":   {content, faultproxy.Fault{}, 11, v1alpha1.ReasonMetadataInvalid},
+		"a length of 0":    {content, faultproxy.Fault{}, 0, v1alpha1.ReasonTooLarge},
+		"beyond the bound": {content, faultproxy.Fault{}, 5 << 20, v1alpha1.ReasonTooLarge},
+		"missing": {
+			nil, faultproxy.Fault{Match: ends(".root"), Status: 404}, 10, v1alpha1.ReasonMetadataMissing,
+		},
+		"forbidden": {
+			content, faultproxy.Fault{Match: ends(".root"), Status: 403}, 10, v1alpha1.ReasonUnauthorized,
+		},
+		"cut": {
+			content, faultproxy.Fault{Match: ends(".root"), Cut: 3}, 10, v1alpha1.ReasonUnreachable,
+		},
+		"elsewhere by a redirect": {
+			content, faultproxy.Fault{Match: ends(".root"), Status: 302}, 10, v1alpha1.ReasonUnexpectedAnswer,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRepository(t)

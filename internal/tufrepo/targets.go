@@ -21,8 +21,10 @@ const (
 	maxDelegations = 4096
 	// maxPatterns bounds the path patterns, or hash prefixes, of one delegation.
 	maxPatterns = 16384
-	// maxPattern bounds a path pattern, in bytes.
-	maxPattern = 1024
+	// maxPattern bounds a path pattern, and maxPatternBytes all of a file, in bytes. Matching takes
+	// up to their product with the length of a path.
+	maxPattern      = 1024
+	maxPatternBytes = 512 << 10
 )
 
 // Target is what a role has signed about a path.
@@ -146,6 +148,7 @@ func (f *targetsFile) decodeDelegations(signed canonicaljson.Object) error {
 		return err
 	}
 	f.own = map[string]bool{}
+	patternBytes := 0
 	for v := range list.Elements() {
 		if len(f.delegations) == maxDelegations {
 			return trust.NewFault(v1alpha1.ReasonTooLarge, "it has more than the %d delegations that are read",
@@ -160,6 +163,13 @@ func (f *targetsFile) decodeDelegations(signed canonicaljson.Object) error {
 		}
 		f.own[d.name] = true
 		f.delegations = append(f.delegations, d)
+		for _, pattern := range d.paths {
+			patternBytes += len(pattern)
+		}
+		if patternBytes > maxPatternBytes {
+			return trust.NewFault(v1alpha1.ReasonTooLarge, "its delegations have paths of more than %d bytes",
+				maxPatternBytes)
+		}
 	}
 	return nil
 }
