@@ -22,7 +22,7 @@ const (
 	// maxRoots bounds the roots between the pinned one and the newest one.
 	maxRoots = 64
 	// maxFiles and maxTotalSize bound the delegated files that a State holds, in number and bytes.
-	maxFiles     = 1024
+	maxFiles     = 4096
 	maxTotalSize = 64 << 20
 	// maxParallel bounds the requests for delegated files at a time.
 	maxParallel = 4

@@ -33,6 +33,9 @@ func (c *Client) LoadAll(ctx context.Context, held *State) (*State, error) {
 
 // load loads what missing returns, until it returns nothing that can be loaded.
 func (c *Client) load(ctx context.Context, held *State, missing func(*State) []edge) (*State, error) {
+	if err := c.check(held); err != nil {
+		return nil, err
+	}
 	s, failed := held, map[edge]bool{}
 	var first error
 	for {

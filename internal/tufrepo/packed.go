@@ -67,6 +67,9 @@ func (c *Client) Unpack(ctx context.Context, packed []byte, held *State) (*State
 		return nil, trust.AsFault(err, v1alpha1.ReasonMetadataInvalid).Within("%s: the record cannot be used: %w",
 			c.name, err)
 	}
+	if err := c.check(held); err != nil {
+		return nil, err
+	}
 	s := &State{roots: []*rootFile{c.pin}, files: map[string]*targetsFile{}, edges: map[edge]verdict{}}
 	delegated := map[string][]byte{}
 	for _, f := range files {
@@ -77,8 +80,8 @@ func (c *Client) Unpack(ctx context.Context, packed []byte, held *State) (*State
 	if s.targets == nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: the record is incomplete", c.name)
 	}
-	if held != nil && !s.newer(held) {
-		return held, nil
+	if newer, err := c.newer(ctx, s, held); !newer || err != nil {
+		return held, err
 	}
 	if err := c.checkExpiry(s, c.now().Add(-c.grace)); err != nil {
 		s.expired = true
@@ -92,19 +95,24 @@ func (c *Client) Recheck(ctx context.Context, held *State) (*State, error) {
 	return c.Unpack(ctx, held.Pack(), nil)
 }
 
-// newer reports whether a State is newer than held, and undercuts none of its versions.
-func (s *State) newer(held *State) bool {
-	a, b := s.Versions(), held.Versions()
-	if a.Root < b.Root || a.Root == b.Root && a.Timestamp < b.Timestamp {
-		return false
+// newer reports whether a State adds something to held, and undercuts none of the versions that
+// bind: a newer root alone does not reset them.
+func (c *Client) newer(ctx context.Context, s, held *State) (bool, error) {
+	if held == nil {
+		return true, nil
 	}
-	if a.Root == b.Root && s.snapshot.checkNoRollback(held.snapshot) != nil {
-		return false
+	is, was := s.Versions(), held.Versions()
+	if is.Root < was.Root {
+		return false, nil
 	}
-	if a != b {
-		return true
+	before, err := c.versionsToKeep(ctx, held, s.root())
+	if err != nil {
+		return false, err
 	}
-	return held.expired || len(s.files) > len(held.files)
+	if before != nil && (is.Timestamp < was.Timestamp || s.snapshot.checkNoRollback(before.snapshot) != nil) {
+		return false, nil
+	}
+	return is != was || held.expired || len(s.files) > len(held.files), nil
 }
 
 // addTopLevel verifies a file and adds it. Delegated files go to delegated. Roots up to the pinned

@@ -83,6 +83,60 @@ func TestNewerOfRecordAndHeld(t *testing.T) {
 	}
 }
 
+// A record with a newer root must not bring back an older timestamp that the root's keys have
+// signed.
+func TestThreatTUFRollbackByARecord(t *testing.T) {
+	r := newRepository(t)
+	c := r.client()
+	refreshed(t, c, nil)
+	r.root.Signed.Version++
+	r.write(metadata.ROOT)
+	second := r.served("/2.root.json")
+	old := refreshed(t, c, nil).Pack()
+	r.mu.Lock()
+	delete(r.files, "/2.root.json")
+	r.mu.Unlock()
+	r.publish()
+	held := refreshed(t, c, nil)
+	got, err := c.Unpack(t.Context(), old, held)
+	if err != nil || got != held {
+		t.Errorf("got versions %+v and %v, want the held State: the record's timestamp is older", got.Versions(), err)
+	}
+	// With new keys of the timestamp, versions start anew.
+	r.put("/2.root.json", second)
+	r.rotate(metadata.TIMESTAMP)
+	r.timestamp.Signed.Version = 0
+	r.root.Signed.Version = 1
+	r.publish(metadata.ROOT)
+	recovered := refreshed(t, c, nil)
+	if got, err = c.Unpack(t.Context(), recovered.Pack(), held); err != nil || got.Versions().Timestamp != 1 {
+		t.Errorf("got versions %+v and %v, want those after the recovery", got.Versions(), err)
+	}
+}
+
+// A State that another client verified, perhaps under another pinned root, is refused.
+func TestThreatTUFStateOfAnotherClient(t *testing.T) {
+	r, other := newRepository(t), newRepository(t)
+	c := r.client()
+	held := refreshed(t, other.client(), nil)
+	for name, call := range map[string]func() (*tufrepo.State, error){
+		"Refresh": func() (*tufrepo.State, error) { return c.Refresh(t.Context(), held) },
+		"Load":    func() (*tufrepo.State, error) { return c.Load(t.Context(), held, "app") },
+		"LoadAll": func() (*tufrepo.State, error) { return c.LoadAll(t.Context(), held) },
+		"Unpack":  func() (*tufrepo.State, error) { return c.Unpack(t.Context(), held.Pack(), held) },
+		"Recheck": func() (*tufrepo.State, error) { return c.Recheck(t.Context(), held) },
+		"Target": func() (*tufrepo.State, error) {
+			_, err := c.Target(t.Context(), held, "app")
+			return nil, err
+		},
+	} {
+		s, err := call()
+		if f := trust.AsFault(err, "none"); err == nil || f.Reason == "none" || s != nil {
+			t.Errorf("%s: got %v and %v, want a fault", name, s, err)
+		}
+	}
+}
+
 func TestThreatTUFRecordIsVerifiedAgain(t *testing.T) {
 	r, want := signedRepository(t)
 	c := r.client()

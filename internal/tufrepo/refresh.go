@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 // held is nil and the server has neither a timestamp nor a newer root, and is a *trust.Fault
 // otherwise.
 func (c *Client) Refresh(ctx context.Context, held *State) (*State, error) {
+	if err := c.check(held); err != nil {
+		return nil, err
+	}
 	now := c.now()
 	roots, err := c.fetchRoots(ctx, held)
 	if err != nil {
@@ -37,7 +41,10 @@ func (c *Client) Refresh(ctx context.Context, held *State) (*State, error) {
 	}
 	sameRoot := held != nil && held.root() == next.root()
 	if sameRoot && next.timestamp == held.timestamp && !held.expired {
-		return held, c.checkExpiry(held, now)
+		if err := c.checkExpiry(held, now); err != nil {
+			return nil, err
+		}
+		return held, nil
 	}
 	if err := c.fetchSnapshot(ctx, next, before, sameRoot, now); err != nil {
 		return nil, err
@@ -252,18 +259,16 @@ func (c *Client) getRole(ctx context.Context, s *State, role string, listed meta
 // keepDelegated takes from the State before it the delegated files that the snapshot still lists,
 // and the verified delegations between them.
 func (s *State) keepDelegated(before *State) {
-	s.files, s.edges, s.changed = map[string]*targetsFile{}, map[edge]verdict{}, map[string]*targetsFile{}
+	s.files, s.edges, s.changed = map[string]*targetsFile{}, map[edge]verdict{}, map[string]seen{}
 	if before == nil {
 		return
 	}
-	for name, f := range before.changed {
-		s.changed[name] = f
-	}
+	maps.Copy(s.changed, before.changed)
 	for name, f := range before.files {
 		if listed, ok := s.snapshot.listed[name]; ok && listed.version == f.version && listed.check(f.raw) == nil {
 			s.files[name] = f
 		} else {
-			s.changed[name] = f
+			s.changed[name] = seen{version: f.version, digest: f.digest}
 		}
 	}
 	for e, v := range before.edges {

@@ -1,6 +1,8 @@
 package tufrepo
 
 import (
+	"crypto/sha256"
+	"errors"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/trust"
@@ -15,11 +17,17 @@ type State struct {
 	targets   *targetsFile
 	files     map[string]*targetsFile // loaded delegated files, by role; each is the listed one
 	edges     map[edge]verdict
-	// changed are delegated files whose entry in the snapshot has changed and that are not loaded
-	// again yet.
-	changed map[string]*targetsFile
+	// changed are the versions of delegated files whose entry in the snapshot has changed, and that
+	// are not loaded again yet.
+	changed map[string]seen
 	// expired says that the metadata has expired: it proves nothing, and remembers the versions.
 	expired bool
+}
+
+// seen is a version of a file that was verified, and the digest of its signed content.
+type seen struct {
+	version int64
+	digest  [sha256.Size]byte
 }
 
 // edge is a delegation: an index of the delegations of a file, or the number of a bin.
@@ -60,6 +68,15 @@ func (s *State) TopLevel() []trust.File {
 	}
 }
 
+// check returns a fault if a State is another client's, which may have verified it under another
+// pinned root.
+func (c *Client) check(s *State) error {
+	if s == nil || s.roots[0] == c.pin {
+		return nil
+	}
+	return c.fault("root.json", errors.New("the metadata was verified by another client; Recheck it"))
+}
+
 // checkExpiry returns a fault if a top-level file has expired at the cutoff.
 func (c *Client) checkExpiry(s *State, cutoff time.Time) error {
 	for _, next := range []struct {
@@ -90,7 +107,7 @@ func (s *State) Versions() Versions {
 // Size returns an upper bound of the memory in bytes.
 func (s *State) Size() int64 {
 	const perEntry, perTarget, perDelegation = 256, 320, 512
-	size := int64(perEntry * (4 + len(s.edges) + len(s.snapshot.listed)))
+	size := int64(perEntry * (4 + len(s.edges) + len(s.changed) + len(s.snapshot.listed)))
 	for _, r := range s.roots {
 		size += 3 * int64(len(r.raw))
 	}
@@ -100,9 +117,6 @@ func (s *State) Size() int64 {
 	}
 	add(s.targets)
 	for _, f := range s.files {
-		add(f)
-	}
-	for _, f := range s.changed {
 		add(f)
 	}
 	return size

@@ -17,6 +17,9 @@ func (c *Client) Target(ctx context.Context, s *State, path string) ([]byte, err
 	if err := checkPath(path, maxPath); err != nil {
 		return nil, trust.NewFault(v1alpha1.ReasonMetadataInvalid, "%s: target %w", c.name, err)
 	}
+	if err := c.check(s); err != nil {
+		return nil, err
+	}
 	if err := c.checkExpiry(s, c.now()); err != nil {
 		return nil, err
 	}
