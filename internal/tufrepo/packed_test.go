@@ -46,7 +46,8 @@ func TestPackAndUnpack(t *testing.T) {
 		t.Error("got another record of the same State, want the same")
 	}
 	r.proxy.Reset()
-	back, err := r.client().Unpack(t.Context(), packed, nil)
+	restarted := r.client()
+	back, err := restarted.Unpack(t.Context(), packed, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func TestPackAndUnpack(t *testing.T) {
 	}
 	// It goes on from there.
 	r.publish("ci")
-	wantRoles(t, loaded(t, c, back, "app"), "app", want...)
+	wantRoles(t, loaded(t, restarted, back, "app"), "app", want...)
 }
 
 func TestNewerOfRecordAndHeld(t *testing.T) {
@@ -252,7 +253,7 @@ func TestThreatTUFRecordOfAnotherRepositoryFile(t *testing.T) {
 }
 
 func TestThreatGraceOfTUFMetadata(t *testing.T) {
-	r, want := signedRepository(t)
+	r, _ := signedRepository(t)
 	now := today
 	clock := func(c *tufrepo.Config) { c.Clock = func() time.Time { return now } }
 	strict := r.client(clock)
@@ -261,14 +262,15 @@ func TestThreatGraceOfTUFMetadata(t *testing.T) {
 	packed := s.Pack()
 
 	now = today.AddDate(1, 0, 0).Add(30 * time.Minute)
-	if back, err := graceful.Unpack(t.Context(), packed, nil); err != nil {
-		t.Errorf("within the grace: got %v, want the record", err)
-	} else if until, _ := back.Expiry(); !until.Equal(today.AddDate(1, 0, 0)) {
+	back, err := graceful.Unpack(t.Context(), packed, nil)
+	if err != nil {
+		t.Fatalf("within the grace: got %v, want the record", err)
+	}
+	if until, _ := back.Expiry(); !until.Equal(today.AddDate(1, 0, 0)) {
 		t.Errorf("got expiry %s, want it unchanged", until)
 	}
-	if _, err := graceful.Refresh(t.Context(), s); err == nil {
-		t.Error("Refresh within the grace: got no fault, want one: fetched files have no grace")
-	}
+	_, err = graceful.Refresh(t.Context(), back)
+	wantFault(t, err, v1alpha1.ReasonMetadataExpired) // fetched files have no grace
 	for name, c := range map[string]*tufrepo.Client{"no grace": strict, "past the grace": graceful} {
 		if name == "past the grace" {
 			now = today.AddDate(1, 0, 0).Add(time.Hour)
@@ -292,9 +294,10 @@ func TestThreatGraceOfTUFMetadata(t *testing.T) {
 		r.write(metadata.ROOT, metadata.TIMESTAMP)
 		_, err = c.Refresh(t.Context(), back)
 		wantFault(t, err, v1alpha1.ReasonRollback, "timestamp.json")
+		r.mu.Lock()
 		delete(r.files, "/3.root.json")
+		r.mu.Unlock()
 	}
-	_ = want
 }
 
 func TestSizeIsABound(t *testing.T) {
