@@ -65,7 +65,7 @@ func (f *Files) Get(ctx context.Context, file string, limit int64) ([]byte, erro
 // target joins the server's URL and an escaped path, of which no element may be empty or of dots.
 func (f *Files) target(file string) (*url.URL, error) {
 	plain, err := url.PathUnescape(file)
-	if err != nil || !strings.HasPrefix(file, "/") || path.Clean(plain) != plain {
+	if err != nil || !strings.HasPrefix(file, "/") || plain == "/" || path.Clean(plain) != plain {
 		return nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%q is not a path that can be requested", file)
 	}
 	target := *f.client.base

@@ -302,13 +302,14 @@ func TestThreatGraceOfTUFMetadata(t *testing.T) {
 
 func TestSizeIsABound(t *testing.T) {
 	r := newRepository(t)
-	s := refreshed(t, r.client(), nil)
+	c := r.client()
+	s := refreshed(t, c, nil)
 	small := s.Size()
 	for i := range 1000 {
 		r.sign(metadata.TARGETS, fmt.Sprintf("acme/app:%d", i), []byte("x"))
 	}
 	r.publish(metadata.TARGETS)
-	s = refreshed(t, r.client(), s)
+	s = refreshed(t, c, s)
 	if grown := s.Size() - small; grown < int64(len(r.served("/2.targets.json"))) {
 		t.Errorf("got %d bytes more, want at least the %d of the file", grown, len(r.served("/2.targets.json")))
 	}
