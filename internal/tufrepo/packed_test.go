@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -179,11 +180,12 @@ func TestThreatTUFRecordIsVerifiedAgain(t *testing.T) {
 	})
 	for name, spoilt := range map[string][]byte{
 		"empty": nil, "no header": packed[1:], "header alone": []byte("tufrepo1"), "cut": packed[:len(packed)/2],
-		"another version": append([]byte("tufrepo2"), packed[8:]...),
-		"a bomb":          bomb(t),
-		"of no files":     record(t),
-		"out of order":    record(t, "targets", string(r.served("/1.targets.json"))),
-		"roots alone":     record(t, "root", string(r.served("/2.root.json"))),
+		"another version":   append([]byte("tufrepo2"), packed[8:]...),
+		"a bomb":            bomb(t),
+		"more than it says": understated(t, packed),
+		"of no files":       record(t),
+		"out of order":      record(t, "targets", string(r.served("/1.targets.json"))),
+		"roots alone":       record(t, "root", string(r.served("/2.root.json"))),
 	} {
 		t.Run(name, func(t *testing.T) {
 			back, err := c.Unpack(t.Context(), spoilt, nil)
@@ -208,6 +210,21 @@ func bomb(t *testing.T) []byte {
 	}
 	w.Close()
 	return out.Bytes()
+}
+
+// understated is a record that says that it is a byte shorter than it is.
+func understated(t *testing.T, packed []byte) []byte {
+	t.Helper()
+	_, n := binary.Uvarint(packed[8:])
+	z, err := gzip.NewReader(bytes.NewReader(packed[8+n:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(binary.AppendUvarint([]byte("tufrepo1"), uint64(len(plain)-1)), packed[8+n:]...)
 }
 
 // record is a record of named files.
