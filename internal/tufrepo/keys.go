@@ -210,7 +210,6 @@ func decodeRole(o canonicaljson.Object, keys keyTexts) (role, error) {
 // unsignedError is the error of a file that too few keys of its role have signed.
 type unsignedError struct {
 	valid, threshold int64
-	revoked          bool // with the revoked keys, it would be enough
 }
 
 func (e *unsignedError) Error() string {

@@ -44,7 +44,7 @@ func (s *State) Pack() []byte {
 	}
 	var out bytes.Buffer
 	out.WriteString(packedHeader)
-	out.Write(binary.AppendUvarint(nil, uint64(size))) //nolint:gosec // not negative
+	out.Write(binary.AppendUvarint(nil, uint64(size)))
 	w := gzip.NewWriter(&out)
 	for _, f := range all {
 		for _, part := range [][]byte{[]byte(f.name), f.raw} {
@@ -109,7 +109,9 @@ func (c *Client) newer(ctx context.Context, s, held *State) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if before != nil && (is.Timestamp < was.Timestamp || s.snapshot.checkNoRollback(before.snapshot) != nil) {
+	undercuts := before != nil &&
+		(is.Timestamp < was.Timestamp || s.snapshot.checkNoRollback(before.snapshot) != nil)
+	if undercuts {
 		return false, nil
 	}
 	return is != was || held.expired || len(s.files) > len(held.files), nil
@@ -202,7 +204,7 @@ func (c *Client) unpackFiles(ctx context.Context, packed []byte) ([]packedFile, 
 		return nil, trust.NewFault(v1alpha1.ReasonTooLarge, "it has more than %d bytes", maxPacked)
 	}
 	var files []packedFile
-	err := c.acquire(ctx, 2*int64(size)+fixedCost, func() error { //nolint:gosec // bounded
+	err := c.acquire(ctx, 2*int64(size)+fixedCost, func() error {
 		z, err := gzip.NewReader(bytes.NewReader(rest[n:]))
 		if err != nil {
 			return err
@@ -224,7 +226,7 @@ func (c *Client) unpackFiles(ctx context.Context, packed []byte) ([]packedFile, 
 func splitFiles(data []byte) ([]packedFile, error) {
 	part := func() ([]byte, error) {
 		n, used := binary.Uvarint(data)
-		if used <= 0 || n > uint64(len(data)-used) {
+		if used <= 0 || n > uint64(len(data)-used) { //nolint:gosec // not negative
 			return nil, errors.New("it ends too early")
 		}
 		p := data[used : used+int(n)] //nolint:gosec // within data

@@ -134,7 +134,7 @@ func (w *walk) visit(f *targetsFile, s step) {
 			w.reject(d.name, d.name, "does not count as delegated by %s: the name belongs to a delegation of targets",
 				f.name)
 		default:
-			w.follow(edge{from: f, index: uint32(i)}, d.name, s) //nolint:gosec // below maxDelegations
+			w.follow(edge{from: f, index: uint32(i)}, d.name, s)
 		}
 		if d.terminating && w.ended == "" {
 			w.ended = fmt.Sprintf("%s delegates the path to %s with a terminating delegation before it", f.name, d.name)
@@ -220,7 +220,7 @@ func (s *State) delegationsOf(f *targetsFile) []edge {
 	}
 	for i := range f.delegations {
 		if f.delegations[i].invalid == nil {
-			edges = append(edges, edge{from: f, index: uint32(i)}) //nolint:gosec // below maxDelegations
+			edges = append(edges, edge{from: f, index: uint32(i)})
 		}
 	}
 	return edges
