@@ -21,18 +21,18 @@ type Files struct{ client *Client }
 // NewFiles returns the files of a server, below the URL. It does not connect. The error names the
 // invalid setting.
 func NewFiles(cfg Config) (*Files, error) {
+	cfg.terms = ofFileServer()
 	client, err := New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	client.terms = ofFileServer()
 	return &Files{client: client}, nil
 }
 
 func ofFileServer() terms {
 	return terms{
-		server: "TUF repository", address: "the server's URL", interval: "refreshInterval",
-		listedIn: "tokenServices",
+		server: "TUF repository", short: "server", address: "the server's URL", interval: "refreshInterval",
+		scheme: "the port and the scheme of the server's URL", tokenServices: "tokenServices",
 	}
 }
 

@@ -3,8 +3,9 @@ package notary
 import (
 	"crypto/sha256"
 	"crypto/sha512"
-	"github.com/countersign-dev/countersign/internal/canonicaljson"
 	"testing"
+
+	"github.com/countersign-dev/countersign/internal/canonicaljson"
 )
 
 // The length and every listed hash must match.
