@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"unicode"
@@ -23,6 +24,8 @@ import (
 const (
 	// MaxLength bounds each text of an entry and of an identity, in bytes.
 	MaxLength = 2048
+	// maxSize bounds the size of a compiled expression.
+	maxSize = 1 << 14
 	// maxShown bounds what a message shows of such a text, in bytes.
 	maxShown = 256
 )
@@ -119,9 +122,12 @@ func anchored(pattern string) (*regexp.Regexp, error) {
 	}
 	// The expression must be valid by itself: "a)|(b" would otherwise end the group around it. The
 	// flags of an expression end with the group, so the anchors are those of the whole text.
-	alone, err := regexp.Compile(pattern)
+	alone, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return nil, fmt.Errorf("is not a valid regular expression: %w", err)
+	}
+	if size(alone) > maxSize {
+		return nil, fmt.Errorf("repeats too much: it stands for more than %d characters", maxSize)
 	}
 	whole, err := regexp.Compile("^(?:" + pattern + ")$")
 	if err != nil {
@@ -130,9 +136,22 @@ func anchored(pattern string) (*regexp.Regexp, error) {
 	}
 	if whole.MatchString("") {
 		return nil, fmt.Errorf("%q matches the empty text, which no certificate has: for any text write .+",
-			text.Cut(alone.String(), maxShown))
+			text.Cut(pattern, maxShown))
 	}
 	return whole, nil
+}
+
+// size returns how large a compiled expression is, about in instructions. A repetition is compiled
+// as often as it may occur, so that a short expression can take a hundred megabytes.
+func size(re *syntax.Regexp) int {
+	n := 1
+	for _, sub := range re.Sub {
+		n = min(n+size(sub), maxSize+1)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return min(max(n, len(re.Rune)), maxSize+1)
 }
 
 // Match returns the index of the first entry that matches an identity. An identity without issuer
