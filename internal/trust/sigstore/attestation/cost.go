@@ -5,35 +5,44 @@ import (
 	"unicode"
 
 	"github.com/google/cel-go/common"
-	"github.com/google/cel-go/common/overloads"
+	"github.com/google/cel-go/common/operators"
 	"github.com/google/cel-go/common/types"
 	"github.com/google/cel-go/common/types/ref"
 	"github.com/google/cel-go/common/types/traits"
 )
 
-// deepCost charges a comparison for what it compares. CEL itself charges two lists or objects by
-// their length alone, whatever they contain, so that comparing a statement with itself, again and
-// again, would cost nearly nothing.
+// deepCost charges what CEL does not. CEL charges two lists or objects by their length alone,
+// whatever they contain, so that comparing a statement with itself, again and again, would cost
+// nearly nothing. It charges an operator one unit if it knows the types only at evaluation, as of
+// all that a statement contains.
 type deepCost struct{}
 
 // CallCost implements interpreter.ActualCostEstimator. Nil is CEL's own cost.
-func (deepCost) CallCost(_, overload string, args []ref.Val, _ ref.Val) *uint64 {
+func (deepCost) CallCost(function, overload string, args []ref.Val, _ ref.Val) *uint64 {
 	cost := uint64(1)
-	switch overload {
-	case overloads.Equals, overloads.NotEquals:
+	list, isList := args[len(args)-1].(traits.Lister)
+	switch {
+	case function == operators.Equals || function == operators.NotEquals:
 		cost += compared(args[0], args[1])
-	case overloads.InList:
-		list, ok := args[1].(traits.Lister)
-		if !ok {
-			return nil
-		}
+	case function == operators.In && isList:
 		for it := list.Iterator(); it.HasNext() == types.True; {
 			cost += compared(args[0], it.Next())
+		}
+	case overload == "":
+		for _, arg := range args {
+			if s, ok := arg.(types.String); ok {
+				cost += traversed(len(s))
+			}
 		}
 	default:
 		return nil
 	}
 	return &cost
+}
+
+// traversed returns the cost of reading a text of so many bytes.
+func traversed(bytes int) uint64 {
+	return uint64(math.Ceil(float64(bytes) * common.StringTraversalCostFactor))
 }
 
 // compared returns what comparing two values costs at most. It takes no longer than that.
@@ -42,7 +51,7 @@ func compared(a, b ref.Val) uint64 {
 	switch x := a.(type) {
 	case types.String:
 		if y, ok := b.(types.String); ok {
-			cost += uint64(math.Ceil(float64(min(len(x), len(y))) * common.StringTraversalCostFactor))
+			cost += traversed(min(len(x), len(y)))
 		}
 	case traits.Mapper:
 		y, ok := b.(traits.Mapper)
