@@ -19,18 +19,24 @@ func unmet(t *testing.T, condition, predicate string) string {
 // A condition that errs is not met, also under a negation, and the reason says why.
 func TestThreatConditionThatErrs(t *testing.T) {
 	cases := map[string]struct{ condition, predicate, want string }{
-		"a member that is missing":       {`predicate.a == 1`, `{}`, "no such key: a"},
-		"under a negation":               {`!(predicate.a.b == 1)`, `{"a":{}}`, "no such key: b"},
-		"no list":                        {`!predicate.all.exists(v, v.severity == 'HIGH')`, `{}`, "no such key: all"},
-		"a list of another kind":         {`!predicate.a.exists(v, v.severity == 'HIGH')`, `{"a":[1]}`, "no such key"},
-		"an object for a list":           {`!predicate.a.exists(v, v.severity == 'HIGH')`, `{"a":{"b":1}}`, "no such key"},
-		"a member of a list":             {`predicate.a[3] == 1`, `{"a":[1]}`, "index out of bounds: 3"},
-		"another type":                   {`predicate.a > 1`, `{"a":"2"}`, "no such overload"},
-		"no time":                        {`timestamp(predicate.a) > timestamp('2026-01-01T00:00:00Z')`, `{"a":"yesterday"}`, "type conversion error"},
-		"a division by zero":             {`1 / predicate.a == 1`, `{"a":0}`, "division by zero"},
-		"no predicate":                   {`predicate.a == 1`, `null`, "no such key: a"},
-		"a text with lines is on one":    {`int(predicate.a) == 1`, `{"a":"x\ny"}`, "type conversion error"},
-		"a long text is cut":             {`predicate.b[predicate.a] == 1`, `{"b":{},"a":"` + strings.Repeat("x", 10_000) + `"}`, "xxx..."},
+		"a member that is missing": {`predicate.a == 1`, `{}`, "no such key: a"},
+		"under a negation":         {`!(predicate.a.b == 1)`, `{"a":{}}`, "no such key: b"},
+		"no list":                  {`!predicate.all.exists(v, v.severity == 'HIGH')`, `{}`, "no such key: all"},
+		"a list of another kind":   {`!predicate.a.exists(v, v.severity == 'HIGH')`, `{"a":[1]}`, "no such key"},
+		"an object for a list": {
+			`!predicate.a.exists(v, v.severity == 'HIGH')`, `{"a":{"b":1}}`, "no such key",
+		},
+		"a member of a list": {`predicate.a[3] == 1`, `{"a":[1]}`, "index out of bounds: 3"},
+		"another type":       {`predicate.a > 1`, `{"a":"2"}`, "no such overload"},
+		"no time": {
+			`timestamp(predicate.a) > timestamp('2026-01-01T00:00:00Z')`, `{"a":"yesterday"}`, "type conversion error",
+		},
+		"a division by zero":          {`1 / predicate.a == 1`, `{"a":0}`, "division by zero"},
+		"no predicate":                {`predicate.a == 1`, `null`, "no such key: a"},
+		"a text with lines is on one": {`int(predicate.a) == 1`, `{"a":"x\ny"}`, "type conversion error"},
+		"a long text is cut": {
+			`predicate.b[predicate.a] == 1`, `{"b":{},"a":"` + strings.Repeat("x", 10_000) + `"}`, "xxx...",
+		},
 		"an error that makes both sides": {`predicate.a == 1 || predicate.b == 1`, `{"b":2}`, "no such key: a"},
 	}
 	for name, c := range cases {
@@ -83,29 +89,58 @@ func TestCompileRefuses(t *testing.T) {
 		"negative age": {Spec{PredicateType: loadTest, MaxAge: -1}, ".maxAge: must not be negative"},
 		"many conditions": {Spec{PredicateType: loadTest, Conditions: make([]string, MaxConditions+1)},
 			".conditions: at most 16 may be listed"},
-		"long condition": {one(strings.Repeat(" ", MaxCondition) + "true"), ".conditions[1]: is longer than 2048 bytes"},
-		"empty":          {one(""), ".conditions[1]: is not a valid CEL expression: line 1, column 1: Syntax error: "},
-		"syntax":         {one("true &&"), ".conditions[1]: is not a valid CEL expression: line 1, column 8: Syntax error: "},
+		"long condition": {
+			one(strings.Repeat(" ", MaxCondition) + "true"), ".conditions[1]: is longer than 2048 bytes",
+		},
+		"empty":  {one(""), ".conditions[1]: is not a valid CEL expression: line 1, column 1: Syntax error: "},
+		"syntax": {one("true &&"), ".conditions[1]: is not a valid CEL expression: line 1, column 8: Syntax error: "},
 		"another variable": {one("true\n&& object.a == 1"),
-			".conditions[1]: is not a valid CEL expression: line 2, column 4: undeclared reference to 'object' (in container '')"},
+			".conditions[1]: is not a valid CEL expression: line 2, column 4: undeclared reference to 'object' (in " +
+				"container '')"},
 		"no bool": {one("1"), ".conditions[1]: must be a bool, and is of the type int"},
 		"unknown": {one("predicate.a"), ".conditions[1]: must be a bool, and its type is not known: write == true"},
-		"types":   {one("1 == 'a'"), ".conditions[1]: is not a valid CEL expression: line 1, column 3: found no matching overload"},
-		"regexp":  {one("predicate.a.matches('(')"), ".conditions[1]: is not a valid CEL expression: line 1, column 21: invalid matches"},
+		"types": {
+			one("1 == 'a'"),
+			".conditions[1]: is not a valid CEL expression: line 1, column 3: found no matching overload",
+		},
+		"regexp": {
+			one("predicate.a.matches('(')"),
+			".conditions[1]: is not a valid CEL expression: line 1, column 21: invalid matches",
+		},
 		"a pattern of the statement": {one("'a'.matches(predicate.a)"),
 			".conditions[1]: must not take the pattern of matches from the statement: write a literal"},
 		"a pattern of the statement, nested": {one("['a'].exists(v, matches(v, predicate.a + '$'))"),
 			".conditions[1]: must not take the pattern of matches from the statement: write a literal"},
-		"a clock":  {one("now() > timestamp(predicate.a)"), ".conditions[1]: is not a valid CEL expression: line 1, column 4: undeclared reference to 'now'"},
-		"replace":  {one("predicate.a.replace('a', predicate.a) == 'b'"), ".conditions[1]: must not use replace, whose cost has no bound"},
-		"format":   {one("'%s'.format([statement]) == 'b'"), ".conditions[1]: must not use format, whose cost has no bound"},
-		"split":    {one("predicate.a.split('')[0] == 'b'"), ".conditions[1]: must not use split, whose cost has no bound"},
-		"join":     {one("['a', 'b'].join(string(predicate.a)) == 'b'"), ".conditions[1]: must not use join, whose cost has no bound"},
-		"quote":    {one("strings.quote(predicate.a) == 'b'"), ".conditions[1]: must not use strings.quote, whose cost has no bound"},
-		"a search": {one("predicate.a.indexOf(predicate.b) == 1"), ".conditions[1]: must not use indexOf, whose cost has no bound"},
+		"a clock": {
+			one("now() > timestamp(predicate.a)"),
+			".conditions[1]: is not a valid CEL expression: line 1, column 4: undeclared reference to 'now'",
+		},
+		"replace": {
+			one("predicate.a.replace('a', predicate.a) == 'b'"),
+			".conditions[1]: must not use replace, whose cost has no bound",
+		},
+		"format": {
+			one("'%s'.format([statement]) == 'b'"), ".conditions[1]: must not use format, whose cost has no bound",
+		},
+		"split": {
+			one("predicate.a.split('')[0] == 'b'"), ".conditions[1]: must not use split, whose cost has no bound",
+		},
+		"join": {
+			one("['a', 'b'].join(string(predicate.a)) == 'b'"),
+			".conditions[1]: must not use join, whose cost has no bound",
+		},
+		"quote": {
+			one("strings.quote(predicate.a) == 'b'"),
+			".conditions[1]: must not use strings.quote, whose cost has no bound",
+		},
+		"a search": {
+			one("predicate.a.indexOf(predicate.b) == 1"),
+			".conditions[1]: must not use indexOf, whose cost has no bound",
+		},
 		"a search from the end": {one("predicate.a.lastIndexOf(predicate.b) == 1"),
 			".conditions[1]: must not use lastIndexOf, whose cost has no bound"},
-		"always too much": {one(strings.Repeat("[1,2,3,4,5,6,7,8,9,0,1,2,3,4,5,6,7,8,9,0].map(x, ", 6) + "1" + strings.Repeat(")", 6) + " == []"),
+		"always too much": {one(strings.Repeat("[1,2,3,4,5,6,7,8,9,0,1,2,3,4,5,6,7,8,9,0].map(x, ", 6) + "1" +
+			strings.Repeat(")", 6) + " == []"),
 			".conditions[1]: always costs more than the limit: make it simpler"},
 	}
 	for name, c := range cases {
@@ -138,11 +173,13 @@ func TestThreatCostOfAConditionIsBounded(t *testing.T) {
 		"a pattern in a loop": {`predicate.a.all(x, predicate.b.matches('^(w|ww|www)*$'))`,
 			`{"a":[` + numbers + `],"b":"` + strings.Repeat("w", 100_000) + `"}`},
 		"a search in a loop": {`predicate.a.all(x, !predicate.b.contains(predicate.c))`,
-			`{"a":[` + numbers + `],"b":"` + strings.Repeat("w", 100_000) + `","c":"` + strings.Repeat("w", 5_000) + `x"}`},
+			`{"a":[` + numbers + `],"b":"` + strings.Repeat("w", 100_000) + `","c":"` + strings.Repeat("w", 5_000) +
+				`x"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := unmet(t, c.condition, c.predicate)
-			if !strings.Contains(got, "the statement is too large for it (operation cancelled: actual cost limit exceeded)") {
+			if !strings.Contains(got,
+				"the statement is too large for it (operation cancelled: actual cost limit exceeded)") {
 				t.Errorf("got %q, want that the cost exceeds the limit", got)
 			}
 		})
@@ -152,7 +189,9 @@ func TestThreatCostOfAConditionIsBounded(t *testing.T) {
 // All conditions of a verdict share one budget, and each payload is evaluated once.
 func TestThreatCostOfAVerdictIsBounded(t *testing.T) {
 	numbers := strings.Repeat("1,", 3_000) + "1"
-	r := rule(t, Spec{PredicateType: loadTest, Conditions: []string{`predicate.a.all(x, x > 0 && x < 2 && x == 1 && x != 3)`}})
+	r := rule(t, Spec{
+		PredicateType: loadTest, Conditions: []string{`predicate.a.all(x, x > 0 && x < 2 && x == 1 && x != 3)`},
+	})
 	costly := func(i int, ago ...time.Duration) Verified {
 		v := passed(true, "a", ago...)
 		v.Payload = statementOf(image, loadTest, fmt.Sprintf(`{"i":%d,"a":[%s]}`, i, numbers))
@@ -167,7 +206,8 @@ func TestThreatCostOfAVerdictIsBounded(t *testing.T) {
 		t.Errorf("one payload many times: got not met:\n%s", reasons(v, now))
 	}
 	v := r.Judge(image, others)
-	if signed(v, now) || !strings.Contains(reasons(v, now), "the attestations are too many or too large to evaluate it") {
+	if signed(v, now) ||
+		!strings.Contains(reasons(v, now), "the attestations are too many or too large to evaluate it") {
 		t.Errorf("many payloads: got met %t, %s; want that there are too many", signed(v, now), reasons(v, now))
 	}
 	// Older ones are not evaluated.

@@ -45,8 +45,9 @@ func rule(t *testing.T, spec Spec) *Rule {
 
 // envelope returns an attestation that CI has signed.
 func envelope(payload []byte) Verified {
-	return Verified{Name: "bundle 1", Signer: identity.Signer{Entry: "identities[0]", Key: "1"}, PayloadType: PayloadType,
-		Payload: payload}
+	return Verified{Name: "bundle 1", Signer: identity.Signer{Entry: "identities[0]", Key: "1"},
+		PayloadType: PayloadType,
+		Payload:     payload}
 }
 
 // reasons returns the reasons of a verdict, one a line.
@@ -125,11 +126,13 @@ func TestExamples(t *testing.T) {
 				t.Errorf("got not met, want met:\n%s", reasons(v, now))
 			}
 			for _, condition := range c.fails {
-				v := rule(t, Spec{PredicateType: c.predicateType, Conditions: append(c.meets[:1:1], condition)}).Judge(image, all)
+				v := rule(t, Spec{PredicateType: c.predicateType, Conditions: append(c.meets[:1:1], condition)}).Judge(
+					image, all)
 				if signed(v, now) {
 					t.Errorf("%s: got met, want not met", condition)
 				}
-				want := "an attestation (" + c.predicateType + ") in bundle 1 does not meet conditions[1] (" + condition + ")"
+				want := "an attestation (" + c.predicateType + ") in bundle 1 does not meet conditions[1] (" +
+					condition + ")"
 				if got := reasons(v, now); !strings.HasPrefix(got, want) {
 					t.Errorf("got %s\nwant %s", got, want)
 				}

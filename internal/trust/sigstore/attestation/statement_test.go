@@ -42,7 +42,9 @@ func TestParse(t *testing.T) {
 			"has more than 1024 subjects"},
 		"a predicate that is a text": {with(`{"passed":true}`, `"passed"`), "has a predicate that is no object"},
 		"a predicate that is a list": {with(`{"passed":true}`, `[]`), "has a predicate that is no object"},
-		"a name twice":               {with(`{"passed":true}`, `{"passed":true,"passed":false}`), "has a name twice in an object"},
+		"a name twice": {
+			with(`{"passed":true}`, `{"passed":true,"passed":false}`), "has a name twice in an object",
+		},
 		"a name twice, spelled otherwise": {with(`{"passed":true}`, `{"passed":true,"p\u0061ssed":false}`),
 			"has a name twice in an object"},
 		"a subject twice": {with(`"subject":`, `"subject":[],"subject":`), "has a name twice in an object"},

@@ -66,7 +66,8 @@ func (v *Verdict) Rejected(now time.Time) []trust.Rejection {
 	for _, m := range v.met {
 		if until := m.signer.Until; !until.IsZero() && now.After(until) && len(all) < maxRejections {
 			all = append(all, trust.Rejection{By: m.by, Digest: v.digest,
-				Why: fmt.Sprintf("is older than maxAge allows: it is of %s, and may be %s old", m.time.UTC().Format(time.RFC3339),
+				Why: fmt.Sprintf("is older than maxAge allows: it is of %s, and may be %s old",
+					m.time.UTC().Format(time.RFC3339),
 					duration(v.maxAge))})
 		}
 	}

@@ -44,20 +44,22 @@ func TestThreatOlderGoodAttestationBesideANewerBad(t *testing.T) {
 		all  []Verified
 		want bool
 	}{
-		"one good":                          {[]Verified{passed(true, "a", 1)}, true},
-		"one bad":                           {[]Verified{passed(false, "a", 1)}, false},
-		"older good, newer bad":             {[]Verified{passed(true, "a", 2), passed(false, "a", 1)}, false},
-		"newer bad, older good":             {[]Verified{passed(false, "a", 1), passed(true, "a", 2)}, false},
-		"older bad, newer good":             {[]Verified{passed(false, "a", 2), passed(true, "a", 1)}, true},
-		"older good, newer bad by another":  {[]Verified{passed(true, "a", 2), passed(false, "b", 1)}, false},
-		"older bad by another, newer good":  {[]Verified{passed(true, "a", 1), passed(false, "b", 2)}, true},
-		"both at one time":                  {[]Verified{passed(true, "a", 1), passed(false, "a", 1)}, false},
-		"both good at one time":             {[]Verified{passed(true, "a", 1), passed(true, "a", 1)}, true},
-		"older good, newer one broken":      {[]Verified{passed(true, "a", 2), broken("a", 1)}, false},
-		"older one broken, newer good":      {[]Verified{broken("a", 2), passed(true, "a", 1)}, true},
-		"none has a time, all good":         {[]Verified{passed(true, "a"), passed(true, "b")}, true},
-		"none has a time, one bad":          {[]Verified{passed(true, "a"), passed(false, "b")}, false},
-		"none has a time, the last one bad": {[]Verified{passed(true, "a"), passed(true, "a"), passed(false, "a")}, false},
+		"one good":                         {[]Verified{passed(true, "a", 1)}, true},
+		"one bad":                          {[]Verified{passed(false, "a", 1)}, false},
+		"older good, newer bad":            {[]Verified{passed(true, "a", 2), passed(false, "a", 1)}, false},
+		"newer bad, older good":            {[]Verified{passed(false, "a", 1), passed(true, "a", 2)}, false},
+		"older bad, newer good":            {[]Verified{passed(false, "a", 2), passed(true, "a", 1)}, true},
+		"older good, newer bad by another": {[]Verified{passed(true, "a", 2), passed(false, "b", 1)}, false},
+		"older bad by another, newer good": {[]Verified{passed(true, "a", 1), passed(false, "b", 2)}, true},
+		"both at one time":                 {[]Verified{passed(true, "a", 1), passed(false, "a", 1)}, false},
+		"both good at one time":            {[]Verified{passed(true, "a", 1), passed(true, "a", 1)}, true},
+		"older good, newer one broken":     {[]Verified{passed(true, "a", 2), broken("a", 1)}, false},
+		"older one broken, newer good":     {[]Verified{broken("a", 2), passed(true, "a", 1)}, true},
+		"none has a time, all good":        {[]Verified{passed(true, "a"), passed(true, "b")}, true},
+		"none has a time, one bad":         {[]Verified{passed(true, "a"), passed(false, "b")}, false},
+		"none has a time, the last one bad": {
+			[]Verified{passed(true, "a"), passed(true, "a"), passed(false, "a")}, false,
+		},
 		"bad without a time, good with one": {[]Verified{passed(false, "a"), passed(true, "a", 1)}, true},
 		"good without a time, bad with one": {[]Verified{passed(true, "a"), passed(false, "a", 1)}, false},
 		"nothing":                           {nil, false},
@@ -103,8 +105,8 @@ func TestThreatAttestationOlderThanAllowed(t *testing.T) {
 	if signed(v, now) {
 		t.Error("got met without a verified time, want not met")
 	}
-	want = "an attestation (https://example.com/load-test/v1) in a [] has no time that a log or a timestamp authority " +
-		"has verified, which maxAge needs"
+	want = "an attestation (https://example.com/load-test/v1) in a [] has no time that a log or a timestamp " +
+		"authority has verified, which maxAge needs"
 	if got := reasons(v, now); got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
@@ -131,7 +133,9 @@ func TestThreatAttestationOfAnotherType(t *testing.T) {
 		"another type": {with(func(v *Verified) { v.Payload = statementOf(image, provenance, `{"passed":true}`) }),
 			"an attestation of the type https://example.com/load-test/v1 is missing: the attestations are of the type " +
 				"https://slsa.dev/provenance/v1"},
-		"a newer version of the type": {with(func(v *Verified) { v.Payload = statementOf(image, loadTest+".1", `{"passed":true}`) }),
+		"a newer version of the type": {with(func(v *Verified) {
+			v.Payload = statementOf(image, loadTest+".1", `{"passed":true}`)
+		}),
 			"an attestation of the type https://example.com/load-test/v1 is missing: the attestations are of the type " +
 				"https://example.com/load-test/v1.1"},
 		"a signature": {with(func(v *Verified) { v.Payload = statementOf(image, SignatureType, `{"passed":true}`) }),
@@ -147,7 +151,9 @@ func TestThreatAttestationOfAnotherType(t *testing.T) {
 		}),
 			"an envelope in a [0s] is no statement with a type of its predicate\n" +
 				"an attestation of the type https://example.com/load-test/v1 is missing"},
-		"a payload of another type": {with(func(v *Verified) { v.PayloadType = "application/vnd.dev.cosign.simplesigning.v1+json" }),
+		"a payload of another type": {with(func(v *Verified) {
+			v.PayloadType = "application/vnd.dev.cosign.simplesigning.v1+json"
+		}),
 			"an envelope in a [0s] has a payload of the type \"application/vnd.dev.cosign.simplesigning.v1+json\", " +
 				"which is no statement\nan attestation of the type https://example.com/load-test/v1 is missing"},
 		"another image": {with(func(v *Verified) { v.Payload = statementOf(other, loadTest, `{"passed":true}`) }),
@@ -184,7 +190,8 @@ func TestThreatAttestationOfTwoTypes(t *testing.T) {
 			"{"+second+`:"`+loadTest+`",`, 1))
 		got := r.Judge(image, []Verified{v, passed(true, "a", 1)})
 		if signed(got, now) || !strings.Contains(reasons(got, now), "has a name twice in an object") {
-			t.Errorf("%s: got met %t, %s; want that a name is there twice", v.Payload, signed(got, now), reasons(got, now))
+			t.Errorf("%s: got met %t, %s; want that a name is there twice", v.Payload, signed(got, now),
+				reasons(got, now))
 		}
 	}
 }
@@ -203,9 +210,12 @@ func TestThreshold(t *testing.T) {
 		"two of one": {[]Verified{passed(true, "a", time.Minute), passed(true, "a", 2*time.Minute)}, 1,
 			59 * time.Minute},
 		"one key": {[]Verified{passed(true, "a", time.Minute), sameKey}, 1, 59 * time.Minute},
-		"the other one has a newer bad one": {[]Verified{passed(true, "a", time.Minute), passed(false, "b", 2*time.Minute),
+		"the other one has a newer bad one": {[]Verified{passed(true, "a", time.Minute),
+			passed(false, "b", 2*time.Minute),
 			passed(true, "b", 3*time.Minute)}, 1, 59 * time.Minute},
-		"the other one has no time": {[]Verified{passed(true, "a", time.Minute), passed(true, "b")}, 1, 59 * time.Minute},
+		"the other one has no time": {
+			[]Verified{passed(true, "a", time.Minute), passed(true, "b")}, 1, 59 * time.Minute,
+		},
 		"the other one is old": {[]Verified{passed(true, "a", time.Minute), passed(true, "b", 2*time.Hour)}, 1,
 			59 * time.Minute},
 		"the newest one is bad": {[]Verified{passed(true, "a", time.Minute), passed(true, "b", time.Minute),

@@ -51,7 +51,8 @@ func (s Signer) compare(other Signer) int {
 		}
 		return 1
 	}
-	return cmp.Or(other.Until.Compare(s.Until), strings.Compare(s.Entry, other.Entry), strings.Compare(s.Key, other.Key))
+	return cmp.Or(other.Until.Compare(s.Until), strings.Compare(s.Entry, other.Entry),
+		strings.Compare(s.Key, other.Key))
 }
 
 // pairs returns the largest number of signers of which no two have the same entry or the same key,

@@ -22,15 +22,19 @@ func TestQuorum(t *testing.T) {
 	}{
 		"nothing":                  {nil, 1, nil, time.Time{}, false},
 		"nothing, and none needed": {nil, 0, nil, time.Time{}, false},
-		"one":                      {[]Signer{{Entry: "a", Key: "1"}}, 1, []Signer{{Entry: "a", Key: "1"}}, time.Time{}, true},
-		"too few":                  {[]Signer{{Entry: "a", Key: "1"}}, 2, []Signer{{Entry: "a", Key: "1"}}, time.Time{}, false},
+		"one": {
+			[]Signer{{Entry: "a", Key: "1"}}, 1, []Signer{{Entry: "a", Key: "1"}}, time.Time{}, true,
+		},
+		"too few": {[]Signer{{Entry: "a", Key: "1"}}, 2, []Signer{{Entry: "a", Key: "1"}}, time.Time{}, false},
 		"no more than needed": {[]Signer{{Entry: "b", Key: "2"}, {Entry: "a", Key: "1"}}, 1,
 			[]Signer{{Entry: "a", Key: "1"}}, time.Time{}, true},
 		"the longest": {[]Signer{{"a", "1", soon}, {"b", "2", later}, {"c", "3", time.Time{}}}, 2,
 			[]Signer{{"c", "3", time.Time{}}, {"b", "2", later}}, later, true},
 		"the latest of an entry": {[]Signer{{"a", "1", soon}, {"a", "1", later}, {"a", "2", soon}}, 1,
 			[]Signer{{"a", "1", later}}, later, true},
-		"one that has ended":  {[]Signer{{"a", "1", past}, {"b", "2", soon}}, 2, []Signer{{"b", "2", soon}}, soon, false},
+		"one that has ended": {
+			[]Signer{{"a", "1", past}, {"b", "2", soon}}, 2, []Signer{{"b", "2", soon}}, soon, false,
+		},
 		"one that ends now":   {[]Signer{{"a", "1", now}}, 1, []Signer{{"a", "1", now}}, now, true},
 		"all that have ended": {[]Signer{{"a", "1", past}}, 1, nil, time.Time{}, false},
 		// The first of these has to use the key 2, although it comes first and has the key 1 too.
@@ -51,10 +55,14 @@ func TestQuorum(t *testing.T) {
 // once.
 func TestThreatOneSignerCountedTwice(t *testing.T) {
 	for name, signers := range map[string][]Signer{
-		"a workflow under a pattern signs twice": {{Entry: "identities[0]", Key: "1"}, {Entry: "identities[0]", Key: "2"}},
-		"a certificate is renewed for its key":   {{Entry: "identities[0]", Key: "1"}, {Entry: "identities[1]", Key: "1"}},
-		"a listed key has a certificate too":     {{Entry: "key 1", Key: "1"}, {Entry: "identities[0]", Key: "1"}},
-		"a signature is there twice":             {{Entry: "key 1", Key: "1"}, {Entry: "key 1", Key: "1"}},
+		"a workflow under a pattern signs twice": {
+			{Entry: "identities[0]", Key: "1"}, {Entry: "identities[0]", Key: "2"},
+		},
+		"a certificate is renewed for its key": {
+			{Entry: "identities[0]", Key: "1"}, {Entry: "identities[1]", Key: "1"},
+		},
+		"a listed key has a certificate too": {{Entry: "key 1", Key: "1"}, {Entry: "identities[0]", Key: "1"}},
+		"a signature is there twice":         {{Entry: "key 1", Key: "1"}, {Entry: "key 1", Key: "1"}},
 		"the same until another time": {{Entry: "key 1", Key: "1", Until: now},
 			{Entry: "key 1", Key: "1", Until: now.Add(1)}},
 	} {

@@ -24,7 +24,10 @@ func list(t *testing.T, entries ...Entry) *List {
 func TestMatch(t *testing.T) {
 	l := list(t,
 		Entry{Issuer: issuerOfCI, Subject: workflow},
-		Entry{Issuer: issuerOfCI, SubjectRegExp: `https://github\.com/acme/[a-z]+/\.github/workflows/release\.yaml@refs/tags/.*`},
+		Entry{
+			Issuer:        issuerOfCI,
+			SubjectRegExp: `https://github\.com/acme/[a-z]+/\.github/workflows/release\.yaml@refs/tags/.*`,
+		},
 		Entry{IssuerRegExp: `https://login\.(emea|apac)\.example\.com`, Subject: "qa@example.com"},
 	)
 	cases := map[string]struct {
@@ -150,7 +153,9 @@ func TestCompileRefuses(t *testing.T) {
 			"[1].issuer: is longer than 2048 bytes, so it matches no certificate"},
 		"a line break": {Entry{Issuer: "a", Subject: "a\n"},
 			"[1].subject: has a character that cannot be printed, so it matches no certificate"},
-		"not UTF-8": {Entry{Issuer: "a", Subject: "a\xff"}, "[1].subject: is not valid UTF-8, so it matches no certificate"},
+		"not UTF-8": {
+			Entry{Issuer: "a", Subject: "a\xff"}, "[1].subject: is not valid UTF-8, so it matches no certificate",
+		},
 		"the same twice": {Entry{Issuer: "first", Subject: "first"},
 			"[1]: is the same as spec.sigstore.roles[2].identities[0]: remove one of them"},
 	}
@@ -182,8 +187,10 @@ func TestExplain(t *testing.T) {
 // at the first byte ends at the last one.
 func FuzzAnchored(f *testing.F) {
 	for _, pattern := range []string{
-		`a`, `a|b`, `a)|(b`, `^a$`, `^a|b$`, `(?m)^a$`, `(?m)a$|b`, `(?s).+`, `.+`, `(?i)A`, `(?U)a+`, `a\Qb`, `\Qa|b\E`,
-		`\Qa\\E`, `[)]`, `[(]|a`, `\z|a`, `\Aa`, `a\b`, `(?P<x>a)`, `(?:a`, `a(?i`, `a{2}|`, `()`, `\x{61}`, `(?m:$)a`, `a\`,
+		`a`, `a|b`, `a)|(b`, `^a$`, `^a|b$`, `(?m)^a$`, `(?m)a$|b`, `(?s).+`, `.+`, `(?i)A`, `(?U)a+`, `a\Qb`,
+		`\Qa|b\E`,
+		`\Qa\\E`, `[)]`, `[(]|a`, `\z|a`, `\Aa`, `a\b`, `(?P<x>a)`, `(?:a`, `a(?i`, `a{2}|`, `()`, `\x{61}`,
+		`(?m:$)a`, `a\`,
 	} {
 		for _, s := range []string{"a", "b", "ab", "a\nb", "b\na", "ba", "a|b", ")$", ""} {
 			f.Add(pattern, s)
