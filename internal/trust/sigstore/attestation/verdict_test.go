@@ -184,14 +184,16 @@ func TestThreatAttestationOfAnotherType(t *testing.T) {
 // cannot be read, and if it is the newest, the role is not proven.
 func TestThreatAttestationOfTwoTypes(t *testing.T) {
 	r := rule(t, Spec{PredicateType: loadTest})
-	for _, second := range []string{`"predicateType"`, `"predicate\u0054ype"`} {
-		v := passed(true, "a", 0)
-		v.Payload = []byte(strings.Replace(string(statementOf(image, provenance, `{}`)), "{",
-			"{"+second+`:"`+loadTest+`",`, 1))
-		got := r.Judge(image, []Verified{v, passed(true, "a", 1)})
-		if signed(got, now) || !strings.Contains(reasons(got, now), "has a name twice in an object") {
-			t.Errorf("%s: got met %t, %s; want that a name is there twice", v.Payload, signed(got, now),
-				reasons(got, now))
+	plain := string(statementOf(image, provenance, `{}`))
+	for _, name := range []string{`"predicateType"`, `"predicate\u0054ype"`} {
+		second := name + `:"` + loadTest + `"`
+		for _, payload := range []string{"{" + second + "," + plain[1:], plain[:len(plain)-1] + "," + second + "}"} {
+			v := passed(true, "a", 0)
+			v.Payload = []byte(payload)
+			got := r.Judge(image, []Verified{v, passed(true, "a", 1)})
+			if signed(got, now) || !strings.Contains(reasons(got, now), "has a name twice in an object") {
+				t.Errorf("%s: got met %t, %s; want that a name is there twice", payload, signed(got, now), reasons(got, now))
+			}
 		}
 	}
 }
