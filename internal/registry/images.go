@@ -197,11 +197,7 @@ func (i *Images) Manifest(ctx context.Context, repository, digest string) (Manif
 
 // Tagged returns what a registry has under a tag, hashed. Its errors are those of Resolve.
 func (i *Images) Tagged(ctx context.Context, repository, tag string) (Manifest, error) {
-	at, err := i.repository(repository)
-	if err != nil {
-		return Manifest{}, err
-	}
-	return at.get(ctx, tag)
+	return read(ctx, i, repository, func(at imageRepository) (Manifest, error) { return at.get(ctx, tag) })
 }
 
 // Blob returns a blob of at most limit bytes. It follows a redirect to a storage host without

@@ -74,6 +74,9 @@ func TestKeychain(t *testing.T) {
 	if got := k.taken(); !slices.Equal(got, []string{"right " + p.repository}) {
 		t.Errorf("got calls %q, want one", got)
 	}
+	if m, err := images.Tagged(ctx, p.repository, "v1"); err != nil || m.Digest != p.digest {
+		t.Errorf("Tagged: got %s, %v, want %s", m.Digest, err, p.digest)
+	}
 	list, err := images.Referrers(ctx, p.repository, p.digest, signatureType)
 	if err != nil || len(list) != 1 {
 		t.Fatalf("Referrers: got %v, %v, want one", list, err)
@@ -100,6 +103,8 @@ func TestKeychain(t *testing.T) {
 	if got := k.taken(); !slices.Equal(got, []string{"wrong " + p.repository, "wrong " + p.repository + " anew"}) {
 		t.Errorf("got calls %q, want a second one after the refusal", got)
 	}
+	_, err = images.Tagged(with("wrong"), p.repository, "v1")
+	wantFault(t, err, v1alpha1.ReasonUnauthorized, `namespace "wrong"`, `with Secret "old"`)
 	_, err = images.Resolve(with("none"), p.repository, "v1")
 	wantFault(t, err, v1alpha1.ReasonUnauthorized, `namespace "none"`, `Secret "gone" does not exist`)
 	_, err = images.Resolve(with("other"), p.repository, "v1")
