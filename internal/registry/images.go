@@ -303,14 +303,15 @@ func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, want
 		return nil, nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to an invalid URL",
 			shownURL(from))
 	}
-	listed, found := i.cfg.Registries[to.Host]
+	to.Host = strings.Map(lowerASCII, plainHost(to))
+	listed, found := i.listed(to)
 	switch {
 	case hops > maxRedirects:
 		return nil, nil, nil, refuse(to, "there were too many redirects before it")
 	case to.User != nil:
 		return nil, nil, nil, refuse(to, "it carries credentials")
 	}
-	base := to.Scheme + "://" + plainHost(to)
+	base := to.Scheme + "://" + to.Host
 	other, err := i.cached(base, Config{
 		Server: base, PlainHTTP: listed.PlainHTTP, CABundle: listed.CABundle, unlisted: !found, terms: ofRedirect(),
 	})
@@ -318,10 +319,20 @@ func (i *Images) follow(ctx context.Context, resp *http.Response, hops int, want
 		return nil, nil, nil, trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "%s: redirected to another host: %w",
 			shownURL(from), err)
 	}
-	to.Fragment, to.Host = "", plainHost(to)
+	to.Fragment = ""
 	wanted.target = to
 	resp, body, err := other.fetch(ctx, wanted, "")
 	return other, resp, body, err
+}
+
+// listed returns the settings of the host of a URL, however the URL and the settings spell the host
+// and the default port.
+func (i *Images) listed(u *url.URL) (Config, bool) {
+	if cfg, ok := i.cfg.Registries[u.Host]; ok {
+		return cfg, true
+	}
+	cfg, ok := i.cfg.Registries[hostPort(u)]
+	return cfg, ok
 }
 
 // imageRepository is one repository of a registry.

@@ -1,10 +1,12 @@
 package registry
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -406,6 +408,35 @@ func TestThreatStorageRedirect(t *testing.T) {
 	}
 	if got := plain.methods(); len(got) != 0 {
 		t.Errorf("the host without TLS got requests %q, want none", got)
+	}
+}
+
+// A registry that spells the storage host of another registry in its own way redirects to the same
+// host: the other registry keeps reaching it with its CA.
+func TestThreatStorageHostInAnotherSpelling(t *testing.T) {
+	images := newImages(t, map[string]Config{"storage.example.com": {CABundle: string(newCA(t).PEM)}})
+	clientOf := func(location string) *Client {
+		t.Helper()
+		resp := &http.Response{
+			Header:  http.Header{"Location": {location}},
+			Request: &http.Request{URL: &url.URL{Scheme: "https", Host: "evil.example.com"}},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // nothing is sent
+		by, _, _, err := images.follow(ctx, resp, 1, request{limit: 1})
+		if by == nil {
+			t.Fatalf("%s: got %v and no client", location, err)
+		}
+		return by
+	}
+	first := clientOf("https://STORAGE.example.com:443/a")
+	if !first.named {
+		t.Error("the first spelling: got the settings of a host that is not listed")
+	}
+	for _, location := range []string{"https://storage.example.com/a", "https://storage.example.com:443/b"} {
+		if got := clientOf(location); got != first {
+			t.Errorf("%s: got another client than for the first spelling", location)
+		}
 	}
 }
 
