@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	// maxManifest bounds a manifest or an index, in bytes, as registries do (OCI distribution
+	// MaxManifest bounds a manifest or an index, in bytes, as registries do (OCI distribution
 	// specification, "Pushing Manifests").
-	maxManifest = 4 << 20
+	MaxManifest = 4 << 20
 	// maxClients bounds the registries for which a client is kept.
 	maxClients = 256
 
@@ -159,7 +159,7 @@ func (r imageRepository) resolve(ctx context.Context, tag string) (digest string
 	}
 	// The answer to a HEAD has no body, which alone tells an error of the registry from one of
 	// something in between; and some registries serve no HEAD, or name no digest.
-	m, err := r.get(ctx, tag)
+	m, err := r.get(ctx, tag, MaxManifest)
 	if err != nil {
 		return "", err
 	}
@@ -180,11 +180,11 @@ type Manifest struct {
 	Body   []byte
 }
 
-// Manifest returns the manifest of a digest. Its errors are those of Resolve; a body that does not
+// Manifest returns the manifest of a digest, of at most limit bytes. Its errors are those of Resolve; a body that does not
 // hash to the digest is a *trust.Fault.
-func (i *Images) Manifest(ctx context.Context, repository, digest string) (Manifest, error) {
+func (i *Images) Manifest(ctx context.Context, repository, digest string, limit int64) (Manifest, error) {
 	return read(ctx, i, repository, func(at imageRepository) (Manifest, error) {
-		m, err := at.get(ctx, digest)
+		m, err := at.get(ctx, digest, limit)
 		if err != nil {
 			return Manifest{}, err
 		}
@@ -197,7 +197,7 @@ func (i *Images) Manifest(ctx context.Context, repository, digest string) (Manif
 
 // Tagged returns what a registry has under a tag, hashed. Its errors are those of Resolve.
 func (i *Images) Tagged(ctx context.Context, repository, tag string) (Manifest, error) {
-	return read(ctx, i, repository, func(at imageRepository) (Manifest, error) { return at.get(ctx, tag) })
+	return read(ctx, i, repository, func(at imageRepository) (Manifest, error) { return at.get(ctx, tag, MaxManifest) })
 }
 
 // Blob returns a blob of at most limit bytes. It follows a redirect to a storage host without
@@ -369,16 +369,17 @@ func (r imageRepository) shownURL(file string) string {
 // manifest is the request for the manifest of a tag or digest.
 func (r imageRepository) manifest(reference string) (request, error) {
 	target, err := r.target("manifests/" + reference)
-	return request{target: target, accept: acceptManifests, limit: maxManifest}, err
+	return request{target: target, accept: acceptManifests, limit: MaxManifest}, err
 }
 
 // get fetches the manifest of a tag or digest, and computes its digest. Where the registry names
 // another one beside the body, that is a fault.
-func (r imageRepository) get(ctx context.Context, reference string) (Manifest, error) {
+func (r imageRepository) get(ctx context.Context, reference string, limit int64) (Manifest, error) {
 	wanted, err := r.manifest(reference)
 	if err != nil {
 		return Manifest{}, err
 	}
+	wanted.limit = limit
 	by, resp, body, err := r.send(ctx, wanted)
 	if err != nil {
 		return Manifest{}, err

@@ -94,7 +94,7 @@ func (p pushed) read(t *testing.T, images *Images) {
 	if _, err := images.Resolve(ctx, p.repository, "v2"); !errors.Is(err, trust.ErrNotFound) {
 		t.Errorf("Resolve of an unknown tag: got %v, want ErrNotFound", err)
 	}
-	if m, err := images.Manifest(ctx, p.repository, p.digest); err != nil || string(m.Body) != p.manifest ||
+	if m, err := images.Manifest(ctx, p.repository, p.digest, MaxManifest); err != nil || string(m.Body) != p.manifest ||
 		m.Digest != p.digest || !strings.Contains(m.MediaType, "index") {
 		t.Errorf("Manifest: got %s %s %q, %v", m.MediaType, m.Digest, m.Body, err)
 	}
@@ -102,7 +102,7 @@ func (p pushed) read(t *testing.T, images *Images) {
 	if err != nil || len(list) != 1 {
 		t.Fatalf("Referrers: got %v, %v, want one", list, err)
 	}
-	m, err := images.Manifest(ctx, p.repository, list[0].Digest)
+	m, err := images.Manifest(ctx, p.repository, list[0].Digest, MaxManifest)
 	if err != nil || !strings.Contains(string(m.Body), p.layer) {
 		t.Errorf("Manifest of the signature: got %q, %v, want one with %s", m.Body, err, p.layer)
 	}

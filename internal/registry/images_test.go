@@ -103,7 +103,7 @@ func TestResolve(t *testing.T) {
 		"a manifest of more than 4 MiB": {
 			head: answer(http.StatusMethodNotAllowed, "text/plain", ""),
 			get: answer(http.StatusOK, manifestMediaType,
-				`{"a":"`+strings.Repeat("a", maxManifest)+`"}`),
+				`{"a":"`+strings.Repeat("a", MaxManifest)+`"}`),
 			fault: v1alpha1.ReasonTooLarge, requests: 2,
 		},
 	}
@@ -147,13 +147,13 @@ func TestThreatManifestOfAnotherHash(t *testing.T) {
 				w.Header().Set("Docker-Content-Digest", digest)
 				_, _ = w.Write([]byte(body))
 			}))
-			_, err := images.Manifest(t.Context(), repository, digest)
+			_, err := images.Manifest(t.Context(), repository, digest, MaxManifest)
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "hashes to")
 			_, err = images.Blob(t.Context(), repository, digest, 1<<10)
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "hashes to")
 
 			silent, repository := imagesOf(t, ca, serve(t, ca, answer(http.StatusOK, manifestMediaType, body)))
-			_, err = silent.Manifest(t.Context(), repository, digest)
+			_, err = silent.Manifest(t.Context(), repository, digest, MaxManifest)
 			wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "hashes to")
 		})
 	}
@@ -473,10 +473,10 @@ func TestThreatManifestRedirect(t *testing.T) {
 	if got, err := images.Resolve(t.Context(), repository, "v1"); err != nil || got != digest {
 		t.Errorf("Resolve: got %q, %v, want %q", got, err, digest)
 	}
-	if got, err := images.Manifest(t.Context(), repository, digest); err != nil || string(got.Body) != aManifest {
+	if got, err := images.Manifest(t.Context(), repository, digest, MaxManifest); err != nil || string(got.Body) != aManifest {
 		t.Errorf("Manifest: got %q, %v, want %q", got.Body, err, aManifest)
 	}
-	_, err := images.Manifest(t.Context(), repository, numbered(1))
+	_, err := images.Manifest(t.Context(), repository, numbered(1), MaxManifest)
 	wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "which is not its digest")
 	if _, err := images.Resolve(t.Context(), repository, "none"); !errors.Is(err, trust.ErrNotFound) {
 		t.Errorf("a tag that the mirror does not have: got %v, want ErrNotFound", err)

@@ -81,7 +81,7 @@ func TestKeychain(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Fatalf("Referrers: got %v, %v, want one", list, err)
 	}
-	if _, err := images.Manifest(ctx, p.repository, p.digest); err != nil {
+	if _, err := images.Manifest(ctx, p.repository, p.digest, MaxManifest); err != nil {
 		t.Errorf("Manifest: %v", err)
 	}
 	if got, err := images.Blob(ctx, p.repository, p.layer, 1<<10); err != nil || string(got) != string(p.payload) {
@@ -145,7 +145,7 @@ func TestThreatAccountsShareNothing(t *testing.T) {
 		"team-c": secrets(pullSecret("pull", "team-a", "guess")),
 	}}
 	resolve := func(ctx context.Context) error {
-		_, err := images.Manifest(ctx, repository, digestOf([]byte(`{}`)))
+		_, err := images.Manifest(ctx, repository, digestOf([]byte(`{}`)), MaxManifest)
 		return err
 	}
 	for range 2 {
@@ -233,7 +233,7 @@ func TestThreatPullSecretIsForItsHost(t *testing.T) {
 			if test.blob {
 				_, err = images.Blob(ctx, repository, digest, 1<<10)
 			} else {
-				_, err = images.Manifest(ctx, repository, digest)
+				_, err = images.Manifest(ctx, repository, digest, MaxManifest)
 			}
 			if test.fault == "" && err != nil {
 				t.Errorf("got %v, want the answer", err)
@@ -254,7 +254,7 @@ func TestThreatPullSecretIsForItsHost(t *testing.T) {
 	}
 	t.Run("without encryption", func(t *testing.T) {
 		images := newImages(t, map[string]Config{plain.Host: {PlainHTTP: true}})
-		_, err := images.Manifest(WithKeychain(t.Context(), k, "team-a"), plain.Host+"/acme/app", digest)
+		_, err := images.Manifest(WithKeychain(t.Context(), k, "team-a"), plain.Host+"/acme/app", digest, MaxManifest)
 		wantFault(t, err, v1alpha1.ReasonUnauthorized, "over https only")
 		if got := plain.authorizations(); len(got) != 0 {
 			t.Errorf("got requests with Authorization headers %q, want none at all", got)

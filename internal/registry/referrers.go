@@ -119,7 +119,7 @@ func tooMany(target *url.URL) error {
 // tagged reads the list of the tag schema. A tag that does not exist is an empty list.
 func (i *Images) tagged(ctx context.Context, at imageRepository, digest string) ([]Descriptor, error) {
 	tag := strings.Replace(digest, ":", "-", 1)
-	m, err := at.get(ctx, tag)
+	m, err := at.get(ctx, tag, MaxManifest)
 	if errors.Is(err, trust.ErrNotFound) {
 		return nil, nil
 	}

@@ -63,7 +63,7 @@ func (r referrers) signedBy(ctx context.Context, about trust.Subject) ([]string,
 
 // role returns the role of one signature.
 func (r referrers) role(ctx context.Context, repository, digest string) (string, error) {
-	m, err := r.images.Manifest(ctx, repository, digest)
+	m, err := r.images.Manifest(ctx, repository, digest, registry.MaxManifest)
 	if err != nil {
 		return "", missing(err)
 	}

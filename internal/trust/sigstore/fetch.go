@@ -6,8 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -21,8 +23,9 @@ import (
 const (
 	// maxSignatures bounds the signatures on a digest that are read in each layout.
 	maxSignatures = 64
-	// maxTotal bounds all signatures on a digest in a layout, in bytes.
-	maxTotal = 8 << 20
+	// maxSignature bounds one signature, and the manifest of one bundle, in bytes. A bound on all of
+	// them together would let a large file keep out the signatures that are listed after it.
+	maxSignature = 64 << 10
 	// maxAttestations bounds the attestations that are remembered for the text of a denial.
 	maxAttestations = 8
 	// parallel bounds the requests for the signatures of a layout at one time.
@@ -47,7 +50,7 @@ const (
 // registries reads image registries: *registry.Images.
 type registries interface {
 	Tagged(ctx context.Context, repository, tag string) (registry.Manifest, error)
-	Manifest(ctx context.Context, repository, digest string) (registry.Manifest, error)
+	Manifest(ctx context.Context, repository, digest string, limit int64) (registry.Manifest, error)
 	Referrers(ctx context.Context, repository, digest, artifactType string) ([]registry.Descriptor, error)
 	Blob(ctx context.Context, repository, digest string, limit int64) ([]byte, error)
 }
@@ -86,10 +89,10 @@ func (v *verifier) collect(ctx context.Context, about trust.Subject, before *col
 		return nil
 	})
 	_ = both.Wait() // no function returns an error
-	all := &found{fetchManifest: func() ([]byte, error) {
-		m, err := v.registry.Manifest(ctx, about.Pulled, about.Digest)
+	all := &found{fetchManifest: sync.OnceValues(func() ([]byte, error) {
+		m, err := v.registry.Manifest(ctx, about.Pulled, about.Digest, registry.MaxManifest)
 		return m.Body, missing(about.String(), err)
-	}}
+	})}
 	if len(before.Manifest) > 0 {
 		all.Manifest = before.Manifest
 	}
@@ -204,6 +207,7 @@ func (f *fetcher) bundles(ctx context.Context) (p part) {
 				})
 			}
 		default:
+			d.Annotations = nil // the list has megabytes of them
 			candidates = append(candidates, d)
 		}
 	}
@@ -230,8 +234,12 @@ func (f *fetcher) manifests(ctx context.Context, of []registry.Descriptor, p *pa
 			*s = f.before.Signatures[n]
 			return
 		}
-		m, err := f.registry.Manifest(ctx, f.repository, of[i].Digest)
-		if err != nil {
+		m, err := f.registry.Manifest(ctx, f.repository, of[i].Digest, maxSignature)
+		switch {
+		case err != nil && trust.AsFault(err, "").Reason == v1alpha1.ReasonTooLarge:
+			*s = kept{Layout: layoutBundle, ID: of[i].Digest, Why: tooLong("manifest")}
+			return
+		case err != nil:
 			faults[i] = err
 			return
 		}
@@ -266,10 +274,9 @@ type blob struct {
 	why   *string // set if the blob cannot be a signature
 }
 
-// fetchAll fetches blobs, in their order up to maxTotal bytes. A signature whose blob could not be
-// fetched is dropped, with a fault.
+// fetchAll fetches blobs. A signature whose blob could not be fetched is dropped, with a fault.
 func (f *fetcher) fetchAll(ctx context.Context, where string, wanted []blob, p *part) {
-	total, faults := int64(0), make([]error, len(wanted))
+	faults := make([]error, len(wanted))
 	for i := range wanted {
 		w := &wanted[i]
 		if w.into == nil {
@@ -278,12 +285,8 @@ func (f *fetcher) fetchAll(ctx context.Context, where string, wanted []blob, p *
 		switch size := w.layer.Size; {
 		case size <= 0 || !imageref.ValidDigest(w.layer.Digest):
 			*w.why, w.into = "has a layer without a usable size or digest", nil
-		case size > maxTotal-total:
-			faults[i], w.into = trust.NewFault(v1alpha1.ReasonTooLarge,
-				"%s: the signatures have more than the %d bytes "+
-					"that are read", where, maxTotal), nil
-		default:
-			total += size
+		case size > maxSignature:
+			*w.why, w.into = tooLong("layer"), nil
 		}
 	}
 	f.each(len(wanted), func(i int) {
@@ -346,6 +349,11 @@ func (f *fetcher) decode(ctx context.Context, m registry.Manifest) (read manifes
 func isBundle(mediaType string) bool {
 	rest, ok := strings.CutPrefix(mediaType, bundlePrefix)
 	return ok && (strings.HasPrefix(rest, ".v") || strings.HasPrefix(rest, "+json"))
+}
+
+// tooLong says that a part of a signature has more bytes than any signature.
+func tooLong(what string) string {
+	return fmt.Sprintf("has a %s of more than %d KiB, which no signature has", what, maxSignature>>10)
 }
 
 func tooMany(where string, n int) *trust.Fault {

@@ -191,6 +191,12 @@ func (b *registryBed) tagged(on image, layers ...mutate.Addendum) {
 // bundle pushes a bundle that refers to an image.
 func (b *registryBed) bundle(on image, mediaType string, content []byte) {
 	b.t.Helper()
+	b.bundleOf(on, mediaType, content, nil)
+}
+
+// bundleOf is bundle with annotations of the layer.
+func (b *registryBed) bundleOf(on image, mediaType string, content []byte, annotations map[string]string) {
+	b.t.Helper()
 	subject, err := remote.Head(on.Digest, b.Options(b.t.Context())...)
 	if err != nil {
 		b.t.Fatal(err)
@@ -199,6 +205,7 @@ func (b *registryBed) bundle(on image, mediaType string, content []byte) {
 		mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), emptyConfig),
 		mutate.Addendum{
 			Layer: static.NewLayer(content, types.MediaType(mediaType)), MediaType: types.MediaType(mediaType),
+			Annotations: annotations,
 		})
 	if err != nil {
 		b.t.Fatal(err)

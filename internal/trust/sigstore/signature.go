@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+
+	"github.com/countersign-dev/countersign/internal/registry"
 )
 
 // The layouts in which cosign stores signatures in a registry.
@@ -64,7 +66,7 @@ type collection struct {
 }
 
 // maxUnpacked bounds an unpacked collection, in bytes: base64 of what was fetched, and its frame.
-const maxUnpacked = 2*maxTotal + 1<<20
+const maxUnpacked = 2*(4*maxSignatures*maxSignature+registry.MaxManifest) + 1<<20
 
 // packer compresses collections. The zero value is ready for use.
 type packer struct {

@@ -105,7 +105,7 @@ func (v *verifier) judge(ctx context.Context, about trust.Subject, s *kept, mani
 	if s.Why != "" {
 		return judgement{layout: s.Layout, why: s.Why}, nil
 	}
-	release, err := v.acquire(ctx, decodeFrame+decodeCost*s.size())
+	release, err := v.acquire(ctx, decodeFrame+decodeCost*(s.size()+int64(len(manifest))/4))
 	if err != nil {
 		return judgement{}, err
 	}

@@ -398,11 +398,12 @@ func (f *faulty) Tagged(ctx context.Context, repository, tag string) (registry.M
 	return f.registries.Tagged(ctx, repository, tag)
 }
 
-func (f *faulty) Manifest(ctx context.Context, repository, digest string) (registry.Manifest, error) {
+func (f *faulty) Manifest(ctx context.Context, repository, digest string, limit int64) (registry.Manifest,
+	error) {
 	if err := f.count("manifest", nil); err != nil {
 		return registry.Manifest{}, err
 	}
-	return f.registries.Manifest(ctx, repository, digest)
+	return f.registries.Manifest(ctx, repository, digest, limit)
 }
 
 func (f *faulty) Referrers(ctx context.Context, repository, digest, artifactType string) ([]registry.Descriptor,
@@ -643,25 +644,37 @@ func TestUnusableSigstoreTrustRoot(t *testing.T) {
 	}
 }
 
-// Megabytes of signatures are not read beyond the bound, and hide no signature before it.
+// Megabytes beside a signature are not read, and do not hide it, whichever comes first.
 func TestThreatSigstoreSignaturesOfMegabytes(t *testing.T) {
 	t.Parallel()
 	b, ci := newRegistryBed(t), newSigner(t)
 	root := build(t, trustRoot(b.settings(), keyRole("ci", 1, ci.pem)))
-	on := b.push()
-	content := payload(cosignType, "", on.DigestStr())
-	layers := []mutate.Addendum{layerOf(content, ci.sign(t, content), simpleSigning)}
-	for i := range 3 {
-		layers = append(layers, layerOf(bytes.Repeat([]byte{byte('a' + i)}, maxTotal/3), "eA==", simpleSigning))
-	}
-	b.tagged(on, layers...)
-	f := withFaults(root)
-	e, err := fetch(t, root, on.Name(), nil)
-	if err != nil || rolesOf(e) != "ci" || len(e.Faults()) != 1 || e.Faults()[0].Reason != v1alpha1.ReasonTooLarge {
-		t.Fatalf("got %q and %v, want the role and a fault: TooLarge", rolesOf(e), err)
-	}
-	if n := len(slices.DeleteFunc(f.requests, func(r string) bool { return r != "blob" })); n != 3 {
-		t.Errorf("got %d blobs, want the 3 within the bound", n)
+	large := func(c byte) []byte { return bytes.Repeat([]byte{c}, 9<<20) }
+	for name, push := range map[string]func(image){
+		"in the tag layout": func(on image) {
+			content := payload(cosignType, "", on.DigestStr())
+			b.tagged(on, layerOf(large('a'), "eA==", simpleSigning), layerOf(content, ci.sign(t, content), simpleSigning))
+		},
+		"in bundles": func(on image) {
+			b.bundle(on, bundleType, large('b'))
+			b.bundle(on, bundleType, envelope(t, ci, bundleType, statementOf(signPredicate, on.DigestStr())))
+			b.bundle(on, bundleType, large('c'))
+		},
+		"in the manifest of a bundle": func(on image) {
+			b.bundleOf(on, bundleType, []byte("{}"), map[string]string{"padding": string(large('d')[:3<<20])})
+			b.bundle(on, bundleType, envelope(t, ci, bundleType, statementOf(signPredicate, on.DigestStr())))
+		},
+	} {
+		on := b.push()
+		push(on)
+		e, err := fetch(t, root, on.Name(), nil)
+		if err != nil || rolesOf(e) != "ci" || len(e.Faults()) != 0 {
+			t.Errorf("%s: got %q, %v, want the role and no fault", name, rolesOf(e), err)
+			continue
+		}
+		if got := e.(*evidence); len(got.packed) > 2*maxSignature {
+			t.Errorf("%s: got %d bytes of signatures, want the large ones left out", name, len(got.packed))
+		}
 	}
 }
 
