@@ -180,8 +180,8 @@ type Manifest struct {
 	Body   []byte
 }
 
-// Manifest returns the manifest of a digest, of at most limit bytes. Its errors are those of Resolve; a body that does not
-// hash to the digest is a *trust.Fault.
+// Manifest returns the manifest of a digest, of at most limit bytes. Its errors are those of
+// Resolve. A body that does not hash to the digest is a *trust.Fault.
 func (i *Images) Manifest(ctx context.Context, repository, digest string, limit int64) (Manifest, error) {
 	return read(ctx, i, repository, func(at imageRepository) (Manifest, error) {
 		m, err := at.get(ctx, digest, limit)

@@ -94,7 +94,8 @@ func (p pushed) read(t *testing.T, images *Images) {
 	if _, err := images.Resolve(ctx, p.repository, "v2"); !errors.Is(err, trust.ErrNotFound) {
 		t.Errorf("Resolve of an unknown tag: got %v, want ErrNotFound", err)
 	}
-	if m, err := images.Manifest(ctx, p.repository, p.digest, MaxManifest); err != nil || string(m.Body) != p.manifest ||
+	if m, err := images.Manifest(ctx, p.repository, p.digest, MaxManifest); err != nil ||
+		string(m.Body) != p.manifest ||
 		m.Digest != p.digest || !strings.Contains(m.MediaType, "index") {
 		t.Errorf("Manifest: got %s %s %q, %v", m.MediaType, m.Digest, m.Body, err)
 	}

@@ -138,7 +138,8 @@ func TestResolve(t *testing.T) {
 func TestThreatManifestOfAnotherHash(t *testing.T) {
 	digest := digestOf([]byte(aManifest))
 	for name, body := range map[string]string{
-		"another manifest": `{"schemaVersion":3}`, "a space more": aManifest + " ", "cut off": aManifest[:5], "empty": "",
+		"another manifest": `{"schemaVersion":3}`, "a space more": aManifest + " ", "cut off": aManifest[:5],
+		"empty": "",
 	} {
 		t.Run(name, func(t *testing.T) {
 			ca := newCA(t)
@@ -228,9 +229,11 @@ func TestReferrers(t *testing.T) {
 			api: answer(http.StatusInternalServerError, "application/json", ""), fault: v1alpha1.ReasonServerError,
 		},
 		"a descriptor without a digest": {api: page("", indexOf(t, "", "sha256:1", numbered(1))), want: 1},
-		"no index":                      {api: page("", `{"schemaVersion":1}`), fault: v1alpha1.ReasonUnexpectedAnswer, words: "no image index"},
-		"no JSON":                       {api: page("", `schemaVersion`), fault: v1alpha1.ReasonUnexpectedAnswer},
-		"too many":                      {api: page("", indexOf(t, many...)), fault: v1alpha1.ReasonTooLarge},
+		"no index": {
+			api: page("", `{"schemaVersion":1}`), fault: v1alpha1.ReasonUnexpectedAnswer, words: "no image index",
+		},
+		"no JSON":  {api: page("", `schemaVersion`), fault: v1alpha1.ReasonUnexpectedAnswer},
+		"too many": {api: page("", indexOf(t, many...)), fault: v1alpha1.ReasonTooLarge},
 		"too many by the tag schema": {
 			api: answer(http.StatusNotFound, "text/plain", ""), tag: page("", indexOf(t, many...)),
 			fault: v1alpha1.ReasonTooLarge,
@@ -249,7 +252,8 @@ func TestReferrers(t *testing.T) {
 		},
 		"pages that grow without end": {
 			api:    page(`<?page=next>; rel=next`, indexOf(t, many[:maxReferrers/2]...)),
-			second: page(`<?page=next>; rel=next`, indexOf(t, many[:maxReferrers/2]...)), fault: v1alpha1.ReasonTooLarge,
+			second: page(`<?page=next>; rel=next`, indexOf(t, many[:maxReferrers/2]...)),
+			fault:  v1alpha1.ReasonTooLarge,
 		},
 	}
 	for name, test := range tests {
@@ -473,7 +477,8 @@ func TestThreatManifestRedirect(t *testing.T) {
 	if got, err := images.Resolve(t.Context(), repository, "v1"); err != nil || got != digest {
 		t.Errorf("Resolve: got %q, %v, want %q", got, err, digest)
 	}
-	if got, err := images.Manifest(t.Context(), repository, digest, MaxManifest); err != nil || string(got.Body) != aManifest {
+	if got, err := images.Manifest(t.Context(), repository, digest, MaxManifest); err != nil ||
+		string(got.Body) != aManifest {
 		t.Errorf("Manifest: got %q, %v, want %q", got.Body, err, aManifest)
 	}
 	_, err := images.Manifest(t.Context(), repository, numbered(1), MaxManifest)

@@ -23,8 +23,8 @@ import (
 const (
 	// maxSignatures bounds the signatures on a digest that are read in each layout.
 	maxSignatures = 64
-	// maxSignature bounds one signature, and the manifest of one bundle, in bytes. A bound on all of
-	// them together would let a large file keep out the signatures that are listed after it.
+	// maxSignature bounds one signature, and the manifest of one bundle, in bytes. A bound on all
+	// of them together would let a large file keep out the signatures that are listed after it.
 	maxSignature = 64 << 10
 	// maxAttestations bounds the attestations that are remembered for the text of a denial.
 	maxAttestations = 8

@@ -653,7 +653,8 @@ func TestThreatSigstoreSignaturesOfMegabytes(t *testing.T) {
 	for name, push := range map[string]func(image){
 		"in the tag layout": func(on image) {
 			content := payload(cosignType, "", on.DigestStr())
-			b.tagged(on, layerOf(large('a'), "eA==", simpleSigning), layerOf(content, ci.sign(t, content), simpleSigning))
+			b.tagged(on, layerOf(large('a'), "eA==", simpleSigning),
+				layerOf(content, ci.sign(t, content), simpleSigning))
 		},
 		"in bundles": func(on image) {
 			b.bundle(on, bundleType, large('b'))
