@@ -312,3 +312,18 @@ func TestDigestsArePrunedByThemselves(t *testing.T) {
 		t.Errorf("fetched again (-want +got):\n%s", diff)
 	}
 }
+
+// TestUnusableRootLeavesNoHost checks that a trust root without a server of its own that was
+// unusable for a while probes only its registries afterwards. Its subjects have no host meanwhile.
+func TestUnusableRootLeavesNoHost(t *testing.T) {
+	b, r, _ := digestsBench(t)
+	r.Fail("", trust.NewFault(v1alpha1.ReasonUnexpectedAnswer, "there is no host without a name"))
+	b.PutRoot("acme", Root{Fault: trust.NewFault(v1alpha1.ReasonReferenceNotFound, "no Secret")})
+	b.Reset("acme", time.Minute)
+	b.PutRoot("acme", Root{Verifier: r})
+	b.Reset("acme", time.Minute)
+	b.pass(3 * time.Minute)
+	if s := b.Status("acme"); s.Server != nil || s.Hosts != 1 {
+		t.Errorf("got fault %v and %d hosts, want no fault and the registry alone", s.Server, s.Hosts)
+	}
+}

@@ -15,7 +15,7 @@ const maxProbes = 16
 // probesInFlight counts these probes; the lock is held.
 func (t *track) probesInFlight() (n int) {
 	for _, h := range t.hosts {
-		if h.flight != nil && !h.counts && h.name != t.server {
+		if h.flight != nil && !h.counts && !t.isServer(h) {
 			n++
 		}
 	}
@@ -33,7 +33,7 @@ func (t *track) awaitHost(h *host, now time.Time) (*flight, error) {
 		return h.flight, nil
 	case !h.probeable(now) && h.down.RetryAt.IsZero():
 		return nil, h.down
-	case !h.counts && h.name != t.server && t.probesInFlight() >= maxProbes:
+	case !h.counts && !t.isServer(h) && t.probesInFlight() >= maxProbes:
 		return nil, h.down
 	}
 	return t.beginProbe(h, now), nil

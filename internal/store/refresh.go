@@ -102,8 +102,8 @@ func alternate(a, b []trust.Subject) (all []trust.Subject) {
 func (t *track) probesDue(now time.Time) (due []task, fetchable bool) {
 	probes := t.probesInFlight()
 	for _, h := range t.hosts {
-		if h.probeable(now) && !h.probe.due.After(now) && (h.name == t.server || h.probed()) {
-			if !h.counts && h.name != t.server {
+		if h.probeable(now) && !h.probe.due.After(now) && (t.isServer(h) || h.probed()) {
+			if !h.counts && !t.isServer(h) {
 				if probes >= maxProbes {
 					continue
 				}

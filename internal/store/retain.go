@@ -132,7 +132,7 @@ func (t *track) pruneHosts() (dropped []*host) {
 	}
 	for name, h := range t.hosts {
 		h.counts = counting[h]
-		if name != t.server && h.flight == nil && !serving[h] {
+		if !t.isServer(h) && h.flight == nil && !serving[h] {
 			delete(t.hosts, name)
 			dropped = append(dropped, h)
 		}

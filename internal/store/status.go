@@ -191,7 +191,7 @@ func (s *Snapshot) isOfTenant(k trust.Key, f *trust.Fault) bool {
 func (t *track) health(counting map[*host]bool) (probed bool, fault *trust.Fault) {
 	for _, name := range slices.Sorted(maps.Keys(t.hosts)) {
 		h := t.hosts[name]
-		if len(counting) > 0 && !counting[h] && name != t.server {
+		if len(counting) > 0 && !counting[h] && !t.isServer(h) {
 			continue
 		}
 		probed = probed || h.probe.fault != nil || !h.probe.succeeded.IsZero()

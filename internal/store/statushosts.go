@@ -48,7 +48,7 @@ func (t *track) hostFaults(counts func(trust.Subject) bool) (hosts int, failing 
 
 // probeFault returns the fault of the last probe of a host, as far as that counts.
 func (t *track) probeFault(h *host) *trust.Fault {
-	if h.name == t.server || h.probed() {
+	if t.isServer(h) || h.probed() {
 		return h.probe.fault
 	}
 	return nil

@@ -69,6 +69,10 @@ func (t *track) hostOf(about trust.Subject) *host {
 	return t.host(name)
 }
 
+// isServer reports whether a host is the one that is known before any subject. The host without a
+// name, to which subjects belong while the trust root is not Ready, is not. The lock is held.
+func (t *track) isServer(h *host) bool { return t.server != "" && h.name == t.server }
+
 func (t *track) host(name string) *host {
 	h := t.hosts[name]
 	if h == nil {
