@@ -261,7 +261,7 @@ func testTagRefusals(t *testing.T, server *distribution.Server) {
 		Status: http.StatusNotFound, Body: `{"errors":[{"code":"MANIFEST_UNKNOWN"}]}`,
 	}))
 	b.clock.Step(time.Minute)
-	wantDenied(t, b.validateTag(t), http.StatusForbidden, "the registry has no tag v1")
+	wantDenied(t, b.validateTag(t), http.StatusForbidden, `the registry has no tag "v1"`)
 	b.proxy.Disconnect()
 	b.clock.Step(time.Minute)
 	wantDenied(t, b.validateTag(t), http.StatusServiceUnavailable, "is too old")

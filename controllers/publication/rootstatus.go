@@ -58,7 +58,7 @@ func statusOf(tr *v1alpha1.TrustRoot, root *store.Root, held store.Status) v1alp
 // pinnedMessage returns the message of condition Ready where it is True: it names ignored material,
 // and pins that no root carries.
 func pinnedMessage(root *store.Root, held store.Status) string {
-	parts := append([]string{"signatures are checked against the pinned root"}, root.Notes...)
+	parts := append([]string{"the keys are read, and signatures are checked against them"}, root.Notes...)
 	if unseen := len(held.Unanchored); unseen > 0 {
 		parts = append(parts,
 			fmt.Sprintf(

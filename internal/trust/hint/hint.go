@@ -12,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
@@ -99,7 +100,7 @@ func (e *Evidence) Rejected(roles []string, _, _ string) []trust.Rejection {
 	if len(e.digests) > 0 || len(roles) == 0 {
 		return nil
 	}
-	return []trust.Rejection{{By: "the registry", Why: "has no tag " + e.tag}}
+	return []trust.Rejection{{By: "the registry", Why: fmt.Sprintf("has no tag %q", e.tag)}}
 }
 
 // Fresh implements trust.Answer.
