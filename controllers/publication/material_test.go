@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/store"
@@ -47,6 +48,24 @@ func TestReadyNamesWhatDoesNotCount(t *testing.T) {
 	} {
 		if !strings.Contains(got, words) {
 			t.Errorf("%q does not say %q", got, words)
+		}
+	}
+}
+
+// The message about a missing Secret does not name an entry that the Secret need not have.
+func TestMissingObjectIsNamed(t *testing.T) {
+	p := &Publisher{Reader: fake.NewClientBuilder().Build(), Namespace: "countersign-system"}
+	entry := v1alpha1.KeySource{Kind: "Secret", Name: "pull", Key: ".dockerconfigjson"}
+	for want, source := range map[string]trust.Reference{
+		`Secret countersign-system/pull does not exist; the trust root refers to it`: {
+			KeySource: entry, Optional: true,
+		},
+		`Secret countersign-system/pull does not exist; the trust root refers to its entry ".dockerconfigjson"`: {
+			KeySource: entry,
+		},
+	} {
+		if _, _, err := p.read(t.Context(), source); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }

@@ -185,6 +185,9 @@ func (p *Publisher) read(ctx context.Context, source trust.Reference) (value str
 		value, found = o.Data[source.Key]
 	}
 	switch {
+	case apierrors.IsNotFound(err) && source.Optional: // another entry of the object may do as well
+		return "", false, trust.NewFault(v1alpha1.ReasonReferenceNotFound,
+			"%s %s does not exist; the trust root refers to it", source.Kind, key)
 	case apierrors.IsNotFound(err):
 		return "", false, trust.NewFault(v1alpha1.ReasonReferenceNotFound,
 			"%s %s does not exist; the trust root refers to its entry %q", source.Kind, key, source.Key)
