@@ -84,7 +84,8 @@ func TestNoSuchTag(t *testing.T) {
 	if len(none.Hints("v1")) != 0 {
 		t.Error("a tag that does not exist has a hint")
 	}
-	if got := none.Rejected([]string{"ci"}, "v1", ""); len(got) != 1 || !strings.Contains(got[0].Why, "no tag v1") {
+	if got := none.Rejected([]string{"ci"}, "v1", ""); len(got) != 1 ||
+		!strings.Contains(got[0].Why, `no tag "v1"`) {
 		t.Errorf("got %v, want that the registry has no such tag", got)
 	}
 	if !none.Usable().Equal(none.Fresh()) {
