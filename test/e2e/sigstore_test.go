@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/random"
@@ -63,6 +65,7 @@ func TestSigstore(t *testing.T) {
 	must(t, yaml.UnmarshalStrict([]byte(manifests[1][1]), policy))
 	root.Spec.Registries[0].Host = images.Host
 	root.Spec.Registries[0].CABundle = v1alpha1.RegistryCABundle(images.CA.PEM)
+	root.Spec.ResolveInterval = &metav1.Duration{Duration: time.Millisecond} // each answer is soon an older one
 	policy.Spec.Images = []v1alpha1.ImagePattern{v1alpha1.ImagePattern(images.Host + "/acme/**")}
 	b.create(t, root)
 	b.create(t, policy)
@@ -89,12 +92,44 @@ func TestSigstore(t *testing.T) {
 
 	repository, _, _ := strings.Cut(both.digest, "@")
 	b.written(t, repository, nil)
+	b.requested(t, images.Host, "ok")
 	b.restart(t, func() { must(t, images.Stop()) })
 	b.admitted(t, pod(production, both.digest))
-	b.admitted(t, pod(production, both.tag))
+	b.admittedByOlderAnswer(t, both)
 	b.denied(t, pod(production, ciOnly.digest), http.StatusServiceUnavailable, `role "qa" has not signed`,
 		"could not be asked for newer signatures")
 	b.denied(t, pod(production, none.digest), http.StatusServiceUnavailable, `TrustRoot "acme-sigstore"`)
+	b.requested(t, images.Host, v1alpha1.ReasonUnreachable)
+}
+
+// admittedByOlderAnswer checks that a tag is admitted with a warning, for the digest that the
+// registry named before it was down.
+func (b restarts) admittedByOlderAnswer(t *testing.T, image pushed) {
+	t.Helper()
+	c, warned := b.withWarnings(t)
+	p := pod(production, image.tag)
+	must(t, c.Create(t.Context(), p))
+	if got, want := p.Spec.Containers[0].Image, image.tag+"@"+image.hash(); got != want {
+		t.Errorf("got image %s, want it pinned to %s", got, want)
+	}
+	got, want := strings.Join(warned.drain(), "\n"), []string{
+		`admitted for the digest that its registry named for the tag "both" at `, `(TrustRoot "acme-sigstore")`,
+		"the registry could not be queried again: ",
+	}
+	for _, part := range want {
+		if !strings.Contains(got, part) {
+			t.Errorf("got the warnings %q, want %q in them", got, part)
+		}
+	}
+}
+
+// requested checks that the manager counts requests to a host with a result.
+func (b *bed) requested(t *testing.T, host, result string) {
+	t.Helper()
+	series := fmt.Sprintf("countersign_registry_requests_total{host=%q,result=%q}", host, result)
+	if got := b.scrape(t)[series]; got < 1 {
+		t.Errorf("got %s %v, want at least 1", series, got)
+	}
 }
 
 // pushed is an image in a registry, by its tag and by its digest.

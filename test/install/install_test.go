@@ -36,6 +36,7 @@ func TestInstall(t *testing.T) {
 	t.Run("adopted", b.testAdopted)
 	t.Run("rights", b.testRights)
 	t.Run("restricted", b.testRestricted)
+	t.Run("pull secrets", b.testPullSecrets)
 	t.Run("metrics", b.testMetrics)
 	t.Run("no OpenShift", b.testNoOpenShift)
 	t.Run("beside others", b.testBesideOthers)
