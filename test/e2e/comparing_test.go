@@ -121,12 +121,24 @@ func (b *bed) testComparing(t *testing.T) {
 	b.denied(t, other, http.StatusForbidden, `ImagePolicy "production"`, `ImagePolicy "team"`)
 }
 
-// kubectl runs a kubectl command with a manifest as its input.
+// kubectl runs a kubectl command with a manifest as its input. It retries a conflict: the manager
+// may have updated the status in between.
 func (b *bed) kubectl(t *testing.T, manifest string, command ...string) {
 	t.Helper()
-	if out, err := b.kube.RunKubectl(t.Context(), manifest, append(command, "-f", "-")...); err != nil {
-		t.Fatalf("kubectl %q: %v\n%s\n%s", command, err, out, manifest)
-	}
+	var failed error
+	poll.Await(t, "kubectl without a conflict", func() error {
+		out, err := b.kube.RunKubectl(t.Context(), manifest, append(command, "-f", "-")...)
+		if err != nil {
+			failed = fmt.Errorf("kubectl %q: %w\n%s\n%s", command, err, out, manifest)
+			if strings.Contains(out, "(Conflict)") {
+				return failed
+			}
+			return nil
+		}
+		failed = nil
+		return nil
+	})
+	must(t, failed)
 }
 
 // coveredBy waits until these policies, and no others, deny an unsigned image of a repository.

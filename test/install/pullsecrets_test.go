@@ -182,7 +182,7 @@ func refusedAsUnread(err error, namespace, digest string) error {
 		return fmt.Errorf("got %w, want a denial with status 503", err)
 	}
 	for _, part := range []string{
-		"could not be checked", fmt.Sprintf("no pull secret of namespace %q could read it", namespace),
+		"could not check", fmt.Sprintf("no pull secret of namespace %q could read it", namespace),
 	} {
 		if !strings.Contains(err.Error(), part) {
 			return fmt.Errorf("got %w, want %q in it", err, part)
