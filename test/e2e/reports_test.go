@@ -101,6 +101,7 @@ func TestReports(t *testing.T) {
 	t.Run("the CRDs are deleted", func(t *testing.T) {
 		uninstall()
 		must(t, b.Delete(t.Context(), audit))
+		b.awaitAdmitted(t, "the end of the deleted policy", production, gun+":v1")
 		b.create(t, pod(production, gun+":v1"))
 		b.counts(t, "production", 1, 0)
 	})
