@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
+	"github.com/countersign-dev/countersign/internal/budget"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
@@ -280,6 +281,26 @@ func TestReferrers(t *testing.T) {
 				t.Errorf("got %d referrers, %v, want %d", len(got), err, test.want)
 			}
 		})
+	}
+}
+
+// TestReferrersWithinTheBudget checks that a list of referrers is decoded only within the memory
+// budget, and that its cost is released afterwards.
+func TestReferrersWithinTheBudget(t *testing.T) {
+	ca := newCA(t)
+	list := indexOf(t, numbered(1))
+	images, repository := imagesOf(t, ca, serve(t, ca, answer(http.StatusOK, indexMediaType, list)))
+	cost := int64(decodedCost * len(list))
+	images.cfg.Budget = budget.New(cost)
+	for range 2 {
+		if got, err := images.Referrers(t.Context(), repository, numbered(7), ""); err != nil || len(got) != 1 {
+			t.Fatalf("got %d referrers, %v, want 1", len(got), err)
+		}
+	}
+	images.cfg.Budget = budget.New(cost - 1)
+	if got, err := images.Referrers(t.Context(), repository, numbered(7), ""); err == nil ||
+		!strings.Contains(err.Error(), "decoding it takes up to") {
+		t.Errorf("got %d referrers, %v, want none: they exceed the budget", len(got), err)
 	}
 }
 
