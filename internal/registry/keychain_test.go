@@ -3,13 +3,16 @@ package registry
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/util/cache"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
@@ -252,6 +255,35 @@ func TestThreatPullSecretIsForItsHost(t *testing.T) {
 			}
 		})
 	}
+	t.Run("redirect of a list within the host", func(t *testing.T) {
+		server := serve(t, ca, redirect("/v2/team-b/app/referrers/x"))
+		images := newImages(t, map[string]Config{server.Host: {CABundle: string(ca.PEM)}})
+		_, err := images.Referrers(WithKeychain(t.Context(), k, "team-a"), server.Host+"/acme/app", digest, "")
+		if err != nil {
+			t.Errorf("got %v, want the list", err)
+		}
+		requests := server.seen()
+		last := requests[len(requests)-1]
+		if !strings.HasPrefix(last.URL.Path, "/v2/team-b/") || last.Header.Get("Authorization") != "" {
+			t.Errorf("%s got the Authorization header %q, want none after the redirect", last.URL.Path,
+				last.Header.Get("Authorization"))
+		}
+	})
+	t.Run("the same account at two hosts", func(t *testing.T) {
+		first, second := serve(t, ca, redirect("/x")), serve(t, ca, redirect("/x"))
+		images := newImages(t, map[string]Config{
+			first.Host: {CABundle: string(ca.PEM)}, second.Host: {CABundle: string(ca.PEM)},
+		})
+		for _, server := range []*recorder{first, second} {
+			ctx := WithKeychain(t.Context(), k, "team-a")
+			if _, err := images.Manifest(ctx, server.Host+"/acme/app", digest); err != nil {
+				t.Fatal(err)
+			}
+			if got := server.authorizations(); got[0] != "" {
+				t.Errorf("%s got the Authorization header %q before it requested one", server.URL, got[0])
+			}
+		}
+	})
 	t.Run("without encryption", func(t *testing.T) {
 		images := newImages(t, map[string]Config{plain.Host: {PlainHTTP: true}})
 		_, err := images.Manifest(WithKeychain(t.Context(), k, "team-a"), plain.Host+"/acme/app", digest, MaxManifest)
@@ -292,5 +324,57 @@ func TestThreatPullSecretsAreBounded(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonUnauthorized, "and 8 more")
 	if got := len(server.seen()); got != 2*maxCredentials {
 		t.Errorf("got %d requests, want two for each of %d credentials", got, maxCredentials)
+	}
+}
+
+// No account sends its password without encryption, whatever made the client.
+func TestPasswordIsSentOverTLSOnly(t *testing.T) {
+	var server *recorder
+	server = servePlain(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("WWW-Authenticate", strings.ReplaceAll(r.URL.Query().Get("challenge"), "SERVER", server.URL))
+		w.WriteHeader(http.StatusUnauthorized)
+	})
+	for _, challenge := range []string{`Basic realm="r"`, `Bearer realm="SERVER/token"`} {
+		anonymous := newClient(t, Config{Server: server.URL, PlainHTTP: true})
+		c := anonymous.as(account{username: "reader", password: password}, cache.NewLRUExpireCache(1))
+		target, err := c.target("/v2/acme/app/manifests/v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		target.RawQuery = url.Values{"challenge": {challenge}}.Encode()
+		_, err = c.get(t.Context(), "acme/app", target, 1<<10)
+		wantFault(t, err, v1alpha1.ReasonUnauthorized)
+	}
+	if got := server.authorizations(); len(got) != 3 || strings.Join(got, "") != "" {
+		t.Errorf("got Authorization headers %q, want 3 empty ones: of two challenges and a token", got)
+	}
+}
+
+// A redirect that changes the scheme leads to another server, even on the same port.
+func TestRedirectToAnotherScheme(t *testing.T) {
+	request := func(target string) *http.Request {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	encrypted := []*http.Request{request("https://registry.example.com:8443/v2/")}
+	same, plain := request("https://registry.example.com:8443/x"), request("http://registry.example.com:8443/x")
+	if err := checkRedirect(same, encrypted); err != nil {
+		t.Errorf("the same scheme: got %v, want none", err)
+	}
+	if err := checkRedirect(plain, encrypted); err == nil {
+		t.Error("another scheme was followed, want an error")
+	}
+	if err := returnRedirect(same, encrypted); err != nil {
+		t.Errorf("the same scheme, of a request that may be redirected: got %v, want none", err)
+	}
+	if err := returnRedirect(plain, encrypted); !errors.Is(err, http.ErrUseLastResponse) {
+		t.Errorf("another scheme, of a request that may be redirected: got %v, want the response itself", err)
 	}
 }

@@ -108,7 +108,7 @@ func (s *Status) schedules(snapshot *Snapshot, one *track, now time.Time) {
 	repositories, hosts := one.outcomes(snapshot, now)
 	s.Interval = one.interval
 	s.Probed, s.Server = one.health(hosts)
-	s.Hosts, s.HostFaults = one.hostFaults(func(about trust.Subject) bool {
+	s.Hosts, s.HostFaults = one.hostFaults(snapshot, func(about trust.Subject) bool {
 		return len(hosts) == 0 || one.counts(snapshot, about)
 	})
 	for about, e := range one.entries {

@@ -16,8 +16,9 @@ type HostFault struct {
 
 // hostFaults returns the number of hosts that serve a subject that counts, and those of them that
 // fail, sorted by name: their probe failed, or else the last fetch of such a subject. Of several
-// subjects the first is reported. The lock is held.
-func (t *track) hostFaults(counts func(trust.Subject) bool) (hosts int, failing []HostFault) {
+// subjects the first is reported. What is the matter of one namespace is no fault of a host. The
+// lock is held.
+func (t *track) hostFaults(snapshot *Snapshot, counts func(trust.Subject) bool) (hosts int, failing []HostFault) {
 	type serving struct {
 		first trust.Subject // that fails
 		fault *trust.Fault
@@ -32,7 +33,8 @@ func (t *track) hostFaults(counts func(trust.Subject) bool) (hosts int, failing 
 		}
 		h := t.hostOf(about)
 		s := all[h]
-		if e.fault != nil && (s.fault == nil || about.Compare(s.first) < 0) {
+		if e.fault != nil && !snapshot.isOfTenant(t.key(about), e.fault) &&
+			(s.fault == nil || about.Compare(s.first) < 0) {
 			s = serving{first: about, fault: e.fault}
 		}
 		all[h] = s

@@ -312,7 +312,7 @@ func (s *Snapshot) Subject(root string, image imageref.Ref) trust.Subject {
 // Tenant implements policy.Roots.
 func (s *Snapshot) Tenant(about trust.Key, namespace string) (instead trust.Key, ok bool) {
 	r := s.roots[about.Root]
-	if r == nil || namespace == "" {
+	if r == nil {
 		return trust.Key{}, false
 	}
 	tenanted, ok := r.Verifier.(trust.Tenanted)
