@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/countersign-dev/countersign/internal/flags"
 )
 
 // TestMain runs the manager where a test started this program as one.
@@ -100,5 +102,13 @@ func TestLogOfLibraries(t *testing.T) {
 			_ = manager.Process.Kill() // it may have ended
 			_ = manager.Wait()
 		})
+	}
+}
+
+// Without --use-pull-secrets nothing can read the Secrets of other namespaces: no part has a reader.
+func TestPullSecretsAreOffByDefault(t *testing.T) {
+	found := newPullSecrets(nil, flags.Options{})
+	if found != nil || found.Keychain() != nil {
+		t.Error("got a reader of pull secrets, want none")
 	}
 }

@@ -79,6 +79,13 @@ func TestResolve(t *testing.T) {
 			head: answer(http.StatusNotFound, "application/json", ""),
 			get:  answer(http.StatusNotFound, "application/json", unknownCode), missing: true, requests: 2,
 		},
+		"no such tag, though a digest is named": {
+			head: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Docker-Content-Digest", digest)
+				w.WriteHeader(http.StatusNotFound)
+			},
+			get: answer(http.StatusNotFound, "application/json", unknownCode), missing: true, requests: 2,
+		},
 		"a proxy's page is no answer": {
 			head:  answer(http.StatusNotFound, "text/html", ""),
 			get:   answer(http.StatusNotFound, "text/html", "<html>"),
@@ -330,6 +337,7 @@ func TestThreatNextPageElsewhere(t *testing.T) {
 		"plain http":         "http://SERVER/v2/acme/app/referrers/" + numbered(7) + "?n=2",
 		"another repository": "/v2/acme/other/referrers/" + numbered(7) + "?n=2",
 		"dots":               "/v2/acme/app/referrers/../../other/tags/list",
+		"encoded dots":       "/v2/acme/app/referrers/%2e%2e/%2e%2e/other/tags/list",
 		"another endpoint":   "/v2/acme/app/manifests/v1",
 		"credentials":        "https://user:secret@SERVER/v2/acme/app/referrers/" + numbered(7),
 	} {
@@ -506,6 +514,12 @@ func TestThreatManifestRedirect(t *testing.T) {
 	wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "which is not its digest")
 	if _, err := images.Resolve(t.Context(), repository, "none"); !errors.Is(err, trust.ErrNotFound) {
 		t.Errorf("a tag that the mirror does not have: got %v, want ErrNotFound", err)
+	} else if f, ok := errors.AsType[*trust.Fault](err); ok {
+		t.Errorf("a tag that the mirror does not have: got a fault %s, want none", f.Reason)
+	}
+	for _, name := range []string{repository + ":v1", repository + "@" + digest, server.Host + "/ACME/app"} {
+		_, err := images.Manifest(t.Context(), name, digest)
+		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "is not the name of a repository")
 	}
 	_, err = images.Resolve(t.Context(), repository, "secret")
 	wantFault(t, err, v1alpha1.ReasonUnauthorized, server.Host, mirror.Host, "without credentials")
