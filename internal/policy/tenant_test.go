@@ -15,8 +15,8 @@ import (
 )
 
 // byTenant has the evidence of one trust root that pull secrets complement: of the tag "v1" and the
-// digest "a" as its own credentials read them, of "shop v1" and "shop a" as the pull secrets of shop
-// do. What is missing is not loaded.
+// digest "a" as its own credentials read them, of "shop v1" and "shop a" as the pull secrets of
+// shop do. What is missing is not loaded.
 type byTenant map[string]any
 
 func (byTenant) Usable(root string) error { return roots{"acme-notary": trust.Unsigned{}}.Usable(root) }
