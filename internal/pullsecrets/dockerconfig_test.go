@@ -37,6 +37,7 @@ func TestMatching(t *testing.T) {
 		"another host":       {[]string{"registry.example.com"}, "registry.example.org/acme/app", nil},
 		"host inside a host": {[]string{"example.com"}, "registry.example.com/acme/app", nil},
 		"host as a suffix":   {[]string{"registry.example.com"}, "registry.example.com.evil.example.org/acme/app", nil},
+		"host at the start":  {[]string{"registry.example.com.example.org"}, "registry.example.com/acme/app", nil},
 		"host as a path":     {[]string{"registry.example.com"}, "evil.example.org/registry.example.com/app", nil},
 		"port": {
 			[]string{"registry.example.com:5000"}, "registry.example.com:5000/app",
@@ -67,6 +68,9 @@ func TestMatching(t *testing.T) {
 		},
 		"both of Docker's spellings": {
 			[]string{"https://index.docker.io/v1/", "docker.io"}, "docker.io/library/nginx", []string{"docker.io"},
+		},
+		"a part of Docker's own spelling": {
+			[]string{"https://index.docker.io/acme/"}, "docker.io/acme/app", nil,
 		},
 		"not a URL": {[]string{"%zz", ""}, "registry.example.com/app", nil},
 	} {
