@@ -105,7 +105,8 @@ func TestLogOfLibraries(t *testing.T) {
 	}
 }
 
-// Without --use-pull-secrets nothing can read the Secrets of other namespaces: no part has a reader.
+// Without --use-pull-secrets nothing can read the Secrets of other namespaces: no part has a
+// reader.
 func TestPullSecretsAreOffByDefault(t *testing.T) {
 	found := newPullSecrets(nil, flags.Options{})
 	if found != nil || found.Keychain() != nil {

@@ -518,7 +518,7 @@ func TestThreatManifestRedirect(t *testing.T) {
 		t.Errorf("a tag that the mirror does not have: got a fault %s, want none", f.Reason)
 	}
 	for _, name := range []string{repository + ":v1", repository + "@" + digest, server.Host + "/ACME/app"} {
-		_, err := images.Manifest(t.Context(), name, digest)
+		_, err := images.Manifest(t.Context(), name, digest, MaxManifest)
 		wantFault(t, err, v1alpha1.ReasonUnexpectedAnswer, "is not the name of a repository")
 	}
 	_, err = images.Resolve(t.Context(), repository, "secret")

@@ -276,7 +276,7 @@ func TestThreatPullSecretIsForItsHost(t *testing.T) {
 		})
 		for _, server := range []*recorder{first, second} {
 			ctx := WithKeychain(t.Context(), k, "team-a")
-			if _, err := images.Manifest(ctx, server.Host+"/acme/app", digest); err != nil {
+			if _, err := images.Manifest(ctx, server.Host+"/acme/app", digest, MaxManifest); err != nil {
 				t.Fatal(err)
 			}
 			if got := server.authorizations(); got[0] != "" {

@@ -158,8 +158,8 @@ func podWith(namespace, image string, secrets ...string) *corev1.Pod {
 	return p
 }
 
-// deploymentBy returns a Deployment in the namespace shop, which names a service account and no pull
-// secret.
+// deploymentBy returns a Deployment in the namespace shop, which names a service account and no
+// pull secret.
 func deploymentBy(account, image string) *appsv1.Deployment {
 	labels := map[string]string{"app": "x"}
 	spec := podWith(covered, image).Spec

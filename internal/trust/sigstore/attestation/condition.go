@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// MaxConditions bounds the conditions of a role, and MaxCondition the length of one, in bytes.
+	// MaxConditions bounds the conditions of a role.
 	MaxConditions = 16
-	MaxCondition  = 2048
+	// MaxCondition bounds the length of a condition, in bytes.
+	MaxCondition = 2048
 
 	// maxCost bounds the cost of one condition, in CEL's units, and maxTotalCost that of all that
 	// are evaluated for one verdict. A step of a loop over a list has five to fifteen units: enough

@@ -131,7 +131,7 @@ func subjects(list any) ([]string, error) {
 	}
 	digests := make([]string, 0, len(all))
 	for _, one := range all {
-		subject, _ := one.(map[string]any) //nolint:errcheck // of no other type is a digest
+		subject, _ := one.(map[string]any)
 		digest, ok := subject["digest"].(map[string]any)
 		if !ok || len(digest) == 0 {
 			return nil, errors.New("has a subject without a digest")

@@ -89,7 +89,7 @@ func TestAbout(t *testing.T) {
 		}
 	}
 	// A subject without a sha256 is no image.
-	s, err = parse(bytes.Replace(example(t, "custom"), []byte("sha256"), []byte("sha512"), -1), loadTest)
+	s, err = parse(bytes.ReplaceAll(example(t, "custom"), []byte("sha256"), []byte("sha512")), loadTest)
 	if err != nil {
 		t.Fatal(err)
 	}

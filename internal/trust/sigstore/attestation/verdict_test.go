@@ -192,7 +192,8 @@ func TestThreatAttestationOfTwoTypes(t *testing.T) {
 			v.Payload = []byte(payload)
 			got := r.Judge(image, []Verified{v, passed(true, "a", 1)})
 			if signed(got, now) || !strings.Contains(reasons(got, now), "has a name twice in an object") {
-				t.Errorf("%s: got met %t, %s; want that a name is there twice", payload, signed(got, now), reasons(got, now))
+				t.Errorf("%s: got met %t, %s; want that a name is there twice", payload, signed(got, now),
+					reasons(got, now))
 			}
 		}
 	}
