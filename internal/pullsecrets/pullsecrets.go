@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/cache"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,7 +36,6 @@ const (
 	maxNamespaces = 4096
 	maxUsers      = 32
 	maxNames      = 16
-	maxName       = 253 // bytes of one name, as in Kubernetes
 	// readFor is for how long the content of an object counts, and readAnew for how long it counts
 	// after a registry has refused what it contains.
 	readFor  = time.Minute
@@ -119,16 +119,20 @@ func (u User) equal(other User) bool {
 // bounded returns a copy of a user without the names that no object can have.
 func bounded(u User) User {
 	account := u.ServiceAccount
-	if account == "" || len(account) > maxName {
+	if !canExist(account) {
 		account = defaultAccount
 	}
 	return User{Secrets: boundedNames(u.Secrets), ServiceAccount: strings.Clone(account)}
 }
 
+// canExist reports whether an object can have a name. The API server accepts any in a Pod, and the
+// client fails on it, which would keep the other users of the namespace from their pull secrets.
+func canExist(name string) bool { return len(validation.IsDNS1123Subdomain(name)) == 0 }
+
 func boundedNames(names []string) []string {
 	var kept []string
 	for _, name := range names {
-		if name != "" && len(name) <= maxName && len(kept) < maxNames && !slices.Contains(kept, name) {
+		if canExist(name) && len(kept) < maxNames && !slices.Contains(kept, name) {
 			kept = append(kept, strings.Clone(name))
 		}
 	}

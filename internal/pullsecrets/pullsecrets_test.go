@@ -183,6 +183,13 @@ func TestFinder(t *testing.T) {
 	})
 	t.Run("of another namespace", func(t *testing.T) {
 		f.Note("team-b", pullsecrets.User{Secrets: []string{"pull"}})
+		got, notes := users(t, f, "team-b", false)
+		if diff := cmp.Diff([]string{"pull-b"}, got); diff != "" || len(notes) > 0 { // of its own service account
+			t.Errorf("got notes %q, want none; users (-want +got):\n%s", notes, diff)
+		}
+	})
+	t.Run("names that no object can have", func(t *testing.T) {
+		f.Note("team-b", pullsecrets.User{Secrets: []string{"../pull", "a/b"}, ServiceAccount: "a/b"})
 		wantUsers(t, f, "team-b", false, "pull-b")
 	})
 	t.Run("another password counts within a minute", func(t *testing.T) {
