@@ -91,7 +91,7 @@ func TestChartIsTheKustomization(t *testing.T) {
 		{}, {"prometheus"}, {"pull-secrets"}, {"restrict-operator"}, {"cert-manager"}, {"openshift"},
 		{"prometheus", "cert-manager"}, {"prometheus", "openshift"},
 		{"host-network"}, {"host-network", "prometheus", "cert-manager"},
-		{"client-ca"}, {"client-ca", "cert-manager"}, {"client-ca", "openshift"}, {"client-ca", "pull-secrets"},
+		{"client-ca"}, {"client-ca", "cert-manager"}, {"client-ca", "openshift"}, {"pull-secrets", "client-ca"},
 		{"prometheus", "pull-secrets", "restrict-operator", "cert-manager"},
 		{"prometheus", "pull-secrets", "restrict-operator", "openshift"},
 	} {
