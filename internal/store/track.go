@@ -135,14 +135,14 @@ func (t *track) join(about trust.Subject, share string, w wait) (*flight, error)
 	e := t.entry(about, now)
 	e.requested, e.used = now, now
 	switch {
+	case !e.fetched.IsZero() && e.fault == nil && w.enough(e.fetched):
+		return nil, nil // whatever another request fetches meanwhile
 	case e.flight != nil:
 		if e.flight.began.IsZero() {
 			e.share = share
 			t.startOrQueue(e.flight, share, now)
 		}
 		return e.flight, nil
-	case !e.fetched.IsZero() && e.fault == nil && w.enough(e.fetched):
-		return nil, nil
 	}
 	if h := t.hostOf(about); h.down != nil {
 		e.due = earlier(e.due, now) // when the host is back
