@@ -143,6 +143,9 @@ func (s *site) decide(t *testing.T, want map[string]denial) map[string]time.Dura
 		all.Go(func() {
 			begun := time.Now()
 			err := s.admits(t, image)
+			if err != nil && want[image].code == 0 && strings.Contains(err.Error(), "not pinned to it; try again") {
+				err = s.admits(t, image) // its evidence came after the time that Mutate has
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			got[image], took[image] = err, time.Since(begun)
