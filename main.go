@@ -110,9 +110,8 @@ func build(ctx context.Context, mgr ctrl.Manager, serving certificate.Serving, o
 	c, live, now, memory := mgr.GetClient(), mgr.GetAPIReader(), clock.RealClock{}, limitMemory()
 	exempt, shortNames := o.Exempt(openShift), o.ReadShortNames(openShift)
 	ctrl.Log.Info("Set how short image names are read", "shortNames", shortNames.String(), "openShift", openShift)
-	secrets := newPullSecrets(mgr, o)
 	roots, moved, changed := &requests.Trigger{}, &records.Changes{}, &running.Changes{}
-	counts := metrics.New(ctrlmetrics.Registry)
+	secrets, counts := newPullSecrets(mgr, o), metrics.New(ctrlmetrics.Registry)
 	decisions := store.New(store.Options{
 		Uncovered: o.Uncovered, ShortNames: shortNames, MaxSize: memory.evidence, Observer: counts,
 		Changed: changed.Notify, Moved: moved.Notify,

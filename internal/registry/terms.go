@@ -1,0 +1,49 @@
+package registry
+
+import (
+	"net/url"
+)
+
+// terms are what messages call the server and its settings.
+type terms struct {
+	server, short     string // what it is
+	address, interval string // what an administrator can change
+	scheme            string // where to say that it does not speak TLS
+	tokenServices     string
+	settings          string // the field that contains its other settings, with a dot
+}
+
+func ofSigningServer() terms {
+	return terms{ //nolint:gosec // the names of fields, no credentials
+		server: "signing server", short: "server", address: "the server's URL", interval: "refreshInterval",
+		scheme: "the port and the scheme of the server's URL", tokenServices: "spec.notary.tokenServices",
+	}
+}
+
+func ofRegistry() terms {
+	const settings = "spec.registries[]."
+	return terms{
+		server: "registry", short: "registry", address: "the host of the image", interval: "resolveInterval",
+		scheme: "the port, or allow plain http in " + settings + "plainHTTP", tokenServices: settings + "tokenServices",
+		settings: settings,
+	}
+}
+
+// ofRedirect are the terms of another host that a registry redirects to.
+func ofRedirect() terms {
+	t := ofRegistry()
+	t.short, t.address, t.scheme = "host", "where the registry redirects to", "where the registry redirects to"
+	return t
+}
+
+// termsOf returns the terms of a host: the server, or its token service.
+func (c *Client) termsOf(target *url.URL) terms {
+	t := c.terms
+	if hostPort(target) != hostPort(c.base) {
+		t.short, t.address, t.scheme = "token service", "its URL", "its port"
+	}
+	return t
+}
+
+// setting returns the full name of a setting.
+func (t terms) setting(name string) string { return t.settings + name }
