@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -33,9 +35,9 @@ func dockerCredentials(content, host string) (username, password string, found b
 		return "", "", false, errors.New(`is no JSON with an object "auths", as "docker login" writes it`)
 	}
 	entry, found := config.Auths[host]
-	for name, other := range config.Auths {
+	for _, name := range slices.Sorted(maps.Keys(config.Auths)) { // two spellings of a host: the same one each time
 		if !found && dockerHost(name) == host {
-			entry, found = other, true
+			entry, found = config.Auths[name], true
 		}
 	}
 	if !found {

@@ -139,3 +139,16 @@ func TestSettingsReadARegistry(t *testing.T) {
 		t.Errorf("without credentials: got %v, want Unauthorized, with the field", fault)
 	}
 }
+
+// Of two spellings of a host, the same one counts each time.
+func TestTwoSpellingsOfAHost(t *testing.T) {
+	const content = `{"auths":{
+		"https://registry.example.com/v2":{"username":"second","password":"b"},
+		"https://registry.example.com":{"username":"first","password":"a"}}}`
+	for range 50 {
+		username, _, found, err := dockerCredentials(content, "registry.example.com")
+		if username != "first" || !found || err != nil {
+			t.Fatalf("got user %q, found %t, %v, want that of the shorter spelling", username, found, err)
+		}
+	}
+}
