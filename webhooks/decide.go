@@ -43,8 +43,8 @@ var errNotPrimed = errors.New("the policies are still being loaded")
 // decisions are the decisions on images, by reference as the workload has it.
 type decisions map[string]policy.Decision
 
-// asking is one request while it is decided on.
-type asking struct {
+// requestState is the state of one request during the decision.
+type requestState struct {
 	name      string // of the namespace
 	namespace labels.Set
 	arrived   time.Time
@@ -71,7 +71,7 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 	if err != nil {
 		return nil, err
 	}
-	a := &asking{name: namespace, namespace: set, arrived: arrived, fetched: map[string]bool{}}
+	a := &requestState{name: namespace, namespace: set, arrived: arrived, fetched: map[string]bool{}}
 	decided, err := g.evaluate(a, images)
 	if err != nil {
 		return nil, err
@@ -101,7 +101,7 @@ func (g *Gate) decide(ctx context.Context, namespace string, images []workload.I
 }
 
 // fail adds fetches that failed.
-func (a *asking) fail(failed map[trust.Key]error) {
+func (a *requestState) fail(failed map[trust.Key]error) {
 	if a.failed == nil {
 		a.failed = map[trust.Key]error{}
 	}
@@ -190,7 +190,7 @@ func (g *Gate) namespaceLabels(ctx context.Context, name string) (labels.Set, er
 }
 
 // evaluate decides on each distinct image from the current snapshot, without the network.
-func (g *Gate) evaluate(a *asking, images []workload.Image) (decisions, error) {
+func (g *Gate) evaluate(a *requestState, images []workload.Image) (decisions, error) {
 	snapshot := g.Store.Load()
 	if snapshot == nil || snapshot.Policies == nil || !snapshot.Primed {
 		return nil, errNotPrimed
@@ -215,7 +215,7 @@ func (g *Gate) evaluate(a *asking, images []workload.Image) (decisions, error) {
 // then need another one: the digest of a tag first, then who has signed that digest. So one slow
 // server does not delay the others. A denial waits for none: only policies in mode Warn and Audit
 // lack evidence then, and if they used up the deadline, the denial could not be confirmed.
-func (g *Gate) load(ctx context.Context, a *asking, decided decisions) {
+func (g *Gate) load(ctx context.Context, a *requestState, decided decisions) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ensure := func(ctx context.Context, k trust.Key) error { return g.Tracker.EnsureFor(ctx, k, a.arrived) }
@@ -262,7 +262,7 @@ func (g *Gate) load(ctx context.Context, a *asking, decided decisions) {
 // know at all, it returns at most maxNewImages images in the whole request, and adds an error for
 // each subject that only others lack. Denied images come last: their denial does not depend on what
 // they lack.
-func (g *Gate) toLoad(a *asking, decided decisions) (incomplete decisions) {
+func (g *Gate) toLoad(a *requestState, decided decisions) (incomplete decisions) {
 	incomplete = maps.Clone(decided)
 	maps.DeleteFunc(incomplete, func(_ string, d policy.Decision) bool { return len(d.NotLoaded) == 0 })
 	snapshot := g.Store.Load()
@@ -302,7 +302,7 @@ func (g *Gate) toLoad(a *asking, decided decisions) (incomplete decisions) {
 
 // reevaluate decides again on the images that lacked a subject, and keeps those in incomplete that
 // lack evidence still.
-func (g *Gate) reevaluate(a *asking, incomplete decisions, k trust.Key) {
+func (g *Gate) reevaluate(a *requestState, incomplete decisions, k trust.Key) {
 	for image, d := range incomplete {
 		if !slices.Contains(d.NotLoaded, k) {
 			continue
