@@ -75,6 +75,21 @@ func TestLanesOfAShare(t *testing.T) {
 	}
 }
 
+// The lanes of a share are served in rotation too.
+func TestLanesAreServedInRotation(t *testing.T) {
+	q := NewQueue[string, string](0)
+	for i := range 3 {
+		q.Push("a", "one", fmt.Sprint("one/", i))
+	}
+	for i := range 3 {
+		q.Push("a", "two", fmt.Sprint("two/", i))
+	}
+	want := []string{"one/0", "two/0", "one/1", "two/1", "one/2", "two/2"}
+	if got := drain(q); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 // In a full queue a new item replaces the newest of the largest share, or of the largest lane of
 // its own share. An item that would take from a smaller one is refused.
 func TestThreatFullQueue(t *testing.T) {
