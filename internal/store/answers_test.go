@@ -390,3 +390,21 @@ func TestAnswerIsNotUnsigned(t *testing.T) {
 		t.Error("got a repository with signatures, want none")
 	}
 }
+
+// A pause that ends after the time that a request waits for a new answer is not waited for: an older
+// answer counts.
+func TestPauseBeyondTheWaitForAnAnswer(t *testing.T) {
+	b, r, tag := answersBench(t)
+	b.clock.Step(11 * time.Second)
+	paused := trust.NewFault(v1alpha1.ReasonServerError, "status 429")
+	paused.RetryAt = b.clock.Now().Add(longestPause)
+	r.Fail(app.Host, paused)
+	select {
+	case err := <-b.ensure(t, tag):
+		if !errors.Is(err, paused) {
+			t.Errorf("got %v, want the fault of the pause", err)
+		}
+	case <-time.After(10 * time.Second): // the clock stands still
+		t.Error("got a wait for the end of the pause, want the fault at once")
+	}
+}
