@@ -391,7 +391,7 @@ func TestAnswerIsNotUnsigned(t *testing.T) {
 	}
 }
 
-// A pause that ends after the time that a request waits for a new answer is not waited for: an older
+// A request does not wait for a pause that ends after its own wait for a new answer: an older
 // answer counts.
 func TestPauseBeyondTheWaitForAnAnswer(t *testing.T) {
 	b, r, tag := answersBench(t)
