@@ -1,16 +1,10 @@
 package registries
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,30 +12,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
-	admissionv1 "k8s.io/api/admission/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
-	clocktesting "k8s.io/utils/clock/testing"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/api/v1alpha1"
-	"github.com/countersign-dev/countersign/internal/policy"
 	"github.com/countersign-dev/countersign/internal/registry"
-	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/testenv/distribution"
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
 	"github.com/countersign-dev/countersign/internal/testenv/poll"
 	"github.com/countersign-dev/countersign/internal/testenv/registryserver"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
 	"github.com/countersign-dev/countersign/internal/testenv/tokenserver"
-	"github.com/countersign-dev/countersign/internal/trust"
-	"github.com/countersign-dev/countersign/internal/workload"
 	"github.com/countersign-dev/countersign/test/digests"
-	"github.com/countersign-dev/countersign/webhooks"
+	"github.com/countersign-dev/countersign/test/gate"
 )
 
 const (
@@ -143,185 +125,37 @@ func (b *backend) settings(proxy *faultproxy.Proxy) map[string]registry.Config {
 // host returns the host and port of a proxy.
 func host(proxy *faultproxy.Proxy) string { return strings.TrimPrefix(proxy.URL, "https://") }
 
-// gate is the admission handler with a real store and tracker. The tracker runs, by a clock that
-// the test moves.
-type gate struct {
-	*webhooks.Gate
-	clock   *clocktesting.FakeClock
-	handler http.Handler
-	began   time.Time // in real time
-	stop    func()    // ends the tracker
-}
-
 // newGate returns a gate whose policy requires ci and qa from the trust roots.
-func newGate(t *testing.T, now time.Time, roots ...string) *gate {
+func newGate(t *testing.T, now time.Time, roots ...string) *gate.Gate {
 	t.Helper()
-	g := &gate{clock: clocktesting.NewFakeClock(now), began: time.Now()}
-	s := store.New(store.Options{Uncovered: policy.UncoveredDeny})
-	spec := v1alpha1.ImagePolicySpec{
+	spec := &v1alpha1.ImagePolicySpec{
 		Images:        []v1alpha1.ImagePattern{"*/acme/**"},
 		RequiredRoles: []v1alpha1.RoleRequirement{{Role: "ci"}, {Role: "qa"}},
 	}
 	for _, root := range roots {
 		spec.TrustRoots = append(spec.TrustRoots, v1alpha1.ObjectName(root))
 	}
-	compiled, err := policy.Compile("production", &spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.PutPolicy(compiled, "1")
-	s.MarkPrimed()
-	g.Gate = &webhooks.Gate{
-		Store: s, Tracker: store.NewTracker(s, g.clock, func(string) {}), Namespaces: namespaces{},
-		LiveNamespaces: namespaces{}, Kinds: workload.Builtin(), Clock: g.clock, Deadline: time.Minute,
-		Events: events.NewFakeRecorder(0),
-	}
-	mux := http.NewServeMux()
-	g.Register(mux.Handle)
-	g.handler = mux
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- g.Tracker.Run(ctx) }()
-	g.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(g.stop)
-	return g
+	return gate.New(t, now, map[string]*v1alpha1.ImagePolicySpec{"production": spec})
 }
-
-// hostsNow is the clock of the limits of hosts: a request waits in real time for the end of a short
-// pause.
-func (g *gate) hostsNow() time.Time { return g.clock.Now().Add(time.Since(g.began)) }
-
-// put publishes a trust root.
-func (g *gate) put(name string, root trust.Root) {
-	g.Store.PutRoot(name, store.Root{Verifier: root})
-	g.Tracker.Reset(name, refresh)
-}
-
-// namespaces has every namespace, without labels.
-type namespaces struct{ client.Reader }
-
-func (namespaces) Get(_ context.Context, key types.NamespacedName, o client.Object, _ ...client.GetOption) error {
-	o.SetName(key.Name)
-	return nil
-}
-
-// review returns the review of a Pod with one image.
-func review(t *testing.T, pod []byte) *bytes.Reader {
-	t.Helper()
-	request := &admissionv1.AdmissionReview{Request: &admissionv1.AdmissionRequest{
-		UID: "1", Name: "app", Namespace: "shop", Operation: admissionv1.Create,
-		Kind:     metav1.GroupVersionKind{Version: "v1", Kind: "Pod"},
-		Resource: metav1.GroupVersionResource{Version: "v1", Resource: "pods"},
-	}}
-	request.SetGroupVersionKind(admissionv1.SchemeGroupVersion.WithKind("AdmissionReview"))
-	request.Request.Object.Raw = pod
-	raw, err := json.Marshal(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.NewReader(raw)
-}
-
-// send sends a Pod to a handler, and returns the answer.
-func (g *gate) send(t *testing.T, path string, pod []byte) *admissionv1.AdmissionResponse {
-	t.Helper()
-	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, review(t, pod))
-	req.Header.Set("Content-Type", "application/json")
-	w := httptest.NewRecorder()
-	g.handler.ServeHTTP(w, req)
-	var answer admissionv1.AdmissionReview
-	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Response == nil {
-		t.Fatalf("status %d, answer %q: %v", w.Code, w.Body, err)
-	}
-	return answer.Response
-}
-
-// outcome is what the gate decides about a Pod.
-type outcome struct {
-	code  int32 // of the denial; 0: the Pod is admitted
-	image string
-	text  string // of the denial, or of the warnings
-}
-
-// admit does as the API server does: it mutates a Pod, and validates it.
-func (g *gate) admit(t *testing.T, image string) outcome {
-	t.Helper()
-	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}}}
-	pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
-	raw, err := json.Marshal(pod)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mutated := g.send(t, webhooks.MutatePath, raw)
-	if len(mutated.Patch) > 0 {
-		patch, err := jsonpatch.DecodePatch(mutated.Patch)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if raw, err = patch.Apply(raw); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var stored corev1.Pod
-	if err := json.Unmarshal(raw, &stored); err != nil {
-		t.Fatal(err)
-	}
-	got := outcome{image: stored.Spec.Containers[0].Image}
-	answer := g.send(t, webhooks.ValidatePath, raw)
-	if !answer.Allowed {
-		got.code, got.text = answer.Result.Code, answer.Result.Message
-		return got
-	}
-	got.text = strings.Join(append(mutated.Warnings, answer.Warnings...), "\n")
-	return got
-}
-
-// verdict is an expected outcome.
-type verdict int
 
 const (
-	couldNotCheck verdict = iota
-	admitted
-	warned // admitted, with a warning
-	denied // as not signed
+	couldNotCheck = gate.CouldNotCheck
+	admitted      = gate.Admitted
+	warned        = gate.Warned
+	denied        = gate.Denied
 )
 
-// is compares an outcome with a verdict. A Pod that is admitted must have the digest; a denial must
-// contain one of the texts.
-func (got outcome) is(want verdict, digest string, says ...string) error {
-	code := map[verdict]int32{couldNotCheck: http.StatusServiceUnavailable, denied: http.StatusForbidden}[want]
-	switch {
-	case got.code != code:
-		return fmt.Errorf("got code %d (%s), want %d", got.code, got.text, code)
-	case strings.Contains(got.text, password):
-		return fmt.Errorf("got the password in %q", got.text)
-	case code == 0 && !strings.HasSuffix(got.image, "@"+digest):
-		return fmt.Errorf("got image %s, want it pinned to %s", got.image, digest)
-	case code == 0 && (got.text != "") != (want == warned):
-		return fmt.Errorf("got warnings %q, want some: %t", got.text, want == warned)
-	case code != 0 && !containsAny(got.text, says):
-		return fmt.Errorf("got %q, want one of %q in it", got.text, says)
+// is compares an outcome with a verdict. No text may contain the password.
+func is(got gate.Outcome, want gate.Verdict, digest string, says ...string) error {
+	if strings.Contains(got.Text, password) {
+		return fmt.Errorf("got the password in %q", got.Text)
 	}
-	return nil
-}
-
-func containsAny(text string, parts []string) bool {
-	for _, one := range parts {
-		if strings.Contains(text, one) {
-			return true
-		}
-	}
-	return len(parts) == 0
+	return got.Is(want, digest, says...)
 }
 
 // site is a gate whose trust root "registries" reads one registry through a proxy.
 type site struct {
-	*gate
+	*gate.Gate
 	*backend
 	proxy *faultproxy.Proxy
 }
@@ -330,14 +164,14 @@ type site struct {
 func newSite(t *testing.T, b *backend, timeout time.Duration) *site {
 	t.Helper()
 	s := &site{backend: b, proxy: faultproxy.Run(t, "https://"+b.host, b.ca)}
-	s.gate = newGate(t, start, "registries")
+	s.Gate = newGate(t, start, "registries")
 	images, err := registry.NewImages(registry.ImagesConfig{
-		Registries: b.settings(s.proxy), Hosts: registry.NewHosts(s.hostsNow), Timeout: timeout,
+		Registries: b.settings(s.proxy), Hosts: registry.NewHosts(s.HostsNow), Timeout: timeout,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.put("registries", digests.NewRoot(images, interval, s.clock.Now))
+	s.Put("registries", digests.NewRoot(images, interval, s.Clock.Now))
 	return s
 }
 
@@ -352,21 +186,21 @@ func (s *site) image(tag string) string {
 }
 
 // want checks the decision about an image.
-func (s *site) want(t *testing.T, tag string, want verdict, says ...string) {
+func (s *site) want(t *testing.T, tag string, want gate.Verdict, says ...string) {
 	t.Helper()
-	if err := s.admit(t, s.image(tag)).is(want, s.digests[tag], says...); err != nil {
+	if err := is(s.Admit(t, s.image(tag)), want, s.digests[tag], says...); err != nil {
 		t.Errorf("%s: %v", tag, err)
 	}
 }
 
 // await waits until the decision about an image is the wanted one. It moves the clock on before
 // each further try.
-func (s *site) await(t *testing.T, tag string, want verdict, step time.Duration) {
+func (s *site) await(t *testing.T, tag string, want gate.Verdict, step time.Duration) {
 	t.Helper()
 	poll.Await(t, "the decision about "+tag, func() error {
-		err := s.admit(t, s.image(tag)).is(want, s.digests[tag])
+		err := is(s.Admit(t, s.image(tag)), want, s.digests[tag])
 		if err != nil {
-			s.clock.Step(step)
+			s.Clock.Step(step)
 		}
 		return err
 	})
@@ -377,7 +211,7 @@ func (s *site) await(t *testing.T, tag string, want verdict, step time.Duration)
 func (s *site) learn(t *testing.T) {
 	t.Helper()
 	s.await(t, "stale", admitted, time.Second)
-	s.clock.Step(interval + time.Second)
+	s.Clock.Step(interval + time.Second)
 	s.await(t, "digest", admitted, time.Second)
 	s.await(t, "half", denied, time.Second)
 	s.await(t, "fresh", admitted, time.Second)
@@ -397,10 +231,10 @@ func (s *site) awaitStatus(t *testing.T, reason string) {
 		case fault == nil && reason == "":
 			return nil
 		case fault == nil:
-			s.clock.Step(refresh)
+			s.Clock.Step(refresh)
 			return errors.New("got no fault")
 		case fault.Reason != reason:
-			s.clock.Step(nextTry)
+			s.Clock.Step(nextTry)
 			return fmt.Errorf("got %s (%w), want %q", fault.Reason, fault, reason)
 		case !strings.Contains(fault.Error(), host(s.proxy)):
 			return fmt.Errorf("got %w, want it to name the host", fault)

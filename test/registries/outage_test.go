@@ -11,6 +11,7 @@ import (
 	"github.com/countersign-dev/countersign/api/v1alpha1"
 	"github.com/countersign-dev/countersign/internal/testenv/faultproxy"
 	"github.com/countersign-dev/countersign/internal/testenv/tlstest"
+	"github.com/countersign-dev/countersign/test/gate"
 )
 
 // outage is a fault of a registry, of its token service or its storage, or of the network to them.
@@ -26,7 +27,7 @@ type outage struct {
 	// unknown and unknownDigest are the decisions about a tag and a digest of which nothing is
 	// known, stale about a tag past its interval, and half about an unsigned tag within it. A tag
 	// within its interval and a known digest are always admitted.
-	unknown, unknownDigest, stale, half verdict
+	unknown, unknownDigest, stale, half gate.Verdict
 	// A denial says one of these.
 	says []string
 	// reason is that of Fresh=False; empty: the status shows no fault.
@@ -391,7 +392,7 @@ func (s *site) testOutage(t *testing.T, o outage) {
 	if o.begin != nil {
 		o.begin(t, s)
 	}
-	s.clock.Step(time.Second) // a denial refreshes its evidence
+	s.Clock.Step(time.Second) // a denial refreshes its evidence
 	s.want(t, "fresh", admitted)
 	s.want(t, "digest", admitted)
 	s.want(t, "stale", o.stale, o.says...)

@@ -54,13 +54,13 @@ func newEstate(t *testing.T) *estate {
 // start stops the manager, and starts another. It reads the records of each trust root.
 func (e *estate) start(t *testing.T, now time.Time, saved map[string]records) map[string]*bydigest.Root {
 	t.Helper()
-	if running := e.sites[0].gate; running != nil {
-		running.stop()
+	if running := e.sites[0].Gate; running != nil {
+		running.Stop()
 	}
 	g := newGate(t, now, "acme-ci", "acme-qa")
 	registries := map[string]registry.Config{}
 	for _, s := range e.sites {
-		s.gate = g
+		s.Gate = g
 		for host, cfg := range s.settings(s.proxy) {
 			registries[host] = cfg
 		}
@@ -68,12 +68,12 @@ func (e *estate) start(t *testing.T, now time.Time, saved map[string]records) ma
 	built := map[string]*bydigest.Root{}
 	for root, role := range e.roots {
 		images, err := registry.NewImages(registry.ImagesConfig{
-			Registries: registries, Hosts: registry.NewHosts(g.hostsNow),
+			Registries: registries, Hosts: registry.NewHosts(g.HostsNow),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		verifier := digests.NewRoot(images, interval, g.clock.Now)
+		verifier := digests.NewRoot(images, interval, g.Clock.Now)
 		verifier.Verifier = ofRole{verifier.Verifier, role}
 		built[root] = verifier
 		read := func(take func(trust.Subject, []byte)) error {

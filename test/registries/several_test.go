@@ -23,16 +23,16 @@ func TestOneRegistryOfSeveralDown(t *testing.T) {
 	behind := newReferrersAPI(t)
 	sites, settings := make([]*site, 3), map[string]registry.Config{}
 	for i := range sites {
-		sites[i] = &site{gate: g, backend: behind, proxy: faultproxy.Run(t, "https://"+behind.host, behind.ca)}
+		sites[i] = &site{Gate: g, backend: behind, proxy: faultproxy.Run(t, "https://"+behind.host, behind.ca)}
 		maps.Copy(settings, behind.settings(sites[i].proxy))
 	}
 	images, err := registry.NewImages(registry.ImagesConfig{
-		Registries: settings, Hosts: registry.NewHosts(g.hostsNow), Timeout: hung,
+		Registries: settings, Hosts: registry.NewHosts(g.HostsNow), Timeout: hung,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.put("registries", digests.NewRoot(images, interval, g.clock.Now))
+	g.Put("registries", digests.NewRoot(images, interval, g.Clock.Now))
 	for _, s := range sites {
 		s.await(t, "fresh", admitted, nextTry)
 	}
@@ -50,7 +50,7 @@ func TestOneRegistryOfSeveralDown(t *testing.T) {
 			}
 		}
 		if diff := cmp.Diff(want, got); diff != "" || status.Hosts != 3 {
-			g.clock.Step(refresh)
+			g.Clock.Step(refresh)
 			return fmt.Errorf("hosts that fail, of %d (-want +got):\n%s", status.Hosts, diff)
 		}
 		return nil

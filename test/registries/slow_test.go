@@ -14,7 +14,7 @@ func TestRegistrySlow(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, newDistribution(t), 0)
 	s.learn(t)
-	s.clock.Step(time.Second)
+	s.Clock.Step(time.Second)
 	s.proxy.Set(faultproxy.Fault{Hold: true})
 	s.want(t, "fresh", admitted)
 	s.want(t, "digest", admitted)
@@ -28,7 +28,7 @@ func TestRegistrySlow(t *testing.T) {
 		case <-decided:
 			return true
 		default:
-			s.clock.Step(time.Second)
+			s.Clock.Step(time.Second)
 			return false
 		}
 	})
