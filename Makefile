@@ -34,6 +34,8 @@ test: servers ## Run all tests with the race detector, against the real servers
 	$(say) "go test: all packages, with the race detector"
 	@# No -vet: make verify runs go vet. -parallel 4: tests mostly wait for intervals, leases and timeouts.
 	@go test -race -vet=off -p 2 -parallel 4 -timeout 30m ./...
+	$(say) "roles in every pair of formats, as a table"
+	@go test -race -vet=off -count=1 -v -run '^TestMatrix' ./test/formats
 	$(say) "alerts and dashboard, with the query engine of Prometheus (a separate module; a minute the first time)"
 	@go -C hack/prometheus test -count=1 . # go test caches, and does not notice changes outside the module
 
