@@ -171,32 +171,28 @@ func TestThreatNewImagesOfARequestAreBounded(t *testing.T) {
 	}
 }
 
-// A server hangs. Both handlers together have less than 8 s for an unknown image.
+// A server hangs. Mutate has 3 s for an unknown image, and Validate more than that: together less
+// than 8 s, with the rest of both requests.
 func TestUnknownImageIsDeniedWithin8Seconds(t *testing.T) {
 	b := newBench(t)
 	b.Deadline = 0
-	var all time.Duration
+	var left time.Duration
 	b.Namespaces = observing{namespaces: b.Namespaces.(namespaces), see: func(ctx context.Context) {
 		deadline, ok := ctx.Deadline()
 		if !ok {
 			t.Fatal("got a context without a deadline")
 		}
-		all += time.Until(deadline)
+		left = time.Until(deadline)
 	}}
-	for path := range map[string]bool{MutatePath: true, ValidatePath: true} {
-		before := all
-		review := admissionRequest(request{kind: "Pod", object: object("Pod", pinned)}.review(t))
-		if path == MutatePath {
-			b.Mutate(t.Context(), review)
-		} else {
-			b.Validate(t.Context(), review)
-		}
-		if all == before {
-			t.Errorf("%s: got no decision", path)
-		}
+	review := admissionRequest(request{kind: "Pod", object: object("Pod", pinned)}.review(t))
+	b.Mutate(t.Context(), review)
+	if left <= 0 || left > 3*time.Second {
+		t.Errorf("got %s for Mutate, want 3s", left)
 	}
-	if all <= 0 || all > 7500*time.Millisecond {
-		t.Errorf("got %s for both handlers, want at most 7.5s, which leaves time for the rest", all)
+	left = 0
+	b.Validate(t.Context(), review)
+	if left <= 3*time.Second || left > 4500*time.Millisecond { // a busy machine may take a second until here
+		t.Errorf("got %s for Validate, want 4.5s", left)
 	}
 }
 

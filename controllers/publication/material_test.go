@@ -1,9 +1,12 @@
 package publication
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
@@ -69,3 +72,55 @@ func TestMissingObjectIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// An object may lack an optional entry, and the material then lacks it too. Any other missing entry
+// is a fault that names it, and so is a missing object.
+func TestOptionalEntry(t *testing.T) {
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "countersign-system", Name: "pull"},
+		Data:       map[string][]byte{"username": []byte("reader")},
+	}
+	p := &Publisher{
+		Reader:    fake.NewClientBuilder().WithObjects(secret).Build(),
+		Namespace: "countersign-system",
+	}
+	entry := func(name, key string, optional bool) trust.Reference {
+		return trust.Reference{
+			KeySource: v1alpha1.KeySource{Kind: "Secret", Name: v1alpha1.ObjectName(name), Key: key}, Optional: optional,
+		}
+	}
+	for name, test := range map[string]struct {
+		missing trust.Reference
+		fault   string // none: there is no fault
+	}{
+		"an optional entry":              {entry("pull", "password", true), ""},
+		"a required entry":               {entry("pull", "password", false), `has no entry "password"`},
+		"an optional entry of no object": {entry("gone", "password", true), "Secret countersign-system/gone does not exist"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			present := entry("pull", "username", true)
+			p.Formats = []trust.Format{referring{all: []trust.Reference{present, test.missing}}}
+			got, err := p.gather(t.Context(), root())
+			if test.fault != "" {
+				f, ok := errors.AsType[*trust.Fault](err)
+				if !ok || f.Reason != v1alpha1.ReasonReferenceNotFound || !strings.Contains(f.Error(), test.fault) {
+					t.Errorf("got %v, want a fault ReferenceNotFound with %q", err, test.fault)
+				}
+				return
+			}
+			if diff := cmp.Diff(trust.Material{present.KeySource: "reader"}, got); diff != "" || err != nil {
+				t.Errorf("got the error %v, want none; material (-want +got):\n%s", err, diff)
+			}
+		})
+	}
+}
+
+// referring is a format whose TrustRoots refer to entries.
+type referring struct {
+	trust.Format
+	all []trust.Reference
+}
+
+func (referring) Of(*v1alpha1.TrustRootSpec) bool { return true }
+
+func (f referring) Refers(*v1alpha1.TrustRootSpec) []trust.Reference { return f.all }

@@ -296,7 +296,7 @@ func (f *Finder) running(ctx context.Context, namespace string) ([]User, error) 
 			err := f.live.List(ctx, &page, client.InNamespace(namespace), client.Limit(podsPage),
 				client.Continue(next))
 			if err != nil {
-				return nil, explain(err, "pods")
+				return nil, err
 			}
 			for i := range page.Items {
 				users = addRunning(users, &page.Items[i])

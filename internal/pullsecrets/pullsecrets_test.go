@@ -269,21 +269,32 @@ func TestRights(t *testing.T) {
 		_, err := f.Credentials(t.Context(), "team-a", repository, false)
 		return err
 	}
-	err = find()
+	wantUnreadable(t, find(), `ServiceAccount "default" of namespace "team-a"`, "get serviceaccounts")
+	core := func(resource string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: []string{"get"}}
+	}
+	grant("countersign-service-accounts", core("serviceaccounts"))
+	poll.Await(t, "the right to read service accounts", func() error { // the API server loads it in the background
+		if err := find(); err == nil || strings.Contains(err.Error(), "serviceaccounts") {
+			return fmt.Errorf("got %w, want that only the right to read Secrets is missing", err)
+		}
+		return nil
+	})
+	wantUnreadable(t, find(), `Secret "pull" of namespace "team-a"`, "get secrets")
+	grant("countersign-pull-secrets", core("secrets"))
+	poll.Await(t, "the rights", find)
+}
+
+// wantUnreadable checks that an error is the fault of a missing right, and says what to grant.
+func wantUnreadable(t *testing.T, err error, words ...string) {
+	t.Helper()
 	if f := trust.AsFault(err, ""); err == nil || f.Reason != v1alpha1.ReasonPullSecretsUnreadable ||
 		!apierrors.IsForbidden(errors.Unwrap(errors.Unwrap(f.Err))) {
-		t.Errorf("without the rights: got %v, want a fault PullSecretsUnreadable", err)
+		t.Errorf("got %v, want a fault PullSecretsUnreadable", err)
 	}
-	for _, words := range []string{`ServiceAccount "default" of namespace "team-a"`, "--use-pull-secrets",
-		"get serviceaccounts",
-		"install the component pull-secrets"} {
-		if err == nil || !strings.Contains(err.Error(), words) {
-			t.Errorf("got %v, want %q in it", err, words)
+	for _, word := range append(words, "--use-pull-secrets", "install the component pull-secrets") {
+		if err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("got %v, want %q in it", err, word)
 		}
 	}
-	core := func(resources, verbs []string) rbacv1.PolicyRule {
-		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: resources, Verbs: verbs}
-	}
-	grant("countersign-pull-secrets", core([]string{"secrets", "serviceaccounts"}, []string{"get"}))
-	poll.Await(t, "the rights", find) // the API server loads them in the background
 }

@@ -170,23 +170,66 @@ func wantUnavailable(t *testing.T, err error, reason string) {
 	}
 }
 
-// If the host is down, a request with a usable older answer does not wait for a probe that hangs.
-func TestOlderAnswerOfADownHost(t *testing.T) {
-	b, r, tag := answersBench(t)
-	registries := holding(r)
-	r.Fail(app.Host, noRoute)
+// downBench is answersBench with a host that is down. Requests to it are held back.
+func downBench(t *testing.T, always bool) (b *bench, r *heldRegistries, tag trust.Key) {
+	t.Helper()
+	b, registries, tag := answersBench(t)
+	registries.Fail(app.Host, noRoute)
 	b.clock.Step(time.Minute)
 	if err := b.Renew(t.Context(), tag, b.clock.Now()); err == nil {
 		t.Fatal("got an answer of a registry that fails")
 	}
 	<-task{track: b.acme(), host: b.acme().host(app.Host)}.start().done
-	b.PutRoot("acme", Root{Verifier: registries})
+	registries.Always = always
+	r = holding(registries)
+	b.PutRoot("acme", Root{Verifier: r})
+	return b, r, tag
+}
+
+// If the host is down, a request with a usable older answer does not wait for a probe that hangs.
+func TestOlderAnswerOfADownHost(t *testing.T) {
+	b, registries, tag := downBench(t, false)
 	b.clock.Step(time.Minute)
 	wantUnavailable(t, <-b.ensure(t, tag), v1alpha1.ReasonUnreachable)
 	if got := <-registries.began; got != "probe" {
 		t.Errorf("got a fetch of %s, want a probe", got)
 	}
 	close(registries.release)
+}
+
+// An older answer that is not usable shortens no wait: the request waits for the probe, and for the
+// new answer.
+func TestUnusableAnswerOfADownHost(t *testing.T) {
+	for name, test := range map[string]struct {
+		always bool
+		age    time.Duration
+	}{
+		"the interval 0s": {true, time.Minute}, "a day old": {false, 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, registries, tag := downBench(t, test.always)
+			registries.Tag(app.Name(), "v1", digestTwo)
+			b.clock.Step(test.age)
+			waiting := b.ensure(t, tag)
+			select {
+			case got := <-registries.began:
+				if got != "probe" {
+					t.Errorf("got a fetch of %s, want a probe", got)
+				}
+			case err := <-waiting:
+				t.Fatalf("got %v at once, want a wait for the probe", err)
+			}
+			b.clock.Step(2 * answerWait)
+			registries.Fail(app.Host, nil)
+			close(registries.release)
+			if err := <-waiting; err != nil {
+				t.Fatal(err)
+			}
+			if got := b.hint(t, tag); got != digestTwo {
+				t.Errorf("got %s for the tag, want the new answer", got)
+			}
+		})
+	}
 }
 
 // A tag whose digest is signed is known to be signed: it is not pruned, has the limits of signed
