@@ -130,7 +130,8 @@ func (e *evaluation) faults(policies []*Policy) string {
 	return join(texts...)
 }
 
-// faultTexts returns the faults of a trust root's look-ups, each once.
+// faultTexts returns the faults of a trust root's look-ups, each once. A subject that pull secrets
+// could not read either is one fault with two causes.
 func (s *rootEvidence) faultTexts() []string {
 	var texts []string
 	add := func(text string) {
@@ -138,14 +139,19 @@ func (s *rootEvidence) faultTexts() []string {
 			texts = append(texts, text)
 		}
 	}
-	for i := range s.lookups {
+	for i := 0; i < len(s.lookups); i++ {
 		switch a := &s.lookups[i]; {
 		case a.outdated:
 			add(fmt.Sprintf("the registry's answer about the tag under TrustRoot %q is too old; try again", s.root))
 		case a.unloaded():
 			add(fmt.Sprintf("the signatures under TrustRoot %q are not loaded yet; try again", s.root))
 		case a.fault != nil:
-			add(fmt.Sprintf("could not check TrustRoot %q: %s", s.root, clean(a.fault.Error())))
+			cause := clean(a.fault.Error())
+			if n := i + 1; n < len(s.lookups) && s.lookups[n].fault != nil && s.lookups[n].shared() == a.shared() {
+				cause = join(cause, clean(s.lookups[n].fault.Error()))
+				i = n
+			}
+			add(fmt.Sprintf("could not check TrustRoot %q: %s", s.root, cause))
 		default:
 			if a.older != nil {
 				add(fmt.Sprintf("could not check TrustRoot %q: %s", s.root, clean(a.older.Error())))

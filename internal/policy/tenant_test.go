@@ -86,10 +86,13 @@ func TestTenants(t *testing.T) {
 		},
 		"pull secrets find no signature": {
 			roots: byTenant{"a": unauthorized, "shop a": trust.Unsigned{}}, verdict: policy.Denied,
+			says: []string{`no signatures for this digest (TrustRoot "acme-notary")`},
 		},
 		"both are refused": {
 			roots: byTenant{"a": unauthorized, "shop a": secretsRefused}, verdict: policy.CouldNotCheck,
-			says: []string{unauthorized.Error(), secretsRefused.Error()},
+			says: []string{
+				`could not check TrustRoot "acme-notary": access was refused; no pull secret could read it`,
+			},
 		},
 		"the registry is down": {
 			roots: byTenant{"a": unreachable}, verdict: policy.CouldNotCheck, says: []string{unreachable.Error()},
@@ -139,6 +142,15 @@ func TestTenants(t *testing.T) {
 			for _, words := range test.says {
 				if !strings.Contains(got.Message, words) {
 					t.Errorf("got the message %q, want %q in it", got.Message, words)
+				}
+			}
+			for _, words := range []string{"could not check", "no trust data"} {
+				most := 0
+				if words == "could not check" {
+					most = 1
+				}
+				if n := strings.Count(got.Message, words); n > most {
+					t.Errorf("got %q %d times in %q, want it at most %d times", words, n, got.Message, most)
 				}
 			}
 		})

@@ -277,21 +277,30 @@ func TestTagOfASignedDigestIsKnown(t *testing.T) {
 // A tag of a signed digest that nothing has used for a week is dropped. A decision from memory uses
 // it.
 func TestUnusedTagIsDropped(t *testing.T) {
-	for name, used := range map[string]bool{"used": true, "unused": false} {
+	for name, test := range map[string]struct {
+		used func(day int) bool
+		kept bool
+	}{
+		"used each day": {func(int) bool { return true }, true},
+		"used once":     {func(day int) bool { return day == 1 }, false},
+		"used again":    {func(day int) bool { return day == 1 || day == 5 }, true},
+		"unused":        {func(int) bool { return false }, false},
+	} {
 		t.Run(name, func(t *testing.T) {
 			b, _, tag := answersBench(t)
 			b.Load().evidence.get(tag).used.Store(false)
-			for range 8 {
+			kept := func() bool { return b.Load().evidence.get(tag) != nil }
+			for day := 1; day <= 9 && kept(); day++ {
 				b.clock.Step(24*time.Hour - time.Second)
 				<-b.fetching(tag).done
-				if used {
+				if test.used(day) {
 					_ = b.hint(t, tag)
 				}
 				b.prune()
 				b.clock.Step(time.Second)
 			}
-			if got := b.Load().evidence.get(tag) != nil; got != used {
-				t.Errorf("got the tag kept %t after eight days, want %t", got, used)
+			if got := kept(); got != test.kept {
+				t.Errorf("got the tag kept %t after nine days, want %t", got, test.kept)
 			}
 		})
 	}

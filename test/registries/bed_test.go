@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -215,6 +216,31 @@ func (s *site) learn(t *testing.T) {
 	s.await(t, "digest", admitted, time.Second)
 	s.await(t, "half", denied, time.Second)
 	s.await(t, "fresh", admitted, time.Second)
+}
+
+// moveOn moves the clock on again and again, until stop is called or the test ends.
+func (s *site) moveOn(t *testing.T, step time.Duration) (stop func()) {
+	t.Helper()
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(poll.Interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				s.Clock.Step(step)
+			}
+		}
+	}()
+	stop = sync.OnceFunc(func() {
+		close(done)
+		<-ended
+	})
+	t.Cleanup(stop)
+	return stop
 }
 
 // awaitStatus waits for the status of the trust root: with a fault of the reason, or without one

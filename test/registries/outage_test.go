@@ -23,6 +23,8 @@ type outage struct {
 	api, own bool
 	// timeout bounds each request to the registry; 0: the default.
 	timeout time.Duration
+	// pauses says that requests wait for the end of short pauses, so that the clock must move on.
+	pauses bool
 
 	// unknown and unknownDigest are the decisions about a tag and a digest of which nothing is
 	// known, stale about a tag past its interval, and half about an unsigned tag within it. A tag
@@ -163,6 +165,10 @@ func statuses() map[string]outage {
 		"429": {
 			faults: always(everything, status(http.StatusTooManyRequests, "", "Retry-After", "6")),
 			stale:  warned, says: limited, reason: v1alpha1.ReasonServerError,
+		},
+		"429-without-time": { // a pause of 1 s each time
+			faults: always(everything, status(http.StatusTooManyRequests, "")), pauses: true,
+			stale: warned, says: limited, reason: v1alpha1.ReasonServerError,
 		},
 		"429-retry-after": {
 			faults: always(everything, status(http.StatusTooManyRequests, "", "Retry-After", "15")),
@@ -395,10 +401,15 @@ func (s *site) testOutage(t *testing.T, o outage) {
 	s.Clock.Step(time.Second) // a denial refreshes its evidence
 	s.want(t, "fresh", admitted)
 	s.want(t, "digest", admitted)
+	stop := func() {}
+	if o.pauses {
+		stop = s.moveOn(t, time.Second)
+	}
 	s.want(t, "stale", o.stale, o.says...)
 	s.want(t, "half", o.half, o.says...)
 	s.want(t, "new", o.unknown, o.says...)
 	s.want(t, "new-digest", o.unknownDigest, o.says...)
+	stop()
 	s.awaitStatus(t, o.reason)
 
 	s.proxy.Set()
