@@ -36,9 +36,14 @@ type tenantsBench struct {
 
 func newTenantsBench(t *testing.T) *tenantsBench {
 	t.Helper()
+	return newTenantsBenchOf(t, distribution.Options{Username: "reader", Password: registryPassword})
+}
+
+func newTenantsBenchOf(t *testing.T, options distribution.Options) *tenantsBench {
+	t.Helper()
 	b := &tenantsBench{
 		plane:  controlplane.Run(t, namespaceOf("shop"), namespaceOf("lab")),
-		server: distribution.Run(t, distribution.Options{Username: "reader", Password: registryPassword}),
+		server: distribution.Run(t, options),
 	}
 	b.repository = b.server.Host + "/acme/app"
 	b.restart(t)
@@ -63,11 +68,12 @@ func (b *tenantsBench) restart(t *testing.T) {
 // publish publishes the trust root, with credentials of its own.
 func (b *tenantsBench) publish(t *testing.T, username, password string) {
 	t.Helper()
+	settings := registry.Config{CABundle: string(b.server.CA.PEM), Username: username, Password: password}
+	if b.server.Tokens != nil {
+		settings.TokenServices = []string{b.server.Tokens.Host}
+	}
 	images, err := registry.NewImages(registry.ImagesConfig{
-		Registries: map[string]registry.Config{b.server.Host: {
-			CABundle: string(b.server.CA.PEM), Username: username, Password: password,
-		}},
-		Hosts: registry.NewHosts(b.clock.Now),
+		Registries: map[string]registry.Config{b.server.Host: settings}, Hosts: registry.NewHosts(b.clock.Now),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,12 +119,16 @@ func (b *tenantsBench) sign(t *testing.T, digest string, roles ...string) {
 	}
 }
 
-// secret returns a pull secret for the registry.
+// secret returns a pull secret of the user "reader" for the registry.
 func (b *tenantsBench) secret(namespace, name, password string) *corev1.Secret {
+	return b.secretOf(namespace, name, "reader", password)
+}
+
+func (b *tenantsBench) secretOf(namespace, name, username, password string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Type: corev1.SecretTypeDockerConfigJson,
 		Data: map[string][]byte{corev1.DockerConfigJsonKey: fmt.Appendf(nil,
-			`{"auths": {%q: {"username": "reader", "password": %q}}}`, b.server.Host, password)},
+			`{"auths": {%q: {"username": %q, "password": %q}}}`, b.server.Host, username, password)},
 	}
 }
 

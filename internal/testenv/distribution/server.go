@@ -37,6 +37,8 @@ type Options struct {
 	// Token makes the registry require a token of a token service, which issues it for Username and
 	// Password. The service runs in this process, and has a certificate of the registry's CA.
 	Token bool
+	// Readers are further users of the token service, each of whom may read some repositories.
+	Readers []tokenserver.Reader
 	// Storage redirects requests for blobs to a storage host, which has a certificate of StorageCA.
 	Storage bool
 	// Progress receives messages about builds. Nil: os.Stderr.
@@ -100,7 +102,9 @@ func Start(ctx context.Context, options Options) (_ *Server, err error) {
 		}
 	}
 	if options.Token {
-		auth := tokenserver.Auth{Username: options.Username, Password: options.Password}
+		auth := tokenserver.Auth{
+			Username: options.Username, Password: options.Password, Readers: options.Readers,
+		}
 		if s.Tokens, err = tokenserver.Start(s.CA, audience, auth); err != nil {
 			return nil, err
 		}

@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -34,8 +35,17 @@ type Auth struct {
 	Username, Password string
 	// AnonymousPull allows to read without credentials.
 	AnonymousPull bool
+	// Readers are further users. Each may read some repositories.
+	Readers []Reader
 	// Lifetime is the lifetime of a token. Zero: five minutes.
 	Lifetime time.Duration
+}
+
+// Reader is a user who may read some repositories. As usual with token services, the token for any
+// other repository allows nothing, and the registry refuses it.
+type Reader struct {
+	Username, Password string
+	Repositories       []string
 }
 
 // Server issues tokens to clients that send the password.
@@ -103,9 +113,9 @@ func (s *Server) Token(repository string) (string, error) {
 // token answers GET /token?service=...&scope=repository:<name>:<actions>.
 func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	user, password, given := r.BasicAuth()
-	known := given && subtle.ConstantTimeCompare([]byte(user+"\x00"+password),
-		[]byte(s.auth.Username+"\x00"+s.auth.Password)) == 1
-	if r.URL.Path != "/token" || (given && !known) || (!given && !s.auth.AnonymousPull) {
+	known := given && same(user, password, s.auth.Username, s.auth.Password)
+	reader := s.reader(user, password)
+	if r.URL.Path != "/token" || given && !known && reader == nil || !given && !s.auth.AnonymousPull {
 		http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`,
 			http.StatusUnauthorized)
 		return
@@ -115,7 +125,7 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 		// The name may contain a port, and so a colon.
 		kind, rest, _ := strings.Cut(scope, ":")
 		last := strings.LastIndex(rest, ":")
-		if last < 0 {
+		if last < 0 || reader != nil && !slices.Contains(reader.Repositories, rest[:last]) {
 			continue
 		}
 		actions := strings.Split(rest[last+1:], ",")
@@ -132,6 +142,20 @@ func (s *Server) token(w http.ResponseWriter, r *http.Request) {
 	s.issued.Add(1)
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "expires_in": int(s.lifetime().Seconds())})
+}
+
+// reader returns the reader with a name and a password; nil: there is none.
+func (s *Server) reader(username, password string) *Reader {
+	for i := range s.auth.Readers {
+		if r := &s.auth.Readers[i]; same(username, password, r.Username, r.Password) {
+			return r
+		}
+	}
+	return nil
+}
+
+func same(username, password, wantUsername, wantPassword string) bool {
+	return subtle.ConstantTimeCompare([]byte(username+"\x00"+password), []byte(wantUsername+"\x00"+wantPassword)) == 1
 }
 
 func (s *Server) lifetime() time.Duration {
