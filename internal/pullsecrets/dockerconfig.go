@@ -2,9 +2,6 @@ package pullsecrets
 
 import (
 	"cmp"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -14,16 +11,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/countersign-dev/countersign/internal/jsonscan"
+	"github.com/countersign-dev/countersign/internal/dockerconfig"
 )
 
-const (
-	// maxContent and maxValues bound the content of a pull secret, in bytes and in JSON values.
-	maxContent = 128 << 10
-	maxValues  = 4096
-
-	dockerHub = "index.docker.io"
-)
+const dockerHub = "index.docker.io"
 
 // entry is the entry of a pull secret: the credentials for one registry, or a part of it.
 type entry struct {
@@ -35,42 +26,26 @@ type entry struct {
 	unusable string
 }
 
-// dockerEntry is an entry as "docker login" writes it.
-type dockerEntry struct {
-	Username string `json:"username"`
-	Password string `json:"password"`
-	Auth     string `json:"auth"`
-}
-
 // readSecret returns the entries of a pull secret. It reads the types that the kubelet reads. The
 // error contains nothing of the content.
 func readSecret(s *corev1.Secret) ([]entry, error) {
-	var content []byte
-	entries := map[string]json.RawMessage{}
-	var target any = &entries
+	var listed []dockerconfig.Entry
+	var err error
 	switch s.Type {
 	case corev1.SecretTypeDockerConfigJson:
-		content, target = s.Data[corev1.DockerConfigJsonKey], &struct {
-			Auths *map[string]json.RawMessage `json:"auths"`
-		}{&entries}
+		listed, err = dockerconfig.Read(s.Data[corev1.DockerConfigJsonKey])
 	case corev1.SecretTypeDockercfg:
-		content = s.Data[corev1.DockerConfigKey]
+		listed, err = dockerconfig.ReadLegacy(s.Data[corev1.DockerConfigKey])
 	default:
-		return nil, fmt.Errorf("has the type %q, and not %s or %s", s.Type, corev1.SecretTypeDockerConfigJson,
+		err = fmt.Errorf("has the type %q, and not %s or %s", s.Type, corev1.SecretTypeDockerConfigJson,
 			corev1.SecretTypeDockercfg)
 	}
-	if len(content) > maxContent {
-		return nil, fmt.Errorf("has more than %d bytes", maxContent)
-	}
-	if values, ok := jsonscan.Count(content, maxValues); !ok || values == maxValues {
-		return nil, fmt.Errorf("is no JSON, or has more than %d values", maxValues)
-	}
-	if json.Unmarshal(content, target) != nil { // the error may contain a password
-		return nil, errors.New("does not list registries as \"docker login\" writes them")
+	if err != nil {
+		return nil, err
 	}
 	var all []entry
-	for name, raw := range entries {
-		if e, ok := readEntry(name, raw); ok {
+	for _, l := range listed {
+		if e, ok := entryOf(l); ok {
 			all = append(all, e)
 		}
 	}
@@ -81,8 +56,10 @@ func readSecret(s *corev1.Secret) ([]entry, error) {
 	return all, nil
 }
 
-// readEntry reads one entry. ok is false if its name is no registry.
-func readEntry(name string, raw json.RawMessage) (e entry, ok bool) {
+// entryOf returns an entry with the host and the path of its name. ok is false if its name is no
+// registry. As in the kubelet, a token counts for nothing.
+func entryOf(l dockerconfig.Entry) (e entry, ok bool) {
+	name := l.Name
 	if !strings.HasPrefix(name, "https://") && !strings.HasPrefix(name, "http://") {
 		name = "https://" + name
 	}
@@ -90,36 +67,17 @@ func readEntry(name string, raw json.RawMessage) (e entry, ok bool) {
 	if err != nil || u.Host == "" {
 		return entry{}, false
 	}
-	e = entry{host: u.Host, prefix: u.Path}
+	e = entry{host: u.Host, prefix: u.Path, username: l.Username, password: l.Password, unusable: l.Unusable}
 	if strings.HasPrefix(e.prefix, "/v1/") || strings.HasPrefix(e.prefix, "/v2/") {
 		e.prefix = e.prefix[len("/v1"):]
 	}
 	if e.prefix == "/" {
 		e.prefix = ""
 	}
-	e.username, e.password, e.unusable = readCredentials(raw)
+	if e.unusable == "" && e.username == "" && e.password == "" {
+		e.unusable = "has no user name and password; kubelets use no other kind of credentials"
+	}
 	return e, true
-}
-
-// readCredentials reads the user name and the password of an entry. As in the kubelet, "auth" takes
-// precedence, and tokens are not read.
-func readCredentials(raw json.RawMessage) (username, password, unusable string) {
-	var d dockerEntry
-	if json.Unmarshal(raw, &d) != nil {
-		return "", "", "is no JSON object with credentials"
-	}
-	if d.Auth != "" {
-		decoded, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(strings.TrimSpace(d.Auth), "="))
-		name, secret, ok := strings.Cut(string(decoded), ":")
-		if err != nil || !ok {
-			return "", "", `has an "auth" that is not the base64 of user:password`
-		}
-		d.Username, d.Password = name, secret
-	}
-	if d.Username == "" && d.Password == "" {
-		return "", "", "has no user name and password; kubelets use no other kind of credentials"
-	}
-	return d.Username, d.Password, ""
 }
 
 // matching returns the entries for a repository, named as imageref.Ref.Name does: those that the

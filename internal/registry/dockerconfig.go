@@ -1,59 +1,34 @@
 package registry
 
 import (
-	"encoding/base64"
-	"encoding/json"
-	"errors"
-	"maps"
-	"slices"
+	"fmt"
 	"strings"
+
+	"github.com/countersign-dev/countersign/internal/dockerconfig"
 )
-
-// maxDockerConfig bounds a file with the credentials of registries, in bytes. Secrets have at most
-// 1 MiB.
-const maxDockerConfig = 1 << 20
-
-// dockerEntry is the entry of a registry in the file in which Docker's clients keep credentials.
-type dockerEntry struct {
-	Username      string `json:"username"`
-	Password      string `json:"password"`
-	Auth          string `json:"auth"`
-	IdentityToken string `json:"identitytoken"`
-}
 
 // dockerCredentials returns the credentials for a host in the content of a
 // kubernetes.io/dockerconfigjson Secret. found is false if there is no entry for the host. An error
 // contains nothing of the content.
 func dockerCredentials(content, host string) (username, password string, found bool, err error) {
-	if len(content) > maxDockerConfig {
-		return "", "", false, errors.New("is longer than 1 MiB")
+	entries, err := dockerconfig.Read([]byte(content))
+	if err != nil {
+		return "", "", false, err
 	}
-	var config struct {
-		Auths map[string]dockerEntry `json:"auths"`
-	}
-	if json.Unmarshal([]byte(content), &config) != nil { // the error may contain a password
-		return "", "", false, errors.New(`is no JSON with an object "auths", as "docker login" writes it`)
-	}
-	entry, found := config.Auths[host]
-	for _, name := range slices.Sorted(maps.Keys(config.Auths)) { // two spellings of a host: the same one each time
-		if !found && dockerHost(name) == host {
-			entry, found = config.Auths[name], true
+	var entry dockerconfig.Entry
+	for _, e := range entries { // two spellings of a host: the same one each time
+		if e.Name == host || !found && dockerHost(e.Name) == host {
+			entry, found = e, true
 		}
 	}
-	if !found {
+	switch {
+	case !found:
 		return "", "", false, nil
-	}
-	if entry.Username == "" && entry.Auth != "" {
-		decoded, err := base64.StdEncoding.DecodeString(entry.Auth)
-		name, secret, ok := strings.Cut(string(decoded), ":")
-		if err != nil || !ok {
-			return "", "", true, errors.New(`has an entry whose "auth" is not the base64 of user:password`)
-		}
-		entry.Username, entry.Password = name, secret
-	}
-	if entry.IdentityToken != "" || entry.Username == "" || entry.Password == "" {
-		return "", "", true, errors.New("has an entry without user name and password; other kinds of credentials " +
-			"are not supported")
+	case entry.Unusable != "":
+		return "", "", true, fmt.Errorf("has an entry for %q, which %s", host, entry.Unusable)
+	case entry.IdentityToken || entry.Username == "" || entry.Password == "":
+		return "", "", true, fmt.Errorf("has an entry for %q without user name and password; other kinds of credentials "+
+			"are not supported", host)
 	}
 	return entry.Username, entry.Password, true, nil
 }
