@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -293,6 +294,74 @@ func TestThreatHangingRegistriesDelayNoOther(t *testing.T) {
 				t.Errorf("got %d fetches from hosts that hang, want %d", n, most)
 			}
 		})
+	}
+}
+
+// hangingProbes is registries of which made-up hosts answer no probe any more, once hang is set.
+type hangingProbes struct {
+	*digests.Registries
+	stop  chan struct{}
+	hang  atomic.Bool
+	hangs atomic.Int32 // probes that hang
+}
+
+func (h *hangingProbes) Probe(ctx context.Context, host string) error {
+	if h.hang.Load() && host != app.Host {
+		h.hangs.Add(1)
+		<-h.stop
+	}
+	return h.Registries.Probe(ctx, host)
+}
+
+// The probes of any number of made-up hosts hang. They are bounded, and a registry that is up again
+// is probed for another namespace at once.
+func TestThreatHangingProbesDelayNoOther(t *testing.T) {
+	h := &hangingProbes{Registries: &digests.Registries{}, stop: make(chan struct{})}
+	defer close(h.stop)
+	h.Tag(app.Name(), "v1", digestOne)
+	h.Sign(digestOne, "ci", "qa")
+	b := newBench(h)
+	down := func(image imageref.Ref) trust.Key {
+		t.Helper()
+		h.Fail(image.Host, noRoute)
+		k := trust.Key{Root: "acme", Subject: h.Subject(image)}
+		if err := b.Ensure(from(t.Context(), "evil"), k); err == nil {
+			t.Fatalf("%s: got evidence of a registry that fails", image.Host)
+		}
+		probe := task{track: b.acme(), host: b.acme().host(image.Host)}.start()
+		if probe == nil {
+			t.Fatalf("%s: got no probe, want the slots of the earlier ones released", image.Host)
+		}
+		<-probe.done
+		return k
+	}
+	image := imageref.Ref{Host: app.Host, Path: app.Path, Digest: digestOne}
+	wanted := down(image)
+	var madeUp []trust.Key
+	for i := range 100 {
+		madeUp = append(madeUp, down(imageref.Ref{Host: fmt.Sprintf("%d.example.com", i), Path: "a", Digest: digestTwo}))
+	}
+
+	h.hang.Store(true)
+	b.clock.Step(time.Minute)
+	gone, leave := context.WithCancel(from(t.Context(), "evil"))
+	leave()
+	for _, k := range madeUp {
+		_ = b.Ensure(gone, k)
+	}
+	for _, due := range b.acme().dueNow() {
+		if due.host != nil && due.host.name != app.Host {
+			due.start()
+		}
+	}
+	const most = maxProbes - 1 // of one namespace and the background
+	eventually(t, "the probes to hang", func() bool { return h.hangs.Load() == most })
+	h.Fail(app.Host, nil)
+	if err := b.Ensure(from(t.Context(), "shop"), wanted); err != nil {
+		t.Errorf("got %v, want the registry probed and the image fetched", err)
+	}
+	if got := h.hangs.Load(); got != most {
+		t.Errorf("got %d probes that hang, want %d", got, most)
 	}
 }
 

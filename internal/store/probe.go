@@ -9,23 +9,20 @@ import (
 )
 
 // maxProbes bounds the concurrent probes of hosts that serve nothing known to be signed and no
-// running image: Pods may name any number of hosts.
+// running image: Pods may name any number of hosts. Each namespace has its share of them, and the
+// background has one (fair.Slots).
 const maxProbes = 16
 
-// probesInFlight counts these probes; the lock is held.
-func (t *track) probesInFlight() (n int) {
-	for _, h := range t.hosts {
-		if h.flight != nil && !h.counts && !t.isServer(h) {
-			n++
-		}
-	}
-	return n
-}
+// mayProbe reports whether a share may start a probe of a host; the lock is held.
+func (t *track) mayProbe(h *host, share string) bool { return !t.limited(h) || t.probes.Free(share) }
+
+// limited reports whether the probes of a host are limited by maxProbes; the lock is held.
+func (t *track) limited(h *host) bool { return !h.counts && !t.isServer(h) }
 
 // awaitHost returns the probe that a request for a subject of a down host waits for. It returns the
 // host's fault where the server asked for a pause, or the last probe was sent moments ago, unless a
 // pause was the reason for that; the lock is held.
-func (t *track) awaitHost(h *host, now time.Time) (*flight, error) {
+func (t *track) awaitHost(h *host, share string, now time.Time) (*flight, error) {
 	switch {
 	case h.down.RetryAt.After(now):
 		return nil, h.down
@@ -33,20 +30,27 @@ func (t *track) awaitHost(h *host, now time.Time) (*flight, error) {
 		return h.flight, nil
 	case !h.probeable(now) && h.down.RetryAt.IsZero():
 		return nil, h.down
-	case !h.counts && !t.isServer(h) && t.probesInFlight() >= maxProbes:
+	case !t.mayProbe(h, share):
 		return nil, h.down
 	}
-	return t.beginProbe(h, now), nil
+	return t.beginProbe(h, share, now), nil
 }
 
-// beginProbe starts a probe of a host; the lock is held.
-func (t *track) beginProbe(h *host, now time.Time) *flight {
+// beginProbe starts a probe of a host for a share that may do so; the lock is held.
+func (t *track) beginProbe(h *host, share string, now time.Time) *flight {
 	f := &flight{created: now, began: now, done: make(chan struct{})}
 	h.flight = f
+	limited := t.limited(h)
+	if limited {
+		t.probes.Take(share)
+	}
 	go func() {
 		f.err = t.probe(context.Background(), h, f)
 		t.mu.Lock()
 		h.flight, h.probe.fetched = nil, f.began
+		if limited {
+			t.probes.Release(share)
+		}
 		t.mu.Unlock()
 		close(f.done)
 	}()

@@ -100,15 +100,9 @@ func alternate(a, b []trust.Subject) (all []trust.Subject) {
 // probesDue returns the probes to start now. It also reports whether a subject of any host may be
 // fetched; the lock is held.
 func (t *track) probesDue(now time.Time) (due []task, fetchable bool) {
-	probes := t.probesInFlight()
 	for _, h := range t.hosts {
-		if h.probeable(now) && !h.probe.due.After(now) && (t.isServer(h) || h.probed()) {
-			if !h.counts && !t.isServer(h) {
-				if probes >= maxProbes {
-					continue
-				}
-				probes++
-			}
+		if h.probeable(now) && !h.probe.due.After(now) && (t.isServer(h) || h.probed()) &&
+			t.mayProbe(h, trust.BackgroundShare) {
 			due = append(due, task{track: t, host: h})
 		}
 		free := t.known.freeBackground(h) > 0 || t.others.freeBackground(h) > 0
@@ -154,7 +148,7 @@ func (t *trial) offer(about trust.Subject, since time.Time, known bool) {
 }
 
 // start starts or queues the task, or returns the flight that is doing it already. It returns nil
-// where the queue is full: the subject stays due.
+// where the limit of probes is reached or the queue is full: the host or subject stays due.
 func (d task) start() *flight {
 	t, now := d.track, d.clock.Now()
 	if d.host != nil {
@@ -163,8 +157,11 @@ func (d task) start() *flight {
 		if d.host.flight != nil {
 			return d.host.flight
 		}
+		if !t.mayProbe(d.host, trust.BackgroundShare) {
+			return nil
+		}
 		d.host.probe.due = now.Add(fetchTimeout) // the outcome sets it anew
-		return t.beginProbe(d.host, now)
+		return t.beginProbe(d.host, trust.BackgroundShare, now)
 	}
 	known := t.isKnown(d.about)
 	t.mu.Lock()

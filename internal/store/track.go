@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/utils/clock"
 
+	"github.com/countersign-dev/countersign/internal/fair"
 	"github.com/countersign-dev/countersign/internal/trust"
 )
 
@@ -32,6 +33,7 @@ type track struct {
 	feed     *feed
 	known    *limit // of subjects that are known to be signed
 	others   *limit
+	probes   *fair.Slots            // the probes of hosts that maxProbes limits
 	retained map[trust.Subject]bool // the subjects of running images
 	gone     bool                   // the track was forgotten: fetches and probes in flight publish nothing
 }
@@ -41,7 +43,7 @@ func (t *Tracker) newTrack(root string) *track {
 		root: root, store: t.store, clock: t.clock, changed: t.changed, wake: t.wake,
 		interval: defaultInterval, entries: map[trust.Subject]*entry{}, hosts: map[string]*host{},
 		known:  newLimit(true),
-		others: newLimit(false),
+		others: newLimit(false), probes: fair.NewSlots(maxProbes),
 	}
 }
 
@@ -146,7 +148,7 @@ func (t *track) join(about trust.Subject, share string, w wait) (*flight, error)
 	}
 	if h := t.hostOf(about); h.down != nil {
 		e.due = earlier(e.due, now) // when the host is back
-		f, err := t.awaitHost(h, now)
+		f, err := t.awaitHost(h, share, now)
 		if f != nil && !w.until.IsZero() && h.down.Unavailable() {
 			return nil, h.down // an older answer counts without the result of the probe
 		}
