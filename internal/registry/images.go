@@ -27,7 +27,7 @@ const (
 	// MaxManifest bounds a manifest or an index, in bytes, as registries do (OCI distribution
 	// specification, "Pushing Manifests").
 	MaxManifest = 4 << 20
-	// maxClients bounds the registries for which a client is kept.
+	// maxClients bounds the registries that are not configured for which a client is kept.
 	maxClients = 256
 
 	dockerIO          = "docker.io"
@@ -64,6 +64,9 @@ type Images struct {
 	cfg ImagesConfig
 
 	tokens *cache.LRUExpireCache // of pull secrets, as in Client
+	// configured are the clients of the registries in the configuration, by host. They are not in
+	// the cache: Pods may name any number of others, which would evict them with their tokens.
+	configured map[string]*Client
 
 	mu      sync.Mutex
 	clients *lru.Cache // the host of a registry, or the base URL of a storage host -> *Client
@@ -78,17 +81,25 @@ func NewImages(cfg ImagesConfig) (*Images, error) {
 	if cfg.Budget == nil {
 		cfg.Budget = budget.New(budget.Default)
 	}
-	i := &Images{cfg: cfg, tokens: cache.NewLRUExpireCache(maxTokens), clients: lru.New(maxClients)}
+	i := &Images{
+		cfg: cfg, tokens: cache.NewLRUExpireCache(maxTokens), clients: lru.New(maxClients),
+		configured: map[string]*Client{},
+	}
 	for host := range cfg.Registries {
-		if _, err := i.client(host); err != nil {
+		c, err := i.client(host)
+		if err != nil {
 			return nil, fmt.Errorf("registry %q: %w", host, err)
 		}
+		i.configured[host] = c
 	}
 	return i, nil
 }
 
 // client returns the client of a registry.
 func (i *Images) client(host string) (*Client, error) {
+	if c := i.configured[host]; c != nil {
+		return c, nil
+	}
 	cfg, listed := i.cfg.Registries[host]
 	cfg.terms, cfg.unlisted = ofRegistry(), !listed && host != dockerIO
 	switch {

@@ -152,3 +152,30 @@ func TestTwoSpellingsOfAHost(t *testing.T) {
 		}
 	}
 }
+
+// Pods name more registries than clients are kept. That does not evict the client of a registry in
+// the configuration, with its connections and tokens.
+func TestThreatMadeUpRegistriesEvictNoConfiguredOne(t *testing.T) {
+	images, err := NewImages(ImagesConfig{Registries: map[string]Config{"registry.example.com": {}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := func(host string) *Client {
+		t.Helper()
+		c, err := images.client(host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	configured, madeUp := client("registry.example.com"), client("0.example.com")
+	for n := range 2 * maxClients {
+		client(fmt.Sprintf("%d.example.com", n))
+	}
+	if client("registry.example.com") != configured {
+		t.Error("got another client of the configured registry, want the same one")
+	}
+	if client("0.example.com") == madeUp || images.clients.Len() != maxClients {
+		t.Errorf("got %d clients of other registries, want the latest %d", images.clients.Len(), maxClients)
+	}
+}
