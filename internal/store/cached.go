@@ -45,6 +45,18 @@ func (h *cached) size() int64 {
 	return 0
 }
 
+// unsignedSize is size for evidence without signatures, and else 0. The answers about tags are small
+// and few (maxTags, maxUnsigned), and signed images need them. h may be nil.
+func (h *cached) unsignedSize() int64 {
+	if h == nil || h.evidence == nil || h.evidence.Signed() {
+		return 0
+	}
+	if _, ok := h.evidence.(trust.Answer); ok {
+		return 0
+	}
+	return h.size()
+}
+
 // fetched returns the state after a fetch that succeeded: h itself where nothing has changed. h may
 // be nil.
 func (h *cached) fetched(evidence trust.Evidence) *cached {

@@ -354,7 +354,7 @@ func (p *publication) evidence(old, next *Snapshot) []trust.Key {
 	var held []trust.Key
 	for _, k := range keys {
 		c := p.results[k]
-		to, fault := p.store.fitting(k, next.size, old.evidence.get(k), c.to)
+		to, fault := p.store.fitting(k, next, old.evidence.get(k), c.to)
 		if fault != nil {
 			p.fail(k, fault)
 			to = p.unverified(k, c.from, old.roots[p.name], fault)

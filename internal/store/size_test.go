@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,5 +148,63 @@ func TestThreatRecordsAreHeldWithinTheBound(t *testing.T) {
 	}
 	if len(faults) != records-most || b.Load().size != most<<20 {
 		t.Errorf("%d repositories do not fit and %d bytes are held", len(faults), b.Load().size)
+	}
+}
+
+// unsigned is evidence with signatures that do not count.
+type unsigned struct{ weighty }
+
+func (*unsigned) Signed() bool { return false }
+
+// Pods name images with many signatures that do not count. These fill a part of the memory: signed
+// images have the rest, and a signature that is removed is noticed all the same.
+func TestThreatSignaturesThatDoNotCountLeaveRoom(t *testing.T) {
+	removed := false
+	b := newBench(&scripted{fetchOf: func(_ context.Context, repository string, _ trust.Evidence) (trust.Evidence, error) {
+		switch {
+		case strings.Contains(repository, "made-up"):
+			return &unsigned{weighty{size: 10}}, nil
+		case removed:
+			return &unsigned{weighty{size: 40}}, nil
+		}
+		return &weighty{size: 40}, nil
+	}})
+	b.options.MaxSize = 100
+	for i, fits := range []bool{true, true, false} {
+		err := b.Ensure(from(t.Context(), "evil"), madeUp("evil", i))
+		if got := trust.AsFault(err, "").Reason; fits && err != nil || !fits && got != v1alpha1.ReasonTooLarge {
+			t.Errorf("made-up image %d: got %v, want it to fit %t", i, err, fits)
+		}
+	}
+	signed := []trust.Key{key(repository("acme/a")), key(repository("acme/b"))}
+	for _, k := range signed {
+		if err := b.Ensure(from(t.Context(), "shop"), k); err != nil {
+			t.Errorf("%s: got %v, want it to fit", k.Subject, err)
+		}
+	}
+	if got := b.Load(); got.size != 100 || got.unsigned != 20 {
+		t.Errorf("got %d bytes in all and %d of unsigned images, want 100 and 20", got.size, got.unsigned)
+	}
+
+	removed = true
+	b.clock.Step(time.Minute)
+	if err := b.Renew(t.Context(), signed[0], b.clock.Now()); err != nil {
+		t.Errorf("a removed signature: got %v, want it noticed", err)
+	}
+	if e, _, err := b.Load().Evidence(signed[0]); err != nil || e.Signed() {
+		t.Errorf("a removed signature: got evidence %v, %v, want that without it", e, err)
+	}
+
+	b.clock.Step(forgetAfter + time.Second)
+	b.prune()
+	if err := b.Ensure(from(t.Context(), "lab"), madeUp("lab", 0)); err != nil {
+		t.Errorf("after the others were forgotten: got %v, want it to fit", err)
+	}
+	if got := b.Load(); got.size != 50 || got.unsigned != 10 {
+		t.Errorf("got %d bytes in all and %d of unsigned images, want 50 and 10", got.size, got.unsigned)
+	}
+	b.DropRoot("acme")
+	if got := b.Load(); got.size != 0 || got.unsigned != 0 {
+		t.Errorf("got %d and %d bytes of nothing", got.size, got.unsigned)
 	}
 }

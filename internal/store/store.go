@@ -138,7 +138,7 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *cached) (publ
 		if published = r != nil && r.Verifier == root && old.evidence.get(k) == from; !published {
 			return nil
 		}
-		if h, fault = s.fitting(k, old.size, from, h); from == h {
+		if h, fault = s.fitting(k, old, from, h); from == h {
 			return nil
 		}
 		changed = !h.sameAnswer(from)
@@ -154,15 +154,31 @@ func (s *Store) putEvidence(k trust.Key, root trust.Root, from, h *cached) (publ
 	return published, fault
 }
 
-// fitting returns h where it fits in place of from, with size bytes of evidence in all. Otherwise
-// it returns from with a fault.
-func (s *Store) fitting(k trust.Key, size int64, from, h *cached) (*cached, *trust.Fault) {
-	more := h.size() - from.size()
-	if s.options.MaxSize == 0 || more <= 0 || size+more <= s.options.MaxSize {
-		return h, nil
+// unsignedPart is the part of MaxSize that evidence without signatures may take up: anybody may push
+// signatures that do not count, and name their images in Pods. So signed evidence has the rest.
+const unsignedPart = 4
+
+// fitting returns h where it fits in place of from, beside the evidence of a snapshot. Otherwise it
+// returns from with a fault. It never keeps evidence with a signature in place of evidence without
+// one for lack of space for the latter.
+func (s *Store) fitting(k trust.Key, beside *Snapshot, from, h *cached) (*cached, *trust.Fault) {
+	most := s.options.MaxSize
+	more, unsigned := h.size()-from.size(), h.unsignedSize()-from.unsignedSize()
+	var fault *trust.Fault
+	switch {
+	case most == 0:
+	case more > 0 && beside.size+more > most:
+		fault = beyond(k, h.size(), beside.size, most)
+	case unsigned > 0 && !signed(from) && beside.unsigned+unsigned > most/unsignedPart:
+		fault = trust.NewFault(v1alpha1.ReasonTooLarge,
+			"%s: its signatures, none of which counts, take up to %d bytes of memory, and %d of the %d for such images "+
+				"are taken; remove the signatures that are not needed, or try again in %s", k.Subject, h.size(),
+			beside.unsigned, most/unsignedPart, forgetAfter)
 	}
-	fault := beyond(k, h.size(), size, s.options.MaxSize)
-	return from.failed(fault), fault
+	if fault != nil {
+		return from.failed(fault), fault
+	}
+	return h, nil
 }
 
 // beyond returns the fault of evidence that does not fit in MaxSize.
@@ -182,7 +198,9 @@ func (s *Snapshot) with(k trust.Key, h *cached) *Snapshot {
 
 // set is with in place, for a snapshot that is not published yet.
 func (s *Snapshot) set(k trust.Key, h *cached) {
-	s.size += h.size() - s.evidence.get(k).size()
+	from := s.evidence.get(k)
+	s.size += h.size() - from.size()
+	s.unsigned += h.unsignedSize() - from.unsignedSize()
 	s.evidence.set(k, h)
 }
 
@@ -250,6 +268,7 @@ type Snapshot struct {
 	roots    map[string]*Root
 	evidence evidence
 	size     int64           // of evidence, in bytes
+	unsigned int64           // of that, of evidence without signatures
 	down     map[server]bool // the down servers under roots with a grace
 }
 
